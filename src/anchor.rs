@@ -1,0 +1,328 @@
+//! The anchor: a kernel lock on an empty file, held for as long as its process lives.
+//!
+//! A process makes one anchor per store, inside the write transaction of its first registration,
+//! and keeps it until it ends or closes its last handle. The kernel drops the lock with the
+//! process, whatever killed it; that is what "alive" rests on.
+//!
+//! Only the creator ever takes an anchor exclusively. Everybody else probes with a shared,
+//! non-blocking lock, so that two observers never take each other for the owner. The store's
+//! write lock serialises creation and removal: whoever holds it sees every anchor either not yet
+//! made, or made and locked.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use fs4::{FileExt, TryLockError};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::liveness::AnchorState;
+use crate::names::hex;
+use crate::sys;
+
+/// How often a new name is tried when an observer's probe met our file in the instant between its
+/// creation and its lock. One retry is already improbable.
+const CREATE_ATTEMPTS: usize = 8;
+
+/// This process' own anchor in one store.
+#[derive(Debug)]
+pub(crate) struct Anchor {
+    file: File,
+    path: PathBuf,
+    name: String,
+    creator_pid: u32,
+}
+
+impl Anchor {
+    /// Creates and locks `<store id>-<pid>-<random>.lock` in `directory`. Call it only inside a
+    /// write transaction of the store.
+    pub(crate) fn create(directory: &Path, store_id: &str) -> Result<Self> {
+        let mut last = None;
+        for _ in 0..CREATE_ATTEMPTS {
+            let anchor = Self::create_once(directory, store_id)?;
+            match anchor.lock_and_check() {
+                Ok(()) => return Ok(anchor),
+                Err(Refusal::Probed) => last = Some("an observer holds every new file"),
+                Err(Refusal::Replaced) => last = Some("new files vanish from the directory"),
+                Err(Refusal::CannotLock(why)) => {
+                    let _ = std::fs::remove_file(&anchor.path);
+                    return Err(Error::new(
+                        ErrorKind::Filesystem,
+                        format!("file locks do not work in {}: {why}", directory.display()),
+                    )
+                    .at(directory)
+                    .with_hint("put the store on a local filesystem with `--db PATH`"));
+                }
+            }
+            let _ = std::fs::remove_file(&anchor.path);
+        }
+        let why = last.unwrap_or_default();
+        Err(Error::internal(format!("cannot make an anchor in {}: {why}", directory.display()))
+            .at(directory))
+    }
+
+    fn create_once(directory: &Path, store_id: &str) -> Result<Self> {
+        let mut random = [0; 8];
+        getrandom::fill(&mut random)
+            .map_err(|error| Error::internal(format!("cannot draw random bits: {error}")))?;
+        let creator_pid = std::process::id();
+        let name = format!("{store_id}-{creator_pid}-{}.lock", hex(&random));
+        let path = directory.join(&name);
+        let file = match sys::create_anchor_file(&path) {
+            // Somebody removed the directory under us; it holds nothing that we do not remake.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                prepare_directory(directory)?;
+                sys::create_anchor_file(&path)
+            }
+            result => result,
+        }
+        .map_err(|error| Error::io("create the anchor", &path, error))?;
+        sys::give_to_owner_of(&path, directory)
+            .map_err(|error| Error::io("change the owner of", &path, error))?;
+        Ok(Self { file, path, name, creator_pid })
+    }
+
+    fn lock_and_check(&self) -> Result<(), Refusal> {
+        match retry_interrupted(|| FileExt::try_lock(&self.file)) {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(Refusal::Probed),
+            Err(TryLockError::Error(error)) => {
+                return Err(Refusal::CannotLock(format!("flock: {error}")));
+            }
+        }
+        if !self.is_in_place() {
+            return Err(Refusal::Replaced);
+        }
+        // A lock that refuses nobody (an emulation, a filter) would make two owners: a second
+        // descriptor must be turned away (FIELD-BUGS row 76).
+        match probe(&self.path) {
+            AnchorState::Held => Ok(()),
+            AnchorState::Free => Err(Refusal::CannotLock(
+                "an exclusive lock does not keep a second descriptor out".to_owned(),
+            )),
+            AnchorState::Missing => Err(Refusal::Replaced),
+            AnchorState::Unreadable | AnchorState::None => {
+                Err(Refusal::CannotLock("a second descriptor cannot be probed".to_owned()))
+            }
+        }
+    }
+
+    /// The file's name inside the anchors directory, as rows store it.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether the locked file is still the one that its path names: others probe by path.
+    pub(crate) fn is_in_place(&self) -> bool {
+        let (Ok(open), Ok(named)) =
+            (sys::open_file_facts(&self.file), sys::file_facts(&self.path))
+        else {
+            return false;
+        };
+        open.id == named.id && named.links == 1
+    }
+}
+
+impl Drop for Anchor {
+    fn drop(&mut self) {
+        // flock belongs to the open file, which a forked child shares: only the creator unlocks,
+        // and it does so explicitly because a child may keep the file open after us.
+        if self.creator_pid == std::process::id() {
+            let _ = FileExt::unlock(&self.file);
+        }
+    }
+}
+
+enum Refusal {
+    /// Somebody's shared probe met the file before our lock.
+    Probed,
+    /// The path no longer names the file we made.
+    Replaced,
+    CannotLock(String),
+}
+
+/// Makes the anchors directory: 0700, owned like its parent.
+pub(crate) fn prepare_directory(directory: &Path) -> Result<()> {
+    sys::create_private_dirs(directory)
+        .map_err(|error| Error::io("create the directory", directory, error))
+}
+
+/// Looks at the anchor at `path` without waiting and without disturbing its owner.
+pub(crate) fn probe(path: &Path) -> AnchorState {
+    let file = match sys::open_anchor_file(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return AnchorState::Missing,
+        // Permissions, a symbolic link in its place, too many open files: not a free lock.
+        Err(_) => return AnchorState::Unreadable,
+    };
+    match retry_interrupted(|| FileExt::try_lock_shared(&file)) {
+        // Closing the descriptor drops the shared lock again.
+        Ok(()) => AnchorState::Free,
+        Err(TryLockError::WouldBlock) => AnchorState::Held,
+        // "Cannot lock" is not "nobody holds it".
+        Err(TryLockError::Error(_)) => AnchorState::Unreadable,
+    }
+}
+
+fn retry_interrupted(
+    mut lock: impl FnMut() -> Result<(), TryLockError>,
+) -> Result<(), TryLockError> {
+    loop {
+        match lock() {
+            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+/// What a look through the anchors directory found.
+#[derive(Debug, Default)]
+pub(crate) struct Sweep {
+    /// Held anchors of another store id: their owners lost their store, not their lives.
+    pub(crate) orphans: Vec<Orphan>,
+    /// Free anchors that no unended row names.
+    garbage: Vec<PathBuf>,
+}
+
+/// An anchor whose owner recorded itself in a store that is no longer here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Orphan {
+    pub(crate) name: String,
+    /// The owner's pid in its own namespace, from the name.
+    pub(crate) pid: Option<sys::Pid>,
+}
+
+/// Looks through `directory`. `named` are the anchors of unended rows, `own` is ours. Call it only
+/// inside a write transaction: there, a free anchor that nobody names stays so.
+pub(crate) fn sweep(
+    directory: &Path,
+    store_id: &str,
+    named: &HashSet<String>,
+    own: Option<&str>,
+) -> Result<Sweep> {
+    let entries = match std::fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Sweep::default()),
+        Err(error) => return Err(Error::io("list", directory, error)),
+    };
+    let mut sweep = Sweep::default();
+    for entry in entries {
+        let entry = entry.map_err(|error| Error::io("list", directory, error))?;
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        let Some((id, pid)) = parse_name(&name) else { continue };
+        if named.contains(&name) || own == Some(name.as_str()) {
+            continue;
+        }
+        match probe(&entry.path()) {
+            AnchorState::Free => sweep.garbage.push(entry.path()),
+            AnchorState::Held if id != store_id => sweep.orphans.push(Orphan { name, pid }),
+            // One of ours whose process has ended all its rows and keeps its handle.
+            AnchorState::Held => {}
+            AnchorState::Missing | AnchorState::Unreadable | AnchorState::None => {}
+        }
+    }
+    Ok(sweep)
+}
+
+impl Sweep {
+    /// Unlinks the garbage: the only place that removes an anchor which was ever in use. Call it
+    /// inside the same transaction as the sweep.
+    pub(crate) fn remove_garbage(&self) {
+        for path in &self.garbage {
+            if let Err(error) = std::fs::remove_file(path) {
+                tracing::debug!(path = %path.display(), %error, "cannot remove a free anchor");
+            }
+        }
+    }
+}
+
+/// `<store id>-<pid>-<random>.lock`; `None` for a file that is not an anchor.
+fn parse_name(name: &str) -> Option<(&str, Option<sys::Pid>)> {
+    let mut parts = name.strip_suffix(".lock")?.split('-');
+    let (id, pid, random) = (parts.next()?, parts.next()?, parts.next()?);
+    let is_hex = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_hexdigit());
+    if parts.next().is_some() || !is_hex(id) || !is_hex(random) {
+        return None;
+    }
+    Some((id, pid.parse().ok()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn directory() -> tempfile::TempDir {
+        tempfile::tempdir().unwrap()
+    }
+
+    #[test]
+    fn the_five_states() {
+        let directory = directory();
+        let anchor = Anchor::create(directory.path(), "aa").unwrap();
+        let path = directory.path().join(anchor.name());
+        assert_eq!(probe(&path), AnchorState::Held);
+        assert!(anchor.is_in_place());
+        drop(anchor);
+        assert_eq!(probe(&path), AnchorState::Free);
+        assert_eq!(probe(&directory.path().join("gone.lock")), AnchorState::Missing);
+        assert_eq!(probe(directory.path()), AnchorState::Unreadable);
+    }
+
+    #[test]
+    fn observers_never_take_each_other_for_the_owner() {
+        let directory = directory();
+        let path = directory.path().join("x.lock");
+        drop(sys::create_anchor_file(&path).unwrap());
+        let first = sys::open_anchor_file(&path).unwrap();
+        FileExt::try_lock_shared(&first).unwrap();
+        assert_eq!(probe(&path), AnchorState::Free);
+    }
+
+    /// FIELD-BUGS row 38: a lock on a file that its path no longer names protects nobody.
+    #[test]
+    fn a_removed_or_replaced_anchor_is_noticed() {
+        let directory = directory();
+        let anchor = Anchor::create(directory.path(), "aa").unwrap();
+        let path = directory.path().join(anchor.name());
+        std::fs::rename(&path, directory.path().join("elsewhere")).unwrap();
+        assert!(!anchor.is_in_place());
+        drop(sys::create_anchor_file(&path).unwrap());
+        assert!(!anchor.is_in_place());
+    }
+
+    #[test]
+    fn a_sweep_removes_only_what_is_free_and_unnamed() {
+        let directory = directory();
+        let held = Anchor::create(directory.path(), "aa").unwrap();
+        let own = Anchor::create(directory.path(), "aa").unwrap();
+        let orphan = Anchor::create(directory.path(), "bb").unwrap();
+        let named = Anchor::create(directory.path(), "aa").unwrap();
+        let garbage = Anchor::create(directory.path(), "bb").unwrap();
+        let name = |anchor: &Anchor| anchor.name().to_owned();
+        let names = [&held, &own, &orphan, &named, &garbage].map(name);
+        drop(named);
+        drop(garbage);
+        std::fs::write(directory.path().join("notes.txt"), "a person's").unwrap();
+
+        let sweep = sweep(
+            directory.path(),
+            "aa",
+            &HashSet::from([names[3].clone()]),
+            Some(own.name()),
+        )
+        .unwrap();
+        sweep.remove_garbage();
+
+        let orphans: Vec<_> = sweep.orphans.iter().map(|orphan| orphan.name.as_str()).collect();
+        assert_eq!(orphans, [names[2].as_str()]);
+        assert_eq!(sweep.orphans[0].pid, Some(std::process::id()));
+        let left: HashSet<String> = std::fs::read_dir(directory.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        let expected: HashSet<String> =
+            names[..4].iter().cloned().chain(["notes.txt".to_owned()]).collect();
+        assert_eq!(left, expected);
+    }
+}

@@ -1,0 +1,156 @@
+//! Wall time for people, boot time for decisions.
+//!
+//! Nothing that decides reads the wall clock: it steps. Leases, storms and reservations count
+//! milliseconds of the boot clock, which never steps and counts suspend, and store them together
+//! with the boot id; a time of another boot has passed.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crate::sys;
+
+/// A source of both times.
+pub trait Clock: Send + Sync + std::fmt::Debug {
+    /// Unix time in milliseconds. It may step in either direction.
+    fn wall_ms(&self) -> i64;
+
+    /// Milliseconds on a clock that does not step and counts suspend; comparable within one boot.
+    fn boot_ms(&self) -> i64;
+}
+
+/// The operating system's clocks.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn wall_ms(&self) -> i64 {
+        i64::try_from(unix_time().as_millis()).unwrap_or(i64::MAX)
+    }
+
+    fn boot_ms(&self) -> i64 {
+        sys::boot_clock_ms()
+    }
+}
+
+/// Clocks that stand still until told otherwise, for tests of what depends on time.
+///
+/// ```
+/// use incumbent::{Clock, ManualClock};
+/// use std::time::Duration;
+///
+/// let clock = ManualClock::new(1_000, 50);
+/// clock.advance(Duration::from_millis(7));
+/// assert_eq!((clock.wall_ms(), clock.boot_ms()), (1_007, 57));
+/// clock.step_wall_ms(-500);
+/// assert_eq!((clock.wall_ms(), clock.boot_ms()), (507, 57));
+/// ```
+#[derive(Debug)]
+pub struct ManualClock {
+    wall_ms: AtomicI64,
+    boot_ms: AtomicI64,
+}
+
+impl ManualClock {
+    /// Clocks that show these times.
+    #[must_use]
+    pub fn new(wall_ms: i64, boot_ms: i64) -> Self {
+        Self {
+            wall_ms: AtomicI64::new(wall_ms),
+            boot_ms: AtomicI64::new(boot_ms),
+        }
+    }
+
+    /// Lets time pass on both clocks.
+    pub fn advance(&self, duration: Duration) {
+        let by_ms = i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+        self.wall_ms.fetch_add(by_ms, Ordering::Relaxed);
+        self.boot_ms.fetch_add(by_ms, Ordering::Relaxed);
+    }
+
+    /// Steps the wall clock alone, as a person or NTP would.
+    pub fn step_wall_ms(&self, by_ms: i64) {
+        self.wall_ms.fetch_add(by_ms, Ordering::Relaxed);
+    }
+}
+
+impl Clock for ManualClock {
+    fn wall_ms(&self) -> i64 {
+        self.wall_ms.load(Ordering::Relaxed)
+    }
+
+    fn boot_ms(&self) -> i64 {
+        self.boot_ms.load(Ordering::Relaxed)
+    }
+}
+
+/// Unix time; a clock set before 1970 reads as 1970.
+#[allow(clippy::disallowed_methods, reason = "the home of the wall clock")]
+pub(crate) fn unix_time() -> Duration {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+}
+
+/// A deadline of this process, on the monotonic clock: for budgets, never stored.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Deadline(Option<Instant>);
+
+impl Deadline {
+    /// `duration` from now; one that overflows the clock never passes.
+    #[allow(clippy::disallowed_methods, reason = "the home of the monotonic clock")]
+    pub(crate) fn after(duration: Duration) -> Self {
+        Self(Instant::now().checked_add(duration))
+    }
+
+    pub(crate) fn never() -> Self {
+        Self(None)
+    }
+
+    /// Time left: zero once passed, [`Duration::MAX`] when it never passes.
+    #[allow(clippy::disallowed_methods, reason = "the home of the monotonic clock")]
+    pub(crate) fn remaining(&self) -> Duration {
+        match self.0 {
+            Some(at) => at.saturating_duration_since(Instant::now()),
+            None => Duration::MAX,
+        }
+    }
+
+    pub(crate) fn has_passed(&self) -> bool {
+        self.remaining().is_zero()
+    }
+}
+
+/// A stored Unix time in milliseconds as RFC 3339 UTC with milliseconds; `None` for one that is
+/// negative or beyond the year 9999, which no clock of ours has written.
+#[must_use]
+pub(crate) fn rfc3339(wall_ms: i64) -> Option<String> {
+    const YEAR_9999_MS: i64 = 253_402_300_799_999;
+    if !(0..=YEAR_9999_MS).contains(&wall_ms) {
+        return None;
+    }
+    let time = chrono::DateTime::from_timestamp_millis(wall_ms)?;
+    Some(time.to_rfc3339_opts(chrono::SecondsFormat::Millis, true))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stored_times_that_no_clock_wrote_read_as_unknown() {
+        assert_eq!(rfc3339(0).as_deref(), Some("1970-01-01T00:00:00.000Z"));
+        assert_eq!(
+            rfc3339(1_795_305_600_123).as_deref(),
+            Some("2026-11-22T00:00:00.123Z")
+        );
+        assert_eq!(rfc3339(-1), None);
+        assert_eq!(rfc3339(i64::MAX), None);
+    }
+
+    #[test]
+    fn a_deadline_that_overflows_never_passes() {
+        assert!(!Deadline::after(Duration::MAX).has_passed());
+        assert_eq!(Deadline::never().remaining(), Duration::MAX);
+        assert!(Deadline::after(Duration::ZERO).has_passed());
+    }
+}

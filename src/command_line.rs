@@ -1,0 +1,302 @@
+//! Command lines: redacted before they are stored or shown, and compared only in that form.
+
+use crate::names::Kind;
+
+/// What stands in place of a secret.
+const REDACTED: &str = "<redacted>";
+
+/// A longer argument is cut: command lines are for recognising a process, not for its input.
+const ARGUMENT_LENGTH_MAX: usize = 300;
+
+/// Further arguments are dropped, for the same reason.
+const ARGUMENTS_MAX: usize = 64;
+
+/// An unbroken run of letters *and* digits from this length on reads as a key. UUIDs (36, but
+/// broken by dashes into shorter runs) and words stay; Git hashes and digests go, which hurts
+/// nobody.
+const OPAQUE_RUN_LENGTH: usize = 24;
+
+/// Removes what looks like a secret from a command line and bounds its length.
+///
+/// The value of an option, variable or header whose name speaks of a secret goes, be it in the
+/// same argument or the next; so do passwords in URLs and long opaque runs of letters and digits.
+#[must_use]
+pub(crate) fn redact(arguments: &[String]) -> Vec<String> {
+    let mut redacted = Vec::with_capacity(arguments.len().min(ARGUMENTS_MAX));
+    let mut next_is_secret = false;
+    for argument in arguments.iter().take(ARGUMENTS_MAX) {
+        let is_option = argument.starts_with('-');
+        if next_is_secret && !is_option {
+            redacted.push(REDACTED.to_owned());
+            // `Authorization: Bearer x` as three arguments: the scheme does not end the secret.
+            next_is_secret = is_auth_scheme(argument);
+            continue;
+        }
+        next_is_secret = false;
+        redacted.push(match argument.split_once(['=', ':']) {
+            Some((name, value)) if is_secret_name(name) && !value.starts_with("//") => {
+                next_is_secret = value.trim().is_empty() || is_auth_scheme(value);
+                format!("{}{REDACTED}", &argument[..=name.len()])
+            }
+            _ => {
+                next_is_secret = is_option && is_secret_name(argument);
+                cut(&redact_opaque_runs(&redact_url_password(argument)))
+            }
+        });
+    }
+    redacted
+}
+
+fn is_auth_scheme(text: &str) -> bool {
+    matches!(
+        text.trim().to_ascii_lowercase().as_str(),
+        "bearer" | "basic" | "token"
+    )
+}
+
+/// Whether a name such as `--api-key`, `BOT_TOKEN` or `Authorization` announces a secret. Compared
+/// word by word, so that `--keyboard` and `--author` stay.
+fn is_secret_name(name: &str) -> bool {
+    const WORDS: [&str; 20] = [
+        "token", "tokens", "secret", "secrets", "password", "passwd", "passphrase", "pass", "pwd",
+        "pw", "key", "apikey", "auth", "authorization", "credential", "credentials", "cookie",
+        "session", "bearer", "pin",
+    ];
+    // A path or a sentence is not a name.
+    if name.contains('/') || name.len() > 80 {
+        return false;
+    }
+    let mut word = String::new();
+    let mut after_lower = false;
+    for character in name.chars().chain(std::iter::once('-')) {
+        let boundary =
+            !character.is_ascii_alphabetic() || (after_lower && character.is_ascii_uppercase());
+        if boundary {
+            if WORDS.contains(&word.as_str()) {
+                return true;
+            }
+            word.clear();
+        }
+        if character.is_ascii_alphabetic() {
+            word.push(character.to_ascii_lowercase());
+        }
+        after_lower = character.is_ascii_lowercase();
+    }
+    false
+}
+
+/// `scheme://user:password@host` keeps all but the password.
+fn redact_url_password(argument: &str) -> String {
+    let Some((scheme, rest)) = argument.split_once("://") else {
+        return argument.to_owned();
+    };
+    let authority_length = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, tail) = rest.split_at(authority_length);
+    match authority.rsplit_once('@') {
+        Some((user_info, host)) => {
+            let user = user_info.split(':').next().unwrap_or_default();
+            let mark = if user_info.contains(':') {
+                format!("{user}:{REDACTED}")
+            } else {
+                REDACTED.to_owned()
+            };
+            format!("{scheme}://{mark}@{host}{tail}")
+        }
+        None => argument.to_owned(),
+    }
+}
+
+fn redact_opaque_runs(argument: &str) -> String {
+    let is_opaque = |character: char| character.is_ascii_alphanumeric() || character == '_';
+    let mut redacted = String::with_capacity(argument.len());
+    let mut rest = argument;
+    while !rest.is_empty() {
+        let run_length = rest.find(|c| !is_opaque(c)).unwrap_or(rest.len());
+        let (run, tail) = rest.split_at(run_length);
+        let looks_like_a_key = run.len() >= OPAQUE_RUN_LENGTH
+            && run.contains(|c: char| c.is_ascii_digit())
+            && run.contains(|c: char| c.is_ascii_alphabetic());
+        redacted.push_str(if looks_like_a_key { REDACTED } else { run });
+        let separator_length = tail.find(is_opaque).unwrap_or(tail.len());
+        redacted.push_str(&tail[..separator_length]);
+        rest = &tail[separator_length..];
+    }
+    redacted
+}
+
+fn cut(argument: &str) -> String {
+    if argument.len() <= ARGUMENT_LENGTH_MAX {
+        return argument.to_owned();
+    }
+    let end = argument.floor_char_boundary(ARGUMENT_LENGTH_MAX);
+    format!("{}...", &argument[..end])
+}
+
+/// A redacted command line as one line of text for people: arguments with blanks are quoted.
+#[must_use]
+pub(crate) fn display(arguments: &[String]) -> String {
+    let quoted = arguments.iter().map(|argument| {
+        if argument.is_empty() || argument.contains(|c: char| c.is_whitespace() || c.is_control()) {
+            format!("{argument:?}")
+        } else {
+            argument.clone()
+        }
+    });
+    quoted.collect::<Vec<_>>().join(" ")
+}
+
+/// Decides whether a live command line is of the recorded kind, when the start time cannot tell.
+pub trait CommandLineMatcher: Send + Sync {
+    /// `recorded` and `live` are both redacted the same way; neither is empty.
+    fn is_of_recorded_kind(&self, kind: Option<&Kind>, recorded: &[String], live: &[String])
+    -> bool;
+}
+
+/// Accepts the recorded command line itself and, for kind `hermes-gateway`, the forms in which
+/// that gateway is started. Works on arguments, not on substrings: `hermes gateway status` or a
+/// path that merely contains `hermes` does not match.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DefaultMatcher;
+
+impl CommandLineMatcher for DefaultMatcher {
+    fn is_of_recorded_kind(
+        &self,
+        kind: Option<&Kind>,
+        recorded: &[String],
+        live: &[String],
+    ) -> bool {
+        recorded == live
+            || (kind.is_some_and(|kind| kind.as_str() == "hermes-gateway")
+                && is_hermes_gateway(live))
+    }
+}
+
+fn is_hermes_gateway(arguments: &[String]) -> bool {
+    arguments.iter().enumerate().any(|(index, argument)| {
+        let path = argument.replace('\\', "/");
+        let name = path.rsplit('/').next().unwrap_or_default();
+        let name = name.strip_suffix(".exe").unwrap_or(name);
+        let rest = &arguments[index + 1..];
+        if name == "hermes-gateway" || path == "gateway/run.py" || path.ends_with("/gateway/run.py")
+        {
+            return serves(rest);
+        }
+        let launches = name == "hermes"
+            || path == "hermes_cli.main"
+            || path == "hermes_cli/main.py"
+            || path.ends_with("/hermes_cli/main.py");
+        launches
+            && match skip_options(rest) {
+                [verb, rest @ ..] if verb == "gateway" => serves(rest),
+                _ => false,
+            }
+    })
+}
+
+/// The verbs under which the gateway itself runs; `status`, `stop`, `install` only talk about it.
+fn serves(rest: &[String]) -> bool {
+    match skip_options(rest) {
+        [] => true,
+        [verb, ..] => matches!(verb.as_str(), "run" | "start" | "restart"),
+    }
+}
+
+/// Skips options before a verb. Only the profile option takes its value as a separate argument.
+fn skip_options(mut arguments: &[String]) -> &[String] {
+    while let [option, rest @ ..] = arguments {
+        if !option.starts_with('-') {
+            break;
+        }
+        let takes_value = matches!(option.as_str(), "-p" | "--profile");
+        arguments = if takes_value && !rest.is_empty() { &rest[1..] } else { rest };
+    }
+    arguments
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(line: &str) -> Vec<String> {
+        line.split_whitespace().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn secrets_do_not_survive() {
+        for (line, expected) in [
+            ("gw --token=SECRET run", "gw --token=<redacted> run"),
+            ("gw --api-key SECRET run", "gw --api-key <redacted> run"),
+            ("gw --apiKey=SECRET", "gw --apiKey=<redacted>"),
+            ("env BOT_TOKEN=SECRET gw", "env BOT_TOKEN=<redacted> gw"),
+            ("gw -H Authorization: Bearer SECRET", "gw -H Authorization:<redacted> <redacted> <redacted>"),
+            ("gw --password --verbose", "gw --password --verbose"),
+            ("psql postgres://bot:SECRET@db/x", "psql postgres://bot:<redacted>@db/x"),
+            ("git https://SECRET@host/x", "git https://<redacted>@host/x"),
+            ("gw 123456789:AAF0e9SECRETSECRETSECRETSECRETSECR", "gw 123456789:<redacted>"),
+            ("gw xoxb-1234567890-SECRETabcdefghijklmnop1234", "gw xoxb-1234567890-<redacted>"),
+        ] {
+            let redacted = display(&redact(&words(line)));
+            assert_eq!(redacted, expected);
+            assert!(!redacted.contains("SECRET"));
+        }
+    }
+
+    #[test]
+    fn what_identifies_a_process_stays() {
+        for line in [
+            "python3 -m hermes_cli.main --profile work gateway run",
+            "/opt/gateways/telegram-bot/bin/gw --keyboard us --author me --config=/etc/gw.toml",
+            "node /home/user/app/index.js --port=8080 --url=https://example.org/a?b=c",
+            "gw --id 123e4567-e89b-12d3-a456-426614174000",
+        ] {
+            assert_eq!(display(&redact(&words(line))), line);
+        }
+    }
+
+    #[test]
+    fn lengths_are_bounded_at_character_boundaries() {
+        let long = "ü".repeat(400);
+        let many: Vec<String> = std::iter::repeat_n(long, 100).collect();
+        let redacted = redact(&many);
+        assert_eq!(redacted.len(), ARGUMENTS_MAX);
+        assert!(redacted.iter().all(|argument| argument.len() <= ARGUMENT_LENGTH_MAX + 3));
+    }
+
+    /// FIELD-BUGS rows 14, 15, 51: substring matches took dashboards for gateways and missed
+    /// wrapped gateways.
+    #[test]
+    fn the_matcher_works_on_arguments() {
+        let kind = Kind::new("hermes-gateway").unwrap();
+        let recorded = words("python3 /opt/hermes/something.py");
+        for (live, expected) in [
+            ("python3 -m hermes_cli.main gateway", true),
+            ("python3 /x/hermes_cli/main.py gateway run --foreground", true),
+            ("/usr/local/bin/hermes gateway run", true),
+            ("hermes -p hub gateway run", true),
+            ("hermes --profile=hub gateway", true),
+            (r"C:\tools\hermes.exe gateway run", true),
+            ("hermes-gateway", true),
+            ("python3 gateway/run.py", true),
+            ("python3 /opt/hermes/something.py", true),
+            ("hermes gateway status", false),
+            ("hermes gateway stop", false),
+            ("hermes --profile p dashboard", false),
+            ("hermes chat gateway", false),
+            ("vi /home/me/hermes/gateway/run.py.bak", false),
+            ("tail -f /var/log/hermes gateway.log", false),
+            ("python3 /opt/hermes/other.py", false),
+        ] {
+            assert_eq!(
+                DefaultMatcher.is_of_recorded_kind(Some(&kind), &recorded, &words(live)),
+                expected,
+                "{live}"
+            );
+        }
+        let gateway = Kind::default();
+        assert!(!DefaultMatcher.is_of_recorded_kind(
+            Some(&gateway),
+            &recorded,
+            &words("hermes gateway run")
+        ));
+    }
+}

@@ -1,0 +1,30 @@
+//! The one place that reads environment variables, and the names of those that belong to us.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// The store file, where no path was given.
+pub(crate) const DB: &str = "INCUMBENT_DB";
+/// Names the party that keeps starting this process, in place of what was found out about it.
+pub(crate) const PARTY: &str = "INCUMBENT_PARTY";
+/// The instance that this process acts for: set by `run` for its command.
+pub(crate) const INSTANCE: &str = "INCUMBENT_INSTANCE";
+/// The nonce of that instance.
+pub(crate) const TOKEN: &str = "INCUMBENT_TOKEN";
+
+/// The value of `name`; `None` when it is unset or empty.
+#[allow(clippy::disallowed_methods, reason = "the home of the environment")]
+pub(crate) fn value(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
+/// The value of `name` as text, invalid UTF-8 replaced.
+pub(crate) fn text(name: &str) -> Option<String> {
+    value(name).map(|value| value.to_string_lossy().into_owned())
+}
+
+/// The value of `name` as a path; `None` when it is relative, as the XDG base directory
+/// specification asks.
+pub(crate) fn absolute_path(name: &str) -> Option<PathBuf> {
+    value(name).map(PathBuf::from).filter(|path| path.is_absolute())
+}

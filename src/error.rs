@@ -1,0 +1,242 @@
+//! The one error type. Expected answers ("somebody else holds it") are values elsewhere; an
+//! [`Error`] means that the answer could not be found out, or that the request cannot be served.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// `Result` with the crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What the caller can do about an [`Error`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The request itself is wrong: correct the argument and ask again.
+    InvalidInput,
+    /// Somebody holds the store's write lock for longer than our budget: ask again later.
+    Busy,
+    /// The store is there and cannot be read. This is *not* "nothing runs".
+    CannotRead,
+    /// The store cannot be written (disk full, read-only, I/O): nothing was recorded, so nothing
+    /// is held.
+    CannotWrite,
+    /// Modes or owners stand in the way, or are too open to be trusted: fix them.
+    Permission,
+    /// The store lies on a filesystem where its locks cannot be trusted: move it.
+    Filesystem,
+    /// The file is not an incumbent store: point to another path.
+    NotOurs,
+    /// A newer version has closed this store to writers as old as this one: upgrade.
+    TooNew,
+    /// The store has an older schema and this call may not migrate it: open it for owning once.
+    TooOld,
+    /// The database is damaged: run `incumbent doctor`.
+    Corrupt,
+    /// The profile is bound to another home directory.
+    ProfileBelongsTo,
+    /// The store file was deleted or replaced since it was opened: open it again.
+    StoreReplaced,
+    /// The caller does not hold (or no longer holds) what it tried to act on.
+    NotOwner,
+    /// The handle was made by another process; open the store anew after `fork`.
+    Forked,
+    /// The operating system cannot do this here.
+    Unsupported,
+    /// Something failed that should not: a bug, or an operating system in distress.
+    Internal,
+}
+
+impl ErrorKind {
+    /// The kind as one word in snake case, as the CLI's JSON shows it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::InvalidInput => "invalid_input",
+            Self::Busy => "busy",
+            Self::CannotRead => "cannot_read",
+            Self::CannotWrite => "cannot_write",
+            Self::Permission => "permission",
+            Self::Filesystem => "filesystem",
+            Self::NotOurs => "not_ours",
+            Self::TooNew => "too_new",
+            Self::TooOld => "too_old",
+            Self::Corrupt => "corrupt",
+            Self::ProfileBelongsTo => "profile_belongs_to",
+            Self::StoreReplaced => "store_replaced",
+            Self::NotOwner => "not_owner",
+            Self::Forked => "forked",
+            Self::Unsupported => "unsupported",
+            Self::Internal => "internal",
+        }
+    }
+}
+
+/// What went wrong, where, and what to do about it.
+///
+/// ```
+/// use incumbent::{ErrorKind, Store};
+///
+/// let error = Store::open("").unwrap_err();
+/// assert_eq!(error.kind(), ErrorKind::InvalidInput);
+/// assert!(error.hint().is_some());
+/// ```
+#[derive(thiserror::Error)]
+#[error("{}", .0.message)]
+pub struct Error(#[source] Box<Details>);
+
+#[derive(thiserror::Error)]
+#[error("{message}")]
+struct Details {
+    kind: ErrorKind,
+    message: String,
+    path: Option<PathBuf>,
+    hint: Option<String>,
+    retry_after_ms: Option<u64>,
+    #[source]
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl Error {
+    pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self(Box::new(Details {
+            kind,
+            message: message.into(),
+            path: None,
+            hint: None,
+            retry_after_ms: None,
+            source: None,
+        }))
+    }
+
+    /// What the caller can do about it.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// The file or directory it is about.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        self.0.path.as_deref()
+    }
+
+    /// An act that may help, as one sentence without a full stop.
+    #[must_use]
+    pub fn hint(&self) -> Option<&str> {
+        self.0.hint.as_deref()
+    }
+
+    /// When asking again may succeed, in milliseconds.
+    #[must_use]
+    pub fn retry_after_ms(&self) -> Option<u64> {
+        self.0.retry_after_ms
+    }
+
+    pub(crate) fn at(mut self, path: impl Into<PathBuf>) -> Self {
+        self.0.path.get_or_insert(path.into());
+        self
+    }
+
+    pub(crate) fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.0.hint.get_or_insert(hint.into());
+        self
+    }
+
+    pub(crate) fn retry_after(mut self, retry_after_ms: u64) -> Self {
+        self.0.retry_after_ms = Some(retry_after_ms);
+        self
+    }
+
+    pub(crate) fn caused_by(
+        mut self,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        self.0.source = Some(source.into());
+        self
+    }
+
+    pub(crate) fn invalid(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::InvalidInput, message)
+    }
+
+    pub(crate) fn internal(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Internal, message)
+    }
+
+    /// An I/O error met while doing `what` to `path`. Refusals by permission keep a kind of their
+    /// own, because a person has to act on them; a full or read-only disk is `CannotWrite`.
+    pub(crate) fn io(what: &str, path: &Path, error: std::io::Error) -> Self {
+        use std::io::ErrorKind as Io;
+        let kind = match error.kind() {
+            Io::PermissionDenied => ErrorKind::Permission,
+            Io::StorageFull | Io::ReadOnlyFilesystem | Io::QuotaExceeded => ErrorKind::CannotWrite,
+            _ => ErrorKind::Internal,
+        };
+        Self::new(kind, format!("cannot {what} {}: {error}", path.display()))
+            .at(path)
+            .caused_by(error)
+    }
+
+    /// The SQLite error behind this one, or this one back.
+    pub(crate) fn into_sqlite(mut self) -> std::result::Result<rusqlite::Error, Self> {
+        match self.0.source.take().map(|source| source.downcast::<rusqlite::Error>()) {
+            Some(Ok(cause)) => Ok(*cause),
+            Some(Err(source)) => {
+                self.0.source = Some(source);
+                Err(self)
+            }
+            None => Err(self),
+        }
+    }
+
+    /// The SQLite result code behind this error, if there is one.
+    pub(crate) fn sqlite_code(&self) -> Option<rusqlite::ErrorCode> {
+        let source = self.0.source.as_deref()?;
+        source
+            .downcast_ref::<rusqlite::Error>()?
+            .sqlite_error_code()
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Error")
+            .field("kind", &self.0.kind)
+            .field("message", &self.0.message)
+            .field("path", &self.0.path)
+            .field("hint", &self.0.hint)
+            .field("source", &self.0.source)
+            .finish()
+    }
+}
+
+impl fmt::Debug for Details {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+/// A failed statement on an open store. The path is added by the caller that knows it.
+impl From<rusqlite::Error> for Error {
+    fn from(error: rusqlite::Error) -> Self {
+        use rusqlite::ErrorCode as Code;
+        let kind = match error.sqlite_error_code() {
+            Some(Code::DatabaseBusy | Code::DatabaseLocked) => ErrorKind::Busy,
+            Some(Code::DiskFull | Code::ReadOnly | Code::SystemIoFailure) => ErrorKind::CannotWrite,
+            Some(Code::CannotOpen | Code::PermissionDenied) => ErrorKind::CannotRead,
+            Some(Code::DatabaseCorrupt) => ErrorKind::Corrupt,
+            Some(Code::NotADatabase) => ErrorKind::NotOurs,
+            _ => ErrorKind::Internal,
+        };
+        let hint = match kind {
+            ErrorKind::Corrupt => Some("keep a copy of the file, then run `incumbent doctor`"),
+            ErrorKind::CannotWrite => Some("check free space and that the disk is writable"),
+            _ => None,
+        };
+        let built = Self::new(kind, format!("SQLite: {error}")).caused_by(error);
+        match hint {
+            Some(hint) => built.with_hint(hint),
+            None => built,
+        }
+    }
+}

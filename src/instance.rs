@@ -1,0 +1,542 @@
+//! The PID record: one row for each incarnation of a process, and how it ends.
+
+use std::fmt;
+
+use rusqlite::{Connection, OptionalExtension, Row, named_params};
+
+use crate::command_line;
+use crate::error::Result;
+use crate::liveness::DeadReason;
+use crate::names::{InstanceId, Kind, Nonce, Office, ProfileName};
+use crate::observe::Observer;
+use crate::store::{EventRecord, Tx};
+use crate::sys::{self, StartTime, StartTimeUnit, Supervision};
+
+/// Incarnations kept per office, and for how long.
+const HISTORY_KEPT: i64 = 200;
+const HISTORY_AGE_MAX_MS: i64 = 90 * 24 * 60 * 60 * 1_000;
+
+/// How a row came to be. Verbs with `--pid` touch only rows that `--pid` made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// The process registered itself.
+    Library,
+    /// `incumbent run`, for the command it supervises.
+    Run,
+    /// `--pid`, for a process that does not link the library.
+    Pid,
+}
+
+impl Origin {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Library => "library",
+            Self::Run => "run",
+            Self::Pid => "pid",
+        }
+    }
+}
+
+/// A row of `instances`, as far as decisions and answers need it. A value that no program of ours
+/// could have written reads as unknown.
+#[derive(Clone, Debug)]
+pub(crate) struct Record {
+    pub(crate) id: InstanceId,
+    pub(crate) nonce_hash: String,
+    pub(crate) profile: Option<ProfileName>,
+    kind: Option<Kind>,
+    pub(crate) is_run: bool,
+    pub(crate) is_pid: bool,
+    pub(crate) pid: Option<sys::Pid>,
+    pub(crate) start_time: Option<StartTime>,
+    pub(crate) boot_id: Option<String>,
+    pub(crate) pid_ns: Option<String>,
+    pub(crate) host: Option<String>,
+    pub(crate) uid: Option<u32>,
+    pub(crate) argv: Vec<String>,
+    pub(crate) version: Option<String>,
+    pub(crate) party: Option<String>,
+    pub(crate) supervisor: Option<String>,
+    pub(crate) stop_budget_ms: Option<u64>,
+    pub(crate) anchor: Option<String>,
+    pub(crate) child_pid: Option<sys::Pid>,
+    pub(crate) child_start_time: Option<StartTime>,
+    pub(crate) keeper_pid: Option<sys::Pid>,
+    pub(crate) started_at_ms: i64,
+    pub(crate) ended_at_ms: Option<i64>,
+    pub(crate) end_reason: Option<String>,
+    pub(crate) ended_by: Option<String>,
+    pub(crate) exit_code: Option<i64>,
+    pub(crate) signal: Option<i64>,
+    pub(crate) detail: Option<String>,
+}
+
+const COLUMNS: &str = "id, nonce_hash, profile, kind, origin, pid, start_time, start_time_unit,
+    boot_id, pid_ns, host, uid, argv, version, party, supervisor, stop_budget_ms, anchor,
+    child_pid, child_start_time, keeper_pid, started_at_ms, ended_at_ms, end_reason, ended_by,
+    exit_code, signal, detail";
+
+impl Record {
+    fn from_row(row: &Row<'_>) -> rusqlite::Result<Self> {
+        let number = |name: &str| row.get::<_, Option<i64>>(name).unwrap_or(None);
+        let text = |name: &str| row.get::<_, Option<String>>(name).unwrap_or(None);
+        let pid = |name: &str| number(name).and_then(valid_pid);
+        let unit = text("start_time_unit").and_then(|unit| StartTimeUnit::parse(&unit));
+        let start_time = |name: &str| {
+            let value = number(name).filter(|value| *value > 0)?;
+            Some(StartTime { value, unit: unit? })
+        };
+        let origin = text("origin");
+        Ok(Self {
+            id: InstanceId(row.get("id")?),
+            nonce_hash: text("nonce_hash").unwrap_or_default(),
+            profile: text("profile").and_then(|name| ProfileName::new(name).ok()),
+            kind: text("kind").and_then(|name| Kind::new(name).ok()),
+            is_run: origin.as_deref() == Some(Origin::Run.as_str()),
+            is_pid: origin.as_deref() == Some(Origin::Pid.as_str()),
+            pid: pid("pid"),
+            start_time: start_time("start_time"),
+            boot_id: text("boot_id"),
+            pid_ns: text("pid_ns"),
+            host: text("host"),
+            uid: number("uid").and_then(|uid| u32::try_from(uid).ok()),
+            argv: text("argv")
+                .and_then(|argv| serde_json::from_str(&argv).ok())
+                .unwrap_or_default(),
+            version: text("version"),
+            party: text("party"),
+            supervisor: text("supervisor"),
+            stop_budget_ms: number("stop_budget_ms").and_then(|ms| u64::try_from(ms).ok()),
+            anchor: text("anchor"),
+            child_pid: pid("child_pid"),
+            child_start_time: start_time("child_start_time"),
+            keeper_pid: pid("keeper_pid"),
+            started_at_ms: number("started_at_ms").unwrap_or(-1),
+            ended_at_ms: number("ended_at_ms"),
+            end_reason: text("end_reason"),
+            ended_by: text("ended_by"),
+            exit_code: number("exit_code"),
+            signal: number("signal"),
+            detail: text("detail"),
+        })
+    }
+
+    pub(crate) fn kind(&self) -> Option<&Kind> {
+        self.kind.as_ref()
+    }
+
+    pub(crate) fn office(&self) -> Option<Office> {
+        Some(Office { profile: self.profile.clone()?, kind: self.kind.clone()? })
+    }
+
+    /// Whether the caller that knows `nonce` owns this row.
+    pub(crate) fn belongs_to(&self, nonce: &Nonce) -> bool {
+        self.nonce_hash == nonce.hash()
+    }
+}
+
+/// A stored pid that the kernel could have given out.
+fn valid_pid(number: i64) -> Option<sys::Pid> {
+    i32::try_from(number).ok().filter(|pid| *pid > 0)?.try_into().ok()
+}
+
+/// The live row of an office.
+pub(crate) fn live(connection: &Connection, office: &Office) -> Result<Option<Record>> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM instances
+         WHERE profile = ?1 AND kind = ?2 AND ended_at_ms IS NULL"
+    );
+    let row = connection
+        .prepare_cached(&sql)?
+        .query_row((office.profile.as_str(), office.kind.as_str()), Record::from_row)
+        .optional()?;
+    Ok(row)
+}
+
+/// All live rows for a process that `--pid` recorded, whatever their office.
+pub(crate) fn live_of_pid(
+    connection: &Connection,
+    pid: sys::Pid,
+    start_time: Option<StartTime>,
+) -> Result<Vec<Record>> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM instances
+         WHERE ended_at_ms IS NULL AND origin = 'pid' AND pid = ?1 AND start_time IS ?2"
+    );
+    let rows = connection
+        .prepare_cached(&sql)?
+        .query_map((pid, start_time.map(|time| time.value)), Record::from_row)?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(rows)
+}
+
+/// Live rows without an office whose owners may be long gone: waiters and holders of scoped locks.
+fn live_without_office(connection: &Connection) -> Result<Vec<Record>> {
+    let sql =
+        format!("SELECT {COLUMNS} FROM instances WHERE ended_at_ms IS NULL AND kind IS NULL");
+    let rows = connection
+        .prepare_cached(&sql)?
+        .query_map([], Record::from_row)?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(rows)
+}
+
+/// How many live rows rely on `anchor`.
+pub(crate) fn live_on_anchor(connection: &Connection, anchor: &str) -> Result<i64> {
+    let count = connection
+        .prepare_cached(
+            "SELECT count(*) FROM instances WHERE anchor = ?1 AND ended_at_ms IS NULL",
+        )?
+        .query_row([anchor], |row| row.get(0))?;
+    Ok(count)
+}
+
+pub(crate) fn by_id(connection: &Connection, id: InstanceId) -> Result<Option<Record>> {
+    let sql = format!("SELECT {COLUMNS} FROM instances WHERE id = ?1");
+    let row =
+        connection.prepare_cached(&sql)?.query_row([id.0], Record::from_row).optional()?;
+    Ok(row)
+}
+
+/// The incarnations of an office, newest first.
+pub(crate) fn history(
+    connection: &Connection,
+    office: &Office,
+    count_max: usize,
+) -> Result<Vec<Record>> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM instances WHERE profile = ?1 AND kind = ?2
+         ORDER BY id DESC LIMIT ?3"
+    );
+    let rows = connection
+        .prepare_cached(&sql)?
+        .query_map(
+            (office.profile.as_str(), office.kind.as_str(), i64::try_from(count_max).ok()),
+            Record::from_row,
+        )?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(rows)
+}
+
+/// The incarnation of an office that ended last.
+pub(crate) fn last_ended(connection: &Connection, office: &Office) -> Result<Option<Record>> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM instances
+         WHERE profile = ?1 AND kind = ?2 AND ended_at_ms IS NOT NULL ORDER BY id DESC LIMIT 1"
+    );
+    let row = connection
+        .prepare_cached(&sql)?
+        .query_row((office.profile.as_str(), office.kind.as_str()), Record::from_row)
+        .optional()?;
+    Ok(row)
+}
+
+/// Who a new row is about.
+#[derive(Clone, Debug)]
+pub(crate) struct Subject {
+    pub(crate) pid: sys::Pid,
+    pub(crate) start_time: Option<StartTime>,
+    pub(crate) uid: Option<u32>,
+    /// Already redacted.
+    pub(crate) argv: Vec<String>,
+    pub(crate) party: Option<String>,
+    pub(crate) supervisor: String,
+}
+
+impl Subject {
+    /// This very process.
+    pub(crate) fn myself(observer: &Observer) -> Self {
+        let facts = sys::process_facts(observer.pid);
+        Self {
+            pid: observer.pid,
+            start_time: observer.start_time,
+            uid: facts.uid.or(observer.uid),
+            argv: own_command_line(),
+            ..Self::surroundings(observer.pid, facts.parent, observer)
+        }
+    }
+
+    /// Another process of this namespace.
+    pub(crate) fn process(
+        pid: sys::Pid,
+        start_time: Option<StartTime>,
+        observer: &Observer,
+    ) -> Self {
+        let facts = sys::process_facts(pid);
+        let argv = sys::command_line(pid).unwrap_or_default();
+        Self {
+            pid,
+            start_time,
+            uid: facts.uid,
+            argv: command_line::redact(&argv),
+            ..Self::surroundings(pid, facts.parent, observer)
+        }
+    }
+
+    fn surroundings(pid: sys::Pid, parent: Option<sys::Pid>, observer: &Observer) -> Self {
+        let supervision = sys::supervision(pid);
+        Self {
+            pid,
+            start_time: None,
+            uid: None,
+            argv: Vec::new(),
+            party: crate::party::of(parent, &supervision, observer),
+            supervisor: supervisor_word(&supervision),
+        }
+    }
+}
+
+fn own_command_line() -> Vec<String> {
+    let arguments: Vec<String> =
+        std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect();
+    command_line::redact(&arguments)
+}
+
+fn supervisor_word(supervision: &Supervision) -> String {
+    if let Some(unit) = &supervision.systemd_service {
+        format!("systemd:{unit}")
+    } else if let Some(label) = &supervision.launchd_label {
+        format!("launchd:{label}")
+    } else if let Some(id) = &supervision.container {
+        format!("container:{id}")
+    } else {
+        "none".to_owned()
+    }
+}
+
+/// What to insert.
+#[derive(Debug)]
+pub(crate) struct NewInstance<'a> {
+    pub(crate) profile: Option<&'a ProfileName>,
+    /// `None`: a process without an office.
+    pub(crate) kind: Option<&'a Kind>,
+    pub(crate) origin: Origin,
+    pub(crate) subject: &'a Subject,
+    pub(crate) observer: &'a Observer,
+    pub(crate) nonce: &'a Nonce,
+    pub(crate) anchor: Option<&'a str>,
+    pub(crate) keeper: Option<(sys::Pid, Option<StartTime>)>,
+    pub(crate) version: Option<&'a str>,
+    pub(crate) stop_budget_ms: u64,
+    pub(crate) heartbeat_every_ms: Option<u64>,
+}
+
+impl NewInstance<'_> {
+    pub(crate) fn insert(&self, tx: &Tx<'_>) -> Result<InstanceId> {
+        const SQL: &str = "INSERT INTO instances (id, nonce_hash, profile, kind, origin, pid,
+                start_time, start_time_unit, boot_id, pid_ns, host, uid, argv, version, party,
+                supervisor, stop_budget_ms, heartbeat_every_ms, anchor, keeper_pid,
+                keeper_start_time, started_at_ms)
+             VALUES (:id, :nonce_hash, :profile, :kind, :origin, :pid, :start_time,
+                :start_time_unit, :boot_id, :pid_ns, :host, :uid, :argv, :version, :party,
+                :supervisor, :stop_budget_ms, :heartbeat_every_ms, :anchor, :keeper_pid,
+                :keeper_start_time, :started_at_ms)";
+        let id = tx.draw_id();
+        let keeper_start = self.keeper.and_then(|(_, start_time)| start_time);
+        // One unit for the row: all its processes were seen by the same kernel.
+        let unit = self.subject.start_time.or(keeper_start).or(self.observer.start_time);
+        tx.prepare_cached(SQL)?.execute(named_params! {
+            ":id": id,
+            ":nonce_hash": self.nonce.hash(),
+            ":profile": self.profile.map(ProfileName::as_str),
+            ":kind": self.kind.map(Kind::as_str),
+            ":origin": self.origin.as_str(),
+            ":pid": self.subject.pid,
+            ":start_time": self.subject.start_time.map(|time| time.value),
+            ":start_time_unit": unit.map(|time| time.unit.as_str()),
+            ":boot_id": self.observer.boot_id,
+            ":pid_ns": self.observer.pid_ns,
+            ":host": self.observer.host,
+            ":uid": self.subject.uid,
+            ":argv": serde_json::to_string(&self.subject.argv).ok(),
+            ":version": self.version,
+            ":party": self.subject.party,
+            ":supervisor": self.subject.supervisor,
+            ":stop_budget_ms": i64::try_from(self.stop_budget_ms).ok(),
+            ":heartbeat_every_ms": self.heartbeat_every_ms.and_then(|ms| i64::try_from(ms).ok()),
+            ":anchor": self.anchor,
+            ":keeper_pid": self.keeper.map(|(pid, _)| pid),
+            ":keeper_start_time": keeper_start.map(|time| time.value),
+            ":started_at_ms": tx.now_ms(),
+        })?;
+        Ok(InstanceId(id))
+    }
+}
+
+/// Records which process the `run` started, before that process may begin.
+pub(crate) fn set_child(
+    tx: &Tx<'_>,
+    id: InstanceId,
+    nonce: &Nonce,
+    child: sys::Pid,
+    start_time: Option<StartTime>,
+) -> Result<bool> {
+    let changed = tx
+        .prepare_cached(
+            "UPDATE instances SET child_pid = ?3, child_start_time = ?4
+             WHERE id = ?1 AND nonce_hash = ?2 AND ended_at_ms IS NULL",
+        )?
+        .execute((id.0, nonce.hash(), child, start_time.map(|time| time.value)))?;
+    Ok(changed == 1)
+}
+
+/// Why an incarnation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum EndReason {
+    /// Its owner let go.
+    Released,
+    /// The command of a `run` ended by itself.
+    Exited,
+    /// The command of a `run` was ended by a signal that somebody sent.
+    Signalled,
+    /// The command of a `run` was ended by a fault of its own.
+    Crashed,
+    /// A person ended the record.
+    Evicted,
+    /// The process executed itself anew and claimed again.
+    ReExecuted,
+    /// Its store was deleted or replaced.
+    StoreReplaced,
+    /// The next claimant found it dead.
+    Dead(DeadReason),
+}
+
+impl EndReason {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Released => "released",
+            Self::Exited => "exited",
+            Self::Signalled => "signalled",
+            Self::Crashed => "crashed",
+            Self::Evicted => "evicted",
+            Self::ReExecuted => "re_executed",
+            Self::StoreReplaced => "store_replaced",
+            Self::Dead(reason) => reason.as_str(),
+        }
+    }
+}
+
+impl fmt::Display for EndReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// How an incarnation ended.
+#[derive(Clone, Debug)]
+pub(crate) struct End {
+    pub(crate) reason: EndReason,
+    pub(crate) by: Option<String>,
+    pub(crate) exit_code: Option<i32>,
+    pub(crate) signal: Option<i32>,
+    pub(crate) detail: Option<String>,
+}
+
+impl End {
+    pub(crate) fn new(reason: EndReason) -> Self {
+        Self { reason, by: None, exit_code: None, signal: None, detail: None }
+    }
+
+    pub(crate) fn by(mut self, who: impl Into<String>) -> Self {
+        self.by = Some(who.into());
+        self
+    }
+
+    pub(crate) fn detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail = Some(detail.into());
+        self
+    }
+}
+
+/// Whether an end of this reason and exit code counts towards a storm: nobody asked for it.
+pub(crate) fn is_abnormal(end_reason: &str, exit_code: Option<i64>) -> bool {
+    match end_reason {
+        "released" | "planned_stop" | "taken_over" | "signalled" | "evicted" | "re_executed"
+        | "store_replaced" | "rebooted" => false,
+        "exited" => exit_code != Some(0),
+        _ => true,
+    }
+}
+
+const END_SQL: &str = "UPDATE instances
+    SET ended_at_ms = :ended_at_ms, end_reason = :reason, ended_by = :by, exit_code = :exit_code,
+        signal = :signal, detail = coalesce(:detail, detail)
+    WHERE id = :id AND ended_at_ms IS NULL AND (:nonce_hash IS NULL OR nonce_hash = :nonce_hash)";
+
+fn end(tx: &Tx<'_>, id: InstanceId, nonce_hash: Option<&str>, end: &End) -> Result<bool> {
+    let changed = tx.prepare_cached(END_SQL)?.execute(named_params! {
+        ":id": id.0,
+        ":nonce_hash": nonce_hash,
+        ":ended_at_ms": tx.now_ms(),
+        ":reason": end.reason.as_str(),
+        ":by": end.by,
+        ":exit_code": end.exit_code,
+        ":signal": end.signal,
+        ":detail": end.detail,
+    })?;
+    if changed == 0 {
+        return Ok(false);
+    }
+    tx.prepare_cached("DELETE FROM waiters WHERE instance_id = ?1")?.execute([id.0])?;
+    if let Some(record) = by_id(tx, id)?
+        && let Some(office) = record.office()
+    {
+        tx.record(&EventRecord {
+            event: "office_ended",
+            office: Some(&office),
+            instance: Some(id),
+            pid: record.pid,
+            detail: Some(serde_json::json!({
+                "reason": end.reason.as_str(),
+                "by": end.by,
+                "exit_code": end.exit_code,
+                "signal": end.signal,
+            })),
+        })?;
+        prune_history(tx, &office)?;
+    }
+    Ok(true)
+}
+
+/// Ends a row that its owner lets go. The nonce makes sure that it is the owner's; false when the
+/// row has ended already or is not.
+pub(crate) fn end_own(tx: &Tx<'_>, id: InstanceId, nonce_hash: &str, how: &End) -> Result<bool> {
+    end(tx, id, Some(nonce_hash), how)
+}
+
+/// Ends a row whose owner is dead, or that a person evicts. False when it has ended already.
+pub(crate) fn end_other(tx: &Tx<'_>, id: InstanceId, how: &End) -> Result<bool> {
+    end(tx, id, None, how)
+}
+
+/// Keeps the newest incarnations of an office, and none that ended too long ago.
+fn prune_history(tx: &Tx<'_>, office: &Office) -> Result<()> {
+    const SQL: &str = "DELETE FROM instances
+        WHERE profile = :profile AND kind = :kind AND ended_at_ms IS NOT NULL
+          AND (ended_at_ms < :oldest_ms OR id <= (
+              SELECT id FROM instances WHERE profile = :profile AND kind = :kind
+              ORDER BY id DESC LIMIT 1 OFFSET :kept))";
+    tx.prepare_cached(SQL)?.execute(named_params! {
+        ":profile": office.profile.as_str(),
+        ":kind": office.kind.as_str(),
+        ":oldest_ms": tx.now_ms().saturating_sub(HISTORY_AGE_MAX_MS),
+        ":kept": HISTORY_KEPT,
+    })?;
+    Ok(())
+}
+
+/// Ends the rows of processes without an office that died: nobody else ever claims those. Rows
+/// that ended are of no further use.
+pub(crate) fn sweep_without_office(
+    tx: &Tx<'_>,
+    mut is_dead: impl FnMut(&Record) -> Option<DeadReason>,
+) -> Result<()> {
+    for record in live_without_office(tx)? {
+        if let Some(reason) = is_dead(&record) {
+            end(tx, record.id, None, &End::new(EndReason::Dead(reason)))?;
+        }
+    }
+    tx.prepare_cached("DELETE FROM instances WHERE kind IS NULL AND ended_at_ms IS NOT NULL")?
+        .execute([])?;
+    Ok(())
+}

@@ -1,0 +1,67 @@
+//! Ending the record of an office by hand.
+
+use super::Holder;
+use super::claim::judge_record;
+use super::Force;
+use crate::error::Result;
+use crate::instance::{self, End, EndReason};
+use crate::liveness::Verdict;
+use crate::names::{InstanceId, Office};
+use crate::observe::{LiveCommandLine, needs_command_line};
+use crate::store::Inner;
+use crate::sys;
+
+/// What came of [`Profile::evict`](super::Profile::evict).
+#[derive(Clone, Debug)]
+pub enum Eviction {
+    /// No office is on record as held: nothing to do.
+    Nothing,
+    /// The record was ended.
+    Done {
+        /// The generation that was ended.
+        instance: InstanceId,
+        /// Its recorded pid.
+        pid: Option<sys::Pid>,
+        /// What was known of it: `alive`, `dead` or `unknown`.
+        verdict: &'static str,
+        /// Why.
+        reason: &'static str,
+    },
+    /// It lives or may live, and nobody said `force`.
+    Refused(Box<Holder>),
+}
+
+pub(super) fn evict(inner: &Inner, office: &Office, force: Force, by: &str) -> Result<Eviction> {
+    // Read the command line first if the verdict may hang on it; it counts only for that row.
+    let command_line = inner.read(|connection| {
+        let Some(record) = instance::live(connection, office)? else { return Ok(None) };
+        let judged = judge_record(inner, &record, &LiveCommandLine::not_read());
+        Ok(needs_command_line(&judged.evidence).then_some(record))
+    })?;
+    let command_line = command_line
+        .as_ref()
+        .map_or_else(LiveCommandLine::not_read, LiveCommandLine::read);
+    inner.write(|tx| {
+        let Some(record) = instance::live(tx, office)? else { return Ok(Eviction::Nothing) };
+        let judged = judge_record(inner, &record, &command_line);
+        let end = match (judged.verdict, force) {
+            (Verdict::Dead(reason), Force::No) => End::new(EndReason::Dead(reason)).by(by),
+            (Verdict::Dead(_) | Verdict::Alive(_) | Verdict::Unknown(_), Force::Yes) => {
+                End::new(EndReason::Evicted)
+                    .by(by)
+                    .detail(format!("it was {}: {}", judged.verdict.as_str(), judged.verdict.reason()))
+            }
+            (Verdict::Alive(_) | Verdict::Unknown(_), Force::No) => {
+                let holder = Holder::of(&record, office, &judged);
+                return Ok(Eviction::Refused(Box::new(holder)));
+            }
+        };
+        instance::end_other(tx, record.id, &end)?;
+        Ok(Eviction::Done {
+            instance: record.id,
+            pid: record.pid,
+            verdict: judged.verdict.as_str(),
+            reason: judged.verdict.reason(),
+        })
+    })
+}

@@ -1,0 +1,178 @@
+//! Who stands in the way of a claim, and why we believe it.
+
+use std::fmt;
+
+use serde_json::Value;
+
+use crate::clock::rfc3339;
+use crate::command_line;
+use crate::instance::Record;
+use crate::liveness::{Flags, Judgement};
+use crate::names::{InstanceId, Office};
+use crate::sys;
+
+/// The reason of a refusal by a held anchor of a store that is no longer here.
+pub(crate) const ORPHANED_ANCHOR: &str = "orphaned_anchor";
+
+/// The holder that a claim met. Its `Display` is a full explanation in one sentence; what to do
+/// about it is [`Holder::advice`].
+#[derive(Clone, Debug)]
+pub struct Holder {
+    /// The office that was claimed.
+    pub office: Office,
+    /// The recorded process, in the holder's own pid namespace.
+    pub pid: Option<sys::Pid>,
+    /// The command that the holder, a `run`, supervises.
+    pub child_pid: Option<sys::Pid>,
+    /// The holder's generation; `None` when its record is gone with its store.
+    pub instance: Option<InstanceId>,
+    /// When it was granted the office: Unix milliseconds, wall time.
+    pub since_ms: Option<i64>,
+    /// `alive`, `dead` or `unknown`.
+    pub verdict: &'static str,
+    /// Why, in snake case.
+    pub reason: &'static str,
+    /// What else is to be known of it.
+    pub flags: Flags,
+    /// Its redacted command line.
+    pub command: Option<String>,
+    /// What supervises it: `systemd:UNIT`, `launchd:LABEL`, `container:ID` or `none`.
+    pub supervisor: Option<String>,
+    /// When asking again may succeed, if that is known: milliseconds.
+    pub retry_after_ms: Option<u64>,
+}
+
+impl Holder {
+    pub(crate) fn of(record: &Record, office: &Office, judged: &Judgement) -> Self {
+        Self {
+            office: office.clone(),
+            pid: record.pid,
+            child_pid: record.child_pid,
+            instance: Some(record.id),
+            since_ms: Some(record.started_at_ms),
+            verdict: judged.verdict.as_str(),
+            reason: judged.verdict.reason(),
+            flags: judged.flags,
+            command: (!record.argv.is_empty()).then(|| command_line::display(&record.argv)),
+            supervisor: record.supervisor.clone(),
+            retry_after_ms: None,
+        }
+    }
+
+    pub(crate) fn orphan(office: &Office, pid: Option<sys::Pid>) -> Self {
+        Self {
+            office: office.clone(),
+            pid,
+            child_pid: None,
+            instance: None,
+            since_ms: None,
+            verdict: "alive",
+            reason: ORPHANED_ANCHOR,
+            flags: Flags::default(),
+            command: None,
+            supervisor: None,
+            retry_after_ms: None,
+        }
+    }
+
+    /// What a person can do about it, as one sentence without a full stop.
+    #[must_use]
+    pub fn advice(&self) -> String {
+        let Office { profile, kind } = &self.office;
+        let pid = self.pid.map_or_else(|| "PID".to_owned(), |pid| pid.to_string());
+        let evict = format!("incumbent evict --force --profile {profile} --kind {kind}");
+        match self.reason {
+            ORPHANED_ANCHOR => format!(
+                "end pid {pid} (as counted in its own pid namespace), or wait until it notices \
+                 that its store is gone"
+            ),
+            "child_lives" => {
+                let child = self.child_pid.map_or_else(|| pid, |pid| pid.to_string());
+                format!("end pid {child} (`kill -KILL {child}`), then start again")
+            }
+            _ if self.verdict == "unknown" => {
+                format!("look whether it still runs; if you know that it does not, `{evict}`")
+            }
+            _ if self.flags.elsewhere => format!(
+                "stop it where it runs, in another container, pid namespace or machine; \
+                 or wait for it with `incumbent run --wait`"
+            ),
+            _ if self.flags.stopped => format!(
+                "it is stopped: continue it with `kill -CONT {pid}`, or end it with \
+                 `kill -KILL {pid}`"
+            ),
+            _ => format!(
+                "stop it first (`kill {pid}`), or wait for it with `incumbent run --wait`"
+            ),
+        }
+    }
+
+    /// The holder as the CLI's JSON shows it.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        serde_json::json!({
+            "profile": self.office.profile.as_str(),
+            "kind": self.office.kind.as_str(),
+            "pid": self.pid,
+            "child_pid": self.child_pid,
+            "instance": self.instance.map(InstanceId::as_i64),
+            "since": self.since_ms.and_then(rfc3339),
+            "verdict": self.verdict,
+            "reason": self.reason,
+            "flags": self.flags.names(),
+            "command": self.command,
+            "supervisor": self.supervisor,
+            "metadata": null,
+        })
+    }
+}
+
+/// Why a verdict was reached, as a clause for people.
+pub(crate) fn because(reason: &str) -> &'static str {
+    match reason {
+        "anchor_held" => "the kernel holds its lock",
+        "start_time_matches" => "the recorded process runs, with the recorded start time",
+        "command_line_matches" => "the recorded process runs, with the recorded command line",
+        "child_lives" => "its `run` is gone, but the command it started still runs",
+        "anchor_released" => "the kernel released its lock: the process has ended",
+        "rebooted" => "the machine was restarted since",
+        "no_such_process" => "no process has its pid",
+        "zombie" => "all its threads have ended",
+        "pid_reused" => "its pid belongs to another process now",
+        "identity_mismatch" => "its pid runs something else now",
+        "lease_expired" => "its lease has run out",
+        "foreign_namespace" => {
+            "it was recorded in another pid namespace or on another machine, and its lock cannot \
+             be seen"
+        }
+        "not_verifiable" => "neither its lock nor its process can be looked at well enough",
+        ORPHANED_ANCHOR => "it holds a lock from a store that was deleted or replaced",
+        "never_claimed" => "nobody has claimed it yet",
+        "released" => "its owner released it",
+        "exited" => "its command ended",
+        "signalled" => "its command was ended by a signal",
+        "crashed" => "its command crashed",
+        "evicted" => "a person evicted it",
+        "re_executed" => "the process executed itself anew",
+        "store_replaced" => "its store was deleted or replaced",
+        _ => "of a reason recorded by another version",
+    }
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} is held by ", self.office)?;
+        match self.pid {
+            Some(pid) => write!(f, "pid {pid}")?,
+            None => write!(f, "an unknown process")?,
+        }
+        if let Some(command) = &self.command {
+            write!(f, " ({command})")?;
+        }
+        if let Some(since) = self.since_ms.and_then(rfc3339) {
+            write!(f, " since {since}")?;
+        }
+        let certainty = if self.verdict == "unknown" { "may be alive" } else { "is alive" };
+        write!(f, ", which {certainty}: {}", because(self.reason))
+    }
+}

@@ -1,0 +1,229 @@
+//! What is counted about an office: starts, conflicts, and the home its profile is bound to.
+
+use std::path::Path;
+
+use rusqlite::{Connection, OptionalExtension, named_params};
+use serde_json::json;
+
+use crate::clock::rfc3339;
+use crate::error::{Error, ErrorKind, Result};
+use crate::instance::{self, Subject};
+use crate::names::{InstanceId, Office};
+use crate::observe::Observer;
+use crate::store::{EventRecord, Tx};
+
+/// Starts kept per office.
+const STARTS_KEPT: i64 = 200;
+
+/// Contenders remembered per office, and for how long.
+const CONFLICTS_KEPT: i64 = 64;
+const CONFLICT_AGE_MAX_MS: i64 = 90 * 24 * 60 * 60 * 1_000;
+
+/// The outcome of a start, to be recorded.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Start<'a> {
+    Granted { instance: InstanceId, after_abnormal_end: bool },
+    Refused { holder: Option<InstanceId>, reason: &'a str },
+}
+
+pub(super) fn record_start(
+    tx: &Tx<'_>,
+    office: &Office,
+    subject: &Subject,
+    observer: &Observer,
+    now_boot_ms: i64,
+    start: Start<'_>,
+) -> Result<()> {
+    const SQL: &str = "INSERT INTO starts (profile, kind, outcome, instance_id, holder_id, reason,
+            pid, party, counted, at_ms, at_boot_ms, boot_id)
+         VALUES (:profile, :kind, :outcome, :instance_id, :holder_id, :reason,
+            :pid, :party, :counted, :at_ms, :at_boot_ms, :boot_id)";
+    let (outcome, instance, holder, reason, counted) = match start {
+        Start::Granted { instance, after_abnormal_end } => {
+            ("granted", Some(instance), None, None, after_abnormal_end)
+        }
+        Start::Refused { holder, reason } => ("refused", None, holder, Some(reason), true),
+    };
+    tx.prepare_cached(SQL)?.execute(named_params! {
+        ":profile": office.profile.as_str(),
+        ":kind": office.kind.as_str(),
+        ":outcome": outcome,
+        ":instance_id": instance.map(InstanceId::as_i64),
+        ":holder_id": holder.map(InstanceId::as_i64),
+        ":reason": reason,
+        ":pid": subject.pid,
+        ":party": subject.party,
+        ":counted": counted,
+        ":at_ms": tx.now_ms(),
+        ":at_boot_ms": now_boot_ms,
+        ":boot_id": observer.boot_id,
+    })?;
+    if let Start::Refused { holder: Some(holder), reason } = start {
+        count_conflict(tx, office, subject, holder, reason)?;
+    }
+    // One start in sixteen pays for all: at most that many rows too many.
+    if tx.last_insert_rowid() % 16 == 0 {
+        tx.prepare_cached(
+            "DELETE FROM starts WHERE profile = :profile AND kind = :kind AND id <= (
+                 SELECT id FROM starts WHERE profile = :profile AND kind = :kind
+                 ORDER BY id DESC LIMIT 1 OFFSET :kept)",
+        )?
+        .execute(named_params! {
+            ":profile": office.profile.as_str(),
+            ":kind": office.kind.as_str(),
+            ":kept": STARTS_KEPT,
+        })?;
+    }
+    Ok(())
+}
+
+/// Who wanted what from whom: one row however often, so that a loop of refusals stays readable.
+fn count_conflict(
+    tx: &Tx<'_>,
+    office: &Office,
+    subject: &Subject,
+    holder: InstanceId,
+    reason: &str,
+) -> Result<()> {
+    const SQL: &str = "INSERT INTO conflicts (profile, kind, holder_id, contender, pid,
+            first_at_ms, last_at_ms, count)
+         VALUES (:profile, :kind, :holder_id, :contender, :pid, :now_ms, :now_ms, 1)
+         ON CONFLICT DO UPDATE SET pid = excluded.pid, last_at_ms = excluded.last_at_ms,
+            count = count + 1
+         RETURNING count";
+    let contender =
+        subject.party.clone().unwrap_or_else(|| format!("pid:{}", subject.pid));
+    let count: i64 = tx.prepare_cached(SQL)?.query_row(
+        named_params! {
+            ":profile": office.profile.as_str(),
+            ":kind": office.kind.as_str(),
+            ":holder_id": holder.as_i64(),
+            ":contender": contender,
+            ":pid": subject.pid,
+            ":now_ms": tx.now_ms(),
+        },
+        |row| row.get(0),
+    )?;
+    if count > 1 {
+        return Ok(());
+    }
+    tx.record(&EventRecord {
+        event: "office_refused",
+        office: Some(office),
+        instance: Some(holder),
+        pid: Some(subject.pid),
+        detail: Some(json!({"contender": contender, "reason": reason})),
+    })?;
+    tx.prepare_cached(
+        "DELETE FROM conflicts WHERE profile = :profile AND kind = :kind
+           AND (last_at_ms < :oldest_ms OR last_at_ms < (
+               SELECT last_at_ms FROM conflicts WHERE profile = :profile AND kind = :kind
+               ORDER BY last_at_ms DESC LIMIT 1 OFFSET :kept))",
+    )?
+    .execute(named_params! {
+        ":profile": office.profile.as_str(),
+        ":kind": office.kind.as_str(),
+        ":oldest_ms": tx.now_ms().saturating_sub(CONFLICT_AGE_MAX_MS),
+        ":kept": CONFLICTS_KEPT,
+    })?;
+    Ok(())
+}
+
+/// A contender that was refused by a holder, as counted.
+#[derive(Clone, Debug)]
+pub(crate) struct Conflict {
+    pub(crate) pid: i64,
+    pub(crate) first_at_ms: i64,
+    pub(crate) last_at_ms: i64,
+    pub(crate) count: i64,
+}
+
+impl Conflict {
+    pub(crate) fn to_json(&self, office: &Office) -> serde_json::Value {
+        json!({
+            "profile": office.profile.as_str(),
+            "pid": self.pid,
+            "first_at": rfc3339(self.first_at_ms),
+            "last_at": rfc3339(self.last_at_ms),
+            "count": self.count,
+        })
+    }
+}
+
+/// Who was refused by `holder`, the latest first.
+pub(crate) fn conflicts(
+    connection: &Connection,
+    office: &Office,
+    holder: InstanceId,
+) -> Result<Vec<Conflict>> {
+    let conflicts = connection
+        .prepare_cached(
+            "SELECT pid, first_at_ms, last_at_ms, count FROM conflicts
+             WHERE profile = ?1 AND kind = ?2 AND holder_id = ?3 ORDER BY last_at_ms DESC",
+        )?
+        .query_map(
+            (office.profile.as_str(), office.kind.as_str(), holder.as_i64()),
+            |row| {
+                Ok(Conflict {
+                    pid: row.get(0)?,
+                    first_at_ms: row.get(1)?,
+                    last_at_ms: row.get(2)?,
+                    count: row.get(3)?,
+                })
+            },
+        )?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(conflicts)
+}
+
+/// Whether the last incarnation of an office ended in a way that nobody asked for.
+pub(super) fn last_end_was_abnormal(tx: &Tx<'_>, office: &Office) -> Result<bool> {
+    let last: Option<(String, Option<i64>)> = tx
+        .prepare_cached(
+            "SELECT end_reason, exit_code FROM instances
+             WHERE profile = ?1 AND kind = ?2 AND ended_at_ms IS NOT NULL
+             ORDER BY id DESC LIMIT 1",
+        )?
+        .query_row((office.profile.as_str(), office.kind.as_str()), |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
+        .optional()?;
+    Ok(last.is_some_and(|(reason, exit_code)| instance::is_abnormal(&reason, exit_code)))
+}
+
+/// Binds the profile to `home`, or checks that it is bound to it. A home that no longer exists
+/// binds nothing: its directory was moved, and the profile moves along.
+pub(super) fn bind_home(tx: &Tx<'_>, office: &Office, home: Option<&Path>) -> Result<()> {
+    let profile = office.profile.as_str();
+    tx.prepare_cached(
+        "INSERT INTO profiles (profile, created_at_ms) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
+    )?
+    .execute((profile, tx.now_ms()))?;
+    let Some(home) = home else { return Ok(()) };
+    let home_text = home.to_string_lossy();
+    let bound: Option<String> = tx
+        .prepare_cached("SELECT home FROM profiles WHERE profile = ?1")?
+        .query_row([profile], |row| row.get(0))?;
+    match bound {
+        Some(bound) if bound == home_text => Ok(()),
+        Some(bound) if Path::new(&bound).exists() => Err(Error::new(
+            ErrorKind::ProfileBelongsTo,
+            format!(
+                "profile {profile} belongs to the home {bound}, and this is {}",
+                home.display()
+            ),
+        )
+        .at(home)
+        .with_hint("use another profile for this home (`--profile NAME`)")),
+        Some(_) | None => {
+            tx.prepare_cached("UPDATE profiles SET home = ?2 WHERE profile = ?1")?
+                .execute((profile, home_text.as_ref()))?;
+            tx.record(&EventRecord {
+                event: "profile_bound",
+                office: Some(office),
+                detail: Some(json!({"home": home_text, "before": bound})),
+                ..EventRecord::default()
+            })
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! The office: at most one live instance of a kind per profile.
+
+mod claim;
+mod evict;
+mod holder;
+mod ledger;
+mod storm;
+mod tenure;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use claim::{Claim, Evicted};
+pub(crate) use claim::{Attachment, Candidate, Count, Granted, Outcome, claim_once, judge_record, kill_child};
+pub use evict::Eviction;
+pub use holder::Holder;
+pub(crate) use holder::because;
+pub(crate) use ledger::conflicts;
+pub(crate) use storm::Storm;
+pub use tenure::{Lost, LossWatch, Released, Standing, Tenure};
+
+use crate::error::{Error, Result};
+use crate::instance::{self, Origin, Subject};
+use crate::names::{Kind, Office, ProfileName};
+use crate::status::{self, Incarnation, Report};
+use crate::store::Store;
+use crate::wait::{Cancel, Wait};
+
+/// How long a process may take to stop when it did not say.
+pub(crate) const STOP_BUDGET_DEFAULT: Duration = Duration::from_secs(90);
+
+/// The longest stop budget that is believed: others wait for it before they escalate.
+pub(crate) const STOP_BUDGET_MAX: Duration = Duration::from_secs(60 * 60);
+
+/// A named gateway configuration in a store: what offices belong to.
+#[derive(Clone, Debug)]
+pub struct Profile {
+    store: Store,
+    name: ProfileName,
+    home: Option<PathBuf>,
+}
+
+impl Store {
+    /// The profile `name`. Nothing is written until something is claimed for it.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for a name outside
+    /// `[A-Za-z0-9_][A-Za-z0-9._-]{0,63}`.
+    pub fn profile(&self, name: &str) -> Result<Profile> {
+        Ok(Profile { store: self.clone(), name: ProfileName::new(name)?, home: None })
+    }
+}
+
+/// How to claim an office, for callers that need more than [`Profile::claim`].
+#[derive(Clone, Debug)]
+pub struct ClaimOptions {
+    pub(crate) kind: Kind,
+    pub(crate) version: Option<String>,
+    pub(crate) stop_budget: Duration,
+    pub(crate) heartbeat_every: Option<Duration>,
+    pub(crate) wait: Wait,
+    pub(crate) cancel: Cancel,
+    pub(crate) origin: Origin,
+}
+
+impl Default for ClaimOptions {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl ClaimOptions {
+    /// Kind `gateway`, a stop budget of 90 s, no waiting.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            kind: Kind::default(),
+            version: None,
+            stop_budget: STOP_BUDGET_DEFAULT,
+            heartbeat_every: None,
+            wait: Wait::No,
+            cancel: Cancel::new(),
+            origin: Origin::Library,
+        }
+    }
+
+    /// The kind of office.
+    #[must_use]
+    pub fn kind(mut self, kind: Kind) -> Self {
+        self.kind = kind;
+        self
+    }
+
+    /// The gateway's own version, shown to people.
+    #[must_use]
+    pub fn version(mut self, version: impl Into<String>) -> Self {
+        self.version = Some(version.into());
+        self
+    }
+
+    /// How long this process may take to stop, at most one hour: whoever stops or replaces it
+    /// waits that long before killing it.
+    #[must_use]
+    pub fn stop_budget(mut self, budget: Duration) -> Self {
+        self.stop_budget = budget;
+        self
+    }
+
+    /// The cadence at which this process will report, if it promises one.
+    #[must_use]
+    pub fn heartbeat_every(mut self, cadence: Duration) -> Self {
+        self.heartbeat_every = Some(cadence);
+        self
+    }
+
+    /// Waits for the office while another one holds it.
+    #[must_use]
+    pub fn wait(mut self, wait: Wait) -> Self {
+        self.wait = wait;
+        self
+    }
+
+    /// Lets another thread end the wait.
+    #[must_use]
+    pub fn cancel(mut self, cancel: Cancel) -> Self {
+        self.cancel = cancel;
+        self
+    }
+
+    /// Records the claim as that of an `incumbent run`.
+    pub(crate) fn for_run(mut self) -> Self {
+        self.origin = Origin::Run;
+        self
+    }
+
+    pub(crate) fn stop_budget_ms(&self) -> Result<u64> {
+        if self.stop_budget > STOP_BUDGET_MAX {
+            return Err(Error::invalid(format!(
+                "a stop budget of {} s is too long",
+                self.stop_budget.as_secs()
+            ))
+            .with_hint(format!("at most {} s: others wait for it", STOP_BUDGET_MAX.as_secs())));
+        }
+        Ok(u64::try_from(self.stop_budget.as_millis()).unwrap_or(u64::MAX))
+    }
+}
+
+impl Profile {
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &ProfileName {
+        &self.name
+    }
+
+    /// Says which configuration directory the claims of this handle run on. The first such claim
+    /// binds the profile to it; from then on another home is refused.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) when the directory does not exist.
+    pub fn with_home(mut self, directory: &Path) -> Result<Self> {
+        let home = std::fs::canonicalize(directory).map_err(|error| {
+            Error::invalid(format!("no home directory {}: {error}", directory.display()))
+                .at(directory)
+                .with_hint("name an existing directory")
+        })?;
+        if !home.is_dir() {
+            return Err(Error::invalid(format!("{} is not a directory", home.display()))
+                .at(&home)
+                .with_hint("name the configuration directory"));
+        }
+        self.home = Some(home);
+        Ok(self)
+    }
+
+    /// The office of `kind` in this profile.
+    pub(crate) fn office(&self, kind: &Kind) -> Office {
+        Office { profile: self.name.clone(), kind: kind.clone() }
+    }
+
+    /// Claims the office of kind `gateway` for this process; never waits.
+    ///
+    /// # Errors
+    /// As [`Profile::claim_with`].
+    pub fn claim(&self) -> Result<Claim> {
+        self.claim_with(&ClaimOptions::new())
+    }
+
+    /// Claims an office for this process, atomically: whoever is dead is ended, whoever lives (or
+    /// cannot be told dead) is returned as [`Claim::Held`]. A second claim by the same process
+    /// shares the first.
+    ///
+    /// The grant is visible to others, and survives a crash of this process' store handle, when
+    /// this returns; it ends with the process.
+    ///
+    /// # Errors
+    /// [`ProfileBelongsTo`](crate::ErrorKind::ProfileBelongsTo) for another home,
+    /// [`CannotWrite`](crate::ErrorKind::CannotWrite) and [`Busy`](crate::ErrorKind::Busy) when the
+    /// claim could not be recorded, and then nothing is held;
+    /// [`StoreReplaced`](crate::ErrorKind::StoreReplaced), [`TooNew`](crate::ErrorKind::TooNew),
+    /// [`Forked`](crate::ErrorKind::Forked).
+    pub fn claim_with(&self, options: &ClaimOptions) -> Result<Claim> {
+        claim::claim_for_myself(&self.store, self.home.as_deref(), &self.office(&options.kind), options)
+    }
+
+    /// What is true of the office of kind `gateway`; see [`Profile::status_of`].
+    ///
+    /// # Errors
+    /// As [`Profile::status_of`].
+    pub fn status(&self) -> Result<Report> {
+        self.status_of(&Kind::default())
+    }
+
+    /// What is true of an office: one function for every surface that asks. Reads only.
+    ///
+    /// # Errors
+    /// [`CannotRead`](crate::ErrorKind::CannotRead), [`Corrupt`](crate::ErrorKind::Corrupt),
+    /// [`StoreReplaced`](crate::ErrorKind::StoreReplaced).
+    pub fn status_of(&self, kind: &Kind) -> Result<Report> {
+        status::report(&self.store.inner, &self.office(kind))
+    }
+
+    /// The incarnations of an office, newest first. Reads only.
+    ///
+    /// # Errors
+    /// As [`Profile::status_of`].
+    pub fn history(&self, kind: &Kind, count_max: usize) -> Result<Vec<Incarnation>> {
+        status::history(&self.store.inner, &self.office(kind), count_max)
+    }
+
+    /// Ends the record of an office whose holder is dead; one that lives or cannot be told dead
+    /// only when `force` says so. `by` names who asked, for the history. Nothing is signalled: an
+    /// evicted live owner learns it from its next [`Tenure::verify`].
+    ///
+    /// # Errors
+    /// As [`Profile::claim_with`].
+    pub fn evict(&self, kind: &Kind, force: Force, by: &str) -> Result<Eviction> {
+        evict::evict(&self.store.inner, &self.office(kind), force, by)
+    }
+
+    /// The storm that this process' party is in at an office, if any.
+    pub(crate) fn storm(&self, kind: &Kind, subject: &Subject) -> Result<Option<Storm>> {
+        let inner = &self.store.inner;
+        let Some(party) = &subject.party else { return Ok(None) };
+        let boot_id = inner.observer().boot_id.as_deref();
+        let now = inner.clock().boot_ms();
+        inner.read(|connection| storm::of(connection, &self.office(kind), party, boot_id, now))
+    }
+
+    /// The generation on record as holding an office, whether or not it lives.
+    pub(crate) fn recorded_holder(&self, kind: &Kind) -> Result<Option<crate::InstanceId>> {
+        let office = self.office(kind);
+        self.store
+            .inner
+            .read(|connection| Ok(instance::live(connection, &office)?.map(|record| record.id)))
+    }
+
+    /// The store it belongs to.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Its home, as given to this handle.
+    pub(crate) fn home(&self) -> Option<&Path> {
+        self.home.as_deref()
+    }
+}
+
+/// Whether to end a record whose owner is not known to be dead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Force {
+    /// Only the dead.
+    No,
+    /// Whoever it is.
+    Yes,
+}

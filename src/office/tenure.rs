@@ -1,0 +1,295 @@
+//! A held office: the guard, how it is let go, and how its loss is noticed.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::claim::{Evicted, Granted};
+use crate::error::{Error, ErrorKind, Result};
+use crate::instance::{self, End, EndReason};
+use crate::names::{InstanceId, Nonce, Office};
+use crate::store::{HeldOffice, Inner, PendingEnd, Store, lock};
+use crate::sys::{self, StartTime};
+
+/// How often a watched tenure is verified: a replaced store is noticed within a second.
+const VERIFY_EVERY: Duration = Duration::from_millis(500);
+
+/// An office held by this process. Dropping it releases the office, unless another claim of this
+/// process shares it; the kernel releases it when the process ends, whatever way it ends.
+///
+/// The drop never panics: a release that cannot be written is kept and retried, see
+/// [`Store::pending_releases`].
+#[derive(Debug)]
+#[must_use = "dropping the tenure releases the office"]
+pub struct Tenure {
+    inner: Arc<Inner>,
+    office: Office,
+    instance: InstanceId,
+    nonce: Nonce,
+    evicted: Option<Evicted>,
+    reacquired: bool,
+    let_go: bool,
+}
+
+/// Whether an office is still held.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It is.
+    Held,
+    /// It is not: stop acting for it.
+    Lost(Lost),
+}
+
+/// How a held office was lost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Lost {
+    /// The store file was deleted, replaced or restored from a copy without this tenure.
+    StoreReplaced,
+    /// The record was ended by somebody else.
+    Ended {
+        /// Why, in snake case: `evicted`, `taken_over`.
+        reason: String,
+        /// Who did it, if they said so.
+        by: Option<String>,
+    },
+}
+
+impl std::fmt::Display for Lost {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::StoreReplaced => f.write_str("the store was deleted or replaced"),
+            Self::Ended { reason, by: Some(by) } => write!(f, "{reason} by {by}"),
+            Self::Ended { reason, by: None } => f.write_str(reason),
+        }
+    }
+}
+
+/// What came of a release.
+#[derive(Debug)]
+pub enum Released {
+    /// The office is free.
+    Free,
+    /// Another claim of this process still holds it.
+    StillShared,
+    /// It was lost before.
+    WasLost,
+    /// It could not be written; it is kept and written with the next change that succeeds.
+    Pending(Error),
+}
+
+impl Tenure {
+    pub(super) fn new(store: &Store, office: &Office, granted: Granted) -> Self {
+        Self {
+            inner: Arc::clone(&store.inner),
+            office: office.clone(),
+            instance: granted.instance,
+            nonce: granted.nonce,
+            evicted: granted.evicted,
+            reacquired: false,
+            let_go: false,
+        }
+    }
+
+    pub(super) fn shared(store: &Store, office: &Office, held: &HeldOffice) -> Self {
+        Self {
+            inner: Arc::clone(&store.inner),
+            office: office.clone(),
+            instance: held.instance,
+            nonce: held.nonce.clone(),
+            evicted: None,
+            reacquired: true,
+            let_go: false,
+        }
+    }
+
+    /// The office that is held.
+    #[must_use]
+    pub fn office(&self) -> &Office {
+        &self.office
+    }
+
+    /// This incarnation; also the office's fence: it rises with every change of holder.
+    #[must_use]
+    pub fn instance(&self) -> InstanceId {
+        self.instance
+    }
+
+    /// The proof of ownership, for handing to a child process that acts for this one.
+    #[must_use]
+    pub fn nonce(&self) -> &Nonce {
+        &self.nonce
+    }
+
+    /// The dead holder whose place was taken, if there was one.
+    #[must_use]
+    pub fn evicted(&self) -> Option<&Evicted> {
+        self.evicted.as_ref()
+    }
+
+    /// Whether the process held the office before this claim.
+    #[must_use]
+    pub fn reacquired(&self) -> bool {
+        self.reacquired
+    }
+
+    /// Whether the office is still held, by the store's word. Call it before an act that two
+    /// owners must not both do; [`Tenure::watch`] calls it in the background. An anchor file that
+    /// somebody removed is made anew.
+    ///
+    /// # Errors
+    /// When it could not be found out: [`Busy`](ErrorKind::Busy),
+    /// [`CannotRead`](ErrorKind::CannotRead), [`Corrupt`](ErrorKind::Corrupt),
+    /// [`Forked`](ErrorKind::Forked).
+    pub fn verify(&self) -> Result<Standing> {
+        let record = match self.inner.read(|connection| instance::by_id(connection, self.instance)) {
+            Err(error) if error.kind() == ErrorKind::StoreReplaced => {
+                return Ok(Standing::Lost(Lost::StoreReplaced));
+            }
+            result => result?,
+        };
+        if !self.inner.is_at_its_path() {
+            return Ok(Standing::Lost(Lost::StoreReplaced));
+        }
+        // Rows are never deleted while live: a store without ours is an older copy.
+        let Some(record) = record.filter(|record| record.belongs_to(&self.nonce)) else {
+            return Ok(Standing::Lost(Lost::StoreReplaced));
+        };
+        if record.ended_at_ms.is_some() {
+            return Ok(Standing::Lost(Lost::Ended {
+                reason: record.end_reason.unwrap_or_default(),
+                by: record.ended_by,
+            }));
+        }
+        self.restore_anchor()?;
+        Ok(Standing::Held)
+    }
+
+    /// A held lock on a file that its path no longer names is invisible to everybody else.
+    fn restore_anchor(&self) -> Result<()> {
+        match self.inner.own_anchor() {
+            Some(anchor) if anchor.is_in_place() => Ok(()),
+            Some(_) | None => self.inner.write(|tx| self.inner.anchor(tx).map(drop)),
+        }
+    }
+
+    /// Watches the tenure from a thread of its own and calls `on_loss` once, from that thread,
+    /// within a second of its loss. Dropping the watch ends it.
+    ///
+    /// # Errors
+    /// [`Internal`](ErrorKind::Internal) when no thread can be started.
+    pub fn watch(&self, on_loss: impl FnOnce(Lost) + Send + 'static) -> Result<LossWatch> {
+        let observed = Self {
+            inner: Arc::clone(&self.inner),
+            office: self.office.clone(),
+            instance: self.instance,
+            nonce: self.nonce.clone(),
+            evicted: None,
+            reacquired: true,
+            // A watcher holds nothing that its drop could release.
+            let_go: true,
+        };
+        let ended = Arc::new(AtomicBool::new(false));
+        let seen_ended = Arc::clone(&ended);
+        let thread = std::thread::Builder::new()
+            .name("incumbent-watch".to_owned())
+            .spawn(move || {
+                while !seen_ended.load(Ordering::Acquire) {
+                    match observed.verify() {
+                        Ok(Standing::Held) => {}
+                        Ok(Standing::Lost(lost)) => return on_loss(lost),
+                        // Not knowing is not losing: look again.
+                        Err(error) => tracing::warn!(%error, "cannot verify the tenure"),
+                    }
+                    std::thread::park_timeout(VERIFY_EVERY);
+                }
+            })
+            .map_err(|error| Error::internal(format!("cannot start a thread: {error}")))?;
+        Ok(LossWatch { ended, thread: Some(thread) })
+    }
+
+    /// Releases the office now, and says what came of it. Dropping does the same in silence.
+    ///
+    /// # Errors
+    /// [`Forked`](ErrorKind::Forked) in a forked child, which releases nothing.
+    pub fn release(mut self) -> Result<Released> {
+        self.inner.check_process()?;
+        Ok(self.let_go(&End::new(EndReason::Released)))
+    }
+
+    /// Releases the office with a record of how its command ended.
+    pub(crate) fn end(mut self, how: &End) -> Result<Released> {
+        self.inner.check_process()?;
+        Ok(self.let_go(how))
+    }
+
+    /// Gives up the tenure without writing to a store that is gone.
+    pub(crate) fn abandon(mut self) {
+        self.let_go = true;
+        lock(&self.inner.tenures).remove(&self.office);
+    }
+
+    /// Records the command that a `run` is about to let go. False when the office was lost.
+    pub(crate) fn set_child(&self, pid: sys::Pid, start_time: Option<StartTime>) -> Result<bool> {
+        self.inner
+            .write(|tx| instance::set_child(tx, self.instance, &self.nonce, pid, start_time))
+    }
+
+    fn let_go(&mut self, how: &End) -> Released {
+        if std::mem::replace(&mut self.let_go, true) {
+            return Released::WasLost;
+        }
+        let mut tenures = lock(&self.inner.tenures);
+        if let Some(held) = tenures.get_mut(&self.office)
+            && held.instance == self.instance
+        {
+            held.claims -= 1;
+            if held.claims > 0 {
+                return Released::StillShared;
+            }
+            tenures.remove(&self.office);
+        }
+        let nonce_hash = self.nonce.hash();
+        match self.inner.write(|tx| instance::end_own(tx, self.instance, &nonce_hash, how)) {
+            Ok(true) => Released::Free,
+            Ok(false) => Released::WasLost,
+            Err(error) if error.kind() == ErrorKind::StoreReplaced => Released::WasLost,
+            Err(error) => {
+                tracing::warn!(office = %self.office, %error, "release kept for later");
+                lock(&self.inner.pending).push(PendingEnd { instance: self.instance, nonce_hash });
+                Released::Pending(error)
+            }
+        }
+    }
+}
+
+impl Drop for Tenure {
+    fn drop(&mut self) {
+        // In a forked child the office is the parent's: nothing to let go.
+        if !self.let_go && self.inner.check_process().is_ok() {
+            self.let_go(&End::new(EndReason::Released));
+        }
+    }
+}
+
+/// A watch over a tenure; see [`Tenure::watch`]. Dropping it ends the watch.
+#[derive(Debug)]
+#[must_use = "dropping the watch ends it"]
+pub struct LossWatch {
+    ended: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for LossWatch {
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::Release);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            // Not when the callback itself drops the watch: a thread cannot wait for itself.
+            if thread.thread().id() != std::thread::current().id() {
+                let _ = thread.join();
+            }
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! Where a store lies, and whether that place can be trusted.
+
+use std::path::{Path, PathBuf};
+
+use crate::environment;
+use crate::error::{Error, ErrorKind, Result};
+use crate::sys::{self, FilesystemClass};
+
+/// The real paths of one store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Location {
+    /// The directory, symbolic links resolved.
+    pub(crate) directory: PathBuf,
+    /// The SQLite file in it.
+    pub(crate) file: PathBuf,
+    /// `<db>.anchors`.
+    pub(crate) anchors: PathBuf,
+}
+
+/// Whether a missing place may be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum IfMissing {
+    Create,
+    Leave,
+}
+
+/// The store's path when none was given: `INCUMBENT_DB`, else the user's state directory.
+///
+/// # Errors
+/// [`ErrorKind::InvalidInput`] when there is no home directory to put it in.
+pub(crate) fn default_path() -> Result<PathBuf> {
+    if let Some(path) = environment::value(environment::DB) {
+        return Ok(PathBuf::from(path));
+    }
+    let state = if cfg!(windows) {
+        environment::absolute_path("LOCALAPPDATA")
+    } else {
+        environment::absolute_path("XDG_STATE_HOME")
+            .or_else(|| std::env::home_dir().map(|home| home.join(".local/state")))
+    };
+    match state {
+        Some(state) if state.is_absolute() => Ok(state.join("incumbent").join("state.db")),
+        Some(_) | None => Err(Error::invalid("no home directory to keep the store in")
+            .with_hint("name the store with `--db PATH` or INCUMBENT_DB")),
+    }
+}
+
+/// Resolves `path` to real paths, once; `None` when there is no such place and it may not be made.
+pub(crate) fn resolve(path: &Path, if_missing: IfMissing) -> Result<Option<Location>> {
+    let absolute = std::path::absolute(path)
+        .map_err(|error| {
+            Error::invalid(format!("invalid store path {path:?}: {error}"))
+                .with_hint("name a file, e.g. `--db ~/.local/state/incumbent/state.db`")
+        })?;
+    // The file itself may be a symbolic link: what counts is the ground it leads to.
+    let absolute = match std::fs::symlink_metadata(&absolute) {
+        Ok(facts) if facts.is_symlink() => std::fs::canonicalize(&absolute).map_err(|error| {
+            Error::io("follow the symbolic link", &absolute, error)
+                .with_hint("remove the link, or make the store it points to")
+        })?,
+        Ok(facts) if facts.is_dir() => {
+            return Err(Error::invalid(format!("{} is a directory", absolute.display()))
+                .at(&absolute)
+                .with_hint("name the store's file in it, e.g. `state.db`"));
+        }
+        Ok(_) | Err(_) => absolute,
+    };
+    let (Some(parent), Some(name)) = (absolute.parent(), absolute.file_name()) else {
+        return Err(Error::invalid(format!("{} does not name a file", path.display()))
+            .with_hint("name a file, e.g. `--db ~/.local/state/incumbent/state.db`"));
+    };
+    if if_missing == IfMissing::Create {
+        sys::create_private_dirs(parent).map_err(|error| {
+            Error::io("create the directory", parent, error)
+                .with_hint(format!("let {} write there, or name another place with `--db`", me()))
+        })?;
+    }
+    let directory = match std::fs::canonicalize(parent) {
+        Ok(directory) => directory,
+        Err(error) if is_absence(&error) && if_missing == IfMissing::Leave => return Ok(None),
+        Err(error) => return Err(cannot_look(parent, error)),
+    };
+    let mut anchors = name.to_owned();
+    anchors.push(".anchors");
+    Ok(Some(Location {
+        file: directory.join(name),
+        anchors: directory.join(anchors),
+        directory,
+    }))
+}
+
+fn is_absence(error: &std::io::Error) -> bool {
+    // ENOTDIR: a file where a directory should be; there is no store below it either.
+    matches!(
+        error.kind(),
+        std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory
+    )
+}
+
+/// "Cannot look" is not "not there".
+pub(crate) fn cannot_look(path: &Path, error: std::io::Error) -> Error {
+    Error::new(
+        ErrorKind::CannotRead,
+        format!("cannot look at {}: {error}", path.display()),
+    )
+    .at(path)
+    .with_hint(format!("let {} read it, or ask as its owner", me()))
+    .caused_by(error)
+}
+
+/// Who we are, for messages about permissions.
+pub(crate) fn me() -> String {
+    sys::effective_uid().map_or_else(|| "this user".to_owned(), |uid| format!("uid {uid}"))
+}
+
+/// Refuses a directory that others can write to, or that belongs to somebody we need not trust:
+/// whoever can replace the file can make two owners.
+pub(crate) fn check_directory(directory: &Path) -> Result<()> {
+    let facts = sys::file_facts(directory).map_err(|error| cannot_look(directory, error))?;
+    if let (Some(owner), Some(me)) = (facts.owner, sys::effective_uid()) {
+        let trusted = owner == me || owner == 0 || me == 0;
+        if !trusted {
+            return Err(Error::new(
+                ErrorKind::Permission,
+                format!(
+                    "{} belongs to uid {owner}, and this is uid {me}",
+                    directory.display()
+                ),
+            )
+            .at(directory)
+            .with_hint("use a directory of your own, or run as its owner"));
+        }
+    }
+    if let Some(mode) = facts.mode
+        && mode & 0o022 != 0
+    {
+        return Err(Error::new(
+            ErrorKind::Permission,
+            format!(
+                "{} can be written by others (mode {:04o})",
+                directory.display(),
+                mode & 0o7777
+            ),
+        )
+        .at(directory)
+        .with_hint(format!(
+            "run `chmod go-w {}`, or put the store in a directory of its own",
+            directory.display()
+        )));
+    }
+    Ok(())
+}
+
+/// Which unusual filesystems the operator has vouched for.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct AllowedFilesystems(pub(crate) Vec<String>);
+
+/// Whether locks are to be tried out where the filesystem's type does not settle it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SelfTest {
+    Run,
+    /// Questions write nothing, not even a scratch file.
+    Skip,
+}
+
+/// Refuses a filesystem on which SQLite's WAL or the anchors cannot be trusted.
+pub(crate) fn check_filesystem(
+    directory: &Path,
+    allowed: &AllowedFilesystems,
+    self_test: SelfTest,
+) -> Result<()> {
+    let Some(filesystem) = sys::filesystem_of(directory) else {
+        tracing::debug!(directory = %directory.display(), "the filesystem type cannot be seen");
+        return Ok(());
+    };
+    if allowed.0.contains(&filesystem.kind) {
+        return Ok(());
+    }
+    let refuse = |why: &str| {
+        Error::new(
+            ErrorKind::Filesystem,
+            format!(
+                "{} is on {}: {why}",
+                directory.display(),
+                filesystem.kind
+            ),
+        )
+        .at(directory)
+        .with_hint(format!(
+            "put the store on a local filesystem with `--db PATH`; \
+             `--allow-filesystem {}` overrides this at your own risk",
+            filesystem.kind
+        ))
+    };
+    match filesystem.class {
+        FilesystemClass::Local => Ok(()),
+        FilesystemClass::Remote => Err(refuse(
+            "locks and shared memory do not reach across machines, so two owners could meet",
+        )),
+        FilesystemClass::UserSpace if self_test == SelfTest::Skip => Ok(()),
+        FilesystemClass::UserSpace => match sys::lock_self_test(directory) {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(why)) => Err(refuse(&format!("file locks do not work there: {why}"))),
+            Err(error) => Err(refuse(&format!("file locks could not be tried: {error}"))),
+        },
+    }
+}

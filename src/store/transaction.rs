@@ -1,0 +1,154 @@
+//! What a write transaction can do, and the bookkeeping that every one of them shares.
+
+use std::cell::Cell;
+use std::collections::HashSet;
+
+use rusqlite::{Connection, Transaction, named_params};
+use serde_json::Value;
+
+use super::{Inner, lock};
+use crate::error::Result;
+use crate::names::{InstanceId, Office};
+use crate::sys;
+
+/// The row of `meta` that every transaction starts from.
+pub(super) struct State {
+    pub(super) store_uuid: String,
+    pub(super) min_writer: i64,
+    pub(super) last_id: i64,
+}
+
+pub(super) fn read_state(connection: &Connection) -> Result<State> {
+    const SQL: &str = "SELECT (SELECT value FROM meta WHERE key = 'store_uuid'),
+                              (SELECT value FROM meta WHERE key = 'min_writer'),
+                              (SELECT value FROM meta WHERE key = 'last_id')";
+    let state = connection.prepare_cached(SQL)?.query_row([], |row| {
+        Ok(State {
+            store_uuid: row.get(0)?,
+            min_writer: row.get(1)?,
+            // A damaged counter is no obstacle: ids also rise with the clock.
+            last_id: row.get(2).unwrap_or(0),
+        })
+    })?;
+    Ok(state)
+}
+
+/// A write transaction in progress. Holding one means holding the store's write lock.
+pub(crate) struct Tx<'a> {
+    connection: &'a Transaction<'a>,
+    store: &'a Inner,
+    last_id: Cell<i64>,
+    stored_last_id: i64,
+    now_ms: i64,
+}
+
+impl std::ops::Deref for Tx<'_> {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        self.connection
+    }
+}
+
+/// One row of `events` to be written.
+#[derive(Debug, Default)]
+pub(crate) struct EventRecord<'a> {
+    pub(crate) event: &'static str,
+    pub(crate) office: Option<&'a Office>,
+    pub(crate) instance: Option<InstanceId>,
+    pub(crate) pid: Option<sys::Pid>,
+    pub(crate) detail: Option<Value>,
+}
+
+/// Events kept: at a few per incarnation, months of them.
+const EVENTS_KEPT: i64 = 10_000;
+
+impl<'a> Tx<'a> {
+    pub(super) fn new(connection: &'a Transaction<'a>, store: &'a Inner, last_id: i64) -> Self {
+        Self {
+            connection,
+            store,
+            last_id: Cell::new(last_id),
+            stored_last_id: last_id,
+            now_ms: store.clock().wall_ms(),
+        }
+    }
+
+    /// The time of this transaction: everything it writes bears the same.
+    pub(crate) fn now_ms(&self) -> i64 {
+        self.now_ms
+    }
+
+    /// A number above every one drawn before, also in a store that was restored from an older
+    /// copy or made anew: max(last + 1, Unix µs).
+    pub(crate) fn draw_id(&self) -> i64 {
+        let unix_us = self.now_ms.saturating_mul(1_000);
+        let id = unix_us.max(self.last_id.get().saturating_add(1));
+        self.last_id.set(id);
+        id
+    }
+
+    pub(super) fn save_last_id(&self) -> Result<()> {
+        if self.last_id.get() != self.stored_last_id {
+            self.prepare_cached("UPDATE meta SET value = ?1 WHERE key = 'last_id'")?
+                .execute([self.last_id.get()])?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn record(&self, event: &EventRecord<'_>) -> Result<()> {
+        const SQL: &str = "INSERT INTO events (at_ms, event, profile, kind, instance_id, pid, detail)
+             VALUES (:at_ms, :event, :profile, :kind, :instance_id, :pid, :detail)";
+        self.prepare_cached(SQL)?.execute(named_params! {
+            ":at_ms": self.now_ms,
+            ":event": event.event,
+            ":profile": event.office.map(|office| office.profile.as_str()),
+            ":kind": event.office.map(|office| office.kind.as_str()),
+            ":instance_id": event.instance.map(InstanceId::as_i64),
+            ":pid": event.pid,
+            ":detail": event.detail.as_ref().map(Value::to_string),
+        })?;
+        let newest = self.last_insert_rowid();
+        // One out of a hundred pays for all: at most a hundred rows too many.
+        if newest % 100 == 0 {
+            self.prepare_cached("DELETE FROM events WHERE id <= ?1")?
+                .execute([newest - EVENTS_KEPT])?;
+        }
+        Ok(())
+    }
+
+    /// The anchors that rows on record as live rely on.
+    pub(crate) fn named_anchors(&self) -> Result<HashSet<String>> {
+        let names = self
+            .prepare_cached(
+                "SELECT DISTINCT anchor FROM instances
+                 WHERE ended_at_ms IS NULL AND anchor IS NOT NULL",
+            )?
+            .query_map([], |row| row.get(0))?
+            .collect::<rusqlite::Result<_>>()?;
+        Ok(names)
+    }
+
+    /// The process' own anchor was removed and made anew: its rows follow.
+    pub(super) fn rename_anchor(&self, from: &str, to: &str) -> Result<()> {
+        self.prepare_cached(
+            "UPDATE instances SET anchor = ?2 WHERE anchor = ?1 AND ended_at_ms IS NULL",
+        )?
+        .execute([from, to])?;
+        Ok(())
+    }
+
+    /// Writes the releases that could not be written before; how many there were.
+    pub(super) fn settle_pending(&self) -> Result<usize> {
+        let pending = lock(&self.store.pending).clone();
+        for end in &pending {
+            crate::instance::end_own(
+                self,
+                end.instance,
+                &end.nonce_hash,
+                &crate::instance::End::new(crate::instance::EndReason::Released),
+            )?;
+        }
+        Ok(pending.len())
+    }
+}

@@ -1,0 +1,400 @@
+//! The only platform-aware code of the crate: what the operating system says about processes,
+//! machines, clocks and files.
+//!
+//! Every function here answers with what was *seen*. "Could not look" is a value of its own
+//! (`None`, `Unknown`, an error) and is never folded into "gone": deciding what follows from an
+//! observation is [`crate::liveness`]'s work, not this module's.
+//!
+//! One file per operating system implements the same contract; `procfs` holds the pure parsers
+//! (bytes in, values out) of Linux' `/proc`.
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+#[cfg(target_os = "linux")]
+mod linux;
+#[cfg(target_os = "macos")]
+mod macos;
+#[cfg(any(target_os = "linux", test))]
+mod procfs;
+#[cfg(unix)]
+mod unix;
+#[cfg(windows)]
+mod windows;
+
+#[cfg(target_os = "linux")]
+use linux as os;
+#[cfg(target_os = "macos")]
+use macos as os;
+#[cfg(windows)]
+use windows as os;
+
+/// A process id as the operating system counts them. 0 never names a process here.
+pub type Pid = u32;
+
+/// The unit of a [`StartTime`]; one per source, so that values of different sources never compare.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum StartTimeUnit {
+    /// Linux: field 22 of `/proc/<pid>/stat`, clock ticks since boot, less the offset of the
+    /// reader's time namespace (proc_pid_stat(5), time_namespaces(7)).
+    Ticks,
+    /// macOS: `pbi_start_tvsec` and `pbi_start_tvusec` of `proc_bsdinfo`, in microseconds.
+    Microseconds,
+    /// Windows: the creation time of `GetProcessTimes`, in units of 100 ns since 1601.
+    Filetime,
+}
+
+impl StartTimeUnit {
+    /// The word stored in the column `start_time_unit`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ticks => "ticks",
+            Self::Microseconds => "microseconds",
+            Self::Filetime => "filetime",
+        }
+    }
+
+    /// The inverse of [`StartTimeUnit::as_str`]; `None` for any other word.
+    pub fn parse(word: &str) -> Option<Self> {
+        match word {
+            "ticks" => Some(Self::Ticks),
+            "microseconds" => Some(Self::Microseconds),
+            "filetime" => Some(Self::Filetime),
+            _ => None,
+        }
+    }
+}
+
+/// When the kernel started a process, as the kernel counts it; never turned into wall time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct StartTime {
+    /// The raw count, in [`StartTime::unit`].
+    pub value: i64,
+    /// What `value` counts.
+    pub unit: StartTimeUnit,
+}
+
+/// Whether a pid names a process of this observer's namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Existence {
+    /// At least one thread of it still runs, or may run again.
+    Present,
+    /// No such process, or all its threads have ended (a zombie that nobody has reaped yet).
+    Gone,
+    /// It could not be found out.
+    Unknown,
+}
+
+/// The scheduler's word about a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProcessState {
+    /// Running, runnable or sleeping.
+    Running,
+    /// Stopped by a signal (job control): Linux state `T`.
+    Stopped,
+    /// Stopped by a debugger or tracer: Linux state `t`. Healthy processes are traced too.
+    Traced,
+    /// The main thread has ended: Linux state `Z`. Other threads may still run.
+    Zombie,
+    /// It could not be found out.
+    Unknown,
+}
+
+/// What could be seen of one process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProcessFacts {
+    /// Is there such a process?
+    pub existence: Existence,
+    /// When it was started, if that could be read.
+    pub start_time: Option<StartTime>,
+    /// Its scheduling state.
+    pub state: ProcessState,
+    /// The real user id, where the platform has one and it could be read.
+    pub uid: Option<u32>,
+    /// The parent's pid, if it could be read and is not 0.
+    pub parent: Option<Pid>,
+}
+
+impl ProcessFacts {
+    /// Nothing could be seen.
+    pub const UNKNOWN: Self = Self {
+        existence: Existence::Unknown,
+        start_time: None,
+        state: ProcessState::Unknown,
+        uid: None,
+        parent: None,
+    };
+}
+
+/// Looks at `pid`. Existence is asked of the kernel (a pidfd, a process handle), the rest of the
+/// process table; when existence says `Gone` the rest is whatever was still readable (a zombie has
+/// a start time and state).
+pub fn process_facts(pid: Pid) -> ProcessFacts {
+    os::process_facts(pid)
+}
+
+/// The command line of `pid`, argument by argument, invalid UTF-8 replaced. `None` when it cannot
+/// be read or is empty (a zombie, a kernel thread). Slow: never call it inside a transaction.
+pub fn command_line(pid: Pid) -> Option<Vec<String>> {
+    use sysinfo::{ProcessRefreshKind, ProcessesToUpdate, System, UpdateKind};
+    // In a foreign process table the number names another process.
+    if !process_table_is_ours() {
+        return None;
+    }
+    let pid = sysinfo::Pid::from_u32(pid);
+    let mut system = System::new().ok()?;
+    system.refresh_processes_specifics(
+        ProcessesToUpdate::Some(&[pid]),
+        false,
+        ProcessRefreshKind::nothing()
+            .with_cmd(UpdateKind::Always)
+            .without_tasks(),
+    );
+    let arguments: Vec<String> = system
+        .process(pid)?
+        .cmd()
+        .iter()
+        .map(|argument| argument.to_string_lossy().into_owned())
+        .collect();
+    (!arguments.is_empty()).then_some(arguments)
+}
+
+/// This machine, by an id that does not change with its name: `/etc/machine-id`,
+/// `IOPlatformUUID`, `MachineGuid`. `None` when there is none (a minimal container).
+pub fn host_id() -> Option<String> {
+    os::host_id()
+}
+
+/// This boot of the kernel: `/proc/sys/kernel/random/boot_id`, `kern.bootsessionuuid`; on Windows
+/// an id derived from the boot time that the kernel keeps.
+pub fn boot_id() -> Option<String> {
+    os::boot_id()
+}
+
+/// The pid namespace of this process (Linux: the inode of `/proc/self/ns/pid`). `None` where the
+/// platform has none or it cannot be read.
+pub fn pid_namespace() -> Option<String> {
+    os::pid_namespace()
+}
+
+/// Whether the process table we can read is the one our own pid lives in (Linux: field 1 of
+/// `/proc/self/stat` is our pid). Always true where there is only one.
+pub fn process_table_is_ours() -> bool {
+    os::process_table_is_ours()
+}
+
+/// Milliseconds on a clock that never steps and counts suspend: Linux `CLOCK_BOOTTIME` less the
+/// time namespace's offset. Comparable only within one boot.
+pub fn boot_clock_ms() -> i64 {
+    os::boot_clock_ms()
+}
+
+/// The effective user id, where the platform has one.
+pub fn effective_uid() -> Option<u32> {
+    os::effective_uid()
+}
+
+/// Why a process could not be opened.
+#[derive(Debug)]
+pub enum OpenProcessError {
+    /// No such process.
+    Gone,
+    /// It exists, and we may not look at it (another user's, another session's).
+    Denied,
+    /// Anything else; what the kernel said.
+    Other(io::Error),
+}
+
+/// A process pinned so that its pid cannot be recycled under us: a pidfd on Linux, a process
+/// handle on Windows. On macOS, which has neither, the start time is compared again before every
+/// act; the window between that look and the act is the platform's limit.
+#[derive(Debug)]
+pub struct ProcessHandle(os::ProcessHandle);
+
+impl ProcessHandle {
+    /// Pins `pid`.
+    ///
+    /// # Errors
+    /// [`OpenProcessError`] says whether the process is gone or may not be looked at.
+    pub fn open(pid: Pid) -> Result<Self, OpenProcessError> {
+        os::ProcessHandle::open(pid).map(Self)
+    }
+
+    /// The start time of the pinned process; `None` when it cannot be read. Because the process is
+    /// pinned, the answer is about it and not about a successor with the same pid.
+    pub fn start_time(&self) -> Option<StartTime> {
+        self.0.start_time()
+    }
+
+    /// Whether all its threads have ended.
+    pub fn has_ended(&self) -> bool {
+        self.0.wait_ended(Duration::ZERO)
+    }
+
+    /// Waits up to `timeout` for its end; true when it has ended. Woken by the kernel.
+    pub fn wait_ended(&self, timeout: Duration) -> bool {
+        self.0.wait_ended(timeout)
+    }
+
+    /// Asks it to end: SIGTERM. On Windows there is no such request; the answer is `Unsupported`.
+    ///
+    /// # Errors
+    /// What the kernel said, e.g. `PermissionDenied`.
+    pub fn terminate(&self) -> io::Result<()> {
+        self.0.terminate()
+    }
+
+    /// Ends it at once: SIGKILL, `TerminateProcess`.
+    ///
+    /// # Errors
+    /// What the kernel said, e.g. `PermissionDenied`.
+    pub fn kill(&self) -> io::Result<()> {
+        self.0.kill()
+    }
+}
+
+/// Who started a process and is likely to start it again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Supervision {
+    /// The innermost systemd *service* of its cgroup (never a scope or a slice).
+    pub systemd_service: Option<String>,
+    /// The launchd job label.
+    pub launchd_label: Option<String>,
+    /// The container it runs in: its id, or a word such as `docker` when the id cannot be seen.
+    pub container: Option<String>,
+}
+
+/// What supervises `pid`, as far as its cgroup (Linux), its environment (macOS, own process only)
+/// and its parent tell.
+pub fn supervision(pid: Pid) -> Supervision {
+    os::supervision(pid)
+}
+
+/// Identifies a file while it exists: device and inode, or the path where there are none.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum FileId {
+    /// Device and inode.
+    Inode {
+        /// `st_dev`
+        device: u64,
+        /// `st_ino`
+        inode: u64,
+    },
+    /// The real path, in lower case (Windows).
+    Path(std::path::PathBuf),
+}
+
+/// What `stat` says of a path, as far as the crate cares. Taken by path: opening and closing a
+/// database file outside SQLite would cancel its POSIX locks (sqlite.org/howtocorrupt.html, 2.2).
+#[derive(Clone, Debug)]
+pub struct FileFacts {
+    /// The file's identity.
+    pub id: FileId,
+    /// The owner's user id, where there is one.
+    pub owner: Option<u32>,
+    /// The permission bits (`0o7777`), where there are any.
+    pub mode: Option<u32>,
+    /// Hard links; 0 once unlinked. 1 where it cannot be known.
+    pub links: u64,
+}
+
+/// Facts about the file at `path`, symbolic links followed.
+///
+/// # Errors
+/// As `stat(2)`.
+pub fn file_facts(path: &Path) -> io::Result<FileFacts> {
+    os::file_facts(path)
+}
+
+/// The same about an open file (never one of SQLite's).
+///
+/// # Errors
+/// As `fstat(2)`.
+pub fn open_file_facts(file: &std::fs::File) -> io::Result<FileFacts> {
+    os::open_file_facts(file)
+}
+
+/// Makes `path` and its missing parents, each with mode 0700 (Windows: with the inherited ACL).
+///
+/// # Errors
+/// As `mkdir(2)`.
+pub fn create_private_dirs(path: &Path) -> io::Result<()> {
+    os::create_private_dirs(path)
+}
+
+/// Sets the mode of `path` by path: 0600 for a file, 0700 for a directory. Nothing on Windows.
+///
+/// # Errors
+/// As `chmod(2)`.
+pub fn make_private(path: &Path) -> io::Result<()> {
+    os::make_private(path)
+}
+
+/// When we are root: gives `path` to the owner of `directory` (user and group). Otherwise, and on
+/// Windows, nothing.
+///
+/// # Errors
+/// As `chown(2)`.
+pub fn give_to_owner_of(path: &Path, directory: &Path) -> io::Result<()> {
+    os::give_to_owner_of(path, directory)
+}
+
+/// Creates the file at `path`, which must not exist: read and write, 0600, close-on-exec, no
+/// symbolic link followed; on Windows shared for reading, writing and deleting.
+///
+/// # Errors
+/// As `open(2)` with `O_CREAT | O_EXCL`.
+pub fn create_anchor_file(path: &Path) -> io::Result<std::fs::File> {
+    os::create_anchor_file(path)
+}
+
+/// Opens an existing anchor to look at it: read only, close-on-exec, no symbolic link followed,
+/// and never blocking on a FIFO that somebody put there.
+///
+/// # Errors
+/// As `open(2)`.
+pub fn open_anchor_file(path: &Path) -> io::Result<std::fs::File> {
+    os::open_anchor_file(path)
+}
+
+/// How far a filesystem can be trusted with SQLite's WAL and with advisory locks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FilesystemClass {
+    /// One kernel sees all its users: locks and shared memory work.
+    Local,
+    /// Served by another machine or across a VM bridge: refused.
+    Remote,
+    /// Implemented in user space: must pass the lock self-test.
+    UserSpace,
+}
+
+/// A mounted filesystem.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Filesystem {
+    /// The type as the kernel names it: `ext4`, `nfs4`, `fuse.sshfs`, `apfs`, `NTFS`.
+    pub kind: String,
+    /// What follows from the type.
+    pub class: FilesystemClass,
+}
+
+/// The filesystem that holds the (existing, real) `directory`. `None` when it cannot be found out.
+pub fn filesystem_of(directory: &Path) -> Option<Filesystem> {
+    os::filesystem_of(directory)
+}
+
+/// Whether file locks work between processes in `directory`: a second process must be refused both
+/// the advisory lock (`flock`) and the record lock (`fcntl`) that this one holds on a scratch file,
+/// and get them once they are free. `Ok(Err(why))` when they do not.
+///
+/// # Errors
+/// When the test could not be run.
+pub fn lock_self_test(directory: &Path) -> io::Result<Result<(), String>> {
+    os::lock_self_test(directory)
+}
+
+/// Which process of this namespace holds an exclusive record lock on byte `offset` of the file at
+/// `path` (Linux: from `/proc/locks`). `None` when nobody does or it cannot be seen.
+pub fn record_lock_holder(path: &Path, offset: u64) -> Option<Pid> {
+    os::record_lock_holder(path, offset)
+}

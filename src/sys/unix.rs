@@ -1,0 +1,627 @@
+//! What Linux and macOS share: files, owners, modes, and the two-process lock test.
+
+use std::ffi::CString;
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::{self, Read};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{AtFlags, CWD, FlockOperation, Gid, Mode, OFlags, Uid};
+use rustix::io::Errno;
+use rustix::process::{Signal, WaitOptions};
+use rustix::time::{ClockId, clock_gettime};
+
+use super::{FileFacts, FileId, Pid};
+
+/// For files and directories of ours: nobody else may read which tokens are in use.
+const FILE_MODE: u32 = 0o600;
+const DIRECTORY_MODE: u32 = 0o700;
+
+/// The kernel's pid type is a positive `int`; `None` for 0 and for what does not fit, which never
+/// name a process (kill(2) gives 0 and negative numbers other meanings).
+pub fn kernel_pid(pid: Pid) -> Option<rustix::process::Pid> {
+    rustix::process::Pid::from_raw(i32::try_from(pid).ok()?)
+}
+
+/// Our own pid, fresh: a cached one would be wrong in a forked child.
+pub fn own_pid() -> Pid {
+    rustix::process::getpid()
+        .as_raw_nonzero()
+        .get()
+        .unsigned_abs()
+}
+
+/// The effective user id.
+#[expect(
+    clippy::unnecessary_wraps,
+    reason = "a platform without user ids answers None"
+)]
+pub fn effective_uid() -> Option<u32> {
+    Some(rustix::process::geteuid().as_raw())
+}
+
+fn we_are_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+fn facts(metadata: &Metadata) -> FileFacts {
+    FileFacts {
+        id: FileId::Inode {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+        },
+        owner: Some(metadata.uid()),
+        mode: Some(metadata.mode() & 0o7777),
+        links: metadata.nlink(),
+    }
+}
+
+/// By `stat(2)`: never by opening, which for a database would cancel SQLite's locks at the close.
+pub fn file_facts(path: &Path) -> io::Result<FileFacts> {
+    std::fs::metadata(path).map(|metadata| facts(&metadata))
+}
+
+pub fn open_file_facts(file: &File) -> io::Result<FileFacts> {
+    file.metadata().map(|metadata| facts(&metadata))
+}
+
+/// How a directory on the way is opened: `O_PATH` needs no permission to read it (open(2), Linux
+/// 2.6.39). macOS has nothing like it in rustix, so there a directory must be readable.
+#[cfg(target_os = "linux")]
+const ANCESTOR: OFlags = OFlags::PATH;
+#[cfg(not(target_os = "linux"))]
+const ANCESTOR: OFlags = OFlags::RDONLY;
+
+/// Makes what is missing of `path`, going down by descriptors. When root makes directories for a
+/// user, that user owns the place and could swap a component for a symbolic link between our
+/// `mkdir` and `chown`; a descriptor opened without following links cannot be led elsewhere.
+pub fn create_private_dirs(path: &Path) -> io::Result<()> {
+    let open = |path: &Path| {
+        let flags = ANCESTOR | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        retry(|| rustix::fs::openat(CWD, path, flags, Mode::empty()))
+    };
+    let mut missing = Vec::new();
+    let mut existing = path;
+    let mut directory = loop {
+        let here = if existing.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            existing
+        };
+        match open(here) {
+            Ok(directory) => break directory,
+            Err(Errno::NOENT) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        // A path without parent is a root or empty, and both were opened above.
+        let (Some(parent), Some(name)) = (existing.parent(), existing.components().next_back())
+        else {
+            return Err(Errno::NOENT.into());
+        };
+        missing.push(name.as_os_str());
+        existing = parent;
+    };
+    for name in missing.into_iter().rev() {
+        directory = create_private_dir_at(&directory, Path::new(name))?;
+    }
+    Ok(())
+}
+
+fn create_private_dir_at(parent: &OwnedFd, name: &Path) -> io::Result<OwnedFd> {
+    let mode = Mode::from_raw_mode(DIRECTORY_MODE as _);
+    let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
+    match retry(|| rustix::fs::mkdirat(parent, name, mode)) {
+        Ok(()) => {}
+        Err(Errno::EXIST) => {
+            // Somebody was faster; theirs is left as it is, and if it is no directory the error
+            // says so.
+            let open = || rustix::fs::openat(parent, name, ANCESTOR | flags, Mode::empty());
+            return Ok(retry(open)?);
+        }
+        Err(errno) => return Err(errno.into()),
+    }
+    let flags = flags | OFlags::RDONLY | OFlags::NOFOLLOW;
+    let open = || rustix::fs::openat(parent, name, flags, Mode::empty());
+    let directory = match retry(open) {
+        // A umask such as 0777 made it unreadable even for us (never for root, so this following
+        // of links has nobody to fool).
+        Err(Errno::ACCESS) if !we_are_root() => {
+            rustix::fs::chmodat(parent, name, mode, AtFlags::empty())?;
+            retry(open)?
+        }
+        opened => opened?,
+    };
+    rustix::fs::fchmod(&directory, mode)?;
+    if we_are_root() {
+        let owner = rustix::fs::fstat(parent)?;
+        rustix::fs::fchown(
+            &directory,
+            Some(Uid::from_raw(owner.st_uid)),
+            Some(Gid::from_raw(owner.st_gid)),
+        )?;
+    }
+    Ok(directory)
+}
+
+/// Sets the mode by path, and only if it differs: a descriptor on a database is forbidden.
+pub fn make_private(path: &Path) -> io::Result<()> {
+    let metadata = std::fs::metadata(path)?;
+    let mode = if metadata.is_dir() {
+        DIRECTORY_MODE
+    } else {
+        FILE_MODE
+    };
+    if metadata.mode() & 0o7777 == mode {
+        return Ok(());
+    }
+    std::fs::set_permissions(path, PermissionsExt::from_mode(mode))
+}
+
+/// Gives `path` itself, not what a symbolic link there points to: the directory's owner could have
+/// put a link to a system file in its place. A file with a second name is refused for that reason.
+pub fn give_to_owner_of(path: &Path, directory: &Path) -> io::Result<()> {
+    if !we_are_root() {
+        return Ok(());
+    }
+    let owner = std::fs::metadata(directory)?;
+    let ours = std::fs::symlink_metadata(path)?;
+    if (ours.uid(), ours.gid()) == (owner.uid(), owner.gid()) {
+        return Ok(());
+    }
+    if !ours.is_dir() && ours.nlink() > 1 {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("{} has other names, so its owner stays", path.display()),
+        ));
+    }
+    std::os::unix::fs::lchown(path, Some(owner.uid()), Some(owner.gid()))
+}
+
+/// `create_new` is `O_CREAT | O_EXCL`, std adds `O_CLOEXEC` and repeats EINTR. Read and write,
+/// because emulations of `flock` on record locks want a writable descriptor (flock(2), NFS).
+pub fn create_anchor_file(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(FILE_MODE)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(path)?;
+    // The umask may have taken bits away.
+    if let Err(error) = file.set_permissions(PermissionsExt::from_mode(FILE_MODE)) {
+        // Nobody else knows this name yet; what stays behind would be an unlocked anchor.
+        let _ = std::fs::remove_file(path);
+        return Err(error);
+    }
+    Ok(file)
+}
+
+/// `O_NONBLOCK` so that a FIFO without writer opens at once; it is refused a line later.
+pub fn open_anchor_file(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("{} is not a regular file", path.display()),
+        ));
+    }
+    Ok(file)
+}
+
+/// How long the test's child may take. It makes six system calls; on a hung FUSE server they never
+/// return.
+const SELF_TEST_LIMIT: Duration = Duration::from_secs(5);
+
+/// Two scratch files, one per kind of lock: an emulation of `flock` by record locks would make the
+/// two fight over one file within this very process.
+pub fn lock_self_test(directory: &Path) -> io::Result<Result<(), String>> {
+    let scratch = |kind: &str| {
+        tempfile::Builder::new()
+            .prefix(&format!(".lock-self-test-{kind}-"))
+            .tempfile_in(directory)
+    };
+    let advisory = scratch("flock")?;
+    let record = scratch("fcntl")?;
+    let names = [
+        CString::new(advisory.path().as_os_str().as_bytes())?,
+        CString::new(record.path().as_os_str().as_bytes())?,
+    ];
+    let lock = FlockOperation::NonBlockingLockExclusive;
+    let unlock = FlockOperation::NonBlockingUnlock;
+
+    if let Err(errno) = retry(|| rustix::fs::flock(advisory.as_file(), lock)) {
+        return Ok(Err(format!("flock cannot be taken: {errno}")));
+    }
+    if let Err(errno) = retry(|| rustix::fs::fcntl_lock(record.as_file(), lock)) {
+        return Ok(Err(format!("a record lock cannot be taken: {errno}")));
+    }
+    let Some(held) = probe_from_child(&names)? else {
+        return Ok(Err(hung()));
+    };
+    let refused = |kind: &str, errno: i32, accepted: &[i32]| match errno {
+        0 => Err(format!(
+            "{kind} was granted to a second process while the first one held it"
+        )),
+        _ if accepted.contains(&errno) => Ok(()),
+        _ => Err(failed(kind, "a second process was refused", errno)),
+    };
+    // flock(2) knows one errno for "held by another"; fcntl(2) leaves the choice between two.
+    if let Err(why) = refused("flock", held.advisory, &[libc::EWOULDBLOCK])
+        .and_then(|()| refused("a record lock", held.record, &[libc::EAGAIN, libc::EACCES]))
+    {
+        return Ok(Err(why));
+    }
+
+    retry(|| rustix::fs::flock(advisory.as_file(), unlock))?;
+    retry(|| rustix::fs::fcntl_lock(record.as_file(), unlock))?;
+    let Some(free) = probe_from_child(&names)? else {
+        return Ok(Err(hung()));
+    };
+    let granted = |kind: &str, errno: i32| match errno {
+        0 => Ok(()),
+        _ => Err(failed(
+            kind,
+            "a second process did not get it once free",
+            errno,
+        )),
+    };
+    Ok(granted("flock", free.advisory).and_then(|()| granted("a record lock", free.record)))
+}
+
+fn failed(kind: &str, what: &str, errno: i32) -> String {
+    format!("{kind}: {what}: {}", io::Error::from_raw_os_error(errno))
+}
+
+fn hung() -> String {
+    format!(
+        "a second process got no answer within {} s",
+        SELF_TEST_LIMIT.as_secs()
+    )
+}
+
+/// What the child met: an errno each, 0 when it got the lock.
+struct ChildReport {
+    advisory: i32,
+    record: i32,
+}
+
+/// Forks a child that tries both locks, and reads its report from a pipe: the exit status may be
+/// taken from us by a host program that ignores SIGCHLD or reaps everything. `None` when there is
+/// no answer in time.
+fn probe_from_child(names: &[CString; 2]) -> io::Result<Option<ChildReport>> {
+    let (reader, writer) = io::pipe()?;
+    // SAFETY: after fork in a process that may have threads the child calls only functions that
+    // signal-safety(7) lists (open, flock via its bare system call, fcntl, write, _exit), neither
+    // allocates nor takes a lock, and never returns.
+    let child = unsafe { libc::fork() };
+    match child {
+        -1 => return Err(io::Error::last_os_error()),
+        // SAFETY: we are that child, and the names live in memory it has its own copy of.
+        0 => unsafe { report_and_exit(names, writer.as_raw_fd()) },
+        _ => drop(writer),
+    }
+    let report = read_report(reader);
+    reap(child, matches!(report, Ok(None)));
+    report
+}
+
+/// # Safety
+/// Only in a freshly forked child; it ends the process.
+unsafe fn report_and_exit(names: &[CString; 2], writer: i32) -> ! {
+    // SAFETY: the names end in NUL, `writer` is open, the report is plain bytes of its own length.
+    // Locks and descriptors go with the process.
+    unsafe {
+        let report = [try_flock(&names[0]), try_record_lock(&names[1])];
+        libc::write(writer, report.as_ptr().cast(), size_of_val(&report));
+        libc::_exit(0)
+    }
+}
+
+/// # Safety
+/// Async-signal-safe by itself; meant for the forked child.
+unsafe fn try_flock(name: &CString) -> i32 {
+    // SAFETY: `name` ends in NUL; a descriptor of -1 is never used.
+    unsafe {
+        let file = libc::open(name.as_ptr(), libc::O_RDWR | libc::O_CLOEXEC);
+        if file == -1 || libc::flock(file, libc::LOCK_SH | libc::LOCK_NB) == -1 {
+            return last_errno();
+        }
+    }
+    0
+}
+
+/// `F_WRLCK` in the type of the field; the constant is an `int` on Linux. The other fields are zero:
+/// `SEEK_SET`, from 0, to the end.
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::unnecessary_cast,
+    reason = "the values are 1 to 3"
+)]
+const WRITE_LOCK: libc::c_short = libc::F_WRLCK as libc::c_short;
+
+/// # Safety
+/// As [`try_flock`].
+unsafe fn try_record_lock(name: &CString) -> i32 {
+    // SAFETY: `flock` is plain numbers, for which zero is valid; the rest as in `try_flock`.
+    unsafe {
+        let file = libc::open(name.as_ptr(), libc::O_RDWR | libc::O_CLOEXEC);
+        let mut range: libc::flock = std::mem::zeroed();
+        range.l_type = WRITE_LOCK;
+        if file == -1 || libc::fcntl(file, libc::F_SETLK, &raw const range) == -1 {
+            return last_errno();
+        }
+    }
+    0
+}
+
+fn last_errno() -> i32 {
+    io::Error::last_os_error()
+        .raw_os_error()
+        .unwrap_or(libc::EIO)
+}
+
+fn read_report(mut reader: io::PipeReader) -> io::Result<Option<ChildReport>> {
+    if !wait_readable(&reader, SELF_TEST_LIMIT) {
+        return Ok(None);
+    }
+    // One write of eight bytes is atomic (pipe(7)), so this never waits for a second half.
+    let mut word = || -> io::Result<i32> {
+        let mut bytes = [0; 4];
+        reader.read_exact(&mut bytes)?;
+        Ok(i32::from_ne_bytes(bytes))
+    };
+    Ok(Some(ChildReport {
+        advisory: word()?,
+        record: word()?,
+    }))
+}
+
+/// Takes the child's exit status, that very child's and no other's. ECHILD means that the host
+/// program took it first or has none kept.
+fn reap(child: libc::pid_t, hung: bool) {
+    let Some(child) = rustix::process::Pid::from_raw(child) else {
+        return;
+    };
+    if !hung {
+        let _ = retry(|| rustix::process::waitpid(Some(child), WaitOptions::empty()));
+        return;
+    }
+    // Neither a byte nor the end of the pipe came: the child still has the writing end, so it has
+    // not ended and the number is its own.
+    let _ = rustix::process::kill_process(child, Signal::KILL);
+    // SIGKILL waits for a file system that does not answer. One second for one that can be
+    // interrupted; after that a zombie may stay until this process ends.
+    for _ in 0..100 {
+        match rustix::process::waitpid(Some(child), WaitOptions::NOHANG) {
+            Ok(None) | Err(Errno::INTR) => std::thread::sleep(Duration::from_millis(10)),
+            Ok(Some(_)) | Err(_) => return,
+        }
+    }
+}
+
+/// Waits until `descriptor` is readable or closed at the other end; false when `timeout` is over
+/// first.
+pub fn wait_readable(descriptor: &impl std::os::fd::AsFd, timeout: Duration) -> bool {
+    let deadline = monotonic() + timeout.min(WAIT_MAX);
+    loop {
+        let remaining = deadline.saturating_sub(monotonic());
+        let mut polled = [PollFd::new(descriptor, PollFlags::IN)];
+        let timespec = Timespec::try_from(remaining).ok();
+        match poll(&mut polled, timespec.as_ref()) {
+            Ok(1..) => return true,
+            Ok(0) if remaining.is_zero() || monotonic() >= deadline => return false,
+            Ok(_) | Err(Errno::INTR) => {}
+            // No memory for the poll table: the answer is not known, so it is not "readable".
+            Err(_) if remaining.is_zero() => return false,
+            Err(_) => std::thread::sleep(remaining.min(Duration::from_millis(10))),
+        }
+    }
+}
+
+/// What is longer than this (136 years) waits this long: `Duration::MAX` fits no `timespec`.
+pub const WAIT_MAX: Duration = Duration::from_secs(u32::MAX as u64);
+
+/// `CLOCK_MONOTONIC`, the clock that `poll` counts its timeout on.
+pub fn monotonic() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::Monotonic)).unwrap_or(Duration::ZERO)
+}
+
+/// Repeats a call that a signal interrupted.
+fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
+    loop {
+        match call() {
+            Err(Errno::INTR) => {}
+            other => return other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    fn mode_of(path: &Path) -> u32 {
+        file_facts(path).unwrap().mode.unwrap()
+    }
+
+    #[test]
+    fn only_new_directories_are_made_private() {
+        let directory = tempfile::tempdir().unwrap();
+        let existing = directory.path().join("existing");
+        std::fs::create_dir(&existing).unwrap();
+        std::fs::set_permissions(&existing, PermissionsExt::from_mode(0o2755)).unwrap();
+        let link = directory.path().join("link");
+        std::os::unix::fs::symlink(&existing, &link).unwrap();
+
+        let path = link.join("a/b/c");
+        create_private_dirs(&path).unwrap();
+        create_private_dirs(&path).unwrap();
+        assert_eq!(mode_of(&existing), 0o2755);
+        for made in ["a", "a/b", "a/b/c"] {
+            assert_eq!(mode_of(&existing.join(made)), 0o700, "{made}");
+        }
+
+        let file = existing.join("file");
+        std::fs::write(&file, "").unwrap();
+        let error = create_private_dirs(&file).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ENOTDIR));
+        let error = create_private_dirs(&file.join("below")).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ENOTDIR));
+        let dangling = directory.path().join("dangling");
+        std::os::unix::fs::symlink("nowhere", &dangling).unwrap();
+        assert!(create_private_dirs(&dangling).is_err());
+    }
+
+    #[test]
+    fn many_may_make_the_same_directories() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a/b/c/d");
+        let barrier = std::sync::Barrier::new(8);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    barrier.wait();
+                    create_private_dirs(&path).unwrap();
+                });
+            }
+        });
+        assert_eq!(mode_of(&path), 0o700);
+    }
+
+    /// FIELD-BUGS 33: root opened the store once, and its user never again.
+    #[test]
+    fn what_root_makes_belongs_to_the_owner_of_the_place() {
+        if !we_are_root() {
+            eprintln!("SKIPPED: what_root_makes_belongs_to_the_owner_of_the_place needs root");
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        std::os::unix::fs::chown(directory.path(), Some(65534), Some(65533)).unwrap();
+        let path = directory.path().join("a/b");
+        create_private_dirs(&path).unwrap();
+        let file = path.join("file");
+        std::fs::write(&file, "").unwrap();
+        give_to_owner_of(&file, directory.path()).unwrap();
+        for made in [path.parent().unwrap(), &path, &file] {
+            let metadata = std::fs::metadata(made).unwrap();
+            assert_eq!((metadata.uid(), metadata.gid()), (65534, 65533));
+        }
+        // Neither the target of a link nor a file with another name is given away.
+        let system = tempfile::NamedTempFile::new().unwrap();
+        let link = path.join("link");
+        std::os::unix::fs::symlink(system.path(), &link).unwrap();
+        give_to_owner_of(&link, directory.path()).unwrap();
+        assert_eq!(file_facts(system.path()).unwrap().owner, Some(0));
+        let second = path.join("second");
+        std::fs::hard_link(system.path(), &second).unwrap();
+        assert!(give_to_owner_of(&second, directory.path()).is_err());
+        assert_eq!(file_facts(system.path()).unwrap().owner, Some(0));
+    }
+
+    #[test]
+    fn modes_are_set_by_path() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755)).unwrap();
+        make_private(&file).unwrap();
+        make_private(directory.path()).unwrap();
+        assert_eq!((mode_of(&file), mode_of(directory.path())), (0o600, 0o700));
+        assert!(make_private(&directory.path().join("none")).is_err());
+    }
+
+    #[test]
+    fn anchors() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.lock");
+        let file = create_anchor_file(&path).unwrap();
+        assert_eq!(mode_of(&path), 0o600);
+        let facts = open_file_facts(&file).unwrap();
+        assert_eq!(facts.id, file_facts(&path).unwrap().id);
+        assert_eq!(facts.links, 1);
+        let flags = rustix::io::fcntl_getfd(&file).unwrap();
+        assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
+        let error = create_anchor_file(&path).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+
+        let looked_at = open_anchor_file(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(open_file_facts(&looked_at).unwrap().links, 0);
+    }
+
+    #[test]
+    fn what_is_no_regular_file_is_no_anchor() {
+        let directory = tempfile::tempdir().unwrap();
+        let target = directory.path().join("target");
+        std::fs::write(&target, "").unwrap();
+        let link = directory.path().join("link");
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        let error = open_anchor_file(&link).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ELOOP));
+        let error = create_anchor_file(&link).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+
+        // Opening a FIFO without a writer must not wait for one.
+        let fifo = directory.path().join("fifo");
+        assert!(
+            Command::new("mkfifo")
+                .arg(&fifo)
+                .status()
+                .unwrap()
+                .success()
+        );
+        let error = open_anchor_file(&fifo).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+        let error = open_anchor_file(directory.path()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+    }
+
+    #[test]
+    fn locks_work_here() {
+        let directory = tempfile::tempdir().unwrap();
+        lock_self_test(directory.path()).unwrap().unwrap();
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+        assert!(lock_self_test(&directory.path().join("none")).is_err());
+    }
+
+    /// A host program may ignore SIGCHLD, and then no exit status is kept for anybody.
+    #[test]
+    fn the_self_test_works_where_children_are_reaped_by_the_kernel() {
+        let test = concat!(module_path!(), "::locks_work_here");
+        let status = Command::new("sh")
+            .args(["-c", "trap '' CHLD; exec \"$@\"", "sh"])
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", test.split_once("::").unwrap().1])
+            .status()
+            .unwrap();
+        assert!(status.success());
+    }
+
+    #[test]
+    fn the_child_reports_what_it_met() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        let names = ["a", "b"].map(|name| CString::new(path(name).as_os_str().as_bytes()).unwrap());
+        let missing = probe_from_child(&names).unwrap().unwrap();
+        assert_eq!(
+            (missing.advisory, missing.record),
+            (libc::ENOENT, libc::ENOENT)
+        );
+        let advisory = File::create(path("a")).unwrap();
+        File::create(path("b")).unwrap();
+        let free = probe_from_child(&names).unwrap().unwrap();
+        assert_eq!((free.advisory, free.record), (0, 0));
+        rustix::fs::flock(&advisory, FlockOperation::LockExclusive).unwrap();
+        let held = probe_from_child(&names).unwrap().unwrap();
+        assert_eq!((held.advisory, held.record), (libc::EWOULDBLOCK, 0));
+    }
+}
