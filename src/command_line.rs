@@ -20,11 +20,12 @@ const OPAQUE_RUN_LENGTH: usize = 24;
 ///
 /// The value of an option, variable or header whose name speaks of a secret goes, be it in the
 /// same argument or the next; so do passwords in URLs and long opaque runs of letters and digits.
+/// Empty arguments are dropped: not every source of command lines reports them.
 #[must_use]
 pub(crate) fn redact(arguments: &[String]) -> Vec<String> {
     let mut redacted = Vec::with_capacity(arguments.len().min(ARGUMENTS_MAX));
     let mut next_is_secret = false;
-    for argument in arguments.iter().take(ARGUMENTS_MAX) {
+    for argument in arguments.iter().filter(|a| !a.is_empty()).take(ARGUMENTS_MAX) {
         let is_option = argument.starts_with('-');
         if next_is_secret && !is_option {
             redacted.push(REDACTED.to_owned());
@@ -32,7 +33,6 @@ pub(crate) fn redact(arguments: &[String]) -> Vec<String> {
             next_is_secret = is_auth_scheme(argument);
             continue;
         }
-        next_is_secret = false;
         redacted.push(match argument.split_once(['=', ':']) {
             Some((name, value)) if is_secret_name(name) && !value.starts_with("//") => {
                 next_is_secret = value.trim().is_empty() || is_auth_scheme(value);

@@ -7,11 +7,14 @@ mod clock;
 mod command_line;
 mod environment;
 mod error;
+mod events;
 mod instance;
 mod names;
 mod observe;
 mod office;
 mod party;
+#[cfg(feature = "cli")]
+mod span;
 mod status;
 mod store;
 mod sys;
@@ -23,6 +26,7 @@ pub mod cli;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use command_line::{CommandLineMatcher, DefaultMatcher};
+pub use events::Event;
 pub use error::{Error, ErrorKind, Result};
 pub use names::{InstanceId, Kind, Nonce, Office, ProfileName};
 pub use office::{
@@ -32,26 +36,3 @@ pub use office::{
 pub use status::{Incarnation, LastEnd, Report};
 pub use store::{Durability, OpenOptions, Store};
 pub use wait::{Cancel, Wait};
-
-#[cfg(test)]
-mod smoke {
-    use super::*;
-    #[test]
-    fn smoke() {
-        let d = tempfile::tempdir().unwrap();
-        let p = d.path().join("a/b/state.db");
-        assert!(Store::open_existing(&p).unwrap().is_none());
-        let s = Store::open(&p).unwrap();
-        let prof = s.profile("default").unwrap();
-        let Claim::Granted(t) = prof.claim().unwrap() else { panic!() };
-        assert_eq!(t.verify().unwrap(), Standing::Held);
-        println!("{}", serde_json::to_string_pretty(&prof.status().unwrap().to_json()).unwrap());
-        let Claim::Granted(t2) = prof.claim().unwrap() else { panic!() };
-        assert!(t2.reacquired());
-        drop(t2);
-        assert!(prof.status().unwrap().running);
-        drop(t);
-        println!("{}", serde_json::to_string_pretty(&prof.status().unwrap().to_json()).unwrap());
-        println!("{:?}", prof.history(&Kind::default(), 10).unwrap());
-    }
-}

@@ -1,1 +1,179 @@
+//! The command line: parses, asks the library, prints. Not part of the library's interface.
 
+mod args;
+mod ask;
+mod claim;
+mod events;
+mod keeper;
+mod output;
+mod run;
+mod sql;
+mod status;
+
+use std::ffi::OsString;
+
+use clap::{CommandFactory, Parser};
+use serde_json::json;
+
+use args::{Cli, Global, Verb};
+use output::{Failure, Format, Outcome, exit};
+
+use crate::environment;
+use crate::error::{Error, ErrorKind, Result};
+use crate::names::{Kind, ProfileName};
+use crate::office::Profile;
+use crate::store::{OpenOptions, Store};
+use crate::sys::supervise;
+
+/// Runs the command line `arguments`, the program's name first; returns the exit code.
+#[must_use]
+pub fn main(arguments: Vec<OsString>) -> i32 {
+    // Hidden verbs: processes of ours that wait in the place of others.
+    match arguments.get(1).and_then(|verb| verb.to_str()) {
+        Some(supervise::TRAMPOLINE_VERB) => return supervise::trampoline(&arguments[2..]),
+        Some(keeper::VERB) => return keeper::main(&arguments[2..]),
+        Some(_) | None => {}
+    }
+    let wants_json = arguments
+        .iter()
+        .take_while(|argument| *argument != "--")
+        .any(|argument| argument == "--json");
+    match Cli::try_parse_from(&arguments) {
+        Ok(cli) => dispatch(&cli),
+        Err(error) => usage(&error, wants_json),
+    }
+}
+
+/// Help and version are answers; the rest are errors in the question.
+fn usage(error: &clap::Error, wants_json: bool) -> i32 {
+    if !error.use_stderr() {
+        let _ = error.print();
+        return exit::OK;
+    }
+    if wants_json {
+        let text = error.render().to_string();
+        let message = text.trim().trim_start_matches("error: ").to_owned();
+        let error = Error::invalid(message).with_hint("see `incumbent --help`");
+        output::show_error(Format::Json, "", &error);
+    } else {
+        let _ = error.print();
+    }
+    exit::USAGE
+}
+
+fn dispatch(cli: &Cli) -> i32 {
+    let format = if cli.global.json { Format::Json } else { Format::Text };
+    let (name, outcome): (_, Outcome) = match &cli.verb {
+        Verb::Run(arguments) => ("run", run::run(&cli.global, arguments, format)),
+        Verb::Status => ("status", status::status(&cli.global, format)),
+        Verb::Claim(arguments) => ("claim", claim::claim(&cli.global, arguments, format)),
+        Verb::Release(arguments) => ("release", claim::release(&cli.global, arguments, format)),
+        Verb::Evict(arguments) => ("evict", ask::evict(&cli.global, arguments, format)),
+        Verb::History => ("history", ask::history(&cli.global, format)),
+        Verb::Events(arguments) => ("events", events::events(&cli.global, arguments, format)),
+        Verb::Path => ("path", path(&cli.global, format)),
+        Verb::Sql(arguments) => ("sql", sql::sql(&cli.global, arguments, format)),
+        Verb::Completions { shell } => ("completions", completions(*shell)),
+        Verb::Man => ("man", man()),
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(Failure::ClosedPipe) => exit::OK,
+        Err(Failure::Error(error)) => {
+            output::show_error(format, name, &error);
+            output::exit_code(&error)
+        }
+    }
+}
+
+fn path(global: &Global, format: Format) -> Outcome {
+    let path = global.options().resolved_path()?;
+    let text = format!("{}\n", path.display());
+    output::print(format, &text, &json!({"path": path.display().to_string()}))?;
+    Ok(exit::OK)
+}
+
+fn completions(shell: clap_complete::Shell) -> Outcome {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "incumbent", &mut script);
+    output::print(Format::Text, &String::from_utf8_lossy(&script), &json!(null))?;
+    Ok(exit::OK)
+}
+
+/// One page: the program, then each verb.
+fn man() -> Outcome {
+    let mut page = Vec::new();
+    let command = Cli::command();
+    clap_mangen::Man::new(command.clone()).render(&mut page)?;
+    for verb in command.get_subcommands() {
+        let name = format!("incumbent-{}", verb.get_name());
+        let section = clap_mangen::Man::new(verb.clone().name(name.clone()).bin_name(name));
+        section.render_synopsis_section(&mut page)?;
+        section.render_description_section(&mut page)?;
+        section.render_options_section(&mut page)?;
+    }
+    output::print(Format::Text, &String::from_utf8_lossy(&page), &json!(null))?;
+    Ok(exit::OK)
+}
+
+impl Global {
+    fn options(&self) -> OpenOptions {
+        let mut options = OpenOptions::new().single_reader();
+        if let Some(path) = &self.db {
+            options = options.path(path);
+        }
+        for kind in &self.allow_filesystem {
+            options = options.allow_filesystem(kind);
+        }
+        options
+    }
+
+    fn profile_name(&self) -> Result<ProfileName> {
+        match self.profile.clone().or_else(|| environment::text("INCUMBENT_PROFILE")) {
+            Some(name) => ProfileName::new(name),
+            None => Ok(ProfileName::default()),
+        }
+    }
+
+    fn kind(&self) -> Result<Kind> {
+        Kind::new(self.kind.as_str())
+    }
+
+    /// The office these arguments name.
+    fn office(&self) -> Result<crate::names::Office> {
+        Ok(crate::names::Office { profile: self.profile_name()?, kind: self.kind()? })
+    }
+
+    /// The profile in `store`, with the home that the arguments or the environment name.
+    fn profile(&self, store: &Store) -> Result<Profile> {
+        let profile = store.profile(self.profile_name()?.as_str())?;
+        let home = self
+            .home
+            .clone()
+            .or_else(|| environment::value("INCUMBENT_HOME").map(Into::into));
+        match home {
+            Some(home) => profile.with_home(&home),
+            None => Ok(profile),
+        }
+    }
+
+    /// The store, for asking. A question never looks at the home: whose record it reads is said by
+    /// its arguments alone.
+    fn existing(&self) -> Result<Option<Store>> {
+        self.options().open_existing()
+    }
+}
+
+/// Names this invocation in the history: who did it.
+fn by_us(verb: &str) -> String {
+    let uid = crate::sys::effective_uid().map_or_else(String::new, |uid| format!(", uid {uid}"));
+    format!("incumbent {verb} (pid {}{uid})", std::process::id())
+}
+
+/// Asked of a store that is not there.
+fn no_store(global: &Global) -> Result<Error> {
+    let path = global.options().resolved_path()?;
+    Ok(Error::new(ErrorKind::InvalidInput, format!("there is no store at {}", path.display()))
+        .at(path)
+        .with_hint("it is made by the first `incumbent run` or `claim`"))
+}

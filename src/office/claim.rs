@@ -10,7 +10,7 @@ use super::storm;
 use super::tenure::Tenure;
 use super::{ClaimOptions, Holder};
 use crate::anchor::{self, Sweep};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::instance::{self, End, EndReason, NewInstance, Origin, Record, Subject};
 use crate::liveness::{AliveReason, DeadReason, Evidence, Judgement, Verdict, judge};
 use crate::names::{InstanceId, Nonce, Office, ProfileName};
@@ -98,7 +98,7 @@ pub(crate) enum Outcome {
     /// The verdict hangs on the command line, which must be read outside the transaction.
     NeedsCommandLine(Box<Record>),
     /// The holder's `run` is gone, its command must be ended first, outside the transaction.
-    ChildLives(Box<(Record, Holder)>),
+    ChildLives(Box<Record>),
 }
 
 /// Claims `office` for this process.
@@ -160,8 +160,7 @@ fn attempt(store: &Store, candidate: &Candidate<'_>, counted_before: bool) -> Re
     let inner = &store.inner;
     // Claims of this process are serialised, so that its own fresh row is never taken for another
     // process' one. Order: tenures, then the writer.
-    let mut command_line = LiveCommandLine::not_read();
-    let mut spared_child = None;
+    let mut aside = Aside::default();
     for _ in 0..ATTEMPTS {
         let mut tenures = lock(&inner.tenures);
         if let Some(shared) = share(store, &mut tenures, candidate.office)? {
@@ -169,8 +168,13 @@ fn attempt(store: &Store, candidate: &Candidate<'_>, counted_before: bool) -> Re
         }
         let outcome = inner.write(|tx| {
             let count = if counted_before { Count::No } else { Count::Yes };
-            claim_once(tx, inner, candidate, &Attachment::Own, &command_line, count, spared_child)
+            claim_once(tx, inner, candidate, &Attachment::Own, &aside, count)
         })?;
+        if outcome.needs_attention() {
+            drop(tenures);
+            aside.attend(outcome);
+            continue;
+        }
         match outcome {
             Outcome::Granted(granted) => {
                 let held = HeldOffice {
@@ -192,21 +196,53 @@ fn attempt(store: &Store, candidate: &Candidate<'_>, counted_before: bool) -> Re
                     record.id
                 )));
             }
-            Outcome::NeedsCommandLine(record) => {
-                drop(tenures);
-                command_line = LiveCommandLine::read(&record);
-            }
-            Outcome::ChildLives(held) => {
-                drop(tenures);
-                let (record, _) = *held;
-                if !kill_child(&record) {
-                    spared_child = Some(record.id);
-                }
+            Outcome::NeedsCommandLine(_) | Outcome::ChildLives(_) => {
+                unreachable!("attended to above")
             }
         }
     }
-    Err(Error::internal(format!("{} changes hands too fast to be claimed", candidate.office))
-        .retry_after(1_000))
+    Err(changes_too_fast(candidate.office))
+}
+
+pub(crate) fn changes_too_fast(office: &Office) -> Error {
+    Error::new(ErrorKind::Busy, format!("{office} changes hands too fast to be claimed"))
+        .with_hint("try again")
+        .retry_after(1_000)
+}
+
+/// What a claim learns and does between two transactions, because it is too slow for one.
+#[derive(Debug, Default)]
+pub(crate) struct Aside {
+    command_line: LiveCommandLine,
+    /// The holder whose command could not be ended: it is refused like any other.
+    spared: Option<InstanceId>,
+}
+
+impl Aside {
+    /// Does what `outcome` asks for; claim again afterwards.
+    pub(crate) fn attend(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::NeedsCommandLine(record) => {
+                self.command_line = LiveCommandLine::read(&record);
+            }
+            Outcome::ChildLives(record) => {
+                if !kill_child(&record) {
+                    self.spared = Some(record.id);
+                }
+            }
+            Outcome::Granted(_)
+            | Outcome::AlreadyRecorded(_)
+            | Outcome::Held(_)
+            | Outcome::Orphaned(_) => {}
+        }
+    }
+}
+
+impl Outcome {
+    /// Whether it is not yet an answer; see [`Aside::attend`].
+    pub(crate) fn needs_attention(&self) -> bool {
+        matches!(self, Self::NeedsCommandLine(_) | Self::ChildLives(_))
+    }
 }
 
 /// The tenure this process already has, shared; `None` when it has none, or lost it.
@@ -240,9 +276,8 @@ pub(crate) fn claim_once(
     inner: &Inner,
     candidate: &Candidate<'_>,
     attachment: &Attachment,
-    command_line: &LiveCommandLine,
+    aside: &Aside,
     count: Count,
-    spared_child: Option<InstanceId>,
 ) -> Result<Outcome> {
     let office = candidate.office;
     ledger::bind_home(tx, office, candidate.home)?;
@@ -250,7 +285,7 @@ pub(crate) fn claim_once(
     let mut evicted = None;
     let mut abnormal = None;
     if let Some(record) = live {
-        let judged = judge_record(inner, &record, command_line);
+        let judged = judge_record(inner, &record, &aside.command_line);
         let end = match judged.verdict {
             _ if is_another_life_of_ours(inner, candidate, &record, &judged) => {
                 End::new(EndReason::ReExecuted)
@@ -260,12 +295,11 @@ pub(crate) fn claim_once(
             _ if candidate.origin == Origin::Pid && is_recorded_for(candidate, &record) => {
                 return Ok(Outcome::AlreadyRecorded(Box::new(record)));
             }
-            _ if needs_command_line(&judged.evidence) && !command_line.is_for(record.id) => {
+            _ if needs_command_line(&judged.evidence) && !aside.command_line.is_for(record.id) => {
                 return Ok(Outcome::NeedsCommandLine(Box::new(record)));
             }
-            Verdict::Alive(AliveReason::ChildLives) if spared_child != Some(record.id) => {
-                let holder = Holder::of(&record, office, &judged);
-                return Ok(Outcome::ChildLives(Box::new((record, holder))));
+            Verdict::Alive(AliveReason::ChildLives) if aside.spared != Some(record.id) => {
+                return Ok(Outcome::ChildLives(Box::new(record)));
             }
             Verdict::Alive(_) | Verdict::Unknown(_) => {
                 return refuse(tx, inner, candidate, count, record, &judged);
@@ -461,7 +495,7 @@ fn insert(
 
 /// Ends the command that a killed `run` left behind, proven by its start time on a pinned process,
 /// and waits until it is gone. False when it lives on, because we may not or cannot end it.
-pub(crate) fn kill_child(record: &Record) -> bool {
+fn kill_child(record: &Record) -> bool {
     let (Some(pid), Some(start_time)) = (record.child_pid, record.child_start_time) else {
         return false;
     };

@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use claim::{Claim, Evicted};
-pub(crate) use claim::{Attachment, Candidate, Count, Granted, Outcome, claim_once, judge_record, kill_child};
+pub(crate) use claim::{
+    Aside, Attachment, Candidate, Count, Outcome, changes_too_fast, claim_once, judge_record,
+};
 pub use evict::Eviction;
 pub use holder::Holder;
 pub(crate) use holder::because;

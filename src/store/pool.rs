@@ -108,8 +108,10 @@ impl fmt::Debug for Readers {
 fn build(store: &Inner, last_error: Arc<LastError>) -> Pool {
     // All pools of the process share one thread: r2d2 would make three for each.
     static SCHEDULER: OnceLock<Arc<ScheduledThreadPool>> = OnceLock::new();
-    let scheduler = SCHEDULER
-        .get_or_init(|| Arc::new(ScheduledThreadPool::with_name("incumbent-readers", 1)));
+    let scheduler = SCHEDULER.get_or_init(|| {
+        let pool = ScheduledThreadPool::builder().num_threads(1);
+        Arc::new(pool.thread_name_pattern("incumbent-readers").build())
+    });
     let manager = SqliteConnectionManager::file(&store.location.file)
         .with_flags(pragmas::flags(pragmas::Access::Read))
         .with_init(|connection| {

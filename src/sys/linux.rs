@@ -299,8 +299,8 @@ fn read_boottime_offset_ns() -> Option<i64> {
     procfs::parse_boottime_offset_ns(&bytes)
 }
 
-/// `CLOCK_BOOTTIME` (`clock_gettime(2)`, Linux 2.6.39). With an offset that cannot be known the clock
-/// is right only within this time namespace.
+/// `CLOCK_BOOTTIME` (`clock_gettime(2)`, Linux 2.6.39). With an offset that cannot be known the
+/// clock is right only within this time namespace.
 pub fn boot_clock_ms() -> i64 {
     let now = clock_gettime(ClockId::Boottime);
     let now_ns = i128::from(now.tv_sec) * 1_000_000_000 + i128::from(now.tv_nsec);

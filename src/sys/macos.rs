@@ -174,8 +174,8 @@ pub fn process_table_is_ours() -> bool {
     true
 }
 
-/// `CLOCK_MONOTONIC_RAW` is `mach_continuous_time` here and goes on in sleep; `CLOCK_MONOTONIC` does
-/// too, but follows adjustments of the clock (`clock_gettime(3)` there).
+/// `CLOCK_MONOTONIC_RAW` is `mach_continuous_time` here and goes on in sleep; `CLOCK_MONOTONIC`
+/// does too, but follows adjustments of the clock (`clock_gettime(3)` there).
 pub fn boot_clock_ms() -> i64 {
     let mut now = libc::timespec {
         tv_sec: 0,
@@ -302,9 +302,9 @@ impl Watch {
     }
 }
 
-/// Only our own environment can be read; a job's label counts only if launchd (pid 1) is our parent,
-/// because children inherit the variable. `0` stands in shells, `application.` begins the labels of
-/// programs that were opened by a person.
+/// Only our own environment can be read; a job's label counts only if launchd (pid 1) is our
+/// parent, because children inherit the variable. `0` stands in shells, `application.` begins the
+/// labels of programs that were opened by a person.
 pub fn supervision(pid: Pid) -> Supervision {
     let parent = rustix::process::getppid().map(|parent| parent.as_raw_nonzero().get());
     if pid != own_pid() || parent != Some(1) {

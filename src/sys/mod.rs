@@ -18,6 +18,12 @@ mod linux;
 mod macos;
 #[cfg(any(target_os = "linux", test))]
 mod procfs;
+#[cfg(all(unix, feature = "cli"))]
+#[path = "supervise_unix.rs"]
+pub(crate) mod supervise;
+#[cfg(all(windows, feature = "cli"))]
+#[path = "supervise_windows.rs"]
+pub(crate) mod supervise;
 #[cfg(unix)]
 mod unix;
 #[cfg(windows)]
@@ -398,3 +404,35 @@ pub fn lock_self_test(directory: &Path) -> io::Result<Result<(), String>> {
 pub fn record_lock_holder(path: &Path, offset: u64) -> Option<Pid> {
     os::record_lock_holder(path, offset)
 }
+
+/// How a child of ours ended.
+#[cfg(feature = "cli")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ChildEnd {
+    /// It returned this code.
+    Exited(i32),
+    /// This signal ended it.
+    Signalled(i32),
+}
+
+/// What reached a `run` from outside.
+#[cfg(feature = "cli")]
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Received {
+    /// At least one child has ended: look.
+    ChildEnded,
+    /// A signal, or what the platform has in its place.
+    Signal {
+        /// As the platform counts them.
+        number: i32,
+        /// The terminal sent it to the whole foreground group, our command included.
+        from_terminal: bool,
+        /// Who sent it, where the kernel says so and it lives in our pid namespace.
+        sender: Option<Pid>,
+    },
+}
+
+/// The command could not be executed.
+#[cfg(feature = "cli")]
+#[derive(Debug)]
+pub(crate) struct ExecFailure(pub(crate) io::Error);

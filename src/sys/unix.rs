@@ -337,8 +337,8 @@ unsafe fn try_flock(name: &CString) -> i32 {
     0
 }
 
-/// `F_WRLCK` in the type of the field; the constant is an `int` on Linux. The other fields are zero:
-/// `SEEK_SET`, from 0, to the end.
+/// `F_WRLCK` in the type of the field; the constant is an `int` on Linux. The other fields are
+/// zero: `SEEK_SET`, from 0, to the end.
 #[allow(
     clippy::cast_possible_truncation,
     clippy::unnecessary_cast,

@@ -18,8 +18,8 @@ use windows_sys::Win32::Foundation::{
 use windows_sys::Win32::Storage::FileSystem::{
     BY_HANDLE_FILE_INFORMATION, FILE_FLAG_BACKUP_SEMANTICS, FILE_FLAG_OPEN_REPARSE_POINT,
     FILE_SHARE_DELETE, FILE_SHARE_READ, FILE_SHARE_WRITE, FILE_STANDARD_INFO, FileStandardInfo,
-    GetDriveTypeW, GetFileInformationByHandle, GetFileInformationByHandleEx, GetVolumeInformationW,
-    GetVolumePathNameW,
+    GetDriveTypeW, GetFileInformationByHandle, GetFileInformationByHandleEx,
+    GetFinalPathNameByHandleW, GetVolumeInformationW, GetVolumePathNameW,
 };
 use windows_sys::Win32::System::Registry::{
     HKEY_LOCAL_MACHINE, RRF_RT_REG_SZ, RRF_SUBKEY_WOW6464KEY, RegGetValueW,
@@ -318,14 +318,10 @@ pub fn file_facts(path: &Path) -> io::Result<FileFacts> {
         .share_mode(SHARE_ALL)
         .custom_flags(FILE_FLAG_BACKUP_SEMANTICS)
         .open(path)?;
-    facts_of_file(&file, path)
+    open_file_facts(&file)
 }
 
 pub fn open_file_facts(file: &File) -> io::Result<FileFacts> {
-    facts_of_file(file, Path::new(""))
-}
-
-fn facts_of_file(file: &File, path: &Path) -> io::Result<FileFacts> {
     let handle = file.as_raw_handle();
     let mut info = BY_HANDLE_FILE_INFORMATION::default();
     // SAFETY: the handle is open, `info` is written.
@@ -335,8 +331,7 @@ fn facts_of_file(file: &File, path: &Path) -> io::Result<FileFacts> {
     let inode = u64::from(info.nFileIndexHigh) << 32 | u64::from(info.nFileIndexLow);
     // Some redirectors have no file index.
     let id = if inode == 0 {
-        let real = std::fs::canonicalize(path)?;
-        FileId::Path(PathBuf::from(real.to_string_lossy().to_lowercase()))
+        FileId::Path(real_path_in_lower_case(handle)?)
     } else {
         FileId::Inode {
             device: u64::from(info.dwVolumeSerialNumber),
@@ -354,6 +349,19 @@ fn facts_of_file(file: &File, path: &Path) -> io::Result<FileFacts> {
         mode: None,
         links,
     })
+}
+
+fn real_path_in_lower_case(handle: RawHandle) -> io::Result<PathBuf> {
+    // The longest path that the kernel knows, with its NUL.
+    let mut path = vec![0_u16; 32_768];
+    // SAFETY: the handle is open, the buffer is passed with its length in characters. 0 asks for
+    // the drive letter form.
+    let written = unsafe { GetFinalPathNameByHandleW(handle, path.as_mut_ptr(), length(&path), 0) };
+    if written == 0 || written >= length(&path) {
+        return Err(io::Error::last_os_error());
+    }
+    let path = until_nul(&path);
+    Ok(PathBuf::from(path.to_string_lossy().to_lowercase()))
 }
 
 /// A deleted file keeps its link in the count until its last handle is closed.
@@ -448,8 +456,8 @@ pub fn filesystem_of(directory: &Path) -> Option<Filesystem> {
     }
 }
 
-/// WinFsp names its volumes `FUSE` or `FUSE-<server>`, Dokan `DOKAN`: programs of the user, shown as
-/// local drives.
+/// `WinFsp` names its volumes `FUSE` or `FUSE-<server>`, Dokan `DOKAN`: programs of the user, shown
+/// as local drives.
 fn classify_local(kind: &str) -> FilesystemClass {
     let kind = kind.to_ascii_lowercase();
     if matches!(kind.as_str(), "fuse-sshfs" | "fuse-rclone") {
@@ -631,6 +639,8 @@ mod tests {
         assert_eq!(open_file_facts(&anchor).unwrap().id, facts.id);
         assert_eq!(open_file_facts(&looked_at).unwrap().id, facts.id);
         assert_eq!(facts.links, 1);
+        let real = real_path_in_lower_case(anchor.as_raw_handle()).unwrap();
+        assert!(real.ends_with("a\\b\\x.lock"), "{real:?}");
         std::fs::write(nested.join("other"), "").unwrap();
         assert_ne!(file_facts(&nested.join("other")).unwrap().id, facts.id);
         assert!(open_anchor_file(&nested).is_err());

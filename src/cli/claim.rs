@@ -1,0 +1,144 @@
+//! `claim` and `release`: records for processes that do not link the library.
+
+use serde_json::json;
+
+use super::args::{self, Global};
+use super::by_us;
+use super::keeper::{self, Recorded, Recorder, Target};
+use super::output::{self, Format, Outcome, exit};
+use crate::environment;
+use crate::error::{Error, ErrorKind, Result};
+use crate::instance::{self, End, EndReason, Record};
+use crate::names::{InstanceId, Nonce, Office};
+use crate::store::Store;
+use crate::sys::{self, Existence, supervise};
+
+/// The live record of the `run` that this process was started by, if it was and the record is in
+/// this store.
+fn current_run(store: &Store) -> Result<Option<Record>> {
+    let (Some(id), Some(token)) =
+        (environment::text(environment::INSTANCE), environment::text(environment::TOKEN))
+    else {
+        return Ok(None);
+    };
+    let Ok(id) = id.parse::<i64>() else { return Ok(None) };
+    let nonce = Nonce::from_hex(&token)?;
+    let record = store.inner.read(|connection| instance::by_id(connection, InstanceId(id)))?;
+    match record.filter(|record| record.belongs_to(&nonce)) {
+        Some(record) if record.ended_at_ms.is_some() => Err(Error::new(
+            ErrorKind::NotOwner,
+            format!(
+                "the run we are in has lost its office: {}",
+                record.end_reason.unwrap_or_default()
+            ),
+        )),
+        record => Ok(record),
+    }
+}
+
+/// The pid meant when none was named.
+fn parent() -> Result<sys::Pid> {
+    supervise::own_parent().ok_or_else(|| {
+        Error::invalid("there is no parent process to record: it is init, or outside of this namespace")
+            .with_hint("name the process with `--pid PID`")
+    })
+}
+
+pub(super) fn claim(global: &Global, arguments: &args::Claim, format: Format) -> Outcome {
+    let office = global.office()?;
+    let store = global.options().open()?;
+    let profile = global.profile(&store)?;
+    let pid = match arguments.pid {
+        Some(pid) => pid,
+        None => match current_run(&store)? {
+            Some(run) if run.office().as_ref() == Some(&office) => {
+                return show(format, &keeper::already(&office, &run));
+            }
+            Some(Record { pid: Some(pid), .. }) => pid,
+            Some(_) | None => parent()?,
+        },
+    };
+    let target = Target::prove(pid)?;
+    let recorder = if arguments.no_keeper { Recorder::NoKeeper } else { Recorder::Verb };
+    let report = match keeper::record(&store, &office, profile.home(), &target, recorder)? {
+        Recorded::NeedsKeeper => keeper::start(global, &store, &office, profile.home(), &target)?,
+        recorded => keeper::report(&office, &target, &recorded),
+    };
+    show(format, &report)
+}
+
+fn show(format: Format, report: &keeper::Report) -> Outcome {
+    if format == Format::Text {
+        output::tell(&report.complaint);
+    }
+    output::print(format, &report.text, &report.document)?;
+    Ok(report.code)
+}
+
+pub(super) fn release(global: &Global, arguments: &args::Release, format: Format) -> Outcome {
+    let office = global.office()?;
+    let answer = match global.existing()? {
+        Some(store) => release_in(&store, &office, arguments.pid)?,
+        None => Err(format!("{office} was never claimed: there is no store")),
+    };
+    let (text, document, code) = match &answer {
+        Ok(instance) => (
+            format!("{office}: released\n"),
+            json!({"released": true, "instance": instance.as_i64(), "reason": null}),
+            exit::OK,
+        ),
+        Err(why) => (
+            String::new(),
+            json!({"released": false, "instance": null, "reason": why}),
+            exit::NO,
+        ),
+    };
+    if let (Err(why), Format::Text) = (&answer, format) {
+        output::tell(&format!("incumbent: release: {why}\n"));
+    }
+    output::print(format, &text, &document)?;
+    Ok(code)
+}
+
+/// Ends the record of `pid`; `Err` says why it is not the caller's to end.
+fn release_in(
+    store: &Store,
+    office: &Office,
+    pid: Option<sys::Pid>,
+) -> Result<std::result::Result<InstanceId, String>> {
+    let pid = match pid {
+        Some(pid) => pid,
+        None => match current_run(store)? {
+            Some(run) if run.office().as_ref() == Some(office) => {
+                return Ok(Err(format!(
+                    "{office} belongs to the run we are in, which releases it when its command \
+                     ends"
+                )));
+            }
+            Some(Record { pid: Some(pid), .. }) => pid,
+            Some(_) | None => parent()?,
+        },
+    };
+    let facts = sys::process_facts(pid);
+    store.inner.write(|tx| {
+        let Some(record) = instance::live(tx, office)? else {
+            return Ok(Err(format!("nobody holds {office}")));
+        };
+        let same_process = record.pid == Some(pid)
+            && (facts.existence == Existence::Gone || facts.start_time == record.start_time);
+        if !record.is_pid {
+            return Ok(Err(format!(
+                "{office} was not claimed with `incumbent claim`: only its owner releases it"
+            )));
+        }
+        if !same_process {
+            return Ok(Err(format!(
+                "{office} is not held by pid {pid}, but by pid {}",
+                record.pid.unwrap_or_default()
+            )));
+        }
+        let end = End::new(EndReason::Released).by(by_us("release"));
+        instance::end_other(tx, record.id, &end)?;
+        Ok(Ok(record.id))
+    })
+}

@@ -1,0 +1,413 @@
+//! Records for processes that do not link the library, and the keepers that anchor them.
+//!
+//! A keeper is a small process of ours that holds the anchor in the recorded process' place and
+//! ends with it, so that such records live and die like all others. There is one per recorded
+//! process: a second record leans on the first one's keeper. It belongs to nobody's session or
+//! terminal, and inherits no descriptor, so that it holds nothing else open.
+
+use std::ffi::OsString;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Parser;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::args::Global;
+use super::output::{self, exit};
+use crate::anchor;
+use crate::error::{Error, ErrorKind, Result};
+use crate::instance::{self, Origin, Record, Subject};
+use crate::liveness::AnchorState;
+use crate::names::{InstanceId, Office};
+use crate::office::{
+    Aside, Attachment, Candidate, Count, Evicted, Holder, Outcome, STOP_BUDGET_DEFAULT,
+    changes_too_fast, claim_once,
+};
+use crate::store::{Inner, OpenOptions, Store, Tx};
+use crate::sys::{self, OpenProcessError, ProcessHandle, StartTime, StartTimeUnit, supervise};
+use crate::wait::data_version;
+
+/// The hidden verb of a keeper.
+pub(super) const VERB: &str = "__keeper";
+
+/// How often a keeper looks whether its records have ended; the end of the process wakes it.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// See `ATTEMPTS` of the claim.
+const ATTEMPTS: usize = 8;
+
+/// A process to be recorded, pinned and proven.
+pub(super) struct Target {
+    handle: ProcessHandle,
+    pub(super) pid: sys::Pid,
+    start_time: Option<StartTime>,
+}
+
+impl Target {
+    /// Pins `pid` and checks that we may record it.
+    pub(super) fn prove(pid: sys::Pid) -> Result<Self> {
+        let gone = || {
+            Error::invalid(format!("no process has pid {pid}"))
+                .with_hint("name a running process with `--pid`")
+        };
+        let handle = ProcessHandle::open(pid).map_err(|error| match error {
+            OpenProcessError::Gone => gone(),
+            OpenProcessError::Denied => not_ours(pid),
+            OpenProcessError::Other(error) => {
+                Error::internal(format!("cannot look at pid {pid}: {error}")).caused_by(error)
+            }
+        })?;
+        let facts = sys::process_facts(pid);
+        let start_time = handle.start_time();
+        if handle.has_ended() {
+            return Err(gone());
+        }
+        if !supervise::may_record(facts.uid) {
+            return Err(not_ours(pid));
+        }
+        Ok(Self { handle, pid, start_time })
+    }
+}
+
+fn not_ours(pid: sys::Pid) -> Error {
+    Error::new(ErrorKind::Permission, format!("pid {pid} belongs to another user"))
+        .with_hint("record it as that user, or as root")
+}
+
+/// What came of recording a process.
+pub(super) enum Recorded {
+    Granted { instance: InstanceId, evicted: Option<Evicted> },
+    /// It was on record already.
+    Already(Box<Record>),
+    Held(Holder),
+    /// Only a keeper can make this record.
+    NeedsKeeper,
+}
+
+/// Who makes the record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Recorder {
+    /// A verb that ends soon.
+    Verb,
+    /// The keeper itself.
+    Keeper,
+    /// Nobody keeps it.
+    NoKeeper,
+}
+
+/// Claims `office` for `target` in one transaction.
+pub(super) fn record(
+    store: &Store,
+    office: &Office,
+    home: Option<&Path>,
+    target: &Target,
+    recorder: Recorder,
+) -> Result<Recorded> {
+    let inner = &store.inner;
+    let subject = Subject::process(target.pid, target.start_time, inner.observer());
+    let candidate = Candidate {
+        office,
+        home,
+        origin: Origin::Pid,
+        subject: &subject,
+        version: None,
+        stop_budget_ms: u64::try_from(STOP_BUDGET_DEFAULT.as_millis()).unwrap_or(u64::MAX),
+        heartbeat_every_ms: None,
+        waiter: None,
+    };
+    let mut aside = Aside::default();
+    for _ in 0..ATTEMPTS {
+        let outcome = inner.write(|tx| {
+            let Some(attachment) = attachment(tx, inner, &subject, recorder)? else {
+                return Ok(None);
+            };
+            claim_once(tx, inner, &candidate, &attachment, &aside, Count::Yes).map(Some)
+        })?;
+        return Ok(match outcome {
+            None => Recorded::NeedsKeeper,
+            Some(outcome) if outcome.needs_attention() => {
+                aside.attend(outcome);
+                continue;
+            }
+            Some(Outcome::Granted(granted)) => {
+                Recorded::Granted { instance: granted.instance, evicted: granted.evicted }
+            }
+            Some(Outcome::AlreadyRecorded(record)) => Recorded::Already(record),
+            Some(Outcome::Held(held)) => Recorded::Held(held.1),
+            Some(Outcome::Orphaned(holder)) => Recorded::Held(holder),
+            Some(Outcome::NeedsCommandLine(_) | Outcome::ChildLives(_)) => {
+                unreachable!("attended to above")
+            }
+        });
+    }
+    Err(changes_too_fast(office))
+}
+
+/// What the new row will lean on; `None` when that has to be a keeper and we are none. Decided
+/// inside the transaction, where a keeper cannot let go of its anchor.
+fn attachment(
+    tx: &Tx<'_>,
+    inner: &Inner,
+    subject: &Subject,
+    recorder: Recorder,
+) -> Result<Option<Attachment>> {
+    if recorder == Recorder::NoKeeper {
+        return Ok(Some(Attachment::None));
+    }
+    for record in instance::live_of_pid(tx, subject.pid, subject.start_time)? {
+        if let (Some(keeper), Some(anchor)) = (record.keeper_pid, record.anchor)
+            && anchor::probe(&inner.location.anchors.join(&anchor)) == AnchorState::Held
+        {
+            let keeper_start_time = sys::process_facts(keeper).start_time;
+            return Ok(Some(Attachment::Kept { anchor, keeper, keeper_start_time }));
+        }
+    }
+    Ok((recorder == Recorder::Keeper).then(|| Attachment::Keeper {
+        pid: inner.observer().pid,
+        start_time: inner.observer().start_time,
+    }))
+}
+
+/// What a keeper tells the verb that started it, in one JSON document on a pipe.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Report {
+    pub(super) code: i32,
+    pub(super) document: Value,
+    /// For standard output.
+    pub(super) text: String,
+    /// For standard error.
+    pub(super) complaint: String,
+}
+
+/// A keeper's arguments. They show in `ps`, where they say what the process is for.
+#[derive(Debug, Parser)]
+struct Arguments {
+    #[arg(long)]
+    db: PathBuf,
+    #[arg(long)]
+    profile: String,
+    #[arg(long)]
+    kind: String,
+    #[arg(long)]
+    home: Option<PathBuf>,
+    #[arg(long)]
+    pid: u32,
+    #[arg(long)]
+    start_time: Option<i64>,
+    #[arg(long)]
+    start_time_unit: Option<String>,
+    #[arg(long)]
+    allow_filesystem: Vec<String>,
+}
+
+/// Starts a keeper for `target` and waits for its report.
+pub(super) fn start(
+    global: &Global,
+    store: &Store,
+    office: &Office,
+    home: Option<&Path>,
+    target: &Target,
+) -> Result<Report> {
+    let mut arguments: Vec<OsString> = vec![VERB.into()];
+    let mut add = |name: &str, value: OsString| arguments.extend([name.into(), value]);
+    add("--db", store.path().into());
+    add("--profile", office.profile.as_str().into());
+    add("--kind", office.kind.as_str().into());
+    add("--pid", target.pid.to_string().into());
+    if let Some(home) = home {
+        add("--home", home.into());
+    }
+    if let Some(start_time) = target.start_time {
+        add("--start-time", start_time.value.to_string().into());
+        add("--start-time-unit", start_time.unit.as_str().into());
+    }
+    for kind in &global.allow_filesystem {
+        add("--allow-filesystem", kind.into());
+    }
+    let failed = |what: &str, error: std::io::Error| {
+        Error::internal(format!("cannot {what} a keeper process: {error}"))
+            .with_hint("`--no-keeper` records without one")
+            .caused_by(error)
+    };
+    let mut keeper =
+        supervise::spawn_keeper(&arguments).map_err(|error| failed("start", error))?;
+    let mut answer = String::new();
+    if let Some(pipe) = &mut keeper.stdout {
+        pipe.read_to_string(&mut answer).map_err(|error| failed("hear from", error))?;
+    }
+    serde_json::from_str(&answer).map_err(|error| {
+        Error::internal(format!("a keeper process ended without a report: {error}"))
+            .with_hint("`--no-keeper` records without one")
+    })
+}
+
+/// A keeper's whole life.
+pub(super) fn main(arguments: &[OsString]) -> i32 {
+    if supervise::detach().is_err() {
+        return exit::FAILED;
+    }
+    let name = std::iter::once(OsString::from("incumbent"));
+    let Ok(arguments) = Arguments::try_parse_from(name.chain(arguments.iter().cloned())) else {
+        return exit::USAGE;
+    };
+    let (report, keeping) = match claim_and_keep(&arguments) {
+        Ok((report, keeping)) => (report, keeping),
+        Err(error) => (failure(&error), None),
+    };
+    let told = serde_json::to_string(&report).map(|report| output::print_line(&report));
+    // Whoever asked may be gone: the record stands all the same.
+    drop(told);
+    if supervise::close_standard_output().is_err() {
+        return exit::FAILED;
+    }
+    if let Some((store, target)) = keeping {
+        keep(&store, &target);
+    }
+    report.code
+}
+
+/// An error of a keeper, as its verb will show it.
+fn failure(error: &Error) -> Report {
+    let hint = error.hint().map(|hint| format!("  try:   {hint}\n")).unwrap_or_default();
+    Report {
+        code: output::exit_code(error),
+        document: output::error_document(error),
+        text: String::new(),
+        complaint: format!("incumbent: claim: {error}\n{hint}"),
+    }
+}
+
+fn claim_and_keep(arguments: &Arguments) -> Result<(Report, Option<(Store, Target)>)> {
+    let expected = match (arguments.start_time, arguments.start_time_unit.as_deref()) {
+        (Some(value), Some(unit)) => {
+            StartTimeUnit::parse(unit).map(|unit| StartTime { value, unit })
+        }
+        (Some(_) | None, None) | (None, Some(_)) => None,
+    };
+    let target = Target::prove(arguments.pid)?;
+    if expected.is_some() && target.start_time != expected {
+        return Err(Error::invalid(format!(
+            "pid {} ended while it was being recorded",
+            arguments.pid
+        )));
+    }
+    let mut options = OpenOptions::new().path(&arguments.db).single_reader();
+    for kind in &arguments.allow_filesystem {
+        options = options.allow_filesystem(kind);
+    }
+    let store = options.open()?;
+    let office = Office { profile: arguments.profile.parse()?, kind: arguments.kind.parse()? };
+    let home = arguments.home.as_deref();
+    let recorded = record(&store, &office, home, &target, Recorder::Keeper)?;
+    let report = report(&office, &target, &recorded);
+    // Another keeper may have been faster, and then it keeps this record as well.
+    let anchored = store.inner.own_anchor().is_some();
+    let keeping = matches!(recorded, Recorded::Granted { .. }) && anchored;
+    Ok((report, keeping.then_some((store, target))))
+}
+
+/// Holds the anchor until the process has ended, or its last record.
+fn keep(store: &Store, target: &Target) {
+    let inner = &store.inner;
+    let watcher = inner.watcher().ok();
+    let mut seen = None;
+    while !target.handle.wait_ended(LOOK_EVERY) {
+        let version = watcher.as_ref().and_then(|watcher| data_version(watcher).ok());
+        if version.is_some() && version == seen {
+            continue;
+        }
+        seen = version;
+        // A store that cannot be read, or is gone, ends no record: the process still lives.
+        if is_needed(inner).unwrap_or(true) {
+            continue;
+        }
+        if let Ok(true) = inner.write(|tx| let_go_if_unneeded(tx, inner)) {
+            return;
+        }
+    }
+}
+
+fn is_needed(inner: &Inner) -> Result<bool> {
+    let Some(anchor) = inner.own_anchor() else { return Ok(false) };
+    if !anchor.is_in_place() {
+        inner.write(|tx| inner.anchor(tx).map(drop))?;
+    }
+    inner.read(|connection| Ok(instance::live_on_anchor(connection, anchor.name())? > 0))
+}
+
+/// Inside the transaction no verb can lean on our anchor any more.
+fn let_go_if_unneeded(tx: &Tx<'_>, inner: &Inner) -> Result<bool> {
+    let Some(anchor) = inner.own_anchor() else { return Ok(true) };
+    if instance::live_on_anchor(tx, anchor.name())? > 0 {
+        return Ok(false);
+    }
+    drop(anchor);
+    inner.drop_anchor(tx);
+    Ok(true)
+}
+
+/// A claim's answer, for people and for programs.
+pub(super) fn report(office: &Office, target: &Target, recorded: &Recorded) -> Report {
+    match recorded {
+        Recorded::Granted { instance, evicted } => {
+            let instead = evicted.as_ref().map_or_else(String::new, |evicted| {
+                format!(", in the place of a dead one ({})", evicted.reason.replace('_', " "))
+            });
+            Report {
+                code: exit::OK,
+                document: document(Some(*instance), evicted.as_ref(), None, None),
+                text: format!("{office}: claimed for pid {}{instead}\n", target.pid),
+                complaint: String::new(),
+            }
+        }
+        Recorded::Already(record) => already(office, record),
+        Recorded::Held(holder) => Report {
+            code: exit::NOT_NOW,
+            document: document(None, None, None, Some(holder)),
+            text: String::new(),
+            complaint: format!("incumbent: claim: {holder}\n  try:   {}\n", holder.advice()),
+        },
+        Recorded::NeedsKeeper => {
+            failure(&Error::internal("a keeper was asked to make a record that needs a keeper"))
+        }
+    }
+}
+
+/// The office is held by the very process that asks.
+pub(super) fn already(office: &Office, record: &Record) -> Report {
+    let pid = record.pid.map_or_else(|| "?".to_owned(), |pid| pid.to_string());
+    Report {
+        code: exit::OK,
+        document: document(Some(record.id), None, Some(record), None),
+        text: format!("{office}: pid {pid} holds it already\n"),
+        complaint: String::new(),
+    }
+}
+
+pub(super) fn document(
+    granted: Option<InstanceId>,
+    evicted: Option<&Evicted>,
+    previous: Option<&Record>,
+    holder: Option<&Holder>,
+) -> Value {
+    json!({
+        "granted": granted.is_some(),
+        "fence": granted.map(InstanceId::as_i64),
+        "instance": granted.map(InstanceId::as_i64),
+        "reacquired": previous.is_some(),
+        "previous": previous.map(|record| json!({
+            "instance": record.id.as_i64(),
+            "pid": record.pid,
+            "since": crate::clock::rfc3339(record.started_at_ms),
+        })),
+        "evicted": evicted.map(|evicted| json!({
+            "pid": evicted.pid,
+            "profile": evicted.profile.as_str(),
+            "reason": evicted.reason,
+        })),
+        "holder": holder.map(Holder::to_json),
+        "retry_after_ms": holder.and_then(|holder| holder.retry_after_ms),
+    })
+}

@@ -1,0 +1,211 @@
+//! What the verbs print: data to standard output, the rest to standard error.
+
+use std::io::{self, IsTerminal, Write};
+
+use serde_json::{Value, json};
+
+use crate::clock::{rfc3339, unix_time};
+use crate::error::{Error, ErrorKind};
+
+/// The exit codes of the design.
+pub(crate) mod exit {
+    pub(crate) const OK: i32 = 0;
+    pub(crate) const NO: i32 = 1;
+    pub(crate) const USAGE: i32 = 2;
+    pub(crate) const NOT_RUNNING: i32 = 3;
+    pub(crate) const UNKNOWN: i32 = 4;
+    pub(crate) const FAILED: i32 = 70;
+    pub(crate) const NOT_NOW: i32 = 75;
+    pub(crate) const CONFIGURATION: i32 = 78;
+}
+
+/// How a verb ended: its exit code, or an error to be shown.
+pub(crate) type Outcome = Result<i32, Failure>;
+
+/// Why a verb could not answer.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// To be shown.
+    Error(Error),
+    /// Nobody reads our output any more: nothing is left to say, and nothing is wrong.
+    ClosedPipe,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Error(error)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            return Self::ClosedPipe;
+        }
+        Self::Error(Error::internal(format!("cannot write to standard output: {error}")))
+    }
+}
+
+/// The exit code for an error.
+pub(crate) fn exit_code(error: &Error) -> i32 {
+    match error.kind() {
+        ErrorKind::InvalidInput => exit::USAGE,
+        ErrorKind::NotOwner => exit::NO,
+        ErrorKind::Busy | ErrorKind::StoreReplaced => exit::NOT_NOW,
+        ErrorKind::CannotRead
+        | ErrorKind::Permission
+        | ErrorKind::Filesystem
+        | ErrorKind::NotOurs
+        | ErrorKind::TooNew
+        | ErrorKind::TooOld
+        | ErrorKind::ProfileBelongsTo => exit::CONFIGURATION,
+        ErrorKind::CannotWrite
+        | ErrorKind::Corrupt
+        | ErrorKind::Forked
+        | ErrorKind::Unsupported
+        | ErrorKind::Internal => exit::FAILED,
+    }
+}
+
+/// How to print.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Format {
+    Text,
+    Json,
+}
+
+/// Prints `text`, or `document` as one JSON document.
+pub(crate) fn print(format: Format, text: &str, document: &Value) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    match format {
+        Format::Text => stdout.write_all(text.as_bytes())?,
+        Format::Json => {
+            let document = serde_json::to_string_pretty(document)
+                .map_err(|error| Error::internal(format!("cannot write JSON: {error}")))?;
+            writeln!(stdout, "{document}")?;
+        }
+    }
+    stdout.flush()?;
+    Ok(())
+}
+
+/// Prints one line of a stream.
+pub(crate) fn print_line(line: &str) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "{line}")?;
+    stdout.flush()?;
+    Ok(())
+}
+
+/// Shows an error: what, where, and what to do.
+pub(crate) fn show_error(format: Format, verb: &str, error: &Error) {
+    match format {
+        Format::Text => {
+            let mut text = format!("incumbent: {verb}: {error}\n");
+            if let Some(path) = error.path().map(|path| path.display().to_string())
+                && !error.to_string().contains(&path)
+            {
+                text += &format!("  where: {path}\n");
+            }
+            if let Some(hint) = error.hint() {
+                text += &format!("  try:   {hint}\n");
+            }
+            tell(&text);
+        }
+        Format::Json => {
+            // Nobody is left to be told about a failure to tell.
+            let _ = print(Format::Json, "", &error_document(error));
+        }
+    }
+}
+
+pub(crate) fn error_document(error: &Error) -> Value {
+    json!({"error": {
+        "kind": error.kind().as_str(),
+        "message": error.to_string(),
+        "path": error.path().map(|path| path.display().to_string()),
+        "hint": error.hint(),
+        "retry_after_ms": error.retry_after_ms(),
+    }})
+}
+
+/// Says something beside the data, on standard error.
+pub(crate) fn tell(text: &str) {
+    let _ = io::stderr().lock().write_all(text.as_bytes());
+}
+
+/// Styles for a terminal; plain text elsewhere, and with `NO_COLOR`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Style {
+    colour: bool,
+}
+
+impl Style {
+    pub(crate) fn of_stdout() -> Self {
+        let refused = crate::environment::value("NO_COLOR").is_some();
+        let dumb = crate::environment::text("TERM").is_some_and(|term| term == "dumb");
+        Self { colour: io::stdout().is_terminal() && !refused && !dumb }
+    }
+
+    fn paint(self, code: &str, text: &str) -> String {
+        if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    pub(crate) fn good(self, text: &str) -> String {
+        self.paint("32;1", text)
+    }
+
+    pub(crate) fn bad(self, text: &str) -> String {
+        self.paint("31;1", text)
+    }
+
+    pub(crate) fn doubtful(self, text: &str) -> String {
+        self.paint("33;1", text)
+    }
+
+    pub(crate) fn faint(self, text: &str) -> String {
+        self.paint("2", text)
+    }
+}
+
+/// `3 min ago` for a Unix time in milliseconds; a time that lies ahead is shown as it stands.
+pub(crate) fn ago(at_ms: i64) -> String {
+    let now_ms = i64::try_from(unix_time().as_millis()).unwrap_or(i64::MAX);
+    let age_ms = now_ms.saturating_sub(at_ms);
+    match rfc3339(at_ms) {
+        None => "at an unknown time".to_owned(),
+        Some(at) if age_ms < 0 => format!("at {at}, which lies ahead of this clock"),
+        Some(_) => format!("{} ago", length(age_ms)),
+    }
+}
+
+/// A length of time for people, in its largest fitting unit: `850 ms`, `12 s`, `3 min`, `5 h`.
+pub(crate) fn length(ms: i64) -> String {
+    const UNITS: [(i64, &str); 4] =
+        [(86_400_000, "days"), (3_600_000, "h"), (60_000, "min"), (1_000, "s")];
+    UNITS
+        .iter()
+        // Below two of a unit the smaller one says more: 90 s, not 1 min.
+        .find(|(unit_ms, _)| ms >= 2 * unit_ms)
+        .map_or_else(|| format!("{ms} ms"), |(unit_ms, name)| format!("{} {name}", ms / unit_ms))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_for_people() {
+        for (ms, expected) in [
+            (0, "0 ms"),
+            (1_999, "1999 ms"),
+            (12_345, "12 s"),
+            (119_999, "119 s"),
+            (180_000, "3 min"),
+            (18_000_000, "5 h"),
+            (200_000_000, "2 days"),
+        ] {
+            assert_eq!(length(ms), expected);
+        }
+    }
+}

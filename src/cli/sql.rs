@@ -1,0 +1,147 @@
+//! `sql`: one read-only query, bounded in rows and time.
+
+use std::io;
+use std::time::Duration;
+
+use rusqlite::types::{Value as SqlValue, ValueRef};
+use serde_json::{Map, Value, json};
+
+use super::args::{self, Global};
+use super::output::{self, Failure, Format, Outcome, exit};
+use super::no_store;
+use crate::clock::Deadline;
+use crate::error::{Error, Result};
+use crate::store::Store;
+
+/// More rows are for `sqlite3 -readonly`.
+const ROWS_MAX: usize = 10_000;
+
+/// A query that takes longer holds back the WAL's checkpoint.
+const TIME_MAX: Duration = Duration::from_secs(10);
+
+/// Virtual machine steps between two looks at the clock: well under a millisecond.
+const STEPS_PER_LOOK: i32 = 10_000;
+
+#[derive(Debug)]
+struct Answer {
+    columns: Vec<String>,
+    rows: Vec<Vec<SqlValue>>,
+}
+
+pub(super) fn sql(global: &Global, arguments: &args::Sql, format: Format) -> Outcome {
+    let Some(store) = global.existing()? else { return Err(no_store(global)?.into()) };
+    let answer = query(&store, &arguments.query)?;
+    let text = match (arguments.csv, format) {
+        (true, _) => csv(&answer)?,
+        (false, Format::Text) => table(&answer),
+        (false, Format::Json) => String::new(),
+    };
+    output::print(format, &text, &documents(&answer))?;
+    Ok(exit::OK)
+}
+
+/// Collects the whole answer before anything is printed: no reader of ours keeps the store's
+/// snapshot open.
+fn query(store: &Store, text: &str) -> Result<Answer> {
+    let connection = store.inner.watcher()?;
+    let deadline = Deadline::after(TIME_MAX);
+    connection.progress_handler(STEPS_PER_LOOK, Some(move || deadline.has_passed()))?;
+    let refused = |message: String| {
+        Error::invalid(message).with_hint("ask one SELECT; `incumbent sql` never writes")
+    };
+    let mut statement =
+        connection.prepare(text).map_err(|error| refused(format!("SQLite: {error}")))?;
+    if !statement.readonly() {
+        return Err(refused("this statement would write".to_owned()));
+    }
+    let columns: Vec<String> =
+        statement.column_names().into_iter().map(str::to_owned).collect();
+    if columns.is_empty() {
+        return Err(refused("this statement answers nothing".to_owned()));
+    }
+    let failed = |error: rusqlite::Error| match error.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::OperationInterrupted) => Error::invalid(format!(
+            "the query was ended after {} s",
+            TIME_MAX.as_secs()
+        ))
+        .with_hint("narrow it, or use `sqlite3 -readonly \"$(incumbent path)\"`"),
+        _ => refused(format!("SQLite: {error}")),
+    };
+    let mut rows = Vec::new();
+    let mut cursor = statement.query([]).map_err(failed)?;
+    while let Some(row) = cursor.next().map_err(failed)? {
+        if rows.len() == ROWS_MAX {
+            return Err(Error::invalid(format!("the answer has more than {ROWS_MAX} rows"))
+                .with_hint("add a LIMIT, or use `sqlite3 -readonly \"$(incumbent path)\"`"));
+        }
+        let row: rusqlite::Result<Vec<SqlValue>> = (0..columns.len())
+            // Text that is not UTF-8 is shown as far as it goes, not refused.
+            .map(|index| {
+                Ok(match row.get_ref(index)? {
+                    ValueRef::Text(bytes) => {
+                        SqlValue::Text(String::from_utf8_lossy(bytes).into_owned())
+                    }
+                    ValueRef::Null => SqlValue::Null,
+                    ValueRef::Integer(number) => SqlValue::Integer(number),
+                    ValueRef::Real(number) => SqlValue::Real(number),
+                    ValueRef::Blob(bytes) => SqlValue::Blob(bytes.to_vec()),
+                })
+            })
+            .collect();
+        rows.push(row.map_err(failed)?);
+    }
+    Ok(Answer { columns, rows })
+}
+
+fn documents(answer: &Answer) -> Value {
+    answer
+        .rows
+        .iter()
+        .map(|row| {
+            let fields = answer.columns.iter().cloned().zip(row.iter().map(to_json));
+            Value::Object(fields.collect::<Map<_, _>>())
+        })
+        .collect()
+}
+
+fn to_json(value: &SqlValue) -> Value {
+    match value {
+        SqlValue::Null => Value::Null,
+        SqlValue::Integer(number) => json!(number),
+        SqlValue::Real(number) => json!(number),
+        SqlValue::Text(text) => json!(text),
+        SqlValue::Blob(bytes) => json!(crate::names::hex(bytes)),
+    }
+}
+
+fn to_text(value: &SqlValue) -> String {
+    match value {
+        SqlValue::Null => String::new(),
+        SqlValue::Integer(number) => number.to_string(),
+        SqlValue::Real(number) => number.to_string(),
+        SqlValue::Text(text) => text.clone(),
+        SqlValue::Blob(bytes) => crate::names::hex(bytes),
+    }
+}
+
+fn csv(answer: &Answer) -> Result<String, Failure> {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    let failed = |error: csv::Error| Failure::from(io::Error::other(error));
+    writer.write_record(&answer.columns).map_err(failed)?;
+    for row in &answer.rows {
+        writer.write_record(row.iter().map(to_text)).map_err(failed)?;
+    }
+    let bytes = writer
+        .into_inner()
+        .map_err(|error| Failure::from(io::Error::other(error.to_string())))?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn table(answer: &Answer) -> String {
+    let mut table = comfy_table::Table::new();
+    table.load_style(comfy_table::presets::UTF8_NO_BORDERS).set_header(&answer.columns);
+    for row in &answer.rows {
+        table.add_row(row.iter().map(to_text));
+    }
+    format!("{table}\n")
+}

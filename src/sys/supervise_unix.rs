@@ -1,0 +1,337 @@
+//! What `run` and the keepers need of a Unix: a command that waits for permission to start, signals
+//! with their origin, one reaping loop, and a process that belongs to nobody's terminal.
+
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::mpsc::Sender;
+
+use rustix::io::FdFlags;
+use rustix::process::{Signal, WaitOptions};
+use signal_hook::consts::signal as number;
+use signal_hook::iterator::SignalsInfo;
+use signal_hook::iterator::exfiltrator::WithOrigin;
+use signal_hook::low_level::siginfo::Cause;
+
+use super::{ChildEnd, ExecFailure, Received, StartTime};
+
+/// The hidden verb under which our own binary waits and then becomes the command.
+pub(crate) const TRAMPOLINE_VERB: &str = "__trampoline";
+
+/// What a trampoline exits with when there is nobody left to start a command for.
+const NOBODY_WAITS: i32 = 125;
+
+/// Signals that `run` passes on, and the one that tells it about its children.
+const HANDLED: [i32; 9] = [
+    number::SIGTERM,
+    number::SIGHUP,
+    number::SIGINT,
+    number::SIGQUIT,
+    number::SIGUSR1,
+    number::SIGUSR2,
+    number::SIGWINCH,
+    number::SIGCONT,
+    number::SIGCHLD,
+];
+
+/// This very program, also after its file was replaced by an upgrade.
+pub(crate) fn own_executable() -> io::Result<PathBuf> {
+    let link = PathBuf::from("/proc/self/exe");
+    if link.exists() { Ok(link) } else { std::env::current_exe() }
+}
+
+/// A command that exists as a process, with a pid and a start time, and does not run yet.
+pub(crate) struct HeldCommand {
+    pid: super::Pid,
+    start_time: Option<StartTime>,
+    channel: UnixStream,
+}
+
+impl HeldCommand {
+    /// Starts the trampoline for `argv`. Call it from the main thread: on Linux the command is
+    /// killed when the *thread* that forked it ends (`PR_SET_PDEATHSIG`, prctl(2)).
+    pub(crate) fn spawn(
+        argv: &[OsString],
+        environment: &[(&str, OsString)],
+    ) -> io::Result<Self> {
+        let (channel, theirs) = UnixStream::pair()?;
+        // The trampoline inherits its end; nothing else is started while it is inheritable.
+        rustix::io::fcntl_setfd(&theirs, FdFlags::empty())?;
+        let mut command = Command::new(own_executable()?);
+        command
+            .arg0("incumbent")
+            .arg(TRAMPOLINE_VERB)
+            .arg(std::os::fd::AsRawFd::as_raw_fd(&theirs).to_string())
+            .arg(std::process::id().to_string())
+            .args(argv)
+            .envs(environment.iter().map(|(name, value)| (name, value)));
+        let pid = command.spawn()?.id();
+        Ok(Self { pid, start_time: super::process_facts(pid).start_time, channel })
+    }
+
+    pub(crate) fn pid(&self) -> super::Pid {
+        self.pid
+    }
+
+    /// The start time, which the exec will not change.
+    pub(crate) fn start_time(&self) -> Option<StartTime> {
+        self.start_time
+    }
+
+    /// Lets the command go; returns once it has replaced the trampoline.
+    pub(crate) fn release(mut self) -> Result<(), ExecFailure> {
+        let mut errno = [0; 4];
+        // A write that fails means that the trampoline was killed: the reaping loop tells how.
+        if self.channel.write_all(&[1]).is_err() {
+            return Ok(());
+        }
+        match self.channel.read_exact(&mut errno) {
+            // The channel closed with the exec.
+            Err(_) => Ok(()),
+            Ok(()) => Err(ExecFailure(io::Error::from_raw_os_error(i32::from_ne_bytes(errno)))),
+        }
+    }
+}
+
+/// The trampoline's whole life. Returns only what it should exit with when it cannot exec.
+pub(crate) fn trampoline(arguments: &[OsString]) -> i32 {
+    let [descriptor, parent, argv @ ..] = arguments else { return NOBODY_WAITS };
+    let number = |text: &OsStr| text.to_str().and_then(|text| text.parse::<i32>().ok());
+    let (Some(descriptor), Some(parent)) = (number(descriptor), number(parent)) else {
+        return NOBODY_WAITS;
+    };
+    let [program, rest @ ..] = argv else { return NOBODY_WAITS };
+    let Some(mut channel) = inherited(descriptor) else { return NOBODY_WAITS };
+    die_with_parent();
+    // The parent may have ended before the line above took effect.
+    if rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get()) != Some(parent) {
+        return NOBODY_WAITS;
+    }
+    // Not before our pid is committed may the command run: a claimant has to find it.
+    let mut permission = [0];
+    if channel.read_exact(&mut permission).is_err() {
+        return NOBODY_WAITS;
+    }
+    let error = Command::new(program).args(rest).exec();
+    let errno = error.raw_os_error().unwrap_or(0);
+    let _ = channel.write_all(&errno.to_ne_bytes());
+    ExecFailure(error).exit_code()
+}
+
+#[allow(unsafe_code, reason = "a descriptor passed by number")]
+fn inherited(descriptor: RawFd) -> Option<UnixStream> {
+    if descriptor < 3 {
+        return None;
+    }
+    // SAFETY: our parent passed this descriptor to us for our sole use; nothing in this process
+    // has opened or wrapped it. A wrong number fails at its first use.
+    let channel = unsafe { OwnedFd::from_raw_fd(descriptor) };
+    // The command must not see it, and its closing tells the parent that the exec succeeded.
+    rustix::io::fcntl_setfd(channel.as_fd(), FdFlags::CLOEXEC).ok()?;
+    Some(UnixStream::from(channel))
+}
+
+#[cfg(target_os = "linux")]
+fn die_with_parent() {
+    if let Err(error) = rustix::process::set_parent_process_death_signal(Some(Signal::KILL)) {
+        tracing::warn!(%error, "the command would outlive a killed run");
+    }
+}
+
+/// macOS has no such thing: there a command can outlive a killed `run`, and the next claimant ends
+/// it (rule 1 of the verdict).
+#[cfg(not(target_os = "linux"))]
+fn die_with_parent() {}
+
+/// Sends `signal` to our own child, which nobody but the caller reaps: its pid is not recycled.
+pub(crate) fn signal_child(pid: super::Pid, signal: i32) -> io::Result<()> {
+    let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
+    match (pid, Signal::from_named_raw(signal)) {
+        (Some(pid), Some(signal)) => Ok(rustix::process::kill_process(pid, signal)?),
+        _ => Err(io::ErrorKind::InvalidInput.into()),
+    }
+}
+
+pub(crate) const TERMINATE: i32 = number::SIGTERM;
+pub(crate) const KILL: i32 = number::SIGKILL;
+
+/// Collects every child that has ended, ours or, for PID 1, anybody's orphan.
+pub(crate) fn reap() -> Vec<(super::Pid, ChildEnd)> {
+    let mut ended = Vec::new();
+    loop {
+        match rustix::process::wait(WaitOptions::NOHANG) {
+            Ok(Some((pid, status))) => {
+                let pid = pid.as_raw_nonzero().get().unsigned_abs();
+                if let Some(code) = status.exit_status() {
+                    ended.push((pid, ChildEnd::Exited(code)));
+                } else if let Some(signal) = status.terminating_signal() {
+                    ended.push((pid, ChildEnd::Signalled(signal)));
+                }
+            }
+            Err(rustix::io::Errno::INTR) => {}
+            // ECHILD: no children left.
+            Ok(None) | Err(_) => return ended,
+        }
+    }
+}
+
+/// Catches the signals of [`HANDLED`] and hands them to `received`. Those that were ignored when
+/// we started (`nohup`) stay ignored, for the command as well.
+pub(crate) fn catch_signals(received: Sender<Received>) -> io::Result<()> {
+    let signals: Vec<i32> =
+        HANDLED.into_iter().filter(|signal| !is_ignored(*signal)).collect();
+    let mut signals = SignalsInfo::<WithOrigin>::new(signals)?;
+    std::thread::Builder::new().name("incumbent-signals".to_owned()).spawn(move || {
+        for origin in signals.forever() {
+            let event = if origin.signal == number::SIGCHLD {
+                Received::ChildEnded
+            } else {
+                Received::Signal {
+                    number: origin.signal,
+                    // The terminal signals its whole foreground group: the command has it already.
+                    from_terminal: origin.cause == Cause::Kernel
+                        && origin.signal != number::SIGHUP,
+                    sender: origin
+                        .process
+                        .and_then(|process| u32::try_from(process.pid).ok())
+                        .filter(|pid| *pid != 0),
+                }
+            };
+            if received.send(event).is_err() {
+                return;
+            }
+        }
+    })?;
+    Ok(())
+}
+
+#[allow(unsafe_code, reason = "sigaction has no safe wrapper")]
+fn is_ignored(signal: i32) -> bool {
+    // SAFETY: an all-zero sigaction is a valid value to be overwritten.
+    let mut current: libc::sigaction = unsafe { std::mem::zeroed() };
+    // SAFETY: a null new action only asks; `current` is valid for writes.
+    let asked = unsafe { libc::sigaction(signal, std::ptr::null(), &raw mut current) };
+    asked == 0 && current.sa_sigaction == libc::SIG_IGN
+}
+
+/// Whether the end of a signal's action is to end the process: what a stop is made of.
+pub(crate) fn asks_to_end(signal: i32) -> bool {
+    matches!(signal, number::SIGTERM | number::SIGINT | number::SIGHUP | number::SIGQUIT)
+}
+
+/// Whether a process that died of `signal` did so by a fault of its own.
+pub(crate) fn is_fault(signal: i32) -> bool {
+    matches!(
+        signal,
+        libc::SIGSEGV
+            | libc::SIGBUS
+            | libc::SIGILL
+            | libc::SIGFPE
+            | libc::SIGABRT
+            | libc::SIGTRAP
+            | libc::SIGSYS
+            | libc::SIGXCPU
+            | libc::SIGXFSZ
+    )
+}
+
+/// `SIGTERM` for 15.
+pub(crate) fn signal_name(signal: i32) -> String {
+    signal_hook::low_level::signal_name(signal)
+        .map_or_else(|| format!("signal {signal}"), str::to_owned)
+}
+
+/// Starts a keeper: our own binary with `arguments`, nothing of ours but a pipe for its report.
+pub(crate) fn spawn_keeper(arguments: &[OsString]) -> io::Result<std::process::Child> {
+    Command::new(own_executable()?)
+        .arg0("incumbent")
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .current_dir("/")
+        .spawn()
+}
+
+/// Makes this process nobody's: a session of its own, no descriptors but the standard ones, deaf
+/// to the signals that terminals and supervisors send. Call it first thing, while nothing is open.
+pub(crate) fn detach() -> io::Result<()> {
+    close_from(3);
+    for signal in [number::SIGHUP, number::SIGINT, number::SIGTERM, number::SIGQUIT] {
+        ignore(signal);
+    }
+    // EPERM: a session leader already, which is as good.
+    match rustix::process::setsid() {
+        Ok(_) | Err(rustix::io::Errno::PERM) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[allow(unsafe_code, reason = "close_range and signal have no safe wrappers")]
+fn close_from(first: RawFd) {
+    #[cfg(target_os = "linux")]
+    {
+        // SAFETY: called before this process opened anything above the standard descriptors, so
+        // nothing here owns what is closed.
+        let closed = unsafe {
+            libc::syscall(libc::SYS_close_range, first, u32::MAX, 0)
+        };
+        if closed == 0 {
+            return;
+        }
+    }
+    // Before Linux 5.9, and on macOS: one by one, as far as the limit goes.
+    // SAFETY: sysconf has no preconditions.
+    let limit = unsafe { libc::sysconf(libc::_SC_OPEN_MAX) };
+    for descriptor in first..i32::try_from(limit.clamp(0, 65_536)).unwrap_or(1_024) {
+        // SAFETY: as above.
+        unsafe { libc::close(descriptor) };
+    }
+}
+
+#[allow(unsafe_code, reason = "signal has no safe wrapper")]
+fn ignore(signal: i32) {
+    // SAFETY: SIG_IGN is a valid disposition for these signals, and no handler runs.
+    unsafe { libc::signal(signal, libc::SIG_IGN) };
+}
+
+/// Lets go of the pipe on standard output, so that whoever reads it sees its end.
+pub(crate) fn close_standard_output() -> io::Result<()> {
+    let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
+    rustix::stdio::dup2_stdout(&null)?;
+    Ok(())
+}
+
+/// Whether nobody reads our standard output any more (a closed pipe).
+pub(crate) fn standard_output_is_closed() -> bool {
+    use rustix::event::{PollFd, PollFlags, poll};
+    let stdout = io::stdout();
+    let mut watched = [PollFd::new(&stdout, PollFlags::empty())];
+    let instant = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut watched, Some(&instant)).is_ok()
+        && watched[0].revents().intersects(PollFlags::ERR | PollFlags::NVAL)
+}
+
+impl ExecFailure {
+    /// As a shell: 127 for a command that is not there, 126 for one that cannot be executed.
+    pub(crate) fn exit_code(&self) -> i32 {
+        if self.0.kind() == io::ErrorKind::NotFound { 127 } else { 126 }
+    }
+}
+
+/// The real user id of a process may differ from ours only for root.
+pub(crate) fn may_record(uid: Option<u32>) -> bool {
+    let me = rustix::process::geteuid().as_raw();
+    me == 0 || uid == Some(me)
+}
+
+/// The parent of this process, which is whom a script's `claim` records. `None` for pid 0 and 1:
+/// init adopts orphans, and is nobody's script.
+pub(crate) fn own_parent() -> Option<super::Pid> {
+    let parent = rustix::process::getppid()?.as_raw_nonzero().get().unsigned_abs();
+    (parent > 1).then_some(parent)
+}
