@@ -9,6 +9,8 @@
 //! write lock serialises creation and removal: whoever holds it sees every anchor either not yet
 //! made, or made and locked.
 
+#![allow(clippy::disallowed_methods, reason = "the home of file locks")]
+
 use std::collections::HashSet;
 use std::fs::File;
 use std::io;
@@ -217,9 +219,11 @@ pub(crate) fn sweep(
         match probe(&entry.path()) {
             AnchorState::Free => sweep.garbage.push(entry.path()),
             AnchorState::Held if id != store_id => sweep.orphans.push(Orphan { name, pid }),
-            // One of ours whose process has ended all its rows and keeps its handle.
-            AnchorState::Held => {}
-            AnchorState::Missing | AnchorState::Unreadable | AnchorState::None => {}
+            // Held: one of ours, whose process has ended all its rows and keeps its handle.
+            AnchorState::Held
+            | AnchorState::Missing
+            | AnchorState::Unreadable
+            | AnchorState::None => {}
         }
     }
     Ok(sweep)
@@ -299,8 +303,8 @@ mod tests {
         let orphan = Anchor::create(directory.path(), "bb").unwrap();
         let named = Anchor::create(directory.path(), "aa").unwrap();
         let garbage = Anchor::create(directory.path(), "bb").unwrap();
-        let name = |anchor: &Anchor| anchor.name().to_owned();
-        let names = [&held, &own, &orphan, &named, &garbage].map(name);
+        let all =
+            [&held, &own, &orphan, &named, &garbage].map(|anchor| anchor.name().to_owned());
         drop(named);
         drop(garbage);
         std::fs::write(directory.path().join("notes.txt"), "a person's").unwrap();
@@ -308,21 +312,21 @@ mod tests {
         let sweep = sweep(
             directory.path(),
             "aa",
-            &HashSet::from([names[3].clone()]),
+            &HashSet::from([all[3].clone()]),
             Some(own.name()),
         )
         .unwrap();
         sweep.remove_garbage();
 
         let orphans: Vec<_> = sweep.orphans.iter().map(|orphan| orphan.name.as_str()).collect();
-        assert_eq!(orphans, [names[2].as_str()]);
+        assert_eq!(orphans, [all[2].as_str()]);
         assert_eq!(sweep.orphans[0].pid, Some(std::process::id()));
         let left: HashSet<String> = std::fs::read_dir(directory.path())
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
             .collect();
         let expected: HashSet<String> =
-            names[..4].iter().cloned().chain(["notes.txt".to_owned()]).collect();
+            all[..4].iter().cloned().chain(["notes.txt".to_owned()]).collect();
         assert_eq!(left, expected);
     }
 }

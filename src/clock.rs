@@ -11,8 +11,13 @@ use crate::sys;
 
 /// A source of both times.
 pub trait Clock: Send + Sync + std::fmt::Debug {
-    /// Unix time in milliseconds. It may step in either direction.
-    fn wall_ms(&self) -> i64;
+    /// Unix time in microseconds. It may step in either direction.
+    fn wall_us(&self) -> i64;
+
+    /// Unix time in milliseconds.
+    fn wall_ms(&self) -> i64 {
+        self.wall_us() / 1_000
+    }
 
     /// Milliseconds on a clock that does not step and counts suspend; comparable within one boot.
     fn boot_ms(&self) -> i64;
@@ -23,8 +28,8 @@ pub trait Clock: Send + Sync + std::fmt::Debug {
 pub struct SystemClock;
 
 impl Clock for SystemClock {
-    fn wall_ms(&self) -> i64 {
-        i64::try_from(unix_time().as_millis()).unwrap_or(i64::MAX)
+    fn wall_us(&self) -> i64 {
+        i64::try_from(unix_time().as_micros()).unwrap_or(i64::MAX)
     }
 
     fn boot_ms(&self) -> i64 {
@@ -74,8 +79,8 @@ impl ManualClock {
 }
 
 impl Clock for ManualClock {
-    fn wall_ms(&self) -> i64 {
-        self.wall_ms.load(Ordering::Relaxed)
+    fn wall_us(&self) -> i64 {
+        self.wall_ms.load(Ordering::Relaxed).saturating_mul(1_000)
     }
 
     fn boot_ms(&self) -> i64 {

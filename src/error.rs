@@ -179,7 +179,7 @@ impl Error {
 
     /// The SQLite error behind this one, or this one back.
     pub(crate) fn into_sqlite(mut self) -> std::result::Result<rusqlite::Error, Self> {
-        match self.0.source.take().map(|source| source.downcast::<rusqlite::Error>()) {
+        match self.0.source.take().map(<dyn std::error::Error + Send + Sync>::downcast::<rusqlite::Error>) {
             Some(Ok(cause)) => Ok(*cause),
             Some(Err(source)) => {
                 self.0.source = Some(source);

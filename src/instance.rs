@@ -45,7 +45,6 @@ pub(crate) struct Record {
     pub(crate) nonce_hash: String,
     pub(crate) profile: Option<ProfileName>,
     kind: Option<Kind>,
-    pub(crate) is_run: bool,
     pub(crate) is_pid: bool,
     pub(crate) pid: Option<sys::Pid>,
     pub(crate) start_time: Option<StartTime>,
@@ -92,7 +91,6 @@ impl Record {
             nonce_hash: text("nonce_hash").unwrap_or_default(),
             profile: text("profile").and_then(|name| ProfileName::new(name).ok()),
             kind: text("kind").and_then(|name| Kind::new(name).ok()),
-            is_run: origin.as_deref() == Some(Origin::Run.as_str()),
             is_pid: origin.as_deref() == Some(Origin::Pid.as_str()),
             pid: pid("pid"),
             start_time: start_time("start_time"),
@@ -395,8 +393,6 @@ pub(crate) enum EndReason {
     Evicted,
     /// The process executed itself anew and claimed again.
     ReExecuted,
-    /// Its store was deleted or replaced.
-    StoreReplaced,
     /// The next claimant found it dead.
     Dead(DeadReason),
 }
@@ -410,7 +406,6 @@ impl EndReason {
             Self::Crashed => "crashed",
             Self::Evicted => "evicted",
             Self::ReExecuted => "re_executed",
-            Self::StoreReplaced => "store_replaced",
             Self::Dead(reason) => reason.as_str(),
         }
     }
@@ -461,10 +456,11 @@ pub(crate) fn is_abnormal(end_reason: &str, exit_code: Option<i64>) -> bool {
 const END_SQL: &str = "UPDATE instances
     SET ended_at_ms = :ended_at_ms, end_reason = :reason, ended_by = :by, exit_code = :exit_code,
         signal = :signal, detail = coalesce(:detail, detail)
-    WHERE id = :id AND ended_at_ms IS NULL AND (:nonce_hash IS NULL OR nonce_hash = :nonce_hash)";
+    WHERE id = :id AND ended_at_ms IS NULL AND (:nonce_hash IS NULL OR nonce_hash = :nonce_hash)
+    RETURNING profile, kind, pid";
 
 fn end(tx: &Tx<'_>, id: InstanceId, nonce_hash: Option<&str>, end: &End) -> Result<bool> {
-    let changed = tx.prepare_cached(END_SQL)?.execute(named_params! {
+    let parameters = named_params! {
         ":id": id.0,
         ":nonce_hash": nonce_hash,
         ":ended_at_ms": tx.now_ms(),
@@ -473,19 +469,22 @@ fn end(tx: &Tx<'_>, id: InstanceId, nonce_hash: Option<&str>, end: &End) -> Resu
         ":exit_code": end.exit_code,
         ":signal": end.signal,
         ":detail": end.detail,
-    })?;
-    if changed == 0 {
-        return Ok(false);
-    }
-    tx.prepare_cached("DELETE FROM waiters WHERE instance_id = ?1")?.execute([id.0])?;
-    if let Some(record) = by_id(tx, id)?
-        && let Some(office) = record.office()
-    {
+    };
+    let ended: Option<(Option<String>, Option<String>, Option<i64>)> = tx
+        .prepare_cached(END_SQL)?
+        .query_row(parameters, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+        .optional()?;
+    let Some((profile, kind, pid)) = ended else { return Ok(false) };
+    let (Some(profile), Some(kind)) = (profile, kind) else {
+        tx.prepare_cached("DELETE FROM waiters WHERE instance_id = ?1")?.execute([id.0])?;
+        return Ok(true);
+    };
+    if let (Ok(profile), Ok(kind)) = (ProfileName::new(profile), Kind::new(kind)) {
         tx.record(&EventRecord {
             event: "office_ended",
-            office: Some(&office),
+            office: Some(&Office { profile, kind }),
             instance: Some(id),
-            pid: record.pid,
+            pid: pid.and_then(valid_pid),
             detail: Some(serde_json::json!({
                 "reason": end.reason.as_str(),
                 "by": end.by,
@@ -493,7 +492,6 @@ fn end(tx: &Tx<'_>, id: InstanceId, nonce_hash: Option<&str>, end: &End) -> Resu
                 "signal": end.signal,
             })),
         })?;
-        prune_history(tx, &office)?;
     }
     Ok(true)
 }
@@ -510,7 +508,7 @@ pub(crate) fn end_other(tx: &Tx<'_>, id: InstanceId, how: &End) -> Result<bool> 
 }
 
 /// Keeps the newest incarnations of an office, and none that ended too long ago.
-fn prune_history(tx: &Tx<'_>, office: &Office) -> Result<()> {
+pub(crate) fn prune_history(tx: &Tx<'_>, office: &Office) -> Result<()> {
     const SQL: &str = "DELETE FROM instances
         WHERE profile = :profile AND kind = :kind AND ended_at_ms IS NOT NULL
           AND (ended_at_ms < :oldest_ms OR id <= (

@@ -17,6 +17,7 @@ mod party;
 mod span;
 mod status;
 mod store;
+#[allow(unsafe_code, reason = "the home of unsafe code")]
 mod sys;
 mod wait;
 

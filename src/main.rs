@@ -3,5 +3,7 @@
 
 #[allow(clippy::disallowed_methods, reason = "the only exit")]
 fn main() -> ! {
-    std::process::exit(incumbent::cli::main(std::env::args_os().collect()))
+    std::process::exit(incumbent::cli::main(
+        &std::env::args_os().collect::<Vec<_>>(),
+    ))
 }

@@ -29,11 +29,11 @@ pub(crate) struct Cli {
 /// What every verb understands.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Global {
-    /// The store's SQLite file [default: $INCUMBENT_DB, else incumbent/state.db in the user's
+    /// The store's SQLite file [default: `$INCUMBENT_DB`, else incumbent/state.db in the user's
     /// state directory]
     #[arg(long, global = true, value_name = "PATH", help_heading = "Global options")]
     pub(crate) db: Option<PathBuf>,
-    /// The gateway configuration [default: $INCUMBENT_PROFILE, else "default"]
+    /// The gateway configuration [default: `$INCUMBENT_PROFILE`, else "default"]
     #[arg(long, global = true, value_name = "NAME", help_heading = "Global options")]
     pub(crate) profile: Option<String>,
     /// The kind of office of that profile
@@ -45,7 +45,7 @@ pub(crate) struct Global {
         help_heading = "Global options"
     )]
     pub(crate) kind: String,
-    /// The configuration directory that the profile is bound to [default: $INCUMBENT_HOME]
+    /// The configuration directory that the profile is bound to [default: `$INCUMBENT_HOME`]
     #[arg(long, global = true, value_name = "DIR", help_heading = "Global options")]
     pub(crate) home: Option<PathBuf>,
     /// Print one JSON document (JSON Lines for streams)

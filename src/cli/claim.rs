@@ -45,11 +45,13 @@ fn parent() -> Result<sys::Pid> {
 }
 
 pub(super) fn claim(global: &Global, arguments: &args::Claim, format: Format) -> Outcome {
+    global.check()?;
     let office = global.office()?;
+    let named = arguments.pid.map(Target::prove).transpose()?;
     let store = global.options().open()?;
     let profile = global.profile(&store)?;
-    let pid = match arguments.pid {
-        Some(pid) => pid,
+    let pid = match &named {
+        Some(target) => target.pid,
         None => match current_run(&store)? {
             Some(run) if run.office().as_ref() == Some(&office) => {
                 return show(format, &keeper::already(&office, &run));
@@ -58,11 +60,11 @@ pub(super) fn claim(global: &Global, arguments: &args::Claim, format: Format) ->
             Some(_) | None => parent()?,
         },
     };
-    let target = Target::prove(pid)?;
+    let target = named.map_or_else(|| Target::prove(pid), Ok)?;
     let recorder = if arguments.no_keeper { Recorder::NoKeeper } else { Recorder::Verb };
     let report = match keeper::record(&store, &office, profile.home(), &target, recorder)? {
         Recorded::NeedsKeeper => keeper::start(global, &store, &office, profile.home(), &target)?,
-        recorded => keeper::report(&office, &target, &recorded),
+        answer => keeper::report(&office, &target, &answer),
     };
     show(format, &report)
 }

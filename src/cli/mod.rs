@@ -11,6 +11,7 @@ mod sql;
 mod status;
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use clap::{CommandFactory, Parser};
 use serde_json::json;
@@ -21,13 +22,13 @@ use output::{Failure, Format, Outcome, exit};
 use crate::environment;
 use crate::error::{Error, ErrorKind, Result};
 use crate::names::{Kind, ProfileName};
-use crate::office::Profile;
+use crate::office::{Profile, real_home};
 use crate::store::{OpenOptions, Store};
 use crate::sys::supervise;
 
 /// Runs the command line `arguments`, the program's name first; returns the exit code.
 #[must_use]
-pub fn main(arguments: Vec<OsString>) -> i32 {
+pub fn main(arguments: &[OsString]) -> i32 {
     // Hidden verbs: processes of ours that wait in the place of others.
     match arguments.get(1).and_then(|verb| verb.to_str()) {
         Some(supervise::TRAMPOLINE_VERB) => return supervise::trampoline(&arguments[2..]),
@@ -38,7 +39,7 @@ pub fn main(arguments: Vec<OsString>) -> i32 {
         .iter()
         .take_while(|argument| *argument != "--")
         .any(|argument| argument == "--json");
-    match Cli::try_parse_from(&arguments) {
+    match Cli::try_parse_from(arguments) {
         Ok(cli) => dispatch(&cli),
         Err(error) => usage(&error, wants_json),
     }
@@ -52,7 +53,9 @@ fn usage(error: &clap::Error, wants_json: bool) -> i32 {
     }
     if wants_json {
         let text = error.render().to_string();
-        let message = text.trim().trim_start_matches("error: ").to_owned();
+        // The usage that follows the first paragraph is for people.
+        let message = text.trim().trim_start_matches("error: ");
+        let message = message.split("\n\n").next().unwrap_or(message);
         let error = Error::invalid(message).with_hint("see `incumbent --help`");
         output::show_error(Format::Json, "", &error);
     } else {
@@ -144,14 +147,22 @@ impl Global {
         Ok(crate::names::Office { profile: self.profile_name()?, kind: self.kind()? })
     }
 
+    /// The home that the arguments or the environment name.
+    fn home(&self) -> Option<PathBuf> {
+        self.home.clone().or_else(|| environment::value("INCUMBENT_HOME").map(Into::into))
+    }
+
+    /// Says what is wrong with the names in the arguments before a store is made for them.
+    fn check(&self) -> Result<()> {
+        self.office()?;
+        self.home().map(|home| real_home(&home)).transpose()?;
+        Ok(())
+    }
+
     /// The profile in `store`, with the home that the arguments or the environment name.
     fn profile(&self, store: &Store) -> Result<Profile> {
         let profile = store.profile(self.profile_name()?.as_str())?;
-        let home = self
-            .home
-            .clone()
-            .or_else(|| environment::value("INCUMBENT_HOME").map(Into::into));
-        match home {
+        match self.home() {
             Some(home) => profile.with_home(&home),
             None => Ok(profile),
         }

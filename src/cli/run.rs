@@ -12,13 +12,13 @@ use super::output::{self, Format, Outcome, exit};
 use crate::clock::Deadline;
 use crate::environment;
 use crate::error::{Error, Result};
-use crate::instance::{End, EndReason, Subject};
+use crate::instance::{End, EndReason};
 use crate::names::Kind;
 use crate::office::{Claim, ClaimOptions, Holder, Lost, Profile, Released, Standing, Tenure};
 use crate::store::Store;
 use crate::sys::supervise::{self, HeldCommand};
 use crate::sys::{self, ChildEnd, ExecFailure, Received, StartTime};
-use crate::wait::{Cancel, data_version};
+use crate::wait::data_version;
 
 /// Between two looks whether the office is still held.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -38,25 +38,24 @@ pub(super) fn run(global: &Global, arguments: &args::Run, format: Format) -> Out
             .with_hint("name it after `--`, e.g. `incumbent run -- my-gateway --serve`")
             .into());
     }
+    global.check()?;
+    let options = ClaimOptions::new()
+        .kind(global.kind()?)
+        .stop_budget(arguments.stop_budget)
+        .wait(arguments.wait.unwrap_or_default())
+        .for_run();
+    options.stop_budget_ms()?;
     let (waker, received) = mpsc::channel();
     supervise::catch_signals(waker.clone())
         .map_err(|error| Error::internal(format!("cannot catch signals: {error}")))?;
     let inbox = Inbox { received, waker };
     let store = global.options().open()?;
     let profile = global.profile(&store)?;
-    let kind = global.kind()?;
     if !arguments.no_backoff
-        && let Some(signal) = sit_out_storm(&profile, &kind, &inbox)?
+        && let Some(signal) = sit_out_storm(&profile, &options.kind, &inbox)?
     {
         return Ok(128 + signal);
     }
-    let cancel = Cancel::new();
-    let options = ClaimOptions::new()
-        .kind(kind)
-        .stop_budget(arguments.stop_budget)
-        .wait(arguments.wait.unwrap_or_default())
-        .cancel(cancel.clone())
-        .for_run();
     let tenure = match claim(&profile, &options, &inbox)? {
         Claimed::Granted(tenure) => tenure,
         Claimed::Held(holder) => {
@@ -157,8 +156,7 @@ fn refused(holder: &Holder, format: Format, code: i32) -> Outcome {
 /// free office.
 fn sit_out_storm(profile: &Profile, kind: &Kind, inbox: &Inbox) -> Result<Option<i32>> {
     let inner = &profile.store().inner;
-    let subject = Subject::myself(inner.observer());
-    let Some(storm) = profile.storm(kind, &subject)? else { return Ok(None) };
+    let Some(storm) = profile.storm(kind, inner.myself())? else { return Ok(None) };
     let remaining_ms = storm.remaining_ms(inner.clock().boot_ms());
     if remaining_ms == 0 {
         return Ok(None);

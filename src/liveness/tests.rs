@@ -258,6 +258,7 @@ fn unknown_is_never_dead_and_a_held_anchor_needs_proof() {
 
 /// FIELD-BUGS rows 7 to 15, 19, 20, 24 to 26, 69: one line of the table for each story.
 #[test]
+#[allow(clippy::too_many_lines, reason = "a list of stories")]
 fn stories_from_the_field() {
     let here = Evidence {
         host: Relation::Same,

@@ -110,12 +110,12 @@ pub(super) fn claim_for_myself(
 ) -> Result<Claim> {
     let inner = &store.inner;
     inner.check_process()?;
-    let subject = Subject::myself(inner.observer());
+    let subject = inner.myself();
     let mut candidate = Candidate {
         office,
         home,
         origin: options.origin,
-        subject: &subject,
+        subject,
         version: options.version.as_deref(),
         stop_budget_ms: options.stop_budget_ms()?,
         heartbeat_every_ms: options
@@ -139,7 +139,7 @@ pub(super) fn claim_for_myself(
         }
         let waiting = match &mut waiter {
             Some(waiter) => waiter,
-            none => none.insert(Waiter::register(store, office, &subject, options)?),
+            none => none.insert(Waiter::register(store, office, subject, options)?),
         };
         candidate.waiter = Some(waiting.instance());
         match waiting.wait_for_change(record.as_deref())? {

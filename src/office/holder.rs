@@ -93,10 +93,11 @@ impl Holder {
             _ if self.verdict == "unknown" => {
                 format!("look whether it still runs; if you know that it does not, `{evict}`")
             }
-            _ if self.flags.elsewhere => format!(
-                "stop it where it runs, in another container, pid namespace or machine; \
-                 or wait for it with `incumbent run --wait`"
-            ),
+            _ if self.flags.elsewhere => {
+                "stop it where it runs, in another container, pid namespace or machine; or wait \
+                 for it with `incumbent run --wait`"
+                    .to_owned()
+            }
             _ if self.flags.stopped => format!(
                 "it is stopped: continue it with `kill -CONT {pid}`, or end it with \
                  `kill -KILL {pid}`"

@@ -58,11 +58,13 @@ pub(super) fn record_start(
         ":at_boot_ms": now_boot_ms,
         ":boot_id": observer.boot_id,
     })?;
+    let start_number = tx.last_insert_rowid();
     if let Start::Refused { holder: Some(holder), reason } = start {
         count_conflict(tx, office, subject, holder, reason)?;
     }
-    // One start in sixteen pays for all: at most that many rows too many.
-    if tx.last_insert_rowid() % 16 == 0 {
+    // One start in sixteen pays for all: at most that many rows too many, here and in the history.
+    if start_number % 16 == 0 {
+        instance::prune_history(tx, office)?;
         tx.prepare_cached(
             "DELETE FROM starts WHERE profile = :profile AND kind = :kind AND id <= (
                  SELECT id FROM starts WHERE profile = :profile AND kind = :kind

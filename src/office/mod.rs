@@ -22,7 +22,7 @@ pub(crate) use storm::Storm;
 pub use tenure::{Lost, LossWatch, Released, Standing, Tenure};
 
 use crate::error::{Error, Result};
-use crate::instance::{self, Origin, Subject};
+use crate::instance::{Origin, Subject};
 use crate::names::{Kind, Office, ProfileName};
 use crate::status::{self, Incarnation, Report};
 use crate::store::Store;
@@ -32,7 +32,7 @@ use crate::wait::{Cancel, Wait};
 pub(crate) const STOP_BUDGET_DEFAULT: Duration = Duration::from_secs(90);
 
 /// The longest stop budget that is believed: others wait for it before they escalate.
-pub(crate) const STOP_BUDGET_MAX: Duration = Duration::from_secs(60 * 60);
+pub(crate) const STOP_BUDGET_MAX: Duration = Duration::from_hours(1);
 
 /// A named gateway configuration in a store: what offices belong to.
 #[derive(Clone, Debug)]
@@ -160,17 +160,7 @@ impl Profile {
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) when the directory does not exist.
     pub fn with_home(mut self, directory: &Path) -> Result<Self> {
-        let home = std::fs::canonicalize(directory).map_err(|error| {
-            Error::invalid(format!("no home directory {}: {error}", directory.display()))
-                .at(directory)
-                .with_hint("name an existing directory")
-        })?;
-        if !home.is_dir() {
-            return Err(Error::invalid(format!("{} is not a directory", home.display()))
-                .at(&home)
-                .with_hint("name the configuration directory"));
-        }
-        self.home = Some(home);
+        self.home = Some(real_home(directory)?);
         Ok(self)
     }
 
@@ -248,14 +238,6 @@ impl Profile {
         inner.read(|connection| storm::of(connection, &self.office(kind), party, boot_id, now))
     }
 
-    /// The generation on record as holding an office, whether or not it lives.
-    pub(crate) fn recorded_holder(&self, kind: &Kind) -> Result<Option<crate::InstanceId>> {
-        let office = self.office(kind);
-        self.store
-            .inner
-            .read(|connection| Ok(instance::live(connection, &office)?.map(|record| record.id)))
-    }
-
     /// The store it belongs to.
     #[must_use]
     pub fn store(&self) -> &Store {
@@ -266,6 +248,21 @@ impl Profile {
     pub(crate) fn home(&self) -> Option<&Path> {
         self.home.as_deref()
     }
+}
+
+/// The canonical directory that a profile is bound to.
+pub(crate) fn real_home(directory: &Path) -> Result<PathBuf> {
+    let home = std::fs::canonicalize(directory).map_err(|error| {
+        Error::invalid(format!("no home directory {}: {error}", directory.display()))
+            .at(directory)
+            .with_hint("name an existing directory")
+    })?;
+    if home.is_dir() {
+        return Ok(home);
+    }
+    Err(Error::invalid(format!("{} is not a directory", home.display()))
+        .at(&home)
+        .with_hint("name the configuration directory"))
 }
 
 /// Whether to end a record whose owner is not known to be dead.

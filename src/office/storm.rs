@@ -113,11 +113,11 @@ pub(crate) fn of(
 mod tests {
     use super::*;
 
-    fn backoff(starts_s: &[i64], now_s: i64) -> Option<i64> {
-        let starts_ms: Vec<i64> = starts_s.iter().map(|s| s * 1_000).collect();
+    fn backoff(seconds: &[i64], now_s: i64) -> Option<i64> {
+        let starts_ms: Vec<i64> = seconds.iter().map(|s| s * 1_000).collect();
         assess(&starts_ms, now_s * 1_000).map(|storm| {
             assert!(storm.starts > STARTS_MAX);
-            storm.until_boot_ms / 1_000 - starts_s.last().unwrap()
+            storm.until_boot_ms / 1_000 - seconds.last().unwrap()
         })
     }
 

@@ -149,9 +149,6 @@ impl Tenure {
             }
             result => result?,
         };
-        if !self.inner.is_at_its_path() {
-            return Ok(Standing::Lost(Lost::StoreReplaced));
-        }
         // Rows are never deleted while live: a store without ours is an older copy.
         let Some(record) = record.filter(|record| record.belongs_to(&self.nonce)) else {
             return Ok(Standing::Lost(Lost::StoreReplaced));

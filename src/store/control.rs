@@ -14,11 +14,11 @@ pub(crate) fn persist_wal(connection: &Connection) -> Result<()> {
 }
 
 /// Whether the open database file has been renamed, replaced or unlinked
-/// (<https://sqlite.org/c3ref/c_fcntl_begin_atomic_write.html#sqlitefcntlhasmoved>). False where
-/// the platform cannot tell (Windows, where an open database cannot be removed).
-pub(crate) fn has_moved(connection: &Connection) -> bool {
+/// (<https://sqlite.org/c3ref/c_fcntl_begin_atomic_write.html#sqlitefcntlhasmoved>). `None` where
+/// SQLite cannot tell (Windows).
+pub(crate) fn has_moved(connection: &Connection) -> Option<bool> {
     let mut moved: c_int = 0;
-    call(connection, ffi::SQLITE_FCNTL_HAS_MOVED, &mut moved).is_ok() && moved != 0
+    call(connection, ffi::SQLITE_FCNTL_HAS_MOVED, &mut moved).ok().map(|()| moved != 0)
 }
 
 #[allow(unsafe_code, reason = "the crate's one file control")]

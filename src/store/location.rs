@@ -49,7 +49,7 @@ pub(crate) fn default_path() -> Result<PathBuf> {
 pub(crate) fn resolve(path: &Path, if_missing: IfMissing) -> Result<Option<Location>> {
     let absolute = std::path::absolute(path)
         .map_err(|error| {
-            Error::invalid(format!("invalid store path {path:?}: {error}"))
+            Error::invalid(format!("invalid store path {}: {error}", path.display()))
                 .with_hint("name a file, e.g. `--db ~/.local/state/incumbent/state.db`")
         })?;
     // The file itself may be a symbolic link: what counts is the ground it leads to.

@@ -23,6 +23,7 @@ const MIGRATIONS: [Migration; 1] = [Migration {
 }];
 
 /// The schema version this program writes.
+#[allow(clippy::cast_possible_wrap, reason = "a handful of migrations")]
 pub(crate) const SCHEMA_VERSION: i64 = MIGRATIONS.len() as i64;
 
 /// What an existing file turned out to be.

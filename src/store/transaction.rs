@@ -39,7 +39,7 @@ pub(crate) struct Tx<'a> {
     store: &'a Inner,
     last_id: Cell<i64>,
     stored_last_id: i64,
-    now_ms: i64,
+    now_us: i64,
 }
 
 impl std::ops::Deref for Tx<'_> {
@@ -70,20 +70,19 @@ impl<'a> Tx<'a> {
             store,
             last_id: Cell::new(last_id),
             stored_last_id: last_id,
-            now_ms: store.clock().wall_ms(),
+            now_us: store.clock().wall_us(),
         }
     }
 
     /// The time of this transaction: everything it writes bears the same.
     pub(crate) fn now_ms(&self) -> i64 {
-        self.now_ms
+        self.now_us / 1_000
     }
 
     /// A number above every one drawn before, also in a store that was restored from an older
     /// copy or made anew: max(last + 1, Unix µs).
     pub(crate) fn draw_id(&self) -> i64 {
-        let unix_us = self.now_ms.saturating_mul(1_000);
-        let id = unix_us.max(self.last_id.get().saturating_add(1));
+        let id = self.now_us.max(self.last_id.get().saturating_add(1));
         self.last_id.set(id);
         id
     }
@@ -100,7 +99,7 @@ impl<'a> Tx<'a> {
         const SQL: &str = "INSERT INTO events (at_ms, event, profile, kind, instance_id, pid, detail)
              VALUES (:at_ms, :event, :profile, :kind, :instance_id, :pid, :detail)";
         self.prepare_cached(SQL)?.execute(named_params! {
-            ":at_ms": self.now_ms,
+            ":at_ms": self.now_ms(),
             ":event": event.event,
             ":profile": event.office.map(|office| office.profile.as_str()),
             ":kind": event.office.map(|office| office.kind.as_str()),

@@ -63,6 +63,10 @@ fn bsd_info(pid: rustix::process::Pid) -> BsdInfo {
     }
 }
 
+pub fn command_line(pid: Pid) -> Option<Vec<String>> {
+    super::command_line_by_sysinfo(pid)
+}
+
 pub fn process_facts(pid: Pid) -> ProcessFacts {
     let gone = ProcessFacts {
         existence: Existence::Gone,
@@ -248,10 +252,6 @@ impl ProcessHandle {
         }
     }
 
-    pub fn terminate(&self) -> io::Result<()> {
-        self.signal(Signal::TERM)
-    }
-
     pub fn kill(&self) -> io::Result<()> {
         self.signal(Signal::KILL)
     }
@@ -405,7 +405,7 @@ mod tests {
         assert_eq!(handle.start_time(), facts.start_time);
         assert_eq!(facts.parent, Some(own_pid()));
         assert!(!handle.wait_ended(Duration::from_millis(1)));
-        handle.terminate().unwrap();
+        handle.kill().unwrap();
         assert!(handle.wait_ended(Duration::MAX));
         // A zombie until it is reaped.
         assert_eq!(process_facts(pid).existence, Existence::Gone);

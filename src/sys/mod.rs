@@ -43,7 +43,7 @@ pub type Pid = u32;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum StartTimeUnit {
     /// Linux: field 22 of `/proc/<pid>/stat`, clock ticks since boot, less the offset of the
-    /// reader's time namespace (proc_pid_stat(5), time_namespaces(7)).
+    /// reader's time namespace (`proc_pid_stat(5)`, `time_namespaces(7)`).
     Ticks,
     /// macOS: `pbi_start_tvsec` and `pbi_start_tvusec` of `proc_bsdinfo`, in microseconds.
     Microseconds,
@@ -141,29 +141,28 @@ pub fn process_facts(pid: Pid) -> ProcessFacts {
 }
 
 /// The command line of `pid`, argument by argument, invalid UTF-8 replaced. `None` when it cannot
-/// be read or is empty (a zombie, a kernel thread). Slow: never call it inside a transaction.
+/// be read or is empty (a zombie, a kernel thread).
 pub fn command_line(pid: Pid) -> Option<Vec<String>> {
-    use sysinfo::{ProcessRefreshKind, ProcessesToUpdate, System, UpdateKind};
     // In a foreign process table the number names another process.
     if !process_table_is_ours() {
         return None;
     }
+    os::command_line(pid).filter(|arguments| !arguments.is_empty())
+}
+
+/// The command line as sysinfo knows it, where the platform has no plain file to read.
+#[cfg(not(target_os = "linux"))]
+fn command_line_by_sysinfo(pid: Pid) -> Option<Vec<String>> {
+    use sysinfo::{ProcessRefreshKind, ProcessesToUpdate, System, UpdateKind};
     let pid = sysinfo::Pid::from_u32(pid);
     let mut system = System::new().ok()?;
     system.refresh_processes_specifics(
         ProcessesToUpdate::Some(&[pid]),
         false,
-        ProcessRefreshKind::nothing()
-            .with_cmd(UpdateKind::Always)
-            .without_tasks(),
+        ProcessRefreshKind::nothing().with_cmd(UpdateKind::Always).without_tasks(),
     );
-    let arguments: Vec<String> = system
-        .process(pid)?
-        .cmd()
-        .iter()
-        .map(|argument| argument.to_string_lossy().into_owned())
-        .collect();
-    (!arguments.is_empty()).then_some(arguments)
+    let arguments = system.process(pid)?.cmd().iter();
+    Some(arguments.map(|argument| argument.to_string_lossy().into_owned()).collect())
 }
 
 /// This machine, by an id that does not change with its name: `/etc/machine-id`,
@@ -207,6 +206,7 @@ pub enum OpenProcessError {
     /// No such process.
     Gone,
     /// It exists, and we may not look at it (another user's, another session's).
+    #[cfg_attr(target_os = "linux", allow(dead_code, reason = "anybody may open a pidfd"))]
     Denied,
     /// Anything else; what the kernel said.
     Other(io::Error),
@@ -241,14 +241,6 @@ impl ProcessHandle {
     /// Waits up to `timeout` for its end; true when it has ended. Woken by the kernel.
     pub fn wait_ended(&self, timeout: Duration) -> bool {
         self.0.wait_ended(timeout)
-    }
-
-    /// Asks it to end: SIGTERM. On Windows there is no such request; the answer is `Unsupported`.
-    ///
-    /// # Errors
-    /// What the kernel said, e.g. `PermissionDenied`.
-    pub fn terminate(&self) -> io::Result<()> {
-        self.0.terminate()
     }
 
     /// Ends it at once: SIGKILL, `TerminateProcess`.
@@ -287,7 +279,8 @@ pub enum FileId {
         /// `st_ino`
         inode: u64,
     },
-    /// The real path, in lower case (Windows).
+    /// The real path, in lower case: on Windows, for filesystems that number no files.
+    #[cfg_attr(unix, allow(dead_code, reason = "every Unix filesystem numbers its files"))]
     Path(std::path::PathBuf),
 }
 

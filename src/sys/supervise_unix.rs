@@ -122,7 +122,6 @@ pub(crate) fn trampoline(arguments: &[OsString]) -> i32 {
     ExecFailure(error).exit_code()
 }
 
-#[allow(unsafe_code, reason = "a descriptor passed by number")]
 fn inherited(descriptor: RawFd) -> Option<UnixStream> {
     if descriptor < 3 {
         return None;
@@ -209,7 +208,6 @@ pub(crate) fn catch_signals(received: Sender<Received>) -> io::Result<()> {
     Ok(())
 }
 
-#[allow(unsafe_code, reason = "sigaction has no safe wrapper")]
 fn is_ignored(signal: i32) -> bool {
     // SAFETY: an all-zero sigaction is a valid value to be overwritten.
     let mut current: libc::sigaction = unsafe { std::mem::zeroed() };
@@ -271,7 +269,6 @@ pub(crate) fn detach() -> io::Result<()> {
     }
 }
 
-#[allow(unsafe_code, reason = "close_range and signal have no safe wrappers")]
 fn close_from(first: RawFd) {
     #[cfg(target_os = "linux")]
     {
@@ -293,7 +290,6 @@ fn close_from(first: RawFd) {
     }
 }
 
-#[allow(unsafe_code, reason = "signal has no safe wrapper")]
 fn ignore(signal: i32) {
     // SAFETY: SIG_IGN is a valid disposition for these signals, and no handler runs.
     unsafe { libc::signal(signal, libc::SIG_IGN) };

@@ -75,6 +75,10 @@ fn wait_ms(process: &OwnedHandle, timeout_ms: u32) -> Option<bool> {
     }
 }
 
+pub fn command_line(pid: Pid) -> Option<Vec<String>> {
+    super::command_line_by_sysinfo(pid)
+}
+
 pub fn process_facts(pid: Pid) -> ProcessFacts {
     match open_process(pid, PROCESS_QUERY_LIMITED_INFORMATION | PROCESS_SYNCHRONIZE) {
         Ok(process) => facts_of(&process),
@@ -269,14 +273,6 @@ impl ProcessHandle {
                 Some(false) | None => return false,
             }
         }
-    }
-
-    #[expect(clippy::unused_self, reason = "the same shape everywhere")]
-    pub fn terminate(&self) -> io::Result<()> {
-        Err(io::Error::new(
-            io::ErrorKind::Unsupported,
-            "windows has no request to end a process",
-        ))
     }
 
     pub fn kill(&self) -> io::Result<()> {
@@ -590,9 +586,6 @@ mod tests {
 
         let handle = ProcessHandle::open(child.pid()).unwrap();
         assert!(!handle.wait_ended(Duration::from_millis(1)));
-        let error = handle.terminate().unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::Unsupported);
-        assert_eq!(process_facts(child.pid()).existence, Existence::Present);
         handle.kill().unwrap();
         assert!(handle.wait_ended(Duration::MAX));
         // Twice is no fault, and the handle still knows whose it was.

@@ -1,0 +1,359 @@
+//! The one handle of a file in this process: connections, the anchor, and what is held.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use rusqlite::{Connection, TransactionBehavior};
+
+use super::location::{Location, me};
+use super::migrate::{self, Contents, SCHEMA_VERSION};
+use super::pool::{self, Readers};
+use super::pragmas::{self, Access};
+use super::transaction::{self, Tx};
+use super::{Settings, busy, control};
+use crate::anchor::{self, Anchor};
+use crate::clock::{Clock, Deadline};
+use crate::command_line::CommandLineMatcher;
+use crate::error::{Error, ErrorKind, Result};
+use crate::instance::Subject;
+use crate::names::{InstanceId, Nonce, Office};
+use crate::observe::Observer;
+use crate::sys::{self, FileId};
+
+/// The one handle of a file in this process.
+pub(crate) struct Inner {
+    pub(crate) location: Location,
+    file_id: FileId,
+    creator_pid: u32,
+    settings: Settings,
+    store_uuid: OnceLock<String>,
+    observer: OnceLock<Observer>,
+    myself: OnceLock<Subject>,
+    writer: Mutex<Option<Connection>>,
+    readers: Readers,
+    anchor: Mutex<Option<Arc<Anchor>>>,
+    /// The offices this process holds, so that a second claim shares the first.
+    pub(crate) tenures: Mutex<HashMap<Office, HeldOffice>>,
+    pub(crate) pending: Mutex<Vec<PendingEnd>>,
+}
+
+/// An office held by this process, shared by its claims.
+#[derive(Clone, Debug)]
+pub(crate) struct HeldOffice {
+    pub(crate) instance: InstanceId,
+    pub(crate) nonce: Nonce,
+    pub(crate) claims: usize,
+}
+
+/// A release that could not be written.
+#[derive(Clone, Debug)]
+pub(crate) struct PendingEnd {
+    pub(crate) instance: InstanceId,
+    pub(crate) nonce_hash: String,
+}
+
+/// A poisoned lock is still good here: what it guards changes in single steps, and a transaction
+/// that panicked was rolled back.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Inner {
+    pub(super) fn new(
+        location: Location,
+        file_id: FileId,
+        settings: Settings,
+        readers: pool::Strategy,
+    ) -> Self {
+        Self {
+            readers: Readers::new(readers),
+            location,
+            file_id,
+            creator_pid: std::process::id(),
+            settings,
+            store_uuid: OnceLock::new(),
+            observer: OnceLock::new(),
+            myself: OnceLock::new(),
+            writer: Mutex::new(None),
+            anchor: Mutex::new(None),
+            tenures: Mutex::new(HashMap::new()),
+            pending: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// Nothing crosses a fork: SQLite's locks and connections belong to the process that made them.
+    pub(crate) fn check_process(&self) -> Result<()> {
+        if self.creator_pid == std::process::id() {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Forked,
+            format!(
+                "this handle of {} was made by pid {}, before a fork",
+                self.location.file.display(),
+                self.creator_pid
+            ),
+        )
+        .at(&self.location.file)
+        .with_hint("open the store after forking, in a process that did not have it open before"))
+    }
+
+    pub(crate) fn clock(&self) -> &dyn Clock {
+        &*self.settings.clock
+    }
+
+    pub(crate) fn matcher(&self) -> &dyn CommandLineMatcher {
+        &*self.settings.matcher
+    }
+
+    pub(crate) fn observer(&self) -> &Observer {
+        self.observer.get_or_init(Observer::new)
+    }
+
+    /// This process as its records describe it: as it was when it first asked.
+    pub(crate) fn myself(&self) -> &Subject {
+        self.myself.get_or_init(|| Subject::myself(self.observer()))
+    }
+
+    pub(super) fn connect(&self, access: Access) -> Result<Connection> {
+        let connection =
+            Connection::open_with_flags(&self.location.file, pragmas::flags(access))?;
+        pragmas::apply(&connection, access)?;
+        Ok(connection)
+    }
+
+    pub(super) fn connect_and<T>(
+        &self,
+        access: Access,
+        work: impl FnOnce(&Connection) -> Result<T>,
+    ) -> Result<T> {
+        self.check_process()?;
+        busy::with_budget(self.settings.busy_budget, || work(&self.connect(access)?))
+    }
+
+    /// A read-only connection of the caller's own, for watching `PRAGMA data_version`.
+    pub(crate) fn watcher(&self) -> Result<Connection> {
+        self.check_process()?;
+        busy::with_budget(self.settings.busy_budget, || self.connect(Access::Read))
+            .map_err(|error| self.explain(error))
+    }
+
+    fn write_access(&self) -> Access {
+        Access::Write(self.settings.durability)
+    }
+
+    pub(super) fn prepare_for_owning(&self) -> Result<()> {
+        self.check_process()?;
+        let mut writer = lock(&self.writer);
+        busy::with_budget(self.settings.busy_budget, || {
+            let connection = match &mut *writer {
+                Some(connection) => connection,
+                none => none.insert(self.connect(self.write_access())?),
+            };
+            let contents = migrate::inspect(connection)?;
+            self.switch_to_wal(connection)?;
+            if contents != (Contents::Store { schema_version: SCHEMA_VERSION }) {
+                migrate::migrate(connection, self.clock().wall_ms())?;
+            }
+            let state = transaction::read_state(connection)?;
+            check_min_writer(state.min_writer)?;
+            self.check_uuid(&state.store_uuid)
+        })
+        .map_err(|error| self.explain(error))?;
+        anchor::prepare_directory(&self.location.anchors)?;
+        sys::give_to_owner_of(&self.location.anchors, &self.location.directory)
+            .map_err(|error| Error::io("change the owner of", &self.location.anchors, error))
+    }
+
+    /// SQLite does not call the busy handler where waiting could deadlock, as between two first
+    /// starts that both switch the mode: one of them has to step back and try again.
+    fn switch_to_wal(&self, connection: &Connection) -> Result<()> {
+        let deadline = Deadline::after(self.settings.busy_budget);
+        loop {
+            match pragmas::ensure_wal(connection) {
+                Err(error) if error.kind() == ErrorKind::Busy && !deadline.has_passed() => {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// The id in this store's anchor names. Known once the store was read or prepared.
+    pub(crate) fn store_uuid(&self) -> Result<&str> {
+        if let Some(uuid) = self.store_uuid.get() {
+            return Ok(uuid);
+        }
+        self.read(|_| Ok(()))?;
+        self.store_uuid
+            .get()
+            .map(String::as_str)
+            .ok_or_else(|| Error::internal("the store has no id"))
+    }
+
+    fn check_uuid(&self, found: &str) -> Result<()> {
+        if self.store_uuid.get_or_init(|| found.to_owned()) == found {
+            return Ok(());
+        }
+        Err(self.replaced("another store was copied over it"))
+    }
+
+    fn replaced(&self, how: &str) -> Error {
+        Error::new(
+            ErrorKind::StoreReplaced,
+            format!("the store {} was replaced: {how}", self.location.file.display()),
+        )
+        .at(&self.location.file)
+        .with_hint("open it again; what was held in the old one has to be claimed anew")
+    }
+
+    fn check_not_moved(&self, connection: &Connection) -> Result<()> {
+        let moved = control::has_moved(connection).unwrap_or_else(|| !self.is_at_its_path());
+        if !moved {
+            return Ok(());
+        }
+        Err(self.replaced("the file was deleted, renamed or replaced"))
+    }
+
+    /// Whether the path still names the file that this handle opened.
+    pub(crate) fn is_at_its_path(&self) -> bool {
+        sys::file_facts(&self.location.file).is_ok_and(|facts| facts.id == self.file_id)
+    }
+
+    /// One consistent look at the store.
+    pub(crate) fn read<T>(&self, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+        self.check_process()?;
+        busy::with_budget(self.settings.busy_budget, || {
+            self.readers.with(self, |connection| {
+                let snapshot = connection.unchecked_transaction()?;
+                self.check_not_moved(&snapshot)?;
+                let state = transaction::read_state(&snapshot)?;
+                self.check_uuid(&state.store_uuid)?;
+                work(&snapshot)
+            })
+        })
+        .map_err(|error| self.explain(error))
+    }
+
+    /// One change, all or nothing. What `work` returns as an error is rolled back.
+    pub(crate) fn write<T>(&self, work: impl FnOnce(&Tx<'_>) -> Result<T>) -> Result<T> {
+        self.check_process()?;
+        let mut writer = lock(&self.writer);
+        busy::with_budget(self.settings.busy_budget, || {
+            let connection = match &mut *writer {
+                Some(connection) => connection,
+                none => none.insert(self.connect(self.write_access())?),
+            };
+            let transaction =
+                connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            self.check_not_moved(&transaction)?;
+            let state = transaction::read_state(&transaction)?;
+            self.check_uuid(&state.store_uuid)?;
+            check_min_writer(state.min_writer)?;
+            let tx = Tx::new(&transaction, self, state.last_id);
+            let settled = tx.settle_pending()?;
+            let value = work(&tx)?;
+            tx.save_last_id()?;
+            transaction.commit()?;
+            lock(&self.pending).drain(..settled);
+            Ok(value)
+        })
+        .map_err(|error| self.explain(error))
+    }
+
+    /// Adds what only this level knows: the path, and who keeps the store busy.
+    pub(super) fn explain(&self, error: Error) -> Error {
+        let file = &self.location.file;
+        let readable = || std::fs::symlink_metadata(file).is_ok();
+        match error.kind() {
+            ErrorKind::Busy => match error.into_sqlite() {
+                Ok(cause) => busy::error(file, self.settings.busy_budget, cause),
+                Err(error) => error,
+            },
+            ErrorKind::CannotRead if readable() => Error::new(
+                ErrorKind::CannotRead,
+                format!("{} is there, but {} cannot open it: {error}", file.display(), me()),
+            )
+            .at(file)
+            .with_hint("ask as its owner, or look at the modes of the file and its directory")
+            .caused_by(error),
+            ErrorKind::NotOurs if error.sqlite_code().is_some() => Error::new(
+                ErrorKind::NotOurs,
+                format!("{} is not an SQLite database", file.display()),
+            )
+            .at(file)
+            .with_hint("name another file with `--db PATH`; this one was left as it is")
+            .caused_by(error),
+            _ => error.at(file),
+        }
+    }
+
+    /// This process' anchor in this store, made if there is none or if it was removed. Only inside
+    /// a write transaction.
+    pub(crate) fn anchor(&self, tx: &Tx<'_>) -> Result<Arc<Anchor>> {
+        let mut slot = lock(&self.anchor);
+        if let Some(anchor) = &*slot
+            && anchor.is_in_place()
+        {
+            return Ok(Arc::clone(anchor));
+        }
+        let previous = slot.take();
+        let anchor = Arc::new(Anchor::create(&self.location.anchors, self.store_uuid()?)?);
+        if let Some(previous) = previous {
+            tx.rename_anchor(previous.name(), anchor.name())?;
+        }
+        *slot = Some(Arc::clone(&anchor));
+        Ok(anchor)
+    }
+
+    /// The anchor, if this process has made one.
+    pub(crate) fn own_anchor(&self) -> Option<Arc<Anchor>> {
+        lock(&self.anchor).clone()
+    }
+
+    /// Drops the anchor inside a write transaction: for a keeper whose last record has ended.
+    pub(crate) fn drop_anchor(&self, _tx: &Tx<'_>) {
+        lock(&self.anchor).take();
+    }
+
+    /// Goes on with the anchor of a handle whose store was replaced, so that its lock never lapses.
+    pub(crate) fn adopt_anchor(&self, from: &Self) {
+        let mut slot = lock(&self.anchor);
+        if slot.is_none() {
+            *slot = from.own_anchor();
+        }
+    }
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inner").field("location", &self.location).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if self.creator_pid == std::process::id() {
+            return;
+        }
+        // In a forked child, closing a connection would touch the parent's database.
+        let writer = self.writer.get_mut().unwrap_or_else(PoisonError::into_inner);
+        std::mem::forget(writer.take());
+        self.readers.forget();
+    }
+}
+
+fn check_min_writer(min_writer: i64) -> Result<()> {
+    if min_writer <= SCHEMA_VERSION {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::TooNew,
+        format!(
+            "a newer incumbent closed this store to writers older than schema version \
+             {min_writer}; this program writes version {SCHEMA_VERSION}"
+        ),
+    )
+    .with_hint("upgrade this program; it can still read the store"))
+}

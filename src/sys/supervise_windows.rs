@@ -1,0 +1,793 @@
+//! What `run` and the keepers need of Windows: a command that is created suspended and held in a
+//! job, console events in the place of signals, and a process without a console.
+//!
+//! There are no signals. Numbers are those of the C runtime; what each one does:
+//! - `KILL` ends the command's whole job. Launchers are the rule here (a venv's `python.exe`, `npm`
+//!   through `cmd.exe`), and ending only them would leave the real gateway running.
+//! - A signal that asks to end becomes Ctrl+Break for the process group that the command leads, if
+//!   it leads one; never for group 0, which is everybody on the console. Nothing else arrives.
+//! - The command leads a group unless a person may be typing at our console, because the leader of
+//!   a new group is deaf to Ctrl+C: typed, that has to reach the command itself. Then nothing but
+//!   the marker asks (which is the request on Windows), and after the budget comes `KILL`. A task
+//!   started at logon counts as typed at, too, until its input is redirected (`< NUL`).
+
+#![allow(unsafe_code, reason = "none of this has a safe wrapper")]
+
+use std::ffi::OsString;
+use std::fs::OpenOptions;
+use std::io::{self, IsTerminal};
+use std::os::windows::io::{AsRawHandle, FromRawHandle, IntoRawHandle, OwnedHandle};
+use std::os::windows::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::Sender;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use windows_sys::Win32::Foundation::{
+    ERROR_ACCESS_DENIED, HANDLE, HANDLE_FLAG_INHERIT, INVALID_HANDLE_VALUE, NTSTATUS,
+    RtlNtStatusToDosError, STATUS_ACCESS_VIOLATION, STATUS_BREAKPOINT, STATUS_CONTROL_C_EXIT,
+    STATUS_FLOAT_DIVIDE_BY_ZERO, STATUS_HEAP_CORRUPTION, STATUS_ILLEGAL_INSTRUCTION,
+    STATUS_IN_PAGE_ERROR, STATUS_INTEGER_DIVIDE_BY_ZERO, STATUS_INTEGER_OVERFLOW,
+    STATUS_PRIVILEGED_INSTRUCTION, STATUS_STACK_BUFFER_OVERRUN, STATUS_STACK_OVERFLOW,
+    SetHandleInformation, TRUE, WAIT_OBJECT_0,
+};
+use windows_sys::Win32::System::Console::{
+    CTRL_BREAK_EVENT, CTRL_C_EVENT, CTRL_CLOSE_EVENT, CTRL_SHUTDOWN_EVENT, FreeConsole,
+    GenerateConsoleCtrlEvent, STD_OUTPUT_HANDLE, SetConsoleCtrlHandler, SetStdHandle,
+};
+use windows_sys::Win32::System::JobObjects::{
+    AssignProcessToJobObject, CreateJobObjectW, JOB_OBJECT_LIMIT, JOB_OBJECT_LIMIT_BREAKAWAY_OK,
+    JOB_OBJECT_LIMIT_KILL_ON_JOB_CLOSE, JOBOBJECT_EXTENDED_LIMIT_INFORMATION,
+    JobObjectExtendedLimitInformation, SetInformationJobObject, TerminateJobObject,
+};
+use windows_sys::Win32::System::RemoteDesktop::ProcessIdToSessionId;
+use windows_sys::Win32::System::Threading::{
+    CREATE_BREAKAWAY_FROM_JOB, CREATE_NEW_PROCESS_GROUP, CREATE_SUSPENDED, DETACHED_PROCESS,
+    GetExitCodeProcess, INFINITE, PROCESS_CREATION_FLAGS, TerminateProcess, WaitForSingleObject,
+};
+use windows_sys::core::BOOL;
+
+use super::{ChildEnd, ExecFailure, Pid, Received, StartTime};
+
+/// There is no exec on Windows, and no trampoline: a process can be created suspended.
+pub(crate) const TRAMPOLINE_VERB: &str = "__trampoline";
+
+/// The end of a command that was held and never released, as a trampoline would say it.
+const NOBODY_WAITS: i32 = 125;
+
+/// The exit code of whatever we kill, here and in `windows.rs`: 128 + [`KILL`].
+const KILLED: u32 = 137;
+
+// As the C runtime and Python count them; 1 and 9 have no meaning there, and get the usual one.
+const HANGUP: i32 = 1;
+const INTERRUPT: i32 = 2;
+const ILLEGAL: i32 = 4;
+const ARITHMETIC: i32 = 8;
+pub(crate) const KILL: i32 = 9;
+const SEGMENTATION: i32 = 11;
+pub(crate) const TERMINATE: i32 = 15;
+const BREAK: i32 = 21;
+const ABORT: i32 = 22;
+
+#[link(name = "ntdll", kind = "raw-dylib")]
+unsafe extern "system" {
+    fn NtResumeProcess(process: HANDLE) -> NTSTATUS;
+}
+
+/// This program. A running one cannot be replaced, but it can be renamed: after such an upgrade
+/// this is the new one.
+pub(crate) fn own_executable() -> io::Result<PathBuf> {
+    std::env::current_exe()
+}
+
+/// A child of ours, until [`reap`] has told how it ended.
+struct Started {
+    pid: Pid,
+    /// While it is open the kernel gives the pid to nobody else.
+    process: OwnedHandle,
+    job: OwnedHandle,
+    leads_group: bool,
+}
+
+static STARTED: Mutex<Vec<Started>> = Mutex::new(Vec::new());
+
+/// Where [`catch_signals`] sends to.
+static RECEIVED: OnceLock<Sender<Received>> = OnceLock::new();
+
+fn started() -> MutexGuard<'static, Vec<Started>> {
+    STARTED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Started {
+    /// How it ended; `None` while it runs.
+    fn end(&self) -> Option<ChildEnd> {
+        // SAFETY: the handle is open.
+        if unsafe { WaitForSingleObject(self.process.as_raw_handle(), 0) } != WAIT_OBJECT_0 {
+            return None;
+        }
+        let mut code = 1;
+        // SAFETY: as above; it has every right, so that this cannot be refused.
+        unsafe { GetExitCodeProcess(self.process.as_raw_handle(), &raw mut code) };
+        Some(child_end(code))
+    }
+
+    fn kill(&self) -> io::Result<()> {
+        // SAFETY: the handle is open.
+        check(unsafe { TerminateJobObject(self.job.as_raw_handle(), KILLED) })
+    }
+
+    /// A command that was killed takes along what it started; one that ended by itself does not,
+    /// as elsewhere: that may be the updater that starts its successor.
+    fn let_go(self, end: ChildEnd) {
+        let done = match end {
+            ChildEnd::Signalled(KILL) => self.kill(),
+            _ => limit(&self.job, JOB_OBJECT_LIMIT_BREAKAWAY_OK),
+        };
+        if let Err(error) = done {
+            tracing::warn!(pid = self.pid, %error, "what the command left behind ends with its job");
+        }
+    }
+}
+
+/// Windows has exit codes only. Those that the system gives to a process that it ended, and our own
+/// for a kill, are told as the signals that they stand for; `run` then exits with 128 + n, and the
+/// history says that it crashed.
+fn child_end(code: u32) -> ChildEnd {
+    ChildEnd::Signalled(match code.cast_signed() {
+        STATUS_ACCESS_VIOLATION | STATUS_IN_PAGE_ERROR | STATUS_STACK_OVERFLOW => SEGMENTATION,
+        STATUS_ILLEGAL_INSTRUCTION | STATUS_PRIVILEGED_INSTRUCTION => ILLEGAL,
+        STATUS_INTEGER_DIVIDE_BY_ZERO | STATUS_INTEGER_OVERFLOW | STATUS_FLOAT_DIVIDE_BY_ZERO => {
+            ARITHMETIC
+        }
+        // `abort` of Rust and of Microsoft's C runtime, failed assertions of V8 and .NET.
+        STATUS_STACK_BUFFER_OVERRUN | STATUS_HEAP_CORRUPTION | STATUS_BREAKPOINT => ABORT,
+        // Ctrl+C, Ctrl+Break or a closed console, with no handler for it.
+        STATUS_CONTROL_C_EXIT => INTERRUPT,
+        _ if code == KILLED => KILL,
+        code => return ChildEnd::Exited(code),
+    })
+}
+
+/// A job that ends its processes when its last handle is closed: ours, however we end. Processes
+/// that have to outlive the command may ask to leave it, as [`spawn_keeper`] does.
+fn new_job() -> io::Result<OwnedHandle> {
+    // SAFETY: no attributes (not inherited) and no name; a handle that is not null is ours.
+    let job = unsafe {
+        let job = CreateJobObjectW(std::ptr::null(), std::ptr::null());
+        if job.is_null() {
+            return Err(io::Error::last_os_error());
+        }
+        OwnedHandle::from_raw_handle(job)
+    };
+    limit(&job, JOB_OBJECT_LIMIT_KILL_ON_JOB_CLOSE | JOB_OBJECT_LIMIT_BREAKAWAY_OK)?;
+    Ok(job)
+}
+
+fn limit(job: &OwnedHandle, flags: JOB_OBJECT_LIMIT) -> io::Result<()> {
+    let mut limits = JOBOBJECT_EXTENDED_LIMIT_INFORMATION::default();
+    limits.BasicLimitInformation.LimitFlags = flags;
+    let size = u32::try_from(size_of_val(&limits)).map_err(io::Error::other)?;
+    // SAFETY: the handle is open; `size` bytes are read from a struct of that size.
+    check(unsafe {
+        SetInformationJobObject(
+            job.as_raw_handle(),
+            JobObjectExtendedLimitInformation,
+            (&raw const limits).cast(),
+            size,
+        )
+    })
+}
+
+fn check(succeeded: BOOL) -> io::Result<()> {
+    if succeeded == 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Whether Ctrl+C may be typed at our console: our input is one, and not of session 0, where
+/// services and tasks without a desktop live.
+fn a_person_may_type() -> bool {
+    let mut session = 0;
+    // SAFETY: `session` is written.
+    let known = unsafe { ProcessIdToSessionId(std::process::id(), &raw mut session) } != 0;
+    io::stdin().is_terminal() && !(known && session == 0)
+}
+
+/// A command that exists as a process, with a pid and a start time, and does not run yet.
+pub(crate) struct HeldCommand {
+    pid: Pid,
+    start_time: Option<StartTime>,
+    released: bool,
+}
+
+impl HeldCommand {
+    /// Creates the process of `argv`. What Unix learns of the exec, Windows says here: the error is
+    /// that of a command that does not exist or cannot be executed, see [`ExecFailure`].
+    ///
+    /// std starts it, for its search, its quoting and its care with `.bat` files; it keeps the
+    /// thread handle to itself, hence `NtResumeProcess`. If we are killed between the first two
+    /// steps, a process remains that never runs.
+    pub(crate) fn spawn(
+        argv: &[OsString],
+        environment: &[(&str, OsString)],
+    ) -> io::Result<Self> {
+        let [program, rest @ ..] = argv else { return Err(io::ErrorKind::InvalidInput.into()) };
+        let job = new_job()?;
+        let leads_group = !a_person_may_type();
+        let group = if leads_group { CREATE_NEW_PROCESS_GROUP } else { 0 };
+        let child = Command::new(program)
+            .args(rest)
+            .envs(environment.iter().map(|(name, value)| (name, value)))
+            .creation_flags(CREATE_SUSPENDED | group)
+            .spawn()?;
+        let pid = child.id();
+        let process = OwnedHandle::from(child);
+        // SAFETY: both handles are open.
+        let held =
+            check(unsafe { AssignProcessToJobObject(job.as_raw_handle(), process.as_raw_handle()) });
+        let watched = held.and_then(|()| process.try_clone()).and_then(watch);
+        if let Err(error) = watched {
+            terminate(&process);
+            return Err(error);
+        }
+        started().push(Started { pid, process, job, leads_group });
+        Ok(Self { pid, start_time: super::process_facts(pid).start_time, released: false })
+    }
+
+    pub(crate) fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    pub(crate) fn start_time(&self) -> Option<StartTime> {
+        self.start_time
+    }
+
+    /// Lets the command go.
+    pub(crate) fn release(mut self) -> Result<(), ExecFailure> {
+        let commands = started();
+        let Some(command) = commands.iter().find(|command| command.pid == self.pid) else {
+            self.released = true;
+            return Ok(());
+        };
+        // SAFETY: the handle is open.
+        let status = unsafe { NtResumeProcess(command.process.as_raw_handle()) };
+        // One that was killed meanwhile is for `reap` to tell.
+        if status >= 0 || command.end().is_some() {
+            self.released = true;
+            return Ok(());
+        }
+        // SAFETY: translates a number.
+        let error = unsafe { RtlNtStatusToDosError(status) };
+        // The end of `self` takes the lock again.
+        drop(commands);
+        Err(ExecFailure(io::Error::from_raw_os_error(error.cast_signed())))
+    }
+}
+
+impl Drop for HeldCommand {
+    /// A command that was not released never runs.
+    fn drop(&mut self) {
+        if self.released {
+            return;
+        }
+        if let Some(command) = started().iter().find(|command| command.pid == self.pid) {
+            terminate(&command.process);
+        }
+    }
+}
+
+fn terminate(process: &OwnedHandle) {
+    // SAFETY: the handle is open. This fails only when the process has ended.
+    unsafe { TerminateProcess(process.as_raw_handle(), NOBODY_WAITS.cast_unsigned()) };
+}
+
+/// Tells of the end of `process`, as SIGCHLD would.
+fn watch(process: OwnedHandle) -> io::Result<()> {
+    std::thread::Builder::new().name("incumbent-child".to_owned()).spawn(move || {
+        // SAFETY: the handle is open.
+        unsafe { WaitForSingleObject(process.as_raw_handle(), INFINITE) };
+        if let Some(received) = RECEIVED.get() {
+            // Nobody listens any more: nobody needs to know.
+            let _ = received.send(Received::ChildEnded);
+        }
+    })?;
+    Ok(())
+}
+
+/// Never used on Windows.
+pub(crate) fn trampoline(_arguments: &[OsString]) -> i32 {
+    NOBODY_WAITS
+}
+
+/// Sends our own child what stands for `signal`, see above. `Unsupported` when nothing does, or
+/// when it leads no group; another error when there is no console that we share with it.
+pub(crate) fn signal_child(pid: Pid, signal: i32) -> io::Result<()> {
+    let commands = started();
+    let Some(command) = commands.iter().find(|command| command.pid == pid) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    // Ended and not reaped: as with a zombie, there is nothing to do.
+    if command.end().is_some() {
+        return Ok(());
+    }
+    match signal {
+        KILL => command.kill(),
+        // The pid is that of a group which we made and hold; 0 would be everybody on the console.
+        _ if asks_to_end(signal) && command.leads_group && pid != 0 => {
+            // SAFETY: takes numbers only.
+            check(unsafe { GenerateConsoleCtrlEvent(CTRL_BREAK_EVENT, pid) })
+        }
+        _ => Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            format!("windows has nothing to send for {}", signal_name(signal)),
+        )),
+    }
+}
+
+/// Collects every command that has ended.
+pub(crate) fn reap() -> Vec<(Pid, ChildEnd)> {
+    let ended: Vec<Started> =
+        started().extract_if(.., |command| command.end().is_some()).collect();
+    ended
+        .into_iter()
+        .filter_map(|command| {
+            let (pid, end) = (command.pid, command.end()?);
+            command.let_go(end);
+            Some((pid, end))
+        })
+        .collect()
+}
+
+/// Catches the events of the console and hands them to `received`, once per process. Where Ctrl+C
+/// was ignored when we started, it stays ignored, for the command as well.
+pub(crate) fn catch_signals(received: Sender<Received>) -> io::Result<()> {
+    RECEIVED.set(received).map_err(|_| io::Error::from(io::ErrorKind::AlreadyExists))?;
+    // SAFETY: the handler lives as long as the process and may run on any thread.
+    check(unsafe { SetConsoleCtrlHandler(Some(on_console_event), TRUE) })
+}
+
+/// Runs on a thread that the system makes for it. Nobody is told who caused the event.
+unsafe extern "system" fn on_console_event(event: u32) -> BOOL {
+    let (number, from_terminal) = match event {
+        // A command that leads a group has not seen these two.
+        CTRL_C_EVENT => (INTERRUPT, a_person_may_type()),
+        CTRL_BREAK_EVENT => (BREAK, a_person_may_type()),
+        // Each process of the console gets these.
+        CTRL_CLOSE_EVENT => (HANGUP, true),
+        CTRL_SHUTDOWN_EVENT => (TERMINATE, true),
+        // CTRL_LOGOFF_EVENT comes to services only, when any user logs off: none of our business.
+        _ => return TRUE,
+    };
+    if let Some(received) = RECEIVED.get() {
+        let _ = received.send(Received::Signal { number, from_terminal, sender: None });
+    }
+    if matches!(event, CTRL_CLOSE_EVENT | CTRL_SHUTDOWN_EVENT) {
+        // The process is ended when this returns, and in any case after some 5 s: time for `run`
+        // to see its command end and to record it. If it is too short, the job ends the command.
+        loop {
+            std::thread::park();
+        }
+    }
+    TRUE
+}
+
+/// Whether the end of a signal's action is to end the process: what a stop is made of.
+pub(crate) fn asks_to_end(signal: i32) -> bool {
+    matches!(signal, TERMINATE | INTERRUPT | HANGUP | BREAK)
+}
+
+/// Whether a process that died of `signal` did so by a fault of its own, see [`child_end`].
+pub(crate) fn is_fault(signal: i32) -> bool {
+    matches!(signal, SEGMENTATION | ILLEGAL | ARITHMETIC | ABORT)
+}
+
+/// `SIGTERM` for 15.
+pub(crate) fn signal_name(signal: i32) -> String {
+    match signal {
+        HANGUP => "SIGHUP",
+        INTERRUPT => "SIGINT",
+        ILLEGAL => "SIGILL",
+        ARITHMETIC => "SIGFPE",
+        KILL => "SIGKILL",
+        SEGMENTATION => "SIGSEGV",
+        TERMINATE => "SIGTERM",
+        BREAK => "SIGBREAK",
+        ABORT => "SIGABRT",
+        _ => return format!("signal {signal}"),
+    }
+    .to_owned()
+}
+
+/// Starts a keeper: our own binary with `arguments`, nothing of ours but a pipe for its report. Not
+/// for a process with other threads that start children.
+pub(crate) fn spawn_keeper(arguments: &[OsString]) -> io::Result<Child> {
+    inherit_nothing();
+    let program = own_executable()?;
+    let start = |flags: PROCESS_CREATION_FLAGS| {
+        Command::new(&program)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            // A current directory cannot be removed; that drive our own file is on anyway.
+            .current_dir(program.ancestors().last().unwrap_or(Path::new("\\")))
+            .creation_flags(DETACHED_PROCESS | CREATE_NEW_PROCESS_GROUP | flags)
+            .spawn()
+    };
+    // The keeper is not part of a command, even if one asked for it. A job that is not ours may
+    // forbid to leave it; then it ends the recorded process together with the keeper.
+    start(CREATE_BREAKAWAY_FROM_JOB).or_else(|error| {
+        let is_denied = error.raw_os_error() == Some(ERROR_ACCESS_DENIED.cast_signed());
+        if is_denied { start(0) } else { Err(error) }
+    })
+}
+
+/// What was inherited is inheritable again, and a keeper lives for days: `$(incumbent claim)` would
+/// wait for it, because it would hold the pipe open. std passes its own three on explicitly.
+fn inherit_nothing() {
+    /// Handles are multiples of four and keep their numbers when inherited; few processes have more
+    /// than 10,000.
+    const HANDLE_MAX: usize = 65_536;
+
+    for handle in (4..=HANDLE_MAX).step_by(4) {
+        let handle = std::ptr::without_provenance_mut(handle);
+        // SAFETY: changes nothing about a handle but whether later children inherit it; a number
+        // that is none is refused.
+        unsafe { SetHandleInformation(handle, HANDLE_FLAG_INHERIT, 0) };
+    }
+}
+
+/// Makes this process nobody's: no console, and so no event of one. It still ends when its user
+/// logs off, as does the process that it keeps a record for.
+pub(crate) fn detach() -> io::Result<()> {
+    // SAFETY: takes nothing. It fails when there is no console, which is what is wanted.
+    unsafe { FreeConsole() };
+    Ok(())
+}
+
+/// Lets go of the pipe on standard output, so that whoever reads it sees its end.
+pub(crate) fn close_standard_output() -> io::Result<()> {
+    let null = OpenOptions::new().write(true).open("NUL")?;
+    // Nobody writes while the handles change places.
+    let stdout = io::stdout().lock();
+    let pipe = stdout.as_raw_handle();
+    // SAFETY: the new handle is open and from now on belongs to standard output.
+    check(unsafe { SetStdHandle(STD_OUTPUT_HANDLE, null.into_raw_handle()) })?;
+    if !pipe.is_null() && pipe != INVALID_HANDLE_VALUE {
+        // SAFETY: standard output owned it, and is something else now.
+        drop(unsafe { OwnedHandle::from_raw_handle(pipe) });
+    }
+    Ok(())
+}
+
+/// Windows does not tell a writer that nobody reads, before it writes; a write of nothing is no
+/// way to ask, since a reader takes it for the end. The next line finds out.
+pub(crate) fn standard_output_is_closed() -> bool {
+    false
+}
+
+impl ExecFailure {
+    /// As a shell: 127 for a command that is not there, 126 for one that cannot be executed.
+    pub(crate) fn exit_code(&self) -> i32 {
+        if self.0.kind() == io::ErrorKind::NotFound { 127 } else { 126 }
+    }
+}
+
+/// There are no user ids. The proof is the handle that the caller has opened: by default a process
+/// lets only its own user and administrators wait for it.
+pub(crate) fn may_record(_uid: Option<u32>) -> bool {
+    true
+}
+
+/// The parent of this process, which is whom a script's `claim` records.
+pub(crate) fn own_parent() -> Option<Pid> {
+    super::process_facts(std::process::id()).parent
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::sys::ProcessHandle;
+
+    /// Says what the helper below is to do, and where it reports to.
+    const ROLE: &str = "INCUMBENT_TEST_ROLE";
+    const PORT: &str = "INCUMBENT_TEST_PORT";
+
+    const LIMIT: Duration = Duration::from_secs(30);
+
+    /// `reap` collects for the whole process: those who use it take turns.
+    static TURN: Mutex<()> = Mutex::new(());
+
+    fn turn() -> MutexGuard<'static, ()> {
+        TURN.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// No test by itself: the processes that the tests below look at.
+    #[test]
+    fn helper() {
+        match std::env::var(ROLE).as_deref() {
+            Ok("wait") => {
+                tell(std::process::id());
+                std::thread::sleep(LIMIT * 2);
+            }
+            // A launcher, and the real thing.
+            Ok("launch") => {
+                let _waits = test_command("wait").spawn();
+                std::thread::sleep(LIMIT * 2);
+            }
+            Ok("launch_and_end") => {
+                let _outlives = test_command("wait").spawn();
+            }
+            Ok("run") => {
+                let held = hold("wait", &std::env::var(PORT).unwrap());
+                held.release().unwrap();
+                std::thread::sleep(LIMIT * 2);
+            }
+            Ok("end_by_signal") => {
+                let (sender, received) = mpsc::channel();
+                catch_signals(sender).unwrap();
+                tell(std::process::id());
+                if let Ok(Received::Signal { number, .. }) = received.recv_timeout(LIMIT) {
+                    std::process::exit(100 + number);
+                }
+            }
+            Ok("keeper") if std::env::args().any(|argument| argument == "keep") => {
+                detach().unwrap();
+                std::io::stdout().write_all(b"ready").unwrap();
+                close_standard_output().unwrap();
+                std::io::stdout().write_all(b"unseen").unwrap();
+                std::thread::sleep(LIMIT * 2);
+            }
+            Ok("keeper") => {
+                let arguments = ["--exact", &helper_name(), "keep"].map(OsString::from);
+                let mut keeper = spawn_keeper(&arguments).unwrap();
+                let mut report = String::new();
+                keeper.stdout.take().unwrap().read_to_string(&mut report).unwrap();
+                assert!(report.contains("ready") && !report.contains("unseen"), "{report}");
+                tell(keeper.id());
+            }
+            Ok(role) => panic!("unknown role {role}"),
+            Err(_) => {}
+        }
+    }
+
+    fn helper_name() -> String {
+        let name = concat!(module_path!(), "::helper");
+        name.split_once("::").unwrap().1.to_owned()
+    }
+
+    fn argv() -> Vec<OsString> {
+        let arguments = ["--exact".to_owned(), helper_name(), "--quiet".to_owned()];
+        std::iter::once(std::env::current_exe().unwrap().into())
+            .chain(arguments.map(OsString::from))
+            .collect()
+    }
+
+    fn test_command(role: &str) -> Command {
+        let argv = argv();
+        let mut command = Command::new(&argv[0]);
+        command.args(&argv[1..]).env(ROLE, role);
+        command
+    }
+
+    fn hold(role: &str, port: &str) -> HeldCommand {
+        let environment = [(ROLE, OsString::from(role)), (PORT, OsString::from(port))];
+        HeldCommand::spawn(&argv(), &environment).unwrap()
+    }
+
+    /// A helper reports `pid`.
+    fn tell(pid: Pid) {
+        let port = std::env::var(PORT).unwrap().parse::<u16>().unwrap();
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        stream.write_all(&pid.to_le_bytes()).unwrap();
+    }
+
+    struct Listener(TcpListener);
+
+    impl Listener {
+        fn new() -> Self {
+            Self(TcpListener::bind(("127.0.0.1", 0)).unwrap())
+        }
+
+        fn port(&self) -> String {
+            self.0.local_addr().unwrap().port().to_string()
+        }
+
+        /// The pid that a helper tells.
+        fn hear(&self) -> Pid {
+            let mut pid = [0; 4];
+            self.0.accept().unwrap().0.read_exact(&mut pid).unwrap();
+            Pid::from_le_bytes(pid)
+        }
+    }
+
+    fn reap_one(pid: Pid) -> ChildEnd {
+        assert!(ProcessHandle::open(pid).unwrap().wait_ended(LIMIT));
+        let ended = reap();
+        assert_eq!(ended.len(), 1, "{ended:?}");
+        assert_eq!(ended[0].0, pid);
+        assert_eq!(reap(), []);
+        ended[0].1
+    }
+
+    #[test]
+    fn a_held_command_runs_when_released() {
+        let _turn = turn();
+        let (sender, received) = mpsc::channel();
+        catch_signals(sender).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("ran");
+        let script = format!("echo %WORD%> {}& exit 7", file.display());
+        let argv = ["cmd", "/d", "/c", &script].map(OsString::from);
+        let held = HeldCommand::spawn(&argv, &[("WORD", "it ran".into())]).unwrap();
+        let pid = held.pid();
+        let handle = ProcessHandle::open(pid).unwrap();
+        assert_eq!(held.start_time(), handle.start_time());
+        assert!(held.start_time().is_some());
+        // A time in which an unheld one would have ended.
+        assert!(!handle.wait_ended(Duration::from_millis(500)));
+        assert!(!file.exists());
+        assert_eq!(reap(), []);
+
+        held.release().unwrap();
+        assert!(handle.wait_ended(LIMIT));
+        assert!(matches!(received.recv_timeout(LIMIT), Ok(Received::ChildEnded)));
+        assert_eq!(reap_one(pid), ChildEnd::Exited(7));
+        assert_eq!(std::fs::read_to_string(&file).unwrap().trim(), "it ran");
+        assert!(signal_child(pid, KILL).is_err());
+    }
+
+    #[test]
+    fn a_command_that_is_not_released_never_runs() {
+        let _turn = turn();
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("ran");
+        let script = format!("echo 1> {}", file.display());
+        let argv = ["cmd", "/d", "/c", &script].map(OsString::from);
+        let held = HeldCommand::spawn(&argv, &[]).unwrap();
+        let pid = held.pid();
+        drop(held);
+        assert_eq!(reap_one(pid), ChildEnd::Exited(NOBODY_WAITS));
+        assert!(!file.exists());
+
+        let held = HeldCommand::spawn(&argv, &[]).unwrap();
+        let pid = held.pid();
+        signal_child(pid, KILL).unwrap();
+        assert!(ProcessHandle::open(pid).unwrap().wait_ended(LIMIT));
+        signal_child(pid, KILL).unwrap();
+        held.release().unwrap();
+        assert_eq!(reap_one(pid), ChildEnd::Signalled(KILL));
+        assert!(!file.exists());
+    }
+
+    #[test]
+    fn commands_that_cannot_be_executed() {
+        let _turn = turn();
+        let directory = tempfile::tempdir().unwrap();
+        let code = |path: PathBuf| {
+            let error = HeldCommand::spawn(&[path.into()], &[]).err().unwrap();
+            ExecFailure(error).exit_code()
+        };
+        assert_eq!(code("no-such-program".into()), 127);
+        assert_eq!(code(directory.path().join("none.exe")), 127);
+        let text = directory.path().join("text.exe");
+        std::fs::write(&text, "no program").unwrap();
+        assert_eq!(code(text), 126);
+        assert_eq!(code(directory.path().to_owned()), 126);
+        assert!(HeldCommand::spawn(&[], &[]).is_err());
+        assert_eq!(reap(), []);
+    }
+
+    /// What the job is for: the one that is killed can do nothing about its command.
+    #[test]
+    fn the_command_does_not_outlive_a_killed_run() {
+        let listener = Listener::new();
+        let mut run = test_command("run").env(PORT, listener.port()).spawn().unwrap();
+        let command = ProcessHandle::open(listener.hear()).unwrap();
+        assert!(!command.has_ended());
+        run.kill().unwrap();
+        run.wait().unwrap();
+        assert!(command.wait_ended(LIMIT));
+    }
+
+    /// `kill` of a launcher used to leave the real gateway alive, which then met its successor.
+    #[test]
+    fn a_kill_ends_what_the_command_started() {
+        let _turn = turn();
+        let listener = Listener::new();
+        let held = hold("launch", &listener.port());
+        let pid = held.pid();
+        held.release().unwrap();
+        let started = ProcessHandle::open(listener.hear()).unwrap();
+        signal_child(pid, KILL).unwrap();
+        assert_eq!(reap_one(pid), ChildEnd::Signalled(KILL));
+        assert!(started.wait_ended(LIMIT));
+
+        // Killed by another process, which knows only the pid.
+        let held = hold("launch", &listener.port());
+        let pid = held.pid();
+        held.release().unwrap();
+        let started = ProcessHandle::open(listener.hear()).unwrap();
+        ProcessHandle::open(pid).unwrap().kill().unwrap();
+        assert_eq!(reap_one(pid), ChildEnd::Signalled(KILL));
+        assert!(started.wait_ended(LIMIT));
+    }
+
+    #[test]
+    fn a_command_that_ends_by_itself_takes_nobody_along() {
+        let _turn = turn();
+        let listener = Listener::new();
+        let held = hold("launch_and_end", &listener.port());
+        let pid = held.pid();
+        held.release().unwrap();
+        let started = ProcessHandle::open(listener.hear()).unwrap();
+        assert_eq!(reap_one(pid), ChildEnd::Exited(0));
+        assert!(!started.wait_ended(Duration::from_millis(200)));
+        started.kill().unwrap();
+    }
+
+    /// Ours stays alive, though it is on the same console: only the group of the command is asked.
+    #[test]
+    fn a_request_to_end_reaches_the_command_only() {
+        let _turn = turn();
+        let listener = Listener::new();
+        let held = hold("end_by_signal", &listener.port());
+        let pid = held.pid();
+        held.release().unwrap();
+        listener.hear();
+        let error = signal_child(pid, 10).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::Unsupported);
+        match signal_child(pid, TERMINATE) {
+            Ok(()) => assert_eq!(reap_one(pid), ChildEnd::Exited(100 + BREAK)),
+            Err(error) => {
+                eprintln!("SKIPPED: no console here, or a person at it: {error}");
+                signal_child(pid, KILL).unwrap();
+                reap_one(pid);
+            }
+        }
+    }
+
+    /// `$(incumbent claim)` has to end, though the keeper that it started does not.
+    #[test]
+    fn a_keeper_is_detached() {
+        let listener = Listener::new();
+        let mut asker = test_command("keeper")
+            .env(PORT, listener.port())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let keeper = ProcessHandle::open(listener.hear()).unwrap();
+        let mut rest = Vec::new();
+        asker.stdout.take().unwrap().read_to_end(&mut rest).unwrap();
+        asker.stderr.take().unwrap().read_to_end(&mut rest).unwrap();
+        assert!(asker.wait().unwrap().success());
+        assert!(!keeper.has_ended());
+        keeper.kill().unwrap();
+        assert!(keeper.wait_ended(LIMIT));
+    }
+
+    #[test]
+    fn ends_and_names() {
+        let check = |code: NTSTATUS, expected: ChildEnd, fault: bool| {
+            let end = child_end(code.cast_unsigned());
+            assert_eq!(end, expected, "{code:#x}");
+            let is_a_fault = matches!(end, ChildEnd::Signalled(signal) if is_fault(signal));
+            assert_eq!(is_a_fault, fault, "{code:#x}");
+        };
+        check(0, ChildEnd::Exited(0), false);
+        check(1, ChildEnd::Exited(1), false);
+        check(-1, ChildEnd::Exited(-1), false);
+        check(137, ChildEnd::Signalled(KILL), false);
+        check(STATUS_CONTROL_C_EXIT, ChildEnd::Signalled(INTERRUPT), false);
+        check(STATUS_ACCESS_VIOLATION, ChildEnd::Signalled(SEGMENTATION), true);
+        check(STATUS_STACK_BUFFER_OVERRUN, ChildEnd::Signalled(ABORT), true);
+        assert_eq!(signal_name(TERMINATE), "SIGTERM");
+        assert_eq!(signal_name(99), "signal 99");
+        assert!(asks_to_end(TERMINATE) && !asks_to_end(KILL));
+        assert!(own_parent().is_some());
+    }
+}

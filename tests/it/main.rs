@@ -1,0 +1,28 @@
+//! Integration tests: real processes, real signals, a store of their own for each test.
+//!
+//! One binary, so that they link once and run in parallel. A test that needs root, a user namespace
+//! or a tool that is not there prints a line that starts with `SKIPPED`.
+
+mod support;
+
+#[cfg(target_os = "linux")]
+mod contention;
+
+/// A module that is not declared above is a test that never runs.
+#[test]
+fn every_file_is_declared() {
+    let here = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it");
+    let main = std::fs::read_to_string(here.join("main.rs")).unwrap();
+    let mut forgotten = Vec::new();
+    for entry in std::fs::read_dir(&here).unwrap() {
+        let path = entry.unwrap().path();
+        let is_module = path.join("mod.rs").exists()
+            || path.extension().is_some_and(|extension| extension == "rs");
+        let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        let is_declared = main.lines().any(|line| line.trim() == format!("mod {name};"));
+        if is_module && name != "main" && !is_declared {
+            forgotten.push(name);
+        }
+    }
+    assert!(forgotten.is_empty(), "not declared in tests/it/main.rs: {forgotten:?}");
+}

@@ -1,0 +1,224 @@
+//! What every integration test stands on: a directory and an environment of its own, processes that
+//! do not outlive their test, and waits that have a bound and say what they waited for.
+
+#![allow(dead_code, reason = "not every module needs every helper")]
+
+#[cfg(target_os = "linux")]
+mod namespace;
+mod process;
+#[cfg(target_os = "linux")]
+mod roles;
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+#[cfg(target_os = "linux")]
+pub use namespace::*;
+pub use process::*;
+#[cfg(target_os = "linux")]
+pub use roles::*;
+
+/// How long to wait for what ought to happen at once. Generous, because the machine may be busy
+/// with other things; a test that is about speed has a bound of its own.
+pub const LIMIT: Duration = Duration::from_secs(30);
+
+/// Set in the environment of everything that a sandbox starts: how its `Drop` finds what is left.
+const TAG: &str = "IT_SANDBOX";
+
+/// A directory, a store in it, and an environment in which nothing of the caller's shows.
+pub struct Sandbox {
+    directory: tempfile::TempDir,
+}
+
+impl Sandbox {
+    pub fn new() -> Self {
+        let directory = tempfile::Builder::new().prefix("incumbent-it-").tempdir().unwrap();
+        std::fs::create_dir(directory.path().join("home")).unwrap();
+        Self { directory }
+    }
+
+    pub fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.path().join(name)
+    }
+
+    /// The store that `INCUMBENT_DB` names in here; it need not exist yet.
+    pub fn db(&self) -> PathBuf {
+        self.file("store/state.db")
+    }
+
+    pub fn anchors(&self) -> PathBuf {
+        self.file("store/state.db.anchors")
+    }
+
+    /// A program in this sandbox' environment.
+    pub fn program(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(program);
+        for (name, _) in std::env::vars_os() {
+            let text = name.to_string_lossy();
+            if text.starts_with("INCUMBENT_") || text.starts_with("XDG_") || text.starts_with("IT_")
+            {
+                command.env_remove(&name);
+            }
+        }
+        command
+            .env(TAG, self.path())
+            .env("HOME", self.file("home"))
+            .env("INCUMBENT_DB", self.db())
+            .current_dir(self.path());
+        command
+    }
+
+    /// The program under test, with arguments.
+    pub fn incumbent<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Command {
+        let mut command = self.program(BINARY);
+        command.args(arguments);
+        command
+    }
+
+    /// A shell script in which `incumbent` is the program under test.
+    pub fn shell(&self, script: &str) -> Command {
+        let mut command = self.program("/bin/sh");
+        command.arg("-c").arg(format!("incumbent() {{ \"$INCUMBENT\" \"$@\"; }}\n{script}"));
+        command.env("INCUMBENT", BINARY);
+        command
+    }
+
+    /// Runs the program to its end.
+    pub fn cli<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Answer {
+        Process::start(self.incumbent(arguments)).finish(LIMIT)
+    }
+
+    /// Runs the program with `--json` to its end.
+    pub fn json<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> (i32, Value) {
+        let mut command = self.incumbent(["--json"]);
+        command.args(arguments);
+        let answer = Process::start(command).finish(LIMIT);
+        (answer.code(), answer.json())
+    }
+
+    /// `status --json` of the default office.
+    pub fn status(&self) -> (i32, Value) {
+        self.json(["status"])
+    }
+
+    /// Asserts what `status` says; returns the document.
+    pub fn assert_status(&self, code: i32, verdict: &str, reason: &str) -> Value {
+        let (got, document) = self.status();
+        assert_eq!(
+            (got, document["verdict"].as_str(), document["reason"].as_str()),
+            (code, Some(verdict), Some(reason)),
+            "status: {document:#}"
+        );
+        document
+    }
+
+    /// `history --json` of the default office, newest first.
+    pub fn history(&self) -> Vec<Value> {
+        let (code, document) = self.json(["history"]);
+        assert_eq!(code, 0, "{document:#}");
+        document.as_array().unwrap().clone()
+    }
+
+    /// Starts `incumbent run` with a command that lives until its standard input is closed, and
+    /// returns once that command runs: the office is held.
+    #[track_caller]
+    pub fn hold(&self, options: &[&str]) -> Run {
+        Run::start(self.incumbent([&["run", "--no-backoff"], options, HOLDING].concat()))
+    }
+
+    /// `hold`, with a command of the caller's, which has to print its pid first.
+    #[track_caller]
+    pub fn hold_with(&self, command: &[&str]) -> Run {
+        Run::start(self.incumbent([&["run", "--no-backoff", "--"], command].concat()))
+    }
+
+    /// Changes the store behind everybody's back (R:ROW). Returns how many rows that touched.
+    pub fn forge(&self, statement: &str) -> usize {
+        let connection = rusqlite::Connection::open(self.db()).unwrap();
+        connection.busy_timeout(LIMIT).unwrap();
+        connection.execute(statement, []).unwrap_or_else(|error| panic!("{statement}: {error}"))
+    }
+
+    /// Asks the store for one number.
+    pub fn number(&self, query: &str) -> i64 {
+        let connection = rusqlite::Connection::open(self.db()).unwrap();
+        connection.busy_timeout(LIMIT).unwrap();
+        connection
+            .query_row(query, [], |row| row.get(0))
+            .unwrap_or_else(|error| panic!("{query}: {error}"))
+    }
+
+    /// The names of the files in the anchors directory.
+    pub fn anchor_names(&self) -> Vec<String> {
+        let mut names: Vec<_> = std::fs::read_dir(self.anchors())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+}
+
+impl Drop for Sandbox {
+    /// Ends whatever the test left running, so that a failed one does not disturb the others.
+    fn drop(&mut self) {
+        end_tagged(TAG, self.path());
+    }
+}
+
+/// What `hold` runs: says its pid, and lives until its standard input is closed.
+pub const HOLDING: &[&str] = &["--", "/bin/sh", "-c", "echo $$; exec cat"];
+
+/// The program under test.
+pub const BINARY: &str = env!("CARGO_BIN_EXE_incumbent");
+
+/// Waits until `look` finds something. Looking again and again is no synchronisation by sleep: it
+/// ends when the condition is there, and fails by name when it never comes.
+#[track_caller]
+pub fn eventually<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(started.elapsed() < limit, "{what}: not within {limit:?}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Tells, loudly, that a test did not test anything here.
+pub fn skipped(why: &str) {
+    let name = std::thread::current().name().unwrap_or("?").to_owned();
+    eprintln!("SKIPPED: {name}: {why}");
+}
+
+/// The number of rounds: `short` as a rule, `long` where INCUMBENT_TEST_ROUNDS=long asks for it.
+pub fn rounds(short: usize, long: usize) -> usize {
+    let rounds = match std::env::var("INCUMBENT_TEST_ROUNDS") {
+        Ok(word) if word == "long" => long,
+        Ok(number) if number.parse::<usize>().is_ok() => number.parse().unwrap(),
+        _ => short,
+    };
+    eprintln!("rounds: {rounds}");
+    rounds
+}
+
+/// Whether we may become other users.
+#[cfg(unix)]
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Whether `program` is on the path.
+pub fn has(program: &str) -> bool {
+    std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|at| at.join(program).exists()))
+}

@@ -1,0 +1,42 @@
+//! Other pid namespaces, other users.
+
+use std::sync::OnceLock;
+
+use super::{Sandbox, has};
+
+/// The words that start a program as PID 1 of a pid namespace of its own, with a `/proc` to match;
+/// `None` where the kernel refuses that.
+pub fn pid_namespace() -> Option<&'static [&'static str]> {
+    const AS_USER: &[&str] = &["unshare", "-Urpf", "--mount-proc", "--kill-child"];
+    const AS_ROOT: &[&str] = &["unshare", "-pf", "--mount-proc", "--kill-child"];
+    static FOUND: OnceLock<Option<&[&str]>> = OnceLock::new();
+    *FOUND.get_or_init(|| [AS_USER, AS_ROOT].into_iter().find(|words| works(words)))
+}
+
+/// The words that start a program as nobody; `None` unless we are root.
+pub fn another_user() -> Option<&'static [&'static str]> {
+    const WORDS: &[&str] = &["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"];
+    static FOUND: OnceLock<bool> = OnceLock::new();
+    FOUND.get_or_init(|| works(WORDS)).then_some(WORDS)
+}
+
+/// Whether a program can be started that way.
+pub fn works(words: &[&str]) -> bool {
+    has(words[0])
+        && std::process::Command::new(words[0])
+            .args(&words[1..])
+            .arg("true")
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .status()
+            .is_ok_and(|status| status.success())
+}
+
+impl Sandbox {
+    /// The program under test, started by `words` (see [`pid_namespace`]).
+    pub fn incumbent_under(&self, words: &[&str], arguments: &[&str]) -> std::process::Command {
+        let mut command = self.program(words[0]);
+        command.args(&words[1..]).arg(super::BINARY).args(arguments);
+        command
+    }
+}
