@@ -135,17 +135,18 @@ fn write(
 }
 
 /// What finding the running instance cannot do without: a read, a probe of its anchor, a look at
-/// its process and command line.
+/// its process.
 fn find_running(store: &Store, path: &Path) {
     let profile = store.profile("default").expect("a profile");
     let Ok(Claim::Granted(tenure)) = profile.claim() else { panic!("refused") };
+    let kind = incumbent::Kind::default();
     let bare = Connection::open_with_flags(path, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY)
         .expect("a reader");
     let anchors = path.with_file_name("state.db.anchors");
     compare(
         "find the running instance",
         100,
-        || assert!(profile.status().expect("a status").running),
+        || assert!(profile.running_pid(&kind).expect("an answer").is_some()),
         || {
             let (pid, anchor): (u32, String) = bare
                 .prepare_cached(
@@ -156,7 +157,6 @@ fn find_running(store: &Store, path: &Path) {
                 .expect("a row");
             probe(&anchors.join(anchor));
             std::fs::read(format!("/proc/{pid}/stat")).expect("a stat");
-            std::fs::read(format!("/proc/{pid}/cmdline")).expect("a command line");
         },
     );
     drop(tenure);

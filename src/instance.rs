@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use rusqlite::types::FromSql;
 use rusqlite::{Connection, OptionalExtension, Row, named_params};
 
 use crate::command_line;
@@ -70,52 +71,85 @@ pub(crate) struct Record {
     pub(crate) detail: Option<String>,
 }
 
-const COLUMNS: &str = "id, nonce_hash, profile, kind, origin, pid, start_time, start_time_unit,
-    boot_id, pid_ns, host, uid, argv, version, party, supervisor, stop_budget_ms, anchor,
-    child_pid, child_start_time, keeper_pid, started_at_ms, ended_at_ms, end_reason, ended_by,
-    exit_code, signal, detail";
+const COLUMNS: &str = "id, nonce_hash, profile, kind, origin, pid, start_time_unit, start_time,
+    child_pid, child_start_time, boot_id, pid_ns, host, uid, argv, version, party, supervisor,
+    stop_budget_ms, anchor, keeper_pid, started_at_ms, ended_at_ms, end_reason, ended_by, exit_code,
+    signal, detail";
+
+/// Reads the columns of a row one after the other. By position, because rusqlite looks a name up
+/// among all names each time; a value of another type reads as absent.
+struct Columns<'a> {
+    row: &'a Row<'a>,
+    next: usize,
+}
+
+impl Columns<'_> {
+    fn value<T: FromSql>(&mut self) -> Option<T> {
+        let index = self.next;
+        self.next += 1;
+        self.row.get::<_, Option<T>>(index).unwrap_or(None)
+    }
+
+    fn number(&mut self) -> Option<i64> {
+        self.value()
+    }
+
+    fn text(&mut self) -> Option<String> {
+        self.value()
+    }
+
+    fn pid(&mut self) -> Option<sys::Pid> {
+        self.number().and_then(valid_pid)
+    }
+
+    fn start_time(&mut self, unit: Option<StartTimeUnit>) -> Option<StartTime> {
+        let value = self.number().filter(|value| *value > 0)?;
+        Some(StartTime { value, unit: unit? })
+    }
+}
 
 impl Record {
+    /// Expects [`COLUMNS`], in their order.
     fn from_row(row: &Row<'_>) -> rusqlite::Result<Self> {
-        let number = |name: &str| row.get::<_, Option<i64>>(name).unwrap_or(None);
-        let text = |name: &str| row.get::<_, Option<String>>(name).unwrap_or(None);
-        let pid = |name: &str| number(name).and_then(valid_pid);
-        let unit = text("start_time_unit").and_then(|unit| StartTimeUnit::parse(&unit));
-        let start_time = |name: &str| {
-            let value = number(name).filter(|value| *value > 0)?;
-            Some(StartTime { value, unit: unit? })
-        };
-        let origin = text("origin");
+        let id = InstanceId(row.get(0)?);
+        let mut columns = Columns { row, next: 1 };
+        let nonce_hash = columns.text().unwrap_or_default();
+        let profile = columns.text().and_then(|name| ProfileName::new(name).ok());
+        let kind = columns.text().and_then(|name| Kind::new(name).ok());
+        let is_pid = columns.text().as_deref() == Some(Origin::Pid.as_str());
+        let pid = columns.pid();
+        let unit = columns.text().and_then(|unit| StartTimeUnit::parse(&unit));
         Ok(Self {
-            id: InstanceId(row.get("id")?),
-            nonce_hash: text("nonce_hash").unwrap_or_default(),
-            profile: text("profile").and_then(|name| ProfileName::new(name).ok()),
-            kind: text("kind").and_then(|name| Kind::new(name).ok()),
-            is_pid: origin.as_deref() == Some(Origin::Pid.as_str()),
-            pid: pid("pid"),
-            start_time: start_time("start_time"),
-            boot_id: text("boot_id"),
-            pid_ns: text("pid_ns"),
-            host: text("host"),
-            uid: number("uid").and_then(|uid| u32::try_from(uid).ok()),
-            argv: text("argv")
+            id,
+            nonce_hash,
+            profile,
+            kind,
+            is_pid,
+            pid,
+            start_time: columns.start_time(unit),
+            child_pid: columns.pid(),
+            child_start_time: columns.start_time(unit),
+            boot_id: columns.text(),
+            pid_ns: columns.text(),
+            host: columns.text(),
+            uid: columns.number().and_then(|uid| u32::try_from(uid).ok()),
+            argv: columns
+                .text()
                 .and_then(|argv| serde_json::from_str(&argv).ok())
                 .unwrap_or_default(),
-            version: text("version"),
-            party: text("party"),
-            supervisor: text("supervisor"),
-            stop_budget_ms: number("stop_budget_ms").and_then(|ms| u64::try_from(ms).ok()),
-            anchor: text("anchor"),
-            child_pid: pid("child_pid"),
-            child_start_time: start_time("child_start_time"),
-            keeper_pid: pid("keeper_pid"),
-            started_at_ms: number("started_at_ms").unwrap_or(-1),
-            ended_at_ms: number("ended_at_ms"),
-            end_reason: text("end_reason"),
-            ended_by: text("ended_by"),
-            exit_code: number("exit_code"),
-            signal: number("signal"),
-            detail: text("detail"),
+            version: columns.text(),
+            party: columns.text(),
+            supervisor: columns.text(),
+            stop_budget_ms: columns.number().and_then(|ms| u64::try_from(ms).ok()),
+            anchor: columns.text(),
+            keeper_pid: columns.pid(),
+            started_at_ms: columns.number().unwrap_or(-1),
+            ended_at_ms: columns.number(),
+            end_reason: columns.text(),
+            ended_by: columns.text(),
+            exit_code: columns.number(),
+            signal: columns.number(),
+            detail: columns.text(),
         })
     }
 
@@ -193,6 +227,32 @@ pub(crate) fn by_id(connection: &Connection, id: InstanceId) -> Result<Option<Re
     let sql = format!("SELECT {COLUMNS} FROM instances WHERE id = ?1");
     let row =
         connection.prepare_cached(&sql)?.query_row([id.0], Record::from_row).optional()?;
+    Ok(row)
+}
+
+/// What an owner has to know of its own row.
+#[derive(Debug)]
+pub(crate) struct Standing {
+    pub(crate) nonce_hash: String,
+    /// Why and by whom it was ended, if it was.
+    pub(crate) ended: Option<(String, Option<String>)>,
+}
+
+pub(crate) fn standing(connection: &Connection, id: InstanceId) -> Result<Option<Standing>> {
+    let row = connection
+        .prepare_cached(
+            "SELECT nonce_hash, ended_at_ms IS NOT NULL, end_reason, ended_by
+             FROM instances WHERE id = ?1",
+        )?
+        .query_row([id.0], |row| {
+            let ended: bool = row.get(1)?;
+            let reason: Option<String> = row.get(2)?;
+            Ok(Standing {
+                nonce_hash: row.get(0)?,
+                ended: ended.then_some((reason.unwrap_or_default(), row.get(3)?)),
+            })
+        })
+        .optional()?;
     Ok(row)
 }
 

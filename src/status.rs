@@ -12,8 +12,8 @@ use crate::error::Result;
 use crate::instance::{self, Record};
 use crate::liveness::{Evidence, Flags, Judgement, Presence, Verdict, judge};
 use crate::names::{InstanceId, Office};
-use crate::observe::{LiveCommandLine, compare_command_line};
-use crate::office::{because, conflicts};
+use crate::observe::{LiveCommandLine, compare_command_line, needs_command_line};
+use crate::office::{because, conflicts, judge_record};
 use crate::store::Inner;
 use crate::sys;
 
@@ -237,6 +237,30 @@ pub(crate) fn report(inner: &Inner, office: &Office) -> Result<Report> {
     })
 }
 
+/// The recorded pid of a holder that is known to live.
+pub(crate) fn running_pid(inner: &Inner, office: &Office) -> Result<Option<sys::Pid>> {
+    let mut dead: Option<InstanceId> = None;
+    for _ in 0..ATTEMPTS {
+        let Some(record) = inner.read(|connection| instance::live(connection, office))? else {
+            return Ok(None);
+        };
+        // Dead, and still the one on record: nobody has come in its place meanwhile.
+        if dead == Some(record.id) {
+            return Ok(None);
+        }
+        let mut judged = judge_record(inner, &record, &LiveCommandLine::not_read());
+        if needs_command_line(&judged.evidence) {
+            judged = judge_record(inner, &record, &LiveCommandLine::read(&record));
+        }
+        match judged.verdict {
+            Verdict::Alive(_) => return Ok(record.pid),
+            Verdict::Unknown(_) => return Ok(None),
+            Verdict::Dead(_) => dead = Some(record.id),
+        }
+    }
+    Ok(None)
+}
+
 fn last_end(record: &Record) -> Option<LastEnd> {
     Some(LastEnd {
         reason: record.end_reason.clone()?,
@@ -248,8 +272,7 @@ fn last_end(record: &Record) -> Option<LastEnd> {
 /// Judges a record with everything that can be seen, the command line included: people want to
 /// know when it changed, even where it decides nothing.
 fn look(inner: &Inner, record: &Record) -> Judgement {
-    let judged =
-        crate::office::judge_record(inner, record, &LiveCommandLine::not_read());
+    let judged = judge_record(inner, record, &LiveCommandLine::not_read());
     let seen = judged.evidence;
     if !seen.is_here() || seen.process == Presence::Gone {
         return judged;

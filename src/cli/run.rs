@@ -251,9 +251,10 @@ fn report_release(released: Result<Released>) {
 struct Running<'a> {
     global: &'a Global,
     options: ClaimOptions,
-    store: Store,
+    // Before the store: its writer checkpoints when it is closed last.
     watcher: Connection,
     data_version: Option<i64>,
+    store: Store,
     tenure: Tenure,
     child: Child,
     verify_at: Deadline,

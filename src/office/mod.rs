@@ -211,6 +211,15 @@ impl Profile {
         status::report(&self.store.inner, &self.office(kind))
     }
 
+    /// The process that is known to hold the office of `kind` now, if there is one: the shortest
+    /// way to "is it up?", by the same verdict as [`Profile::status_of`] and without its story.
+    ///
+    /// # Errors
+    /// As [`Profile::status_of`].
+    pub fn running_pid(&self, kind: &Kind) -> Result<Option<u32>> {
+        status::running_pid(&self.store.inner, &self.office(kind))
+    }
+
     /// The incarnations of an office, newest first. Reads only.
     ///
     /// # Errors

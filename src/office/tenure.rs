@@ -27,6 +27,7 @@ pub struct Tenure {
     office: Office,
     instance: InstanceId,
     nonce: Nonce,
+    nonce_hash: String,
     evicted: Option<Evicted>,
     reacquired: bool,
     let_go: bool,
@@ -85,6 +86,7 @@ impl Tenure {
             inner: Arc::clone(&store.inner),
             office: office.clone(),
             instance: granted.instance,
+            nonce_hash: granted.nonce.hash(),
             nonce: granted.nonce,
             evicted: granted.evicted,
             reacquired: false,
@@ -98,6 +100,7 @@ impl Tenure {
             office: office.clone(),
             instance: held.instance,
             nonce: held.nonce.clone(),
+            nonce_hash: held.nonce.hash(),
             evicted: None,
             reacquired: true,
             let_go: false,
@@ -143,21 +146,19 @@ impl Tenure {
     /// [`CannotRead`](ErrorKind::CannotRead), [`Corrupt`](ErrorKind::Corrupt),
     /// [`Forked`](ErrorKind::Forked).
     pub fn verify(&self) -> Result<Standing> {
-        let record = match self.inner.read(|connection| instance::by_id(connection, self.instance)) {
+        let read = self.inner.read(|connection| instance::standing(connection, self.instance));
+        let row = match read {
             Err(error) if error.kind() == ErrorKind::StoreReplaced => {
                 return Ok(Standing::Lost(Lost::StoreReplaced));
             }
-            result => result?,
+            row => row?,
         };
         // Rows are never deleted while live: a store without ours is an older copy.
-        let Some(record) = record.filter(|record| record.belongs_to(&self.nonce)) else {
+        let Some(row) = row.filter(|row| row.nonce_hash == self.nonce_hash) else {
             return Ok(Standing::Lost(Lost::StoreReplaced));
         };
-        if record.ended_at_ms.is_some() {
-            return Ok(Standing::Lost(Lost::Ended {
-                reason: record.end_reason.unwrap_or_default(),
-                by: record.ended_by,
-            }));
+        if let Some((reason, by)) = row.ended {
+            return Ok(Standing::Lost(Lost::Ended { reason, by }));
         }
         self.restore_anchor()?;
         Ok(Standing::Held)
@@ -182,6 +183,7 @@ impl Tenure {
             office: self.office.clone(),
             instance: self.instance,
             nonce: self.nonce.clone(),
+            nonce_hash: self.nonce_hash.clone(),
             evicted: None,
             reacquired: true,
             // A watcher holds nothing that its drop could release.
@@ -247,7 +249,7 @@ impl Tenure {
             }
             tenures.remove(&self.office);
         }
-        let nonce_hash = self.nonce.hash();
+        let nonce_hash = self.nonce_hash.clone();
         match self.inner.write(|tx| instance::end_own(tx, self.instance, &nonce_hash, how)) {
             Ok(true) => Released::Free,
             Ok(false) => Released::WasLost,

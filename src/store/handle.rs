@@ -30,8 +30,9 @@ pub(crate) struct Inner {
     store_uuid: OnceLock<String>,
     observer: OnceLock<Observer>,
     myself: OnceLock<Subject>,
-    writer: Mutex<Option<Connection>>,
+    /// Dropped before the writer: only its close checkpoints, and only as the last of the file.
     readers: Readers,
+    writer: Mutex<Option<Connection>>,
     anchor: Mutex<Option<Arc<Anchor>>>,
     /// The offices this process holds, so that a second claim shares the first.
     pub(crate) tenures: Mutex<HashMap<Office, HeldOffice>>,
@@ -123,13 +124,13 @@ impl Inner {
         Ok(connection)
     }
 
-    pub(super) fn connect_and<T>(
-        &self,
-        access: Access,
-        work: impl FnOnce(&Connection) -> Result<T>,
-    ) -> Result<T> {
+    /// What the file holds, without expecting anything of it.
+    pub(super) fn inspect(&self) -> Result<Contents> {
         self.check_process()?;
-        busy::with_budget(self.settings.busy_budget, || work(&self.connect(access)?))
+        busy::with_budget(self.settings.busy_budget, || {
+            self.readers.with(self, migrate::inspect)
+        })
+        .map_err(|error| self.explain(error))
     }
 
     /// A read-only connection of the caller's own, for watching `PRAGMA data_version`.

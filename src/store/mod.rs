@@ -21,7 +21,6 @@ pub(crate) use handle::{HeldOffice, Inner, PendingEnd, lock};
 pub(crate) use location::me;
 use location::{AllowedFilesystems, IfMissing, Location, SelfTest};
 use migrate::{Contents, SCHEMA_VERSION};
-use pragmas::Access;
 pub use pragmas::Durability;
 pub(crate) use transaction::{EventRecord, Tx};
 
@@ -182,10 +181,7 @@ impl OpenOptions {
             return Ok(None);
         };
         let Some(inner) = self.shared(&location)? else { return Ok(None) };
-        let contents = inner
-            .connect_and(Access::Read, migrate::inspect)
-            .map_err(|error| inner.explain(error))?;
-        match contents {
+        match inner.inspect()? {
             Contents::Empty => Ok(None),
             Contents::Store { schema_version } if schema_version < SCHEMA_VERSION => {
                 Err(Error::new(

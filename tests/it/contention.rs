@@ -208,7 +208,7 @@ fn a_claim_beside_a_killed_owner_succeeds_every_time() {
     let sandbox = Sandbox::new();
     let store = Store::open(sandbox.db()).unwrap();
     let profile = store.profile("default").unwrap();
-    for round in 1..=rounds(250, 1_000) {
+    for round in 1..=rounds(1_000, 1_000) {
         let mut owner = sandbox.hold(&[]);
         if round % 2 == 0 {
             owner.kill();

@@ -7,6 +7,14 @@ mod support;
 
 #[cfg(target_os = "linux")]
 mod contention;
+#[cfg(target_os = "linux")]
+mod kill;
+#[cfg(target_os = "linux")]
+mod run;
+#[cfg(target_os = "linux")]
+mod storm;
+#[cfg(target_os = "linux")]
+mod wait;
 
 /// A module that is not declared above is a test that never runs.
 #[test]

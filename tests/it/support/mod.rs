@@ -149,7 +149,8 @@ impl Sandbox {
 
     /// Asks the store for one number.
     pub fn number(&self, query: &str) -> i64 {
-        let connection = rusqlite::Connection::open(self.db()).unwrap();
+        let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
+        let connection = rusqlite::Connection::open_with_flags(self.db(), flags).unwrap();
         connection.busy_timeout(LIMIT).unwrap();
         connection
             .query_row(query, [], |row| row.get(0))

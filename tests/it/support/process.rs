@@ -135,8 +135,12 @@ impl Process {
     }
 
     pub fn say(&mut self, line: &str) {
+        self.write(&format!("{line}\n"));
+    }
+
+    pub fn write(&mut self, text: &str) {
         let stdin = self.stdin.as_mut().expect("standard input was closed before");
-        writeln!(stdin, "{line}").unwrap();
+        stdin.write_all(text.as_bytes()).unwrap();
     }
 
     /// Tells it that nothing more will come.

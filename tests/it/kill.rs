@@ -1,0 +1,266 @@
+//! `kill -9` and what it leaves behind: a record that blocks nobody, and no command that runs on.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::support::{
+    HOLDING, Identity, LIMIT, Process, Run, Sandbox, Stat, another_user, kill, rounds, skipped,
+    tagged, wait_ended,
+};
+
+/// The next owner is in at once. A second and a half would do on an idle machine; this bound is
+/// for a busy one, and far below every time-out in the program.
+const AT_ONCE: Duration = Duration::from_secs(4);
+
+/// Everything in the store's directory: contents, inode and change time of each file. The `-shm`
+/// is SQLite's own shared memory, in which readers leave their marks.
+fn picture(directory: &Path) -> BTreeMap<PathBuf, (Vec<u8>, u64, i64, i64)> {
+    let mut picture = BTreeMap::new();
+    let mut left = vec![directory.to_owned()];
+    while let Some(path) = left.pop() {
+        let facts = std::fs::metadata(&path).unwrap();
+        let contents = if facts.is_dir() {
+            left.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+            Vec::new()
+        } else if path.to_string_lossy().ends_with("-shm") {
+            continue;
+        } else {
+            std::fs::read(&path).unwrap()
+        };
+        picture.insert(path, (contents, facts.ino(), facts.ctime(), facts.ctime_nsec()));
+    }
+    picture
+}
+
+/// R:KILL. FIELD-BUGS rows 1, 2, 27, 38, 39, 60 and 84.
+///
+/// Symptom: after a crash every start died of the stale record; or `status` "cleaned it up" and
+/// took a live owner's lock with it. Cause: a record's existence meant "alive", and a question
+/// wrote. It holds because a dead holder's row blocks nobody and so needs no cleaning: the question
+/// changes not a byte, and the next claim ends the row in the transaction that replaces it.
+#[test]
+fn after_a_kill_a_thousand_questions_write_nothing_and_the_next_run_owns_at_once() {
+    let sandbox = Sandbox::new();
+    let mut owner = sandbox.hold(&[]);
+    let (owner_pid, command) = (owner.pid(), owner.command);
+    owner.kill();
+    command.wait_gone(LIMIT);
+    sandbox.assert_status(3, "dead", "anchor_released");
+    let rows = ["sql", "SELECT * FROM instances"];
+    let row = sandbox.json(rows);
+    let before = picture(&sandbox.file("store"));
+    assert!(before.keys().any(|path| path.ends_with("state.db")), "{before:#?}");
+
+    let asking = "
+        n=0
+        while [ $n -lt 500 ]; do
+            incumbent status > /dev/null; [ $? = 3 ] || echo \"no 3 in round $n\"
+            incumbent status --json > /dev/null; [ $? = 3 ] || echo \"no 3 in round $n\"
+            n=$((n + 1))
+        done";
+    let answer = Process::start(sandbox.shell(asking)).finish(4 * LIMIT).assert_code(0);
+    assert_eq!((answer.out.as_str(), answer.err.as_str()), ("", ""));
+
+    let after = picture(&sandbox.file("store"));
+    assert!(before.keys().eq(after.keys()), "{:?}\n{:?}", before.keys(), after.keys());
+    for (path, facts) in &before {
+        assert!(*facts == after[path], "a question wrote to {}", path.display());
+    }
+    assert_eq!(sandbox.json(rows), row);
+
+    let started = Instant::now();
+    let next = sandbox.hold(&[]);
+    assert!(started.elapsed() < AT_ONCE, "owned only after {:?}", started.elapsed());
+    assert_eq!(sandbox.assert_status(0, "alive", "anchor_held")["pid"], next.pid());
+    let history = sandbox.history();
+    assert_eq!(history[1]["pid"], owner_pid);
+    assert_eq!(history[1]["end_reason"], "anchor_released");
+    let told = next.end().assert_code(0);
+    assert!(told.err.contains(&format!("took the place of pid {owner_pid}")), "{told:#?}");
+}
+
+/// A command that first says whether the one before it (pid, start time) is still there.
+const LOOK_BACK: &str = r#"
+    before=gone
+    if [ -n "$1" ] && read -r stat < "/proc/$1/stat"; then
+        pid=$1 start=$2
+        # The fields after the name, which is in parentheses: state is the first.
+        set -- ${stat##*) }
+        case $1 in
+            Z | X) ;;
+            *) [ "${20}" = "$start" ] && before="alive: $pid $stat" ;;
+        esac
+    fi 2> /dev/null
+    echo "$$ $before"
+    exec cat"#;
+
+/// Starts a run whose command looks back at `before`; `wrapper` starts that command.
+fn start_looking_back(
+    sandbox: &Sandbox,
+    options: &[&str],
+    wrapper: &[&str],
+    before: Option<Identity>,
+) -> Process {
+    let (pid, start) =
+        before.map_or_else(Default::default, |it| (it.pid.to_string(), it.start_time.to_string()));
+    let command = ["/bin/sh", "-c", LOOK_BACK, "sh", &pid, &start];
+    Process::start(sandbox.incumbent(
+        [&["run", "--no-backoff"], options, &["--"], wrapper, &command].concat(),
+    ))
+}
+
+/// Kills run after run. Every other successor waits for the office already, which is the worst
+/// case: it is granted in the instant of the death.
+fn no_two_commands_at_once(wrapper: &[&str], rounds: usize) {
+    let sandbox = Sandbox::new();
+    let mut run = start_looking_back(&sandbox, &[], wrapper, None);
+    let mut line = run.line();
+    for round in 1..=rounds {
+        let (pid, before) = line.split_once(' ').unwrap();
+        assert_eq!(before, "gone", "round {round}: two commands at once");
+        let command = Identity::of(pid.parse().unwrap()).unwrap();
+        let mut next;
+        if round % 2 == 0 {
+            next = start_looking_back(&sandbox, &["--wait"], wrapper, Some(command));
+            sandbox.wait_for_waiters(1);
+            kill(run.pid(), Signal::KILL);
+        } else {
+            kill(run.pid(), Signal::KILL);
+            next = start_looking_back(&sandbox, &["--wait"], wrapper, Some(command));
+        }
+        line = next.line();
+        run = next;
+    }
+    run.finish(LIMIT).assert_code(0);
+}
+
+/// FIELD-BUGS rows 20, 52 and 69.
+///
+/// Symptom: the killed supervisor's command ran on beside its successor's. It holds because the
+/// command is killed with its `run` (PDEATHSIG), and a claimant that is faster finds it on record
+/// and waits for its end.
+#[test]
+fn the_command_of_a_killed_run_is_gone_before_the_next_start_is_granted() {
+    no_two_commands_at_once(&[], rounds(200, 2_000));
+}
+
+/// The same for a command that changed its user: the kernel then clears its PDEATHSIG, so that only
+/// the record is left to find it by.
+#[test]
+fn a_command_that_changed_its_user_is_gone_before_the_next_start_is_granted() {
+    let Some(nobody) = another_user() else { return skipped("needs root and setpriv") };
+    no_two_commands_at_once(nobody, rounds(200, 2_000));
+}
+
+/// A run killed at any instant of its start leaves no command: it may not run before its pid is on
+/// record, and dies with its parent from its first instruction on.
+#[test]
+fn a_run_killed_while_it_starts_leaves_no_command_behind() {
+    let sandbox = Sandbox::new();
+    let seed = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap()
+        .as_nanos() as u64;
+    eprintln!("seed: {seed}");
+    let mut state = seed | 1;
+    for round in 1..=rounds(150, 3_000) {
+        // xorshift: any spread over the first 25 ms will do, in which a start takes place.
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        let instant = Instant::now() + Duration::from_micros(state % 25_000);
+        let mut killed = Process::start(
+            sandbox.incumbent([&["run", "--no-backoff"], HOLDING].concat()),
+        );
+        // Not a synchronisation: the blind shot is the test.
+        std::thread::sleep(instant.saturating_duration_since(Instant::now()));
+        killed.kill();
+        let next = sandbox.hold(&[]);
+        for pid in tagged("IT_SANDBOX", sandbox.path()) {
+            let Ok(arguments) = std::fs::read(format!("/proc/{pid}/cmdline")) else { continue };
+            let words: Vec<_> = arguments.split(|byte| *byte == 0).collect();
+            // A trampoline without its parent goes on to its own end, never to a command.
+            let is_ours = words.contains(&b"__trampoline".as_slice())
+                || [next.pid(), next.command.pid].contains(&pid);
+            let is_dead = Stat::of(pid).is_none_or(|stat| matches!(stat.state, 'Z' | 'X'));
+            assert!(
+                is_ours || is_dead,
+                "round {round}, seed {seed}: pid {pid} runs on: {}",
+                String::from_utf8_lossy(&arguments)
+            );
+        }
+        next.end().assert_code(0);
+    }
+}
+
+/// R:FD. FIELD-BUGS rows 3, 69 and 71.
+///
+/// Symptom: daemon dead, lock still held by something it had started. Cause: the descriptor was
+/// inherited. It holds because anchors are close-on-exec, and a command's descendants hold nothing.
+#[test]
+fn a_descendant_that_outlives_a_killed_run_keeps_nothing() {
+    let sandbox = Sandbox::new();
+    let script = "trap '' TERM HUP; sleep 1000 > /dev/null 2>&1 & echo $! >&2; echo $$; exec cat";
+    let mut owner = sandbox.hold_with(&["/bin/sh", "-c", script]);
+    let descendant = Identity::of(owner.process.err_line().parse().unwrap()).unwrap();
+    owner.kill();
+    let next = sandbox.hold(&[]);
+    assert!(!descendant.is_gone(), "the test is about a descendant that lives");
+    next.end().assert_code(0);
+    kill(descendant.pid, Signal::KILL);
+}
+
+/// The same when the run ends in the regular way.
+#[test]
+fn a_descendant_that_outlives_its_run_keeps_nothing() {
+    let sandbox = Sandbox::new();
+    let script = "sleep 1000 > /dev/null 2>&1 & echo $!";
+    let answer = sandbox.cli(["run", "--", "/bin/sh", "-c", script]).assert_code(0);
+    let descendant = Identity::of(answer.out.trim().parse().unwrap()).unwrap();
+    sandbox.assert_status(3, "dead", "exited");
+    sandbox.hold(&[]).end().assert_code(0);
+    assert!(!descendant.is_gone(), "the test is about a descendant that lives");
+    kill(descendant.pid, Signal::KILL);
+}
+
+/// R:ZOMBIE. FIELD-BUGS row 19.
+///
+/// Symptom: a takeover waited on a defunct pid that never went. It holds because a zombie holds no
+/// lock, and with no lock to look at its pidfd says that all threads have ended.
+#[test]
+fn a_zombie_holds_nothing() {
+    let sandbox = Sandbox::new();
+    let owner = sandbox.hold(&[]);
+    kill(owner.pid(), Signal::KILL);
+    assert!(wait_ended(owner.pid(), LIMIT));
+    owner.command.wait_gone(LIMIT);
+    assert_eq!(Stat::of(owner.pid()).unwrap().state, 'Z', "nobody collected it");
+    let status = sandbox.assert_status(3, "dead", "anchor_released");
+    assert_eq!(status["evidence"]["process"], "gone", "{status:#}");
+    assert_eq!(status["evidence"]["process_state"], "zombie", "{status:#}");
+    // The same without an anchor to look at.
+    sandbox.forge("UPDATE instances SET anchor = NULL, child_pid = NULL");
+    sandbox.assert_status(3, "dead", "zombie");
+    sandbox.hold(&[]).end().assert_code(0);
+    assert_eq!(Stat::of(owner.pid()).unwrap().state, 'Z', "nobody collected it");
+    assert_eq!(sandbox.history()[1]["end_reason"], "zombie");
+}
+
+/// FIELD-BUGS row 40: a loser that exits, however it does, leaves the winner's record alone.
+#[test]
+fn a_refused_start_changes_nothing_for_the_owner() {
+    let sandbox = Sandbox::new();
+    let owner: Run = sandbox.hold(&[]);
+    let before = sandbox.status().1;
+    for _ in 0..3 {
+        sandbox.cli(["run", "--no-backoff", "--", "true"]).assert_code(75);
+    }
+    let mut after = sandbox.status().1;
+    after["conflicts"] = before["conflicts"].clone();
+    assert_eq!(before, after);
+    owner.end().assert_code(0);
+}

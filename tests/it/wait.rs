@@ -1,0 +1,191 @@
+//! `run --wait`: the office is granted when it becomes free, and a wait that ends leaves no trace.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::support::{HOLDING, LIMIT, Process, Run, Sandbox, eventually, kill, wait_stopped};
+
+/// The hand-over takes milliseconds; the bound is for a busy machine. It is far below the second in
+/// which a wait that missed its wake-up would look again.
+const SOON: Duration = Duration::from_secs(3);
+
+impl Sandbox {
+    /// Waits until so many processes are on record as waiting.
+    pub fn wait_for_waiters(&self, count: i64) {
+        eventually(&format!("{count} waiters"), LIMIT, || {
+            (self.waiters() == count).then_some(())
+        });
+    }
+
+    fn waiters(&self) -> i64 {
+        self.number(
+            "SELECT count(*) FROM waiters JOIN instances ON id = instance_id
+             WHERE ended_at_ms IS NULL",
+        )
+    }
+
+    fn wait_for_office(&self, options: &[&str]) -> Process {
+        Process::start(self.incumbent([&["run", "--no-backoff"], options, HOLDING].concat()))
+    }
+}
+
+/// FIELD-BUGS row 4. Symptom: a supervisor retried five times while the old one was still on its way
+/// out, gave up, and nobody ran for 38 hours. A wait ends in the moment of the release instead.
+#[test]
+fn a_release_wakes_the_waiter() {
+    let sandbox = Sandbox::new();
+    let owner = sandbox.hold(&[]);
+    let mut waiter = sandbox.wait_for_office(&["--wait"]);
+    sandbox.wait_for_waiters(1);
+    let pid = waiter.pid();
+    owner.end().assert_code(0);
+    let released = Instant::now();
+    waiter.line();
+    assert!(released.elapsed() < SOON, "granted only {:?} later", released.elapsed());
+    assert_eq!(sandbox.assert_status(0, "alive", "anchor_held")["pid"], pid);
+    assert_eq!(sandbox.waiters(), 0);
+    waiter.finish(LIMIT).assert_code(0);
+}
+
+#[test]
+fn a_killed_owner_wakes_the_waiter() {
+    let sandbox = Sandbox::new();
+    let owner = sandbox.hold(&[]);
+    let mut waiter = sandbox.wait_for_office(&["--wait=1h"]);
+    sandbox.wait_for_waiters(1);
+    kill(owner.pid(), Signal::KILL);
+    let killed = Instant::now();
+    waiter.line();
+    assert!(killed.elapsed() < SOON, "granted only {:?} later", killed.elapsed());
+    waiter.finish(LIMIT).assert_code(0);
+    assert_eq!(sandbox.history()[1]["end_reason"], "anchor_released");
+}
+
+/// A person's eviction is a release like any other.
+#[test]
+fn an_eviction_wakes_the_waiter() {
+    let sandbox = Sandbox::new();
+    let owner = sandbox.hold(&[]);
+    let mut waiter = sandbox.wait_for_office(&["--wait"]);
+    sandbox.wait_for_waiters(1);
+    sandbox.cli(["evict", "--force"]).assert_code(0);
+    waiter.line();
+    // The evicted one notices, ends its command and says so.
+    let evicted = owner.process.finish_with_stdin_open(LIMIT).assert_code(75);
+    evicted.assert_complains(&["was lost"]);
+    waiter.finish(LIMIT).assert_code(0);
+}
+
+#[test]
+fn a_deadline_is_kept() {
+    let sandbox = Sandbox::new();
+    let owner = sandbox.hold(&[]);
+    let started = Instant::now();
+    let answer = sandbox.wait_for_office(&["--wait=300ms"]).finish(LIMIT).assert_code(75);
+    let took = started.elapsed();
+    assert!(took >= Duration::from_millis(300), "gave up after {took:?}");
+    assert!(took < Duration::from_millis(300) + SOON, "gave up after {took:?}");
+    answer.assert_complains(&[&format!("default/gateway is held by pid {} (", owner.pid())]);
+    assert_eq!(sandbox.waiters(), 0);
+    owner.end().assert_code(0);
+}
+
+/// Zero means: try once.
+#[test]
+fn a_wait_of_zero_does_not_wait() {
+    let sandbox = Sandbox::new();
+    let _owner = sandbox.hold(&[]);
+    let started = Instant::now();
+    sandbox.wait_for_office(&["--wait=0"]).finish(LIMIT).assert_code(75);
+    assert!(started.elapsed() < SOON);
+    let awaited = "SELECT count(*) FROM events WHERE event = 'office_awaited'";
+    assert_eq!(sandbox.number(awaited), 0, "it registered to wait");
+}
+
+#[test]
+fn a_signal_ends_the_wait_and_nothing_is_left_of_it() {
+    for (signal, code) in [(Signal::TERM, 143), (Signal::INT, 130), (Signal::HUP, 129)] {
+        let sandbox = Sandbox::new();
+        let owner = sandbox.hold(&[]);
+        let waiter = sandbox.wait_for_office(&["--wait"]);
+        sandbox.wait_for_waiters(1);
+        let asked = Instant::now();
+        waiter.signal(signal);
+        waiter.finish_with_stdin_open(LIMIT).assert_code(code);
+        assert!(asked.elapsed() < SOON, "{signal:?}: ended only after {:?}", asked.elapsed());
+        assert_eq!(sandbox.number("SELECT count(*) FROM waiters"), 0, "{signal:?}");
+        assert_eq!(sandbox.waiters(), 0, "{signal:?}");
+        owner.end().assert_code(0);
+    }
+}
+
+/// A killed waiter cannot tidy up. Its row is dead, like any row whose anchor is free, and the next
+/// grant removes it.
+#[test]
+fn a_killed_waiter_leaves_nothing_that_lasts() {
+    let sandbox = Sandbox::new();
+    let owner = sandbox.hold(&[]);
+    let mut waiter = sandbox.wait_for_office(&["--wait"]);
+    sandbox.wait_for_waiters(1);
+    waiter.kill();
+    owner.end().assert_code(0);
+    sandbox.hold(&[]).end().assert_code(0);
+    assert_eq!(sandbox.waiters(), 0);
+    sandbox.hold(&[]).end().assert_code(0);
+    assert!(sandbox.anchor_names().len() <= 2, "{:?}", sandbox.anchor_names());
+}
+
+/// R:STOP. A waiter that is stopped (Ctrl-Z) keeps nobody out: it holds no lock while it waits.
+#[test]
+fn a_stopped_waiter_blocks_nobody() {
+    let sandbox = Sandbox::new();
+    let owner = sandbox.hold(&[]);
+    let mut waiter = sandbox.wait_for_office(&["--wait"]);
+    sandbox.wait_for_waiters(1);
+    waiter.signal(Signal::STOP);
+    wait_stopped(waiter.pid());
+    owner.end().assert_code(0);
+    sandbox.hold(&[]).end().assert_code(0);
+    waiter.signal(Signal::CONT);
+    waiter.line();
+    waiter.finish(LIMIT).assert_code(0);
+}
+
+/// All who wait get their turn, one at a time, in whatever order.
+#[test]
+fn six_waiters_own_one_after_the_other() {
+    let sandbox = Sandbox::new();
+    let owner = sandbox.hold(&[]);
+    let command = ["--", "/bin/sh", "-c", "mkdir turn && echo mine && rmdir turn"];
+    let waiters: Vec<_> = (0..6)
+        .map(|_| {
+            let arguments = [&["run", "--no-backoff", "--wait"], command.as_slice()].concat();
+            Process::start(sandbox.incumbent(arguments))
+        })
+        .collect();
+    sandbox.wait_for_waiters(6);
+    owner.end().assert_code(0);
+    for waiter in waiters {
+        let answer = waiter.finish(LIMIT).assert_code(0);
+        assert_eq!(answer.out, "mine\n", "two at a time: {answer:#?}");
+    }
+    assert_eq!(sandbox.history().len(), 7);
+}
+
+/// The exit code of a refusal is the caller's to choose, also after a wait.
+#[test]
+fn the_exit_code_of_a_refusal_can_be_chosen() {
+    let sandbox = Sandbox::new();
+    let owner: Run = sandbox.hold(&[]);
+    for (options, code) in
+        [(["-E", "9", ""], 9), (["-E", "0", ""], 0), (["-E", "11", "--wait=10ms"], 11)]
+    {
+        let options: Vec<_> = options.into_iter().filter(|word| !word.is_empty()).collect();
+        let answer = sandbox.wait_for_office(&options).finish(LIMIT).assert_code(code);
+        answer.assert_complains(&["is held by pid"]);
+    }
+    owner.end().assert_code(0);
+    // A command's own code is its own, whatever -E says.
+    sandbox.cli(["run", "-E", "9", "--", "/bin/sh", "-c", "exit 75"]).assert_code(75);
+}
