@@ -6,6 +6,8 @@
 //!
 //! `cargo bench --bench ratios`
 
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a benchmark may die of a surprise")]
+
 use std::fs::File;
 use std::path::Path;
 use std::process::Command;
@@ -71,8 +73,7 @@ fn bare_connection(directory: &Path, schema: &str) -> Connection {
 /// The rows of one claim and one release, written by hand.
 fn claim_and_release(store: &Store, directory: &Path) {
     let profile = store.profile("default").expect("a profile");
-    let mut bare =
-        bare_connection(directory, include_str!("../migrations/0001_offices.sql"));
+    let mut bare = bare_connection(directory, include_str!("../migrations/0001_offices.sql"));
     let mut id = 0_i64;
     compare(
         "claim + release (2 transactions, 6 rows)",
@@ -100,8 +101,7 @@ fn claim_and_release(store: &Store, directory: &Path) {
                 )?
                 .execute([id])?;
                 event(tx, "office_claimed", id)?;
-                tx.prepare_cached("UPDATE meta SET value = ?1 WHERE key = 'last_id'")?
-                    .execute([id])
+                tx.prepare_cached("UPDATE meta SET value = ?1 WHERE key = 'last_id'")?.execute([id])
             });
             write(&mut bare, |tx| {
                 tx.prepare_cached(
@@ -123,10 +123,7 @@ fn event(tx: &Connection, name: &str, id: i64) -> rusqlite::Result<usize> {
     .execute((name, id))
 }
 
-fn write(
-    connection: &mut Connection,
-    work: impl FnOnce(&Connection) -> rusqlite::Result<usize>,
-) {
+fn write(connection: &mut Connection, work: impl FnOnce(&Connection) -> rusqlite::Result<usize>) {
     let tx = connection
         .transaction_with_behavior(TransactionBehavior::Immediate)
         .expect("the write lock");

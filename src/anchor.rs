@@ -117,8 +117,7 @@ impl Anchor {
 
     /// Whether the locked file is still the one that its path names: others probe by path.
     pub(crate) fn is_in_place(&self) -> bool {
-        let (Ok(open), Ok(named)) =
-            (sys::open_file_facts(&self.file), sys::file_facts(&self.path))
+        let (Ok(open), Ok(named)) = (sys::open_file_facts(&self.file), sys::file_facts(&self.path))
         else {
             return false;
         };
@@ -303,19 +302,14 @@ mod tests {
         let orphan = Anchor::create(directory.path(), "bb").unwrap();
         let named = Anchor::create(directory.path(), "aa").unwrap();
         let garbage = Anchor::create(directory.path(), "bb").unwrap();
-        let all =
-            [&held, &own, &orphan, &named, &garbage].map(|anchor| anchor.name().to_owned());
+        let all = [&held, &own, &orphan, &named, &garbage].map(|anchor| anchor.name().to_owned());
         drop(named);
         drop(garbage);
         std::fs::write(directory.path().join("notes.txt"), "a person's").unwrap();
 
-        let sweep = sweep(
-            directory.path(),
-            "aa",
-            &HashSet::from([all[3].clone()]),
-            Some(own.name()),
-        )
-        .unwrap();
+        let sweep =
+            sweep(directory.path(), "aa", &HashSet::from([all[3].clone()]), Some(own.name()))
+                .unwrap();
         sweep.remove_garbage();
 
         let orphans: Vec<_> = sweep.orphans.iter().map(|orphan| orphan.name.as_str()).collect();

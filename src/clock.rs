@@ -59,10 +59,7 @@ impl ManualClock {
     /// Clocks that show these times.
     #[must_use]
     pub fn new(wall_ms: i64, boot_ms: i64) -> Self {
-        Self {
-            wall_ms: AtomicI64::new(wall_ms),
-            boot_ms: AtomicI64::new(boot_ms),
-        }
+        Self { wall_ms: AtomicI64::new(wall_ms), boot_ms: AtomicI64::new(boot_ms) }
     }
 
     /// Lets time pass on both clocks.
@@ -91,9 +88,7 @@ impl Clock for ManualClock {
 /// Unix time; a clock set before 1970 reads as 1970.
 #[allow(clippy::disallowed_methods, reason = "the home of the wall clock")]
 pub(crate) fn unix_time() -> Duration {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 /// A deadline of this process, on the monotonic clock: for budgets, never stored.
@@ -144,10 +139,7 @@ mod tests {
     #[test]
     fn stored_times_that_no_clock_wrote_read_as_unknown() {
         assert_eq!(rfc3339(0).as_deref(), Some("1970-01-01T00:00:00.000Z"));
-        assert_eq!(
-            rfc3339(1_795_305_600_123).as_deref(),
-            Some("2026-11-22T00:00:00.123Z")
-        );
+        assert_eq!(rfc3339(1_795_305_600_123).as_deref(), Some("2026-11-22T00:00:00.123Z"));
         assert_eq!(rfc3339(-1), None);
         assert_eq!(rfc3339(i64::MAX), None);
     }

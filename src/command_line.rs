@@ -48,19 +48,33 @@ pub(crate) fn redact(arguments: &[String]) -> Vec<String> {
 }
 
 fn is_auth_scheme(text: &str) -> bool {
-    matches!(
-        text.trim().to_ascii_lowercase().as_str(),
-        "bearer" | "basic" | "token"
-    )
+    matches!(text.trim().to_ascii_lowercase().as_str(), "bearer" | "basic" | "token")
 }
 
 /// Whether a name such as `--api-key`, `BOT_TOKEN` or `Authorization` announces a secret. Compared
 /// word by word, so that `--keyboard` and `--author` stay.
 fn is_secret_name(name: &str) -> bool {
     const WORDS: [&str; 20] = [
-        "token", "tokens", "secret", "secrets", "password", "passwd", "passphrase", "pass", "pwd",
-        "pw", "key", "apikey", "auth", "authorization", "credential", "credentials", "cookie",
-        "session", "bearer", "pin",
+        "token",
+        "tokens",
+        "secret",
+        "secrets",
+        "password",
+        "passwd",
+        "passphrase",
+        "pass",
+        "pwd",
+        "pw",
+        "key",
+        "apikey",
+        "auth",
+        "authorization",
+        "credential",
+        "credentials",
+        "cookie",
+        "session",
+        "bearer",
+        "pin",
     ];
     // A path or a sentence is not a name.
     if name.contains('/') || name.len() > 80 {
@@ -148,8 +162,12 @@ pub(crate) fn display(arguments: &[String]) -> String {
 /// Decides whether a live command line is of the recorded kind, when the start time cannot tell.
 pub trait CommandLineMatcher: Send + Sync {
     /// `recorded` and `live` are both redacted the same way; neither is empty.
-    fn is_of_recorded_kind(&self, kind: Option<&Kind>, recorded: &[String], live: &[String])
-    -> bool;
+    fn is_of_recorded_kind(
+        &self,
+        kind: Option<&Kind>,
+        recorded: &[String],
+        live: &[String],
+    ) -> bool;
 }
 
 /// Accepts the recorded command line itself and, for kind `hermes-gateway`, the forms in which
@@ -228,7 +246,10 @@ mod tests {
             ("gw --api-key SECRET run", "gw --api-key <redacted> run"),
             ("gw --apiKey=SECRET", "gw --apiKey=<redacted>"),
             ("env BOT_TOKEN=SECRET gw", "env BOT_TOKEN=<redacted> gw"),
-            ("gw -H Authorization: Bearer SECRET", "gw -H Authorization:<redacted> <redacted> <redacted>"),
+            (
+                "gw -H Authorization: Bearer SECRET",
+                "gw -H Authorization:<redacted> <redacted> <redacted>",
+            ),
             ("gw --password --verbose", "gw --password --verbose"),
             ("psql postgres://bot:SECRET@db/x", "psql postgres://bot:<redacted>@db/x"),
             ("git https://SECRET@host/x", "git https://<redacted>@host/x"),

@@ -179,7 +179,12 @@ impl Error {
 
     /// The SQLite error behind this one, or this one back.
     pub(crate) fn into_sqlite(mut self) -> std::result::Result<rusqlite::Error, Self> {
-        match self.0.source.take().map(<dyn std::error::Error + Send + Sync>::downcast::<rusqlite::Error>) {
+        match self
+            .0
+            .source
+            .take()
+            .map(<dyn std::error::Error + Send + Sync>::downcast::<rusqlite::Error>)
+        {
             Some(Ok(cause)) => Ok(*cause),
             Some(Err(source)) => {
                 self.0.source = Some(source);
@@ -192,9 +197,7 @@ impl Error {
     /// The SQLite result code behind this error, if there is one.
     pub(crate) fn sqlite_code(&self) -> Option<rusqlite::ErrorCode> {
         let source = self.0.source.as_deref()?;
-        source
-            .downcast_ref::<rusqlite::Error>()?
-            .sqlite_error_code()
+        source.downcast_ref::<rusqlite::Error>()?.sqlite_error_code()
     }
 }
 

@@ -204,8 +204,7 @@ pub(crate) fn live_of_pid(
 
 /// Live rows without an office whose owners may be long gone: waiters and holders of scoped locks.
 fn live_without_office(connection: &Connection) -> Result<Vec<Record>> {
-    let sql =
-        format!("SELECT {COLUMNS} FROM instances WHERE ended_at_ms IS NULL AND kind IS NULL");
+    let sql = format!("SELECT {COLUMNS} FROM instances WHERE ended_at_ms IS NULL AND kind IS NULL");
     let rows = connection
         .prepare_cached(&sql)?
         .query_map([], Record::from_row)?
@@ -216,17 +215,14 @@ fn live_without_office(connection: &Connection) -> Result<Vec<Record>> {
 /// How many live rows rely on `anchor`.
 pub(crate) fn live_on_anchor(connection: &Connection, anchor: &str) -> Result<i64> {
     let count = connection
-        .prepare_cached(
-            "SELECT count(*) FROM instances WHERE anchor = ?1 AND ended_at_ms IS NULL",
-        )?
+        .prepare_cached("SELECT count(*) FROM instances WHERE anchor = ?1 AND ended_at_ms IS NULL")?
         .query_row([anchor], |row| row.get(0))?;
     Ok(count)
 }
 
 pub(crate) fn by_id(connection: &Connection, id: InstanceId) -> Result<Option<Record>> {
     let sql = format!("SELECT {COLUMNS} FROM instances WHERE id = ?1");
-    let row =
-        connection.prepare_cached(&sql)?.query_row([id.0], Record::from_row).optional()?;
+    let row = connection.prepare_cached(&sql)?.query_row([id.0], Record::from_row).optional()?;
     Ok(row)
 }
 

@@ -1,4 +1,89 @@
-#![doc = include_str!("../docs/crate.md")]
+//! An embedded state engine for long-running gateway processes: it answers *who holds this office,
+//! is it really alive, and may I take it?*, in place of PID files, lock files and status JSON.
+//!
+//! Everything lives in one `SQLite` file that many profiles and processes share. A claim is one
+//! write transaction that looks at the recorded owner, judges it, ends it if it is dead and inserts
+//! the new one; "alive" rests on a kernel lock (the *anchor*) that ends with its process, whatever
+//! ends that. A stale record needs no cleaning: it blocks nobody.
+//!
+//! ```
+//! use incumbent::{Claim, ClaimOptions, Standing, Store};
+//! use std::time::Duration;
+//!
+//! # let directory = tempfile::tempdir()?;
+//! # let path = directory.path().join("state.db");
+//! let store = Store::open(&path)?; // Store::open_default() for the user's own
+//! let profile = store.profile("work")?;
+//! let options = ClaimOptions::new().version("1.4.2").stop_budget(Duration::from_secs(30));
+//!
+//! match profile.claim_with(&options)? {
+//!     Claim::Granted(tenure) => {
+//!         // On duty. Other processes see it at once:
+//!         assert_eq!(profile.status()?.pid, Some(std::process::id()));
+//!         // Before an act that two owners must not both do:
+//!         assert_eq!(tenure.verify()?, Standing::Held);
+//!         tenure.release()?; // or drop it, or be killed: the office is free
+//!     }
+//!     Claim::Held(holder) => {
+//!         eprintln!("{holder}; {}", holder.advice());
+//!         # unreachable!("nobody else knows this store");
+//!     }
+//! }
+//! assert!(!profile.status()?.running);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # The types to know
+//!
+//! * [`Store`] - the file; one shared handle per file and process, whoever opens it how often.
+//! * [`Profile`] - a named configuration in it; claims, asks, evicts.
+//! * [`Claim`] - the answer to a claim: a [`Tenure`] or the [`Holder`] who explains itself.
+//! * [`Tenure`] - a held office. Dropping it releases; [`Tenure::verify`] and [`Tenure::watch`]
+//!   tell of a loss.
+//! * [`Report`] - what is true of an office, with the evidence; [`liveness`] decides it.
+//! * [`Error`] - "could not find out"; its [`ErrorKind`] says what to do next.
+//!
+//! # Guarantees, each with its test
+//!
+//! | guarantee | test (`tests/it/`, or the module named) |
+//! |---|---|
+//! | of any number of contenders at once exactly one owns | `contention` |
+//! | a killed owner blocks nobody, and nothing has to be cleaned up | `kill` |
+//! | a `run`'s command is gone before the next start is granted | `kill` |
+//! | not being able to look evicts nobody | `liveness::tests`, `verdict` |
+//! | a recycled pid is never taken for the owner, and never blocks | `verdict` |
+//! | questions write nothing and make nothing | `kill`, `open` |
+//! | what cannot be recorded is not held | `open` |
+//! | nothing crosses a fork | `library` |
+//! | a store deleted or replaced under its owner is noticed within a second | `library` |
+//!
+//! # What it does not guarantee
+//!
+//! * Nothing reaches across machines: two hosts that share a token do not see each other.
+//! * A resource that ignores the fence ([`Tenure::instance`]) can be touched by an owner that was
+//!   evicted while it was stopped, until its next verification.
+//! * Processes of the same user can forge anything; the store is not a security boundary
+//!   against its own user.
+//! * `kill -9` of a `run` on macOS leaves its command alive until the next claimant ends it.
+//!
+//! # Threads, async, fork
+//!
+//! All types are `Send + Sync`; calls block, usually for tens of microseconds and at most for the
+//! busy budget (5 s). Under tokio use `spawn_blocking`. A handle does not survive `fork`: every
+//! call in the child is [`ErrorKind::Forked`], and dropping it there does nothing. Never open the
+//! store's file yourself in a process that uses this crate: closing it cancels `SQLite`'s locks.
+//!
+//! # Assumptions
+//!
+//! * `flock` (Windows: `LockFileEx`) is honoured between all processes that see the directory; it is
+//!   tried out when an anchor is made, and filesystems known to break it are refused.
+//! * POSIX record locks and shared memory work, as `SQLite`'s WAL needs them.
+//! * The kernel releases the locks of a process that ends, and boot ids do not repeat.
+//!
+//! # Platforms
+//!
+//! Linux is complete and tested. Windows is tested under wine, without what wine lacks (console
+//! groups, services, boot ids). macOS is compiled and type-checked only.
 
 pub mod liveness;
 
@@ -27,8 +112,8 @@ pub mod cli;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use command_line::{CommandLineMatcher, DefaultMatcher};
-pub use events::Event;
 pub use error::{Error, ErrorKind, Result};
+pub use events::Event;
 pub use names::{InstanceId, Kind, Nonce, Office, ProfileName};
 pub use office::{
     Claim, ClaimOptions, Evicted, Eviction, Force, Holder, LossWatch, Lost, Profile, Released,
@@ -37,3 +122,8 @@ pub use office::{
 pub use status::{Incarnation, LastEnd, Report};
 pub use store::{Durability, OpenOptions, Store};
 pub use wait::{Cancel, Wait};
+
+/// The examples of the README are run as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeExamples;

@@ -451,9 +451,7 @@ fn judge_process(seen: &Evidence, authority: Authority) -> (Verdict, Flags) {
     }
     match seen.start_time {
         StartTimeMatch::Different => dead(DeadReason::PidReused),
-        StartTimeMatch::Equal => {
-            or_expired(seen, Verdict::Alive(AliveReason::StartTimeMatches))
-        }
+        StartTimeMatch::Equal => or_expired(seen, Verdict::Alive(AliveReason::StartTimeMatches)),
         StartTimeMatch::Unknown => judge_by_description(seen, authority),
     }
 }

@@ -3,7 +3,5 @@
 
 #[allow(clippy::disallowed_methods, reason = "the only exit")]
 fn main() -> ! {
-    std::process::exit(incumbent::cli::main(
-        &std::env::args_os().collect::<Vec<_>>(),
-    ))
+    std::process::exit(incumbent::cli::main(&std::env::args_os().collect::<Vec<_>>()))
 }

@@ -16,9 +16,7 @@ fn validate(what: &str, name: &str) -> Result<()> {
         [first, rest @ ..] => {
             is_word(*first)
                 && rest.len() < NAME_LENGTH_MAX
-                && rest
-                    .iter()
-                    .all(|&byte| is_word(byte) || byte == b'.' || byte == b'-')
+                && rest.iter().all(|&byte| is_word(byte) || byte == b'.' || byte == b'-')
         }
     };
     if valid {
@@ -152,8 +150,8 @@ impl Nonce {
         }
         let mut bytes = [0; 16];
         for (index, byte) in bytes.iter_mut().enumerate() {
-            *byte = u8::from_str_radix(&text[index * 2..index * 2 + 2], 16)
-                .map_err(|_| malformed())?;
+            *byte =
+                u8::from_str_radix(&text[index * 2..index * 2 + 2], 16).map_err(|_| malformed())?;
         }
         Ok(Self(bytes))
     }
@@ -180,12 +178,10 @@ impl fmt::Debug for Nonce {
 
 pub(crate) fn hex(bytes: &[u8]) -> String {
     use fmt::Write;
-    bytes
-        .iter()
-        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 #[cfg(test)]
@@ -199,9 +195,7 @@ mod tests {
             assert!(ProfileName::new(good).is_ok(), "{good}");
         }
         let too_long = "a".repeat(65);
-        for bad in [
-            "", ".hidden", "-flag", "a b", "a/b", "ü", "a\0", "a\n", "..", &too_long,
-        ] {
+        for bad in ["", ".hidden", "-flag", "a b", "a/b", "ü", "a\0", "a\n", "..", &too_long] {
             let error = ProfileName::new(bad).unwrap_err();
             assert!(error.hint().is_some_and(|hint| hint.contains("64")), "{bad}");
         }
@@ -213,7 +207,8 @@ mod tests {
         assert_eq!(Nonce::from_hex(&nonce.to_hex()).unwrap(), nonce);
         assert!(!format!("{nonce:?}").contains(&nonce.to_hex()));
         assert_ne!(nonce.hash(), nonce.to_hex());
-        for bad in ["", "zz", &"+f".repeat(16), &"g".repeat(32), &"é".repeat(16), &"0".repeat(33)] {
+        for bad in ["", "zz", &"+f".repeat(16), &"g".repeat(32), &"é".repeat(16), &"0".repeat(33)]
+        {
             assert!(Nonce::from_hex(bad).is_err(), "{bad}");
         }
     }

@@ -224,10 +224,7 @@ pub(crate) fn report(inner: &Inner, office: &Office) -> Result<Report> {
         });
     }
     let Some(ended) = known.last_ended else {
-        return Ok(Report {
-            desired: known.desired,
-            ..Report::never_claimed(office.clone())
-        });
+        return Ok(Report { desired: known.desired, ..Report::never_claimed(office.clone()) });
     };
     Ok(Report {
         reason: ended.end_reason.clone().unwrap_or_default(),

@@ -272,8 +272,7 @@ impl Drop for Waiter {
         let end = End::new(EndReason::Released);
         let hash = self.nonce.hash();
         // Left behind, the row dies with this process and the next claim sweeps it.
-        if let Err(error) =
-            self.inner.write(|tx| instance::end_own(tx, self.instance, &hash, &end))
+        if let Err(error) = self.inner.write(|tx| instance::end_own(tx, self.instance, &hash, &end))
         {
             tracing::debug!(%error, "cannot remove the waiter");
         }

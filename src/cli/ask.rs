@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::args::{self, Global};
-use super::output::{self, Format, Outcome, ago, exit, length};
 use super::by_us;
+use super::output::{self, Format, Outcome, ago, exit, length};
 use crate::office::{Eviction, Force, because};
 use crate::status::Incarnation;
 

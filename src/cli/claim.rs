@@ -39,8 +39,10 @@ fn current_run(store: &Store) -> Result<Option<Record>> {
 /// The pid meant when none was named.
 fn parent() -> Result<sys::Pid> {
     supervise::own_parent().ok_or_else(|| {
-        Error::invalid("there is no parent process to record: it is init, or outside of this namespace")
-            .with_hint("name the process with `--pid PID`")
+        Error::invalid(
+            "there is no parent process to record: it is init, or outside of this namespace",
+        )
+        .with_hint("name the process with `--pid PID`")
     })
 }
 
@@ -89,11 +91,9 @@ pub(super) fn release(global: &Global, arguments: &args::Release, format: Format
             json!({"released": true, "instance": instance.as_i64(), "reason": null}),
             exit::OK,
         ),
-        Err(why) => (
-            String::new(),
-            json!({"released": false, "instance": null, "reason": why}),
-            exit::NO,
-        ),
+        Err(why) => {
+            (String::new(), json!({"released": false, "instance": null, "reason": why}), exit::NO)
+        }
     };
     if let (Err(why), Format::Text) = (&answer, format) {
         output::tell(&format!("incumbent: release: {why}\n"));

@@ -46,7 +46,9 @@ fn follow(global: &Global, profile: Option<&str>, format: Format) -> Outcome {
         if let Some(store) = global.existing()? {
             match follow_store(&store, profile, format, &mut from) {
                 Err(Failure::Error(error)) if error.kind() == ErrorKind::StoreReplaced => {
-                    output::tell("incumbent: events: the store was replaced, going on with the new one\n");
+                    output::tell(
+                        "incumbent: events: the store was replaced, going on with the new one\n",
+                    );
                     from = From::After(0);
                 }
                 result => return result,
@@ -56,12 +58,7 @@ fn follow(global: &Global, profile: Option<&str>, format: Format) -> Outcome {
     }
 }
 
-fn follow_store(
-    store: &Store,
-    profile: Option<&str>,
-    format: Format,
-    from: &mut From,
-) -> Outcome {
+fn follow_store(store: &Store, profile: Option<&str>, format: Format, from: &mut From) -> Outcome {
     let watcher = store.inner.watcher()?;
     let mut seen = None;
     loop {

@@ -78,7 +78,10 @@ fn not_ours(pid: sys::Pid) -> Error {
 
 /// What came of recording a process.
 pub(super) enum Recorded {
-    Granted { instance: InstanceId, evicted: Option<Evicted> },
+    Granted {
+        instance: InstanceId,
+        evicted: Option<Evicted>,
+    },
     /// It was on record already.
     Already(Box<Record>),
     Held(Holder),
@@ -231,8 +234,7 @@ pub(super) fn start(
             .with_hint("`--no-keeper` records without one")
             .caused_by(error)
     };
-    let mut keeper =
-        supervise::spawn_keeper(&arguments).map_err(|error| failed("start", error))?;
+    let mut keeper = supervise::spawn_keeper(&arguments).map_err(|error| failed("start", error))?;
     let mut answer = String::new();
     if let Some(pipe) = &mut keeper.stdout {
         pipe.read_to_string(&mut answer).map_err(|error| failed("hear from", error))?;

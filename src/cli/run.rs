@@ -114,8 +114,7 @@ fn claim(profile: &Profile, options: &ClaimOptions, inbox: &Inbox) -> Result<Cla
             });
             let mut signal = None;
             while !claiming.is_finished() {
-                if let Ok(Received::Signal { number, .. }) =
-                    inbox.received.recv_timeout(LOOK_EVERY)
+                if let Ok(Received::Signal { number, .. }) = inbox.received.recv_timeout(LOOK_EVERY)
                     && supervise::asks_to_end(number)
                 {
                     signal = Some(number);
@@ -143,10 +142,9 @@ fn refused(holder: &Holder, format: Format, code: i32) -> Outcome {
         Format::Json => {
             output::print(format, "", &document(None, None, None, Some(holder)))?;
         }
-        Format::Text => output::tell(&format!(
-            "incumbent: run: {holder}\n  try:   {}\n",
-            holder.advice()
-        )),
+        Format::Text => {
+            output::tell(&format!("incumbent: run: {holder}\n  try:   {}\n", holder.advice()))
+        }
     }
     Ok(code)
 }
@@ -316,9 +314,8 @@ impl Running<'_> {
     /// everything once a second.
     fn look_after_tenure(&mut self) {
         let version = data_version(&self.watcher).ok();
-        let quiet = version.is_some()
-            && version == self.data_version
-            && self.store.inner.is_at_its_path();
+        let quiet =
+            version.is_some() && version == self.data_version && self.store.inner.is_at_its_path();
         if quiet && !self.verify_at.has_passed() {
             return;
         }
@@ -423,11 +420,8 @@ fn how_it_ended(end: ChildEnd, asked_to_end: Option<(i32, Option<sys::Pid>)>) ->
             how
         }
         (ChildEnd::Signalled(signal), None) => {
-            let reason = if supervise::is_fault(signal) {
-                EndReason::Crashed
-            } else {
-                EndReason::Signalled
-            };
+            let reason =
+                if supervise::is_fault(signal) { EndReason::Crashed } else { EndReason::Signalled };
             let mut how = End::new(reason);
             how.signal = Some(signal);
             how

@@ -7,8 +7,8 @@ use rusqlite::types::{Value as SqlValue, ValueRef};
 use serde_json::{Map, Value, json};
 
 use super::args::{self, Global};
-use super::output::{self, Failure, Format, Outcome, exit};
 use super::no_store;
+use super::output::{self, Failure, Format, Outcome, exit};
 use crate::clock::Deadline;
 use crate::error::{Error, Result};
 use crate::store::Store;
@@ -54,17 +54,15 @@ fn query(store: &Store, text: &str) -> Result<Answer> {
     if !statement.readonly() {
         return Err(refused("this statement would write".to_owned()));
     }
-    let columns: Vec<String> =
-        statement.column_names().into_iter().map(str::to_owned).collect();
+    let columns: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
     if columns.is_empty() {
         return Err(refused("this statement answers nothing".to_owned()));
     }
     let failed = |error: rusqlite::Error| match error.sqlite_error_code() {
-        Some(rusqlite::ErrorCode::OperationInterrupted) => Error::invalid(format!(
-            "the query was ended after {} s",
-            TIME_MAX.as_secs()
-        ))
-        .with_hint("narrow it, or use `sqlite3 -readonly \"$(incumbent path)\"`"),
+        Some(rusqlite::ErrorCode::OperationInterrupted) => {
+            Error::invalid(format!("the query was ended after {} s", TIME_MAX.as_secs()))
+                .with_hint("narrow it, or use `sqlite3 -readonly \"$(incumbent path)\"`")
+        }
         _ => refused(format!("SQLite: {error}")),
     };
     let mut rows = Vec::new();
@@ -131,9 +129,8 @@ fn csv(answer: &Answer) -> Result<String, Failure> {
     for row in &answer.rows {
         writer.write_record(row.iter().map(to_text)).map_err(failed)?;
     }
-    let bytes = writer
-        .into_inner()
-        .map_err(|error| Failure::from(io::Error::other(error.to_string())))?;
+    let bytes =
+        writer.into_inner().map_err(|error| Failure::from(io::Error::other(error.to_string())))?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 

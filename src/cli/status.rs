@@ -2,8 +2,8 @@
 
 use super::args::Global;
 use super::output::{self, Format, Outcome, Style, ago, exit, length};
-use crate::status::Report;
 use crate::clock::rfc3339;
+use crate::status::Report;
 
 pub(super) fn status(global: &Global, format: Format) -> Outcome {
     let office = global.office()?;

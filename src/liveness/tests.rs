@@ -12,29 +12,18 @@ const ANCHORS: [AnchorState; 5] = [
 const RELATIONS: [Relation; 3] = [Relation::Same, Relation::Different, Relation::Unknown];
 const TABLES: [ProcessTable; 2] = [ProcessTable::Ours, ProcessTable::Foreign];
 const PRESENCES: [Presence; 3] = [Presence::Present, Presence::Gone, Presence::Unknown];
-const START_TIMES: [StartTimeMatch; 3] = [
-    StartTimeMatch::Equal,
-    StartTimeMatch::Different,
-    StartTimeMatch::Unknown,
-];
-const RUN_STATES: [RunState; 4] = [
-    RunState::Running,
-    RunState::Stopped,
-    RunState::Zombie,
-    RunState::Unknown,
-];
+const START_TIMES: [StartTimeMatch; 3] =
+    [StartTimeMatch::Equal, StartTimeMatch::Different, StartTimeMatch::Unknown];
+const RUN_STATES: [RunState; 4] =
+    [RunState::Running, RunState::Stopped, RunState::Zombie, RunState::Unknown];
 const COMMAND_LINES: [CommandLineMatch; 4] = [
     CommandLineMatch::Match,
     CommandLineMatch::Mismatch,
     CommandLineMatch::Unreadable,
     CommandLineMatch::NotRead,
 ];
-const CHILDREN: [ChildState; 4] = [
-    ChildState::None,
-    ChildState::Alive,
-    ChildState::Gone,
-    ChildState::Unknown,
-];
+const CHILDREN: [ChildState; 4] =
+    [ChildState::None, ChildState::Alive, ChildState::Gone, ChildState::Unknown];
 const KEEPERS: [Keeper; 2] = [Keeper::None, Keeper::Recorded];
 const LEASES: [Lease; 3] = [Lease::None, Lease::Current, Lease::Expired];
 
@@ -110,11 +99,7 @@ fn no_anchor(seen: &Evidence) -> bool {
 }
 
 fn unless_expired(seen: &Evidence, verdict: Verdict) -> Verdict {
-    if seen.lease == Lease::Expired {
-        Verdict::Dead(DeadReason::LeaseExpired)
-    } else {
-        verdict
-    }
+    if seen.lease == Lease::Expired { Verdict::Dead(DeadReason::LeaseExpired) } else { verdict }
 }
 
 /// The rules of the design, one line each, first match wins.
@@ -156,11 +141,7 @@ const RULES: [(u8, Condition, Outcome); 14] = [
         },
         gone_because,
     ),
-    (
-        5,
-        |e| e.anchor == AnchorState::Held,
-        |_| Verdict::Alive(AliveReason::AnchorHeld),
-    ),
+    (5, |e| e.anchor == AnchorState::Held, |_| Verdict::Alive(AliveReason::AnchorHeld)),
     (
         6,
         |e| e.host == Relation::Same && e.boot == Relation::Different,
@@ -178,11 +159,7 @@ const RULES: [(u8, Condition, Outcome); 14] = [
         },
     ),
     (8, |e| e.process == Presence::Gone, gone_because),
-    (
-        9,
-        |e| e.start_time == StartTimeMatch::Different,
-        |_| Verdict::Dead(DeadReason::PidReused),
-    ),
+    (9, |e| e.start_time == StartTimeMatch::Different, |_| Verdict::Dead(DeadReason::PidReused)),
     (
         10,
         |e| e.start_time == StartTimeMatch::Equal,
@@ -203,21 +180,14 @@ const RULES: [(u8, Condition, Outcome); 14] = [
         |e| no_anchor(e) && e.command_line == CommandLineMatch::Mismatch,
         |_| Verdict::Dead(DeadReason::IdentityMismatch),
     ),
-    (
-        14,
-        |_| true,
-        |e| unless_expired(e, Verdict::Unknown(UnknownReason::NotVerifiable)),
-    ),
+    (14, |_| true, |e| unless_expired(e, Verdict::Unknown(UnknownReason::NotVerifiable))),
 ];
 
 #[test]
 fn judge_follows_the_table_over_the_whole_product() {
     let mut matched = [0_u64; 15];
     for_each_evidence(|seen| {
-        let (number, _, outcome) = RULES
-            .iter()
-            .find(|(_, condition, _)| condition(&seen))
-            .unwrap();
+        let (number, _, outcome) = RULES.iter().find(|(_, condition, _)| condition(&seen)).unwrap();
         matched[usize::from(*number)] += 1;
         assert_eq!(judge(seen).verdict, outcome(&seen), "rule {number}: {seen:?}");
     });
@@ -326,11 +296,8 @@ fn stories_from_the_field() {
         Verdict::Unknown(UnknownReason::ForeignNamespace),
         &[],
     );
-    let no_start = Evidence {
-        anchor: AnchorState::Missing,
-        start_time: StartTimeMatch::Unknown,
-        ..here
-    };
+    let no_start =
+        Evidence { anchor: AnchorState::Missing, start_time: StartTimeMatch::Unknown, ..here };
     check(
         "7, 8: no start time, and the pid belongs to an unrelated process",
         Evidence { command_line: CommandLineMatch::Mismatch, ..no_start },

@@ -17,7 +17,7 @@ use crate::names::{InstanceId, Nonce, Office, ProfileName};
 use crate::observe::{LiveCommandLine, needs_command_line, observe};
 use crate::store::{EventRecord, HeldOffice, Inner, Store, Tx, lock};
 use crate::sys::{self, OpenProcessError, ProcessHandle, StartTime};
-use crate::wait::{Waiter, Waited};
+use crate::wait::{Waited, Waiter};
 
 /// How long a claimant waits for a killed child to be gone. A killed process goes in milliseconds
 /// unless it hangs in the kernel (a dead disk), and then nobody else can help either.
@@ -253,8 +253,8 @@ fn share(
 ) -> Result<Option<Tenure>> {
     let Some(held) = tenures.get_mut(office) else { return Ok(None) };
     let live = store.inner.read(|connection| instance::by_id(connection, held.instance))?;
-    let still_ours = live
-        .is_some_and(|record| record.ended_at_ms.is_none() && record.belongs_to(&held.nonce));
+    let still_ours =
+        live.is_some_and(|record| record.ended_at_ms.is_none() && record.belongs_to(&held.nonce));
     if !still_ours {
         tenures.remove(office);
         return Ok(None);
@@ -346,13 +346,7 @@ pub(crate) fn judge_record(
     record: &Record,
     command_line: &LiveCommandLine,
 ) -> Judgement {
-    judge(observe(
-        record,
-        inner.observer(),
-        &inner.location.anchors,
-        command_line,
-        inner.matcher(),
-    ))
+    judge(observe(record, inner.observer(), &inner.location.anchors, command_line, inner.matcher()))
 }
 
 /// The process executed itself anew (same pid, same start time, its anchor released by the exec),
@@ -367,9 +361,8 @@ fn is_another_life_of_ours(
         return false;
     }
     let Evidence { anchor, start_time, .. } = judged.evidence;
-    let names_our_anchor = inner
-        .own_anchor()
-        .is_some_and(|anchor| record.anchor.as_deref() == Some(anchor.name()));
+    let names_our_anchor =
+        inner.own_anchor().is_some_and(|anchor| record.anchor.as_deref() == Some(anchor.name()));
     let re_executed = anchor == crate::liveness::AnchorState::Free
         && judged.evidence.is_here()
         && start_time == crate::liveness::StartTimeMatch::Equal

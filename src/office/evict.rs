@@ -1,8 +1,8 @@
 //! Ending the record of an office by hand.
 
+use super::Force;
 use super::Holder;
 use super::claim::judge_record;
-use super::Force;
 use crate::error::Result;
 use crate::instance::{self, End, EndReason};
 use crate::liveness::Verdict;
@@ -38,19 +38,18 @@ pub(super) fn evict(inner: &Inner, office: &Office, force: Force, by: &str) -> R
         let judged = judge_record(inner, &record, &LiveCommandLine::not_read());
         Ok(needs_command_line(&judged.evidence).then_some(record))
     })?;
-    let command_line = command_line
-        .as_ref()
-        .map_or_else(LiveCommandLine::not_read, LiveCommandLine::read);
+    let command_line =
+        command_line.as_ref().map_or_else(LiveCommandLine::not_read, LiveCommandLine::read);
     inner.write(|tx| {
         let Some(record) = instance::live(tx, office)? else { return Ok(Eviction::Nothing) };
         let judged = judge_record(inner, &record, &command_line);
         let end = match (judged.verdict, force) {
             (Verdict::Dead(reason), Force::No) => End::new(EndReason::Dead(reason)).by(by),
-            (Verdict::Dead(_) | Verdict::Alive(_) | Verdict::Unknown(_), Force::Yes) => {
-                End::new(EndReason::Evicted)
-                    .by(by)
-                    .detail(format!("it was {}: {}", judged.verdict.as_str(), judged.verdict.reason()))
-            }
+            (Verdict::Dead(_) | Verdict::Alive(_) | Verdict::Unknown(_), Force::Yes) => End::new(
+                EndReason::Evicted,
+            )
+            .by(by)
+            .detail(format!("it was {}: {}", judged.verdict.as_str(), judged.verdict.reason())),
             (Verdict::Alive(_) | Verdict::Unknown(_), Force::No) => {
                 let holder = Holder::of(&record, office, &judged);
                 return Ok(Eviction::Refused(Box::new(holder)));

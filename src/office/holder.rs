@@ -102,9 +102,9 @@ impl Holder {
                 "it is stopped: continue it with `kill -CONT {pid}`, or end it with \
                  `kill -KILL {pid}`"
             ),
-            _ => format!(
-                "stop it first (`kill {pid}`), or wait for it with `incumbent run --wait`"
-            ),
+            _ => {
+                format!("stop it first (`kill {pid}`), or wait for it with `incumbent run --wait`")
+            }
         }
     }
 

@@ -93,8 +93,7 @@ fn count_conflict(
          ON CONFLICT DO UPDATE SET pid = excluded.pid, last_at_ms = excluded.last_at_ms,
             count = count + 1
          RETURNING count";
-    let contender =
-        subject.party.clone().unwrap_or_else(|| format!("pid:{}", subject.pid));
+    let contender = subject.party.clone().unwrap_or_else(|| format!("pid:{}", subject.pid));
     let count: i64 = tx.prepare_cached(SQL)?.query_row(
         named_params! {
             ":profile": office.profile.as_str(),
@@ -163,17 +162,14 @@ pub(crate) fn conflicts(
             "SELECT pid, first_at_ms, last_at_ms, count FROM conflicts
              WHERE profile = ?1 AND kind = ?2 AND holder_id = ?3 ORDER BY last_at_ms DESC",
         )?
-        .query_map(
-            (office.profile.as_str(), office.kind.as_str(), holder.as_i64()),
-            |row| {
-                Ok(Conflict {
-                    pid: row.get(0)?,
-                    first_at_ms: row.get(1)?,
-                    last_at_ms: row.get(2)?,
-                    count: row.get(3)?,
-                })
-            },
-        )?
+        .query_map((office.profile.as_str(), office.kind.as_str(), holder.as_i64()), |row| {
+            Ok(Conflict {
+                pid: row.get(0)?,
+                first_at_ms: row.get(1)?,
+                last_at_ms: row.get(2)?,
+                count: row.get(3)?,
+            })
+        })?
         .collect::<rusqlite::Result<_>>()?;
     Ok(conflicts)
 }

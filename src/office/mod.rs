@@ -10,16 +10,16 @@ mod tenure;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use claim::{Claim, Evicted};
 pub(crate) use claim::{
     Aside, Attachment, Candidate, Count, Outcome, changes_too_fast, claim_once, judge_record,
 };
+pub use claim::{Claim, Evicted};
 pub use evict::Eviction;
 pub use holder::Holder;
 pub(crate) use holder::because;
 pub(crate) use ledger::conflicts;
 pub(crate) use storm::Storm;
-pub use tenure::{Lost, LossWatch, Released, Standing, Tenure};
+pub use tenure::{LossWatch, Lost, Released, Standing, Tenure};
 
 use crate::error::{Error, Result};
 use crate::instance::{Origin, Subject};
@@ -191,7 +191,12 @@ impl Profile {
     /// [`StoreReplaced`](crate::ErrorKind::StoreReplaced), [`TooNew`](crate::ErrorKind::TooNew),
     /// [`Forked`](crate::ErrorKind::Forked).
     pub fn claim_with(&self, options: &ClaimOptions) -> Result<Claim> {
-        claim::claim_for_myself(&self.store, self.home.as_deref(), &self.office(&options.kind), options)
+        claim::claim_for_myself(
+            &self.store,
+            self.home.as_deref(),
+            &self.office(&options.kind),
+            options,
+        )
     }
 
     /// What is true of the office of kind `gateway`; see [`Profile::status_of`].

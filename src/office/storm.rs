@@ -65,8 +65,11 @@ fn assess(starts_ms: &[i64], now_ms: i64) -> Option<Storm> {
             }
             Some(_) | None => {
                 let first = starts_ms[..index].partition_point(|&ms| at_ms - ms >= WINDOW_MS);
-                (index + 1 - first > STARTS_MAX)
-                    .then_some(Level { number: 1, reached_ms: at_ms, first })
+                (index + 1 - first > STARTS_MAX).then_some(Level {
+                    number: 1,
+                    reached_ms: at_ms,
+                    first,
+                })
             }
         };
     }

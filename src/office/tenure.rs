@@ -231,8 +231,7 @@ impl Tenure {
 
     /// Records the command that a `run` is about to let go. False when the office was lost.
     pub(crate) fn set_child(&self, pid: sys::Pid, start_time: Option<StartTime>) -> Result<bool> {
-        self.inner
-            .write(|tx| instance::set_child(tx, self.instance, &self.nonce, pid, start_time))
+        self.inner.write(|tx| instance::set_child(tx, self.instance, &self.nonce, pid, start_time))
     }
 
     fn let_go(&mut self, how: &End) -> Released {

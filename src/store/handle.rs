@@ -118,8 +118,7 @@ impl Inner {
     }
 
     pub(super) fn connect(&self, access: Access) -> Result<Connection> {
-        let connection =
-            Connection::open_with_flags(&self.location.file, pragmas::flags(access))?;
+        let connection = Connection::open_with_flags(&self.location.file, pragmas::flags(access))?;
         pragmas::apply(&connection, access)?;
         Ok(connection)
     }
@@ -127,10 +126,8 @@ impl Inner {
     /// What the file holds, without expecting anything of it.
     pub(super) fn inspect(&self) -> Result<Contents> {
         self.check_process()?;
-        busy::with_budget(self.settings.busy_budget, || {
-            self.readers.with(self, migrate::inspect)
-        })
-        .map_err(|error| self.explain(error))
+        busy::with_budget(self.settings.busy_budget, || self.readers.with(self, migrate::inspect))
+            .map_err(|error| self.explain(error))
     }
 
     /// A read-only connection of the caller's own, for watching `PRAGMA data_version`.

@@ -47,11 +47,10 @@ pub(crate) fn default_path() -> Result<PathBuf> {
 
 /// Resolves `path` to real paths, once; `None` when there is no such place and it may not be made.
 pub(crate) fn resolve(path: &Path, if_missing: IfMissing) -> Result<Option<Location>> {
-    let absolute = std::path::absolute(path)
-        .map_err(|error| {
-            Error::invalid(format!("invalid store path {}: {error}", path.display()))
-                .with_hint("name a file, e.g. `--db ~/.local/state/incumbent/state.db`")
-        })?;
+    let absolute = std::path::absolute(path).map_err(|error| {
+        Error::invalid(format!("invalid store path {}: {error}", path.display()))
+            .with_hint("name a file, e.g. `--db ~/.local/state/incumbent/state.db`")
+    })?;
     // The file itself may be a symbolic link: what counts is the ground it leads to.
     let absolute = match std::fs::symlink_metadata(&absolute) {
         Ok(facts) if facts.is_symlink() => std::fs::canonicalize(&absolute).map_err(|error| {
@@ -82,30 +81,20 @@ pub(crate) fn resolve(path: &Path, if_missing: IfMissing) -> Result<Option<Locat
     };
     let mut anchors = name.to_owned();
     anchors.push(".anchors");
-    Ok(Some(Location {
-        file: directory.join(name),
-        anchors: directory.join(anchors),
-        directory,
-    }))
+    Ok(Some(Location { file: directory.join(name), anchors: directory.join(anchors), directory }))
 }
 
 fn is_absence(error: &std::io::Error) -> bool {
     // ENOTDIR: a file where a directory should be; there is no store below it either.
-    matches!(
-        error.kind(),
-        std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory
-    )
+    matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory)
 }
 
 /// "Cannot look" is not "not there".
 pub(crate) fn cannot_look(path: &Path, error: std::io::Error) -> Error {
-    Error::new(
-        ErrorKind::CannotRead,
-        format!("cannot look at {}: {error}", path.display()),
-    )
-    .at(path)
-    .with_hint(format!("let {} read it, or ask as its owner", me()))
-    .caused_by(error)
+    Error::new(ErrorKind::CannotRead, format!("cannot look at {}: {error}", path.display()))
+        .at(path)
+        .with_hint(format!("let {} read it, or ask as its owner", me()))
+        .caused_by(error)
 }
 
 /// Who we are, for messages about permissions.
@@ -122,10 +111,7 @@ pub(crate) fn check_directory(directory: &Path) -> Result<()> {
         if !trusted {
             return Err(Error::new(
                 ErrorKind::Permission,
-                format!(
-                    "{} belongs to uid {owner}, and this is uid {me}",
-                    directory.display()
-                ),
+                format!("{} belongs to uid {owner}, and this is uid {me}", directory.display()),
             )
             .at(directory)
             .with_hint("use a directory of your own, or run as its owner"));
@@ -179,11 +165,7 @@ pub(crate) fn check_filesystem(
     let refuse = |why: &str| {
         Error::new(
             ErrorKind::Filesystem,
-            format!(
-                "{} is on {}: {why}",
-                directory.display(),
-                filesystem.kind
-            ),
+            format!("{} is on {}: {why}", directory.display(), filesystem.kind),
         )
         .at(directory)
         .with_hint(format!(

@@ -17,10 +17,8 @@ struct Migration {
 
 /// Never change or remove an entry: stores in the field have applied it. Entry `i` leads to
 /// schema version `i + 1`.
-const MIGRATIONS: [Migration; 1] = [Migration {
-    sql: include_str!("../../migrations/0001_offices.sql"),
-    min_writer: 1,
-}];
+const MIGRATIONS: [Migration; 1] =
+    [Migration { sql: include_str!("../../migrations/0001_offices.sql"), min_writer: 1 }];
 
 /// The schema version this program writes.
 #[allow(clippy::cast_possible_wrap, reason = "a handful of migrations")]
@@ -50,7 +48,9 @@ pub(crate) fn inspect(connection: &Connection) -> Result<Contents> {
     }
     Err(Error::new(
         ErrorKind::NotOurs,
-        format!("this SQLite database belongs to another program (application id {application_id})"),
+        format!(
+            "this SQLite database belongs to another program (application id {application_id})"
+        ),
     )
     .with_hint("name another file with `--db PATH`; this one was left as it is"))
 }

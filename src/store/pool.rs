@@ -50,10 +50,7 @@ impl Readers {
     pub(super) fn new(strategy: Strategy) -> Self {
         match strategy {
             Strategy::Single => Self::Single(Mutex::new(None)),
-            Strategy::Pooled => Self::Pooled {
-                pool: OnceLock::new(),
-                last_error: Arc::default(),
-            },
+            Strategy::Pooled => Self::Pooled { pool: OnceLock::new(), last_error: Arc::default() },
         }
     }
 

@@ -98,13 +98,10 @@ pub(crate) fn apply(connection: &Connection, access: Access) -> Result<()> {
 
 /// Puts the database into WAL mode, if it is not, and checks that it is.
 pub(crate) fn ensure_wal(connection: &Connection) -> Result<()> {
-    let mode: String =
-        connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
+    let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
     if mode.eq_ignore_ascii_case("wal") {
         return Ok(());
     }
-    Err(Error::internal(format!(
-        "SQLite keeps journal mode {mode:?} instead of WAL"
-    ))
-    .with_hint("put the store on a local filesystem with `--db PATH`"))
+    Err(Error::internal(format!("SQLite keeps journal mode {mode:?} instead of WAL"))
+        .with_hint("put the store on a local filesystem with `--db PATH`"))
 }

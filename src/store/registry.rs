@@ -17,10 +17,8 @@ static HANDLES: Mutex<Vec<(FileId, Weak<Inner>)>> = Mutex::new(Vec::new());
 pub(super) fn share(id: &FileId, make: impl FnOnce() -> Inner) -> Result<Arc<Inner>> {
     let mut handles = lock(&HANDLES);
     handles.retain(|(_, handle)| handle.strong_count() > 0);
-    let existing = handles
-        .iter()
-        .filter(|(known, _)| known == id)
-        .find_map(|(_, handle)| handle.upgrade());
+    let existing =
+        handles.iter().filter(|(known, _)| known == id).find_map(|(_, handle)| handle.upgrade());
     if let Some(handle) = existing {
         handle.check_process()?;
         return Ok(handle);

@@ -96,7 +96,8 @@ impl<'a> Tx<'a> {
     }
 
     pub(crate) fn record(&self, event: &EventRecord<'_>) -> Result<()> {
-        const SQL: &str = "INSERT INTO events (at_ms, event, profile, kind, instance_id, pid, detail)
+        const SQL: &str =
+            "INSERT INTO events (at_ms, event, profile, kind, instance_id, pid, detail)
              VALUES (:at_ms, :event, :profile, :kind, :instance_id, :pid, :detail)";
         self.prepare_cached(SQL)?.execute(named_params! {
             ":at_ms": self.now_ms(),

@@ -62,10 +62,7 @@ fn has_ended(pidfd: &OwnedFd) -> bool {
 
 pub fn process_facts(pid: Pid) -> ProcessFacts {
     match pidfd_open(pid) {
-        Pidfd::Gone => ProcessFacts {
-            existence: Existence::Gone,
-            ..ProcessFacts::UNKNOWN
-        },
+        Pidfd::Gone => ProcessFacts { existence: Existence::Gone, ..ProcessFacts::UNKNOWN },
         Pidfd::Open(pidfd) => facts_of_pinned(pid, &pidfd),
         Pidfd::Unavailable(_) => facts_by_number(pid),
     }
@@ -74,16 +71,10 @@ pub fn process_facts(pid: Pid) -> ProcessFacts {
 fn facts_of_pinned(pid: Pid, pidfd: &OwnedFd) -> ProcessFacts {
     let stat = read_stat(pid);
     let info = pidfd_info(pidfd);
-    let uid = info
-        .map(|info| info.real_uid)
-        .or_else(|| read_status(pid).real_uid);
+    let uid = info.map(|info| info.real_uid).or_else(|| read_status(pid).real_uid);
     // Asked last: a process that has not ended by now was the one that had this pid all the while,
     // so all of the above is about it.
-    let existence = if has_ended(pidfd) {
-        Existence::Gone
-    } else {
-        Existence::Present
-    };
+    let existence = if has_ended(pidfd) { Existence::Gone } else { Existence::Present };
     let parent = info.map(|info| info.parent);
     process_facts_from(existence, stat, uid, parent)
 }
@@ -97,10 +88,7 @@ fn facts_by_number(pid: Pid) -> ProcessFacts {
         Some(Err(_)) => Existence::Unknown,
     };
     if existence == Existence::Gone {
-        return ProcessFacts {
-            existence,
-            ..ProcessFacts::UNKNOWN
-        };
+        return ProcessFacts { existence, ..ProcessFacts::UNKNOWN };
     }
     let stat = read_stat(pid);
     let status = read_status(pid);
@@ -126,10 +114,7 @@ fn process_facts_from(
         start_time: stat.and_then(start_time_of),
         state: stat.map_or(ProcessState::Unknown, |stat| state_of(stat.state)),
         uid,
-        parent: stat
-            .map(|stat| stat.parent)
-            .or(parent)
-            .filter(|&parent| parent != 0),
+        parent: stat.map(|stat| stat.parent).or(parent).filter(|&parent| parent != 0),
     }
 }
 
@@ -169,10 +154,8 @@ fn pidfd_info(pidfd: &OwnedFd) -> Option<PidfdInfo> {
     // than that. Older kernels answer ENOTTY or EINVAL, and touch nothing.
     let done = unsafe { libc::ioctl(pidfd.as_raw_fd(), libc::PIDFD_GET_INFO, &raw mut info) };
     let both = u64::from(libc::PIDFD_INFO_PID | libc::PIDFD_INFO_CREDS);
-    (done == 0 && info.mask & both == both).then_some(PidfdInfo {
-        real_uid: info.ruid,
-        parent: info.ppid,
-    })
+    (done == 0 && info.mask & both == both)
+        .then_some(PidfdInfo { real_uid: info.ruid, parent: info.ppid })
 }
 
 /// Reads a whole file of `/proc`; these files have no size to ask for.
@@ -269,10 +252,7 @@ fn start_time_of(stat: procfs::Stat) -> Option<StartTime> {
     let offset = procfs::offset_ticks(boottime_offset_ns()?, ticks_per_second)?;
     // Negative: the process is older than what the offset of its reader can be right for.
     let value = stat.start_time_ticks.checked_sub(offset)?;
-    (value >= 0).then_some(StartTime {
-        value,
-        unit: StartTimeUnit::Ticks,
-    })
+    (value >= 0).then_some(StartTime { value, unit: StartTimeUnit::Ticks })
 }
 
 /// By how much our time namespace (`time_namespaces(7)`, Linux 5.6) shifts `CLOCK_BOOTTIME` and the
@@ -326,17 +306,15 @@ pub fn boot_clock_ms() -> i64 {
 /// machine-id(5): 32 hexadecimal digits. D-Bus' copy is older than systemd's and the same where
 /// both exist.
 pub fn host_id() -> Option<String> {
-    ["/etc/machine-id", "/var/lib/dbus/machine-id"]
-        .iter()
-        .find_map(|path| {
-            let text = std::fs::read_to_string(path).ok()?;
-            let id = text.trim().to_ascii_lowercase();
-            // "uninitialized" stands there during the first boot, all zeros in some images.
-            let is_id = id.len() == 32
-                && id.bytes().all(|byte| byte.is_ascii_hexdigit())
-                && id.bytes().any(|byte| byte != b'0');
-            is_id.then_some(id)
-        })
+    ["/etc/machine-id", "/var/lib/dbus/machine-id"].iter().find_map(|path| {
+        let text = std::fs::read_to_string(path).ok()?;
+        let id = text.trim().to_ascii_lowercase();
+        // "uninitialized" stands there during the first boot, all zeros in some images.
+        let is_id = id.len() == 32
+            && id.bytes().all(|byte| byte.is_ascii_hexdigit())
+            && id.bytes().any(|byte| byte != b'0');
+        is_id.then_some(id)
+    })
 }
 
 /// random(4): drawn once per boot. Missing where `/proc/sys` is (`subset=pid`, Linux 5.8).
@@ -502,23 +480,13 @@ fn mount_id(path: &Path) -> Option<u64> {
 
 /// Served by another machine: its locks may reach only this client, its memory maps are not shared
 /// with other clients, and WAL needs both (sqlite.org/wal.html, "Overview", point 3).
-const NETWORK: &[&str] = &[
-    "nfs", "nfs4", "cifs", "smb3", "smb2", "smbfs", "afs", "ncpfs", "ncp", "coda", "davfs",
-];
+const NETWORK: &[&str] =
+    &["nfs", "nfs4", "cifs", "smb3", "smb2", "smbfs", "afs", "ncpfs", "ncp", "coda", "davfs"];
 
 /// Cluster filesystems: several machines mount one store at once, and pids and boot ids of another
 /// machine mean nothing here, even where its locks do.
-const CLUSTER: &[&str] = &[
-    "ceph",
-    "lustre",
-    "gpfs",
-    "beegfs",
-    "orangefs",
-    "pvfs2",
-    "glusterfs",
-    "gfs2",
-    "ocfs2",
-];
+const CLUSTER: &[&str] =
+    &["ceph", "lustre", "gpfs", "beegfs", "orangefs", "pvfs2", "glusterfs", "gfs2", "ocfs2"];
 
 /// Bridges between a virtual machine and its host: `flock` is local to the guest or says "busy"
 /// without a holder, and shared memory is not coherent (databases malformed within a minute).
@@ -546,10 +514,7 @@ const REMOTE_FUSE: &[&str] = &[
 ];
 
 fn classify(kind: &str) -> FilesystemClass {
-    if [NETWORK, CLUSTER, BRIDGE]
-        .iter()
-        .any(|list| list.contains(&kind))
-    {
+    if [NETWORK, CLUSTER, BRIDGE].iter().any(|list| list.contains(&kind)) {
         return FilesystemClass::Remote;
     }
     match kind.strip_prefix("fuse.") {
@@ -572,10 +537,7 @@ pub fn record_lock_holder(path: &Path, offset: u64) -> Option<Pid> {
         return None;
     }
     let metadata = std::fs::metadata(path).ok()?;
-    let device = (
-        rustix::fs::major(metadata.dev()),
-        rustix::fs::minor(metadata.dev()),
-    );
+    let device = (rustix::fs::major(metadata.dev()), rustix::fs::minor(metadata.dev()));
     let locks = std::fs::read("/proc/locks").ok()?;
     procfs::record_lock_holder(&locks, device, metadata.ino(), offset)
 }
@@ -679,26 +641,17 @@ mod tests {
         let pid = child.pid();
         drop(child);
         assert_eq!(process_facts(pid).existence, Existence::Gone);
-        assert!(matches!(
-            ProcessHandle::open(pid),
-            Err(OpenProcessError::Gone)
-        ));
+        assert!(matches!(ProcessHandle::open(pid), Err(OpenProcessError::Gone)));
     }
 
     #[test]
     fn a_stopped_process_is_present() {
         let child = Guard::sleep();
         child.signal(Signal::STOP);
-        eventually("the child stops", || {
-            process_facts(child.pid()).state == ProcessState::Stopped
-        });
+        eventually("the child stops", || process_facts(child.pid()).state == ProcessState::Stopped);
         let facts = facts_both_ways(child.pid());
         assert_eq!(facts.existence, Existence::Present);
-        assert!(
-            !ProcessHandle::open(child.pid())
-                .unwrap()
-                .wait_ended(Duration::ZERO)
-        );
+        assert!(!ProcessHandle::open(child.pid()).unwrap().wait_ended(Duration::ZERO));
     }
 
     /// The letter Z alone is not death: `pthread_exit` in the first thread leaves it while the
@@ -736,12 +689,7 @@ mod tests {
             send.send(rustix::thread::gettid()).unwrap();
             wait.recv().unwrap();
         });
-        let thread_id = receive
-            .recv()
-            .unwrap()
-            .as_raw_nonzero()
-            .get()
-            .unsigned_abs();
+        let thread_id = receive.recv().unwrap().as_raw_nonzero().get().unsigned_abs();
         assert_ne!(thread_id, own_pid());
         assert_eq!(process_facts(thread_id).existence, Existence::Gone);
         assert_eq!(facts_by_number(thread_id).existence, Existence::Gone);
@@ -802,19 +750,10 @@ mod tests {
         assert!(handle.wait_ended(Duration::from_secs(10)));
         let error = handle.kill().unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::ESRCH));
-        let later = StartTime {
-            value: 1,
-            unit: StartTimeUnit::Ticks,
-        };
-        let another = ProcessHandle::Number {
-            pid: own_pid(),
-            start_time: later,
-        };
+        let later = StartTime { value: 1, unit: StartTimeUnit::Ticks };
+        let another = ProcessHandle::Number { pid: own_pid(), start_time: later };
         assert!(another.wait_ended(Duration::ZERO));
-        assert_eq!(
-            another.kill().unwrap_err().raw_os_error(),
-            Some(libc::ESRCH)
-        );
+        assert_eq!(another.kill().unwrap_err().raw_os_error(), Some(libc::ESRCH));
     }
 
     /// Invalid UTF-8 is replaced, blanks stay inside an argument.
@@ -827,9 +766,7 @@ mod tests {
         // Held open until the end of the test, so that the shell stays in `read`.
         let child = Guard(command.stdin(Stdio::piped()).spawn().unwrap());
         // The parent goes on while the kernel still lays out the new program's arguments.
-        eventually("the arguments are there", || {
-            sys::command_line(child.pid()).is_some()
-        });
+        eventually("the arguments are there", || sys::command_line(child.pid()).is_some());
         assert_eq!(
             sys::command_line(child.pid()).unwrap(),
             ["sh", "-c", "read x", "my gateway", "run", "6\u{fffd}0"]
@@ -840,12 +777,7 @@ mod tests {
     fn ids() {
         assert_eq!(boot_id().unwrap().len(), 36);
         assert!(process_table_is_ours());
-        assert!(
-            pid_namespace()
-                .unwrap()
-                .bytes()
-                .all(|byte| byte.is_ascii_digit())
-        );
+        assert!(pid_namespace().unwrap().bytes().all(|byte| byte.is_ascii_digit()));
         if host_id().is_none() {
             eprintln!("SKIPPED: no machine-id here");
         }
@@ -897,10 +829,7 @@ mod tests {
     /// No test by itself: runs in the namespaces that the tests below make, and prints what is seen
     /// of one pid from there.
     #[test]
-    #[allow(
-        clippy::disallowed_methods,
-        reason = "how a test speaks to its own helper"
-    )]
+    #[allow(clippy::disallowed_methods, reason = "how a test speaks to its own helper")]
     fn look_from_there() {
         if let Ok(pid) = std::env::var(LOOK_AT) {
             let facts = process_facts(pid.parse().unwrap());
@@ -951,10 +880,7 @@ mod tests {
             let Some(seen) = look_from(&prefix, child.pid()) else {
                 return;
             };
-            assert!(
-                seen.contains(&format!("start_time: {start_time:?}")),
-                "{seen}"
-            );
+            assert!(seen.contains(&format!("start_time: {start_time:?}")), "{seen}");
             let now_s = boot_clock_ms() / 1000;
             let near = (now_s - 30..=now_s).any(|s| seen.contains(&format!("clock {s} ")));
             assert!(near, "{now_s}: {seen}");
@@ -967,10 +893,7 @@ mod tests {
         let Some(seen) = look_from("exec unshare --fork --pid \"$@\"", 1) else {
             return;
         };
-        assert!(
-            seen.contains("existence: Present, start_time: None, state: Unknown"),
-            "{seen}"
-        );
+        assert!(seen.contains("existence: Present, start_time: None, state: Unknown"), "{seen}");
         assert!(seen.ends_with("ours false"), "{seen}");
         let own_mount = "exec unshare --fork --pid --mount-proc \"$@\"";
         let seen = look_from(own_mount, 1).unwrap();
@@ -987,10 +910,7 @@ mod tests {
         let Some(seen) = look_from(prefix, 1) else {
             return;
         };
-        assert!(
-            seen.contains("existence: Present, start_time: None"),
-            "{seen}"
-        );
+        assert!(seen.contains("existence: Present, start_time: None"), "{seen}");
         assert!(seen.ends_with("ours true"), "{seen}");
     }
 }

@@ -68,10 +68,7 @@ pub fn command_line(pid: Pid) -> Option<Vec<String>> {
 }
 
 pub fn process_facts(pid: Pid) -> ProcessFacts {
-    let gone = ProcessFacts {
-        existence: Existence::Gone,
-        ..ProcessFacts::UNKNOWN
-    };
+    let gone = ProcessFacts { existence: Existence::Gone, ..ProcessFacts::UNKNOWN };
     let Some(pid) = kernel_pid(pid) else {
         return gone;
     };
@@ -85,14 +82,8 @@ pub fn process_facts(pid: Pid) -> ProcessFacts {
     match bsd_info(pid) {
         BsdInfo::Known(info) => facts_from(existence, &info),
         // It was there a moment ago: it has ended, or it is a zombie that this kernel hides.
-        BsdInfo::NoSuchProcess => ProcessFacts {
-            state: ProcessState::Zombie,
-            ..gone
-        },
-        BsdInfo::Unreadable => ProcessFacts {
-            existence,
-            ..ProcessFacts::UNKNOWN
-        },
+        BsdInfo::NoSuchProcess => ProcessFacts { state: ProcessState::Zombie, ..gone },
+        BsdInfo::Unreadable => ProcessFacts { existence, ..ProcessFacts::UNKNOWN },
     }
 }
 
@@ -105,11 +96,7 @@ fn facts_from(existence: Existence, info: &libc::proc_bsdinfo) -> ProcessFacts {
         _ => ProcessState::Unknown,
     };
     // Only a process whose threads have all ended becomes a zombie here.
-    let existence = if state == ProcessState::Zombie {
-        Existence::Gone
-    } else {
-        existence
-    };
+    let existence = if state == ProcessState::Zombie { Existence::Gone } else { existence };
     ProcessFacts {
         existence,
         start_time: start_time_from(info),
@@ -124,19 +111,13 @@ fn start_time_from(info: &libc::proc_bsdinfo) -> Option<StartTime> {
     let seconds = i64::try_from(info.pbi_start_tvsec).ok()?;
     let microseconds = i64::try_from(info.pbi_start_tvusec).ok()?;
     let value = seconds.checked_mul(1_000_000)?.checked_add(microseconds)?;
-    (value > 0).then_some(StartTime {
-        value,
-        unit: StartTimeUnit::Microseconds,
-    })
+    (value > 0).then_some(StartTime { value, unit: StartTimeUnit::Microseconds })
 }
 
 /// `gethostuuid(2)`: `IOPlatformUUID` of the hardware. Refused in some sandboxes.
 pub fn host_id() -> Option<String> {
     let mut id = [0_u8; 16];
-    let timeout = libc::timespec {
-        tv_sec: 1,
-        tv_nsec: 0,
-    };
+    let timeout = libc::timespec { tv_sec: 1, tv_nsec: 0 };
     // SAFETY: writes 16 bytes, reads the timeout.
     let failed = unsafe { libc::gethostuuid(id.as_mut_ptr(), &raw const timeout) } != 0;
     if failed || id == [0; 16] {
@@ -181,15 +162,10 @@ pub fn process_table_is_ours() -> bool {
 /// `CLOCK_MONOTONIC_RAW` is `mach_continuous_time` here and goes on in sleep; `CLOCK_MONOTONIC`
 /// does too, but follows adjustments of the clock (`clock_gettime(3)` there).
 pub fn boot_clock_ms() -> i64 {
-    let mut now = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: writes `now`; cannot fail for a clock that every macOS since 10.12 has.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_RAW, &raw mut now) };
-    now.tv_sec
-        .saturating_mul(1000)
-        .saturating_add(now.tv_nsec / 1_000_000)
+    now.tv_sec.saturating_mul(1000).saturating_add(now.tv_nsec / 1_000_000)
 }
 
 /// See [`super::ProcessHandle`].
@@ -206,36 +182,27 @@ impl ProcessHandle {
             (Existence::Gone, _) => Err(OpenProcessError::Gone),
             (_, Some(start_time)) => Ok(Self { pid, start_time }),
             (Existence::Present, None) => Err(OpenProcessError::Denied),
-            (Existence::Unknown, None) => Err(OpenProcessError::Other(io::Error::other(
-                "the process could not be looked at",
-            ))),
+            (Existence::Unknown, None) => {
+                Err(OpenProcessError::Other(io::Error::other("the process could not be looked at")))
+            }
         }
     }
 
-    #[expect(
-        clippy::unnecessary_wraps,
-        reason = "a pinned process may have none to show"
-    )]
+    #[expect(clippy::unnecessary_wraps, reason = "a pinned process may have none to show")]
     pub fn start_time(&self) -> Option<StartTime> {
         Some(self.start_time)
     }
 
     fn has_ended(&self) -> bool {
         let facts = process_facts(self.pid);
-        let is_another = facts
-            .start_time
-            .is_some_and(|found| found != self.start_time);
+        let is_another = facts.start_time.is_some_and(|found| found != self.start_time);
         facts.existence == Existence::Gone || is_another
     }
 
     pub fn wait_ended(&self, timeout: Duration) -> bool {
         let deadline = monotonic() + timeout.min(WAIT_MAX);
         // Watched before the first look, so that no end falls between the two.
-        let watch = if timeout.is_zero() {
-            None
-        } else {
-            watch_end(self.pid).ok()
-        };
+        let watch = if timeout.is_zero() { None } else { watch_end(self.pid).ok() };
         loop {
             if self.has_ended() {
                 return true;
@@ -273,10 +240,7 @@ struct Watch {
 fn watch_end(pid: Pid) -> rustix::io::Result<Watch> {
     let pid = kernel_pid(pid).ok_or(Errno::SRCH)?;
     let queue = kqueue()?;
-    let filter = EventFilter::Proc {
-        pid,
-        flags: ProcessEvents::EXIT,
-    };
+    let filter = EventFilter::Proc { pid, flags: ProcessEvents::EXIT };
     let change = Event::new(filter, EventFlags::ADD, std::ptr::null_mut());
     let mut events: [Event; 0] = [];
     // SAFETY: the event names a process, no descriptor that could be closed meanwhile.
@@ -310,10 +274,7 @@ pub fn supervision(pid: Pid) -> Supervision {
     if pid != own_pid() || parent != Some(1) {
         return Supervision::default();
     }
-    #[allow(
-        clippy::disallowed_methods,
-        reason = "a fact of the platform, no setting of ours"
-    )]
+    #[allow(clippy::disallowed_methods, reason = "a fact of the platform, no setting of ours")]
     let label = std::env::var("XPC_SERVICE_NAME").ok();
     Supervision {
         launchd_label: label.filter(|label| {
@@ -335,14 +296,7 @@ pub fn filesystem_of(directory: &Path) -> Option<Filesystem> {
 const NETWORK: &[&str] = &["smbfs", "nfs", "afpfs", "webdav", "ftp", "acfs"];
 
 /// Bridges between a virtual machine and its host.
-const BRIDGE: &[&str] = &[
-    "AppleVirtIOFS",
-    "virtiofs",
-    "vmhgfs",
-    "prl_fs",
-    "vboxvfs",
-    "9p",
-];
+const BRIDGE: &[&str] = &["AppleVirtIOFS", "virtiofs", "vmhgfs", "prl_fs", "vboxvfs", "9p"];
 
 /// macFUSE and its predecessors, FUSE-T included where it does not show as `nfs`.
 const USER_SPACE: &[&str] = &["macfuse", "osxfuse", "osxfusefs", "fusefs", "fuse-t"];

@@ -47,14 +47,12 @@ pub fn parse_stat(bytes: &[u8]) -> Option<Stat> {
     }
     let &[state] = state else { return None };
     let start_time_ticks = parse_number(start_time)?;
-    (0..=START_TIME_TICKS_MAX)
-        .contains(&start_time_ticks)
-        .then_some(Stat {
-            pid,
-            state,
-            parent: parse_pid_or_zero(parent)?,
-            start_time_ticks,
-        })
+    (0..=START_TIME_TICKS_MAX).contains(&start_time_ticks).then_some(Stat {
+        pid,
+        state,
+        parent: parse_pid_or_zero(parent)?,
+        start_time_ticks,
+    })
 }
 
 /// What the crate uses of `/proc/<pid>/status` (`proc_pid_status(5)`).
@@ -121,9 +119,7 @@ pub fn offset_ticks(offset_ns: i64, ticks_per_second: i64) -> Option<i64> {
 /// The type of the filesystem whose mount id (statx(2), Linux 5.8) is `mount_id`, from
 /// `/proc/<pid>/mountinfo` (`proc_pid_mountinfo(5)`).
 pub fn filesystem_of_mount(mountinfo: &[u8], mount_id: u64) -> Option<String> {
-    mounts(mountinfo)
-        .find(|mount| mount.id == mount_id)
-        .map(|mount| lossy(mount.kind))
+    mounts(mountinfo).find(|mount| mount.id == mount_id).map(|mount| lossy(mount.kind))
 }
 
 /// The type of the filesystem that holds the absolute, real `path`: the mount with the longest
@@ -171,12 +167,7 @@ fn mounts(mountinfo: &[u8]) -> impl Iterator<Item = Mount<'_>> {
         let point = fields.next()?;
         fields.find(|field| *field == b"-")?;
         let kind = fields.next().filter(|kind| !kind.is_empty())?;
-        Some(Mount {
-            id,
-            root,
-            point,
-            kind,
-        })
+        Some(Mount { id, root, point, kind })
     })
 }
 
@@ -229,10 +220,7 @@ pub fn record_lock_holder(
         return Some(exact.pid);
     }
     let first = candidates.first()?;
-    candidates
-        .iter()
-        .all(|lock| lock.pid == first.pid)
-        .then_some(first.pid)
+    candidates.iter().all(|lock| lock.pid == first.pid).then_some(first.pid)
 }
 
 struct RecordLock {
@@ -265,13 +253,7 @@ fn parse_record_lock(line: &[u8]) -> Option<RecordLock> {
         b"EOF" => u64::MAX,
         number => parse_number(number)?,
     };
-    Some(RecordLock {
-        pid,
-        device,
-        inode,
-        first,
-        last,
-    })
+    Some(RecordLock { pid, device, inode, first, last })
 }
 
 /// The innermost systemd unit of `/proc/<pid>/cgroup` (cgroups(7)), if it is a service.
@@ -286,9 +268,7 @@ pub fn systemd_service(cgroup: &[u8]) -> Option<String> {
 }
 
 fn innermost_service(path: &[u8]) -> Option<String> {
-    let unit = path
-        .rsplit(|&byte| byte == b'/')
-        .find(|component| is_unit(component))?;
+    let unit = path.rsplit(|&byte| byte == b'/').find(|component| is_unit(component))?;
     if !unit.ends_with(b".service") {
         return None;
     }
@@ -337,10 +317,7 @@ fn container_component(parents: &[&[u8]], component: &[u8]) -> Option<String> {
 }
 
 fn is_container_id(word: &[u8]) -> bool {
-    word.len() == 64
-        && word
-            .iter()
-            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    word.len() == 64 && word.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// The path of the line with these controllers: `9:name=systemd:/path`, for v2 `0::/path`.
@@ -357,8 +334,7 @@ fn cgroup_path<'a>(cgroup: &'a [u8], controllers: &[u8]) -> Option<&'a [u8]> {
 }
 
 fn words(line: &[u8]) -> impl Iterator<Item = &[u8]> {
-    line.split(u8::is_ascii_whitespace)
-        .filter(|word| !word.is_empty())
+    line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty())
 }
 
 fn parse_number<T: std::str::FromStr>(digits: &[u8]) -> Option<T> {
@@ -399,12 +375,7 @@ mod tests {
 
     const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
-    const SLEEPING: Stat = Stat {
-        pid: 4242,
-        state: b'S',
-        parent: 1,
-        start_time_ticks: 987_654,
-    };
+    const SLEEPING: Stat = Stat { pid: 4242, state: b'S', parent: 1, start_time_ticks: 987_654 };
 
     /// FIELD-BUGS 12: a live owner was judged dead because its name had blanks or a parenthesis and
     /// the line was split on white space.
@@ -419,10 +390,7 @@ mod tests {
         assert_eq!(parse_stat(fixture!("stat-name-empty")), expected);
         assert_eq!(
             parse_stat(fixture!("stat-parent-outside")),
-            Some(Stat {
-                parent: 0,
-                ..SLEEPING
-            })
+            Some(Stat { parent: 0, ..SLEEPING })
         );
     }
 
@@ -464,18 +432,12 @@ mod tests {
 
     #[test]
     fn status_gives_real_uid_thread_group_and_depth() {
-        let expected = Status {
-            thread_group: Some(4242),
-            real_uid: Some(1000),
-            namespace_depth: Some(1),
-        };
+        let expected =
+            Status { thread_group: Some(4242), real_uid: Some(1000), namespace_depth: Some(1) };
         assert_eq!(parse_status(fixture!("status")), expected);
         let inner = parse_status(fixture!("status-inner-namespace"));
         assert_eq!(inner.namespace_depth, Some(3));
-        assert_eq!(
-            parse_status(b"Uid:\t-1\nTgid:\t0\nNSpid"),
-            Status::default()
-        );
+        assert_eq!(parse_status(b"Uid:\t-1\nTgid:\t0\nNSpid"), Status::default());
     }
 
     #[test]
@@ -484,10 +446,7 @@ mod tests {
         assert_eq!(offset(fixture!("timens_offsets-none")), Some(0));
         assert_eq!(offset(fixture!("timens_offsets")), Some(86_400_500_000_000));
         // Ten seconds back, a quarter of one forward.
-        assert_eq!(
-            offset(fixture!("timens_offsets-back")),
-            Some(-9_750_000_000)
-        );
+        assert_eq!(offset(fixture!("timens_offsets-back")), Some(-9_750_000_000));
         for malformed in [
             &b""[..],
             b"monotonic 0 0\n",
@@ -582,22 +541,12 @@ mod tests {
     #[test]
     fn only_an_innermost_service_supervises() {
         let check = |cgroup: &str, service: Option<&str>| {
-            assert_eq!(
-                systemd_service(cgroup.as_bytes()).as_deref(),
-                service,
-                "{cgroup}"
-            );
+            assert_eq!(systemd_service(cgroup.as_bytes()).as_deref(), service, "{cgroup}");
         };
         let user = "/user.slice/user-1000.slice/user@1000.service";
         check("0::/system.slice/foo.service\n", Some("foo.service"));
-        check(
-            "0::/system.slice/foo.service/worker/1\n",
-            Some("foo.service"),
-        );
-        check(
-            &format!("0::{user}/app.slice/foo.service\n"),
-            Some("foo.service"),
-        );
+        check("0::/system.slice/foo.service/worker/1\n", Some("foo.service"));
+        check(&format!("0::{user}/app.slice/foo.service\n"), Some("foo.service"));
         check(&format!("0::{user}/app.slice/app-term.scope\n"), None);
         check(&format!("0::{user}/init.scope\n"), None);
         check(&format!("0::{user}\n"), Some("user@1000.service"));
@@ -606,16 +555,10 @@ mod tests {
         check("0::/\n", None);
         check("", None);
         // Names stay as systemd writes them, but for the underscore it puts before some.
-        check(
-            "0::/system.slice/system-gw.slice/gw@a\\x2db.service\n",
-            Some("gw@a\\x2db.service"),
-        );
+        check("0::/system.slice/system-gw.slice/gw@a\\x2db.service\n", Some("gw@a\\x2db.service"));
         check("0::/system.slice/_cpu.service\n", Some("cpu.service"));
         check("0::/system.slice/.service\n", None);
-        check(
-            "0::/system.slice/foo.service (deleted)\n",
-            Some("foo.service"),
-        );
+        check("0::/system.slice/foo.service (deleted)\n", Some("foo.service"));
         check("0::/../../foo.service\n", Some("foo.service"));
         // v1: systemd's own hierarchy, not that of a controller.
         check(
@@ -623,21 +566,14 @@ mod tests {
             Some("a.service"),
         );
         check("4:memory:/system.slice/b.service\n", None);
-        check(
-            "1:name=systemd:/\n0::/system.slice/c.service\n",
-            Some("c.service"),
-        );
+        check("1:name=systemd:/\n0::/system.slice/c.service\n", Some("c.service"));
     }
 
     #[test]
     fn containers_by_cgroup() {
         let check = |path: &str, container: Option<&str>| {
             let cgroup = format!("4:memory:{path}\n");
-            assert_eq!(
-                container_of_cgroup(cgroup.as_bytes()).as_deref(),
-                container,
-                "{path}"
-            );
+            assert_eq!(container_of_cgroup(cgroup.as_bytes()).as_deref(), container, "{path}");
         };
         let pods = "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-podab_12.slice";
         check(&format!("/system.slice/docker-{ID}.scope"), Some(ID));
@@ -647,10 +583,7 @@ mod tests {
         check(&format!("{pods}/crio-{ID}.scope"), Some(ID));
         check(&format!("{pods}:cri-containerd:{ID}"), Some(ID));
         check(&format!("/kubepods/besteffort/podab-12/{ID}"), Some(ID));
-        check(
-            &format!("/user.slice/libpod-{ID}.scope/container"),
-            Some(ID),
-        );
+        check(&format!("/user.slice/libpod-{ID}.scope/container"), Some(ID));
         check(&format!("/libpod_parent/libpod-{ID}"), Some(ID));
         check("/lxc/web", Some("web"));
         check("/lxc.payload.web/init.scope", Some("web"));

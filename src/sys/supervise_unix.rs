@@ -54,10 +54,7 @@ pub(crate) struct HeldCommand {
 impl HeldCommand {
     /// Starts the trampoline for `argv`. Call it from the main thread: on Linux the command is
     /// killed when the *thread* that forked it ends (`PR_SET_PDEATHSIG`, prctl(2)).
-    pub(crate) fn spawn(
-        argv: &[OsString],
-        environment: &[(&str, OsString)],
-    ) -> io::Result<Self> {
+    pub(crate) fn spawn(argv: &[OsString], environment: &[(&str, OsString)]) -> io::Result<Self> {
         let (channel, theirs) = UnixStream::pair()?;
         // The trampoline inherits its end; nothing else is started while it is inheritable.
         rustix::io::fcntl_setfd(&theirs, FdFlags::empty())?;
@@ -181,8 +178,7 @@ pub(crate) fn reap() -> Vec<(super::Pid, ChildEnd)> {
 /// Catches the signals of [`HANDLED`] and hands them to `received`. Those that were ignored when
 /// we started (`nohup`) stay ignored, for the command as well.
 pub(crate) fn catch_signals(received: Sender<Received>) -> io::Result<()> {
-    let signals: Vec<i32> =
-        HANDLED.into_iter().filter(|signal| !is_ignored(*signal)).collect();
+    let signals: Vec<i32> = HANDLED.into_iter().filter(|signal| !is_ignored(*signal)).collect();
     let mut signals = SignalsInfo::<WithOrigin>::new(signals)?;
     std::thread::Builder::new().name("incumbent-signals".to_owned()).spawn(move || {
         for origin in signals.forever() {
@@ -192,8 +188,7 @@ pub(crate) fn catch_signals(received: Sender<Received>) -> io::Result<()> {
                 Received::Signal {
                     number: origin.signal,
                     // The terminal signals its whole foreground group: the command has it already.
-                    from_terminal: origin.cause == Cause::Kernel
-                        && origin.signal != number::SIGHUP,
+                    from_terminal: origin.cause == Cause::Kernel && origin.signal != number::SIGHUP,
                     sender: origin
                         .process
                         .and_then(|process| u32::try_from(process.pid).ok())
@@ -274,9 +269,7 @@ fn close_from(first: RawFd) {
     {
         // SAFETY: called before this process opened anything above the standard descriptors, so
         // nothing here owns what is closed.
-        let closed = unsafe {
-            libc::syscall(libc::SYS_close_range, first, u32::MAX, 0)
-        };
+        let closed = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) };
         if closed == 0 {
             return;
         }

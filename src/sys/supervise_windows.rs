@@ -15,7 +15,7 @@
 
 use std::ffi::OsString;
 use std::fs::OpenOptions;
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 use std::os::windows::io::{AsRawHandle, FromRawHandle, IntoRawHandle, OwnedHandle};
 use std::os::windows::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -205,10 +205,7 @@ impl HeldCommand {
     /// std starts it, for its search, its quoting and its care with `.bat` files; it keeps the
     /// thread handle to itself, hence `NtResumeProcess`. If we are killed between the first two
     /// steps, a process remains that never runs.
-    pub(crate) fn spawn(
-        argv: &[OsString],
-        environment: &[(&str, OsString)],
-    ) -> io::Result<Self> {
+    pub(crate) fn spawn(argv: &[OsString], environment: &[(&str, OsString)]) -> io::Result<Self> {
         let [program, rest @ ..] = argv else { return Err(io::ErrorKind::InvalidInput.into()) };
         let job = new_job()?;
         let leads_group = !a_person_may_type();
@@ -221,8 +218,9 @@ impl HeldCommand {
         let pid = child.id();
         let process = OwnedHandle::from(child);
         // SAFETY: both handles are open.
-        let held =
-            check(unsafe { AssignProcessToJobObject(job.as_raw_handle(), process.as_raw_handle()) });
+        let held = check(unsafe {
+            AssignProcessToJobObject(job.as_raw_handle(), process.as_raw_handle())
+        });
         let watched = held.and_then(|()| process.try_clone()).and_then(watch);
         if let Err(error) = watched {
             terminate(&process);
@@ -324,8 +322,7 @@ pub(crate) fn signal_child(pid: Pid, signal: i32) -> io::Result<()> {
 
 /// Collects every command that has ended.
 pub(crate) fn reap() -> Vec<(Pid, ChildEnd)> {
-    let ended: Vec<Started> =
-        started().extract_if(.., |command| command.end().is_some()).collect();
+    let ended: Vec<Started> = started().extract_if(.., |command| command.end().is_some()).collect();
     ended
         .into_iter()
         .filter_map(|command| {
@@ -446,8 +443,9 @@ pub(crate) fn detach() -> io::Result<()> {
 /// Lets go of the pipe on standard output, so that whoever reads it sees its end.
 pub(crate) fn close_standard_output() -> io::Result<()> {
     let null = OpenOptions::new().write(true).open("NUL")?;
-    // Nobody writes while the handles change places.
-    let stdout = io::stdout().lock();
+    // Nobody writes while the handles change places, and what was written goes to the old one.
+    let mut stdout = io::stdout().lock();
+    stdout.flush()?;
     let pipe = stdout.as_raw_handle();
     // SAFETY: the new handle is open and from now on belongs to standard output.
     check(unsafe { SetStdHandle(STD_OUTPUT_HANDLE, null.into_raw_handle()) })?;
@@ -484,13 +482,14 @@ pub(crate) fn own_parent() -> Option<Pid> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Read, Write};
+    use std::io::Read;
     use std::net::{TcpListener, TcpStream};
     use std::sync::mpsc;
     use std::time::Duration;
 
     use super::*;
     use crate::sys::ProcessHandle;
+    use windows_sys::Win32::System::Threading::CREATE_NEW_CONSOLE;
 
     /// Says what the helper below is to do, and where it reports to.
     const ROLE: &str = "INCUMBENT_TEST_ROLE";
@@ -521,6 +520,7 @@ mod tests {
             Ok("launch_and_end") => {
                 let _outlives = test_command("wait").spawn();
             }
+            Ok("ask") => ask(),
             Ok("run") => {
                 let held = hold("wait", &std::env::var(PORT).unwrap());
                 held.release().unwrap();
@@ -536,12 +536,13 @@ mod tests {
             }
             Ok("keeper") if std::env::args().any(|argument| argument == "keep") => {
                 detach().unwrap();
-                std::io::stdout().write_all(b"ready").unwrap();
+                io::stdout().write_all(b"ready").unwrap();
                 close_standard_output().unwrap();
-                std::io::stdout().write_all(b"unseen").unwrap();
+                io::stdout().write_all(b"unseen\n").unwrap();
                 std::thread::sleep(LIMIT * 2);
             }
             Ok("keeper") => {
+                assert!(own_parent().is_some());
                 let arguments = ["--exact", &helper_name(), "keep"].map(OsString::from);
                 let mut keeper = spawn_keeper(&arguments).unwrap();
                 let mut report = String::new();
@@ -596,11 +597,16 @@ mod tests {
             self.0.local_addr().unwrap().port().to_string()
         }
 
-        /// The pid that a helper tells.
+        /// The pid that a helper tells; none if the helper failed, in which case it says why.
         fn hear(&self) -> Pid {
-            let mut pid = [0; 4];
-            self.0.accept().unwrap().0.read_exact(&mut pid).unwrap();
-            Pid::from_le_bytes(pid)
+            let (sender, heard) = mpsc::channel();
+            let listener = self.0.try_clone().unwrap();
+            std::thread::spawn(move || {
+                let mut pid = [0; 4];
+                listener.accept().unwrap().0.read_exact(&mut pid).unwrap();
+                sender.send(Pid::from_le_bytes(pid))
+            });
+            heard.recv_timeout(LIMIT).unwrap()
         }
     }
 
@@ -729,25 +735,33 @@ mod tests {
         started.kill().unwrap();
     }
 
-    /// Ours stays alive, though it is on the same console: only the group of the command is asked.
+    /// The asker stays alive, though it is on the same console: only the group that the command
+    /// leads is asked. A console of their own, for the sake of whoever runs the tests.
     #[test]
     fn a_request_to_end_reaches_the_command_only() {
-        let _turn = turn();
+        let mut asker = test_command("ask");
+        asker.creation_flags(CREATE_NEW_CONSOLE).stdin(Stdio::null());
+        assert!(asker.status().unwrap().success());
+    }
+
+    fn ask() {
         let listener = Listener::new();
         let held = hold("end_by_signal", &listener.port());
         let pid = held.pid();
         held.release().unwrap();
-        listener.hear();
+        assert_eq!(listener.hear(), pid);
         let error = signal_child(pid, 10).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::Unsupported);
-        match signal_child(pid, TERMINATE) {
-            Ok(()) => assert_eq!(reap_one(pid), ChildEnd::Exited(100 + BREAK)),
-            Err(error) => {
-                eprintln!("SKIPPED: no console here, or a person at it: {error}");
-                signal_child(pid, KILL).unwrap();
-                reap_one(pid);
-            }
-        }
+        signal_child(pid, TERMINATE).unwrap();
+        assert_eq!(reap_one(pid), ChildEnd::Exited(100 + BREAK));
+
+        // One that has no handler.
+        let held = hold("wait", &listener.port());
+        let pid = held.pid();
+        held.release().unwrap();
+        listener.hear();
+        signal_child(pid, TERMINATE).unwrap();
+        assert_eq!(reap_one(pid), ChildEnd::Signalled(INTERRUPT));
     }
 
     /// `$(incumbent claim)` has to end, though the keeper that it started does not.
@@ -788,6 +802,5 @@ mod tests {
         assert_eq!(signal_name(TERMINATE), "SIGTERM");
         assert_eq!(signal_name(99), "signal 99");
         assert!(asks_to_end(TERMINATE) && !asks_to_end(KILL));
-        assert!(own_parent().is_some());
     }
 }

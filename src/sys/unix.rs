@@ -29,17 +29,11 @@ pub fn kernel_pid(pid: Pid) -> Option<rustix::process::Pid> {
 
 /// Our own pid, fresh: a cached one would be wrong in a forked child.
 pub fn own_pid() -> Pid {
-    rustix::process::getpid()
-        .as_raw_nonzero()
-        .get()
-        .unsigned_abs()
+    rustix::process::getpid().as_raw_nonzero().get().unsigned_abs()
 }
 
 /// The effective user id.
-#[expect(
-    clippy::unnecessary_wraps,
-    reason = "a platform without user ids answers None"
-)]
+#[expect(clippy::unnecessary_wraps, reason = "a platform without user ids answers None")]
 pub fn effective_uid() -> Option<u32> {
     Some(rustix::process::geteuid().as_raw())
 }
@@ -50,10 +44,7 @@ fn we_are_root() -> bool {
 
 fn facts(metadata: &Metadata) -> FileFacts {
     FileFacts {
-        id: FileId::Inode {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-        },
+        id: FileId::Inode { device: metadata.dev(), inode: metadata.ino() },
         owner: Some(metadata.uid()),
         mode: Some(metadata.mode() & 0o7777),
         links: metadata.nlink(),
@@ -87,11 +78,7 @@ pub fn create_private_dirs(path: &Path) -> io::Result<()> {
     let mut missing = Vec::new();
     let mut existing = path;
     let mut directory = loop {
-        let here = if existing.as_os_str().is_empty() {
-            Path::new(".")
-        } else {
-            existing
-        };
+        let here = if existing.as_os_str().is_empty() { Path::new(".") } else { existing };
         match open(here) {
             Ok(directory) => break directory,
             Err(Errno::NOENT) => {}
@@ -150,11 +137,7 @@ fn create_private_dir_at(parent: &OwnedFd, name: &Path) -> io::Result<OwnedFd> {
 /// Sets the mode by path, and only if it differs: a descriptor on a database is forbidden.
 pub fn make_private(path: &Path) -> io::Result<()> {
     let metadata = std::fs::metadata(path)?;
-    let mode = if metadata.is_dir() {
-        DIRECTORY_MODE
-    } else {
-        FILE_MODE
-    };
+    let mode = if metadata.is_dir() { DIRECTORY_MODE } else { FILE_MODE };
     if metadata.mode() & 0o7777 == mode {
         return Ok(());
     }
@@ -223,9 +206,7 @@ const SELF_TEST_LIMIT: Duration = Duration::from_secs(5);
 /// two fight over one file within this very process.
 pub fn lock_self_test(directory: &Path) -> io::Result<Result<(), String>> {
     let scratch = |kind: &str| {
-        tempfile::Builder::new()
-            .prefix(&format!(".lock-self-test-{kind}-"))
-            .tempfile_in(directory)
+        tempfile::Builder::new().prefix(&format!(".lock-self-test-{kind}-")).tempfile_in(directory)
     };
     let advisory = scratch("flock")?;
     let record = scratch("fcntl")?;
@@ -246,9 +227,7 @@ pub fn lock_self_test(directory: &Path) -> io::Result<Result<(), String>> {
         return Ok(Err(hung()));
     };
     let refused = |kind: &str, errno: i32, accepted: &[i32]| match errno {
-        0 => Err(format!(
-            "{kind} was granted to a second process while the first one held it"
-        )),
+        0 => Err(format!("{kind} was granted to a second process while the first one held it")),
         _ if accepted.contains(&errno) => Ok(()),
         _ => Err(failed(kind, "a second process was refused", errno)),
     };
@@ -266,11 +245,7 @@ pub fn lock_self_test(directory: &Path) -> io::Result<Result<(), String>> {
     };
     let granted = |kind: &str, errno: i32| match errno {
         0 => Ok(()),
-        _ => Err(failed(
-            kind,
-            "a second process did not get it once free",
-            errno,
-        )),
+        _ => Err(failed(kind, "a second process did not get it once free", errno)),
     };
     Ok(granted("flock", free.advisory).and_then(|()| granted("a record lock", free.record)))
 }
@@ -280,10 +255,7 @@ fn failed(kind: &str, what: &str, errno: i32) -> String {
 }
 
 fn hung() -> String {
-    format!(
-        "a second process got no answer within {} s",
-        SELF_TEST_LIMIT.as_secs()
-    )
+    format!("a second process got no answer within {} s", SELF_TEST_LIMIT.as_secs())
 }
 
 /// What the child met: an errno each, 0 when it got the lock.
@@ -362,9 +334,7 @@ unsafe fn try_record_lock(name: &CString) -> i32 {
 }
 
 fn last_errno() -> i32 {
-    io::Error::last_os_error()
-        .raw_os_error()
-        .unwrap_or(libc::EIO)
+    io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)
 }
 
 fn read_report(mut reader: io::PipeReader) -> io::Result<Option<ChildReport>> {
@@ -377,10 +347,7 @@ fn read_report(mut reader: io::PipeReader) -> io::Result<Option<ChildReport>> {
         reader.read_exact(&mut bytes)?;
         Ok(i32::from_ne_bytes(bytes))
     };
-    Ok(Some(ChildReport {
-        advisory: word()?,
-        record: word()?,
-    }))
+    Ok(Some(ChildReport { advisory: word()?, record: word()? }))
 }
 
 /// Takes the child's exit status, that very child's and no other's. ECHILD means that the host
@@ -572,13 +539,7 @@ mod tests {
 
         // Opening a FIFO without a writer must not wait for one.
         let fifo = directory.path().join("fifo");
-        assert!(
-            Command::new("mkfifo")
-                .arg(&fifo)
-                .status()
-                .unwrap()
-                .success()
-        );
+        assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
         let error = open_anchor_file(&fifo).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
         let error = open_anchor_file(directory.path()).unwrap_err();
@@ -612,10 +573,7 @@ mod tests {
         let path = |name: &str| directory.path().join(name);
         let names = ["a", "b"].map(|name| CString::new(path(name).as_os_str().as_bytes()).unwrap());
         let missing = probe_from_child(&names).unwrap().unwrap();
-        assert_eq!(
-            (missing.advisory, missing.record),
-            (libc::ENOENT, libc::ENOENT)
-        );
+        assert_eq!((missing.advisory, missing.record), (libc::ENOENT, libc::ENOENT));
         let advisory = File::create(path("a")).unwrap();
         File::create(path("b")).unwrap();
         let free = probe_from_child(&names).unwrap().unwrap();

@@ -82,10 +82,9 @@ pub fn command_line(pid: Pid) -> Option<Vec<String>> {
 pub fn process_facts(pid: Pid) -> ProcessFacts {
     match open_process(pid, PROCESS_QUERY_LIMITED_INFORMATION | PROCESS_SYNCHRONIZE) {
         Ok(process) => facts_of(&process),
-        Err(OpenProcessError::Gone) => ProcessFacts {
-            existence: Existence::Gone,
-            ..ProcessFacts::UNKNOWN
-        },
+        Err(OpenProcessError::Gone) => {
+            ProcessFacts { existence: Existence::Gone, ..ProcessFacts::UNKNOWN }
+        }
         Err(OpenProcessError::Denied) => facts_without_wait(pid),
         Err(OpenProcessError::Other(_)) => ProcessFacts::UNKNOWN,
     }
@@ -96,14 +95,12 @@ fn facts_without_wait(pid: Pid) -> ProcessFacts {
     match open_process(pid, PROCESS_QUERY_LIMITED_INFORMATION) {
         Ok(process) => facts_of(&process),
         // Refused, so it is there.
-        Err(OpenProcessError::Denied) => ProcessFacts {
-            existence: Existence::Present,
-            ..ProcessFacts::UNKNOWN
-        },
-        Err(OpenProcessError::Gone) => ProcessFacts {
-            existence: Existence::Gone,
-            ..ProcessFacts::UNKNOWN
-        },
+        Err(OpenProcessError::Denied) => {
+            ProcessFacts { existence: Existence::Present, ..ProcessFacts::UNKNOWN }
+        }
+        Err(OpenProcessError::Gone) => {
+            ProcessFacts { existence: Existence::Gone, ..ProcessFacts::UNKNOWN }
+        }
         Err(OpenProcessError::Other(_)) => ProcessFacts::UNKNOWN,
     }
 }
@@ -149,10 +146,8 @@ fn start_time_of(process: &OwnedHandle) -> Option<StartTime> {
     let known = unsafe { GetProcessTimes(process.as_raw_handle(), created, exited, kernel, user) };
     let [created, ..] = times;
     let count = u64::from(created.dwHighDateTime) << 32 | u64::from(created.dwLowDateTime);
-    (known != 0 && count != 0).then_some(StartTime {
-        value: i64::try_from(count).ok()?,
-        unit: StartTimeUnit::Filetime,
-    })
+    (known != 0 && count != 0)
+        .then_some(StartTime { value: i64::try_from(count).ok()?, unit: StartTimeUnit::Filetime })
 }
 
 /// Windows keeps the number of the parent for ever and gives it to others once the parent is gone:
@@ -290,11 +285,7 @@ impl ProcessHandle {
         }
         // "Access denied" is also the answer for a process that has just ended.
         let error = io::Error::last_os_error();
-        if self.wait_ended(Duration::ZERO) {
-            Ok(())
-        } else {
-            Err(error)
-        }
+        if self.wait_ended(Duration::ZERO) { Ok(()) } else { Err(error) }
     }
 }
 
@@ -329,22 +320,10 @@ pub fn open_file_facts(file: &File) -> io::Result<FileFacts> {
     let id = if inode == 0 {
         FileId::Path(real_path_in_lower_case(handle)?)
     } else {
-        FileId::Inode {
-            device: u64::from(info.dwVolumeSerialNumber),
-            inode,
-        }
+        FileId::Inode { device: u64::from(info.dwVolumeSerialNumber), inode }
     };
-    let links = if delete_is_pending(handle) {
-        0
-    } else {
-        u64::from(info.nNumberOfLinks)
-    };
-    Ok(FileFacts {
-        id,
-        owner: None,
-        mode: None,
-        links,
-    })
+    let links = if delete_is_pending(handle) { 0 } else { u64::from(info.nNumberOfLinks) };
+    Ok(FileFacts { id, owner: None, mode: None, links })
 }
 
 fn real_path_in_lower_case(handle: RawHandle) -> io::Result<PathBuf> {
@@ -468,9 +447,7 @@ fn classify_local(kind: &str) -> FilesystemClass {
 /// A second handle stands for a second process: `LockFileEx` locks belong to handles. SQLite's
 /// locks are made by the same call, so there is only one kind to test.
 pub fn lock_self_test(directory: &Path) -> io::Result<Result<(), String>> {
-    let scratch = tempfile::Builder::new()
-        .prefix(".lock-self-test-")
-        .tempfile_in(directory)?;
+    let scratch = tempfile::Builder::new().prefix(".lock-self-test-").tempfile_in(directory)?;
     let first = scratch.as_file();
     let second = scratch.reopen()?;
     if let Err(error) = first.try_lock() {
@@ -579,10 +556,7 @@ mod tests {
         assert_eq!(facts.existence, Existence::Present);
         assert_eq!(facts.parent, Some(std::process::id()));
         let line = sys::command_line(child.pid()).unwrap();
-        assert!(
-            line.last().unwrap().ends_with("wait_for_end_of_input"),
-            "{line:?}"
-        );
+        assert!(line.last().unwrap().ends_with("wait_for_end_of_input"), "{line:?}");
 
         let handle = ProcessHandle::open(child.pid()).unwrap();
         assert!(!handle.wait_ended(Duration::from_millis(1)));
