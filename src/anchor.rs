@@ -194,6 +194,16 @@ pub(crate) struct Orphan {
     pub(crate) pid: Option<sys::Pid>,
 }
 
+/// How closely to look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// Only for orphans, which stand in a claim's way. They hardly ever exist, so this costs one
+    /// listing of the directory.
+    Orphans,
+    /// For garbage as well: each anchor that no row names is probed.
+    All,
+}
+
 /// Looks through `directory`. `named` are the anchors of unended rows, `own` is ours. Call it only
 /// inside a write transaction: there, a free anchor that nobody names stays so.
 pub(crate) fn sweep(
@@ -201,6 +211,7 @@ pub(crate) fn sweep(
     store_id: &str,
     named: &HashSet<String>,
     own: Option<&str>,
+    scope: Scope,
 ) -> Result<Sweep> {
     let entries = match std::fs::read_dir(directory) {
         Ok(entries) => entries,
@@ -212,7 +223,8 @@ pub(crate) fn sweep(
         let entry = entry.map_err(|error| Error::io("list", directory, error))?;
         let Ok(name) = entry.file_name().into_string() else { continue };
         let Some((id, pid)) = parse_name(&name) else { continue };
-        if named.contains(&name) || own == Some(name.as_str()) {
+        let skipped = scope == Scope::Orphans && id == store_id;
+        if skipped || named.contains(&name) || own == Some(name.as_str()) {
             continue;
         }
         match probe(&entry.path()) {
@@ -307,9 +319,14 @@ mod tests {
         drop(garbage);
         std::fs::write(directory.path().join("notes.txt"), "a person's").unwrap();
 
-        let sweep =
-            sweep(directory.path(), "aa", &HashSet::from([all[3].clone()]), Some(own.name()))
-                .unwrap();
+        let sweep = sweep(
+            directory.path(),
+            "aa",
+            &HashSet::from([all[3].clone()]),
+            Some(own.name()),
+            Scope::All,
+        )
+        .unwrap();
         sweep.remove_garbage();
 
         let orphans: Vec<_> = sweep.orphans.iter().map(|orphan| orphan.name.as_str()).collect();

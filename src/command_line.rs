@@ -320,4 +320,29 @@ mod tests {
             &words("hermes gateway run")
         ));
     }
+
+    proptest::proptest! {
+        /// Whatever the secret is made of, and wherever it stands.
+        #[test]
+        fn no_secret_passes(secret in "[A-Za-z0-9!#%&*+/_-]{9,40}", other in "[a-z]{1,8}") {
+            for arguments in [
+                vec![format!("--token={secret}"), other.clone()],
+                vec!["--password".to_owned(), secret.trim_start_matches('-').to_owned()],
+                vec![format!("API_KEY={secret}")],
+                vec![format!("https://{other}:{}@host/", secret.replace(['/', '#'], "x"))],
+            ] {
+                let shown = display(&redact(&arguments));
+                let secret = secret.trim_start_matches('-').replace(['/', '#'], "x");
+                proptest::prop_assert!(!shown.replace(['/', '#'], "x").contains(&secret), "{shown}");
+            }
+        }
+
+        #[test]
+        fn redaction_is_bounded_and_idempotent_in_length(line in ".{0,2000}") {
+            let arguments: Vec<String> = line.split(' ').map(str::to_owned).collect();
+            let once = redact(&arguments);
+            proptest::prop_assert!(once.len() <= ARGUMENTS_MAX);
+            proptest::prop_assert_eq!(redact(&once).len(), once.len());
+        }
+    }
 }

@@ -532,7 +532,8 @@ fn end(tx: &Tx<'_>, id: InstanceId, nonce_hash: Option<&str>, end: &End) -> Resu
         .optional()?;
     let Some((profile, kind, pid)) = ended else { return Ok(false) };
     let (Some(profile), Some(kind)) = (profile, kind) else {
-        tx.prepare_cached("DELETE FROM waiters WHERE instance_id = ?1")?.execute([id.0])?;
+        // A process without an office has no history to tell; its waiter goes with it.
+        tx.prepare_cached("DELETE FROM instances WHERE id = ?1")?.execute([id.0])?;
         return Ok(true);
     };
     if let (Ok(profile), Ok(kind)) = (ProfileName::new(profile), Kind::new(kind)) {
@@ -579,8 +580,7 @@ pub(crate) fn prune_history(tx: &Tx<'_>, office: &Office) -> Result<()> {
     Ok(())
 }
 
-/// Ends the rows of processes without an office that died: nobody else ever claims those. Rows
-/// that ended are of no further use.
+/// Ends the rows of processes without an office that died: nobody else ever claims those.
 pub(crate) fn sweep_without_office(
     tx: &Tx<'_>,
     mut is_dead: impl FnMut(&Record) -> Option<DeadReason>,
@@ -590,7 +590,5 @@ pub(crate) fn sweep_without_office(
             end(tx, record.id, None, &End::new(EndReason::Dead(reason)))?;
         }
     }
-    tx.prepare_cached("DELETE FROM instances WHERE kind IS NULL AND ended_at_ms IS NOT NULL")?
-        .execute([])?;
     Ok(())
 }

@@ -123,4 +123,19 @@ mod tests {
             assert!(error.hint().is_some());
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_panics(text in ".{0,60}") {
+            let _ = parse(&text);
+        }
+
+        #[test]
+        fn milliseconds_survive(ms in 0_u64..1_000_000_000_000) {
+            let expected = Span::Finite(Duration::from_millis(ms));
+            proptest::prop_assert_eq!(parse(&format!("{ms}ms")).unwrap(), expected);
+            let seconds = format!("{}.{:03}", ms / 1_000, ms % 1_000);
+            proptest::prop_assert_eq!(parse(&seconds).unwrap(), expected);
+        }
+    }
 }

@@ -143,7 +143,7 @@ fn refused(holder: &Holder, format: Format, code: i32) -> Outcome {
             output::print(format, "", &document(None, None, None, Some(holder)))?;
         }
         Format::Text => {
-            output::tell(&format!("incumbent: run: {holder}\n  try:   {}\n", holder.advice()))
+            output::tell(&format!("incumbent: run: {holder}\n  try:   {}\n", holder.advice()));
         }
     }
     Ok(code)

@@ -9,7 +9,7 @@ use super::ledger::{self, Start};
 use super::storm;
 use super::tenure::Tenure;
 use super::{ClaimOptions, Holder};
-use crate::anchor::{self, Sweep};
+use crate::anchor::{self, Scope, Sweep};
 use crate::error::{Error, ErrorKind, Result};
 use crate::instance::{self, End, EndReason, NewInstance, Origin, Record, Subject};
 use crate::liveness::{AliveReason, DeadReason, Evidence, Judgement, Verdict, judge};
@@ -317,7 +317,10 @@ pub(crate) fn claim_once(
             reason: end.reason.as_str(),
         });
     }
-    let sweep = sweep(tx, inner)?;
+    // What the dead left behind is collected by the first claim of each process: that is as often
+    // as anything is left behind.
+    let scope = if inner.own_anchor().is_none() { Scope::All } else { Scope::Orphans };
+    let sweep = sweep(tx, inner, scope)?;
     if let Some(orphan) = sweep.orphans.first() {
         let holder = Holder::orphan(office, orphan.pid);
         if count == Count::Yes {
@@ -330,13 +333,15 @@ pub(crate) fn claim_once(
         None => ledger::last_end_was_abnormal(tx, office)?,
     };
     let granted = insert(tx, inner, candidate, attachment, evicted, after_abnormal_end)?;
-    sweep.remove_garbage();
-    instance::sweep_without_office(tx, |record| {
-        match judge_record(inner, record, &LiveCommandLine::not_read()).verdict {
-            Verdict::Dead(reason) => Some(reason),
-            Verdict::Alive(_) | Verdict::Unknown(_) => None,
-        }
-    })?;
+    if scope == Scope::All {
+        sweep.remove_garbage();
+        instance::sweep_without_office(tx, |record| {
+            match judge_record(inner, record, &LiveCommandLine::not_read()).verdict {
+                Verdict::Dead(reason) => Some(reason),
+                Verdict::Alive(_) | Verdict::Unknown(_) => None,
+            }
+        })?;
+    }
     Ok(Outcome::Granted(granted))
 }
 
@@ -420,13 +425,14 @@ fn backoff_ms(tx: &Tx<'_>, inner: &Inner, candidate: &Candidate<'_>) -> Result<O
 }
 
 /// Looks for anchors without a row: orphans stand in the way, garbage is collected.
-fn sweep(tx: &Tx<'_>, inner: &Inner) -> Result<Sweep> {
+fn sweep(tx: &Tx<'_>, inner: &Inner, scope: Scope) -> Result<Sweep> {
     let own = inner.own_anchor();
     anchor::sweep(
         &inner.location.anchors,
         inner.store_uuid()?,
         &tx.named_anchors()?,
         own.as_ref().map(|anchor| anchor.name()),
+        scope,
     )
 }
 
