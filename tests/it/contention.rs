@@ -156,8 +156,7 @@ fn four_processes_polling_status_flat_out_never_make_a_start_fail() {
             [ $polls = 1 ] && echo polling
         done
         echo \"polls: $polls\"";
-    let mut pollers: Vec<_> =
-        (0..4).map(|_| Process::start(sandbox.shell(poll))).collect();
+    let mut pollers: Vec<_> = (0..4).map(|_| Process::start(sandbox.shell(poll))).collect();
     for poller in &mut pollers {
         assert_eq!(poller.line(), "polling");
     }
@@ -232,9 +231,8 @@ fn a_claim_beside_a_killed_owner_succeeds_every_time() {
 #[test]
 fn offices_do_not_get_into_each_others_way() {
     let sandbox = Sandbox::new();
-    let runs: Vec<Run> = (0..8)
-        .map(|number| sandbox.hold(&["--profile", &format!("p{number}")]))
-        .collect();
+    let runs: Vec<Run> =
+        (0..8).map(|number| sandbox.hold(&["--profile", &format!("p{number}")])).collect();
     let live = "SELECT count(*) FROM instances WHERE ended_at_ms IS NULL";
     assert_eq!(sandbox.number(live), 8);
     for run in runs {

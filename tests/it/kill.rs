@@ -16,8 +16,8 @@ use crate::support::{
 /// for a busy one, and far below every time-out in the program.
 const AT_ONCE: Duration = Duration::from_secs(4);
 
-/// Everything in the store's directory: contents, inode and change time of each file. The `-shm`
-/// is SQLite's own shared memory, in which readers leave their marks.
+/// Everything in the store's directory: contents, inode and modification time of each file. The
+/// `-shm` is SQLite's own shared memory, in which readers leave their marks.
 fn picture(directory: &Path) -> BTreeMap<PathBuf, (Vec<u8>, u64, i64, i64)> {
     let mut picture = BTreeMap::new();
     let mut left = vec![directory.to_owned()];
@@ -31,7 +31,7 @@ fn picture(directory: &Path) -> BTreeMap<PathBuf, (Vec<u8>, u64, i64, i64)> {
         } else {
             std::fs::read(&path).unwrap()
         };
-        picture.insert(path, (contents, facts.ino(), facts.ctime(), facts.ctime_nsec()));
+        picture.insert(path, (contents, facts.ino(), facts.mtime(), facts.mtime_nsec()));
     }
     picture
 }
@@ -108,9 +108,9 @@ fn start_looking_back(
     let (pid, start) =
         before.map_or_else(Default::default, |it| (it.pid.to_string(), it.start_time.to_string()));
     let command = ["/bin/sh", "-c", LOOK_BACK, "sh", &pid, &start];
-    Process::start(sandbox.incumbent(
-        [&["run", "--no-backoff"], options, &["--"], wrapper, &command].concat(),
-    ))
+    Process::start(
+        sandbox.incumbent([&["run", "--no-backoff"], options, &["--"], wrapper, &command].concat()),
+    )
 }
 
 /// Kills run after run. Every other successor waits for the office already, which is the worst
@@ -156,15 +156,38 @@ fn a_command_that_changed_its_user_is_gone_before_the_next_start_is_granted() {
     no_two_commands_at_once(nobody, rounds(200, 2_000));
 }
 
+/// Where the claimant may not end that command, it is refused like by any live owner: two commands
+/// at once would be worse than none.
+#[test]
+fn a_command_that_we_may_not_end_keeps_the_office() {
+    let Some(nobody) = another_user() else { return skipped("needs root and setpriv") };
+    let sandbox = Sandbox::new();
+    let binary = sandbox.open_to_nobody();
+    let daemon =
+        ["setpriv", "--reuid", "1", "--clear-groups", "/bin/sh", "-c", "echo $$; exec cat"];
+    let mut run = sandbox.hold_with(&daemon);
+    let command = run.command;
+    kill(run.pid(), Signal::KILL);
+    assert!(wait_ended(run.pid(), LIMIT));
+    let status = sandbox.assert_status(0, "alive", "child_lives");
+    assert_eq!(status["child_pid"], command.pid);
+    let mut as_nobody = sandbox.program(nobody[0]);
+    as_nobody.args(&nobody[1..]).arg(&binary).args(["run", "--no-backoff", "--", "true"]);
+    let refused = Process::start(as_nobody).finish(LIMIT).assert_code(75);
+    refused.assert_complains(&["is held by", "the command it started"]);
+    assert!(!command.is_gone());
+    // Whoever may, does.
+    sandbox.cli(["run", "--no-backoff", "--", "true"]).assert_code(0);
+    assert!(command.is_gone());
+    run.kill();
+}
+
 /// A run killed at any instant of its start leaves no command: it may not run before its pid is on
 /// record, and dies with its parent from its first instruction on.
 #[test]
 fn a_run_killed_while_it_starts_leaves_no_command_behind() {
     let sandbox = Sandbox::new();
-    let seed = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap()
-        .as_nanos() as u64;
+    let seed = getrandom::u64().unwrap();
     eprintln!("seed: {seed}");
     let mut state = seed | 1;
     for round in 1..=rounds(150, 3_000) {
@@ -173,9 +196,8 @@ fn a_run_killed_while_it_starts_leaves_no_command_behind() {
         state ^= state >> 7;
         state ^= state << 17;
         let instant = Instant::now() + Duration::from_micros(state % 25_000);
-        let mut killed = Process::start(
-            sandbox.incumbent([&["run", "--no-backoff"], HOLDING].concat()),
-        );
+        let mut killed =
+            Process::start(sandbox.incumbent([&["run", "--no-backoff"], HOLDING].concat()));
         // Not a synchronisation: the blind shot is the test.
         std::thread::sleep(instant.saturating_duration_since(Instant::now()));
         killed.kill();

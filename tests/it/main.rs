@@ -3,12 +3,21 @@
 //! One binary, so that they link once and run in parallel. A test that needs root, a user namespace
 //! or a tool that is not there prints a line that starts with `SKIPPED`.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+#![allow(clippy::disallowed_methods, reason = "tests live in real time and a real environment")]
+
 mod support;
 
 #[cfg(target_os = "linux")]
 mod contention;
 #[cfg(target_os = "linux")]
+mod identity;
+#[cfg(target_os = "linux")]
+mod keeper;
+#[cfg(target_os = "linux")]
 mod kill;
+#[cfg(target_os = "linux")]
+mod namespaces;
 #[cfg(target_os = "linux")]
 mod run;
 #[cfg(target_os = "linux")]

@@ -179,7 +179,8 @@ fn a_terminals_own_ctrl_c_is_not_sent_twice() {
     let mut command = sandbox.program("script");
     command.args(["-qfec", &line, "/dev/null"]);
     let mut terminal = Process::start(command);
-    let spoken = |line: String| line.trim().trim_start_matches("^C").trim_start_matches("^\\").to_owned();
+    let spoken =
+        |line: String| line.trim().trim_start_matches("^C").trim_start_matches("^\\").to_owned();
     spoken(terminal.line()).parse::<u32>().expect("its pid");
     let run = u32::try_from(sandbox.status().1["pid"].as_u64().unwrap()).unwrap();
     // Handled in the order of these numbers even if both arrive at once: INT before USR1.
@@ -255,13 +256,11 @@ fn as_pid_1_it_passes_signals_on() {
 fn verbs_in_the_command_act_for_the_run() {
     let sandbox = Sandbox::new();
     let script = "
-        \"$INCUMBENT\" claim > claim.txt; echo \"claim $?\"
-        \"$INCUMBENT\" release 2> release.txt; echo \"release $?\"
-        \"$INCUMBENT\" run --no-backoff -- true 2> run.txt; echo \"run $?\"
-        \"$INCUMBENT\" status > /dev/null; echo \"status $?\"";
-    let mut command = sandbox.incumbent(["run", "--", "/bin/sh", "-c", script]);
-    command.env("INCUMBENT", BINARY);
-    let run = Process::start(command);
+        incumbent claim > claim.txt; echo \"claim $?\"
+        incumbent release 2> release.txt; echo \"release $?\"
+        incumbent run --no-backoff -- true 2> run.txt; echo \"run $?\"
+        incumbent status > /dev/null; echo \"status $?\"";
+    let run = Process::start(sandbox.incumbent(["run", "--", "/bin/sh", "-c", script]));
     let pid = run.pid();
     let answer = run.finish(LIMIT).assert_code(0);
     assert_eq!(answer.out, "claim 0\nrelease 1\nrun 75\nstatus 0\n", "{answer:#?}");

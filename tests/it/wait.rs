@@ -13,9 +13,7 @@ const SOON: Duration = Duration::from_secs(3);
 impl Sandbox {
     /// Waits until so many processes are on record as waiting.
     pub fn wait_for_waiters(&self, count: i64) {
-        eventually(&format!("{count} waiters"), LIMIT, || {
-            (self.waiters() == count).then_some(())
-        });
+        eventually(&format!("{count} waiters"), LIMIT, || (self.waiters() == count).then_some(()));
     }
 
     fn waiters(&self) -> i64 {

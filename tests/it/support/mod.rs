@@ -68,8 +68,14 @@ impl Sandbox {
                 command.env_remove(&name);
             }
         }
+        let mut path = Path::new(BINARY).parent().unwrap().as_os_str().to_owned();
+        if let Some(rest) = std::env::var_os("PATH") {
+            path.push(":");
+            path.push(rest);
+        }
         command
             .env(TAG, self.path())
+            .env("PATH", path)
             .env("HOME", self.file("home"))
             .env("INCUMBENT_DB", self.db())
             .current_dir(self.path());
@@ -83,11 +89,10 @@ impl Sandbox {
         command
     }
 
-    /// A shell script in which `incumbent` is the program under test.
+    /// A shell script; `incumbent` in it is the program under test, as in all of the sandbox.
     pub fn shell(&self, script: &str) -> Command {
         let mut command = self.program("/bin/sh");
-        command.arg("-c").arg(format!("incumbent() {{ \"$INCUMBENT\" \"$@\"; }}\n{script}"));
-        command.env("INCUMBENT", BINARY);
+        command.args(["-c", script]);
         command
     }
 
@@ -201,7 +206,7 @@ pub fn skipped(why: &str) {
     eprintln!("SKIPPED: {name}: {why}");
 }
 
-/// The number of rounds: `short` as a rule, `long` where INCUMBENT_TEST_ROUNDS=long asks for it.
+/// The number of rounds: `short` as a rule, `long` where `INCUMBENT_TEST_ROUNDS=long` asks for it.
 pub fn rounds(short: usize, long: usize) -> usize {
     let rounds = match std::env::var("INCUMBENT_TEST_ROUNDS") {
         Ok(word) if word == "long" => long,

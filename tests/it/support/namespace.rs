@@ -33,6 +33,19 @@ pub fn works(words: &[&str]) -> bool {
 }
 
 impl Sandbox {
+    /// Gives the sandbox to nobody, with a copy of the program that nobody can execute: the build
+    /// directory may be closed to others. Returns the copy.
+    pub fn open_to_nobody(&self) -> std::path::PathBuf {
+        let nobody = Some(rustix::process::Uid::from_raw(65534));
+        let group = Some(rustix::process::Gid::from_raw(65534));
+        for path in [self.path().to_owned(), self.file("home")] {
+            rustix::fs::chown(&path, nobody, group).unwrap();
+        }
+        let copy = self.file("incumbent");
+        std::fs::copy(super::BINARY, &copy).unwrap();
+        copy
+    }
+
     /// The program under test, started by `words` (see [`pid_namespace`]).
     pub fn incumbent_under(&self, words: &[&str], arguments: &[&str]) -> std::process::Command {
         let mut command = self.program(words[0]);

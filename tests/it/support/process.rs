@@ -164,13 +164,12 @@ impl Process {
         if let Some(status) = self.status {
             return status;
         }
-        if !wait_ended(self.pid(), limit) {
-            panic!(
-                "pid {} has not ended within {limit:?}; standard error: {:?}",
-                self.pid(),
-                self.err.rest(Duration::ZERO).0
-            );
-        }
+        assert!(
+            wait_ended(self.pid(), limit),
+            "pid {} has not ended within {limit:?}; standard error: {:?}",
+            self.pid(),
+            self.err.rest(Duration::ZERO).0
+        );
         let status = self.child.wait().unwrap();
         self.status = Some(status);
         status
@@ -265,9 +264,7 @@ impl Identity {
 
     #[track_caller]
     pub fn wait_gone(self, limit: Duration) {
-        eventually(&format!("the end of pid {}", self.pid), limit, || {
-            self.is_gone().then_some(())
-        });
+        eventually(&format!("the end of pid {}", self.pid), limit, || self.is_gone().then_some(()));
     }
 }
 
