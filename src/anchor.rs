@@ -93,7 +93,8 @@ impl Anchor {
                 return Err(Refusal::CannotLock(format!("flock: {error}")));
             }
         }
-        if !self.is_in_place() {
+        let only_name = sys::open_file_facts(&self.file).is_ok_and(|facts| facts.links == 1);
+        if !only_name || !self.is_in_place() {
             return Err(Refusal::Replaced);
         }
         // A lock that refuses nobody (an emulation, a filter) would make two owners: a second
@@ -121,7 +122,8 @@ impl Anchor {
         else {
             return false;
         };
-        open.id == named.id && named.links == 1
+        // Further names (a backup by hard links) hide nothing: the path still leads here.
+        open.id == named.id
     }
 }
 
@@ -180,7 +182,8 @@ fn retry_interrupted(
 /// What a look through the anchors directory found.
 #[derive(Debug, Default)]
 pub(crate) struct Sweep {
-    /// Held anchors of another store id: their owners lost their store, not their lives.
+    /// Held anchors that no row of this store accounts for: their owners lost their store, not their
+    /// lives.
     pub(crate) orphans: Vec<Orphan>,
     /// Free anchors that no unended row names.
     garbage: Vec<PathBuf>,
@@ -194,24 +197,15 @@ pub(crate) struct Orphan {
     pub(crate) pid: Option<sys::Pid>,
 }
 
-/// How closely to look.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Scope {
-    /// Only for orphans, which stand in a claim's way. They hardly ever exist, so this costs one
-    /// listing of the directory.
-    Orphans,
-    /// For garbage as well: each anchor that no row names is probed.
-    All,
-}
-
-/// Looks through `directory`. `named` are the anchors of unended rows, `own` is ours. Call it only
-/// inside a write transaction: there, a free anchor that nobody names stays so.
+/// Looks through `directory`. `named` are the anchors of unended rows, `own` is ours, and
+/// `is_on_record` tells whether any row, ended or not, names an anchor. Call it only inside a write
+/// transaction: there, a free anchor that nobody names stays so.
 pub(crate) fn sweep(
     directory: &Path,
     store_id: &str,
     named: &HashSet<String>,
     own: Option<&str>,
-    scope: Scope,
+    mut is_on_record: impl FnMut(&str) -> Result<bool>,
 ) -> Result<Sweep> {
     let entries = match std::fs::read_dir(directory) {
         Ok(entries) => entries,
@@ -223,14 +217,18 @@ pub(crate) fn sweep(
         let entry = entry.map_err(|error| Error::io("list", directory, error))?;
         let Ok(name) = entry.file_name().into_string() else { continue };
         let Some((id, pid)) = parse_name(&name) else { continue };
-        let skipped = scope == Scope::Orphans && id == store_id;
-        if skipped || named.contains(&name) || own == Some(name.as_str()) {
+        if named.contains(&name) || own == Some(name.as_str()) {
             continue;
         }
         match probe(&entry.path()) {
             AnchorState::Free => sweep.garbage.push(entry.path()),
-            AnchorState::Held if id != store_id => sweep.orphans.push(Orphan { name, pid }),
-            // Held: one of ours, whose process has ended all its rows and keeps its handle.
+            // With us in the store that was replaced: the unique index kept it off our offices.
+            AnchorState::Held if id != store_id && own.is_some_and(|own| is_of(own, id)) => {}
+            // Of another store, or of this one in a state that it has lost (restored from a copy).
+            AnchorState::Held if id != store_id || !is_on_record(&name)? => {
+                sweep.orphans.push(Orphan { name, pid });
+            }
+            // Held: by a child that a dead owner forked, or by an owner that was evicted.
             AnchorState::Held
             | AnchorState::Missing
             | AnchorState::Unreadable
@@ -241,6 +239,16 @@ pub(crate) fn sweep(
 }
 
 impl Sweep {
+    /// Takes the orphans' files away, so that they no longer refuse anybody: only when a person
+    /// says so, because their owners may still be at work. Call it inside the sweep's transaction.
+    pub(crate) fn remove_orphans(&self, directory: &Path) -> Result<()> {
+        for orphan in &self.orphans {
+            let path = directory.join(&orphan.name);
+            std::fs::remove_file(&path).map_err(|error| Error::io("remove", &path, error))?;
+        }
+        Ok(())
+    }
+
     /// Unlinks the garbage: the only place that removes an anchor which was ever in use. Call it
     /// inside the same transaction as the sweep.
     pub(crate) fn remove_garbage(&self) {
@@ -250,6 +258,10 @@ impl Sweep {
             }
         }
     }
+}
+
+fn is_of(name: &str, store_id: &str) -> bool {
+    parse_name(name).is_some_and(|(id, _)| id == store_id)
 }
 
 /// `<store id>-<pid>-<random>.lock`; `None` for a file that is not an anchor.
@@ -319,14 +331,10 @@ mod tests {
         drop(garbage);
         std::fs::write(directory.path().join("notes.txt"), "a person's").unwrap();
 
-        let sweep = sweep(
-            directory.path(),
-            "aa",
-            &HashSet::from([all[3].clone()]),
-            Some(own.name()),
-            Scope::All,
-        )
-        .unwrap();
+        let named = HashSet::from([all[3].clone()]);
+        let sweep =
+            sweep(directory.path(), "aa", &named, Some(own.name()), |name| Ok(name == all[0]))
+                .unwrap();
         sweep.remove_garbage();
 
         let orphans: Vec<_> = sweep.orphans.iter().map(|orphan| orphan.name.as_str()).collect();

@@ -190,14 +190,17 @@ pub(crate) fn live_of_pid(
     connection: &Connection,
     pid: sys::Pid,
     start_time: Option<StartTime>,
+    observer: &Observer,
 ) -> Result<Vec<Record>> {
+    let Some(start_time) = start_time else { return Ok(Vec::new()) };
     let sql = format!(
         "SELECT {COLUMNS} FROM instances
-         WHERE ended_at_ms IS NULL AND origin = 'pid' AND pid = ?1 AND start_time IS ?2"
+         WHERE ended_at_ms IS NULL AND origin = 'pid' AND pid = ?1 AND start_time = ?2
+           AND boot_id IS ?3 AND pid_ns IS ?4"
     );
     let rows = connection
         .prepare_cached(&sql)?
-        .query_map((pid, start_time.map(|time| time.value)), Record::from_row)?
+        .query_map((pid, start_time.value, &observer.boot_id, &observer.pid_ns), Record::from_row)?
         .collect::<rusqlite::Result<_>>()?;
     Ok(rows)
 }
@@ -210,6 +213,14 @@ fn live_without_office(connection: &Connection) -> Result<Vec<Record>> {
         .query_map([], Record::from_row)?
         .collect::<rusqlite::Result<_>>()?;
     Ok(rows)
+}
+
+/// Whether any row, ended or not, names `anchor`.
+pub(crate) fn names_anchor(connection: &Connection, anchor: &str) -> Result<bool> {
+    let named = connection
+        .prepare_cached("SELECT EXISTS (SELECT 1 FROM instances WHERE anchor = ?1)")?
+        .query_row([anchor], |row| row.get(0))?;
+    Ok(named)
 }
 
 /// How many live rows rely on `anchor`.
@@ -230,6 +241,7 @@ pub(crate) fn by_id(connection: &Connection, id: InstanceId) -> Result<Option<Re
 #[derive(Debug)]
 pub(crate) struct Standing {
     pub(crate) nonce_hash: String,
+    pub(crate) anchor: Option<String>,
     /// Why and by whom it was ended, if it was.
     pub(crate) ended: Option<(String, Option<String>)>,
 }
@@ -237,7 +249,7 @@ pub(crate) struct Standing {
 pub(crate) fn standing(connection: &Connection, id: InstanceId) -> Result<Option<Standing>> {
     let row = connection
         .prepare_cached(
-            "SELECT nonce_hash, ended_at_ms IS NOT NULL, end_reason, ended_by
+            "SELECT nonce_hash, ended_at_ms IS NOT NULL, end_reason, ended_by, anchor
              FROM instances WHERE id = ?1",
         )?
         .query_row([id.0], |row| {
@@ -246,6 +258,7 @@ pub(crate) fn standing(connection: &Connection, id: InstanceId) -> Result<Option
             Ok(Standing {
                 nonce_hash: row.get(0)?,
                 ended: ended.then_some((reason.unwrap_or_default(), row.get(3)?)),
+                anchor: row.get(4)?,
             })
         })
         .optional()?;
@@ -417,6 +430,16 @@ impl NewInstance<'_> {
     }
 }
 
+/// Makes the row of a live owner name the anchor that it holds.
+pub(crate) fn set_anchor(tx: &Tx<'_>, id: InstanceId, nonce_hash: &str, name: &str) -> Result<()> {
+    tx.prepare_cached(
+        "UPDATE instances SET anchor = ?3
+         WHERE id = ?1 AND nonce_hash = ?2 AND ended_at_ms IS NULL AND anchor IS NOT ?3",
+    )?
+    .execute((id.0, nonce_hash, name))?;
+    Ok(())
+}
+
 /// Records which process the `run` started, before that process may begin.
 pub(crate) fn set_child(
     tx: &Tx<'_>,
@@ -532,8 +555,7 @@ fn end(tx: &Tx<'_>, id: InstanceId, nonce_hash: Option<&str>, end: &End) -> Resu
         .optional()?;
     let Some((profile, kind, pid)) = ended else { return Ok(false) };
     let (Some(profile), Some(kind)) = (profile, kind) else {
-        // A process without an office has no history to tell; its waiter goes with it.
-        tx.prepare_cached("DELETE FROM instances WHERE id = ?1")?.execute([id.0])?;
+        tx.prepare_cached("DELETE FROM waiters WHERE instance_id = ?1")?.execute([id.0])?;
         return Ok(true);
     };
     if let (Ok(profile), Ok(kind)) = (ProfileName::new(profile), Kind::new(kind)) {
@@ -556,6 +578,7 @@ fn end(tx: &Tx<'_>, id: InstanceId, nonce_hash: Option<&str>, end: &End) -> Resu
 /// Ends a row that its owner lets go. The nonce makes sure that it is the owner's; false when the
 /// row has ended already or is not.
 pub(crate) fn end_own(tx: &Tx<'_>, id: InstanceId, nonce_hash: &str, how: &End) -> Result<bool> {
+    tx.let_go_of_anchor();
     end(tx, id, Some(nonce_hash), how)
 }
 
@@ -590,5 +613,10 @@ pub(crate) fn sweep_without_office(
             end(tx, record.id, None, &End::new(EndReason::Dead(reason)))?;
         }
     }
+    tx.prepare_cached(
+        "DELETE FROM instances WHERE kind IS NULL AND ended_at_ms IS NOT NULL AND id <= (
+             SELECT id FROM instances WHERE kind IS NULL ORDER BY id DESC LIMIT 1 OFFSET ?1)",
+    )?
+    .execute([HISTORY_KEPT])?;
     Ok(())
 }

@@ -19,7 +19,7 @@ use crate::instance::{self, End, EndReason, NewInstance, Record, Subject};
 use crate::liveness::AnchorState;
 use crate::names::{InstanceId, Nonce, Office};
 use crate::office::ClaimOptions;
-use crate::store::{EventRecord, Inner, Store};
+use crate::store::{EventRecord, Inner, Store, with_budget};
 use crate::sys::ProcessHandle;
 
 /// Between two looks while the wait is young: a release is seen within 5 ms.
@@ -33,6 +33,9 @@ const LOOK_EVERY_OLD: Duration = Duration::from_millis(50);
 
 /// Between two whole claims where nothing would wake us: no process and no lock to watch.
 const CLAIM_EVERY: Duration = Duration::from_millis(250);
+
+/// How long the end of a wait may take where the store is busy: its deadline is kept to 20 ms.
+const LET_GO_WITHIN: Duration = Duration::from_millis(15);
 
 /// How long to wait for what somebody else holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,7 +58,7 @@ impl Wait {
         }
     }
 
-    fn deadline(self) -> Deadline {
+    pub(crate) fn deadline(self) -> Deadline {
         match self {
             Self::No => Deadline::after(Duration::ZERO),
             Self::UpTo(limit) => Deadline::after(limit),
@@ -128,6 +131,7 @@ impl Waiter {
         office: &Office,
         subject: &Subject,
         options: &ClaimOptions,
+        deadline: Deadline,
     ) -> Result<Self> {
         let inner = Arc::clone(&store.inner);
         let connection = inner.watcher()?;
@@ -176,7 +180,7 @@ impl Waiter {
             connection,
             data_version,
             young: Deadline::after(YOUNG_FOR),
-            deadline: options.wait.deadline(),
+            deadline,
             cancel: options.cancel.clone(),
             seen_ended: None,
             has_ended: false,
@@ -259,7 +263,9 @@ impl Waiter {
             return Ok(false);
         }
         self.data_version = data_version;
-        let live = self.inner.read(|connection| instance::live(connection, &self.office))?;
+        let live = with_budget(self.deadline.remaining(), || {
+            self.inner.read(|connection| instance::live(connection, &self.office))
+        })?;
         Ok(live.map(|record| record.id) != holder.map(|record| record.id))
     }
 }
@@ -272,8 +278,10 @@ impl Drop for Waiter {
         let end = End::new(EndReason::Released);
         let hash = self.nonce.hash();
         // Left behind, the row dies with this process and the next claim sweeps it.
-        if let Err(error) = self.inner.write(|tx| instance::end_own(tx, self.instance, &hash, &end))
-        {
+        let ended = with_budget(LET_GO_WITHIN, || {
+            self.inner.write(|tx| instance::end_own(tx, self.instance, &hash, &end))
+        });
+        if let Err(error) = ended {
             tracing::debug!(%error, "cannot remove the waiter");
         }
     }

@@ -40,6 +40,14 @@ pub(super) fn evict(global: &Global, arguments: &args::Evict, format: Format) ->
             }),
             exit::OK,
         ),
+        Eviction::OrphansRemoved(count) => (
+            format!(
+                "{office}: {count} lock(s) of a store that is gone no longer stand in the way; \
+                 their processes were left alone\n"
+            ),
+            json!({"profile": office.profile.as_str(), "reason": "orphaned_anchor"}),
+            exit::OK,
+        ),
         Eviction::Refused(holder) => {
             if format == Format::Text {
                 output::tell(&format!(
@@ -53,7 +61,7 @@ pub(super) fn evict(global: &Global, arguments: &args::Evict, format: Format) ->
     };
     let holder = match &eviction {
         Eviction::Refused(holder) => holder.to_json(),
-        Eviction::Nothing | Eviction::Done { .. } => Value::Null,
+        Eviction::Nothing | Eviction::Done { .. } | Eviction::OrphansRemoved(_) => Value::Null,
     };
     output::print(format, &text, &json!({"evicted": document, "holder": holder}))?;
     Ok(code)

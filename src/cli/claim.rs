@@ -9,9 +9,12 @@ use super::output::{self, Format, Outcome, exit};
 use crate::environment;
 use crate::error::{Error, ErrorKind, Result};
 use crate::instance::{self, End, EndReason, Record};
+use crate::liveness::{Presence, StartTimeMatch};
 use crate::names::{InstanceId, Nonce, Office};
+use crate::observe::LiveCommandLine;
+use crate::office::judge_record;
 use crate::store::Store;
-use crate::sys::{self, Existence, supervise};
+use crate::sys::{self, supervise};
 
 /// The live record of the `run` that this process was started by, if it was and the record is in
 /// this store.
@@ -121,13 +124,15 @@ fn release_in(
             Some(_) | None => parent()?,
         },
     };
-    let facts = sys::process_facts(pid);
     store.inner.write(|tx| {
         let Some(record) = instance::live(tx, office)? else {
             return Ok(Err(format!("nobody holds {office}")));
         };
+        // A pid of another namespace or machine is somebody else's number.
+        let seen = judge_record(&store.inner, &record, &LiveCommandLine::not_read()).evidence;
         let same_process = record.pid == Some(pid)
-            && (facts.existence == Existence::Gone || facts.start_time == record.start_time);
+            && seen.is_here()
+            && (seen.process == Presence::Gone || seen.start_time == StartTimeMatch::Equal);
         if !record.is_pid {
             return Ok(Err(format!(
                 "{office} was not claimed with `incumbent claim`: only its owner releases it"
@@ -135,7 +140,7 @@ fn release_in(
         }
         if !same_process {
             return Ok(Err(format!(
-                "{office} is not held by pid {pid}, but by pid {}",
+                "{office} is not held by pid {pid} of this pid namespace, but by pid {}",
                 record.pid.unwrap_or_default()
             )));
         }

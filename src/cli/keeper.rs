@@ -159,7 +159,7 @@ fn attachment(
     if recorder == Recorder::NoKeeper {
         return Ok(Some(Attachment::None));
     }
-    for record in instance::live_of_pid(tx, subject.pid, subject.start_time)? {
+    for record in instance::live_of_pid(tx, subject.pid, subject.start_time, inner.observer())? {
         if let (Some(keeper), Some(anchor)) = (record.keeper_pid, record.anchor)
             && anchor::probe(&inner.location.anchors.join(&anchor)) == AnchorState::Held
         {
@@ -325,7 +325,12 @@ fn keep(store: &Store, target: &Target) {
         if is_needed(inner).unwrap_or(true) {
             continue;
         }
-        if let Ok(true) = inner.write(|tx| let_go_if_unneeded(tx, inner)) {
+        // Decided inside the transaction, where no verb can lean on the anchor any more.
+        let let_go = inner.write(|tx| {
+            tx.let_go_of_anchor();
+            Ok(())
+        });
+        if let_go.is_ok() && inner.own_anchor().is_none() {
             return;
         }
     }
@@ -337,17 +342,6 @@ fn is_needed(inner: &Inner) -> Result<bool> {
         inner.write(|tx| inner.anchor(tx).map(drop))?;
     }
     inner.read(|connection| Ok(instance::live_on_anchor(connection, anchor.name())? > 0))
-}
-
-/// Inside the transaction no verb can lean on our anchor any more.
-fn let_go_if_unneeded(tx: &Tx<'_>, inner: &Inner) -> Result<bool> {
-    let Some(anchor) = inner.own_anchor() else { return Ok(true) };
-    if instance::live_on_anchor(tx, anchor.name())? > 0 {
-        return Ok(false);
-    }
-    drop(anchor);
-    inner.drop_anchor(tx);
-    Ok(true)
 }
 
 /// A claim's answer, for people and for programs.

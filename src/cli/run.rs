@@ -1,7 +1,7 @@
 //! `run`: claims the office, starts a command that does not outlive it, and stays with it.
 
 use std::ffi::OsString;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::time::Duration;
 
 use rusqlite::Connection;
@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::instance::{End, EndReason};
 use crate::names::Kind;
 use crate::office::{Claim, ClaimOptions, Holder, Lost, Profile, Released, Standing, Tenure};
-use crate::store::Store;
+use crate::store::{Store, with_budget};
 use crate::sys::supervise::{self, HeldCommand};
 use crate::sys::{self, ChildEnd, ExecFailure, Received, StartTime};
 use crate::wait::data_version;
@@ -25,6 +25,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Between two full verifications; in between only what costs next to nothing is looked at.
 const VERIFY_EVERY: Duration = Duration::from_secs(1);
+
+/// How long a look may wait for the store's locks; what it could not see it looks at again.
+const LOOK_BUDGET: Duration = Duration::from_millis(200);
 
 /// What reaches the run, and a sender to wake it.
 struct Inbox {
@@ -71,11 +74,14 @@ pub(super) fn run(global: &Global, arguments: &args::Run, format: Format) -> Out
             evicted.reason.replace('_', " ")
         ));
     }
+    // Everything that can fail comes before the command: once it runs, the office must not be
+    // released under it.
+    let watcher = store.inner.watcher()?;
     let running = match start(&arguments.command, &tenure, &store) {
         Ok(Some(child)) => Running {
             global,
             options,
-            watcher: store.inner.watcher()?,
+            watcher,
             data_version: None,
             store,
             tenure,
@@ -105,26 +111,32 @@ enum Claimed {
 fn claim(profile: &Profile, options: &ClaimOptions, inbox: &Inbox) -> Result<Claimed> {
     let (claim, signal) = if options.wait.waits() {
         let waker = inbox.waker.clone();
+        let (answer, answered) = mpsc::channel();
         std::thread::scope(|scope| {
-            let claiming = scope.spawn(move || {
-                let claim = profile.claim_with(options);
-                // Wakes the loop below, which then finds this thread finished.
+            scope.spawn(move || {
+                let _ = answer.send(profile.claim_with(options));
+                // Wakes the loop below, which then finds the answer.
                 let _ = waker.send(Received::ChildEnded);
-                claim
             });
             let mut signal = None;
-            while !claiming.is_finished() {
-                if let Ok(Received::Signal { number, .. }) = inbox.received.recv_timeout(LOOK_EVERY)
-                    && supervise::asks_to_end(number)
-                {
-                    signal = Some(number);
-                    options.cancel.cancel();
+            loop {
+                match answered.try_recv() {
+                    Ok(claim) => break (claim, signal),
+                    Err(TryRecvError::Empty) => {}
+                    Err(TryRecvError::Disconnected) => {
+                        break (Err(Error::internal("the claiming thread panicked")), signal);
+                    }
+                }
+                match inbox.received.recv_timeout(LOOK_EVERY) {
+                    Ok(Received::Signal { number, .. }) if supervise::asks_to_end(number) => {
+                        signal = Some(number);
+                        options.cancel.cancel();
+                    }
+                    // As PID 1 we reap orphans while we wait, too.
+                    Ok(Received::ChildEnded) => drop(supervise::reap()),
+                    Ok(Received::Signal { .. }) | Err(_) => {}
                 }
             }
-            let claim = claiming
-                .join()
-                .unwrap_or_else(|_| Err(Error::internal("the claiming thread panicked")));
-            (claim, signal)
         })
     } else {
         (profile.claim_with(options), None)
@@ -284,7 +296,8 @@ impl Running<'_> {
                 return Ok(self.finish(end));
             }
             match &mut self.ending {
-                None => self.look_after_tenure(),
+                // Signals and the command's end must not wait for a busy store.
+                None => with_budget(LOOK_BUDGET, || self.look_after_tenure()),
                 Some(ending) if !ending.killed && ending.kill_at.has_passed() => {
                     ending.killed = true;
                     output::tell("incumbent: run: the stop budget is spent, killing the command\n");
@@ -359,7 +372,6 @@ impl Running<'_> {
 
     fn try_new_store(&mut self) -> Result<Option<Holder>> {
         let store = self.global.options().path(self.store.path()).open()?;
-        store.inner.adopt_anchor(&self.store.inner);
         let profile = self.global.profile(&store)?;
         let options = self.options.clone().wait(crate::wait::Wait::No);
         match profile.claim_with(&options)? {

@@ -1,5 +1,6 @@
 //! Claiming an office: one transaction that looks, judges, ends the dead and inserts.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -9,13 +10,13 @@ use super::ledger::{self, Start};
 use super::storm;
 use super::tenure::Tenure;
 use super::{ClaimOptions, Holder};
-use crate::anchor::{self, Scope, Sweep};
+use crate::anchor::{self, Sweep};
 use crate::error::{Error, ErrorKind, Result};
 use crate::instance::{self, End, EndReason, NewInstance, Origin, Record, Subject};
 use crate::liveness::{AliveReason, DeadReason, Evidence, Judgement, Verdict, judge};
 use crate::names::{InstanceId, Nonce, Office, ProfileName};
 use crate::observe::{LiveCommandLine, needs_command_line, observe};
-use crate::store::{EventRecord, HeldOffice, Inner, Store, Tx, lock};
+use crate::store::{EventRecord, HeldOffice, Inner, Store, Tx, lock, with_budget};
 use crate::sys::{self, OpenProcessError, ProcessHandle, StartTime};
 use crate::wait::{Waited, Waiter};
 
@@ -124,24 +125,47 @@ pub(super) fn claim_for_myself(
         waiter: None,
     };
     let mut waiter: Option<Waiter> = None;
+    let deadline = options.wait.deadline();
+    let mut last_holder: Option<Holder> = None;
     loop {
-        let (record, holder) = match attempt(store, &candidate, waiter.is_some())? {
-            Attempt::Granted(tenure) => {
-                if let Some(waiter) = waiter {
-                    waiter.granted();
-                }
-                return Ok(Claim::Granted(tenure));
+        // The deadline holds for the store's locks as well.
+        let patience = if options.wait.waits() { deadline.remaining() } else { Duration::MAX };
+        let attempted = with_budget(patience, || attempt(store, &candidate, waiter.is_some()));
+        let (record, holder) = match attempted {
+            Err(error) if error.kind() == ErrorKind::Busy && deadline.has_passed() => {
+                return last_holder.map(Claim::Held).ok_or(error);
             }
-            Attempt::Held(record, holder) => (record, holder),
+            Err(error) => return Err(error),
+            Ok(attempt) => match attempt {
+                Attempt::Granted(tenure) => {
+                    if let Some(waiter) = waiter {
+                        waiter.granted();
+                    }
+                    return Ok(Claim::Granted(tenure));
+                }
+                Attempt::Held(record, holder) => (record, holder),
+            },
         };
         if !options.wait.waits() {
             return Ok(Claim::Held(holder));
         }
         let waiting = match &mut waiter {
             Some(waiter) => waiter,
-            none => none.insert(Waiter::register(store, office, subject, options)?),
+            none => {
+                let registered = with_budget(deadline.remaining(), || {
+                    Waiter::register(store, office, subject, options, deadline)
+                });
+                match registered {
+                    Ok(waiter) => none.insert(waiter),
+                    Err(error) if error.kind() == ErrorKind::Busy && deadline.has_passed() => {
+                        return Ok(Claim::Held(holder));
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
         };
         candidate.waiter = Some(waiting.instance());
+        last_holder = Some(holder.clone());
         match waiting.wait_for_change(record.as_deref())? {
             Waited::Changed => {}
             Waited::DeadlinePassed | Waited::Cancelled => return Ok(Claim::Held(holder)),
@@ -163,7 +187,7 @@ fn attempt(store: &Store, candidate: &Candidate<'_>, counted_before: bool) -> Re
     let mut aside = Aside::default();
     for _ in 0..ATTEMPTS {
         let mut tenures = lock(&inner.tenures);
-        if let Some(shared) = share(store, &mut tenures, candidate.office)? {
+        if let Some(shared) = share(store, &mut tenures, candidate)? {
             return Ok(Attempt::Granted(shared));
         }
         let outcome = inner.write(|tx| {
@@ -249,10 +273,14 @@ impl Outcome {
 fn share(
     store: &Store,
     tenures: &mut std::collections::HashMap<Office, HeldOffice>,
-    office: &Office,
+    candidate: &Candidate<'_>,
 ) -> Result<Option<Tenure>> {
+    let office = candidate.office;
     let Some(held) = tenures.get_mut(office) else { return Ok(None) };
-    let live = store.inner.read(|connection| instance::by_id(connection, held.instance))?;
+    let live = store.inner.read(|connection| {
+        ledger::check_home(connection, office, candidate.home)?;
+        instance::by_id(connection, held.instance)
+    })?;
     let still_ours =
         live.is_some_and(|record| record.ended_at_ms.is_none() && record.belongs_to(&held.nonce));
     if !still_ours {
@@ -280,7 +308,10 @@ pub(crate) fn claim_once(
     count: Count,
 ) -> Result<Outcome> {
     let office = candidate.office;
-    ledger::bind_home(tx, office, candidate.home)?;
+    ledger::check_home(tx, office, candidate.home)?;
+    // Before any row is ended: what relies on an anchor now loses it with a later claim at the
+    // earliest, when this one is certain to have been committed.
+    let named = tx.named_anchors()?;
     let live = instance::live(tx, office)?;
     let mut evicted = None;
     let mut abnormal = None;
@@ -292,7 +323,10 @@ pub(crate) fn claim_once(
             }
             Verdict::Dead(reason) => End::new(EndReason::Dead(reason))
                 .detail(format!("found by pid {}", candidate.subject.pid)),
-            _ if candidate.origin == Origin::Pid && is_recorded_for(candidate, &record) => {
+            _ if candidate.origin == Origin::Pid
+                && judged.evidence.is_here()
+                && is_recorded_for(candidate, &record) =>
+            {
                 return Ok(Outcome::AlreadyRecorded(Box::new(record)));
             }
             _ if needs_command_line(&judged.evidence) && !aside.command_line.is_for(record.id) => {
@@ -317,10 +351,7 @@ pub(crate) fn claim_once(
             reason: end.reason.as_str(),
         });
     }
-    // What the dead left behind is collected by the first claim of each process: that is as often
-    // as anything is left behind.
-    let scope = if inner.own_anchor().is_none() { Scope::All } else { Scope::Orphans };
-    let sweep = sweep(tx, inner, scope)?;
+    let sweep = sweep(tx, inner, &named)?;
     if let Some(orphan) = sweep.orphans.first() {
         let holder = Holder::orphan(office, orphan.pid);
         if count == Count::Yes {
@@ -333,15 +364,13 @@ pub(crate) fn claim_once(
         None => ledger::last_end_was_abnormal(tx, office)?,
     };
     let granted = insert(tx, inner, candidate, attachment, evicted, after_abnormal_end)?;
-    if scope == Scope::All {
-        sweep.remove_garbage();
-        instance::sweep_without_office(tx, |record| {
-            match judge_record(inner, record, &LiveCommandLine::not_read()).verdict {
-                Verdict::Dead(reason) => Some(reason),
-                Verdict::Alive(_) | Verdict::Unknown(_) => None,
-            }
-        })?;
-    }
+    sweep.remove_garbage();
+    instance::sweep_without_office(tx, |record| {
+        match judge_record(inner, record, &LiveCommandLine::not_read()).verdict {
+            Verdict::Dead(reason) => Some(reason),
+            Verdict::Alive(_) | Verdict::Unknown(_) => None,
+        }
+    })?;
     Ok(Outcome::Granted(granted))
 }
 
@@ -425,14 +454,14 @@ fn backoff_ms(tx: &Tx<'_>, inner: &Inner, candidate: &Candidate<'_>) -> Result<O
 }
 
 /// Looks for anchors without a row: orphans stand in the way, garbage is collected.
-fn sweep(tx: &Tx<'_>, inner: &Inner, scope: Scope) -> Result<Sweep> {
+pub(super) fn sweep(tx: &Tx<'_>, inner: &Inner, named: &HashSet<String>) -> Result<Sweep> {
     let own = inner.own_anchor();
     anchor::sweep(
         &inner.location.anchors,
         inner.store_uuid()?,
-        &tx.named_anchors()?,
+        named,
         own.as_ref().map(|anchor| anchor.name()),
-        scope,
+        |name| instance::names_anchor(tx, name),
     )
 }
 
@@ -454,6 +483,7 @@ fn insert(
         }
         Attachment::None => (None, None),
     };
+    ledger::bind_home(tx, candidate.office, candidate.home)?;
     let nonce = Nonce::random()?;
     let instance = NewInstance {
         profile: Some(&candidate.office.profile),
@@ -498,6 +528,9 @@ fn kill_child(record: &Record) -> bool {
     let (Some(pid), Some(start_time)) = (record.child_pid, record.child_start_time) else {
         return false;
     };
+    if is_self_or_ancestor(pid) {
+        return false;
+    }
     let handle = match ProcessHandle::open(pid) {
         Ok(handle) => handle,
         Err(OpenProcessError::Gone) => return true,
@@ -517,4 +550,14 @@ fn kill_child(record: &Record) -> bool {
             handle.has_ended()
         }
     }
+}
+
+/// Whether `pid` is this process or one that started it: the command that a killed `run` left
+/// behind may be the very script that asks for the office now.
+fn is_self_or_ancestor(pid: sys::Pid) -> bool {
+    /// No real chain of parents is longer; a loop in a racing process table is.
+    const GENERATIONS_MAX: usize = 1_024;
+    std::iter::successors(Some(std::process::id()), |pid| sys::process_facts(*pid).parent)
+        .take(GENERATIONS_MAX)
+        .any(|ancestor| ancestor == pid)
 }

@@ -1,6 +1,8 @@
 //! Ending the record of an office by hand.
 
 use super::Force;
+use serde_json::json;
+
 use super::Holder;
 use super::claim::judge_record;
 use crate::error::Result;
@@ -8,7 +10,7 @@ use crate::instance::{self, End, EndReason};
 use crate::liveness::Verdict;
 use crate::names::{InstanceId, Office};
 use crate::observe::{LiveCommandLine, needs_command_line};
-use crate::store::Inner;
+use crate::store::{EventRecord, Inner, Tx};
 use crate::sys;
 
 /// What came of [`Profile::evict`](super::Profile::evict).
@@ -27,6 +29,9 @@ pub enum Eviction {
         /// Why.
         reason: &'static str,
     },
+    /// Anchors whose records were lost with their store no longer stand in the way; their
+    /// processes were left alone.
+    OrphansRemoved(usize),
     /// It lives or may live, and nobody said `force`.
     Refused(Box<Holder>),
 }
@@ -41,7 +46,9 @@ pub(super) fn evict(inner: &Inner, office: &Office, force: Force, by: &str) -> R
     let command_line =
         command_line.as_ref().map_or_else(LiveCommandLine::not_read, LiveCommandLine::read);
     inner.write(|tx| {
-        let Some(record) = instance::live(tx, office)? else { return Ok(Eviction::Nothing) };
+        let Some(record) = instance::live(tx, office)? else {
+            return evict_orphans(tx, inner, office, force, by);
+        };
         let judged = judge_record(inner, &record, &command_line);
         let end = match (judged.verdict, force) {
             (Verdict::Dead(reason), Force::No) => End::new(EndReason::Dead(reason)).by(by),
@@ -63,4 +70,35 @@ pub(super) fn evict(inner: &Inner, office: &Office, force: Force, by: &str) -> R
             reason: judged.verdict.reason(),
         })
     })
+}
+
+/// Nobody is on record, yet an anchor without a record may refuse every claim: there is a way out
+/// of that as well, if a person says so.
+fn evict_orphans(
+    tx: &Tx<'_>,
+    inner: &Inner,
+    office: &Office,
+    force: Force,
+    by: &str,
+) -> Result<Eviction> {
+    let sweep = super::claim::sweep(tx, inner, &tx.named_anchors()?)?;
+    match (sweep.orphans.first(), force) {
+        (None, Force::No | Force::Yes) => Ok(Eviction::Nothing),
+        (Some(orphan), Force::No) => {
+            Ok(Eviction::Refused(Box::new(Holder::orphan(office, orphan.pid))))
+        }
+        (Some(_), Force::Yes) => {
+            sweep.remove_orphans(&inner.location.anchors)?;
+            tx.record(&EventRecord {
+                event: "orphans_evicted",
+                office: Some(office),
+                detail: Some(json!({
+                    "by": by,
+                    "anchors": sweep.orphans.iter().map(|orphan| &orphan.name).collect::<Vec<_>>(),
+                })),
+                ..EventRecord::default()
+            })?;
+            Ok(Eviction::OrphansRemoved(sweep.orphans.len()))
+        }
+    }
 }

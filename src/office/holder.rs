@@ -83,8 +83,9 @@ impl Holder {
         let evict = format!("incumbent evict --force --profile {profile} --kind {kind}");
         match self.reason {
             ORPHANED_ANCHOR => format!(
-                "end pid {pid} (as counted in its own pid namespace), or wait until it notices \
-                 that its store is gone"
+                "end the process that recorded itself as pid {pid} (in its own pid namespace), or \
+                 wait until it notices that its store is gone; if you know that it is harmless, \
+                 `{evict}`"
             ),
             "child_lives" => {
                 let child = self.child_pid.map_or_else(|| pid, |pid| pid.to_string());

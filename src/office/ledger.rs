@@ -189,8 +189,48 @@ pub(super) fn last_end_was_abnormal(tx: &Tx<'_>, office: &Office) -> Result<bool
     Ok(last.is_some_and(|(reason, exit_code)| instance::is_abnormal(&reason, exit_code)))
 }
 
-/// Binds the profile to `home`, or checks that it is bound to it. A home that no longer exists
-/// binds nothing: its directory was moved, and the profile moves along.
+/// The home that a profile is bound to. `None` also for one that no longer exists: its directory
+/// was moved, and the profile moves along. Not being able to look is no sign of that.
+fn bound_home(
+    connection: &Connection,
+    office: &Office,
+    home: &Path,
+) -> Result<Option<(String, bool)>> {
+    let bound: Option<String> = connection
+        .prepare_cached("SELECT home FROM profiles WHERE profile = ?1")?
+        .query_row([office.profile.as_str()], |row| row.get(0))
+        .optional()?
+        .flatten();
+    Ok(bound.map(|bound| {
+        let is_this = home.to_string_lossy() == bound;
+        let binds = is_this || Path::new(&bound).try_exists().unwrap_or(true);
+        (bound, binds)
+    }))
+}
+
+/// Refuses a home other than the one that the profile is bound to.
+pub(super) fn check_home(
+    connection: &Connection,
+    office: &Office,
+    home: Option<&Path>,
+) -> Result<()> {
+    let Some(home) = home else { return Ok(()) };
+    match bound_home(connection, office, home)? {
+        Some((bound, true)) if bound != home.to_string_lossy() => Err(Error::new(
+            ErrorKind::ProfileBelongsTo,
+            format!(
+                "profile {} belongs to the home {bound}, and this is {}",
+                office.profile,
+                home.display()
+            ),
+        )
+        .at(home)
+        .with_hint("use another profile for this home (`--profile NAME`)")),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Binds the profile of a granted office to `home`, which was checked.
 pub(super) fn bind_home(tx: &Tx<'_>, office: &Office, home: Option<&Path>) -> Result<()> {
     let profile = office.profile.as_str();
     tx.prepare_cached(
@@ -198,30 +238,17 @@ pub(super) fn bind_home(tx: &Tx<'_>, office: &Office, home: Option<&Path>) -> Re
     )?
     .execute((profile, tx.now_ms()))?;
     let Some(home) = home else { return Ok(()) };
-    let home_text = home.to_string_lossy();
-    let bound: Option<String> = tx
-        .prepare_cached("SELECT home FROM profiles WHERE profile = ?1")?
-        .query_row([profile], |row| row.get(0))?;
-    match bound {
-        Some(bound) if bound == home_text => Ok(()),
-        Some(bound) if Path::new(&bound).exists() => Err(Error::new(
-            ErrorKind::ProfileBelongsTo,
-            format!(
-                "profile {profile} belongs to the home {bound}, and this is {}",
-                home.display()
-            ),
-        )
-        .at(home)
-        .with_hint("use another profile for this home (`--profile NAME`)")),
-        Some(_) | None => {
-            tx.prepare_cached("UPDATE profiles SET home = ?2 WHERE profile = ?1")?
-                .execute((profile, home_text.as_ref()))?;
-            tx.record(&EventRecord {
-                event: "profile_bound",
-                office: Some(office),
-                detail: Some(json!({"home": home_text, "before": bound})),
-                ..EventRecord::default()
-            })
-        }
+    let home = home.to_string_lossy();
+    let changed = tx
+        .prepare_cached("UPDATE profiles SET home = ?2 WHERE profile = ?1 AND home IS NOT ?2")?
+        .execute((profile, home.as_ref()))?;
+    if changed == 0 {
+        return Ok(());
     }
+    tx.record(&EventRecord {
+        event: "profile_bound",
+        office: Some(office),
+        detail: Some(json!({"home": home})),
+        ..EventRecord::default()
+    })
 }

@@ -148,7 +148,10 @@ impl Tenure {
     pub fn verify(&self) -> Result<Standing> {
         let read = self.inner.read(|connection| instance::standing(connection, self.instance));
         let row = match read {
-            Err(error) if error.kind() == ErrorKind::StoreReplaced => {
+            // A reader made just now cannot even open a file that is gone.
+            Err(error)
+                if error.kind() == ErrorKind::StoreReplaced || !self.inner.is_at_its_path() =>
+            {
                 return Ok(Standing::Lost(Lost::StoreReplaced));
             }
             row => row?,
@@ -160,15 +163,19 @@ impl Tenure {
         if let Some((reason, by)) = row.ended {
             return Ok(Standing::Lost(Lost::Ended { reason, by }));
         }
-        self.restore_anchor()?;
+        self.restore_anchor(row.anchor.as_deref())?;
         Ok(Standing::Held)
     }
 
-    /// A held lock on a file that its path no longer names is invisible to everybody else.
-    fn restore_anchor(&self) -> Result<()> {
+    /// A held lock on a file that its path no longer names, or that our row does not, is invisible
+    /// to everybody else.
+    fn restore_anchor(&self, named: Option<&str>) -> Result<()> {
         match self.inner.own_anchor() {
-            Some(anchor) if anchor.is_in_place() => Ok(()),
-            Some(_) | None => self.inner.write(|tx| self.inner.anchor(tx).map(drop)),
+            Some(anchor) if anchor.is_in_place() && named == Some(anchor.name()) => Ok(()),
+            Some(_) | None => self.inner.write(|tx| {
+                let anchor = self.inner.anchor(tx)?;
+                instance::set_anchor(tx, self.instance, &self.nonce_hash, anchor.name())
+            }),
         }
     }
 
@@ -205,7 +212,7 @@ impl Tenure {
                 }
             })
             .map_err(|error| Error::internal(format!("cannot start a thread: {error}")))?;
-        Ok(LossWatch { ended, thread: Some(thread) })
+        Ok(LossWatch { creator_pid: std::process::id(), ended, thread: Some(thread) })
     }
 
     /// Releases the office now, and says what came of it. Dropping does the same in silence.
@@ -226,7 +233,10 @@ impl Tenure {
     /// Gives up the tenure without writing to a store that is gone.
     pub(crate) fn abandon(mut self) {
         self.let_go = true;
-        lock(&self.inner.tenures).remove(&self.office);
+        let mut tenures = lock(&self.inner.tenures);
+        if tenures.get(&self.office).is_some_and(|held| held.instance == self.instance) {
+            tenures.remove(&self.office);
+        }
     }
 
     /// Records the command that a `run` is about to let go. False when the office was lost.
@@ -255,7 +265,13 @@ impl Tenure {
             Err(error) if error.kind() == ErrorKind::StoreReplaced => Released::WasLost,
             Err(error) => {
                 tracing::warn!(office = %self.office, %error, "release kept for later");
-                lock(&self.inner.pending).push(PendingEnd { instance: self.instance, nonce_hash });
+                let end = how.clone();
+                let pending = PendingEnd { instance: self.instance, nonce_hash, end };
+                lock(&self.inner.pending).push(pending);
+                // Nobody shall be kept out because we cannot write.
+                if tenures.is_empty() {
+                    self.inner.abandon_anchor();
+                }
                 Released::Pending(error)
             }
         }
@@ -275,6 +291,7 @@ impl Drop for Tenure {
 #[derive(Debug)]
 #[must_use = "dropping the watch ends it"]
 pub struct LossWatch {
+    creator_pid: u32,
     ended: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -283,6 +300,10 @@ impl Drop for LossWatch {
     fn drop(&mut self) {
         self.ended.store(true, Ordering::Release);
         if let Some(thread) = self.thread.take() {
+            // In a forked child there is no such thread.
+            if self.creator_pid != std::process::id() {
+                return std::mem::forget(thread);
+            }
             thread.thread().unpark();
             // Not when the callback itself drops the watch: a thread cannot wait for itself.
             if thread.thread().id() != std::thread::current().id() {

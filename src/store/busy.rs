@@ -29,7 +29,8 @@ thread_local! {
     static JITTER: Cell<u64> = const { Cell::new(0) };
 }
 
-/// Runs `work` with `budget` for all lock waits of this thread's connections together.
+/// Runs `work` with `budget` for all lock waits of this thread's connections together; inside a
+/// tighter one, that one holds.
 pub(crate) fn with_budget<T>(budget: Duration, work: impl FnOnce() -> T) -> T {
     /// Restores the outer budget also when `work` panics.
     struct Restore(Option<Deadline>);
@@ -38,7 +39,10 @@ pub(crate) fn with_budget<T>(budget: Duration, work: impl FnOnce() -> T) -> T {
             DEADLINE.set(self.0);
         }
     }
-    let _restore = Restore(DEADLINE.replace(Some(Deadline::after(budget))));
+    let outer = DEADLINE.get();
+    let budget = outer.map_or(budget, |outer| budget.min(outer.remaining()));
+    let _restore = Restore(outer);
+    DEADLINE.set(Some(Deadline::after(budget)));
     work()
 }
 
@@ -81,7 +85,7 @@ fn random() -> u64 {
 }
 
 /// The error for a spent budget: who holds the store's write lock, and whether it is stopped.
-pub(crate) fn error(file: &Path, budget: Duration, cause: rusqlite::Error) -> Error {
+pub(crate) fn error(file: &Path, cause: rusqlite::Error) -> Error {
     let blocker = blocker(file);
     let who = match &blocker {
         Some(blocker) => format!(": its write lock is held by {}", blocker.describe()),
@@ -93,15 +97,11 @@ pub(crate) fn error(file: &Path, budget: Duration, cause: rusqlite::Error) -> Er
         }
         Some(_) | None => "try again; if it stays, look at what that process does".to_owned(),
     };
-    let waited_ms = u64::try_from(budget.as_millis()).unwrap_or(u64::MAX);
-    Error::new(
-        ErrorKind::Busy,
-        format!("the store {} stayed busy for {waited_ms} ms{who}", file.display()),
-    )
-    .at(file)
-    .with_hint(hint)
-    .retry_after(1_000)
-    .caused_by(cause)
+    Error::new(ErrorKind::Busy, format!("the store {} stayed busy{who}", file.display()))
+        .at(file)
+        .with_hint(hint)
+        .retry_after(1_000)
+        .caused_by(cause)
 }
 
 /// Who stands in the way.
@@ -157,7 +157,10 @@ mod tests {
         assert!(!handler(0));
         with_budget(Duration::from_mins(1), || {
             assert!(handler(0));
-            with_budget(Duration::ZERO, || assert!(!handler(0)));
+            with_budget(Duration::ZERO, || {
+                assert!(!handler(0));
+                with_budget(Duration::from_mins(1), || assert!(!handler(0)));
+            });
             assert!(handler(0));
         });
         assert!(!handler(0));

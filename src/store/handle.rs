@@ -1,6 +1,7 @@
 //! The one handle of a file in this process: connections, the anchor, and what is held.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -11,12 +12,12 @@ use super::migrate::{self, Contents, SCHEMA_VERSION};
 use super::pool::{self, Readers};
 use super::pragmas::{self, Access};
 use super::transaction::{self, Tx};
-use super::{Settings, busy, control};
-use crate::anchor::{self, Anchor};
+use super::{Settings, busy, control, location, registry};
+use crate::anchor::Anchor;
 use crate::clock::{Clock, Deadline};
 use crate::command_line::CommandLineMatcher;
 use crate::error::{Error, ErrorKind, Result};
-use crate::instance::Subject;
+use crate::instance::{self, End, Subject};
 use crate::names::{InstanceId, Nonce, Office};
 use crate::observe::Observer;
 use crate::sys::{self, FileId};
@@ -52,12 +53,23 @@ pub(crate) struct HeldOffice {
 pub(crate) struct PendingEnd {
     pub(crate) instance: InstanceId,
     pub(crate) nonce_hash: String,
+    pub(crate) end: End,
 }
 
 /// A poisoned lock is still good here: what it guards changes in single steps, and a transaction
 /// that panicked was rolled back.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The handle of `file` was made by another process, before a fork.
+pub(super) fn forked(file: &Path) -> Error {
+    Error::new(
+        ErrorKind::Forked,
+        format!("{} was opened by another process, before a fork", file.display()),
+    )
+    .at(file)
+    .with_hint("open the store after forking, in a process that did not have it open before")
 }
 
 impl Inner {
@@ -88,16 +100,7 @@ impl Inner {
         if self.creator_pid == std::process::id() {
             return Ok(());
         }
-        Err(Error::new(
-            ErrorKind::Forked,
-            format!(
-                "this handle of {} was made by pid {}, before a fork",
-                self.location.file.display(),
-                self.creator_pid
-            ),
-        )
-        .at(&self.location.file)
-        .with_hint("open the store after forking, in a process that did not have it open before"))
+        Err(forked(&self.location.file))
     }
 
     pub(crate) fn clock(&self) -> &dyn Clock {
@@ -145,11 +148,11 @@ impl Inner {
         self.check_process()?;
         let mut writer = lock(&self.writer);
         busy::with_budget(self.settings.busy_budget, || {
-            let connection = match &mut *writer {
-                Some(connection) => connection,
-                none => none.insert(self.connect(self.write_access())?),
-            };
-            let contents = migrate::inspect(connection)?;
+            // Whose file it is comes first, through a connection that leaves no trace: a writer
+            // would checkpoint another program's database when it closes.
+            let contents = migrate::inspect(&self.connect(Access::Read)?)?;
+            location::make_private(&self.location)?;
+            let connection = self.connected(&mut writer)?;
             self.switch_to_wal(connection)?;
             if contents != (Contents::Store { schema_version: SCHEMA_VERSION }) {
                 migrate::migrate(connection, self.clock().wall_ms())?;
@@ -159,9 +162,14 @@ impl Inner {
             self.check_uuid(&state.store_uuid)
         })
         .map_err(|error| self.explain(error))?;
-        anchor::prepare_directory(&self.location.anchors)?;
-        sys::give_to_owner_of(&self.location.anchors, &self.location.directory)
-            .map_err(|error| Error::io("change the owner of", &self.location.anchors, error))
+        location::prepare_anchors(&self.location)
+    }
+
+    fn connected<'a>(&self, writer: &'a mut Option<Connection>) -> Result<&'a mut Connection> {
+        match writer {
+            Some(connection) => Ok(connection),
+            none => Ok(none.insert(self.connect(self.write_access())?)),
+        }
     }
 
     /// SQLite does not call the busy handler where waiting could deadlock, as between two first
@@ -214,14 +222,20 @@ impl Inner {
         Err(self.replaced("the file was deleted, renamed or replaced"))
     }
 
-    /// Whether the path still names the file that this handle opened.
+    /// Whether the path still names the file that this handle opened. Not being able to look is no
+    /// sign that it does not.
     pub(crate) fn is_at_its_path(&self) -> bool {
-        sys::file_facts(&self.location.file).is_ok_and(|facts| facts.id == self.file_id)
+        use std::io::ErrorKind as Io;
+        match sys::file_facts(&self.location.file) {
+            Ok(facts) => facts.id == self.file_id,
+            Err(error) => !matches!(error.kind(), Io::NotFound | Io::NotADirectory),
+        }
     }
 
     /// One consistent look at the store.
     pub(crate) fn read<T>(&self, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
         self.check_process()?;
+        self.retry_pending();
         busy::with_budget(self.settings.busy_budget, || {
             self.readers.with(self, |connection| {
                 let snapshot = connection.unchecked_transaction()?;
@@ -239,12 +253,9 @@ impl Inner {
         self.check_process()?;
         let mut writer = lock(&self.writer);
         busy::with_budget(self.settings.busy_budget, || {
-            let connection = match &mut *writer {
-                Some(connection) => connection,
-                none => none.insert(self.connect(self.write_access())?),
-            };
-            let transaction =
-                connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let transaction = self
+                .connected(&mut writer)?
+                .transaction_with_behavior(TransactionBehavior::Immediate)?;
             self.check_not_moved(&transaction)?;
             let state = transaction::read_state(&transaction)?;
             self.check_uuid(&state.store_uuid)?;
@@ -253,11 +264,30 @@ impl Inner {
             let settled = tx.settle_pending()?;
             let value = work(&tx)?;
             tx.save_last_id()?;
+            if tx.lets_go() {
+                self.drop_unneeded_anchor(&tx)?;
+            }
+            let new_anchor = tx.new_anchor();
             transaction.commit()?;
+            // Not before the commit: until then the rows name the anchor that we had.
+            if let Some(anchor) = new_anchor {
+                *lock(&self.anchor) = Some(anchor);
+            }
             lock(&self.pending).drain(..settled);
             Ok(value)
         })
         .map_err(|error| self.explain(error))
+    }
+
+    /// Writes the releases that could not be written before, if that takes no time.
+    fn retry_pending(&self) {
+        const BUDGET: Duration = Duration::from_millis(10);
+        if lock(&self.pending).is_empty() {
+            return;
+        }
+        if let Err(error) = busy::with_budget(BUDGET, || self.write(|_| Ok(()))) {
+            tracing::debug!(%error, "releases are still pending");
+        }
     }
 
     /// Adds what only this level knows: the path, and who keeps the store busy.
@@ -266,9 +296,17 @@ impl Inner {
         let readable = || std::fs::symlink_metadata(file).is_ok();
         match error.kind() {
             ErrorKind::Busy => match error.into_sqlite() {
-                Ok(cause) => busy::error(file, self.settings.busy_budget, cause),
+                Ok(cause) => busy::error(file, cause),
                 Err(error) => error,
             },
+            ErrorKind::CannotWrite
+                if error.sqlite_code() == Some(rusqlite::ErrorCode::ReadOnly) =>
+            {
+                match location::unwritable(&self.location) {
+                    Some(culprit) => culprit.caused_by(error),
+                    None => error.at(file),
+                }
+            }
             ErrorKind::CannotRead if readable() => Error::new(
                 ErrorKind::CannotRead,
                 format!("{} is there, but {} cannot open it: {error}", file.display(), me()),
@@ -288,20 +326,22 @@ impl Inner {
     }
 
     /// This process' anchor in this store, made if there is none or if it was removed. Only inside
-    /// a write transaction.
+    /// a write transaction; it becomes the process' anchor with the commit.
     pub(crate) fn anchor(&self, tx: &Tx<'_>) -> Result<Arc<Anchor>> {
-        let mut slot = lock(&self.anchor);
-        if let Some(anchor) = &*slot
+        if let Some(anchor) = tx.new_anchor() {
+            return Ok(anchor);
+        }
+        let current = self.own_anchor();
+        if let Some(anchor) = &current
             && anchor.is_in_place()
         {
             return Ok(Arc::clone(anchor));
         }
-        let previous = slot.take();
         let anchor = Arc::new(Anchor::create(&self.location.anchors, self.store_uuid()?)?);
-        if let Some(previous) = previous {
+        if let Some(previous) = current {
             tx.rename_anchor(previous.name(), anchor.name())?;
         }
-        *slot = Some(Arc::clone(&anchor));
+        tx.set_new_anchor(Arc::clone(&anchor));
         Ok(anchor)
     }
 
@@ -310,17 +350,26 @@ impl Inner {
         lock(&self.anchor).clone()
     }
 
-    /// Drops the anchor inside a write transaction: for a keeper whose last record has ended.
-    pub(crate) fn drop_anchor(&self, _tx: &Tx<'_>) {
+    /// A process holds an anchor only while a live row relies on it: one that is held without any
+    /// row means that the store has lost rows.
+    fn drop_unneeded_anchor(&self, tx: &Tx<'_>) -> Result<()> {
+        if let Some(anchor) = self.own_anchor()
+            && instance::live_on_anchor(tx, anchor.name())? == 0
+        {
+            lock(&self.anchor).take();
+        }
+        Ok(())
+    }
+
+    /// Lets the anchor go although a row still names it: the release could not be written, and
+    /// nobody shall be kept out by that.
+    pub(crate) fn abandon_anchor(&self) {
         lock(&self.anchor).take();
     }
 
     /// Goes on with the anchor of a handle whose store was replaced, so that its lock never lapses.
-    pub(crate) fn adopt_anchor(&self, from: &Self) {
-        let mut slot = lock(&self.anchor);
-        if slot.is_none() {
-            *slot = from.own_anchor();
-        }
+    pub(super) fn adopt_anchor(&self, from: &Self) {
+        *lock(&self.anchor) = from.own_anchor();
     }
 }
 
@@ -333,6 +382,7 @@ impl std::fmt::Debug for Inner {
 impl Drop for Inner {
     fn drop(&mut self) {
         if self.creator_pid == std::process::id() {
+            registry::forget(&self.file_id, self);
             return;
         }
         // In a forked child, closing a connection would touch the parent's database.

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::anchor;
 use crate::environment;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys::{self, FilesystemClass};
@@ -135,6 +136,107 @@ pub(crate) fn check_directory(directory: &Path) -> Result<()> {
         )));
     }
     Ok(())
+}
+
+/// Refuses a file that is reached by more than one path: each path would have a WAL and anchors of
+/// its own, and two owners would not see each other.
+pub(crate) fn check_file(location: &Location) -> Result<()> {
+    let file = &location.file;
+    let Ok(kind) = std::fs::symlink_metadata(file) else { return Ok(()) };
+    if !kind.is_file() {
+        return Err(Error::new(
+            ErrorKind::NotOurs,
+            format!("{} is not a regular file", file.display()),
+        )
+        .at(file)
+        .with_hint("name another file with `--db PATH`"));
+    }
+    let facts = sys::file_facts(file).map_err(|error| cannot_look(file, error))?;
+    let ambiguous = if facts.links > 1 {
+        Some("has more than one name (hard links)")
+    } else if sys::is_mount_point(file) {
+        Some("is mounted as a single file")
+    } else {
+        None
+    };
+    match ambiguous {
+        Some(how) => Err(Error::new(
+            ErrorKind::Filesystem,
+            format!("{} {how}: its users under another path could not be seen", file.display()),
+        )
+        .at(file)
+        .with_hint("share the directory that holds the store, not the file")),
+        None => Ok(()),
+    }
+}
+
+/// Closes our own files to others, by path. Where a directory belongs to somebody else (we are
+/// root), that user could put a link in the way: there everything was made private by its creation.
+pub(crate) fn make_private(location: &Location) -> Result<()> {
+    let mine = |owner: Option<u32>| owner.is_some() && owner == sys::effective_uid();
+    let directory = sys::file_facts(&location.directory)
+        .map_err(|error| cannot_look(&location.directory, error))?;
+    if !mine(directory.owner) {
+        return Ok(());
+    }
+    for path in with_sidecars(&location.file) {
+        let is_file = std::fs::symlink_metadata(&path).is_ok_and(|facts| facts.is_file());
+        let Ok(facts) = sys::file_facts(&path) else { continue };
+        if is_file && mine(facts.owner) && facts.mode.is_some_and(|mode| mode & 0o077 != 0) {
+            sys::make_private(&path).map_err(|error| Error::io("set the mode of", &path, error))?;
+        }
+    }
+    Ok(())
+}
+
+/// The database and the two files that SQLite keeps beside it.
+fn with_sidecars(file: &Path) -> impl Iterator<Item = PathBuf> {
+    ["", "-wal", "-shm"].into_iter().map(|suffix| {
+        let mut path = file.as_os_str().to_owned();
+        path.push(suffix);
+        PathBuf::from(path)
+    })
+}
+
+/// Makes the anchors directory, or checks the one that is there.
+pub(crate) fn prepare_anchors(location: &Location) -> Result<()> {
+    let anchors = &location.anchors;
+    anchor::prepare_directory(anchors)?;
+    let is_directory =
+        std::fs::symlink_metadata(anchors).is_ok_and(|facts| facts.file_type().is_dir());
+    if !is_directory {
+        return Err(Error::new(
+            ErrorKind::Permission,
+            format!("{} is not a directory of its own", anchors.display()),
+        )
+        .at(anchors)
+        .with_hint("remove what is in its place"));
+    }
+    sys::give_to_owner_of(anchors, &location.directory)
+        .map_err(|error| Error::io("change the owner of", anchors, error))?;
+    check_directory(anchors)
+}
+
+/// The first of the store's files that we may not write, as an error that says so.
+pub(crate) fn unwritable(location: &Location) -> Option<Error> {
+    let files = with_sidecars(&location.file).chain([location.directory.clone()]);
+    for path in files.filter(|path| path.exists()) {
+        if sys::may_write(&path) {
+            continue;
+        }
+        let facts = sys::file_facts(&path).ok()?;
+        let owner = facts.owner.map_or_else(String::new, |uid| format!("owner uid {uid}, "));
+        let mode = facts.mode.unwrap_or_default() & 0o7777;
+        let error = Error::new(
+            ErrorKind::Permission,
+            format!("{} cannot be written by {} ({owner}mode {mode:04o})", path.display(), me()),
+        );
+        return Some(error.at(&path).with_hint(format!(
+            "run as its owner, or as its owner `chmod u+w {}`",
+            path.display()
+        )));
+    }
+    None
 }
 
 /// Which unusual filesystems the operator has vouched for.

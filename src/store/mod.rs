@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub(crate) use busy::with_budget;
 pub(crate) use handle::{HeldOffice, Inner, PendingEnd, lock};
 pub(crate) use location::me;
 use location::{AllowedFilesystems, IfMissing, Location, SelfTest};
@@ -227,6 +228,7 @@ impl OpenOptions {
         let Some(location) = location::resolve(&path, if_missing)? else { return Ok(None) };
         location::check_directory(&location.directory)?;
         location::check_filesystem(&location.directory, &self.allowed_filesystems, self_test)?;
+        location::check_file(&location)?;
         Ok(Some(location))
     }
 
@@ -236,7 +238,7 @@ impl OpenOptions {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(location::cannot_look(&location.file, error)),
         };
-        registry::share(&id, || {
+        registry::share(&id, &location.file, || {
             Inner::new(location.clone(), id.clone(), self.settings.clone(), self.readers)
         })
         .map(Some)
@@ -247,7 +249,7 @@ impl OpenOptions {
 /// under its name complete and closed: SQLite alone opens it by that name (invariant 10).
 fn create_file(location: &Location) -> Result<()> {
     match std::fs::symlink_metadata(&location.file) {
-        Ok(_) => return make_files_private(location),
+        Ok(_) => return Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
         Err(error) => return Err(location::cannot_look(&location.file, error)),
     }
@@ -267,22 +269,6 @@ fn create_file(location: &Location) -> Result<()> {
         Err(error) if error.error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(fail(error.error)),
     }
-}
-
-/// Closes an existing store's files to others, by path. A file that is not ours to change is left
-/// to the checks that follow.
-fn make_files_private(location: &Location) -> Result<()> {
-    for suffix in ["", "-wal", "-shm"] {
-        let mut path = location.file.clone().into_os_string();
-        path.push(suffix);
-        let path = PathBuf::from(path);
-        let Ok(facts) = sys::file_facts(&path) else { continue };
-        let ours = facts.owner == sys::effective_uid() || sys::effective_uid() == Some(0);
-        if ours && facts.mode.is_some_and(|mode| mode & 0o077 != 0) {
-            sys::make_private(&path).map_err(|error| Error::io("set the mode of", &path, error))?;
-        }
-    }
-    Ok(())
 }
 
 impl Store {

@@ -90,7 +90,9 @@ impl Readers {
     /// In a forked child: lets go of the connections without closing them.
     pub(super) fn forget(&mut self) {
         match self {
-            Self::Single(slot) => std::mem::forget(lock(slot).take()),
+            Self::Single(slot) => std::mem::forget(
+                slot.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner).take(),
+            ),
             Self::Pooled { pool, .. } => std::mem::forget(pool.take()),
         }
     }

@@ -1,29 +1,58 @@
 //! One handle per file and process: POSIX locks belong to a process, and closing one of two
 //! descriptors of a file drops the locks of both.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, Weak};
 
-use super::{Inner, lock};
+use super::{Inner, handle, lock};
 use crate::error::Result;
 use crate::sys::FileId;
 
-static HANDLES: Mutex<Vec<(FileId, Weak<Inner>)>> = Mutex::new(Vec::new());
+struct Entry {
+    id: FileId,
+    /// An entry inherited through a fork stays, also when the child let go of the handle: SQLite
+    /// keeps its bookkeeping of the parent's locks, and a second connection would trust it.
+    creator_pid: u32,
+    handle: Weak<Inner>,
+}
+
+static HANDLES: Mutex<Vec<Entry>> = Mutex::new(Vec::new());
 
 /// The live handle of the file `id`, or the one that `make` makes.
 ///
 /// # Errors
-/// [`Forked`](crate::ErrorKind::Forked) when the handle was inherited through a fork: SQLite's
-/// bookkeeping of the parent's locks came along, and a second connection would trust it.
-pub(super) fn share(id: &FileId, make: impl FnOnce() -> Inner) -> Result<Arc<Inner>> {
+/// [`Forked`](crate::ErrorKind::Forked) when this process inherited a handle of that file.
+pub(super) fn share(id: &FileId, file: &Path, make: impl FnOnce() -> Inner) -> Result<Arc<Inner>> {
+    let me = std::process::id();
+    // Kept alive until the lock is gone: dropping the last reference to a handle takes it as well.
+    let mut alive: Vec<Arc<Inner>> = Vec::new();
     let mut handles = lock(&HANDLES);
-    handles.retain(|(_, handle)| handle.strong_count() > 0);
-    let existing =
-        handles.iter().filter(|(known, _)| known == id).find_map(|(_, handle)| handle.upgrade());
-    if let Some(handle) = existing {
-        handle.check_process()?;
-        return Ok(handle);
+    handles.retain(|entry| entry.creator_pid != me || entry.handle.strong_count() > 0);
+    if handles.iter().any(|entry| entry.id == *id && entry.creator_pid != me) {
+        return Err(handle::forked(file));
     }
-    let handle = Arc::new(make());
-    handles.push((id.clone(), Arc::downgrade(&handle)));
-    Ok(handle)
+    for entry in handles.iter().filter(|entry| entry.creator_pid == me) {
+        if let Some(handle) = entry.handle.upgrade() {
+            if entry.id == *id {
+                return Ok(handle);
+            }
+            alive.push(handle);
+        }
+    }
+    let new = make();
+    // A store was replaced under a handle of ours: its anchor goes on, so that its lock never
+    // lapses and is not taken for somebody else's.
+    if let Some(before) = alive.iter().rfind(|handle| handle.location.file == file) {
+        new.adopt_anchor(before);
+    }
+    let new = Arc::new(new);
+    handles.push(Entry { id: id.clone(), creator_pid: me, handle: Arc::downgrade(&new) });
+    drop(handles);
+    drop(alive);
+    Ok(new)
+}
+
+/// Forgets a handle that its own process closed, so that its children may open the file.
+pub(super) fn forget(id: &FileId, handle: *const Inner) {
+    lock(&HANDLES).retain(|entry| entry.id != *id || entry.handle.as_ptr() != handle);
 }

@@ -1,13 +1,15 @@
 //! What a write transaction can do, and the bookkeeping that every one of them shares.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use rusqlite::{Connection, Transaction, named_params};
 use serde_json::Value;
 
 use super::{Inner, lock};
-use crate::error::Result;
+use crate::anchor::Anchor;
+use crate::error::{Error, ErrorKind, Result};
 use crate::names::{InstanceId, Office};
 use crate::sys;
 
@@ -22,15 +24,18 @@ pub(super) fn read_state(connection: &Connection) -> Result<State> {
     const SQL: &str = "SELECT (SELECT value FROM meta WHERE key = 'store_uuid'),
                               (SELECT value FROM meta WHERE key = 'min_writer'),
                               (SELECT value FROM meta WHERE key = 'last_id')";
-    let state = connection.prepare_cached(SQL)?.query_row([], |row| {
-        Ok(State {
-            store_uuid: row.get(0)?,
-            min_writer: row.get(1)?,
+    let (store_uuid, min_writer, last_id) =
+        connection.prepare_cached(SQL)?.query_row([], |row| {
             // A damaged counter is no obstacle: ids also rise with the clock.
-            last_id: row.get(2).unwrap_or(0),
-        })
-    })?;
-    Ok(state)
+            Ok((row.get(0).ok(), row.get(1).ok(), row.get(2).unwrap_or(0)))
+        })?;
+    match (store_uuid, min_writer) {
+        (Some(store_uuid), Some(min_writer)) => Ok(State { store_uuid, min_writer, last_id }),
+        (None | Some(_), None) | (None, Some(_)) => {
+            Err(Error::new(ErrorKind::Corrupt, "the table meta has lost its rows")
+                .with_hint("keep a copy of the file, then move it aside and start anew"))
+        }
+    }
 }
 
 /// A write transaction in progress. Holding one means holding the store's write lock.
@@ -40,6 +45,8 @@ pub(crate) struct Tx<'a> {
     last_id: Cell<i64>,
     stored_last_id: i64,
     now_us: i64,
+    new_anchor: RefCell<Option<Arc<Anchor>>>,
+    lets_go: Cell<bool>,
 }
 
 impl std::ops::Deref for Tx<'_> {
@@ -71,6 +78,8 @@ impl<'a> Tx<'a> {
             last_id: Cell::new(last_id),
             stored_last_id: last_id,
             now_us: store.clock().wall_us(),
+            new_anchor: RefCell::new(None),
+            lets_go: Cell::new(false),
         }
     }
 
@@ -117,6 +126,24 @@ impl<'a> Tx<'a> {
         Ok(())
     }
 
+    /// The anchor made in this transaction.
+    pub(super) fn new_anchor(&self) -> Option<Arc<Anchor>> {
+        self.new_anchor.borrow().clone()
+    }
+
+    pub(super) fn set_new_anchor(&self, anchor: Arc<Anchor>) {
+        *self.new_anchor.borrow_mut() = Some(anchor);
+    }
+
+    /// Something of ours ended: drop our anchor if nothing relies on it any more.
+    pub(crate) fn let_go_of_anchor(&self) {
+        self.lets_go.set(true);
+    }
+
+    pub(super) fn lets_go(&self) -> bool {
+        self.lets_go.get()
+    }
+
     /// The anchors that rows on record as live rely on.
     pub(crate) fn named_anchors(&self) -> Result<HashSet<String>> {
         let names = self
@@ -142,12 +169,7 @@ impl<'a> Tx<'a> {
     pub(super) fn settle_pending(&self) -> Result<usize> {
         let pending = lock(&self.store.pending).clone();
         for end in &pending {
-            crate::instance::end_own(
-                self,
-                end.instance,
-                &end.nonce_hash,
-                &crate::instance::End::new(crate::instance::EndReason::Released),
-            )?;
+            crate::instance::end_own(self, end.instance, &end.nonce_hash, &end.end)?;
         }
         Ok(pending.len())
     }

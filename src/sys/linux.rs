@@ -19,7 +19,7 @@ use super::procfs;
 use super::unix::{WAIT_MAX, kernel_pid, monotonic, own_pid, wait_readable};
 pub use super::unix::{
     create_anchor_file, create_private_dirs, effective_uid, file_facts, give_to_owner_of,
-    lock_self_test, make_private, open_anchor_file, open_file_facts,
+    lock_self_test, make_private, may_write, open_anchor_file, open_file_facts,
 };
 use super::{
     Existence, Filesystem, FilesystemClass, OpenProcessError, Pid, ProcessFacts, ProcessState,
@@ -470,6 +470,13 @@ pub fn filesystem_of(directory: &Path) -> Option<Filesystem> {
         .or_else(|| procfs::filesystem_of_path(&mountinfo, directory.as_os_str().as_bytes()))?;
     let class = classify(&kind);
     Some(Filesystem { kind, class })
+}
+
+pub fn is_mount_point(path: &Path) -> bool {
+    match (mount_id(path), path.parent().and_then(mount_id)) {
+        (Some(of_file), Some(of_directory)) => of_file != of_directory,
+        (Some(_) | None, None) | (None, Some(_)) => false,
+    }
 }
 
 fn mount_id(path: &Path) -> Option<u64> {

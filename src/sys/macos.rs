@@ -19,7 +19,7 @@ use rustix::process::Signal;
 use super::unix::{WAIT_MAX, kernel_pid, monotonic, own_pid};
 pub use super::unix::{
     create_anchor_file, create_private_dirs, effective_uid, file_facts, give_to_owner_of,
-    lock_self_test, make_private, open_anchor_file, open_file_facts,
+    lock_self_test, make_private, may_write, open_anchor_file, open_file_facts,
 };
 use super::{
     Existence, Filesystem, FilesystemClass, OpenProcessError, Pid, ProcessFacts, ProcessState,
@@ -282,6 +282,11 @@ pub fn supervision(pid: Pid) -> Supervision {
         }),
         ..Supervision::default()
     }
+}
+
+/// macOS mounts directories only.
+pub fn is_mount_point(_path: &Path) -> bool {
+    false
 }
 
 pub fn filesystem_of(directory: &Path) -> Option<Filesystem> {

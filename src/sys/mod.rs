@@ -322,6 +322,16 @@ pub fn create_private_dirs(path: &Path) -> io::Result<()> {
     os::create_private_dirs(path)
 }
 
+/// Whether `path` itself is a mount point: a file mounted over another name of it.
+pub fn is_mount_point(path: &Path) -> bool {
+    os::is_mount_point(path)
+}
+
+/// Whether this process may write to the existing `path`, by its effective user.
+pub fn may_write(path: &Path) -> bool {
+    os::may_write(path)
+}
+
 /// Sets the mode of `path` by path: 0600 for a file, 0700 for a directory. Nothing on Windows.
 ///
 /// # Errors

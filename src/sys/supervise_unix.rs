@@ -176,9 +176,13 @@ pub(crate) fn reap() -> Vec<(super::Pid, ChildEnd)> {
 }
 
 /// Catches the signals of [`HANDLED`] and hands them to `received`. Those that were ignored when
-/// we started (`nohup`) stay ignored, for the command as well.
+/// we started (`nohup`) stay ignored, for the command as well; but not SIGCHLD, without which the
+/// kernel would reap the command and never tell how it ended.
 pub(crate) fn catch_signals(received: Sender<Received>) -> io::Result<()> {
-    let signals: Vec<i32> = HANDLED.into_iter().filter(|signal| !is_ignored(*signal)).collect();
+    let signals: Vec<i32> = HANDLED
+        .into_iter()
+        .filter(|signal| *signal == number::SIGCHLD || !is_ignored(*signal))
+        .collect();
     let mut signals = SignalsInfo::<WithOrigin>::new(signals)?;
     std::thread::Builder::new().name("incumbent-signals".to_owned()).spawn(move || {
         for origin in signals.forever() {

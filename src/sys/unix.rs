@@ -134,6 +134,11 @@ fn create_private_dir_at(parent: &OwnedFd, name: &Path) -> io::Result<OwnedFd> {
     Ok(directory)
 }
 
+pub fn may_write(path: &Path) -> bool {
+    use rustix::fs::{Access, AtFlags, CWD, accessat};
+    accessat(CWD, path, Access::WRITE_OK, AtFlags::EACCESS).is_ok()
+}
+
 /// Sets the mode by path, and only if it differs: a descriptor on a database is forbidden.
 pub fn make_private(path: &Path) -> io::Result<()> {
     let metadata = std::fs::metadata(path)?;

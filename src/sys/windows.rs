@@ -357,6 +357,15 @@ pub fn create_private_dirs(path: &Path) -> io::Result<()> {
     std::fs::create_dir_all(path)
 }
 
+/// Windows mounts directories only.
+pub fn is_mount_point(_path: &Path) -> bool {
+    false
+}
+
+pub fn may_write(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|facts| !facts.permissions().readonly())
+}
+
 #[expect(clippy::unnecessary_wraps, reason = "the same shape everywhere")]
 pub fn make_private(_path: &Path) -> io::Result<()> {
     Ok(())

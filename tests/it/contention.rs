@@ -99,7 +99,7 @@ fn of_thirty_starts_at_once_one_owns_and_all_others_name_it() {
 /// exclusive transaction first and reads the version inside, so that the second finds it done.
 #[test]
 fn two_first_starts_at_once_both_succeed() {
-    for round in 1..=rounds(60, 1_000) {
+    for round in 1..=rounds(120, 1_000) {
         let sandbox = Sandbox::new();
         let barrier = Barrier::new();
         let starts: Vec<_> = ["red", "blue"]
@@ -136,6 +136,25 @@ fn two_first_starts_for_one_office_are_one_owner_and_one_refusal() {
         let refusal = loser.finish(LIMIT).assert_code(75);
         assert!(refusal.out.contains(&format!("pid {pid} (")), "round {round}: {refusal:#?}");
         owner.finish(LIMIT).assert_code(0);
+    }
+}
+
+/// Whoever asks while the store is being made finds none yet, or a whole one.
+#[test]
+fn questions_during_the_first_start_are_answered() {
+    for round in 1..=rounds(40, 1_000) {
+        let sandbox = Sandbox::new();
+        let barrier = Barrier::new();
+        let start = barrier.hold_back(&sandbox.incumbent(["run", "--", "true"]));
+        let questions: Vec<_> =
+            (0..5).map(|_| barrier.hold_back(&sandbox.incumbent(["status"]))).collect();
+        barrier.open();
+        for question in questions {
+            let answer = question.finish(LIMIT);
+            assert!(matches!(answer.code(), 0 | 3), "round {round}: {answer:#?}");
+        }
+        let answer = start.finish(LIMIT);
+        assert_eq!(answer.code(), 0, "round {round}: {answer:#?}");
     }
 }
 

@@ -1,7 +1,7 @@
 //! The verdict, on real processes: who is on record, is it that process, does it live?
 //!
-//! The decision table itself is tested over its whole product beside the code. Here it is shown that
-//! what the table is fed is true.
+//! The decision table itself is tested over its whole product beside the code. Here it is shown
+//! that what the table is fed is true.
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -155,7 +155,8 @@ fn another_boot_is_dead_and_another_machine_is_unknown() {
     let decoy = Decoy::new(&sandbox);
     let it = decoy.identity();
     sandbox.forge(&format!(
-        "UPDATE instances SET pid = {}, start_time = {}, anchor = NULL, host = 'another', {OTHER_BOOT}",
+        "UPDATE instances SET pid = {}, start_time = {}, anchor = NULL, host = 'another',
+             {OTHER_BOOT}",
         it.pid, it.start_time
     ));
     assert_refused(&sandbox, 4, "unknown", "foreign_namespace");
@@ -164,7 +165,8 @@ fn another_boot_is_dead_and_another_machine_is_unknown() {
     decoy.assert_left_alone();
 }
 
-/// R:STOP. FIELD-BUGS rows 20 and 21: a stopped owner (Ctrl-Z, a laptop asleep) keeps what it holds.
+/// R:STOP. FIELD-BUGS rows 20 and 21: a stopped owner (Ctrl-Z, a laptop asleep) keeps what it
+/// holds.
 #[test]
 fn a_stopped_owner_is_not_dead() {
     let sandbox = Sandbox::new();
@@ -216,8 +218,7 @@ fn an_owner_under_strace_is_not_stopped() {
 fn renamed_and_wrapped_owners_are_alive() {
     for name in ["a) S 1 1", "gateway with blanks", "\u{e9}t\u{e9}", "incumbent (deleted)"] {
         let sandbox = Sandbox::new();
-        let copy = sandbox.file(name);
-        std::fs::copy(BINARY, &copy).unwrap();
+        let copy = sandbox.copy_program(name);
         let mut command = sandbox.program(&copy);
         command.args(["run", "--", "/bin/sh", "-c", "echo $$; exec cat"]);
         let mut run = Run::start(command);
@@ -243,7 +244,8 @@ fn renamed_and_wrapped_owners_are_alive() {
     assert_eq!(shell.finish(LIMIT).assert_code(0).out.lines().last(), Some("wrapped"));
 }
 
-/// FIELD-BUGS row 19, the trap in it: a process whose main thread has ended shows state Z, and lives.
+/// FIELD-BUGS row 19, the trap in it: a process whose main thread has ended shows state Z, and
+/// lives.
 #[test]
 fn a_process_whose_main_thread_ended_is_alive() {
     const TWO_THREADS: &str = "
@@ -349,9 +351,9 @@ impl ForkedOwner {
 
 /// FIELD-BUGS row 70.
 ///
-/// Symptom: a forked child's cleanup let go of its parent's lock. Cause: a flock belongs to the open
-/// file, which a fork shares. It holds because every handle knows the process that made it: in any
-/// other one its calls are errors and its drop does nothing.
+/// Symptom: a forked child's cleanup let go of its parent's lock. Cause: a flock belongs to the
+/// open file, which a fork shares. It holds because every handle knows the process that made it: in
+/// any other one its calls are errors and its drop does nothing.
 #[test]
 fn a_forked_child_gives_nothing_away() {
     for order in ["fork and drop", "fork and keep"] {
@@ -370,8 +372,8 @@ fn a_forked_child_gives_nothing_away() {
 
 /// R:FD. FIELD-BUGS rows 3, 69 and 71.
 ///
-/// Symptom: "locked by another instance", and nobody runs. Cause: a forked child shares the lock and
-/// outlives its owner. It holds because a held lock whose recorded process is proven gone keeps
+/// Symptom: "locked by another instance", and nobody runs. Cause: a forked child shares the lock
+/// and outlives its owner. It holds because a held lock whose recorded process is proven gone keeps
 /// nobody out.
 #[test]
 fn a_forked_child_that_outlives_the_owner_keeps_nobody_out() {
@@ -393,8 +395,8 @@ fn a_forked_child_that_outlives_the_owner_keeps_nobody_out() {
     }
 }
 
-/// An owner that executes itself anew (an upgrade in place) is the same process, and gets its office
-/// back although its lock went with the exec.
+/// An owner that executes itself anew (an upgrade in place) is the same process, and gets its
+/// office back although its lock went with the exec.
 #[test]
 fn role_of_a_re_executing_owner() {
     let role = role();
@@ -460,7 +462,8 @@ fn a_pid_that_another_user_has_by_now_keeps_nobody_out() {
     ] {
         let sandbox = Sandbox::new();
         let binary = sandbox.open_to_nobody();
-        let run = ["run", "--no-backoff", "--", "/bin/sh", "-c", "kill -KILL $PPID; sleep 1000"];
+        let run =
+            ["run", "--no-backoff", "--", "/bin/sh", "-c", "kill -KILL $PPID; while :; do :; done"];
         let mut command = sandbox.program(nobody[0]);
         command.args(&nobody[1..]).arg(&binary).args(run);
         Process::start(command).finish(LIMIT).assert_code(137);

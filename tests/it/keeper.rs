@@ -7,7 +7,7 @@ use rustix::process::Signal;
 
 use crate::support::{
     Answer, BINARY, Identity, LIMIT, Process, Sandbox, Stat, another_user, eventually, is_root,
-    kill, pid_namespace, rounds, skipped, tagged, wait_ended,
+    kill, pid_namespace, rounds, skipped, tagged, wait_ended, wait_stopped,
 };
 
 /// Far above what it takes, far below any time-out in the program but the keeper's own look.
@@ -68,6 +68,30 @@ fn a_script_that_claims_and_dies_leaves_the_office_free_at_once() {
     eventually("the keepers go with their processes", SOON, || {
         sandbox.keepers().is_empty().then_some(())
     });
+}
+
+/// The same where the keeper has not noticed yet: it still holds the lock, for a process that is
+/// proven gone.
+#[test]
+fn a_keeper_that_is_slow_keeps_nobody_out() {
+    let sandbox = Sandbox::new();
+    let mut script = sandbox.claimant("");
+    let keeper = sandbox.keeper();
+    kill(keeper.pid, Signal::STOP);
+    wait_stopped(keeper.pid);
+    sandbox.assert_status(0, "alive", "anchor_held");
+    kill(script.pid(), Signal::KILL);
+    assert!(wait_ended(script.pid(), LIMIT));
+    let status = sandbox.assert_status(3, "dead", "zombie");
+    assert_eq!(status["evidence"]["anchor"], "held", "{status:#}");
+    script.kill();
+    sandbox.assert_status(3, "dead", "no_such_process");
+    let next = sandbox.hold(&[]);
+    kill(keeper.pid, Signal::CONT);
+    keeper.wait_gone(SOON);
+    // It takes nothing of its successor's along.
+    assert_eq!(sandbox.assert_status(0, "alive", "anchor_held")["pid"], next.pid());
+    next.end().assert_code(0);
 }
 
 /// An end without `release` is told from one with it.

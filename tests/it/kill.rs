@@ -182,6 +182,40 @@ fn a_command_that_we_may_not_end_keeps_the_office() {
     run.kill();
 }
 
+/// FIELD-BUGS rows 16 and 18: what is left of the killed run may be the very script that starts the
+/// next one. A claimant never signals itself or its own ancestors: it is refused, or takes over,
+/// but does not saw off its branch.
+#[test]
+fn a_claim_from_inside_a_surviving_command_does_not_kill_that_command() {
+    let Some(nobody) = another_user() else { return skipped("needs root and setpriv") };
+    let sandbox = Sandbox::new();
+    let binary = sandbox.open_to_nobody();
+    let inner = format!("'{}' run --no-backoff -- true", binary.display());
+    for (script, end) in [
+        (format!("echo $$; read -r go; {inner}; echo \"code $?\""), "its parent"),
+        (format!("echo $$; read -r go; exec {inner}"), "itself"),
+    ] {
+        let command = [nobody, &["/bin/sh", "-c", &script]].concat();
+        let run = sandbox.hold_with(&command);
+        let survivor = run.command;
+        let (pid, mut process) = (run.pid(), run.process);
+        kill(pid, Signal::KILL);
+        assert!(wait_ended(pid, LIMIT));
+        assert!(!survivor.is_gone(), "the test is about a command that survives");
+        process.say("go");
+        if end == "its parent" {
+            let code = process.line();
+            assert!(matches!(code.as_str(), "code 0" | "code 75"), "{code}");
+        } else {
+            // Its parent is gone, so its exit code is lost; what it says is not.
+            process.err_line_with("incumbent: run: ");
+        }
+        survivor.wait_gone(LIMIT);
+        drop(process);
+        sandbox.cli(["run", "--no-backoff", "--", "true"]).assert_code(0);
+    }
+}
+
 /// A run killed at any instant of its start leaves no command: it may not run before its pid is on
 /// record, and dies with its parent from its first instruction on.
 #[test]

@@ -2,6 +2,9 @@
 //!
 //! One binary, so that they link once and run in parallel. A test that needs root, a user namespace
 //! or a tool that is not there prints a line that starts with `SKIPPED`.
+//!
+//! Races are run for a number of rounds that fits a build; `INCUMBENT_TEST_ROUNDS=long` (or a
+//! number) asks for more.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 #![allow(clippy::disallowed_methods, reason = "tests live in real time and a real environment")]

@@ -27,9 +27,9 @@ fn only_child_of(sandbox: &Sandbox, parent: u32) -> u32 {
 
 /// R:PIDNS. FIELD-BUGS rows 25, 26 and 27.
 ///
-/// Symptom: a dashboard in its own container showed "not running", or deleted the live owner's lock;
-/// a second container took the office. Cause: a pid that cannot be seen was taken for dead. It holds
-/// because file locks do not care for pid namespaces, and the lock decides.
+/// Symptom: a dashboard in its own container showed "not running", or deleted the live owner's
+/// lock; a second container took the office. Cause: a pid that cannot be seen was taken for dead.
+/// It holds because file locks do not care for pid namespaces, and the lock decides.
 #[test]
 fn an_owner_outside_of_our_pid_namespace_is_seen_alive() {
     let Some(namespace) = pid_namespace() else { return skipped("needs a pid namespace") };
@@ -55,8 +55,8 @@ fn an_owner_outside_of_our_pid_namespace_is_seen_alive() {
     run.end().assert_code(0);
 }
 
-/// Without the lock nothing can be said from inside: nobody is evicted, and a person may decide. The
-/// owner, when it goes on, learns that it lost.
+/// Without the lock nothing can be said from inside: nobody is evicted, and a person may decide.
+/// The owner, when it goes on, learns that it lost.
 #[test]
 fn an_owner_outside_without_its_anchor_is_unknown() {
     let Some(namespace) = pid_namespace() else { return skipped("needs a pid namespace") };
@@ -192,8 +192,8 @@ fn the_next_user_of_a_killed_owners_pid_keeps_nobody_out_and_gets_no_signal() {
     assert_eq!(status["reason"], "pid_reused", "{status:#}");
 }
 
-/// R:TIMENS. FIELD-BUGS row 13: in another time namespace every start time in /proc is moved, by ten
-/// million ticks here. It holds because what is stored and compared has that offset taken out.
+/// R:TIMENS. FIELD-BUGS row 13: in another time namespace every start time in /proc is moved, by
+/// ten million ticks here. It holds because what is stored and compared has that offset taken out.
 #[test]
 fn a_time_namespace_does_not_move_start_times() {
     let words = ["unshare", "-UrTf", "--boottime", "100000"];

@@ -16,7 +16,8 @@ const EARS: &str = "
     echo $$
     while :; do wait $sleeper; done";
 
-/// FIELD-BUGS rows 16, 18, 54 and 84: each signal once, to the command alone, and the end on record.
+/// FIELD-BUGS rows 16, 18, 54 and 84: each signal once, to the command alone, and the end on
+/// record.
 #[test]
 fn every_signal_is_passed_on_once() {
     let sandbox = Sandbox::new();
@@ -126,8 +127,8 @@ fn the_command_knows_whose_it_is() {
     run.finish(LIMIT).assert_code(0);
 }
 
-/// FIELD-BUGS row 69: no descriptor of ours, no signal of ours is left to the command. What the test
-/// itself was started with is nobody's fault.
+/// FIELD-BUGS row 69: no descriptor of ours, no signal of ours is left to the command. What the
+/// test itself was started with is nobody's fault.
 #[test]
 fn the_command_inherits_nothing_of_ours() {
     let sandbox = Sandbox::new();
@@ -198,8 +199,8 @@ fn a_terminals_own_ctrl_c_is_not_sent_twice() {
     terminal.finish_with_stdin_open(LIMIT).assert_code(7);
 }
 
-/// FIELD-BUGS rows 19 and 24: as PID 1 of a container it collects everybody's orphans, and ends with
-/// its own command alone.
+/// FIELD-BUGS rows 19 and 24: as PID 1 of a container it collects everybody's orphans, and ends
+/// with its own command alone.
 #[test]
 fn as_pid_1_it_reaps() {
     let Some(namespace) = pid_namespace() else { return skipped("needs a pid namespace") };

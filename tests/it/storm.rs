@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::support::{HOLDING, LIMIT, Process, Sandbox};
+use crate::support::{HOLDING, LIMIT, Process, Sandbox, rounds};
 
 /// The first backoff lasts 5 s; whoever waited for it was not faster than this.
 const WITHOUT_BACKOFF: Duration = Duration::from_millis(3_500);
@@ -22,9 +22,9 @@ fn start(sandbox: &Sandbox, party: &str, options: &[&str]) -> Process {
 
 /// FIELD-BUGS rows 46 and 47.
 ///
-/// Symptom: 52,000 restarts in three days by the instance that had lost; breakers inside the process
-/// forgot each time. It holds because refusals are counted in the store, per office and party: the
-/// seventh start of a party in two minutes waits, says so, and can be interrupted.
+/// Symptom: 52,000 restarts in three days by the instance that had lost; breakers inside the
+/// process forgot each time. It holds because refusals are counted in the store, per office and
+/// party: the seventh start of a party in two minutes waits, says so, and can be interrupted.
 #[test]
 fn the_seventh_refused_start_of_a_party_waits_and_says_so() {
     let sandbox = Sandbox::new();
@@ -33,7 +33,6 @@ fn the_seventh_refused_start_of_a_party_waits_and_says_so() {
         let answer = start(&sandbox, "red", &[]).finish(LIMIT).assert_code(75);
         assert!(!answer.err.contains("waiting"), "start {number}: {answer:#?}");
     }
-    let began = Instant::now();
     let mut seventh = start(&sandbox, "red", &[]);
     let told = seventh.err_line_with("got nowhere");
     assert!(told.contains("6 starts in a row"), "{told}");
@@ -50,27 +49,31 @@ fn the_seventh_refused_start_of_a_party_waits_and_says_so() {
     // Nor does it hold anything while it waits.
     assert_eq!(sandbox.status().1["pid"], owner.pid());
 
+    // Had the wait come to its end by itself, it would be refused: 75.
     seventh.signal(Signal::TERM);
-    let answer = seventh.finish_with_stdin_open(LIMIT).assert_code(143);
-    assert!(began.elapsed() < WITHOUT_BACKOFF, "TERM did not end the wait: {answer:#?}");
+    seventh.finish_with_stdin_open(LIMIT).assert_code(143);
     owner.end().assert_code(0);
 }
 
 /// Nobody is kept out of a free office: the holder's end ends the backoff it was the cause of.
 #[test]
 fn a_backoff_ends_when_the_holder_goes() {
-    let sandbox = Sandbox::new();
-    let owner = sandbox.hold(&[]);
-    for _ in 0..6 {
-        start(&sandbox, "red", &[]).finish(LIMIT).assert_code(75);
+    // The holder may go in any instant: also in the one in which the wait begins.
+    for round in 1..=rounds(8, 100) {
+        let sandbox = Sandbox::new();
+        let owner = sandbox.hold(&[]);
+        for _ in 0..6 {
+            start(&sandbox, "red", &[]).finish(LIMIT).assert_code(75);
+        }
+        let began = Instant::now();
+        let mut seventh = start(&sandbox, "red", &[]);
+        seventh.err_line_with("got nowhere");
+        owner.end().assert_code(0);
+        seventh.line();
+        let took = began.elapsed();
+        assert!(took < WITHOUT_BACKOFF, "round {round}: granted only after {took:?}");
+        seventh.finish(LIMIT).assert_code(0);
     }
-    let began = Instant::now();
-    let mut seventh = start(&sandbox, "red", &[]);
-    seventh.err_line_with("got nowhere");
-    owner.end().assert_code(0);
-    seventh.line();
-    assert!(began.elapsed() < WITHOUT_BACKOFF, "granted only after {:?}", began.elapsed());
-    seventh.finish(LIMIT).assert_code(0);
 }
 
 /// The wait is over by itself as well: then the start is tried, and refused.
@@ -114,8 +117,8 @@ fn starts_that_end_well_are_never_slowed_down() {
     }
 }
 
-/// Who keeps starting is told apart by its parent process where no name is given: two shells are two
-/// parties.
+/// Who keeps starting is told apart by its parent process where no name is given: two shells are
+/// two parties.
 #[test]
 fn two_parents_are_two_parties() {
     let sandbox = Sandbox::new();

@@ -28,8 +28,8 @@ impl Sandbox {
     }
 }
 
-/// FIELD-BUGS row 4. Symptom: a supervisor retried five times while the old one was still on its way
-/// out, gave up, and nobody ran for 38 hours. A wait ends in the moment of the release instead.
+/// FIELD-BUGS row 4. Symptom: a supervisor retried five times while the old one was still on its
+/// way out, gave up, and nobody ran for 38 hours. A wait ends in the moment of the release instead.
 #[test]
 fn a_release_wakes_the_waiter() {
     let sandbox = Sandbox::new();

@@ -145,6 +145,15 @@ impl Sandbox {
         Run::start(self.incumbent([&["run", "--no-backoff", "--"], command].concat()))
     }
 
+    /// A copy of the program under test. Another process makes it: if we had it open for writing
+    /// while a test beside us forks, executing it would fail (ETXTBSY).
+    pub fn copy_program(&self, name: &str) -> PathBuf {
+        let copy = self.file(name);
+        let copied = Command::new("cp").arg(BINARY).arg(&copy).status().unwrap();
+        assert!(copied.success());
+        copy
+    }
+
     /// Changes the store behind everybody's back (R:ROW). Returns how many rows that touched.
     pub fn forge(&self, statement: &str) -> usize {
         let connection = rusqlite::Connection::open(self.db()).unwrap();

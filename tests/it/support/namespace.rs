@@ -41,9 +41,7 @@ impl Sandbox {
         for path in [self.path().to_owned(), self.file("home")] {
             rustix::fs::chown(&path, nobody, group).unwrap();
         }
-        let copy = self.file("incumbent");
-        std::fs::copy(super::BINARY, &copy).unwrap();
-        copy
+        self.copy_program("incumbent")
     }
 
     /// The program under test, started by `words` (see [`pid_namespace`]).
