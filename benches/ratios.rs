@@ -73,6 +73,9 @@ fn bare_connection(directory: &Path, schema: &str) -> Connection {
 /// The rows of one claim and one release, written by hand.
 fn claim_and_release(store: &Store, directory: &Path) {
     let profile = store.profile("default").expect("a profile");
+    // A gateway holds something all the time, and with it the anchor of its process.
+    let other = incumbent::ClaimOptions::new().kind("other".parse().expect("a kind"));
+    let _held = profile.claim_with(&other).expect("an answer");
     let mut bare = bare_connection(directory, include_str!("../migrations/0001_offices.sql"));
     let mut id = 0_i64;
     compare(

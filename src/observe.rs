@@ -112,7 +112,7 @@ pub(crate) fn observe(
         } else {
             CommandLineMatch::NotRead
         },
-        child: child_state(record, &machine),
+        child: child_state(record, &machine, observer),
         keeper: match record.keeper_pid {
             Some(_) => Keeper::Recorded,
             None => Keeper::None,
@@ -154,10 +154,15 @@ fn anchor_state(anchors: &Path, name: &str) -> AnchorState {
     if plain { anchor::probe(&anchors.join(name)) } else { AnchorState::Unreadable }
 }
 
-fn child_state(record: &Record, machine: &Evidence) -> ChildState {
+fn child_state(record: &Record, machine: &Evidence, observer: &Observer) -> ChildState {
     let Some(child) = record.child_pid else { return ChildState::None };
     if !machine.is_here() {
         return ChildState::Unknown;
+    }
+    // We are that process now: the command executed itself as a claimant, or its pid came to us
+    // within the same tick. Either way it is not somebody else who still acts for the dead run.
+    if child == observer.pid {
+        return ChildState::Gone;
     }
     let facts = sys::process_facts(child);
     let start_time = compare_start_times(record.child_start_time, facts.start_time);

@@ -33,7 +33,10 @@ pub(crate) fn of(
     });
     let service = supervision.systemd_service.as_ref().map(|unit| format!("systemd:{unit}"));
     let job = supervision.launchd_label.as_ref().map(|label| format!("launchd:{label}"));
-    let container = supervision.container.as_ref().map(|id| format!("container:{id}"));
+    // A mere word such as `docker` is what all containers of that make have in common.
+    let is_id = |id: &&String| !matches!(id.as_str(), "docker" | "podman");
+    let container =
+        supervision.container.as_ref().filter(is_id).map(|id| format!("container:{id}"));
     let known: Vec<String> = [parent, service, job, container].into_iter().flatten().collect();
     (!known.is_empty()).then(|| known.join(" "))
 }

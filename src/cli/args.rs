@@ -113,7 +113,8 @@ pub(crate) struct Run {
 
 #[derive(Debug, Args)]
 pub(crate) struct Claim {
-    /// The process to record [default: the run we are in, else the parent process]
+    /// The process to record [default: the run we are in, else the parent process; in a script say
+    /// `--pid $$`, because inside `$(...)` or a pipe the parent is a subshell that ends at once]
     #[arg(long, value_name = "PID", value_parser = parse_pid)]
     pub(crate) pid: Option<u32>,
     /// Record it without a keeper process: only pid and start time will tell whether it lives

@@ -162,13 +162,16 @@ fn refused(holder: &Holder, format: Format, code: i32) -> Outcome {
 }
 
 /// Waits out the backoff of a storm that our party is in. Returns the signal that ended the wait.
-/// Where the storm comes of another holder, its end ends the wait as well: nobody is kept out of a
-/// free office.
 fn sit_out_storm(profile: &Profile, kind: &Kind, inbox: &Inbox) -> Result<Option<i32>> {
     let inner = &profile.store().inner;
     let Some(storm) = profile.storm(kind, inner.myself())? else { return Ok(None) };
     let remaining_ms = storm.remaining_ms(inner.clock().boot_ms());
     if remaining_ms == 0 {
+        return Ok(None);
+    }
+    // Nobody is kept out of a free office by a storm that was about its holder.
+    let is_over = || Ok::<_, Error>(storm.after_refusal && !profile.status_of(kind)?.running);
+    if is_over()? {
         return Ok(None);
     }
     output::tell(&format!(
@@ -177,17 +180,13 @@ fn sit_out_storm(profile: &Profile, kind: &Kind, inbox: &Inbox) -> Result<Option
         storm.starts,
         output::length(i64::try_from(remaining_ms).unwrap_or(i64::MAX)),
     ));
-    let was_held = profile.status_of(kind)?.running;
     let until = Deadline::after(Duration::from_millis(remaining_ms));
-    while !until.has_passed() {
+    while !until.has_passed() && !is_over()? {
         match inbox.received.recv_timeout(LOOK_EVERY.min(until.remaining())) {
             Ok(Received::Signal { number, .. }) if supervise::asks_to_end(number) => {
                 return Ok(Some(number));
             }
             Ok(Received::Signal { .. } | Received::ChildEnded) | Err(_) => {}
-        }
-        if was_held && !profile.status_of(kind)?.running {
-            break;
         }
     }
     Ok(None)

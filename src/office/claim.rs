@@ -528,7 +528,7 @@ fn kill_child(record: &Record) -> bool {
     let (Some(pid), Some(start_time)) = (record.child_pid, record.child_start_time) else {
         return false;
     };
-    if is_self_or_ancestor(pid) {
+    if is_ancestor(pid) {
         return false;
     }
     let handle = match ProcessHandle::open(pid) {
@@ -552,9 +552,9 @@ fn kill_child(record: &Record) -> bool {
     }
 }
 
-/// Whether `pid` is this process or one that started it: the command that a killed `run` left
-/// behind may be the very script that asks for the office now.
-fn is_self_or_ancestor(pid: sys::Pid) -> bool {
+/// Whether `pid` started this process: the command that a killed `run` left behind may be the very
+/// script that asks for the office now.
+fn is_ancestor(pid: sys::Pid) -> bool {
     /// No real chain of parents is longer; a loop in a racing process table is.
     const GENERATIONS_MAX: usize = 1_024;
     std::iter::successors(Some(std::process::id()), |pid| sys::process_facts(*pid).parent)

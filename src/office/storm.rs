@@ -31,6 +31,8 @@ pub(crate) struct Storm {
     pub(crate) starts: usize,
     /// Boot time before which the party should not start again.
     pub(crate) until_boot_ms: i64,
+    /// The last of them was refused: the storm is about another holder, and ends with it.
+    pub(crate) after_refusal: bool,
 }
 
 impl Storm {
@@ -79,6 +81,7 @@ fn assess(starts_ms: &[i64], now_ms: i64) -> Option<Storm> {
     (now_ms - last_ms <= WINDOW_MS + backoff_ms).then_some(Storm {
         starts: starts_ms.len() - storm.first,
         until_boot_ms: last_ms + backoff_ms,
+        after_refusal: false,
     })
 }
 
@@ -90,11 +93,11 @@ pub(crate) fn of(
     boot_id: Option<&str>,
     now_boot_ms: i64,
 ) -> Result<Option<Storm>> {
-    const SQL: &str = "SELECT at_boot_ms FROM starts
+    const SQL: &str = "SELECT at_boot_ms, outcome = 'refused' FROM starts
         WHERE profile = :profile AND kind = :kind AND counted = 1 AND party = :party
           AND boot_id IS :boot_id AND at_boot_ms BETWEEN 0 AND :now
         ORDER BY id DESC LIMIT :limit";
-    let mut starts_ms: Vec<i64> = connection
+    let starts: Vec<(i64, bool)> = connection
         .prepare_cached(SQL)?
         .query_map(
             named_params! {
@@ -105,11 +108,13 @@ pub(crate) fn of(
                 ":now": now_boot_ms,
                 ":limit": i64::try_from(STARTS_CONSIDERED).ok(),
             },
-            |row| row.get(0),
+            |row| Ok((row.get(0)?, row.get(1)?)),
         )?
         .collect::<rusqlite::Result<_>>()?;
+    let after_refusal = starts.first().is_some_and(|(_, refused)| *refused);
+    let mut starts_ms: Vec<i64> = starts.into_iter().map(|(at_ms, _)| at_ms).collect();
     starts_ms.sort_unstable();
-    Ok(assess(&starts_ms, now_boot_ms))
+    Ok(assess(&starts_ms, now_boot_ms).map(|storm| Storm { after_refusal, ..storm }))
 }
 
 #[cfg(test)]

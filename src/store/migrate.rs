@@ -35,6 +35,9 @@ pub(crate) enum Contents {
 
 /// Looks whether the database is ours, without changing it.
 pub(crate) fn inspect(connection: &Connection) -> Result<Contents> {
+    // One snapshot: between two looks another first start may commit its migration.
+    let _snapshot =
+        connection.is_autocommit().then(|| connection.unchecked_transaction()).transpose()?;
     let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let application_id = pragma("application_id")?;
     let schema_version = pragma("user_version")?;

@@ -721,8 +721,8 @@ mod tests {
         held.release().unwrap();
         let started = ProcessHandle::open(listener.hear()).unwrap();
         signal_child(pid, KILL).unwrap();
-        assert_eq!(reap_one(pid), ChildEnd::Signalled(KILL));
         assert!(started.wait_ended(LIMIT));
+        assert_eq!(reap_one(pid), ChildEnd::Signalled(KILL));
 
         // Killed by another process, which knows only the pid.
         let held = hold("launch", &listener.port());
