@@ -45,6 +45,8 @@ pub struct Report {
     pub desired: Option<String>,
     /// What was seen.
     pub evidence: Evidence,
+    /// Who holds the anchor of a dead process (flag `anchor_leaked`): a child that it forked.
+    pub anchor_holders: Vec<sys::Pid>,
     /// The holder's redacted command line.
     pub command: Option<String>,
     /// The holder's own version.
@@ -87,6 +89,7 @@ impl Report {
             since_ms: None,
             desired: None,
             evidence: Evidence::nothing_seen(),
+            anchor_holders: Vec::new(),
             command: None,
             version: None,
             supervisor: None,
@@ -153,6 +156,7 @@ impl Report {
                 "start_time": self.evidence.start_time,
                 "process_state": self.evidence.process_state,
                 "command_line": self.evidence.command_line,
+                "anchor_holders": self.anchor_holders,
             },
             "busy": false,
             "drainable": false,
@@ -216,9 +220,14 @@ pub(crate) fn report(inner: &Inner, office: &Office) -> Result<Report> {
             }
         }
         let last_end = known.last_ended.as_ref().and_then(last_end);
+        let leaked = record.anchor.as_ref().filter(|_| judged.flags.anchor_leaked);
+        let anchor_holders = leaked.map_or_else(Vec::new, |anchor| {
+            sys::processes_with_open_file(&inner.location.anchors.join(anchor))
+        });
         return Ok(Report {
             desired: known.desired,
             last_end,
+            anchor_holders,
             conflicts: known.conflicts,
             ..Report::of(office, &record).judged(&judged)
         });

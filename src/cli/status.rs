@@ -47,6 +47,16 @@ fn text(report: &Report) -> String {
         let since = report.since_ms.and_then(rfc3339).unwrap_or_default();
         add("it was", format!("{pid}, claimed {since}"));
     }
+    if report.flags.anchor_leaked {
+        let holders: Vec<String> =
+            report.anchor_holders.iter().map(|pid| format!("pid {pid}")).collect();
+        let holders = if holders.is_empty() {
+            "a process that cannot be seen".to_owned()
+        } else {
+            holders.join(", ")
+        };
+        add("leaked", format!("its lock is still open in {holders}, which blocks nobody"));
+    }
     if let Some(command) = &report.command {
         add("command", command.clone());
     }

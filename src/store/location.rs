@@ -33,12 +33,9 @@ pub(crate) fn default_path() -> Result<PathBuf> {
     if let Some(path) = environment::value(environment::DB) {
         return Ok(PathBuf::from(path));
     }
-    let state = if cfg!(windows) {
-        environment::absolute_path("LOCALAPPDATA")
-    } else {
-        environment::absolute_path("XDG_STATE_HOME")
-            .or_else(|| std::env::home_dir().map(|home| home.join(".local/state")))
-    };
+    let (variable, below_home) = sys::STATE_DIRECTORY;
+    let state = environment::absolute_path(variable)
+        .or_else(|| Some(std::env::home_dir()?.join(below_home?)));
     match state {
         Some(state) if state.is_absolute() => Ok(state.join("incumbent").join("state.db")),
         Some(_) | None => Err(Error::invalid("no home directory to keep the store in")

@@ -472,6 +472,25 @@ pub fn filesystem_of(directory: &Path) -> Option<Filesystem> {
     Some(Filesystem { kind, class })
 }
 
+pub fn processes_with_open_file(path: &Path) -> Vec<Pid> {
+    let Ok(wanted) = std::fs::metadata(path) else { return Vec::new() };
+    let is_wanted = |entry: std::fs::DirEntry| {
+        std::fs::metadata(entry.path())
+            .is_ok_and(|open| (open.dev(), open.ino()) == (wanted.dev(), wanted.ino()))
+    };
+    let pids = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|pid: &Pid| *pid != own_pid())
+        .filter(|pid| {
+            let open = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+            process_table_is_ours() && open.into_iter().any(is_wanted)
+        })
+        .collect()
+}
+
+/// XDG base directory specification, 0.8.
+pub const STATE_DIRECTORY: (&str, Option<&str>) = ("XDG_STATE_HOME", Some(".local/state"));
+
 pub fn is_mount_point(path: &Path) -> bool {
     match (mount_id(path), path.parent().and_then(mount_id)) {
         (Some(of_file), Some(of_directory)) => of_file != of_directory,

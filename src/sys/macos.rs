@@ -284,6 +284,14 @@ pub fn supervision(pid: Pid) -> Supervision {
     }
 }
 
+/// Not looked up here: libproc would have to be asked about every descriptor of every process.
+pub fn processes_with_open_file(_path: &Path) -> Vec<Pid> {
+    Vec::new()
+}
+
+/// As on Linux: command line programs follow the XDG base directories on macOS, too.
+pub const STATE_DIRECTORY: (&str, Option<&str>) = ("XDG_STATE_HOME", Some(".local/state"));
+
 /// macOS mounts directories only.
 pub fn is_mount_point(_path: &Path) -> bool {
     false

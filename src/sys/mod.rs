@@ -402,6 +402,16 @@ pub fn lock_self_test(directory: &Path) -> io::Result<Result<(), String>> {
     os::lock_self_test(directory)
 }
 
+/// Where the platform keeps a user's state: a variable that names the directory, and the place
+/// below the home directory that stands in for it where there is one.
+pub const STATE_DIRECTORY: (&str, Option<&str>) = os::STATE_DIRECTORY;
+
+/// The processes that have the file at `path` open, as far as we may look (Linux: `/proc/*/fd`).
+/// Slow: it looks at every process.
+pub fn processes_with_open_file(path: &Path) -> Vec<Pid> {
+    os::processes_with_open_file(path)
+}
+
 /// Which process of this namespace holds an exclusive record lock on byte `offset` of the file at
 /// `path` (Linux: from `/proc/locks`). `None` when nobody does or it cannot be seen.
 pub fn record_lock_holder(path: &Path, offset: u64) -> Option<Pid> {

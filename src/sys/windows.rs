@@ -357,6 +357,13 @@ pub fn create_private_dirs(path: &Path) -> io::Result<()> {
     std::fs::create_dir_all(path)
 }
 
+/// Windows tells nobody who has a file open, short of the restart manager.
+pub fn processes_with_open_file(_path: &Path) -> Vec<Pid> {
+    Vec::new()
+}
+
+pub const STATE_DIRECTORY: (&str, Option<&str>) = ("LOCALAPPDATA", None);
+
 /// Windows mounts directories only.
 pub fn is_mount_point(_path: &Path) -> bool {
     false

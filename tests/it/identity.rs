@@ -388,6 +388,8 @@ fn a_forked_child_that_outlives_the_owner_keeps_nobody_out() {
         let status = sandbox.assert_status(3, "dead", reason);
         assert_eq!(status["evidence"]["anchor"], anchor, "{order}: {status:#}");
         assert_eq!(status["flags"], flags, "{order}: {status:#}");
+        let holders = if anchor == "held" { json!([owner.child.pid]) } else { json!([]) };
+        assert_eq!(status["evidence"]["anchor_holders"], holders, "{order}: {status:#}");
         sandbox.cli(["run", "--no-backoff", "--", "true"]).assert_code(0);
         sandbox.hold(&[]).end().assert_code(0);
         assert!(!owner.child.is_gone(), "nobody but its owner may end it");
