@@ -22,7 +22,7 @@ use crate::instance::{self, Origin, Record, Subject};
 use crate::liveness::AnchorState;
 use crate::names::{InstanceId, Office};
 use crate::office::{
-    Aside, Attachment, Candidate, Count, Evicted, Holder, Outcome, STOP_BUDGET_DEFAULT,
+    Answer, Aside, Attachment, Candidate, Count, Evicted, Holder, Outcome, STOP_BUDGET_DEFAULT,
     changes_too_fast, claim_once,
 };
 use crate::store::{Inner, OpenOptions, Store, Tx};
@@ -128,21 +128,21 @@ pub(super) fn record(
             };
             claim_once(tx, inner, &candidate, &attachment, &aside, Count::Yes).map(Some)
         })?;
-        return Ok(match outcome {
-            None => Recorded::NeedsKeeper,
-            Some(outcome) if outcome.needs_attention() => {
-                aside.attend(outcome);
+        let answer = match outcome {
+            None => return Ok(Recorded::NeedsKeeper),
+            Some(Outcome::Answer(answer)) => answer,
+            Some(Outcome::Errand(errand)) => {
+                aside.run(errand);
                 continue;
             }
-            Some(Outcome::Granted(granted)) => {
+        };
+        return Ok(match answer {
+            Answer::Granted(granted) => {
                 Recorded::Granted { instance: granted.instance, evicted: granted.evicted }
             }
-            Some(Outcome::AlreadyRecorded(record)) => Recorded::Already(record),
-            Some(Outcome::Held(held)) => Recorded::Held(held.1),
-            Some(Outcome::Orphaned(holder)) => Recorded::Held(holder),
-            Some(Outcome::NeedsCommandLine(_) | Outcome::ChildLives(_)) => {
-                unreachable!("attended to above")
-            }
+            Answer::AlreadyRecorded(record) => Recorded::Already(record),
+            Answer::Held(held) => Recorded::Held(held.1),
+            Answer::Orphaned(holder) => Recorded::Held(holder),
         });
     }
     Err(changes_too_fast(office))

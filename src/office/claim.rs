@@ -90,16 +90,27 @@ pub(crate) struct Granted {
 /// What one transaction came to.
 #[derive(Debug)]
 pub(crate) enum Outcome {
+    Answer(Answer),
+    /// To be run outside the transaction, because it is slow; claim again afterwards.
+    Errand(Errand),
+}
+
+#[derive(Debug)]
+pub(crate) enum Answer {
     Granted(Granted),
     /// The recorded process holds the office already, by a row that `--pid` made.
     AlreadyRecorded(Box<Record>),
     Held(Box<(Record, Holder)>),
     /// The holder's store is gone, its anchor is not.
     Orphaned(Holder),
-    /// The verdict hangs on the command line, which must be read outside the transaction.
-    NeedsCommandLine(Box<Record>),
-    /// The holder's `run` is gone, its command must be ended first, outside the transaction.
-    ChildLives(Box<Record>),
+}
+
+#[derive(Debug)]
+pub(crate) enum Errand {
+    /// The verdict hangs on the command line of this holder.
+    ReadCommandLine(Box<Record>),
+    /// This holder's `run` is gone, and its command must be ended first.
+    EndChild(Box<Record>),
 }
 
 /// Claims `office` for this process.
@@ -194,36 +205,34 @@ fn attempt(store: &Store, candidate: &Candidate<'_>, counted_before: bool) -> Re
             let count = if counted_before { Count::No } else { Count::Yes };
             claim_once(tx, inner, candidate, &Attachment::Own, &aside, count)
         })?;
-        if outcome.needs_attention() {
-            drop(tenures);
-            aside.attend(outcome);
-            continue;
-        }
-        match outcome {
-            Outcome::Granted(granted) => {
+        let answer = match outcome {
+            Outcome::Answer(answer) => answer,
+            Outcome::Errand(errand) => {
+                drop(tenures);
+                aside.run(errand);
+                continue;
+            }
+        };
+        return match answer {
+            Answer::Granted(granted) => {
                 let held = HeldOffice {
                     instance: granted.instance,
                     nonce: granted.nonce.clone(),
                     claims: 1,
                 };
                 tenures.insert(candidate.office.clone(), held);
-                return Ok(Attempt::Granted(Tenure::new(store, candidate.office, granted)));
+                Ok(Attempt::Granted(Tenure::new(store, candidate.office, granted)))
             }
-            Outcome::Held(held) => {
+            Answer::Held(held) => {
                 let (record, holder) = *held;
-                return Ok(Attempt::Held(Some(Box::new(record)), holder));
+                Ok(Attempt::Held(Some(Box::new(record)), holder))
             }
-            Outcome::Orphaned(holder) => return Ok(Attempt::Held(None, holder)),
-            Outcome::AlreadyRecorded(record) => {
-                return Err(Error::internal(format!(
-                    "instance {} claims to be ours without our nonce",
-                    record.id
-                )));
-            }
-            Outcome::NeedsCommandLine(_) | Outcome::ChildLives(_) => {
-                unreachable!("attended to above")
-            }
-        }
+            Answer::Orphaned(holder) => Ok(Attempt::Held(None, holder)),
+            Answer::AlreadyRecorded(record) => Err(Error::internal(format!(
+                "instance {} claims to be ours without our nonce",
+                record.id
+            ))),
+        };
     }
     Err(changes_too_fast(candidate.office))
 }
@@ -243,29 +252,17 @@ pub(crate) struct Aside {
 }
 
 impl Aside {
-    /// Does what `outcome` asks for; claim again afterwards.
-    pub(crate) fn attend(&mut self, outcome: Outcome) {
-        match outcome {
-            Outcome::NeedsCommandLine(record) => {
+    pub(crate) fn run(&mut self, errand: Errand) {
+        match errand {
+            Errand::ReadCommandLine(record) => {
                 self.command_line = LiveCommandLine::read(&record);
             }
-            Outcome::ChildLives(record) => {
+            Errand::EndChild(record) => {
                 if !kill_child(&record) {
                     self.spared = Some(record.id);
                 }
             }
-            Outcome::Granted(_)
-            | Outcome::AlreadyRecorded(_)
-            | Outcome::Held(_)
-            | Outcome::Orphaned(_) => {}
         }
-    }
-}
-
-impl Outcome {
-    /// Whether it is not yet an answer; see [`Aside::attend`].
-    pub(crate) fn needs_attention(&self) -> bool {
-        matches!(self, Self::NeedsCommandLine(_) | Self::ChildLives(_))
     }
 }
 
@@ -327,13 +324,13 @@ pub(crate) fn claim_once(
                 && judged.evidence.is_here()
                 && is_recorded_for(candidate, &record) =>
             {
-                return Ok(Outcome::AlreadyRecorded(Box::new(record)));
+                return Ok(Outcome::Answer(Answer::AlreadyRecorded(Box::new(record))));
             }
             _ if needs_command_line(&judged.evidence) && !aside.command_line.is_for(record.id) => {
-                return Ok(Outcome::NeedsCommandLine(Box::new(record)));
+                return Ok(Outcome::Errand(Errand::ReadCommandLine(Box::new(record))));
             }
             Verdict::Alive(AliveReason::ChildLives) if aside.spared != Some(record.id) => {
-                return Ok(Outcome::ChildLives(Box::new(record)));
+                return Ok(Outcome::Errand(Errand::EndChild(Box::new(record))));
             }
             Verdict::Alive(_) | Verdict::Unknown(_) => {
                 return refuse(tx, inner, candidate, count, record, &judged);
@@ -357,7 +354,7 @@ pub(crate) fn claim_once(
         if count == Count::Yes {
             record_refusal(tx, inner, candidate, None, holder.reason)?;
         }
-        return Ok(Outcome::Orphaned(holder));
+        return Ok(Outcome::Answer(Answer::Orphaned(holder)));
     }
     let after_abnormal_end = match abnormal {
         Some(abnormal) => abnormal,
@@ -371,7 +368,7 @@ pub(crate) fn claim_once(
             Verdict::Alive(_) | Verdict::Unknown(_) => None,
         }
     })?;
-    Ok(Outcome::Granted(granted))
+    Ok(Outcome::Answer(Answer::Granted(granted)))
 }
 
 /// Looks at a recorded owner and judges it.
@@ -425,7 +422,7 @@ fn refuse(
         record_refusal(tx, inner, candidate, Some(record.id), holder.reason)?;
     }
     holder.retry_after_ms = backoff_ms(tx, inner, candidate)?;
-    Ok(Outcome::Held(Box::new((record, holder))))
+    Ok(Outcome::Answer(Answer::Held(Box::new((record, holder)))))
 }
 
 fn record_refusal(

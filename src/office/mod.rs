@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub(crate) use claim::{
-    Aside, Attachment, Candidate, Count, Outcome, changes_too_fast, claim_once, judge_record,
+    Answer, Aside, Attachment, Candidate, Count, Outcome, changes_too_fast, claim_once,
+    judge_record,
 };
 pub use claim::{Claim, Evicted};
 pub use evict::Eviction;
