@@ -212,11 +212,13 @@ fn a_keeper_holds_nothing_of_its_claimants() {
         let name = entry.unwrap().file_name().into_string().unwrap();
         let target = at(&format!("fd/{name}"));
         let text = target.display().to_string();
+        // Above the standard ones /dev/null may be open for the instant in which it takes their place.
+        let harmless = matches!(text.as_str(), "/dev/null" | "/dev/urandom");
         let is_its_own = match name.parse::<i32>().unwrap() {
             0..=2 => text == "/dev/null",
-            _ => target.starts_with(&store) || text.starts_with("anon_inode:"),
+            _ => harmless || target.starts_with(&store) || text.starts_with("anon_inode:"),
         };
-        assert!(is_its_own || text == "/dev/urandom", "descriptor {name} is {text}");
+        assert!(is_its_own, "descriptor {name} is {text}");
     }
     assert_eq!(std::io::stdin().as_raw_fd(), 0);
     shell.finish(LIMIT).assert_code(0);
