@@ -433,6 +433,7 @@ fn inherit_nothing() {
 
 /// Makes this process nobody's: no console, and so no event of one. It still ends when its user
 /// logs off, as does the process that it keeps a record for.
+#[expect(clippy::unnecessary_wraps, reason = "the same shape everywhere")]
 pub(crate) fn detach() -> io::Result<()> {
     // SAFETY: takes nothing. It fails when there is no console, which is what is wanted.
     unsafe { FreeConsole() };

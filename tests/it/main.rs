@@ -12,6 +12,8 @@
 mod support;
 
 #[cfg(target_os = "linux")]
+mod bad_input;
+#[cfg(target_os = "linux")]
 mod contention;
 #[cfg(target_os = "linux")]
 mod identity;
@@ -20,9 +22,15 @@ mod keeper;
 #[cfg(target_os = "linux")]
 mod kill;
 #[cfg(target_os = "linux")]
+mod library;
+#[cfg(target_os = "linux")]
 mod namespaces;
 #[cfg(target_os = "linux")]
+mod open;
+#[cfg(target_os = "linux")]
 mod run;
+#[cfg(target_os = "linux")]
+mod sql_views;
 #[cfg(target_os = "linux")]
 mod storm;
 #[cfg(target_os = "linux")]

@@ -1,0 +1,888 @@
+//! The library in processes of its own: shared handles, forks, a store that changes under its
+//! owners, homes, waits, evictions.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use incumbent::{
+    Cancel, Claim, ClaimOptions, Kind, LossWatch, Released, Standing, Store, Tenure, Wait,
+};
+use serde_json::json;
+
+use crate::open::{Disk, mount_namespace};
+use crate::support::{
+    BINARY, LIMIT, Process, Run, Sandbox, another_user, eventually, has, order, pid_namespace,
+    role, role_db, skipped, tagged, works,
+};
+
+pub const ROLE_TEST: &str = "library::role_of_a_gateway";
+pub const GATEWAY: &str = "gateway";
+
+/// A loss is noticed within a second; the rest is for a busy machine.
+const NOTICED_WITHIN: Duration = Duration::from_secs(3);
+
+// -- the gateway that the tests order about ----------------------------------------------------
+
+/// Plays a gateway: one order a line, one answer a line.
+#[test]
+fn role_of_a_gateway() {
+    if role().as_deref() != Some(GATEWAY) {
+        return;
+    }
+    let mut gateway = Gateway::default();
+    while let Some(order) = order() {
+        let answer = gateway.obey(&order);
+        eprintln!("=> {answer}");
+    }
+}
+
+/// Gives an order, returns the answer.
+#[track_caller]
+pub fn ask(gateway: &mut Process, order: &str) -> String {
+    gateway.say(order);
+    let line = gateway.err_line_with("=> ");
+    line.split_once("=> ").unwrap().1.to_owned()
+}
+
+#[derive(Default)]
+struct Gateway {
+    stores: Vec<Store>,
+    tenures: Vec<Tenure>,
+    watch: Option<LossWatch>,
+    waiting: Option<(Cancel, std::thread::JoinHandle<String>)>,
+}
+
+fn kind(error: &incumbent::Error) -> String {
+    format!("Err({:?})", error.kind())
+}
+
+fn standing(tenure: &Tenure) -> String {
+    match tenure.verify() {
+        Ok(Standing::Held) => "Held".to_owned(),
+        Ok(Standing::Lost(lost)) => format!("{lost:?}"),
+        Err(error) => kind(&error),
+    }
+}
+
+impl Gateway {
+    fn obey(&mut self, order: &str) -> String {
+        let words: Vec<&str> = order.split(' ').collect();
+        match words.as_slice() {
+            ["open"] => self.open(),
+            ["claim", profile] => self.claim(profile),
+            ["wait", profile, how] => self.wait(profile, how),
+            ["cancel"] => self.waiting.as_ref().map_or_else(String::new, |(cancel, _)| {
+                cancel.cancel();
+                "cancelled".to_owned()
+            }),
+            ["waited"] => self.waiting.take().unwrap().1.join().unwrap(),
+            ["verify"] => standing(self.tenures.last().unwrap()),
+            ["status", profile] => match self.store().profile(profile).unwrap().status() {
+                Ok(report) => format!("{} {}", report.verdict, report.reason),
+                Err(error) => kind(&error),
+            },
+            ["release"] => match self.tenures.pop().unwrap().release() {
+                Ok(Released::Pending(error)) => format!("Pending({:?})", error.kind()),
+                Ok(released) => format!("{released:?}"),
+                Err(error) => kind(&error),
+            },
+            ["pending"] => self.store().pending_releases().to_string(),
+            ["watch"] => {
+                let tell = |lost| eprintln!("the watch says: {lost:?}");
+                self.watch = Some(self.tenures.last().unwrap().watch(tell).unwrap());
+                "watching".to_owned()
+            }
+            ["close"] => {
+                self.watch = None;
+                self.tenures.clear();
+                self.stores.clear();
+                "closed".to_owned()
+            }
+            ["cycle", count] => {
+                let profile = self.store().profile("default").unwrap();
+                for _ in 0..count.parse().unwrap() {
+                    let Claim::Granted(tenure) = profile.claim().unwrap() else { panic!("held") };
+                    tenure.release().unwrap();
+                }
+                "cycled".to_owned()
+            }
+            ["fork", orders @ ..] => self.fork(orders),
+            _ => panic!("{order}"),
+        }
+    }
+
+    fn store(&self) -> &Store {
+        self.stores.last().expect("open first")
+    }
+
+    fn open(&mut self) -> String {
+        match Store::open(role_db()) {
+            Ok(store) => {
+                self.stores.push(store);
+                "opened".to_owned()
+            }
+            Err(error) => kind(&error),
+        }
+    }
+
+    fn claim(&mut self, profile: &str) -> String {
+        match self.store().profile(profile).unwrap().claim() {
+            Ok(Claim::Granted(tenure)) => {
+                let answer = format!("granted {} {}", tenure.instance(), tenure.reacquired());
+                self.tenures.push(tenure);
+                answer
+            }
+            Ok(Claim::Held(holder)) => format!("held {}", holder.reason),
+            Err(error) => kind(&error),
+        }
+    }
+
+    fn wait(&mut self, profile: &str, how: &str) -> String {
+        let wait = match how {
+            "forever" => Wait::Forever,
+            ms => Wait::UpTo(Duration::from_millis(ms.parse().unwrap())),
+        };
+        let cancel = Cancel::new();
+        let options = ClaimOptions::new().wait(wait).cancel(cancel.clone());
+        let profile = self.store().profile(profile).unwrap();
+        let thread = std::thread::spawn(move || match profile.claim_with(&options) {
+            Ok(Claim::Granted(_)) => "granted".to_owned(),
+            Ok(Claim::Held(holder)) => format!("held {}", holder.reason),
+            Err(error) => kind(&error),
+        });
+        self.waiting = Some((cancel, thread));
+        "waiting".to_owned()
+    }
+
+    /// Obeys `orders` (joined by `+`) in a forked child; `drop` lets go of what it inherited.
+    fn fork(&mut self, orders: &[&str]) -> String {
+        let child = fork();
+        if child == 0 {
+            alarm(10);
+            let answers = catch_unwind(AssertUnwindSafe(|| self.obey_in_child(orders)));
+            eprintln!("child: {}", answers.unwrap_or_else(|_| "panicked".to_owned()));
+            leave();
+        }
+        wait_for(child)
+    }
+
+    fn obey_in_child(&mut self, orders: &[&str]) -> String {
+        let mut answers = Vec::new();
+        for order in orders.join(" ").split('+') {
+            answers.push(match order {
+                "drop watch" => {
+                    self.watch = None;
+                    "dropped".to_owned()
+                }
+                "drop" => {
+                    self.tenures.clear();
+                    self.stores.clear();
+                    "dropped".to_owned()
+                }
+                order => self.obey(order),
+            });
+        }
+        answers.join(", ")
+    }
+}
+
+#[allow(unsafe_code, reason = "fork without exec is what the tests are about")]
+mod forked {
+    pub fn fork() -> i32 {
+        // SAFETY: the child calls what a program written in ignorance would call, and leaves by
+        // `leave`, never to the test harness.
+        unsafe { libc::fork() }
+    }
+
+    /// Ends a child that hangs.
+    pub fn alarm(seconds: u32) {
+        // SAFETY: takes a number, and its default action ends the process.
+        unsafe { libc::alarm(seconds) };
+    }
+
+    pub fn leave() -> ! {
+        // SAFETY: ends the process without running anything of ours.
+        unsafe { libc::_exit(0) }
+    }
+
+    pub fn wait_for(child: i32) -> String {
+        let mut status = 0;
+        // SAFETY: our own child, and a place for its status.
+        let waited = unsafe { libc::waitpid(child, &raw mut status, 0) };
+        assert_eq!(waited, child);
+        if libc::WIFSIGNALED(status) {
+            return format!("the child ended by signal {}", libc::WTERMSIG(status));
+        }
+        format!("the child ended with code {}", libc::WEXITSTATUS(status))
+    }
+}
+use forked::{alarm, fork, leave, wait_for};
+
+impl Sandbox {
+    fn gateway(&self) -> Process {
+        let mut gateway = self.role(ROLE_TEST, GATEWAY);
+        assert_eq!(ask(&mut gateway, "open"), "opened");
+        gateway
+    }
+
+    /// A gateway that holds the default office.
+    fn owner(&self) -> Process {
+        let mut gateway = self.gateway();
+        let answer = ask(&mut gateway, "claim default");
+        assert!(answer.starts_with("granted "), "{answer}");
+        gateway
+    }
+
+    #[track_caller]
+    fn assert_held(&self, reason: &str) {
+        let (code, answer) = self.json(["run", "--no-backoff", "--", "true"]);
+        assert_eq!((code, &answer["holder"]["reason"]), (75, &json!(reason)), "{answer:#}");
+    }
+
+    #[track_caller]
+    fn assert_free(&self) {
+        self.cli(["run", "--no-backoff", "--", "true"]).assert_code(0);
+    }
+
+    fn remove_store(&self) {
+        for suffix in ["", "-wal", "-shm"] {
+            std::fs::remove_file(self.sidecar(suffix)).unwrap();
+        }
+    }
+}
+
+/// `"=> answers"` of the child, and how it ended.
+#[track_caller]
+fn ask_child(gateway: &mut Process, orders: &str) -> (String, String) {
+    gateway.say(&format!("fork {orders}"));
+    let mut said = String::new();
+    loop {
+        let line = gateway.err_line();
+        if let Some((_, answers)) = line.split_once("child: ") {
+            answers.clone_into(&mut said);
+        } else if let Some((_, end)) = line.split_once("=> ") {
+            return (said, end.to_owned());
+        }
+    }
+}
+
+// -- one handle per process --------------------------------------------------------------------
+
+fn open_files(pid: u32, place: &str) -> usize {
+    std::fs::read_dir(format!("/proc/{pid}/fd"))
+        .unwrap()
+        .filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok())
+        .filter(|path| path.to_str().is_some_and(|path| path.contains(place)))
+        .count()
+}
+
+/// FIELD-BUGS rows 9, 42 and 72: whoever opens the store how often, a process has one handle and
+/// one office, which goes with its last claim.
+#[test]
+fn a_process_shares_its_handle_and_its_office() {
+    let sandbox = Sandbox::new();
+    let mut gateway = sandbox.owner();
+    let first = ask(&mut gateway, "claim default");
+    assert!(first.ends_with(" true"), "a second claim shares: {first}");
+    let mut files = None;
+    for _ in 0..10 {
+        assert_eq!(ask(&mut gateway, "open"), "opened");
+        assert_eq!(ask(&mut gateway, "claim default"), first);
+        assert_eq!(ask(&mut gateway, "release"), "StillShared");
+        // Counted from the first round on: it made the readers, and SQLite keeps a descriptor
+        // aside whose closing would cost it its locks.
+        let open = open_files(gateway.pid(), "/state.db");
+        assert_eq!(*files.get_or_insert(open), open);
+    }
+    assert_eq!(open_files(gateway.pid(), "state.db.anchors/"), 1);
+    assert_eq!(sandbox.number("SELECT count(*) FROM instances"), 1);
+    assert_eq!(ask(&mut gateway, "release"), "StillShared");
+    sandbox.assert_held("anchor_held");
+    assert_eq!(ask(&mut gateway, "release"), "Free");
+    sandbox.assert_status(3, "dead", "released");
+    sandbox.assert_free();
+}
+
+// -- forks -------------------------------------------------------------------------------------
+
+/// FIELD-BUGS row 70. Nothing crosses a fork, in whatever order the child lets go of things.
+#[test]
+fn in_a_forked_child_every_call_is_refused_and_no_drop_does_anything() {
+    let sandbox = Sandbox::new();
+    let mut gateway = sandbox.owner();
+    for (orders, expected) in [
+        ("verify+claim default+status default", "Err(Forked), Err(Forked), Err(Forked)"),
+        ("release", "Err(Forked)"),
+        ("open", "Err(Forked)"),
+        // The child is done with what it inherited; SQLite still has the parent's bookkeeping.
+        ("drop+open", "dropped, Err(Forked)"),
+    ] {
+        let (said, end) = ask_child(&mut gateway, orders);
+        assert_eq!((said.as_str(), end.as_str()), (expected, "the child ended with code 0"));
+        assert_eq!(ask(&mut gateway, "verify"), "Held", "after {orders:?} in a child");
+        sandbox.assert_held("anchor_held");
+    }
+    assert_eq!(ask(&mut gateway, "release"), "Free");
+    // What the parent closed before the fork does not stand in the child's way.
+    assert_eq!(ask(&mut gateway, "close"), "closed");
+    let (said, end) = ask_child(&mut gateway, "open+claim default");
+    assert!(said.starts_with("opened, granted"), "{said}; {end}");
+}
+
+/// Symptom: a worker forked by the gateway aborted, or hung, when it let go of its parent's watch.
+/// Cause: it joined a thread that exists only in the parent.
+#[test]
+fn a_watch_dropped_in_a_forked_child_does_nothing() {
+    let sandbox = Sandbox::new();
+    let mut gateway = sandbox.owner();
+    assert_eq!(ask(&mut gateway, "watch"), "watching");
+    let (said, end) = ask_child(&mut gateway, "drop watch+drop");
+    assert_eq!((said.as_str(), end.as_str()), ("dropped, dropped", "the child ended with code 0"));
+    assert_eq!(ask(&mut gateway, "verify"), "Held");
+    // The parent's watch goes on.
+    sandbox.remove_store();
+    gateway.err_line_with("the watch says: StoreReplaced");
+}
+
+// -- the store changes under its owner ---------------------------------------------------------
+
+/// What people do to a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Deleted,
+    RenamedOver,
+    Overwritten,
+    Restored,
+}
+
+/// One test for each fate, so that each has its own name.
+macro_rules! for_each_fate {
+    ($($check:ident),*) => { $(
+        mod $check {
+            use super::Fate::{Deleted, Overwritten, RenamedOver, Restored};
+            #[test]
+            fn deleted() {
+                super::$check(Deleted);
+            }
+            #[test]
+            fn renamed_over() {
+                super::$check(RenamedOver);
+            }
+            #[test]
+            fn overwritten() {
+                super::$check(Overwritten);
+            }
+            #[test]
+            fn restored() {
+                super::$check(Restored);
+            }
+        }
+    )* };
+}
+for_each_fate!(
+    a_store_that_changes_under_its_owner_is_noticed_by_both_sides,
+    a_watch_tells_of_a_replaced_store_within_a_second,
+    the_owner_of_a_replaced_store_can_claim_again,
+    a_run_claims_again_in_a_replaced_store
+);
+
+/// Files that a store was or will be made of, read while nobody has them open.
+fn copy_of(directory: &Path) -> Vec<(&'static str, Vec<u8>)> {
+    ["", "-wal", "-shm"]
+        .map(|suffix| (suffix, std::fs::read(directory.join(format!("state.db{suffix}"))).unwrap()))
+        .into()
+}
+
+impl Sandbox {
+    /// A store that has been used, and a copy of it as it is now.
+    fn used_store(&self) -> Vec<(&'static str, Vec<u8>)> {
+        self.assert_free();
+        copy_of(&self.file("store"))
+    }
+
+    fn meets(&self, fate: Fate, older: &[(&'static str, Vec<u8>)]) {
+        // In place, and never shorter in between: it is mapped by its owner.
+        let overwrite = |files: &[(&'static str, Vec<u8>)]| {
+            for (suffix, content) in files {
+                use std::io::Write;
+                let path = self.sidecar(suffix);
+                let mut file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+                file.write_all(content).unwrap();
+                file.set_len(content.len() as u64).unwrap();
+            }
+        };
+        let another = || {
+            let other = Sandbox::new();
+            other.used_store()
+        };
+        match fate {
+            Fate::Deleted => self.remove_store(),
+            Fate::RenamedOver => {
+                for (suffix, content) in another() {
+                    let new = self.file("new");
+                    std::fs::write(&new, content).unwrap();
+                    std::fs::rename(new, self.sidecar(suffix)).unwrap();
+                }
+            }
+            Fate::Overwritten => overwrite(&another()),
+            Fate::Restored => overwrite(older),
+        }
+    }
+}
+
+/// FIELD-BUGS rows 32 and 73.
+///
+/// Symptom: somebody deleted or restored the state file, and two gateways answered every message.
+/// Cause: the owner went on in a file that nobody else saw, or its row was gone and its lock meant
+/// nothing. It holds because an owner compares the store with the one it claimed in, and a
+/// contender counts a held lock without a row as an owner.
+fn a_store_that_changes_under_its_owner_is_noticed_by_both_sides(fate: Fate) {
+    for has_read_before in [false, true] {
+        let what = format!("{fate:?}, read before: {has_read_before}");
+        let sandbox = Sandbox::new();
+        let older = sandbox.used_store();
+        let mut owner = sandbox.owner();
+        if has_read_before {
+            assert_eq!(ask(&mut owner, "verify"), "Held");
+        }
+        sandbox.meets(fate, &older);
+        assert_eq!(ask(&mut owner, "verify"), "StoreReplaced", "{what}");
+        let (code, answer) = sandbox.json(["run", "--no-backoff", "--", "true"]);
+        assert_eq!(code, 75, "{what}: {answer:#}");
+        let holder = &answer["holder"];
+        assert_eq!(holder["reason"], "orphaned_anchor", "{what}: {answer:#}");
+        assert_eq!(holder["pid"], owner.pid(), "{what}: {answer:#}");
+        let text = sandbox.cli(["run", "--no-backoff", "--", "true"]).assert_code(75);
+        text.assert_complains(&["store that was deleted or replaced", "try:"]);
+        assert_eq!(ask(&mut owner, "verify"), "StoreReplaced", "{what}");
+        // It goes with its owner.
+        assert_eq!(ask(&mut owner, "release"), "WasLost", "{what}");
+        assert_eq!(ask(&mut owner, "close"), "closed");
+        sandbox.assert_free();
+    }
+}
+
+fn a_watch_tells_of_a_replaced_store_within_a_second(fate: Fate) {
+    let sandbox = Sandbox::new();
+    let older = sandbox.used_store();
+    let mut owner = sandbox.owner();
+    assert_eq!(ask(&mut owner, "watch"), "watching");
+    let changed = Instant::now();
+    sandbox.meets(fate, &older);
+    owner.err_line_with("the watch says: StoreReplaced");
+    assert!(changed.elapsed() < NOTICED_WITHIN, "{fate:?}: {:?}", changed.elapsed());
+}
+
+/// An owner that learns of it can go on in the new store: its lock never lapses.
+fn the_owner_of_a_replaced_store_can_claim_again(fate: Fate) {
+    let sandbox = Sandbox::new();
+    let older = sandbox.used_store();
+    let mut owner = sandbox.owner();
+    sandbox.meets(fate, &older);
+    assert_eq!(ask(&mut owner, "verify"), "StoreReplaced", "{fate:?}");
+    sandbox.assert_held("orphaned_anchor");
+    assert_eq!(ask(&mut owner, "open"), "opened", "{fate:?}");
+    let answer = ask(&mut owner, "claim default");
+    assert!(answer.starts_with("granted "), "{fate:?}: {answer}");
+    assert_eq!(ask(&mut owner, "verify"), "Held", "{fate:?}");
+    let status = sandbox.assert_status(0, "alive", "anchor_held");
+    assert_eq!(status["pid"], owner.pid(), "{fate:?}");
+    sandbox.assert_held("anchor_held");
+    assert_eq!(ask(&mut owner, "close"), "closed");
+    sandbox.assert_free();
+}
+
+impl Sandbox {
+    /// Waits until `run` holds `profile`'s office again, in whatever store is there now.
+    #[track_caller]
+    fn wait_claimed_again(&self, profile: &str, run: &Run, what: &str) {
+        let started = Instant::now();
+        eventually(&format!("{what}: claimed again"), Duration::from_secs(10), || {
+            let (code, status) = self.json(["status", "--profile", profile]);
+            (code == 0 && status["pid"] == run.pid()).then_some(())
+        });
+        assert!(started.elapsed() < NOTICED_WITHIN, "{what}: {:?}", started.elapsed());
+        assert!(!run.command.is_gone(), "{what}: its command was ended");
+    }
+}
+
+/// A `run` claims again by itself, with the same anchor, and its command notices nothing.
+fn a_run_claims_again_in_a_replaced_store(fate: Fate) {
+    let sandbox = Sandbox::new();
+    let older = sandbox.used_store();
+    let run = sandbox.hold(&[]);
+    let anchors = sandbox.anchor_names();
+    sandbox.meets(fate, &older);
+    sandbox.wait_claimed_again("default", &run, &format!("{fate:?}"));
+    let names: Vec<_> = anchors.iter().filter(|name| held(&sandbox, name)).collect();
+    assert_eq!(names.len(), 1, "{fate:?}: its lock lapsed: {anchors:?}");
+    sandbox.assert_held("anchor_held");
+    run.end().assert_code(0);
+    sandbox.assert_status(3, "dead", "exited");
+    sandbox.assert_free();
+}
+
+/// Whether somebody holds that anchor: `flock -n -s` is refused.
+fn held(sandbox: &Sandbox, name: &str) -> bool {
+    let file = sandbox.anchors().join(name);
+    let script = format!("[ -e '{0}' ] && ! flock -n -s '{0}' true", file.display());
+    Process::start(sandbox.shell(&script)).finish(LIMIT).code() == 0
+}
+
+/// Two runs lose their store at once, and each is an orphan in the other's eyes.
+#[test]
+fn runs_of_two_profiles_survive_the_loss_of_their_store() {
+    let sandbox = Sandbox::new();
+    let a = sandbox.hold(&["--profile", "a"]);
+    let b = sandbox.hold(&["--profile", "b"]);
+    sandbox.remove_store();
+    sandbox.wait_claimed_again("a", &a, "the first");
+    sandbox.wait_claimed_again("b", &b, "the second");
+    for profile in ["a", "b"] {
+        let start = ["run", "--no-backoff", "--profile", profile, "--", "true"];
+        sandbox.cli(start).assert_code(75);
+    }
+    a.end().assert_code(0);
+    b.end().assert_code(0);
+}
+
+// -- homes -------------------------------------------------------------------------------------
+
+impl Sandbox {
+    fn home(&self, name: &str) -> PathBuf {
+        let home = self.file(name);
+        std::fs::create_dir(&home).unwrap();
+        home
+    }
+
+    fn homes_bound(&self) -> i64 {
+        self.number("SELECT count(*) FROM profiles WHERE home IS NOT NULL")
+    }
+}
+
+/// FIELD-BUGS rows 43 and 44. A profile belongs to one home, until that home is gone.
+#[test]
+fn a_profile_belongs_to_its_home() {
+    let sandbox = Sandbox::new();
+    let (first, second) = (sandbox.home("first"), sandbox.home("second"));
+    let start = |home: &Path| {
+        let mut command = sandbox.incumbent(["--json", "run", "--no-backoff", "--home"]);
+        command.arg(home).args(["--", "true"]);
+        Process::start(command).finish(LIMIT)
+    };
+    start(&first).assert_code(0);
+    let refused = start(&second).assert_code(78).json();
+    assert_eq!(refused["error"]["kind"], "profile_belongs_to", "{refused:#}");
+    let message = refused["error"]["message"].as_str().unwrap();
+    for home in [&first, &second] {
+        assert!(message.contains(home.to_str().unwrap()), "{message}");
+    }
+    assert!(refused["error"]["hint"].as_str().unwrap().contains("--profile"), "{refused:#}");
+    // By whatever way: a link leads to the same home.
+    std::os::unix::fs::symlink(&first, sandbox.file("link")).unwrap();
+    start(&sandbox.file("link")).assert_code(0);
+    // A question names no home, and who names none is not refused.
+    assert_eq!(sandbox.status().0, 3);
+    sandbox.assert_free();
+    std::fs::remove_dir(&first).unwrap();
+    start(&second).assert_code(0);
+    std::fs::create_dir(&first).unwrap();
+    start(&first).assert_code(78);
+}
+
+/// Symptom: a start that was refused had moved the profile to its own home on the way, and the
+/// rightful owner was refused from then on.
+#[test]
+fn a_refused_claim_binds_nothing() {
+    let sandbox = Sandbox::new();
+    let (first, second) = (sandbox.home("first"), sandbox.home("second"));
+    let run = sandbox.hold(&[]);
+    let contend = |home: &Path| {
+        let mut command = sandbox.incumbent(["run", "--no-backoff", "--home"]);
+        command.arg(home).args(["--", "true"]);
+        Process::start(command).finish(LIMIT)
+    };
+    contend(&second).assert_code(75);
+    assert_eq!(sandbox.homes_bound(), 0);
+    run.end().assert_code(0);
+    contend(&first).assert_code(0);
+    assert_eq!(sandbox.homes_bound(), 1);
+}
+
+// -- waits -------------------------------------------------------------------------------------
+
+#[test]
+fn a_wait_in_the_library_ends_by_deadline_or_cancel_and_leaves_nothing() {
+    let sandbox = Sandbox::new();
+    let run = sandbox.hold(&[]);
+    let mut gateway = sandbox.gateway();
+    let waiters = || sandbox.number("SELECT count(*) FROM waiters");
+    let mut ask = |order: &str| ask(&mut gateway, order);
+
+    let asked = Instant::now();
+    ask("wait default 300");
+    assert_eq!(ask("waited"), "held anchor_held");
+    let took = asked.elapsed();
+    assert!(took >= Duration::from_millis(300) && took < NOTICED_WITHIN, "{took:?}");
+    assert_eq!(waiters(), 0);
+
+    ask("wait default forever");
+    eventually("it waits", LIMIT, || (waiters() == 1).then_some(()));
+    ask("cancel");
+    let asked = Instant::now();
+    assert_eq!(ask("waited"), "held anchor_held");
+    assert!(asked.elapsed() < NOTICED_WITHIN, "{:?}", asked.elapsed());
+    assert_eq!(waiters(), 0);
+
+    ask("wait default forever");
+    eventually("it waits", LIMIT, || (waiters() == 1).then_some(()));
+    run.end().assert_code(0);
+    assert_eq!(ask("waited"), "granted");
+    assert_eq!(waiters(), 0);
+    assert_eq!(sandbox.number("SELECT count(*) FROM instances WHERE ended_at_ms IS NULL"), 0);
+    sandbox.assert_free();
+}
+
+// -- evictions ---------------------------------------------------------------------------------
+
+#[test]
+fn an_evicted_owner_learns_it() {
+    let sandbox = Sandbox::new();
+    let mut owner = sandbox.owner();
+    assert_eq!(ask(&mut owner, "watch"), "watching");
+    sandbox.cli(["evict"]).assert_code(75);
+    assert_eq!(ask(&mut owner, "verify"), "Held");
+    sandbox.cli(["evict", "--force"]).assert_code(0);
+    let verdict = ask(&mut owner, "verify");
+    assert!(verdict.contains("Ended") && verdict.contains("evicted"), "{verdict}");
+    assert!(verdict.contains("incumbent evict --force (pid "), "{verdict}");
+    let next = sandbox.hold(&[]);
+    assert_eq!(ask(&mut owner, "release"), "WasLost");
+    assert_eq!(sandbox.assert_status(0, "alive", "anchor_held")["pid"], next.pid());
+    next.end().assert_code(0);
+}
+
+/// The command of an evicted run is asked to end, not killed.
+#[test]
+fn the_command_of_an_evicted_run_is_asked_to_end() {
+    let sandbox = Sandbox::new();
+    let script = "trap 'echo asked; exit 3' TERM; echo $$; while :; do sleep 0.05; done";
+    let run = sandbox.hold_with(&["/bin/sh", "-c", script]);
+    let command = run.command;
+    sandbox.cli(["evict", "--force"]).assert_code(0);
+    let answer = run.process.finish_with_stdin_open(LIMIT).assert_code(75);
+    assert_eq!(answer.out.lines().last(), Some("asked"), "{answer:#?}");
+    answer.assert_complains(&["was lost", "evicted", "ending the command"]);
+    assert!(command.is_gone());
+    let history = sandbox.history();
+    assert_eq!(history[0]["end_reason"], "evicted", "{history:#?}");
+}
+
+/// There is always a verb that a person can use to end it, also for an owner whose record is gone
+/// with its store.
+#[test]
+fn an_orphan_can_be_evicted() {
+    let sandbox = Sandbox::new();
+    let mut owner = sandbox.owner();
+    sandbox.remove_store();
+    sandbox.assert_held("orphaned_anchor");
+    sandbox.cli(["evict"]).assert_code(75);
+    sandbox.assert_held("orphaned_anchor");
+    sandbox.cli(["evict", "--force"]).assert_code(0);
+    let next = sandbox.hold(&[]);
+    assert_eq!(ask(&mut owner, "verify"), "StoreReplaced");
+    assert_eq!(sandbox.assert_status(0, "alive", "anchor_held")["pid"], next.pid());
+    next.end().assert_code(0);
+}
+
+// -- history -----------------------------------------------------------------------------------
+
+#[test]
+fn the_history_is_bounded_and_keeps_the_newest() {
+    let sandbox = Sandbox::new();
+    let mut gateway = sandbox.gateway();
+    assert_eq!(ask(&mut gateway, "cycle 260"), "cycled");
+    let kept = sandbox.number("SELECT count(*) FROM instances");
+    assert!((200..=216).contains(&kept), "{kept} are kept");
+    let newest = sandbox.number("SELECT max(id) FROM instances");
+    let history = sandbox.history();
+    assert_eq!(history.len(), 200);
+    assert_eq!(history[0]["instance"], newest);
+    let ids: Vec<_> = history.iter().map(|row| row["instance"].as_i64().unwrap()).collect();
+    assert!(ids.is_sorted_by(|a, b| a > b), "newest first");
+    assert!(sandbox.number("SELECT count(*) FROM starts") <= 216);
+    let store = Store::open_existing(sandbox.db()).unwrap().unwrap();
+    let three = store.profile("default").unwrap().history(&Kind::default(), 3).unwrap();
+    assert_eq!(three.len(), 3);
+    assert_eq!(three[0].instance.as_i64(), newest);
+}
+
+// -- what an adversary found -------------------------------------------------------------------
+
+/// Symptom: two owners, after a `cp -al` of the state directory and a disk that was full for a
+/// second. Cause: an owner whose anchor had a second name let go of it before the new one was on
+/// record. It holds because the old lock is kept until the record that names the new one is
+/// committed.
+#[test]
+fn an_anchor_that_cannot_be_replaced_on_record_is_kept() {
+    let Some(words) = mount_namespace() else { return skipped("needs root and mounts") };
+    let sandbox = Sandbox::new();
+    let disk = Disk::sized(&sandbox, words, "1m");
+    let mut owner = disk.role(ROLE_TEST, GATEWAY);
+    assert_eq!(ask(&mut owner, "open"), "opened");
+    assert!(ask(&mut owner, "claim default").starts_with("granted"));
+    let script = "dd if=/dev/zero of=store/fill bs=1k 2> /dev/null
+        ln store/state.db.anchors/*.lock store/backup.lock";
+    disk.shell(script).assert_code(0);
+    for _ in 0..3 {
+        let verdict = ask(&mut owner, "verify");
+        assert!(verdict == "Held" || verdict == "Err(CannotWrite)", "{verdict}");
+        let status = disk.cli(&["--json", "status"]);
+        assert_eq!(status.code(), 0, "a live owner is seen dead: {status:#?}");
+    }
+    disk.shell("rm store/fill").assert_code(0);
+    let start = ["run", "--no-backoff", "--", "echo", "second owner"];
+    let second = disk.cli(&start);
+    assert_eq!((second.code(), second.out.as_str()), (75, ""), "{second:#?}");
+    assert_eq!(ask(&mut owner, "verify"), "Held");
+    disk.cli(&start).assert_code(75);
+    disk.cli(&["status"]).assert_code(0);
+    assert_eq!(ask(&mut owner, "release"), "Free");
+    disk.cli(&start).assert_code(0);
+}
+
+/// Symptom: an office that nobody could claim any more without force. Cause: a claimant that found
+/// its holder dead removed the dead one's anchor, and was killed before it had that on record; from
+/// another pid namespace nothing is left to tell. It holds because files are removed only after the
+/// commit.
+#[test]
+fn a_claimant_killed_half_way_leaves_the_dead_dead() {
+    let Some(namespace) = pid_namespace() else { return skipped("needs a pid namespace") };
+    if !has("strace") || !works(&["strace", "-o", "/dev/null"]) {
+        return skipped("needs strace, and leave to trace");
+    }
+    let dead_holder_elsewhere = || {
+        let sandbox = Sandbox::new();
+        let mut command = sandbox.program(namespace[0]);
+        command.args(&namespace[1..]).args([BINARY, "run", "--no-backoff"]);
+        let mut container = Process::start({
+            command.args(crate::support::HOLDING);
+            command
+        });
+        container.line();
+        container.kill();
+        eventually("the container is gone", LIMIT, || {
+            tagged("IT_SANDBOX", sandbox.path()).is_empty().then_some(())
+        });
+        sandbox.assert_status(3, "dead", "anchor_released");
+        sandbox
+    };
+    let claimant = |sandbox: &Sandbox, options: &[&str]| {
+        let mut command = sandbox.program("strace");
+        command.args(["-e", "trace=unlink,unlinkat,pwrite64", "-o"]).arg(sandbox.file("trace"));
+        command.args(options).args([BINARY, "run", "--no-backoff", "--", "true"]);
+        Process::start(command).finish(LIMIT)
+    };
+    // Once to the end, to see where the dead one's anchor goes.
+    let sandbox = dead_holder_elsewhere();
+    claimant(&sandbox, &[]).assert_code(0);
+    let trace = std::fs::read_to_string(sandbox.file("trace")).unwrap();
+    let (mut writes, mut after_unlink) = (0, None);
+    let mut is_removed = false;
+    for line in trace.lines() {
+        if line.starts_with("pwrite64") {
+            writes += 1;
+            if is_removed && after_unlink.is_none() {
+                after_unlink = Some(writes);
+            }
+        }
+        is_removed |= line.starts_with("unlink") && line.contains(".lock");
+    }
+    assert!(writes > 0, "no writes in the trace");
+    let mut points = vec![1, writes / 2, writes];
+    points.extend(after_unlink);
+    for point in points {
+        let sandbox = dead_holder_elsewhere();
+        let inject = format!("inject=pwrite64:signal=SIGKILL:when={point}");
+        let killed = claimant(&sandbox, &["-e", &inject]);
+        assert_eq!(killed.code(), 137, "write {point} of {writes}: {killed:#?}");
+        let (code, status) = sandbox.status();
+        assert_eq!(code, 3, "killed at write {point} of {writes}: {status:#}");
+        sandbox.assert_free();
+    }
+}
+
+/// Symptom: `run` never ended. Cause: a parent that ignores SIGCHLD (a badly written supervisor)
+/// hands that down, and then the kernel collects the command before `run` can.
+#[test]
+fn a_run_started_with_its_childrens_ends_ignored_ends_with_its_command() {
+    let sandbox = Sandbox::new();
+    let words = ["env", "--ignore-signal=CHLD"];
+    if !works(&words) {
+        return skipped("needs an env that can ignore signals");
+    }
+    let start = |program: &[&str]| {
+        let mut command = sandbox.program(words[0]);
+        command.args(&words[1..]).args(program);
+        Process::start(command).finish(Duration::from_secs(10))
+    };
+    let ignored = start(&["grep", "SigIgn", "/proc/self/status"]).assert_code(0).out;
+    let ignored = u64::from_str_radix(ignored.split_whitespace().nth(1).unwrap(), 16).unwrap();
+    assert_ne!(ignored & (1 << (libc::SIGCHLD - 1)), 0, "the test is about an ignored signal");
+    let answer = start(&[BINARY, "run", "--", "/bin/sh", "-c", "exit 7"]);
+    assert_eq!(answer.code(), 7, "{answer:#?}");
+    let history = sandbox.history();
+    assert_eq!(
+        (&history[0]["end_reason"], &history[0]["exit_code"]),
+        (&json!("exited"), &json!(7))
+    );
+}
+
+/// Symptom: a live gateway lost its office to a `release` in some container. Cause: its pid was
+/// looked for in the wrong pid namespace, not found, and so taken for gone.
+#[test]
+fn a_release_from_another_pid_namespace_ends_no_live_record() {
+    let Some(namespace) = pid_namespace() else { return skipped("needs a pid namespace") };
+    let sandbox = Sandbox::new();
+    let script = "incumbent claim > /dev/null; echo $$; exec cat";
+    let mut owner = Process::start(sandbox.shell(script));
+    let pid = owner.line();
+    let release = ["release", "--pid", pid.as_str()];
+    let answer = Process::start(sandbox.incumbent_under(namespace, &release)).finish(LIMIT);
+    assert_eq!(answer.code(), 1, "{answer:#?}");
+    assert!(!answer.err.is_empty(), "{answer:#?}");
+    sandbox.assert_status(0, "alive", "anchor_held");
+    sandbox.assert_held("anchor_held");
+    sandbox.cli(release).assert_code(0);
+    sandbox.assert_status(3, "dead", "released");
+}
+
+/// FIELD-BUGS rows 18 and 50.
+///
+/// Symptom: a restart issued from inside a gateway killed the restarter. Here: a command with
+/// another user's id outlives its killed `run`, and starts a `run` of its own. That one may end
+/// commands left over, but not the very process that it works for.
+#[test]
+fn a_claimant_never_kills_its_own_ancestor() {
+    let Some(nobody) = another_user() else { return skipped("needs root and setpriv") };
+    let sandbox = Sandbox::new();
+    let binary = sandbox.open_to_nobody();
+    let script = "echo $$; read -r go
+        \"$0\" run --no-backoff -- echo started; echo \"code $?\"; exec cat";
+    let mut command = sandbox.program(BINARY);
+    command.args(["run", "--no-backoff", "--"]).args(nobody).args(["/bin/sh", "-c", script]);
+    command.arg(&binary);
+    let mut run = Run::start(command);
+    run.kill();
+    assert!(!run.command.is_gone(), "the test is about a command that survives its run");
+    sandbox.assert_status(0, "alive", "child_lives");
+    run.process.say("go");
+    assert_eq!(run.process.line(), "code 75");
+    assert!(!run.command.is_gone());
+    let said = run.process.err_line_with("is held by");
+    assert!(said.contains("the command it started still runs"), "{said}");
+    // Who is not its child may: that is what the rule is for.
+    sandbox.assert_free();
+    run.command.wait_gone(LIMIT);
+}
