@@ -148,7 +148,7 @@ pub(crate) struct Sql {
     /// One SELECT
     pub(crate) query: String,
     /// Print comma-separated values
-    #[arg(long, conflicts_with = "json")]
+    #[arg(long)]
     pub(crate) csv: bool,
 }
 

@@ -1,6 +1,7 @@
 //! `run`: claims the office, starts a command that does not outlive it, and stays with it.
 
 use std::ffi::OsString;
+use std::io::ErrorKind;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::time::Duration;
 
@@ -219,11 +220,8 @@ fn start(
         (environment::INSTANCE, tenure.instance().to_string().into()),
         (environment::TOKEN, tenure.nonce().to_hex().into()),
     ];
-    let held = HeldCommand::spawn(command, &environment).map_err(|error| {
-        NotStarted::Error(
-            Error::internal(format!("cannot start a process: {error}")).caused_by(error),
-        )
-    })?;
+    let held = HeldCommand::spawn(command, &environment)
+        .map_err(|error| NotStarted::Exec(ExecFailure(error)))?;
     let child = Child { pid: held.pid(), start_time: held.start_time() };
     match tenure.set_child(child.pid, child.start_time) {
         Ok(true) => {}
@@ -260,7 +258,6 @@ fn report_release(released: Result<Released>) {
 struct Running<'a> {
     global: &'a Global,
     options: ClaimOptions,
-    // Before the store: its writer checkpoints when it is closed last.
     watcher: Connection,
     data_version: Option<i64>,
     store: Store,
@@ -300,7 +297,7 @@ impl Running<'_> {
                 Some(ending) if !ending.killed && ending.kill_at.has_passed() => {
                     ending.killed = true;
                     output::tell("incumbent: run: the stop budget is spent, killing the command\n");
-                    self.signal(supervise::KILL);
+                    let _ = self.signal(supervise::KILL);
                 }
                 Some(_) => {}
             }
@@ -312,14 +309,14 @@ impl Running<'_> {
             self.asked_to_end = Some((signal, sender));
         }
         if !from_terminal {
-            self.signal(signal);
+            let _ = self.signal(signal);
         }
     }
 
-    fn signal(&self, signal: i32) {
-        if let Err(error) = supervise::signal_child(self.child.pid, signal) {
+    fn signal(&self, signal: i32) -> std::io::Result<()> {
+        supervise::signal_child(self.child.pid, signal).inspect_err(|error| {
             tracing::debug!(signal, %error, "the command could not be signalled");
-        }
+        })
     }
 
     /// Looks whether the office is still ours: at what costs next to nothing every time, at
@@ -394,7 +391,11 @@ impl Running<'_> {
             self.tenure.office(),
             self.child.pid
         ));
-        self.signal(supervise::TERMINATE);
+        // Where nobody can be asked to end (Windows), waiting for it would only prolong the time in
+        // which two act for one office.
+        if self.signal(supervise::TERMINATE).is_err_and(|e| e.kind() == ErrorKind::Unsupported) {
+            let _ = self.signal(supervise::KILL);
+        }
         self.ending =
             Some(Ending { kill_at: Deadline::after(self.options.stop_budget), killed: false });
     }

@@ -29,6 +29,11 @@ struct Answer {
 }
 
 pub(super) fn sql(global: &Global, arguments: &args::Sql, format: Format) -> Outcome {
+    if arguments.csv && format == Format::Json {
+        return Err(Error::invalid("the argument '--csv' cannot be used with '--json'")
+            .with_hint("ask for one of them")
+            .into());
+    }
     let Some(store) = global.existing()? else { return Err(no_store(global)?.into()) };
     let answer = query(&store, &arguments.query)?;
     let text = match (arguments.csv, format) {

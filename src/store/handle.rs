@@ -31,7 +31,6 @@ pub(crate) struct Inner {
     store_uuid: OnceLock<String>,
     observer: OnceLock<Observer>,
     myself: OnceLock<Subject>,
-    /// Dropped before the writer: only its close checkpoints, and only as the last of the file.
     readers: Readers,
     writer: Mutex<Option<Connection>>,
     anchor: Mutex<Option<Arc<Anchor>>>,
@@ -367,6 +366,23 @@ impl Inner {
         lock(&self.anchor).take();
     }
 
+    /// A long WAL makes the first question after us slow; a short one is not worth the syncs.
+    fn trim_large_wal(&mut self) {
+        const LENGTH_MIN: u64 = 256 * 1024;
+        const BUDGET: Duration = Duration::from_millis(5);
+        let mut wal = self.location.file.clone().into_os_string();
+        wal.push("-wal");
+        let is_long = std::fs::metadata(wal).is_ok_and(|facts| facts.len() >= LENGTH_MIN);
+        let writer = self.writer.get_mut().unwrap_or_else(PoisonError::into_inner);
+        // Not into a file that is gone or belongs to another store by now.
+        if let Some(connection) = writer
+            && is_long
+            && control::has_moved(connection) != Some(true)
+        {
+            busy::with_budget(BUDGET, || pragmas::trim_wal(connection));
+        }
+    }
+
     /// Goes on with the anchor of a handle whose store was replaced, so that its lock never lapses.
     pub(super) fn adopt_anchor(&self, from: &Self) {
         *lock(&self.anchor) = from.own_anchor();
@@ -383,6 +399,7 @@ impl Drop for Inner {
     fn drop(&mut self) {
         if self.creator_pid == std::process::id() {
             registry::forget(&self.file_id, self);
+            self.trim_large_wal();
             return;
         }
         // In a forked child, closing a connection would touch the parent's database.

@@ -161,13 +161,20 @@ impl OpenOptions {
             Error::internal("the store's directory vanished while it was being opened")
         })?;
         create_file(&location)?;
-        let inner = self.shared(&location)?.ok_or_else(|| {
+        let vanished = || {
             Error::new(
                 ErrorKind::StoreReplaced,
                 format!("{} vanished while it was being opened", location.file.display()),
             )
             .at(&location.file)
-        })?;
+        };
+        let inner = self.shared(&location)?.ok_or_else(vanished)?;
+        match inner.prepare_for_owning() {
+            // The handle that this process has is about a store that was copied over.
+            Err(error) if error.kind() == ErrorKind::StoreReplaced => registry::retire(&inner),
+            result => return result.map(|()| Store { inner }),
+        }
+        let inner = self.shared(&location)?.ok_or_else(vanished)?;
         inner.prepare_for_owning()?;
         Ok(Store { inner })
     }

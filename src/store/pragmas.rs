@@ -72,12 +72,12 @@ pub(crate) fn apply(connection: &Connection, access: Access) -> Result<()> {
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
     // Nobody attaches a second file through our connections.
     connection.set_limit(Limit::SQLITE_LIMIT_ATTACHED, 0)?;
+    // A question leaves no trace, and the last one to close must not lock the whole database for its
+    // checkpoint: `sqlite3 -readonly` has no patience. Writers checkpoint as they go, see
+    // `trim_wal`.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     let durability = match access {
-        Access::Read => {
-            // A question leaves no trace, not even a checkpoint on close.
-            connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-            Durability::Normal
-        }
+        Access::Read => Durability::Normal,
         Access::Write(durability) => durability,
     };
     for pragma in pragmas(durability) {
@@ -94,6 +94,15 @@ pub(crate) fn apply(connection: &Connection, access: Access) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Moves the WAL into the database and empties it, if that takes no time: the first one to open an
+/// idle store reads all of it. Readers go on meanwhile.
+pub(crate) fn trim_wal(connection: &Connection) {
+    let trimmed = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+    if let Err(error) = trimmed {
+        tracing::debug!(%error, "the WAL is left as it is");
+    }
 }
 
 /// Puts the database into WAL mode, if it is not, and checks that it is.

@@ -13,6 +13,8 @@ struct Entry {
     /// An entry inherited through a fork stays, also when the child let go of the handle: SQLite
     /// keeps its bookkeeping of the parent's locks, and a second connection would trust it.
     creator_pid: u32,
+    /// Another store was copied over its file: it serves nobody any more, but its anchor goes on.
+    retired: bool,
     handle: Weak<Inner>,
 }
 
@@ -33,7 +35,7 @@ pub(super) fn share(id: &FileId, file: &Path, make: impl FnOnce() -> Inner) -> R
     }
     for entry in handles.iter().filter(|entry| entry.creator_pid == me) {
         if let Some(handle) = entry.handle.upgrade() {
-            if entry.id == *id {
+            if entry.id == *id && !entry.retired {
                 return Ok(handle);
             }
             alive.push(handle);
@@ -46,10 +48,22 @@ pub(super) fn share(id: &FileId, file: &Path, make: impl FnOnce() -> Inner) -> R
         new.adopt_anchor(before);
     }
     let new = Arc::new(new);
-    handles.push(Entry { id: id.clone(), creator_pid: me, handle: Arc::downgrade(&new) });
+    handles.push(Entry {
+        id: id.clone(),
+        creator_pid: me,
+        retired: false,
+        handle: Arc::downgrade(&new),
+    });
     drop(handles);
     drop(alive);
     Ok(new)
+}
+
+/// Makes the next open of the file a new handle.
+pub(super) fn retire(handle: &Arc<Inner>) {
+    for entry in lock(&HANDLES).iter_mut() {
+        entry.retired |= entry.handle.as_ptr() == Arc::as_ptr(handle);
+    }
 }
 
 /// Forgets a handle that its own process closed, so that its children may open the file.

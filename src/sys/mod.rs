@@ -93,6 +93,7 @@ pub enum Existence {
 }
 
 /// The scheduler's word about a process.
+#[cfg_attr(windows, allow(dead_code, reason = "Windows says nothing of it"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProcessState {
     /// Running, runnable or sleeping.

@@ -9,6 +9,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 #![allow(clippy::disallowed_methods, reason = "tests live in real time and a real environment")]
 
+#[cfg(target_os = "linux")]
 mod support;
 
 #[cfg(target_os = "linux")]
