@@ -244,7 +244,12 @@ impl Sweep {
     pub(crate) fn remove_orphans(&self, directory: &Path) -> Result<()> {
         for orphan in &self.orphans {
             let path = directory.join(&orphan.name);
-            std::fs::remove_file(&path).map_err(|error| Error::io("remove", &path, error))?;
+            match std::fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(Error::io("remove", &path, error));
+                }
+                Ok(()) | Err(_) => {}
+            }
         }
         Ok(())
     }

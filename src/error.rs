@@ -30,7 +30,7 @@ pub enum ErrorKind {
     TooNew,
     /// The store has an older schema and this call may not migrate it: open it for owning once.
     TooOld,
-    /// The database is damaged: run `incumbent doctor`.
+    /// The database is damaged: move it aside, with its `-wal` and `-shm`.
     Corrupt,
     /// The profile is bound to another home directory.
     ProfileBelongsTo,
@@ -232,7 +232,9 @@ impl From<rusqlite::Error> for Error {
             _ => ErrorKind::Internal,
         };
         let hint = match kind {
-            ErrorKind::Corrupt => Some("keep a copy of the file, then run `incumbent doctor`"),
+            ErrorKind::Corrupt => {
+                Some("end the gateways, then move the file and its -wal and -shm aside, together")
+            }
             ErrorKind::CannotWrite => Some("check free space and that the disk is writable"),
             _ => None,
         };

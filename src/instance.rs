@@ -587,19 +587,43 @@ pub(crate) fn end_other(tx: &Tx<'_>, id: InstanceId, how: &End) -> Result<bool> 
     end(tx, id, None, how)
 }
 
-/// Keeps the newest incarnations of an office, and none that ended too long ago.
-pub(crate) fn prune_history(tx: &Tx<'_>, office: &Office) -> Result<()> {
-    const SQL: &str = "DELETE FROM instances
+/// Keeps the newest incarnations of an office, and none that ended too long ago. A row whose anchor
+/// is still held stays: without it the anchor would look like one whose store was lost.
+pub(crate) fn prune_history(
+    tx: &Tx<'_>,
+    office: &Office,
+    is_held: impl Fn(&str) -> bool,
+) -> Result<()> {
+    const OLD: &str = "SELECT id, anchor FROM instances
         WHERE profile = :profile AND kind = :kind AND ended_at_ms IS NOT NULL
           AND (ended_at_ms < :oldest_ms OR id <= (
               SELECT id FROM instances WHERE profile = :profile AND kind = :kind
               ORDER BY id DESC LIMIT 1 OFFSET :kept))";
-    tx.prepare_cached(SQL)?.execute(named_params! {
+    let parameters = named_params! {
         ":profile": office.profile.as_str(),
         ":kind": office.kind.as_str(),
         ":oldest_ms": tx.now_ms().saturating_sub(HISTORY_AGE_MAX_MS),
         ":kept": HISTORY_KEPT,
-    })?;
+    };
+    delete_unless_held(tx, OLD, parameters, is_held)
+}
+
+/// Deletes the rows that `sql` selects (id, anchor), but for those whose anchor is held.
+fn delete_unless_held(
+    tx: &Tx<'_>,
+    sql: &str,
+    parameters: impl rusqlite::Params,
+    is_held: impl Fn(&str) -> bool,
+) -> Result<()> {
+    let old: Vec<(i64, Option<String>)> = tx
+        .prepare_cached(sql)?
+        .query_map(parameters, |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<rusqlite::Result<_>>()?;
+    for (id, anchor) in old {
+        if !anchor.is_some_and(|anchor| is_held(&anchor)) {
+            tx.prepare_cached("DELETE FROM instances WHERE id = ?1")?.execute([id])?;
+        }
+    }
     Ok(())
 }
 
@@ -607,16 +631,15 @@ pub(crate) fn prune_history(tx: &Tx<'_>, office: &Office) -> Result<()> {
 pub(crate) fn sweep_without_office(
     tx: &Tx<'_>,
     mut is_dead: impl FnMut(&Record) -> Option<DeadReason>,
+    is_held: impl Fn(&str) -> bool,
 ) -> Result<()> {
+    const OLD_WITHOUT: &str = "SELECT id, anchor FROM instances
+        WHERE kind IS NULL AND ended_at_ms IS NOT NULL AND id <= (
+            SELECT id FROM instances WHERE kind IS NULL ORDER BY id DESC LIMIT 1 OFFSET ?1)";
     for record in live_without_office(tx)? {
         if let Some(reason) = is_dead(&record) {
             end(tx, record.id, None, &End::new(EndReason::Dead(reason)))?;
         }
     }
-    tx.prepare_cached(
-        "DELETE FROM instances WHERE kind IS NULL AND ended_at_ms IS NOT NULL AND id <= (
-             SELECT id FROM instances WHERE kind IS NULL ORDER BY id DESC LIMIT 1 OFFSET ?1)",
-    )?
-    .execute([HISTORY_KEPT])?;
-    Ok(())
+    delete_unless_held(tx, OLD_WITHOUT, [HISTORY_KEPT], is_held)
 }

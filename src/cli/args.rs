@@ -70,7 +70,7 @@ pub(crate) enum Verb {
     Evict(Evict),
     /// Tell who held the office, and how each of them ended
     History,
-    /// Tell what happened in the store
+    /// Tell what happened in the store: in all of it, unless --profile is given
     Events(Events),
     /// Print the path of the store
     Path,

@@ -45,7 +45,13 @@ pub(super) fn evict(global: &Global, arguments: &args::Evict, format: Format) ->
                 "{office}: {count} lock(s) of a store that is gone no longer stand in the way; \
                  their processes were left alone\n"
             ),
-            json!({"profile": office.profile.as_str(), "reason": "orphaned_anchor"}),
+            json!({
+                "pid": null,
+                "profile": office.profile.as_str(),
+                "instance": null,
+                "verdict": "alive",
+                "reason": "orphaned_anchor",
+            }),
             exit::OK,
         ),
         Eviction::Refused(holder) => {

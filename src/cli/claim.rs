@@ -140,7 +140,7 @@ fn release_in(
         }
         if !same_process {
             return Ok(Err(format!(
-                "{office} is not held by pid {pid} of this pid namespace, but by pid {}",
+                "{office} is not held by pid {pid}, but by pid {0} (`incumbent release --pid {0}`)",
                 record.pid.unwrap_or_default()
             )));
         }

@@ -240,8 +240,10 @@ pub(super) fn start(
         pipe.read_to_string(&mut answer).map_err(|error| failed("hear from", error))?;
     }
     serde_json::from_str(&answer).map_err(|error| {
-        Error::internal(format!("a keeper process ended without a report: {error}"))
-            .with_hint("`--no-keeper` records without one")
+        Error::new(ErrorKind::Busy, "the keeper process was ended before it could report")
+            .with_hint("try again; `--no-keeper` records without one")
+            .retry_after(100)
+            .caused_by(error)
     })
 }
 

@@ -91,8 +91,13 @@ fn dispatch(cli: &Cli) -> i32 {
 
 fn path(global: &Global, format: Format) -> Outcome {
     let path = global.options().resolved_path()?;
-    let text = format!("{}\n", path.display());
-    output::print(format, &text, &json!({"path": path.display().to_string()}))?;
+    match format {
+        // Byte for byte: the answer is for `$(incumbent path)`.
+        Format::Text => output::print_bytes(path.as_os_str().as_encoded_bytes())?,
+        Format::Json => {
+            output::print(format, "", &json!({"path": path.display().to_string()}))?;
+        }
+    }
     Ok(exit::OK)
 }
 

@@ -89,6 +89,15 @@ pub(crate) fn print(format: Format, text: &str, document: &Value) -> Result<(), 
     Ok(())
 }
 
+/// Prints a line that may be no UTF-8.
+pub(crate) fn print_bytes(line: &[u8]) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(line)?;
+    stdout.write_all(b"\n")?;
+    stdout.flush()?;
+    Ok(())
+}
+
 /// Prints one line of a stream.
 pub(crate) fn print_line(line: &str) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();

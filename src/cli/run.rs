@@ -93,11 +93,17 @@ pub(super) fn run(global: &Global, arguments: &args::Run, format: Format) -> Out
             doubt_told: false,
         },
         Ok(None) => {
-            output::tell("incumbent: run: the office was lost before the command started\n");
+            let error = Error::new(
+                crate::ErrorKind::NotOwner,
+                "the office was lost before the command started",
+            );
+            output::show_error(format, "run", &error);
             return Ok(i32::from(arguments.refused_exit_code));
         }
         Err(NotStarted::Error(error)) => return Err(error.into()),
-        Err(NotStarted::Exec(failure)) => return Ok(not_executed(tenure, &failure, arguments)),
+        Err(NotStarted::Exec(failure)) => {
+            return Ok(not_executed(tenure, &failure, arguments, format));
+        }
     };
     running.supervise(&inbox)
 }
@@ -171,7 +177,8 @@ fn sit_out_storm(profile: &Profile, kind: &Kind, inbox: &Inbox) -> Result<Option
         return Ok(None);
     }
     // Nobody is kept out of a free office by a storm that was about its holder.
-    let is_over = || Ok::<_, Error>(storm.after_refusal && !profile.status_of(kind)?.running);
+    let is_over =
+        || Ok::<_, Error>(storm.after_refusal && profile.status_of(kind)?.verdict == "dead");
     if is_over()? {
         return Ok(None);
     }
@@ -233,11 +240,17 @@ fn start(
     Ok(Some(child))
 }
 
-fn not_executed(tenure: Tenure, failure: &ExecFailure, arguments: &args::Run) -> i32 {
+fn not_executed(
+    tenure: Tenure,
+    failure: &ExecFailure,
+    arguments: &args::Run,
+    format: Format,
+) -> i32 {
     let code = failure.exit_code();
     let program = arguments.command.first().map(|program| program.to_string_lossy().into_owned());
     let message = format!("cannot execute {:?}: {}", program.unwrap_or_default(), failure.0);
-    output::tell(&format!("incumbent: run: {message}\n"));
+    let hint = "look at the path, the mode and the interpreter of the command";
+    output::show_error(format, "run", &Error::invalid(message.clone()).with_hint(hint));
     let mut end = End::new(EndReason::Exited).detail(message);
     end.exit_code = Some(code);
     report_release(tenure.end(&end));

@@ -143,7 +143,10 @@ fn table(answer: &Answer) -> String {
     let mut table = comfy_table::Table::new();
     table.load_style(comfy_table::presets::UTF8_NO_BORDERS).set_header(&answer.columns);
     for row in &answer.rows {
-        table.add_row(row.iter().map(to_text));
+        // A stored escape sequence must not act on the terminal.
+        let harmless =
+            |text: String| text.replace(|c: char| c.is_control() && c != '\n', "\u{fffd}");
+        table.add_row(row.iter().map(to_text).map(harmless));
     }
     format!("{table}\n")
 }

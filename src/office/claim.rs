@@ -13,7 +13,7 @@ use super::{ClaimOptions, Holder};
 use crate::anchor::{self, Sweep};
 use crate::error::{Error, ErrorKind, Result};
 use crate::instance::{self, End, EndReason, NewInstance, Origin, Record, Subject};
-use crate::liveness::{AliveReason, DeadReason, Evidence, Judgement, Verdict, judge};
+use crate::liveness::{AliveReason, AnchorState, DeadReason, Evidence, Judgement, Verdict, judge};
 use crate::names::{InstanceId, Nonce, Office, ProfileName};
 use crate::observe::{LiveCommandLine, needs_command_line, observe};
 use crate::store::{EventRecord, HeldOffice, Inner, Store, Tx, lock, with_budget};
@@ -28,6 +28,10 @@ const CHILD_GONE_WITHIN: Duration = Duration::from_secs(5);
 /// generation, or a child had to be ended first. More would mean an office that changes hands
 /// faster than it can be looked at.
 const ATTEMPTS: usize = 8;
+
+/// One claim in so many prunes the history of its office: ids are microseconds, and so as good as
+/// random here.
+const PRUNE_EVERY: i64 = 8;
 
 /// The answer to a claim.
 #[derive(Debug)]
@@ -350,10 +354,11 @@ pub(crate) fn claim_once(
     }
     let sweep = sweep(tx, inner, &named)?;
     if let Some(orphan) = sweep.orphans.first() {
-        let holder = Holder::orphan(office, orphan.pid);
+        let mut holder = Holder::orphan(office, orphan.pid);
         if count == Count::Yes {
             record_refusal(tx, inner, candidate, None, holder.reason)?;
         }
+        holder.retry_after_ms = backoff_ms(tx, inner, candidate)?;
         return Ok(Outcome::Answer(Answer::Orphaned(holder)));
     }
     let after_abnormal_end = match abnormal {
@@ -362,12 +367,17 @@ pub(crate) fn claim_once(
     };
     let granted = insert(tx, inner, candidate, attachment, evicted, after_abnormal_end)?;
     sweep.remove_garbage();
-    instance::sweep_without_office(tx, |record| {
-        match judge_record(inner, record, &LiveCommandLine::not_read()).verdict {
+    let is_held =
+        |anchor: &str| anchor::probe(&inner.location.anchors.join(anchor)) == AnchorState::Held;
+    let death =
+        |record: &Record| match judge_record(inner, record, &LiveCommandLine::not_read()).verdict {
             Verdict::Dead(reason) => Some(reason),
             Verdict::Alive(_) | Verdict::Unknown(_) => None,
-        }
-    })?;
+        };
+    instance::sweep_without_office(tx, death, is_held)?;
+    if granted.instance.as_i64() % PRUNE_EVERY == 0 {
+        instance::prune_history(tx, office, is_held)?;
+    }
     Ok(Outcome::Answer(Answer::Granted(granted)))
 }
 
@@ -394,7 +404,7 @@ fn is_another_life_of_ours(
     let Evidence { anchor, start_time, .. } = judged.evidence;
     let names_our_anchor =
         inner.own_anchor().is_some_and(|anchor| record.anchor.as_deref() == Some(anchor.name()));
-    let re_executed = anchor == crate::liveness::AnchorState::Free
+    let re_executed = anchor == AnchorState::Free
         && judged.evidence.is_here()
         && start_time == crate::liveness::StartTimeMatch::Equal
         && record.child_pid.is_none();

@@ -62,9 +62,8 @@ pub(super) fn record_start(
     if let Start::Refused { holder: Some(holder), reason } = start {
         count_conflict(tx, office, subject, holder, reason)?;
     }
-    // One start in sixteen pays for all: at most that many rows too many, here and in the history.
+    // One start in sixteen pays for all: at most that many rows too many.
     if start_number % 16 == 0 {
-        instance::prune_history(tx, office)?;
         tx.prepare_cached(
             "DELETE FROM starts WHERE profile = :profile AND kind = :kind AND id <= (
                  SELECT id FROM starts WHERE profile = :profile AND kind = :kind

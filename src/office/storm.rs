@@ -31,7 +31,8 @@ pub(crate) struct Storm {
     pub(crate) starts: usize,
     /// Boot time before which the party should not start again.
     pub(crate) until_boot_ms: i64,
-    /// The last of them was refused: the storm is about another holder, and ends with it.
+    /// The last of them was refused by a holder on record: the storm is about that holder, and ends
+    /// with it.
     pub(crate) after_refusal: bool,
 }
 
@@ -93,7 +94,7 @@ pub(crate) fn of(
     boot_id: Option<&str>,
     now_boot_ms: i64,
 ) -> Result<Option<Storm>> {
-    const SQL: &str = "SELECT at_boot_ms, outcome = 'refused' FROM starts
+    const SQL: &str = "SELECT at_boot_ms, holder_id IS NOT NULL FROM starts
         WHERE profile = :profile AND kind = :kind AND counted = 1 AND party = :party
           AND boot_id IS :boot_id AND at_boot_ms BETWEEN 0 AND :now
         ORDER BY id DESC LIMIT :limit";

@@ -173,6 +173,12 @@ impl Tenure {
         match self.inner.own_anchor() {
             Some(anchor) if anchor.is_in_place() && named == Some(anchor.name()) => Ok(()),
             Some(_) | None => self.inner.write(|tx| {
+                // Another thread may have released it since: no row, no anchor.
+                let still_ours = instance::standing(tx, self.instance)?
+                    .is_some_and(|row| row.ended.is_none() && row.nonce_hash == self.nonce_hash);
+                if !still_ours {
+                    return Ok(());
+                }
                 let anchor = self.inner.anchor(tx)?;
                 instance::set_anchor(tx, self.instance, &self.nonce_hash, anchor.name())
             }),
@@ -262,7 +268,12 @@ impl Tenure {
         match self.inner.write(|tx| instance::end_own(tx, self.instance, &nonce_hash, how)) {
             Ok(true) => Released::Free,
             Ok(false) => Released::WasLost,
-            Err(error) if error.kind() == ErrorKind::StoreReplaced => Released::WasLost,
+            Err(error) if error.kind() == ErrorKind::StoreReplaced => {
+                if tenures.is_empty() {
+                    self.inner.abandon_anchor();
+                }
+                Released::WasLost
+            }
             Err(error) => {
                 tracing::warn!(office = %self.office, %error, "release kept for later");
                 let end = how.clone();

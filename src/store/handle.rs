@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use rusqlite::{Connection, TransactionBehavior};
@@ -34,6 +34,9 @@ pub(crate) struct Inner {
     readers: Readers,
     writer: Mutex<Option<Connection>>,
     anchor: Mutex<Option<Arc<Anchor>>>,
+    /// The anchor of a handle of ours whose store was replaced: ours with the first row that names
+    /// it, and gone with that handle if none ever does.
+    adopted: Mutex<Weak<Anchor>>,
     /// The offices this process holds, so that a second claim shares the first.
     pub(crate) tenures: Mutex<HashMap<Office, HeldOffice>>,
     pub(crate) pending: Mutex<Vec<PendingEnd>>,
@@ -89,6 +92,7 @@ impl Inner {
             myself: OnceLock::new(),
             writer: Mutex::new(None),
             anchor: Mutex::new(None),
+            adopted: Mutex::new(Weak::new()),
             tenures: Mutex::new(HashMap::new()),
             pending: Mutex::new(Vec::new()),
         }
@@ -266,7 +270,11 @@ impl Inner {
             if tx.lets_go() {
                 self.drop_unneeded_anchor(&tx)?;
             }
-            let new_anchor = tx.new_anchor();
+            // No row, no anchor: one that is held without any would refuse everybody.
+            let new_anchor = match tx.new_anchor() {
+                Some(anchor) if instance::live_on_anchor(&tx, anchor.name())? > 0 => Some(anchor),
+                Some(_) | None => None,
+            };
             transaction.commit()?;
             // Not before the commit: until then the rows name the anchor that we had.
             if let Some(anchor) = new_anchor {
@@ -292,6 +300,10 @@ impl Inner {
     /// Adds what only this level knows: the path, and who keeps the store busy.
     pub(super) fn explain(&self, error: Error) -> Error {
         let file = &self.location.file;
+        // Whatever SQLite says of a file that is gone: it is gone.
+        if error.sqlite_code().is_some() && !self.is_at_its_path() {
+            return self.replaced("the file was deleted, renamed or replaced").caused_by(error);
+        }
         let readable = || std::fs::symlink_metadata(file).is_ok();
         match error.kind() {
             ErrorKind::Busy => match error.into_sqlite() {
@@ -334,6 +346,10 @@ impl Inner {
         if let Some(anchor) = &current
             && anchor.is_in_place()
         {
+            // An adopted one becomes ours for good, with the row that will name it.
+            if lock(&self.anchor).is_none() {
+                tx.set_new_anchor(Arc::clone(anchor));
+            }
             return Ok(Arc::clone(anchor));
         }
         let anchor = Arc::new(Anchor::create(&self.location.anchors, self.store_uuid()?)?);
@@ -344,9 +360,10 @@ impl Inner {
         Ok(anchor)
     }
 
-    /// The anchor, if this process has made one.
+    /// The anchor that this process holds in this store, or goes on with from the one before it.
     pub(crate) fn own_anchor(&self) -> Option<Arc<Anchor>> {
-        lock(&self.anchor).clone()
+        let own = lock(&self.anchor).clone();
+        own.or_else(|| lock(&self.adopted).upgrade())
     }
 
     /// A process holds an anchor only while a live row relies on it: one that is held without any
@@ -385,7 +402,7 @@ impl Inner {
 
     /// Goes on with the anchor of a handle whose store was replaced, so that its lock never lapses.
     pub(super) fn adopt_anchor(&self, from: &Self) {
-        *lock(&self.anchor) = from.own_anchor();
+        *lock(&self.adopted) = from.own_anchor().map_or_else(Weak::new, |it| Arc::downgrade(&it));
     }
 }
 

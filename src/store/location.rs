@@ -18,6 +18,12 @@ pub(crate) struct Location {
     pub(crate) anchors: PathBuf,
 }
 
+/// The anchors directory: `state.db.anchors`. SQLite's own suffixes are shorter.
+const LONGEST_SUFFIX: &str = ".anchors";
+
+/// The longest file name that common filesystems take, in bytes.
+const NAME_LENGTH_MAX: usize = 255;
+
 /// Whether a missing place may be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum IfMissing {
@@ -66,6 +72,12 @@ pub(crate) fn resolve(path: &Path, if_missing: IfMissing) -> Result<Option<Locat
         return Err(Error::invalid(format!("{} does not name a file", path.display()))
             .with_hint("name a file, e.g. `--db ~/.local/state/incumbent/state.db`"));
     };
+    if name.len() + LONGEST_SUFFIX.len() > NAME_LENGTH_MAX {
+        return Err(Error::invalid(format!("the name of {} is too long", absolute.display()))
+            .with_hint(format!(
+                "the store needs room for {LONGEST_SUFFIX} within {NAME_LENGTH_MAX} bytes"
+            )));
+    }
     if if_missing == IfMissing::Create {
         sys::create_private_dirs(parent).map_err(|error| {
             Error::io("create the directory", parent, error)
@@ -78,7 +90,7 @@ pub(crate) fn resolve(path: &Path, if_missing: IfMissing) -> Result<Option<Locat
         Err(error) => return Err(cannot_look(parent, error)),
     };
     let mut anchors = name.to_owned();
-    anchors.push(".anchors");
+    anchors.push(LONGEST_SUFFIX);
     Ok(Some(Location { file: directory.join(name), anchors: directory.join(anchors), directory }))
 }
 
@@ -103,6 +115,11 @@ pub(crate) fn me() -> String {
 /// Refuses a directory that others can write to, or that belongs to somebody we need not trust:
 /// whoever can replace the file can make two owners.
 pub(crate) fn check_directory(directory: &Path) -> Result<()> {
+    if !directory.is_dir() {
+        return Err(Error::invalid(format!("{} is not a directory", directory.display()))
+            .at(directory)
+            .with_hint("name a file in a directory of its own with `--db PATH`"));
+    }
     let facts = sys::file_facts(directory).map_err(|error| cannot_look(directory, error))?;
     if let (Some(owner), Some(me)) = (facts.owner, sys::effective_uid()) {
         let trusted = owner == me || owner == 0 || me == 0;
@@ -118,6 +135,8 @@ pub(crate) fn check_directory(directory: &Path) -> Result<()> {
     if let Some(mode) = facts.mode
         && mode & 0o022 != 0
     {
+        let own = facts.owner == sys::effective_uid() && mode & 0o1000 == 0;
+        let separate = "put the store in a directory of its own, which is made if it is missing";
         return Err(Error::new(
             ErrorKind::Permission,
             format!(
@@ -127,10 +146,12 @@ pub(crate) fn check_directory(directory: &Path) -> Result<()> {
             ),
         )
         .at(directory)
-        .with_hint(format!(
-            "run `chmod go-w {}`, or put the store in a directory of its own",
-            directory.display()
-        )));
+        // Nobody shall close /tmp to others because of us.
+        .with_hint(if own && facts.owner != Some(0) {
+            format!("run `chmod go-w {}`, or {separate}", directory.display())
+        } else {
+            separate.to_owned()
+        }));
     }
     Ok(())
 }

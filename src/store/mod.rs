@@ -269,6 +269,8 @@ fn create_file(location: &Location) -> Result<()> {
         .tempfile_in(&location.directory)
         .map_err(fail)?
         .into_temp_path();
+    // Whatever the umask says.
+    sys::make_private(&file).map_err(fail)?;
     sys::give_to_owner_of(&file, &location.directory).map_err(fail)?;
     match file.persist_noclobber(&location.file) {
         Ok(()) => Ok(()),
