@@ -135,7 +135,8 @@ pub(crate) fn check_directory(directory: &Path) -> Result<()> {
     if let Some(mode) = facts.mode
         && mode & 0o022 != 0
     {
-        let own = facts.owner == sys::effective_uid() && mode & 0o1000 == 0;
+        // A sticky directory is shared on purpose: nobody shall close /tmp because of us.
+        let shared = mode & 0o1000 != 0;
         let separate = "put the store in a directory of its own, which is made if it is missing";
         return Err(Error::new(
             ErrorKind::Permission,
@@ -146,11 +147,10 @@ pub(crate) fn check_directory(directory: &Path) -> Result<()> {
             ),
         )
         .at(directory)
-        // Nobody shall close /tmp to others because of us.
-        .with_hint(if own && facts.owner != Some(0) {
-            format!("run `chmod go-w {}`, or {separate}", directory.display())
-        } else {
+        .with_hint(if shared {
             separate.to_owned()
+        } else {
+            format!("run `chmod go-w {}`, or {separate}", directory.display())
         }));
     }
     Ok(())

@@ -775,6 +775,8 @@ fn a_claimant_killed_half_way_leaves_the_dead_dead() {
         eventually("the container is gone", LIMIT, || {
             tagged("IT_SANDBOX", sandbox.path()).is_empty().then_some(())
         });
+        // A dying process has no environment any more before it closes its files.
+        eventually("the anchor is free", LIMIT, || (sandbox.status().0 == 3).then_some(()));
         sandbox.assert_status(3, "dead", "anchor_released");
         sandbox
     };
