@@ -50,12 +50,13 @@
 //! | of any number of contenders at once exactly one owns | `contention` |
 //! | a killed owner blocks nobody, and nothing has to be cleaned up | `kill` |
 //! | a `run`'s command is gone before the next start is granted | `kill` |
-//! | not being able to look evicts nobody | `liveness::tests`, `verdict` |
-//! | a recycled pid is never taken for the owner, and never blocks | `verdict` |
+//! | not being able to look evicts nobody | `liveness::tests`, `identity`, `namespaces` |
+//! | a recycled pid is never taken for the owner, and never blocks | `identity` |
 //! | questions write nothing and make nothing | `kill`, `open` |
 //! | what cannot be recorded is not held | `open` |
 //! | nothing crosses a fork | `library` |
 //! | a store deleted or replaced under its owner is noticed within a second | `library` |
+//! | nothing but a lost store makes its lock refuse others | `orphans` |
 //!
 //! # What it does not guarantee
 //!
@@ -64,7 +65,9 @@
 //!   evicted while it was stopped, until its next verification.
 //! * Processes of the same user can forge anything; the store is not a security boundary
 //!   against its own user.
-//! * `kill -9` of a `run` on macOS leaves its command alive until the next claimant ends it.
+//! * `kill -9` of a `run` on macOS leaves its command alive until the next claimant ends it; so
+//!   does a command on Linux that changed its user id, and a claimant in another pid namespace
+//!   cannot find that one.
 //!
 //! # Threads, async, fork
 //!
