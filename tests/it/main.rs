@@ -6,37 +6,24 @@
 //! Races are run for a number of rounds that fits a build; `INCUMBENT_TEST_ROUNDS=long` (or a
 //! number) asks for more.
 
+#![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 #![allow(clippy::disallowed_methods, reason = "tests live in real time and a real environment")]
 
-#[cfg(target_os = "linux")]
 mod support;
 
-#[cfg(target_os = "linux")]
 mod bad_input;
-#[cfg(target_os = "linux")]
 mod contention;
-#[cfg(target_os = "linux")]
 mod identity;
-#[cfg(target_os = "linux")]
 mod keeper;
-#[cfg(target_os = "linux")]
 mod kill;
-#[cfg(target_os = "linux")]
 mod library;
-#[cfg(target_os = "linux")]
 mod namespaces;
-#[cfg(target_os = "linux")]
 mod open;
-#[cfg(target_os = "linux")]
 mod orphans;
-#[cfg(target_os = "linux")]
 mod run;
-#[cfg(target_os = "linux")]
 mod sql_views;
-#[cfg(target_os = "linux")]
 mod storm;
-#[cfg(target_os = "linux")]
 mod wait;
 
 /// A module that is not declared above is a test that never runs.
