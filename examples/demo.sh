@@ -4,7 +4,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 cargo build --quiet --release
-PATH="$PWD/target/release:$PATH"
+PATH="${CARGO_TARGET_DIR:-$PWD/target}/release:$PATH"
 demo=$(mktemp -d)
 INCUMBENT_DB="$demo/state.db"
 export INCUMBENT_DB
@@ -14,7 +14,15 @@ trap 'if [ "$running" ]; then kill -9 "$running"; fi; wait 2>/dev/null || :; rm 
 say() { printf '\n$ %s\n' "$*"; }
 # Shows a command and its exit code, which is part of the answer.
 show() { say "$@"; "$@" || echo "(exit code $?)"; }
-until_running() { until incumbent status >/dev/null; do sleep 0.05; done; }
+# Bounded: a run that never gets its office is a failure, not a wait.
+until_running() {
+    for _ in $(seq 200); do
+        if incumbent status >/dev/null; then return; fi
+        sleep 0.05
+    done
+    echo 'the office was not claimed within 10 s' >&2
+    exit 1
+}
 
 say 'incumbent run -- sleep 600 &'
 incumbent run -- sleep 600 & running=$!
