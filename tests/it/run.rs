@@ -176,9 +176,11 @@ fn a_terminals_own_ctrl_c_is_not_sent_twice() {
     let sandbox = Sandbox::new();
     let file = sandbox.file("ears.sh");
     std::fs::write(&file, EARS).unwrap();
-    let line = format!("'{BINARY}' run -- /bin/sh '{}'", file.display());
+    // `exec`: a shell that stays beside us as the session's leader dies of the QUIT, and its end
+    // hangs up on everybody. Not every shell leaves by itself, so it is the same one everywhere.
+    let line = format!("exec '{BINARY}' run -- /bin/sh '{}'", file.display());
     let mut command = sandbox.program("script");
-    command.args(["-qfec", &line, "/dev/null"]);
+    command.args(["-qfec", &line, "/dev/null"]).env("SHELL", "/bin/sh");
     let mut terminal = Process::start(command);
     let spoken =
         |line: String| line.trim().trim_start_matches("^C").trim_start_matches("^\\").to_owned();
