@@ -1,6 +1,6 @@
 //! Command lines: redacted before they are stored or shown, and compared only in that form.
 
-use crate::names::Kind;
+use crate::names::{IdentityHash, Kind};
 
 /// What stands in place of a secret.
 const REDACTED: &str = "<redacted>";
@@ -45,6 +45,68 @@ pub(crate) fn redact(arguments: &[String]) -> Vec<String> {
         });
     }
     redacted
+}
+
+/// Removes from a redacted command line every word whose hash is one of `hashes`: an identity that is
+/// being locked, which did not look like a secret.
+#[must_use]
+pub(crate) fn mask(arguments: &[String], hashes: &[&IdentityHash]) -> Vec<String> {
+    if hashes.is_empty() {
+        return arguments.to_vec();
+    }
+    let is_identity = |word: &str| IdentityHash::of(word).is_ok_and(|hash| hashes.contains(&&hash));
+    // An identity may contain any of the separators, so each set is tried by itself.
+    let separators: [&[char]; 4] = [
+        &[],
+        &[' ', '\t', '\n'],
+        &[' ', '\t', '\n', '\'', '"', ';'],
+        &[' ', '\t', '\n', '\'', '"', ';', '=', '(', ')', '<', '>', '|', '&'],
+    ];
+    arguments
+        .iter()
+        .map(|argument| {
+            let mut masked = argument.clone();
+            for separators in separators {
+                for word in argument.split(|c| separators.contains(&c)) {
+                    let value = word.split_once('=').map_or(word, |(_, value)| value);
+                    for word in [word, value] {
+                        if is_identity(word) {
+                            masked = masked.replace(word.trim(), REDACTED);
+                        }
+                    }
+                }
+            }
+            masked
+        })
+        .collect()
+}
+
+/// The live command line `live`, without what is redacted in the `recorded` one: what was known to
+/// be a secret then does not look like one now.
+#[must_use]
+pub(crate) fn redact_alike(live: &[String], recorded: &[String]) -> Vec<String> {
+    let is_alike = |live: &str, recorded: &str| {
+        let parts: Vec<&str> = recorded.split(REDACTED).collect();
+        let [first, middle @ .., last] = parts.as_slice() else { return false };
+        let Some(mut rest) = live.strip_prefix(first).and_then(|rest| rest.strip_suffix(last))
+        else {
+            return false;
+        };
+        middle.iter().all(|part| match rest.split_once(*part) {
+            Some((_, after)) => {
+                rest = after;
+                true
+            }
+            None => false,
+        })
+    };
+    live.iter()
+        .enumerate()
+        .map(|(index, live)| match recorded.get(index) {
+            Some(recorded) if is_alike(live, recorded) => recorded.clone(),
+            Some(_) | None => live.clone(),
+        })
+        .collect()
 }
 
 fn is_auth_scheme(text: &str) -> bool {

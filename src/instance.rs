@@ -8,10 +8,15 @@ use rusqlite::{Connection, OptionalExtension, Row, named_params};
 use crate::command_line;
 use crate::error::Result;
 use crate::liveness::DeadReason;
+use crate::lock_table::{self, LockEnd};
 use crate::names::{InstanceId, Kind, Nonce, Office, ProfileName};
 use crate::observe::Observer;
 use crate::store::{EventRecord, Tx};
 use crate::sys::{self, StartTime, StartTimeUnit, Supervision};
+use crate::waiters;
+
+/// How long a process may take to stop when it did not say, in milliseconds.
+pub(crate) const STOP_BUDGET_DEFAULT_MS: u64 = 90_000;
 
 /// Incarnations kept per office, and for how long.
 const HISTORY_KEPT: i64 = 200;
@@ -185,7 +190,8 @@ pub(crate) fn live(connection: &Connection, office: &Office) -> Result<Option<Re
     Ok(row)
 }
 
-/// All live rows for a process that `--pid` recorded, whatever their office.
+/// All live rows for a process that `--pid` recorded, whatever their office. A row that lost its
+/// start time is among them; so is what has to be told apart by its anchor.
 pub(crate) fn live_of_pid(
     connection: &Connection,
     pid: sys::Pid,
@@ -195,7 +201,8 @@ pub(crate) fn live_of_pid(
     let Some(start_time) = start_time else { return Ok(Vec::new()) };
     let sql = format!(
         "SELECT {COLUMNS} FROM instances
-         WHERE ended_at_ms IS NULL AND origin = 'pid' AND pid = ?1 AND start_time = ?2
+         WHERE ended_at_ms IS NULL AND origin = 'pid' AND pid = ?1
+           AND (start_time = ?2 OR start_time IS NULL)
            AND boot_id IS ?3 AND pid_ns IS ?4"
     );
     let rows = connection
@@ -229,6 +236,24 @@ pub(crate) fn live_on_anchor(connection: &Connection, anchor: &str) -> Result<i6
         .prepare_cached("SELECT count(*) FROM instances WHERE anchor = ?1 AND ended_at_ms IS NULL")?
         .query_row([anchor], |row| row.get(0))?;
     Ok(count)
+}
+
+/// Rows for locks that lean on `anchor`, were made by `--pid` before `before_ms`, and have no lock.
+pub(crate) fn without_purpose(
+    connection: &Connection,
+    anchor: &str,
+    before_ms: i64,
+) -> Result<Vec<InstanceId>> {
+    let ids = connection
+        .prepare_cached(
+            "SELECT id FROM instances AS i
+             WHERE anchor = ?1 AND ended_at_ms IS NULL AND kind IS NULL AND origin = 'pid'
+               AND started_at_ms < ?2
+               AND NOT EXISTS (SELECT 1 FROM scoped_locks WHERE instance_id = i.id)",
+        )?
+        .query_map((anchor, before_ms), |row| row.get(0).map(InstanceId))?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(ids)
 }
 
 pub(crate) fn by_id(connection: &Connection, id: InstanceId) -> Result<Option<Record>> {
@@ -379,6 +404,8 @@ pub(crate) struct NewInstance<'a> {
     pub(crate) kind: Option<&'a Kind>,
     pub(crate) origin: Origin,
     pub(crate) subject: &'a Subject,
+    /// The subject's command line, redacted, and without any identity that is being locked.
+    pub(crate) argv: &'a [String],
     pub(crate) observer: &'a Observer,
     pub(crate) nonce: &'a Nonce,
     pub(crate) anchor: Option<&'a str>,
@@ -398,6 +425,7 @@ impl NewInstance<'_> {
                 :start_time_unit, :boot_id, :pid_ns, :host, :uid, :argv, :version, :party,
                 :supervisor, :stop_budget_ms, :heartbeat_every_ms, :anchor, :keeper_pid,
                 :keeper_start_time, :started_at_ms)";
+        tx.check_schema()?;
         let id = tx.draw_id();
         let keeper_start = self.keeper.and_then(|(_, start_time)| start_time);
         // One unit for the row: all its processes were seen by the same kernel.
@@ -415,7 +443,7 @@ impl NewInstance<'_> {
             ":pid_ns": self.observer.pid_ns,
             ":host": self.observer.host,
             ":uid": self.subject.uid,
-            ":argv": serde_json::to_string(&self.subject.argv).ok(),
+            ":argv": serde_json::to_string(&self.argv).ok(),
             ":version": self.version,
             ":party": self.subject.party,
             ":supervisor": self.subject.supervisor,
@@ -490,6 +518,13 @@ impl EndReason {
     }
 }
 
+impl EndReason {
+    /// Whether it is about one lock, and not about its owner.
+    pub(crate) fn is_of_the_lease(self) -> bool {
+        self == Self::Dead(DeadReason::LeaseExpired)
+    }
+}
+
 impl fmt::Display for EndReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
@@ -554,8 +589,10 @@ fn end(tx: &Tx<'_>, id: InstanceId, nonce_hash: Option<&str>, end: &End) -> Resu
         .query_row(parameters, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
         .optional()?;
     let Some((profile, kind, pid)) = ended else { return Ok(false) };
+    let how = LockEnd { reason: end.reason.as_str(), by: end.by.as_deref() };
+    lock_table::end_all_of(tx, id, how)?;
     let (Some(profile), Some(kind)) = (profile, kind) else {
-        tx.prepare_cached("DELETE FROM waiters WHERE instance_id = ?1")?.execute([id.0])?;
+        waiters::remove(tx, id)?;
         return Ok(true);
     };
     if let (Ok(profile), Ok(kind)) = (ProfileName::new(profile), Kind::new(kind)) {
@@ -570,6 +607,7 @@ fn end(tx: &Tx<'_>, id: InstanceId, nonce_hash: Option<&str>, end: &End) -> Resu
                 "exit_code": end.exit_code,
                 "signal": end.signal,
             })),
+            ..EventRecord::default()
         })?;
     }
     Ok(true)
@@ -637,6 +675,10 @@ pub(crate) fn sweep_without_office(
         WHERE kind IS NULL AND ended_at_ms IS NOT NULL AND id <= (
             SELECT id FROM instances WHERE kind IS NULL ORDER BY id DESC LIMIT 1 OFFSET ?1)";
     for record in live_without_office(tx)? {
+        // The cheap look first: of many waiters and holders nearly all are alive.
+        if record.anchor.as_deref().is_some_and(&is_held) {
+            continue;
+        }
         if let Some(reason) = is_dead(&record) {
             end(tx, record.id, None, &End::new(EndReason::Dead(reason)))?;
         }

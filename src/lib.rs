@@ -96,40 +96,54 @@
 pub mod liveness;
 
 mod anchor;
+mod claimant;
 mod clock;
 mod command_line;
+mod conflict;
 mod environment;
 mod error;
 mod events;
+mod holder;
 mod instance;
+mod lock_table;
 mod names;
 mod observe;
 mod office;
 mod party;
+mod scoped;
 #[cfg(feature = "cli")]
 mod span;
+mod standing;
 mod status;
 mod store;
 #[allow(unsafe_code, reason = "the home of unsafe code")]
 mod sys;
 mod wait;
+mod waiters;
 
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod cli;
 
+pub use claimant::Evicted;
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use command_line::{CommandLineMatcher, DefaultMatcher};
+pub use conflict::Conflict;
 pub use error::{Error, ErrorKind, Result};
 pub use events::Event;
-pub use names::{InstanceId, Kind, Nonce, Office, ProfileName};
-pub use office::{
-    Claim, ClaimOptions, Evicted, Eviction, Force, Holder, LossWatch, Lost, Profile, Released,
-    Standing, Tenure,
+pub use holder::Holder;
+pub use names::{
+    IdentityHash, InstanceId, Kind, LockName, Nonce, Office, ProfileName, Scope, Wanted,
 };
+pub use office::{Claim, ClaimOptions, Eviction, Profile, Tenure};
+pub use scoped::{
+    Acquire, AcquireOptions, HeldLock, LockReport, LockRequest, LockWaiter, PreviousLock,
+    ScopedLock, Unlocked, UnlockedLock,
+};
+pub use standing::{Force, LossWatch, Lost, Released, Standing};
 pub use status::{Incarnation, LastEnd, Report};
 pub use store::{Durability, OpenOptions, Store};
-pub use wait::{Cancel, Wait};
+pub use wait::{Cancel, Stopped, Wait};
 
 /// The examples of the README are run as tests.
 #[cfg(doctest)]

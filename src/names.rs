@@ -8,28 +8,34 @@ use crate::error::{Error, Result};
 /// The longest name of a profile or kind, in bytes.
 const NAME_LENGTH_MAX: usize = 64;
 
+/// Whether a refused name is repeated in the message. A scope stands next to a secret, and may be one
+/// by mistake.
+enum Echo {
+    Yes,
+    No,
+}
+
 /// `[A-Za-z0-9_][A-Za-z0-9._-]{0,63}`: safe in a path, a shell word, a unit name and a log line.
-fn validate(what: &str, name: &str) -> Result<()> {
-    let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
-    let valid = match name.as_bytes() {
-        [] => false,
-        [first, rest @ ..] => {
-            is_word(*first)
-                && rest.len() < NAME_LENGTH_MAX
-                && rest.iter().all(|&byte| is_word(byte) || byte == b'.' || byte == b'-')
+fn validate(what: &str, name: &str, echo: Echo) -> Result<()> {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let is_allowed = |(at, c): (usize, char)| is_word(c) || (at > 0 && matches!(c, '.' | '-'));
+    let odd = name.char_indices().find(|&at| !is_allowed(at));
+    let problem = match (odd, echo) {
+        (None, _) if (1..=NAME_LENGTH_MAX).contains(&name.len()) => return Ok(()),
+        (_, Echo::Yes) => format!("invalid {what} {name:?}"),
+        (Some((at, c)), Echo::No) => {
+            format!("invalid {what}: {c:?} at byte {at} is not allowed in it")
         }
+        (None, Echo::No) => format!("invalid {what}: it has {} characters", name.len()),
     };
-    if valid {
-        return Ok(());
-    }
-    Err(Error::invalid(format!("invalid {what} {name:?}")).with_hint(format!(
+    Err(Error::invalid(problem).with_hint(format!(
         "a {what} has 1 to {NAME_LENGTH_MAX} characters out of A-Z a-z 0-9 . _ - \
          and starts with a letter, a digit or _"
     )))
 }
 
 macro_rules! name {
-    ($(#[$doc:meta])* $type:ident, $what:literal) => {
+    ($(#[$doc:meta])* $type:ident, $what:literal, $echo:expr) => {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub struct $type(String);
@@ -42,7 +48,7 @@ macro_rules! name {
             /// `[A-Za-z0-9_][A-Za-z0-9._-]{0,63}`.
             pub fn new(name: impl Into<String>) -> Result<Self> {
                 let name = name.into();
-                validate($what, &name)?;
+                validate($what, &name, $echo)?;
                 Ok(Self(name))
             }
 
@@ -71,12 +77,107 @@ macro_rules! name {
 
 name! {
     /// The name of a gateway configuration: `default`, `work`.
-    ProfileName, "profile"
+    ProfileName, "profile", Echo::Yes
 }
 
 name! {
     /// What sort of process holds an office of a profile: `gateway`, `scheduler`.
-    Kind, "kind"
+    Kind, "kind", Echo::Yes
+}
+
+name! {
+    /// What sort of thing a lock is about: `telegram-bot-token`.
+    Scope, "scope", Echo::No
+}
+
+/// The first 16 hex digits of the SHA-256 of an identity: all that the store ever sees of it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct IdentityHash(String);
+
+impl IdentityHash {
+    const LENGTH: usize = 16;
+
+    /// Hashes an identity. Whitespace around it does not count: the same token with and without
+    /// the newline of its file is the same token.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for an empty identity.
+    pub fn of(identity: impl AsRef<[u8]>) -> Result<Self> {
+        use sha2::Digest;
+        let identity = identity.as_ref().trim_ascii();
+        if identity.is_empty() {
+            return Err(Error::invalid("the identity to lock is empty").with_hint(
+                "say what is to be held by one process only, e.g. the bot's token; check that the \
+                 variable or file it comes from is set",
+            ));
+        }
+        let mut hash = hex(&sha2::Sha256::digest(identity));
+        hash.truncate(Self::LENGTH);
+        Ok(Self(hash))
+    }
+
+    /// Reads what [`IdentityHash::as_str`] gives.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for anything but 16 hex digits. The message
+    /// does not repeat the text: it may be an identity in the wrong place.
+    pub fn from_hex(text: &str) -> Result<Self> {
+        let is_hash =
+            text.len() == Self::LENGTH && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if is_hash {
+            return Ok(Self(text.to_ascii_lowercase()));
+        }
+        Err(Error::invalid(format!("a hash has {} hex digits", Self::LENGTH))
+            .with_hint("copy the hash from `incumbent locks`"))
+    }
+
+    /// The 16 hex digits.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for IdentityHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What at most one live process of the machine holds: an identity within a scope. It knows the
+/// identity by its hash only, and may be shown and logged.
+///
+/// ```
+/// use incumbent::LockName;
+///
+/// let name = LockName::new("telegram-bot-token", "123456:secret")?;
+/// assert_eq!(name, LockName::new("telegram-bot-token", "123456:secret\n")?);
+/// assert_eq!(name.to_string(), "telegram-bot-token/210fd51512083fab");
+/// # Ok::<(), incumbent::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LockName {
+    /// What sort of thing it is.
+    pub scope: Scope,
+    /// Which one of them.
+    pub identity_hash: IdentityHash,
+}
+
+impl LockName {
+    /// Names the lock on `identity` within `scope`.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for an empty identity, or a scope outside
+    /// `[A-Za-z0-9_][A-Za-z0-9._-]{0,63}`.
+    pub fn new(scope: &str, identity: impl AsRef<[u8]>) -> Result<Self> {
+        Ok(Self { scope: Scope::new(scope)?, identity_hash: IdentityHash::of(identity)? })
+    }
+}
+
+impl fmt::Display for LockName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.scope, self.identity_hash)
+    }
 }
 
 impl Default for ProfileName {
@@ -103,6 +204,24 @@ pub struct Office {
 impl fmt::Display for Office {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.profile, self.kind)
+    }
+}
+
+/// What a claimant wants: an office or a scoped lock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// An office.
+    Office(Office),
+    /// A scoped lock.
+    Lock(LockName),
+}
+
+impl fmt::Display for Wanted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Office(office) => office.fmt(f),
+            Self::Lock(name) => name.fmt(f),
+        }
     }
 }
 
@@ -198,6 +317,31 @@ mod tests {
         for bad in ["", ".hidden", "-flag", "a b", "a/b", "ü", "a\0", "a\n", "..", &too_long] {
             let error = ProfileName::new(bad).unwrap_err();
             assert!(error.hint().is_some_and(|hint| hint.contains("64")), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_identity_is_known_by_its_hash() {
+        // printf %s abc | sha256sum | cut -c1-16
+        assert_eq!(IdentityHash::of("abc").unwrap().as_str(), "ba7816bf8f01cfea");
+        for same in ["abc\n", " abc", "abc\r\n\t"] {
+            assert_eq!(IdentityHash::of(same).unwrap(), IdentityHash::of("abc").unwrap());
+        }
+        for empty in ["", " ", "\r\n"] {
+            let error = IdentityHash::of(empty).unwrap_err();
+            assert!(error.to_string().contains("empty") && error.hint().is_some(), "{empty:?}");
+        }
+        let hash = IdentityHash::of("abc").unwrap();
+        assert_eq!(IdentityHash::from_hex("BA7816BF8F01CFEA").unwrap(), hash);
+        for bad in [
+            "",
+            "ba7816bf8f01cfe",
+            "ba7816bf8f01cfeaa",
+            "123456:secret-of",
+            "g".repeat(16).as_str(),
+        ] {
+            let error = IdentityHash::from_hex(bad).unwrap_err().to_string();
+            assert!(bad.is_empty() || !error.contains(bad), "{error}");
         }
     }
 

@@ -57,7 +57,8 @@ impl LiveCommandLine {
         let live = record
             .pid
             .and_then(sys::command_line)
-            .map(|arguments| command_line::redact(&arguments));
+            .map(|arguments| command_line::redact(&arguments))
+            .map(|arguments| command_line::redact_alike(&arguments, &record.argv));
         Self(Some((record.id, live)))
     }
 

@@ -6,14 +6,18 @@
 use rusqlite::{Connection, OptionalExtension};
 use serde_json::{Value, json};
 
+use crate::claimant::{judge_record, look};
 use crate::clock::rfc3339;
 use crate::command_line;
+use crate::conflict::Conflict;
 use crate::error::Result;
+use crate::holder::because;
 use crate::instance::{self, Record};
-use crate::liveness::{Evidence, Flags, Judgement, Presence, Verdict, judge};
+use crate::liveness::{Evidence, Flags, Judgement, Lease, Verdict};
 use crate::names::{InstanceId, Office};
-use crate::observe::{LiveCommandLine, compare_command_line, needs_command_line};
-use crate::office::{because, conflicts, judge_record};
+use crate::observe::{LiveCommandLine, needs_command_line};
+use crate::office::conflicts;
+use crate::scoped::{self, HeldLock};
 use crate::store::Inner;
 use crate::sys;
 
@@ -57,6 +61,8 @@ pub struct Report {
     pub party: Option<String>,
     /// How long it may take to stop, in milliseconds.
     pub stop_budget_ms: Option<u64>,
+    /// The scoped locks that were taken from this incarnation and are on record as held.
+    pub locks: Vec<HeldLock>,
     /// How the incarnation before this one ended, or this one if it has.
     pub last_end: Option<LastEnd>,
     conflicts: Value,
@@ -95,6 +101,7 @@ impl Report {
             supervisor: None,
             party: None,
             stop_budget_ms: None,
+            locks: Vec::new(),
             last_end: None,
             conflicts: json!([]),
         }
@@ -165,7 +172,7 @@ impl Report {
             "runtime": null,
             "platforms": {},
             "serves": [],
-            "locks": [],
+            "locks": self.locks.iter().map(HeldLock::to_json).collect::<Vec<_>>(),
             "last_end": self.last_end.as_ref().map(|end| json!({
                 "reason": end.reason,
                 "by": end.by,
@@ -187,9 +194,10 @@ struct Recorded {
     last_ended: Option<Record>,
     desired: Option<String>,
     conflicts: Value,
+    locks: Vec<HeldLock>,
 }
 
-fn recorded(connection: &Connection, office: &Office) -> Result<Recorded> {
+fn recorded(inner: &Inner, connection: &Connection, office: &Office) -> Result<Recorded> {
     let live = instance::live(connection, office)?;
     let last_ended = instance::last_ended(connection, office)?;
     let desired = connection
@@ -197,23 +205,26 @@ fn recorded(connection: &Connection, office: &Office) -> Result<Recorded> {
         .query_row([office.profile.as_str()], |row| row.get(0))
         .optional()?
         .flatten();
-    let conflicts = match &live {
-        Some(record) => conflicts(connection, office, record.id)?,
-        None => Vec::new(),
+    let (conflicts, locks) = match &live {
+        Some(record) => (
+            conflicts(connection, office, record.id)?,
+            scoped::held_by(inner, connection, record.id)?,
+        ),
+        None => (Vec::new(), Vec::new()),
     };
-    let conflicts = conflicts.iter().map(|conflict| conflict.to_json(office)).collect();
-    Ok(Recorded { live, last_ended, desired, conflicts })
+    let conflicts = conflicts.iter().map(Conflict::to_json).collect();
+    Ok(Recorded { live, last_ended, desired, conflicts, locks })
 }
 
 /// Answers "is it up?". Reads only, and never waits for a writer.
 pub(crate) fn report(inner: &Inner, office: &Office) -> Result<Report> {
-    let mut known = inner.read(|connection| recorded(connection, office))?;
+    let mut known = inner.read(|connection| recorded(inner, connection, office))?;
     for _ in 0..ATTEMPTS {
         let Some(record) = known.live else { break };
-        let judged = look(inner, &record);
+        let judged = look(inner, &record, Lease::None);
         if matches!(judged.verdict, Verdict::Dead(_)) {
             // It may have let go, and another one come, since the snapshot was taken.
-            let again = inner.read(|connection| recorded(connection, office))?;
+            let again = inner.read(|connection| recorded(inner, connection, office))?;
             if again.live.as_ref().map(|live| live.id) != Some(record.id) {
                 known = again;
                 continue;
@@ -229,6 +240,7 @@ pub(crate) fn report(inner: &Inner, office: &Office) -> Result<Report> {
             last_end,
             anchor_holders,
             conflicts: known.conflicts,
+            locks: known.locks,
             ..Report::of(office, &record).judged(&judged)
         });
     }
@@ -254,9 +266,9 @@ pub(crate) fn running_pid(inner: &Inner, office: &Office) -> Result<Option<sys::
         if dead == Some(record.id) {
             return Ok(None);
         }
-        let mut judged = judge_record(inner, &record, &LiveCommandLine::not_read());
+        let mut judged = judge_record(inner, &record, Lease::None, &LiveCommandLine::not_read());
         if needs_command_line(&judged.evidence) {
-            judged = judge_record(inner, &record, &LiveCommandLine::read(&record));
+            judged = judge_record(inner, &record, Lease::None, &LiveCommandLine::read(&record));
         }
         match judged.verdict {
             Verdict::Alive(_) => return Ok(record.pid),
@@ -273,19 +285,6 @@ fn last_end(record: &Record) -> Option<LastEnd> {
         by: record.ended_by.clone(),
         at_ms: record.ended_at_ms?,
     })
-}
-
-/// Judges a record with everything that can be seen, the command line included: people want to
-/// know when it changed, even where it decides nothing.
-fn look(inner: &Inner, record: &Record) -> Judgement {
-    let judged = judge_record(inner, record, &LiveCommandLine::not_read());
-    let seen = judged.evidence;
-    if !seen.is_here() || seen.process == Presence::Gone {
-        return judged;
-    }
-    let command_line =
-        compare_command_line(&LiveCommandLine::read(record), record, inner.matcher());
-    judge(Evidence { command_line, ..seen })
 }
 
 /// One incarnation of an office, as the history tells it.
@@ -368,5 +367,5 @@ pub(crate) fn history(
 }
 
 fn look_if_live(inner: &Inner, record: &Record) -> Option<Verdict> {
-    record.ended_at_ms.is_none().then(|| look(inner, record).verdict)
+    record.ended_at_ms.is_none().then(|| look(inner, record, Lease::None).verdict)
 }

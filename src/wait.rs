@@ -10,17 +10,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rusqlite::Connection;
-use serde_json::json;
 
 use crate::anchor;
+use crate::claimant::is_stopped;
 use crate::clock::Deadline;
 use crate::error::{Error, ErrorKind, Result};
-use crate::instance::{self, End, EndReason, NewInstance, Record, Subject};
+use crate::holder::Holder;
+use crate::instance::{self, End, EndReason, NewInstance, Origin, Record};
 use crate::liveness::AnchorState;
-use crate::names::{InstanceId, Nonce, Office};
-use crate::office::ClaimOptions;
-use crate::store::{EventRecord, Inner, Store, with_budget};
+use crate::lock_table;
+use crate::names::{InstanceId, Nonce, ProfileName, Wanted};
+use crate::store::{Inner, Store, with_budget};
 use crate::sys::ProcessHandle;
+use crate::waiters;
 
 /// Between two looks while the wait is young: a release is seen within 5 ms.
 const LOOK_EVERY_YOUNG: Duration = Duration::from_millis(2);
@@ -31,7 +33,7 @@ const YOUNG_FOR: Duration = Duration::from_secs(10);
 /// Between two looks of an old wait: 20 a second cost a thousandth of a core.
 const LOOK_EVERY_OLD: Duration = Duration::from_millis(50);
 
-/// Between two whole claims where nothing would wake us: no process and no lock to watch.
+/// Between two whole claims where nothing would wake us: no lock of the kernel's to watch.
 const CLAIM_EVERY: Duration = Duration::from_millis(250);
 
 /// How long the end of a wait may take where the store is busy: its deadline is kept to 20 ms.
@@ -99,9 +101,122 @@ impl Cancel {
     }
 }
 
+/// What stands in the way of a claim.
+#[derive(Debug)]
+pub(crate) struct Obstacle {
+    pub(crate) holder: Box<Holder>,
+    /// `None`: whoever stands in the way has no record.
+    pub(crate) watch: Option<Watch>,
+}
+
+/// Whom to watch, and how to know that what is wanted is no longer theirs.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    pub(crate) record: Record,
+    /// The instance id of an office's holder, the fence of a lock.
+    pub(crate) fence: i64,
+}
+
+/// What one attempt to claim came to.
+#[derive(Debug)]
+pub(crate) enum Attempt<T> {
+    /// The waiter's row was ended together with it.
+    Granted(T),
+    Held(Box<Obstacle>),
+}
+
+/// Who waits, and how long.
+#[derive(Clone, Debug)]
+pub(crate) struct WaitOptions<'a> {
+    pub(crate) wait: Wait,
+    pub(crate) cancel: &'a Cancel,
+    /// The waiter's profile, if it has one.
+    pub(crate) profile: Option<&'a ProfileName>,
+    pub(crate) origin: Origin,
+    pub(crate) version: Option<&'a str>,
+    pub(crate) stop_budget_ms: u64,
+    /// This process' command line, redacted, and without any identity that is wanted.
+    pub(crate) argv: Vec<String>,
+    /// Looks whether the holder is stopped as well.
+    pub(crate) stopped: Stopped,
+}
+
+/// Whether an owner that is stopped is evicted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Stopped {
+    /// No: stopped is not dead, and `SIGCONT` is near.
+    #[default]
+    Respect,
+    /// Yes, if it is found stopped twice, 200 ms apart. It learns it by its fence: its next
+    /// [`verify`](crate::ScopedLock::verify) says [`Lost`](crate::Standing::Lost).
+    Evict,
+}
+
+/// One attempt among others.
+pub(crate) struct Turn {
+    /// The waiter's own row, which ends when it becomes the owner.
+    pub(crate) waiter: Option<InstanceId>,
+    pub(crate) deadline: Deadline,
+}
+
+/// Attempts until granted, cancelled or out of time; `Err` of the inner result is who held it then.
+pub(crate) fn until_granted<T>(
+    store: &Store,
+    options: &WaitOptions<'_>,
+    mut attempt: impl FnMut(&Turn) -> Result<Attempt<T>>,
+) -> Result<std::result::Result<T, Box<Holder>>> {
+    let deadline = options.wait.deadline();
+    let mut waiter: Option<Waiter> = None;
+    let mut last_holder: Option<Box<Holder>> = None;
+    loop {
+        // The deadline holds for the store's locks as well.
+        let patience = if options.wait.waits() { deadline.remaining() } else { Duration::MAX };
+        let limit = if options.wait.waits() { deadline } else { Deadline::never() };
+        let turn = Turn { waiter: waiter.as_ref().map(|waiter| waiter.instance), deadline: limit };
+        let obstacle = match with_budget(patience, || attempt(&turn)) {
+            Err(error) if error.kind() == ErrorKind::Busy && deadline.has_passed() => {
+                return last_holder.map(Err).ok_or(error);
+            }
+            Err(error) => return Err(error),
+            Ok(Attempt::Granted(granted)) => {
+                if let Some(waiter) = &mut waiter {
+                    waiter.has_ended = true;
+                }
+                return Ok(Ok(granted));
+            }
+            Ok(Attempt::Held(obstacle)) => obstacle,
+        };
+        if !options.wait.waits() {
+            return Ok(Err(obstacle.holder));
+        }
+        let waiting = match &mut waiter {
+            Some(waiter) => {
+                waiter.now_wants(&obstacle.holder.wanted)?;
+                waiter
+            }
+            none => {
+                let registered = with_budget(deadline.remaining(), || {
+                    Waiter::register(store, &obstacle.holder.wanted, options, deadline)
+                });
+                match registered {
+                    Ok(waiter) => none.insert(waiter),
+                    Err(error) if error.kind() == ErrorKind::Busy && deadline.has_passed() => {
+                        return Ok(Err(obstacle.holder));
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+        };
+        match waiting.wait_for_change(obstacle.watch.as_ref(), options.stopped)? {
+            Waited::Changed => last_holder = Some(obstacle.holder),
+            Waited::DeadlinePassed | Waited::Cancelled => return Ok(Err(obstacle.holder)),
+        }
+    }
+}
+
 /// Why a wait returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Waited {
+enum Waited {
     /// It is worth claiming again.
     Changed,
     DeadlinePassed,
@@ -109,9 +224,9 @@ pub(crate) enum Waited {
 }
 
 /// This process, waiting: registered, anchored and visible.
-pub(crate) struct Waiter {
+struct Waiter {
     inner: Arc<Inner>,
-    office: Office,
+    wanted: Wanted,
     instance: InstanceId,
     nonce: Nonce,
     connection: Connection,
@@ -125,56 +240,45 @@ pub(crate) struct Waiter {
 }
 
 impl Waiter {
-    /// Registers this process as one that waits for `office`.
-    pub(crate) fn register(
+    /// Registers this process as one that waits for `wanted`.
+    fn register(
         store: &Store,
-        office: &Office,
-        subject: &Subject,
-        options: &ClaimOptions,
+        wanted: &Wanted,
+        options: &WaitOptions<'_>,
         deadline: Deadline,
     ) -> Result<Self> {
         let inner = Arc::clone(&store.inner);
         let connection = inner.watcher()?;
         let data_version = data_version(&connection)?;
         let nonce = Nonce::random()?;
+        let subject = inner.myself();
+        let profile = match wanted {
+            Wanted::Office(office) => Some(&office.profile),
+            Wanted::Lock(_) => options.profile,
+        };
         let instance = inner.write(|tx| {
             let anchor = inner.anchor(tx)?;
             let instance = NewInstance {
-                profile: Some(&office.profile),
+                profile,
                 kind: None,
                 origin: options.origin,
                 subject,
+                argv: &options.argv,
                 observer: inner.observer(),
                 nonce: &nonce,
                 anchor: Some(anchor.name()),
                 keeper: None,
-                version: options.version.as_deref(),
-                stop_budget_ms: options.stop_budget_ms()?,
+                version: options.version,
+                stop_budget_ms: options.stop_budget_ms,
                 heartbeat_every_ms: None,
             }
             .insert(tx)?;
-            tx.prepare_cached(
-                "INSERT INTO waiters (instance_id, profile, kind, since_at_ms)
-                 VALUES (?1, ?2, ?3, ?4)",
-            )?
-            .execute((
-                instance.as_i64(),
-                office.profile.as_str(),
-                office.kind.as_str(),
-                tx.now_ms(),
-            ))?;
-            tx.record(&EventRecord {
-                event: "office_awaited",
-                office: Some(office),
-                instance: Some(instance),
-                pid: Some(subject.pid),
-                detail: Some(json!({"party": subject.party})),
-            })?;
+            waiters::insert(tx, instance, subject.pid, profile, wanted)?;
             Ok(instance)
         })?;
         Ok(Self {
             inner,
-            office: office.clone(),
+            wanted: wanted.clone(),
             instance,
             nonce,
             connection,
@@ -187,24 +291,32 @@ impl Waiter {
         })
     }
 
-    /// The waiter's own row.
-    pub(crate) fn instance(&self) -> InstanceId {
-        self.instance
+    /// Of several things that are wanted together, another one stands in the way now.
+    fn now_wants(&mut self, wanted: &Wanted) -> Result<()> {
+        if self.wanted == *wanted {
+            return Ok(());
+        }
+        self.wanted = wanted.clone();
+        let changed = with_budget(self.deadline.remaining(), || {
+            self.inner.write(|tx| waiters::change(tx, self.instance, wanted))
+        });
+        match changed {
+            // Only what others see of us is late.
+            Err(error) if error.kind() == ErrorKind::Busy => Ok(()),
+            changed => changed,
+        }
     }
 
-    /// The claim ended the waiter's row in its own transaction.
-    pub(crate) fn granted(mut self) {
-        self.has_ended = true;
-    }
-
-    /// Waits until `holder` may have let go. `None`: whoever stands in the way has no record.
-    pub(crate) fn wait_for_change(&mut self, holder: Option<&Record>) -> Result<Waited> {
-        let handle = holder.and_then(|record| self.watchable(record));
-        let anchor = holder
+    /// Waits until what is wanted may no longer be held by whom `watch` names.
+    fn wait_for_change(&mut self, watch: Option<&Watch>, stopped: Stopped) -> Result<Waited> {
+        let record = watch.map(|watch| &watch.record);
+        let handle = record.and_then(|record| self.watchable(record));
+        let anchor = record
             .and_then(|record| record.anchor.as_ref())
             .map(|name| self.inner.location.anchors.join(name))
             .filter(|path| anchor::probe(path) == AnchorState::Held);
-        let claim_again = Deadline::after(CLAIM_EVERY);
+        let may_stop = record.filter(|record| stopped == Stopped::Evict && self.is_here(record));
+        let mut claim_again = Deadline::after(CLAIM_EVERY);
         loop {
             if self.cancel.is_cancelled() {
                 return Ok(Waited::Cancelled);
@@ -212,8 +324,15 @@ impl Waiter {
             if self.deadline.has_passed() {
                 return Ok(Waited::DeadlinePassed);
             }
-            if self.holder_changed(holder)? {
+            if self.holder_changed(watch)? {
                 return Ok(Waited::Changed);
+            }
+            if claim_again.has_passed() {
+                // Without a lock of the kernel's, a lease may have run out unseen.
+                if anchor.is_none() || may_stop.is_some_and(is_stopped) {
+                    return Ok(Waited::Changed);
+                }
+                claim_again = Deadline::after(CLAIM_EVERY);
             }
             let look_every =
                 if self.young.has_passed() { LOOK_EVERY_OLD } else { LOOK_EVERY_YOUNG };
@@ -226,21 +345,24 @@ impl Waiter {
                 }
                 (None, None) => {
                     std::thread::sleep(step);
-                    claim_again.has_passed()
+                    false
                 }
             };
             if ended {
-                self.seen_ended = holder.map(|record| record.id);
+                self.seen_ended = record.map(|record| record.id);
                 return Ok(Waited::Changed);
             }
         }
     }
 
+    fn is_here(&self, record: &Record) -> bool {
+        let observer = self.inner.observer();
+        record.boot_id == observer.boot_id && record.pid_ns == observer.pid_ns
+    }
+
     /// The holder's process, pinned, if it can tell us more than the store does.
     fn watchable(&self, record: &Record) -> Option<ProcessHandle> {
-        let observer = self.inner.observer();
-        let here = record.boot_id == observer.boot_id && record.pid_ns == observer.pid_ns;
-        if !here || self.seen_ended == Some(record.id) {
+        if !self.is_here(record) || self.seen_ended == Some(record.id) {
             return None;
         }
         let handle = ProcessHandle::open(record.pid?).ok()?;
@@ -248,13 +370,13 @@ impl Waiter {
             .then_some(handle)
     }
 
-    /// Whether the office is no longer held by the row of `holder`. Other profiles' commits are
-    /// told apart by a look that takes no write lock.
-    fn holder_changed(&mut self, holder: Option<&Record>) -> Result<bool> {
+    /// Whether what is wanted is no longer held as it was. Other commits are told apart by a look
+    /// that takes no write lock.
+    fn holder_changed(&mut self, watch: Option<&Watch>) -> Result<bool> {
         if !self.inner.is_at_its_path() {
             return Err(Error::new(
                 ErrorKind::StoreReplaced,
-                format!("the store was deleted or replaced while waiting for {}", self.office),
+                format!("the store was deleted or replaced while waiting for {}", self.wanted),
             )
             .with_hint("start again: the new store knows nothing of this wait"));
         }
@@ -263,10 +385,17 @@ impl Waiter {
             return Ok(false);
         }
         self.data_version = data_version;
-        let live = with_budget(self.deadline.remaining(), || {
-            self.inner.read(|connection| instance::live(connection, &self.office))
+        let fence = with_budget(self.deadline.remaining(), || {
+            self.inner.read(|connection| match &self.wanted {
+                Wanted::Office(office) => {
+                    Ok(instance::live(connection, office)?.map(|record| record.id.as_i64()))
+                }
+                Wanted::Lock(name) => {
+                    Ok(lock_table::by_name(connection, name)?.map(|row| row.fence))
+                }
+            })
         })?;
-        Ok(live.map(|record| record.id) != holder.map(|record| record.id))
+        Ok(fence != watch.map(|watch| watch.fence))
     }
 }
 

@@ -5,7 +5,9 @@ use serde_json::{Value, json};
 use super::args::{self, Global};
 use super::by_us;
 use super::output::{self, Format, Outcome, ago, exit, length};
-use crate::office::{Eviction, Force, because};
+use crate::holder::because;
+use crate::office::Eviction;
+use crate::standing::Force;
 use crate::status::Incarnation;
 
 /// As many as the store keeps.

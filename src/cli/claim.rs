@@ -4,21 +4,21 @@ use serde_json::json;
 
 use super::args::{self, Global};
 use super::by_us;
-use super::keeper::{self, Recorded, Recorder, Target};
+use super::keeper::{self, Purpose, Recorded, Recorder, Target};
 use super::output::{self, Format, Outcome, exit};
+use crate::claimant::judge_record;
 use crate::environment;
 use crate::error::{Error, ErrorKind, Result};
 use crate::instance::{self, End, EndReason, Record};
-use crate::liveness::{Presence, StartTimeMatch};
+use crate::liveness::{Lease, StartTimeMatch};
 use crate::names::{InstanceId, Nonce, Office};
 use crate::observe::LiveCommandLine;
-use crate::office::judge_record;
-use crate::store::Store;
+use crate::store::{Inner, Store};
 use crate::sys::{self, supervise};
 
 /// The live record of the `run` that this process was started by, if it was and the record is in
 /// this store.
-fn current_run(store: &Store) -> Result<Option<Record>> {
+pub(super) fn current_run(store: &Store) -> Result<Option<Record>> {
     let (Some(id), Some(token)) =
         (environment::text(environment::INSTANCE), environment::text(environment::TOKEN))
     else {
@@ -39,8 +39,15 @@ fn current_run(store: &Store) -> Result<Option<Record>> {
     }
 }
 
+/// Whether a record is about the process that has `pid` now, or had it last. A pid of another
+/// namespace or machine is somebody else's number.
+pub(super) fn is_about(inner: &Inner, record: &Record, pid: sys::Pid) -> bool {
+    let seen = judge_record(inner, record, Lease::None, &LiveCommandLine::not_read()).evidence;
+    record.pid == Some(pid) && seen.is_here() && seen.start_time != StartTimeMatch::Different
+}
+
 /// The pid meant when none was named.
-fn parent() -> Result<sys::Pid> {
+pub(super) fn parent() -> Result<sys::Pid> {
     supervise::own_parent().ok_or_else(|| {
         Error::invalid(
             "there is no parent process to record: it is init, or outside of this namespace",
@@ -68,13 +75,16 @@ pub(super) fn claim(global: &Global, arguments: &args::Claim, format: Format) ->
     let target = named.map_or_else(|| Target::prove(pid), Ok)?;
     let recorder = if arguments.no_keeper { Recorder::NoKeeper } else { Recorder::Verb };
     let report = match keeper::record(&store, &office, profile.home(), &target, recorder)? {
-        Recorded::NeedsKeeper => keeper::start(global, &store, &office, profile.home(), &target)?,
+        Recorded::NeedsKeeper => {
+            let purpose = Purpose::Office(&office, profile.home());
+            keeper::start(global, &store, &purpose, &target)?
+        }
         answer => keeper::report(&office, &target, &answer),
     };
     show(format, &report)
 }
 
-fn show(format: Format, report: &keeper::Report) -> Outcome {
+pub(super) fn show(format: Format, report: &keeper::Report) -> Outcome {
     if format == Format::Text {
         output::tell(&report.complaint);
     }
@@ -128,11 +138,7 @@ fn release_in(
         let Some(record) = instance::live(tx, office)? else {
             return Ok(Err(format!("nobody holds {office}")));
         };
-        // A pid of another namespace or machine is somebody else's number.
-        let seen = judge_record(&store.inner, &record, &LiveCommandLine::not_read()).evidence;
-        let same_process = record.pid == Some(pid)
-            && seen.is_here()
-            && (seen.process == Presence::Gone || seen.start_time == StartTimeMatch::Equal);
+        let same_process = is_about(&store.inner, &record, pid);
         if !record.is_pid {
             return Ok(Err(format!(
                 "{office} was not claimed with `incumbent claim`: only its owner releases it"

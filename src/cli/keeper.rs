@@ -16,15 +16,16 @@ use serde_json::{Value, json};
 
 use super::args::Global;
 use super::output::{self, exit};
-use crate::anchor;
+use crate::claimant::{ATTEMPTS, Aside, Attachment, Count, Evicted, changes_too_fast, is_held};
+use crate::clock::Deadline;
+use crate::command_line;
 use crate::error::{Error, ErrorKind, Result};
-use crate::instance::{self, Origin, Record, Subject};
-use crate::liveness::AnchorState;
-use crate::names::{InstanceId, Office};
-use crate::office::{
-    Answer, Aside, Attachment, Candidate, Count, Evicted, Holder, Outcome, STOP_BUDGET_DEFAULT,
-    changes_too_fast, claim_once,
+use crate::holder::Holder;
+use crate::instance::{
+    self, End, EndReason, NewInstance, Origin, Record, STOP_BUDGET_DEFAULT_MS, Subject,
 };
+use crate::names::{IdentityHash, InstanceId, Nonce, Office, ProfileName};
+use crate::office::{Candidate, Outcome, claim_once};
 use crate::store::{Inner, OpenOptions, Store, Tx};
 use crate::sys::{self, OpenProcessError, ProcessHandle, StartTime, StartTimeUnit, supervise};
 use crate::wait::data_version;
@@ -35,14 +36,15 @@ pub(super) const VERB: &str = "__keeper";
 /// How often a keeper looks whether its records have ended; the end of the process wakes it.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// See `ATTEMPTS` of the claim.
-const ATTEMPTS: usize = 8;
+/// How long a keeper keeps a row that no lock was taken from: the verb that wanted one is waiting for
+/// it, or was killed.
+const UNUSED_FOR_MAX: Duration = Duration::from_mins(1);
 
 /// A process to be recorded, pinned and proven.
 pub(super) struct Target {
     handle: ProcessHandle,
     pub(super) pid: sys::Pid,
-    start_time: Option<StartTime>,
+    pub(super) start_time: Option<StartTime>,
 }
 
 impl Target {
@@ -84,7 +86,7 @@ pub(super) enum Recorded {
     },
     /// It was on record already.
     Already(Box<Record>),
-    Held(Holder),
+    Held(Box<Holder>),
     /// Only a keeper can make this record.
     NeedsKeeper,
 }
@@ -116,8 +118,9 @@ pub(super) fn record(
         origin: Origin::Pid,
         subject: &subject,
         version: None,
-        stop_budget_ms: u64::try_from(STOP_BUDGET_DEFAULT.as_millis()).unwrap_or(u64::MAX),
+        stop_budget_ms: STOP_BUDGET_DEFAULT_MS,
         heartbeat_every_ms: None,
+        locks: &[],
         waiter: None,
     };
     let mut aside = Aside::default();
@@ -128,29 +131,61 @@ pub(super) fn record(
             };
             claim_once(tx, inner, &candidate, &attachment, &aside, Count::Yes).map(Some)
         })?;
-        let answer = match outcome {
-            None => return Ok(Recorded::NeedsKeeper),
-            Some(Outcome::Answer(answer)) => answer,
+        return Ok(match outcome {
+            None => Recorded::NeedsKeeper,
+            Some(Outcome::Granted(granted)) => {
+                Recorded::Granted { instance: granted.row.instance, evicted: granted.evicted }
+            }
+            Some(Outcome::AlreadyRecorded(record)) => Recorded::Already(record),
+            Some(Outcome::Held(obstacle)) => Recorded::Held(obstacle.holder),
             Some(Outcome::Errand(errand)) => {
-                aside.run(errand);
+                aside.run(errand, Deadline::never());
                 continue;
             }
-        };
-        return Ok(match answer {
-            Answer::Granted(granted) => {
-                Recorded::Granted { instance: granted.instance, evicted: granted.evicted }
-            }
-            Answer::AlreadyRecorded(record) => Recorded::Already(record),
-            Answer::Held(held) => Recorded::Held(held.1),
-            Answer::Orphaned(holder) => Recorded::Held(holder),
         });
     }
     Err(changes_too_fast(office))
 }
 
+/// Makes a row without an office for `target`, unless it has a keeper already. Whether this process
+/// is its keeper now.
+fn register(
+    store: &Store,
+    profile: &ProfileName,
+    target: &Target,
+    mask: &[IdentityHash],
+) -> Result<bool> {
+    let inner = &store.inner;
+    let subject = Subject::process(target.pid, target.start_time, inner.observer());
+    inner.write(|tx| {
+        let attachment = attachment(tx, inner, &subject, Recorder::Keeper)?;
+        let Some(attachment @ Attachment::Keeper { .. }) = attachment else {
+            // Another keeper was faster: what wants the row finds that one.
+            return Ok(false);
+        };
+        let (anchor, keeper) = attachment.attach(tx, inner)?;
+        NewInstance {
+            profile: Some(profile),
+            kind: None,
+            origin: Origin::Pid,
+            subject: &subject,
+            argv: &command_line::mask(&subject.argv, &mask.iter().collect::<Vec<_>>()),
+            observer: inner.observer(),
+            nonce: &Nonce::random()?,
+            anchor: anchor.as_deref(),
+            keeper,
+            version: None,
+            stop_budget_ms: STOP_BUDGET_DEFAULT_MS,
+            heartbeat_every_ms: None,
+        }
+        .insert(tx)?;
+        Ok(true)
+    })
+}
+
 /// What the new row will lean on; `None` when that has to be a keeper and we are none. Decided
 /// inside the transaction, where a keeper cannot let go of its anchor.
-fn attachment(
+pub(super) fn attachment(
     tx: &Tx<'_>,
     inner: &Inner,
     subject: &Subject,
@@ -161,7 +196,7 @@ fn attachment(
     }
     for record in instance::live_of_pid(tx, subject.pid, subject.start_time, inner.observer())? {
         if let (Some(keeper), Some(anchor)) = (record.keeper_pid, record.anchor)
-            && anchor::probe(&inner.location.anchors.join(&anchor)) == AnchorState::Held
+            && is_held(inner, &anchor)
         {
             let keeper_start_time = sys::process_facts(keeper).start_time;
             return Ok(Some(Attachment::Kept { anchor, keeper, keeper_start_time }));
@@ -191,8 +226,12 @@ struct Arguments {
     db: PathBuf,
     #[arg(long)]
     profile: String,
+    /// The kind of office to claim; without it, a row for locks is made.
     #[arg(long)]
-    kind: String,
+    kind: Option<String>,
+    /// The hash of an identity that must not show in the recorded command line.
+    #[arg(long)]
+    mask: Vec<String>,
     #[arg(long)]
     home: Option<PathBuf>,
     #[arg(long)]
@@ -205,22 +244,36 @@ struct Arguments {
     allow_filesystem: Vec<String>,
 }
 
+/// What a keeper is started for.
+pub(super) enum Purpose<'a> {
+    Office(&'a Office, Option<&'a Path>),
+    /// Locks of this profile; the identity must not show.
+    Locks(&'a ProfileName, &'a IdentityHash),
+}
+
 /// Starts a keeper for `target` and waits for its report.
 pub(super) fn start(
     global: &Global,
     store: &Store,
-    office: &Office,
-    home: Option<&Path>,
+    purpose: &Purpose<'_>,
     target: &Target,
 ) -> Result<Report> {
     let mut arguments: Vec<OsString> = vec![VERB.into()];
     let mut add = |name: &str, value: OsString| arguments.extend([name.into(), value]);
     add("--db", store.path().into());
-    add("--profile", office.profile.as_str().into());
-    add("--kind", office.kind.as_str().into());
     add("--pid", target.pid.to_string().into());
-    if let Some(home) = home {
-        add("--home", home.into());
+    match purpose {
+        Purpose::Office(office, home) => {
+            add("--profile", office.profile.as_str().into());
+            add("--kind", office.kind.as_str().into());
+            if let Some(home) = home {
+                add("--home", home.into());
+            }
+        }
+        Purpose::Locks(profile, mask) => {
+            add("--profile", profile.as_str().into());
+            add("--mask", mask.as_str().into());
+        }
     }
     if let Some(start_time) = target.start_time {
         add("--start-time", start_time.value.to_string().into());
@@ -258,7 +311,10 @@ pub(super) fn main(arguments: &[OsString]) -> i32 {
     };
     let (report, keeping) = match claim_and_keep(&arguments) {
         Ok((report, keeping)) => (report, keeping),
-        Err(error) => (failure(&error), None),
+        Err(error) => {
+            let verb = if arguments.kind.is_some() { "claim" } else { "lock acquire" };
+            (failure(verb, &error), None)
+        }
     };
     let told = serde_json::to_string(&report).map(|report| output::print_line(&report));
     // Whoever asked may be gone: the record stands all the same.
@@ -273,13 +329,13 @@ pub(super) fn main(arguments: &[OsString]) -> i32 {
 }
 
 /// An error of a keeper, as its verb will show it.
-fn failure(error: &Error) -> Report {
+fn failure(verb: &str, error: &Error) -> Report {
     let hint = error.hint().map(|hint| format!("  try:   {hint}\n")).unwrap_or_default();
     Report {
         code: output::exit_code(error),
         document: output::error_document(error),
         text: String::new(),
-        complaint: format!("incumbent: claim: {error}\n{hint}"),
+        complaint: format!("incumbent: {verb}: {error}\n{hint}"),
     }
 }
 
@@ -302,7 +358,23 @@ fn claim_and_keep(arguments: &Arguments) -> Result<(Report, Option<(Store, Targe
         options = options.allow_filesystem(kind);
     }
     let store = options.open()?;
-    let office = Office { profile: arguments.profile.parse()?, kind: arguments.kind.parse()? };
+    let profile: ProfileName = arguments.profile.parse()?;
+    let Some(kind) = &arguments.kind else {
+        let mask: Vec<IdentityHash> = arguments
+            .mask
+            .iter()
+            .map(|hash| IdentityHash::from_hex(hash))
+            .collect::<Result<_>>()?;
+        let keeps = register(&store, &profile, &target, &mask)?;
+        let report = Report {
+            code: exit::OK,
+            document: Value::Null,
+            text: String::new(),
+            complaint: String::new(),
+        };
+        return Ok((report, keeps.then_some((store, target))));
+    };
+    let office = Office { profile, kind: kind.parse()? };
     let home = arguments.home.as_deref();
     let recorded = record(&store, &office, home, &target, Recorder::Keeper)?;
     let report = report(&office, &target, &recorded);
@@ -317,12 +389,19 @@ fn keep(store: &Store, target: &Target) {
     let inner = &store.inner;
     let watcher = inner.watcher().ok();
     let mut seen = None;
+    let mut unused_until = Deadline::after(UNUSED_FOR_MAX);
     while !target.handle.wait_ended(LOOK_EVERY) {
         let version = watcher.as_ref().and_then(|watcher| data_version(watcher).ok());
-        if version.is_some() && version == seen {
+        if version.is_some() && version == seen && !unused_until.has_passed() {
             continue;
         }
         seen = version;
+        if unused_until.has_passed() {
+            unused_until = Deadline::after(UNUSED_FOR_MAX);
+            if let Err(error) = end_unused(inner) {
+                tracing::debug!(%error, "cannot look for rows that nobody uses");
+            }
+        }
         // A store that cannot be read, or is gone, ends no record: the process still lives.
         if is_needed(inner).unwrap_or(true) {
             continue;
@@ -336,6 +415,26 @@ fn keep(store: &Store, target: &Target) {
             return;
         }
     }
+}
+
+/// Ends rows on our anchor that were made for locks, long ago, and have none.
+fn end_unused(inner: &Inner) -> Result<()> {
+    let Some(anchor) = inner.own_anchor() else { return Ok(()) };
+    let oldest_ms = |now_ms: i64| {
+        now_ms.saturating_sub(i64::try_from(UNUSED_FOR_MAX.as_millis()).unwrap_or(i64::MAX))
+    };
+    let unused = |connection: &rusqlite::Connection, now_ms: i64| {
+        instance::without_purpose(connection, anchor.name(), oldest_ms(now_ms))
+    };
+    if inner.read(|connection| unused(connection, inner.clock().wall_ms()))?.is_empty() {
+        return Ok(());
+    }
+    inner.write(|tx| {
+        for id in unused(tx, tx.now_ms())? {
+            instance::end_other(tx, id, &End::new(EndReason::Released))?;
+        }
+        Ok(())
+    })
 }
 
 fn is_needed(inner: &Inner) -> Result<bool> {
@@ -367,9 +466,10 @@ pub(super) fn report(office: &Office, target: &Target, recorded: &Recorded) -> R
             text: String::new(),
             complaint: format!("incumbent: claim: {holder}\n  try:   {}\n", holder.advice()),
         },
-        Recorded::NeedsKeeper => {
-            failure(&Error::internal("a keeper was asked to make a record that needs a keeper"))
-        }
+        Recorded::NeedsKeeper => failure(
+            "claim",
+            &Error::internal("a keeper was asked to make a record that needs a keeper"),
+        ),
     }
 }
 
@@ -400,11 +500,7 @@ pub(super) fn document(
             "pid": record.pid,
             "since": crate::clock::rfc3339(record.started_at_ms),
         })),
-        "evicted": evicted.map(|evicted| json!({
-            "pid": evicted.pid,
-            "profile": evicted.profile.as_str(),
-            "reason": evicted.reason,
-        })),
+        "evicted": evicted.map(Evicted::to_json),
         "holder": holder.map(Holder::to_json),
         "retry_after_ms": holder.and_then(|holder| holder.retry_after_ms),
     })

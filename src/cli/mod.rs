@@ -5,6 +5,8 @@ mod ask;
 mod claim;
 mod events;
 mod keeper;
+mod lock;
+mod locks;
 mod output;
 mod run;
 mod sql;
@@ -72,6 +74,20 @@ fn dispatch(cli: &Cli) -> i32 {
         Verb::Claim(arguments) => ("claim", claim::claim(&cli.global, arguments, format)),
         Verb::Release(arguments) => ("release", claim::release(&cli.global, arguments, format)),
         Verb::Evict(arguments) => ("evict", ask::evict(&cli.global, arguments, format)),
+        Verb::Lock(args::Lock::Acquire(arguments)) => {
+            ("lock acquire", lock::acquire(&cli.global, arguments, format))
+        }
+        Verb::Lock(args::Lock::Renew(arguments)) => {
+            ("lock renew", lock::renew(&cli.global, arguments, format))
+        }
+        Verb::Lock(args::Lock::Verify(arguments)) => {
+            ("lock verify", lock::verify(&cli.global, arguments, format))
+        }
+        Verb::Lock(args::Lock::Release(arguments)) => {
+            ("lock release", lock::release(&cli.global, arguments, format))
+        }
+        Verb::Locks => ("locks", locks::locks(&cli.global, format)),
+        Verb::Unlock(arguments) => ("unlock", locks::unlock(&cli.global, arguments, format)),
         Verb::History => ("history", ask::history(&cli.global, format)),
         Verb::Events(arguments) => ("events", events::events(&cli.global, arguments, format)),
         Verb::Path => ("path", path(&cli.global, format)),

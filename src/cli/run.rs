@@ -9,13 +9,16 @@ use rusqlite::Connection;
 
 use super::args::{self, Global};
 use super::keeper::document;
+use super::lock;
 use super::output::{self, Format, Outcome, exit};
 use crate::clock::Deadline;
 use crate::environment;
 use crate::error::{Error, Result};
+use crate::holder::Holder;
 use crate::instance::{End, EndReason};
-use crate::names::Kind;
-use crate::office::{Claim, ClaimOptions, Holder, Lost, Profile, Released, Standing, Tenure};
+use crate::office::{Claim, ClaimOptions, Profile, Tenure};
+use crate::scoped::{LockReport, LockRequest};
+use crate::standing::{Lost, Released, Standing};
 use crate::store::{Store, with_budget};
 use crate::sys::supervise::{self, HeldCommand};
 use crate::sys::{self, ChildEnd, ExecFailure, Received, StartTime};
@@ -47,7 +50,7 @@ pub(super) fn run(global: &Global, arguments: &args::Run, format: Format) -> Out
         .kind(global.kind()?)
         .stop_budget(arguments.stop_budget)
         .wait(arguments.wait.unwrap_or_default())
-        .for_run();
+        .for_run(lock::requests(arguments)?);
     options.stop_budget_ms()?;
     let (waker, received) = mpsc::channel();
     supervise::catch_signals(waker.clone())
@@ -56,7 +59,7 @@ pub(super) fn run(global: &Global, arguments: &args::Run, format: Format) -> Out
     let store = global.options().open()?;
     let profile = global.profile(&store)?;
     if !arguments.no_backoff
-        && let Some(signal) = sit_out_storm(&profile, &options.kind, &inbox)?
+        && let Some(signal) = sit_out_storm(&profile, &options, &inbox)?
     {
         return Ok(128 + signal);
     }
@@ -74,6 +77,17 @@ pub(super) fn run(global: &Global, arguments: &args::Run, format: Format) -> Out
             tenure.office(),
             evicted.reason.replace('_', " ")
         ));
+    }
+    for lock in tenure.locks() {
+        if let Some(evicted) = &lock.evicted {
+            let pid =
+                evicted.pid.map_or_else(|| "a process".to_owned(), |pid| format!("pid {pid}"));
+            output::tell(&format!(
+                "incumbent: run: {}: took the place of {pid}, which is dead ({})\n",
+                lock.name,
+                evicted.reason.replace('_', " ")
+            ));
+        }
     }
     // Everything that can fail comes before the command: once it runs, the office must not be
     // released under it.
@@ -110,7 +124,7 @@ pub(super) fn run(global: &Global, arguments: &args::Run, format: Format) -> Out
 
 enum Claimed {
     Granted(Tenure),
-    Held(Holder),
+    Held(Box<Holder>),
     Signalled(i32),
 }
 
@@ -169,7 +183,8 @@ fn refused(holder: &Holder, format: Format, code: i32) -> Outcome {
 }
 
 /// Waits out the backoff of a storm that our party is in. Returns the signal that ended the wait.
-fn sit_out_storm(profile: &Profile, kind: &Kind, inbox: &Inbox) -> Result<Option<i32>> {
+fn sit_out_storm(profile: &Profile, options: &ClaimOptions, inbox: &Inbox) -> Result<Option<i32>> {
+    let kind = &options.kind;
     let inner = &profile.store().inner;
     let Some(storm) = profile.storm(kind, inner.myself())? else { return Ok(None) };
     let remaining_ms = storm.remaining_ms(inner.clock().boot_ms());
@@ -177,8 +192,13 @@ fn sit_out_storm(profile: &Profile, kind: &Kind, inbox: &Inbox) -> Result<Option
         return Ok(None);
     }
     // Nobody is kept out of a free office by a storm that was about its holder.
-    let is_over =
-        || Ok::<_, Error>(storm.after_refusal && profile.status_of(kind)?.verdict == "dead");
+    let is_over = || {
+        Ok::<_, Error>(
+            storm.after_refusal
+                && profile.status_of(kind)?.verdict == "dead"
+                && are_free(profile.store(), &options.locks)?,
+        )
+    };
     if is_over()? {
         return Ok(None);
     }
@@ -198,6 +218,17 @@ fn sit_out_storm(profile: &Profile, kind: &Kind, inbox: &Inbox) -> Result<Option
         }
     }
     Ok(None)
+}
+
+/// Whether none of these locks is in the way.
+fn are_free(store: &Store, locks: &[LockRequest]) -> Result<bool> {
+    if locks.is_empty() {
+        return Ok(true);
+    }
+    let is_held = |report: &LockReport| {
+        report.verdict != "dead" && locks.iter().any(|lock| *lock.name() == report.name)
+    };
+    Ok(!store.locks()?.iter().any(is_held))
 }
 
 /// The started command.
@@ -379,7 +410,7 @@ impl Running<'_> {
         }
     }
 
-    fn try_new_store(&mut self) -> Result<Option<Holder>> {
+    fn try_new_store(&mut self) -> Result<Option<Box<Holder>>> {
         let store = self.global.options().path(self.store.path()).open()?;
         let profile = self.global.profile(&store)?;
         let options = self.options.clone().wait(crate::wait::Wait::No);

@@ -63,6 +63,9 @@ fn text(report: &Report) -> String {
     if let Some(child) = report.child_pid.filter(|_| report.verdict != "dead") {
         add("child", format!("pid {child}"));
     }
+    for lock in report.locks.iter().filter(|_| report.verdict != "dead") {
+        add("lock", format!("{}, fence {}", lock.name, lock.fence));
+    }
     if let Some(supervisor) = report.supervisor.as_deref().filter(|word| *word != "none") {
         add("supervisor", supervisor.to_owned());
     }

@@ -1,33 +1,25 @@
 //! Claiming an office: one transaction that looks, judges, ends the dead and inserts.
 
-use std::collections::HashSet;
 use std::path::Path;
-use std::time::Duration;
 
 use serde_json::json;
 
+use super::ClaimOptions;
 use super::ledger::{self, Start};
 use super::storm;
-use super::tenure::Tenure;
-use super::{ClaimOptions, Holder};
-use crate::anchor::{self, Sweep};
-use crate::error::{Error, ErrorKind, Result};
+use super::tenure::{Shares, Tenure};
+use crate::claimant::{
+    self, ATTEMPTS, Aside, Attachment, Claimant, Count, Errand, Evicted, Examined,
+    changes_too_fast, examine,
+};
+use crate::error::{Error, Result};
+use crate::holder::Holder;
 use crate::instance::{self, End, EndReason, NewInstance, Origin, Record, Subject};
-use crate::liveness::{AliveReason, AnchorState, DeadReason, Evidence, Judgement, Verdict, judge};
-use crate::names::{InstanceId, Nonce, Office, ProfileName};
-use crate::observe::{LiveCommandLine, needs_command_line, observe};
-use crate::store::{EventRecord, HeldOffice, Inner, Store, Tx, lock, with_budget};
-use crate::sys::{self, OpenProcessError, ProcessHandle, StartTime};
-use crate::wait::{Waited, Waiter};
-
-/// How long a claimant waits for a killed child to be gone. A killed process goes in milliseconds
-/// unless it hangs in the kernel (a dead disk), and then nobody else can help either.
-const CHILD_GONE_WITHIN: Duration = Duration::from_secs(5);
-
-/// How often one claim looks again because what it had read before belonged to another
-/// generation, or a child had to be ended first. More would mean an office that changes hands
-/// faster than it can be looked at.
-const ATTEMPTS: usize = 8;
+use crate::liveness::{DeadReason, Judgement, Lease};
+use crate::names::{InstanceId, Nonce, Office, Wanted};
+use crate::scoped::{self, GrantedLock, LockClaim, LockRequest, Surveyed};
+use crate::store::{EventRecord, Held, HeldOffice, Inner, OwnRow, Store, Tx, lock};
+use crate::wait::{Attempt, Obstacle, Stopped, Turn, WaitOptions, Watch, until_granted};
 
 /// One claim in so many prunes the history of its office: ids are microseconds, and so as good as
 /// random here.
@@ -40,33 +32,7 @@ pub enum Claim {
     /// This process holds the office.
     Granted(Tenure),
     /// Somebody else does, or may; they explain themselves.
-    Held(Holder),
-}
-
-/// The dead holder whose record a claim ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Evicted {
-    /// Its recorded pid.
-    pub pid: Option<sys::Pid>,
-    /// Its profile.
-    pub profile: ProfileName,
-    /// Its generation.
-    pub instance: InstanceId,
-    /// Why it counted as dead, in snake case.
-    pub reason: &'static str,
-}
-
-/// What a new row relies on for its liveness.
-#[derive(Clone, Debug)]
-pub(crate) enum Attachment {
-    /// This process' own anchor.
-    Own,
-    /// This process' own anchor, held for another process that we keep.
-    Keeper { pid: sys::Pid, start_time: Option<StartTime> },
-    /// The anchor of a keeper that already keeps the recorded process.
-    Kept { anchor: String, keeper: sys::Pid, keeper_start_time: Option<StartTime> },
-    /// None: only pid and start time tell.
-    None,
+    Held(Box<Holder>),
 }
 
 /// Everything a claim needs to know before it opens its transaction.
@@ -79,42 +45,34 @@ pub(crate) struct Candidate<'a> {
     pub(crate) version: Option<&'a str>,
     pub(crate) stop_budget_ms: u64,
     pub(crate) heartbeat_every_ms: Option<u64>,
+    /// Locks without which the office is not wanted.
+    pub(crate) locks: &'a [LockRequest],
     /// The waiter's own row, which ends when it becomes the owner.
     pub(crate) waiter: Option<InstanceId>,
+}
+
+impl<'a> Candidate<'a> {
+    fn claimant(&self) -> Claimant<'a> {
+        Claimant { origin: self.origin, subject: self.subject }
+    }
 }
 
 /// A row was inserted.
 #[derive(Debug)]
 pub(crate) struct Granted {
-    pub(crate) instance: InstanceId,
-    pub(crate) nonce: Nonce,
+    pub(crate) row: OwnRow,
     pub(crate) evicted: Option<Evicted>,
+    pub(crate) locks: Vec<GrantedLock>,
 }
 
 /// What one transaction came to.
 #[derive(Debug)]
 pub(crate) enum Outcome {
-    Answer(Answer),
-    /// To be run outside the transaction, because it is slow; claim again afterwards.
-    Errand(Errand),
-}
-
-#[derive(Debug)]
-pub(crate) enum Answer {
     Granted(Granted),
     /// The recorded process holds the office already, by a row that `--pid` made.
     AlreadyRecorded(Box<Record>),
-    Held(Box<(Record, Holder)>),
-    /// The holder's store is gone, its anchor is not.
-    Orphaned(Holder),
-}
-
-#[derive(Debug)]
-pub(crate) enum Errand {
-    /// The verdict hangs on the command line of this holder.
-    ReadCommandLine(Box<Record>),
-    /// This holder's `run` is gone, and its command must be ended first.
-    EndChild(Box<Record>),
+    Held(Box<Obstacle>),
+    Errand(Errand),
 }
 
 /// Claims `office` for this process.
@@ -126,180 +84,102 @@ pub(super) fn claim_for_myself(
 ) -> Result<Claim> {
     let inner = &store.inner;
     inner.check_process()?;
-    let subject = inner.myself();
-    let mut candidate = Candidate {
+    let candidate = Candidate {
         office,
         home,
         origin: options.origin,
-        subject,
+        subject: inner.myself(),
         version: options.version.as_deref(),
         stop_budget_ms: options.stop_budget_ms()?,
         heartbeat_every_ms: options
             .heartbeat_every
             .map(|cadence| u64::try_from(cadence.as_millis()).unwrap_or(u64::MAX)),
+        locks: &options.locks,
         waiter: None,
     };
-    let mut waiter: Option<Waiter> = None;
-    let deadline = options.wait.deadline();
-    let mut last_holder: Option<Holder> = None;
-    loop {
-        // The deadline holds for the store's locks as well.
-        let patience = if options.wait.waits() { deadline.remaining() } else { Duration::MAX };
-        let attempted = with_budget(patience, || attempt(store, &candidate, waiter.is_some()));
-        let (record, holder) = match attempted {
-            Err(error) if error.kind() == ErrorKind::Busy && deadline.has_passed() => {
-                return last_holder.map(Claim::Held).ok_or(error);
-            }
-            Err(error) => return Err(error),
-            Ok(attempt) => match attempt {
-                Attempt::Granted(tenure) => {
-                    if let Some(waiter) = waiter {
-                        waiter.granted();
-                    }
-                    return Ok(Claim::Granted(tenure));
-                }
-                Attempt::Held(record, holder) => (record, holder),
-            },
-        };
-        if !options.wait.waits() {
-            return Ok(Claim::Held(holder));
-        }
-        let waiting = match &mut waiter {
-            Some(waiter) => waiter,
-            none => {
-                let registered = with_budget(deadline.remaining(), || {
-                    Waiter::register(store, office, subject, options, deadline)
-                });
-                match registered {
-                    Ok(waiter) => none.insert(waiter),
-                    Err(error) if error.kind() == ErrorKind::Busy && deadline.has_passed() => {
-                        return Ok(Claim::Held(holder));
-                    }
-                    Err(error) => return Err(error),
-                }
-            }
-        };
-        candidate.waiter = Some(waiting.instance());
-        last_holder = Some(holder.clone());
-        match waiting.wait_for_change(record.as_deref())? {
-            Waited::Changed => {}
-            Waited::DeadlinePassed | Waited::Cancelled => return Ok(Claim::Held(holder)),
-        }
-    }
-}
-
-enum Attempt {
-    Granted(Tenure),
-    Held(Option<Box<Record>>, Holder),
+    let wait_options = WaitOptions {
+        wait: options.wait,
+        cancel: &options.cancel,
+        profile: Some(&office.profile),
+        origin: candidate.origin,
+        version: candidate.version,
+        stop_budget_ms: candidate.stop_budget_ms,
+        argv: scoped::masked(candidate.subject, candidate.locks),
+        stopped: Stopped::Respect,
+    };
+    let answer = until_granted(store, &wait_options, |turn| attempt(store, &candidate, turn))?;
+    Ok(match answer {
+        Ok(tenure) => Claim::Granted(tenure),
+        Err(holder) => Claim::Held(holder),
+    })
 }
 
 /// One claim that does not wait for the holder; retries that a person waits for are refused
 /// without being counted again.
-fn attempt(store: &Store, candidate: &Candidate<'_>, counted_before: bool) -> Result<Attempt> {
+fn attempt(store: &Store, candidate: &Candidate<'_>, turn: &Turn) -> Result<Attempt<Tenure>> {
     let inner = &store.inner;
-    // Claims of this process are serialised, so that its own fresh row is never taken for another
-    // process' one. Order: tenures, then the writer.
+    let candidate = Candidate { waiter: turn.waiter, ..candidate.clone() };
+    let count = if turn.waiter.is_some() { Count::No } else { Count::Yes };
     let mut aside = Aside::default();
-    for _ in 0..ATTEMPTS {
-        let mut tenures = lock(&inner.tenures);
-        if let Some(shared) = share(store, &mut tenures, candidate)? {
+    for _ in 0..ATTEMPTS + candidate.locks.len() {
+        // Claims of this process are serialised, so that its own fresh row is never taken for
+        // another process' one. Order: what is held, then the writer.
+        let mut held = lock(&inner.held);
+        if let Some(shared) = share(store, &mut held, &candidate)? {
             return Ok(Attempt::Granted(shared));
         }
-        let outcome = inner.write(|tx| {
-            let count = if counted_before { Count::No } else { Count::Yes };
-            claim_once(tx, inner, candidate, &Attachment::Own, &aside, count)
-        })?;
-        let answer = match outcome {
-            Outcome::Answer(answer) => answer,
+        let outcome =
+            inner.write(|tx| claim_once(tx, inner, &candidate, &Attachment::Own, &aside, count))?;
+        match outcome {
             Outcome::Errand(errand) => {
-                drop(tenures);
-                aside.run(errand);
-                continue;
+                drop(held);
+                aside.run(errand, turn.deadline);
             }
-        };
-        return match answer {
-            Answer::Granted(granted) => {
-                let held = HeldOffice {
-                    instance: granted.instance,
-                    nonce: granted.nonce.clone(),
-                    claims: 1,
-                };
-                tenures.insert(candidate.office.clone(), held);
-                Ok(Attempt::Granted(Tenure::new(store, candidate.office, granted)))
+            Outcome::Granted(granted) => {
+                let office = HeldOffice { row: granted.row.clone(), claims: 1 };
+                held.offices.insert(candidate.office.clone(), office);
+                return Ok(Attempt::Granted(Tenure::new(
+                    store,
+                    candidate.office,
+                    &granted.row,
+                    granted.evicted,
+                    granted.locks,
+                    Shares::No,
+                )));
             }
-            Answer::Held(held) => {
-                let (record, holder) = *held;
-                Ok(Attempt::Held(Some(Box::new(record)), holder))
+            Outcome::Held(obstacle) => return Ok(Attempt::Held(obstacle)),
+            Outcome::AlreadyRecorded(record) => {
+                return Err(Error::internal(format!(
+                    "instance {} claims to be ours without our nonce",
+                    record.id
+                )));
             }
-            Answer::Orphaned(holder) => Ok(Attempt::Held(None, holder)),
-            Answer::AlreadyRecorded(record) => Err(Error::internal(format!(
-                "instance {} claims to be ours without our nonce",
-                record.id
-            ))),
-        };
+        }
     }
     Err(changes_too_fast(candidate.office))
 }
 
-pub(crate) fn changes_too_fast(office: &Office) -> Error {
-    Error::new(ErrorKind::Busy, format!("{office} changes hands too fast to be claimed"))
-        .with_hint("try again")
-        .retry_after(1_000)
-}
-
-/// What a claim learns and does between two transactions, because it is too slow for one.
-#[derive(Debug, Default)]
-pub(crate) struct Aside {
-    command_line: LiveCommandLine,
-    /// The holder whose command could not be ended: it is refused like any other.
-    spared: Option<InstanceId>,
-}
-
-impl Aside {
-    pub(crate) fn run(&mut self, errand: Errand) {
-        match errand {
-            Errand::ReadCommandLine(record) => {
-                self.command_line = LiveCommandLine::read(&record);
-            }
-            Errand::EndChild(record) => {
-                if !kill_child(&record) {
-                    self.spared = Some(record.id);
-                }
-            }
-        }
-    }
-}
-
 /// The tenure this process already has, shared; `None` when it has none, or lost it.
-fn share(
-    store: &Store,
-    tenures: &mut std::collections::HashMap<Office, HeldOffice>,
-    candidate: &Candidate<'_>,
-) -> Result<Option<Tenure>> {
+fn share(store: &Store, held: &mut Held, candidate: &Candidate<'_>) -> Result<Option<Tenure>> {
     let office = candidate.office;
-    let Some(held) = tenures.get_mut(office) else { return Ok(None) };
+    let Some(ours) = held.offices.get_mut(office) else { return Ok(None) };
     let live = store.inner.read(|connection| {
         ledger::check_home(connection, office, candidate.home)?;
-        instance::by_id(connection, held.instance)
+        instance::by_id(connection, ours.row.instance)
     })?;
-    let still_ours =
-        live.is_some_and(|record| record.ended_at_ms.is_none() && record.belongs_to(&held.nonce));
+    let still_ours = live
+        .is_some_and(|record| record.ended_at_ms.is_none() && record.belongs_to(&ours.row.nonce));
     if !still_ours {
-        tenures.remove(office);
+        let lost = ours.row.instance;
+        held.forget(lost);
         return Ok(None);
     }
-    held.claims += 1;
-    Ok(Some(Tenure::shared(store, office, held)))
+    ours.claims += 1;
+    Ok(Some(Tenure::new(store, office, &ours.row, None, Vec::new(), Shares::Yes)))
 }
 
-/// Whether a refusal is recorded. A waiter is refused once, however often it looks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Count {
-    Yes,
-    No,
-}
-
-/// The heart of every claim, inside one write transaction.
+/// The heart of every claim, inside one write transaction. Looks at everything before it ends
+/// anything: a refused claim changes nobody.
 pub(crate) fn claim_once(
     tx: &Tx<'_>,
     inner: &Inner,
@@ -313,110 +193,67 @@ pub(crate) fn claim_once(
     // Before any row is ended: what relies on an anchor now loses it with a later claim at the
     // earliest, when this one is certain to have been committed.
     let named = tx.named_anchors()?;
-    let live = instance::live(tx, office)?;
-    let mut evicted = None;
-    let mut abnormal = None;
-    if let Some(record) = live {
-        let judged = judge_record(inner, &record, &aside.command_line);
-        let end = match judged.verdict {
-            _ if is_another_life_of_ours(inner, candidate, &record, &judged) => {
-                End::new(EndReason::ReExecuted)
-            }
-            Verdict::Dead(reason) => End::new(EndReason::Dead(reason))
-                .detail(format!("found by pid {}", candidate.subject.pid)),
-            _ if candidate.origin == Origin::Pid
-                && judged.evidence.is_here()
-                && is_recorded_for(candidate, &record) =>
-            {
-                return Ok(Outcome::Answer(Answer::AlreadyRecorded(Box::new(record))));
-            }
-            _ if needs_command_line(&judged.evidence) && !aside.command_line.is_for(record.id) => {
-                return Ok(Outcome::Errand(Errand::ReadCommandLine(Box::new(record))));
-            }
-            Verdict::Alive(AliveReason::ChildLives) if aside.spared != Some(record.id) => {
-                return Ok(Outcome::Errand(Errand::EndChild(Box::new(record))));
-            }
-            Verdict::Alive(_) | Verdict::Unknown(_) => {
+    let over = match instance::live(tx, office)? {
+        None => None,
+        Some(record) => match examine(inner, candidate.claimant(), &record, Lease::None, aside) {
+            Examined::Over(reason) => Some((record, reason)),
+            Examined::Same => return Ok(Outcome::AlreadyRecorded(Box::new(record))),
+            Examined::Errand(errand) => return Ok(Outcome::Errand(errand)),
+            Examined::InTheWay(judged) => {
                 return refuse(tx, inner, candidate, count, record, &judged);
             }
-        };
-        abnormal = Some(match end.reason {
-            EndReason::Dead(reason) => reason != DeadReason::Rebooted,
-            _ => false,
-        });
-        instance::end_other(tx, record.id, &end)?;
-        evicted = Some(Evicted {
-            pid: record.pid,
-            profile: office.profile.clone(),
-            instance: record.id,
-            reason: end.reason.as_str(),
-        });
-    }
-    let sweep = sweep(tx, inner, &named)?;
+        },
+    };
+    let lock_claim = LockClaim {
+        requests: candidate.locks,
+        claimant: candidate.claimant(),
+        profile: Some(&office.profile),
+        ours: &[],
+        stopped: Stopped::Respect,
+    };
+    let ways = match scoped::survey(tx, inner, &lock_claim, aside, count)? {
+        Surveyed::Clear(ways) => ways,
+        Surveyed::Errand(errand) => return Ok(Outcome::Errand(errand)),
+        Surveyed::Held(mut obstacle) => {
+            let holder = &mut *obstacle.holder;
+            if count == Count::Yes {
+                record_refusal(tx, inner, candidate, None, holder.reason)?;
+            }
+            holder.retry_after_ms = backoff_ms(tx, inner, candidate)?;
+            return Ok(Outcome::Held(obstacle));
+        }
+    };
+    let sweep = claimant::sweep(tx, inner, &named)?;
     if let Some(orphan) = sweep.orphans.first() {
-        let mut holder = Holder::orphan(office, orphan.pid);
+        let mut holder = Holder::orphan(Wanted::Office(office.clone()), orphan.pid);
         if count == Count::Yes {
             record_refusal(tx, inner, candidate, None, holder.reason)?;
         }
         holder.retry_after_ms = backoff_ms(tx, inner, candidate)?;
-        return Ok(Outcome::Answer(Answer::Orphaned(holder)));
+        return Ok(Outcome::Held(Box::new(Obstacle { holder: Box::new(holder), watch: None })));
     }
-    let after_abnormal_end = match abnormal {
-        Some(abnormal) => abnormal,
-        None => ledger::last_end_was_abnormal(tx, office)?,
+    let (evicted, after_abnormal_end) = match over {
+        Some((record, reason)) => {
+            let mut end = End::new(reason);
+            if let EndReason::Dead(_) = reason {
+                end = end.detail(format!("found by pid {}", candidate.subject.pid));
+            }
+            instance::end_other(tx, record.id, &end)?;
+            let abnormal = match reason {
+                EndReason::Dead(reason) => reason != DeadReason::Rebooted,
+                _ => false,
+            };
+            (Some(Evicted::of(&record, reason)), abnormal)
+        }
+        None => (None, ledger::last_end_was_abnormal(tx, office)?),
     };
-    let granted = insert(tx, inner, candidate, attachment, evicted, after_abnormal_end)?;
-    sweep.remove_garbage();
-    let is_held =
-        |anchor: &str| anchor::probe(&inner.location.anchors.join(anchor)) == AnchorState::Held;
-    let death =
-        |record: &Record| match judge_record(inner, record, &LiveCommandLine::not_read()).verdict {
-            Verdict::Dead(reason) => Some(reason),
-            Verdict::Alive(_) | Verdict::Unknown(_) => None,
-        };
-    instance::sweep_without_office(tx, death, is_held)?;
-    if granted.instance.as_i64() % PRUNE_EVERY == 0 {
-        instance::prune_history(tx, office, is_held)?;
+    let mut granted = insert(tx, inner, candidate, attachment, evicted, after_abnormal_end)?;
+    granted.locks = scoped::take(tx, inner, &lock_claim, ways, granted.row.instance)?;
+    claimant::tidy(tx, inner, &sweep)?;
+    if granted.row.instance.as_i64() % PRUNE_EVERY == 0 {
+        instance::prune_history(tx, office, |anchor| claimant::is_held(inner, anchor))?;
     }
-    Ok(Outcome::Answer(Answer::Granted(granted)))
-}
-
-/// Looks at a recorded owner and judges it.
-pub(crate) fn judge_record(
-    inner: &Inner,
-    record: &Record,
-    command_line: &LiveCommandLine,
-) -> Judgement {
-    judge(observe(record, inner.observer(), &inner.location.anchors, command_line, inner.matcher()))
-}
-
-/// The process executed itself anew (same pid, same start time, its anchor released by the exec),
-/// or lost track of a grant that was committed all the same (the row names our very anchor).
-fn is_another_life_of_ours(
-    inner: &Inner,
-    candidate: &Candidate<'_>,
-    record: &Record,
-    judged: &Judgement,
-) -> bool {
-    if candidate.origin == Origin::Pid || record.pid != Some(candidate.subject.pid) {
-        return false;
-    }
-    let Evidence { anchor, start_time, .. } = judged.evidence;
-    let names_our_anchor =
-        inner.own_anchor().is_some_and(|anchor| record.anchor.as_deref() == Some(anchor.name()));
-    let re_executed = anchor == AnchorState::Free
-        && judged.evidence.is_here()
-        && start_time == crate::liveness::StartTimeMatch::Equal
-        && record.child_pid.is_none();
-    names_our_anchor || re_executed
-}
-
-/// Whether a live row made by `--pid` is about the very process that asks again.
-fn is_recorded_for(candidate: &Candidate<'_>, record: &Record) -> bool {
-    record.is_pid
-        && record.pid == Some(candidate.subject.pid)
-        && record.start_time.is_some()
-        && record.start_time == candidate.subject.start_time
+    Ok(Outcome::Granted(granted))
 }
 
 fn refuse(
@@ -427,12 +264,13 @@ fn refuse(
     record: Record,
     judged: &Judgement,
 ) -> Result<Outcome> {
-    let mut holder = Holder::of(&record, candidate.office, judged);
+    let mut holder = Box::new(Holder::of(&record, candidate.office, judged));
     if count == Count::Yes {
         record_refusal(tx, inner, candidate, Some(record.id), holder.reason)?;
     }
     holder.retry_after_ms = backoff_ms(tx, inner, candidate)?;
-    Ok(Outcome::Answer(Answer::Held(Box::new((record, holder)))))
+    let fence = record.id.as_i64();
+    Ok(Outcome::Held(Box::new(Obstacle { holder, watch: Some(Watch { record, fence }) })))
 }
 
 fn record_refusal(
@@ -460,18 +298,6 @@ fn backoff_ms(tx: &Tx<'_>, inner: &Inner, candidate: &Candidate<'_>) -> Result<O
     Ok(storm.map(|storm| storm.remaining_ms(now)))
 }
 
-/// Looks for anchors without a row: orphans stand in the way, garbage is collected.
-pub(super) fn sweep(tx: &Tx<'_>, inner: &Inner, named: &HashSet<String>) -> Result<Sweep> {
-    let own = inner.own_anchor();
-    anchor::sweep(
-        &inner.location.anchors,
-        inner.store_uuid()?,
-        named,
-        own.as_ref().map(|anchor| anchor.name()),
-        |name| instance::names_anchor(tx, name),
-    )
-}
-
 fn insert(
     tx: &Tx<'_>,
     inner: &Inner,
@@ -480,16 +306,7 @@ fn insert(
     evicted: Option<Evicted>,
     after_abnormal_end: bool,
 ) -> Result<Granted> {
-    let (anchor, keeper) = match attachment {
-        Attachment::Own => (Some(inner.anchor(tx)?.name().to_owned()), None),
-        Attachment::Keeper { pid, start_time } => {
-            (Some(inner.anchor(tx)?.name().to_owned()), Some((*pid, *start_time)))
-        }
-        Attachment::Kept { anchor, keeper, keeper_start_time } => {
-            (Some(anchor.clone()), Some((*keeper, *keeper_start_time)))
-        }
-        Attachment::None => (None, None),
-    };
+    let (anchor, keeper) = attachment.attach(tx, inner)?;
     ledger::bind_home(tx, candidate.office, candidate.home)?;
     let nonce = Nonce::random()?;
     let instance = NewInstance {
@@ -497,6 +314,7 @@ fn insert(
         kind: Some(&candidate.office.kind),
         origin: candidate.origin,
         subject: candidate.subject,
+        argv: &scoped::masked(candidate.subject, candidate.locks),
         observer: inner.observer(),
         nonce: &nonce,
         anchor: anchor.as_deref(),
@@ -525,46 +343,7 @@ fn insert(
         detail: evicted.as_ref().map(|evicted| {
             json!({"evicted": {"instance": evicted.instance.as_i64(), "reason": evicted.reason}})
         }),
+        ..EventRecord::default()
     })?;
-    Ok(Granted { instance, nonce, evicted })
-}
-
-/// Ends the command that a killed `run` left behind, proven by its start time on a pinned process,
-/// and waits until it is gone. False when it lives on, because we may not or cannot end it.
-fn kill_child(record: &Record) -> bool {
-    let (Some(pid), Some(start_time)) = (record.child_pid, record.child_start_time) else {
-        return false;
-    };
-    if is_ancestor(pid) {
-        return false;
-    }
-    let handle = match ProcessHandle::open(pid) {
-        Ok(handle) => handle,
-        Err(OpenProcessError::Gone) => return true,
-        Err(OpenProcessError::Denied | OpenProcessError::Other(_)) => return false,
-    };
-    match handle.start_time() {
-        Some(live) if live == start_time => {}
-        // The pid was recycled: the child is gone, and this is somebody else's process.
-        Some(_) => return true,
-        None => return handle.has_ended(),
-    }
-    tracing::warn!(pid, "ending the command that a killed run left behind");
-    match handle.kill() {
-        Ok(()) => handle.wait_ended(CHILD_GONE_WITHIN),
-        Err(error) => {
-            tracing::warn!(pid, %error, "cannot end it");
-            handle.has_ended()
-        }
-    }
-}
-
-/// Whether `pid` started this process: the command that a killed `run` left behind may be the very
-/// script that asks for the office now.
-fn is_ancestor(pid: sys::Pid) -> bool {
-    /// No real chain of parents is longer; a loop in a racing process table is.
-    const GENERATIONS_MAX: usize = 1_024;
-    std::iter::successors(Some(std::process::id()), |pid| sys::process_facts(*pid).parent)
-        .take(GENERATIONS_MAX)
-        .any(|ancestor| ancestor == pid)
+    Ok(Granted { row: OwnRow { instance, nonce }, evicted, locks: Vec::new() })
 }

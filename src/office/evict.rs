@@ -1,14 +1,14 @@
 //! Ending the record of an office by hand.
 
-use super::Force;
+use crate::standing::Force;
 use serde_json::json;
 
-use super::Holder;
-use super::claim::judge_record;
+use crate::claimant::{judge_record, sweep};
 use crate::error::Result;
+use crate::holder::Holder;
 use crate::instance::{self, End, EndReason};
-use crate::liveness::Verdict;
-use crate::names::{InstanceId, Office};
+use crate::liveness::{Lease, Verdict};
+use crate::names::{InstanceId, Office, Wanted};
 use crate::observe::{LiveCommandLine, needs_command_line};
 use crate::store::{EventRecord, Inner, Tx};
 use crate::sys;
@@ -40,7 +40,7 @@ pub(super) fn evict(inner: &Inner, office: &Office, force: Force, by: &str) -> R
     // Read the command line first if the verdict may hang on it; it counts only for that row.
     let command_line = inner.read(|connection| {
         let Some(record) = instance::live(connection, office)? else { return Ok(None) };
-        let judged = judge_record(inner, &record, &LiveCommandLine::not_read());
+        let judged = judge_record(inner, &record, Lease::None, &LiveCommandLine::not_read());
         Ok(needs_command_line(&judged.evidence).then_some(record))
     })?;
     let command_line =
@@ -49,7 +49,7 @@ pub(super) fn evict(inner: &Inner, office: &Office, force: Force, by: &str) -> R
         let Some(record) = instance::live(tx, office)? else {
             return evict_orphans(tx, inner, office, force, by);
         };
-        let judged = judge_record(inner, &record, &command_line);
+        let judged = judge_record(inner, &record, Lease::None, &command_line);
         let end = match (judged.verdict, force) {
             (Verdict::Dead(reason), Force::No) => End::new(EndReason::Dead(reason)).by(by),
             (Verdict::Dead(_) | Verdict::Alive(_) | Verdict::Unknown(_), Force::Yes) => End::new(
@@ -81,12 +81,13 @@ fn evict_orphans(
     force: Force,
     by: &str,
 ) -> Result<Eviction> {
-    let sweep = super::claim::sweep(tx, inner, &tx.named_anchors()?)?;
+    let sweep = sweep(tx, inner, &tx.named_anchors()?)?;
     match (sweep.orphans.first(), force) {
         (None, Force::No | Force::Yes) => Ok(Eviction::Nothing),
-        (Some(orphan), Force::No) => {
-            Ok(Eviction::Refused(Box::new(Holder::orphan(office, orphan.pid))))
-        }
+        (Some(orphan), Force::No) => Ok(Eviction::Refused(Box::new(Holder::orphan(
+            Wanted::Office(office.clone()),
+            orphan.pid,
+        )))),
         (Some(_), Force::Yes) => {
             sweep.remove_orphans(&inner.location.anchors)?;
             tx.record(&EventRecord {

@@ -5,7 +5,7 @@ use std::path::Path;
 use rusqlite::{Connection, OptionalExtension, named_params};
 use serde_json::json;
 
-use crate::clock::rfc3339;
+use crate::conflict::{self, Conflict};
 use crate::error::{Error, ErrorKind, Result};
 use crate::instance::{self, Subject};
 use crate::names::{InstanceId, Office};
@@ -14,10 +14,6 @@ use crate::store::{EventRecord, Tx};
 
 /// Starts kept per office.
 const STARTS_KEPT: i64 = 200;
-
-/// Contenders remembered per office, and for how long.
-const CONFLICTS_KEPT: i64 = 64;
-const CONFLICT_AGE_MAX_MS: i64 = 90 * 24 * 60 * 60 * 1_000;
 
 /// The outcome of a start, to be recorded.
 #[derive(Clone, Copy, Debug)]
@@ -113,6 +109,7 @@ fn count_conflict(
         instance: Some(holder),
         pid: Some(subject.pid),
         detail: Some(json!({"contender": contender, "reason": reason})),
+        ..EventRecord::default()
     })?;
     tx.prepare_cached(
         "DELETE FROM conflicts WHERE profile = :profile AND kind = :kind
@@ -123,31 +120,10 @@ fn count_conflict(
     .execute(named_params! {
         ":profile": office.profile.as_str(),
         ":kind": office.kind.as_str(),
-        ":oldest_ms": tx.now_ms().saturating_sub(CONFLICT_AGE_MAX_MS),
-        ":kept": CONFLICTS_KEPT,
+        ":oldest_ms": tx.now_ms().saturating_sub(conflict::AGE_MAX_MS),
+        ":kept": conflict::KEPT,
     })?;
     Ok(())
-}
-
-/// A contender that was refused by a holder, as counted.
-#[derive(Clone, Debug)]
-pub(crate) struct Conflict {
-    pub(crate) pid: i64,
-    pub(crate) first_at_ms: i64,
-    pub(crate) last_at_ms: i64,
-    pub(crate) count: i64,
-}
-
-impl Conflict {
-    pub(crate) fn to_json(&self, office: &Office) -> serde_json::Value {
-        json!({
-            "profile": office.profile.as_str(),
-            "pid": self.pid,
-            "first_at": rfc3339(self.first_at_ms),
-            "last_at": rfc3339(self.last_at_ms),
-            "count": self.count,
-        })
-    }
 }
 
 /// Who was refused by `holder`, the latest first.
@@ -163,6 +139,7 @@ pub(crate) fn conflicts(
         )?
         .query_map((office.profile.as_str(), office.kind.as_str(), holder.as_i64()), |row| {
             Ok(Conflict {
+                profile: Some(office.profile.to_string()),
                 pid: row.get(0)?,
                 first_at_ms: row.get(1)?,
                 last_at_ms: row.get(2)?,

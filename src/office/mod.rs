@@ -2,35 +2,29 @@
 
 mod claim;
 mod evict;
-mod holder;
 mod ledger;
+mod locks;
 mod storm;
 mod tenure;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub(crate) use claim::{
-    Answer, Aside, Attachment, Candidate, Count, Outcome, changes_too_fast, claim_once,
-    judge_record,
-};
-pub use claim::{Claim, Evicted};
+pub use claim::Claim;
+pub(crate) use claim::{Candidate, Outcome, claim_once};
 pub use evict::Eviction;
-pub use holder::Holder;
-pub(crate) use holder::because;
 pub(crate) use ledger::conflicts;
 pub(crate) use storm::Storm;
-pub use tenure::{LossWatch, Lost, Released, Standing, Tenure};
+pub use tenure::Tenure;
 
 use crate::error::{Error, Result};
-use crate::instance::{Origin, Subject};
+use crate::instance::{Origin, STOP_BUDGET_DEFAULT_MS, Subject};
 use crate::names::{Kind, Office, ProfileName};
+use crate::scoped::LockRequest;
+use crate::standing::Force;
 use crate::status::{self, Incarnation, Report};
 use crate::store::Store;
 use crate::wait::{Cancel, Wait};
-
-/// How long a process may take to stop when it did not say.
-pub(crate) const STOP_BUDGET_DEFAULT: Duration = Duration::from_secs(90);
 
 /// The longest stop budget that is believed: others wait for it before they escalate.
 pub(crate) const STOP_BUDGET_MAX: Duration = Duration::from_hours(1);
@@ -61,6 +55,8 @@ pub struct ClaimOptions {
     pub(crate) version: Option<String>,
     pub(crate) stop_budget: Duration,
     pub(crate) heartbeat_every: Option<Duration>,
+    /// Locks without which a `run` does not want the office.
+    pub(crate) locks: Vec<LockRequest>,
     pub(crate) wait: Wait,
     pub(crate) cancel: Cancel,
     pub(crate) origin: Origin,
@@ -79,7 +75,8 @@ impl ClaimOptions {
         Self {
             kind: Kind::default(),
             version: None,
-            stop_budget: STOP_BUDGET_DEFAULT,
+            stop_budget: Duration::from_millis(STOP_BUDGET_DEFAULT_MS),
+            locks: Vec::new(),
             heartbeat_every: None,
             wait: Wait::No,
             cancel: Cancel::new(),
@@ -130,9 +127,10 @@ impl ClaimOptions {
         self
     }
 
-    /// Records the claim as that of an `incumbent run`.
-    pub(crate) fn for_run(mut self) -> Self {
+    /// Records the claim as that of an `incumbent run`, which wants these locks or nothing.
+    pub(crate) fn for_run(mut self, locks: Vec<LockRequest>) -> Self {
         self.origin = Origin::Run;
+        self.locks = locks;
         self
     }
 
@@ -278,13 +276,4 @@ pub(crate) fn real_home(directory: &Path) -> Result<PathBuf> {
     Err(Error::invalid(format!("{} is not a directory", home.display()))
         .at(&home)
         .with_hint("name the configuration directory"))
-}
-
-/// Whether to end a record whose owner is not known to be dead.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Force {
-    /// Only the dead.
-    No,
-    /// Whoever it is.
-    Yes,
 }

@@ -18,8 +18,9 @@ use crate::clock::{Clock, Deadline};
 use crate::command_line::CommandLineMatcher;
 use crate::error::{Error, ErrorKind, Result};
 use crate::instance::{self, End, Subject};
-use crate::names::{InstanceId, Nonce, Office};
+use crate::names::{InstanceId, LockName, Nonce, Office};
 use crate::observe::Observer;
+use crate::standing::Released;
 use crate::sys::{self, FileId};
 
 /// The one handle of a file in this process.
@@ -37,25 +38,66 @@ pub(crate) struct Inner {
     /// The anchor of a handle of ours whose store was replaced: ours with the first row that names
     /// it, and gone with that handle if none ever does.
     adopted: Mutex<Weak<Anchor>>,
-    /// The offices this process holds, so that a second claim shares the first.
-    pub(crate) tenures: Mutex<HashMap<Office, HeldOffice>>,
+    /// What this process holds, so that a second claim shares the first.
+    pub(crate) held: Mutex<Held>,
     pub(crate) pending: Mutex<Vec<PendingEnd>>,
+}
+
+/// What this process holds through one store.
+#[derive(Debug, Default)]
+pub(crate) struct Held {
+    pub(crate) offices: HashMap<Office, HeldOffice>,
+    /// The row that locks are taken from without an office. It lasts as long as they do.
+    pub(crate) without_office: Option<OwnRow>,
+    pub(crate) locks: HashMap<LockName, HeldLock>,
+}
+
+/// A row of this process.
+#[derive(Clone, Debug)]
+pub(crate) struct OwnRow {
+    pub(crate) instance: InstanceId,
+    pub(crate) nonce: Nonce,
 }
 
 /// An office held by this process, shared by its claims.
 #[derive(Clone, Debug)]
 pub(crate) struct HeldOffice {
-    pub(crate) instance: InstanceId,
-    pub(crate) nonce: Nonce,
+    pub(crate) row: OwnRow,
     pub(crate) claims: usize,
+}
+
+/// A lock held by this process, shared by its claims.
+#[derive(Clone, Debug)]
+pub(crate) struct HeldLock {
+    /// The row it was taken from.
+    pub(crate) instance: InstanceId,
+    pub(crate) fence: i64,
+    pub(crate) claims: usize,
+}
+
+impl Held {
+    pub(crate) fn is_nothing(&self) -> bool {
+        self.offices.is_empty() && self.without_office.is_none()
+    }
+
+    /// All rows of this process.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = &OwnRow> {
+        self.offices.values().map(|office| &office.row).chain(&self.without_office)
+    }
+
+    /// Forgets a row that has ended, and with it the locks that were taken from it.
+    pub(crate) fn forget(&mut self, instance: InstanceId) {
+        self.offices.retain(|_, office| office.row.instance != instance);
+        self.without_office.take_if(|row| row.instance == instance);
+        self.locks.retain(|_, lock| lock.instance != instance);
+    }
 }
 
 /// A release that could not be written.
 #[derive(Clone, Debug)]
-pub(crate) struct PendingEnd {
-    pub(crate) instance: InstanceId,
-    pub(crate) nonce_hash: String,
-    pub(crate) end: End,
+pub(crate) enum PendingEnd {
+    Row { instance: InstanceId, nonce_hash: String, end: End },
+    Lock { name: LockName, fence: i64 },
 }
 
 /// A poisoned lock is still good here: what it guards changes in single steps, and a transaction
@@ -93,7 +135,7 @@ impl Inner {
             writer: Mutex::new(None),
             anchor: Mutex::new(None),
             adopted: Mutex::new(Weak::new()),
-            tenures: Mutex::new(HashMap::new()),
+            held: Mutex::new(Held::default()),
             pending: Mutex::new(Vec::new()),
         }
     }
@@ -263,7 +305,7 @@ impl Inner {
             let state = transaction::read_state(&transaction)?;
             self.check_uuid(&state.store_uuid)?;
             check_min_writer(state.min_writer)?;
-            let tx = Tx::new(&transaction, self, state.last_id);
+            let tx = Tx::new(&transaction, self, &state);
             let settled = tx.settle_pending()?;
             let value = work(&tx)?;
             tx.save_last_id()?;
@@ -377,9 +419,35 @@ impl Inner {
         Ok(())
     }
 
+    /// Writes a release, by `end`; one that cannot be written is kept. `held` is what this process
+    /// holds without it.
+    pub(crate) fn let_go(
+        &self,
+        held: &Held,
+        end: impl FnOnce(&Tx<'_>) -> Result<bool>,
+        kept: impl FnOnce() -> PendingEnd,
+    ) -> Released {
+        let released = match self.write(end) {
+            Ok(true) => return Released::Free,
+            Ok(false) => return Released::WasLost,
+            Err(error) if error.kind() == ErrorKind::StoreReplaced => Released::WasLost,
+            Err(error) => {
+                let pending = kept();
+                tracing::warn!(?pending, %error, "release kept for later");
+                lock(&self.pending).push(pending);
+                Released::Pending(error)
+            }
+        };
+        // Nobody shall be kept out because we cannot write.
+        if held.is_nothing() {
+            self.abandon_anchor();
+        }
+        released
+    }
+
     /// Lets the anchor go although a row still names it: the release could not be written, and
     /// nobody shall be kept out by that.
-    pub(crate) fn abandon_anchor(&self) {
+    fn abandon_anchor(&self) {
         lock(&self.anchor).take();
     }
 

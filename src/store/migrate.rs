@@ -17,8 +17,10 @@ struct Migration {
 
 /// Never change or remove an entry: stores in the field have applied it. Entry `i` leads to
 /// schema version `i + 1`.
-const MIGRATIONS: [Migration; 1] =
-    [Migration { sql: include_str!("../../migrations/0001_offices.sql"), min_writer: 1 }];
+const MIGRATIONS: [Migration; 2] = [
+    Migration { sql: include_str!("../../migrations/0001_offices.sql"), min_writer: 1 },
+    Migration { sql: include_str!("../../migrations/0002_scoped_locks.sql"), min_writer: 1 },
+];
 
 /// The schema version this program writes.
 #[allow(clippy::cast_possible_wrap, reason = "a handful of migrations")]

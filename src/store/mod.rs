@@ -18,10 +18,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use busy::with_budget;
-pub(crate) use handle::{HeldOffice, Inner, PendingEnd, lock};
+pub(crate) use handle::{Held, HeldLock, HeldOffice, Inner, OwnRow, PendingEnd, lock};
 pub(crate) use location::me;
 use location::{AllowedFilesystems, IfMissing, Location, SelfTest};
-use migrate::{Contents, SCHEMA_VERSION};
+use migrate::Contents;
 pub use pragmas::Durability;
 pub(crate) use transaction::{EventRecord, Tx};
 
@@ -191,18 +191,7 @@ impl OpenOptions {
         let Some(inner) = self.shared(&location)? else { return Ok(None) };
         match inner.inspect()? {
             Contents::Empty => Ok(None),
-            Contents::Store { schema_version } if schema_version < SCHEMA_VERSION => {
-                Err(Error::new(
-                    ErrorKind::TooOld,
-                    format!(
-                        "{} has schema version {schema_version}, this program asks in version \
-                         {SCHEMA_VERSION}",
-                        location.file.display()
-                    ),
-                )
-                .at(&location.file)
-                .with_hint("it is brought up to date by the next `incumbent run` or `claim`"))
-            }
+            // An older one too: every question that its version knew can be answered.
             Contents::Store { .. } => Ok(Some(Store { inner })),
         }
     }

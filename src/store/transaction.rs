@@ -7,10 +7,13 @@ use std::sync::Arc;
 use rusqlite::{Connection, Transaction, named_params};
 use serde_json::Value;
 
-use super::{Inner, lock};
+use super::migrate::SCHEMA_VERSION;
+use super::{Inner, PendingEnd, lock};
 use crate::anchor::Anchor;
 use crate::error::{Error, ErrorKind, Result};
-use crate::names::{InstanceId, Office};
+use crate::instance::EndReason;
+use crate::lock_table::{self, LockEnd};
+use crate::names::{InstanceId, Office, ProfileName};
 use crate::sys;
 
 /// The row of `meta` that every transaction starts from.
@@ -18,19 +21,23 @@ pub(super) struct State {
     pub(super) store_uuid: String,
     pub(super) min_writer: i64,
     pub(super) last_id: i64,
+    pub(super) schema_version: i64,
 }
 
 pub(super) fn read_state(connection: &Connection) -> Result<State> {
     const SQL: &str = "SELECT (SELECT value FROM meta WHERE key = 'store_uuid'),
                               (SELECT value FROM meta WHERE key = 'min_writer'),
-                              (SELECT value FROM meta WHERE key = 'last_id')";
-    let (store_uuid, min_writer, last_id) =
+                              (SELECT value FROM meta WHERE key = 'last_id'),
+                              (SELECT user_version FROM pragma_user_version)";
+    let (store_uuid, min_writer, last_id, schema_version) =
         connection.prepare_cached(SQL)?.query_row([], |row| {
             // A damaged counter is no obstacle: ids also rise with the clock.
-            Ok((row.get(0).ok(), row.get(1).ok(), row.get(2).unwrap_or(0)))
+            Ok((row.get(0).ok(), row.get(1).ok(), row.get(2).unwrap_or(0), row.get(3)?))
         })?;
     match (store_uuid, min_writer) {
-        (Some(store_uuid), Some(min_writer)) => Ok(State { store_uuid, min_writer, last_id }),
+        (Some(store_uuid), Some(min_writer)) => {
+            Ok(State { store_uuid, min_writer, last_id, schema_version })
+        }
         (None | Some(_), None) | (None, Some(_)) => {
             Err(Error::new(ErrorKind::Corrupt, "the table meta has lost its rows")
                 .with_hint("keep a copy of the file, then move it aside and start anew"))
@@ -44,6 +51,7 @@ pub(crate) struct Tx<'a> {
     store: &'a Inner,
     last_id: Cell<i64>,
     stored_last_id: i64,
+    schema_version: i64,
     now_us: i64,
     new_anchor: RefCell<Option<Arc<Anchor>>>,
     lets_go: Cell<bool>,
@@ -62,6 +70,8 @@ impl std::ops::Deref for Tx<'_> {
 pub(crate) struct EventRecord<'a> {
     pub(crate) event: &'static str,
     pub(crate) office: Option<&'a Office>,
+    /// Where it is about no office.
+    pub(crate) profile: Option<&'a ProfileName>,
     pub(crate) instance: Option<InstanceId>,
     pub(crate) pid: Option<sys::Pid>,
     pub(crate) detail: Option<Value>,
@@ -71,16 +81,34 @@ pub(crate) struct EventRecord<'a> {
 const EVENTS_KEPT: i64 = 10_000;
 
 impl<'a> Tx<'a> {
-    pub(super) fn new(connection: &'a Transaction<'a>, store: &'a Inner, last_id: i64) -> Self {
+    pub(super) fn new(connection: &'a Transaction<'a>, store: &'a Inner, state: &State) -> Self {
         Self {
             connection,
             store,
-            last_id: Cell::new(last_id),
-            stored_last_id: last_id,
+            last_id: Cell::new(state.last_id),
+            stored_last_id: state.last_id,
+            schema_version: state.schema_version,
             now_us: store.clock().wall_us(),
             new_anchor: RefCell::new(None),
             lets_go: Cell::new(false),
         }
+    }
+
+    /// Refuses to register anything in a store whose schema is older than this program's. What is
+    /// on record there can still be asked about, released and evicted.
+    pub(crate) fn check_schema(&self) -> Result<()> {
+        if self.schema_version >= SCHEMA_VERSION {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::TooOld,
+            format!(
+                "the store has schema version {}, this program registers in version \
+                 {SCHEMA_VERSION}",
+                self.schema_version
+            ),
+        )
+        .with_hint("open it for owning (`Store::open`): that brings it up to date"))
     }
 
     /// The time of this transaction: everything it writes bears the same.
@@ -111,7 +139,11 @@ impl<'a> Tx<'a> {
         self.prepare_cached(SQL)?.execute(named_params! {
             ":at_ms": self.now_ms(),
             ":event": event.event,
-            ":profile": event.office.map(|office| office.profile.as_str()),
+            ":profile": event
+                .office
+                .map(|office| &office.profile)
+                .or(event.profile)
+                .map(ProfileName::as_str),
             ":kind": event.office.map(|office| office.kind.as_str()),
             ":instance_id": event.instance.map(InstanceId::as_i64),
             ":pid": event.pid,
@@ -169,7 +201,15 @@ impl<'a> Tx<'a> {
     pub(super) fn settle_pending(&self) -> Result<usize> {
         let pending = lock(&self.store.pending).clone();
         for end in &pending {
-            crate::instance::end_own(self, end.instance, &end.nonce_hash, &end.end)?;
+            match end {
+                PendingEnd::Row { instance, nonce_hash, end } => {
+                    crate::instance::end_own(self, *instance, nonce_hash, end)?;
+                }
+                PendingEnd::Lock { name, fence } => {
+                    let how = LockEnd { reason: EndReason::Released.as_str(), by: None };
+                    lock_table::end(self, name, *fence, how)?;
+                }
+            }
         }
         Ok(pending.len())
     }

@@ -8,7 +8,8 @@ use crate::clock::rfc3339;
 use crate::command_line;
 use crate::instance::Record;
 use crate::liveness::{Flags, Judgement};
-use crate::names::{InstanceId, Office};
+use crate::lock_table::LockRow;
+use crate::names::{InstanceId, Kind, LockName, Office, ProfileName, Wanted};
 use crate::sys;
 
 /// The reason of a refusal by a held anchor of a store that is no longer here.
@@ -18,15 +19,19 @@ pub(crate) const ORPHANED_ANCHOR: &str = "orphaned_anchor";
 /// about it is [`Holder::advice`].
 #[derive(Clone, Debug)]
 pub struct Holder {
-    /// The office that was claimed.
-    pub office: Office,
+    /// What was wanted of it.
+    pub wanted: Wanted,
+    /// The holder's profile; `None` for a process that took a lock without one.
+    pub profile: Option<ProfileName>,
+    /// The kind of office that the holder is in; `None` for a process without an office.
+    pub kind: Option<Kind>,
     /// The recorded process, in the holder's own pid namespace.
     pub pid: Option<sys::Pid>,
     /// The command that the holder, a `run`, supervises.
     pub child_pid: Option<sys::Pid>,
     /// The holder's generation; `None` when its record is gone with its store.
     pub instance: Option<InstanceId>,
-    /// When it was granted the office: Unix milliseconds, wall time.
+    /// Since when it holds what was wanted: Unix milliseconds, wall time.
     pub since_ms: Option<i64>,
     /// `alive`, `dead` or `unknown`.
     pub verdict: &'static str,
@@ -38,6 +43,8 @@ pub struct Holder {
     pub command: Option<String>,
     /// What supervises it: `systemd:UNIT`, `launchd:LABEL`, `container:ID` or `none`.
     pub supervisor: Option<String>,
+    /// What the holder of a lock says about itself.
+    pub metadata: Option<Value>,
     /// When asking again may succeed, if that is known: milliseconds.
     pub retry_after_ms: Option<u64>,
 }
@@ -45,7 +52,9 @@ pub struct Holder {
 impl Holder {
     pub(crate) fn of(record: &Record, office: &Office, judged: &Judgement) -> Self {
         Self {
-            office: office.clone(),
+            wanted: Wanted::Office(office.clone()),
+            profile: record.profile.clone(),
+            kind: record.kind().cloned(),
             pid: record.pid,
             child_pid: record.child_pid,
             instance: Some(record.id),
@@ -55,13 +64,25 @@ impl Holder {
             flags: judged.flags,
             command: (!record.argv.is_empty()).then(|| command_line::display(&record.argv)),
             supervisor: record.supervisor.clone(),
+            metadata: None,
             retry_after_ms: None,
         }
     }
 
-    pub(crate) fn orphan(office: &Office, pid: Option<sys::Pid>) -> Self {
+    pub(crate) fn of_lock(record: &Record, row: &LockRow, judged: &Judgement) -> Self {
         Self {
-            office: office.clone(),
+            wanted: Wanted::Lock(row.name.clone()),
+            since_ms: Some(row.acquired_at_ms),
+            metadata: row.metadata.clone(),
+            ..Self::of(record, &Office::default(), judged)
+        }
+    }
+
+    pub(crate) fn orphan(wanted: Wanted, pid: Option<sys::Pid>) -> Self {
+        Self {
+            wanted,
+            profile: None,
+            kind: None,
             pid,
             child_pid: None,
             instance: None,
@@ -71,6 +92,7 @@ impl Holder {
             flags: Flags::default(),
             command: None,
             supervisor: None,
+            metadata: None,
             retry_after_ms: None,
         }
     }
@@ -78,9 +100,17 @@ impl Holder {
     /// What a person can do about it, as one sentence without a full stop.
     #[must_use]
     pub fn advice(&self) -> String {
-        let Office { profile, kind } = &self.office;
         let pid = self.pid.map_or_else(|| "PID".to_owned(), |pid| pid.to_string());
-        let evict = format!("incumbent evict --force --profile {profile} --kind {kind}");
+        let (evict, wait) = match &self.wanted {
+            Wanted::Office(Office { profile, kind }) => (
+                format!("incumbent evict --force --profile {profile} --kind {kind}"),
+                "wait for it with `incumbent run --wait`",
+            ),
+            Wanted::Lock(LockName { scope, identity_hash }) => (
+                format!("incumbent unlock {scope} --hash {identity_hash} --force"),
+                "use another identity here, or wait for it with `--wait`",
+            ),
+        };
         match self.reason {
             ORPHANED_ANCHOR => format!(
                 "end the process that recorded itself as pid {pid} (in its own pid namespace), or \
@@ -94,18 +124,14 @@ impl Holder {
             _ if self.verdict == "unknown" => {
                 format!("look whether it still runs; if you know that it does not, `{evict}`")
             }
-            _ if self.flags.elsewhere => {
-                "stop it where it runs, in another container, pid namespace or machine; or wait \
-                 for it with `incumbent run --wait`"
-                    .to_owned()
-            }
+            _ if self.flags.elsewhere => format!(
+                "stop it where it runs, in another container, pid namespace or machine; or {wait}"
+            ),
             _ if self.flags.stopped => format!(
                 "it is stopped: continue it with `kill -CONT {pid}`, or end it with \
                  `kill -KILL {pid}`"
             ),
-            _ => {
-                format!("stop it first (`kill {pid}`), or wait for it with `incumbent run --wait`")
-            }
+            _ => format!("stop it first (`kill {pid}`), or {wait}"),
         }
     }
 
@@ -113,8 +139,8 @@ impl Holder {
     #[must_use]
     pub fn to_json(&self) -> Value {
         serde_json::json!({
-            "profile": self.office.profile.as_str(),
-            "kind": self.office.kind.as_str(),
+            "profile": self.profile.as_ref().map(ProfileName::as_str),
+            "kind": self.kind.as_ref().map(Kind::as_str),
             "pid": self.pid,
             "child_pid": self.child_pid,
             "instance": self.instance.map(InstanceId::as_i64),
@@ -124,7 +150,7 @@ impl Holder {
             "flags": self.flags.names(),
             "command": self.command,
             "supervisor": self.supervisor,
-            "metadata": null,
+            "metadata": self.metadata,
         })
     }
 }
@@ -163,7 +189,10 @@ pub(crate) fn because(reason: &str) -> &'static str {
 
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} is held by ", self.office)?;
+        write!(f, "{} is held by ", self.wanted)?;
+        if let (Wanted::Lock(_), Some(profile)) = (&self.wanted, &self.profile) {
+            write!(f, "profile {profile}, ")?;
+        }
         match self.pid {
             Some(pid) => write!(f, "pid {pid}")?,
             None => write!(f, "an unknown process")?,

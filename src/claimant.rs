@@ -1,0 +1,359 @@
+//! What every claimant does, whatever it claims: examine a recorded owner, run the errands that are
+//! too slow for a transaction, and look for anchors that nobody accounts for.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::time::Duration;
+
+use crate::anchor::{self, Sweep};
+use crate::clock::Deadline;
+use crate::error::{Error, ErrorKind, Result};
+use crate::instance::{self, EndReason, Origin, Record, Subject};
+use crate::liveness::{
+    AliveReason, AnchorState, Evidence, Judgement, Lease, Presence, StartTimeMatch, Verdict, judge,
+};
+use crate::names::{InstanceId, ProfileName};
+use crate::observe::{LiveCommandLine, compare_command_line, needs_command_line, observe};
+use crate::store::{Inner, Tx};
+use crate::sys::{
+    self, Existence, OpenProcessError, ProcessFacts, ProcessHandle, ProcessState, StartTime,
+};
+
+/// How often one claim looks again because what it had read before belonged to another
+/// generation, or a child had to be ended first. More would mean something that changes hands
+/// faster than it can be looked at.
+pub(crate) const ATTEMPTS: usize = 8;
+
+/// How long a claimant waits for a killed child to be gone. A killed process goes in milliseconds
+/// unless it hangs in the kernel (a dead disk), and then nobody else can help either.
+const CHILD_GONE_WITHIN: Duration = Duration::from_secs(5);
+
+/// Between the two looks that find an owner stopped: job control and snapshots stop healthy processes
+/// for an instant.
+const STOPPED_TWICE_APART: Duration = Duration::from_millis(200);
+
+/// The holder whose place a claim took.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Evicted {
+    /// Its recorded pid.
+    pub pid: Option<sys::Pid>,
+    /// Its profile, if it has one.
+    pub profile: Option<ProfileName>,
+    /// Its generation.
+    pub instance: InstanceId,
+    /// Why it counted as dead, in snake case; `evicted` for one that was stopped.
+    pub reason: &'static str,
+}
+
+impl Evicted {
+    pub(crate) fn of(record: &Record, reason: EndReason) -> Self {
+        Self {
+            pid: record.pid,
+            profile: record.profile.clone(),
+            instance: record.id,
+            reason: reason.as_str(),
+        }
+    }
+
+    /// As the CLI's JSON shows it.
+    #[must_use]
+    pub fn to_json(&self) -> serde_json::Value {
+        serde_json::json!({
+            "pid": self.pid,
+            "profile": self.profile.as_ref().map(ProfileName::as_str),
+            "reason": self.reason,
+        })
+    }
+}
+
+/// What a new row relies on for its liveness.
+#[derive(Clone, Debug)]
+pub(crate) enum Attachment {
+    /// This process' own anchor.
+    Own,
+    /// This process' own anchor, held for another process that we keep.
+    Keeper { pid: sys::Pid, start_time: Option<StartTime> },
+    /// The anchor of a keeper that already keeps the recorded process.
+    Kept { anchor: String, keeper: sys::Pid, keeper_start_time: Option<StartTime> },
+    /// None: only pid and start time tell.
+    None,
+}
+
+/// The anchor that a new row names, and its keeper.
+pub(crate) type Attached = (Option<String>, Option<(sys::Pid, Option<StartTime>)>);
+
+impl Attachment {
+    /// Makes the anchor, if it is to be this process' own and there is none yet.
+    pub(crate) fn attach(&self, tx: &Tx<'_>, inner: &Inner) -> Result<Attached> {
+        Ok(match self {
+            Self::Own => (Some(inner.anchor(tx)?.name().to_owned()), None),
+            Self::Keeper { pid, start_time } => {
+                (Some(inner.anchor(tx)?.name().to_owned()), Some((*pid, *start_time)))
+            }
+            Self::Kept { anchor, keeper, keeper_start_time } => {
+                (Some(anchor.clone()), Some((*keeper, *keeper_start_time)))
+            }
+            Self::None => (None, None),
+        })
+    }
+}
+
+/// To be run outside the transaction, because it is slow; claim again afterwards.
+#[derive(Debug)]
+pub(crate) enum Errand {
+    /// The verdict hangs on the command line of this holder.
+    ReadCommandLine(Box<Record>),
+    /// This holder's `run` is gone, and its command must be ended first.
+    EndChild(Box<Record>),
+    /// This holder may be evicted if it is found stopped twice.
+    FindStopped(Box<Record>),
+}
+
+/// Whether a refusal is recorded. A waiter is refused once, however often it looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Count {
+    Yes,
+    No,
+}
+
+/// Who claims.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Claimant<'a> {
+    pub(crate) origin: Origin,
+    pub(crate) subject: &'a Subject,
+}
+
+/// What a claimant makes of a recorded owner.
+#[derive(Debug)]
+pub(crate) enum Examined {
+    /// Its record is to be ended, for this reason.
+    Over(EndReason),
+    /// It is the very process that the claim is for, by a row that `--pid` made.
+    Same,
+    Errand(Errand),
+    /// It lives, or cannot be told dead.
+    InTheWay(Judgement),
+}
+
+/// Examines the owner of `record`. `lease` is that of the lock in question, if there is one.
+pub(crate) fn examine(
+    inner: &Inner,
+    claimant: Claimant<'_>,
+    record: &Record,
+    lease: Lease,
+    aside: &Aside,
+) -> Examined {
+    let command_line = aside.command_line(record.id);
+    let judged = judge_record(inner, record, lease, &command_line);
+    if is_another_life_of_ours(inner, claimant, record, &judged) {
+        return Examined::Over(EndReason::ReExecuted);
+    }
+    let is_about_the_subject = claimant.origin == Origin::Pid
+        && record.is_pid
+        && judged.evidence.is_here()
+        && record.pid == Some(claimant.subject.pid);
+    match judged.verdict {
+        Verdict::Dead(reason) => Examined::Over(EndReason::Dead(reason)),
+        // Of a pid here there is one process: if that is alive, the two are the same.
+        Verdict::Alive(_)
+            if is_about_the_subject && judged.evidence.start_time != StartTimeMatch::Different =>
+        {
+            Examined::Same
+        }
+        Verdict::Alive(_) | Verdict::Unknown(_)
+            if needs_command_line(&judged.evidence) && !command_line.is_for(record.id) =>
+        {
+            Examined::Errand(Errand::ReadCommandLine(Box::new(record.clone())))
+        }
+        Verdict::Alive(AliveReason::ChildLives) if aside.spared != Some(record.id) => {
+            Examined::Errand(Errand::EndChild(Box::new(record.clone())))
+        }
+        Verdict::Alive(_) | Verdict::Unknown(_) => Examined::InTheWay(judged),
+    }
+}
+
+/// Looks at a recorded owner and judges it.
+pub(crate) fn judge_record(
+    inner: &Inner,
+    record: &Record,
+    lease: Lease,
+    command_line: &LiveCommandLine,
+) -> Judgement {
+    let anchors = &inner.location.anchors;
+    let seen = observe(record, inner.observer(), anchors, command_line, inner.matcher());
+    judge(Evidence { lease, ..seen })
+}
+
+/// Judges a record with everything that can be seen, the command line included: people want to
+/// know when it changed, even where it decides nothing.
+pub(crate) fn look(inner: &Inner, record: &Record, lease: Lease) -> Judgement {
+    let judged = judge_record(inner, record, lease, &LiveCommandLine::not_read());
+    let seen = judged.evidence;
+    if !seen.is_here() || seen.process == Presence::Gone {
+        return judged;
+    }
+    let command_line =
+        compare_command_line(&LiveCommandLine::read(record), record, inner.matcher());
+    judge(Evidence { command_line, ..seen })
+}
+
+/// The process executed itself anew (same pid, same start time, its anchor released by the exec),
+/// or lost track of a grant that was committed all the same (the row names our very anchor).
+fn is_another_life_of_ours(
+    inner: &Inner,
+    claimant: Claimant<'_>,
+    record: &Record,
+    judged: &Judgement,
+) -> bool {
+    if claimant.origin == Origin::Pid || record.pid != Some(claimant.subject.pid) {
+        return false;
+    }
+    let Evidence { anchor, start_time, .. } = judged.evidence;
+    let names_our_anchor =
+        inner.own_anchor().is_some_and(|anchor| record.anchor.as_deref() == Some(anchor.name()));
+    let re_executed = anchor == AnchorState::Free
+        && judged.evidence.is_here()
+        && start_time == StartTimeMatch::Equal
+        && record.child_pid.is_none();
+    names_our_anchor || re_executed
+}
+
+pub(crate) fn changes_too_fast(what: &impl fmt::Display) -> Error {
+    Error::new(ErrorKind::Busy, format!("{what} changes hands too fast to be claimed"))
+        .with_hint("try again")
+        .retry_after(1_000)
+}
+
+/// What a claim learns and does between two transactions, because it is too slow for one.
+#[derive(Debug, Default)]
+pub(crate) struct Aside {
+    command_lines: Vec<LiveCommandLine>,
+    /// The holder whose command could not be ended: it is refused like any other.
+    spared: Option<InstanceId>,
+    /// The holder that was last looked at whether it is stopped, and what came of it.
+    stopped: Option<(InstanceId, bool)>,
+}
+
+impl Aside {
+    /// Runs `errand`, which must not go on beyond `deadline` for the sake of an eviction.
+    pub(crate) fn run(&mut self, errand: Errand, deadline: Deadline) {
+        match errand {
+            Errand::ReadCommandLine(record) => {
+                self.command_lines.push(LiveCommandLine::read(&record));
+            }
+            Errand::EndChild(record) => {
+                if !kill_child(&record) {
+                    self.spared = Some(record.id);
+                }
+            }
+            Errand::FindStopped(record) => {
+                let mut stopped = false;
+                if is_stopped(&record) && deadline.remaining() > STOPPED_TWICE_APART {
+                    std::thread::sleep(STOPPED_TWICE_APART);
+                    stopped = is_stopped(&record);
+                }
+                self.stopped = Some((record.id, stopped));
+            }
+        }
+    }
+
+    fn command_line(&self, id: InstanceId) -> LiveCommandLine {
+        self.command_lines.iter().rev().find(|line| line.is_for(id)).cloned().unwrap_or_default()
+    }
+
+    /// Whether this holder was found stopped twice; `None` when nobody has looked yet.
+    pub(crate) fn was_found_stopped(&self, id: InstanceId) -> Option<bool> {
+        self.stopped.filter(|(looked_at, _)| *looked_at == id).map(|(_, stopped)| stopped)
+    }
+}
+
+/// Whether the process of a record of this namespace is stopped by job control, and the command of a
+/// `run` with it: a stopped `run` does not stop what it started.
+pub(crate) fn is_stopped(record: &Record) -> bool {
+    let is_stopped = |facts: &ProcessFacts, start_time: Option<StartTime>| {
+        facts.state == ProcessState::Stopped
+            && start_time.is_some()
+            && facts.start_time == start_time
+    };
+    let is_out_of_action = |pid: sys::Pid, start_time: Option<StartTime>| {
+        let facts = sys::process_facts(pid);
+        facts.existence == Existence::Gone || is_stopped(&facts, start_time)
+    };
+    record.pid.is_some_and(|pid| is_stopped(&sys::process_facts(pid), record.start_time))
+        && record.child_pid.is_none_or(|child| is_out_of_action(child, record.child_start_time))
+}
+
+/// Looks for anchors without a row: orphans stand in the way, garbage is collected.
+pub(crate) fn sweep(tx: &Tx<'_>, inner: &Inner, named: &HashSet<String>) -> Result<Sweep> {
+    let own = inner.own_anchor();
+    anchor::sweep(
+        &inner.location.anchors,
+        inner.store_uuid()?,
+        named,
+        own.as_ref().map(|anchor| anchor.name()),
+        |name| instance::names_anchor(tx, name),
+    )
+}
+
+/// After a grant: collects anchors that nobody uses, and ends the rows of processes without an office
+/// that died. Nobody else would.
+pub(crate) fn tidy(tx: &Tx<'_>, inner: &Inner, sweep: &Sweep) -> Result<()> {
+    sweep.remove_garbage();
+    let death = |record: &Record| match judge_record(
+        inner,
+        record,
+        Lease::None,
+        &LiveCommandLine::not_read(),
+    )
+    .verdict
+    {
+        Verdict::Dead(reason) => Some(reason),
+        Verdict::Alive(_) | Verdict::Unknown(_) => None,
+    };
+    instance::sweep_without_office(tx, death, |anchor| is_held(inner, anchor))
+}
+
+/// Whether some process holds the anchor of this name.
+pub(crate) fn is_held(inner: &Inner, anchor: &str) -> bool {
+    anchor::probe(&inner.location.anchors.join(anchor)) == AnchorState::Held
+}
+
+/// Ends the command that a killed `run` left behind, proven by its start time on a pinned process,
+/// and waits until it is gone. False when it lives on, because we may not or cannot end it.
+fn kill_child(record: &Record) -> bool {
+    let (Some(pid), Some(start_time)) = (record.child_pid, record.child_start_time) else {
+        return false;
+    };
+    if is_ancestor(pid) {
+        return false;
+    }
+    let handle = match ProcessHandle::open(pid) {
+        Ok(handle) => handle,
+        Err(OpenProcessError::Gone) => return true,
+        Err(OpenProcessError::Denied | OpenProcessError::Other(_)) => return false,
+    };
+    match handle.start_time() {
+        Some(live) if live == start_time => {}
+        // The pid was recycled: the child is gone, and this is somebody else's process.
+        Some(_) => return true,
+        None => return handle.has_ended(),
+    }
+    tracing::warn!(pid, "ending the command that a killed run left behind");
+    match handle.kill() {
+        Ok(()) => handle.wait_ended(CHILD_GONE_WITHIN),
+        Err(error) => {
+            tracing::warn!(pid, %error, "cannot end it");
+            handle.has_ended()
+        }
+    }
+}
+
+/// Whether `pid` started this process: the command that a killed `run` left behind may be the very
+/// script that asks for the office now.
+fn is_ancestor(pid: sys::Pid) -> bool {
+    /// No real chain of parents is longer; a loop in a racing process table is.
+    const GENERATIONS_MAX: usize = 1_024;
+    std::iter::successors(Some(std::process::id()), |pid| sys::process_facts(*pid).parent)
+        .take(GENERATIONS_MAX)
+        .any(|ancestor| ancestor == pid)
+}

@@ -1,0 +1,160 @@
+//! `locks` and `unlock`: who holds what, and removing what the dead left.
+
+use serde_json::{Value, json};
+
+use super::args::{self, Global};
+use super::by_us;
+use super::lock::{name, scope};
+use super::output::{self, Format, Outcome, Style, ago, exit, length};
+use crate::holder::because;
+use crate::names::{IdentityHash, LockName, ProfileName};
+use crate::scoped::{LockReport, Unlocked, UnlockedLock};
+use crate::standing::Force;
+
+pub(super) fn locks(global: &Global, format: Format) -> Outcome {
+    let reports = match global.existing()? {
+        Some(store) => store.locks()?,
+        None => Vec::new(),
+    };
+    let text = if reports.is_empty() {
+        "nobody holds a lock\n".to_owned()
+    } else {
+        reports.iter().map(text).collect()
+    };
+    output::print(format, &text, &reports.iter().map(LockReport::to_json).collect())?;
+    Ok(exit::OK)
+}
+
+fn holder(profile: Option<&ProfileName>, pid: Option<crate::sys::Pid>) -> String {
+    let pid = pid.map_or_else(|| "pid unknown".to_owned(), |pid| format!("pid {pid}"));
+    match profile {
+        Some(profile) => format!("profile {profile}, {pid}"),
+        None => pid,
+    }
+}
+
+fn text(report: &LockReport) -> String {
+    let style = Style::of_stdout();
+    let flags = match report.flags.names().as_slice() {
+        [] => String::new(),
+        names => format!(" ({})", names.join(", ").replace('_', " ")),
+    };
+    let who = holder(report.profile.as_ref(), report.pid);
+    let verdict = match report.verdict {
+        "alive" => format!("{}{flags} by {who}", style.good("held")),
+        "unknown" => format!("{}{flags}, on record for {who}", style.doubtful("unknown")),
+        _ => format!("{}, on record for {who}, which is dead", style.bad("free")),
+    };
+    let mut lines =
+        vec![format!("{}: {verdict}, since {}", report.name, ago(report.acquired_at_ms))];
+    let mut add = |label: &str, value: String| {
+        lines.push(format!("  {} {value}", style.faint(&format!("{label:<10}"))));
+    };
+    add("because", report.because().to_owned());
+    add("fence", report.fence.to_string());
+    if let Some(command) = &report.command {
+        add("command", command.clone());
+    }
+    if let Some(child) = report.child_pid.filter(|_| report.verdict != "dead") {
+        add("child", format!("pid {child}"));
+    }
+    match report.lease_remaining_ms {
+        Some(0) => add("lease", "over".to_owned()),
+        Some(remaining_ms) => add("lease", format!("{} left", length(remaining_ms))),
+        None => {}
+    }
+    if let Some(metadata) = &report.metadata {
+        add("metadata", metadata.to_string());
+    }
+    for waiter in &report.waiters {
+        let who = holder(waiter.profile.as_ref(), waiter.pid);
+        add("waiting", format!("{who}, since {}", ago(waiter.since_ms)));
+    }
+    for conflict in &report.conflicts {
+        let who = match &conflict.profile {
+            Some(profile) => format!("profile {profile}, pid {}", conflict.pid),
+            None => format!("pid {}", conflict.pid),
+        };
+        let times = if conflict.count == 1 { "once" } else { &format!("{} times", conflict.count) };
+        add("refused", format!("{who}, {times}, last {}", ago(conflict.last_at_ms)));
+    }
+    lines.join("\n") + "\n"
+}
+
+pub(super) fn unlock(global: &Global, arguments: &args::Unlock, format: Format) -> Outcome {
+    if arguments.stale {
+        return unlock_stale(global, format);
+    }
+    let scope_argument = arguments.scope.as_deref().unwrap_or_default();
+    let name = match &arguments.hash {
+        Some(hash) => LockName {
+            scope: scope(scope_argument)?,
+            identity_hash: IdentityHash::from_hex(&hash.to_string_lossy())?,
+        },
+        None => name(scope_argument, arguments.identity.as_ref(), arguments.identity_env.as_ref())?,
+    };
+    let force = if arguments.force { Force::Yes } else { Force::No };
+    let verb = if arguments.force { "unlock --force" } else { "unlock" };
+    let unlocked = match global.existing()? {
+        Some(store) => store.unlock(&name, force, &by_us(verb))?,
+        None => Unlocked::Nothing,
+    };
+    let (text, removed, refused) = match &unlocked {
+        Unlocked::Nothing => (format!("{name}: nobody holds it, nothing to remove\n"), None, None),
+        Unlocked::Done(removed) => (line(removed), Some(removed), None),
+        Unlocked::Refused(holder) => (String::new(), None, Some(holder)),
+    };
+    if let (Some(holder), Format::Text) = (refused, format) {
+        output::tell(&format!(
+            "incumbent: unlock: {holder}\n  try:   {}\n  or:    `incumbent unlock {} --hash {} \
+             --force` removes the lock without ending the process\n",
+            holder.advice(),
+            name.scope,
+            name.identity_hash
+        ));
+    }
+    let document = json!({
+        "unlocked": removed.map(document),
+        "holder": refused.map(|holder| holder.to_json()),
+    });
+    output::print(format, &text, &document)?;
+    Ok(if refused.is_some() { exit::NOT_NOW } else { exit::OK })
+}
+
+fn unlock_stale(global: &Global, format: Format) -> Outcome {
+    let removed = match global.existing()? {
+        Some(store) => store.unlock_stale(&by_us("unlock --stale"))?,
+        None => Vec::new(),
+    };
+    let text = if removed.is_empty() {
+        "no lock has a dead holder\n".to_owned()
+    } else {
+        removed.iter().map(line).collect()
+    };
+    let documents: Vec<Value> = removed.iter().map(document).collect();
+    output::print(format, &text, &json!({"unlocked": documents}))?;
+    Ok(exit::OK)
+}
+
+fn line(removed: &UnlockedLock) -> String {
+    format!(
+        "{}: removed; it was held by {}, which was {}: {}\n",
+        removed.name,
+        holder(removed.profile.as_ref(), removed.pid),
+        removed.verdict,
+        because(removed.reason)
+    )
+}
+
+fn document(removed: &UnlockedLock) -> Value {
+    json!({
+        "scope": removed.name.scope.as_str(),
+        "identity_hash": removed.name.identity_hash.as_str(),
+        "profile": removed.profile.as_ref().map(ProfileName::as_str),
+        "pid": removed.pid,
+        "instance": removed.instance.as_i64(),
+        "fence": removed.fence,
+        "verdict": removed.verdict,
+        "reason": removed.reason,
+    })
+}

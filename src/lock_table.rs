@@ -1,0 +1,389 @@
+//! The rows of scoped locks and of who contended for them: all SQL of both tables.
+//!
+//! A lock's row leans on a row of `instances`, and ends with it. Nothing here decides whether that
+//! owner lives.
+
+use rusqlite::{Connection, OptionalExtension, Row, named_params};
+use serde_json::{Value, json};
+
+use crate::conflict::{self, Conflict};
+use crate::error::Result;
+use crate::liveness;
+use crate::names::{IdentityHash, InstanceId, LockName, ProfileName, Scope};
+use crate::observe::Observer;
+use crate::store::{EventRecord, Tx};
+use crate::sys;
+
+/// The longest time to live, in milliseconds: a stored lease that lies further ahead was not
+/// written by us.
+pub(crate) const TTL_MAX_MS: i64 = 30 * 24 * 60 * 60 * 1_000;
+
+/// Whether there are scoped locks at all: a store that an older version made has none, and a
+/// question does not migrate it.
+pub(crate) fn exists(connection: &Connection) -> Result<bool> {
+    Ok(connection.table_exists(None, "scoped_locks")?)
+}
+
+/// A row of `scoped_locks`.
+#[derive(Clone, Debug)]
+pub(crate) struct LockRow {
+    pub(crate) name: LockName,
+    pub(crate) instance: InstanceId,
+    pub(crate) fence: i64,
+    pub(crate) acquired_at_ms: i64,
+    pub(crate) ttl_ms: Option<i64>,
+    lease_until_ms: Option<i64>,
+    lease_boot_id: Option<String>,
+    pub(crate) metadata: Option<Value>,
+}
+
+const COLUMNS: &str = "scope, identity_hash, instance_id, fence, acquired_at_ms, ttl_ms,
+    lease_until_ms, lease_boot_id, metadata";
+
+impl LockRow {
+    /// Expects [`COLUMNS`], in their order. A value that no program of ours could have written
+    /// reads as absent; `None` for a row that has no valid name.
+    fn from_row(row: &Row<'_>) -> rusqlite::Result<Option<Self>> {
+        let name = match (Scope::new(row.get::<_, String>(0)?), row.get::<_, String>(1)?) {
+            (Ok(scope), hash) => IdentityHash::from_hex(&hash)
+                .ok()
+                .map(|identity_hash| LockName { scope, identity_hash }),
+            (Err(_), _) => None,
+        };
+        let Some(name) = name else { return Ok(None) };
+        let metadata: Option<String> = row.get(8)?;
+        Ok(Some(Self {
+            name,
+            instance: InstanceId(row.get(2)?),
+            fence: row.get(3)?,
+            acquired_at_ms: row.get(4)?,
+            ttl_ms: row.get(5)?,
+            lease_until_ms: row.get(6)?,
+            lease_boot_id: row.get(7)?,
+            metadata: metadata.and_then(|text| serde_json::from_str(&text).ok()),
+        }))
+    }
+
+    /// How much of the lease is left, by the clock of `observer`: 0 once it is over. `None` without
+    /// a lease, and for a time that no program of ours could have written: unknown is never fresh,
+    /// and never over either.
+    pub(crate) fn lease_remaining_ms(&self, observer: &Observer, now_boot_ms: i64) -> Option<i64> {
+        let until_ms = self.lease_until_ms.filter(|until_ms| *until_ms >= 0)?;
+        match (&self.lease_boot_id, &observer.boot_id) {
+            (Some(theirs), Some(ours)) if theirs != ours => return Some(0),
+            (Some(_), Some(_)) | (None, None) => {}
+            (Some(_), None) | (None, Some(_)) => return None,
+        }
+        let remaining_ms = until_ms.saturating_sub(now_boot_ms);
+        (remaining_ms <= TTL_MAX_MS).then_some(remaining_ms.max(0))
+    }
+
+    /// The lease as evidence.
+    pub(crate) fn lease(&self, observer: &Observer, now_boot_ms: i64) -> liveness::Lease {
+        match self.lease_remaining_ms(observer, now_boot_ms) {
+            None => liveness::Lease::None,
+            Some(0) => liveness::Lease::Expired,
+            Some(_) => liveness::Lease::Current,
+        }
+    }
+}
+
+pub(crate) fn by_name(connection: &Connection, name: &LockName) -> Result<Option<LockRow>> {
+    let sql = format!("SELECT {COLUMNS} FROM scoped_locks WHERE scope = ?1 AND identity_hash = ?2");
+    let row = connection
+        .prepare_cached(&sql)?
+        .query_row((name.scope.as_str(), name.identity_hash.as_str()), LockRow::from_row)
+        .optional()?;
+    Ok(row.flatten())
+}
+
+pub(crate) fn all(connection: &Connection) -> Result<Vec<LockRow>> {
+    if !exists(connection)? {
+        return Ok(Vec::new());
+    }
+    let sql = format!("SELECT {COLUMNS} FROM scoped_locks ORDER BY scope, identity_hash");
+    select(connection, &sql, [])
+}
+
+/// The locks that were taken from one row.
+pub(crate) fn of_instance(connection: &Connection, instance: InstanceId) -> Result<Vec<LockRow>> {
+    if !exists(connection)? {
+        return Ok(Vec::new());
+    }
+    let sql = format!(
+        "SELECT {COLUMNS} FROM scoped_locks WHERE instance_id = ?1 ORDER BY scope, identity_hash"
+    );
+    select(connection, &sql, [instance.as_i64()])
+}
+
+fn select(
+    connection: &Connection,
+    sql: &str,
+    parameters: impl rusqlite::Params,
+) -> Result<Vec<LockRow>> {
+    let rows: Vec<Option<LockRow>> = connection
+        .prepare_cached(sql)?
+        .query_map(parameters, LockRow::from_row)?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(rows.into_iter().flatten().collect())
+}
+
+/// A lock to be written. `metadata` and `ttl_ms` are what the owner asked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NewLock<'a> {
+    pub(crate) name: &'a LockName,
+    pub(crate) instance: InstanceId,
+    pub(crate) metadata: Option<&'a Value>,
+    pub(crate) ttl_ms: Option<i64>,
+}
+
+/// Inserts a lock that nobody holds; returns its fence.
+pub(crate) fn insert(
+    tx: &Tx<'_>,
+    lock: &NewLock<'_>,
+    observer: &Observer,
+    now_boot_ms: i64,
+) -> Result<i64> {
+    const SQL: &str = "INSERT INTO scoped_locks (scope, identity_hash, instance_id, fence,
+            acquired_at_ms, ttl_ms, lease_until_ms, lease_boot_id, metadata)
+         VALUES (:scope, :identity_hash, :instance_id, :fence, :acquired_at_ms, :ttl_ms,
+            :lease_until_ms, :lease_boot_id, :metadata)";
+    let fence = tx.draw_id();
+    tx.prepare_cached(SQL)?.execute(named_params! {
+        ":scope": lock.name.scope.as_str(),
+        ":identity_hash": lock.name.identity_hash.as_str(),
+        ":instance_id": lock.instance.as_i64(),
+        ":fence": fence,
+        ":acquired_at_ms": tx.now_ms(),
+        ":ttl_ms": lock.ttl_ms,
+        ":lease_until_ms": lock.ttl_ms.map(|ttl_ms| now_boot_ms.saturating_add(ttl_ms)),
+        ":lease_boot_id": lock.ttl_ms.and(observer.boot_id.as_deref()),
+        ":metadata": lock.metadata.map(Value::to_string),
+    })?;
+    Ok(fence)
+}
+
+/// Acquired again by its holder: the fence stays, metadata and lease are what was asked for now.
+pub(crate) fn replace(
+    tx: &Tx<'_>,
+    lock: &NewLock<'_>,
+    observer: &Observer,
+    now_boot_ms: i64,
+) -> Result<()> {
+    tx.prepare_cached(
+        "UPDATE scoped_locks SET metadata = :metadata, ttl_ms = :ttl_ms,
+            lease_until_ms = :lease_until_ms, lease_boot_id = :lease_boot_id,
+            renewed_at_ms = :now_ms
+         WHERE scope = :scope AND identity_hash = :identity_hash",
+    )?
+    .execute(named_params! {
+        ":scope": lock.name.scope.as_str(),
+        ":identity_hash": lock.name.identity_hash.as_str(),
+        ":metadata": lock.metadata.map(Value::to_string),
+        ":ttl_ms": lock.ttl_ms,
+        ":lease_until_ms": lock.ttl_ms.map(|ttl_ms| now_boot_ms.saturating_add(ttl_ms)),
+        ":lease_boot_id": lock.ttl_ms.and(observer.boot_id.as_deref()),
+        ":now_ms": tx.now_ms(),
+    })?;
+    Ok(())
+}
+
+/// Renews the lease of a lock that still has this fence; false when somebody else got it. A lock
+/// without a lease only notes when.
+pub(crate) fn renew(
+    tx: &Tx<'_>,
+    name: &LockName,
+    fence: i64,
+    observer: &Observer,
+    now_boot_ms: i64,
+) -> Result<bool> {
+    let changed = tx
+        .prepare_cached(
+            "UPDATE scoped_locks SET renewed_at_ms = :now_ms,
+                lease_until_ms = :now_boot_ms + ttl_ms,
+                lease_boot_id = CASE WHEN ttl_ms IS NULL THEN NULL ELSE :boot_id END
+             WHERE scope = :scope AND identity_hash = :identity_hash AND fence = :fence",
+        )?
+        .execute(named_params! {
+            ":scope": name.scope.as_str(),
+            ":identity_hash": name.identity_hash.as_str(),
+            ":fence": fence,
+            ":now_ms": tx.now_ms(),
+            ":now_boot_ms": now_boot_ms,
+            ":boot_id": observer.boot_id,
+        })?;
+    Ok(changed == 1)
+}
+
+/// Why a lock ended, and who did it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LockEnd<'a> {
+    pub(crate) reason: &'a str,
+    pub(crate) by: Option<&'a str>,
+}
+
+/// Ends a lock that still has this fence; false when it has ended already.
+pub(crate) fn end(tx: &Tx<'_>, name: &LockName, fence: i64, how: LockEnd<'_>) -> Result<bool> {
+    let instance: Option<i64> = tx
+        .prepare_cached(
+            "DELETE FROM scoped_locks WHERE scope = ?1 AND identity_hash = ?2 AND fence = ?3
+             RETURNING instance_id",
+        )?
+        .query_row((name.scope.as_str(), name.identity_hash.as_str(), fence), |row| row.get(0))
+        .optional()?;
+    let Some(instance) = instance else { return Ok(false) };
+    record_end(tx, name, InstanceId(instance), fence, how)?;
+    Ok(true)
+}
+
+/// Ends the locks that were taken from one row; how many there were.
+pub(crate) fn end_all_of(tx: &Tx<'_>, instance: InstanceId, how: LockEnd<'_>) -> Result<usize> {
+    let locks = of_instance(tx, instance)?;
+    for lock in &locks {
+        end(tx, &lock.name, lock.fence, how)?;
+    }
+    Ok(locks.len())
+}
+
+fn record_end(
+    tx: &Tx<'_>,
+    name: &LockName,
+    instance: InstanceId,
+    fence: i64,
+    how: LockEnd<'_>,
+) -> Result<()> {
+    let owner: Option<(Option<String>, Option<sys::Pid>)> = tx
+        .prepare_cached("SELECT profile, pid FROM instances WHERE id = ?1")?
+        .query_row([instance.as_i64()], |row| Ok((row.get(0)?, row.get(1).unwrap_or_default())))
+        .optional()?;
+    let (profile, pid) = owner.unwrap_or_default();
+    let profile = profile.and_then(|profile| ProfileName::new(profile).ok());
+    tx.record(&EventRecord {
+        event: LOCK_ENDED,
+        profile: profile.as_ref(),
+        instance: Some(instance),
+        pid,
+        detail: Some(json!({
+            "scope": name.scope.as_str(),
+            "identity_hash": name.identity_hash.as_str(),
+            "fence": fence,
+            "reason": how.reason,
+            "by": how.by,
+        })),
+        ..EventRecord::default()
+    })
+}
+
+const LOCK_ENDED: &str = "lock_ended";
+
+/// How the lock with this fence ended, while the events of that time are kept: reason, by.
+pub(crate) fn how_it_ended(
+    connection: &Connection,
+    instance: InstanceId,
+    fence: i64,
+) -> Result<Option<(String, Option<String>)>> {
+    let ended = connection
+        .prepare_cached(
+            "SELECT json_extract(detail, '$.reason'), json_extract(detail, '$.by') FROM events
+             WHERE event = ?1 AND instance_id = ?2 AND json_extract(detail, '$.fence') = ?3
+             ORDER BY id DESC LIMIT 1",
+        )?
+        .query_row((LOCK_ENDED, instance.as_i64(), fence), |row| {
+            Ok((row.get::<_, Option<String>>(0)?.unwrap_or_default(), row.get(1)?))
+        })
+        .optional()?;
+    Ok(ended)
+}
+
+/// Who was refused by whom.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Refusal<'a> {
+    pub(crate) holder: InstanceId,
+    pub(crate) reason: &'a str,
+    pub(crate) profile: Option<&'a ProfileName>,
+    pub(crate) party: Option<&'a str>,
+    pub(crate) pid: sys::Pid,
+}
+
+/// Counts a refusal: one row however often, so that a loop of refusals stays readable.
+pub(crate) fn count_conflict(tx: &Tx<'_>, name: &LockName, refusal: &Refusal<'_>) -> Result<()> {
+    const SQL: &str = "INSERT INTO lock_conflicts (scope, identity_hash, holder_id, contender,
+            profile, pid, first_at_ms, last_at_ms, count)
+         VALUES (:scope, :identity_hash, :holder_id, :contender, :profile, :pid, :now_ms, :now_ms, 1)
+         ON CONFLICT DO UPDATE SET pid = excluded.pid, last_at_ms = excluded.last_at_ms,
+            count = count + 1
+         RETURNING count";
+    let contender = refusal.party.map_or_else(|| format!("pid:{}", refusal.pid), str::to_owned);
+    let count: i64 = tx.prepare_cached(SQL)?.query_row(
+        named_params! {
+            ":scope": name.scope.as_str(),
+            ":identity_hash": name.identity_hash.as_str(),
+            ":holder_id": refusal.holder.as_i64(),
+            ":contender": contender,
+            ":profile": refusal.profile.map_or("", ProfileName::as_str),
+            ":pid": refusal.pid,
+            ":now_ms": tx.now_ms(),
+        },
+        |row| row.get(0),
+    )?;
+    if count > 1 {
+        return Ok(());
+    }
+    tx.record(&EventRecord {
+        event: "lock_refused",
+        profile: refusal.profile,
+        instance: Some(refusal.holder),
+        pid: Some(refusal.pid),
+        detail: Some(json!({
+            "scope": name.scope.as_str(),
+            "identity_hash": name.identity_hash.as_str(),
+            "reason": refusal.reason,
+            "contender": contender,
+        })),
+        ..EventRecord::default()
+    })?;
+    prune_conflicts(tx, name)
+}
+
+fn prune_conflicts(tx: &Tx<'_>, name: &LockName) -> Result<()> {
+    tx.prepare_cached(
+        "DELETE FROM lock_conflicts
+         WHERE last_at_ms < :oldest_ms OR (
+             scope = :scope AND identity_hash = :identity_hash AND last_at_ms < (
+                 SELECT last_at_ms FROM lock_conflicts
+                 WHERE scope = :scope AND identity_hash = :identity_hash
+                 ORDER BY last_at_ms DESC LIMIT 1 OFFSET :kept))",
+    )?
+    .execute(named_params! {
+        ":scope": name.scope.as_str(),
+        ":identity_hash": name.identity_hash.as_str(),
+        ":oldest_ms": tx.now_ms().saturating_sub(conflict::AGE_MAX_MS),
+        ":kept": conflict::KEPT,
+    })?;
+    Ok(())
+}
+
+/// Who was refused by `holder`, the latest first.
+pub(crate) fn conflicts(
+    connection: &Connection,
+    name: &LockName,
+    holder: InstanceId,
+) -> Result<Vec<Conflict>> {
+    let conflicts = connection
+        .prepare_cached(
+            "SELECT profile, pid, first_at_ms, last_at_ms, count FROM lock_conflicts
+             WHERE scope = ?1 AND identity_hash = ?2 AND holder_id = ?3 ORDER BY last_at_ms DESC",
+        )?
+        .query_map((name.scope.as_str(), name.identity_hash.as_str(), holder.as_i64()), |row| {
+            let profile: String = row.get(0)?;
+            Ok(Conflict {
+                profile: Some(profile).filter(|profile| !profile.is_empty()),
+                pid: row.get(1)?,
+                first_at_ms: row.get(2)?,
+                last_at_ms: row.get(3)?,
+                count: row.get(4)?,
+            })
+        })?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(conflicts)
+}

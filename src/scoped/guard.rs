@@ -1,0 +1,210 @@
+//! A held lock: the guard, how it is verified, renewed and let go.
+
+use rusqlite::Connection;
+use serde_json::Value;
+
+use super::{GrantedLock, PreviousLock};
+use crate::claimant::Evicted;
+use crate::error::Result;
+use crate::instance::{self, End, EndReason};
+use crate::lock_table::{self, LockEnd};
+use crate::names::{InstanceId, LockName};
+use crate::standing::{Footing, LossWatch, Lost, Released, Standing, watch};
+use crate::store::{PendingEnd, lock};
+
+/// A scoped lock held by this process. Dropping it releases the lock, unless another guard of this
+/// process shares it; the kernel releases it when the process ends, whatever way it ends.
+///
+/// The drop never panics: a release that cannot be written is kept and retried, see
+/// [`Store::pending_releases`](crate::Store::pending_releases).
+#[derive(Debug)]
+#[must_use = "dropping the guard releases the lock"]
+pub struct ScopedLock {
+    footing: Footing,
+    granted: GrantedLock,
+    let_go: bool,
+}
+
+impl ScopedLock {
+    pub(super) fn new(footing: Footing, granted: GrantedLock) -> Self {
+        Self { footing, granted, let_go: false }
+    }
+
+    /// Which lock it is.
+    #[must_use]
+    pub fn name(&self) -> &LockName {
+        &self.granted.name
+    }
+
+    /// Rises with every change of holder, and stays while the holder stays: hand it to the
+    /// resource, so that it can refuse whoever comes with a lower one.
+    #[must_use]
+    pub fn fence(&self) -> i64 {
+        self.granted.fence
+    }
+
+    /// The row that the lock belongs to: that of an office, or this process' one without.
+    #[must_use]
+    pub fn instance(&self) -> InstanceId {
+        self.footing.instance
+    }
+
+    /// The holder whose place was taken, if there was one.
+    #[must_use]
+    pub fn evicted(&self) -> Option<&Evicted> {
+        self.granted.evicted.as_ref()
+    }
+
+    /// Whether the process held the lock before.
+    #[must_use]
+    pub fn reacquired(&self) -> bool {
+        self.granted.previous.is_some()
+    }
+
+    /// The lock as it was recorded before it was acquired again: its old metadata, for one.
+    #[must_use]
+    pub fn previous(&self) -> Option<&PreviousLock> {
+        self.granted.previous.as_ref()
+    }
+
+    /// What it said about itself before it was acquired again.
+    #[must_use]
+    pub fn previous_metadata(&self) -> Option<&Value> {
+        self.granted.previous.as_ref()?.metadata.as_ref()
+    }
+
+    /// Whether the lock is still held, by the store's word. Call it before an act that two holders
+    /// must not both do. An anchor file that somebody removed is made anew. A lease that ran out
+    /// is no loss as long as nobody else got the lock.
+    ///
+    /// # Errors
+    /// When it could not be found out: [`Busy`](crate::ErrorKind::Busy),
+    /// [`CannotRead`](crate::ErrorKind::CannotRead), [`Corrupt`](crate::ErrorKind::Corrupt),
+    /// [`Forked`](crate::ErrorKind::Forked).
+    pub fn verify(&self) -> Result<Standing> {
+        verify(&self.footing, &self.granted)
+    }
+
+    /// Starts the lease anew, for as long as was asked for; a lock without a lease is only verified.
+    /// Too late is not lost: while nobody else got the lock, this succeeds, with the same fence.
+    ///
+    /// # Errors
+    /// As [`ScopedLock::verify`], and [`CannotWrite`](crate::ErrorKind::CannotWrite).
+    pub fn renew(&self) -> Result<Standing> {
+        let standing = self.verify()?;
+        if standing != Standing::Held {
+            return Ok(standing);
+        }
+        let inner = &self.footing.inner;
+        let now_boot_ms = inner.clock().boot_ms();
+        let renewed = inner.write(|tx| {
+            lock_table::renew(
+                tx,
+                &self.granted.name,
+                self.granted.fence,
+                inner.observer(),
+                now_boot_ms,
+            )
+        })?;
+        // Somebody came between the two steps.
+        if renewed { Ok(Standing::Held) } else { self.verify() }
+    }
+
+    /// Watches the lock from a thread of its own and calls `on_loss` once, from that thread, within
+    /// a second of its loss (of being continued, for a process that was stopped). Dropping the
+    /// watch ends it.
+    ///
+    /// # Errors
+    /// [`Internal`](crate::ErrorKind::Internal) when no thread can be started.
+    pub fn watch(&self, on_loss: impl FnOnce(Lost) + Send + 'static) -> Result<LossWatch> {
+        let (footing, granted) = (self.footing.clone(), self.granted.clone());
+        watch(move || verify(&footing, &granted), on_loss)
+    }
+
+    /// Releases the lock now, and says what came of it. Dropping does the same in silence.
+    ///
+    /// # Errors
+    /// [`Forked`](crate::ErrorKind::Forked) in a forked child, which releases nothing.
+    pub fn release(mut self) -> Result<Released> {
+        self.footing.inner.check_process()?;
+        Ok(self.let_go())
+    }
+
+    fn let_go(&mut self) -> Released {
+        if std::mem::replace(&mut self.let_go, true) {
+            return Released::WasLost;
+        }
+        let Footing { inner, instance, nonce_hash } = &self.footing;
+        let mut held = lock(&inner.held);
+        match held.locks.get_mut(&self.granted.name) {
+            Some(ours) if ours.fence == self.granted.fence && ours.claims > 1 => {
+                ours.claims -= 1;
+                return Released::StillShared;
+            }
+            Some(ours) if ours.fence == self.granted.fence => {
+                held.locks.remove(&self.granted.name);
+            }
+            // Its row has ended, and the lock with it; or it was lost and acquired anew.
+            Some(_) | None => return Released::WasLost,
+        }
+        // The row without an office is there for locks alone.
+        let is_last = held.without_office.as_ref().is_some_and(|row| row.instance == *instance)
+            && held.locks.values().all(|lock| lock.instance != *instance);
+        if is_last {
+            held.forget(*instance);
+        }
+        let end = End::new(EndReason::Released);
+        inner.let_go(
+            &held,
+            |tx| {
+                let how = LockEnd { reason: EndReason::Released.as_str(), by: None };
+                let was_held = lock_table::end(tx, &self.granted.name, self.granted.fence, how)?;
+                if is_last {
+                    instance::end_own(tx, *instance, nonce_hash, &end)?;
+                }
+                Ok(was_held)
+            },
+            || {
+                if is_last {
+                    let nonce_hash = nonce_hash.clone();
+                    PendingEnd::Row { instance: *instance, nonce_hash, end: end.clone() }
+                } else {
+                    PendingEnd::Lock { name: self.granted.name.clone(), fence: self.granted.fence }
+                }
+            },
+        )
+    }
+}
+
+fn verify(footing: &Footing, lock: &GrantedLock) -> Result<Standing> {
+    footing.verify(|connection| {
+        let lost = how_it_was_lost(connection, lock)?;
+        Ok(lost.map(|(reason, by)| Lost::Ended { reason, by }))
+    })
+}
+
+/// `None` while a lock still has the fence it was granted with; else why it ended, and by whom.
+pub(crate) fn how_it_was_lost(
+    connection: &Connection,
+    lock: &GrantedLock,
+) -> Result<Option<(String, Option<String>)>> {
+    // An older copy of the store may know of no locks at all; then our row is missing, too.
+    if !lock_table::exists(connection)? {
+        return Ok(None);
+    }
+    let row = lock_table::by_name(connection, &lock.name)?;
+    if row.is_some_and(|row| row.fence == lock.fence) {
+        return Ok(None);
+    }
+    let ended = lock_table::how_it_ended(connection, lock.instance, lock.fence)?;
+    Ok(Some(ended.unwrap_or_else(|| (EndReason::Evicted.as_str().to_owned(), None))))
+}
+
+impl Drop for ScopedLock {
+    fn drop(&mut self) {
+        // In a forked child the lock is the parent's: nothing to let go.
+        if !self.let_go && self.footing.inner.check_process().is_ok() {
+            self.let_go();
+        }
+    }
+}
