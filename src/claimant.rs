@@ -230,8 +230,8 @@ pub(crate) struct Aside {
     command_lines: Vec<LiveCommandLine>,
     /// The holder whose command could not be ended: it is refused like any other.
     spared: Option<InstanceId>,
-    /// The holder that was last looked at whether it is stopped, and what came of it.
-    stopped: Option<(InstanceId, bool)>,
+    /// The holders that were looked at whether they are stopped, and what came of it.
+    stopped: Vec<(InstanceId, bool)>,
 }
 
 impl Aside {
@@ -252,7 +252,7 @@ impl Aside {
                     std::thread::sleep(STOPPED_TWICE_APART);
                     stopped = is_stopped(&record);
                 }
-                self.stopped = Some((record.id, stopped));
+                self.stopped.push((record.id, stopped));
             }
         }
     }
@@ -263,7 +263,7 @@ impl Aside {
 
     /// Whether this holder was found stopped twice; `None` when nobody has looked yet.
     pub(crate) fn was_found_stopped(&self, id: InstanceId) -> Option<bool> {
-        self.stopped.filter(|(looked_at, _)| *looked_at == id).map(|(_, stopped)| stopped)
+        self.stopped.iter().find(|(looked_at, _)| *looked_at == id).map(|(_, stopped)| *stopped)
     }
 }
 

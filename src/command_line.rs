@@ -302,6 +302,40 @@ mod tests {
     }
 
     #[test]
+    fn an_identity_that_is_being_locked_is_masked() {
+        for (identity, line, expected) in [
+            ("hunter2", ["gw", "hunter2"], ["gw", "<redacted>"]),
+            ("hunter2", ["gw", "--bot=hunter2"], ["gw", "--bot=<redacted>"]),
+            ("hunter2", ["gw", "hunter22"], ["gw", "hunter22"]),
+            ("12:a=b", ["gw", "scope=12:a=b"], ["gw", "scope=<redacted>"]),
+            ("a b", ["gw", "a b"], ["gw", "<redacted>"]),
+            (
+                "hunter2",
+                ["-c", "exec gw 'hunter2' && echo \"hunter2\""],
+                ["-c", "exec gw '<redacted>' && echo \"<redacted>\""],
+            ),
+            (
+                "12:x",
+                ["-c", "T=12:x; gw $(echo 12:x)"],
+                ["-c", "T=<redacted>; gw $(echo <redacted>)"],
+            ),
+        ] {
+            let hash = IdentityHash::of(identity).unwrap();
+            let [line, expected] = [line, expected].map(|line| line.map(str::to_owned).to_vec());
+            let masked = mask(&line, &[&hash]);
+            assert_eq!(masked, expected, "{identity}");
+            // The live command line still has it, and is recognised all the same.
+            assert_eq!(redact_alike(&line, &masked), masked, "{identity}");
+            assert_eq!(mask(&line, &[]), line);
+        }
+        let recorded = ["gw", "<redacted>", "x<redacted>y"].map(str::to_owned);
+        for other in [["gw2", "s", "xsy"], ["gw", "s", "xsz"], ["gw", "s", "y"]] {
+            let other = other.map(str::to_owned);
+            assert_ne!(redact_alike(&other, &recorded), recorded, "{other:?}");
+        }
+    }
+
+    #[test]
     fn secrets_do_not_survive() {
         for (line, expected) in [
             ("gw --token=SECRET run", "gw --token=<redacted> run"),

@@ -1,5 +1,5 @@
-//! An embedded state engine for long-running gateway processes: it answers *who holds this office,
-//! is it really alive, and may I take it?*, in place of PID files, lock files and status JSON.
+//! An embedded state engine for long-running gateway processes: it answers *who holds this office or
+//! token, is it really alive, and may I take it?*, in place of PID files, lock files and status JSON.
 //!
 //! Everything lives in one `SQLite` file that many profiles and processes share. A claim is one
 //! write transaction that looks at the recorded owner, judges it, ends it if it is dead and inserts
@@ -40,6 +40,8 @@
 //! * [`Claim`] - the answer to a claim: a [`Tenure`] or the [`Holder`] who explains itself.
 //! * [`Tenure`] - a held office. Dropping it releases; [`Tenure::verify`] and [`Tenure::watch`]
 //!   tell of a loss.
+//! * [`ScopedLock`] - an identity (a bot token, an account) that no other process of the machine has;
+//!   acquired with a [`LockRequest`], from a [`Tenure`] or from the [`Store`].
 //! * [`Report`] - what is true of an office, with the evidence; [`liveness`] decides it.
 //! * [`Error`] - "could not find out"; its [`ErrorKind`] says what to do next.
 //!
@@ -48,11 +50,13 @@
 //! | guarantee | test (`tests/it/`, or the module named) |
 //! |---|---|
 //! | of any number of contenders at once exactly one owns | `contention` |
+//! | of any number of contenders at once exactly one holds a lock, by a `verify` that succeeds | `lock_contention` |
 //! | a killed owner blocks nobody, and nothing has to be cleaned up | `kill` |
 //! | a `run`'s command is gone before the next start is granted | `kill` |
 //! | not being able to look evicts nobody | `liveness::tests`, `identity`, `namespaces` |
 //! | a recycled pid is never taken for the owner, and never blocks | `identity` |
 //! | questions write nothing and make nothing | `kill`, `open` |
+//! | the identity of a lock is in no file, message or `ps` | `lock_secrets` |
 //! | what cannot be recorded is not held | `open` |
 //! | nothing crosses a fork | `library` |
 //! | a store deleted or replaced under its owner is noticed within a second | `library` |
@@ -61,7 +65,7 @@
 //! # What it does not guarantee
 //!
 //! * Nothing reaches across machines: two hosts that share a token do not see each other.
-//! * A resource that ignores the fence ([`Tenure::instance`]) can be touched by an owner that was
+//! * A resource that ignores the fence ([`Tenure::instance`], [`ScopedLock::fence`]) can be touched by an owner that was
 //!   evicted while it was stopped, until its next verification.
 //! * Processes of the same user can forge anything; the store is not a security boundary
 //!   against its own user.

@@ -387,3 +387,51 @@ pub(crate) fn conflicts(
         .collect::<rusqlite::Result<_>>()?;
     Ok(conflicts)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::liveness::Lease;
+
+    /// The whole product of what a stored lease can look like.
+    #[test]
+    fn a_lease_is_over_only_by_a_clock_that_we_share() {
+        const NOW_MS: i64 = 1_000_000;
+        let observer = |boot_id: Option<&str>| Observer {
+            boot_id: boot_id.map(str::to_owned),
+            ..Observer::new()
+        };
+        let row = |until_ms: Option<i64>, boot_id: Option<&str>| LockRow {
+            name: LockName::new("scope", "identity").unwrap(),
+            instance: InstanceId(1),
+            fence: 2,
+            acquired_at_ms: 0,
+            ttl_ms: until_ms.map(|_| 1),
+            lease_until_ms: until_ms,
+            lease_boot_id: boot_id.map(str::to_owned),
+            metadata: None,
+        };
+        for (until_ms, theirs, ours, remaining_ms, lease) in [
+            (None, None, Some("a"), None, Lease::None),
+            (Some(NOW_MS + 5), Some("a"), Some("a"), Some(5), Lease::Current),
+            (Some(NOW_MS), Some("a"), Some("a"), Some(0), Lease::Expired),
+            (Some(NOW_MS - 5), Some("a"), Some("a"), Some(0), Lease::Expired),
+            (Some(NOW_MS - 5), None, None, Some(0), Lease::Expired),
+            // Another boot: that clock is gone.
+            (Some(NOW_MS + 5), Some("a"), Some("b"), Some(0), Lease::Expired),
+            // A boot that nobody knows: neither fresh nor over.
+            (Some(NOW_MS - 5), None, Some("a"), None, Lease::None),
+            (Some(NOW_MS + 5), Some("a"), None, None, Lease::None),
+            // Times that no program of ours has written.
+            (Some(-1), Some("a"), Some("a"), None, Lease::None),
+            (Some(NOW_MS + TTL_MAX_MS), Some("a"), Some("a"), Some(TTL_MAX_MS), Lease::Current),
+            (Some(NOW_MS + TTL_MAX_MS + 1), Some("a"), Some("a"), None, Lease::None),
+            (Some(i64::MAX), Some("a"), Some("a"), None, Lease::None),
+        ] {
+            let (row, observer) = (row(until_ms, theirs), observer(ours));
+            let case = format!("{until_ms:?} {theirs:?} {ours:?}");
+            assert_eq!(row.lease_remaining_ms(&observer, NOW_MS), remaining_ms, "{case}");
+            assert_eq!(row.lease(&observer, NOW_MS), lease, "{case}");
+        }
+    }
+}

@@ -21,23 +21,19 @@ pub(super) struct State {
     pub(super) store_uuid: String,
     pub(super) min_writer: i64,
     pub(super) last_id: i64,
-    pub(super) schema_version: i64,
 }
 
 pub(super) fn read_state(connection: &Connection) -> Result<State> {
     const SQL: &str = "SELECT (SELECT value FROM meta WHERE key = 'store_uuid'),
                               (SELECT value FROM meta WHERE key = 'min_writer'),
-                              (SELECT value FROM meta WHERE key = 'last_id'),
-                              (SELECT user_version FROM pragma_user_version)";
-    let (store_uuid, min_writer, last_id, schema_version) =
+                              (SELECT value FROM meta WHERE key = 'last_id')";
+    let (store_uuid, min_writer, last_id) =
         connection.prepare_cached(SQL)?.query_row([], |row| {
             // A damaged counter is no obstacle: ids also rise with the clock.
-            Ok((row.get(0).ok(), row.get(1).ok(), row.get(2).unwrap_or(0), row.get(3)?))
+            Ok((row.get(0).ok(), row.get(1).ok(), row.get(2).unwrap_or(0)))
         })?;
     match (store_uuid, min_writer) {
-        (Some(store_uuid), Some(min_writer)) => {
-            Ok(State { store_uuid, min_writer, last_id, schema_version })
-        }
+        (Some(store_uuid), Some(min_writer)) => Ok(State { store_uuid, min_writer, last_id }),
         (None | Some(_), None) | (None, Some(_)) => {
             Err(Error::new(ErrorKind::Corrupt, "the table meta has lost its rows")
                 .with_hint("keep a copy of the file, then move it aside and start anew"))
@@ -51,7 +47,6 @@ pub(crate) struct Tx<'a> {
     store: &'a Inner,
     last_id: Cell<i64>,
     stored_last_id: i64,
-    schema_version: i64,
     now_us: i64,
     new_anchor: RefCell<Option<Arc<Anchor>>>,
     lets_go: Cell<bool>,
@@ -87,7 +82,6 @@ impl<'a> Tx<'a> {
             store,
             last_id: Cell::new(state.last_id),
             stored_last_id: state.last_id,
-            schema_version: state.schema_version,
             now_us: store.clock().wall_us(),
             new_anchor: RefCell::new(None),
             lets_go: Cell::new(false),
@@ -97,15 +91,16 @@ impl<'a> Tx<'a> {
     /// Refuses to register anything in a store whose schema is older than this program's. What is
     /// on record there can still be asked about, released and evicted.
     pub(crate) fn check_schema(&self) -> Result<()> {
-        if self.schema_version >= SCHEMA_VERSION {
+        let schema_version: i64 =
+            self.prepare_cached("PRAGMA user_version")?.query_row([], |row| row.get(0))?;
+        if schema_version >= SCHEMA_VERSION {
             return Ok(());
         }
         Err(Error::new(
             ErrorKind::TooOld,
             format!(
-                "the store has schema version {}, this program registers in version \
-                 {SCHEMA_VERSION}",
-                self.schema_version
+                "the store has schema version {schema_version}, this program registers in version \
+                 {SCHEMA_VERSION}"
             ),
         )
         .with_hint("open it for owning (`Store::open`): that brings it up to date"))
