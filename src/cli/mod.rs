@@ -129,15 +129,21 @@ fn man() -> Outcome {
     let mut page = Vec::new();
     let command = Cli::command();
     clap_mangen::Man::new(command.clone()).render(&mut page)?;
-    for verb in command.get_subcommands() {
-        let name = format!("incumbent-{}", verb.get_name());
-        let section = clap_mangen::Man::new(verb.clone().name(name.clone()).bin_name(name));
-        section.render_synopsis_section(&mut page)?;
-        section.render_description_section(&mut page)?;
-        section.render_options_section(&mut page)?;
-    }
+    render_verbs(&command, "incumbent", &mut page)?;
     output::print(Format::Text, &String::from_utf8_lossy(&page), &json!(null))?;
     Ok(exit::OK)
+}
+
+fn render_verbs(command: &clap::Command, prefix: &str, page: &mut Vec<u8>) -> std::io::Result<()> {
+    for verb in command.get_subcommands() {
+        let name = format!("{prefix}-{}", verb.get_name());
+        let section = clap_mangen::Man::new(verb.clone().name(name.clone()).bin_name(&name));
+        section.render_synopsis_section(page)?;
+        section.render_description_section(page)?;
+        section.render_options_section(page)?;
+        render_verbs(verb, &name, page)?;
+    }
+    Ok(())
 }
 
 impl Global {

@@ -217,7 +217,8 @@ pub(crate) fn claim_once(
         Surveyed::Held(mut obstacle) => {
             let holder = &mut *obstacle.holder;
             if count == Count::Yes {
-                record_refusal(tx, inner, candidate, None, holder.reason)?;
+                let (holder, reason) = (holder.instance, holder.reason);
+                record_start(tx, inner, candidate, Start::RefusedForLock { holder, reason })?;
             }
             holder.retry_after_ms = backoff_ms(tx, inner, candidate)?;
             return Ok(Outcome::Held(obstacle));
@@ -227,7 +228,8 @@ pub(crate) fn claim_once(
     if let Some(orphan) = sweep.orphans.first() {
         let mut holder = Holder::orphan(Wanted::Office(office.clone()), orphan.pid);
         if count == Count::Yes {
-            record_refusal(tx, inner, candidate, None, holder.reason)?;
+            let refused = Start::Refused { holder: None, reason: holder.reason };
+            record_start(tx, inner, candidate, refused)?;
         }
         holder.retry_after_ms = backoff_ms(tx, inner, candidate)?;
         return Ok(Outcome::Held(Box::new(Obstacle { holder: Box::new(holder), watch: None })));
@@ -266,27 +268,28 @@ fn refuse(
 ) -> Result<Outcome> {
     let mut holder = Box::new(Holder::of(&record, candidate.office, judged));
     if count == Count::Yes {
-        record_refusal(tx, inner, candidate, Some(record.id), holder.reason)?;
+        let refused = Start::Refused { holder: Some(record.id), reason: holder.reason };
+        record_start(tx, inner, candidate, refused)?;
     }
     holder.retry_after_ms = backoff_ms(tx, inner, candidate)?;
     let fence = record.id.as_i64();
     Ok(Outcome::Held(Box::new(Obstacle { holder, watch: Some(Watch { record, fence }) })))
 }
 
-fn record_refusal(
+fn record_start(
     tx: &Tx<'_>,
     inner: &Inner,
     candidate: &Candidate<'_>,
-    holder: Option<InstanceId>,
-    reason: &str,
+    start: Start<'_>,
 ) -> Result<()> {
+    let now_boot_ms = inner.clock().boot_ms();
     ledger::record_start(
         tx,
         candidate.office,
         candidate.subject,
         inner.observer(),
-        inner.clock().boot_ms(),
-        Start::Refused { holder, reason },
+        now_boot_ms,
+        start,
     )
 }
 
@@ -327,14 +330,7 @@ fn insert(
     if let Some(waiter) = candidate.waiter {
         instance::end_other(tx, waiter, &End::new(EndReason::Released))?;
     }
-    ledger::record_start(
-        tx,
-        candidate.office,
-        candidate.subject,
-        inner.observer(),
-        inner.clock().boot_ms(),
-        Start::Granted { instance, after_abnormal_end },
-    )?;
+    record_start(tx, inner, candidate, Start::Granted { instance, after_abnormal_end })?;
     tx.record(&EventRecord {
         event: "office_claimed",
         office: Some(candidate.office),

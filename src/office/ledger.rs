@@ -18,8 +18,19 @@ const STARTS_KEPT: i64 = 200;
 /// The outcome of a start, to be recorded.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Start<'a> {
-    Granted { instance: InstanceId, after_abnormal_end: bool },
-    Refused { holder: Option<InstanceId>, reason: &'a str },
+    Granted {
+        instance: InstanceId,
+        after_abnormal_end: bool,
+    },
+    Refused {
+        holder: Option<InstanceId>,
+        reason: &'a str,
+    },
+    /// The office may be free, but not a lock that it is wanted with; that conflict is the lock's.
+    RefusedForLock {
+        holder: Option<InstanceId>,
+        reason: &'a str,
+    },
 }
 
 pub(super) fn record_start(
@@ -38,7 +49,9 @@ pub(super) fn record_start(
         Start::Granted { instance, after_abnormal_end } => {
             ("granted", Some(instance), None, None, after_abnormal_end)
         }
-        Start::Refused { holder, reason } => ("refused", None, holder, Some(reason), true),
+        Start::Refused { holder, reason } | Start::RefusedForLock { holder, reason } => {
+            ("refused", None, holder, Some(reason), true)
+        }
     };
     tx.prepare_cached(SQL)?.execute(named_params! {
         ":profile": office.profile.as_str(),
