@@ -116,6 +116,11 @@ impl Anchor {
         &self.name
     }
 
+    /// The id of the store that it was made for.
+    pub(crate) fn store_id(&self) -> Option<&str> {
+        parse_name(&self.name).map(|(id, _)| id)
+    }
+
     /// Whether the locked file is still the one that its path names: others probe by path.
     pub(crate) fn is_in_place(&self) -> bool {
         let (Ok(open), Ok(named)) = (sys::open_file_facts(&self.file), sys::file_facts(&self.path))
@@ -197,7 +202,8 @@ pub(crate) struct Orphan {
     pub(crate) pid: Option<sys::Pid>,
 }
 
-/// Looks through `directory`. `named` are the anchors of unended rows, `own` is ours, and
+/// Looks through `directory`. `named` are the anchors of unended rows, `own` is ours, `lost_store` is
+/// the id of a store whose anchors do not count (that of the one we were in before), and
 /// `is_on_record` tells whether any row, ended or not, names an anchor. Call it only inside a write
 /// transaction: there, a free anchor that nobody names stays so.
 pub(crate) fn sweep(
@@ -205,6 +211,7 @@ pub(crate) fn sweep(
     store_id: &str,
     named: &HashSet<String>,
     own: Option<&str>,
+    lost_store: Option<&str>,
     mut is_on_record: impl FnMut(&str) -> Result<bool>,
 ) -> Result<Sweep> {
     let entries = match std::fs::read_dir(directory) {
@@ -222,8 +229,7 @@ pub(crate) fn sweep(
         }
         match probe(&entry.path()) {
             AnchorState::Free => sweep.garbage.push(entry.path()),
-            // With us in the store that was replaced: the unique index kept it off our offices.
-            AnchorState::Held if id != store_id && own.is_some_and(|own| is_of(own, id)) => {}
+            AnchorState::Held if id != store_id && lost_store == Some(id) => {}
             // Of another store, or of this one in a state that it has lost (restored from a copy).
             AnchorState::Held if id != store_id || !is_on_record(&name)? => {
                 sweep.orphans.push(Orphan { name, pid });
@@ -263,10 +269,6 @@ impl Sweep {
             }
         }
     }
-}
-
-fn is_of(name: &str, store_id: &str) -> bool {
-    parse_name(name).is_some_and(|(id, _)| id == store_id)
 }
 
 /// `<store id>-<pid>-<random>.lock`; `None` for a file that is not an anchor.
@@ -338,8 +340,15 @@ mod tests {
 
         let named = HashSet::from([all[3].clone()]);
         let sweep =
-            sweep(directory.path(), "aa", &named, Some(own.name()), |name| Ok(name == all[0]))
-                .unwrap();
+            sweep(
+                directory.path(),
+                "aa",
+                &named,
+                Some(own.name()),
+                None,
+                |name| Ok(name == all[0]),
+            )
+            .unwrap();
         sweep.remove_garbage();
 
         let orphans: Vec<_> = sweep.orphans.iter().map(|orphan| orphan.name.as_str()).collect();

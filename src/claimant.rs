@@ -8,13 +8,16 @@ use std::time::Duration;
 use crate::anchor::{self, Sweep};
 use crate::clock::Deadline;
 use crate::error::{Error, ErrorKind, Result};
+use crate::holder::Holder;
 use crate::instance::{self, EndReason, Origin, Record, Subject};
 use crate::liveness::{
-    AliveReason, AnchorState, Evidence, Judgement, Lease, Presence, StartTimeMatch, Verdict, judge,
+    AliveReason, AnchorState, DeadReason, Evidence, Judgement, Lease, Presence, StartTimeMatch,
+    Verdict, judge,
 };
-use crate::names::{InstanceId, ProfileName};
+use crate::names::{InstanceId, ProfileName, Wanted};
 use crate::observe::{LiveCommandLine, compare_command_line, needs_command_line, observe};
-use crate::store::{Inner, Tx};
+use crate::standing::Force;
+use crate::store::{EventRecord, Inner, Tx};
 use crate::sys::{
     self, Existence, OpenProcessError, ProcessFacts, ProcessHandle, ProcessState, StartTime,
 };
@@ -148,18 +151,24 @@ pub(crate) fn examine(
     if is_another_life_of_ours(inner, claimant, record, &judged) {
         return Examined::Over(EndReason::ReExecuted);
     }
-    let is_about_the_subject = claimant.origin == Origin::Pid
-        && record.is_pid
+    let is_about_the_subject = record.is_pid
         && judged.evidence.is_here()
-        && record.pid == Some(claimant.subject.pid);
+        && record.pid == Some(claimant.subject.pid)
+        && judged.evidence.start_time != StartTimeMatch::Different;
     match judged.verdict {
-        Verdict::Dead(reason) => Examined::Over(EndReason::Dead(reason)),
-        // Of a pid here there is one process: if that is alive, the two are the same.
-        Verdict::Alive(_)
-            if is_about_the_subject && judged.evidence.start_time != StartTimeMatch::Different =>
+        // What a script recorded for itself goes on when it executes a program that claims.
+        Verdict::Alive(_) if is_about_the_subject && claimant.origin != Origin::Pid => {
+            Examined::Over(EndReason::ReExecuted)
+        }
+        // Its own lease that ran out is still its own while nobody else came.
+        Verdict::Dead(DeadReason::LeaseExpired)
+            if is_about_the_subject && judged.evidence.process == Presence::Present =>
         {
             Examined::Same
         }
+        Verdict::Dead(reason) => Examined::Over(EndReason::Dead(reason)),
+        // Of a pid here there is one process: if that is alive, the two are the same.
+        Verdict::Alive(_) if is_about_the_subject => Examined::Same,
         Verdict::Alive(_) | Verdict::Unknown(_)
             if needs_command_line(&judged.evidence) && !command_line.is_for(record.id) =>
         {
@@ -283,16 +292,69 @@ pub(crate) fn is_stopped(record: &Record) -> bool {
         && record.child_pid.is_none_or(|child| is_out_of_action(child, record.child_start_time))
 }
 
-/// Looks for anchors without a row: orphans stand in the way, garbage is collected.
-pub(crate) fn sweep(tx: &Tx<'_>, inner: &Inner, named: &HashSet<String>) -> Result<Sweep> {
+/// Looks for anchors without a row: orphans stand in the way of what is `wanted`, garbage is
+/// collected.
+///
+/// A process that goes on from a store that was replaced meets the anchors of those who were in it,
+/// too. What it held there, none of them can hold; of anything else they may be the owners.
+pub(crate) fn sweep(
+    tx: &Tx<'_>,
+    inner: &Inner,
+    named: &HashSet<String>,
+    wanted: impl IntoIterator<Item = Wanted>,
+) -> Result<Sweep> {
     let own = inner.own_anchor();
+    let lost_store = match &own {
+        Some(own) if inner.held_before(wanted) => own.store_id(),
+        Some(_) | None => None,
+    };
     anchor::sweep(
         &inner.location.anchors,
         inner.store_uuid()?,
         named,
         own.as_ref().map(|anchor| anchor.name()),
+        lost_store,
         |name| instance::names_anchor(tx, name),
     )
+}
+
+/// What came of looking for anchors that stand in the way without a record.
+#[derive(Debug)]
+pub(crate) enum Orphans {
+    None,
+    Refused(Box<Holder>),
+    Removed(usize),
+}
+
+/// Nobody is on record, yet an anchor without a record may refuse every claim: there is a way out of
+/// that as well, if a person says so.
+pub(crate) fn evict_orphans(
+    tx: &Tx<'_>,
+    inner: &Inner,
+    wanted: &Wanted,
+    force: Force,
+    by: &str,
+) -> Result<Orphans> {
+    let sweep = sweep(tx, inner, &tx.named_anchors()?, [wanted.clone()])?;
+    let Some(orphan) = sweep.orphans.first() else { return Ok(Orphans::None) };
+    if force == Force::No {
+        return Ok(Orphans::Refused(Box::new(Holder::orphan(wanted.clone(), orphan.pid))));
+    }
+    sweep.remove_orphans(&inner.location.anchors)?;
+    let office = match wanted {
+        Wanted::Office(office) => Some(office),
+        Wanted::Lock(_) => None,
+    };
+    tx.record(&EventRecord {
+        event: "orphans_evicted",
+        office,
+        detail: Some(serde_json::json!({
+            "by": by,
+            "anchors": sweep.orphans.iter().map(|orphan| &orphan.name).collect::<Vec<_>>(),
+        })),
+        ..EventRecord::default()
+    })?;
+    Ok(Orphans::Removed(sweep.orphans.len()))
 }
 
 /// After a grant: collects anchors that nobody uses, and ends the rows of processes without an office

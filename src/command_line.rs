@@ -1,6 +1,6 @@
 //! Command lines: redacted before they are stored or shown, and compared only in that form.
 
-use crate::names::{IdentityHash, Kind};
+use crate::names::{Kind, Secret};
 
 /// What stands in place of a secret.
 const REDACTED: &str = "<redacted>";
@@ -23,6 +23,7 @@ const OPAQUE_RUN_LENGTH: usize = 24;
 /// Empty arguments are dropped: not every source of command lines reports them.
 #[must_use]
 pub(crate) fn redact(arguments: &[String]) -> Vec<String> {
+    let arguments = redact_own_verbs(arguments);
     let mut redacted = Vec::with_capacity(arguments.len().min(ARGUMENTS_MAX));
     let mut next_is_secret = false;
     for argument in arguments.iter().filter(|a| !a.is_empty()).take(ARGUMENTS_MAX) {
@@ -34,7 +35,10 @@ pub(crate) fn redact(arguments: &[String]) -> Vec<String> {
             continue;
         }
         redacted.push(match argument.split_once(['=', ':']) {
-            Some((name, value)) if is_secret_name(name) && !value.starts_with("//") => {
+            // `key://host` is a URL, `key=//x` is not.
+            Some((name, value))
+                if is_secret_name(name) && !argument[name.len()..].starts_with("://") =>
+            {
                 next_is_secret = value.trim().is_empty() || is_auth_scheme(value);
                 format!("{}{REDACTED}", &argument[..=name.len()])
             }
@@ -47,38 +51,132 @@ pub(crate) fn redact(arguments: &[String]) -> Vec<String> {
     redacted
 }
 
-/// Removes from a redacted command line every word whose hash is one of `hashes`: an identity that is
-/// being locked, which did not look like a secret.
-#[must_use]
-pub(crate) fn mask(arguments: &[String], hashes: &[&IdentityHash]) -> Vec<String> {
-    if hashes.is_empty() {
-        return arguments.to_vec();
+/// Removes the identities from calls of our own verbs, in an argument list or in a script.
+fn redact_own_verbs(arguments: &[String]) -> Vec<String> {
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let mut redacted: Vec<String> = arguments.iter().map(|it| redact_script(it)).collect();
+    for (at, keep) in identities(&words) {
+        redacted[at] = format!("{}{REDACTED}", &words[at][..keep]);
     }
-    let is_identity = |word: &str| IdentityHash::of(word).is_ok_and(|hash| hashes.contains(&&hash));
-    // An identity may contain any of the separators, so each set is tried by itself.
-    let separators: [&[char]; 4] = [
-        &[],
-        &[' ', '\t', '\n'],
-        &[' ', '\t', '\n', '\'', '"', ';'],
-        &[' ', '\t', '\n', '\'', '"', ';', '=', '(', ')', '<', '>', '|', '&'],
-    ];
-    arguments
-        .iter()
-        .map(|argument| {
-            let mut masked = argument.clone();
-            for separators in separators {
-                for word in argument.split(|c| separators.contains(&c)) {
-                    let value = word.split_once('=').map_or(word, |(_, value)| value);
-                    for word in [word, value] {
-                        if is_identity(word) {
-                            masked = masked.replace(word.trim(), REDACTED);
-                        }
-                    }
-                }
+    redacted
+}
+
+/// The same within one argument: `sh -c 'incumbent lock acquire SCOPE ID'`.
+fn redact_script(script: &str) -> String {
+    if !script.contains("incumbent") || !script.contains("lock") {
+        return script.to_owned();
+    }
+    // Words as a shell splits them, roughly: at blanks outside of quotes.
+    let (mut ranges, mut quote, mut start) = (Vec::new(), None, None);
+    for (at, c) in script.char_indices() {
+        match quote {
+            Some(open) if c == open => quote = None,
+            None if matches!(c, '\'' | '"') => quote = Some(c),
+            None if c.is_whitespace() => {
+                ranges.extend(start.take().map(|from| from..at));
+                continue;
             }
-            masked
-        })
-        .collect()
+            Some(_) | None => {}
+        }
+        start.get_or_insert(at);
+    }
+    ranges.extend(start.map(|from| from..script.len()));
+    let words: Vec<&str> = ranges.iter().map(|range| &script[range.clone()]).collect();
+    let mut redacted = script.to_owned();
+    // From the end, so that the ranges before stay right.
+    for (at, keep) in identities(&words).into_iter().rev() {
+        let range = &ranges[at];
+        redacted.replace_range(range.start + keep..range.end, REDACTED);
+    }
+    redacted
+}
+
+/// Which words hold an identity in a call of ours, and how many of their bytes come before it.
+fn identities(words: &[&str]) -> Vec<(usize, usize)> {
+    const TAKE_A_VALUE: [&str; 10] = [
+        "--pid",
+        "--ttl",
+        "--metadata",
+        "--fence",
+        "--identity-env",
+        "--db",
+        "--profile",
+        "--kind",
+        "--home",
+        "--allow-filesystem",
+    ];
+    let is_us = |word: &&str| {
+        let name = word.trim_matches(['\'', '"', '(', '`', '$']);
+        name.rsplit(['/', '\\'])
+            .next()
+            .is_some_and(|name| name.trim_end_matches(".exe") == "incumbent")
+    };
+    let Some(first) = words.iter().position(is_us) else { return Vec::new() };
+    let mut found = Vec::new();
+    for (at, word) in words.iter().enumerate().skip(first) {
+        let next = words.get(at + 1).copied().unwrap_or_default();
+        let (arguments, after) = match *word {
+            "lock" if matches!(next, "acquire" | "renew" | "verify" | "release") => (at + 2, 1),
+            "unlock" => (at + 1, 1),
+            "--lock" => {
+                found.extend(next.find('=').map(|equals| (at + 1, equals + 1)));
+                continue;
+            }
+            _ => {
+                let value = word.strip_prefix("--lock=").and_then(|lock| lock.find('='));
+                found.extend(value.map(|equals| (at, "--lock=".len() + equals + 1)));
+                continue;
+            }
+        };
+        let mut positionals = 0;
+        let mut skip = false;
+        for (at, word) in words.iter().enumerate().skip(arguments) {
+            if std::mem::take(&mut skip) {
+                continue;
+            }
+            if word.len() > 1 && word.starts_with("--") {
+                skip = TAKE_A_VALUE.contains(word);
+            } else if positionals == after {
+                // `-` stands for standard input.
+                found.extend((*word != "-").then_some((at, 0)));
+                break;
+            } else {
+                positionals += 1;
+            }
+        }
+    }
+    found.sort_unstable();
+    found.dedup();
+    found
+}
+
+/// Removes from a redacted command line the identities that are being locked: one need not look like
+/// a secret to be one.
+#[must_use]
+pub(crate) fn mask(arguments: &[String], secrets: &[&Secret]) -> Vec<String> {
+    let masked = |argument: &String| {
+        secrets.iter().fold(argument.clone(), |text, secret| mask_one(&text, secret.as_str()))
+    };
+    arguments.iter().map(masked).collect()
+}
+
+fn mask_one(text: &str, secret: &str) -> String {
+    /// A shorter one may be part of any word by chance, and is masked only where it is a word.
+    const LENGTH_ANYWHERE: usize = 8;
+
+    let is_of_a_word = |c: Option<char>| c.is_some_and(char::is_alphanumeric);
+    let mut masked = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find(secret).filter(|_| !secret.is_empty()) {
+        let (before, found) = rest.split_at(at);
+        let after = &found[secret.len()..];
+        let is_word = !is_of_a_word(before.chars().next_back().or(masked.chars().next_back()))
+            && !is_of_a_word(after.chars().next());
+        masked.push_str(before);
+        masked.push_str(if is_word || secret.len() >= LENGTH_ANYWHERE { REDACTED } else { secret });
+        rest = after;
+    }
+    masked + rest
 }
 
 /// The live command line `live`, without what is redacted in the `recorded` one: what was known to
@@ -302,11 +400,49 @@ mod tests {
     }
 
     #[test]
+    fn identities_in_calls_of_our_own_verbs_are_redacted() {
+        for (line, expected) in [
+            (
+                &["/usr/bin/incumbent", "lock", "acquire", "tok", "s3"][..],
+                "incumbent lock acquire tok *",
+            ),
+            (
+                &["incumbent", "lock", "renew", "--pid", "7", "tok", "--fence=3", "s3"],
+                "incumbent lock renew --pid 7 tok --fence=3 *",
+            ),
+            (&["incumbent", "lock", "verify", "tok", "-"], "incumbent lock verify tok -"),
+            (&["incumbent", "unlock", "tok", "s3", "--force"], "incumbent unlock tok * --force"),
+            (&["incumbent", "unlock", "--stale"], "incumbent unlock --stale"),
+            (
+                &["incumbent", "run", "--lock", "a=b=c", "--lock=d=e=", "--", "gw"],
+                "incumbent run --lock a=* --lock=d=* -- gw",
+            ),
+            (
+                &[
+                    "sh",
+                    "-c",
+                    "incumbent claim; incumbent lock acquire tok 'my bot' --ttl 3; exec gw",
+                ],
+                "sh -c incumbent claim; incumbent lock acquire tok * --ttl 3; exec gw",
+            ),
+            (&["padlock", "lock", "acquire", "a", "b"], "padlock lock acquire a b"),
+        ] {
+            let line: Vec<String> = line.iter().map(|it| (*it).to_owned()).collect();
+            let redacted = redact(&line).join(" ").replace(REDACTED, "*").replace("/usr/bin/", "");
+            assert_eq!(redacted, expected);
+        }
+    }
+
+    #[test]
     fn an_identity_that_is_being_locked_is_masked() {
         for (identity, line, expected) in [
             ("hunter2", ["gw", "hunter2"], ["gw", "<redacted>"]),
             ("hunter2", ["gw", "--bot=hunter2"], ["gw", "--bot=<redacted>"]),
             ("hunter2", ["gw", "hunter22"], ["gw", "hunter22"]),
+            ("x", ["exec x", "ax=x"], ["exec <redacted>", "ax=<redacted>"]),
+            ("c2VjcmV0cw==", ["gw", "--lock=t=c2VjcmV0cw=="], ["gw", "--lock=t=<redacted>"]),
+            ("my bot-id", ["-c", "lock 'my bot-id'"], ["-c", "lock '<redacted>'"]),
+            ("hunter2secret", ["gw", "ahunter2secretb"], ["gw", "a<redacted>b"]),
             ("12:a=b", ["gw", "scope=12:a=b"], ["gw", "scope=<redacted>"]),
             ("a b", ["gw", "a b"], ["gw", "<redacted>"]),
             (
@@ -320,9 +456,9 @@ mod tests {
                 ["-c", "T=<redacted>; gw $(echo <redacted>)"],
             ),
         ] {
-            let hash = IdentityHash::of(identity).unwrap();
+            let secret = Secret::of(identity.as_bytes());
             let [line, expected] = [line, expected].map(|line| line.map(str::to_owned).to_vec());
-            let masked = mask(&line, &[&hash]);
+            let masked = mask(&line, &[&secret]);
             assert_eq!(masked, expected, "{identity}");
             // The live command line still has it, and is recognised all the same.
             assert_eq!(redact_alike(&line, &masked), masked, "{identity}");

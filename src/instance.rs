@@ -198,7 +198,6 @@ pub(crate) fn live_of_pid(
     start_time: Option<StartTime>,
     observer: &Observer,
 ) -> Result<Vec<Record>> {
-    let Some(start_time) = start_time else { return Ok(Vec::new()) };
     let sql = format!(
         "SELECT {COLUMNS} FROM instances
          WHERE ended_at_ms IS NULL AND origin = 'pid' AND pid = ?1
@@ -207,7 +206,10 @@ pub(crate) fn live_of_pid(
     );
     let rows = connection
         .prepare_cached(&sql)?
-        .query_map((pid, start_time.value, &observer.boot_id, &observer.pid_ns), Record::from_row)?
+        .query_map(
+            (pid, start_time.map(|time| time.value), &observer.boot_id, &observer.pid_ns),
+            Record::from_row,
+        )?
         .collect::<rusqlite::Result<_>>()?;
     Ok(rows)
 }
@@ -239,6 +241,7 @@ pub(crate) fn live_on_anchor(connection: &Connection, anchor: &str) -> Result<i6
 }
 
 /// Rows for locks that lean on `anchor`, were made by `--pid` before `before_ms`, and have no lock.
+/// None while anybody waits for one: it may be wanted for that.
 pub(crate) fn without_purpose(
     connection: &Connection,
     anchor: &str,
@@ -249,7 +252,8 @@ pub(crate) fn without_purpose(
             "SELECT id FROM instances AS i
              WHERE anchor = ?1 AND ended_at_ms IS NULL AND kind IS NULL AND origin = 'pid'
                AND started_at_ms < ?2
-               AND NOT EXISTS (SELECT 1 FROM scoped_locks WHERE instance_id = i.id)",
+               AND NOT EXISTS (SELECT 1 FROM scoped_locks WHERE instance_id = i.id)
+               AND NOT EXISTS (SELECT 1 FROM waiters WHERE scope IS NOT NULL)",
         )?
         .query_map((anchor, before_ms), |row| row.get(0).map(InstanceId))?
         .collect::<rusqlite::Result<_>>()?;
@@ -287,6 +291,15 @@ pub(crate) fn standing(connection: &Connection, id: InstanceId) -> Result<Option
             })
         })
         .optional()?;
+    Ok(row)
+}
+
+/// The live row that `nonce` owns: a `run` goes on in a new store with the one of the old.
+pub(crate) fn live_of_nonce(connection: &Connection, nonce: &Nonce) -> Result<Option<Record>> {
+    let sql =
+        format!("SELECT {COLUMNS} FROM instances WHERE nonce_hash = ?1 AND ended_at_ms IS NULL");
+    let row =
+        connection.prepare_cached(&sql)?.query_row([nonce.hash()], Record::from_row).optional()?;
     Ok(row)
 }
 
@@ -456,6 +469,34 @@ impl NewInstance<'_> {
         })?;
         Ok(InstanceId(id))
     }
+}
+
+/// Rewrites the command line of a live row, and of the rows that share its anchor: they are of the
+/// same process.
+pub(crate) fn rewrite_argv(
+    tx: &Tx<'_>,
+    id: InstanceId,
+    rewrite: impl Fn(&[String]) -> Vec<String>,
+) -> Result<()> {
+    let rows: Vec<(i64, Option<String>)> = tx
+        .prepare_cached(
+            "SELECT id, argv FROM instances WHERE id = ?1 UNION
+             SELECT other.id, other.argv FROM instances AS one JOIN instances AS other
+                 ON other.anchor = one.anchor AND other.ended_at_ms IS NULL
+             WHERE one.id = ?1",
+        )?
+        .query_map([id.0], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<rusqlite::Result<_>>()?;
+    for (id, stored) in rows {
+        let argv: Vec<String> =
+            stored.and_then(|argv| serde_json::from_str(&argv).ok()).unwrap_or_default();
+        let rewritten = rewrite(&argv);
+        if rewritten != argv {
+            tx.prepare_cached("UPDATE instances SET argv = ?2 WHERE id = ?1")?
+                .execute((id, serde_json::to_string(&rewritten).ok()))?;
+        }
+    }
+    Ok(())
 }
 
 /// Makes the row of a live owner name the anchor that it holds.

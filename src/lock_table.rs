@@ -97,6 +97,19 @@ pub(crate) fn by_name(connection: &Connection, name: &LockName) -> Result<Option
     Ok(row.flatten())
 }
 
+/// The fence of whoever is on record as holding a lock. A row that ended holds nothing, also where
+/// an older version, which knows nothing of locks, ended it.
+pub(crate) fn current_fence(connection: &Connection, name: &LockName) -> Result<Option<i64>> {
+    let fence = connection
+        .prepare_cached(
+            "SELECT fence FROM scoped_locks JOIN instances ON instances.id = instance_id
+             WHERE scope = ?1 AND identity_hash = ?2 AND ended_at_ms IS NULL",
+        )?
+        .query_row((name.scope.as_str(), name.identity_hash.as_str()), |row| row.get(0))
+        .optional()?;
+    Ok(fence)
+}
+
 pub(crate) fn all(connection: &Connection) -> Result<Vec<LockRow>> {
     if !exists(connection)? {
         return Ok(Vec::new());

@@ -90,6 +90,27 @@ name! {
     Scope, "scope", Echo::No
 }
 
+/// An identity in memory, for taking it out of command lines. It hides from `{:?}`.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Secret(String);
+
+impl Secret {
+    /// Whitespace around it does not count, as for its hash.
+    pub(crate) fn of(identity: &[u8]) -> Self {
+        Self(String::from_utf8_lossy(identity.trim_ascii()).into_owned())
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
 /// The first 16 hex digits of the SHA-256 of an identity: all that the store ever sees of it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct IdentityHash(String);
@@ -208,7 +229,7 @@ impl fmt::Display for Office {
 }
 
 /// What a claimant wants: an office or a scoped lock.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Wanted {
     /// An office.
     Office(Office),

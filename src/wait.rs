@@ -390,9 +390,7 @@ impl Waiter {
                 Wanted::Office(office) => {
                     Ok(instance::live(connection, office)?.map(|record| record.id.as_i64()))
                 }
-                Wanted::Lock(name) => {
-                    Ok(lock_table::by_name(connection, name)?.map(|row| row.fence))
-                }
+                Wanted::Lock(name) => lock_table::current_fence(connection, name),
             })
         })?;
         Ok(fence != watch.map(|watch| watch.fence))

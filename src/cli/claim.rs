@@ -26,8 +26,15 @@ pub(super) fn current_run(store: &Store) -> Result<Option<Record>> {
     };
     let Ok(id) = id.parse::<i64>() else { return Ok(None) };
     let nonce = Nonce::from_hex(&token)?;
-    let record = store.inner.read(|connection| instance::by_id(connection, InstanceId(id)))?;
-    match record.filter(|record| record.belongs_to(&nonce)) {
+    let record = store.inner.read(|connection| {
+        let recorded = instance::by_id(connection, InstanceId(id))?;
+        match recorded.filter(|record| record.belongs_to(&nonce)) {
+            Some(record) if record.ended_at_ms.is_none() => Ok(Some(record)),
+            // In a store that replaced the one it began in, the run has another generation.
+            ended => Ok(instance::live_of_nonce(connection, &nonce)?.or(ended)),
+        }
+    })?;
+    match record {
         Some(record) if record.ended_at_ms.is_some() => Err(Error::new(
             ErrorKind::NotOwner,
             format!(

@@ -18,13 +18,12 @@ use super::args::Global;
 use super::output::{self, exit};
 use crate::claimant::{ATTEMPTS, Aside, Attachment, Count, Evicted, changes_too_fast, is_held};
 use crate::clock::Deadline;
-use crate::command_line;
 use crate::error::{Error, ErrorKind, Result};
 use crate::holder::Holder;
 use crate::instance::{
     self, End, EndReason, NewInstance, Origin, Record, STOP_BUDGET_DEFAULT_MS, Subject,
 };
-use crate::names::{IdentityHash, InstanceId, Nonce, Office, ProfileName};
+use crate::names::{InstanceId, Nonce, Office, ProfileName};
 use crate::office::{Candidate, Outcome, claim_once};
 use crate::store::{Inner, OpenOptions, Store, Tx};
 use crate::sys::{self, OpenProcessError, ProcessHandle, StartTime, StartTimeUnit, supervise};
@@ -121,6 +120,7 @@ pub(super) fn record(
         stop_budget_ms: STOP_BUDGET_DEFAULT_MS,
         heartbeat_every_ms: None,
         locks: &[],
+        nonce: None,
         waiter: None,
     };
     let mut aside = Aside::default();
@@ -149,12 +149,7 @@ pub(super) fn record(
 
 /// Makes a row without an office for `target`, unless it has a keeper already. Whether this process
 /// is its keeper now.
-fn register(
-    store: &Store,
-    profile: &ProfileName,
-    target: &Target,
-    mask: &[IdentityHash],
-) -> Result<bool> {
+fn register(store: &Store, profile: &ProfileName, target: &Target) -> Result<bool> {
     let inner = &store.inner;
     let subject = Subject::process(target.pid, target.start_time, inner.observer());
     inner.write(|tx| {
@@ -169,7 +164,8 @@ fn register(
             kind: None,
             origin: Origin::Pid,
             subject: &subject,
-            argv: &command_line::mask(&subject.argv, &mask.iter().collect::<Vec<_>>()),
+            // An identity may stand in it. Whoever acquires the lock knows, and fills it in.
+            argv: &[],
             observer: inner.observer(),
             nonce: &Nonce::random()?,
             anchor: anchor.as_deref(),
@@ -229,9 +225,6 @@ struct Arguments {
     /// The kind of office to claim; without it, a row for locks is made.
     #[arg(long)]
     kind: Option<String>,
-    /// The hash of an identity that must not show in the recorded command line.
-    #[arg(long)]
-    mask: Vec<String>,
     #[arg(long)]
     home: Option<PathBuf>,
     #[arg(long)]
@@ -247,8 +240,8 @@ struct Arguments {
 /// What a keeper is started for.
 pub(super) enum Purpose<'a> {
     Office(&'a Office, Option<&'a Path>),
-    /// Locks of this profile; the identity must not show.
-    Locks(&'a ProfileName, &'a IdentityHash),
+    /// Locks of this profile.
+    Locks(&'a ProfileName),
 }
 
 /// Starts a keeper for `target` and waits for its report.
@@ -270,10 +263,7 @@ pub(super) fn start(
                 add("--home", home.into());
             }
         }
-        Purpose::Locks(profile, mask) => {
-            add("--profile", profile.as_str().into());
-            add("--mask", mask.as_str().into());
-        }
+        Purpose::Locks(profile) => add("--profile", profile.as_str().into()),
     }
     if let Some(start_time) = target.start_time {
         add("--start-time", start_time.value.to_string().into());
@@ -360,12 +350,7 @@ fn claim_and_keep(arguments: &Arguments) -> Result<(Report, Option<(Store, Targe
     let store = options.open()?;
     let profile: ProfileName = arguments.profile.parse()?;
     let Some(kind) = &arguments.kind else {
-        let mask: Vec<IdentityHash> = arguments
-            .mask
-            .iter()
-            .map(|hash| IdentityHash::from_hex(hash))
-            .collect::<Result<_>>()?;
-        let keeps = register(&store, &profile, &target, &mask)?;
+        let keeps = register(&store, &profile, &target)?;
         let report = Report {
             code: exit::OK,
             document: Value::Null,

@@ -17,7 +17,7 @@ use crate::holder::{Holder, because};
 use crate::instance::{self, EndReason, Origin, Record, STOP_BUDGET_DEFAULT_MS, Subject};
 use crate::liveness::{Lease, Verdict};
 use crate::lock_table::{self, LockEnd, LockRow};
-use crate::names::{IdentityHash, LockName, ProfileName, Scope};
+use crate::names::{LockName, ProfileName, Scope};
 use crate::observe::LiveCommandLine;
 use crate::scoped::{
     Acquired, GrantedLock, LockClaim, LockRequest, Owner, PreviousLock, Surveyed, acquire_once,
@@ -36,7 +36,15 @@ pub(super) fn name(
     identity: Option<&OsString>,
     variable: Option<&OsString>,
 ) -> Result<LockName> {
-    let identity_hash = match (identity, variable) {
+    request(scope, identity, variable).map(|request| request.name)
+}
+
+fn request(
+    scope: &OsStr,
+    identity: Option<&OsString>,
+    variable: Option<&OsString>,
+) -> Result<LockRequest> {
+    let identity = match (identity, variable) {
         (_, Some(variable)) => identity_in(variable)?,
         (Some(identity), None) if identity == "-" => {
             let mut text = Vec::new();
@@ -51,12 +59,12 @@ pub(super) fn name(
                 ))
                 .with_hint("is that the right file?"));
             }
-            IdentityHash::of(text)?
+            text
         }
-        (Some(identity), None) => IdentityHash::of(identity.as_encoded_bytes())?,
-        (None, None) => IdentityHash::of("")?,
+        (Some(identity), None) => identity.as_encoded_bytes().to_vec(),
+        (None, None) => Vec::new(),
     };
-    Ok(LockName { scope: self::scope(scope)?, identity_hash })
+    LockRequest::new(&scope.to_string_lossy(), identity)
 }
 
 pub(super) fn scope(text: &OsStr) -> Result<Scope> {
@@ -65,7 +73,7 @@ pub(super) fn scope(text: &OsStr) -> Result<Scope> {
 
 /// The identity in an environment variable. What is no name of a variable is not repeated: it may be
 /// the identity itself, in the wrong place.
-fn identity_in(variable: &OsStr) -> Result<IdentityHash> {
+fn identity_in(variable: &OsStr) -> Result<Vec<u8>> {
     let is_name = |name: &str| {
         !name.starts_with(|c: char| c.is_ascii_digit())
             && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
@@ -80,7 +88,7 @@ fn identity_in(variable: &OsStr) -> Result<IdentityHash> {
         return Err(Error::invalid(format!("the variable {name} is not set, or empty"))
             .with_hint("export it, or check the unit's environment file"));
     };
-    IdentityHash::of(identity.as_encoded_bytes())
+    Ok(identity.as_encoded_bytes().to_vec())
 }
 
 /// The locks of a `run`.
@@ -93,19 +101,18 @@ pub(super) fn requests(arguments: &args::Run) -> Result<Vec<LockRequest>> {
             Error::invalid(format!("a lock has to be given as SCOPE={what}"))
                 .with_hint("e.g. `--lock-env telegram-bot-token=BOT_TOKEN`")
         })?;
-        let scope = Scope::new(String::from_utf8_lossy(&bytes[..at]))?;
+        let scope = String::from_utf8_lossy(&bytes[..at]).into_owned();
         Ok::<_, Error>((scope, bytes[at + 1..].to_vec()))
     };
     let mut requests = Vec::new();
     for argument in &arguments.lock {
         let (scope, identity) = split(argument, "IDENTITY")?;
-        requests.push(LockName { scope, identity_hash: IdentityHash::of(identity)? });
+        requests.push(LockRequest::new(&scope, identity)?);
     }
     for argument in &arguments.lock_env {
         let (scope, variable) = split(argument, "VAR")?;
         let variable = String::from_utf8_lossy(&variable).into_owned();
-        let identity_hash = identity_in(OsStr::new(&variable))?;
-        requests.push(LockName { scope, identity_hash });
+        requests.push(LockRequest::new(&scope, identity_in(OsStr::new(&variable))?)?);
     }
     if requests.is_empty() && metadata.is_some() {
         return Err(Error::invalid("--metadata says who holds a lock, and no lock is named")
@@ -113,9 +120,9 @@ pub(super) fn requests(arguments: &args::Run) -> Result<Vec<LockRequest>> {
     }
     let requests: Vec<LockRequest> = requests
         .into_iter()
-        .map(|name| match &metadata {
-            Some(metadata) => LockRequest::from(name).metadata(metadata.clone()),
-            None => Ok(name.into()),
+        .map(|request| match &metadata {
+            Some(metadata) => request.metadata(metadata.clone()),
+            None => Ok(request),
         })
         .collect::<Result<_>>()?;
     if !requests.is_empty() {
@@ -150,8 +157,8 @@ fn subjected(store: &Store, pid: Option<sys::Pid>) -> Result<Subjected> {
 
 pub(super) fn acquire(global: &Global, arguments: &args::LockAcquire, format: Format) -> Outcome {
     let identity = &arguments.identity;
-    let name = name(&arguments.scope, identity.identity.as_ref(), identity.identity_env.as_ref())?;
-    let mut request = LockRequest::from(name);
+    let mut request =
+        request(&arguments.scope, identity.identity.as_ref(), identity.identity_env.as_ref())?;
     if let Some(metadata) = &arguments.metadata {
         request = request.metadata(parse_metadata(metadata)?)?;
     }
@@ -188,7 +195,7 @@ pub(super) fn acquire(global: &Global, arguments: &args::LockAcquire, format: Fo
         origin: Origin::Library,
         version: None,
         stop_budget_ms: STOP_BUDGET_DEFAULT_MS,
-        argv: masked(store.inner.myself(), asker.requests),
+        argv: masked(&store.inner.myself().argv, asker.requests),
         stopped,
     };
     let mut complaint = None;
@@ -300,6 +307,7 @@ impl Acquiring {
         let inner = &asker.store.inner;
         let count = if turn.waiter.is_some() { Count::No } else { Count::Yes };
         let mut aside = Aside::default();
+        let mut keeper_started = false;
         for _ in 0..ATTEMPTS {
             let step = inner.write(|tx| self.step(tx, inner, asker, turn, &aside, count))?;
             match step {
@@ -314,8 +322,14 @@ impl Acquiring {
                     let Self::Process { profile, target, .. } = self else {
                         return Err(Error::internal("a run needs no keeper"));
                     };
-                    let mask = &asker.requests[0].name().identity_hash;
-                    let purpose = Purpose::Locks(profile, mask);
+                    if keeper_started {
+                        return Err(Error::internal(
+                            "the record that the keeper process made is not to be found",
+                        )
+                        .with_hint("`--no-keeper` records without one"));
+                    }
+                    keeper_started = true;
+                    let purpose = Purpose::Locks(profile);
                     let report = keeper::start(asker.global, asker.store, &purpose, target)?;
                     if report.code != exit::OK {
                         return Ok(Tried::KeeperFailed(Box::new(report)));

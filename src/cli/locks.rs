@@ -101,6 +101,14 @@ pub(super) fn unlock(global: &Global, arguments: &args::Unlock, format: Format) 
     };
     let (text, removed, refused) = match &unlocked {
         Unlocked::Nothing => (format!("{name}: nobody holds it, nothing to remove\n"), None, None),
+        Unlocked::OrphansRemoved(count) => (
+            format!(
+                "{name}: {count} lock(s) of a store that is gone no longer stand in the way; their \
+                 processes were left alone\n"
+            ),
+            None,
+            None,
+        ),
         Unlocked::Done(removed) => (line(removed), Some(removed), None),
         Unlocked::Refused(holder) => (String::new(), None, Some(holder)),
     };

@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::holder::Holder;
 use crate::instance::{End, EndReason};
 use crate::office::{Claim, ClaimOptions, Profile, Tenure};
-use crate::scoped::{LockReport, LockRequest};
+use crate::scoped;
 use crate::standing::{Lost, Released, Standing};
 use crate::store::{Store, with_budget};
 use crate::sys::supervise::{self, HeldCommand};
@@ -70,7 +70,7 @@ pub(super) fn run(global: &Global, arguments: &args::Run, format: Format) -> Out
         }
         Claimed::Signalled(signal) => return Ok(128 + signal),
     };
-    if let Some(evicted) = tenure.evicted() {
+    if let Some(evicted) = tenure.evicted().filter(|evicted| evicted.reason != "re_executed") {
         let pid = evicted.pid.map_or_else(|| "a process".to_owned(), |pid| format!("pid {pid}"));
         output::tell(&format!(
             "incumbent: run: {}: took the place of {pid}, which is dead ({})\n",
@@ -196,7 +196,7 @@ fn sit_out_storm(profile: &Profile, options: &ClaimOptions, inbox: &Inbox) -> Re
         Ok::<_, Error>(
             storm.after_refusal
                 && profile.status_of(kind)?.verdict == "dead"
-                && are_free(profile.store(), &options.locks)?,
+                && !scoped::any_is_held(inner, &options.locks)?,
         )
     };
     if is_over()? {
@@ -218,17 +218,6 @@ fn sit_out_storm(profile: &Profile, options: &ClaimOptions, inbox: &Inbox) -> Re
         }
     }
     Ok(None)
-}
-
-/// Whether none of these locks is in the way.
-fn are_free(store: &Store, locks: &[LockRequest]) -> Result<bool> {
-    if locks.is_empty() {
-        return Ok(true);
-    }
-    let is_held = |report: &LockReport| {
-        report.verdict != "dead" && locks.iter().any(|lock| *lock.name() == report.name)
-    };
-    Ok(!store.locks()?.iter().any(is_held))
 }
 
 /// The started command.
@@ -413,7 +402,12 @@ impl Running<'_> {
     fn try_new_store(&mut self) -> Result<Option<Box<Holder>>> {
         let store = self.global.options().path(self.store.path()).open()?;
         let profile = self.global.profile(&store)?;
-        let options = self.options.clone().wait(crate::wait::Wait::No);
+        let mut options = self.options.clone().wait(crate::wait::Wait::No);
+        // Not what was let go since; and with the same proof, so that verbs of the command that runs
+        // still act for us.
+        let held = self.tenure.locks();
+        options.locks.retain(|lock| held.iter().any(|held| held.name == *lock.name()));
+        options.nonce = Some(self.tenure.nonce().clone());
         match profile.claim_with(&options)? {
             Claim::Held(holder) => Ok(Some(holder)),
             Claim::Granted(tenure) => {

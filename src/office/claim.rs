@@ -47,6 +47,8 @@ pub(crate) struct Candidate<'a> {
     pub(crate) heartbeat_every_ms: Option<u64>,
     /// Locks without which the office is not wanted.
     pub(crate) locks: &'a [LockRequest],
+    /// The proof of ownership to go on with, in place of a new one.
+    pub(crate) nonce: Option<&'a Nonce>,
     /// The waiter's own row, which ends when it becomes the owner.
     pub(crate) waiter: Option<InstanceId>,
 }
@@ -95,6 +97,7 @@ pub(super) fn claim_for_myself(
             .heartbeat_every
             .map(|cadence| u64::try_from(cadence.as_millis()).unwrap_or(u64::MAX)),
         locks: &options.locks,
+        nonce: options.nonce.as_ref(),
         waiter: None,
     };
     let wait_options = WaitOptions {
@@ -104,7 +107,7 @@ pub(super) fn claim_for_myself(
         origin: candidate.origin,
         version: candidate.version,
         stop_budget_ms: candidate.stop_budget_ms,
-        argv: scoped::masked(candidate.subject, candidate.locks),
+        argv: scoped::masked(&candidate.subject.argv, candidate.locks),
         stopped: Stopped::Respect,
     };
     let answer = until_granted(store, &wait_options, |turn| attempt(store, &candidate, turn))?;
@@ -138,6 +141,9 @@ fn attempt(store: &Store, candidate: &Candidate<'_>, turn: &Turn) -> Result<Atte
             Outcome::Granted(granted) => {
                 let office = HeldOffice { row: granted.row.clone(), claims: 1 };
                 held.offices.insert(candidate.office.clone(), office);
+                for lock in &granted.locks {
+                    held.hold(&lock.name, lock.instance, lock.fence);
+                }
                 return Ok(Attempt::Granted(Tenure::new(
                     store,
                     candidate.office,
@@ -224,7 +230,9 @@ pub(crate) fn claim_once(
             return Ok(Outcome::Held(obstacle));
         }
     };
-    let sweep = claimant::sweep(tx, inner, &named)?;
+    let locks = candidate.locks.iter().map(|lock| Wanted::Lock(lock.name.clone()));
+    let wanted = locks.chain([Wanted::Office(office.clone())]);
+    let sweep = claimant::sweep(tx, inner, &named, wanted)?;
     if let Some(orphan) = sweep.orphans.first() {
         let mut holder = Holder::orphan(Wanted::Office(office.clone()), orphan.pid);
         if count == Count::Yes {
@@ -311,13 +319,16 @@ fn insert(
 ) -> Result<Granted> {
     let (anchor, keeper) = attachment.attach(tx, inner)?;
     ledger::bind_home(tx, candidate.office, candidate.home)?;
-    let nonce = Nonce::random()?;
+    let nonce = match candidate.nonce {
+        Some(nonce) => nonce.clone(),
+        None => Nonce::random()?,
+    };
     let instance = NewInstance {
         profile: Some(&candidate.office.profile),
         kind: Some(&candidate.office.kind),
         origin: candidate.origin,
         subject: candidate.subject,
-        argv: &scoped::masked(candidate.subject, candidate.locks),
+        argv: &scoped::masked(&candidate.subject.argv, candidate.locks),
         observer: inner.observer(),
         nonce: &nonce,
         anchor: anchor.as_deref(),

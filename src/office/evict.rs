@@ -1,16 +1,14 @@
 //! Ending the record of an office by hand.
 
-use crate::standing::Force;
-use serde_json::json;
-
-use crate::claimant::{judge_record, sweep};
+use crate::claimant::{Orphans, evict_orphans, judge_record};
 use crate::error::Result;
 use crate::holder::Holder;
 use crate::instance::{self, End, EndReason};
 use crate::liveness::{Lease, Verdict};
 use crate::names::{InstanceId, Office, Wanted};
 use crate::observe::{LiveCommandLine, needs_command_line};
-use crate::store::{EventRecord, Inner, Tx};
+use crate::standing::Force;
+use crate::store::Inner;
 use crate::sys;
 
 /// What came of [`Profile::evict`](super::Profile::evict).
@@ -47,7 +45,12 @@ pub(super) fn evict(inner: &Inner, office: &Office, force: Force, by: &str) -> R
         command_line.as_ref().map_or_else(LiveCommandLine::not_read, LiveCommandLine::read);
     inner.write(|tx| {
         let Some(record) = instance::live(tx, office)? else {
-            return evict_orphans(tx, inner, office, force, by);
+            let wanted = Wanted::Office(office.clone());
+            return Ok(match evict_orphans(tx, inner, &wanted, force, by)? {
+                Orphans::None => Eviction::Nothing,
+                Orphans::Refused(holder) => Eviction::Refused(holder),
+                Orphans::Removed(count) => Eviction::OrphansRemoved(count),
+            });
         };
         let judged = judge_record(inner, &record, Lease::None, &command_line);
         let end = match (judged.verdict, force) {
@@ -70,36 +73,4 @@ pub(super) fn evict(inner: &Inner, office: &Office, force: Force, by: &str) -> R
             reason: judged.verdict.reason(),
         })
     })
-}
-
-/// Nobody is on record, yet an anchor without a record may refuse every claim: there is a way out
-/// of that as well, if a person says so.
-fn evict_orphans(
-    tx: &Tx<'_>,
-    inner: &Inner,
-    office: &Office,
-    force: Force,
-    by: &str,
-) -> Result<Eviction> {
-    let sweep = sweep(tx, inner, &tx.named_anchors()?)?;
-    match (sweep.orphans.first(), force) {
-        (None, Force::No | Force::Yes) => Ok(Eviction::Nothing),
-        (Some(orphan), Force::No) => Ok(Eviction::Refused(Box::new(Holder::orphan(
-            Wanted::Office(office.clone()),
-            orphan.pid,
-        )))),
-        (Some(_), Force::Yes) => {
-            sweep.remove_orphans(&inner.location.anchors)?;
-            tx.record(&EventRecord {
-                event: "orphans_evicted",
-                office: Some(office),
-                detail: Some(json!({
-                    "by": by,
-                    "anchors": sweep.orphans.iter().map(|orphan| &orphan.name).collect::<Vec<_>>(),
-                })),
-                ..EventRecord::default()
-            })?;
-            Ok(Eviction::OrphansRemoved(sweep.orphans.len()))
-        }
-    }
 }

@@ -19,7 +19,7 @@ pub use tenure::Tenure;
 
 use crate::error::{Error, Result};
 use crate::instance::{Origin, STOP_BUDGET_DEFAULT_MS, Subject};
-use crate::names::{Kind, Office, ProfileName};
+use crate::names::{Kind, Nonce, Office, ProfileName};
 use crate::scoped::LockRequest;
 use crate::standing::Force;
 use crate::status::{self, Incarnation, Report};
@@ -57,6 +57,8 @@ pub struct ClaimOptions {
     pub(crate) heartbeat_every: Option<Duration>,
     /// Locks without which a `run` does not want the office.
     pub(crate) locks: Vec<LockRequest>,
+    /// The proof of ownership to go on with, in place of a new one.
+    pub(crate) nonce: Option<Nonce>,
     pub(crate) wait: Wait,
     pub(crate) cancel: Cancel,
     pub(crate) origin: Origin,
@@ -77,6 +79,7 @@ impl ClaimOptions {
             version: None,
             stop_budget: Duration::from_millis(STOP_BUDGET_DEFAULT_MS),
             locks: Vec::new(),
+            nonce: None,
             heartbeat_every: None,
             wait: Wait::No,
             cancel: Cancel::new(),

@@ -1,11 +1,11 @@
 //! A held office: the guard, how it is let go, and how its loss is noticed.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use crate::claimant::Evicted;
 use crate::error::Result;
 use crate::instance::{self, End, EndReason};
-use crate::names::{InstanceId, Nonce, Office};
+use crate::names::{InstanceId, LockName, Nonce, Office};
 use crate::scoped::{self, GrantedLock};
 use crate::standing::{Footing, LossWatch, Lost, Released, Standing, watch};
 use crate::store::{OwnRow, PendingEnd, Store, lock};
@@ -23,8 +23,9 @@ pub struct Tenure {
     office: Office,
     nonce: Nonce,
     evicted: Option<Evicted>,
-    /// The locks that were claimed together with the office, and without which it is not wanted.
-    locks: Vec<GrantedLock>,
+    /// The locks that were claimed together with the office, and that it is not wanted without. One
+    /// that a verb lets go, acting for this office, is taken off the list.
+    locks: Arc<Mutex<Vec<GrantedLock>>>,
     reacquired: bool,
     let_go: bool,
 }
@@ -54,7 +55,7 @@ impl Tenure {
             office: office.clone(),
             nonce: row.nonce.clone(),
             evicted,
-            locks,
+            locks: Arc::new(Mutex::new(locks)),
             reacquired: shares == Shares::Yes,
             let_go: false,
         }
@@ -84,9 +85,9 @@ impl Tenure {
         self.evicted.as_ref()
     }
 
-    /// The locks that were claimed together with the office.
-    pub(crate) fn locks(&self) -> &[GrantedLock] {
-        &self.locks
+    /// The locks that were claimed together with the office, without those that were let go since.
+    pub(crate) fn locks(&self) -> Vec<GrantedLock> {
+        lock(&self.locks).clone()
     }
 
     /// Whether the process held the office before this claim.
@@ -113,7 +114,7 @@ impl Tenure {
     /// # Errors
     /// [`Internal`](crate::ErrorKind::Internal) when no thread can be started.
     pub fn watch(&self, on_loss: impl FnOnce(Lost) + Send + 'static) -> Result<LossWatch> {
-        let (footing, locks) = (self.footing.clone(), self.locks.clone());
+        let (footing, locks) = (self.footing.clone(), Arc::clone(&self.locks));
         watch(move || verify(&footing, &locks), on_loss)
     }
 
@@ -171,12 +172,14 @@ impl Tenure {
     }
 }
 
-fn verify(footing: &Footing, locks: &[GrantedLock]) -> Result<Standing> {
-    footing.verify(|connection| {
-        for lock in locks {
+fn verify(footing: &Footing, locks: &Mutex<Vec<GrantedLock>>) -> Result<Standing> {
+    let mut let_go: Vec<LockName> = Vec::new();
+    let standing = footing.verify(|connection| {
+        for lock in lock(locks).iter() {
             match scoped::how_it_was_lost(connection, lock)? {
-                // Let go by a verb that acts for this office: not lost.
-                Some((reason, _)) if reason == EndReason::Released.as_str() => {}
+                Some((reason, _)) if reason == EndReason::Released.as_str() => {
+                    let_go.push(lock.name.clone());
+                }
                 Some((reason, by)) => {
                     return Ok(Some(Lost::Lock { name: lock.name.clone(), reason, by }));
                 }
@@ -184,7 +187,12 @@ fn verify(footing: &Footing, locks: &[GrantedLock]) -> Result<Standing> {
             }
         }
         Ok(None)
-    })
+    })?;
+    if !let_go.is_empty() && standing == Standing::Held {
+        lock(locks).retain(|lock| !let_go.contains(&lock.name));
+        lock(&footing.inner.held).locks.retain(|name, _| !let_go.contains(name));
+    }
+    Ok(standing)
 }
 
 impl Drop for Tenure {

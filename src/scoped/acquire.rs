@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::LockRequest;
+use super::{LockRequest, end_if_without_purpose};
 use crate::claimant::{
     self, Aside, Attachment, Claimant, Count, Errand, Evicted, Examined, examine, is_stopped,
 };
@@ -11,9 +11,9 @@ use crate::clock::rfc3339;
 use crate::command_line;
 use crate::error::{Error, ErrorKind, Result};
 use crate::holder::Holder;
-use crate::instance::{self, End, EndReason, NewInstance, Record, STOP_BUDGET_DEFAULT_MS, Subject};
+use crate::instance::{self, End, EndReason, NewInstance, Origin, Record, STOP_BUDGET_DEFAULT_MS};
 use crate::lock_table::{self, LockEnd, LockRow, NewLock, Refusal};
-use crate::names::{IdentityHash, InstanceId, LockName, Nonce, ProfileName, Wanted};
+use crate::names::{InstanceId, LockName, Nonce, ProfileName, Secret, Wanted};
 use crate::store::{EventRecord, Inner, OwnRow, Tx};
 use crate::wait::{Obstacle, Stopped, Watch};
 
@@ -29,11 +29,10 @@ pub(crate) struct LockClaim<'a> {
     pub(crate) stopped: Stopped,
 }
 
-/// The command line of a process that wants locks, without their identities.
-pub(crate) fn masked(subject: &Subject, requests: &[LockRequest]) -> Vec<String> {
-    let hashes: Vec<&IdentityHash> =
-        requests.iter().map(|request| &request.name.identity_hash).collect();
-    command_line::mask(&subject.argv, &hashes)
+/// A command line without the identities of these locks.
+pub(crate) fn masked(argv: &[String], requests: &[LockRequest]) -> Vec<String> {
+    let secrets: Vec<&Secret> = requests.iter().map(|request| &request.identity).collect();
+    command_line::mask(argv, &secrets)
 }
 
 /// What a look at all locks came to.
@@ -97,7 +96,11 @@ pub(crate) fn survey(
         }
         let lease = row.lease(inner.observer(), inner.clock().boot_ms());
         ways.push(match examine(inner, claim.claimant, &record, lease, aside) {
-            Examined::Over(reason) if reason.is_of_the_lease() => {
+            // A script that recorded itself may have other locks, which stay with its record.
+            Examined::Over(reason)
+                if reason.is_of_the_lease()
+                    || (reason == EndReason::ReExecuted && record.is_pid) =>
+            {
                 Way::LockAlone(row, record, reason)
             }
             Examined::Over(reason) => Way::FromTheDead(record, reason),
@@ -242,7 +245,9 @@ pub(crate) fn take(
                 };
                 let how = LockEnd { reason: reason.as_str(), by: Some(&by) };
                 lock_table::end(tx, &row.name, row.fence, how)?;
-                Some(Evicted::of(&record, reason))
+                end_if_without_purpose(tx, &record, &by)?;
+                // From itself, under another record, is from nobody.
+                (reason != EndReason::ReExecuted).then(|| Evicted::of(&record, reason))
             }
         };
         let fence = lock_table::insert(tx, &new, observer, now_boot_ms)?;
@@ -319,14 +324,24 @@ pub(crate) fn acquire_once(
         end_waiter()?;
         return Ok(Acquired::Granted(take(tx, inner, claim, ways, owner)?, None));
     }
-    let sweep = claimant::sweep(tx, inner, &named)?;
+    let wanted = claim.requests.iter().map(|request| Wanted::Lock(request.name.clone()));
+    let sweep = claimant::sweep(tx, inner, &named, wanted)?;
     if let Some(orphan) = sweep.orphans.first() {
         let wanted = Wanted::Lock(claim.requests[0].name.clone());
         let holder = Box::new(Holder::orphan(wanted, orphan.pid));
         return Ok(Acquired::Held(Box::new(Obstacle { holder, watch: None })));
     }
     let (instance, new_row) = match owner {
-        Owner::Row(instance) => (instance, None),
+        Owner::Row(instance) => {
+            // It was recorded before anybody knew what is secret in it.
+            instance::rewrite_argv(tx, instance, |argv| {
+                // A keeper leaves it to us, who know what has to be hidden.
+                let is_bare = argv.is_empty() && claim.claimant.origin == Origin::Pid;
+                let argv = if is_bare { &claim.claimant.subject.argv } else { argv };
+                masked(argv, claim.requests)
+            })?;
+            (instance, None)
+        }
         Owner::New(attachment) => {
             let row = register(tx, inner, claim, attachment)?;
             (row.instance, Some(row))
@@ -352,7 +367,7 @@ fn register(
         kind: None,
         origin: claim.claimant.origin,
         subject: claim.claimant.subject,
-        argv: &masked(claim.claimant.subject, claim.requests),
+        argv: &masked(&claim.claimant.subject.argv, claim.requests),
         observer: inner.observer(),
         nonce: &nonce,
         anchor: anchor.as_deref(),

@@ -14,6 +14,7 @@ use crate::liveness::{Flags, Judgement, Lease, Verdict};
 use crate::lock_table::{self, LockRow};
 use crate::names::{InstanceId, Kind, LockName, ProfileName};
 use crate::observe::LiveCommandLine;
+use crate::scoped::LockRequest;
 use crate::store::Inner;
 use crate::sys;
 use crate::waiters;
@@ -230,6 +231,24 @@ fn waiter(
         Verdict::Alive(_) | Verdict::Unknown(_) => {
             Some(LockWaiter { profile: record.profile, pid: record.pid, instance: id, since_ms })
         }
+    })
+}
+
+/// Whether any of these locks has a holder that is not known to be dead.
+pub(crate) fn any_is_held(inner: &Inner, requests: &[LockRequest]) -> Result<bool> {
+    inner.read(|connection| {
+        for request in requests {
+            let Some(row) = lock_table::by_name(connection, &request.name)? else { continue };
+            let record = instance::by_id(connection, row.instance)?;
+            let Some(record) = record.filter(|it| it.ended_at_ms.is_none()) else { continue };
+            let lease = row.lease(inner.observer(), inner.clock().boot_ms());
+            let judged = judge_record(inner, &record, lease, &LiveCommandLine::not_read());
+            match judged.verdict {
+                Verdict::Dead(_) => {}
+                Verdict::Alive(_) | Verdict::Unknown(_) => return Ok(true),
+            }
+        }
+        Ok(false)
     })
 }
 

@@ -18,8 +18,8 @@ pub use acquire::PreviousLock;
 pub(crate) use acquire::{
     Acquired, GrantedLock, LockClaim, Owner, Surveyed, acquire_once, masked, survey, take,
 };
-pub(crate) use ask::held_by;
 pub use ask::{HeldLock, LockReport, LockWaiter};
+pub(crate) use ask::{any_is_held, held_by};
 pub use guard::ScopedLock;
 pub(crate) use guard::how_it_was_lost;
 pub(crate) use unlock::end_if_without_purpose;
@@ -30,7 +30,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::holder::Holder;
 use crate::instance::{self, Origin, STOP_BUDGET_DEFAULT_MS};
 use crate::lock_table::{self, LockEnd, TTL_MAX_MS};
-use crate::names::{InstanceId, LockName, Office};
+use crate::names::{InstanceId, LockName, Office, Secret};
 use crate::standing::{Footing, Force};
 use crate::store::{self, Held, Inner, OwnRow, Store, lock};
 use crate::wait::{Attempt, Cancel, Stopped, Turn, Wait, WaitOptions, until_granted};
@@ -57,14 +57,10 @@ const LOCKS_MAX: usize = 64;
 #[derive(Clone, Debug, PartialEq)]
 pub struct LockRequest {
     pub(crate) name: LockName,
+    /// What must not show in any command line that is stored.
+    pub(crate) identity: Secret,
     pub(crate) metadata: Option<Value>,
     pub(crate) ttl_ms: Option<i64>,
-}
-
-impl From<LockName> for LockRequest {
-    fn from(name: LockName) -> Self {
-        Self { name, metadata: None, ttl_ms: None }
-    }
 }
 
 impl LockRequest {
@@ -73,7 +69,13 @@ impl LockRequest {
     /// # Errors
     /// As [`LockName::new`].
     pub fn new(scope: &str, identity: impl AsRef<[u8]>) -> Result<Self> {
-        Ok(LockName::new(scope, identity)?.into())
+        let identity = identity.as_ref();
+        Ok(Self {
+            name: LockName::new(scope, identity)?,
+            identity: Secret::of(identity),
+            metadata: None,
+            ttl_ms: None,
+        })
     }
 
     /// What others shall be told about the holder. Never put a secret here: it is stored and shown.
@@ -312,7 +314,7 @@ pub(crate) fn acquire_for_myself(
         origin: Origin::Library,
         version: None,
         stop_budget_ms: STOP_BUDGET_DEFAULT_MS,
-        argv: masked(store.inner.myself(), requests),
+        argv: masked(&store.inner.myself().argv, requests),
         stopped: options.stopped,
     };
     let answer = until_granted(store, &wait_options, |turn| {
@@ -359,8 +361,11 @@ fn attempt(
                 {
                     held.forget(ended.instance);
                 }
-                let locks = granted.into_iter().map(|lock| hold(inner, &mut held, lock));
-                return Ok(Attempt::Granted(locks.collect::<Result<_>>()?));
+                let locks: Vec<Result<ScopedLock>> =
+                    granted.into_iter().map(|lock| hold(inner, &mut held, lock)).collect();
+                // A guard that is dropped for another one's error locks it again.
+                drop(held);
+                return Ok(Attempt::Granted(locks.into_iter().collect::<Result<_>>()?));
             }
             Acquired::Held(obstacle) => return Ok(Attempt::Held(obstacle)),
             Acquired::Errand(errand) => {
@@ -396,16 +401,7 @@ fn hold(inner: &Arc<Inner>, held: &mut Held, granted: GrantedLock) -> Result<Sco
         .find(|row| row.instance == granted.instance)
         .map(|row| row.nonce.hash())
         .ok_or_else(|| Error::internal("a lock was granted to a row that is not ours"))?;
-    let entry = held.locks.entry(granted.name.clone()).or_insert(store::HeldLock {
-        instance: granted.instance,
-        fence: granted.fence,
-        claims: 0,
-    });
-    // What is left of one that was lost does not count.
-    if entry.fence != granted.fence {
-        *entry = store::HeldLock { instance: granted.instance, fence: granted.fence, claims: 0 };
-    }
-    entry.claims += 1;
+    held.hold(&granted.name, granted.instance, granted.fence);
     let footing = Footing { inner: Arc::clone(inner), instance: granted.instance, nonce_hash };
     Ok(ScopedLock::new(footing, granted))
 }

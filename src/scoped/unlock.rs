@@ -1,12 +1,12 @@
 //! Removing locks by hand.
 
-use crate::claimant::judge_record;
+use crate::claimant::{Orphans, evict_orphans, judge_record};
 use crate::error::Result;
 use crate::holder::Holder;
 use crate::instance::{self, End, EndReason, Record};
 use crate::liveness::{Lease, Verdict};
 use crate::lock_table::{self, LockEnd, LockRow};
-use crate::names::{InstanceId, LockName, ProfileName};
+use crate::names::{InstanceId, LockName, ProfileName, Wanted};
 use crate::observe::{LiveCommandLine, needs_command_line};
 use crate::standing::Force;
 use crate::store::{Inner, Tx};
@@ -19,6 +19,9 @@ pub enum Unlocked {
     Nothing,
     /// It was removed.
     Done(UnlockedLock),
+    /// Anchors whose records were lost with their store no longer stand in the way; their
+    /// processes were left alone.
+    OrphansRemoved(usize),
     /// Its holder lives or may live, and nobody said `force`.
     Refused(Box<Holder>),
 }
@@ -45,13 +48,15 @@ pub struct UnlockedLock {
 pub(super) fn unlock(inner: &Inner, name: &LockName, force: Force, by: &str) -> Result<Unlocked> {
     let command_line = command_lines(inner, Some(name))?.pop().unwrap_or_default();
     inner.write(|tx| {
-        if !lock_table::exists(tx)? {
-            return Ok(Unlocked::Nothing);
+        let row = if lock_table::exists(tx)? { lock_table::by_name(tx, name)? } else { None };
+        if let Some(row) = row {
+            return unlock_row(tx, inner, row, &command_line, force, by);
         }
-        match lock_table::by_name(tx, name)? {
-            Some(row) => unlock_row(tx, inner, row, &command_line, force, by),
-            None => Ok(Unlocked::Nothing),
-        }
+        Ok(match evict_orphans(tx, inner, &Wanted::Lock(name.clone()), force, by)? {
+            Orphans::None => Unlocked::Nothing,
+            Orphans::Refused(holder) => Unlocked::Refused(holder),
+            Orphans::Removed(count) => Unlocked::OrphansRemoved(count),
+        })
     })
 }
 
@@ -97,13 +102,16 @@ fn unlock_row(
     by: &str,
 ) -> Result<Unlocked> {
     let Some(record) = instance::by_id(tx, row.instance)? else { return Ok(Unlocked::Nothing) };
+    if record.ended_at_ms.is_some() {
+        // Ended by an older version, which knows nothing of locks: nobody holds it.
+        end(tx, &row, EndReason::Released, by)?;
+        return Ok(Unlocked::Nothing);
+    }
     let lease = row.lease(inner.observer(), inner.clock().boot_ms());
     let judged = judge_record(inner, &record, lease, command_line);
     match (judged.verdict, force) {
         (Verdict::Dead(reason), _) if !EndReason::Dead(reason).is_of_the_lease() => {
             instance::end_other(tx, record.id, &End::new(EndReason::Dead(reason)).by(by))?;
-            // Should that row have ended before.
-            end(tx, &row, EndReason::Dead(reason), by)?;
         }
         (Verdict::Dead(reason), _) => end(tx, &row, EndReason::Dead(reason), by)?,
         (Verdict::Alive(_) | Verdict::Unknown(_), Force::Yes) => {

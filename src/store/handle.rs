@@ -1,6 +1,6 @@
 //! The one handle of a file in this process: connections, the anchor, and what is held.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
@@ -18,7 +18,7 @@ use crate::clock::{Clock, Deadline};
 use crate::command_line::CommandLineMatcher;
 use crate::error::{Error, ErrorKind, Result};
 use crate::instance::{self, End, Subject};
-use crate::names::{InstanceId, LockName, Nonce, Office};
+use crate::names::{InstanceId, LockName, Nonce, Office, Wanted};
 use crate::observe::Observer;
 use crate::standing::Released;
 use crate::sys::{self, FileId};
@@ -38,6 +38,8 @@ pub(crate) struct Inner {
     /// The anchor of a handle of ours whose store was replaced: ours with the first row that names
     /// it, and gone with that handle if none ever does.
     adopted: Mutex<Weak<Anchor>>,
+    /// What was held through the handle of the store that this one replaced.
+    held_before: Mutex<HashSet<Wanted>>,
     /// What this process holds, so that a second claim shares the first.
     pub(crate) held: Mutex<Held>,
     pub(crate) pending: Mutex<Vec<PendingEnd>>,
@@ -83,6 +85,16 @@ impl Held {
     /// All rows of this process.
     pub(crate) fn rows(&self) -> impl Iterator<Item = &OwnRow> {
         self.offices.values().map(|office| &office.row).chain(&self.without_office)
+    }
+
+    /// Notes a granted lock; what is left of one of the same name that was lost does not count.
+    pub(crate) fn hold(&mut self, name: &LockName, instance: InstanceId, fence: i64) {
+        let held =
+            self.locks.entry(name.clone()).or_insert(HeldLock { instance, fence, claims: 0 });
+        if held.fence != fence {
+            *held = HeldLock { instance, fence, claims: 0 };
+        }
+        held.claims += 1;
     }
 
     /// Forgets a row that has ended, and with it the locks that were taken from it.
@@ -135,6 +147,7 @@ impl Inner {
             writer: Mutex::new(None),
             anchor: Mutex::new(None),
             adopted: Mutex::new(Weak::new()),
+            held_before: Mutex::new(HashSet::new()),
             held: Mutex::new(Held::default()),
             pending: Mutex::new(Vec::new()),
         }
@@ -471,6 +484,22 @@ impl Inner {
     /// Goes on with the anchor of a handle whose store was replaced, so that its lock never lapses.
     pub(super) fn adopt_anchor(&self, from: &Self) {
         *lock(&self.adopted) = from.own_anchor().map_or_else(Weak::new, |it| Arc::downgrade(&it));
+        let held = lock(&from.held);
+        *lock(&self.held_before) = held
+            .offices
+            .keys()
+            .cloned()
+            .map(Wanted::Office)
+            .chain(held.locks.keys().cloned().map(Wanted::Lock))
+            // Replaced twice, before anything was claimed again.
+            .chain(lock(&from.held_before).iter().cloned())
+            .collect();
+    }
+
+    /// Whether this process held all of `wanted` in the store that this one replaced.
+    pub(crate) fn held_before(&self, wanted: impl IntoIterator<Item = Wanted>) -> bool {
+        let held = lock(&self.held_before);
+        !held.is_empty() && wanted.into_iter().all(|wanted| held.contains(&wanted))
     }
 }
 

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use busy::with_budget;
-pub(crate) use handle::{Held, HeldLock, HeldOffice, Inner, OwnRow, PendingEnd, lock};
+pub(crate) use handle::{Held, HeldOffice, Inner, OwnRow, PendingEnd, lock};
 pub(crate) use location::me;
 use location::{AllowedFilesystems, IfMissing, Location, SelfTest};
 use migrate::Contents;

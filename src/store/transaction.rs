@@ -200,6 +200,8 @@ impl<'a> Tx<'a> {
                 PendingEnd::Row { instance, nonce_hash, end } => {
                     crate::instance::end_own(self, *instance, nonce_hash, end)?;
                 }
+                // A store that was restored from before there were locks has none to end.
+                PendingEnd::Lock { .. } if !lock_table::exists(self)? => {}
                 PendingEnd::Lock { name, fence } => {
                     let how = LockEnd { reason: EndReason::Released.as_str(), by: None };
                     lock_table::end(self, name, *fence, how)?;
