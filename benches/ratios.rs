@@ -14,7 +14,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use fs4::FileExt;
-use incumbent::{Claim, Store};
+use incumbent::{Acquire, Claim, LockRequest, ScopedLock, Standing, Store};
 use rusqlite::{Connection, TransactionBehavior};
 
 /// Batches of each side; the median of their ratios is shown.
@@ -28,6 +28,7 @@ fn main() {
     claim_and_release(&store, directory.path());
     find_running(&store, &path);
     verify(&store, directory.path());
+    locks(&store, directory.path());
     status_process(&path);
 }
 
@@ -178,7 +179,7 @@ fn verify(store: &Store, directory: &Path) {
     compare(
         "verify a tenure",
         200,
-        || assert_eq!(tenure.verify().expect("an answer"), incumbent::Standing::Held),
+        || assert_eq!(tenure.verify().expect("an answer"), Standing::Held),
         || {
             let hash: String = bare
                 .prepare_cached(
@@ -194,6 +195,202 @@ fn verify(store: &Store, directory: &Path) {
         },
     );
     drop(tenure);
+}
+
+const LOCK_SCHEMA: &str = concat!(
+    include_str!("../migrations/0001_offices.sql"),
+    include_str!("../migrations/0002_scoped_locks.sql")
+);
+
+/// The row that bare locks are taken from where the process has one already.
+const BARE_OWNER: i64 = 1_000;
+
+/// What one acquisition writes and makes besides the lock itself.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Besides {
+    /// The process holds nothing else: a row and an anchor.
+    RowAndAnchor,
+    /// It holds something else, and with it its anchor: a row for its locks.
+    Row,
+    /// It has another lock.
+    Nothing,
+}
+
+/// The rows of scoped locks, written by hand.
+fn locks(store: &Store, directory: &Path) {
+    let bare = directory.join("bare-locks");
+    std::fs::create_dir(&bare).expect("a directory");
+    let mut connection = bare_connection(&bare, LOCK_SCHEMA);
+    connection
+        .execute(
+            "INSERT INTO instances (id, nonce_hash, origin, pid, stop_budget_ms, started_at_ms)
+             VALUES (?1, 'hash', 'library', 4711, 90000, 1)",
+            [BARE_OWNER],
+        )
+        .expect("an owner");
+    let mut id = BARE_OWNER;
+    let mut cycle = |name: &str, besides: Besides| {
+        compare(
+            name,
+            50,
+            || drop(acquire(store, "cycled").release().expect("released")),
+            || acquire_and_release_bare(&mut connection, &bare, &mut id, besides),
+        );
+    };
+    cycle("acquire + release a lock, holding nothing else", Besides::RowAndAnchor);
+    let profile = store.profile("default").expect("a profile");
+    let Ok(Claim::Granted(tenure)) = profile.claim() else { panic!("refused") };
+    cycle("acquire + release a lock, holding an office", Besides::Row);
+    let another = acquire(store, "another");
+    cycle("acquire + release a lock, holding another one", Besides::Nothing);
+    drop((another, tenure));
+    let held = acquire(store, "held");
+    verify_lock(&held, directory);
+    renew_lock(&held, &mut connection);
+}
+
+fn acquire(store: &Store, identity: &str) -> ScopedLock {
+    let request = LockRequest::new("bot-token", identity)
+        .and_then(|request| request.ttl(Duration::from_mins(1)))
+        .expect("a request");
+    match store.try_acquire(&request).expect("an answer") {
+        Acquire::Granted(lock) => lock,
+        Acquire::Held(holder) => panic!("{holder}"),
+    }
+}
+
+fn acquire_and_release_bare(
+    bare: &mut Connection,
+    directory: &Path,
+    last_id: &mut i64,
+    besides: Besides,
+) {
+    const DETAIL: &str = r#"{"scope":"bot-token","identity_hash":"0123456789abcdef","fence":1795305600000000,"evicted":null}"#;
+    let instance = if besides == Besides::Nothing { BARE_OWNER } else { *last_id + 1 };
+    let fence = *last_id + 2;
+    *last_id = fence;
+    let anchor = directory.join(format!("{instance}.lock"));
+    let mut kept = None;
+    write(bare, |tx| {
+        if besides == Besides::RowAndAnchor {
+            kept = Some(make_anchor(&anchor));
+        }
+        if besides != Besides::Nothing {
+            tx.prepare_cached(
+                "INSERT INTO instances (id, nonce_hash, origin, pid, start_time, start_time_unit,
+                    boot_id, pid_ns, host, uid, argv, party, supervisor, stop_budget_ms, anchor,
+                    started_at_ms)
+                 VALUES (?1, 'hash of 64 digits', 'library', 4711, 1, 'ticks', 'boot', 'ns', 'host',
+                    0, '[\"gw\"]', 'party', 'none', 90000, 'anchor', 1)",
+            )?
+            .execute([instance])?;
+        }
+        tx.prepare_cached(
+            "INSERT INTO scoped_locks (scope, identity_hash, instance_id, fence, acquired_at_ms,
+                ttl_ms, lease_until_ms, lease_boot_id)
+             VALUES ('bot-token', '0123456789abcdef', ?1, ?2, 1, 60000, 2, 'boot')",
+        )?
+        .execute([instance, fence])?;
+        event_with(tx, "lock_acquired", instance, DETAIL)?;
+        tx.prepare_cached("UPDATE meta SET value = ?1 WHERE key = 'last_id'")?.execute([fence])
+    });
+    write(bare, |tx| {
+        tx.prepare_cached(
+            "DELETE FROM scoped_locks
+             WHERE scope = 'bot-token' AND identity_hash = '0123456789abcdef' AND fence = ?1",
+        )?
+        .execute([fence])?;
+        event_with(tx, "lock_ended", instance, DETAIL)?;
+        if besides == Besides::Nothing {
+            return Ok(0);
+        }
+        tx.prepare_cached(
+            "UPDATE instances SET ended_at_ms = 2, end_reason = 'released' WHERE id = ?1",
+        )?
+        .execute([instance])?;
+        tx.prepare_cached("DELETE FROM instances WHERE id > 1000 AND id < ?1 - 400")?
+            .execute([instance])
+    });
+    if kept.take().is_some() {
+        std::fs::remove_file(&anchor).expect("an anchor");
+    }
+}
+
+/// Made, locked, and found to be locked.
+#[allow(clippy::disallowed_methods, reason = "the bare counterpart of an anchor")]
+fn make_anchor(path: &Path) -> File {
+    let file = File::options().write(true).create_new(true).open(path).expect("a new file");
+    FileExt::try_lock(&file).expect("a lock");
+    probe(path);
+    file
+}
+
+fn event_with(tx: &Connection, name: &str, instance: i64, detail: &str) -> rusqlite::Result<usize> {
+    tx.prepare_cached(
+        "INSERT INTO events (at_ms, event, instance_id, pid, detail) VALUES (1, ?1, ?2, 4711, ?3)",
+    )?
+    .execute((name, instance, detail))
+}
+
+/// As for a tenure, and the lock's own row.
+fn verify_lock(held: &ScopedLock, directory: &Path) {
+    let path = directory.join("state.db");
+    let mut bare = Connection::open_with_flags(&path, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY)
+        .expect("a reader");
+    compare(
+        "verify a lock",
+        200,
+        || assert_eq!(held.verify().expect("an answer"), Standing::Held),
+        || {
+            let tx = bare.transaction().expect("a snapshot");
+            let hash: String = tx
+                .prepare_cached(
+                    "SELECT nonce_hash FROM instances WHERE id = ?1 AND ended_at_ms IS NULL",
+                )
+                .and_then(|mut query| query.query_row([held.instance().as_i64()], |row| row.get(0)))
+                .expect("a row");
+            assert_eq!(hash.len(), 64);
+            let name = held.name();
+            let fence: i64 = tx
+                .prepare_cached(
+                    "SELECT fence FROM scoped_locks WHERE scope = ?1 AND identity_hash = ?2",
+                )
+                .and_then(|mut query| {
+                    query.query_row((name.scope.as_str(), name.identity_hash.as_str()), |row| {
+                        row.get(0)
+                    })
+                })
+                .expect("a lock");
+            assert_eq!(fence, held.fence());
+            std::fs::metadata(&path).expect("the store");
+            std::fs::metadata(directory.join("state.db.anchors")).expect("the anchors");
+        },
+    );
+}
+
+fn renew_lock(held: &ScopedLock, bare: &mut Connection) {
+    bare.execute(
+        "INSERT INTO scoped_locks (scope, identity_hash, instance_id, fence, acquired_at_ms, ttl_ms)
+             VALUES ('bot-token', '0123456789abcdef', ?1, 1, 1, 60000)",
+        [BARE_OWNER],
+    )
+    .expect("a lock");
+    let mut now = 0;
+    compare(
+        "renew a lock (1 transaction, 1 row)",
+        50,
+        || assert_eq!(held.renew().expect("an answer"), Standing::Held),
+        || {
+            now += 1;
+            write(bare, |tx| {
+                tx.prepare_cached(
+                    "UPDATE scoped_locks SET renewed_at_ms = ?1, lease_until_ms = ?1 + ttl_ms
+                     WHERE scope = 'bot-token' AND identity_hash = '0123456789abcdef' AND fence = 1",
+                )?
+                .execute([now])
+            });
+        },
+    );
 }
 
 /// A whole `status` process, against one that only starts and ends.

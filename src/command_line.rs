@@ -475,6 +475,8 @@ mod tests {
     fn secrets_do_not_survive() {
         for (line, expected) in [
             ("gw --token=SECRET run", "gw --token=<redacted> run"),
+            ("gw --token=//SECRET run", "gw --token=<redacted> run"),
+            ("gw key://host/x run", "gw key://host/x run"),
             ("gw --api-key SECRET run", "gw --api-key <redacted> run"),
             ("gw --apiKey=SECRET", "gw --apiKey=<redacted>"),
             ("env BOT_TOKEN=SECRET gw", "env BOT_TOKEN=<redacted> gw"),
