@@ -1,5 +1,7 @@
 //! Command lines: redacted before they are stored or shown, and compared only in that form.
 
+use std::ops::Range;
+
 use crate::names::{Kind, Secret};
 
 /// What stands in place of a secret.
@@ -66,27 +68,39 @@ fn redact_script(script: &str) -> String {
     if !script.contains("incumbent") || !script.contains("lock") {
         return script.to_owned();
     }
-    // Words as a shell splits them, roughly: at blanks outside of quotes.
-    let (mut ranges, mut quote, mut start) = (Vec::new(), None, None);
-    for (at, c) in script.char_indices() {
+    // Commands and words as a shell splits them, roughly.
+    let mut commands: Vec<Vec<Range<usize>>> = vec![Vec::new()];
+    let (mut quote, mut start) = (None, None);
+    for (at, c) in script.char_indices().chain([(script.len(), '\n')]) {
         match quote {
             Some(open) if c == open => quote = None,
             None if matches!(c, '\'' | '"') => quote = Some(c),
-            None if c.is_whitespace() => {
-                ranges.extend(start.take().map(|from| from..at));
+            None if c.is_whitespace() || matches!(c, ';' | '|' | '&') => {
+                if let (Some(command), Some(from)) = (commands.last_mut(), start.take()) {
+                    command.push(from..at);
+                }
+                if matches!(c, ';' | '|' | '&' | '\n') {
+                    commands.push(Vec::new());
+                }
                 continue;
             }
             Some(_) | None => {}
         }
-        start.get_or_insert(at);
+        if at < script.len() {
+            start.get_or_insert(at);
+        }
     }
-    ranges.extend(start.map(|from| from..script.len()));
-    let words: Vec<&str> = ranges.iter().map(|range| &script[range.clone()]).collect();
+    if let (Some(command), Some(from)) = (commands.last_mut(), start) {
+        command.push(from..script.len());
+    }
     let mut redacted = script.to_owned();
     // From the end, so that the ranges before stay right.
-    for (at, keep) in identities(&words).into_iter().rev() {
-        let range = &ranges[at];
-        redacted.replace_range(range.start + keep..range.end, REDACTED);
+    for command in commands.iter().rev() {
+        let words: Vec<&str> = command.iter().map(|range| &script[range.clone()]).collect();
+        for (at, keep) in identities(&words).into_iter().rev() {
+            let range = &command[at];
+            redacted.replace_range(range.start + keep..range.end, REDACTED);
+        }
     }
     redacted
 }
@@ -424,6 +438,14 @@ mod tests {
                     "incumbent claim; incumbent lock acquire tok 'my bot' --ttl 3; exec gw",
                 ],
                 "sh -c incumbent claim; incumbent lock acquire tok * --ttl 3; exec gw",
+            ),
+            (
+                &["sh", "-c", "incumbent lock acquire a s3; incumbent lock verify a --pid 3 s3||x"],
+                "sh -c incumbent lock acquire a *; incumbent lock verify a --pid 3 *||x",
+            ),
+            (
+                &["sh", "-c", "incumbent lock acquire a --identity-env T\nincumbent locks 'x"],
+                "sh -c incumbent lock acquire a --identity-env T\nincumbent locks 'x",
             ),
             (&["padlock", "lock", "acquire", "a", "b"], "padlock lock acquire a b"),
         ] {

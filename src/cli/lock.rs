@@ -377,6 +377,7 @@ impl Acquiring {
                         "the run we are in has lost its office",
                     ));
                 }
+                instance::rewrite_argv(tx, run.id, |argv| masked(argv, asker.requests))?;
                 acquire(Owner::Row(run.id))
             }
             Self::Process { profile, subject, .. } => {

@@ -332,25 +332,32 @@ pub(crate) fn acquire_once(
         return Ok(Acquired::Held(Box::new(Obstacle { holder, watch: None })));
     }
     let (instance, new_row) = match owner {
-        Owner::Row(instance) => {
-            // It was recorded before anybody knew what is secret in it.
-            instance::rewrite_argv(tx, instance, |argv| {
-                // A keeper leaves it to us, who know what has to be hidden.
-                let is_bare = argv.is_empty() && claim.claimant.origin == Origin::Pid;
-                let argv = if is_bare { &claim.claimant.subject.argv } else { argv };
-                masked(argv, claim.requests)
-            })?;
-            (instance, None)
-        }
+        Owner::Row(instance) => (instance, None),
         Owner::New(attachment) => {
             let row = register(tx, inner, claim, attachment)?;
             (row.instance, Some(row))
         }
     };
+    hide(tx, claim, instance)?;
     let granted = take(tx, inner, claim, ways, instance)?;
     end_waiter()?;
     claimant::tidy(tx, inner, &sweep)?;
     Ok(Acquired::Granted(granted, new_row))
+}
+
+/// Takes the identities out of what is recorded of the owner's command line: other rows of the same
+/// process were made before anybody knew what is secret in it.
+fn hide(tx: &Tx<'_>, claim: &LockClaim<'_>, instance: InstanceId) -> Result<()> {
+    let argv = &claim.claimant.subject.argv;
+    let is_pid = claim.claimant.origin == Origin::Pid;
+    if !is_pid && masked(argv, claim.requests) == *argv {
+        return Ok(());
+    }
+    instance::rewrite_argv(tx, instance, |recorded| {
+        // A keeper leaves it to us, who know what has to be hidden.
+        let recorded = if is_pid && recorded.is_empty() { argv } else { recorded };
+        masked(recorded, claim.requests)
+    })
 }
 
 /// A row without an office, for locks to be taken from.
