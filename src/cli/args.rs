@@ -131,7 +131,7 @@ pub(crate) struct Run {
 pub(crate) struct Claim {
     /// The process to record [default: the run we are in, else the parent process; in a script say
     /// `--pid $$`, because inside `$(...)` or a pipe the parent is a subshell that ends at once]
-    #[arg(long, value_name = "PID", value_parser = parse_pid)]
+    #[arg(long, value_name = "PID", allow_hyphen_values = true, value_parser = parse_pid)]
     pub(crate) pid: Option<u32>,
     /// Record it without a keeper process: only pid and start time will tell whether it lives
     #[arg(long)]
@@ -141,7 +141,7 @@ pub(crate) struct Claim {
 #[derive(Debug, Args)]
 pub(crate) struct Release {
     /// The recorded process [default: the parent process]
-    #[arg(long, value_name = "PID", value_parser = parse_pid)]
+    #[arg(long, value_name = "PID", allow_hyphen_values = true, value_parser = parse_pid)]
     pub(crate) pid: Option<u32>,
 }
 
@@ -206,7 +206,7 @@ pub(crate) struct LockAcquire {
     pub(crate) identity: Identity,
     /// The process to hold it [default: the run we are in, else the parent process; in a script say
     /// `--pid $$`]
-    #[arg(long, value_name = "PID", value_parser = parse_pid)]
+    #[arg(long, value_name = "PID", allow_hyphen_values = true, value_parser = parse_pid)]
     pub(crate) pid: Option<u32>,
     /// Record it without a keeper process: only pid and start time will tell whether it lives
     #[arg(long)]
@@ -240,7 +240,7 @@ pub(crate) struct LockRef {
     #[command(flatten)]
     pub(crate) identity: Identity,
     /// The process that holds it [default: the run we are in, else the parent process]
-    #[arg(long, value_name = "PID", value_parser = parse_pid)]
+    #[arg(long, value_name = "PID", allow_hyphen_values = true, value_parser = parse_pid)]
     pub(crate) pid: Option<u32>,
     /// Only if it still has this fence
     #[arg(long, value_name = "F")]
@@ -268,7 +268,7 @@ pub(crate) struct LockRelease {
     #[arg(long, conflicts_with_all = ["scope", "identity", "fence"])]
     pub(crate) all: bool,
     /// The process that holds it [default: the run we are in, else the parent process]
-    #[arg(long, value_name = "PID", value_parser = parse_pid)]
+    #[arg(long, value_name = "PID", allow_hyphen_values = true, value_parser = parse_pid)]
     pub(crate) pid: Option<u32>,
     /// Only if it still has this fence
     #[arg(long, value_name = "F")]

@@ -27,6 +27,9 @@ use crate::store::{Inner, Store, Tx};
 use crate::sys;
 use crate::wait::{Attempt, Cancel, Stopped, Turn, Wait, WaitOptions, until_granted};
 
+/// How many keepers one attempt starts at most.
+const KEEPERS_MAX: usize = 3;
+
 /// The longest identity that is read from standard input, in bytes: more is the wrong file.
 const IDENTITY_LENGTH_MAX: u64 = 64 * 1024;
 
@@ -85,7 +88,13 @@ fn identity_in(variable: &OsStr) -> Result<Vec<u8>> {
             .with_hint(hint));
     };
     let Some(identity) = environment::value(name) else {
-        return Err(Error::invalid(format!("the variable {name} is not set, or empty"))
+        // By custom a variable is written in capitals; anything else may be a token.
+        let shown = if name.contains(|c: char| c.is_ascii_lowercase()) {
+            "the variable that was named"
+        } else {
+            &format!("the variable {name}")
+        };
+        return Err(Error::invalid(format!("{shown} is not set, or empty"))
             .with_hint("export it, or check the unit's environment file"));
     };
     Ok(identity.as_encoded_bytes().to_vec())
@@ -307,7 +316,7 @@ impl Acquiring {
         let inner = &asker.store.inner;
         let count = if turn.waiter.is_some() { Count::No } else { Count::Yes };
         let mut aside = Aside::default();
-        let mut keeper_started = false;
+        let mut keepers = 0;
         for _ in 0..ATTEMPTS {
             let step = inner.write(|tx| self.step(tx, inner, asker, turn, &aside, count))?;
             match step {
@@ -322,13 +331,11 @@ impl Acquiring {
                     let Self::Process { profile, target, .. } = self else {
                         return Err(Error::internal("a run needs no keeper"));
                     };
-                    if keeper_started {
-                        return Err(Error::internal(
-                            "the record that the keeper process made is not to be found",
-                        )
-                        .with_hint("`--no-keeper` records without one"));
+                    // The record that one made may have ended with another verb's last lock.
+                    keepers += 1;
+                    if keepers > KEEPERS_MAX {
+                        return Err(changes_too_fast(asker.requests[0].name()));
                     }
-                    keeper_started = true;
                     let purpose = Purpose::Locks(profile);
                     let report = keeper::start(asker.global, asker.store, &purpose, target)?;
                     if report.code != exit::OK {

@@ -43,15 +43,27 @@ pub fn main(arguments: &[OsString]) -> i32 {
         .any(|argument| argument == "--json");
     match Cli::try_parse_from(arguments) {
         Ok(cli) => dispatch(&cli),
-        Err(error) => usage(&error, wants_json),
+        Err(error) => usage(&error, arguments, wants_json),
     }
 }
 
 /// Help and version are answers; the rest are errors in the question.
-fn usage(error: &clap::Error, wants_json: bool) -> i32 {
+fn usage(error: &clap::Error, arguments: &[OsString], wants_json: bool) -> i32 {
     if !error.use_stderr() {
         let _ = error.print();
         return exit::OK;
+    }
+    // It would be repeated, and next to a lock it may be the identity.
+    let is_about_a_lock = arguments.iter().any(|word| word == "lock" || word == "unlock");
+    if is_about_a_lock && error.kind() == clap::error::ErrorKind::UnknownArgument {
+        let error = Error::invalid("there is an argument too many (not shown: it may be a secret)")
+            .with_hint(
+                "quote an identity that has blanks in it, put `--` before one that begins with a \
+                 dash, or use `--identity-env`",
+            );
+        let format = if wants_json { Format::Json } else { Format::Text };
+        output::show_error(format, "lock", &error);
+        return exit::USAGE;
     }
     if wants_json {
         let text = error.render().to_string();

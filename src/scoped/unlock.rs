@@ -4,7 +4,7 @@ use crate::claimant::{Orphans, evict_orphans, judge_record};
 use crate::error::Result;
 use crate::holder::Holder;
 use crate::instance::{self, End, EndReason, Record};
-use crate::liveness::{Lease, Verdict};
+use crate::liveness::{Judgement, Lease, Verdict};
 use crate::lock_table::{self, LockEnd, LockRow};
 use crate::names::{InstanceId, LockName, ProfileName, Wanted};
 use crate::observe::{LiveCommandLine, needs_command_line};
@@ -46,11 +46,20 @@ pub struct UnlockedLock {
 }
 
 pub(super) fn unlock(inner: &Inner, name: &LockName, force: Force, by: &str) -> Result<Unlocked> {
-    let command_line = command_lines(inner, Some(name))?.pop().unwrap_or_default();
+    let command_lines = command_lines(inner, Some(name))?;
     inner.write(|tx| {
         let row = if lock_table::exists(tx)? { lock_table::by_name(tx, name)? } else { None };
-        if let Some(row) = row {
-            return unlock_row(tx, inner, row, &command_line, force, by);
+        let found = row.map(|row| look(tx, inner, row, &command_lines)).transpose()?.flatten();
+        if let Some(found) = found {
+            return match found.judged.verdict {
+                Verdict::Alive(_) | Verdict::Unknown(_) if force == Force::No => {
+                    let holder = Holder::of_lock(&found.record, &found.row, &found.judged);
+                    Ok(Unlocked::Refused(Box::new(holder)))
+                }
+                Verdict::Alive(_) | Verdict::Unknown(_) | Verdict::Dead(_) => {
+                    remove(tx, found, by).map(Unlocked::Done)
+                }
+            };
         }
         Ok(match evict_orphans(tx, inner, &Wanted::Lock(name.clone()), force, by)? {
             Orphans::None => Unlocked::Nothing,
@@ -63,16 +72,13 @@ pub(super) fn unlock(inner: &Inner, name: &LockName, force: Force, by: &str) -> 
 pub(super) fn unlock_stale(inner: &Inner, by: &str) -> Result<Vec<UnlockedLock>> {
     let command_lines = command_lines(inner, None)?;
     inner.write(|tx| {
-        let mut unlocked = Vec::new();
+        // All are looked at before the first is removed: the end of a row ends all its locks.
+        let mut dead = Vec::new();
         for row in lock_table::all(tx)? {
-            let command_line = command_lines.iter().find(|line| line.is_for(row.instance));
-            let command_line = command_line.cloned().unwrap_or_default();
-            if let Unlocked::Done(done) = unlock_row(tx, inner, row, &command_line, Force::No, by)?
-            {
-                unlocked.push(done);
-            }
+            let found = look(tx, inner, row, &command_lines)?;
+            dead.extend(found.filter(|it| matches!(it.judged.verdict, Verdict::Dead(_))));
         }
-        Ok(unlocked)
+        dead.into_iter().map(|found| remove(tx, found, by)).collect()
     })
 }
 
@@ -93,36 +99,48 @@ fn command_lines(inner: &Inner, only: Option<&LockName>) -> Result<Vec<LiveComma
     Ok(records.iter().filter(needs).map(LiveCommandLine::read).collect())
 }
 
-fn unlock_row(
+/// A lock on record, and what is known of its holder.
+struct Found {
+    row: LockRow,
+    record: Record,
+    judged: Judgement,
+}
+
+/// Looks at the holder of a lock. `None` when its row has ended: an older version ended it, which
+/// knows nothing of locks, and nobody holds this one.
+fn look(
     tx: &Tx<'_>,
     inner: &Inner,
     row: LockRow,
-    command_line: &LiveCommandLine,
-    force: Force,
-    by: &str,
-) -> Result<Unlocked> {
-    let Some(record) = instance::by_id(tx, row.instance)? else { return Ok(Unlocked::Nothing) };
-    if record.ended_at_ms.is_some() {
-        // Ended by an older version, which knows nothing of locks: nobody holds it.
-        end(tx, &row, EndReason::Released, by)?;
-        return Ok(Unlocked::Nothing);
-    }
+    command_lines: &[LiveCommandLine],
+) -> Result<Option<Found>> {
+    let record = instance::by_id(tx, row.instance)?;
+    let Some(record) = record.filter(|record| record.ended_at_ms.is_none()) else {
+        return Ok(None);
+    };
+    let command_line = command_lines.iter().find(|line| line.is_for(record.id)).cloned();
     let lease = row.lease(inner.observer(), inner.clock().boot_ms());
-    let judged = judge_record(inner, &record, lease, command_line);
-    match (judged.verdict, force) {
-        (Verdict::Dead(reason), _) if !EndReason::Dead(reason).is_of_the_lease() => {
-            instance::end_other(tx, record.id, &End::new(EndReason::Dead(reason)).by(by))?;
-        }
-        (Verdict::Dead(reason), _) => end(tx, &row, EndReason::Dead(reason), by)?,
-        (Verdict::Alive(_) | Verdict::Unknown(_), Force::Yes) => {
-            end(tx, &row, EndReason::Evicted, by)?;
-        }
-        (Verdict::Alive(_) | Verdict::Unknown(_), Force::No) => {
-            return Ok(Unlocked::Refused(Box::new(Holder::of_lock(&record, &row, &judged))));
-        }
+    let judged = judge_record(inner, &record, lease, &command_line.unwrap_or_default());
+    Ok(Some(Found { row, record, judged }))
+}
+
+/// Ends a lock: with the row of a dead owner, alone that of any other.
+fn remove(tx: &Tx<'_>, found: Found, by: &str) -> Result<UnlockedLock> {
+    let Found { row, record, judged } = found;
+    let reason = match judged.verdict {
+        Verdict::Dead(reason) => EndReason::Dead(reason),
+        Verdict::Alive(_) | Verdict::Unknown(_) => EndReason::Evicted,
+    };
+    if let Verdict::Dead(_) = judged.verdict
+        && !reason.is_of_the_lease()
+    {
+        instance::end_other(tx, record.id, &End::new(reason).by(by))?;
+    } else {
+        let how = LockEnd { reason: reason.as_str(), by: Some(by) };
+        lock_table::end(tx, &row.name, row.fence, how)?;
+        end_if_without_purpose(tx, &record, by)?;
     }
-    end_if_without_purpose(tx, &record, by)?;
-    Ok(Unlocked::Done(UnlockedLock {
+    Ok(UnlockedLock {
         name: row.name,
         profile: record.profile,
         pid: record.pid,
@@ -130,12 +148,7 @@ fn unlock_row(
         fence: row.fence,
         verdict: judged.verdict.as_str(),
         reason: judged.verdict.reason(),
-    }))
-}
-
-fn end(tx: &Tx<'_>, row: &LockRow, reason: EndReason, by: &str) -> Result<()> {
-    let how = LockEnd { reason: reason.as_str(), by: Some(by) };
-    lock_table::end(tx, &row.name, row.fence, how).map(drop)
+    })
 }
 
 /// A row that `lock acquire --pid` made is there for its locks alone; its keeper ends with it.
