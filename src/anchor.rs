@@ -116,6 +116,11 @@ impl Anchor {
         &self.name
     }
 
+    /// What is left once the anchor is let go.
+    pub(crate) fn dropped(&self) -> Dropped {
+        Dropped(self.path.clone())
+    }
+
     /// The id of the store that it was made for.
     pub(crate) fn store_id(&self) -> Option<&str> {
         parse_name(&self.name).map(|(id, _)| id)
@@ -129,6 +134,18 @@ impl Anchor {
         };
         // Further names (a backup by hard links) hide nothing: the path still leads here.
         open.id == named.id
+    }
+}
+
+/// The file of an anchor that its process has let go.
+pub(crate) struct Dropped(PathBuf);
+
+impl Dropped {
+    /// Unlinks it. Only once no row names it any more.
+    pub(crate) fn remove(self) {
+        if let Err(error) = std::fs::remove_file(&self.0) {
+            tracing::debug!(path = %self.0.display(), %error, "left for the next claim to collect");
+        }
     }
 }
 
@@ -260,8 +277,8 @@ impl Sweep {
         Ok(())
     }
 
-    /// Unlinks the garbage: the only place that removes an anchor which was ever in use. Call it
-    /// inside the same transaction as the sweep.
+    /// Unlinks the garbage, of processes that died. Call it inside the same transaction as the
+    /// sweep: there, a free anchor is not one that is just being made.
     pub(crate) fn remove_garbage(&self) {
         for path in &self.garbage {
             if let Err(error) = std::fs::remove_file(path) {

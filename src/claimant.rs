@@ -27,6 +27,10 @@ use crate::sys::{
 /// faster than it can be looked at.
 pub(crate) const ATTEMPTS: usize = 8;
 
+/// One claim, or wait in vain, in so many prunes what is kept of the past: ids are microseconds, and
+/// so as good as random here.
+pub(crate) const PRUNE_EVERY: i64 = 8;
+
 /// How long a claimant waits for a killed child to be gone. A killed process goes in milliseconds
 /// unless it hangs in the kernel (a dead disk), and then nobody else can help either.
 const CHILD_GONE_WITHIN: Duration = Duration::from_secs(5);

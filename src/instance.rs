@@ -712,9 +712,6 @@ pub(crate) fn sweep_without_office(
     mut is_dead: impl FnMut(&Record) -> Option<DeadReason>,
     is_held: impl Fn(&str) -> bool,
 ) -> Result<()> {
-    const OLD_WITHOUT: &str = "SELECT id, anchor FROM instances
-        WHERE kind IS NULL AND ended_at_ms IS NOT NULL AND id <= (
-            SELECT id FROM instances WHERE kind IS NULL ORDER BY id DESC LIMIT 1 OFFSET ?1)";
     for record in live_without_office(tx)? {
         // The cheap look first: of many waiters and holders nearly all are alive.
         if record.anchor.as_deref().is_some_and(&is_held) {
@@ -724,5 +721,14 @@ pub(crate) fn sweep_without_office(
             end(tx, record.id, None, &End::new(EndReason::Dead(reason)))?;
         }
     }
-    delete_unless_held(tx, OLD_WITHOUT, [HISTORY_KEPT], is_held)
+    prune_without_office(tx, is_held)
+}
+
+/// Keeps the newest rows without an office, and those whose anchor is held, as [`prune_history`]
+/// does.
+pub(crate) fn prune_without_office(tx: &Tx<'_>, is_held: impl Fn(&str) -> bool) -> Result<()> {
+    const OLD: &str = "SELECT id, anchor FROM instances
+        WHERE kind IS NULL AND ended_at_ms IS NOT NULL AND id <= (
+            SELECT id FROM instances WHERE kind IS NULL ORDER BY id DESC LIMIT 1 OFFSET ?1)";
+    delete_unless_held(tx, OLD, [HISTORY_KEPT], is_held)
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 use crate::anchor;
-use crate::claimant::is_stopped;
+use crate::claimant::{PRUNE_EVERY, is_held, is_stopped};
 use crate::clock::Deadline;
 use crate::error::{Error, ErrorKind, Result};
 use crate::holder::Holder;
@@ -406,7 +406,14 @@ impl Drop for Waiter {
         let hash = self.nonce.hash();
         // Left behind, the row dies with this process and the next claim sweeps it.
         let ended = with_budget(LET_GO_WITHIN, || {
-            self.inner.write(|tx| instance::end_own(tx, self.instance, &hash, &end))
+            self.inner.write(|tx| {
+                instance::end_own(tx, self.instance, &hash, &end)?;
+                // Waits in vain are no grants, which prune otherwise.
+                if self.instance.as_i64() % PRUNE_EVERY == 0 {
+                    instance::prune_without_office(tx, |anchor| is_held(&self.inner, anchor))?;
+                }
+                Ok(())
+            })
         });
         if let Err(error) = ended {
             tracing::debug!(%error, "cannot remove the waiter");

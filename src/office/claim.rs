@@ -9,7 +9,7 @@ use super::ledger::{self, Start};
 use super::storm;
 use super::tenure::{Shares, Tenure};
 use crate::claimant::{
-    self, ATTEMPTS, Aside, Attachment, Claimant, Count, Errand, Evicted, Examined,
+    self, ATTEMPTS, Aside, Attachment, Claimant, Count, Errand, Evicted, Examined, PRUNE_EVERY,
     changes_too_fast, examine,
 };
 use crate::error::{Error, Result};
@@ -20,10 +20,6 @@ use crate::names::{InstanceId, Nonce, Office, Wanted};
 use crate::scoped::{self, GrantedLock, LockClaim, LockRequest, Surveyed};
 use crate::store::{EventRecord, Held, HeldOffice, Inner, OwnRow, Store, Tx, lock};
 use crate::wait::{Attempt, Obstacle, Stopped, Turn, WaitOptions, Watch, until_granted};
-
-/// One claim in so many prunes the history of its office: ids are microseconds, and so as good as
-/// random here.
-const PRUNE_EVERY: i64 = 8;
 
 /// The answer to a claim.
 #[derive(Debug)]

@@ -13,7 +13,7 @@ use super::pool::{self, Readers};
 use super::pragmas::{self, Access};
 use super::transaction::{self, Tx};
 use super::{Settings, busy, control, location, registry};
-use crate::anchor::Anchor;
+use crate::anchor::{Anchor, Dropped};
 use crate::clock::{Clock, Deadline};
 use crate::command_line::CommandLineMatcher;
 use crate::error::{Error, ErrorKind, Result};
@@ -322,9 +322,7 @@ impl Inner {
             let settled = tx.settle_pending()?;
             let value = work(&tx)?;
             tx.save_last_id()?;
-            if tx.lets_go() {
-                self.drop_unneeded_anchor(&tx)?;
-            }
+            let dropped = if tx.lets_go() { self.drop_unneeded_anchor(&tx)? } else { None };
             // No row, no anchor: one that is held without any would refuse everybody.
             let new_anchor = match tx.new_anchor() {
                 Some(anchor) if instance::live_on_anchor(&tx, anchor.name())? > 0 => Some(anchor),
@@ -336,6 +334,11 @@ impl Inner {
                 *lock(&self.anchor) = Some(anchor);
             }
             lock(&self.pending).drain(..settled);
+            // Not before the commit either: a row that names a file that is gone would be judged by
+            // its process alone. Nobody names this one any more, and no name comes twice.
+            if let Some(anchor) = dropped {
+                anchor.remove();
+            }
             Ok(value)
         })
         .map_err(|error| self.explain(error))
@@ -423,13 +426,15 @@ impl Inner {
 
     /// A process holds an anchor only while a live row relies on it: one that is held without any
     /// row means that the store has lost rows.
-    fn drop_unneeded_anchor(&self, tx: &Tx<'_>) -> Result<()> {
-        if let Some(anchor) = self.own_anchor()
-            && instance::live_on_anchor(tx, anchor.name())? == 0
-        {
-            lock(&self.anchor).take();
+    fn drop_unneeded_anchor(&self, tx: &Tx<'_>) -> Result<Option<Dropped>> {
+        match self.own_anchor() {
+            Some(anchor) if instance::live_on_anchor(tx, anchor.name())? == 0 => {
+                let ours = lock(&self.anchor).take();
+                // One that was only adopted is still another handle's.
+                Ok(ours.map(|anchor| anchor.dropped()))
+            }
+            Some(_) | None => Ok(None),
         }
-        Ok(())
     }
 
     /// Writes a release, by `end`; one that cannot be written is kept. `held` is what this process
