@@ -77,7 +77,7 @@ fn claim_and_release(store: &Store, directory: &Path) {
     // A gateway holds something all the time, and with it the anchor of its process.
     let other = incumbent::ClaimOptions::new().kind("other".parse().expect("a kind"));
     let _held = profile.claim_with(&other).expect("an answer");
-    let mut bare = bare_connection(directory, include_str!("../migrations/0001_offices.sql"));
+    let mut bare = bare_connection(directory, SCHEMA);
     let mut id = 0_i64;
     compare(
         "claim + release (2 transactions, 6 rows)",
@@ -197,7 +197,7 @@ fn verify(store: &Store, directory: &Path) {
     drop(tenure);
 }
 
-const LOCK_SCHEMA: &str = concat!(
+const SCHEMA: &str = concat!(
     include_str!("../migrations/0001_offices.sql"),
     include_str!("../migrations/0002_scoped_locks.sql")
 );
@@ -220,7 +220,7 @@ enum Besides {
 fn locks(store: &Store, directory: &Path) {
     let bare = directory.join("bare-locks");
     std::fs::create_dir(&bare).expect("a directory");
-    let mut connection = bare_connection(&bare, LOCK_SCHEMA);
+    let mut connection = bare_connection(&bare, SCHEMA);
     connection
         .execute(
             "INSERT INTO instances (id, nonce_hash, origin, pid, stop_budget_ms, started_at_ms)

@@ -57,6 +57,10 @@ DROP TABLE waiters;
 ALTER TABLE waiters_0002 RENAME TO waiters;
 CREATE INDEX waiters_for_lock ON waiters (scope, identity_hash) WHERE scope IS NOT NULL;
 
+-- For retention, which keeps one row of every anchor that is held.
+CREATE INDEX ended_anchors ON instances (anchor, id) WHERE ended_at_ms IS NOT NULL;
+CREATE INDEX ids_without_office ON instances (id) WHERE kind IS NULL;
+
 CREATE VIEW lock_holders AS
 SELECT l.scope, l.identity_hash, i.profile, i.kind, i.pid, l.instance_id AS instance, l.fence,
        strftime('%Y-%m-%dT%H:%M:%fZ', l.acquired_at_ms / 1000.0, 'unixepoch') AS since,

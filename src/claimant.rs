@@ -260,12 +260,8 @@ impl Aside {
                 }
             }
             Errand::FindStopped(record) => {
-                let mut stopped = false;
-                if is_stopped(&record) && deadline.remaining() > STOPPED_TWICE_APART {
-                    std::thread::sleep(STOPPED_TWICE_APART);
-                    stopped = is_stopped(&record);
-                }
-                self.stopped.push((record.id, stopped));
+                let in_time = deadline.remaining() > STOPPED_TWICE_APART;
+                self.stopped.push((record.id, in_time && stays_stopped(&record)));
             }
         }
     }
@@ -278,6 +274,21 @@ impl Aside {
     pub(crate) fn was_found_stopped(&self, id: InstanceId) -> Option<bool> {
         self.stopped.iter().find(|(looked_at, _)| *looked_at == id).map(|(_, stopped)| *stopped)
     }
+}
+
+/// Whether a process is found stopped twice. It is looked at in between as well: once it goes on or
+/// dies, there is something better to do than to wait.
+fn stays_stopped(record: &Record) -> bool {
+    const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+    let until = Deadline::after(STOPPED_TWICE_APART);
+    while is_stopped(record) {
+        if until.has_passed() {
+            return true;
+        }
+        std::thread::sleep(LOOK_EVERY.min(until.remaining()));
+    }
+    false
 }
 
 /// Whether the process of a record of this namespace is stopped by job control, and the command of a
@@ -361,9 +372,9 @@ pub(crate) fn evict_orphans(
     Ok(Orphans::Removed(sweep.orphans.len()))
 }
 
-/// After a grant: collects anchors that nobody uses, and ends the rows of processes without an office
+/// After a grant of this id or fence: collects anchors that nobody uses, and ends the rows of processes without an office
 /// that died. Nobody else would.
-pub(crate) fn tidy(tx: &Tx<'_>, inner: &Inner, sweep: &Sweep) -> Result<()> {
+pub(crate) fn tidy(tx: &Tx<'_>, inner: &Inner, sweep: &Sweep, granted: i64) -> Result<()> {
     sweep.remove_garbage();
     let death = |record: &Record| match judge_record(
         inner,
@@ -376,7 +387,11 @@ pub(crate) fn tidy(tx: &Tx<'_>, inner: &Inner, sweep: &Sweep) -> Result<()> {
         Verdict::Dead(reason) => Some(reason),
         Verdict::Alive(_) | Verdict::Unknown(_) => None,
     };
-    instance::sweep_without_office(tx, death, |anchor| is_held(inner, anchor))
+    instance::sweep_without_office(tx, death, |anchor| is_held(inner, anchor))?;
+    if granted % PRUNE_EVERY == 0 {
+        instance::prune_without_office(tx, |anchor| is_held(inner, anchor))?;
+    }
+    Ok(())
 }
 
 /// Whether some process holds the anchor of this name.

@@ -227,7 +227,10 @@ fn live_without_office(connection: &Connection) -> Result<Vec<Record>> {
 /// Whether any row, ended or not, names `anchor`.
 pub(crate) fn names_anchor(connection: &Connection, anchor: &str) -> Result<bool> {
     let named = connection
-        .prepare_cached("SELECT EXISTS (SELECT 1 FROM instances WHERE anchor = ?1)")?
+        .prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM instances WHERE anchor = ?1 AND ended_at_ms IS NULL)
+                 OR EXISTS (SELECT 1 FROM instances WHERE anchor = ?1 AND ended_at_ms IS NOT NULL)",
+        )?
         .query_row([anchor], |row| row.get(0))?;
     Ok(named)
 }
@@ -666,15 +669,14 @@ pub(crate) fn end_other(tx: &Tx<'_>, id: InstanceId, how: &End) -> Result<bool> 
     end(tx, id, None, how)
 }
 
-/// Keeps the newest incarnations of an office, and none that ended too long ago. A row whose anchor
-/// is still held stays: without it the anchor would look like one whose store was lost.
+/// Keeps the newest incarnations of an office, and none that ended too long ago. Of an anchor that is
+/// still held one row stays: without any it would look like one whose store was lost.
 pub(crate) fn prune_history(
     tx: &Tx<'_>,
     office: &Office,
     is_held: impl Fn(&str) -> bool,
 ) -> Result<()> {
-    const OLD: &str = "SELECT id, anchor FROM instances
-        WHERE profile = :profile AND kind = :kind AND ended_at_ms IS NOT NULL
+    const OLD: &str = "WHERE profile = :profile AND kind = :kind AND ended_at_ms IS NOT NULL
           AND (ended_at_ms < :oldest_ms OR id <= (
               SELECT id FROM instances WHERE profile = :profile AND kind = :kind
               ORDER BY id DESC LIMIT 1 OFFSET :kept))";
@@ -687,19 +689,29 @@ pub(crate) fn prune_history(
     delete_unless_held(tx, OLD, parameters, is_held)
 }
 
-/// Deletes the rows that `sql` selects (id, anchor), but for those whose anchor is held.
+/// Deletes the rows that `which` selects, but for the youngest row of an anchor that is held.
 fn delete_unless_held(
     tx: &Tx<'_>,
-    sql: &str,
+    which: &str,
     parameters: impl rusqlite::Params,
     is_held: impl Fn(&str) -> bool,
 ) -> Result<()> {
-    let old: Vec<(i64, Option<String>)> = tx
-        .prepare_cached(sql)?
-        .query_map(parameters, |row| Ok((row.get(0)?, row.get(1)?)))?
+    let sql = format!(
+        "SELECT id, anchor, EXISTS (
+             SELECT 1 FROM instances AS live
+             WHERE live.anchor = instances.anchor AND live.ended_at_ms IS NULL
+         ) OR EXISTS (
+             SELECT 1 FROM instances AS younger
+             WHERE younger.anchor = instances.anchor AND younger.ended_at_ms IS NOT NULL
+               AND younger.id > instances.id)
+         FROM instances {which}"
+    );
+    let old: Vec<(i64, Option<String>, bool)> = tx
+        .prepare_cached(&sql)?
+        .query_map(parameters, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
         .collect::<rusqlite::Result<_>>()?;
-    for (id, anchor) in old {
-        if !anchor.is_some_and(|anchor| is_held(&anchor)) {
+    for (id, anchor, is_named_again) in old {
+        if is_named_again || !anchor.is_some_and(|anchor| is_held(&anchor)) {
             tx.prepare_cached("DELETE FROM instances WHERE id = ?1")?.execute([id])?;
         }
     }
@@ -721,14 +733,13 @@ pub(crate) fn sweep_without_office(
             end(tx, record.id, None, &End::new(EndReason::Dead(reason)))?;
         }
     }
-    prune_without_office(tx, is_held)
+    Ok(())
 }
 
 /// Keeps the newest rows without an office, and those whose anchor is held, as [`prune_history`]
 /// does.
 pub(crate) fn prune_without_office(tx: &Tx<'_>, is_held: impl Fn(&str) -> bool) -> Result<()> {
-    const OLD: &str = "SELECT id, anchor FROM instances
-        WHERE kind IS NULL AND ended_at_ms IS NOT NULL AND id <= (
+    const OLD: &str = "WHERE kind IS NULL AND ended_at_ms IS NOT NULL AND id <= (
             SELECT id FROM instances WHERE kind IS NULL ORDER BY id DESC LIMIT 1 OFFSET ?1)";
     delete_unless_held(tx, OLD, [HISTORY_KEPT], is_held)
 }

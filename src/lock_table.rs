@@ -215,7 +215,9 @@ pub(crate) fn renew(
             "UPDATE scoped_locks SET renewed_at_ms = :now_ms,
                 lease_until_ms = :now_boot_ms + ttl_ms,
                 lease_boot_id = CASE WHEN ttl_ms IS NULL THEN NULL ELSE :boot_id END
-             WHERE scope = :scope AND identity_hash = :identity_hash AND fence = :fence",
+             WHERE scope = :scope AND identity_hash = :identity_hash AND fence = :fence
+               AND EXISTS (SELECT 1 FROM instances
+                   WHERE instances.id = instance_id AND ended_at_ms IS NULL)",
         )?
         .execute(named_params! {
             ":scope": name.scope.as_str(),

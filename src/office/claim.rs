@@ -255,7 +255,7 @@ pub(crate) fn claim_once(
     };
     let mut granted = insert(tx, inner, candidate, attachment, evicted, after_abnormal_end)?;
     granted.locks = scoped::take(tx, inner, &lock_claim, ways, granted.row.instance)?;
-    claimant::tidy(tx, inner, &sweep)?;
+    claimant::tidy(tx, inner, &sweep, granted.row.instance.as_i64())?;
     if granted.row.instance.as_i64() % PRUNE_EVERY == 0 {
         instance::prune_history(tx, office, |anchor| claimant::is_held(inner, anchor))?;
     }

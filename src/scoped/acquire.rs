@@ -341,7 +341,7 @@ pub(crate) fn acquire_once(
     hide(tx, claim, instance)?;
     let granted = take(tx, inner, claim, ways, instance)?;
     end_waiter()?;
-    claimant::tidy(tx, inner, &sweep)?;
+    claimant::tidy(tx, inner, &sweep, granted[0].fence)?;
     Ok(Acquired::Granted(granted, new_row))
 }
 

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::{GrantedLock, PreviousLock};
 use crate::claimant::Evicted;
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::instance::{self, End, EndReason};
 use crate::lock_table::{self, LockEnd};
 use crate::names::{InstanceId, LockName};
@@ -91,23 +91,24 @@ impl ScopedLock {
     /// # Errors
     /// As [`ScopedLock::verify`], and [`CannotWrite`](crate::ErrorKind::CannotWrite).
     pub fn renew(&self) -> Result<Standing> {
-        let standing = self.verify()?;
-        if standing != Standing::Held {
-            return Ok(standing);
-        }
         let inner = &self.footing.inner;
         let now_boot_ms = inner.clock().boot_ms();
+        let GrantedLock { name, fence, .. } = &self.granted;
         let renewed = inner.write(|tx| {
-            lock_table::renew(
-                tx,
-                &self.granted.name,
-                self.granted.fence,
-                inner.observer(),
-                now_boot_ms,
-            )
-        })?;
-        // Somebody came between the two steps.
-        if renewed { Ok(Standing::Held) } else { self.verify() }
+            let renewed = lock_table::renew(tx, name, *fence, inner.observer(), now_boot_ms)?;
+            if renewed {
+                // Made anew where somebody removed its file, as a verification does.
+                inner.anchor(tx)?;
+            }
+            Ok(renewed)
+        });
+        match renewed {
+            Ok(true) => Ok(Standing::Held),
+            // Lost, and a verification says how.
+            Ok(false) => self.verify(),
+            Err(error) if error.kind() == ErrorKind::StoreReplaced => self.verify(),
+            Err(error) => Err(error),
+        }
     }
 
     /// Watches the lock from a thread of its own and calls `on_loss` once, from that thread, within

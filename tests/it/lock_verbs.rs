@@ -1219,6 +1219,8 @@ fn store_without_locks(sandbox: &Sandbox) -> Process {
     let waiters = &first[first.find("CREATE TABLE waiters").unwrap()..];
     for statement in [
         "DROP VIEW lock_holders",
+        "DROP INDEX ended_anchors",
+        "DROP INDEX ids_without_office",
         "DROP TABLE scoped_locks",
         "DROP TABLE lock_conflicts",
         "DROP TABLE waiters",
