@@ -30,14 +30,6 @@ impl Sandbox {
         let pid = u32::try_from(self.number(query)).unwrap();
         Identity::of(pid).expect("the keeper on record runs")
     }
-
-    fn keepers(&self) -> Vec<u32> {
-        let is_keeper = |pid: &u32| {
-            std::fs::read(format!("/proc/{pid}/cmdline"))
-                .is_ok_and(|line| line.split(|byte| *byte == 0).any(|word| word == b"__keeper"))
-        };
-        tagged("IT_SANDBOX", self.path()).into_iter().filter(is_keeper).collect()
-    }
 }
 
 /// FIELD-BUGS rows 1, 7 and 79.

@@ -115,18 +115,10 @@ fn locks(sandbox: &Sandbox) -> Vec<Value> {
     document.as_array().unwrap().clone()
 }
 
-fn keepers(sandbox: &Sandbox) -> Vec<u32> {
-    let is_keeper = |pid: &u32| {
-        std::fs::read(format!("/proc/{pid}/cmdline"))
-            .is_ok_and(|line| line.split(|byte| *byte == 0).any(|word| word == b"__keeper"))
-    };
-    tagged("IT_SANDBOX", sandbox.path()).into_iter().filter(is_keeper).collect()
-}
-
 #[track_caller]
 fn wait_for_keepers(sandbox: &Sandbox, count: usize) {
     eventually(&format!("{count} keepers"), SOON, || {
-        (keepers(sandbox).len() == count).then_some(())
+        (sandbox.keepers().len() == count).then_some(())
     });
 }
 
@@ -363,7 +355,7 @@ fn one_keeper_keeps_office_and_locks_and_goes_with_the_last() {
             };
             wait_for_keepers(&sandbox, 1);
         }
-        let keeper = Identity::of(keepers(&sandbox)[0]).unwrap();
+        let keeper = Identity::of(sandbox.keepers()[0]).unwrap();
         let anchors = "SELECT count(DISTINCT anchor) FROM instances WHERE ended_at_ms IS NULL";
         assert_eq!(sandbox.number(anchors), 1, "{order:?}");
         assert_eq!(locks(&sandbox).len(), 2, "{order:?}");
@@ -407,7 +399,7 @@ fn two_locks_at_once_for_one_process_share_a_keeper() {
 fn without_a_keeper_the_process_itself_is_looked_at() {
     let sandbox = Sandbox::new();
     let mut script = holder(&sandbox, &["--no-keeper"]);
-    assert_eq!(keepers(&sandbox), [] as [u32; 0]);
+    assert_eq!(sandbox.keepers(), [] as [u32; 0]);
     let held = &locks(&sandbox)[0];
     assert_eq!(held["reason"], "start_time_matches", "{held:#}");
     let other = stay(&sandbox);
@@ -569,7 +561,7 @@ fn verbs_in_the_command_act_for_the_run() {
         assert_eq!(lock["instance"], instance, "{lock:#}");
     }
     assert_eq!(sandbox.status().1["locks"].as_array().unwrap().len(), 2);
-    assert_eq!(keepers(&sandbox), [] as [u32; 0]);
+    assert_eq!(sandbox.keepers(), [] as [u32; 0]);
     run.finish(LIMIT).assert_code(0);
     assert_eq!(locks(&sandbox).len(), 0);
 }
@@ -1392,7 +1384,7 @@ fn what_cannot_be_meant_is_refused_and_makes_nothing() {
             arguments.into_iter().map(|word| if word == "PID" { &pid } else { word }).collect();
         assert_refused(&sandbox, &arguments, stdin, words);
     }
-    assert_eq!(keepers(&sandbox), [] as [u32; 0]);
+    assert_eq!(sandbox.keepers(), [] as [u32; 0]);
 }
 
 /// 64 KiB of metadata exactly, and one byte more.

@@ -19,6 +19,7 @@ mod keeper;
 mod kill;
 mod library;
 mod lock_contention;
+mod lock_records;
 mod lock_secrets;
 mod lock_verbs;
 mod locks;

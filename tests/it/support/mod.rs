@@ -161,6 +161,15 @@ impl Sandbox {
         connection.execute(statement, []).unwrap_or_else(|error| panic!("{statement}: {error}"))
     }
 
+    /// The pids of the keepers that processes of this sandbox started.
+    pub fn keepers(&self) -> Vec<u32> {
+        let is_keeper = |pid: &u32| {
+            std::fs::read(format!("/proc/{pid}/cmdline"))
+                .is_ok_and(|line| line.split(|byte| *byte == 0).any(|word| word == b"__keeper"))
+        };
+        tagged("IT_SANDBOX", self.path()).into_iter().filter(is_keeper).collect()
+    }
+
     /// Asks the store for one number.
     pub fn number(&self, query: &str) -> i64 {
         let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
