@@ -9,7 +9,7 @@ use crate::claimant::{
 };
 use crate::clock::rfc3339;
 use crate::command_line;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::holder::Holder;
 use crate::instance::{self, End, EndReason, NewInstance, Origin, Record, STOP_BUDGET_DEFAULT_MS};
 use crate::lock_table::{self, LockEnd, LockRow, NewLock, Refusal};
@@ -48,7 +48,8 @@ pub(crate) enum Surveyed {
 #[derive(Debug)]
 pub(crate) enum Way {
     Free,
-    /// Its owner's row was ended by an older version, which knows nothing of locks.
+    /// Its owner's row was ended by an older version, which knows nothing of locks, or deleted by
+    /// hand.
     LeftOver(LockRow),
     /// The claimant has it already.
     Ours(LockRow, Box<Record>),
@@ -82,14 +83,11 @@ pub(crate) fn survey(
             ways.push(Way::Free);
             continue;
         };
-        let Some(record) = instance::by_id(tx, row.instance)?.map(Box::new) else {
-            return Err(Error::new(ErrorKind::Corrupt, format!("{} has no owner", row.name))
-                .with_hint("`incumbent doctor` looks for more of it"));
-        };
-        if record.ended_at_ms.is_some() {
+        let record = instance::by_id(tx, row.instance)?.filter(|it| it.ended_at_ms.is_none());
+        let Some(record) = record.map(Box::new) else {
             ways.push(Way::LeftOver(row));
             continue;
-        }
+        };
         if claim.ours.contains(&record.id) {
             ways.push(Way::Ours(row, record));
             continue;

@@ -207,6 +207,24 @@ fn what_an_older_version_ended_is_free() {
     sandbox.cli(["lock", "acquire", "bot", "b"]).assert_code(0);
 }
 
+/// FIELD-BUGS row 79. A person deletes rows with a program that does not enforce foreign keys.
+#[test]
+fn a_lock_without_an_owner_is_free() {
+    let sandbox = Sandbox::new();
+    let mut holder = sandbox
+        .script("incumbent lock acquire bot a --pid $$ > /dev/null || exit; echo $$; exec cat");
+    holder.line();
+    let connection = rusqlite::Connection::open(sandbox.db()).unwrap();
+    connection.execute_batch("PRAGMA foreign_keys = OFF; DELETE FROM instances").unwrap();
+    drop(connection);
+    assert_eq!(sandbox.number("SELECT count(*) FROM scoped_locks"), 1);
+    assert_eq!(sandbox.locks(), Vec::<Value>::new());
+    // Its holder may still be at work: the anchor says so.
+    sandbox.cli(["lock", "acquire", "bot", "a"]).assert_code(75);
+    holder.kill();
+    sandbox.cli(["lock", "acquire", "bot", "a"]).assert_code(0);
+}
+
 /// Symptom: where `/proc` is another namespace's, no lock could be had, and every attempt left eight
 /// keepers behind. Cause: the record that a keeper had made was looked for by its start time, which
 /// cannot be read there.
