@@ -7,8 +7,8 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::support::{
-    BINARY, Identity, LIMIT, Process, Run, Sandbox, Stat, another_user, eventually, has, kill,
-    order, role, role_db, skipped, wait_ended, wait_stopped,
+    BINARY, Identity, LIMIT, Process, Run, Sandbox, Stat, WITHOUT_MAIN_THREAD, another_user,
+    eventually, has, kill, order, role, role_db, skipped, wait_ended, wait_stopped,
 };
 
 /// A process that has nothing to do with the store; that it got no signal shows in its end.
@@ -248,24 +248,13 @@ fn renamed_and_wrapped_owners_are_alive() {
 /// lives.
 #[test]
 fn a_process_whose_main_thread_ended_is_alive() {
-    const TWO_THREADS: &str = "
-import ctypes, os, sys, threading
-def stay():
-    while open(f'/proc/{os.getpid()}/stat').read().rsplit(')', 1)[1].split()[0] != 'Z':
-        pass
-    print('alone', flush=True)
-    sys.stdin.read()
-    os._exit(0)
-threading.Thread(target=stay).start()
-ctypes.CDLL(None).pthread_exit(None)
-";
     if !has("python3") {
         return skipped("needs python3");
     }
     for options in ["", "--no-keeper"] {
         let sandbox = Sandbox::new();
         let program = sandbox.file("two.py");
-        std::fs::write(&program, TWO_THREADS).unwrap();
+        std::fs::write(&program, WITHOUT_MAIN_THREAD).unwrap();
         let script =
             format!("incumbent claim {options} > /dev/null; exec python3 '{}'", program.display());
         let mut owner = Process::start(sandbox.shell(&script));

@@ -1,8 +1,5 @@
 //! `kill -9` and what it leaves behind: a record that blocks nobody, and no command that runs on.
 
-use std::collections::BTreeMap;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -15,26 +12,6 @@ use crate::support::{
 /// The next owner is in at once. A second and a half would do on an idle machine; this bound is
 /// for a busy one, and far below every time-out in the program.
 const AT_ONCE: Duration = Duration::from_secs(4);
-
-/// Everything in the store's directory: contents, inode and modification time of each file. The
-/// `-shm` is SQLite's own shared memory, in which readers leave their marks.
-fn picture(directory: &Path) -> BTreeMap<PathBuf, (Vec<u8>, u64, i64, i64)> {
-    let mut picture = BTreeMap::new();
-    let mut left = vec![directory.to_owned()];
-    while let Some(path) = left.pop() {
-        let facts = std::fs::metadata(&path).unwrap();
-        let contents = if facts.is_dir() {
-            left.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
-            Vec::new()
-        } else if path.to_string_lossy().ends_with("-shm") {
-            continue;
-        } else {
-            std::fs::read(&path).unwrap()
-        };
-        picture.insert(path, (contents, facts.ino(), facts.mtime(), facts.mtime_nsec()));
-    }
-    picture
-}
 
 /// R:KILL. FIELD-BUGS rows 1, 2, 27, 38, 39, 60 and 84.
 ///
@@ -52,7 +29,7 @@ fn after_a_kill_a_thousand_questions_write_nothing_and_the_next_run_owns_at_once
     sandbox.assert_status(3, "dead", "anchor_released");
     let rows = ["sql", "SELECT * FROM instances"];
     let row = sandbox.json(rows);
-    let before = picture(&sandbox.file("store"));
+    let before = sandbox.picture();
     assert!(before.keys().any(|path| path.ends_with("state.db")), "{before:#?}");
 
     let asking = "
@@ -65,7 +42,7 @@ fn after_a_kill_a_thousand_questions_write_nothing_and_the_next_run_owns_at_once
     let answer = Process::start(sandbox.shell(asking)).finish(4 * LIMIT).assert_code(0);
     assert_eq!((answer.out.as_str(), answer.err.as_str()), ("", ""));
 
-    let after = picture(&sandbox.file("store"));
+    let after = sandbox.picture();
     assert!(before.keys().eq(after.keys()), "{:?}\n{:?}", before.keys(), after.keys());
     for (path, facts) in &before {
         assert!(*facts == after[path], "a question wrote to {}", path.display());

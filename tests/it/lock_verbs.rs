@@ -1,10 +1,7 @@
 //! The `lock` verbs, `locks` and `unlock`, and the locks of a `run`: what scripts and gateways in
 //! other languages hold, learn and lose.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -901,26 +898,6 @@ fn a_stopped_run_with_a_command_that_runs_is_not_evicted() {
 
 // Questions.
 
-/// Contents, inode and modification time of every file. The `-shm` is SQLite's own shared memory,
-/// in which readers leave their marks.
-fn picture(directory: &Path) -> BTreeMap<PathBuf, (Vec<u8>, u64, i64, i64)> {
-    let mut picture = BTreeMap::new();
-    let mut left = vec![directory.to_owned()];
-    while let Some(path) = left.pop() {
-        let facts = std::fs::metadata(&path).unwrap();
-        let contents = if facts.is_dir() {
-            left.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
-            Vec::new()
-        } else if path.to_string_lossy().ends_with("-shm") {
-            continue;
-        } else {
-            std::fs::read(&path).unwrap()
-        };
-        picture.insert(path, (contents, facts.ino(), facts.mtime(), facts.mtime_nsec()));
-    }
-    picture
-}
-
 /// FIELD-BUGS row 67: who holds what, whether it lives, who waits, and who was refused how often.
 #[test]
 fn locks_says_who_holds_waits_and_was_refused() {
@@ -1007,7 +984,7 @@ fn questions_about_locks_write_nothing() {
     sandbox.cli(["lock", "acquire", "port", "80", "--pid", &pid]).assert_code(0);
     dead.kill();
     // A keeper looks twice a second whether its records stand; it reads as well.
-    let before = picture(&sandbox.file("store"));
+    let before = sandbox.picture();
     for _ in 0..25 {
         let held = locks(&sandbox);
         assert_eq!(held[1]["verdict"], "dead", "{held:#?}");
@@ -1017,7 +994,7 @@ fn questions_about_locks_write_nothing() {
         assert_eq!(code_of(verb(&sandbox, "verify", other.pid(), &[])), 1);
         sandbox.cli(["lock", "verify", "port", "80", "--pid", &pid]).assert_code(0);
     }
-    let after = picture(&sandbox.file("store"));
+    let after = sandbox.picture();
     assert!(before.keys().eq(after.keys()), "{:?}\n{:?}", before.keys(), after.keys());
     for (path, facts) in &before {
         assert!(*facts == after[path], "a question wrote to {}", path.display());

@@ -18,8 +18,8 @@ use serde_json::{Value, json};
 
 use crate::open::{Disk, mount_namespace};
 use crate::support::{
-    Identity, LIMIT, Process, Sandbox, Stat, eventually, has, order, role, role_db, skipped,
-    wait_stopped,
+    Identity, LIMIT, Process, Sandbox, Stat, WITHOUT_MAIN_THREAD, eventually, has, order, role,
+    role_db, skipped, wait_stopped,
 };
 
 const ROLE_TEST: &str = "locks::role_of_a_locker";
@@ -836,17 +836,6 @@ fn a_recycled_pid_does_not_keep_a_lock() {
 /// command line, because its main thread has ended.
 #[test]
 fn an_unreadable_command_line_with_a_matching_record_blocks() {
-    const UNREADABLE: &str = "
-import ctypes, os, sys, threading
-def stay():
-    while open(f'/proc/{os.getpid()}/stat').read().rsplit(')', 1)[1].split()[0] != 'Z':
-        pass
-    print('alone', flush=True)
-    sys.stdin.read()
-    os._exit(0)
-threading.Thread(target=stay).start()
-ctypes.CDLL(None).pthread_exit(None)
-";
     if !has("python3") {
         return skipped("needs python3");
     }
@@ -858,7 +847,7 @@ ctypes.CDLL(None).pthread_exit(None)
         owner.acquire(&["token"]);
         owner.0.kill();
         let mut command = sandbox.program("python3");
-        command.args(["-c", UNREADABLE]);
+        command.args(["-c", WITHOUT_MAIN_THREAD]);
         let mut process = Process::start(command);
         assert_eq!(process.line(), "alone");
         let it = Identity::of(process.pid()).unwrap();

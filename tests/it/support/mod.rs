@@ -9,7 +9,9 @@ mod process;
 #[cfg(target_os = "linux")]
 mod roles;
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -159,6 +161,26 @@ impl Sandbox {
         let connection = rusqlite::Connection::open(self.db()).unwrap();
         connection.busy_timeout(LIMIT).unwrap();
         connection.execute(statement, []).unwrap_or_else(|error| panic!("{statement}: {error}"))
+    }
+
+    /// Everything in the store's directory: contents, inode and modification time of each file. The
+    /// `-shm` is SQLite's own shared memory, in which readers leave their marks.
+    pub fn picture(&self) -> BTreeMap<PathBuf, (Vec<u8>, u64, i64, i64)> {
+        let mut picture = BTreeMap::new();
+        let mut left = vec![self.file("store")];
+        while let Some(path) = left.pop() {
+            let facts = std::fs::metadata(&path).unwrap();
+            let contents = if facts.is_dir() {
+                left.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+                Vec::new()
+            } else if path.to_string_lossy().ends_with("-shm") {
+                continue;
+            } else {
+                std::fs::read(&path).unwrap()
+            };
+            picture.insert(path, (contents, facts.ino(), facts.mtime(), facts.mtime_nsec()));
+        }
+        picture
     }
 
     /// The pids of the keepers that processes of this sandbox started.

@@ -13,6 +13,20 @@ use serde_json::Value;
 
 use super::{LIMIT, eventually};
 
+/// A program for Python whose main thread ends while another one stays: it shows state Z, has no
+/// readable command line, and lives until its standard input is closed. It says `alone` by then.
+pub const WITHOUT_MAIN_THREAD: &str = "
+import ctypes, os, sys, threading
+def stay():
+    while open(f'/proc/{os.getpid()}/stat').read().rsplit(')', 1)[1].split()[0] != 'Z':
+        pass
+    print('alone', flush=True)
+    sys.stdin.read()
+    os._exit(0)
+threading.Thread(target=stay).start()
+ctypes.CDLL(None).pthread_exit(None)
+";
+
 /// How a process ended and what it said.
 #[derive(Debug)]
 pub struct Answer {
