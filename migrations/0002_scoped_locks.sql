@@ -10,6 +10,7 @@
 
 CREATE TABLE scoped_locks (
     scope          TEXT NOT NULL CHECK (length(scope) BETWEEN 1 AND 64),
+    -- The first 16 hex digits of the SHA-256 of the identity, which is stored nowhere.
     identity_hash  TEXT NOT NULL CHECK (length(identity_hash) = 16),
     -- The row it was taken from: it ends with that row, and is as alive as its process.
     instance_id    INTEGER NOT NULL REFERENCES instances (id) ON DELETE CASCADE,
