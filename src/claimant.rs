@@ -27,10 +27,6 @@ use crate::sys::{
 /// faster than it can be looked at.
 pub(crate) const ATTEMPTS: usize = 8;
 
-/// One claim, or wait in vain, in so many prunes what is kept of the past: ids are microseconds, and
-/// so as good as random here.
-pub(crate) const PRUNE_EVERY: i64 = 8;
-
 /// How long a claimant waits for a killed child to be gone. A killed process goes in milliseconds
 /// unless it hangs in the kernel (a dead disk), and then nobody else can help either.
 const CHILD_GONE_WITHIN: Duration = Duration::from_secs(5);
@@ -168,7 +164,10 @@ pub(crate) fn examine(
         Verdict::Dead(DeadReason::LeaseExpired)
             if is_about_the_subject && judged.evidence.process == Presence::Present =>
         {
-            Examined::Same
+            match claimant.origin {
+                Origin::Pid => Examined::Same,
+                Origin::Library | Origin::Run => Examined::Over(EndReason::ReExecuted),
+            }
         }
         Verdict::Dead(reason) => Examined::Over(EndReason::Dead(reason)),
         // Of a pid here there is one process: if that is alive, the two are the same.
@@ -372,9 +371,9 @@ pub(crate) fn evict_orphans(
     Ok(Orphans::Removed(sweep.orphans.len()))
 }
 
-/// After a grant of this id or fence: collects anchors that nobody uses, and ends the rows of processes without an office
+/// After a grant: collects anchors that nobody uses, and ends the rows of processes without an office
 /// that died. Nobody else would.
-pub(crate) fn tidy(tx: &Tx<'_>, inner: &Inner, sweep: &Sweep, granted: i64) -> Result<()> {
+pub(crate) fn tidy(tx: &Tx<'_>, inner: &Inner, sweep: &Sweep) -> Result<()> {
     sweep.remove_garbage();
     let death = |record: &Record| match judge_record(
         inner,
@@ -388,7 +387,7 @@ pub(crate) fn tidy(tx: &Tx<'_>, inner: &Inner, sweep: &Sweep, granted: i64) -> R
         Verdict::Alive(_) | Verdict::Unknown(_) => None,
     };
     instance::sweep_without_office(tx, death, |anchor| is_held(inner, anchor))?;
-    if granted % PRUNE_EVERY == 0 {
+    if tx.prunes() {
         instance::prune_without_office(tx, |anchor| is_held(inner, anchor))?;
     }
     Ok(())

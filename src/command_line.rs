@@ -5,7 +5,7 @@ use std::ops::Range;
 use crate::names::{Kind, Secret};
 
 /// What stands in place of a secret.
-const REDACTED: &str = "<redacted>";
+pub(crate) const REDACTED: &str = "<redacted>";
 
 /// A longer argument is cut: command lines are for recognising a process, not for its input.
 const ARGUMENT_LENGTH_MAX: usize = 300;
@@ -53,6 +53,27 @@ pub(crate) fn redact(arguments: &[String]) -> Vec<String> {
     redacted
 }
 
+/// A command line as it was read, for redacting it anew. It hides from `{:?}`.
+#[derive(Clone, Default)]
+pub(crate) struct Raw(Vec<String>);
+
+impl Raw {
+    pub(crate) fn new(arguments: Vec<String>) -> Self {
+        Self(arguments)
+    }
+
+    /// Redacted, and without these identities: they are looked for before anything is cut.
+    pub(crate) fn redacted(&self, secrets: &[&Secret]) -> Vec<String> {
+        redact(&mask(&self.0, secrets))
+    }
+}
+
+impl std::fmt::Debug for Raw {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Raw(..)")
+    }
+}
+
 /// Removes the identities from calls of our own verbs, in an argument list or in a script.
 fn redact_own_verbs(arguments: &[String]) -> Vec<String> {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
@@ -63,39 +84,26 @@ fn redact_own_verbs(arguments: &[String]) -> Vec<String> {
     redacted
 }
 
-/// The same within one argument: `sh -c 'incumbent lock acquire SCOPE ID'`.
+/// The same within one argument: `sh -c 'incumbent lock acquire SCOPE ID'`. Once with quotes as a
+/// shell reads them and once without: an apostrophe in a comment would hide the rest, and quotes a
+/// script within the script.
 fn redact_script(script: &str) -> String {
-    if !script.contains("incumbent") || !script.contains("lock") {
+    if !script.contains("lock") || !script.contains(char::is_whitespace) {
         return script.to_owned();
     }
-    // Commands and words as a shell splits them, roughly.
-    let mut commands: Vec<Vec<Range<usize>>> = vec![Vec::new()];
-    let (mut quote, mut start) = (None, None);
-    for (at, c) in script.char_indices().chain([(script.len(), '\n')]) {
-        match quote {
-            Some(open) if c == open => quote = None,
-            None if matches!(c, '\'' | '"') => quote = Some(c),
-            None if c.is_whitespace() || matches!(c, ';' | '|' | '&') => {
-                if let (Some(command), Some(from)) = (commands.last_mut(), start.take()) {
-                    command.push(from..at);
-                }
-                if matches!(c, ';' | '|' | '&' | '\n') {
-                    commands.push(Vec::new());
-                }
-                continue;
-            }
-            Some(_) | None => {}
-        }
-        if at < script.len() {
-            start.get_or_insert(at);
-        }
-    }
-    if let (Some(command), Some(from)) = (commands.last_mut(), start) {
-        command.push(from..script.len());
-    }
+    redact_commands(&redact_commands(script, Quotes::Heeded), Quotes::Ignored)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Quotes {
+    Heeded,
+    Ignored,
+}
+
+fn redact_commands(script: &str, quotes: Quotes) -> String {
     let mut redacted = script.to_owned();
     // From the end, so that the ranges before stay right.
-    for command in commands.iter().rev() {
+    for command in commands(script, quotes).iter().rev() {
         let words: Vec<&str> = command.iter().map(|range| &script[range.clone()]).collect();
         for (at, keep) in identities(&words).into_iter().rev() {
             let range = &command[at];
@@ -103,6 +111,36 @@ fn redact_script(script: &str) -> String {
         }
     }
     redacted
+}
+
+/// The commands of a script, and the words of each, roughly as a shell splits them.
+fn commands(script: &str, quotes: Quotes) -> Vec<Vec<Range<usize>>> {
+    let mut commands = Vec::new();
+    let mut words = Vec::new();
+    let (mut quote, mut start, mut escaped) = (None, None, false);
+    for (at, c) in script.char_indices() {
+        match quote {
+            Some(open) if c == open => quote = None,
+            None if quotes == Quotes::Heeded && matches!(c, '\'' | '"') => quote = Some(c),
+            None if c.is_whitespace() || matches!(c, ';' | '|' | '&') => {
+                words.extend(start.take().map(|from| from..at));
+                // A backslash at the end of a line goes on with it.
+                if !c.is_whitespace() || (c == '\n' && !escaped) {
+                    commands.push(std::mem::take(&mut words));
+                }
+                escaped = false;
+                continue;
+            }
+            Some(_) | None => {}
+        }
+        escaped = c == '\\' && !escaped;
+        if !escaped {
+            start.get_or_insert(at);
+        }
+    }
+    words.extend(start.map(|from| from..script.len()));
+    commands.push(words);
+    commands
 }
 
 /// Which words hold an identity in a call of ours, and how many of their bytes come before it.
@@ -119,36 +157,34 @@ fn identities(words: &[&str]) -> Vec<(usize, usize)> {
         "--home",
         "--allow-filesystem",
     ];
-    let is_us = |word: &&str| {
-        let name = word.trim_matches(['\'', '"', '(', '`', '$']);
-        name.rsplit(['/', '\\'])
-            .next()
-            .is_some_and(|name| name.trim_end_matches(".exe") == "incumbent")
-    };
-    let Some(first) = words.iter().position(is_us) else { return Vec::new() };
+    // `unlock` is a word of many programs; `lock acquire` is not.
+    let is_us = words.iter().any(|word| word.contains("incumbent"));
     let mut found = Vec::new();
-    for (at, word) in words.iter().enumerate().skip(first) {
+    for (at, word) in words.iter().enumerate() {
         let next = words.get(at + 1).copied().unwrap_or_default();
         let (arguments, after) = match *word {
             "lock" if matches!(next, "acquire" | "renew" | "verify" | "release") => (at + 2, 1),
-            "unlock" => (at + 1, 1),
-            "--lock" => {
+            "unlock" if is_us => (at + 1, 1),
+            "--lock" if is_us => {
                 found.extend(next.find('=').map(|equals| (at + 1, equals + 1)));
                 continue;
             }
             _ => {
-                let value = word.strip_prefix("--lock=").and_then(|lock| lock.find('='));
+                let value =
+                    word.strip_prefix("--lock=").filter(|_| is_us).and_then(|lock| lock.find('='));
                 found.extend(value.map(|equals| (at, "--lock=".len() + equals + 1)));
                 continue;
             }
         };
         let mut positionals = 0;
-        let mut skip = false;
+        let (mut skip, mut options) = (false, true);
         for (at, word) in words.iter().enumerate().skip(arguments) {
             if std::mem::take(&mut skip) {
                 continue;
             }
-            if word.len() > 1 && word.starts_with("--") {
+            if options && *word == "--" {
+                options = false;
+            } else if options && word.starts_with("--") {
                 skip = TAKE_A_VALUE.contains(word);
             } else if positionals == after {
                 // `-` stands for standard input.
@@ -160,11 +196,12 @@ fn identities(words: &[&str]) -> Vec<(usize, usize)> {
         }
     }
     found.sort_unstable();
-    found.dedup();
+    // A word that is both: the form that keeps less of it.
+    found.dedup_by_key(|(at, _)| *at);
     found
 }
 
-/// Removes from a redacted command line the identities that are being locked: one need not look like
+/// Removes from a command line the identities that are being locked: one need not look like
 /// a secret to be one.
 #[must_use]
 pub(crate) fn mask(arguments: &[String], secrets: &[&Secret]) -> Vec<String> {
@@ -447,7 +484,20 @@ mod tests {
                 &["sh", "-c", "incumbent lock acquire a --identity-env T\nincumbent locks 'x"],
                 "sh -c incumbent lock acquire a --identity-env T\nincumbent locks 'x",
             ),
-            (&["padlock", "lock", "acquire", "a", "b"], "padlock lock acquire a b"),
+            (&["gw", "unlock", "a", "b", "--lock", "c=d"], "gw unlock a b --lock c=d"),
+            (&["incumbent", "lock", "acquire", "a", "--", "--s3"], "incumbent lock acquire a -- *"),
+            (
+                &["sh", "-c", "sleep 6; : incumbent lock acquire scope --lock a=SECRETLONGER tail"],
+                "sh -c sleep 6; : incumbent lock acquire scope --lock * tail",
+            ),
+            (
+                &["sh", "-c", "# it's mine\n$I lock \\\n acquire a s3\n# don't"],
+                "sh -c # it's mine\n$I lock \\\n acquire a *\n# don't",
+            ),
+            (
+                &["sh", "-c", "ssh host 'sh -c \"incumbent lock acquire a s3\"'"],
+                "sh -c ssh host 'sh -c \"incumbent lock acquire a *",
+            ),
         ] {
             let line: Vec<String> = line.iter().map(|it| (*it).to_owned()).collect();
             let redacted = redact(&line).join(" ").replace(REDACTED, "*").replace("/usr/bin/", "");

@@ -9,7 +9,7 @@ use crate::command_line;
 use crate::error::Result;
 use crate::liveness::DeadReason;
 use crate::lock_table::{self, LockEnd};
-use crate::names::{InstanceId, Kind, Nonce, Office, ProfileName};
+use crate::names::{InstanceId, Kind, Nonce, Office, ProfileName, Secret};
 use crate::observe::Observer;
 use crate::store::{EventRecord, Tx};
 use crate::sys::{self, StartTime, StartTimeUnit, Supervision};
@@ -244,7 +244,6 @@ pub(crate) fn live_on_anchor(connection: &Connection, anchor: &str) -> Result<i6
 }
 
 /// Rows for locks that lean on `anchor`, were made by `--pid` before `before_ms`, and have no lock.
-/// None while anybody waits for one: it may be wanted for that.
 pub(crate) fn without_purpose(
     connection: &Connection,
     anchor: &str,
@@ -255,8 +254,7 @@ pub(crate) fn without_purpose(
             "SELECT id FROM instances AS i
              WHERE anchor = ?1 AND ended_at_ms IS NULL AND kind IS NULL AND origin = 'pid'
                AND started_at_ms < ?2
-               AND NOT EXISTS (SELECT 1 FROM scoped_locks WHERE instance_id = i.id)
-               AND NOT EXISTS (SELECT 1 FROM waiters WHERE scope IS NOT NULL)",
+               AND NOT EXISTS (SELECT 1 FROM scoped_locks WHERE instance_id = i.id)",
         )?
         .query_map((anchor, before_ms), |row| row.get(0).map(InstanceId))?
         .collect::<rusqlite::Result<_>>()?;
@@ -347,6 +345,7 @@ pub(crate) struct Subject {
     pub(crate) uid: Option<u32>,
     /// Already redacted.
     pub(crate) argv: Vec<String>,
+    raw: command_line::Raw,
     pub(crate) party: Option<String>,
     pub(crate) supervisor: String,
 }
@@ -355,11 +354,13 @@ impl Subject {
     /// This very process.
     pub(crate) fn myself(observer: &Observer) -> Self {
         let facts = sys::process_facts(observer.pid);
+        let raw = own_command_line();
         Self {
             pid: observer.pid,
             start_time: observer.start_time,
             uid: facts.uid.or(observer.uid),
-            argv: own_command_line(),
+            argv: raw.redacted(&[]),
+            raw,
             ..Self::surroundings(observer.pid, facts.parent, observer)
         }
     }
@@ -371,14 +372,20 @@ impl Subject {
         observer: &Observer,
     ) -> Self {
         let facts = sys::process_facts(pid);
-        let argv = sys::command_line(pid).unwrap_or_default();
+        let raw = command_line::Raw::new(sys::command_line(pid).unwrap_or_default());
         Self {
             pid,
             start_time,
             uid: facts.uid,
-            argv: command_line::redact(&argv),
+            argv: raw.redacted(&[]),
+            raw,
             ..Self::surroundings(pid, facts.parent, observer)
         }
+    }
+
+    /// The command line without the identities that the process locks.
+    pub(crate) fn argv_without(&self, secrets: &[&Secret]) -> Vec<String> {
+        if secrets.is_empty() { self.argv.clone() } else { self.raw.redacted(secrets) }
     }
 
     fn surroundings(pid: sys::Pid, parent: Option<sys::Pid>, observer: &Observer) -> Self {
@@ -388,16 +395,17 @@ impl Subject {
             start_time: None,
             uid: None,
             argv: Vec::new(),
+            raw: command_line::Raw::default(),
             party: crate::party::of(parent, &supervision, observer),
             supervisor: supervisor_word(&supervision),
         }
     }
 }
 
-fn own_command_line() -> Vec<String> {
-    let arguments: Vec<String> =
-        std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect();
-    command_line::redact(&arguments)
+fn own_command_line() -> command_line::Raw {
+    command_line::Raw::new(
+        std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect(),
+    )
 }
 
 fn supervisor_word(supervision: &Supervision) -> String {
@@ -432,6 +440,34 @@ pub(crate) struct NewInstance<'a> {
 }
 
 impl NewInstance<'_> {
+    /// The command line without what another row of the process hides: an identity that it locked
+    /// before is no less secret now.
+    fn hidden_argv(&self, tx: &Tx<'_>) -> Result<Vec<String>> {
+        let mut argv = self.argv.to_vec();
+        let recorded: Vec<String> = tx
+            .prepare_cached(
+                "SELECT argv FROM instances
+                 WHERE ended_at_ms IS NULL AND pid = ?1 AND start_time IS ?2 AND boot_id IS ?3
+                   AND pid_ns IS ?4 AND argv LIKE ?5",
+            )?
+            .query_map(
+                (
+                    self.subject.pid,
+                    self.subject.start_time.map(|time| time.value),
+                    &self.observer.boot_id,
+                    &self.observer.pid_ns,
+                    format!("%{}%", command_line::REDACTED),
+                ),
+                |row| row.get(0),
+            )?
+            .collect::<rusqlite::Result<_>>()?;
+        for recorded in recorded {
+            let recorded: Vec<String> = serde_json::from_str(&recorded).unwrap_or_default();
+            argv = command_line::redact_alike(&argv, &recorded);
+        }
+        Ok(argv)
+    }
+
     pub(crate) fn insert(&self, tx: &Tx<'_>) -> Result<InstanceId> {
         const SQL: &str = "INSERT INTO instances (id, nonce_hash, profile, kind, origin, pid,
                 start_time, start_time_unit, boot_id, pid_ns, host, uid, argv, version, party,
@@ -442,6 +478,7 @@ impl NewInstance<'_> {
                 :supervisor, :stop_budget_ms, :heartbeat_every_ms, :anchor, :keeper_pid,
                 :keeper_start_time, :started_at_ms)";
         tx.check_schema()?;
+        let argv = self.hidden_argv(tx)?;
         let id = tx.draw_id();
         let keeper_start = self.keeper.and_then(|(_, start_time)| start_time);
         // One unit for the row: all its processes were seen by the same kernel.
@@ -459,7 +496,7 @@ impl NewInstance<'_> {
             ":pid_ns": self.observer.pid_ns,
             ":host": self.observer.host,
             ":uid": self.subject.uid,
-            ":argv": serde_json::to_string(&self.argv).ok(),
+            ":argv": serde_json::to_string(&argv).ok(),
             ":version": self.version,
             ":party": self.subject.party,
             ":supervisor": self.subject.supervisor,
@@ -474,8 +511,7 @@ impl NewInstance<'_> {
     }
 }
 
-/// Rewrites the command line of a live row, and of the rows that share its anchor: they are of the
-/// same process.
+/// Rewrites the command line of a live row, and of the other live rows of the same process.
 pub(crate) fn rewrite_argv(
     tx: &Tx<'_>,
     id: InstanceId,
@@ -483,9 +519,10 @@ pub(crate) fn rewrite_argv(
 ) -> Result<()> {
     let rows: Vec<(i64, Option<String>)> = tx
         .prepare_cached(
-            "SELECT id, argv FROM instances WHERE id = ?1 UNION
-             SELECT other.id, other.argv FROM instances AS one JOIN instances AS other
-                 ON other.anchor = one.anchor AND other.ended_at_ms IS NULL
+            "SELECT other.id, other.argv FROM instances AS one JOIN instances AS other
+                 ON other.ended_at_ms IS NULL AND other.pid = one.pid
+                    AND other.start_time IS one.start_time AND other.boot_id IS one.boot_id
+                    AND other.pid_ns IS one.pid_ns
              WHERE one.id = ?1",
         )?
         .query_map([id.0], |row| Ok((row.get(0)?, row.get(1)?)))?
@@ -509,6 +546,18 @@ pub(crate) fn set_anchor(tx: &Tx<'_>, id: InstanceId, nonce_hash: &str, name: &s
          WHERE id = ?1 AND nonce_hash = ?2 AND ended_at_ms IS NULL AND anchor IS NOT ?3",
     )?
     .execute((id.0, nonce_hash, name))?;
+    Ok(())
+}
+
+/// Makes one row lean on the keeper of another row of the same process.
+pub(crate) fn lean_on(tx: &Tx<'_>, id: InstanceId, other: InstanceId) -> Result<()> {
+    tx.prepare_cached(
+        "UPDATE instances
+         SET (anchor, keeper_pid, keeper_start_time) =
+             (SELECT anchor, keeper_pid, keeper_start_time FROM instances WHERE id = ?2)
+         WHERE id = ?1 AND ended_at_ms IS NULL",
+    )?
+    .execute((id.0, other.0))?;
     Ok(())
 }
 

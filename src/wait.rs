@@ -12,7 +12,7 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 use crate::anchor;
-use crate::claimant::{PRUNE_EVERY, is_held, is_stopped};
+use crate::claimant::{is_held, is_stopped};
 use crate::clock::Deadline;
 use crate::error::{Error, ErrorKind, Result};
 use crate::holder::Holder;
@@ -20,7 +20,7 @@ use crate::instance::{self, End, EndReason, NewInstance, Origin, Record};
 use crate::liveness::AnchorState;
 use crate::lock_table;
 use crate::names::{InstanceId, Nonce, ProfileName, Wanted};
-use crate::store::{Inner, Store, with_budget};
+use crate::store::{Inner, PendingEnd, Store, lock, with_budget};
 use crate::sys::ProcessHandle;
 use crate::waiters;
 
@@ -122,6 +122,8 @@ pub(crate) struct Watch {
 pub(crate) enum Attempt<T> {
     /// The waiter's row was ended together with it.
     Granted(T),
+    /// Another thread of this process has it, and shares it.
+    Shared(T),
     Held(Box<Obstacle>),
 }
 
@@ -184,6 +186,7 @@ pub(crate) fn until_granted<T>(
                 }
                 return Ok(Ok(granted));
             }
+            Ok(Attempt::Shared(shared)) => return Ok(Ok(shared)),
             Ok(Attempt::Held(obstacle)) => obstacle,
         };
         if !options.wait.waits() {
@@ -404,19 +407,27 @@ impl Drop for Waiter {
         }
         let end = End::new(EndReason::Released);
         let hash = self.nonce.hash();
-        // Left behind, the row dies with this process and the next claim sweeps it.
         let ended = with_budget(LET_GO_WITHIN, || {
             self.inner.write(|tx| {
                 instance::end_own(tx, self.instance, &hash, &end)?;
                 // Waits in vain are no grants, which prune otherwise.
-                if self.instance.as_i64() % PRUNE_EVERY == 0 {
+                if tx.prunes() {
                     instance::prune_without_office(tx, |anchor| is_held(&self.inner, anchor))?;
                 }
                 Ok(())
             })
         });
-        if let Err(error) = ended {
-            tracing::debug!(%error, "cannot remove the waiter");
+        match ended {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::StoreReplaced => {
+                self.inner.let_go_of_lost_store();
+            }
+            // With the next change of this process: it may live for months.
+            Err(error) => {
+                tracing::debug!(%error, "the end of a wait is kept for later");
+                let kept = PendingEnd::Row { instance: self.instance, nonce_hash: hash, end };
+                lock(&self.inner.pending).push(kept);
+            }
         }
     }
 }

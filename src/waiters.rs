@@ -69,6 +69,18 @@ pub(crate) fn remove(tx: &Tx<'_>, instance: InstanceId) -> Result<()> {
     Ok(())
 }
 
+/// The anchors of those who are on record as waiting for a lock of `profile`.
+pub(crate) fn anchors(connection: &Connection, profile: &ProfileName) -> Result<Vec<String>> {
+    let anchors = connection
+        .prepare_cached(
+            "SELECT anchor FROM waiters JOIN instances ON instances.id = instance_id
+             WHERE scope IS NOT NULL AND waiters.profile = ?1 AND anchor IS NOT NULL",
+        )?
+        .query_map([profile.as_str()], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(anchors)
+}
+
 /// Who is on record as waiting for a lock, and since when (Unix milliseconds), the longest first.
 pub(crate) fn of_lock(connection: &Connection, name: &LockName) -> Result<Vec<(InstanceId, i64)>> {
     let waiters = connection

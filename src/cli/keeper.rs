@@ -28,6 +28,7 @@ use crate::office::{Candidate, Outcome, claim_once};
 use crate::store::{Inner, OpenOptions, Store, Tx};
 use crate::sys::{self, OpenProcessError, ProcessHandle, StartTime, StartTimeUnit, supervise};
 use crate::wait::data_version;
+use crate::waiters;
 
 /// The hidden verb of a keeper.
 pub(super) const VERB: &str = "__keeper";
@@ -402,14 +403,25 @@ fn keep(store: &Store, target: &Target) {
     }
 }
 
-/// Ends rows on our anchor that were made for locks, long ago, and have none.
+/// Ends rows on our anchor that were made for locks, long ago, and have none. Not while somebody of
+/// that profile waits for one: it may be wanted for that.
 fn end_unused(inner: &Inner) -> Result<()> {
     let Some(anchor) = inner.own_anchor() else { return Ok(()) };
-    let oldest_ms = |now_ms: i64| {
-        now_ms.saturating_sub(i64::try_from(UNUSED_FOR_MAX.as_millis()).unwrap_or(i64::MAX))
-    };
+    let limit_ms = i64::try_from(UNUSED_FOR_MAX.as_millis()).unwrap_or(i64::MAX);
     let unused = |connection: &rusqlite::Connection, now_ms: i64| {
-        instance::without_purpose(connection, anchor.name(), oldest_ms(now_ms))
+        let mut unused = Vec::new();
+        let before_ms = now_ms.saturating_sub(limit_ms);
+        for id in instance::without_purpose(connection, anchor.name(), before_ms)? {
+            let record = instance::by_id(connection, id)?;
+            let waiting = match record.and_then(|record| record.profile) {
+                Some(profile) => waiters::anchors(connection, &profile)?,
+                None => Vec::new(),
+            };
+            if !waiting.iter().any(|anchor| is_held(inner, anchor)) {
+                unused.push(id);
+            }
+        }
+        Ok(unused)
     };
     if inner.read(|connection| unused(connection, inner.clock().wall_ms()))?.is_empty() {
         return Ok(());

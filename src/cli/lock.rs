@@ -21,7 +21,7 @@ use crate::names::{LockName, ProfileName, Scope};
 use crate::observe::LiveCommandLine;
 use crate::scoped::{
     Acquired, GrantedLock, LockClaim, LockRequest, Owner, PreviousLock, Surveyed, acquire_once,
-    end_if_without_purpose, masked, survey,
+    end_if_without_purpose, hide_in, masked, survey,
 };
 use crate::store::{Inner, Store, Tx};
 use crate::sys;
@@ -204,7 +204,7 @@ pub(super) fn acquire(global: &Global, arguments: &args::LockAcquire, format: Fo
         origin: Origin::Library,
         version: None,
         stop_budget_ms: STOP_BUDGET_DEFAULT_MS,
-        argv: masked(&store.inner.myself().argv, asker.requests),
+        argv: masked(store.inner.myself(), asker.requests),
         stopped,
     };
     let mut complaint = None;
@@ -384,7 +384,7 @@ impl Acquiring {
                         "the run we are in has lost its office",
                     ));
                 }
-                instance::rewrite_argv(tx, run.id, |argv| masked(argv, asker.requests))?;
+                hide_in(tx, run.id, asker.requests)?;
                 acquire(Owner::Row(run.id))
             }
             Self::Process { profile, subject, .. } => {
@@ -392,6 +392,16 @@ impl Acquiring {
                     instance::live_of_pid(tx, subject.pid, subject.start_time, inner.observer())?;
                 let is_kept =
                     |row: &&Record| row.anchor.as_ref().is_some_and(|it| is_held(inner, it));
+                if asker.keeper
+                    && let Some(kept) = rows.iter().find(is_kept)
+                {
+                    // Their keeper was killed, this one lives.
+                    for row in rows.iter().filter(|row| row.keeper_pid.is_some()) {
+                        if !is_kept(&row) {
+                            instance::lean_on(tx, row.id, kept.id)?;
+                        }
+                    }
+                }
                 let own = rows
                     .iter()
                     .filter(|row| row.kind().is_none() && row.profile.as_ref() == Some(profile))

@@ -54,7 +54,9 @@ fn usage(error: &clap::Error, arguments: &[OsString], wants_json: bool) -> i32 {
         return exit::OK;
     }
     // It would be repeated, and next to a lock it may be the identity.
-    let is_about_a_lock = arguments.iter().any(|word| word == "lock" || word == "unlock");
+    let is_about_a_lock = arguments.iter().any(|word| {
+        word == "lock" || word == "unlock" || word.to_string_lossy().starts_with("--lock")
+    });
     if is_about_a_lock && error.kind() == clap::error::ErrorKind::UnknownArgument {
         let error = Error::invalid("there is an argument too many (not shown: it may be a secret)")
             .with_hint(

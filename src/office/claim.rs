@@ -9,7 +9,7 @@ use super::ledger::{self, Start};
 use super::storm;
 use super::tenure::{Shares, Tenure};
 use crate::claimant::{
-    self, ATTEMPTS, Aside, Attachment, Claimant, Count, Errand, Evicted, Examined, PRUNE_EVERY,
+    self, ATTEMPTS, Aside, Attachment, Claimant, Count, Errand, Evicted, Examined,
     changes_too_fast, examine,
 };
 use crate::error::{Error, Result};
@@ -103,7 +103,7 @@ pub(super) fn claim_for_myself(
         origin: candidate.origin,
         version: candidate.version,
         stop_budget_ms: candidate.stop_budget_ms,
-        argv: scoped::masked(&candidate.subject.argv, candidate.locks),
+        argv: scoped::masked(candidate.subject, candidate.locks),
         stopped: Stopped::Respect,
     };
     let answer = until_granted(store, &wait_options, |turn| attempt(store, &candidate, turn))?;
@@ -125,7 +125,7 @@ fn attempt(store: &Store, candidate: &Candidate<'_>, turn: &Turn) -> Result<Atte
         // another process' one. Order: what is held, then the writer.
         let mut held = lock(&inner.held);
         if let Some(shared) = share(store, &mut held, &candidate)? {
-            return Ok(Attempt::Granted(shared));
+            return Ok(Attempt::Shared(shared));
         }
         let outcome =
             inner.write(|tx| claim_once(tx, inner, &candidate, &Attachment::Own, &aside, count))?;
@@ -255,8 +255,8 @@ pub(crate) fn claim_once(
     };
     let mut granted = insert(tx, inner, candidate, attachment, evicted, after_abnormal_end)?;
     granted.locks = scoped::take(tx, inner, &lock_claim, ways, granted.row.instance)?;
-    claimant::tidy(tx, inner, &sweep, granted.row.instance.as_i64())?;
-    if granted.row.instance.as_i64() % PRUNE_EVERY == 0 {
+    claimant::tidy(tx, inner, &sweep)?;
+    if tx.prunes() {
         instance::prune_history(tx, office, |anchor| claimant::is_held(inner, anchor))?;
     }
     Ok(Outcome::Granted(granted))
@@ -324,7 +324,7 @@ fn insert(
         kind: Some(&candidate.office.kind),
         origin: candidate.origin,
         subject: candidate.subject,
-        argv: &scoped::masked(&candidate.subject.argv, candidate.locks),
+        argv: &scoped::masked(candidate.subject, candidate.locks),
         observer: inner.observer(),
         nonce: &nonce,
         anchor: anchor.as_deref(),

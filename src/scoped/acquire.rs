@@ -11,7 +11,9 @@ use crate::clock::rfc3339;
 use crate::command_line;
 use crate::error::Result;
 use crate::holder::Holder;
-use crate::instance::{self, End, EndReason, NewInstance, Origin, Record, STOP_BUDGET_DEFAULT_MS};
+use crate::instance::{
+    self, End, EndReason, NewInstance, Origin, Record, STOP_BUDGET_DEFAULT_MS, Subject,
+};
 use crate::lock_table::{self, LockEnd, LockRow, NewLock, Refusal};
 use crate::names::{InstanceId, LockName, Nonce, ProfileName, Secret, Wanted};
 use crate::store::{EventRecord, Inner, OwnRow, Tx};
@@ -29,10 +31,20 @@ pub(crate) struct LockClaim<'a> {
     pub(crate) stopped: Stopped,
 }
 
-/// A command line without the identities of these locks.
-pub(crate) fn masked(argv: &[String], requests: &[LockRequest]) -> Vec<String> {
-    let secrets: Vec<&Secret> = requests.iter().map(|request| &request.identity).collect();
-    command_line::mask(argv, &secrets)
+/// What must not show in any command line that is stored.
+fn secrets(requests: &[LockRequest]) -> Vec<&Secret> {
+    requests.iter().map(|request| &request.identity).collect()
+}
+
+/// The command line of a process without the identities of these locks.
+pub(crate) fn masked(subject: &Subject, requests: &[LockRequest]) -> Vec<String> {
+    subject.argv_without(&secrets(requests))
+}
+
+/// Takes the identities of these locks out of what is recorded of the owner's command line, in all
+/// rows of its process: they were made before anybody knew what is secret in it.
+pub(crate) fn hide_in(tx: &Tx<'_>, owner: InstanceId, requests: &[LockRequest]) -> Result<()> {
+    instance::rewrite_argv(tx, owner, |argv| command_line::mask(argv, &secrets(requests)))
 }
 
 /// What a look at all locks came to.
@@ -339,22 +351,22 @@ pub(crate) fn acquire_once(
     hide(tx, claim, instance)?;
     let granted = take(tx, inner, claim, ways, instance)?;
     end_waiter()?;
-    claimant::tidy(tx, inner, &sweep, granted[0].fence)?;
+    claimant::tidy(tx, inner, &sweep)?;
     Ok(Acquired::Granted(granted, new_row))
 }
 
 /// Takes the identities out of what is recorded of the owner's command line: other rows of the same
 /// process were made before anybody knew what is secret in it.
 fn hide(tx: &Tx<'_>, claim: &LockClaim<'_>, instance: InstanceId) -> Result<()> {
-    let argv = &claim.claimant.subject.argv;
-    let is_pid = claim.claimant.origin == Origin::Pid;
-    if !is_pid && masked(argv, claim.requests) == *argv {
-        return Ok(());
+    let subject = claim.claimant.subject;
+    let argv = masked(subject, claim.requests);
+    if claim.claimant.origin != Origin::Pid {
+        return if argv == subject.argv { Ok(()) } else { hide_in(tx, instance, claim.requests) };
     }
+    hide_in(tx, instance, claim.requests)?;
+    // A keeper leaves it to us, who know what has to be hidden.
     instance::rewrite_argv(tx, instance, |recorded| {
-        // A keeper leaves it to us, who know what has to be hidden.
-        let recorded = if is_pid && recorded.is_empty() { argv } else { recorded };
-        masked(recorded, claim.requests)
+        if recorded.is_empty() { argv.clone() } else { recorded.to_vec() }
     })
 }
 
@@ -372,7 +384,7 @@ fn register(
         kind: None,
         origin: claim.claimant.origin,
         subject: claim.claimant.subject,
-        argv: &masked(&claim.claimant.subject.argv, claim.requests),
+        argv: &masked(claim.claimant.subject, claim.requests),
         observer: inner.observer(),
         nonce: &nonce,
         anchor: anchor.as_deref(),

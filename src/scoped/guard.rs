@@ -194,15 +194,13 @@ pub(crate) fn how_it_was_lost(
         return Ok(None);
     }
     let row = lock_table::by_name(connection, &lock.name)?;
-    if row.as_ref().is_some_and(|row| row.fence == lock.fence) {
+    if row.is_some_and(|row| row.fence == lock.fence) {
         return Ok(None);
     }
     let ended = lock_table::how_it_ended(connection, lock.instance, lock.fence)?;
-    Ok(Some(ended.unwrap_or_else(|| {
-        // Too long ago for the events: somebody else's, or nobody's.
-        let reason = if row.is_some() { EndReason::Evicted } else { EndReason::Released };
-        (reason.as_str().to_owned(), None)
-    })))
+    // Too long ago for the events: whatever nobody remembers was not let go by its owner, who looks
+    // more often than that, unless somebody stopped it.
+    Ok(Some(ended.unwrap_or_else(|| (EndReason::Evicted.as_str().to_owned(), None))))
 }
 
 impl Drop for ScopedLock {

@@ -16,7 +16,7 @@ use serde_json::Value;
 
 pub use acquire::PreviousLock;
 pub(crate) use acquire::{
-    Acquired, GrantedLock, LockClaim, Owner, Surveyed, acquire_once, masked, survey, take,
+    Acquired, GrantedLock, LockClaim, Owner, Surveyed, acquire_once, hide_in, masked, survey, take,
 };
 pub use ask::{HeldLock, LockReport, LockWaiter};
 pub(crate) use ask::{any_is_held, held_by};
@@ -314,7 +314,7 @@ pub(crate) fn acquire_for_myself(
         origin: Origin::Library,
         version: None,
         stop_budget_ms: STOP_BUDGET_DEFAULT_MS,
-        argv: masked(&store.inner.myself().argv, requests),
+        argv: masked(store.inner.myself(), requests),
         stopped: options.stopped,
     };
     let answer = until_granted(store, &wait_options, |turn| {

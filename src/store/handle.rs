@@ -468,6 +468,14 @@ impl Inner {
         released
     }
 
+    /// After something was lost with its store: an anchor that nothing else relies on would stand in
+    /// everybody's way in the next one.
+    pub(crate) fn let_go_of_lost_store(&self) {
+        if lock(&self.held).is_nothing() {
+            self.abandon_anchor();
+        }
+    }
+
     /// Lets the anchor go although a row still names it: the release could not be written, and
     /// nobody shall be kept out by that.
     fn abandon_anchor(&self) {
