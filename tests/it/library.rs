@@ -702,9 +702,10 @@ fn an_orphan_can_be_evicted() {
 fn the_history_is_bounded_and_keeps_the_newest() {
     let sandbox = Sandbox::new();
     let mut gateway = sandbox.gateway();
-    assert_eq!(ask(&mut gateway, "cycle 260"), "cycled");
+    assert_eq!(ask(&mut gateway, "cycle 330"), "cycled");
     let kept = sandbox.number("SELECT count(*) FROM instances");
-    assert!((200..=216).contains(&kept), "{kept} are kept");
+    // One claim in eight prunes, by chance: not one of the last sixty is out of the question.
+    assert!((200..=260).contains(&kept), "{kept} are kept");
     let newest = sandbox.number("SELECT max(id) FROM instances");
     let history = sandbox.history();
     assert_eq!(history.len(), 200);

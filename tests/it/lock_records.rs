@@ -409,7 +409,9 @@ fn a_record_made_after_the_lock_hides_the_identity_too() {
             let claim = [&["claim", "--pid", &pid][..], keeper].concat();
             let lock = [&["lock", "acquire", "bot", IDENTITY, "--pid", &pid][..], keeper].concat();
             let steps = if lock_first { [&lock, &claim] } else { [&claim, &lock] };
-            steps.map(|step| sandbox.cli(step).assert_code(0));
+            for step in steps {
+                sandbox.cli(step).assert_code(0);
+            }
             let rows = sandbox.cli(["sql", "SELECT argv FROM instances"]).assert_code(0).out;
             assert!(rows.contains("<redacted>") && !rows.contains(IDENTITY), "{rows}");
         }

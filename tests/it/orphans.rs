@@ -48,10 +48,11 @@ fn the_history_never_forgets_an_anchor_that_is_held() {
     let store = Store::open(sandbox.db()).unwrap();
     let evicted = claim(&store);
     sandbox.cli(["evict", "--force"]).assert_code(0);
-    for _ in 0..240 {
+    for _ in 0..290 {
         sandbox.cli(["run", "--no-backoff", "--", "true"]).assert_code(0);
     }
-    assert!(sandbox.number("SELECT count(*) FROM instances") < 230, "the history was not pruned");
+    // One claim in eight prunes, by chance.
+    assert!(sandbox.number("SELECT count(*) FROM instances") < 270, "the history was not pruned");
     sandbox.assert_others_can_start();
     assert!(matches!(evicted.verify().unwrap(), Standing::Lost(_)));
 }
