@@ -448,7 +448,7 @@ impl NewInstance<'_> {
             .prepare_cached(
                 "SELECT argv FROM instances
                  WHERE ended_at_ms IS NULL AND pid = ?1 AND start_time IS ?2 AND boot_id IS ?3
-                   AND pid_ns IS ?4 AND argv LIKE ?5",
+                   AND pid_ns IS ?4 AND instr(argv, ?5) > 0",
             )?
             .query_map(
                 (
@@ -456,7 +456,7 @@ impl NewInstance<'_> {
                     self.subject.start_time.map(|time| time.value),
                     &self.observer.boot_id,
                     &self.observer.pid_ns,
-                    format!("%{}%", command_line::REDACTED),
+                    command_line::REDACTED,
                 ),
                 |row| row.get(0),
             )?
