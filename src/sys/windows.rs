@@ -571,7 +571,15 @@ mod tests {
         let facts = process_facts(child.pid());
         assert_eq!(facts.existence, Existence::Present);
         assert_eq!(facts.parent, Some(std::process::id()));
-        let line = sys::command_line(child.pid()).unwrap();
+        // wine fills the arguments in while the child starts; at first there is its program alone.
+        let mut line = Vec::new();
+        for _ in 0..500 {
+            line = sys::command_line(child.pid()).unwrap_or_default();
+            if line.len() > 1 {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
         assert!(line.last().unwrap().ends_with("wait_for_end_of_input"), "{line:?}");
 
         let handle = ProcessHandle::open(child.pid()).unwrap();
