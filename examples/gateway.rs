@@ -7,11 +7,12 @@
 //! ```
 
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
-use incumbent::{Claim, ClaimOptions, Store};
+use incumbent::{Claim, ClaimOptions, ExitCause, ExitCodes, StopCause, Store, Supervisor};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
 /// "Not now": what a supervisor should take as a reason to try again later (sysexits.h).
 const EX_TEMPFAIL: u8 = 75;
@@ -44,27 +45,44 @@ fn gateway() -> Result<ExitCode, Box<dyn std::error::Error>> {
         println!("gateway: took the place of a dead one ({})", evicted.reason);
     }
 
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
-        signal_hook::flag::register(signal, Arc::clone(&stop))?;
-    }
+    let (stop, stopped) = mpsc::channel();
     // Told within a second when a person evicts us or the store is replaced.
-    let lost = Arc::clone(&stop);
+    let lost = stop.clone();
     let _watch = tenure.watch(move |why| {
         eprintln!("gateway: the office was lost: {why}");
-        lost.store(true, Ordering::Release);
+        let _ = lost.send(ExitCause::Refused);
     })?;
+    // A signal does not say why it was sent; the marker beside it does.
+    let inquiry = tenure.stop_inquiry();
+    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    std::thread::spawn(move || {
+        for _ in signals.forever() {
+            let cause = match inquiry.ask().cause {
+                StopCause::TakenOver(marker) => {
+                    println!("gateway: taken over by {}", marker.by);
+                    ExitCause::TakenOver
+                }
+                StopCause::PlannedStop(marker) => {
+                    println!("gateway: stopped by {}", marker.by);
+                    ExitCause::PlannedStop
+                }
+                _ => ExitCause::Signalled,
+            };
+            let _ = stop.send(cause);
+        }
+    });
 
     println!("gateway: instance {} is on duty, pid {}", tenure.instance(), std::process::id());
-    while !stop.load(Ordering::Acquire) {
-        serve_one_round();
-    }
+    let cause = loop {
+        // Where a real gateway would poll its platforms.
+        match stopped.recv_timeout(Duration::from_millis(100)) {
+            Ok(cause) => break cause,
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
+        }
+    };
     tenure.release()?;
     println!("gateway: off duty");
-    Ok(ExitCode::SUCCESS)
-}
-
-/// Where a real gateway would poll its platforms.
-fn serve_one_round() {
-    std::thread::sleep(Duration::from_millis(100));
+    // What the supervisor is to make of it: 0 for an end that somebody wanted.
+    let code = ExitCodes::of(Supervisor::of_this_process()).code(cause, 0, Some(SIGTERM));
+    Ok(ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX)))
 }

@@ -14,13 +14,15 @@ use crate::liveness::{
     AliveReason, AnchorState, DeadReason, Evidence, Judgement, Lease, Presence, StartTimeMatch,
     Verdict, judge,
 };
+use crate::marker_table;
 use crate::names::{InstanceId, ProfileName, Wanted};
 use crate::observe::{LiveCommandLine, compare_command_line, needs_command_line, observe};
+use crate::reservation;
 use crate::standing::Force;
 use crate::store::{EventRecord, Inner, Tx};
-use crate::sys::{
-    self, Existence, OpenProcessError, ProcessFacts, ProcessHandle, ProcessState, StartTime,
-};
+use crate::sys::{self, Existence, ProcessFacts, ProcessState, Proven, StartTime, Unproven};
+use crate::takeover::LeftOver;
+use crate::wait::{Obstacle, Watch};
 
 /// How often one claim looks again because what it had read before belonged to another
 /// generation, or a child had to be ended first. More would mean something that changes hands
@@ -110,6 +112,8 @@ pub(crate) enum Errand {
     EndChild(Box<Record>),
     /// This holder may be evicted if it is found stopped twice.
     FindStopped(Box<Record>),
+    /// This holder is to be replaced: what it has started may outlive it.
+    ListChildren(Box<Record>),
 }
 
 /// Whether a refusal is recorded. A waiter is refused once, however often it looks.
@@ -244,6 +248,8 @@ pub(crate) struct Aside {
     spared: Option<InstanceId>,
     /// The holders that were looked at whether they are stopped, and what came of it.
     stopped: Vec<(InstanceId, bool)>,
+    /// What the holders had started.
+    children: Vec<(InstanceId, Vec<LeftOver>)>,
 }
 
 impl Aside {
@@ -262,11 +268,19 @@ impl Aside {
                 let in_time = deadline.remaining() > STOPPED_TWICE_APART;
                 self.stopped.push((record.id, in_time && stays_stopped(&record)));
             }
+            Errand::ListChildren(record) => {
+                self.children.push((record.id, LeftOver::of(&record)));
+            }
         }
     }
 
     fn command_line(&self, id: InstanceId) -> LiveCommandLine {
         self.command_lines.iter().rev().find(|line| line.is_for(id)).cloned().unwrap_or_default()
+    }
+
+    /// What this holder had started; `None` when nobody has looked yet.
+    pub(crate) fn children(&self, id: InstanceId) -> Option<Vec<LeftOver>> {
+        self.children.iter().find(|(of, _)| *of == id).map(|(_, children)| children.clone())
     }
 
     /// Whether this holder was found stopped twice; `None` when nobody has looked yet.
@@ -330,6 +344,32 @@ pub(crate) fn sweep(
         lost_store,
         |name| instance::names_anchor(tx, name),
     )
+}
+
+/// Whoever reserved `wanted` and stands in the way by that: it lives, its time is not over, and it is
+/// not the row `ours`.
+pub(crate) fn reserved_by_another(
+    tx: &Tx<'_>,
+    inner: &Inner,
+    wanted: &Wanted,
+    ours: Option<InstanceId>,
+) -> Result<Option<Box<Obstacle>>> {
+    if !marker_table::exists(tx)? {
+        return Ok(None);
+    }
+    let reservation = reservation::of(tx, inner.boot_time(), wanted)?
+        .filter(|reservation| ours != Some(reservation.instance));
+    let Some(reservation) = reservation else { return Ok(None) };
+    let record =
+        instance::by_id(tx, reservation.instance)?.filter(|record| record.ended_at_ms.is_none());
+    let Some(record) = record else { return Ok(None) };
+    let judged = judge_record(inner, &record, Lease::None, &LiveCommandLine::not_read());
+    if matches!(judged.verdict, Verdict::Dead(_)) {
+        return Ok(None);
+    }
+    let holder = Box::new(Holder::reserved(wanted, &record, &judged, reservation.remaining_ms));
+    let watch = Some(Watch { fence: record.id.as_i64(), record });
+    Ok(Some(Box::new(Obstacle { holder, watch })))
 }
 
 /// What came of looking for anchors that stand in the way without a record.
@@ -398,42 +438,25 @@ pub(crate) fn is_held(inner: &Inner, anchor: &str) -> bool {
     anchor::probe(&inner.location.anchors.join(anchor)) == AnchorState::Held
 }
 
-/// Ends the command that a killed `run` left behind, proven by its start time on a pinned process,
-/// and waits until it is gone. False when it lives on, because we may not or cannot end it.
+/// Ends the command that a killed `run` left behind, and waits until it is gone. False when it lives
+/// on: because we may not or cannot end it, or because it is the very script that asks for the office
+/// now.
 fn kill_child(record: &Record) -> bool {
-    let (Some(pid), Some(start_time)) = (record.child_pid, record.child_start_time) else {
-        return false;
+    let Some(pid) = record.child_pid else { return false };
+    let child = match Proven::of(pid, record.child_start_time) {
+        Ok(child) => child,
+        Err(Unproven::Gone) => return true,
+        Err(why) => {
+            tracing::warn!(pid, %why, "cannot end the command that a killed run left behind");
+            return false;
+        }
     };
-    if is_ancestor(pid) {
-        return false;
-    }
-    let handle = match ProcessHandle::open(pid) {
-        Ok(handle) => handle,
-        Err(OpenProcessError::Gone) => return true,
-        Err(OpenProcessError::Denied | OpenProcessError::Other(_)) => return false,
-    };
-    match handle.start_time() {
-        Some(live) if live == start_time => {}
-        // The pid was recycled: the child is gone, and this is somebody else's process.
-        Some(_) => return true,
-        None => return handle.has_ended(),
-    }
     tracing::warn!(pid, "ending the command that a killed run left behind");
-    match handle.kill() {
-        Ok(()) => handle.wait_ended(CHILD_GONE_WITHIN),
+    match child.kill() {
+        Ok(()) => child.wait_ended(CHILD_GONE_WITHIN),
         Err(error) => {
             tracing::warn!(pid, %error, "cannot end it");
-            handle.has_ended()
+            child.has_ended()
         }
     }
-}
-
-/// Whether `pid` started this process: the command that a killed `run` left behind may be the very
-/// script that asks for the office now.
-fn is_ancestor(pid: sys::Pid) -> bool {
-    /// No real chain of parents is longer; a loop in a racing process table is.
-    const GENERATIONS_MAX: usize = 1_024;
-    std::iter::successors(Some(std::process::id()), |pid| sys::process_facts(*pid).parent)
-        .take(GENERATIONS_MAX)
-        .any(|ancestor| ancestor == pid)
 }

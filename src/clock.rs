@@ -115,6 +115,11 @@ impl Deadline {
         }
     }
 
+    /// Whichever passes first.
+    pub(crate) fn earlier(self, other: Self) -> Self {
+        if other.remaining() < self.remaining() { other } else { self }
+    }
+
     pub(crate) fn has_passed(&self) -> bool {
         self.remaining().is_zero()
     }

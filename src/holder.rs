@@ -15,6 +15,15 @@ use crate::sys;
 /// The reason of a refusal by a held anchor of a store that is no longer here.
 pub(crate) const ORPHANED_ANCHOR: &str = "orphaned_anchor";
 
+/// The reason of a refusal by a takeover or a stop in progress.
+pub(crate) const RESERVED: &str = "reserved";
+/// The reason of a refused takeover: the holder took over from our party.
+pub(crate) const SUPERSEDED: &str = "superseded";
+/// The reason of a failed takeover: the holder may not be signalled, and did not follow its marker.
+pub(crate) const CANNOT_SIGNAL: &str = "cannot_signal";
+/// The reason of a failed takeover: the holder was still there when its time was over.
+pub(crate) const TIMED_OUT: &str = "timed_out";
+
 /// The holder that a claim met. Its `Display` is a full explanation in one sentence; what to do
 /// about it is [`Holder::advice`].
 #[derive(Clone, Debug)]
@@ -78,6 +87,22 @@ impl Holder {
         }
     }
 
+    /// Nobody holds `wanted`, or not for long: the owner of `record` will have it, or keeps it free.
+    pub(crate) fn reserved(
+        wanted: &Wanted,
+        record: &Record,
+        judged: &Judgement,
+        remaining_ms: u64,
+    ) -> Self {
+        Self {
+            wanted: wanted.clone(),
+            reason: RESERVED,
+            // It is over long before its deadline, as a rule.
+            retry_after_ms: Some(remaining_ms.min(1_000)),
+            ..Self::of(record, &Office::default(), judged)
+        }
+    }
+
     pub(crate) fn orphan(wanted: Wanted, pid: Option<sys::Pid>) -> Self {
         Self {
             wanted,
@@ -112,6 +137,23 @@ impl Holder {
             ),
         };
         match self.reason {
+            RESERVED => {
+                format!("wait until pid {pid} is done, or end it: its reservation ends with it")
+            }
+            SUPERSEDED => {
+                "nothing, if that one is the gateway you want; else take its place all the \
+                same (`incumbent run --replace --force`), and see to it that only one supervisor \
+                starts it"
+                    .to_owned()
+            }
+            CANNOT_SIGNAL => format!(
+                "stop pid {pid} where and as whom it runs (another container or pid namespace, \
+                 another user), then start again"
+            ),
+            TIMED_OUT => format!(
+                "look at what pid {pid} does: one that a kill does not end hangs in the kernel, or \
+                 is not who holds the lock"
+            ),
             ORPHANED_ANCHOR => format!(
                 "end the process that recorded itself as pid {pid} (in its own pid namespace), or \
                  wait until it notices that its store is gone; if you know that it is harmless, \
@@ -131,7 +173,14 @@ impl Holder {
                 "it is stopped: continue it with `kill -CONT {pid}`, or end it with \
                  `kill -KILL {pid}`"
             ),
-            _ => format!("stop it first (`kill {pid}`), or {wait}"),
+            _ => match &self.wanted {
+                Wanted::Office(office) => format!(
+                    "stop it first (`incumbent stop{0}`), take its place (`incumbent{0} run \
+                     --replace`), or {wait}",
+                    arguments(office)
+                ),
+                Wanted::Lock(_) => format!("stop it first (`kill {pid}`), or {wait}"),
+            },
         }
     }
 
@@ -153,6 +202,19 @@ impl Holder {
             "metadata": self.metadata,
         })
     }
+}
+
+/// How the command line names an office, where it is not the one that is meant anyway.
+fn arguments(office: &Office) -> String {
+    let usual = Office::default();
+    let mut arguments = String::new();
+    if office.profile != usual.profile {
+        arguments += &format!(" --profile {}", office.profile);
+    }
+    if office.kind != usual.kind {
+        arguments += &format!(" --kind {}", office.kind);
+    }
+    arguments
 }
 
 /// Why a verdict was reached, as a clause for people.
@@ -180,6 +242,12 @@ pub(crate) fn because(reason: &str) -> &'static str {
         "exited" => "its command ended",
         "signalled" => "its command was ended by a signal",
         "crashed" => "its command crashed",
+        RESERVED => "a takeover or a stop is in progress",
+        SUPERSEDED => "it took over from whoever asks",
+        CANNOT_SIGNAL => "it may not be signalled from here, and did not follow the marker",
+        TIMED_OUT => "it has not ended in its time",
+        "planned_stop" => "it was stopped on purpose",
+        "taken_over" => "its office was taken over",
         "evicted" => "a person evicted it",
         "re_executed" => "the process executed itself anew",
         "store_replaced" => "its store was deleted or replaced",
@@ -189,7 +257,8 @@ pub(crate) fn because(reason: &str) -> &'static str {
 
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} is held by ", self.wanted)?;
+        let relation = if self.reason == RESERVED { "reserved for" } else { "held by" };
+        write!(f, "{} is {relation} ", self.wanted)?;
         if let (Wanted::Lock(_), Some(profile)) = (&self.wanted, &self.profile) {
             write!(f, "profile {profile}, ")?;
         }

@@ -5,13 +5,16 @@ use std::fmt;
 use rusqlite::types::FromSql;
 use rusqlite::{Connection, OptionalExtension, Row, named_params};
 
+use crate::anchor;
 use crate::command_line;
 use crate::error::Result;
-use crate::liveness::DeadReason;
+use crate::liveness::{AnchorState, DeadReason};
 use crate::lock_table::{self, LockEnd};
-use crate::names::{InstanceId, Kind, Nonce, Office, ProfileName, Secret};
+use crate::marker_table;
+use crate::names::{InstanceId, Kind, MarkerName, Nonce, Office, ProfileName, Secret};
 use crate::observe::Observer;
-use crate::store::{EventRecord, Tx};
+use crate::reservation;
+use crate::store::{EventRecord, Inner, Tx};
 use crate::sys::{self, StartTime, StartTimeUnit, Supervision};
 use crate::waiters;
 
@@ -52,6 +55,8 @@ pub(crate) struct Record {
     pub(crate) profile: Option<ProfileName>,
     kind: Option<Kind>,
     pub(crate) is_pid: bool,
+    /// It is an `incumbent run`, which looks for requests by itself.
+    pub(crate) is_run: bool,
     pub(crate) pid: Option<sys::Pid>,
     pub(crate) start_time: Option<StartTime>,
     pub(crate) boot_id: Option<String>,
@@ -121,7 +126,7 @@ impl Record {
         let nonce_hash = columns.text().unwrap_or_default();
         let profile = columns.text().and_then(|name| ProfileName::new(name).ok());
         let kind = columns.text().and_then(|name| Kind::new(name).ok());
-        let is_pid = columns.text().as_deref() == Some(Origin::Pid.as_str());
+        let origin = columns.text();
         let pid = columns.pid();
         let unit = columns.text().and_then(|unit| StartTimeUnit::parse(&unit));
         Ok(Self {
@@ -129,7 +134,8 @@ impl Record {
             nonce_hash,
             profile,
             kind,
-            is_pid,
+            is_pid: origin.as_deref() == Some(Origin::Pid.as_str()),
+            is_run: origin.as_deref() == Some(Origin::Run.as_str()),
             pid,
             start_time: columns.start_time(unit),
             child_pid: columns.pid(),
@@ -214,6 +220,37 @@ pub(crate) fn live_of_pid(
     Ok(rows)
 }
 
+/// All live rows of a process of this namespace, as its own or as the command of a `run`; offices
+/// first. A start time that is not known on either side tells nothing apart.
+pub(crate) fn live_of_process(
+    connection: &Connection,
+    pid: sys::Pid,
+    start_time: Option<StartTime>,
+    observer: &Observer,
+) -> Result<Vec<Record>> {
+    // Two searches: one with OR would look at every row.
+    let sql = format!(
+        "SELECT {COLUMNS} FROM instances
+         WHERE ended_at_ms IS NULL AND pid = ?1
+           AND (?2 IS NULL OR start_time IS NULL OR start_time = ?2)
+           AND boot_id IS ?3 AND pid_ns IS ?4
+         UNION
+         SELECT {COLUMNS} FROM instances
+         WHERE ended_at_ms IS NULL AND child_pid = ?1
+           AND (?2 IS NULL OR child_start_time IS NULL OR child_start_time = ?2)
+           AND boot_id IS ?3 AND pid_ns IS ?4"
+    );
+    let mut rows: Vec<Record> = connection
+        .prepare_cached(&sql)?
+        .query_map(
+            (pid, start_time.map(|time| time.value), &observer.boot_id, &observer.pid_ns),
+            Record::from_row,
+        )?
+        .collect::<rusqlite::Result<_>>()?;
+    rows.sort_by_key(|row| (row.kind.is_none(), row.id));
+    Ok(rows)
+}
+
 /// Live rows without an office whose owners may be long gone: waiters and holders of scoped locks.
 fn live_without_office(connection: &Connection) -> Result<Vec<Record>> {
     let sql = format!("SELECT {COLUMNS} FROM instances WHERE ended_at_ms IS NULL AND kind IS NULL");
@@ -265,6 +302,18 @@ pub(crate) fn by_id(connection: &Connection, id: InstanceId) -> Result<Option<Re
     let sql = format!("SELECT {COLUMNS} FROM instances WHERE id = ?1");
     let row = connection.prepare_cached(&sql)?.query_row([id.0], Record::from_row).optional()?;
     Ok(row)
+}
+
+/// The office of a row, if it has one.
+pub(crate) fn office_of(connection: &Connection, id: InstanceId) -> Result<Option<Office>> {
+    let names: Option<(Option<String>, Option<String>)> = connection
+        .prepare_cached("SELECT profile, kind FROM instances WHERE id = ?1")?
+        .query_row([id.0], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    let Some((Some(profile), Some(kind))) = names else { return Ok(None) };
+    // Names that no program of ours writes are nobody's.
+    let names = ProfileName::new(profile).ok().zip(Kind::new(kind).ok());
+    Ok(names.map(|(profile, kind)| Office { profile, kind }))
 }
 
 /// What an owner has to know of its own row.
@@ -593,6 +642,10 @@ pub(crate) enum EndReason {
     Evicted,
     /// The process executed itself anew and claimed again.
     ReExecuted,
+    /// Somebody stopped it on purpose.
+    PlannedStop,
+    /// Somebody else took its office over.
+    TakenOver,
     /// The next claimant found it dead.
     Dead(DeadReason),
 }
@@ -606,12 +659,30 @@ impl EndReason {
             Self::Crashed => "crashed",
             Self::Evicted => "evicted",
             Self::ReExecuted => "re_executed",
+            Self::PlannedStop => "planned_stop",
+            Self::TakenOver => "taken_over",
             Self::Dead(reason) => reason.as_str(),
         }
     }
 }
 
 impl EndReason {
+    /// Whether a request to end explains an end that was found or recorded as this. A crash is a
+    /// crash, whatever was asked for.
+    fn may_have_been_asked_for(self) -> bool {
+        match self {
+            Self::Released | Self::Exited | Self::Signalled => true,
+            Self::Dead(reason) => {
+                !matches!(reason, DeadReason::Rebooted | DeadReason::LeaseExpired)
+            }
+            Self::Crashed
+            | Self::Evicted
+            | Self::ReExecuted
+            | Self::PlannedStop
+            | Self::TakenOver => false,
+        }
+    }
+
     /// Whether it is about one lock, and not about its owner.
     pub(crate) fn is_of_the_lease(self) -> bool {
         self == Self::Dead(DeadReason::LeaseExpired)
@@ -666,7 +737,58 @@ const END_SQL: &str = "UPDATE instances
     WHERE id = :id AND ended_at_ms IS NULL AND (:nonce_hash IS NULL OR nonce_hash = :nonce_hash)
     RETURNING profile, kind, pid";
 
-fn end(tx: &Tx<'_>, id: InstanceId, nonce_hash: Option<&str>, end: &End) -> Result<bool> {
+/// The end as it was asked for, if it was: a marker says more than the way it came about.
+pub(crate) fn as_asked(
+    connection: &Connection,
+    inner: &Inner,
+    id: InstanceId,
+    how: &End,
+) -> Result<End> {
+    /// SIGKILL, and what stands for it elsewhere.
+    const KILL: i32 = 9;
+    if !how.reason.may_have_been_asked_for() || !marker_table::exists(connection)? {
+        return Ok(how.clone());
+    }
+    let Some(marker) = marker_table::asked_end(connection, inner.boot_time(), id)? else {
+        return Ok(how.clone());
+    };
+    let is_takeover = marker.name.as_str() == MarkerName::TAKEOVER;
+    // A taker that died has left an office that somebody has to fill; and whoever gave up waiting
+    // has not killed anybody.
+    let gone = match marker.requester {
+        Some(requester) if is_takeover || how.signal == Some(KILL) => {
+            !is_waiting(connection, inner, requester)?
+        }
+        Some(_) | None => false,
+    };
+    if gone {
+        let given_up = format!("a {} by {} was given up", marker.name, marker.by);
+        return Ok(End { detail: how.detail.clone().or(Some(given_up)), ..how.clone() });
+    }
+    let reason = if is_takeover { EndReason::TakenOver } else { EndReason::PlannedStop };
+    // Who found it dead is nothing beside who asked for it, and why.
+    let found_dead = matches!(how.reason, EndReason::Dead(_));
+    let detail = marker.reason.or(how.detail.clone().filter(|_| !found_dead));
+    Ok(End { reason, by: Some(marker.by), detail, ..how.clone() })
+}
+
+/// Whether the process of a waiting row lives, by the kernel's word.
+fn is_waiting(connection: &Connection, inner: &Inner, id: InstanceId) -> Result<bool> {
+    let row = standing(connection, id)?.filter(|row| row.ended.is_none());
+    let anchor = row.and_then(|row| row.anchor);
+    Ok(anchor
+        .is_some_and(|name| anchor::probe(&inner.location.anchors.join(name)) == AnchorState::Held))
+}
+
+/// Ends a row, and everything that is for it or leans on it. The reason that was recorded; `None`
+/// when the row has ended already or is not the one of `nonce_hash`.
+fn end(
+    tx: &Tx<'_>,
+    id: InstanceId,
+    nonce_hash: Option<&str>,
+    end: &End,
+) -> Result<Option<EndReason>> {
+    let end = &as_asked(tx, tx.store(), id, end)?;
     let parameters = named_params! {
         ":id": id.0,
         ":nonce_hash": nonce_hash,
@@ -681,12 +803,19 @@ fn end(tx: &Tx<'_>, id: InstanceId, nonce_hash: Option<&str>, end: &End) -> Resu
         .prepare_cached(END_SQL)?
         .query_row(parameters, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
         .optional()?;
-    let Some((profile, kind, pid)) = ended else { return Ok(false) };
+    let Some((profile, kind, pid)) = ended else { return Ok(None) };
+    let has_markers = marker_table::exists(tx)?;
+    if has_markers {
+        marker_table::close_all_of(tx, id)?;
+    }
     let how = LockEnd { reason: end.reason.as_str(), by: end.by.as_deref() };
     lock_table::end_all_of(tx, id, how)?;
     let (Some(profile), Some(kind)) = (profile, kind) else {
         waiters::remove(tx, id)?;
-        return Ok(true);
+        if has_markers {
+            reservation::remove_all_of(tx, id)?;
+        }
+        return Ok(Some(end.reason));
     };
     if let (Ok(profile), Ok(kind)) = (ProfileName::new(profile), Kind::new(kind)) {
         tx.record(&EventRecord {
@@ -703,18 +832,19 @@ fn end(tx: &Tx<'_>, id: InstanceId, nonce_hash: Option<&str>, end: &End) -> Resu
             ..EventRecord::default()
         })?;
     }
-    Ok(true)
+    Ok(Some(end.reason))
 }
 
 /// Ends a row that its owner lets go. The nonce makes sure that it is the owner's; false when the
 /// row has ended already or is not.
 pub(crate) fn end_own(tx: &Tx<'_>, id: InstanceId, nonce_hash: &str, how: &End) -> Result<bool> {
     tx.let_go_of_anchor();
-    end(tx, id, Some(nonce_hash), how)
+    Ok(end(tx, id, Some(nonce_hash), how)?.is_some())
 }
 
-/// Ends a row whose owner is dead, or that a person evicts. False when it has ended already.
-pub(crate) fn end_other(tx: &Tx<'_>, id: InstanceId, how: &End) -> Result<bool> {
+/// Ends a row whose owner is dead, or that a person evicts. The reason as it was recorded; `None`
+/// when the row has ended already.
+pub(crate) fn end_other(tx: &Tx<'_>, id: InstanceId, how: &End) -> Result<Option<EndReason>> {
     end(tx, id, None, how)
 }
 

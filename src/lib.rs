@@ -42,6 +42,8 @@
 //!   tell of a loss.
 //! * [`ScopedLock`] - an identity (a bot token, an account) that no other process of the machine has;
 //!   acquired with a [`LockRequest`], from a [`Tenure`] or from the [`Store`].
+//! * [`StopInquiry`] - asked by whatever handles the process' signals: why is it being stopped, and by
+//!   whom? [`Replace`] and [`StopOptions`] are the other side.
 //! * [`Report`] - what is true of an office, with the evidence; [`liveness`] decides it.
 //! * [`Error`] - "could not find out"; its [`ErrorKind`] says what to do next.
 //!
@@ -55,6 +57,12 @@
 //! | a `run`'s command is gone before the next start is granted | `kill` |
 //! | not being able to look evicts nobody | `liveness::tests`, `identity`, `namespaces` |
 //! | a recycled pid is never taken for the owner, and never blocks | `identity` |
+//! | of any number of consumers exactly one gets a marker, and no later generation does | `markers` |
+//! | an owner is never killed before the time that it published is over | `takeover` |
+//! | two supervisors that replace each other settle after one swap | `swap` |
+//! | whoever dies during a takeover leaves one owner or none, and blocks nobody | `swap` |
+//! | a restart is served once, and the office is never free meanwhile | `restart` |
+//! | no process is signalled that is not proven to be the recorded one | `stop`, `takeover` |
 //! | questions write nothing and make nothing | `kill`, `open` |
 //! | the identity of a lock is in no file, message or `ps` | `lock_secrets` |
 //! | what cannot be recorded is not held | `open` |
@@ -107,13 +115,17 @@ mod conflict;
 mod environment;
 mod error;
 mod events;
+mod exit_code;
 mod holder;
 mod instance;
 mod lock_table;
+mod marker;
+mod marker_table;
 mod names;
 mod observe;
 mod office;
 mod party;
+mod reservation;
 mod scoped;
 #[cfg(feature = "cli")]
 mod span;
@@ -122,6 +134,7 @@ mod status;
 mod store;
 #[allow(unsafe_code, reason = "the home of unsafe code")]
 mod sys;
+mod takeover;
 mod wait;
 mod waiters;
 
@@ -135,11 +148,13 @@ pub use command_line::{CommandLineMatcher, DefaultMatcher};
 pub use conflict::Conflict;
 pub use error::{Error, ErrorKind, Result};
 pub use events::Event;
+pub use exit_code::{ExitCause, ExitCodes, ExitRule, Supervisor};
 pub use holder::Holder;
+pub use marker::{Consumed, Marker, MarkerRequest, StopAnswer, StopCause, StopInquiry};
 pub use names::{
-    IdentityHash, InstanceId, Kind, LockName, Nonce, Office, ProfileName, Scope, Wanted,
+    IdentityHash, InstanceId, Kind, LockName, MarkerName, Nonce, Office, ProfileName, Scope, Wanted,
 };
-pub use office::{Claim, ClaimOptions, Eviction, Profile, Tenure};
+pub use office::{Claim, ClaimOptions, Desired, Eviction, Profile, Tenure};
 pub use scoped::{
     Acquire, AcquireOptions, HeldLock, LockReport, LockRequest, LockWaiter, PreviousLock,
     ScopedLock, Unlocked, UnlockedLock,
@@ -147,6 +162,9 @@ pub use scoped::{
 pub use standing::{Force, LossWatch, Lost, Released, Standing};
 pub use status::{Incarnation, LastEnd, Report};
 pub use store::{Durability, OpenOptions, Store};
+pub use takeover::{
+    LeftOver, Replace, Replaced, Restart, RestartOptions, StopOptions, StopOutcome, StopReport,
+};
 pub use wait::{Cancel, Stopped, Wait};
 
 /// The examples of the README are run as tests.

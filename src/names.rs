@@ -90,6 +90,40 @@ name! {
     Scope, "scope", Echo::No
 }
 
+name! {
+    /// What a marker says: `takeover`, `planned_stop`, `restart`, or the caller's own word.
+    MarkerName, "marker", Echo::Yes
+}
+
+impl MarkerName {
+    pub(crate) const TAKEOVER: &str = "takeover";
+    pub(crate) const PLANNED_STOP: &str = "planned_stop";
+    pub(crate) const RESTART: &str = "restart";
+
+    /// Somebody takes the office over.
+    #[must_use]
+    pub fn takeover() -> Self {
+        Self(Self::TAKEOVER.to_owned())
+    }
+
+    /// Somebody stops the process on purpose.
+    #[must_use]
+    pub fn planned_stop() -> Self {
+        Self(Self::PLANNED_STOP.to_owned())
+    }
+
+    /// Somebody wants the process to start anew.
+    #[must_use]
+    pub fn restart() -> Self {
+        Self(Self::RESTART.to_owned())
+    }
+
+    /// Whether it asks for an end or a new start: an instance has at most one such marker open.
+    pub(crate) fn is_request(&self) -> bool {
+        [Self::TAKEOVER, Self::PLANNED_STOP, Self::RESTART].contains(&self.as_str())
+    }
+}
+
 /// An identity in memory, for taking it out of command lines. It hides from `{:?}`.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Secret(String);

@@ -138,9 +138,11 @@ impl Footing {
     }
 }
 
-/// Calls `verify` from a thread of its own until it says that all is lost, and then `on_loss`.
+/// Calls `verify` from a thread of its own until it says that all is lost, and then `on_loss`; not if
+/// it was `let_go`.
 pub(crate) fn watch(
     verify: impl Fn() -> Result<Standing> + Send + 'static,
+    let_go: Arc<AtomicBool>,
     on_loss: impl FnOnce(Lost) + Send + 'static,
 ) -> Result<LossWatch> {
     let ended = Arc::new(AtomicBool::new(false));
@@ -151,6 +153,7 @@ pub(crate) fn watch(
             while !seen_ended.load(Ordering::Acquire) {
                 match verify() {
                     Ok(Standing::Held) => {}
+                    Ok(Standing::Lost(_)) if let_go.load(Ordering::Acquire) => return,
                     Ok(Standing::Lost(lost)) => return on_loss(lost),
                     // Not knowing is not losing: look again.
                     Err(error) => tracing::warn!(%error, "cannot verify what is held"),

@@ -3,7 +3,7 @@
 //! "Running" is never stored. It is derived at the time of the question, from the kernel's answer
 //! about the recorded owner; a row alone never says it.
 
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::Connection;
 use serde_json::{Value, json};
 
 use crate::claimant::{judge_record, look};
@@ -14,9 +14,10 @@ use crate::error::Result;
 use crate::holder::because;
 use crate::instance::{self, Record};
 use crate::liveness::{Evidence, Flags, Judgement, Lease, Verdict};
+use crate::marker_table::{self, Marker};
 use crate::names::{InstanceId, Office};
 use crate::observe::{LiveCommandLine, needs_command_line};
-use crate::office::conflicts;
+use crate::office::{Desired, conflicts, desired};
 use crate::scoped::{self, HeldLock};
 use crate::store::Inner;
 use crate::sys;
@@ -46,7 +47,7 @@ pub struct Report {
     /// When it was granted the office: Unix milliseconds, wall time.
     pub since_ms: Option<i64>,
     /// What an operator wants: `running`, `stopped`, or nothing was said.
-    pub desired: Option<String>,
+    pub desired: Option<Desired>,
     /// What was seen.
     pub evidence: Evidence,
     /// Who holds the anchor of a dead process (flag `anchor_leaked`): a child that it forked.
@@ -63,6 +64,8 @@ pub struct Report {
     pub stop_budget_ms: Option<u64>,
     /// The scoped locks that were taken from this incarnation and are on record as held.
     pub locks: Vec<HeldLock>,
+    /// What was asked of this incarnation by markers that are open.
+    pub markers: Vec<Marker>,
     /// How the incarnation before this one ended, or this one if it has.
     pub last_end: Option<LastEnd>,
     conflicts: Value,
@@ -102,6 +105,7 @@ impl Report {
             party: None,
             stop_budget_ms: None,
             locks: Vec::new(),
+            markers: Vec::new(),
             last_end: None,
             conflicts: json!([]),
         }
@@ -154,7 +158,7 @@ impl Report {
             "instance": self.instance.map(InstanceId::as_i64),
             "since": self.since_ms.and_then(rfc3339),
             "state": null,
-            "desired": self.desired,
+            "desired": self.desired.map(Desired::as_str),
             "evidence": {
                 "anchor": self.evidence.anchor,
                 "boot": self.evidence.boot,
@@ -173,6 +177,7 @@ impl Report {
             "platforms": {},
             "serves": [],
             "locks": self.locks.iter().map(HeldLock::to_json).collect::<Vec<_>>(),
+            "markers": self.markers.iter().map(Marker::to_json).collect::<Vec<_>>(),
             "last_end": self.last_end.as_ref().map(|end| json!({
                 "reason": end.reason,
                 "by": end.by,
@@ -192,19 +197,16 @@ impl Report {
 struct Recorded {
     live: Option<Record>,
     last_ended: Option<Record>,
-    desired: Option<String>,
+    desired: Option<Desired>,
     conflicts: Value,
     locks: Vec<HeldLock>,
+    markers: Vec<Marker>,
 }
 
 fn recorded(inner: &Inner, connection: &Connection, office: &Office) -> Result<Recorded> {
     let live = instance::live(connection, office)?;
     let last_ended = instance::last_ended(connection, office)?;
-    let desired = connection
-        .prepare_cached("SELECT desired FROM profiles WHERE profile = ?1")?
-        .query_row([office.profile.as_str()], |row| row.get(0))
-        .optional()?
-        .flatten();
+    let desired = desired(connection, &office.profile)?;
     let (conflicts, locks) = match &live {
         Some(record) => (
             conflicts(connection, office, record.id)?,
@@ -213,7 +215,13 @@ fn recorded(inner: &Inner, connection: &Connection, office: &Office) -> Result<R
         None => (Vec::new(), Vec::new()),
     };
     let conflicts = conflicts.iter().map(Conflict::to_json).collect();
-    Ok(Recorded { live, last_ended, desired, conflicts, locks })
+    let markers = match &live {
+        Some(record) if marker_table::exists(connection)? => {
+            marker_table::open_for(connection, inner.boot_time(), record.id)?
+        }
+        Some(_) | None => Vec::new(),
+    };
+    Ok(Recorded { live, last_ended, desired, conflicts, locks, markers })
 }
 
 /// Answers "is it up?". Reads only, and never waits for a writer.
@@ -241,6 +249,7 @@ pub(crate) fn report(inner: &Inner, office: &Office) -> Result<Report> {
             anchor_holders,
             conflicts: known.conflicts,
             locks: known.locks,
+            markers: known.markers,
             ..Report::of(office, &record).judged(&judged)
         });
     }

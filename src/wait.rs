@@ -15,12 +15,12 @@ use crate::anchor;
 use crate::claimant::{is_held, is_stopped};
 use crate::clock::Deadline;
 use crate::error::{Error, ErrorKind, Result};
-use crate::holder::Holder;
+use crate::holder::{self, Holder};
 use crate::instance::{self, End, EndReason, NewInstance, Origin, Record};
 use crate::liveness::AnchorState;
 use crate::lock_table;
 use crate::names::{InstanceId, Nonce, ProfileName, Wanted};
-use crate::store::{Inner, PendingEnd, Store, lock, with_budget};
+use crate::store::{Inner, PendingEnd, Store, Tx, lock, with_budget};
 use crate::sys::ProcessHandle;
 use crate::waiters;
 
@@ -174,7 +174,8 @@ pub(crate) fn until_granted<T>(
         // The deadline holds for the store's locks as well.
         let patience = if options.wait.waits() { deadline.remaining() } else { Duration::MAX };
         let limit = if options.wait.waits() { deadline } else { Deadline::never() };
-        let turn = Turn { waiter: waiter.as_ref().map(|waiter| waiter.instance), deadline: limit };
+        let turn =
+            Turn { waiter: waiter.as_ref().map(|waiter| waiter.row.instance), deadline: limit };
         let obstacle = match with_budget(patience, || attempt(&turn)) {
             Err(error) if error.kind() == ErrorKind::Busy && deadline.has_passed() => {
                 return last_holder.map(Err).ok_or(error);
@@ -182,7 +183,7 @@ pub(crate) fn until_granted<T>(
             Err(error) => return Err(error),
             Ok(Attempt::Granted(granted)) => {
                 if let Some(waiter) = &mut waiter {
-                    waiter.has_ended = true;
+                    waiter.row.has_ended = true;
                 }
                 return Ok(Ok(granted));
             }
@@ -210,7 +211,9 @@ pub(crate) fn until_granted<T>(
                 }
             }
         };
-        match waiting.wait_for_change(obstacle.watch.as_ref(), options.stopped)? {
+        // The time of a reservation is over without anything being written.
+        let lapses = obstacle.holder.reason == holder::RESERVED;
+        match waiting.wait_for_change(obstacle.watch.as_ref(), options.stopped, lapses)? {
             Waited::Changed => last_holder = Some(obstacle.holder),
             Waited::DeadlinePassed | Waited::Cancelled => return Ok(Err(obstacle.holder)),
         }
@@ -226,12 +229,79 @@ enum Waited {
     Cancelled,
 }
 
-/// This process, waiting: registered, anchored and visible.
+/// A row of this process without an office, for as long as it waits for something: anchored, and
+/// visible to others. It ends with this guard, unless it became something else.
+#[derive(Debug)]
+pub(crate) struct WaitingRow {
+    inner: Arc<Inner>,
+    pub(crate) instance: InstanceId,
+    nonce: Nonce,
+    /// It was ended together with what it waited for.
+    pub(crate) has_ended: bool,
+}
+
+/// What a waiting row says of its process.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WaitingAs<'a> {
+    pub(crate) profile: Option<&'a ProfileName>,
+    pub(crate) origin: Origin,
+    pub(crate) version: Option<&'a str>,
+    pub(crate) stop_budget_ms: u64,
+    pub(crate) argv: &'a [String],
+}
+
+impl WaitingRow {
+    /// Inserts the row; the guard of it is made with [`WaitingRow::new`] after the commit.
+    pub(crate) fn insert(
+        tx: &Tx<'_>,
+        inner: &Inner,
+        nonce: &Nonce,
+        wanted: &Wanted,
+        as_whom: &WaitingAs<'_>,
+    ) -> Result<InstanceId> {
+        let subject = inner.myself();
+        let anchor = inner.anchor(tx)?;
+        let instance = NewInstance {
+            profile: as_whom.profile,
+            kind: None,
+            origin: as_whom.origin,
+            subject,
+            argv: as_whom.argv,
+            observer: inner.observer(),
+            nonce,
+            anchor: Some(anchor.name()),
+            keeper: None,
+            version: as_whom.version,
+            stop_budget_ms: as_whom.stop_budget_ms,
+            heartbeat_every_ms: None,
+        }
+        .insert(tx)?;
+        waiters::insert(tx, instance, subject.pid, as_whom.profile, wanted)?;
+        Ok(instance)
+    }
+
+    pub(crate) fn new(inner: &Arc<Inner>, instance: InstanceId, nonce: Nonce) -> Self {
+        Self { inner: Arc::clone(inner), instance, nonce, has_ended: false }
+    }
+
+    /// Ends the row together with what `also` writes.
+    pub(crate) fn end_with(mut self, also: impl FnOnce(&Tx<'_>) -> Result<()>) -> Result<()> {
+        let hash = self.nonce.hash();
+        self.inner.write(|tx| {
+            also(tx)?;
+            instance::end_own(tx, self.instance, &hash, &End::new(EndReason::Released))?;
+            Ok(())
+        })?;
+        self.has_ended = true;
+        Ok(())
+    }
+}
+
+/// This process, waiting.
 struct Waiter {
     inner: Arc<Inner>,
+    row: WaitingRow,
     wanted: Wanted,
-    instance: InstanceId,
-    nonce: Nonce,
     connection: Connection,
     data_version: i64,
     young: Deadline,
@@ -239,7 +309,6 @@ struct Waiter {
     cancel: Cancel,
     /// The holder whose end was seen last: seeing it again changes nothing.
     seen_ended: Option<InstanceId>,
-    has_ended: bool,
 }
 
 impl Waiter {
@@ -254,43 +323,28 @@ impl Waiter {
         let connection = inner.watcher()?;
         let data_version = data_version(&connection)?;
         let nonce = Nonce::random()?;
-        let subject = inner.myself();
-        let profile = match wanted {
-            Wanted::Office(office) => Some(&office.profile),
-            Wanted::Lock(_) => options.profile,
+        let as_whom = WaitingAs {
+            profile: match wanted {
+                Wanted::Office(office) => Some(&office.profile),
+                Wanted::Lock(_) => options.profile,
+            },
+            origin: options.origin,
+            version: options.version,
+            stop_budget_ms: options.stop_budget_ms,
+            argv: &options.argv,
         };
-        let instance = inner.write(|tx| {
-            let anchor = inner.anchor(tx)?;
-            let instance = NewInstance {
-                profile,
-                kind: None,
-                origin: options.origin,
-                subject,
-                argv: &options.argv,
-                observer: inner.observer(),
-                nonce: &nonce,
-                anchor: Some(anchor.name()),
-                keeper: None,
-                version: options.version,
-                stop_budget_ms: options.stop_budget_ms,
-                heartbeat_every_ms: None,
-            }
-            .insert(tx)?;
-            waiters::insert(tx, instance, subject.pid, profile, wanted)?;
-            Ok(instance)
-        })?;
+        let instance =
+            inner.write(|tx| WaitingRow::insert(tx, &inner, &nonce, wanted, &as_whom))?;
         Ok(Self {
+            row: WaitingRow::new(&inner, instance, nonce),
             inner,
             wanted: wanted.clone(),
-            instance,
-            nonce,
             connection,
             data_version,
             young: Deadline::after(YOUNG_FOR),
             deadline,
             cancel: options.cancel.clone(),
             seen_ended: None,
-            has_ended: false,
         })
     }
 
@@ -301,7 +355,7 @@ impl Waiter {
         }
         self.wanted = wanted.clone();
         let changed = with_budget(self.deadline.remaining(), || {
-            self.inner.write(|tx| waiters::change(tx, self.instance, wanted))
+            self.inner.write(|tx| waiters::change(tx, self.row.instance, wanted))
         });
         match changed {
             // Only what others see of us is late.
@@ -311,7 +365,12 @@ impl Waiter {
     }
 
     /// Waits until what is wanted may no longer be held by whom `watch` names.
-    fn wait_for_change(&mut self, watch: Option<&Watch>, stopped: Stopped) -> Result<Waited> {
+    fn wait_for_change(
+        &mut self,
+        watch: Option<&Watch>,
+        stopped: Stopped,
+        lapses: bool,
+    ) -> Result<Waited> {
         let record = watch.map(|watch| &watch.record);
         let handle = record.and_then(|record| self.watchable(record));
         let anchor = record
@@ -332,7 +391,7 @@ impl Waiter {
             }
             if claim_again.has_passed() {
                 // Without a lock of the kernel's, a lease may have run out unseen.
-                if anchor.is_none() || may_stop.is_some_and(is_stopped) {
+                if anchor.is_none() || lapses || may_stop.is_some_and(is_stopped) {
                     return Ok(Waited::Changed);
                 }
                 claim_again = Deadline::after(CLAIM_EVERY);
@@ -400,9 +459,9 @@ impl Waiter {
     }
 }
 
-impl Drop for Waiter {
+impl Drop for WaitingRow {
     fn drop(&mut self) {
-        if self.has_ended {
+        if self.has_ended || self.inner.check_process().is_err() {
             return;
         }
         let end = End::new(EndReason::Released);

@@ -1,11 +1,16 @@
 //! The arguments: one struct per verb, in the words of the design.
 
+#![allow(clippy::doc_markdown, reason = "these comments are shown in a terminal")]
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::exit_code::{ExitCause, ExitRule, Supervisor};
+use crate::names::MarkerName;
+use crate::office::Desired;
 use crate::span::{self, Span};
 use crate::wait::Wait;
 
@@ -68,6 +73,19 @@ pub(crate) enum Verb {
     Release(Release),
     /// End the record of a dead holder; of a live or unknown one only with --force
     Evict(Evict),
+    /// Stop whoever holds the office, so that nobody takes it for a crash
+    Stop(Stop),
+    /// Have whoever holds the office start anew
+    Restart(Restart),
+    /// Show or set whether the profile shall run; obeyed by `run --respect-desired`
+    Desired {
+        /// running or stopped
+        #[arg(value_name = "running|stopped", value_parser = parse_desired)]
+        desired: Option<Desired>,
+    },
+    /// Leave a message for a process, and read it there
+    #[command(subcommand)]
+    Marker(Marker),
     /// Hold a token, an account or a port for a process, so that no other has it on this machine
     #[command(subcommand)]
     Lock(Lock),
@@ -93,6 +111,7 @@ pub(crate) enum Verb {
 }
 
 #[derive(Debug, Args)]
+#[allow(clippy::struct_excessive_bools, reason = "flags are independent of each other")]
 pub(crate) struct Run {
     /// Hold this lock as well, or do not start CMD [the identity shows in `ps`: better --lock-env]
     #[arg(long, value_name = "SCOPE=IDENTITY")]
@@ -113,15 +132,39 @@ pub(crate) struct Run {
         value_parser = parse_wait
     )]
     pub(crate) wait: Option<Wait>,
+    /// Take the office over from a live holder: ask it to end, give it its time, then kill it
+    #[arg(long)]
+    pub(crate) replace: bool,
+    /// Take it over also from one that took over from our own supervisor: a person decides
+    #[arg(long, requires = "replace")]
+    pub(crate) force: bool,
+    /// End what the old holder had started and left behind, too
+    #[arg(long, requires = "replace")]
+    pub(crate) reap: bool,
+    /// Take it over also from another home, which the profile then leaves
+    #[arg(long, requires = "replace")]
+    pub(crate) cross_home: bool,
+    /// Do not start a profile that shall stay stopped (see `desired`)
+    #[arg(long)]
+    pub(crate) respect_desired: bool,
     /// How long CMD may take to stop, at most 1h
     #[arg(long, value_name = "DUR", default_value = "90s", value_parser = parse_duration)]
     pub(crate) stop_budget: Duration,
     /// Claim at once, also in a storm of restarts
     #[arg(long)]
     pub(crate) no_backoff: bool,
-    /// Exit with this code when the office is not to be had
-    #[arg(short = 'E', value_name = "CODE", default_value_t = 75)]
-    pub(crate) refused_exit_code: u8,
+    /// Exit with this code when the office is not to be had [default: 75]
+    #[arg(short = 'E', value_name = "CODE")]
+    pub(crate) refused_exit_code: Option<u8>,
+    /// Exit with this code for this cause: planned_stop, taken_over, supervisor_stop, signalled,
+    /// desired_stopped, refused or exited; `own` is that of CMD [default: by supervisor, see the
+    /// README]
+    #[arg(long, value_name = "CAUSE=CODE", value_parser = parse_exit_code)]
+    pub(crate) exit_code: Vec<(ExitCause, ExitRule)>,
+    /// Whose table of exit codes to use: systemd, launchd, s6, docker or none [default: what
+    /// started this process]
+    #[arg(long, value_name = "SUPERVISOR", value_parser = parse_supervisor)]
+    pub(crate) supervisor: Option<Supervisor>,
     /// The command and its arguments
     #[arg(last = true, required = true, value_name = "CMD")]
     pub(crate) command: Vec<OsString>,
@@ -150,6 +193,81 @@ pub(crate) struct Evict {
     /// Also when its holder lives or cannot be told dead; nothing is signalled
     #[arg(long)]
     pub(crate) force: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Stop {
+    /// How long to wait [default: as long as the holder said it may take]
+    #[arg(long, value_name = "DUR", value_parser = parse_duration)]
+    pub(crate) timeout: Option<Duration>,
+    /// Kill it after that
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// The profile shall stay stopped (see `desired`)
+    #[arg(long)]
+    pub(crate) desired: bool,
+    /// Why, for whoever reads the marker
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Restart {
+    /// How long to wait [default: as long as the holder said it may take to stop, and 15s]
+    #[arg(long, value_name = "DUR", value_parser = parse_duration)]
+    pub(crate) timeout: Option<Duration>,
+    /// Why, for whoever reads the marker
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Marker {
+    /// Leave a marker for a process: takeover, planned_stop, restart, or a word of your own
+    Write(MarkerWrite),
+    /// Show the marker that is open for a process, and leave it open
+    Peek(MarkerRead),
+    /// Show the marker that is open for a process, and close it; one consumer gets it
+    Consume(MarkerRead),
+    /// Close the markers of this name, read or not, whatever has become of the process
+    Clear(MarkerClear),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MarkerWrite {
+    /// What it says
+    #[arg(value_name = "NAME", value_parser = parse_marker)]
+    pub(crate) name: MarkerName,
+    /// The process it is for
+    #[arg(long, value_name = "PID", allow_hyphen_values = true, value_parser = parse_pid)]
+    pub(crate) pid: u32,
+    /// How long it lives, at most 30 days [default: 60s; takeover, planned_stop and restart: the
+    /// stop budget of the process and 75s]
+    #[arg(long, value_name = "DUR", value_parser = parse_duration)]
+    pub(crate) ttl: Option<Duration>,
+    /// Why, for whoever reads it
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MarkerRead {
+    /// What it says [default: any; takeover, planned_stop and restart come first]
+    #[arg(value_name = "NAME", value_parser = parse_marker)]
+    pub(crate) name: Option<MarkerName>,
+    /// The process it is for [default: the run we are in, else the parent process]
+    #[arg(long, value_name = "PID", allow_hyphen_values = true, value_parser = parse_pid)]
+    pub(crate) pid: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MarkerClear {
+    /// What it says
+    #[arg(value_name = "NAME", value_parser = parse_marker)]
+    pub(crate) name: MarkerName,
+    /// The process it is for [default: the run we are in, else the parent process]
+    #[arg(long, value_name = "PID", allow_hyphen_values = true, value_parser = parse_pid)]
+    pub(crate) pid: Option<u32>,
 }
 
 #[derive(Debug, Args)]
@@ -317,6 +435,32 @@ fn parse_wait(text: &str) -> Result<Wait, String> {
         Ok(Span::Infinite) => Ok(Wait::Forever),
         Err(error) => Err(explain(&error)),
     }
+}
+
+fn parse_exit_code(text: &str) -> Result<(ExitCause, ExitRule), String> {
+    let Some((cause, code)) = text.split_once('=') else {
+        return Err("it has the form CAUSE=CODE".to_owned());
+    };
+    let cause: ExitCause = cause.parse().map_err(|error| explain(&error))?;
+    if code == "own" {
+        return Ok((cause, ExitRule::Own));
+    }
+    match code.parse() {
+        Ok(code) => Ok((cause, ExitRule::Code(code))),
+        Err(_) => Err(format!("{code:?} is no exit code: a number from 0 to 255, or `own`")),
+    }
+}
+
+fn parse_supervisor(text: &str) -> Result<Supervisor, String> {
+    text.parse().map_err(|error| explain(&error))
+}
+
+fn parse_desired(text: &str) -> Result<Desired, String> {
+    text.parse().map_err(|error| explain(&error))
+}
+
+fn parse_marker(text: &str) -> Result<MarkerName, String> {
+    MarkerName::new(text).map_err(|error| explain(&error))
 }
 
 fn explain(error: &crate::Error) -> String {

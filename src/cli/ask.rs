@@ -118,5 +118,5 @@ fn line(incarnation: &Incarnation) -> String {
     if let Some(detail) = &incarnation.detail {
         text += &format!(" ({detail})");
     }
-    text + "\n"
+    output::one_line(&text) + "\n"
 }

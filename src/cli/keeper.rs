@@ -123,6 +123,8 @@ pub(super) fn record(
         locks: &[],
         nonce: None,
         waiter: None,
+        replace: None,
+        succession: None,
     };
     let mut aside = Aside::default();
     for _ in 0..ATTEMPTS {

@@ -371,6 +371,7 @@ impl Acquiring {
             profile: self.profile(),
             ours,
             stopped: asker.stopped,
+            waiter: turn.waiter,
         };
         let acquire = |owner| {
             acquire_once(tx, inner, &claim, owner, turn.waiter, aside, count).map(Step::Done)

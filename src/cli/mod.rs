@@ -7,10 +7,12 @@ mod events;
 mod keeper;
 mod lock;
 mod locks;
+mod marker;
 mod output;
 mod run;
 mod sql;
 mod status;
+mod stop;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -88,6 +90,21 @@ fn dispatch(cli: &Cli) -> i32 {
         Verb::Claim(arguments) => ("claim", claim::claim(&cli.global, arguments, format)),
         Verb::Release(arguments) => ("release", claim::release(&cli.global, arguments, format)),
         Verb::Evict(arguments) => ("evict", ask::evict(&cli.global, arguments, format)),
+        Verb::Stop(arguments) => ("stop", stop::stop(&cli.global, arguments, format)),
+        Verb::Restart(arguments) => ("restart", stop::restart(&cli.global, arguments, format)),
+        Verb::Desired { desired } => ("desired", stop::desired(&cli.global, *desired, format)),
+        Verb::Marker(args::Marker::Write(arguments)) => {
+            ("marker write", marker::write(&cli.global, arguments, format))
+        }
+        Verb::Marker(args::Marker::Peek(arguments)) => {
+            ("marker peek", marker::peek(&cli.global, arguments, format))
+        }
+        Verb::Marker(args::Marker::Consume(arguments)) => {
+            ("marker consume", marker::consume(&cli.global, arguments, format))
+        }
+        Verb::Marker(args::Marker::Clear(arguments)) => {
+            ("marker clear", marker::clear(&cli.global, arguments, format))
+        }
         Verb::Lock(args::Lock::Acquire(arguments)) => {
             ("lock acquire", lock::acquire(&cli.global, arguments, format))
         }

@@ -177,6 +177,11 @@ impl Style {
     }
 }
 
+/// What somebody wrote, in one line and without anything that a terminal would obey.
+pub(crate) fn one_line(text: &str) -> String {
+    text.replace(char::is_control, "\u{fffd}")
+}
+
 /// `3 min ago` for a Unix time in milliseconds; a time that lies ahead is shown as it stands.
 pub(crate) fn ago(at_ms: i64) -> String {
     let now_ms = i64::try_from(unix_time().as_millis()).unwrap_or(i64::MAX);

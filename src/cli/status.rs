@@ -66,14 +66,18 @@ fn text(report: &Report) -> String {
     for lock in report.locks.iter().filter(|_| report.verdict != "dead") {
         add("lock", format!("{}, fence {}", lock.name, lock.fence));
     }
+    for marker in report.markers.iter().filter(|_| report.verdict != "dead") {
+        let by = output::one_line(&marker.by);
+        add("asked", format!("{} by {by}, {}", marker.name, ago(marker.written_at_ms)));
+    }
     if let Some(supervisor) = report.supervisor.as_deref().filter(|word| *word != "none") {
         add("supervisor", supervisor.to_owned());
     }
     if let Some(version) = &report.version {
         add("version", version.clone());
     }
-    if let Some(desired) = &report.desired {
-        add("desired", desired.clone());
+    if let Some(desired) = report.desired {
+        add("desired", desired.to_string());
     }
     if let Some(end) = &report.last_end {
         let by = end.by.as_ref().map(|by| format!(" by {by}")).unwrap_or_default();

@@ -1,6 +1,7 @@
 //! Claiming an office: one transaction that looks, judges, ends the dead and inserts.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use serde_json::json;
 
@@ -12,13 +13,16 @@ use crate::claimant::{
     self, ATTEMPTS, Aside, Attachment, Claimant, Count, Errand, Evicted, Examined,
     changes_too_fast, examine,
 };
+use crate::clock::Deadline;
 use crate::error::{Error, Result};
 use crate::holder::Holder;
 use crate::instance::{self, End, EndReason, NewInstance, Origin, Record, Subject};
-use crate::liveness::{DeadReason, Judgement, Lease};
+use crate::liveness::{DeadReason, Lease};
 use crate::names::{InstanceId, Nonce, Office, Wanted};
+use crate::reservation;
 use crate::scoped::{self, GrantedLock, LockClaim, LockRequest, Surveyed};
 use crate::store::{EventRecord, Held, HeldOffice, Inner, OwnRow, Store, Tx, lock};
+use crate::takeover::{self, Plan, Replace, Step, Succession};
 use crate::wait::{Attempt, Obstacle, Stopped, Turn, WaitOptions, Watch, until_granted};
 
 /// The answer to a claim.
@@ -47,11 +51,20 @@ pub(crate) struct Candidate<'a> {
     pub(crate) nonce: Option<&'a Nonce>,
     /// The waiter's own row, which ends when it becomes the owner.
     pub(crate) waiter: Option<InstanceId>,
+    /// Whether a live holder is to be replaced.
+    pub(crate) replace: Option<&'a Replace>,
+    /// Set once it was: what is left to do is to claim.
+    pub(crate) succession: Option<&'a Succession>,
 }
 
 impl<'a> Candidate<'a> {
-    fn claimant(&self) -> Claimant<'a> {
+    pub(crate) fn claimant(&self) -> Claimant<'a> {
         Claimant { origin: self.origin, subject: self.subject }
+    }
+
+    /// The home that the profile has to be bound to, if to any.
+    fn home_to_check(&self) -> Option<&'a Path> {
+        self.home.filter(|_| !self.replace.is_some_and(|replace| replace.across_homes))
     }
 }
 
@@ -95,6 +108,8 @@ pub(super) fn claim_for_myself(
         locks: &options.locks,
         nonce: options.nonce.as_ref(),
         waiter: None,
+        replace: options.replace.as_ref(),
+        succession: None,
     };
     let wait_options = WaitOptions {
         wait: options.wait,
@@ -107,15 +122,43 @@ pub(super) fn claim_for_myself(
         stopped: Stopped::Respect,
     };
     let answer = until_granted(store, &wait_options, |turn| attempt(store, &candidate, turn))?;
-    Ok(match answer {
-        Ok(tenure) => Claim::Granted(tenure),
-        Err(holder) => Claim::Held(holder),
+    Ok(match (answer, candidate.replace) {
+        (Ok(Won::Tenure(tenure)), _) => Claim::Granted(tenure),
+        (Ok(Won::Plan(plan)), Some(replace)) => {
+            takeover::carry_out(store, &candidate, replace, plan, &options.cancel)?
+        }
+        (Ok(Won::Plan(_)), None) => {
+            return Err(Error::internal("a takeover was planned that nobody asked for"));
+        }
+        (Err(holder), _) => Claim::Held(holder),
     })
+}
+
+/// Claims what is reserved for the row `candidate.waiter`.
+pub(crate) fn claim_reserved(store: &Store, candidate: &Candidate<'_>) -> Result<Claim> {
+    let turn = Turn { waiter: candidate.waiter, deadline: Deadline::never() };
+    Ok(match attempt(store, candidate, &turn)? {
+        Attempt::Granted(Won::Tenure(tenure)) | Attempt::Shared(Won::Tenure(tenure)) => {
+            Claim::Granted(tenure)
+        }
+        Attempt::Held(obstacle) => Claim::Held(obstacle.holder),
+        Attempt::Granted(Won::Plan(_)) | Attempt::Shared(Won::Plan(_)) => {
+            return Err(Error::internal("a takeover was planned twice"));
+        }
+    })
+}
+
+/// What a claim won.
+#[derive(Debug)]
+enum Won {
+    Tenure(Tenure),
+    /// The office is reserved for us, and its holder is to be brought to an end.
+    Plan(Plan),
 }
 
 /// One claim that does not wait for the holder; retries that a person waits for are refused
 /// without being counted again.
-fn attempt(store: &Store, candidate: &Candidate<'_>, turn: &Turn) -> Result<Attempt<Tenure>> {
+fn attempt(store: &Store, candidate: &Candidate<'_>, turn: &Turn) -> Result<Attempt<Won>> {
     let inner = &store.inner;
     let candidate = Candidate { waiter: turn.waiter, ..candidate.clone() };
     let count = if turn.waiter.is_some() { Count::No } else { Count::Yes };
@@ -125,10 +168,15 @@ fn attempt(store: &Store, candidate: &Candidate<'_>, turn: &Turn) -> Result<Atte
         // another process' one. Order: what is held, then the writer.
         let mut held = lock(&inner.held);
         if let Some(shared) = share(store, &mut held, &candidate)? {
-            return Ok(Attempt::Shared(shared));
+            return Ok(Attempt::Shared(Won::Tenure(shared)));
         }
-        let outcome =
-            inner.write(|tx| claim_once(tx, inner, &candidate, &Attachment::Own, &aside, count))?;
+        let step = inner.write(|tx| claim_or_reserve(tx, inner, &candidate, &aside, count))?;
+        let outcome = match step {
+            Step::Claimed(outcome) => outcome,
+            Step::Reserved(reserved) => {
+                return Ok(Attempt::Granted(Won::Plan(reserved.plan(inner))));
+            }
+        };
         match outcome {
             Outcome::Errand(errand) => {
                 drop(held);
@@ -140,14 +188,14 @@ fn attempt(store: &Store, candidate: &Candidate<'_>, turn: &Turn) -> Result<Atte
                 for lock in &granted.locks {
                     held.hold(&lock.name, lock.instance, lock.fence);
                 }
-                return Ok(Attempt::Granted(Tenure::new(
+                return Ok(Attempt::Granted(Won::Tenure(Tenure::new(
                     store,
                     candidate.office,
                     &granted.row,
                     granted.evicted,
                     granted.locks,
                     Shares::No,
-                )));
+                ))));
             }
             Outcome::Held(obstacle) => return Ok(Attempt::Held(obstacle)),
             Outcome::AlreadyRecorded(record) => {
@@ -161,12 +209,32 @@ fn attempt(store: &Store, candidate: &Candidate<'_>, turn: &Turn) -> Result<Atte
     Err(changes_too_fast(candidate.office))
 }
 
+/// One transaction: claims, or reserves what a live holder has if that is to be replaced.
+fn claim_or_reserve(
+    tx: &Tx<'_>,
+    inner: &Arc<Inner>,
+    candidate: &Candidate<'_>,
+    aside: &Aside,
+    count: Count,
+) -> Result<Step> {
+    let Some(replace) = candidate.replace.filter(|_| candidate.succession.is_none()) else {
+        return claim_once(tx, inner, candidate, &Attachment::Own, aside, count).map(Step::Claimed);
+    };
+    // Not a refusal yet.
+    match claim_once(tx, inner, candidate, &Attachment::Own, aside, Count::No)? {
+        Outcome::Held(obstacle) => {
+            takeover::reserve(tx, inner, candidate, replace, obstacle, aside, count)
+        }
+        outcome => Ok(Step::Claimed(outcome)),
+    }
+}
+
 /// The tenure this process already has, shared; `None` when it has none, or lost it.
 fn share(store: &Store, held: &mut Held, candidate: &Candidate<'_>) -> Result<Option<Tenure>> {
     let office = candidate.office;
     let Some(ours) = held.offices.get_mut(office) else { return Ok(None) };
     let live = store.inner.read(|connection| {
-        ledger::check_home(connection, office, candidate.home)?;
+        ledger::check_home(connection, office, candidate.home_to_check())?;
         instance::by_id(connection, ours.row.instance)
     })?;
     let still_ours = live
@@ -191,7 +259,7 @@ pub(crate) fn claim_once(
     count: Count,
 ) -> Result<Outcome> {
     let office = candidate.office;
-    ledger::check_home(tx, office, candidate.home)?;
+    ledger::check_home(tx, office, candidate.home_to_check())?;
     // Before any row is ended: what relies on an anchor now loses it with a later claim at the
     // earliest, when this one is certain to have been committed.
     let named = tx.named_anchors()?;
@@ -202,41 +270,39 @@ pub(crate) fn claim_once(
             Examined::Same => return Ok(Outcome::AlreadyRecorded(Box::new(record))),
             Examined::Errand(errand) => return Ok(Outcome::Errand(errand)),
             Examined::InTheWay(judged) => {
-                return refuse(tx, inner, candidate, count, record, &judged);
+                let holder = Box::new(Holder::of(&record, office, &judged));
+                let watch = Some(Watch { fence: record.id.as_i64(), record });
+                let obstacle = Box::new(Obstacle { holder, watch });
+                return refuse_candidate(tx, inner, candidate, count, obstacle);
             }
         },
     };
+    let wanted = Wanted::Office(office.clone());
+    if let Some(obstacle) = claimant::reserved_by_another(tx, inner, &wanted, candidate.waiter)? {
+        return refuse_candidate(tx, inner, candidate, count, obstacle);
+    }
     let lock_claim = LockClaim {
         requests: candidate.locks,
         claimant: candidate.claimant(),
         profile: Some(&office.profile),
         ours: &[],
         stopped: Stopped::Respect,
+        waiter: candidate.waiter,
     };
     let ways = match scoped::survey(tx, inner, &lock_claim, aside, count)? {
         Surveyed::Clear(ways) => ways,
         Surveyed::Errand(errand) => return Ok(Outcome::Errand(errand)),
-        Surveyed::Held(mut obstacle) => {
-            let holder = &mut *obstacle.holder;
-            if count == Count::Yes {
-                let (holder, reason) = (holder.instance, holder.reason);
-                record_start(tx, inner, candidate, Start::RefusedForLock { holder, reason })?;
-            }
-            holder.retry_after_ms = backoff_ms(tx, inner, candidate)?;
-            return Ok(Outcome::Held(obstacle));
+        Surveyed::Held(obstacle) => {
+            return refuse_candidate(tx, inner, candidate, count, obstacle);
         }
     };
     let locks = candidate.locks.iter().map(|lock| Wanted::Lock(lock.name.clone()));
     let wanted = locks.chain([Wanted::Office(office.clone())]);
     let sweep = claimant::sweep(tx, inner, &named, wanted)?;
     if let Some(orphan) = sweep.orphans.first() {
-        let mut holder = Holder::orphan(Wanted::Office(office.clone()), orphan.pid);
-        if count == Count::Yes {
-            let refused = Start::Refused { holder: None, reason: holder.reason };
-            record_start(tx, inner, candidate, refused)?;
-        }
-        holder.retry_after_ms = backoff_ms(tx, inner, candidate)?;
-        return Ok(Outcome::Held(Box::new(Obstacle { holder: Box::new(holder), watch: None })));
+        let holder = Box::new(Holder::orphan(Wanted::Office(office.clone()), orphan.pid));
+        let obstacle = Box::new(Obstacle { holder, watch: None });
+        return refuse_candidate(tx, inner, candidate, count, obstacle);
     }
     let (evicted, after_abnormal_end) = match over {
         Some((record, reason)) => {
@@ -244,9 +310,9 @@ pub(crate) fn claim_once(
             if let EndReason::Dead(_) = reason {
                 end = end.detail(format!("found by pid {}", candidate.subject.pid));
             }
-            instance::end_other(tx, record.id, &end)?;
-            let abnormal = match reason {
-                EndReason::Dead(reason) => reason != DeadReason::Rebooted,
+            let recorded = instance::end_other(tx, record.id, &end)?;
+            let abnormal = match recorded {
+                Some(EndReason::Dead(reason)) => reason != DeadReason::Rebooted,
                 _ => false,
             };
             (Some(Evicted::of(&record, reason)), abnormal)
@@ -258,26 +324,31 @@ pub(crate) fn claim_once(
     claimant::tidy(tx, inner, &sweep)?;
     if tx.prunes() {
         instance::prune_history(tx, office, |anchor| claimant::is_held(inner, anchor))?;
+        reservation::prune(tx)?;
     }
     Ok(Outcome::Granted(granted))
 }
 
-fn refuse(
+/// Counts a refusal, and says when the next start may come.
+pub(crate) fn refuse_candidate(
     tx: &Tx<'_>,
     inner: &Inner,
     candidate: &Candidate<'_>,
     count: Count,
-    record: Record,
-    judged: &Judgement,
+    mut obstacle: Box<Obstacle>,
 ) -> Result<Outcome> {
-    let mut holder = Box::new(Holder::of(&record, candidate.office, judged));
+    let holder = &mut *obstacle.holder;
     if count == Count::Yes {
-        let refused = Start::Refused { holder: Some(record.id), reason: holder.reason };
+        let (instance, reason) = (holder.instance, holder.reason);
+        let refused = match &holder.wanted {
+            Wanted::Office(_) => Start::Refused { holder: instance, reason },
+            Wanted::Lock(_) => Start::RefusedForLock { holder: instance, reason },
+        };
         record_start(tx, inner, candidate, refused)?;
     }
-    holder.retry_after_ms = backoff_ms(tx, inner, candidate)?;
-    let fence = record.id.as_i64();
-    Ok(Outcome::Held(Box::new(Obstacle { holder, watch: Some(Watch { record, fence }) })))
+    let backoff_ms = backoff_ms(tx, inner, candidate)?;
+    holder.retry_after_ms = backoff_ms.or(holder.retry_after_ms);
+    Ok(Outcome::Held(obstacle))
 }
 
 fn record_start(
@@ -336,6 +407,10 @@ fn insert(
     .insert(tx)?;
     if let Some(waiter) = candidate.waiter {
         instance::end_other(tx, waiter, &End::new(EndReason::Released))?;
+    }
+    for replaced in candidate.succession.iter().flat_map(|succession| &succession.replaced) {
+        let party = candidate.subject.party.as_deref();
+        reservation::supersede(tx, instance, party, *replaced)?;
     }
     record_start(tx, inner, candidate, Start::Granted { instance, after_abnormal_end })?;
     tx.record(&EventRecord {

@@ -198,7 +198,7 @@ fn bound_home(
 }
 
 /// Refuses a home other than the one that the profile is bound to.
-pub(super) fn check_home(
+pub(crate) fn check_home(
     connection: &Connection,
     office: &Office,
     home: Option<&Path>,

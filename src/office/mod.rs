@@ -1,6 +1,7 @@
 //! The office: at most one live instance of a kind per profile.
 
 mod claim;
+mod desired;
 mod evict;
 mod ledger;
 mod locks;
@@ -11,9 +12,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use claim::Claim;
-pub(crate) use claim::{Candidate, Outcome, claim_once};
+pub(crate) use claim::{Candidate, Outcome, claim_once, claim_reserved, refuse_candidate};
+pub use desired::Desired;
+pub(crate) use desired::{desired, set_desired};
 pub use evict::Eviction;
-pub(crate) use ledger::conflicts;
+pub(crate) use ledger::{check_home, conflicts};
 pub(crate) use storm::Storm;
 pub use tenure::Tenure;
 
@@ -24,6 +27,7 @@ use crate::scoped::LockRequest;
 use crate::standing::Force;
 use crate::status::{self, Incarnation, Report};
 use crate::store::Store;
+use crate::takeover::Replace;
 use crate::wait::{Cancel, Wait};
 
 /// The longest stop budget that is believed: others wait for it before they escalate.
@@ -59,6 +63,7 @@ pub struct ClaimOptions {
     pub(crate) locks: Vec<LockRequest>,
     /// The proof of ownership to go on with, in place of a new one.
     pub(crate) nonce: Option<Nonce>,
+    pub(crate) replace: Option<Replace>,
     pub(crate) wait: Wait,
     pub(crate) cancel: Cancel,
     pub(crate) origin: Origin,
@@ -80,6 +85,7 @@ impl ClaimOptions {
             stop_budget: Duration::from_millis(STOP_BUDGET_DEFAULT_MS),
             locks: Vec::new(),
             nonce: None,
+            replace: None,
             heartbeat_every: None,
             wait: Wait::No,
             cancel: Cancel::new(),
@@ -120,6 +126,14 @@ impl ClaimOptions {
     #[must_use]
     pub fn wait(mut self, wait: Wait) -> Self {
         self.wait = wait;
+        self
+    }
+
+    /// Takes the office over from a live holder: it is asked to end by a marker and a signal, gets
+    /// the time that it said it may take, and is killed after that. The call takes as long.
+    #[must_use]
+    pub fn replace(mut self, replace: Replace) -> Self {
+        self.replace = Some(replace);
         self
     }
 

@@ -1,15 +1,18 @@
 //! A held office: the guard, how it is let go, and how its loss is noticed.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::claimant::Evicted;
 use crate::error::Result;
 use crate::instance::{self, End, EndReason};
+use crate::marker_table;
 use crate::names::{InstanceId, LockName, Nonce, Office};
 use crate::scoped::{self, GrantedLock};
 use crate::standing::{Footing, LossWatch, Lost, Released, Standing, watch};
 use crate::store::{OwnRow, PendingEnd, Store, lock};
 use crate::sys::{self, StartTime};
+use crate::takeover::Replaced;
 
 /// An office held by this process. Dropping it releases the office, unless another claim of this
 /// process shares it; the kernel releases it when the process ends, whatever way it ends.
@@ -27,7 +30,9 @@ pub struct Tenure {
     /// that a verb lets go, acting for this office, is taken off the list.
     locks: Arc<Mutex<Vec<GrantedLock>>>,
     reacquired: bool,
-    let_go: bool,
+    replaced: Option<Box<Replaced>>,
+    /// Shared with the watches: what was let go was not lost.
+    let_go: Arc<AtomicBool>,
 }
 
 /// Whether a claim shares what the process held before.
@@ -57,8 +62,15 @@ impl Tenure {
             evicted,
             locks: Arc::new(Mutex::new(locks)),
             reacquired: shares == Shares::Yes,
-            let_go: false,
+            replaced: None,
+            let_go: Arc::default(),
         }
+    }
+
+    pub(crate) fn in_the_place_of(mut self, replaced: Replaced) -> Self {
+        self.replaced = Some(Box::new(replaced));
+        self.evicted = None;
+        self
     }
 
     /// The office that is held.
@@ -83,6 +95,12 @@ impl Tenure {
     #[must_use]
     pub fn evicted(&self) -> Option<&Evicted> {
         self.evicted.as_ref()
+    }
+
+    /// Whose place a takeover took, if it was one.
+    #[must_use]
+    pub fn replaced(&self) -> Option<&Replaced> {
+        self.replaced.as_deref()
     }
 
     /// The locks that were claimed together with the office, without those that were let go since.
@@ -115,7 +133,7 @@ impl Tenure {
     /// [`Internal`](crate::ErrorKind::Internal) when no thread can be started.
     pub fn watch(&self, on_loss: impl FnOnce(Lost) + Send + 'static) -> Result<LossWatch> {
         let (footing, locks) = (self.footing.clone(), Arc::clone(&self.locks));
-        watch(move || verify(&footing, &locks), on_loss)
+        watch(move || verify(&footing, &locks), Arc::clone(&self.let_go), on_loss)
     }
 
     /// Releases the office now, and says what came of it. Dropping does the same in silence.
@@ -134,19 +152,30 @@ impl Tenure {
     }
 
     /// Gives up the tenure without writing to a store that is gone.
-    pub(crate) fn abandon(mut self) {
-        self.let_go = true;
+    pub(crate) fn abandon(self) {
+        self.let_go.store(true, Ordering::Release);
         lock(&self.footing.inner.held).forget(self.footing.instance);
     }
 
-    /// Records the command that a `run` is about to let go. False when the office was lost.
+    /// Records the command that a `run` is about to let go; a restart that was asked for is served
+    /// by that. False when the office was lost.
     pub(crate) fn set_child(&self, pid: sys::Pid, start_time: Option<StartTime>) -> Result<bool> {
         let Footing { inner, instance, .. } = &self.footing;
-        inner.write(|tx| instance::set_child(tx, *instance, &self.nonce, pid, start_time))
+        inner.write(|tx| {
+            if !instance::set_child(tx, *instance, &self.nonce, pid, start_time)? {
+                return Ok(false);
+            }
+            marker_table::serve_restarts(
+                tx,
+                *instance,
+                &format!("its run (pid {})", inner.observer().pid),
+            )?;
+            Ok(true)
+        })
     }
 
     fn let_go(&mut self, how: &End) -> Released {
-        if std::mem::replace(&mut self.let_go, true) {
+        if self.let_go.swap(true, Ordering::AcqRel) {
             return Released::WasLost;
         }
         let Footing { inner, instance, nonce_hash } = &self.footing;
@@ -198,7 +227,7 @@ fn verify(footing: &Footing, locks: &Mutex<Vec<GrantedLock>>) -> Result<Standing
 impl Drop for Tenure {
     fn drop(&mut self) {
         // In a forked child the office is the parent's: nothing to let go.
-        if !self.let_go && self.footing.inner.check_process().is_ok() {
+        if !self.let_go.load(Ordering::Acquire) && self.footing.inner.check_process().is_ok() {
             self.let_go(&End::new(EndReason::Released));
         }
     }

@@ -29,6 +29,8 @@ pub(crate) struct LockClaim<'a> {
     /// The claimant's own rows: what was taken from them is its own.
     pub(crate) ours: &'a [InstanceId],
     pub(crate) stopped: Stopped,
+    /// The claimant's row that something may be reserved for.
+    pub(crate) waiter: Option<InstanceId>,
 }
 
 /// What must not show in any command line that is stored.
@@ -90,7 +92,12 @@ pub(crate) fn survey(
     count: Count,
 ) -> Result<Surveyed> {
     let mut ways = Vec::with_capacity(claim.requests.len());
+    let mut reserved = None;
     for request in claim.requests {
+        if reserved.is_none() {
+            let wanted = Wanted::Lock(request.name.clone());
+            reserved = claimant::reserved_by_another(tx, inner, &wanted, claim.waiter)?;
+        }
         let Some(row) = lock_table::by_name(tx, &request.name)? else {
             ways.push(Way::Free);
             continue;
@@ -137,7 +144,12 @@ pub(crate) fn survey(
             }
         });
     }
-    Ok(Surveyed::Clear(ways))
+    // What is its own already is not withheld from anybody.
+    let is_ours = ways.iter().all(|way| way.owner().is_some());
+    match reserved.filter(|_| !is_ours) {
+        Some(obstacle) => Ok(Surveyed::Held(obstacle)),
+        None => Ok(Surveyed::Clear(ways)),
+    }
 }
 
 fn refuse(tx: &Tx<'_>, claim: &LockClaim<'_>, row: &LockRow, reason: &str) -> Result<()> {

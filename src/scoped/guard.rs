@@ -1,5 +1,8 @@
 //! A held lock: the guard, how it is verified, renewed and let go.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use rusqlite::Connection;
 use serde_json::Value;
 
@@ -22,12 +25,13 @@ use crate::store::{PendingEnd, lock};
 pub struct ScopedLock {
     footing: Footing,
     granted: GrantedLock,
-    let_go: bool,
+    /// Shared with the watches: what was let go was not lost.
+    let_go: Arc<AtomicBool>,
 }
 
 impl ScopedLock {
     pub(super) fn new(footing: Footing, granted: GrantedLock) -> Self {
-        Self { footing, granted, let_go: false }
+        Self { footing, granted, let_go: Arc::default() }
     }
 
     /// Which lock it is.
@@ -119,7 +123,7 @@ impl ScopedLock {
     /// [`Internal`](crate::ErrorKind::Internal) when no thread can be started.
     pub fn watch(&self, on_loss: impl FnOnce(Lost) + Send + 'static) -> Result<LossWatch> {
         let (footing, granted) = (self.footing.clone(), self.granted.clone());
-        watch(move || verify(&footing, &granted), on_loss)
+        watch(move || verify(&footing, &granted), Arc::clone(&self.let_go), on_loss)
     }
 
     /// Releases the lock now, and says what came of it. Dropping does the same in silence.
@@ -132,7 +136,7 @@ impl ScopedLock {
     }
 
     fn let_go(&mut self) -> Released {
-        if std::mem::replace(&mut self.let_go, true) {
+        if self.let_go.swap(true, Ordering::AcqRel) {
             return Released::WasLost;
         }
         let Footing { inner, instance, nonce_hash } = &self.footing;
@@ -206,7 +210,7 @@ pub(crate) fn how_it_was_lost(
 impl Drop for ScopedLock {
     fn drop(&mut self) {
         // In a forked child the lock is the parent's: nothing to let go.
-        if !self.let_go && self.footing.inner.check_process().is_ok() {
+        if !self.let_go.load(Ordering::Acquire) && self.footing.inner.check_process().is_ok() {
             self.let_go();
         }
     }

@@ -350,6 +350,7 @@ fn attempt(
                 profile: from.map(|from| &from.office.profile),
                 ours: &ours,
                 stopped,
+                waiter: turn.waiter,
             };
             let owner = own_row(tx, &held, from)?;
             acquire_once(tx, inner, &claim, owner, turn.waiter, &aside, count)

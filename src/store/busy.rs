@@ -46,6 +46,11 @@ pub(crate) fn with_budget<T>(budget: Duration, work: impl FnOnce() -> T) -> T {
     work()
 }
 
+/// The deadline of the budget that this thread is in, if it is in one.
+pub(crate) fn deadline() -> Option<Deadline> {
+    DEADLINE.get()
+}
+
 /// The busy handler of every connection: true after a sleep, false when the budget is spent.
 /// A statement outside [`with_budget`] does not wait at all.
 pub(crate) fn handler(attempt: i32) -> bool {

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError, Weak};
 use std::time::Duration;
 
 use rusqlite::{Connection, TransactionBehavior};
@@ -11,7 +11,7 @@ use super::location::{Location, me};
 use super::migrate::{self, Contents, SCHEMA_VERSION};
 use super::pool::{self, Readers};
 use super::pragmas::{self, Access};
-use super::transaction::{self, Tx};
+use super::transaction::{self, BootTime, Tx};
 use super::{Settings, busy, control, location, registry};
 use crate::anchor::{Anchor, Dropped};
 use crate::clock::{Clock, Deadline};
@@ -169,6 +169,11 @@ impl Inner {
         &*self.settings.clock
     }
 
+    /// Now, on the clock that decides.
+    pub(crate) fn boot_time(&self) -> BootTime<'_> {
+        BootTime { ms: self.clock().boot_ms(), boot_id: self.observer().boot_id.as_deref() }
+    }
+
     pub(crate) fn matcher(&self) -> &dyn CommandLineMatcher {
         &*self.settings.matcher
     }
@@ -314,7 +319,7 @@ impl Inner {
     /// One change, all or nothing. What `work` returns as an error is rolled back.
     pub(crate) fn write<T>(&self, work: impl FnOnce(&Tx<'_>) -> Result<T>) -> Result<T> {
         self.check_process()?;
-        let mut writer = lock(&self.writer);
+        let mut writer = self.lock_writer()?;
         busy::with_budget(self.settings.busy_budget, || {
             let transaction = self
                 .connected(&mut writer)?
@@ -347,6 +352,31 @@ impl Inner {
             Ok(value)
         })
         .map_err(|error| self.explain(error))
+    }
+
+    /// The connection that writes, for this thread alone. A caller with a budget of its own, such as
+    /// a signal handler, does not wait longer for another thread than for another process.
+    fn lock_writer(&self) -> Result<MutexGuard<'_, Option<Connection>>> {
+        const LOOK_EVERY: Duration = Duration::from_micros(200);
+        let deadline = busy::deadline().filter(|deadline| deadline.remaining() < Duration::MAX);
+        let Some(deadline) = deadline else { return Ok(lock(&self.writer)) };
+        loop {
+            match self.writer.try_lock() {
+                Ok(writer) => return Ok(writer),
+                Err(TryLockError::Poisoned(poisoned)) => return Ok(poisoned.into_inner()),
+                Err(TryLockError::WouldBlock) if deadline.has_passed() => {
+                    return Err(Error::new(
+                        ErrorKind::Busy,
+                        "another thread of this process is writing to the store",
+                    )
+                    .with_hint("try again")
+                    .retry_after(100));
+                }
+                Err(TryLockError::WouldBlock) => {
+                    std::thread::sleep(LOOK_EVERY.min(deadline.remaining()));
+                }
+            }
+        }
     }
 
     /// Writes the releases that could not be written before, if that takes no time.

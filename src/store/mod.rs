@@ -23,7 +23,7 @@ pub(crate) use location::me;
 use location::{AllowedFilesystems, IfMissing, Location, SelfTest};
 use migrate::Contents;
 pub use pragmas::Durability;
-pub(crate) use transaction::{EventRecord, Tx};
+pub(crate) use transaction::{BootTime, EventRecord, Tx};
 
 use crate::clock::{Clock, SystemClock};
 use crate::command_line::{CommandLineMatcher, DefaultMatcher};

@@ -60,6 +60,13 @@ impl std::ops::Deref for Tx<'_> {
     }
 }
 
+/// A moment of the boot clock.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BootTime<'a> {
+    pub(crate) ms: i64,
+    pub(crate) boot_id: Option<&'a str>,
+}
+
 /// One row of `events` to be written.
 #[derive(Debug, Default)]
 pub(crate) struct EventRecord<'a> {
@@ -103,12 +110,25 @@ impl<'a> Tx<'a> {
                  {SCHEMA_VERSION}"
             ),
         )
-        .with_hint("open it for owning (`Store::open`): that brings it up to date"))
+        .with_hint(
+            "open it for owning (`Store::open`, `incumbent run` or `claim`): that brings it up to \
+             date",
+        ))
     }
 
     /// The time of this transaction: everything it writes bears the same.
     pub(crate) fn now_ms(&self) -> i64 {
         self.now_us / 1_000
+    }
+
+    /// The handle that it belongs to.
+    pub(crate) fn store(&self) -> &Inner {
+        self.store
+    }
+
+    /// The same on the clock that decides.
+    pub(crate) fn boot_time(&self) -> BootTime<'_> {
+        self.store.boot_time()
     }
 
     /// Whether this transaction, one of eight by chance, prunes what is kept of the past. By the

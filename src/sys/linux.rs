@@ -391,6 +391,14 @@ impl ProcessHandle {
         self.signal(Signal::KILL)
     }
 
+    pub fn ask_to_end(&self) -> io::Result<()> {
+        self.signal(Signal::TERM)
+    }
+
+    pub fn resume(&self) -> io::Result<()> {
+        self.signal(Signal::CONT)
+    }
+
     fn signal(&self, signal: Signal) -> io::Result<()> {
         match self {
             Self::Pidfd { pidfd, .. } => Ok(rustix::process::pidfd_send_signal(pidfd, signal)?),
@@ -421,6 +429,27 @@ fn wait_ended_by_number(pid: Pid, start_time: StartTime, timeout: Duration) -> b
         }
         std::thread::sleep(remaining.min(Duration::from_millis(10)));
     }
+}
+
+/// One pass over the process table.
+pub fn processes_and_parents() -> Vec<(Pid, Pid)> {
+    if !process_table_is_ours() {
+        return Vec::new();
+    }
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter_map(|pid| Some((pid, read_stat(pid)?.parent)))
+        .collect()
+}
+
+/// The name of a program, as the kernel keeps it: at most 15 bytes.
+pub fn program_name(pid: Pid) -> Option<String> {
+    if !process_table_is_ours() {
+        return None;
+    }
+    let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+    Some(name.trim_end().to_owned())
 }
 
 pub fn supervision(pid: Pid) -> Supervision {

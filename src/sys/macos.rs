@@ -63,6 +63,15 @@ fn bsd_info(pid: rustix::process::Pid) -> BsdInfo {
     }
 }
 
+pub fn processes_and_parents() -> Vec<(Pid, Pid)> {
+    super::processes_and_parents_by_sysinfo()
+}
+
+pub fn program_name(pid: Pid) -> Option<String> {
+    let program = command_line(pid)?.into_iter().next()?;
+    Some(Path::new(&program).file_name()?.to_string_lossy().into_owned())
+}
+
 pub fn command_line(pid: Pid) -> Option<Vec<String>> {
     super::command_line_by_sysinfo(pid)
 }
@@ -221,6 +230,14 @@ impl ProcessHandle {
 
     pub fn kill(&self) -> io::Result<()> {
         self.signal(Signal::KILL)
+    }
+
+    pub fn ask_to_end(&self) -> io::Result<()> {
+        self.signal(Signal::TERM)
+    }
+
+    pub fn resume(&self) -> io::Result<()> {
+        self.signal(Signal::CONT)
     }
 
     fn signal(&self, signal: Signal) -> io::Result<()> {

@@ -18,6 +18,7 @@ mod linux;
 mod macos;
 #[cfg(any(target_os = "linux", test))]
 mod procfs;
+mod proven;
 #[cfg(all(unix, feature = "cli"))]
 #[path = "supervise_unix.rs"]
 pub(crate) mod supervise;
@@ -35,6 +36,8 @@ use linux as os;
 use macos as os;
 #[cfg(windows)]
 use windows as os;
+
+pub(crate) use proven::{Proven, Unproven};
 
 /// A process id as the operating system counts them. 0 never names a process here.
 pub type Pid = u32;
@@ -251,6 +254,56 @@ impl ProcessHandle {
     pub fn kill(&self) -> io::Result<()> {
         self.0.kill()
     }
+
+    /// Asks it to end: SIGTERM. `Unsupported` where there is nothing to send (Windows).
+    ///
+    /// # Errors
+    /// As [`ProcessHandle::kill`].
+    pub fn ask_to_end(&self) -> io::Result<()> {
+        self.0.ask_to_end()
+    }
+
+    /// Lets it go on if it is stopped: SIGCONT. `Unsupported` where nothing is ever stopped.
+    ///
+    /// # Errors
+    /// As [`ProcessHandle::kill`].
+    pub fn resume(&self) -> io::Result<()> {
+        self.0.resume()
+    }
+}
+
+/// The processes that `pid` has started, and those that these have started, and so on: those that
+/// can be seen now, parents first. One whose parent has ended belongs to nobody any more, and is
+/// not among them. Slow: it looks at every process.
+pub fn descendants(pid: Pid) -> Vec<Pid> {
+    let table = os::processes_and_parents();
+    let mut found = vec![pid];
+    let mut next = 0;
+    while let Some(&parent) = found.get(next) {
+        next += 1;
+        let children = table.iter().filter(|(child, of)| *of == parent && !found.contains(child));
+        let children: Vec<Pid> = children.map(|(child, _)| *child).collect();
+        found.extend(children);
+    }
+    found.split_off(1)
+}
+
+/// The processes and their parents as sysinfo knows them, where the platform has no plain files.
+#[cfg(not(target_os = "linux"))]
+fn processes_and_parents_by_sysinfo() -> Vec<(Pid, Pid)> {
+    use sysinfo::{ProcessRefreshKind, ProcessesToUpdate, System};
+    let Ok(mut system) = System::new() else { return Vec::new() };
+    let nothing = ProcessRefreshKind::nothing().without_tasks();
+    system.refresh_processes_specifics(ProcessesToUpdate::All, false, nothing);
+    let processes = system.processes().iter();
+    processes
+        .filter_map(|(pid, process)| Some((pid.as_u32(), process.parent()?.as_u32())))
+        .collect()
+}
+
+/// The name of the program that `pid` runs, as the kernel keeps it; `None` when it cannot be read.
+pub fn program_name(pid: Pid) -> Option<String> {
+    os::program_name(pid)
 }
 
 /// Who started a process and is likely to start it again.

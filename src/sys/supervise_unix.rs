@@ -154,6 +154,7 @@ pub(crate) fn signal_child(pid: super::Pid, signal: i32) -> io::Result<()> {
 
 pub(crate) const TERMINATE: i32 = number::SIGTERM;
 pub(crate) const KILL: i32 = number::SIGKILL;
+pub(crate) const CONTINUE: i32 = number::SIGCONT;
 
 /// Collects every child that has ended, ours or, for PID 1, anybody's orphan.
 pub(crate) fn reap() -> Vec<(super::Pid, ChildEnd)> {
@@ -218,6 +219,11 @@ fn is_ignored(signal: i32) -> bool {
 /// Whether the end of a signal's action is to end the process: what a stop is made of.
 pub(crate) fn asks_to_end(signal: i32) -> bool {
     matches!(signal, number::SIGTERM | number::SIGINT | number::SIGHUP | number::SIGQUIT)
+}
+
+/// Whether daemons take `signal` for a request to read their configuration again.
+pub(crate) fn may_mean_reload(signal: i32) -> bool {
+    signal == number::SIGHUP
 }
 
 /// Whether a process that died of `signal` did so by a fault of its own.
@@ -307,6 +313,21 @@ pub(crate) fn standard_output_is_closed() -> bool {
     let instant = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
     poll(&mut watched, Some(&instant)).is_ok()
         && watched[0].revents().intersects(PollFlags::ERR | PollFlags::NVAL)
+}
+
+/// Whether there is such a program to be executed, as far as can be told without executing it.
+pub(crate) fn find_program(program: &OsStr) -> Result<(), ExecFailure> {
+    let is_path = program.as_encoded_bytes().contains(&b'/');
+    let is_there = match crate::environment::value("PATH") {
+        _ if is_path => PathBuf::from(program).is_file(),
+        Some(path) => std::env::split_paths(&path).any(|place| place.join(program).is_file()),
+        // The C library has a path of its own then.
+        None => true,
+    };
+    if is_there {
+        return Ok(());
+    }
+    Err(ExecFailure(io::Error::from_raw_os_error(libc::ENOENT)))
 }
 
 impl ExecFailure {

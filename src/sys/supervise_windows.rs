@@ -66,6 +66,8 @@ const ARITHMETIC: i32 = 8;
 pub(crate) const KILL: i32 = 9;
 const SEGMENTATION: i32 = 11;
 pub(crate) const TERMINATE: i32 = 15;
+/// Nothing is ever stopped here; as Linux counts it.
+pub(crate) const CONTINUE: i32 = 18;
 const BREAK: i32 = 21;
 const ABORT: i32 = 22;
 
@@ -370,6 +372,11 @@ pub(crate) fn asks_to_end(signal: i32) -> bool {
     matches!(signal, TERMINATE | INTERRUPT | HANGUP | BREAK)
 }
 
+/// Never: here a hang-up is the end of the console.
+pub(crate) fn may_mean_reload(_signal: i32) -> bool {
+    false
+}
+
 /// Whether a process that died of `signal` did so by a fault of its own, see [`child_end`].
 pub(crate) fn is_fault(signal: i32) -> bool {
     matches!(signal, SEGMENTATION | ILLEGAL | ARITHMETIC | ABORT)
@@ -460,6 +467,12 @@ pub(crate) fn close_standard_output() -> io::Result<()> {
 /// way to ask, since a reader takes it for the end. The next line finds out.
 pub(crate) fn standard_output_is_closed() -> bool {
     false
+}
+
+/// Nothing is known of a program before it is started: std searches for it in its own way.
+#[expect(clippy::unnecessary_wraps, reason = "the contract of all platforms")]
+pub(crate) fn find_program(_program: &std::ffi::OsStr) -> Result<(), ExecFailure> {
+    Ok(())
 }
 
 impl ExecFailure {

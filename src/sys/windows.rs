@@ -75,6 +75,15 @@ fn wait_ms(process: &OwnedHandle, timeout_ms: u32) -> Option<bool> {
     }
 }
 
+pub fn processes_and_parents() -> Vec<(Pid, Pid)> {
+    super::processes_and_parents_by_sysinfo()
+}
+
+pub fn program_name(pid: Pid) -> Option<String> {
+    let program = command_line(pid)?.into_iter().next()?;
+    Some(Path::new(&program).file_name()?.to_string_lossy().into_owned())
+}
+
 pub fn command_line(pid: Pid) -> Option<Vec<String>> {
     super::command_line_by_sysinfo(pid)
 }
@@ -268,6 +277,17 @@ impl ProcessHandle {
                 Some(false) | None => return false,
             }
         }
+    }
+
+    /// There is nothing to send: the marker is the request.
+    #[expect(clippy::unused_self, reason = "the contract of all platforms")]
+    pub fn ask_to_end(&self) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    #[expect(clippy::unused_self, reason = "the contract of all platforms")]
+    pub fn resume(&self) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
     }
 
     pub fn kill(&self) -> io::Result<()> {

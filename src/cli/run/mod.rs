@@ -1,0 +1,399 @@
+//! `run`: claims the office, starts a command that does not outlive it, and stays with it.
+
+mod running;
+
+use std::ffi::OsString;
+use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
+use std::time::Duration;
+
+use super::args::{self, Global};
+use super::keeper::document;
+use super::lock;
+use super::output::{self, Format, Outcome};
+use crate::clock::Deadline;
+use crate::environment;
+use crate::error::{Error, Result};
+use crate::exit_code::{ExitCause, ExitCodes, ExitRule, Supervisor};
+use crate::holder::Holder;
+use crate::instance::{End, EndReason};
+use crate::office::{Claim, ClaimOptions, Desired, Profile, Tenure};
+use crate::scoped;
+use crate::standing::Released;
+use crate::store::Store;
+use crate::sys::supervise::{self, HeldCommand};
+use crate::sys::{self, ExecFailure, Received, StartTime};
+use crate::takeover::Replace;
+
+use running::Running;
+
+/// Between two looks at what may have changed.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// What reaches the run, and a sender to wake it.
+struct Inbox {
+    received: Receiver<Received>,
+    waker: Sender<Received>,
+}
+
+pub(super) fn run(global: &Global, arguments: &args::Run, format: Format) -> Outcome {
+    if arguments.command.first().is_none_or(|program| program.is_empty()) {
+        return Err(Error::invalid("the command is empty")
+            .with_hint("name it after `--`, e.g. `incumbent run -- my-gateway --serve`")
+            .into());
+    }
+    global.check()?;
+    let mut options = ClaimOptions::new()
+        .kind(global.kind()?)
+        .stop_budget(arguments.stop_budget)
+        .wait(arguments.wait.unwrap_or_default())
+        .for_run(lock::requests(arguments)?);
+    if arguments.replace {
+        options = options.replace(replace(arguments));
+    }
+    options.stop_budget_ms()?;
+    let exit_codes = exit_codes(arguments);
+    // A gateway that works is not ended for a command that cannot.
+    if arguments.replace
+        && let Some(program) = arguments.command.first()
+        && let Err(failure) = supervise::find_program(program)
+    {
+        return Ok(show_not_executed(&failure, arguments, format).0);
+    }
+    let (waker, received) = mpsc::channel();
+    supervise::catch_signals(waker.clone())
+        .map_err(|error| Error::internal(format!("cannot catch signals: {error}")))?;
+    let inbox = Inbox { received, waker };
+    let store = global.options().open()?;
+    let profile = global.profile(&store)?;
+    if is_to_stay_stopped(arguments, &profile)? {
+        return stays_stopped(&profile, format, &exit_codes);
+    }
+    if !arguments.no_backoff
+        && let Some(signalled) = sit_out_storm(&profile, &options, &inbox)?
+    {
+        return Ok(signalled.exit_code(&exit_codes));
+    }
+    let tenure = match claim(&profile, &options, &inbox)? {
+        Claimed::Granted(tenure) => tenure,
+        Claimed::Held(holder) => return refused(&holder, format, &exit_codes),
+        Claimed::Signalled(signalled) => return Ok(signalled.exit_code(&exit_codes)),
+    };
+    // A person may have said so while we waited.
+    if is_to_stay_stopped(arguments, &profile)? {
+        drop(tenure);
+        return stays_stopped(&profile, format, &exit_codes);
+    }
+    tell_whose_place_we_took(&tenure);
+    // Everything that can fail comes before the command: once it runs, the office must not be
+    // released under it.
+    let watcher = store.inner.watcher()?;
+    match start(&arguments.command, &tenure, &store) {
+        Ok(Some(child)) => {
+            let run = Running::new(global, arguments, format, options, exit_codes);
+            run.supervise(&inbox, store, watcher, tenure, child)
+        }
+        Ok(None) => {
+            let error = Error::new(
+                crate::ErrorKind::NotOwner,
+                "the office was lost before the command started",
+            );
+            output::show_error(format, "run", &error);
+            Ok(exit_codes.code(ExitCause::Refused, 0, None))
+        }
+        Err(NotStarted::Error(error)) => Err(error.into()),
+        Err(NotStarted::Exec(failure)) => Ok(not_executed(tenure, &failure, arguments, format)),
+    }
+}
+
+fn replace(arguments: &args::Run) -> Replace {
+    let mut replace = Replace::new();
+    if arguments.force {
+        replace = replace.force();
+    }
+    if arguments.reap {
+        replace = replace.reap();
+    }
+    if arguments.cross_home {
+        replace = replace.across_homes();
+    }
+    replace
+}
+
+fn exit_codes(arguments: &args::Run) -> ExitCodes {
+    let supervisor = arguments.supervisor.unwrap_or_else(Supervisor::of_this_process);
+    let mut codes = ExitCodes::of(supervisor);
+    if let Some(code) = arguments.refused_exit_code {
+        codes = codes
+            .with(ExitCause::Refused, ExitRule::Code(code))
+            .with(ExitCause::DesiredStopped, ExitRule::Code(code));
+    }
+    arguments.exit_code.iter().fold(codes, |codes, (cause, rule)| codes.with(*cause, *rule))
+}
+
+fn is_to_stay_stopped(arguments: &args::Run, profile: &Profile) -> Result<bool> {
+    Ok(arguments.respect_desired && profile.desired()? == Some(Desired::Stopped))
+}
+
+fn stays_stopped(profile: &Profile, format: Format, exit_codes: &ExitCodes) -> Outcome {
+    match format {
+        Format::Json => {
+            let mut document = document(None, None, None, None);
+            document["reason"] = ExitCause::DesiredStopped.as_str().into();
+            output::print(format, "", &document)?;
+        }
+        Format::Text => output::tell(&format!(
+            "incumbent: run: profile {0} shall stay stopped, and is not started\n  try:   \
+             `incumbent desired running --profile {0}`\n",
+            profile.name()
+        )),
+    }
+    Ok(exit_codes.code(ExitCause::DesiredStopped, 0, None))
+}
+
+fn tell_whose_place_we_took(tenure: &Tenure) {
+    let pid = |pid: Option<sys::Pid>| {
+        pid.map_or_else(|| "a process".to_owned(), |pid| format!("pid {pid}"))
+    };
+    let office = tenure.office();
+    if let Some(replaced) = tenure.replaced() {
+        let how = if replaced.killed { ", which had to be killed" } else { "" };
+        output::tell(&format!(
+            "incumbent: run: {office}: took over from {}{how}\n",
+            pid(replaced.pid)
+        ));
+        for process in &replaced.left_over {
+            let command = process.command.as_deref().unwrap_or("its command cannot be read");
+            output::tell(&format!(
+                "incumbent: run: {office}: pid {} ({command}), which that one had started, still \
+                 runs (`--reap` ends such processes)\n",
+                process.pid
+            ));
+        }
+    }
+    if let Some(evicted) = tenure.evicted().filter(|evicted| evicted.reason != "re_executed") {
+        output::tell(&format!(
+            "incumbent: run: {office}: took the place of {}, which is dead ({})\n",
+            pid(evicted.pid),
+            evicted.reason.replace('_', " ")
+        ));
+    }
+    for lock in tenure.locks() {
+        // Of one that was replaced, enough has been said.
+        let replaced = tenure.replaced().map(|replaced| replaced.instance);
+        if let Some(evicted) =
+            lock.evicted.as_ref().filter(|evicted| Some(evicted.instance) != replaced)
+        {
+            output::tell(&format!(
+                "incumbent: run: {}: took the place of {}, which is dead ({})\n",
+                lock.name,
+                pid(evicted.pid),
+                evicted.reason.replace('_', " ")
+            ));
+        }
+    }
+}
+
+enum Claimed {
+    Granted(Tenure),
+    Held(Box<Holder>),
+    Signalled(Signalled),
+}
+
+/// A signal that asks us to end.
+#[derive(Clone, Copy, Debug)]
+struct Signalled {
+    number: i32,
+    /// Who sent it, where that can be seen.
+    sender: Option<sys::Pid>,
+}
+
+impl Signalled {
+    fn cause(self) -> ExitCause {
+        // The sender of a signal from outside of a container cannot be seen in it: that is how
+        // `docker stop` arrives.
+        let supervisor = sys::process_facts(std::process::id()).parent;
+        if self.sender.is_none() || self.sender == supervisor {
+            ExitCause::SupervisorStop
+        } else {
+            ExitCause::Signalled
+        }
+    }
+
+    /// For a run that has started nothing yet.
+    fn exit_code(self, exit_codes: &ExitCodes) -> i32 {
+        exit_codes.code(self.cause(), 128 + self.number, Some(self.number))
+    }
+}
+
+/// Claims, waiting if asked to; a signal that asks us to end ends the wait.
+fn claim(profile: &Profile, options: &ClaimOptions, inbox: &Inbox) -> Result<Claimed> {
+    let (claim, signal) = if options.wait.waits() || options.replace.is_some() {
+        let waker = inbox.waker.clone();
+        let (answer, answered) = mpsc::channel();
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                let _ = answer.send(profile.claim_with(options));
+                // Wakes the loop below, which then finds the answer.
+                let _ = waker.send(Received::ChildEnded);
+            });
+            let mut signal = None;
+            loop {
+                match answered.try_recv() {
+                    Ok(claim) => break (claim, signal),
+                    Err(TryRecvError::Empty) => {}
+                    Err(TryRecvError::Disconnected) => {
+                        break (Err(Error::internal("the claiming thread panicked")), signal);
+                    }
+                }
+                match inbox.received.recv_timeout(LOOK_EVERY) {
+                    Ok(Received::Signal { number, sender, .. })
+                        if supervise::asks_to_end(number) =>
+                    {
+                        signal = Some(Signalled { number, sender });
+                        options.cancel.cancel();
+                    }
+                    // As PID 1 we reap orphans while we wait, too.
+                    Ok(Received::ChildEnded) => drop(supervise::reap()),
+                    Ok(Received::Signal { .. }) | Err(_) => {}
+                }
+            }
+        })
+    } else {
+        (profile.claim_with(options), None)
+    };
+    Ok(match (claim?, signal) {
+        // Granted in the very moment of the signal: dropping the tenure releases it.
+        (Claim::Granted(_) | Claim::Held(_), Some(signal)) => Claimed::Signalled(signal),
+        (Claim::Granted(tenure), None) => Claimed::Granted(tenure),
+        (Claim::Held(holder), None) => Claimed::Held(holder),
+    })
+}
+
+fn refused(holder: &Holder, format: Format, exit_codes: &ExitCodes) -> Outcome {
+    match format {
+        Format::Json => {
+            output::print(format, "", &document(None, None, None, Some(holder)))?;
+        }
+        Format::Text => {
+            output::tell(&format!("incumbent: run: {holder}\n  try:   {}\n", holder.advice()));
+        }
+    }
+    Ok(exit_codes.code(ExitCause::Refused, 0, None))
+}
+
+/// Waits out the backoff of a storm that our party is in. Returns the signal that ended the wait.
+fn sit_out_storm(
+    profile: &Profile,
+    options: &ClaimOptions,
+    inbox: &Inbox,
+) -> Result<Option<Signalled>> {
+    let kind = &options.kind;
+    let inner = &profile.store().inner;
+    let Some(storm) = profile.storm(kind, inner.myself())? else { return Ok(None) };
+    let remaining_ms = storm.remaining_ms(inner.clock().boot_ms());
+    if remaining_ms == 0 {
+        return Ok(None);
+    }
+    // Nobody is kept out of a free office by a storm that was about its holder.
+    let is_over = || {
+        Ok::<_, Error>(
+            storm.after_refusal
+                && profile.status_of(kind)?.verdict == "dead"
+                && !scoped::any_is_held(inner, &options.locks)?,
+        )
+    };
+    if is_over()? {
+        return Ok(None);
+    }
+    output::tell(&format!(
+        "incumbent: run: {} starts in a row got nowhere: waiting {} before the next \
+         (`--no-backoff` starts at once)\n",
+        storm.starts,
+        output::length(i64::try_from(remaining_ms).unwrap_or(i64::MAX)),
+    ));
+    let until = Deadline::after(Duration::from_millis(remaining_ms));
+    while !until.has_passed() && !is_over()? {
+        match inbox.received.recv_timeout(LOOK_EVERY.min(until.remaining())) {
+            Ok(Received::Signal { number, sender, .. }) if supervise::asks_to_end(number) => {
+                return Ok(Some(Signalled { number, sender }));
+            }
+            Ok(Received::Signal { .. } | Received::ChildEnded) | Err(_) => {}
+        }
+    }
+    Ok(None)
+}
+
+/// The started command.
+#[derive(Clone, Copy, Debug)]
+struct Child {
+    pid: sys::Pid,
+    start_time: Option<StartTime>,
+}
+
+enum NotStarted {
+    Error(Error),
+    Exec(ExecFailure),
+}
+
+/// Starts the command once its pid is on record: from then on a claimant can find it, whatever
+/// happens to us. `None`: the office was lost meanwhile, and nothing was started.
+fn start(
+    command: &[OsString],
+    tenure: &Tenure,
+    store: &Store,
+) -> std::result::Result<Option<Child>, NotStarted> {
+    let office = tenure.office();
+    let environment: [(&str, OsString); 5] = [
+        (environment::DB, store.path().into()),
+        ("INCUMBENT_PROFILE", office.profile.as_str().into()),
+        ("INCUMBENT_KIND", office.kind.as_str().into()),
+        (environment::INSTANCE, tenure.instance().to_string().into()),
+        (environment::TOKEN, tenure.nonce().to_hex().into()),
+    ];
+    let held = HeldCommand::spawn(command, &environment)
+        .map_err(|error| NotStarted::Exec(ExecFailure(error)))?;
+    let child = Child { pid: held.pid(), start_time: held.start_time() };
+    match tenure.set_child(child.pid, child.start_time) {
+        Ok(true) => {}
+        // Dropping the held command lets the trampoline go without the command.
+        Ok(false) => return Ok(None),
+        Err(error) => return Err(NotStarted::Error(error)),
+    }
+    held.release().map_err(NotStarted::Exec)?;
+    Ok(Some(child))
+}
+
+fn not_executed(
+    tenure: Tenure,
+    failure: &ExecFailure,
+    arguments: &args::Run,
+    format: Format,
+) -> i32 {
+    let (code, message) = show_not_executed(failure, arguments, format);
+    let mut end = End::new(EndReason::Exited).detail(message);
+    end.exit_code = Some(code);
+    report_release(tenure.end(&end));
+    code
+}
+
+fn show_not_executed(
+    failure: &ExecFailure,
+    arguments: &args::Run,
+    format: Format,
+) -> (i32, String) {
+    let program = arguments.command.first().map(|program| program.to_string_lossy().into_owned());
+    let message = format!("cannot execute {:?}: {}", program.unwrap_or_default(), failure.0);
+    let hint = "look at the path, the mode and the interpreter of the command";
+    output::show_error(format, "run", &Error::invalid(message.clone()).with_hint(hint));
+    (failure.exit_code(), message)
+}
+
+fn report_release(released: Result<Released>) {
+    match released {
+        Ok(Released::Free | Released::StillShared | Released::WasLost) => {}
+        Ok(Released::Pending(error)) | Err(error) => output::tell(&format!(
+            "incumbent: run: the end could not be recorded ({error}); the office is free all the \
+             same, and the next claim records it\n"
+        )),
+    }
+}

@@ -1,0 +1,630 @@
+//! A run with its command: forwards signals, stays with the tenure, serves what it is asked for.
+
+use std::io::ErrorKind;
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::Duration;
+
+use rusqlite::Connection;
+
+use super::super::args::{self, Global};
+use super::super::output::{self, Format, Outcome};
+use super::{Child, Inbox, LOOK_EVERY, NotStarted, Signalled, not_executed, report_release, start};
+use crate::clock::Deadline;
+use crate::error::{Error, ErrorKind as Kind, Result};
+use crate::exit_code::{ExitCause, ExitCodes};
+use crate::holder::Holder;
+use crate::instance::{self, End, EndReason};
+use crate::marker_table::Marker;
+use crate::names::MarkerName;
+use crate::office::{Claim, ClaimOptions, Tenure};
+use crate::standing::{Lost, Standing};
+use crate::store::{Store, with_budget};
+use crate::sys::supervise;
+use crate::sys::{self, ChildEnd, ExecFailure, Received};
+use crate::takeover::{Request, asked_to_end, request_to};
+use crate::wait::{Wait, data_version};
+
+/// Between two full verifications; in between only what costs next to nothing is looked at.
+const VERIFY_EVERY: Duration = Duration::from_secs(1);
+
+/// How long a look may wait for the store's locks; what it could not see it looks at again.
+const LOOK_BUDGET: Duration = Duration::from_millis(200);
+
+/// A run, as it was asked for.
+pub(super) struct Running<'a> {
+    global: &'a Global,
+    arguments: &'a args::Run,
+    format: Format,
+    options: ClaimOptions,
+    exit_codes: ExitCodes,
+}
+
+/// What it runs on.
+struct Watch<'a> {
+    run: Running<'a>,
+    store: Store,
+    watcher: Connection,
+    data_version: Option<i64>,
+    tenure: Tenure,
+    life: Life,
+    verify_at: Deadline,
+    /// The last signal that asked to end; it counts for as long as a stop may take.
+    asked: Option<Asked>,
+    ending: Option<Ending>,
+    doubt_told: bool,
+}
+
+/// The command.
+#[derive(Debug)]
+enum Life {
+    Running(Child),
+    /// It has ended, and is to be started again.
+    Between(Box<Pause>),
+}
+
+/// The time between two commands. What cannot be recorded is tried again, less and less often: each
+/// attempt forks.
+#[derive(Debug)]
+struct Pause {
+    ended: ChildEnd,
+    restart: Marker,
+    retry_at: Deadline,
+    retry_after: Duration,
+    is_told: bool,
+}
+
+/// A signal that asked to end.
+struct Asked {
+    signal: Signalled,
+    until: Deadline,
+}
+
+/// The command is being ended.
+struct Ending {
+    why: Why,
+    kill_at: Deadline,
+    killed: bool,
+    /// The signal of the same request is still to come: the command has been asked in its place.
+    echo: bool,
+}
+
+/// What the command is being ended for.
+enum Why {
+    /// The office was lost.
+    Lost,
+    /// Somebody takes the office over, or stops us.
+    End(Marker),
+    /// To be started again.
+    Restart(Marker),
+}
+
+impl Why {
+    fn is_lost(&self) -> bool {
+        matches!(self, Self::Lost)
+    }
+}
+
+impl<'a> Running<'a> {
+    pub(super) fn new(
+        global: &'a Global,
+        arguments: &'a args::Run,
+        format: Format,
+        options: ClaimOptions,
+        exit_codes: ExitCodes,
+    ) -> Self {
+        Self { global, arguments, format, options, exit_codes }
+    }
+
+    /// Stays with the command until it has ended for good; the exit code.
+    pub(super) fn supervise(
+        self,
+        inbox: &Inbox,
+        store: Store,
+        watcher: Connection,
+        tenure: Tenure,
+        child: Child,
+    ) -> Outcome {
+        let watch = Watch {
+            run: self,
+            store,
+            watcher,
+            data_version: None,
+            tenure,
+            life: Life::Running(child),
+            verify_at: Deadline::after(VERIFY_EVERY),
+            asked: None,
+            ending: None,
+            doubt_told: false,
+        };
+        watch.supervise(inbox)
+    }
+}
+
+impl Watch<'_> {
+    fn supervise(mut self, inbox: &Inbox) -> Outcome {
+        loop {
+            match inbox.received.recv_timeout(LOOK_EVERY) {
+                Ok(Received::ChildEnded) | Err(RecvTimeoutError::Timeout) => {}
+                Ok(Received::Signal { number, from_terminal, sender }) => {
+                    self.forward(number, from_terminal, sender);
+                }
+                // The signal thread never ends; if it did, we would still look.
+                Err(RecvTimeoutError::Disconnected) => std::thread::sleep(LOOK_EVERY),
+            }
+            let reaped = supervise::reap();
+            let ours = self.child().and_then(|child| reaped.iter().find(|it| it.0 == child.pid));
+            if let Some(&(_, end)) = ours {
+                match self.restart_asked_for() {
+                    Some(restart) => {
+                        self.life = Life::Between(Box::new(Pause {
+                            ended: end,
+                            restart,
+                            retry_at: Deadline::after(Duration::ZERO),
+                            retry_after: LOOK_EVERY,
+                            is_told: false,
+                        }));
+                    }
+                    None => return Ok(self.finish(end)),
+                }
+            }
+            if let Life::Between(pause) = &self.life {
+                let ended = pause.ended;
+                match self.start_again() {
+                    Again::Started | Again::Later => {}
+                    Again::No => return Ok(self.finish(ended)),
+                    Again::Failed(failure) => {
+                        let Running { arguments, format, .. } = self.run;
+                        return Ok(not_executed(self.tenure, &failure, arguments, format));
+                    }
+                    // Whatever is started in our place may be able to.
+                    Again::Never(error) => {
+                        report_release(self.tenure.end(&how_it_ended(ended, None)));
+                        return Err(error.into());
+                    }
+                }
+            }
+            // Signals and the command's end must not wait for a busy store.
+            with_budget(LOOK_BUDGET, || self.look());
+            if let Some(ending) = &mut self.ending
+                && !ending.killed
+                && ending.kill_at.has_passed()
+            {
+                ending.killed = true;
+                output::tell("incumbent: run: the stop budget is spent, killing the command\n");
+                let _ = self.signal(supervise::KILL);
+            }
+        }
+    }
+
+    fn child(&self) -> Option<Child> {
+        match self.life {
+            Life::Running(child) => Some(child),
+            Life::Between(_) => None,
+        }
+    }
+
+    fn forward(&mut self, signal: i32, from_terminal: bool, sender: Option<sys::Pid>) {
+        let asks_to_end = supervise::asks_to_end(signal);
+        // A request to reload takes nothing back.
+        let may_mean_reload = supervise::may_mean_reload(signal) && sender.is_some();
+        if asks_to_end && !(may_mean_reload && self.is_asked_to_end()) {
+            self.asked = Some(Asked {
+                signal: Signalled { number: signal, sender },
+                until: Deadline::after(self.run.options.stop_budget),
+            });
+        }
+        let is_echo = asks_to_end && self.is_echo(sender);
+        if !from_terminal && !is_echo {
+            let _ = self.signal(signal);
+        }
+    }
+
+    /// Whether a signal belongs to a request that the command was told of before it came: one that
+    /// is asked twice may think that somebody has lost patience. Once for each request.
+    fn is_echo(&mut self, sender: Option<sys::Pid>) -> bool {
+        let Some(ending) = self.ending.as_mut().filter(|ending| ending.echo) else { return false };
+        let is_echo = match &ending.why {
+            Why::Lost => false,
+            // Whoever asks now asks for no less.
+            Why::Restart(_) => true,
+            Why::End(marker) => is_by(marker, sender),
+        };
+        ending.echo = !is_echo;
+        is_echo
+    }
+
+    fn signal(&self, signal: i32) -> std::io::Result<()> {
+        let Some(Child { pid, .. }) = self.child() else { return Ok(()) };
+        supervise::signal_child(pid, signal).inspect_err(|error| {
+            tracing::debug!(signal, %error, "the command could not be signalled");
+        })?;
+        // One that is stopped would not see it.
+        let is_stopped = || sys::process_facts(pid).state == sys::ProcessState::Stopped;
+        if supervise::asks_to_end(signal) && is_stopped() {
+            supervise::signal_child(pid, supervise::CONTINUE)?;
+        }
+        Ok(())
+    }
+
+    /// Looks whether the office is still ours, and what is asked of us: at what costs next to
+    /// nothing every time, at everything once a second.
+    fn look(&mut self) {
+        if self.ending.as_ref().is_some_and(|ending| ending.why.is_lost()) {
+            return;
+        }
+        let version = data_version(&self.watcher).ok();
+        let quiet =
+            version.is_some() && version == self.data_version && self.store.inner.is_at_its_path();
+        if quiet && !self.verify_at.has_passed() {
+            return;
+        }
+        self.data_version = version;
+        self.verify_at = Deadline::after(VERIFY_EVERY);
+        match self.tenure.verify() {
+            Ok(Standing::Held) => {
+                self.doubt_told = false;
+                self.look_for_requests();
+            }
+            Ok(Standing::Lost(Lost::StoreReplaced)) => self.claim_in_new_store(),
+            Ok(Standing::Lost(lost)) => self.lose(&lost.to_string()),
+            // Not knowing is not losing: the anchor is ours, nobody else can claim.
+            Err(error) => self.doubt(&format!("cannot look at the store: {error}")),
+        }
+    }
+
+    fn doubt(&mut self, what: &str) {
+        if !std::mem::replace(&mut self.doubt_told, true) {
+            output::tell(&format!("incumbent: run: {what}\n"));
+        }
+    }
+
+    /// A request to end, or to start anew, reaches us by its marker as well: whoever asks may be in
+    /// another container, or a child of our command.
+    fn look_for_requests(&mut self) {
+        let Some(child) = self.child() else { return };
+        let request = match request_to(&self.store.inner, self.tenure.instance()) {
+            Ok(request) => request,
+            Err(error) => return self.doubt(&format!("cannot look for requests: {error}")),
+        };
+        let known = match &self.ending {
+            Some(Ending { why: Why::End(marker) | Why::Restart(marker), .. }) => Some(marker.id),
+            Some(_) | None => None,
+        };
+        if !matches!(request, Some(Request::End(_))) {
+            self.forget_request_to_end();
+        }
+        let kill_at = Deadline::after(self.run.options.stop_budget);
+        match request {
+            Some(Request::End(marker)) if known == Some(marker.id) => {}
+            Some(Request::End(marker)) => {
+                // A stop kills only if a person says so; that one does it itself.
+                let is_takeover = marker.name.as_str() == MarkerName::TAKEOVER;
+                let kill_at = if is_takeover { kill_at } else { Deadline::never() };
+                self.end_command(Why::End(marker), kill_at);
+            }
+            Some(Request::Restart(marker)) => match &self.ending {
+                Some(Ending { why: Why::Restart(_), .. }) => {}
+                // Whoever wanted an end has ended, or has given up.
+                _ if !self.is_asked_to_end() => {
+                    output::tell(&format!(
+                        "incumbent: run: {}: restarting the command (pid {}), asked for by {}\n",
+                        self.tenure.office(),
+                        child.pid,
+                        output::one_line(&marker.by)
+                    ));
+                    self.end_command(Why::Restart(marker), kill_at);
+                }
+                _ => {}
+            },
+            None => {}
+        }
+    }
+
+    /// Whoever asked for an end has ended, or has given up: it is nobody's wish any more, and the
+    /// command is not killed for it. It may still follow; the marker says why until it expires.
+    fn forget_request_to_end(&mut self) {
+        let is_end = |ending: &mut Ending| matches!(ending.why, Why::End(_));
+        if let Some(Ending { why: Why::End(marker), .. }) = self.ending.take_if(is_end) {
+            self.asked.take_if(|asked| is_by(&marker, asked.signal.sender));
+        }
+    }
+
+    /// The store was deleted or replaced under us: go on in the new one, with the same anchor, if
+    /// nobody else holds the office there.
+    fn claim_in_new_store(&mut self) {
+        match self.try_new_store() {
+            Ok(None) => output::tell(&format!(
+                "incumbent: run: the store was deleted or replaced; {} is claimed again in the \
+                 new one\n",
+                self.tenure.office()
+            )),
+            Ok(Some(holder)) => self
+                .lose(&format!("the store was deleted or replaced, and in the new one {holder}")),
+            Err(error) => self.doubt(&format!(
+                "the store was deleted or replaced, and the new one cannot be claimed yet: {error}"
+            )),
+        }
+    }
+
+    fn try_new_store(&mut self) -> Result<Option<Box<Holder>>> {
+        let store = self.run.global.options().path(self.store.path()).open()?;
+        let profile = self.run.global.profile(&store)?;
+        let mut options = self.run.options.clone().wait(Wait::No);
+        // Whoever holds it there was faster.
+        options.replace = None;
+        // Not what was let go since; and with the same proof, so that verbs of the command that runs
+        // still act for us.
+        let held = self.tenure.locks();
+        options.locks.retain(|lock| held.iter().any(|held| held.name == *lock.name()));
+        options.nonce = Some(self.tenure.nonce().clone());
+        match profile.claim_with(&options)? {
+            Claim::Held(holder) => Ok(Some(holder)),
+            Claim::Granted(tenure) => {
+                if let Some(child) = self.child()
+                    && !tenure.set_child(child.pid, child.start_time)?
+                {
+                    return Err(Error::internal("the office was lost again"));
+                }
+                self.watcher = store.inner.watcher()?;
+                self.data_version = None;
+                std::mem::replace(&mut self.tenure, tenure).abandon();
+                self.store = store;
+                Ok(None)
+            }
+        }
+    }
+
+    fn lose(&mut self, why: &str) {
+        let command = match self.child() {
+            Some(child) => format!("; ending the command (pid {})", child.pid),
+            None => String::new(),
+        };
+        output::tell(&format!(
+            "incumbent: run: {} was lost: {why}{command}\n",
+            self.tenure.office()
+        ));
+        self.end_command(Why::Lost, Deadline::after(self.run.options.stop_budget));
+    }
+
+    /// Asks the command to end, unless the very same request has reached it by a signal.
+    fn end_command(&mut self, why: Why, kill_at: Deadline) {
+        let was_signalled = match (&why, &self.asked) {
+            (Why::End(marker), Some(Asked { signal, .. })) => is_by(marker, signal.sender),
+            _ => false,
+        };
+        let was_told = match (&why, &self.ending) {
+            // It is ending already, and whoever wants it back wants less.
+            (Why::End(_), Some(Ending { why: Why::Restart(_), echo, .. }))
+            | (Why::Lost, Some(Ending { echo, .. })) => Some(*echo),
+            _ => None,
+        };
+        let kill_at = match &self.ending {
+            Some(ending) if why.is_lost() => ending.kill_at.earlier(kill_at),
+            Some(_) | None => kill_at,
+        };
+        let echo = match was_told {
+            Some(echo) => echo,
+            None if was_signalled => false,
+            None => {
+                let asked = self.signal(supervise::TERMINATE);
+                // Where nobody can be asked to end (Windows), waiting for it would only prolong the
+                // time in which two act for one office. Whoever is merely asked for it finds the
+                // marker.
+                let cannot_ask = asked.is_err_and(|error| error.kind() == ErrorKind::Unsupported);
+                if cannot_ask && why.is_lost() {
+                    let _ = self.signal(supervise::KILL);
+                }
+                true
+            }
+        };
+        self.ending = Some(Ending { why, kill_at, killed: false, echo });
+    }
+
+    /// Whether a signal has asked for an end, not too long ago.
+    fn is_asked_to_end(&self) -> bool {
+        self.asked.as_ref().is_some_and(Asked::stands)
+    }
+
+    /// The command has ended: the restart that it is to be started again for, if there is one.
+    fn restart_asked_for(&self) -> Option<Marker> {
+        match &self.ending {
+            Some(Ending { why: Why::Restart(marker), .. }) => Some(marker.clone()),
+            Some(_) => None,
+            // It may have ended before we looked.
+            None => match with_budget(LOOK_BUDGET, || {
+                request_to(&self.store.inner, self.tenure.instance())
+            }) {
+                Ok(Some(Request::Restart(marker))) => Some(marker),
+                Ok(Some(Request::End(_)) | None) | Err(_) => None,
+            },
+        }
+    }
+
+    /// Starts the command again, within the same tenure, unless somebody asked for an end meanwhile.
+    /// What cannot be recorded or found out now is tried again: the office is ours.
+    fn start_again(&mut self) -> Again {
+        let is_lost = self.ending.as_ref().is_some_and(|ending| ending.why.is_lost());
+        if self.is_asked_to_end() || is_lost {
+            return Again::No;
+        }
+        let Life::Between(pause) = &self.life else { return Again::Started };
+        if !pause.retry_at.has_passed() {
+            return Again::Later;
+        }
+        let (ended, restart) = (pause.ended, pause.restart.clone());
+        let asked_by = output::one_line(&restart.by);
+        let started = with_budget(LOOK_BUDGET, || {
+            match asked_to_end(&self.store.inner, self.tenure.instance()) {
+                // The last word counts.
+                Ok(Some(end)) if end.id > restart.id => return Ok(None),
+                Ok(Some(_) | None) => {}
+                Err(error) => return Err(NotStarted::Error(error)),
+            }
+            start(&self.run.arguments.command, &self.tenure, &self.store).map(Some)
+        });
+        match started {
+            Ok(Some(Some(child))) => {
+                output::tell(&format!(
+                    "incumbent: run: {}: restarted the command (pid {}), asked for by {asked_by}; \
+                     the one before {}\n",
+                    self.tenure.office(),
+                    child.pid,
+                    describe(ended)
+                ));
+                self.life = Life::Running(child);
+                self.ending = None;
+                self.asked = None;
+                Again::Started
+            }
+            Ok(Some(None)) => {
+                self.lose("it was ended while the command was being restarted");
+                Again::No
+            }
+            Ok(None) => Again::No,
+            Err(NotStarted::Error(error)) => self.try_later(error),
+            Err(NotStarted::Exec(failure)) => Again::Failed(failure),
+        }
+    }
+
+    /// The command could not be recorded. What passes by itself is waited for.
+    fn try_later(&mut self, error: Error) -> Again {
+        const PAUSE_MAX: Duration = Duration::from_secs(1);
+        let passes = matches!(
+            error.kind(),
+            Kind::Busy | Kind::CannotWrite | Kind::CannotRead | Kind::StoreReplaced
+        );
+        let Life::Between(pause) = &mut self.life else { return Again::Later };
+        if !passes {
+            return Again::Never(error);
+        }
+        pause.retry_at = Deadline::after(pause.retry_after);
+        pause.retry_after = (pause.retry_after * 2).min(PAUSE_MAX);
+        if !std::mem::replace(&mut pause.is_told, true) {
+            let text = format!("the command cannot be restarted yet: {error}");
+            output::tell(&format!("incumbent: run: {text}\n"));
+        }
+        Again::Later
+    }
+
+    /// Records how the command ended; the exit code that tells our supervisor.
+    fn finish(self, end: ChildEnd) -> i32 {
+        let own = match end {
+            ChildEnd::Exited(code) => code,
+            ChildEnd::Signalled(signal) => 128 + signal,
+        };
+        let asked = self.asked.as_ref().filter(|asked| asked.explains(end));
+        let asked = asked.map(|asked| asked.signal);
+        let how = how_it_ended(end, asked);
+        if self.ending.as_ref().is_some_and(|ending| ending.why.is_lost()) {
+            drop(self.tenure);
+            return self.run.exit_codes.code(ExitCause::Refused, own, None);
+        }
+        let cause = self.cause(&how, asked);
+        report_release(self.tenure.end(&how));
+        self.run.exit_codes.code(cause, own, asked.map(|signal| signal.number))
+    }
+
+    /// Why the command ended: what the history will say of it. Where the store does not tell, what
+    /// it told last.
+    fn cause(&self, how: &End, asked: Option<Signalled>) -> ExitCause {
+        let (inner, id) = (&self.store.inner, self.tenure.instance());
+        let told = with_budget(LOOK_BUDGET, || {
+            inner.read(|connection| instance::as_asked(connection, inner, id, how))
+        });
+        let reason = match (told, &self.ending) {
+            (Ok(end), _) => end.reason,
+            (Err(_), Some(Ending { why: Why::End(marker), .. })) => {
+                if marker.name.as_str() == MarkerName::TAKEOVER {
+                    EndReason::TakenOver
+                } else {
+                    EndReason::PlannedStop
+                }
+            }
+            (Err(_), _) => how.reason,
+        };
+        match reason {
+            EndReason::PlannedStop => ExitCause::PlannedStop,
+            EndReason::TakenOver => ExitCause::TakenOver,
+            EndReason::Signalled => asked.map_or(ExitCause::Exited, Signalled::cause),
+            _ => ExitCause::Exited,
+        }
+    }
+}
+
+/// Whether a signal and a marker are of one request. Whoever cannot be seen from here does not signal
+/// us, because it cannot see us either.
+fn is_by(marker: &Marker, sender: Option<sys::Pid>) -> bool {
+    sender.is_some() && sender == marker.by_pid
+}
+
+impl Asked {
+    /// Whether an end is still expected of it: not for ever, and not if it was a request to reload.
+    fn stands(&self) -> bool {
+        let Signalled { number, sender } = self.signal;
+        let may_mean_reload = supervise::may_mean_reload(number) && sender.is_some();
+        !may_mean_reload && !self.until.has_passed()
+    }
+
+    fn explains(&self, end: ChildEnd) -> bool {
+        end == ChildEnd::Signalled(self.signal.number) || self.stands()
+    }
+}
+
+/// What became of a restart.
+enum Again {
+    Started,
+    /// Not yet.
+    Later,
+    /// Nobody wants it any more.
+    No,
+    /// The command cannot be executed any more.
+    Failed(ExecFailure),
+    /// Nothing can be recorded any more: by this program, in this store.
+    Never(Error),
+}
+
+fn describe(end: ChildEnd) -> String {
+    match end {
+        ChildEnd::Exited(code) => format!("ended with exit code {code}"),
+        ChildEnd::Signalled(signal) => format!("was ended by {}", supervise::signal_name(signal)),
+    }
+}
+
+fn how_it_ended(end: ChildEnd, asked: Option<Signalled>) -> End {
+    let mut how = match (end, asked) {
+        (ChildEnd::Signalled(signal), _) if supervise::is_fault(signal) => {
+            let mut how = End::new(EndReason::Crashed);
+            how.signal = Some(signal);
+            how
+        }
+        (_, Some(Signalled { number, sender })) => {
+            let mut how = End::new(EndReason::Signalled);
+            // What the kernel says of its end, where it says something.
+            how.signal = Some(match end {
+                ChildEnd::Signalled(actual) => actual,
+                ChildEnd::Exited(_) => number,
+            });
+            how.by = sender.map(|pid| {
+                let command = sys::command_line(pid).map(|arguments| {
+                    crate::command_line::display(&crate::command_line::redact(&arguments))
+                });
+                match command {
+                    Some(command) => format!("pid {pid} ({command})"),
+                    None => format!("pid {pid}"),
+                }
+            });
+            how
+        }
+        (ChildEnd::Signalled(signal), None) => {
+            let mut how = End::new(EndReason::Signalled);
+            how.signal = Some(signal);
+            how
+        }
+        (ChildEnd::Exited(_), None) => End::new(EndReason::Exited),
+    };
+    how.exit_code = match end {
+        ChildEnd::Exited(code) => Some(code),
+        ChildEnd::Signalled(_) => None,
+    };
+    how
+}

@@ -1,0 +1,246 @@
+//! `stop`, `restart` and `desired`.
+
+use serde_json::{Value, json};
+
+use super::args::{self, Global};
+use super::by_us;
+use super::output::{self, Format, Outcome, exit};
+use crate::error::Error;
+use crate::holder::Holder;
+use crate::names::{InstanceId, Office};
+use crate::office::Desired;
+use crate::store::Store;
+use crate::sys;
+use crate::takeover::{Restart, RestartOptions, StopOptions, StopOutcome, StopReport};
+
+pub(super) fn stop(global: &Global, arguments: &args::Stop, format: Format) -> Outcome {
+    let office = global.office()?;
+    let store = match global.existing()? {
+        // What is wished for has to be kept somewhere.
+        None if arguments.desired => Some(global.options().open()?),
+        store => store,
+    };
+    let report = match store {
+        Some(store) => stop_in(global, &store, &office, arguments)?,
+        None => {
+            StopReport { outcome: StopOutcome::NotRunning, not_recorded: None, not_desired: None }
+        }
+    };
+    if let (Some(error), Format::Text) = (&report.not_recorded, format) {
+        output::tell(&format!(
+            "incumbent: stop: this stop could not be recorded ({error}): the gateway and its \
+             supervisor may take it for a crash\n"
+        ));
+    }
+    let (text, holder, code) = told(&office, &report.outcome, arguments, format);
+    let code = match &report.not_desired {
+        Some(error) => {
+            if format == Format::Text {
+                output::tell(&format!(
+                    "incumbent: stop: it could not be recorded that {office} shall stay stopped \
+                     ({error})\n  try:   `incumbent desired stopped`, as soon as the store can be \
+                     written\n"
+                ));
+            }
+            if code == exit::OK { output::exit_code(error) } else { code }
+        }
+        None => code,
+    };
+    let (pid, instance, killed) = match &report.outcome {
+        StopOutcome::Ended { instance, pid, killed, .. } => (*pid, Some(*instance), *killed),
+        StopOutcome::StillRunning(holder, _) => (holder.pid, holder.instance, false),
+        StopOutcome::NotRunning | StopOutcome::InProgress(_) => (None, None, false),
+    };
+    let document = json!({
+        "profile": office.profile.as_str(),
+        "kind": office.kind.as_str(),
+        "stopped": matches!(
+            report.outcome,
+            StopOutcome::NotRunning | StopOutcome::Ended { .. }
+        ),
+        "was_running": !matches!(report.outcome, StopOutcome::NotRunning),
+        "pid": pid,
+        "instance": instance.map(InstanceId::as_i64),
+        "killed": killed,
+        "still_runs": match report.outcome {
+            StopOutcome::Ended { still_runs, .. } => still_runs,
+            StopOutcome::StillRunning(..) => true,
+            StopOutcome::NotRunning | StopOutcome::InProgress(_) => false,
+        },
+        "recorded": report.not_recorded.is_none(),
+        "not_recorded": report.not_recorded.as_ref().map(Error::to_string),
+        "not_desired": report.not_desired.as_ref().map(Error::to_string),
+        "holder": holder.map_or(Value::Null, Holder::to_json),
+        "retry_after_ms": holder.and_then(|holder| holder.retry_after_ms),
+    });
+    output::print(format, &text, &document)?;
+    Ok(code)
+}
+
+fn stop_in(
+    global: &Global,
+    store: &Store,
+    office: &Office,
+    arguments: &args::Stop,
+) -> crate::error::Result<StopReport> {
+    let mut options = StopOptions::new().by(by_us("stop"));
+    if let Some(timeout) = arguments.timeout {
+        options = options.timeout(timeout);
+    }
+    if arguments.force {
+        options = options.kill();
+    }
+    if arguments.desired {
+        options = options.desired_stopped();
+    }
+    if let Some(reason) = &arguments.reason {
+        options = options.reason(reason.as_str());
+    }
+    global.profile(store)?.stop(&office.kind, &options)
+}
+
+fn named(pid: Option<sys::Pid>) -> String {
+    pid.map_or_else(|| "its holder".to_owned(), |pid| format!("pid {pid}"))
+}
+
+/// What came of it, for people: standard output, the holder that is left, the exit code.
+fn told<'a>(
+    office: &Office,
+    outcome: &'a StopOutcome,
+    arguments: &args::Stop,
+    format: Format,
+) -> (String, Option<&'a Holder>, i32) {
+    let complain = |text: String| {
+        if format == Format::Text {
+            output::tell(&format!("incumbent: stop: {text}"));
+        }
+    };
+    match outcome {
+        StopOutcome::NotRunning => (format!("{office}: not running\n"), None, exit::OK),
+        StopOutcome::Ended { pid, still_runs: true, .. } => (
+            format!(
+                "{office}: stopped, {} has let go of it; its process goes on without\n",
+                named(*pid)
+            ),
+            None,
+            exit::OK,
+        ),
+        StopOutcome::Ended { pid, killed: false, .. } => {
+            (format!("{office}: stopped, {} has ended\n", named(*pid)), None, exit::OK)
+        }
+        StopOutcome::Ended { pid, killed: true, .. } => {
+            (format!("{office}: stopped, {} had to be killed\n", named(*pid)), None, exit::OK)
+        }
+        StopOutcome::StillRunning(holder, why) if holder.verdict == "unknown" => {
+            complain(format!("{holder}; {why}\n  try:   {}\n", holder.advice()));
+            (String::new(), Some(&**holder), exit::UNKNOWN)
+        }
+        StopOutcome::StillRunning(holder, why) => {
+            let advice = if arguments.force || holder.reason == crate::holder::CANNOT_SIGNAL {
+                holder.advice()
+            } else {
+                "`incumbent stop --force` kills it; `incumbent stop --timeout DUR` waits longer"
+                    .to_owned()
+            };
+            complain(format!(
+                "{office}: still running: {why} ({})\n  try:   {advice}\n",
+                named(holder.pid)
+            ));
+            (String::new(), Some(&**holder), exit::NO)
+        }
+        StopOutcome::InProgress(holder) => {
+            complain(format!("{holder}\n  try:   {}\n", holder.advice()));
+            (String::new(), Some(&**holder), exit::NOT_NOW)
+        }
+    }
+}
+
+pub(super) fn restart(global: &Global, arguments: &args::Restart, format: Format) -> Outcome {
+    let office = global.office()?;
+    let mut options = RestartOptions::new().by(by_us("restart"));
+    if let Some(timeout) = arguments.timeout {
+        options = options.timeout(timeout);
+    }
+    if let Some(reason) = &arguments.reason {
+        options = options.reason(reason.as_str());
+    }
+    let answer = match global.existing()? {
+        Some(store) => global.profile(&store)?.restart(&office.kind, &options)?,
+        None => Restart::NotRunning,
+    };
+    let complain = |holder: &Holder, what: &str, advice: &str| {
+        if format == Format::Text {
+            output::tell(&format!(
+                "incumbent: restart: {office}: {what} ({})\n  try:   {advice}\n",
+                named(holder.pid)
+            ));
+        }
+    };
+    let (text, instance, holder, code) = match &answer {
+        Restart::Done(instance) => {
+            (format!("{office}: restarted\n"), Some(*instance), None, exit::OK)
+        }
+        Restart::NotRunning => (format!("{office}: not running\n"), None, None, exit::NOT_RUNNING),
+        Restart::InProgress(holder) => {
+            if format == Format::Text {
+                let advice = holder.advice();
+                output::tell(&format!("incumbent: restart: {holder}\n  try:   {advice}\n"));
+            }
+            (String::new(), None, Some(holder), exit::NOT_NOW)
+        }
+        Restart::NotServed(holder) => {
+            complain(
+                holder,
+                "not restarted in time; the request stands until it expires",
+                "wait longer (`--timeout DUR`), or `incumbent stop --force` and start it again; a \
+                 holder that is no `run` has to look for the marker `restart` itself",
+            );
+            (String::new(), None, Some(holder), exit::NOT_NOW)
+        }
+        Restart::Withdrawn(holder) => {
+            complain(
+                holder,
+                "the request was withdrawn, or a stop came in its place",
+                "look at `incumbent events`",
+            );
+            (String::new(), None, Some(holder), exit::NOT_NOW)
+        }
+    };
+    let document = json!({
+        "profile": office.profile.as_str(),
+        "kind": office.kind.as_str(),
+        "restarted": code == exit::OK,
+        "instance": instance.map(InstanceId::as_i64),
+        "holder": holder.map_or(Value::Null, |holder| holder.to_json()),
+        "retry_after_ms": holder.and_then(|holder| holder.retry_after_ms),
+    });
+    output::print(format, &text, &document)?;
+    Ok(code)
+}
+
+pub(super) fn desired(global: &Global, wanted: Option<Desired>, format: Format) -> Outcome {
+    let name = global.profile_name()?;
+    let desired = match wanted {
+        Some(wanted) => {
+            // What an older version made can keep it as it is.
+            let store = match global.existing()? {
+                Some(store) => store,
+                None => global.options().open()?,
+            };
+            let profile = store.profile(name.as_str())?;
+            profile.set_desired(wanted, &by_us("desired"))?;
+            Some(wanted)
+        }
+        None => match global.existing()? {
+            Some(store) => store.profile(name.as_str())?.desired()?,
+            None => None,
+        },
+    };
+    let text = match desired {
+        Some(desired) => format!("{name}: {desired}\n"),
+        None => format!("{name}: nobody has said whether it shall run\n"),
+    };
+    let document = json!({"profile": name.as_str(), "desired": desired.map(Desired::as_str)});
+    output::print(format, &text, &document)?;
+    Ok(exit::OK)
+}

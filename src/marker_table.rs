@@ -1,0 +1,552 @@
+//! The rows of markers: all their SQL.
+//!
+//! A marker is for one generation, or for a process that is on record nowhere. One that has expired,
+//! by the boot clock, is as good as none; it is closed as such by whoever writes next.
+
+use rusqlite::{Connection, OptionalExtension, Row, named_params};
+use serde_json::{Value, json};
+
+use crate::clock::rfc3339;
+use crate::error::Result;
+use crate::instance::{self, Record};
+use crate::names::{InstanceId, MarkerName};
+use crate::store::{BootTime, EventRecord, Tx};
+use crate::sys::{self, StartTime};
+
+/// The longest time that a marker lives, in milliseconds: one that claims to live longer was not
+/// written by us, and counts as expired.
+pub(crate) const TTL_MAX_MS: i64 = 30 * 24 * 60 * 60 * 1_000;
+
+/// Closed markers kept.
+const CLOSED_KEPT: i64 = 1_000;
+
+/// A one-shot message to one instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Marker {
+    /// Rises with every marker of the store.
+    pub id: i64,
+    /// What it says.
+    pub name: MarkerName,
+    /// The generation it is for; `None`: a process that was on record nowhere.
+    pub instance: Option<InstanceId>,
+    /// The process it is for, as recorded.
+    pub pid: Option<sys::Pid>,
+    /// Who wrote it.
+    pub by: String,
+    /// The pid of whoever wrote it, in its own pid namespace.
+    pub by_pid: Option<sys::Pid>,
+    /// The user id of whoever wrote it.
+    pub by_uid: Option<u32>,
+    /// Why, in the writer's words.
+    pub reason: Option<String>,
+    /// When it was written: Unix milliseconds, wall time.
+    pub written_at_ms: i64,
+    /// Until when it counts: Unix milliseconds, wall time. What decides is the boot clock.
+    pub expires_at_ms: i64,
+    /// The writer's own instance, where it waits for what comes of it.
+    pub(crate) requester: Option<InstanceId>,
+}
+
+impl Marker {
+    /// The marker as the CLI's JSON shows it.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        json!({
+            "id": self.id,
+            "name": self.name.as_str(),
+            "instance": self.instance.map(InstanceId::as_i64),
+            "pid": self.pid,
+            "by": self.by,
+            "by_pid": self.by_pid,
+            "by_uid": self.by_uid,
+            "reason": self.reason,
+            "written_at": rfc3339(self.written_at_ms),
+            "expires_at": rfc3339(self.expires_at_ms),
+        })
+    }
+
+    /// Expects [`COLUMNS`]; `None` for a name that no program of ours writes.
+    fn from_row(row: &Row<'_>) -> rusqlite::Result<Option<Self>> {
+        let name: String = row.get(1)?;
+        let Ok(name) = MarkerName::new(name) else { return Ok(None) };
+        let number = |index| row.get::<_, Option<i64>>(index);
+        Ok(Some(Self {
+            id: row.get(0)?,
+            name,
+            instance: number(2)?.map(InstanceId),
+            pid: number(3)?.and_then(|pid| pid.try_into().ok()),
+            by: row.get(4)?,
+            by_pid: number(5)?.and_then(|pid| pid.try_into().ok()),
+            by_uid: number(6)?.and_then(|uid| uid.try_into().ok()),
+            reason: row.get(7)?,
+            written_at_ms: row.get(8)?,
+            expires_at_ms: row.get(9)?,
+            requester: number(10)?.map(InstanceId),
+        }))
+    }
+}
+
+const COLUMNS: &str = "id, name, instance_id, pid, writer, writer_pid, writer_uid, reason,
+    written_at_ms, expires_at_ms, writer_id";
+
+/// Whether a row has not expired, at `:now` of the boot `:boot_id`.
+const COUNTS: &str = "expires_boot_id IS :boot_id AND expires_boot_ms > :now
+    AND expires_boot_ms <= :latest";
+
+/// Whether there are markers at all: a store that an older version made has none, and what asks or
+/// ends something does not migrate it.
+pub(crate) fn exists(connection: &Connection) -> Result<bool> {
+    Ok(connection.table_exists(None, "markers")?)
+}
+
+/// A process, told apart from all others of the machine's boot.
+#[derive(Clone, Debug)]
+pub(crate) struct ProcessKey {
+    pub(crate) pid: sys::Pid,
+    pub(crate) start_time: Option<StartTime>,
+    pub(crate) boot_id: Option<String>,
+    pub(crate) pid_ns: Option<String>,
+}
+
+impl ProcessKey {
+    fn of(record: &Record) -> Option<Self> {
+        Some(Self {
+            pid: record.pid?,
+            start_time: record.start_time,
+            boot_id: record.boot_id.clone(),
+            pid_ns: record.pid_ns.clone(),
+        })
+    }
+}
+
+/// Whom a marker is for.
+#[derive(Clone, Debug)]
+pub(crate) struct Addressee {
+    /// The rows that a process has in the store.
+    pub(crate) instances: Vec<InstanceId>,
+    /// The process itself, for what was written before it was on record.
+    pub(crate) process: Option<ProcessKey>,
+}
+
+impl Addressee {
+    /// The owner of `record`, and nobody else.
+    pub(crate) fn of(record: &Record) -> Self {
+        Self { instances: vec![record.id], process: ProcessKey::of(record) }
+    }
+}
+
+/// What to write.
+#[derive(Clone, Debug)]
+pub(crate) struct NewMarker<'a> {
+    pub(crate) name: &'a MarkerName,
+    pub(crate) instance: Option<InstanceId>,
+    pub(crate) process: &'a ProcessKey,
+    pub(crate) by: &'a str,
+    pub(crate) by_pid: sys::Pid,
+    pub(crate) by_uid: Option<u32>,
+    pub(crate) requester: Option<InstanceId>,
+    pub(crate) reason: Option<&'a str>,
+    pub(crate) ttl_ms: i64,
+}
+
+impl NewMarker<'_> {
+    /// For the generation of `record`; `None` when its process is not known.
+    pub(crate) fn target(record: &Record) -> Option<(InstanceId, ProcessKey)> {
+        Some((record.id, ProcessKey::of(record)?))
+    }
+
+    /// Writes it. Another one of its name for the same target, and for a request any other request,
+    /// is closed: the last word counts.
+    pub(crate) fn write(&self, tx: &Tx<'_>) -> Result<Marker> {
+        tx.check_schema()?;
+        close_expired(tx)?;
+        self.close_others(tx)?;
+        let now = tx.boot_time();
+        let id = tx.draw_id();
+        let expires_at_ms = tx.now_ms().saturating_add(self.ttl_ms);
+        tx.prepare_cached(
+            "INSERT INTO markers (id, name, instance_id, pid, start_time, start_time_unit, boot_id,
+                pid_ns, writer, writer_pid, writer_uid, writer_id, reason, written_at_ms,
+                expires_at_ms, expires_boot_ms, expires_boot_id)
+             VALUES (:id, :name, :instance_id, :pid, :start_time, :start_time_unit, :boot_id,
+                :pid_ns, :writer, :writer_pid, :writer_uid, :writer_id, :reason, :written_at_ms,
+                :expires_at_ms, :expires_boot_ms, :expires_boot_id)",
+        )?
+        .execute(named_params! {
+            ":id": id,
+            ":name": self.name.as_str(),
+            ":instance_id": self.instance.map(InstanceId::as_i64),
+            ":pid": self.process.pid,
+            ":start_time": self.process.start_time.map(|time| time.value),
+            ":start_time_unit": self.process.start_time.map(|time| time.unit.as_str()),
+            ":boot_id": self.process.boot_id,
+            ":pid_ns": self.process.pid_ns,
+            ":writer": self.by,
+            ":writer_pid": self.by_pid,
+            ":writer_uid": self.by_uid,
+            ":writer_id": self.requester.map(InstanceId::as_i64),
+            ":reason": self.reason,
+            ":written_at_ms": tx.now_ms(),
+            ":expires_at_ms": expires_at_ms,
+            ":expires_boot_ms": now.ms.saturating_add(self.ttl_ms.min(TTL_MAX_MS)),
+            ":expires_boot_id": now.boot_id,
+        })?;
+        let marker = Marker {
+            id,
+            name: self.name.clone(),
+            instance: self.instance,
+            pid: Some(self.process.pid),
+            by: self.by.to_owned(),
+            by_pid: Some(self.by_pid),
+            by_uid: self.by_uid,
+            reason: self.reason.map(str::to_owned),
+            written_at_ms: tx.now_ms(),
+            expires_at_ms,
+            requester: self.requester,
+        };
+        record(tx, "marker_written", &marker, json!({"by": self.by, "reason": self.reason}))?;
+        if tx.prunes() {
+            prune(tx)?;
+        }
+        Ok(marker)
+    }
+
+    fn close_others(&self, tx: &Tx<'_>) -> Result<()> {
+        let others: Vec<i64> = match self.instance {
+            Some(instance) => tx
+                .prepare_cached(
+                    "SELECT id FROM markers
+                     WHERE instance_id = ?1 AND closed_at_ms IS NULL
+                       AND (name = ?2
+                            OR ?3 AND name IN ('takeover', 'planned_stop', 'restart'))",
+                )?
+                .query_map(
+                    (instance.as_i64(), self.name.as_str(), self.name.is_request()),
+                    |row| row.get(0),
+                )?
+                .collect::<rusqlite::Result<_>>()?,
+            None => tx
+                .prepare_cached(
+                    "SELECT id FROM markers
+                     WHERE pid = ?1 AND start_time IS ?2 AND boot_id IS ?3 AND pid_ns IS ?4
+                       AND name = ?5 AND instance_id IS NULL AND closed_at_ms IS NULL",
+                )?
+                .query_map(
+                    (
+                        self.process.pid,
+                        self.process.start_time.map(|time| time.value),
+                        &self.process.boot_id,
+                        &self.process.pid_ns,
+                        self.name.as_str(),
+                    ),
+                    |row| row.get(0),
+                )?
+                .collect::<rusqlite::Result<_>>()?,
+        };
+        for id in others {
+            close(tx, id, Closed::Replaced, Some(self.by))?;
+        }
+        // One that was consumed and not served is no less withdrawn.
+        if let Some(instance) = self.instance.filter(|_| self.name.is_request()) {
+            tx.prepare_cached(
+                "UPDATE markers SET closed_how = 'replaced', closed_by = ?2
+                 WHERE instance_id = ?1 AND name = 'restart' AND served_at_ms IS NULL
+                   AND closed_how = 'consumed'",
+            )?
+            .execute((instance.as_i64(), self.by))?;
+        }
+        Ok(())
+    }
+}
+
+/// What became of a marker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Closed {
+    Consumed,
+    Cleared,
+    Replaced,
+    TargetEnded,
+}
+
+impl Closed {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Consumed => "consumed",
+            Self::Cleared => "cleared",
+            Self::Replaced => "replaced",
+            Self::TargetEnded => "target_ended",
+        }
+    }
+
+    fn event(self) -> &'static str {
+        match self {
+            Self::Consumed => "marker_consumed",
+            Self::Cleared => "marker_cleared",
+            Self::Replaced => "marker_replaced",
+            Self::TargetEnded => "marker_ended",
+        }
+    }
+}
+
+fn record(tx: &Tx<'_>, event: &'static str, marker: &Marker, mut detail: Value) -> Result<()> {
+    detail["marker"] = marker.id.into();
+    detail["name"] = marker.name.as_str().into();
+    let office = match marker.instance {
+        Some(instance) => instance::office_of(tx, instance)?,
+        None => None,
+    };
+    tx.record(&EventRecord {
+        event,
+        office: office.as_ref(),
+        instance: marker.instance,
+        pid: marker.pid,
+        detail: Some(detail),
+        ..EventRecord::default()
+    })
+}
+
+/// Closes an open marker; false when somebody else has done so.
+pub(crate) fn close(tx: &Tx<'_>, id: i64, how: Closed, by: Option<&str>) -> Result<bool> {
+    let sql = format!(
+        "UPDATE markers SET closed_at_ms = ?2, closed_how = ?3, closed_by = ?4
+         WHERE id = ?1 AND closed_at_ms IS NULL RETURNING {COLUMNS}"
+    );
+    let marker = tx
+        .prepare_cached(&sql)?
+        .query_row((id, tx.now_ms(), how.as_str(), by), Marker::from_row)
+        .optional()?;
+    let Some(marker) = marker else { return Ok(false) };
+    if let Some(marker) = marker {
+        record(tx, how.event(), &marker, json!({"by": by}))?;
+    }
+    Ok(true)
+}
+
+/// Of another boot counts as expired; of one that is not known, on either side, is left alone.
+fn close_expired(tx: &Tx<'_>) -> Result<()> {
+    let now = tx.boot_time();
+    tx.prepare_cached(
+        "UPDATE markers SET closed_at_ms = ?1, closed_how = 'expired'
+         WHERE closed_at_ms IS NULL
+           AND (expires_boot_id IS ?2 AND (expires_boot_ms <= ?3 OR expires_boot_ms > ?4)
+             OR expires_boot_id <> ?2)",
+    )?
+    .execute((tx.now_ms(), now.boot_id, now.ms, now.ms.saturating_add(TTL_MAX_MS)))?;
+    Ok(())
+}
+
+fn prune(tx: &Tx<'_>) -> Result<()> {
+    tx.prepare_cached(
+        "DELETE FROM markers WHERE closed_at_ms IS NOT NULL AND id <= (
+             SELECT id FROM markers ORDER BY id DESC LIMIT 1 OFFSET ?1)",
+    )?
+    .execute([CLOSED_KEPT])?;
+    Ok(())
+}
+
+/// The markers for one generation that have not expired, as far as `which` selects them.
+fn of_instance(
+    connection: &Connection,
+    now: BootTime<'_>,
+    instance: InstanceId,
+    which: &str,
+) -> Result<Vec<Marker>> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM markers WHERE instance_id = :instance_id AND {COUNTS} AND {which}"
+    );
+    let markers = connection
+        .prepare_cached(&sql)?
+        .query_map(
+            named_params! {
+                ":instance_id": instance.as_i64(),
+                ":boot_id": now.boot_id,
+                ":now": now.ms,
+                ":latest": now.ms.saturating_add(TTL_MAX_MS),
+            },
+            Marker::from_row,
+        )?
+        .collect::<rusqlite::Result<Vec<_>>>()?;
+    Ok(markers.into_iter().flatten().collect())
+}
+
+/// The open markers for a process that is on record nowhere.
+fn open_for_process(
+    connection: &Connection,
+    now: BootTime<'_>,
+    process: &ProcessKey,
+) -> Result<Vec<Marker>> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM markers
+         WHERE pid = :pid AND closed_at_ms IS NULL AND instance_id IS NULL
+           AND start_time = :start_time AND markers.boot_id IS :boot_id AND pid_ns IS :pid_ns
+           AND {COUNTS}"
+    );
+    let markers = connection
+        .prepare_cached(&sql)?
+        .query_map(
+            named_params! {
+                ":pid": process.pid,
+                ":start_time": process.start_time.map(|time| time.value),
+                ":pid_ns": process.pid_ns,
+                ":boot_id": now.boot_id,
+                ":now": now.ms,
+                ":latest": now.ms.saturating_add(TTL_MAX_MS),
+            },
+            Marker::from_row,
+        )?
+        .collect::<rusqlite::Result<Vec<_>>>()?;
+    Ok(markers.into_iter().flatten().collect())
+}
+
+/// The oldest open marker for `addressee`, of this name or of any; requests come first.
+pub(crate) fn find(
+    connection: &Connection,
+    now: BootTime<'_>,
+    addressee: &Addressee,
+    name: Option<&MarkerName>,
+) -> Result<Option<Marker>> {
+    let mut found = Vec::new();
+    for instance in &addressee.instances {
+        found.append(&mut open_for(connection, now, *instance)?);
+    }
+    let is_of_this_boot = |key: &&ProcessKey| key.boot_id.as_deref() == now.boot_id;
+    if let Some(process) = addressee.process.as_ref().filter(is_of_this_boot) {
+        found.append(&mut open_for_process(connection, now, process)?);
+    }
+    Ok(found
+        .into_iter()
+        .filter(|marker| name.is_none_or(|name| marker.name == *name))
+        .min_by_key(|marker| (!marker.name.is_request(), marker.id)))
+}
+
+/// Whether a marker is still open.
+pub(crate) fn is_open(connection: &Connection, id: i64) -> Result<bool> {
+    Ok(connection
+        .prepare_cached("SELECT 1 FROM markers WHERE id = ?1 AND closed_at_ms IS NULL")?
+        .exists([id])?)
+}
+
+/// The open markers whose target may have been `pid`, whatever has become of it: for clearing what
+/// nobody will ever consume. Of another pid namespace only what its target has left behind: there
+/// the number may be a living gateway's.
+pub(crate) fn open_by_pid(
+    connection: &Connection,
+    pid: sys::Pid,
+    pid_ns: Option<&str>,
+    instances: &[InstanceId],
+    name: &MarkerName,
+) -> Result<Vec<i64>> {
+    let rows: Vec<(i64, Option<i64>, i64, bool)> = connection
+        .prepare_cached(
+            "SELECT m.id, m.instance_id, m.pid,
+                    m.pid_ns IS ?2 OR m.pid_ns IS NULL
+                    OR m.instance_id IS NOT NULL AND (i.id IS NULL OR i.ended_at_ms IS NOT NULL)
+             FROM markers AS m LEFT JOIN instances AS i ON i.id = m.instance_id
+             WHERE m.closed_at_ms IS NULL AND m.name = ?1",
+        )?
+        .query_map((name.as_str(), pid_ns), |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+        })?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(rows
+        .into_iter()
+        .filter(|(_, instance, recorded, is_near)| {
+            (*recorded == i64::from(pid) && *is_near)
+                || instance.is_some_and(|id| instances.contains(&InstanceId(id)))
+        })
+        .map(|(id, ..)| id)
+        .collect())
+}
+
+/// The open markers for one generation that have not expired, the oldest first.
+pub(crate) fn open_for(
+    connection: &Connection,
+    now: BootTime<'_>,
+    instance: InstanceId,
+) -> Result<Vec<Marker>> {
+    of_instance(connection, now, instance, "closed_at_ms IS NULL ORDER BY id")
+}
+
+/// The takeover or planned stop that was asked of a generation: still open, or consumed by it.
+pub(crate) fn asked_end(
+    connection: &Connection,
+    now: BootTime<'_>,
+    instance: InstanceId,
+) -> Result<Option<Marker>> {
+    const WHICH: &str = "name IN ('takeover', 'planned_stop')
+         AND (closed_at_ms IS NULL OR closed_how = 'consumed') ORDER BY id DESC LIMIT 1";
+    Ok(of_instance(connection, now, instance, WHICH)?.pop())
+}
+
+/// The restart that was asked of a generation and that no `run` has served yet. Consuming it does
+/// not serve it: the command of a `run` may want to know why it is being stopped.
+pub(crate) fn unserved_restart(
+    connection: &Connection,
+    now: BootTime<'_>,
+    instance: InstanceId,
+) -> Result<Option<Marker>> {
+    const WHICH: &str = "name = 'restart' AND served_at_ms IS NULL
+         AND (closed_at_ms IS NULL OR closed_how = 'consumed') ORDER BY id LIMIT 1";
+    Ok(of_instance(connection, now, instance, WHICH)?.pop())
+}
+
+/// Notes that a restart was served, together with every other one that this start serves as well.
+pub(crate) fn serve_restarts(tx: &Tx<'_>, instance: InstanceId, by: &str) -> Result<()> {
+    let unserved: Vec<i64> = tx
+        .prepare_cached(
+            "UPDATE markers SET served_at_ms = ?2
+             WHERE instance_id = ?1 AND name = 'restart' AND served_at_ms IS NULL
+               AND (closed_at_ms IS NULL OR closed_how = 'consumed')
+             RETURNING id",
+        )?
+        .query_map((instance.as_i64(), tx.now_ms()), |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    if unserved.is_empty() {
+        return Ok(());
+    }
+    for id in unserved {
+        close(tx, id, Closed::Consumed, Some(by))?;
+    }
+    // An end that was asked for before, and did not come, explains none that comes now.
+    tx.prepare_cached(
+        "UPDATE markers SET expires_boot_ms = :now
+         WHERE instance_id = :instance_id AND name IN ('takeover', 'planned_stop')
+           AND closed_how = 'consumed' AND expires_boot_ms > :now",
+    )?
+    .execute(named_params! {":now": tx.boot_time().ms, ":instance_id": instance.as_i64()})?;
+    Ok(())
+}
+
+/// What became of a request, for whoever waits for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Fate {
+    pub(crate) served: bool,
+    pub(crate) consumed: bool,
+    pub(crate) closed: bool,
+}
+
+pub(crate) fn fate(connection: &Connection, id: i64) -> Result<Option<Fate>> {
+    Ok(connection
+        .prepare_cached("SELECT served_at_ms IS NOT NULL, closed_how FROM markers WHERE id = ?1")?
+        .query_row([id], |row| {
+            let closed: Option<String> = row.get(1)?;
+            Ok(Fate {
+                served: row.get(0)?,
+                consumed: closed.as_deref() == Some(Closed::Consumed.as_str()),
+                closed: closed.is_some(),
+            })
+        })
+        .optional()?)
+}
+
+/// An instance has ended: what was for it is inert from now on.
+pub(crate) fn close_all_of(tx: &Tx<'_>, instance: InstanceId) -> Result<()> {
+    let open: Vec<i64> = tx
+        .prepare_cached("SELECT id FROM markers WHERE instance_id = ?1 AND closed_at_ms IS NULL")?
+        .query_map([instance.as_i64()], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    for id in open {
+        close(tx, id, Closed::TargetEnded, None)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,241 @@
+//! Signals, and only with proof: a pinned process whose start time is the recorded one.
+
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use super::{OpenProcessError, Pid, ProcessHandle, ProcessState, StartTime, process_facts};
+
+/// Why a recorded process is not signalled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Unproven {
+    /// It has ended, or its pid names another process now.
+    Gone,
+    /// It is this process.
+    Ourselves,
+    /// This process, or what started it, was started by it.
+    Ancestor,
+    /// 0 is no process, 1 is the machine's or the container's first one, and a number beyond what
+    /// the kernel gives out was negative once: kill(2) takes those for groups.
+    Reserved,
+    /// It lives in another pid namespace or on another machine, where its number means nothing here.
+    Elsewhere,
+    /// Its start time was not recorded or cannot be read.
+    Unknown,
+    /// The operating system does not let us.
+    Denied(String),
+}
+
+impl fmt::Display for Unproven {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Gone => f.write_str("it has ended"),
+            Self::Ourselves => f.write_str("it is this very process"),
+            Self::Ancestor => f.write_str("this process was started by it"),
+            Self::Reserved => f.write_str("its pid is that of init, or of no process"),
+            Self::Elsewhere => {
+                f.write_str("it lives in another container, pid namespace or machine")
+            }
+            Self::Unknown => {
+                f.write_str("its start time is not known, so that its pid may be another's by now")
+            }
+            Self::Denied(why) => write!(f, "the system does not let us: {why}"),
+        }
+    }
+}
+
+/// A process that is pinned, and proven to be the recorded one. The only way to signal a process
+/// that is not our own child.
+#[derive(Debug)]
+pub(crate) struct Proven {
+    pid: Pid,
+    handle: ProcessHandle,
+}
+
+impl Proven {
+    /// Pins `pid`, and compares its start time with the recorded one, in this order.
+    pub(crate) fn of(pid: Pid, start_time: Option<StartTime>) -> Result<Self, Unproven> {
+        if pid <= 1 || i32::try_from(pid).is_err() {
+            return Err(Unproven::Reserved);
+        }
+        if pid == std::process::id() {
+            return Err(Unproven::Ourselves);
+        }
+        let handle = ProcessHandle::open(pid).map_err(|error| match error {
+            OpenProcessError::Gone => Unproven::Gone,
+            OpenProcessError::Denied => {
+                Unproven::Denied(io::Error::from(io::ErrorKind::PermissionDenied).to_string())
+            }
+            OpenProcessError::Other(error) => Unproven::Denied(error.to_string()),
+        })?;
+        match (handle.start_time(), start_time) {
+            _ if handle.has_ended() => return Err(Unproven::Gone),
+            (Some(live), Some(recorded)) if live == recorded => {}
+            (Some(live), Some(recorded)) if live.unit == recorded.unit => {
+                return Err(Unproven::Gone);
+            }
+            (Some(_) | None, Some(_) | None) => return Err(Unproven::Unknown),
+        }
+        if is_ancestor(pid) {
+            return Err(Unproven::Ancestor);
+        }
+        Ok(Self { pid, handle })
+    }
+
+    pub(crate) fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// SIGTERM; one that is stopped gets it, and is let go on to see it.
+    pub(crate) fn ask_to_end(&self) -> io::Result<()> {
+        self.handle.ask_to_end()?;
+        if process_facts(self.pid).state == ProcessState::Stopped {
+            self.handle.resume()?;
+        }
+        Ok(())
+    }
+
+    /// SIGKILL, `TerminateProcess`. A process that has ended meanwhile is no error.
+    pub(crate) fn kill(&self) -> io::Result<()> {
+        match self.handle.kill() {
+            Err(_) if self.handle.has_ended() => Ok(()),
+            result => result,
+        }
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.handle.has_ended()
+    }
+
+    /// Waits up to `timeout` for its end; true when it has ended. Woken by the kernel.
+    pub(crate) fn wait_ended(&self, timeout: Duration) -> bool {
+        self.handle.wait_ended(timeout)
+    }
+}
+
+/// Whether `pid` is this process or one that it descends from.
+fn is_ancestor(pid: Pid) -> bool {
+    /// No real chain of parents is longer; a loop in a racing process table is.
+    const GENERATIONS_MAX: usize = 1_024;
+    std::iter::successors(Some(std::process::id()), |pid| process_facts(*pid).parent)
+        .take(GENERATIONS_MAX)
+        .any(|ancestor| ancestor == pid)
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "tests talk to themselves by the environment")]
+mod tests {
+    use std::io::{BufRead, BufReader, Read};
+    use std::process::{Child, Command, Stdio};
+
+    use super::*;
+    use crate::sys::{StartTimeUnit, descendants};
+
+    const HELPER: &str = "INCUMBENT_TEST_PROVEN_HELPER";
+
+    /// No test by itself: a process that lives until its input ends. As `parent` it starts one of
+    /// its kind, and says its pid.
+    #[test]
+    fn helper() {
+        match std::env::var(HELPER).as_deref() {
+            Ok("parent") => {
+                let mut child = spawn("child");
+                println!("\nstarted {}", child.0.id());
+                let _ = io::stdin().read_to_end(&mut Vec::new());
+                let _ = child.0.kill();
+            }
+            Ok(_) => drop(io::stdin().read_to_end(&mut Vec::new())),
+            Err(_) => {}
+        }
+    }
+
+    struct Guard(Child);
+
+    impl Drop for Guard {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
+    fn spawn(role: &str) -> Guard {
+        let helper = concat!(module_path!(), "::helper").split_once("::").unwrap().1;
+        let child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", helper, "--nocapture"])
+            .env(HELPER, role)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn();
+        Guard(child.unwrap())
+    }
+
+    fn start_time(pid: Pid) -> Option<StartTime> {
+        process_facts(pid).start_time
+    }
+
+    /// FIELD-BUGS row 17: a signal to a stored number went to whoever had it by then.
+    #[test]
+    fn nobody_is_signalled_without_proof() {
+        let own = std::process::id();
+        let some_time = start_time(own);
+        assert_eq!(Proven::of(own, some_time).unwrap_err(), Unproven::Ourselves);
+        let negative_one = u32::MAX;
+        for pid in [0, 1, negative_one, i32::MIN.cast_unsigned()] {
+            assert_eq!(Proven::of(pid, some_time).unwrap_err(), Unproven::Reserved, "{pid}");
+        }
+        let child = spawn("child");
+        let pid = child.0.id();
+        let live = start_time(pid).unwrap();
+        let another = StartTime { value: live.value + 1, ..live };
+        assert_eq!(Proven::of(pid, Some(another)).unwrap_err(), Unproven::Gone);
+        assert_eq!(Proven::of(pid, None).unwrap_err(), Unproven::Unknown);
+        let units = [StartTimeUnit::Ticks, StartTimeUnit::Microseconds, StartTimeUnit::Filetime];
+        for unit in units.into_iter().filter(|unit| *unit != live.unit) {
+            let of_another_source = StartTime { unit, ..live };
+            assert_eq!(Proven::of(pid, Some(of_another_source)).unwrap_err(), Unproven::Unknown);
+        }
+        assert!(!Proven::of(pid, Some(live)).unwrap().has_ended());
+        if let Some(parent) = process_facts(own).parent.filter(|pid| *pid > 1) {
+            let proven = Proven::of(parent, start_time(parent));
+            assert_eq!(proven.unwrap_err(), Unproven::Ancestor);
+        }
+    }
+
+    #[test]
+    fn the_proven_process_ends_and_is_gone_then() {
+        let child = spawn("child");
+        let pid = child.0.id();
+        let recorded = start_time(pid);
+        let proven = Proven::of(pid, recorded).unwrap();
+        proven.kill().unwrap();
+        assert!(proven.wait_ended(Duration::from_secs(20)));
+        // Twice is no fault: it had ended.
+        proven.kill().unwrap();
+        assert_eq!(Proven::of(pid, recorded).unwrap_err(), Unproven::Gone);
+    }
+
+    /// A process and what it has started, each proven on its own.
+    #[test]
+    fn a_tree_is_seen_from_its_root() {
+        let parent = spawn("parent");
+        let mut parent = parent;
+        let mut lines = BufReader::new(parent.0.stdout.take().unwrap()).lines();
+        let grandchild: Pid = loop {
+            let line = lines.next().unwrap().unwrap();
+            if let Some(pid) = line.strip_prefix("started ") {
+                break pid.trim().parse().unwrap();
+            }
+        };
+        let tree = descendants(parent.0.id());
+        assert!(tree.contains(&grandchild), "{tree:?} lacks {grandchild}");
+        assert!(descendants(std::process::id()).contains(&grandchild));
+        assert!(!descendants(grandchild).contains(&parent.0.id()));
+        let proven: Vec<Proven> =
+            tree.iter().filter_map(|pid| Proven::of(*pid, start_time(*pid)).ok()).collect();
+        for process in proven.iter().filter(|process| process.pid() == grandchild) {
+            process.kill().unwrap();
+            assert!(process.wait_ended(Duration::from_secs(20)));
+        }
+        assert_eq!(Proven::of(grandchild, None).unwrap_err(), Unproven::Gone);
+    }
+}

@@ -1,0 +1,341 @@
+//! Stopping whoever holds an office, on purpose.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Asking, InProgress, Insistence, Pursued, Pursuit, Target, write_request};
+use crate::claimant::{self, judge_record, look};
+use crate::error::{Error, ErrorKind, Result};
+use crate::holder::{self, Holder};
+use crate::instance::{self, End, EndReason, Origin, Record, STOP_BUDGET_DEFAULT_MS};
+use crate::liveness::{Lease, Verdict};
+use crate::marker::{self, AFTER_BUDGET, AFTER_DEADLINE, millis};
+use crate::names::{InstanceId, Kind, MarkerName, Nonce, Office, Wanted};
+use crate::observe::{LiveCommandLine, needs_command_line};
+use crate::office::{Desired, Profile, check_home, set_desired};
+use crate::reservation::{self, Purpose, Reservation};
+use crate::store::{Inner, Tx};
+use crate::sys::Pid;
+use crate::wait::{Cancel, WaitingAs, WaitingRow};
+
+/// How to stop an office's holder, see [`Profile::stop`].
+#[derive(Clone, Debug, Default)]
+pub struct StopOptions {
+    timeout: Option<Duration>,
+    kill: bool,
+    desired: bool,
+    reason: Option<String>,
+    by: Option<String>,
+    cancel: Cancel,
+}
+
+impl StopOptions {
+    /// Asks the holder to end, and waits for as long as it said it may take.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Waits for this long instead.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Kills it when its time is over.
+    #[must_use]
+    pub fn kill(mut self) -> Self {
+        self.kill = true;
+        self
+    }
+
+    /// Also records that the profile is to stay stopped, for those who ask.
+    #[must_use]
+    pub fn desired_stopped(mut self) -> Self {
+        self.desired = true;
+        self
+    }
+
+    /// Why, for whoever reads the marker.
+    #[must_use]
+    pub fn reason(mut self, reason: impl Into<String>) -> Self {
+        self.reason = Some(reason.into());
+        self
+    }
+
+    /// Who stops it, in place of this process' pid and command line.
+    #[must_use]
+    pub fn by(mut self, by: impl Into<String>) -> Self {
+        self.by = Some(by.into());
+        self
+    }
+
+    /// Lets another thread end the wait. What was asked for stays asked for.
+    #[must_use]
+    pub fn cancel(mut self, cancel: Cancel) -> Self {
+        self.cancel = cancel;
+        self
+    }
+}
+
+/// What came of [`Profile::stop`].
+#[derive(Debug)]
+#[non_exhaustive]
+#[must_use = "it may still be running"]
+pub enum StopOutcome {
+    /// Nobody was running.
+    NotRunning,
+    /// The holder has ended, or has let go of the office.
+    Ended {
+        /// Its generation.
+        instance: InstanceId,
+        /// Its recorded pid.
+        pid: Option<Pid>,
+        /// Whether it had to be killed.
+        killed: bool,
+        /// Whether its process goes on without the office.
+        still_runs: bool,
+    },
+    /// It is still there; why it could not be brought to an end, as a clause for people.
+    StillRunning(Box<Holder>, String),
+    /// Somebody is taking the office over just now: nothing was done.
+    InProgress(Box<Holder>),
+}
+
+/// The answer to [`Profile::stop`].
+#[derive(Debug)]
+#[non_exhaustive]
+#[must_use = "it may still be running"]
+pub struct StopReport {
+    /// What came of it.
+    pub outcome: StopOutcome,
+    /// Why the stop could not be written down, if it could not: the owner, and its supervisor, may
+    /// take it for an unplanned one.
+    pub not_recorded: Option<Error>,
+    /// Why the wish that it stay stopped could not be written down, if it could not.
+    pub not_desired: Option<Error>,
+}
+
+/// What is to be done.
+enum Prepared {
+    NotRunning,
+    InProgress(Box<Holder>),
+    /// Another stop has asked it already.
+    Joined(Box<Record>),
+    Stop(Box<Record>, InstanceId, Nonce),
+}
+
+impl Profile {
+    /// Stops whoever holds the office of `kind`: leaves a marker that says so, asks it by a signal
+    /// on its proven process, and waits. Nobody else gets the office meanwhile.
+    ///
+    /// Where the store cannot be written, the holder is stopped all the same, and the report says
+    /// what could not be recorded.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](ErrorKind::InvalidInput) when this process itself holds the office;
+    /// [`ProfileBelongsTo`](ErrorKind::ProfileBelongsTo) for another home;
+    /// [`CannotRead`](ErrorKind::CannotRead), [`Corrupt`](ErrorKind::Corrupt),
+    /// [`StoreReplaced`](ErrorKind::StoreReplaced) when nobody knows whom to stop.
+    pub fn stop(&self, kind: &Kind, options: &StopOptions) -> Result<StopReport> {
+        let inner = &self.store().inner;
+        inner.check_process()?;
+        let office = self.office(kind);
+        let command_line = inner.read(|connection| {
+            check_home(connection, &office, self.home())?;
+            let Some(record) = instance::live(connection, &office)? else { return Ok(None) };
+            let judged = judge_record(inner, &record, Lease::None, &LiveCommandLine::not_read());
+            Ok(needs_command_line(&judged.evidence).then_some(record))
+        })?;
+        let command_line =
+            command_line.as_ref().map_or_else(LiveCommandLine::not_read, LiveCommandLine::read);
+        let prepared = inner.write(|tx| prepare(tx, inner, &office, options, &command_line));
+        let (prepared, not_recorded, not_desired) = match prepared {
+            Ok(prepared) => (prepared, None, None),
+            Err(error) if cannot_be_written(&error) => {
+                // A store of an older version can keep the wish at least.
+                let wish = options.desired.then(|| {
+                    let by = by(inner, options);
+                    inner.write(|tx| set_desired(tx, &office.profile, Desired::Stopped, &by))
+                });
+                let not_desired = wish.and_then(Result::err);
+                (without_record(inner, &office, &command_line)?, Some(error), not_desired)
+            }
+            Err(error) => return Err(error),
+        };
+        let outcome = match prepared {
+            Prepared::NotRunning => StopOutcome::NotRunning,
+            Prepared::InProgress(holder) => StopOutcome::InProgress(holder),
+            Prepared::Joined(record) => {
+                let asking = if not_recorded.is_some() { Asking::Ask } else { Asking::Asked };
+                finish(inner, &office, &record, options, asking)
+            }
+            Prepared::Stop(record, instance, nonce) => {
+                let row = WaitingRow::new(inner, instance, nonce);
+                let outcome = finish(inner, &office, &record, options, Asking::Ask);
+                settle(inner, row, &record, &outcome);
+                outcome
+            }
+        };
+        Ok(StopReport { outcome, not_recorded, not_desired })
+    }
+}
+
+fn by(inner: &Inner, options: &StopOptions) -> String {
+    let own = || marker::describe_self(inner, &inner.myself().argv);
+    options.by.clone().unwrap_or_else(own)
+}
+
+fn cannot_be_written(error: &Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::Busy
+            | ErrorKind::CannotWrite
+            | ErrorKind::Permission
+            | ErrorKind::TooNew
+            | ErrorKind::TooOld
+            | ErrorKind::Internal
+    )
+}
+
+/// Registers, reserves and leaves the marker.
+fn prepare(
+    tx: &Tx<'_>,
+    inner: &Arc<Inner>,
+    office: &Office,
+    options: &StopOptions,
+    command_line: &LiveCommandLine,
+) -> Result<Prepared> {
+    let by = by(inner, options);
+    if options.desired {
+        set_desired(tx, &office.profile, Desired::Stopped, &by)?;
+    }
+    let wanted = Wanted::Office(office.clone());
+    let reserved = match claimant::reserved_by_another(tx, inner, &wanted, None)? {
+        Some(held) => reservation::of(tx, inner.boot_time(), &wanted)?.zip(Some(held)),
+        None => None,
+    };
+    // Also where nobody is left to be stopped: somebody is about to come.
+    if let Some((Reservation { purpose: Purpose::Takeover, .. }, held)) = reserved {
+        return Ok(Prepared::InProgress(held.holder));
+    }
+    let Some(record) = instance::live(tx, office)? else { return Ok(Prepared::NotRunning) };
+    let judged = judge_record(inner, &record, Lease::None, command_line);
+    if let Verdict::Dead(reason) = judged.verdict {
+        let found_by = format!("found by pid {}", inner.observer().pid);
+        let end = End::new(EndReason::Dead(reason)).detail(found_by);
+        instance::end_other(tx, record.id, &end)?;
+        return Ok(Prepared::NotRunning);
+    }
+    refuse_ourselves(inner, office, &record, &judged.evidence)?;
+    if reserved.is_some() {
+        return Ok(Prepared::Joined(Box::new(record)));
+    }
+    // Asked for with something else that it holds.
+    if let Some(asked) = InProgress::of(tx, inner, record.id)? {
+        let is_stop = asked.marker.name.as_str() == MarkerName::PLANNED_STOP;
+        return Ok(if is_stop {
+            Prepared::Joined(Box::new(record))
+        } else {
+            Prepared::InProgress(Box::new(asked.holder(&wanted)))
+        });
+    }
+    let nonce = Nonce::random()?;
+    let as_whom = WaitingAs {
+        profile: Some(&office.profile),
+        origin: Origin::Library,
+        version: None,
+        stop_budget_ms: STOP_BUDGET_DEFAULT_MS,
+        argv: &inner.myself().argv,
+    };
+    let instance = WaitingRow::insert(tx, inner, &nonce, &wanted, &as_whom)?;
+    let budget = marker::stop_budget(&record);
+    let timeout = options.timeout.unwrap_or(budget);
+    let reserved_for = timeout.saturating_add(AFTER_BUDGET);
+    reservation::make(tx, &wanted, instance, Purpose::Stop, millis(reserved_for))?;
+    let (name, reason) = (MarkerName::planned_stop(), options.reason.as_deref());
+    // At least as long as it may take to end, whether or not anybody waits that long.
+    let ttl = timeout.max(budget).saturating_add(AFTER_BUDGET + AFTER_DEADLINE);
+    write_request(tx, inner, &record, &name, &by, Some(instance), reason, ttl)?;
+    Ok(Prepared::Stop(Box::new(record), instance, nonce))
+}
+
+fn refuse_ourselves(
+    inner: &Inner,
+    office: &Office,
+    record: &Record,
+    seen: &crate::liveness::Evidence,
+) -> Result<()> {
+    if record.pid == Some(inner.observer().pid) && seen.is_here() && !record.is_pid {
+        return Err(Error::invalid(format!("{office} is held by this very process"))
+            .with_hint("release the tenure instead"));
+    }
+    Ok(())
+}
+
+/// Whom to stop, as far as reading goes.
+fn without_record(
+    inner: &Inner,
+    office: &Office,
+    command_line: &LiveCommandLine,
+) -> Result<Prepared> {
+    let Some(record) = inner.read(|connection| instance::live(connection, office))? else {
+        return Ok(Prepared::NotRunning);
+    };
+    let judged = judge_record(inner, &record, Lease::None, command_line);
+    if matches!(judged.verdict, Verdict::Dead(_)) {
+        return Ok(Prepared::NotRunning);
+    }
+    refuse_ourselves(inner, office, &record, &judged.evidence)?;
+    Ok(Prepared::Joined(Box::new(record)))
+}
+
+fn finish(
+    inner: &Inner,
+    office: &Office,
+    record: &Record,
+    options: &StopOptions,
+    asking: Asking,
+) -> StopOutcome {
+    let wanted = Wanted::Office(office.clone());
+    let target = Target { record: record.clone(), wanted, children: Some(Vec::new()) };
+    let budget = options.timeout.unwrap_or_else(|| target.budget());
+    let insistence = if options.kill { Insistence::Kill } else { Insistence::Ask };
+    let pursuit = Pursuit::begin(inner, &target, budget, Duration::ZERO, asking);
+    let why = match pursuit.finish(insistence, &options.cancel) {
+        Pursued::Over { killed } => {
+            return StopOutcome::Ended {
+                instance: record.id,
+                pid: record.pid,
+                killed,
+                still_runs: pursuit.goes_on(),
+            };
+        }
+        Pursued::TimedOut => (holder::TIMED_OUT, "it has not ended in its time".to_owned()),
+        Pursued::Cancelled => (holder::TIMED_OUT, "nobody waited any longer".to_owned()),
+        Pursued::CannotSignal(why) => {
+            (holder::CANNOT_SIGNAL, format!("it cannot be signalled: {why}"))
+        }
+    };
+    let (reason, why) = why;
+    let judged = look(inner, record, Lease::None);
+    let holder = Holder { reason, ..Holder::of(record, office, &judged) };
+    StopOutcome::StillRunning(Box::new(holder), why)
+}
+
+/// Ends the reservation, and the record of an owner that could not end it itself.
+fn settle(inner: &Inner, row: WaitingRow, record: &Record, outcome: &StopOutcome) {
+    let StopOutcome::Ended { .. } = outcome else { return };
+    let settled = row.end_with(|tx| {
+        let Some(now) = instance::by_id(tx, record.id)? else { return Ok(()) };
+        let judged = judge_record(inner, record, Lease::None, &LiveCommandLine::not_read());
+        if let (None, Verdict::Dead(reason)) = (now.ended_at_ms, judged.verdict) {
+            instance::end_other(tx, record.id, &End::new(EndReason::Dead(reason)))?;
+        }
+        Ok(())
+    });
+    if let Err(error) = settled {
+        tracing::warn!(%error, "the end of a stopped owner is left for the next claim to record");
+    }
+}
