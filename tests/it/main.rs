@@ -23,12 +23,17 @@ mod lock_records;
 mod lock_secrets;
 mod lock_verbs;
 mod locks;
+mod markers;
 mod namespaces;
 mod open;
 mod orphans;
+mod restart;
 mod run;
 mod sql_views;
+mod stop;
 mod storm;
+mod swap;
+mod takeover;
 mod wait;
 
 /// A module that is not declared above is a test that never runs.
