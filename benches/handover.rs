@@ -25,7 +25,9 @@ mod linux {
     use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
     use std::time::{Duration, Instant};
 
-    use incumbent::{Acquire, AcquireOptions, Claim, ClaimOptions, LockRequest, Store, Wait};
+    use incumbent::{
+        Acquire, AcquireOptions, Claim, ClaimOptions, LockRequest, Replace, Store, Wait,
+    };
 
     const ROLE: &str = "HANDOVER_ROLE";
 
@@ -50,6 +52,8 @@ mod linux {
         Office,
         /// A lock, waited for by `lock acquire --wait`: to the end of that process.
         Verb,
+        /// An office, taken over from a holder that ends by SIGTERM: the whole call.
+        Takeover,
     }
 
     pub fn main() {
@@ -67,6 +71,7 @@ mod linux {
             ("an office, the holder killed", What::Office, End::Killed),
             ("an office, released", What::Office, End::Released),
             ("`lock acquire --wait` to its end, the holder killed", What::Verb, End::Killed),
+            ("a whole takeover, the holder ends when it is asked", What::Takeover, End::Released),
         ] {
             let mut took: Vec<u64> = (0..rounds).map(|round| hand_over(what, end, round)).collect();
             took.sort_unstable();
@@ -85,11 +90,16 @@ mod linux {
         }
         STORE.with(|directory| {
             let path = directory.path().join("state.db");
-            let wanted = if what == What::Office { "office" } else { "lock" };
+            let is_office = matches!(what, What::Office | What::Takeover);
+            let wanted = if is_office { "office" } else { "lock" };
             let mut holder = Role::start(&path, &format!("hold {wanted}"));
             assert_eq!(holder.line(), "held", "round {round}");
             if what == What::Verb {
                 return hand_over_to_verb(&path, holder);
+            }
+            if what == What::Takeover {
+                let mut taker = Role::start(&path, "take office");
+                return taker.line().parse().expect("a time");
             }
             let mut waiter = Role::start(&path, &format!("wait {wanted}"));
             assert_eq!(waiter.line(), "waits", "round {round}");
@@ -195,6 +205,17 @@ mod linux {
         let mut words = role.splitn(3, ' ');
         let (part, what, path) = (words.next(), words.next(), words.next());
         let store = Store::open(Path::new(path.expect("a path"))).expect("a store");
+        if part == Some("take") {
+            let profile = store.profile("default").expect("a profile");
+            let options = ClaimOptions::new().replace(Replace::new());
+            let began_ns = now_ns();
+            let Ok(Claim::Granted(_tenure)) = profile.claim_with(&options) else {
+                panic!("it was not granted")
+            };
+            println!("{}", now_ns() - began_ns);
+            let _ = std::io::stdin().read_line(&mut String::new());
+            return;
+        }
         let waits = part == Some("wait");
         if waits {
             println!("waits");

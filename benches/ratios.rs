@@ -14,7 +14,9 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use fs4::FileExt;
-use incumbent::{Acquire, Claim, LockRequest, ScopedLock, Standing, Store};
+use incumbent::{
+    Acquire, Claim, LockRequest, MarkerName, MarkerRequest, ScopedLock, Standing, Store,
+};
 use rusqlite::{Connection, TransactionBehavior};
 
 /// Batches of each side; the median of their ratios is shown.
@@ -29,6 +31,7 @@ fn main() {
     find_running(&store, &path);
     verify(&store, directory.path());
     locks(&store, directory.path());
+    markers(&store, directory.path());
     status_process(&path);
 }
 
@@ -199,7 +202,8 @@ fn verify(store: &Store, directory: &Path) {
 
 const SCHEMA: &str = concat!(
     include_str!("../migrations/0001_offices.sql"),
-    include_str!("../migrations/0002_scoped_locks.sql")
+    include_str!("../migrations/0002_scoped_locks.sql"),
+    include_str!("../migrations/0003_markers.sql")
 );
 
 /// The row that bare locks are taken from where the process has one already.
@@ -391,6 +395,64 @@ fn renew_lock(held: &ScopedLock, bare: &mut Connection) {
             });
         },
     );
+}
+
+/// A marker to ourselves: two transactions, with an event each.
+fn markers(store: &Store, directory: &Path) {
+    const DETAIL: &str =
+        r#"{"by":"pid 4711 (gateway), uid 0","marker":1795305600000000,"name":"note"}"#;
+    let profile = store.profile("default").expect("a profile");
+    let Ok(Claim::Granted(tenure)) = profile.claim() else { panic!("refused") };
+    let name = MarkerName::new("note").expect("a name");
+    let request = MarkerRequest::new(name.clone());
+    let bare_directory = directory.join("bare-markers");
+    std::fs::create_dir(&bare_directory).expect("a directory");
+    let mut bare = bare_connection(&bare_directory, SCHEMA);
+    let mut id = 0;
+    compare(
+        "write + consume a marker (2 transactions, 4 rows)",
+        50,
+        || {
+            store.write_marker(std::process::id(), &request).expect("written");
+            let consumed = tenure.consume_marker(Some(&name)).expect("an answer");
+            assert!(consumed.expect("a marker").recorded);
+        },
+        || {
+            id += 1;
+            // Which process has the pid now.
+            std::fs::read("/proc/self/stat").expect("a stat");
+            write(&mut bare, |tx| {
+                tx.prepare_cached(
+                    "INSERT INTO markers (id, name, instance_id, pid, start_time, start_time_unit,
+                        boot_id, pid_ns, writer, writer_pid, writer_uid, written_at_ms,
+                        expires_at_ms, expires_boot_ms, expires_boot_id)
+                     VALUES (?1, 'note', 1, 4711, 1, 'ticks', 'boot', 'ns',
+                        'pid 4711 (gateway), uid 0', 4711, 0, 1, 60001, 60001, 'boot')",
+                )?
+                .execute([id])?;
+                event_with(tx, "marker_written", id, DETAIL)?;
+                tx.prepare_cached("UPDATE meta SET value = ?1 WHERE key = 'last_id'")?.execute([id])
+            });
+            let open: i64 = bare
+                .prepare_cached(
+                    "SELECT id FROM markers
+                     WHERE instance_id = 1 AND closed_at_ms IS NULL AND name = 'note'",
+                )
+                .and_then(|mut query| query.query_row([], |row| row.get(0)))
+                .expect("a marker");
+            write(&mut bare, |tx| {
+                tx.prepare_cached(
+                    "UPDATE markers SET closed_at_ms = 2, closed_how = 'consumed',
+                        closed_by = 'pid 4711 (gateway), uid 0'
+                     WHERE id = ?1 AND closed_at_ms IS NULL",
+                )?
+                .execute([open])?;
+                event_with(tx, "marker_consumed", id, DETAIL)?;
+                tx.prepare_cached("DELETE FROM markers WHERE id < ?1 - 1000")?.execute([id])
+            });
+        },
+    );
+    drop(tenure);
 }
 
 /// A whole `status` process, against one that only starts and ends.
