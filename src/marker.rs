@@ -128,8 +128,8 @@ pub struct StopAnswer {
 #[derive(Clone, Debug)]
 pub struct StopInquiry {
     footing: Footing,
-    /// A second signal of the same stop finds the marker consumed: by us.
-    known: Arc<Mutex<Option<Consumed>>>,
+    /// What the store said last, and until when that counts: for when it says nothing any more.
+    known: Arc<Mutex<Option<(Consumed, Deadline)>>>,
 }
 
 impl StopInquiry {
@@ -138,7 +138,8 @@ impl StopInquiry {
     }
 
     /// Why this process is being stopped: taken over by whom, stopped on purpose by whom, or
-    /// neither. Consumes the marker that says so; asked again, it says the same.
+    /// neither. Consumes the marker that says so; asked again, it says the same until that marker
+    /// expires: a stop that somebody gave up explains no signal of next week.
     ///
     /// Returns within 250 ms, and some for the scheduler, also when the store is locked, full or
     /// gone.
@@ -148,19 +149,18 @@ impl StopInquiry {
         if let Err(error) = self.footing.inner.check_process() {
             return StopAnswer { cause: StopCause::Unknown(error), recorded: false };
         }
-        let known = lock(&self.known).clone();
-        if let Some(known) = known.filter(|known| known.recorded) {
-            return StopAnswer::of(known);
-        }
         match self.consume() {
             Ok(Some(consumed)) => {
-                *lock(&self.known) = Some(consumed.clone());
+                let marker = &consumed.marker;
+                let lives_ms = marker.expires_at_ms.saturating_sub(marker.written_at_ms);
+                let until = Duration::from_millis(u64::try_from(lives_ms).unwrap_or(0));
+                *lock(&self.known) = Some((consumed.clone(), Deadline::after(until)));
                 StopAnswer::of(consumed)
             }
             Ok(None) => StopAnswer { cause: StopCause::Unplanned, recorded: true },
             Err(error) => match lock(&self.known).clone() {
-                Some(known) => StopAnswer::of(known),
-                None => StopAnswer { cause: StopCause::Unknown(error), recorded: false },
+                Some((known, until)) if !until.has_passed() => StopAnswer::of(known),
+                Some(_) | None => StopAnswer { cause: StopCause::Unknown(error), recorded: false },
             },
         }
     }
@@ -175,7 +175,7 @@ impl StopInquiry {
                 return Ok(consumed);
             }
         }
-        // Another thread of ours, or another inquiry, was faster: it is true all the same.
+        // Consumed before, by us or by another inquiry of ours: it is true all the same.
         let asked = with_budget(deadline.remaining().max(LOOK_AGAIN_WITHIN), || {
             inner.read(|connection| {
                 if !marker_table::exists(connection)? {
@@ -341,6 +341,11 @@ fn addressee(inner: &Inner, pid: sys::Pid) -> Result<Addressee> {
     })
 }
 
+/// Who acts: as the caller named it, else this process.
+pub(crate) fn by_or_self(inner: &Inner, by: Option<&str>) -> String {
+    by.map_or_else(|| describe_self(inner, &inner.myself().argv), str::to_owned)
+}
+
 /// Whoever writes, for people: pid, command line, user.
 pub(crate) fn describe_self(inner: &Inner, argv: &[String]) -> String {
     let observer = inner.observer();
@@ -394,18 +399,11 @@ fn write_to(
             TTL_DEFAULT
         }
     });
-    let own_description;
-    let by = if let Some(by) = &request.by {
-        by
-    } else {
-        own_description = describe_self(inner, &inner.myself().argv);
-        &own_description
-    };
     NewMarker {
         name: &request.name,
         instance,
         process: &process,
-        by,
+        by: &by_or_self(inner, request.by.as_deref()),
         by_pid: observer.pid,
         by_uid: observer.uid,
         requester: None,
@@ -444,7 +442,7 @@ fn consume_by(
     deadline: Deadline,
 ) -> Result<Option<Consumed>> {
     let look = || with_budget(deadline.remaining(), || peek(inner, addressee, name));
-    let by = describe_self(inner, &inner.myself().argv);
+    let by = by_or_self(inner, None);
     let mut seen = look()?;
     for _ in 0..ATTEMPTS {
         let Some(marker) = seen else { return Ok(None) };

@@ -117,7 +117,7 @@ impl Profile {
             Prepared::Asked(record, marker) => (record, marker),
         };
         let deadline = Deadline::after(timeout(&record, options));
-        let mut missing_since: Option<Deadline> = None;
+        let mut comes_back = Deadline::after(COMES_BACK_WITHIN);
         loop {
             if let Some(answer) = look_at(inner, &office, &record, marker)? {
                 return match answer {
@@ -129,18 +129,9 @@ impl Profile {
             }
             // Its supervisor may start it again; but not if nobody does for a while.
             let is_running = is_running(inner, &office)?;
-            let nobody_comes = match (&missing_since, is_running) {
-                (_, true) => {
-                    missing_since = None;
-                    false
-                }
-                (None, false) => {
-                    missing_since = Some(Deadline::after(COMES_BACK_WITHIN));
-                    false
-                }
-                (Some(until), false) => until.has_passed(),
-            };
-            if nobody_comes || (!is_running && deadline.has_passed()) {
+            if is_running {
+                comes_back = Deadline::after(COMES_BACK_WITHIN);
+            } else if comes_back.has_passed() || deadline.has_passed() {
                 return Ok(Restart::NotRunning);
             }
             if deadline.has_passed() || options.cancel.is_cancelled() {
@@ -181,8 +172,7 @@ fn prepare(
     {
         return Ok(Prepared::Asked(Box::new(record), open.id));
     }
-    let by =
-        options.by.clone().unwrap_or_else(|| marker::describe_self(inner, &inner.myself().argv));
+    let by = marker::by_or_self(inner, options.by.as_deref());
     // At least the time that the holder may take: the request stands when nobody waits any more.
     let longest = timeout(&record, options).max(marker::stop_budget(&record) + AFTER_BUDGET);
     let (name, reason) = (MarkerName::restart(), options.reason.as_deref());

@@ -156,7 +156,7 @@ impl Profile {
             Err(error) if cannot_be_written(&error) => {
                 // A store of an older version can keep the wish at least.
                 let wish = options.desired.then(|| {
-                    let by = by(inner, options);
+                    let by = marker::by_or_self(inner, options.by.as_deref());
                     inner.write(|tx| set_desired(tx, &office.profile, Desired::Stopped, &by))
                 });
                 let not_desired = wish.and_then(Result::err);
@@ -182,11 +182,6 @@ impl Profile {
     }
 }
 
-fn by(inner: &Inner, options: &StopOptions) -> String {
-    let own = || marker::describe_self(inner, &inner.myself().argv);
-    options.by.clone().unwrap_or_else(own)
-}
-
 fn cannot_be_written(error: &Error) -> bool {
     matches!(
         error.kind(),
@@ -207,7 +202,7 @@ fn prepare(
     options: &StopOptions,
     command_line: &LiveCommandLine,
 ) -> Result<Prepared> {
-    let by = by(inner, options);
+    let by = marker::by_or_self(inner, options.by.as_deref());
     if options.desired {
         set_desired(tx, &office.profile, Desired::Stopped, &by)?;
     }

@@ -563,7 +563,7 @@ fn where_nobody_runs_there_is_nothing_to_restart() {
 #[test]
 fn a_library_gateway_serves_a_restart_itself() {
     let sandbox = Sandbox::new();
-    let mut owner = sandbox.library_owner(30_000);
+    let mut owner = sandbox.linked_owner(30_000);
     let first = sandbox.status().1["instance"].clone();
     let (code, document) = sandbox.json(["restart", "--timeout", "300ms"]);
     assert_eq!((code, &document["restarted"]), (75, &json!(false)), "{document:#}");

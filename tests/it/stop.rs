@@ -65,7 +65,7 @@ impl Sandbox {
 
     /// An owner that links the library, see [`role_of_an_owner`].
     #[track_caller]
-    pub fn library_owner(&self, budget_ms: u64) -> Process {
+    pub fn linked_owner(&self, budget_ms: u64) -> Process {
         let mut command = self.role_command(ROLE_TEST, OWNER);
         command.env(BUDGET_MS, budget_ms.to_string());
         let mut owner = Process::start(command);
@@ -256,7 +256,7 @@ fn the_command_reads_who_stops_it_and_why() {
 #[test]
 fn a_library_gateway_learns_that_it_is_stopped_on_purpose() {
     let sandbox = Sandbox::new();
-    let mut owner = sandbox.library_owner(30_000);
+    let mut owner = sandbox.linked_owner(30_000);
     let stop = sandbox.begin(&["--json", "stop"]);
     let stopper = stop.pid();
     let told = owner.err_line_with("=> TERM");
@@ -502,7 +502,7 @@ fn with_force_an_owner_that_ignores_term_is_gone_the_command_first() {
     sandbox.assert_planned(stopper);
 
     // Without --timeout it is the time that the owner published.
-    let mut owner = sandbox.library_owner(300);
+    let mut owner = sandbox.linked_owner(300);
     let stop = sandbox.begin(&["stop", "--force"]);
     let stopper = stop.pid();
     let told = stop.finish(LIMIT).assert_code(0);
@@ -532,7 +532,7 @@ fn a_drain_within_the_published_budget_is_not_cut_short_by_force() {
 #[test]
 fn the_time_to_wait_holds_also_where_no_signal_is_sent() {
     let sandbox = Sandbox::new();
-    let owner = sandbox.library_owner(90_000);
+    let owner = sandbox.linked_owner(90_000);
     sandbox.forge("UPDATE instances SET start_time = NULL, start_time_unit = NULL");
     let asked = Instant::now();
     let answer = sandbox.cli(["stop", "--timeout", "500ms"]).assert_code(1);
@@ -550,7 +550,7 @@ fn the_time_to_wait_holds_also_where_no_signal_is_sent() {
 #[test]
 fn a_stop_behind_a_stopped_writer_stops_and_says_what_it_could_not_record() {
     let sandbox = Sandbox::new();
-    let mut owner = sandbox.library_owner(30_000);
+    let mut owner = sandbox.linked_owner(30_000);
     let mut writer = sandbox.role("open::role_of_a_writer", "writer");
     writer.err_line_with("writing");
     writer.signal(Signal::STOP);
@@ -836,7 +836,7 @@ fn a_forged_record_directs_no_signal_at_anybody() {
         ] {
             scope.spawn(move || {
                 let sandbox = Sandbox::new();
-                let owner = sandbox.library_owner(500);
+                let owner = sandbox.linked_owner(500);
                 let mut decoy = Process::start(sandbox.shell(DECOY));
                 let decoy_pid: u32 = decoy.line().parse().unwrap();
                 let mut shell = Process::start(sandbox.shell(
@@ -875,7 +875,7 @@ fn a_forged_record_directs_no_signal_at_anybody() {
 #[test]
 fn a_process_with_another_start_time_is_not_the_recorded_one() {
     let sandbox = Sandbox::new();
-    let owner = sandbox.library_owner(500);
+    let owner = sandbox.linked_owner(500);
     let mut decoy = Process::start(sandbox.shell("trap 'echo TERM' TERM; echo $$; read -r x"));
     let pid = decoy.line();
     sandbox.forge(&format!("UPDATE instances SET pid = {pid}"));
@@ -955,7 +955,7 @@ fn another_user_stops_only_who_obeys() {
     command.args(&nobody[1..]).arg(&binary).args(["run", "--", "true"]);
     Process::start(command).finish(LIMIT).assert_code(0);
 
-    let owner = sandbox.library_owner(500);
+    let owner = sandbox.linked_owner(500);
     let stranger = ["setpriv", "--reuid", "1", "--regid", "1", "--clear-groups"];
     let answer = stop_as(&stranger, "0").finish(LIMIT);
     assert!(matches!(answer.code(), 70 | 78), "{answer:#?}");
@@ -1404,7 +1404,7 @@ fn the_history_names_the_signal_that_ended_it() {
 #[test]
 fn who_lets_go_and_goes_on_is_said_to_go_on() {
     let sandbox = Sandbox::new();
-    let mut owner = sandbox.library_owner(90_000);
+    let mut owner = sandbox.linked_owner(90_000);
     let stop = sandbox.begin(&["stop"]);
     owner.err_line_with("TERM: planned_stop");
     // Evicted: the office is not its own any more, and it runs.
