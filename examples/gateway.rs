@@ -10,7 +10,10 @@ use std::process::ExitCode;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
-use incumbent::{Claim, ClaimOptions, ExitCause, ExitCodes, StopCause, Store, Supervisor};
+use incumbent::{
+    Claim, ClaimOptions, ExitCause, ExitCodes, PlatformUpdate, StatusUpdate, StopCause, Store,
+    Supervisor, state,
+};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -72,14 +75,25 @@ fn gateway() -> Result<ExitCode, Box<dyn std::error::Error>> {
         }
     });
 
+    // What `incumbent status` shows beside what is true of us.
+    let chat = PlatformUpdate::new("chat").state("connected");
+    tenure.update_status(&StatusUpdate::new().state(state::RUNNING).platform(chat))?;
+    let heart = tenure.heartbeat(Duration::from_secs(5))?;
     println!("gateway: instance {} is on duty, pid {}", tenure.instance(), std::process::id());
     let cause = loop {
+        // The loop whose life the heartbeats prove.
+        heart.beat();
         // Where a real gateway would poll its platforms.
         match stopped.recv_timeout(Duration::from_millis(100)) {
             Ok(cause) => break cause,
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
         }
     };
+    drop(heart);
+    // Nobody dies of a status that could not be written, least of all while it ends.
+    if let Err(error) = tenure.update_status(&StatusUpdate::new().state(state::STOPPED)) {
+        eprintln!("gateway: {error}");
+    }
     tenure.release()?;
     println!("gateway: off duty");
     // What the supervisor is to make of it: 0 for an end that somebody wanted.

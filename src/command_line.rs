@@ -46,11 +46,106 @@ pub(crate) fn redact(arguments: &[String]) -> Vec<String> {
             }
             _ => {
                 next_is_secret = is_option && is_secret_name(argument);
-                cut(&redact_opaque_runs(&redact_url_password(argument)))
+                cut(&redact_values(argument))
             }
         });
     }
     redacted
+}
+
+/// What is a secret by its form, whatever stands before it.
+fn redact_values(text: &str) -> String {
+    redact_opaque_runs(&redact_known_keys(&redact_url_password(text)))
+}
+
+/// A message for people without what looks like a secret in it: the text of an error likes to repeat
+/// the URL, and with it the token, or the header that was refused.
+#[must_use]
+pub(crate) fn redact_text(text: &str) -> String {
+    let mut redacted = String::with_capacity(text.len());
+    let mut rest = text;
+    // From one `name=value`, `name: value` to the next.
+    while let Some(at) = rest.find(['=', ':']) {
+        let (before, after) = rest.split_at(at);
+        let (mark, after) = after.split_at(1);
+        redacted.push_str(before);
+        redacted.push_str(mark);
+        rest = after;
+        let name = before.trim_end_matches([' ', '"', '\'']);
+        let name =
+            &name[name.rfind(|c| !is_of_name(c)).map_or(0, |at| at + char_length(name, at))..];
+        // `key://host` is a URL.
+        if is_secret_in_text(name, mark) && !after.starts_with("//") {
+            rest = skip_secret(after, &mut redacted);
+        }
+    }
+    redacted.push_str(rest);
+    let words = redacted.split_inclusive(char::is_whitespace);
+    words.map(redact_values).collect()
+}
+
+fn is_of_name(character: char) -> bool {
+    character.is_ascii_alphanumeric() || matches!(character, '_' | '-')
+}
+
+fn char_length(text: &str, at: usize) -> usize {
+    text[at..].chars().next().map_or(0, char::len_utf8)
+}
+
+/// Writes what stands for the value at the start of `text`, and returns what follows it.
+fn skip_secret<'a>(text: &'a str, redacted: &mut String) -> &'a str {
+    let value_at = text.len() - text.trim_start_matches([' ', '\t']).len();
+    let (blanks, rest) = text.split_at(value_at);
+    redacted.push_str(blanks);
+    if let Some(quote @ ('"' | '\'')) = rest.chars().next() {
+        // To its end, however many words.
+        let length = rest[1..].find(quote).unwrap_or(rest.len() - 1);
+        if length == 0 {
+            return rest;
+        }
+        redacted.push_str(&format!("{quote}{REDACTED}"));
+        return &rest[1 + length..];
+    }
+    let is_end =
+        |c: char| c.is_whitespace() || matches!(c, ',' | ';' | '&' | ')' | ']' | '}' | '"');
+    let length = rest.find(is_end).unwrap_or(rest.len());
+    let (value, after) = rest.split_at(length);
+    if is_auth_scheme(value) || value.eq_ignore_ascii_case("bot") {
+        redacted.push_str(value);
+        return skip_secret(after, redacted);
+    }
+    // `max_tokens: 4096`, `token: <`, `secret: not found` are no secrets.
+    let is_number = value.len() < 10 && value.chars().all(|c| c.is_ascii_digit());
+    let is_short_word = value.len() < 5 && value.chars().all(|c| c.is_ascii_lowercase());
+    if is_number || is_short_word || !value.contains(char::is_alphanumeric) {
+        return rest;
+    }
+    redacted.push_str(REDACTED);
+    after
+}
+
+/// As [`is_secret_name`], in a sentence: there `key:` and `pass:` may be anything, `api_key:` and `key=`
+/// not.
+fn is_secret_in_text(name: &str, mark: &str) -> bool {
+    const WORDS: [&str; 12] = [
+        "token",
+        "secret",
+        "password",
+        "passwd",
+        "passphrase",
+        "pwd",
+        "apikey",
+        "authorization",
+        "credential",
+        "credentials",
+        "cookie",
+        "bearer",
+    ];
+    let changes_case = |pair: &[u8]| pair[0].is_ascii_lowercase() && pair[1].is_ascii_uppercase();
+    let is_compound = name.contains(['_', '-']) || name.as_bytes().windows(2).any(changes_case);
+    let is_exception = name.ends_with("Error") || name.ends_with("Exception");
+    WORDS.contains(&name.to_ascii_lowercase().as_str())
+        || ((is_compound && !is_exception || mark == "=") && is_secret_name(name))
 }
 
 /// A command line as it was read, for redacting it anew. It hides from `{:?}`.
@@ -331,18 +426,58 @@ fn redact_url_password(argument: &str) -> String {
     }
 }
 
+/// Keys that are known by how they begin: of chat services, code hosts and the like.
+fn redact_known_keys(argument: &str) -> String {
+    const PREFIXES: [&str; 11] = [
+        "xoxa-",
+        "xoxb-",
+        "xoxp-",
+        "xoxr-",
+        "xoxs-",
+        "ghp_",
+        "gho_",
+        "ghs_",
+        "ghu_",
+        "github_pat_",
+        "glpat-",
+    ];
+    /// These may begin a word as well.
+    const SHORT_PREFIX: &str = "sk-";
+    redact_runs(
+        argument,
+        |character| character.is_ascii_alphanumeric() || matches!(character, '_' | '-'),
+        |run| {
+            PREFIXES.iter().any(|prefix| run.starts_with(prefix) && run.len() >= prefix.len() + 8)
+                || (run.starts_with(SHORT_PREFIX) && run.len() >= 20)
+        },
+    )
+}
+
 fn redact_opaque_runs(argument: &str) -> String {
-    let is_opaque = |character: char| character.is_ascii_alphanumeric() || character == '_';
-    let mut redacted = String::with_capacity(argument.len());
-    let mut rest = argument;
+    redact_runs(
+        argument,
+        |character| character.is_ascii_alphanumeric() || character == '_',
+        |run| {
+            run.len() >= OPAQUE_RUN_LENGTH
+                && run.contains(|c: char| c.is_ascii_digit())
+                && run.contains(|c: char| c.is_ascii_alphabetic())
+        },
+    )
+}
+
+/// Replaces the unbroken runs of `belongs` characters that are a secret.
+fn redact_runs(
+    text: &str,
+    belongs: impl Fn(char) -> bool,
+    is_secret: impl Fn(&str) -> bool,
+) -> String {
+    let mut redacted = String::with_capacity(text.len());
+    let mut rest = text;
     while !rest.is_empty() {
-        let run_length = rest.find(|c| !is_opaque(c)).unwrap_or(rest.len());
+        let run_length = rest.find(|c| !belongs(c)).unwrap_or(rest.len());
         let (run, tail) = rest.split_at(run_length);
-        let looks_like_a_key = run.len() >= OPAQUE_RUN_LENGTH
-            && run.contains(|c: char| c.is_ascii_digit())
-            && run.contains(|c: char| c.is_ascii_alphabetic());
-        redacted.push_str(if looks_like_a_key { REDACTED } else { run });
-        let separator_length = tail.find(is_opaque).unwrap_or(tail.len());
+        redacted.push_str(if is_secret(run) { REDACTED } else { run });
+        let separator_length = tail.find(&belongs).unwrap_or(tail.len());
         redacted.push_str(&tail[..separator_length]);
         rest = &tail[separator_length..];
     }
@@ -560,11 +695,60 @@ mod tests {
             ("psql postgres://bot:SECRET@db/x", "psql postgres://bot:<redacted>@db/x"),
             ("git https://SECRET@host/x", "git https://<redacted>@host/x"),
             ("gw 123456789:AAF0e9SECRETSECRETSECRETSECRETSECR", "gw 123456789:<redacted>"),
-            ("gw xoxb-1234567890-SECRETabcdefghijklmnop1234", "gw xoxb-1234567890-<redacted>"),
+            ("gw xoxb-1234567890-SECRETabcdefghijklmnop1234", "gw <redacted>"),
         ] {
             let redacted = display(&redact(&words(line)));
             assert_eq!(redacted, expected);
             assert!(!redacted.contains("SECRET"));
+        }
+    }
+
+    #[test]
+    fn a_message_says_what_went_wrong_without_the_secret() {
+        for (message, secret, stays) in [
+            (
+                "GET https://api.example.org/bot123456:AAEhBP0av28xKq91mZ7ttyQwe42Lp0/getMe: 401",
+                "AAEhBP0av28",
+                "getMe: 401",
+            ),
+            ("login failed, password: hunter2 was refused", "hunter2", "was refused"),
+            ("POST /x?api_key=s3cr3t&token=hunter2&page=2: 403", "s3cr3t", "page=2: 403"),
+            ("POST /x?api_key=s3cr3t&token=hunter2&page=2: 403", "hunter2", "POST /x?"),
+            ("https://x/?key=hunter2 said 401", "hunter2", "said 401"),
+            ("Authorization: Bearer hunter2 rejected", "hunter2", "rejected"),
+            ("Authorization: Bot hunter2.x.y rejected", "hunter2", "rejected"),
+            (r#"{"Authorization": "Bearer hunter2"}"#, "hunter2", r#""}"#),
+            ("headers={'Authorization': 'Bot hunter2.x.y'}", "hunter2", "headers={"),
+            ("BOT_TOKEN=hunter2 is revoked", "hunter2", "is revoked"),
+            ("botToken=hunter2 is revoked", "hunter2", "is revoked"),
+            ("Server=db;Uid=bob;Pwd=hunter2;", "hunter2", "Uid=bob"),
+            ("password = hunter2, twice", "hunter2", "twice"),
+            ("password=\"my hunter2 phrase\" is weak", "hunter2 phrase", "is weak"),
+            (r#"{"token" : "hunter2", "code": 5}"#, "hunter2", r#""code": 5}"#),
+            (
+                "xoxb-123456789012-123456789012-AbCdEfGhIjKlMnOpQrStUvWx: invalid_auth",
+                "AbCdEf",
+                "invalid_auth",
+            ),
+            ("connect to postgres://bot:hunter2@db/x failed", "hunter2", "@db/x failed"),
+        ] {
+            let shown = redact_text(message);
+            assert!(!shown.contains(secret) && shown.contains(stays), "{shown}");
+            assert_eq!(redact_text(&shown), shown);
+        }
+        for harmless in [
+            "KeyError: 'chat'\n  in line 3",
+            "HTTP 429: retry in 30 s, request 6f1a-22",
+            "connect to https://example.org:8443/a?b=c refused",
+            "max_tokens: 4096 exceeded, token_count: 300",
+            "Unexpected token: < in JSON at position 0",
+            "secret: not found",
+            "Bearer token expired",
+            "\u{fc}ber: \u{1f600}=x, token=, password:",
+            "  ",
+            "",
+        ] {
+            assert_eq!(redact_text(harmless), harmless);
         }
     }
 

@@ -97,6 +97,9 @@ pub enum ExitCause {
     SupervisorStop,
     /// Somebody sent a signal and announced nothing.
     Signalled,
+    /// The same, while it said that it was `starting`: it never served. Under s6, docker and nobody
+    /// also if the supervisor sent it: there a start that was cut short is no success.
+    StartInterrupted,
     /// It shall stay stopped, and did not start.
     DesiredStopped,
     /// Somebody else holds what it needs, and it did not start; or it lost that while it ran.
@@ -106,11 +109,12 @@ pub enum ExitCause {
 }
 
 impl ExitCause {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::PlannedStop,
         Self::TakenOver,
         Self::SupervisorStop,
         Self::Signalled,
+        Self::StartInterrupted,
         Self::DesiredStopped,
         Self::Refused,
         Self::Exited,
@@ -124,6 +128,7 @@ impl ExitCause {
             Self::TakenOver => "taken_over",
             Self::SupervisorStop => "supervisor_stop",
             Self::Signalled => "signalled",
+            Self::StartInterrupted => "start_interrupted",
             Self::DesiredStopped => "desired_stopped",
             Self::Refused => "refused",
             Self::Exited => "exited",
@@ -169,6 +174,7 @@ pub enum ExitRule {
 /// | `taken_over` | 0 | 0 | 0 | 0 | 0 |
 /// | `supervisor_stop` | 0 | 0 | 0 | own | own |
 /// | `signalled` | own, not 0 | own, not 0 | own, not 0 | own, not 0 | own |
+/// | `start_interrupted` | 75 | 75 | 75 | 75 | 75 |
 /// | `desired_stopped` | 0 | 0 | 0 | 0 | 75 |
 /// | `refused` | 75 | 75 | 75 | 75 | 75 |
 /// | `exited` | own | own | own | own | own |
@@ -200,6 +206,19 @@ impl ExitCodes {
         Self { supervisor, overrides: Vec::new() }
     }
 
+    /// What `cause` becomes for a gateway that was still `starting`: under s6, docker and nobody a signal
+    /// that cut a start short is no success, whoever sent it. A stop by systemd or launchd is one at any
+    /// time.
+    #[must_use]
+    pub fn cause_while_starting(&self, cause: ExitCause) -> ExitCause {
+        use Supervisor::{Launchd, Systemd};
+        match (cause, self.supervisor) {
+            (ExitCause::SupervisorStop, Systemd | Launchd) => cause,
+            (ExitCause::SupervisorStop | ExitCause::Signalled, _) => ExitCause::StartInterrupted,
+            _ => cause,
+        }
+    }
+
     /// Another rule for one cause.
     #[must_use]
     pub fn with(mut self, cause: ExitCause, rule: ExitRule) -> Self {
@@ -222,7 +241,9 @@ impl ExitCodes {
             | (Cause::SupervisorStop, Systemd | Launchd | S6)
             | (Cause::DesiredStopped, Systemd | Launchd | S6 | Docker) => Code(0),
             (Cause::Signalled, Systemd | Launchd | S6 | Docker) => OwnButFailed,
-            (Cause::DesiredStopped, None) | (Cause::Refused, _) => Code(75),
+            (Cause::DesiredStopped, None) | (Cause::Refused | Cause::StartInterrupted, _) => {
+                Code(75)
+            }
             (Cause::SupervisorStop, Docker | None)
             | (Cause::Signalled, None)
             | (Cause::Exited, _) => Own,
@@ -256,6 +277,7 @@ mod tests {
             (ExitCause::TakenOver, [0, 0, 0, 0, 0], [0, 0, 0, 0, 0]),
             (ExitCause::SupervisorStop, [0, 0, 0, 0, 0], [0, 0, 0, 7, 7]),
             (ExitCause::Signalled, [143, 143, 143, 143, 0], [7, 7, 7, 7, 7]),
+            (ExitCause::StartInterrupted, [75, 75, 75, 75, 75], [75, 75, 75, 75, 75]),
             (ExitCause::DesiredStopped, [0, 0, 0, 0, 75], [0, 0, 0, 0, 75]),
             (ExitCause::Refused, [75, 75, 75, 75, 75], [75, 75, 75, 75, 75]),
             (ExitCause::Exited, [0, 0, 0, 0, 0], [7, 7, 7, 7, 7]),

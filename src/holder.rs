@@ -2,14 +2,19 @@
 
 use std::fmt;
 
+use rusqlite::Connection;
 use serde_json::Value;
 
 use crate::clock::rfc3339;
 use crate::command_line;
+use crate::error::Result;
 use crate::instance::Record;
 use crate::liveness::{Flags, Judgement};
 use crate::lock_table::LockRow;
 use crate::names::{InstanceId, Kind, LockName, Office, ProfileName, Wanted};
+use crate::runtime::state;
+use crate::runtime_table;
+use crate::store::Inner;
 use crate::sys;
 
 /// The reason of a refusal by a held anchor of a store that is no longer here.
@@ -54,6 +59,13 @@ pub struct Holder {
     pub supervisor: Option<String>,
     /// What the holder of a lock says about itself.
     pub metadata: Option<Value>,
+    /// What it last said of its state.
+    pub state: Option<String>,
+    /// For how long it has been in that state: milliseconds.
+    pub state_for_ms: Option<u64>,
+    /// For how long it has given none of the signs of life that it promised: milliseconds. It holds
+    /// what it holds all the same.
+    pub unresponsive_ms: Option<u64>,
     /// When asking again may succeed, if that is known: milliseconds.
     pub retry_after_ms: Option<u64>,
 }
@@ -74,8 +86,33 @@ impl Holder {
             command: (!record.argv.is_empty()).then(|| command_line::display(&record.argv)),
             supervisor: record.supervisor.clone(),
             metadata: None,
+            state: None,
+            state_for_ms: None,
+            unresponsive_ms: None,
             retry_after_ms: None,
         }
+    }
+
+    /// Adds what the holder said of itself: who waits for it may want to know that it is still
+    /// starting, or hangs.
+    pub(crate) fn add_what_it_said(
+        &mut self,
+        connection: &Connection,
+        inner: &Inner,
+        record: &Record,
+    ) -> Result<()> {
+        if !runtime_table::exists(connection)? {
+            return Ok(());
+        }
+        let said = runtime_table::runtime(connection, record.id)?;
+        let (now, wall_ms) = (inner.boot_time(), inner.clock().wall_ms());
+        self.unresponsive_ms = runtime_table::unresponsive_ms(record, said.as_ref(), now, wall_ms);
+        if let Some(said) = said {
+            let since_ms = said.state_since_ms.filter(|since_ms| *since_ms <= wall_ms);
+            self.state_for_ms = since_ms.map(|since_ms| (wall_ms - since_ms).unsigned_abs());
+            self.state = said.state;
+        }
+        Ok(())
     }
 
     pub(crate) fn of_lock(record: &Record, row: &LockRow, judged: &Judgement) -> Self {
@@ -118,6 +155,9 @@ impl Holder {
             command: None,
             supervisor: None,
             metadata: None,
+            state: None,
+            state_for_ms: None,
+            unresponsive_ms: None,
             retry_after_ms: None,
         }
     }
@@ -200,6 +240,8 @@ impl Holder {
             "command": self.command,
             "supervisor": self.supervisor,
             "metadata": self.metadata,
+            "state": self.state,
+            "unresponsive_ms": self.unresponsive_ms,
         })
     }
 }
@@ -273,6 +315,17 @@ impl fmt::Display for Holder {
             write!(f, " since {since}")?;
         }
         let certainty = if self.verdict == "unknown" { "may be alive" } else { "is alive" };
-        write!(f, ", which {certainty}: {}", because(self.reason))
+        write!(f, ", which {certainty}: {}", because(self.reason))?;
+        // Of the other states it is no news.
+        if let Some(word @ (state::STARTING | state::DRAINING)) = self.state.as_deref() {
+            let length = self.state_for_ms.map(|ms| format!(" for {} s", ms / 1_000));
+            write!(f, "; it has been {word}{}", length.unwrap_or_default())?;
+        }
+        match self.unresponsive_ms {
+            Some(ms) => {
+                write!(f, "; it is unresponsive, without a sign of life for {} s", ms / 1_000)
+            }
+            None => Ok(()),
+        }
     }
 }

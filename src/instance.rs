@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use rusqlite::types::FromSql;
+use rusqlite::types::{FromSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OptionalExtension, Row, named_params};
 
 use crate::anchor;
@@ -14,6 +14,7 @@ use crate::marker_table;
 use crate::names::{InstanceId, Kind, MarkerName, Nonce, Office, ProfileName, Secret};
 use crate::observe::Observer;
 use crate::reservation;
+use crate::runtime_table;
 use crate::store::{EventRecord, Inner, Tx};
 use crate::sys::{self, StartTime, StartTimeUnit, Supervision};
 use crate::waiters;
@@ -73,6 +74,9 @@ pub(crate) struct Record {
     pub(crate) child_start_time: Option<StartTime>,
     pub(crate) keeper_pid: Option<sys::Pid>,
     pub(crate) started_at_ms: i64,
+    /// The cadence of signs of life that it promised, and when the last one came.
+    pub(crate) heartbeat_every_ms: Option<i64>,
+    pub(crate) heartbeat_at_ms: Option<i64>,
     pub(crate) ended_at_ms: Option<i64>,
     pub(crate) end_reason: Option<String>,
     pub(crate) ended_by: Option<String>,
@@ -83,8 +87,8 @@ pub(crate) struct Record {
 
 const COLUMNS: &str = "id, nonce_hash, profile, kind, origin, pid, start_time_unit, start_time,
     child_pid, child_start_time, boot_id, pid_ns, host, uid, argv, version, party, supervisor,
-    stop_budget_ms, anchor, keeper_pid, started_at_ms, ended_at_ms, end_reason, ended_by, exit_code,
-    signal, detail";
+    stop_budget_ms, anchor, keeper_pid, started_at_ms, heartbeat_every_ms, heartbeat_at_ms, ended_at_ms,
+    end_reason, ended_by, exit_code, signal, detail";
 
 /// Reads the columns of a row one after the other. By position, because rusqlite looks a name up
 /// among all names each time; a value of another type reads as absent.
@@ -155,6 +159,8 @@ impl Record {
             anchor: columns.text(),
             keeper_pid: columns.pid(),
             started_at_ms: columns.number().unwrap_or(-1),
+            heartbeat_every_ms: columns.number().filter(|ms| *ms > 0),
+            heartbeat_at_ms: columns.number(),
             ended_at_ms: columns.number(),
             end_reason: columns.text(),
             ended_by: columns.text(),
@@ -304,16 +310,19 @@ pub(crate) fn by_id(connection: &Connection, id: InstanceId) -> Result<Option<Re
     Ok(row)
 }
 
-/// The office of a row, if it has one.
-pub(crate) fn office_of(connection: &Connection, id: InstanceId) -> Result<Option<Office>> {
-    let names: Option<(Option<String>, Option<String>)> = connection
-        .prepare_cached("SELECT profile, kind FROM instances WHERE id = ?1")?
-        .query_row([id.0], |row| Ok((row.get(0)?, row.get(1)?)))
+/// The office of a row and the pid of its holder, if it has one.
+pub(crate) fn office_of(
+    connection: &Connection,
+    id: InstanceId,
+) -> Result<Option<(Office, Option<sys::Pid>)>> {
+    let row: Option<(Option<String>, Option<String>, Option<i64>)> = connection
+        .prepare_cached("SELECT profile, kind, pid FROM instances WHERE id = ?1")?
+        .query_row([id.0], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
         .optional()?;
-    let Some((Some(profile), Some(kind))) = names else { return Ok(None) };
+    let Some((Some(profile), Some(kind), pid)) = row else { return Ok(None) };
     // Names that no program of ours writes are nobody's.
     let names = ProfileName::new(profile).ok().zip(Kind::new(kind).ok());
-    Ok(names.map(|(profile, kind)| Office { profile, kind }))
+    Ok(names.map(|(profile, kind)| (Office { profile, kind }, pid.and_then(valid_pid))))
 }
 
 /// What an owner has to know of its own row.
@@ -371,6 +380,30 @@ pub(crate) fn history(
         )?
         .collect::<rusqlite::Result<_>>()?;
     Ok(rows)
+}
+
+/// Every office that was ever claimed, as far as the history goes.
+pub(crate) fn offices(connection: &Connection) -> Result<Vec<Office>> {
+    // From one name to the next by the index: there may be hundreds of rows of each.
+    const NEXT: &str = "SELECT profile, kind FROM instances
+         WHERE (profile, kind) > (?1, ?2) AND kind IS NOT NULL ORDER BY profile, kind LIMIT 1";
+    let mut next = connection.prepare_cached(NEXT)?;
+    let mut offices = Vec::new();
+    let mut last = (Vec::new(), Vec::new());
+    loop {
+        // As bytes: a name that is no UTF-8 has to be passed by, not stumbled over.
+        let text = |bytes| ToSqlOutput::Borrowed(ValueRef::Text(bytes));
+        let found = next.query_row((text(&last.0), text(&last.1)), |row| {
+            Ok((row.get_ref(0)?.as_bytes()?.to_vec(), row.get_ref(1)?.as_bytes()?.to_vec()))
+        });
+        let Some(found) = found.optional()? else { return Ok(offices) };
+        last = found;
+        let name = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
+        // Names that no program of ours writes are nobody's.
+        let profile = name(&last.0).and_then(|name| ProfileName::new(name).ok());
+        let kind = name(&last.1).and_then(|name| Kind::new(name).ok());
+        offices.extend(profile.zip(kind).map(|(profile, kind)| Office { profile, kind }));
+    }
 }
 
 /// The incarnation of an office that ended last.
@@ -683,6 +716,19 @@ impl EndReason {
         }
     }
 
+    /// Whether a gateway that was still starting may have ended like this.
+    fn may_be_cut_short(self) -> bool {
+        match self {
+            Self::Exited
+            | Self::Signalled
+            | Self::Crashed
+            | Self::PlannedStop
+            | Self::TakenOver => true,
+            Self::Dead(reason) => reason != DeadReason::LeaseExpired,
+            Self::Released | Self::Evicted | Self::ReExecuted => false,
+        }
+    }
+
     /// Whether it is about one lock, and not about its owner.
     pub(crate) fn is_of_the_lease(self) -> bool {
         self == Self::Dead(DeadReason::LeaseExpired)
@@ -788,7 +834,12 @@ fn end(
     nonce_hash: Option<&str>,
     end: &End,
 ) -> Result<Option<EndReason>> {
-    let end = &as_asked(tx, tx.store(), id, end)?;
+    let mut end = as_asked(tx, tx.store(), id, end)?;
+    if end.reason.may_be_cut_short() && runtime_table::is_starting(tx, id)? {
+        let detail = end.detail.take().map_or_else(String::new, |detail| format!("; {detail}"));
+        end.detail = Some(format!("while it was starting{detail}"));
+    }
+    let end = &end;
     let parameters = named_params! {
         ":id": id.0,
         ":nonce_hash": nonce_hash,

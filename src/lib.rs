@@ -45,6 +45,9 @@
 //! * [`StopInquiry`] - asked by whatever handles the process' signals: why is it being stopped, and by
 //!   whom? [`Replace`] and [`StopOptions`] are the other side.
 //! * [`Report`] - what is true of an office, with the evidence; [`liveness`] decides it.
+//! * [`StatusUpdate`] - what a gateway says of itself, beside that; [`Heartbeat`] proves that its loop
+//!   turns.
+//! * [`EventStream`] - every change of every process, as it is committed.
 //! * [`Error`] - "could not find out"; its [`ErrorKind`] says what to do next.
 //!
 //! # Guarantees, each with its test
@@ -63,6 +66,9 @@
 //! | whoever dies during a takeover leaves one owner or none, and blocks nobody | `swap` |
 //! | a restart is served once, and the office is never free meanwhile | `restart` |
 //! | no process is signalled that is not proven to be the recorded one | `stop`, `takeover` |
+//! | the dead are never shown running, and nobody dies of an old status | `status`, `status_all` |
+//! | an acknowledged status is not lost, and nobody reads half of one | `status_contention` |
+//! | who follows the events ends with the state of the store | `status_contention`, `events` |
 //! | questions write nothing and make nothing | `kill`, `open` |
 //! | the identity of a lock is in no file, message or `ps` | `lock_secrets` |
 //! | what cannot be recorded is not held | `open` |
@@ -126,6 +132,8 @@ mod observe;
 mod office;
 mod party;
 mod reservation;
+mod runtime;
+mod runtime_table;
 mod scoped;
 #[cfg(feature = "cli")]
 mod span;
@@ -147,7 +155,7 @@ pub use clock::{Clock, ManualClock, SystemClock};
 pub use command_line::{CommandLineMatcher, DefaultMatcher};
 pub use conflict::Conflict;
 pub use error::{Error, ErrorKind, Result};
-pub use events::Event;
+pub use events::{Event, EventStream};
 pub use exit_code::{ExitCause, ExitCodes, ExitRule, Supervisor};
 pub use holder::Holder;
 pub use marker::{Consumed, Marker, MarkerRequest, StopAnswer, StopCause, StopInquiry};
@@ -155,6 +163,9 @@ pub use names::{
     IdentityHash, InstanceId, Kind, LockName, MarkerName, Nonce, Office, ProfileName, Scope, Wanted,
 };
 pub use office::{Claim, ClaimOptions, Desired, Eviction, Profile, Tenure};
+pub use runtime::{
+    Field, Heartbeat, PlatformStatus, PlatformUpdate, RuntimeStatus, StatusUpdate, state,
+};
 pub use scoped::{
     Acquire, AcquireOptions, HeldLock, LockReport, LockRequest, LockWaiter, PreviousLock,
     ScopedLock, Unlocked, UnlockedLock,

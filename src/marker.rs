@@ -343,7 +343,8 @@ fn addressee(inner: &Inner, pid: sys::Pid) -> Result<Addressee> {
 
 /// Who acts: as the caller named it, else this process.
 pub(crate) fn by_or_self(inner: &Inner, by: Option<&str>) -> String {
-    by.map_or_else(|| describe_self(inner, &inner.myself().argv), str::to_owned)
+    by.unwrap_or_else(|| inner.description(|| describe_self(inner, &inner.myself().argv)))
+        .to_owned()
 }
 
 /// Whoever writes, for people: pid, command line, user.

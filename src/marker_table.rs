@@ -297,7 +297,7 @@ fn record(tx: &Tx<'_>, event: &'static str, marker: &Marker, mut detail: Value) 
     };
     tx.record(&EventRecord {
         event,
-        office: office.as_ref(),
+        office: office.as_ref().map(|(office, _)| office),
         instance: marker.instance,
         pid: marker.pid,
         detail: Some(detail),

@@ -248,7 +248,7 @@ impl Default for Kind {
 }
 
 /// What at most one live instance holds: a kind of process of a profile.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Office {
     /// The gateway configuration.
     pub profile: ProfileName,

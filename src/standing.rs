@@ -15,6 +15,9 @@ use crate::store::Inner;
 /// How often a watched tenure or lock is verified: a replaced store is noticed within a second.
 const VERIFY_EVERY: Duration = Duration::from_millis(500);
 
+/// A background thread does not spin.
+const PAUSE_MIN: Duration = Duration::from_millis(1);
+
 /// Whether an office or a lock is still held.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Standing {
@@ -145,36 +148,64 @@ pub(crate) fn watch(
     let_go: Arc<AtomicBool>,
     on_loss: impl FnOnce(Lost) + Send + 'static,
 ) -> Result<LossWatch> {
-    let ended = Arc::new(AtomicBool::new(false));
-    let seen_ended = Arc::clone(&ended);
-    let thread = std::thread::Builder::new()
-        .name("incumbent-watch".to_owned())
-        .spawn(move || {
-            while !seen_ended.load(Ordering::Acquire) {
-                match verify() {
-                    Ok(Standing::Held) => {}
-                    Ok(Standing::Lost(_)) if let_go.load(Ordering::Acquire) => return,
-                    Ok(Standing::Lost(lost)) => return on_loss(lost),
-                    // Not knowing is not losing: look again.
-                    Err(error) => tracing::warn!(%error, "cannot verify what is held"),
+    let mut on_loss = Some(on_loss);
+    let thread = BackgroundThread::start("incumbent-watch", VERIFY_EVERY, move || {
+        match verify() {
+            Ok(Standing::Held) => return false,
+            Ok(Standing::Lost(_)) if let_go.load(Ordering::Acquire) => {}
+            Ok(Standing::Lost(lost)) => {
+                if let Some(on_loss) = on_loss.take() {
+                    on_loss(lost);
                 }
-                std::thread::park_timeout(VERIFY_EVERY);
             }
-        })
-        .map_err(|error| Error::internal(format!("cannot start a thread: {error}")))?;
-    Ok(LossWatch { creator_pid: std::process::id(), ended, thread: Some(thread) })
+            // Not knowing is not losing: look again.
+            Err(error) => {
+                tracing::warn!(%error, "cannot verify what is held");
+                return false;
+            }
+        }
+        true
+    })?;
+    Ok(LossWatch { _thread: thread })
 }
 
 /// A watch over what is held; see [`Tenure::watch`](crate::Tenure::watch). Dropping it ends the watch.
 #[derive(Debug)]
 #[must_use = "dropping the watch ends it"]
 pub struct LossWatch {
+    _thread: BackgroundThread,
+}
+
+/// A thread that does the same again and again. Dropping it ends and joins it.
+#[derive(Debug)]
+pub(crate) struct BackgroundThread {
     creator_pid: u32,
     ended: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Drop for LossWatch {
+impl BackgroundThread {
+    /// Calls `step` at once and every `pause`, until it says that it is done.
+    pub(crate) fn start(
+        name: &str,
+        pause: Duration,
+        mut step: impl FnMut() -> bool + Send + 'static,
+    ) -> Result<Self> {
+        let ended = Arc::new(AtomicBool::new(false));
+        let seen_ended = Arc::clone(&ended);
+        let thread = std::thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || {
+                while !seen_ended.load(Ordering::Acquire) && !step() {
+                    std::thread::park_timeout(pause.max(PAUSE_MIN));
+                }
+            })
+            .map_err(|error| Error::internal(format!("cannot start a thread: {error}")))?;
+        Ok(Self { creator_pid: std::process::id(), ended, thread: Some(thread) })
+    }
+}
+
+impl Drop for BackgroundThread {
     fn drop(&mut self) {
         self.ended.store(true, Ordering::Release);
         if let Some(thread) = self.thread.take() {

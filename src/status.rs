@@ -3,6 +3,9 @@
 //! "Running" is never stored. It is derived at the time of the question, from the kernel's answer
 //! about the recorded owner; a row alone never says it.
 
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
+
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
@@ -15,15 +18,28 @@ use crate::holder::because;
 use crate::instance::{self, Record};
 use crate::liveness::{Evidence, Flags, Judgement, Lease, Verdict};
 use crate::marker_table::{self, Marker};
-use crate::names::{InstanceId, Office};
+use crate::names::{InstanceId, Kind, Office, ProfileName};
 use crate::observe::{LiveCommandLine, needs_command_line};
-use crate::office::{Desired, conflicts, desired};
+use crate::office::{Desired, conflicts, desired, profiles};
+use crate::runtime::{PlatformStatus, RuntimeStatus, state};
+use crate::runtime_table;
 use crate::scoped::{self, HeldLock};
-use crate::store::Inner;
+use crate::store::{Inner, with_budget};
 use crate::sys;
 
 /// How often a question starts over because the office changed hands while it was looking.
 const ATTEMPTS: usize = 4;
+
+/// A question answers quickly or says that it cannot. A writer never stands in its way; only a program
+/// that has the whole database for itself does.
+pub(crate) const ANSWER_WITHIN: Duration = Duration::from_millis(250);
+
+/// What was said longer ago than this is called stale. That is information for people: a gateway that
+/// has nothing to say is as alive as any other.
+const STALE_AFTER_MS: i64 = 5 * 60 * 1_000;
+
+/// A stored time may lie this far ahead: clocks are corrected. One further ahead is unknown.
+const AHEAD_MAX_MS: i64 = 60_000;
 
 /// What is true of an office, and why.
 #[derive(Clone, Debug)]
@@ -68,6 +84,25 @@ pub struct Report {
     pub markers: Vec<Marker>,
     /// How the incarnation before this one ended, or this one if it has.
     pub last_end: Option<LastEnd>,
+    /// The state that the gateway reported, as far as it is still true: a dead one is not running,
+    /// whatever it said last; `stopped` and `startup_failed` stay.
+    pub state: Option<String>,
+    /// What the gateway said of itself, last; `None` when it has said nothing, and given no heartbeat.
+    pub runtime: Option<RuntimeStatus>,
+    /// What it said of its platforms, for the profile that was asked about.
+    pub platforms: Vec<PlatformStatus>,
+    /// The profiles that it serves beside its own.
+    pub serves: Vec<ProfileName>,
+    /// Nobody holds this office, but the holder of that one serves its profile: this report is about
+    /// that holder.
+    pub served_by: Option<Office>,
+    /// Whether what it said last is older than 5 min, or of an unknown age. Never a sign of death.
+    pub stale: bool,
+    /// For how long it has given no sign of life, in milliseconds, if it missed two that it had
+    /// promised; see [`Tenure::heartbeat`](crate::Tenure::heartbeat). Never a sign of death.
+    pub unresponsive_ms: Option<u64>,
+    /// When it last gave a sign of life, by a heartbeat: Unix milliseconds, wall time.
+    pub heartbeat_at_ms: Option<i64>,
     conflicts: Value,
 }
 
@@ -107,6 +142,14 @@ impl Report {
             locks: Vec::new(),
             markers: Vec::new(),
             last_end: None,
+            state: None,
+            runtime: None,
+            platforms: Vec::new(),
+            serves: Vec::new(),
+            served_by: None,
+            stale: false,
+            unresponsive_ms: None,
+            heartbeat_at_ms: None,
             conflicts: json!([]),
         }
     }
@@ -122,6 +165,7 @@ impl Report {
             supervisor: record.supervisor.clone(),
             party: record.party.clone(),
             stop_budget_ms: record.stop_budget_ms,
+            heartbeat_at_ms: record.heartbeat_at_ms,
             ..Self::never_claimed(office.clone())
         }
     }
@@ -135,6 +179,47 @@ impl Report {
             evidence: judged.evidence,
             ..self
         }
+    }
+
+    /// Adds what the gateway said, as far as it is true of one that is as was judged.
+    fn said(mut self, inner: &Inner, record: &Record, known: Said) -> Self {
+        let Said { runtime, platforms, serves } = known;
+        let wall_ms = inner.clock().wall_ms();
+        let said = runtime.as_ref().and_then(|runtime| runtime.state.clone());
+        self.state = said.filter(|word| self.verdict != "dead" || state::is_final(word));
+        if self.verdict != "dead" {
+            self.unresponsive_ms = runtime_table::unresponsive_ms(
+                record,
+                runtime.as_ref(),
+                inner.boot_time(),
+                wall_ms,
+            );
+        }
+        let spoken = runtime.iter().map(|runtime| runtime.updated_at_ms);
+        let spoken = spoken.chain(platforms.iter().map(|platform| platform.updated_at_ms));
+        let spoken: Vec<Option<i64>> = spoken.chain(record.heartbeat_at_ms.map(Some)).collect();
+        let is_recent = |at_ms: &i64| {
+            (wall_ms.saturating_sub(STALE_AFTER_MS)..=wall_ms.saturating_add(AHEAD_MAX_MS))
+                .contains(at_ms)
+        };
+        // Nobody is served by the dead.
+        let serves = if self.verdict == "dead" { Vec::new() } else { serves };
+        self.stale = !spoken.is_empty() && !spoken.iter().flatten().any(is_recent);
+        Self { runtime, platforms, serves, ..self }
+    }
+
+    /// Whether the gateway works just now: it is alive, says that it is running, and has active agents.
+    #[must_use]
+    pub fn busy(&self) -> bool {
+        let agents = self.runtime.as_ref().and_then(|runtime| runtime.active_agents);
+        self.drainable() && agents.is_some_and(|count| count > 0)
+    }
+
+    /// Whether it makes sense to let it finish what it has begun: it is alive, and says that it is
+    /// running.
+    #[must_use]
+    pub fn drainable(&self) -> bool {
+        self.running && self.state.as_deref() == Some(state::RUNNING)
     }
 
     /// Why the verdict was reached, as a clause for people.
@@ -157,7 +242,7 @@ impl Report {
             "child_pid": self.child_pid,
             "instance": self.instance.map(InstanceId::as_i64),
             "since": self.since_ms.and_then(rfc3339),
-            "state": null,
+            "state": self.state,
             "desired": self.desired.map(Desired::as_str),
             "evidence": {
                 "anchor": self.evidence.anchor,
@@ -169,13 +254,20 @@ impl Report {
                 "command_line": self.evidence.command_line,
                 "anchor_holders": self.anchor_holders,
             },
-            "busy": false,
-            "drainable": false,
-            "stale": false,
-            "unresponsive_ms": null,
-            "runtime": null,
-            "platforms": {},
-            "serves": [],
+            "busy": self.busy(),
+            "drainable": self.drainable(),
+            "stale": self.stale,
+            "unresponsive_ms": self.unresponsive_ms,
+            "heartbeat_at": self.heartbeat_at_ms.and_then(rfc3339),
+            "runtime": self.runtime.as_ref().map(|said| said.to_json(self.state.as_deref())),
+            "platforms": self.platforms.iter().map(|said| {
+                (said.platform.clone(), said.to_json(self.verdict != "dead"))
+            }).collect::<serde_json::Map<_, _>>(),
+            "serves": self.serves.iter().map(ProfileName::as_str).collect::<Vec<_>>(),
+            "served_by": self.served_by.as_ref().map(|office| json!({
+                "profile": office.profile.as_str(),
+                "kind": office.kind.as_str(),
+            })),
             "locks": self.locks.iter().map(HeldLock::to_json).collect::<Vec<_>>(),
             "markers": self.markers.iter().map(Marker::to_json).collect::<Vec<_>>(),
             "last_end": self.last_end.as_ref().map(|end| json!({
@@ -201,12 +293,27 @@ struct Recorded {
     conflicts: Value,
     locks: Vec<HeldLock>,
     markers: Vec<Marker>,
+    said: Said,
 }
 
-fn recorded(inner: &Inner, connection: &Connection, office: &Office) -> Result<Recorded> {
+/// What an instance has said.
+#[derive(Default)]
+struct Said {
+    runtime: Option<RuntimeStatus>,
+    platforms: Vec<PlatformStatus>,
+    serves: Vec<ProfileName>,
+}
+
+/// The holder of `office` as asked about for `profile`: its own, or one that it serves.
+fn recorded(
+    inner: &Inner,
+    connection: &Connection,
+    office: &Office,
+    profile: &ProfileName,
+) -> Result<Recorded> {
     let live = instance::live(connection, office)?;
     let last_ended = instance::last_ended(connection, office)?;
-    let desired = desired(connection, &office.profile)?;
+    let desired = desired(connection, profile)?;
     let (conflicts, locks) = match &live {
         Some(record) => (
             conflicts(connection, office, record.id)?,
@@ -221,18 +328,142 @@ fn recorded(inner: &Inner, connection: &Connection, office: &Office) -> Result<R
         }
         Some(_) | None => Vec::new(),
     };
-    Ok(Recorded { live, last_ended, desired, conflicts, locks, markers })
+    let said = match live.as_ref().or(last_ended.as_ref()) {
+        Some(record) if runtime_table::exists(connection)? => Said {
+            runtime: runtime_table::runtime(connection, record.id)?,
+            platforms: runtime_table::platforms(connection, record.id, profile)?,
+            serves: runtime_table::serves(connection, record.id)?,
+        },
+        Some(_) | None => Said::default(),
+    };
+    Ok(Recorded { live, last_ended, desired, conflicts, locks, markers, said })
+}
+
+/// What one snapshot says of an office, and of those who serve its profile.
+struct Known {
+    own: Recorded,
+    /// `None`: not read yet, because somebody is on record as its holder.
+    servers: Option<Vec<(Office, Recorded)>>,
+}
+
+fn known(inner: &Inner, connection: &Connection, office: &Office) -> Result<Known> {
+    let own = recorded(inner, connection, office, &office.profile)?;
+    let servers = match own.live {
+        None => Some(servers(inner, connection, office)?),
+        Some(_) => None,
+    };
+    Ok(Known { own, servers })
+}
+
+fn servers(
+    inner: &Inner,
+    connection: &Connection,
+    office: &Office,
+) -> Result<Vec<(Office, Recorded)>> {
+    if !runtime_table::exists(connection)? {
+        return Ok(Vec::new());
+    }
+    let with_record = |server: Office| {
+        let recorded = recorded(inner, connection, &server, &office.profile)?;
+        Ok((server, recorded))
+    };
+    runtime_table::servers(connection, office)?.into_iter().map(with_record).collect()
+}
+
+/// The looks that were taken for one answer: one at each holder, whatever it answers for.
+struct Looks<'a> {
+    inner: &'a Inner,
+    taken: HashMap<InstanceId, Judgement>,
+}
+
+impl<'a> Looks<'a> {
+    fn new(inner: &'a Inner) -> Self {
+        Self { inner, taken: HashMap::new() }
+    }
+
+    fn at(&mut self, record: &Record) -> Judgement {
+        let look = || look(self.inner, record, Lease::None);
+        *self.taken.entry(record.id).or_insert_with(look)
+    }
+}
+
+fn read<T>(inner: &Inner, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+    with_budget(ANSWER_WITHIN, || inner.read(work))
 }
 
 /// Answers "is it up?". Reads only, and never waits for a writer.
 pub(crate) fn report(inner: &Inner, office: &Office) -> Result<Report> {
-    let mut known = inner.read(|connection| recorded(inner, connection, office))?;
+    let known = read(inner, |connection| known(inner, connection, office))?;
+    resolve(&mut Looks::new(inner), office, known)
+}
+
+/// What is true of every office that the store knows: those that were ever claimed, those that are
+/// served, and that of kind `gateway` of every other profile. In the order of their names.
+pub(crate) fn report_all(
+    inner: &Inner,
+    profile: Option<&ProfileName>,
+    kind: Option<&Kind>,
+) -> Result<Vec<Report>> {
+    let known = read(inner, |connection| {
+        let mut offices: BTreeSet<Office> = instance::offices(connection)?.into_iter().collect();
+        if runtime_table::exists(connection)? {
+            offices.extend(runtime_table::served(connection)?);
+        }
+        let named: BTreeSet<ProfileName> =
+            offices.iter().map(|office| office.profile.clone()).collect();
+        let unclaimed = profiles(connection)?.into_iter().filter(|name| !named.contains(name));
+        offices.extend(unclaimed.map(|profile| Office { profile, kind: Kind::default() }));
+        offices.retain(|office| {
+            profile.is_none_or(|name| *name == office.profile)
+                && kind.is_none_or(|kind| *kind == office.kind)
+        });
+        let look_up = |office: Office| Ok((office.clone(), known(inner, connection, &office)?));
+        offices.into_iter().map(look_up).collect::<Result<Vec<_>>>()
+    })?;
+    let mut looks = Looks::new(inner);
+    known.into_iter().map(|(office, known)| resolve(&mut looks, &office, known)).collect()
+}
+
+/// What is true of an office by its own record, or by that of whoever serves its profile.
+fn resolve(looks: &mut Looks<'_>, office: &Office, known: Known) -> Result<Report> {
+    let own = resolve_as(looks, office, &office.profile, known.own)?;
+    if own.verdict != "dead" {
+        return Ok(own);
+    }
+    let servers = match known.servers {
+        Some(servers) => servers,
+        None => read(looks.inner, |connection| servers(looks.inner, connection, office))?,
+    };
+    let mut unknown = None;
+    for (server, recorded) in servers {
+        let report = resolve_as(looks, &server, &office.profile, recorded)?;
+        // Who ended, or serves it no more since.
+        if report.verdict == "dead" || !report.serves.contains(&office.profile) {
+            continue;
+        }
+        let is_alive = report.running;
+        let report = Report { office: office.clone(), served_by: Some(server), ..report };
+        if is_alive {
+            return Ok(report);
+        }
+        unknown.get_or_insert(report);
+    }
+    Ok(unknown.unwrap_or(own))
+}
+
+fn resolve_as(
+    looks: &mut Looks<'_>,
+    office: &Office,
+    profile: &ProfileName,
+    mut known: Recorded,
+) -> Result<Report> {
+    let inner = looks.inner;
     for _ in 0..ATTEMPTS {
         let Some(record) = known.live else { break };
-        let judged = look(inner, &record, Lease::None);
+        let judged = looks.at(&record);
         if matches!(judged.verdict, Verdict::Dead(_)) {
             // It may have let go, and another one come, since the snapshot was taken.
-            let again = inner.read(|connection| recorded(inner, connection, office))?;
+            let again = read(inner, |connection| recorded(inner, connection, office, profile))?;
             if again.live.as_ref().map(|live| live.id) != Some(record.id) {
                 known = again;
                 continue;
@@ -243,7 +474,7 @@ pub(crate) fn report(inner: &Inner, office: &Office) -> Result<Report> {
         let anchor_holders = leaked.map_or_else(Vec::new, |anchor| {
             sys::processes_with_open_file(&inner.location.anchors.join(anchor))
         });
-        return Ok(Report {
+        let report = Report {
             desired: known.desired,
             last_end,
             anchor_holders,
@@ -251,17 +482,26 @@ pub(crate) fn report(inner: &Inner, office: &Office) -> Result<Report> {
             locks: known.locks,
             markers: known.markers,
             ..Report::of(office, &record).judged(&judged)
-        });
+        };
+        return Ok(report.said(inner, &record, known.said));
     }
     let Some(ended) = known.last_ended else {
         return Ok(Report { desired: known.desired, ..Report::never_claimed(office.clone()) });
     };
-    Ok(Report {
+    let report = Report {
         reason: ended.end_reason.clone().unwrap_or_default(),
         desired: known.desired,
         last_end: last_end(&ended),
         ..Report::of(office, &ended)
-    })
+    };
+    Ok(report.said(inner, &ended, known.said))
+}
+
+/// The office whose live holder serves the profile of `office`, which nobody holds, and what is true of
+/// that; `None` also where it cannot be found out.
+pub(crate) fn server_of(inner: &Inner, office: &Office) -> Option<(Office, Report)> {
+    let report = report(inner, office).ok()?;
+    Some((report.served_by.clone()?, report))
 }
 
 /// The recorded pid of a holder that is known to live.

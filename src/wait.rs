@@ -94,6 +94,12 @@ impl Cancel {
         self.0.store(true, Ordering::Release);
     }
 
+    /// What a signal handler may set.
+    #[cfg(unix)]
+    pub(crate) fn flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.0)
+    }
+
     /// Whether it was used.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {

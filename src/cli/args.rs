@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::exit_code::{ExitCause, ExitRule, Supervisor};
-use crate::names::MarkerName;
+use crate::names::{MarkerName, ProfileName};
 use crate::office::Desired;
 use crate::span::{self, Span};
 use crate::wait::Wait;
@@ -41,15 +41,9 @@ pub(crate) struct Global {
     /// The gateway configuration [default: `$INCUMBENT_PROFILE`, else "default"]
     #[arg(long, global = true, value_name = "NAME", help_heading = "Global options")]
     pub(crate) profile: Option<String>,
-    /// The kind of office of that profile
-    #[arg(
-        long,
-        global = true,
-        value_name = "KIND",
-        default_value = "gateway",
-        help_heading = "Global options"
-    )]
-    pub(crate) kind: String,
+    /// The kind of office of that profile [default: gateway]
+    #[arg(long, global = true, value_name = "KIND", help_heading = "Global options")]
+    pub(crate) kind: Option<String>,
     /// The configuration directory that the profile is bound to [default: `$INCUMBENT_HOME`]
     #[arg(long, global = true, value_name = "DIR", help_heading = "Global options")]
     pub(crate) home: Option<PathBuf>,
@@ -66,7 +60,10 @@ pub(crate) enum Verb {
     /// Claim the office, then run a command that does not outlive it
     Run(Run),
     /// Say whether the office's holder is running, and why we believe it
-    Status,
+    Status(Status),
+    /// Say how the gateway is: what `status` shows beside what is true of it. Only the office's holder
+    /// may; inside a `run` that is the run
+    StatusSet(Box<StatusSet>),
     /// Claim the office for a process that does not link the library
     Claim(Claim),
     /// Release an office that `claim` recorded
@@ -157,7 +154,7 @@ pub(crate) struct Run {
     #[arg(short = 'E', value_name = "CODE")]
     pub(crate) refused_exit_code: Option<u8>,
     /// Exit with this code for this cause: planned_stop, taken_over, supervisor_stop, signalled,
-    /// desired_stopped, refused or exited; `own` is that of CMD [default: by supervisor, see the
+    /// start_interrupted, desired_stopped, refused or exited; `own` is that of CMD [default: by supervisor, see the
     /// README]
     #[arg(long, value_name = "CAUSE=CODE", value_parser = parse_exit_code)]
     pub(crate) exit_code: Vec<(ExitCause, ExitRule)>,
@@ -168,6 +165,157 @@ pub(crate) struct Run {
     /// The command and its arguments
     #[arg(last = true, required = true, value_name = "CMD")]
     pub(crate) command: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Status {
+    /// Every office of the store, or those of --profile and --kind; exits with 0
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Print Prometheus' text format, e.g. for a node exporter's textfile directory
+    #[arg(long)]
+    pub(crate) metrics: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StatusSet {
+    /// The process that holds the office [default: the run we are in, else the parent process]
+    #[arg(long, value_name = "PID", allow_hyphen_values = true, value_parser = parse_pid)]
+    pub(crate) pid: Option<u32>,
+    /// starting, running, draining, degraded, stopped, startup_failed, or a word of your own
+    #[arg(long, value_name = "S")]
+    pub(crate) state: Option<String>,
+    /// Why it ends
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub(crate) exit_reason: Option<String>,
+    /// Whether it wants to be started again
+    #[arg(long, value_name = "BOOL", value_parser = parse_bool)]
+    pub(crate) restart_requested: Option<bool>,
+    /// How many agents work for it just now; below 0 counts as 0
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub(crate) active_agents: Option<i64>,
+    /// Whatever else is to be said; it is stored, so never a secret
+    #[arg(long, value_name = "JSON", allow_hyphen_values = true)]
+    pub(crate) extra: Option<String>,
+    /// A sign of life; with =DUR it promises the next one within that time, and who breaks that is
+    /// shown as unresponsive
+    #[arg(
+        long,
+        value_name = "DUR",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "",
+        value_parser = parse_cadence
+    )]
+    pub(crate) heartbeat: Option<Cadence>,
+    /// The platform that the following options are about
+    #[arg(long, value_name = "P")]
+    pub(crate) platform: Option<String>,
+    /// connected, retrying, fatal, or a word of your own
+    #[arg(long, value_name = "S", requires = "platform")]
+    pub(crate) platform_state: Option<String>,
+    /// Its last error, for programs
+    #[arg(long, value_name = "C", requires = "platform", allow_hyphen_values = true)]
+    pub(crate) error_code: Option<String>,
+    /// Its last error, for people; what looks like a token is taken out
+    #[arg(long, value_name = "M", requires = "platform", allow_hyphen_values = true)]
+    pub(crate) error_message: Option<String>,
+    /// Whether a person has to do something
+    #[arg(long, value_name = "BOOL", requires = "platform", value_parser = parse_bool)]
+    pub(crate) needs_attention: Option<bool>,
+    /// Since when it tries to connect again: RFC 3339, Unix seconds, or `now`
+    #[arg(long, value_name = "T", requires = "platform", value_parser = parse_time)]
+    pub(crate) retrying_since: Option<Time>,
+    /// Whatever else is to be said of it
+    #[arg(long, value_name = "JSON", requires = "platform", allow_hyphen_values = true)]
+    pub(crate) platform_extra: Option<String>,
+    /// Forget a field: state, exit-reason, restart-requested, active-agents, extra, serves, heartbeat
+    /// (the promise), platforms (all of them); with --platform also platform (as a whole), platform-state, error-code,
+    /// error-message, needs-attention, retrying-since, platform-extra
+    #[arg(long, value_name = "FIELD", value_parser = parse_status_field)]
+    pub(crate) clear: Vec<StatusField>,
+    /// A profile that it serves beside its own; name all of them in one call, it serves no others then
+    #[arg(long, value_name = "PROFILE", value_parser = parse_profile)]
+    pub(crate) serves: Vec<ProfileName>,
+}
+
+/// A sign of life, and the promise that may come with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cadence {
+    Unsaid,
+    Every(Duration),
+}
+
+/// A moment, as people write it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Time {
+    Now,
+    At { ms: i64 },
+}
+
+/// What `--clear` can forget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StatusField {
+    State,
+    ExitReason,
+    RestartRequested,
+    ActiveAgents,
+    Extra,
+    Serves,
+    Heartbeat,
+    Platforms,
+    Platform,
+    PlatformState,
+    ErrorCode,
+    ErrorMessage,
+    NeedsAttention,
+    RetryingSince,
+    PlatformExtra,
+}
+
+impl StatusField {
+    const ALL: [(&str, Self); 15] = [
+        ("state", Self::State),
+        ("exit-reason", Self::ExitReason),
+        ("restart-requested", Self::RestartRequested),
+        ("active-agents", Self::ActiveAgents),
+        ("extra", Self::Extra),
+        ("serves", Self::Serves),
+        ("heartbeat", Self::Heartbeat),
+        ("platforms", Self::Platforms),
+        ("platform", Self::Platform),
+        ("platform-state", Self::PlatformState),
+        ("error-code", Self::ErrorCode),
+        ("error-message", Self::ErrorMessage),
+        ("needs-attention", Self::NeedsAttention),
+        ("retrying-since", Self::RetryingSince),
+        ("platform-extra", Self::PlatformExtra),
+    ];
+
+    /// Whether it is about the platform that `--platform` names.
+    pub(crate) fn is_of_platform(self) -> bool {
+        match self {
+            Self::State
+            | Self::ExitReason
+            | Self::RestartRequested
+            | Self::ActiveAgents
+            | Self::Extra
+            | Self::Serves
+            | Self::Heartbeat
+            | Self::Platforms => false,
+            Self::Platform
+            | Self::PlatformState
+            | Self::ErrorCode
+            | Self::ErrorMessage
+            | Self::NeedsAttention
+            | Self::RetryingSince
+            | Self::PlatformExtra => true,
+        }
+    }
+
+    pub(crate) fn as_str(self) -> &'static str {
+        Self::ALL.iter().find(|(_, field)| *field == self).map_or("", |(name, _)| name)
+    }
 }
 
 #[derive(Debug, Args)]
@@ -437,6 +585,58 @@ fn parse_wait(text: &str) -> Result<Wait, String> {
     }
 }
 
+fn parse_cadence(text: &str) -> Result<Cadence, String> {
+    if text.is_empty() {
+        return Ok(Cadence::Unsaid);
+    }
+    parse_duration(text).map(Cadence::Every)
+}
+
+fn parse_bool(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "yes" | "1" => Ok(true),
+        "false" | "no" | "0" => Ok(false),
+        _ => Err("it is `true` or `false`".to_owned()),
+    }
+}
+
+fn parse_time(text: &str) -> Result<Time, String> {
+    /// A number from here on counts milliseconds: as seconds it is after the year 5138.
+    const MS_MIN: f64 = 1e11;
+    let refused = || {
+        format!(
+            "{text:?} is no time: `2026-11-22T08:15:00Z`, Unix seconds (`1795334400`), or `now`"
+        )
+    };
+    if text == "now" {
+        return Ok(Time::Now);
+    }
+    let ms = match text.parse::<f64>() {
+        #[allow(clippy::cast_possible_truncation, reason = "bounded by the next check")]
+        Ok(number) if number.is_finite() => {
+            (if number < MS_MIN { number * 1_000.0 } else { number }) as i64
+        }
+        Ok(_) => return Err(refused()),
+        Err(_) => {
+            chrono::DateTime::parse_from_rfc3339(text).map_err(|_| refused())?.timestamp_millis()
+        }
+    };
+    if crate::clock::rfc3339(ms).is_none() {
+        return Err(refused());
+    }
+    Ok(Time::At { ms })
+}
+
+fn parse_status_field(text: &str) -> Result<StatusField, String> {
+    let wanted = text.replace('_', "-");
+    StatusField::ALL.iter().find(|(name, _)| *name == wanted).map(|(_, field)| *field).ok_or_else(
+        || {
+            let names: Vec<&str> = StatusField::ALL.iter().map(|(name, _)| *name).collect();
+            format!("there is no such field: one of {}", names.join(", "))
+        },
+    )
+}
+
 fn parse_exit_code(text: &str) -> Result<(ExitCause, ExitRule), String> {
     let Some((cause, code)) = text.split_once('=') else {
         return Err("it has the form CAUSE=CODE".to_owned());
@@ -461,6 +661,10 @@ fn parse_desired(text: &str) -> Result<Desired, String> {
 
 fn parse_marker(text: &str) -> Result<MarkerName, String> {
     MarkerName::new(text).map_err(|error| explain(&error))
+}
+
+fn parse_profile(text: &str) -> Result<ProfileName, String> {
+    ProfileName::new(text).map_err(|error| explain(&error))
 }
 
 fn explain(error: &crate::Error) -> String {

@@ -41,7 +41,8 @@ pub(super) fn current_run(store: &Store) -> Result<Option<Record>> {
                 "the run we are in has lost its office: {}",
                 record.end_reason.unwrap_or_default()
             ),
-        )),
+        )
+        .with_hint("nothing: the run ends its command, and whoever started it decides")),
         record => Ok(record),
     }
 }

@@ -6,10 +6,11 @@ use super::args::{self, Global};
 use super::output::{self, Failure, Format, Outcome, exit};
 use crate::clock::rfc3339;
 use crate::error::ErrorKind;
-use crate::events::{Event, From};
+use crate::events::Event;
+use crate::names::ProfileName;
 use crate::store::Store;
 use crate::sys::supervise;
-use crate::wait::data_version;
+use crate::wait::{Cancel, Wait};
 
 /// Events printed at once; the store keeps more.
 const SHOWN: usize = 1_000;
@@ -17,21 +18,17 @@ const SHOWN: usize = 1_000;
 /// Past events that a follower starts with, as `tail` does.
 const FOLLOWED: usize = 10;
 
-/// Between two looks of a follower at `data_version`: for a person at once, and 20 looks a second
-/// cost a thousandth of a core.
+/// How often a follower looks whether there is a store by now, and whether anybody still reads.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 pub(super) fn events(global: &Global, arguments: &args::Events, format: Format) -> Outcome {
     // Without a word about the profile the whole store is meant.
-    let profile = match &global.profile {
-        Some(_) => Some(global.profile_name()?.as_str().to_owned()),
-        None => None,
-    };
+    let profile = global.profile.as_deref().map(ProfileName::new).transpose()?;
     if arguments.follow {
-        return follow(global, profile.as_deref(), format);
+        return follow(global, profile.as_ref(), format);
     }
     let events = match global.existing()? {
-        Some(store) => store.events_from(profile.as_deref(), From::Newest(SHOWN), SHOWN)?,
+        Some(store) => store.recent_events(profile.as_ref(), SHOWN)?,
         None => Vec::new(),
     };
     let text: String = events.iter().map(|event| line(event) + "\n").collect();
@@ -39,60 +36,103 @@ pub(super) fn events(global: &Global, arguments: &args::Events, format: Format) 
     Ok(exit::OK)
 }
 
-/// Prints events until nobody reads them any more. The store may come later, and may be replaced.
-fn follow(global: &Global, profile: Option<&str>, format: Format) -> Outcome {
-    let mut from = From::Newest(FOLLOWED);
-    loop {
-        if let Some(store) = global.existing()? {
-            match follow_store(&store, profile, format, &mut from) {
-                Err(Failure::Error(error)) if error.kind() == ErrorKind::StoreReplaced => {
-                    output::tell(
-                        "incumbent: events: the store was replaced, going on with the new one\n",
-                    );
-                    from = From::After(0);
-                }
-                result => return result,
-            }
-        }
-        pause()?;
-    }
+/// Where a follower starts in a store that it opens.
+#[derive(Clone, Debug)]
+enum Start {
+    /// With the last few events, as `tail` does.
+    Tail,
+    /// With the first one: the store is new.
+    First,
+    /// In the store of this id after the event of this id; with the first one in any other.
+    After(String, i64),
 }
 
-fn follow_store(store: &Store, profile: Option<&str>, format: Format, from: &mut From) -> Outcome {
-    let watcher = store.inner.watcher()?;
-    let mut seen = None;
-    loop {
-        let version = data_version(&watcher)?;
-        if seen != Some(version) || !store.inner.is_at_its_path() {
-            seen = Some(version);
-            for event in store.events_from(profile, *from, SHOWN)? {
-                *from = From::After(event.id);
-                output::print_line(&match format {
-                    Format::Text => line(&event),
-                    Format::Json => event.to_json().to_string(),
-                })?;
+/// Prints events until nobody reads them any more, or Ctrl-C. The store may come later, and may be
+/// replaced.
+fn follow(global: &Global, profile: Option<&ProfileName>, format: Format) -> Outcome {
+    let cancel = Cancel::new();
+    supervise::cancel_on_interrupt(&cancel)?;
+    let mut start = Start::Tail;
+    while !cancel.is_cancelled() {
+        // One that is just being replaced is opened with the next look.
+        let opened = match global.existing() {
+            Err(error) if error.kind() == ErrorKind::StoreReplaced => None,
+            opened => opened?,
+        };
+        let Some(store) = opened else {
+            if let Start::Tail = start {
+                start = Start::First;
             }
-            if *from == From::Newest(FOLLOWED) {
-                *from = From::After(0);
+            check_reader()?;
+            std::thread::sleep(LOOK_EVERY);
+            continue;
+        };
+        match follow_store(&store, profile, format, &mut start, &cancel) {
+            Err(Failure::Error(error)) if error.kind() == ErrorKind::StoreReplaced => {
+                output::tell(
+                    "incumbent: events: the store was replaced, going on with the new one\n",
+                );
             }
+            Err(failure) => return Err(failure),
+            Ok(()) => {}
         }
-        pause()?;
     }
+    Ok(exit::OK)
 }
 
-fn pause() -> Result<(), Failure> {
-    if supervise::standard_output_is_closed() {
-        return Err(Failure::ClosedPipe);
+fn follow_store(
+    store: &Store,
+    profile: Option<&ProfileName>,
+    format: Format,
+    start: &mut Start,
+    cancel: &Cancel,
+) -> Result<(), Failure> {
+    let print = |event: &Event| {
+        output::print_line(&match format {
+            Format::Text => line(event),
+            Format::Json => event.to_json().to_string(),
+        })
+    };
+    let mut stream = store.events()?.cancel(cancel.clone());
+    let id = store.inner.store_uuid()?.to_owned();
+    match start {
+        Start::Tail => {
+            let past = store.recent_events(profile, FOLLOWED)?;
+            past.iter().filter(|event| event.id <= stream.position()).try_for_each(print)?;
+        }
+        Start::After(same, position) if *same == id && *position <= stream.position() => {
+            stream = stream.after(*position);
+        }
+        Start::First | Start::After(..) => stream = stream.after(0),
     }
-    std::thread::sleep(LOOK_EVERY);
+    if let Some(profile) = profile {
+        stream = stream.of_profile(profile.clone());
+    }
+    while !cancel.is_cancelled() {
+        let next = stream.next_event(Wait::UpTo(LOOK_EVERY));
+        *start = Start::After(id.clone(), stream.position());
+        match next {
+            Ok(Some(event)) => print(&event)?,
+            Ok(None) => check_reader()?,
+            // Whoever keeps it busy does so for a while; nothing is lost by asking again.
+            Err(error) if error.kind() == ErrorKind::Busy => check_reader()?,
+            Err(error) => return Err(error.into()),
+        }
+    }
     Ok(())
+}
+
+fn check_reader() -> Result<(), Failure> {
+    if supervise::standard_output_is_closed() { Err(Failure::ClosedPipe) } else { Ok(()) }
 }
 
 fn line(event: &Event) -> String {
     let at = rfc3339(event.at_ms).unwrap_or_default();
     let mut text = format!("{at}  {}", event.event);
-    if let (Some(profile), Some(kind)) = (&event.profile, &event.kind) {
-        text += &format!("  {profile}/{kind}");
+    match (&event.profile, &event.kind) {
+        (Some(profile), Some(kind)) => text += &format!("  {profile}/{kind}"),
+        (Some(profile), None) => text += &format!("  {profile}"),
+        (None, _) => {}
     }
     if let Some(pid) = event.pid {
         text += &format!("  pid {pid}");
@@ -105,5 +145,5 @@ fn line(event: &Event) -> String {
             text += &format!("  {name}={value}");
         }
     }
-    text
+    output::one_line(&text)
 }

@@ -8,10 +8,12 @@ mod keeper;
 mod lock;
 mod locks;
 mod marker;
+mod metrics;
 mod output;
 mod run;
 mod sql;
 mod status;
+mod status_set;
 mod stop;
 
 use std::ffi::OsString;
@@ -86,7 +88,10 @@ fn dispatch(cli: &Cli) -> i32 {
     let format = if cli.global.json { Format::Json } else { Format::Text };
     let (name, outcome): (_, Outcome) = match &cli.verb {
         Verb::Run(arguments) => ("run", run::run(&cli.global, arguments, format)),
-        Verb::Status => ("status", status::status(&cli.global, format)),
+        Verb::Status(arguments) => ("status", status::status(&cli.global, arguments, format)),
+        Verb::StatusSet(arguments) => {
+            ("status-set", status_set::status_set(&cli.global, arguments, format))
+        }
         Verb::Claim(arguments) => ("claim", claim::claim(&cli.global, arguments, format)),
         Verb::Release(arguments) => ("release", claim::release(&cli.global, arguments, format)),
         Verb::Evict(arguments) => ("evict", ask::evict(&cli.global, arguments, format)),
@@ -197,7 +202,7 @@ impl Global {
     }
 
     fn kind(&self) -> Result<Kind> {
-        Kind::new(self.kind.as_str())
+        self.kind.as_deref().map_or_else(|| Ok(Kind::default()), Kind::new)
     }
 
     /// The office these arguments name.

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::clock::{rfc3339, unix_time};
 use crate::error::{Error, ErrorKind};
+use crate::runtime::is_unprintable;
 
 /// The exit codes of the design.
 pub(crate) mod exit {
@@ -147,13 +148,32 @@ pub(crate) fn tell(text: &str) {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Style {
     colour: bool,
+    is_terminal: bool,
 }
 
 impl Style {
     pub(crate) fn of_stdout() -> Self {
         let refused = crate::environment::value("NO_COLOR").is_some();
         let dumb = crate::environment::text("TERM").is_some_and(|term| term == "dumb");
-        Self { colour: io::stdout().is_terminal() && !refused && !dumb }
+        let is_terminal = io::stdout().is_terminal() && !dumb;
+        Self { colour: is_terminal && !refused, is_terminal }
+    }
+
+    /// A symbol in front of an answer, where a terminal shows it.
+    fn mark(self, code: &str, symbol: &str) -> String {
+        if self.is_terminal { self.paint(code, symbol) + " " } else { String::new() }
+    }
+
+    pub(crate) fn good_mark(self) -> String {
+        self.mark("32;1", "\u{25cf}")
+    }
+
+    pub(crate) fn doubtful_mark(self) -> String {
+        self.mark("33;1", "?")
+    }
+
+    pub(crate) fn bad_mark(self) -> String {
+        self.mark("31;1", "\u{25cb}")
     }
 
     fn paint(self, code: &str, text: &str) -> String {
@@ -179,7 +199,7 @@ impl Style {
 
 /// What somebody wrote, in one line and without anything that a terminal would obey.
 pub(crate) fn one_line(text: &str) -> String {
-    text.replace(char::is_control, "\u{fffd}")
+    text.replace(['\n', '\r', '\t'], " ").replace(is_unprintable, "\u{fffd}")
 }
 
 /// `3 min ago` for a Unix time in milliseconds; a time that lies ahead is shown as it stands.

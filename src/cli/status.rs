@@ -1,17 +1,49 @@
 //! `status`: the answer first, then why.
 
-use super::args::Global;
+use serde_json::Value;
+
+use super::args::{self, Global};
+use super::metrics;
 use super::output::{self, Format, Outcome, Style, ago, exit, length};
 use crate::clock::rfc3339;
-use crate::status::Report;
+use crate::error::Error;
+use crate::names::{Kind, ProfileName};
+use crate::runtime::{PlatformStatus, state};
+use crate::status::{self, ANSWER_WITHIN, Report};
+use crate::store::with_budget;
 
-pub(super) fn status(global: &Global, format: Format) -> Outcome {
+/// Of platforms, locks and markers this many are shown: an answer fits on a screen.
+const SHOWN: usize = 12;
+
+/// A longer value is cut, for the same reason; `--json` has all of it.
+const VALUE_LENGTH_MAX: usize = 200;
+
+pub(super) fn status(global: &Global, arguments: &args::Status, format: Format) -> Outcome {
+    // Opening counts as well.
+    with_budget(ANSWER_WITHIN, || answer(global, arguments, format))
+}
+
+fn answer(global: &Global, arguments: &args::Status, format: Format) -> Outcome {
+    if arguments.metrics && format == Format::Json {
+        return Err(Error::invalid("metrics are no JSON")
+            .with_hint("leave out `--json`, or `--metrics`")
+            .into());
+    }
+    if arguments.all {
+        return all(global, arguments, format);
+    }
     let office = global.office()?;
     let report = match global.existing()? {
         Some(store) => store.profile(office.profile.as_str())?.status_of(&office.kind)?,
         None => Report::never_claimed(office),
     };
-    output::print(format, &text(&report), &report.to_json())?;
+    match format {
+        Format::Json => output::print(format, "", &report.to_json())?,
+        Format::Text if arguments.metrics => {
+            output::print(format, &metrics::text(std::slice::from_ref(&report)), &Value::Null)?;
+        }
+        Format::Text => output::print(format, &text(&report), &Value::Null)?,
+    }
     Ok(match report.verdict {
         "alive" => exit::OK,
         "unknown" => exit::UNKNOWN,
@@ -19,11 +51,246 @@ pub(super) fn status(global: &Global, format: Format) -> Outcome {
     })
 }
 
+fn all(global: &Global, arguments: &args::Status, format: Format) -> Outcome {
+    let profile = global.profile.as_deref().map(ProfileName::new).transpose()?;
+    let kind = global.kind.as_deref().map(Kind::new).transpose()?;
+    let reports = match global.existing()? {
+        Some(store) => status::report_all(&store.inner, profile.as_ref(), kind.as_ref())?,
+        None => Vec::new(),
+    };
+    if format == Format::Json {
+        output::print(format, "", &reports.iter().map(Report::to_json).collect())?;
+        return Ok(exit::OK);
+    }
+    let text = if arguments.metrics {
+        metrics::text(&reports)
+    } else if reports.is_empty() {
+        let filtered = profile.is_some() || kind.is_some();
+        let of_these = if filtered { " of these" } else { "" };
+        format!("nobody has claimed anything{of_these} yet\n")
+    } else {
+        table(&reports)
+    };
+    output::print(format, &text, &Value::Null)?;
+    Ok(exit::OK)
+}
+
+/// One line for each office.
+fn table(reports: &[Report]) -> String {
+    let style = Style::of_stdout();
+    let mut table = comfy_table::Table::new();
+    table.load_style(comfy_table::presets::NOTHING).set_header([
+        "PROFILE",
+        "KIND",
+        "RUNNING",
+        "PID",
+        "SINCE",
+        "SAYS",
+        "PLATFORMS",
+        "NOTE",
+    ]);
+    for report in reports {
+        let is_dead = report.verdict == "dead";
+        let live = |text: Option<String>| text.filter(|_| !is_dead).unwrap_or_default();
+        let connected = report.platforms.iter().filter(|platform| !is_in_trouble(platform));
+        let platforms = (!report.platforms.is_empty())
+            .then(|| format!("{} of {} ok", connected.count(), report.platforms.len()));
+        table.add_row([
+            report.office.profile.to_string(),
+            report.office.kind.to_string(),
+            in_words(report.verdict).to_owned(),
+            live(report.pid.map(|pid| pid.to_string())),
+            live(report.since_ms.map(ago)),
+            output::one_line(report.state.as_deref().unwrap_or_default()),
+            live(platforms),
+            output::one_line(&note(report)),
+        ]);
+    }
+    let table = table.to_string();
+    let mut lines: Vec<String> = table.lines().map(|line| line.trim().to_owned()).collect();
+    // Painted last: the table would count the colours as width.
+    let column = lines.first().and_then(|header| header.find("RUNNING")).unwrap_or(0);
+    for (line, report) in lines.iter_mut().skip(1).zip(reports) {
+        let word = in_words(report.verdict);
+        let painted = match report.verdict {
+            "alive" => style.good(word),
+            "unknown" => style.doubtful(word),
+            _ => style.bad(word),
+        };
+        line.replace_range(column..column + word.len(), &painted);
+    }
+    lines.join("\n") + "\n"
+}
+
+/// Whether it runs.
+fn in_words(verdict: &str) -> &'static str {
+    match verdict {
+        "alive" => "yes",
+        "unknown" => "unknown",
+        _ => "no",
+    }
+}
+
+/// What one would want to know first, in a few words.
+fn note(report: &Report) -> String {
+    let mut notes = Vec::new();
+    if let Some(server) = &report.served_by {
+        notes.push(format!("served by {}", server.profile));
+    }
+    notes.extend(report.flags.names().iter().map(|name| name.replace('_', " ")));
+    if let Some(ms) = report.unresponsive_ms {
+        notes.push(format!("unresponsive for {}", span(ms)));
+    }
+    match report.verdict {
+        "alive" => {}
+        "unknown" => notes.push(report.because().to_owned()),
+        _ => {
+            let at_ms = report.last_end.as_ref().map(|end| end.at_ms);
+            let when = at_ms.map_or_else(String::new, |at_ms| format!(", {}", ago(at_ms)));
+            notes.push(format!("{}{when}", report.reason.replace('_', " ")));
+        }
+    }
+    if let Some(desired) = report.desired
+        && (desired == crate::office::Desired::Running) != (report.verdict != "dead")
+    {
+        notes.push(format!("shall be {desired}"));
+    }
+    notes.join(", ")
+}
+
+fn is_in_trouble(platform: &PlatformStatus) -> bool {
+    platform.error_code.is_some()
+        || platform.error_message.is_some()
+        || platform.needs_attention == Some(true)
+        || platform.retrying_since_ms.is_some()
+}
+
+fn span(ms: u64) -> String {
+    length(i64::try_from(ms).unwrap_or(i64::MAX))
+}
+
+/// The first few of many, and how many more there are.
+fn shown<T>(items: &[T], line: impl Fn(&T) -> (String, String)) -> Vec<(String, String)> {
+    let mut lines: Vec<_> = items.iter().take(SHOWN).map(line).collect();
+    if let Some((label, _)) = lines.first().filter(|_| items.len() > SHOWN) {
+        let label = label.clone();
+        lines.push((label, format!("and {} more, see --json", items.len() - SHOWN)));
+    }
+    lines
+}
+
+/// What the gateway said of itself.
+fn said(report: &Report) -> Vec<(String, String)> {
+    let mut lines = Vec::new();
+    let line = |label: &str, value: String| (label.to_owned(), value);
+    if let Some(ms) = report.unresponsive_ms {
+        lines.push(line(
+            "hangs",
+            format!("it gave no sign of life for {}, and promised to", span(ms)),
+        ));
+    }
+    if let Some(said) = &report.runtime {
+        let mut facts = Vec::new();
+        match (&report.state, &said.state) {
+            (Some(state), _) => {
+                let since =
+                    said.state_since_ms.map_or_else(String::new, |ms| format!(", {}", ago(ms)));
+                facts.push(format!("{state}{since}"));
+            }
+            (None, Some(last)) => facts.push(format!("was {last}")),
+            (None, None) => {}
+        }
+        if report.verdict != "dead" {
+            match said.active_agents {
+                Some(1) => facts.push("1 agent at work".to_owned()),
+                Some(count) => facts.push(format!("{count} agents at work")),
+                None => {}
+            }
+        }
+        if said.restart_requested == Some(true) {
+            facts.push("wants to be started again".to_owned());
+        }
+        if let Some(at_ms) = said.updated_at_ms.filter(|_| report.stale) {
+            facts.push(format!("said {}", ago(at_ms)));
+        }
+        if !facts.is_empty() {
+            lines.push(line("says", facts.join("; ")));
+        }
+        if let Some(reason) = &said.exit_reason {
+            lines.push(line("exits", reason.clone()));
+        }
+        if let Some(extra) = &said.extra {
+            lines.push(line("extra", extra.to_string()));
+        }
+        if !said.damaged.is_empty() {
+            let columns = said.damaged.join(", ");
+            lines.push(line(
+                "damaged",
+                format!("{columns}: cannot be read, until it is said again"),
+            ));
+        }
+    }
+    let mut platforms: Vec<&PlatformStatus> = report.platforms.iter().collect();
+    // Of many, those that a person has to see.
+    platforms.sort_by_key(|platform| !is_in_trouble(platform));
+    lines.extend(shown(&platforms, |it| platform(it, report.verdict != "dead")));
+    if !report.serves.is_empty() && report.served_by.is_none() {
+        let names: Vec<&str> = report.serves.iter().map(ProfileName::as_str).collect();
+        lines.push(line("serves", names.join(", ")));
+    }
+    lines
+}
+
+fn platform(platform: &PlatformStatus, is_alive: bool) -> (String, String) {
+    let mut facts = Vec::new();
+    if let Some(state) = &platform.state {
+        let since = platform.state_since_ms.filter(|_| is_alive);
+        let since = since.map_or_else(String::new, |ms| format!(", {}", ago(ms)));
+        facts.push(format!("{}{state}{since}", if is_alive { "" } else { "was " }));
+    }
+    match (&platform.error_code, &platform.error_message) {
+        (Some(code), Some(message)) => facts.push(format!("{code}: {message}")),
+        (Some(error), None) | (None, Some(error)) => facts.push(error.clone()),
+        (None, None) => {}
+    }
+    if let Some(ms) = platform.retrying_since_ms.filter(|_| is_alive) {
+        facts.push(format!("trying again since {}", ago(ms)));
+    }
+    if platform.needs_attention == Some(true) {
+        facts.push("needs attention".to_owned());
+    }
+    if !platform.damaged.is_empty() {
+        facts.push(format!("damaged: {}", platform.damaged.join(", ")));
+    }
+    if facts.is_empty() {
+        facts.push("nothing is said".to_owned());
+    }
+    ("platform".to_owned(), format!("{}: {}", platform.platform, facts.join("; ")))
+}
+
 fn text(report: &Report) -> String {
     let style = Style::of_stdout();
-    let office = &report.office;
-    let pid = report.pid.map_or_else(|| "pid unknown".to_owned(), |pid| format!("pid {pid}"));
-    let mut lines = vec![match report.verdict {
+    let mut text = headline(report, style) + "\n";
+    for (label, value) in facts(report).into_iter().chain(advice(report)) {
+        // Names of platforms are of any length, and what was written may be of many lines.
+        let label = style.faint(&format!("{label:<10}"));
+        let value = shortened(&output::one_line(&value));
+        text += format!("  {label} {value}").trim_end();
+        text += "\n";
+    }
+    text
+}
+
+fn pid(report: &Report) -> String {
+    report.pid.map_or_else(|| "pid unknown".to_owned(), |pid| format!("pid {pid}"))
+}
+
+/// The answer.
+fn headline(report: &Report, style: Style) -> String {
+    let (office, pid) = (&report.office, pid(report));
+    let served = report.served_by.as_ref().map(|server| format!(", served by {server}"));
+    let served = served.unwrap_or_default();
+    match report.verdict {
         "alive" => {
             let since = report.since_ms.map(|ms| format!(", since {}", ago(ms)));
             let flags = match report.flags.names().as_slice() {
@@ -31,21 +298,33 @@ fn text(report: &Report) -> String {
                 names => format!(" ({})", names.join(", ").replace('_', " ")),
             };
             format!(
-                "{office}: {}{flags}, {pid}{}",
+                "{}{office}: {}{flags}{served}, {pid}{}",
+                style.good_mark(),
                 style.good("running"),
                 since.unwrap_or_default()
             )
         }
-        "unknown" => format!("{office}: {}, {pid} may be running", style.doubtful("unknown")),
-        _ => format!("{office}: {}", style.bad("not running")),
-    }];
-    let mut add = |label: &str, value: String| {
-        lines.push(format!("  {} {value}", style.faint(&format!("{label:<10}"))));
-    };
-    add("because", report.because().to_owned());
-    if report.verdict == "dead" && report.pid.is_some() {
+        "unknown" => format!(
+            "{}{office}: {}{served}, {pid} may be running",
+            style.doubtful_mark(),
+            style.doubtful("unknown")
+        ),
+        _ => {
+            let failed = report.state.as_deref() == Some(state::STARTUP_FAILED);
+            let why = if failed { ", its last start failed" } else { "" };
+            format!("{}{office}: {}{why}", style.bad_mark(), style.bad("not running"))
+        }
+    }
+}
+
+/// Why, and what else is to be known.
+fn facts(report: &Report) -> Vec<(String, String)> {
+    let is_dead = report.verdict == "dead";
+    let line = |label: &str, value: String| (label.to_owned(), value);
+    let mut lines = vec![line("because", report.because().to_owned())];
+    if is_dead && report.pid.is_some() {
         let since = report.since_ms.and_then(rfc3339).unwrap_or_default();
-        add("it was", format!("{pid}, claimed {since}"));
+        lines.push(line("it was", format!("{}, claimed {since}", pid(report))));
     }
     if report.flags.anchor_leaked {
         let holders: Vec<String> =
@@ -55,50 +334,69 @@ fn text(report: &Report) -> String {
         } else {
             holders.join(", ")
         };
-        add("leaked", format!("its lock is still open in {holders}, which blocks nobody"));
+        lines.push(line(
+            "leaked",
+            format!("its lock is still open in {holders}, which blocks nobody"),
+        ));
     }
     if let Some(command) = &report.command {
-        add("command", command.clone());
+        lines.push(line("command", command.clone()));
     }
-    if let Some(child) = report.child_pid.filter(|_| report.verdict != "dead") {
-        add("child", format!("pid {child}"));
+    if let Some(child) = report.child_pid.filter(|_| !is_dead) {
+        lines.push(line("child", format!("pid {child}")));
     }
-    for lock in report.locks.iter().filter(|_| report.verdict != "dead") {
-        add("lock", format!("{}, fence {}", lock.name, lock.fence));
-    }
-    for marker in report.markers.iter().filter(|_| report.verdict != "dead") {
-        let by = output::one_line(&marker.by);
-        add("asked", format!("{} by {by}, {}", marker.name, ago(marker.written_at_ms)));
+    lines.extend(said(report));
+    if !is_dead {
+        lines.extend(shown(&report.locks, |lock| {
+            line("lock", format!("{}, fence {}", lock.name, lock.fence))
+        }));
+        lines.extend(shown(&report.markers, |marker| {
+            let asked_at = ago(marker.written_at_ms);
+            line("asked", format!("{} by {}, {asked_at}", marker.name, marker.by))
+        }));
     }
     if let Some(supervisor) = report.supervisor.as_deref().filter(|word| *word != "none") {
-        add("supervisor", supervisor.to_owned());
+        lines.push(line("supervisor", supervisor.to_owned()));
     }
     if let Some(version) = &report.version {
-        add("version", version.clone());
+        lines.push(line("version", version.clone()));
     }
     if let Some(desired) = report.desired {
-        add("desired", desired.to_string());
+        lines.push(line("desired", desired.to_string()));
     }
     if let Some(end) = &report.last_end {
         let by = end.by.as_ref().map(|by| format!(" by {by}")).unwrap_or_default();
-        add("last end", format!("{}{by}, {}", end.reason, ago(end.at_ms)));
+        lines.push(line("last end", format!("{}{by}, {}", end.reason, ago(end.at_ms))));
     }
+    lines
+}
+
+/// What to do about it.
+fn advice(report: &Report) -> Vec<(String, String)> {
+    let line = |label: &str, value: String| (label.to_owned(), value);
+    let mut lines = Vec::new();
     if report.verdict == "unknown" {
-        add(
+        let holder = report.served_by.as_ref().unwrap_or(&report.office);
+        let evict =
+            format!("incumbent evict --force --profile {} --kind {}", holder.profile, holder.kind);
+        lines.push(line(
             "try",
-            format!(
-                "look where it was started; if it is gone for certain: incumbent evict --force \
-                 --profile {} --kind {}",
-                office.profile, office.kind
-            ),
-        );
+            format!("look where it was started; if it is gone for certain: {evict}"),
+        ));
     }
     if report.flags.stopped {
-        add("try", format!("continue it with `kill -CONT {}`", report.pid.unwrap_or_default()));
+        let pid = report.pid.unwrap_or_default();
+        lines.push(line("try", format!("continue it with `kill -CONT {pid}`")));
     }
     if let Some(budget_ms) = report.stop_budget_ms.filter(|_| report.running) {
-        let budget_ms = i64::try_from(budget_ms).unwrap_or(i64::MAX);
-        add("may take", format!("{} to stop", length(budget_ms)));
+        lines.push(line("may take", format!("{} to stop", span(budget_ms))));
     }
-    lines.join("\n") + "\n"
+    lines
+}
+
+fn shortened(value: &str) -> String {
+    if value.len() <= VALUE_LENGTH_MAX {
+        return value.to_owned();
+    }
+    format!("{}...", &value[..value.floor_char_boundary(VALUE_LENGTH_MAX)])
 }

@@ -49,7 +49,12 @@ pub(super) fn stop(global: &Global, arguments: &args::Stop, format: Format) -> O
     let (pid, instance, killed) = match &report.outcome {
         StopOutcome::Ended { instance, pid, killed, .. } => (*pid, Some(*instance), *killed),
         StopOutcome::StillRunning(holder, _) => (holder.pid, holder.instance, false),
+        StopOutcome::Served { pid, .. } => (*pid, None, false),
         StopOutcome::NotRunning | StopOutcome::InProgress(_) => (None, None, false),
+    };
+    let served_by = match &report.outcome {
+        StopOutcome::Served { by, .. } => Some(by),
+        _ => None,
     };
     let document = json!({
         "profile": office.profile.as_str(),
@@ -64,9 +69,10 @@ pub(super) fn stop(global: &Global, arguments: &args::Stop, format: Format) -> O
         "killed": killed,
         "still_runs": match report.outcome {
             StopOutcome::Ended { still_runs, .. } => still_runs,
-            StopOutcome::StillRunning(..) => true,
+            StopOutcome::StillRunning(..) | StopOutcome::Served { .. } => true,
             StopOutcome::NotRunning | StopOutcome::InProgress(_) => false,
         },
+        "served_by": served_by.map(document),
         "recorded": report.not_recorded.is_none(),
         "not_recorded": report.not_recorded.as_ref().map(Error::to_string),
         "not_desired": report.not_desired.as_ref().map(Error::to_string),
@@ -103,6 +109,18 @@ fn named(pid: Option<sys::Pid>) -> String {
     pid.map_or_else(|| "its holder".to_owned(), |pid| format!("pid {pid}"))
 }
 
+/// What to say in order to reach a server of several profiles.
+fn instead(verb: &str, server: &Office) -> String {
+    format!(
+        "`incumbent --profile {} --kind {} {verb}`, if all that it serves is meant",
+        server.profile, server.kind
+    )
+}
+
+fn document(office: &Office) -> Value {
+    json!({"profile": office.profile.as_str(), "kind": office.kind.as_str()})
+}
+
 /// What came of it, for people: standard output, the holder that is left, the exit code.
 fn told<'a>(
     office: &Office,
@@ -117,6 +135,15 @@ fn told<'a>(
     };
     match outcome {
         StopOutcome::NotRunning => (format!("{office}: not running\n"), None, exit::OK),
+        StopOutcome::Served { by, pid, is_alive } => {
+            complain(format!(
+                "{office} is served by {by} ({}), together with other profiles{}\n  try:   {}\n",
+                named(*pid),
+                if arguments.desired { "; that it shall be stopped is recorded" } else { "" },
+                instead("stop", by)
+            ));
+            (String::new(), None, if *is_alive { exit::NO } else { exit::UNKNOWN })
+        }
         StopOutcome::Ended { pid, still_runs: true, .. } => (
             format!(
                 "{office}: stopped, {} has let go of it; its process goes on without\n",
@@ -181,6 +208,16 @@ pub(super) fn restart(global: &Global, arguments: &args::Restart, format: Format
             (format!("{office}: restarted\n"), Some(*instance), None, exit::OK)
         }
         Restart::NotRunning => (format!("{office}: not running\n"), None, None, exit::NOT_RUNNING),
+        Restart::Served(by) => {
+            if format == Format::Text {
+                output::tell(&format!(
+                    "incumbent: restart: {office} is served by {by}, together with other profiles\n  \
+                     try:   {}\n",
+                    instead("restart", by)
+                ));
+            }
+            (String::new(), None, None, exit::NO)
+        }
         Restart::InProgress(holder) => {
             if format == Format::Text {
                 let advice = holder.advice();
@@ -206,9 +243,14 @@ pub(super) fn restart(global: &Global, arguments: &args::Restart, format: Format
             (String::new(), None, Some(holder), exit::NOT_NOW)
         }
     };
+    let served_by = match &answer {
+        Restart::Served(by) => Some(document(by)),
+        _ => None,
+    };
     let document = json!({
         "profile": office.profile.as_str(),
         "kind": office.kind.as_str(),
+        "served_by": served_by,
         "restarted": code == exit::OK,
         "instance": instance.map(InstanceId::as_i64),
         "holder": holder.map_or(Value::Null, |holder| holder.to_json()),

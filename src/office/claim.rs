@@ -18,8 +18,10 @@ use crate::error::{Error, Result};
 use crate::holder::Holder;
 use crate::instance::{self, End, EndReason, NewInstance, Origin, Record, Subject};
 use crate::liveness::{DeadReason, Lease};
+use crate::marker::by_or_self;
 use crate::names::{InstanceId, Nonce, Office, Wanted};
 use crate::reservation;
+use crate::runtime_table::{self, Owner};
 use crate::scoped::{self, GrantedLock, LockClaim, LockRequest, Surveyed};
 use crate::store::{EventRecord, Held, HeldOffice, Inner, OwnRow, Store, Tx, lock};
 use crate::takeover::{self, Plan, Replace, Step, Succession};
@@ -102,9 +104,7 @@ pub(super) fn claim_for_myself(
         subject: inner.myself(),
         version: options.version.as_deref(),
         stop_budget_ms: options.stop_budget_ms()?,
-        heartbeat_every_ms: options
-            .heartbeat_every
-            .map(|cadence| u64::try_from(cadence.as_millis()).unwrap_or(u64::MAX)),
+        heartbeat_every_ms: options.heartbeat_every_ms()?,
         locks: &options.locks,
         nonce: options.nonce.as_ref(),
         waiter: None,
@@ -270,7 +270,8 @@ pub(crate) fn claim_once(
             Examined::Same => return Ok(Outcome::AlreadyRecorded(Box::new(record))),
             Examined::Errand(errand) => return Ok(Outcome::Errand(errand)),
             Examined::InTheWay(judged) => {
-                let holder = Box::new(Holder::of(&record, office, &judged));
+                let mut holder = Box::new(Holder::of(&record, office, &judged));
+                holder.add_what_it_said(tx, inner, &record)?;
                 let watch = Some(Watch { fence: record.id.as_i64(), record });
                 let obstacle = Box::new(Obstacle { holder, watch });
                 return refuse_candidate(tx, inner, candidate, count, obstacle);
@@ -324,6 +325,7 @@ pub(crate) fn claim_once(
     claimant::tidy(tx, inner, &sweep)?;
     if tx.prunes() {
         instance::prune_history(tx, office, |anchor| claimant::is_held(inner, anchor))?;
+        runtime_table::prune_serves(tx, office)?;
         reservation::prune(tx)?;
     }
     Ok(Outcome::Granted(granted))
@@ -405,6 +407,18 @@ fn insert(
         heartbeat_every_ms: candidate.heartbeat_every_ms,
     }
     .insert(tx)?;
+    if candidate.heartbeat_every_ms.is_some() {
+        // The claim is the first sign of life: the next one is expected from now on.
+        let writer = by_or_self(inner, None);
+        let owner = Owner {
+            id: instance,
+            office: candidate.office,
+            pid: Some(candidate.subject.pid),
+            writer: &writer,
+            writer_pid: inner.observer().pid,
+        };
+        owner.beat(tx, None)?;
+    }
     if let Some(waiter) = candidate.waiter {
         instance::end_other(tx, waiter, &End::new(EndReason::Released))?;
     }

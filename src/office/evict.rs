@@ -61,7 +61,8 @@ pub(super) fn evict(inner: &Inner, office: &Office, force: Force, by: &str) -> R
             .by(by)
             .detail(format!("it was {}: {}", judged.verdict.as_str(), judged.verdict.reason())),
             (Verdict::Alive(_) | Verdict::Unknown(_), Force::No) => {
-                let holder = Holder::of(&record, office, &judged);
+                let mut holder = Holder::of(&record, office, &judged);
+                holder.add_what_it_said(tx, inner, &record)?;
                 return Ok(Eviction::Refused(Box::new(holder)));
             }
         };

@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::conflict::{self, Conflict};
 use crate::error::{Error, ErrorKind, Result};
 use crate::instance::{self, Subject};
-use crate::names::{InstanceId, Office};
+use crate::names::{InstanceId, Office, ProfileName};
 use crate::observe::Observer;
 use crate::store::{EventRecord, Tx};
 
@@ -137,6 +137,16 @@ fn count_conflict(
         ":kept": conflict::KEPT,
     })?;
     Ok(())
+}
+
+/// Every profile that something is on record for.
+pub(crate) fn profiles(connection: &Connection) -> Result<Vec<ProfileName>> {
+    let names: Vec<Option<String>> = connection
+        .prepare_cached("SELECT profile FROM profiles ORDER BY profile")?
+        .query_map([], |row| Ok(row.get(0).unwrap_or(None)))?
+        .collect::<rusqlite::Result<_>>()?;
+    // Names that no program of ours writes are nobody's.
+    Ok(names.into_iter().flatten().filter_map(|name| ProfileName::new(name).ok()).collect())
 }
 
 /// Who was refused by `holder`, the latest first.

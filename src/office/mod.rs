@@ -16,13 +16,14 @@ pub(crate) use claim::{Candidate, Outcome, claim_once, claim_reserved, refuse_ca
 pub use desired::Desired;
 pub(crate) use desired::{desired, set_desired};
 pub use evict::Eviction;
-pub(crate) use ledger::{check_home, conflicts};
+pub(crate) use ledger::{check_home, conflicts, profiles};
 pub(crate) use storm::Storm;
 pub use tenure::Tenure;
 
 use crate::error::{Error, Result};
 use crate::instance::{Origin, STOP_BUDGET_DEFAULT_MS, Subject};
 use crate::names::{Kind, Nonce, Office, ProfileName};
+use crate::runtime::check_cadence;
 use crate::scoped::LockRequest;
 use crate::standing::Force;
 use crate::status::{self, Incarnation, Report};
@@ -42,6 +43,16 @@ pub struct Profile {
 }
 
 impl Store {
+    /// What is true of every office that the store knows: of those that were ever claimed, those that
+    /// somebody serves, and that of kind `gateway` of every other profile; in the order of their
+    /// names. One snapshot, and one look at each holder.
+    ///
+    /// # Errors
+    /// As [`Profile::status_of`].
+    pub fn status_of_all(&self) -> Result<Vec<Report>> {
+        status::report_all(&self.inner, None, None)
+    }
+
     /// The profile `name`. Nothing is written until something is claimed for it.
     ///
     /// # Errors
@@ -115,7 +126,9 @@ impl ClaimOptions {
         self
     }
 
-    /// The cadence at which this process will report, if it promises one.
+    /// Promises a sign of life every `cadence` (10 ms to 24 h), by [`Tenure::heartbeat`] or
+    /// [`StatusUpdate::heartbeat`](crate::StatusUpdate::heartbeat). Whoever breaks it is shown as
+    /// unresponsive, and loses nothing by it.
     #[must_use]
     pub fn heartbeat_every(mut self, cadence: Duration) -> Self {
         self.heartbeat_every = Some(cadence);
@@ -149,6 +162,12 @@ impl ClaimOptions {
         self.origin = Origin::Run;
         self.locks = locks;
         self
+    }
+
+    fn heartbeat_every_ms(&self) -> Result<Option<u64>> {
+        let Some(cadence) = self.heartbeat_every else { return Ok(None) };
+        check_cadence(cadence)?;
+        Ok(Some(u64::try_from(cadence.as_millis()).unwrap_or(u64::MAX)))
     }
 
     pub(crate) fn stop_budget_ms(&self) -> Result<u64> {

@@ -158,7 +158,7 @@ impl Tenure {
     }
 
     /// Records the command that a `run` is about to let go; a restart that was asked for is served
-    /// by that. False when the office was lost.
+    /// by that. What the last command said of itself goes with it (a trigger of the schema). False when the office was lost.
     pub(crate) fn set_child(&self, pid: sys::Pid, start_time: Option<StartTime>) -> Result<bool> {
         let Footing { inner, instance, .. } = &self.footing;
         inner.write(|tx| {

@@ -136,7 +136,8 @@ pub(crate) fn survey(
                         if count == Count::Yes {
                             refuse(tx, claim, &row, judged.verdict.reason())?;
                         }
-                        let holder = Box::new(Holder::of_lock(&record, &row, &judged));
+                        let mut holder = Box::new(Holder::of_lock(&record, &row, &judged));
+                        holder.add_what_it_said(tx, inner, &record)?;
                         let watch = Some(Watch { record: *record, fence: row.fence });
                         return Ok(Surveyed::Held(Box::new(Obstacle { holder, watch })));
                     }

@@ -53,7 +53,8 @@ pub(super) fn unlock(inner: &Inner, name: &LockName, force: Force, by: &str) -> 
         if let Some(found) = found {
             return match found.judged.verdict {
                 Verdict::Alive(_) | Verdict::Unknown(_) if force == Force::No => {
-                    let holder = Holder::of_lock(&found.record, &found.row, &found.judged);
+                    let mut holder = Holder::of_lock(&found.record, &found.row, &found.judged);
+                    holder.add_what_it_said(tx, inner, &found.record)?;
                     Ok(Unlocked::Refused(Box::new(holder)))
                 }
                 Verdict::Alive(_) | Verdict::Unknown(_) | Verdict::Dead(_) => {

@@ -18,6 +18,10 @@ use crate::sys::{self, ProcessState};
 /// `WAL_WRITE_LOCK` (0), <https://sqlite.org/walformat.html#wal_locks>.
 const WAL_WRITE_LOCK_OFFSET: u64 = 120;
 
+/// The first byte of the database file that everybody locks who uses it, and that one who wants it for
+/// himself alone locks exclusively: `SHARED_FIRST`, `PENDING_BYTE` + 2.
+const DATABASE_LOCK_OFFSET: u64 = 0x4000_0002;
+
 /// A sleep is at least this long: one small transaction takes about 20 µs.
 const SLEEP_MIN: Duration = Duration::from_micros(60);
 
@@ -134,7 +138,8 @@ impl Blocker {
 fn blocker(file: &Path) -> Option<Blocker> {
     let mut shm = file.as_os_str().to_owned();
     shm.push("-shm");
-    let pid = sys::record_lock_holder(&PathBuf::from(shm), WAL_WRITE_LOCK_OFFSET)?;
+    let pid = sys::record_lock_holder(&PathBuf::from(shm), WAL_WRITE_LOCK_OFFSET)
+        .or_else(|| sys::record_lock_holder(file, DATABASE_LOCK_OFFSET))?;
     Some(Blocker {
         pid,
         state: sys::process_facts(pid).state,

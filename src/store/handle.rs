@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError, Weak};
 use std::time::Duration;
 
@@ -32,6 +33,7 @@ pub(crate) struct Inner {
     store_uuid: OnceLock<String>,
     observer: OnceLock<Observer>,
     myself: OnceLock<Subject>,
+    description: OnceLock<String>,
     readers: Readers,
     writer: Mutex<Option<Connection>>,
     anchor: Mutex<Option<Arc<Anchor>>>,
@@ -43,6 +45,8 @@ pub(crate) struct Inner {
     /// What this process holds, so that a second claim shares the first.
     pub(crate) held: Mutex<Held>,
     pub(crate) pending: Mutex<Vec<PendingEnd>>,
+    /// Transactions of this handle, for what is done after some of them.
+    writes: AtomicU32,
 }
 
 /// Prepared statements that a connection keeps: more than a claim uses. With fewer, each claim would
@@ -148,12 +152,14 @@ impl Inner {
             store_uuid: OnceLock::new(),
             observer: OnceLock::new(),
             myself: OnceLock::new(),
+            description: OnceLock::new(),
             writer: Mutex::new(None),
             anchor: Mutex::new(None),
             adopted: Mutex::new(Weak::new()),
             held_before: Mutex::new(HashSet::new()),
             held: Mutex::new(Held::default()),
             pending: Mutex::new(Vec::new()),
+            writes: AtomicU32::new(0),
         }
     }
 
@@ -185,6 +191,11 @@ impl Inner {
     /// This process as its records describe it: as it was when it first asked.
     pub(crate) fn myself(&self) -> &Subject {
         self.myself.get_or_init(|| Subject::myself(self.observer()))
+    }
+
+    /// How this process is called by what it writes; made once.
+    pub(crate) fn description(&self, make: impl FnOnce() -> String) -> &str {
+        self.description.get_or_init(make)
     }
 
     pub(super) fn connect(&self, access: Access) -> Result<Connection> {
@@ -349,6 +360,9 @@ impl Inner {
             if let Some(anchor) = dropped {
                 anchor.remove();
             }
+            if let Some(connection) = &*writer {
+                self.restart_long_wal(connection);
+            }
             Ok(value)
         })
         .map_err(|error| self.explain(error))
@@ -512,20 +526,43 @@ impl Inner {
         lock(&self.anchor).take();
     }
 
+    fn is_wal_longer_than(&self, length: u64) -> bool {
+        let mut wal = self.location.file.clone().into_os_string();
+        wal.push("-wal");
+        std::fs::metadata(wal).is_ok_and(|facts| facts.len() >= length)
+    }
+
+    /// SQLite starts a WAL over when it happens to find nobody in the middle of something. On a machine
+    /// with more to do than it can, somebody always is, and the WAL grows (FIELD-BUGS row 77): then it
+    /// is waited for, for a moment. Whoever waits keeps all writers out, so only where nothing but that
+    /// moment is missing, not for a reader that stays, and by nobody who writes once and ends.
+    fn restart_long_wal(&self, connection: &Connection) {
+        /// Twice what SQLite means it to be.
+        const LENGTH_MIN: u64 = 8 << 20;
+        const BUDGET: Duration = Duration::from_millis(2);
+        const LOOK_EVERY: u32 = 64;
+        let writes = self.writes.fetch_add(1, Ordering::Relaxed) + 1;
+        if writes.is_multiple_of(LOOK_EVERY) && self.is_wal_longer_than(LENGTH_MIN) {
+            busy::with_budget(BUDGET, || {
+                if pragmas::checkpoint(connection, "PASSIVE") {
+                    pragmas::checkpoint(connection, "RESTART");
+                }
+            });
+        }
+    }
+
     /// A long WAL makes the first question after us slow; a short one is not worth the syncs.
     fn trim_large_wal(&mut self) {
         const LENGTH_MIN: u64 = 256 * 1024;
         const BUDGET: Duration = Duration::from_millis(5);
-        let mut wal = self.location.file.clone().into_os_string();
-        wal.push("-wal");
-        let is_long = std::fs::metadata(wal).is_ok_and(|facts| facts.len() >= LENGTH_MIN);
+        let is_long = self.is_wal_longer_than(LENGTH_MIN);
         let writer = self.writer.get_mut().unwrap_or_else(PoisonError::into_inner);
         // Not into a file that is gone or belongs to another store by now.
         if let Some(connection) = writer
             && is_long
             && control::has_moved(connection) != Some(true)
         {
-            busy::with_budget(BUDGET, || pragmas::trim_wal(connection));
+            busy::with_budget(BUDGET, || pragmas::checkpoint(connection, "TRUNCATE"));
         }
     }
 

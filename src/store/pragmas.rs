@@ -74,7 +74,7 @@ pub(crate) fn apply(connection: &Connection, access: Access) -> Result<()> {
     connection.set_limit(Limit::SQLITE_LIMIT_ATTACHED, 0)?;
     // A question leaves no trace, and the last one to close must not lock the whole database for its
     // checkpoint: `sqlite3 -readonly` has no patience. Writers checkpoint as they go, see
-    // `trim_wal`.
+    // `checkpoint`.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     let durability = match access {
         Access::Read => Durability::Normal,
@@ -96,13 +96,19 @@ pub(crate) fn apply(connection: &Connection, access: Access) -> Result<()> {
     Ok(())
 }
 
-/// Moves the WAL into the database and empties it, if that takes no time: the first one to open an
-/// idle store reads all of it. Readers go on meanwhile.
-pub(crate) fn trim_wal(connection: &Connection) {
-    let trimmed = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
-    if let Err(error) = trimmed {
+/// Moves the WAL into the database, if that takes no time; then the next write starts it over
+/// (`RESTART`), or it is emptied (`TRUNCATE`: the first one to open an idle store reads all of it).
+/// `PASSIVE` keeps nobody out. Whether all of it was moved: not while a reader needs what was before.
+pub(crate) fn checkpoint(connection: &Connection, how: &str) -> bool {
+    let pragma = format!("PRAGMA wal_checkpoint({how})");
+    let moved = connection.query_row(&pragma, [], |row| {
+        let (is_busy, frames, moved): (bool, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        Ok(!is_busy && frames == moved)
+    });
+    moved.unwrap_or_else(|error| {
         tracing::debug!(%error, "the WAL is left as it is");
-    }
+        false
+    })
 }
 
 /// Puts the database into WAL mode, if it is not, and checks that it is.

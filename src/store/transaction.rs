@@ -79,8 +79,12 @@ pub(crate) struct EventRecord<'a> {
     pub(crate) detail: Option<Value>,
 }
 
-/// Events kept: at a few per incarnation, months of them.
+/// Events kept: at a few per incarnation, months of them. Those of runtime statuses come much more
+/// often, and push no others out.
 const EVENTS_KEPT: i64 = 10_000;
+
+/// Between two prunings of events: each looks at all of them.
+const EVENTS_PRUNED_EVERY: i64 = 1_000;
 
 impl<'a> Tx<'a> {
     pub(super) fn new(connection: &'a Transaction<'a>, store: &'a Inner, state: &State) -> Self {
@@ -106,13 +110,12 @@ impl<'a> Tx<'a> {
         Err(Error::new(
             ErrorKind::TooOld,
             format!(
-                "the store has schema version {schema_version}, this program registers in version \
+                "the store has schema version {schema_version}, this program writes version \
                  {SCHEMA_VERSION}"
             ),
         )
         .with_hint(
-            "open it for owning (`Store::open`, `incumbent run` or `claim`): that brings it up to \
-             date",
+            "the next `incumbent run` or `claim` (in a program, `Store::open`) brings it up to date",
         ))
     }
 
@@ -171,11 +174,21 @@ impl<'a> Tx<'a> {
             ":detail": event.detail.as_ref().map(Value::to_string),
         })?;
         let newest = self.last_insert_rowid();
-        // One out of a hundred pays for all: at most a hundred rows too many.
-        if newest % 100 == 0 {
-            self.prepare_cached("DELETE FROM events WHERE id <= ?1")?
-                .execute([newest - EVENTS_KEPT])?;
+        if newest % EVENTS_PRUNED_EVERY == 0 {
+            self.prune_events(newest)?;
         }
+        Ok(())
+    }
+
+    fn prune_events(&self, newest: i64) -> Result<()> {
+        const OF_STATUS: &str = "('status_changed', 'status_reset', 'platform_changed',
+            'platform_removed', 'serves_changed', 'served_by_changed')";
+        let sql = format!(
+            "DELETE FROM events WHERE id <= ?1 AND (event IN {OF_STATUS} OR id <= (
+                 SELECT id FROM events WHERE event NOT IN {OF_STATUS}
+                 ORDER BY id DESC LIMIT 1 OFFSET ?2))"
+        );
+        self.prepare_cached(&sql)?.execute([newest - EVENTS_KEPT, EVENTS_KEPT])?;
         Ok(())
     }
 

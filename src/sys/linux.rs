@@ -170,7 +170,9 @@ fn read_proc(path: &str) -> Option<Vec<u8>> {
 /// drops empty arguments.
 pub fn command_line(pid: Pid) -> Option<Vec<String>> {
     const LENGTH_MAX: u64 = 64 * 1024;
-    let mut bytes = Vec::new();
+    /// Most fit, and are read at once.
+    const LENGTH_USUAL: usize = 4 * 1024;
+    let mut bytes = Vec::with_capacity(LENGTH_USUAL);
     let file = File::open(format!("/proc/{pid}/cmdline")).ok()?;
     file.take(LENGTH_MAX).read_to_end(&mut bytes).ok()?;
     if bytes.last() == Some(&0) {

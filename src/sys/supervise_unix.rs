@@ -18,6 +18,8 @@ use signal_hook::iterator::exfiltrator::WithOrigin;
 use signal_hook::low_level::siginfo::Cause;
 
 use super::{ChildEnd, ExecFailure, Received, StartTime};
+use crate::error::Error;
+use crate::wait::Cancel;
 
 /// The hidden verb under which our own binary waits and then becomes the command.
 pub(crate) const TRAMPOLINE_VERB: &str = "__trampoline";
@@ -302,6 +304,21 @@ fn ignore(signal: i32) {
 pub(crate) fn close_standard_output() -> io::Result<()> {
     let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
     rustix::stdio::dup2_stdout(&null)?;
+    Ok(())
+}
+
+/// Cancels at the first SIGINT or SIGTERM, so that what is being printed is printed to its end; a
+/// second one ends the process as ever.
+pub(crate) fn cancel_on_interrupt(cancel: &Cancel) -> crate::error::Result<()> {
+    // What whoever started us ignores stays ignored: the job of a script, in the background.
+    for signal in
+        [number::SIGINT, number::SIGTERM].into_iter().filter(|signal| !is_ignored(*signal))
+    {
+        // In this order: the first one sets what makes the second one end us.
+        signal_hook::flag::register_conditional_default(signal, cancel.flag())
+            .and_then(|_| signal_hook::flag::register(signal, cancel.flag()))
+            .map_err(|error| Error::internal(format!("cannot handle signals: {error}")))?;
+    }
     Ok(())
 }
 

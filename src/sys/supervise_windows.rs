@@ -463,6 +463,12 @@ pub(crate) fn close_standard_output() -> io::Result<()> {
     Ok(())
 }
 
+/// Ctrl-C ends the process; a line is printed in one piece.
+#[expect(clippy::unnecessary_wraps, reason = "the contract of all platforms")]
+pub(crate) fn cancel_on_interrupt(_cancel: &crate::wait::Cancel) -> crate::error::Result<()> {
+    Ok(())
+}
+
 /// Windows does not tell a writer that nobody reads, before it writes; a write of nothing is no
 /// way to ask, since a reader takes it for the end. The next line finds out.
 pub(crate) fn standard_output_is_closed() -> bool {

@@ -241,7 +241,8 @@ impl Survey<'_> {
             return Ok(asked.refused(&wanted));
         }
         if self.is_superseded(&record)? {
-            let holder = Holder::of(&record, office, &judged);
+            let mut holder = Holder::of(&record, office, &judged);
+            holder.add_what_it_said(self.tx, self.inner, &record)?;
             let fence = record.id.as_i64();
             let holder = Holder { reason: holder::SUPERSEDED, ..holder };
             return Ok(Found::refused(holder, record, fence));
@@ -267,7 +268,8 @@ impl Survey<'_> {
             Examined::Errand(errand) => return Ok(Found::Errand(errand)),
             Examined::Over(_) | Examined::Same => return Ok(Found::Nobody),
         };
-        let holder = Holder::of_lock(&record, &row, &judged);
+        let mut holder = Holder::of_lock(&record, &row, &judged);
+        holder.add_what_it_said(self.tx, self.inner, &record)?;
         // Another profile's is never taken: it has a home and a person of its own.
         if record.profile.as_ref() != Some(&self.candidate.office.profile) {
             return Ok(Found::refused(holder, record, row.fence));
@@ -425,7 +427,7 @@ pub(crate) fn carry_out(
 /// Whoever was to be replaced, and why it was not.
 fn still_there(inner: &Inner, target: &Target, reason: &'static str) -> Result<Box<Holder>> {
     let judged = claimant::look(inner, &target.record, Lease::None);
-    let holder = match &target.wanted {
+    let mut holder = match &target.wanted {
         Wanted::Office(office) => Holder::of(&target.record, office, &judged),
         Wanted::Lock(name) => {
             match inner.read(|connection| lock_table::by_name(connection, name))? {
@@ -437,6 +439,7 @@ fn still_there(inner: &Inner, target: &Target, reason: &'static str) -> Result<B
             }
         }
     };
+    inner.read(|connection| holder.add_what_it_said(connection, inner, &target.record))?;
     Ok(Box::new(Holder { reason, ..holder }))
 }
 

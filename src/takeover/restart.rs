@@ -18,6 +18,7 @@ use crate::marker_table;
 use crate::names::{InstanceId, Kind, MarkerName, Office, Wanted};
 use crate::observe::LiveCommandLine;
 use crate::office::{Profile, check_home};
+use crate::status;
 use crate::store::{Inner, Tx};
 use crate::wait::Cancel;
 
@@ -81,6 +82,8 @@ pub enum Restart {
     Done(InstanceId),
     /// Nobody is running.
     NotRunning,
+    /// Nobody holds the office, but the holder of this one serves its profile: nothing was asked.
+    Served(Office),
     /// The holder is being stopped or replaced just now: nothing was asked.
     InProgress(Box<Holder>),
     /// The request stands, and was not served in time.
@@ -112,7 +115,10 @@ impl Profile {
         let office = self.office(kind);
         inner.read(|connection| check_home(connection, &office, self.home()))?;
         let (record, marker) = match inner.write(|tx| prepare(tx, inner, &office, options))? {
-            Prepared::NotRunning => return Ok(Restart::NotRunning),
+            Prepared::NotRunning => {
+                let server = status::server_of(inner, &office);
+                return Ok(server.map_or(Restart::NotRunning, |(by, _)| Restart::Served(by)));
+            }
             Prepared::InProgress(holder) => return Ok(Restart::InProgress(holder)),
             Prepared::Asked(record, marker) => (record, marker),
         };

@@ -14,6 +14,7 @@ use crate::names::{InstanceId, Kind, MarkerName, Nonce, Office, Wanted};
 use crate::observe::{LiveCommandLine, needs_command_line};
 use crate::office::{Desired, Profile, check_home, set_desired};
 use crate::reservation::{self, Purpose, Reservation};
+use crate::status;
 use crate::store::{Inner, Tx};
 use crate::sys::Pid;
 use crate::wait::{Cancel, WaitingAs, WaitingRow};
@@ -86,6 +87,16 @@ impl StopOptions {
 pub enum StopOutcome {
     /// Nobody was running.
     NotRunning,
+    /// Nobody holds the office, but somebody serves its profile together with others: nothing was
+    /// done.
+    Served {
+        /// The office of whoever serves it: what is to be stopped.
+        by: Office,
+        /// The recorded pid.
+        pid: Option<Pid>,
+        /// Whether it is known to be alive.
+        is_alive: bool,
+    },
     /// The holder has ended, or has let go of the office.
     Ended {
         /// Its generation.
@@ -165,7 +176,12 @@ impl Profile {
             Err(error) => return Err(error),
         };
         let outcome = match prepared {
-            Prepared::NotRunning => StopOutcome::NotRunning,
+            Prepared::NotRunning => match status::server_of(inner, &office) {
+                Some((by, report)) => {
+                    StopOutcome::Served { by, pid: report.pid, is_alive: report.running }
+                }
+                None => StopOutcome::NotRunning,
+            },
             Prepared::InProgress(holder) => StopOutcome::InProgress(holder),
             Prepared::Joined(record) => {
                 let asking = if not_recorded.is_some() { Asking::Ask } else { Asking::Asked };

@@ -17,6 +17,7 @@ use crate::instance::{self, End, EndReason};
 use crate::marker_table::Marker;
 use crate::names::MarkerName;
 use crate::office::{Claim, ClaimOptions, Tenure};
+use crate::runtime_table;
 use crate::standing::{Lost, Standing};
 use crate::store::{Store, with_budget};
 use crate::sys::supervise;
@@ -529,10 +530,14 @@ impl Watch<'_> {
     fn cause(&self, how: &End, asked: Option<Signalled>) -> ExitCause {
         let (inner, id) = (&self.store.inner, self.tenure.instance());
         let told = with_budget(LOOK_BUDGET, || {
-            inner.read(|connection| instance::as_asked(connection, inner, id, how))
+            inner.read(|connection| {
+                let end = instance::as_asked(connection, inner, id, how)?;
+                Ok((end, runtime_table::is_starting(connection, id)?))
+            })
         });
+        let was_starting = matches!(told, Ok((_, true)));
         let reason = match (told, &self.ending) {
-            (Ok(end), _) => end.reason,
+            (Ok((end, _)), _) => end.reason,
             (Err(_), Some(Ending { why: Why::End(marker), .. })) => {
                 if marker.name.as_str() == MarkerName::TAKEOVER {
                     EndReason::TakenOver
@@ -545,7 +550,10 @@ impl Watch<'_> {
         match reason {
             EndReason::PlannedStop => ExitCause::PlannedStop,
             EndReason::TakenOver => ExitCause::TakenOver,
-            EndReason::Signalled => asked.map_or(ExitCause::Exited, Signalled::cause),
+            EndReason::Signalled => {
+                let cause = asked.map_or(ExitCause::Exited, Signalled::cause);
+                if was_starting { self.run.exit_codes.cause_while_starting(cause) } else { cause }
+            }
             _ => ExitCause::Exited,
         }
     }

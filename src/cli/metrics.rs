@@ -1,0 +1,251 @@
+//! `status --metrics`: Prometheus' text format, version 0.0.4.
+//!
+//! Names and units follow Prometheus' conventions: base units (seconds), `_info` for what only carries
+//! labels, and for a word a time series with the value 1. Nothing here counts
+//! events: what the store keeps is bounded, and a counter that falls is none.
+
+use std::fmt::Write;
+
+use crate::office::Desired;
+use crate::status::Report;
+
+/// Metrics of one name, in the order in which they are printed.
+struct Family {
+    name: &'static str,
+    help: &'static str,
+    samples: String,
+}
+
+/// A label with its value.
+type Label<'a> = (&'static str, &'a str);
+
+impl Family {
+    fn new(name: &'static str, help: &'static str) -> Self {
+        Self { name, help, samples: String::new() }
+    }
+
+    fn add(&mut self, labels: &[Label<'_>], value: f64) {
+        let labels: Vec<String> =
+            labels.iter().map(|(name, value)| format!("{name}=\"{}\"", escaped(value))).collect();
+        let _ = writeln!(self.samples, "{}{{{}}} {value}", self.name, labels.join(","));
+    }
+}
+
+/// A label's value: a backslash, a quote and a line feed would end it.
+fn escaped(value: &str) -> String {
+    let value = value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+    value.replace(crate::runtime::is_unprintable, "\u{fffd}")
+}
+
+fn flag(value: bool) -> f64 {
+    if value { 1.0 } else { 0.0 }
+}
+
+#[allow(clippy::cast_precision_loss, reason = "times of this age fit")]
+fn seconds(ms: i64) -> f64 {
+    ms as f64 / 1_000.0
+}
+
+/// All metrics of these offices.
+pub(super) fn text(reports: &[Report]) -> String {
+    let families = [of_offices(reports), of_what_they_said(reports), of_platforms(reports)];
+    let mut text = String::new();
+    for family in families.into_iter().flatten().filter(|family| !family.samples.is_empty()) {
+        let Family { name, help, samples } = family;
+        let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n{samples}");
+    }
+    text
+}
+
+fn office_labels(report: &Report) -> [Label<'_>; 2] {
+    [("profile", report.office.profile.as_str()), ("kind", report.office.kind.as_str())]
+}
+
+/// What is true of them.
+fn of_offices(reports: &[Report]) -> Vec<Family> {
+    let mut up = Family::new(
+        "incumbent_gateway_up",
+        "Whether a live process holds the office, or serves its profile; absent if unknown.",
+    );
+    let mut verdict = Family::new(
+        "incumbent_gateway_verdict",
+        "What is known of the holder: alive, dead or unknown; 1 for what is true.",
+    );
+    let mut info = Family::new("incumbent_gateway_info", "Facts about the live holder; always 1.");
+    let mut start = Family::new(
+        "incumbent_gateway_start_time_seconds",
+        "When the live holder got the office, in seconds since the epoch.",
+    );
+    let mut desired = Family::new(
+        "incumbent_gateway_desired_running",
+        "Whether an operator wants it to run; absent if nobody has said so.",
+    );
+    let mut locks =
+        Family::new("incumbent_gateway_locks_held", "Scoped locks taken from the live holder.");
+    let mut markers = Family::new(
+        "incumbent_gateway_markers_open",
+        "Markers that are open for the live holder, such as a requested stop.",
+    );
+    let mut last_end = Family::new(
+        "incumbent_gateway_last_end_timestamp_seconds",
+        "When the last incarnation that ended did so, in seconds since the epoch.",
+    );
+    for report in reports {
+        let [profile, kind] = office_labels(report);
+        // Unknown is neither.
+        if report.verdict != "unknown" {
+            up.add(&[profile, kind], flag(report.running));
+        }
+        for word in ["alive", "dead", "unknown"] {
+            verdict.add(&[profile, kind, ("verdict", word)], flag(report.verdict == word));
+        }
+        if let Some(wanted) = report.desired {
+            desired.add(&[profile, kind], flag(wanted == Desired::Running));
+        }
+        if let Some(end) = &report.last_end {
+            last_end.add(&[profile, kind, ("reason", &end.reason)], seconds(end.at_ms));
+        }
+        if report.verdict == "dead" {
+            continue;
+        }
+        let instance = report.instance.map(|id| id.to_string()).unwrap_or_default();
+        let served_by = report.served_by.as_ref().map(|office| office.profile.to_string());
+        let labels = [
+            profile,
+            kind,
+            ("instance", instance.as_str()),
+            ("reason", report.reason.as_str()),
+            ("version", report.version.as_deref().unwrap_or_default()),
+            ("supervisor", report.supervisor.as_deref().unwrap_or_default()),
+            ("served_by", served_by.as_deref().unwrap_or_default()),
+        ];
+        info.add(&labels, 1.0);
+        if let Some(since_ms) = report.since_ms {
+            start.add(&[profile, kind], seconds(since_ms));
+        }
+        // Of a profile that is served they are its server's.
+        if report.served_by.is_none() {
+            #[allow(clippy::cast_precision_loss, reason = "a handful")]
+            let (lock_count, marker_count) =
+                (report.locks.len() as f64, report.markers.len() as f64);
+            locks.add(&[profile, kind], lock_count);
+            markers.add(&[profile, kind], marker_count);
+        }
+    }
+    vec![up, verdict, info, start, desired, locks, markers, last_end]
+}
+
+/// What they said of themselves.
+fn of_what_they_said(reports: &[Report]) -> Vec<Family> {
+    let mut state = Family::new(
+        "incumbent_gateway_state",
+        "The state that the gateway reported, as far as it is still true; always 1.",
+    );
+    let mut busy = Family::new(
+        "incumbent_gateway_busy",
+        "Whether it is alive, says that it is running, and has active agents.",
+    );
+    let mut drainable = Family::new(
+        "incumbent_gateway_drainable",
+        "Whether it is alive and says that it is running.",
+    );
+    let mut is_stale = Family::new(
+        "incumbent_gateway_stale",
+        "Whether what it said last is older than five minutes; no sign of death.",
+    );
+    let mut agents = Family::new("incumbent_gateway_active_agents", "Agents that work for it.");
+    let mut restart =
+        Family::new("incumbent_gateway_restart_requested", "Whether it wants to be started again.");
+    let mut updated = Family::new(
+        "incumbent_gateway_status_timestamp_seconds",
+        "When it last said how it is, in seconds since the epoch.",
+    );
+    let mut heartbeat = Family::new(
+        "incumbent_gateway_heartbeat_timestamp_seconds",
+        "When it last gave a sign of life, in seconds since the epoch.",
+    );
+    let mut unresponsive = Family::new(
+        "incumbent_gateway_unresponsive_seconds",
+        "For how long it has given none of the signs of life that it promised; 0 if it does.",
+    );
+    for report in reports {
+        let [profile, kind] = office_labels(report);
+        if let Some(word) = &report.state {
+            state.add(&[profile, kind, ("state", word)], 1.0);
+        }
+        // Of a profile that is served the rest is its server's, and would be counted twice.
+        if report.verdict == "dead" || report.served_by.is_some() {
+            continue;
+        }
+        busy.add(&[profile, kind], flag(report.busy()));
+        drainable.add(&[profile, kind], flag(report.drainable()));
+        is_stale.add(&[profile, kind], flag(report.stale));
+        #[allow(clippy::cast_precision_loss, reason = "no gateway has that many")]
+        let silent_ms = report.unresponsive_ms.unwrap_or(0) as f64;
+        unresponsive.add(&[profile, kind], silent_ms / 1_000.0);
+        if let Some(at_ms) = report.heartbeat_at_ms {
+            heartbeat.add(&[profile, kind], seconds(at_ms));
+        }
+        let Some(said) = &report.runtime else { continue };
+        // What cannot be read has no value.
+        if !said.damaged.contains(&"active_agents") {
+            #[allow(clippy::cast_precision_loss, reason = "no gateway has that many")]
+            let count = said.active_agents.unwrap_or(0) as f64;
+            agents.add(&[profile, kind], count);
+        }
+        if !said.damaged.contains(&"restart_requested") {
+            restart.add(&[profile, kind], flag(said.restart_requested.unwrap_or(false)));
+        }
+        if let Some(at_ms) = said.updated_at_ms {
+            updated.add(&[profile, kind], seconds(at_ms));
+        }
+    }
+    vec![state, busy, drainable, is_stale, agents, restart, updated, heartbeat, unresponsive]
+}
+
+/// What the live ones said of their platforms.
+fn of_platforms(reports: &[Report]) -> Vec<Family> {
+    let mut state = Family::new(
+        "incumbent_platform_state",
+        "The state of a platform as its live gateway reported it; always 1.",
+    );
+    let mut error = Family::new(
+        "incumbent_platform_error",
+        "The error of a platform as its live gateway reported it; always 1.",
+    );
+    let mut attention = Family::new(
+        "incumbent_platform_needs_attention",
+        "Whether a person has to do something about a platform.",
+    );
+    let mut retrying = Family::new(
+        "incumbent_platform_retrying_since_timestamp_seconds",
+        "Since when it tries to connect again, in seconds since the epoch.",
+    );
+    let mut updated = Family::new(
+        "incumbent_platform_status_timestamp_seconds",
+        "When it was last said how a platform is, in seconds since the epoch.",
+    );
+    for report in reports.iter().filter(|report| report.verdict != "dead") {
+        let [profile, kind] = office_labels(report);
+        for platform in &report.platforms {
+            let name = ("platform", platform.platform.as_str());
+            if let Some(word) = &platform.state {
+                state.add(&[profile, kind, name, ("state", word)], 1.0);
+            }
+            if let Some(code) = &platform.error_code {
+                error.add(&[profile, kind, name, ("error_code", code)], 1.0);
+            }
+            if !platform.damaged.contains(&"needs_attention") {
+                let needs_attention = platform.needs_attention.unwrap_or(false);
+                attention.add(&[profile, kind, name], flag(needs_attention));
+            }
+            if let Some(at_ms) = platform.retrying_since_ms {
+                retrying.add(&[profile, kind, name], seconds(at_ms));
+            }
+            if let Some(at_ms) = platform.updated_at_ms {
+                updated.add(&[profile, kind, name], seconds(at_ms));
+            }
+        }
+    }
+    vec![state, error, attention, retrying, updated]
+}

@@ -1,0 +1,222 @@
+//! `status-set`: what a gateway says about itself, from a script or another language.
+
+use serde_json::{Value, json};
+
+use super::args::{Cadence, Global, StatusField, StatusSet, Time};
+use super::by_us;
+use super::claim::{current_run, is_about, parent};
+use super::output::{self, Format, Outcome, exit};
+use crate::clock::{Clock, SystemClock};
+use crate::error::{Error, ErrorKind, Result};
+use crate::instance::{self, Record};
+use crate::names::Office;
+use crate::runtime::{self, Field, PlatformUpdate, StatusUpdate};
+use crate::runtime_table;
+use crate::store::Store;
+use crate::sys;
+
+pub(super) fn status_set(global: &Global, arguments: &StatusSet, format: Format) -> Outcome {
+    let office = global.office()?;
+    let update = update(arguments, &office)?;
+    update.check()?;
+    if update.is_empty() {
+        return Err(Error::invalid("nothing is to be said")
+            .with_hint("name a field, such as `--state running`; see `incumbent status-set --help`")
+            .into());
+    }
+    let Some(store) = global.existing()? else {
+        let path = global.options().resolved_path()?;
+        return Err(not_owner(format!(
+            "nobody holds {office}: there is no store at {}",
+            path.display()
+        ))
+        .at(path)
+        .into());
+    };
+    let record = owner(&store, &office, arguments.pid)?;
+    if update.is_about_instance() {
+        check_is_own(&store, &record, &office)?;
+    }
+    runtime::write(&store.inner, record.id, &record.nonce_hash, &update)?;
+    let document = json!({
+        "written": true,
+        "profile": office.profile.as_str(),
+        "kind": office.kind.as_str(),
+        "instance": record.id.as_i64(),
+    });
+    output::print(format, "", &document)?;
+    Ok(exit::OK)
+}
+
+/// Of a profile that is served only the platforms can be told apart.
+fn check_is_own(store: &Store, record: &Record, office: &Office) -> Result<()> {
+    let Some(own) = record.office().filter(|own| own.profile != office.profile) else {
+        return Ok(());
+    };
+    let serves = store.inner.read(|connection| {
+        Ok(runtime_table::exists(connection)?
+            && runtime_table::serves(connection, record.id)?.contains(&office.profile))
+    })?;
+    if !serves {
+        return Err(not_owner(format!("the run we are in holds {own}, not {office}")));
+    }
+    Err(Error::invalid(format!(
+        "profile {} is served by {own}: only its platforms can be told apart",
+        office.profile
+    ))
+    .with_hint(format!(
+        "say `--profile {}` for what is true of the gateway as a whole",
+        own.profile
+    )))
+}
+
+/// The record of whoever may speak for the office: the run that we are in, or the process that is meant
+/// and that `--pid` recorded. A profile that nobody holds is spoken for by who serves it.
+fn owner(store: &Store, office: &Office, pid: Option<sys::Pid>) -> Result<Record> {
+    let run = current_run(store)?;
+    let pid = match (pid, run) {
+        (None, Some(run)) => return speaks_for(run, office),
+        // By its own pid, by that of its command: the same run.
+        (Some(pid), Some(run)) if [run.pid, run.child_pid].contains(&Some(pid)) => {
+            return speaks_for(run, office);
+        }
+        (Some(pid), _) => pid,
+        (None, None) => parent()?,
+    };
+    let candidates = store.inner.read(|connection| {
+        let mut offices = vec![office.clone()];
+        if runtime_table::exists(connection)? {
+            offices.extend(runtime_table::servers(connection, office)?);
+        }
+        let live = |office: &Office| instance::live(connection, office).transpose();
+        offices.iter().filter_map(live).collect::<Result<Vec<_>>>()
+    })?;
+    let found = candidates.iter().find(|record| is_about(&store.inner, record, pid));
+    match (found, candidates.first()) {
+        (Some(record), _) if record.is_pid => Ok(record.clone()),
+        (Some(_), _) => Err(not_owner(format!(
+            "pid {pid} holds {office} itself, and speaks for itself: a `run` by its command, a program \
+             through the library"
+        ))),
+        (None, Some(holder)) => Err(not_owner(match holder.pid {
+            Some(same) if same == pid => format!(
+                "{office} is held by another process that has pid {pid} in its own pid namespace, or \
+                 had it before"
+            ),
+            Some(other) => format!("pid {pid} does not hold {office}; pid {other} does"),
+            None => format!("pid {pid} does not hold {office}"),
+        })),
+        (None, None) => Err(not_owner(format!("pid {pid} does not hold {office}: nobody does"))),
+    }
+}
+
+/// A run speaks for its own office, and for profiles: whether it serves them, the write finds out.
+fn speaks_for(run: Record, office: &Office) -> Result<Record> {
+    if run.kind() == Some(&office.kind) {
+        return Ok(run);
+    }
+    let own = run.office().map_or_else(|| "no office".to_owned(), |office| office.to_string());
+    Err(not_owner(format!("the run we are in holds {own}, not {office}")))
+}
+
+fn not_owner(message: String) -> Error {
+    Error::new(ErrorKind::NotOwner, message).with_hint(
+        "call it in the command of a `run`, or claim the office for the process first (`incumbent claim \
+         --pid PID`)",
+    )
+}
+
+/// The update that the arguments describe; a field cannot be set and forgotten at once.
+fn update(arguments: &StatusSet, office: &Office) -> Result<StatusUpdate> {
+    let clears = |field: StatusField| arguments.clear.contains(&field);
+    if let Some(field) = arguments.clear.iter().find(|field| field.is_of_platform())
+        && arguments.platform.is_none()
+    {
+        return Err(Error::invalid(format!(
+            "of which platform is {} to be forgotten?",
+            field.as_str()
+        ))
+        .with_hint("name it with `--platform P`"));
+    }
+    let agents = arguments.active_agents.map(|count| u64::try_from(count).unwrap_or(0));
+    let serves = (!arguments.serves.is_empty()).then(|| arguments.serves.clone());
+    let mut update = StatusUpdate::new()
+        .by(by_us("status-set"))
+        .state(field(arguments, StatusField::State, arguments.state.clone())?)
+        .exit_reason(field(arguments, StatusField::ExitReason, arguments.exit_reason.clone())?)
+        .restart_requested(field(
+            arguments,
+            StatusField::RestartRequested,
+            arguments.restart_requested,
+        )?)
+        .active_agents(field(arguments, StatusField::ActiveAgents, agents)?)
+        .extra(field(arguments, StatusField::Extra, json_of(arguments.extra.as_deref())?)?)
+        .serves(field(arguments, StatusField::Serves, serves)?);
+    update = match arguments.heartbeat {
+        None if clears(StatusField::Heartbeat) => update.heartbeat_every(Field::Clear),
+        None => update,
+        Some(_) if clears(StatusField::Heartbeat) => {
+            return Err(set_and_forgotten(StatusField::Heartbeat));
+        }
+        Some(Cadence::Unsaid) => update.heartbeat(),
+        Some(Cadence::Every(cadence)) => update.heartbeat_every(cadence),
+    };
+    if clears(StatusField::Platforms) {
+        update = update.forget_platforms(Some(office.profile.clone()));
+    }
+    match platform(arguments, office)? {
+        Some(platform) => Ok(update.platform(platform)),
+        None => Ok(update),
+    }
+}
+
+fn platform(arguments: &StatusSet, office: &Office) -> Result<Option<PlatformUpdate>> {
+    let Some(name) = &arguments.platform else { return Ok(None) };
+    let retrying_since = arguments.retrying_since.map(|time| match time {
+        Time::Now => SystemClock.wall_ms(),
+        Time::At { ms } => ms,
+    });
+    let update = PlatformUpdate::new(name.as_str())
+        .of_profile(office.profile.clone())
+        .state(field(arguments, StatusField::PlatformState, arguments.platform_state.clone())?)
+        .error_code(field(arguments, StatusField::ErrorCode, arguments.error_code.clone())?)
+        .error_message(field(
+            arguments,
+            StatusField::ErrorMessage,
+            arguments.error_message.clone(),
+        )?)
+        .needs_attention(field(arguments, StatusField::NeedsAttention, arguments.needs_attention)?)
+        .retrying_since_ms(field(arguments, StatusField::RetryingSince, retrying_since)?)
+        .extra(field(
+            arguments,
+            StatusField::PlatformExtra,
+            json_of(arguments.platform_extra.as_deref())?,
+        )?);
+    let is_removed = arguments.clear.contains(&StatusField::Platform);
+    Ok(Some(if is_removed { update.remove() } else { update }))
+}
+
+fn field<T>(arguments: &StatusSet, field: StatusField, value: Option<T>) -> Result<Field<T>> {
+    match (value, arguments.clear.contains(&field)) {
+        (None, false) => Ok(Field::Keep),
+        (None, true) => Ok(Field::Clear),
+        (Some(value), false) => Ok(Field::Set(value)),
+        (Some(_), true) => Err(set_and_forgotten(field)),
+    }
+}
+
+fn set_and_forgotten(field: StatusField) -> Error {
+    Error::invalid(format!("{} cannot be set and forgotten at once", field.as_str()))
+        .with_hint(format!("leave out either the option or `--clear {}`", field.as_str()))
+}
+
+/// A caller's own JSON. What is none is not repeated: it may be a secret.
+fn json_of(text: Option<&str>) -> Result<Option<Value>> {
+    let parse = |text| {
+        serde_json::from_str(text).map_err(|error| {
+            Error::invalid(format!("the value of an extra field is no JSON: {error}"))
+                .with_hint("such as `--extra '{\"version\": 3}'`")
+        })
+    };
+    text.map(parse).transpose()
+}
