@@ -11,6 +11,7 @@ use incumbent::{
 use serde_json::json;
 
 use crate::open::{Disk, mount_namespace};
+use crate::support::forked::{alarm, fork, leave, wait_for};
 use crate::support::{
     BINARY, LIMIT, Process, Run, Sandbox, another_user, eventually, has, order, pid_namespace,
     role, role_db, skipped, tagged, works,
@@ -186,38 +187,6 @@ impl Gateway {
         answers.join(", ")
     }
 }
-
-#[allow(unsafe_code, reason = "fork without exec is what the tests are about")]
-mod forked {
-    pub fn fork() -> i32 {
-        // SAFETY: the child calls what a program written in ignorance would call, and leaves by
-        // `leave`, never to the test harness.
-        unsafe { libc::fork() }
-    }
-
-    /// Ends a child that hangs.
-    pub fn alarm(seconds: u32) {
-        // SAFETY: takes a number, and its default action ends the process.
-        unsafe { libc::alarm(seconds) };
-    }
-
-    pub fn leave() -> ! {
-        // SAFETY: ends the process without running anything of ours.
-        unsafe { libc::_exit(0) }
-    }
-
-    pub fn wait_for(child: i32) -> String {
-        let mut status = 0;
-        // SAFETY: our own child, and a place for its status.
-        let waited = unsafe { libc::waitpid(child, &raw mut status, 0) };
-        assert_eq!(waited, child);
-        if libc::WIFSIGNALED(status) {
-            return format!("the child ended by signal {}", libc::WTERMSIG(status));
-        }
-        format!("the child ended with code {}", libc::WEXITSTATUS(status))
-    }
-}
-use forked::{alarm, fork, leave, wait_for};
 
 impl Sandbox {
     fn gateway(&self) -> Process {

@@ -1184,26 +1184,7 @@ fn store_without_locks(sandbox: &Sandbox) -> Process {
     sandbox.cli(["run", "--kind", "relay", "--", "true"]).assert_code(0);
     let script = stay(sandbox);
     sandbox.cli(["claim", "--pid", &script.pid().to_string()]).assert_code(0);
-    let first = include_str!("../../migrations/0001_offices.sql");
-    let waiters = &first[first.find("CREATE TABLE waiters").unwrap()..];
-    for statement in [
-        "DROP VIEW open_markers",
-        "DROP INDEX live_by_pid",
-        "DROP INDEX live_by_child",
-        "DROP TABLE markers",
-        "DROP TABLE reservations",
-        "DROP TABLE superseded",
-        "DROP VIEW lock_holders",
-        "DROP INDEX ended_anchors",
-        "DROP INDEX ids_without_office",
-        "DROP TABLE scoped_locks",
-        "DROP TABLE lock_conflicts",
-        "DROP TABLE waiters",
-        &waiters[..waiters.find(';').unwrap()],
-        "PRAGMA user_version = 1",
-    ] {
-        sandbox.forge(statement);
-    }
+    sandbox.age_to(1);
     script
 }
 

@@ -18,8 +18,8 @@ use serde_json::{Value, json};
 
 use crate::open::{Disk, mount_namespace};
 use crate::support::{
-    Identity, LIMIT, Process, Sandbox, Stat, WITHOUT_MAIN_THREAD, eventually, has, order, role,
-    role_db, skipped, wait_stopped,
+    Identity, LIMIT, Process, Sandbox, Stat, WITHOUT_MAIN_THREAD, eventually, forked, has, order,
+    role, role_db, skipped, wait_stopped,
 };
 
 const ROLE_TEST: &str = "locks::role_of_a_locker";
@@ -267,11 +267,11 @@ impl Locker {
 
     /// A child that does with its parent's locks what it can.
     fn fork(&mut self) -> Value {
-        let child = unsafely::fork();
+        let child = forked::fork();
         if child != 0 {
             return json!(unsafely::wait_for(child));
         }
-        unsafely::alarm(10);
+        forked::alarm(10);
         let lock = self.locks[0].take().unwrap();
         let kind = |error: incumbent::Error| error.kind().as_str();
         let said = [
@@ -286,29 +286,12 @@ impl Locker {
         self.locks.clear();
         self.store = None;
         eprintln!("child: {said:?}");
-        unsafely::leave();
+        forked::leave();
     }
 }
 
-#[allow(unsafe_code, reason = "fork without exec, and a tracer, are what the tests are about")]
+#[allow(unsafe_code, reason = "a tracer is what the tests are about")]
 mod unsafely {
-    pub fn fork() -> i32 {
-        // SAFETY: the child calls what a program written in ignorance would call, and leaves by
-        // `leave`, never to the test harness.
-        unsafe { libc::fork() }
-    }
-
-    /// Ends a child that hangs.
-    pub fn alarm(seconds: u32) {
-        // SAFETY: takes a number, and its default action ends the process.
-        unsafe { libc::alarm(seconds) };
-    }
-
-    pub fn leave() -> ! {
-        // SAFETY: ends the process without running anything of ours.
-        unsafe { libc::_exit(0) }
-    }
-
     /// Waits for a child's end, or for its stop by its tracer; returns the raw status.
     pub fn wait_for(child: i32) -> i32 {
         let mut status = 0;
@@ -507,6 +490,7 @@ fn a_refused_contender_is_told_who_holds_it() {
         "instance": listed.instance.as_i64(), "since": since, "verdict": "alive",
         "reason": "anchor_held", "flags": [], "command": document["command"],
         "supervisor": document["supervisor"], "metadata": {"bot": "@weather"},
+        "state": null, "unresponsive_ms": null,
     });
     assert_eq!(document, expected, "{document:#}");
     let all = format!("{holder:?} {text} {advice} {document} {listed:?} {}", listed.to_json());

@@ -14,6 +14,7 @@ mod support;
 
 mod bad_input;
 mod contention;
+mod events;
 mod identity;
 mod keeper;
 mod kill;
@@ -30,6 +31,10 @@ mod orphans;
 mod restart;
 mod run;
 mod sql_views;
+mod status;
+mod status_all;
+mod status_contention;
+mod status_set;
 mod stop;
 mod storm;
 mod swap;

@@ -1783,42 +1783,13 @@ fn a_row_that_makes_no_sense_spoils_no_other() {
 
 // -- older stores ------------------------------------------------------------------------------
 
-/// What a migration makes, by kind, the views first: they depend on the rest.
-fn made_by(migration: &str) -> Vec<(&'static str, String)> {
-    let mut made = Vec::new();
-    for kind in ["VIEW", "TABLE", "INDEX"] {
-        for line in migration.lines() {
-            let words: Vec<&str> =
-                line.split_whitespace().filter(|word| *word != "UNIQUE").collect();
-            if let ["CREATE", found, name, ..] = words.as_slice()
-                && *found == kind
-            {
-                made.push((kind, (*name).to_owned()));
-            }
-        }
-    }
-    made
-}
-
 /// A store as a version of before made it, with a claim in it: without markers, or without locks
 /// as well.
 fn store_of_version(sandbox: &Sandbox, version: i64) -> Process {
     sandbox.cli(["run", "--kind", "relay", "--", "true"]).assert_code(0);
     let script = sandbox.stranger();
     sandbox.cli(["claim", "--pid", &script.pid().to_string()]).assert_code(0);
-    for (kind, name) in made_by(include_str!("../../migrations/0003_markers.sql")) {
-        sandbox.forge(&format!("DROP {kind} IF EXISTS {name}"));
-    }
-    if version == 1 {
-        for (kind, name) in made_by(include_str!("../../migrations/0002_scoped_locks.sql")) {
-            sandbox.forge(&format!("DROP {kind} IF EXISTS {name}"));
-        }
-        let first = include_str!("../../migrations/0001_offices.sql");
-        let waiters = &first[first.find("CREATE TABLE waiters").unwrap()..];
-        sandbox.forge("DROP TABLE waiters");
-        sandbox.forge(&waiters[..waiters.find(';').unwrap()]);
-    }
-    sandbox.forge(&format!("PRAGMA user_version = {version}"));
+    sandbox.age_to(version);
     script
 }
 
@@ -1871,7 +1842,7 @@ fn a_store_from_before_there_were_markers_is_left_as_it_is() {
 
         // A start brings it up to date, and then there are markers.
         sandbox.cli(["claim", "--pid", &id]).assert_code(0);
-        assert_eq!(sandbox.number("PRAGMA user_version"), 3);
+        assert!(sandbox.number("PRAGMA user_version") > version);
         let marker = sandbox.leave(pid, &["note"]);
         assert_eq!(sandbox.marker(pid, &["consume"]).1["id"], marker["id"]);
         sandbox.cli(["release", "--pid", &id]).assert_code(0);

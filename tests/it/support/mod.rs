@@ -3,11 +3,14 @@
 
 #![allow(dead_code, reason = "not every module needs every helper")]
 
+pub mod forked;
 #[cfg(target_os = "linux")]
 mod namespace;
 mod process;
 #[cfg(target_os = "linux")]
 mod roles;
+#[cfg(target_os = "linux")]
+mod schema;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;

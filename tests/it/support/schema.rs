@@ -1,0 +1,45 @@
+//! Stores as older versions made them.
+
+use super::Sandbox;
+
+/// The migrations that older versions did not have.
+const LATER: [(i64, &str); 3] = [
+    (2, include_str!("../../../migrations/0002_scoped_locks.sql")),
+    (3, include_str!("../../../migrations/0003_markers.sql")),
+    (4, include_str!("../../../migrations/0004_runtime_status.sql")),
+];
+
+/// What a migration makes, by kind, what depends on the rest first.
+fn made_by(migration: &str) -> Vec<(&'static str, String)> {
+    let mut made = Vec::new();
+    for kind in ["VIEW", "TRIGGER", "TABLE", "INDEX"] {
+        for line in migration.lines() {
+            let words: Vec<&str> =
+                line.split_whitespace().filter(|word| *word != "UNIQUE").collect();
+            if let ["CREATE", found, name, ..] = words.as_slice()
+                && *found == kind
+            {
+                made.push((kind, (*name).to_owned()));
+            }
+        }
+    }
+    made
+}
+
+impl Sandbox {
+    /// Takes everything out of the store that came after schema version `version`.
+    pub fn age_to(&self, version: i64) {
+        for (_, migration) in LATER.iter().rev().filter(|(later, _)| *later > version) {
+            for (kind, name) in made_by(migration) {
+                self.forge(&format!("DROP {kind} IF EXISTS {name}"));
+            }
+        }
+        if version == 1 {
+            let first = include_str!("../../../migrations/0001_offices.sql");
+            let waiters = &first[first.find("CREATE TABLE waiters").unwrap()..];
+            self.forge("DROP TABLE IF EXISTS waiters");
+            self.forge(&waiters[..waiters.find(';').unwrap()]);
+        }
+        self.forge(&format!("PRAGMA user_version = {version}"));
+    }
+}
