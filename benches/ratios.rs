@@ -10,12 +10,13 @@
 
 use std::fs::File;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use fs4::FileExt;
 use incumbent::{
-    Acquire, Claim, LockRequest, MarkerName, MarkerRequest, ScopedLock, Standing, Store,
+    Acquire, Claim, LockRequest, MarkerName, MarkerRequest, PlatformUpdate, ScopedLock, Standing,
+    StatusUpdate, Store,
 };
 use rusqlite::{Connection, TransactionBehavior};
 
@@ -32,7 +33,9 @@ fn main() {
     verify(&store, directory.path());
     locks(&store, directory.path());
     markers(&store, directory.path());
+    status_update(&store, directory.path());
     status_process(&path);
+    status_of_many(directory.path());
 }
 
 /// Times `ours` and `bare` in turn and prints the medians and the median ratio.
@@ -203,7 +206,8 @@ fn verify(store: &Store, directory: &Path) {
 const SCHEMA: &str = concat!(
     include_str!("../migrations/0001_offices.sql"),
     include_str!("../migrations/0002_scoped_locks.sql"),
-    include_str!("../migrations/0003_markers.sql")
+    include_str!("../migrations/0003_markers.sql"),
+    include_str!("../migrations/0004_runtime_status.sql")
 );
 
 /// The row that bare locks are taken from where the process has one already.
@@ -455,6 +459,79 @@ fn markers(store: &Store, directory: &Path) {
     drop(tenure);
 }
 
+/// What a gateway says of itself and of one platform, in one update: two rows, each with its event.
+fn status_update(store: &Store, directory: &Path) {
+    let profile = store.profile("default").expect("a profile");
+    let Ok(Claim::Granted(tenure)) = profile.claim() else { panic!("refused") };
+    let bare_directory = directory.join("bare-status");
+    std::fs::create_dir(&bare_directory).expect("a directory");
+    let mut bare = bare_connection(&bare_directory, SCHEMA);
+    bare.execute(
+        "INSERT INTO instances (id, nonce_hash, profile, kind, origin, pid, stop_budget_ms,
+            started_at_ms)
+         VALUES (?1, 'hash', 'default', 'gateway', 'library', 4711, 90000, 1)",
+        [BARE_OWNER],
+    )
+    .expect("an owner");
+    let (mut agents, mut bare_agents) = (0_u64, 0_u64);
+    // Every update changes something: one that does not writes no event.
+    let word = |count: u64| if count.is_multiple_of(2) { "connected" } else { "retrying" };
+    compare(
+        "update a status (1 transaction, 4 rows)",
+        50,
+        || {
+            agents += 1;
+            let telegram = PlatformUpdate::new("telegram").state(word(agents));
+            let update = StatusUpdate::new().active_agents(agents).platform(telegram);
+            tenure.update_status(&update).expect("written");
+        },
+        || {
+            bare_agents += 1;
+            write(&mut bare, |tx| write_status(tx, bare_agents, word(bare_agents)));
+        },
+    );
+    drop(tenure);
+}
+
+fn write_status(tx: &Connection, agents: u64, word: &str) -> rusqlite::Result<usize> {
+    tx.prepare_cached(
+        "INSERT OR REPLACE INTO runtime_status (instance_id, active_agents, writer, writer_pid,
+            updated_at_ms)
+         VALUES (?1, ?2, 'pid 4711 (gateway), uid 0', 4711, 1)",
+    )?
+    .execute((BARE_OWNER, i64::try_from(agents).expect("a few")))?;
+    let detail = format!(
+        concat!(
+            r#"{{"state":null,"exit_reason":null,"restart_requested":null,"#,
+            r#""active_agents":{},"extra":null}}"#
+        ),
+        agents
+    );
+    status_event(tx, "status_changed", &detail)?;
+    tx.prepare_cached(
+        "INSERT OR REPLACE INTO platform_status (instance_id, profile, platform, state,
+            state_since_at_ms, writer, writer_pid, updated_at_ms)
+         VALUES (?1, 'default', 'telegram', ?2, 1, 'pid 4711 (gateway), uid 0', 4711, 1)",
+    )?
+    .execute((BARE_OWNER, word))?;
+    let detail = format!(
+        concat!(
+            r#"{{"platform":"telegram","state":"{}","error_code":null,"error_message":null,"#,
+            r#""needs_attention":null,"retrying_since":null,"extra":null}}"#
+        ),
+        word
+    );
+    status_event(tx, "platform_changed", &detail)
+}
+
+fn status_event(tx: &Connection, name: &str, detail: &str) -> rusqlite::Result<usize> {
+    tx.prepare_cached(
+        "INSERT INTO events (at_ms, event, profile, kind, instance_id, pid, detail)
+         VALUES (1, ?1, 'default', 'gateway', ?2, 4711, ?3)",
+    )?
+    .execute((name, BARE_OWNER, detail))
+}
+
 /// A whole `status` process, against one that only starts and ends.
 fn status_process(path: &Path) {
     compare(
@@ -472,4 +549,72 @@ fn status_process(path: &Path) {
             Command::new("true").output().expect("true");
         },
     );
+}
+
+/// So many profiles of one user share a store where there are many.
+const LIVE_PROFILES: usize = 50;
+
+/// Whole processes that ask a store with many live gateways, each a `run` with three platforms,
+/// against one of the same program that looks at nothing. One process at a time: the column shows
+/// the median wall time of a single one.
+fn status_of_many(directory: &Path) {
+    let directory = directory.join("many");
+    std::fs::create_dir(&directory).expect("a directory");
+    let path = directory.join("state.db");
+    std::fs::write(directory.join("gateway.sh"), SAYS).expect("a script");
+    let mut runs: Vec<Child> = (0..LIVE_PROFILES).map(|at| start_gateway(&path, at)).collect();
+    for run in &mut runs {
+        let said = run.stdout.take().expect("a pipe");
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(said), &mut line).expect("a line");
+        assert_eq!(line, "ready\n");
+    }
+    let ask = |arguments: &[&str]| {
+        let answer = Command::new(env!("CARGO_BIN_EXE_incumbent"))
+            .arg("--db")
+            .arg(&path)
+            .args(arguments)
+            .output()
+            .expect("an answer");
+        assert!(answer.status.success(), "{arguments:?}: {answer:?}");
+        answer.stdout.len()
+    };
+    for (name, arguments) in [
+        ("`status`, 50 live profiles (vs path)", &["status", "--profile", "p25"][..]),
+        ("`status --json`", &["status", "--profile", "p25", "--json"]),
+        ("`status --metrics`", &["status", "--profile", "p25", "--metrics"]),
+        ("`status --all`, 50 live profiles (vs path)", &["status", "--all"]),
+        ("`status --all --json`", &["status", "--all", "--json"]),
+        ("`status --all --metrics`", &["status", "--all", "--metrics"]),
+    ] {
+        compare(name, 1, || assert!(ask(arguments) > 0), || assert!(ask(&["path"]) > 0));
+    }
+    for mut run in runs {
+        drop(run.stdin.take());
+        assert!(run.wait().expect("an end").success());
+    }
+}
+
+/// Says how it is through `$1`, then lives until its standard input is closed. A file, because a
+/// command line as long as this is none of a gateway's.
+const SAYS: &str = r#"
+    "$1" status-set --state running --active-agents 1 &&
+    for platform in telegram discord mail; do
+        "$1" status-set --platform $platform --platform-state connected || exit
+    done &&
+    echo ready && exec cat"#;
+
+/// A gateway that has said how it is, and lives until its standard input is closed.
+fn start_gateway(path: &Path, at: usize) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_incumbent"))
+        .arg("--db")
+        .arg(path)
+        .args(["--profile", &format!("p{at}"), "run", "--no-backoff", "--", "/bin/sh"])
+        .arg(path.with_file_name("gateway.sh"))
+        .arg(env!("CARGO_BIN_EXE_incumbent"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("a gateway")
 }
