@@ -132,8 +132,8 @@ impl Store {
 /// [`StoreReplaced`](crate::ErrorKind::StoreReplaced), and is opened again.
 ///
 /// Events are kept for a while (10,000 of statuses, and as many others). A reader that falls behind
-/// further gets an event `events_lost`, with their `count`, in their place: then ask
-/// [`Store::status_of_all`], and go on.
+/// further gets an event `events_lost` in their place, with their `count` (null where an older copy of
+/// the store was restored): then ask [`Store::status_of_all`], and go on.
 #[derive(Debug)]
 pub struct EventStream {
     store: Store,
