@@ -590,13 +590,19 @@ fn classify(kind: &str) -> FilesystemClass {
 /// From `/proc/locks`, which names the pids of the `/proc` mount's namespace and leaves out those
 /// that have none there.
 pub fn record_lock_holder(path: &Path, offset: u64) -> Option<Pid> {
+    const LOOKS: usize = 3;
+    const LENGTH_USUAL: usize = 64 * 1024;
     if !process_table_is_ours() {
         return None;
     }
     let metadata = std::fs::metadata(path).ok()?;
     let device = (rustix::fs::major(metadata.dev()), rustix::fs::minor(metadata.dev()));
-    let locks = std::fs::read("/proc/locks").ok()?;
-    procfs::record_lock_holder(&locks, device, metadata.ino(), offset)
+    // The list is not shown in one piece: where others lock and unlock meanwhile, a line may be missing.
+    (0..LOOKS).find_map(|_| {
+        let mut locks = Vec::with_capacity(LENGTH_USUAL);
+        File::open("/proc/locks").ok()?.read_to_end(&mut locks).ok()?;
+        procfs::record_lock_holder(&locks, device, metadata.ino(), offset)
+    })
 }
 
 #[cfg(test)]
