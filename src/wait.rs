@@ -95,7 +95,6 @@ impl Cancel {
     }
 
     /// What a signal handler may set.
-    #[cfg(unix)]
     pub(crate) fn flag(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.0)
     }

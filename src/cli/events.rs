@@ -51,7 +51,7 @@ enum Start {
 /// replaced.
 fn follow(global: &Global, profile: Option<&ProfileName>, format: Format) -> Outcome {
     let cancel = Cancel::new();
-    supervise::cancel_on_interrupt(&cancel)?;
+    supervise::cancel_on_interrupt(&cancel.flag())?;
     let mut start = Start::Tail;
     while !cancel.is_cancelled() {
         // One that is just being replaced is opened with the next look.

@@ -8,6 +8,8 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::Sender;
 
 use rustix::io::FdFlags;
@@ -19,7 +21,6 @@ use signal_hook::low_level::siginfo::Cause;
 
 use super::{ChildEnd, ExecFailure, Received, StartTime};
 use crate::error::Error;
-use crate::wait::Cancel;
 
 /// The hidden verb under which our own binary waits and then becomes the command.
 pub(crate) const TRAMPOLINE_VERB: &str = "__trampoline";
@@ -307,16 +308,16 @@ pub(crate) fn close_standard_output() -> io::Result<()> {
     Ok(())
 }
 
-/// Cancels at the first SIGINT or SIGTERM, so that what is being printed is printed to its end; a
+/// Sets the flag at the first SIGINT or SIGTERM, so that what is being printed is printed to its end; a
 /// second one ends the process as ever.
-pub(crate) fn cancel_on_interrupt(cancel: &Cancel) -> crate::error::Result<()> {
+pub(crate) fn cancel_on_interrupt(flag: &Arc<AtomicBool>) -> crate::error::Result<()> {
     // What whoever started us ignores stays ignored: the job of a script, in the background.
     for signal in
         [number::SIGINT, number::SIGTERM].into_iter().filter(|signal| !is_ignored(*signal))
     {
         // In this order: the first one sets what makes the second one end us.
-        signal_hook::flag::register_conditional_default(signal, cancel.flag())
-            .and_then(|_| signal_hook::flag::register(signal, cancel.flag()))
+        signal_hook::flag::register_conditional_default(signal, Arc::clone(flag))
+            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(flag)))
             .map_err(|error| Error::internal(format!("cannot handle signals: {error}")))?;
     }
     Ok(())

@@ -465,7 +465,9 @@ pub(crate) fn close_standard_output() -> io::Result<()> {
 
 /// Ctrl-C ends the process; a line is printed in one piece.
 #[expect(clippy::unnecessary_wraps, reason = "the contract of all platforms")]
-pub(crate) fn cancel_on_interrupt(_cancel: &crate::wait::Cancel) -> crate::error::Result<()> {
+pub(crate) fn cancel_on_interrupt(
+    _flag: &std::sync::Arc<std::sync::atomic::AtomicBool>,
+) -> crate::error::Result<()> {
     Ok(())
 }
 

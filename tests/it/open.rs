@@ -75,6 +75,15 @@ pub fn mount_namespace() -> Option<&'static [&'static str]> {
     FOUND.get_or_init(|| is_root() && has("nsenter") && works(TRY)).then_some(WORDS)
 }
 
+/// The words that start a program for which the store in the current directory cannot be written;
+/// `None` where that is not to be had.
+pub fn read_only_store() -> Option<&'static [&'static str]> {
+    const REMOUNT: &str = "mount --bind store store && mount -o remount,bind,ro store || exit 99
+        exec \"$@\"";
+    mount_namespace()?;
+    Some(&["unshare", "-m", "/bin/sh", "-c", REMOUNT, "sh"])
+}
+
 impl Sandbox {
     /// A file beside the store: `""`, `-wal` or `-shm`.
     pub fn sidecar(&self, suffix: &str) -> PathBuf {
@@ -642,15 +651,10 @@ impl<'a> Disk<'a> {
 /// R:RO. A backup or a container's view that cannot be written still tells who runs.
 #[test]
 fn a_read_only_mount_answers_questions() {
-    const REMOUNT: &str = "mount --bind store store && mount -o remount,bind,ro store || exit 99
-        exec \"$@\"";
-    if mount_namespace().is_none() {
-        return skipped("needs root and mounts");
-    }
-    let words = ["unshare", "-m", "/bin/sh", "-c", REMOUNT, "sh"];
+    let Some(words) = read_only_store() else { return skipped("needs root and mounts") };
     let sandbox = Sandbox::new();
     let ask = |verb: &'static [&str]| {
-        Process::start(sandbox.under(&words, Path::new(BINARY), &as_json(verb))).finish(LIMIT)
+        Process::start(sandbox.under(words, Path::new(BINARY), &as_json(verb))).finish(LIMIT)
     };
     let run = sandbox.hold(&[]);
     let status = ask(QUESTIONS[0]).assert_code(0).json();

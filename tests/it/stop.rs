@@ -9,7 +9,7 @@ use incumbent::{Claim, ClaimOptions, MarkerName, StopCause, Store};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::open::{Disk, mount_namespace};
+use crate::open::{Disk, mount_namespace, read_only_store};
 use crate::support::{
     Answer, BINARY, HOLDING, Identity, LIMIT, Process, Run, Sandbox, Stat, another_user,
     eventually, kill, order, pid_namespace, role, role_db, rounds, skipped, wait_ended,
@@ -598,15 +598,10 @@ fn a_stop_on_a_full_disk_stops_and_says_what_it_could_not_record() {
 /// R:RO. A view of the store that cannot be written.
 #[test]
 fn a_stop_on_a_read_only_mount_stops_and_says_what_it_could_not_record() {
-    const REMOUNT: &str = "mount --bind store store && mount -o remount,bind,ro store || exit 99
-        exec \"$@\"";
-    if mount_namespace().is_none() {
-        return skipped("needs root and mounts");
-    }
-    let words = ["unshare", "-m", "/bin/sh", "-c", REMOUNT, "sh"];
+    let Some(words) = read_only_store() else { return skipped("needs root and mounts") };
     let sandbox = Sandbox::new();
     let mut run = sandbox.patient(&[]);
-    let stop = Process::start(sandbox.under(&words, Path::new(BINARY), &["--json", "stop"]));
+    let stop = Process::start(sandbox.under(words, Path::new(BINARY), &["--json", "stop"]));
     assert_eq!(run.process.line(), "TERM");
     run.let_end();
     let document = stop.finish(LIMIT).assert_code(0).json();

@@ -8,7 +8,7 @@ use incumbent::{Claim, ClaimOptions, ErrorKind, Replace, Standing, Store};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::open::mount_namespace;
+use crate::open::read_only_store;
 use crate::support::{
     BINARY, HOLDING, Identity, LIMIT, Process, Run, Sandbox, Stat, another_user, eventually, kill,
     order, pid_namespace, role, role_db, rounds, skipped, wait_ended, wait_stopped,
@@ -1240,16 +1240,12 @@ fn a_reaping_taker_does_not_saw_off_its_branch() {
 /// R:RO. FIELD-BUGS row 78: what cannot be written down is not done. Nobody is signalled.
 #[test]
 fn without_a_record_there_is_no_takeover() {
-    const REMOUNT: &str = "mount --bind store store && mount -o remount,bind,ro store || exit 99
-        exec \"$@\"";
-    if mount_namespace().is_none() {
-        return skipped("needs root and mounts");
-    }
+    let Some(words) = read_only_store() else { return skipped("needs root and mounts") };
     let sandbox = Sandbox::new();
     let old = owner(&sandbox, "a", &[]);
     for force in [&[][..], &["--force", "--cross-home", "--reap"][..]] {
-        let mut command = sandbox.program("unshare");
-        command.args(["-m", "/bin/sh", "-c", REMOUNT, "sh", BINARY, "run", "--replace"]);
+        let mut command = sandbox.program(words[0]);
+        command.args(&words[1..]).args([BINARY, "run", "--replace"]);
         command.args(["--no-backoff"]).args(force).args(HOLDING);
         let answer = Process::start(command).finish(LIMIT);
         assert!([70, 78].contains(&answer.code()), "{answer:#?}");
