@@ -11,11 +11,9 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 use incumbent::{
-    Claim, ClaimOptions, ExitCause, ExitCodes, PlatformUpdate, StatusUpdate, StopCause, Store,
-    Supervisor, state,
+    Claim, ClaimOptions, ExitCodes, PlatformUpdate, StatusUpdate, StopCause, Store, Supervisor,
+    state,
 };
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 
 /// "Not now": what a supervisor should take as a reason to try again later (sysexits.h).
 const EX_TEMPFAIL: u8 = 75;
@@ -53,39 +51,33 @@ fn gateway() -> Result<ExitCode, Box<dyn std::error::Error>> {
     let lost = stop.clone();
     let _watch = tenure.watch(move |why| {
         eprintln!("gateway: the office was lost: {why}");
-        let _ = lost.send(ExitCause::Refused);
+        let _ = lost.send(i32::from(EX_TEMPFAIL));
     })?;
-    // A signal does not say why it was sent; the marker beside it does.
-    let inquiry = tenure.stop_inquiry();
-    let mut signals = Signals::new([SIGTERM, SIGINT])?;
-    std::thread::spawn(move || {
-        for _ in signals.forever() {
-            let cause = match inquiry.ask().cause {
-                StopCause::TakenOver(marker) => {
-                    println!("gateway: taken over by {}", marker.by);
-                    ExitCause::TakenOver
-                }
-                StopCause::PlannedStop(marker) => {
-                    println!("gateway: stopped by {}", marker.by);
-                    ExitCause::PlannedStop
-                }
-                _ => ExitCause::Signalled,
-            };
-            let _ = stop.send(cause);
+    // A panic of any thread is in the history afterwards, with its place.
+    tenure.record_panics();
+    // Who sent the signal, what the marker beside it says, and what to exit with.
+    let codes = ExitCodes::of(Supervisor::of_this_process());
+    let _signals = tenure.on_shutdown(codes, move |shutdown| {
+        eprintln!("gateway: {}", shutdown.snapshot.to_log_line());
+        match shutdown.stop.cause {
+            StopCause::TakenOver(marker) => println!("gateway: taken over by {}", marker.by),
+            StopCause::PlannedStop(marker) => println!("gateway: stopped by {}", marker.by),
+            _ => {}
         }
-    });
+        let _ = stop.send(shutdown.exit_code);
+    })?;
 
     // What `incumbent status` shows beside what is true of us.
     let chat = PlatformUpdate::new("chat").state("connected");
     tenure.update_status(&StatusUpdate::new().state(state::RUNNING).platform(chat))?;
     let heart = tenure.heartbeat(Duration::from_secs(5))?;
     println!("gateway: instance {} is on duty, pid {}", tenure.instance(), std::process::id());
-    let cause = loop {
+    let code = loop {
         // The loop whose life the heartbeats prove.
         heart.beat();
         // Where a real gateway would poll its platforms.
         match stopped.recv_timeout(Duration::from_millis(100)) {
-            Ok(cause) => break cause,
+            Ok(code) => break code,
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
         }
     };
@@ -97,6 +89,5 @@ fn gateway() -> Result<ExitCode, Box<dyn std::error::Error>> {
     tenure.release()?;
     println!("gateway: off duty");
     // What the supervisor is to make of it: 0 for an end that somebody wanted.
-    let code = ExitCodes::of(Supervisor::of_this_process()).code(cause, 0, Some(SIGTERM));
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX)))
 }

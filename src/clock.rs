@@ -137,6 +137,17 @@ pub(crate) fn rfc3339(wall_ms: i64) -> Option<String> {
     Some(time.to_rfc3339_opts(chrono::SecondsFormat::Millis, true))
 }
 
+/// A length of time for people, in its largest fitting unit: `850 ms`, `12 s`, `3 min`, `5 h`.
+pub(crate) fn length(ms: i64) -> String {
+    const UNITS: [(i64, &str); 4] =
+        [(86_400_000, "days"), (3_600_000, "h"), (60_000, "min"), (1_000, "s")];
+    UNITS
+        .iter()
+        // Below two of a unit the smaller one says more: 90 s, not 1 min.
+        .find(|(unit_ms, _)| ms >= 2 * unit_ms)
+        .map_or_else(|| format!("{ms} ms"), |(unit_ms, name)| format!("{} {name}", ms / unit_ms))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -154,5 +165,20 @@ mod tests {
         assert!(!Deadline::after(Duration::MAX).has_passed());
         assert_eq!(Deadline::never().remaining(), Duration::MAX);
         assert!(Deadline::after(Duration::ZERO).has_passed());
+    }
+
+    #[test]
+    fn lengths_for_people() {
+        for (ms, expected) in [
+            (0, "0 ms"),
+            (1_999, "1999 ms"),
+            (12_345, "12 s"),
+            (119_999, "119 s"),
+            (180_000, "3 min"),
+            (18_000_000, "5 h"),
+            (200_000_000, "2 days"),
+        ] {
+            assert_eq!(length(ms), expected);
+        }
     }
 }

@@ -25,11 +25,16 @@ const OPAQUE_RUN_LENGTH: usize = 24;
 /// Empty arguments are dropped: not every source of command lines reports them.
 #[must_use]
 pub(crate) fn redact(arguments: &[String]) -> Vec<String> {
-    let arguments = redact_own_verbs(arguments);
+    // What is dropped anyway is not looked at: somebody may wait, and there may be 64 KiB of it.
+    let shown = arguments.iter().enumerate().filter(|(_, argument)| !argument.is_empty());
+    let end = shown.map(|(at, _)| at + 1).nth(ARGUMENTS_MAX - 1).unwrap_or(arguments.len());
+    let arguments = redact_own_verbs(&arguments[..end]);
     let mut redacted = Vec::with_capacity(arguments.len().min(ARGUMENTS_MAX));
     let mut next_is_secret = false;
     for argument in arguments.iter().filter(|a| !a.is_empty()).take(ARGUMENTS_MAX) {
-        let is_option = argument.starts_with('-');
+        // A key may begin with a dash; no option of one dash and several letters is worth that one.
+        let is_option = argument.starts_with("--") || argument.len() == 2;
+        let is_option = is_option && argument.starts_with('-');
         if next_is_secret && !is_option {
             redacted.push(REDACTED.to_owned());
             // `Authorization: Bearer x` as three arguments: the scheme does not end the secret.
@@ -45,12 +50,47 @@ pub(crate) fn redact(arguments: &[String]) -> Vec<String> {
                 format!("{}{REDACTED}", &argument[..=name.len()])
             }
             _ => {
-                next_is_secret = is_option && is_secret_name(argument);
-                cut(&redact_values(argument))
+                next_is_secret = argument.starts_with('-') && is_secret_name(argument);
+                cut(&redact_within(argument))
             }
         });
     }
     redacted
+}
+
+/// One argument that is more than a name and its value: a query (`https://host/?a=1&token=x`), JSON, or a
+/// whole script.
+fn redact_within(argument: &str) -> String {
+    if argument.contains(char::is_whitespace) {
+        redact_line(argument)
+    } else {
+        redact_text(argument)
+    }
+}
+
+/// What somebody else wrote, without what looks like a secret. In a script (`sh -c 'gateway --api-key
+/// x'`) nobody knows where the value ends: nothing is shown after such a name.
+pub(crate) fn redact_line(text: &str) -> String {
+    let text = redact_text(text);
+    let mut shown = String::with_capacity(text.len());
+    for word in text.split_inclusive(char::is_whitespace) {
+        let bare = word.trim().trim_matches(['"', '\'', '(', ')', '`', ';']);
+        if bare.starts_with('-') && !bare.contains(['=', ':']) && is_secret_name(bare) {
+            return format!("{shown}{} {REDACTED}", word.trim_end());
+        }
+        match word.split_once('=') {
+            Some((name, value))
+                if is_secret_name(name)
+                    && !value.trim().is_empty()
+                    && !value.contains(REDACTED) =>
+            {
+                let blank = &value[value.trim_end().len()..];
+                shown.push_str(&format!("{name}={REDACTED}{blank}"));
+            }
+            Some(_) | None => shown.push_str(word),
+        }
+    }
+    shown
 }
 
 /// What is a secret by its form, whatever stands before it.
@@ -160,6 +200,24 @@ impl Raw {
     /// Redacted, and without these identities: they are looked for before anything is cut.
     pub(crate) fn redacted(&self, secrets: &[&Secret]) -> Vec<String> {
         redact(&mask(&self.0, secrets))
+    }
+}
+
+impl Raw {
+    /// The words in it that `is_identity` knows: whole arguments, and parts of them as they stand in
+    /// assignments, options and scripts.
+    pub(crate) fn find(&self, is_identity: &dyn Fn(&str) -> bool) -> Vec<Secret> {
+        const WORDS_MAX: usize = 1_000;
+        let words = self.0.iter().flat_map(|argument| {
+            let by_blanks = argument.split(char::is_whitespace);
+            let of_assignments = argument.split(|c: char| {
+                c.is_whitespace()
+                    || matches!(c, '=' | '"' | '\'' | ',' | ';' | '(' | ')' | '&' | '`')
+            });
+            std::iter::once(argument.as_str()).chain(by_blanks).chain(of_assignments)
+        });
+        let words = words.filter(|word| !word.is_empty()).take(WORDS_MAX);
+        words.filter(|word| is_identity(word)).map(|word| Secret::of(word.as_bytes())).collect()
     }
 }
 
@@ -392,7 +450,9 @@ fn is_secret_name(name: &str) -> bool {
         let boundary =
             !character.is_ascii_alphabetic() || (after_lower && character.is_ascii_uppercase());
         if boundary {
-            if WORDS.contains(&word.as_str()) {
+            // `PGPASSWORD`, `bottoken`: of a word that is long enough the end suffices.
+            let is_end = |secret: &&str| secret.len() >= 5 && word.ends_with(*secret);
+            if WORDS.contains(&word.as_str()) || WORDS.iter().any(is_end) {
                 return true;
             }
             word.clear();

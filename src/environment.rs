@@ -11,6 +11,8 @@ pub(crate) const PARTY: &str = "INCUMBENT_PARTY";
 pub(crate) const INSTANCE: &str = "INCUMBENT_INSTANCE";
 /// The nonce of that instance.
 pub(crate) const TOKEN: &str = "INCUMBENT_TOKEN";
+/// The `incumbent` program, where the library has to start it.
+pub(crate) const PROGRAM: &str = "INCUMBENT_PROGRAM";
 
 /// The value of `name`; `None` when it is unset or empty.
 #[allow(clippy::disallowed_methods, reason = "the home of the environment")]

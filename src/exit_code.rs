@@ -51,10 +51,10 @@ impl Supervisor {
         let supervision = sys::supervision(pid);
         let parent = sys::process_facts(pid).parent;
         let parents_name = parent.and_then(sys::program_name);
-        let is_exec_pid =
-            environment::text("SYSTEMD_EXEC_PID").is_some_and(|exec| exec == pid.to_string());
         let parent_is = |name: &str| parents_name.as_deref() == Some(name);
-        if supervision.systemd_service.is_some() && (is_exec_pid || parent_is("systemd")) {
+        if supervision.systemd_service.is_some()
+            && (is_executed_by_systemd(pid) || parent_is("systemd"))
+        {
             Self::Systemd
         } else if supervision.launchd_label.is_some() && parent == Some(1) {
             Self::Launchd
@@ -66,6 +66,12 @@ impl Supervisor {
             Self::None
         }
     }
+}
+
+/// Whether systemd executed `pid` itself (systemd.exec(5), since version 248), and not somebody who only
+/// inherited the variable.
+pub(crate) fn is_executed_by_systemd(pid: sys::Pid) -> bool {
+    environment::text("SYSTEMD_EXEC_PID").is_some_and(|exec| exec == pid.to_string())
 }
 
 impl fmt::Display for Supervisor {
@@ -104,12 +110,14 @@ pub enum ExitCause {
     DesiredStopped,
     /// Somebody else holds what it needs, and it did not start; or it lost that while it ran.
     Refused,
+    /// One of its threads panicked.
+    Panicked,
     /// It ended by itself.
     Exited,
 }
 
 impl ExitCause {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::PlannedStop,
         Self::TakenOver,
         Self::SupervisorStop,
@@ -117,6 +125,7 @@ impl ExitCause {
         Self::StartInterrupted,
         Self::DesiredStopped,
         Self::Refused,
+        Self::Panicked,
         Self::Exited,
     ];
 
@@ -131,6 +140,7 @@ impl ExitCause {
             Self::StartInterrupted => "start_interrupted",
             Self::DesiredStopped => "desired_stopped",
             Self::Refused => "refused",
+            Self::Panicked => "panicked",
             Self::Exited => "exited",
         }
     }
@@ -177,9 +187,11 @@ pub enum ExitRule {
 /// | `start_interrupted` | 75 | 75 | 75 | 75 | 75 |
 /// | `desired_stopped` | 0 | 0 | 0 | 0 | 75 |
 /// | `refused` | 75 | 75 | 75 | 75 | 75 |
+/// | `panicked` | own, not 0 | own, not 0 | own, not 0 | own, not 0 | own, not 0 |
 /// | `exited` | own | own | own | own | own |
 ///
-/// "Own" is what the gateway ended with, 128 + n for signal n. docker does not start what `docker
+/// "Own" is what the gateway ended with, 128 + n for signal n; where it would be 0 and may not, 128 + n
+/// for the signal that came, and 101 after a panic, as Rust's own. docker does not start what `docker
 /// stop` ended, whatever its code; but a container that ends with 0 while the host shuts down stays
 /// down after the boot under `on-failure`, hence no 0 there.
 ///
@@ -240,7 +252,9 @@ impl ExitCodes {
             (Cause::PlannedStop | Cause::TakenOver, _)
             | (Cause::SupervisorStop, Systemd | Launchd | S6)
             | (Cause::DesiredStopped, Systemd | Launchd | S6 | Docker) => Code(0),
-            (Cause::Signalled, Systemd | Launchd | S6 | Docker) => OwnButFailed,
+            (Cause::Signalled, Systemd | Launchd | S6 | Docker) | (Cause::Panicked, _) => {
+                OwnButFailed
+            }
             (Cause::DesiredStopped, None) | (Cause::Refused | Cause::StartInterrupted, _) => {
                 Code(75)
             }
@@ -256,7 +270,10 @@ impl ExitCodes {
     pub fn code(&self, cause: ExitCause, own: i32, signal: Option<i32>) -> i32 {
         /// SIGTERM, where nobody knows what was sent.
         const TERMINATE: i32 = 15;
+        /// What a Rust program exits with when its main thread has panicked.
+        const PANICKED: i32 = 101;
         match self.rule(cause) {
+            ExitRule::OwnButFailed if own == 0 && cause == ExitCause::Panicked => PANICKED,
             ExitRule::Code(code) => i32::from(code),
             ExitRule::OwnButFailed if own == 0 => 128 + signal.unwrap_or(TERMINATE),
             ExitRule::Own | ExitRule::OwnButFailed => own,
@@ -280,6 +297,7 @@ mod tests {
             (ExitCause::StartInterrupted, [75, 75, 75, 75, 75], [75, 75, 75, 75, 75]),
             (ExitCause::DesiredStopped, [0, 0, 0, 0, 75], [0, 0, 0, 0, 75]),
             (ExitCause::Refused, [75, 75, 75, 75, 75], [75, 75, 75, 75, 75]),
+            (ExitCause::Panicked, [101, 101, 101, 101, 101], [7, 7, 7, 7, 7]),
             (ExitCause::Exited, [0, 0, 0, 0, 0], [7, 7, 7, 7, 7]),
         ] {
             let codes = |own| {

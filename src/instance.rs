@@ -5,22 +5,18 @@ use std::fmt;
 use rusqlite::types::{FromSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OptionalExtension, Row, named_params};
 
-use crate::anchor;
+use crate::autopsy;
 use crate::command_line;
 use crate::error::Result;
-use crate::liveness::{AnchorState, DeadReason};
+use crate::liveness::DeadReason;
 use crate::lock_table::{self, LockEnd};
 use crate::marker_table;
-use crate::names::{InstanceId, Kind, MarkerName, Nonce, Office, ProfileName, Secret};
+use crate::names::{InstanceId, Kind, Nonce, Office, ProfileName, Secret};
 use crate::observe::Observer;
 use crate::reservation;
-use crate::runtime_table;
-use crate::store::{EventRecord, Inner, Tx};
+use crate::store::{EventRecord, Tx};
 use crate::sys::{self, StartTime, StartTimeUnit, Supervision};
 use crate::waiters;
-
-/// How long a process may take to stop when it did not say, in milliseconds.
-pub(crate) const STOP_BUDGET_DEFAULT_MS: u64 = 90_000;
 
 /// Incarnations kept per office, and for how long.
 const HISTORY_KEPT: i64 = 200;
@@ -185,7 +181,7 @@ impl Record {
 }
 
 /// A stored pid that the kernel could have given out.
-fn valid_pid(number: i64) -> Option<sys::Pid> {
+pub(crate) fn valid_pid(number: i64) -> Option<sys::Pid> {
     i32::try_from(number).ok().filter(|pid| *pid > 0)?.try_into().ok()
 }
 
@@ -430,6 +426,8 @@ pub(crate) struct Subject {
     raw: command_line::Raw,
     pub(crate) party: Option<String>,
     pub(crate) supervisor: String,
+    /// Where its memory is counted, and how many the kernel had killed there by now.
+    memory: Option<(sys::MemoryGroup, u64)>,
 }
 
 impl Subject {
@@ -480,6 +478,10 @@ impl Subject {
             raw: command_line::Raw::default(),
             party: crate::party::of(parent, &supervision, observer),
             supervisor: supervisor_word(&supervision),
+            memory: sys::details::memory_group(pid)
+                .and_then(|group| Ok((group.oom_kills()?, group)))
+                .map(|(kills, group)| (group, kills))
+                .ok(),
         }
     }
 }
@@ -554,11 +556,12 @@ impl NewInstance<'_> {
         const SQL: &str = "INSERT INTO instances (id, nonce_hash, profile, kind, origin, pid,
                 start_time, start_time_unit, boot_id, pid_ns, host, uid, argv, version, party,
                 supervisor, stop_budget_ms, heartbeat_every_ms, anchor, keeper_pid,
-                keeper_start_time, started_at_ms)
+                keeper_start_time, started_at_ms, memory_cgroup,
+                memory_cgroup_inode, oom_kills)
              VALUES (:id, :nonce_hash, :profile, :kind, :origin, :pid, :start_time,
                 :start_time_unit, :boot_id, :pid_ns, :host, :uid, :argv, :version, :party,
                 :supervisor, :stop_budget_ms, :heartbeat_every_ms, :anchor, :keeper_pid,
-                :keeper_start_time, :started_at_ms)";
+                :keeper_start_time, :started_at_ms, :memory_cgroup, :memory_cgroup_inode, :oom_kills)";
         tx.check_schema()?;
         let argv = self.hidden_argv(tx)?;
         let id = tx.draw_id();
@@ -588,6 +591,9 @@ impl NewInstance<'_> {
             ":keeper_pid": self.keeper.map(|(pid, _)| pid),
             ":keeper_start_time": keeper_start.map(|time| time.value),
             ":started_at_ms": tx.now_ms(),
+            ":memory_cgroup": self.subject.memory.as_ref().map(|(group, _)| &group.directory),
+            ":memory_cgroup_inode": self.subject.memory.as_ref().and_then(|it| it.0.inode),
+            ":oom_kills": self.subject.memory.as_ref().and_then(|it| i64::try_from(it.1).ok()),
         })?;
         Ok(InstanceId(id))
     }
@@ -679,6 +685,10 @@ pub(crate) enum EndReason {
     PlannedStop,
     /// Somebody else took its office over.
     TakenOver,
+    /// One of its threads panicked, and it ended by that.
+    Panicked,
+    /// It was killed, and the kernel's counters or its log say that memory had run out.
+    OomSuspected,
     /// The next claimant found it dead.
     Dead(DeadReason),
 }
@@ -694,6 +704,8 @@ impl EndReason {
             Self::ReExecuted => "re_executed",
             Self::PlannedStop => "planned_stop",
             Self::TakenOver => "taken_over",
+            Self::Panicked => "panicked",
+            Self::OomSuspected => "oom_suspected",
             Self::Dead(reason) => reason.as_str(),
         }
     }
@@ -702,7 +714,7 @@ impl EndReason {
 impl EndReason {
     /// Whether a request to end explains an end that was found or recorded as this. A crash is a
     /// crash, whatever was asked for.
-    fn may_have_been_asked_for(self) -> bool {
+    pub(crate) fn may_have_been_asked_for(self) -> bool {
         match self {
             Self::Released | Self::Exited | Self::Signalled => true,
             Self::Dead(reason) => {
@@ -712,18 +724,22 @@ impl EndReason {
             | Self::Evicted
             | Self::ReExecuted
             | Self::PlannedStop
-            | Self::TakenOver => false,
+            | Self::TakenOver
+            | Self::Panicked
+            | Self::OomSuspected => false,
         }
     }
 
     /// Whether a gateway that was still starting may have ended like this.
-    fn may_be_cut_short(self) -> bool {
+    pub(crate) fn may_be_cut_short(self) -> bool {
         match self {
             Self::Exited
             | Self::Signalled
             | Self::Crashed
             | Self::PlannedStop
-            | Self::TakenOver => true,
+            | Self::TakenOver
+            | Self::Panicked
+            | Self::OomSuspected => true,
             Self::Dead(reason) => reason != DeadReason::LeaseExpired,
             Self::Released | Self::Evicted | Self::ReExecuted => false,
         }
@@ -783,49 +799,6 @@ const END_SQL: &str = "UPDATE instances
     WHERE id = :id AND ended_at_ms IS NULL AND (:nonce_hash IS NULL OR nonce_hash = :nonce_hash)
     RETURNING profile, kind, pid";
 
-/// The end as it was asked for, if it was: a marker says more than the way it came about.
-pub(crate) fn as_asked(
-    connection: &Connection,
-    inner: &Inner,
-    id: InstanceId,
-    how: &End,
-) -> Result<End> {
-    /// SIGKILL, and what stands for it elsewhere.
-    const KILL: i32 = 9;
-    if !how.reason.may_have_been_asked_for() || !marker_table::exists(connection)? {
-        return Ok(how.clone());
-    }
-    let Some(marker) = marker_table::asked_end(connection, inner.boot_time(), id)? else {
-        return Ok(how.clone());
-    };
-    let is_takeover = marker.name.as_str() == MarkerName::TAKEOVER;
-    // A taker that died has left an office that somebody has to fill; and whoever gave up waiting
-    // has not killed anybody.
-    let gone = match marker.requester {
-        Some(requester) if is_takeover || how.signal == Some(KILL) => {
-            !is_waiting(connection, inner, requester)?
-        }
-        Some(_) | None => false,
-    };
-    if gone {
-        let given_up = format!("a {} by {} was given up", marker.name, marker.by);
-        return Ok(End { detail: how.detail.clone().or(Some(given_up)), ..how.clone() });
-    }
-    let reason = if is_takeover { EndReason::TakenOver } else { EndReason::PlannedStop };
-    // Who found it dead is nothing beside who asked for it, and why.
-    let found_dead = matches!(how.reason, EndReason::Dead(_));
-    let detail = marker.reason.or(how.detail.clone().filter(|_| !found_dead));
-    Ok(End { reason, by: Some(marker.by), detail, ..how.clone() })
-}
-
-/// Whether the process of a waiting row lives, by the kernel's word.
-fn is_waiting(connection: &Connection, inner: &Inner, id: InstanceId) -> Result<bool> {
-    let row = standing(connection, id)?.filter(|row| row.ended.is_none());
-    let anchor = row.and_then(|row| row.anchor);
-    Ok(anchor
-        .is_some_and(|name| anchor::probe(&inner.location.anchors.join(name)) == AnchorState::Held))
-}
-
 /// Ends a row, and everything that is for it or leans on it. The reason that was recorded; `None`
 /// when the row has ended already or is not the one of `nonce_hash`.
 fn end(
@@ -834,12 +807,7 @@ fn end(
     nonce_hash: Option<&str>,
     end: &End,
 ) -> Result<Option<EndReason>> {
-    let mut end = as_asked(tx, tx.store(), id, end)?;
-    if end.reason.may_be_cut_short() && runtime_table::is_starting(tx, id)? {
-        let detail = end.detail.take().map_or_else(String::new, |detail| format!("; {detail}"));
-        end.detail = Some(format!("while it was starting{detail}"));
-    }
-    let end = &end;
+    let end = &autopsy::explain(tx, tx.store(), id, end)?;
     let parameters = named_params! {
         ":id": id.0,
         ":nonce_hash": nonce_hash,

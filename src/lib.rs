@@ -47,6 +47,9 @@
 //! * [`Report`] - what is true of an office, with the evidence; [`liveness`] decides it.
 //! * [`StatusUpdate`] - what a gateway says of itself, beside that; [`Heartbeat`] proves that its loop
 //!   turns.
+//! * [`Shutdown`](forensics::Shutdown) - a signal that asks to end, with its sender, the cause and the exit
+//!   code; handed out by [`Tenure::on_shutdown`]. [`forensics`] has the rest: snapshots, the check of the
+//!   systemd unit ([`StopPhases`] adds up what it must give), the detached diagnostic.
 //! * [`EventStream`] - every change of every process, as it is committed.
 //! * [`Error`] - "could not find out"; its [`ErrorKind`] says what to do next.
 //!
@@ -69,6 +72,10 @@
 //! | the dead are never shown running, and nobody dies of an old status | `status`, `status_all` |
 //! | an acknowledged status is not lost, and nobody reads half of one | `status_contention` |
 //! | who follows the events ends with the state of the store | `status_contention`, `events` |
+//! | who sent the signal is known, or why it is not | `forensics_snapshot` |
+//! | every incarnation has an end, and a question shows the one that the next writer records | `endings` |
+//! | nothing of this waits for a stuck store, a hanging `systemctl` or a missing `ps` | `forensics_snapshot`, `forensics_systemd`, `forensics_diagnose` |
+//! | no secret of a command line is stored or shown | `forensics_snapshot`, `forensics_diagnose`, `lock_secrets` |
 //! | questions write nothing and make nothing | `kill`, `open` |
 //! | the identity of a lock is in no file, message or `ps` | `lock_secrets` |
 //! | what cannot be recorded is not held | `open` |
@@ -111,9 +118,11 @@
     allow(dead_code, unused_imports, reason = "some of it only the command line uses")
 )]
 
+pub mod forensics;
 pub mod liveness;
 
 mod anchor;
+mod autopsy;
 mod claimant;
 mod clock;
 mod command_line;
@@ -135,10 +144,11 @@ mod reservation;
 mod runtime;
 mod runtime_table;
 mod scoped;
-#[cfg(feature = "cli")]
+mod shutdown_table;
 mod span;
 mod standing;
 mod status;
+mod stop_budget;
 mod store;
 #[allow(unsafe_code, reason = "the home of unsafe code")]
 mod sys;
@@ -170,8 +180,10 @@ pub use scoped::{
     Acquire, AcquireOptions, HeldLock, LockReport, LockRequest, LockWaiter, PreviousLock,
     ScopedLock, Unlocked, UnlockedLock,
 };
+pub use span::Span;
 pub use standing::{Force, LossWatch, Lost, Released, Standing};
 pub use status::{Incarnation, LastEnd, Report};
+pub use stop_budget::StopPhases;
 pub use store::{Durability, OpenOptions, Store};
 pub use takeover::{
     LeftOver, Replace, Replaced, Restart, RestartOptions, StopOptions, StopOutcome, StopReport,

@@ -3,6 +3,8 @@
 //! A lock's row leans on a row of `instances`, and ends with it. Nothing here decides whether that
 //! owner lives.
 
+use std::collections::HashSet;
+
 use rusqlite::{Connection, OptionalExtension, Row, named_params};
 use serde_json::{Value, json};
 
@@ -17,6 +19,23 @@ use crate::sys;
 /// The longest time to live, in milliseconds: a stored lease that lies further ahead was not
 /// written by us.
 pub(crate) const TTL_MAX_MS: i64 = 30 * 24 * 60 * 60 * 1_000;
+
+/// The hashes of all identities that are locked, as numbers: somebody waits while they are read.
+pub(crate) fn identity_hashes(connection: &Connection) -> Result<HashSet<u64>> {
+    /// More than any machine has bots.
+    const READ_MAX: i64 = 10_000;
+    let mut hashes = HashSet::new();
+    if !exists(connection)? {
+        return Ok(hashes);
+    }
+    let mut statement =
+        connection.prepare_cached("SELECT identity_hash FROM scoped_locks LIMIT ?1")?;
+    let mut rows = statement.query([READ_MAX])?;
+    while let Some(row) = rows.next()? {
+        hashes.extend(row.get_ref(0)?.as_str().ok().and_then(IdentityHash::number_of));
+    }
+    Ok(hashes)
+}
 
 /// Whether there are scoped locks at all: a store that an older version made has none, and a
 /// question does not migrate it.

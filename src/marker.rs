@@ -9,12 +9,13 @@ use std::time::Duration;
 use crate::clock::Deadline;
 use crate::command_line;
 use crate::error::{Error, ErrorKind, Result};
-use crate::instance::{self, Record, STOP_BUDGET_DEFAULT_MS};
+use crate::instance::{self, Record};
 pub use crate::marker_table::Marker;
 use crate::marker_table::{self, Addressee, Closed, NewMarker, ProcessKey, TTL_MAX_MS};
 use crate::names::{MarkerName, Office};
-use crate::office::{STOP_BUDGET_MAX, Tenure};
+use crate::office::Tenure;
 use crate::standing::Footing;
+use crate::stop_budget;
 use crate::store::{Inner, Store, lock, with_budget};
 use crate::sys::{self, Existence};
 use crate::takeover::InProgress;
@@ -32,12 +33,6 @@ const ATTEMPTS: usize = 8;
 
 /// How long a marker lives whose writer named no time.
 const TTL_DEFAULT: Duration = Duration::from_mins(1);
-
-/// What comes on top of a stop budget: until the killed are gone, and until the office is claimed.
-pub(crate) const AFTER_BUDGET: Duration = Duration::from_secs(15);
-
-/// How long the marker of a request outlives the request's deadline.
-pub(crate) const AFTER_DEADLINE: Duration = Duration::from_mins(1);
 
 /// A marker to be written, see [`Store::write_marker`].
 #[derive(Clone, Debug)]
@@ -306,12 +301,6 @@ pub(crate) fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// The stop budget that an owner published, as far as it is believed.
-pub(crate) fn stop_budget(record: &Record) -> Duration {
-    Duration::from_millis(record.stop_budget_ms.unwrap_or(STOP_BUDGET_DEFAULT_MS))
-        .min(STOP_BUDGET_MAX)
-}
-
 /// This process, as what was written before it was on record names it.
 fn myself(inner: &Inner) -> ProcessKey {
     let observer = inner.observer();
@@ -394,8 +383,8 @@ fn write_to(
     }
     let ttl = request.ttl.unwrap_or_else(|| {
         if request.name.is_request() {
-            let budget = row.map_or(Duration::from_millis(STOP_BUDGET_DEFAULT_MS), stop_budget);
-            budget + AFTER_BUDGET + AFTER_DEADLINE
+            let budget = stop_budget::believed(row.and_then(|row| row.stop_budget_ms));
+            stop_budget::marker_lives(stop_budget::deadline(budget))
         } else {
             TTL_DEFAULT
         }

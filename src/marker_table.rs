@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::clock::rfc3339;
 use crate::error::Result;
 use crate::instance::{self, Record};
-use crate::names::{InstanceId, MarkerName};
+use crate::names::{InstanceId, MarkerName, Office};
 use crate::store::{BootTime, EventRecord, Tx};
 use crate::sys::{self, StartTime};
 
@@ -465,6 +465,37 @@ pub(crate) fn open_for(
     instance: InstanceId,
 ) -> Result<Vec<Marker>> {
     of_instance(connection, now, instance, "closed_at_ms IS NULL ORDER BY id")
+}
+
+/// The open marker of this name for a generation, or else for another one of its profile.
+pub(crate) fn open_in_office(
+    connection: &Connection,
+    now: BootTime<'_>,
+    instance: InstanceId,
+    office: &Office,
+    name: &MarkerName,
+) -> Result<Option<Marker>> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM markers
+         WHERE name = :name AND closed_at_ms IS NULL AND {COUNTS}
+           AND instance_id IN (SELECT id FROM instances WHERE profile = :profile)
+         ORDER BY instance_id = :instance_id DESC, id DESC LIMIT 1"
+    );
+    let marker = connection
+        .prepare_cached(&sql)?
+        .query_row(
+            named_params! {
+                ":name": name.as_str(),
+                ":profile": office.profile.as_str(),
+                ":instance_id": instance.as_i64(),
+                ":boot_id": now.boot_id,
+                ":now": now.ms,
+                ":latest": now.ms.saturating_add(TTL_MAX_MS),
+            },
+            Marker::from_row,
+        )
+        .optional()?;
+    Ok(marker.flatten())
 }
 
 /// The takeover or planned stop that was asked of a generation: still open, or consumed by it.

@@ -171,6 +171,11 @@ impl IdentityHash {
         Ok(Self(hash))
     }
 
+    /// The number that its digits stand for.
+    pub(crate) fn number_of(digits: &str) -> Option<u64> {
+        u64::from_str_radix(digits, 16).ok()
+    }
+
     /// Reads what [`IdentityHash::as_str`] gives.
     ///
     /// # Errors

@@ -9,14 +9,15 @@ use std::time::Duration;
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
+use crate::autopsy;
 use crate::claimant::{judge_record, look};
 use crate::clock::rfc3339;
 use crate::command_line;
 use crate::conflict::Conflict;
 use crate::error::Result;
 use crate::holder::because;
-use crate::instance::{self, Record};
-use crate::liveness::{Evidence, Flags, Judgement, Lease, Verdict};
+use crate::instance::{self, End, EndReason, Record};
+use crate::liveness::{DeadReason, Evidence, Flags, Judgement, Lease, Verdict};
 use crate::marker_table::{self, Marker};
 use crate::names::{InstanceId, Kind, Office, ProfileName};
 use crate::observe::{LiveCommandLine, needs_command_line};
@@ -113,8 +114,9 @@ pub struct LastEnd {
     pub reason: String,
     /// Who did it, if they said so.
     pub by: Option<String>,
-    /// Unix milliseconds, wall time.
-    pub at_ms: i64,
+    /// When that was recorded: Unix milliseconds, wall time. `None`: it was found dead just now, and
+    /// the next one that writes will record it.
+    pub at_ms: Option<i64>,
 }
 
 impl Report {
@@ -273,7 +275,7 @@ impl Report {
             "last_end": self.last_end.as_ref().map(|end| json!({
                 "reason": end.reason,
                 "by": end.by,
-                "at": rfc3339(end.at_ms),
+                "at": end.at_ms.and_then(rfc3339),
             })),
             "command": self.command,
             "version": self.version,
@@ -469,7 +471,14 @@ fn resolve_as(
                 continue;
             }
         }
-        let last_end = known.last_ended.as_ref().and_then(last_end);
+        let last_end = match judged.verdict {
+            Verdict::Dead(reason) => {
+                let end = unrecorded_end(inner, &record, reason)?;
+                let reason = end.reason.as_str().to_owned();
+                Some(LastEnd { reason, by: end.by, at_ms: None })
+            }
+            Verdict::Alive(_) | Verdict::Unknown(_) => known.last_ended.as_ref().and_then(last_end),
+        };
         let leaked = record.anchor.as_ref().filter(|_| judged.flags.anchor_leaked);
         let anchor_holders = leaked.map_or_else(Vec::new, |anchor| {
             sys::processes_with_open_file(&inner.location.anchors.join(anchor))
@@ -532,7 +541,7 @@ fn last_end(record: &Record) -> Option<LastEnd> {
     Some(LastEnd {
         reason: record.end_reason.clone()?,
         by: record.ended_by.clone(),
-        at_ms: record.ended_at_ms?,
+        at_ms: Some(record.ended_at_ms?),
     })
 }
 
@@ -589,32 +598,43 @@ pub(crate) fn history(
     count_max: usize,
 ) -> Result<Vec<Incarnation>> {
     let records = inner.read(|connection| instance::history(connection, office, count_max))?;
-    Ok(records
+    records
         .into_iter()
         .map(|record| {
-            let (end_reason, detail) = match (&record.ended_at_ms, look_if_live(inner, &record)) {
-                (None, Some(Verdict::Dead(reason))) => (
-                    Some(reason.as_str().to_owned()),
-                    Some("found dead now; the next claim will record it".to_owned()),
-                ),
-                _ => (record.end_reason.clone(), record.detail.clone()),
-            };
-            Incarnation {
+            let recorded = Incarnation {
                 instance: record.id,
                 office: office.clone(),
                 pid: record.pid,
                 started_at_ms: record.started_at_ms,
                 ended_at_ms: record.ended_at_ms,
-                end_reason,
-                ended_by: record.ended_by,
+                end_reason: record.end_reason.clone(),
+                ended_by: record.ended_by.clone(),
                 exit_code: record.exit_code,
                 signal: record.signal,
-                detail,
+                detail: record.detail.clone(),
+            };
+            if record.ended_at_ms.is_some() {
+                return Ok(recorded);
             }
+            let Verdict::Dead(reason) = look(inner, &record, Lease::None).verdict else {
+                return Ok(recorded);
+            };
+            let end = unrecorded_end(inner, &record, reason)?;
+            Ok(Incarnation {
+                end_reason: Some(end.reason.as_str().to_owned()),
+                ended_by: end.by,
+                signal: end.signal.map(i64::from),
+                detail: end.detail,
+                ..recorded
+            })
         })
-        .collect())
+        .collect()
 }
 
-fn look_if_live(inner: &Inner, record: &Record) -> Option<Verdict> {
-    record.ended_at_ms.is_none().then(|| look(inner, record, Lease::None).verdict)
+/// How a holder ended that is dead, and whose end nobody has recorded yet: what the next one that writes
+/// will record.
+fn unrecorded_end(inner: &Inner, record: &Record, reason: DeadReason) -> Result<End> {
+    let found =
+        End::new(EndReason::Dead(reason)).detail("found dead now; the next claim will record it");
+    read(inner, |connection| autopsy::explain(connection, inner, record.id, &found))
 }

@@ -20,7 +20,7 @@ use crate::instance::{self, End, EndReason, NewInstance, Origin, Record};
 use crate::liveness::AnchorState;
 use crate::lock_table;
 use crate::names::{InstanceId, Nonce, ProfileName, Wanted};
-use crate::store::{Inner, PendingEnd, Store, Tx, lock, with_budget};
+use crate::store::{Inner, Pending, Store, Tx, lock, with_budget};
 use crate::sys::ProcessHandle;
 use crate::waiters;
 
@@ -489,8 +489,8 @@ impl Drop for WaitingRow {
             // With the next change of this process: it may live for months.
             Err(error) => {
                 tracing::debug!(%error, "the end of a wait is kept for later");
-                let kept = PendingEnd::Row { instance: self.instance, nonce_hash: hash, end };
-                lock(&self.inner.pending).push(kept);
+                let kept = Pending::Row { instance: self.instance, nonce_hash: hash, end };
+                lock(&self.inner.pending).push(Arc::new(kept));
             }
         }
     }

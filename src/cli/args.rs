@@ -12,6 +12,7 @@ use crate::exit_code::{ExitCause, ExitRule, Supervisor};
 use crate::names::{MarkerName, ProfileName};
 use crate::office::Desired;
 use crate::span::{self, Span};
+use crate::sys;
 use crate::wait::Wait;
 
 /// Who holds the office, is it really alive, and may I take it?
@@ -94,6 +95,9 @@ pub(crate) enum Verb {
     History,
     /// Tell what happened in the store: in all of it, unless --profile is given
     Events(Events),
+    /// Find out who stops a gateway, and whether it gets the time that it needs
+    #[command(subcommand)]
+    Forensics(Forensics),
     /// Print the path of the store
     Path,
     /// Ask the store in SQL, read-only
@@ -105,6 +109,50 @@ pub(crate) enum Verb {
     },
     /// Print the manual page
     Man,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Forensics {
+    /// Say who and what asks a process to end, as its own signal handler would
+    Snapshot(ForensicsSnapshot),
+    /// Say whether systemd gives a gateway the time that it takes to stop
+    Systemd(ForensicsSystemd),
+    /// Leave a slow look at the whole machine to a process of its own, and print its pid
+    Diagnose(ForensicsDiagnose),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ForensicsSnapshot {
+    /// The signal that was received, by number or name
+    #[arg(long, value_name = "N", value_parser = parse_signal)]
+    pub(crate) signal: Option<i32>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ForensicsSystemd {
+    /// How long the gateway lets its work finish when it is asked to end [default: what the office's
+    /// holder published]
+    #[arg(long, value_name = "DUR", value_parser = parse_duration)]
+    pub(crate) drain: Option<Duration>,
+    /// The unit [default: that of this process, else that of the office's holder]
+    #[arg(long, value_name = "UNIT")]
+    pub(crate) unit: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ForensicsDiagnose {
+    /// The file to append to
+    #[arg(long, value_name = "FILE")]
+    pub(crate) log: PathBuf,
+    /// How long it may take, at most 1min
+    #[arg(long, value_name = "DUR", default_value = "5s", value_parser = parse_duration)]
+    pub(crate) timeout: Duration,
+    /// The process that is ending [default: the run we are in, else the parent process]
+    #[arg(long, value_name = "PID", allow_hyphen_values = true, value_parser = parse_pid)]
+    pub(crate) pid: Option<u32>,
+    /// The signal that it received, by number or name
+    #[arg(long, value_name = "N", value_parser = parse_signal)]
+    pub(crate) signal: Option<i32>,
 }
 
 #[derive(Debug, Args)]
@@ -679,6 +727,10 @@ fn parse_pid(text: &str) -> Result<u32, String> {
         Ok(pid) if pid > 0 => Ok(pid.unsigned_abs()),
         Ok(_) | Err(_) => Err("a pid is a whole number above 0".to_owned()),
     }
+}
+
+fn parse_signal(word: &str) -> Result<i32, String> {
+    sys::signal_number(word).ok_or_else(|| "name one as 15, TERM or SIGTERM".to_owned())
 }
 
 #[cfg(test)]

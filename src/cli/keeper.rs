@@ -20,11 +20,10 @@ use crate::claimant::{ATTEMPTS, Aside, Attachment, Count, Evicted, changes_too_f
 use crate::clock::Deadline;
 use crate::error::{Error, ErrorKind, Result};
 use crate::holder::Holder;
-use crate::instance::{
-    self, End, EndReason, NewInstance, Origin, Record, STOP_BUDGET_DEFAULT_MS, Subject,
-};
+use crate::instance::{self, End, EndReason, NewInstance, Origin, Record, Subject};
 use crate::names::{InstanceId, Nonce, Office, ProfileName};
 use crate::office::{Candidate, Outcome, claim_once};
+use crate::stop_budget;
 use crate::store::{Inner, OpenOptions, Store, Tx};
 use crate::sys::{self, OpenProcessError, ProcessHandle, StartTime, StartTimeUnit, supervise};
 use crate::wait::data_version;
@@ -118,7 +117,7 @@ pub(super) fn record(
         origin: Origin::Pid,
         subject: &subject,
         version: None,
-        stop_budget_ms: STOP_BUDGET_DEFAULT_MS,
+        stop_budget_ms: stop_budget::DEFAULT_MS,
         heartbeat_every_ms: None,
         locks: &[],
         nonce: None,
@@ -174,7 +173,7 @@ fn register(store: &Store, profile: &ProfileName, target: &Target) -> Result<boo
             anchor: anchor.as_deref(),
             keeper,
             version: None,
-            stop_budget_ms: STOP_BUDGET_DEFAULT_MS,
+            stop_budget_ms: stop_budget::DEFAULT_MS,
             heartbeat_every_ms: None,
         }
         .insert(tx)?;

@@ -9,12 +9,13 @@ use super::args::{self, Global};
 use super::by_us;
 use super::claim::{current_run, is_about, parent, show};
 use super::keeper::{self, Purpose, Recorder, Target, attachment};
-use super::output::{self, Format, Outcome, exit, length};
+use super::output::{self, Format, Outcome, exit};
 use crate::claimant::{ATTEMPTS, Aside, Claimant, Count, changes_too_fast, is_held, judge_record};
+use crate::clock::length;
 use crate::environment;
 use crate::error::{Error, Result};
 use crate::holder::{Holder, because};
-use crate::instance::{self, EndReason, Origin, Record, STOP_BUDGET_DEFAULT_MS, Subject};
+use crate::instance::{self, EndReason, Origin, Record, Subject};
 use crate::liveness::{Lease, Verdict};
 use crate::lock_table::{self, LockEnd, LockRow};
 use crate::names::{LockName, ProfileName, Scope};
@@ -23,6 +24,7 @@ use crate::scoped::{
     Acquired, GrantedLock, LockClaim, LockRequest, Owner, PreviousLock, Surveyed, acquire_once,
     end_if_without_purpose, hide_in, masked, survey,
 };
+use crate::stop_budget;
 use crate::store::{Inner, Store, Tx};
 use crate::sys;
 use crate::wait::{Attempt, Cancel, Stopped, Turn, Wait, WaitOptions, until_granted};
@@ -193,7 +195,7 @@ pub(super) fn acquire(global: &Global, arguments: &args::LockAcquire, format: Fo
             let target = named.map_or_else(|| Target::prove(pid), Ok)?;
             let observer = store.inner.observer();
             let subject = Subject::process(target.pid, target.start_time, observer);
-            Acquiring::Process { profile, target, subject }
+            Acquiring::Process { profile, target, subject: Box::new(subject) }
         }
     };
     let cancel = Cancel::new();
@@ -203,7 +205,7 @@ pub(super) fn acquire(global: &Global, arguments: &args::LockAcquire, format: Fo
         profile: acquiring.profile(),
         origin: Origin::Library,
         version: None,
-        stop_budget_ms: STOP_BUDGET_DEFAULT_MS,
+        stop_budget_ms: stop_budget::DEFAULT_MS,
         argv: masked(store.inner.myself(), asker.requests),
         stopped,
     };
@@ -282,7 +284,7 @@ struct Asker<'a> {
 /// Whose the lock will be.
 enum Acquiring {
     Run(Box<Record>),
-    Process { profile: ProfileName, target: Target, subject: Subject },
+    Process { profile: ProfileName, target: Target, subject: Box<Subject> },
 }
 
 enum Tried {

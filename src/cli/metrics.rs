@@ -102,8 +102,10 @@ fn of_offices(reports: &[Report]) -> Vec<Family> {
         if let Some(wanted) = report.desired {
             desired.add(&[profile, kind], flag(wanted == Desired::Running));
         }
-        if let Some(end) = &report.last_end {
-            last_end.add(&[profile, kind, ("reason", &end.reason)], seconds(end.at_ms));
+        if let Some(end) = &report.last_end
+            && let Some(at_ms) = end.at_ms
+        {
+            last_end.add(&[profile, kind, ("reason", &end.reason)], seconds(at_ms));
         }
         if report.verdict == "dead" {
             continue;

@@ -1,9 +1,11 @@
 //! The command line: parses, asks the library, prints. Not part of the library's interface.
 
 mod args;
-mod ask;
 mod claim;
 mod events;
+mod evict;
+mod forensics;
+mod history;
 mod keeper;
 mod lock;
 mod locks;
@@ -27,6 +29,7 @@ use output::{Failure, Format, Outcome, exit};
 
 use crate::environment;
 use crate::error::{Error, ErrorKind, Result};
+use crate::forensics::diagnostic;
 use crate::names::{Kind, ProfileName};
 use crate::office::{Profile, real_home};
 use crate::store::{OpenOptions, Store};
@@ -39,6 +42,7 @@ pub fn main(arguments: &[OsString]) -> i32 {
     match arguments.get(1).and_then(|verb| verb.to_str()) {
         Some(supervise::TRAMPOLINE_VERB) => return supervise::trampoline(&arguments[2..]),
         Some(keeper::VERB) => return keeper::main(&arguments[2..]),
+        Some(diagnostic::VERB) => return forensics::diagnostic_main(&arguments[2..]),
         Some(_) | None => {}
     }
     let wants_json = arguments
@@ -94,7 +98,7 @@ fn dispatch(cli: &Cli) -> i32 {
         }
         Verb::Claim(arguments) => ("claim", claim::claim(&cli.global, arguments, format)),
         Verb::Release(arguments) => ("release", claim::release(&cli.global, arguments, format)),
-        Verb::Evict(arguments) => ("evict", ask::evict(&cli.global, arguments, format)),
+        Verb::Evict(arguments) => ("evict", evict::evict(&cli.global, arguments, format)),
         Verb::Stop(arguments) => ("stop", stop::stop(&cli.global, arguments, format)),
         Verb::Restart(arguments) => ("restart", stop::restart(&cli.global, arguments, format)),
         Verb::Desired { desired } => ("desired", stop::desired(&cli.global, *desired, format)),
@@ -124,8 +128,17 @@ fn dispatch(cli: &Cli) -> i32 {
         }
         Verb::Locks => ("locks", locks::locks(&cli.global, format)),
         Verb::Unlock(arguments) => ("unlock", locks::unlock(&cli.global, arguments, format)),
-        Verb::History => ("history", ask::history(&cli.global, format)),
+        Verb::History => ("history", history::history(&cli.global, format)),
         Verb::Events(arguments) => ("events", events::events(&cli.global, arguments, format)),
+        Verb::Forensics(args::Forensics::Snapshot(arguments)) => {
+            ("forensics snapshot", forensics::snapshot(&cli.global, arguments, format))
+        }
+        Verb::Forensics(args::Forensics::Systemd(arguments)) => {
+            ("forensics systemd", forensics::systemd(&cli.global, arguments, format))
+        }
+        Verb::Forensics(args::Forensics::Diagnose(arguments)) => {
+            ("forensics diagnose", forensics::diagnose(&cli.global, arguments, format))
+        }
         Verb::Path => ("path", path(&cli.global, format)),
         Verb::Sql(arguments) => ("sql", sql::sql(&cli.global, arguments, format)),
         Verb::Completions { shell } => ("completions", completions(*shell)),

@@ -1,10 +1,12 @@
 //! What the verbs print: data to standard output, the rest to standard error.
 
 use std::io::{self, IsTerminal, Write};
+use std::sync::{OnceLock, mpsc};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::clock::{rfc3339, unix_time};
+use crate::clock::{length, rfc3339, unix_time};
 use crate::error::{Error, ErrorKind};
 use crate::runtime::is_unprintable;
 
@@ -144,6 +146,46 @@ pub(crate) fn tell(text: &str) {
     let _ = io::stderr().lock().write_all(text.as_bytes());
 }
 
+/// The same for whoever must not wait for a reader of standard error (a full pipe, a stopped terminal):
+/// written by a thread of its own, and dropped where that has too much to say already.
+pub(crate) fn tell_aside(text: &str) {
+    let Some(teller) = teller() else { return tell(text) };
+    let _ = teller.try_send(Said::Text(text.to_owned()));
+}
+
+/// Waits until what was told aside is written, but not for long.
+pub(crate) fn finish_telling() {
+    const WITHIN: Duration = Duration::from_millis(100);
+    let (done, finished) = mpsc::channel();
+    if teller().is_some_and(|teller| teller.try_send(Said::Done(done)).is_ok()) {
+        let _ = finished.recv_timeout(WITHIN);
+    }
+}
+
+enum Said {
+    Text(String),
+    Done(mpsc::Sender<()>),
+}
+
+fn teller() -> Option<&'static mpsc::SyncSender<Said>> {
+    const LINES_MAX: usize = 64;
+    static TELLER: OnceLock<Option<mpsc::SyncSender<Said>>> = OnceLock::new();
+    let teller = TELLER.get_or_init(|| {
+        let (sender, lines) = mpsc::sync_channel(LINES_MAX);
+        let write = move || {
+            for line in lines {
+                match line {
+                    Said::Text(text) => tell(&text),
+                    Said::Done(done) => drop(done.send(())),
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().name("incumbent-stderr".to_owned()).spawn(write);
+        thread.is_ok().then_some(sender)
+    });
+    teller.as_ref()
+}
+
 /// Styles for a terminal; plain text elsewhere, and with `NO_COLOR`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Style {
@@ -210,36 +252,5 @@ pub(crate) fn ago(at_ms: i64) -> String {
         None => "at an unknown time".to_owned(),
         Some(at) if age_ms < 0 => format!("at {at}, which lies ahead of this clock"),
         Some(_) => format!("{} ago", length(age_ms)),
-    }
-}
-
-/// A length of time for people, in its largest fitting unit: `850 ms`, `12 s`, `3 min`, `5 h`.
-pub(crate) fn length(ms: i64) -> String {
-    const UNITS: [(i64, &str); 4] =
-        [(86_400_000, "days"), (3_600_000, "h"), (60_000, "min"), (1_000, "s")];
-    UNITS
-        .iter()
-        // Below two of a unit the smaller one says more: 90 s, not 1 min.
-        .find(|(unit_ms, _)| ms >= 2 * unit_ms)
-        .map_or_else(|| format!("{ms} ms"), |(unit_ms, name)| format!("{} {name}", ms / unit_ms))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lengths_for_people() {
-        for (ms, expected) in [
-            (0, "0 ms"),
-            (1_999, "1999 ms"),
-            (12_345, "12 s"),
-            (119_999, "119 s"),
-            (180_000, "3 min"),
-            (18_000_000, "5 h"),
-            (200_000_000, "2 days"),
-        ] {
-            assert_eq!(length(ms), expected);
-        }
     }
 }

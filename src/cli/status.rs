@@ -4,7 +4,8 @@ use serde_json::Value;
 
 use super::args::{self, Global};
 use super::metrics;
-use super::output::{self, Format, Outcome, Style, ago, exit, length};
+use super::output::{self, Format, Outcome, Style, ago, exit};
+use crate::clock::length;
 use crate::clock::rfc3339;
 use crate::error::Error;
 use crate::names::{Kind, ProfileName};
@@ -145,9 +146,11 @@ fn note(report: &Report) -> String {
         "alive" => {}
         "unknown" => notes.push(report.because().to_owned()),
         _ => {
-            let at_ms = report.last_end.as_ref().map(|end| end.at_ms);
-            let when = at_ms.map_or_else(String::new, |at_ms| format!(", {}", ago(at_ms)));
-            notes.push(format!("{}{when}", report.reason.replace('_', " ")));
+            let end = report.last_end.as_ref();
+            let when = end.and_then(|end| end.at_ms);
+            let when = when.map_or_else(String::new, |at_ms| format!(", {}", ago(at_ms)));
+            let reason = end.map_or(&report.reason, |end| &end.reason);
+            notes.push(format!("{}{when}", reason.replace('_', " ")));
         }
     }
     if let Some(desired) = report.desired
@@ -366,7 +369,8 @@ fn facts(report: &Report) -> Vec<(String, String)> {
     }
     if let Some(end) = &report.last_end {
         let by = end.by.as_ref().map(|by| format!(" by {by}")).unwrap_or_default();
-        lines.push(line("last end", format!("{}{by}, {}", end.reason, ago(end.at_ms))));
+        let when = end.at_ms.map_or_else(|| "found now".to_owned(), ago);
+        lines.push(line("last end", format!("{}{by}, {when}", end.reason)));
     }
     lines
 }

@@ -17,7 +17,7 @@ use crate::clock::Deadline;
 use crate::error::{Error, Result};
 use crate::holder::Holder;
 use crate::instance::{self, End, EndReason, NewInstance, Origin, Record, Subject};
-use crate::liveness::{DeadReason, Lease};
+use crate::liveness::Lease;
 use crate::marker::by_or_self;
 use crate::names::{InstanceId, Nonce, Office, Wanted};
 use crate::reservation;
@@ -312,10 +312,8 @@ pub(crate) fn claim_once(
                 end = end.detail(format!("found by pid {}", candidate.subject.pid));
             }
             let recorded = instance::end_other(tx, record.id, &end)?;
-            let abnormal = match recorded {
-                Some(EndReason::Dead(reason)) => reason != DeadReason::Rebooted,
-                _ => false,
-            };
+            let abnormal =
+                recorded.is_some_and(|reason| instance::is_abnormal(reason.as_str(), None));
             (Some(Evicted::of(&record, reason)), abnormal)
         }
         None => (None, ledger::last_end_was_abnormal(tx, office)?),

@@ -54,7 +54,9 @@ pub(super) fn evict(inner: &Inner, office: &Office, force: Force, by: &str) -> R
         };
         let judged = judge_record(inner, &record, Lease::None, &command_line);
         let end = match (judged.verdict, force) {
-            (Verdict::Dead(reason), Force::No) => End::new(EndReason::Dead(reason)).by(by),
+            (Verdict::Dead(reason), Force::No) => {
+                End::new(EndReason::Dead(reason)).detail(format!("found by {by}"))
+            }
             (Verdict::Dead(_) | Verdict::Alive(_) | Verdict::Unknown(_), Force::Yes) => End::new(
                 EndReason::Evicted,
             )

@@ -21,18 +21,16 @@ pub(crate) use storm::Storm;
 pub use tenure::Tenure;
 
 use crate::error::{Error, Result};
-use crate::instance::{Origin, STOP_BUDGET_DEFAULT_MS, Subject};
+use crate::instance::{Origin, Subject};
 use crate::names::{Kind, Nonce, Office, ProfileName};
 use crate::runtime::check_cadence;
 use crate::scoped::LockRequest;
 use crate::standing::Force;
 use crate::status::{self, Incarnation, Report};
+use crate::stop_budget::{self, StopPhases};
 use crate::store::Store;
 use crate::takeover::Replace;
 use crate::wait::{Cancel, Wait};
-
-/// The longest stop budget that is believed: others wait for it before they escalate.
-pub(crate) const STOP_BUDGET_MAX: Duration = Duration::from_hours(1);
 
 /// A named gateway configuration in a store: what offices belong to.
 #[derive(Clone, Debug)]
@@ -93,7 +91,7 @@ impl ClaimOptions {
         Self {
             kind: Kind::default(),
             version: None,
-            stop_budget: Duration::from_millis(STOP_BUDGET_DEFAULT_MS),
+            stop_budget: StopPhases::default().budget(),
             locks: Vec::new(),
             nonce: None,
             replace: None,
@@ -124,6 +122,12 @@ impl ClaimOptions {
     pub fn stop_budget(mut self, budget: Duration) -> Self {
         self.stop_budget = budget;
         self
+    }
+
+    /// The same, as the sum of what it does when it is asked to end.
+    #[must_use]
+    pub fn stop_phases(self, phases: &StopPhases) -> Self {
+        self.stop_budget(phases.budget())
     }
 
     /// Promises a sign of life every `cadence` (10 ms to 24 h), by [`Tenure::heartbeat`] or
@@ -171,14 +175,7 @@ impl ClaimOptions {
     }
 
     pub(crate) fn stop_budget_ms(&self) -> Result<u64> {
-        if self.stop_budget > STOP_BUDGET_MAX {
-            return Err(Error::invalid(format!(
-                "a stop budget of {} s is too long",
-                self.stop_budget.as_secs()
-            ))
-            .with_hint(format!("at most {} s: others wait for it", STOP_BUDGET_MAX.as_secs())));
-        }
-        Ok(u64::try_from(self.stop_budget.as_millis()).unwrap_or(u64::MAX))
+        stop_budget::published_ms(self.stop_budget)
     }
 }
 

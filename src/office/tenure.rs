@@ -10,7 +10,7 @@ use crate::marker_table;
 use crate::names::{InstanceId, LockName, Nonce, Office};
 use crate::scoped::{self, GrantedLock};
 use crate::standing::{Footing, LossWatch, Lost, Released, Standing, watch};
-use crate::store::{OwnRow, PendingEnd, Store, lock};
+use crate::store::{OwnRow, Pending, Store, lock};
 use crate::sys::{self, StartTime};
 use crate::takeover::Replaced;
 
@@ -192,7 +192,7 @@ impl Tenure {
         inner.let_go(
             &held,
             |tx| instance::end_own(tx, *instance, nonce_hash, how),
-            || PendingEnd::Row {
+            || Pending::Row {
                 instance: *instance,
                 nonce_hash: nonce_hash.clone(),
                 end: how.clone(),
@@ -228,7 +228,9 @@ impl Drop for Tenure {
     fn drop(&mut self) {
         // In a forked child the office is the parent's: nothing to let go.
         if !self.let_go.load(Ordering::Acquire) && self.footing.inner.check_process().is_ok() {
-            self.let_go(&End::new(EndReason::Released));
+            let is_unwinding = std::thread::panicking();
+            let reason = if is_unwinding { EndReason::Panicked } else { EndReason::Released };
+            self.let_go(&End::new(reason));
         }
     }
 }

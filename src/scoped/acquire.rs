@@ -11,11 +11,10 @@ use crate::clock::rfc3339;
 use crate::command_line;
 use crate::error::Result;
 use crate::holder::Holder;
-use crate::instance::{
-    self, End, EndReason, NewInstance, Origin, Record, STOP_BUDGET_DEFAULT_MS, Subject,
-};
+use crate::instance::{self, End, EndReason, NewInstance, Origin, Record, Subject};
 use crate::lock_table::{self, LockEnd, LockRow, NewLock, Refusal};
 use crate::names::{InstanceId, LockName, Nonce, ProfileName, Secret, Wanted};
+use crate::stop_budget;
 use crate::store::{EventRecord, Inner, OwnRow, Tx};
 use crate::wait::{Obstacle, Stopped, Watch};
 
@@ -403,7 +402,7 @@ fn register(
         anchor: anchor.as_deref(),
         keeper,
         version: None,
-        stop_budget_ms: STOP_BUDGET_DEFAULT_MS,
+        stop_budget_ms: stop_budget::DEFAULT_MS,
         heartbeat_every_ms: None,
     }
     .insert(tx)?;

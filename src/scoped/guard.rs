@@ -13,7 +13,7 @@ use crate::instance::{self, End, EndReason};
 use crate::lock_table::{self, LockEnd};
 use crate::names::{InstanceId, LockName};
 use crate::standing::{Footing, LossWatch, Lost, Released, Standing, watch};
-use crate::store::{PendingEnd, lock};
+use crate::store::{Pending, lock};
 
 /// A scoped lock held by this process. Dropping it releases the lock, unless another guard of this
 /// process shares it; the kernel releases it when the process ends, whatever way it ends.
@@ -172,9 +172,9 @@ impl ScopedLock {
             || {
                 if is_last {
                     let nonce_hash = nonce_hash.clone();
-                    PendingEnd::Row { instance: *instance, nonce_hash, end: end.clone() }
+                    Pending::Row { instance: *instance, nonce_hash, end: end.clone() }
                 } else {
-                    PendingEnd::Lock { name: self.granted.name.clone(), fence: self.granted.fence }
+                    Pending::Lock { name: self.granted.name.clone(), fence: self.granted.fence }
                 }
             },
         )

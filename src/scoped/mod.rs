@@ -28,10 +28,11 @@ pub use unlock::{Unlocked, UnlockedLock};
 use crate::claimant::{ATTEMPTS, Aside, Attachment, Claimant, Count, changes_too_fast};
 use crate::error::{Error, ErrorKind, Result};
 use crate::holder::Holder;
-use crate::instance::{self, Origin, STOP_BUDGET_DEFAULT_MS};
+use crate::instance::{self, Origin};
 use crate::lock_table::{self, LockEnd, TTL_MAX_MS};
 use crate::names::{InstanceId, LockName, Office, Secret};
 use crate::standing::{Footing, Force};
+use crate::stop_budget;
 use crate::store::{self, Held, Inner, OwnRow, Store, lock};
 use crate::wait::{Attempt, Cancel, Stopped, Turn, Wait, WaitOptions, until_granted};
 
@@ -313,7 +314,7 @@ pub(crate) fn acquire_for_myself(
         profile: from.map(|from| &from.office.profile),
         origin: Origin::Library,
         version: None,
-        stop_budget_ms: STOP_BUDGET_DEFAULT_MS,
+        stop_budget_ms: stop_budget::DEFAULT_MS,
         argv: masked(store.inner.myself(), requests),
         stopped: options.stopped,
     };

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError, Weak};
 use std::time::Duration;
 
@@ -19,8 +19,9 @@ use crate::clock::{Clock, Deadline};
 use crate::command_line::CommandLineMatcher;
 use crate::error::{Error, ErrorKind, Result};
 use crate::instance::{self, End, Subject};
-use crate::names::{InstanceId, LockName, Nonce, Office, Wanted};
+use crate::names::{IdentityHash, InstanceId, LockName, Nonce, Office, Wanted};
 use crate::observe::Observer;
+use crate::shutdown_table::{NewShutdown, Survival, What};
 use crate::standing::Released;
 use crate::sys::{self, FileId};
 
@@ -44,7 +45,13 @@ pub(crate) struct Inner {
     held_before: Mutex<HashSet<Wanted>>,
     /// What this process holds, so that a second claim shares the first.
     pub(crate) held: Mutex<Held>,
-    pub(crate) pending: Mutex<Vec<PendingEnd>>,
+    pub(crate) pending: Mutex<Vec<Arc<Pending>>>,
+    /// Whether this process has left a last word: a signal that it received, or a panic.
+    has_said_something: AtomicBool,
+    /// When a process that is still there has survived its last words of each kind.
+    survivals: Mutex<HashMap<(InstanceId, What), Survival>>,
+    /// Until when a panic of this process counts as the cause of its end.
+    panic_counts: Mutex<Option<Deadline>>,
     /// Transactions of this handle, for what is done after some of them.
     writes: AtomicU32,
 }
@@ -113,11 +120,21 @@ impl Held {
     }
 }
 
-/// A release that could not be written.
+/// What could not be written, and is written with the next change that succeeds.
 #[derive(Clone, Debug)]
-pub(crate) enum PendingEnd {
+pub(crate) enum Pending {
+    /// The release of a row.
     Row { instance: InstanceId, nonce_hash: String, end: End },
+    /// The release of a lock.
     Lock { name: LockName, fence: i64 },
+    /// The last word of this process.
+    Shutdown(Box<NewShutdown>),
+}
+
+impl Pending {
+    pub(super) fn is_release(&self) -> bool {
+        !matches!(self, Self::Shutdown(_))
+    }
 }
 
 /// A poisoned lock is still good here: what it guards changes in single steps, and a transaction
@@ -159,6 +176,9 @@ impl Inner {
             held_before: Mutex::new(HashSet::new()),
             held: Mutex::new(Held::default()),
             pending: Mutex::new(Vec::new()),
+            has_said_something: AtomicBool::new(false),
+            survivals: Mutex::new(HashMap::new()),
+            panic_counts: Mutex::new(None),
             writes: AtomicU32::new(0),
         }
     }
@@ -354,7 +374,9 @@ impl Inner {
             if let Some(anchor) = new_anchor {
                 *lock(&self.anchor) = Some(anchor);
             }
-            lock(&self.pending).drain(..settled);
+            if !settled.is_empty() {
+                lock(&self.pending).retain(|it| !settled.iter().any(|done| Arc::ptr_eq(it, done)));
+            }
             // Not before the commit either: a row that names a file that is gone would be judged by
             // its process alone. Nobody names this one any more, and no name comes twice.
             if let Some(anchor) = dropped {
@@ -396,7 +418,8 @@ impl Inner {
     /// Writes the releases that could not be written before, if that takes no time.
     fn retry_pending(&self) {
         const BUDGET: Duration = Duration::from_millis(10);
-        if lock(&self.pending).is_empty() {
+        // A last word can wait for the next write; nobody reads slower for it.
+        if !lock(&self.pending).iter().any(|it| it.is_release()) {
             return;
         }
         if let Err(error) = busy::with_budget(BUDGET, || self.write(|_| Ok(()))) {
@@ -492,7 +515,7 @@ impl Inner {
         &self,
         held: &Held,
         end: impl FnOnce(&Tx<'_>) -> Result<bool>,
-        kept: impl FnOnce() -> PendingEnd,
+        kept: impl FnOnce() -> Pending,
     ) -> Released {
         let released = match self.write(end) {
             Ok(true) => return Released::Free,
@@ -501,7 +524,7 @@ impl Inner {
             Err(error) => {
                 let pending = kept();
                 tracing::warn!(?pending, %error, "release kept for later");
-                lock(&self.pending).push(pending);
+                lock(&self.pending).push(Arc::new(pending));
                 Released::Pending(error)
             }
         };
@@ -518,6 +541,99 @@ impl Inner {
         if lock(&self.held).is_nothing() {
             self.abandon_anchor();
         }
+    }
+
+    /// The identities that this process has locked, by their hashes; none while another thread claims.
+    pub(crate) fn held_identities(&self) -> HashSet<u64> {
+        let Ok(held) = self.held.try_lock() else { return HashSet::new() };
+        let hashes = held.locks.keys().map(|name| name.identity_hash.as_str());
+        hashes.filter_map(IdentityHash::number_of).collect()
+    }
+
+    /// Whether this process has left a last word in this store.
+    pub(crate) fn has_said_something(&self) -> bool {
+        self.has_said_something.load(Ordering::Relaxed)
+    }
+
+    /// Expects that a last word is survived; whether nobody expected one until now.
+    pub(crate) fn expect_survival(
+        &self,
+        instance: InstanceId,
+        what: What,
+        mut survival: Survival,
+    ) -> bool {
+        let mut survivals = lock(&self.survivals);
+        let known = survivals.get(&(instance, what));
+        if let Some(known) = known {
+            survival.until_boot_ms = survival.until_boot_ms.max(known.until_boot_ms);
+        }
+        survivals.insert((instance, what), survival).is_none()
+    }
+
+    pub(crate) fn survival(&self, instance: InstanceId, what: What) -> Option<Survival> {
+        lock(&self.survivals).get(&(instance, what)).copied()
+    }
+
+    /// Expects it no more, unless there was a later word meanwhile; whether that is so.
+    pub(crate) fn forget_survival(
+        &self,
+        instance: InstanceId,
+        what: What,
+        until_boot_ms: i64,
+    ) -> bool {
+        let mut survivals = lock(&self.survivals);
+        let is_later =
+            |known: &Survival| known.until_boot_ms > until_boot_ms || !known.at.has_passed();
+        let later = survivals.get(&(instance, what)).is_some_and(is_later);
+        if !later {
+            survivals.remove(&(instance, what));
+        }
+        !later
+    }
+
+    /// Nobody waits for it: the next word has to find somebody who does.
+    pub(crate) fn cancel_survival(&self, instance: InstanceId, what: What) {
+        lock(&self.survivals).remove(&(instance, what));
+    }
+
+    /// Whether a thread of this process has panicked just now.
+    pub(crate) fn has_just_panicked(&self) -> bool {
+        lock(&self.panic_counts).is_some_and(|until| !until.has_passed())
+    }
+
+    /// One that was survived for longer than this (a task whose panic was caught) ends nobody.
+    pub(crate) fn note_panic(&self) {
+        const COUNTS_FOR: Duration = Duration::from_secs(10);
+        *lock(&self.panic_counts) = Some(Deadline::after(COUNTS_FOR));
+    }
+
+    /// Writes the last word of this process; its row's id. One that cannot be written within `budget` is
+    /// kept, and written with the next change.
+    pub(crate) fn say(&self, word: NewShutdown, budget: Duration) -> Result<Option<i64>> {
+        self.check_process()?;
+        self.has_said_something.store(true, Ordering::Relaxed);
+        let said = busy::with_budget(budget, || self.write(|tx| word.insert(tx)));
+        if said.as_ref().is_err_and(Self::may_be_said_later) {
+            self.keep_word(word);
+        }
+        said
+    }
+
+    /// What does not pass by itself is not tried again.
+    pub(crate) fn may_be_said_later(error: &Error) -> bool {
+        matches!(error.kind(), ErrorKind::Busy | ErrorKind::CannotWrite | ErrorKind::CannotRead)
+    }
+
+    /// Keeps a last word that could not be written; of many only the newest.
+    fn keep_word(&self, word: NewShutdown) {
+        const WORDS_MAX: usize = 20;
+        let mut pending = lock(&self.pending);
+        if pending.iter().filter(|it| !it.is_release()).count() >= WORDS_MAX
+            && let Some(oldest) = pending.iter().position(|it| !it.is_release())
+        {
+            pending.remove(oldest);
+        }
+        pending.push(Arc::new(Pending::Shutdown(Box::new(word))));
     }
 
     /// Lets the anchor go although a row still names it: the release could not be written, and

@@ -17,11 +17,12 @@ struct Migration {
 
 /// Never change or remove an entry: stores in the field have applied it. Entry `i` leads to
 /// schema version `i + 1`.
-const MIGRATIONS: [Migration; 4] = [
+const MIGRATIONS: [Migration; 5] = [
     Migration { sql: include_str!("../../migrations/0001_offices.sql"), min_writer: 1 },
     Migration { sql: include_str!("../../migrations/0002_scoped_locks.sql"), min_writer: 1 },
     Migration { sql: include_str!("../../migrations/0003_markers.sql"), min_writer: 1 },
     Migration { sql: include_str!("../../migrations/0004_runtime_status.sql"), min_writer: 1 },
+    Migration { sql: include_str!("../../migrations/0005_shutdowns.sql"), min_writer: 1 },
 ];
 
 /// The schema version this program writes.

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use busy::with_budget;
-pub(crate) use handle::{Held, HeldOffice, Inner, OwnRow, PendingEnd, lock};
+pub(crate) use handle::{Held, HeldOffice, Inner, OwnRow, Pending, lock};
 pub(crate) use location::me;
 use location::{AllowedFilesystems, IfMissing, Location, SelfTest};
 use migrate::Contents;
@@ -305,7 +305,7 @@ impl Store {
     /// that succeeds; ownership itself ends with the process in any case.
     #[must_use]
     pub fn pending_releases(&self) -> usize {
-        lock(&self.inner.pending).len()
+        lock(&self.inner.pending).iter().filter(|it| it.is_release()).count()
     }
 }
 

@@ -71,7 +71,7 @@ impl Readers {
             }
             Self::Pooled { pool, last_error } => {
                 let pool = pool.get_or_init(|| build(store, Arc::clone(last_error)));
-                match pool.get() {
+                match pool.get_timeout(patience()) {
                     Ok(connection) => work(&connection),
                     Err(timeout) => Err(match lock(&last_error.0).take() {
                         Some(cause) => cause.into(),
@@ -96,6 +96,14 @@ impl Readers {
             Self::Pooled { pool, .. } => std::mem::forget(pool.take()),
         }
     }
+}
+
+/// How long a reader may be waited for: not longer than whoever asks has time, but for long enough to
+/// make one.
+fn patience() -> Duration {
+    const MADE_WITHIN: Duration = Duration::from_millis(20);
+    let remaining = busy::deadline().map_or(Duration::MAX, |deadline| deadline.remaining());
+    remaining.clamp(MADE_WITHIN, CONNECTION_TIMEOUT)
 }
 
 impl fmt::Debug for Readers {

@@ -8,12 +8,13 @@ use rusqlite::{Connection, Transaction, named_params};
 use serde_json::Value;
 
 use super::migrate::SCHEMA_VERSION;
-use super::{Inner, PendingEnd, lock};
+use super::{Inner, Pending, lock};
 use crate::anchor::Anchor;
 use crate::error::{Error, ErrorKind, Result};
 use crate::instance::EndReason;
 use crate::lock_table::{self, LockEnd};
 use crate::names::{InstanceId, Office, ProfileName};
+use crate::shutdown_table::NewShutdown;
 use crate::sys;
 
 /// The row of `meta` that every transaction starts from.
@@ -231,22 +232,37 @@ impl<'a> Tx<'a> {
         Ok(())
     }
 
-    /// Writes the releases that could not be written before; how many there were.
-    pub(super) fn settle_pending(&self) -> Result<usize> {
+    /// Writes what could not be written before, and hands it back.
+    pub(super) fn settle_pending(&self) -> Result<Vec<Arc<Pending>>> {
         let pending = lock(&self.store.pending).clone();
         for end in &pending {
-            match end {
-                PendingEnd::Row { instance, nonce_hash, end } => {
+            match &**end {
+                Pending::Row { instance, nonce_hash, end } => {
                     crate::instance::end_own(self, *instance, nonce_hash, end)?;
                 }
                 // A store that was restored from before there were locks has none to end.
-                PendingEnd::Lock { .. } if !lock_table::exists(self)? => {}
-                PendingEnd::Lock { name, fence } => {
+                Pending::Lock { .. } if !lock_table::exists(self)? => {}
+                Pending::Lock { name, fence } => {
                     let how = LockEnd { reason: EndReason::Released.as_str(), by: None };
                     lock_table::end(self, name, *fence, how)?;
                 }
+                Pending::Shutdown(word) => self.settle_word(word)?,
             }
         }
-        Ok(pending.len())
+        Ok(pending)
+    }
+
+    /// A last word that the table refuses is dropped: no release and no claim may fail by it.
+    fn settle_word(&self, word: &NewShutdown) -> Result<()> {
+        self.execute_batch("SAVEPOINT word")?;
+        if let Err(error) = word.insert(self) {
+            tracing::warn!(%error, "a last word is lost");
+            // Fails where SQLite has rolled back everything (disk full): then nothing is written.
+            if self.execute_batch("ROLLBACK TO word").is_err() {
+                return Err(error);
+            }
+        }
+        self.execute_batch("RELEASE word")?;
+        Ok(())
     }
 }

@@ -15,6 +15,7 @@ use rustix::io::Errno;
 use rustix::process::{PidfdFlags, Signal};
 use rustix::time::{ClockId, clock_gettime};
 
+pub use super::capture::capture;
 use super::procfs;
 use super::unix::{WAIT_MAX, kernel_pid, monotonic, own_pid, wait_readable};
 pub use super::unix::{
@@ -175,12 +176,7 @@ pub fn command_line(pid: Pid) -> Option<Vec<String>> {
     let mut bytes = Vec::with_capacity(LENGTH_USUAL);
     let file = File::open(format!("/proc/{pid}/cmdline")).ok()?;
     file.take(LENGTH_MAX).read_to_end(&mut bytes).ok()?;
-    if bytes.last() == Some(&0) {
-        bytes.pop();
-    }
-    let arguments = bytes.split(|byte| *byte == 0);
-    (!bytes.is_empty())
-        .then(|| arguments.map(|text| String::from_utf8_lossy(text).into_owned()).collect())
+    procfs::parse_arguments(&bytes)
 }
 
 fn read_stat(pid: Pid) -> Option<procfs::Stat> {

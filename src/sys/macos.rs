@@ -16,6 +16,7 @@ use rustix::event::kqueue::{
 use rustix::io::Errno;
 use rustix::process::Signal;
 
+pub use super::capture::capture;
 use super::unix::{WAIT_MAX, kernel_pid, monotonic, own_pid};
 pub use super::unix::{
     create_anchor_file, create_private_dirs, effective_uid, file_facts, give_to_owner_of,

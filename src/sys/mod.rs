@@ -12,6 +12,20 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+#[cfg(unix)]
+mod capture;
+#[cfg(target_os = "linux")]
+#[path = "details_linux.rs"]
+pub(crate) mod details;
+#[cfg(not(target_os = "linux"))]
+#[path = "details_other.rs"]
+pub(crate) mod details;
+#[cfg(unix)]
+#[path = "diagnostic_unix.rs"]
+pub(crate) mod diagnostic;
+#[cfg(windows)]
+#[path = "diagnostic_windows.rs"]
+pub(crate) mod diagnostic;
 #[cfg(target_os = "linux")]
 mod linux;
 #[cfg(target_os = "macos")]
@@ -19,6 +33,12 @@ mod macos;
 #[cfg(any(target_os = "linux", test))]
 mod procfs;
 mod proven;
+#[cfg(unix)]
+#[path = "signals_unix.rs"]
+pub(crate) mod signals;
+#[cfg(windows)]
+#[path = "signals_windows.rs"]
+pub(crate) mod signals;
 #[cfg(all(unix, feature = "cli"))]
 #[path = "supervise_unix.rs"]
 pub(crate) mod supervise;
@@ -301,6 +321,94 @@ fn processes_and_parents_by_sysinfo() -> Vec<(Pid, Pid)> {
         .collect()
 }
 
+/// Something that is only for people to know, or why it cannot be known.
+pub(crate) type Seen<T> = Result<T, String>;
+
+/// What a process looks like to people. `None`: the platform does not say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Details {
+    /// The name of its program, as the kernel keeps it.
+    pub(crate) name: Option<String>,
+    /// Its state, in the platform's words: `S (sleeping)`.
+    pub(crate) state: Option<String>,
+    /// The parent's pid; 0 where that lives in another pid namespace, or nowhere.
+    pub(crate) parent: Option<Pid>,
+    /// The real user id.
+    pub(crate) uid: Option<u32>,
+    /// Who traces it; 0 for nobody.
+    pub(crate) tracer: Option<Pid>,
+    /// The memory that it has now.
+    pub(crate) rss_bytes: Option<u64>,
+    /// The most that it had.
+    pub(crate) peak_rss_bytes: Option<u64>,
+    /// What of it is swapped out.
+    pub(crate) swap_bytes: Option<u64>,
+}
+
+/// A control group that counts memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct MemoryGroup {
+    /// Its directory.
+    pub(crate) directory: String,
+    /// The number of that directory: another one in its place has another.
+    pub(crate) inode: Option<i64>,
+}
+
+/// What the kernel's log says of an end.
+#[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "only Linux is asked"))]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum KernelLog {
+    /// It was killed, in these words.
+    Killed(String),
+    /// It was not: the log goes back far enough, and does not name it.
+    Spared,
+    /// It cannot be read, or does not go back far enough.
+    Unknown,
+}
+
+/// How much of something a process may use; `None`: as much as it likes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Limit {
+    /// Where it is stopped.
+    pub(crate) soft: Option<u64>,
+    /// As far as it may raise that.
+    pub(crate) hard: Option<u64>,
+}
+
+/// What a table of all processes shows of one, beside its command line; `None` where the platform has
+/// no plain file that says it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ProcessRow {
+    pub(crate) pid: Pid,
+    pub(crate) parent: Option<Pid>,
+    /// The effective user id.
+    pub(crate) uid: Option<u32>,
+    /// The scheduler's letter, as `ps` shows it.
+    pub(crate) state: Option<char>,
+    /// Processor time of all its threads since its start.
+    pub(crate) cpu_ms: Option<u64>,
+    /// Resident memory.
+    pub(crate) memory_kib: Option<u64>,
+    /// Since its start.
+    pub(crate) age_s: Option<u64>,
+}
+
+#[cfg(not(target_os = "linux"))]
+fn process_rows_by_parents() -> Vec<ProcessRow> {
+    let table = os::processes_and_parents().into_iter();
+    table
+        .map(|(pid, parent)| ProcessRow {
+            pid,
+            parent: Some(parent).filter(|parent| *parent != 0),
+            uid: process_facts(pid).uid,
+            state: None,
+            cpu_ms: None,
+            memory_kib: None,
+            age_s: None,
+        })
+        .collect()
+}
+
 /// The name of the program that `pid` runs, as the kernel keeps it; `None` when it cannot be read.
 pub fn program_name(pid: Pid) -> Option<String> {
     os::program_name(pid)
@@ -321,6 +429,42 @@ pub struct Supervision {
 /// and its parent tell.
 pub fn supervision(pid: Pid) -> Supervision {
     os::supervision(pid)
+}
+
+/// What a program printed.
+#[derive(Debug)]
+pub struct Captured {
+    /// To its standard output.
+    pub bytes: Vec<u8>,
+    /// How it ended; `None` when another part of this program took its status (`wait(-1)`).
+    pub status: Option<std::process::ExitStatus>,
+}
+
+/// Why there is no answer from a program.
+#[derive(Debug)]
+pub enum CaptureError {
+    /// It could not be started.
+    Start(io::Error),
+    /// It had not ended in its time, and was killed.
+    #[cfg_attr(windows, allow(dead_code, reason = "nothing is captured there"))]
+    TimedOut,
+    /// It printed more than it may, and was killed.
+    #[cfg_attr(windows, allow(dead_code, reason = "nothing is captured there"))]
+    TooMuch,
+}
+
+/// Runs a program to its end, for at most `timeout`, and takes what it printed, at most `bytes_max`
+/// bytes. It gets no standard input, its standard error goes nowhere, and what it may have started
+/// itself is not waited for. A killed one may take 100 ms more.
+///
+/// # Errors
+/// [`CaptureError`]; on Windows always `Start(Unsupported)`.
+pub fn capture(
+    command: &mut std::process::Command,
+    timeout: Duration,
+    bytes_max: usize,
+) -> Result<Captured, CaptureError> {
+    os::capture(command, timeout, bytes_max)
 }
 
 /// Identifies a file while it exists: device and inode, or the path where there are none.
@@ -472,6 +616,59 @@ pub fn record_lock_holder(path: &Path, offset: u64) -> Option<Pid> {
     os::record_lock_holder(path, offset)
 }
 
+/// Where a signal came from.
+#[cfg_attr(windows, allow(dead_code, reason = "Windows tells nobody who caused an event"))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SignalOrigin {
+    /// A process of our pid namespace.
+    Process {
+        /// Its pid, which may name another process by now.
+        pid: Pid,
+        /// Its real user id.
+        uid: u32,
+        /// By which call.
+        how: &'static str,
+    },
+    /// A process that our pid namespace has no number for.
+    Elsewhere {
+        /// Its real user id.
+        uid: u32,
+    },
+    /// The kernel itself, e.g. for what was typed at a terminal.
+    Kernel,
+    /// The platform does not say.
+    Unknown,
+}
+
+/// A signal that was caught.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Caught {
+    /// As the platform counts them.
+    pub(crate) number: i32,
+    /// A terminal sent it to its whole foreground group.
+    pub(crate) from_terminal: bool,
+    /// Who sent it.
+    pub(crate) origin: SignalOrigin,
+}
+
+/// `SIGTERM` for 15, `signal#99` for one without a name.
+pub(crate) fn signal_name(signal: i32) -> String {
+    signals::name(signal).map_or_else(|| format!("signal#{signal}"), str::to_owned)
+}
+
+/// 15 for `15`, `TERM` or `SIGTERM`.
+pub(crate) fn signal_number(word: &str) -> Option<i32> {
+    const NUMBER_MAX: i32 = 127;
+    let number = word.parse().ok().filter(|number| (1..=NUMBER_MAX).contains(number));
+    number.or_else(|| {
+        let word = word.to_ascii_uppercase();
+        let name = word.strip_prefix("SIG").unwrap_or(&word);
+        (1..=NUMBER_MAX).find(|number| {
+            signals::name(*number).and_then(|full| full.strip_prefix("SIG")) == Some(name)
+        })
+    })
+}
+
 /// How a child of ours ended.
 #[cfg(feature = "cli")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -489,14 +686,7 @@ pub(crate) enum Received {
     /// At least one child has ended: look.
     ChildEnded,
     /// A signal, or what the platform has in its place.
-    Signal {
-        /// As the platform counts them.
-        number: i32,
-        /// The terminal sent it to the whole foreground group, our command included.
-        from_terminal: bool,
-        /// Who sent it, where the kernel says so and it lives in our pid namespace.
-        sender: Option<Pid>,
-    },
+    Signal(Caught),
 }
 
 /// The command could not be executed.

@@ -55,6 +55,54 @@ pub fn parse_stat(bytes: &[u8]) -> Option<Stat> {
     })
 }
 
+/// What a process uses, of `/proc/<pid>/stat` (`proc_pid_stat(5)`): for people, nothing is decided by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// Field 3.
+    pub state: u8,
+    /// Field 4; 0 when the parent lives outside of the namespace.
+    pub parent: u32,
+    /// Fields 14 and 15: user and system time.
+    pub cpu_ticks: u64,
+    /// Field 22, in ticks since boot as the reader's time namespace counts them.
+    pub start_ticks: u64,
+    /// Field 24.
+    pub resident_pages: u64,
+}
+
+/// Parses one `/proc/<pid>/stat`; as in [`parse_stat`] the name may hold anything.
+pub fn parse_usage(bytes: &[u8]) -> Option<Usage> {
+    /// The place of a field among those after the name, which is field 2.
+    const fn at(field: usize) -> usize {
+        field - 3
+    }
+    let name_end = bytes.iter().rposition(|&byte| byte == b')')?;
+    let fields: Vec<&[u8]> = words(&bytes[name_end + 1..]).collect();
+    let number = |field: usize| parse_number::<u64>(fields.get(at(field))?);
+    Some(Usage {
+        state: *fields.first()?.first()?,
+        parent: parse_pid_or_zero(fields.get(at(4))?)?,
+        cpu_ticks: number(14)?.checked_add(number(15)?)?,
+        start_ticks: number(22)?,
+        resident_pages: number(24)?,
+    })
+}
+
+/// The option that hides processes of other users, if `/proc` is mounted with one: `hidepid=invisible`,
+/// before Linux 5.8 `hidepid=2` (`proc(5)`).
+pub fn hidepid(mountinfo: &[u8]) -> Option<String> {
+    let mut lines = mountinfo.split(|&byte| byte == b'\n');
+    // The last mount on one point hides those before it.
+    let line = lines.rfind(|line| words(line).nth(4) == Some(b"/proc"))?;
+    words(line)
+        .flat_map(|field| field.split(|&byte| byte == b','))
+        .find(|option| {
+            let value = option.strip_prefix(b"hidepid=");
+            value.is_some_and(|value| !matches!(value, b"0" | b"off"))
+        })
+        .map(lossy)
+}
+
 /// What the crate uses of `/proc/<pid>/status` (`proc_pid_status(5)`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Status {
@@ -84,6 +132,58 @@ pub fn parse_status(bytes: &[u8]) -> Status {
         }
     }
     status
+}
+
+/// What people want to know of `/proc/<pid>/status`.
+pub fn parse_details(bytes: &[u8]) -> super::Details {
+    let mut details = super::Details::default();
+    for line in bytes.split(|&byte| byte == b'\n') {
+        let Some(colon) = line.iter().position(|&byte| byte == b':') else {
+            continue;
+        };
+        let value = line[colon + 1..].trim_ascii();
+        let first = || words(value).next();
+        let bytes = || first().and_then(parse_number::<u64>).map(|kib| kib.saturating_mul(1024));
+        match &line[..colon] {
+            b"Name" => details.name = Some(lossy(value)),
+            b"State" => details.state = Some(lossy(value)),
+            b"PPid" => details.parent = first().and_then(parse_pid_or_zero),
+            b"Uid" => details.uid = first().and_then(parse_number),
+            b"TracerPid" => details.tracer = first().and_then(parse_pid_or_zero),
+            b"VmRSS" => details.rss_bytes = bytes(),
+            b"VmHWM" => details.peak_rss_bytes = bytes(),
+            b"VmSwap" => details.swap_bytes = bytes(),
+            _ => {}
+        }
+    }
+    details
+}
+
+/// The time of a record of `/dev/kmsg`, in microseconds on the log's clock.
+pub fn logged_at_us(record: &[u8]) -> Option<u64> {
+    let separator = record.iter().position(|&byte| byte == b';')?;
+    parse_number(record[..separator].split(|&byte| byte == b',').nth(2)?)
+}
+
+/// The arguments of `/proc/<pid>/cmdline` (`proc_pid_cmdline(5)`); `None` for a process that has none.
+pub fn parse_arguments(bytes: &[u8]) -> Option<Vec<String>> {
+    let arguments = bytes.strip_suffix(b"\0").unwrap_or(bytes);
+    (!arguments.is_empty()).then(|| arguments.split(|&byte| byte == 0).map(lossy).collect())
+}
+
+/// What a record of `/dev/kmsg` (its documentation: Documentation/ABI/testing/dev-kmsg) says of the killing
+/// of `pid` for want of memory, not before `since_us` on the log's clock. The kernel's words are those of
+/// `oom_kill.c`: "Out of memory: Killed process 4242 (gateway) total-vm:...", before Linux 5.0 "Kill
+/// process ... or sacrifice child" came first.
+pub fn kill_for_memory(record: &[u8], pid: u32, since_us: u64) -> Option<String> {
+    let separator = record.iter().position(|&byte| byte == b';')?;
+    if logged_at_us(record)? < since_us {
+        return None;
+    }
+    let text = lossy(&record[separator + 1..]);
+    let rest = text.split_once("Killed process ")?.1;
+    let named = rest.split(|character: char| !character.is_ascii_digit()).next()?;
+    (named.parse() == Ok(pid)).then_some(text)
 }
 
 /// The offset of `CLOCK_BOOTTIME` in nanoseconds from `/proc/<pid>/timens_offsets`
@@ -268,10 +368,18 @@ pub fn systemd_service(cgroup: &[u8]) -> Option<String> {
 }
 
 fn innermost_service(path: &[u8]) -> Option<String> {
+    innermost_unit(path).filter(|unit| unit.ends_with(".service"))
+}
+
+/// The innermost systemd unit of `/proc/<pid>/cgroup`, of whatever type.
+pub fn systemd_unit(cgroup: &[u8]) -> Option<String> {
+    cgroup_path(cgroup, b"name=systemd")
+        .and_then(innermost_unit)
+        .or_else(|| cgroup_path(cgroup, b"").and_then(innermost_unit))
+}
+
+fn innermost_unit(path: &[u8]) -> Option<String> {
     let unit = path.rsplit(|&byte| byte == b'/').find(|component| is_unit(component))?;
-    if !unit.ends_with(b".service") {
-        return None;
-    }
     // systemd puts one underscore before a unit whose name the kernel's own files could take, as
     // `_cpu.service`, and before one that starts with an underscore (cg_escape).
     Some(lossy(unit.strip_prefix(b"_").unwrap_or(unit)))
@@ -318,6 +426,19 @@ fn container_component(parents: &[&[u8]], component: &[u8]) -> Option<String> {
 
 fn is_container_id(word: &[u8]) -> bool {
     word.len() == 64 && word.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// The control group that says most about a process: that of systemd's hierarchy, of version 2, of
+/// memory, whichever is not the root.
+pub fn telling_cgroup(cgroup: &[u8]) -> Option<String> {
+    let paths = [&b"name=systemd"[..], b"", b"memory"];
+    let paths = || paths.iter().filter_map(|controllers| cgroup_path(cgroup, controllers));
+    paths().find(|path| *path != b"/").or_else(|| paths().next()).map(lossy)
+}
+
+/// The path of the line with these controllers, as text.
+pub fn cgroup_path_of(cgroup: &[u8], controllers: &[u8]) -> Option<String> {
+    cgroup_path(cgroup, controllers).map(lossy)
 }
 
 /// The path of the line with these controllers: `9:name=systemd:/path`, for v2 `0::/path`.
@@ -570,6 +691,62 @@ mod tests {
     }
 
     #[test]
+    fn units_of_whatever_type_and_the_group_that_says_most() {
+        let unit = |cgroup: &str| systemd_unit(cgroup.as_bytes());
+        assert_eq!(unit("0::/system.slice/foo.service/x\n").as_deref(), Some("foo.service"));
+        assert_eq!(unit("0::/user.slice/session-3.scope\n").as_deref(), Some("session-3.scope"));
+        assert_eq!(unit("0::/\n"), None);
+        let telling = |cgroup: &str| telling_cgroup(cgroup.as_bytes());
+        assert_eq!(telling("1:name=systemd:/a\n0::/\n").as_deref(), Some("/a"));
+        assert_eq!(telling("9:name=systemd:/\n4:memory:/m\n0::/\n").as_deref(), Some("/m"));
+        assert_eq!(telling("0::/\n").as_deref(), Some("/"));
+        assert_eq!(telling("garbage"), None);
+        assert_eq!(cgroup_path_of(b"4:memory:/m\n0::/\n", b"memory").as_deref(), Some("/m"));
+    }
+
+    #[test]
+    fn arguments_end_with_a_nul_or_with_the_file() {
+        let parsed = |bytes: &[u8]| parse_arguments(bytes).map(|it| it.join("|"));
+        assert_eq!(parsed(b"a\0\0b c\0").as_deref(), Some("a||b c"));
+        assert_eq!(parsed(b"retitled").as_deref(), Some("retitled"));
+        assert_eq!(parsed(b"\xff\0").as_deref(), Some("\u{fffd}"));
+        assert_eq!((parsed(b""), parsed(b"\0")), (None, None));
+    }
+
+    #[test]
+    fn details_for_people() {
+        let status = b"Name:\tmy gateway\nState:\tT (stopped)\nPPid:\t0\nTracerPid:\t42\n\
+            Uid:\t1000\t0\t0\t0\nVmHWM:\t    2048 kB\nVmRSS:\t    1024 kB\nVmSwap:\tx kB\n";
+        let details = parse_details(status);
+        assert_eq!(details.name.as_deref(), Some("my gateway"));
+        assert_eq!(details.state.as_deref(), Some("T (stopped)"));
+        assert_eq!((details.parent, details.tracer, details.uid), (Some(0), Some(42), Some(1000)));
+        assert_eq!(details.peak_rss_bytes, Some(2 << 20));
+        assert_eq!((details.rss_bytes, details.swap_bytes), (Some(1 << 20), None));
+        assert_eq!(parse_details(b""), crate::sys::Details::default());
+    }
+
+    /// FIELD-BUGS 84: killed for memory, and nothing says so. The lines are the kernel's.
+    #[test]
+    fn the_kernels_log_names_whom_it_killed_for_memory() {
+        let group = "3,437,46822398529,-;Memory cgroup out of memory: Killed process 26045 (python3) \
+            total-vm:49476kB, anon-rss:38784kB";
+        let machine = "3,9,500,-;Out of memory: Killed process 42 (a b) total-vm:1kB";
+        let says = |record: &str, pid, since_us| {
+            kill_for_memory(record.as_bytes(), pid, since_us).is_some()
+        };
+        assert!(says(group, 26_045, 0) && says(group, 26_045, 46_822_398_529));
+        assert!(says(machine, 42, 500));
+        // Another process, one that begins alike, an earlier one with the same pid.
+        assert!(!says(group, 2_604, 0) && !says(group, 260_451, 0) && !says(machine, 42, 501));
+        for other in
+            ["", ";", "6,1,2,-;started process 42", "Killed process 42", "6,1;Killed process 42"]
+        {
+            assert!(!says(other, 42, 0), "{other}");
+        }
+    }
+
+    #[test]
     fn containers_by_cgroup() {
         let check = |path: &str, container: Option<&str>| {
             let cgroup = format!("4:memory:{path}\n");
@@ -600,16 +777,53 @@ mod tests {
         assert_eq!(container_of_cgroup(b""), None);
     }
 
+    #[test]
+    fn what_a_process_uses() {
+        let line = b"42 (a) S 9 9 (b) S 7 1 1 0 -1 0 0 0 0 0 120 30 0 0 20 0 1 0 4711 1000 250 1 2";
+        let usage = Usage {
+            state: b'S',
+            parent: 7,
+            cpu_ticks: 150,
+            start_ticks: 4711,
+            resident_pages: 250,
+        };
+        assert_eq!(parse_usage(line), Some(usage));
+        assert_eq!(parse_usage(b"42 (a) S 7 1"), None);
+    }
+
+    #[test]
+    fn hidden_processes() {
+        let check = |options: &str, found: Option<&str>| {
+            let mounts = format!(
+                "21 1 0:20 / /proc rw - proc proc rw,hidepid=2\n\
+                 22 1 0:21 / /sys rw - sysfs sysfs rw\n\
+                 23 1 0:22 / /proc rw,nosuid - proc proc {options}\n"
+            );
+            assert_eq!(hidepid(mounts.as_bytes()).as_deref(), found, "{options}");
+        };
+        check("rw,gid=5,hidepid=invisible", Some("hidepid=invisible"));
+        check("rw,hidepid=1", Some("hidepid=1"));
+        check("rw,hidepid=off", None);
+        check("rw", None);
+        assert_eq!(hidepid(b""), None);
+    }
+
     proptest::proptest! {
         #[test]
         fn no_parser_panics(bytes: Vec<u8>) {
             parse_stat(&bytes);
             parse_status(&bytes);
+            parse_usage(&bytes);
+            hidepid(&bytes);
             parse_boottime_offset_ns(&bytes);
             filesystem_of_path(&bytes, b"/");
             container_of_mounts(&bytes);
             container_of_cgroup(&bytes);
             systemd_service(&bytes);
+            systemd_unit(&bytes);
+            telling_cgroup(&bytes);
+            parse_details(&bytes);
+            kill_for_memory(&bytes, 1, 0);
             record_lock_holder(&bytes, (0, 0), 0, 0);
         }
 

@@ -10,15 +10,12 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::mpsc::Sender;
 
 use rustix::io::FdFlags;
 use rustix::process::{Signal, WaitOptions};
 use signal_hook::consts::signal as number;
-use signal_hook::iterator::SignalsInfo;
-use signal_hook::iterator::exfiltrator::WithOrigin;
-use signal_hook::low_level::siginfo::Cause;
 
+use super::signals::{self, Catcher, is_ignored};
 use super::{ChildEnd, ExecFailure, Received, StartTime};
 use crate::error::Error;
 
@@ -179,76 +176,17 @@ pub(crate) fn reap() -> Vec<(super::Pid, ChildEnd)> {
     }
 }
 
-/// Catches the signals of [`HANDLED`] and hands them to `received`. Those that were ignored when
-/// we started (`nohup`) stay ignored, for the command as well; but not SIGCHLD, without which the
-/// kernel would reap the command and never tell how it ended.
-pub(crate) fn catch_signals(received: Sender<Received>) -> io::Result<()> {
-    let signals: Vec<i32> = HANDLED
-        .into_iter()
-        .filter(|signal| *signal == number::SIGCHLD || !is_ignored(*signal))
-        .collect();
-    let mut signals = SignalsInfo::<WithOrigin>::new(signals)?;
-    std::thread::Builder::new().name("incumbent-signals".to_owned()).spawn(move || {
-        for origin in signals.forever() {
-            let event = if origin.signal == number::SIGCHLD {
-                Received::ChildEnded
-            } else {
-                Received::Signal {
-                    number: origin.signal,
-                    // The terminal signals its whole foreground group: the command has it already.
-                    from_terminal: origin.cause == Cause::Kernel && origin.signal != number::SIGHUP,
-                    sender: origin
-                        .process
-                        .and_then(|process| u32::try_from(process.pid).ok())
-                        .filter(|pid| *pid != 0),
-                }
-            };
-            if received.send(event).is_err() {
-                return;
-            }
-        }
-    })?;
-    Ok(())
-}
-
-fn is_ignored(signal: i32) -> bool {
-    // SAFETY: an all-zero sigaction is a valid value to be overwritten.
-    let mut current: libc::sigaction = unsafe { std::mem::zeroed() };
-    // SAFETY: a null new action only asks; `current` is valid for writes.
-    let asked = unsafe { libc::sigaction(signal, std::ptr::null(), &raw mut current) };
-    asked == 0 && current.sa_sigaction == libc::SIG_IGN
-}
-
-/// Whether the end of a signal's action is to end the process: what a stop is made of.
-pub(crate) fn asks_to_end(signal: i32) -> bool {
-    matches!(signal, number::SIGTERM | number::SIGINT | number::SIGHUP | number::SIGQUIT)
-}
-
-/// Whether daemons take `signal` for a request to read their configuration again.
-pub(crate) fn may_mean_reload(signal: i32) -> bool {
-    signal == number::SIGHUP
-}
-
-/// Whether a process that died of `signal` did so by a fault of its own.
-pub(crate) fn is_fault(signal: i32) -> bool {
-    matches!(
-        signal,
-        libc::SIGSEGV
-            | libc::SIGBUS
-            | libc::SIGILL
-            | libc::SIGFPE
-            | libc::SIGABRT
-            | libc::SIGTRAP
-            | libc::SIGSYS
-            | libc::SIGXCPU
-            | libc::SIGXFSZ
-    )
-}
-
-/// `SIGTERM` for 15.
-pub(crate) fn signal_name(signal: i32) -> String {
-    signal_hook::low_level::signal_name(signal)
-        .map_or_else(|| format!("signal {signal}"), str::to_owned)
+/// Catches the signals of [`HANDLED`] and hands them to `on_event`, from a thread of its own.
+pub(crate) fn catch_signals(
+    mut on_event: impl FnMut(Received) + Send + 'static,
+) -> io::Result<Catcher> {
+    signals::catch(&HANDLED, move |caught| {
+        on_event(if caught.number == number::SIGCHLD {
+            Received::ChildEnded
+        } else {
+            Received::Signal(caught)
+        });
+    })
 }
 
 /// Starts a keeper: our own binary with `arguments`, nothing of ours but a pipe for its report.

@@ -33,8 +33,8 @@ use windows_sys::Win32::System::Threading::{
 use windows_sys::Win32::System::WindowsProgramming::DRIVE_REMOTE;
 
 use super::{
-    Existence, FileFacts, FileId, Filesystem, FilesystemClass, OpenProcessError, Pid, ProcessFacts,
-    ProcessState, StartTime, StartTimeUnit, Supervision,
+    CaptureError, Captured, Existence, FileFacts, FileId, Filesystem, FilesystemClass,
+    OpenProcessError, Pid, ProcessFacts, ProcessState, StartTime, StartTimeUnit, Supervision,
 };
 
 fn open_process(pid: Pid, access: PROCESS_ACCESS_RIGHTS) -> Result<OwnedHandle, OpenProcessError> {
@@ -315,6 +315,15 @@ const KILLED: u32 = 137;
 /// The service control manager says nothing about a process that is not a service of its own.
 pub fn supervision(_pid: Pid) -> Supervision {
     Supervision::default()
+}
+
+pub fn capture(
+    _command: &mut std::process::Command,
+    _timeout: Duration,
+    _bytes_max: usize,
+) -> Result<Captured, CaptureError> {
+    let error = io::Error::new(io::ErrorKind::Unsupported, "nothing is asked on Windows");
+    Err(CaptureError::Start(error))
 }
 
 /// Opened without any access right, so that no share mode of SQLite's is in the way; on Windows

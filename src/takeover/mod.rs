@@ -16,7 +16,7 @@ use rusqlite::Connection;
 use serde_json::json;
 
 pub use pursuit::LeftOver;
-use pursuit::{Asking, Insistence, KILL_GRACE, Pursued, Pursuit};
+use pursuit::{Asking, Insistence, Pursued, Pursuit};
 pub use restart::{Restart, RestartOptions};
 pub use stop::{StopOptions, StopOutcome, StopReport};
 
@@ -26,13 +26,14 @@ use crate::holder::{self, Holder};
 use crate::instance::{self, Record};
 use crate::liveness::{Evidence, Judgement, Lease, Verdict};
 use crate::lock_table;
-use crate::marker::{self, AFTER_BUDGET, AFTER_DEADLINE, millis};
+use crate::marker::{self, millis};
 use crate::marker_table::{self, Marker, NewMarker};
 use crate::names::{InstanceId, LockName, MarkerName, Nonce, Wanted};
 use crate::observe::LiveCommandLine;
 use crate::office::{Candidate, Claim, Outcome, claim_once, claim_reserved, refuse_candidate};
 use crate::reservation::{self, Purpose};
 use crate::scoped;
+use crate::stop_budget::{self, KILL_GRACE};
 use crate::store::{EventRecord, Inner, Store, Tx};
 use crate::sys::Pid;
 use crate::wait::{Cancel, Obstacle, WaitingAs, WaitingRow, Watch};
@@ -109,7 +110,7 @@ impl Target {
     }
 
     fn budget(&self) -> Duration {
-        marker::stop_budget(&self.record)
+        stop_budget::of(&self.record)
     }
 }
 
@@ -318,14 +319,15 @@ fn write_down(
     if let Some(waiter) = candidate.waiter {
         instance::end_other(tx, waiter, &instance::End::new(instance::EndReason::Released))?;
     }
-    let longest = targets.iter().map(Target::budget).max().unwrap_or_default() + AFTER_BUDGET;
+    let longest = targets.iter().map(Target::budget).max().unwrap_or_default();
+    let deadline = stop_budget::deadline(longest);
     let locks = candidate.locks.iter().map(|request| Wanted::Lock(request.name().clone()));
     for wanted in locks.chain([office]) {
-        reservation::make(tx, &wanted, instance, Purpose::Takeover, millis(longest))?;
+        reservation::make(tx, &wanted, instance, Purpose::Takeover, millis(deadline))?;
     }
     let by = marker::describe_self(inner, &argv);
     for target in &targets {
-        let ttl = longest + AFTER_DEADLINE;
+        let ttl = stop_budget::marker_lives(deadline);
         let name = MarkerName::takeover();
         write_request(tx, inner, &target.record, &name, &by, Some(instance), None, ttl)?;
     }

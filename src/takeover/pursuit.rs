@@ -11,6 +11,7 @@ use crate::liveness::{AliveReason, Lease, Verdict};
 use crate::lock_table::{self, LockRow};
 use crate::names::Wanted;
 use crate::observe::LiveCommandLine;
+use crate::stop_budget::KILL_GRACE;
 use crate::store::{Inner, with_budget};
 use crate::sys::{self, Pid, Proven, StartTime, Unproven};
 use crate::wait::Cancel;
@@ -18,9 +19,6 @@ use crate::wait::Cancel;
 /// Between two looks whether an owner is gone, where the kernel does not wake us: when it lets go
 /// without ending, or cannot be pinned. Each costs some 40 µs.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
-
-/// How long a killed process may take to be gone; longer only if it hangs in the kernel.
-pub(super) const KILL_GRACE: Duration = Duration::from_secs(10);
 
 /// How long a `run` may take to find its marker.
 const LOOKS_WITHIN: Duration = Duration::from_millis(500);

@@ -13,12 +13,13 @@ use crate::error::Result;
 use crate::holder::Holder;
 use crate::instance::{self, Record};
 use crate::liveness::{Lease, Verdict};
-use crate::marker::{self, AFTER_BUDGET, AFTER_DEADLINE};
+use crate::marker;
 use crate::marker_table;
 use crate::names::{InstanceId, Kind, MarkerName, Office, Wanted};
 use crate::observe::LiveCommandLine;
 use crate::office::{Profile, check_home};
 use crate::status;
+use crate::stop_budget;
 use crate::store::{Inner, Tx};
 use crate::wait::Cancel;
 
@@ -150,7 +151,7 @@ impl Profile {
 }
 
 fn timeout(record: &Record, options: &RestartOptions) -> Duration {
-    options.timeout.unwrap_or_else(|| marker::stop_budget(record) + AFTER_BUDGET)
+    options.timeout.unwrap_or_else(|| stop_budget::deadline(stop_budget::of(record)))
 }
 
 fn prepare(
@@ -180,9 +181,9 @@ fn prepare(
     }
     let by = marker::by_or_self(inner, options.by.as_deref());
     // At least the time that the holder may take: the request stands when nobody waits any more.
-    let longest = timeout(&record, options).max(marker::stop_budget(&record) + AFTER_BUDGET);
+    let longest = timeout(&record, options).max(stop_budget::deadline(stop_budget::of(&record)));
     let (name, reason) = (MarkerName::restart(), options.reason.as_deref());
-    let ttl = longest.saturating_add(AFTER_DEADLINE);
+    let ttl = stop_budget::marker_lives(longest);
     let marker = write_request(tx, inner, &record, &name, &by, None, reason, ttl)?;
     Ok(match marker {
         Some(marker) => Prepared::Asked(Box::new(record), marker.id),

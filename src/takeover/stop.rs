@@ -7,14 +7,15 @@ use super::{Asking, InProgress, Insistence, Pursued, Pursuit, Target, write_requ
 use crate::claimant::{self, judge_record, look};
 use crate::error::{Error, ErrorKind, Result};
 use crate::holder::{self, Holder};
-use crate::instance::{self, End, EndReason, Origin, Record, STOP_BUDGET_DEFAULT_MS};
+use crate::instance::{self, End, EndReason, Origin, Record};
 use crate::liveness::{Lease, Verdict};
-use crate::marker::{self, AFTER_BUDGET, AFTER_DEADLINE, millis};
+use crate::marker::{self, millis};
 use crate::names::{InstanceId, Kind, MarkerName, Nonce, Office, Wanted};
 use crate::observe::{LiveCommandLine, needs_command_line};
 use crate::office::{Desired, Profile, check_home, set_desired};
 use crate::reservation::{self, Purpose, Reservation};
 use crate::status;
+use crate::stop_budget;
 use crate::store::{Inner, Tx};
 use crate::sys::Pid;
 use crate::wait::{Cancel, WaitingAs, WaitingRow};
@@ -257,17 +258,17 @@ fn prepare(
         profile: Some(&office.profile),
         origin: Origin::Library,
         version: None,
-        stop_budget_ms: STOP_BUDGET_DEFAULT_MS,
+        stop_budget_ms: stop_budget::DEFAULT_MS,
         argv: &inner.myself().argv,
     };
     let instance = WaitingRow::insert(tx, inner, &nonce, &wanted, &as_whom)?;
-    let budget = marker::stop_budget(&record);
+    let budget = stop_budget::of(&record);
     let timeout = options.timeout.unwrap_or(budget);
-    let reserved_for = timeout.saturating_add(AFTER_BUDGET);
+    let reserved_for = stop_budget::deadline(timeout);
     reservation::make(tx, &wanted, instance, Purpose::Stop, millis(reserved_for))?;
     let (name, reason) = (MarkerName::planned_stop(), options.reason.as_deref());
     // At least as long as it may take to end, whether or not anybody waits that long.
-    let ttl = timeout.max(budget).saturating_add(AFTER_BUDGET + AFTER_DEADLINE);
+    let ttl = stop_budget::marker_lives(stop_budget::deadline(timeout.max(budget)));
     write_request(tx, inner, &record, &name, &by, Some(instance), reason, ttl)?;
     Ok(Prepared::Stop(Box::new(record), instance, nonce))
 }

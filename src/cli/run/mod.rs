@@ -14,14 +14,16 @@ use crate::clock::Deadline;
 use crate::environment;
 use crate::error::{Error, Result};
 use crate::exit_code::{ExitCause, ExitCodes, ExitRule, Supervisor};
+use crate::forensics::{self, Fact};
 use crate::holder::Holder;
 use crate::instance::{End, EndReason};
 use crate::office::{Claim, ClaimOptions, Desired, Profile, Tenure};
 use crate::scoped;
 use crate::standing::Released;
 use crate::store::Store;
+use crate::sys::signals;
 use crate::sys::supervise::{self, HeldCommand};
-use crate::sys::{self, ExecFailure, Received, StartTime};
+use crate::sys::{self, Caught, ExecFailure, Received, StartTime};
 use crate::takeover::Replace;
 
 use running::Running;
@@ -31,8 +33,35 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// What reaches the run, and a sender to wake it.
 struct Inbox {
-    received: Receiver<Received>,
-    waker: Sender<Received>,
+    received: Receiver<Event>,
+    waker: Sender<Event>,
+}
+
+/// What reaches the run.
+enum Event {
+    ChildEnded,
+    Signal(Signal),
+}
+
+/// A signal, and who sent it: whoever only sends one has ended by the time anybody else looks. All the
+/// rest is looked at when it was passed on.
+struct Signal {
+    caught: Caught,
+    /// For one that asks to end.
+    received: Option<forensics::Received>,
+}
+
+impl From<Received> for Event {
+    fn from(received: Received) -> Self {
+        match received {
+            Received::ChildEnded => Self::ChildEnded,
+            Received::Signal(caught) => {
+                let received =
+                    signals::asks_to_end(caught.number).then(|| forensics::Received::by_us(caught));
+                Self::Signal(Signal { caught, received })
+            }
+        }
+    }
 }
 
 pub(super) fn run(global: &Global, arguments: &args::Run, format: Format) -> Outcome {
@@ -60,8 +89,11 @@ pub(super) fn run(global: &Global, arguments: &args::Run, format: Format) -> Out
         return Ok(show_not_executed(&failure, arguments, format).0);
     }
     let (waker, received) = mpsc::channel();
-    supervise::catch_signals(waker.clone())
+    let on_event = waker.clone();
+    let catcher = supervise::catch_signals(move |received| drop(on_event.send(received.into())))
         .map_err(|error| Error::internal(format!("cannot catch signals: {error}")))?;
+    // For as long as we live: one that comes while we end does not change what we end with.
+    std::mem::forget(catcher);
     let inbox = Inbox { received, waker };
     let store = global.options().open()?;
     let profile = global.profile(&store)?;
@@ -89,6 +121,7 @@ pub(super) fn run(global: &Global, arguments: &args::Run, format: Format) -> Out
     let watcher = store.inner.watcher()?;
     match start(&arguments.command, &tenure, &store) {
         Ok(Some(child)) => {
+            warn_of_short_unit(arguments.stop_budget);
             let run = Running::new(global, arguments, format, options, exit_codes);
             run.supervise(&inbox, store, watcher, tenure, child)
         }
@@ -193,6 +226,19 @@ fn tell_whose_place_we_took(tenure: &Tenure) {
     }
 }
 
+/// Says so if systemd would kill the command before its time to stop is over. Aside, because asking takes
+/// up to two seconds.
+fn warn_of_short_unit(budget: Duration) {
+    let ask = move || {
+        if let Some(warning) = forensics::systemd::warn_if_short(budget) {
+            output::tell(&format!("incumbent: run: {warning}\n"));
+        }
+    };
+    if let Err(error) = std::thread::Builder::new().name("incumbent-systemd".into()).spawn(ask) {
+        tracing::debug!(%error, "systemd was not asked how long it waits");
+    }
+}
+
 enum Claimed {
     Granted(Tenure),
     Held(Box<Holder>),
@@ -200,28 +246,35 @@ enum Claimed {
 }
 
 /// A signal that asks us to end.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Signalled {
     number: i32,
     /// Who sent it, where that can be seen.
     sender: Option<sys::Pid>,
+    /// The same for people, or why it cannot be.
+    by: Fact<String>,
+    /// What it means if nobody announced it.
+    cause: ExitCause,
+    /// Whether it may be a request to read the configuration again.
+    may_mean_reload: bool,
 }
 
 impl Signalled {
-    fn cause(self) -> ExitCause {
-        // The sender of a signal from outside of a container cannot be seen in it: that is how
-        // `docker stop` arrives.
-        let supervisor = sys::process_facts(std::process::id()).parent;
-        if self.sender.is_none() || self.sender == supervisor {
-            ExitCause::SupervisorStop
-        } else {
-            ExitCause::Signalled
-        }
+    /// `None` for a signal that does not ask to end.
+    fn of(signal: &Signal) -> Option<Self> {
+        let received = signal.received.as_ref()?;
+        Some(Self {
+            number: signal.caught.number,
+            sender: received.sender_pid(),
+            by: received.sender_in_words(),
+            cause: received.cause(),
+            may_mean_reload: received.may_mean_reload(),
+        })
     }
 
     /// For a run that has started nothing yet.
-    fn exit_code(self, exit_codes: &ExitCodes) -> i32 {
-        exit_codes.code(self.cause(), 128 + self.number, Some(self.number))
+    fn exit_code(&self, exit_codes: &ExitCodes) -> i32 {
+        exit_codes.code(self.cause, 128 + self.number, Some(self.number))
     }
 }
 
@@ -234,7 +287,7 @@ fn claim(profile: &Profile, options: &ClaimOptions, inbox: &Inbox) -> Result<Cla
             scope.spawn(move || {
                 let _ = answer.send(profile.claim_with(options));
                 // Wakes the loop below, which then finds the answer.
-                let _ = waker.send(Received::ChildEnded);
+                let _ = waker.send(Event::ChildEnded);
             });
             let mut signal = None;
             loop {
@@ -246,15 +299,15 @@ fn claim(profile: &Profile, options: &ClaimOptions, inbox: &Inbox) -> Result<Cla
                     }
                 }
                 match inbox.received.recv_timeout(LOOK_EVERY) {
-                    Ok(Received::Signal { number, sender, .. })
-                        if supervise::asks_to_end(number) =>
-                    {
-                        signal = Some(Signalled { number, sender });
-                        options.cancel.cancel();
+                    Ok(Event::Signal(received)) => {
+                        if let Some(signalled) = Signalled::of(&received) {
+                            signal = Some(signalled);
+                            options.cancel.cancel();
+                        }
                     }
                     // As PID 1 we reap orphans while we wait, too.
-                    Ok(Received::ChildEnded) => drop(supervise::reap()),
-                    Ok(Received::Signal { .. }) | Err(_) => {}
+                    Ok(Event::ChildEnded) => drop(supervise::reap()),
+                    Err(_) => {}
                 }
             }
         })
@@ -309,15 +362,17 @@ fn sit_out_storm(
         "incumbent: run: {} starts in a row got nowhere: waiting {} before the next \
          (`--no-backoff` starts at once)\n",
         storm.starts,
-        output::length(i64::try_from(remaining_ms).unwrap_or(i64::MAX)),
+        crate::clock::length(i64::try_from(remaining_ms).unwrap_or(i64::MAX)),
     ));
     let until = Deadline::after(Duration::from_millis(remaining_ms));
     while !until.has_passed() && !is_over()? {
         match inbox.received.recv_timeout(LOOK_EVERY.min(until.remaining())) {
-            Ok(Received::Signal { number, sender, .. }) if supervise::asks_to_end(number) => {
-                return Ok(Some(Signalled { number, sender }));
+            Ok(Event::Signal(signal)) => {
+                if let Some(signalled) = Signalled::of(&signal) {
+                    return Ok(Some(signalled));
+                }
             }
-            Ok(Received::Signal { .. } | Received::ChildEnded) | Err(_) => {}
+            Ok(Event::ChildEnded) | Err(_) => {}
         }
     }
     Ok(None)
@@ -391,9 +446,13 @@ fn show_not_executed(
 fn report_release(released: Result<Released>) {
     match released {
         Ok(Released::Free | Released::StillShared | Released::WasLost) => {}
-        Ok(Released::Pending(error)) | Err(error) => output::tell(&format!(
-            "incumbent: run: the end could not be recorded ({error}); the office is free all the \
-             same, and the next claim records it\n"
-        )),
+        Ok(Released::Pending(error)) | Err(error) => {
+            // The line before may still be waiting for a reader: nobody's end waits for that.
+            output::tell_aside(&format!(
+                "incumbent: run: the end could not be recorded ({error}); the office is free all \
+                 the same, and the next claim records it\n"
+            ));
+            output::finish_telling();
+        }
     }
 }

@@ -8,20 +8,27 @@ use rusqlite::Connection;
 
 use super::super::args::{self, Global};
 use super::super::output::{self, Format, Outcome};
-use super::{Child, Inbox, LOOK_EVERY, NotStarted, Signalled, not_executed, report_release, start};
+use super::{
+    Child, Event, Inbox, LOOK_EVERY, NotStarted, Signal, Signalled, not_executed, report_release,
+    start,
+};
+use crate::autopsy;
 use crate::clock::Deadline;
 use crate::error::{Error, ErrorKind as Kind, Result};
 use crate::exit_code::{ExitCause, ExitCodes};
+use crate::forensics::{Ends, Fact, Recorder, Snapshot};
 use crate::holder::Holder;
-use crate::instance::{self, End, EndReason};
+use crate::instance::{End, EndReason};
 use crate::marker_table::Marker;
 use crate::names::MarkerName;
 use crate::office::{Claim, ClaimOptions, Tenure};
 use crate::runtime_table;
+use crate::shutdown_table::{self, What};
 use crate::standing::{Lost, Standing};
 use crate::store::{Store, with_budget};
+use crate::sys::signals;
 use crate::sys::supervise;
-use crate::sys::{self, ChildEnd, ExecFailure, Received};
+use crate::sys::{self, Caught, ChildEnd, ExecFailure};
 use crate::takeover::{Request, asked_to_end, request_to};
 use crate::wait::{Wait, data_version};
 
@@ -137,7 +144,9 @@ impl<'a> Running<'a> {
             ending: None,
             doubt_told: false,
         };
-        watch.supervise(inbox)
+        let outcome = watch.supervise(inbox);
+        output::finish_telling();
+        outcome
     }
 }
 
@@ -145,10 +154,8 @@ impl Watch<'_> {
     fn supervise(mut self, inbox: &Inbox) -> Outcome {
         loop {
             match inbox.received.recv_timeout(LOOK_EVERY) {
-                Ok(Received::ChildEnded) | Err(RecvTimeoutError::Timeout) => {}
-                Ok(Received::Signal { number, from_terminal, sender }) => {
-                    self.forward(number, from_terminal, sender);
-                }
+                Ok(Event::ChildEnded) | Err(RecvTimeoutError::Timeout) => {}
+                Ok(Event::Signal(signal)) => self.forward(signal),
                 // The signal thread never ends; if it did, we would still look.
                 Err(RecvTimeoutError::Disconnected) => std::thread::sleep(LOOK_EVERY),
             }
@@ -191,7 +198,9 @@ impl Watch<'_> {
                 && ending.kill_at.has_passed()
             {
                 ending.killed = true;
-                output::tell("incumbent: run: the stop budget is spent, killing the command\n");
+                output::tell_aside(
+                    "incumbent: run: the stop budget is spent, killing the command\n",
+                );
                 let _ = self.signal(supervise::KILL);
             }
         }
@@ -204,20 +213,54 @@ impl Watch<'_> {
         }
     }
 
-    fn forward(&mut self, signal: i32, from_terminal: bool, sender: Option<sys::Pid>) {
-        let asks_to_end = supervise::asks_to_end(signal);
-        // A request to reload takes nothing back.
-        let may_mean_reload = supervise::may_mean_reload(signal) && sender.is_some();
-        if asks_to_end && !(may_mean_reload && self.is_asked_to_end()) {
-            self.asked = Some(Asked {
-                signal: Signalled { number: signal, sender },
-                until: Deadline::after(self.run.options.stop_budget),
-            });
+    fn forward(&mut self, signal: Signal) {
+        let Caught { number, from_terminal, .. } = signal.caught;
+        let (mut is_echo, mut is_asked) = (false, false);
+        if let Some(signalled) = Signalled::of(&signal) {
+            let sender = signalled.sender;
+            // A request to reload takes nothing back.
+            is_asked = !(signalled.may_mean_reload && self.is_asked_to_end());
+            if is_asked {
+                self.asked = Some(Asked {
+                    signal: signalled,
+                    until: Deadline::after(self.run.options.stop_budget),
+                });
+            }
+            is_echo = self.is_echo(sender);
         }
-        let is_echo = asks_to_end && self.is_echo(sender);
         if !from_terminal && !is_echo {
-            let _ = self.signal(signal);
+            let _ = self.signal(number);
         }
+        if let Some(received) = signal.received {
+            let by = self.record(Snapshot::take(received), from_terminal);
+            // Without what is locked as an identity.
+            if let Some(asked) = self.asked.as_mut().filter(|_| is_asked) {
+                asked.signal.by = by;
+            }
+        }
+    }
+
+    /// What was sent to the last command explains no end of the next one.
+    fn survive(&self) {
+        let (inner, id) = (&self.store.inner, self.tenure.instance());
+        let noted = with_budget(LOOK_BUDGET, || {
+            inner.write(|tx| shutdown_table::survive(tx, id, What::Signal, tx.boot_time().ms))
+        });
+        if let Err(error) = noted {
+            tracing::debug!(%error, "it is not on record that a signal was survived");
+        }
+    }
+
+    /// Leaves on record who asks to end, and says so; the sender, as it is on record.
+    fn record(&self, snapshot: Snapshot, from_terminal: bool) -> Fact<String> {
+        let (inner, office) = (&self.store.inner, self.tenure.office());
+        let recorder = Recorder::new(inner, Some(self.tenure.instance()), office, Ends::Later);
+        let (snapshot, _) = recorder.complete(snapshot);
+        // Whoever pressed the key knows.
+        if !from_terminal {
+            output::tell_aside(&format!("incumbent: run: {office}: {}\n", snapshot.to_log_line()));
+        }
+        snapshot.sender_in_words()
     }
 
     /// Whether a signal belongs to a request that the command was told of before it came: one that
@@ -241,7 +284,7 @@ impl Watch<'_> {
         })?;
         // One that is stopped would not see it.
         let is_stopped = || sys::process_facts(pid).state == sys::ProcessState::Stopped;
-        if supervise::asks_to_end(signal) && is_stopped() {
+        if signals::asks_to_end(signal) && is_stopped() {
             supervise::signal_child(pid, supervise::CONTINUE)?;
         }
         Ok(())
@@ -275,7 +318,7 @@ impl Watch<'_> {
 
     fn doubt(&mut self, what: &str) {
         if !std::mem::replace(&mut self.doubt_told, true) {
-            output::tell(&format!("incumbent: run: {what}\n"));
+            output::tell_aside(&format!("incumbent: run: {what}\n"));
         }
     }
 
@@ -307,7 +350,7 @@ impl Watch<'_> {
                 Some(Ending { why: Why::Restart(_), .. }) => {}
                 // Whoever wanted an end has ended, or has given up.
                 _ if !self.is_asked_to_end() => {
-                    output::tell(&format!(
+                    output::tell_aside(&format!(
                         "incumbent: run: {}: restarting the command (pid {}), asked for by {}\n",
                         self.tenure.office(),
                         child.pid,
@@ -334,7 +377,7 @@ impl Watch<'_> {
     /// nobody else holds the office there.
     fn claim_in_new_store(&mut self) {
         match self.try_new_store() {
-            Ok(None) => output::tell(&format!(
+            Ok(None) => output::tell_aside(&format!(
                 "incumbent: run: the store was deleted or replaced; {} is claimed again in the \
                  new one\n",
                 self.tenure.office()
@@ -380,7 +423,7 @@ impl Watch<'_> {
             Some(child) => format!("; ending the command (pid {})", child.pid),
             None => String::new(),
         };
-        output::tell(&format!(
+        output::tell_aside(&format!(
             "incumbent: run: {} was lost: {why}{command}\n",
             self.tenure.office()
         ));
@@ -465,7 +508,7 @@ impl Watch<'_> {
         });
         match started {
             Ok(Some(Some(child))) => {
-                output::tell(&format!(
+                output::tell_aside(&format!(
                     "incumbent: run: {}: restarted the command (pid {}), asked for by {asked_by}; \
                      the one before {}\n",
                     self.tenure.office(),
@@ -475,6 +518,7 @@ impl Watch<'_> {
                 self.life = Life::Running(child);
                 self.ending = None;
                 self.asked = None;
+                self.survive();
                 Again::Started
             }
             Ok(Some(None)) => {
@@ -502,7 +546,7 @@ impl Watch<'_> {
         pause.retry_after = (pause.retry_after * 2).min(PAUSE_MAX);
         if !std::mem::replace(&mut pause.is_told, true) {
             let text = format!("the command cannot be restarted yet: {error}");
-            output::tell(&format!("incumbent: run: {text}\n"));
+            output::tell_aside(&format!("incumbent: run: {text}\n"));
         }
         Again::Later
     }
@@ -514,24 +558,24 @@ impl Watch<'_> {
             ChildEnd::Signalled(signal) => 128 + signal,
         };
         let asked = self.asked.as_ref().filter(|asked| asked.explains(end));
-        let asked = asked.map(|asked| asked.signal);
-        let how = how_it_ended(end, asked);
+        let asked = asked.map(|asked| asked.signal.clone());
+        let how = how_it_ended(end, asked.as_ref());
         if self.ending.as_ref().is_some_and(|ending| ending.why.is_lost()) {
             drop(self.tenure);
             return self.run.exit_codes.code(ExitCause::Refused, own, None);
         }
-        let cause = self.cause(&how, asked);
+        let cause = self.cause(&how, asked.as_ref());
         report_release(self.tenure.end(&how));
         self.run.exit_codes.code(cause, own, asked.map(|signal| signal.number))
     }
 
     /// Why the command ended: what the history will say of it. Where the store does not tell, what
     /// it told last.
-    fn cause(&self, how: &End, asked: Option<Signalled>) -> ExitCause {
+    fn cause(&self, how: &End, asked: Option<&Signalled>) -> ExitCause {
         let (inner, id) = (&self.store.inner, self.tenure.instance());
         let told = with_budget(LOOK_BUDGET, || {
             inner.read(|connection| {
-                let end = instance::as_asked(connection, inner, id, how)?;
+                let end = autopsy::explain(connection, inner, id, how)?;
                 Ok((end, runtime_table::is_starting(connection, id)?))
             })
         });
@@ -551,7 +595,7 @@ impl Watch<'_> {
             EndReason::PlannedStop => ExitCause::PlannedStop,
             EndReason::TakenOver => ExitCause::TakenOver,
             EndReason::Signalled => {
-                let cause = asked.map_or(ExitCause::Exited, Signalled::cause);
+                let cause = asked.map_or(ExitCause::Exited, |asked| asked.cause);
                 if was_starting { self.run.exit_codes.cause_while_starting(cause) } else { cause }
             }
             _ => ExitCause::Exited,
@@ -568,13 +612,12 @@ fn is_by(marker: &Marker, sender: Option<sys::Pid>) -> bool {
 impl Asked {
     /// Whether an end is still expected of it: not for ever, and not if it was a request to reload.
     fn stands(&self) -> bool {
-        let Signalled { number, sender } = self.signal;
-        let may_mean_reload = supervise::may_mean_reload(number) && sender.is_some();
-        !may_mean_reload && !self.until.has_passed()
+        !self.signal.may_mean_reload && !self.until.has_passed()
     }
 
     fn explains(&self, end: ChildEnd) -> bool {
-        end == ChildEnd::Signalled(self.signal.number) || self.stands()
+        let is_it = end == ChildEnd::Signalled(self.signal.number);
+        self.stands() || (is_it && !self.until.has_passed())
     }
 }
 
@@ -594,33 +637,28 @@ enum Again {
 fn describe(end: ChildEnd) -> String {
     match end {
         ChildEnd::Exited(code) => format!("ended with exit code {code}"),
-        ChildEnd::Signalled(signal) => format!("was ended by {}", supervise::signal_name(signal)),
+        ChildEnd::Signalled(signal) => format!("was ended by {}", sys::signal_name(signal)),
     }
 }
 
-fn how_it_ended(end: ChildEnd, asked: Option<Signalled>) -> End {
+fn how_it_ended(end: ChildEnd, asked: Option<&Signalled>) -> End {
     let mut how = match (end, asked) {
-        (ChildEnd::Signalled(signal), _) if supervise::is_fault(signal) => {
+        (ChildEnd::Signalled(signal), _) if signals::is_fault(signal) => {
             let mut how = End::new(EndReason::Crashed);
             how.signal = Some(signal);
             how
         }
-        (_, Some(Signalled { number, sender })) => {
+        (_, Some(Signalled { number, by, .. })) => {
             let mut how = End::new(EndReason::Signalled);
             // What the kernel says of its end, where it says something.
             how.signal = Some(match end {
                 ChildEnd::Signalled(actual) => actual,
-                ChildEnd::Exited(_) => number,
+                ChildEnd::Exited(_) => *number,
             });
-            how.by = sender.map(|pid| {
-                let command = sys::command_line(pid).map(|arguments| {
-                    crate::command_line::display(&crate::command_line::redact(&arguments))
-                });
-                match command {
-                    Some(command) => format!("pid {pid} ({command})"),
-                    None => format!("pid {pid}"),
-                }
-            });
+            match by {
+                Ok(sender) => how.by = Some(sender.clone()),
+                Err(why) => how.detail = Some(why.why().to_owned()),
+            }
             how
         }
         (ChildEnd::Signalled(signal), None) => {

@@ -1,17 +1,13 @@
-//! `evict` and `history`.
+//! `evict`.
 
 use serde_json::{Value, json};
 
 use super::args::{self, Global};
 use super::by_us;
-use super::output::{self, Format, Outcome, ago, exit, length};
+use super::output::{self, Format, Outcome, exit};
 use crate::holder::because;
 use crate::office::Eviction;
 use crate::standing::Force;
-use crate::status::Incarnation;
-
-/// As many as the store keeps.
-const HISTORY_SHOWN: usize = 200;
 
 pub(super) fn evict(global: &Global, arguments: &args::Evict, format: Format) -> Outcome {
     let office = global.office()?;
@@ -73,50 +69,4 @@ pub(super) fn evict(global: &Global, arguments: &args::Evict, format: Format) ->
     };
     output::print(format, &text, &json!({"evicted": document, "holder": holder}))?;
     Ok(code)
-}
-
-pub(super) fn history(global: &Global, format: Format) -> Outcome {
-    let office = global.office()?;
-    let incarnations = match global.existing()? {
-        Some(store) => {
-            store.profile(office.profile.as_str())?.history(&office.kind, HISTORY_SHOWN)?
-        }
-        None => Vec::new(),
-    };
-    let text = if incarnations.is_empty() {
-        format!("{office}: nobody has claimed it yet\n")
-    } else {
-        incarnations.iter().map(line).collect()
-    };
-    let document = incarnations.iter().map(Incarnation::to_json).collect();
-    output::print(format, &text, &document)?;
-    Ok(exit::OK)
-}
-
-fn line(incarnation: &Incarnation) -> String {
-    let pid = incarnation.pid.map_or_else(|| "pid ?".to_owned(), |pid| format!("pid {pid}"));
-    let started = crate::clock::rfc3339(incarnation.started_at_ms).unwrap_or_default();
-    let mut text = match (incarnation.ended_at_ms, &incarnation.end_reason) {
-        (Some(ended_ms), Some(reason)) => format!(
-            "{started}  {pid} held it for {}, ended {}: {reason}",
-            length(ended_ms.saturating_sub(incarnation.started_at_ms)),
-            ago(ended_ms)
-        ),
-        (None, Some(reason)) => format!("{started}  {pid} held it and is dead: {reason}"),
-        (_, None) => format!("{started}  {pid} holds it"),
-    };
-    if let Some(code) = incarnation.exit_code {
-        text += &format!(", exit code {code}");
-    }
-    if let Some(signal) = incarnation.signal {
-        let name = crate::sys::supervise::signal_name(i32::try_from(signal).unwrap_or_default());
-        text += &format!(", {name}");
-    }
-    if let Some(by) = &incarnation.ended_by {
-        text += &format!(", by {by}");
-    }
-    if let Some(detail) = &incarnation.detail {
-        text += &format!(" ({detail})");
-    }
-    output::one_line(&text) + "\n"
 }

@@ -1,0 +1,83 @@
+//! `forensics diagnose`, and the process that it starts.
+
+use std::ffi::OsString;
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::super::args::{self, Global};
+use super::super::claim::current_run;
+use super::super::output::{self, Format, Outcome, exit};
+use crate::error::{Error, ErrorKind, Result};
+use crate::forensics::Diagnostic;
+use crate::forensics::diagnostic::report::{self, Task};
+use crate::sys::{self, supervise};
+
+pub(in super::super) fn diagnose(
+    global: &Global,
+    arguments: &args::ForensicsDiagnose,
+    format: Format,
+) -> Outcome {
+    let program = supervise::own_executable()
+        .map_err(|error| Error::internal(format!("cannot find our own program: {error}")))?;
+    let mut diagnostic = Diagnostic::new(&arguments.log)
+        .timeout(arguments.timeout)
+        .subject(subject(global, arguments.pid)?)
+        .program(program);
+    if let Some(signal) = arguments.signal {
+        diagnostic = diagnostic.signal(signal);
+    }
+    let pid = match diagnostic.start() {
+        Ok(pid) => Some(pid),
+        // Nothing that whoever is being stopped could do about it.
+        Err(error) if error.kind() == ErrorKind::Unsupported => {
+            output::tell(&format!("incumbent: forensics diagnose: nothing is done: {error}\n"));
+            None
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let text = pid.map_or_else(String::new, |pid| format!("{pid}\n"));
+    let document = json!({
+        "pid": pid,
+        "log": arguments.log.display().to_string(),
+        "timeout_ms": u64::try_from(arguments.timeout.as_millis()).unwrap_or(u64::MAX),
+    });
+    output::print(format, &text, &document)?;
+    Ok(exit::OK)
+}
+
+/// The process meant: a store that cannot be read, or a run that has lost its office, keeps nobody
+/// from looking at the machine. A parent counts even if it is pid 1: so is the gateway of a
+/// container.
+fn subject(global: &Global, named: Option<sys::Pid>) -> Result<sys::Pid> {
+    let run = || {
+        let store = global.existing().ok()??;
+        current_run(&store).ok()??.pid
+    };
+    let parent = || sys::process_facts(std::process::id()).parent;
+    named.or_else(run).or_else(parent).ok_or_else(|| {
+        Error::invalid("there is no parent process to look at: it is outside of this namespace")
+            .with_hint("name the process with `--pid PID`")
+    })
+}
+
+/// The whole life of the process that looks: `TIMEOUT_MS SUBJECT [SIGNAL]`, and the log as its
+/// output.
+pub(in super::super) fn main(arguments: &[OsString]) -> i32 {
+    if supervise::detach().is_err() {
+        return exit::FAILED;
+    }
+    let numbers: Option<Vec<u32>> =
+        arguments.iter().map(|argument| argument.to_str()?.parse().ok()).collect();
+    let (timeout_ms, subject, signal) = match numbers.as_deref() {
+        Some(&[timeout_ms, subject]) => (timeout_ms, subject, None),
+        Some(&[timeout_ms, subject, signal]) => (timeout_ms, subject, i32::try_from(signal).ok()),
+        Some(_) | None => return exit::USAGE,
+    };
+    let timeout = Duration::from_millis(timeout_ms.into());
+    // Nobody is left to be told.
+    match report::write(&Task { timeout, subject, signal }) {
+        Ok(()) => exit::OK,
+        Err(_) => exit::FAILED,
+    }
+}

@@ -1,0 +1,55 @@
+//! `forensics snapshot`: for a handler that is no program of ours, and for whoever wants to see one.
+
+use std::time::Duration;
+
+use super::super::args::{self, Global};
+use super::super::claim::{current_run, parent};
+use super::super::output::{self, Format, Outcome, exit};
+use crate::error::Result;
+use crate::forensics::{Ends, Recorder, Snapshot, snapshot as take};
+use crate::instance;
+use crate::names::{InstanceId, Office};
+use crate::store::{Store, with_budget};
+use crate::sys;
+
+/// How long the store may keep us: whoever asks is being stopped.
+const STORE_WITHIN: Duration = Duration::from_millis(50);
+
+pub(in super::super) fn snapshot(
+    global: &Global,
+    arguments: &args::ForensicsSnapshot,
+    format: Format,
+) -> Outcome {
+    // Before the store is opened: what is seen now counts.
+    let seen = take(arguments.signal);
+    let office = global.office()?;
+    let snapshot = with_budget(STORE_WITHIN, || match global.existing() {
+        Ok(Some(store)) => record(&store, office, seen),
+        Ok(None) => seen.without_store("there is no store"),
+        Err(error) => seen.without_store(error.to_string()),
+    });
+    output::print(format, &(snapshot.to_log_line() + "\n"), &snapshot.to_json())?;
+    Ok(exit::OK)
+}
+
+/// Leaves it on record for the run that we are in, or for the process that started us if it is on record.
+fn record(store: &Store, office: Office, seen: Snapshot) -> Snapshot {
+    let (instance, office) = match whose(store) {
+        Ok(Some((instance, own))) => (Some(instance), own.unwrap_or(office)),
+        Ok(None) => (None, office),
+        Err(error) => return seen.without_store(error.to_string()),
+    };
+    Recorder::new(&store.inner, instance, &office, Ends::Now).complete(seen).0
+}
+
+fn whose(store: &Store) -> Result<Option<(InstanceId, Option<Office>)>> {
+    if let Ok(Some(run)) = current_run(store) {
+        return Ok(Some((run.id, run.office())));
+    }
+    let Ok(pid) = parent() else { return Ok(None) };
+    let start_time = sys::process_facts(pid).start_time;
+    let rows = store.inner.read(|connection| {
+        instance::live_of_process(connection, pid, start_time, store.inner.observer())
+    })?;
+    Ok(rows.first().map(|record| (record.id, record.office())))
+}

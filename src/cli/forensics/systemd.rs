@@ -1,0 +1,119 @@
+//! `forensics systemd`.
+
+use std::time::Duration;
+
+use super::super::args::{self, Global};
+use super::super::output::{self, Format, Outcome, Style, exit};
+use crate::error::{Error, Result};
+use crate::forensics::systemd::{own_unit, unit_name};
+use crate::forensics::{Fact, SystemdCheck, Unavailable};
+use crate::span::Span;
+use crate::status::Report;
+use crate::stop_budget::{self, StopPhases};
+
+pub(in super::super) fn systemd(
+    global: &Global,
+    arguments: &args::ForensicsSystemd,
+    format: Format,
+) -> Outcome {
+    let unit = match &arguments.unit {
+        Some(name) => Some(named(name)?),
+        None => own_unit().ok(),
+    };
+    // Whoever names both asks nothing of the store.
+    let holder = match (&unit, arguments.drain) {
+        (Some(_), Some(_)) => None,
+        _ => holder(global)?,
+    };
+    let phases = phases(arguments.drain, holder.as_ref());
+    let unit = unit.map_or_else(|| unit_of(holder.as_ref()), Ok);
+    let check = SystemdCheck::of(unit, &phases);
+    output::print(format, &text(&check), &check.to_json())?;
+    Ok(match check.mismatch {
+        Ok(false) => exit::OK,
+        Ok(true) => exit::NO,
+        Err(_) => exit::UNKNOWN,
+    })
+}
+
+fn named(name: &str) -> Result<String> {
+    unit_name(name).map_err(|why| {
+        Error::invalid(why.why().to_owned())
+            .with_hint("name one service, e.g. `--unit gateway.service`")
+    })
+}
+
+/// Whoever holds the office, or may hold it.
+fn holder(global: &Global) -> Result<Option<Report>> {
+    let office = global.office()?;
+    let Some(store) = global.existing()? else { return Ok(None) };
+    let report = store.profile(office.profile.as_str())?.status_of(&office.kind)?;
+    Ok(Some(report).filter(|report| report.verdict != "dead"))
+}
+
+fn phases(drain: Option<Duration>, holder: Option<&Report>) -> StopPhases {
+    match (drain, holder) {
+        (Some(drain), _) => StopPhases::draining_for(drain),
+        (None, Some(holder)) => StopPhases::of_budget(stop_budget::believed(holder.stop_budget_ms)),
+        (None, None) => StopPhases::default(),
+    }
+}
+
+/// The service that the holder was in when it claimed.
+fn unit_of(holder: Option<&Report>) -> Fact<String> {
+    let ours = own_unit().err().map_or_else(String::new, |why| why.why().to_owned());
+    let Some(holder) = holder else {
+        return Err(Unavailable::new(format!("{ours}, and nobody holds the office")));
+    };
+    let supervisor = holder.supervisor.as_deref();
+    match supervisor.and_then(|supervisor| supervisor.strip_prefix("systemd:")) {
+        Some(unit) => unit_name(unit),
+        None => Err(Unavailable::new(format!(
+            "{ours}, and the holder of {} is supervised by {}",
+            holder.office,
+            supervisor
+                .filter(|word| *word != "none")
+                .map_or_else(|| "nobody that is known".to_owned(), output::one_line)
+        ))),
+    }
+}
+
+fn text(check: &SystemdCheck) -> String {
+    let style = Style::of_stdout();
+    let takes = format!(
+        "{} (drain {}, and what comes after it)",
+        Span::Finite(check.expected_min),
+        Span::Finite(check.drain_timeout)
+    );
+    let line = |name: &str, value: &str| format!("  {name:<8} {value}\n");
+    let unit = check.unit.as_deref().unwrap_or("no unit");
+    let mut text = match check.mismatch {
+        Ok(false) => {
+            format!("{}{unit}: {}\n", style.good_mark(), style.good("gives time enough to stop"))
+        }
+        Ok(true) => format!(
+            "{}{unit}: {}\n",
+            style.bad_mark(),
+            style.bad("kills before the gateway has stopped")
+        ),
+        Err(_) => format!(
+            "{}{unit}: {}\n",
+            style.doubtful_mark(),
+            style.doubtful("cannot tell whether it gives time enough to stop")
+        ),
+    };
+    if let Some(reason) = check.reason() {
+        text += &line("because", reason);
+    }
+    if let Ok(given) = &check.timeout_stop {
+        let manager = check.manager.map_or_else(String::new, |it| format!(" ({it} manager)"));
+        text += &line("gives", &format!("{given}{manager}"));
+    }
+    text += &line("takes", &takes);
+    if let Some(advice) = check.advice() {
+        text += &line("try", &advice);
+    } else if check.unit.is_err() {
+        text += &line("try", "`--unit UNIT` names the service; `systemctl status PID` finds it");
+    }
+    text
+}

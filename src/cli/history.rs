@@ -1,0 +1,79 @@
+//! `history`: who held the office, and how each of them ended.
+
+use super::args::Global;
+use super::output::{self, Format, Outcome, ago, exit};
+use crate::clock::{length, rfc3339};
+use crate::holder::because;
+use crate::status::Incarnation;
+use crate::sys;
+
+/// As many as the store keeps.
+const HISTORY_SHOWN: usize = 200;
+
+pub(super) fn history(global: &Global, format: Format) -> Outcome {
+    let office = global.office()?;
+    let incarnations = match global.existing()? {
+        Some(store) => {
+            store.profile(office.profile.as_str())?.history(&office.kind, HISTORY_SHOWN)?
+        }
+        None => Vec::new(),
+    };
+    let text = if incarnations.is_empty() {
+        format!("{office}: nobody has claimed it yet\n")
+    } else {
+        incarnations.iter().map(line).collect()
+    };
+    let document = incarnations.iter().map(Incarnation::to_json).collect();
+    output::print(format, &text, &document)?;
+    Ok(exit::OK)
+}
+
+fn line(incarnation: &Incarnation) -> String {
+    let pid = incarnation.pid.map_or_else(|| "pid ?".to_owned(), |pid| format!("pid {pid}"));
+    let started = rfc3339(incarnation.started_at_ms).unwrap_or_default();
+    let text = match (incarnation.ended_at_ms, &incarnation.end_reason) {
+        (Some(ended_ms), Some(reason)) => format!(
+            "{started}  {pid} held it for {}, until {}: {}",
+            length(ended_ms.saturating_sub(incarnation.started_at_ms)),
+            ago(ended_ms),
+            story(incarnation, reason)
+        ),
+        (None, Some(reason)) => {
+            format!("{started}  {pid} held it, and is dead: {}", story(incarnation, reason))
+        }
+        (_, None) => format!("{started}  {pid} holds it"),
+    };
+    output::one_line(&text) + "\n"
+}
+
+/// How it ended, in a sentence, with the word that scripts look for.
+fn story(incarnation: &Incarnation, reason: &str) -> String {
+    let by = incarnation.ended_by.as_ref().map(|by| format!(" by {by}")).unwrap_or_default();
+    let signal = incarnation.signal.and_then(|number| i32::try_from(number).ok());
+    let signal = signal.map_or_else(|| "a signal".to_owned(), sys::signal_name);
+    let mut told = match reason {
+        "released" => "it let go".to_owned(),
+        "planned_stop" => format!("it was stopped on purpose{by}"),
+        "taken_over" => format!("its office was taken over{by}"),
+        "signalled" => match &incarnation.ended_by {
+            Some(sender) => format!("{signal} from {sender} ended it"),
+            None => format!("{signal} ended it"),
+        },
+        "crashed" => format!("its command crashed: {signal}"),
+        "exited" => "its command ended by itself".to_owned(),
+        "evicted" => format!("its record was ended{by}"),
+        "anchor_released" => "it ended without a word: killed, or crashed".to_owned(),
+        _ => format!("{}{by}", because(reason)),
+    };
+    let is_told = matches!(reason, "signalled" | "crashed" | "oom_suspected");
+    if let Some(number) = incarnation.signal.filter(|_| !is_told) {
+        told += &format!(", by {}", sys::signal_name(i32::try_from(number).unwrap_or_default()));
+    }
+    if let Some(code) = incarnation.exit_code {
+        told += &format!(", exit code {code}");
+    }
+    if let Some(detail) = &incarnation.detail {
+        told += &format!(" ({detail})");
+    }
+    format!("{told} [{reason}]")
+}

@@ -1,0 +1,517 @@
+//! Whether systemd gives the gateway as much time to stop as it takes.
+
+use std::fmt;
+use std::io;
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::{Fact, Unavailable};
+use crate::clock::Deadline;
+use crate::command_line;
+use crate::span::{self, Span};
+use crate::stop_budget::{self, StopPhases};
+use crate::sys::details;
+use crate::sys::{self, CaptureError};
+
+/// How long the question may take, asked of both managers; with the 100 ms in which a killed
+/// `systemctl` is reaped that is 2 s.
+const ASK_WITHIN: Duration = Duration::from_millis(1_900);
+
+/// How much of that the user's manager may use up: one that hangs must not hide the other's answer.
+const USER_MANAGER_WITHIN: Duration = Duration::from_secs(1);
+
+/// Two lines are asked for.
+const ANSWER_LENGTH_MAX: usize = 64 * 1024;
+
+/// Of what cannot be read this much is shown.
+const SHOWN_MAX: usize = 60;
+
+/// As systemd.unit(5) limits the name of a unit.
+const UNIT_LENGTH_MAX: usize = 255;
+
+/// Who runs a unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Manager {
+    /// The user's own: `systemctl --user`.
+    User,
+    /// The machine's.
+    System,
+}
+
+impl Manager {
+    /// The word for it: `user` or `system`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::System => "system",
+        }
+    }
+}
+
+impl fmt::Display for Manager {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What systemd allows a gateway for its end, compared with what that takes. A unit that gives less
+/// kills the gateway in the middle of it, and the next start finds what it could not put away.
+///
+/// ```no_run
+/// use incumbent::StopPhases;
+/// use incumbent::forensics::SystemdCheck;
+/// use std::time::Duration;
+///
+/// let phases = StopPhases::draining_for(Duration::from_secs(60));
+/// if let Some(warning) = SystemdCheck::of_this_process(&phases).warning() {
+///     eprintln!("{warning}");
+/// }
+/// ```
+///
+/// # References
+/// systemd.service(5), `TimeoutStopSec=`
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct SystemdCheck {
+    /// The service, e.g. `gateway.service`.
+    pub unit: Fact<String>,
+    /// The manager that knows it, if one was found.
+    pub manager: Option<Manager>,
+    /// How long after its SIGTERM systemd kills what is left. [`Span::Infinite`] if it never does;
+    /// a setting of 0 says the same.
+    pub timeout_stop: Fact<Span>,
+    /// How long the gateway lets its work finish.
+    pub drain_timeout: Duration,
+    /// What the unit has to give at least: the stop budget.
+    pub expected_min: Duration,
+    /// Whether the unit gives less.
+    pub mismatch: Fact<bool>,
+}
+
+impl SystemdCheck {
+    /// Of the service that this process is in, by its cgroup: a service's environment is inherited
+    /// by whatever is started in it, and proves nothing.
+    ///
+    /// Starts `systemctl`, unless there is no service. Takes 2 s at most, and never fails.
+    ///
+    /// # Platform
+    /// Linux; elsewhere the unit is unavailable.
+    #[must_use]
+    pub fn of_this_process(phases: &StopPhases) -> Self {
+        Self::of(own_unit(), phases)
+    }
+
+    /// Of the service `unit`; without a suffix it is a `.service`. Takes 2 s at most, and never
+    /// fails.
+    #[must_use]
+    pub fn of_unit(unit: &str, phases: &StopPhases) -> Self {
+        Self::of(unit_name(unit), phases)
+    }
+
+    pub(crate) fn of(unit: Fact<String>, phases: &StopPhases) -> Self {
+        Self::new(unit, phases.drain(), phases.budget())
+    }
+
+    fn new(unit: Fact<String>, drain_timeout: Duration, expected_min: Duration) -> Self {
+        let answer = match &unit {
+            Ok(unit) => ask(unit),
+            Err(why) => Answer { manager: None, timeout_stop: Err(why.clone()) },
+        };
+        Self::judged(unit, answer, drain_timeout, expected_min)
+    }
+
+    fn judged(
+        unit: Fact<String>,
+        answer: Answer,
+        drain_timeout: Duration,
+        expected_min: Duration,
+    ) -> Self {
+        let mismatch = answer.timeout_stop.clone().map(|given| match given {
+            Span::Finite(given) => given < expected_min,
+            Span::Infinite => false,
+        });
+        let Answer { manager, timeout_stop } = answer;
+        Self { unit, manager, timeout_stop, drain_timeout, expected_min, mismatch }
+    }
+
+    /// Why something is unavailable.
+    #[must_use]
+    pub fn reason(&self) -> Option<&str> {
+        let unit = self.unit.as_ref().err();
+        unit.or(self.timeout_stop.as_ref().err()).map(Unavailable::why)
+    }
+
+    /// What to do about a mismatch: the line, and where it belongs.
+    #[must_use]
+    pub fn advice(&self) -> Option<String> {
+        let (Ok(unit), Ok(true)) = (&self.unit, &self.mismatch) else { return None };
+        let line = stop_budget::unit_line(self.expected_min);
+        let unit = in_shell(unit);
+        let command = match self.manager {
+            Some(Manager::User) => format!("`systemctl --user edit {unit}`"),
+            Some(Manager::System) | None => format!("`systemctl edit {unit}`, as root"),
+        };
+        Some(format!("put `{line}` under `[Service]` with {command}"))
+    }
+
+    /// A mismatch in words, with the advice.
+    #[must_use]
+    pub fn warning(&self) -> Option<String> {
+        let (Ok(unit), Ok(given), Some(advice)) = (&self.unit, &self.timeout_stop, self.advice())
+        else {
+            return None;
+        };
+        Some(format!(
+            "{unit} is killed {given} after it is asked to stop, and may take {}: {advice}",
+            Span::Finite(self.expected_min)
+        ))
+    }
+
+    /// As `incumbent forensics systemd --json` shows it: seconds, `"infinity"`, and `null` for
+    /// what is unavailable.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        let timeout_stop = self.timeout_stop.as_ref().ok().map(|given| match given {
+            Span::Finite(given) => seconds(*given),
+            Span::Infinite => json!("infinity"),
+        });
+        json!({
+            "unit": self.unit.as_ref().ok(),
+            "timeout_stop_sec": timeout_stop,
+            "drain_timeout": seconds(self.drain_timeout),
+            "expected_min": seconds(self.expected_min),
+            "mismatch": self.mismatch.as_ref().ok(),
+            "manager": self.manager.map(Manager::as_str),
+            "reason": self.reason(),
+            "advice": self.advice(),
+        })
+    }
+}
+
+/// What to say when the service that this process is in, if it is in one, is killed before `budget`
+/// is over. Takes 2 s at most; nothing is started, and no time taken, outside of a service.
+pub(crate) fn warn_if_short(budget: Duration) -> Option<String> {
+    let drain = StopPhases::of_budget(budget).drain();
+    SystemdCheck::new(own_unit(), drain, budget).warning()
+}
+
+/// The service that this process is in.
+pub(crate) fn own_unit() -> Fact<String> {
+    let (_, unit) = details::cgroup(std::process::id()).map_err(Unavailable::new)?;
+    match unit.filter(|unit| unit.ends_with(".service")) {
+        Some(unit) => unit_name(&unit),
+        None => Err(Unavailable::new("this process is in no systemd service, by its cgroup")),
+    }
+}
+
+/// What other units are called; systemd.unit(5).
+const OTHER_UNITS: [&str; 10] = [
+    ".scope",
+    ".slice",
+    ".socket",
+    ".target",
+    ".timer",
+    ".path",
+    ".mount",
+    ".automount",
+    ".swap",
+    ".device",
+];
+
+/// `name` as that of one service: `systemctl` takes options and patterns in its place.
+pub(crate) fn unit_name(name: &str) -> Fact<String> {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b":-_.\\@".contains(&byte);
+    let unit = if name.ends_with(".service") { name.to_owned() } else { format!("{name}.service") };
+    if unit.len() > UNIT_LENGTH_MAX
+        || OTHER_UNITS.iter().any(|other| name.ends_with(other))
+        || name.starts_with(['-', '.'])
+        || name.is_empty()
+        || !name.bytes().all(is_allowed)
+    {
+        let shown = shortened(name);
+        return Err(Unavailable::new(format!("{shown} is no name of a systemd service")));
+    }
+    Ok(unit)
+}
+
+/// What the managers say of a unit.
+struct Answer {
+    manager: Option<Manager>,
+    timeout_stop: Fact<Span>,
+}
+
+/// Asks the user's manager, then the system's.
+fn ask(unit: &str) -> Answer {
+    let until = Deadline::after(ASK_WITHIN);
+    let mut reasons = Vec::new();
+    for manager in [Manager::User, Manager::System] {
+        let within = match manager {
+            Manager::User => USER_MANAGER_WITHIN,
+            Manager::System => until.remaining(),
+        };
+        match ask_one(manager, unit, within) {
+            Asked::Owns(timeout_stop) => {
+                return Answer { manager: Some(manager), timeout_stop };
+            }
+            Asked::OwnsNot(why) => reasons.push(format!("{manager} manager: {why}")),
+            Asked::Nobody(why) => {
+                reasons = vec![why];
+                break;
+            }
+        }
+    }
+    Answer { manager: None, timeout_stop: Err(Unavailable::new(reasons.join("; "))) }
+}
+
+/// What came of asking one manager.
+#[derive(Debug, PartialEq)]
+enum Asked {
+    /// The unit is its own.
+    Owns(Fact<Span>),
+    /// It is not, or that cannot be told.
+    OwnsNot(String),
+    /// No manager can be asked.
+    Nobody(String),
+}
+
+fn ask_one(manager: Manager, unit: &str, within: Duration) -> Asked {
+    let mut command = Command::new("systemctl");
+    if manager == Manager::User {
+        command.arg("--user");
+    }
+    command
+        .args(["show", unit, "--property=LoadState", "--property=TimeoutStopUSec"])
+        .args(["--no-pager", "--no-ask-password"])
+        .env("LC_ALL", "C")
+        .env("SYSTEMD_COLORS", "0");
+    match sys::capture(&mut command, within, ANSWER_LENGTH_MAX) {
+        Ok(sys::Captured { status: Some(status), .. }) if !status.success() => {
+            Asked::OwnsNot(format!("systemctl failed ({status})"))
+        }
+        // Where its status is lost, what it printed speaks for itself.
+        Ok(captured) => read_answer(&String::from_utf8_lossy(&captured.bytes)),
+        Err(CaptureError::TimedOut) => {
+            Asked::OwnsNot(format!("systemctl did not answer within {} ms", within.as_millis()))
+        }
+        Err(CaptureError::TooMuch) => {
+            Asked::OwnsNot(format!("systemctl printed more than {ANSWER_LENGTH_MAX} bytes"))
+        }
+        Err(CaptureError::Start(error)) if error.kind() == io::ErrorKind::NotFound => {
+            Asked::Nobody("there is no systemctl on the PATH".to_owned())
+        }
+        Err(CaptureError::Start(error)) => {
+            Asked::Nobody(format!("systemctl cannot be started: {error}"))
+        }
+    }
+}
+
+/// Reads the lines `LoadState=` and `TimeoutStopUSec=`, in whatever order.
+fn read_answer(answer: &str) -> Asked {
+    let value = |key: &str| {
+        answer.lines().find_map(|line| line.trim().strip_prefix(key)?.strip_prefix('='))
+    };
+    let load_state = value("LoadState");
+    // Of a unit that it does not know systemctl prints the defaults, and succeeds.
+    if let Some(load_state) = load_state.filter(|state| *state != "loaded") {
+        return Asked::OwnsNot(format!("the unit is {}", shortened(load_state)));
+    }
+    let Some(timeout) = value("TimeoutStopUSec") else {
+        return Asked::OwnsNot("systemctl did not print TimeoutStopUSec".to_owned());
+    };
+    match (span::parse_usec(timeout), load_state) {
+        // systemd reads a TimeoutStopSec of 0 as none.
+        (Ok(Span::Finite(Duration::ZERO)), _) => Asked::Owns(Ok(Span::Infinite)),
+        (Ok(timeout), _) => Asked::Owns(Ok(timeout)),
+        (Err(_), Some(_)) => Asked::Owns(Err(Unavailable::new(format!(
+            "TimeoutStopUSec is {}, which is no time span",
+            shortened(timeout)
+        )))),
+        (Err(_), None) => {
+            Asked::OwnsNot(format!("TimeoutStopUSec is {}, no time span", shortened(timeout)))
+        }
+    }
+}
+
+/// What somebody else printed, quoted, in one line and without what looks like a secret.
+fn shortened(text: &str) -> String {
+    let text = &command_line::redact_line(text);
+    let cut = text.floor_char_boundary(SHOWN_MAX);
+    let more = if cut < text.len() { "..." } else { "" };
+    format!("{:?}{more}", &text[..cut])
+}
+
+/// A unit's name as a shell takes it.
+fn in_shell(unit: &str) -> String {
+    if unit.contains('\\') { format!("'{unit}'") } else { unit.to_owned() }
+}
+
+/// A whole number where it is one.
+fn seconds(duration: Duration) -> Value {
+    if duration.subsec_nanos() == 0 {
+        json!(duration.as_secs())
+    } else {
+        json!(duration.as_secs_f64())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn s(seconds: u64) -> Span {
+        Span::Finite(Duration::from_secs(seconds))
+    }
+
+    #[test]
+    fn answers_of_systemctl() {
+        let owns = |span| Asked::Owns(Ok(span));
+        for (answer, expected) in [
+            ("LoadState=loaded\nTimeoutStopUSec=1min 30s\n", owns(s(90))),
+            ("TimeoutStopUSec=2min\nLoadState=loaded\n", owns(s(120))),
+            ("TimeoutStopUSec=90000000\n", owns(s(90))),
+            ("TimeoutStopUSec=infinity\nLoadState=loaded\n", owns(Span::Infinite)),
+            ("TimeoutStopUSec=18446744073709551615\n", owns(Span::Infinite)),
+            // config_parse_sec_fix_0 of systemd.
+            ("TimeoutStopUSec=0\nLoadState=loaded\n", owns(Span::Infinite)),
+            ("\r\nTimeoutStopUSec=500ms\r\n", owns(Span::Finite(Duration::from_millis(500)))),
+        ] {
+            assert_eq!(read_answer(answer), expected, "{answer}");
+        }
+        for (answer, why) in [
+            ("LoadState=not-found\nTimeoutStopUSec=1min 30s\n", "\"not-found\""),
+            ("LoadState=masked\nTimeoutStopUSec=1min 30s\n", "\"masked\""),
+            ("LoadState=\nTimeoutStopUSec=1min 30s\n", "\"\""),
+            ("LoadState=loaded\n", "did not print"),
+            ("", "did not print"),
+            ("\u{0}\u{1b}[31mgarbage", "did not print"),
+            ("TimeoutStopUSec=soon\n", "\"soon\""),
+            ("XTimeoutStopUSec=1s\nTimeoutStopUSecs=1s\n", "did not print"),
+        ] {
+            match read_answer(answer) {
+                Asked::OwnsNot(found) => assert!(found.contains(why), "{answer}: {found}"),
+                other => panic!("{answer}: {other:?}"),
+            }
+        }
+        let Asked::Owns(Err(why)) = read_answer("LoadState=loaded\nTimeoutStopUSec=-\u{1b}[2J\n")
+        else {
+            panic!("a loaded unit belongs to who loaded it")
+        };
+        assert!(why.why().contains("\"-\\u{1b}[2J\""), "{why}");
+    }
+
+    #[test]
+    fn a_name_is_one_service_and_no_option_or_pattern() {
+        for (name, unit) in [
+            ("gw.service", "gw.service"),
+            ("gw", "gw.service"),
+            ("gw@a\\x2db.service", "gw@a\\x2db.service"),
+            ("a:b_c-1.2", "a:b_c-1.2.service"),
+        ] {
+            assert_eq!(unit_name(name).unwrap(), unit);
+        }
+        let long = "a".repeat(250);
+        for name in
+            ["", "-H", "--host=x", "*.service", "a b", "a/b", "a\nb", ".service", "\u{e4}", &long]
+        {
+            assert!(unit_name(name).is_err(), "{name:?}");
+        }
+    }
+
+    fn check(unit: &str, manager: Manager, given: Fact<Span>, drain: Duration) -> SystemdCheck {
+        let answer = Answer { manager: Some(manager), timeout_stop: given };
+        let budget = StopPhases::draining_for(drain).budget();
+        SystemdCheck::judged(Ok(unit.to_owned()), answer, drain, budget)
+    }
+
+    /// FIELD-BUGS 85: the whole matrix, to the microsecond. A budget that is just met is met.
+    #[test]
+    fn less_than_the_budget_is_a_mismatch() {
+        let us = Duration::from_micros(1);
+        for drain_s in [0, 1, 30, 60, 180, 3_570] {
+            let drain = Duration::from_secs(drain_s);
+            let least = drain + Duration::from_secs(30);
+            for (given, mismatch) in [
+                (us, true),
+                (drain.max(us), true),
+                (least.saturating_sub(us), true),
+                (least, false),
+                (least + us, false),
+                (Duration::from_secs(100_000), false),
+            ] {
+                let check = check("gw.service", Manager::System, Ok(Span::Finite(given)), drain);
+                assert_eq!(check.mismatch, Ok(mismatch), "{given:?} for {drain:?}");
+                assert_eq!(check.advice().is_some(), mismatch);
+                assert_eq!(check.expected_min, least);
+            }
+            let forever = check("gw.service", Manager::System, Ok(Span::Infinite), drain);
+            assert_eq!(forever.mismatch, Ok(false));
+        }
+    }
+
+    #[test]
+    fn the_advice_names_line_section_and_command() {
+        let minute = Duration::from_mins(1);
+        let user = check("gw@a\\x2db.service", Manager::User, Ok(s(45)), minute);
+        assert_eq!(
+            user.warning().unwrap(),
+            "gw@a\\x2db.service is killed 45s after it is asked to stop, and may take 90s: put \
+             `TimeoutStopSec=90s` under `[Service]` with `systemctl --user edit \
+             'gw@a\\x2db.service'`"
+        );
+        let system = check("gw.service", Manager::System, Ok(s(45)), minute);
+        assert_eq!(
+            system.advice().unwrap(),
+            "put `TimeoutStopSec=90s` under `[Service]` with `systemctl edit gw.service`, as root"
+        );
+    }
+
+    #[test]
+    fn where_there_is_no_systemd_it_says_so() {
+        match own_unit() {
+            Ok(unit) => assert!(unit.ends_with(".service"), "{unit}"),
+            Err(why) if std::env::consts::OS == "linux" => {
+                assert!(why.why().contains("in no systemd service"), "{why}");
+            }
+            Err(why) => assert!(why.why().contains("there is no systemd on"), "{why}"),
+        }
+        let check = SystemdCheck::of_this_process(&StopPhases::default());
+        assert_eq!(check.unit.is_err(), own_unit().is_err());
+    }
+
+    #[test]
+    fn what_cannot_be_told_is_null_and_has_a_reason() {
+        let keys = [
+            "unit",
+            "timeout_stop_sec",
+            "drain_timeout",
+            "expected_min",
+            "mismatch",
+            "manager",
+            "reason",
+            "advice",
+        ];
+        let drain = Duration::from_millis(1_500);
+        let unknown = check("gw.service", Manager::User, Err(Unavailable::new("why")), drain);
+        let json = unknown.to_json();
+        assert!(json.as_object().unwrap().keys().eq(keys));
+        assert_eq!(
+            json,
+            json!({
+                "unit": "gw.service", "timeout_stop_sec": null, "drain_timeout": 1.5,
+                "expected_min": 31.5, "mismatch": null, "manager": "user", "reason": "why",
+                "advice": null,
+            })
+        );
+        let forever = check("gw.service", Manager::System, Ok(Span::Infinite), drain).to_json();
+        assert_eq!(forever["timeout_stop_sec"], "infinity");
+        assert_eq!(forever["mismatch"], false);
+        assert_eq!(forever["reason"], Value::Null);
+        let no_unit = Err(Unavailable::new("no unit"));
+        let no_unit = SystemdCheck::new(no_unit, drain, drain);
+        assert_eq!((no_unit.reason(), no_unit.warning()), (Some("no unit"), None));
+        assert_eq!(no_unit.to_json()["unit"], Value::Null);
+    }
+}
