@@ -14,7 +14,11 @@ mod support;
 
 mod bad_input;
 mod contention;
+mod endings;
 mod events;
+mod forensics_diagnose;
+mod forensics_snapshot;
+mod forensics_systemd;
 mod identity;
 mod keeper;
 mod kill;

@@ -561,7 +561,7 @@ fn where_nobody_runs_there_is_nothing_to_restart() {
 
 /// An owner that is no `run` serves it itself, or does not.
 #[test]
-fn a_library_gateway_serves_a_restart_itself() {
+fn a_linked_gateway_serves_a_restart_itself() {
     let sandbox = Sandbox::new();
     let mut owner = sandbox.linked_owner(30_000);
     let first = sandbox.status().1["instance"].clone();

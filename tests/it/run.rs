@@ -182,22 +182,28 @@ fn a_terminals_own_ctrl_c_is_not_sent_twice() {
     let mut command = sandbox.program("script");
     command.args(["-qfec", &line, "/dev/null"]).env("SHELL", "/bin/sh");
     let mut terminal = Process::start(command);
-    let spoken =
-        |line: String| line.trim().trim_start_matches("^C").trim_start_matches("^\\").to_owned();
-    spoken(terminal.line()).parse::<u32>().expect("its pid");
+    // What the command says; the run says who sent a signal that no key did.
+    let heard = |terminal: &mut Process| loop {
+        let line = terminal.line();
+        let line = line.trim().trim_start_matches("^C").trim_start_matches("^\\");
+        if !line.starts_with("incumbent: run: ") {
+            return line.to_owned();
+        }
+    };
+    heard(&mut terminal).parse::<u32>().expect("its pid");
     let run = u32::try_from(sandbox.status().1["pid"].as_u64().unwrap()).unwrap();
     // Handled in the order of these numbers even if both arrive at once: INT before USR1.
     for (key, name) in [("\u{3}", "INT"), ("\u{1c}", "QUIT")] {
         terminal.write(key);
-        assert_eq!(spoken(terminal.line()), name);
+        assert_eq!(heard(&mut terminal), name);
         kill(run, Signal::USR1);
-        assert_eq!(spoken(terminal.line()), "USR1", "{name} came twice");
+        assert_eq!(heard(&mut terminal), "USR1", "{name} came twice");
     }
     // One that a person sends is passed on, terminal or not.
     kill(run, Signal::INT);
-    assert_eq!(spoken(terminal.line()), "INT");
+    assert_eq!(heard(&mut terminal), "INT");
     kill(run, Signal::TERM);
-    assert_eq!(spoken(terminal.line()), "TERM");
+    assert_eq!(heard(&mut terminal), "TERM");
     terminal.finish_with_stdin_open(LIMIT).assert_code(7);
 }
 

@@ -255,7 +255,7 @@ fn the_command_reads_who_stops_it_and_why() {
 }
 
 #[test]
-fn a_library_gateway_learns_that_it_is_stopped_on_purpose() {
+fn a_linked_gateway_learns_that_it_is_stopped_on_purpose() {
     let sandbox = Sandbox::new();
     let mut owner = sandbox.linked_owner(30_000);
     let stop = sandbox.begin(&["--json", "stop"]);

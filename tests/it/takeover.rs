@@ -278,7 +278,7 @@ fn a_run_is_asked_drains_and_is_succeeded() {
 /// A library gateway that has no handler ends by the signal; the library's taker says whom it
 /// replaced.
 #[test]
-fn a_library_gateway_is_taken_over_by_another_one() {
+fn a_linked_gateway_is_taken_over_by_another_one() {
     let sandbox = Sandbox::new();
     let mut old = sandbox.role(ROLE, "gateway");
     assert_eq!(ask(&mut old, "replace"), "granted None", "nobody was there to be replaced");
@@ -294,7 +294,7 @@ fn a_library_gateway_is_taken_over_by_another_one() {
 
 /// One that lets go without ending (it serves another office, or is slow to leave) is done with.
 #[test]
-fn a_library_gateway_that_releases_is_done() {
+fn a_linked_gateway_that_releases_is_done() {
     let sandbox = Sandbox::new();
     let mut old = deaf_gateway(&sandbox, &[]);
     assert_eq!(ask(&mut old, "claim 60000"), "granted None");

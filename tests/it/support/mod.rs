@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "not every module needs every helper")]
 
 pub mod forked;
+mod heed;
 #[cfg(target_os = "linux")]
 mod namespace;
 mod process;
@@ -41,6 +42,7 @@ pub struct Sandbox {
 
 impl Sandbox {
     pub fn new() -> Self {
+        heed::signals_of_jobs();
         let directory = tempfile::Builder::new().prefix("incumbent-it-").tempdir().unwrap();
         std::fs::create_dir(directory.path().join("home")).unwrap();
         Self { directory }

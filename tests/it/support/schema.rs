@@ -3,10 +3,11 @@
 use super::Sandbox;
 
 /// The migrations that older versions did not have.
-const LATER: [(i64, &str); 3] = [
+const LATER: [(i64, &str); 4] = [
     (2, include_str!("../../../migrations/0002_scoped_locks.sql")),
     (3, include_str!("../../../migrations/0003_markers.sql")),
     (4, include_str!("../../../migrations/0004_runtime_status.sql")),
+    (5, include_str!("../../../migrations/0005_shutdowns.sql")),
 ];
 
 /// What a migration makes, by kind, what depends on the rest first.
@@ -26,12 +27,25 @@ fn made_by(migration: &str) -> Vec<(&'static str, String)> {
     made
 }
 
+/// The table and the column of an `ALTER TABLE ... ADD COLUMN`.
+fn added_column(line: &str) -> Option<(&str, &str)> {
+    match line.split_whitespace().collect::<Vec<_>>().as_slice() {
+        ["ALTER", "TABLE", table, "ADD", "COLUMN", column, ..] => Some((table, column)),
+        _ => None,
+    }
+}
+
 impl Sandbox {
     /// Takes everything out of the store that came after schema version `version`.
     pub fn age_to(&self, version: i64) {
         for (_, migration) in LATER.iter().rev().filter(|(later, _)| *later > version) {
             for (kind, name) in made_by(migration) {
                 self.forge(&format!("DROP {kind} IF EXISTS {name}"));
+            }
+            for line in migration.lines() {
+                if let Some((table, column)) = added_column(line) {
+                    self.forge(&format!("ALTER TABLE {table} DROP COLUMN {column}"));
+                }
             }
         }
         if version == 1 {
