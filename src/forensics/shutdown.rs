@@ -72,21 +72,23 @@ impl Tenure {
     /// store cannot even be read, within 300 ms. What was ignored when the process started (`nohup`) stays
     /// ignored. Nothing ends by itself: the gateway drains, lets go and exits.
     ///
-    /// ```no_run
-    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let tenure: incumbent::Tenure = unimplemented!();
-    /// use incumbent::{ExitCodes, Supervisor};
+    /// ```
+    /// use incumbent::{ExitCodes, Supervisor, Tenure};
     /// use std::sync::mpsc;
     ///
-    /// let (ended, end) = mpsc::channel();
-    /// let codes = ExitCodes::of(Supervisor::of_this_process());
-    /// let _watch = tenure.on_shutdown(codes, move |shutdown| drop(ended.send(shutdown)))?;
-    /// let shutdown = end.recv()?; // the gateway works meanwhile
-    /// eprintln!("{}", shutdown.snapshot.to_log_line());
-    /// // ... drain ...
-    /// tenure.release()?;
-    /// std::process::exit(shutdown.exit_code);
-    /// # }
+    /// fn serve(tenure: Tenure) -> incumbent::Result<i32> {
+    ///     let (ended, end) = mpsc::channel();
+    ///     let codes = ExitCodes::of(Supervisor::of_this_process());
+    ///     let _watch = tenure.on_shutdown(codes, move |shutdown| {
+    ///         let _ = ended.send(shutdown);
+    ///     })?;
+    ///     // The gateway works meanwhile.
+    ///     let Ok(shutdown) = end.recv() else { return Ok(1) };
+    ///     eprintln!("{}", shutdown.snapshot.to_log_line());
+    ///     // ... drain ...
+    ///     tenure.release()?;
+    ///     Ok(shutdown.exit_code)
+    /// }
     /// ```
     ///
     /// # Errors

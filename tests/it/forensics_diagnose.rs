@@ -15,8 +15,8 @@ use incumbent::forensics::Diagnostic;
 use rustix::process::Signal;
 
 use crate::support::{
-    Answer, BINARY, Identity, LIMIT, Process, Sandbox, Stat, another_user, eventually, is_root,
-    kill, order, role, skipped, tagged, wait_ended, works,
+    Answer, BINARY, Identity, LIMIT, Process, Sandbox, Stat, another_user, eventually, kill,
+    nobody_with_hidepid, order, role, skipped, tagged, wait_ended,
 };
 
 /// Never ends by itself, and has a child that does not either.
@@ -520,12 +520,9 @@ fn no_secret_is_written() {
 /// R:HIDEPID. FIELD-BUGS rows 31 and 83: what is hidden says why.
 #[test]
 fn what_is_hidden_says_why() {
-    const HIDDEN: &str = "mount -t proc -o hidepid=2 proc /proc &&
-        exec setpriv --reuid 65534 --regid 65534 --clear-groups \"$@\"";
-    let words = ["unshare", "-m", "/bin/sh", "-c", HIDDEN, "sh"];
-    if !is_root() || !works(&words) {
+    let Some(words) = nobody_with_hidepid() else {
         return skipped("needs root, and leave to mount /proc");
-    }
+    };
     let sandbox = Sandbox::new();
     let binary = sandbox.open_to_nobody();
     let mut command = sandbox.program(words[0]);

@@ -30,8 +30,8 @@ use crate::status_set::stopped_writer;
 use crate::stop::PATIENT;
 use crate::support::{
     Answer, BINARY, HOLDING, LIMIT, Process, Run, Sandbox, Stat, another_user, eventually,
-    exit_code, has, is_root, kill, order, pid_namespace, role, role_db, skipped, tagged,
-    wait_ended, wait_stopped, works,
+    exit_code, has, kill, nobody_with_hidepid, order, pid_namespace, role, role_db, skipped,
+    tagged, wait_ended, wait_stopped, works,
 };
 
 const ROLE_TEST: &str = "forensics_snapshot::role_of_a_gateway";
@@ -1593,15 +1593,12 @@ fn assert_hidden(process: &Value, reason: &str) {
 /// R:HIDEPID. FIELD-BUGS rows 29 and 83: what the kernel hides is not gone, and is not blank.
 #[test]
 fn with_hidepid_the_parent_is_hidden_and_the_rest_is_there() {
-    const HIDDEN: &str = "mount -t proc -o hidepid=2 proc /proc &&
-        exec setpriv --reuid 65534 --regid 65534 --clear-groups \"$@\"";
-    let words = ["unshare", "-m", "/bin/sh", "-c", HIDDEN, "sh"];
-    if !is_root() || !works(&words) {
+    let Some(words) = nobody_with_hidepid() else {
         return skipped("needs root, and leave to mount /proc");
-    }
+    };
     let sandbox = Sandbox::new();
     let binary = sandbox.open_to_nobody();
-    let snapshot = sandbox.forensic_snapshot_behind(&words, &binary, &["--signal", "15"]);
+    let snapshot = sandbox.forensic_snapshot_behind(words, &binary, &["--signal", "15"]);
     let own = std::process::id();
     assert_eq!(snapshot["ppid"], own, "{snapshot:#}");
     assert_eq!(snapshot["parent"]["pid"], own, "{snapshot:#}");
@@ -1611,14 +1608,14 @@ fn with_hidepid_the_parent_is_hidden_and_the_rest_is_there() {
     assert!(snapshot["loadavg_1m"].is_f64(), "{snapshot:#}");
     assert!(snapshot["memory"]["rss_bytes"].is_u64(), "{snapshot:#}");
     let verb = ["forensics", "snapshot"];
-    let answer = Process::start(sandbox.under(&words, &binary, &verb)).finish(LIMIT);
+    let answer = Process::start(sandbox.under(words, &binary, &verb)).finish(LIMIT);
     let said = assert_log_line(answer.assert_code(0).out.trim_end_matches('\n'));
     assert_eq!(said["parent_pid"], own.to_string());
     assert!(said["parent_cmdline"].contains("hidepid"), "{said:?}");
 
     // A sender that cannot be seen: pid and uid come with the signal.
     let verb = [&["run", "--no-backoff"], HOLDING].concat();
-    let run = Run::start(sandbox.under(&words, &binary, &verb));
+    let run = Run::start(sandbox.under(words, &binary, &verb));
     let mut deployer = sandbox.deployer();
     deployer.send("TERM", run.pid());
     let answer = run.process.finish_with_stdin_open(LIMIT).assert_code(143);

@@ -4,8 +4,8 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use crate::support::{
-    BINARY, HOLDING, LIMIT, Process, Run, Sandbox, Stat, is_root, kill, pid_namespace, skipped,
-    tagged, wait_stopped, works,
+    BINARY, HOLDING, LIMIT, Process, Run, Sandbox, Stat, kill, nobody_with_hidepid, pid_namespace,
+    skipped, tagged, wait_stopped, works,
 };
 
 impl Sandbox {
@@ -232,12 +232,9 @@ fn a_time_namespace_does_not_move_start_times() {
 /// R:HIDEPID. FIELD-BUGS rows 9, 29 and 31: a live process may be absent from /proc.
 #[test]
 fn a_process_that_is_hidden_is_not_dead() {
-    const HIDDEN: &str = "mount -t proc -o hidepid=2 proc /proc &&
-        exec setpriv --reuid 65534 --regid 65534 --clear-groups \"$@\"";
-    let words = ["unshare", "-m", "/bin/sh", "-c", HIDDEN, "sh"];
-    if !is_root() || !works(&words) {
+    let Some(words) = nobody_with_hidepid() else {
         return skipped("needs root, and leave to mount /proc");
-    }
+    };
     let sandbox = Sandbox::new();
     let binary = sandbox.open_to_nobody();
     let run = sandbox.hold(&[]);

@@ -32,6 +32,14 @@ pub fn works(words: &[&str]) -> bool {
             .is_ok_and(|status| status.success())
 }
 
+/// As nobody, where the processes of others are hidden (R:HIDEPID).
+pub fn nobody_with_hidepid() -> Option<&'static [&'static str]> {
+    const HIDDEN: &str = "mount -t proc -o hidepid=2 proc /proc &&
+        exec setpriv --reuid 65534 --regid 65534 --clear-groups \"$@\"";
+    const WORDS: &[&str] = &["unshare", "-m", "/bin/sh", "-c", HIDDEN, "sh"];
+    (super::is_root() && works(WORDS)).then_some(WORDS)
+}
+
 impl Sandbox {
     /// Gives the sandbox to nobody, with a copy of the program that nobody can execute: the build
     /// directory may be closed to others. Returns the copy.
