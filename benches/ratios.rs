@@ -208,7 +208,8 @@ const SCHEMA: &str = concat!(
     include_str!("../migrations/0002_scoped_locks.sql"),
     include_str!("../migrations/0003_markers.sql"),
     include_str!("../migrations/0004_runtime_status.sql"),
-    include_str!("../migrations/0005_shutdowns.sql")
+    include_str!("../migrations/0005_shutdowns.sql"),
+    include_str!("../migrations/0006_legacy.sql")
 );
 
 /// The row that bare locks are taken from where the process has one already.

@@ -15,13 +15,17 @@ use std::collections::HashSet;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use fs4::{FileExt, TryLockError};
+use serde_json::{Value, json};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::liveness::AnchorState;
+use crate::legacy;
+use crate::liveness::{AnchorState, ProcessTable};
 use crate::names::hex;
-use crate::sys;
+use crate::observe::Observer;
+use crate::sys::{self, Existence};
 
 /// How often a new name is tried when an observer's probe met our file in the instant between its
 /// creation and its lock. One retry is already improbable.
@@ -116,11 +120,6 @@ impl Anchor {
         &self.name
     }
 
-    /// What is left once the anchor is let go.
-    pub(crate) fn dropped(&self) -> Dropped {
-        Dropped(self.path.clone())
-    }
-
     /// The id of the store that it was made for.
     pub(crate) fn store_id(&self) -> Option<&str> {
         parse_name(&self.name).map(|(id, _)| id)
@@ -137,14 +136,27 @@ impl Anchor {
     }
 }
 
-/// The file of an anchor that its process has let go.
-pub(crate) struct Dropped(PathBuf);
+/// An anchor that its process is about to let go: still locked, because rows that others can read name
+/// it until the transaction that ends them is committed.
+pub(crate) struct Dropped(Arc<Anchor>);
 
 impl Dropped {
-    /// Unlinks it. Only once no row names it any more.
+    pub(crate) fn new(anchor: Arc<Anchor>) -> Self {
+        Self(anchor)
+    }
+
+    /// Whether that is `anchor`.
+    pub(crate) fn is(&self, anchor: &Arc<Anchor>) -> bool {
+        Arc::ptr_eq(&self.0, anchor)
+    }
+
+    /// Unlocks it, and unlinks it then: whoever has it open by now does not see a lock on a file without
+    /// a name. Only once no row names it any more.
     pub(crate) fn remove(self) {
-        if let Err(error) = std::fs::remove_file(&self.0) {
-            tracing::debug!(path = %self.0.display(), %error, "left for the next claim to collect");
+        let path = self.0.path.clone();
+        drop(self.0);
+        if let Err(error) = std::fs::remove_file(&path) {
+            tracing::debug!(path = %path.display(), %error, "left for the next claim to collect");
         }
     }
 }
@@ -155,6 +167,46 @@ impl Drop for Anchor {
         // and it does so explicitly because a child may keep the file open after us.
         if self.creator_pid == std::process::id() {
             let _ = FileExt::unlock(&self.file);
+        }
+    }
+}
+
+const RECOVERY_LOCK: &str = "recovery.lock";
+
+/// The right to recover a store: one process at a time has it, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct RecoveryLock {
+    _file: File,
+}
+
+impl RecoveryLock {
+    /// Whether some process has it.
+    pub(crate) fn is_taken(directory: &Path) -> bool {
+        probe(&directory.join(RECOVERY_LOCK)) == AnchorState::Held
+    }
+
+    /// Takes it in the anchors directory of the store, by a file that stays there.
+    pub(crate) fn take(directory: &Path) -> Result<Self> {
+        let path = directory.join(RECOVERY_LOCK);
+        let file = match sys::create_anchor_file(&path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                sys::open_anchor_file(&path)
+            }
+            result => result,
+        }
+        .map_err(|error| Error::io("open", &path, error))?;
+        sys::give_to_owner_of(&path, directory)
+            .map_err(|error| Error::io("change the owner of", &path, error))?;
+        match retry_interrupted(|| FileExt::try_lock(&file)) {
+            Ok(()) => Ok(Self { _file: file }),
+            Err(TryLockError::WouldBlock) => Err(Error::new(
+                ErrorKind::Busy,
+                "another process is recovering this store just now",
+            )
+            .at(path)
+            .with_hint("wait for it, then look again")
+            .retry_after(1_000)),
+            Err(TryLockError::Error(error)) => Err(Error::io("lock", &path, error)),
         }
     }
 }
@@ -171,6 +223,15 @@ enum Refusal {
 pub(crate) fn prepare_directory(directory: &Path) -> Result<()> {
     sys::create_private_dirs(directory)
         .map_err(|error| Error::io("create the directory", directory, error))
+}
+
+/// Looks at a recorded anchor: a name inside the directory `anchors`, or the lock of an older gateway, which
+/// is not touched. A forged path is not followed.
+pub(crate) fn look(anchors: &Path, anchor: &str) -> AnchorState {
+    if Path::new(anchor).file_name().is_some_and(|file| file == anchor) {
+        return probe(&anchors.join(anchor));
+    }
+    legacy::path_of(anchor).map_or(AnchorState::Unreadable, legacy::look)
 }
 
 /// Looks at the anchor at `path` without waiting and without disturbing its owner.
@@ -246,7 +307,7 @@ pub(crate) fn sweep(
         }
         match probe(&entry.path()) {
             AnchorState::Free => sweep.garbage.push(entry.path()),
-            AnchorState::Held if id != store_id && lost_store == Some(id) => {}
+            AnchorState::Held if lost_store == Some(id) && !is_on_record(&name)? => {}
             // Of another store, or of this one in a state that it has lost (restored from a copy).
             AnchorState::Held if id != store_id || !is_on_record(&name)? => {
                 sweep.orphans.push(Orphan { name, pid });
@@ -259,6 +320,81 @@ pub(crate) fn sweep(
         }
     }
     Ok(sweep)
+}
+
+/// Somebody who held an anchor when its file was deleted, as the next store remembers it.
+#[derive(Clone, Debug)]
+pub(crate) struct LostOwner {
+    pub(crate) anchor: Orphan,
+    start_time: Option<i64>,
+    boot_id: Option<String>,
+    pid_ns: Option<String>,
+}
+
+impl LostOwner {
+    fn of(json: &Value) -> Option<Self> {
+        let text = |key: &str| json[key].as_str().map(str::to_owned);
+        let pid = json["pid"].as_u64().and_then(|pid| sys::Pid::try_from(pid).ok());
+        Some(Self {
+            anchor: Orphan { name: text("anchor")?, pid },
+            start_time: json["start_time"].as_i64(),
+            boot_id: text("boot_id"),
+            pid_ns: text("pid_ns"),
+        })
+    }
+
+    pub(crate) fn is_us(&self, observer: &Observer) -> bool {
+        self.anchor.pid == Some(observer.pid) && self.pid_ns == observer.pid_ns
+    }
+
+    /// Whether it is certain that it does not hold that anchor any more. Not being able to look is no sign
+    /// of it.
+    pub(crate) fn has_let_go(&self, directory: &Path, observer: &Observer) -> bool {
+        if self.boot_id.is_some() && observer.boot_id.is_some() && self.boot_id != observer.boot_id
+        {
+            return true;
+        }
+        let Some(pid) = self.anchor.pid else { return true };
+        if self.pid_ns != observer.pid_ns || observer.process_table != ProcessTable::Ours {
+            return false;
+        }
+        let facts = sys::process_facts(pid);
+        let is_another = self
+            .start_time
+            .is_some_and(|recorded| facts.start_time.is_some_and(|now| now.value != recorded));
+        facts.existence == Existence::Gone
+            || is_another
+            || sys::deleted_files_of(pid, directory)
+                .is_some_and(|names| !names.contains(&self.anchor.name))
+    }
+}
+
+/// The anchors that processes hold, we among them, although their files in `directory` were deleted, as
+/// JSON; `None` when there are none, or none can be seen. Slow, and only asked when a store is made:
+/// whoever deleted the one before it with its anchors has hidden from everybody that its owners live.
+pub(crate) fn find_lost(directory: &Path) -> Option<String> {
+    let observer = Observer::new();
+    let lost = sys::processes_with_deleted_files_of(directory);
+    let lost: Vec<Value> = lost
+        .into_iter()
+        .filter(|(_, name)| parse_name(name).is_some())
+        .map(|(pid, anchor)| {
+            json!({
+                "pid": pid,
+                "anchor": anchor,
+                "start_time": sys::process_facts(pid).start_time.map(|time| time.value),
+                "boot_id": observer.boot_id,
+                "pid_ns": observer.pid_ns,
+            })
+        })
+        .collect();
+    (!lost.is_empty()).then(|| Value::from(lost).to_string())
+}
+
+/// Reads what [`find_lost`] wrote.
+pub(crate) fn lost_owners_of(text: &str) -> Vec<LostOwner> {
+    let lost: Vec<Value> = serde_json::from_str(text).unwrap_or_default();
+    lost.iter().filter_map(LostOwner::of).collect()
 }
 
 impl Sweep {
@@ -277,6 +413,11 @@ impl Sweep {
         Ok(())
     }
 
+    /// How many free anchors nobody names.
+    pub(crate) fn garbage_count(&self) -> usize {
+        self.garbage.len()
+    }
+
     /// Unlinks the garbage, of processes that died. Call it inside the same transaction as the
     /// sweep: there, a free anchor is not one that is just being made.
     pub(crate) fn remove_garbage(&self) {
@@ -289,7 +430,7 @@ impl Sweep {
 }
 
 /// `<store id>-<pid>-<random>.lock`; `None` for a file that is not an anchor.
-fn parse_name(name: &str) -> Option<(&str, Option<sys::Pid>)> {
+pub(crate) fn parse_name(name: &str) -> Option<(&str, Option<sys::Pid>)> {
     let mut parts = name.strip_suffix(".lock")?.split('-');
     let (id, pid, random) = (parts.next()?, parts.next()?, parts.next()?);
     let is_hex = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_hexdigit());

@@ -10,13 +10,17 @@ use crate::clock::Deadline;
 use crate::error::{Error, ErrorKind, Result};
 use crate::holder::Holder;
 use crate::instance::{self, EndReason, Origin, Record, Subject};
+use crate::legacy;
 use crate::liveness::{
-    AliveReason, AnchorState, DeadReason, Evidence, Judgement, Lease, Presence, StartTimeMatch,
-    Verdict, judge,
+    AliveReason, AnchorState, DeadReason, Evidence, Flags, Judgement, Lease, Presence,
+    StartTimeMatch, Verdict, judge,
 };
 use crate::marker_table;
 use crate::names::{InstanceId, ProfileName, Wanted};
-use crate::observe::{LiveCommandLine, compare_command_line, needs_command_line, observe};
+use crate::observe::{
+    LiveCommandLine, anchor_of, compare_command_line, has_left_its_lock, needs_command_line,
+    observe,
+};
 use crate::reservation;
 use crate::standing::Force;
 use crate::store::{EventRecord, Inner, Tx};
@@ -151,9 +155,9 @@ pub(crate) fn examine(
     aside: &Aside,
 ) -> Examined {
     let command_line = aside.command_line(record.id);
-    let judged = judge_record(inner, record, lease, &command_line);
-    if is_another_life_of_ours(inner, claimant, record, &judged) {
-        return Examined::Over(EndReason::ReExecuted);
+    let judged = judge_for_claim(inner, record, lease, &command_line);
+    if let Some(reason) = another_life_of_ours(inner, claimant, record, &judged) {
+        return Examined::Over(reason);
     }
     let is_about_the_subject = record.is_pid
         && judged.evidence.is_here()
@@ -195,9 +199,35 @@ pub(crate) fn judge_record(
     lease: Lease,
     command_line: &LiveCommandLine,
 ) -> Judgement {
-    let anchors = &inner.location.anchors;
-    let seen = observe(record, inner.observer(), anchors, command_line, inner.matcher());
-    judge(Evidence { lease, ..seen })
+    let anchor = anchor_of(record, &inner.location.anchors);
+    judge_with(inner, record, anchor, lease, command_line)
+}
+
+/// The same in a claim, which may try the lock of an older gateway: there the kernel's word decides, and
+/// not its list.
+fn judge_for_claim(
+    inner: &Inner,
+    record: &Record,
+    lease: Lease,
+    command_line: &LiveCommandLine,
+) -> Judgement {
+    match record.anchor.as_deref().and_then(legacy::path_of) {
+        Some(path) => judge_with(inner, record, legacy::probe(path), lease, command_line),
+        None => judge_record(inner, record, lease, command_line),
+    }
+}
+
+fn judge_with(
+    inner: &Inner,
+    record: &Record,
+    anchor: AnchorState,
+    lease: Lease,
+    command_line: &LiveCommandLine,
+) -> Judgement {
+    let seen = observe(record, inner.observer(), anchor, command_line, inner.matcher());
+    let judged = judge(Evidence { lease, ..seen });
+    let leaked = judged.flags.anchor_leaked || has_left_its_lock(record, &seen);
+    Judgement { flags: Flags { anchor_leaked: leaked, ..judged.flags }, ..judged }
 }
 
 /// Judges a record with everything that can be seen, the command line included: people want to
@@ -210,19 +240,22 @@ pub(crate) fn look(inner: &Inner, record: &Record, lease: Lease) -> Judgement {
     }
     let command_line =
         compare_command_line(&LiveCommandLine::read(record), record, inner.matcher());
-    judge(Evidence { command_line, ..seen })
+    let again = judge(Evidence { command_line, ..seen });
+    let leaked = judged.flags.anchor_leaked || again.flags.anchor_leaked;
+    Judgement { flags: Flags { anchor_leaked: leaked, ..again.flags }, ..again }
 }
 
-/// The process executed itself anew (same pid, same start time, its anchor released by the exec),
-/// or lost track of a grant that was committed all the same (the row names our very anchor).
-fn is_another_life_of_ours(
+/// The process executed itself anew (same pid, same start time, its anchor released by the exec), lost
+/// track of a grant that was committed all the same (the row names our very anchor), or meets itself in
+/// a copy of the store that was put in the place of the one it was in.
+fn another_life_of_ours(
     inner: &Inner,
     claimant: Claimant<'_>,
     record: &Record,
     judged: &Judgement,
-) -> bool {
+) -> Option<EndReason> {
     if claimant.origin == Origin::Pid || record.pid != Some(claimant.subject.pid) {
-        return false;
+        return None;
     }
     let Evidence { anchor, start_time, .. } = judged.evidence;
     let names_our_anchor =
@@ -231,7 +264,10 @@ fn is_another_life_of_ours(
         && judged.evidence.is_here()
         && start_time == StartTimeMatch::Equal
         && record.child_pid.is_none();
-    names_our_anchor || re_executed
+    if names_our_anchor && inner.comes_from_a_lost_store() {
+        return Some(EndReason::StoreReplaced);
+    }
+    (names_our_anchor || re_executed).then_some(EndReason::ReExecuted)
 }
 
 pub(crate) fn changes_too_fast(what: &impl fmt::Display) -> Error {
@@ -336,14 +372,18 @@ pub(crate) fn sweep(
         Some(own) if inner.held_before(wanted) => own.store_id(),
         Some(_) | None => None,
     };
-    anchor::sweep(
+    let mut sweep = anchor::sweep(
         &inner.location.anchors,
         inner.store_uuid()?,
         named,
         own.as_ref().map(|anchor| anchor.name()),
         lost_store,
         |name| instance::names_anchor(tx, name),
-    )
+    )?;
+    if lost_store.is_none() {
+        sweep.orphans.extend(tx.lost_anchors()?);
+    }
+    Ok(sweep)
 }
 
 /// Whoever reserved `wanted` and stands in the way by that: it lives, its time is not over, and it is
@@ -395,6 +435,7 @@ pub(crate) fn evict_orphans(
         return Ok(Orphans::Refused(Box::new(Holder::orphan(wanted.clone(), orphan.pid))));
     }
     sweep.remove_orphans(&inner.location.anchors)?;
+    tx.forget_lost_owners()?;
     let office = match wanted {
         Wanted::Office(office) => Some(office),
         Wanted::Lock(_) => None,
@@ -435,7 +476,7 @@ pub(crate) fn tidy(tx: &Tx<'_>, inner: &Inner, sweep: &Sweep) -> Result<()> {
 
 /// Whether some process holds the anchor of this name.
 pub(crate) fn is_held(inner: &Inner, anchor: &str) -> bool {
-    anchor::probe(&inner.location.anchors.join(anchor)) == AnchorState::Held
+    anchor::look(&inner.location.anchors, anchor) == AnchorState::Held
 }
 
 /// Ends the command that a killed `run` left behind, and waits until it is gone. False when it lives

@@ -7,6 +7,10 @@ use std::path::{Path, PathBuf};
 /// `Result` with the crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// What to do about a damaged store.
+pub(crate) const RECOVER: &str =
+    "`incumbent doctor --fix` moves it aside whole, and begins a new one with what can be read";
+
 /// What the caller can do about an [`Error`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -30,7 +34,7 @@ pub enum ErrorKind {
     TooNew,
     /// The store has an older schema and this call may not migrate it: open it for owning once.
     TooOld,
-    /// The database is damaged: move it aside, with its `-wal` and `-shm`.
+    /// The database is damaged: `incumbent doctor --fix` moves it aside and begins a new one.
     Corrupt,
     /// The profile is bound to another home directory.
     ProfileBelongsTo,
@@ -227,14 +231,13 @@ impl From<rusqlite::Error> for Error {
             Some(Code::DatabaseBusy | Code::DatabaseLocked) => ErrorKind::Busy,
             Some(Code::DiskFull | Code::ReadOnly | Code::SystemIoFailure) => ErrorKind::CannotWrite,
             Some(Code::CannotOpen | Code::PermissionDenied) => ErrorKind::CannotRead,
-            Some(Code::DatabaseCorrupt) => ErrorKind::Corrupt,
+            // SQLITE_ERROR: every statement of ours was tried on a schema that was whole.
+            Some(Code::DatabaseCorrupt | Code::Unknown) => ErrorKind::Corrupt,
             Some(Code::NotADatabase) => ErrorKind::NotOurs,
             _ => ErrorKind::Internal,
         };
         let hint = match kind {
-            ErrorKind::Corrupt => {
-                Some("end the gateways, then move the file and its -wal and -shm aside, together")
-            }
+            ErrorKind::Corrupt => Some(RECOVER),
             ErrorKind::CannotWrite => Some("check free space and that the disk is writable"),
             _ => None,
         };

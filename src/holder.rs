@@ -1,6 +1,7 @@
 //! Who stands in the way of a claim, and why we believe it.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
 use serde_json::Value;
@@ -9,6 +10,7 @@ use crate::clock::rfc3339;
 use crate::command_line;
 use crate::error::Result;
 use crate::instance::Record;
+use crate::legacy;
 use crate::liveness::{Flags, Judgement};
 use crate::lock_table::LockRow;
 use crate::names::{InstanceId, Kind, LockName, Office, ProfileName, Wanted};
@@ -19,6 +21,9 @@ use crate::sys;
 
 /// The reason of a refusal by a held anchor of a store that is no longer here.
 pub(crate) const ORPHANED_ANCHOR: &str = "orphaned_anchor";
+
+/// The reason of a refused takeover: an older gateway acts beside the holder that was to be replaced.
+pub(crate) const OLDER_GATEWAY: &str = "older_gateway";
 
 /// The reason of a refusal by a takeover or a stop in progress.
 pub(crate) const RESERVED: &str = "reserved";
@@ -68,6 +73,8 @@ pub struct Holder {
     pub unresponsive_ms: Option<u64>,
     /// When asking again may succeed, if that is known: milliseconds.
     pub retry_after_ms: Option<u64>,
+    /// The lock of an older gateway that has ended, which something else keeps.
+    pub(crate) left: Option<PathBuf>,
 }
 
 impl Holder {
@@ -90,6 +97,12 @@ impl Holder {
             state_for_ms: None,
             unresponsive_ms: None,
             retry_after_ms: None,
+            left: judged
+                .flags
+                .anchor_leaked
+                .then(|| record.anchor.as_deref().and_then(legacy::path_of))
+                .flatten()
+                .map(Path::to_owned),
         }
     }
 
@@ -159,6 +172,19 @@ impl Holder {
             state_for_ms: None,
             unresponsive_ms: None,
             retry_after_ms: None,
+            left: None,
+        }
+    }
+
+    /// An older gateway that is not on record, beside one that is. A pid of 0 is nobody's.
+    pub(crate) fn older(office: &Office, pid: sys::Pid, argv: &[String]) -> Self {
+        let command = command_line::display(&command_line::redact(argv));
+        Self {
+            profile: Some(office.profile.clone()),
+            kind: Some(office.kind.clone()),
+            reason: OLDER_GATEWAY,
+            command: (!argv.is_empty()).then_some(command),
+            ..Self::orphan(Wanted::Office(office.clone()), Some(pid).filter(|pid| *pid > 0))
         }
     }
 
@@ -176,7 +202,24 @@ impl Holder {
                 "use another identity here, or wait for it with `--wait`",
             ),
         };
+        if let Some(path) = &self.left {
+            let keepers = sys::processes_with_open_file(path);
+            let keepers: Vec<String> = keepers.iter().map(|pid| format!("pid {pid}")).collect();
+            let (who, whom) = match keepers.as_slice() {
+                [] => ("some process that cannot be seen from here".to_owned(), "it"),
+                [one] => (one.clone(), "it"),
+                [..] => (keepers.join(", "), "them"),
+            };
+            let keep = if keepers.len() > 1 { "keep" } else { "keeps" };
+            return format!(
+                "{who} {keep} {0}: end {whom}, or, if no gateway runs any more, remove {0}",
+                path.display()
+            );
+        }
         match self.reason {
+            OLDER_GATEWAY => format!(
+                "two act for it: end pid {pid}, or the holder on record (`incumbent stop`), first"
+            ),
             RESERVED => {
                 format!("wait until pid {pid} is done, or end it: its reservation ends with it")
             }
@@ -278,6 +321,7 @@ pub(crate) fn because(reason: &str) -> &'static str {
              be seen"
         }
         "not_verifiable" => "neither its lock nor its process can be looked at well enough",
+        OLDER_GATEWAY => "it is an older gateway, and acts beside the holder on record",
         ORPHANED_ANCHOR => "it holds a lock from a store that was deleted or replaced",
         "never_claimed" => "nobody has claimed it yet",
         "released" => "its owner released it",
@@ -315,6 +359,9 @@ impl fmt::Display for Holder {
         }
         if let Some(since) = self.since_ms.and_then(rfc3339) {
             write!(f, " since {since}")?;
+        }
+        if self.left.is_some() {
+            return write!(f, ", which has ended, but something that it started keeps its lock");
         }
         let certainty = if self.verdict == "unknown" { "may be alive" } else { "is alive" };
         write!(f, ", which {certainty}: {}", because(self.reason))?;

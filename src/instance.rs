@@ -8,12 +8,14 @@ use rusqlite::{Connection, OptionalExtension, Row, named_params};
 use crate::autopsy;
 use crate::command_line;
 use crate::error::Result;
+use crate::legacy;
 use crate::liveness::DeadReason;
 use crate::lock_table::{self, LockEnd};
 use crate::marker_table;
 use crate::names::{InstanceId, Kind, Nonce, Office, ProfileName, Secret};
 use crate::observe::Observer;
 use crate::reservation;
+use crate::stop_budget;
 use crate::store::{EventRecord, Tx};
 use crate::sys::{self, StartTime, StartTimeUnit, Supervision};
 use crate::waiters;
@@ -79,6 +81,8 @@ pub(crate) struct Record {
     pub(crate) exit_code: Option<i64>,
     pub(crate) signal: Option<i64>,
     pub(crate) detail: Option<String>,
+    /// Of an older gateway: another one holds its lock by now, and this is what is known of that.
+    pub(crate) is_of_successor: bool,
 }
 
 const COLUMNS: &str = "id, nonce_hash, profile, kind, origin, pid, start_time_unit, start_time,
@@ -163,7 +167,52 @@ impl Record {
             exit_code: columns.number(),
             signal: columns.number(),
             detail: columns.text(),
+            is_of_successor: false,
         })
+    }
+
+    /// A process of this namespace as somebody else's file names it: on record nowhere.
+    pub(crate) fn told(
+        pid: sys::Pid,
+        start_time: Option<StartTime>,
+        uid: Option<u32>,
+        argv: Vec<String>,
+        kind: Option<Kind>,
+        observer: &Observer,
+    ) -> Self {
+        Self {
+            id: InstanceId(0),
+            nonce_hash: String::new(),
+            profile: None,
+            kind,
+            is_pid: true,
+            is_run: false,
+            pid: Some(pid),
+            start_time,
+            boot_id: observer.boot_id.clone(),
+            pid_ns: observer.pid_ns.clone(),
+            host: observer.host.clone(),
+            uid,
+            argv,
+            version: None,
+            party: None,
+            supervisor: None,
+            stop_budget_ms: None,
+            anchor: None,
+            child_pid: None,
+            child_start_time: None,
+            keeper_pid: None,
+            started_at_ms: -1,
+            heartbeat_every_ms: None,
+            heartbeat_at_ms: None,
+            ended_at_ms: None,
+            end_reason: None,
+            ended_by: None,
+            exit_code: None,
+            signal: None,
+            detail: None,
+            is_of_successor: false,
+        }
     }
 
     pub(crate) fn kind(&self) -> Option<&Kind> {
@@ -195,7 +244,7 @@ pub(crate) fn live(connection: &Connection, office: &Office) -> Result<Option<Re
         .prepare_cached(&sql)?
         .query_row((office.profile.as_str(), office.kind.as_str()), Record::from_row)
         .optional()?;
-    Ok(row)
+    Ok(row.map(legacy::refreshed))
 }
 
 /// All live rows for a process that `--pid` recorded, whatever their office. A row that lost its
@@ -263,6 +312,19 @@ fn live_without_office(connection: &Connection) -> Result<Vec<Record>> {
     Ok(rows)
 }
 
+/// Every row that is on record as live, with and without an office, the oldest first.
+pub(crate) fn all_live(connection: &Connection) -> Result<Vec<Record>> {
+    /// More than any machine has processes that matter.
+    const READ_MAX: i64 = 10_000;
+    let sql =
+        format!("SELECT {COLUMNS} FROM instances WHERE ended_at_ms IS NULL ORDER BY id LIMIT ?1");
+    let rows = connection
+        .prepare_cached(&sql)?
+        .query_map([READ_MAX], Record::from_row)?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(rows)
+}
+
 /// Whether any row, ended or not, names `anchor`.
 pub(crate) fn names_anchor(connection: &Connection, anchor: &str) -> Result<bool> {
     let named = connection
@@ -300,6 +362,7 @@ pub(crate) fn without_purpose(
     Ok(ids)
 }
 
+/// The row as it was written: what was taken from an older gateway is not its successor's.
 pub(crate) fn by_id(connection: &Connection, id: InstanceId) -> Result<Option<Record>> {
     let sql = format!("SELECT {COLUMNS} FROM instances WHERE id = ?1");
     let row = connection.prepare_cached(&sql)?.query_row([id.0], Record::from_row).optional()?;
@@ -463,6 +526,18 @@ impl Subject {
         }
     }
 
+    /// A process that others have told of. Nobody knows who keeps starting it.
+    pub(crate) fn told(
+        pid: sys::Pid,
+        start_time: Option<StartTime>,
+        uid: Option<u32>,
+        argv: Vec<String>,
+    ) -> Self {
+        let raw = command_line::Raw::new(argv.clone());
+        let supervisor = supervisor_word(&Supervision::default());
+        Self { pid, start_time, uid, argv, raw, party: None, supervisor, memory: None }
+    }
+
     /// The command line without the identities that the process locks.
     pub(crate) fn argv_without(&self, secrets: &[&Secret]) -> Vec<String> {
         if secrets.is_empty() { self.argv.clone() } else { self.raw.redacted(secrets) }
@@ -492,7 +567,8 @@ fn own_command_line() -> command_line::Raw {
     )
 }
 
-fn supervisor_word(supervision: &Supervision) -> String {
+/// What supervises a process, as its row says it.
+pub(crate) fn supervisor_word(supervision: &Supervision) -> String {
     if let Some(unit) = &supervision.systemd_service {
         format!("systemd:{unit}")
     } else if let Some(label) = &supervision.launchd_label {
@@ -599,6 +675,92 @@ impl NewInstance<'_> {
     }
 }
 
+/// An incarnation that had ended before anybody put it on record.
+#[derive(Debug)]
+pub(crate) struct EndedInstance<'a> {
+    pub(crate) office: &'a Office,
+    pub(crate) pid: sys::Pid,
+    pub(crate) start_time_ticks: Option<i64>,
+    /// Redacted.
+    pub(crate) argv: &'a [String],
+    pub(crate) host: Option<&'a str>,
+    pub(crate) anchor: &'a str,
+    /// When it was last heard of: Unix milliseconds.
+    pub(crate) at_ms: i64,
+    pub(crate) reason: &'a str,
+    pub(crate) detail: &'a str,
+}
+
+impl EndedInstance<'_> {
+    pub(crate) fn insert(&self, tx: &Tx<'_>) -> Result<InstanceId> {
+        const SQL: &str = "INSERT INTO instances (id, nonce_hash, profile, kind, origin, pid,
+                start_time, start_time_unit, host, argv, supervisor, stop_budget_ms, anchor,
+                started_at_ms, ended_at_ms, end_reason, detail)
+             VALUES (:id, :nonce_hash, :profile, :kind, 'pid', :pid, :start_time, 'ticks', :host,
+                :argv, 'none', :stop_budget_ms, :anchor, :at_ms, :at_ms, :reason, :detail)";
+        tx.check_schema()?;
+        let id = tx.draw_id();
+        tx.prepare_cached(SQL)?.execute(named_params! {
+            ":id": id,
+            ":nonce_hash": Nonce::random()?.hash(),
+            ":profile": self.office.profile.as_str(),
+            ":kind": self.office.kind.as_str(),
+            ":pid": self.pid,
+            ":start_time": self.start_time_ticks,
+            ":host": self.host,
+            ":argv": serde_json::to_string(self.argv).ok(),
+            ":stop_budget_ms": i64::try_from(stop_budget::DEFAULT_MS).ok(),
+            ":anchor": self.anchor,
+            ":at_ms": self.at_ms,
+            ":reason": self.reason,
+            ":detail": self.detail,
+        })?;
+        Ok(InstanceId(id))
+    }
+}
+
+/// The incarnation of an older gateway with this lock, whether or not it has ended; the youngest.
+pub(crate) fn of_older(
+    connection: &Connection,
+    office: &Office,
+    pid: sys::Pid,
+    start_time: Option<i64>,
+    anchor: &str,
+) -> Result<Option<InstanceId>> {
+    let id = connection
+        .prepare_cached(
+            "SELECT id FROM instances
+             WHERE profile = ?1 AND kind = ?2 AND origin = 'pid' AND pid = ?3
+               AND (?4 IS NULL OR start_time IS NULL OR start_time = ?4)
+               AND (anchor = ?5 OR anchor IS NULL)
+             ORDER BY id DESC LIMIT 1",
+        )?
+        .query_row(
+            (office.profile.as_str(), office.kind.as_str(), pid, start_time, anchor),
+            |row| row.get(0).map(InstanceId),
+        )
+        .optional()?;
+    Ok(id)
+}
+
+/// The live rows of a profile that an import made: of older gateways, and those whose version is `made_by`.
+pub(crate) fn imported(
+    connection: &Connection,
+    profile: &ProfileName,
+    made_by: &str,
+) -> Result<Vec<Record>> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM instances
+         WHERE ended_at_ms IS NULL AND profile = ?1 AND origin = 'pid'
+           AND (kind IS NULL AND version = ?2 OR kind IS NOT NULL)"
+    );
+    let rows: Vec<Record> = connection
+        .prepare_cached(&sql)?
+        .query_map((profile.as_str(), made_by), Record::from_row)?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(rows)
+}
+
 /// Rewrites the command line of a live row, and of the other live rows of the same process.
 pub(crate) fn rewrite_argv(
     tx: &Tx<'_>,
@@ -681,6 +843,8 @@ pub(crate) enum EndReason {
     Evicted,
     /// The process executed itself anew and claimed again.
     ReExecuted,
+    /// The store was restored from a copy under its owner, which claimed again.
+    StoreReplaced,
     /// Somebody stopped it on purpose.
     PlannedStop,
     /// Somebody else took its office over.
@@ -702,6 +866,7 @@ impl EndReason {
             Self::Crashed => "crashed",
             Self::Evicted => "evicted",
             Self::ReExecuted => "re_executed",
+            Self::StoreReplaced => "store_replaced",
             Self::PlannedStop => "planned_stop",
             Self::TakenOver => "taken_over",
             Self::Panicked => "panicked",
@@ -723,6 +888,7 @@ impl EndReason {
             Self::Crashed
             | Self::Evicted
             | Self::ReExecuted
+            | Self::StoreReplaced
             | Self::PlannedStop
             | Self::TakenOver
             | Self::Panicked
@@ -741,8 +907,13 @@ impl EndReason {
             | Self::Panicked
             | Self::OomSuspected => true,
             Self::Dead(reason) => reason != DeadReason::LeaseExpired,
-            Self::Released | Self::Evicted | Self::ReExecuted => false,
+            Self::Released | Self::Evicted | Self::ReExecuted | Self::StoreReplaced => false,
         }
+    }
+
+    /// Whether it goes on under another row: nobody's place was taken.
+    pub(crate) fn goes_on(self) -> bool {
+        matches!(self, Self::ReExecuted | Self::StoreReplaced)
     }
 
     /// Whether it is about one lock, and not about its owner.

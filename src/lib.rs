@@ -50,6 +50,7 @@
 //! * [`Shutdown`](forensics::Shutdown) - a signal that asks to end, with its sender, the cause and the exit
 //!   code; handed out by [`Tenure::on_shutdown`]. [`forensics`] has the rest: snapshots, the check of the
 //!   systemd unit ([`StopPhases`] adds up what it must give), the detached diagnostic.
+//! * [`doctor`] - what keeps gateways from starting, or makes two of one, and what can be repaired safely.
 //! * [`EventStream`] - every change of every process, as it is committed.
 //! * [`Error`] - "could not find out"; its [`ErrorKind`] says what to do next.
 //!
@@ -82,9 +83,15 @@
 //! | nothing crosses a fork | `library` |
 //! | a store deleted or replaced under its owner is noticed within a second | `library` |
 //! | nothing but a lost store makes its lock refuse others | `orphans` |
+//! | a damaged store is never a crash, a hang or a second owner, and its bytes are kept | `damage` |
+//! | what the doctor calls a problem is one, and it writes nothing | `doctor` |
+//! | an older gateway and a new one never have one office at once | `legacy` |
+//! | an older program works on beside a newer one, or says why not | `versions` |
 //!
 //! # What it does not guarantee
 //!
+//! * A whole directory of a store that is *moved* away (not deleted) under its owner hides it from whoever
+//!   begins a new store in its place, until the owner looks (100 ms to 1 s).
 //! * Nothing reaches across machines: two hosts that share a token do not see each other.
 //! * A resource that ignores the fence ([`Tenure::instance`], [`ScopedLock::fence`]) can be touched by an owner that was
 //!   evicted while it was stopped, until its next verification.
@@ -118,6 +125,7 @@
     allow(dead_code, unused_imports, reason = "some of it only the command line uses")
 )]
 
+pub mod doctor;
 pub mod forensics;
 pub mod liveness;
 
@@ -133,6 +141,7 @@ mod events;
 mod exit_code;
 mod holder;
 mod instance;
+mod legacy;
 mod lock_table;
 mod marker;
 mod marker_table;

@@ -467,6 +467,29 @@ pub(crate) fn open_for(
     of_instance(connection, now, instance, "closed_at_ms IS NULL ORDER BY id")
 }
 
+/// All open markers that have not expired, the oldest first.
+pub(crate) fn all_open(connection: &Connection, now: BootTime<'_>) -> Result<Vec<Marker>> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM markers
+         WHERE closed_at_ms IS NULL AND {COUNTS}
+           AND (instance_id IS NULL OR EXISTS (
+               SELECT 1 FROM instances AS i WHERE i.id = instance_id AND i.ended_at_ms IS NULL))
+         ORDER BY id LIMIT 100"
+    );
+    let markers: Vec<Option<Marker>> = connection
+        .prepare_cached(&sql)?
+        .query_map(
+            named_params! {
+                ":boot_id": now.boot_id,
+                ":now": now.ms,
+                ":latest": now.ms.saturating_add(TTL_MAX_MS),
+            },
+            Marker::from_row,
+        )?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(markers.into_iter().flatten().collect())
+}
+
 /// The open marker of this name for a generation, or else for another one of its profile.
 pub(crate) fn open_in_office(
     connection: &Connection,

@@ -5,6 +5,7 @@ use std::path::Path;
 use crate::anchor;
 use crate::command_line::{self, CommandLineMatcher};
 use crate::instance::Record;
+use crate::legacy::{self, Keeps};
 use crate::liveness::{
     AnchorState, ChildState, CommandLineMatch, Evidence, Keeper, Lease, Presence, ProcessTable,
     Relation, RunState, StartTimeMatch,
@@ -71,9 +72,11 @@ impl LiveCommandLine {
         match &self.0 {
             Some((id, live)) if *id == record.id => match live {
                 Some(live) if record.argv.is_empty() => {
-                    // Nothing was recorded to compare with, but a built-in form may still match.
+                    // Nothing was recorded to compare with, but a kind may be known by its forms.
                     if matcher.is_of_recorded_kind(record.kind(), &[], live) {
                         CommandLineMatch::Match
+                    } else if record.kind().is_some_and(command_line::has_known_forms) {
+                        CommandLineMatch::Mismatch
                     } else {
                         CommandLineMatch::Unreadable
                     }
@@ -89,15 +92,62 @@ impl LiveCommandLine {
     }
 }
 
-/// Looks at everything that [`crate::liveness::judge`] asks for.
+/// The anchor that a record names, as far as questions look at it.
+pub(crate) fn anchor_of(record: &Record, anchors: &Path) -> AnchorState {
+    record.anchor.as_ref().map_or(AnchorState::None, |name| anchor::look(anchors, name))
+}
+
+/// Looks at everything else that [`crate::liveness::judge`] asks for.
 pub(crate) fn observe(
     record: &Record,
     observer: &Observer,
-    anchors: &Path,
+    anchor: AnchorState,
     command_line: &LiveCommandLine,
     matcher: &dyn CommandLineMatcher,
 ) -> Evidence {
-    let machine = place(record, observer, anchors);
+    let seen = look_at_process(record, observer, anchor, command_line, matcher);
+    if seen.process == Presence::Present && seen.start_time == StartTimeMatch::Equal {
+        return seen;
+    }
+    let is_gone = seen.process == Presence::Gone || seen.start_time == StartTimeMatch::Different;
+    match whose_older_lock(record, anchor) {
+        // It has let go, and another one has taken the lock.
+        Some(Keeps::Another) => Evidence { anchor: AnchorState::Free, ..seen },
+        // What it left behind may be the gateway itself, detached: nobody can tell.
+        Some(keeps) if is_gone || keeps == Keeps::WhatItLeft => Evidence {
+            process: Presence::Unknown,
+            start_time: StartTimeMatch::Unknown,
+            process_state: RunState::Unknown,
+            uid: Relation::Unknown,
+            command_line: CommandLineMatch::NotRead,
+            ..seen
+        },
+        Some(_) | None => seen,
+    }
+}
+
+/// Who keeps the lock of an older gateway, if that is what `anchor` is, and it is held.
+fn whose_older_lock(record: &Record, anchor: AnchorState) -> Option<Keeps> {
+    let path = record.anchor.as_deref().and_then(legacy::path_of)?;
+    (anchor == AnchorState::Held).then(|| legacy::who_keeps(record, path).0)
+}
+
+/// Whether an older gateway has ended, and something that it started keeps its lock. It is no sign of death:
+/// one that detached itself after it had taken the lock looks the same.
+pub(crate) fn has_left_its_lock(record: &Record, seen: &Evidence) -> bool {
+    seen.is_here()
+        && seen.process == Presence::Unknown
+        && whose_older_lock(record, seen.anchor) == Some(Keeps::WhatItLeft)
+}
+
+fn look_at_process(
+    record: &Record,
+    observer: &Observer,
+    anchor: AnchorState,
+    command_line: &LiveCommandLine,
+    matcher: &dyn CommandLineMatcher,
+) -> Evidence {
+    let machine = place(record, observer, anchor);
     // Elsewhere the recorded number names somebody else's process, or nobody's.
     let facts = match record.pid {
         Some(pid) if machine.is_here() => sys::process_facts(pid),
@@ -123,7 +173,7 @@ pub(crate) fn observe(
 }
 
 /// The anchor, and whether the owner's pids are ours.
-fn place(record: &Record, observer: &Observer, anchors: &Path) -> Evidence {
+fn place(record: &Record, observer: &Observer, anchor: AnchorState) -> Evidence {
     let boot = relation(record.boot_id.as_ref(), observer.boot_id.as_ref());
     let host = match relation(record.host.as_ref(), observer.host.as_ref()) {
         // One boot is one machine, also where the machine has no id.
@@ -136,10 +186,7 @@ fn place(record: &Record, observer: &Observer, anchors: &Path) -> Evidence {
         (recorded, own) => relation(recorded, own),
     };
     Evidence {
-        anchor: match &record.anchor {
-            Some(name) => anchor_state(anchors, name),
-            None => AnchorState::None,
-        },
+        anchor,
         host,
         boot: absent_or(record.boot_id.as_ref(), observer.boot_id.as_ref()),
         namespace: absent_or(record.pid_ns.as_ref(), observer.pid_ns.as_ref()),
@@ -147,12 +194,6 @@ fn place(record: &Record, observer: &Observer, anchors: &Path) -> Evidence {
         lease: Lease::None,
         ..Evidence::nothing_seen()
     }
-}
-
-/// A name is a name inside the anchors directory; a forged path is not followed.
-fn anchor_state(anchors: &Path, name: &str) -> AnchorState {
-    let plain = Path::new(name).file_name().is_some_and(|file| file == name);
-    if plain { anchor::probe(&anchors.join(name)) } else { AnchorState::Unreadable }
 }
 
 fn child_state(record: &Record, machine: &Evidence, observer: &Observer) -> ChildState {

@@ -712,6 +712,31 @@ fn apply(tx: &Tx<'_>, owner: &Owner<'_>, update: &StatusUpdate) -> Result<()> {
     Ok(())
 }
 
+/// Says all of `update`, of the time `at_ms`, unless all of it was said already; whether it was news.
+pub(crate) fn apply_if_news(
+    tx: &Tx<'_>,
+    owner: &Owner<'_>,
+    update: &StatusUpdate,
+    at_ms: i64,
+) -> Result<bool> {
+    let before = runtime_table::runtime(tx, owner.id)?;
+    let mut now = before.clone().unwrap_or_default();
+    update.apply(&mut now, tx.now_ms());
+    let mut is_news = update.sets_runtime() && before.is_none_or(|it| !it.says_the_same(&now));
+    for platform in &update.platforms {
+        let profile = &owner.office.profile;
+        let before = runtime_table::platform(tx, owner.id, profile, &platform.platform)?;
+        let mut now = before.clone().unwrap_or_default();
+        platform.apply(&mut now, tx.now_ms());
+        is_news |= before.is_none_or(|it| !it.says_the_same(&now));
+    }
+    if is_news {
+        apply(tx, owner, update)?;
+        runtime_table::said_at(tx, owner.id, at_ms)?;
+    }
+    Ok(is_news)
+}
+
 fn apply_to_platform(
     tx: &Tx<'_>,
     owner: &Owner<'_>,

@@ -233,6 +233,18 @@ pub(crate) fn served(connection: &Connection) -> Result<Vec<Office>> {
     Ok(offices.into_iter().flatten().collect())
 }
 
+/// Notes that all of what an instance says now was said at another time, in Unix milliseconds.
+pub(crate) fn said_at(tx: &Tx<'_>, id: InstanceId, at_ms: i64) -> Result<()> {
+    for table in ["runtime_status", "platform_status"] {
+        let sql = format!(
+            "UPDATE {table} SET updated_at_ms = ?2, state_since_at_ms = min(state_since_at_ms, ?2)
+             WHERE instance_id = ?1"
+        );
+        tx.prepare_cached(&sql)?.execute((id.0, at_ms))?;
+    }
+    Ok(())
+}
+
 /// The row's owner, as events name it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Owner<'a> {

@@ -316,7 +316,9 @@ fn recorded(
     let live = instance::live(connection, office)?;
     let last_ended = instance::last_ended(connection, office)?;
     let desired = desired(connection, profile)?;
-    let (conflicts, locks) = match &live {
+    // What an older gateway has said, and holds, is not its successor's in the same directory.
+    let own = live.as_ref().filter(|record| !record.is_of_successor);
+    let (conflicts, locks) = match own {
         Some(record) => (
             conflicts(connection, office, record.id)?,
             scoped::held_by(inner, connection, record.id)?,
@@ -324,13 +326,14 @@ fn recorded(
         None => (Vec::new(), Vec::new()),
     };
     let conflicts = conflicts.iter().map(Conflict::to_json).collect();
-    let markers = match &live {
+    let markers = match own {
         Some(record) if marker_table::exists(connection)? => {
             marker_table::open_for(connection, inner.boot_time(), record.id)?
         }
         Some(_) | None => Vec::new(),
     };
-    let said = match live.as_ref().or(last_ended.as_ref()) {
+    let speaker = if live.is_some() { own } else { last_ended.as_ref() };
+    let said = match speaker {
         Some(record) if runtime_table::exists(connection)? => Said {
             runtime: runtime_table::runtime(connection, record.id)?,
             platforms: runtime_table::platforms(connection, record.id, profile)?,

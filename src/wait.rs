@@ -11,13 +11,11 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
-use crate::anchor;
 use crate::claimant::{is_held, is_stopped};
 use crate::clock::Deadline;
 use crate::error::{Error, ErrorKind, Result};
 use crate::holder::{self, Holder};
 use crate::instance::{self, End, EndReason, NewInstance, Origin, Record};
-use crate::liveness::AnchorState;
 use crate::lock_table;
 use crate::names::{InstanceId, Nonce, ProfileName, Wanted};
 use crate::store::{Inner, Pending, Store, Tx, lock, with_budget};
@@ -378,10 +376,10 @@ impl Waiter {
     ) -> Result<Waited> {
         let record = watch.map(|watch| &watch.record);
         let handle = record.and_then(|record| self.watchable(record));
-        let anchor = record
-            .and_then(|record| record.anchor.as_ref())
-            .map(|name| self.inner.location.anchors.join(name))
-            .filter(|path| anchor::probe(path) == AnchorState::Held);
+        let inner = Arc::clone(&self.inner);
+        let is_held = |name: &str| is_held(&inner, name);
+        let anchor =
+            record.and_then(|record| record.anchor.as_deref()).filter(|name| is_held(name));
         let may_stop = record.filter(|record| stopped == Stopped::Evict && self.is_here(record));
         let mut claim_again = Deadline::after(CLAIM_EVERY);
         loop {
@@ -406,9 +404,9 @@ impl Waiter {
             let step = look_every.min(self.deadline.remaining());
             let ended = match (&handle, &anchor) {
                 (Some(handle), _) => handle.wait_ended(step),
-                (None, Some(path)) => {
+                (None, Some(name)) => {
                     std::thread::sleep(step);
-                    anchor::probe(path) != AnchorState::Held
+                    !is_held(name)
                 }
                 (None, None) => {
                     std::thread::sleep(step);

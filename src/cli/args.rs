@@ -32,6 +32,22 @@ pub(crate) struct Cli {
     pub(crate) verb: Verb,
 }
 
+/// How `run` tells its supervisor what to make of an end.
+const EXIT_CODES: &str = "\
+Exit codes by cause    systemd, launchd, s6  docker            none
+  planned_stop         0                     0                 0
+  taken_over           0                     0                 0
+  supervisor_stop      0                     CMD's             CMD's
+  signalled            CMD's, but not 0      CMD's, but not 0  CMD's
+  start_interrupted    75                    75                75
+  desired_stopped      0                     0                 75
+  refused              75                    75                75
+  exited               CMD's                 CMD's             CMD's
+
+supervisor_stop: it sent the signal; signalled: anybody else did.
+start_interrupted: a signal in state starting, but for a stop by systemd or launchd.
+refused: also when the office was lost.";
+
 /// What every verb understands.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Global {
@@ -59,6 +75,7 @@ pub(crate) struct Global {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
     /// Claim the office, then run a command that does not outlive it
+    #[command(after_long_help = EXIT_CODES)]
     Run(Run),
     /// Say whether the office's holder is running, and why we believe it
     Status(Status),
@@ -98,6 +115,13 @@ pub(crate) enum Verb {
     /// Find out who stops a gateway, and whether it gets the time that it needs
     #[command(subcommand)]
     Forensics(Forensics),
+    /// Look for everything that keeps gateways from starting, or makes two of one
+    Doctor(Doctor),
+    /// Take over what an older program left in its files
+    Import(Import),
+    /// Write the files that an older program's scripts read, once. The gateway.lock among them is not
+    /// locked: what keeps an older program out is `run --legacy-home`
+    Export(Export),
     /// Print the path of the store
     Path,
     /// Ask the store in SQL, read-only
@@ -198,12 +222,15 @@ pub(crate) struct Run {
     /// Claim at once, also in a storm of restarts
     #[arg(long)]
     pub(crate) no_backoff: bool,
+    /// Hold the gateway.lock of this directory as well, so that older programs respect this one
+    #[arg(long, value_name = "DIR")]
+    pub(crate) legacy_home: Option<PathBuf>,
     /// Exit with this code when the office is not to be had [default: 75]
     #[arg(short = 'E', value_name = "CODE")]
     pub(crate) refused_exit_code: Option<u8>,
     /// Exit with this code for this cause: planned_stop, taken_over, supervisor_stop, signalled,
-    /// start_interrupted, desired_stopped, refused or exited; `own` is that of CMD [default: by supervisor, see the
-    /// README]
+    /// start_interrupted, desired_stopped, refused or exited; `own` is that of CMD [default: by supervisor, see
+    /// below]
     #[arg(long, value_name = "CAUSE=CODE", value_parser = parse_exit_code)]
     pub(crate) exit_code: Vec<(ExitCause, ExitRule)>,
     /// Whose table of exit codes to use: systemd, launchd, s6, docker or none [default: what
@@ -471,6 +498,37 @@ pub(crate) struct Events {
     /// Go on printing events as they are committed
     #[arg(long)]
     pub(crate) follow: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    /// Repair what can be repaired safely, and say what was done
+    #[arg(long)]
+    pub(crate) fix: bool,
+    /// Only say what --fix would do
+    #[arg(long, requires = "fix")]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Import {
+    /// The directory with gateway.pid, gateway.lock and gateway_state.json
+    #[arg(value_name = "DIR")]
+    pub(crate) directory: PathBuf,
+    /// The directory with the *.lock files [default: `$HERMES_GATEWAY_LOCK_DIR`, else
+    /// hermes/gateway-locks in the user's state directory]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) lock_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Export {
+    /// The directory to write gateway.pid, gateway.lock and gateway_state.json to
+    #[arg(value_name = "DIR")]
+    pub(crate) directory: PathBuf,
+    /// The directory to write the *.lock files to [default: gateway-locks in DIR]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) lock_dir: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

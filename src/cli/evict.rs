@@ -1,11 +1,14 @@
 //! `evict`.
 
+use std::path::Path;
+
 use serde_json::{Value, json};
 
 use super::args::{self, Global};
 use super::by_us;
 use super::output::{self, Format, Outcome, exit};
 use crate::holder::because;
+use crate::names::Office;
 use crate::office::Eviction;
 use crate::standing::Force;
 
@@ -23,11 +26,12 @@ pub(super) fn evict(global: &Global, arguments: &args::Evict, format: Format) ->
         Eviction::Nothing => {
             (format!("{office}: nobody is on record, nothing to evict\n"), Value::Null, exit::OK)
         }
-        Eviction::Done { instance, pid, verdict, reason } => (
+        Eviction::Done { instance, pid, verdict, reason, legacy_home } => (
             format!(
-                "{office}: evicted {}, which was {verdict}: {}\n",
+                "{office}: evicted {}, which was {verdict}: {}\n{}",
                 pid.map_or_else(|| "its holder".to_owned(), |pid| format!("pid {pid}")),
-                because(reason)
+                because(reason),
+                legacy_home.as_deref().map(|home| forgotten(&office, home)).unwrap_or_default()
             ),
             json!({
                 "pid": pid,
@@ -35,6 +39,19 @@ pub(super) fn evict(global: &Global, arguments: &args::Evict, format: Format) ->
                 "instance": instance.as_i64(),
                 "verdict": verdict,
                 "reason": reason,
+                "legacy_home": legacy_home.as_ref().map(|home| home.display().to_string()),
+            }),
+            exit::OK,
+        ),
+        Eviction::LegacyHomeForgotten(home) => (
+            forgotten(&office, home),
+            json!({
+                "pid": null,
+                "profile": office.profile.as_str(),
+                "instance": null,
+                "verdict": "unknown",
+                "reason": "legacy_home",
+                "legacy_home": home.display().to_string(),
             }),
             exit::OK,
         ),
@@ -65,8 +82,19 @@ pub(super) fn evict(global: &Global, arguments: &args::Evict, format: Format) ->
     };
     let holder = match &eviction {
         Eviction::Refused(holder) => holder.to_json(),
-        Eviction::Nothing | Eviction::Done { .. } | Eviction::OrphansRemoved(_) => Value::Null,
+        Eviction::Nothing
+        | Eviction::Done { .. }
+        | Eviction::LegacyHomeForgotten(_)
+        | Eviction::OrphansRemoved(_) => Value::Null,
     };
     output::print(format, &text, &json!({"evicted": document, "holder": holder}))?;
     Ok(code)
+}
+
+fn forgotten(office: &Office, home: &Path) -> String {
+    format!(
+        "{office}: the older gateway of {0} keeps nobody out any more; `incumbent import {0}` or \
+         `run --legacy-home {0}` brings that back\n",
+        home.display()
+    )
 }

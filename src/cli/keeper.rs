@@ -3,7 +3,10 @@
 //! A keeper is a small process of ours that holds the anchor in the recorded process' place and
 //! ends with it, so that such records live and die like all others. There is one per recorded
 //! process: a second record leans on the first one's keeper. It belongs to nobody's session or
-//! terminal, and inherits no descriptor, so that it holds nothing else open.
+//! terminal, and inherits no descriptor, so that it holds nothing else open. When the store is replaced
+//! it goes on in the new one, as a `run` does.
+
+mod keep;
 
 use std::ffi::OsString;
 use std::io::Read;
@@ -14,6 +17,7 @@ use clap::Parser;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use self::keep::Keeping;
 use super::args::Global;
 use super::output::{self, exit};
 use crate::claimant::{ATTEMPTS, Aside, Attachment, Count, Evicted, changes_too_fast, is_held};
@@ -26,7 +30,6 @@ use crate::office::{Candidate, Outcome, claim_once};
 use crate::stop_budget;
 use crate::store::{Inner, OpenOptions, Store, Tx};
 use crate::sys::{self, OpenProcessError, ProcessHandle, StartTime, StartTimeUnit, supervise};
-use crate::wait::data_version;
 use crate::waiters;
 
 /// The hidden verb of a keeper.
@@ -114,6 +117,7 @@ pub(super) fn record(
     let candidate = Candidate {
         office,
         home,
+        legacy_home: None,
         origin: Origin::Pid,
         subject: &subject,
         version: None,
@@ -314,8 +318,8 @@ pub(super) fn main(arguments: &[OsString]) -> i32 {
     if supervise::close_standard_output().is_err() {
         return exit::FAILED;
     }
-    if let Some((store, target)) = keeping {
-        keep(&store, &target);
+    if let Some(keeping) = keeping {
+        keeping.keep();
     }
     report.code
 }
@@ -331,7 +335,7 @@ fn failure(verb: &str, error: &Error) -> Report {
     }
 }
 
-fn claim_and_keep(arguments: &Arguments) -> Result<(Report, Option<(Store, Target)>)> {
+fn claim_and_keep(arguments: &Arguments) -> Result<(Report, Option<Keeping>)> {
     let expected = match (arguments.start_time, arguments.start_time_unit.as_deref()) {
         (Some(value), Some(unit)) => {
             StartTimeUnit::parse(unit).map(|unit| StartTime { value, unit })
@@ -359,7 +363,7 @@ fn claim_and_keep(arguments: &Arguments) -> Result<(Report, Option<(Store, Targe
             text: String::new(),
             complaint: String::new(),
         };
-        return Ok((report, keeps.then_some((store, target))));
+        return Ok((report, keeps.then(|| Keeping::new(options, store, target))));
     };
     let office = Office { profile, kind: kind.parse()? };
     let home = arguments.home.as_deref();
@@ -368,40 +372,7 @@ fn claim_and_keep(arguments: &Arguments) -> Result<(Report, Option<(Store, Targe
     // Another keeper may have been faster, and then it keeps this record as well.
     let anchored = store.inner.own_anchor().is_some();
     let keeping = matches!(recorded, Recorded::Granted { .. }) && anchored;
-    Ok((report, keeping.then_some((store, target))))
-}
-
-/// Holds the anchor until the process has ended, or its last record.
-fn keep(store: &Store, target: &Target) {
-    let inner = &store.inner;
-    let watcher = inner.watcher().ok();
-    let mut seen = None;
-    let mut unused_until = Deadline::after(UNUSED_FOR_MAX);
-    while !target.handle.wait_ended(LOOK_EVERY) {
-        let version = watcher.as_ref().and_then(|watcher| data_version(watcher).ok());
-        if version.is_some() && version == seen && !unused_until.has_passed() {
-            continue;
-        }
-        seen = version;
-        if unused_until.has_passed() {
-            unused_until = Deadline::after(UNUSED_FOR_MAX);
-            if let Err(error) = end_unused(inner) {
-                tracing::debug!(%error, "cannot look for rows that nobody uses");
-            }
-        }
-        // A store that cannot be read, or is gone, ends no record: the process still lives.
-        if is_needed(inner).unwrap_or(true) {
-            continue;
-        }
-        // Decided inside the transaction, where no verb can lean on the anchor any more.
-        let let_go = inner.write(|tx| {
-            tx.let_go_of_anchor();
-            Ok(())
-        });
-        if let_go.is_ok() && inner.own_anchor().is_none() {
-            return;
-        }
-    }
+    Ok((report, keeping.then(|| Keeping::new(options, store, target))))
 }
 
 /// Ends rows on our anchor that were made for locks, long ago, and have none. Not while somebody of
@@ -433,14 +404,6 @@ fn end_unused(inner: &Inner) -> Result<()> {
         }
         Ok(())
     })
-}
-
-fn is_needed(inner: &Inner) -> Result<bool> {
-    let Some(anchor) = inner.own_anchor() else { return Ok(false) };
-    if !anchor.is_in_place() {
-        inner.write(|tx| inner.anchor(tx).map(drop))?;
-    }
-    inner.read(|connection| Ok(instance::live_on_anchor(connection, anchor.name())? > 0))
 }
 
 /// A claim's answer, for people and for programs.

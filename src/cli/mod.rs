@@ -2,11 +2,13 @@
 
 mod args;
 mod claim;
+mod doctor;
 mod events;
 mod evict;
 mod forensics;
 mod history;
 mod keeper;
+mod legacy;
 mod lock;
 mod locks;
 mod marker;
@@ -139,6 +141,9 @@ fn dispatch(cli: &Cli) -> i32 {
         Verb::Forensics(args::Forensics::Diagnose(arguments)) => {
             ("forensics diagnose", forensics::diagnose(&cli.global, arguments, format))
         }
+        Verb::Doctor(arguments) => ("doctor", doctor::doctor(&cli.global, arguments, format)),
+        Verb::Import(arguments) => ("import", legacy::import(&cli.global, arguments, format)),
+        Verb::Export(arguments) => ("export", legacy::export(&cli.global, arguments, format)),
         Verb::Path => ("path", path(&cli.global, format)),
         Verb::Sql(arguments) => ("sql", sql::sql(&cli.global, arguments, format)),
         Verb::Completions { shell } => ("completions", completions(*shell)),

@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use rusqlite::types::{Value as SqlValue, ValueRef};
+use rusqlite::types::Value as SqlValue;
 use serde_json::{Map, Value, json};
 
 use super::args::{self, Global};
@@ -11,7 +11,7 @@ use super::no_store;
 use super::output::{self, Failure, Format, Outcome, exit};
 use crate::clock::Deadline;
 use crate::error::{Error, Result};
-use crate::store::Store;
+use crate::store::{Store, values_of};
 
 /// More rows are for `sqlite3 -readonly`.
 const ROWS_MAX: usize = 10_000;
@@ -54,8 +54,25 @@ fn query(store: &Store, text: &str) -> Result<Answer> {
     let refused = |message: String| {
         Error::invalid(message).with_hint("ask one SELECT; `incumbent sql` never writes")
     };
-    let mut statement =
-        connection.prepare(text).map_err(|error| refused(format!("SQLite: {error}")))?;
+    let failed = |error: rusqlite::Error| match error.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::OperationInterrupted) => {
+            Error::invalid(format!("the query was ended after {} s", TIME_MAX.as_secs()))
+                .with_hint("narrow it, or use `sqlite3 -readonly \"$(incumbent path)\"`")
+        }
+        // The question may be as good as it likes.
+        Some(
+            rusqlite::ErrorCode::DatabaseCorrupt
+            | rusqlite::ErrorCode::NotADatabase
+            | rusqlite::ErrorCode::DatabaseBusy
+            | rusqlite::ErrorCode::SystemIoFailure
+            | rusqlite::ErrorCode::CannotOpen,
+        ) => Error::from(error).at(store.path()),
+        _ => match connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())) {
+            Ok(()) => refused(format!("SQLite: {error}")),
+            Err(damage) => Error::from(damage).at(store.path()),
+        },
+    };
+    let mut statement = connection.prepare(text).map_err(failed)?;
     if !statement.readonly() {
         return Err(refused("this statement would write".to_owned()));
     }
@@ -63,13 +80,6 @@ fn query(store: &Store, text: &str) -> Result<Answer> {
     if columns.is_empty() {
         return Err(refused("this statement answers nothing".to_owned()));
     }
-    let failed = |error: rusqlite::Error| match error.sqlite_error_code() {
-        Some(rusqlite::ErrorCode::OperationInterrupted) => {
-            Error::invalid(format!("the query was ended after {} s", TIME_MAX.as_secs()))
-                .with_hint("narrow it, or use `sqlite3 -readonly \"$(incumbent path)\"`")
-        }
-        _ => refused(format!("SQLite: {error}")),
-    };
     let mut rows = Vec::new();
     let mut cursor = statement.query([]).map_err(failed)?;
     while let Some(row) = cursor.next().map_err(failed)? {
@@ -77,21 +87,7 @@ fn query(store: &Store, text: &str) -> Result<Answer> {
             return Err(Error::invalid(format!("the answer has more than {ROWS_MAX} rows"))
                 .with_hint("add a LIMIT, or use `sqlite3 -readonly \"$(incumbent path)\"`"));
         }
-        let row: rusqlite::Result<Vec<SqlValue>> = (0..columns.len())
-            // Text that is not UTF-8 is shown as far as it goes, not refused.
-            .map(|index| {
-                Ok(match row.get_ref(index)? {
-                    ValueRef::Text(bytes) => {
-                        SqlValue::Text(String::from_utf8_lossy(bytes).into_owned())
-                    }
-                    ValueRef::Null => SqlValue::Null,
-                    ValueRef::Integer(number) => SqlValue::Integer(number),
-                    ValueRef::Real(number) => SqlValue::Real(number),
-                    ValueRef::Blob(bytes) => SqlValue::Blob(bytes.to_vec()),
-                })
-            })
-            .collect();
-        rows.push(row.map_err(failed)?);
+        rows.push(values_of(row, columns.len()).map_err(failed)?);
     }
     Ok(Answer { columns, rows })
 }

@@ -337,10 +337,12 @@ fn facts(report: &Report) -> Vec<(String, String)> {
         } else {
             holders.join(", ")
         };
-        lines.push(line(
-            "leaked",
-            format!("its lock is still open in {holders}, which blocks nobody"),
-        ));
+        let so_what = if is_dead {
+            "which blocks nobody"
+        } else {
+            "and it has ended: every start is refused until that is ended"
+        };
+        lines.push(line("leaked", format!("its lock is still open in {holders}, {so_what}")));
     }
     if let Some(command) = &report.command {
         lines.push(line("command", command.clone()));

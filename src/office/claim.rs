@@ -17,7 +17,8 @@ use crate::clock::Deadline;
 use crate::error::{Error, Result};
 use crate::holder::Holder;
 use crate::instance::{self, End, EndReason, NewInstance, Origin, Record, Subject};
-use crate::liveness::Lease;
+use crate::legacy;
+use crate::liveness::{DeadReason, Lease};
 use crate::marker::by_or_self;
 use crate::names::{InstanceId, Nonce, Office, Wanted};
 use crate::reservation;
@@ -42,6 +43,8 @@ pub enum Claim {
 pub(crate) struct Candidate<'a> {
     pub(crate) office: &'a Office,
     pub(crate) home: Option<&'a Path>,
+    /// The directory of an older program that the profile is to stand for.
+    pub(crate) legacy_home: Option<&'a Path>,
     pub(crate) origin: Origin,
     pub(crate) subject: &'a Subject,
     pub(crate) version: Option<&'a str>,
@@ -100,6 +103,7 @@ pub(super) fn claim_for_myself(
     let candidate = Candidate {
         office,
         home,
+        legacy_home: options.legacy_home.as_deref(),
         origin: options.origin,
         subject: inner.myself(),
         version: options.version.as_deref(),
@@ -237,10 +241,15 @@ fn share(store: &Store, held: &mut Held, candidate: &Candidate<'_>) -> Result<Op
         ledger::check_home(connection, office, candidate.home_to_check())?;
         instance::by_id(connection, ours.row.instance)
     })?;
+    let is_missing = live.is_none();
     let still_ours = live
         .is_some_and(|record| record.ended_at_ms.is_none() && record.belongs_to(&ours.row.nonce));
     if !still_ours {
         let lost = ours.row.instance;
+        // A live row is never deleted: this is an older copy of the store, written over it.
+        if is_missing {
+            store.inner.note_lost(held, lost);
+        }
         held.forget(lost);
         return Ok(None);
     }
@@ -263,20 +272,9 @@ pub(crate) fn claim_once(
     // Before any row is ended: what relies on an anchor now loses it with a later claim at the
     // earliest, when this one is certain to have been committed.
     let named = tx.named_anchors()?;
-    let over = match instance::live(tx, office)? {
-        None => None,
-        Some(record) => match examine(inner, candidate.claimant(), &record, Lease::None, aside) {
-            Examined::Over(reason) => Some((record, reason)),
-            Examined::Same => return Ok(Outcome::AlreadyRecorded(Box::new(record))),
-            Examined::Errand(errand) => return Ok(Outcome::Errand(errand)),
-            Examined::InTheWay(judged) => {
-                let mut holder = Box::new(Holder::of(&record, office, &judged));
-                holder.add_what_it_said(tx, inner, &record)?;
-                let watch = Some(Watch { fence: record.id.as_i64(), record });
-                let obstacle = Box::new(Obstacle { holder, watch });
-                return refuse_candidate(tx, inner, candidate, count, obstacle);
-            }
-        },
+    let over = match clear_the_way(tx, inner, candidate, aside, count)? {
+        Way::Clear(over) => over,
+        Way::Not(outcome) => return Ok(outcome),
     };
     let wanted = Wanted::Office(office.clone());
     if let Some(obstacle) = claimant::reserved_by_another(tx, inner, &wanted, candidate.waiter)? {
@@ -327,6 +325,88 @@ pub(crate) fn claim_once(
         reservation::prune(tx)?;
     }
     Ok(Outcome::Granted(granted))
+}
+
+/// What a claim found on its way to the office itself.
+enum Way {
+    /// Nobody, or one whose row is to be ended for this reason.
+    Clear(Option<(Box<Record>, EndReason)>),
+    Not(Outcome),
+}
+
+/// Looks at whoever is on record as the holder, and then for an older gateway that is not.
+fn clear_the_way(
+    tx: &Tx<'_>,
+    inner: &Inner,
+    candidate: &Candidate<'_>,
+    aside: &Aside,
+    count: Count,
+) -> Result<Way> {
+    let office = candidate.office;
+    let legacy_home = legacy::home_of_claim(tx, office, candidate.legacy_home)?;
+    let mut live = instance::live(tx, office)?;
+    let legacy_home = legacy_home.or_else(|| legacy::home_of_holder(live.as_ref()?));
+    let mut has_met_older = false;
+    loop {
+        let over = match live {
+            None => None,
+            // Its lock was let go, and another one has taken it.
+            Some(record) if record.is_of_successor && !has_met_older => {
+                Some((Box::new(record), EndReason::Dead(DeadReason::AnchorReleased)))
+            }
+            Some(record) => {
+                match examine(inner, candidate.claimant(), &record, Lease::None, aside) {
+                    Examined::Over(reason) => Some((Box::new(record), reason)),
+                    Examined::Same => {
+                        return Ok(Way::Not(Outcome::AlreadyRecorded(Box::new(record))));
+                    }
+                    Examined::Errand(errand) => return Ok(Way::Not(Outcome::Errand(errand))),
+                    Examined::InTheWay(judged) => {
+                        if let Some(home) = legacy_home.as_deref()
+                            && let Some(beside) = beside_replaced(inner, candidate, home, &record)?
+                        {
+                            return refuse_candidate(tx, inner, candidate, count, beside)
+                                .map(Way::Not);
+                        }
+                        let mut holder = Box::new(Holder::of(&record, office, &judged));
+                        holder.add_what_it_said(tx, inner, &record)?;
+                        let watch = Some(Watch { fence: record.id.as_i64(), record });
+                        let obstacle = Box::new(Obstacle { holder, watch });
+                        return refuse_candidate(tx, inner, candidate, count, obstacle)
+                            .map(Way::Not);
+                    }
+                }
+            }
+        };
+        let Some(home) = legacy_home.as_deref().filter(|_| !has_met_older) else {
+            return Ok(Way::Clear(over));
+        };
+        let claimant = candidate.subject.pid;
+        live = legacy::meet(tx, inner, office, home, claimant, over.as_ref())?;
+        has_met_older = live.is_some();
+        if !has_met_older {
+            return Ok(Way::Clear(over));
+        }
+    }
+}
+
+/// Whoever keeps a claim from the place of `record` that it is to replace, because it acts in `home` as well:
+/// that one would be met only when the holder has ended for nothing.
+fn beside_replaced(
+    inner: &Inner,
+    candidate: &Candidate<'_>,
+    home: &Path,
+    record: &Record,
+) -> Result<Option<Box<Obstacle>>> {
+    if candidate.replace.is_none() || candidate.succession.is_some() {
+        return Ok(None);
+    }
+    let office = candidate.office;
+    let found = legacy::beside(inner, office, home, record)?;
+    Ok(found.map(|found| {
+        let holder = Holder::older(office, found.pid, &found.argv);
+        Box::new(Obstacle { holder: Box::new(holder), watch: None })
+    }))
 }
 
 /// Counts a refusal, and says when the next start may come.
@@ -386,6 +466,9 @@ fn insert(
 ) -> Result<Granted> {
     let (anchor, keeper) = attachment.attach(tx, inner)?;
     ledger::bind_home(tx, candidate.office, candidate.home)?;
+    if let Some(home) = candidate.legacy_home {
+        ledger::bind_legacy_home(tx, candidate.office, home)?;
+    }
     let nonce = match candidate.nonce {
         Some(nonce) => nonce.clone(),
         None => Nonce::random()?,

@@ -1,14 +1,18 @@
 //! Ending the record of an office by hand.
 
+use std::path::PathBuf;
+
+use super::ledger::forget_legacy_home;
 use crate::claimant::{Orphans, evict_orphans, judge_record};
 use crate::error::Result;
 use crate::holder::Holder;
 use crate::instance::{self, End, EndReason};
+use crate::legacy;
 use crate::liveness::{Lease, Verdict};
 use crate::names::{InstanceId, Office, Wanted};
 use crate::observe::{LiveCommandLine, needs_command_line};
 use crate::standing::Force;
-use crate::store::Inner;
+use crate::store::{Inner, Tx};
 use crate::sys;
 
 /// What came of [`Profile::evict`](super::Profile::evict).
@@ -26,7 +30,13 @@ pub enum Eviction {
         verdict: &'static str,
         /// Why.
         reason: &'static str,
+        /// The directory of an older program that the profile stands for no more: its lock would keep
+        /// everybody out again.
+        legacy_home: Option<PathBuf>,
     },
+    /// Nobody was on record, but the lock of an older program in this directory cannot be had or looked at:
+    /// the profile stands for it no more.
+    LegacyHomeForgotten(PathBuf),
     /// Anchors whose records were lost with their store no longer stand in the way; their
     /// processes were left alone.
     OrphansRemoved(usize),
@@ -47,6 +57,7 @@ pub(super) fn evict(inner: &Inner, office: &Office, force: Force, by: &str) -> R
         let Some(record) = instance::live(tx, office)? else {
             let wanted = Wanted::Office(office.clone());
             return Ok(match evict_orphans(tx, inner, &wanted, force, by)? {
+                Orphans::None if force == Force::Yes => forget_blocked_home(tx, inner, office)?,
                 Orphans::None => Eviction::Nothing,
                 Orphans::Refused(holder) => Eviction::Refused(holder),
                 Orphans::Removed(count) => Eviction::OrphansRemoved(count),
@@ -69,11 +80,27 @@ pub(super) fn evict(inner: &Inner, office: &Office, force: Force, by: &str) -> R
             }
         };
         instance::end_other(tx, record.id, &end)?;
+        let home = legacy::home_of_claim(tx, office, None)?;
+        let is_of_older = legacy::home_of_holder(&record).is_some()
+            || home.is_some_and(|home| legacy::is_by_pid_file(&record, &home));
+        let legacy_home =
+            if is_of_older && force == Force::Yes { forget_legacy_home(tx, office)? } else { None };
         Ok(Eviction::Done {
+            legacy_home,
             instance: record.id,
             pid: record.pid,
             verdict: judged.verdict.as_str(),
             reason: judged.verdict.reason(),
         })
     })
+}
+
+/// Forgets the directory of an older program if that stands in the way of every claim.
+fn forget_blocked_home(tx: &Tx<'_>, inner: &Inner, office: &Office) -> Result<Eviction> {
+    let home = legacy::home_of_claim(tx, office, None)?;
+    if !home.is_some_and(|home| legacy::is_in_the_way(inner, &home)) {
+        return Ok(Eviction::Nothing);
+    }
+    let forgotten = forget_legacy_home(tx, office)?;
+    Ok(forgotten.map_or(Eviction::Nothing, Eviction::LegacyHomeForgotten))
 }

@@ -1,6 +1,6 @@
 //! What is counted about an office: starts, conflicts, and the home its profile is bound to.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OptionalExtension, named_params};
 use serde_json::json;
@@ -248,6 +248,64 @@ pub(super) fn bind_home(tx: &Tx<'_>, office: &Office, home: Option<&Path>) -> Re
         event: "profile_bound",
         office: Some(office),
         detail: Some(json!({"home": home})),
+        ..EventRecord::default()
+    })
+}
+
+/// The schema version that brought `profiles.legacy_home`.
+const LEGACY_HOME_SINCE: i64 = 6;
+
+/// The directory of the older program that a profile stands for. A store that an older version made knows
+/// of none.
+pub(crate) fn legacy_home(
+    connection: &Connection,
+    profile: &ProfileName,
+) -> Result<Option<PathBuf>> {
+    let version: i64 =
+        connection.prepare_cached("PRAGMA user_version")?.query_row([], |row| row.get(0))?;
+    if version < LEGACY_HOME_SINCE {
+        return Ok(None);
+    }
+    let home: Option<String> = connection
+        .prepare_cached("SELECT legacy_home FROM profiles WHERE profile = ?1")?
+        .query_row([profile.as_str()], |row| row.get(0))
+        .optional()?
+        .flatten();
+    Ok(home.map(PathBuf::from))
+}
+
+/// Notes that the profile of `office` stands for the older program of the directory `home`, which was
+/// checked. Whether that is news.
+pub(crate) fn bind_legacy_home(tx: &Tx<'_>, office: &Office, home: &Path) -> Result<bool> {
+    tx.check_schema()?;
+    let home = home.to_string_lossy();
+    let changed = tx
+        .prepare_cached(
+            "INSERT INTO profiles (profile, created_at_ms, legacy_home) VALUES (?1, ?2, ?3)
+             ON CONFLICT DO UPDATE SET legacy_home = excluded.legacy_home
+                 WHERE legacy_home IS NOT excluded.legacy_home",
+        )?
+        .execute((office.profile.as_str(), tx.now_ms(), home.as_ref()))?;
+    if changed > 0 {
+        record_legacy_home(tx, office, "legacy_home_bound", &home)?;
+    }
+    Ok(changed > 0)
+}
+
+/// Forgets the older program of a profile: its lock keeps nobody out any more.
+pub(super) fn forget_legacy_home(tx: &Tx<'_>, office: &Office) -> Result<Option<PathBuf>> {
+    let Some(home) = legacy_home(tx, &office.profile)? else { return Ok(None) };
+    tx.prepare_cached("UPDATE profiles SET legacy_home = NULL WHERE profile = ?1")?
+        .execute([office.profile.as_str()])?;
+    record_legacy_home(tx, office, "legacy_home_forgotten", &home.to_string_lossy())?;
+    Ok(Some(home))
+}
+
+fn record_legacy_home(tx: &Tx<'_>, office: &Office, event: &'static str, home: &str) -> Result<()> {
+    tx.record(&EventRecord {
+        event,
+        office: Some(office),
+        detail: Some(json!({"legacy_home": home})),
         ..EventRecord::default()
     })
 }

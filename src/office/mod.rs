@@ -16,8 +16,8 @@ pub(crate) use claim::{Candidate, Outcome, claim_once, claim_reserved, refuse_ca
 pub use desired::Desired;
 pub(crate) use desired::{desired, set_desired};
 pub use evict::Eviction;
-pub(crate) use ledger::{check_home, conflicts, profiles};
-pub(crate) use storm::Storm;
+pub(crate) use ledger::{bind_legacy_home, check_home, conflicts, legacy_home, profiles};
+pub(crate) use storm::{Storm, of as storm_of};
 pub use tenure::Tenure;
 
 use crate::error::{Error, Result};
@@ -73,6 +73,8 @@ pub struct ClaimOptions {
     /// The proof of ownership to go on with, in place of a new one.
     pub(crate) nonce: Option<Nonce>,
     pub(crate) replace: Option<Replace>,
+    /// The directory of an older program, whose gateway must not run beside this one.
+    pub(crate) legacy_home: Option<PathBuf>,
     pub(crate) wait: Wait,
     pub(crate) cancel: Cancel,
     pub(crate) origin: Origin,
@@ -95,6 +97,7 @@ impl ClaimOptions {
             locks: Vec::new(),
             nonce: None,
             replace: None,
+            legacy_home: None,
             heartbeat_every: None,
             wait: Wait::No,
             cancel: Cancel::new(),

@@ -155,6 +155,7 @@ impl Tenure {
     pub(crate) fn abandon(self) {
         self.let_go.store(true, Ordering::Release);
         lock(&self.footing.inner.held).forget(self.footing.instance);
+        self.footing.inner.let_go_of_lost_store();
     }
 
     /// Records the command that a `run` is about to let go; a restart that was asked for is served

@@ -269,7 +269,7 @@ pub(crate) fn take(
                 lock_table::end(tx, &row.name, row.fence, how)?;
                 end_if_without_purpose(tx, &record, &by)?;
                 // From itself, under another record, is from nobody.
-                (reason != EndReason::ReExecuted).then(|| Evicted::of(&record, reason))
+                (!reason.goes_on()).then(|| Evicted::of(&record, reason))
             }
         };
         let fence = lock_table::insert(tx, &new, observer, now_boot_ms)?;

@@ -115,9 +115,9 @@ pub(crate) fn error(file: &Path, cause: rusqlite::Error) -> Error {
 
 /// Who stands in the way.
 #[derive(Debug)]
-struct Blocker {
-    pid: sys::Pid,
-    state: ProcessState,
+pub(crate) struct Blocker {
+    pub(crate) pid: sys::Pid,
+    pub(crate) state: ProcessState,
     command: Option<String>,
 }
 
@@ -135,7 +135,9 @@ impl Blocker {
     }
 }
 
-fn blocker(file: &Path) -> Option<Blocker> {
+/// Who holds the write lock of the store `file`, or the whole database; `None` also where that cannot be
+/// seen.
+pub(crate) fn blocker(file: &Path) -> Option<Blocker> {
     let mut shm = file.as_os_str().to_owned();
     shm.push("-shm");
     let pid = sys::record_lock_holder(&PathBuf::from(shm), WAL_WRITE_LOCK_OFFSET)

@@ -14,10 +14,10 @@ use super::pool::{self, Readers};
 use super::pragmas::{self, Access};
 use super::transaction::{self, BootTime, Tx};
 use super::{Settings, busy, control, location, registry};
-use crate::anchor::{Anchor, Dropped};
+use crate::anchor::{self, Anchor, Dropped};
 use crate::clock::{Clock, Deadline};
 use crate::command_line::CommandLineMatcher;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, RECOVER, Result};
 use crate::instance::{self, End, Subject};
 use crate::names::{IdentityHash, InstanceId, LockName, Nonce, Office, Wanted};
 use crate::observe::Observer;
@@ -254,10 +254,13 @@ impl Inner {
             let connection = self.connected(&mut writer)?;
             self.switch_to_wal(connection)?;
             if contents != (Contents::Store { schema_version: SCHEMA_VERSION }) {
-                migrate::migrate(connection, self.clock().wall_ms())?;
+                let anchors = &self.location.anchors;
+                migrate::migrate(connection, self.clock().wall_ms(), || {
+                    anchor::find_lost(anchors)
+                })?;
             }
             let state = transaction::read_state(connection)?;
-            check_min_writer(state.min_writer)?;
+            check_min_writer(connection, state.min_writer)?;
             self.check_uuid(&state.store_uuid)
         })
         .map_err(|error| self.explain(error))?;
@@ -314,7 +317,8 @@ impl Inner {
     }
 
     fn check_not_moved(&self, connection: &Connection) -> Result<()> {
-        let moved = control::has_moved(connection).unwrap_or_else(|| !self.is_at_its_path());
+        // A connection that was made since may be one to what is there now.
+        let moved = control::has_moved(connection) == Some(true) || !self.is_at_its_path();
         if !moved {
             return Ok(());
         }
@@ -358,26 +362,34 @@ impl Inner {
             self.check_not_moved(&transaction)?;
             let state = transaction::read_state(&transaction)?;
             self.check_uuid(&state.store_uuid)?;
-            check_min_writer(state.min_writer)?;
+            check_min_writer(&transaction, state.min_writer)?;
             let tx = Tx::new(&transaction, self, &state);
             let settled = tx.settle_pending()?;
             let value = work(&tx)?;
             tx.save_last_id()?;
-            let dropped = if tx.lets_go() { self.drop_unneeded_anchor(&tx)? } else { None };
+            let dropped = if tx.lets_go() { self.unneeded_anchor(&tx)? } else { None };
             // No row, no anchor: one that is held without any would refuse everybody.
             let new_anchor = match tx.new_anchor() {
                 Some(anchor) if instance::live_on_anchor(&tx, anchor.name())? > 0 => Some(anchor),
                 Some(_) | None => None,
             };
             transaction.commit()?;
+            // Whoever moves a store away keeps writers out, if he can: nobody looks at the file any more.
+            if let Some(connection) = &*writer {
+                self.check_not_moved(connection)?;
+            }
             // Not before the commit: until then the rows name the anchor that we had.
+            if let Some(dropped) = &dropped {
+                lock(&self.anchor).take_if(|anchor| dropped.is(anchor));
+            }
             if let Some(anchor) = new_anchor {
                 *lock(&self.anchor) = Some(anchor);
             }
             if !settled.is_empty() {
                 lock(&self.pending).retain(|it| !settled.iter().any(|done| Arc::ptr_eq(it, done)));
             }
-            // Not before the commit either: a row that names a file that is gone would be judged by
+            // Neither unlocked nor unlinked before the commit either: whoever reads meanwhile would
+            // take a row with a free anchor for one of the dead, and judge one whose file is gone by
             // its process alone. Nobody names this one any more, and no name comes twice.
             if let Some(anchor) = dropped {
                 anchor.remove();
@@ -455,6 +467,18 @@ impl Inner {
             .at(file)
             .with_hint("ask as its owner, or look at the modes of the file and its directory")
             .caused_by(error),
+            // What lies beside it says that it was one of ours.
+            ErrorKind::NotOurs
+                if error.sqlite_code().is_some() && self.location.anchors.is_dir() =>
+            {
+                Error::new(
+                    ErrorKind::Corrupt,
+                    format!("{} is no SQLite database any more", file.display()),
+                )
+                .at(file)
+                .with_hint(RECOVER)
+                .caused_by(error)
+            }
             ErrorKind::NotOurs if error.sqlite_code().is_some() => Error::new(
                 ErrorKind::NotOurs,
                 format!("{} is not an SQLite database", file.display()),
@@ -497,13 +521,12 @@ impl Inner {
     }
 
     /// A process holds an anchor only while a live row relies on it: one that is held without any
-    /// row means that the store has lost rows.
-    fn drop_unneeded_anchor(&self, tx: &Tx<'_>) -> Result<Option<Dropped>> {
-        match self.own_anchor() {
+    /// row means that the store has lost rows. One that was only adopted is still another handle's.
+    fn unneeded_anchor(&self, tx: &Tx<'_>) -> Result<Option<Dropped>> {
+        let ours = lock(&self.anchor).clone();
+        match ours {
             Some(anchor) if instance::live_on_anchor(tx, anchor.name())? == 0 => {
-                let ours = lock(&self.anchor).take();
-                // One that was only adopted is still another handle's.
-                Ok(ours.map(|anchor| anchor.dropped()))
+                Ok(Some(Dropped::new(anchor)))
             }
             Some(_) | None => Ok(None),
         }
@@ -667,6 +690,19 @@ impl Inner {
         }
     }
 
+    /// Moves all of the WAL into the database and empties it, if nobody is in the way for longer than
+    /// `budget`; whether that was so.
+    pub(crate) fn empty_wal(&self, budget: Duration) -> Result<bool> {
+        self.check_process()?;
+        let mut writer = lock(&self.writer);
+        busy::with_budget(budget, || {
+            let connection = self.connected(&mut writer)?;
+            self.check_not_moved(connection)?;
+            Ok(pragmas::checkpoint(connection, "TRUNCATE"))
+        })
+        .map_err(|error| self.explain(error))
+    }
+
     /// A long WAL makes the first question after us slow; a short one is not worth the syncs.
     fn trim_large_wal(&mut self) {
         const LENGTH_MIN: u64 = 256 * 1024;
@@ -697,6 +733,22 @@ impl Inner {
             .collect();
     }
 
+    /// Notes what was held by the row `lost`, which the store has lost.
+    pub(crate) fn note_lost(&self, held: &Held, lost: InstanceId) {
+        let offices = held.offices.iter().filter(|(_, it)| it.row.instance == lost);
+        let locks = held.locks.iter().filter(|(_, it)| it.instance == lost);
+        lock(&self.held_before).extend(
+            offices
+                .map(|(office, _)| Wanted::Office(office.clone()))
+                .chain(locks.map(|(name, _)| Wanted::Lock(name.clone()))),
+        );
+    }
+
+    /// Whether this process held something in the store that this one replaced.
+    pub(crate) fn comes_from_a_lost_store(&self) -> bool {
+        !lock(&self.held_before).is_empty()
+    }
+
     /// Whether this process held all of `wanted` in the store that this one replaced.
     pub(crate) fn held_before(&self, wanted: impl IntoIterator<Item = Wanted>) -> bool {
         let held = lock(&self.held_before);
@@ -724,9 +776,21 @@ impl Drop for Inner {
     }
 }
 
-fn check_min_writer(min_writer: i64) -> Result<()> {
+fn check_min_writer(connection: &Connection, min_writer: i64) -> Result<()> {
     if min_writer <= SCHEMA_VERSION {
         return Ok(());
+    }
+    let schema_version: i64 =
+        connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if min_writer > schema_version {
+        return Err(Error::new(
+            ErrorKind::Corrupt,
+            format!(
+                "the store says that it is closed to writers before version {min_writer}, and has \
+                 version {schema_version}"
+            ),
+        )
+        .with_hint(RECOVER));
     }
     Err(Error::new(
         ErrorKind::TooNew,

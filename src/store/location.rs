@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::recovery;
 use crate::anchor;
 use crate::environment;
 use crate::error::{Error, ErrorKind, Result};
@@ -39,6 +40,14 @@ pub(crate) fn default_path() -> Result<PathBuf> {
     if let Some(path) = environment::value(environment::DB) {
         return Ok(PathBuf::from(path));
     }
+    state_path()
+}
+
+/// The path of the user's own store, whatever `INCUMBENT_DB` says.
+///
+/// # Errors
+/// As [`default_path`].
+pub(crate) fn state_path() -> Result<PathBuf> {
     let (variable, below_home) = sys::STATE_DIRECTORY;
     let state = environment::absolute_path(variable)
         .or_else(|| Some(std::env::home_dir()?.join(below_home?)));
@@ -51,6 +60,21 @@ pub(crate) fn default_path() -> Result<PathBuf> {
 
 /// Resolves `path` to real paths, once; `None` when there is no such place and it may not be made.
 pub(crate) fn resolve(path: &Path, if_missing: IfMissing) -> Result<Option<Location>> {
+    match std::fs::metadata(path) {
+        Ok(facts) if facts.is_dir() && recovery::is_in_progress_at(path) => {
+            Err(recovery::in_progress(path))
+        }
+        Ok(facts) if facts.is_dir() => {
+            Err(Error::invalid(format!("{} is a directory", path.display()))
+                .at(path)
+                .with_hint("name the store's file in it, e.g. `state.db`"))
+        }
+        Ok(_) | Err(_) => resolve_place(path, if_missing),
+    }
+}
+
+/// The same, whatever lies there.
+pub(crate) fn resolve_place(path: &Path, if_missing: IfMissing) -> Result<Option<Location>> {
     let absolute = std::path::absolute(path).map_err(|error| {
         Error::invalid(format!("invalid store path {}: {error}", path.display()))
             .with_hint("name a file, e.g. `--db ~/.local/state/incumbent/state.db`")
@@ -61,11 +85,6 @@ pub(crate) fn resolve(path: &Path, if_missing: IfMissing) -> Result<Option<Locat
             Error::io("follow the symbolic link", &absolute, error)
                 .with_hint("remove the link, or make the store it points to")
         })?,
-        Ok(facts) if facts.is_dir() => {
-            return Err(Error::invalid(format!("{} is a directory", absolute.display()))
-                .at(&absolute)
-                .with_hint("name the store's file in it, e.g. `state.db`"));
-        }
         Ok(_) | Err(_) => absolute,
     };
     let (Some(parent), Some(name)) = (absolute.parent(), absolute.file_name()) else {
@@ -208,7 +227,7 @@ pub(crate) fn make_private(location: &Location) -> Result<()> {
 }
 
 /// The database and the two files that SQLite keeps beside it.
-fn with_sidecars(file: &Path) -> impl Iterator<Item = PathBuf> {
+pub(crate) fn with_sidecars(file: &Path) -> impl Iterator<Item = PathBuf> {
     ["", "-wal", "-shm"].into_iter().map(|suffix| {
         let mut path = file.as_os_str().to_owned();
         path.push(suffix);
@@ -249,10 +268,13 @@ pub(crate) fn unwritable(location: &Location) -> Option<Error> {
             ErrorKind::Permission,
             format!("{} cannot be written by {} ({owner}mode {mode:04o})", path.display(), me()),
         );
-        return Some(error.at(&path).with_hint(format!(
-            "run as its owner, or as its owner `chmod u+w {}`",
-            path.display()
-        )));
+        let hint = if sys::is_mounted_read_only(&path).unwrap_or(false) {
+            "it is mounted read-only: mount it for writing, or name another place with `--db`"
+                .to_owned()
+        } else {
+            format!("run as its owner, or as its owner `chmod u+w {}`", path.display())
+        };
+        return Some(error.at(&path).with_hint(hint));
     }
     None
 }

@@ -1,8 +1,10 @@
 //! The schema: append-only migrations, applied by whoever opens the store for owning.
 
+use std::collections::HashSet;
+
 use rusqlite::{Connection, TransactionBehavior};
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{self, Error, ErrorKind, Result};
 use crate::names::hex;
 
 /// "INCB", in the SQLite header at offset 68: this file is ours.
@@ -17,12 +19,13 @@ struct Migration {
 
 /// Never change or remove an entry: stores in the field have applied it. Entry `i` leads to
 /// schema version `i + 1`.
-const MIGRATIONS: [Migration; 5] = [
+const MIGRATIONS: [Migration; 6] = [
     Migration { sql: include_str!("../../migrations/0001_offices.sql"), min_writer: 1 },
     Migration { sql: include_str!("../../migrations/0002_scoped_locks.sql"), min_writer: 1 },
     Migration { sql: include_str!("../../migrations/0003_markers.sql"), min_writer: 1 },
     Migration { sql: include_str!("../../migrations/0004_runtime_status.sql"), min_writer: 1 },
     Migration { sql: include_str!("../../migrations/0005_shutdowns.sql"), min_writer: 1 },
+    Migration { sql: include_str!("../../migrations/0006_legacy.sql"), min_writer: 1 },
 ];
 
 /// The schema version this program writes.
@@ -47,12 +50,26 @@ pub(crate) fn inspect(connection: &Connection) -> Result<Contents> {
     let application_id = pragma("application_id")?;
     let schema_version = pragma("user_version")?;
     if application_id == i64::from(APPLICATION_ID) {
+        check_schema_version(connection, schema_version)?;
         return Ok(Contents::Store { schema_version });
     }
     let objects: i64 =
         connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     if application_id == 0 && schema_version == 0 && objects == 0 {
         return Ok(Contents::Empty);
+    }
+    let has_our_tables: bool = connection.query_row(
+        "SELECT count(*) = 3 FROM sqlite_schema
+         WHERE type = 'table' AND name IN ('meta', 'profiles', 'instances')",
+        [],
+        |row| row.get(0),
+    )?;
+    if has_our_tables {
+        return Err(Error::new(
+            ErrorKind::Corrupt,
+            format!("the store has lost its mark (application id {application_id})"),
+        )
+        .with_hint(error::RECOVER));
     }
     Err(Error::new(
         ErrorKind::NotOurs,
@@ -63,9 +80,74 @@ pub(crate) fn inspect(connection: &Connection) -> Result<Contents> {
     .with_hint("name another file with `--db PATH`; this one was left as it is"))
 }
 
+/// Refuses a store that has what a later version of the schema made: its number is damaged, and what is
+/// there already cannot be made.
+fn check_schema_version(connection: &Connection, schema_version: i64) -> Result<()> {
+    if schema_version >= SCHEMA_VERSION {
+        return Ok(());
+    }
+    let made = made_by(schema_version)?;
+    let found: HashSet<Part> = parts(connection)?.into_iter().collect();
+    let later = made_by(SCHEMA_VERSION)?;
+    let is_of_later = |part: &Part| !made.contains(part) && found.contains(part);
+    let Some((name, _)) = later.into_iter().find(is_of_later) else { return Ok(()) };
+    Err(Error::new(
+        ErrorKind::Corrupt,
+        format!(
+            "the store says that it has schema version {schema_version}, but it has what a later \
+             one made: {name}"
+        ),
+    )
+    .with_hint(error::RECOVER))
+}
+
+/// A table, view, index or trigger, and the words that made it.
+type Part = (String, Option<String>);
+
+fn parts(connection: &Connection) -> rusqlite::Result<Vec<Part>> {
+    const SQL: &str = "SELECT type || ' ' || name, sql FROM sqlite_schema
+         WHERE name NOT LIKE 'sqlite_%' ORDER BY rowid";
+    connection.prepare(SQL)?.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+}
+
+/// The schema of one version, as it was made.
+fn made_by(schema_version: i64) -> Result<Vec<Part>> {
+    Ok(parts(&in_memory(schema_version)?)?)
+}
+
+/// A database that has the schema of one version, and nothing else.
+pub(crate) fn in_memory(schema_version: i64) -> Result<Connection> {
+    let connection = Connection::open_in_memory()?;
+    let applied = usize::try_from(schema_version).unwrap_or(0).min(MIGRATIONS.len());
+    for migration in &MIGRATIONS[..applied] {
+        connection.execute_batch(migration.sql)?;
+    }
+    Ok(connection)
+}
+
+/// What of the schema of `schema_version` is not in the database as it was made, because its text was
+/// damaged. What a newer program made it may have changed.
+pub(crate) fn missing_from_schema(
+    connection: &Connection,
+    schema_version: i64,
+) -> Result<Option<String>> {
+    if schema_version > SCHEMA_VERSION {
+        return Ok(None);
+    }
+    let found: HashSet<Part> = parts(connection)?.into_iter().collect();
+    let missing = made_by(schema_version)?.into_iter().find(|part| !found.contains(part));
+    Ok(missing.map(|(name, _)| name))
+}
+
 /// Brings the schema up to date. The exclusive transaction comes first and the version is read
 /// inside it, so that of two first starts one migrates and the other finds the work done.
-pub(crate) fn migrate(connection: &mut Connection, now_ms: i64) -> Result<()> {
+///
+/// `lost_owners` is what a new store has to know of those who were in the one before it.
+pub(crate) fn migrate(
+    connection: &mut Connection,
+    now_ms: i64,
+    lost_owners: impl FnOnce() -> Option<String>,
+) -> Result<()> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Exclusive)?;
     let applied = match inspect(&transaction)? {
         Contents::Empty => 0,
@@ -89,6 +171,9 @@ pub(crate) fn migrate(connection: &mut Connection, now_ms: i64) -> Result<()> {
         set_meta(&transaction, "store_uuid", hex(&uuid))?;
         set_meta(&transaction, "created_at_ms", now_ms)?;
         set_meta(&transaction, "last_id", 0)?;
+        if let Some(lost_owners) = lost_owners() {
+            set_meta(&transaction, "lost_owners", lost_owners)?;
+        }
         transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
     }
     transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;

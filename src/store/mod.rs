@@ -10,21 +10,27 @@ mod location;
 mod migrate;
 mod pool;
 mod pragmas;
+mod recovery;
 mod registry;
+mod salvage;
 mod transaction;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(crate) use busy::with_budget;
+pub(crate) use busy::{blocker, with_budget};
 pub(crate) use handle::{Held, HeldOffice, Inner, OwnRow, Pending, lock};
-pub(crate) use location::me;
-use location::{AllowedFilesystems, IfMissing, Location, SelfTest};
+use location::{AllowedFilesystems, IfMissing, SelfTest};
+pub(crate) use location::{Location, me, state_path, with_sidecars};
 use migrate::Contents;
+pub(crate) use migrate::{SCHEMA_VERSION, missing_from_schema};
 pub use pragmas::Durability;
+pub(crate) use recovery::{is_in_progress, recover};
+pub(crate) use salvage::{impossible_rows, values_of};
 pub(crate) use transaction::{BootTime, EventRecord, Tx};
 
+use crate::anchor::RecoveryLock;
 use crate::clock::{Clock, SystemClock};
 use crate::command_line::{CommandLineMatcher, DefaultMatcher};
 use crate::error::{Error, ErrorKind, Result};
@@ -208,7 +214,22 @@ impl OpenOptions {
         }
     }
 
-    fn requested_path(&self) -> Result<PathBuf> {
+    /// Whether the caller named the path.
+    pub(crate) fn names_path(&self) -> bool {
+        self.path.is_some()
+    }
+
+    /// The real paths of the store, looked up without judging them; `None` where there is no such place.
+    pub(crate) fn location(&self) -> Result<Option<Location>> {
+        location::resolve(&self.requested_path()?, IfMissing::Leave)
+    }
+
+    /// Whether the caller vouches for filesystems of this type.
+    pub(crate) fn allows(&self, filesystem: &str) -> bool {
+        self.allowed_filesystems.0.iter().any(|kind| kind == filesystem)
+    }
+
+    pub(crate) fn requested_path(&self) -> Result<PathBuf> {
         match &self.path {
             Some(path) if path.as_os_str().is_empty() => {
                 Err(Error::invalid("the store's path is empty")
@@ -248,6 +269,10 @@ fn create_file(location: &Location) -> Result<()> {
         Ok(_) => return Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
         Err(error) => return Err(location::cannot_look(&location.file, error)),
+    }
+    // Where two names cannot be swapped at once, there is nothing for a moment.
+    if RecoveryLock::is_taken(&location.anchors) {
+        return Err(recovery::in_progress(&location.file));
     }
     let fail = |error| {
         Error::io("create the store in", &location.directory, error)

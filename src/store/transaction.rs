@@ -9,8 +9,8 @@ use serde_json::Value;
 
 use super::migrate::SCHEMA_VERSION;
 use super::{Inner, Pending, lock};
-use crate::anchor::Anchor;
-use crate::error::{Error, ErrorKind, Result};
+use crate::anchor::{self, Anchor, Orphan};
+use crate::error::{self, Error, ErrorKind, Result};
 use crate::instance::EndReason;
 use crate::lock_table::{self, LockEnd};
 use crate::names::{InstanceId, Office, ProfileName};
@@ -22,24 +22,44 @@ pub(super) struct State {
     pub(super) store_uuid: String,
     pub(super) min_writer: i64,
     pub(super) last_id: i64,
+    pub(super) lost_owners: Option<String>,
 }
 
 pub(super) fn read_state(connection: &Connection) -> Result<State> {
     const SQL: &str = "SELECT (SELECT value FROM meta WHERE key = 'store_uuid'),
                               (SELECT value FROM meta WHERE key = 'min_writer'),
-                              (SELECT value FROM meta WHERE key = 'last_id')";
-    let (store_uuid, min_writer, last_id) =
+                              (SELECT value FROM meta WHERE key = 'last_id'),
+                              (SELECT value FROM meta WHERE key = 'lost_owners')";
+    let (store_uuid, min_writer, last_id, lost_owners) =
         connection.prepare_cached(SQL)?.query_row([], |row| {
             // A damaged counter is no obstacle: ids also rise with the clock.
-            Ok((row.get(0).ok(), row.get(1).ok(), row.get(2).unwrap_or(0)))
+            Ok((
+                row.get::<_, String>(0).ok(),
+                row.get(1).ok(),
+                row.get(2).ok().filter(|id| (0..ID_MAX).contains(id)).unwrap_or(0),
+                row.get(3).unwrap_or(None),
+            ))
         })?;
     match (store_uuid, min_writer) {
-        (Some(store_uuid), Some(min_writer)) => Ok(State { store_uuid, min_writer, last_id }),
-        (None | Some(_), None) | (None, Some(_)) => {
-            Err(Error::new(ErrorKind::Corrupt, "the table meta has lost its rows")
-                .with_hint("keep a copy of the file, then move it aside and start anew"))
+        (Some(store_uuid), Some(min_writer)) if is_store_id(&store_uuid) => {
+            Ok(State { store_uuid, min_writer, last_id, lost_owners })
         }
+        (None | Some(_), None | Some(_)) => Err(Error::new(
+            ErrorKind::Corrupt,
+            "the table meta has lost its rows, or what is in them",
+        )
+        .with_hint(error::RECOVER)),
     }
+}
+
+/// Ids are Unix times in microseconds, or a little above: this is the year 2255, and still a whole number
+/// for every reader of JSON.
+pub(super) const ID_MAX: i64 = 1 << 53;
+
+/// It is part of file names.
+pub(super) fn is_store_id(text: &str) -> bool {
+    const LENGTH: usize = 32;
+    text.len() == LENGTH && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// A write transaction in progress. Holding one means holding the store's write lock.
@@ -51,6 +71,7 @@ pub(crate) struct Tx<'a> {
     now_us: i64,
     new_anchor: RefCell<Option<Arc<Anchor>>>,
     lets_go: Cell<bool>,
+    lost_owners: Option<String>,
 }
 
 impl std::ops::Deref for Tx<'_> {
@@ -97,6 +118,7 @@ impl<'a> Tx<'a> {
             now_us: store.clock().wall_us(),
             new_anchor: RefCell::new(None),
             lets_go: Cell::new(false),
+            lost_owners: state.lost_owners.clone(),
         }
     }
 
@@ -221,6 +243,26 @@ impl<'a> Tx<'a> {
             .query_map([], |row| row.get(0))?
             .collect::<rusqlite::Result<_>>()?;
         Ok(names)
+    }
+
+    /// The anchors that owners of the store before this one still hold, although it was deleted together
+    /// with them: nobody else can see those.
+    pub(crate) fn lost_anchors(&self) -> Result<Vec<Orphan>> {
+        let Some(lost) = &self.lost_owners else { return Ok(Vec::new()) };
+        let (anchors, observer) = (&self.store.location.anchors, self.store.observer());
+        let mut left = anchor::lost_owners_of(lost);
+        left.retain(|owner| !owner.has_let_go(anchors, observer));
+        if left.is_empty() {
+            self.forget_lost_owners()?;
+        }
+        let others = left.into_iter().filter(|owner| !owner.is_us(observer));
+        Ok(others.map(|owner| owner.anchor).collect())
+    }
+
+    /// They have let go, or a person does not care.
+    pub(crate) fn forget_lost_owners(&self) -> Result<()> {
+        self.execute("DELETE FROM meta WHERE key = 'lost_owners'", [])?;
+        Ok(())
     }
 
     /// The process' own anchor was removed and made anew: its rows follow.

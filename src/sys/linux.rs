@@ -1,12 +1,13 @@
 //! Linux: pidfds for existence and signals, `/proc` for everything that explains.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -19,12 +20,14 @@ pub use super::capture::capture;
 use super::procfs;
 use super::unix::{WAIT_MAX, kernel_pid, monotonic, own_pid, wait_readable};
 pub use super::unix::{
-    create_anchor_file, create_private_dirs, effective_uid, file_facts, give_to_owner_of,
-    lock_self_test, make_private, may_write, open_anchor_file, open_file_facts,
+    create_anchor_file, create_private_dirs, effective_uid, file_facts, foreign_unlock, free_space,
+    give_open_file_to_owner_of, give_to_owner_of, is_mounted_read_only, lock_self_test,
+    make_private, may_write, open_anchor_file, open_file_facts, open_foreign_lock_file,
+    try_foreign_lock,
 };
 use super::{
-    Existence, Filesystem, FilesystemClass, OpenProcessError, Pid, ProcessFacts, ProcessState,
-    StartTime, StartTimeUnit, Supervision,
+    Existence, Filesystem, FilesystemClass, ListedLock, OpenProcessError, Pid, ProcessFacts,
+    ProcessState, StartTime, StartTimeUnit, Supervision,
 };
 
 /// What `pidfd_open(2)` says about a number.
@@ -489,6 +492,16 @@ fn container_by_marker(pid: Pid) -> Option<String> {
         .map(|(_, word)| (*word).to_owned())
 }
 
+/// `user_namespaces(7)`: the first namespace maps all numbers to themselves.
+pub fn unmapped_uid() -> Option<u32> {
+    let map = read_proc("/proc/self/uid_map")?;
+    let map = String::from_utf8(map).ok()?;
+    if map.split_whitespace().eq(["0", "0", "4294967295"]) {
+        return None;
+    }
+    String::from_utf8(read_proc("/proc/sys/kernel/overflowuid")?).ok()?.trim().parse().ok()
+}
+
 /// The mount id is exact; the longest mount point serves kernels before 5.8.
 pub fn filesystem_of(directory: &Path) -> Option<Filesystem> {
     let mountinfo = std::fs::read("/proc/self/mountinfo").ok()?;
@@ -505,14 +518,71 @@ pub fn processes_with_open_file(path: &Path) -> Vec<Pid> {
         std::fs::metadata(entry.path())
             .is_ok_and(|open| (open.dev(), open.ino()) == (wanted.dev(), wanted.ino()))
     };
-    let pids = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter(|pid: &Pid| *pid != own_pid())
-        .filter(|pid| {
-            let open = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
-            process_table_is_ours() && open.into_iter().any(is_wanted)
+    other_processes().filter(|pid| open_files(*pid).any(is_wanted)).collect()
+}
+
+/// By device and inode: another mount namespace has another path for the same file.
+pub fn processes_with_files_of(directory: &Path) -> Vec<(Pid, String)> {
+    let key = |facts: &std::fs::Metadata| (facts.dev(), facts.ino());
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let files: HashMap<(u64, u64), String> = entries
+        .filter_map(|entry| {
+            Some((key(&entry.metadata().ok()?), entry.file_name().into_string().ok()?))
         })
+        .collect();
+    if files.is_empty() {
+        return Vec::new();
+    }
+    let name_of =
+        |entry: std::fs::DirEntry| files.get(&key(&std::fs::metadata(entry.path()).ok()?)).cloned();
+    other_processes()
+        .flat_map(|pid| open_files(pid).filter_map(name_of).map(move |name| (pid, name)))
         .collect()
+}
+
+pub fn processes_with_deleted_files_of(directory: &Path) -> Vec<(Pid, String)> {
+    let deleted = |pid| deleted_files_of(pid, directory).into_iter().flatten();
+    let all = other_processes().chain([own_pid()]);
+    all.flat_map(|pid| deleted(pid).map(move |name| (pid, name))).collect()
+}
+
+pub fn deleted_files_of(pid: Pid, directory: &Path) -> Option<Vec<String>> {
+    let open = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
+    let names = open
+        .flatten()
+        .filter_map(|entry| {
+            // "path (deleted)", where the path is that of the name which is gone.
+            let target = std::fs::read_link(entry.path()).ok()?.into_os_string();
+            let path = PathBuf::from(target.to_str()?.strip_suffix(" (deleted)")?);
+            let name = path.file_name()?.to_str()?;
+            (path.parent() == Some(directory)).then(|| name.to_owned())
+        })
+        .collect();
+    Some(names)
+}
+
+pub fn exchange(one: &Path, other: &Path) -> io::Result<()> {
+    use rustix::fs::{RenameFlags, renameat_with};
+    renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE).map_err(|error| match error {
+        Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP => io::ErrorKind::Unsupported.into(),
+        error => error.into(),
+    })
+}
+
+/// Every process that this `/proc` shows, but us.
+fn other_processes() -> impl Iterator<Item = Pid> {
+    let entries = process_table_is_ours().then(|| std::fs::read_dir("/proc").ok()).flatten();
+    entries
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|pid: &Pid| *pid != own_pid())
+}
+
+/// What `pid` has open; nothing where we may not look.
+fn open_files(pid: Pid) -> impl Iterator<Item = std::fs::DirEntry> {
+    std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten()
 }
 
 /// XDG base directory specification, 0.8.
@@ -586,19 +656,49 @@ fn classify(kind: &str) -> FilesystemClass {
 /// From `/proc/locks`, which names the pids of the `/proc` mount's namespace and leaves out those
 /// that have none there.
 pub fn record_lock_holder(path: &Path, offset: u64) -> Option<Pid> {
-    const LOOKS: usize = 3;
-    const LENGTH_USUAL: usize = 64 * 1024;
     if !process_table_is_ours() {
         return None;
     }
     let metadata = std::fs::metadata(path).ok()?;
     let device = (rustix::fs::major(metadata.dev()), rustix::fs::minor(metadata.dev()));
-    // The list is not shown in one piece: where others lock and unlock meanwhile, a line may be missing.
-    (0..LOOKS).find_map(|_| {
-        let mut locks = Vec::with_capacity(LENGTH_USUAL);
-        File::open("/proc/locks").ok()?.read_to_end(&mut locks).ok()?;
-        procfs::record_lock_holder(&locks, device, metadata.ino(), offset)
-    })
+    (0..LISTINGS)
+        .find_map(|_| procfs::record_lock_holder(&list_of_locks()?, device, metadata.ino(), offset))
+}
+
+/// The list is not shown in one piece: where others lock and unlock meanwhile, a line may be missing.
+const LISTINGS: usize = 3;
+
+fn list_of_locks() -> Option<Vec<u8>> {
+    const LENGTH_USUAL: usize = 64 * 1024;
+    let mut locks = Vec::with_capacity(LENGTH_USUAL);
+    File::open("/proc/locks").ok()?.read_to_end(&mut locks).ok()?;
+    Some(locks)
+}
+
+/// The first pid namespace has this number in every kernel (`PROC_PID_INIT_INO`, Linux 3.8). Only there the
+/// list leaves nobody out.
+const FIRST_PID_NAMESPACE: &str = "4026531836";
+
+pub fn listed_lock(path: &Path) -> ListedLock {
+    let Ok(metadata) = std::fs::symlink_metadata(path) else { return ListedLock::Unknown };
+    if !process_table_is_ours() {
+        return ListedLock::Unknown;
+    }
+    let device = (rustix::fs::major(metadata.dev()), rustix::fs::minor(metadata.dev()));
+    let mut is_listed_as_free = true;
+    for _ in 0..LISTINGS {
+        let Some(locks) = list_of_locks() else { return ListedLock::Unknown };
+        match procfs::flock_holder(&locks, device, metadata.ino()) {
+            procfs::Flock::Held(pid) => return ListedLock::Held(pid),
+            procfs::Flock::Ambiguous => is_listed_as_free = false,
+            procfs::Flock::None => {}
+        }
+    }
+    if is_listed_as_free && pid_namespace().as_deref() == Some(FIRST_PID_NAMESPACE) {
+        ListedLock::Free
+    } else {
+        ListedLock::Unknown
+    }
 }
 
 #[cfg(test)]

@@ -19,12 +19,14 @@ use rustix::process::Signal;
 pub use super::capture::capture;
 use super::unix::{WAIT_MAX, kernel_pid, monotonic, own_pid};
 pub use super::unix::{
-    create_anchor_file, create_private_dirs, effective_uid, file_facts, give_to_owner_of,
-    lock_self_test, make_private, may_write, open_anchor_file, open_file_facts,
+    create_anchor_file, create_private_dirs, effective_uid, file_facts, foreign_unlock, free_space,
+    give_open_file_to_owner_of, give_to_owner_of, is_mounted_read_only, lock_self_test,
+    make_private, may_write, open_anchor_file, open_file_facts, open_foreign_lock_file,
+    try_foreign_lock,
 };
 use super::{
-    Existence, Filesystem, FilesystemClass, OpenProcessError, Pid, ProcessFacts, ProcessState,
-    StartTime, StartTimeUnit, Supervision,
+    Existence, Filesystem, FilesystemClass, ListedLock, OpenProcessError, Pid, ProcessFacts,
+    ProcessState, StartTime, StartTimeUnit, Supervision,
 };
 
 /// `sys/proc_info.h`: set in `pbi_flags` while a debugger is attached.
@@ -303,6 +305,22 @@ pub fn supervision(pid: Pid) -> Supervision {
 }
 
 /// Not looked up here: libproc would have to be asked about every descriptor of every process.
+pub fn exchange(_one: &Path, _other: &Path) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+pub fn processes_with_files_of(_directory: &Path) -> Vec<(Pid, String)> {
+    Vec::new()
+}
+
+pub fn processes_with_deleted_files_of(_directory: &Path) -> Vec<(Pid, String)> {
+    Vec::new()
+}
+
+pub fn deleted_files_of(_pid: Pid, _directory: &Path) -> Option<Vec<String>> {
+    None
+}
+
 pub fn processes_with_open_file(_path: &Path) -> Vec<Pid> {
     Vec::new()
 }
@@ -313,6 +331,11 @@ pub const STATE_DIRECTORY: (&str, Option<&str>) = ("XDG_STATE_HOME", Some(".loca
 /// macOS mounts directories only.
 pub fn is_mount_point(_path: &Path) -> bool {
     false
+}
+
+/// There are no user namespaces.
+pub fn unmapped_uid() -> Option<u32> {
+    None
 }
 
 pub fn filesystem_of(directory: &Path) -> Option<Filesystem> {
@@ -345,6 +368,10 @@ fn classify(kind: &str) -> FilesystemClass {
 /// `F_GETLK` would tell, but it needs an open file, and closing that would cancel SQLite's locks.
 pub fn record_lock_holder(_path: &Path, _offset: u64) -> Option<Pid> {
     None
+}
+
+pub fn listed_lock(_path: &Path) -> ListedLock {
+    ListedLock::NoList
 }
 
 /// The text up to the NUL; `None` when there is no NUL or no text.

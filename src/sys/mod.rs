@@ -224,6 +224,11 @@ pub fn effective_uid() -> Option<u32> {
     os::effective_uid()
 }
 
+/// The user id that stands for all users without one in our user namespace; `None` outside of any.
+pub fn unmapped_uid() -> Option<u32> {
+    os::unmapped_uid()
+}
+
 /// Why a process could not be opened.
 #[derive(Debug)]
 pub enum OpenProcessError {
@@ -490,6 +495,8 @@ pub struct FileFacts {
     pub id: FileId,
     /// The owner's user id, where there is one.
     pub owner: Option<u32>,
+    /// The owning group's id, where there is one.
+    pub group: Option<u32>,
     /// The permission bits (`0o7777`), where there are any.
     pub mode: Option<u32>,
     /// Hard links; 0 once unlinked. 1 where it cannot be known.
@@ -530,6 +537,14 @@ pub fn may_write(path: &Path) -> bool {
     os::may_write(path)
 }
 
+/// Swaps the names of two existing files or directories, so that at no moment either is missing.
+///
+/// # Errors
+/// `Unsupported` where the kernel or the filesystem has no such thing; otherwise as `renameat2(2)`.
+pub fn exchange(one: &Path, other: &Path) -> io::Result<()> {
+    os::exchange(one, other)
+}
+
 /// Sets the mode of `path` by path: 0600 for a file, 0700 for a directory. Nothing on Windows.
 ///
 /// # Errors
@@ -545,6 +560,14 @@ pub fn make_private(path: &Path) -> io::Result<()> {
 /// As `chown(2)`.
 pub fn give_to_owner_of(path: &Path, directory: &Path) -> io::Result<()> {
     os::give_to_owner_of(path, directory)
+}
+
+/// The same for an open file, which may have lost its name since.
+///
+/// # Errors
+/// As `fchown(2)`.
+pub(crate) fn give_open_file_to_owner_of(file: &std::fs::File, directory: &Path) -> io::Result<()> {
+    os::give_open_file_to_owner_of(file, directory)
 }
 
 /// Creates the file at `path`, which must not exist: read and write, 0600, close-on-exec, no
@@ -590,6 +613,38 @@ pub fn filesystem_of(directory: &Path) -> Option<Filesystem> {
     os::filesystem_of(directory)
 }
 
+/// What is left of a filesystem.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FreeSpace {
+    /// Bytes that this user may still write.
+    pub bytes: u64,
+    /// Bytes in all.
+    pub bytes_total: u64,
+    /// Files that may still be made, and those in all; `None` where they are not counted.
+    pub files: Option<(u64, u64)>,
+}
+
+/// What is left of the filesystem that holds the (existing) `path`.
+///
+/// # Errors
+/// As `statvfs(3)`.
+pub fn free_space(path: &Path) -> io::Result<FreeSpace> {
+    os::free_space(path)
+}
+
+/// Whether what holds the (existing) `path` is mounted read-only, so that nobody can write there,
+/// whatever the modes say.
+///
+/// # Errors
+/// As `statvfs(3)`.
+pub fn is_mounted_read_only(path: &Path) -> io::Result<bool> {
+    os::is_mounted_read_only(path)
+}
+
+/// Whether the platform tells who holds a record lock: where it does not, [`record_lock_holder`]
+/// says nothing by `None`.
+pub const SHOWS_RECORD_LOCKS: bool = cfg!(target_os = "linux");
+
 /// Whether file locks work between processes in `directory`: a second process must be refused both
 /// the advisory lock (`flock`) and the record lock (`fcntl`) that this one holds on a scratch file,
 /// and get them once they are free. `Ok(Err(why))` when they do not.
@@ -610,10 +665,79 @@ pub fn processes_with_open_file(path: &Path) -> Vec<Pid> {
     os::processes_with_open_file(path)
 }
 
+/// The processes but this one that have a file of `directory` open, with the file's name, as far as we
+/// may look (Linux: `/proc/*/fd`). One look at every process, however many files there are.
+pub fn processes_with_files_of(directory: &Path) -> Vec<(Pid, String)> {
+    os::processes_with_files_of(directory)
+}
+
+/// The processes that have a file open which was in the real `directory` until it was deleted, with the
+/// file's name, as far as we may look (Linux: `/proc/*/fd`). Slow: it looks at every process.
+pub fn processes_with_deleted_files_of(directory: &Path) -> Vec<(Pid, String)> {
+    os::processes_with_deleted_files_of(directory)
+}
+
+/// The names of the files that `pid` has open and that were in the real `directory` until they were
+/// deleted; `None` when it cannot be seen what it has open.
+pub fn deleted_files_of(pid: Pid, directory: &Path) -> Option<Vec<String>> {
+    os::deleted_files_of(pid, directory)
+}
+
 /// Which process of this namespace holds an exclusive record lock on byte `offset` of the file at
 /// `path` (Linux: from `/proc/locks`). `None` when nobody does or it cannot be seen.
 pub fn record_lock_holder(path: &Path, offset: u64) -> Option<Pid> {
     os::record_lock_holder(path, offset)
+}
+
+/// An exclusive lock on a whole file (`flock`), by the kernel's own list.
+#[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "only Linux has such a list"))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ListedLock {
+    /// Somebody holds one; its pid, if it has one in our namespace.
+    Held(Option<Pid>),
+    /// Nobody does.
+    Free,
+    /// The list does not show everybody's, or cannot be read.
+    Unknown,
+    /// The platform has no such list: only trying to lock the file tells.
+    #[cfg_attr(target_os = "linux", allow(dead_code, reason = "Linux has one"))]
+    NoList,
+}
+
+/// Whether some process holds an exclusive `flock` on the file at `path`, without touching that lock
+/// (Linux: from `/proc/locks`). A shared one counts as none.
+pub(crate) fn listed_lock(path: &Path) -> ListedLock {
+    os::listed_lock(path)
+}
+
+/// How a lock is to be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sharing {
+    Shared,
+    Exclusive,
+}
+
+/// Opens a lock file that other programs use as well, or makes it: read and write, 0600 if it is made,
+/// close-on-exec, no symbolic link followed, and never blocking on a FIFO.
+///
+/// # Errors
+/// As `open(2)`; `InvalidInput` for what is no regular file.
+pub(crate) fn open_foreign_lock_file(path: &Path) -> io::Result<std::fs::File> {
+    os::open_foreign_lock_file(path)
+}
+
+/// Tries to take the lock that programs of other languages take on a file: `flock` on Unix, one byte at
+/// 1 MiB on Windows, where locked bytes cannot be read. False when somebody else has it.
+///
+/// # Errors
+/// When it could not be found out.
+pub(crate) fn try_foreign_lock(file: &std::fs::File, sharing: Sharing) -> io::Result<bool> {
+    os::try_foreign_lock(file, sharing)
+}
+
+/// Lets the lock of [`try_foreign_lock`] go, also where a forked child shares the descriptor.
+pub(crate) fn foreign_unlock(file: &std::fs::File) {
+    os::foreign_unlock(file);
 }
 
 /// Where a signal came from.

@@ -323,6 +323,60 @@ pub fn record_lock_holder(
     candidates.iter().all(|lock| lock.pid == first.pid).then_some(first.pid)
 }
 
+/// What the kernel's list says of exclusive `flock`s on one file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flock {
+    /// One is held, by this pid if it has one here.
+    Held(Option<u32>),
+    /// None is listed.
+    None,
+    /// One is held on a file of this inode number, which may be another file.
+    Ambiguous,
+}
+
+/// Who holds an exclusive `flock` on a file, from `/proc/locks` (`proc_locks(5)`). Device and inode as for
+/// [`record_lock_holder`].
+pub fn flock_holder(locks: &[u8], device: (u32, u32), inode: u64) -> Flock {
+    let candidates: Vec<FileLock> = locks
+        .split(|&byte| byte == b'\n')
+        .filter_map(parse_flock)
+        .filter(|lock| lock.inode == inode)
+        .collect();
+    if let Some(exact) = candidates.iter().find(|lock| lock.device == device) {
+        return Flock::Held(exact.pid);
+    }
+    match candidates.as_slice() {
+        [] => Flock::None,
+        [only] => Flock::Held(only.pid),
+        [..] => Flock::Ambiguous,
+    }
+}
+
+struct FileLock {
+    /// `None`: the process that took it has no number here.
+    pid: Option<u32>,
+    device: (u32, u32),
+    inode: u64,
+}
+
+/// `4: FLOCK  ADVISORY  WRITE 1005 fe:00:6001 0 EOF`; as for record locks, a waiter is none.
+fn parse_flock(line: &[u8]) -> Option<FileLock> {
+    let mut fields = words(line);
+    fields.next()?.strip_suffix(b":")?;
+    if fields.next()? != b"FLOCK" {
+        return None;
+    }
+    fields.next()?;
+    if fields.next()? != b"WRITE" {
+        return None;
+    }
+    let pid = parse_pid(fields.next()?);
+    let mut file = fields.next()?.split(|&byte| byte == b':');
+    let device = (parse_hex(file.next()?)?, parse_hex(file.next()?)?);
+    let inode = parse_number(file.next()?)?;
+    Some(FileLock { pid, device, inode })
+}
+
 struct RecordLock {
     pid: u32,
     device: (u32, u32),
@@ -660,6 +714,28 @@ mod tests {
 
     /// FIELD-BUGS 86: a desktop terminal was taken for supervised.
     #[test]
+    fn flocks() {
+        let holder = |device, inode| flock_holder(fixture!("locks"), device, inode);
+        assert_eq!(holder((0xfe, 0), 6001), Flock::Held(Some(1005)));
+        // btrfs and overlayfs show another device than stat does.
+        assert_eq!(holder((0, 0x2a), 6001), Flock::Held(Some(1005)));
+        // Record locks, shared locks and leases are none.
+        for inode in [5678, 6000, 7200, 1] {
+            assert_eq!(holder((0xfe, 0), inode), Flock::None, "{inode}");
+        }
+        let shared = b"1: FLOCK  ADVISORY  READ 7 fe:00:5 0 EOF\n";
+        assert_eq!(flock_holder(shared, (0xfe, 0), 5), Flock::None);
+        let waiter = b"1: -> FLOCK  ADVISORY  WRITE 7 fe:00:5 0 EOF\n";
+        assert_eq!(flock_holder(waiter, (0xfe, 0), 5), Flock::None);
+        let of_nobody_here = b"1: FLOCK  ADVISORY  WRITE 0 fe:00:5 0 EOF\n";
+        assert_eq!(flock_holder(of_nobody_here, (0xfe, 0), 5), Flock::Held(None));
+        let two =
+            b"1: FLOCK ADVISORY WRITE 7 fe:00:5 0 EOF\n2: FLOCK ADVISORY WRITE 8 fe:01:5 0 EOF\n";
+        assert_eq!(flock_holder(two, (0, 0x2a), 5), Flock::Ambiguous);
+        assert_eq!(flock_holder(two, (0xfe, 1), 5), Flock::Held(Some(8)));
+    }
+
+    #[test]
     fn only_an_innermost_service_supervises() {
         let check = |cgroup: &str, service: Option<&str>| {
             assert_eq!(systemd_service(cgroup.as_bytes()).as_deref(), service, "{cgroup}");
@@ -825,6 +901,7 @@ mod tests {
             parse_details(&bytes);
             kill_for_memory(&bytes, 1, 0);
             record_lock_holder(&bytes, (0, 0), 0, 0);
+            flock_holder(&bytes, (0, 0), 0);
         }
 
         #[test]

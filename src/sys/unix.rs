@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use rustix::process::{Signal, WaitOptions};
 use rustix::time::{ClockId, clock_gettime};
 
-use super::{FileFacts, FileId, Pid};
+use super::{FileFacts, FileId, FreeSpace, Pid, Sharing};
 
 /// For files and directories of ours: nobody else may read which tokens are in use.
 const FILE_MODE: u32 = 0o600;
@@ -46,6 +46,7 @@ fn facts(metadata: &Metadata) -> FileFacts {
     FileFacts {
         id: FileId::Inode { device: metadata.dev(), inode: metadata.ino() },
         owner: Some(metadata.uid()),
+        group: Some(metadata.gid()),
         mode: Some(metadata.mode() & 0o7777),
         links: metadata.nlink(),
     }
@@ -152,21 +153,37 @@ pub fn make_private(path: &Path) -> io::Result<()> {
 /// Gives `path` itself, not what a symbolic link there points to: the directory's owner could have
 /// put a link to a system file in its place. A file with a second name is refused for that reason.
 pub fn give_to_owner_of(path: &Path, directory: &Path) -> io::Result<()> {
-    if !we_are_root() {
+    let Some((uid, gid)) = owner_to_be(|| std::fs::symlink_metadata(path), directory)? else {
         return Ok(());
+    };
+    std::os::unix::fs::lchown(path, Some(uid), Some(gid))
+}
+
+pub fn give_open_file_to_owner_of(file: &File, directory: &Path) -> io::Result<()> {
+    let Some((uid, gid)) = owner_to_be(|| file.metadata(), directory)? else { return Ok(()) };
+    std::os::unix::fs::fchown(file, Some(uid), Some(gid))
+}
+
+/// The owner of `directory`, if what is looked at is to get it.
+fn owner_to_be(
+    look: impl FnOnce() -> io::Result<Metadata>,
+    directory: &Path,
+) -> io::Result<Option<(u32, u32)>> {
+    if !we_are_root() {
+        return Ok(None);
     }
     let owner = std::fs::metadata(directory)?;
-    let ours = std::fs::symlink_metadata(path)?;
+    let ours = look()?;
     if (ours.uid(), ours.gid()) == (owner.uid(), owner.gid()) {
-        return Ok(());
+        return Ok(None);
     }
     if !ours.is_dir() && ours.nlink() > 1 {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
-            format!("{} has other names, so its owner stays", path.display()),
+            "it has other names, so its owner stays",
         ));
     }
-    std::os::unix::fs::lchown(path, Some(owner.uid()), Some(owner.gid()))
+    Ok(Some((owner.uid(), owner.gid())))
 }
 
 /// `create_new` is `O_CREAT | O_EXCL`, std adds `O_CLOEXEC` and repeats EINTR. Read and write,
@@ -201,6 +218,59 @@ pub fn open_anchor_file(path: &Path) -> io::Result<File> {
         ));
     }
     Ok(file)
+}
+
+/// `f_bavail` and `f_favail` are what is left for users other than root. Some filesystems (btrfs) count
+/// no files and say 0 of 0.
+pub fn free_space(path: &Path) -> io::Result<FreeSpace> {
+    let found = retry(|| rustix::fs::statvfs(path))?;
+    let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
+    Ok(FreeSpace {
+        bytes: bytes(found.f_bavail),
+        bytes_total: bytes(found.f_blocks),
+        files: (found.f_files > 0).then_some((found.f_favail, found.f_files)),
+    })
+}
+
+pub fn is_mounted_read_only(path: &Path) -> io::Result<bool> {
+    let found = retry(|| rustix::fs::statvfs(path))?;
+    Ok(found.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))
+}
+
+/// `O_NONBLOCK` as above. The mode of a file that is there is its owner's business.
+pub fn open_foreign_lock_file(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(FILE_MODE)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("{} is not a regular file", path.display()),
+        ));
+    }
+    Ok(file)
+}
+
+pub fn try_foreign_lock(file: &File, sharing: Sharing) -> io::Result<bool> {
+    let operation = match sharing {
+        Sharing::Shared => FlockOperation::NonBlockingLockShared,
+        Sharing::Exclusive => FlockOperation::NonBlockingLockExclusive,
+    };
+    match retry(|| rustix::fs::flock(file, operation)) {
+        Ok(()) => Ok(true),
+        Err(Errno::WOULDBLOCK) => Ok(false),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Fails only for a descriptor that is none.
+pub fn foreign_unlock(file: &File) {
+    let _ = retry(|| rustix::fs::flock(file, FlockOperation::NonBlockingUnlock));
 }
 
 /// How long the test's child may take. It makes six system calls; on a hung FUSE server they never

@@ -12,15 +12,17 @@ use std::time::Duration;
 
 use windows_sys::Wdk::System::Threading::{NtQueryInformationProcess, ProcessBasicInformation};
 use windows_sys::Win32::Foundation::{
-    ERROR_ACCESS_DENIED, ERROR_INVALID_PARAMETER, ERROR_SUCCESS, FILETIME, STILL_ACTIVE,
-    WAIT_OBJECT_0, WAIT_TIMEOUT,
+    ERROR_ACCESS_DENIED, ERROR_INVALID_PARAMETER, ERROR_IO_PENDING, ERROR_LOCK_VIOLATION,
+    ERROR_SUCCESS, FILETIME, STILL_ACTIVE, WAIT_OBJECT_0, WAIT_TIMEOUT,
 };
 use windows_sys::Win32::Storage::FileSystem::{
     BY_HANDLE_FILE_INFORMATION, FILE_FLAG_BACKUP_SEMANTICS, FILE_FLAG_OPEN_REPARSE_POINT,
     FILE_SHARE_DELETE, FILE_SHARE_READ, FILE_SHARE_WRITE, FILE_STANDARD_INFO, FileStandardInfo,
-    GetDriveTypeW, GetFileInformationByHandle, GetFileInformationByHandleEx,
-    GetFinalPathNameByHandleW, GetVolumeInformationW, GetVolumePathNameW,
+    GetDiskFreeSpaceExW, GetDriveTypeW, GetFileInformationByHandle, GetFileInformationByHandleEx,
+    GetFinalPathNameByHandleW, GetVolumeInformationW, GetVolumePathNameW, LOCKFILE_EXCLUSIVE_LOCK,
+    LOCKFILE_FAIL_IMMEDIATELY, LockFileEx, UnlockFile,
 };
+use windows_sys::Win32::System::IO::OVERLAPPED;
 use windows_sys::Win32::System::Registry::{
     HKEY_LOCAL_MACHINE, RRF_RT_REG_SZ, RRF_SUBKEY_WOW6464KEY, RegGetValueW,
 };
@@ -33,8 +35,9 @@ use windows_sys::Win32::System::Threading::{
 use windows_sys::Win32::System::WindowsProgramming::DRIVE_REMOTE;
 
 use super::{
-    CaptureError, Captured, Existence, FileFacts, FileId, Filesystem, FilesystemClass,
-    OpenProcessError, Pid, ProcessFacts, ProcessState, StartTime, StartTimeUnit, Supervision,
+    CaptureError, Captured, Existence, FileFacts, FileId, Filesystem, FilesystemClass, FreeSpace,
+    ListedLock, OpenProcessError, Pid, ProcessFacts, ProcessState, Sharing, StartTime,
+    StartTimeUnit, Supervision,
 };
 
 fn open_process(pid: Pid, access: PROCESS_ACCESS_RIGHTS) -> Result<OwnedHandle, OpenProcessError> {
@@ -352,7 +355,7 @@ pub fn open_file_facts(file: &File) -> io::Result<FileFacts> {
         FileId::Inode { device: u64::from(info.dwVolumeSerialNumber), inode }
     };
     let links = if delete_is_pending(handle) { 0 } else { u64::from(info.nNumberOfLinks) };
-    Ok(FileFacts { id, owner: None, mode: None, links })
+    Ok(FileFacts { id, owner: None, group: None, mode: None, links })
 }
 
 fn real_path_in_lower_case(handle: RawHandle) -> io::Result<PathBuf> {
@@ -387,6 +390,22 @@ pub fn create_private_dirs(path: &Path) -> io::Result<()> {
 }
 
 /// Windows tells nobody who has a file open, short of the restart manager.
+pub fn exchange(_one: &Path, _other: &Path) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+pub fn processes_with_files_of(_directory: &Path) -> Vec<(Pid, String)> {
+    Vec::new()
+}
+
+pub fn processes_with_deleted_files_of(_directory: &Path) -> Vec<(Pid, String)> {
+    Vec::new()
+}
+
+pub fn deleted_files_of(_pid: Pid, _directory: &Path) -> Option<Vec<String>> {
+    None
+}
+
 pub fn processes_with_open_file(_path: &Path) -> Vec<Pid> {
     Vec::new()
 }
@@ -409,6 +428,10 @@ pub fn make_private(_path: &Path) -> io::Result<()> {
 
 #[expect(clippy::unnecessary_wraps, reason = "the same shape everywhere")]
 pub fn give_to_owner_of(_path: &Path, _directory: &Path) -> io::Result<()> {
+    Ok(())
+}
+
+pub fn give_open_file_to_owner_of(_file: &File, _directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
@@ -440,6 +463,11 @@ pub fn open_anchor_file(path: &Path) -> io::Result<File> {
         ));
     }
     Ok(file)
+}
+
+/// There are no user namespaces.
+pub fn unmapped_uid() -> Option<u32> {
+    None
 }
 
 /// The volume's own word for its filesystem, and whether the drive is a network's.
@@ -474,6 +502,52 @@ pub fn filesystem_of(directory: &Path) -> Option<Filesystem> {
         let class = classify_local(&kind);
         known.then_some(Filesystem { kind, class })
     }
+}
+
+/// What this user's quota leaves. NTFS makes room for files as it goes.
+pub fn free_space(path: &Path) -> io::Result<FreeSpace> {
+    // A file's name is taken for none: the directory that it is in.
+    let directory = if path.is_dir() { path } else { path.parent().unwrap_or(path) };
+    let directory = wide(directory);
+    let (mut bytes, mut bytes_total) = (0_u64, 0_u64);
+    // SAFETY: the path ends in NUL, two numbers are written, and the third is not wanted.
+    let found = unsafe {
+        GetDiskFreeSpaceExW(
+            directory.as_ptr(),
+            &raw mut bytes,
+            &raw mut bytes_total,
+            std::ptr::null_mut(),
+        )
+    };
+    if found == 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(FreeSpace { bytes, bytes_total, files: None })
+}
+
+/// As the volume says of itself: a disc, or a snapshot.
+pub fn is_mounted_read_only(path: &Path) -> io::Result<bool> {
+    /// `FILE_READ_ONLY_VOLUME` of winnt.h.
+    const READ_ONLY: u32 = 0x0008_0000;
+    let path = wide(path);
+    let mut root = [0_u16; 1024];
+    let mut flags = 0;
+    // SAFETY: `path` ends in NUL; the buffer is passed with its length in characters, one number is
+    // written, and the values not wanted are null as the functions allow.
+    let is_known = unsafe {
+        GetVolumePathNameW(path.as_ptr(), root.as_mut_ptr(), length(&root)) != 0
+            && GetVolumeInformationW(
+                root.as_ptr(),
+                std::ptr::null_mut(),
+                0,
+                std::ptr::null_mut(),
+                std::ptr::null_mut(),
+                &raw mut flags,
+                std::ptr::null_mut(),
+                0,
+            ) != 0
+    };
+    if is_known { Ok(flags & READ_ONLY != 0) } else { Err(io::Error::last_os_error()) }
 }
 
 /// `WinFsp` names its volumes `FUSE` or `FUSE-<server>`, Dokan `DOKAN`: programs of the user, shown
@@ -518,6 +592,55 @@ pub fn lock_self_test(directory: &Path) -> io::Result<Result<(), String>> {
 /// Windows does not tell who holds a lock.
 pub fn record_lock_holder(_path: &Path, _offset: u64) -> Option<Pid> {
     None
+}
+
+pub fn listed_lock(_path: &Path) -> ListedLock {
+    ListedLock::NoList
+}
+
+pub fn open_foreign_lock_file(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .share_mode(SHARE_ALL)
+        .custom_flags(FILE_FLAG_OPEN_REPARSE_POINT)
+        .open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("{} is not a regular file", path.display()),
+        ));
+    }
+    Ok(file)
+}
+
+/// Where other programs lock one byte: a locked range cannot be read, and this lies beyond what they write.
+const FOREIGN_LOCK_OFFSET: u32 = 1 << 20;
+
+pub fn try_foreign_lock(file: &File, sharing: Sharing) -> io::Result<bool> {
+    let mut at = OVERLAPPED::default();
+    at.Anonymous.Anonymous.Offset = FOREIGN_LOCK_OFFSET;
+    let flags = match sharing {
+        Sharing::Shared => LOCKFILE_FAIL_IMMEDIATELY,
+        Sharing::Exclusive => LOCKFILE_FAIL_IMMEDIATELY | LOCKFILE_EXCLUSIVE_LOCK,
+    };
+    // SAFETY: the handle is open and `at` lives until the call returns; it never waits.
+    let taken = unsafe { LockFileEx(file.as_raw_handle(), flags, 0, 1, 0, &raw mut at) } != 0;
+    if taken {
+        return Ok(true);
+    }
+    let error = io::Error::last_os_error();
+    match error.raw_os_error().map(i32::cast_unsigned) {
+        Some(ERROR_LOCK_VIOLATION | ERROR_IO_PENDING) => Ok(false),
+        _ => Err(error),
+    }
+}
+
+pub fn foreign_unlock(file: &File) {
+    // SAFETY: the handle is open. What is not locked is refused.
+    unsafe { UnlockFile(file.as_raw_handle(), FOREIGN_LOCK_OFFSET, 0, 1, 0) };
 }
 
 fn wide(text: impl AsRef<OsStr>) -> Vec<u16> {

@@ -7,6 +7,7 @@ use crate::claimant::judge_record;
 use crate::clock::Deadline;
 use crate::command_line;
 use crate::instance::{self, Record};
+use crate::legacy;
 use crate::liveness::{AliveReason, Lease, Verdict};
 use crate::lock_table::{self, LockRow};
 use crate::names::Wanted;
@@ -90,7 +91,10 @@ impl<'a> Pursuit<'a> {
             Some(pid) => Proven::of(pid, record.child_start_time),
             None => Err(Unproven::Unknown),
         };
-        let (mut owner, child) = if !judged.evidence.is_here() {
+        let (mut owner, child) = if legacy::has_let_go(record) {
+            // Whoever has that lock now is somebody else, who is not to be signalled.
+            (Err(Unproven::Gone), None)
+        } else if !judged.evidence.is_here() {
             (Err(Unproven::Elsewhere), None)
         } else if judged.verdict == Verdict::Alive(AliveReason::ChildLives) {
             // The `run` is gone: what is left of the owner is its command.
@@ -119,6 +123,8 @@ impl<'a> Pursuit<'a> {
             Ok(_) => budget,
             // The script that waits for us will not look for markers meanwhile.
             Err(Unproven::Ancestor) if record.is_pid => Duration::ZERO,
+            // Nobody is left to follow.
+            Err(Unproven::Gone) if is_of_older(record) => Duration::ZERO,
             // It has to look at its marker first.
             Err(_) => budget.saturating_add(grace).max(LOOKS_WITHIN),
         };
@@ -145,7 +151,7 @@ impl<'a> Pursuit<'a> {
         let owner = match &self.owner {
             Ok(owner) => owner,
             // Gone, and on record all the same: whoever holds its lock is somebody else.
-            Err(Unproven::Gone) => return Pursued::TimedOut,
+            Err(Unproven::Gone) if !is_of_older(self.record) => return Pursued::TimedOut,
             Err(why) => return Pursued::CannotSignal(why.clone()),
         };
         if insistence == Insistence::Ask {
@@ -207,13 +213,26 @@ impl<'a> Pursuit<'a> {
         }
         let judged =
             judge_record(self.inner, self.record, Lease::None, &LiveCommandLine::not_read());
-        matches!(judged.verdict, Verdict::Dead(_))
+        if matches!(judged.verdict, Verdict::Dead(_)) {
+            return true;
+        }
+        // Its lock may be another one's by now, who is not to be waited for.
+        is_of_older(self.record)
+            && match &self.owner {
+                Ok(owner) => owner.has_ended() || legacy::has_let_go(self.record),
+                Err(Unproven::Gone) => !judged.flags.anchor_leaked,
+                Err(_) => false,
+            }
     }
 
     /// What the owner had started and that still runs.
     pub(super) fn left_over(self) -> Vec<LeftOver> {
         self.children.into_iter().filter(|process| process.prove().is_ok()).collect()
     }
+}
+
+fn is_of_older(record: &Record) -> bool {
+    legacy::home_of_holder(record).is_some()
 }
 
 /// A process that a replaced owner left behind.

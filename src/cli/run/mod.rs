@@ -10,6 +10,7 @@ use super::args::{self, Global};
 use super::keeper::document;
 use super::lock;
 use super::output::{self, Format, Outcome};
+use crate::claimant::{ATTEMPTS, changes_too_fast};
 use crate::clock::Deadline;
 use crate::environment;
 use crate::error::{Error, Result};
@@ -17,6 +18,7 @@ use crate::exit_code::{ExitCause, ExitCodes, ExitRule, Supervisor};
 use crate::forensics::{self, Fact};
 use crate::holder::Holder;
 use crate::instance::{End, EndReason};
+use crate::legacy::{self, Hold};
 use crate::office::{Claim, ClaimOptions, Desired, Profile, Tenure};
 use crate::scoped;
 use crate::standing::Released;
@@ -80,6 +82,9 @@ pub(super) fn run(global: &Global, arguments: &args::Run, format: Format) -> Out
         options = options.replace(replace(arguments));
     }
     options.stop_budget_ms()?;
+    if let Some(directory) = &arguments.legacy_home {
+        options.legacy_home = Some(legacy::home(directory, &options.kind)?);
+    }
     let exit_codes = exit_codes(arguments);
     // A gateway that works is not ended for a command that cannot.
     if arguments.replace
@@ -87,6 +92,11 @@ pub(super) fn run(global: &Global, arguments: &args::Run, format: Format) -> Out
         && let Err(failure) = supervise::find_program(program)
     {
         return Ok(show_not_executed(&failure, arguments, format).0);
+    }
+    if arguments.replace
+        && let Some(home) = &options.legacy_home
+    {
+        legacy::check_usable(home)?;
     }
     let (waker, received) = mpsc::channel();
     let on_event = waker.clone();
@@ -105,13 +115,14 @@ pub(super) fn run(global: &Global, arguments: &args::Run, format: Format) -> Out
     {
         return Ok(signalled.exit_code(&exit_codes));
     }
-    let tenure = match claim(&profile, &options, &inbox)? {
-        Claimed::Granted(tenure) => tenure,
-        Claimed::Held(holder) => return refused(&holder, format, &exit_codes),
-        Claimed::Signalled(signalled) => return Ok(signalled.exit_code(&exit_codes)),
+    let (tenure, hold) = match claim_with_older(&profile, &options, arguments, &inbox)? {
+        (Claimed::Granted(tenure), hold) => (tenure, hold),
+        (Claimed::Held(holder), _) => return refused(&holder, format, &exit_codes),
+        (Claimed::Signalled(signalled), _) => return Ok(signalled.exit_code(&exit_codes)),
     };
     // A person may have said so while we waited.
     if is_to_stay_stopped(arguments, &profile)? {
+        drop(hold);
         drop(tenure);
         return stays_stopped(&profile, format, &exit_codes);
     }
@@ -122,8 +133,10 @@ pub(super) fn run(global: &Global, arguments: &args::Run, format: Format) -> Out
     match start(&arguments.command, &tenure, &store) {
         Ok(Some(child)) => {
             warn_of_short_unit(arguments.stop_budget);
+            // A store that is lost is let go of as a whole.
+            drop(profile);
             let run = Running::new(global, arguments, format, options, exit_codes);
-            run.supervise(&inbox, store, watcher, tenure, child)
+            run.supervise(&inbox, store, watcher, tenure, hold, child)
         }
         Ok(None) => {
             let error = Error::new(
@@ -134,8 +147,33 @@ pub(super) fn run(global: &Global, arguments: &args::Run, format: Format) -> Out
             Ok(exit_codes.code(ExitCause::Refused, 0, None))
         }
         Err(NotStarted::Error(error)) => Err(error.into()),
-        Err(NotStarted::Exec(failure)) => Ok(not_executed(tenure, &failure, arguments, format)),
+        Err(NotStarted::Exec(failure)) => {
+            drop(hold);
+            Ok(not_executed(tenure, &failure, arguments, format))
+        }
     }
+}
+
+/// Claims the office, and with it the lock of the older program if that is wanted. Whoever takes that lock
+/// between the two is met by the next claim, which refuses us.
+fn claim_with_older(
+    profile: &Profile,
+    options: &ClaimOptions,
+    arguments: &args::Run,
+    inbox: &Inbox,
+) -> Result<(Claimed, Option<Hold>)> {
+    let secrets: Vec<_> = options.locks.iter().map(|lock| &lock.identity).collect();
+    let argv = legacy::command_words(&arguments.command, &secrets);
+    for _ in 0..ATTEMPTS {
+        let claimed = claim(profile, options, inbox)?;
+        let (Claimed::Granted(_), Some(home)) = (&claimed, &options.legacy_home) else {
+            return Ok((claimed, None));
+        };
+        if let Some(hold) = Hold::take(home, profile.store().inner.observer(), argv.clone())? {
+            return Ok((claimed, Some(hold)));
+        }
+    }
+    Err(changes_too_fast(&profile.office(&options.kind)))
 }
 
 fn replace(arguments: &args::Run) -> Replace {

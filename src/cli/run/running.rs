@@ -19,6 +19,7 @@ use crate::exit_code::{ExitCause, ExitCodes};
 use crate::forensics::{Ends, Fact, Recorder, Snapshot};
 use crate::holder::Holder;
 use crate::instance::{End, EndReason};
+use crate::legacy::{Hold, Kept};
 use crate::marker_table::Marker;
 use crate::names::MarkerName;
 use crate::office::{Claim, ClaimOptions, Tenure};
@@ -54,6 +55,9 @@ struct Watch<'a> {
     watcher: Connection,
     data_version: Option<i64>,
     tenure: Tenure,
+    /// The lock of the older program. It goes before the tenure: whoever gets that one next must not meet
+    /// us behind it.
+    hold: Option<Hold>,
     life: Life,
     verify_at: Deadline,
     /// The last signal that asked to end; it counts for as long as a stop may take.
@@ -130,6 +134,7 @@ impl<'a> Running<'a> {
         store: Store,
         watcher: Connection,
         tenure: Tenure,
+        hold: Option<Hold>,
         child: Child,
     ) -> Outcome {
         let watch = Watch {
@@ -138,6 +143,7 @@ impl<'a> Running<'a> {
             watcher,
             data_version: None,
             tenure,
+            hold,
             life: Life::Running(child),
             verify_at: Deadline::after(VERIFY_EVERY),
             asked: None,
@@ -181,11 +187,13 @@ impl Watch<'_> {
                     Again::Started | Again::Later => {}
                     Again::No => return Ok(self.finish(ended)),
                     Again::Failed(failure) => {
+                        drop(self.hold.take());
                         let Running { arguments, format, .. } = self.run;
                         return Ok(not_executed(self.tenure, &failure, arguments, format));
                     }
                     // Whatever is started in our place may be able to.
                     Again::Never(error) => {
+                        drop(self.hold.take());
                         report_release(self.tenure.end(&how_it_ended(ended, None)));
                         return Err(error.into());
                     }
@@ -300,6 +308,9 @@ impl Watch<'_> {
         let quiet =
             version.is_some() && version == self.data_version && self.store.inner.is_at_its_path();
         if quiet && !self.verify_at.has_passed() {
+            if self.hold.as_ref().is_some_and(|hold| !hold.is_in_place()) {
+                self.look_at_older_lock();
+            }
             return;
         }
         self.data_version = version;
@@ -308,11 +319,36 @@ impl Watch<'_> {
             Ok(Standing::Held) => {
                 self.doubt_told = false;
                 self.look_for_requests();
+                self.look_at_older_lock();
             }
             Ok(Standing::Lost(Lost::StoreReplaced)) => self.claim_in_new_store(),
             Ok(Standing::Lost(lost)) => self.lose(&lost.to_string()),
             // Not knowing is not losing: the anchor is ours, nobody else can claim.
-            Err(error) => self.doubt(&format!("cannot look at the store: {error}")),
+            Err(error) => {
+                self.doubt(&format!("cannot look at the store: {error}"));
+                self.look_at_older_lock();
+            }
+        }
+    }
+
+    /// The older program respects the file that its path names, and no other one.
+    fn look_at_older_lock(&mut self) {
+        let Some(hold) = &mut self.hold else { return };
+        let path = hold.path();
+        match hold.verify() {
+            Ok(Kept::Held) => {}
+            Ok(Kept::MadeAnew) => output::tell_aside(&format!(
+                "incumbent: run: {}: {} was removed or replaced; it is made and locked anew\n",
+                self.tenure.office(),
+                path.display()
+            )),
+            // It acts as well by now.
+            Ok(Kept::LostTo(pid)) => {
+                let who =
+                    pid.map_or_else(|| "another process".to_owned(), |it| format!("pid {it}"));
+                self.lose(&format!("{} was replaced, and {who} holds it", path.display()));
+            }
+            Err(error) => self.doubt(&format!("cannot look at {}: {error}", path.display())),
         }
     }
 
@@ -552,7 +588,8 @@ impl Watch<'_> {
     }
 
     /// Records how the command ended; the exit code that tells our supervisor.
-    fn finish(self, end: ChildEnd) -> i32 {
+    fn finish(mut self, end: ChildEnd) -> i32 {
+        drop(self.hold.take());
         let own = match end {
             ChildEnd::Exited(code) => code,
             ChildEnd::Signalled(signal) => 128 + signal,

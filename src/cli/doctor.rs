@@ -1,0 +1,185 @@
+//! `doctor`: what is wrong, and what can be done about it.
+
+use serde_json::{Value, json};
+
+use super::args::{self, Global};
+use super::by_us;
+use super::output::{self, Format, Outcome, Style, exit, one_line};
+use crate::doctor::{self, Act, Finding, Repair, Severity};
+use crate::error::Result;
+use crate::names::{Kind, ProfileName};
+use crate::store::OpenOptions;
+
+pub(super) fn doctor(global: &Global, arguments: &args::Doctor, format: Format) -> Outcome {
+    let examine = || -> Result<Vec<Finding>> {
+        let profile = global.profile.clone().map(ProfileName::new).transpose()?;
+        let kind = global.kind.clone().map(Kind::new).transpose()?;
+        Ok(doctor::examine_only(&global.options(), profile.as_ref(), kind.as_ref()))
+    };
+    let before = examine()?;
+    let acts = match (arguments.fix, arguments.dry_run) {
+        (false, _) => {
+            output::print(format, &text(&[], &before), &found(&before))?;
+            return Ok(exit_code(&[], &before));
+        }
+        (true, true) => doctor::repair(&global.options(), &by_us("doctor"), Repair::DryRun),
+        (true, false) => fix(&global.options()),
+    };
+    let after = examine()?;
+    output::print(format, &text(&acts, &after), &repaired(&before, &acts, &after))?;
+    Ok(exit_code(&acts, &after))
+}
+
+/// Repairs; before a store is moved aside, whoever still works with it is named.
+fn fix(options: &OpenOptions) -> Vec<Act> {
+    let by = by_us("doctor");
+    for act in doctor::repair(options, &by, Repair::DryRun) {
+        if ["open", "schema", "integrity"].contains(&act.check) {
+            output::tell(&format!("incumbent: doctor: about to {}\n", one_line(&act.act)));
+        }
+    }
+    doctor::repair(options, &by, Repair::Do)
+}
+
+/// What could not be repaired is a problem, whatever is found afterwards: an information may have been
+/// the reason to try.
+fn exit_code(acts: &[Act], findings: &[Finding]) -> i32 {
+    let is_problem = findings.iter().any(|finding| finding.severity.is_problem());
+    let has_failed = acts.iter().any(|act| matches!(act.outcome, doctor::Outcome::Failed(_)));
+    if is_problem || has_failed { exit::NO } else { exit::OK }
+}
+
+fn found(findings: &[Finding]) -> Value {
+    findings.iter().map(Finding::to_json).collect()
+}
+
+/// What was found before, what was done about it, and whether it is left; then what is new since.
+fn repaired(before: &[Finding], acts: &[Act], after: &[Finding]) -> Value {
+    let is_in = |finding: &Finding, all: &[Finding]| {
+        all.iter().any(|it| it.id == finding.id && it.evidence == finding.evidence)
+    };
+    let with_acts = |finding: &Finding| {
+        let about = acts.iter().filter(|act| act.check == finding.id);
+        let about: Vec<String> = about.map(ToString::to_string).collect();
+        let mut document = finding.to_json();
+        document["act"] = if about.is_empty() { Value::Null } else { json!(about.join("; ")) };
+        document["left"] = json!(is_in(finding, after));
+        document
+    };
+    let new = after.iter().filter(|finding| !is_in(finding, before));
+    before.iter().chain(new).map(with_acts).collect()
+}
+
+fn text(acts: &[Act], findings: &[Finding]) -> String {
+    let style = Style::of_stdout();
+    let mut text = String::new();
+    for act in acts {
+        text += &format!("{}: {}\n", act.check, one_line(&act.to_string()));
+    }
+    let mut shown: Vec<&Finding> =
+        findings.iter().filter(|finding| finding.severity > Severity::Info).collect();
+    shown.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+    // Of a damaged store many things cannot be looked at, all for one reason.
+    for alike in shown.chunk_by(|a, b| a.severity == b.severity && a.evidence == b.evidence) {
+        let finding = alike[0];
+        let ids: Vec<&str> = alike.iter().map(|finding| finding.id).collect();
+        let severity = match finding.severity {
+            Severity::Error => style.bad(finding.severity.as_str()),
+            _ => style.doubtful(finding.severity.as_str()),
+        };
+        text += &format!("{severity} {}: {}\n", ids.join(", "), one_line(&finding.evidence));
+        if let Some(remedy) = &finding.remedy {
+            text += &format!("  try:   {}\n", one_line(remedy));
+        }
+    }
+    for finding in findings.iter().filter(|finding| finding.severity == Severity::Info) {
+        text += &format!("info {}: {}\n", finding.id, one_line(&finding.evidence));
+    }
+    let ok: Vec<&str> = findings
+        .iter()
+        .filter(|finding| finding.severity == Severity::Ok)
+        .map(|finding| finding.id)
+        .collect();
+    text += &style.faint(&format!("ok: {}", ok.join(", ")));
+    text.push('\n');
+    text += &summary(findings);
+    text.push('\n');
+    text
+}
+
+/// `2 problems: 1 error, 1 warning`.
+fn summary(findings: &[Finding]) -> String {
+    let count = |severity| findings.iter().filter(|it| it.severity == severity).count();
+    let counted = |count: usize, word: &str| {
+        let plural = if count == 1 { "" } else { "s" };
+        format!("{count} {word}{plural}")
+    };
+    let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
+    let unknown = match count(Severity::Unknown) {
+        0 => String::new(),
+        unknown => format!("; {} could not be looked at", counted(unknown, "thing")),
+    };
+    if errors + warnings == 0 {
+        return format!("no problems{unknown}");
+    }
+    let kinds: Vec<String> = [(errors, "error"), (warnings, "warning")]
+        .into_iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, word)| counted(count, word))
+        .collect();
+    format!("{}: {}{unknown}", counted(errors + warnings, "problem"), kinds.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Symptom: `doctor --fix` could not do what it had set out to, and said so with exit code 0.
+    #[test]
+    fn what_could_not_be_repaired_is_a_problem() {
+        let finding = |severity| Finding {
+            id: "orphan_anchors",
+            severity,
+            evidence: String::new(),
+            remedy: None,
+        };
+        let act = |outcome| Act { check: "orphan_anchors", act: String::new(), outcome };
+        let failed = || doctor::Outcome::Failed("the store is busy".to_owned());
+        for (severity, outcomes, expected) in [
+            (Severity::Ok, vec![], 0),
+            (Severity::Info, vec![doctor::Outcome::Done], 0),
+            (Severity::Info, vec![doctor::Outcome::Would], 0),
+            (Severity::Error, vec![doctor::Outcome::Done], 1),
+            (Severity::Ok, vec![failed()], 1),
+            (Severity::Info, vec![doctor::Outcome::Done, failed()], 1),
+            (Severity::Unknown, vec![failed()], 1),
+        ] {
+            let acts: Vec<Act> = outcomes.into_iter().map(act).collect();
+            assert_eq!(exit_code(&acts, &[finding(severity)]), expected, "{severity} {acts:?}");
+        }
+    }
+
+    #[test]
+    fn the_last_line() {
+        use Severity::{Error, Info, Ok, Unknown, Warning};
+        let findings = |severities: &[Severity]| -> Vec<Finding> {
+            let finding = |severity: &Severity| Finding {
+                id: "x",
+                severity: *severity,
+                evidence: String::new(),
+                remedy: None,
+            };
+            severities.iter().map(finding).collect()
+        };
+        for (severities, expected) in [
+            (&[Ok, Info][..], "no problems"),
+            (&[Error][..], "1 problem: 1 error"),
+            (&[Error, Warning][..], "2 problems: 1 error, 1 warning"),
+            (&[Warning, Warning, Ok][..], "2 problems: 2 warnings"),
+            (&[Unknown][..], "no problems; 1 thing could not be looked at"),
+            (&[Unknown, Unknown, Error][..], "1 problem: 1 error; 2 things could not be looked at"),
+        ] {
+            assert_eq!(summary(&findings(severities)), expected);
+        }
+    }
+}

@@ -1,0 +1,374 @@
+//! Who wants what somebody else has, and who keeps whom from writing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use rusqlite::Row;
+
+use super::{Check, Opened, Scene, Seen, beside, counted, listed, program};
+use crate::clock::{length, rfc3339};
+use crate::error::Result;
+use crate::lock_table;
+use crate::marker_table;
+use crate::names::{InstanceId, Kind, Office, ProfileName};
+use crate::office::storm_of;
+use crate::store::blocker;
+use crate::sys::{self, ProcessState};
+
+pub(super) const CHECKS_OF_FILES: &[Check<Scene>] =
+    &[Check { id: "write_lock", silent: "nobody keeps others from writing", look: write_lock }];
+
+pub(super) const CHECKS: &[Check<Opened>] = &[
+    Check {
+        id: "duplicate_tokens",
+        silent: "no identity is used by two profiles",
+        look: duplicate_tokens,
+    },
+    Check { id: "conflicts", silent: "nobody was refused anything", look: conflicts },
+    Check { id: "storms", silent: "nobody starts again and again in vain", look: storms },
+    Check { id: "open_markers", silent: "nobody is asked to stop or restart", look: open_markers },
+    Check { id: "desired", silent: "every profile may run", look: desired },
+];
+
+/// Between two looks at who writes: a transaction takes a millisecond.
+const LOOKS_APART: Duration = Duration::from_millis(150);
+
+/// So often after the first look: on a machine with more to do than it can, a writer may not run for
+/// half a second. One that is stopped is told of at once.
+const LOOKS_MAX: u32 = 7;
+
+/// Somebody who holds the write lock at all looks and has written nothing in between.
+fn write_lock(scene: &Scene) -> Result<Vec<Seen>> {
+    let Some(location) = &scene.location else { return Ok(Vec::new()) };
+    if !sys::SHOWS_RECORD_LOCKS || !sys::process_table_is_ours() {
+        return Ok(vec![Seen::unknown("this system does not show who holds a file's locks")]);
+    }
+    let wal = beside(&location.file, "-wal");
+    let Some(first) = blocker(&location.file) else { return Ok(Vec::new()) };
+    let written = last_written(&wal);
+    let mut second = first;
+    let mut held_for = Duration::ZERO;
+    for _ in 0..LOOKS_MAX {
+        std::thread::sleep(LOOKS_APART);
+        let Some(now) = blocker(&location.file) else { return Ok(Vec::new()) };
+        if now.pid != second.pid || last_written(&wal) != written {
+            return Ok(Vec::new());
+        }
+        second = now;
+        held_for += LOOKS_APART;
+        if matches!(second.state, ProcessState::Stopped | ProcessState::Traced) {
+            break;
+        }
+    }
+    let pid = second.pid;
+    let state = match second.state {
+        ProcessState::Stopped => ", which is stopped,",
+        ProcessState::Traced => ", which is being traced,",
+        ProcessState::Running | ProcessState::Zombie | ProcessState::Unknown => "",
+    };
+    let text = format!(
+        "the write lock is held by {}{state} for longer than {} ms: nobody can claim, release or \
+        stop",
+        program(pid),
+        held_for.as_millis()
+    );
+    Ok(vec![match second.state {
+        ProcessState::Stopped => Seen::error(text)
+            .remedy(format!("`kill -CONT {pid}` lets it go on, `kill -KILL {pid}` ends it")),
+        ProcessState::Traced => {
+            Seen::error(text).remedy(format!("end its debugger or tracer, or end it: `kill {pid}`"))
+        }
+        ProcessState::Running | ProcessState::Zombie | ProcessState::Unknown => Seen::warning(text)
+            .remedy(format!(
+                "look at what it does; an idle `sqlite3` shell is ended by `kill {pid}`"
+            )),
+    }])
+}
+
+/// By its name: opening it would cancel SQLite's locks.
+fn last_written(wal: &Path) -> Option<(u64, SystemTime)> {
+    let facts = std::fs::metadata(wal).ok()?;
+    Some((facts.len(), facts.modified().ok()?))
+}
+
+fn time(at_ms: i64) -> String {
+    rfc3339(at_ms).unwrap_or_else(|| "an unknown time".to_owned())
+}
+
+/// A text that may be damaged.
+fn text(row: &Row<'_>, index: usize) -> String {
+    row.get::<_, Option<String>>(index).ok().flatten().unwrap_or_default()
+}
+
+/// FIELD-BUGS row 67: a profile that was cloned carries the token of the first.
+fn duplicate_tokens(opened: &Opened) -> Result<Vec<Seen>> {
+    const LOOKED_BACK_MS: i64 = 7 * 24 * 60 * 60 * 1_000;
+    const SQL: &str = "
+        SELECT scope, identity_hash, i.profile, 1 FROM scoped_locks JOIN instances AS i
+            ON i.id = instance_id AND i.ended_at_ms IS NULL
+        UNION ALL
+        SELECT scope, identity_hash, c.profile, 0 FROM lock_conflicts AS c WHERE last_at_ms >= ?1
+        UNION ALL
+        SELECT scope, identity_hash, i.profile, 0 FROM lock_conflicts AS c JOIN instances AS i
+            ON i.id = c.holder_id WHERE c.last_at_ms >= ?1
+        UNION ALL
+        SELECT json_extract(detail, '$.scope'), json_extract(detail, '$.identity_hash'), profile, 0
+            FROM events WHERE event IN ('lock_acquired', 'lock_refused') AND at_ms >= ?1";
+    let since_ms = opened.now_ms().saturating_sub(LOOKED_BACK_MS);
+    // By lock: the profiles that used it, and the one that holds it now.
+    let mut users: BTreeMap<(String, String), (BTreeSet<String>, Option<String>)> = BTreeMap::new();
+    opened.inner().read(|connection| {
+        if !lock_table::exists(connection)? {
+            return Ok(());
+        }
+        let mut statement = connection.prepare_cached(SQL)?;
+        let mut rows = statement.query([since_ms])?;
+        while let Some(row) = rows.next()? {
+            let profile = text(row, 2);
+            if profile.is_empty() {
+                continue;
+            }
+            let (profiles, holder) = users.entry((text(row, 0), text(row, 1))).or_default();
+            if row.get::<_, i64>(3)? == 1 {
+                *holder = Some(profile.clone());
+            }
+            profiles.insert(profile);
+        }
+        Ok(())
+    })?;
+    let only = &opened.scene.only;
+    let shared = users.into_iter().filter(|(_, (profiles, _))| {
+        profiles.len() > 1
+            && profiles.iter().any(|profile| only.concerns(Some(profile.as_str()), None))
+    });
+    let found = shared.map(|((scope, hash), (profiles, holder))| {
+        let profiles: Vec<String> = profiles.into_iter().collect();
+        let now = holder.map_or_else(
+            || "nobody holds it now".to_owned(),
+            |holder| format!("{holder} holds it now"),
+        );
+        Seen::warning(format!(
+            "one identity ({scope}/{hash}) was used by {} within 7 days: {}; {now}",
+            counted(profiles.len(), "profile", "profiles"),
+            listed(&profiles, 8, Clone::clone)
+        ))
+        .remedy("give each profile a token of its own, in its configuration")
+    });
+    Ok(found.collect())
+}
+
+/// Refusals of one contender, whoever refused it.
+struct Refused {
+    /// What it wanted: an office, or a lock.
+    what: String,
+    contender: String,
+    pid: i64,
+    first_at_ms: i64,
+    last_at_ms: i64,
+    count: i64,
+}
+
+impl Refused {
+    /// Expects the columns in the order of both statements, the newest row first.
+    fn of(row: &Row<'_>, what: String, profile: &str) -> Self {
+        let whose =
+            if profile.is_empty() { String::new() } else { format!(" of profile {profile}") };
+        Self {
+            what,
+            contender: format!("{}{whose}", contender(&text(row, 0))),
+            pid: row.get(1).unwrap_or_default(),
+            first_at_ms: row.get(2).unwrap_or(-1),
+            last_at_ms: row.get(3).unwrap_or(-1),
+            count: row.get(4).unwrap_or_default(),
+        }
+    }
+
+    fn seen(self, opened: &Opened) -> Seen {
+        const RECENTLY_MS: i64 = 24 * 60 * 60 * 1_000;
+        let times =
+            if self.count == 1 { "once".to_owned() } else { format!("{} times", self.count) };
+        let text = format!(
+            "{} was refused to {} {times}: first at {}, last at {} (pid {})",
+            self.what,
+            self.contender,
+            time(self.first_at_ms),
+            time(self.last_at_ms),
+            self.pid
+        );
+        if opened.now_ms().saturating_sub(self.last_at_ms) > RECENTLY_MS {
+            return Seen::info(text);
+        }
+        Seen::warning(text).remedy(format!(
+            "see to it that only one supervisor starts it; {} shows who holds what",
+            opened.scene.command("status --all")
+        ))
+    }
+}
+
+fn conflicts(opened: &Opened) -> Result<Vec<Seen>> {
+    const OFFICES: &str = "SELECT contender, pid, first_at_ms, last_at_ms, count, profile, kind
+         FROM conflicts ORDER BY last_at_ms DESC LIMIT 1000";
+    const LOCKS: &str = "SELECT contender, pid, first_at_ms, last_at_ms, count, profile, scope,
+            identity_hash FROM lock_conflicts ORDER BY last_at_ms DESC LIMIT 1000";
+    let only = &opened.scene.only;
+    let mut all: Vec<Refused> = Vec::new();
+    opened.inner().read(|connection| {
+        let mut statement = connection.prepare_cached(OFFICES)?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let (profile, kind) = (text(row, 5), text(row, 6));
+            if only.concerns(Some(&profile), Some(&kind)) {
+                add(&mut all, Refused::of(row, format!("{profile}/{kind}"), ""));
+            }
+        }
+        if !lock_table::exists(connection)? {
+            return Ok(());
+        }
+        let mut statement = connection.prepare_cached(LOCKS)?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let profile = text(row, 5);
+            if only.concerns(Some(&profile).filter(|it| !it.is_empty()).map(String::as_str), None) {
+                let what = format!("{}/{}", text(row, 6), text(row, 7));
+                add(&mut all, Refused::of(row, what, &profile));
+            }
+        }
+        Ok(())
+    })?;
+    Ok(all.into_iter().map(|refused| refused.seen(opened)).collect())
+}
+
+/// Refusals by one holder after the other are one story.
+fn add(all: &mut Vec<Refused>, refused: Refused) {
+    let is_same = |it: &&mut Refused| it.what == refused.what && it.contender == refused.contender;
+    match all.iter_mut().find(is_same) {
+        Some(known) => {
+            known.first_at_ms = known.first_at_ms.min(refused.first_at_ms);
+            known.count = known.count.saturating_add(refused.count);
+        }
+        None => all.push(refused),
+    }
+}
+
+/// A party for people: its boot and namespace tell them nothing.
+fn contender(party: &str) -> String {
+    let words = party.split(' ').map(|word| match word.strip_prefix("parent:") {
+        Some(parent) => format!("what pid {} starts", parent.split('/').next().unwrap_or(parent)),
+        None => match (word.strip_prefix("pid:"), word.strip_prefix("named:")) {
+            (Some(pid), _) => format!("pid {pid}"),
+            (None, Some(name)) => format!("the party {name}"),
+            (None, None) => word.to_owned(),
+        },
+    });
+    words.collect::<Vec<_>>().join(", ")
+}
+
+/// FIELD-BUGS row 46.
+fn storms(opened: &Opened) -> Result<Vec<Seen>> {
+    // A storm is forgotten after two minutes and its longest backoff.
+    const LOOKED_BACK_MS: i64 = 10 * 60 * 1_000;
+    const SQL: &str = "SELECT DISTINCT profile, kind, party FROM starts
+        WHERE counted = 1 AND party IS NOT NULL AND boot_id IS ?1 AND at_boot_ms >= ?2 LIMIT 200";
+    let inner = opened.inner();
+    let now = inner.boot_time();
+    let only = &opened.scene.only;
+    inner.read(|connection| {
+        let mut seen = Vec::new();
+        let mut statement = connection.prepare_cached(SQL)?;
+        let mut rows = statement.query((now.boot_id, now.ms.saturating_sub(LOOKED_BACK_MS)))?;
+        while let Some(row) = rows.next()? {
+            let (profile, kind, party) = (text(row, 0), text(row, 1), text(row, 2));
+            let (Ok(profile), Ok(kind)) = (ProfileName::new(profile), Kind::new(kind)) else {
+                continue;
+            };
+            if !only.concerns(Some(profile.as_str()), Some(kind.as_str())) {
+                continue;
+            }
+            let office = Office { profile, kind };
+            let Some(storm) = storm_of(connection, &office, &party, now.boot_id, now.ms)? else {
+                continue;
+            };
+            let remaining_ms = i64::try_from(storm.remaining_ms(now.ms)).unwrap_or(i64::MAX);
+            let text = format!(
+                "{} has started {office} {} times in a row in vain; its next `run` waits for {}",
+                contender(&party),
+                storm.starts,
+                length(remaining_ms)
+            );
+            seen.push(Seen::warning(text).remedy(format!(
+                "find out why with {}; once that is repaired, `run --no-backoff` does not wait",
+                opened.scene.command(&format!(
+                    "history --profile {} --kind {}",
+                    office.profile, office.kind
+                ))
+            )));
+        }
+        Ok(seen)
+    })
+}
+
+fn open_markers(opened: &Opened) -> Result<Vec<Seen>> {
+    let inner = opened.inner();
+    let markers = inner.read(|connection| {
+        if !marker_table::exists(connection)? {
+            return Ok(Vec::new());
+        }
+        marker_table::all_open(connection, inner.boot_time())
+    })?;
+    let owners = opened.owners()?;
+    let of = |id: InstanceId| owners.iter().find(|owner| owner.record.id == id);
+    let concerned = markers.iter().filter_map(|marker| {
+        let whom = match marker.instance {
+            // Of another profile than the one asked about, or ended just now.
+            Some(id) => of(id)?.name(),
+            None => "a process that is not on record".to_owned(),
+        };
+        let pid = marker.pid.map_or_else(String::new, |pid| format!(" (pid {pid})"));
+        let why = marker.reason.as_ref().map_or_else(String::new, |why| format!(" ({why})"));
+        Some(Seen::info(format!(
+            "{} for {whom}{pid}, written by {} at {}{why}, counts until {}",
+            marker.name,
+            marker.by,
+            time(marker.written_at_ms),
+            time(marker.expires_at_ms)
+        )))
+    });
+    Ok(concerned.collect())
+}
+
+fn desired(opened: &Opened) -> Result<Vec<Seen>> {
+    const SQL: &str =
+        "SELECT profile FROM profiles WHERE desired = 'stopped' ORDER BY profile LIMIT 100";
+    let stopped: Vec<String> = opened.inner().read(|connection| {
+        let mut statement = connection.prepare_cached(SQL)?;
+        let names = statement.query_map([], |row| Ok(text(row, 0)))?;
+        Ok(names.collect::<rusqlite::Result<_>>()?)
+    })?;
+    let only = &opened.scene.only;
+    let concerned = stopped.into_iter().filter(|name| only.concerns(Some(name), None));
+    let found = concerned.map(|name| {
+        Seen::info(format!(
+            "an operator wants profile {name} stopped: `run --respect-desired` does not start it"
+        ))
+        .remedy(opened.scene.command(&format!("desired running --profile {name}")))
+    });
+    Ok(found.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn contenders_for_people() {
+        for (party, text) in [
+            ("parent:12/3456/boot/ns systemd:gw.service", "what pid 12 starts, systemd:gw.service"),
+            ("pid:77", "pid 77"),
+            ("named:red", "the party red"),
+            ("", ""),
+        ] {
+            assert_eq!(contender(party), text);
+        }
+    }
+}

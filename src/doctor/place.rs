@@ -1,0 +1,430 @@
+//! Where the store is, who can get at it, and what it stands on.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::{Check, Scene, Seen, counted, listed, quoted};
+use crate::error::Result;
+use crate::store::{Location, me, with_sidecars};
+use crate::sys::{self, FileFacts, FilesystemClass, FreeSpace};
+
+pub(super) const CHECKS: &[Check<Scene>] = &[
+    Check { id: "path", silent: "", look: path },
+    Check { id: "filesystem", silent: "", look: filesystem },
+    Check { id: "free_space", silent: "", look: free_space },
+];
+
+pub(super) const CHECKS_OF_FILES: &[Check<Scene>] = &[Check {
+    id: "modes",
+    silent: "nobody else can read the store's files, and we can write them",
+    look: modes,
+}];
+
+/// Of paths that have the same problem, so many are named.
+const PATHS_SHOWN: usize = 3;
+
+/// Where it is and why, and that nobody can put another store in its place.
+fn path(scene: &Scene) -> Result<Vec<Seen>> {
+    let location = match scene.options.location() {
+        Ok(location) => location,
+        Err(error) => {
+            let seen = Seen::error(error.to_string());
+            return Ok(vec![Seen { remedy: error.hint().map(str::to_owned), ..seen }]);
+        }
+    };
+    let why = scene.why_there();
+    let Some(location) = location.filter(|_| scene.is_there()) else {
+        let path = scene.options.resolved_path()?;
+        return Ok(vec![
+            Seen::info(format!("there is no store at {} ({why})", path.display()))
+                .remedy("nothing: the first `incumbent run` or `claim` makes it"),
+        ]);
+    };
+    let mut seen = untrusted(&location.directory);
+    if seen.is_empty() {
+        seen.push(Seen::ok(format!("{} ({why})", location.file.display())));
+    }
+    Ok(seen)
+}
+
+/// What lets others replace `directory`: itself, or a directory above it.
+fn untrusted(directory: &Path) -> Vec<Seen> {
+    let owner = sys::file_facts(directory).ok().and_then(|facts| facts.owner);
+    let me = sys::effective_uid();
+    // For root the store of a user is that user's business.
+    let keeper = if me == Some(0) { owner } else { me };
+    // In a user namespace all users without a number there, root among them, look like one.
+    let unmapped = sys::unmapped_uid();
+    let is_trusted = |uid: u32| uid == 0 || Some(uid) == keeper || Some(uid) == unmapped;
+    let mut seen = Vec::new();
+    for ancestor in directory.ancestors() {
+        let facts = match sys::file_facts(ancestor) {
+            Ok(facts) => facts,
+            Err(error) => {
+                seen.push(Seen::unknown(format!("cannot look at {}: {error}", ancestor.display())));
+                continue;
+            }
+        };
+        if let Some(uid) = facts.owner.filter(|uid| !is_trusted(*uid)) {
+            seen.push(
+                Seen::error(format!(
+                    "{} belongs to uid {uid}, who can put another store in the place of this one",
+                    ancestor.display()
+                ))
+                .remedy(format!(
+                    "keep the store in a directory of your own (`--db PATH`), or give {} back to \
+                     root",
+                    ancestor.display()
+                )),
+            );
+        }
+        if is_open_to_others(&facts, ancestor == directory) {
+            seen.push(
+                Seen::error(format!(
+                    "{} can be written by others (mode {:04o}), who can put another store in the \
+                     place of this one",
+                    ancestor.display(),
+                    facts.mode.unwrap_or_default()
+                ))
+                .remedy(format!("as its owner `chmod go-w {}`", quoted(ancestor))),
+            );
+        }
+    }
+    seen
+}
+
+/// Where a directory is sticky, only the owner of what is in it can take that away; but what is in
+/// the store's own directory may be missing, and then is anybody's. A group of the same number as
+/// the owner is that user's alone.
+fn is_open_to_others(facts: &FileFacts, is_the_stores_own: bool) -> bool {
+    const BY_GROUP: u32 = 0o020;
+    const BY_OTHERS: u32 = 0o002;
+    const STICKY: u32 = 0o1000;
+    let mode = facts.mode.unwrap_or_default();
+    if is_the_stores_own {
+        return mode & (BY_GROUP | BY_OTHERS) != 0;
+    }
+    let by_group = mode & BY_GROUP != 0 && facts.group != facts.owner;
+    mode & STICKY == 0 && (by_group || mode & BY_OTHERS != 0)
+}
+
+/// A file of the store that is not as it should be.
+struct Flawed {
+    path: PathBuf,
+    mode: u32,
+    owner: Option<u32>,
+}
+
+impl Flawed {
+    fn show(&self) -> String {
+        let owner = self.owner.map_or_else(String::new, |uid| format!(", uid {uid}"));
+        format!("{} (mode {:04o}{owner})", self.path.display(), self.mode)
+    }
+}
+
+/// Everything that a store consists of: the database, its `-wal` and `-shm`, the anchors and their
+/// directory.
+pub(super) fn files_of(scene: &Scene) -> Vec<PathBuf> {
+    let Some(location) = &scene.location else { return Vec::new() };
+    let mut files: Vec<PathBuf> = with_sidecars(&location.file).collect();
+    files.push(location.anchors.clone());
+    let entries = std::fs::read_dir(&location.anchors).into_iter().flatten().flatten();
+    files.extend(entries.map(|entry| entry.path()));
+    files.retain(|path| {
+        std::fs::symlink_metadata(path).is_ok_and(|facts| facts.is_file() || facts.is_dir())
+    });
+    files
+}
+
+/// What is wrong with the files of a store, by what it is.
+#[derive(Default)]
+struct Flaws {
+    readable: Vec<Flawed>,
+    foreign: Vec<Flawed>,
+    unwritable: Vec<Flawed>,
+}
+
+impl Flaws {
+    fn are_none(&self) -> bool {
+        self.readable.is_empty() && self.foreign.is_empty() && self.unwritable.is_empty()
+    }
+
+    /// Those that were there `before`, too.
+    fn since(self, before: &Self) -> Self {
+        let both = |now: Vec<Flawed>, before: &[Flawed]| {
+            let before: HashSet<&Path> = before.iter().map(|it| it.path.as_path()).collect();
+            now.into_iter().filter(|it| before.contains(it.path.as_path())).collect()
+        };
+        Self {
+            readable: both(self.readable, &before.readable),
+            foreign: both(self.foreign, &before.foreign),
+            unwritable: both(self.unwritable, &before.unwritable),
+        }
+    }
+}
+
+fn flaws_of(location: &Location, owner: Option<u32>, scene: &Scene) -> Flaws {
+    let Flaws { mut readable, mut foreign, mut unwritable } = Flaws::default();
+    for path in files_of(scene) {
+        let Ok(facts) = sys::file_facts(&path) else { continue };
+        let mode = facts.mode.unwrap_or_default();
+        let flawed = || Flawed { path: path.clone(), mode, owner: facts.owner };
+        if mode & 0o077 != 0 {
+            readable.push(flawed());
+        }
+        if facts.owner != owner {
+            foreign.push(flawed());
+        }
+        if !sys::may_write(&path) {
+            unwritable.push(flawed());
+        }
+    }
+    if !sys::may_write(&location.directory) {
+        unwritable.extend(sys::file_facts(&location.directory).map(|facts| Flawed {
+            path: location.directory.clone(),
+            mode: facts.mode.unwrap_or_default(),
+            owner: facts.owner,
+        }));
+    }
+    Flaws { readable, foreign, unwritable }
+}
+
+/// A file that is just being made or removed is neither whose it will be nor there.
+const SETTLES_WITHIN: Duration = Duration::from_millis(20);
+
+/// No more than the owner can read them, the owner is that of the directory, and we can write them.
+fn modes(scene: &Scene) -> Result<Vec<Seen>> {
+    let Some(location) = &scene.location else { return Ok(Vec::new()) };
+    let owner = sys::file_facts(&location.directory).ok().and_then(|facts| facts.owner);
+    let mut flaws = flaws_of(location, owner, scene);
+    if !flaws.are_none() {
+        std::thread::sleep(SETTLES_WITHIN);
+        flaws = flaws_of(location, owner, scene).since(&flaws);
+    }
+    let Flaws { readable, foreign, unwritable } = flaws;
+    let words = |flawed: &[Flawed]| {
+        flawed.iter().take(PATHS_SHOWN).map(|it| quoted(&it.path)).collect::<Vec<_>>().join(" ")
+    };
+    let show = |flawed: &[Flawed]| listed(flawed, PATHS_SHOWN, Flawed::show);
+    let mut seen = Vec::new();
+    if !readable.is_empty() {
+        let remedy =
+            format!("{}, or `chmod go= {}`", scene.command("doctor --fix"), words(&readable));
+        seen.push(
+            Seen::warning(format!("others can read or write {}", show(&readable))).remedy(remedy),
+        );
+    }
+    if !foreign.is_empty() {
+        let uid = owner.map_or_else(|| "the owner".to_owned(), |uid| uid.to_string());
+        seen.push(
+            Seen::warning(format!(
+                "another user than that of the directory (uid {uid}) owns {}: {}",
+                counted(foreign.len(), "file", "files"),
+                show(&foreign)
+            ))
+            .remedy(format!("as root `chown {uid} {}`", words(&foreign))),
+        );
+    }
+    if let Some(read_only) = read_only(scene, &location.directory) {
+        seen.push(read_only);
+    } else if !unwritable.is_empty() {
+        seen.push(Seen::error(format!("{} cannot write {}", me(), show(&unwritable))).remedy(
+            format!(
+                "as the owner `chmod u+w {}`, or run gateways as that user",
+                words(&unwritable)
+            ),
+        ));
+    }
+    Ok(seen)
+}
+
+/// No mode helps there, and the kernel does it by itself when a disk fails.
+fn read_only(scene: &Scene, directory: &Path) -> Option<Seen> {
+    sys::is_mounted_read_only(directory).is_ok_and(|it| it).then(|| {
+        Seen::error(format!(
+            "{} is mounted read-only: nobody can claim, release or record anything there",
+            directory.display()
+        ))
+        .remedy(format!(
+            "mount it read-write again, and look at the kernel's messages (`dmesg`) where nobody \
+             mounted it like that; or put the store elsewhere: `incumbent --db PATH` instead of {}",
+            quoted(&scene.file())
+        ))
+    })
+}
+
+/// The directory of the store, or the nearest one above it that there is.
+fn ground(scene: &Scene) -> Result<PathBuf> {
+    let path = scene.options.resolved_path()?;
+    let there = path.ancestors().skip(1).find(|path| path.is_dir());
+    Ok(there.unwrap_or(&path).to_owned())
+}
+
+/// On which locks and shared memory reach everybody who uses the store.
+fn filesystem(scene: &Scene) -> Result<Vec<Seen>> {
+    let directory = ground(scene)?;
+    let at = directory.display();
+    let Some(filesystem) = sys::filesystem_of(&directory) else {
+        return Ok(vec![Seen::unknown(format!(
+            "the type of the filesystem of {at} cannot be seen"
+        ))]);
+    };
+    // Where there is a store, `modes` says so.
+    if let Some(seen) = read_only(scene, &directory).filter(|_| !scene.is_there()) {
+        return Ok(vec![seen]);
+    }
+    let kind = &filesystem.kind;
+    if scene.options.allows(kind) {
+        let text = format!("{at} is on {kind}, which `--allow-filesystem` vouches for");
+        return Ok(vec![Seen::info(text)]);
+    }
+    Ok(vec![match filesystem.class {
+        FilesystemClass::Local => Seen::ok(format!(
+            "{at} is on {kind}, a filesystem of this \
+        machine"
+        )),
+        FilesystemClass::Remote => Seen::error(format!(
+            "{at} is on {kind}: locks and shared memory do not reach across machines, so two \
+            owners \
+             could meet"
+        ))
+        .remedy("put the store on a local filesystem with `--db PATH`"),
+        FilesystemClass::UserSpace => Seen::unknown(format!(
+            "{at} is on {kind}, a program's filesystem: whether locks work there is tried out \
+            when a \
+             gateway starts, and not by a question"
+        )),
+    }])
+}
+
+fn free_space(scene: &Scene) -> Result<Vec<Seen>> {
+    let directory = ground(scene)?;
+    let at = directory.display();
+    let left = match sys::free_space(&directory) {
+        Ok(left) => left,
+        Err(error) => {
+            return Ok(vec![Seen::unknown(format!(
+                "the free space of {at} cannot be seen: {error}"
+            ))]);
+        }
+    };
+    let files = left
+        .files
+        .map_or_else(String::new, |(free, total)| format!(", room for {free} of {total} files"));
+    let text = format!("{} of {} free at {at}{files}", size(left.bytes), size(left.bytes_total));
+    Ok(vec![match shortage(left) {
+        Shortage::None => Seen::ok(text),
+        Shortage::Soon => {
+            Seen::warning(text).remedy("make room: what cannot be written is not owned")
+        }
+        Shortage::Now => Seen::error(text).remedy("make room: nobody can start without"),
+    }])
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shortage {
+    None,
+    /// A log or an update fills the rest within the day.
+    Soon,
+    /// The next WAL may not fit.
+    Now,
+}
+
+fn shortage(left: FreeSpace) -> Shortage {
+    const MIB: u64 = 1 << 20;
+    const NOW: u64 = 10 * MIB;
+    const SOON: u64 = 100 * MIB;
+    // The last hundredth of a large disk is a lot.
+    const PLENTY: u64 = 1024 * MIB;
+    /// An anchor for each process, and the sidecars.
+    const FILES_NOW: u64 = 16;
+    let files_left = left.files.map_or(u64::MAX, |(free, _)| free);
+    let is_last_hundredth = |free: u64, total: u64| free < total / 100;
+    if left.bytes < NOW || files_left < FILES_NOW {
+        Shortage::Now
+    } else if left.bytes < SOON
+        || (left.bytes < PLENTY && is_last_hundredth(left.bytes, left.bytes_total))
+        || left.files.is_some_and(|(free, total)| free < 10_000 && is_last_hundredth(free, total))
+    {
+        Shortage::Soon
+    } else {
+        Shortage::None
+    }
+}
+
+/// In its largest fitting unit: `12 KiB`, `3 GiB`.
+pub(super) fn size(bytes: u64) -> String {
+    const UNITS: [(u64, &str); 4] =
+        [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    UNITS
+        .iter()
+        .find(|(unit, _)| bytes >= 2 * unit)
+        .map_or_else(|| format!("{bytes} bytes"), |(unit, name)| format!("{} {name}", bytes / unit))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::FileId;
+
+    #[test]
+    fn how_much_is_enough() {
+        const MIB: u64 = 1 << 20;
+        let space = |bytes, bytes_total, files| FreeSpace { bytes, bytes_total, files };
+        for (left, expected) in [
+            (space(500 * MIB, 1_000 * MIB, None), Shortage::None),
+            (space(100 * MIB - 1, 150 * MIB, None), Shortage::Soon),
+            (space(10 * MIB, 150 * MIB, None), Shortage::Soon),
+            (space(10 * MIB - 1, 150 * MIB, None), Shortage::Now),
+            (space(0, 0, None), Shortage::Now),
+            // Less than a hundredth: of a small disk, and of a large one.
+            (space(500 * MIB, 60_000 * MIB, None), Shortage::Soon),
+            (space(2_000 * MIB, 4_000_000 * MIB, None), Shortage::None),
+            (space(500 * MIB, 1_000 * MIB, Some((15, 1_000_000))), Shortage::Now),
+            (space(500 * MIB, 1_000 * MIB, Some((9_999, 1_000_000))), Shortage::Soon),
+            (space(500 * MIB, 1_000 * MIB, Some((500, 1_000))), Shortage::None),
+        ] {
+            assert_eq!(shortage(left), expected, "{left:?}");
+        }
+    }
+
+    #[test]
+    fn who_can_replace_what_is_in_a_directory() {
+        let facts = |mode, owner, group| FileFacts {
+            id: FileId::Inode { device: 1, inode: 2 },
+            owner: Some(owner),
+            group: Some(group),
+            mode: Some(mode),
+            links: 1,
+        };
+        for (mode, owner, group, of_an_ancestor, of_the_store) in [
+            (0o700, 1000, 1000, false, false),
+            (0o755, 0, 0, false, false),
+            (0o1777, 0, 0, false, true),
+            (0o777, 0, 0, true, true),
+            (0o772, 1000, 1000, true, true),
+            // A user's own group, and one with others in it.
+            (0o775, 1000, 1000, false, true),
+            (0o775, 1000, 100, true, true),
+            (0o1775, 1000, 100, false, true),
+        ] {
+            let facts = facts(mode, owner, group);
+            assert_eq!(is_open_to_others(&facts, false), of_an_ancestor, "{facts:?}");
+            assert_eq!(is_open_to_others(&facts, true), of_the_store, "{facts:?}");
+        }
+    }
+
+    #[test]
+    fn sizes_for_people() {
+        for (bytes, text) in [
+            (0, "0 bytes"),
+            (2_047, "2047 bytes"),
+            (2_048, "2 KiB"),
+            (17 << 20, "17 MiB"),
+            (u64::MAX, "16777215 TiB"),
+        ] {
+            assert_eq!(size(bytes), text);
+        }
+    }
+}

@@ -1,0 +1,451 @@
+//! What a doctor may do by itself: what is safe, and would be done by the next start anyway or can
+//! be undone. Nobody is killed or evicted, no orphan is removed, no file of another program is
+//! touched.
+
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use super::database::{Integrity, Schema, integrity_of, is_damaged, schema_of};
+use super::{Opened, Scene, counted, database, listed, owners, place, program};
+use crate::anchor;
+use crate::claimant::{judge_record, sweep};
+use crate::error::{Error, ErrorKind, Result};
+use crate::instance::{self, End, EndReason};
+use crate::liveness::{AnchorState, Lease, Verdict};
+use crate::observe::{LiveCommandLine, needs_command_line};
+use crate::store::{EventRecord, Inner, OpenOptions, SCHEMA_VERSION, Tx, is_in_progress, recover};
+use crate::sys;
+
+/// Whether anything is changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Repair {
+    /// Only said: nothing is written.
+    DryRun,
+    /// Done and recorded.
+    Do,
+}
+
+/// What became of an [`Act`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// It would be done.
+    Would,
+    /// It was done.
+    Done,
+    /// It was tried, and was not possible; why.
+    Failed(String),
+}
+
+/// Something that [`repair`] does about what a check found.
+#[derive(Clone, Debug)]
+pub struct Act {
+    /// The check, as in [`Finding::id`](super::Finding::id).
+    pub check: &'static str,
+    /// What is done, beginning with the verb.
+    pub act: String,
+    /// What became of it.
+    pub outcome: Outcome,
+}
+
+impl Act {
+    /// As the CLI's JSON shows it.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        let (outcome, why) = match &self.outcome {
+            Outcome::Would => ("would", None),
+            Outcome::Done => ("done", None),
+            Outcome::Failed(why) => ("failed", Some(why)),
+        };
+        json!({"check": self.check, "act": self.act, "outcome": outcome, "why": why})
+    }
+}
+
+impl std::fmt::Display for Act {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.outcome {
+            Outcome::Would => write!(f, "would {}", self.act),
+            Outcome::Done => write!(f, "done: {}", self.act),
+            Outcome::Failed(why) => write!(f, "could not {}: {why}", self.act),
+        }
+    }
+}
+
+/// Does what is safe about what [`examine`](super::examine) finds, in the name of `by`: closes our
+/// own files to others, moves a damaged store aside and begins a new one with what can be read of
+/// it, brings an older schema up to date, ends the records of the dead, deletes rows and anchors
+/// that belong to nobody, and empties a long WAL. What was done is recorded as events
+/// `doctor_fixed`.
+///
+/// Never fails: what could not be done is an act that says why.
+#[must_use]
+pub fn repair(options: &OpenOptions, by: &str, repair: Repair) -> Vec<Act> {
+    let scene = Scene { options: options.clone(), ..Scene::new(options, None, None) };
+    let by = by.to_owned();
+    let mut surgery = Surgery { scene, by, repair, acts: Vec::new(), unrecorded: Vec::new() };
+    if is_in_progress(options) {
+        surgery.replace("open", Tell::Always);
+    } else if surgery.scene.is_there() {
+        surgery.close_files();
+        surgery.operate();
+    }
+    surgery.acts
+}
+
+struct Surgery {
+    scene: Scene,
+    by: String,
+    repair: Repair,
+    acts: Vec<Act>,
+    /// What was done before there was a store to record it in.
+    unrecorded: Vec<(&'static str, String)>,
+}
+
+impl Surgery {
+    fn is_dry(&self) -> bool {
+        self.repair == Repair::DryRun
+    }
+
+    fn would(&mut self, check: &'static str, act: String) {
+        self.acts.push(Act { check, act, outcome: Outcome::Would });
+    }
+
+    fn done(&mut self, check: &'static str, act: String) {
+        self.acts.push(Act { check, act, outcome: Outcome::Done });
+    }
+
+    fn failed(&mut self, check: &'static str, act: String, why: &impl ToString) {
+        self.acts.push(Act { check, act, outcome: Outcome::Failed(why.to_string()) });
+    }
+
+    /// Our own files in our own directory: in somebody else's, that user could put a link in the
+    /// way.
+    fn close_files(&mut self) {
+        let me = sys::effective_uid();
+        let is_mine = |owner: Option<u32>| owner.is_some() && owner == me;
+        let Some(location) = &self.scene.location else { return };
+        if !sys::file_facts(&location.directory).is_ok_and(|facts| is_mine(facts.owner)) {
+            return;
+        }
+        for path in place::files_of(&self.scene) {
+            let Ok(facts) = sys::file_facts(&path) else { continue };
+            let mode = facts.mode.unwrap_or_default();
+            if !is_mine(facts.owner) || mode & 0o677 == 0o600 {
+                continue;
+            }
+            let private = if path.is_dir() { "700" } else { "600" };
+            let act = format!("set the mode of {} from {mode:04o} to {private}", path.display());
+            if self.is_dry() {
+                self.would("modes", act);
+                continue;
+            }
+            match sys::make_private(&path) {
+                Ok(()) => {
+                    self.unrecorded.push(("modes", act.clone()));
+                    self.done("modes", act);
+                }
+                Err(error) => self.failed("modes", act, &error),
+            }
+        }
+    }
+
+    fn operate(&mut self) {
+        let store = match self.scene.open() {
+            Ok(Some(store)) => store,
+            Err(error) if is_damaged(&self.scene, &error) => {
+                self.replace("open", Tell::Always);
+                return;
+            }
+            // Nothing to repair; or the finding says what a person has to do about it.
+            Ok(None) | Err(_) => return,
+        };
+        let opened = Opened::new(&self.scene, store);
+        let check = damaged(&opened);
+        // Nobody of ours has the file open while it is moved aside.
+        drop(opened);
+        // Who only reads cannot find out that nobody can write.
+        let tell = if check.is_some() { Tell::Always } else { Tell::IfDone };
+        if self.replace(check.unwrap_or("integrity"), tell) {
+            return;
+        }
+        let Ok(Some(store)) = self.scene.open() else { return };
+        let opened = Opened::new(&self.scene, store);
+        let steps = [
+            ("modes", Self::record_modes as Step),
+            ("schema", Self::migrate),
+            ("integrity", Self::delete_dangling),
+            ("stale_rows", Self::end_stale_rows),
+            ("orphan_anchors", Self::collect_anchors),
+            ("wal_size", Self::empty_wal),
+        ];
+        for (check, step) in steps {
+            if let Err(error) = step(self, &opened) {
+                let is_busy = error.kind() == ErrorKind::Busy;
+                self.failed(check, "repair what it found".to_owned(), &error);
+                // Whoever keeps us from writing keeps us from the rest, too.
+                if is_busy {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Moves the store aside whole, saves what can be read, and begins a new one, if it is damaged. Whether
+    /// there is nothing else to do.
+    fn replace(&mut self, check: &'static str, tell: Tell) -> bool {
+        // Who is still at work is not looked for in vain.
+        let act = |this: &Self| {
+            format!(
+                "move {} aside, save what can be read of it, and begin a new store{}",
+                this.scene.file().display(),
+                this.live_owners()
+            )
+        };
+        if self.is_dry() {
+            if tell == Tell::Always {
+                let act = act(self);
+                self.would(check, act);
+            }
+            return tell == Tell::Always;
+        }
+        match recover(&self.scene.options, &self.by) {
+            // Sound, or somebody else has done it by now.
+            Ok(None) => false,
+            Ok(Some(recovered)) => {
+                let saved: u64 = recovered.tables.iter().map(|it| it.rows).sum();
+                let damaged = recovered.tables.iter().filter(|it| it.is_damaged());
+                let damaged: Vec<_> = damaged.map(|it| it.table.as_str()).collect();
+                let lost = if damaged.is_empty() {
+                    String::new()
+                } else {
+                    format!(", not all of {}", damaged.join(", "))
+                };
+                let act = format!(
+                    "{}; {}; the damaged one is {}, {saved} rows were saved{lost}",
+                    act(self),
+                    recovered.damage.replace('\n', " "),
+                    recovered.aside.display()
+                );
+                self.unrecorded.push((check, act.clone()));
+                self.done(check, act);
+                let recorded = self.scene.open().and_then(|store| match store {
+                    Some(store) => self.record_all(&store.inner),
+                    None => Ok(()),
+                });
+                if let Err(error) = recorded {
+                    self.failed(check, "record it".to_owned(), &error);
+                }
+                true
+            }
+            Err(error) if tell == Tell::IfDone => {
+                tracing::debug!(%error, "whether the store is damaged was not found out");
+                false
+            }
+            Err(error) => {
+                let act = act(self);
+                self.failed(check, act, &error);
+                true
+            }
+        }
+    }
+
+    /// Those who hold an anchor, for whoever decides.
+    fn live_owners(&self) -> String {
+        let mut anchors = self.scene.file().into_os_string();
+        anchors.push(".anchors");
+        let anchors = PathBuf::from(anchors);
+        let is_held = |name: &str| anchor::probe(&anchors.join(name)) == AnchorState::Held;
+        let open = sys::processes_with_files_of(&anchors).into_iter();
+        let mut pids: Vec<sys::Pid> =
+            open.filter(|(_, name)| is_held(name)).map(|(pid, _)| pid).collect();
+        pids.sort_unstable();
+        pids.dedup();
+        if pids.is_empty() {
+            return String::new();
+        }
+        format!("; still at work are {}", listed(&pids, 8, |pid| program(*pid)))
+    }
+
+    fn record_modes(&mut self, opened: &Opened) -> Result<()> {
+        if self.unrecorded.is_empty() {
+            return Ok(());
+        }
+        self.record_all(opened.inner())
+    }
+
+    fn record_all(&mut self, inner: &Inner) -> Result<()> {
+        inner.write(|tx| {
+            for (check, act) in &self.unrecorded {
+                record(tx, check, act, &self.by)?;
+            }
+            Ok(())
+        })?;
+        self.unrecorded.clear();
+        Ok(())
+    }
+
+    fn migrate(&mut self, opened: &Opened) -> Result<()> {
+        let (Schema::Older, said) = schema_of(opened)? else { return Ok(()) };
+        let act = format!("bring the schema from version {said} to version {SCHEMA_VERSION}");
+        if self.is_dry() {
+            self.would("schema", act);
+            return Ok(());
+        }
+        let store = self.scene.options.open()?;
+        store.inner.write(|tx| record(tx, "schema", &act, &self.by))?;
+        self.done("schema", act);
+        Ok(())
+    }
+
+    fn delete_dangling(&mut self, opened: &Opened) -> Result<()> {
+        let Integrity::Dangling(tables) = integrity_of(opened)? else { return Ok(()) };
+        let act = format!(
+            "delete rows that belong to an incarnation that is gone, of {}",
+            listed(&tables, 10, |(table, _)| table.clone())
+        );
+        if self.is_dry() {
+            self.would("integrity", act);
+            return Ok(());
+        }
+        opened.inner().write(|tx| {
+            for (table, _) in &tables {
+                let table = table.replace('"', "\"\"");
+                tx.execute(
+                    &format!(
+                        "DELETE FROM \"{table}\" WHERE instance_id IS NOT NULL
+                         AND instance_id NOT IN (SELECT id FROM instances)"
+                    ),
+                    [],
+                )?;
+            }
+            record(tx, "integrity", &act, &self.by)
+        })?;
+        self.done("integrity", act);
+        Ok(())
+    }
+
+    /// Judges everybody again inside the transaction, and ends who is dead, as a claim would.
+    fn end_stale_rows(&mut self, opened: &Opened) -> Result<()> {
+        let stale = opened.owners()?.iter().filter(|owner| owner.is_stale());
+        let stale: Vec<_> = stale.collect();
+        let act = |name: &str, reason: &str| format!("end the record of {name} ({reason})");
+        if stale.is_empty() {
+            return Ok(());
+        }
+        if self.is_dry() {
+            for owner in stale {
+                self.would("stale_rows", act(&owner.name(), owner.judged.verdict.reason()));
+            }
+            return Ok(());
+        }
+        let command_lines: Vec<LiveCommandLine> = stale
+            .iter()
+            .filter(|owner| needs_command_line(&owner.judged.evidence))
+            .map(|owner| LiveCommandLine::read(&owner.record))
+            .collect();
+        let inner = opened.inner();
+        let ended = inner.write(|tx| {
+            let mut ended = Vec::new();
+            for record_of in instance::all_live(tx)? {
+                let read = command_lines.iter().find(|line| line.is_for(record_of.id)).cloned();
+                let judged =
+                    judge_record(inner, &record_of, Lease::None, &read.unwrap_or_default());
+                let Verdict::Dead(reason) = judged.verdict else { continue };
+                if judged.flags.anchor_leaked {
+                    continue;
+                }
+                let end = End::new(EndReason::Dead(reason)).detail(format!("found by {}", self.by));
+                let recorded = instance::end_other(tx, record_of.id, &end)?;
+                let reason = recorded.map_or(reason.as_str(), EndReason::as_str);
+                let act = act(&owners::name(&record_of), reason);
+                record(tx, "stale_rows", &act, &self.by)?;
+                ended.push(act);
+            }
+            Ok(ended)
+        })?;
+        for act in ended {
+            self.done("stale_rows", act);
+        }
+        Ok(())
+    }
+
+    /// Inside a transaction a free anchor that nobody names is not one that is just being made.
+    fn collect_anchors(&mut self, opened: &Opened) -> Result<()> {
+        let act = |count: usize| {
+            format!("delete {} that nobody holds", counted(count, "anchor", "anchors"))
+        };
+        let seen = owners::garbage_count(opened)?;
+        if seen == 0 {
+            return Ok(());
+        }
+        if self.is_dry() {
+            self.would("orphan_anchors", act(seen));
+            return Ok(());
+        }
+        let inner = opened.inner();
+        let collected = inner.write(|tx| {
+            let sweep = sweep(tx, inner, &tx.named_anchors()?, [])?;
+            let count = sweep.garbage_count();
+            sweep.remove_garbage();
+            if count > 0 {
+                record(tx, "orphan_anchors", &act(count), &self.by)?;
+            }
+            Ok(count)
+        })?;
+        if collected > 0 {
+            self.done("orphan_anchors", act(collected));
+        }
+        Ok(())
+    }
+
+    fn empty_wal(&mut self, opened: &Opened) -> Result<()> {
+        if !database::wal_is_long(&self.scene) {
+            return Ok(());
+        }
+        let act = "move the WAL into the database".to_owned();
+        if self.is_dry() {
+            self.would("wal_size", act);
+            return Ok(());
+        }
+        let inner = opened.inner();
+        if inner.empty_wal(database::EMPTY_WAL_WITHIN)? {
+            inner.write(|tx| record(tx, "wal_size", &act, &self.by))?;
+            self.done("wal_size", act);
+        } else {
+            self.failed("wal_size", act, &"a reader needs what is in it, or a writer is at work");
+        }
+        Ok(())
+    }
+}
+
+/// Whether a repair is spoken of that was only tried in case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tell {
+    Always,
+    IfDone,
+}
+
+type Step = fn(&mut Surgery, &Opened) -> Result<()>;
+
+/// The check that found the store damaged, if one does.
+fn damaged(opened: &Opened) -> Option<&'static str> {
+    let is_corrupt = |error: &Error| is_damaged(&opened.scene, error);
+    if let Ok(Integrity::Damaged(_)) = integrity_of(opened) {
+        return Some("integrity");
+    }
+    match schema_of(opened) {
+        Ok((Schema::Damaged, _)) => Some("schema"),
+        Err(error) if is_corrupt(&error) => Some("schema"),
+        Ok(_) | Err(_) => None,
+    }
+}
+
+fn record(tx: &Tx<'_>, check: &str, act: &str, by: &str) -> Result<()> {
+    tx.record(&EventRecord {
+        event: "doctor_fixed",
+        pid: Some(std::process::id()),
+        detail: Some(json!({"check": check, "act": act, "by": by})),
+        ..EventRecord::default()
+    })
+}

@@ -1,0 +1,302 @@
+//! An older gateway in the store: how it gets its row, and what that row says of whoever holds the lock.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use super::import::{found, judge};
+use super::lockfile::{self, Found, Keeps};
+use super::wire::{PidRecord, Unusable};
+use super::{LOCK_FILE, PID_FILE};
+use crate::command_line;
+use crate::error::{Error, ErrorKind, Result};
+use crate::instance::{self, End, EndReason, NewInstance, Origin, Record, Subject};
+use crate::liveness::{AnchorState, Verdict};
+use crate::names::{Kind, Nonce, Office};
+use crate::observe::Observer;
+use crate::office;
+use crate::stop_budget;
+use crate::store::{EventRecord, Inner, Tx};
+use crate::sys;
+
+/// The directory of an older program, as it may stand for an office of `kind`.
+///
+/// # Errors
+/// [`InvalidInput`](ErrorKind::InvalidInput) for what is no directory, and for a kind that no older
+/// gateway is of; [`Permission`](ErrorKind::Permission) for another user's directory.
+pub(crate) fn home(directory: &Path, kind: &Kind) -> Result<PathBuf> {
+    if *kind != Kind::default() {
+        return Err(Error::invalid(format!("an older program is a gateway, and no {kind}"))
+            .with_hint("leave out `--kind`"));
+    }
+    let home = std::fs::canonicalize(directory).map_err(|error| {
+        Error::invalid(format!("no directory {}: {error}", directory.display()))
+            .at(directory)
+            .with_hint(format!("name the directory that has the {PID_FILE}"))
+    })?;
+    if !home.is_dir() {
+        return Err(Error::invalid(format!("{} is not a directory", home.display()))
+            .at(&home)
+            .with_hint(format!("name the directory that has the {PID_FILE}")));
+    }
+    let owner = sys::file_facts(&home).map_err(|error| Error::io("look at", &home, error))?.owner;
+    let us = sys::effective_uid();
+    // Root acts for whoever owns it.
+    if us != Some(0) && owner.is_some_and(|owner| owner != 0 && Some(owner) != us) {
+        return Err(Error::new(
+            ErrorKind::Permission,
+            format!("{} belongs to another user", home.display()),
+        )
+        .at(&home)
+        .with_hint("ask as that user, or as root"));
+    }
+    Ok(home)
+}
+
+/// The directory whose lock a claim of `office` has to look at: what the claim names, which the profile
+/// must not have another one beside, or what the profile has.
+///
+/// # Errors
+/// [`InvalidInput`](ErrorKind::InvalidInput) when the profile stands for another directory that exists.
+pub(crate) fn home_of_claim(
+    tx: &Tx<'_>,
+    office: &Office,
+    named: Option<&Path>,
+) -> Result<Option<PathBuf>> {
+    if office.kind != Kind::default() {
+        return Ok(None);
+    }
+    let bound = office::legacy_home(tx, &office.profile)?;
+    match (named, bound) {
+        (Some(named), Some(bound)) if named != bound && bound.try_exists().unwrap_or(true) => {
+            Err(Error::invalid(format!(
+                "profile {} stands for the older gateway of {}, and this is {}",
+                office.profile,
+                bound.display(),
+                named.display()
+            ))
+            .at(named)
+            .with_hint("use another profile for this directory (`--profile NAME`)"))
+        }
+        (Some(named), _) => Ok(Some(named.to_owned())),
+        (None, bound) => Ok(bound),
+    }
+}
+
+/// The directory of an older gateway on record.
+pub(crate) fn home_of_holder(record: &Record) -> Option<PathBuf> {
+    Some(lockfile::path_of(record.anchor.as_deref()?)?.parent()?.to_owned())
+}
+
+/// Whether a claim would meet an older gateway in `home`, or could not look for one.
+pub(crate) fn is_in_the_way(inner: &Inner, home: &Path) -> bool {
+    match lockfile::probe(&home.join(LOCK_FILE)) {
+        AnchorState::Held | AnchorState::Unreadable => true,
+        AnchorState::Free | AnchorState::None => false,
+        AnchorState::Missing => !matches!(by_pid_file(inner, home), Ok(None)),
+    }
+}
+
+/// Whether `record` is of the gateway that the `gateway.pid` in `home` names: one without a lock.
+pub(crate) fn is_by_pid_file(record: &Record, home: &Path) -> bool {
+    record.is_pid
+        && record.anchor.is_none()
+        && lockfile::look(&home.join(LOCK_FILE)) == AnchorState::Missing
+        && PidRecord::read(&home.join(PID_FILE)).is_ok_and(|said| Some(said.pid) == record.pid)
+}
+
+/// In a claim that nobody on record stands in the way of: an older gateway in `home` is put on record, in
+/// the place of the row that is `over`. The oldest ones have no lock: where there is no file for one, the
+/// process that the `gateway.pid` names decides.
+///
+/// # Errors
+/// [`Permission`](ErrorKind::Permission) when nobody can tell whether there is one.
+pub(crate) fn meet(
+    tx: &Tx<'_>,
+    inner: &Inner,
+    office: &Office,
+    home: &Path,
+    claimant: sys::Pid,
+    over: Option<&(Box<Record>, EndReason)>,
+) -> Result<Option<Record>> {
+    let end_over = || match over {
+        Some((record, reason)) => {
+            let found_by = format!("found by pid {}", inner.observer().pid);
+            instance::end_other(tx, record.id, &End::new(*reason).detail(found_by)).map(drop)
+        }
+        None => Ok(()),
+    };
+    let path = home.join(LOCK_FILE);
+    match lockfile::probe(&path) {
+        AnchorState::Held => {
+            end_over()?;
+            record_holder(tx, inner, office, home).map(Some)
+        }
+        AnchorState::Free | AnchorState::None => Ok(None),
+        AnchorState::Missing => {
+            let found = by_pid_file(inner, home).map_err(|path| cannot_tell(&path, office))?;
+            // What it claims for itself, or by a script, is its own.
+            let Some((found, told)) = found.filter(|(found, _)| found.pid != claimant) else {
+                return Ok(None);
+            };
+            end_over()?;
+            office::bind_legacy_home(tx, office, home)?;
+            insert(tx, inner, office, &found, None, told.uid).map(Some)
+        }
+        AnchorState::Unreadable => Err(cannot_tell(&path, office)),
+    }
+}
+
+fn cannot_tell(path: &Path, office: &Office) -> Error {
+    Error::new(
+        ErrorKind::Permission,
+        format!("{} cannot be looked at, so that an older gateway may be running", path.display()),
+    )
+    .at(path)
+    .with_hint(format!(
+        "make it a file that this user can read; `incumbent evict --force --profile {}` forgets the \
+         directory",
+        office.profile
+    ))
+}
+
+/// The live process that the `gateway.pid` in `home` names, if that is not this one; and what is known
+/// of whoever wrote it. `Err`: nobody can tell.
+fn by_pid_file(
+    inner: &Inner,
+    home: &Path,
+) -> std::result::Result<Option<(Found, Record)>, PathBuf> {
+    let path = home.join(PID_FILE);
+    let said = match PidRecord::read(&path) {
+        Ok(said) => said,
+        Err(Unusable::Missing | Unusable::Corrupt(_)) => return Ok(None),
+        Err(Unusable::Unreadable(_)) => return Err(path),
+    };
+    if said.pid == inner.observer().pid {
+        return Ok(None);
+    }
+    let (told, verdict) = judge(inner, &said, &path);
+    Ok(match verdict {
+        Verdict::Dead(_) => None,
+        Verdict::Alive(_) | Verdict::Unknown(_) => Some((found(&said, verdict), told)),
+    })
+}
+
+/// In a claim that is to replace the holder `record`: whoever acts in `home` beside it. Nobody is asked to
+/// end for a claim that would be refused, or fail, all the same.
+///
+/// # Errors
+/// As [`meet`].
+pub(crate) fn beside(
+    inner: &Inner,
+    office: &Office,
+    home: &Path,
+    record: &Record,
+) -> Result<Option<Found>> {
+    let path = home.join(LOCK_FILE);
+    let is_its_anchor = home_of_holder(record).is_some_and(|its| its == home);
+    match lockfile::probe(&path) {
+        AnchorState::Held if is_its_anchor || lockfile::is_kept_for(record, &path) => Ok(None),
+        AnchorState::Held => Ok(Some(lockfile::whoever_holds(&path))),
+        AnchorState::Free | AnchorState::None => Ok(None),
+        AnchorState::Missing => {
+            let found = by_pid_file(inner, home).map_err(|path| cannot_tell(&path, office))?;
+            let is_it = |pid: sys::Pid| record.pid == Some(pid) || record.child_pid == Some(pid);
+            Ok(found.map(|(found, _)| found).filter(|found| !is_it(found.pid)))
+        }
+        AnchorState::Unreadable => Err(cannot_tell(&path, office)),
+    }
+}
+
+/// Puts whoever holds the lock in `home` on record as the holder of `office`, which nobody has.
+pub(crate) fn record_holder(
+    tx: &Tx<'_>,
+    inner: &Inner,
+    office: &Office,
+    home: &Path,
+) -> Result<Record> {
+    let path = home.join(LOCK_FILE);
+    let found = lockfile::whoever_holds(&path);
+    office::bind_legacy_home(tx, office, home)?;
+    let anchor = path.to_string_lossy();
+    let owner = sys::file_facts(&path).ok().and_then(|facts| facts.owner);
+    insert(tx, inner, office, &found, Some(&anchor), owner)
+}
+
+/// Inserts the row of an older gateway. `anchor` is the path of its lock; the owner of its files stands in
+/// for a process that cannot be seen.
+pub(crate) fn insert(
+    tx: &Tx<'_>,
+    inner: &Inner,
+    office: &Office,
+    found: &Found,
+    anchor: Option<&str>,
+    files_owner: Option<u32>,
+) -> Result<Record> {
+    let Observer { start_time, host, boot_id, pid_ns, process_table, .. } = inner.observer();
+    let argv = command_line::redact(&found.argv);
+    let uid = if found.is_here { sys::process_facts(found.pid).uid } else { None };
+    let subject = Subject::told(found.pid, found.start_time, uid.or(files_owner), argv.clone());
+    let id = NewInstance {
+        profile: Some(&office.profile),
+        kind: Some(&office.kind),
+        origin: Origin::Pid,
+        subject: &subject,
+        argv: &argv,
+        // The lock is held now, so it is of this boot; whether its pid is one of ours is another question.
+        observer: &Observer {
+            pid: found.pid,
+            start_time: *start_time,
+            uid,
+            host: host.clone(),
+            boot_id: boot_id.clone(),
+            pid_ns: pid_ns.clone().filter(|_| found.is_here),
+            process_table: *process_table,
+        },
+        nonce: &Nonce::random()?,
+        anchor,
+        keeper: None,
+        version: None,
+        stop_budget_ms: stop_budget::DEFAULT_MS,
+        heartbeat_every_ms: None,
+    }
+    .insert(tx)?;
+    tx.record(&EventRecord {
+        event: "office_claimed",
+        office: Some(office),
+        instance: Some(id),
+        pid: Some(found.pid).filter(|pid| *pid > 0),
+        detail: Some(json!({"legacy": anchor})),
+        ..EventRecord::default()
+    })?;
+    instance::by_id(tx, id)?.ok_or_else(|| Error::internal("a row that was just made is gone"))
+}
+
+/// A live row whose lock another older gateway holds by now, as that one: the row is about the lock, and
+/// nobody has written down yet that it changed hands.
+pub(crate) fn refreshed(mut record: Record) -> Record {
+    let path = record.anchor.as_deref().and_then(lockfile::path_of);
+    let Some(path) = path.filter(|_| record.ended_at_ms.is_none()) else { return record };
+    // On record as one whose lock is free or gone, it is as dead as it looks.
+    if !matches!(lockfile::look(path), AnchorState::Held | AnchorState::Unreadable) {
+        return record;
+    }
+    let (Keeps::Another, found) = lockfile::who_keeps(&record, path) else { return record };
+    record.argv = command_line::redact(&found.argv);
+    record.pid = Some(found.pid);
+    record.start_time = found.start_time;
+    record.pid_ns = if found.is_here { sys::pid_namespace() } else { None };
+    record.is_of_successor = true;
+    record
+}
+
+/// Whether the process of `record` is not to be signalled for a lock of the older program, because that is
+/// not its own (any more): it only looked whether it is held, or another one has it by now.
+pub(crate) fn has_let_go(record: &Record) -> bool {
+    let Some(path) = record.anchor.as_deref().and_then(lockfile::path_of) else { return false };
+    match lockfile::look(path) {
+        AnchorState::Held => lockfile::who_keeps(record, path).0 == Keeps::Another,
+        AnchorState::Free => true,
+        AnchorState::Missing | AnchorState::Unreadable | AnchorState::None => false,
+    }
+}

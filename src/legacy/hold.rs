@@ -1,0 +1,230 @@
+//! Holding the lock of the older program beside an office, so that it respects whoever holds that.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::lockfile::{forget_own, note_own, probe, whoever_holds};
+use super::wire::{PidRecord, recognised};
+use super::{LOCK_FILE, PID_FILE};
+use crate::command_line;
+use crate::error::{Error, ErrorKind, Result};
+use crate::liveness::AnchorState;
+use crate::names::Secret;
+use crate::observe::Observer;
+use crate::sys::{self, FileId, Sharing, StartTimeUnit};
+
+/// How often the lock is tried anew because its file was replaced meanwhile, or a probe of the older
+/// program's met it, and so far apart.
+const ATTEMPTS: usize = 25;
+const TRY_AGAIN_AFTER: Duration = Duration::from_millis(1);
+
+/// What is written to see whether there is room for a record.
+const SCRATCH_LENGTH: usize = 4096;
+
+/// The lock on the `gateway.lock` of a directory, and what the older program reads there. Dropping it lets
+/// the lock go and removes the `gateway.pid` that names us; a lock file is never removed.
+#[derive(Debug)]
+pub(crate) struct Hold {
+    directory: PathBuf,
+    record: PidRecord,
+    locked: Locked,
+}
+
+#[derive(Debug)]
+struct Locked {
+    file: File,
+    id: FileId,
+    creator_pid: u32,
+}
+
+/// Whether the lock is still the one that the path names.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Kept {
+    Held,
+    /// Its file was removed or replaced, and a new one is locked now.
+    MadeAnew,
+    /// Its file was replaced, and somebody else holds the new one.
+    LostTo(Option<sys::Pid>),
+}
+
+/// A command line as the older program may read it: without secrets, and in a form that it knows.
+pub(crate) fn command_words(command: &[OsString], secrets: &[&Secret]) -> Vec<String> {
+    let words: Vec<String> =
+        command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+    recognised(command_line::redact(&command_line::mask(&words, secrets)))
+}
+
+impl Hold {
+    /// Takes the lock for this process, and says so in the files; `None` when somebody else has it.
+    ///
+    /// # Errors
+    /// When the files cannot be made or written.
+    pub(crate) fn take(
+        directory: &Path,
+        observer: &Observer,
+        argv: Vec<String>,
+    ) -> Result<Option<Self>> {
+        let ticks = observer.start_time.filter(|time| time.unit == StartTimeUnit::Ticks);
+        let start_time = ticks.map(|time| time.value);
+        let record = PidRecord { pid: observer.pid, start_time, argv };
+        let Some(locked) = lock_and_write(directory, &record)? else { return Ok(None) };
+        let directory = directory.to_owned();
+        Ok(Some(Self { directory, record, locked }))
+    }
+
+    pub(crate) fn path(&self) -> PathBuf {
+        self.directory.join(LOCK_FILE)
+    }
+
+    /// Looks whether the path still leads to the file that we have locked; makes and locks it anew if
+    /// nobody else has. The older program removes a file that it takes for a dead one's.
+    ///
+    /// # Errors
+    /// When it could not be found out, or made anew.
+    pub(crate) fn verify(&mut self) -> Result<Kept> {
+        if self.locked.is_at(&self.path())? {
+            return Ok(Kept::Held);
+        }
+        match lock_and_write(&self.directory, &self.record)? {
+            Some(locked) => {
+                self.locked = locked;
+                Ok(Kept::MadeAnew)
+            }
+            None if probe(&self.path()) == AnchorState::Held => {
+                Ok(Kept::LostTo(Some(whoever_holds(&self.path()).pid).filter(|pid| *pid > 0)))
+            }
+            None => Err(Error::new(
+                ErrorKind::Busy,
+                format!("{} was replaced, and cannot be locked yet", self.path().display()),
+            )),
+        }
+    }
+
+    /// Whether the path still leads to the file that we have locked: costs next to nothing.
+    pub(crate) fn is_in_place(&self) -> bool {
+        self.locked.is_at(&self.path()).unwrap_or(false)
+    }
+}
+
+/// Whether the lock in `directory` could be taken and the files written, as far as that can be told before a
+/// working gateway is ended for it. Makes no lock file: where there is none, an older gateway without one
+/// may be running.
+///
+/// # Errors
+/// When they could not.
+pub(crate) fn check_usable(directory: &Path) -> Result<()> {
+    let (lock, pid) = (directory.join(LOCK_FILE), directory.join(PID_FILE));
+    match sys::open_anchor_file(&lock) {
+        Ok(_) if sys::may_write(&lock) => {}
+        Ok(_) => {
+            let denied = std::io::ErrorKind::PermissionDenied.into();
+            return Err(Error::io("write", &lock, denied));
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(Error::io("open", &lock, error)),
+    }
+    if pid.symlink_metadata().is_ok_and(|facts| facts.is_dir()) {
+        return Err(Error::io("write", &pid, std::io::ErrorKind::IsADirectory.into()));
+    }
+    let failed = |error: std::io::Error| Error::io("write a file in", directory, error);
+    let mut scratch = scratch(directory).map_err(failed)?;
+    scratch.write_all(&[b' '; SCRATCH_LENGTH]).map_err(failed)?;
+    scratch.close().map_err(failed)
+}
+
+impl Locked {
+    /// Not being able to look is no sign of a loss.
+    fn is_at(&self, path: &Path) -> Result<bool> {
+        match sys::file_facts(path) {
+            Ok(facts) => Ok(facts.id == self.id),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(Error::io("look at", path, error)),
+        }
+    }
+
+    /// In place: whoever locks the file locks this very one.
+    fn write(&mut self, text: &str) -> std::io::Result<()> {
+        self.file.set_len(0)?;
+        self.file.seek(SeekFrom::Start(0))?;
+        self.file.write_all(text.as_bytes())
+    }
+}
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        // A forked child shares the descriptor, and with it the lock: it lets nothing go, and we do so
+        // whether or not it keeps the file open.
+        if self.creator_pid == std::process::id() {
+            forget_own(&self.id);
+            sys::foreign_unlock(&self.file);
+        }
+    }
+}
+
+fn lock_and_write(directory: &Path, record: &PidRecord) -> Result<Option<Locked>> {
+    let path = directory.join(LOCK_FILE);
+    let text = record.to_json().to_string();
+    for attempt in 0..ATTEMPTS {
+        if attempt > 0 {
+            std::thread::sleep(TRY_AGAIN_AFTER);
+        }
+        let file =
+            sys::open_foreign_lock_file(&path).map_err(|error| Error::io("open", &path, error))?;
+        // Not by its path: the older program may have removed it by now.
+        sys::give_open_file_to_owner_of(&file, directory)
+            .map_err(|error| Error::io("change the owner of", &path, error))?;
+        let taken = sys::try_foreign_lock(&file, Sharing::Exclusive)
+            .map_err(|error| Error::io("lock", &path, error))?;
+        if !taken {
+            continue;
+        }
+        let facts =
+            sys::open_file_facts(&file).map_err(|error| Error::io("look at", &path, error))?;
+        note_own(facts.id.clone());
+        let mut locked = Locked { file, id: facts.id, creator_pid: std::process::id() };
+        if !locked.is_at(&path)? {
+            continue;
+        }
+        locked.write(&text).map_err(|error| Error::io("write", &path, error))?;
+        write_whole(directory, PID_FILE, &text)?;
+        // Whoever read the last holder's words meanwhile may have taken the file for garbage.
+        if locked.is_at(&path)? {
+            return Ok(Some(locked));
+        }
+    }
+    Ok(None)
+}
+
+/// Writes a file as a whole: nobody reads half of it.
+pub(super) fn write_whole(directory: &Path, name: &str, text: &str) -> Result<()> {
+    let path = directory.join(name);
+    let failed = |error: std::io::Error| Error::io("write", &path, error);
+    let mut scratch = scratch(directory).map_err(failed)?;
+    scratch.write_all(text.as_bytes()).map_err(failed)?;
+    sys::give_open_file_to_owner_of(scratch.as_file(), directory).map_err(failed)?;
+    scratch.persist(&path).map_err(|error| failed(error.error))?;
+    Ok(())
+}
+
+/// A file that is to be renamed: 0600, and gone if it is not.
+pub(super) fn scratch(directory: &Path) -> std::io::Result<tempfile::NamedTempFile> {
+    tempfile::Builder::new().prefix(".incumbent-").tempfile_in(directory)
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        if self.locked.creator_pid != std::process::id() {
+            return;
+        }
+        let path = self.directory.join(PID_FILE);
+        let names_us = PidRecord::read(&path).is_ok_and(|said| {
+            (said.pid, said.start_time) == (self.record.pid, self.record.start_time)
+        });
+        if names_us && let Err(error) = std::fs::remove_file(&path) {
+            tracing::debug!(path = %path.display(), %error, "a pid file of ours stays behind");
+        }
+    }
+}

@@ -1,0 +1,312 @@
+//! Whether some process holds `gateway.lock`, and which.
+//!
+//! The older program tries to take that lock itself to find out whether it is held, and gives up when
+//! anybody else has it. So only a claim tries it, for an instant; questions and waiters read the kernel's
+//! list.
+
+use std::path::Path;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use super::wire::PidRecord;
+use super::{LOCK_FILE, PID_FILE};
+use crate::instance::Record;
+use crate::liveness::AnchorState;
+use crate::store::lock;
+use crate::sys::{self, Existence, FileId, ListedLock, Sharing, StartTime};
+
+/// The older program's own probes hold the lock for some microseconds, and may come one after the other: it is
+/// kept by somebody if that many looks in a row, so far apart, find it held by the same process.
+const LOOKS_ALIKE: usize = 8;
+const LOOKS_MAX: usize = 12;
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(5);
+
+/// The locks of this kind that this process holds, by the process that noted it: a forked child holds none.
+static OWN: Mutex<Vec<(u32, FileId)>> = Mutex::new(Vec::new());
+
+/// The path of a recorded anchor that is an older gateway's.
+pub(crate) fn path_of(anchor: &str) -> Option<&Path> {
+    let path = Path::new(anchor);
+    let is_one = path.is_absolute() && path.file_name().is_some_and(|name| name == LOCK_FILE);
+    is_one.then_some(path)
+}
+
+/// For questions: leaves the lock alone, where the platform lists who holds locks.
+pub(crate) fn look(path: &Path) -> AnchorState {
+    match sys::file_facts(path) {
+        Ok(facts) if is_own(&facts.id) => return AnchorState::Free,
+        Ok(_) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return AnchorState::Missing,
+        Err(_) => return AnchorState::Unreadable,
+    }
+    unless_passing(|| match sys::listed_lock(path) {
+        ListedLock::Held(pid) => seen_held(path, pid),
+        ListedLock::Free => Seen::Surely(AnchorState::Free),
+        ListedLock::Unknown => Seen::Surely(AnchorState::Unreadable),
+        ListedLock::NoList => try_to_see(path),
+    })
+}
+
+/// For claims: the kernel's word. A lock that this process holds itself keeps nobody else's place.
+pub(crate) fn probe(path: &Path) -> AnchorState {
+    unless_passing(|| try_to_see(path))
+}
+
+/// What one look came to.
+enum Seen {
+    /// Held by this process, if that is known; it may be let go in an instant.
+    Held(Option<sys::Pid>),
+    Surely(AnchorState),
+}
+
+fn unless_passing(look: impl Fn() -> Seen) -> AnchorState {
+    let (mut last, mut alike) = (None, 0);
+    for _ in 0..LOOKS_MAX {
+        match look() {
+            Seen::Surely(state) => return state,
+            Seen::Held(pid) => {
+                alike = if last == Some(pid) { alike + 1 } else { 1 };
+                last = Some(pid);
+            }
+        }
+        if alike == LOOKS_ALIKE {
+            return AnchorState::Held;
+        }
+        std::thread::sleep(LOOK_AGAIN_AFTER);
+    }
+    // Whoever keeps it would have been found every time.
+    AnchorState::Free
+}
+
+fn try_to_see(path: &Path) -> Seen {
+    match try_lock(path) {
+        AnchorState::Held => match sys::listed_lock(path) {
+            ListedLock::Held(pid) => seen_held(path, pid),
+            ListedLock::Free | ListedLock::Unknown | ListedLock::NoList => Seen::Held(None),
+        },
+        state => Seen::Surely(state),
+    }
+}
+
+/// Whoever has written its name into the file keeps the lock; in a container it has another pid, and the same
+/// start time.
+fn seen_held(path: &Path, pid: Option<sys::Pid>) -> Seen {
+    let is_written = |pid| {
+        PidRecord::read(path).is_ok_and(|said| {
+            let start_time = sys::process_facts(pid).start_time;
+            match said.start_time().zip(start_time) {
+                Some((said, now)) => said == now,
+                None => said.pid == pid && !said.is_of_the_dead(),
+            }
+        })
+    };
+    match pid {
+        Some(pid) if is_written(pid) => Seen::Surely(AnchorState::Held),
+        pid => Seen::Held(pid),
+    }
+}
+
+fn try_lock(path: &Path) -> AnchorState {
+    let file = match sys::open_anchor_file(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return AnchorState::Missing,
+        Err(_) => return AnchorState::Unreadable,
+    };
+    if sys::open_file_facts(&file).is_ok_and(|facts| is_own(&facts.id)) {
+        return AnchorState::Free;
+    }
+    match sys::try_foreign_lock(&file, Sharing::Shared) {
+        Ok(true) => {
+            sys::foreign_unlock(&file);
+            AnchorState::Free
+        }
+        Ok(false) => AnchorState::Held,
+        Err(_) => AnchorState::Unreadable,
+    }
+}
+
+fn is_own(id: &FileId) -> bool {
+    let me = std::process::id();
+    lock(&OWN).iter().any(|(creator, own)| *creator == me && own == id)
+}
+
+/// Notes that this process holds the lock on a file.
+pub(super) fn note_own(id: FileId) {
+    lock(&OWN).push((std::process::id(), id));
+}
+
+pub(super) fn forget_own(id: &FileId) {
+    lock(&OWN).retain(|(_, own)| own != id);
+}
+
+/// The process that holds a `gateway.lock`, as far as it can be told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Found {
+    /// 0: nobody says.
+    pub(crate) pid: sys::Pid,
+    pub(crate) start_time: Option<StartTime>,
+    /// Not yet redacted.
+    pub(crate) argv: Vec<String>,
+    /// Its pid is one of this namespace.
+    pub(crate) is_here: bool,
+    /// It has taken the lock, and has ended: something that it started keeps it.
+    pub(crate) has_left_it: bool,
+}
+
+/// Who holds the lock at `path`, which is held: by the words in the file, and by the kernel's list. Where
+/// these differ the list is right, for the file may still speak of the last holder, or with the numbers of
+/// another container. The list names whoever took the lock, also when that has ended.
+pub(crate) fn whoever_holds(path: &Path) -> Found {
+    let said = PidRecord::read(path).or_else(|_| PidRecord::read(&path.with_file_name(PID_FILE)));
+    let said = said.ok();
+    let listed = match sys::listed_lock(path) {
+        ListedLock::Held(pid) => pid,
+        ListedLock::Free | ListedLock::Unknown | ListedLock::NoList => None,
+    };
+    match (listed, said) {
+        (Some(pid), Some(said)) if said.pid == pid && said.is_of_the_dead() => {
+            Found { is_here: true, has_left_it: true, ..Found::said(said) }
+        }
+        (Some(pid), said) if said.is_none() || !is_gone(pid) => Found {
+            pid,
+            start_time: sys::process_facts(pid).start_time,
+            // The words in the file leave out the interpreter, which the process goes on to show.
+            argv: sys::command_line(pid).unwrap_or_default(),
+            is_here: true,
+            has_left_it: is_gone(pid),
+        },
+        // One that detached itself after it had taken the lock: the words are of what goes on.
+        (_, Some(said)) => {
+            let is_here = said.start_time.is_some()
+                && sys::process_table_is_ours()
+                && sys::process_facts(said.pid).start_time == said.start_time();
+            let shown = if is_here { sys::command_line(said.pid) } else { None };
+            let found = Found::said(said);
+            Found { argv: shown.unwrap_or_else(|| found.argv.clone()), is_here, ..found }
+        }
+        (_, None) => Found { is_here: false, ..Found::nobody() },
+    }
+}
+
+fn is_gone(pid: sys::Pid) -> bool {
+    sys::process_facts(pid).existence == Existence::Gone
+}
+
+impl Found {
+    fn nobody() -> Self {
+        Self { pid: 0, start_time: None, argv: Vec::new(), is_here: false, has_left_it: false }
+    }
+
+    /// As the words in a file have it.
+    fn said(said: PidRecord) -> Self {
+        let start_time = said.start_time();
+        Self { pid: said.pid, start_time, argv: said.argv, ..Self::nobody() }
+    }
+}
+
+/// Whose a lock is that is held, seen from the row of an older gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Keeps {
+    Itself,
+    /// It has ended, and something that it started keeps the lock.
+    WhatItLeft,
+    Another,
+    /// Nobody says.
+    Unknown,
+}
+
+/// Who keeps the lock of `record`, at `path`, which is held.
+pub(crate) fn who_keeps(record: &Record, path: &Path) -> (Keeps, Found) {
+    let found = whoever_holds(path);
+    let keeps = if found.pid == 0 {
+        Keeps::Unknown
+    } else if is_another(record, &found) {
+        Keeps::Another
+    } else if found.has_left_it {
+        Keeps::WhatItLeft
+    } else {
+        Keeps::Itself
+    };
+    (keeps, found)
+}
+
+fn is_another(record: &Record, found: &Found) -> bool {
+    match (record.start_time, found.start_time) {
+        (Some(recorded), Some(now)) if recorded != now => true,
+        // Another pid may be the same process', counted in another namespace.
+        (Some(_), Some(_)) if !found.is_here || record.pid_ns != sys::pid_namespace() => false,
+        (Some(_) | None, Some(_) | None) => record.pid != Some(found.pid),
+    }
+}
+
+/// Whether the holder of the lock at `path`, which is held, is the process of `record` or one that this
+/// has started: a `run` with that lock beside its own, or its command. It may run in another container,
+/// and then the words in the file are its own.
+pub(crate) fn is_kept_for(record: &Record, path: &Path) -> bool {
+    let found = whoever_holds(path);
+    let differ = |one: Option<StartTime>, other: Option<StartTime>| {
+        one.zip(other).is_some_and(|(one, other)| one != other)
+    };
+    let is_in_its_words = PidRecord::read(path).is_ok_and(|said| {
+        Some(said.pid) == record.pid
+            && said.start_time.is_some()
+            && said.start_time() == record.start_time
+    });
+    if is_in_its_words && !(found.is_here && differ(found.start_time, record.start_time)) {
+        return true;
+    }
+    if !found.is_here || record.pid_ns != sys::pid_namespace() {
+        return false;
+    }
+    let is_it = Some(found.pid) == record.pid && !differ(found.start_time, record.start_time);
+    is_it || started_by(record, found.pid)
+}
+
+/// Whether `pid` descends from the process of a row of this namespace, or from its command.
+fn started_by(record: &Record, pid: sys::Pid) -> bool {
+    /// No real chain of parents is longer; a loop in a racing process table is.
+    const GENERATIONS_MAX: usize = 1_024;
+    let is_live = |pid: sys::Pid, start_time: Option<StartTime>| {
+        start_time.is_some() && sys::process_facts(pid).start_time == start_time
+    };
+    let owner = record.pid.filter(|pid| is_live(*pid, record.start_time));
+    let child = record.child_pid.filter(|pid| is_live(*pid, record.child_start_time));
+    std::iter::successors(Some(pid), |pid| sys::process_facts(*pid).parent)
+        .take(GENERATIONS_MAX)
+        .any(|ancestor| Some(ancestor) == owner || Some(ancestor) == child)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_absolute_path_of_such_a_file_is_one() {
+        let absolute = std::env::temp_dir().join("gateway.lock");
+        assert_eq!(path_of(&absolute.to_string_lossy()), Some(absolute.as_path()));
+        for other in ["gateway.lock", "../gateway.lock", "/etc/passwd", "", "aa-1-bb.lock"] {
+            assert_eq!(path_of(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_lock_is_free_held_or_our_own() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(LOCK_FILE);
+        assert_eq!((probe(&path), look(&path)), (AnchorState::Missing, AnchorState::Missing));
+        let file = sys::open_foreign_lock_file(&path).unwrap();
+        assert_eq!(probe(&path), AnchorState::Free);
+        assert!(sys::try_foreign_lock(&file, Sharing::Exclusive).unwrap());
+        assert_eq!(probe(&path), AnchorState::Held);
+        let id = sys::open_file_facts(&file).unwrap().id;
+        note_own(id.clone());
+        assert_eq!((probe(&path), look(&path)), (AnchorState::Free, AnchorState::Free));
+        forget_own(&id);
+        assert_eq!(probe(&path), AnchorState::Held);
+        sys::foreign_unlock(&file);
+        assert_eq!(probe(&path), AnchorState::Free);
+        let not_a_file = directory.path().join("sub").join(LOCK_FILE);
+        std::fs::create_dir_all(&not_a_file).unwrap();
+        assert_eq!(probe(&not_a_file), AnchorState::Unreadable);
+    }
+}
