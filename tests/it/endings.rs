@@ -1874,7 +1874,7 @@ fn a_store_of_before_tells_what_it_knows() {
     let told = sandbox.end_now();
     assert_eq!(told.end["end_reason"], "anchor_released", "{told:#?}");
     sandbox.settle_end();
-    assert_eq!(sandbox.number("PRAGMA user_version"), 5);
+    assert!(sandbox.number("PRAGMA user_version") > 4);
     let mut gateway = sandbox.linked_gateway(&["catch"]);
     gateway.signal(Signal::TERM);
     gateway.err_line_with("caught 15");

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::support::{
-    HOLDING, Identity, LIMIT, Process, Run, Sandbox, Stat, another_user, kill, rounds, skipped,
-    tagged, wait_ended,
+    HOLDING, Identity, LIMIT, Process, Random, Run, Sandbox, Stat, another_user, kill, rounds,
+    skipped, tagged, wait_ended,
 };
 
 /// The next owner is in at once. A second and a half would do on an idle machine; this bound is
@@ -198,15 +198,10 @@ fn a_claim_from_inside_a_surviving_command_does_not_kill_that_command() {
 #[test]
 fn a_run_killed_while_it_starts_leaves_no_command_behind() {
     let sandbox = Sandbox::new();
-    let seed = getrandom::u64().unwrap();
-    eprintln!("seed: {seed}");
-    let mut state = seed | 1;
+    let mut random = Random::seeded();
     for round in 1..=rounds(150, 3_000) {
-        // xorshift: any spread over the first 25 ms will do, in which a start takes place.
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        let instant = Instant::now() + Duration::from_micros(state % 25_000);
+        // Any spread over the first 25 ms will do, in which a start takes place.
+        let instant = Instant::now() + Duration::from_micros(random.below(25_000));
         let mut killed =
             Process::start(sandbox.incumbent([&["run", "--no-backoff"], HOLDING].concat()));
         // Not a synchronisation: the blind shot is the test.
@@ -224,7 +219,7 @@ fn a_run_killed_while_it_starts_leaves_no_command_behind() {
             let is_dead = Stat::of(pid).is_none_or(|stat| matches!(stat.state, 'Z' | 'X'));
             assert!(
                 is_ours || is_dead || (is_forked && wait_ended(pid, LIMIT)),
-                "round {round}, seed {seed}: pid {pid} runs on: {}",
+                "round {round}: pid {pid} runs on: {}",
                 String::from_utf8_lossy(&arguments)
             );
         }

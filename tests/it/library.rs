@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 use incumbent::{
     Cancel, Claim, ClaimOptions, Kind, LossWatch, Released, Standing, Store, Tenure, Wait,
 };
+use rustix::process::Signal;
 use serde_json::json;
 
 use crate::open::{Disk, mount_namespace};
 use crate::support::forked::{alarm, fork, leave, wait_for};
 use crate::support::{
-    BINARY, LIMIT, Process, Run, Sandbox, another_user, eventually, has, order, pid_namespace,
-    role, role_db, skipped, tagged, works,
+    BINARY, LIMIT, Process, Run, Sandbox, another_user, eventually, has, kill, order,
+    pid_namespace, role, role_db, skipped, tagged, works,
 };
 
 pub const ROLE_TEST: &str = "library::role_of_a_gateway";
@@ -320,6 +321,9 @@ fn a_watch_dropped_in_a_forked_child_does_nothing() {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
     Deleted,
+    /// `rm -r state.db*`: nobody can see the locks of its owners any more.
+    DeletedWithAnchors,
+    DeletedWithDirectory,
     RenamedOver,
     Overwritten,
     Restored,
@@ -329,10 +333,20 @@ enum Fate {
 macro_rules! for_each_fate {
     ($($check:ident),*) => { $(
         mod $check {
-            use super::Fate::{Deleted, Overwritten, RenamedOver, Restored};
+            use super::Fate::{
+                Deleted, DeletedWithAnchors, DeletedWithDirectory, Overwritten, RenamedOver, Restored,
+            };
             #[test]
             fn deleted() {
                 super::$check(Deleted);
+            }
+            #[test]
+            fn deleted_with_anchors() {
+                super::$check(DeletedWithAnchors);
+            }
+            #[test]
+            fn deleted_with_directory() {
+                super::$check(DeletedWithDirectory);
             }
             #[test]
             fn renamed_over() {
@@ -353,7 +367,8 @@ for_each_fate!(
     a_store_that_changes_under_its_owner_is_noticed_by_both_sides,
     a_watch_tells_of_a_replaced_store_within_a_second,
     the_owner_of_a_replaced_store_can_claim_again,
-    a_run_claims_again_in_a_replaced_store
+    a_run_claims_again_in_a_replaced_store,
+    runs_of_two_profiles_survive_the_loss_of_their_store
 );
 
 /// Files that a store was or will be made of, read while nobody has them open.
@@ -387,6 +402,11 @@ impl Sandbox {
         };
         match fate {
             Fate::Deleted => self.remove_store(),
+            Fate::DeletedWithAnchors => {
+                self.remove_store();
+                std::fs::remove_dir_all(self.anchors()).unwrap();
+            }
+            Fate::DeletedWithDirectory => std::fs::remove_dir_all(self.file("store")).unwrap(),
             Fate::RenamedOver => {
                 for (suffix, content) in another() {
                     let new = self.file("new");
@@ -405,7 +425,8 @@ impl Sandbox {
 /// Symptom: somebody deleted or restored the state file, and two gateways answered every message.
 /// Cause: the owner went on in a file that nobody else saw, or its row was gone and its lock meant
 /// nothing. It holds because an owner compares the store with the one it claimed in, and a
-/// contender counts a held lock without a row as an owner.
+/// contender counts a held lock without a row as an owner. Where the locks were deleted as well, whoever
+/// makes the new store looks for processes that still have them open.
 fn a_store_that_changes_under_its_owner_is_noticed_by_both_sides(fate: Fate) {
     for has_read_before in [false, true] {
         let what = format!("{fate:?}, read before: {has_read_before}");
@@ -484,8 +505,13 @@ fn a_run_claims_again_in_a_replaced_store(fate: Fate) {
     let anchors = sandbox.anchor_names();
     sandbox.meets(fate, &older);
     sandbox.wait_claimed_again("default", &run, &format!("{fate:?}"));
-    let names: Vec<_> = anchors.iter().filter(|name| held(&sandbox, name)).collect();
-    assert_eq!(names.len(), 1, "{fate:?}: its lock lapsed: {anchors:?}");
+    if !matches!(fate, Fate::DeletedWithAnchors | Fate::DeletedWithDirectory) {
+        let names: Vec<_> = anchors.iter().filter(|name| held(&sandbox, name)).collect();
+        assert_eq!(names.len(), 1, "{fate:?}: its lock lapsed: {anchors:?}");
+    }
+    // Whoever wants something else is kept out by nothing of it.
+    let other = ["--profile", "other", "run", "--no-backoff", "--", "true"];
+    sandbox.cli(other).assert_code(0);
     sandbox.assert_held("anchor_held");
     run.end().assert_code(0);
     sandbox.assert_status(3, "dead", "exited");
@@ -499,15 +525,89 @@ fn held(sandbox: &Sandbox, name: &str) -> bool {
     Process::start(sandbox.shell(&script)).finish(LIMIT).code() == 0
 }
 
-/// Two runs lose their store at once, and each is an orphan in the other's eyes.
+/// A store that was recovered has the id of the damaged one, and the rows of those who lived in it. Its
+/// owner has to be told all the same: nothing that it writes would arrive. Nobody else gets in before that.
 #[test]
-fn runs_of_two_profiles_survive_the_loss_of_their_store() {
+fn the_owner_of_a_recovered_store_is_told() {
+    for has_read_before in [false, true] {
+        let sandbox = Sandbox::new();
+        let mut owner = sandbox.owner();
+        if has_read_before {
+            assert_eq!(ask(&mut owner, "verify"), "Held");
+        }
+        crate::damage::destroy_root_of(&sandbox, "events");
+        sandbox.cli(["doctor", "--fix"]);
+        let what = format!("read before: {has_read_before}");
+        sandbox.cli(["run", "--no-backoff", "--", "true"]).assert_code(75);
+        assert_eq!(ask(&mut owner, "verify"), "StoreReplaced", "{what}");
+        sandbox.cli(["run", "--no-backoff", "--", "true"]).assert_code(75);
+        assert_eq!(ask(&mut owner, "release"), "WasLost", "{what}");
+        assert_eq!(ask(&mut owner, "close"), "closed");
+        sandbox.assert_free();
+    }
+}
+
+/// FIELD-BUGS rows 25 and 32. The store is deleted with its anchors under a stopped `run`. Symptom: one
+/// contender in a container, which could see nobody, opened the office for everybody. It holds because not
+/// being able to look is no sign that the owner has let go.
+#[test]
+fn who_cannot_see_the_owner_of_a_deleted_store_gets_nothing() {
+    let Some(words) = pid_namespace() else { return skipped("needs pid namespaces") };
     let sandbox = Sandbox::new();
+    let run = sandbox.hold(&[]);
+    kill(run.pid(), Signal::STOP);
+    std::fs::remove_dir_all(sandbox.file("store")).unwrap();
+    let start = ["run", "--no-backoff", "--", "true"];
+    sandbox.cli(start).assert_code(75);
+    let inside = sandbox.incumbent_under(words, &start);
+    Process::start(inside).finish(LIMIT).assert_code(75);
+    sandbox.cli(start).assert_code(75);
+    kill(run.pid(), Signal::CONT);
+    sandbox.wait_claimed_again("default", &run, "deleted with its anchors");
+    run.end().assert_code(0);
+    sandbox.assert_free();
+}
+
+/// A `run` whose store was deleted with its anchors makes the new one itself, and has not claimed in it yet.
+/// Symptom: a contender was faster, and the command of the run that had lost went on for its stop budget. It
+/// holds because whoever makes a store leaves in it who is still in the one before, itself among them.
+#[test]
+fn nobody_gets_in_while_a_run_makes_its_new_store() {
+    if !has("strace") || !works(&["strace", "-o", "/dev/null"]) {
+        return skipped("needs strace, and leave to trace");
+    }
+    let sandbox = Sandbox::new();
+    let run = sandbox.hold(&[]);
+    let mut strace = sandbox.program("strace");
+    let pid = run.pid().to_string();
+    // The last step before it can claim: the directory of the anchors.
+    let slowly = "inject=mkdir,mkdirat:delay_enter=1500000:when=2+";
+    strace.args(["-f", "-o", "/dev/null", "-e", slowly, "-p", &pid]);
+    let mut strace = Process::start(strace);
+    strace.err_line_with("attached");
+    std::fs::remove_dir_all(sandbox.file("store")).unwrap();
+    let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
+    eventually("the run has made the store", LIMIT, || {
+        let connection = rusqlite::Connection::open_with_flags(sandbox.db(), flags).ok()?;
+        let id = "SELECT value FROM meta WHERE key = 'store_uuid'";
+        connection.query_row(id, [], |row| row.get::<_, String>(0)).ok()
+    });
+    sandbox.cli(["run", "--no-backoff", "--", "true"]).assert_code(75);
+    strace.kill();
+    sandbox.wait_claimed_again("default", &run, "made anew by itself");
+    run.end().assert_code(0);
+    sandbox.assert_free();
+}
+
+/// Two runs lose their store at once, and each is an orphan in the other's eyes.
+fn runs_of_two_profiles_survive_the_loss_of_their_store(fate: Fate) {
+    let sandbox = Sandbox::new();
+    let older = sandbox.used_store();
     let a = sandbox.hold(&["--profile", "a"]);
-    let b = sandbox.hold(&["--profile", "b"]);
-    sandbox.remove_store();
-    sandbox.wait_claimed_again("a", &a, "the first");
-    sandbox.wait_claimed_again("b", &b, "the second");
+    let b = sandbox.hold(&["--profile", "b", "--lock", "token=one"]);
+    sandbox.meets(fate, &older);
+    sandbox.wait_claimed_again("a", &a, &format!("the first, {fate:?}"));
+    sandbox.wait_claimed_again("b", &b, &format!("the second, {fate:?}"));
     for profile in ["a", "b"] {
         let start = ["run", "--no-backoff", "--profile", profile, "--", "true"];
         sandbox.cli(start).assert_code(75);

@@ -25,7 +25,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::support::{
-    BINARY, LIMIT, Process, Sandbox, eventually, order, role, role_db, rounds, tagged,
+    BINARY, LIMIT, Process, Random, Sandbox, eventually, order, role, role_db, rounds, tagged,
 };
 
 const SCOPE: &str = "bot-token";
@@ -65,41 +65,6 @@ fn role_of_a_contender() {
         }
         ["race", seat] => race_in_rounds(seat),
         _ => panic!("no such role: {role}"),
-    }
-}
-
-/// A small generator (xorshift): what matters is that a seed can be given again.
-struct Random(u64);
-
-impl Random {
-    fn new(seed: u64) -> Self {
-        // Seeds beside each other shall not begin alike.
-        let mut random = Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
-        random.next();
-        random
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-
-    fn index(&mut self, end: usize) -> usize {
-        usize::try_from(self.below(end as u64)).unwrap()
-    }
-
-    fn chance(&mut self, one_in: u64) -> bool {
-        self.below(one_in) == 0
-    }
-
-    fn pause_ms(&mut self, below: u64) {
-        std::thread::sleep(Duration::from_micros(self.below(below * 1_000)));
     }
 }
 
@@ -505,7 +470,7 @@ fn contend<L: Locker>(mut locker: L, part: &Part) {
             if wait == LONG {
                 notes.take(Saw::Starved, wanted[0], 0, asked_ns);
             }
-            random.pause_ms(4);
+            random.pause_up_to(Duration::from_millis(4));
             continue;
         };
         grants += 1;
@@ -522,7 +487,7 @@ fn contend<L: Locker>(mut locker: L, part: &Part) {
                 let saw = if is_held { Saw::Held } else { Saw::Lost };
                 notes.take(saw, *lock, locker.fence(guard), began_ns);
             }
-            random.pause_ms(8);
+            random.pause_up_to(Duration::from_millis(8));
         }
         for (lock, guard) in held {
             let (fence, began_ns) = (locker.fence(&guard), now_ns());
@@ -530,7 +495,7 @@ fn contend<L: Locker>(mut locker: L, part: &Part) {
             let saw = if was_held { Saw::Released } else { Saw::ReleasedTooLate };
             notes.take(saw, lock, fence, began_ns);
         }
-        random.pause_ms(4);
+        random.pause_up_to(Duration::from_millis(4));
     }
 }
 
@@ -635,7 +600,7 @@ fn forty_contenders_for_five_locks() {
             }
             _ => {}
         }
-        random.pause_ms(40);
+        random.pause_up_to(Duration::from_millis(40));
     }
 
     // One half ends by itself, and every one of it got something; the other half is killed.

@@ -14,6 +14,8 @@ mod support;
 
 mod bad_input;
 mod contention;
+mod damage;
+mod doctor;
 mod endings;
 mod events;
 mod forensics_diagnose;
@@ -22,6 +24,7 @@ mod forensics_systemd;
 mod identity;
 mod keeper;
 mod kill;
+mod legacy;
 mod library;
 mod lock_contention;
 mod lock_records;
@@ -43,6 +46,7 @@ mod stop;
 mod storm;
 mod swap;
 mod takeover;
+mod versions;
 mod wait;
 
 /// A module that is not declared above is a test that never runs.

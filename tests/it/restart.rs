@@ -342,6 +342,7 @@ fn a_restart_that_can_never_be_recorded_ends_the_run() {
     let mut run = sandbox.patient(&[]);
     let restart = sandbox.begin(&["restart", "--timeout", "3s"]);
     assert_eq!(run.process.line(), "TERM");
+    sandbox.forge("PRAGMA user_version = 99");
     sandbox.forge("UPDATE meta SET value = 99 WHERE key = 'min_writer'");
     run.let_end();
     let answer = run.ended();

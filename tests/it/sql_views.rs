@@ -273,3 +273,81 @@ fn sql_prints_in_one_way_at_a_time() {
     sandbox.cli(["sql", "--csv", "--json", "SELECT 1"]).assert_code(2);
     sandbox.cli(["--json", "sql", "--csv", "SELECT 1"]).assert_code(2);
 }
+
+// -- the questions of the README ---------------------------------------------------------------
+
+/// The queries of the README, each with the question above it.
+fn questions() -> Vec<(String, String)> {
+    let readme =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let block = readme.split_once("```sql\n").unwrap().1.split_once("```").unwrap().0;
+    let statements = block.split(';').map(str::trim).filter(|text| !text.is_empty());
+    statements
+        .map(|text| {
+            let (question, query) = text.split_once('\n').unwrap();
+            (question.strip_prefix("-- ").unwrap().to_owned(), query.to_owned())
+        })
+        .collect()
+}
+
+/// What a person asks at three in the morning, in the words of the README, by both tools. Everything that
+/// is asked about has really happened: a token that changed hands, a crash, a takeover, a platform that
+/// failed, starts that were refused.
+#[test]
+fn the_five_questions_of_the_readme_have_answers() {
+    let sandbox = Sandbox::new();
+    let said = "incumbent status-set --state running --platform telegram --platform-state fatal \
+                --error-code 401 --error-message 'the token is revoked' && kill -9 $PPID";
+    let lock = ["--lock", "telegram-bot-token=123:abc"];
+    let first =
+        [&["--profile", "home", "run", "--no-backoff"], &lock[..], &["--", "sh", "-c", said]];
+    sandbox.cli(first.concat()).assert_code(137);
+    let old = sandbox.hold(&["--profile", "work", "--lock", "telegram-bot-token=123:abc"]);
+    let refused = ["--profile", "work", "run", "--no-backoff", "--", "true"];
+    sandbox.cli(refused).assert_code(75);
+    let new = sandbox.hold(&["--profile", "work", "--replace"]);
+    let (old_pid, new_pid) = (old.pid(), new.pid());
+    old.end();
+    // Whoever is killed is settled by the next one.
+    sandbox.cli(["--profile", "home", "run", "--no-backoff", "--", "true"]).assert_code(0);
+
+    let questions = questions();
+    assert_eq!(questions.len(), 5, "{questions:#?}");
+    let digest = Process::start(sandbox.shell("printf %s 123:abc | sha256sum | cut -c1-16"));
+    let digest = digest.finish(LIMIT).out.trim().to_owned();
+    for (question, query) in questions {
+        let query = query.replace("5d1cd3a09a34a2f1", &digest);
+        let (code, answer) = sandbox.json(["sql", &query]);
+        assert_eq!(code, 0, "{question}: {answer:#}");
+        let rows = answer.as_array().unwrap().clone();
+        if has("sqlite3") {
+            assert_eq!(sandbox.sqlite3(&query), rows, "{question}");
+        } else {
+            skipped("half of it needs sqlite3");
+        }
+        let find = |wanted: Value| {
+            let is_it = |row: &&Value| {
+                wanted.as_object().unwrap().iter().all(|(key, value)| row[key] == *value)
+            };
+            assert!(rows.iter().any(|row| is_it(&row)), "{question} {wanted}: {rows:#?}");
+        };
+        match question.split(' ').take(3).collect::<Vec<_>>().join(" ").as_str() {
+            "who held this" => {
+                find(json!({"event": "lock_acquired", "profile": "home"}));
+                find(json!({"event": "lock_ended", "profile": "home"}));
+                find(json!({"event": "lock_acquired", "profile": "work", "pid": old_pid}));
+            }
+            "how often did" => find(json!({"profile": "home", "times": 1})),
+            "who took over" => {
+                find(json!({"profile": "work", "of": old_pid, "by": new_pid}));
+            }
+            "what was the" => find(json!({
+                "profile": "home", "platform": "telegram", "error_code": "401",
+                "error_message": "the token is revoked",
+            })),
+            "which starts were" => find(json!({"profile": "work", "holder": old_pid})),
+            other => panic!("what is asked here? {other}"),
+        }
+    }
+    new.end();
+}

@@ -580,21 +580,6 @@ fn the_library_says_what_the_command_line_says() {
 
 // -- older stores ------------------------------------------------------------------------------
 
-/// Undoes what a migration made, the views first: they depend on the rest.
-fn undo(sandbox: &Sandbox, migration: &str) {
-    for kind in ["VIEW", "TABLE", "INDEX"] {
-        for line in migration.lines() {
-            let words: Vec<&str> =
-                line.split_whitespace().filter(|word| *word != "UNIQUE").collect();
-            if let ["CREATE", found, name, ..] = words.as_slice()
-                && *found == kind
-            {
-                sandbox.forge(&format!("DROP {kind} IF EXISTS {name}"));
-            }
-        }
-    }
-}
-
 /// FIELD-BUGS row 81.
 ///
 /// Symptom: `status` of a newer version changed the store under a gateway of the one before. It
@@ -609,18 +594,7 @@ fn an_older_store_is_told_and_left_as_it_is() {
         let script = sandbox.unrecorded_process();
         let pid = script.pid().to_string();
         sandbox.cli(["claim", "--pid", &pid]).assert_code(0);
-        undo(&sandbox, include_str!("../../migrations/0004_runtime_status.sql"));
-        if version < 3 {
-            undo(&sandbox, include_str!("../../migrations/0003_markers.sql"));
-        }
-        if version < 2 {
-            undo(&sandbox, include_str!("../../migrations/0002_scoped_locks.sql"));
-            let first = include_str!("../../migrations/0001_offices.sql");
-            let waiters = &first[first.find("CREATE TABLE waiters").unwrap()..];
-            sandbox.forge("DROP TABLE waiters");
-            sandbox.forge(&waiters[..waiters.find(';').unwrap()]);
-        }
-        sandbox.forge(&format!("PRAGMA user_version = {version}"));
+        sandbox.age_to(version);
         let before = sandbox.picture();
 
         let reports = sandbox.reports_of_all(&[]);

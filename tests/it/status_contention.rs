@@ -20,7 +20,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::support::{
-    LIMIT, Process, Sandbox, eventually, kill, order, role, role_db, rounds, wait_stopped,
+    LIMIT, Process, Random, Sandbox, eventually, kill, order, role, role_db, rounds, wait_stopped,
 };
 
 const ROLE_TEST: &str = "status_contention::role_of_a_party";
@@ -85,22 +85,6 @@ fn claim(store: &Store, profile: &str) -> Tenure {
     match patiently(|| profile.claim()) {
         Claim::Granted(tenure) => tenure,
         Claim::Held(holder) => panic!("{holder}"),
-    }
-}
-
-/// xorshift64*: random enough to be unpredictable, and the same again for the same seed.
-struct Dice(u64);
-
-impl Dice {
-    fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
-    }
-
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) % limit
     }
 }
 
@@ -377,7 +361,7 @@ fn tables(sandbox: &Sandbox) -> rusqlite::Connection {
 fn write_until_killed() {
     let order = order().unwrap();
     let (profile, seed) = order.split_once(' ').unwrap();
-    let mut dice = Dice::new(seed.parse().unwrap());
+    let mut dice = Random::new(seed.parse().unwrap());
     let tenure = claim(&open(), profile);
     let instance = tenure.instance().as_i64();
     tell(&format!("{instance} 0"));
@@ -547,7 +531,7 @@ fn nothing_acknowledged_is_lost_and_nothing_half_written_is_seen_though_writers_
     const WRITERS: u64 = 16;
     let seed = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().subsec_nanos();
     eprintln!("seed: {seed}");
-    let mut dice = Dice::new(u64::from(seed));
+    let mut dice = Random::new(u64::from(seed));
     let duration = Duration::from_secs(rounds(5, 30).try_into().unwrap());
 
     let sandbox = Sandbox::new();

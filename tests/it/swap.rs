@@ -16,37 +16,11 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::support::{LIMIT, Process, Sandbox, eventually, exit_code, role, rounds};
+use crate::support::{LIMIT, Process, Random, Sandbox, eventually, exit_code, role, rounds};
 
 /// For what takes milliseconds, on a busy machine. Far below the default stop budget (90 s) and the
 /// life of a reservation (105 s): whoever had to wait for one of those was later than this.
 const SOON: Duration = Duration::from_secs(15);
-
-/// A small generator (xorshift): what matters is that a seed can be given again.
-struct Random(u64);
-
-impl Random {
-    /// From `INCUMBENT_TEST_SEED`, or a new one; says which.
-    fn seeded() -> Self {
-        let given = std::env::var("INCUMBENT_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
-        let seed = given.unwrap_or_else(|| getrandom::u64().unwrap());
-        eprintln!("INCUMBENT_TEST_SEED={seed}");
-        Self(seed | 1)
-    }
-
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % end
-    }
-
-    /// Not a synchronisation: the blind shot is the test.
-    fn pause_up_to(&mut self, longest: Duration) {
-        let longest_us = u64::try_from(longest.as_micros()).unwrap();
-        std::thread::sleep(Duration::from_micros(self.below(longest_us + 1)));
-    }
-}
 
 // -- the witness --------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ mod heed;
 #[cfg(target_os = "linux")]
 mod namespace;
 mod process;
+mod random;
 #[cfg(target_os = "linux")]
 mod roles;
 #[cfg(target_os = "linux")]
@@ -25,6 +26,7 @@ use serde_json::Value;
 #[cfg(target_os = "linux")]
 pub use namespace::*;
 pub use process::*;
+pub use random::*;
 #[cfg(target_os = "linux")]
 pub use roles::*;
 

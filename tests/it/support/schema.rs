@@ -3,11 +3,12 @@
 use super::Sandbox;
 
 /// The migrations that older versions did not have.
-const LATER: [(i64, &str); 4] = [
+const LATER: [(i64, &str); 5] = [
     (2, include_str!("../../../migrations/0002_scoped_locks.sql")),
     (3, include_str!("../../../migrations/0003_markers.sql")),
     (4, include_str!("../../../migrations/0004_runtime_status.sql")),
     (5, include_str!("../../../migrations/0005_shutdowns.sql")),
+    (6, include_str!("../../../migrations/0006_legacy.sql")),
 ];
 
 /// What a migration makes, by kind, what depends on the rest first.
