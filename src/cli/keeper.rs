@@ -114,21 +114,7 @@ pub(super) fn record(
 ) -> Result<Recorded> {
     let inner = &store.inner;
     let subject = Subject::process(target.pid, target.start_time, inner.observer());
-    let candidate = Candidate {
-        office,
-        home,
-        legacy_home: None,
-        origin: Origin::Pid,
-        subject: &subject,
-        version: None,
-        stop_budget_ms: stop_budget::DEFAULT_MS,
-        heartbeat_every_ms: None,
-        locks: &[],
-        nonce: None,
-        waiter: None,
-        replace: None,
-        succession: None,
-    };
+    let candidate = Candidate::by_pid(office, home, &subject);
     let mut aside = Aside::default();
     for _ in 0..ATTEMPTS {
         let outcome = inner.write(|tx| {

@@ -24,6 +24,7 @@ use crate::names::{InstanceId, Nonce, Office, Wanted};
 use crate::reservation;
 use crate::runtime_table::{self, Owner};
 use crate::scoped::{self, GrantedLock, LockClaim, LockRequest, Surveyed};
+use crate::stop_budget;
 use crate::store::{EventRecord, Held, HeldOffice, Inner, OwnRow, Store, Tx, lock};
 use crate::takeover::{self, Plan, Replace, Step, Succession};
 use crate::wait::{Attempt, Obstacle, Stopped, Turn, WaitOptions, Watch, until_granted};
@@ -63,6 +64,25 @@ pub(crate) struct Candidate<'a> {
 }
 
 impl<'a> Candidate<'a> {
+    /// For a process that does not link the library.
+    pub(crate) fn by_pid(office: &'a Office, home: Option<&'a Path>, subject: &'a Subject) -> Self {
+        Self {
+            office,
+            home,
+            legacy_home: None,
+            origin: Origin::Pid,
+            subject,
+            version: None,
+            stop_budget_ms: stop_budget::DEFAULT_MS,
+            heartbeat_every_ms: None,
+            locks: &[],
+            nonce: None,
+            waiter: None,
+            replace: None,
+            succession: None,
+        }
+    }
+
     pub(crate) fn claimant(&self) -> Claimant<'a> {
         Claimant { origin: self.origin, subject: self.subject }
     }

@@ -12,7 +12,7 @@ use rusqlite::Connection;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::open::{mount_namespace, read_only_store};
+use crate::open::{mount_namespace, read_only_store, stopped_writer};
 use crate::support::{
     Answer, BINARY, LIMIT, Process, Run, Sandbox, another_user, has, nobody_with_hidepid, order,
     role, role_db, rounds, skipped, wait_stopped, works,
@@ -800,14 +800,6 @@ fn times_of_the_future_are_named() {
 }
 
 // Those who write.
-
-fn stopped_writer(sandbox: &Sandbox) -> Process {
-    let mut writer = sandbox.role("open::role_of_a_writer", "writer");
-    writer.err_line_with("writing");
-    writer.signal(Signal::STOP);
-    wait_stopped(writer.pid());
-    writer
-}
 
 /// FIELD-BUGS rows 63 and 77: all wait for one process. The doctor does not, and names it.
 #[test]

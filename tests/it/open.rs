@@ -781,7 +781,7 @@ fn role_of_a_writer() {
     assert_eq!(order(), None);
 }
 
-fn stopped_writer(sandbox: &Sandbox) -> Process {
+pub fn stopped_writer(sandbox: &Sandbox) -> Process {
     let mut writer = sandbox.role("open::role_of_a_writer", "writer");
     writer.err_line_with("writing");
     writer.signal(Signal::STOP);

@@ -14,7 +14,6 @@ use crate::lock_table::{self, LockRow};
 use crate::names::{Nonce, Office, Secret};
 use crate::office::{Candidate, Outcome, claim_once};
 use crate::scoped::{Acquired, LockClaim, LockRequest, Owner, acquire_once};
-use crate::stop_budget;
 use crate::store::{Held, HeldOffice, Inner, OpenOptions, OwnRow, Store, Tx, lock};
 use crate::wait::{Stopped, data_version};
 
@@ -243,21 +242,7 @@ impl Arrival<'_> {
             Subject::process(self.target.pid, self.target.start_time, inner.observer());
         // An identity may stand in it that was known when the row was made, and is not known to us.
         subject.argv.clone_from(&kept.record.argv);
-        let candidate = Candidate {
-            office,
-            home: None,
-            legacy_home: None,
-            origin: Origin::Pid,
-            subject: &subject,
-            version: None,
-            stop_budget_ms: stop_budget::DEFAULT_MS,
-            heartbeat_every_ms: None,
-            locks: &[],
-            nonce: None,
-            waiter: None,
-            replace: None,
-            succession: None,
-        };
+        let candidate = Candidate::by_pid(office, None, &subject);
         let Some(attachment) = attachment(tx, inner, &subject, Recorder::Keeper)? else {
             return Ok(());
         };
