@@ -94,7 +94,7 @@ impl Anchor {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(Refusal::Probed),
             Err(TryLockError::Error(error)) => {
-                return Err(Refusal::CannotLock(format!("flock: {error}")));
+                return Err(Refusal::CannotLock(format!("flock: {}", sys::note(error))));
             }
         }
         let only_name = sys::open_file_facts(&self.file).is_ok_and(|facts| facts.links == 1);
@@ -120,6 +120,11 @@ impl Anchor {
         &self.name
     }
 
+    /// Which file it is.
+    pub(crate) fn key(&self) -> Result<Option<sys::FileKey>> {
+        sys::open_file_key(&self.file).map_err(|error| Error::io("look at", &self.path, error))
+    }
+
     /// The id of the store that it was made for.
     pub(crate) fn store_id(&self) -> Option<&str> {
         parse_name(&self.name).map(|(id, _)| id)
@@ -127,12 +132,14 @@ impl Anchor {
 
     /// Whether the locked file is still the one that its path names: others probe by path.
     pub(crate) fn is_in_place(&self) -> bool {
-        let (Ok(open), Ok(named)) = (sys::open_file_facts(&self.file), sys::file_facts(&self.path))
-        else {
-            return false;
-        };
-        // Further names (a backup by hard links) hide nothing: the path still leads here.
-        open.id == named.id
+        let open = sys::open_file_facts(&self.file).map_err(sys::note);
+        match (open, sys::file_facts(&self.path).map_err(sys::note)) {
+            // Further names (a backup by hard links) hide nothing: the path still leads here.
+            (Ok(open), Ok(named)) => open.id == named.id,
+            (_, Err(error)) if error.kind() == io::ErrorKind::NotFound => false,
+            // Not being able to look is no loss.
+            (Ok(_) | Err(_), Ok(_) | Err(_)) => true,
+        }
     }
 }
 
@@ -227,27 +234,43 @@ pub(crate) fn prepare_directory(directory: &Path) -> Result<()> {
 
 /// Looks at a recorded anchor: a name inside the directory `anchors`, or the lock of an older gateway, which
 /// is not touched. A forged path is not followed.
-pub(crate) fn look(anchors: &Path, anchor: &str) -> AnchorState {
+pub(crate) fn look(anchors: &Path, anchor: &str, recorded: Option<&sys::FileKey>) -> AnchorState {
     if Path::new(anchor).file_name().is_some_and(|file| file == anchor) {
-        return probe(&anchors.join(anchor));
+        return probe_file(&anchors.join(anchor), recorded);
     }
     legacy::path_of(anchor).map_or(AnchorState::Unreadable, legacy::look)
 }
 
 /// Looks at the anchor at `path` without waiting and without disturbing its owner.
 pub(crate) fn probe(path: &Path) -> AnchorState {
-    let file = match sys::open_anchor_file(path) {
+    probe_file(path, None)
+}
+
+/// The same, where it is known which file is meant: a copy at the same path says nothing about the owner
+/// of the original (FIELD-BUGS row 95), and counts as missing.
+fn probe_file(path: &Path, recorded: Option<&sys::FileKey>) -> AnchorState {
+    let file = match sys::open_anchor_file(path).map_err(sys::note) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return AnchorState::Missing,
         // Permissions, a symbolic link in its place, too many open files: not a free lock.
         Err(_) => return AnchorState::Unreadable,
     };
+    if let Some(recorded) = recorded {
+        match sys::open_file_key(&file) {
+            Ok(Some(found)) if !found.is(recorded) => return AnchorState::Missing,
+            Ok(_) => {}
+            Err(_) => return AnchorState::Unreadable,
+        }
+    }
     match retry_interrupted(|| FileExt::try_lock_shared(&file)) {
         // Closing the descriptor drops the shared lock again.
         Ok(()) => AnchorState::Free,
         Err(TryLockError::WouldBlock) => AnchorState::Held,
         // "Cannot lock" is not "nobody holds it".
-        Err(TryLockError::Error(_)) => AnchorState::Unreadable,
+        Err(TryLockError::Error(error)) => {
+            sys::note(error);
+            AnchorState::Unreadable
+        }
     }
 }
 

@@ -103,7 +103,9 @@ fn as_asked(connection: &Connection, inner: &Inner, id: InstanceId, how: &End) -
 fn is_waiting(connection: &Connection, inner: &Inner, id: InstanceId) -> Result<bool> {
     let row = instance::standing(connection, id)?.filter(|row| row.ended.is_none());
     let anchor = row.and_then(|row| row.anchor);
-    Ok(anchor.is_some_and(|name| anchor::look(&inner.location.anchors, &name) == AnchorState::Held))
+    Ok(anchor.is_some_and(|name| {
+        anchor::look(&inner.location.anchors, &name, None) == AnchorState::Held
+    }))
 }
 
 /// What an incarnation and the kernel left behind.

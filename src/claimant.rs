@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::anchor::{self, Sweep};
 use crate::clock::Deadline;
 use crate::error::{Error, ErrorKind, Result};
+use crate::family;
 use crate::holder::Holder;
 use crate::instance::{self, EndReason, Origin, Record, Subject};
 use crate::legacy;
@@ -114,6 +115,8 @@ pub(crate) enum Errand {
     ReadCommandLine(Box<Record>),
     /// This holder's `run` is gone, and its command must be ended first.
     EndChild(Box<Record>),
+    /// This holder's `run` was killed, and its command with it: what that had started must be ended first.
+    EndFamily(Box<Record>),
     /// This holder may be evicted if it is found stopped twice.
     FindStopped(Box<Record>),
     /// This holder is to be replaced: what it has started may outlive it.
@@ -177,6 +180,17 @@ pub(crate) fn examine(
                 Origin::Library | Origin::Run => Examined::Over(EndReason::ReExecuted),
             }
         }
+        Verdict::Dead(reason) if may_have_family(record, &judged.evidence) => {
+            match aside.family_left(record.id) {
+                None => Examined::Errand(Errand::EndFamily(Box::new(record.clone()))),
+                Some([pid, ..]) => Examined::InTheWay(Judgement {
+                    verdict: Verdict::Alive(AliveReason::ChildLives),
+                    left_behind: Some(*pid),
+                    ..judged
+                }),
+                Some([]) => Examined::Over(EndReason::Dead(reason)),
+            }
+        }
         Verdict::Dead(reason) => Examined::Over(EndReason::Dead(reason)),
         // Of a pid here there is one process: if that is alive, the two are the same.
         Verdict::Alive(_) if is_about_the_subject => Examined::Same,
@@ -185,11 +199,25 @@ pub(crate) fn examine(
         {
             Examined::Errand(Errand::ReadCommandLine(Box::new(record.clone())))
         }
-        Verdict::Alive(AliveReason::ChildLives) if aside.spared != Some(record.id) => {
+        Verdict::Alive(AliveReason::ChildLives)
+            if aside.spared != Some(record.id) && may_end_child(record, &judged.evidence) =>
+        {
             Examined::Errand(Errand::EndChild(Box::new(record.clone())))
         }
         Verdict::Alive(_) | Verdict::Unknown(_) => Examined::InTheWay(judged),
     }
+}
+
+/// Whether a claimant ends the command that a killed `run` left behind. Only where the free lock is the
+/// very file on record: in a copy of the store the `run` may live and hold the original (FIELD-BUGS row
+/// 95), and rows of version 0.1 do not say which file it was.
+fn may_end_child(record: &Record, seen: &Evidence) -> bool {
+    seen.anchor == AnchorState::Free && seen.is_here() && record.identity.anchor.is_some()
+}
+
+/// Whether a dead owner is a `run` that was killed, of which the same holds as for its command.
+fn may_have_family(record: &Record, seen: &Evidence) -> bool {
+    record.is_run && record.identity.child_sid.is_some() && may_end_child(record, seen)
 }
 
 /// Looks at a recorded owner and judges it.
@@ -224,7 +252,7 @@ fn judge_with(
     lease: Lease,
     command_line: &LiveCommandLine,
 ) -> Judgement {
-    let seen = observe(record, inner.observer(), anchor, command_line, inner.matcher());
+    let seen = observe(record, inner.view(), anchor, command_line, inner.matcher());
     let judged = judge(Evidence { lease, ..seen });
     let leaked = judged.flags.anchor_leaked || has_left_its_lock(record, &seen);
     Judgement { flags: Flags { anchor_leaked: leaked, ..judged.flags }, ..judged }
@@ -284,6 +312,8 @@ pub(crate) struct Aside {
     spared: Option<InstanceId>,
     /// The holders that were looked at whether they are stopped, and what came of it.
     stopped: Vec<(InstanceId, bool)>,
+    /// The killed holders whose families were ended, and who is left of each.
+    families: Vec<(InstanceId, Vec<sys::Pid>)>,
     /// What the holders had started.
     children: Vec<(InstanceId, Vec<LeftOver>)>,
 }
@@ -300,6 +330,9 @@ impl Aside {
                     self.spared = Some(record.id);
                 }
             }
+            Errand::EndFamily(record) => {
+                self.families.push((record.id, family::end(&record)));
+            }
             Errand::FindStopped(record) => {
                 let in_time = deadline.remaining() > STOPPED_TWICE_APART;
                 self.stopped.push((record.id, in_time && stays_stopped(&record)));
@@ -312,6 +345,11 @@ impl Aside {
 
     fn command_line(&self, id: InstanceId) -> LiveCommandLine {
         self.command_lines.iter().rev().find(|line| line.is_for(id)).cloned().unwrap_or_default()
+    }
+
+    /// Who is left of the family of this holder's command; `None` when nobody has looked yet.
+    fn family_left(&self, id: InstanceId) -> Option<&[sys::Pid]> {
+        self.families.iter().find(|(of, _)| *of == id).map(|(_, left)| left.as_slice())
     }
 
     /// What this holder had started; `None` when nobody has looked yet.
@@ -476,7 +514,7 @@ pub(crate) fn tidy(tx: &Tx<'_>, inner: &Inner, sweep: &Sweep) -> Result<()> {
 
 /// Whether some process holds the anchor of this name.
 pub(crate) fn is_held(inner: &Inner, anchor: &str) -> bool {
-    anchor::look(&inner.location.anchors, anchor) == AnchorState::Held
+    anchor::look(&inner.location.anchors, anchor, None) == AnchorState::Held
 }
 
 /// Ends the command that a killed `run` left behind, and waits until it is gone. False when it lives

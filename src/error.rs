@@ -4,6 +4,8 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use crate::sys::Shortage;
+
 /// `Result` with the crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -171,6 +173,11 @@ impl Error {
     /// own, because a person has to act on them; a full or read-only disk is `CannotWrite`.
     pub(crate) fn io(what: &str, path: &Path, error: std::io::Error) -> Self {
         use std::io::ErrorKind as Io;
+        if let Some(shortage) = Shortage::of(&error) {
+            return Self::shortage(shortage, &format!("{what} {}", path.display()))
+                .at(path)
+                .caused_by(error);
+        }
         let kind = match error.kind() {
             Io::PermissionDenied => ErrorKind::Permission,
             Io::StorageFull | Io::ReadOnlyFilesystem | Io::QuotaExceeded => ErrorKind::CannotWrite,
@@ -179,6 +186,16 @@ impl Error {
         Self::new(kind, format!("cannot {what} {}: {error}", path.display()))
             .at(path)
             .caused_by(error)
+    }
+
+    /// This process, or the machine, ran short of something: nothing was found out, and nothing decided.
+    pub(crate) fn shortage(shortage: Shortage, what: &str) -> Self {
+        Self::new(ErrorKind::Busy, format!("cannot {what}: {shortage}"))
+            .with_hint(
+                "look at the limits of open files and memory (`ulimit -a`), and try again; nothing was \
+                 changed",
+            )
+            .retry_after(1_000)
     }
 
     /// The SQLite error behind this one, or this one back.

@@ -84,7 +84,7 @@ impl Holder {
             profile: record.profile.clone(),
             kind: record.kind().cloned(),
             pid: record.pid,
-            child_pid: record.child_pid,
+            child_pid: judged.left_behind.or(record.child_pid),
             instance: Some(record.id),
             since_ms: Some(record.started_at_ms),
             verdict: judged.verdict.as_str(),

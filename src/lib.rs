@@ -139,6 +139,7 @@ mod environment;
 mod error;
 mod events;
 mod exit_code;
+mod family;
 mod holder;
 mod instance;
 mod legacy;

@@ -38,6 +38,50 @@ pub enum Relation {
     Unknown,
 }
 
+/// Whether the machine was restarted since the record was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Boot {
+    /// It was not: the boot ids are equal, or the kernel itself holds the anchor.
+    Same,
+    /// It was: the boot ids differ, and the clocks agree.
+    Rebooted,
+    /// A boot id that differs or cannot be read is doubt, not proof.
+    Unknown,
+}
+
+/// What is known of a recorded process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Observed {
+    /// It lives, and is the recorded one.
+    Alive,
+    /// It is proven gone; why.
+    Gone(DeadReason),
+    /// It cannot be found out.
+    Unknown,
+}
+
+/// Whether the recorded pids can be looked up here: our process table is our own, and the owner's pid
+/// namespace and machine are ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Table {
+    /// They can.
+    Visible,
+    /// They mean nothing here.
+    NotVisible,
+}
+
+/// Which program wrote the record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Writer {
+    /// Version 0.1, which recorded neither command locks nor pairs of keepers.
+    Older,
+    /// One that did.
+    Current,
+}
+
 /// Whether the recorded pid names a process in the observer's namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -112,6 +156,8 @@ pub enum Keeper {
     None,
     /// The record names a keeper.
     Recorded,
+    /// It does, and its keepers wrote down that they had to end although their process lived on.
+    EndedAlone,
 }
 
 /// A time to live that the owner asked for.
@@ -144,15 +190,17 @@ pub struct Evidence {
     /// The machine; also `Same` where the boot id is, because one boot is one machine.
     pub host: Relation,
     /// The boot of the kernel.
-    pub boot: Relation,
+    pub boot: Boot,
     /// The pid namespace.
     pub namespace: Relation,
-    /// Whose process table we read.
-    pub process_table: ProcessTable,
+    /// Whether its pids can be looked up here.
+    pub table: Table,
     /// The recorded pid.
     pub process: Presence,
     /// Its start time.
     pub start_time: StartTimeMatch,
+    /// The kernel's own number of it.
+    pub process_id: StartTimeMatch,
     /// Its scheduling state.
     pub process_state: RunState,
     /// Its user id.
@@ -165,6 +213,8 @@ pub struct Evidence {
     pub keeper: Keeper,
     /// The time to live.
     pub lease: Lease,
+    /// Which program wrote the record.
+    pub writer: Writer,
 }
 
 /// Why an owner counts as alive.
@@ -310,73 +360,81 @@ pub struct Judgement {
     pub flags: Flags,
     /// What was seen.
     pub evidence: Evidence,
+    /// A process that a killed `run` left behind and that nobody here may end, where that is what stands in
+    /// the way.
+    pub left_behind: Option<crate::sys::Pid>,
 }
 
 impl Evidence {
-    /// The owner's pids are ours: same machine, boot and pid namespace, and the process table that
-    /// we read is our own. Elsewhere a pid is just a number.
+    /// The owner's pids are ours: the process table that we read is the one that they live in, and nothing
+    /// proves that the machine was restarted since. Elsewhere a pid is just a number.
     #[must_use]
     pub fn is_here(&self) -> bool {
-        self.host == Relation::Same
-            && self.boot == Relation::Same
-            && self.namespace == Relation::Same
-            && self.process_table == ProcessTable::Ours
+        self.table == Table::Visible && self.boot != Boot::Rebooted
     }
 
-    fn rebooted(&self) -> bool {
-        self.boot == Relation::Different
-    }
-
-    /// The recorded process is proven gone; why.
-    fn proven_gone(&self) -> Option<DeadReason> {
-        match (self.process, self.start_time) {
-            (Presence::Gone, _) => Some(self.gone_reason()),
-            (Presence::Present | Presence::Unknown, StartTimeMatch::Different) => {
-                Some(DeadReason::PidReused)
+    /// What is known of the recorded process.
+    #[must_use]
+    pub fn observed(&self) -> Observed {
+        if self.boot == Boot::Rebooted {
+            return Observed::Gone(DeadReason::Rebooted);
+        }
+        if self.table == Table::NotVisible {
+            return Observed::Unknown;
+        }
+        // The kernel's number decides where both sides have it.
+        let is_it = match self.process_id {
+            StartTimeMatch::Equal | StartTimeMatch::Different => self.process_id,
+            StartTimeMatch::Unknown => self.start_time,
+        };
+        match (self.process, is_it) {
+            (Presence::Gone, _) => Observed::Gone(match self.process_state {
+                RunState::Zombie => DeadReason::Zombie,
+                RunState::Running | RunState::Stopped | RunState::Unknown => {
+                    DeadReason::NoSuchProcess
+                }
+            }),
+            (Presence::Present, StartTimeMatch::Equal) => Observed::Alive,
+            (Presence::Present, StartTimeMatch::Different) => Observed::Gone(DeadReason::PidReused),
+            (Presence::Present, StartTimeMatch::Unknown) | (Presence::Unknown, _) => {
+                Observed::Unknown
             }
-            (
-                Presence::Present | Presence::Unknown,
-                StartTimeMatch::Equal | StartTimeMatch::Unknown,
-            ) => None,
         }
-    }
-
-    fn gone_reason(&self) -> DeadReason {
-        match self.process_state {
-            RunState::Zombie => DeadReason::Zombie,
-            RunState::Running | RunState::Stopped | RunState::Unknown => DeadReason::NoSuchProcess,
-        }
-    }
-
-    fn is_recorded_process(&self) -> bool {
-        self.process == Presence::Present && self.start_time == StartTimeMatch::Equal
     }
 }
 
 /// Decides whether a recorded owner lives. The rules, in the order in which they are tried:
 ///
-/// 1. anchor free, here, and the recorded child is alive: alive, `child_lives`
-/// 2. anchor free, here, a keeper is recorded, and the recorded process is alive with an equal
-///    start time: alive, `start_time_matches`, flag `keeper_lost`
-/// 3. anchor free otherwise: dead, `rebooted` if both boot ids are known and differ, else
-///    `anchor_released`
-/// 4. anchor held, here, and the recorded process (and child) proven gone: dead, for that reason,
-///    flag `anchor_leaked`
-/// 5. anchor held otherwise: alive, `anchor_held`
-/// 6. same host, another boot: dead, `rebooted`
-/// 7. not here: dead `lease_expired` where a lease ran out by a clock we share, else unknown,
-///    `foreign_namespace`
-/// 8. no thread of the process is left: dead, `no_such_process` or `zombie`
-/// 9. start times differ: dead, `pid_reused`
-/// 10. start times equal: alive, `start_time_matches`
-/// 11. anchor missing or none, a start time unknown, and the process is another user's: dead,
-///     `pid_reused`
-/// 12. a start time unknown, command line of the recorded kind: alive, `command_line_matches`
-/// 13. anchor missing or none, a start time unknown, command line of something else: dead,
-///     `identity_mismatch`
-/// 14. otherwise: unknown, `not_verifiable`
+/// 1. anchor not held; child alive: alive, `child_lives`
+/// 2. anchor held; process gone, child gone or none: dead, for that reason, flag `anchor_leaked` unless
+///    a keeper is recorded, which is about to end
+/// 3. anchor held otherwise: alive, `anchor_held`
 ///
-/// Where 10, 12 or 14 would apply to a lock whose lease has run out: dead, `lease_expired`.
+/// From here on the anchor is not held, and no child is known to live.
+///
+/// 4. child unknown: unknown, `not_verifiable`, or `foreign_namespace` where the table is not visible; of
+///    version 0.1, anchor free, table not visible: as 5
+/// 5. anchor free, no keeper: dead, `rebooted` after a proven reboot, else `anchor_released`
+/// 6. anchor free, keeper; process alive: alive, `start_time_matches`, flag `keeper_lost`
+/// 7. anchor free, keeper; process gone: dead, as 5
+/// 8. anchor free, keeper; table not visible, and its keepers did not say that they ended alone: dead,
+///    as 5
+/// 9. anchor free, keeper, otherwise: unknown, `not_verifiable`
+///
+/// From here on the anchor is missing, unreadable or none.
+///
+/// 10. process alive: alive, `start_time_matches`
+/// 11. process gone: dead, for that reason
+/// 12. table not visible: dead, `lease_expired`, where a lease ran out in this very boot; else unknown,
+///     `foreign_namespace`
+/// 13. anchor missing or none, a start time unknown, and the process is another user's: dead,
+///     `pid_reused`
+/// 14. a start time unknown, command line of the recorded kind: alive, `command_line_matches`
+/// 15. anchor missing or none, a start time unknown, command line of something else: dead,
+///     `identity_mismatch`
+/// 16. otherwise: unknown, `not_verifiable`
+///
+/// Where 4, 9, 10, 14 or 16 would apply to a lock whose lease has run out: dead, `lease_expired`.
 ///
 /// ```
 /// use incumbent::liveness::{judge, AnchorState, DeadReason, Evidence, Verdict};
@@ -386,40 +444,74 @@ impl Evidence {
 /// ```
 #[must_use]
 pub fn judge(evidence: Evidence) -> Judgement {
-    let (verdict, flags) = match evidence.anchor {
-        AnchorState::Free => judge_free(&evidence),
-        AnchorState::Held => judge_held(&evidence),
-        AnchorState::Missing | AnchorState::None => judge_process(&evidence, Authority::Process),
-        AnchorState::Unreadable => judge_process(&evidence, Authority::UnseenAnchor),
+    let (verdict, flags) = match (evidence.anchor, evidence.child) {
+        (AnchorState::Held, _) => judge_held(&evidence),
+        (_, ChildState::Alive) => (Verdict::Alive(AliveReason::ChildLives), Flags::default()),
+        (_, ChildState::Unknown) => judge_unknown_child(&evidence),
+        (AnchorState::Free, ChildState::None | ChildState::Gone) => judge_free(&evidence),
+        (AnchorState::Missing | AnchorState::None, ChildState::None | ChildState::Gone) => {
+            judge_process(&evidence, Authority::Process)
+        }
+        (AnchorState::Unreadable, ChildState::None | ChildState::Gone) => {
+            judge_process(&evidence, Authority::UnseenAnchor)
+        }
     };
-    Judgement { verdict, flags, evidence }
+    Judgement { verdict, flags, evidence, left_behind: None }
 }
 
-/// Rules 1 to 3.
+/// Rules 2 and 3.
+fn judge_held(seen: &Evidence) -> (Verdict, Flags) {
+    match (seen.observed(), seen.child) {
+        (Observed::Gone(reason), ChildState::None | ChildState::Gone) => {
+            let anchor_leaked = seen.keeper == Keeper::None;
+            (Verdict::Dead(reason), Flags { anchor_leaked, ..Flags::default() })
+        }
+        (Observed::Gone(_), ChildState::Alive | ChildState::Unknown)
+        | (Observed::Alive | Observed::Unknown, _) => {
+            (Verdict::Alive(AliveReason::AnchorHeld), alive_flags(seen))
+        }
+    }
+}
+
+/// Rule 4.
+fn judge_unknown_child(seen: &Evidence) -> (Verdict, Flags) {
+    match (seen.table, seen.anchor, seen.writer) {
+        // Version 0.1 left nothing to tell a container that was ended from one that is only elsewhere,
+        // and the upgrade of an image ends it.
+        (Table::NotVisible, AnchorState::Free, Writer::Older) => dead(released_reason(seen)),
+        (Table::NotVisible, _, _) => {
+            or_expired(seen, Verdict::Unknown(UnknownReason::ForeignNamespace))
+        }
+        (Table::Visible, _, _) => or_expired(seen, Verdict::Unknown(UnknownReason::NotVerifiable)),
+    }
+}
+
+/// Rules 5 to 9.
 fn judge_free(seen: &Evidence) -> (Verdict, Flags) {
-    if seen.is_here() && seen.child == ChildState::Alive {
-        return (Verdict::Alive(AliveReason::ChildLives), Flags::default());
+    match (seen.keeper, seen.observed(), seen.table) {
+        (Keeper::None, _, _)
+        | (Keeper::Recorded | Keeper::EndedAlone, Observed::Gone(_), _)
+        | (Keeper::Recorded, Observed::Unknown, Table::NotVisible) => dead(released_reason(seen)),
+        (Keeper::Recorded | Keeper::EndedAlone, Observed::Alive, _) => {
+            let flags = Flags { keeper_lost: true, ..alive_flags(seen) };
+            (Verdict::Alive(AliveReason::StartTimeMatches), flags)
+        }
+        (Keeper::Recorded, Observed::Unknown, Table::Visible)
+        | (Keeper::EndedAlone, Observed::Unknown, _) => {
+            or_expired(seen, Verdict::Unknown(UnknownReason::NotVerifiable))
+        }
     }
-    if seen.is_here() && seen.keeper == Keeper::Recorded && seen.is_recorded_process() {
-        let flags = Flags { keeper_lost: true, ..alive_flags(seen) };
-        return (Verdict::Alive(AliveReason::StartTimeMatches), flags);
-    }
-    let reason = if seen.rebooted() { DeadReason::Rebooted } else { DeadReason::AnchorReleased };
+}
+
+fn dead(reason: DeadReason) -> (Verdict, Flags) {
     (Verdict::Dead(reason), Flags::default())
 }
 
-/// Rules 4 and 5.
-fn judge_held(seen: &Evidence) -> (Verdict, Flags) {
-    let child_gone = match seen.child {
-        ChildState::None | ChildState::Gone => true,
-        ChildState::Alive | ChildState::Unknown => false,
-    };
-    match seen.proven_gone() {
-        Some(reason) if seen.is_here() && child_gone => {
-            let flags = Flags { anchor_leaked: true, ..Flags::default() };
-            (Verdict::Dead(reason), flags)
-        }
-        Some(_) | None => (Verdict::Alive(AliveReason::AnchorHeld), alive_flags(seen)),
+/// Rule 5: what a free anchor is a sign of.
+fn released_reason(seen: &Evidence) -> DeadReason {
+    match seen.boot {
+        Boot::Rebooted => DeadReason::Rebooted,
+        Boot::Same | Boot::Unknown => DeadReason::AnchorReleased,
     }
 }
 
@@ -433,32 +525,30 @@ enum Authority {
     UnseenAnchor,
 }
 
-/// Rules 6 to 14.
+/// Rules 10 to 16.
 fn judge_process(seen: &Evidence, authority: Authority) -> (Verdict, Flags) {
-    let dead = |reason| (Verdict::Dead(reason), Flags::default());
-    if seen.host == Relation::Same && seen.rebooted() {
-        return dead(DeadReason::Rebooted);
-    }
-    if !seen.is_here() {
-        return if seen.lease == Lease::Expired && seen.boot == Relation::Same {
-            dead(DeadReason::LeaseExpired)
-        } else {
-            (Verdict::Unknown(UnknownReason::ForeignNamespace), Flags::default())
-        };
-    }
-    if seen.process == Presence::Gone {
-        return dead(seen.gone_reason());
-    }
-    match seen.start_time {
-        StartTimeMatch::Different => dead(DeadReason::PidReused),
-        StartTimeMatch::Equal => or_expired(seen, Verdict::Alive(AliveReason::StartTimeMatches)),
-        StartTimeMatch::Unknown => judge_by_description(seen, authority),
+    match (seen.observed(), seen.table) {
+        (Observed::Alive, _) => or_expired(seen, Verdict::Alive(AliveReason::StartTimeMatches)),
+        (Observed::Gone(reason), _) => dead(reason),
+        (Observed::Unknown, Table::NotVisible) => {
+            // By a clock that we share: a lease of another boot says nothing here.
+            if seen.lease == Lease::Expired && seen.boot == Boot::Same {
+                dead(DeadReason::LeaseExpired)
+            } else {
+                (Verdict::Unknown(UnknownReason::ForeignNamespace), Flags::default())
+            }
+        }
+        (Observed::Unknown, Table::Visible) if seen.start_time == StartTimeMatch::Unknown => {
+            judge_by_description(seen, authority)
+        }
+        (Observed::Unknown, Table::Visible) => {
+            or_expired(seen, Verdict::Unknown(UnknownReason::NotVerifiable))
+        }
     }
 }
 
-/// Rules 11 to 14: the start time cannot tell.
+/// Rules 13 to 16: the start time cannot tell.
 fn judge_by_description(seen: &Evidence, authority: Authority) -> (Verdict, Flags) {
-    let dead = |reason| (Verdict::Dead(reason), Flags::default());
     if authority == Authority::Process && seen.uid == Relation::Different {
         return dead(DeadReason::PidReused);
     }
@@ -476,7 +566,7 @@ fn judge_by_description(seen: &Evidence, authority: Authority) -> (Verdict, Flag
 
 fn or_expired(seen: &Evidence, otherwise: Verdict) -> (Verdict, Flags) {
     match seen.lease {
-        Lease::Expired => (Verdict::Dead(DeadReason::LeaseExpired), Flags::default()),
+        Lease::Expired => dead(DeadReason::LeaseExpired),
         Lease::None | Lease::Current => {
             let flags = match otherwise {
                 Verdict::Alive(_) => alive_flags(seen),
@@ -507,17 +597,19 @@ impl Evidence {
         Self {
             anchor: AnchorState::None,
             host: Relation::Unknown,
-            boot: Relation::Unknown,
+            boot: Boot::Unknown,
             namespace: Relation::Unknown,
-            process_table: ProcessTable::Foreign,
+            table: Table::NotVisible,
             process: Presence::Unknown,
             start_time: StartTimeMatch::Unknown,
+            process_id: StartTimeMatch::Unknown,
             process_state: RunState::Unknown,
             uid: Relation::Unknown,
             command_line: CommandLineMatch::NotRead,
             child: ChildState::None,
             keeper: Keeper::None,
             lease: Lease::None,
+            writer: Writer::Current,
         }
     }
 }

@@ -89,9 +89,12 @@ impl Marker {
 const COLUMNS: &str = "id, name, instance_id, pid, writer, writer_pid, writer_uid, reason,
     written_at_ms, expires_at_ms, writer_id";
 
-/// Whether a row has not expired, at `:now` of the boot `:boot_id`.
-const COUNTS: &str = "expires_boot_id IS :boot_id AND expires_boot_ms > :now
-    AND expires_boot_ms <= :latest";
+/// Whether a row has not expired, at `:now` of the boot `:boot_id`. A boot id that differs or is hidden is
+/// doubt (FIELD-BUGS rows 91, 103): then the boot clock decides, unless it and the wall clock have moved
+/// apart by more than a minute (`:wall_less_boot` was another), as a restart moves them.
+const COUNTS: &str = "(expires_boot_id IS :boot_id
+        OR abs(expires_at_ms - expires_boot_ms - :wall_less_boot) <= 60000)
+    AND expires_boot_ms > :now AND expires_boot_ms <= :latest";
 
 /// Whether there are markers at all: a store that an older version made has none, and what asks or
 /// ends something does not migrate it.
@@ -228,8 +231,8 @@ impl NewMarker<'_> {
             None => tx
                 .prepare_cached(
                     "SELECT id FROM markers
-                     WHERE pid = ?1 AND start_time IS ?2 AND boot_id IS ?3 AND pid_ns IS ?4
-                       AND name = ?5 AND instance_id IS NULL AND closed_at_ms IS NULL",
+                     WHERE pid = ?1 AND start_time IS ?2
+                       AND (boot_id IS ?3 OR start_time = ?2) AND pid_ns IS ?4 AND name = ?5 AND instance_id IS NULL AND closed_at_ms IS NULL",
                 )?
                 .query_map(
                     (
@@ -322,16 +325,22 @@ pub(crate) fn close(tx: &Tx<'_>, id: i64, how: Closed, by: Option<&str>) -> Resu
     Ok(true)
 }
 
-/// Of another boot counts as expired; of one that is not known, on either side, is left alone.
+/// Closes what counts no more; see [`COUNTS`].
 fn close_expired(tx: &Tx<'_>) -> Result<()> {
     let now = tx.boot_time();
     tx.prepare_cached(
         "UPDATE markers SET closed_at_ms = ?1, closed_how = 'expired'
          WHERE closed_at_ms IS NULL
-           AND (expires_boot_id IS ?2 AND (expires_boot_ms <= ?3 OR expires_boot_ms > ?4)
-             OR expires_boot_id <> ?2)",
+           AND (expires_boot_ms <= ?3 OR expires_boot_ms > ?4
+             OR expires_boot_id IS NOT ?2 AND abs(expires_at_ms - expires_boot_ms - ?5) > 60000)",
     )?
-    .execute((tx.now_ms(), now.boot_id, now.ms, now.ms.saturating_add(TTL_MAX_MS)))?;
+    .execute((
+        tx.now_ms(),
+        now.boot_id,
+        now.ms,
+        now.ms.saturating_add(TTL_MAX_MS),
+        now.wall_less_boot_ms(),
+    ))?;
     Ok(())
 }
 
@@ -360,6 +369,7 @@ fn of_instance(
             named_params! {
                 ":instance_id": instance.as_i64(),
                 ":boot_id": now.boot_id,
+                ":wall_less_boot": now.wall_less_boot_ms(),
                 ":now": now.ms,
                 ":latest": now.ms.saturating_add(TTL_MAX_MS),
             },
@@ -378,7 +388,7 @@ fn open_for_process(
     let sql = format!(
         "SELECT {COLUMNS} FROM markers
          WHERE pid = :pid AND closed_at_ms IS NULL AND instance_id IS NULL
-           AND start_time = :start_time AND markers.boot_id IS :boot_id AND pid_ns IS :pid_ns
+           AND start_time = :start_time AND (pid_ns IS :pid_ns OR pid_ns IS NULL)
            AND {COUNTS}"
     );
     let markers = connection
@@ -389,6 +399,7 @@ fn open_for_process(
                 ":start_time": process.start_time.map(|time| time.value),
                 ":pid_ns": process.pid_ns,
                 ":boot_id": now.boot_id,
+                ":wall_less_boot": now.wall_less_boot_ms(),
                 ":now": now.ms,
                 ":latest": now.ms.saturating_add(TTL_MAX_MS),
             },
@@ -409,8 +420,7 @@ pub(crate) fn find(
     for instance in &addressee.instances {
         found.append(&mut open_for(connection, now, *instance)?);
     }
-    let is_of_this_boot = |key: &&ProcessKey| key.boot_id.as_deref() == now.boot_id;
-    if let Some(process) = addressee.process.as_ref().filter(is_of_this_boot) {
+    if let Some(process) = &addressee.process {
         found.append(&mut open_for_process(connection, now, process)?);
     }
     Ok(found
@@ -481,6 +491,7 @@ pub(crate) fn all_open(connection: &Connection, now: BootTime<'_>) -> Result<Vec
         .query_map(
             named_params! {
                 ":boot_id": now.boot_id,
+                ":wall_less_boot": now.wall_less_boot_ms(),
                 ":now": now.ms,
                 ":latest": now.ms.saturating_add(TTL_MAX_MS),
             },
@@ -512,6 +523,7 @@ pub(crate) fn open_in_office(
                 ":profile": office.profile.as_str(),
                 ":instance_id": instance.as_i64(),
                 ":boot_id": now.boot_id,
+                ":wall_less_boot": now.wall_less_boot_ms(),
                 ":now": now.ms,
                 ":latest": now.ms.saturating_add(TTL_MAX_MS),
             },

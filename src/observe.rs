@@ -7,17 +7,19 @@ use crate::command_line::{self, CommandLineMatcher};
 use crate::instance::Record;
 use crate::legacy::{self, Keeps};
 use crate::liveness::{
-    AnchorState, ChildState, CommandLineMatch, Evidence, Keeper, Lease, Presence, ProcessTable,
-    Relation, RunState, StartTimeMatch,
+    AnchorState, Boot, ChildState, CommandLineMatch, Evidence, Keeper, Lease, Observed, Presence,
+    ProcessTable, Relation, RunState, StartTimeMatch, Table, Writer,
 };
 use crate::names::InstanceId;
-use crate::sys::{self, Existence, ProcessFacts, ProcessState, StartTime};
+use crate::sys::{self, Existence, ProcessFacts, ProcessNumber, ProcessState, StartTime};
 
 /// What this process knows of itself; it does not change while the process lives.
 #[derive(Debug)]
 pub(crate) struct Observer {
     pub(crate) pid: sys::Pid,
     pub(crate) start_time: Option<StartTime>,
+    /// The kernel's own number of this process.
+    pub(crate) number: Option<ProcessNumber>,
     pub(crate) uid: Option<u32>,
     pub(crate) host: Option<String>,
     pub(crate) boot_id: Option<String>,
@@ -28,9 +30,11 @@ pub(crate) struct Observer {
 impl Observer {
     pub(crate) fn new() -> Self {
         let pid = std::process::id();
+        let facts = sys::process_facts(pid);
         Self {
             pid,
-            start_time: sys::process_facts(pid).start_time,
+            start_time: facts.start_time,
+            number: facts.number,
             uid: sys::effective_uid(),
             host: sys::host_id(),
             boot_id: sys::boot_id(),
@@ -94,22 +98,63 @@ impl LiveCommandLine {
 
 /// The anchor that a record names, as far as questions look at it.
 pub(crate) fn anchor_of(record: &Record, anchors: &Path) -> AnchorState {
-    record.anchor.as_ref().map_or(AnchorState::None, |name| anchor::look(anchors, name))
+    let is_it = record.identity.anchor.as_ref();
+    record.anchor.as_ref().map_or(AnchorState::None, |name| anchor::look(anchors, name, is_it))
+}
+
+/// From where and when a record is looked at.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct View<'a> {
+    pub(crate) observer: &'a Observer,
+    pub(crate) wall_ms: i64,
+    pub(crate) boot_ms: i64,
+    /// The filesystem of the anchors is known to be local: a lock there is this kernel's.
+    pub(crate) is_local: bool,
+}
+
+impl View<'_> {
+    /// Whether the machine was restarted since `record` was written. Boot ids that differ prove nothing
+    /// by themselves: a service may see another one than its neighbours (FIELD-BUGS row 91).
+    fn boot_of(&self, record: &Record, anchor: AnchorState, host: Relation) -> Boot {
+        if anchor == AnchorState::Held && self.is_local {
+            return Boot::Same;
+        }
+        match relation(record.boot_id.as_ref(), self.observer.boot_id.as_ref()) {
+            Relation::Same => Boot::Same,
+            // Of another machine the clocks say nothing.
+            Relation::Different if host != Relation::Different && self.clocks_restarted(record) => {
+                Boot::Rebooted
+            }
+            Relation::Different | Relation::Unknown => Boot::Unknown,
+        }
+    }
+
+    /// Whether the clocks agree that there was a restart: the boot clock stood higher, or it and the wall
+    /// clock have moved apart, since the record was written.
+    fn clocks_restarted(&self, record: &Record) -> bool {
+        /// More than a wall clock that is being corrected moves.
+        const APART_MAX_MS: i64 = 60_000;
+        let Some(written_boot_ms) = record.identity.written_boot_clock_ms else { return false };
+        let by_wall_ms = self.wall_ms.saturating_sub(record.started_at_ms);
+        let by_boot_ms = self.boot_ms.saturating_sub(written_boot_ms);
+        written_boot_ms > self.boot_ms || by_wall_ms.abs_diff(by_boot_ms) > APART_MAX_MS as u64
+    }
 }
 
 /// Looks at everything else that [`crate::liveness::judge`] asks for.
 pub(crate) fn observe(
     record: &Record,
-    observer: &Observer,
+    view: View<'_>,
     anchor: AnchorState,
     command_line: &LiveCommandLine,
     matcher: &dyn CommandLineMatcher,
 ) -> Evidence {
-    let seen = look_at_process(record, observer, anchor, command_line, matcher);
-    if seen.process == Presence::Present && seen.start_time == StartTimeMatch::Equal {
-        return seen;
-    }
-    let is_gone = seen.process == Presence::Gone || seen.start_time == StartTimeMatch::Different;
+    let seen = look_at_process(record, view, anchor, command_line, matcher);
+    let is_gone = match seen.observed() {
+        Observed::Alive => return seen,
+        Observed::Gone(_) => true,
+        Observed::Unknown => false,
+    };
     match whose_older_lock(record, anchor) {
         // It has let go, and another one has taken the lock.
         Some(Keeps::Another) => Evidence { anchor: AnchorState::Free, ..seen },
@@ -117,6 +162,7 @@ pub(crate) fn observe(
         Some(keeps) if is_gone || keeps == Keeps::WhatItLeft => Evidence {
             process: Presence::Unknown,
             start_time: StartTimeMatch::Unknown,
+            process_id: StartTimeMatch::Unknown,
             process_state: RunState::Unknown,
             uid: Relation::Unknown,
             command_line: CommandLineMatch::NotRead,
@@ -142,12 +188,12 @@ pub(crate) fn has_left_its_lock(record: &Record, seen: &Evidence) -> bool {
 
 fn look_at_process(
     record: &Record,
-    observer: &Observer,
+    view: View<'_>,
     anchor: AnchorState,
     command_line: &LiveCommandLine,
     matcher: &dyn CommandLineMatcher,
 ) -> Evidence {
-    let machine = place(record, observer, anchor);
+    let machine = place(record, view, anchor);
     // Elsewhere the recorded number names somebody else's process, or nobody's.
     let facts = match record.pid {
         Some(pid) if machine.is_here() => sys::process_facts(pid),
@@ -156,6 +202,7 @@ fn look_at_process(
     Evidence {
         process: presence(facts.existence),
         start_time: compare_start_times(record.start_time, facts.start_time),
+        process_id: compare_numbers(record.identity.process, facts.number),
         process_state: run_state(facts.state),
         uid: relation(record.uid.as_ref(), facts.uid.as_ref()),
         command_line: if machine.is_here() {
@@ -163,34 +210,45 @@ fn look_at_process(
         } else {
             CommandLineMatch::NotRead
         },
-        child: child_state(record, &machine, observer),
-        keeper: match record.keeper_pid {
-            Some(_) => Keeper::Recorded,
-            None => Keeper::None,
+        child: child_state(record, &machine, view.observer),
+        keeper: match (record.keeper_pid, record.identity.keeper_ended_at_ms) {
+            (Some(_), Some(_)) => Keeper::EndedAlone,
+            (Some(_), None) => Keeper::Recorded,
+            (None, _) => Keeper::None,
+        },
+        writer: match record.identity.written_by {
+            Some(_) => Writer::Current,
+            None => Writer::Older,
         },
         ..machine
     }
 }
 
 /// The anchor, and whether the owner's pids are ours.
-fn place(record: &Record, observer: &Observer, anchor: AnchorState) -> Evidence {
-    let boot = relation(record.boot_id.as_ref(), observer.boot_id.as_ref());
-    let host = match relation(record.host.as_ref(), observer.host.as_ref()) {
-        // One boot is one machine, also where the machine has no id.
-        Relation::Unknown if boot == Relation::Same => Relation::Same,
-        host => host,
-    };
-    // Where a platform has no such thing, both sides lack it.
+fn place(record: &Record, view: View<'_>, anchor: AnchorState) -> Evidence {
+    let observer = view.observer;
+    // What is unknown on both sides is equal, where one kernel sees all users of the store.
     let absent_or = |recorded: Option<&String>, own: Option<&String>| match (recorded, own) {
-        (None, None) if host == Relation::Same => Relation::Same,
+        (None, None) if view.is_local => Relation::Same,
         (recorded, own) => relation(recorded, own),
     };
+    let by_id = absent_or(record.host.as_ref(), observer.host.as_ref());
+    let boot = view.boot_of(record, anchor, by_id);
+    let host = match by_id {
+        // One boot is one machine, also where the machine has no id.
+        Relation::Unknown if boot == Boot::Same => Relation::Same,
+        host => host,
+    };
+    let namespace = absent_or(record.pid_ns.as_ref(), observer.pid_ns.as_ref());
+    let is_visible = observer.process_table == ProcessTable::Ours
+        && host == Relation::Same
+        && namespace == Relation::Same;
     Evidence {
         anchor,
         host,
-        boot: absent_or(record.boot_id.as_ref(), observer.boot_id.as_ref()),
-        namespace: absent_or(record.pid_ns.as_ref(), observer.pid_ns.as_ref()),
-        process_table: observer.process_table,
+        boot,
+        namespace,
+        table: if is_visible { Table::Visible } else { Table::NotVisible },
         lease: Lease::None,
         ..Evidence::nothing_seen()
     }
@@ -198,7 +256,10 @@ fn place(record: &Record, observer: &Observer, anchor: AnchorState) -> Evidence 
 
 fn child_state(record: &Record, machine: &Evidence, observer: &Observer) -> ChildState {
     let Some(child) = record.child_pid else { return ChildState::None };
-    if !machine.is_here() {
+    if machine.boot == Boot::Rebooted {
+        return ChildState::Gone;
+    }
+    if machine.table == Table::NotVisible {
         return ChildState::Unknown;
     }
     // We are that process now: the command executed itself as a claimant, or its pid came to us
@@ -207,14 +268,16 @@ fn child_state(record: &Record, machine: &Evidence, observer: &Observer) -> Chil
         return ChildState::Gone;
     }
     let facts = sys::process_facts(child);
-    let start_time = compare_start_times(record.child_start_time, facts.start_time);
-    match (presence(facts.existence), start_time) {
-        (Presence::Gone, _) | (_, StartTimeMatch::Different) => ChildState::Gone,
-        (Presence::Present, StartTimeMatch::Equal) => ChildState::Alive,
-        (Presence::Present, StartTimeMatch::Unknown)
-        | (Presence::Unknown, StartTimeMatch::Equal | StartTimeMatch::Unknown) => {
-            ChildState::Unknown
-        }
+    let seen = Evidence {
+        process: presence(facts.existence),
+        start_time: compare_start_times(record.child_start_time, facts.start_time),
+        process_id: compare_numbers(record.identity.child, facts.number),
+        ..*machine
+    };
+    match seen.observed() {
+        Observed::Alive => ChildState::Alive,
+        Observed::Gone(_) => ChildState::Gone,
+        Observed::Unknown => ChildState::Unknown,
     }
 }
 
@@ -234,8 +297,8 @@ pub(crate) fn needs_command_line(seen: &Evidence) -> bool {
         AnchorState::Held | AnchorState::Free => false,
     };
     no_kernel_answer
-        && seen.is_here()
-        && seen.process != Presence::Gone
+        && seen.table == Table::Visible
+        && seen.observed() == Observed::Unknown
         && seen.start_time == StartTimeMatch::Unknown
 }
 
@@ -254,6 +317,14 @@ fn compare_start_times(recorded: Option<StartTime>, live: Option<StartTime>) -> 
         (Some(recorded), Some(live)) if recorded == live => StartTimeMatch::Equal,
         (Some(_), Some(_)) => StartTimeMatch::Different,
         (Some(_) | None, None) | (None, Some(_)) => StartTimeMatch::Unknown,
+    }
+}
+
+fn compare_numbers(recorded: Option<ProcessNumber>, live: Option<ProcessNumber>) -> StartTimeMatch {
+    match relation(recorded.as_ref(), live.as_ref()) {
+        Relation::Same => StartTimeMatch::Equal,
+        Relation::Different => StartTimeMatch::Different,
+        Relation::Unknown => StartTimeMatch::Unknown,
     }
 }
 

@@ -89,23 +89,23 @@ pub(crate) fn make(
 }
 
 /// The reservation of `wanted` whose time is not over. Whether its instance lives is another
-/// question.
+/// question, which also says what a restart of the machine ended: boot ids may differ without one.
 pub(crate) fn of(
     connection: &Connection,
     now: BootTime<'_>,
     wanted: &Wanted,
 ) -> Result<Option<Reservation>> {
     const OF_OFFICE: &str = "SELECT instance_id, purpose, until_boot_ms FROM reservations
-         WHERE profile = ?1 AND kind = ?2 AND scope IS NULL AND boot_id IS ?3";
+         WHERE profile = ?1 AND kind = ?2 AND scope IS NULL";
     const OF_LOCK: &str = "SELECT instance_id, purpose, until_boot_ms FROM reservations
-         WHERE scope = ?1 AND identity_hash = ?2 AND scope IS NOT NULL AND boot_id IS ?3";
+         WHERE scope = ?1 AND identity_hash = ?2 AND scope IS NOT NULL";
     let (sql, first, second) = match wanted {
         Wanted::Office(office) => (OF_OFFICE, office.profile.as_str(), office.kind.as_str()),
         Wanted::Lock(name) => (OF_LOCK, name.scope.as_str(), name.identity_hash.as_str()),
     };
     let row: Option<(i64, String, i64)> = connection
         .prepare_cached(sql)?
-        .query_row((first, second, now.boot_id), |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+        .query_row((first, second), |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
         .optional()?;
     Ok(row.and_then(|(instance, purpose, until_ms)| {
         let remaining_ms = until_ms.checked_sub(now.ms)?;

@@ -422,7 +422,7 @@ impl Waiter {
 
     fn is_here(&self, record: &Record) -> bool {
         let observer = self.inner.observer();
-        record.boot_id == observer.boot_id && record.pid_ns == observer.pid_ns
+        record.pid_ns == observer.pid_ns
     }
 
     /// The holder's process, pinned, if it can tell us more than the store does.

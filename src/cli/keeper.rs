@@ -29,7 +29,9 @@ use crate::names::{InstanceId, Nonce, Office, ProfileName};
 use crate::office::{Candidate, Outcome, claim_once};
 use crate::stop_budget;
 use crate::store::{Inner, OpenOptions, Store, Tx};
-use crate::sys::{self, OpenProcessError, ProcessHandle, StartTime, StartTimeUnit, supervise};
+use crate::sys::{
+    self, Looks, OpenProcessError, ProcessHandle, StartTime, StartTimeUnit, supervise,
+};
 use crate::waiters;
 
 /// The hidden verb of a keeper.
@@ -56,7 +58,16 @@ impl Target {
             Error::invalid(format!("no process has pid {pid}"))
                 .with_hint("name a running process with `--pid`")
         };
-        let handle = ProcessHandle::open(pid).map_err(|error| match error {
+        let looks = Looks::begin();
+        let short = || {
+            let what = format!("look at pid {pid}");
+            looks.shortage().map(|shortage| Error::shortage(shortage, &what))
+        };
+        let opened = ProcessHandle::open(pid);
+        if let Some(short) = short() {
+            return Err(short);
+        }
+        let handle = opened.map_err(|error| match error {
             OpenProcessError::Gone => gone(),
             OpenProcessError::Denied => not_ours(pid),
             OpenProcessError::Other(error) => {
@@ -65,6 +76,9 @@ impl Target {
         })?;
         let facts = sys::process_facts(pid);
         let start_time = handle.start_time();
+        if let Some(short) = short() {
+            return Err(short);
+        }
         if handle.has_ended() {
             return Err(gone());
         }

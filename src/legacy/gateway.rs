@@ -252,6 +252,7 @@ pub(crate) fn insert(
             boot_id: boot_id.clone(),
             pid_ns: pid_ns.clone().filter(|_| found.is_here),
             process_table: *process_table,
+            number: None,
         },
         nonce: &Nonce::random()?,
         anchor,

@@ -163,7 +163,8 @@ impl Tenure {
     pub(crate) fn set_child(&self, pid: sys::Pid, start_time: Option<StartTime>) -> Result<bool> {
         let Footing { inner, instance, .. } = &self.footing;
         inner.write(|tx| {
-            if !instance::set_child(tx, *instance, &self.nonce, pid, start_time)? {
+            let number = sys::process_facts(pid).number;
+            if !instance::set_child(tx, *instance, &self.nonce, pid, start_time, number)? {
                 return Ok(false);
             }
             marker_table::serve_restarts(

@@ -20,10 +20,10 @@ use crate::command_line::CommandLineMatcher;
 use crate::error::{Error, ErrorKind, RECOVER, Result};
 use crate::instance::{self, End, Subject};
 use crate::names::{IdentityHash, InstanceId, LockName, Nonce, Office, Wanted};
-use crate::observe::Observer;
+use crate::observe::{Observer, View};
 use crate::shutdown_table::{NewShutdown, Survival, What};
 use crate::standing::Released;
-use crate::sys::{self, FileId};
+use crate::sys::{self, FileId, Looks};
 
 /// The one handle of a file in this process.
 pub(crate) struct Inner {
@@ -33,6 +33,7 @@ pub(crate) struct Inner {
     settings: Settings,
     store_uuid: OnceLock<String>,
     observer: OnceLock<Observer>,
+    is_local: OnceLock<bool>,
     myself: OnceLock<Subject>,
     description: OnceLock<String>,
     readers: Readers,
@@ -168,6 +169,7 @@ impl Inner {
             settings,
             store_uuid: OnceLock::new(),
             observer: OnceLock::new(),
+            is_local: OnceLock::new(),
             myself: OnceLock::new(),
             description: OnceLock::new(),
             writer: Mutex::new(None),
@@ -197,7 +199,58 @@ impl Inner {
 
     /// Now, on the clock that decides.
     pub(crate) fn boot_time(&self) -> BootTime<'_> {
-        BootTime { ms: self.clock().boot_ms(), boot_id: self.observer().boot_id.as_deref() }
+        BootTime {
+            ms: self.clock().boot_ms(),
+            wall_ms: self.clock().wall_ms(),
+            boot_id: self.observer().boot_id.as_deref(),
+        }
+    }
+
+    /// From where and when records are looked at.
+    pub(crate) fn view(&self) -> View<'_> {
+        View {
+            observer: self.observer(),
+            wall_ms: self.clock().wall_ms(),
+            boot_ms: self.clock().boot_ms(),
+            is_local: *self.is_local.get_or_init(|| location::is_local(&self.location)),
+        }
+    }
+
+    /// What this process knows of itself is learned once, so not while it runs short of something.
+    fn know_ourselves(&self) -> Result<()> {
+        if self.observer.get().is_some() {
+            return Ok(());
+        }
+        let looks = Looks::begin();
+        let observer = Observer::new();
+        if let Some(shortage) = looks.shortage() {
+            return Err(Error::shortage(shortage, "find out about this process"));
+        }
+        let _ = self.observer.set(observer);
+        Ok(())
+    }
+
+    /// What was decided while this process ran short of something was decided blindly.
+    fn with_clear_sight<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        let looks = Looks::begin();
+        let done = self.know_ourselves().and_then(|()| work());
+        match looks.shortage() {
+            Some(shortage) => {
+                let what = format!("look at the owners in {}", self.location.file.display());
+                Err(Error::shortage(shortage, &what))
+            }
+            None => done,
+        }
+    }
+
+    /// Which file the anchor `name` is; our own is asked for on its descriptor.
+    pub(crate) fn anchor_key(&self, tx: &Tx<'_>, name: &str) -> Result<Option<sys::FileKey>> {
+        let own = tx.new_anchor().or_else(|| self.own_anchor());
+        if let Some(own) = own.filter(|own| own.name() == name) {
+            return own.key();
+        }
+        let path = self.location.anchors.join(name);
+        sys::file_key(&path).map_err(|error| Error::io("look at", &path, error))
     }
 
     pub(crate) fn matcher(&self) -> &dyn CommandLineMatcher {
@@ -345,7 +398,7 @@ impl Inner {
                 self.check_not_moved(&snapshot)?;
                 let state = transaction::read_state(&snapshot)?;
                 self.check_uuid(&state.store_uuid)?;
-                work(&snapshot)
+                self.with_clear_sight(|| work(&snapshot))
             })
         })
         .map_err(|error| self.explain(error))
@@ -365,7 +418,7 @@ impl Inner {
             check_min_writer(&transaction, state.min_writer)?;
             let tx = Tx::new(&transaction, self, &state);
             let settled = tx.settle_pending()?;
-            let value = work(&tx)?;
+            let value = self.with_clear_sight(|| work(&tx))?;
             tx.save_last_id()?;
             let dropped = if tx.lets_go() { self.unneeded_anchor(&tx)? } else { None };
             // No row, no anchor: one that is held without any would refuse everybody.
@@ -442,6 +495,19 @@ impl Inner {
     /// Adds what only this level knows: the path, and who keeps the store busy.
     pub(super) fn explain(&self, error: Error) -> Error {
         let file = &self.location.file;
+        // It says only that it cannot open a file, or read one (FIELD-BUGS row 110).
+        if matches!(
+            error.sqlite_code(),
+            Some(
+                rusqlite::ErrorCode::CannotOpen
+                    | rusqlite::ErrorCode::SystemIoFailure
+                    | rusqlite::ErrorCode::OutOfMemory
+            )
+        ) && let Some(shortage) = sys::lack_of_descriptors()
+        {
+            let what = format!("open {}", file.display());
+            return Error::shortage(shortage, &what).at(file).caused_by(error);
+        }
         // Whatever SQLite says of a file that is gone: it is gone.
         if error.sqlite_code().is_some() && !self.is_at_its_path() {
             return self.replaced("the file was deleted, renamed or replaced").caused_by(error);

@@ -329,3 +329,10 @@ pub(crate) fn check_filesystem(
         },
     }
 }
+
+/// Whether the store lies on a filesystem of this kernel's own, so that a lock held there proves this
+/// machine and this boot. One that cannot be seen counts as such: it was not refused.
+pub(super) fn is_local(location: &Location) -> bool {
+    sys::filesystem_of(&location.directory)
+        .is_none_or(|filesystem| filesystem.class == FilesystemClass::Local)
+}

@@ -86,7 +86,16 @@ impl std::ops::Deref for Tx<'_> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BootTime<'a> {
     pub(crate) ms: i64,
+    /// What the wall clock shows at that moment.
+    pub(crate) wall_ms: i64,
     pub(crate) boot_id: Option<&'a str>,
+}
+
+impl BootTime<'_> {
+    /// How far the two clocks are apart; a restart of the machine changes it.
+    pub(crate) fn wall_less_boot_ms(&self) -> i64 {
+        self.wall_ms.saturating_sub(self.ms)
+    }
 }
 
 /// One row of `events` to be written.
@@ -267,11 +276,7 @@ impl<'a> Tx<'a> {
 
     /// The process' own anchor was removed and made anew: its rows follow.
     pub(super) fn rename_anchor(&self, from: &str, to: &str) -> Result<()> {
-        self.prepare_cached(
-            "UPDATE instances SET anchor = ?2 WHERE anchor = ?1 AND ended_at_ms IS NULL",
-        )?
-        .execute([from, to])?;
-        Ok(())
+        crate::instance::rename_anchor(self, from, to)
     }
 
     /// Writes what could not be written before, and hands it back.

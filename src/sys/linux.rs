@@ -20,14 +20,14 @@ pub use super::capture::capture;
 use super::procfs;
 use super::unix::{WAIT_MAX, kernel_pid, monotonic, own_pid, wait_readable};
 pub use super::unix::{
-    create_anchor_file, create_private_dirs, effective_uid, file_facts, foreign_unlock, free_space,
-    give_open_file_to_owner_of, give_to_owner_of, is_mounted_read_only, lock_self_test,
-    make_private, may_write, open_anchor_file, open_file_facts, open_foreign_lock_file,
-    try_foreign_lock,
+    create_anchor_file, create_private_dirs, effective_uid, file_facts, file_key, foreign_unlock,
+    free_space, give_open_file_to_owner_of, give_to_owner_of, is_mounted_read_only, lock_self_test,
+    make_private, may_write, open_anchor_file, open_file_facts, open_file_key,
+    open_foreign_lock_file, try_foreign_lock,
 };
 use super::{
-    Existence, Filesystem, FilesystemClass, ListedLock, OpenProcessError, Pid, ProcessFacts,
-    ProcessState, StartTime, StartTimeUnit, Supervision,
+    Existence, Filesystem, FilesystemClass, ListedLock, Looks, OpenProcessError, Pid, ProcessFacts,
+    ProcessNumber, ProcessState, StartTime, StartTimeUnit, Supervision, note,
 };
 
 /// What `pidfd_open(2)` says about a number.
@@ -53,7 +53,10 @@ fn pidfd_open(pid: Pid) -> Pidfd {
             Err(Errno::INTR) => continue,
             // ENOSYS: Linux before 5.3, gVisor. EPERM: a seccomp filter. EMFILE, ENFILE, ENOMEM,
             // ENODEV: nothing that says anything about the process.
-            Err(errno) => Pidfd::Unavailable(errno),
+            Err(errno) => {
+                note(errno.into());
+                Pidfd::Unavailable(errno)
+            }
         };
     }
 }
@@ -66,10 +69,51 @@ fn has_ended(pidfd: &OwnedFd) -> bool {
 
 pub fn process_facts(pid: Pid) -> ProcessFacts {
     match pidfd_open(pid) {
-        Pidfd::Gone => ProcessFacts { existence: Existence::Gone, ..ProcessFacts::UNKNOWN },
+        Pidfd::Gone => ProcessFacts {
+            existence: if table_agrees_it_is_gone(pid) {
+                Existence::Gone
+            } else {
+                Existence::Unknown
+            },
+            ..ProcessFacts::UNKNOWN
+        },
         Pidfd::Open(pidfd) => facts_of_pinned(pid, &pidfd),
         Pidfd::Unavailable(_) => facts_by_number(pid),
     }
+}
+
+/// One answer of the kernel is not enough to call a process gone: a filter (seccomp, an emulation) may
+/// have made it up. The process table must not show it either, or only as a thread, or as what is left
+/// of it. hidepid hides all of it, and then the one answer stands.
+fn table_agrees_it_is_gone(pid: Pid) -> bool {
+    if kernel_pid(pid).is_none() || !process_table_is_ours() {
+        return true;
+    }
+    let shown = match std::fs::read(format!("/proc/{pid}/stat")).map_err(note) {
+        Ok(line) => procfs::parse_stat(&line),
+        // ESRCH: it ended between open and read.
+        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return true,
+        Err(error) => return error.kind() == io::ErrorKind::NotFound,
+    };
+    let is_dead = |stat: &procfs::Stat| state_of(stat.state) == ProcessState::Zombie;
+    let is_thread = || read_status(pid).thread_group.is_some_and(|group| group != pid);
+    shown.is_some_and(|stat| is_dead(&stat) && has_no_other_thread(pid))
+        || is_thread()
+        // It may have been reaped while we looked.
+        || !Path::new(&format!("/proc/{pid}")).exists()
+}
+
+/// The inode of a pidfd is the number where pidfs provides it (Linux 6.9); before, all pidfds had one
+/// inode between them.
+fn number_of(pidfd: &OwnedFd) -> Option<ProcessNumber> {
+    const PIDFS: i64 = 0x5049_4446;
+    let filesystem = rustix::fs::fstatfs(pidfd).map_err(|errno| note(errno.into())).ok()?;
+    #[allow(clippy::useless_conversion, reason = "its width differs between architectures")]
+    if i64::from(filesystem.f_type) != PIDFS {
+        return None;
+    }
+    let facts = rustix::fs::fstat(pidfd).map_err(|errno| note(errno.into())).ok()?;
+    Some(ProcessNumber(facts.st_ino))
 }
 
 fn facts_of_pinned(pid: Pid, pidfd: &OwnedFd) -> ProcessFacts {
@@ -80,7 +124,8 @@ fn facts_of_pinned(pid: Pid, pidfd: &OwnedFd) -> ProcessFacts {
     // so all of the above is about it.
     let existence = if has_ended(pidfd) { Existence::Gone } else { Existence::Present };
     let parent = info.map(|info| info.parent);
-    process_facts_from(existence, stat, uid, parent)
+    let number = number_of(pidfd);
+    ProcessFacts { number, ..process_facts_from(existence, stat, uid, parent) }
 }
 
 /// Without a pidfd: kill(2) with signal 0, which sends nothing.
@@ -117,6 +162,7 @@ fn process_facts_from(
         existence,
         start_time: stat.and_then(start_time_of),
         state: stat.map_or(ProcessState::Unknown, |stat| state_of(stat.state)),
+        number: None,
         uid,
         parent: stat.map(|stat| stat.parent).or(parent).filter(|&parent| parent != 0),
     }
@@ -166,7 +212,7 @@ fn pidfd_info(pidfd: &OwnedFd) -> Option<PidfdInfo> {
 fn read_proc(path: &str) -> Option<Vec<u8>> {
     // A status is about 1,500 bytes.
     let mut bytes = Vec::with_capacity(4096);
-    File::open(path).ok()?.read_to_end(&mut bytes).ok()?;
+    File::open(path).map_err(note).ok()?.read_to_end(&mut bytes).map_err(note).ok()?;
     Some(bytes)
 }
 
@@ -189,11 +235,11 @@ fn read_stat(pid: Pid) -> Option<procfs::Stat> {
     // One read gives the whole line, which the kernel makes in one piece; 52 fields of at most 20
     // digits and a name of at most 64 bytes fit. The parser refuses what is cut off all the same.
     let mut line = [0; 2048];
-    let mut file = File::open(format!("/proc/{pid}/stat")).ok()?;
+    let mut file = File::open(format!("/proc/{pid}/stat")).map_err(note).ok()?;
     let length = loop {
         match file.read(&mut line) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            read => break read.ok()?,
+            read => break read.map_err(note).ok()?,
         }
     };
     let stat = procfs::parse_stat(&line[..length])?;
@@ -239,12 +285,14 @@ pub fn process_table_is_ours() -> bool {
 /// another mount there.
 fn pid_shown_for_us() -> Option<Pid> {
     let mut target = [MaybeUninit::uninit(); 16];
-    let (pid, _) = rustix::fs::readlinkat_raw(CWD, c"/proc/self", &mut target).ok()?;
+    let (pid, _) = rustix::fs::readlinkat_raw(CWD, c"/proc/self", &mut target)
+        .map_err(|errno| note(errno.into()))
+        .ok()?;
     std::str::from_utf8(pid).ok()?.parse().ok()
 }
 
 fn read_link(path: &str) -> Option<String> {
-    let target = std::fs::read_link(path).ok()?;
+    let target = std::fs::read_link(path).map_err(note).ok()?;
     target.to_str().map(str::to_owned)
 }
 
@@ -271,7 +319,12 @@ fn boottime_offset_ns() -> Option<i64> {
     let offset = if READ_FOR.load(Ordering::Acquire) == pid {
         OFFSET_NS.load(Ordering::Relaxed)
     } else {
+        let looks = Looks::begin();
         let offset = read_boottime_offset_ns().unwrap_or(UNKNOWN);
+        // It is known with the next look.
+        if looks.shortage().is_some() {
+            return None;
+        }
         OFFSET_NS.store(offset, Ordering::Relaxed);
         READ_FOR.store(pid, Ordering::Release);
         offset
@@ -286,7 +339,10 @@ fn read_boottime_offset_ns() -> Option<i64> {
         Ok(bytes) => bytes,
         // A kernel without time namespaces.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Some(0),
-        Err(_) => return None,
+        Err(error) => {
+            note(error);
+            return None;
+        }
     };
     let ours = read_link("/proc/self/ns/time")?;
     if ours != read_link("/proc/self/ns/time_for_children")? {
@@ -308,7 +364,7 @@ pub fn boot_clock_ms() -> i64 {
 /// both exist.
 pub fn host_id() -> Option<String> {
     ["/etc/machine-id", "/var/lib/dbus/machine-id"].iter().find_map(|path| {
-        let text = std::fs::read_to_string(path).ok()?;
+        let text = std::fs::read_to_string(path).map_err(note).ok()?;
         let id = text.trim().to_ascii_lowercase();
         // "uninitialized" stands there during the first boot, all zeros in some images.
         let is_id = id.len() == 32
@@ -320,7 +376,7 @@ pub fn host_id() -> Option<String> {
 
 /// random(4): drawn once per boot. Missing where `/proc/sys` is (`subset=pid`, Linux 5.8).
 pub fn boot_id() -> Option<String> {
-    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map_err(note).ok()?;
     let id = text.trim();
     (id.len() == 36).then(|| id.to_owned())
 }
@@ -442,6 +498,27 @@ pub fn processes_and_parents() -> Vec<(Pid, Pid)> {
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
         .filter_map(|pid| Some((pid, read_stat(pid)?.parent)))
         .collect()
+}
+
+pub fn session_of(pid: Pid) -> Option<Pid> {
+    let pid = i32::try_from(pid).ok().filter(|pid| *pid > 0)?;
+    // SAFETY: getsid(2) only looks. rustix does not expect its 0: a session that was made in another pid
+    // namespace.
+    let session = unsafe { libc::getsid(pid) };
+    Pid::try_from(session).ok().filter(|session| *session != 0)
+}
+
+pub fn processes_of_session(session: Pid) -> Vec<Pid> {
+    other_processes().filter(|pid| session_of(*pid) == Some(session)).collect()
+}
+
+pub fn environment_of(pid: Pid) -> Option<Vec<String>> {
+    if !process_table_is_ours() {
+        return None;
+    }
+    let bytes = read_proc(&format!("/proc/{pid}/environ"))?;
+    let words = bytes.split(|&byte| byte == 0).filter(|word| !word.is_empty());
+    Some(words.map(|word| String::from_utf8_lossy(word).into_owned()).collect())
 }
 
 /// The name of a program, as the kernel keeps it: at most 15 bytes.
@@ -751,13 +828,14 @@ mod tests {
     /// Both ways to ask must agree on everything but the parent's source.
     fn facts_both_ways(pid: Pid) -> ProcessFacts {
         let pinned = process_facts(pid);
-        assert_eq!(pinned, facts_by_number(pid));
+        assert_eq!(ProcessFacts { number: None, ..pinned }, facts_by_number(pid));
         pinned
     }
 
     #[test]
     fn this_process() {
         let facts = facts_both_ways(own_pid());
+        assert_eq!(facts.number, process_facts(own_pid()).number);
         assert_eq!(facts.existence, Existence::Present);
         assert_eq!(facts.state, ProcessState::Running);
         assert_eq!(facts.uid, Some(rustix::process::getuid().as_raw()));

@@ -19,10 +19,10 @@ use rustix::process::Signal;
 pub use super::capture::capture;
 use super::unix::{WAIT_MAX, kernel_pid, monotonic, own_pid};
 pub use super::unix::{
-    create_anchor_file, create_private_dirs, effective_uid, file_facts, foreign_unlock, free_space,
-    give_open_file_to_owner_of, give_to_owner_of, is_mounted_read_only, lock_self_test,
-    make_private, may_write, open_anchor_file, open_file_facts, open_foreign_lock_file,
-    try_foreign_lock,
+    create_anchor_file, create_private_dirs, effective_uid, file_facts, file_key, foreign_unlock,
+    free_space, give_open_file_to_owner_of, give_to_owner_of, is_mounted_read_only, lock_self_test,
+    make_private, may_write, open_anchor_file, open_file_facts, open_file_key,
+    open_foreign_lock_file, try_foreign_lock,
 };
 use super::{
     Existence, Filesystem, FilesystemClass, ListedLock, OpenProcessError, Pid, ProcessFacts,
@@ -115,6 +115,7 @@ fn facts_from(existence: Existence, info: &libc::proc_bsdinfo) -> ProcessFacts {
         state,
         uid: Some(info.pbi_ruid),
         parent: Some(info.pbi_ppid).filter(|&parent| parent != 0),
+        number: None,
     }
 }
 

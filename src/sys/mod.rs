@@ -33,6 +33,7 @@ mod macos;
 #[cfg(any(target_os = "linux", test))]
 mod procfs;
 mod proven;
+mod shortage;
 #[cfg(unix)]
 #[path = "signals_unix.rs"]
 pub(crate) mod signals;
@@ -58,6 +59,7 @@ use macos as os;
 use windows as os;
 
 pub(crate) use proven::{Proven, Unproven};
+pub(crate) use shortage::{Looks, Shortage, note};
 
 /// A process id as the operating system counts them. 0 never names a process here.
 pub type Pid = u32;
@@ -144,6 +146,8 @@ pub struct ProcessFacts {
     pub uid: Option<u32>,
     /// The parent's pid, if it could be read and is not 0.
     pub parent: Option<Pid>,
+    /// The kernel's own number of it, where the kernel gives one.
+    pub number: Option<ProcessNumber>,
 }
 
 impl ProcessFacts {
@@ -154,6 +158,7 @@ impl ProcessFacts {
         state: ProcessState::Unknown,
         uid: None,
         parent: None,
+        number: None,
     };
 }
 
@@ -311,6 +316,40 @@ pub fn descendants(pid: Pid) -> Vec<Pid> {
         found.extend(children);
     }
     found.split_off(1)
+}
+
+/// The processes of a session that can be seen. Where it cannot be told (macOS, Windows), none.
+pub(crate) fn processes_of_session(session: Pid) -> Vec<Pid> {
+    #[cfg(target_os = "linux")]
+    return os::processes_of_session(session);
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = session;
+        Vec::new()
+    }
+}
+
+/// The session of `pid`, where there is such a thing.
+#[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "only `run` records it"))]
+pub(crate) fn session_of(pid: Pid) -> Option<Pid> {
+    #[cfg(target_os = "linux")]
+    return os::session_of(pid);
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = pid;
+        None
+    }
+}
+
+/// The environment that `pid` was started with, `NAME=VALUE` each; `None` when it may not be read.
+pub(crate) fn environment_of(pid: Pid) -> Option<Vec<String>> {
+    #[cfg(target_os = "linux")]
+    return os::environment_of(pid);
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = pid;
+        None
+    }
 }
 
 /// The processes and their parents as sysinfo knows them, where the platform has no plain files.
@@ -487,6 +526,31 @@ pub enum FileId {
     Path(std::path::PathBuf),
 }
 
+/// Which file it is, also after its filesystem was mounted again: the inode, and the device or the
+/// filesystem's own id. overlayfs and btrfs have another device at each mount.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FileKey {
+    /// `st_ino`
+    pub inode: u64,
+    /// `st_dev`
+    pub device: u64,
+    /// `f_fsid` of statfs(2); `None` where the filesystem has none.
+    pub filesystem: Option<u64>,
+}
+
+impl FileKey {
+    /// Whether both mean one file.
+    pub fn is(&self, other: &Self) -> bool {
+        let same_filesystem = self.filesystem.is_some() && self.filesystem == other.filesystem;
+        self.inode == other.inode && (self.device == other.device || same_filesystem)
+    }
+}
+
+/// The number that the kernel gave to one process of this boot and will give to no other (Linux 6.9: the
+/// inode of its pidfd, where fstatfs(2) says pidfs). The same from every namespace, and for every user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ProcessNumber(pub u64);
+
 /// What `stat` says of a path, as far as the crate cares. Taken by path: opening and closing a
 /// database file outside SQLite would cancel its POSIX locks (sqlite.org/howtocorrupt.html, 2.2).
 #[derive(Clone, Debug)]
@@ -509,6 +573,30 @@ pub struct FileFacts {
 /// As `stat(2)`.
 pub fn file_facts(path: &Path) -> io::Result<FileFacts> {
     os::file_facts(path)
+}
+
+/// Whether this process has hardly any descriptor left: fewer than one connection of SQLite needs, which
+/// opens up to four files and does not say why it could not.
+pub(crate) fn lack_of_descriptors() -> Option<Shortage> {
+    const NEEDED: usize = 8;
+    let opened: Result<Vec<_>, _> = (0..NEEDED).map(|_| io::pipe()).collect();
+    opened.err().as_ref().and_then(Shortage::of)
+}
+
+/// Which file `path` names, as far as the platform numbers files; symbolic links are not followed.
+///
+/// # Errors
+/// As `stat(2)` and `statfs(2)`.
+pub fn file_key(path: &Path) -> io::Result<Option<FileKey>> {
+    os::file_key(path)
+}
+
+/// The same of an open file.
+///
+/// # Errors
+/// As `fstat(2)` and `fstatfs(2)`.
+pub fn open_file_key(file: &std::fs::File) -> io::Result<Option<FileKey>> {
+    os::open_file_key(file)
 }
 
 /// The same about an open file (never one of SQLite's).

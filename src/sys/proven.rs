@@ -20,6 +20,9 @@ pub(crate) enum Unproven {
     Reserved,
     /// It lives in another pid namespace or on another machine, where its number means nothing here.
     Elsewhere,
+    /// The lock on record is another file than the one in its place: it is the owner of another store,
+    /// of which this one is a copy.
+    Copied,
     /// Its start time was not recorded or cannot be read.
     Unknown,
     /// The operating system does not let us.
@@ -36,6 +39,9 @@ impl fmt::Display for Unproven {
             Self::Elsewhere => {
                 f.write_str("it lives in another container, pid namespace or machine")
             }
+            Self::Copied => f.write_str(
+                "its lock is not the file that is there: this store is a copy of the one that it is in",
+            ),
             Self::Unknown => {
                 f.write_str("its start time is not known, so that its pid may be another's by now")
             }

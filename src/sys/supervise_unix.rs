@@ -139,7 +139,7 @@ fn die_with_parent() {
 }
 
 /// macOS has no such thing: there a command can outlive a killed `run`, and the next claimant ends
-/// it (rule 1 of the verdict).
+/// it: a command that lives counts, whatever became of its `run`.
 #[cfg(not(target_os = "linux"))]
 fn die_with_parent() {}
 

@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use rustix::process::{Signal, WaitOptions};
 use rustix::time::{ClockId, clock_gettime};
 
-use super::{FileFacts, FileId, FreeSpace, Pid, Sharing};
+use super::{FileFacts, FileId, FileKey, FreeSpace, Pid, Sharing, note};
 
 /// For files and directories of ours: nobody else may read which tokens are in use.
 const FILE_MODE: u32 = 0o600;
@@ -59,6 +59,27 @@ pub fn file_facts(path: &Path) -> io::Result<FileFacts> {
 
 pub fn open_file_facts(file: &File) -> io::Result<FileFacts> {
     file.metadata().map(|metadata| facts(&metadata))
+}
+
+pub fn file_key(path: &Path) -> io::Result<Option<FileKey>> {
+    let metadata = std::fs::symlink_metadata(path).map_err(note)?;
+    let filesystem = retry(|| rustix::fs::statfs(path)).map_err(|errno| note(errno.into()))?;
+    Ok(Some(key(&metadata, &filesystem)))
+}
+
+pub fn open_file_key(file: &File) -> io::Result<Option<FileKey>> {
+    let metadata = file.metadata().map_err(note)?;
+    let filesystem = retry(|| rustix::fs::fstatfs(file)).map_err(|errno| note(errno.into()))?;
+    Ok(Some(key(&metadata, &filesystem)))
+}
+
+/// `f_fsid` is two integers whose names differ between C libraries; all zero where the filesystem has no
+/// id (tmpfs before Linux 5.19).
+fn key(metadata: &Metadata, filesystem: &rustix::fs::StatFs) -> FileKey {
+    // SAFETY: fsid_t is a C struct of two integers of 32 bits on Linux and macOS alike, without padding.
+    let halves: [u32; 2] = unsafe { std::mem::transmute(filesystem.f_fsid) };
+    let id = u64::from(halves[0]) | u64::from(halves[1]) << 32;
+    FileKey { inode: metadata.ino(), device: metadata.dev(), filesystem: (id != 0).then_some(id) }
 }
 
 /// How a directory on the way is opened: `O_PATH` needs no permission to read it (open(2), Linux

@@ -8,7 +8,7 @@ use crate::clock::Deadline;
 use crate::command_line;
 use crate::instance::{self, Record};
 use crate::legacy;
-use crate::liveness::{AliveReason, Lease, Verdict};
+use crate::liveness::{AliveReason, Lease, Observed, Verdict};
 use crate::lock_table::{self, LockRow};
 use crate::names::Wanted;
 use crate::observe::LiveCommandLine;
@@ -94,9 +94,13 @@ impl<'a> Pursuit<'a> {
         let (mut owner, child) = if legacy::has_let_go(record) {
             // Whoever has that lock now is somebody else, who is not to be signalled.
             (Err(Unproven::Gone), None)
+        } else if is_of_another_store(inner, record) {
+            (Err(Unproven::Copied), None)
         } else if !judged.evidence.is_here() {
             (Err(Unproven::Elsewhere), None)
-        } else if judged.verdict == Verdict::Alive(AliveReason::ChildLives) {
+        } else if judged.verdict == Verdict::Alive(AliveReason::ChildLives)
+            && judged.evidence.observed() != Observed::Alive
+        {
             // The `run` is gone: what is left of the owner is its command.
             (child(record), None)
         } else {
@@ -123,6 +127,8 @@ impl<'a> Pursuit<'a> {
             Ok(_) => budget,
             // The script that waits for us will not look for markers meanwhile.
             Err(Unproven::Ancestor) if record.is_pid => Duration::ZERO,
+            // Whoever it is does not look into this store.
+            Err(Unproven::Copied) => Duration::ZERO,
             // Nobody is left to follow.
             Err(Unproven::Gone) if is_of_older(record) => Duration::ZERO,
             // It has to look at its marker first.
@@ -229,6 +235,16 @@ impl<'a> Pursuit<'a> {
     pub(super) fn left_over(self) -> Vec<LeftOver> {
         self.children.into_iter().filter(|process| process.prove().is_ok()).collect()
     }
+}
+
+/// Whether another file stands in the place of the recorded anchor (FIELD-BUGS row 95). Where there is
+/// none, somebody removed it, and its owner makes it again.
+fn is_of_another_store(inner: &Inner, record: &Record) -> bool {
+    let Some((name, recorded)) = record.anchor.as_ref().zip(record.identity.anchor) else {
+        return false;
+    };
+    let found = sys::file_key(&inner.location.anchors.join(name));
+    matches!(found, Ok(Some(found)) if !found.is(&recorded))
 }
 
 fn is_of_older(record: &Record) -> bool {

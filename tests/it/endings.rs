@@ -30,7 +30,9 @@ const GATEWAY: &str = "gateway of endings";
 /// What a panic is called in these tests.
 const BOOM: &str = "the frobnicator is on fire";
 
-const OTHER_BOOT: &str = "UPDATE instances SET boot_id = '11111111-2222-3333-4444-555555555555'";
+/// And the boot clock stood higher then: a boot id alone is doubt.
+const OTHER_BOOT: &str = "UPDATE instances SET boot_id = '11111111-2222-3333-4444-555555555555',
+    written_boot_clock_ms = 9000000000000";
 
 // -- the gateway that the tests order about ----------------------------------------------------
 

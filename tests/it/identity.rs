@@ -81,7 +81,7 @@ fn a_recycled_pid_keeps_nobody_out() {
             let decoy = Decoy::new(&sandbox);
             let it = decoy.identity();
             sandbox.forge(&format!(
-                "UPDATE instances SET pid = {}, anchor = {anchor}, {}",
+                "UPDATE instances SET process_inode = NULL, pid = {}, anchor = {anchor}, {}",
                 it.pid,
                 columns.replace("{}", &it.start_time.to_string())
             ));
@@ -105,7 +105,9 @@ fn the_recorded_process_is_recognised_without_its_lock() {
         // Stopped, so that it does not find its record changed.
         run.process.signal(Signal::STOP);
         wait_stopped(run.pid());
-        sandbox.forge(&format!("UPDATE instances SET anchor = NULL, {columns}"));
+        sandbox.forge(&format!(
+            "UPDATE instances SET anchor = NULL, child_pid = NULL, process_inode = NULL, {columns}"
+        ));
         let status = assert_refused(&sandbox, 0, "alive", reason);
         assert_eq!(status["evidence"]["anchor"], "none");
         assert_eq!(status["flags"], json!(["stopped"]));
@@ -137,7 +139,8 @@ fn an_absurd_record_is_unknown() {
 /// anything about it.
 #[test]
 fn another_boot_is_dead_and_another_machine_is_unknown() {
-    const OTHER_BOOT: &str = "boot_id = '11111111-2222-3333-4444-555555555555'";
+    const OTHER_BOOT: &str = "boot_id = '11111111-2222-3333-4444-555555555555',
+         written_boot_clock_ms = 9000000000000";
     for anchor in ["NULL", "'00-1-00.lock'", "anchor"] {
         let sandbox = Sandbox::new();
         killed_run(&sandbox);
@@ -229,7 +232,7 @@ fn renamed_and_wrapped_owners_are_alive() {
         assert_eq!(status["evidence"]["process_state"], "running", "{name}: {status:#}");
         run.process.signal(Signal::STOP);
         wait_stopped(run.pid());
-        sandbox.forge("UPDATE instances SET anchor = NULL");
+        sandbox.forge("UPDATE instances SET anchor = NULL, child_pid = NULL");
         assert_refused(&sandbox, 0, "alive", "start_time_matches");
         run.kill();
         run.command.wait_gone(LIMIT);

@@ -230,11 +230,13 @@ fn a_run_killed_while_it_starts_leaves_no_command_behind() {
 /// R:FD. FIELD-BUGS rows 3, 69 and 71.
 ///
 /// Symptom: daemon dead, lock still held by something it had started. Cause: the descriptor was
-/// inherited. It holds because anchors are close-on-exec, and a command's descendants hold nothing.
+/// inherited. It holds because anchors are close-on-exec, and a command's descendants hold nothing. One
+/// that left the command's session is left alone; what stayed in it is ended (row 107, `verdict`).
 #[test]
 fn a_descendant_that_outlives_a_killed_run_keeps_nothing() {
     let sandbox = Sandbox::new();
-    let script = "trap '' TERM HUP; sleep 1000 > /dev/null 2>&1 & echo $! >&2; echo $$; exec cat";
+    let script =
+        "trap '' TERM HUP; setsid sleep 1000 > /dev/null 2>&1 & echo $! >&2; echo $$; exec cat";
     let mut owner = sandbox.hold_with(&["/bin/sh", "-c", script]);
     let descendant = Identity::of(owner.process.err_line().parse().unwrap()).unwrap();
     owner.kill();

@@ -785,7 +785,11 @@ fn a_recycled_pid_does_not_keep_a_lock() {
         ("start_time = {} + 1", "pid_reused"),
         ("start_time = NULL", "identity_mismatch"),
         ("start_time = NULL, uid = 12345", "pid_reused"),
-        ("start_time = {}, boot_id = '11111111-2222-3333-4444-555555555555'", "rebooted"),
+        (
+            "start_time = {}, boot_id = '11111111-2222-3333-4444-555555555555',
+            written_boot_clock_ms = 9000000000000",
+            "rebooted",
+        ),
     ];
     for (columns, reason) in cases {
         for anchor in ["NULL", "'00-1-00.lock'"] {
@@ -796,7 +800,7 @@ fn a_recycled_pid_does_not_keep_a_lock() {
             let unrelated = Process::start(sandbox.program("cat"));
             let it = Identity::of(unrelated.pid()).unwrap();
             sandbox.forge(&format!(
-                "UPDATE instances SET pid = {}, anchor = {anchor}, {}",
+                "UPDATE instances SET process_inode = NULL, pid = {}, anchor = {anchor}, {}",
                 it.pid,
                 columns.replace("{}", &it.start_time.to_string())
             ));
@@ -837,7 +841,8 @@ fn an_unreadable_command_line_with_a_matching_record_blocks() {
         let it = Identity::of(process.pid()).unwrap();
         let start_time = start_time.replace("{}", &it.start_time.to_string());
         sandbox.forge(&format!(
-            "UPDATE instances SET pid = {}, anchor = NULL, start_time = {start_time}",
+            "UPDATE instances SET process_inode = NULL, pid = {}, anchor = NULL,
+                 start_time = {start_time}",
             it.pid
         ));
         let store = sandbox.here();
@@ -1338,13 +1343,14 @@ fn where_no_anchor_is_seen_a_late_renewal_comes_before_the_rival() {
     held(store.try_acquire(&request("leased")));
 }
 
-/// A time of another boot has passed, whatever its number.
+/// A lease that began in our future is of a boot before: its time has passed, whatever its number.
 #[test]
 fn a_lease_of_another_boot_is_over() {
     let sandbox = Sandbox::new();
     let mut owner = sandbox.lessee(None);
     sandbox.forge(
-        "UPDATE scoped_locks SET lease_boot_id = '11111111-2222-3333-4444-555555555555'
+        "UPDATE scoped_locks SET lease_boot_id = '11111111-2222-3333-4444-555555555555',
+             lease_until_ms = lease_until_ms + 100000000
          WHERE ttl_ms > 0",
     );
     let store = sandbox.here_after(0);
@@ -1556,7 +1562,10 @@ fn an_owner_that_is_not_proven_stopped_is_not_evicted() {
     let decoy = Process::start(sandbox.program("cat"));
     decoy.signal(Signal::STOP);
     wait_stopped(decoy.pid());
-    sandbox.forge(&format!("UPDATE instances SET pid = {}, start_time = NULL", decoy.pid()));
+    sandbox.forge(&format!(
+        "UPDATE instances SET process_inode = NULL, pid = {}, start_time = NULL",
+        decoy.pid()
+    ));
     held(store.acquire(&request("token"), &evicting()));
     assert_eq!(owner.about("verify", 0), "held");
 }

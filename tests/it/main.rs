@@ -46,6 +46,7 @@ mod stop;
 mod storm;
 mod swap;
 mod takeover;
+mod verdict;
 mod versions;
 mod wait;
 

@@ -795,9 +795,12 @@ fn an_absurd_expiry_reads_as_expired() {
     let stranger = sandbox.stranger();
     let in_31_days = boot_ms() + 31 * 24 * 3_600 * 1_000;
     let cases = [
-        "expires_boot_id = '11111111-2222-3333-4444-555555555555'".to_owned(),
-        "expires_boot_id = NULL".to_owned(),
-        "expires_boot_id = ''".to_owned(),
+        // Another boot: the clocks have moved apart.
+        "expires_boot_id = '11111111-2222-3333-4444-555555555555',
+         expires_at_ms = expires_at_ms + 3600000"
+            .to_owned(),
+        "expires_boot_id = NULL, expires_at_ms = expires_at_ms + 3600000".to_owned(),
+        "expires_boot_id = '', expires_at_ms = expires_at_ms - 3600000".to_owned(),
         "expires_boot_ms = -1".to_owned(),
         "expires_boot_ms = 0".to_owned(),
         format!("expires_boot_ms = {}", i64::MIN),
@@ -1703,9 +1706,10 @@ fn a_damaged_marker_can_be_cleared_and_stands_in_nobodys_way() {
         ("start_time = NULL, start_time_unit = NULL, boot_id = NULL, pid_ns = NULL", false),
         ("start_time = -1", false),
         ("start_time = start_time + 1", false),
-        (other_boot, false),
+        // Doubt, and the clocks say that it is this boot (FIELD-BUGS row 91).
+        (other_boot, true),
         ("instance_id = 12345", false),
-        ("expires_boot_id = NULL", false),
+        ("expires_boot_id = NULL", true),
         ("expires_boot_ms = -1", false),
         ("start_time_unit = NULL", true),
         ("writer_pid = -4, writer_uid = 99999999999, writer_id = -1", true),

@@ -851,7 +851,9 @@ fn a_forged_record_directs_no_signal_at_anybody() {
                     what if what.starts_with("start_time") => format!("pid = {decoy_pid}, {what}"),
                     what => what.to_owned(),
                 };
-                sandbox.forge(&format!("UPDATE instances SET {forged} WHERE ended_at_ms IS NULL"));
+                sandbox.forge(&format!(
+                    "UPDATE instances SET process_inode = NULL, {forged} WHERE ended_at_ms IS NULL"
+                ));
                 shell.say("go");
                 let answer = shell.finish(LIMIT).assert_code(0);
                 assert!(answer.out.ends_with("\ncode 1\n"), "{what}: {answer:#?}");

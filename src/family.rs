@@ -1,0 +1,118 @@
+//! What the command of a killed `run` left in its session: `npm start`, `sh -c` and start scripts without
+//! `exec` die with their `run`, and the gateway behind them does not (FIELD-BUGS row 107).
+//!
+//! A process belongs to the family if it is in the command's session (on record), is not older than the
+//! command, and has the `INCUMBENT_INSTANCE` of that run in its environment. We, what we descend from,
+//! keepers, and another `run` with what is below it do not. What left the session is left alone.
+
+use std::time::Duration;
+
+use crate::clock::Deadline;
+use crate::environment;
+use crate::instance::Record;
+use crate::sys::{self, Pid, ProcessState, Proven, StartTime, Unproven};
+
+/// How long it may take to end before it is killed, and how long a killed one may take to be gone.
+const ENDS_WITHIN: Duration = Duration::from_secs(5);
+
+/// Somebody who is started while we look is found by the next look; more looks than this mean something
+/// that starts processes faster than it can be ended.
+const LOOKS_MAX: usize = 8;
+
+/// Ends the family of the command that `record` names. What is left of it, because we may not or cannot
+/// end it.
+pub(crate) fn end(record: &Record) -> Vec<Pid> {
+    let mut left = Vec::new();
+    for _ in 0..LOOKS_MAX {
+        let members = members(record);
+        left = members.iter().filter_map(Member::refuses).collect();
+        let proven: Vec<&Proven> =
+            members.iter().filter_map(|member| member.proven.as_ref().ok()).collect();
+        if proven.is_empty() {
+            break;
+        }
+        for process in &proven {
+            tracing::warn!(pid = process.pid(), "ending what a killed run left behind");
+        }
+        let asked = end_all(&proven, Proven::ask_to_end);
+        wait_collected(&proven);
+        if !asked && !end_all(&proven, Proven::kill) {
+            let still_there = proven.iter().filter(|process| !process.has_ended());
+            left.extend(still_there.map(|process| process.pid()));
+            break;
+        }
+    }
+    left
+}
+
+/// Does `what` to all of them, and waits for their end; whether all have ended.
+fn end_all(processes: &[&Proven], what: fn(&Proven) -> std::io::Result<()>) -> bool {
+    for process in processes {
+        if let Err(error) = what(process) {
+            tracing::debug!(pid = process.pid(), %error, "cannot end what a killed run left behind");
+        }
+    }
+    let until = Deadline::after(ENDS_WITHIN);
+    processes.iter().all(|process| process.wait_ended(until.remaining()))
+}
+
+/// Whoever asks by number alone (`kill -0`, a PID file) takes a zombie for the living, and their new parent
+/// may take a moment to collect them. Nothing depends on it.
+fn wait_collected(processes: &[&Proven]) {
+    const COLLECTED_WITHIN: Duration = Duration::from_secs(2);
+    const LOOK_EVERY: Duration = Duration::from_millis(10);
+    let until = Deadline::after(COLLECTED_WITHIN);
+    let is_zombie = |process: &&Proven| {
+        process.has_ended() && sys::process_facts(process.pid()).state == ProcessState::Zombie
+    };
+    while processes.iter().any(is_zombie) && !until.has_passed() {
+        std::thread::sleep(LOOK_EVERY);
+    }
+}
+
+struct Member {
+    pid: Pid,
+    proven: Result<Proven, Unproven>,
+}
+
+impl Member {
+    /// Its pid, if it lives and we may not end it. Ourselves and our ancestors refuse nobody.
+    fn refuses(&self) -> Option<Pid> {
+        match &self.proven {
+            Ok(_) | Err(Unproven::Gone | Unproven::Ourselves | Unproven::Ancestor) => None,
+            Err(
+                Unproven::Reserved
+                | Unproven::Elsewhere
+                | Unproven::Copied
+                | Unproven::Unknown
+                | Unproven::Denied(_),
+            ) => Some(self.pid),
+        }
+    }
+}
+
+fn members(record: &Record) -> Vec<Member> {
+    let (Some(session), Some(command)) = (record.identity.child_sid, record.child_start_time)
+    else {
+        return Vec::new();
+    };
+    let of_this_run = format!("{}={}", environment::INSTANCE, record.id);
+    let in_session = sys::processes_of_session(session);
+    let others: Vec<Pid> = in_session
+        .iter()
+        .filter(|pid| sys::program_name(**pid).as_deref() == Some("incumbent"))
+        .flat_map(|pid| sys::descendants(*pid).into_iter().chain([*pid]))
+        .collect();
+    let is_not_older =
+        |start: StartTime| start.unit == command.unit && start.value >= command.value;
+    in_session
+        .into_iter()
+        .filter(|pid| !others.contains(pid))
+        .filter_map(|pid| {
+            let start_time = sys::process_facts(pid).start_time?;
+            let is_of_it = is_not_older(start_time)
+                && sys::environment_of(pid).is_some_and(|words| words.contains(&of_this_run));
+            is_of_it.then(|| Member { pid, proven: Proven::of(pid, Some(start_time)) })
+        })
+        .collect()
+}
