@@ -13,13 +13,18 @@
 
 use std::collections::HashSet;
 use std::fs::File;
+#[cfg(feature = "cli")]
+use std::fs::FileTimes;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+#[cfg(feature = "cli")]
+use std::time::{Duration, SystemTime};
 
 use fs4::{FileExt, TryLockError};
 use serde_json::{Value, json};
 
+use crate::command_lock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::legacy;
 use crate::liveness::{AnchorState, ProcessTable};
@@ -120,6 +125,32 @@ impl Anchor {
         &self.name
     }
 
+    /// The anchors directory.
+    #[cfg(feature = "cli")]
+    pub(crate) fn directory(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new(""))
+    }
+
+    /// The same open file for another process, which holds the lock as well then: it is free once both
+    /// have let go.
+    #[cfg(feature = "cli")]
+    pub(crate) fn share(&self) -> io::Result<File> {
+        self.file.try_clone()
+    }
+
+    /// An anchor whose lock came to this process with the open `file`.
+    #[cfg(feature = "cli")]
+    pub(crate) fn inherited(directory: &Path, name: &str, file: File) -> Self {
+        let path = directory.join(name);
+        Self { file, path, name: name.to_owned(), creator_pid: std::process::id() }
+    }
+
+    /// The fence of the last grant that [`note_grant`] wrote down.
+    #[cfg(feature = "cli")]
+    pub(crate) fn last_grant(&self) -> Option<i64> {
+        grant_of(self.file.metadata().ok()?.modified().ok()?)
+    }
+
     /// Which file it is.
     pub(crate) fn key(&self) -> Result<Option<sys::FileKey>> {
         sys::open_file_key(&self.file).map_err(|error| Error::io("look at", &self.path, error))
@@ -162,8 +193,14 @@ impl Dropped {
     pub(crate) fn remove(self) {
         let path = self.0.path.clone();
         drop(self.0);
-        if let Err(error) = std::fs::remove_file(&path) {
-            tracing::debug!(path = %path.display(), %error, "left for the next claim to collect");
+        let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else { return };
+        for path in [command_lock::path_of(directory, &name.to_string_lossy()), path.clone()] {
+            match std::fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    tracing::debug!(path = %path.display(), %error, "left for the next claim to collect");
+                }
+                Ok(()) | Err(_) => {}
+            }
         }
     }
 }
@@ -235,10 +272,15 @@ pub(crate) fn prepare_directory(directory: &Path) -> Result<()> {
 /// Looks at a recorded anchor: a name inside the directory `anchors`, or the lock of an older gateway, which
 /// is not touched. A forged path is not followed.
 pub(crate) fn look(anchors: &Path, anchor: &str, recorded: Option<&sys::FileKey>) -> AnchorState {
-    if Path::new(anchor).file_name().is_some_and(|file| file == anchor) {
-        return probe_file(&anchors.join(anchor), recorded);
+    match file_name(anchor) {
+        Some(name) => probe_file(&anchors.join(name), recorded),
+        None => legacy::path_of(anchor).map_or(AnchorState::Unreadable, legacy::look),
     }
-    legacy::path_of(anchor).map_or(AnchorState::Unreadable, legacy::look)
+}
+
+/// A recorded anchor that is a name inside the anchors directory: a forged path is followed nowhere.
+pub(crate) fn file_name(anchor: &str) -> Option<&str> {
+    Path::new(anchor).file_name().is_some_and(|file| file == anchor).then_some(anchor)
 }
 
 /// Looks at the anchor at `path` without waiting and without disturbing its owner.
@@ -272,6 +314,34 @@ fn probe_file(path: &Path, recorded: Option<&sys::FileKey>) -> AnchorState {
             AnchorState::Unreadable
         }
     }
+}
+
+/// What is left of a microsecond in the time of an anchor that tells a fence: another time, as `touch`
+/// writes it, is none.
+#[cfg(feature = "cli")]
+const GRANT_MARK_NS: u64 = 777;
+
+/// Notes the fence of a grant that a keeper has to learn of, as the time of its anchor: if the store is
+/// replaced by an older copy before the keeper looks, this is all that is left of the grant (FIELD-BUGS row
+/// 97). Fences are microseconds.
+#[cfg(feature = "cli")]
+pub(crate) fn note_grant(anchors: &Path, anchor: &str, fence: i64) {
+    let Some(name) = file_name(anchor) else { return };
+    let noted = u64::try_from(fence).map_err(io::Error::other).and_then(|fence| {
+        let at = Duration::from_micros(fence) + Duration::from_nanos(GRANT_MARK_NS);
+        let times = FileTimes::new().set_modified(SystemTime::UNIX_EPOCH + at);
+        sys::open_anchor_file(&anchors.join(name))?.set_times(times)
+    });
+    if let Err(error) = noted {
+        tracing::debug!(anchor, %error, "a grant is not noted");
+    }
+}
+
+#[cfg(feature = "cli")]
+fn grant_of(modified: SystemTime) -> Option<i64> {
+    let at = modified.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    let is_ours = u64::from(at.subsec_nanos()) % 1_000 == GRANT_MARK_NS;
+    is_ours.then(|| i64::try_from(at.as_micros()).ok())?
 }
 
 fn retry_interrupted(
@@ -324,12 +394,29 @@ pub(crate) fn sweep(
     for entry in entries {
         let entry = entry.map_err(|error| Error::io("list", directory, error))?;
         let Ok(name) = entry.file_name().into_string() else { continue };
+        if let Some(anchor) = name.strip_suffix(command_lock::SUFFIX) {
+            // It goes with its anchor. That file is gone, and nobody whom a row names needs this one.
+            let is_needed = named.contains(anchor)
+                || own == Some(anchor)
+                || parse_name(anchor).is_none()
+                || std::fs::symlink_metadata(directory.join(anchor)).is_ok();
+            if !is_needed {
+                sweep.garbage.push(entry.path());
+            }
+            continue;
+        }
         let Some((id, pid)) = parse_name(&name) else { continue };
         if named.contains(&name) || own == Some(name.as_str()) {
             continue;
         }
         match probe(&entry.path()) {
-            AnchorState::Free => sweep.garbage.push(entry.path()),
+            AnchorState::Free => {
+                sweep.garbage.push(entry.path());
+                let of_command = command_lock::path_of(directory, &name);
+                if std::fs::symlink_metadata(&of_command).is_ok() {
+                    sweep.garbage.push(of_command);
+                }
+            }
             AnchorState::Held if lost_store == Some(id) && !is_on_record(&name)? => {}
             // Of another store, or of this one in a state that it has lost (restored from a copy).
             AnchorState::Held if id != store_id || !is_on_record(&name)? => {

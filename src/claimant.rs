@@ -19,13 +19,13 @@ use crate::liveness::{
 use crate::marker_table;
 use crate::names::{InstanceId, ProfileName, Wanted};
 use crate::observe::{
-    LiveCommandLine, anchor_of, compare_command_line, has_left_its_lock, needs_command_line,
-    observe,
+    FREE_TWICE_APART, LiveCommandLine, anchor_of, compare_command_line, hangs_on_init,
+    has_left_its_lock, needs_command_line, observe,
 };
 use crate::reservation;
 use crate::standing::Force;
 use crate::store::{EventRecord, Inner, Tx};
-use crate::sys::{self, Existence, ProcessFacts, ProcessState, Proven, StartTime, Unproven};
+use crate::sys::{self, Existence, ProcessFacts, ProcessState, StartTime, Unproven};
 use crate::takeover::LeftOver;
 use crate::wait::{Obstacle, Watch};
 
@@ -117,6 +117,9 @@ pub(crate) enum Errand {
     EndChild(Box<Record>),
     /// This holder's `run` was killed, and its command with it: what that had started must be ended first.
     EndFamily(Box<Record>),
+    /// This holder was the first process of a pid namespace, which counts as ended when its anchor is free
+    /// twice.
+    LookAgain(Box<Record>),
     /// This holder may be evicted if it is found stopped twice.
     FindStopped(Box<Record>),
     /// This holder is to be replaced: what it has started may outlive it.
@@ -199,8 +202,14 @@ pub(crate) fn examine(
         {
             Examined::Errand(Errand::ReadCommandLine(Box::new(record.clone())))
         }
+        Verdict::Unknown(_)
+            if hangs_on_init(record, &judged.evidence)
+                && !aside.looked_again.contains(&record.id) =>
+        {
+            Examined::Errand(Errand::LookAgain(Box::new(record.clone())))
+        }
         Verdict::Alive(AliveReason::ChildLives)
-            if aside.spared != Some(record.id) && may_end_child(record, &judged.evidence) =>
+            if !aside.spared.contains(&record.id) && may_end_child(record, &judged.evidence) =>
         {
             Examined::Errand(Errand::EndChild(Box::new(record.clone())))
         }
@@ -261,7 +270,11 @@ fn judge_with(
 /// Judges a record with everything that can be seen, the command line included: people want to
 /// know when it changed, even where it decides nothing.
 pub(crate) fn look(inner: &Inner, record: &Record, lease: Lease) -> Judgement {
-    let judged = judge_record(inner, record, lease, &LiveCommandLine::not_read());
+    let mut judged = judge_record(inner, record, lease, &LiveCommandLine::not_read());
+    if hangs_on_init(record, &judged.evidence) {
+        std::thread::sleep(FREE_TWICE_APART);
+        judged = judge_record(inner, record, lease, &LiveCommandLine::not_read());
+    }
     let seen = judged.evidence;
     if !seen.is_here() || seen.process == Presence::Gone {
         return judged;
@@ -308,8 +321,13 @@ pub(crate) fn changes_too_fast(what: &impl fmt::Display) -> Error {
 #[derive(Debug, Default)]
 pub(crate) struct Aside {
     command_lines: Vec<LiveCommandLine>,
-    /// The holder whose command could not be ended: it is refused like any other.
-    spared: Option<InstanceId>,
+    /// The holders whose command could not be ended, or was, and still counts as alive by its lock: they
+    /// are refused like any other.
+    spared: Vec<InstanceId>,
+    /// The holders whose command was ended.
+    ended: Vec<InstanceId>,
+    /// The holders whose anchor was found free, and is looked at again.
+    looked_again: Vec<InstanceId>,
     /// The holders that were looked at whether they are stopped, and what came of it.
     stopped: Vec<(InstanceId, bool)>,
     /// The killed holders whose families were ended, and who is left of each.
@@ -326,9 +344,15 @@ impl Aside {
                 self.command_lines.push(LiveCommandLine::read(&record));
             }
             Errand::EndChild(record) => {
-                if !kill_child(&record) {
-                    self.spared = Some(record.id);
+                if self.ended.contains(&record.id) || !kill_child(&record) {
+                    self.spared.push(record.id);
+                } else {
+                    self.ended.push(record.id);
                 }
+            }
+            Errand::LookAgain(record) => {
+                std::thread::sleep(FREE_TWICE_APART);
+                self.looked_again.push(record.id);
             }
             Errand::EndFamily(record) => {
                 self.families.push((record.id, family::end(&record)));
@@ -522,7 +546,7 @@ pub(crate) fn is_held(inner: &Inner, anchor: &str) -> bool {
 /// now.
 fn kill_child(record: &Record) -> bool {
     let Some(pid) = record.child_pid else { return false };
-    let child = match Proven::of(pid, record.child_start_time) {
+    let child = match record.prove_child() {
         Ok(child) => child,
         Err(Unproven::Gone) => return true,
         Err(why) => {

@@ -2,15 +2,17 @@
 //! `exec` die with their `run`, and the gateway behind them does not (FIELD-BUGS row 107).
 //!
 //! A process belongs to the family if it is in the command's session (on record), is not older than the
-//! command, and has the `INCUMBENT_INSTANCE` of that run in its environment. We, what we descend from,
-//! keepers, and another `run` with what is below it do not. What left the session is left alone.
+//! command, and has the `INCUMBENT_INSTANCE` of that run in its environment. In a session that the command
+//! was given for itself the session alone says it: sudo and `env -i` leave no environment. We, what we
+//! descend from, keepers, and another `run` with what is below it do not. What left the session is left
+//! alone.
 
 use std::time::Duration;
 
 use crate::clock::Deadline;
 use crate::environment;
 use crate::instance::Record;
-use crate::sys::{self, Pid, ProcessState, Proven, StartTime, Unproven};
+use crate::sys::{self, Existence, Pid, ProcessState, Proven, StartTime, Unproven};
 
 /// How long it may take to end before it is killed, and how long a killed one may take to be gone.
 const ENDS_WITHIN: Duration = Duration::from_secs(5);
@@ -96,7 +98,14 @@ fn members(record: &Record) -> Vec<Member> {
     else {
         return Vec::new();
     };
-    let of_this_run = format!("{}={}", environment::INSTANCE, record.id);
+    let Some(own_session) = is_own_session(record, session) else { return Vec::new() };
+    let any_run = format!("{}=", environment::INSTANCE);
+    let of_this_run = format!("{any_run}{}", record.id);
+    let is_of_this_run = |pid| match sys::environment_of(pid) {
+        Some(words) if words.contains(&of_this_run) => true,
+        Some(words) => own_session && !words.iter().any(|word| word.starts_with(&any_run)),
+        None => own_session,
+    };
     let in_session = sys::processes_of_session(session);
     let others: Vec<Pid> = in_session
         .iter()
@@ -110,9 +119,20 @@ fn members(record: &Record) -> Vec<Member> {
         .filter(|pid| !others.contains(pid))
         .filter_map(|pid| {
             let start_time = sys::process_facts(pid).start_time?;
-            let is_of_it = is_not_older(start_time)
-                && sys::environment_of(pid).is_some_and(|words| words.contains(&of_this_run));
-            is_of_it.then(|| Member { pid, proven: Proven::of(pid, Some(start_time)) })
+            let is_of_it = is_not_older(start_time) && is_of_this_run(pid);
+            is_of_it.then(|| Member { pid, proven: Proven::of(pid, Some(start_time), None) })
         })
         .collect()
+}
+
+/// Whether the session was the command's own; `None` where its number is another session's by now. A number
+/// is not given out again while a process of that session lives.
+fn is_own_session(record: &Record, session: Pid) -> Option<bool> {
+    if record.child_pid != Some(session) {
+        return Some(false);
+    }
+    let leader = sys::process_facts(session);
+    let is_another = leader.existence == Existence::Present
+        && matches!(record.prove_child(), Err(Unproven::Gone));
+    (!is_another).then_some(true)
 }

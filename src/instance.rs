@@ -17,7 +17,7 @@ use crate::observe::Observer;
 use crate::reservation;
 use crate::stop_budget;
 use crate::store::{EventRecord, Tx};
-use crate::sys::{self, StartTime, StartTimeUnit, Supervision};
+use crate::sys::{self, Proven, StartTime, StartTimeUnit, Supervision, Unproven};
 use crate::waiters;
 
 /// Incarnations kept per office, and for how long.
@@ -322,6 +322,18 @@ impl Record {
             is_of_successor: false,
             identity: Identity::default(),
         }
+    }
+
+    /// The recorded process, pinned and proven.
+    pub(crate) fn prove_process(&self) -> Result<Proven, Unproven> {
+        let pid = self.pid.ok_or(Unproven::Unknown)?;
+        Proven::of(pid, self.start_time, self.identity.process)
+    }
+
+    /// The command that it started, likewise.
+    pub(crate) fn prove_child(&self) -> Result<Proven, Unproven> {
+        let pid = self.child_pid.ok_or(Unproven::Unknown)?;
+        Proven::of(pid, self.child_start_time, self.identity.child)
     }
 
     pub(crate) fn kind(&self) -> Option<&Kind> {
@@ -751,12 +763,13 @@ impl NewInstance<'_> {
                 supervisor, stop_budget_ms, heartbeat_every_ms, anchor, keeper_pid,
                 keeper_start_time, started_at_ms, memory_cgroup,
                 memory_cgroup_inode, oom_kills, anchor_inode, anchor_dev, anchor_fsid,
-                process_inode, written_boot_clock_ms)
+                process_inode, written_boot_clock_ms, written_by)
              VALUES (:id, :nonce_hash, :profile, :kind, :origin, :pid, :start_time,
                 :start_time_unit, :boot_id, :pid_ns, :host, :uid, :argv, :version, :party,
                 :supervisor, :stop_budget_ms, :heartbeat_every_ms, :anchor, :keeper_pid,
                 :keeper_start_time, :started_at_ms, :memory_cgroup, :memory_cgroup_inode, :oom_kills,
-                :anchor_inode, :anchor_dev, :anchor_fsid, :process_inode, :written_boot_clock_ms)";
+                :anchor_inode, :anchor_dev, :anchor_fsid, :process_inode, :written_boot_clock_ms,
+                :written_by)";
         tx.check_schema()?;
         let argv = self.hidden_argv(tx)?;
         let id = tx.draw_id();
@@ -795,6 +808,7 @@ impl NewInstance<'_> {
             ":anchor_fsid": file.filesystem,
             ":process_inode": self.subject.number.map(|number| number.0.cast_signed()),
             ":written_boot_clock_ms": tx.boot_time().ms,
+            ":written_by": env!("CARGO_PKG_VERSION"),
         })?;
         Ok(InstanceId(id))
     }
@@ -959,12 +973,14 @@ pub(crate) fn set_anchor(tx: &Tx<'_>, id: InstanceId, nonce_hash: &str, name: &s
     Ok(())
 }
 
-/// Makes one row lean on the keeper of another row of the same process.
+/// Makes one row lean on the keepers of another row of the same process.
 pub(crate) fn lean_on(tx: &Tx<'_>, id: InstanceId, other: InstanceId) -> Result<()> {
     tx.prepare_cached(
         "UPDATE instances
-         SET (anchor, anchor_inode, anchor_dev, anchor_fsid, keeper_pid, keeper_start_time) =
-             (SELECT anchor, anchor_inode, anchor_dev, anchor_fsid, keeper_pid, keeper_start_time
+         SET (anchor, anchor_inode, anchor_dev, anchor_fsid, keeper_pid, keeper_start_time,
+              keeper_process_inode, keeper2_pid, keeper2_start_time, keeper_ended_at_ms) =
+             (SELECT anchor, anchor_inode, anchor_dev, anchor_fsid, keeper_pid, keeper_start_time,
+                     keeper_process_inode, keeper2_pid, keeper2_start_time, keeper_ended_at_ms
               FROM instances WHERE id = ?2)
          WHERE id = ?1 AND ended_at_ms IS NULL",
     )?
@@ -972,30 +988,92 @@ pub(crate) fn lean_on(tx: &Tx<'_>, id: InstanceId, other: InstanceId) -> Result<
     Ok(())
 }
 
+/// The two processes that hold an anchor in the place of another one.
+#[cfg(feature = "cli")]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Keepers {
+    pub(crate) first: (sys::Pid, Option<StartTime>, Option<sys::ProcessNumber>),
+    pub(crate) second: Option<(sys::Pid, Option<StartTime>)>,
+}
+
+/// Makes all live rows on `anchor` name these keepers.
+#[cfg(feature = "cli")]
+pub(crate) fn set_keepers(tx: &Tx<'_>, anchor: &str, keepers: &Keepers) -> Result<()> {
+    let (pid, start_time, number) = keepers.first;
+    let value = |time: Option<StartTime>| time.map(|time| time.value);
+    tx.prepare_cached(
+        "UPDATE instances
+         SET keeper_pid = ?2, keeper_start_time = ?3, keeper_process_inode = ?4, keeper2_pid = ?5,
+             keeper2_start_time = ?6, keeper_ended_at_ms = NULL
+         WHERE anchor = ?1 AND ended_at_ms IS NULL AND origin = 'pid'",
+    )?
+    .execute((
+        anchor,
+        pid,
+        value(start_time),
+        number.map(|number| number.0.cast_signed()),
+        keepers.second.map(|(pid, _)| pid),
+        keepers.second.and_then(|(_, time)| value(time)),
+    ))?;
+    Ok(())
+}
+
+/// Records that the keepers on `anchor` end although their process lives on.
+#[cfg(feature = "cli")]
+pub(crate) fn keepers_end(tx: &Tx<'_>, anchor: &str) -> Result<()> {
+    tx.prepare_cached(
+        "UPDATE instances SET keeper_ended_at_ms = ?2
+         WHERE anchor = ?1 AND ended_at_ms IS NULL AND origin = 'pid'",
+    )?
+    .execute((anchor, tx.now_ms()))?;
+    Ok(())
+}
+
+/// The command of a `run`, as its row names it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Command {
+    pub(crate) pid: sys::Pid,
+    pub(crate) start_time: Option<StartTime>,
+    pub(crate) lock: CommandLock,
+    /// Of the file that it locks.
+    pub(crate) lock_inode: Option<u64>,
+}
+
 /// Records which process the `run` started, before that process may begin.
 pub(crate) fn set_child(
     tx: &Tx<'_>,
     id: InstanceId,
     nonce: &Nonce,
-    child: sys::Pid,
-    start_time: Option<StartTime>,
-    number: Option<sys::ProcessNumber>,
+    command: &Command,
 ) -> Result<bool> {
     let changed = tx
         .prepare_cached(
             "UPDATE instances
-             SET child_pid = ?3, child_start_time = ?4, child_process_inode = ?5, child_sid = ?6
+             SET child_pid = ?3, child_start_time = ?4, child_process_inode = ?5, child_sid = ?6,
+                 command_lock = ?7, command_lock_inode = ?8
              WHERE id = ?1 AND nonce_hash = ?2 AND ended_at_ms IS NULL",
         )?
         .execute((
             id.0,
             nonce.hash(),
-            child,
-            start_time.map(|time| time.value),
-            number.map(|number| number.0.cast_signed()),
-            sys::session_of(child),
+            command.pid,
+            command.start_time.map(|time| time.value),
+            sys::process_facts(command.pid).number.map(|number| number.0.cast_signed()),
+            sys::session_of(command.pid),
+            command.lock.as_str(),
+            command.lock_inode.map(u64::cast_signed),
         ))?;
     Ok(changed == 1)
+}
+
+/// Records that the command which the row names lives, or lived, without its lock.
+pub(crate) fn lose_command_lock(tx: &Tx<'_>, id: InstanceId, nonce: &Nonce) -> Result<()> {
+    tx.prepare_cached(
+        "UPDATE instances SET command_lock = ?3
+         WHERE id = ?1 AND nonce_hash = ?2 AND ended_at_ms IS NULL",
+    )?
+    .execute((id.0, nonce.hash(), CommandLock::Lost.as_str()))?;
+    Ok(())
 }
 
 /// Why an incarnation ended.

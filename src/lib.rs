@@ -134,6 +134,7 @@ mod autopsy;
 mod claimant;
 mod clock;
 mod command_line;
+mod command_lock;
 mod conflict;
 mod environment;
 mod error;

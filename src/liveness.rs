@@ -148,6 +148,20 @@ pub enum ChildState {
     Unknown,
 }
 
+/// The lock that the command of a `run` holds itself, as far as the record says that it did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CommandLockState {
+    /// The record does not say so, which proves nothing.
+    None,
+    /// The command holds it, and lives.
+    Held,
+    /// Nobody does: it has ended.
+    Free,
+    /// It could not be looked at.
+    Unknown,
+}
+
 /// Whether a keeper process holds the anchor in the owner's place (`claim --pid`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -209,6 +223,8 @@ pub struct Evidence {
     pub command_line: CommandLineMatch,
     /// The recorded child.
     pub child: ChildState,
+    /// The lock that it holds itself; part of what `child` follows from.
+    pub command_lock: CommandLockState,
     /// Who holds the anchor.
     pub keeper: Keeper,
     /// The time to live.
@@ -607,6 +623,7 @@ impl Evidence {
             uid: Relation::Unknown,
             command_line: CommandLineMatch::NotRead,
             child: ChildState::None,
+            command_lock: CommandLockState::None,
             keeper: Keeper::None,
             lease: Lease::None,
             writer: Writer::Current,

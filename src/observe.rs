@@ -1,14 +1,19 @@
 //! Gathers the evidence about one recorded owner, and what we know of ourselves to compare with.
 
+use std::collections::HashMap;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use crate::anchor;
+use crate::clock::Deadline;
 use crate::command_line::{self, CommandLineMatcher};
+use crate::command_lock;
 use crate::instance::Record;
 use crate::legacy::{self, Keeps};
 use crate::liveness::{
-    AnchorState, Boot, ChildState, CommandLineMatch, Evidence, Keeper, Lease, Observed, Presence,
-    ProcessTable, Relation, RunState, StartTimeMatch, Table, Writer,
+    AnchorState, Boot, ChildState, CommandLineMatch, CommandLockState, Evidence, Keeper, Lease,
+    Observed, Presence, ProcessTable, Relation, RunState, StartTimeMatch, Table, Writer,
 };
 use crate::names::InstanceId;
 use crate::sys::{self, Existence, ProcessFacts, ProcessNumber, ProcessState, StartTime};
@@ -61,7 +66,10 @@ impl LiveCommandLine {
     pub(crate) fn read(record: &Record) -> Self {
         let live = record
             .pid
-            .and_then(sys::command_line)
+            .and_then(|pid| {
+                // A thread of the kernel has none, which is not the same as hiding it.
+                sys::command_line(pid).or_else(|| sys::is_kernel_thread(pid).then(Vec::new))
+            })
             .map(|arguments| command_line::redact(&arguments))
             .map(|arguments| command_line::redact_alike(&arguments, &record.argv));
         Self(Some((record.id, live)))
@@ -108,6 +116,10 @@ pub(crate) struct View<'a> {
     pub(crate) observer: &'a Observer,
     pub(crate) wall_ms: i64,
     pub(crate) boot_ms: i64,
+    /// The directory of the anchors.
+    pub(crate) anchors: &'a Path,
+    /// When the anchors of first processes were seen free.
+    pub(crate) seen_free: &'a SeenFree,
     /// The filesystem of the anchors is known to be local: a lock there is this kernel's.
     pub(crate) is_local: bool,
 }
@@ -139,6 +151,36 @@ impl View<'_> {
         let by_boot_ms = self.boot_ms.saturating_sub(written_boot_ms);
         written_boot_ms > self.boot_ms || by_wall_ms.abs_diff(by_boot_ms) > APART_MAX_MS as u64
     }
+}
+
+/// Between the two looks that find the anchor of a first process free: the kernel ends all others of its
+/// pid namespace before it lets go of what the first one held.
+pub(crate) const FREE_TWICE_APART: Duration = Duration::from_millis(50);
+
+/// When the anchors of first processes of a pid namespace were first seen free. None is held again then.
+#[derive(Debug, Default)]
+pub(crate) struct SeenFree(Mutex<HashMap<InstanceId, Deadline>>);
+
+impl SeenFree {
+    /// Notes that it is free now; whether it was so [`FREE_TWICE_APART`] ago.
+    fn twice(&self, id: InstanceId) -> bool {
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.entry(id).or_insert_with(|| Deadline::after(FREE_TWICE_APART)).has_passed()
+    }
+}
+
+/// Whether the owner was the first process of a pid namespace of its own that cannot be looked into, and
+/// has let go of its anchor.
+fn was_init_elsewhere(record: &Record, machine: &Evidence) -> bool {
+    machine.anchor == AnchorState::Free
+        && machine.table == Table::NotVisible
+        && record.pid == Some(1)
+        && record.pid_ns.as_deref().is_some_and(|it| !sys::is_first_pid_namespace(it))
+}
+
+/// Whether nothing but a second look at such an anchor can tell.
+pub(crate) fn hangs_on_init(record: &Record, seen: &Evidence) -> bool {
+    seen.child == ChildState::Unknown && was_init_elsewhere(record, seen)
 }
 
 /// Looks at everything else that [`crate::liveness::judge`] asks for.
@@ -199,6 +241,7 @@ fn look_at_process(
         Some(pid) if machine.is_here() => sys::process_facts(pid),
         Some(_) | None => ProcessFacts::UNKNOWN,
     };
+    let (child, command_lock) = child_state(record, &machine, view);
     Evidence {
         process: presence(facts.existence),
         start_time: compare_start_times(record.start_time, facts.start_time),
@@ -210,7 +253,8 @@ fn look_at_process(
         } else {
             CommandLineMatch::NotRead
         },
-        child: child_state(record, &machine, view.observer),
+        child,
+        command_lock,
         keeper: match (record.keeper_pid, record.identity.keeper_ended_at_ms) {
             (Some(_), Some(_)) => Keeper::EndedAlone,
             (Some(_), None) => Keeper::Recorded,
@@ -254,8 +298,38 @@ fn place(record: &Record, view: View<'_>, anchor: AnchorState) -> Evidence {
     }
 }
 
-fn child_state(record: &Record, machine: &Evidence, observer: &Observer) -> ChildState {
-    let Some(child) = record.child_pid else { return ChildState::None };
+fn child_state(
+    record: &Record,
+    machine: &Evidence,
+    view: View<'_>,
+) -> (ChildState, CommandLockState) {
+    let Some(child) = record.child_pid else { return (ChildState::None, CommandLockState::None) };
+    let by_table = child_by_table(record, child, machine, view.observer);
+    if by_table == ChildState::Alive {
+        return (by_table, CommandLockState::None);
+    }
+    let lock = command_lock::look(record, view.observer, view.anchors);
+    let state = match (lock, by_table) {
+        (CommandLockState::Held, _) => ChildState::Alive,
+        (CommandLockState::Free, ChildState::Unknown) => ChildState::Gone,
+        (_, ChildState::Unknown)
+            if was_init_elsewhere(record, machine) && view.seen_free.twice(record.id) =>
+        {
+            ChildState::Gone
+        }
+        (CommandLockState::None | CommandLockState::Free | CommandLockState::Unknown, by_table) => {
+            by_table
+        }
+    };
+    (state, lock)
+}
+
+fn child_by_table(
+    record: &Record,
+    child: sys::Pid,
+    machine: &Evidence,
+    observer: &Observer,
+) -> ChildState {
     if machine.boot == Boot::Rebooted {
         return ChildState::Gone;
     }

@@ -238,7 +238,11 @@ fn unknown_is_never_dead_and_a_held_anchor_needs_proof() {
             assert!(!dead, "a pid of another namespace was judged: {seen:?}");
         }
         if seen.boot == Boot::Unknown {
-            assert_ne!(judged.verdict, Verdict::Dead(DeadReason::Rebooted), "doubt is no proof");
+            assert_ne!(
+                judged.verdict,
+                Verdict::Dead(DeadReason::Rebooted),
+                "doubt about the boot proves nothing"
+            );
         }
         if judged.flags.stopped {
             assert!(!dead, "stopped is not dead: {seen:?}");

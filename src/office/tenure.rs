@@ -5,13 +5,12 @@ use std::sync::{Arc, Mutex};
 
 use crate::claimant::Evicted;
 use crate::error::Result;
-use crate::instance::{self, End, EndReason};
+use crate::instance::{self, Command, End, EndReason};
 use crate::marker_table;
 use crate::names::{InstanceId, LockName, Nonce, Office};
 use crate::scoped::{self, GrantedLock};
 use crate::standing::{Footing, LossWatch, Lost, Released, Standing, watch};
 use crate::store::{OwnRow, Pending, Store, lock};
-use crate::sys::{self, StartTime};
 use crate::takeover::Replaced;
 
 /// An office held by this process. Dropping it releases the office, unless another claim of this
@@ -160,11 +159,10 @@ impl Tenure {
 
     /// Records the command that a `run` is about to let go; a restart that was asked for is served
     /// by that. What the last command said of itself goes with it (a trigger of the schema). False when the office was lost.
-    pub(crate) fn set_child(&self, pid: sys::Pid, start_time: Option<StartTime>) -> Result<bool> {
+    pub(crate) fn set_child(&self, command: &Command) -> Result<bool> {
         let Footing { inner, instance, .. } = &self.footing;
         inner.write(|tx| {
-            let number = sys::process_facts(pid).number;
-            if !instance::set_child(tx, *instance, &self.nonce, pid, start_time, number)? {
+            if !instance::set_child(tx, *instance, &self.nonce, command)? {
                 return Ok(false);
             }
             marker_table::serve_restarts(
@@ -174,6 +172,13 @@ impl Tenure {
             )?;
             Ok(true)
         })
+    }
+
+    /// Records that the command lives without the lock of its own.
+    #[cfg(feature = "cli")]
+    pub(crate) fn lose_command_lock(&self) -> Result<()> {
+        let Footing { inner, instance, .. } = &self.footing;
+        inner.write(|tx| instance::lose_command_lock(tx, *instance, &self.nonce))
     }
 
     fn let_go(&mut self, how: &End) -> Released {

@@ -17,10 +17,11 @@ use super::{Settings, busy, control, location, registry};
 use crate::anchor::{self, Anchor, Dropped};
 use crate::clock::{Clock, Deadline};
 use crate::command_line::CommandLineMatcher;
+use crate::command_lock;
 use crate::error::{Error, ErrorKind, RECOVER, Result};
 use crate::instance::{self, End, Subject};
 use crate::names::{IdentityHash, InstanceId, LockName, Nonce, Office, Wanted};
-use crate::observe::{Observer, View};
+use crate::observe::{Observer, SeenFree, View};
 use crate::shutdown_table::{NewShutdown, Survival, What};
 use crate::standing::Released;
 use crate::sys::{self, FileId, Looks};
@@ -34,6 +35,7 @@ pub(crate) struct Inner {
     store_uuid: OnceLock<String>,
     observer: OnceLock<Observer>,
     is_local: OnceLock<bool>,
+    seen_free: SeenFree,
     myself: OnceLock<Subject>,
     description: OnceLock<String>,
     readers: Readers,
@@ -170,6 +172,7 @@ impl Inner {
             store_uuid: OnceLock::new(),
             observer: OnceLock::new(),
             is_local: OnceLock::new(),
+            seen_free: SeenFree::default(),
             myself: OnceLock::new(),
             description: OnceLock::new(),
             writer: Mutex::new(None),
@@ -212,6 +215,8 @@ impl Inner {
             observer: self.observer(),
             wall_ms: self.clock().wall_ms(),
             boot_ms: self.clock().boot_ms(),
+            anchors: &self.location.anchors,
+            seen_free: &self.seen_free,
             is_local: *self.is_local.get_or_init(|| location::is_local(&self.location)),
         }
     }
@@ -282,7 +287,20 @@ impl Inner {
     pub(super) fn inspect(&self) -> Result<Contents> {
         self.check_process()?;
         busy::with_budget(self.settings.busy_budget, || self.readers.with(self, migrate::inspect))
-            .map_err(|error| self.explain(error))
+            .map_err(|error| match error.sqlite_code() {
+                // As when it is opened for owning; but questions change nothing.
+                Some(rusqlite::ErrorCode::ReadOnly) => Error::new(
+                    ErrorKind::CannotRead,
+                    format!(
+                        "{} was left in the middle of a change, by a process that was killed",
+                        self.location.file.display()
+                    ),
+                )
+                .at(&self.location.file)
+                .with_hint("the next start takes that change back; ask again then")
+                .caused_by(error),
+                _ => self.explain(error),
+            })
     }
 
     /// A read-only connection of the caller's own, for watching `PRAGMA data_version`.
@@ -302,7 +320,15 @@ impl Inner {
         busy::with_budget(self.settings.busy_budget, || {
             // Whose file it is comes first, through a connection that leaves no trace: a writer
             // would checkpoint another program's database when it closes.
-            let contents = migrate::inspect(&self.connect(Access::Read)?)?;
+            let looked = self.connect(Access::Read).and_then(|reader| migrate::inspect(&reader));
+            let contents = match looked {
+                // A change is to be rolled back, that of a first start that was killed, before anybody
+                // can read the file: whoever opens it for writing does that first of all.
+                Err(error) if error.sqlite_code() == Some(rusqlite::ErrorCode::ReadOnly) => {
+                    migrate::inspect(self.connected(&mut writer)?)?
+                }
+                looked => looked?,
+            };
             location::make_private(&self.location)?;
             let connection = self.connected(&mut writer)?;
             self.switch_to_wal(connection)?;
@@ -575,6 +601,14 @@ impl Inner {
         let anchor = Arc::new(Anchor::create(&self.location.anchors, self.store_uuid()?)?);
         if let Some(previous) = current {
             tx.rename_anchor(previous.name(), anchor.name())?;
+            // The command that lives holds its lock on that very file.
+            let of_command = |name| command_lock::path_of(&self.location.anchors, name);
+            match std::fs::hard_link(of_command(previous.name()), of_command(anchor.name())) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    tracing::debug!(%error, "the lock of the command is not found any more");
+                }
+                Ok(()) | Err(_) => {}
+            }
         }
         tx.set_new_anchor(Arc::clone(&anchor));
         Ok(anchor)
@@ -584,6 +618,12 @@ impl Inner {
     pub(crate) fn own_anchor(&self) -> Option<Arc<Anchor>> {
         let own = lock(&self.anchor).clone();
         own.or_else(|| lock(&self.adopted).upgrade())
+    }
+
+    /// Goes on with an anchor that another process of ours held before, and that rows name.
+    #[cfg(feature = "cli")]
+    pub(crate) fn inherit(&self, anchor: Anchor) {
+        *lock(&self.anchor) = Some(Arc::new(anchor));
     }
 
     /// A process holds an anchor only while a live row relies on it: one that is held without any

@@ -18,12 +18,14 @@ use rustix::time::{ClockId, clock_gettime};
 
 pub use super::capture::capture;
 use super::procfs;
+#[cfg(feature = "cli")]
+pub use super::unix::hold_command_lock;
 use super::unix::{WAIT_MAX, kernel_pid, monotonic, own_pid, wait_readable};
 pub use super::unix::{
     create_anchor_file, create_private_dirs, effective_uid, file_facts, file_key, foreign_unlock,
-    free_space, give_open_file_to_owner_of, give_to_owner_of, is_mounted_read_only, lock_self_test,
-    make_private, may_write, open_anchor_file, open_file_facts, open_file_key,
-    open_foreign_lock_file, try_foreign_lock,
+    free_space, give_open_file_to_owner_of, give_to_owner_of, is_command_lock_held,
+    is_mounted_read_only, lock_self_test, make_private, may_write, open_anchor_file,
+    open_file_facts, open_file_key, open_foreign_lock_file, try_foreign_lock,
 };
 use super::{
     Existence, Filesystem, FilesystemClass, ListedLock, Looks, OpenProcessError, Pid, ProcessFacts,
@@ -246,6 +248,10 @@ fn read_stat(pid: Pid) -> Option<procfs::Stat> {
     (stat.pid == pid).then_some(stat)
 }
 
+pub fn is_kernel_thread(pid: Pid) -> bool {
+    read_stat(pid).is_some_and(|stat| stat.is_kernel_thread)
+}
+
 fn read_status(pid: Pid) -> procfs::Status {
     if !process_table_is_ours() {
         return procfs::Status::default();
@@ -434,6 +440,13 @@ impl ProcessHandle {
                 stat.and_then(start_time_of)
             }
             Self::Number { start_time, .. } => Some(*start_time),
+        }
+    }
+
+    pub fn number(&self) -> Option<ProcessNumber> {
+        match self {
+            Self::Pidfd { pidfd, .. } => number_of(pidfd),
+            Self::Number { .. } => None,
         }
     }
 

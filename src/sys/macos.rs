@@ -17,16 +17,18 @@ use rustix::io::Errno;
 use rustix::process::Signal;
 
 pub use super::capture::capture;
+#[cfg(feature = "cli")]
+pub use super::unix::hold_command_lock;
 use super::unix::{WAIT_MAX, kernel_pid, monotonic, own_pid};
 pub use super::unix::{
     create_anchor_file, create_private_dirs, effective_uid, file_facts, file_key, foreign_unlock,
-    free_space, give_open_file_to_owner_of, give_to_owner_of, is_mounted_read_only, lock_self_test,
-    make_private, may_write, open_anchor_file, open_file_facts, open_file_key,
-    open_foreign_lock_file, try_foreign_lock,
+    free_space, give_open_file_to_owner_of, give_to_owner_of, is_command_lock_held,
+    is_mounted_read_only, lock_self_test, make_private, may_write, open_anchor_file,
+    open_file_facts, open_file_key, open_foreign_lock_file, try_foreign_lock,
 };
 use super::{
     Existence, Filesystem, FilesystemClass, ListedLock, OpenProcessError, Pid, ProcessFacts,
-    ProcessState, StartTime, StartTimeUnit, Supervision,
+    ProcessNumber, ProcessState, StartTime, StartTimeUnit, Supervision,
 };
 
 /// `sys/proc_info.h`: set in `pbi_flags` while a debugger is attached.
@@ -202,6 +204,10 @@ impl ProcessHandle {
     }
 
     #[expect(clippy::unnecessary_wraps, reason = "a pinned process may have none to show")]
+    pub fn number(&self) -> Option<ProcessNumber> {
+        None
+    }
+
     pub fn start_time(&self) -> Option<StartTime> {
         Some(self.start_time)
     }

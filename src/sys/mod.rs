@@ -267,6 +267,11 @@ impl ProcessHandle {
         self.0.start_time()
     }
 
+    /// The kernel's own number of the pinned process, where it has one.
+    pub fn number(&self) -> Option<ProcessNumber> {
+        self.0.number()
+    }
+
     /// Whether all its threads have ended.
     pub fn has_ended(&self) -> bool {
         self.0.wait_ended(Duration::ZERO)
@@ -327,6 +332,25 @@ pub(crate) fn processes_of_session(session: Pid) -> Vec<Pid> {
         let _ = session;
         Vec::new()
     }
+}
+
+/// Whether `pid` is a thread of the kernel, which has no command line.
+pub(crate) fn is_kernel_thread(pid: Pid) -> bool {
+    #[cfg(target_os = "linux")]
+    return os::is_kernel_thread(pid);
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = pid;
+        false
+    }
+}
+
+/// Whether a pid namespace, as [`pid_namespace`] names it, is the one that the machine started with, whose
+/// first process does not take all others along.
+pub(crate) fn is_first_pid_namespace(name: &str) -> bool {
+    /// `PROC_PID_INIT_INO` of the kernel.
+    const INODE: &str = "4026531836";
+    name == INODE
 }
 
 /// The session of `pid`, where there is such a thing.
@@ -674,6 +698,25 @@ pub fn create_anchor_file(path: &Path) -> io::Result<std::fs::File> {
 /// As `open(2)`.
 pub fn open_anchor_file(path: &Path) -> io::Result<std::fs::File> {
     os::open_anchor_file(path)
+}
+
+/// Takes a shared record lock on the existing file at `path`, which lasts until this process ends and
+/// goes along when it executes another program. Call it while there is one thread.
+///
+/// # Errors
+/// As `open(2)` and `fcntl(2)`.
+#[cfg(all(unix, feature = "cli"))]
+pub(crate) fn hold_command_lock(path: &Path) -> io::Result<()> {
+    os::hold_command_lock(path)
+}
+
+/// Whether another process holds a record lock on the file. Never ask the one that holds it: closing
+/// `file` there would cancel the lock.
+///
+/// # Errors
+/// As `fcntl(2)`; `Unsupported` on Windows.
+pub(crate) fn is_command_lock_held(file: &std::fs::File) -> io::Result<bool> {
+    os::is_command_lock_held(file)
 }
 
 /// How far a filesystem can be trusted with SQLite's WAL and with advisory locks.

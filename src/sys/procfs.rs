@@ -13,6 +13,8 @@ pub struct Stat {
     pub state: u8,
     /// Field 4: the parent's pid, 0 when it lives outside that namespace.
     pub parent: u32,
+    /// Field 9, the flag `PF_KTHREAD`: a thread of the kernel.
+    pub is_kernel_thread: bool,
     /// Field 22: start time in ticks since boot, the reader's time namespace offset included
     /// (Linux 5.5 and later).
     pub start_time_ticks: i64,
@@ -23,6 +25,9 @@ pub struct Stat {
 /// of a namespace set back in time shows as something between this and twice this (`timens_add_ns`,
 /// `nsec_to_clock_t`).
 const START_TIME_TICKS_MAX: i64 = 922_337_203_685;
+
+/// `include/linux/sched.h`.
+const PF_KTHREAD: u64 = 0x0020_0000;
 
 /// Parses one `/proc/<pid>/stat`.
 ///
@@ -39,7 +44,19 @@ pub fn parse_stat(bytes: &[u8]) -> Option<Stat> {
     // After the name comes field 3; field 22 is the 20th from there. A 21st must follow: in a
     // truncated line the start time could have lost digits and still be a number.
     let fields: Vec<&[u8]> = rest.split(|&byte| byte == b' ').take(21).collect();
-    let [state, parent, .., start_time, _following] = fields[..] else {
+    let [
+        state,
+        parent,
+        _group,
+        _session,
+        _terminal,
+        _foreground,
+        flags,
+        ..,
+        start_time,
+        _following,
+    ] = fields[..]
+    else {
         return None;
     };
     if fields.len() < 21 {
@@ -51,6 +68,7 @@ pub fn parse_stat(bytes: &[u8]) -> Option<Stat> {
         pid,
         state,
         parent: parse_pid_or_zero(parent)?,
+        is_kernel_thread: parse_number::<u64>(flags)? & PF_KTHREAD != 0,
         start_time_ticks,
     })
 }
@@ -550,7 +568,13 @@ mod tests {
 
     const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
-    const SLEEPING: Stat = Stat { pid: 4242, state: b'S', parent: 1, start_time_ticks: 987_654 };
+    const SLEEPING: Stat = Stat {
+        pid: 4242,
+        state: b'S',
+        parent: 1,
+        is_kernel_thread: false,
+        start_time_ticks: 987_654,
+    };
 
     /// FIELD-BUGS 12: a live owner was judged dead because its name had blanks or a parenthesis and
     /// the line was split on white space.

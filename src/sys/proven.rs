@@ -4,7 +4,9 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
-use super::{OpenProcessError, Pid, ProcessHandle, ProcessState, StartTime, process_facts};
+use super::{
+    OpenProcessError, Pid, ProcessHandle, ProcessNumber, ProcessState, StartTime, process_facts,
+};
 
 /// Why a recorded process is not signalled.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,8 +61,13 @@ pub(crate) struct Proven {
 }
 
 impl Proven {
-    /// Pins `pid`, and compares its start time with the recorded one, in this order.
-    pub(crate) fn of(pid: Pid, start_time: Option<StartTime>) -> Result<Self, Unproven> {
+    /// Pins `pid`, and compares then what the kernel says of it with what is on record: its own number of
+    /// the process where both have it, else the start time.
+    pub(crate) fn of(
+        pid: Pid,
+        start_time: Option<StartTime>,
+        number: Option<ProcessNumber>,
+    ) -> Result<Self, Unproven> {
         if pid <= 1 || i32::try_from(pid).is_err() {
             return Err(Unproven::Reserved);
         }
@@ -74,13 +81,18 @@ impl Proven {
             }
             OpenProcessError::Other(error) => Unproven::Denied(error.to_string()),
         })?;
-        match (handle.start_time(), start_time) {
-            _ if handle.has_ended() => return Err(Unproven::Gone),
-            (Some(live), Some(recorded)) if live == recorded => {}
-            (Some(live), Some(recorded)) if live.unit == recorded.unit => {
-                return Err(Unproven::Gone);
+        let is_it = match (handle.number(), number, handle.start_time(), start_time) {
+            (Some(live), Some(recorded), _, _) => Some(live == recorded),
+            (_, _, Some(live), Some(recorded)) if live.unit == recorded.unit => {
+                Some(live == recorded)
             }
-            (Some(_) | None, Some(_) | None) => return Err(Unproven::Unknown),
+            _ => None,
+        };
+        match is_it {
+            _ if handle.has_ended() => return Err(Unproven::Gone),
+            Some(true) => {}
+            Some(false) => return Err(Unproven::Gone),
+            None => return Err(Unproven::Unknown),
         }
         if is_ancestor(pid) {
             return Err(Unproven::Ancestor);
@@ -184,25 +196,34 @@ mod tests {
     fn nobody_is_signalled_without_proof() {
         let own = std::process::id();
         let some_time = start_time(own);
-        assert_eq!(Proven::of(own, some_time).unwrap_err(), Unproven::Ourselves);
+        assert_eq!(Proven::of(own, some_time, None).unwrap_err(), Unproven::Ourselves);
         let negative_one = u32::MAX;
         for pid in [0, 1, negative_one, i32::MIN.cast_unsigned()] {
-            assert_eq!(Proven::of(pid, some_time).unwrap_err(), Unproven::Reserved, "{pid}");
+            assert_eq!(Proven::of(pid, some_time, None).unwrap_err(), Unproven::Reserved, "{pid}");
         }
         let child = spawn("child");
         let pid = child.0.id();
         let live = start_time(pid).unwrap();
         let another = StartTime { value: live.value + 1, ..live };
-        assert_eq!(Proven::of(pid, Some(another)).unwrap_err(), Unproven::Gone);
-        assert_eq!(Proven::of(pid, None).unwrap_err(), Unproven::Unknown);
+        assert_eq!(Proven::of(pid, Some(another), None).unwrap_err(), Unproven::Gone);
+        assert_eq!(Proven::of(pid, None, None).unwrap_err(), Unproven::Unknown);
         let units = [StartTimeUnit::Ticks, StartTimeUnit::Microseconds, StartTimeUnit::Filetime];
         for unit in units.into_iter().filter(|unit| *unit != live.unit) {
             let of_another_source = StartTime { unit, ..live };
-            assert_eq!(Proven::of(pid, Some(of_another_source)).unwrap_err(), Unproven::Unknown);
+            assert_eq!(
+                Proven::of(pid, Some(of_another_source), None).unwrap_err(),
+                Unproven::Unknown
+            );
         }
-        assert!(!Proven::of(pid, Some(live)).unwrap().has_ended());
+        assert!(!Proven::of(pid, Some(live), None).unwrap().has_ended());
+        if let Some(number) = process_facts(pid).number {
+            // Where the process table is hidden, there is no start time.
+            Proven::of(pid, None, Some(number)).unwrap();
+            let younger = ProcessNumber(number.0 + 1);
+            assert_eq!(Proven::of(pid, Some(live), Some(younger)).unwrap_err(), Unproven::Gone);
+        }
         if let Some(parent) = process_facts(own).parent.filter(|pid| *pid > 1) {
-            let proven = Proven::of(parent, start_time(parent));
+            let proven = Proven::of(parent, start_time(parent), None);
             assert_eq!(proven.unwrap_err(), Unproven::Ancestor);
         }
     }
@@ -212,12 +233,12 @@ mod tests {
         let child = spawn("child");
         let pid = child.0.id();
         let recorded = start_time(pid);
-        let proven = Proven::of(pid, recorded).unwrap();
+        let proven = Proven::of(pid, recorded, None).unwrap();
         proven.kill().unwrap();
         assert!(proven.wait_ended(Duration::from_secs(20)));
         // Twice is no fault: it had ended.
         proven.kill().unwrap();
-        assert_eq!(Proven::of(pid, recorded).unwrap_err(), Unproven::Gone);
+        assert_eq!(Proven::of(pid, recorded, None).unwrap_err(), Unproven::Gone);
     }
 
     /// A process and what it has started, each proven on its own.
@@ -237,11 +258,11 @@ mod tests {
         assert!(descendants(std::process::id()).contains(&grandchild));
         assert!(!descendants(grandchild).contains(&parent.0.id()));
         let proven: Vec<Proven> =
-            tree.iter().filter_map(|pid| Proven::of(*pid, start_time(*pid)).ok()).collect();
+            tree.iter().filter_map(|pid| Proven::of(*pid, start_time(*pid), None).ok()).collect();
         for process in proven.iter().filter(|process| process.pid() == grandchild) {
             process.kill().unwrap();
             assert!(process.wait_ended(Duration::from_secs(20)));
         }
-        assert_eq!(Proven::of(grandchild, None).unwrap_err(), Unproven::Gone);
+        assert_eq!(Proven::of(grandchild, None, None).unwrap_err(), Unproven::Gone);
     }
 }

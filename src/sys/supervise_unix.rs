@@ -6,7 +6,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -48,14 +48,24 @@ pub(crate) fn own_executable() -> io::Result<PathBuf> {
 pub(crate) struct HeldCommand {
     pid: super::Pid,
     start_time: Option<StartTime>,
+    holds_lock: bool,
     channel: UnixStream,
 }
 
+/// What the trampoline says once it is ready: whether it holds the lock.
+const LOCKED: u8 = 1;
+const NOT_LOCKED: u8 = 0;
+
 impl HeldCommand {
-    /// Starts the trampoline for `argv`. Call it from the main thread: on Linux the command is
+    /// Starts the trampoline for `argv`, and waits until it holds the lock on the existing file
+    /// `lock_file`, or cannot have it. Call it from the main thread: on Linux the command is
     /// killed when the *thread* that forked it ends (`PR_SET_PDEATHSIG`, prctl(2)).
-    pub(crate) fn spawn(argv: &[OsString], environment: &[(&str, OsString)]) -> io::Result<Self> {
-        let (channel, theirs) = UnixStream::pair()?;
+    pub(crate) fn spawn(
+        argv: &[OsString],
+        environment: &[(&str, OsString)],
+        lock_file: Option<&Path>,
+    ) -> io::Result<Self> {
+        let (mut channel, theirs) = UnixStream::pair()?;
         // The trampoline inherits its end; nothing else is started while it is inheritable.
         rustix::io::fcntl_setfd(&theirs, FdFlags::empty())?;
         let mut command = Command::new(own_executable()?);
@@ -64,10 +74,20 @@ impl HeldCommand {
             .arg(TRAMPOLINE_VERB)
             .arg(std::os::fd::AsRawFd::as_raw_fd(&theirs).to_string())
             .arg(std::process::id().to_string())
+            .arg(lock_file.unwrap_or(Path::new("")))
             .args(argv)
             .envs(environment.iter().map(|(name, value)| (name, value)));
         let pid = command.spawn()?.id();
-        Ok(Self { pid, start_time: super::process_facts(pid).start_time, channel })
+        // The end of the channel is that of the trampoline, as soon as ours of its side is closed.
+        drop(theirs);
+        let mut ready = [NOT_LOCKED];
+        let holds_lock = channel.read_exact(&mut ready).is_ok() && ready == [LOCKED];
+        Ok(Self { pid, start_time: super::process_facts(pid).start_time, holds_lock, channel })
+    }
+
+    /// Whether it holds the lock, which it will keep as the command.
+    pub(crate) fn holds_lock(&self) -> bool {
+        self.holds_lock
     }
 
     pub(crate) fn pid(&self) -> super::Pid {
@@ -96,7 +116,7 @@ impl HeldCommand {
 
 /// The trampoline's whole life. Returns only what it should exit with when it cannot exec.
 pub(crate) fn trampoline(arguments: &[OsString]) -> i32 {
-    let [descriptor, parent, argv @ ..] = arguments else { return NOBODY_WAITS };
+    let [descriptor, parent, lock_file, argv @ ..] = arguments else { return NOBODY_WAITS };
     let number = |text: &OsStr| text.to_str().and_then(|text| text.parse::<i32>().ok());
     let (Some(descriptor), Some(parent)) = (number(descriptor), number(parent)) else {
         return NOBODY_WAITS;
@@ -108,6 +128,14 @@ pub(crate) fn trampoline(arguments: &[OsString]) -> i32 {
     if rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get()) != Some(parent) {
         return NOBODY_WAITS;
     }
+    leave_session_without_terminal();
+    let ready = match super::hold_command_lock(Path::new(lock_file)) {
+        Ok(()) => LOCKED,
+        Err(_) => NOT_LOCKED,
+    };
+    if channel.write_all(&[ready]).is_err() {
+        return NOBODY_WAITS;
+    }
     // Not before our pid is committed may the command run: a claimant has to find it.
     let mut permission = [0];
     if channel.read_exact(&mut permission).is_err() {
@@ -117,6 +145,20 @@ pub(crate) fn trampoline(arguments: &[OsString]) -> i32 {
     let errno = error.raw_os_error().unwrap_or(0);
     let _ = channel.write_all(&errno.to_ne_bytes());
     ExecFailure(error).exit_code()
+}
+
+/// Without a controlling terminal nothing binds the command to the session that its `run` is in, and in one
+/// of its own whatever it starts can be told from everything else.
+fn leave_session_without_terminal() {
+    let no_terminal = match std::fs::File::open("/dev/tty") {
+        Ok(_) => false,
+        Err(error) => {
+            matches!(error.raw_os_error(), Some(libc::ENXIO | libc::ENODEV | libc::ENOENT))
+        }
+    };
+    if no_terminal && let Err(error) = rustix::process::setsid() {
+        tracing::debug!(%error, "the command stays in the session of its run");
+    }
 }
 
 fn inherited(descriptor: RawFd) -> Option<UnixStream> {
@@ -201,10 +243,76 @@ pub(crate) fn spawn_keeper(arguments: &[OsString]) -> io::Result<std::process::C
         .spawn()
 }
 
+/// Under which number the second keeper gets the anchor.
+const ANCHOR: RawFd = 3;
+
+/// Starts the second keeper, which shares the open file `anchor` with us.
+pub(crate) fn spawn_second_keeper(
+    arguments: &[OsString],
+    anchor: &std::fs::File,
+) -> io::Result<std::process::Child> {
+    let shared = rustix::io::fcntl_dupfd_cloexec(anchor, ANCHOR)?;
+    // Nothing else is started while it is inheritable.
+    rustix::io::fcntl_setfd(&shared, FdFlags::empty())?;
+    Command::new(own_executable()?)
+        .arg0("incumbent")
+        .args(arguments)
+        .arg("--anchor-descriptor")
+        .arg(std::os::fd::AsRawFd::as_raw_fd(&shared).to_string())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .current_dir("/")
+        .spawn()
+}
+
+/// Makes this process nobody's as [`detach`] does, but for the open file that it was started with.
+pub(crate) fn detach_with(anchor: RawFd) -> io::Result<std::fs::File> {
+    let anchor = if anchor == ANCHOR {
+        // SAFETY: our parent passed this descriptor to us for our sole use, and nothing in this process
+        // has opened or wrapped it.
+        unsafe { OwnedFd::from_raw_fd(anchor) }
+    } else {
+        // SAFETY: dup2 takes any numbers; what was open as the new one is nobody's here.
+        if unsafe { libc::dup2(anchor, ANCHOR) } != ANCHOR {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: dup2 has just opened it.
+        unsafe { OwnedFd::from_raw_fd(ANCHOR) }
+    };
+    rustix::io::fcntl_setfd(&anchor, FdFlags::CLOEXEC)?;
+    make_nobodys(ANCHOR + 1)?;
+    Ok(anchor.into())
+}
+
+/// Hears of requests to end, which keepers are deaf to otherwise.
+pub(crate) fn catch_request_to_end(
+    mut on_request: impl FnMut() + Send + 'static,
+) -> io::Result<Catcher> {
+    attend(number::SIGTERM);
+    signals::catch(&[number::SIGTERM], move |_| on_request())
+}
+
+/// Moves this process to the cgroups that a service manager would find `pid` in. False when it is in
+/// another one for good; true also where there is nothing to see.
+pub(crate) fn follow_to_cgroup(pid: super::Pid) -> bool {
+    #[cfg(target_os = "linux")]
+    return super::details::follow_to_cgroup(pid);
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = pid;
+        true
+    }
+}
+
 /// Makes this process nobody's: a session of its own, no descriptors but the standard ones, deaf
 /// to the signals that terminals and supervisors send. Call it first thing, while nothing is open.
 pub(crate) fn detach() -> io::Result<()> {
-    close_from(3);
+    make_nobodys(3)
+}
+
+fn make_nobodys(close_from_descriptor: RawFd) -> io::Result<()> {
+    close_from(close_from_descriptor);
     for signal in [number::SIGHUP, number::SIGINT, number::SIGTERM, number::SIGQUIT] {
         ignore(signal);
     }
@@ -237,6 +345,11 @@ fn close_from(first: RawFd) {
 fn ignore(signal: i32) {
     // SAFETY: SIG_IGN is a valid disposition for these signals, and no handler runs.
     unsafe { libc::signal(signal, libc::SIG_IGN) };
+}
+
+fn attend(signal: i32) {
+    // SAFETY: SIG_DFL is a valid disposition, and no handler runs.
+    unsafe { libc::signal(signal, libc::SIG_DFL) };
 }
 
 /// Lets go of the pipe on standard output, so that whoever reads it sees its end.

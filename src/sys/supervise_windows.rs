@@ -14,7 +14,7 @@
 #![allow(unsafe_code, reason = "none of this has a safe wrapper")]
 
 use std::ffi::OsString;
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::windows::io::{AsRawHandle, FromRawHandle, IntoRawHandle, OwnedHandle};
 use std::os::windows::process::CommandExt;
@@ -196,7 +196,11 @@ impl HeldCommand {
     /// std starts it, for its search, its quoting and its care with `.bat` files; it keeps the
     /// thread handle to itself, hence `NtResumeProcess`. If we are killed between the first two
     /// steps, a process remains that never runs.
-    pub(crate) fn spawn(argv: &[OsString], environment: &[(&str, OsString)]) -> io::Result<Self> {
+    pub(crate) fn spawn(
+        argv: &[OsString],
+        environment: &[(&str, OsString)],
+        _lock_file: Option<&Path>,
+    ) -> io::Result<Self> {
         let [program, rest @ ..] = argv else { return Err(io::ErrorKind::InvalidInput.into()) };
         let job = new_job()?;
         let leads_group = !a_person_may_type();
@@ -223,6 +227,11 @@ impl HeldCommand {
 
     pub(crate) fn pid(&self) -> Pid {
         self.pid
+    }
+
+    /// Never: it ends with its `run`, by the job that holds both.
+    pub(crate) fn holds_lock(&self) -> bool {
+        false
     }
 
     pub(crate) fn start_time(&self) -> Option<StartTime> {
@@ -377,6 +386,28 @@ pub(crate) fn detach() -> io::Result<()> {
     // SAFETY: takes nothing. It fails when there is no console, which is what is wanted.
     unsafe { FreeConsole() };
     Ok(())
+}
+
+/// A lock belongs to one process there: a keeper stays alone.
+pub(crate) fn spawn_second_keeper(_arguments: &[OsString], _anchor: &File) -> io::Result<Child> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// There is no second keeper.
+pub(crate) fn detach_with(_anchor: i32) -> io::Result<File> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Nobody asks a process without a console to end.
+pub(crate) fn catch_request_to_end(
+    _on_request: impl FnMut() + Send + 'static,
+) -> io::Result<Catcher> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// There are no cgroups.
+pub(crate) fn follow_to_cgroup(_pid: Pid) -> bool {
+    true
 }
 
 /// Lets go of the pipe on standard output, so that whoever reads it sees its end.
@@ -582,12 +613,12 @@ mod tests {
         const INTERNAL_ERROR: i32 = 1359;
         const ATTEMPTS: usize = 5;
         for _ in 1..ATTEMPTS {
-            match HeldCommand::spawn(argv, environment) {
+            match HeldCommand::spawn(argv, environment, None) {
                 Err(error) if error.raw_os_error() == Some(INTERNAL_ERROR) => {}
                 spawned => return spawned.unwrap(),
             }
         }
-        HeldCommand::spawn(argv, environment).unwrap()
+        HeldCommand::spawn(argv, environment, None).unwrap()
     }
 
     #[test]
@@ -659,7 +690,7 @@ mod tests {
         let _turn = turn();
         let directory = tempfile::tempdir().unwrap();
         let code = |path: PathBuf| {
-            let error = HeldCommand::spawn(&[path.into()], &[]).err().unwrap();
+            let error = HeldCommand::spawn(&[path.into()], &[], None).err().unwrap();
             ExecFailure(error).exit_code()
         };
         assert_eq!(code("no-such-program".into()), 127);
@@ -668,7 +699,7 @@ mod tests {
         std::fs::write(&text, "no program").unwrap();
         assert_eq!(code(text), 126);
         assert_eq!(code(directory.path().to_owned()), 126);
-        assert!(HeldCommand::spawn(&[], &[]).is_err());
+        assert!(HeldCommand::spawn(&[], &[], None).is_err());
         assert_eq!(reap(), []);
     }
 

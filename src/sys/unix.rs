@@ -273,6 +273,29 @@ pub fn open_foreign_lock_file(path: &Path) -> io::Result<File> {
     regular(file, path)
 }
 
+/// From which number on a descriptor is out of the way of programs that close or use the first few.
+#[cfg(feature = "cli")]
+const COMMAND_LOCK_DESCRIPTOR_MIN: i32 = 64;
+
+/// The descriptor that the file is opened with is closed before the lock is taken: any later close of that
+/// file by this process would cancel the lock (fcntl(2), "Record locks").
+#[cfg(feature = "cli")]
+pub fn hold_command_lock(path: &Path) -> io::Result<()> {
+    let opened = open_anchor_file(path)?;
+    let kept = rustix::io::fcntl_dupfd_cloexec(&opened, COMMAND_LOCK_DESCRIPTOR_MIN)?;
+    rustix::io::fcntl_setfd(&kept, rustix::io::FdFlags::empty())?;
+    drop(opened);
+    rustix::fs::fcntl_lock(&kept, FlockOperation::NonBlockingLockShared)?;
+    // It ends with the process, whatever program that becomes.
+    std::mem::forget(kept);
+    Ok(())
+}
+
+pub fn is_command_lock_held(file: &File) -> io::Result<bool> {
+    let exclusive = rustix::process::Flock::from(rustix::process::FlockType::WriteLock);
+    Ok(retry(|| rustix::process::fcntl_getlk(file, &exclusive))?.is_some())
+}
+
 pub fn try_foreign_lock(file: &File, sharing: Sharing) -> io::Result<bool> {
     let operation = match sharing {
         Sharing::Shared => FlockOperation::NonBlockingLockShared,

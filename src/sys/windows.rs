@@ -36,8 +36,8 @@ use windows_sys::Win32::System::WindowsProgramming::DRIVE_REMOTE;
 
 use super::{
     CaptureError, Captured, Existence, FileFacts, FileId, Filesystem, FilesystemClass, FreeSpace,
-    ListedLock, OpenProcessError, Pid, ProcessFacts, ProcessState, Sharing, StartTime,
-    StartTimeUnit, Supervision,
+    ListedLock, OpenProcessError, Pid, ProcessFacts, ProcessNumber, ProcessState, Sharing,
+    StartTime, StartTimeUnit, Supervision,
 };
 
 fn open_process(pid: Pid, access: PROCESS_ACCESS_RIGHTS) -> Result<OwnedHandle, OpenProcessError> {
@@ -261,6 +261,10 @@ impl ProcessHandle {
     pub fn open(pid: Pid) -> Result<Self, OpenProcessError> {
         let access = PROCESS_QUERY_LIMITED_INFORMATION | PROCESS_SYNCHRONIZE;
         open_process(pid, access).map(|process| Self { pid, process })
+    }
+
+    pub fn number(&self) -> Option<ProcessNumber> {
+        None
     }
 
     pub fn start_time(&self) -> Option<StartTime> {
@@ -628,6 +632,11 @@ pub fn open_foreign_lock_file(path: &Path) -> io::Result<File> {
 
 /// Where other programs lock one byte: a locked range cannot be read, and this lies beyond what they write.
 const FOREIGN_LOCK_OFFSET: u32 = 1 << 20;
+
+/// There a command ends with its `run`, by the job that holds both.
+pub fn is_command_lock_held(_file: &File) -> io::Result<bool> {
+    Err(io::ErrorKind::Unsupported.into())
+}
 
 pub fn try_foreign_lock(file: &File, sharing: Sharing) -> io::Result<bool> {
     let mut at = OVERLAPPED::default();

@@ -87,10 +87,6 @@ impl<'a> Pursuit<'a> {
         asking: Asking,
     ) -> Self {
         let judged = judge_record(inner, record, Lease::None, &LiveCommandLine::not_read());
-        let child = |record: &Record| match record.child_pid {
-            Some(pid) => Proven::of(pid, record.child_start_time),
-            None => Err(Unproven::Unknown),
-        };
         let (mut owner, child) = if legacy::has_let_go(record) {
             // Whoever has that lock now is somebody else, who is not to be signalled.
             (Err(Unproven::Gone), None)
@@ -102,11 +98,9 @@ impl<'a> Pursuit<'a> {
             && judged.evidence.observed() != Observed::Alive
         {
             // The `run` is gone: what is left of the owner is its command.
-            (child(record), None)
+            (record.prove_child(), None)
         } else {
-            let owner =
-                record.pid.map_or(Err(Unproven::Unknown), |pid| Proven::of(pid, record.start_time));
-            (owner, child(record).ok())
+            (record.prove_process(), record.prove_child().ok())
         };
         let mut children = children.clone().unwrap_or_default();
         if let Ok(owner) = &owner {
@@ -264,11 +258,7 @@ pub struct LeftOver {
 impl LeftOver {
     /// What the owner of a record of this namespace has started, if its process is still the same.
     pub(crate) fn of(record: &Record) -> Vec<Self> {
-        let proven = record.pid.map(|pid| Proven::of(pid, record.start_time));
-        match proven {
-            Some(Ok(owner)) => Self::started_by(owner.pid()),
-            Some(Err(_)) | None => Vec::new(),
-        }
+        record.prove_process().map_or_else(|_| Vec::new(), |owner| Self::started_by(owner.pid()))
     }
 
     fn started_by(pid: Pid) -> Vec<Self> {
@@ -291,7 +281,7 @@ impl LeftOver {
 
     /// The process, if it still runs and is neither we nor one of those that we descend from.
     fn prove(&self) -> Result<Proven, Unproven> {
-        Proven::of(self.pid, self.start_time)
+        Proven::of(self.pid, self.start_time, None)
     }
 
     /// Ends these processes: asks all of them, and kills those that do not follow. Returns those

@@ -227,6 +227,35 @@ fn a_run_killed_while_it_starts_leaves_no_command_behind() {
     }
 }
 
+/// Symptom: a start was killed while it made the store, and every start after it failed: "attempt to write a
+/// readonly database". Cause: SQLite had a change to take back, and the first look at the file was one that
+/// may not write.
+#[test]
+fn what_a_killed_first_start_left_of_the_store_is_taken_back() {
+    let sandbox = Sandbox::new();
+    let made = sandbox.file("made.db");
+    let connection = rusqlite::Connection::open(&made).unwrap();
+    connection
+        .execute_batch(
+            "PRAGMA cache_size = 1; BEGIN IMMEDIATE; CREATE TABLE t (x);
+             INSERT INTO t WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 500)
+                 SELECT randomblob(500) FROM n",
+        )
+        .unwrap();
+    std::fs::create_dir_all(sandbox.file("store")).unwrap();
+    std::fs::copy(&made, sandbox.db()).unwrap();
+    let journal = sandbox.file("store/state.db-journal");
+    std::fs::copy(sandbox.file("made.db-journal"), &journal).unwrap();
+    drop(connection);
+    sandbox
+        .cli(["status"])
+        .assert_code(78)
+        .assert_complains(&["left in the middle of a change", "the next start takes"]);
+    assert!(journal.exists(), "questions change nothing");
+    sandbox.cli(["run", "--no-backoff", "--", "true"]).assert_code(0);
+    assert_eq!(sandbox.status().0, 3);
+}
+
 /// R:FD. FIELD-BUGS rows 3, 69 and 71.
 ///
 /// Symptom: daemon dead, lock still held by something it had started. Cause: the descriptor was

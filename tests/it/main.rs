@@ -13,6 +13,7 @@
 mod support;
 
 mod bad_input;
+mod command_lock;
 mod contention;
 mod damage;
 mod doctor;
@@ -23,6 +24,7 @@ mod forensics_snapshot;
 mod forensics_systemd;
 mod identity;
 mod keeper;
+mod keeper_pair;
 mod kill;
 mod legacy;
 mod library;

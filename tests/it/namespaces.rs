@@ -68,6 +68,10 @@ fn an_owner_outside_without_its_anchor_is_unknown() {
     for name in sandbox.anchor_names() {
         std::fs::remove_file(sandbox.anchors().join(name)).unwrap();
     }
+    // What is left is the lock of its command.
+    let asked = sandbox.contained(namespace, "incumbent --json status").finish(LIMIT);
+    assert_eq!(asked.assert_code(0).json()["reason"], "child_lives");
+    std::fs::remove_dir_all(sandbox.anchors()).unwrap();
     let inside = sandbox.contained(
         namespace,
         "incumbent --json status > status.json; echo \"status $?\"

@@ -12,12 +12,13 @@ use super::lock;
 use super::output::{self, Format, Outcome};
 use crate::claimant::{ATTEMPTS, changes_too_fast};
 use crate::clock::Deadline;
+use crate::command_lock::LockFile;
 use crate::environment;
 use crate::error::{Error, Result};
 use crate::exit_code::{ExitCause, ExitCodes, ExitRule, Supervisor};
 use crate::forensics::{self, Fact};
 use crate::holder::Holder;
-use crate::instance::{End, EndReason};
+use crate::instance::{Command, CommandLock, End, EndReason};
 use crate::legacy::{self, Hold};
 use crate::office::{Claim, ClaimOptions, Desired, Profile, Tenure};
 use crate::scoped;
@@ -25,7 +26,7 @@ use crate::standing::Released;
 use crate::store::Store;
 use crate::sys::signals;
 use crate::sys::supervise::{self, HeldCommand};
-use crate::sys::{self, Caught, ExecFailure, Received, StartTime};
+use crate::sys::{self, Caught, ExecFailure, Received, Shortage};
 use crate::takeover::Replace;
 
 use running::Running;
@@ -101,7 +102,10 @@ pub(super) fn run(global: &Global, arguments: &args::Run, format: Format) -> Out
     let (waker, received) = mpsc::channel();
     let on_event = waker.clone();
     let catcher = supervise::catch_signals(move |received| drop(on_event.send(received.into())))
-        .map_err(|error| Error::internal(format!("cannot catch signals: {error}")))?;
+        .map_err(|error| match Shortage::of(&error) {
+            Some(shortage) => Error::shortage(shortage, "catch signals"),
+            None => Error::internal(format!("cannot catch signals: {error}")),
+        })?;
     // For as long as we live: one that comes while we end does not change what we end with.
     std::mem::forget(catcher);
     let inbox = Inbox { received, waker };
@@ -131,12 +135,12 @@ pub(super) fn run(global: &Global, arguments: &args::Run, format: Format) -> Out
     // released under it.
     let watcher = store.inner.watcher()?;
     match start(&arguments.command, &tenure, &store) {
-        Ok(Some(child)) => {
+        Ok(Some(started)) => {
             warn_of_short_unit(arguments.stop_budget);
             // A store that is lost is let go of as a whole.
             drop(profile);
             let run = Running::new(global, arguments, format, options, exit_codes);
-            run.supervise(&inbox, store, watcher, tenure, hold, child)
+            run.supervise(&inbox, store, watcher, tenure, hold, started)
         }
         Ok(None) => {
             let error = Error::new(
@@ -419,11 +423,14 @@ fn sit_out_storm(
     Ok(None)
 }
 
-/// The started command.
+/// The started command, as it is on record.
 #[derive(Clone, Copy, Debug)]
-struct Child {
-    pid: sys::Pid,
-    start_time: Option<StartTime>,
+struct Child(Command);
+
+/// The same, with the file that it locks.
+struct Started {
+    child: Child,
+    lock_file: Option<LockFile>,
 }
 
 enum NotStarted {
@@ -437,7 +444,7 @@ fn start(
     command: &[OsString],
     tenure: &Tenure,
     store: &Store,
-) -> std::result::Result<Option<Child>, NotStarted> {
+) -> std::result::Result<Option<Started>, NotStarted> {
     let office = tenure.office();
     let environment: [(&str, OsString); 5] = [
         (environment::DB, store.path().into()),
@@ -446,17 +453,33 @@ fn start(
         (environment::INSTANCE, tenure.instance().to_string().into()),
         (environment::TOKEN, tenure.nonce().to_hex().into()),
     ];
-    let held = HeldCommand::spawn(command, &environment)
-        .map_err(|error| NotStarted::Exec(ExecFailure(error)))?;
-    let child = Child { pid: held.pid(), start_time: held.start_time() };
-    match tenure.set_child(child.pid, child.start_time) {
+    let anchor = store.inner.own_anchor();
+    let lock_file = anchor.as_deref().map(LockFile::beside).transpose();
+    let lock_file = lock_file.map_err(NotStarted::Error)?.flatten();
+    let held = HeldCommand::spawn(command, &environment, lock_file.as_ref().map(LockFile::path))
+        .map_err(|error| not_started(ExecFailure(error)))?;
+    let child = Child(Command {
+        pid: held.pid(),
+        start_time: held.start_time(),
+        lock: if held.holds_lock() { CommandLock::Held } else { CommandLock::None },
+        lock_inode: lock_file.as_ref().map(LockFile::inode),
+    });
+    match tenure.set_child(&child.0) {
         Ok(true) => {}
         // Dropping the held command lets the trampoline go without the command.
         Ok(false) => return Ok(None),
         Err(error) => return Err(NotStarted::Error(error)),
     }
-    held.release().map_err(NotStarted::Exec)?;
-    Ok(Some(child))
+    held.release().map_err(not_started)?;
+    Ok(Some(Started { child, lock_file }))
+}
+
+/// What cannot be started for want of something now may be later.
+fn not_started(failure: ExecFailure) -> NotStarted {
+    match Shortage::of(&failure.0) {
+        Some(shortage) => NotStarted::Error(Error::shortage(shortage, "start the command")),
+        None => NotStarted::Exec(failure),
+    }
 }
 
 fn not_executed(

@@ -9,16 +9,17 @@ use rusqlite::Connection;
 use super::super::args::{self, Global};
 use super::super::output::{self, Format, Outcome};
 use super::{
-    Child, Event, Inbox, LOOK_EVERY, NotStarted, Signal, Signalled, not_executed, report_release,
-    start,
+    Child, Event, Inbox, LOOK_EVERY, NotStarted, Signal, Signalled, Started, not_executed,
+    report_release, start,
 };
 use crate::autopsy;
 use crate::clock::Deadline;
+use crate::command_lock::LockFile;
 use crate::error::{Error, ErrorKind as Kind, Result};
 use crate::exit_code::{ExitCause, ExitCodes};
 use crate::forensics::{Ends, Fact, Recorder, Snapshot};
 use crate::holder::Holder;
-use crate::instance::{End, EndReason};
+use crate::instance::{Command, CommandLock, End, EndReason};
 use crate::legacy::{Hold, Kept};
 use crate::marker_table::Marker;
 use crate::names::MarkerName;
@@ -59,6 +60,8 @@ struct Watch<'a> {
     /// us behind it.
     hold: Option<Hold>,
     life: Life,
+    /// What the command locks, for as long as the row says that it does.
+    lock_file: Option<LockFile>,
     verify_at: Deadline,
     /// The last signal that asked to end; it counts for as long as a stop may take.
     asked: Option<Asked>,
@@ -135,7 +138,7 @@ impl<'a> Running<'a> {
         watcher: Connection,
         tenure: Tenure,
         hold: Option<Hold>,
-        child: Child,
+        started: Started,
     ) -> Outcome {
         let watch = Watch {
             run: self,
@@ -144,7 +147,8 @@ impl<'a> Running<'a> {
             data_version: None,
             tenure,
             hold,
-            life: Life::Running(child),
+            life: Life::Running(started.child),
+            lock_file: started.lock_file,
             verify_at: Deadline::after(VERIFY_EVERY),
             asked: None,
             ending: None,
@@ -166,7 +170,7 @@ impl Watch<'_> {
                 Err(RecvTimeoutError::Disconnected) => std::thread::sleep(LOOK_EVERY),
             }
             let reaped = supervise::reap();
-            let ours = self.child().and_then(|child| reaped.iter().find(|it| it.0 == child.pid));
+            let ours = self.child().and_then(|child| reaped.iter().find(|it| it.0 == child.0.pid));
             if let Some(&(_, end)) = ours {
                 match self.restart_asked_for() {
                     Some(restart) => {
@@ -200,7 +204,10 @@ impl Watch<'_> {
                 }
             }
             // Signals and the command's end must not wait for a busy store.
-            with_budget(LOOK_BUDGET, || self.look());
+            with_budget(LOOK_BUDGET, || {
+                self.look_at_command_lock();
+                self.look();
+            });
             if let Some(ending) = &mut self.ending
                 && !ending.killed
                 && ending.kill_at.has_passed()
@@ -218,6 +225,22 @@ impl Watch<'_> {
         match self.life {
             Life::Running(child) => Some(child),
             Life::Between(_) => None,
+        }
+    }
+
+    /// The row says that the command holds its lock only while that is so: a claimant who cannot look the
+    /// command up takes a free one for its end.
+    fn look_at_command_lock(&mut self) {
+        let is_held = command_lock_is_held(&self.store, self.lock_file.as_ref());
+        let Life::Running(Child(command)) = &mut self.life else { return };
+        if command.lock != CommandLock::Held || is_held {
+            return;
+        }
+        match self.tenure.lose_command_lock() {
+            Ok(()) => command.lock = CommandLock::Lost,
+            Err(error) => {
+                tracing::debug!(%error, "that the command lost its lock is not on record");
+            }
         }
     }
 
@@ -286,7 +309,7 @@ impl Watch<'_> {
     }
 
     fn signal(&self, signal: i32) -> std::io::Result<()> {
-        let Some(Child { pid, .. }) = self.child() else { return Ok(()) };
+        let Some(Child(Command { pid, .. })) = self.child() else { return Ok(()) };
         supervise::signal_child(pid, signal).inspect_err(|error| {
             tracing::debug!(signal, %error, "the command could not be signalled");
         })?;
@@ -389,7 +412,7 @@ impl Watch<'_> {
                     output::tell_aside(&format!(
                         "incumbent: run: {}: restarting the command (pid {}), asked for by {}\n",
                         self.tenure.office(),
-                        child.pid,
+                        child.0.pid,
                         output::one_line(&marker.by)
                     ));
                     self.end_command(Why::Restart(marker), kill_at);
@@ -440,10 +463,15 @@ impl Watch<'_> {
         match profile.claim_with(&options)? {
             Claim::Held(holder) => Ok(Some(holder)),
             Claim::Granted(tenure) => {
-                if let Some(child) = self.child()
-                    && !tenure.set_child(child.pid, child.start_time)?
-                {
-                    return Err(Error::internal("the office was lost again"));
+                if let Life::Running(Child(command)) = &mut self.life {
+                    // With an anchor that had to be made anew, that file is out of reach.
+                    let is_held = command_lock_is_held(&store, self.lock_file.as_ref());
+                    if command.lock == CommandLock::Held && !is_held {
+                        command.lock = CommandLock::Lost;
+                    }
+                    if !tenure.set_child(command)? {
+                        return Err(Error::internal("the office was lost again"));
+                    }
                 }
                 self.watcher = store.inner.watcher()?;
                 self.data_version = None;
@@ -456,7 +484,7 @@ impl Watch<'_> {
 
     fn lose(&mut self, why: &str) {
         let command = match self.child() {
-            Some(child) => format!("; ending the command (pid {})", child.pid),
+            Some(child) => format!("; ending the command (pid {})", child.0.pid),
             None => String::new(),
         };
         output::tell_aside(&format!(
@@ -543,15 +571,16 @@ impl Watch<'_> {
             start(&self.run.arguments.command, &self.tenure, &self.store).map(Some)
         });
         match started {
-            Ok(Some(Some(child))) => {
+            Ok(Some(Some(Started { child, lock_file }))) => {
                 output::tell_aside(&format!(
                     "incumbent: run: {}: restarted the command (pid {}), asked for by {asked_by}; \
                      the one before {}\n",
                     self.tenure.office(),
-                    child.pid,
+                    child.0.pid,
                     describe(ended)
                 ));
                 self.life = Life::Running(child);
+                self.lock_file = lock_file;
                 self.ending = None;
                 self.asked = None;
                 self.survive();
@@ -638,6 +667,11 @@ impl Watch<'_> {
             _ => ExitCause::Exited,
         }
     }
+}
+
+fn command_lock_is_held(store: &Store, file: Option<&LockFile>) -> bool {
+    let (Some(file), Some(anchor)) = (file, store.inner.own_anchor()) else { return false };
+    file.is_held(&anchor)
 }
 
 /// Whether a signal and a marker are of one request. Whoever cannot be seen from here does not signal

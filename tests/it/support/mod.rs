@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use serde_json::Value;
 
 #[cfg(target_os = "linux")]
@@ -190,13 +191,35 @@ impl Sandbox {
         picture
     }
 
-    /// The pids of the keepers that processes of this sandbox started.
+    /// The pids of the keepers that processes of this sandbox started: of pairs, the first.
     pub fn keepers(&self) -> Vec<u32> {
+        self.keepers_called("__keeper")
+    }
+
+    /// The second ones of the pairs.
+    pub fn second_keepers(&self) -> Vec<u32> {
+        self.keepers_called("__keeper-second")
+    }
+
+    fn keepers_called(&self, verb: &str) -> Vec<u32> {
         let is_keeper = |pid: &u32| {
             std::fs::read(format!("/proc/{pid}/cmdline"))
-                .is_ok_and(|line| line.split(|byte| *byte == 0).any(|word| word == b"__keeper"))
+                .is_ok_and(|line| line.split(|byte| *byte == 0).any(|word| word == verb.as_bytes()))
         };
         tagged("IT_SANDBOX", self.path()).into_iter().filter(is_keeper).collect()
+    }
+
+    /// Kills both of every pair, so that none can start another one.
+    pub fn kill_keepers(&self) {
+        let all = || [self.keepers(), self.second_keepers()].concat();
+        let mut stopped = Vec::new();
+        // Whoever is started while we look is found by the next look.
+        while all() != stopped {
+            stopped = all();
+            kill_all(&stopped, Signal::STOP);
+        }
+        kill_all(&stopped, Signal::KILL);
+        assert!(stopped.iter().all(|pid| wait_ended(*pid, LIMIT)), "{stopped:?}");
     }
 
     /// Asks the store for one number.
@@ -209,11 +232,12 @@ impl Sandbox {
             .unwrap_or_else(|error| panic!("{query}: {error}"))
     }
 
-    /// The names of the files in the anchors directory.
+    /// The names of the files in the anchors directory, without those that commands lock.
     pub fn anchor_names(&self) -> Vec<String> {
         let mut names: Vec<_> = std::fs::read_dir(self.anchors())
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .filter(|name| name.strip_suffix(".cmd").is_none())
             .collect();
         names.sort();
         names

@@ -311,6 +311,12 @@ pub fn kill(pid: u32, signal: Signal) {
     kill_process(pid, signal).unwrap_or_else(|error| panic!("kill {pid:?}: {error}"));
 }
 
+pub fn kill_all(pids: &[u32], signal: Signal) {
+    for pid in pids {
+        kill(*pid, signal);
+    }
+}
+
 /// Waits until all threads of `pid` have ended; `false` when the time was not enough.
 pub fn wait_ended(pid: u32, limit: Duration) -> bool {
     let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();

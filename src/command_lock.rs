@@ -1,0 +1,141 @@
+//! The lock that the command of a `run` holds itself, on the file `<anchor>.cmd`.
+//!
+//! A `run` may be killed and its command live on: under another user id it lost the signal that would have
+//! ended it, and from another pid namespace nobody can look it up. So the command takes a shared POSIX
+//! record lock before it becomes the program that was asked for. Such a lock survives exec, is not
+//! inherited by what the command forks, ends with it, and is seen from everywhere (FIELD-BUGS row 94).
+//!
+//! A living command can lose it: by closing all descriptors, or by opening and closing that very file. So
+//! the `run` looks again and again and keeps the row up to date, and only a lock that the row calls held
+//! proves something. For the same reason a process never opens the file of its own.
+
+use std::path::{Path, PathBuf};
+
+use crate::anchor;
+use crate::instance::{CommandLock, Record};
+use crate::liveness::CommandLockState;
+use crate::observe::Observer;
+use crate::sys::{self, FileKey};
+
+/// The file beside the anchor of this name.
+pub(crate) fn path_of(anchors: &Path, anchor: &str) -> PathBuf {
+    anchors.join(format!("{anchor}{SUFFIX}"))
+}
+
+/// What it is called after its anchor.
+pub(crate) const SUFFIX: &str = ".cmd";
+
+/// Looks whether the command that `record` names holds its lock.
+pub(crate) fn look(record: &Record, observer: &Observer, anchors: &Path) -> CommandLockState {
+    let identity = &record.identity;
+    let (Some(CommandLock::Held), Some(inode), Some(anchor)) =
+        (identity.command_lock, identity.command_lock_inode, &record.anchor)
+    else {
+        return CommandLockState::None;
+    };
+    if is_us(record, observer) {
+        return CommandLockState::Unknown;
+    }
+    let Some(name) = anchor::file_name(anchor) else { return CommandLockState::Unknown };
+    let Ok(file) = sys::open_anchor_file(&path_of(anchors, name)).map_err(sys::note) else {
+        return CommandLockState::Unknown;
+    };
+    // On the filesystem of its anchor, which the row knows.
+    let recorded = identity.anchor.map(|anchor| FileKey { inode, ..anchor });
+    match (recorded, sys::open_file_key(&file).map_err(sys::note)) {
+        (Some(recorded), Ok(Some(found))) if found.is(&recorded) => {}
+        _ => return CommandLockState::Unknown,
+    }
+    match sys::is_command_lock_held(&file).map_err(sys::note) {
+        Ok(true) => CommandLockState::Held,
+        Ok(false) => CommandLockState::Free,
+        Err(_) => CommandLockState::Unknown,
+    }
+}
+
+/// Whether this process may be the command itself: in doubt it is.
+fn is_us(record: &Record, observer: &Observer) -> bool {
+    if let (Some(recorded), Some(ours)) = (record.identity.child, observer.number) {
+        return recorded == ours;
+    }
+    let may_be_same_namespace =
+        record.pid_ns.is_none() || observer.pid_ns.is_none() || record.pid_ns == observer.pid_ns;
+    record.child_pid == Some(observer.pid) && may_be_same_namespace
+}
+
+#[cfg(feature = "cli")]
+pub(crate) use of_run::LockFile;
+
+/// What the `run` does about it.
+#[cfg(feature = "cli")]
+mod of_run {
+    use std::fs::File;
+    use std::io;
+    use std::path::{Path, PathBuf};
+
+    use super::path_of;
+    use crate::anchor::Anchor;
+    use crate::error::{Error, Result};
+    use crate::sys;
+
+    /// The file that the command of this `run` locks.
+    #[derive(Debug)]
+    pub(crate) struct LockFile {
+        path: PathBuf,
+        file: File,
+        inode: u64,
+    }
+
+    impl LockFile {
+        /// Makes the file beside our anchor, or goes on with the one that is there. `None` where it
+        /// cannot be had for good, and the command has to do without.
+        ///
+        /// # Errors
+        /// Where we run short of something just now.
+        pub(crate) fn beside(anchor: &Anchor) -> Result<Option<Self>> {
+            let path = path_of(anchor.directory(), anchor.name());
+            Self::open(&path).or_else(|error| {
+                if let Some(shortage) = sys::Shortage::of(&error) {
+                    return Err(Error::shortage(shortage, &format!("open {}", path.display())));
+                }
+                tracing::debug!(path = %path.display(), %error, "no lock of the command's own");
+                Ok(None)
+            })
+        }
+
+        fn open(path: &Path) -> io::Result<Option<Self>> {
+            let file = match sys::create_anchor_file(path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    sys::open_anchor_file(path)?
+                }
+                made => {
+                    let made = made?;
+                    if let Some(directory) = path.parent() {
+                        sys::give_to_owner_of(path, directory)?;
+                    }
+                    made
+                }
+            };
+            let key = sys::open_file_key(&file)?;
+            Ok(key.map(|key| Self { path: path.to_owned(), file, inode: key.inode }))
+        }
+
+        pub(crate) fn path(&self) -> &Path {
+            &self.path
+        }
+
+        pub(crate) fn inode(&self) -> u64 {
+            self.inode
+        }
+
+        /// Whether somebody holds the lock, and others would find it beside `anchor`, which is ours by
+        /// now. Not being able to look is no loss.
+        pub(crate) fn is_held(&self, anchor: &Anchor) -> bool {
+            let is_in_place = match sys::file_key(&path_of(anchor.directory(), anchor.name())) {
+                Ok(found) => found.is_some_and(|found| found.inode == self.inode),
+                Err(error) => error.kind() != io::ErrorKind::NotFound,
+            };
+            is_in_place && sys::is_command_lock_held(&self.file).unwrap_or(true)
+        }
+    }
+}
