@@ -311,6 +311,20 @@ fn record_end(
 
 const LOCK_ENDED: &str = "lock_ended";
 
+/// Whether the store knows of the grant with this fence, of an office or a lock, also if it has ended.
+#[cfg(feature = "cli")]
+pub(crate) fn was_granted(connection: &Connection, fence: i64) -> Result<bool> {
+    let known = connection
+        .prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM instances WHERE id = ?1)
+                 OR EXISTS (SELECT 1 FROM scoped_locks WHERE fence = ?1)
+                 OR EXISTS (SELECT 1 FROM events WHERE event = ?2
+                            AND json_extract(detail, '$.fence') = ?1)",
+        )?
+        .query_row((fence, LOCK_ENDED), |row| row.get(0))?;
+    Ok(known)
+}
+
 /// How the lock with this fence ended, while the events of that time are kept: reason, by.
 pub(crate) fn how_it_ended(
     connection: &Connection,

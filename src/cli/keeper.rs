@@ -7,10 +7,12 @@
 //! it goes on in the new one, as a `run` does.
 
 mod keep;
+mod pair;
 
 use std::ffi::OsString;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
@@ -18,8 +20,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use self::keep::Keeping;
+use self::pair::{Inbox, Pair, wait_as_second};
 use super::args::Global;
 use super::output::{self, exit};
+use crate::anchor;
 use crate::claimant::{ATTEMPTS, Aside, Attachment, Count, Evicted, changes_too_fast, is_held};
 use crate::clock::Deadline;
 use crate::error::{Error, ErrorKind, Result};
@@ -36,6 +40,7 @@ use crate::waiters;
 
 /// The hidden verb of a keeper.
 pub(super) const VERB: &str = "__keeper";
+pub(super) use self::pair::VERB as VERB_OF_SECOND;
 
 /// How often a keeper looks whether its records have ended; the end of the process wakes it.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -46,7 +51,7 @@ const UNUSED_FOR_MAX: Duration = Duration::from_mins(1);
 
 /// A process to be recorded, pinned and proven.
 pub(super) struct Target {
-    handle: ProcessHandle,
+    handle: Arc<ProcessHandle>,
     pub(super) pid: sys::Pid,
     pub(super) start_time: Option<StartTime>,
 }
@@ -85,7 +90,7 @@ impl Target {
         if !supervise::may_record(facts.uid) {
             return Err(not_ours(pid));
         }
-        Ok(Self { handle, pid, start_time })
+        Ok(Self { handle: Arc::new(handle), pid, start_time })
     }
 }
 
@@ -140,7 +145,11 @@ pub(super) fn record(
         return Ok(match outcome {
             None => Recorded::NeedsKeeper,
             Some(Outcome::Granted(granted)) => {
-                Recorded::Granted { instance: granted.row.instance, evicted: granted.evicted }
+                let instance = granted.row.instance;
+                if recorder == Recorder::Verb {
+                    note_grant(inner, instance, instance.as_i64());
+                }
+                Recorded::Granted { instance, evicted: granted.evicted }
             }
             Some(Outcome::AlreadyRecorded(record)) => Recorded::Already(record),
             Some(Outcome::Held(obstacle)) => Recorded::Held(obstacle.holder),
@@ -241,6 +250,43 @@ struct Arguments {
     start_time_unit: Option<String>,
     #[arg(long)]
     allow_filesystem: Vec<String>,
+    /// The second one: the anchor that both hold, as what it is open, and the first one.
+    #[arg(long)]
+    anchor: Option<String>,
+    #[arg(long)]
+    anchor_descriptor: Option<i32>,
+    #[arg(long)]
+    first: Option<u32>,
+}
+
+impl Arguments {
+    fn parse_all(arguments: &[OsString]) -> std::result::Result<Self, clap::Error> {
+        let name = std::iter::once(OsString::from("incumbent"));
+        Self::try_parse_from(name.chain(arguments.iter().cloned()))
+    }
+
+    /// The process to be kept, if it is still the same.
+    fn target(&self) -> Result<Target> {
+        let expected = match (self.start_time, self.start_time_unit.as_deref()) {
+            (Some(value), Some(unit)) => {
+                StartTimeUnit::parse(unit).map(|unit| StartTime { value, unit })
+            }
+            (Some(_) | None, None) | (None, Some(_)) => None,
+        };
+        let target = Target::prove(self.pid)?;
+        if expected.is_some() && target.start_time != expected {
+            return Err(Error::invalid(format!(
+                "pid {} ended while it was being recorded",
+                self.pid
+            )));
+        }
+        Ok(target)
+    }
+
+    fn options(&self) -> OpenOptions {
+        let options = OpenOptions::new().path(&self.db).single_reader();
+        self.allow_filesystem.iter().fold(options, OpenOptions::allow_filesystem)
+    }
 }
 
 /// What a keeper is started for.
@@ -248,6 +294,14 @@ pub(super) enum Purpose<'a> {
     Office(&'a Office, Option<&'a Path>),
     /// Locks of this profile.
     Locks(&'a ProfileName),
+}
+
+/// Leaves word for the keepers of `instance` that it was granted the office or lock with this fence.
+pub(super) fn note_grant(inner: &Inner, instance: InstanceId, fence: i64) {
+    let record = inner.read(|connection| instance::by_id(connection, instance));
+    if let Ok(Some(Record { anchor: Some(anchor), keeper_pid: Some(_), .. })) = record {
+        anchor::note_grant(&inner.location.anchors, &anchor, fence);
+    }
 }
 
 /// Starts a keeper for `target` and waits for its report.
@@ -296,19 +350,23 @@ pub(super) fn start(
     })
 }
 
+/// A keeper that fails in the middle of something holds the lock to its last moment, and leaves the other
+/// one at work.
+fn abort_on_panic() {
+    std::panic::set_hook(Box::new(|_| std::process::abort()));
+}
+
 /// A keeper's whole life.
 pub(super) fn main(arguments: &[OsString]) -> i32 {
+    abort_on_panic();
     if supervise::detach().is_err() {
         return exit::FAILED;
     }
-    let name = std::iter::once(OsString::from("incumbent"));
-    let Ok(arguments) = Arguments::try_parse_from(name.chain(arguments.iter().cloned())) else {
-        return exit::USAGE;
-    };
-    let (report, keeping) = match claim_and_keep(&arguments) {
+    let Ok(parsed) = Arguments::parse_all(arguments) else { return exit::USAGE };
+    let (report, keeping) = match claim_and_keep(&parsed, arguments) {
         Ok((report, keeping)) => (report, keeping),
         Err(error) => {
-            let verb = if arguments.kind.is_some() { "claim" } else { "lock acquire" };
+            let verb = if parsed.kind.is_some() { "claim" } else { "lock acquire" };
             (failure(verb, &error), None)
         }
     };
@@ -324,6 +382,45 @@ pub(super) fn main(arguments: &[OsString]) -> i32 {
     report.code
 }
 
+/// The whole life of the second one.
+pub(super) fn second(arguments: &[OsString]) -> i32 {
+    abort_on_panic();
+    let Ok(parsed) = Arguments::parse_all(arguments) else { return exit::USAGE };
+    let (Some(name), Some(descriptor), Some(first)) =
+        (&parsed.anchor, parsed.anchor_descriptor, parsed.first)
+    else {
+        return exit::USAGE;
+    };
+    // From here on the lock is ours as well, and ends with us, however we end: it is never unlocked.
+    let Ok(file) = supervise::detach_with(descriptor) else { return exit::FAILED };
+    let Ok(target) = parsed.target() else { return exit::OK };
+    let inbox = Inbox::new(&target.handle);
+    // It started us: if it has ended by now, somebody else is our parent.
+    let is_parent = supervise::own_parent() == Some(first);
+    if is_parent
+        && let Ok(first) = ProcessHandle::open(first).map(Arc::new)
+        && !wait_as_second(&inbox, (target.pid, &target.handle), &first)
+    {
+        return exit::OK;
+    }
+    let ours = ["--anchor", "--anchor-descriptor", "--first"];
+    let mut of_keeper = Vec::new();
+    let mut words = arguments.iter();
+    while let Some(word) = words.next() {
+        if ours.iter().any(|name| word == name) {
+            words.next();
+        } else {
+            of_keeper.push(word.clone());
+        }
+    }
+    let Ok(shared) = file.try_clone() else { return exit::FAILED };
+    let pair = Pair::left_alone(inbox, &of_keeper, name, shared);
+    if let Some(keeping) = Keeping::take_over(parsed.options(), target, pair, name, file) {
+        keeping.keep();
+    }
+    exit::OK
+}
+
 /// An error of a keeper, as its verb will show it.
 fn failure(verb: &str, error: &Error) -> Report {
     let hint = error.hint().map(|hint| format!("  try:   {hint}\n")).unwrap_or_default();
@@ -335,24 +432,9 @@ fn failure(verb: &str, error: &Error) -> Report {
     }
 }
 
-fn claim_and_keep(arguments: &Arguments) -> Result<(Report, Option<Keeping>)> {
-    let expected = match (arguments.start_time, arguments.start_time_unit.as_deref()) {
-        (Some(value), Some(unit)) => {
-            StartTimeUnit::parse(unit).map(|unit| StartTime { value, unit })
-        }
-        (Some(_) | None, None) | (None, Some(_)) => None,
-    };
-    let target = Target::prove(arguments.pid)?;
-    if expected.is_some() && target.start_time != expected {
-        return Err(Error::invalid(format!(
-            "pid {} ended while it was being recorded",
-            arguments.pid
-        )));
-    }
-    let mut options = OpenOptions::new().path(&arguments.db).single_reader();
-    for kind in &arguments.allow_filesystem {
-        options = options.allow_filesystem(kind);
-    }
+fn claim_and_keep(arguments: &Arguments, words: &[OsString]) -> Result<(Report, Option<Keeping>)> {
+    let target = arguments.target()?;
+    let options = arguments.options();
     let store = options.open()?;
     let profile: ProfileName = arguments.profile.parse()?;
     let Some(kind) = &arguments.kind else {
@@ -363,7 +445,7 @@ fn claim_and_keep(arguments: &Arguments) -> Result<(Report, Option<Keeping>)> {
             text: String::new(),
             complaint: String::new(),
         };
-        return Ok((report, keeps.then(|| Keeping::new(options, store, target))));
+        return Ok((report, keeps.then(|| Keeping::new(options, store, target, words))));
     };
     let office = Office { profile, kind: kind.parse()? };
     let home = arguments.home.as_deref();
@@ -372,7 +454,7 @@ fn claim_and_keep(arguments: &Arguments) -> Result<(Report, Option<Keeping>)> {
     // Another keeper may have been faster, and then it keeps this record as well.
     let anchored = store.inner.own_anchor().is_some();
     let keeping = matches!(recorded, Recorded::Granted { .. }) && anchored;
-    Ok((report, keeping.then(|| Keeping::new(options, store, target))))
+    Ok((report, keeping.then(|| Keeping::new(options, store, target, words))))
 }
 
 /// Ends rows on our anchor that were made for locks, long ago, and have none. Not while somebody of

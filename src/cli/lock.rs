@@ -323,6 +323,9 @@ impl Acquiring {
             let step = inner.write(|tx| self.step(tx, inner, asker, turn, &aside, count))?;
             match step {
                 Step::Done(Acquired::Granted(mut granted, _)) => {
+                    for lock in &granted {
+                        keeper::note_grant(inner, lock.instance, lock.fence);
+                    }
                     return Ok(Tried::Attempt(Box::new(Attempt::Granted(granted.swap_remove(0)))));
                 }
                 Step::Done(Acquired::Held(obstacle)) => {

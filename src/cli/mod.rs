@@ -44,6 +44,7 @@ pub fn main(arguments: &[OsString]) -> i32 {
     match arguments.get(1).and_then(|verb| verb.to_str()) {
         Some(supervise::TRAMPOLINE_VERB) => return supervise::trampoline(&arguments[2..]),
         Some(keeper::VERB) => return keeper::main(&arguments[2..]),
+        Some(keeper::VERB_OF_SECOND) => return keeper::second(&arguments[2..]),
         Some(diagnostic::VERB) => return forensics::diagnostic_main(&arguments[2..]),
         Some(_) | None => {}
     }

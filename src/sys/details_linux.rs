@@ -104,6 +104,44 @@ pub fn cgroup(pid: Pid) -> Seen<(String, Option<String>)> {
     Ok((path, procfs::systemd_unit(&bytes)))
 }
 
+/// The hierarchies that a service manager counts a unit's processes in: version 2, alone or beside
+/// version 1, and systemd's own of version 1.
+#[cfg(feature = "cli")]
+const UNIT_HIERARCHIES: [(&[u8], &[&str]); 2] = [
+    (b"", &["/sys/fs/cgroup/unified", "/sys/fs/cgroup"]),
+    (b"name=systemd", &["/sys/fs/cgroup/systemd"]),
+];
+
+/// See [`crate::sys::supervise::follow_to_cgroup`].
+#[cfg(feature = "cli")]
+pub fn follow_to_cgroup(pid: Pid) -> bool {
+    let paths = |pid| {
+        let bytes = read_cgroup(pid).unwrap_or_default();
+        UNIT_HIERARCHIES.map(|(controllers, _)| procfs::cgroup_path_of(&bytes, controllers))
+    };
+    let own = std::process::id();
+    let (theirs, ours) = (paths(pid), paths(own));
+    if theirs == ours {
+        return true;
+    }
+    for ((_, mounts), (theirs, ours)) in UNIT_HIERARCHIES.iter().zip(theirs.iter().zip(&ours)) {
+        let Some(path) = theirs.as_ref().filter(|_| theirs != ours) else { continue };
+        // A path that leads out of what can be seen from this cgroup namespace begins with `/..`.
+        let moved = mounts.iter().any(|mount| {
+            !path.contains("/..")
+                && std::fs::write(format!("{mount}{path}/cgroup.procs"), own.to_string()).is_ok()
+        });
+        if !moved {
+            tracing::debug!(path, "may not move to the cgroup of the process");
+        }
+    }
+    let ours = paths(own);
+    theirs
+        .iter()
+        .zip(&ours)
+        .all(|(theirs, ours)| theirs.is_none() || ours.is_none() || theirs == ours)
+}
+
 fn read_cgroup(pid: Pid) -> Seen<Vec<u8>> {
     const LENGTH_MAX: u64 = 64 * 1024;
     if pid == own_pid() {

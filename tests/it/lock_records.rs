@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::support::{
-    Identity, LIMIT, Process, Sandbox, eventually, has, is_root, kill, skipped, wait_stopped,
+    Identity, LIMIT, Process, Sandbox, eventually, has, is_root, kill_all, skipped, wait_stopped,
 };
 
 /// Far above what it takes, far below any time-out in the program.
@@ -171,13 +171,13 @@ fn a_run_does_not_take_what_it_let_go_from_under_its_holder() {
     std::thread::sleep(Duration::from_millis(1_500));
     // It would be the first there as well as the second.
     let keepers = sandbox.keepers();
-    keepers.iter().for_each(|keeper| kill(*keeper, Signal::STOP));
+    kill_all(&keepers, Signal::STOP);
     sandbox.delete_store();
     run.err_line_with("is claimed again in the new one");
     assert_eq!(sandbox.locks(), Vec::<Value>::new());
     let refused = sandbox.cli(["lock", "acquire", "bot", "a"]).assert_code(75);
     refused.assert_complains(&["deleted or replaced", "incumbent unlock bot --hash", "--force"]);
-    keepers.iter().for_each(|keeper| kill(*keeper, Signal::CONT));
+    kill_all(&keepers, Signal::CONT);
     eventually("its lock is on record again", SOON, || {
         sandbox.locks().iter().any(|lock| lock["pid"] == other.pid()).then_some(())
     });
@@ -306,9 +306,7 @@ fn a_record_whose_keeper_was_killed_gets_another_one() {
     let acquire = ["lock", "acquire", "bot", "a", "--pid", &pid];
     let first = sandbox.json(acquire).1;
     sandbox.cli(["claim", "--pid", &pid]).assert_code(0);
-    let keeper = Identity::of(sandbox.keepers()[0]).unwrap();
-    kill(sandbox.keepers()[0], Signal::KILL);
-    keeper.wait_gone(LIMIT);
+    sandbox.kill_keepers();
     assert_eq!(sandbox.locks()[0]["flags"], serde_json::json!(["keeper_lost"]));
     let (code, again) = sandbox.json(acquire);
     assert_eq!((code, &again["fence"]), (0, &first["fence"]), "{again:#}");

@@ -534,7 +534,9 @@ fn a_drain_within_the_published_budget_is_not_cut_short_by_force() {
 fn the_time_to_wait_holds_also_where_no_signal_is_sent() {
     let sandbox = Sandbox::new();
     let owner = sandbox.linked_owner(90_000);
-    sandbox.forge("UPDATE instances SET start_time = NULL, start_time_unit = NULL");
+    sandbox.forge(
+        "UPDATE instances SET start_time = NULL, start_time_unit = NULL, process_inode = NULL",
+    );
     let asked = Instant::now();
     let answer = sandbox.cli(["stop", "--timeout", "500ms"]).assert_code(1);
     let took = asked.elapsed();

@@ -1,9 +1,14 @@
 //! A keeper at work: it holds the anchor while it is needed, and follows its records into a store that
 //! takes the place of theirs.
 
+use std::ffi::OsString;
+use std::fs::File;
+
 use rusqlite::Connection;
 
+use super::pair::{Event, Inbox, Pair};
 use super::{LOOK_EVERY, Recorder, Target, UNUSED_FOR_MAX, attachment, end_unused};
+use crate::anchor::Anchor;
 use crate::claimant::{ATTEMPTS, Aside, Claimant, Count, Errand, changes_too_fast, is_held};
 use crate::clock::Deadline;
 use crate::error::{Error, ErrorKind, Result};
@@ -15,6 +20,7 @@ use crate::names::{Nonce, Office, Secret};
 use crate::office::{Candidate, Outcome, claim_once};
 use crate::scoped::{Acquired, LockClaim, LockRequest, Owner, acquire_once};
 use crate::store::{Held, HeldOffice, Inner, OpenOptions, OwnRow, Store, Tx, lock};
+use crate::sys::supervise;
 use crate::wait::{Stopped, data_version};
 
 /// A keeper with its process.
@@ -27,6 +33,14 @@ pub(super) struct Keeping {
     seen: Option<i64>,
     /// The rows on our anchor as they were last seen: what is claimed again in another store.
     kept: Vec<Kept>,
+    pair: Pair,
+    /// The last grant on our anchor that we have seen.
+    grant_seen: Option<i64>,
+    /// An older copy of the store was restored, which lacks a grant that we have not seen either: we hold the
+    /// anchor, which keeps everybody out, for as long as our process lives.
+    is_orphan: bool,
+    /// A further anchor for that, where rows of the copy name ours.
+    nameless: Option<Anchor>,
 }
 
 /// A row on our anchor, and the locks that were taken from it.
@@ -37,10 +51,33 @@ struct Kept {
 }
 
 impl Keeping {
-    pub(super) fn new(options: OpenOptions, store: Store, target: Target) -> Self {
-        let mut keeping =
-            Self { options, store, target, watcher: None, seen: None, kept: Vec::new() };
-        // Before anybody hears of the record: its store may be gone a moment later.
+    /// `words` are the arguments of this keeper.
+    pub(super) fn new(
+        options: OpenOptions,
+        store: Store,
+        target: Target,
+        words: &[OsString],
+    ) -> Self {
+        let pair = Pair::new(Inbox::new(&target.handle), words);
+        // Before anybody hears of the record: its store, or one of us, may be gone a moment later.
+        let mut keeping = Self::with(options, store, target, pair);
+        keeping.complete_pair();
+        keeping
+    }
+
+    fn with(options: OpenOptions, store: Store, target: Target, pair: Pair) -> Self {
+        let mut keeping = Self {
+            options,
+            store,
+            target,
+            watcher: None,
+            seen: None,
+            kept: Vec::new(),
+            pair,
+            grant_seen: None,
+            is_orphan: false,
+            nameless: None,
+        };
         keeping.watch();
         if let Ok(kept) = keeping.store.inner.read(|connection| keeping.rows(connection)) {
             keeping.kept = kept;
@@ -48,10 +85,86 @@ impl Keeping {
         keeping
     }
 
+    /// Goes on where the first keeper was killed, with the anchor `name`, which is open as `file`. `None` when
+    /// its process ended before the store could be opened.
+    pub(super) fn take_over(
+        options: OpenOptions,
+        target: Target,
+        mut pair: Pair,
+        name: &str,
+        file: File,
+    ) -> Option<Self> {
+        let store = loop {
+            match options.open() {
+                Ok(store) => break store,
+                Err(error) => tracing::debug!(%error, "the store cannot be opened yet"),
+            }
+            let _ = pair.inbox.next(LOOK_EVERY);
+            if target.handle.has_ended() {
+                return None;
+            }
+            pair.complete_again();
+        };
+        let anchors = store.inner.location.anchors.clone();
+        store.inner.inherit(Anchor::inherited(&anchors, name, file));
+        let mut keeping = Self::with(options, store, target, pair);
+        // What the first one knew is lost with it: without its rows we know nothing.
+        keeping.is_orphan = keeping.kept.is_empty() && !keeping.has_ended_rows();
+        keeping.complete_pair();
+        Some(keeping)
+    }
+
+    /// Whether the store knows our anchor, and nobody needs it any more.
+    fn has_ended_rows(&self) -> bool {
+        let inner = &self.store.inner;
+        let Some(anchor) = inner.own_anchor() else { return false };
+        inner.read(|connection| instance::names_anchor(connection, anchor.name())).unwrap_or(false)
+    }
+
+    /// Sees to it that there are two of us, and that the rows say so.
+    fn complete_pair(&mut self) {
+        let Some(anchor) = self.store.inner.own_anchor() else { return };
+        let has_changed = self.pair.complete(&anchor);
+        let (first, second) = (Some(std::process::id()), self.pair.second_pid());
+        let is_on_record = self.kept.iter().all(|Kept { record, .. }| {
+            record.keeper_pid == first && record.identity.keeper2_pid == second
+        });
+        if (has_changed || !is_on_record) && !self.kept.is_empty() {
+            let inner = &self.store.inner;
+            if let Err(error) = inner.write(|tx| self.pair.record(inner, tx)) {
+                tracing::debug!(%error, "the two keepers are not on record");
+            }
+        }
+    }
+
+    /// Our service manager ends us, and may not find us where it looks for our process: whoever cannot look
+    /// that one up must not take our end for its. True when that is on record.
+    fn ends_alone(&self) -> bool {
+        if supervise::follow_to_cgroup(self.target.pid) {
+            return false;
+        }
+        let inner = &self.store.inner;
+        let Some(anchor) = inner.own_anchor() else { return true };
+        let recorded = inner.write(|tx| instance::keepers_end(tx, anchor.name()));
+        recorded.is_ok()
+    }
+
     /// Holds the anchor until the process has ended, or its last record.
     pub(super) fn keep(mut self) {
         let mut unused_until = Deadline::after(UNUSED_FOR_MAX);
-        while !self.target.handle.wait_ended(LOOK_EVERY) {
+        loop {
+            let event = self.pair.inbox.next(LOOK_EVERY);
+            if self.target.handle.has_ended() {
+                return;
+            }
+            if event == Some(Event::AskedToEnd) && self.ends_alone() {
+                return;
+            }
+            self.complete_pair();
+            self.pair.follow(self.target.pid);
+            if self.is_orphan {
+                continue;
+            }
             let version = self.watcher.as_ref().and_then(|watcher| data_version(watcher).ok());
             let is_quiet =
                 version.is_some() && version == self.seen && self.store.inner.is_at_its_path();
@@ -69,8 +182,10 @@ impl Keeping {
             if let Err(error) = self.look() {
                 tracing::debug!(%error, "cannot look at the records");
                 self.seen = None;
-            } else if self.kept.is_empty() && self.let_go() {
+            } else if self.kept.is_empty() && !self.is_orphan && self.let_go() {
                 return;
+            } else {
+                self.complete_pair();
             }
         }
     }
@@ -87,17 +202,33 @@ impl Keeping {
     /// Looks which rows rely on us, in whatever store is there now.
     fn look(&mut self) -> Result<()> {
         let inner = &self.store.inner;
+        let last_grant = inner.own_anchor().and_then(|anchor| anchor.last_grant());
+        let is_new = |grant: &i64| {
+            self.grant_seen != Some(*grant) && !self.kept.iter().any(|kept| kept.has_grant(*grant))
+        };
+        let unseen = last_grant.filter(is_new);
         let seen = inner.read(|connection| {
-            let lost = self.kept.iter().map(|kept| Ok(kept.find(connection)?.is_none()));
-            let has_lost = lost.collect::<Result<Vec<_>>>()?.contains(&true);
-            Ok((!has_lost).then_some(self.rows(connection)?))
+            if let Some(grant) = unseen
+                && !lock_table::was_granted(connection, grant)?
+            {
+                return Ok(Seen::LacksAGrant);
+            }
+            for kept in &self.kept {
+                if kept.is_missing(connection)? {
+                    return Ok(Seen::IsOlder);
+                }
+            }
+            Ok(Seen::Rows(self.rows(connection)?))
         });
         match seen {
-            Ok(Some(kept)) => self.kept = kept,
-            // Rows are not deleted while they live: it is an older copy of the store.
-            Ok(None) => return self.follow(),
+            Ok(Seen::Rows(kept)) => {
+                self.kept = kept;
+                self.grant_seen = last_grant.or(self.grant_seen);
+            }
+            Ok(Seen::LacksAGrant) => return self.keep_everybody_out(),
+            Ok(Seen::IsOlder) => return self.follow(None),
             Err(error) if error.kind() == ErrorKind::StoreReplaced || !inner.is_at_its_path() => {
-                return self.follow();
+                return self.follow(last_grant);
             }
             Err(error) => return Err(error),
         }
@@ -109,6 +240,23 @@ impl Keeping {
             }
             Some(_) | None => Ok(()),
         }
+    }
+
+    /// An anchor that no row names refuses every claim: ours, if the copy knows none of our rows.
+    fn keep_everybody_out(&mut self) -> Result<()> {
+        let inner = &self.store.inner;
+        self.nameless = inner.write(|tx| {
+            let is_named = match inner.own_anchor() {
+                Some(anchor) => instance::live_on_anchor(tx, anchor.name())? > 0,
+                None => true,
+            };
+            if !is_named {
+                return Ok(None);
+            }
+            Anchor::create(&inner.location.anchors, inner.store_uuid()?).map(Some)
+        })?;
+        self.is_orphan = true;
+        Ok(())
     }
 
     /// The live rows on our anchor.
@@ -140,8 +288,12 @@ impl Keeping {
     /// anchor. As a `run` does, it makes one where there is none: who cannot see us (of another user, in
     /// another namespace) would make it without knowing that our process lives. What somebody else has
     /// got there is theirs.
-    fn follow(&mut self) -> Result<()> {
-        self.take_last_look();
+    ///
+    /// `last_grant` is in the file that was lost, as far as that is another one than the one there now.
+    fn follow(&mut self, last_grant: Option<i64>) -> Result<()> {
+        if self.take_last_look() {
+            self.grant_seen = last_grant.or(self.grant_seen);
+        }
         self.note_what_is_held()?;
         let store = self.options.open()?;
         let mut aside = Aside::default();
@@ -164,10 +316,12 @@ impl Keeping {
     }
 
     /// What became of our rows before their store was gone, as far as its file still tells: we look at it
-    /// twice a second only. What it does not know, or cannot tell, is as it was.
-    fn take_last_look(&mut self) {
-        let Some(watcher) = &self.watcher else { return };
-        let rows = self.rows(watcher).unwrap_or_default();
+    /// twice a second only. What it does not know, or cannot tell, is as it was. Whether it could tell.
+    fn take_last_look(&mut self) -> bool {
+        let Some(watcher) = &self.watcher else { return false };
+        let rows = self.rows(watcher);
+        let could_tell = rows.is_ok();
+        let rows = rows.unwrap_or_default();
         self.kept.retain(|kept| {
             let is_again = rows.iter().any(|row| row.record.id == kept.record.id);
             let has_ended =
@@ -175,6 +329,7 @@ impl Keeping {
             !is_again && !has_ended()
         });
         self.kept.extend(rows);
+        could_tell
     }
 
     /// Those who lost the store together with us are in nobody's way for what each of them held.
@@ -194,7 +349,38 @@ impl Keeping {
     }
 }
 
+/// What a look at the store shows.
+enum Seen {
+    Rows(Vec<Kept>),
+    /// Rows are not deleted while they live, and locks not without a trace: it is an older copy.
+    IsOlder,
+    /// The same, and it is not known to us what it lacks (FIELD-BUGS row 97).
+    LacksAGrant,
+}
+
 impl Kept {
+    /// Whether the grant with this fence is one that we have seen.
+    fn has_grant(&self, fence: i64) -> bool {
+        self.record.id.as_i64() == fence || self.locks.iter().any(|row| row.fence == fence)
+    }
+
+    /// Whether the row, or one of its locks, is gone without having ended.
+    fn is_missing(&self, connection: &Connection) -> Result<bool> {
+        let Some(record) = self.find(connection)? else { return Ok(true) };
+        if record.ended_at_ms.is_some() {
+            return Ok(false);
+        }
+        for row in &self.locks {
+            let is_there =
+                lock_table::by_name(connection, &row.name)?.is_some_and(|it| it.fence >= row.fence);
+            if !is_there && lock_table::how_it_ended(connection, row.instance, row.fence)?.is_none()
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// The row itself, live or ended; `None` in a store that does not have it.
     fn find(&self, connection: &Connection) -> Result<Option<Record>> {
         let found = instance::by_id(connection, self.record.id)?;

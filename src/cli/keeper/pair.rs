@@ -1,0 +1,248 @@
+//! The two processes of a keeper.
+//!
+//! A keeper alone can be killed (by the OOM killer, by a person who does not know it), and from another pid
+//! namespace a free anchor is all that can be seen of a process that lives (FIELD-BUGS row 94). So there
+//! are two, which share one open file of the anchor: the lock is free only when both have ended, and
+//! whichever is left starts another one at once. The first does the work. The second holds the lock and
+//! waits: for the end of the process, which is its own, or for that of the first, whose work it goes on
+//! with then.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::time::Duration;
+
+use crate::anchor::Anchor;
+use crate::clock::Deadline;
+use crate::instance::{self, Keepers};
+use crate::store::{Inner, Tx};
+use crate::sys::{self, ProcessHandle, StartTime, supervise};
+
+/// The hidden verb of the second one.
+pub(in crate::cli) const VERB: &str = "__keeper-second";
+
+/// How often each of them looks whether its process was moved to another cgroup.
+const FOLLOW_EVERY: Duration = Duration::from_secs(1);
+
+/// What wakes a keeper.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Event {
+    /// The process that it stands for has ended.
+    ProcessEnded,
+    /// The other one of the pair has ended.
+    PartnerEnded,
+    /// Its service manager ends it.
+    AskedToEnd,
+}
+
+/// What reaches a keeper, and who sends it.
+pub(super) struct Inbox {
+    sender: Sender<Event>,
+    events: Receiver<Event>,
+    /// The signal thread, for as long as we live.
+    _catcher: Option<sys::signals::Catcher>,
+}
+
+impl Inbox {
+    /// Hears of the end of `process`, and of requests to end.
+    pub(super) fn new(process: &Arc<ProcessHandle>) -> Self {
+        let (sender, events) = mpsc::channel();
+        let on_signal = sender.clone();
+        let catcher = supervise::catch_request_to_end(move || {
+            let _ = on_signal.send(Event::AskedToEnd);
+        });
+        let inbox = Self { sender, events, _catcher: catcher.ok() };
+        inbox.tell_of_end(Arc::clone(process), Event::ProcessEnded);
+        inbox
+    }
+
+    /// The next event, within `timeout`.
+    pub(super) fn next(&self, timeout: Duration) -> Option<Event> {
+        match self.events.recv_timeout(timeout) {
+            Ok(event) => Some(event),
+            Err(RecvTimeoutError::Timeout) => None,
+            // We hold a sender ourselves.
+            Err(RecvTimeoutError::Disconnected) => {
+                std::thread::sleep(timeout);
+                None
+            }
+        }
+    }
+
+    /// Sends `event` once `process` has ended. Where no thread can be had the keeper looks by itself, only
+    /// less often.
+    fn tell_of_end(&self, process: Arc<ProcessHandle>, event: Event) {
+        const WAIT: Duration = Duration::from_hours(1);
+        let sender = self.sender.clone();
+        let wait = move || {
+            while !process.wait_ended(WAIT) {}
+            let _ = sender.send(event);
+        };
+        let named = std::thread::Builder::new().name("incumbent-end".to_owned());
+        if let Err(error) = named.spawn(wait) {
+            tracing::debug!(%error, "the end of a process is noticed a little later");
+        }
+    }
+}
+
+/// The pair, as its first process sees it.
+pub(super) struct Pair {
+    pub(super) inbox: Inbox,
+    /// As the second one is started.
+    arguments: Vec<OsString>,
+    /// The file that both hold: of one that has to be made again, another second one has to be started.
+    anchor: Option<Shared>,
+    second: Option<Second>,
+    follow_at: Deadline,
+}
+
+struct Shared {
+    name: String,
+    file: File,
+}
+
+struct Second {
+    child: std::process::Child,
+    handle: Option<Arc<ProcessHandle>>,
+    start_time: Option<StartTime>,
+}
+
+impl Pair {
+    /// `arguments` are those of the keeper, without its verb.
+    pub(super) fn new(inbox: Inbox, arguments: &[OsString]) -> Self {
+        Self {
+            inbox,
+            arguments: arguments.to_vec(),
+            anchor: None,
+            second: None,
+            follow_at: Deadline::after(FOLLOW_EVERY),
+        }
+    }
+
+    /// The pair of which the first was killed; `file` is the anchor `name`, which we hold.
+    pub(super) fn left_alone(inbox: Inbox, arguments: &[OsString], name: &str, file: File) -> Self {
+        let mut pair = Self::new(inbox, arguments);
+        pair.anchor = Some(Shared { name: name.to_owned(), file });
+        pair.start_second();
+        pair
+    }
+
+    /// Sees to it that there are two, which hold `anchor`. True when that has changed.
+    pub(super) fn complete(&mut self, anchor: &Anchor) -> bool {
+        let has_anchor = self.anchor.as_ref().is_some_and(|it| it.name == anchor.name());
+        if !has_anchor {
+            self.end_second();
+            self.anchor = anchor
+                .share()
+                .map(|file| Shared { name: anchor.name().to_owned(), file })
+                .map_err(|error| tracing::debug!(%error, "the anchor cannot be shared"))
+                .ok();
+        }
+        if self.has_second() {
+            return false;
+        }
+        self.start_second();
+        true
+    }
+
+    /// Sees to it that there are two while the store cannot be opened.
+    pub(super) fn complete_again(&mut self) {
+        if !self.has_second() {
+            self.start_second();
+        }
+    }
+
+    /// Whether the second one lives; the status of one that has ended is collected.
+    fn has_second(&mut self) -> bool {
+        let Some(second) = &mut self.second else { return false };
+        if matches!(second.child.try_wait(), Ok(None)) {
+            return true;
+        }
+        self.second = None;
+        false
+    }
+
+    fn start_second(&mut self) {
+        let Some(Shared { name, file }) = &self.anchor else { return };
+        let mut arguments: Vec<OsString> = vec![VERB.into()];
+        arguments.extend(self.arguments.iter().cloned());
+        arguments.extend(["--anchor".into(), name.into()]);
+        arguments.extend(["--first".into(), std::process::id().to_string().into()]);
+        match supervise::spawn_second_keeper(&arguments, file) {
+            Ok(child) => {
+                let pid = child.id();
+                // Ours, and not collected: nobody else has this pid.
+                let handle = ProcessHandle::open(pid).ok().map(Arc::new);
+                if let Some(handle) = &handle {
+                    self.inbox.tell_of_end(Arc::clone(handle), Event::PartnerEnded);
+                }
+                let start_time = sys::process_facts(pid).start_time;
+                self.second = Some(Second { child, handle, start_time });
+            }
+            // One is better than none, and the next look tries again.
+            Err(error) => tracing::debug!(%error, "there is one keeper only"),
+        }
+    }
+
+    /// Writes the two down in all rows that lean on our anchor.
+    pub(super) fn record(&self, inner: &Inner, tx: &Tx<'_>) -> crate::error::Result<()> {
+        let Some(anchor) = &self.anchor else { return Ok(()) };
+        let observer = inner.observer();
+        let keepers = Keepers {
+            first: (observer.pid, observer.start_time, observer.number),
+            second: self.second.as_ref().map(|second| (second.child.id(), second.start_time)),
+        };
+        instance::set_keepers(tx, &anchor.name, &keepers)
+    }
+
+    /// The pid of the second one.
+    pub(super) fn second_pid(&self) -> Option<sys::Pid> {
+        self.second.as_ref().map(|second| second.child.id())
+    }
+
+    /// Moves to the cgroup of `process`, if it is time for that.
+    pub(super) fn follow(&mut self, process: sys::Pid) {
+        if self.follow_at.has_passed() {
+            self.follow_at = Deadline::after(FOLLOW_EVERY);
+            let _ = supervise::follow_to_cgroup(process);
+        }
+    }
+
+    /// Ends the second one, because there is nothing to keep any more.
+    pub(super) fn end_second(&mut self) {
+        if let Some(mut second) = self.second.take() {
+            let _ = match &second.handle {
+                Some(handle) => handle.kill(),
+                None => second.child.kill(),
+            };
+            let _ = second.child.wait();
+        }
+    }
+}
+
+impl Drop for Pair {
+    fn drop(&mut self) {
+        self.end_second();
+    }
+}
+
+/// What the second one waits for; true when it is to take the place of the first.
+pub(super) fn wait_as_second(
+    inbox: &Inbox,
+    process: (sys::Pid, &ProcessHandle),
+    first: &Arc<ProcessHandle>,
+) -> bool {
+    inbox.tell_of_end(Arc::clone(first), Event::PartnerEnded);
+    loop {
+        if process.1.has_ended() {
+            return false;
+        }
+        if first.has_ended() {
+            return true;
+        }
+        let _ = supervise::follow_to_cgroup(process.0);
+        // A request to end is the first one's affair: it is asked as well, or goes on.
+        let _ = inbox.next(FOLLOW_EVERY);
+    }
+}
