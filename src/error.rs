@@ -244,6 +244,9 @@ impl fmt::Debug for Details {
 impl From<rusqlite::Error> for Error {
     fn from(error: rusqlite::Error) -> Self {
         use rusqlite::ErrorCode as Code;
+        if let Some(shortage) = Shortage::behind(&error) {
+            return Self::shortage(shortage, "read the store").caused_by(error);
+        }
         let kind = match error.sqlite_error_code() {
             Some(Code::DatabaseBusy | Code::DatabaseLocked) => ErrorKind::Busy,
             Some(Code::DiskFull | Code::ReadOnly | Code::SystemIoFailure) => ErrorKind::CannotWrite,

@@ -250,8 +250,8 @@ impl Store {
         request: &MarkerRequest,
     ) -> Result<Marker> {
         let inner = &self.inner;
-        let start_time = check_exists(pid)?;
         inner.write(|tx| {
+            let start_time = check_exists(pid)?;
             let rows = instance::live_of_process(tx, pid, start_time, inner.observer())?;
             let named = rows.iter().find(|row| row.office().as_ref() == Some(office));
             let row = named.or(rows.first());
@@ -314,11 +314,13 @@ fn myself(inner: &Inner) -> ProcessKey {
 
 /// The process that has `pid` here and now: its rows, and itself.
 fn addressee(inner: &Inner, pid: sys::Pid) -> Result<Addressee> {
-    let facts = sys::process_facts(pid);
-    let start_time = facts.start_time.filter(|_| facts.existence != Existence::Gone);
     let observer = inner.observer();
-    let rows = inner
-        .read(|connection| instance::live_of_process(connection, pid, start_time, observer))?;
+    let (rows, start_time) = inner.read(|connection| {
+        let facts = sys::process_facts(pid);
+        let start_time = facts.start_time.filter(|_| facts.existence != Existence::Gone);
+        let rows = instance::live_of_process(connection, pid, start_time, observer)?;
+        Ok((rows, start_time))
+    })?;
     Ok(Addressee {
         instances: rows.iter().map(|row| row.id).collect(),
         process: Some(ProcessKey {

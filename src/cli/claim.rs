@@ -10,7 +10,7 @@ use crate::claimant::judge_record;
 use crate::environment;
 use crate::error::{Error, ErrorKind, Result};
 use crate::instance::{self, End, EndReason, Record};
-use crate::liveness::{Lease, StartTimeMatch};
+use crate::liveness::{Boot, Lease, Relation, StartTimeMatch};
 use crate::names::{InstanceId, Nonce, Office};
 use crate::observe::LiveCommandLine;
 use crate::store::{Inner, Store};
@@ -49,9 +49,37 @@ pub(super) fn current_run(store: &Store) -> Result<Option<Record>> {
 
 /// Whether a record is about the process that has `pid` now, or had it last. A pid of another
 /// namespace or machine is somebody else's number.
-pub(super) fn is_about(inner: &Inner, record: &Record, pid: sys::Pid) -> bool {
+///
+/// # Errors
+/// [`ErrorKind::Unsupported`] where it cannot be told: that is no "no".
+pub(super) fn is_about(inner: &Inner, record: &Record, pid: sys::Pid) -> Result<bool> {
+    if record.pid != Some(pid) {
+        return Ok(false);
+    }
     let seen = judge_record(inner, record, Lease::None, &LiveCommandLine::not_read()).evidence;
-    record.pid == Some(pid) && seen.is_here() && seen.start_time != StartTimeMatch::Different
+    let places = [seen.host, seen.namespace];
+    if places.contains(&Relation::Different)
+        || seen.boot == Boot::Rebooted
+        || seen.start_time == StartTimeMatch::Different
+    {
+        return Ok(false);
+    }
+    if places.contains(&Relation::Unknown) {
+        return Err(cannot_tell(pid, "whether it is in our pid namespace and on our machine"));
+    }
+    // Numbers of one namespace mean the same process, also where /proc does not show it.
+    Ok(true)
+}
+
+/// Something about `pid` cannot be seen.
+pub(super) fn cannot_tell(pid: sys::Pid, what: &str) -> Error {
+    Error::new(
+        ErrorKind::Unsupported,
+        format!("cannot tell whether pid {pid} is the process on record: {what} cannot be seen"),
+    )
+    .with_hint(
+        "look at what hides /proc (`mount`, hidepid, a security module), or ask from outside",
+    )
 }
 
 /// The pid meant when none was named.
@@ -146,13 +174,12 @@ fn release_in(
         let Some(record) = instance::live(tx, office)? else {
             return Ok(Err(format!("nobody holds {office}")));
         };
-        let same_process = is_about(&store.inner, &record, pid);
         if !record.is_pid {
             return Ok(Err(format!(
                 "{office} was not claimed with `incumbent claim`: only its owner releases it"
             )));
         }
-        if !same_process {
+        if !is_about(&store.inner, &record, pid)? {
             return Ok(Err(format!(
                 "{office} is not held by pid {pid}, but by pid {0} (`incumbent release --pid {0}`)",
                 record.pid.unwrap_or_default()

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::args::{self, Global};
 use super::by_us;
-use super::claim::{current_run, is_about, parent, show};
+use super::claim::{cannot_tell, current_run, is_about, parent, show};
 use super::keeper::{self, Purpose, Recorder, Target, attachment};
 use super::output::{self, Format, Outcome, exit};
 use crate::claimant::{ATTEMPTS, Aside, Claimant, Count, changes_too_fast, is_held, judge_record};
@@ -26,7 +26,7 @@ use crate::scoped::{
 };
 use crate::stop_budget;
 use crate::store::{Inner, Store, Tx};
-use crate::sys;
+use crate::sys::{self, Existence};
 use crate::wait::{Attempt, Cancel, Stopped, Turn, Wait, WaitOptions, until_granted};
 
 /// How many keepers one attempt starts at most.
@@ -478,7 +478,7 @@ fn find(
         Subjected::Process(_) if !record.is_pid => Some(format!(
             "{name} is held by {holder}, which acquired it itself: only its owner acts for it"
         )),
-        Subjected::Process(pid) if !is_about(inner, &record, *pid) => {
+        Subjected::Process(pid) if !is_about(inner, &record, *pid)? => {
             Some(format!("{name} is not held by pid {pid}, but by {holder}"))
         }
         Subjected::Process(_) => {
@@ -616,8 +616,16 @@ fn release_all(global: &Global, pid: Option<sys::Pid>, format: Format) -> Outcom
                 let rows = match &subjected {
                     Subjected::Run(run) => vec![(**run).clone()],
                     Subjected::Process(pid) => {
-                        let start_time = sys::process_facts(*pid).start_time;
-                        instance::live_of_pid(tx, *pid, start_time, inner.observer())?
+                        let facts = sys::process_facts(*pid);
+                        let start_time = facts.start_time;
+                        let rows = instance::live_of_pid(tx, *pid, start_time, inner.observer())?;
+                        if rows.is_empty()
+                            && start_time.is_none()
+                            && facts.existence != Existence::Gone
+                        {
+                            return Err(cannot_tell(*pid, "when it was started"));
+                        }
+                        rows
                     }
                 };
                 let mut count = 0;

@@ -83,17 +83,23 @@ fn owner(store: &Store, office: &Office, pid: Option<sys::Pid>) -> Result<Record
         (Some(pid), _) => pid,
         (None, None) => parent()?,
     };
-    let candidates = store.inner.read(|connection| {
+    let (candidates, found) = store.inner.read(|connection| {
         let mut offices = vec![office.clone()];
         if runtime_table::exists(connection)? {
             offices.extend(runtime_table::servers(connection, office)?);
         }
         let live = |office: &Office| instance::live(connection, office).transpose();
-        offices.iter().filter_map(live).collect::<Result<Vec<_>>>()
+        let candidates = offices.iter().filter_map(live).collect::<Result<Vec<_>>>()?;
+        for record in &candidates {
+            if is_about(&store.inner, record, pid)? {
+                let found = record.clone();
+                return Ok((candidates, Some(found)));
+            }
+        }
+        Ok((candidates, None))
     })?;
-    let found = candidates.iter().find(|record| is_about(&store.inner, record, pid));
     match (found, candidates.first()) {
-        (Some(record), _) if record.is_pid => Ok(record.clone()),
+        (Some(record), _) if record.is_pid => Ok(record),
         (Some(_), _) => Err(not_owner(format!(
             "pid {pid} holds {office} itself, and speaks for itself: a `run` by its command, a program \
              through the library"

@@ -228,9 +228,11 @@ impl Inner {
         }
         let looks = Looks::begin();
         let observer = Observer::new();
+        let is_local = location::is_local(&self.location);
         if let Some(shortage) = looks.shortage() {
             return Err(Error::shortage(shortage, "find out about this process"));
         }
+        let _ = self.is_local.set(is_local);
         let _ = self.observer.set(observer);
         Ok(())
     }
@@ -286,6 +288,7 @@ impl Inner {
     /// What the file holds, without expecting anything of it.
     pub(super) fn inspect(&self) -> Result<Contents> {
         self.check_process()?;
+        self.know_ourselves()?;
         busy::with_budget(self.settings.busy_budget, || self.readers.with(self, migrate::inspect))
             .map_err(|error| match error.sqlite_code() {
                 // As when it is opened for owning; but questions change nothing.
@@ -316,6 +319,7 @@ impl Inner {
 
     pub(super) fn prepare_for_owning(&self) -> Result<()> {
         self.check_process()?;
+        self.know_ourselves()?;
         let mut writer = lock(&self.writer);
         busy::with_budget(self.settings.busy_budget, || {
             // Whose file it is comes first, through a connection that leaves no trace: a writer
@@ -396,8 +400,11 @@ impl Inner {
     }
 
     fn check_not_moved(&self, connection: &Connection) -> Result<()> {
-        // A connection that was made since may be one to what is there now.
-        let moved = control::has_moved(connection) == Some(true) || !self.is_at_its_path();
+        // A connection that was made since may be one to what is there now. SQLite takes a look that
+        // fails for a move, so it has to say so again once looking works.
+        let says_so = || control::has_moved(connection) == Some(true);
+        let can_look = || sys::file_facts(&self.location.file).is_ok();
+        let moved = !self.is_at_its_path() || (says_so() && can_look() && says_so());
         if !moved {
             return Ok(());
         }
@@ -434,7 +441,7 @@ impl Inner {
     pub(crate) fn write<T>(&self, work: impl FnOnce(&Tx<'_>) -> Result<T>) -> Result<T> {
         self.check_process()?;
         let mut writer = self.lock_writer()?;
-        busy::with_budget(self.settings.busy_budget, || {
+        let written = busy::with_budget(self.settings.busy_budget, || {
             let transaction = self
                 .connected(&mut writer)?
                 .transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -477,8 +484,14 @@ impl Inner {
                 self.restart_long_wal(connection);
             }
             Ok(value)
+        });
+        written.map_err(|error: Error| {
+            // It would stay one that cannot write.
+            if error.sqlite_code() == Some(rusqlite::ErrorCode::ReadOnly) {
+                *writer = None;
+            }
+            self.explain(error)
         })
-        .map_err(|error| self.explain(error))
     }
 
     /// The connection that writes, for this thread alone. A caller with a budget of its own, such as
@@ -540,16 +553,31 @@ impl Inner {
         }
         let readable = || std::fs::symlink_metadata(file).is_ok();
         match error.kind() {
-            ErrorKind::Busy => match error.into_sqlite() {
-                Ok(cause) => busy::error(file, cause),
-                Err(error) => error,
-            },
+            ErrorKind::Busy
+                if matches!(
+                    error.sqlite_code(),
+                    Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked)
+                ) =>
+            {
+                match error.into_sqlite() {
+                    Ok(cause) => busy::error(file, cause),
+                    Err(error) => error,
+                }
+            }
             ErrorKind::CannotWrite
                 if error.sqlite_code() == Some(rusqlite::ErrorCode::ReadOnly) =>
             {
                 match location::unwritable(&self.location) {
                     Some(culprit) => culprit.caused_by(error),
-                    None => error.at(file),
+                    // SQLite opens for reading what it could not open for writing, and does not say why.
+                    None => Error::new(
+                        ErrorKind::Busy,
+                        format!("{} could not be opened for writing just now", file.display()),
+                    )
+                    .at(file)
+                    .with_hint("try again; nothing was changed")
+                    .retry_after(1_000)
+                    .caused_by(error),
                 }
             }
             ErrorKind::CannotRead if readable() => Error::new(

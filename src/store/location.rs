@@ -6,7 +6,7 @@ use super::recovery;
 use crate::anchor;
 use crate::environment;
 use crate::error::{Error, ErrorKind, Result};
-use crate::sys::{self, FilesystemClass};
+use crate::sys::{self, FilesystemClass, Shortage};
 
 /// The real paths of one store.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,6 +85,8 @@ pub(crate) fn resolve_place(path: &Path, if_missing: IfMissing) -> Result<Option
             Error::io("follow the symbolic link", &absolute, error)
                 .with_hint("remove the link, or make the store it points to")
         })?,
+        // Taken for no link, it would be another store.
+        Err(error) if Shortage::of(&error).is_some() => return Err(cannot_look(&absolute, error)),
         Ok(_) | Err(_) => absolute,
     };
     let (Some(parent), Some(name)) = (absolute.parent(), absolute.file_name()) else {
@@ -120,6 +122,10 @@ fn is_absence(error: &std::io::Error) -> bool {
 
 /// "Cannot look" is not "not there".
 pub(crate) fn cannot_look(path: &Path, error: std::io::Error) -> Error {
+    if let Some(shortage) = Shortage::of(&error) {
+        let what = format!("look at {}", path.display());
+        return Error::shortage(shortage, &what).at(path).caused_by(error);
+    }
     Error::new(ErrorKind::CannotRead, format!("cannot look at {}: {error}", path.display()))
         .at(path)
         .with_hint(format!("let {} read it, or ask as its owner", me()))
@@ -134,10 +140,14 @@ pub(crate) fn me() -> String {
 /// Refuses a directory that others can write to, or that belongs to somebody we need not trust:
 /// whoever can replace the file can make two owners.
 pub(crate) fn check_directory(directory: &Path) -> Result<()> {
-    if !directory.is_dir() {
-        return Err(Error::invalid(format!("{} is not a directory", directory.display()))
-            .at(directory)
-            .with_hint("name a file in a directory of its own with `--db PATH`"));
+    match std::fs::metadata(directory) {
+        Ok(facts) if facts.is_dir() => {}
+        Err(error) if !is_absence(&error) => return Err(cannot_look(directory, error)),
+        Ok(_) | Err(_) => {
+            return Err(Error::invalid(format!("{} is not a directory", directory.display()))
+                .at(directory)
+                .with_hint("name a file in a directory of its own with `--db PATH`"));
+        }
     }
     let facts = sys::file_facts(directory).map_err(|error| cannot_look(directory, error))?;
     if let (Some(owner), Some(me)) = (facts.owner, sys::effective_uid()) {
@@ -179,7 +189,11 @@ pub(crate) fn check_directory(directory: &Path) -> Result<()> {
 /// its own, and two owners would not see each other.
 pub(crate) fn check_file(location: &Location) -> Result<()> {
     let file = &location.file;
-    let Ok(kind) = std::fs::symlink_metadata(file) else { return Ok(()) };
+    let kind = match std::fs::symlink_metadata(file) {
+        Ok(kind) => kind,
+        Err(error) if is_absence(&error) => return Ok(()),
+        Err(error) => return Err(cannot_look(file, error)),
+    };
     if !kind.is_file() {
         return Err(Error::new(
             ErrorKind::NotOurs,
@@ -239,9 +253,8 @@ pub(crate) fn with_sidecars(file: &Path) -> impl Iterator<Item = PathBuf> {
 pub(crate) fn prepare_anchors(location: &Location) -> Result<()> {
     let anchors = &location.anchors;
     anchor::prepare_directory(anchors)?;
-    let is_directory =
-        std::fs::symlink_metadata(anchors).is_ok_and(|facts| facts.file_type().is_dir());
-    if !is_directory {
+    let facts = std::fs::symlink_metadata(anchors).map_err(|error| cannot_look(anchors, error))?;
+    if !facts.is_dir() {
         return Err(Error::new(
             ErrorKind::Permission,
             format!("{} is not a directory of its own", anchors.display()),

@@ -34,7 +34,7 @@ use crate::anchor::RecoveryLock;
 use crate::clock::{Clock, SystemClock};
 use crate::command_line::{CommandLineMatcher, DefaultMatcher};
 use crate::error::{Error, ErrorKind, Result};
-use crate::sys;
+use crate::sys::{self, Looks};
 
 /// How long one operation waits for SQLite's locks in all. A transaction takes well under a
 /// millisecond, so whoever waits this long is kept out by a stopped or stuck process.
@@ -242,7 +242,24 @@ impl OpenOptions {
 
     fn locate(&self, if_missing: IfMissing, self_test: SelfTest) -> Result<Option<Location>> {
         let path = self.requested_path()?;
-        let Some(location) = location::resolve(&path, if_missing)? else { return Ok(None) };
+        let looks = Looks::begin();
+        let located = self.locate_at(&path, if_missing, self_test);
+        match looks.shortage() {
+            // A filesystem that could not be seen was not judged.
+            Some(shortage) if located.is_ok() => {
+                Err(Error::shortage(shortage, &format!("look at {}", path.display())).at(path))
+            }
+            Some(_) | None => located,
+        }
+    }
+
+    fn locate_at(
+        &self,
+        path: &Path,
+        if_missing: IfMissing,
+        self_test: SelfTest,
+    ) -> Result<Option<Location>> {
+        let Some(location) = location::resolve(path, if_missing)? else { return Ok(None) };
         location::check_directory(&location.directory)?;
         location::check_filesystem(&location.directory, &self.allowed_filesystems, self_test)?;
         location::check_file(&location)?;

@@ -594,7 +594,7 @@ pub fn unmapped_uid() -> Option<u32> {
 
 /// The mount id is exact; the longest mount point serves kernels before 5.8.
 pub fn filesystem_of(directory: &Path) -> Option<Filesystem> {
-    let mountinfo = std::fs::read("/proc/self/mountinfo").ok()?;
+    let mountinfo = std::fs::read("/proc/self/mountinfo").map_err(note).ok()?;
     let kind = mount_id(directory)
         .and_then(|id| procfs::filesystem_of_mount(&mountinfo, id))
         .or_else(|| procfs::filesystem_of_path(&mountinfo, directory.as_os_str().as_bytes()))?;
@@ -686,7 +686,9 @@ pub fn is_mount_point(path: &Path) -> bool {
 }
 
 fn mount_id(path: &Path) -> Option<u64> {
-    let found = statx(CWD, path, AtFlags::empty(), StatxFlags::MNT_ID).ok()?;
+    let found = statx(CWD, path, AtFlags::empty(), StatxFlags::MNT_ID)
+        .map_err(|errno| note(errno.into()))
+        .ok()?;
     let has_id = found.stx_mask & StatxFlags::MNT_ID.bits() != 0;
     has_id.then_some(found.stx_mnt_id)
 }

@@ -35,6 +35,43 @@ impl Shortage {
     }
 }
 
+impl Shortage {
+    /// The shortage behind an error of SQLite, which says only what it could not do. To be asked at once:
+    /// the reason is what the kernel said last to this thread.
+    pub fn behind(error: &rusqlite::Error) -> Option<Self> {
+        use rusqlite::ErrorCode as Code;
+        use rusqlite::ffi;
+        let last = Self::of(&io::Error::last_os_error())?;
+        let said = error.sqlite_error()?;
+        let is_of_a_look = match said.code {
+            Code::CannotOpen => true,
+            // What was written half may be lost: that is more than a want of something.
+            Code::SystemIoFailure => ![
+                ffi::SQLITE_IOERR_WRITE,
+                ffi::SQLITE_IOERR_FSYNC,
+                ffi::SQLITE_IOERR_DIR_FSYNC,
+                ffi::SQLITE_IOERR_TRUNCATE,
+                ffi::SQLITE_IOERR_DELETE,
+            ]
+            .contains(&said.extended_code),
+            // So SQLite calls a page that the disk did not give (`SQLITE_IOERR_CORRUPTFS`).
+            Code::DatabaseCorrupt => last.is_of_the_disk(),
+            _ => false,
+        };
+        is_of_a_look.then_some(last)
+    }
+
+    #[cfg(unix)]
+    fn is_of_the_disk(self) -> bool {
+        self.errno == libc::EIO
+    }
+
+    #[cfg(windows)]
+    fn is_of_the_disk(self) -> bool {
+        false
+    }
+}
+
 impl std::fmt::Display for Shortage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         io::Error::from_raw_os_error(self.errno).fmt(f)
