@@ -191,10 +191,12 @@ impl Error {
     /// This process, or the machine, ran short of something: nothing was found out, and nothing decided.
     pub(crate) fn shortage(shortage: Shortage, what: &str) -> Self {
         Self::new(ErrorKind::Busy, format!("cannot {what}: {shortage}"))
-            .with_hint(
+            .with_hint(if shortage.is_of_the_disk() {
+                "look at the disk (`dmesg`), and try again; nothing was changed"
+            } else {
                 "look at the limits of open files and memory (`ulimit -a`), and try again; nothing was \
-                 changed",
-            )
+                 changed"
+            })
             .retry_after(1_000)
     }
 
@@ -213,6 +215,12 @@ impl Error {
             }
             None => Err(self),
         }
+    }
+
+    /// Whether somebody else's lock on the store was in the way.
+    pub(crate) fn is_of_a_lock(&self) -> bool {
+        use rusqlite::ErrorCode as Code;
+        matches!(self.sqlite_code(), Some(Code::DatabaseBusy | Code::DatabaseLocked))
     }
 
     /// The SQLite result code behind this error, if there is one.
@@ -248,7 +256,10 @@ impl From<rusqlite::Error> for Error {
             return Self::shortage(shortage, "read the store").caused_by(error);
         }
         let kind = match error.sqlite_error_code() {
-            Some(Code::DatabaseBusy | Code::DatabaseLocked) => ErrorKind::Busy,
+            // SQLITE_PROTOCOL: the locks of the WAL could not be had again and again.
+            Some(Code::DatabaseBusy | Code::DatabaseLocked | Code::FileLockingProtocolFailed) => {
+                ErrorKind::Busy
+            }
             Some(Code::DiskFull | Code::ReadOnly | Code::SystemIoFailure) => ErrorKind::CannotWrite,
             Some(Code::CannotOpen | Code::PermissionDenied) => ErrorKind::CannotRead,
             // SQLITE_ERROR: every statement of ours was tried on a schema that was whole.
@@ -258,6 +269,7 @@ impl From<rusqlite::Error> for Error {
         };
         let hint = match kind {
             ErrorKind::Corrupt => Some(RECOVER),
+            ErrorKind::Busy => Some("try again"),
             ErrorKind::CannotWrite => Some("check free space and that the disk is writable"),
             _ => None,
         };

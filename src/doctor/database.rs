@@ -27,7 +27,12 @@ pub(super) fn cannot_open(scene: &Scene, error: &Error) -> Seen {
             scene.command("doctor --fix")
         ));
     }
-    let seen = Seen::error(format!("the store cannot be asked: {error}"));
+    let evidence = format!("the store cannot be asked: {error}");
+    let seen = match error.kind() {
+        // Something ran short: what was not seen is no problem yet.
+        ErrorKind::Busy if !error.is_of_a_lock() => Seen::unknown(evidence),
+        _ => Seen::error(evidence),
+    };
     let hint = error.hint().unwrap_or("look at the other findings, and ask again");
     seen.remedy(hint)
 }
@@ -187,6 +192,14 @@ pub(super) enum Integrity {
 }
 
 pub(super) fn integrity_of(opened: &Opened) -> Result<Integrity> {
+    // A read that failed once looks like damage, too.
+    match integrity_now(opened)? {
+        Integrity::Damaged(_) => integrity_now(opened),
+        found => Ok(found),
+    }
+}
+
+fn integrity_now(opened: &Opened) -> Result<Integrity> {
     match opened.inner().read(|connection| Ok(read_through(connection))) {
         Ok(Ok(integrity)) => Ok(integrity),
         Ok(Err(error)) | Err(error) if is_damaged(&opened.scene, &error) => {

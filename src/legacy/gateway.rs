@@ -17,7 +17,7 @@ use crate::observe::Observer;
 use crate::office;
 use crate::stop_budget;
 use crate::store::{EventRecord, Inner, Tx};
-use crate::sys;
+use crate::sys::{self, Shortage};
 
 /// The directory of an older program, as it may stand for an office of `kind`.
 ///
@@ -30,11 +30,15 @@ pub(crate) fn home(directory: &Path, kind: &Kind) -> Result<PathBuf> {
             .with_hint("leave out `--kind`"));
     }
     let home = std::fs::canonicalize(directory).map_err(|error| {
+        if Shortage::of(&error).is_some() {
+            return Error::io("look at", directory, error);
+        }
         Error::invalid(format!("no directory {}: {error}", directory.display()))
             .at(directory)
             .with_hint(format!("name the directory that has the {PID_FILE}"))
     })?;
-    if !home.is_dir() {
+    let facts = std::fs::metadata(&home).map_err(|error| Error::io("look at", &home, error))?;
+    if !facts.is_dir() {
         return Err(Error::invalid(format!("{} is not a directory", home.display()))
             .at(&home)
             .with_hint(format!("name the directory that has the {PID_FILE}")));

@@ -29,6 +29,7 @@ use crate::standing::Force;
 use crate::status::{self, Incarnation, Report};
 use crate::stop_budget::{self, StopPhases};
 use crate::store::Store;
+use crate::sys::Shortage;
 use crate::takeover::Replace;
 use crate::wait::{Cancel, Wait};
 
@@ -302,11 +303,15 @@ impl Profile {
 /// The canonical directory that a profile is bound to.
 pub(crate) fn real_home(directory: &Path) -> Result<PathBuf> {
     let home = std::fs::canonicalize(directory).map_err(|error| {
+        if Shortage::of(&error).is_some() {
+            return Error::io("look at", directory, error);
+        }
         Error::invalid(format!("no home directory {}: {error}", directory.display()))
             .at(directory)
             .with_hint("name an existing directory")
     })?;
-    if home.is_dir() {
+    let facts = std::fs::metadata(&home).map_err(|error| Error::io("look at", &home, error))?;
+    if facts.is_dir() {
         return Ok(home);
     }
     Err(Error::invalid(format!("{} is not a directory", home.display()))

@@ -553,17 +553,10 @@ impl Inner {
         }
         let readable = || std::fs::symlink_metadata(file).is_ok();
         match error.kind() {
-            ErrorKind::Busy
-                if matches!(
-                    error.sqlite_code(),
-                    Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked)
-                ) =>
-            {
-                match error.into_sqlite() {
-                    Ok(cause) => busy::error(file, cause),
-                    Err(error) => error,
-                }
-            }
+            ErrorKind::Busy if error.is_of_a_lock() => match error.into_sqlite() {
+                Ok(cause) => busy::error(file, cause),
+                Err(error) => error,
+            },
             ErrorKind::CannotWrite
                 if error.sqlite_code() == Some(rusqlite::ErrorCode::ReadOnly) =>
             {

@@ -122,6 +122,15 @@ fn condition(location: &Location, was_a_store: bool) -> Result<Condition> {
         return Ok(Condition::Interrupted { aside: aside_of_interrupted(location)? });
     }
     location::check_file(location)?;
+    // A read that failed once looks like damage, too.
+    match condition_now(location, was_a_store) {
+        Ok(Condition::Damaged(_)) => condition_now(location, was_a_store),
+        found => found,
+    }
+}
+
+/// What one look at a file says, which is there.
+fn condition_now(location: &Location, was_a_store: bool) -> Result<Condition> {
     let found = busy::with_budget(super::BUSY_BUDGET_DEFAULT, || {
         let connection = connect(&location.file, Access::Write(Durability::Normal))?;
         try_out(&connection)
@@ -131,6 +140,10 @@ fn condition(location: &Location, was_a_store: bool) -> Result<Condition> {
         Ok(Some(damage)) => return Ok(Condition::Damaged(damage)),
         Err(error) => error,
     };
+    if let Some(shortage) = sys::lack_of_descriptors() {
+        let what = format!("open {}", location.file.display());
+        return Err(Error::shortage(shortage, &what).at(&location.file).caused_by(error));
+    }
     match error.kind() {
         // Internal: a value that is not what its column holds.
         ErrorKind::Corrupt | ErrorKind::Internal => Ok(Condition::Damaged(error.to_string())),
@@ -143,7 +156,7 @@ fn condition(location: &Location, was_a_store: bool) -> Result<Condition> {
         {
             Ok(Condition::Damaged(error.to_string()))
         }
-        ErrorKind::Busy => Err(busy_with(location, error)),
+        ErrorKind::Busy if error.is_of_a_lock() => Err(busy_with(location, error)),
         _ => Err(error.at(&location.file)),
     }
 }

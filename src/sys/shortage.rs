@@ -61,13 +61,15 @@ impl Shortage {
         is_of_a_look.then_some(last)
     }
 
+    /// EIO: what is short is a disk that reads.
     #[cfg(unix)]
-    fn is_of_the_disk(self) -> bool {
+    pub fn is_of_the_disk(self) -> bool {
         self.errno == libc::EIO
     }
 
+    /// Windows has no such word.
     #[cfg(windows)]
-    fn is_of_the_disk(self) -> bool {
+    pub fn is_of_the_disk(self) -> bool {
         false
     }
 }
