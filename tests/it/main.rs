@@ -19,6 +19,7 @@ mod damage;
 mod doctor;
 mod endings;
 mod events;
+mod faults;
 mod forensics_diagnose;
 mod forensics_snapshot;
 mod forensics_systemd;
