@@ -389,6 +389,14 @@ impl Evidence {
         self.table == Table::Visible && self.boot != Boot::Rebooted
     }
 
+    /// The owner's pids are known to be those of another pid namespace or machine. A namespace of our own
+    /// that cannot be seen is no other one.
+    #[must_use]
+    pub fn is_elsewhere(&self) -> bool {
+        self.table == Table::NotVisible
+            && [self.host, self.namespace].contains(&Relation::Different)
+    }
+
     /// What is known of the recorded process.
     #[must_use]
     pub fn observed(&self) -> Observed {
@@ -494,7 +502,9 @@ fn judge_unknown_child(seen: &Evidence) -> (Verdict, Flags) {
     match (seen.table, seen.anchor, seen.writer) {
         // Version 0.1 left nothing to tell a container that was ended from one that is only elsewhere,
         // and the upgrade of an image ends it.
-        (Table::NotVisible, AnchorState::Free, Writer::Older) => dead(released_reason(seen)),
+        (Table::NotVisible, AnchorState::Free, Writer::Older) if seen.is_elsewhere() => {
+            dead(released_reason(seen))
+        }
         (Table::NotVisible, _, _) => {
             or_expired(seen, Verdict::Unknown(UnknownReason::ForeignNamespace))
         }
@@ -504,16 +514,17 @@ fn judge_unknown_child(seen: &Evidence) -> (Verdict, Flags) {
 
 /// Rules 5 to 9.
 fn judge_free(seen: &Evidence) -> (Verdict, Flags) {
-    match (seen.keeper, seen.observed(), seen.table) {
-        (Keeper::None, _, _)
-        | (Keeper::Recorded | Keeper::EndedAlone, Observed::Gone(_), _)
-        | (Keeper::Recorded, Observed::Unknown, Table::NotVisible) => dead(released_reason(seen)),
-        (Keeper::Recorded | Keeper::EndedAlone, Observed::Alive, _) => {
+    match (seen.keeper, seen.observed()) {
+        (Keeper::None, _) | (Keeper::Recorded | Keeper::EndedAlone, Observed::Gone(_)) => {
+            dead(released_reason(seen))
+        }
+        (Keeper::Recorded | Keeper::EndedAlone, Observed::Alive) => {
             let flags = Flags { keeper_lost: true, ..alive_flags(seen) };
             (Verdict::Alive(AliveReason::StartTimeMatches), flags)
         }
-        (Keeper::Recorded, Observed::Unknown, Table::Visible)
-        | (Keeper::EndedAlone, Observed::Unknown, _) => {
+        // The keeper ended with its whole namespace.
+        (Keeper::Recorded, Observed::Unknown) if seen.is_elsewhere() => dead(released_reason(seen)),
+        (Keeper::Recorded | Keeper::EndedAlone, Observed::Unknown) => {
             or_expired(seen, Verdict::Unknown(UnknownReason::NotVerifiable))
         }
     }

@@ -11,7 +11,13 @@ const ANCHORS: [AnchorState; 5] = [
 ];
 const RELATIONS: [Relation; 3] = [Relation::Same, Relation::Different, Relation::Unknown];
 const BOOTS: [Boot; 3] = [Boot::Same, Boot::Rebooted, Boot::Unknown];
-const TABLES: [Table; 2] = [Table::Visible, Table::NotVisible];
+/// Whether the recorded pids can be looked up, and how their namespace relates to ours.
+const TABLES: [(Table, Relation); 4] = [
+    (Table::Visible, Relation::Same),
+    (Table::NotVisible, Relation::Different),
+    (Table::NotVisible, Relation::Same),
+    (Table::NotVisible, Relation::Unknown),
+];
 const PRESENCES: [Presence; 3] = [Presence::Present, Presence::Gone, Presence::Unknown];
 const MATCHES: [StartTimeMatch; 3] =
     [StartTimeMatch::Equal, StartTimeMatch::Different, StartTimeMatch::Unknown];
@@ -29,11 +35,11 @@ const KEEPERS: [Keeper; 3] = [Keeper::None, Keeper::Recorded, Keeper::EndedAlone
 const LEASES: [Lease; 3] = [Lease::None, Lease::Current, Lease::Expired];
 const WRITERS: [Writer; 2] = [Writer::Older, Writer::Current];
 
-/// Everything that the verdict depends on; host and namespace only explain what `table` says.
+/// Everything that the verdict depends on; the host counts as the namespace does.
 fn for_each_evidence(mut visit: impl FnMut(Evidence)) {
     for anchor in ANCHORS {
         for boot in BOOTS {
-            for table in TABLES {
+            for (table, namespace) in TABLES {
                 for child in CHILDREN {
                     for keeper in KEEPERS {
                         for lease in LEASES {
@@ -41,6 +47,7 @@ fn for_each_evidence(mut visit: impl FnMut(Evidence)) {
                                 let owner = Evidence {
                                     anchor,
                                     boot,
+                                    namespace,
                                     table,
                                     child,
                                     keeper,
@@ -128,6 +135,10 @@ fn is_free(seen: &Evidence) -> bool {
     seen.anchor == AnchorState::Free
 }
 
+fn is_elsewhere(seen: &Evidence) -> bool {
+    seen.table == Table::NotVisible && seen.namespace == Relation::Different
+}
+
 fn unknown_start(seen: &Evidence) -> bool {
     seen.start_time == StartTimeMatch::Unknown
 }
@@ -160,7 +171,7 @@ const RULES: [(u8, Condition, Outcome); 17] = [
     (
         4,
         |e| {
-            let of_older = e.writer == Writer::Older && is_free(e) && e.table == Table::NotVisible;
+            let of_older = e.writer == Writer::Older && is_free(e) && is_elsewhere(e);
             e.child == ChildState::Unknown && of_older
         },
         released,
@@ -173,7 +184,7 @@ const RULES: [(u8, Condition, Outcome); 17] = [
     (5, |e| is_free(e) && e.keeper == Keeper::None, released),
     (6, |e| is_free(e) && lives(e), |_| STARTED_THEN),
     (7, |e| is_free(e) && gone(e), released),
-    (8, |e| is_free(e) && e.table == Table::NotVisible && e.keeper != Keeper::EndedAlone, released),
+    (8, |e| is_free(e) && is_elsewhere(e) && e.keeper != Keeper::EndedAlone, released),
     (9, is_free, |e| unless_expired(e, NOT_VERIFIABLE)),
     (10, lives, |e| unless_expired(e, STARTED_THEN)),
     (11, gone, gone_because),
@@ -229,12 +240,17 @@ fn unknown_is_never_dead_and_a_held_anchor_needs_proof() {
         if child_may_live && !excused {
             assert!(!dead, "the command may live: {seen:?}");
         }
+        let may_live_unseen = seen.keeper != Keeper::None || child_may_live;
+        let hidden = seen.table == Table::NotVisible && !is_elsewhere(&seen) && !gone(&seen);
+        if hidden && may_live_unseen && seen.lease != Lease::Expired {
+            assert!(!dead, "our own namespace cannot be seen, which proves nothing: {seen:?}");
+        }
         let blind = seen.anchor == AnchorState::Unreadable && !gone(&seen);
         if blind && seen.lease != Lease::Expired {
             assert!(!dead, "nobody is evicted because we could not look: {seen:?}");
         }
-        let is_elsewhere = seen.table == Table::NotVisible && no_anchor(&seen) && !gone(&seen);
-        if is_elsewhere && seen.lease != Lease::Expired {
+        let means_nothing = seen.table == Table::NotVisible && no_anchor(&seen) && !gone(&seen);
+        if means_nothing && seen.lease != Lease::Expired {
             assert!(!dead, "a pid of another namespace was judged: {seen:?}");
         }
         if seen.boot == Boot::Unknown {
