@@ -14,6 +14,7 @@ mod support;
 
 mod bad_input;
 mod command_lock;
+mod containers;
 mod contention;
 mod damage;
 mod doctor;

@@ -620,7 +620,8 @@ impl<'a> Disk<'a> {
         Self::new(sandbox, sandbox.on_a_disk(words, size, "echo mounted; exec cat"))
     }
 
-    fn enter(&self) -> Command {
+    /// The words that start a program in it.
+    pub fn enter(&self) -> Command {
         let mut command = self.sandbox.program("nsenter");
         command.args(["-m", "-t", &self.keeper.pid().to_string()]);
         // Entering moves to the root directory.

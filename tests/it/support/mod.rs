@@ -3,6 +3,8 @@
 
 #![allow(dead_code, reason = "not every module needs every helper")]
 
+#[cfg(target_os = "linux")]
+mod container;
 pub mod forked;
 mod heed;
 #[cfg(target_os = "linux")]
@@ -24,6 +26,8 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::Value;
 
+#[cfg(target_os = "linux")]
+pub use container::*;
 #[cfg(target_os = "linux")]
 pub use namespace::*;
 pub use process::*;
