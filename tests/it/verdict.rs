@@ -2,15 +2,16 @@
 
 use rustix::process::Signal;
 
+use crate::open::mount_namespace;
 use crate::support::{
-    BINARY, LIMIT, Process, Run, Sandbox, Stat, eventually, has, is_root, kill, skipped, works,
+    BINARY, LIMIT, Process, Run, Sandbox, Stat, eventually, has, is_root, kill, skipped,
 };
 
 const OTHER_BOOT_ID: &str = "0f0f0f0f-1111-4222-8333-444444444444";
 
 /// Views of /proc in which the boot id differs or is hidden, as scripts for a mount namespace of their
 /// own.
-fn views(sandbox: &Sandbox) -> [(&'static str, String); 2] {
+pub fn views(sandbox: &Sandbox) -> [(&'static str, String); 2] {
     let other = sandbox.file("boot_id");
     std::fs::write(&other, format!("{OTHER_BOOT_ID}\n")).unwrap();
     [
@@ -19,13 +20,13 @@ fn views(sandbox: &Sandbox) -> [(&'static str, String); 2] {
     ]
 }
 
-fn may_mount() -> bool {
-    is_root() && works(&["unshare", "-m", "mount", "-t", "tmpfs", "none", "/mnt"])
+pub fn may_mount() -> bool {
+    mount_namespace().is_some()
 }
 
 impl Sandbox {
     /// A command of this program in a mount namespace that `script` prepares.
-    fn in_view(&self, script: &str, arguments: &str) -> std::process::Command {
+    pub fn in_view(&self, script: &str, arguments: &str) -> std::process::Command {
         let mut command = self.program("unshare");
         command.args(["-m", "--propagation", "private", "/bin/sh", "-c"]);
         command.arg(format!("{script} && exec {BINARY} {arguments}"));
@@ -58,7 +59,9 @@ fn a_boot_id_that_differs_is_doubt() {
 /// A script that exits with 9 where `pid` lives. `kill -0` would take a zombie that nobody has collected
 /// yet for one of the living.
 fn alone(pid: u32) -> String {
-    format!("! grep -q '^State:[[:space:]]*[^ZX]' /proc/{pid}/status 2>/dev/null || exit 9")
+    format!(
+        "! grep -q '^State:[[:space:]]*[^ZX[:space:]]' /proc/{pid}/status 2>/dev/null || exit 9"
+    )
 }
 
 /// FIELD-BUGS rows 91, 92: the command of a killed `run` has another user id, and lives.
