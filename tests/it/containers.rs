@@ -11,10 +11,10 @@ use crate::support::{
     works,
 };
 
-const GATEWAY: &str = "gateway in a container";
+pub const GATEWAY: &str = "gateway in a container";
 
 /// The program that plays [`GATEWAY`], for the scripts below.
-const LIBRARY: &str = "exec \"$IT_PROGRAM\" --exact containers::role_of_a_gateway --nocapture \
+pub const LIBRARY: &str = "exec \"$IT_PROGRAM\" --exact containers::role_of_a_gateway --nocapture \
                        --test-threads=1";
 
 /// What a start takes on a busy machine; far below every time-out in the program.

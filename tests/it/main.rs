@@ -39,6 +39,7 @@ mod markers;
 mod namespaces;
 mod open;
 mod orphans;
+mod reboot;
 mod restart;
 mod run;
 mod sql_views;
