@@ -39,6 +39,7 @@ mod markers;
 mod namespaces;
 mod open;
 mod orphans;
+mod random_kills;
 mod reboot;
 mod restart;
 mod run;

@@ -140,7 +140,7 @@ fn assert_error(command: Command, code: i32, kind: &str) -> Value {
     document["error"].clone()
 }
 
-fn set_mode(path: &Path, mode: u32) {
+pub fn set_mode(path: &Path, mode: u32) {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
 }
 

@@ -5,9 +5,7 @@ use std::process::Command;
 
 use rustix::process::Signal;
 
-use super::{
-    BINARY, LIMIT, Process, Sandbox, Stat, eventually, is_root, kill, pid_namespace, works,
-};
+use super::{LIMIT, Process, Sandbox, Stat, eventually, is_root, kill, pid_namespace, works};
 
 /// A pid namespace that lives as long as its init.
 pub struct Container {
@@ -54,12 +52,8 @@ impl Sandbox {
     pub fn container_command(&self, script: &str) -> Command {
         let words = container().expect("asked before");
         let mut command = self.program(words[0]);
-        command.args(&words[1..]).args(["/bin/sh", "-c", script]);
+        // Runtimes make the init the leader of a session.
+        command.args(&words[1..]).args(["setsid", "/bin/sh", "-c", script]);
         command
-    }
-
-    /// The same, with this program's own arguments.
-    pub fn incumbent_contained(&self, arguments: &str) -> Command {
-        self.container_command(&format!("exec {BINARY} {arguments}"))
     }
 }
