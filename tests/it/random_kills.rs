@@ -6,8 +6,8 @@
 //! three is a script with the gateway behind it. Of a pair of keepers one is killed at a time: if both are,
 //! a process elsewhere has nothing to go by.
 //!
-//! `INCUMBENT_KILLS` is for how many seconds (8); `INCUMBENT_KILLS_SPARE` names kinds that are spared
-//! (`run,keeper`), to find out which one a failure needs; `INCUMBENT_TEST_SEED` repeats the choices, not
+//! `INCUMBENT_KILLS` is for how many seconds (8); `INCUMBENT_KILLS_SPARE` names what is left out (`run`,
+//! `keeper`, `script`, `user`, ...), to find out what a failure needs; `INCUMBENT_TEST_SEED` repeats the choices, not
 //! the races.
 
 use std::collections::BTreeMap;
@@ -43,8 +43,10 @@ const CONTAINER: &str = r#"
             [ "$USERS" = 1 ] && [ $((drawn % 3)) = 0 ] && user=$as_nobody
             [ $((drawn / 9 % 2)) = 0 ] && wait=--wait=2
             if [ $((drawn / 18 % 3)) = 0 ]; then
-                sh -c 'incumbent claim --pid $$ || exit; exec "$@"' sh $user perl -e "$GATEWAY" claim$kind
-            elif [ $((drawn / 3 % 3)) = 0 ]; then
+                sh -c 'for attempt in 1 2 3 4 5 6 7 8; do
+                           incumbent claim --pid $$ && exec "$@"; sleep 0.03
+                       done' sh $user perl -e "$GATEWAY" claim$kind
+            elif [ "$SCRIPTS" = 1 ] && [ $((drawn / 3 % 3)) = 0 ]; then
                 incumbent run --no-backoff $wait -- $user sh -c '"$@"; :' sh perl -e "$GATEWAY" script$kind
             else
                 incumbent run --no-backoff $wait -- $user perl -e "$GATEWAY" run$kind
@@ -55,7 +57,7 @@ const CONTAINER: &str = r#"
     echo there
     for number in 1 2 3; do supervise $number & done
     wait
-    echo idle
+    : > idle-$CONTAINER; echo idle
     while read -r order; do eval "$order"; done
 "#;
 
@@ -80,7 +82,7 @@ impl Kind {
     }
 
     fn of(words: &[&str]) -> Option<Self> {
-        if words.contains(&"__keeper") {
+        if words.iter().any(|word| word.starts_with("__keeper")) {
             return Some(Self::Keeper);
         }
         if words.contains(&"__trampoline") {
@@ -95,17 +97,36 @@ impl Kind {
     }
 }
 
-struct Storm {
+/// The process that a keeper stands for, as its arguments name it.
+fn kept_by(words: &[&str]) -> String {
+    let after = |name: &str| words.iter().skip_while(|word| **word != name).nth(1).unwrap_or(&"");
+    format!("{} {}", after("--pid"), after("--start-time"))
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Keepers {
+    All,
+    /// Only those whose partner lives.
+    InPairs,
+}
+
+/// Kills it; false where it has just ended by itself.
+fn end(pid: u32) -> bool {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    pid.is_some_and(|pid| kill_process(pid, Signal::KILL).is_ok())
+}
+
+struct Storm<'a> {
+    names: &'a [&'a str],
     sandbox: Sandbox,
     containers: Vec<Container>,
-    spared: String,
     kills: BTreeMap<Kind, usize>,
     /// The last ones, for people.
     log: Vec<String>,
 }
 
-impl Storm {
-    fn start(names: &[&str], random: &mut Random) -> Self {
+impl<'a> Storm<'a> {
+    fn start(names: &'a [&'a str], random: &mut Random) -> Self {
         let sandbox = Sandbox::new();
         // Others have to reach the witness, and nothing else.
         set_mode(sandbox.path(), 0o711);
@@ -129,14 +150,14 @@ impl Storm {
                     .env("WITNESS", &witness)
                     .env("GATEWAY", GATEWAY)
                     .env("SEED", random.below(1_000_000).to_string())
-                    .env("USERS", if users { "1" } else { "0" });
+                    .env("USERS", if users && !is_spared("user") { "1" } else { "0" })
+                    .env("SCRIPTS", if is_spared("script") { "0" } else { "1" });
                 let mut container = Container::start(command);
                 container.process.line_with("there");
                 container
             })
             .collect();
-        let spared = std::env::var("INCUMBENT_KILLS_SPARE").unwrap_or_default();
-        Self { sandbox, containers, spared, kills: BTreeMap::new(), log: Vec::new() }
+        Self { names, sandbox, containers, kills: BTreeMap::new(), log: Vec::new() }
     }
 
     fn witness(&self, name: &str) -> Vec<String> {
@@ -145,15 +166,17 @@ impl Storm {
     }
 
     /// Everything that may be killed, by kind.
-    fn processes(&self) -> BTreeMap<Kind, Vec<u32>> {
+    fn processes(&self, which: Keepers) -> BTreeMap<Kind, Vec<u32>> {
         let mut found: BTreeMap<Kind, Vec<u32>> = BTreeMap::new();
-        let mut keepers: BTreeMap<Vec<u8>, Vec<u32>> = BTreeMap::new();
+        let mut keepers: BTreeMap<String, Vec<u32>> = BTreeMap::new();
         for pid in tagged("IT_SANDBOX", self.sandbox.path()) {
             let Ok(line) = std::fs::read(format!("/proc/{pid}/cmdline")) else { continue };
             let text = String::from_utf8_lossy(&line).into_owned();
             let words: Vec<&str> = text.split('\0').collect();
             match Kind::of(&words) {
-                Some(Kind::Keeper) => keepers.entry(line).or_default().push(pid),
+                Some(Kind::Keeper) => {
+                    keepers.entry(kept_by(&words)).or_default().push(pid);
+                }
                 Some(kind) => found.entry(kind).or_default().push(pid),
                 None => {}
             }
@@ -168,16 +191,14 @@ impl Storm {
     }
 
     fn kill_one(&mut self, random: &mut Random) {
-        let mut processes: Vec<_> = self.processes().into_iter().collect();
-        processes.retain(|(kind, _)| !self.spared.split(',').any(|spared| spared == kind.name()));
+        let mut processes: Vec<_> = self.processes(Keepers::InPairs).into_iter().collect();
+        processes.retain(|(kind, _)| !is_spared(kind.name()));
         if processes.is_empty() {
             return;
         }
         let (kind, pids) = &processes[random.index(processes.len())];
         let pid = pids[random.index(pids.len())];
-        let Some(target) = Pid::from_raw(i32::try_from(pid).unwrap()) else { return };
-        // It may just have ended by itself.
-        if kill_process(target, Signal::KILL).is_ok() {
+        if end(pid) {
             *self.kills.entry(*kind).or_default() += 1;
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
             self.log.push(format!("{now:.5} killed {} {pid}", kind.name()));
@@ -191,9 +212,11 @@ impl Storm {
             return;
         }
         let last = |lines: &[String]| lines[lines.len().saturating_sub(12)..].join("\n  ");
-        let events = self.sandbox.cli(["events", "--limit", "30"]);
+        let events = self.sandbox.cli(["events"]).out;
+        let events: Vec<_> = events.lines().collect();
+        let events = events[events.len().saturating_sub(30)..].join("\n");
         panic!(
-            "two gateways at once:\n  {}\nthe last that were alone:\n  {}\nthe last kills:\n  {}\n{events:#?}",
+            "two gateways at once:\n  {}\nthe last that were alone:\n  {}\nthe last kills:\n  {}\n{events}",
             two.join("\n  "),
             last(&self.witness("one")),
             last(&self.log),
@@ -204,29 +227,23 @@ impl Storm {
     #[track_caller]
     fn assert_nobody_is_blocked(&mut self) {
         std::fs::write(self.sandbox.file("stop"), "").unwrap();
+        // Those who were about to start something still do.
         eventually("everybody is dead", LIMIT, || {
-            let left = tagged("IT_SANDBOX", self.sandbox.path());
-            let is_left = |pid: &u32| {
-                std::fs::read_to_string(format!("/proc/{pid}/cmdline"))
-                    .is_ok_and(|line| Kind::of(&line.split('\0').collect::<Vec<_>>()).is_some())
-            };
-            let left: Vec<u32> = left.into_iter().filter(is_left).collect();
-            for pid in &left {
-                if let Some(pid) = i32::try_from(*pid).ok().and_then(Pid::from_raw) {
-                    let _ = kill_process(pid, Signal::KILL);
-                }
+            for pid in self.processes(Keepers::All).into_values().flatten() {
+                end(pid);
             }
-            left.is_empty().then_some(())
+            let is_idle = |name| self.sandbox.file(&format!("idle-{name}")).exists();
+            self.names.iter().all(is_idle).then_some(())
         });
         for container in &mut self.containers {
             container.process.line_with("idle");
             container.process.say("incumbent run --no-backoff -- true; echo \"start $?\"");
             let start = container.process.line_with("start ");
-            assert_eq!(start, "start 0", "{}", self.sandbox.cli(["events", "--limit", "20"]).out);
+            assert_eq!(start, "start 0", "{}", self.sandbox.cli(["events"]).out);
         }
     }
 
-    fn report(&self, names: &[&str], seconds: u64) {
+    fn report(&self, seconds: u64) {
         let one = self.witness("one");
         let kills: Vec<_> =
             self.kills.iter().map(|(kind, count)| format!("{count} {}", kind.name())).collect();
@@ -243,7 +260,7 @@ impl Storm {
             ways(" claim"),
         );
         eprintln!("the longest time from one gateway to the next: {longest:.3} s");
-        for name in names {
+        for name in self.names {
             let count = ways(&format!(" {name} "));
             eprintln!("in container {name}: {count}");
             let least = usize::try_from(seconds / 2).unwrap().max(2);
@@ -267,7 +284,13 @@ fn storm(names: &[&str], seconds: u64) {
     }
     storm.assert_nobody_is_blocked();
     storm.assert_one_at_a_time();
-    storm.report(names, seconds);
+    storm.report(seconds);
+}
+
+/// Kinds of processes that are not killed, `user` and `script`: ways that are not drawn.
+fn is_spared(word: &str) -> bool {
+    let spared = std::env::var("INCUMBENT_KILLS_SPARE").unwrap_or_default();
+    spared.split(',').any(|spared| spared == word)
 }
 
 fn seconds() -> u64 {
