@@ -37,6 +37,7 @@ mod lock_verbs;
 mod locks;
 mod markers;
 mod namespaces;
+mod old_binary;
 mod open;
 mod orphans;
 mod random_kills;
