@@ -28,6 +28,7 @@ mod identity;
 mod keeper;
 mod keeper_pair;
 mod kill;
+mod left_behind;
 mod legacy;
 mod library;
 mod lock_contention;
