@@ -181,11 +181,11 @@ impl<'a> Storm<'a> {
                 None => {}
             }
         }
-        // Only where its partner lives.
-        let pairs: Vec<u32> =
-            keepers.into_values().filter(|pair| pair.len() > 1).flatten().collect();
-        if !pairs.is_empty() {
-            found.insert(Kind::Keeper, pairs);
+        let keepers = keepers.into_values();
+        let keepers: Vec<u32> =
+            keepers.filter(|pair| which == Keepers::All || pair.len() > 1).flatten().collect();
+        if !keepers.is_empty() {
+            found.insert(Kind::Keeper, keepers);
         }
         found
     }
