@@ -29,7 +29,7 @@ enum Users {
 
 /// Scripts for PID 1: each holds the office and the lock once it says `held`, and lives for as long as
 /// its standard input is open.
-const OWNERS: [(&str, Users, &str); 8] = [
+const OWNERS: [(&str, Users, &str); 9] = [
     (
         "run as PID 1",
         Users::One,
@@ -50,6 +50,11 @@ const OWNERS: [(&str, Users, &str); 8] = [
         "run of a start script",
         Users::One,
         "exec incumbent run --no-backoff --lock token=one -- sh -c 'sh -c \"echo held; exec cat\"; :'",
+    ),
+    (
+        "run of a start script, below an init",
+        Users::One,
+        "incumbent run --no-backoff --lock token=one -- sh -c 'sh -c \"echo held; exec cat\"; :'; :",
     ),
     ("a program that links the library", Users::One, LIBRARY),
     (
