@@ -1,4 +1,4 @@
-//! The anchor: a kernel lock on an empty file, held for as long as its process lives.
+//! The anchor: a kernel lock on a file of its own, held for as long as its process lives.
 //!
 //! A process makes one anchor per store, inside the write transaction of its first registration,
 //! and keeps it until it ends or closes its last handle. The kernel drops the lock with the
@@ -8,6 +8,10 @@
 //! non-blocking lock, so that two observers never take each other for the owner. The store's
 //! write lock serialises creation and removal: whoever holds it sees every anchor either not yet
 //! made, or made and locked.
+//!
+//! What is in the file is the path of the store that it was made for. Nobody needs it to judge an owner on
+//! record; it tells whoever makes a store which owners of the one before it are still at work, although
+//! their store was moved away from there.
 
 #![allow(clippy::disallowed_methods, reason = "the home of file locks")]
 
@@ -15,7 +19,7 @@ use std::collections::HashSet;
 use std::fs::File;
 #[cfg(feature = "cli")]
 use std::fs::FileTimes;
-use std::io;
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 #[cfg(feature = "cli")]
@@ -29,8 +33,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::legacy;
 use crate::liveness::{AnchorState, ProcessTable};
 use crate::names::hex;
-use crate::observe::Observer;
-use crate::sys::{self, Existence};
+use crate::observe::{Observer, View};
+use crate::sys::{self, Existence, FileKey, Looks, OpenedFile, ProcessNumber};
 
 /// How often a new name is tried when an observer's probe met our file in the instant between its
 /// creation and its lock. One retry is already improbable.
@@ -46,12 +50,12 @@ pub(crate) struct Anchor {
 }
 
 impl Anchor {
-    /// Creates and locks `<store id>-<pid>-<random>.lock` in `directory`. Call it only inside a
-    /// write transaction of the store.
-    pub(crate) fn create(directory: &Path, store_id: &str) -> Result<Self> {
+    /// Creates and locks `<store id>-<pid>-<random>.lock` in `directory`, for the store whose real path is
+    /// `store`. Call it only inside a write transaction of that store.
+    pub(crate) fn create(store: &Path, directory: &Path, store_id: &str) -> Result<Self> {
         let mut last = None;
         for _ in 0..CREATE_ATTEMPTS {
-            let anchor = Self::create_once(directory, store_id)?;
+            let anchor = Self::create_once(store, directory, store_id)?;
             match anchor.lock_and_check() {
                 Ok(()) => return Ok(anchor),
                 Err(Refusal::Probed) => last = Some("an observer holds every new file"),
@@ -73,7 +77,7 @@ impl Anchor {
             .at(directory))
     }
 
-    fn create_once(directory: &Path, store_id: &str) -> Result<Self> {
+    fn create_once(store: &Path, directory: &Path, store_id: &str) -> Result<Self> {
         let mut random = [0; 8];
         getrandom::fill(&mut random)
             .map_err(|error| Error::internal(format!("cannot draw random bits: {error}")))?;
@@ -89,8 +93,20 @@ impl Anchor {
             result => result,
         }
         .map_err(|error| Error::io("create the anchor", &path, error))?;
-        sys::give_to_owner_of(&path, directory)
-            .map_err(|error| Error::io("change the owner of", &path, error))?;
+        // Before it is locked: on Windows a lock keeps even its holder's other handles out. Whoever reads it
+        // meanwhile finds no end of line, and so no path.
+        let written = (&file)
+            .write_all(&content_for(store))
+            .map_err(|error| Error::io("write", &path, error))
+            .and_then(|()| {
+                sys::give_to_owner_of(&path, directory)
+                    .map_err(|error| Error::io("change the owner of", &path, error))
+            });
+        if let Err(error) = written {
+            // Nobody else knows this name yet.
+            let _ = std::fs::remove_file(&path);
+            return Err(error);
+        }
         Ok(Self { file, path, name, creator_pid })
     }
 
@@ -152,7 +168,7 @@ impl Anchor {
     }
 
     /// Which file it is.
-    pub(crate) fn key(&self) -> Result<Option<sys::FileKey>> {
+    pub(crate) fn key(&self) -> Result<Option<FileKey>> {
         sys::open_file_key(&self.file).map_err(|error| Error::io("look at", &self.path, error))
     }
 
@@ -271,7 +287,7 @@ pub(crate) fn prepare_directory(directory: &Path) -> Result<()> {
 
 /// Looks at a recorded anchor: a name inside the directory `anchors`, or the lock of an older gateway, which
 /// is not touched. A forged path is not followed.
-pub(crate) fn look(anchors: &Path, anchor: &str, recorded: Option<&sys::FileKey>) -> AnchorState {
+pub(crate) fn look(anchors: &Path, anchor: &str, recorded: Option<&FileKey>) -> AnchorState {
     match file_name(anchor) {
         Some(name) => probe_file(&anchors.join(name), recorded),
         None => legacy::path_of(anchor).map_or(AnchorState::Unreadable, legacy::look),
@@ -290,7 +306,7 @@ pub(crate) fn probe(path: &Path) -> AnchorState {
 
 /// The same, where it is known which file is meant: a copy at the same path says nothing about the owner
 /// of the original (FIELD-BUGS row 95), and counts as missing.
-fn probe_file(path: &Path, recorded: Option<&sys::FileKey>) -> AnchorState {
+fn probe_file(path: &Path, recorded: Option<&FileKey>) -> AnchorState {
     let file = match sys::open_anchor_file(path).map_err(sys::note) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return AnchorState::Missing,
@@ -304,7 +320,12 @@ fn probe_file(path: &Path, recorded: Option<&sys::FileKey>) -> AnchorState {
             Err(_) => return AnchorState::Unreadable,
         }
     }
-    match retry_interrupted(|| FileExt::try_lock_shared(&file)) {
+    probe_open(&file)
+}
+
+/// The same by a descriptor of our own, which nobody shares.
+fn probe_open(file: &File) -> AnchorState {
+    match retry_interrupted(|| FileExt::try_lock_shared(file)) {
         // Closing the descriptor drops the shared lock again.
         Ok(()) => AnchorState::Free,
         Err(TryLockError::WouldBlock) => AnchorState::Held,
@@ -432,24 +453,75 @@ pub(crate) fn sweep(
     Ok(sweep)
 }
 
-/// Somebody who held an anchor when its file was deleted, as the next store remembers it.
+/// What is in an anchor: the store's real path, and the end of the line that says that it is whole.
+fn content_for(store: &Path) -> Vec<u8> {
+    [store.as_os_str().as_encoded_bytes(), b"\n"].concat()
+}
+
+/// Whether an anchor was made for the store at the real path `store`. False for one that does not say (of
+/// an older version), and where it cannot be read: on Windows, while it is locked.
+pub(crate) fn is_made_for(anchor: &File, store: &Path) -> bool {
+    let wanted = content_for(store);
+    let mut found = Vec::with_capacity(wanted.len() + 1);
+    let read = anchor.take(wanted.len() as u64 + 1).read_to_end(&mut found).map_err(sys::note);
+    read.is_ok() && found == wanted
+}
+
+/// The anchors in `directory` that somebody holds, but for those in `named`: of owners that are about to be
+/// recorded, too. For a question, which has no write transaction.
+pub(crate) fn held_in(directory: &Path, named: &HashSet<String>) -> Result<Vec<Orphan>> {
+    let entries = match std::fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(Error::io("list", directory, error)),
+    };
+    let mut held = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(|error| Error::io("list", directory, error))?;
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        let Some((_, pid)) = parse_name(&name) else { continue };
+        if !named.contains(&name) && probe(&entry.path()) == AnchorState::Held {
+            held.push(Orphan { name, pid });
+        }
+    }
+    Ok(held)
+}
+
+/// Somebody who held an anchor of the store that was at our path before, as the next store remembers it.
 #[derive(Clone, Debug)]
 pub(crate) struct LostOwner {
     pub(crate) anchor: Orphan,
+    /// Where its file was, and which one it is, if it was moved and not deleted.
+    pub(crate) moved_to: Option<PathBuf>,
+    key: Option<FileKey>,
     start_time: Option<i64>,
+    number: Option<ProcessNumber>,
     boot_id: Option<String>,
     pid_ns: Option<String>,
+    /// What the wall clock and the boot clock showed when it was found.
+    clocks_ms: Option<(i64, i64)>,
 }
 
 impl LostOwner {
     fn of(json: &Value) -> Option<Self> {
         let text = |key: &str| json[key].as_str().map(str::to_owned);
         let pid = json["pid"].as_u64().and_then(|pid| sys::Pid::try_from(pid).ok());
+        let key = || {
+            Some(FileKey {
+                inode: json["inode"].as_u64()?,
+                device: json["device"].as_u64()?,
+                filesystem: json["filesystem"].as_u64(),
+            })
+        };
         Some(Self {
             anchor: Orphan { name: text("anchor")?, pid },
+            moved_to: text("moved_to").map(PathBuf::from),
+            key: key(),
             start_time: json["start_time"].as_i64(),
+            number: json["number"].as_u64().map(ProcessNumber),
             boot_id: text("boot_id"),
             pid_ns: text("pid_ns"),
+            clocks_ms: json["wall_clock_ms"].as_i64().zip(json["boot_clock_ms"].as_i64()),
         })
     }
 
@@ -459,46 +531,148 @@ impl LostOwner {
 
     /// Whether it is certain that it does not hold that anchor any more. Not being able to look is no sign
     /// of it.
-    pub(crate) fn has_let_go(&self, directory: &Path, observer: &Observer) -> bool {
-        if self.boot_id.is_some() && observer.boot_id.is_some() && self.boot_id != observer.boot_id
-        {
+    pub(crate) fn has_let_go(&self, view: View<'_>) -> bool {
+        if self.is_of_another_boot(view) {
             return true;
         }
+        // The lock itself, wherever it can be reached.
+        if let (Some(path), Some(_)) = (&self.moved_to, &self.key) {
+            match probe_file(path, self.key.as_ref()) {
+                AnchorState::Free => return true,
+                AnchorState::Held => return false,
+                AnchorState::Missing | AnchorState::Unreadable | AnchorState::None => {}
+            }
+        }
         let Some(pid) = self.anchor.pid else { return true };
+        let observer = view.observer;
         if self.pid_ns != observer.pid_ns || observer.process_table != ProcessTable::Ours {
             return false;
         }
         let facts = sys::process_facts(pid);
-        let is_another = self
-            .start_time
-            .is_some_and(|recorded| facts.start_time.is_some_and(|now| now.value != recorded));
-        facts.existence == Existence::Gone
-            || is_another
-            || sys::deleted_files_of(pid, directory)
-                .is_some_and(|names| !names.contains(&self.anchor.name))
+        let is_another = match (self.number, facts.number) {
+            (Some(recorded), Some(now)) => recorded != now,
+            (Some(_) | None, None) | (None, Some(_)) => self
+                .start_time
+                .is_some_and(|recorded| facts.start_time.is_some_and(|now| now.value != recorded)),
+        };
+        if facts.existence == Existence::Gone || is_another {
+            return true;
+        }
+        // Names are never given twice, so this one says which file it is.
+        let is_it = |it: &&OpenedFile| name_of(it) == Some(&self.anchor.name);
+        sys::files_opened_by(pid).is_some_and(|files| files.iter().filter(is_it).all(is_free))
+    }
+
+    /// Boot ids that differ are doubt (FIELD-BUGS row 91): the clocks have to agree.
+    fn is_of_another_boot(&self, view: View<'_>) -> bool {
+        let ids = self.boot_id.as_ref().zip(view.observer.boot_id.as_ref());
+        ids.is_some_and(|(recorded, now)| recorded != now)
+            && self
+                .clocks_ms
+                .is_some_and(|(wall_ms, boot_ms)| view.clocks_restarted_since(wall_ms, boot_ms))
     }
 }
 
-/// The anchors that processes hold, we among them, although their files in `directory` were deleted, as
-/// JSON; `None` when there are none, or none can be seen. Slow, and only asked when a store is made:
-/// whoever deleted the one before it with its anchors has hidden from everybody that its owners live.
-pub(crate) fn find_lost(directory: &Path) -> Option<String> {
+/// Whether nobody holds an anchor that a process has open: one that a child inherited from an owner that
+/// let go.
+fn is_free(opened: &OpenedFile) -> bool {
+    opened.open_again().is_ok_and(|file| probe_open(&file) == AnchorState::Free)
+}
+
+/// The name of an anchor that a process has open.
+fn name_of(opened: &OpenedFile) -> Option<&str> {
+    opened.path.file_name()?.to_str().filter(|name| parse_name(name).is_some())
+}
+
+/// Where a store is about to be made, and when.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Site<'a> {
+    /// The real path of its file.
+    pub(crate) file: &'a Path,
+    /// The directory of that.
+    pub(crate) directory: &'a Path,
+    pub(crate) anchors: &'a Path,
+    pub(crate) wall_ms: i64,
+    pub(crate) boot_ms: i64,
+}
+
+/// The owners of the store that was there before, we among them, as JSON; `None` when there are none, or
+/// none can be seen. They hold anchors that were deleted, or moved away together with their store, and so
+/// no look at the directory finds them. Slow, and only asked when a store is made.
+///
+/// # Errors
+/// [`ErrorKind::Busy`] when this process ran short of something while it looked.
+pub(crate) fn find_lost(site: Site<'_>) -> Result<Option<String>> {
+    let looks = Looks::begin();
     let observer = Observer::new();
-    let lost = sys::processes_with_deleted_files_of(directory);
-    let lost: Vec<Value> = lost
-        .into_iter()
-        .filter(|(_, name)| parse_name(name).is_some())
-        .map(|(pid, anchor)| {
-            json!({
-                "pid": pid,
-                "anchor": anchor,
-                "start_time": sys::process_facts(pid).start_time.map(|time| time.value),
+    let lost: Vec<Value> = sys::opened_files()
+        .filter_map(|opened| {
+            let name = name_of(&opened)?;
+            let was_deleted_here = opened.is_deleted && opened.path.parent() == Some(site.anchors);
+            let key = match site.key_of_moved(&opened, name) {
+                Some(key) => Some(key),
+                None if was_deleted_here && !is_free(&opened) => None,
+                None => return None,
+            };
+            let facts = sys::process_facts(opened.pid);
+            Some(json!({
+                "pid": opened.pid,
+                "anchor": name,
+                "moved_to": (!opened.is_deleted).then(|| opened.path.to_str()),
+                "inode": key.map(|key| key.inode),
+                "device": key.map(|key| key.device),
+                "filesystem": key.and_then(|key| key.filesystem),
+                "start_time": facts.start_time.map(|time| time.value),
+                "number": facts.number.map(|number| number.0),
                 "boot_id": observer.boot_id,
                 "pid_ns": observer.pid_ns,
-            })
+                "wall_clock_ms": site.wall_ms,
+                "boot_clock_ms": site.boot_ms,
+            }))
         })
         .collect();
-    (!lost.is_empty()).then(|| Value::from(lost).to_string())
+    if let Some(shortage) = looks.shortage() {
+        return Err(Error::shortage(
+            shortage,
+            "look for owners of the store that was there before",
+        ));
+    }
+    Ok((!lost.is_empty()).then(|| Value::from(lost).to_string()))
+}
+
+impl Site<'_> {
+    /// Which file it is, if that is an anchor that is held, was made for the store at our path, and is not
+    /// there any more where its holder looks for it.
+    ///
+    /// In a mount namespace of its own (a container) that path may be another place: then it is about
+    /// another store, whatever became of that. And whoever may not write here cannot keep others out by
+    /// what he wrote elsewhere.
+    fn key_of_moved(&self, opened: &OpenedFile, name: &str) -> Option<FileKey> {
+        let file = opened.open_again().ok()?;
+        if !self.trusts(&file) || !is_made_for(&file, self.file) {
+            return None;
+        }
+        let key = sys::open_file_key(&file).ok()??;
+        let in_its_root = |path| sys::file_key(&sys::in_root_of(opened.pid, path)?).ok()?;
+        if !in_its_root(self.directory)?.is(&sys::file_key(self.directory).ok()??) {
+            return None;
+        }
+        let place = sys::in_root_of(opened.pid, &self.anchors.join(name))?;
+        let is_gone = match sys::file_key(&place) {
+            Ok(there) => !there?.is(&key),
+            Err(error) => {
+                matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+            }
+        };
+        (is_gone && probe_open(&file) == AnchorState::Held).then_some(key)
+    }
+
+    fn trusts(&self, file: &File) -> bool {
+        let owner_of = |path| sys::file_facts(path).ok().and_then(|facts| facts.owner);
+        let Ok(facts) = sys::open_file_facts(file) else { return false };
+        let trusted = [owner_of(self.directory), sys::effective_uid(), Some(0)];
+        facts.owner.is_none() || trusted.contains(&facts.owner)
+    }
 }
 
 /// Reads what [`find_lost`] wrote.
@@ -561,7 +735,7 @@ mod tests {
     #[test]
     fn the_five_states() {
         let directory = directory();
-        let anchor = Anchor::create(directory.path(), "aa").unwrap();
+        let anchor = Anchor::create(&directory.path().join("db"), directory.path(), "aa").unwrap();
         let path = directory.path().join(anchor.name());
         assert_eq!(probe(&path), AnchorState::Held);
         assert!(anchor.is_in_place());
@@ -585,7 +759,7 @@ mod tests {
     #[test]
     fn a_removed_or_replaced_anchor_is_noticed() {
         let directory = directory();
-        let anchor = Anchor::create(directory.path(), "aa").unwrap();
+        let anchor = Anchor::create(&directory.path().join("db"), directory.path(), "aa").unwrap();
         let path = directory.path().join(anchor.name());
         std::fs::rename(&path, directory.path().join("elsewhere")).unwrap();
         assert!(!anchor.is_in_place());
@@ -593,14 +767,111 @@ mod tests {
         assert!(!anchor.is_in_place());
     }
 
+    /// FIELD-BUGS row 96: one that is not whole yet says nothing.
+    #[test]
+    fn an_anchor_says_which_store_it_was_made_for() {
+        let directory = directory();
+        let store = directory.path().join("state.db");
+        let anchor = Anchor::create(&store, directory.path(), "aa").unwrap();
+        let path = directory.path().join(anchor.name());
+        let is_for = |store: &Path| is_made_for(&sys::open_anchor_file(&path).unwrap(), store);
+        // Windows lets nobody read a locked file.
+        assert!(cfg!(windows) || is_for(&store));
+        assert!(!is_for(directory.path()));
+        assert!(!is_for(&directory.path().join("state.db2")));
+        drop(anchor);
+        let whole = std::fs::read(&path).unwrap();
+        assert_eq!(whole, content_for(&store));
+        for length in 0..whole.len() {
+            std::fs::write(&path, &whole[..length]).unwrap();
+            assert!(!is_for(&store), "{length} bytes");
+        }
+        std::fs::write(&path, [&whole[..], b"more"].concat()).unwrap();
+        assert!(!is_for(&store));
+    }
+
+    /// FIELD-BUGS rows 91 and 96. Symptom: a service that sees another boot id than its neighbours was
+    /// granted what an owner of the deleted store still held. Cause: a boot id that differs was taken for a
+    /// restart. It holds because the clocks have to agree; without them its process decides.
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn an_owner_of_a_lost_store_counts_until_it_is_proven_gone() {
+        const OTHER: &str = "0f0f0f0f-1111-4222-8333-444444444444";
+        const HOUR_MS: i64 = 3_600_000;
+        let observer = Observer::new();
+        let view =
+            View { observer: &observer, wall_ms: 100 * HOUR_MS, boot_ms: HOUR_MS, is_local: true };
+        let directory = directory();
+        let anchor = Anchor::create(Path::new("/s/state.db"), directory.path(), "aa").unwrap();
+        let start_time = observer.start_time.unwrap().value;
+        let number = observer.number.map(|number| number.0);
+        let key = anchor.key().unwrap().unwrap();
+        let found = json!({
+            "pid": observer.pid, "anchor": anchor.name(), "start_time": start_time,
+            "number": number, "boot_id": observer.boot_id, "pid_ns": observer.pid_ns,
+            "wall_clock_ms": 100 * HOUR_MS, "boot_clock_ms": HOUR_MS,
+        });
+        let but = |changes: Value| {
+            let mut found = found.clone();
+            found.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+            lost_owners_of(&json!([found]).to_string())[0].has_let_go(view)
+        };
+        let clocks = |wall_ms, boot_ms| json!({"wall_clock_ms": wall_ms, "boot_clock_ms": boot_ms});
+        let with = |mut one: Value, other: Value| {
+            one.as_object_mut().unwrap().extend(other.as_object().unwrap().clone());
+            one
+        };
+        let other_boot = json!({"boot_id": OTHER});
+        let nobody_sees = json!({"pid_ns": "1"});
+        assert!(!but(json!({})));
+        assert!(!but(other_boot.clone()));
+        assert!(!but(with(other_boot.clone(), clocks(Value::Null, Value::Null))), "by version 0.1");
+        assert!(!but(with(other_boot.clone(), nobody_sees.clone())));
+        let restarted = clocks(json!(99 * HOUR_MS), json!(2 * HOUR_MS));
+        let earlier = clocks(json!(99 * HOUR_MS), json!(HOUR_MS / 2));
+        for restarted in [restarted.clone(), earlier] {
+            assert!(but(with(other_boot.clone(), restarted.clone())));
+            assert!(but(with(with(other_boot.clone(), restarted), nobody_sees.clone())));
+        }
+        assert!(!but(restarted), "of the same boot the clocks say nothing");
+        assert!(!but(nobody_sees.clone()));
+        assert!(but(json!({"start_time": start_time + 1, "number": null})));
+        if let Some(number) = number {
+            assert!(but(json!({"number": number + 1})));
+            assert!(!but(json!({"start_time": start_time + 1})), "the kernel's number decides");
+        }
+        assert!(but(json!({"anchor": "aa-1-bb.lock"})), "it has no such file open");
+
+        // Where it was moved to, the lock itself tells, from every pid namespace.
+        let path = directory.path().join(anchor.name());
+        let moved = json!({
+            "moved_to": path.to_str(), "pid_ns": "1",
+            "inode": key.inode, "device": key.device, "filesystem": key.filesystem,
+        });
+        assert!(!but(moved.clone()));
+        let name = anchor.name().to_owned();
+        let child = anchor.file.try_clone().unwrap();
+        drop(anchor);
+        assert!(but(moved.clone()));
+        // What a child inherited of an owner that let go is open, and free.
+        assert!(but(json!({"anchor": name})));
+        FileExt::try_lock(&child).unwrap();
+        assert!(!but(json!({"anchor": name})));
+        assert!(!but(moved.clone()));
+        drop(child);
+        assert!(but(json!({"anchor": name})));
+        std::fs::remove_file(&path).unwrap();
+        assert!(!but(moved), "nobody can tell");
+    }
+
     #[test]
     fn a_sweep_removes_only_what_is_free_and_unnamed() {
         let directory = directory();
-        let held = Anchor::create(directory.path(), "aa").unwrap();
-        let own = Anchor::create(directory.path(), "aa").unwrap();
-        let orphan = Anchor::create(directory.path(), "bb").unwrap();
-        let named = Anchor::create(directory.path(), "aa").unwrap();
-        let garbage = Anchor::create(directory.path(), "bb").unwrap();
+        let held = Anchor::create(&directory.path().join("db"), directory.path(), "aa").unwrap();
+        let own = Anchor::create(&directory.path().join("db"), directory.path(), "aa").unwrap();
+        let orphan = Anchor::create(&directory.path().join("db"), directory.path(), "bb").unwrap();
+        let named = Anchor::create(&directory.path().join("db"), directory.path(), "aa").unwrap();
+        let garbage = Anchor::create(&directory.path().join("db"), directory.path(), "bb").unwrap();
         let all = [&held, &own, &orphan, &named, &garbage].map(|anchor| anchor.name().to_owned());
         drop(named);
         drop(garbage);

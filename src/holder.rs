@@ -322,7 +322,7 @@ pub(crate) fn because(reason: &str) -> &'static str {
         }
         "not_verifiable" => "neither its lock nor its process can be looked at well enough",
         OLDER_GATEWAY => "it is an older gateway, and acts beside the holder on record",
-        ORPHANED_ANCHOR => "it holds a lock from a store that was deleted or replaced",
+        ORPHANED_ANCHOR => "it holds a lock from a store that was moved, deleted or replaced",
         "never_claimed" => "nobody has claimed it yet",
         "released" => "its owner released it",
         "exited" => "its command ended",

@@ -141,15 +141,21 @@ impl View<'_> {
         }
     }
 
-    /// Whether the clocks agree that there was a restart: the boot clock stood higher, or it and the wall
-    /// clock have moved apart, since the record was written.
     fn clocks_restarted(&self, record: &Record) -> bool {
+        record
+            .identity
+            .written_boot_clock_ms
+            .is_some_and(|boot_ms| self.clocks_restarted_since(record.started_at_ms, boot_ms))
+    }
+
+    /// Whether the clocks agree that there was a restart since they showed this: the boot clock stood
+    /// higher, or it and the wall clock have moved apart.
+    pub(crate) fn clocks_restarted_since(&self, wall_ms: i64, boot_ms: i64) -> bool {
         /// More than a wall clock that is being corrected moves.
         const APART_MAX_MS: i64 = 60_000;
-        let Some(written_boot_ms) = record.identity.written_boot_clock_ms else { return false };
-        let by_wall_ms = self.wall_ms.saturating_sub(record.started_at_ms);
-        let by_boot_ms = self.boot_ms.saturating_sub(written_boot_ms);
-        written_boot_ms > self.boot_ms || by_wall_ms.abs_diff(by_boot_ms) > APART_MAX_MS as u64
+        let by_wall_ms = self.wall_ms.saturating_sub(wall_ms);
+        let by_boot_ms = self.boot_ms.saturating_sub(boot_ms);
+        boot_ms > self.boot_ms || by_wall_ms.abs_diff(by_boot_ms) > APART_MAX_MS as u64
     }
 }
 

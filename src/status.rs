@@ -3,19 +3,21 @@
 //! "Running" is never stored. It is derived at the time of the question, from the kernel's answer
 //! about the recorded owner; a row alone never says it.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
+use crate::anchor::Orphan;
 use crate::autopsy;
-use crate::claimant::{judge_record, look};
+use crate::claimant::{judge_record, look, orphan};
 use crate::clock::rfc3339;
 use crate::command_line;
 use crate::conflict::Conflict;
 use crate::error::Result;
-use crate::holder::because;
+use crate::holder::{ORPHANED_ANCHOR, because};
 use crate::instance::{self, End, EndReason, Record};
 use crate::liveness::{DeadReason, Evidence, Flags, Judgement, Lease, Verdict};
 use crate::marker_table::{self, Marker};
@@ -169,6 +171,20 @@ impl Report {
             stop_budget_ms: record.stop_budget_ms,
             heartbeat_at_ms: record.heartbeat_at_ms,
             ..Self::never_claimed(office.clone())
+        }
+    }
+
+    /// Nobody is on record, and somebody who recorded himself in a store that is no longer here may be at
+    /// work all the same.
+    fn orphaned(self, orphan: &Orphan) -> Self {
+        Self {
+            verdict: "unknown",
+            reason: ORPHANED_ANCHOR.to_owned(),
+            pid: orphan.pid,
+            child_pid: None,
+            instance: None,
+            since_ms: None,
+            ..self
         }
     }
 
@@ -385,11 +401,21 @@ fn servers(
 struct Looks<'a> {
     inner: &'a Inner,
     taken: HashMap<InstanceId, Judgement>,
+    /// Whoever refuses every claim without a record; looked for only where nobody is on record.
+    orphan: OnceCell<Option<Orphan>>,
 }
 
 impl<'a> Looks<'a> {
     fn new(inner: &'a Inner) -> Self {
-        Self { inner, taken: HashMap::new() }
+        Self { inner, taken: HashMap::new(), orphan: OnceCell::new() }
+    }
+
+    fn orphan(&self) -> Result<Option<&Orphan>> {
+        if let Some(orphan) = self.orphan.get() {
+            return Ok(orphan.as_ref());
+        }
+        let orphan = orphan(self.inner)?;
+        Ok(self.orphan.get_or_init(|| orphan).as_ref())
     }
 
     fn at(&mut self, record: &Record) -> Judgement {
@@ -459,7 +485,13 @@ fn resolve(looks: &mut Looks<'_>, office: &Office, known: Known) -> Result<Repor
         }
         unknown.get_or_insert(report);
     }
-    Ok(unknown.unwrap_or(own))
+    if let Some(unknown) = unknown {
+        return Ok(unknown);
+    }
+    Ok(match looks.orphan()? {
+        Some(orphan) => own.orphaned(orphan),
+        None => own,
+    })
 }
 
 fn resolve_as(

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rusqlite::OptionalExtension;
 
 use super::{Check, Only, Opened, Seen, counted, listed, quoted};
-use crate::anchor::{self, Orphan};
+use crate::anchor::{self, LostOwner};
 use crate::claimant::look as look_at;
 use crate::clock::{Deadline, rfc3339};
 use crate::error::{Error, Result};
@@ -19,7 +19,7 @@ use crate::names::{InstanceId, Office};
 use crate::runtime_table;
 use crate::span::Span;
 use crate::stop_budget::{self, StopPhases};
-use crate::store::Inner;
+use crate::store::{Inner, lost_owners};
 use crate::sys::{self, Pid};
 
 pub(super) const CHECKS: &[Check<Opened>] = &[
@@ -512,27 +512,23 @@ fn way_out(opened: &Opened, pids: &[Pid]) -> Result<String> {
     Ok(format!("wait until it notices that its store is gone, or {}{evict}", end_them(pids)))
 }
 
-/// What was deleted together with the store before this one, and is held all the same: a start is
+/// What was deleted or moved away together with the store before this one, and is held anyway: a start is
 /// refused by it as by any other orphan.
-fn lost_anchors(opened: &Opened) -> Result<Vec<Orphan>> {
-    const SQL: &str = "SELECT value FROM meta WHERE key = 'lost_owners'";
+fn lost_anchors(opened: &Opened) -> Result<Vec<LostOwner>> {
     let inner = opened.inner();
-    let lost: Option<String> = inner.read(|connection| {
-        let found = connection.prepare_cached(SQL)?.query_row([], |row| row.get(0)).optional()?;
-        Ok(found)
-    })?;
-    let mut left = lost.as_deref().map(anchor::lost_owners_of).unwrap_or_default();
-    // A row that is out of date is left for the next claim to delete.
-    left.retain(|owner| !owner.has_let_go(&inner.location.anchors, inner.observer()));
-    Ok(left.into_iter().map(|owner| owner.anchor).collect())
+    inner.read(|connection| lost_owners(connection, inner.view()))
 }
 
-fn lost_anchor(opened: &Opened, lost: &Orphan) -> Result<Seen> {
-    let pids: Vec<Pid> = lost.pid.into_iter().collect();
+fn lost_anchor(opened: &Opened, lost: &LostOwner) -> Result<Seen> {
+    let pids: Vec<Pid> = lost.anchor.pid.into_iter().collect();
+    let fate = match &lost.moved_to {
+        Some(path) => format!("moved with its store to {}", path.display()),
+        None => "deleted together with its store".to_owned(),
+    };
     let text = format!(
-        "the anchor {} was deleted together with its store and is still held by {}; its owner may be \
-         at work, so every claim is refused",
-        lost.name,
+        "the anchor {} was {fate} and is still held by {}; its owner may be at work, so every claim is \
+         refused",
+        lost.anchor.name,
         opened.processes(&pids)
     );
     Ok(Seen::error(text).remedy(way_out(opened, &pids)?))

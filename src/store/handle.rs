@@ -337,9 +337,9 @@ impl Inner {
             let connection = self.connected(&mut writer)?;
             self.switch_to_wal(connection)?;
             if contents != (Contents::Store { schema_version: SCHEMA_VERSION }) {
-                let anchors = &self.location.anchors;
-                migrate::migrate(connection, self.clock().wall_ms(), || {
-                    anchor::find_lost(anchors)
+                let clock = self.clock();
+                migrate::migrate(connection, clock.wall_ms(), || {
+                    anchor::find_lost(self.location.as_site(clock))
                 })?;
             }
             let state = transaction::read_state(connection)?;
@@ -619,7 +619,8 @@ impl Inner {
             }
             return Ok(Arc::clone(anchor));
         }
-        let anchor = Arc::new(Anchor::create(&self.location.anchors, self.store_uuid()?)?);
+        let Location { file, anchors, .. } = &self.location;
+        let anchor = Arc::new(Anchor::create(file, anchors, self.store_uuid()?)?);
         if let Some(previous) = current {
             tx.rename_anchor(previous.name(), anchor.name())?;
             // The command that lives holds its lock on that very file.

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use super::recovery;
-use crate::anchor;
+use crate::anchor::{self, Site};
+use crate::clock::Clock;
 use crate::environment;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys::{self, FilesystemClass, Shortage};
@@ -17,6 +18,19 @@ pub(crate) struct Location {
     pub(crate) file: PathBuf,
     /// `<db>.anchors`.
     pub(crate) anchors: PathBuf,
+}
+
+impl Location {
+    /// As the place of a store that is about to be made.
+    pub(super) fn as_site(&self, clock: &dyn Clock) -> Site<'_> {
+        Site {
+            file: &self.file,
+            directory: &self.directory,
+            anchors: &self.anchors,
+            wall_ms: clock.wall_ms(),
+            boot_ms: clock.boot_ms(),
+        }
+    }
 }
 
 /// The anchors directory: `state.db.anchors`. SQLite's own suffixes are shorter.

@@ -148,7 +148,7 @@ pub(crate) fn missing_from_schema(
 pub(crate) fn migrate(
     connection: &mut Connection,
     now_ms: i64,
-    lost_owners: impl FnOnce() -> Option<String>,
+    lost_owners: impl FnOnce() -> Result<Option<String>>,
 ) -> Result<()> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Exclusive)?;
     let applied = match inspect(&transaction)? {
@@ -173,7 +173,7 @@ pub(crate) fn migrate(
         set_meta(&transaction, "store_uuid", hex(&uuid))?;
         set_meta(&transaction, "created_at_ms", now_ms)?;
         set_meta(&transaction, "last_id", 0)?;
-        if let Some(lost_owners) = lost_owners() {
+        if let Some(lost_owners) = lost_owners()? {
             set_meta(&transaction, "lost_owners", lost_owners)?;
         }
         transaction.pragma_update(None, "application_id", APPLICATION_ID)?;

@@ -28,7 +28,7 @@ pub(crate) use migrate::{SCHEMA_VERSION, missing_from_schema};
 pub use pragmas::Durability;
 pub(crate) use recovery::{is_in_progress, recover};
 pub(crate) use salvage::{impossible_rows, values_of};
-pub(crate) use transaction::{BootTime, EventRecord, Tx};
+pub(crate) use transaction::{BootTime, EventRecord, Tx, lost_owners, named_anchors};
 
 use crate::anchor::RecoveryLock;
 use crate::clock::{Clock, SystemClock};

@@ -436,8 +436,8 @@ fn fill(
         new,
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
     )?;
-    let anchors = &location.anchors;
-    migrate::migrate(&mut connection, now_ms, || anchor::find_lost(anchors))?;
+    let clock = &*options.settings.clock;
+    migrate::migrate(&mut connection, now_ms, || anchor::find_lost(location.as_site(clock)))?;
     let tables = match connect_to_damaged(aside) {
         Ok(damaged) => salvage::save(&damaged, &mut connection)?,
         // Not a database any more.

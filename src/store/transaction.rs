@@ -4,16 +4,17 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use rusqlite::{Connection, Transaction, named_params};
+use rusqlite::{Connection, OptionalExtension, Transaction, named_params};
 use serde_json::Value;
 
 use super::migrate::SCHEMA_VERSION;
 use super::{Inner, Pending, lock};
-use crate::anchor::{self, Anchor, Orphan};
+use crate::anchor::{self, Anchor, LostOwner, Orphan};
 use crate::error::{self, Error, ErrorKind, Result};
 use crate::instance::EndReason;
 use crate::lock_table::{self, LockEnd};
 use crate::names::{InstanceId, Office, ProfileName};
+use crate::observe::View;
 use crate::shutdown_table::NewShutdown;
 use crate::sys;
 
@@ -60,6 +61,29 @@ pub(super) const ID_MAX: i64 = 1 << 53;
 pub(super) fn is_store_id(text: &str) -> bool {
     const LENGTH: usize = 32;
     text.len() == LENGTH && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// The anchors that rows on record as live rely on.
+pub(crate) fn named_anchors(connection: &Connection) -> Result<HashSet<String>> {
+    let names = connection
+        .prepare_cached(
+            "SELECT DISTINCT anchor FROM instances
+             WHERE ended_at_ms IS NULL AND anchor IS NOT NULL",
+        )?
+        .query_map([], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(names)
+}
+
+/// The owners of the store that was there before which have not let go, as far as can be seen.
+pub(crate) fn lost_owners(connection: &Connection, view: View<'_>) -> Result<Vec<LostOwner>> {
+    const SQL: &str = "SELECT value FROM meta WHERE key = 'lost_owners'";
+    let lost: Option<String> =
+        connection.prepare_cached(SQL)?.query_row([], |row| row.get(0)).optional()?;
+    let mut left = lost.as_deref().map(anchor::lost_owners_of).unwrap_or_default();
+    // One that is out of date is left for the next claim to delete.
+    left.retain(|owner| !owner.has_let_go(view));
+    Ok(left)
 }
 
 /// A write transaction in progress. Holding one means holding the store's write lock.
@@ -244,23 +268,16 @@ impl<'a> Tx<'a> {
 
     /// The anchors that rows on record as live rely on.
     pub(crate) fn named_anchors(&self) -> Result<HashSet<String>> {
-        let names = self
-            .prepare_cached(
-                "SELECT DISTINCT anchor FROM instances
-                 WHERE ended_at_ms IS NULL AND anchor IS NOT NULL",
-            )?
-            .query_map([], |row| row.get(0))?
-            .collect::<rusqlite::Result<_>>()?;
-        Ok(names)
+        named_anchors(self)
     }
 
-    /// The anchors that owners of the store before this one still hold, although it was deleted together
-    /// with them: nobody else can see those.
+    /// The anchors that owners of the store before this one still hold, although it was deleted or moved
+    /// away together with them: nobody else can see those.
     pub(crate) fn lost_anchors(&self) -> Result<Vec<Orphan>> {
         let Some(lost) = &self.lost_owners else { return Ok(Vec::new()) };
-        let (anchors, observer) = (&self.store.location.anchors, self.store.observer());
+        let (view, observer) = (self.store.view(), self.store.observer());
         let mut left = anchor::lost_owners_of(lost);
-        left.retain(|owner| !owner.has_let_go(anchors, observer));
+        left.retain(|owner| !owner.has_let_go(view));
         if left.is_empty() {
             self.forget_lost_owners()?;
         }

@@ -1,12 +1,13 @@
 //! Linux: pidfds for existence and signals, `/proc` for everything that explains.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 use std::time::Duration;
@@ -28,8 +29,8 @@ pub use super::unix::{
     open_file_facts, open_file_key, open_foreign_lock_file, try_foreign_lock,
 };
 use super::{
-    Existence, Filesystem, FilesystemClass, ListedLock, Looks, OpenProcessError, Pid, ProcessFacts,
-    ProcessNumber, ProcessState, StartTime, StartTimeUnit, Supervision, note,
+    Existence, Filesystem, FilesystemClass, ListedLock, Looks, OpenProcessError, OpenedFile, Pid,
+    ProcessFacts, ProcessNumber, ProcessState, StartTime, StartTimeUnit, Supervision, note,
 };
 
 /// What `pidfd_open(2)` says about a number.
@@ -630,25 +631,41 @@ pub fn processes_with_files_of(directory: &Path) -> Vec<(Pid, String)> {
         .collect()
 }
 
-pub fn processes_with_deleted_files_of(directory: &Path) -> Vec<(Pid, String)> {
-    let deleted = |pid| deleted_files_of(pid, directory).into_iter().flatten();
-    let all = other_processes().chain([own_pid()]);
-    all.flat_map(|pid| deleted(pid).map(move |name| (pid, name))).collect()
+pub fn files_opened_by(pid: Pid) -> Option<Vec<OpenedFile>> {
+    let open = std::fs::read_dir(format!("/proc/{pid}/fd")).map_err(note).ok()?;
+    let file = |entry: std::fs::DirEntry| {
+        let target = std::fs::read_link(entry.path()).map_err(note).ok()?.into_os_string();
+        // "path (deleted)", where the path is that of the name which is gone.
+        let (path, is_deleted) = match target.as_bytes().strip_suffix(b" (deleted)") {
+            Some(path) => (PathBuf::from(OsStr::from_bytes(path)), true),
+            None => (PathBuf::from(target), false),
+        };
+        Some(OpenedFile { pid, path, is_deleted, descriptor: entry.path() })
+    };
+    // Pipes, sockets and the like have links that are no paths.
+    Some(open.flatten().filter_map(file).filter(|file| file.path.is_absolute()).collect())
 }
 
-pub fn deleted_files_of(pid: Pid, directory: &Path) -> Option<Vec<String>> {
-    let open = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
-    let names = open
-        .flatten()
-        .filter_map(|entry| {
-            // "path (deleted)", where the path is that of the name which is gone.
-            let target = std::fs::read_link(entry.path()).ok()?.into_os_string();
-            let path = PathBuf::from(target.to_str()?.strip_suffix(" (deleted)")?);
-            let name = path.file_name()?.to_str()?;
-            (path.parent() == Some(directory)).then(|| name.to_owned())
-        })
-        .collect();
-    Some(names)
+/// Every process that this `/proc` shows, and what it has open as far as we may look.
+pub fn opened_files() -> impl Iterator<Item = OpenedFile> {
+    other_processes().chain([own_pid()]).filter_map(files_opened_by).flatten()
+}
+
+/// The link leads to the very file, also where no path does any more. It is looked at first: a FIFO or a
+/// device may do something when it is opened.
+pub fn open_again(opened: &OpenedFile) -> io::Result<File> {
+    if !std::fs::metadata(&opened.descriptor).map_err(note)?.is_file() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let mut options = File::options();
+    options.read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
+    options.open(&opened.descriptor).map_err(note)
+}
+
+/// An absolute symbolic link on the way would be followed in our root: the caller compares what it finds.
+pub fn in_root_of(pid: Pid, path: &Path) -> Option<PathBuf> {
+    let below = path.strip_prefix("/").ok()?;
+    Some(Path::new(&format!("/proc/{pid}/root")).join(below))
 }
 
 pub fn exchange(one: &Path, other: &Path) -> io::Result<()> {

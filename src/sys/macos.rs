@@ -27,8 +27,8 @@ pub use super::unix::{
     open_file_facts, open_file_key, open_foreign_lock_file, try_foreign_lock,
 };
 use super::{
-    Existence, Filesystem, FilesystemClass, ListedLock, OpenProcessError, Pid, ProcessFacts,
-    ProcessNumber, ProcessState, StartTime, StartTimeUnit, Supervision,
+    Existence, Filesystem, FilesystemClass, ListedLock, OpenProcessError, OpenedFile, Pid,
+    ProcessFacts, ProcessNumber, ProcessState, StartTime, StartTimeUnit, Supervision,
 };
 
 /// `sys/proc_info.h`: set in `pbi_flags` while a debugger is attached.
@@ -320,11 +320,19 @@ pub fn processes_with_files_of(_directory: &Path) -> Vec<(Pid, String)> {
     Vec::new()
 }
 
-pub fn processes_with_deleted_files_of(_directory: &Path) -> Vec<(Pid, String)> {
-    Vec::new()
+pub fn files_opened_by(_pid: Pid) -> Option<Vec<OpenedFile>> {
+    None
 }
 
-pub fn deleted_files_of(_pid: Pid, _directory: &Path) -> Option<Vec<String>> {
+pub fn opened_files() -> impl Iterator<Item = OpenedFile> {
+    std::iter::empty()
+}
+
+pub fn open_again(_opened: &OpenedFile) -> io::Result<std::fs::File> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+pub fn in_root_of(_pid: Pid, _path: &Path) -> Option<std::path::PathBuf> {
     None
 }
 

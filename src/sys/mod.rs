@@ -802,16 +802,44 @@ pub fn processes_with_files_of(directory: &Path) -> Vec<(Pid, String)> {
     os::processes_with_files_of(directory)
 }
 
-/// The processes that have a file open which was in the real `directory` until it was deleted, with the
-/// file's name, as far as we may look (Linux: `/proc/*/fd`). Slow: it looks at every process.
-pub fn processes_with_deleted_files_of(directory: &Path) -> Vec<(Pid, String)> {
-    os::processes_with_deleted_files_of(directory)
+/// A file that a process has open, by what the kernel calls it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenedFile {
+    /// The process.
+    pub pid: Pid,
+    /// The file's path, in the mount namespace of whoever opened it.
+    pub path: std::path::PathBuf,
+    /// That name is gone.
+    pub is_deleted: bool,
+    /// What leads to the file, whatever became of its name.
+    #[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "only Linux has such links"))]
+    descriptor: std::path::PathBuf,
 }
 
-/// The names of the files that `pid` has open and that were in the real `directory` until they were
-/// deleted; `None` when it cannot be seen what it has open.
-pub fn deleted_files_of(pid: Pid, directory: &Path) -> Option<Vec<String>> {
-    os::deleted_files_of(pid, directory)
+impl OpenedFile {
+    /// Opens the very file once more, to look at it: a regular one only.
+    ///
+    /// # Errors
+    /// As `open(2)`; also where its process has closed it meanwhile.
+    pub fn open_again(&self) -> io::Result<std::fs::File> {
+        os::open_again(self)
+    }
+}
+
+/// What `pid` has open (Linux: `/proc/<pid>/fd`); `None` when that cannot be seen.
+pub fn files_opened_by(pid: Pid) -> Option<Vec<OpenedFile>> {
+    os::files_opened_by(pid)
+}
+
+/// What all processes have open, this one among them, as far as we may look. Slow: it looks at every
+/// process.
+pub fn opened_files() -> impl Iterator<Item = OpenedFile> {
+    os::opened_files()
+}
+
+/// Where the (absolute, real) `path` is found as `pid` sees it: its root may be another one than ours.
+pub fn in_root_of(pid: Pid, path: &Path) -> Option<std::path::PathBuf> {
+    os::in_root_of(pid, path)
 }
 
 /// Which process of this namespace holds an exclusive record lock on byte `offset` of the file at

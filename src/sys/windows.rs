@@ -36,8 +36,8 @@ use windows_sys::Win32::System::WindowsProgramming::DRIVE_REMOTE;
 
 use super::{
     CaptureError, Captured, Existence, FileFacts, FileId, Filesystem, FilesystemClass, FreeSpace,
-    ListedLock, OpenProcessError, Pid, ProcessFacts, ProcessNumber, ProcessState, Sharing,
-    StartTime, StartTimeUnit, Supervision,
+    ListedLock, OpenProcessError, OpenedFile, Pid, ProcessFacts, ProcessNumber, ProcessState,
+    Sharing, StartTime, StartTimeUnit, Supervision,
 };
 
 fn open_process(pid: Pid, access: PROCESS_ACCESS_RIGHTS) -> Result<OwnedHandle, OpenProcessError> {
@@ -412,11 +412,19 @@ pub fn processes_with_files_of(_directory: &Path) -> Vec<(Pid, String)> {
     Vec::new()
 }
 
-pub fn processes_with_deleted_files_of(_directory: &Path) -> Vec<(Pid, String)> {
-    Vec::new()
+pub fn files_opened_by(_pid: Pid) -> Option<Vec<OpenedFile>> {
+    None
 }
 
-pub fn deleted_files_of(_pid: Pid, _directory: &Path) -> Option<Vec<String>> {
+pub fn opened_files() -> impl Iterator<Item = OpenedFile> {
+    std::iter::empty()
+}
+
+pub fn open_again(_opened: &OpenedFile) -> io::Result<File> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+pub fn in_root_of(_pid: Pid, _path: &Path) -> Option<PathBuf> {
     None
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Asking, InProgress, Insistence, Pursued, Pursuit, Target, write_request};
+use crate::anchor::Orphan;
 use crate::claimant::{self, judge_record, look};
 use crate::error::{Error, ErrorKind, Result};
 use crate::holder::{self, Holder};
@@ -132,6 +133,8 @@ pub struct StopReport {
 /// What is to be done.
 enum Prepared {
     NotRunning,
+    /// Nobody is on record, and somebody without a record may be at work.
+    Orphan(Box<Holder>),
     InProgress(Box<Holder>),
     /// Another stop has asked it already.
     Joined(Box<Record>),
@@ -183,6 +186,10 @@ impl Profile {
                 }
                 None => StopOutcome::NotRunning,
             },
+            Prepared::Orphan(holder) => {
+                let why = "its record is gone with its store, so it is not signalled".to_owned();
+                StopOutcome::StillRunning(holder, why)
+            }
             Prepared::InProgress(holder) => StopOutcome::InProgress(holder),
             Prepared::Joined(record) => {
                 let asking = if not_recorded.is_some() { Asking::Ask } else { Asking::Asked };
@@ -232,13 +239,15 @@ fn prepare(
     if let Some((Reservation { purpose: Purpose::Takeover, .. }, held)) = reserved {
         return Ok(Prepared::InProgress(held.holder));
     }
-    let Some(record) = instance::live(tx, office)? else { return Ok(Prepared::NotRunning) };
+    let Some(record) = instance::live(tx, office)? else {
+        return nobody_on_record(tx, inner, &wanted);
+    };
     let judged = judge_record(inner, &record, Lease::None, command_line);
     if let Verdict::Dead(reason) = judged.verdict {
         let found_by = format!("found by pid {}", inner.observer().pid);
         let end = End::new(EndReason::Dead(reason)).detail(found_by);
         instance::end_other(tx, record.id, &end)?;
-        return Ok(Prepared::NotRunning);
+        return nobody_on_record(tx, inner, &wanted);
     }
     refuse_ourselves(inner, office, &record, &judged.evidence)?;
     if reserved.is_some() {
@@ -273,6 +282,17 @@ fn prepare(
     Ok(Prepared::Stop(Box::new(record), instance, nonce))
 }
 
+/// A start would be refused by the same look.
+fn nobody_on_record(tx: &Tx<'_>, inner: &Inner, wanted: &Wanted) -> Result<Prepared> {
+    let sweep = claimant::sweep(tx, inner, &tx.named_anchors()?, [wanted.clone()])?;
+    Ok(sweep.orphans.first().map_or(Prepared::NotRunning, |orphan| unrecorded(wanted, orphan)))
+}
+
+fn unrecorded(wanted: &Wanted, orphan: &Orphan) -> Prepared {
+    let holder = Holder::orphan(wanted.clone(), orphan.pid);
+    Prepared::Orphan(Box::new(Holder { verdict: "unknown", ..holder }))
+}
+
 fn refuse_ourselves(
     inner: &Inner,
     office: &Office,
@@ -292,15 +312,16 @@ fn without_record(
     office: &Office,
     command_line: &LiveCommandLine,
 ) -> Result<Prepared> {
-    let Some(record) = inner.read(|connection| instance::live(connection, office))? else {
-        return Ok(Prepared::NotRunning);
-    };
-    let judged = judge_record(inner, &record, Lease::None, command_line);
-    if matches!(judged.verdict, Verdict::Dead(_)) {
-        return Ok(Prepared::NotRunning);
+    if let Some(record) = inner.read(|connection| instance::live(connection, office))? {
+        let judged = judge_record(inner, &record, Lease::None, command_line);
+        if !matches!(judged.verdict, Verdict::Dead(_)) {
+            refuse_ourselves(inner, office, &record, &judged.evidence)?;
+            return Ok(Prepared::Joined(Box::new(record)));
+        }
     }
-    refuse_ourselves(inner, office, &record, &judged.evidence)?;
-    Ok(Prepared::Joined(Box::new(record)))
+    let orphan = claimant::orphan(inner)?;
+    let wanted = Wanted::Office(office.clone());
+    Ok(orphan.map_or(Prepared::NotRunning, |orphan| unrecorded(&wanted, &orphan)))
 }
 
 fn finish(

@@ -444,7 +444,7 @@ fn a_store_that_changes_under_its_owner_is_noticed_by_both_sides(fate: Fate) {
         assert_eq!(holder["reason"], "orphaned_anchor", "{what}: {answer:#}");
         assert_eq!(holder["pid"], owner.pid(), "{what}: {answer:#}");
         let text = sandbox.cli(["run", "--no-backoff", "--", "true"]).assert_code(75);
-        text.assert_complains(&["store that was deleted or replaced", "try:"]);
+        text.assert_complains(&["store that was moved, deleted or replaced", "try:"]);
         assert_eq!(ask(&mut owner, "verify"), "StoreReplaced", "{what}");
         // It goes with its owner.
         assert_eq!(ask(&mut owner, "release"), "WasLost", "{what}");

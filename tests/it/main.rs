@@ -37,6 +37,7 @@ mod lock_secrets;
 mod lock_verbs;
 mod locks;
 mod markers;
+mod moved;
 mod namespaces;
 mod old_binary;
 mod open;
