@@ -467,6 +467,24 @@ pub(crate) fn is_made_for(anchor: &File, store: &Path) -> bool {
     read.is_ok() && found == wanted
 }
 
+/// Whether the process that made the anchor `name`, the very file that is `recorded`, holds another one by
+/// now in the store that this one was made for: the store was moved from there to `store`, and its owner
+/// went back. What it let go here says nothing about its end then.
+pub(crate) fn went_back(anchors: &Path, name: &str, recorded: &FileKey, store: &Path) -> bool {
+    const LENGTH_MAX: u64 = 4_096 + 1;
+    let Ok(file) = sys::open_anchor_file(&anchors.join(name)).map_err(sys::note) else {
+        return false;
+    };
+    let is_it = sys::open_file_key(&file).is_ok_and(|key| key.is_some_and(|it| it.is(recorded)));
+    let mut made_for = String::new();
+    let read = file.take(LENGTH_MAX).read_to_string(&mut made_for).map_err(sys::note);
+    let made_for = made_for.strip_suffix('\n').filter(|path| Path::new(path) != store);
+    let (true, Ok(_), Some(made_for)) = (is_it, read, made_for) else { return false };
+    let Some((_, Some(pid))) = parse_name(name) else { return false };
+    let held = held_in(Path::new(&format!("{made_for}.anchors")), &HashSet::new());
+    held.is_ok_and(|held| held.iter().any(|other| other.pid == Some(pid)))
+}
+
 /// The anchors in `directory` that somebody holds, but for those in `named`: of owners that are about to be
 /// recorded, too. For a question, which has no write transaction.
 pub(crate) fn held_in(directory: &Path, named: &HashSet<String>) -> Result<Vec<Orphan>> {

@@ -26,7 +26,7 @@ use crate::observe::{
 };
 use crate::reservation;
 use crate::standing::Force;
-use crate::store::{EventRecord, Inner, Tx, lost_owners, named_anchors};
+use crate::store::{EventRecord, Inner, Location, Tx, lost_owners, named_anchors};
 use crate::sys::{self, Existence, ProcessFacts, ProcessState, StartTime, Unproven};
 use crate::takeover::LeftOver;
 use crate::wait::{Obstacle, Watch};
@@ -238,8 +238,21 @@ pub(crate) fn judge_record(
     lease: Lease,
     command_line: &LiveCommandLine,
 ) -> Judgement {
-    let anchor = anchor_of(record, &inner.location.anchors);
+    let mut anchor = anchor_of(record, &inner.location.anchors);
+    if anchor == AnchorState::Free && holds_another(inner, record) {
+        anchor = AnchorState::Held;
+    }
     judge_with(inner, record, anchor, lease, command_line)
+}
+
+/// Whether the owner of a free anchor of ours has gone back to where the store was before it was moved
+/// here (FIELD-BUGS row 96): it is at work, and its command is not one that was left behind.
+fn holds_another(inner: &Inner, record: &Record) -> bool {
+    let Location { file, anchors, .. } = &inner.location;
+    match (&record.anchor, &record.identity.anchor) {
+        (Some(name), Some(key)) => anchor::went_back(anchors, name, key, file),
+        (Some(_) | None, None) | (None, Some(_)) => false,
+    }
 }
 
 /// The same in a claim, which may try the lock of an older gateway: there the kernel's word decides, and

@@ -167,6 +167,35 @@ fn runs_of_a_moved_store_claim_again_in_every_order() {
     }
 }
 
+/// Symptom: the store was moved, its gateway went on at the old path, and a start at the new one ended its
+/// command as one that a killed `run` had left behind. It holds because an owner that let go of its lock in
+/// the moved store is looked for where that lock was made.
+#[test]
+fn an_owner_that_went_back_is_not_ended_from_the_new_place() {
+    let sandbox = Sandbox::new();
+    let mut run = sandbox.hold(&[]);
+    let moved = sandbox.move_store().join("state.db");
+    let moved = moved.to_str().unwrap();
+    eventually("it is claimed again", LIMIT, || {
+        let (code, status) = sandbox.status();
+        (code == 0 && status["pid"] == run.pid()).then_some(())
+    });
+    for options in [&[][..], &["--profile", "other"]] {
+        let verb = ["run", "--no-backoff", "--", "true"];
+        let answer = sandbox.cli([&["--db", moved][..], options, &verb].concat());
+        let expected = if options.is_empty() { 75 } else { 0 };
+        answer.assert_code(expected);
+        assert!(!run.command.is_gone(), "{options:?}");
+    }
+    let (code, status) = sandbox.json(["--db", moved, "status"]);
+    assert_eq!((code, &status["pid"]), (0, &json!(run.pid())), "{status:#}");
+    sandbox.assert_status(0, "alive", "anchor_held");
+    // Where it has ended it is in nobody's way there, either.
+    run.kill();
+    run.command.wait_gone(LIMIT);
+    sandbox.cli(["--db", moved, "run", "--no-backoff", "--", "true"]).assert_code(0);
+}
+
 /// There is a way out where its owner does not move.
 #[test]
 fn an_owner_whose_store_was_moved_can_be_evicted() {
