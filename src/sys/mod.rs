@@ -812,7 +812,6 @@ pub struct OpenedFile {
     /// That name is gone.
     pub is_deleted: bool,
     /// What leads to the file, whatever became of its name.
-    #[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "only Linux has such links"))]
     descriptor: std::path::PathBuf,
 }
 
@@ -823,6 +822,14 @@ impl OpenedFile {
     /// As `open(2)`; also where its process has closed it meanwhile.
     pub fn open_again(&self) -> io::Result<std::fs::File> {
         os::open_again(self)
+    }
+
+    /// Which file it is. Without opening it: it may be a database.
+    ///
+    /// # Errors
+    /// As `stat(2)` and `statfs(2)`.
+    pub fn key(&self) -> io::Result<Option<FileKey>> {
+        os::linked_file_key(&self.descriptor)
     }
 }
 

@@ -67,6 +67,13 @@ pub fn file_key(path: &Path) -> io::Result<Option<FileKey>> {
     Ok(Some(key(&metadata, &filesystem)))
 }
 
+/// The same where symbolic links are followed, those of `/proc/<pid>/fd` among them.
+pub fn linked_file_key(path: &Path) -> io::Result<Option<FileKey>> {
+    let metadata = std::fs::metadata(path).map_err(note)?;
+    let filesystem = retry(|| rustix::fs::statfs(path)).map_err(|errno| note(errno.into()))?;
+    Ok(Some(key(&metadata, &filesystem)))
+}
+
 pub fn open_file_key(file: &File) -> io::Result<Option<FileKey>> {
     let metadata = file.metadata().map_err(note)?;
     let filesystem = retry(|| rustix::fs::fstatfs(file)).map_err(|errno| note(errno.into()))?;

@@ -350,6 +350,10 @@ pub fn file_key(_: &Path) -> io::Result<Option<super::FileKey>> {
     Ok(None)
 }
 
+pub fn linked_file_key(_: &Path) -> io::Result<Option<super::FileKey>> {
+    Ok(None)
+}
+
 pub fn open_file_key(_: &File) -> io::Result<Option<super::FileKey>> {
     Ok(None)
 }

@@ -19,7 +19,7 @@ use crate::support::{
 };
 
 /// Every check, where there is a store.
-const CHECKS: [&str; 29] = [
+const CHECKS: [&str; 30] = [
     "blind_spots",
     "clock",
     "conflicts",
@@ -33,6 +33,7 @@ const CHECKS: [&str; 29] = [
     "legacy_files",
     "missing_anchors",
     "modes",
+    "namesakes",
     "open",
     "open_markers",
     "orphan_anchors",
@@ -1313,6 +1314,60 @@ fn another_store_with_live_holders_is_told() {
     held.end().assert_code(0);
     run.end().assert_code(0);
     sandbox.doctor().assert_silent("other_stores");
+}
+
+/// FIELD-BUGS row 101. Symptom: two gateways with one token, each behind mounts of its own (a sandbox,
+/// `PrivateTmp`), and the doctor found nothing. Cause: it looked at the path, and by that all was well. It
+/// holds because what others have open by that path is compared with what it is here, by its inode.
+#[test]
+fn owners_of_another_store_at_our_own_path_are_named() {
+    let Some(words) = mount_namespace() else { return skipped("needs root and mounts") };
+    let sandbox = Sandbox::new();
+    sandbox.used();
+    let hold = |mounts: &str| {
+        let mut command = sandbox.program(words[0]);
+        let held = "incumbent run --no-backoff -- /bin/sh -c 'echo $$; exec cat'";
+        command.args(&words[1..]).args(["/bin/sh", "-c", &format!("{mounts} && exec {held}")]);
+        Run::start(command)
+    };
+    // The very same file, seen through other mounts.
+    for mounts in ["true", "mount --bind store store", "mkdir -p other && mount --bind . other"] {
+        let run = hold(mounts);
+        let diagnosis = sandbox.doctor();
+        diagnosis.assert_silent("namesakes");
+        diagnosis.assert_only(&[]);
+        run.end().assert_code(0);
+    }
+
+    let run = hold("mount -t tmpfs -o mode=0700 t store");
+    let here = sandbox.hold(&[]);
+    let pid = format!("pid {} (incumbent)", run.pid());
+    let at = sandbox.db().display().to_string();
+    let diagnosis = sandbox.doctor();
+    let finding = diagnosis.assert("namesakes", "warning", &[&pid, &at, "another file"]);
+    diagnosis.assert_only(&["namesakes"]);
+    let shown = format!("nsenter -t {} -m incumbent --db {at} status --all", run.pid());
+    let answer = sandbox.try_remedy(finding, &shown).assert_code(0);
+    assert!(answer.out.contains(&run.pid().to_string()), "{answer:#?}");
+    // And from the other side.
+    let mut there = sandbox.program("nsenter");
+    there.args(["-m", "-t", &run.pid().to_string(), BINARY, "--json", "doctor"]);
+    there.env_remove("HERMES_HOME");
+    let there = Diagnosis::of(&Process::start(there).finish(LIMIT));
+    let pid = format!("pid {} (incumbent)", here.pid());
+    there.assert("namesakes", "warning", &[&pid, &at]);
+    here.end().assert_code(0);
+    run.end().assert_code(0);
+    sandbox.doctor().assert_silent("namesakes");
+
+    // Where there is no store yet, a start will make a second one.
+    let run = hold("mount -t tmpfs -o mode=0700 t store");
+    for suffix in ["", "-wal", "-shm"] {
+        let _ = std::fs::remove_file(sandbox.sidecar(suffix));
+    }
+    let pid = format!("pid {} (incumbent)", run.pid());
+    sandbox.doctor().assert("namesakes", "warning", &[&pid]);
+    run.end();
 }
 
 /// A remedy names the store that it is about.
