@@ -22,7 +22,6 @@ use std::fs::FileTimes;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-#[cfg(feature = "cli")]
 use std::time::{Duration, SystemTime};
 
 use fs4::{FileExt, TryLockError};
@@ -107,6 +106,10 @@ impl Anchor {
             let _ = std::fs::remove_file(&path);
             return Err(error);
         }
+        // Not by chance the time that `note_grant` leaves. What cannot be set was not set by that either.
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let whole = SystemTime::UNIX_EPOCH + Duration::from_secs(now.as_secs());
+        let _ = file.set_modified(whole);
         Ok(Self { file, path, name, creator_pid })
     }
 

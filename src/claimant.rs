@@ -119,6 +119,8 @@ pub(crate) enum Errand {
     EndChild(Box<Record>),
     /// This holder's `run` was killed, and its command with it: what that had started must be ended first.
     EndFamily(Box<Record>),
+    /// The same, but nothing of it may be ended.
+    FindFamily(Box<Record>),
     /// This holder was the first process of a pid namespace, which counts as ended when its anchor is free
     /// twice.
     LookAgain(Box<Record>),
@@ -187,7 +189,10 @@ pub(crate) fn examine(
         }
         Verdict::Dead(reason) if may_have_family(record, &judged.evidence) => {
             match aside.family_left(record.id) {
-                None => Examined::Errand(Errand::EndFamily(Box::new(record.clone()))),
+                None if may_end_family(record, &judged.evidence) => {
+                    Examined::Errand(Errand::EndFamily(Box::new(record.clone())))
+                }
+                None => Examined::Errand(Errand::FindFamily(Box::new(record.clone()))),
                 Some([pid, ..]) => Examined::InTheWay(Judgement {
                     verdict: Verdict::Alive(AliveReason::ChildLives),
                     left_behind: Some(*pid),
@@ -226,9 +231,17 @@ fn may_end_child(record: &Record, seen: &Evidence) -> bool {
     seen.anchor == AnchorState::Free && seen.is_here() && record.identity.anchor.is_some()
 }
 
-/// Whether a dead owner is a `run` that was killed, of which the same holds as for its command.
+/// Whether a dead owner is a `run` that was killed, whose command may have left something in its session
+/// here (FIELD-BUGS row 107). What is left counts whatever became of the anchor.
 fn may_have_family(record: &Record, seen: &Evidence) -> bool {
-    record.is_run && record.identity.child_sid.is_some() && may_end_child(record, seen)
+    record.is_run && record.identity.child_sid.is_some() && seen.is_here()
+}
+
+/// Whether it is ended: as with the command itself. That very file may still have been held when we looked
+/// at it, and its owner was gone when we looked at that.
+fn may_end_family(record: &Record, seen: &Evidence) -> bool {
+    let is_that_file = matches!(seen.anchor, AnchorState::Free | AnchorState::Held);
+    is_that_file && seen.is_here() && record.identity.anchor.is_some()
 }
 
 /// Looks at a recorded owner and judges it.
@@ -371,6 +384,9 @@ impl Aside {
             }
             Errand::EndFamily(record) => {
                 self.families.push((record.id, family::end(&record)));
+            }
+            Errand::FindFamily(record) => {
+                self.families.push((record.id, family::living(&record)));
             }
             Errand::FindStopped(record) => {
                 let in_time = deadline.remaining() > STOPPED_TWICE_APART;

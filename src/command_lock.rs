@@ -5,6 +5,11 @@
 //! record lock before it becomes the program that was asked for. Such a lock survives exec, is not
 //! inherited by what the command forks, ends with it, and is seen from everywhere (FIELD-BUGS row 94).
 //!
+//! Behind a start script the gateway is another process, which cannot be looked up either. So the open file is
+//! locked as well, on another byte: that lock lives in every process that has inherited the descriptor. It
+//! proves no more than that something lives which the command has started, and only whoever cannot look for
+//! that asks for it.
+//!
 //! A living command can lose it: by closing all descriptors, or by opening and closing that very file. So
 //! the `run` looks again and again and keeps the row up to date, and only a lock that the row calls held
 //! proves something. For the same reason a process never opens the file of its own.
@@ -15,7 +20,7 @@ use crate::anchor;
 use crate::instance::{CommandLock, Record};
 use crate::liveness::CommandLockState;
 use crate::observe::Observer;
-use crate::sys::{self, FileKey};
+use crate::sys::{self, CommandLocks, FileKey};
 
 /// The file beside the anchor of this name.
 pub(crate) fn path_of(anchors: &Path, anchor: &str) -> PathBuf {
@@ -46,9 +51,10 @@ pub(crate) fn look(record: &Record, observer: &Observer, anchors: &Path) -> Comm
         (Some(recorded), Ok(Some(found))) if found.is(&recorded) => {}
         _ => return CommandLockState::Unknown,
     }
-    match sys::is_command_lock_held(&file).map_err(sys::note) {
-        Ok(true) => CommandLockState::Held,
-        Ok(false) => CommandLockState::Free,
+    match sys::command_lock(&file).map_err(sys::note) {
+        Ok(CommandLocks { command: true, .. }) => CommandLockState::Held,
+        Ok(CommandLocks { descendants: true, .. }) => CommandLockState::Inherited,
+        Ok(CommandLocks { descendants: false, .. }) => CommandLockState::Free,
         Err(_) => CommandLockState::Unknown,
     }
 }
@@ -135,7 +141,8 @@ mod of_run {
                 Ok(found) => found.is_some_and(|found| found.inode == self.inode),
                 Err(error) => error.kind() != io::ErrorKind::NotFound,
             };
-            is_in_place && sys::is_command_lock_held(&self.file).unwrap_or(true)
+            let is_held = sys::command_lock(&self.file).map_or(true, |locks| locks.command);
+            is_in_place && is_held
         }
     }
 }

@@ -47,6 +47,17 @@ pub(crate) fn end(record: &Record) -> Vec<Pid> {
     left
 }
 
+/// Who lives of it, where nobody may be ended. Ourselves and our ancestors are none of them.
+pub(crate) fn living(record: &Record) -> Vec<Pid> {
+    members(record)
+        .iter()
+        .filter_map(|member| match &member.proven {
+            Ok(process) => Some(process.pid()),
+            Err(_) => member.refuses(),
+        })
+        .collect()
+}
+
 /// Does `what` to all of them, and waits for their end; whether all have ended.
 fn end_all(processes: &[&Proven], what: fn(&Proven) -> std::io::Result<()>) -> bool {
     for process in processes {

@@ -156,6 +156,8 @@ pub enum CommandLockState {
     None,
     /// The command holds it, and lives.
     Held,
+    /// It does not, and has ended; but something that it started has kept what it inherited.
+    Inherited,
     /// Nobody does: it has ended.
     Free,
     /// It could not be looked at.

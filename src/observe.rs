@@ -323,9 +323,13 @@ fn child_state(
         {
             ChildState::Gone
         }
-        (CommandLockState::None | CommandLockState::Free | CommandLockState::Unknown, by_table) => {
-            by_table
-        }
+        (
+            CommandLockState::None
+            | CommandLockState::Inherited
+            | CommandLockState::Free
+            | CommandLockState::Unknown,
+            by_table,
+        ) => by_table,
     };
     (state, lock)
 }

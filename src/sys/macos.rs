@@ -21,10 +21,10 @@ pub use super::capture::capture;
 pub use super::unix::hold_command_lock;
 use super::unix::{WAIT_MAX, kernel_pid, monotonic, own_pid};
 pub use super::unix::{
-    create_anchor_file, create_private_dirs, effective_uid, file_facts, file_key, foreign_unlock,
-    free_space, give_open_file_to_owner_of, give_to_owner_of, is_command_lock_held,
-    is_mounted_read_only, linked_file_key, lock_self_test, make_private, may_write,
-    open_anchor_file, open_file_facts, open_file_key, open_foreign_lock_file, try_foreign_lock,
+    command_lock, create_anchor_file, create_private_dirs, effective_uid, file_facts, file_key,
+    foreign_unlock, free_space, give_open_file_to_owner_of, give_to_owner_of, is_mounted_read_only,
+    linked_file_key, lock_self_test, make_private, may_write, open_anchor_file, open_file_facts,
+    open_file_key, open_foreign_lock_file, try_foreign_lock,
 };
 use super::{
     Existence, Filesystem, FilesystemClass, ListedLock, OpenProcessError, OpenedFile, Pid,

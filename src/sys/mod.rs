@@ -700,8 +700,9 @@ pub fn open_anchor_file(path: &Path) -> io::Result<std::fs::File> {
     os::open_anchor_file(path)
 }
 
-/// Takes a shared record lock on the existing file at `path`, which lasts until this process ends and
-/// goes along when it executes another program. Call it while there is one thread.
+/// Takes two shared record locks on the existing file at `path`. One lasts until this process ends, and goes
+/// along when it executes another program; the other one for as long as any process that it starts keeps the
+/// descriptor open. Call it while there is one thread.
 ///
 /// # Errors
 /// As `open(2)` and `fcntl(2)`.
@@ -710,13 +711,22 @@ pub(crate) fn hold_command_lock(path: &Path) -> io::Result<()> {
     os::hold_command_lock(path)
 }
 
-/// Whether another process holds a record lock on the file. Never ask the one that holds it: closing
-/// `file` there would cancel the lock.
+/// Who holds what [`hold_command_lock`] takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct CommandLocks {
+    /// The command itself.
+    pub(crate) command: bool,
+    /// It, or something that it has started and that has not closed what it inherited.
+    pub(crate) descendants: bool,
+}
+
+/// Whether other processes hold these locks on the file. Never ask the command itself: closing `file` there
+/// would cancel its lock.
 ///
 /// # Errors
 /// As `fcntl(2)`; `Unsupported` on Windows.
-pub(crate) fn is_command_lock_held(file: &std::fs::File) -> io::Result<bool> {
-    os::is_command_lock_held(file)
+pub(crate) fn command_lock(file: &std::fs::File) -> io::Result<CommandLocks> {
+    os::command_lock(file)
 }
 
 /// How far a filesystem can be trusted with SQLite's WAL and with advisory locks.

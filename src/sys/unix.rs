@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use rustix::process::{Signal, WaitOptions};
 use rustix::time::{ClockId, clock_gettime};
 
-use super::{FileFacts, FileId, FileKey, FreeSpace, Pid, Sharing, note};
+use super::{CommandLocks, FileFacts, FileId, FileKey, FreeSpace, Pid, Sharing, note};
 
 /// For files and directories of ours: nobody else may read which tokens are in use.
 const FILE_MODE: u32 = 0o600;
@@ -292,15 +292,54 @@ pub fn hold_command_lock(path: &Path) -> io::Result<()> {
     let kept = rustix::io::fcntl_dupfd_cloexec(&opened, COMMAND_LOCK_DESCRIPTOR_MIN)?;
     rustix::io::fcntl_setfd(&kept, rustix::io::FdFlags::empty())?;
     drop(opened);
-    rustix::fs::fcntl_lock(&kept, FlockOperation::NonBlockingLockShared)?;
+    let set = |command, byte| {
+        let shared = record_lock(libc::F_RDLCK, byte);
+        // SAFETY: `shared` is a whole `flock` that the kernel only reads.
+        let done = unsafe { libc::fcntl(kept.as_raw_fd(), command, &raw const shared) };
+        if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    };
+    set(libc::F_SETLK, COMMAND_BYTE)?;
+    // Of the open file, which whatever the command starts inherits. Before Linux 3.15, and on macOS, there
+    // are no such locks, and then nobody is known by one.
+    #[cfg(target_os = "linux")]
+    let _ = set(libc::F_OFD_SETLK, DESCENDANTS_BYTE);
     // It ends with the process, whatever program that becomes.
     std::mem::forget(kept);
     Ok(())
 }
 
-pub fn is_command_lock_held(file: &File) -> io::Result<bool> {
-    let exclusive = rustix::process::Flock::from(rustix::process::FlockType::WriteLock);
-    Ok(retry(|| rustix::process::fcntl_getlk(file, &exclusive))?.is_some())
+/// The byte that the command locks, and the one that is locked for as long as anything has the descriptor
+/// open that it inherited from the command.
+const COMMAND_BYTE: libc::off_t = 0;
+const DESCENDANTS_BYTE: libc::off_t = 1;
+
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::unnecessary_cast,
+    reason = "the values are 0 to 3"
+)]
+fn record_lock(kind: libc::c_int, byte: libc::off_t) -> libc::flock {
+    // SAFETY: plain numbers, for which zero is valid: SEEK_SET, and no pid, as OFD locks want it.
+    let mut range: libc::flock = unsafe { std::mem::zeroed() };
+    range.l_type = kind as libc::c_short;
+    range.l_start = byte;
+    range.l_len = 1;
+    range
+}
+
+pub fn command_lock(file: &File) -> io::Result<CommandLocks> {
+    let is_held = |byte| {
+        let mut asked = record_lock(libc::F_WRLCK, byte);
+        retry(|| {
+            // SAFETY: `asked` is a whole `flock`, which the kernel fills in.
+            match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETLK, &raw mut asked) } {
+                0 => Ok(()),
+                _ => Err(Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::IO)),
+            }
+        })?;
+        io::Result::Ok(i32::from(asked.l_type) != i32::from(libc::F_UNLCK))
+    };
+    Ok(CommandLocks { command: is_held(COMMAND_BYTE)?, descendants: is_held(DESCENDANTS_BYTE)? })
 }
 
 pub fn try_foreign_lock(file: &File, sharing: Sharing) -> io::Result<bool> {

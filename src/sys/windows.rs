@@ -35,9 +35,9 @@ use windows_sys::Win32::System::Threading::{
 use windows_sys::Win32::System::WindowsProgramming::DRIVE_REMOTE;
 
 use super::{
-    CaptureError, Captured, Existence, FileFacts, FileId, Filesystem, FilesystemClass, FreeSpace,
-    ListedLock, OpenProcessError, OpenedFile, Pid, ProcessFacts, ProcessNumber, ProcessState,
-    Sharing, StartTime, StartTimeUnit, Supervision,
+    CaptureError, Captured, CommandLocks, Existence, FileFacts, FileId, Filesystem,
+    FilesystemClass, FreeSpace, ListedLock, OpenProcessError, OpenedFile, Pid, ProcessFacts,
+    ProcessNumber, ProcessState, Sharing, StartTime, StartTimeUnit, Supervision,
 };
 
 fn open_process(pid: Pid, access: PROCESS_ACCESS_RIGHTS) -> Result<OwnedHandle, OpenProcessError> {
@@ -646,7 +646,7 @@ pub fn open_foreign_lock_file(path: &Path) -> io::Result<File> {
 const FOREIGN_LOCK_OFFSET: u32 = 1 << 20;
 
 /// There a command ends with its `run`, by the job that holds both.
-pub fn is_command_lock_held(_file: &File) -> io::Result<bool> {
+pub fn command_lock(_file: &File) -> io::Result<CommandLocks> {
     Err(io::ErrorKind::Unsupported.into())
 }
 

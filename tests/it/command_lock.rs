@@ -101,6 +101,30 @@ fn a_command_that_lost_its_lock_is_unknown_from_elsewhere() {
     assert!(command.is_gone());
 }
 
+/// What the command has started keeps the descriptor that it inherited. Whoever cannot look for it waits for
+/// its end, or a person decides; whoever can look takes the place, and leaves alone what left the session.
+#[test]
+fn what_a_killed_run_left_elsewhere_is_waited_for_where_it_cannot_be_looked_for() {
+    if pid_namespace().is_none() {
+        return skipped("needs a pid namespace");
+    }
+    let sandbox = Sandbox::new();
+    let script = "setsid sleep 600 > /dev/null 2>&1 & echo $! >&2; echo $$; exec cat";
+    let mut run = sandbox.hold_with(&["/bin/sh", "-c", script]);
+    let left: u32 = run.process.err_line().parse().unwrap();
+    let left = Identity::of(left).unwrap();
+    run.kill();
+    run.command.wait_gone(LIMIT);
+    let status = sandbox.asked_elsewhere(&["--json", "status"]).assert_code(4).json();
+    assert_eq!(status["evidence"]["command_lock"], "inherited", "{status:#}");
+    let start = ["run", "--no-backoff", "--", "true"];
+    sandbox.asked_elsewhere(&start).assert_code(75);
+    assert_eq!(sandbox.status().0, 3);
+    kill(left.pid, Signal::KILL);
+    left.wait_gone(LIMIT);
+    sandbox.asked_elsewhere(&start).assert_code(0);
+}
+
 /// The lock goes along with exec, is not inherited by what the command forks, and is taken again by the
 /// next command of the same `run`.
 #[test]

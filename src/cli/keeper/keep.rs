@@ -253,7 +253,8 @@ impl Keeping {
             if !is_named {
                 return Ok(None);
             }
-            Anchor::create(&inner.location.anchors, inner.store_uuid()?).map(Some)
+            let place = &inner.location;
+            Anchor::create(&place.file, &place.anchors, inner.store_uuid()?).map(Some)
         })?;
         self.is_orphan = true;
         Ok(())
