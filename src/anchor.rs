@@ -107,9 +107,11 @@ impl Anchor {
             return Err(error);
         }
         // Not by chance the time that `note_grant` leaves. What cannot be set was not set by that either.
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let whole = SystemTime::UNIX_EPOCH + Duration::from_secs(now.as_secs());
-        let _ = file.set_modified(whole);
+        if let Ok(made) = file.metadata().and_then(|facts| facts.modified()) {
+            let at = made.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            let whole = SystemTime::UNIX_EPOCH + Duration::from_secs(at.as_secs());
+            let _ = file.set_modified(whole);
+        }
         Ok(Self { file, path, name, creator_pid })
     }
 
@@ -820,8 +822,15 @@ mod tests {
         const OTHER: &str = "0f0f0f0f-1111-4222-8333-444444444444";
         const HOUR_MS: i64 = 3_600_000;
         let observer = Observer::new();
-        let view =
-            View { observer: &observer, wall_ms: 100 * HOUR_MS, boot_ms: HOUR_MS, is_local: true };
+        let seen_free = crate::observe::SeenFree::default();
+        let view = View {
+            observer: &observer,
+            wall_ms: 100 * HOUR_MS,
+            boot_ms: HOUR_MS,
+            anchors: directory.path(),
+            seen_free: &seen_free,
+            is_local: true,
+        };
         let directory = directory();
         let anchor = Anchor::create(Path::new("/s/state.db"), directory.path(), "aa").unwrap();
         let start_time = observer.start_time.unwrap().value;
