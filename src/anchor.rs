@@ -827,7 +827,7 @@ mod tests {
             observer: &observer,
             wall_ms: 100 * HOUR_MS,
             boot_ms: HOUR_MS,
-            anchors: directory.path(),
+            anchors: Path::new("/s"),
             seen_free: &seen_free,
             is_local: true,
         };
