@@ -14,14 +14,15 @@ use std::fs::File;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
-use incumbent::{Acquire, Claim, LockRequest, Store};
+use incumbent::{Acquire, Claim, LockRequest, Standing, Store};
 use rustix::process::Signal;
 
 use crate::support::{
-    BINARY, Identity, LIMIT, Process, Random, Sandbox, another_user, exit_code, has, kill, order,
-    role, role_db, skipped, wait_ended, works,
+    BINARY, Identity, LIMIT, Process, Random, Sandbox, another_user, exit_code, has, kill, role,
+    role_db, skipped, wait_ended, works,
 };
 
 /// The calls that look at something. What a kernel or a machine has not is left out by strace.
@@ -65,22 +66,56 @@ const OWNERS: [Owner; 4] = [Owner::Library, Owner::Run, Owner::RunKilled, Owner:
 const ROLE_TEST: &str = "faults::role_of_an_owner";
 const OWNING: &str = "owning";
 
-/// Owns an office and a lock by the library, until its standard input is closed.
+/// Owns an office and a lock by the library, until its standard input is closed, and asks for them.
 #[test]
 fn role_of_an_owner() {
     if role().as_deref() != Some(OWNING) {
         return;
     }
+    // Orders come by another thread than the one whose calls fail.
+    let (orders, received) = std::sync::mpsc::channel();
+    let owner = std::thread::spawn(move || own(&received));
+    let mut line = String::new();
+    // A read that fails says nothing about the next one.
+    while !matches!(std::io::stdin().read_line(&mut line), Ok(0)) {
+        if line.ends_with('\n') {
+            orders.send(std::mem::take(&mut line).trim().to_owned()).unwrap();
+        }
+    }
+    drop(orders);
+    owner.join().unwrap();
+}
+
+fn own(orders: &Receiver<String>) {
     let store = Store::open(role_db()).unwrap();
-    let Claim::Granted(_tenure) = store.profile("default").unwrap().claim().unwrap() else {
-        panic!("the office is held");
-    };
+    let profile = store.profile("default").unwrap();
+    let Claim::Granted(tenure) = profile.claim().unwrap() else { panic!("the office is held") };
     let request = LockRequest::new("k", "k").unwrap();
-    let Acquire::Granted(_lock) = store.try_acquire(&request).unwrap() else {
+    let Acquire::Granted(lock) = store.try_acquire(&request).unwrap() else {
         panic!("the lock is held");
     };
     eprintln!("=> owning");
-    while order().is_some() {}
+    while let Ok(order) = orders.recv() {
+        let standing = match order.as_str() {
+            "verify" => tenure.verify(),
+            "verify the lock" => lock.verify(),
+            "renew" => lock.renew(),
+            "status" => profile.status().map(|report| {
+                assert_eq!(report.verdict.to_string(), "alive", "{report:?}");
+                Standing::Held
+            }),
+            "claim again" => profile.claim().map(|claim| {
+                assert!(matches!(claim, Claim::Granted(_)), "it holds it: {claim:?}");
+                Standing::Held
+            }),
+            _ => panic!("{order}"),
+        };
+        match standing {
+            Ok(Standing::Held) => eprintln!("=> Held"),
+            Ok(Standing::Lost(lost)) => eprintln!("=> Lost: {lost:?}"),
+            Err(error) => eprintln!("=> Err({:?}): {error}", error.kind()),
+        }
+    }
 }
 
 /// A store with a living owner of the default office and of the lock `k k`.
@@ -726,4 +761,85 @@ fn what_fails_while_somebody_looks_is_no_answer() {
         let _ = writeln!(wrong, "{what}: {count} times, e.g. {example}");
     }
     assert!(wrong.is_empty(), "{wrong}");
+}
+
+// -- the owner itself --------------------------------------------------------------------------
+
+/// Gives `order` to an owner whose calls strace sees; the answer, and what was seen.
+fn ask_traced(
+    sandbox: &Sandbox,
+    owner: &mut Process,
+    options: &[&str],
+    order: &str,
+) -> (String, String) {
+    let trace = sandbox.file("trace");
+    let _ = std::fs::remove_file(&trace);
+    let mut strace = sandbox.program("strace");
+    strace.args(["-f", "-y", "-o"]).arg(&trace).args(options);
+    strace.args(["-p", &owner.pid().to_string()]);
+    let mut strace = Process::start(strace);
+    strace.err_line_with("attached");
+    owner.say(order);
+    let line = owner.err_line_with("=> ");
+    strace.signal(Signal::INT);
+    strace.wait(LIMIT);
+    let trace = std::fs::read_to_string(trace).unwrap_or_default();
+    (line.split_once("=> ").unwrap().1.to_owned(), trace)
+}
+
+/// An owner that links the library asks for what it holds: it is told that it cannot be found out, and
+/// never that it is lost.
+#[test]
+fn what_fails_while_an_owner_asks_is_no_loss() {
+    if !has("strace") || !works(&["strace", "-f", "-o", "/dev/null"]) {
+        return skipped("needs strace, and leave to trace");
+    }
+    let sandbox = Sandbox::new();
+    let mut owner = sandbox.role(ROLE_TEST, OWNING);
+    owner.err_line_with("=> owning");
+    let mut random = Random::new(SEED);
+    let mut answers: BTreeMap<String, usize> = BTreeMap::new();
+    for order in ["verify", "verify the lock", "renew", "status", "claim again"] {
+        let all = format!("trace={CALLS}");
+        let (answer, trace) = ask_traced(&sandbox, &mut owner, &["-e", &all], order);
+        assert_eq!(answer, "Held", "{order}");
+        // Of the thread that has made most calls: the others wait.
+        let mut threads: BTreeMap<&str, BTreeMap<String, (usize, usize)>> = BTreeMap::new();
+        for line in trace.lines() {
+            let Some((thread, rest)) = line.split_once(' ') else { continue };
+            let Some((call, _)) = rest.trim_start().split_once('(') else { continue };
+            if !call.contains(' ') {
+                threads.entry(thread).or_default().entry(call.to_owned()).or_default().1 += 1;
+            }
+        }
+        let sum = |calls: &BTreeMap<String, (usize, usize)>| -> usize {
+            calls.values().map(|(_, after)| after).sum()
+        };
+        let mut calls = threads.into_values().max_by_key(sum).unwrap_or_default();
+        // SQLite's locks: where an unlock fails, which none does, it waits for itself for 10 s.
+        calls.remove("fcntl");
+        let extent = match extent() {
+            Extent::Sample(count) => Extent::Sample(count * 4),
+            Extent::All => Extent::All,
+        };
+        for Fault { call, errno, n, .. } in faults(&calls, extent, &mut random) {
+            let trace = format!("trace={call}");
+            let inject = format!("inject={call}:error={errno}:when={n}");
+            let options = ["-e", &trace, "-e", &inject];
+            let (answer, trace) = ask_traced(&sandbox, &mut owner, &options, order);
+            let about = format!("{order}: {call} {errno} {n}: {answer}\n{trace}");
+            let is_held = answer == "Held";
+            let is_unknown = answer.starts_with("Err(")
+                && !["NotOwner", "StoreReplaced", "InvalidInput"]
+                    .iter()
+                    .any(|kind| answer.starts_with(&format!("Err({kind})")));
+            assert!(is_held || is_unknown, "{about}");
+            let kind = answer.split(':').next().unwrap_or_default().to_owned();
+            *answers.entry(format!("{order}: {kind}")).or_default() += 1;
+            owner.say("verify");
+            assert!(owner.err_line_with("=> ").ends_with("=> Held"), "{about}");
+        }
+    }
+    eprintln!("{answers:#?}");
+    sandbox.assert_status(0, "alive", "anchor_held");
 }
