@@ -364,7 +364,7 @@ fn words(verb: &str, world: &World) -> Vec<String> {
 
 /// What a `run` tells its command.
 fn of_run(command: u32) -> Vec<(String, String)> {
-    let environ = std::fs::read(format!("/proc/{command}/environ")).unwrap();
+    let environ = std::fs::read(format!("/proc/{command}/environ")).unwrap_or_default();
     String::from_utf8_lossy(&environ)
         .split('\0')
         .filter(|pair| pair.starts_with("INCUMBENT_"))
@@ -671,14 +671,20 @@ fn walk(job: &Job, extent: Extent, worlds: &mut HashMap<Owner, World>, coverage:
         eprintln!("FAULT {key}: {fault}");
         coverage.lock().unwrap().complain(key, || format!("{fault}\n{more}"));
     };
-    let world = worlds.remove(&owner).unwrap_or_else(|| World::new(owner));
+    let take = |worlds: &mut HashMap<Owner, World>| {
+        // A signal of the last verb may have come after the last look.
+        let known = worlds.remove(&owner).filter(|world| world.state() == Ok(State::Same));
+        known.unwrap_or_else(|| World::new(owner))
+    };
+    let world = take(worlds);
     let all = ["-e".to_owned(), format!("trace=execve,{CALLS},poll")];
     let undisturbed = Traced::run(&world, &all, words_of).unwrap();
     let expected = codes[place];
     let end = world.state();
     let changes = !matches!(end, Ok(State::Same));
     if undisturbed.code != expected || end.is_err() {
-        complain("without a fault", &format!("{} {end:?}", undisturbed.code), &undisturbed.err);
+        let said = format!("{}{}", undisturbed.out, undisturbed.err);
+        complain("without a fault", &format!("{} {end:?} {said}", undisturbed.code), "");
         return;
     }
     if !changes {
@@ -687,7 +693,7 @@ fn walk(job: &Job, extent: Extent, worlds: &mut HashMap<Owner, World>, coverage:
     // Each job has a seed of its own: which thread takes it does not matter.
     let mut random = Random::new(SEED + (index * OWNERS.len() + place) as u64);
     for fault in faults(&counts(&undisturbed.trace), extent, &mut random) {
-        let world = worlds.remove(&owner).unwrap_or_else(|| World::new(owner));
+        let world = take(worlds);
         let traced = match Traced::with(&world, words_of, &fault) {
             Ok(traced) if traced.is_of_the_loader() => {
                 coverage.lock().unwrap().not_tried += 1;
@@ -718,7 +724,9 @@ fn walk(job: &Job, extent: Extent, worlds: &mut HashMap<Owner, World>, coverage:
             Ok(State::Same) if changes && traced.code == 0 => {
                 complain("said done, and did nothing", &about, &said);
             }
-            Ok(State::Same) => {
+            // A process that stays, with a lock of SQLite's that it believes to be unlocked, keeps everybody
+            // out; no kernel refuses to unlock.
+            Ok(State::Same) if !traced.hits().any(|hit| hit.contains("F_UNLCK")) => {
                 worlds.insert(owner, world);
             }
             Ok(_) => {}
