@@ -631,7 +631,10 @@ pub(crate) fn find_lost(site: Site<'_>) -> Result<Option<String>> {
     let lost: Vec<Value> = sys::opened_files()
         .filter_map(|opened| {
             let name = name_of(&opened)?;
-            let was_deleted_here = opened.is_deleted && opened.path.parent() == Some(site.anchors);
+            let was_deleted_here = opened.is_deleted
+                && opened.path.parent() == Some(site.anchors)
+                && (sys::shares_mounts_with(opened.pid) != Some(false)
+                    || site.is_the_place_of(opened.pid) == Some(true));
             let key = match site.key_of_moved(&opened, name) {
                 Some(key) => Some(key),
                 None if was_deleted_here && !is_free(&opened) => None,
@@ -676,8 +679,7 @@ impl Site<'_> {
             return None;
         }
         let key = sys::open_file_key(&file).ok()??;
-        let in_its_root = |path| sys::file_key(&sys::in_root_of(opened.pid, path)?).ok()?;
-        if !in_its_root(self.directory)?.is(&sys::file_key(self.directory).ok()??) {
+        if !self.is_the_place_of(opened.pid)? {
             return None;
         }
         let place = sys::in_root_of(opened.pid, &self.anchors.join(name))?;
@@ -688,6 +690,12 @@ impl Site<'_> {
             }
         };
         (is_gone && probe_open(&file) == AnchorState::Held).then_some(key)
+    }
+
+    /// Whether `pid` finds our directory by our path; `None` when that cannot be seen.
+    fn is_the_place_of(&self, pid: sys::Pid) -> Option<bool> {
+        let theirs = sys::file_key(&sys::in_root_of(pid, self.directory)?).ok()??;
+        Some(theirs.is(&sys::file_key(self.directory).ok()??))
     }
 
     fn trusts(&self, file: &File) -> bool {

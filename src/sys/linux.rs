@@ -662,6 +662,11 @@ pub fn open_again(opened: &OpenedFile) -> io::Result<File> {
     options.open(&opened.descriptor).map_err(note)
 }
 
+pub fn shares_mounts_with(pid: Pid) -> Option<bool> {
+    let namespace = |of: &str| std::fs::read_link(format!("/proc/{of}/ns/mnt")).map_err(note).ok();
+    Some(namespace("self")? == namespace(&pid.to_string())?)
+}
+
 /// An absolute symbolic link on the way would be followed in our root: the caller compares what it finds.
 pub fn in_root_of(pid: Pid, path: &Path) -> Option<PathBuf> {
     let below = path.strip_prefix("/").ok()?;

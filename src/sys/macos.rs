@@ -332,6 +332,10 @@ pub fn open_again(_opened: &OpenedFile) -> io::Result<std::fs::File> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
+pub fn shares_mounts_with(_pid: Pid) -> Option<bool> {
+    None
+}
+
 pub fn in_root_of(_pid: Pid, _path: &Path) -> Option<std::path::PathBuf> {
     None
 }

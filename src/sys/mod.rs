@@ -854,6 +854,12 @@ pub fn opened_files() -> impl Iterator<Item = OpenedFile> {
     os::opened_files()
 }
 
+/// Whether `pid` has the same mounts as we, so that its paths are ours (Linux: its mount namespace); `None`
+/// when that cannot be seen.
+pub fn shares_mounts_with(pid: Pid) -> Option<bool> {
+    os::shares_mounts_with(pid)
+}
+
 /// Where the (absolute, real) `path` is found as `pid` sees it: its root may be another one than ours.
 pub fn in_root_of(pid: Pid, path: &Path) -> Option<std::path::PathBuf> {
     os::in_root_of(pid, path)

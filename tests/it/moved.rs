@@ -255,11 +255,11 @@ fn what_a_script_recorded_follows_a_moved_store() {
 }
 
 /// A container has its host's default path, with another directory behind it: that is another store, and
-/// neither keeps the other out, also where the container's was moved.
+/// neither keeps the other out, also where the container's was moved or deleted.
 #[test]
 fn a_container_with_its_hosts_default_path_has_another_store() {
     let Some(words) = mount_namespace() else { return skipped("needs root and mounts") };
-    for moved in [false, true] {
+    for fate in ["true", "mkdir was && mv state.db* was", "rm -r state.db*"] {
         let sandbox = Sandbox::new();
         std::fs::create_dir(sandbox.file("store")).unwrap();
         let script = "mount -t tmpfs -o mode=0700 t store &&
@@ -267,20 +267,15 @@ fn a_container_with_its_hosts_default_path_has_another_store() {
         let mut command = sandbox.program(words[0]);
         command.args(&words[1..]).args(["/bin/sh", "-c", script]);
         let mut run = Run::start(command);
-        if moved {
-            // Or it would claim again at once.
-            run.process.signal(Signal::STOP);
-            wait_stopped(run.pid());
-            let mut inside = sandbox.program("nsenter");
-            inside.args(["-m", "-t", &run.pid().to_string(), "/bin/sh", "-c"]);
-            inside.arg(format!(
-                "cd {} && mkdir was && mv state.db* was",
-                sandbox.file("store").display()
-            ));
-            Process::start(inside).finish(LIMIT).assert_code(0);
-        }
+        // Or it would claim again at once.
+        run.process.signal(Signal::STOP);
+        wait_stopped(run.pid());
+        let mut inside = sandbox.program("nsenter");
+        inside.args(["-m", "-t", &run.pid().to_string(), "/bin/sh", "-c"]);
+        inside.arg(format!("cd '{}' && {fate}", sandbox.file("store").display()));
+        Process::start(inside).finish(LIMIT).assert_code(0);
         let (code, holder) = sandbox.start("default");
-        assert_eq!(code, 0, "moved: {moved}: {holder:#}");
+        assert_eq!(code, 0, "{fate}: {holder:#}");
         sandbox.assert_status(3, "dead", "exited");
         assert!(!run.command.is_gone());
         run.kill();
