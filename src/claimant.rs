@@ -10,13 +10,13 @@ use rusqlite::Connection;
 use crate::anchor::{self, Orphan, Sweep};
 use crate::clock::Deadline;
 use crate::error::{Error, ErrorKind, Result};
-use crate::family;
+use crate::family::{self, Family};
 use crate::holder::Holder;
 use crate::instance::{self, EndReason, Origin, Record, Subject};
 use crate::legacy;
 use crate::liveness::{
     AliveReason, AnchorState, DeadReason, Evidence, Flags, Judgement, Lease, Presence,
-    StartTimeMatch, Verdict, judge,
+    StartTimeMatch, UnknownReason, Verdict, judge,
 };
 use crate::marker_table;
 use crate::names::{InstanceId, ProfileName, Wanted};
@@ -27,7 +27,7 @@ use crate::observe::{
 use crate::reservation;
 use crate::standing::Force;
 use crate::store::{EventRecord, Inner, Location, Tx, lost_owners, named_anchors};
-use crate::sys::{self, Existence, ProcessFacts, ProcessState, StartTime, Unproven};
+use crate::sys::{self, Existence, Looks, ProcessFacts, ProcessState, StartTime, Unproven};
 use crate::takeover::LeftOver;
 use crate::wait::{Obstacle, Watch};
 
@@ -193,12 +193,18 @@ pub(crate) fn examine(
                     Examined::Errand(Errand::EndFamily(Box::new(record.clone())))
                 }
                 None => Examined::Errand(Errand::FindFamily(Box::new(record.clone()))),
-                Some([pid, ..]) => Examined::InTheWay(Judgement {
-                    verdict: Verdict::Alive(AliveReason::ChildLives),
-                    left_behind: Some(*pid),
+                Some(Family::NotSeen) => Examined::InTheWay(Judgement {
+                    verdict: Verdict::Unknown(UnknownReason::NotVerifiable),
                     ..judged
                 }),
-                Some([]) => Examined::Over(EndReason::Dead(reason)),
+                Some(Family::Left(left)) => match left.first() {
+                    Some(pid) => Examined::InTheWay(Judgement {
+                        verdict: Verdict::Alive(AliveReason::ChildLives),
+                        left_behind: Some(*pid),
+                        ..judged
+                    }),
+                    None => Examined::Over(EndReason::Dead(reason)),
+                },
             }
         }
         Verdict::Dead(reason) => Examined::Over(EndReason::Dead(reason)),
@@ -359,14 +365,26 @@ pub(crate) struct Aside {
     /// The holders that were looked at whether they are stopped, and what came of it.
     stopped: Vec<(InstanceId, bool)>,
     /// The killed holders whose families were ended, and who is left of each.
-    families: Vec<(InstanceId, Vec<sys::Pid>)>,
+    families: Vec<(InstanceId, Family)>,
     /// What the holders had started.
     children: Vec<(InstanceId, Vec<LeftOver>)>,
 }
 
 impl Aside {
     /// Runs `errand`, which must not go on beyond `deadline` for the sake of an eviction.
-    pub(crate) fn run(&mut self, errand: Errand, deadline: Deadline) {
+    ///
+    /// # Errors
+    /// Where it ran short of something, and so did not see all that it looked for.
+    pub(crate) fn run(&mut self, errand: Errand, deadline: Deadline) -> Result<()> {
+        let looks = Looks::begin();
+        self.carry_out(errand, deadline);
+        match looks.shortage() {
+            Some(shortage) => Err(Error::shortage(shortage, "look at who holds it")),
+            None => Ok(()),
+        }
+    }
+
+    fn carry_out(&mut self, errand: Errand, deadline: Deadline) {
         match errand {
             Errand::ReadCommandLine(record) => {
                 self.command_lines.push(LiveCommandLine::read(&record));
@@ -403,8 +421,8 @@ impl Aside {
     }
 
     /// Who is left of the family of this holder's command; `None` when nobody has looked yet.
-    fn family_left(&self, id: InstanceId) -> Option<&[sys::Pid]> {
-        self.families.iter().find(|(of, _)| *of == id).map(|(_, left)| left.as_slice())
+    fn family_left(&self, id: InstanceId) -> Option<&Family> {
+        self.families.iter().find(|(of, _)| *of == id).map(|(_, family)| family)
     }
 
     /// What this holder had started; `None` when nobody has looked yet.

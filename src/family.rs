@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::clock::Deadline;
 use crate::environment;
 use crate::instance::Record;
-use crate::sys::{self, Existence, Pid, ProcessState, Proven, StartTime, Unproven};
+use crate::sys::{self, Existence, Pid, ProcessFacts, ProcessState, Proven, StartTime, Unproven};
 
 /// How long it may take to end before it is killed, and how long a killed one may take to be gone.
 const ENDS_WITHIN: Duration = Duration::from_secs(5);
@@ -21,12 +21,20 @@ const ENDS_WITHIN: Duration = Duration::from_secs(5);
 /// that starts processes faster than it can be ended.
 const LOOKS_MAX: usize = 8;
 
-/// Ends the family of the command that `record` names. What is left of it, because we may not or cannot
-/// end it.
-pub(crate) fn end(record: &Record) -> Vec<Pid> {
+/// What is known of a family.
+#[derive(Debug)]
+pub(crate) enum Family {
+    /// These live, and may not or cannot be ended; none of them: it is gone.
+    Left(Vec<Pid>),
+    /// The process table cannot be looked through.
+    NotSeen,
+}
+
+/// Ends the family of the command that `record` names.
+pub(crate) fn end(record: &Record) -> Family {
     let mut left = Vec::new();
     for _ in 0..LOOKS_MAX {
-        let members = members(record);
+        let Some(members) = members(record) else { return Family::NotSeen };
         left = members.iter().filter_map(Member::refuses).collect();
         let proven: Vec<&Proven> =
             members.iter().filter_map(|member| member.proven.as_ref().ok()).collect();
@@ -44,18 +52,17 @@ pub(crate) fn end(record: &Record) -> Vec<Pid> {
             break;
         }
     }
-    left
+    Family::Left(left)
 }
 
 /// Who lives of it, where nobody may be ended. Ourselves and our ancestors are none of them.
-pub(crate) fn living(record: &Record) -> Vec<Pid> {
-    members(record)
-        .iter()
-        .filter_map(|member| match &member.proven {
-            Ok(process) => Some(process.pid()),
-            Err(_) => member.refuses(),
-        })
-        .collect()
+pub(crate) fn living(record: &Record) -> Family {
+    let Some(members) = members(record) else { return Family::NotSeen };
+    let living = members.iter().filter_map(|member| match &member.proven {
+        Ok(process) => Some(process.pid()),
+        Err(_) => member.refuses(),
+    });
+    Family::Left(living.collect())
 }
 
 /// Does `what` to all of them, and waits for their end; whether all have ended.
@@ -104,12 +111,12 @@ impl Member {
     }
 }
 
-fn members(record: &Record) -> Vec<Member> {
+fn members(record: &Record) -> Option<Vec<Member>> {
     let (Some(session), Some(command)) = (record.identity.child_sid, record.child_start_time)
     else {
-        return Vec::new();
+        return Some(Vec::new());
     };
-    let Some(own_session) = is_own_session(record, session) else { return Vec::new() };
+    let Some(own_session) = is_own_session(record, session) else { return Some(Vec::new()) };
     let any_run = format!("{}=", environment::INSTANCE);
     let of_this_run = format!("{any_run}{}", record.id);
     let is_of_this_run = |pid| match sys::environment_of(pid) {
@@ -117,7 +124,7 @@ fn members(record: &Record) -> Vec<Member> {
         Some(words) => own_session && !words.iter().any(|word| word.starts_with(&any_run)),
         None => own_session,
     };
-    let in_session = sys::processes_of_session(session);
+    let in_session = sys::processes_of_session(session)?;
     let others: Vec<Pid> = in_session
         .iter()
         .filter(|pid| sys::program_name(**pid).as_deref() == Some("incumbent"))
@@ -125,15 +132,13 @@ fn members(record: &Record) -> Vec<Member> {
         .collect();
     let is_not_older =
         |start: StartTime| start.unit == command.unit && start.value >= command.value;
-    in_session
-        .into_iter()
-        .filter(|pid| !others.contains(pid))
-        .filter_map(|pid| {
-            let start_time = sys::process_facts(pid).start_time?;
-            let is_of_it = is_not_older(start_time) && is_of_this_run(pid);
-            is_of_it.then(|| Member { pid, proven: Proven::of(pid, Some(start_time), None) })
-        })
-        .collect()
+    let members = in_session.into_iter().filter(|pid| !others.contains(pid)).filter_map(|pid| {
+        let ProcessFacts { existence, start_time, number, .. } = sys::process_facts(pid);
+        let may_be_of_it = existence != Existence::Gone && start_time.is_none_or(is_not_older);
+        let is_of_it = may_be_of_it && is_of_this_run(pid);
+        is_of_it.then(|| Member { pid, proven: Proven::of(pid, start_time, number) })
+    });
+    Some(members.collect())
 }
 
 /// Whether the session was the command's own; `None` where its number is another session's by now. A number

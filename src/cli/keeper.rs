@@ -154,7 +154,7 @@ pub(super) fn record(
             Some(Outcome::AlreadyRecorded(record)) => Recorded::Already(record),
             Some(Outcome::Held(obstacle)) => Recorded::Held(obstacle.holder),
             Some(Outcome::Errand(errand)) => {
-                aside.run(errand, Deadline::never());
+                aside.run(errand, Deadline::never())?;
                 continue;
             }
         });
@@ -333,6 +333,9 @@ pub(super) fn start(
         add("--allow-filesystem", kind.into());
     }
     let failed = |what: &str, error: std::io::Error| {
+        if let Some(shortage) = sys::Shortage::of(&error) {
+            return Error::shortage(shortage, &format!("{what} a keeper process"));
+        }
         Error::internal(format!("cannot {what} a keeper process: {error}"))
             .with_hint("`--no-keeper` records without one")
             .caused_by(error)

@@ -204,7 +204,7 @@ fn attempt(store: &Store, candidate: &Candidate<'_>, turn: &Turn) -> Result<Atte
         match outcome {
             Outcome::Errand(errand) => {
                 drop(held);
-                aside.run(errand, turn.deadline);
+                aside.run(errand, turn.deadline)?;
             }
             Outcome::Granted(granted) => {
                 let office = HeldOffice { row: granted.row.clone(), claims: 1 };

@@ -522,8 +522,19 @@ pub fn session_of(pid: Pid) -> Option<Pid> {
     Pid::try_from(session).ok().filter(|session| *session != 0)
 }
 
-pub fn processes_of_session(session: Pid) -> Vec<Pid> {
-    other_processes().filter(|pid| session_of(*pid) == Some(session)).collect()
+pub fn processes_of_session(session: Pid) -> Option<Vec<Pid>> {
+    if !process_table_is_ours() {
+        return None;
+    }
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc").map_err(note).ok()? {
+        let name = entry.map_err(note).ok()?.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
+        if pid != own_pid() && session_of(pid) == Some(session) {
+            found.push(pid);
+        }
+    }
+    Some(found)
 }
 
 pub fn environment_of(pid: Pid) -> Option<Vec<String>> {

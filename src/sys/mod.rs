@@ -323,14 +323,15 @@ pub fn descendants(pid: Pid) -> Vec<Pid> {
     found.split_off(1)
 }
 
-/// The processes of a session that can be seen. Where it cannot be told (macOS, Windows), none.
-pub(crate) fn processes_of_session(session: Pid) -> Vec<Pid> {
+/// The processes of a session that can be seen, without us; `None` where none can be looked for now. Where
+/// it can never be told (macOS, Windows), none.
+pub(crate) fn processes_of_session(session: Pid) -> Option<Vec<Pid>> {
     #[cfg(target_os = "linux")]
     return os::processes_of_session(session);
     #[cfg(not(target_os = "linux"))]
     {
         let _ = session;
-        Vec::new()
+        Some(Vec::new())
     }
 }
 

@@ -313,6 +313,9 @@ pub fn hold_command_lock(path: &Path) -> io::Result<()> {
 const COMMAND_BYTE: libc::off_t = 0;
 const DESCENDANTS_BYTE: libc::off_t = 1;
 
+#[allow(clippy::unnecessary_cast, reason = "its width differs between systems")]
+const NO_LOCK: i32 = libc::F_UNLCK as i32;
+
 #[allow(
     clippy::cast_possible_truncation,
     clippy::unnecessary_cast,
@@ -337,7 +340,7 @@ pub fn command_lock(file: &File) -> io::Result<CommandLocks> {
                 _ => Err(Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::IO)),
             }
         })?;
-        io::Result::Ok(i32::from(asked.l_type) != i32::from(libc::F_UNLCK))
+        io::Result::Ok(i32::from(asked.l_type) != NO_LOCK)
     };
     Ok(CommandLocks { command: is_held(COMMAND_BYTE)?, descendants: is_held(DESCENDANTS_BYTE)? })
 }
