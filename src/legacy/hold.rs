@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::lockfile::{forget_own, note_own, probe, whoever_holds};
 use super::wire::{PidRecord, recognised};
 use super::{LOCK_FILE, PID_FILE};
+use crate::clock::Deadline;
 use crate::command_line;
 use crate::error::{Error, ErrorKind, Result};
 use crate::liveness::AnchorState;
@@ -171,16 +172,12 @@ fn lock_and_write(directory: &Path, record: &PidRecord) -> Result<Option<Locked>
         if attempt > 0 {
             std::thread::sleep(TRY_AGAIN_AFTER);
         }
-        let file =
-            sys::open_foreign_lock_file(&path).map_err(|error| Error::io("open", &path, error))?;
-        // Not by its path: the older program may have removed it by now.
-        sys::give_open_file_to_owner_of(&file, directory)
-            .map_err(|error| Error::io("change the owner of", &path, error))?;
-        let taken = sys::try_foreign_lock(&file, Sharing::Exclusive)
-            .map_err(|error| Error::io("lock", &path, error))?;
-        if !taken {
-            continue;
-        }
+        let taken = if is_absent(&path) {
+            put_in_place(directory, &path, &text)?
+        } else {
+            take(directory, &path)?
+        };
+        let Some(file) = taken else { continue };
         let facts =
             sys::open_file_facts(&file).map_err(|error| Error::io("look at", &path, error))?;
         note_own(facts.id.clone());
@@ -196,6 +193,61 @@ fn lock_and_write(directory: &Path, record: &PidRecord) -> Result<Option<Locked>
         }
     }
     Ok(None)
+}
+
+/// Whether there is no such file; where files cannot be renamed while they are locked, none counts as absent.
+fn is_absent(path: &Path) -> bool {
+    let is_absent = |error: std::io::Error| error.kind() == std::io::ErrorKind::NotFound;
+    cfg!(unix) && path.symlink_metadata().is_err_and(is_absent)
+}
+
+/// Makes the lock file. It appears locked and written, because the older program takes a lock file that
+/// nobody holds for garbage. Whoever found none there a moment ago may still remove ours, locked or not: the
+/// file keeps another name until it has stayed, and is put back at once, before that one looks again. `None`
+/// when another file has appeared, or ours does not stay.
+fn put_in_place(directory: &Path, path: &Path, text: &str) -> Result<Option<File>> {
+    /// Far more than any program looks in the time that it takes.
+    const REMOVED_MAX: usize = 1_000;
+    /// Longer than from a look of the older program to what it does.
+    const STAYS_FOR: Duration = Duration::from_millis(2);
+
+    let failed = |error: std::io::Error| Error::io("make", path, error);
+    let mut scratch = scratch(directory).map_err(failed)?;
+    sys::give_open_file_to_owner_of(scratch.as_file(), directory).map_err(failed)?;
+    if !sys::try_foreign_lock(scratch.as_file(), Sharing::Exclusive).map_err(failed)? {
+        return Ok(None);
+    }
+    scratch.write_all(text.as_bytes()).map_err(failed)?;
+    let (file, other_name) = scratch.into_parts();
+    let id = sys::open_file_facts(&file).map_err(failed)?.id;
+    for _ in 0..REMOVED_MAX {
+        match std::fs::hard_link(&other_name, path).map_err(|error| error.kind()) {
+            Ok(()) | Err(std::io::ErrorKind::AlreadyExists) => {}
+            // A filesystem without second names.
+            Err(_) => return take(directory, path),
+        }
+        let until = Deadline::after(STAYS_FOR);
+        loop {
+            match sys::file_facts(path) {
+                Ok(facts) if facts.id != id => return Ok(None),
+                Ok(_) if until.has_passed() => return Ok(Some(file)),
+                Ok(_) => std::hint::spin_loop(),
+                Err(_) => break,
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Takes the lock file that is there. `None` when somebody else has it.
+fn take(directory: &Path, path: &Path) -> Result<Option<File>> {
+    let file = sys::open_foreign_lock_file(path).map_err(|error| Error::io("open", path, error))?;
+    // Not by its path: the older program may have removed it by now.
+    sys::give_open_file_to_owner_of(&file, directory)
+        .map_err(|error| Error::io("change the owner of", path, error))?;
+    let taken = sys::try_foreign_lock(&file, Sharing::Exclusive)
+        .map_err(|error| Error::io("lock", path, error))?;
+    Ok(taken.then_some(file))
 }
 
 /// Writes a file as a whole: nobody reads half of it.

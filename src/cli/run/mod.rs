@@ -166,12 +166,9 @@ fn claim_with_older(
     arguments: &args::Run,
     inbox: &Inbox,
 ) -> Result<(Claimed, Option<Hold>)> {
-    /// The older program removes a lock file that nobody holds yet; on a busy machine it does so again and
-    /// again between our making it and our locking it.
-    const ATTEMPTS_AT_LOCK: usize = 4 * ATTEMPTS;
     let secrets: Vec<_> = options.locks.iter().map(|lock| &lock.identity).collect();
     let argv = legacy::command_words(&arguments.command, &secrets);
-    for _ in 0..ATTEMPTS_AT_LOCK {
+    for _ in 0..ATTEMPTS {
         let claimed = claim(profile, options, inbox)?;
         let (Claimed::Granted(_), Some(home)) = (&claimed, &options.legacy_home) else {
             return Ok((claimed, None));
