@@ -57,11 +57,26 @@ enum Owner {
     Run,
     /// The same, and the `run` was killed: the command lives.
     RunKilled,
-    /// `claim --pid`, and its keeper was killed.
+    /// `claim --pid`, and one of its keepers was killed.
     KeeperKilled,
+    /// The same, and both were.
+    KeepersKilled,
 }
 
-const OWNERS: [Owner; 4] = [Owner::Library, Owner::Run, Owner::RunKilled, Owner::KeeperKilled];
+const OWNERS: [Owner; 5] =
+    [Owner::Library, Owner::Run, Owner::RunKilled, Owner::KeeperKilled, Owner::KeepersKilled];
+
+impl Owner {
+    /// Which of a verb's codes is meant: how many keepers are left makes no difference.
+    fn place(self) -> usize {
+        match self {
+            Self::Library => 0,
+            Self::Run => 1,
+            Self::RunKilled => 2,
+            Self::KeeperKilled | Self::KeepersKilled => 3,
+        }
+    }
+}
 
 const ROLE_TEST: &str = "faults::role_of_an_owner";
 const OWNING: &str = "owning";
@@ -157,12 +172,15 @@ impl World {
                 processes.push(run);
                 (child, pid)
             }
-            Owner::KeeperKilled => {
+            Owner::KeeperKilled | Owner::KeepersKilled => {
                 let process = sandbox.sleeper();
                 let pid = process.pid();
                 let words = pid.to_string();
                 sandbox.cli(["claim", "--pid", &words]).assert_code(0);
                 sandbox.cli(["lock", "acquire", "k", "k", "--pid", &words]).assert_code(0);
+                if owner == Owner::KeepersKilled {
+                    sandbox.kill_keepers();
+                }
                 for keeper in sandbox.keepers() {
                     kill(keeper, Signal::KILL);
                     wait_ended(keeper, LIMIT);
@@ -269,7 +287,7 @@ impl May {
     }
 }
 
-/// Arguments, what it may do, and its exit code without a fault for each of [`OWNERS`] (-1: is not
+/// Arguments, what it may do, and its exit code without a fault for each [`Owner::place`] (-1: is not
 /// tried). `OWNER` is the pid on record, `OTHER` another one, `ALONE` a command that tells two owners at
 /// once, and `WITHIN` lets it run as a part of the command of a `run`.
 type Verb = (&'static str, May, [i32; 4]);
@@ -651,8 +669,8 @@ fn jobs() -> VecDeque<Job> {
     let only = std::env::var("INCUMBENT_FAULTS_ONLY").unwrap_or_default();
     let mut jobs = VecDeque::new();
     for (index, (words, _, codes)) in VERBS.iter().enumerate() {
-        for (owner, code) in OWNERS.into_iter().zip(codes) {
-            if *code >= 0 && words.contains(&only) {
+        for owner in OWNERS {
+            if codes[owner.place()] >= 0 && words.contains(&only) {
                 jobs.push_back(Job { index, owner });
             }
         }
@@ -665,7 +683,6 @@ fn walk(job: &Job, extent: Extent, worlds: &mut HashMap<Owner, World>, coverage:
     let Job { index, owner } = *job;
     let verb = &VERBS[index];
     let (words_of, may, codes) = verb;
-    let place = OWNERS.iter().position(|it| *it == owner).unwrap();
     let complain = |what: &str, fault: &str, more: &str| {
         let key = format!("{words_of}, {owner:?}: {what}");
         eprintln!("FAULT {key}: {fault}");
@@ -679,7 +696,7 @@ fn walk(job: &Job, extent: Extent, worlds: &mut HashMap<Owner, World>, coverage:
     let world = take(worlds);
     let all = ["-e".to_owned(), format!("trace=execve,{CALLS},poll")];
     let undisturbed = Traced::run(&world, &all, words_of).unwrap();
-    let expected = codes[place];
+    let expected = codes[owner.place()];
     let end = world.state();
     let changes = !matches!(end, Ok(State::Same));
     if undisturbed.code != expected || end.is_err() {
@@ -691,7 +708,7 @@ fn walk(job: &Job, extent: Extent, worlds: &mut HashMap<Owner, World>, coverage:
         worlds.insert(owner, world);
     }
     // Each job has a seed of its own: which thread takes it does not matter.
-    let mut random = Random::new(SEED + (index * OWNERS.len() + place) as u64);
+    let mut random = Random::new(SEED + (index * OWNERS.len() + owner as usize) as u64);
     for fault in faults(&counts(&undisturbed.trace), extent, &mut random) {
         let world = take(worlds);
         let traced = match Traced::with(&world, words_of, &fault) {
