@@ -293,7 +293,7 @@ pub fn hold_command_lock(path: &Path) -> io::Result<()> {
     rustix::io::fcntl_setfd(&kept, rustix::io::FdFlags::empty())?;
     drop(opened);
     let set = |command, byte| {
-        let shared = record_lock(libc::F_RDLCK, byte);
+        let shared = record_lock(lock_kind::READ, byte);
         // SAFETY: `shared` is a whole `flock` that the kernel only reads.
         let done = unsafe { libc::fcntl(kept.as_raw_fd(), command, &raw const shared) };
         if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
@@ -308,23 +308,28 @@ pub fn hold_command_lock(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The byte that the command locks, and the one that is locked for as long as anything has the descriptor
-/// open that it inherited from the command.
-const COMMAND_BYTE: libc::off_t = 0;
-const DESCENDANTS_BYTE: libc::off_t = 1;
-
-#[allow(clippy::unnecessary_cast, reason = "its width differs between systems")]
-const NO_LOCK: i32 = libc::F_UNLCK as i32;
-
+/// The kinds of record locks, in the type of their field; some systems have another type for the constants.
 #[allow(
     clippy::cast_possible_truncation,
     clippy::unnecessary_cast,
     reason = "the values are 0 to 3"
 )]
-fn record_lock(kind: libc::c_int, byte: libc::off_t) -> libc::flock {
+mod lock_kind {
+    #[cfg(feature = "cli")]
+    pub const READ: libc::c_short = libc::F_RDLCK as libc::c_short;
+    pub const WRITE: libc::c_short = libc::F_WRLCK as libc::c_short;
+    pub const NONE: libc::c_short = libc::F_UNLCK as libc::c_short;
+}
+
+/// The byte that the command locks, and the one that is locked for as long as anything has the descriptor
+/// open that it inherited from the command.
+const COMMAND_BYTE: libc::off_t = 0;
+const DESCENDANTS_BYTE: libc::off_t = 1;
+
+fn record_lock(kind: libc::c_short, byte: libc::off_t) -> libc::flock {
     // SAFETY: plain numbers, for which zero is valid: SEEK_SET, and no pid, as OFD locks want it.
     let mut range: libc::flock = unsafe { std::mem::zeroed() };
-    range.l_type = kind as libc::c_short;
+    range.l_type = kind;
     range.l_start = byte;
     range.l_len = 1;
     range
@@ -332,7 +337,7 @@ fn record_lock(kind: libc::c_int, byte: libc::off_t) -> libc::flock {
 
 pub fn command_lock(file: &File) -> io::Result<CommandLocks> {
     let is_held = |byte| {
-        let mut asked = record_lock(libc::F_WRLCK, byte);
+        let mut asked = record_lock(lock_kind::WRITE, byte);
         retry(|| {
             // SAFETY: `asked` is a whole `flock`, which the kernel fills in.
             match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETLK, &raw mut asked) } {
@@ -340,7 +345,7 @@ pub fn command_lock(file: &File) -> io::Result<CommandLocks> {
                 _ => Err(Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::IO)),
             }
         })?;
-        io::Result::Ok(i32::from(asked.l_type) != NO_LOCK)
+        io::Result::Ok(asked.l_type != lock_kind::NONE)
     };
     Ok(CommandLocks { command: is_held(COMMAND_BYTE)?, descendants: is_held(DESCENDANTS_BYTE)? })
 }
@@ -473,15 +478,6 @@ unsafe fn try_flock(name: &CString) -> i32 {
     0
 }
 
-/// `F_WRLCK` in the type of the field; the constant is an `int` on Linux. The other fields are
-/// zero: `SEEK_SET`, from 0, to the end.
-#[allow(
-    clippy::cast_possible_truncation,
-    clippy::unnecessary_cast,
-    reason = "the values are 1 to 3"
-)]
-const WRITE_LOCK: libc::c_short = libc::F_WRLCK as libc::c_short;
-
 /// # Safety
 /// As [`try_flock`].
 unsafe fn try_record_lock(name: &CString) -> i32 {
@@ -489,7 +485,7 @@ unsafe fn try_record_lock(name: &CString) -> i32 {
     unsafe {
         let file = libc::open(name.as_ptr(), libc::O_RDWR | libc::O_CLOEXEC);
         let mut range: libc::flock = std::mem::zeroed();
-        range.l_type = WRITE_LOCK;
+        range.l_type = lock_kind::WRITE;
         if file == -1 || libc::fcntl(file, libc::F_SETLK, &raw const range) == -1 {
             return last_errno();
         }
