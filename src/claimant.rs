@@ -118,9 +118,10 @@ pub(crate) enum Errand {
     /// This holder's `run` is gone, and its command must be ended first.
     EndChild(Box<Record>),
     /// This holder's `run` was killed, and its command with it: what that had started must be ended first.
-    EndFamily(Box<Record>),
+    /// Whom the claim is for is not ended by it.
+    EndFamily(Box<Record>, sys::Pid),
     /// The same, but nothing of it may be ended.
-    FindFamily(Box<Record>),
+    FindFamily(Box<Record>, sys::Pid),
     /// This holder was the first process of a pid namespace, which counts as ended when its anchor is free
     /// twice.
     LookAgain(Box<Record>),
@@ -169,6 +170,7 @@ pub(crate) fn examine(
     if let Some(reason) = another_life_of_ours(inner, claimant, record, &judged) {
         return Examined::Over(reason);
     }
+    let subject = claimant.subject.pid;
     let is_about_the_subject = record.is_pid
         && judged.evidence.is_here()
         && record.pid == Some(claimant.subject.pid)
@@ -190,21 +192,16 @@ pub(crate) fn examine(
         Verdict::Dead(reason) if may_have_family(record, &judged.evidence) => {
             match aside.family_left(record.id) {
                 None if may_end_family(record, &judged.evidence) => {
-                    Examined::Errand(Errand::EndFamily(Box::new(record.clone())))
+                    Examined::Errand(Errand::EndFamily(Box::new(record.clone()), subject))
                 }
-                None => Examined::Errand(Errand::FindFamily(Box::new(record.clone()))),
-                Some(Family::NotSeen) => Examined::InTheWay(Judgement {
-                    verdict: Verdict::Unknown(UnknownReason::NotVerifiable),
-                    ..judged
-                }),
-                Some(Family::Left(left)) => match left.first() {
-                    Some(pid) => Examined::InTheWay(Judgement {
-                        verdict: Verdict::Alive(AliveReason::ChildLives),
-                        left_behind: Some(*pid),
-                        ..judged
-                    }),
-                    None => Examined::Over(EndReason::Dead(reason)),
-                },
+                None => Examined::Errand(Errand::FindFamily(Box::new(record.clone()), subject)),
+                Some(family) => {
+                    let judged = with_family(judged, family);
+                    match judged.verdict {
+                        Verdict::Dead(_) => Examined::Over(EndReason::Dead(reason)),
+                        Verdict::Alive(_) | Verdict::Unknown(_) => Examined::InTheWay(judged),
+                    }
+                }
             }
         }
         Verdict::Dead(reason) => Examined::Over(EndReason::Dead(reason)),
@@ -241,6 +238,50 @@ fn may_end_child(record: &Record, seen: &Evidence) -> bool {
 /// here (FIELD-BUGS row 107). What is left counts whatever became of the anchor.
 fn may_have_family(record: &Record, seen: &Evidence) -> bool {
     record.is_run && record.identity.child_sid.is_some() && seen.is_here()
+}
+
+/// The same as [`judge_record`] for verbs that end the record of a dead owner without taking its place: with
+/// the record would go all that the next claim can find the family by.
+pub(crate) fn judge_to_end(
+    inner: &Inner,
+    record: &Record,
+    lease: Lease,
+    command_line: &LiveCommandLine,
+) -> Judgement {
+    let judged = judge_record(inner, record, lease, command_line);
+    if !matches!(judged.verdict, Verdict::Dead(_)) || !may_have_family(record, &judged.evidence) {
+        return judged;
+    }
+    with_family(judged, &family::living(record, None))
+}
+
+/// What a family makes of a dead owner.
+fn with_family(judged: Judgement, family: &Family) -> Judgement {
+    match family {
+        Family::NotSeen => {
+            Judgement { verdict: Verdict::Unknown(UnknownReason::NotVerifiable), ..judged }
+        }
+        Family::Left(left) => match left.first() {
+            Some(pid) => Judgement {
+                verdict: Verdict::Alive(AliveReason::ChildLives),
+                left_behind: Some(*pid),
+                ..judged
+            },
+            None => judged,
+        },
+    }
+}
+
+/// Ends the family of an owner that is dead, outside of any transaction: whoever stops an office stops that
+/// as well.
+pub(crate) fn end_family(inner: &Inner, record: &Record) {
+    let judged = judge_record(inner, record, Lease::None, &LiveCommandLine::not_read());
+    if matches!(judged.verdict, Verdict::Dead(_))
+        && may_have_family(record, &judged.evidence)
+        && may_end_family(record, &judged.evidence)
+    {
+        family::end(record, None);
+    }
 }
 
 /// Whether it is ended: as with the command itself. That very file may still have been held when we looked
@@ -400,11 +441,11 @@ impl Aside {
                 std::thread::sleep(FREE_TWICE_APART);
                 self.looked_again.push(record.id);
             }
-            Errand::EndFamily(record) => {
-                self.families.push((record.id, family::end(&record)));
+            Errand::EndFamily(record, subject) => {
+                self.families.push((record.id, family::end(&record, Some(subject))));
             }
-            Errand::FindFamily(record) => {
-                self.families.push((record.id, family::living(&record)));
+            Errand::FindFamily(record, subject) => {
+                self.families.push((record.id, family::living(&record, Some(subject))));
             }
             Errand::FindStopped(record) => {
                 let in_time = deadline.remaining() > STOPPED_TWICE_APART;

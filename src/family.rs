@@ -7,8 +7,10 @@
 //! descend from, keepers, and another `run` with what is below it do not. What left the session is left
 //! alone.
 
+use std::path::Path;
 use std::time::Duration;
 
+use crate::anchor;
 use crate::clock::Deadline;
 use crate::environment;
 use crate::instance::Record;
@@ -30,11 +32,11 @@ pub(crate) enum Family {
     NotSeen,
 }
 
-/// Ends the family of the command that `record` names.
-pub(crate) fn end(record: &Record) -> Family {
+/// Ends the family of the command that `record` names, but for `subject`, which the office is for now.
+pub(crate) fn end(record: &Record, subject: Option<Pid>) -> Family {
     let mut left = Vec::new();
     for _ in 0..LOOKS_MAX {
-        let Some(members) = members(record) else { return Family::NotSeen };
+        let Some(members) = members(record, subject) else { return Family::NotSeen };
         left = members.iter().filter_map(Member::refuses).collect();
         let proven: Vec<&Proven> =
             members.iter().filter_map(|member| member.proven.as_ref().ok()).collect();
@@ -56,8 +58,8 @@ pub(crate) fn end(record: &Record) -> Family {
 }
 
 /// Who lives of it, where nobody may be ended. Ourselves and our ancestors are none of them.
-pub(crate) fn living(record: &Record) -> Family {
-    let Some(members) = members(record) else { return Family::NotSeen };
+pub(crate) fn living(record: &Record, subject: Option<Pid>) -> Family {
+    let Some(members) = members(record, subject) else { return Family::NotSeen };
     let living = members.iter().filter_map(|member| match &member.proven {
         Ok(process) => Some(process.pid()),
         Err(_) => member.refuses(),
@@ -111,7 +113,7 @@ impl Member {
     }
 }
 
-fn members(record: &Record) -> Option<Vec<Member>> {
+fn members(record: &Record, subject: Option<Pid>) -> Option<Vec<Member>> {
     let (Some(session), Some(command)) = (record.identity.child_sid, record.child_start_time)
     else {
         return Some(Vec::new());
@@ -119,26 +121,39 @@ fn members(record: &Record) -> Option<Vec<Member>> {
     let Some(own_session) = is_own_session(record, session) else { return Some(Vec::new()) };
     let any_run = format!("{}=", environment::INSTANCE);
     let of_this_run = format!("{any_run}{}", record.id);
+    let in_session = sys::processes_of_session(session)?;
+    let owners: Vec<Pid> = in_session.iter().copied().filter(|pid| is_owner(*pid)).collect();
+    let below_owners: Vec<Pid> = owners.iter().flat_map(|pid| sys::descendants(*pid)).collect();
+    // What says by its environment that it is of this run is so whoever its parent is by now: the orphans
+    // of a container are adopted by its first process, which may be another run.
     let is_of_this_run = |pid| match sys::environment_of(pid) {
         Some(words) if words.contains(&of_this_run) => true,
-        Some(words) => own_session && !words.iter().any(|word| word.starts_with(&any_run)),
-        None => own_session,
+        Some(words) => {
+            let is_of_another = words.iter().any(|word| word.starts_with(&any_run));
+            own_session && !is_of_another && !below_owners.contains(&pid)
+        }
+        None => own_session && !below_owners.contains(&pid),
     };
-    let in_session = sys::processes_of_session(session)?;
-    let others: Vec<Pid> = in_session
-        .iter()
-        .filter(|pid| sys::program_name(**pid).as_deref() == Some("incumbent"))
-        .flat_map(|pid| sys::descendants(*pid).into_iter().chain([*pid]))
-        .collect();
     let is_not_older =
         |start: StartTime| start.unit == command.unit && start.value >= command.value;
-    let members = in_session.into_iter().filter(|pid| !others.contains(pid)).filter_map(|pid| {
+    let is_candidate = |pid: &Pid| !owners.contains(pid) && Some(*pid) != subject;
+    let members = in_session.into_iter().filter(is_candidate).filter_map(|pid| {
         let ProcessFacts { existence, start_time, number, .. } = sys::process_facts(pid);
         let may_be_of_it = existence != Existence::Gone && start_time.is_none_or(is_not_older);
         let is_of_it = may_be_of_it && is_of_this_run(pid);
         is_of_it.then(|| Member { pid, proven: Proven::of(pid, start_time, number) })
     });
     Some(members.collect())
+}
+
+/// Whether a process is an owner itself, of this store or another (another `run`, a keeper, a gateway), or a
+/// verb of ours. An owner is known by the anchor that it has open, whatever its program is called.
+fn is_owner(pid: Pid) -> bool {
+    let name = |path: &Path| path.file_name()?.to_str().map(str::to_owned);
+    let is_anchor = |path: &Path| name(path).is_some_and(|it| anchor::parse_name(&it).is_some());
+    sys::program_name(pid).as_deref() == Some("incumbent")
+        || sys::files_opened_by(pid)
+            .is_some_and(|files| files.iter().any(|file| is_anchor(&file.path)))
 }
 
 /// Whether the session was the command's own; `None` where its number is another session's by now. A number

@@ -217,7 +217,8 @@ impl Columns<'_> {
             process: self.process_number(),
             child: self.process_number(),
             keeper: self.process_number(),
-            child_sid: self.pid(),
+            // 0: a session that has no number in that pid namespace.
+            child_sid: self.number().and_then(|session| sys::Pid::try_from(session).ok()),
             command_lock: self.text().and_then(|word| CommandLock::parse(&word)),
             command_lock_inode: self.unsigned(),
             keeper2_pid: self.pid(),

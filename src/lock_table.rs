@@ -325,6 +325,15 @@ pub(crate) fn was_granted(connection: &Connection, fence: i64) -> Result<bool> {
     Ok(known)
 }
 
+/// Whether the store has drawn fences as high as this one.
+#[cfg(feature = "cli")]
+pub(crate) fn is_drawn(connection: &Connection, fence: i64) -> Result<bool> {
+    let is_drawn = connection
+        .prepare_cached("SELECT value >= ?1 FROM meta WHERE key = 'last_id'")?
+        .query_row([fence], |row| row.get(0))?;
+    Ok(is_drawn)
+}
+
 /// How the lock with this fence ended, while the events of that time are kept: reason, by.
 pub(crate) fn how_it_ended(
     connection: &Connection,

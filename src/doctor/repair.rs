@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::database::{Integrity, Schema, integrity_of, is_damaged, schema_of};
 use super::{Opened, Scene, counted, database, listed, owners, place, program};
 use crate::anchor;
-use crate::claimant::{judge_record, sweep};
+use crate::claimant::{judge_to_end, sweep};
 use crate::error::{Error, ErrorKind, Result};
 use crate::instance::{self, End, EndReason};
 use crate::liveness::{AnchorState, Lease, Verdict};
@@ -350,7 +350,7 @@ impl Surgery {
             for record_of in instance::all_live(tx)? {
                 let read = command_lines.iter().find(|line| line.is_for(record_of.id)).cloned();
                 let judged =
-                    judge_record(inner, &record_of, Lease::None, &read.unwrap_or_default());
+                    judge_to_end(inner, &record_of, Lease::None, &read.unwrap_or_default());
                 let Verdict::Dead(reason) = judged.verdict else { continue };
                 if judged.flags.anchor_leaked {
                     continue;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::ledger::forget_legacy_home;
-use crate::claimant::{Orphans, evict_orphans, judge_record};
+use crate::claimant::{Orphans, evict_orphans, judge_record, judge_to_end};
 use crate::error::Result;
 use crate::holder::Holder;
 use crate::instance::{self, End, EndReason};
@@ -63,7 +63,7 @@ pub(super) fn evict(inner: &Inner, office: &Office, force: Force, by: &str) -> R
                 Orphans::Removed(count) => Eviction::OrphansRemoved(count),
             });
         };
-        let judged = judge_record(inner, &record, Lease::None, &command_line);
+        let judged = judge_to_end(inner, &record, Lease::None, &command_line);
         let end = match (judged.verdict, force) {
             (Verdict::Dead(reason), Force::No) => {
                 End::new(EndReason::Dead(reason)).detail(format!("found by {by}"))

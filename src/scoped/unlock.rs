@@ -1,6 +1,6 @@
 //! Removing locks by hand.
 
-use crate::claimant::{Orphans, evict_orphans, judge_record};
+use crate::claimant::{Orphans, evict_orphans, judge_record, judge_to_end};
 use crate::error::Result;
 use crate::holder::Holder;
 use crate::instance::{self, End, EndReason, Record};
@@ -121,7 +121,7 @@ fn look(
     };
     let command_line = command_lines.iter().find(|line| line.is_for(record.id)).cloned();
     let lease = row.lease(inner.observer(), inner.clock().boot_ms());
-    let judged = judge_record(inner, &record, lease, &command_line.unwrap_or_default());
+    let judged = judge_to_end(inner, &record, lease, &command_line.unwrap_or_default());
     Ok(Some(Found { row, record, judged }))
 }
 

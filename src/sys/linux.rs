@@ -517,9 +517,9 @@ pub fn processes_and_parents() -> Vec<(Pid, Pid)> {
 pub fn session_of(pid: Pid) -> Option<Pid> {
     let pid = i32::try_from(pid).ok().filter(|pid| *pid > 0)?;
     // SAFETY: getsid(2) only looks. rustix does not expect its 0: a session that was made in another pid
-    // namespace.
+    // namespace, and has no number here.
     let session = unsafe { libc::getsid(pid) };
-    Pid::try_from(session).ok().filter(|session| *session != 0)
+    Pid::try_from(session).ok()
 }
 
 pub fn processes_of_session(session: Pid) -> Option<Vec<Pid>> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Asking, InProgress, Insistence, Pursued, Pursuit, Target, write_request};
 use crate::anchor::Orphan;
-use crate::claimant::{self, judge_record, look};
+use crate::claimant::{self, judge_record, judge_to_end, look};
 use crate::error::{Error, ErrorKind, Result};
 use crate::holder::{self, Holder};
 use crate::instance::{self, End, EndReason, Origin, Record};
@@ -157,6 +157,9 @@ impl Profile {
         let inner = &self.store().inner;
         inner.check_process()?;
         let office = self.office(kind);
+        if let Some(record) = inner.read(|connection| instance::live(connection, &office))? {
+            claimant::end_family(inner, &record);
+        }
         let command_line = inner.read(|connection| {
             check_home(connection, &office, self.home())?;
             let Some(record) = instance::live(connection, &office)? else { return Ok(None) };
@@ -242,7 +245,7 @@ fn prepare(
     let Some(record) = instance::live(tx, office)? else {
         return nobody_on_record(tx, inner, &wanted);
     };
-    let judged = judge_record(inner, &record, Lease::None, command_line);
+    let judged = judge_to_end(inner, &record, Lease::None, command_line);
     if let Verdict::Dead(reason) = judged.verdict {
         let found_by = format!("found by pid {}", inner.observer().pid);
         let end = End::new(EndReason::Dead(reason)).detail(found_by);
@@ -313,7 +316,7 @@ fn without_record(
     command_line: &LiveCommandLine,
 ) -> Result<Prepared> {
     if let Some(record) = inner.read(|connection| instance::live(connection, office))? {
-        let judged = judge_record(inner, &record, Lease::None, command_line);
+        let judged = judge_to_end(inner, &record, Lease::None, command_line);
         if !matches!(judged.verdict, Verdict::Dead(_)) {
             refuse_ourselves(inner, office, &record, &judged.evidence)?;
             return Ok(Prepared::Joined(Box::new(record)));
@@ -360,9 +363,10 @@ fn finish(
 /// Ends the reservation, and the record of an owner that could not end it itself.
 fn settle(inner: &Inner, row: WaitingRow, record: &Record, outcome: &StopOutcome) {
     let StopOutcome::Ended { .. } = outcome else { return };
+    claimant::end_family(inner, record);
     let settled = row.end_with(|tx| {
         let Some(now) = instance::by_id(tx, record.id)? else { return Ok(()) };
-        let judged = judge_record(inner, record, Lease::None, &LiveCommandLine::not_read());
+        let judged = judge_to_end(inner, record, Lease::None, &LiveCommandLine::not_read());
         if let (None, Verdict::Dead(reason)) = (now.ended_at_ms, judged.verdict) {
             instance::end_other(tx, record.id, &End::new(EndReason::Dead(reason)))?;
         }

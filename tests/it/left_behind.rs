@@ -148,3 +148,46 @@ fn with_an_anchor_that_is_still_held() {
     let start = Process::start(sandbox.shell(START)).finish(LIMIT);
     assert_never_beside("free again", &start, gateway);
 }
+
+/// Symptom: `evict`, `unlock`, `doctor --fix` and `stop` ended the record of a `run` that was killed, and the
+/// next start, which has nothing to look for a family by then, met the gateway. It holds because they look
+/// for it first: `stop` ends it, and the others leave the record to the next claim.
+#[test]
+fn verbs_that_end_a_dead_record_leave_no_gateway_behind() {
+    for verb in ["evict", "doctor --fix", "stop", "stop --force", "unlock tok s", "unlock --stale"]
+    {
+        let sandbox = Sandbox::new();
+        let script = "sleep 600 > /dev/null & echo $!; wait";
+        let arguments = ["run", "--no-backoff", "--lock", "tok=s", "--", "/bin/sh", "-c", script];
+        let mut run = Process::start(sandbox.incumbent(arguments));
+        let gateway = Identity::of(run.line().parse().unwrap()).unwrap();
+        run.kill();
+        eventually("the run is dead", LIMIT, || (sandbox.status().0 == 3).then_some(()));
+        assert!(!gateway.is_gone(), "{verb}");
+        let words: Vec<&str> = verb.split(' ').collect();
+        sandbox.cli(&words);
+        let start = sandbox.cli(["run", "--no-backoff", "--lock", "tok=s", "--", "true"]);
+        assert_eq!(start.code(), 0, "{verb}: {start:#?}");
+        assert!(gateway.is_gone(), "{verb}: two at once");
+    }
+}
+
+/// Symptom: a `run` of another office, started by the command under another program name, was ended with the
+/// family. It holds because an owner is known by its anchor.
+#[test]
+fn another_run_in_the_session_is_none_of_the_family() {
+    let sandbox = Sandbox::new();
+    let renamed = sandbox.copy_program("gatewayctl");
+    let script = format!(
+        "{} --profile inner run -- sleep 600 > /dev/null & echo ready; wait",
+        renamed.display()
+    );
+    let arguments = ["--profile", "outer", "run", "--no-backoff", "--", "/bin/sh", "-c", &script];
+    let mut outer = Process::start(sandbox.incumbent(arguments));
+    assert_eq!(outer.line(), "ready");
+    let inner = || sandbox.json(["--profile", "inner", "status"]).1;
+    eventually("the inner one runs", LIMIT, || (inner()["running"] == true).then_some(()));
+    outer.kill();
+    sandbox.cli(["--profile", "outer", "run", "--no-backoff", "--", "true"]).assert_code(0);
+    assert_eq!(inner()["reason"], "anchor_held");
+}

@@ -36,6 +36,8 @@ pub(super) struct Keeping {
     pair: Pair,
     /// The last grant on our anchor that we have seen.
     grant_seen: Option<i64>,
+    /// The first of our rows.
+    since: i64,
     /// An older copy of the store was restored, which lacks a grant that we have not seen either: we hold the
     /// anchor, which keeps everybody out, for as long as our process lives.
     is_orphan: bool,
@@ -75,11 +77,13 @@ impl Keeping {
             kept: Vec::new(),
             pair,
             grant_seen: None,
+            since: 0,
             is_orphan: false,
             nameless: None,
         };
         keeping.watch();
         if let Ok(kept) = keeping.store.inner.read(|connection| keeping.rows(connection)) {
+            keeping.since = kept.iter().map(|it| it.record.id.as_i64()).min().unwrap_or(0);
             keeping.kept = kept;
         }
         keeping
@@ -108,8 +112,16 @@ impl Keeping {
         let anchors = store.inner.location.anchors.clone();
         store.inner.inherit(Anchor::inherited(&anchors, name, file));
         let mut keeping = Self::with(options, store, target, pair);
-        // What the first one knew is lost with it: without its rows we know nothing.
+        // What the first one knew is lost with it: without its rows we know nothing. A grant that the store
+        // does not know any more may have ended long ago; one that it is not far enough for was lost.
         keeping.is_orphan = keeping.kept.is_empty() && !keeping.has_ended_rows();
+        let inner = &keeping.store.inner;
+        if let Some(anchor) = inner.own_anchor()
+            && let Some(grant) = anchor.last_grant()
+            && inner.read(|connection| lock_table::is_drawn(connection, grant)).unwrap_or(false)
+        {
+            keeping.grant_seen = Some(grant);
+        }
         keeping.complete_pair();
         Some(keeping)
     }
@@ -203,6 +215,8 @@ impl Keeping {
     fn look(&mut self) -> Result<()> {
         let inner = &self.store.inner;
         let last_grant = inner.own_anchor().and_then(|anchor| anchor.last_grant());
+        // What was granted before is none of ours: a time that something else has set.
+        let last_grant = last_grant.filter(|grant| *grant >= self.since);
         let is_new = |grant: &i64| {
             self.grant_seen != Some(*grant) && !self.kept.iter().any(|kept| kept.has_grant(*grant))
         };
