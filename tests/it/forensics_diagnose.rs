@@ -482,28 +482,26 @@ fn a_log_of_another_user_is_refused() {
 fn no_secret_is_written() {
     const SECRET: &str = "hunter2x";
     let sandbox = Sandbox::new();
-    let start = |arguments: &[&str]| {
-        let mut command = sandbox.program("/bin/sh");
-        command.args(["-c", "echo $$; read x", "gw"]).args(arguments).env("BOT_TOKEN", SECRET);
-        let mut process = Process::start(command);
-        process.line();
-        process
-    };
-    let holders = [
-        start(&[&format!("--token={SECRET}")]),
-        start(&["--api-key", SECRET]),
-        start(&[&format!("gateway --password {SECRET} run")]),
-        start(&[&format!("https://user:{SECRET}@host/?a=1&api_key={SECRET}")]),
-    ];
+    // A parent of their own: what other tests have started would be shown in their place.
+    let script = format!(
+        "hold() {{ /bin/sh -c '/bin/sleep 600; :' gw \"$@\" > /dev/null & echo $!; }}
+        hold --token=$BOT_TOKEN; hold --api-key $BOT_TOKEN
+        hold \"gateway --password $BOT_TOKEN run\"
+        hold \"https://user:$BOT_TOKEN@host/?a=1&api_key=$BOT_TOKEN\"
+        {BINARY} forensics diagnose --log log; read -r end"
+    );
     let said = format!("gateway[1]: starting with --token {SECRET}");
     sandbox.fake("dmesg", &format!("echo '{said}'"));
     for ps in [format!("echo 'ps: token={SECRET}' >&2; exit 1"), "exec /bin/ps \"$@\"".to_owned()] {
         sandbox.fake("ps", &ps);
-        let log = sandbox.diagnosed(sandbox.diagnose_with_fakes(&[]));
+        let mut command = sandbox.shell(&script);
+        command.env("PATH", sandbox.file("bin")).env("BOT_TOKEN", SECRET);
+        let mut subject = Process::start(command);
+        let holders: Vec<String> = (0..4).map(|_| subject.line()).collect();
+        let log = sandbox.diagnostic(subject.line().parse().unwrap());
         assert!(!log.contains(SECRET), "{log}");
-        for holder in &holders {
+        for pid in &holders {
             // Below us, who are the subject; in whatever state it is just now.
-            let pid = holder.pid().to_string();
             let is_it = |line: &str| {
                 let words: Vec<&str> = line.split_whitespace().collect();
                 words.windows(2).any(|pair| pair[0] == pid && pair[1].len() == 1)
@@ -512,6 +510,8 @@ fn no_secret_is_written() {
             assert_holds(line.unwrap_or_default(), &["<redacted>"]);
         }
         assert_holds(&log, &["gateway[1]: starting with --token <redacted>"]);
+        std::fs::rename(sandbox.file("log"), sandbox.file(&format!("log-of-{}", subject.pid())))
+            .unwrap();
     }
     let files: Vec<_> =
         std::fs::read_dir(sandbox.path()).unwrap().map(|it| it.unwrap().path()).collect();
