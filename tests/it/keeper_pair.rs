@@ -178,6 +178,43 @@ fn what_a_keeper_has_seen_is_written_into_a_restored_copy_again() {
     other.finish(LIMIT);
 }
 
+/// Symptom: the first keeper of a process that lived long was killed, and every start in the store was refused
+/// while that process lived. Cause: the last grant on its anchor had left no trace in the bounded history, and
+/// the one who took over called it lost. Nor is a time that something else has set a grant.
+#[test]
+fn a_grant_of_long_ago_and_a_time_by_chance_keep_nobody_out() {
+    for by_chance in [false, true] {
+        let sandbox = Sandbox::new();
+        let (process, pid) = sandbox.idle();
+        sandbox.cli(["lock", "acquire", "a", "b", "--pid", &pid]).assert_code(0);
+        if by_chance {
+            let anchor = sandbox.anchors().join(&sandbox.anchor_names()[0]);
+            let long_ago = std::time::Duration::new(1_700_000_000, 123_456_777);
+            let file = std::fs::File::options().write(true).open(anchor).unwrap();
+            file.set_modified(std::time::SystemTime::UNIX_EPOCH + long_ago).unwrap();
+        } else {
+            sandbox.cli(["claim", "--pid", &pid]).assert_code(0);
+            sandbox.cli(["release", "--pid", &pid]).assert_code(0);
+            let many = "for i in $(seq 230); do incumbent run --no-backoff -- true || exit; done";
+            Process::start(sandbox.shell(many)).finish(LIMIT).assert_code(0);
+            let of_office =
+                "SELECT count(*) FROM instances WHERE origin = 'pid' AND kind IS NOT NULL";
+            assert_eq!(sandbox.number(of_office), 0, "its row is pruned");
+        }
+        let pair = sandbox.pair();
+        kill(pair.0, Signal::KILL);
+        eventually("the second one is the first", LIMIT, || {
+            (sandbox.pair().0 == pair.1).then_some(())
+        });
+        // It looks at what has changed twice a second.
+        for _ in 0..4 {
+            sandbox.cli(["--profile", "other", "run", "--no-backoff", "--", "true"]).assert_code(0);
+            std::thread::sleep(std::time::Duration::from_millis(400));
+        }
+        process.finish(LIMIT);
+    }
+}
+
 /// A cgroup of the test's own, of version 2.
 struct Cgroup(std::path::PathBuf);
 

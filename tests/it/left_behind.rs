@@ -191,3 +191,52 @@ fn another_run_in_the_session_is_none_of_the_family() {
     sandbox.cli(["--profile", "outer", "run", "--no-backoff", "--", "true"]).assert_code(0);
     assert_eq!(inner()["reason"], "anchor_held");
 }
+
+/// What a container on a terminal runs: a `run` whose start script leaves its gateway is killed, and another one
+/// started, which must not meet that one. The exit code of that is in `answer`.
+const KILLED_AND_STARTED: &str = "
+    unset INCUMBENT_INSTANCE INCUMBENT_TOKEN INCUMBENT_PROFILE INCUMBENT_KIND
+    incumbent --profile b run --no-backoff -- sh -c 'sleep 600 & echo $! > gateway; wait' &
+    while [ ! -s gateway ]; do sleep 0.02; done
+    kill -KILL $!; wait $!; gateway=$(cat gateway)
+    lives=\"grep -q '^State:[[:space:]]*[^ZX[:space:]]' /proc/$gateway/status\"
+    sh -c \"$lives\" || { echo nothing was left > answer; exit; }
+    incumbent --profile b run --no-backoff -- sh -c \"! $lives || exit 9\"
+    echo $? > answer";
+
+/// The pid namespace has its session, and its terminal, from outside, or its first process is a `run` that
+/// adopts what others leave. Symptom: nobody was found, because a session without a number here was recorded
+/// as none, and because everything below another `run` was taken for that one's.
+#[test]
+fn on_a_terminal_in_a_container() {
+    if container().is_none() || !has("script") {
+        return skipped("needs a pid namespace and script(1)");
+    }
+    let words = container().unwrap().join(" ");
+    for first in ["/bin/bash in.sh", "setsid -c incumbent --profile a run -- /bin/bash in.sh"] {
+        let sandbox = Sandbox::new();
+        std::fs::write(sandbox.file("in.sh"), KILLED_AND_STARTED).unwrap();
+        let mut command = sandbox.program("script");
+        command.args(["-qec", &format!("{words} {first}"), "/dev/null"]);
+        let said = Process::start(command).finish(LIMIT);
+        let answer = std::fs::read_to_string(sandbox.file("answer"));
+        assert_eq!(answer.as_deref().map(str::trim).ok(), Some("0"), "{first}: {said:#?}");
+    }
+}
+
+/// Symptom: `claim --pid` of what a killed `run` had left ended it, and said that it was granted. It holds
+/// because whom a claim is for is none of the family any more.
+#[test]
+fn whom_a_claim_is_for_is_not_ended_by_it() {
+    let sandbox = Sandbox::new();
+    let script = "sleep 600 > /dev/null & echo $!; wait";
+    let arguments = ["run", "--no-backoff", "--", "/bin/sh", "-c", script];
+    let mut run = Process::start(sandbox.incumbent(arguments));
+    let gateway = Identity::of(run.line().parse().unwrap()).unwrap();
+    run.kill();
+    eventually("the run is dead", LIMIT, || (sandbox.status().0 == 3).then_some(()));
+    sandbox.cli(["claim", "--pid", &gateway.pid.to_string()]).assert_code(0);
+    assert!(!gateway.is_gone());
+    let status = sandbox.assert_status(0, "alive", "anchor_held");
+    assert_eq!(status["pid"], gateway.pid);
+}
