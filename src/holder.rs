@@ -317,8 +317,8 @@ pub(crate) fn because(reason: &str) -> &'static str {
         "identity_mismatch" => "its pid runs something else now",
         "lease_expired" => "its lease has run out",
         "foreign_namespace" => {
-            "it was recorded in another pid namespace or on another machine, and its lock cannot \
-             be seen"
+            "it was recorded in another pid namespace or on another machine, and what can be seen \
+             from here proves neither its life nor its end"
         }
         "not_verifiable" => "neither its lock nor its process can be looked at well enough",
         OLDER_GATEWAY => "it is an older gateway, and acts beside the holder on record",

@@ -345,12 +345,15 @@ impl Surgery {
             .map(|owner| LiveCommandLine::read(&owner.record))
             .collect();
         let inner = opened.inner();
-        let ended = inner.write(|tx| {
-            let mut ended = Vec::new();
+        let (ended, kept) = inner.write(|tx| {
+            let (mut ended, mut kept) = (Vec::new(), Vec::new());
             for record_of in instance::all_live(tx)? {
                 let read = command_lines.iter().find(|line| line.is_for(record_of.id)).cloned();
                 let judged =
                     judge_to_end(inner, &record_of, Lease::None, &read.unwrap_or_default());
+                if let Some(pid) = judged.left_behind {
+                    kept.push((owners::name(&record_of), pid));
+                }
                 let Verdict::Dead(reason) = judged.verdict else { continue };
                 if judged.flags.anchor_leaked {
                     continue;
@@ -362,8 +365,13 @@ impl Surgery {
                 record(tx, "stale_rows", &act, &self.by)?;
                 ended.push(act);
             }
-            Ok(ended)
+            Ok((ended, kept))
         })?;
+        for (name, pid) in kept {
+            // The next start would find it by the record, and ends it.
+            let why = format!("pid {pid}, which its killed run had left, still runs");
+            self.failed("stale_rows", format!("end the record of {name}"), &why);
+        }
         for act in ended {
             self.done("stale_rows", act);
         }
