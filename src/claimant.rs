@@ -10,7 +10,7 @@ use rusqlite::Connection;
 use crate::anchor::{self, Orphan, Sweep};
 use crate::clock::Deadline;
 use crate::error::{Error, ErrorKind, Result};
-use crate::family::{self, Family};
+use crate::family::{self, Family, Remains};
 use crate::holder::Holder;
 use crate::instance::{self, EndReason, Origin, Record, Subject};
 use crate::legacy;
@@ -55,11 +55,18 @@ pub struct Evicted {
     pub instance: InstanceId,
     /// Why it counted as dead, in snake case; `evicted` for one that was stopped.
     pub reason: &'static str,
+    /// What it, a `run` that was killed, had left in its session: ended before the place was taken.
+    pub ended: Vec<sys::Pid>,
+    /// What had left that session, and was left alone.
+    pub left_alone: Vec<sys::Pid>,
 }
 
 impl Evicted {
-    pub(crate) fn of(record: &Record, reason: EndReason) -> Self {
+    pub(crate) fn of(record: &Record, reason: EndReason, aside: &Aside) -> Self {
+        let Remains { ended, left_alone, .. } = aside.remains_of(record.id);
         Self {
+            ended,
+            left_alone,
             pid: record.pid,
             profile: record.profile.clone(),
             instance: record.id,
@@ -70,11 +77,17 @@ impl Evicted {
     /// As the CLI's JSON shows it.
     #[must_use]
     pub fn to_json(&self) -> serde_json::Value {
-        serde_json::json!({
+        let mut document = serde_json::json!({
             "pid": self.pid,
             "profile": self.profile.as_ref().map(ProfileName::as_str),
             "reason": self.reason,
-        })
+        });
+        for (name, pids) in [("ended", &self.ended), ("left_alone", &self.left_alone)] {
+            if !pids.is_empty() {
+                document[name] = serde_json::json!(pids);
+            }
+        }
+        document
     }
 }
 
@@ -261,7 +274,7 @@ fn with_family(judged: Judgement, family: &Family) -> Judgement {
         Family::NotSeen => {
             Judgement { verdict: Verdict::Unknown(UnknownReason::NotVerifiable), ..judged }
         }
-        Family::Left(left) => match left.first() {
+        Family::Seen(remains) => match remains.living.first() {
             Some(pid) => Judgement {
                 verdict: Verdict::Alive(AliveReason::ChildLives),
                 left_behind: Some(*pid),
@@ -273,15 +286,17 @@ fn with_family(judged: Judgement, family: &Family) -> Judgement {
 }
 
 /// Ends the family of an owner that is dead, outside of any transaction: whoever stops an office stops that
-/// as well.
-pub(crate) fn end_family(inner: &Inner, record: &Record) {
+/// as well. Returns whom that ended.
+pub(crate) fn end_family(inner: &Inner, record: &Record) -> Vec<sys::Pid> {
     let judged = judge_record(inner, record, Lease::None, &LiveCommandLine::not_read());
     if matches!(judged.verdict, Verdict::Dead(_))
         && may_have_family(record, &judged.evidence)
         && may_end_family(record, &judged.evidence)
+        && let Family::Seen(remains) = family::end(record, None)
     {
-        family::end(record, None);
+        return remains.ended;
     }
+    Vec::new()
 }
 
 /// Whether it is ended: as with the command itself. That very file may still have been held when we looked
@@ -464,6 +479,14 @@ impl Aside {
     /// Who is left of the family of this holder's command; `None` when nobody has looked yet.
     fn family_left(&self, id: InstanceId) -> Option<&Family> {
         self.families.iter().find(|(of, _)| *of == id).map(|(_, family)| family)
+    }
+
+    /// What came of looking for the family of this holder.
+    fn remains_of(&self, id: InstanceId) -> Remains {
+        match self.family_left(id) {
+            Some(Family::Seen(remains)) => remains.clone(),
+            Some(Family::NotSeen) | None => Remains::default(),
+        }
     }
 
     /// What this holder had started; `None` when nobody has looked yet.

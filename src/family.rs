@@ -26,18 +26,28 @@ const LOOKS_MAX: usize = 8;
 /// What is known of a family.
 #[derive(Debug)]
 pub(crate) enum Family {
-    /// These live, and may not or cannot be ended; none of them: it is gone.
-    Left(Vec<Pid>),
+    Seen(Remains),
     /// The process table cannot be looked through.
     NotSeen,
 }
 
+/// What a killed `run` left behind.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Remains {
+    /// These live, and may not or cannot be ended; none of them: the family is gone.
+    pub(crate) living: Vec<Pid>,
+    /// These were ended.
+    pub(crate) ended: Vec<Pid>,
+    /// These left the session (tmux, ssh-agent), and are left alone.
+    pub(crate) left_alone: Vec<Pid>,
+}
+
 /// Ends the family of the command that `record` names, but for `subject`, which the office is for now.
 pub(crate) fn end(record: &Record, subject: Option<Pid>) -> Family {
-    let mut left = Vec::new();
+    let mut remains = Remains::default();
     for _ in 0..LOOKS_MAX {
         let Some(members) = members(record, subject) else { return Family::NotSeen };
-        left = members.iter().filter_map(Member::refuses).collect();
+        remains.living = members.iter().filter_map(Member::refuses).collect();
         let proven: Vec<&Proven> =
             members.iter().filter_map(|member| member.proven.as_ref().ok()).collect();
         if proven.is_empty() {
@@ -48,13 +58,17 @@ pub(crate) fn end(record: &Record, subject: Option<Pid>) -> Family {
         }
         let asked = end_all(&proven, Proven::ask_to_end);
         wait_collected(&proven);
-        if !asked && !end_all(&proven, Proven::kill) {
-            let still_there = proven.iter().filter(|process| !process.has_ended());
-            left.extend(still_there.map(|process| process.pid()));
+        let all_ended = asked || end_all(&proven, Proven::kill);
+        for process in proven {
+            let list = if process.has_ended() { &mut remains.ended } else { &mut remains.living };
+            list.push(process.pid());
+        }
+        if !all_ended {
             break;
         }
     }
-    Family::Left(left)
+    remains.left_alone = outside(record, subject);
+    Family::Seen(remains)
 }
 
 /// Who lives of it, where nobody may be ended. Ourselves and our ancestors are none of them.
@@ -64,7 +78,7 @@ pub(crate) fn living(record: &Record, subject: Option<Pid>) -> Family {
         Ok(process) => Some(process.pid()),
         Err(_) => member.refuses(),
     });
-    Family::Left(living.collect())
+    Family::Seen(Remains { living: living.collect(), ..Remains::default() })
 }
 
 /// Does `what` to all of them, and waits for their end; whether all have ended.
@@ -144,6 +158,20 @@ fn members(record: &Record, subject: Option<Pid>) -> Option<Vec<Member>> {
         is_of_it.then(|| Member { pid, proven: Proven::of(pid, start_time, number) })
     });
     Some(members.collect())
+}
+
+/// Who is of this run by its environment, and not in its session any more.
+fn outside(record: &Record, subject: Option<Pid>) -> Vec<Pid> {
+    let of_this_run = format!("{}={}", environment::INSTANCE, record.id);
+    let is_not_us = |pid: &Pid| {
+        let proven = Proven::of(*pid, sys::process_facts(*pid).start_time, None);
+        proven.is_ok() && Some(*pid) != subject && !is_owner(*pid)
+    };
+    sys::processes_with_environment(&of_this_run)
+        .into_iter()
+        .filter(|pid| sys::session_of(*pid) != record.identity.child_sid)
+        .filter(is_not_us)
+        .collect()
 }
 
 /// Whether a process is an owner itself, of this store or another (another `run`, a keeper, a gateway), or a

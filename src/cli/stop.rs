@@ -22,14 +22,22 @@ pub(super) fn stop(global: &Global, arguments: &args::Stop, format: Format) -> O
     };
     let report = match store {
         Some(store) => stop_in(global, &store, &office, arguments)?,
-        None => {
-            StopReport { outcome: StopOutcome::NotRunning, not_recorded: None, not_desired: None }
-        }
+        None => StopReport {
+            outcome: StopOutcome::NotRunning,
+            not_recorded: None,
+            not_desired: None,
+            ended_left_over: Vec::new(),
+        },
     };
     if let (Some(error), Format::Text) = (&report.not_recorded, format) {
         output::tell(&format!(
             "incumbent: stop: this stop could not be recorded ({error}): the gateway and its \
              supervisor may take it for a crash\n"
+        ));
+    }
+    for pid in report.ended_left_over.iter().filter(|_| format == Format::Text) {
+        output::tell(&format!(
+            "incumbent: stop: {office}: ended pid {pid}, which a run that was killed had left behind\n"
         ));
     }
     let (text, holder, code) = told(&office, &report.outcome, arguments, format);
@@ -56,7 +64,7 @@ pub(super) fn stop(global: &Global, arguments: &args::Stop, format: Format) -> O
         StopOutcome::Served { by, .. } => Some(by),
         _ => None,
     };
-    let document = json!({
+    let mut document = json!({
         "profile": office.profile.as_str(),
         "kind": office.kind.as_str(),
         "stopped": matches!(
@@ -79,6 +87,9 @@ pub(super) fn stop(global: &Global, arguments: &args::Stop, format: Format) -> O
         "holder": holder.map_or(Value::Null, Holder::to_json),
         "retry_after_ms": holder.and_then(|holder| holder.retry_after_ms),
     });
+    if !report.ended_left_over.is_empty() {
+        document["ended_left_over"] = json!(report.ended_left_over);
+    }
     output::print(format, &text, &document)?;
     Ok(code)
 }

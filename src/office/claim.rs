@@ -332,12 +332,12 @@ pub(crate) fn claim_once(
             let recorded = instance::end_other(tx, record.id, &end)?;
             let abnormal =
                 recorded.is_some_and(|reason| instance::is_abnormal(reason.as_str(), None));
-            (Some(Evicted::of(&record, reason)), abnormal)
+            (Some(Evicted::of(&record, reason, aside)), abnormal)
         }
         None => (None, ledger::last_end_was_abnormal(tx, office)?),
     };
     let mut granted = insert(tx, inner, candidate, attachment, evicted, after_abnormal_end)?;
-    granted.locks = scoped::take(tx, inner, &lock_claim, ways, granted.row.instance)?;
+    granted.locks = scoped::take(tx, inner, &lock_claim, ways, granted.row.instance, aside)?;
     claimant::tidy(tx, inner, &sweep)?;
     if tx.prunes() {
         instance::prune_history(tx, office, |anchor| claimant::is_held(inner, anchor))?;

@@ -24,7 +24,7 @@ pub struct Tenure {
     pub(crate) footing: Footing,
     office: Office,
     nonce: Nonce,
-    evicted: Option<Evicted>,
+    evicted: Option<Box<Evicted>>,
     /// The locks that were claimed together with the office, and that it is not wanted without. One
     /// that a verb lets go, acting for this office, is taken off the list.
     locks: Arc<Mutex<Vec<GrantedLock>>>,
@@ -58,7 +58,7 @@ impl Tenure {
             },
             office: office.clone(),
             nonce: row.nonce.clone(),
-            evicted,
+            evicted: evicted.map(Box::new),
             locks: Arc::new(Mutex::new(locks)),
             reacquired: shares == Shares::Yes,
             replaced: None,
@@ -93,7 +93,7 @@ impl Tenure {
     /// The dead holder whose place was taken, if there was one.
     #[must_use]
     pub fn evicted(&self) -> Option<&Evicted> {
-        self.evicted.as_ref()
+        self.evicted.as_deref()
     }
 
     /// Whose place a takeover took, if it was one.

@@ -224,6 +224,7 @@ pub(crate) fn take(
     claim: &LockClaim<'_>,
     ways: Vec<Way>,
     instance: InstanceId,
+    aside: &Aside,
 ) -> Result<Vec<GrantedLock>> {
     let (observer, now_boot_ms) = (inner.observer(), inner.clock().boot_ms());
     let mut granted = Vec::with_capacity(ways.len());
@@ -257,7 +258,7 @@ pub(crate) fn take(
                 let end = End::new(reason).detail(format!("found by pid {pid}"));
                 // Its locks end with it; false when another of them has come first.
                 instance::end_other(tx, record.id, &end)?;
-                Some(Evicted::of(&record, reason))
+                Some(Evicted::of(&record, reason, aside))
             }
             Way::LockAlone(row, record, reason) => {
                 let pid = claim.claimant.subject.pid;
@@ -269,7 +270,7 @@ pub(crate) fn take(
                 lock_table::end(tx, &row.name, row.fence, how)?;
                 end_if_without_purpose(tx, &record, &by)?;
                 // From itself, under another record, is from nobody.
-                (!reason.goes_on()).then(|| Evicted::of(&record, reason))
+                (!reason.goes_on()).then(|| Evicted::of(&record, reason, aside))
             }
         };
         let fence = lock_table::insert(tx, &new, observer, now_boot_ms)?;
@@ -344,7 +345,7 @@ pub(crate) fn acquire_once(
     let owners: Option<Vec<InstanceId>> = ways.iter().map(Way::owner).collect();
     if let Some(&[owner, ..]) = owners.as_deref() {
         end_waiter()?;
-        return Ok(Acquired::Granted(take(tx, inner, claim, ways, owner)?, None));
+        return Ok(Acquired::Granted(take(tx, inner, claim, ways, owner, aside)?, None));
     }
     let wanted = claim.requests.iter().map(|request| Wanted::Lock(request.name.clone()));
     let sweep = claimant::sweep(tx, inner, &named, wanted)?;
@@ -361,7 +362,7 @@ pub(crate) fn acquire_once(
         }
     };
     hide(tx, claim, instance)?;
-    let granted = take(tx, inner, claim, ways, instance)?;
+    let granted = take(tx, inner, claim, ways, instance, aside)?;
     end_waiter()?;
     claimant::tidy(tx, inner, &sweep)?;
     Ok(Acquired::Granted(granted, new_row))

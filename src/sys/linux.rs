@@ -546,6 +546,13 @@ pub fn environment_of(pid: Pid) -> Option<Vec<String>> {
     Some(words.map(|word| String::from_utf8_lossy(word).into_owned()).collect())
 }
 
+pub fn processes_with_environment(word: &str) -> Vec<Pid> {
+    let has_it = |pid: &Pid| {
+        environment_of(*pid).is_some_and(|words| words.iter().any(|found| found == word))
+    };
+    other_processes().filter(has_it).collect()
+}
+
 /// The name of a program, as the kernel keeps it: at most 15 bytes.
 pub fn program_name(pid: Pid) -> Option<String> {
     if !process_table_is_ours() {

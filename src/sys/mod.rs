@@ -355,7 +355,6 @@ pub(crate) fn is_first_pid_namespace(name: &str) -> bool {
 }
 
 /// The session of `pid`, where there is such a thing.
-#[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "only `run` records it"))]
 pub(crate) fn session_of(pid: Pid) -> Option<Pid> {
     #[cfg(target_os = "linux")]
     return os::session_of(pid);
@@ -363,6 +362,18 @@ pub(crate) fn session_of(pid: Pid) -> Option<Pid> {
     {
         let _ = pid;
         None
+    }
+}
+
+/// The processes that have this `NAME=VALUE` in the environment that they were started with, as far as we
+/// may look. Slow: it looks at every process.
+pub(crate) fn processes_with_environment(word: &str) -> Vec<Pid> {
+    #[cfg(target_os = "linux")]
+    return os::processes_with_environment(word);
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = word;
+        Vec::new()
     }
 }
 

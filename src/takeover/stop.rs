@@ -128,6 +128,8 @@ pub struct StopReport {
     pub not_recorded: Option<Error>,
     /// Why the wish that it stay stopped could not be written down, if it could not.
     pub not_desired: Option<Error>,
+    /// What a `run` that had been killed before had left in its session: it was ended.
+    pub ended_left_over: Vec<Pid>,
 }
 
 /// What is to be done.
@@ -157,9 +159,9 @@ impl Profile {
         let inner = &self.store().inner;
         inner.check_process()?;
         let office = self.office(kind);
-        if let Some(record) = inner.read(|connection| instance::live(connection, &office))? {
-            claimant::end_family(inner, &record);
-        }
+        let on_record = inner.read(|connection| instance::live(connection, &office))?;
+        let ended_left_over =
+            on_record.map_or_else(Vec::new, |record| claimant::end_family(inner, &record));
         let command_line = inner.read(|connection| {
             check_home(connection, &office, self.home())?;
             let Some(record) = instance::live(connection, &office)? else { return Ok(None) };
@@ -205,7 +207,7 @@ impl Profile {
                 outcome
             }
         };
-        Ok(StopReport { outcome, not_recorded, not_desired })
+        Ok(StopReport { outcome, not_recorded, not_desired, ended_left_over })
     }
 }
 

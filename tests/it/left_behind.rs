@@ -165,11 +165,40 @@ fn verbs_that_end_a_dead_record_leave_no_gateway_behind() {
         eventually("the run is dead", LIMIT, || (sandbox.status().0 == 3).then_some(()));
         assert!(!gateway.is_gone(), "{verb}");
         let words: Vec<&str> = verb.split(' ').collect();
-        sandbox.cli(&words);
+        let said = sandbox.cli(&words);
+        if verb.starts_with("stop") {
+            said.assert_code(0).assert_complains(&[&format!("ended pid {}", gateway.pid)]);
+        } else {
+            assert!(!gateway.is_gone(), "{verb} ends nobody");
+        }
         let start = sandbox.cli(["run", "--no-backoff", "--lock", "tok=s", "--", "true"]);
         assert_eq!(start.code(), 0, "{verb}: {start:#?}");
         assert!(gateway.is_gone(), "{verb}: two at once");
     }
+}
+
+/// DESIGN section 3: whom a start ends is said, and what left the session is named and left alone.
+#[test]
+fn whom_a_start_ends_and_whom_it_leaves_alone_is_said() {
+    let sandbox = Sandbox::new();
+    let script = "sleep 600 > /dev/null & echo $!; setsid sleep 600 > /dev/null & echo $!; wait";
+    let arguments = ["run", "--no-backoff", "--", "/bin/sh", "-c", script];
+    let mut run = Process::start(sandbox.incumbent(arguments));
+    let mut next = || Identity::of(run.line().parse().unwrap()).unwrap();
+    let (gateway, agent) = (next(), next());
+    let is_alone = || rustix::process::getsid(Some(pid_of(agent))).ok() == Some(pid_of(agent));
+    eventually("it has left", LIMIT, || is_alone().then_some(()));
+    run.kill();
+    let start = sandbox.cli(["run", "--no-backoff", "--", "true"]).assert_code(0);
+    start.assert_complains(&[
+        &format!("ended pid {}, which", gateway.pid),
+        &format!("pid {} left the session", agent.pid),
+    ]);
+    assert!(gateway.is_gone() && !agent.is_gone());
+}
+
+fn pid_of(process: Identity) -> rustix::process::Pid {
+    rustix::process::Pid::from_raw(i32::try_from(process.pid).unwrap()).unwrap()
 }
 
 /// Symptom: a `run` of another office, started by the command under another program name, was ended with the

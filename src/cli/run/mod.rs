@@ -10,7 +10,7 @@ use super::args::{self, Global};
 use super::keeper::document;
 use super::lock;
 use super::output::{self, Format, Outcome};
-use crate::claimant::{ATTEMPTS, changes_too_fast};
+use crate::claimant::{ATTEMPTS, Evicted, changes_too_fast};
 use crate::clock::Deadline;
 use crate::command_lock::LockFile;
 use crate::environment;
@@ -246,11 +246,7 @@ fn tell_whose_place_we_took(tenure: &Tenure) {
         }
     }
     if let Some(evicted) = tenure.evicted().filter(|evicted| evicted.reason != "re_executed") {
-        output::tell(&format!(
-            "incumbent: run: {office}: took the place of {}, which is dead ({})\n",
-            pid(evicted.pid),
-            evicted.reason.replace('_', " ")
-        ));
+        tell_of_evicted(office, evicted);
     }
     for lock in tenure.locks() {
         // Of one that was replaced, enough has been said.
@@ -258,13 +254,27 @@ fn tell_whose_place_we_took(tenure: &Tenure) {
         if let Some(evicted) =
             lock.evicted.as_ref().filter(|evicted| Some(evicted.instance) != replaced)
         {
-            output::tell(&format!(
-                "incumbent: run: {}: took the place of {}, which is dead ({})\n",
-                lock.name,
-                pid(evicted.pid),
-                evicted.reason.replace('_', " ")
-            ));
+            tell_of_evicted(&lock.name, evicted);
         }
+    }
+}
+
+fn tell_of_evicted(what: &dyn std::fmt::Display, evicted: &Evicted) {
+    let who = evicted.pid.map_or_else(|| "a process".to_owned(), |pid| format!("pid {pid}"));
+    let reason = evicted.reason.replace('_', " ");
+    output::tell(&format!(
+        "incumbent: run: {what}: took the place of {who}, which is dead ({reason})\n"
+    ));
+    for pid in &evicted.ended {
+        output::tell(&format!(
+            "incumbent: run: {what}: ended pid {pid}, which that one had left behind\n"
+        ));
+    }
+    for pid in &evicted.left_alone {
+        output::tell(&format!(
+            "incumbent: run: {what}: pid {pid} left the session of that one's command, and is left \
+             alone\n"
+        ));
     }
 }
 
