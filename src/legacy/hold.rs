@@ -198,7 +198,7 @@ fn lock_and_write(directory: &Path, record: &PidRecord) -> Result<Option<Locked>
 /// Whether there is no such file; where files cannot be renamed while they are locked, none counts as absent.
 fn is_absent(path: &Path) -> bool {
     let is_absent = |error: std::io::Error| error.kind() == std::io::ErrorKind::NotFound;
-    cfg!(unix) && path.symlink_metadata().is_err_and(is_absent)
+    sys::SHOWS_LOCKED_CONTENT && path.symlink_metadata().is_err_and(is_absent)
 }
 
 /// Makes the lock file. It appears locked and written, because the older program takes a lock file that

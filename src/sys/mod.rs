@@ -794,6 +794,13 @@ pub fn is_mounted_read_only(path: &Path) -> io::Result<bool> {
     os::is_mounted_read_only(path)
 }
 
+/// Whether a file can be read, and renamed, while another process or handle has it locked.
+pub const SHOWS_LOCKED_CONTENT: bool = cfg!(unix);
+
+/// Whether the platform shows what other processes have open.
+#[cfg_attr(not(test), allow(dead_code, reason = "where it does not, nothing is shown"))]
+pub const SHOWS_OPENED_FILES: bool = cfg!(target_os = "linux");
+
 /// Whether the platform tells who holds a record lock: where it does not, [`record_lock_holder`]
 /// says nothing by `None`.
 pub const SHOWS_RECORD_LOCKS: bool = cfg!(target_os = "linux");
