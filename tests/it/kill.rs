@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::support::{
-    HOLDING, Identity, LIMIT, Process, Random, Run, Sandbox, Stat, another_user, kill, rounds,
-    skipped, tagged, wait_ended,
+    HOLDING, Identity, LIMIT, Process, Random, Run, Sandbox, Stat, another_user, eventually, kill,
+    rounds, skipped, tagged, wait_ended,
 };
 
 /// The next owner is in at once. A second and a half would do on an idle machine; this bound is
@@ -268,6 +268,10 @@ fn a_descendant_that_outlives_a_killed_run_keeps_nothing() {
         "trap '' TERM HUP; setsid sleep 1000 > /dev/null 2>&1 & echo $! >&2; echo $$; exec cat";
     let mut owner = sandbox.hold_with(&["/bin/sh", "-c", script]);
     let descendant = Identity::of(owner.process.err_line().parse().unwrap()).unwrap();
+    let session = || Stat::of(descendant.pid).map(|stat| stat.session);
+    eventually("it has left the session", LIMIT, || {
+        (session() == Some(descendant.pid)).then_some(())
+    });
     owner.kill();
     let next = sandbox.hold(&[]);
     assert!(!descendant.is_gone(), "the test is about a descendant that lives");

@@ -5,7 +5,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::process::Signal;
 
 use crate::support::{
-    Answer, Container, Identity, LIMIT, Process, Sandbox, container, eventually, has, kill,
+    Answer, Container, Identity, LIMIT, Process, Sandbox, Stat, container, eventually, has, kill,
     skipped, tagged,
 };
 
@@ -186,8 +186,8 @@ fn whom_a_start_ends_and_whom_it_leaves_alone_is_said() {
     let mut run = Process::start(sandbox.incumbent(arguments));
     let mut next = || Identity::of(run.line().parse().unwrap()).unwrap();
     let (gateway, agent) = (next(), next());
-    let is_alone = || rustix::process::getsid(Some(pid_of(agent))).ok() == Some(pid_of(agent));
-    eventually("it has left", LIMIT, || is_alone().then_some(()));
+    let session = || Stat::of(agent.pid).map(|stat| stat.session);
+    eventually("it has left", LIMIT, || (session() == Some(agent.pid)).then_some(()));
     run.kill();
     let start = sandbox.cli(["run", "--no-backoff", "--", "true"]).assert_code(0);
     start.assert_complains(&[
@@ -195,10 +195,6 @@ fn whom_a_start_ends_and_whom_it_leaves_alone_is_said() {
         &format!("pid {} left the session", agent.pid),
     ]);
     assert!(gateway.is_gone() && !agent.is_gone());
-}
-
-fn pid_of(process: Identity) -> rustix::process::Pid {
-    rustix::process::Pid::from_raw(i32::try_from(process.pid).unwrap()).unwrap()
 }
 
 /// Symptom: a `run` of another office, started by the command under another program name, was ended with the
