@@ -160,7 +160,7 @@ pub(crate) struct Site<'a> {
 /// no look at the directory finds them. Slow, and only asked when a store is made.
 ///
 /// # Errors
-/// [`ErrorKind::Busy`] when this process ran short of something while it looked.
+/// [`Busy`](crate::ErrorKind::Busy) when this process ran short of something while it looked.
 pub(crate) fn find_lost(site: Site<'_>) -> Result<Option<String>> {
     let looks = Looks::begin();
     let observer = Observer::new();
