@@ -14,6 +14,43 @@ pub(crate) const TOKEN: &str = "INCUMBENT_TOKEN";
 /// The `incumbent` program, where the library has to start it.
 pub(crate) const PROGRAM: &str = "INCUMBENT_PROGRAM";
 
+/// The guard that is left out, in builds with `switchable-guards`.
+#[cfg(feature = "switchable-guards")]
+const WITHOUT_GUARD: &str = "INCUMBENT_WITHOUT_GUARD";
+
+/// What keeps a store together that other programs open, too. Each can be left out in a build with the
+/// feature `switchable-guards`, so that a test sees what it is good for; otherwise all are in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "three of them are Linux' locks"))]
+pub(crate) enum Guard {
+    /// Locks of our own on the `-shm`: without, all is as on a kernel that has no such locks.
+    Locks,
+    /// The second lock on the database.
+    Database,
+    /// The lock that says that the `-shm` is in use.
+    InUse,
+    /// Comparing the files.
+    Files,
+}
+
+#[cfg(not(feature = "switchable-guards"))]
+pub(crate) fn is_in_force(_guard: Guard) -> bool {
+    true
+}
+
+/// Read once: it is asked with every transaction.
+#[cfg(feature = "switchable-guards")]
+pub(crate) fn is_in_force(guard: Guard) -> bool {
+    static WITHOUT: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();
+    let name = match guard {
+        Guard::Locks => "locks",
+        Guard::Database => "database",
+        Guard::InUse => "in_use",
+        Guard::Files => "files",
+    };
+    WITHOUT.get_or_init(|| text(WITHOUT_GUARD)).as_deref() != Some(name)
+}
+
 /// The value of `name`; `None` when it is unset or empty.
 #[allow(clippy::disallowed_methods, reason = "the home of the environment")]
 pub(crate) fn value(name: &str) -> Option<OsString> {

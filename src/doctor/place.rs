@@ -397,6 +397,8 @@ mod tests {
             group: Some(group),
             mode: Some(mode),
             links: 1,
+            length: 0,
+            modified: None,
         };
         for (mode, owner, group, of_an_ancestor, of_the_store) in [
             (0o700, 1000, 1000, false, false),

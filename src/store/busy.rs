@@ -22,6 +22,9 @@ const WAL_WRITE_LOCK_OFFSET: u64 = 120;
 /// himself alone locks exclusively: `SHARED_FIRST`, `PENDING_BYTE` + 2.
 const DATABASE_LOCK_OFFSET: u64 = 0x4000_0002;
 
+/// The byte of the database that our writers lock as well, see [`crate::sys::wal_index`].
+const DATABASE_WRITER_OFFSET: u64 = 0x4000_0200;
+
 /// A sleep is at least this long: one small transaction takes about 20 µs.
 const SLEEP_MIN: Duration = Duration::from_micros(60);
 
@@ -141,7 +144,8 @@ pub(crate) fn blocker(file: &Path) -> Option<Blocker> {
     let mut shm = file.as_os_str().to_owned();
     shm.push("-shm");
     let pid = sys::record_lock_holder(&PathBuf::from(shm), WAL_WRITE_LOCK_OFFSET)
-        .or_else(|| sys::record_lock_holder(file, DATABASE_LOCK_OFFSET))?;
+        .or_else(|| sys::record_lock_holder(file, DATABASE_LOCK_OFFSET))
+        .or_else(|| sys::record_lock_holder(file, DATABASE_WRITER_OFFSET))?;
     Some(Blocker {
         pid,
         state: sys::process_facts(pid).state,
@@ -162,6 +166,20 @@ mod tests {
                 assert!(sleep >= SLEEP_MIN / 2 && sleep <= SLEEP_MAX, "{attempt}: {sleep:?}");
             }
         }
+    }
+
+    /// The list of all locks names nobody for a lock of an open file.
+    #[test]
+    fn whoever_writes_is_named() {
+        if !sys::SHOWS_RECORD_LOCKS {
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state.db");
+        let store = crate::Store::open(&path).unwrap();
+        assert!(blocker(&path).is_none());
+        let named = store.inner.write(|_| Ok(blocker(&path).map(|blocker| blocker.pid))).unwrap();
+        assert_eq!(named, Some(std::process::id()));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::{busy, control};
 use crate::error::{Error, Result};
+use crate::sys::wal_index;
 
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +66,8 @@ pub(crate) fn flags(access: Access) -> OpenFlags {
 
 /// Sets up a fresh connection. Runs under a busy budget.
 pub(crate) fn apply(connection: &Connection, access: Access) -> Result<()> {
+    // Before anything is read: from then on it is locked.
+    wal_index::guard(connection)?;
     connection.busy_handler(Some(busy::handler))?;
     // The sidecars outlive the last close: readers without write permission, read-only mounts and
     // full disks can still read (FIELD-BUGS rows 36, 73, 78).

@@ -669,6 +669,13 @@ pub fn opened_files() -> impl Iterator<Item = OpenedFile> {
     other_processes().chain([own_pid()]).filter_map(files_opened_by).flatten()
 }
 
+/// The access mode of open(2), as the line `flags:` of `proc_pid_fdinfo(5)` shows it, in octal.
+pub fn is_open_for_writing(opened: &OpenedFile) -> bool {
+    let descriptor = opened.descriptor.to_string_lossy().replace("/fd/", "/fdinfo/");
+    let access = read_proc(&descriptor).and_then(|fdinfo| procfs::access_mode(&fdinfo));
+    access.is_some_and(|access| access != libc::O_RDONLY)
+}
+
 /// The link leads to the very file, also where no path does any more. It is looked at first: a FIFO or a
 /// device may do something when it is opened.
 pub fn open_again(opened: &OpenedFile) -> io::Result<File> {
@@ -786,15 +793,43 @@ fn classify(kind: &str) -> FilesystemClass {
 }
 
 /// From `/proc/locks`, which names the pids of the `/proc` mount's namespace and leaves out those
-/// that have none there.
+/// that have none there; a lock of an open file from whoever has that open.
 pub fn record_lock_holder(path: &Path, offset: u64) -> Option<Pid> {
     if !process_table_is_ours() {
         return None;
     }
     let metadata = std::fs::metadata(path).ok()?;
     let device = (rustix::fs::major(metadata.dev()), rustix::fs::minor(metadata.dev()));
+    let is_it = |entry: &std::fs::DirEntry| {
+        std::fs::metadata(entry.path())
+            .is_ok_and(|open| (open.dev(), open.ino()) == (metadata.dev(), metadata.ino()))
+    };
+    let holds = |pid: &Pid| {
+        open_files(*pid).filter(is_it).any(|entry| {
+            let name = entry.file_name();
+            read_proc(&format!("/proc/{pid}/fdinfo/{}", name.to_string_lossy()))
+                .is_some_and(|fdinfo| procfs::holds_open_file_lock(&fdinfo, offset))
+        })
+    };
     (0..LISTINGS)
         .find_map(|_| procfs::record_lock_holder(&list_of_locks()?, device, metadata.ino(), offset))
+        .or_else(|| other_processes().chain([own_pid()]).find(holds))
+}
+
+/// From `/proc/locks` alone.
+pub fn record_lock_holders(path: &Path, offset: u64) -> Option<Vec<Pid>> {
+    if !process_table_is_ours() {
+        return None;
+    }
+    let metadata = std::fs::metadata(path).ok()?;
+    let device = (rustix::fs::major(metadata.dev()), rustix::fs::minor(metadata.dev()));
+    let mut holders: Vec<Pid> = (0..LISTINGS)
+        .filter_map(|_| list_of_locks())
+        .flat_map(|locks| procfs::record_lock_holders(&locks, device, metadata.ino(), offset))
+        .collect();
+    holders.sort_unstable();
+    holders.dedup();
+    Some(holders)
 }
 
 /// The list is not shown in one piece: where others lock and unlock meanwhile, a line may be missing.

@@ -328,6 +328,10 @@ pub fn opened_files() -> impl Iterator<Item = OpenedFile> {
     std::iter::empty()
 }
 
+pub fn is_open_for_writing(_: &OpenedFile) -> bool {
+    false
+}
+
 pub fn open_again(_opened: &OpenedFile) -> io::Result<std::fs::File> {
     Err(io::ErrorKind::Unsupported.into())
 }
@@ -382,6 +386,10 @@ fn classify(kind: &str) -> FilesystemClass {
     } else {
         FilesystemClass::Local
     }
+}
+
+pub fn record_lock_holders(_path: &Path, _offset: u64) -> Option<Vec<Pid>> {
+    None
 }
 
 /// `F_GETLK` would tell, but it needs an open file, and closing that would cancel SQLite's locks.

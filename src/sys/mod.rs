@@ -48,6 +48,11 @@ pub(crate) mod supervise;
 pub(crate) mod supervise;
 #[cfg(unix)]
 mod unix;
+#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+pub(crate) mod wal_index;
+#[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
+#[path = "wal_index_other.rs"]
+pub(crate) mod wal_index;
 #[cfg(windows)]
 mod windows;
 
@@ -601,6 +606,10 @@ pub struct FileFacts {
     pub mode: Option<u32>,
     /// Hard links; 0 once unlinked. 1 where it cannot be known.
     pub links: u64,
+    /// In bytes.
+    pub length: u64,
+    /// When its content was last changed, where that is known.
+    pub modified: Option<std::time::SystemTime>,
 }
 
 /// Facts about the file at `path`, symbolic links followed.
@@ -853,6 +862,11 @@ impl OpenedFile {
         os::open_again(self)
     }
 
+    /// Whether it is open for writing; `false` also where its process has closed it meanwhile.
+    pub fn is_open_for_writing(&self) -> bool {
+        os::is_open_for_writing(self)
+    }
+
     /// Which file it is. Without opening it: it may be a database.
     ///
     /// # Errors
@@ -884,8 +898,14 @@ pub fn in_root_of(pid: Pid, path: &Path) -> Option<std::path::PathBuf> {
     os::in_root_of(pid, path)
 }
 
+/// Which processes of this namespace hold a record lock of either kind on byte `offset` of the file at `path`: those
+/// that lock as SQLite does by itself. `None` when that cannot be seen.
+pub fn record_lock_holders(path: &Path, offset: u64) -> Option<Vec<Pid>> {
+    os::record_lock_holders(path, offset)
+}
+
 /// Which process of this namespace holds an exclusive record lock on byte `offset` of the file at
-/// `path` (Linux: from `/proc/locks`). `None` when nobody does or it cannot be seen.
+/// `path` (Linux: from `/proc/locks` and `/proc/<pid>/fdinfo`). `None` when nobody does or it cannot be seen.
 pub fn record_lock_holder(path: &Path, offset: u64) -> Option<Pid> {
     os::record_lock_holder(path, offset)
 }

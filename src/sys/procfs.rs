@@ -403,20 +403,69 @@ struct RecordLock {
     last: u64,
 }
 
+/// Whether an open file holds an exclusive lock over byte `offset` of its file, from
+/// `/proc/<pid>/fdinfo/<fd>` (`proc_pid_fdinfo(5)`). The list of all locks names no process for such a lock:
+/// it belongs to the open file.
+pub fn holds_open_file_lock(fdinfo: &[u8], offset: u64) -> bool {
+    fdinfo
+        .split(|&byte| byte == b'\n')
+        .filter_map(|line| parse_range(line.strip_prefix(b"lock:")?, b"OFDLCK", &[b"WRITE"]))
+        .any(|(_, lock)| (lock.first..=lock.last).contains(&offset))
+}
+
+/// Who holds a POSIX record lock of either kind over byte `offset` of a file, from `/proc/locks`. Device and inode as
+/// for [`record_lock_holder`], but where no line has both, all with the inode count.
+pub fn record_lock_holders(locks: &[u8], device: (u32, u32), inode: u64, offset: u64) -> Vec<u32> {
+    let lines = locks.split(|&byte| byte == b'\n');
+    let candidates: Vec<RecordLock> = lines
+        .filter_map(|line| record_lock(line, &[b"READ", b"WRITE"]))
+        .filter(|lock| lock.inode == inode && (lock.first..=lock.last).contains(&offset))
+        .collect();
+    let is_exact = candidates.iter().any(|lock| lock.device == device);
+    let counted = candidates.iter().filter(|lock| !is_exact || lock.device == device);
+    counted.map(|lock| lock.pid).collect()
+}
+
+/// How a file was opened (`O_ACCMODE`), from `/proc/<pid>/fdinfo/<fd>`.
+pub fn access_mode(fdinfo: &[u8]) -> Option<i32> {
+    const ACCESS: i32 = 0o3;
+    let flags =
+        fdinfo.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(b"flags:"))?;
+    let flags = std::str::from_utf8(flags).ok()?;
+    Some(i32::from_str_radix(flags.trim(), 8).ok()? & ACCESS)
+}
+
 /// `1: POSIX  ADVISORY  WRITE 1234 fe:00:5678 0 EOF`. A waiter's line has `->` in second place and
 /// so is no `POSIX` line; an OFD lock has the kind `OFDLCK` and pid -1.
 fn parse_record_lock(line: &[u8]) -> Option<RecordLock> {
+    record_lock(line, &[b"WRITE"])
+}
+
+fn record_lock(line: &[u8], kinds: &[&[u8]]) -> Option<RecordLock> {
+    let (pid, Range { device, inode, first, last }) = parse_range(line, b"POSIX", kinds)?;
+    Some(RecordLock { pid: parse_pid(pid)?, device, inode, first, last })
+}
+
+struct Range {
+    device: (u32, u32),
+    inode: u64,
+    first: u64,
+    last: u64,
+}
+
+/// The pid as it is written, and what is locked exclusively.
+fn parse_range<'a>(line: &'a [u8], whose: &[u8], kinds: &[&[u8]]) -> Option<(&'a [u8], Range)> {
     let mut fields = words(line);
     fields.next()?.strip_suffix(b":")?;
-    if fields.next()? != b"POSIX" {
+    if fields.next()? != whose {
         return None;
     }
     // ADVISORY, or MANDATORY up to Linux 5.14.
     fields.next()?;
-    if fields.next()? != b"WRITE" {
+    if !kinds.contains(&fields.next()?) {
         return None;
     }
-    let pid = parse_pid(fields.next()?)?;
+    let pid = fields.next()?;
     let mut file = fields.next()?.split(|&byte| byte == b':');
     let device = (parse_hex(file.next()?)?, parse_hex(file.next()?)?);
     let inode = parse_number(file.next()?)?;
@@ -425,7 +474,7 @@ fn parse_record_lock(line: &[u8]) -> Option<RecordLock> {
         b"EOF" => u64::MAX,
         number => parse_number(number)?,
     };
-    Some(RecordLock { pid, device, inode, first, last })
+    Some((pid, Range { device, inode, first, last }))
 }
 
 /// The innermost systemd unit of `/proc/<pid>/cgroup` (cgroups(7)), if it is a service.
@@ -712,6 +761,29 @@ mod tests {
         assert_eq!(container_of_mounts(fixture!("mountinfo")), None);
     }
 
+    /// As of a writer to our `-shm`, and of its readers.
+    #[test]
+    fn locks_of_an_open_file() {
+        let fdinfo =
+            |lock: &str| format!("pos:\t0\nflags:\t02500002\nmnt_id:\t29\nino:\t6002\n{lock}");
+        let writer = fdinfo("lock:\t1: OFDLCK ADVISORY  WRITE -1 fe:00:6002 120 120\n");
+        assert_eq!(access_mode(writer.as_bytes()), Some(2));
+        assert_eq!(access_mode(b"pos:\t0\n"), None);
+        assert!(holds_open_file_lock(writer.as_bytes(), 120));
+        assert!(!holds_open_file_lock(writer.as_bytes(), 121));
+        let whole = fdinfo("lock:\t1: OFDLCK  ADVISORY  WRITE -1 fe:00:6002 0 EOF\n");
+        assert!(holds_open_file_lock(whole.as_bytes(), 120));
+        for other in [
+            "lock:\t1: OFDLCK  ADVISORY  READ -1 fe:00:6002 120 120\n",
+            "lock:\t1: POSIX  ADVISORY  WRITE 1001 fe:00:6002 120 120\n",
+            "lock:\t1: FLOCK  ADVISORY  WRITE 1001 fe:00:6002 0 EOF\n",
+            "lock:\t1: OFDLCK\n",
+            "",
+        ] {
+            assert!(!holds_open_file_lock(fdinfo(other).as_bytes(), 120), "{other:?}");
+        }
+    }
+
     #[test]
     fn record_locks() {
         let holder =
@@ -720,6 +792,10 @@ mod tests {
         // Neither the reader nor the waiter.
         assert_eq!(holder((0xfe, 0), 6000, 120), Some(1003));
         assert_eq!(holder((0xfe, 0), 6000, 121), None);
+        let holders =
+            |inode, offset| record_lock_holders(fixture!("locks"), (0xfe, 0), inode, offset);
+        assert!(holders(6000, 120).contains(&1003));
+        assert!(holders(6002, 0).is_empty());
         // flock, open file description lock, lease: other kinds.
         for inode in [6001, 6002, 7200] {
             assert_eq!(holder((0xfe, 0), inode, 0), None);

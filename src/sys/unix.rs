@@ -49,6 +49,8 @@ fn facts(metadata: &Metadata) -> FileFacts {
         group: Some(metadata.gid()),
         mode: Some(metadata.mode() & 0o7777),
         links: metadata.nlink(),
+        length: metadata.len(),
+        modified: metadata.modified().ok(),
     }
 }
 

@@ -373,7 +373,8 @@ pub fn open_file_facts(file: &File) -> io::Result<FileFacts> {
         FileId::Inode { device: u64::from(info.dwVolumeSerialNumber), inode }
     };
     let links = if delete_is_pending(handle) { 0 } else { u64::from(info.nNumberOfLinks) };
-    Ok(FileFacts { id, owner: None, group: None, mode: None, links })
+    let length = u64::from(info.nFileSizeHigh) << 32 | u64::from(info.nFileSizeLow);
+    Ok(FileFacts { id, owner: None, group: None, mode: None, links, length, modified: None })
 }
 
 fn real_path_in_lower_case(handle: RawHandle) -> io::Result<PathBuf> {
@@ -422,6 +423,10 @@ pub fn files_opened_by(_pid: Pid) -> Option<Vec<OpenedFile>> {
 
 pub fn opened_files() -> impl Iterator<Item = OpenedFile> {
     std::iter::empty()
+}
+
+pub fn is_open_for_writing(_: &OpenedFile) -> bool {
+    false
 }
 
 pub fn open_again(_opened: &OpenedFile) -> io::Result<File> {
@@ -617,6 +622,10 @@ pub fn lock_self_test(directory: &Path) -> io::Result<Result<(), String>> {
     Ok(second
         .try_lock_shared()
         .map_err(|error| format!("a second handle did not get the lock once free: {error}")))
+}
+
+pub fn record_lock_holders(_path: &Path, _offset: u64) -> Option<Vec<Pid>> {
+    None
 }
 
 /// Windows does not tell who holds a lock.

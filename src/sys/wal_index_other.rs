@@ -1,0 +1,72 @@
+//! Where the kernel has no locks that belong to an open file, SQLite keeps its own.
+
+use std::io;
+use std::path::Path;
+
+/// Leaves the connection as it is.
+///
+/// # Errors
+/// None.
+#[allow(clippy::unnecessary_wraps, reason = "as where it can fail")]
+pub fn guard(_connection: &rusqlite::Connection) -> rusqlite::Result<()> {
+    Ok(())
+}
+
+/// A descriptor whose close cancels no lock: there is none here.
+#[derive(Debug)]
+pub enum Kept {}
+
+impl std::ops::Deref for Kept {
+    type Target = std::fs::File;
+
+    fn deref(&self) -> &std::fs::File {
+        match *self {}
+    }
+}
+
+/// None.
+///
+/// # Errors
+/// None.
+#[allow(clippy::unnecessary_wraps, reason = "as where it can fail")]
+pub fn keep(_path: &Path, _database: &Path) -> io::Result<Option<Kept>> {
+    Ok(None)
+}
+
+/// Never told here.
+pub const EMPTIED: i32 = -1;
+
+/// Never told here.
+pub const IN_ROLLBACK_MODE: i32 = -2;
+
+/// The right to write to a database.
+pub struct Writer;
+
+/// As [`lock_alone`].
+///
+/// # Errors
+/// `Unsupported`.
+pub fn lock_writer(_database: &Path) -> io::Result<Option<Writer>> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// The right to a database that nobody else has open.
+pub struct Alone;
+
+/// Not here: only where [`has_open_file_locks`].
+///
+/// # Errors
+/// `Unsupported`.
+pub fn lock_alone(_database: &Path) -> io::Result<Option<Alone>> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Cannot be seen.
+pub fn is_checkpointing(_index: &std::fs::File) -> bool {
+    true
+}
+
+/// Cannot be seen.
+pub fn is_in_use(_index: &std::fs::File) -> bool {
+    false
+}
