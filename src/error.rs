@@ -223,6 +223,18 @@ impl Error {
         matches!(self.sqlite_code(), Some(Code::DatabaseBusy | Code::DatabaseLocked))
     }
 
+    /// The extended code of the SQLite error behind it, if there is one.
+    pub(crate) fn sqlite_extended_code(&self) -> Option<i32> {
+        let mut source: Option<&(dyn std::error::Error + 'static)> = Some(self);
+        while let Some(error) = source {
+            if let Some(error) = error.downcast_ref::<rusqlite::Error>() {
+                return error.sqlite_error().map(|error| error.extended_code);
+            }
+            source = error.source();
+        }
+        None
+    }
+
     /// The SQLite result code behind this error, if there is one.
     pub(crate) fn sqlite_code(&self) -> Option<rusqlite::ErrorCode> {
         let source = self.0.source.as_deref()?;

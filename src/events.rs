@@ -226,7 +226,7 @@ impl EventStream {
     /// Fetches what is new; how many events that were.
     fn look(&mut self) -> Result<usize> {
         self.store.inner.check_process()?;
-        let is_there = self.store.inner.is_at_its_path();
+        let is_there = self.store.inner.is_in_place();
         let version = if is_there { Some(data_version(self.watcher())?) } else { None };
         // A store that is gone is found out by reading it.
         if is_there && version == self.seen_version {

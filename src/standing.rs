@@ -101,9 +101,7 @@ impl Footing {
         });
         let (row, lost) = match read {
             // A reader made just now cannot even open a file that is gone.
-            Err(error)
-                if error.kind() == ErrorKind::StoreReplaced || !self.inner.is_at_its_path() =>
-            {
+            Err(error) if error.kind() == ErrorKind::StoreReplaced || !self.inner.is_in_place() => {
                 return Ok(Standing::Lost(Lost::StoreReplaced));
             }
             read => read?,

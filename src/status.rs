@@ -176,7 +176,7 @@ impl Report {
 
     /// Nobody is on record, and somebody who recorded himself in a store that is no longer here may be at
     /// work all the same.
-    fn orphaned(self, orphan: &Orphan) -> Self {
+    pub(crate) fn orphaned(self, orphan: &Orphan) -> Self {
         Self {
             verdict: "unknown",
             reason: ORPHANED_ANCHOR.to_owned(),

@@ -438,7 +438,7 @@ impl Waiter {
     /// Whether what is wanted is no longer held as it was. Other commits are told apart by a look
     /// that takes no write lock.
     fn holder_changed(&mut self, watch: Option<&Watch>) -> Result<bool> {
-        if !self.inner.is_at_its_path() {
+        if !self.inner.is_in_place() {
             return Err(Error::new(
                 ErrorKind::StoreReplaced,
                 format!("the store was deleted or replaced while waiting for {}", self.wanted),

@@ -29,6 +29,7 @@ use serde_json::json;
 use args::{Cli, Global, Verb};
 use output::{Failure, Format, Outcome, exit};
 
+use crate::anchor::Orphan;
 use crate::environment;
 use crate::error::{Error, ErrorKind, Result};
 use crate::forensics::diagnostic;
@@ -255,6 +256,25 @@ impl Global {
     fn existing(&self) -> Result<Option<Store>> {
         self.options().open_existing()
     }
+
+    /// The same; where there is none, whoever is left of the one before it.
+    fn existing_or_orphan(&self) -> Result<Existing> {
+        let options = self.options();
+        if let Some(store) = options.open_existing()? {
+            return Ok(Existing::Store(store));
+        }
+        let Some(orphan) = options.orphan()? else { return Ok(Existing::Nothing) };
+        // It may be an owner that has begun a new store since we looked.
+        Ok(options.open_existing()?.map_or(Existing::Orphan(orphan), Existing::Store))
+    }
+}
+
+/// What there is to be asked.
+enum Existing {
+    Store(Store),
+    /// Not a store, and somebody who recorded himself in the one that was there.
+    Orphan(Orphan),
+    Nothing,
 }
 
 /// Names this invocation in the history: who did it.

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::Existing;
 use super::args::{self, Global};
 use super::metrics;
 use super::output::{self, Format, Outcome, Style, ago, exit};
@@ -34,9 +35,12 @@ fn answer(global: &Global, arguments: &args::Status, format: Format) -> Outcome 
         return all(global, arguments, format);
     }
     let office = global.office()?;
-    let report = match global.existing()? {
-        Some(store) => store.profile(office.profile.as_str())?.status_of(&office.kind)?,
-        None => Report::never_claimed(office),
+    let report = match global.existing_or_orphan()? {
+        Existing::Store(store) => {
+            store.profile(office.profile.as_str())?.status_of(&office.kind)?
+        }
+        Existing::Orphan(orphan) => Report::never_claimed(office).orphaned(&orphan),
+        Existing::Nothing => Report::never_claimed(office),
     };
     match format {
         Format::Json => output::print(format, "", &report.to_json())?,

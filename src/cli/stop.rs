@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::Existing;
 use super::args::{self, Global};
 use super::by_us;
 use super::output::{self, Format, Outcome, exit};
@@ -15,19 +16,20 @@ use crate::takeover::{Restart, RestartOptions, StopOptions, StopOutcome, StopRep
 
 pub(super) fn stop(global: &Global, arguments: &args::Stop, format: Format) -> Outcome {
     let office = global.office()?;
-    let store = match global.existing()? {
-        // What is wished for has to be kept somewhere.
-        None if arguments.desired => Some(global.options().open()?),
-        store => store,
+    let without_store = |outcome| StopReport {
+        outcome,
+        not_recorded: None,
+        not_desired: None,
+        ended_left_over: Vec::new(),
     };
-    let report = match store {
-        Some(store) => stop_in(global, &store, &office, arguments)?,
-        None => StopReport {
-            outcome: StopOutcome::NotRunning,
-            not_recorded: None,
-            not_desired: None,
-            ended_left_over: Vec::new(),
-        },
+    let report = match global.existing_or_orphan()? {
+        Existing::Store(store) => stop_in(global, &store, &office, arguments)?,
+        // What is wished for has to be kept somewhere.
+        Existing::Orphan(_) | Existing::Nothing if arguments.desired => {
+            stop_in(global, &global.options().open()?, &office, arguments)?
+        }
+        Existing::Orphan(orphan) => without_store(StopOutcome::of_orphan(&office, &orphan)),
+        Existing::Nothing => without_store(StopOutcome::NotRunning),
     };
     if let (Some(error), Format::Text) = (&report.not_recorded, format) {
         output::tell(&format!(

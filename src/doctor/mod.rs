@@ -13,6 +13,7 @@
 
 mod contention;
 mod database;
+mod lost_files;
 mod namesakes;
 mod owners;
 mod place;
@@ -164,6 +165,7 @@ pub fn examine_only(
         Err(error) => findings.push(Finding::of("open", database::cannot_open(&scene, &error))),
     }
     findings.extend(run(namesakes::CHECKS, &scene));
+    findings.extend(run(lost_files::CHECKS, &scene));
     findings.extend(run(surroundings::CHECKS, &scene));
     findings
 }

@@ -1,4 +1,4 @@
-//! The two SQLite file controls that rusqlite has no call for.
+//! The SQLite file control that rusqlite has no call for.
 
 use std::ffi::{c_int, c_void};
 
@@ -13,18 +13,10 @@ pub(crate) fn persist_wal(connection: &Connection) -> Result<()> {
     call(connection, ffi::SQLITE_FCNTL_PERSIST_WAL, &mut on)
 }
 
-/// Whether the open database file has been renamed, replaced or unlinked
-/// (<https://sqlite.org/c3ref/c_fcntl_begin_atomic_write.html#sqlitefcntlhasmoved>). `None` where
-/// SQLite cannot tell (Windows).
-pub(crate) fn has_moved(connection: &Connection) -> Option<bool> {
-    let mut moved: c_int = 0;
-    call(connection, ffi::SQLITE_FCNTL_HAS_MOVED, &mut moved).ok().map(|()| moved != 0)
-}
-
 #[allow(unsafe_code, reason = "the crate's one file control")]
 fn call(connection: &Connection, operation: c_int, argument: &mut c_int) -> Result<()> {
     // SAFETY: the handle is valid while `connection` lives, "main" is a NUL-terminated schema name,
-    // and both operations used here read and write exactly one int through the pointer.
+    // and the operation used here reads and writes exactly one int through the pointer.
     let code = unsafe {
         ffi::sqlite3_file_control(
             connection.handle(),

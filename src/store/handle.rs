@@ -8,12 +8,14 @@ use std::time::Duration;
 
 use rusqlite::{Connection, TransactionBehavior};
 
+use super::files::{By, Files, Found};
 use super::location::{Location, me};
 use super::migrate::{self, Contents, SCHEMA_VERSION};
+use super::overwritten::{Damage, Mended, SetAside};
 use super::pool::{self, Readers};
 use super::pragmas::{self, Access};
 use super::transaction::{self, BootTime, Tx};
-use super::{Settings, busy, control, location, registry};
+use super::{Settings, busy, location, overwritten, registry};
 use crate::anchor::{self, Anchor, Dropped};
 use crate::clock::{Clock, Deadline};
 use crate::command_line::CommandLineMatcher;
@@ -30,6 +32,9 @@ use crate::sys::{self, FileId, Looks};
 pub(crate) struct Inner {
     pub(crate) location: Location,
     file_id: FileId,
+    files: Arc<Files>,
+    /// How they were lost, if they were when they were looked at last.
+    lost: Mutex<Option<String>>,
     creator_pid: u32,
     settings: Settings,
     store_uuid: OnceLock<String>,
@@ -40,6 +45,8 @@ pub(crate) struct Inner {
     description: OnceLock<String>,
     readers: Readers,
     writer: Mutex<Option<Connection>>,
+    /// The writing connection was to be closed while it was in use.
+    writer_is_stale: AtomicBool,
     anchor: Mutex<Option<Arc<Anchor>>>,
     /// The anchor of a handle of ours whose store was replaced: ours with the first row that names
     /// it, and gone with that handle if none ever does.
@@ -58,6 +65,17 @@ pub(crate) struct Inner {
     /// Transactions of this handle, for what is done after some of them.
     writes: AtomicU32,
 }
+
+/// Whether what a connection has read before is still what is in the database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Content {
+    AsRead,
+    Changed,
+}
+
+/// How often a transaction begins because something has written past SQLite; the last time it goes on with what
+/// it has just read: who touches the file all the time changes nothing.
+const ATTEMPTS_CHANGED: usize = 3;
 
 /// Prepared statements that a connection keeps: more than a claim uses. With fewer, each claim would
 /// prepare all of them again, which takes as long as running them.
@@ -165,6 +183,8 @@ impl Inner {
     ) -> Self {
         Self {
             readers: Readers::new(readers),
+            files: Arc::new(Files::new(&location.file, file_id.clone())),
+            lost: Mutex::new(None),
             location,
             file_id,
             creator_pid: std::process::id(),
@@ -176,6 +196,7 @@ impl Inner {
             myself: OnceLock::new(),
             description: OnceLock::new(),
             writer: Mutex::new(None),
+            writer_is_stale: AtomicBool::new(false),
             anchor: Mutex::new(None),
             adopted: Mutex::new(Weak::new()),
             held_before: Mutex::new(HashSet::new()),
@@ -282,28 +303,86 @@ impl Inner {
         let connection = Connection::open_with_flags(&self.location.file, pragmas::flags(access))?;
         pragmas::apply(&connection, access)?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS_PREPARED);
+        self.files.look_soon();
         Ok(connection)
+    }
+
+    /// The files that this handle goes by.
+    pub(super) fn files(&self) -> &Arc<Files> {
+        &self.files
+    }
+
+    /// Learns which files the connections made since `before` have open; `again` makes another one, which
+    /// reads. Nothing is known of a file that is no store yet.
+    fn learn_files(
+        &self,
+        mut before: [Option<FileId>; 3],
+        mut again: impl FnMut() -> Result<()>,
+    ) -> Result<()> {
+        /// The first connection of a new store makes two of the files.
+        const ATTEMPTS: usize = 4;
+        for _ in 0..ATTEMPTS {
+            if self.files.learn(&before)? {
+                return Ok(());
+            }
+            before = self.files.named();
+            again()?;
+        }
+        Ok(())
+    }
+
+    /// Lets go of all connections: to files that others do not see, or with pages that were read before
+    /// somebody wrote to them. One that another thread writes with goes before the next change.
+    pub(super) fn close_connections(&self) {
+        match self.writer.try_lock() {
+            Ok(mut writer) => *writer = None,
+            Err(_) => self.writer_is_stale.store(true, Ordering::Release),
+        }
+        self.readers.clear();
+        self.files.look_anew();
     }
 
     /// What the file holds, without expecting anything of it.
     pub(super) fn inspect(&self) -> Result<Contents> {
         self.check_process()?;
         self.know_ourselves()?;
-        busy::with_budget(self.settings.busy_budget, || self.readers.with(self, migrate::inspect))
-            .map_err(|error| match error.sqlite_code() {
-                // As when it is opened for owning; but questions change nothing.
-                Some(rusqlite::ErrorCode::ReadOnly) => Error::new(
-                    ErrorKind::CannotRead,
-                    format!(
-                        "{} was left in the middle of a change, by a process that was killed",
-                        self.location.file.display()
-                    ),
-                )
-                .at(&self.location.file)
-                .with_hint("the next start takes that change back; ask again then")
-                .caused_by(error),
-                _ => self.explain(error),
-            })
+        busy::with_budget(self.settings.busy_budget, || {
+            self.refuse_to_be_opened_again()?;
+            let before = self.files.named();
+            let contents = self.readers.with(self, migrate::inspect)?;
+            if contents != Contents::Empty {
+                self.learn_files(before, || {
+                    self.readers.clear();
+                    self.readers.with(self, migrate::inspect).map(drop)
+                })?;
+            }
+            if overwritten::is_index_of_another_wal(&self.location) {
+                self.close_connections();
+                return Err(overwritten::refusal(&self.location, &Damage::WalLost));
+            }
+            Ok(contents)
+        })
+        .map_err(|error: Error| match Damage::behind_opening(&error, &self.location) {
+            Some(damage) => {
+                self.close_connections();
+                overwritten::refusal(&self.location, &damage)
+            }
+            None => error,
+        })
+        .map_err(|error: Error| match error.sqlite_code() {
+            // As when it is opened for owning; but questions change nothing.
+            Some(rusqlite::ErrorCode::ReadOnly) => Error::new(
+                ErrorKind::CannotRead,
+                format!(
+                    "{} was left in the middle of a change, by a process that was killed",
+                    self.location.file.display()
+                ),
+            )
+            .at(&self.location.file)
+            .with_hint("the next start takes that change back; ask again then")
+            .caused_by(error),
+            _ => self.explain(error),
+        })
     }
 
     /// A read-only connection of the caller's own, for watching `PRAGMA data_version`.
@@ -322,17 +401,8 @@ impl Inner {
         self.know_ourselves()?;
         let mut writer = lock(&self.writer);
         busy::with_budget(self.settings.busy_budget, || {
-            // Whose file it is comes first, through a connection that leaves no trace: a writer
-            // would checkpoint another program's database when it closes.
-            let looked = self.connect(Access::Read).and_then(|reader| migrate::inspect(&reader));
-            let contents = match looked {
-                // A change is to be rolled back, that of a first start that was killed, before anybody
-                // can read the file: whoever opens it for writing does that first of all.
-                Err(error) if error.sqlite_code() == Some(rusqlite::ErrorCode::ReadOnly) => {
-                    migrate::inspect(self.connected(&mut writer)?)?
-                }
-                looked => looked?,
-            };
+            self.refuse_to_be_opened_again()?;
+            let (before, contents, mended) = self.look_and_mend(&mut writer)?;
             location::make_private(&self.location)?;
             let connection = self.connected(&mut writer)?;
             self.switch_to_wal(connection)?;
@@ -341,13 +411,60 @@ impl Inner {
                 migrate::migrate(connection, clock.wall_ms(), || {
                     anchor::find_lost(self.location.as_site(clock))
                 })?;
+                // A store whose -wal is deleted is still the same store.
+                pragmas::checkpoint(connection, "PASSIVE");
+            }
+            for set_aside in &mended {
+                record_set_aside(connection, set_aside, self.clock().wall_ms())?;
             }
             let state = transaction::read_state(connection)?;
             check_min_writer(connection, state.min_writer)?;
-            self.check_uuid(&state.store_uuid)
+            self.check_uuid(&state.store_uuid)?;
+            self.learn_files(before, || {
+                *writer = None;
+                transaction::read_state(self.connected(&mut writer)?).map(drop)
+            })?;
+            if self.files.are_known() { Ok(()) } else { Err(self.changes_under_us()) }
         })
         .map_err(|error| self.explain(error))?;
         location::prepare_anchors(&self.location)
+    }
+
+    /// What the file holds, and which files there were before it was opened. What does not belong to it, or to its
+    /// `-wal`, is taken away first.
+    fn look_and_mend(
+        &self,
+        writer: &mut Option<Connection>,
+    ) -> Result<([Option<FileId>; 3], Contents, Vec<SetAside>)> {
+        const LOOK_EVERY: Duration = Duration::from_millis(20);
+        let deadline = busy::deadline().unwrap_or_else(|| Deadline::after(Duration::ZERO));
+        let mut mended = Vec::new();
+        loop {
+            let before = self.files.named();
+            // Whose file it is comes first, through a connection that leaves no trace: a writer
+            // would checkpoint another program's database when it closes.
+            let looked = self.connect(Access::Read).and_then(|reader| migrate::inspect(&reader));
+            let damage = match looked {
+                Ok(contents) if !overwritten::is_index_of_another_wal(&self.location) => {
+                    return Ok((before, contents, mended));
+                }
+                Ok(_) => Damage::WalLost,
+                // A change is to be rolled back, that of a first start that was killed, before anybody
+                // can read the file: whoever opens it for writing does that first of all.
+                Err(error) if error.sqlite_code() == Some(rusqlite::ErrorCode::ReadOnly) => {
+                    let contents = migrate::inspect(self.connected(writer)?)?;
+                    return Ok((before, contents, mended));
+                }
+                Err(error) => Damage::behind_opening(&error, &self.location).ok_or(error)?,
+            };
+            match overwritten::mend(&self.location, &damage, self.clock().wall_ms())? {
+                Mended::Yes(set_aside) => mended.push(set_aside),
+                Mended::NotNeeded | Mended::InUse if deadline.has_passed() => {
+                    return Err(overwritten::still_open(&self.location, &damage));
+                }
+                Mended::NotNeeded | Mended::InUse => std::thread::sleep(LOOK_EVERY),
+            }
+        }
     }
 
     fn connected<'a>(&self, writer: &'a mut Option<Connection>) -> Result<&'a mut Connection> {
@@ -391,6 +508,13 @@ impl Inner {
     }
 
     fn replaced(&self, how: &str) -> Error {
+        // What was seen first: since then others may have made the file anew.
+        let how = lock(&self.lost)
+            .get_or_insert_with(|| {
+                tracing::warn!(store = %self.location.file.display(), how, "the store is lost");
+                how.to_owned()
+            })
+            .clone();
         Error::new(
             ErrorKind::StoreReplaced,
             format!("the store {} was replaced: {how}", self.location.file.display()),
@@ -399,99 +523,196 @@ impl Inner {
         .with_hint("open it again; what was held in the old one has to be claimed anew")
     }
 
-    fn check_not_moved(&self, connection: &Connection) -> Result<()> {
-        // A connection that was made since may be one to what is there now. SQLite takes a look that
-        // fails for a move, so it has to say so again once looking works.
-        let says_so = || control::has_moved(connection) == Some(true);
-        let can_look = || sys::file_facts(&self.location.file).is_ok();
-        let moved = !self.is_at_its_path() || (says_so() && can_look() && says_so());
-        if !moved {
-            return Ok(());
+    /// Whether the files that this handle has open are those that others find: open descriptors tell, and
+    /// once a second the paths. Not being able to look is no sign that they are not.
+    pub(crate) fn is_in_place(&self) -> bool {
+        match self.check_files(By::Descriptor) {
+            Ok(Content::AsRead) => true,
+            Ok(Content::Changed) => {
+                self.close_connections();
+                true
+            }
+            Err(error) => error.kind() != ErrorKind::StoreReplaced,
         }
-        Err(self.replaced("the file was deleted, renamed or replaced"))
     }
 
-    /// Whether the path still names the file that this handle opened. Not being able to look is no
-    /// sign that it does not.
-    pub(crate) fn is_at_its_path(&self) -> bool {
-        use std::io::ErrorKind as Io;
-        match sys::file_facts(&self.location.file) {
-            Ok(facts) => facts.id == self.file_id,
-            Err(error) => !matches!(error.kind(), Io::NotFound | Io::NotADirectory),
+    /// What became of the files, for people, where that was seen.
+    pub(crate) fn how_lost(&self) -> Option<String> {
+        lock(&self.lost).clone()
+    }
+
+    /// Whoever opens the store anew gets a handle without a past.
+    fn refuse_to_be_opened_again(&self) -> Result<()> {
+        match self.how_lost() {
+            Some(how) => Err(self.replaced(&how)),
+            None => self.refuse_lost(),
+        }
+    }
+
+    fn refuse_lost(&self) -> Result<()> {
+        match self.files.how_lost(By::Path)? {
+            Some(how) => Err(self.replaced(&how)),
+            None => Ok(()),
+        }
+    }
+
+    /// Before anything is opened by a path that may lead nowhere: SQLite would try that for a while.
+    fn refuse_if_still_lost(&self) -> Result<()> {
+        if lock(&self.lost).is_some() {
+            if let Found::Lost(how) = self.files.check(By::Path)? {
+                return Err(self.replaced(&how));
+            }
+            *lock(&self.lost) = None;
+            // No connection is open yet.
+            self.files.look_anew();
+        }
+        Ok(())
+    }
+
+    /// Whether what was read before still counts.
+    fn check_files(&self, by: By) -> Result<Content> {
+        match self.files.check(by)? {
+            Found::InPlace => Ok(Content::AsRead),
+            Found::Changed => Ok(Content::Changed),
+            Found::Lost(how) => Err(self.replaced(&how)),
         }
     }
 
     /// One consistent look at the store.
     pub(crate) fn read<T>(&self, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
         self.check_process()?;
+        self.refuse_if_still_lost()?;
         self.retry_pending();
-        busy::with_budget(self.settings.busy_budget, || {
+        let mut work = Some(work);
+        let mut look = |attempt: usize| {
             self.readers.with(self, |connection| {
                 let snapshot = connection.unchecked_transaction()?;
-                self.check_not_moved(&snapshot)?;
                 let state = transaction::read_state(&snapshot)?;
+                // After the first read: by then SQLite has all files open.
+                if self.check_files(By::Descriptor)? == Content::Changed
+                    && attempt < ATTEMPTS_CHANGED
+                {
+                    return Ok(None);
+                }
                 self.check_uuid(&state.store_uuid)?;
-                self.with_clear_sight(|| work(&snapshot))
+                let Some(work) = work.take() else { return Ok(None) };
+                self.with_clear_sight(|| work(&snapshot)).map(Some)
             })
-        })
-        .map_err(|error| self.explain(error))
+        };
+        let read = busy::with_budget(self.settings.busy_budget, || {
+            for attempt in 1..=ATTEMPTS_CHANGED {
+                if let Some(read) = look(attempt)? {
+                    return Ok(read);
+                }
+                self.close_connections();
+            }
+            Err(self.changes_under_us())
+        });
+        read.map_err(|error| self.explain_and_let_go(error))
     }
 
     /// One change, all or nothing. What `work` returns as an error is rolled back.
     pub(crate) fn write<T>(&self, work: impl FnOnce(&Tx<'_>) -> Result<T>) -> Result<T> {
         self.check_process()?;
+        self.refuse_if_still_lost()?;
         let mut writer = self.lock_writer()?;
+        if self.writer_is_stale.swap(false, Ordering::Acquire) {
+            *writer = None;
+        }
+        let mut work = Some(work);
         let written = busy::with_budget(self.settings.busy_budget, || {
-            let transaction = self
-                .connected(&mut writer)?
-                .transaction_with_behavior(TransactionBehavior::Immediate)?;
-            self.check_not_moved(&transaction)?;
-            let state = transaction::read_state(&transaction)?;
-            self.check_uuid(&state.store_uuid)?;
-            check_min_writer(&transaction, state.min_writer)?;
-            let tx = Tx::new(&transaction, self, &state);
-            let settled = tx.settle_pending()?;
-            let value = self.with_clear_sight(|| work(&tx))?;
-            tx.save_last_id()?;
-            let dropped = if tx.lets_go() { self.unneeded_anchor(&tx)? } else { None };
-            // No row, no anchor: one that is held without any would refuse everybody.
-            let new_anchor = match tx.new_anchor() {
-                Some(anchor) if instance::live_on_anchor(&tx, anchor.name())? > 0 => Some(anchor),
-                Some(_) | None => None,
-            };
-            transaction.commit()?;
-            // Whoever moves a store away keeps writers out, if he can: nobody looks at the file any more.
-            if let Some(connection) = &*writer {
-                self.check_not_moved(connection)?;
+            for attempt in 1..=ATTEMPTS_CHANGED {
+                if let Some(written) = self.write_once(&mut writer, &mut work, attempt)? {
+                    return Ok(written);
+                }
+                *writer = None;
+                self.readers.clear();
+                self.files.look_anew();
             }
-            // Not before the commit: until then the rows name the anchor that we had.
-            if let Some(dropped) = &dropped {
-                lock(&self.anchor).take_if(|anchor| dropped.is(anchor));
-            }
-            if let Some(anchor) = new_anchor {
-                *lock(&self.anchor) = Some(anchor);
-            }
-            if !settled.is_empty() {
-                lock(&self.pending).retain(|it| !settled.iter().any(|done| Arc::ptr_eq(it, done)));
-            }
-            // Neither unlocked nor unlinked before the commit either: whoever reads meanwhile would
-            // take a row with a free anchor for one of the dead, and judge one whose file is gone by
-            // its process alone. Nobody names this one any more, and no name comes twice.
-            if let Some(anchor) = dropped {
-                anchor.remove();
-            }
-            if let Some(connection) = &*writer {
-                self.restart_long_wal(connection);
-            }
-            Ok(value)
+            Err(self.changes_under_us())
         });
         written.map_err(|error: Error| {
             // It would stay one that cannot write.
             if error.sqlite_code() == Some(rusqlite::ErrorCode::ReadOnly) {
                 *writer = None;
             }
-            self.explain(error)
+            drop(writer);
+            self.explain_and_let_go(error)
         })
+    }
+
+    /// `None`, and `work` is still there, where what was read before does not count any more.
+    fn write_once<T>(
+        &self,
+        writer: &mut Option<Connection>,
+        work: &mut Option<impl FnOnce(&Tx<'_>) -> Result<T>>,
+        attempt: usize,
+    ) -> Result<Option<T>> {
+        let transaction =
+            self.connected(writer)?.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        if self.check_files(By::Path)? == Content::Changed && attempt < ATTEMPTS_CHANGED {
+            return Ok(None);
+        }
+        let state = transaction::read_state(&transaction)?;
+        self.check_uuid(&state.store_uuid)?;
+        check_min_writer(&transaction, state.min_writer)?;
+        let Some(work) = work.take() else { return Ok(None) };
+        let tx = Tx::new(&transaction, self, &state);
+        let settled = tx.settle_pending()?;
+        let value = self.with_clear_sight(|| work(&tx))?;
+        tx.save_last_id()?;
+        let dropped = if tx.lets_go() { self.unneeded_anchor(&tx)? } else { None };
+        // No row, no anchor: one that is held without any would refuse everybody.
+        let new_anchor = match tx.new_anchor() {
+            Some(anchor) if instance::live_on_anchor(&tx, anchor.name())? > 0 => Some(anchor),
+            Some(_) | None => None,
+        };
+        transaction.commit()?;
+        // What was committed to files that nobody else finds is not acknowledged. Whoever moves a store away
+        // keeps writers out, if he can. A look that fails takes nothing back: it is committed.
+        if let Ok(Some(how)) = self.files.how_lost(By::Path) {
+            return Err(self.replaced(&how));
+        }
+        // Not before the commit: until then the rows name the anchor that we had.
+        if let Some(dropped) = &dropped {
+            lock(&self.anchor).take_if(|anchor| dropped.is(anchor));
+        }
+        if let Some(anchor) = new_anchor {
+            *lock(&self.anchor) = Some(anchor);
+        }
+        if !settled.is_empty() {
+            lock(&self.pending).retain(|it| !settled.iter().any(|done| Arc::ptr_eq(it, done)));
+        }
+        // Neither unlocked nor unlinked before the commit either: whoever reads meanwhile would
+        // take a row with a free anchor for one of the dead, and judge one whose file is gone by
+        // its process alone. Nobody names this one any more, and no name comes twice.
+        if let Some(anchor) = dropped {
+            anchor.remove();
+        }
+        if let Some(connection) = &*writer {
+            self.restart_long_wal(connection);
+        }
+        Ok(Some(value))
+    }
+
+    fn changes_under_us(&self) -> Error {
+        let file = &self.location.file;
+        Error::new(
+            ErrorKind::Busy,
+            format!("{}, or what belongs to it, is being replaced all the time", file.display()),
+        )
+        .at(file)
+        .with_hint("try again when whatever copies over it, or deletes it, has finished; then `incumbent doctor`")
+        .retry_after(1_000)
+    }
+
+    /// As [`Inner::explain`]; and connections to files that others do not find would stand in their way.
+    fn explain_and_let_go(&self, error: Error) -> Error {
+        let error = self.explain(error);
+        if error.kind() == ErrorKind::StoreReplaced {
+            self.close_connections();
+        }
+        error
     }
 
     /// The connection that writes, for this thread alone. A caller with a budget of its own, such as
@@ -548,8 +769,33 @@ impl Inner {
             return Error::shortage(shortage, &what).at(file).caused_by(error);
         }
         // Whatever SQLite says of a file that is gone: it is gone.
-        if error.sqlite_code().is_some() && !self.is_at_its_path() {
-            return self.replaced("the file was deleted, renamed or replaced").caused_by(error);
+        if (error.sqlite_code().is_some() || error.kind() == ErrorKind::Corrupt)
+            && let Ok(Found::Lost(how)) = self.files.check(By::Path)
+        {
+            return self.replaced(&how).caused_by(error);
+        }
+        if let Some(damage) = Damage::behind_opening(&error, &self.location) {
+            return self.replaced(&damage.to_string()).caused_by(error);
+        }
+        if error.kind() == ErrorKind::Corrupt && self.files.were_changed() {
+            return Error::new(
+                ErrorKind::Corrupt,
+                format!(
+                    "{} is damaged: something else than SQLite has written to it while it was in use (a copy that \
+                     was put over it?)",
+                    file.display()
+                ),
+            )
+            .at(file)
+            .with_hint(RECOVER)
+            .caused_by(error);
+        }
+        // After ten seconds in which SQLite could not even begin to read.
+        if error.sqlite_code() == Some(rusqlite::ErrorCode::FileLockingProtocolFailed) {
+            return match error.into_sqlite() {
+                Ok(cause) => busy::error(file, cause),
+                Err(error) => error,
+            };
         }
         let readable = || std::fs::symlink_metadata(file).is_ok();
         match error.kind() {
@@ -824,9 +1070,8 @@ impl Inner {
         self.check_process()?;
         let mut writer = lock(&self.writer);
         busy::with_budget(budget, || {
-            let connection = self.connected(&mut writer)?;
-            self.check_not_moved(connection)?;
-            Ok(pragmas::checkpoint(connection, "TRUNCATE"))
+            self.refuse_lost()?;
+            Ok(pragmas::checkpoint(self.connected(&mut writer)?, "TRUNCATE"))
         })
         .map_err(|error| self.explain(error))
     }
@@ -835,12 +1080,11 @@ impl Inner {
     fn trim_large_wal(&mut self) {
         const LENGTH_MIN: u64 = 256 * 1024;
         const BUDGET: Duration = Duration::from_millis(5);
-        let is_long = self.is_wal_longer_than(LENGTH_MIN);
-        let writer = self.writer.get_mut().unwrap_or_else(PoisonError::into_inner);
         // Not into a file that is gone or belongs to another store by now.
+        let is_long = self.is_wal_longer_than(LENGTH_MIN) && self.refuse_lost().is_ok();
+        let writer = self.writer.get_mut().unwrap_or_else(PoisonError::into_inner);
         if let Some(connection) = writer
             && is_long
-            && control::has_moved(connection) != Some(true)
         {
             busy::with_budget(BUDGET, || pragmas::checkpoint(connection, "TRUNCATE"));
         }
@@ -902,6 +1146,17 @@ impl Drop for Inner {
         std::mem::forget(writer.take());
         self.readers.forget();
     }
+}
+
+/// As `migrate` does, past the transaction that needs a store to be there.
+fn record_set_aside(connection: &Connection, aside: &SetAside, now_ms: i64) -> Result<()> {
+    let wal = aside.wal.as_deref().and_then(|wal| wal.file_name()).map(|it| it.to_string_lossy());
+    let detail = serde_json::json!({"damage": aside.damage.to_string(), "aside": wal});
+    connection.execute(
+        "INSERT INTO events (at_ms, event, pid, detail) VALUES (?1, 'store_overwritten', ?2, ?3)",
+        (now_ms, std::process::id(), detail.to_string()),
+    )?;
+    Ok(())
 }
 
 fn check_min_writer(connection: &Connection, min_writer: i64) -> Result<()> {

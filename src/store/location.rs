@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::recovery;
 use crate::anchor::{self, Site};
-use crate::clock::Clock;
+use crate::clock::{self, Clock};
 use crate::environment;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys::{self, FilesystemClass, Shortage};
@@ -261,6 +261,25 @@ pub(crate) fn with_sidecars(file: &Path) -> impl Iterator<Item = PathBuf> {
         path.push(suffix);
         PathBuf::from(path)
     })
+}
+
+/// `state.db.damaged-20261122T031140Z`, which names nothing yet: where a file goes, for a reason that one word
+/// tells.
+pub(super) fn free_name(file: &Path, why: &str, now_ms: i64) -> PathBuf {
+    let now = clock::rfc3339(now_ms).unwrap_or_default();
+    let now: String = now.chars().filter(|c| !matches!(c, '-' | ':')).collect();
+    let stamp = now.split('.').next().unwrap_or_default();
+    let candidates = (1..).map(|count| {
+        let mut path = file.as_os_str().to_owned();
+        path.push(format!(".{why}-{stamp}Z"));
+        if count > 1 {
+            path.push(format!("-{count}"));
+        }
+        PathBuf::from(path)
+    });
+    let is_free =
+        |path: &PathBuf| with_sidecars(path).all(|it| std::fs::symlink_metadata(it).is_err());
+    candidates.into_iter().find(is_free).unwrap_or_else(|| file.with_extension(why))
 }
 
 /// Makes the anchors directory, or checks the one that is there.

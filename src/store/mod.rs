@@ -5,9 +5,11 @@
 
 mod busy;
 mod control;
+mod files;
 mod handle;
 mod location;
 mod migrate;
+mod overwritten;
 mod pool;
 mod pragmas;
 mod recovery;
@@ -15,6 +17,7 @@ mod registry;
 mod salvage;
 mod transaction;
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,10 +33,11 @@ pub(crate) use recovery::{is_in_progress, recover};
 pub(crate) use salvage::{impossible_rows, values_of};
 pub(crate) use transaction::{BootTime, EventRecord, Tx, lost_owners, named_anchors};
 
-use crate::anchor::RecoveryLock;
+use crate::anchor::{self, Orphan, RecoveryLock};
 use crate::clock::{Clock, SystemClock};
 use crate::command_line::{CommandLineMatcher, DefaultMatcher};
 use crate::error::{Error, ErrorKind, Result};
+use crate::observe::Observer;
 use crate::sys::{self, Looks};
 
 /// How long one operation waits for SQLite's locks in all. A transaction takes well under a
@@ -167,22 +171,14 @@ impl OpenOptions {
             Error::internal("the store's directory vanished while it was being opened")
         })?;
         create_file(&location)?;
-        let vanished = || {
-            Error::new(
+        match self.prepared(&location, Inner::prepare_for_owning)? {
+            Some((inner, ())) => Ok(Store { inner }),
+            None => Err(Error::new(
                 ErrorKind::StoreReplaced,
                 format!("{} vanished while it was being opened", location.file.display()),
             )
-            .at(&location.file)
-        };
-        let inner = self.shared(&location)?.ok_or_else(vanished)?;
-        match inner.prepare_for_owning() {
-            // The handle that this process has is about a store that was copied over.
-            Err(error) if error.kind() == ErrorKind::StoreReplaced => registry::retire(&inner),
-            result => return result.map(|()| Store { inner }),
+            .at(&location.file)),
         }
-        let inner = self.shared(&location)?.ok_or_else(vanished)?;
-        inner.prepare_for_owning()?;
-        Ok(Store { inner })
     }
 
     /// Opens for asking: makes nothing and migrates nothing. `None` when there is no store.
@@ -194,12 +190,29 @@ impl OpenOptions {
         let Some(location) = self.locate(IfMissing::Leave, SelfTest::Skip)? else {
             return Ok(None);
         };
-        let Some(inner) = self.shared(&location)? else { return Ok(None) };
-        match inner.inspect()? {
-            Contents::Empty => Ok(None),
+        Ok(match self.prepared(&location, Inner::inspect)? {
+            Some((_, Contents::Empty)) | None => None,
             // An older one too: every question that its version knew can be answered.
-            Contents::Store { .. } => Ok(Some(Store { inner })),
+            Some((inner, Contents::Store { .. })) => Some(Store { inner }),
+        })
+    }
+
+    /// The one handle of the file, after `prepare`; `None` when there is no file.
+    fn prepared<T>(
+        &self,
+        location: &Location,
+        prepare: impl Fn(&Inner) -> Result<T>,
+    ) -> Result<Option<(Arc<Inner>, T)>> {
+        let Some(inner) = self.shared(location)? else { return Ok(None) };
+        match prepare(&inner) {
+            // The handle that this process has is about files that are not there any more.
+            Err(error) if error.kind() == ErrorKind::StoreReplaced => registry::retire(&inner),
+            prepared => return prepared.map(|done| Some((inner, done))),
         }
+        drop(inner);
+        let Some(inner) = self.shared(location)? else { return Ok(None) };
+        let done = prepare(&inner)?;
+        Ok(Some((inner, done)))
     }
 
     /// The real path of the store's file, whether or not there is one.
@@ -222,6 +235,27 @@ impl OpenOptions {
     /// The real paths of the store, looked up without judging them; `None` where there is no such place.
     pub(crate) fn location(&self) -> Result<Option<Location>> {
         location::resolve(&self.requested_path()?, IfMissing::Leave)
+    }
+
+    /// Where there is no store, or an empty file: somebody who was on record in the one before, and has not
+    /// let go. A claim would be refused by the same look.
+    pub(crate) fn orphan(&self) -> Result<Option<Orphan>> {
+        let Some(location) = self.location()? else { return Ok(None) };
+        let looks = Looks::begin();
+        let mut held = anchor::held_in(&location.anchors, &HashSet::new())?;
+        if held.is_empty() && sys::file_facts(&location.directory).is_ok() {
+            let observer = Observer::new();
+            let lost = anchor::find_lost(location.as_site(&*self.settings.clock))?;
+            let lost = lost.as_deref().map(anchor::lost_owners_of).unwrap_or_default();
+            let others = lost.into_iter().filter(|owner| !owner.is_us(&observer));
+            held.extend(others.map(|owner| owner.anchor));
+        }
+        match looks.shortage() {
+            Some(shortage) => {
+                Err(Error::shortage(shortage, "look for owners of the store that was there before"))
+            }
+            None => Ok(held.into_iter().next()),
+        }
     }
 
     /// Whether the caller vouches for filesystems of this type.
@@ -336,8 +370,8 @@ impl Store {
         OpenOptions::new().path(path).open_existing()
     }
 
-    /// The real path of the SQLite file. Never open it yourself while this handle lives, not even
-    /// to read or copy it: closing it would cancel SQLite's locks.
+    /// The real path of the SQLite file. Read it through this handle. Opening it otherwise does no harm on
+    /// Linux; elsewhere it would cancel SQLite's locks when it is closed.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.inner.location.file

@@ -30,7 +30,7 @@ type Pool = r2d2::Pool<SqliteConnectionManager>;
 
 pub(super) enum Readers {
     Single(Mutex<Option<Connection>>),
-    Pooled { pool: OnceLock<Pool>, last_error: Arc<LastError> },
+    Pooled { pool: Mutex<Option<Pool>>, last_error: Arc<LastError> },
 }
 
 /// r2d2 turns the cause of a failed connection into text; this keeps it typed.
@@ -50,7 +50,7 @@ impl Readers {
     pub(super) fn new(strategy: Strategy) -> Self {
         match strategy {
             Strategy::Single => Self::Single(Mutex::new(None)),
-            Strategy::Pooled => Self::Pooled { pool: OnceLock::new(), last_error: Arc::default() },
+            Strategy::Pooled => Self::Pooled { pool: Mutex::new(None), last_error: Arc::default() },
         }
     }
 
@@ -70,7 +70,8 @@ impl Readers {
                 work(connection)
             }
             Self::Pooled { pool, last_error } => {
-                let pool = pool.get_or_init(|| build(store, Arc::clone(last_error)));
+                let pool =
+                    lock(pool).get_or_insert_with(|| build(store, Arc::clone(last_error))).clone();
                 match pool.get_timeout(patience()) {
                     Ok(connection) => work(&connection),
                     Err(timeout) => Err(match lock(&last_error.0).take() {
@@ -87,13 +88,23 @@ impl Readers {
         }
     }
 
+    /// Closes the connections, those in use as soon as they are not.
+    pub(super) fn clear(&self) {
+        match self {
+            Self::Single(slot) => drop(lock(slot).take()),
+            Self::Pooled { pool, .. } => drop(lock(pool).take()),
+        }
+    }
+
     /// In a forked child: lets go of the connections without closing them.
     pub(super) fn forget(&mut self) {
         match self {
             Self::Single(slot) => std::mem::forget(
                 slot.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner).take(),
             ),
-            Self::Pooled { pool, .. } => std::mem::forget(pool.take()),
+            Self::Pooled { pool, .. } => std::mem::forget(
+                pool.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner).take(),
+            ),
         }
     }
 }
@@ -119,9 +130,11 @@ fn build(store: &Inner, last_error: Arc<LastError>) -> Pool {
         let pool = ScheduledThreadPool::builder().num_threads(1);
         Arc::new(pool.thread_name_pattern("incumbent-readers").build())
     });
+    let files = Arc::clone(store.files());
     let manager = SqliteConnectionManager::file(&store.location.file)
         .with_flags(pragmas::flags(pragmas::Access::Read))
-        .with_init(|connection| {
+        .with_init(move |connection| {
+            files.look_soon();
             busy::with_budget(CONNECTION_TIMEOUT, || {
                 pragmas::apply(connection, pragmas::Access::Read)
             })

@@ -13,7 +13,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags};
 use serde_json::json;
 
-use super::location::{self, IfMissing, Location, with_sidecars};
+use super::location::{self, IfMissing, Location, free_name, with_sidecars};
 use super::migrate::{self, Contents, SCHEMA_VERSION};
 use super::pragmas::{self, Access, Durability};
 use super::salvage::{self, Saved};
@@ -303,7 +303,7 @@ fn fail<'a>(what: &'a str, path: &'a Path) -> impl FnOnce(std::io::Error) -> Err
 
 /// Puts a directory in the place of the database; where the database is now.
 fn move_aside(location: &Location, options: &OpenOptions) -> Result<PathBuf> {
-    let aside = free_name(&location.file, options.settings.clock.wall_ms());
+    let aside = free_name(&location.file, "damaged", options.settings.clock.wall_ms());
     let name = aside.file_name().unwrap_or_default();
     sys::create_private_dirs(&aside).map_err(fail("create", &aside))?;
     sys::give_to_owner_of(&aside, &location.directory)
@@ -321,24 +321,6 @@ fn write_to_disk(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let mut file = std::fs::File::create(path)?;
     file.write_all(bytes)?;
     file.sync_all()
-}
-
-/// `state.db.damaged-20261122T031140Z`, which names nothing yet.
-fn free_name(file: &Path, now_ms: i64) -> PathBuf {
-    let now = clock::rfc3339(now_ms).unwrap_or_default();
-    let now: String = now.chars().filter(|c| !matches!(c, '-' | ':')).collect();
-    let stamp = now.split('.').next().unwrap_or_default();
-    let candidates = (1..).map(|count| {
-        let mut path = file.as_os_str().to_owned();
-        path.push(format!(".damaged-{stamp}Z"));
-        if count > 1 {
-            path.push(format!("-{count}"));
-        }
-        PathBuf::from(path)
-    });
-    let is_free =
-        |path: &PathBuf| with_sidecars(path).all(|it| std::fs::symlink_metadata(it).is_err());
-    candidates.into_iter().find(is_free).unwrap_or_else(|| file.with_extension("damaged"))
 }
 
 /// Swaps two names; where the kernel cannot do that at once, there is a moment in which the first one

@@ -13,7 +13,7 @@ struct Entry {
     /// An entry inherited through a fork stays, also when the child let go of the handle: SQLite
     /// keeps its bookkeeping of the parent's locks, and a second connection would trust it.
     creator_pid: u32,
-    /// Another store was copied over its file: it serves nobody any more, but its anchor goes on.
+    /// Its files are not those of the store any more: it serves nobody, but its anchor goes on.
     retired: bool,
     handle: Weak<Inner>,
 }
@@ -64,6 +64,7 @@ pub(super) fn retire(handle: &Arc<Inner>) {
     for entry in lock(&HANDLES).iter_mut() {
         entry.retired |= entry.handle.as_ptr() == Arc::as_ptr(handle);
     }
+    handle.close_connections();
 }
 
 /// Forgets a handle that its own process closed, so that its children may open the file.

@@ -116,6 +116,19 @@ pub enum StopOutcome {
     InProgress(Box<Holder>),
 }
 
+impl StopOutcome {
+    fn unrecorded(holder: Box<Holder>) -> Self {
+        let why = "its record is gone with its store, so it is not signalled".to_owned();
+        Self::StillRunning(holder, why)
+    }
+
+    /// Of an owner that was on record in a store that is not there any more.
+    #[cfg(feature = "cli")]
+    pub(crate) fn of_orphan(office: &Office, orphan: &Orphan) -> Self {
+        Self::unrecorded(holder_of(&Wanted::Office(office.clone()), orphan))
+    }
+}
+
 /// The answer to [`Profile::stop`].
 #[derive(Debug)]
 #[non_exhaustive]
@@ -191,10 +204,7 @@ impl Profile {
                 }
                 None => StopOutcome::NotRunning,
             },
-            Prepared::Orphan(holder) => {
-                let why = "its record is gone with its store, so it is not signalled".to_owned();
-                StopOutcome::StillRunning(holder, why)
-            }
+            Prepared::Orphan(holder) => StopOutcome::unrecorded(holder),
             Prepared::InProgress(holder) => StopOutcome::InProgress(holder),
             Prepared::Joined(record) => {
                 let asking = if not_recorded.is_some() { Asking::Ask } else { Asking::Asked };
@@ -294,8 +304,12 @@ fn nobody_on_record(tx: &Tx<'_>, inner: &Inner, wanted: &Wanted) -> Result<Prepa
 }
 
 fn unrecorded(wanted: &Wanted, orphan: &Orphan) -> Prepared {
+    Prepared::Orphan(holder_of(wanted, orphan))
+}
+
+fn holder_of(wanted: &Wanted, orphan: &Orphan) -> Box<Holder> {
     let holder = Holder::orphan(wanted.clone(), orphan.pid);
-    Prepared::Orphan(Box::new(Holder { verdict: "unknown", ..holder }))
+    Box::new(Holder { verdict: "unknown", ..holder })
 }
 
 fn refuse_ourselves(

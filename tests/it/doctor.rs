@@ -19,7 +19,7 @@ use crate::support::{
 };
 
 /// Every check, where there is a store.
-const CHECKS: [&str; 30] = [
+const CHECKS: [&str; 31] = [
     "blind_spots",
     "clock",
     "conflicts",
@@ -31,6 +31,7 @@ const CHECKS: [&str; 30] = [
     "integrity",
     "leaked_anchors",
     "legacy_files",
+    "lost_files",
     "missing_anchors",
     "modes",
     "namesakes",
@@ -977,14 +978,16 @@ fn an_anchor_that_no_row_names_is_an_error_and_left_alone() {
     let diagnosis = sandbox.doctor();
     let words = ["every claim is refused", pid.as_str(), &sandbox.anchor_names()[0]];
     diagnosis.assert("orphan_anchors", "error", &words);
-    diagnosis.assert_only(&["orphan_anchors"]);
+    // It is stopped, and notices nothing.
+    diagnosis.assert("lost_files", "error", &[&pid, "state.db-wal"]);
+    diagnosis.assert_only(&["lost_files", "orphan_anchors"]);
     let names = sandbox.anchor_names();
     assert_eq!(sandbox.doctor_with(&["--fix"]).code, 1);
     assert_eq!(sandbox.anchor_names(), names);
     // It was harmless: its way out works, too.
     let finding = sandbox.doctor().assert("orphan_anchors", "error", &[]).clone();
     sandbox.try_remedy(&finding, "incumbent evict --force").assert_code(0);
-    sandbox.doctor().assert_only(&[]);
+    sandbox.doctor().assert_only(&["lost_files"]);
     run.kill();
 }
 
@@ -1014,12 +1017,12 @@ fn an_anchor_that_was_deleted_with_its_store_is_an_error() {
         let pid = format!("pid {}", run.pid());
         let words = ["every claim is refused", "deleted", pid.as_str(), name.as_str()];
         let finding = diagnosis.assert("orphan_anchors", "error", &words);
-        diagnosis.assert_only(&["orphan_anchors"]);
+        diagnosis.assert_only(&["lost_files", "orphan_anchors"]);
         assert!(sandbox.picture() == before, "a question wrote");
         assert_eq!(sandbox.doctor_with(&["--fix"]).code, 1, "that is for a person to decide");
         assert_eq!(sandbox.number(KNOWN), 1);
         sandbox.try_remedy(finding, "incumbent evict --force").assert_code(0);
-        sandbox.doctor().assert_only(&[]);
+        sandbox.doctor().assert_only(&["lost_files"]);
         sandbox.used();
         run.kill();
     }

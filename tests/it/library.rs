@@ -197,7 +197,7 @@ impl Sandbox {
     }
 
     /// A gateway that holds the default office.
-    fn owner(&self) -> Process {
+    pub fn owner(&self) -> Process {
         let mut gateway = self.gateway();
         let answer = ask(&mut gateway, "claim default");
         assert!(answer.starts_with("granted "), "{answer}");
@@ -211,7 +211,7 @@ impl Sandbox {
     }
 
     #[track_caller]
-    fn assert_free(&self) {
+    pub fn assert_free(&self) {
         self.cli(["run", "--no-backoff", "--", "true"]).assert_code(0);
     }
 
@@ -327,6 +327,16 @@ enum Fate {
     RenamedOver,
     Overwritten,
     Restored,
+    /// By a cleaner of old files.
+    WalDeleted,
+    ShmDeleted,
+    SidecarsDeleted,
+    /// What `VACUUM INTO` makes is in rollback-journal mode.
+    BackupCopiedOver,
+    /// An older copy of the database alone, which says that it is in WAL mode.
+    DatabaseRestored,
+    Emptied,
+    WalEmptied,
 }
 
 /// One test for each fate, so that each has its own name.
@@ -334,7 +344,9 @@ macro_rules! for_each_fate {
     ($($check:ident),*) => { $(
         mod $check {
             use super::Fate::{
-                Deleted, DeletedWithAnchors, DeletedWithDirectory, Overwritten, RenamedOver, Restored,
+                BackupCopiedOver, DatabaseRestored, Deleted, DeletedWithAnchors, DeletedWithDirectory,
+                Emptied, Overwritten, RenamedOver, Restored, ShmDeleted, SidecarsDeleted, WalDeleted,
+                WalEmptied,
             };
             #[test]
             fn deleted() {
@@ -360,6 +372,34 @@ macro_rules! for_each_fate {
             fn restored() {
                 super::$check(Restored);
             }
+            #[test]
+            fn wal_deleted() {
+                super::$check(WalDeleted);
+            }
+            #[test]
+            fn shm_deleted() {
+                super::$check(ShmDeleted);
+            }
+            #[test]
+            fn sidecars_deleted() {
+                super::$check(SidecarsDeleted);
+            }
+            #[test]
+            fn backup_copied_over() {
+                super::$check(BackupCopiedOver);
+            }
+            #[test]
+            fn database_restored() {
+                super::$check(DatabaseRestored);
+            }
+            #[test]
+            fn emptied() {
+                super::$check(Emptied);
+            }
+            #[test]
+            fn wal_emptied() {
+                super::$check(WalEmptied);
+            }
         }
     )* };
 }
@@ -368,7 +408,8 @@ for_each_fate!(
     a_watch_tells_of_a_replaced_store_within_a_second,
     the_owner_of_a_replaced_store_can_claim_again,
     a_run_claims_again_in_a_replaced_store,
-    runs_of_two_profiles_survive_the_loss_of_their_store
+    runs_of_two_profiles_survive_the_loss_of_their_store,
+    an_owner_that_does_not_look_is_named_and_keeps_its_office
 );
 
 /// Files that a store was or will be made of, read while nobody has them open.
@@ -416,8 +457,35 @@ impl Sandbox {
             }
             Fate::Overwritten => overwrite(&another()),
             Fate::Restored => overwrite(older),
+            Fate::WalDeleted => std::fs::remove_file(self.sidecar("-wal")).unwrap(),
+            Fate::ShmDeleted => std::fs::remove_file(self.sidecar("-shm")).unwrap(),
+            Fate::SidecarsDeleted => {
+                std::fs::remove_file(self.sidecar("-wal")).unwrap();
+                std::fs::remove_file(self.sidecar("-shm")).unwrap();
+            }
+            Fate::BackupCopiedOver => {
+                let (copied, backup) = (self.file("copied.db"), self.file("backup.db"));
+                for (suffix, content) in older {
+                    std::fs::write(self.file(&format!("copied.db{suffix}")), content).unwrap();
+                }
+                let connection = rusqlite::Connection::open(copied).unwrap();
+                connection.execute("VACUUM INTO ?1", [backup.to_str().unwrap()]).unwrap();
+                overwrite(&[("", std::fs::read(backup).unwrap())]);
+            }
+            Fate::DatabaseRestored => {
+                // Else what is newer than the copy is still in the -wal, and nothing is lost.
+                let connection = rusqlite::Connection::open(self.db()).unwrap();
+                connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+                overwrite(&older[..1]);
+            }
+            Fate::Emptied => empty(&self.db()),
+            Fate::WalEmptied => empty(&self.sidecar("-wal")),
         }
     }
+}
+
+fn empty(path: &Path) {
+    std::fs::OpenOptions::new().write(true).open(path).unwrap().set_len(0).unwrap();
 }
 
 /// FIELD-BUGS rows 32 and 73.
@@ -441,10 +509,15 @@ fn a_store_that_changes_under_its_owner_is_noticed_by_both_sides(fate: Fate) {
         let (code, answer) = sandbox.json(["run", "--no-backoff", "--", "true"]);
         assert_eq!(code, 75, "{what}: {answer:#}");
         let holder = &answer["holder"];
-        assert_eq!(holder["reason"], "orphaned_anchor", "{what}: {answer:#}");
+        // The -wal knows its row.
+        let is_on_record = fate == Fate::ShmDeleted;
+        let reason = if is_on_record { "anchor_held" } else { "orphaned_anchor" };
+        assert_eq!(holder["reason"], reason, "{what}: {answer:#}");
         assert_eq!(holder["pid"], owner.pid(), "{what}: {answer:#}");
         let text = sandbox.cli(["run", "--no-backoff", "--", "true"]).assert_code(75);
-        text.assert_complains(&["store that was moved, deleted or replaced", "try:"]);
+        if !is_on_record {
+            text.assert_complains(&["store that was moved, deleted or replaced", "try:"]);
+        }
         assert_eq!(ask(&mut owner, "verify"), "StoreReplaced", "{what}");
         // It goes with its owner.
         assert_eq!(ask(&mut owner, "release"), "WasLost", "{what}");
@@ -471,7 +544,8 @@ fn the_owner_of_a_replaced_store_can_claim_again(fate: Fate) {
     let mut owner = sandbox.owner();
     sandbox.meets(fate, &older);
     assert_eq!(ask(&mut owner, "verify"), "StoreReplaced", "{fate:?}");
-    sandbox.assert_held("orphaned_anchor");
+    // Without its -shm it is on record still.
+    sandbox.assert_held(if fate == Fate::ShmDeleted { "anchor_held" } else { "orphaned_anchor" });
     assert_eq!(ask(&mut owner, "open"), "opened", "{fate:?}");
     let answer = ask(&mut owner, "claim default");
     assert!(answer.starts_with("granted "), "{fate:?}: {answer}");
@@ -539,7 +613,12 @@ fn the_owner_of_a_recovered_store_is_told() {
         sandbox.cli(["doctor", "--fix"]);
         let what = format!("read before: {has_read_before}");
         sandbox.cli(["run", "--no-backoff", "--", "true"]).assert_code(75);
-        assert_eq!(ask(&mut owner, "verify"), "StoreReplaced", "{what}");
+        // The files still have names, so it is their paths that tell, which it looks at once a second.
+        eventually(&what, NOTICED_WITHIN, || {
+            let standing = ask(&mut owner, "verify");
+            assert!(["Held", "StoreReplaced"].contains(&standing.as_str()), "{what}: {standing}");
+            (standing == "StoreReplaced").then_some(())
+        });
         sandbox.cli(["run", "--no-backoff", "--", "true"]).assert_code(75);
         assert_eq!(ask(&mut owner, "release"), "WasLost", "{what}");
         assert_eq!(ask(&mut owner, "close"), "closed");
@@ -595,6 +674,42 @@ fn nobody_gets_in_while_a_run_makes_its_new_store() {
     sandbox.cli(["run", "--no-backoff", "--", "true"]).assert_code(75);
     strace.kill();
     sandbox.wait_claimed_again("default", &run, "made anew by itself");
+    run.end().assert_code(0);
+    sandbox.assert_free();
+}
+
+/// An owner that is stopped notices nothing. Symptom: with the `-wal` alone deleted everybody else got "disk I/O
+/// error, check free space" until it went on, and a healthy run could not claim again. It holds because a `-shm`
+/// that tells of what is not in the `-wal` is taken away, as if both had been deleted.
+fn an_owner_that_does_not_look_is_named_and_keeps_its_office(fate: Fate) {
+    let sandbox = Sandbox::new();
+    let older = sandbox.used_store();
+    let mut owner = sandbox.owner();
+    let run = sandbox.hold(&["--profile", "other"]);
+    kill(owner.pid(), Signal::STOP);
+    sandbox.meets(fate, &older);
+    let waits_for_it = matches!(fate, Fate::BackupCopiedOver | Fate::Emptied);
+    if !waits_for_it {
+        sandbox.wait_claimed_again("other", &run, &format!("{fate:?}"));
+    }
+    for profile in ["default", "third"] {
+        let start = ["--profile", profile, "run", "--no-backoff", "--", "true"];
+        let refused = sandbox.cli(start);
+        // Who is on record there still keeps its office, and no others.
+        let is_free = fate == Fate::ShmDeleted && profile == "third";
+        let refused = refused.assert_code(if is_free { 0 } else { 75 });
+        if !is_free {
+            refused.assert_complains(&[&format!("pid {}", owner.pid())]);
+        }
+    }
+    kill(owner.pid(), Signal::CONT);
+    assert_eq!(ask(&mut owner, "verify"), "StoreReplaced", "{fate:?}");
+    assert_eq!(ask(&mut owner, "close"), "closed");
+    eventually("the run has claimed again", LIMIT, || {
+        let (code, status) = sandbox.json(["status", "--profile", "other"]);
+        (code == 0 && status["pid"] == run.pid()).then_some(())
+    });
+    assert!(!run.command.is_gone());
     run.end().assert_code(0);
     sandbox.assert_free();
 }

@@ -55,6 +55,7 @@ mod stop;
 mod storm;
 mod swap;
 mod takeover;
+mod three_files;
 mod verdict;
 mod versions;
 mod wait;

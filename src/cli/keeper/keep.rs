@@ -179,7 +179,7 @@ impl Keeping {
             }
             let version = self.watcher.as_ref().and_then(|watcher| data_version(watcher).ok());
             let is_quiet =
-                version.is_some() && version == self.seen && self.store.inner.is_at_its_path();
+                version.is_some() && version == self.seen && self.store.inner.is_in_place();
             if is_quiet && !unused_until.has_passed() {
                 continue;
             }
@@ -241,7 +241,7 @@ impl Keeping {
             }
             Ok(Seen::LacksAGrant) => return self.keep_everybody_out(),
             Ok(Seen::IsOlder) => return self.follow(None),
-            Err(error) if error.kind() == ErrorKind::StoreReplaced || !inner.is_at_its_path() => {
+            Err(error) if error.kind() == ErrorKind::StoreReplaced || !inner.is_in_place() => {
                 return self.follow(last_grant);
             }
             Err(error) => return Err(error),
@@ -308,6 +308,8 @@ impl Keeping {
     fn follow(&mut self, last_grant: Option<i64>) -> Result<()> {
         if self.take_last_look() {
             self.grant_seen = last_grant.or(self.grant_seen);
+            // It has told what it knows, and would stand in the way of the next store.
+            self.watcher = None;
         }
         self.note_what_is_held()?;
         let store = self.options.open()?;

@@ -53,7 +53,8 @@ pub(super) struct Running<'a> {
 struct Watch<'a> {
     run: Running<'a>,
     store: Store,
-    watcher: Connection,
+    /// `None` once its files were lost: open, they would stand in the way of the next store.
+    watcher: Option<Connection>,
     data_version: Option<i64>,
     tenure: Tenure,
     /// The lock of the older program. It goes before the tenure: whoever gets that one next must not meet
@@ -143,7 +144,7 @@ impl<'a> Running<'a> {
         let watch = Watch {
             run: self,
             store,
-            watcher,
+            watcher: Some(watcher),
             data_version: None,
             tenure,
             hold,
@@ -327,9 +328,9 @@ impl Watch<'_> {
         if self.ending.as_ref().is_some_and(|ending| ending.why.is_lost()) {
             return;
         }
-        let version = data_version(&self.watcher).ok();
+        let version = self.watcher.as_ref().and_then(|watcher| data_version(watcher).ok());
         let quiet =
-            version.is_some() && version == self.data_version && self.store.inner.is_at_its_path();
+            version.is_some() && version == self.data_version && self.store.inner.is_in_place();
         if quiet && !self.verify_at.has_passed() {
             if self.hold.as_ref().is_some_and(|hold| !hold.is_in_place()) {
                 self.look_at_older_lock();
@@ -341,6 +342,9 @@ impl Watch<'_> {
         match self.tenure.verify() {
             Ok(Standing::Held) => {
                 self.doubt_told = false;
+                if self.watcher.is_none() {
+                    self.watcher = self.store.inner.watcher().ok();
+                }
                 self.look_for_requests();
                 self.look_at_older_lock();
             }
@@ -435,17 +439,20 @@ impl Watch<'_> {
     /// The store was deleted or replaced under us: go on in the new one, with the same anchor, if
     /// nobody else holds the office there.
     fn claim_in_new_store(&mut self) {
+        self.watcher = None;
+        let lost = match self.store.inner.how_lost() {
+            Some(how) => format!("the store was deleted or replaced ({how})"),
+            None => "the store was deleted or replaced".to_owned(),
+        };
         match self.try_new_store() {
             Ok(None) => output::tell_aside(&format!(
-                "incumbent: run: the store was deleted or replaced; {} is claimed again in the \
-                 new one\n",
+                "incumbent: run: {lost}; {} is claimed again in the new one\n",
                 self.tenure.office()
             )),
-            Ok(Some(holder)) => self
-                .lose(&format!("the store was deleted or replaced, and in the new one {holder}")),
-            Err(error) => self.doubt(&format!(
-                "the store was deleted or replaced, and the new one cannot be claimed yet: {error}"
-            )),
+            Ok(Some(holder)) => self.lose(&format!("{lost}, and in the new one {holder}")),
+            Err(error) => {
+                self.doubt(&format!("{lost}, and the new one cannot be claimed yet: {error}"));
+            }
         }
     }
 
@@ -473,7 +480,7 @@ impl Watch<'_> {
                         return Err(Error::internal("the office was lost again"));
                     }
                 }
-                self.watcher = store.inner.watcher()?;
+                self.watcher = Some(store.inner.watcher()?);
                 self.data_version = None;
                 std::mem::replace(&mut self.tenure, tenure).abandon();
                 self.store = store;
@@ -629,6 +636,11 @@ impl Watch<'_> {
         if self.ending.as_ref().is_some_and(|ending| ending.why.is_lost()) {
             drop(self.tenure);
             return self.run.exit_codes.code(ExitCause::Refused, own, None);
+        }
+        // Lost in this very second: the end goes on record where others look. Not in a store that somebody
+        // took away with us in it.
+        if !self.store.inner.is_in_place() && sys::file_facts(self.store.path()).is_ok() {
+            self.claim_in_new_store();
         }
         let cause = self.cause(&how, asked.as_ref());
         report_release(self.tenure.end(&how));

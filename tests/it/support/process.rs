@@ -137,6 +137,17 @@ impl Process {
         }
     }
 
+    /// The next line of its standard error that holds `words`; `None` where it ends without one.
+    #[track_caller]
+    pub fn err_line_with_or_end(&mut self, words: &str) -> Option<String> {
+        loop {
+            let line = self.err.next(LIMIT)?;
+            if line.contains(words) {
+                return Some(line);
+            }
+        }
+    }
+
     /// The next line of its standard output that holds `words`.
     #[track_caller]
     pub fn line_with(&mut self, words: &str) -> String {
