@@ -1,5 +1,6 @@
 //! `import` and `export`: the files of the older program.
 
+use std::io::ErrorKind as Io;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -34,12 +35,18 @@ pub(super) fn import(global: &Global, arguments: &args::Import, format: Format) 
 }
 
 fn real_directory(directory: &Path) -> Result<PathBuf> {
-    let found = std::fs::canonicalize(directory).ok().filter(|found| found.is_dir());
-    found.ok_or_else(|| {
+    let none = || {
         Error::invalid(format!("no directory {}", directory.display()))
             .at(directory)
             .with_hint("name the directory with the *.lock files")
-    })
+    };
+    match std::fs::canonicalize(directory) {
+        Ok(found) if found.is_dir() => Ok(found),
+        Err(error) if !matches!(error.kind(), Io::NotFound | Io::NotADirectory) => {
+            Err(Error::io("find the directory", directory, error))
+        }
+        Ok(_) | Err(_) => Err(none()),
+    }
 }
 
 /// Where the older program keeps the locks of a user; `None` where there is no such place.

@@ -1,5 +1,6 @@
 //! An older gateway in the store: how it gets its row, and what that row says of whoever holds the lock.
 
+use std::io::ErrorKind as Io;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
@@ -30,7 +31,7 @@ pub(crate) fn home(directory: &Path, kind: &Kind) -> Result<PathBuf> {
             .with_hint("leave out `--kind`"));
     }
     let home = std::fs::canonicalize(directory).map_err(|error| {
-        if Shortage::of(&error).is_some() {
+        if Shortage::of(&error).is_some() || error.kind() == Io::PermissionDenied {
             return Error::io("look at", directory, error);
         }
         Error::invalid(format!("no directory {}: {error}", directory.display()))

@@ -8,6 +8,7 @@ mod locks;
 mod storm;
 mod tenure;
 
+use std::io::ErrorKind as Io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -303,7 +304,7 @@ impl Profile {
 /// The canonical directory that a profile is bound to.
 pub(crate) fn real_home(directory: &Path) -> Result<PathBuf> {
     let home = std::fs::canonicalize(directory).map_err(|error| {
-        if Shortage::of(&error).is_some() {
+        if Shortage::of(&error).is_some() || error.kind() == Io::PermissionDenied {
             return Error::io("look at", directory, error);
         }
         Error::invalid(format!("no home directory {}: {error}", directory.display()))
