@@ -8,6 +8,21 @@ pub fn fork() -> i32 {
     unsafe { libc::fork() }
 }
 
+/// The same past the C library: none of what it does before and after a fork is done.
+pub fn fork_past_the_library() -> i32 {
+    // SAFETY: as `fork`: the flags ask for no more than a copy of the process, on a copy of this stack.
+    let child = unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) };
+    i32::try_from(child).unwrap_or(-1)
+}
+
+/// Waits to be killed.
+pub fn stay() -> ! {
+    loop {
+        // SAFETY: no arguments, and it may be called in a forked child.
+        unsafe { libc::pause() };
+    }
+}
+
 /// Ends a child that hangs.
 pub fn alarm(seconds: u32) {
     // SAFETY: takes a number, and its default action ends the process.

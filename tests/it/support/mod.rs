@@ -15,6 +15,7 @@ mod random;
 mod roles;
 #[cfg(target_os = "linux")]
 mod schema;
+pub mod second_sqlite;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
