@@ -82,6 +82,7 @@
 //! | what cannot be recorded is not held | `open` |
 //! | nothing crosses a fork | `library` |
 //! | a store deleted or replaced under its owner is noticed within a second | `library` |
+//! | whoever opens, deletes or copies over the store's files loses nothing unnoticed | `three_files`, `stray_closes` |
 //! | nothing but a lost store makes its lock refuse others | `orphans` |
 //! | a damaged store is never a crash, a hang or a second owner, and its bytes are kept | `damage` |
 //! | what the doctor calls a problem is one, and it writes nothing | `doctor` |
@@ -105,14 +106,17 @@
 //!
 //! All types are `Send + Sync`; calls block, usually for tens of microseconds and at most for the
 //! busy budget (5 s). Under tokio use `spawn_blocking`. A handle does not survive `fork`: every
-//! call in the child is [`ErrorKind::Forked`], and dropping it there does nothing. Never open the
-//! store's file yourself in a process that uses this crate: closing it cancels `SQLite`'s locks.
+//! call in the child is [`ErrorKind::Forked`], and dropping it there does nothing.
+//!
+//! A process that uses this crate reads the store through it. On Linux it does no harm if it opens and
+//! closes the files itself, or with another `SQLite`; elsewhere such a close cancels `SQLite`'s locks.
 //!
 //! # Assumptions
 //!
 //! * `flock` (Windows: `LockFileEx`) is honoured between all processes that see the directory; it is
 //!   tried out when an anchor is made, and filesystems known to break it are refused.
-//! * POSIX record locks and shared memory work, as `SQLite`'s WAL needs them.
+//! * POSIX record locks and shared memory work, as `SQLite`'s WAL needs them; on Linux 3.15 or later also
+//!   locks of an open file (`F_OFD_SETLK`).
 //! * The kernel releases the locks of a process that ends, and boot ids do not repeat.
 //!
 //! # Platforms
