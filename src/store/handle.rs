@@ -437,8 +437,11 @@ impl Inner {
         writer: &mut Option<Connection>,
     ) -> Result<([Option<FileId>; 3], Contents, Vec<SetAside>)> {
         const LOOK_EVERY: Duration = Duration::from_millis(20);
+        /// `cp` empties what it copies over, and writes at once.
+        const COPY_BEGINS_WITHIN: Duration = Duration::from_millis(100);
         let deadline = busy::deadline().unwrap_or_else(|| Deadline::after(Duration::ZERO));
         let mut mended = Vec::new();
+        let mut is_seen_empty = false;
         loop {
             let before = self.files.named();
             // Whose file it is comes first, through a connection that leaves no trace: a writer
@@ -457,6 +460,10 @@ impl Inner {
                 }
                 Err(error) => Damage::behind_opening(&error, &self.location).ok_or(error)?,
             };
+            if damage == Damage::Shortened(0) && !std::mem::replace(&mut is_seen_empty, true) {
+                std::thread::sleep(COPY_BEGINS_WITHIN);
+                continue;
+            }
             match overwritten::mend(&self.location, &damage, self.clock().wall_ms())? {
                 Mended::Yes(set_aside) => mended.push(set_aside),
                 Mended::NotNeeded | Mended::InUse if deadline.has_passed() => {

@@ -12,10 +12,9 @@ use std::path::{Path, PathBuf};
 use super::files::paths_of;
 use super::location::{Location, free_name};
 use super::me;
+use super::migrate::APPLICATION_ID;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys;
-
-use super::migrate::APPLICATION_ID;
 
 const HEADER_LENGTH: usize = 100;
 

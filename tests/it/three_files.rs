@@ -150,6 +150,26 @@ fn row_100_a_backup_restored_beside_an_old_wal_is_not_mixed_with_it() {
     assert_eq!(sandbox.shell_of_sqlite("PRAGMA integrity_check"), "ok\n");
 }
 
+/// `cp` empties the file first. A start in that moment must not make a new store of it, into which the rest is copied.
+#[test]
+fn row_100_a_start_in_the_middle_of_a_copy_waits_for_it() {
+    let sandbox = Sandbox::new();
+    sandbox.cli(["--profile", "a", "run", "--no-backoff", "--", "true"]).assert_code(0);
+    let backup = sandbox.backup();
+    sandbox.cli(["--profile", "b", "run", "--no-backoff", "--", "true"]).assert_code(0);
+    assert!(std::fs::metadata(sandbox.sidecar("-wal")).unwrap().len() > 0);
+    let mut file = std::fs::OpenOptions::new().write(true).open(sandbox.db()).unwrap();
+    file.set_len(0).unwrap();
+    let start = sandbox.incumbent(["--profile", "c", "run", "--no-backoff", "--", "true"]);
+    let start = Process::start(start);
+    std::thread::sleep(Duration::from_millis(30));
+    file.write_all(&backup).unwrap();
+    start.finish(LIMIT).assert_code(0);
+    assert_eq!(sandbox.number("SELECT count(*) FROM instances WHERE profile IN ('a', 'c')"), 2);
+    assert_eq!(sandbox.number("SELECT count(*) FROM instances WHERE profile = 'b'"), 0);
+    assert_eq!(sandbox.shell_of_sqlite("PRAGMA integrity_check"), "ok\n");
+}
+
 /// A tool changes the journal mode: refused while an owner lives, and put right by the next start after that.
 #[test]
 fn the_journal_mode_cannot_be_changed_under_an_owner() {
