@@ -8,6 +8,7 @@ use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, FromRawFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::sync::Once;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use rusqlite::ffi;
 
@@ -55,7 +56,8 @@ pub(super) fn open(
             }
         };
         let creator_pid = std::process::id();
-        Ok(Descriptor { file: ManuallyDrop::new(file), creator_pid, key, writes })
+        let forks = FORKS.load(Ordering::Relaxed);
+        Ok(Descriptor { file: ManuallyDrop::new(file), creator_pid, forks, key, writes })
     })
 }
 
@@ -201,17 +203,26 @@ impl Children {
     }
 }
 
+/// How often this process and those before it were forked, until here.
+static FORKS: AtomicU32 = AtomicU32::new(0);
+
 /// A descriptor that forked children do not keep.
 #[derive(Debug)]
 pub(super) struct Descriptor {
     pub(super) file: ManuallyDrop<File>,
     creator_pid: u32,
+    forks: u32,
     key: Key,
     pub(super) writes: bool,
 }
 
 impl Descriptor {
-    /// It was closed after the fork, and its number may be somebody else's by now.
+    /// It was closed in this forked child. Without a system call, because it is asked with each lock.
+    pub(super) fn is_closed(&self) -> bool {
+        self.forks != FORKS.load(Ordering::Relaxed)
+    }
+
+    /// It was opened by another process, before a fork of whatever kind.
     pub(super) fn is_inherited(&self) -> bool {
         self.creator_pid != std::process::id()
     }
@@ -252,6 +263,7 @@ pub(super) fn close_in_children() {
                 libc::close(*file);
             }
             shared.open.clear();
+            FORKS.fetch_add(1, Ordering::Relaxed);
             // Their numbers may be somebody else's soon.
             std::mem::forget(std::mem::take(&mut shared.parked));
             shared.used.clear();

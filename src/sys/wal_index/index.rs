@@ -169,7 +169,7 @@ impl OpenIndex {
     }
 
     pub(super) fn lock(&mut self, first: c_int, count: c_int, flags: c_int) -> c_int {
-        if self.shm.is_inherited() {
+        if self.shm.is_closed() {
             // Nothing is held here, and the number of the descriptor may be somebody else's.
             let is_unlock = flags & ffi::SQLITE_SHM_UNLOCK != 0;
             return if is_unlock { ffi::SQLITE_OK } else { ffi::SQLITE_IOERR_SHMLOCK };
