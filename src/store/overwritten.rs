@@ -130,25 +130,20 @@ impl Backfill {
 }
 
 impl Damage {
-    /// What SQLite ran into when it opened a database, if that is it.
-    pub(super) fn behind(error: &Error) -> Option<Self> {
-        match error.sqlite_extended_code()? {
-            sys::wal_index::EMPTIED => Some(Self::Shortened(0)),
-            sys::wal_index::IN_ROLLBACK_MODE => Some(Self::Rollback),
-            _ => None,
-        }
-    }
-
-    /// The same, or what it did not understand: a `-shm` that is in use and tells of another `-wal`.
+    /// What SQLite ran into when it opened a database, if that is it: what our methods found, or what SQLite did not
+    /// understand, with a `-shm` that is in use and tells of another `-wal`.
     pub(super) fn behind_opening(error: &Error, location: &Location) -> Option<Self> {
         use rusqlite::ErrorCode as Code;
-        Self::behind(error).or_else(|| {
-            let may_be = matches!(
-                error.sqlite_code()?,
-                Code::SystemIoFailure | Code::DatabaseCorrupt | Code::NotADatabase
-            );
-            (may_be && is_index_of_another_wal(location)).then_some(Self::WalLost)
-        })
+        match error.sqlite_extended_code()? {
+            sys::wal_index::EMPTIED => return Some(Self::Shortened(0)),
+            sys::wal_index::IN_ROLLBACK_MODE => return Some(Self::Rollback),
+            _ => {}
+        }
+        let may_be = matches!(
+            error.sqlite_code()?,
+            Code::SystemIoFailure | Code::DatabaseCorrupt | Code::NotADatabase
+        );
+        (may_be && is_index_of_another_wal(location)).then_some(Self::WalLost)
     }
 }
 

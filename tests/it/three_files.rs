@@ -260,6 +260,20 @@ impl Tampered {
         Self { strace, log }
     }
 
+    /// `owner` claims another office, and hangs in its commit for so long.
+    fn hang_in_commit(sandbox: &Sandbox, owner: &mut Process, delay: Duration) -> Self {
+        let wal = sandbox.sidecar("-wal");
+        let delay = format!("inject=pwrite64:delay_enter={}:when=1", delay.as_micros());
+        let options = ["-P", wal.to_str().unwrap(), "-e", "trace=pwrite64", "-e", &delay];
+        let tampered = Self::start(sandbox, owner.pid(), &options);
+        owner.say("claim b");
+        eventually("it writes", LIMIT, || {
+            let log = std::fs::read_to_string(&tampered.log).ok()?;
+            log.contains("pwrite64(").then_some(())
+        });
+        tampered
+    }
+
     /// How many calls were hit.
     fn end(self) -> usize {
         self.strace.signal(Signal::INT);
@@ -337,21 +351,7 @@ fn row_99_two_indexes_have_one_writer_at_a_time() {
     let sandbox = Sandbox::new();
     let mut owner = sandbox.owner();
     assert_eq!(ask(&mut owner, "verify"), "Held");
-    let wal = sandbox.sidecar("-wal");
-    let options = [
-        "-P",
-        wal.to_str().unwrap(),
-        "-e",
-        "trace=pwrite64",
-        "-e",
-        "inject=pwrite64:delay_enter=1500000:when=1",
-    ];
-    let strace = Tampered::start(&sandbox, owner.pid(), &options);
-    owner.say("claim b");
-    eventually("it writes", LIMIT, || {
-        let log = std::fs::read_to_string(sandbox.file("strace.log")).ok()?;
-        log.contains("pwrite64(").then_some(())
-    });
+    let strace = Tampered::hang_in_commit(&sandbox, &mut owner, Duration::from_millis(1_500));
     std::fs::remove_file(sandbox.sidecar("-shm")).unwrap();
     let run = sandbox.hold(&["--profile", "live", "--lock", "token=one"]);
     assert!(owner.err_line_with("=> ").contains("=> Err(StoreReplaced)"));
@@ -373,15 +373,7 @@ fn row_99_a_question_does_not_wait_for_a_writer_with_another_index() {
     }
     let sandbox = Sandbox::new();
     let mut owner = sandbox.owner();
-    let wal = sandbox.sidecar("-wal");
-    let delay = "inject=pwrite64:delay_enter=6000000:when=1";
-    let options = ["-P", wal.to_str().unwrap(), "-e", "trace=pwrite64", "-e", delay];
-    let strace = Tampered::start(&sandbox, owner.pid(), &options);
-    owner.say("claim b");
-    eventually("it writes", LIMIT, || {
-        let log = std::fs::read_to_string(sandbox.file("strace.log")).ok()?;
-        log.contains("pwrite64(").then_some(())
-    });
+    let strace = Tampered::hang_in_commit(&sandbox, &mut owner, Duration::from_secs(6));
     std::fs::remove_file(sandbox.sidecar("-shm")).unwrap();
     let asked = Instant::now();
     sandbox.assert_status(0, "alive", "anchor_held");
