@@ -7,8 +7,8 @@ use incumbent::{Acquire, AcquireOptions, Claim, LockRequest, Store};
 
 use crate::open::{Disk, mount_namespace};
 use crate::support::{
-    Answer, Container, LIMIT, Process, Sandbox, container, is_root, order, role, role_db, skipped,
-    works,
+    Answer, Container, LIMIT, Process, Sandbox, assert_within, container, is_root, order, role,
+    role_db, skipped, works,
 };
 
 pub const GATEWAY: &str = "gateway in a container";
@@ -162,7 +162,7 @@ impl Place<'_> {
                 let (answer, took) = self.answer(successor);
                 let case = format!("{name}; {number:?} number; {successor}");
                 assert_eq!(answer.code(), 0, "{case}: {answer:#?}");
-                assert!(took < AT_ONCE, "{case}: took {took:?}");
+                assert_within(AT_ONCE, took, &case);
                 longest = longest.max(took);
             }
         }

@@ -9,7 +9,8 @@ use rustix::process::Signal;
 
 use crate::open::{Disk, mount_namespace};
 use crate::support::{
-    Answer, LIMIT, Process, Random, Sandbox, eventually, has, kill, rounds, skipped, wait_ended,
+    Answer, LIMIT, Process, Random, Sandbox, assert_within, eventually, has, kill, rounds, skipped,
+    wait_ended,
 };
 
 const PAGE: usize = 4096;
@@ -80,11 +81,7 @@ impl Sample {
         ] {
             let started = Instant::now();
             let answer = sandbox.cli(verb);
-            assert!(
-                started.elapsed() < ANSWERED_WITHIN,
-                "{what}: {verb:?} {:?}",
-                started.elapsed()
-            );
+            assert_within(ANSWERED_WITHIN, started.elapsed(), &format!("{what}: {verb:?}"));
             assert_typed(&answer, &format!("{what}: {verb:?}"));
         }
         let damaged = std::fs::read(sandbox.db()).unwrap();
@@ -309,7 +306,7 @@ fn a_live_run_goes_on_in_the_recovered_store() {
             let (code, status) = sandbox.status();
             (code == 0 && status["pid"] == run.pid()).then_some(())
         });
-        assert!(recovered.elapsed() < Duration::from_secs(2), "{table}: {:?}", recovered.elapsed());
+        assert_within(Duration::from_secs(2), recovered.elapsed(), table);
         assert!(!run.command.is_gone(), "{table}: its command was ended");
         let lock = ["lock", "acquire", "token", "one", "--pid", &std::process::id().to_string()];
         assert_eq!(sandbox.cli(lock).code(), 75, "{table}: the lock has two owners");
@@ -468,7 +465,7 @@ fn a_recovery_does_not_wait_for_a_stopped_writer() {
     writer.signal(Signal::STOP);
     let started = Instant::now();
     let answer = sandbox.cli(["doctor", "--fix"]);
-    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+    assert_within(Duration::from_secs(20), started.elapsed(), "it");
     let said = format!("{}{}", answer.out, answer.err);
     assert!(said.contains(&format!("pid {}", writer.pid())), "{answer:#?}");
     kill(writer.pid(), Signal::KILL);

@@ -14,8 +14,8 @@ use serde_json::{Value, json};
 
 use crate::open::{mount_namespace, read_only_store, stopped_writer};
 use crate::support::{
-    Answer, BINARY, LIMIT, Process, Run, Sandbox, another_user, has, nobody_with_hidepid, order,
-    role, role_db, rounds, skipped, wait_stopped, works,
+    Answer, BINARY, LIMIT, Process, Run, Sandbox, another_user, assert_within, has,
+    nobody_with_hidepid, order, role, role_db, rounds, skipped, wait_stopped, works,
 };
 
 /// Every check, where there is a store.
@@ -325,7 +325,7 @@ fn many_owners_are_named_at_once() {
         assert!(answer.out.contains("still at work are"), "{answer:#?}");
         assert!(answer.out.contains(&pid), "{answer:#?}");
     }
-    assert!(took < Duration::from_secs(10), "{took:?}");
+    assert_within(Duration::from_secs(10), took, "it");
 }
 
 // The place.
@@ -812,7 +812,7 @@ fn whoever_keeps_others_from_writing_is_named_in_time() {
     let before = sandbox.picture();
     let asked = Instant::now();
     let diagnosis = sandbox.doctor();
-    assert!(asked.elapsed() < Duration::from_secs(3), "{:?}", asked.elapsed());
+    assert_within(Duration::from_secs(3), asked.elapsed(), "it");
     let pid = format!("pid {}", writer.pid());
     let finding = diagnosis.assert("write_lock", "error", &[&pid, "which is stopped"]);
     diagnosis.assert_only(&["write_lock"]);
@@ -835,7 +835,7 @@ fn a_repair_does_not_wait_for_a_stopped_writer() {
     let writer = stopped_writer(&sandbox);
     let asked = Instant::now();
     let fixed = sandbox.doctor_with(&["--fix"]);
-    assert!(asked.elapsed() < Duration::from_secs(12), "{:?}", asked.elapsed());
+    assert_within(Duration::from_secs(12), asked.elapsed(), "it");
     let finding = fixed.about("stale_rows")[0];
     let act = finding["act"].as_str().unwrap();
     assert!(act.starts_with("could not") && act.contains("stayed busy"), "{act}");
@@ -853,7 +853,7 @@ fn a_store_that_somebody_has_for_himself_is_said_to_be_busy() {
     alone.execute_batch("PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE").unwrap();
     let asked = Instant::now();
     let diagnosis = sandbox.doctor();
-    assert!(asked.elapsed() < Duration::from_secs(3), "{:?}", asked.elapsed());
+    assert_within(Duration::from_secs(3), asked.elapsed(), "it");
     let us = format!("pid {}", std::process::id());
     diagnosis.assert("open", "error", &["stayed busy", &us]);
     diagnosis.assert("write_lock", "warning", &[&us]);
@@ -1140,7 +1140,7 @@ fn a_unit_that_kills_too_early_is_named() {
         sandbox.fake_program("systemctl", script);
         let asked = Instant::now();
         let diagnosis = sandbox.doctor_with_programs();
-        assert!(asked.elapsed() < Duration::from_secs(5), "{script}: {:?}", asked.elapsed());
+        assert_within(Duration::from_secs(5), asked.elapsed(), script);
         let finding = diagnosis.assert("stop_budget", severity, &[words]);
         if severity == "warning" {
             let remedy = finding["remedy"].as_str().unwrap();

@@ -20,8 +20,8 @@ use serde_json::{Value, json};
 use crate::library::ask;
 use crate::open::mount_namespace;
 use crate::support::{
-    BINARY, LIMIT, Process, Run, Sandbox, Stat, eventually, has, is_root, kill, order,
-    pid_namespace, role, role_db, skipped, tagged, wait_ended, wait_stopped,
+    BINARY, LIMIT, Process, Run, Sandbox, Stat, assert_within, eventually, has, is_root, kill,
+    order, pid_namespace, role, role_db, skipped, tagged, wait_ended, wait_stopped,
 };
 
 const ROLE_TEST: &str = "endings::role_of_a_gateway";
@@ -1654,7 +1654,7 @@ fn a_panic_waits_for_no_stopped_writer() {
     let began = Instant::now();
     ask(&mut gateway, "panic text");
     assert_eq!(last_order(&mut gateway, "exit 3").code(), Some(3));
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert_within(Duration::from_secs(5), began.elapsed(), "it");
     blocker.kill();
     sandbox.end_settled().assert("anchor_released", None, None, None);
 }
@@ -1835,7 +1835,7 @@ fn a_forged_cgroup_holds_nobody_up() {
                 let answer = sandbox.begin(verb).finish(LIMIT);
                 let took = began.elapsed();
                 assert!(matches!(answer.code(), 0 | 3), "{what}: {verb:?}: {answer:#?}");
-                assert!(took < BOUND, "{what}: {verb:?} took {took:?}");
+                assert_within(BOUND, took, &format!("{what}: {verb:?}"));
             }
             let told = sandbox.end_told(None, 1);
             told.assert("anchor_released", None, None, None);

@@ -15,8 +15,8 @@ use incumbent::forensics::Diagnostic;
 use rustix::process::Signal;
 
 use crate::support::{
-    Answer, BINARY, Identity, LIMIT, Process, Sandbox, Stat, another_user, eventually, kill,
-    nobody_with_hidepid, order, role, skipped, tagged, wait_ended,
+    Answer, BINARY, Identity, LIMIT, Process, Sandbox, Stat, another_user, assert_within,
+    eventually, kill, nobody_with_hidepid, order, role, skipped, tagged, wait_ended,
 };
 
 /// Never ends by itself, and has a child that does not either.
@@ -167,7 +167,7 @@ fn it_ends_when_everything_hangs() {
     let pid = started(sandbox.diagnose_with_fakes(&["--timeout", "1s"]));
     assert!(wait_ended(pid, LIMIT));
     // Far above the timeout, far below what the programs would take.
-    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+    assert_within(Duration::from_secs(15), began.elapsed(), "it");
     let log = sandbox.diagnostic(pid);
     assert_holds(
         &log,

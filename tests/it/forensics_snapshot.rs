@@ -29,9 +29,9 @@ use crate::open::{Disk, mount_namespace};
 use crate::status_set::stopped_writer;
 use crate::stop::PATIENT;
 use crate::support::{
-    Answer, BINARY, HOLDING, LIMIT, Process, Run, Sandbox, Stat, another_user, eventually,
-    exit_code, has, kill, nobody_with_hidepid, order, pid_namespace, role, role_db, skipped,
-    tagged, wait_ended, wait_stopped, works,
+    Answer, BINARY, HOLDING, LIMIT, Process, Run, Sandbox, Stat, another_user, assert_within,
+    eventually, exit_code, has, kill, nobody_with_hidepid, order, pid_namespace, role, role_db,
+    skipped, tagged, wait_ended, wait_stopped, works,
 };
 
 const ROLE_TEST: &str = "forensics_snapshot::role_of_a_gateway";
@@ -1721,7 +1721,7 @@ fn a_stopped_writer_holds_no_shutdown_up() {
         assert_eq!(report["snapshot"]["takeover_marker"], Value::Null, "reads go on: {report:#}");
     }
     let best = reports.iter().map(micros).min().unwrap();
-    assert!(best < AT_ONCE, "a signal took {best:?} at best");
+    assert_within(AT_ONCE, best, "a signal");
     let taken: Vec<Value> = (0..SIGNALS)
         .map(|_| serde_json::from_str(&ask(&mut gateway, "snapshot default")).unwrap())
         .collect();
@@ -1729,7 +1729,7 @@ fn a_stopped_writer_holds_no_shutdown_up() {
         says_why(&taken["snapshot"]);
     }
     let best = taken.iter().map(micros).min().unwrap();
-    assert!(best < AT_ONCE, "a snapshot took {best:?} at best");
+    assert_within(AT_ONCE, best, "a snapshot");
 
     // The verb: with a process to start, and 50 ms for the store.
     let mut best = Duration::MAX;
@@ -1741,7 +1741,7 @@ fn a_stopped_writer_holds_no_shutdown_up() {
         assert!(reason.contains("not written"), "{reason}");
         assert!(reason.contains(&format!("pid {}", writer.pid())), "{reason}");
     }
-    assert!(best < Duration::from_secs(1), "the verb took {best:?} at best");
+    assert_within(Duration::from_secs(1), best, "the verb");
     assert_eq!(sandbox.shutdown_rows(), 0);
 
     writer.signal(Signal::CONT);
@@ -1780,9 +1780,9 @@ fn an_announced_stop_is_known_also_behind_a_stopped_writer() {
     }
     // Consuming the marker has a bound of its own, of 250 ms.
     let first = micros(&reports[0]);
-    assert!(first < Duration::from_secs(2), "{first:?}");
+    assert_within(Duration::from_secs(2), first, "it");
     let best = reports.iter().map(micros).min().unwrap();
-    assert!(best < Duration::from_millis(300), "a signal took {best:?} at best");
+    assert_within(Duration::from_millis(300), best, "a signal");
     drop(writer);
 }
 
@@ -1801,7 +1801,7 @@ fn a_panic_is_held_up_once_for_all_offices() {
     let writer = stopped_writer(&sandbox);
     let took = (0..3).map(|_| ask(&mut gateway, "panic").parse().unwrap());
     let best = Duration::from_micros(took.min().unwrap());
-    assert!(best < Duration::from_millis(600), "a panic was held up for {best:?} at best");
+    assert_within(Duration::from_millis(600), best, "a panic");
     assert_eq!(sandbox.shutdown_rows(), 0);
     writer.signal(Signal::CONT);
     writer.finish(LIMIT).assert_code(0);
@@ -1821,7 +1821,7 @@ fn a_kept_word_makes_no_question_slow() {
     assert!(why(&report["snapshot"]["recorded"]).contains("not written"), "{report:#}");
     let took = (0..3).map(|_| ask(&mut gateway, "look default").parse().unwrap());
     let best = Duration::from_micros(took.min().unwrap());
-    assert!(best < Duration::from_millis(100), "20 questions took {best:?} at best");
+    assert_within(Duration::from_millis(100), best, "20 questions");
     assert_eq!(sandbox.shutdown_rows(), 0);
     writer.signal(Signal::CONT);
     writer.finish(LIMIT).assert_code(0);
@@ -2381,6 +2381,6 @@ fn a_snapshot_without_a_store_takes_no_time() {
         assert_eq!(taken["snapshot"]["signal"], "UNKNOWN", "{taken:#}");
         assert!(why(&taken["snapshot"]["recorded"]).contains("no store"), "{taken:#}");
     }
-    assert!(best < AT_ONCE, "{best:?}");
+    assert_within(AT_ONCE, best, "it");
     assert_eq!(sandbox.shutdown_rows(), 0);
 }

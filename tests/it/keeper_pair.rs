@@ -5,7 +5,7 @@ use rustix::process::Signal;
 
 use crate::support::{
     BINARY, LIMIT, Process, Random, Sandbox, eventually, is_root, kill, kill_all, pid_namespace,
-    skipped, wait_ended,
+    skipped, wait_ended, wait_for_looks,
 };
 
 impl Sandbox {
@@ -163,8 +163,7 @@ fn what_a_keeper_has_seen_is_written_into_a_restored_copy_again() {
     sandbox.cli(["claim", "--pid", &pid]).assert_code(0);
     let backup = Backup::of(&sandbox);
     sandbox.cli(["lock", "acquire", "t", "K", "--pid", &pid]).assert_code(0);
-    // Its keeper looks twice a second.
-    std::thread::sleep(std::time::Duration::from_millis(1_500));
+    wait_for_looks(&sandbox.keepers(), 4);
     backup.restore();
     eventually("the lock is there again", LIMIT, || {
         (sandbox.cli(["lock", "verify", "t", "K", "--pid", &pid]).code() == 0).then_some(())
@@ -206,10 +205,10 @@ fn a_grant_of_long_ago_and_a_time_by_chance_keep_nobody_out() {
         eventually("the second one is the first", LIMIT, || {
             (sandbox.pair().0 == pair.1).then_some(())
         });
-        // It looks at what has changed twice a second.
+        // It looks at what has changed.
         for _ in 0..4 {
             sandbox.cli(["--profile", "other", "run", "--no-backoff", "--", "true"]).assert_code(0);
-            std::thread::sleep(std::time::Duration::from_millis(400));
+            wait_for_looks(&[pair.1], 2);
         }
         process.finish(LIMIT);
     }

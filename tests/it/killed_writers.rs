@@ -13,7 +13,9 @@ use incumbent::{Acquire, Claim, ErrorKind, LockRequest, OpenOptions, StatusUpdat
 use rustix::process::Signal;
 
 use crate::support::forked::{fork, fork_past_the_library, stay};
-use crate::support::{Identity, Process, Random, Sandbox, kill, order, role, role_db, rounds};
+use crate::support::{
+    Identity, Process, Random, Sandbox, assert_within, kill, order, role, role_db, rounds,
+};
 
 const ROLE_TEST: &str = "killed_writers::role_of_an_owner";
 
@@ -161,7 +163,11 @@ fn whoever_is_killed_in_a_transaction_locks_nobody_out_and_neither_do_its_childr
         }
         eprintln!("{context}");
         let took = granted(&mut next);
-        assert!(took < lived + AT_ONCE, "{context}: {took:?}, and the child lived for {lived:?}");
+        assert_within(
+            lived + AT_ONCE,
+            took,
+            &format!("{context}, and the child lived for {lived:?}"),
+        );
         locked_out += usize::from(!lived.is_zero() && took > lived);
         times[LEFT.iter().position(|it| *it == left).unwrap()].0.push(took);
         if let Some(child) = child {

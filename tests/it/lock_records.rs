@@ -1,17 +1,13 @@
 //! Locks whose records are not what they seem: recorded by the holder itself, ended by an older
 //! version, lost with their store, or told of by an event that is gone.
 
-use std::time::Duration;
-
 use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::support::{
-    Identity, LIMIT, Process, Sandbox, eventually, has, is_root, kill_all, skipped, wait_stopped,
+    Identity, LIMIT, Process, Sandbox, eventually, has, is_root, kill_all, skipped, wait_for_looks,
+    wait_stopped,
 };
-
-/// Far above what it takes, far below any time-out in the program.
-const SOON: Duration = Duration::from_secs(5);
 
 impl Sandbox {
     #[track_caller]
@@ -78,7 +74,7 @@ fn a_process_is_not_evicted_by_its_own_lease() {
     let pid = script.line();
     let words = ["lock", "acquire", "bot", "a", "--pid", &pid, "--no-keeper", "--ttl", "10ms"];
     let first = sandbox.json(words).1;
-    eventually("the end of the lease", SOON, || {
+    eventually("the end of the lease", LIMIT, || {
         (sandbox.locks()[0]["lease_remaining_ms"] == 0).then_some(())
     });
     let (code, again) = sandbox.json(words);
@@ -100,7 +96,7 @@ fn a_lock_that_was_let_go_is_not_missed_later() {
     // Every commit makes the run look; a full verification comes within a second.
     for _ in 0..12 {
         sandbox.cli(["--profile", "other", "run", "--no-backoff", "--", "true"]).assert_code(0);
-        std::thread::sleep(Duration::from_millis(100));
+        wait_for_looks(&[run.pid()], 2);
     }
     sandbox.forge("DELETE FROM events");
     // Another one has it now: that is no loss.
@@ -143,7 +139,7 @@ fn verbs_act_for_a_run_that_claimed_again() {
     let mut run = Process::start(sandbox.incumbent(arguments));
     assert_eq!(run.line(), "ready");
     // The run has to see that its command let go of one.
-    std::thread::sleep(Duration::from_millis(1_500));
+    wait_for_looks(&[run.pid()], 20);
     sandbox.delete_store();
     run.err_line_with("is claimed again in the new one");
     run.say("go on");
@@ -168,7 +164,8 @@ fn a_run_does_not_take_what_it_let_go_from_under_its_holder() {
     let mut other = sandbox
         .script("incumbent lock acquire bot a --pid $$ > /dev/null || exit; echo $$; exec cat");
     assert_eq!(other.line(), other.pid().to_string());
-    std::thread::sleep(Duration::from_millis(1_500));
+    wait_for_looks(&[run.pid()], 20);
+    wait_for_looks(&sandbox.keepers(), 4);
     // It would be the first there as well as the second.
     let keepers = sandbox.keepers();
     kill_all(&keepers, Signal::STOP);
@@ -178,7 +175,7 @@ fn a_run_does_not_take_what_it_let_go_from_under_its_holder() {
     let refused = sandbox.cli(["lock", "acquire", "bot", "a"]).assert_code(75);
     refused.assert_complains(&["deleted or replaced", "incumbent unlock bot --hash", "--force"]);
     kill_all(&keepers, Signal::CONT);
-    eventually("its lock is on record again", SOON, || {
+    eventually("its lock is on record again", LIMIT, || {
         sandbox.locks().iter().any(|lock| lock["pid"] == other.pid()).then_some(())
     });
 }
@@ -212,11 +209,11 @@ fn what_an_older_version_ended_is_free() {
         .script("incumbent lock acquire bot a --pid $$ > /dev/null || exit; echo $$; exec cat");
     holder.line();
     let waiter = sandbox.script("incumbent lock acquire bot a --pid $$ --wait=20s");
-    eventually("a waiter", SOON, || {
+    eventually("a waiter", LIMIT, || {
         (sandbox.number("SELECT count(*) FROM waiters") == 1).then_some(())
     });
     sandbox.end_as_an_older_version(holder.pid());
-    waiter.finish(SOON).assert_code(0);
+    waiter.finish(LIMIT).assert_code(0);
 
     let mut holder = sandbox
         .script("incumbent lock acquire bot b --pid $$ > /dev/null || exit; echo $$; exec cat");
@@ -352,7 +349,7 @@ fn who_waited_in_a_lost_store_refuses_nobody() {
             }
         }
     });
-    eventually("a waiter", SOON, || {
+    eventually("a waiter", LIMIT, || {
         (sandbox.number("SELECT count(*) FROM waiters") == 1).then_some(())
     });
     holder.kill();
@@ -385,7 +382,7 @@ fn threads_that_share_an_office_leave_no_waiter() {
             })
         })
         .collect();
-    eventually("two waiters", SOON, || {
+    eventually("two waiters", LIMIT, || {
         (sandbox.number("SELECT count(*) FROM waiters") == 2).then_some(())
     });
     holder.kill();

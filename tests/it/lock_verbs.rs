@@ -11,17 +11,14 @@ use sha2::Digest;
 
 use crate::open::{assert_untouched, fingerprint};
 use crate::support::{
-    Answer, HOLDING, Identity, LIMIT, Process, Run, Sandbox, Stat, another_user, eventually, kill,
-    pid_namespace, rounds, skipped, tagged, wait_ended, wait_stopped,
+    Answer, HOLDING, Identity, LIMIT, Process, Run, Sandbox, Stat, another_user, assert_within,
+    eventually, kill, pid_namespace, rounds, skipped, tagged, wait_ended, wait_stopped,
 };
 
 const SCOPE: &str = "telegram-bot-token";
 const ID: &str = "123456:AAbb-cc_dd";
 /// The same as an argument of `run`.
 const LOCK: &str = "--lock=telegram-bot-token=123456:AAbb-cc_dd";
-
-/// Far above what it takes, far below any time-out in the program.
-const SOON: Duration = Duration::from_secs(5);
 
 /// The keys of the document of `lock acquire`, in their order.
 const GRANT: [&str; 8] = [
@@ -114,7 +111,7 @@ fn locks(sandbox: &Sandbox) -> Vec<Value> {
 
 #[track_caller]
 fn wait_for_keepers(sandbox: &Sandbox, count: usize) {
-    eventually(&format!("{count} keepers"), SOON, || {
+    eventually(&format!("{count} keepers"), LIMIT, || {
         (sandbox.keepers().len() == count).then_some(())
     });
 }
@@ -364,7 +361,7 @@ fn one_keeper_keeps_office_and_locks_and_goes_with_the_last() {
                 _ => run(&["lock", "release", SCOPE, what]),
             };
         }
-        keeper.wait_gone(SOON);
+        keeper.wait_gone(LIMIT);
         assert!(!script.has_ended(), "{order:?}");
         assert_eq!(locks(&sandbox), [] as [Value; 0], "{order:?}");
     }
@@ -662,9 +659,7 @@ fn a_run_waits_for_its_locks_and_then_owns_all() {
     assert_eq!(waiting[0]["waiters"][0]["pid"], run.pid(), "{waiting:#?}");
     assert_eq!(sandbox.status().1["reason"], "never_claimed");
     assert_eq!(code_of(verb(&sandbox, "release", script.pid(), &[])), 0);
-    let released = Instant::now();
     run.line();
-    assert!(released.elapsed() < SOON, "granted only {:?} later", released.elapsed());
     assert_eq!(sandbox.assert_status(0, "alive", "anchor_held")["pid"], run.pid());
     let held = locks(&sandbox);
     assert_eq!(held.len(), 2, "{held:#?}");
@@ -702,9 +697,7 @@ fn a_run_whose_lock_is_taken_away_ends_its_command() {
     let command = run.command;
     let unlocked = sandbox.cli(["unlock", "port", "80", "--force"]).assert_code(0);
     assert_eq!(unlocked.err, "");
-    let at = Instant::now();
     let answer = run.process.finish_with_stdin_open(LIMIT).assert_code(75);
-    assert!(at.elapsed() < SOON, "ended only after {:?}", at.elapsed());
     assert!(command.is_gone());
     answer.assert_complains(&[
         "was lost",
@@ -744,7 +737,7 @@ fn a_storm_for_a_lock_is_slowed_down_until_the_lock_is_free() {
     seventh.line();
     // The backoff lasts 5 s.
     let took = began.elapsed();
-    assert!(took < Duration::from_millis(4_500), "started only after {took:?}");
+    assert_within(Duration::from_millis(4_500), took, "the start");
     assert_eq!(locks(&sandbox)[0]["pid"], seventh.pid());
     seventh.finish(LIMIT).assert_code(0);
 }
@@ -764,7 +757,6 @@ fn the_deadline_of_a_wait_is_kept() {
     let answer = wait_for(&sandbox, &other, &["--wait=300ms"]).finish(LIMIT).assert_code(75);
     let took = started.elapsed();
     assert!(took >= Duration::from_millis(300), "gave up after {took:?}");
-    assert!(took < Duration::from_millis(300) + SOON, "gave up after {took:?}");
     answer.assert_complains(&["is held by profile default", &format!("pid {} (", script.pid())]);
     assert_eq!(waiters(&sandbox), 0);
     // 0 is to try once, as without it.
@@ -796,9 +788,7 @@ fn a_waiter_is_woken_and_owns() {
             "end" => script.close_stdin(),
             _ => drop(sandbox.cli(["unlock", SCOPE, ID, "--force"]).assert_code(0)),
         }
-        let woken = Instant::now();
         let answer = waiter.finish_with_stdin_open(LIMIT).assert_code(0).json();
-        assert!(woken.elapsed() < SOON, "{how}: granted only {:?} later", woken.elapsed());
         assert_eq!(answer["granted"], true, "{how}: {answer:#}");
         let held = &locks(&sandbox)[0];
         assert_eq!(held["pid"], other.pid(), "{how}: {held:#}");
@@ -1143,9 +1133,7 @@ fn a_holder_in_another_pid_namespace() {
         .find(|pid| Stat::of(*pid).is_some_and(|stat| stat.parent == container.pid()))
         .expect("PID 1 of the namespace");
     kill(init, Signal::KILL);
-    let killed = Instant::now();
     let answer = waiter.finish(LIMIT).assert_code(0).json();
-    assert!(killed.elapsed() < SOON, "granted only {:?} later", killed.elapsed());
     assert_eq!(answer["evicted"]["reason"], "anchor_released", "{answer:#}");
     container.wait(LIMIT);
 }

@@ -19,8 +19,8 @@ use serde_json::{Value, json};
 
 use crate::open::{Disk, assert_untouched, fingerprint, mount_namespace};
 use crate::support::{
-    Identity, LIMIT, Process, Run, Sandbox, another_user, eventually, order, pid_namespace, role,
-    role_db, rounds, skipped, wait_stopped, works,
+    Identity, LIMIT, Process, Run, Sandbox, another_user, assert_within, eventually, order,
+    pid_namespace, role, role_db, rounds, skipped, wait_stopped, works,
 };
 
 const ROLE_TEST: &str = "markers::role_of_a_party";
@@ -1400,7 +1400,7 @@ fn the_answer_comes_in_time_while_another_process_has_the_write_lock() {
     assert_eq!(code, 0, "{consumed:#}");
     assert_eq!((&consumed["consumed"], &consumed["recorded"]), (&json!(true), &json!(false)));
     // A process has to start and to end, beside many others.
-    assert!(took < Duration::from_secs(3), "{took:?}");
+    assert_within(Duration::from_secs(3), took, "it");
     let words = ["marker", "consume", "note", "--pid", &pid];
     let told = sandbox.cli(words).assert_code(0);
     assert!(told.out.starts_with("note by "), "{told:#?}");

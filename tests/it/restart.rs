@@ -13,9 +13,6 @@ use crate::support::{
     skipped, wait_ended, wait_stopped,
 };
 
-/// Far above what it takes, far below any time-out that a restart has by itself.
-const SOON: Duration = Duration::from_secs(8);
-
 impl Sandbox {
     fn served(&self) -> i64 {
         self.number("SELECT count(*) FROM markers WHERE name = 'restart' AND served_at_ms NOT NULL")
@@ -361,9 +358,7 @@ fn a_stop_during_a_restart_is_the_last_word() {
     let stop = sandbox.begin(&["stop"]);
     sandbox.wait_for_waiters(1);
     // That the stop came in its place is known at once.
-    let asked = Instant::now();
     let document = restart.finish(LIMIT).assert_code(75).json();
-    assert!(asked.elapsed() < SOON, "{:?}", asked.elapsed());
     assert_eq!(document["restarted"], false, "{document:#}");
     assert_eq!(document["holder"]["pid"], run.pid(), "{document:#}");
     run.let_end();

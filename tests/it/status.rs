@@ -13,8 +13,8 @@ use crate::status_set::{
     bystander, claimed, damage, obey, obeying, say, stopped_writer, talker, write_for,
 };
 use crate::support::{
-    BINARY, LIMIT, Process, Run, Sandbox, eventually, has, order, pid_namespace, role, role_db,
-    skipped, wait_stopped,
+    BINARY, LIMIT, Process, Run, Sandbox, assert_within, eventually, has, order, pid_namespace,
+    role, role_db, skipped, wait_stopped,
 };
 
 /// Every surface that answers "is it up?", but for the library.
@@ -439,7 +439,7 @@ fn assert_quick(what: &str, mut ask: impl FnMut()) {
             return;
         }
     }
-    panic!("{what}: not once within {WITHIN:?}: {shortest:?}");
+    assert_within(WITHIN, shortest, what);
 }
 
 /// FIELD-BUGS row 63.
@@ -516,7 +516,7 @@ fn a_database_that_another_program_keeps_is_an_error_and_no_wait() {
             answers.push(sandbox.cli(surface));
             shortest = shortest.min(asked.elapsed());
         }
-        assert!(shortest < Duration::from_secs(1), "{surface:?}: {shortest:?}");
+        assert_within(Duration::from_secs(1), shortest, &format!("{surface:?}"));
         for answer in answers {
             assert!(matches!(answer.code(), 75 | 78), "{surface:?}: {answer:#?}");
             let said = format!("{}{}", answer.out, answer.err);

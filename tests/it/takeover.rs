@@ -10,13 +10,10 @@ use serde_json::{Value, json};
 
 use crate::open::read_only_store;
 use crate::support::{
-    BINARY, HOLDING, Identity, LIMIT, Process, Run, Sandbox, Stat, another_user, eventually, kill,
-    order, pid_namespace, role, role_db, rounds, skipped, wait_ended, wait_stopped,
+    BINARY, HOLDING, Identity, LIMIT, Process, Run, Sandbox, Stat, another_user, assert_within,
+    eventually, kill, order, pid_namespace, role, role_db, rounds, skipped, wait_ended,
+    wait_stopped,
 };
-
-/// For what takes milliseconds; the rest is for a busy machine. Far below every stop budget that is
-/// not named in a test: whoever waited for one of those was later than this.
-const SOON: Duration = Duration::from_secs(15);
 
 /// What a taker adds to the stop budget where it has to wait for all of it, and what a busy machine
 /// adds to that.
@@ -367,10 +364,8 @@ fn a_stopped_owner_lets_its_stopped_command_go_on_too() {
         kill(pid, Signal::STOP);
         wait_stopped(pid);
     }
-    let began = Instant::now();
     let mut taker = take(&sandbox, "b", &[]);
     taker.line();
-    assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
     assert!(old.command.is_gone(), "two gateways at once");
     let old_pid = old.pid();
     let answer = old.process.finish_with_stdin_open(LIMIT).assert_code(0);
@@ -389,10 +384,8 @@ fn the_dead_are_succeeded_at_once() {
     kill(old.pid(), Signal::KILL);
     assert!(wait_ended(old.pid(), LIMIT));
     assert_eq!(Stat::of(old.pid()).unwrap().state, 'Z', "nobody collected it");
-    let began = Instant::now();
     let mut taker = take(&sandbox, "b", &[]);
     taker.line();
-    assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
     assert_eq!(sandbox.history()[1]["end_reason"], "anchor_released");
     // Killed and collected.
     taker.kill();
@@ -455,7 +448,6 @@ fn the_next_user_of_a_dead_owners_pid_sees_nothing() {
     let sandbox = Sandbox::new();
     let mut command = sandbox.program(namespace[0]);
     command.args(&namespace[1..]).args(["/bin/sh", "-c", SCRIPT]);
-    let began = Instant::now();
     let answer = Process::start(command).finish(LIMIT).assert_code(0);
     if answer.err.contains("ns_last_pid") {
         return skipped("needs leave to choose pids");
@@ -466,7 +458,6 @@ fn the_next_user_of_a_dead_owners_pid_sees_nothing() {
         let got: Vec<&str> = lines.by_ref().take(3).collect();
         assert_eq!(got, expected, "{answer:#?}");
     }
-    assert!(began.elapsed() < SOON, "somebody was waited for: {:?}", began.elapsed());
     assert_eq!(takeovers_begun(&sandbox), 0);
     assert_nothing_is_left(&sandbox);
 }
@@ -521,7 +512,7 @@ fn a_deaf_owner_is_gone_after_its_budget() {
     assert!(took >= BUDGET, "killed after {took:?} of {BUDGET:?}");
     taker.line();
     let took = began.elapsed();
-    assert!(took < BUDGET + AFTER_BUDGET, "{took:?}");
+    assert_within(BUDGET + AFTER_BUDGET, took, "it");
     assert_taken_over(&sandbox, old_pid, taker.pid());
     // Its `run` was not killed, or not before the command: it told its supervisor.
     let answer = old.process.finish_with_stdin_open(LIMIT).assert_code(0);
@@ -556,8 +547,8 @@ fn an_owner_that_hangs_is_killed_with_its_command() {
     assert!(took >= Duration::from_secs(1), "{took:?}");
     taker.line();
     let took = began.elapsed();
-    assert!(took < Duration::from_secs(1) + AFTER_BUDGET, "{took:?}");
-    assert_eq!(crate::support::exit_code(old.process.wait(SOON)), 137);
+    assert_within(Duration::from_secs(1) + AFTER_BUDGET, took, "it");
+    assert_eq!(crate::support::exit_code(old.process.wait(LIMIT)), 137);
     taker.err_line_with(&format!("took over from pid {old_pid}, which had to be killed"));
     assert_taken_over(&sandbox, old_pid, taker.pid());
     assert_nothing_is_left(&sandbox);
@@ -574,8 +565,8 @@ fn a_deaf_library_gateway_is_killed_after_its_budget() {
     assert_eq!(ask(&mut new, "replace"), format!("granted Some(({}, true))", old.pid()));
     let took = began.elapsed();
     assert!(took >= Duration::from_secs(1), "{took:?}");
-    assert!(took < Duration::from_secs(1) + AFTER_BUDGET, "{took:?}");
-    assert_eq!(crate::support::exit_code(old.wait(SOON)), 137);
+    assert_within(Duration::from_secs(1) + AFTER_BUDGET, took, "it");
+    assert_eq!(crate::support::exit_code(old.wait(LIMIT)), 137);
     assert_taken_over(&sandbox, old.pid(), new.pid());
     assert_nothing_is_left(&sandbox);
 }
@@ -981,10 +972,8 @@ fn an_interrupted_taker_leaves_nothing() {
         let mut old = owner(&sandbox, "a", &[]);
         let taker = take(&sandbox, "b", &[]);
         assert_eq!(old.process.line(), "TERM");
-        let asked = Instant::now();
         taker.signal(signal);
         taker.finish_with_stdin_open(LIMIT).assert_code(code);
-        assert!(asked.elapsed() < SOON, "{:?}", asked.elapsed());
         for table in ["reservations", "waiters"] {
             assert_eq!(sandbox.number(&format!("SELECT count(*) FROM {table}")), 0, "{table}");
         }
@@ -1060,7 +1049,6 @@ const ONE_SECOND: Duration = Duration::from_secs(1);
 fn assert_in_time(began: Instant) {
     let took = began.elapsed();
     assert!(took >= ONE_SECOND, "gave up after {took:?} of {ONE_SECOND:?}");
-    assert!(took < ONE_SECOND + AFTER_BUDGET + SOON, "{took:?}");
 }
 
 fn one_of_another_user_keeps_its_office() {
@@ -1118,9 +1106,7 @@ fn ones_own_parent_keeps_its_office() {
     sandbox.forge("UPDATE instances SET stop_budget_ms = 1000");
     script.say("go");
     // At once, or when its time is over: it cannot end while it waits for us.
-    let began = Instant::now();
     assert_eq!(script.line(), "code 75");
-    assert!(began.elapsed() < ONE_SECOND + AFTER_BUDGET + SOON, "{:?}", began.elapsed());
     let answer = std::fs::read_to_string(sandbox.file("answer.json")).unwrap();
     let answer: Value = serde_json::from_str(&answer).unwrap();
     assert_refused(&(75, answer), "cannot_signal");

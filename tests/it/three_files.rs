@@ -15,8 +15,8 @@ use rustix::process::Signal;
 
 use crate::library::ask;
 use crate::support::{
-    HOLDING, LIMIT, Process, Run, Sandbox, another_user, eventually, has, kill, role, role_db,
-    rounds, skipped, works,
+    HOLDING, LIMIT, Process, Run, Sandbox, another_user, assert_within, eventually, has, kill,
+    role, role_db, rounds, skipped, wait_for_looks, works,
 };
 
 impl Sandbox {
@@ -200,7 +200,7 @@ fn a_database_that_was_cut_off_under_its_owner_is_named() {
     drop(connection);
     // One look at it as it is now: what was cut off before anybody looked is damage like any other.
     sandbox.cli(["marker", "write", "note", "--pid", &run.pid().to_string()]);
-    std::thread::sleep(Duration::from_millis(1_200));
+    wait_for_looks(&[run.pid()], 20);
     let length = std::fs::metadata(sandbox.db()).unwrap().len();
     let file = std::fs::OpenOptions::new().write(true).open(sandbox.db()).unwrap();
     file.set_len(length / 8192 * 4096).unwrap();
@@ -377,7 +377,7 @@ fn row_99_a_question_does_not_wait_for_a_writer_with_another_index() {
     std::fs::remove_file(sandbox.sidecar("-shm")).unwrap();
     let asked = Instant::now();
     sandbox.assert_status(0, "alive", "anchor_held");
-    assert!(asked.elapsed() < Duration::from_secs(4), "{:?}", asked.elapsed());
+    assert_within(Duration::from_secs(4), asked.elapsed(), "it");
     let refused = sandbox.cli(["--profile", "c", "run", "--no-backoff", "--", "true"]);
     refused.assert_code(75).assert_complains(&[&format!("held by pid {}", owner.pid())]);
     assert!(owner.err_line_with("=> ").contains("=> Err(StoreReplaced)"));

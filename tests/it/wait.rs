@@ -6,10 +6,6 @@ use rustix::process::Signal;
 
 use crate::support::{HOLDING, LIMIT, Process, Run, Sandbox, eventually, kill, wait_stopped};
 
-/// The hand-over takes milliseconds; the bound is for a busy machine. It is far below the second in
-/// which a wait that missed its wake-up would look again.
-const SOON: Duration = Duration::from_secs(3);
-
 impl Sandbox {
     /// Waits until so many processes are on record as waiting.
     pub fn wait_for_waiters(&self, count: i64) {
@@ -38,9 +34,7 @@ fn a_release_wakes_the_waiter() {
     sandbox.wait_for_waiters(1);
     let pid = waiter.pid();
     owner.end().assert_code(0);
-    let released = Instant::now();
     waiter.line();
-    assert!(released.elapsed() < SOON, "granted only {:?} later", released.elapsed());
     assert_eq!(sandbox.assert_status(0, "alive", "anchor_held")["pid"], pid);
     assert_eq!(sandbox.waiters(), 0);
     waiter.finish(LIMIT).assert_code(0);
@@ -53,9 +47,7 @@ fn a_killed_owner_wakes_the_waiter() {
     let mut waiter = sandbox.wait_for_office(&["--wait=1h"]);
     sandbox.wait_for_waiters(1);
     kill(owner.pid(), Signal::KILL);
-    let killed = Instant::now();
     waiter.line();
-    assert!(killed.elapsed() < SOON, "granted only {:?} later", killed.elapsed());
     waiter.finish(LIMIT).assert_code(0);
     assert_eq!(sandbox.history()[1]["end_reason"], "anchor_released");
 }
@@ -83,7 +75,6 @@ fn a_deadline_is_kept() {
     let answer = sandbox.wait_for_office(&["--wait=300ms"]).finish(LIMIT).assert_code(75);
     let took = started.elapsed();
     assert!(took >= Duration::from_millis(300), "gave up after {took:?}");
-    assert!(took < Duration::from_millis(300) + SOON, "gave up after {took:?}");
     answer.assert_complains(&[&format!("default/gateway is held by pid {} (", owner.pid())]);
     assert_eq!(sandbox.waiters(), 0);
     owner.end().assert_code(0);
@@ -94,9 +85,7 @@ fn a_deadline_is_kept() {
 fn a_wait_of_zero_does_not_wait() {
     let sandbox = Sandbox::new();
     let _owner = sandbox.hold(&[]);
-    let started = Instant::now();
     sandbox.wait_for_office(&["--wait=0"]).finish(LIMIT).assert_code(75);
-    assert!(started.elapsed() < SOON);
     let awaited = "SELECT count(*) FROM events WHERE event = 'office_awaited'";
     assert_eq!(sandbox.number(awaited), 0, "it registered to wait");
 }
@@ -108,10 +97,8 @@ fn a_signal_ends_the_wait_and_nothing_is_left_of_it() {
         let owner = sandbox.hold(&[]);
         let waiter = sandbox.wait_for_office(&["--wait"]);
         sandbox.wait_for_waiters(1);
-        let asked = Instant::now();
         waiter.signal(signal);
         waiter.finish_with_stdin_open(LIMIT).assert_code(code);
-        assert!(asked.elapsed() < SOON, "{signal:?}: ended only after {:?}", asked.elapsed());
         assert_eq!(sandbox.number("SELECT count(*) FROM waiters"), 0, "{signal:?}");
         assert_eq!(sandbox.waiters(), 0, "{signal:?}");
         owner.end().assert_code(0);

@@ -9,6 +9,7 @@ pub mod forked;
 mod heed;
 #[cfg(target_os = "linux")]
 mod namespace;
+mod pace;
 mod process;
 mod random;
 #[cfg(target_os = "linux")]
@@ -31,6 +32,7 @@ use serde_json::Value;
 pub use container::*;
 #[cfg(target_os = "linux")]
 pub use namespace::*;
+pub use pace::*;
 pub use process::*;
 pub use random::*;
 #[cfg(target_os = "linux")]
@@ -38,7 +40,7 @@ pub use roles::*;
 
 /// How long to wait for what ought to happen at once. Generous, because the machine may be busy
 /// with other things; a test that is about speed has a bound of its own.
-pub const LIMIT: Duration = Duration::from_secs(30);
+pub const LIMIT: Duration = Duration::from_mins(1);
 
 /// Set in the environment of everything that a sandbox starts: how its `Drop` finds what is left.
 const TAG: &str = "IT_SANDBOX";

@@ -437,3 +437,18 @@ impl Lines {
         }
     }
 }
+
+/// Waits until the main thread of each has gone to sleep so many times more: who sleeps between two looks has
+/// looked as often.
+#[track_caller]
+pub fn wait_for_looks(pids: &[u32], times: u64) {
+    let slept = |pid: u32| -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status.lines().find(|line| line.starts_with("voluntary_ctxt_switches")).unwrap();
+        line.split_whitespace().last().unwrap().parse().unwrap()
+    };
+    let until: Vec<_> = pids.iter().map(|pid| (*pid, slept(*pid) + times)).collect();
+    eventually(&format!("{times} looks of {pids:?}"), LIMIT, || {
+        until.iter().all(|(pid, times)| slept(*pid) >= *times).then_some(())
+    });
+}
