@@ -188,6 +188,9 @@ fn an_anchor_of_a_lost_store_can_be_removed_by_unlock() {
     let mut holder = sandbox
         .script("incumbent lock acquire bot a --pid $$ > /dev/null || exit; echo $$; exec cat");
     holder.line();
+    // They would write it down again.
+    let keepers = sandbox.keepers();
+    kill_all(&keepers, Signal::STOP);
     sandbox.delete_store();
     let pid = holder.pid().to_string();
     let acquire = ["lock", "acquire", "bot", "a", "--pid", &pid];
@@ -197,6 +200,7 @@ fn an_anchor_of_a_lost_store_can_be_removed_by_unlock() {
     assert!(unlocked.out.contains("no longer stand in the way"), "{unlocked:#?}");
     sandbox.cli(acquire).assert_code(0);
     assert!(!holder.has_ended());
+    kill_all(&keepers, Signal::CONT);
 }
 
 /// Symptom: a waiter waited for ever for a lock that nobody held: an older version had ended its

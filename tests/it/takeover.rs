@@ -1252,6 +1252,8 @@ fn a_taker_that_died_took_nothing_over() {
     let mut old = owner(&sandbox, "a", &["--supervisor", "systemd"]);
     let mut taker = take(&sandbox, "b", &[]);
     assert_eq!(old.process.line(), "TERM");
+    // The marker is obeyed as well; it is about who was signalled.
+    old.process.err_line_with("signal=SIGTERM");
     taker.kill();
     wait_for_looks(&mut old);
     assert!(!old.command.is_gone(), "it is not killed for a taker that is gone");

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use incumbent::{Claim, Store};
+use incumbent::{Claim, OpenOptions};
 use rustix::process::Signal;
 
 use crate::library::ask;
@@ -475,12 +475,12 @@ fn role_of_a_first_start_that_is_asked() {
     if role().as_deref() != Some("first start") {
         return;
     }
-    let path = role_db();
+    let options = || OpenOptions::new().path(role_db()).busy_budget(LIMIT);
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let ask = || {
             while !done.load(Ordering::Relaxed) {
-                match Store::open_existing(&path) {
+                match options().open_existing() {
                     Ok(_) => {}
                     Err(error) => eprintln!("=> {:?}: {error}", error.kind()),
                 }
@@ -488,7 +488,7 @@ fn role_of_a_first_start_that_is_asked() {
         };
         let askers: Vec<_> = (0..ASKERS).map(|_| scope.spawn(ask)).collect();
         let profile = format!("p{}", std::process::id());
-        match Store::open(&path).and_then(|store| store.profile(&profile)?.claim()) {
+        match options().open().and_then(|store| store.profile(&profile)?.claim()) {
             Ok(Claim::Granted(tenure)) => {
                 tenure.release().unwrap();
                 eprintln!("=> granted");
