@@ -56,7 +56,17 @@ impl Observer {
 /// The live command line of a recorded pid, read before the transaction because it is slow. It
 /// counts only for the generation it was read for.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct LiveCommandLine(Option<(InstanceId, Option<Vec<String>>)>);
+pub(crate) struct LiveCommandLine(Option<(InstanceId, Option<Shown>)>);
+
+/// What a live process shows as its command line.
+#[derive(Clone, Debug)]
+enum Shown {
+    /// Redacted, and never empty: a process that shows none could be any.
+    Words(Vec<String>),
+    /// A thread of the kernel has none, which is not the same as hiding it: it is no gateway
+    /// (FIELD-BUGS row 137).
+    KernelThread,
+}
 
 impl LiveCommandLine {
     pub(crate) fn not_read() -> Self {
@@ -64,14 +74,13 @@ impl LiveCommandLine {
     }
 
     pub(crate) fn read(record: &Record) -> Self {
-        let live = record
-            .pid
-            .and_then(|pid| {
-                // A thread of the kernel has none, which is not the same as hiding it.
-                sys::command_line(pid).or_else(|| sys::is_kernel_thread(pid).then(Vec::new))
-            })
-            .map(|arguments| command_line::redact(&arguments))
-            .map(|arguments| command_line::redact_alike(&arguments, &record.argv));
+        let live = record.pid.and_then(|pid| match sys::command_line(pid) {
+            Some(arguments) => {
+                let redacted = command_line::redact(&arguments);
+                Some(Shown::Words(command_line::redact_alike(&redacted, &record.argv)))
+            }
+            None => sys::is_kernel_thread(pid).then_some(Shown::KernelThread),
+        });
         Self(Some((record.id, live)))
     }
 
@@ -83,7 +92,8 @@ impl LiveCommandLine {
     fn compare(&self, record: &Record, matcher: &dyn CommandLineMatcher) -> CommandLineMatch {
         match &self.0 {
             Some((id, live)) if *id == record.id => match live {
-                Some(live) if record.argv.is_empty() => {
+                Some(Shown::Words(live)) if live.is_empty() => CommandLineMatch::Unreadable,
+                Some(Shown::Words(live)) if record.argv.is_empty() => {
                     // Nothing was recorded to compare with, but a kind may be known by its forms.
                     if matcher.is_of_recorded_kind(record.kind(), &[], live) {
                         CommandLineMatch::Match
@@ -93,10 +103,12 @@ impl LiveCommandLine {
                         CommandLineMatch::Unreadable
                     }
                 }
-                Some(live) if matcher.is_of_recorded_kind(record.kind(), &record.argv, live) => {
+                Some(Shown::Words(live))
+                    if matcher.is_of_recorded_kind(record.kind(), &record.argv, live) =>
+                {
                     CommandLineMatch::Match
                 }
-                Some(_) => CommandLineMatch::Mismatch,
+                Some(Shown::Words(_) | Shown::KernelThread) => CommandLineMatch::Mismatch,
                 None => CommandLineMatch::Unreadable,
             },
             Some(_) | None => CommandLineMatch::NotRead,

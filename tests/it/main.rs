@@ -41,6 +41,7 @@ mod markers;
 mod moved;
 mod namespaces;
 mod old_binary;
+mod older_gateways;
 mod open;
 mod orphans;
 mod random_kills;

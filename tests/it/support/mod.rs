@@ -9,6 +9,7 @@ pub mod forked;
 mod heed;
 #[cfg(target_os = "linux")]
 mod namespace;
+pub mod older;
 mod pace;
 mod process;
 mod random;
