@@ -815,6 +815,18 @@ impl NewInstance<'_> {
     }
 }
 
+/// Dates a row of this transaction back: its process had been running for `age_ms` when it was put on record.
+/// Both clocks, or they would look as if they had moved apart, which is the sign of a restart.
+pub(crate) fn date_back(tx: &Tx<'_>, id: InstanceId, age_ms: i64) -> Result<()> {
+    tx.prepare_cached(
+        "UPDATE instances SET started_at_ms = started_at_ms - ?2,
+             written_boot_clock_ms = written_boot_clock_ms - ?2
+         WHERE id = ?1 AND written_boot_clock_ms >= ?2 AND started_at_ms >= ?2",
+    )?
+    .execute((id.as_i64(), age_ms))?;
+    Ok(())
+}
+
 /// The columns that say which file an anchor is: SQLite's numbers have a sign, the kernel's do not.
 struct AnchorFile {
     inode: Option<i64>,

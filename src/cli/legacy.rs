@@ -1,6 +1,6 @@
 //! `import` and `export`: the files of the older program.
 
-use std::io::ErrorKind as Io;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -9,44 +9,45 @@ use super::args::{self, Global};
 use super::no_store;
 use super::output::{self, Format, Outcome, exit};
 use crate::environment;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind};
 use crate::legacy::{self, Exported, ExportedFile, Files, ImportedFile};
 use crate::names::Office;
-use crate::sys;
+use crate::sys::{self, Shortage};
 
 pub(super) fn import(global: &Global, arguments: &args::Import, format: Format) -> Outcome {
     let office = global.office()?;
     let home = legacy::home(&arguments.directory, &office.kind)?;
-    let lock_dir = match &arguments.lock_dir {
-        Some(directory) => Some(real_directory(directory)?),
-        None => default_lock_dir(),
+    let (lock_dir, left_out) = match &arguments.lock_dir {
+        Some(directory) => match lock_directory(directory) {
+            Ok(directory) => (Some(directory), None),
+            Err(why) => match Shortage::of(&why) {
+                Some(shortage) => {
+                    return Err(Error::shortage(shortage, "look at the lock files").into());
+                }
+                None => (None, Some(ImportedFile::left_out(directory, &why))),
+            },
+        },
+        None => (default_lock_dir(), None),
     };
     let files = Files::new(&home, lock_dir.as_deref());
-    let rows = if files.any() {
+    let mut rows = if files.any() {
         let store = global.options().open()?;
         legacy::import(&store, &office, &files)?
     } else {
         Vec::new()
     };
+    rows.extend(left_out);
     let documents: Vec<Value> = rows.iter().map(ImportedFile::to_json).collect();
     output::print(format, &import_in_words(&rows, &home), &documents.into())?;
     let is_conflict = rows.iter().any(|row| row.finding.is_conflict);
     Ok(if is_conflict { exit::NOT_NOW } else { exit::OK })
 }
 
-fn real_directory(directory: &Path) -> Result<PathBuf> {
-    let none = || {
-        Error::invalid(format!("no directory {}", directory.display()))
-            .at(directory)
-            .with_hint("name the directory with the *.lock files")
-    };
-    match std::fs::canonicalize(directory) {
-        Ok(found) if found.is_dir() => Ok(found),
-        Err(error) if !matches!(error.kind(), Io::NotFound | Io::NotADirectory) => {
-            Err(Error::io("find the directory", directory, error))
-        }
-        Ok(_) | Err(_) => Err(none()),
-    }
+/// A directory that can be listed.
+fn lock_directory(directory: &Path) -> io::Result<PathBuf> {
+    let found = std::fs::canonicalize(directory)?;
+    std::fs::read_dir(&found)?;
+    Ok(found)
 }
 
 /// Where the older program keeps the locks of a user; `None` where there is no such place.
@@ -59,7 +60,7 @@ fn default_lock_dir() -> Option<PathBuf> {
         let state = state.or_else(|| Some(environment::absolute_path("HOME")?.join(below_home?)));
         Some(state?.join(BELOW_STATE))
     })?;
-    real_directory(&directory).ok()
+    lock_directory(&directory).ok()
 }
 
 fn import_in_words(rows: &[ImportedFile], home: &Path) -> String {

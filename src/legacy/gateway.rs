@@ -146,7 +146,7 @@ pub(crate) fn meet(
             };
             end_over()?;
             office::bind_legacy_home(tx, office, home)?;
-            insert(tx, inner, office, &found, None, told.uid).map(Some)
+            insert(tx, inner, office, &found, home, None, told.uid).map(Some)
         }
         AnchorState::Unreadable => Err(cannot_tell(&path, office)),
     }
@@ -225,16 +225,17 @@ pub(crate) fn record_holder(
     office::bind_legacy_home(tx, office, home)?;
     let anchor = path.to_string_lossy();
     let owner = sys::file_facts(&path).ok().and_then(|facts| facts.owner);
-    insert(tx, inner, office, &found, Some(&anchor), owner)
+    insert(tx, inner, office, &found, home, Some(&anchor), owner)
 }
 
-/// Inserts the row of an older gateway. `anchor` is the path of its lock; the owner of its files stands in
-/// for a process that cannot be seen.
+/// Inserts the row of an older gateway, since when that runs. `anchor` is the path of its lock; the owner of
+/// its files stands in for a process that cannot be seen.
 pub(crate) fn insert(
     tx: &Tx<'_>,
     inner: &Inner,
     office: &Office,
     found: &Found,
+    home: &Path,
     anchor: Option<&str>,
     files_owner: Option<u32>,
 ) -> Result<Record> {
@@ -267,6 +268,9 @@ pub(crate) fn insert(
         heartbeat_every_ms: None,
     }
     .insert(tx)?;
+    if let Some(age_ms) = runs_for_ms(found, home, tx.now_ms()) {
+        instance::date_back(tx, id, age_ms)?;
+    }
     tx.record(&EventRecord {
         event: "office_claimed",
         office: Some(office),
@@ -276,6 +280,24 @@ pub(crate) fn insert(
         ..EventRecord::default()
     })?;
     instance::by_id(tx, id)?.ok_or_else(|| Error::internal("a row that was just made is gone"))
+}
+
+/// For how long an older gateway has been running: by the kernel, or else by when it wrote its `gateway.pid`,
+/// which it does once.
+fn runs_for_ms(found: &Found, home: &Path, now_ms: i64) -> Option<i64> {
+    if let Some(age) = sys::process_age(found.pid).filter(|_| found.is_here) {
+        return i64::try_from(age.as_millis()).ok();
+    }
+    let path = home.join(PID_FILE);
+    PidRecord::read(&path).ok().filter(|said| said.pid == found.pid)?;
+    now_ms.checked_sub(modified_ms(&path)?).filter(|age_ms| *age_ms >= 0)
+}
+
+/// When a file was last written: Unix milliseconds, wall time.
+pub(super) fn modified_ms(file: &Path) -> Option<i64> {
+    let modified = std::fs::symlink_metadata(file).ok()?.modified().ok()?;
+    let since = modified.duration_since(std::time::UNIX_EPOCH).ok()?;
+    i64::try_from(since.as_millis()).ok()
 }
 
 /// A live row whose lock another older gateway holds by now, as that one: the row is about the lock, and

@@ -12,6 +12,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+mod age;
 #[cfg(unix)]
 mod capture;
 #[cfg(target_os = "linux")]
@@ -63,6 +64,7 @@ use macos as os;
 #[cfg(windows)]
 use windows as os;
 
+pub(crate) use age::process_age;
 pub(crate) use proven::{Proven, Unproven};
 pub(crate) use shortage::{Looks, Shortage, note};
 

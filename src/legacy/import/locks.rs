@@ -15,6 +15,7 @@ use crate::lock_table::{self, LockEnd, LockRow, NewLock};
 use crate::names::{IdentityHash, InstanceId, LockName, Nonce, Scope};
 use crate::stop_budget;
 use crate::store::EventRecord;
+use crate::sys;
 
 /// Lock files that are read: more than any machine has bots.
 const FILES_MAX: usize = 10_000;
@@ -180,7 +181,7 @@ impl Import<'_> {
         }
         let argv = command_line::redact(&found.argv);
         let subject = Subject::told(said.pid, found.start_time, told.uid, argv.clone());
-        NewInstance {
+        let id = NewInstance {
             profile: Some(&self.office.profile),
             kind: None,
             origin: Origin::Pid,
@@ -194,7 +195,13 @@ impl Import<'_> {
             stop_budget_ms: stop_budget::DEFAULT_MS,
             heartbeat_every_ms: None,
         }
-        .insert(self.tx)
+        .insert(self.tx)?;
+        let age = sys::process_age(said.pid).filter(|_| matches!(verdict, Verdict::Alive(_)));
+        if let Some(age) = age {
+            let age_ms = i64::try_from(age.as_millis()).unwrap_or(0);
+            instance::date_back(self.tx, id, age_ms)?;
+        }
+        Ok(id)
     }
 
     /// Releases what an import took for files that are gone by now, or name somebody else.

@@ -34,7 +34,7 @@ pub(crate) struct ImportedFile {
 
 #[derive(Clone, Debug)]
 pub(crate) struct Finding {
-    /// `imported`, `live`, `stale`, `corrupt` or `unknown`.
+    /// `imported`, `live`, `stale`, `corrupt`, `missing` or `unknown`.
     pub(crate) verdict: &'static str,
     /// Why, in snake case.
     pub(crate) reason: &'static str,
@@ -45,6 +45,16 @@ pub(crate) struct Finding {
 }
 
 impl ImportedFile {
+    /// A directory that was named, and whose files cannot be read: the rest is imported.
+    pub(crate) fn left_out(directory: &Path, why: &std::io::Error) -> Self {
+        let finding = match why.kind() {
+            std::io::ErrorKind::NotFound => Finding::new("missing", "no_directory", None),
+            std::io::ErrorKind::NotADirectory => Finding::new("missing", "not_a_directory", None),
+            _ => Finding::unknown("unreadable", None).detail(why.to_string()),
+        };
+        Self { file: directory.to_owned(), finding }
+    }
+
     /// The row as the CLI's JSON shows it.
     pub(crate) fn to_json(&self) -> Value {
         json!({
@@ -364,7 +374,8 @@ impl Import<'_> {
         }
         let found = found(&said, verdict);
         let insert = gateway::insert;
-        let record = insert(self.tx, self.inner, self.office, &found, None, told.uid)?;
+        let home = self.files.home;
+        let record = insert(self.tx, self.inner, self.office, &found, home, None, told.uid)?;
         self.changes += 1;
         self.add(pid, finding);
         Ok(Some(Gateway { record, said: Some(said) }))

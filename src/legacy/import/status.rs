@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use super::{Finding, Gateway, Import};
 use crate::error::Result;
 use crate::instance::{self, EndedInstance};
+use crate::legacy::gateway::modified_ms;
 use crate::legacy::wire::{self, PidRecord};
 use crate::legacy::{LOCK_FILE, STATUS_FILE};
 use crate::liveness::{DeadReason, Verdict};
@@ -166,10 +167,4 @@ fn if_sayable(
 
 fn text(object: &Map<String, Value>, key: &str) -> Option<String> {
     object.get(key).and_then(Value::as_str).filter(|text| !text.is_empty()).map(str::to_owned)
-}
-
-fn modified_ms(file: &Path) -> Option<i64> {
-    let modified = std::fs::symlink_metadata(file).ok()?.modified().ok()?;
-    let since = modified.duration_since(std::time::UNIX_EPOCH).ok()?;
-    i64::try_from(since.as_millis()).ok()
 }

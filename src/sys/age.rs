@@ -1,0 +1,56 @@
+//! For how long a process has been running: for people, and for rows that are made long after it started.
+
+use std::time::Duration;
+
+use super::{Pid, StartTime, StartTimeUnit};
+
+/// How long ago the process `pid` was started. `None` for one that cannot be seen, and for one that seems to
+/// start in the future (a wall clock that was set back, where start times are wall time).
+pub(crate) fn process_age(pid: Pid) -> Option<Duration> {
+    age(super::process_facts(pid).start_time?)
+}
+
+fn age(start_time: StartTime) -> Option<Duration> {
+    /// From 1601 to 1970, in units of 100 ns.
+    const FILETIME_OF_1970: i64 = 116_444_736_000_000_000;
+    let value = start_time.value;
+    let age_us = match start_time.unit {
+        StartTimeUnit::Ticks => {
+            let started_us = value.checked_mul(1_000_000 / ticks_per_second())?;
+            super::boot_clock_ms().checked_mul(1_000)?.checked_sub(started_us)?
+        }
+        StartTimeUnit::Microseconds => wall_us()?.checked_sub(value)?,
+        StartTimeUnit::Filetime => wall_us()?.checked_sub((value - FILETIME_OF_1970) / 10)?,
+    };
+    u64::try_from(age_us).ok().map(Duration::from_micros)
+}
+
+fn wall_us() -> Option<i64> {
+    i64::try_from(crate::clock::unix_time().as_micros()).ok()
+}
+
+#[cfg(target_os = "linux")]
+fn ticks_per_second() -> i64 {
+    let ticks = i64::try_from(rustix::param::clock_ticks_per_second()).unwrap_or(100);
+    ticks.clamp(1, 1_000_000)
+}
+
+/// Ticks are Linux' own.
+#[cfg(not(target_os = "linux"))]
+fn ticks_per_second() -> i64 {
+    100
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_process_is_young_and_nothing_comes_from_the_future() {
+        let own = process_age(std::process::id()).unwrap();
+        assert!(own < Duration::from_hours(1), "{own:?}");
+        for unit in [StartTimeUnit::Ticks, StartTimeUnit::Microseconds, StartTimeUnit::Filetime] {
+            assert_eq!(age(StartTime { value: i64::MAX / 10, unit }), None, "{unit:?}");
+        }
+    }
+}
