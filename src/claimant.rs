@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use rusqlite::Connection;
@@ -138,6 +139,8 @@ pub(crate) enum Errand {
     /// This holder was the first process of a pid namespace, which counts as ended when its anchor is free
     /// twice.
     LookAgain(Box<Record>),
+    /// This `run` of another profile is about to take the lock of the older program in this directory.
+    AwaitOlderLock(Box<Record>, PathBuf),
     /// This holder may be evicted if it is found stopped twice.
     FindStopped(Box<Record>),
     /// This holder is to be replaced: what it has started may outlive it.
@@ -418,6 +421,8 @@ pub(crate) struct Aside {
     ended: Vec<InstanceId>,
     /// The holders whose anchor was found free, and is looked at again.
     looked_again: Vec<InstanceId>,
+    /// Those of other profiles that were given the time to take the lock of an older program.
+    awaited: Vec<InstanceId>,
     /// The holders that were looked at whether they are stopped, and what came of it.
     stopped: Vec<(InstanceId, bool)>,
     /// The killed holders whose families were ended, and who is left of each.
@@ -456,6 +461,10 @@ impl Aside {
                 std::thread::sleep(FREE_TWICE_APART);
                 self.looked_again.push(record.id);
             }
+            Errand::AwaitOlderLock(record, home) => {
+                legacy::wait_for_lock(&home);
+                self.awaited.push(record.id);
+            }
             Errand::EndFamily(record, subject) => {
                 self.families.push((record.id, family::end(&record, Some(subject))));
             }
@@ -470,6 +479,11 @@ impl Aside {
                 self.children.push((record.id, LeftOver::of(&record)));
             }
         }
+    }
+
+    /// Whether the owner of this row has had the time to take the lock of an older program.
+    pub(crate) fn has_awaited(&self, id: InstanceId) -> bool {
+        self.awaited.contains(&id)
     }
 
     fn command_line(&self, id: InstanceId) -> LiveCommandLine {

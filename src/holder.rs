@@ -10,7 +10,7 @@ use crate::clock::rfc3339;
 use crate::command_line;
 use crate::error::Result;
 use crate::instance::Record;
-use crate::legacy;
+use crate::legacy::{self, Found, Owner};
 use crate::liveness::{Flags, Judgement};
 use crate::lock_table::LockRow;
 use crate::names::{InstanceId, Kind, LockName, Office, ProfileName, Wanted};
@@ -24,6 +24,10 @@ pub(crate) const ORPHANED_ANCHOR: &str = "orphaned_anchor";
 
 /// The reason of a refused takeover: an older gateway acts beside the holder that was to be replaced.
 pub(crate) const OLDER_GATEWAY: &str = "older_gateway";
+
+/// The reason of a refusal by one of our own that holds the lock of the directory which the profile stands
+/// for: one of another profile, or of another store.
+pub(crate) const LEGACY_HOME_IN_USE: &str = "legacy_home_in_use";
 
 /// The reason of a refusal by a takeover or a stop in progress.
 pub(crate) const RESERVED: &str = "reserved";
@@ -75,6 +79,16 @@ pub struct Holder {
     pub retry_after_ms: Option<u64>,
     /// The lock of an older gateway that has ended, which something else keeps.
     pub(crate) left: Option<PathBuf>,
+    /// The lock of an older program, where that is what the claim was refused for.
+    pub(crate) older_lock: Option<OlderLock>,
+}
+
+/// The lock of an older program that one of our own holds.
+#[derive(Clone, Debug)]
+pub(crate) struct OlderLock {
+    path: PathBuf,
+    /// The path of its store, where that is another one.
+    db: Option<String>,
 }
 
 impl Holder {
@@ -103,6 +117,36 @@ impl Holder {
                 .then(|| record.anchor.as_deref().and_then(legacy::path_of))
                 .flatten()
                 .map(Path::to_owned),
+            older_lock: None,
+        }
+    }
+
+    /// The owner of `record` holds the lock `path`, which `office` stands for as well.
+    pub(crate) fn of_older_lock(
+        office: &Office,
+        path: PathBuf,
+        record: &Record,
+        judged: &Judgement,
+    ) -> Self {
+        Self {
+            reason: LEGACY_HOME_IN_USE,
+            older_lock: Some(OlderLock { path, db: None }),
+            ..Self::of(record, office, judged)
+        }
+    }
+
+    /// The same for a `run` of another store.
+    pub(crate) fn of_another_store(
+        office: &Office,
+        path: PathBuf,
+        found: &Found,
+        owner: &Owner,
+    ) -> Self {
+        Self {
+            profile: ProfileName::new(owner.profile.as_str()).ok(),
+            reason: LEGACY_HOME_IN_USE,
+            older_lock: Some(OlderLock { path, db: Some(owner.db.clone()) }),
+            ..Self::older(office, found.pid, &found.argv)
         }
     }
 
@@ -173,6 +217,7 @@ impl Holder {
             unresponsive_ms: None,
             retry_after_ms: None,
             left: None,
+            older_lock: None,
         }
     }
 
@@ -215,6 +260,9 @@ impl Holder {
                 "{who} {keep} {0}: end {whom}, or, if no gateway runs any more, remove {0}",
                 path.display()
             );
+        }
+        if let Some(lock) = self.older_lock.as_ref().filter(|_| self.reason == LEGACY_HOME_IN_USE) {
+            return self.advice_on_older_lock(lock);
         }
         match self.reason {
             OLDER_GATEWAY => format!(
@@ -264,6 +312,25 @@ impl Holder {
                 ),
                 Wanted::Lock(_) => format!("stop it first (`kill {pid}`), or {wait}"),
             },
+        }
+    }
+
+    fn advice_on_older_lock(&self, lock: &OlderLock) -> String {
+        let profile = self.profile.as_ref().map_or("default", ProfileName::as_str);
+        let wanted = match &self.wanted {
+            Wanted::Office(office) => arguments(office),
+            Wanted::Lock(_) => String::new(),
+        };
+        match &lock.db {
+            Some(db) => format!(
+                "stop it there (`incumbent --db {} --profile {profile} stop`), or use one store for \
+                 both",
+                command_line::display(std::slice::from_ref(db))
+            ),
+            None => format!(
+                "stop that one first (`incumbent --profile {profile} stop`), take its place \
+                 (`incumbent{wanted} run --replace`), or wait for it with `incumbent{wanted} run --wait`"
+            ),
         }
     }
 
@@ -322,6 +389,7 @@ pub(crate) fn because(reason: &str) -> &'static str {
         }
         "not_verifiable" => "neither its lock nor its process can be looked at well enough",
         OLDER_GATEWAY => "it is an older gateway, and acts beside the holder on record",
+        LEGACY_HOME_IN_USE => "it holds the lock of the older program's directory",
         ORPHANED_ANCHOR => "it holds a lock from a store that was moved, deleted or replaced",
         "never_claimed" => "nobody has claimed it yet",
         "released" => "its owner released it",
@@ -345,8 +413,20 @@ pub(crate) fn because(reason: &str) -> &'static str {
 
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let relation = if self.reason == RESERVED { "reserved for" } else { "held by" };
-        write!(f, "{} is {relation} ", self.wanted)?;
+        let older_lock = self.older_lock.as_ref();
+        let relation = match self.reason {
+            RESERVED => "is reserved for",
+            _ if older_lock.is_some() => "is kept out by",
+            _ => "is held by",
+        };
+        write!(f, "{} {relation} ", self.wanted)?;
+        if let (Some(_), Some(profile)) = (older_lock, &self.profile) {
+            write!(f, "profile {profile}")?;
+            if let Some(db) = older_lock.and_then(|lock| lock.db.as_deref()) {
+                write!(f, " of the store {db}")?;
+            }
+            f.write_str(", ")?;
+        }
         if let (Wanted::Lock(_), Some(profile)) = (&self.wanted, &self.profile) {
             write!(f, "profile {profile}, ")?;
         }
@@ -365,6 +445,9 @@ impl fmt::Display for Holder {
         }
         let certainty = if self.verdict == "unknown" { "may be alive" } else { "is alive" };
         write!(f, ", which {certainty}: {}", because(self.reason))?;
+        if let Some(lock) = older_lock {
+            write!(f, " ({}), for which both stand", lock.path.display())?;
+        }
         // Of the other states it is no news.
         if let Some(word @ (state::STARTING | state::DRAINING)) = self.state.as_deref() {
             let length = self.state_for_ms.map(|ms| format!(" for {} s", ms / 1_000));

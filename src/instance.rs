@@ -45,6 +45,17 @@ impl Origin {
     }
 }
 
+/// Whose the lock of an older gateway is that is on record as live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LockNow {
+    /// Its own, as far as the row goes.
+    AsRecorded,
+    /// Another older gateway's: the record is what is known of that one.
+    Successors,
+    /// That of a `run` of ours, which has a row of its own: this one is over.
+    Ours,
+}
+
 /// A row of `instances`, as far as decisions and answers need it. A value that no program of ours
 /// could have written reads as unknown.
 #[derive(Clone, Debug)]
@@ -81,8 +92,8 @@ pub(crate) struct Record {
     pub(crate) exit_code: Option<i64>,
     pub(crate) signal: Option<i64>,
     pub(crate) detail: Option<String>,
-    /// Of an older gateway: another one holds its lock by now, and this is what is known of that.
-    pub(crate) is_of_successor: bool,
+    /// Of an older gateway: whose its lock is by now.
+    pub(crate) older_lock: LockNow,
     /// Since schema 7.
     pub(crate) identity: Identity,
 }
@@ -275,7 +286,7 @@ impl Record {
             exit_code: columns.number(),
             signal: columns.number(),
             detail: columns.text(),
-            is_of_successor: false,
+            older_lock: LockNow::AsRecorded,
             identity: columns.identity(unit),
         })
     }
@@ -320,7 +331,7 @@ impl Record {
             exit_code: None,
             signal: None,
             detail: None,
-            is_of_successor: false,
+            older_lock: LockNow::AsRecorded,
             identity: Identity::default(),
         }
     }
@@ -365,7 +376,7 @@ pub(crate) fn live(connection: &Connection, office: &Office) -> Result<Option<Re
     let row = prepare(connection, &sql)?
         .query_row((office.profile.as_str(), office.kind.as_str()), Record::from_row)
         .optional()?;
-    Ok(row.map(legacy::refreshed))
+    row.map(|record| legacy::refreshed(connection, record)).transpose()
 }
 
 /// All live rows for a process that `--pid` recorded, whatever their office. A row that lost its

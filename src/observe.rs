@@ -9,7 +9,7 @@ use crate::anchor;
 use crate::clock::Deadline;
 use crate::command_line::{self, CommandLineMatcher};
 use crate::command_lock;
-use crate::instance::Record;
+use crate::instance::{LockNow, Record};
 use crate::legacy::{self, Keeps};
 use crate::liveness::{
     AnchorState, Boot, ChildState, CommandLineMatch, CommandLockState, Evidence, Keeper, Lease,
@@ -210,6 +210,10 @@ pub(crate) fn observe(
     matcher: &dyn CommandLineMatcher,
 ) -> Evidence {
     let seen = look_at_process(record, view, anchor, command_line, matcher);
+    // Whoever it names, it does not act for this row (FIELD-BUGS row 136).
+    if record.older_lock == LockNow::Ours {
+        return Evidence { anchor: AnchorState::Free, ..seen };
+    }
     let is_gone = match seen.observed() {
         Observed::Alive => return seen,
         Observed::Gone(_) => true,

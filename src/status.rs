@@ -18,7 +18,7 @@ use crate::command_line;
 use crate::conflict::Conflict;
 use crate::error::Result;
 use crate::holder::{ORPHANED_ANCHOR, because};
-use crate::instance::{self, End, EndReason, Record};
+use crate::instance::{self, End, EndReason, LockNow, Record};
 use crate::liveness::{DeadReason, Evidence, Flags, Judgement, Lease, Verdict};
 use crate::marker_table::{self, Marker};
 use crate::names::{InstanceId, Kind, Office, ProfileName};
@@ -339,7 +339,7 @@ fn recorded(
     let last_ended = instance::last_ended(connection, office)?;
     let desired = desired(connection, profile)?;
     // What an older gateway has said, and holds, is not its successor's in the same directory.
-    let own = live.as_ref().filter(|record| !record.is_of_successor);
+    let own = live.as_ref().filter(|record| record.older_lock != LockNow::Successors);
     let (conflicts, locks) = match own {
         Some(record) => (
             conflicts(connection, office, record.id)?,

@@ -58,7 +58,9 @@ pub(super) fn stop(global: &Global, arguments: &args::Stop, format: Format) -> O
     };
     let (pid, instance, killed) = match &report.outcome {
         StopOutcome::Ended { instance, pid, killed, .. } => (*pid, Some(*instance), *killed),
-        StopOutcome::StillRunning(holder, _) => (holder.pid, holder.instance, false),
+        StopOutcome::StillRunning(holder, _) | StopOutcome::OfAnother(holder) => {
+            (holder.pid, holder.instance, false)
+        }
         StopOutcome::Served { pid, .. } => (*pid, None, false),
         StopOutcome::NotRunning | StopOutcome::InProgress(_) => (None, None, false),
     };
@@ -73,13 +75,18 @@ pub(super) fn stop(global: &Global, arguments: &args::Stop, format: Format) -> O
             report.outcome,
             StopOutcome::NotRunning | StopOutcome::Ended { .. }
         ),
-        "was_running": !matches!(report.outcome, StopOutcome::NotRunning),
+        "was_running": !matches!(
+            report.outcome,
+            StopOutcome::NotRunning | StopOutcome::OfAnother(_)
+        ),
         "pid": pid,
         "instance": instance.map(InstanceId::as_i64),
         "killed": killed,
         "still_runs": match report.outcome {
             StopOutcome::Ended { still_runs, .. } => still_runs,
-            StopOutcome::StillRunning(..) | StopOutcome::Served { .. } => true,
+            StopOutcome::StillRunning(..)
+            | StopOutcome::Served { .. }
+            | StopOutcome::OfAnother(_) => true,
             StopOutcome::NotRunning | StopOutcome::InProgress(_) => false,
         },
         "served_by": served_by.map(document),
@@ -156,6 +163,13 @@ fn told<'a>(
                 instead("stop", by)
             ));
             (String::new(), None, if *is_alive { exit::NO } else { exit::UNKNOWN })
+        }
+        StopOutcome::OfAnother(holder) => {
+            complain(format!(
+                "{office} is not running, and nothing was stopped: {holder}\n  try:   {}\n",
+                holder.advice()
+            ));
+            (String::new(), Some(&**holder), exit::NO)
         }
         StopOutcome::Ended { pid, still_runs: true, .. } => (
             format!(

@@ -90,7 +90,8 @@ pub(crate) fn export(
         Some(id) => inner.read(|connection| instance::by_id(connection, id))?,
         None => None,
     };
-    let record = record.map(gateway::refreshed);
+    let refreshed = |record| inner.read(|connection| gateway::refreshed(connection, record));
+    let record = record.map(refreshed).transpose()?;
     let export = Export { inner, home, lock_dir, report, record, files: Vec::new() };
     match export.is_in_use() {
         Some(why) => Ok(Exported::InUse(why)),
@@ -285,6 +286,7 @@ fn pid_record(record: &Record) -> Option<PidRecord> {
         pid: record.pid?,
         start_time: ticks.map(|time| time.value),
         argv: recognised(record.argv.clone()),
+        owner: None,
     })
 }
 

@@ -3,15 +3,18 @@
 use std::io::ErrorKind as Io;
 use std::path::{Path, PathBuf};
 
+use rusqlite::Connection;
 use serde_json::json;
 
 use super::import::{found, judge};
-use super::lockfile::{self, Found, Keeps};
+use super::lockfile::{self, Found, Keeps, Looked};
 use super::wire::{PidRecord, Unusable};
-use super::{LOCK_FILE, PID_FILE};
+use super::{LOCK_FILE, PID_FILE, ours};
+use crate::clock::unix_time;
 use crate::command_line;
 use crate::error::{Error, ErrorKind, Result};
-use crate::instance::{self, End, EndReason, NewInstance, Origin, Record, Subject};
+use crate::holder::Holder;
+use crate::instance::{self, End, EndReason, LockNow, NewInstance, Origin, Record, Subject};
 use crate::liveness::{AnchorState, Verdict};
 use crate::names::{Kind, Nonce, Office};
 use crate::observe::Observer;
@@ -19,6 +22,7 @@ use crate::office;
 use crate::stop_budget;
 use crate::store::{EventRecord, Inner, Tx};
 use crate::sys::{self, Shortage};
+use crate::wait::Obstacle;
 
 /// The directory of an older program, as it may stand for an office of `kind`.
 ///
@@ -110,6 +114,19 @@ pub(crate) fn is_by_pid_file(record: &Record, home: &Path) -> bool {
         && PidRecord::read(&home.join(PID_FILE)).is_ok_and(|said| Some(said.pid) == record.pid)
 }
 
+/// Whom a claim meets in the directory of an older program.
+#[derive(Debug)]
+pub(crate) enum Met {
+    Nobody,
+    /// An older gateway, which is on record from now on.
+    Older(Box<Record>),
+    /// One of our own, for another office or in another store.
+    Ours(Box<Obstacle>),
+    /// Nobody yet, but a `run` of ours for another office has just been granted that, and is about to take the
+    /// lock.
+    Coming(Box<Record>),
+}
+
 /// In a claim that nobody on record stands in the way of: an older gateway in `home` is put on record, in
 /// the place of the row that is `over`. The oldest ones have no lock: where there is no file for one, the
 /// process that the `gateway.pid` names decides.
@@ -123,7 +140,7 @@ pub(crate) fn meet(
     home: &Path,
     claimant: sys::Pid,
     over: Option<&(Box<Record>, EndReason)>,
-) -> Result<Option<Record>> {
+) -> Result<Met> {
     let end_over = || match over {
         Some((record, reason)) => {
             let found_by = format!("found by pid {}", inner.observer().pid);
@@ -131,22 +148,30 @@ pub(crate) fn meet(
         }
         None => Ok(()),
     };
+    let nobody = || {
+        let coming = ours::about_to_lock(tx, inner, office, home)?;
+        Ok(coming.map_or(Met::Nobody, |record| Met::Coming(Box::new(record))))
+    };
     let path = home.join(LOCK_FILE);
     match lockfile::probe(&path) {
         AnchorState::Held => {
+            if let Some(obstacle) = ours::obstacle(tx, inner, office, home)? {
+                return Ok(Met::Ours(obstacle));
+            }
             end_over()?;
-            record_holder(tx, inner, office, home).map(Some)
+            Ok(Met::Older(Box::new(record_holder(tx, inner, office, home)?)))
         }
-        AnchorState::Free | AnchorState::None => Ok(None),
+        AnchorState::Free | AnchorState::None => nobody(),
         AnchorState::Missing => {
             let found = by_pid_file(inner, home).map_err(|path| cannot_tell(&path, office))?;
             // What it claims for itself, or by a script, is its own.
             let Some((found, told)) = found.filter(|(found, _)| found.pid != claimant) else {
-                return Ok(None);
+                return nobody();
             };
             end_over()?;
             office::bind_legacy_home(tx, office, home)?;
-            insert(tx, inner, office, &found, home, None, told.uid).map(Some)
+            let record = insert(tx, inner, office, &found, home, None, told.uid)?;
+            Ok(Met::Older(Box::new(record)))
         }
         AnchorState::Unreadable => Err(cannot_tell(&path, office)),
     }
@@ -193,21 +218,30 @@ fn by_pid_file(
 /// # Errors
 /// As [`meet`].
 pub(crate) fn beside(
+    tx: &Tx<'_>,
     inner: &Inner,
     office: &Office,
     home: &Path,
     record: &Record,
-) -> Result<Option<Found>> {
+) -> Result<Option<Box<Obstacle>>> {
+    let older = |found: &Found| {
+        let holder = Holder::older(office, found.pid, &found.argv);
+        Box::new(Obstacle { holder: Box::new(holder), watch: None })
+    };
     let path = home.join(LOCK_FILE);
     let is_its_anchor = home_of_holder(record).is_some_and(|its| its == home);
     match lockfile::probe(&path) {
         AnchorState::Held if is_its_anchor || lockfile::is_kept_for(record, &path) => Ok(None),
-        AnchorState::Held => Ok(Some(lockfile::whoever_holds(&path))),
+        AnchorState::Held => {
+            let ours = ours::obstacle(tx, inner, office, home)?;
+            Ok(ours.or_else(|| Some(older(&lockfile::whoever_holds(&path)))))
+        }
         AnchorState::Free | AnchorState::None => Ok(None),
         AnchorState::Missing => {
             let found = by_pid_file(inner, home).map_err(|path| cannot_tell(&path, office))?;
             let is_it = |pid: sys::Pid| record.pid == Some(pid) || record.child_pid == Some(pid);
-            Ok(found.map(|(found, _)| found).filter(|found| !is_it(found.pid)))
+            let found = found.map(|(found, _)| found).filter(|found| !is_it(found.pid));
+            Ok(found.as_ref().map(older))
         }
         AnchorState::Unreadable => Err(cannot_tell(&path, office)),
     }
@@ -301,21 +335,33 @@ pub(super) fn modified_ms(file: &Path) -> Option<i64> {
 }
 
 /// A live row whose lock another older gateway holds by now, as that one: the row is about the lock, and
-/// nobody has written down yet that it changed hands.
-pub(crate) fn refreshed(mut record: Record) -> Record {
+/// nobody has written down yet that it changed hands. One whose lock a `run` of ours holds is over, whoever it
+/// names: that `run` has a row of its own.
+pub(crate) fn refreshed(connection: &Connection, mut record: Record) -> Result<Record> {
     let path = record.anchor.as_deref().and_then(lockfile::path_of);
-    let Some(path) = path.filter(|_| record.ended_at_ms.is_none()) else { return record };
+    let Some(path) = path.filter(|_| record.ended_at_ms.is_none()) else { return Ok(record) };
     // On record as one whose lock is free or gone, it is as dead as it looks.
     if !matches!(lockfile::look(path), AnchorState::Held | AnchorState::Unreadable) {
-        return record;
+        return Ok(record);
     }
-    let (Keeps::Another, found) = lockfile::who_keeps(&record, path) else { return record };
+    let looked = Looked::at(path);
+    if looked.found.owner.is_some() || ours::row_of(connection, &looked, |_| true)?.is_some() {
+        record.older_lock = LockNow::Ours;
+        return Ok(record);
+    }
+    let (Keeps::Another, found) = lockfile::who_keeps(&record, path) else { return Ok(record) };
     record.argv = command_line::redact(&found.argv);
     record.pid = Some(found.pid);
     record.start_time = found.start_time;
     record.pid_ns = if found.is_here { sys::pid_namespace() } else { None };
-    record.is_of_successor = true;
-    record
+    record.older_lock = LockNow::Successors;
+    let age = sys::process_age(found.pid).filter(|_| found.is_here);
+    if let Some(age_ms) = age.and_then(|age| i64::try_from(age.as_millis()).ok()) {
+        let now_ms = i64::try_from(unix_time().as_millis()).unwrap_or(i64::MAX);
+        record.started_at_ms = now_ms.saturating_sub(age_ms);
+        record.identity.written_boot_clock_ms = Some(sys::boot_clock_ms().saturating_sub(age_ms));
+    }
+    Ok(record)
 }
 
 /// Whether the process of `record` is not to be signalled for a lock of the older program, because that is

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::lockfile::{forget_own, note_own, probe, whoever_holds};
-use super::wire::{PidRecord, recognised};
+use super::wire::{Owner, PidRecord, recognised};
 use super::{LOCK_FILE, PID_FILE};
 use crate::clock::Deadline;
 use crate::command_line;
@@ -67,10 +67,11 @@ impl Hold {
         directory: &Path,
         observer: &Observer,
         argv: Vec<String>,
+        owner: Owner,
     ) -> Result<Option<Self>> {
         let ticks = observer.start_time.filter(|time| time.unit == StartTimeUnit::Ticks);
         let start_time = ticks.map(|time| time.value);
-        let record = PidRecord { pid: observer.pid, start_time, argv };
+        let record = PidRecord { pid: observer.pid, start_time, argv, owner: Some(owner) };
         let Some(locked) = lock_and_write(directory, &record)? else { return Ok(None) };
         let directory = directory.to_owned();
         Ok(Some(Self { directory, record, locked }))

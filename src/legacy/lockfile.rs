@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use super::wire::PidRecord;
+use super::wire::{Owner, PidRecord};
 use super::{LOCK_FILE, PID_FILE};
 use crate::instance::Record;
 use crate::liveness::AnchorState;
@@ -151,6 +151,8 @@ pub(crate) struct Found {
     pub(crate) is_here: bool,
     /// It has taken the lock, and has ended: something that it started keeps it.
     pub(crate) has_left_it: bool,
+    /// It is a `run` of ours, and says so in the file.
+    pub(crate) owner: Option<Owner>,
 }
 
 /// Who holds the lock at `path`, which is held: by the words in the file, and by the kernel's list. Where
@@ -167,14 +169,20 @@ pub(crate) fn whoever_holds(path: &Path) -> Found {
         (Some(pid), Some(said)) if said.pid == pid && said.is_of_the_dead() => {
             Found { is_here: true, has_left_it: true, ..Found::said(said) }
         }
-        (Some(pid), said) if said.is_none() || !is_gone(pid) => Found {
-            pid,
-            start_time: sys::process_facts(pid).start_time,
-            // The words in the file leave out the interpreter, which the process goes on to show.
-            argv: sys::command_line(pid).unwrap_or_default(),
-            is_here: true,
-            has_left_it: is_gone(pid),
-        },
+        (Some(pid), said) if said.is_none() || !is_gone(pid) => {
+            let start_time = sys::process_facts(pid).start_time;
+            let is_its_own =
+                |said: &PidRecord| said.start_time().is_some() && said.start_time() == start_time;
+            Found {
+                pid,
+                start_time,
+                owner: said.filter(is_its_own).and_then(|said| said.owner),
+                // The words in the file leave out the interpreter, which the process goes on to show.
+                argv: sys::command_line(pid).unwrap_or_default(),
+                is_here: true,
+                has_left_it: is_gone(pid),
+            }
+        }
         // One that detached itself after it had taken the lock: the words are of what goes on.
         (_, Some(said)) => {
             let is_here = said.start_time.is_some()
@@ -194,13 +202,20 @@ fn is_gone(pid: sys::Pid) -> bool {
 
 impl Found {
     fn nobody() -> Self {
-        Self { pid: 0, start_time: None, argv: Vec::new(), is_here: false, has_left_it: false }
+        Self {
+            pid: 0,
+            start_time: None,
+            argv: Vec::new(),
+            is_here: false,
+            has_left_it: false,
+            owner: None,
+        }
     }
 
     /// As the words in a file have it.
     fn said(said: PidRecord) -> Self {
         let start_time = said.start_time();
-        Self { pid: said.pid, start_time, argv: said.argv, ..Self::nobody() }
+        Self { pid: said.pid, start_time, argv: said.argv, owner: said.owner, ..Self::nobody() }
     }
 }
 
@@ -239,27 +254,45 @@ fn is_another(record: &Record, found: &Found) -> bool {
     }
 }
 
-/// Whether the holder of the lock at `path`, which is held, is the process of `record` or one that this
-/// has started: a `run` with that lock beside its own, or its command. It may run in another container,
-/// and then the words in the file are its own.
+/// Whether the holder of the lock at `path`, which is held, is the process of `record`; see
+/// [`Looked::is_kept_for`].
 pub(crate) fn is_kept_for(record: &Record, path: &Path) -> bool {
-    let found = whoever_holds(path);
-    let differ = |one: Option<StartTime>, other: Option<StartTime>| {
-        one.zip(other).is_some_and(|(one, other)| one != other)
-    };
-    let is_in_its_words = PidRecord::read(path).is_ok_and(|said| {
-        Some(said.pid) == record.pid
-            && said.start_time.is_some()
-            && said.start_time() == record.start_time
-    });
-    if is_in_its_words && !(found.is_here && differ(found.start_time, record.start_time)) {
-        return true;
+    Looked::at(path).is_kept_for(record)
+}
+
+/// A held lock that was looked at once, for any number of rows.
+pub(crate) struct Looked {
+    pub(crate) found: Found,
+    said: Option<PidRecord>,
+}
+
+impl Looked {
+    pub(crate) fn at(path: &Path) -> Self {
+        Self { found: whoever_holds(path), said: PidRecord::read(path).ok() }
     }
-    if !found.is_here || record.pid_ns != sys::pid_namespace() {
-        return false;
+
+    /// Whether the holder is the process of `record` or one that this has started: a `run` with that lock
+    /// beside its own, or its command. It may run in another container, and then the words in the file are its
+    /// own.
+    pub(crate) fn is_kept_for(&self, record: &Record) -> bool {
+        let Self { found, said } = self;
+        let differ = |one: Option<StartTime>, other: Option<StartTime>| {
+            one.zip(other).is_some_and(|(one, other)| one != other)
+        };
+        let is_in_its_words = said.as_ref().is_some_and(|said| {
+            Some(said.pid) == record.pid
+                && said.start_time.is_some()
+                && said.start_time() == record.start_time
+        });
+        if is_in_its_words && !(found.is_here && differ(found.start_time, record.start_time)) {
+            return true;
+        }
+        if !found.is_here || record.pid_ns != sys::pid_namespace() {
+            return false;
+        }
+        let is_it = Some(found.pid) == record.pid && !differ(found.start_time, record.start_time);
+        is_it || started_by(record, found.pid)
     }
-    let is_it = Some(found.pid) == record.pid && !differ(found.start_time, record.start_time);
-    is_it || started_by(record, found.pid)
 }
 
 /// Whether `pid` descends from the process of a row of this namespace, or from its command.

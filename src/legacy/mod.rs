@@ -10,17 +10,19 @@ mod gateway;
 mod hold;
 mod import;
 mod lockfile;
+mod ours;
 mod wire;
 
 pub(crate) use export::{Exported, ExportedFile, export};
 pub(crate) use gateway::{
-    beside, has_let_go, home, home_of_claim, home_of_holder, is_by_pid_file, is_in_the_way, meet,
-    refreshed,
+    Met, beside, has_let_go, home, home_of_claim, home_of_holder, is_by_pid_file, is_in_the_way,
+    meet, refreshed,
 };
 pub(crate) use hold::{Hold, Kept, check_usable, command_words};
 pub(crate) use import::{Files, ImportedFile, import, judge};
-pub(crate) use lockfile::{Keeps, look, path_of, probe, who_keeps, whoever_holds};
-pub(crate) use wire::{PidRecord, Unusable};
+pub(crate) use lockfile::{Found, Keeps, look, path_of, probe, who_keeps, whoever_holds};
+pub(crate) use ours::{in_place_of, row_in_the_way, wait_for_lock};
+pub(crate) use wire::{Owner, PidRecord, Unusable};
 
 use crate::names::MarkerName;
 

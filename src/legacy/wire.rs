@@ -28,6 +28,33 @@ pub(crate) struct PidRecord {
     /// In ticks, as `/proc/<pid>/stat` shows it; never known elsewhere than on Linux.
     pub(crate) start_time: Option<i64>,
     pub(crate) argv: Vec<String>,
+    /// Where a `run` of ours that wrote it is on record; the older program has no such thing, and passes over
+    /// it.
+    pub(crate) owner: Option<Owner>,
+}
+
+/// A `run` of ours, for programs of ours that look into another store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Owner {
+    /// The id of its store.
+    pub(crate) store: String,
+    /// The path of that.
+    pub(crate) db: String,
+    pub(crate) profile: String,
+}
+
+impl Owner {
+    const KEY: &str = "incumbent";
+
+    fn of(object: &Map<String, Value>) -> Option<Self> {
+        let own = object.get(Self::KEY)?;
+        let text = |key: &str| own.get(key).and_then(Value::as_str).map(str::to_owned);
+        Some(Self { store: text("store")?, db: text("db")?, profile: text("profile")? })
+    }
+
+    fn to_json(&self) -> Value {
+        json!({"store": self.store, "db": self.db, "profile": self.profile})
+    }
 }
 
 /// Why a file says nothing.
@@ -91,9 +118,12 @@ impl PidRecord {
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, Unusable> {
         match parse(bytes)? {
             Value::Object(object) => Self::of(&object),
-            number @ Value::Number(_) => {
-                Ok(Self { pid: pid(Some(&number))?, start_time: None, argv: Vec::new() })
-            }
+            number @ Value::Number(_) => Ok(Self {
+                pid: pid(Some(&number))?,
+                start_time: None,
+                argv: Vec::new(),
+                owner: None,
+            }),
             _ => Err(Unusable::Corrupt("it is neither a JSON object nor a number".to_owned())),
         }
     }
@@ -106,6 +136,7 @@ impl PidRecord {
             pid: pid(object.get("pid"))?,
             start_time: start_time(object.get("start_time")),
             argv: words.collect(),
+            owner: Owner::of(object),
         })
     }
 
@@ -122,12 +153,16 @@ impl PidRecord {
 
     /// The record as the older program writes it.
     pub(crate) fn to_json(&self) -> Value {
-        json!({
+        let mut document = json!({
             "pid": self.pid,
             "kind": KIND,
             "argv": self.argv,
             "start_time": self.start_time,
-        })
+        });
+        if let Some(owner) = &self.owner {
+            document[Owner::KEY] = owner.to_json();
+        }
+        document
     }
 }
 
@@ -174,7 +209,12 @@ mod tests {
         let full = br#"{"pid": 42, "kind": "hermes-gateway", "argv": ["a", "b"], "start_time": 7}"#;
         assert_eq!(
             good(full),
-            PidRecord { pid: 42, start_time: Some(7), argv: vec!["a".into(), "b".into()] }
+            PidRecord {
+                pid: 42,
+                start_time: Some(7),
+                argv: vec!["a".into(), "b".into()],
+                owner: None
+            }
         );
         for (bytes, pid, start_time) in [
             (&b"42"[..], 42, None),
@@ -184,7 +224,7 @@ mod tests {
             (br#"{"pid": 42, "start_time": -1}"#, 42, None),
             (br#"{"pid": 42, "start_time": "7"}"#, 42, None),
         ] {
-            let expected = PidRecord { pid, start_time, argv: Vec::new() };
+            let expected = PidRecord { pid, start_time, argv: Vec::new(), owner: None };
             assert_eq!(good(bytes), expected, "{}", String::from_utf8_lossy(bytes));
         }
     }

@@ -16,8 +16,8 @@ use crate::claimant::{
 use crate::clock::Deadline;
 use crate::error::{Error, Result};
 use crate::holder::Holder;
-use crate::instance::{self, End, EndReason, NewInstance, Origin, Record, Subject};
-use crate::legacy;
+use crate::instance::{self, End, EndReason, LockNow, NewInstance, Origin, Record, Subject};
+use crate::legacy::{self, Met};
 use crate::liveness::{DeadReason, Lease};
 use crate::marker::by_or_self;
 use crate::names::{InstanceId, Nonce, Office, Wanted};
@@ -371,7 +371,7 @@ fn clear_the_way(
         let over = match live {
             None => None,
             // Its lock was let go, and another one has taken it.
-            Some(record) if record.is_of_successor && !has_met_older => {
+            Some(record) if record.older_lock == LockNow::Successors && !has_met_older => {
                 Some((Box::new(record), EndReason::Dead(DeadReason::AnchorReleased)))
             }
             Some(record) => {
@@ -383,7 +383,8 @@ fn clear_the_way(
                     Examined::Errand(errand) => return Ok(Way::Not(Outcome::Errand(errand))),
                     Examined::InTheWay(judged) => {
                         if let Some(home) = legacy_home.as_deref()
-                            && let Some(beside) = beside_replaced(inner, candidate, home, &record)?
+                            && let Some(beside) =
+                                beside_replaced(tx, inner, candidate, home, &record)?
                         {
                             return refuse_candidate(tx, inner, candidate, count, beside)
                                 .map(Way::Not);
@@ -402,17 +403,26 @@ fn clear_the_way(
             return Ok(Way::Clear(over));
         };
         let claimant = candidate.subject.pid;
-        live = legacy::meet(tx, inner, office, home, claimant, over.as_ref())?;
-        has_met_older = live.is_some();
-        if !has_met_older {
-            return Ok(Way::Clear(over));
-        }
+        live = match legacy::meet(tx, inner, office, home, claimant, over.as_ref())? {
+            // Once: it may not have been asked to.
+            Met::Coming(record) if !aside.has_awaited(record.id) => {
+                let errand = Errand::AwaitOlderLock(record, home.to_owned());
+                return Ok(Way::Not(Outcome::Errand(errand)));
+            }
+            Met::Nobody | Met::Coming(_) => return Ok(Way::Clear(over)),
+            Met::Ours(obstacle) => {
+                return refuse_candidate(tx, inner, candidate, count, obstacle).map(Way::Not);
+            }
+            Met::Older(record) => Some(*record),
+        };
+        has_met_older = true;
     }
 }
 
 /// Whoever keeps a claim from the place of `record` that it is to replace, because it acts in `home` as well:
 /// that one would be met only when the holder has ended for nothing.
 fn beside_replaced(
+    tx: &Tx<'_>,
     inner: &Inner,
     candidate: &Candidate<'_>,
     home: &Path,
@@ -421,12 +431,7 @@ fn beside_replaced(
     if candidate.replace.is_none() || candidate.succession.is_some() {
         return Ok(None);
     }
-    let office = candidate.office;
-    let found = legacy::beside(inner, office, home, record)?;
-    Ok(found.map(|found| {
-        let holder = Holder::older(office, found.pid, &found.argv);
-        Box::new(Obstacle { holder: Box::new(holder), watch: None })
-    }))
+    legacy::beside(tx, inner, candidate.office, home, record)
 }
 
 /// Counts a refusal, and says when the next start may come.

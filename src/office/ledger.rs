@@ -274,6 +274,19 @@ pub(crate) fn legacy_home(
     Ok(home.map(PathBuf::from))
 }
 
+/// The other profiles that stand for the older program of the directory `home`.
+pub(crate) fn others_of_legacy_home(
+    connection: &Connection,
+    profile: &ProfileName,
+    home: &Path,
+) -> Result<Vec<ProfileName>> {
+    let names: Vec<String> = connection
+        .prepare_cached("SELECT profile FROM profiles WHERE legacy_home = ?1 AND profile <> ?2")?
+        .query_map((home.to_string_lossy(), profile.as_str()), |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(names.into_iter().filter_map(|name| ProfileName::new(name).ok()).collect())
+}
+
 /// Notes that the profile of `office` stands for the older program of the directory `home`, which was
 /// checked. Whether that is news.
 pub(crate) fn bind_legacy_home(tx: &Tx<'_>, office: &Office, home: &Path) -> Result<bool> {

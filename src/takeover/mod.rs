@@ -24,11 +24,12 @@ use crate::claimant::{self, Aside, Attachment, Count, Errand, Examined, examine,
 use crate::error::Result;
 use crate::holder::{self, Holder};
 use crate::instance::{self, Record};
+use crate::legacy;
 use crate::liveness::{Evidence, Judgement, Lease, Verdict};
 use crate::lock_table;
 use crate::marker::{self, millis};
 use crate::marker_table::{self, Marker, NewMarker};
-use crate::names::{InstanceId, LockName, MarkerName, Nonce, Wanted};
+use crate::names::{InstanceId, LockName, MarkerName, Nonce, Office, Wanted};
 use crate::observe::LiveCommandLine;
 use crate::office::{Candidate, Claim, Outcome, claim_once, claim_reserved, refuse_candidate};
 use crate::reservation::{self, Purpose};
@@ -183,6 +184,18 @@ pub(crate) fn reserve(
             Found::Errand(errand) => return Ok(Step::Claimed(Outcome::Errand(errand))),
         }
     }
+    if let Some(record) =
+        legacy::row_in_the_way(tx, inner, candidate.office, candidate.legacy_home)?
+        && targets.iter().all(|target| target.record.id != record.id)
+        && let Some(office) = record.office()
+    {
+        match survey.holder(record, &office)? {
+            Found::Nobody => {}
+            Found::Target(target) => targets.push(*target),
+            Found::Refused(obstacle) => return refuse(obstacle),
+            Found::Errand(errand) => return Ok(Step::Claimed(Outcome::Errand(errand))),
+        }
+    }
     if targets.is_empty() {
         // Whoever stood in the way has died since, in this very instant.
         let outcome = claim_once(tx, inner, candidate, &Attachment::Own, aside, count)?;
@@ -228,7 +241,15 @@ impl Found {
 impl Survey<'_> {
     fn holder_of_office(&self) -> Result<Found> {
         let office = self.candidate.office;
-        let Some(record) = instance::live(self.tx, office)? else { return Ok(Found::Nobody) };
+        match instance::live(self.tx, office)? {
+            Some(record) => self.holder(record, office),
+            None => Ok(Found::Nobody),
+        }
+    }
+
+    /// The holder of `office`, which may be that of another profile with the same directory of an older
+    /// program.
+    fn holder(&self, record: Record, office: &Office) -> Result<Found> {
         let wanted = Wanted::Office(office.clone());
         let judged = match self.examine(&record, Lease::None) {
             Examined::InTheWay(judged) => judged,
@@ -322,7 +343,10 @@ fn write_down(
     let longest = targets.iter().map(Target::budget).max().unwrap_or_default();
     let deadline = stop_budget::deadline(longest);
     let locks = candidate.locks.iter().map(|request| Wanted::Lock(request.name().clone()));
-    for wanted in locks.chain([office]) {
+    // One of another profile must not come back before we are there.
+    let others = targets.iter().map(|target| target.wanted.clone());
+    let others = others.filter(|wanted| matches!(wanted, Wanted::Office(_)) && *wanted != office);
+    for wanted in locks.chain(others).chain([office.clone()]) {
         reservation::make(tx, &wanted, instance, Purpose::Takeover, millis(deadline))?;
     }
     let by = marker::describe_self(inner, &argv);
@@ -436,7 +460,7 @@ fn still_there(inner: &Inner, target: &Target, reason: &'static str) -> Result<B
                 Some(row) => Holder::of_lock(&target.record, &row, &judged),
                 None => Holder {
                     wanted: target.wanted.clone(),
-                    ..Holder::of(&target.record, &crate::names::Office::default(), &judged)
+                    ..Holder::of(&target.record, &Office::default(), &judged)
                 },
             }
         }

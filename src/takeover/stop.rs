@@ -9,6 +9,7 @@ use crate::claimant::{self, judge_record, judge_to_end, look};
 use crate::error::{Error, ErrorKind, Result};
 use crate::holder::{self, Holder};
 use crate::instance::{self, End, EndReason, Origin, Record};
+use crate::legacy;
 use crate::liveness::{Lease, Verdict};
 use crate::marker::{self, millis};
 use crate::names::{InstanceId, Kind, MarkerName, Nonce, Office, Wanted};
@@ -99,6 +100,9 @@ pub enum StopOutcome {
         /// Whether it is known to be alive.
         is_alive: bool,
     },
+    /// Nobody holds the office, but a gateway of another profile, or of another store, holds the lock of the
+    /// older program's directory that this profile stands for as well. It is left alone.
+    OfAnother(Box<Holder>),
     /// The holder has ended, or has let go of the office.
     Ended {
         /// Its generation.
@@ -202,7 +206,10 @@ impl Profile {
                 Some((by, report)) => {
                     StopOutcome::Served { by, pid: report.pid, is_alive: report.running }
                 }
-                None => StopOutcome::NotRunning,
+                None => match legacy::in_place_of(inner, &office)? {
+                    Some(holder) => StopOutcome::OfAnother(holder),
+                    None => StopOutcome::NotRunning,
+                },
             },
             Prepared::Orphan(holder) => StopOutcome::unrecorded(holder),
             Prepared::InProgress(holder) => StopOutcome::InProgress(holder),

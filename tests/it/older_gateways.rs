@@ -1,10 +1,10 @@
 //! What older gateways and their files do beside rows of ours: one directory for two profiles, later versions
 //! that look again and again, and words in files that name nobody.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::older::{Older, has_python};
-use crate::support::{LIMIT, Process, Sandbox, Stat, eventually, skipped};
+use crate::support::{LIMIT, Process, Run, Sandbox, Stat, eventually, skipped};
 
 /// FIELD-BUGS row 137. Symptom: a bare `gateway.pid` whose number a thread of the kernel has by now counted as
 /// a live gateway: an empty command line was equal to the empty one on record. It holds because a thread of
@@ -136,6 +136,15 @@ fn an_imported_gateway_shows_its_own_start() {
     sandbox.forge("UPDATE instances SET boot_id = 'other'");
     sandbox.assert_status(0, "alive", "anchor_held");
     older.refused();
+
+    // Another one takes its place, and nobody asks in between.
+    drop(gateway);
+    std::fs::remove_file(older.file("gateway.pid")).unwrap();
+    let before = sandbox.assert_status(3, "dead", "anchor_released")["since"].clone();
+    let second = older.gateway();
+    let status = sandbox.assert_status(0, "alive", "anchor_held");
+    assert_eq!(status["pid"], second.pid(), "{status:#}");
+    assert!(status["since"].as_str() > before.as_str(), "{before} {status:#}");
 }
 
 fn age_ms(pid: u32) -> i64 {
@@ -145,4 +154,164 @@ fn age_ms(pid: u32) -> i64 {
     #[allow(clippy::cast_possible_truncation, reason = "milliseconds")]
     let now_ms = (seconds * 1_000.0) as i64;
     now_ms - i64::try_from(started).unwrap() * 10
+}
+
+/// A run of `profile` beside the lock in `home`, started by `party`.
+fn hold_as(sandbox: &Sandbox, profile: &str, home: &str, more: &[&str]) -> Run {
+    let options = ["--profile", profile, "--legacy-home", home];
+    sandbox.hold(&[&options[..], more].concat())
+}
+
+/// FIELD-BUGS row 136. Symptom: the `run` of one profile was put on record as an older gateway of another one
+/// with the same directory, and `stop` of that ended it. It holds because whoever has the lock is looked for
+/// among our own rows first, and named.
+#[test]
+fn a_run_of_another_profile_is_no_older_gateway() {
+    if !has_python() {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let older = Older::new(&sandbox);
+    // The same directory by another name.
+    std::os::unix::fs::symlink("hermes", sandbox.file("link")).unwrap();
+    let mut first = hold_as(&sandbox, "a", older.home(), &[]);
+    let start = ["run", "--no-backoff", "--profile", "b", "--legacy-home", "link", "--", "true"];
+    let (code, document) = sandbox.json(start);
+    assert_eq!(code, 75, "{document:#}");
+    let holder = &document["holder"];
+    assert_eq!(holder["pid"], first.pid(), "{holder:#}");
+    assert_eq!(holder["profile"], "a", "{holder:#}");
+    assert_eq!(holder["reason"], "legacy_home_in_use", "{holder:#}");
+    let pid = format!("profile a, pid {}", first.pid());
+    sandbox.cli(start).assert_code(75).assert_complains(&[
+        "b/gateway is kept out by",
+        &pid,
+        "hermes/gateway.lock",
+        "incumbent --profile a stop",
+        "incumbent --profile b run --replace",
+    ]);
+    let (code, status) = sandbox.json(["status", "--profile", "b"]);
+    assert_eq!((code, &status["pid"]), (3, &Value::Null), "{status:#}");
+
+    // A profile that stands for it by an import is no other case.
+    let (code, rows) = sandbox.json(["import", older.home(), "--profile", "b"]);
+    assert_eq!(code, 0, "{rows:#}");
+    let lock = rows.as_array().unwrap().iter().find(|row| row["reason"] == "anchor_held").unwrap();
+    assert!(lock["detail"].as_str().unwrap().contains("profile a"), "{lock:#}");
+    sandbox.cli(["claim", "--profile", "b"]).assert_code(75).assert_complains(&[&pid]);
+
+    let (code, stopped) = sandbox.json(["stop", "--profile", "b"]);
+    assert_eq!((code, &stopped["stopped"]), (1, &json!(false)), "{stopped:#}");
+    assert_eq!(stopped["holder"]["profile"], "a", "{stopped:#}");
+    sandbox
+        .cli(["stop", "--profile", "b", "--force"])
+        .assert_code(1)
+        .assert_complains(&["b/gateway is not running, and nothing was stopped", &pid]);
+    assert!(!first.process.has_ended() && !first.command.is_gone());
+    sandbox.cli(["stop", "--profile", "a"]).assert_code(0);
+    first.process.wait(LIMIT);
+    sandbox.cli(["stop", "--profile", "b"]).assert_code(0);
+    sandbox.cli(start).assert_code(0);
+}
+
+/// The other half of row 136: the profile has a row, of an older gateway that has ended, and the lock of that
+/// is our own by now.
+#[test]
+fn a_row_of_an_older_gateway_is_over_when_a_run_of_ours_has_its_lock() {
+    if !has_python() {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let older = Older::new(&sandbox);
+    let mut gateway = older.gateway();
+    sandbox.cli(["import", older.home(), "--profile", "b"]).assert_code(0);
+    // While that one lives it is profile b's.
+    let start =
+        ["run", "--no-backoff", "--profile", "a", "--legacy-home", older.home(), "--", "true"];
+    let (code, document) = sandbox.json(start);
+    assert_eq!((code, &document["holder"]["profile"]), (75, &json!("b")), "{document:#}");
+    gateway.close_stdin();
+    gateway.wait(LIMIT);
+    let mut run = hold_as(&sandbox, "a", older.home(), &[]);
+    let assert_is_over = || {
+        let (code, status) = sandbox.json(["status", "--profile", "b"]);
+        assert_eq!((code, status["reason"].as_str()), (3, Some("anchor_released")), "{status:#}");
+    };
+    assert_is_over();
+    // As an earlier version put it on record.
+    sandbox.forge(&format!(
+        "UPDATE instances SET pid = {}, start_time = {} WHERE profile = 'b'",
+        run.pid(),
+        Stat::of(run.pid()).unwrap().start_time
+    ));
+    assert_is_over();
+    sandbox.cli(["stop", "--profile", "b", "--force"]).assert_code(1);
+    assert!(!run.process.has_ended());
+    run.end().assert_code(0);
+}
+
+/// The last of row 136: two supervisors with `--replace`, one for each profile, took the directory from each
+/// other for ever. It holds because a takeover aims at the row that has the lock, and remembers whose place it
+/// took.
+#[test]
+fn two_supervisors_of_one_directory_settle_after_one_swap() {
+    const TRIES: usize = 6;
+    if !has_python() {
+        return;
+    }
+    for round in 0..3 {
+        let sandbox = Sandbox::new();
+        let older = Older::new(&sandbox);
+        let supervisor = |profile: &str| {
+            let run = format!(
+                "incumbent --profile {profile} run --no-backoff --replace --legacy-home {} -- \
+                 sh -c 'echo started; exec sleep 600'",
+                older.home()
+            );
+            let script = format!("for i in $(seq {TRIES}); do {run}; echo $?; done; read x");
+            let mut command = sandbox.shell(&script);
+            command.env("INCUMBENT_PARTY", profile);
+            Process::start(command)
+        };
+        let mut first = supervisor("a");
+        assert_eq!(first.line(), "started");
+        let mut second = supervisor("b");
+        assert_eq!(second.line(), "started");
+        // Ended for a takeover; its exit code is that of a supervisor's table.
+        first.line();
+        for _ in 1..TRIES {
+            assert_eq!(first.line(), "75", "round {round}");
+        }
+        let (code, status) = sandbox.json(["status", "--profile", "b"]);
+        assert_eq!((code, &status["running"]), (0, &json!(true)), "{status:#}");
+        let count = "SELECT count(*) FROM instances WHERE kind IS NOT NULL";
+        assert_eq!(sandbox.number(count), 2, "round {round}");
+        let taken = format!("{count} AND profile = 'a' AND end_reason = 'taken_over'");
+        assert_eq!(sandbox.number(&taken), 1, "round {round}");
+        first.err_line_with("took over from whoever asks");
+        sandbox.cli(["stop", "--profile", "b"]).assert_code(0);
+    }
+}
+
+/// Of a `run` in another store nothing is on record here; it says in the file where it is.
+#[test]
+fn a_run_of_another_store_is_named_and_never_replaced() {
+    if !has_python() {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let older = Older::new(&sandbox);
+    let elsewhere = sandbox.file("elsewhere/state.db");
+    let elsewhere = elsewhere.to_str().unwrap();
+    let mut run = hold_as(&sandbox, "a", older.home(), &["--db", elsewhere]);
+    let start = ["run", "--no-backoff", "--replace", "--legacy-home", older.home(), "--", "true"];
+    let command = format!("incumbent --db {elsewhere} --profile a stop");
+    let of_store = format!("of the store {elsewhere}, pid {}", run.pid());
+    sandbox.cli(start).assert_code(75).assert_complains(&[&of_store, &command]);
+    sandbox.cli(["import", older.home()]).assert_code(0);
+    sandbox.cli(["stop"]).assert_code(1).assert_complains(&["nothing was stopped", &of_store]);
+    assert_eq!(sandbox.number("SELECT count(*) FROM instances WHERE kind IS NOT NULL"), 0);
+    assert!(!run.process.has_ended() && !run.command.is_gone());
+    run.end().assert_code(0);
+    sandbox.cli(start).assert_code(0);
 }

@@ -19,7 +19,7 @@ use crate::exit_code::{ExitCause, ExitCodes, ExitRule, Supervisor};
 use crate::forensics::{self, Fact};
 use crate::holder::Holder;
 use crate::instance::{Command, CommandLock, End, EndReason};
-use crate::legacy::{self, Hold};
+use crate::legacy::{self, Hold, Owner};
 use crate::office::{Claim, ClaimOptions, Desired, Profile, Tenure};
 use crate::scoped;
 use crate::standing::Released;
@@ -173,7 +173,13 @@ fn claim_with_older(
         let (Claimed::Granted(_), Some(home)) = (&claimed, &options.legacy_home) else {
             return Ok((claimed, None));
         };
-        if let Some(hold) = Hold::take(home, profile.store().inner.observer(), argv.clone())? {
+        let inner = &profile.store().inner;
+        let owner = Owner {
+            store: inner.store_uuid()?.to_owned(),
+            db: profile.store().path().display().to_string(),
+            profile: profile.name().to_string(),
+        };
+        if let Some(hold) = Hold::take(home, inner.observer(), argv.clone(), owner)? {
             return Ok((claimed, Some(hold)));
         }
     }

@@ -35,6 +35,7 @@ fn parse(file: PathBuf, name: MarkerName, object: &Map<String, Value>) -> Result
             pid: wire::pid(object.get("target_pid"))?,
             start_time: wire::start_time(object.get("target_start_time")),
             argv: Vec::new(),
+            owner: None,
         },
         by: writer.and_then(|writer| wire::pid(Some(writer)).ok()),
         written_at_ms: object.get("written_at").and_then(wire::time_ms),

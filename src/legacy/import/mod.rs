@@ -14,10 +14,10 @@ use serde_json::{Value, json};
 use super::gateway::{self, home_of_claim};
 use super::lockfile::{self, Found};
 use super::wire::{PidRecord, Unusable};
-use super::{KIND, LOCK_FILE, MARKER_FILES, PID_FILE, STATUS_FILE};
+use super::{KIND, LOCK_FILE, MARKER_FILES, PID_FILE, STATUS_FILE, ours};
 use crate::claimant::judge_record;
 use crate::error::Result;
-use crate::instance::{self, End, EndReason, Record};
+use crate::instance::{self, End, EndReason, LockNow, Record};
 use crate::liveness::{AnchorState, Lease, Verdict};
 use crate::names::{Kind, Office};
 use crate::observe::LiveCommandLine;
@@ -149,6 +149,14 @@ struct Import<'a> {
     rows: Vec<ImportedFile>,
 }
 
+/// Why the holder of the lock does not get a row.
+enum Beside {
+    /// Two act for one office.
+    Older(String),
+    /// It has one, of another profile, or in another store.
+    Ours(String),
+}
+
 /// The older gateway that lives, as far as the files of others are its own.
 struct Gateway {
     /// Its row.
@@ -276,8 +284,10 @@ impl Import<'_> {
         if found.has_left_it {
             finding = finding.detail("it has ended, and what it started keeps the lock");
         }
-        if let Some(why) = conflict {
-            finding = finding.conflict(why);
+        match conflict {
+            Some(Beside::Older(why)) => finding = finding.conflict(why),
+            Some(Beside::Ours(why)) => finding = finding.detail(format!("left alone: {why}")),
+            None => {}
         }
         self.add(lock, finding);
         let of_holder = |said: &PidRecord| {
@@ -298,13 +308,21 @@ impl Import<'_> {
     }
 
     /// The row of whoever holds the lock at `path`; and what is wrong where somebody else has the office.
-    fn holder_of_lock(&mut self, path: &Path) -> Result<(Option<Record>, Option<String>)> {
-        let Some(live) = instance::live(self.tx, self.office)? else {
+    fn holder_of_lock(&mut self, path: &Path) -> Result<(Option<Record>, Option<Beside>)> {
+        let live = instance::live(self.tx, self.office)?;
+        let is_ours =
+            |live: &Record| live.older_lock != LockNow::Ours && lockfile::is_kept_for(live, path);
+        if !live.as_ref().is_some_and(is_ours)
+            && let Some(other) = ours::obstacle(self.tx, self.inner, self.office, self.files.home)?
+        {
+            return Ok((None, Some(Beside::Ours(other.holder.to_string()))));
+        }
+        let Some(live) = live else {
             return Ok((Some(self.record_holder()?), None));
         };
         let is_of_this_lock =
             live.anchor.as_deref().and_then(lockfile::path_of).is_some_and(|it| it == path);
-        if is_of_this_lock && !live.is_of_successor {
+        if is_of_this_lock && live.older_lock == LockNow::AsRecorded {
             return Ok((Some(live), None));
         }
         // Ours, with the lock of the older program beside its own.
@@ -317,7 +335,7 @@ impl Import<'_> {
             match self.verdict_of(&live) {
                 Verdict::Dead(reason) => reason,
                 Verdict::Alive(_) | Verdict::Unknown(_) => {
-                    return Ok((None, Some(two_owners(self.office, &live))));
+                    return Ok((None, Some(Beside::Older(two_owners(self.office, &live)))));
                 }
             }
         };
@@ -404,7 +422,7 @@ pub(super) fn found(said: &PidRecord, verdict: Verdict) -> Found {
         Verdict::Dead(_) | Verdict::Unknown(_) => told,
     };
     let argv = shown.unwrap_or_else(|| said.argv.clone());
-    Found { pid: said.pid, start_time, argv, is_here: true, has_left_it: false }
+    Found { pid: said.pid, start_time, argv, is_here: true, has_left_it: false, owner: None }
 }
 
 fn two_owners(office: &Office, live: &Record) -> String {

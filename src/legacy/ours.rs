@@ -1,0 +1,185 @@
+//! Whoever of our own holds the lock of the older program: a `run` of another profile, or of another store,
+//! holds it beside its office. It is no older gateway (FIELD-BUGS row 136).
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::Connection;
+
+use super::gateway::{home_of_claim, refreshed};
+use super::lockfile::{self, Looked};
+use super::wire::Owner;
+use super::{Found, LOCK_FILE};
+use crate::claimant::judge_record;
+use crate::clock::Deadline;
+use crate::error::Result;
+use crate::holder::Holder;
+use crate::instance::{self, LockNow, Record};
+use crate::liveness::{AnchorState, Lease, Verdict};
+use crate::names::{Kind, Office};
+use crate::observe::LiveCommandLine;
+use crate::office;
+use crate::store::{Inner, Tx};
+use crate::sys;
+use crate::wait::{Obstacle, Watch};
+
+/// Who of our own holds a lock of the older program.
+#[derive(Debug)]
+pub(crate) enum Ours {
+    /// Of this store, for another office.
+    Row(Box<Record>),
+    /// A `run` of another store, as it says itself in the file.
+    OtherStore(Box<Found>, Owner),
+}
+
+/// Who of our own, but for the holder of `office`, holds the lock in `home`, which is held. An older gateway that another
+/// profile has on record is that profile's.
+pub(crate) fn holder_of_lock(
+    connection: &Connection,
+    inner: &Inner,
+    office: &Office,
+    home: &Path,
+) -> Result<Option<Ours>> {
+    let path = home.join(LOCK_FILE);
+    let looked = Looked::at(&path);
+    let is_other = |row: &Record| row.office().is_some_and(|other| other != *office);
+    if let Some(row) = row_of(connection, &looked, is_other)? {
+        return Ok(Some(Ours::Row(Box::new(row))));
+    }
+    for row in instance::all_live(connection)? {
+        if is_other(&row) && anchor_is(&row, &path) {
+            let row = refreshed(connection, row)?;
+            if row.older_lock != LockNow::Ours {
+                return Ok(Some(Ours::Row(Box::new(row))));
+            }
+        }
+    }
+    let uuid = inner.store_uuid()?;
+    let Looked { found, .. } = looked;
+    let owner = found.owner.clone().filter(|owner| owner.store != uuid);
+    Ok(owner.map(|owner| Ours::OtherStore(Box::new(found), owner)))
+}
+
+/// The row for whose process, or its command, the lock is held that was looked at: no older gateway's.
+pub(super) fn row_of(
+    connection: &Connection,
+    looked: &Looked,
+    is_wanted: impl Fn(&Record) -> bool,
+) -> Result<Option<Record>> {
+    let rows = instance::all_live(connection)?.into_iter();
+    let is_it = |row: &Record| {
+        row.office().is_some()
+            && row.anchor.as_deref().and_then(lockfile::path_of).is_none()
+            && is_wanted(row)
+            && looked.is_kept_for(row)
+    };
+    Ok(rows.into_iter().find(is_it))
+}
+
+fn anchor_is(row: &Record, path: &Path) -> bool {
+    let anchor = row.anchor.as_deref().and_then(lockfile::path_of);
+    anchor.is_some_and(|anchor| anchor == path || is_same_file(anchor, path))
+}
+
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    match (sys::file_facts(one), sys::file_facts(other)) {
+        (Ok(one), Ok(other)) => one.id == other.id,
+        (Ok(_) | Err(_), Err(_)) | (Err(_), Ok(_)) => false,
+    }
+}
+
+/// The row of a `run` for another profile of the directory `home` that has not started its command yet: before
+/// it does, it takes the lock, if it was asked to.
+pub(super) fn about_to_lock(
+    connection: &Connection,
+    inner: &Inner,
+    office: &Office,
+    home: &Path,
+) -> Result<Option<Record>> {
+    for profile in office::others_of_legacy_home(connection, &office.profile, home)? {
+        let other = Office { profile, kind: office.kind.clone() };
+        let live = instance::live(connection, &other)?;
+        let Some(row) = live.filter(|row| row.is_run && row.child_pid.is_none()) else { continue };
+        let judged = judge_record(inner, &row, Lease::None, &LiveCommandLine::not_read());
+        if matches!(judged.verdict, Verdict::Alive(_)) {
+            return Ok(Some(row));
+        }
+    }
+    Ok(None)
+}
+
+/// Waits until somebody holds the lock in the directory `home`, for as long as that may take somebody who is
+/// about to.
+pub(crate) fn wait_for_lock(home: &Path) {
+    const COMES_WITHIN: Duration = Duration::from_millis(300);
+    const LOOK_EVERY: Duration = Duration::from_millis(5);
+    let (until, path) = (Deadline::after(COMES_WITHIN), home.join(LOCK_FILE));
+    // Not by trying the lock: that would be in its way.
+    while !until.has_passed() && lockfile::look(&path) != AnchorState::Held {
+        std::thread::sleep(LOOK_EVERY);
+    }
+}
+
+/// What keeps a claim of `office` from the directory `home`, if that is one of our own, and not dead.
+pub(crate) fn obstacle(
+    connection: &Connection,
+    inner: &Inner,
+    office: &Office,
+    home: &Path,
+) -> Result<Option<Box<Obstacle>>> {
+    let lock = home.join(LOCK_FILE);
+    Ok(match holder_of_lock(connection, inner, office, home)? {
+        None => None,
+        Some(Ours::Row(record)) => {
+            let judged = judge_record(inner, &record, Lease::None, &LiveCommandLine::not_read());
+            if matches!(judged.verdict, Verdict::Dead(_)) {
+                return Ok(None);
+            }
+            let mut holder = Holder::of_older_lock(office, lock, &record, &judged);
+            holder.add_what_it_said(connection, inner, &record)?;
+            let watch = Some(Watch { fence: record.id.as_i64(), record: *record });
+            Some(Box::new(Obstacle { holder: Box::new(holder), watch }))
+        }
+        Some(Ours::OtherStore(found, owner)) => {
+            let holder = Holder::of_another_store(office, lock, &found, &owner);
+            Some(Box::new(Obstacle { holder: Box::new(holder), watch: None }))
+        }
+    })
+}
+
+/// Who of our own acts in the directory that the profile of `office` stands for, although nobody holds that
+/// office: whoever stops it may mean that one.
+pub(crate) fn in_place_of(inner: &Inner, office: &Office) -> Result<Option<Box<Holder>>> {
+    let obstacle = inner.read(|connection| match home_of(connection, office)? {
+        Some(home) if lockfile::look(&home.join(LOCK_FILE)) == AnchorState::Held => {
+            obstacle(connection, inner, office, &home)
+        }
+        Some(_) | None => Ok(None),
+    })?;
+    Ok(obstacle.map(|obstacle| obstacle.holder))
+}
+
+fn home_of(connection: &Connection, office: &Office) -> Result<Option<PathBuf>> {
+    if office.kind != Kind::default() {
+        return Ok(None);
+    }
+    office::legacy_home(connection, &office.profile)
+}
+
+/// The owner in the way of a taker of `office`, where that is one of our own in the directory that the profile
+/// stands for: its lock is held.
+pub(crate) fn row_in_the_way(
+    tx: &Tx<'_>,
+    inner: &Inner,
+    office: &Office,
+    named: Option<&Path>,
+) -> Result<Option<Record>> {
+    let Some(home) = home_of_claim(tx, office, named)? else { return Ok(None) };
+    if lockfile::probe(&home.join(LOCK_FILE)) != AnchorState::Held {
+        return Ok(None);
+    }
+    Ok(match holder_of_lock(tx, inner, office, &home)? {
+        Some(Ours::Row(record)) => Some(*record),
+        Some(Ours::OtherStore(..)) | None => None,
+    })
+}
