@@ -135,17 +135,18 @@ impl Holder {
         }
     }
 
-    /// The same for a `run` of another store.
-    pub(crate) fn of_another_store(
+    /// The same for a `run` that is not on record here; `db` is the path of its store, where that is another.
+    pub(crate) fn unrecorded(
         office: &Office,
         path: PathBuf,
         found: &Found,
         owner: &Owner,
+        db: Option<String>,
     ) -> Self {
         Self {
             profile: ProfileName::new(owner.profile.as_str()).ok(),
             reason: LEGACY_HOME_IN_USE,
-            older_lock: Some(OlderLock { path, db: Some(owner.db.clone()) }),
+            older_lock: Some(OlderLock { path, db }),
             ..Self::older(office, found.pid, &found.argv)
         }
     }
@@ -327,6 +328,9 @@ impl Holder {
                  both",
                 command_line::display(std::slice::from_ref(db))
             ),
+            None if self.instance.is_none() => {
+                "wait until it has ended: it has lost its office, and ends its command".to_owned()
+            }
             None => format!(
                 "stop that one first (`incumbent --profile {profile} stop`), take its place \
                  (`incumbent{wanted} run --replace`), or wait for it with `incumbent{wanted} run --wait`"
@@ -446,7 +450,7 @@ impl fmt::Display for Holder {
         let certainty = if self.verdict == "unknown" { "may be alive" } else { "is alive" };
         write!(f, ", which {certainty}: {}", because(self.reason))?;
         if let Some(lock) = older_lock {
-            write!(f, " ({}), for which both stand", lock.path.display())?;
+            write!(f, " ({})", lock.path.display())?;
         }
         // Of the other states it is no news.
         if let Some(word @ (state::STARTING | state::DRAINING)) = self.state.as_deref() {

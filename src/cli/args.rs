@@ -225,6 +225,10 @@ pub(crate) struct Run {
     /// Hold the gateway.lock of this directory as well, so that older programs respect this one
     #[arg(long, value_name = "DIR")]
     pub(crate) legacy_home: Option<PathBuf>,
+    /// Words by which later versions of the older program know this process in the list of processes; a run with
+    /// --legacy-home puts them there itself, where the system lets it
+    #[arg(long, value_name = "WORD", num_args = 1..=3, requires = "legacy_home")]
+    pub(crate) known_as: Vec<OsString>,
     /// Exit with this code when the office is not to be had [default: 75]
     #[arg(short = 'E', value_name = "CODE")]
     pub(crate) refused_exit_code: Option<u8>,

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::hold::{scratch, write_whole};
 use super::import::judge;
-use super::wire::{PidRecord, Unusable, recognised};
+use super::wire::{PidRecord, Unusable, python_time, recognised};
 use super::{LOCK_FILE, MARKER_FILES, PID_FILE, STATUS_FILE, gateway, lockfile};
 use crate::error::{Error, Result};
 use crate::instance::{self, Record};
@@ -226,7 +226,7 @@ impl Export<'_> {
                 "state": said.state,
                 "error_code": said.error_code,
                 "error_message": said.error_message,
-                "updated_at": time(said.updated_at_ms.unwrap_or(now_ms)),
+                "updated_at": python_time(said.updated_at_ms.unwrap_or(now_ms)),
             });
             (said.platform.clone(), platform)
         });
@@ -236,7 +236,7 @@ impl Export<'_> {
         document["restart_requested"] = runtime.restart_requested.unwrap_or(false).into();
         document["active_agents"] = runtime.active_agents.unwrap_or(0).into();
         document["platforms"] = Value::Object(platforms.collect());
-        document["updated_at"] = time(runtime.updated_at_ms.unwrap_or(now_ms)).into();
+        document["updated_at"] = python_time(runtime.updated_at_ms.unwrap_or(now_ms)).into();
         self.write_file(self.home, STATUS_FILE, &document)
     }
 
@@ -254,7 +254,7 @@ impl Export<'_> {
         document["scope"] = lock.name.scope.as_str().into();
         document["identity_hash"] = lock.name.identity_hash.as_str().into();
         document["metadata"] = lock.metadata.clone().unwrap_or_else(|| json!({}));
-        document["updated_at"] = time(lock.acquired_at_ms).into();
+        document["updated_at"] = python_time(lock.acquired_at_ms).into();
         self.write_file(self.lock_dir, &name, &document)
     }
 
@@ -268,7 +268,7 @@ impl Export<'_> {
                 "target_pid": record.pid,
                 "target_start_time": record.start_time,
                 writer: marker.by_pid,
-                "written_at": time(marker.written_at_ms),
+                "written_at": python_time(marker.written_at_ms),
             });
             self.write_file(self.home, file, &document)?;
         }
@@ -288,10 +288,4 @@ fn pid_record(record: &Record) -> Option<PidRecord> {
         argv: recognised(record.argv.clone()),
         owner: None,
     })
-}
-
-/// As Python's `isoformat` writes a time in UTC.
-fn time(wall_ms: i64) -> Option<String> {
-    let time = chrono::DateTime::from_timestamp_millis(wall_ms)?;
-    Some(time.to_rfc3339_opts(chrono::SecondsFormat::Micros, false))
 }

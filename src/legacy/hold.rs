@@ -6,15 +6,19 @@ use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde_json::{Value, json};
+
 use super::lockfile::{forget_own, note_own, probe, whoever_holds};
-use super::wire::{Owner, PidRecord, recognised};
-use super::{LOCK_FILE, PID_FILE};
-use crate::clock::Deadline;
+use super::marker_file::{self, MarkerFile};
+use super::wire::{Owner, PidRecord, python_time, recognised};
+use super::{LOCK_FILE, PID_FILE, STATUS_FILE};
+use crate::clock::{Deadline, unix_time};
 use crate::command_line;
 use crate::error::{Error, ErrorKind, Result};
 use crate::liveness::AnchorState;
 use crate::names::Secret;
 use crate::observe::Observer;
+use crate::runtime::state;
 use crate::sys::{self, FileId, Sharing, StartTimeUnit};
 
 /// How often the lock is tried anew because its file was replaced meanwhile, or a probe of the older
@@ -26,12 +30,15 @@ const TRY_AGAIN_AFTER: Duration = Duration::from_millis(1);
 const SCRATCH_LENGTH: usize = 4096;
 
 /// The lock on the `gateway.lock` of a directory, and what the older program reads there. Dropping it lets
-/// the lock go and removes the `gateway.pid` that names us; a lock file is never removed.
+/// the lock go, says that the gateway is stopped, and removes the `gateway.pid` that names us; a lock file is
+/// never removed.
 #[derive(Debug)]
 pub(crate) struct Hold {
     directory: PathBuf,
     record: PidRecord,
     locked: Locked,
+    /// The files were made again once: further times are no news.
+    is_restored: bool,
 }
 
 #[derive(Debug)]
@@ -47,6 +54,8 @@ pub(crate) enum Kept {
     Held,
     /// Its file was removed or replaced, and a new one is locked now.
     MadeAnew,
+    /// The record beside it was removed, and is written again.
+    RecordRestored,
     /// Its file was replaced, and somebody else holds the new one.
     LostTo(Option<sys::Pid>),
 }
@@ -73,8 +82,49 @@ impl Hold {
         let start_time = ticks.map(|time| time.value);
         let record = PidRecord { pid: observer.pid, start_time, argv, owner: Some(owner) };
         let Some(locked) = lock_and_write(directory, &record)? else { return Ok(None) };
-        let directory = directory.to_owned();
-        Ok(Some(Self { directory, record, locked }))
+        let hold = Self { directory: directory.to_owned(), record, locked, is_restored: false };
+        hold.say(state::STARTING);
+        Ok(Some(hold))
+    }
+
+    /// Says the state of the gateway in the place of what the last one left there. Information: no gateway
+    /// stays away for want of it.
+    pub(crate) fn say(&self, state: &str) {
+        let mut document = self.record.to_json();
+        document["gateway_state"] = state.into();
+        document["exit_reason"] = Value::Null;
+        document["restart_requested"] = false.into();
+        document["active_agents"] = 0.into();
+        document["platforms"] = json!({});
+        document["updated_at"] =
+            python_time(i64::try_from(unix_time().as_millis()).unwrap_or(i64::MAX)).into();
+        if let Err(error) = write_whole(&self.directory, STATUS_FILE, &document.to_string()) {
+            tracing::debug!(%error, "older programs read the state of the last gateway");
+        }
+    }
+
+    /// The stop or takeover of this process that an older program has announced, the last one if there are two.
+    /// Markers for others are left to them.
+    pub(crate) fn marker(&self, now_ms: i64) -> Option<MarkerFile> {
+        let files = marker_file::all(&self.directory).ok()?.into_iter();
+        let ours = files.filter_map(|(_, said)| said.ok()).filter(|said| {
+            let target = (said.target.pid, said.target.start_time);
+            target == (self.record.pid, self.record.start_time) && target.1.is_some()
+        });
+        let (fresh, over): (Vec<_>, Vec<_>) =
+            ours.partition(|said| said.remaining_ms(now_ms).is_ok());
+        over.iter().for_each(MarkerFile::consume);
+        fresh.into_iter().max_by_key(|said| said.written_at_ms)
+    }
+
+    fn names_us(&self, file: &str) -> bool {
+        PidRecord::read(&self.directory.join(file)).is_ok_and(|said| {
+            (said.pid, said.start_time) == (self.record.pid, self.record.start_time)
+        })
+    }
+
+    fn record_is_missing(&self) -> bool {
+        is_missing(&self.directory.join(PID_FILE))
     }
 
     pub(crate) fn path(&self) -> PathBuf {
@@ -88,12 +138,16 @@ impl Hold {
     /// When it could not be found out, or made anew.
     pub(crate) fn verify(&mut self) -> Result<Kept> {
         if self.locked.is_at(&self.path())? {
-            return Ok(Kept::Held);
+            if !self.record_is_missing() {
+                return Ok(Kept::Held);
+            }
+            write_whole(&self.directory, PID_FILE, &self.record.to_json().to_string())?;
+            return Ok(self.restored(Kept::RecordRestored));
         }
         match lock_and_write(&self.directory, &self.record)? {
             Some(locked) => {
                 self.locked = locked;
-                Ok(Kept::MadeAnew)
+                Ok(self.restored(Kept::MadeAnew))
             }
             None if probe(&self.path()) == AnchorState::Held => {
                 Ok(Kept::LostTo(Some(whoever_holds(&self.path()).pid).filter(|pid| *pid > 0)))
@@ -105,9 +159,15 @@ impl Hold {
         }
     }
 
-    /// Whether the path still leads to the file that we have locked: costs next to nothing.
+    /// A program that removes the files each time that it looks would fill the journal.
+    fn restored(&mut self, how: Kept) -> Kept {
+        if std::mem::replace(&mut self.is_restored, true) { Kept::Held } else { how }
+    }
+
+    /// Whether the path still leads to the file that we have locked, and the record beside it is there: costs
+    /// next to nothing.
     pub(crate) fn is_in_place(&self) -> bool {
-        self.locked.is_at(&self.path()).unwrap_or(false)
+        self.locked.is_at(&self.path()).unwrap_or(false) && !self.record_is_missing()
     }
 }
 
@@ -196,10 +256,13 @@ fn lock_and_write(directory: &Path, record: &PidRecord) -> Result<Option<Locked>
     Ok(None)
 }
 
+fn is_missing(path: &Path) -> bool {
+    path.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+}
+
 /// Whether there is no such file; where files cannot be renamed while they are locked, none counts as absent.
 fn is_absent(path: &Path) -> bool {
-    let is_absent = |error: std::io::Error| error.kind() == std::io::ErrorKind::NotFound;
-    sys::SHOWS_LOCKED_CONTENT && path.symlink_metadata().is_err_and(is_absent)
+    sys::SHOWS_LOCKED_CONTENT && is_missing(path)
 }
 
 /// Makes the lock file. It appears locked and written, because the older program takes a lock file that
@@ -272,11 +335,13 @@ impl Drop for Hold {
         if self.locked.creator_pid != std::process::id() {
             return;
         }
+        if self.names_us(STATUS_FILE) {
+            self.say(state::STOPPED);
+        }
         let path = self.directory.join(PID_FILE);
-        let names_us = PidRecord::read(&path).is_ok_and(|said| {
-            (said.pid, said.start_time) == (self.record.pid, self.record.start_time)
-        });
-        if names_us && let Err(error) = std::fs::remove_file(&path) {
+        if self.names_us(PID_FILE)
+            && let Err(error) = std::fs::remove_file(&path)
+        {
             tracing::debug!(path = %path.display(), %error, "a pid file of ours stays behind");
         }
     }

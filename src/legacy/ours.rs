@@ -28,15 +28,15 @@ use crate::wait::{Obstacle, Watch};
 pub(crate) enum Ours {
     /// Of this store, for another office.
     Row(Box<Record>),
-    /// A `run` of another store, as it says itself in the file.
-    OtherStore(Box<Found>, Owner),
+    /// A `run` that is not on record here, as it says itself in the file: of another store, or one that has
+    /// lost its office, and is about to end.
+    Unrecorded(Box<Found>, Owner),
 }
 
 /// Who of our own, but for the holder of `office`, holds the lock in `home`, which is held. An older gateway that another
 /// profile has on record is that profile's.
 pub(crate) fn holder_of_lock(
     connection: &Connection,
-    inner: &Inner,
     office: &Office,
     home: &Path,
 ) -> Result<Option<Ours>> {
@@ -54,10 +54,9 @@ pub(crate) fn holder_of_lock(
             }
         }
     }
-    let uuid = inner.store_uuid()?;
     let Looked { found, .. } = looked;
-    let owner = found.owner.clone().filter(|owner| owner.store != uuid);
-    Ok(owner.map(|owner| Ours::OtherStore(Box::new(found), owner)))
+    let owner = found.owner.clone();
+    Ok(owner.map(|owner| Ours::Unrecorded(Box::new(found), owner)))
 }
 
 /// The row for whose process, or its command, the lock is held that was looked at: no older gateway's.
@@ -128,7 +127,7 @@ pub(crate) fn obstacle(
     home: &Path,
 ) -> Result<Option<Box<Obstacle>>> {
     let lock = home.join(LOCK_FILE);
-    Ok(match holder_of_lock(connection, inner, office, home)? {
+    Ok(match holder_of_lock(connection, office, home)? {
         None => None,
         Some(Ours::Row(record)) => {
             let judged = judge_record(inner, &record, Lease::None, &LiveCommandLine::not_read());
@@ -140,8 +139,15 @@ pub(crate) fn obstacle(
             let watch = Some(Watch { fence: record.id.as_i64(), record: *record });
             Some(Box::new(Obstacle { holder: Box::new(holder), watch }))
         }
-        Some(Ours::OtherStore(found, owner)) => {
-            let holder = Holder::of_another_store(office, lock, &found, &owner);
+        Some(Ours::Unrecorded(found, owner)) => {
+            let is_elsewhere = owner.store != inner.store_uuid()?;
+            let holder = Holder::unrecorded(
+                office,
+                lock,
+                &found,
+                &owner,
+                is_elsewhere.then(|| owner.db.clone()),
+            );
             Some(Box::new(Obstacle { holder: Box::new(holder), watch: None }))
         }
     })
@@ -170,7 +176,6 @@ fn home_of(connection: &Connection, office: &Office) -> Result<Option<PathBuf>> 
 /// stands for: its lock is held.
 pub(crate) fn row_in_the_way(
     tx: &Tx<'_>,
-    inner: &Inner,
     office: &Office,
     named: Option<&Path>,
 ) -> Result<Option<Record>> {
@@ -178,8 +183,8 @@ pub(crate) fn row_in_the_way(
     if lockfile::probe(&home.join(LOCK_FILE)) != AnchorState::Held {
         return Ok(None);
     }
-    Ok(match holder_of_lock(tx, inner, office, &home)? {
+    Ok(match holder_of_lock(tx, office, &home)? {
         Some(Ours::Row(record)) => Some(*record),
-        Some(Ours::OtherStore(..)) | None => None,
+        Some(Ours::Unrecorded(..)) | None => None,
     })
 }

@@ -1,5 +1,6 @@
 //! What stands in the files of the older program: bytes in, values out.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
@@ -14,12 +15,17 @@ use crate::sys::{self, Existence, StartTime, StartTimeUnit};
 const LENGTH_MAX: u64 = 1 << 20;
 
 /// One of these has to stand in a command line, for the older program to take it for its own. It looks into
-/// the command line of the process as well, and there knows one form more.
+/// the command line of the process as well, and there knows one form more. Later versions (July 2026) work on
+/// words, want the verb `run`, and believe the live command line first.
 const FORMS: [&str; 4] =
     ["hermes_cli.main gateway", "hermes_cli/main.py gateway", "hermes gateway", "gateway/run.py"];
 
 /// What is put in front of a command line that has none of them.
-const FORM: &str = "hermes gateway";
+const FORM: [&str; 3] = ["hermes", "gateway", "run"];
+
+/// What every version knows in the command line of a process: its own program for nothing but that, and, for
+/// programs of ours that read a command line, the verb.
+const PROGRAM: [&str; 2] = ["hermes-gateway", "run"];
 
 /// A process as `gateway.pid` and `gateway.lock` name it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -190,13 +196,78 @@ pub(crate) fn time_ms(value: &Value) -> Option<i64> {
     Some(time.timestamp_millis())
 }
 
-/// A command line that the older program takes for one of its own.
+/// As Python's `isoformat` writes a time in UTC.
+pub(super) fn python_time(wall_ms: i64) -> Option<String> {
+    let time = chrono::DateTime::from_timestamp_millis(wall_ms)?;
+    Some(time.to_rfc3339_opts(chrono::SecondsFormat::Micros, false))
+}
+
+/// A command line that the older program, of whatever version, takes for one of its own.
 pub(crate) fn recognised(argv: Vec<String>) -> Vec<String> {
     let line = argv.join(" ");
-    if FORMS.iter().any(|form| line.contains(form)) {
+    if FORMS.iter().any(|form| line.contains(form)) && runs_gateway(&argv) {
         return argv;
     }
-    FORM.split(' ').map(str::to_owned).chain(argv).collect()
+    FORM.into_iter().map(str::to_owned).chain(argv).collect()
+}
+
+/// Whether every version knows the process with this command line for its own.
+pub(crate) fn is_known_line(words: &[OsString]) -> bool {
+    let words: Vec<String> = words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+    let line = words.join(" ");
+    let mut forms = FORMS.iter().chain(&PROGRAM[..1]);
+    forms.any(|form| line.contains(form)) && runs_gateway(&words)
+}
+
+/// The words that make a command line one of these. In the directory of a named profile
+/// (`<root>/profiles/<name>`) later versions want to see that as well.
+pub(crate) fn known_words(home: &Path) -> Vec<OsString> {
+    let mut words = PROGRAM.map(OsString::from).to_vec();
+    if home.parent().and_then(Path::file_name).is_some_and(|name| name == "profiles") {
+        let mut assignment = OsString::from("HERMES_HOME=");
+        assignment.push(home);
+        words.push(assignment);
+    }
+    words
+}
+
+/// Whether the words are those of a gateway at work, as later versions read them: a program for that alone, or
+/// `gateway run` behind one with more verbs. The blanks within words divide them.
+fn runs_gateway(words: &[String]) -> bool {
+    let line = words.join(" ").replace('\\', "/").to_lowercase();
+    let tokens: Vec<&str> =
+        line.split_whitespace().map(|it| it.trim_matches(['"', '\''])).collect();
+    // A script, whatever stands behind it.
+    let is_inline = tokens.first().is_some_and(|program| base_name(program).starts_with("python"))
+        && tokens.contains(&"-c");
+    if is_inline {
+        return false;
+    }
+    let is_dedicated = |token: &&str| {
+        matches!(base_name(token), "hermes-gateway" | "hermes-gateway.exe")
+            || *token == "gateway/run.py"
+            || token.ends_with("/gateway/run.py")
+    };
+    if tokens.iter().any(is_dedicated) {
+        return true;
+    }
+    let has_verbs = |token: &&str| {
+        matches!(base_name(token), "hermes" | "hermes.exe")
+            || token.contains("hermes_cli.main")
+            || token.contains("hermes_cli/main.py")
+    };
+    let mut tokens = tokens.iter().skip_while(|token| !has_verbs(token)).skip(1);
+    let mut skips_next = false;
+    let mut verbs = tokens.by_ref().filter(|token| {
+        let is_value = std::mem::replace(&mut skips_next, matches!(**token, "-p" | "--profile"));
+        !is_value && !skips_next && !token.starts_with("--profile=") && !token.starts_with("-p=")
+    });
+    verbs.find(|token| **token == "gateway").is_some()
+        && verbs.next().is_none_or(|verb| *verb == "run")
+}
+
+fn base_name(token: &str) -> &str {
+    token.rsplit('/').next().unwrap_or(token)
 }
 
 #[cfg(test)]
@@ -268,12 +339,44 @@ mod tests {
     #[test]
     fn a_command_line_is_one_that_the_older_program_knows() {
         let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
-        for known in ["python -m hermes_cli.main gateway run", "x/gateway/run.py", "hermes gateway"]
-        {
-            assert_eq!(recognised(words(known)), words(known));
+        for known in [
+            "python -m hermes_cli.main gateway run",
+            "x/gateway/run.py",
+            "hermes gateway",
+            "hermes --profile work gateway run",
+        ] {
+            let is_old_form = FORMS.iter().any(|form| known.contains(form));
+            assert!(runs_gateway(&words(known)), "{known}");
+            assert_eq!(recognised(words(known)) == words(known), is_old_form, "{known}");
         }
-        for other in ["my-bot --serve", "hermes-gateway", "hermes chat"] {
-            assert_eq!(recognised(words(other)), words(&format!("hermes gateway {other}")));
+        for other in [
+            "my-bot --serve",
+            "hermes-gateway",
+            "hermes chat",
+            "hermes gateway status",
+            "python -c x hermes gateway run",
+            "hermes -p gateway dashboard",
+        ] {
+            assert_eq!(recognised(words(other)), words(&format!("hermes gateway run {other}")));
         }
+    }
+
+    #[test]
+    fn a_run_is_known_by_its_words() {
+        let words = |line: &str| line.split(' ').map(OsString::from).collect::<Vec<_>>();
+        for unknown in ["incumbent run --legacy-home /home/me/.hermes -- my-bot", ""] {
+            assert!(!is_known_line(&words(unknown)), "{unknown}");
+        }
+        for known in [
+            "incumbent run --known-as hermes-gateway run -- my-bot",
+            "incumbent run --legacy-home /home/me/.hermes -- hermes gateway run",
+        ] {
+            assert!(is_known_line(&words(known)), "{known}");
+        }
+        assert_eq!(known_words(Path::new("/home/me/.hermes")), words("hermes-gateway run"));
+        assert_eq!(
+            known_words(Path::new("/r/profiles/ops")),
+            words("hermes-gateway run HERMES_HOME=/r/profiles/ops")
+        );
     }
 }

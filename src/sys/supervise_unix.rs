@@ -44,6 +44,25 @@ pub(crate) fn own_executable() -> io::Result<PathBuf> {
     if link.exists() { Ok(link) } else { std::env::current_exe() }
 }
 
+/// Executes this very program again, in this process, with the command line `argv`. Returns only why it could
+/// not.
+pub(crate) fn execute_again(argv: &[OsString]) -> io::Error {
+    let [name, arguments @ ..] = argv else { return io::ErrorKind::InvalidInput.into() };
+    let program = match own_executable().and_then(|path| named_path(&path)) {
+        Ok(program) => program,
+        Err(error) => return error,
+    };
+    Command::new(program).arg0(name).args(arguments).exec()
+}
+
+/// Our program by its own name, which lists of processes show; by `path` where another one has that name by now.
+fn named_path(path: &Path) -> io::Result<PathBuf> {
+    let named = std::env::current_exe()?;
+    let is_ours = super::file_facts(&named).ok().map(|facts| facts.id)
+        == Some(super::open_file_facts(&std::fs::File::open(path)?)?.id);
+    Ok(if is_ours { named } else { path.to_owned() })
+}
+
 /// A command that exists as a process, with a pid and a start time, and does not run yet.
 pub(crate) struct HeldCommand {
     pid: super::Pid,

@@ -287,6 +287,11 @@ fn watch(process: OwnedHandle) -> io::Result<()> {
     Ok(())
 }
 
+/// No process here becomes another program: the command line stays as it was given.
+pub(crate) fn execute_again(_argv: &[OsString]) -> io::Error {
+    io::ErrorKind::Unsupported.into()
+}
+
 /// Never used on Windows.
 pub(crate) fn trampoline(_arguments: &[OsString]) -> i32 {
     NOBODY_WAITS

@@ -184,8 +184,7 @@ pub(crate) fn reserve(
             Found::Errand(errand) => return Ok(Step::Claimed(Outcome::Errand(errand))),
         }
     }
-    if let Some(record) =
-        legacy::row_in_the_way(tx, inner, candidate.office, candidate.legacy_home)?
+    if let Some(record) = legacy::row_in_the_way(tx, candidate.office, candidate.legacy_home)?
         && targets.iter().all(|target| target.record.id != record.id)
         && let Some(office) = record.office()
     {

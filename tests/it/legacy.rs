@@ -851,7 +851,11 @@ fn our_own_run_in_another_container_is_no_second_owner() {
     let mut contained = Process::start(command);
     contained.line();
     let status = sandbox.assert_status(0, "alive", "anchor_held");
-    let files = ["gateway.lock live anchor_held", "gateway.pid live anchor_held"];
+    let files = [
+        "gateway.lock live anchor_held",
+        "gateway.pid live anchor_held",
+        "gateway_state.json live on_record",
+    ];
     assert_eq!(older.import_with_code(0), files);
     assert_eq!(sandbox.status().1["instance"], status["instance"]);
     sandbox.cli(["export", older.home()]).assert_code(0);

@@ -315,3 +315,193 @@ fn a_run_of_another_store_is_named_and_never_replaced() {
     run.end().assert_code(0);
     sandbox.cli(start).assert_code(0);
 }
+
+/// FIELD-BUGS row 138. Symptom: a later version of the older gateway looked for it every few seconds, did not
+/// know the live command line of the `run`, and removed gateway.pid and gateway.lock each time; in between
+/// another one could start. It holds because the run shows the words that it looks for, in its record and in the
+/// list of processes, and stays the same process.
+#[test]
+fn later_versions_know_the_run_and_let_its_files_be() {
+    if !has_python() {
+        return;
+    }
+    for (home, profile) in [("hermes", "work"), ("root/profiles/ops", "other")] {
+        let sandbox = Sandbox::new();
+        let mut older = Older::new(&sandbox);
+        older.home = sandbox.file(home);
+        std::fs::create_dir_all(&older.home).unwrap();
+        older.home = older.home.canonicalize().unwrap();
+        let mut command = sandbox.incumbent(["run", "--no-backoff", "--profile", profile]);
+        command.args(["--legacy-home", older.home()]).args(["--", "/bin/sh", "-c"]);
+        command.args(["echo $$; exec cat", "my-bot"]);
+        let run = Run::start(command);
+        let lock = Stat::of(run.pid()).unwrap();
+        let before = [older.id("gateway.pid"), older.id("gateway.lock")];
+        let polled = older.start("polls").finish(LIMIT).assert_code(0);
+        // The words of another profile's gateway would be another one's in a named directory.
+        assert_eq!(polled.out, "0 run\n", "{home}");
+        assert_eq!(older.running(), run.pid().to_string());
+        assert_eq!([older.id("gateway.pid"), older.id("gateway.lock")], before, "{home}");
+        let (_, status) = sandbox.json(["status", "--profile", profile]);
+        assert_eq!(status["pid"], run.pid(), "{status:#}");
+        assert_eq!(status["flags"], json!([]), "{status:#}");
+        // It is the process that was started, by its own name.
+        let name = std::fs::read_to_string(format!("/proc/{}/comm", run.pid())).unwrap();
+        assert_eq!(name, "incumbent\n");
+        assert_eq!(lock.parent, std::process::id());
+        run.end().assert_code(0);
+    }
+}
+
+/// What a later version, or a person, removes anyway is put back, and said once.
+#[test]
+fn what_is_removed_beside_a_run_is_put_back() {
+    if !has_python() {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let older = Older::new(&sandbox);
+    let mut run = older.hold();
+    for _ in 0..3 {
+        std::fs::remove_file(older.file("gateway.pid")).unwrap();
+        eventually("gateway.pid is back", LIMIT, || {
+            older.file("gateway.pid").exists().then_some(())
+        });
+        assert_eq!(older.running(), run.pid().to_string());
+        std::fs::remove_file(older.file("gateway.lock")).unwrap();
+        eventually("gateway.lock is back", LIMIT, || {
+            (older.file("gateway.lock").exists() && older.running() == run.pid().to_string())
+                .then_some(())
+        });
+    }
+    run.process.close_stdin();
+    let answer = run.process.finish_with_stdin_open(LIMIT).assert_code(0);
+    let restored: Vec<&str> = answer
+        .err
+        .lines()
+        .filter(|line| line.contains("written again") || line.contains("locked anew"))
+        .collect();
+    assert_eq!(restored.len(), 1, "{answer:#?}");
+}
+
+/// The markers of the older program, row 138's other half: its `stop` and its takeover announce themselves by a
+/// file and signal then. Without that word the end of the run was a crash, and the supervisor brought it back.
+#[test]
+fn a_stop_by_an_older_program_is_told_for_what_it_is() {
+    if !has_python() {
+        return;
+    }
+    for (verb, file, reason) in [
+        ("stops", ".gateway-planned-stop.json", "planned_stop"),
+        ("replaces", ".gateway-takeover.json", "taken_over"),
+    ] {
+        let sandbox = Sandbox::new();
+        let older = Older::new(&sandbox);
+        let mut command = sandbox.incumbent(["run", "--no-backoff", "--supervisor", "systemd"]);
+        command.args(["--legacy-home", older.home(), "--", "sh", "-c"]);
+        // It counts what it is asked by: once.
+        command
+            .arg("trap 'echo asked; exit 7' TERM; echo $$; while :; do read x || sleep 0.01; done");
+        let mut run = Run::start(command);
+        let mut asking = sandbox.program("python3");
+        asking.args(["older.py", verb, older.home(), &run.pid().to_string()]);
+        let asked = Process::start(asking).finish(LIMIT).assert_code(0);
+        assert_eq!(run.process.line(), "asked");
+        let ended = run.process.finish_with_stdin_open(LIMIT).assert_code(0);
+        assert_eq!(ended.out.lines().count(), 2, "{ended:#?}");
+        assert!(!older.file(file).exists(), "{file}");
+        let end = &sandbox.history()[0];
+        assert_eq!(end["end_reason"], reason, "{end:#}");
+        let by = format!("an older program (pid {})", asked.out.trim());
+        assert_eq!(end["ended_by"], by.as_str(), "{end:#}");
+    }
+}
+
+/// A marker for another process, and one that was not written now, explain nothing.
+#[test]
+fn a_marker_for_somebody_else_explains_nothing() {
+    if !has_python() {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let older = Older::new(&sandbox);
+    let mut run = older.hold();
+    older.write(".gateway-planned-stop.json", "old", run.pid());
+    older.write(".gateway-takeover.json", "fresh", std::process::id());
+    run.process.signal(rustix::process::Signal::TERM);
+    run.process.wait(LIMIT);
+    assert_eq!(sandbox.history()[0]["end_reason"], "signalled");
+    assert!(!older.file(".gateway-planned-stop.json").exists());
+    assert!(older.file(".gateway-takeover.json").exists());
+}
+
+/// Symptom: whoever reads `gateway_state.json` saw the dead gateway's state for as long as the run lived.
+#[test]
+fn the_state_of_the_gateway_before_is_replaced() {
+    if !has_python() {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let older = Older::new(&sandbox);
+    let mut gone = older.named();
+    older.write("gateway_state.json", "status", gone.pid());
+    gone.kill();
+    let run = older.hold();
+    let state = older.read("gateway_state.json");
+    assert_eq!(state["pid"], run.pid(), "{state:#}");
+    assert_eq!(state["kind"], "hermes-gateway", "{state:#}");
+    assert_eq!(
+        (&state["platforms"], &state["active_agents"]),
+        (&json!({}), &json!(0)),
+        "{state:#}"
+    );
+    eventually("it says that it runs", LIMIT, || {
+        (older.read("gateway_state.json")["gateway_state"] == "running").then_some(())
+    });
+    let pid = run.pid();
+    run.end().assert_code(0);
+    let state = older.read("gateway_state.json");
+    assert_eq!((&state["gateway_state"], &state["pid"]), (&json!("stopped"), &json!(pid)));
+    // It is on record here, and an import makes no second one of it.
+    let rows = older.import_with_code(0);
+    assert!(rows.contains(&"gateway_state.json stale on_record".to_owned()), "{rows:?}");
+    assert_eq!(sandbox.history().len(), 1);
+
+    // Another gateway's word is not ours to change.
+    let run = older.hold();
+    let mut other = older.named();
+    older.write("gateway_state.json", "status", other.pid());
+    run.end().assert_code(0);
+    assert_eq!(older.read("gateway_state.json")["pid"], other.pid());
+    other.kill();
+}
+
+/// A run that lost its office holds the lock until it has noticed: it is no older gateway, and gets no row.
+#[test]
+fn a_run_that_lost_its_office_is_waited_for() {
+    if !has_python() {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let older = Older::new(&sandbox);
+    let mut run = older.hold();
+    run.process.signal(rustix::process::Signal::STOP);
+    crate::support::wait_stopped(run.pid());
+    sandbox.cli(["evict", "--force"]).assert_code(0);
+    let start = ["run", "--no-backoff", "--replace", "--legacy-home", older.home(), "--", "true"];
+    for _ in 0..2 {
+        let pid = format!("pid {}", run.pid());
+        sandbox.cli(start).assert_code(75).assert_complains(&[
+            "kept out",
+            &pid,
+            "wait until it has",
+        ]);
+    }
+    assert_eq!(sandbox.history().len(), 1);
+    let mut wait = vec!["run", "--no-backoff", "--wait"];
+    wait.extend(&start[3..]);
+    let waiting = Process::start(sandbox.incumbent(wait));
+    run.process.signal(rustix::process::Signal::CONT);
+    run.process.wait(LIMIT);
+    waiting.finish(LIMIT).assert_code(0);
+}

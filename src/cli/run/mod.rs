@@ -1,5 +1,6 @@
 //! `run`: claims the office, starts a command that does not outlive it, and stays with it.
 
+mod older;
 mod running;
 
 use std::ffi::OsString;
@@ -84,7 +85,9 @@ pub(super) fn run(global: &Global, arguments: &args::Run, format: Format) -> Out
     }
     options.stop_budget_ms()?;
     if let Some(directory) = &arguments.legacy_home {
-        options.legacy_home = Some(legacy::home(directory, &options.kind)?);
+        let home = legacy::home(directory, &options.kind)?;
+        older::become_known(arguments, &home);
+        options.legacy_home = Some(home);
     }
     let exit_codes = exit_codes(arguments);
     // A gateway that works is not ended for a command that cannot.

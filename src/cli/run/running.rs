@@ -20,10 +20,11 @@ use crate::exit_code::{ExitCause, ExitCodes};
 use crate::forensics::{Ends, Fact, Recorder, Snapshot};
 use crate::holder::Holder;
 use crate::instance::{Command, CommandLock, End, EndReason};
-use crate::legacy::{Hold, Kept};
+use crate::legacy::Hold;
 use crate::marker_table::Marker;
 use crate::names::MarkerName;
 use crate::office::{Claim, ClaimOptions, Tenure};
+use crate::runtime::state;
 use crate::runtime_table;
 use crate::shutdown_table::{self, What};
 use crate::standing::{Lost, Standing};
@@ -38,7 +39,7 @@ use crate::wait::{Wait, data_version};
 const VERIFY_EVERY: Duration = Duration::from_secs(1);
 
 /// How long a look may wait for the store's locks; what it could not see it looks at again.
-const LOOK_BUDGET: Duration = Duration::from_millis(200);
+pub(super) const LOOK_BUDGET: Duration = Duration::from_millis(200);
 
 /// A run, as it was asked for.
 pub(super) struct Running<'a> {
@@ -50,16 +51,16 @@ pub(super) struct Running<'a> {
 }
 
 /// What it runs on.
-struct Watch<'a> {
+pub(super) struct Watch<'a> {
     run: Running<'a>,
-    store: Store,
+    pub(super) store: Store,
     /// `None` once its files were lost: open, they would stand in the way of the next store.
     watcher: Option<Connection>,
     data_version: Option<i64>,
-    tenure: Tenure,
+    pub(super) tenure: Tenure,
     /// The lock of the older program. It goes before the tenure: whoever gets that one next must not meet
     /// us behind it.
-    hold: Option<Hold>,
+    pub(super) hold: Option<Hold>,
     life: Life,
     /// What the command locks, for as long as the row says that it does.
     lock_file: Option<LockFile>,
@@ -141,6 +142,9 @@ impl<'a> Running<'a> {
         hold: Option<Hold>,
         started: Started,
     ) -> Outcome {
+        if let Some(hold) = &hold {
+            hold.say(state::RUNNING);
+        }
         let watch = Watch {
             run: self,
             store,
@@ -249,6 +253,7 @@ impl Watch<'_> {
         let Caught { number, from_terminal, .. } = signal.caught;
         let (mut is_echo, mut is_asked) = (false, false);
         if let Some(signalled) = Signalled::of(&signal) {
+            self.take_older_marker();
             let sender = signalled.sender;
             // A request to reload takes nothing back.
             is_asked = !(signalled.may_mean_reload && self.is_asked_to_end());
@@ -358,28 +363,7 @@ impl Watch<'_> {
         }
     }
 
-    /// The older program respects the file that its path names, and no other one.
-    fn look_at_older_lock(&mut self) {
-        let Some(hold) = &mut self.hold else { return };
-        let path = hold.path();
-        match hold.verify() {
-            Ok(Kept::Held) => {}
-            Ok(Kept::MadeAnew) => output::tell_aside(&format!(
-                "incumbent: run: {}: {} was removed or replaced; it is made and locked anew\n",
-                self.tenure.office(),
-                path.display()
-            )),
-            // It acts as well by now.
-            Ok(Kept::LostTo(pid)) => {
-                let who =
-                    pid.map_or_else(|| "another process".to_owned(), |it| format!("pid {it}"));
-                self.lose(&format!("{} was replaced, and {who} holds it", path.display()));
-            }
-            Err(error) => self.doubt(&format!("cannot look at {}: {error}", path.display())),
-        }
-    }
-
-    fn doubt(&mut self, what: &str) {
+    pub(super) fn doubt(&mut self, what: &str) {
         if !std::mem::replace(&mut self.doubt_told, true) {
             output::tell_aside(&format!("incumbent: run: {what}\n"));
         }
@@ -489,7 +473,7 @@ impl Watch<'_> {
         }
     }
 
-    fn lose(&mut self, why: &str) {
+    pub(super) fn lose(&mut self, why: &str) {
         let command = match self.child() {
             Some(child) => format!("; ending the command (pid {})", child.0.pid),
             None => String::new(),
@@ -625,6 +609,7 @@ impl Watch<'_> {
 
     /// Records how the command ended; the exit code that tells our supervisor.
     fn finish(mut self, end: ChildEnd) -> i32 {
+        self.take_older_marker();
         drop(self.hold.take());
         let own = match end {
             ChildEnd::Exited(code) => code,

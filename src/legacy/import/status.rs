@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::{Finding, Gateway, Import};
 use crate::error::Result;
-use crate::instance::{self, EndedInstance};
+use crate::instance::{self, EndedInstance, Record};
 use crate::legacy::gateway::modified_ms;
 use crate::legacy::wire::{self, PidRecord};
 use crate::legacy::{LOCK_FILE, STATUS_FILE};
@@ -45,6 +45,17 @@ impl Import<'_> {
         file: &Path,
     ) -> Result<Finding> {
         let pid = Some(record.pid);
+        let store = self.inner.store_uuid()?;
+        if record.owner.as_ref().is_some_and(|owner| owner.store == store) {
+            // Its pid may be that of another container.
+            let is_it = |row: &Record| row.pid == pid && row.start_time == record.start_time();
+            let finding = if instance::all_live(self.tx)?.iter().any(is_it) {
+                Finding::live("on_record", pid)
+            } else {
+                Finding::stale("on_record", pid)
+            };
+            return Ok(finding.detail("it is of a `run` that is on record here, which says more"));
+        }
         let at_ms = object.get("updated_at").and_then(wire::time_ms).or_else(|| modified_ms(file));
         let at_ms = at_ms.unwrap_or_else(|| self.tx.now_ms()).min(self.tx.now_ms());
         if let Some(gateway) = gateway.filter(|gateway| gateway.wrote(record)) {

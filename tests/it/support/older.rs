@@ -1,5 +1,6 @@
 //! An older gateway program for tests: what it does with its files, in Python, which is what it is written in.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -10,7 +11,9 @@ use super::{LIMIT, Process, Run, Sandbox, has, skipped};
 /// its two records and lives until its standard input is closed or it is asked to end; `running` looks for
 /// a running one and cleans up after a dead one; `attempts` looks whether the lock is held again and again,
 /// until its standard input is closed, and counts how often it seemed to be. `gateway --leak` starts something
-/// that keeps the lock, and says its pid as well; `probes` looks without a pause, and `cleans` does what
+/// that keeps the lock, and says its pid as well; `polls` looks as a later version does, which removes the files
+/// of a live process whose command line it does not know, a hundred times, and says how often
+/// it found nobody; `stops` and `replaces` announce what they do by a file, and send SIGTERM; `probes` looks without a pause, and `cleans` does what
 /// `running` does, over and over.
 pub const OLDER: &str = r#"
 import fcntl, json, os, signal, sys, threading, time
@@ -116,6 +119,56 @@ def gateway(home, argv):
     sys.stdin.read()
     leave()
 
+def verb_of(line):
+    tokens = [token.strip("\"'").replace("\\\\", "/").lower() for token in line.split()]
+    names = [token.rsplit("/", 1)[-1] for token in tokens]
+    if names and names[0].startswith("python") and "-c" in tokens:
+        return None
+    if any(token == "gateway/run.py" or token.endswith("/gateway/run.py") for token in tokens):
+        return "run"
+    if "hermes-gateway" in names:
+        return "run"
+    if "hermes" not in names and not any("hermes_cli" in token for token in tokens):
+        return None
+    left, skip = [], False
+    for token in tokens:
+        if skip:
+            skip = False
+        elif token in ("-p", "--profile"):
+            skip = True
+        elif not token.startswith(("-p=", "--profile=")):
+            left.append(token)
+    if "gateway" not in left:
+        return None
+    at = left.index("gateway")
+    return left[at + 1] if at + 1 < len(left) else "run"
+
+def is_later_one(found, home):
+    with open(f"/proc/{found['pid']}/cmdline", "rb") as file:
+        line = file.read().replace(b"\0", b" ").decode(errors="ignore").strip()
+    if not line:
+        line = " ".join(found.get("argv") or [])
+    if verb_of(line) not in ("run", "restart"):
+        return False
+    if home is None or os.path.basename(os.path.dirname(home)) != "profiles":
+        return True
+    words = line.lower().split()
+    named = [after for before, after in zip(words, words[1:]) if before in ("-p", "--profile")]
+    return os.path.basename(home) in named or f"hermes_home={home.lower()}" in words
+
+def poll(home, scope):
+    pid_file, lock_file = (os.path.join(home, name) for name in ("gateway.pid", "gateway.lock"))
+    if is_locked(lock_file):
+        for found in (read_record(pid_file), read_record(lock_file)):
+            if not found or not os.path.exists(f"/proc/{found['pid']}"):
+                continue
+            if found.get("start_time") != start_time(found["pid"]):
+                continue
+            if is_later_one(found, scope):
+                return found["pid"]
+    clean_up(home)
+    return None
+
 verb, home, rest = sys.argv[1], sys.argv[2], sys.argv[3:]
 if verb == "gateway":
     gateway(home, ["hermes", "gateway", "run", "--token", "s3cret-of-the-bot"] + rest)
@@ -156,6 +209,21 @@ elif verb == "write":
     data = b"\x00\xff\xfe\x01 garbage" if text is None else text.encode()
     with open(home, "wb") as file:
         file.write(data)
+elif verb == "polls":
+    answers = [poll(home, scope) for _ in range(100) for scope in (None, home)]
+    record = read_record(os.path.join(home, "gateway.pid"))
+    print(answers.count(None), verb_of(" ".join(record["argv"])) if record else None, flush=True)
+elif verb in ("stops", "replaces"):
+    pid = int(rest[0])
+    name, by = ((".gateway-planned-stop.json", "stopper_pid") if verb == "stops" else
+                (".gateway-takeover.json", "replacer_pid"))
+    record = {"target_pid": pid, "target_start_time": start_time(pid), by: os.getpid(),
+              "written_at": datetime.now(timezone.utc).isoformat()}
+    with open(os.path.join(home, name + ".tmp"), "w") as file:
+        json.dump(record, file)
+    os.rename(os.path.join(home, name + ".tmp"), os.path.join(home, name))
+    os.kill(pid, signal.SIGTERM)
+    print(os.getpid(), flush=True)
 elif verb in ("probes", "cleans"):
     done = threading.Event()
     threading.Thread(target=lambda: (sys.stdin.read(), done.set())).start()
@@ -193,6 +261,11 @@ impl<'a> Older<'a> {
 
     pub fn file(&self, name: &str) -> PathBuf {
         self.home.join(name)
+    }
+
+    /// Which file it is.
+    pub fn id(&self, name: &str) -> u64 {
+        std::fs::metadata(self.file(name)).unwrap().ino()
     }
 
     pub fn read(&self, name: &str) -> Value {

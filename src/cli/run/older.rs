@@ -1,0 +1,99 @@
+//! A run beside the lock of an older program: how later versions of that recognise it, and what they ask of it.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use super::super::args;
+use super::super::output;
+use super::running::{LOOK_BUDGET, Watch};
+use crate::error::Result;
+use crate::instance;
+use crate::legacy::{self, Kept, MarkerFile};
+use crate::marker::millis;
+use crate::marker_table::{self, NewMarker};
+use crate::stop_budget;
+use crate::store::with_budget;
+use crate::sys::supervise;
+
+/// Executes this very program again, with words in its command line that later versions of the older program
+/// look for: they remove the files of a live process whose command line has none (FIELD-BUGS row 138). Nothing
+/// was opened or started yet; the pid, the environment, the descriptors and the parent stay as they are.
+/// Returns where that was not needed, or cannot be.
+pub(super) fn become_known(arguments: &args::Run, home: &Path) {
+    let words: Vec<OsString> = std::env::args_os().collect();
+    if !arguments.known_as.is_empty() || legacy::is_known_line(&words) {
+        return;
+    }
+    let Some(at) = words.iter().position(|word| word == "--") else { return };
+    let known_as = std::iter::once(OsString::from("--known-as")).chain(legacy::known_words(home));
+    let argv: Vec<OsString> =
+        words[..at].iter().cloned().chain(known_as).chain(words[at..].iter().cloned()).collect();
+    let error = supervise::execute_again(&argv);
+    tracing::debug!(%error, "later versions of the older gateway may not recognise this run");
+}
+
+impl Watch<'_> {
+    /// The older program respects the file that its path names, and no other one.
+    pub(super) fn look_at_older_lock(&mut self) {
+        let Some(hold) = &mut self.hold else { return };
+        let path = hold.path();
+        match hold.verify() {
+            Ok(Kept::Held) => {}
+            Ok(Kept::MadeAnew) => output::tell_aside(&format!(
+                "incumbent: run: {}: {} was removed or replaced; it is made and locked anew\n",
+                self.tenure.office(),
+                path.display()
+            )),
+            Ok(Kept::RecordRestored) => output::tell_aside(&format!(
+                "incumbent: run: {}: {} was removed; it is written again\n",
+                self.tenure.office(),
+                path.with_file_name(legacy::PID_FILE).display()
+            )),
+            // It acts as well by now.
+            Ok(Kept::LostTo(pid)) => {
+                let who =
+                    pid.map_or_else(|| "another process".to_owned(), |it| format!("pid {it}"));
+                self.lose(&format!("{} was replaced, and {who} holds it", path.display()));
+            }
+            Err(error) => self.doubt(&format!("cannot look at {}: {error}", path.display())),
+        }
+    }
+
+    /// The older program announces a stop or a takeover by a file, and signals then. What it says is kept in
+    /// the store, so that the end is told for what it is. Where it cannot be kept now, the file stays for the
+    /// next look.
+    pub(super) fn take_older_marker(&mut self) {
+        let now_ms = self.store.inner.clock().wall_ms();
+        let Some(marker) = self.hold.as_ref().and_then(|hold| hold.marker(now_ms)) else { return };
+        match with_budget(LOOK_BUDGET, || self.keep_older_marker(&marker)) {
+            Ok(()) => marker.consume(),
+            Err(error) => self.doubt(&format!("cannot record what {}: {error}", marker.writer())),
+        }
+    }
+
+    fn keep_older_marker(&self, marker: &MarkerFile) -> Result<()> {
+        let inner = &self.store.inner;
+        inner.write(|tx| {
+            let Some(record) = instance::by_id(tx, self.tenure.instance())? else { return Ok(()) };
+            let Some((instance, process)) = NewMarker::target(&record) else { return Ok(()) };
+            // Whoever asked first explains the end.
+            if marker_table::asked_end(tx, tx.boot_time(), instance)?.is_some() {
+                return Ok(());
+            }
+            let deadline = stop_budget::deadline(stop_budget::of(&record));
+            NewMarker {
+                name: &marker.name,
+                instance: Some(instance),
+                process: &process,
+                by: &marker.writer(),
+                by_pid: marker.by.unwrap_or(0),
+                by_uid: None,
+                requester: None,
+                reason: None,
+                ttl_ms: millis(stop_budget::marker_lives(deadline)),
+            }
+            .write(tx)
+            .map(drop)
+        })
+    }
+}
