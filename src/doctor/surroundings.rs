@@ -4,12 +4,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use rusqlite::Connection;
+
 use super::{Check, Only, Opened, Scene, Seen, listed, owners, quoted};
 use crate::environment;
 use crate::error::Result;
 use crate::legacy;
 use crate::liveness::{AnchorState, Verdict};
-use crate::names::ProfileName;
+use crate::names::{Office, ProfileName};
 use crate::store::{OpenOptions, state_path};
 use crate::sys::{self, CaptureError, Pid, ProcessState};
 
@@ -201,7 +203,7 @@ fn legacy_files(opened: &Opened) -> Result<Vec<Seen>> {
         .collect();
     let mut seen = Vec::new();
     for (home, profile) in legacy_homes(opened)? {
-        seen.extend(one_home(opened, &home, profile.as_ref(), &holders));
+        seen.extend(one_home(opened, &home, profile.as_ref(), &holders)?);
     }
     Ok(seen)
 }
@@ -213,18 +215,27 @@ fn one_home(
     home: &Path,
     profile: Option<&ProfileName>,
     holders: &[Pid],
-) -> Vec<Seen> {
+) -> Result<Vec<Seen>> {
     let of = profile.map_or_else(String::new, |profile| format!(" of profile {profile}"));
     let lock = home.join(legacy::LOCK_FILE);
     let state = legacy::look(&lock);
     if state == AnchorState::Held {
         let pid = legacy::whoever_holds(&lock).pid;
         if holders.contains(&pid) {
-            return Vec::new();
+            return Ok(Vec::new());
+        }
+        let office = match profile {
+            Some(profile) => Office { profile: profile.clone(), ..Office::default() },
+            None => Office::default(),
+        };
+        let inner = opened.inner();
+        let ours = |connection: &Connection| legacy::obstacle(connection, inner, &office, home);
+        if let Some(obstacle) = inner.read(ours)? {
+            return Ok(vec![Seen::info(obstacle.holder.to_string())]);
         }
         let option = profile.map_or_else(String::new, |profile| format!("--profile {profile} "));
         let import = opened.scene.command(&format!("{option}import {}", quoted(home)));
-        return vec![
+        return Ok(vec![
             Seen::error(format!(
                 "an older gateway, {}, holds {}{of}, and is not on record as a holder here: two may be \
                  at work, or a start is about to be refused",
@@ -232,7 +243,7 @@ fn one_home(
                 lock.display()
             ))
             .remedy(format!("{import} puts it on record; then `incumbent stop` ends it like any other")),
-        ];
+        ]);
     }
     let mut seen = Vec::new();
     for name in [legacy::PID_FILE, legacy::LOCK_FILE] {
@@ -269,7 +280,7 @@ fn one_home(
             }
         });
     }
-    seen
+    Ok(seen)
 }
 
 #[cfg(test)]

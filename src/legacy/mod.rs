@@ -23,7 +23,7 @@ pub(crate) use hold::{Hold, Kept, check_usable, command_words};
 pub(crate) use import::{Files, ImportedFile, import, judge};
 pub(crate) use lockfile::{Found, Keeps, look, path_of, probe, who_keeps, whoever_holds};
 pub(crate) use marker_file::MarkerFile;
-pub(crate) use ours::{in_place_of, row_in_the_way, wait_for_lock};
+pub(crate) use ours::{in_place_of, obstacle, row_in_the_way, wait_for_lock};
 pub(crate) use wire::{Owner, PidRecord, Unusable, is_known_line, known_words};
 
 use crate::names::MarkerName;

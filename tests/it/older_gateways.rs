@@ -199,6 +199,9 @@ fn a_run_of_another_profile_is_no_older_gateway() {
     let lock = rows.as_array().unwrap().iter().find(|row| row["reason"] == "anchor_held").unwrap();
     assert!(lock["detail"].as_str().unwrap().contains("profile a"), "{lock:#}");
     sandbox.cli(["claim", "--profile", "b"]).assert_code(75).assert_complains(&[&pid]);
+    let doctor = sandbox.cli(["doctor", "--profile", "b"]);
+    assert!(doctor.out.contains("b/gateway is kept out by profile a"), "{doctor:#?}");
+    assert!(!doctor.out.contains("an older gateway, pid"), "{doctor:#?}");
 
     let (code, stopped) = sandbox.json(["stop", "--profile", "b"]);
     assert_eq!((code, &stopped["stopped"]), (1, &json!(false)), "{stopped:#}");
@@ -308,11 +311,15 @@ fn a_run_of_another_store_is_named_and_never_replaced() {
     let command = format!("incumbent --db {elsewhere} --profile a stop");
     let of_store = format!("of the store {elsewhere}, pid {}", run.pid());
     sandbox.cli(start).assert_code(75).assert_complains(&[&of_store, &command]);
-    sandbox.cli(["import", older.home()]).assert_code(0);
+    let rows = older.import_with_code(0);
+    assert!(rows.contains(&"gateway_state.json live on_record".to_owned()), "{rows:?}");
     sandbox.cli(["stop"]).assert_code(1).assert_complains(&["nothing was stopped", &of_store]);
     assert_eq!(sandbox.number("SELECT count(*) FROM instances WHERE kind IS NOT NULL"), 0);
     assert!(!run.process.has_ended() && !run.command.is_gone());
     run.end().assert_code(0);
+    // The end of that is no history of this store's.
+    older.import_with_code(0);
+    assert_eq!(sandbox.number("SELECT count(*) FROM instances WHERE kind IS NOT NULL"), 0);
     sandbox.cli(start).assert_code(0);
 }
 

@@ -45,16 +45,8 @@ impl Import<'_> {
         file: &Path,
     ) -> Result<Finding> {
         let pid = Some(record.pid);
-        let store = self.inner.store_uuid()?;
-        if record.owner.as_ref().is_some_and(|owner| owner.store == store) {
-            // Its pid may be that of another container.
-            let is_it = |row: &Record| row.pid == pid && row.start_time == record.start_time();
-            let finding = if instance::all_live(self.tx)?.iter().any(is_it) {
-                Finding::live("on_record", pid)
-            } else {
-                Finding::stale("on_record", pid)
-            };
-            return Ok(finding.detail("it is of a `run` that is on record here, which says more"));
+        if let Some(owner) = &record.owner {
+            return self.status_of_run(record, owner, file);
         }
         let at_ms = object.get("updated_at").and_then(wire::time_ms).or_else(|| modified_ms(file));
         let at_ms = at_ms.unwrap_or_else(|| self.tx.now_ms()).min(self.tx.now_ms());
@@ -75,6 +67,28 @@ impl Import<'_> {
         let id = self.past_instance(record, reason, at_ms)?;
         self.say(id, pid, object, at_ms)?;
         Ok(Finding::imported(Verdict::Dead(reason).reason(), pid))
+    }
+
+    /// The status of a `run` of ours is not imported: its row says more.
+    fn status_of_run(
+        &self,
+        record: &PidRecord,
+        owner: &wire::Owner,
+        file: &Path,
+    ) -> Result<Finding> {
+        let pid = Some(record.pid);
+        // Its pid may be that of another container.
+        let is_it = |row: &Record| row.pid == pid && row.start_time == record.start_time();
+        let (lives, whose) = if owner.store == self.inner.store_uuid()? {
+            let lives = instance::all_live(self.tx)?.iter().any(is_it);
+            (lives, "on record here, which says more".to_owned())
+        } else {
+            let lives = !matches!(self.judge(record, file).1, Verdict::Dead(_));
+            (lives, format!("on record in the store {}", owner.db))
+        };
+        let finding =
+            if lives { Finding::live("on_record", pid) } else { Finding::stale("on_record", pid) };
+        Ok(finding.detail(format!("it is of a `run` that is {whose}")))
     }
 
     /// The row of a gateway that has ended: one that somebody had met, or one that is made for it.
