@@ -155,6 +155,7 @@ mod names;
 mod observe;
 mod office;
 mod party;
+mod path_text;
 mod reservation;
 mod runtime;
 mod runtime_table;

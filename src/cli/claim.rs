@@ -5,7 +5,7 @@ use serde_json::json;
 use super::args::{self, Global};
 use super::by_us;
 use super::keeper::{self, Purpose, Recorded, Recorder, Target};
-use super::output::{self, Format, Outcome, exit};
+use super::output::{Answer, Complaint, Format, Outcome, exit};
 use crate::claimant::judge_record;
 use crate::environment;
 use crate::error::{Error, ErrorKind, Result};
@@ -102,7 +102,7 @@ pub(super) fn claim(global: &Global, arguments: &args::Claim, format: Format) ->
         Some(target) => target.pid,
         None => match current_run(&store)? {
             Some(run) if run.office().as_ref() == Some(&office) => {
-                return show(format, &keeper::already(&office, &run));
+                return Ok(show(format, keeper::already(&office, &run)));
             }
             Some(Record { pid: Some(pid), .. }) => pid,
             Some(_) | None => parent()?,
@@ -117,15 +117,11 @@ pub(super) fn claim(global: &Global, arguments: &args::Claim, format: Format) ->
         }
         answer => keeper::report(&office, &target, &answer),
     };
-    show(format, &report)
+    Ok(show(format, report))
 }
 
-pub(super) fn show(format: Format, report: &keeper::Report) -> Outcome {
-    if format == Format::Text {
-        output::tell(&report.complaint);
-    }
-    output::print(format, &report.text, &report.document)?;
-    Ok(report.code)
+pub(super) fn show(format: Format, report: keeper::Report) -> Answer {
+    Answer::new(report.code, format, &report.text, &report.document).complaining(report.complaint)
 }
 
 pub(super) fn release(global: &Global, arguments: &args::Release, format: Format) -> Outcome {
@@ -134,21 +130,18 @@ pub(super) fn release(global: &Global, arguments: &args::Release, format: Format
         Some(store) => release_in(&store, &office, arguments.pid)?,
         None => Err(format!("{office} was never claimed: there is no store")),
     };
-    let (text, document, code) = match &answer {
-        Ok(instance) => (
-            format!("{office}: released\n"),
-            json!({"released": true, "instance": instance.as_i64(), "reason": null}),
-            exit::OK,
-        ),
-        Err(why) => {
-            (String::new(), json!({"released": false, "instance": null, "reason": why}), exit::NO)
+    Ok(match answer {
+        Ok(instance) => {
+            let document = json!({
+                "released": true, "instance": instance.as_i64(), "reason": null,
+            });
+            Answer::new(exit::OK, format, &format!("{office}: released\n"), &document)
         }
-    };
-    if let (Err(why), Format::Text) = (&answer, format) {
-        output::tell(&format!("incumbent: release: {why}\n"));
-    }
-    output::print(format, &text, &document)?;
-    Ok(code)
+        Err(why) => {
+            let document = json!({"released": false, "instance": null, "reason": why});
+            Answer::new(exit::NO, format, "", &document).complaining(Complaint::new(why))
+        }
+    })
 }
 
 /// Ends the record of `pid`; `Err` says why it is not the caller's to end.

@@ -2,32 +2,43 @@
 
 use serde_json::{Value, json};
 
+use super::advice::Invocation;
 use super::args::{self, Global};
 use super::by_us;
-use super::output::{self, Format, Outcome, Style, exit, one_line};
+use super::output::{self, Answer, Format, Outcome, Style, exit, one_line};
 use crate::doctor::{self, Act, Finding, Repair, Severity};
 use crate::error::Result;
 use crate::names::{Kind, ProfileName};
 use crate::store::OpenOptions;
 
 pub(super) fn doctor(global: &Global, arguments: &args::Doctor, format: Format) -> Outcome {
+    let invocation = Invocation::of(global);
     let examine = || -> Result<Vec<Finding>> {
         let profile = global.profile.clone().map(ProfileName::new).transpose()?;
         let kind = global.kind.clone().map(Kind::new).transpose()?;
-        Ok(doctor::examine_only(&global.options(), profile.as_ref(), kind.as_ref()))
+        let mut findings =
+            doctor::examine_only(&global.options(), profile.as_ref(), kind.as_ref());
+        for finding in &mut findings {
+            finding.remedy = finding.remedy.take().map(|remedy| invocation.complete(&remedy));
+        }
+        Ok(findings)
     };
     let before = examine()?;
     let acts = match (arguments.fix, arguments.dry_run) {
         (false, _) => {
-            output::print(format, &text(&[], &before), &found(&before))?;
-            return Ok(exit_code(&[], &before));
+            let code = exit_code(&[], &before);
+            return Ok(Answer::new(code, format, &text(&[], &before), &found(&before)));
         }
         (true, true) => doctor::repair(&global.options(), &by_us("doctor"), Repair::DryRun),
         (true, false) => fix(&global.options()),
     };
     let after = examine()?;
-    output::print(format, &text(&acts, &after), &repaired(&before, &acts, &after))?;
-    Ok(exit_code(&acts, &after))
+    Ok(Answer::new(
+        exit_code(&acts, &after),
+        format,
+        &text(&acts, &after),
+        &repaired(&before, &acts, &after),
+    ))
 }
 
 /// Repairs; before a store is moved aside, whoever still works with it is named.

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use super::args::{self, Global};
-use super::output::{self, Failure, Format, Outcome, exit};
+use super::output::{self, Answer, Format, Outcome, exit};
+use super::printable;
 use crate::clock::rfc3339;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind, Result};
 use crate::events::Event;
 use crate::names::ProfileName;
 use crate::store::Store;
@@ -32,8 +33,7 @@ pub(super) fn events(global: &Global, arguments: &args::Events, format: Format) 
         None => Vec::new(),
     };
     let text: String = events.iter().map(|event| line(event) + "\n").collect();
-    output::print(format, &text, &events.iter().map(Event::to_json).collect())?;
-    Ok(exit::OK)
+    Ok(Answer::new(exit::OK, format, &text, &events.iter().map(Event::to_json).collect()))
 }
 
 /// Where a follower starts in a store that it opens.
@@ -63,21 +63,24 @@ fn follow(global: &Global, profile: Option<&ProfileName>, format: Format) -> Out
             if let Start::Tail = start {
                 start = Start::First;
             }
-            check_reader()?;
+            if supervise::standard_output_is_closed() {
+                break;
+            }
             std::thread::sleep(LOOK_EVERY);
             continue;
         };
         match follow_store(&store, profile, format, &mut start, &cancel) {
-            Err(Failure::Error(error)) if error.kind() == ErrorKind::StoreReplaced => {
+            Err(error) if error.kind() == ErrorKind::StoreReplaced => {
                 output::tell(
                     "incumbent: events: the store was replaced, going on with the new one\n",
                 );
             }
-            Err(failure) => return Err(failure),
-            Ok(()) => {}
+            Err(error) => return Err(error),
+            Ok(Reader::Reads) => {}
+            Ok(Reader::Gone) => break,
         }
     }
-    Ok(exit::OK)
+    Ok(Answer::silent(exit::OK))
 }
 
 fn follow_store(
@@ -86,19 +89,17 @@ fn follow_store(
     format: Format,
     start: &mut Start,
     cancel: &Cancel,
-) -> Result<(), Failure> {
-    let print = |event: &Event| {
-        output::print_line(&match format {
-            Format::Text => line(event),
-            Format::Json => event.to_json().to_string(),
-        })
-    };
+) -> Result<Reader> {
     let mut stream = store.events()?.cancel(cancel.clone());
     let id = store.inner.store_uuid()?.to_owned();
     match start {
         Start::Tail => {
             let past = store.recent_events(profile, FOLLOWED)?;
-            past.iter().filter(|event| event.id <= stream.position()).try_for_each(print)?;
+            for event in past.iter().filter(|event| event.id <= stream.position()) {
+                if let Reader::Gone = print(event, format)? {
+                    return Ok(Reader::Gone);
+                }
+            }
         }
         Start::After(same, position) if *same == id && *position <= stream.position() => {
             stream = stream.after(*position);
@@ -111,19 +112,47 @@ fn follow_store(
     while !cancel.is_cancelled() {
         let next = stream.next_event(Wait::UpTo(LOOK_EVERY));
         *start = Start::After(id.clone(), stream.position());
-        match next {
-            Ok(Some(event)) => print(&event)?,
-            Ok(None) => check_reader()?,
+        let reader = match next {
+            Ok(Some(event)) => print(&event, format)?,
+            Ok(None) => Reader::look(),
             // Whoever keeps it busy does so for a while; nothing is lost by asking again.
-            Err(error) if error.kind() == ErrorKind::Busy => check_reader()?,
-            Err(error) => return Err(error.into()),
+            Err(error) if error.kind() == ErrorKind::Busy => Reader::look(),
+            Err(error) => return Err(error),
+        };
+        if let Reader::Gone = reader {
+            return Ok(Reader::Gone);
         }
     }
-    Ok(())
+    Ok(Reader::Reads)
 }
 
-fn check_reader() -> Result<(), Failure> {
-    if supervise::standard_output_is_closed() { Err(Failure::ClosedPipe) } else { Ok(()) }
+/// Whoever follows.
+enum Reader {
+    Reads,
+    /// It has seen enough: that is how following ends.
+    Gone,
+}
+
+impl Reader {
+    fn look() -> Self {
+        if supervise::standard_output_is_closed() { Self::Gone } else { Self::Reads }
+    }
+}
+
+/// Prints one line of the stream. One that is cut off is an error: it must not look like the last one.
+fn print(event: &Event, format: Format) -> Result<Reader> {
+    let line = match format {
+        Format::Text => line(event),
+        Format::Json => printable::document_line(&event.to_json()),
+    };
+    match output::write(format!("{line}\n").as_bytes()) {
+        Ok(()) => Ok(Reader::Reads),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(Reader::Gone),
+        Err(error) => {
+            Err(Error::internal(format!("cannot write to standard output: {error}"))
+                .caused_by(error))
+        }
+    }
 }
 
 fn line(event: &Event) -> String {

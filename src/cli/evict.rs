@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::args::{self, Global};
 use super::by_us;
-use super::output::{self, Format, Outcome, exit};
+use super::output::{Answer, Complaint, Format, Outcome, exit};
 use crate::holder::because;
 use crate::names::Office;
 use crate::office::Eviction;
@@ -69,26 +69,22 @@ pub(super) fn evict(global: &Global, arguments: &args::Evict, format: Format) ->
             }),
             exit::OK,
         ),
-        Eviction::Refused(holder) => {
-            if format == Format::Text {
-                output::tell(&format!(
-                    "incumbent: evict: {holder}\n  try:   {}\n  or:    `incumbent evict --force` \
-                     ends its record without ending the process\n",
-                    holder.advice()
-                ));
-            }
-            (String::new(), Value::Null, exit::NOT_NOW)
-        }
+        Eviction::Refused(_) => (String::new(), Value::Null, exit::NOT_NOW),
     };
-    let holder = match &eviction {
-        Eviction::Refused(holder) => holder.to_json(),
+    let refused = match &eviction {
+        Eviction::Refused(holder) => Some(holder),
         Eviction::Nothing
         | Eviction::Done { .. }
         | Eviction::LegacyHomeForgotten(_)
-        | Eviction::OrphansRemoved(_) => Value::Null,
+        | Eviction::OrphansRemoved(_) => None,
     };
-    output::print(format, &text, &json!({"evicted": document, "holder": holder}))?;
-    Ok(code)
+    let holder = refused.map_or(Value::Null, |holder| holder.to_json());
+    let document = json!({"evicted": document, "holder": holder});
+    Ok(Answer::new(code, format, &text, &document).complaining(refused.map(|holder| {
+        Complaint::new(holder.to_string())
+            .advising(holder.advice())
+            .advising("`incumbent evict --force` ends its record without ending the process")
+    })))
 }
 
 fn forgotten(office: &Office, home: &Path) -> String {

@@ -1,7 +1,7 @@
 //! `history`: who held the office, and how each of them ended.
 
 use super::args::Global;
-use super::output::{self, Format, Outcome, ago, exit};
+use super::output::{self, Answer, Format, Outcome, ago, exit};
 use crate::clock::{length, rfc3339};
 use crate::holder::because;
 use crate::status::Incarnation;
@@ -24,8 +24,7 @@ pub(super) fn history(global: &Global, format: Format) -> Outcome {
         incarnations.iter().map(line).collect()
     };
     let document = incarnations.iter().map(Incarnation::to_json).collect();
-    output::print(format, &text, &document)?;
-    Ok(exit::OK)
+    Ok(Answer::new(exit::OK, format, &text, &document))
 }
 
 fn line(incarnation: &Incarnation) -> String {

@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use self::keep::Keeping;
 use self::pair::{Inbox, Pair, wait_as_second};
 use super::args::Global;
-use super::output::{self, exit};
+use super::output::{self, Complaint, exit};
 use crate::anchor;
 use crate::claimant::{ATTEMPTS, Aside, Attachment, Count, Evicted, changes_too_fast, is_held};
 use crate::clock::Deadline;
@@ -227,7 +227,7 @@ pub(super) struct Report {
     /// For standard output.
     pub(super) text: String,
     /// For standard error.
-    pub(super) complaint: String,
+    pub(super) complaint: Option<Complaint>,
 }
 
 /// A keeper's arguments. They show in `ps`, where they say what the process is for.
@@ -368,12 +368,9 @@ pub(super) fn main(arguments: &[OsString]) -> i32 {
     let Ok(parsed) = Arguments::parse_all(arguments) else { return exit::USAGE };
     let (report, keeping) = match claim_and_keep(&parsed, arguments) {
         Ok((report, keeping)) => (report, keeping),
-        Err(error) => {
-            let verb = if parsed.kind.is_some() { "claim" } else { "lock acquire" };
-            (failure(verb, &error), None)
-        }
+        Err(error) => (failure(&error), None),
     };
-    let told = serde_json::to_string(&report).map(|report| output::print_line(&report));
+    let told = serde_json::to_string(&report).map(|report| output::write(report.as_bytes()));
     // Whoever asked may be gone: the record stands all the same.
     drop(told);
     if supervise::close_standard_output().is_err() {
@@ -425,13 +422,12 @@ pub(super) fn second(arguments: &[OsString]) -> i32 {
 }
 
 /// An error of a keeper, as its verb will show it.
-fn failure(verb: &str, error: &Error) -> Report {
-    let hint = error.hint().map(|hint| format!("  try:   {hint}\n")).unwrap_or_default();
+fn failure(error: &Error) -> Report {
     Report {
         code: output::exit_code(error),
         document: output::error_document(error),
         text: String::new(),
-        complaint: format!("incumbent: {verb}: {error}\n{hint}"),
+        complaint: Some(Complaint::of(error)),
     }
 }
 
@@ -442,12 +438,8 @@ fn claim_and_keep(arguments: &Arguments, words: &[OsString]) -> Result<(Report, 
     let profile: ProfileName = arguments.profile.parse()?;
     let Some(kind) = &arguments.kind else {
         let keeps = register(&store, &profile, &target)?;
-        let report = Report {
-            code: exit::OK,
-            document: Value::Null,
-            text: String::new(),
-            complaint: String::new(),
-        };
+        let report =
+            Report { code: exit::OK, document: Value::Null, text: String::new(), complaint: None };
         return Ok((report, keeps.then(|| Keeping::new(options, store, target, words))));
     };
     let office = Office { profile, kind: kind.parse()? };
@@ -502,7 +494,7 @@ pub(super) fn report(office: &Office, target: &Target, recorded: &Recorded) -> R
                 code: exit::OK,
                 document: document(Some(*instance), evicted.as_ref(), None, None),
                 text: format!("{office}: claimed for pid {}{instead}\n", target.pid),
-                complaint: String::new(),
+                complaint: None,
             }
         }
         Recorded::Already(record) => already(office, record),
@@ -510,12 +502,11 @@ pub(super) fn report(office: &Office, target: &Target, recorded: &Recorded) -> R
             code: exit::NOT_NOW,
             document: document(None, None, None, Some(holder)),
             text: String::new(),
-            complaint: format!("incumbent: claim: {holder}\n  try:   {}\n", holder.advice()),
+            complaint: Some(Complaint::new(holder.to_string()).advising(holder.advice())),
         },
-        Recorded::NeedsKeeper => failure(
-            "claim",
-            &Error::internal("a keeper was asked to make a record that needs a keeper"),
-        ),
+        Recorded::NeedsKeeper => {
+            failure(&Error::internal("a keeper was asked to make a record that needs a keeper"))
+        }
     }
 }
 
@@ -526,7 +517,7 @@ pub(super) fn already(office: &Office, record: &Record) -> Report {
         code: exit::OK,
         document: document(Some(record.id), None, Some(record), None),
         text: format!("{office}: pid {pid} holds it already\n"),
-        complaint: String::new(),
+        complaint: None,
     }
 }
 

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::args::{self, Global};
 use super::no_store;
-use super::output::{self, Format, Outcome, exit};
+use super::output::{self, Answer, Format, Outcome, exit};
 use crate::environment;
 use crate::error::{Error, ErrorKind};
 use crate::legacy::{self, Exported, ExportedFile, Files, ImportedFile};
@@ -38,9 +38,9 @@ pub(super) fn import(global: &Global, arguments: &args::Import, format: Format) 
     };
     rows.extend(left_out);
     let documents: Vec<Value> = rows.iter().map(ImportedFile::to_json).collect();
-    output::print(format, &import_in_words(&rows, &home), &documents.into())?;
     let is_conflict = rows.iter().any(|row| row.finding.is_conflict);
-    Ok(if is_conflict { exit::NOT_NOW } else { exit::OK })
+    let code = if is_conflict { exit::NOT_NOW } else { exit::OK };
+    Ok(Answer::new(code, format, &import_in_words(&rows, &home), &documents.into()))
 }
 
 /// A directory that can be listed.
@@ -83,7 +83,7 @@ fn import_in_words(rows: &[ImportedFile], home: &Path) -> String {
 
 pub(super) fn export(global: &Global, arguments: &args::Export, format: Format) -> Outcome {
     let office = global.office()?;
-    let Some(store) = global.existing()? else { return Err(no_store(global)?.into()) };
+    let Some(store) = global.existing()? else { return Err(no_store(global)?) };
     let directory = &arguments.directory;
     sys::create_private_dirs(directory)
         .map_err(|error| Error::io("create the directory", directory, error))?;
@@ -94,12 +94,11 @@ pub(super) fn export(global: &Global, arguments: &args::Export, format: Format) 
         Exported::InUse(why) => {
             let error = Error::new(ErrorKind::Busy, format!("nothing was written: {why}"))
                 .with_hint("end that gateway first, or export to another directory");
-            return Err(error.into());
+            return Err(error);
         }
     };
     let documents: Vec<Value> = rows.iter().map(ExportedFile::to_json).collect();
-    output::print(format, &export_in_words(&rows, &office), &documents.into())?;
-    Ok(exit::OK)
+    Ok(Answer::new(exit::OK, format, &export_in_words(&rows, &office), &documents.into()))
 }
 
 fn export_in_words(rows: &[ExportedFile], office: &Office) -> String {

@@ -9,7 +9,7 @@ use super::args::{self, Global};
 use super::by_us;
 use super::claim::{cannot_tell, current_run, is_about, parent, show};
 use super::keeper::{self, Purpose, Recorder, Target, attachment};
-use super::output::{self, Format, Outcome, exit};
+use super::output::{Answer, Complaint, Format, Outcome, exit};
 use crate::claimant::{ATTEMPTS, Aside, Claimant, Count, changes_too_fast, is_held, judge_record};
 use crate::clock::length;
 use crate::environment;
@@ -219,21 +219,18 @@ pub(super) fn acquire(global: &Global, arguments: &args::LockAcquire, format: Fo
         }
     });
     if let Some(report) = complaint {
-        return show(format, &report);
+        return Ok(show(format, *report));
     }
     let holder = match answer? {
         Ok(granted) => {
-            output::print(format, &granted_text(&acquiring, &granted), &document(Ok(&granted)))?;
-            return Ok(exit::OK);
+            let text = granted_text(&acquiring, &granted);
+            return Ok(Answer::new(exit::OK, format, &text, &document(Ok(&granted))));
         }
         Err(holder) => holder,
     };
     acquiring.tidy(&store.inner)?;
-    if format == Format::Text {
-        output::tell(&format!("incumbent: lock acquire: {holder}\n  try:   {}\n", holder.advice()));
-    }
-    output::print(format, "", &document(Err(&holder)))?;
-    Ok(exit::NOT_NOW)
+    Ok(Answer::new(exit::NOT_NOW, format, "", &document(Err(&holder)))
+        .complaining(Complaint::new(holder.to_string()).advising(holder.advice())))
 }
 
 fn granted_text(acquiring: &Acquiring, granted: &GrantedLock) -> String {
@@ -504,26 +501,21 @@ fn find(
 /// A verb's answer about one lock.
 fn answer(
     format: Format,
-    verb: &str,
     done: &str,
-    found: &std::result::Result<LockRow, String>,
+    found: std::result::Result<LockRow, String>,
     more: impl FnOnce(&LockRow) -> String,
-) -> Outcome {
+) -> Answer {
     match found {
         Ok(row) => {
             let document = json!({
                 done: true, "fence": row.fence, "instance": row.instance.as_i64(), "reason": null,
             });
-            output::print(format, &format!("{}: {}\n", row.name, more(row)), &document)?;
-            Ok(exit::OK)
+            let text = format!("{}: {}\n", row.name, more(&row));
+            Answer::new(exit::OK, format, &text, &document)
         }
         Err(why) => {
-            if format == Format::Text {
-                output::tell(&format!("incumbent: lock {verb}: {why}\n"));
-            }
             let document = json!({done: false, "fence": null, "instance": null, "reason": why});
-            output::print(format, "", &document)?;
-            Ok(exit::NO)
+            Answer::new(exit::NO, format, "", &document).complaining(Complaint::new(why))
         }
     }
 }
@@ -549,7 +541,7 @@ pub(super) fn verify(global: &Global, arguments: &args::LockRef, format: Format)
                 .map(|(row, _)| row)
         }
     };
-    answer(format, "verify", "held", &found, |row| format!("held, fence {}", row.fence))
+    Ok(answer(format, "held", found, |row| format!("held, fence {}", row.fence)))
 }
 
 pub(super) fn renew(global: &Global, arguments: &args::LockRef, format: Format) -> Outcome {
@@ -569,10 +561,10 @@ pub(super) fn renew(global: &Global, arguments: &args::LockRef, format: Format) 
             })?
         }
     };
-    answer(format, "renew", "renewed", &found, |row| match row.ttl_ms {
+    Ok(answer(format, "renewed", found, |row| match row.ttl_ms {
         Some(ttl_ms) => format!("renewed for {}, fence {}", length(ttl_ms), row.fence),
         None => format!("held without a lease, fence {}", row.fence),
-    })
+    }))
 }
 
 pub(super) fn release(global: &Global, arguments: &args::LockRelease, format: Format) -> Outcome {
@@ -597,7 +589,7 @@ pub(super) fn release(global: &Global, arguments: &args::LockRelease, format: Fo
             })?
         }
     };
-    answer(format, "release", "released", &found, |_| "released".to_owned())
+    Ok(answer(format, "released", found, |_| "released".to_owned()))
 }
 
 fn released(by: &str) -> LockEnd<'_> {
@@ -637,6 +629,5 @@ fn release_all(global: &Global, pid: Option<sys::Pid>, format: Format) -> Outcom
             })?
         }
     };
-    output::print(format, &format!("{count}\n"), &json!({"released": count}))?;
-    Ok(exit::OK)
+    Ok(Answer::new(exit::OK, format, &format!("{count}\n"), &json!({"released": count})))
 }

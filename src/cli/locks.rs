@@ -5,10 +5,11 @@ use serde_json::{Value, json};
 use super::args::{self, Global};
 use super::by_us;
 use super::lock::{name, scope};
-use super::output::{self, Format, Outcome, Style, ago, exit};
+use super::output::{Answer, Complaint, Format, Outcome, Style, ago, exit, one_line};
 use crate::clock::length;
 use crate::holder::because;
 use crate::names::{IdentityHash, LockName, ProfileName};
+use crate::path_text::quoted;
 use crate::scoped::{LockReport, Unlocked, UnlockedLock};
 use crate::standing::Force;
 
@@ -22,8 +23,7 @@ pub(super) fn locks(global: &Global, format: Format) -> Outcome {
     } else {
         reports.iter().map(text).collect()
     };
-    output::print(format, &text, &reports.iter().map(LockReport::to_json).collect())?;
-    Ok(exit::OK)
+    Ok(Answer::new(exit::OK, format, &text, &reports.iter().map(LockReport::to_json).collect()))
 }
 
 fn holder(profile: Option<&ProfileName>, pid: Option<crate::sys::Pid>) -> String {
@@ -54,7 +54,7 @@ fn text(report: &LockReport) -> String {
     add("because", report.because().to_owned());
     add("fence", report.fence.to_string());
     if let Some(command) = &report.command {
-        add("command", command.clone());
+        add("command", one_line(command));
     }
     if let Some(child) = report.child_pid.filter(|_| report.verdict != "dead") {
         add("child", format!("pid {child}"));
@@ -65,7 +65,7 @@ fn text(report: &LockReport) -> String {
         None => {}
     }
     if let Some(metadata) = &report.metadata {
-        add("metadata", metadata.to_string());
+        add("metadata", one_line(&metadata.to_string()));
     }
     for waiter in &report.waiters {
         let who = holder(waiter.profile.as_ref(), waiter.pid);
@@ -113,21 +113,18 @@ pub(super) fn unlock(global: &Global, arguments: &args::Unlock, format: Format) 
         Unlocked::Done(removed) => (line(removed), Some(removed), None),
         Unlocked::Refused(holder) => (String::new(), None, Some(holder)),
     };
-    if let (Some(holder), Format::Text) = (refused, format) {
-        output::tell(&format!(
-            "incumbent: unlock: {holder}\n  try:   {}\n  or:    `incumbent unlock {} --hash {} \
-             --force` removes the lock without ending the process\n",
-            holder.advice(),
-            name.scope,
-            name.identity_hash
-        ));
-    }
     let document = json!({
         "unlocked": removed.map(document),
         "holder": refused.map(|holder| holder.to_json()),
     });
-    output::print(format, &text, &document)?;
-    Ok(if refused.is_some() { exit::NOT_NOW } else { exit::OK })
+    let code = if refused.is_some() { exit::NOT_NOW } else { exit::OK };
+    Ok(Answer::new(code, format, &text, &document).complaining(refused.map(|holder| {
+        Complaint::new(holder.to_string()).advising(holder.advice()).advising(format!(
+            "`incumbent unlock {} --hash {} --force` removes the lock without ending the process",
+            quoted(name.scope.as_str()),
+            name.identity_hash
+        ))
+    })))
 }
 
 fn unlock_stale(global: &Global, format: Format) -> Outcome {
@@ -141,8 +138,7 @@ fn unlock_stale(global: &Global, format: Format) -> Outcome {
         removed.iter().map(line).collect()
     };
     let documents: Vec<Value> = removed.iter().map(document).collect();
-    output::print(format, &text, &json!({"unlocked": documents}))?;
-    Ok(exit::OK)
+    Ok(Answer::new(exit::OK, format, &text, &json!({"unlocked": documents})))
 }
 
 fn line(removed: &UnlockedLock) -> String {

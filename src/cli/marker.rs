@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::args::{self, Global};
 use super::by_us;
 use super::claim::{current_run, parent};
-use super::output::{self, Format, Outcome, ago, exit};
+use super::output::{self, Answer, Complaint, Format, Outcome, ago, exit};
 use crate::error::Result;
 use crate::instance::Record;
 use crate::marker::{self, Consumed, Marker, MarkerRequest};
@@ -31,8 +31,7 @@ pub(super) fn write(global: &Global, arguments: &args::MarkerWrite, format: Form
     };
     let marker = store.write_marker_to(arguments.pid, &office, &request)?;
     let text = format!("{}: left for pid {}\n", marker.name, arguments.pid);
-    output::print(format, &text, &document(Some(&marker), json!({"written": true})))?;
-    Ok(exit::OK)
+    Ok(Answer::new(exit::OK, format, &text, &document(Some(&marker), json!({"written": true}))))
 }
 
 /// Who is meant: the process that was named, the run that we are in, or our parent.
@@ -62,8 +61,12 @@ pub(super) fn peek(global: &Global, arguments: &args::MarkerRead, format: Format
         },
         None => None,
     };
-    output::print(format, &text(marker.as_ref()), &document(marker.as_ref(), json!({})))?;
-    Ok(if marker.is_some() { exit::OK } else { exit::NO })
+    Ok(Answer::new(
+        if marker.is_some() { exit::OK } else { exit::NO },
+        format,
+        &text(marker.as_ref()),
+        &document(marker.as_ref(), json!({})),
+    ))
 }
 
 pub(super) fn consume(global: &Global, arguments: &args::MarkerRead, format: Format) -> Outcome {
@@ -76,16 +79,16 @@ pub(super) fn consume(global: &Global, arguments: &args::MarkerRead, format: For
         None => None,
     };
     let recorded = consumed.as_ref().is_none_or(|consumed| consumed.recorded);
-    if !recorded && format == Format::Text {
-        output::tell(
-            "incumbent: marker consume: it could not be recorded that it was consumed; it says what \
-             it says all the same\n",
-        );
-    }
+    let complaint = (!recorded).then(|| {
+        Complaint::new(
+            "it could not be recorded that it was consumed; it says what it says all the same",
+        )
+    });
     let marker = consumed.map(|Consumed { marker, .. }| marker);
     let more = json!({"consumed": marker.is_some(), "recorded": recorded});
-    output::print(format, &text(marker.as_ref()), &document(marker.as_ref(), more))?;
-    Ok(if marker.is_some() { exit::OK } else { exit::NO })
+    let code = if marker.is_some() { exit::OK } else { exit::NO };
+    Ok(Answer::new(code, format, &text(marker.as_ref()), &document(marker.as_ref(), more))
+        .complaining(complaint))
 }
 
 pub(super) fn clear(global: &Global, arguments: &args::MarkerClear, format: Format) -> Outcome {
@@ -106,8 +109,12 @@ pub(super) fn clear(global: &Global, arguments: &args::MarkerClear, format: Form
         1 => format!("{name}: cleared\n"),
         count => format!("{name}: {count} cleared\n"),
     };
-    output::print(format, &text, &json!({"cleared": cleared}))?;
-    Ok(if cleared > 0 { exit::OK } else { exit::NO })
+    Ok(Answer::new(
+        if cleared > 0 { exit::OK } else { exit::NO },
+        format,
+        &text,
+        &json!({"cleared": cleared}),
+    ))
 }
 
 fn text(marker: Option<&Marker>) -> String {

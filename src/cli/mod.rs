@@ -1,5 +1,7 @@
 //! The command line: parses, asks the library, prints. Not part of the library's interface.
 
+mod advice;
+mod answer;
 mod args;
 mod claim;
 mod doctor;
@@ -14,11 +16,13 @@ mod locks;
 mod marker;
 mod metrics;
 mod output;
+mod printable;
 mod run;
 mod sql;
 mod status;
 mod status_set;
 mod stop;
+mod usage;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -26,8 +30,10 @@ use std::path::PathBuf;
 use clap::{CommandFactory, Parser};
 use serde_json::json;
 
+use advice::Invocation;
+use answer::{Answer, Outcome};
 use args::{Cli, Global, Verb};
-use output::{Failure, Format, Outcome, exit};
+use output::{Format, exit};
 
 use crate::anchor::Orphan;
 use crate::environment;
@@ -35,6 +41,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::forensics::diagnostic;
 use crate::names::{Kind, ProfileName};
 use crate::office::{Profile, real_home};
+use crate::path_text;
 use crate::store::{OpenOptions, Store};
 use crate::sys::supervise;
 
@@ -49,47 +56,10 @@ pub fn main(arguments: &[OsString]) -> i32 {
         Some(diagnostic::VERB) => return forensics::diagnostic_main(&arguments[2..]),
         Some(_) | None => {}
     }
-    let wants_json = arguments
-        .iter()
-        .take_while(|argument| *argument != "--")
-        .any(|argument| argument == "--json");
     match Cli::try_parse_from(arguments) {
         Ok(cli) => dispatch(&cli),
-        Err(error) => usage(&error, arguments, wants_json),
+        Err(error) => usage::show(error, arguments),
     }
-}
-
-/// Help and version are answers; the rest are errors in the question.
-fn usage(error: &clap::Error, arguments: &[OsString], wants_json: bool) -> i32 {
-    if !error.use_stderr() {
-        let _ = error.print();
-        return exit::OK;
-    }
-    // It would be repeated, and next to a lock it may be the identity.
-    let is_about_a_lock = arguments.iter().any(|word| {
-        word == "lock" || word == "unlock" || word.to_string_lossy().starts_with("--lock")
-    });
-    if is_about_a_lock && error.kind() == clap::error::ErrorKind::UnknownArgument {
-        let error = Error::invalid("there is an argument too many (not shown: it may be a secret)")
-            .with_hint(
-                "quote an identity that has blanks in it, put `--` before one that begins with a \
-                 dash, or use `--identity-env`",
-            );
-        let format = if wants_json { Format::Json } else { Format::Text };
-        output::show_error(format, "lock", &error);
-        return exit::USAGE;
-    }
-    if wants_json {
-        let text = error.render().to_string();
-        // The usage that follows the first paragraph is for people.
-        let message = text.trim().trim_start_matches("error: ");
-        let message = message.split("\n\n").next().unwrap_or(message);
-        let error = Error::invalid(message).with_hint("see `incumbent --help`");
-        output::show_error(Format::Json, "", &error);
-    } else {
-        let _ = error.print();
-    }
-    exit::USAGE
 }
 
 fn dispatch(cli: &Cli) -> i32 {
@@ -148,46 +118,48 @@ fn dispatch(cli: &Cli) -> i32 {
         Verb::Export(arguments) => ("export", legacy::export(&cli.global, arguments, format)),
         Verb::Path => ("path", path(&cli.global, format)),
         Verb::Sql(arguments) => ("sql", sql::sql(&cli.global, arguments, format)),
-        Verb::Completions { shell } => ("completions", completions(*shell)),
+        Verb::Completions { shell } => ("completions", Ok(completions(*shell))),
         Verb::Man => ("man", man()),
     };
-    match outcome {
-        Ok(code) => code,
-        Err(Failure::ClosedPipe) => exit::OK,
-        Err(Failure::Error(error)) => {
-            output::show_error(format, name, &error);
-            output::exit_code(&error)
-        }
-    }
+    let invocation = Invocation::of(&cli.global);
+    outcome.unwrap_or_else(|error| Answer::error(format, &invocation, &error)).deliver(
+        format,
+        &invocation,
+        name,
+        cli.verb.nature(),
+    )
 }
 
 fn path(global: &Global, format: Format) -> Outcome {
     let path = global.options().resolved_path()?;
-    match format {
+    Ok(match format {
         // Byte for byte: the answer is for `$(incumbent path)`.
-        Format::Text => output::print_bytes(path.as_os_str().as_encoded_bytes())?,
-        Format::Json => {
-            output::print(format, "", &json!({"path": path.display().to_string()}))?;
+        Format::Text => {
+            Answer::bytes(exit::OK, [path.as_os_str().as_encoded_bytes(), b"\n"].concat())
         }
-    }
-    Ok(exit::OK)
+        Format::Json => {
+            let mut document = json!({});
+            path_text::put(&mut document, "path", &path);
+            Answer::new(exit::OK, format, "", &document)
+        }
+    })
 }
 
-fn completions(shell: clap_complete::Shell) -> Outcome {
+fn completions(shell: clap_complete::Shell) -> Answer {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "incumbent", &mut script);
-    output::print(Format::Text, &String::from_utf8_lossy(&script), &json!(null))?;
-    Ok(exit::OK)
+    Answer::bytes(exit::OK, script)
 }
 
 /// One page: the program, then each verb.
 fn man() -> Outcome {
     let mut page = Vec::new();
     let command = Cli::command();
-    clap_mangen::Man::new(command.clone()).render(&mut page)?;
-    render_verbs(&command, "incumbent", &mut page)?;
-    output::print(Format::Text, &String::from_utf8_lossy(&page), &json!(null))?;
-    Ok(exit::OK)
+    clap_mangen::Man::new(command.clone())
+        .render(&mut page)
+        .and_then(|()| render_verbs(&command, "incumbent", &mut page))
+        .map_err(|error| Error::internal(format!("cannot make the manual page: {error}")))?;
+    Ok(Answer::bytes(exit::OK, page))
 }
 
 fn render_verbs(command: &clap::Command, prefix: &str, page: &mut Vec<u8>) -> std::io::Result<()> {

@@ -6,9 +6,12 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+pub(crate) use super::answer::{Answer, Complaint, Outcome};
+use super::printable;
+pub(crate) use super::printable::one_line;
 use crate::clock::{length, rfc3339, unix_time};
 use crate::error::{Error, ErrorKind};
-use crate::runtime::is_unprintable;
+use crate::path_text;
 
 /// The exit codes of the design.
 pub(crate) mod exit {
@@ -20,33 +23,6 @@ pub(crate) mod exit {
     pub(crate) const FAILED: i32 = 70;
     pub(crate) const NOT_NOW: i32 = 75;
     pub(crate) const CONFIGURATION: i32 = 78;
-}
-
-/// How a verb ended: its exit code, or an error to be shown.
-pub(crate) type Outcome = Result<i32, Failure>;
-
-/// Why a verb could not answer.
-#[derive(Debug)]
-pub(crate) enum Failure {
-    /// To be shown.
-    Error(Error),
-    /// Nobody reads our output any more: nothing is left to say, and nothing is wrong.
-    ClosedPipe,
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        Self::Error(error)
-    }
-}
-
-impl From<io::Error> for Failure {
-    fn from(error: io::Error) -> Self {
-        if error.kind() == io::ErrorKind::BrokenPipe {
-            return Self::ClosedPipe;
-        }
-        Self::Error(Error::internal(format!("cannot write to standard output: {error}")))
-    }
 }
 
 /// The exit code for an error.
@@ -77,73 +53,34 @@ pub(crate) enum Format {
     Json,
 }
 
-/// Prints `text`, or `document` as one JSON document.
-pub(crate) fn print(format: Format, text: &str, document: &Value) -> Result<(), Failure> {
-    let mut stdout = io::stdout().lock();
-    match format {
-        Format::Text => stdout.write_all(text.as_bytes())?,
-        Format::Json => {
-            let document = serde_json::to_string_pretty(document)
-                .map_err(|error| Error::internal(format!("cannot write JSON: {error}")))?;
-            writeln!(stdout, "{document}")?;
-        }
+/// Writes to standard output, to the last byte. Nothing at all is written for nothing: a verb without an
+/// answer does not look at where it would go.
+pub(crate) fn write(body: &[u8]) -> io::Result<()> {
+    if body.is_empty() {
+        return Ok(());
     }
-    stdout.flush()?;
-    Ok(())
-}
-
-/// Prints a line that may be no UTF-8.
-pub(crate) fn print_bytes(line: &[u8]) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
-    stdout.write_all(line)?;
-    stdout.write_all(b"\n")?;
-    stdout.flush()?;
-    Ok(())
-}
-
-/// Prints one line of a stream.
-pub(crate) fn print_line(line: &str) -> Result<(), Failure> {
-    let mut stdout = io::stdout().lock();
-    writeln!(stdout, "{line}")?;
-    stdout.flush()?;
-    Ok(())
-}
-
-/// Shows an error: what, where, and what to do.
-pub(crate) fn show_error(format: Format, verb: &str, error: &Error) {
-    match format {
-        Format::Text => {
-            let mut text = format!("incumbent: {verb}: {error}\n");
-            if let Some(path) = error.path().map(|path| path.display().to_string())
-                && !error.to_string().contains(&path)
-            {
-                text += &format!("  where: {path}\n");
-            }
-            if let Some(hint) = error.hint() {
-                text += &format!("  try:   {hint}\n");
-            }
-            tell(&text);
-        }
-        Format::Json => {
-            // Nobody is left to be told about a failure to tell.
-            let _ = print(Format::Json, "", &error_document(error));
-        }
-    }
+    stdout.write_all(body)?;
+    stdout.flush()
 }
 
 pub(crate) fn error_document(error: &Error) -> Value {
-    json!({"error": {
+    let mut document = json!({
         "kind": error.kind().as_str(),
         "message": error.to_string(),
-        "path": error.path().map(|path| path.display().to_string()),
+        "path": null,
         "hint": error.hint(),
         "retry_after_ms": error.retry_after_ms(),
-    }})
+    });
+    if let Some(path) = error.path() {
+        path_text::put(&mut document, "path", path);
+    }
+    json!({"error": document})
 }
 
 /// Says something beside the data, on standard error.
 pub(crate) fn tell(text: &str) {
-    let _ = io::stderr().lock().write_all(text.as_bytes());
+    let _ = io::stderr().lock().write_all(printable::lines(text).as_bytes());
 }
 
 /// The same for whoever must not wait for a reader of standard error (a full pipe, a stopped terminal):
@@ -218,6 +155,15 @@ impl Style {
         self.mark("31;1", "\u{25cb}")
     }
 
+    pub(crate) fn is_terminal(self) -> bool {
+        self.is_terminal
+    }
+
+    /// Whether there are colours in what it makes.
+    pub(crate) fn paints(self) -> bool {
+        self.colour
+    }
+
     fn paint(self, code: &str, text: &str) -> String {
         if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
     }
@@ -237,11 +183,6 @@ impl Style {
     pub(crate) fn faint(self, text: &str) -> String {
         self.paint("2", text)
     }
-}
-
-/// What somebody wrote, in one line and without anything that a terminal would obey.
-pub(crate) fn one_line(text: &str) -> String {
-    text.replace(['\n', '\r', '\t'], " ").replace(is_unprintable, "\u{fffd}")
 }
 
 /// `3 min ago` for a Unix time in milliseconds; a time that lies ahead is shown as it stands.

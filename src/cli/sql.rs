@@ -1,6 +1,5 @@
 //! `sql`: one read-only query, bounded in rows and time.
 
-use std::io;
 use std::time::Duration;
 
 use rusqlite::types::Value as SqlValue;
@@ -8,7 +7,8 @@ use serde_json::{Map, Value, json};
 
 use super::args::{self, Global};
 use super::no_store;
-use super::output::{self, Failure, Format, Outcome, exit};
+use super::output::{Answer, Format, Outcome, Style, exit};
+use super::printable;
 use crate::clock::Deadline;
 use crate::error::{Error, Result};
 use crate::store::{Store, values_of};
@@ -23,7 +23,7 @@ const TIME_MAX: Duration = Duration::from_secs(10);
 const STEPS_PER_LOOK: i32 = 10_000;
 
 #[derive(Debug)]
-struct Answer {
+struct Table {
     columns: Vec<String>,
     rows: Vec<Vec<SqlValue>>,
 }
@@ -31,23 +31,26 @@ struct Answer {
 pub(super) fn sql(global: &Global, arguments: &args::Sql, format: Format) -> Outcome {
     if arguments.csv && format == Format::Json {
         return Err(Error::invalid("the argument '--csv' cannot be used with '--json'")
-            .with_hint("ask for one of them")
-            .into());
+            .with_hint("ask for one of them"));
     }
-    let Some(store) = global.existing()? else { return Err(no_store(global)?.into()) };
+    let Some(store) = global.existing()? else { return Err(no_store(global)?) };
     let answer = query(&store, &arguments.query)?;
-    let text = match (arguments.csv, format) {
-        (true, _) => csv(&answer)?,
-        (false, Format::Text) => table(&answer),
-        (false, Format::Json) => String::new(),
-    };
-    output::print(format, &text, &documents(&answer))?;
-    Ok(exit::OK)
+    if arguments.csv {
+        let csv = csv(&answer)?;
+        // Data, byte for byte; but a person who looks at it sees it on a terminal.
+        return Ok(if Style::of_stdout().is_terminal() {
+            Answer::new(exit::OK, format, &String::from_utf8_lossy(&csv), &Value::Null)
+        } else {
+            Answer::bytes(exit::OK, csv)
+        });
+    }
+    let text = if format == Format::Text { table(&answer) } else { String::new() };
+    Ok(Answer::new(exit::OK, format, &text, &documents(&answer)))
 }
 
 /// Collects the whole answer before anything is printed: no reader of ours keeps the store's
 /// snapshot open.
-fn query(store: &Store, text: &str) -> Result<Answer> {
+fn query(store: &Store, text: &str) -> Result<Table> {
     let connection = store.inner.watcher()?;
     let deadline = Deadline::after(TIME_MAX);
     connection.progress_handler(STEPS_PER_LOOK, Some(move || deadline.has_passed()))?;
@@ -89,10 +92,10 @@ fn query(store: &Store, text: &str) -> Result<Answer> {
         }
         rows.push(values_of(row, columns.len()).map_err(failed)?);
     }
-    Ok(Answer { columns, rows })
+    Ok(Table { columns, rows })
 }
 
-fn documents(answer: &Answer) -> Value {
+fn documents(answer: &Table) -> Value {
     answer
         .rows
         .iter()
@@ -123,26 +126,24 @@ fn to_text(value: &SqlValue) -> String {
     }
 }
 
-fn csv(answer: &Answer) -> Result<String, Failure> {
+fn csv(answer: &Table) -> Result<Vec<u8>> {
     let mut writer = csv::Writer::from_writer(Vec::new());
-    let failed = |error: csv::Error| Failure::from(io::Error::other(error));
-    writer.write_record(&answer.columns).map_err(failed)?;
+    let failed = |error: String| Error::internal(format!("cannot write the CSV: {error}"));
+    writer.write_record(&answer.columns).map_err(|error| failed(error.to_string()))?;
     for row in &answer.rows {
-        writer.write_record(row.iter().map(to_text)).map_err(failed)?;
+        let cells = row.iter().map(to_text);
+        writer.write_record(cells).map_err(|error| failed(error.to_string()))?;
     }
-    let bytes =
-        writer.into_inner().map_err(|error| Failure::from(io::Error::other(error.to_string())))?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    writer.into_inner().map_err(|error| failed(error.to_string()))
 }
 
-fn table(answer: &Answer) -> String {
+fn table(answer: &Table) -> String {
     let mut table = comfy_table::Table::new();
-    table.load_style(comfy_table::presets::UTF8_NO_BORDERS).set_header(&answer.columns);
+    table
+        .load_style(comfy_table::presets::UTF8_NO_BORDERS)
+        .set_header(answer.columns.iter().map(|name| printable::lines(name)));
     for row in &answer.rows {
-        // A stored escape sequence must not act on the terminal.
-        let harmless =
-            |text: String| text.replace(|c: char| c.is_control() && c != '\n', "\u{fffd}");
-        table.add_row(row.iter().map(to_text).map(harmless));
+        table.add_row(row.iter().map(|cell| printable::lines(&to_text(cell))));
     }
     format!("{table}\n")
 }

@@ -1,11 +1,10 @@
 //! `status`: the answer first, then why.
 
-use serde_json::Value;
-
 use super::Existing;
+use super::advice::Invocation;
 use super::args::{self, Global};
 use super::metrics;
-use super::output::{self, Format, Outcome, Style, ago, exit};
+use super::output::{self, Answer, Format, Outcome, Style, ago, exit};
 use crate::clock::length;
 use crate::clock::rfc3339;
 use crate::error::Error;
@@ -27,9 +26,9 @@ pub(super) fn status(global: &Global, arguments: &args::Status, format: Format) 
 
 fn answer(global: &Global, arguments: &args::Status, format: Format) -> Outcome {
     if arguments.metrics && format == Format::Json {
-        return Err(Error::invalid("metrics are no JSON")
-            .with_hint("leave out `--json`, or `--metrics`")
-            .into());
+        return Err(
+            Error::invalid("metrics are no JSON").with_hint("leave out `--json`, or `--metrics`")
+        );
     }
     if arguments.all {
         return all(global, arguments, format);
@@ -42,18 +41,17 @@ fn answer(global: &Global, arguments: &args::Status, format: Format) -> Outcome 
         Existing::Orphan(orphan) => Report::never_claimed(office).orphaned(&orphan),
         Existing::Nothing => Report::never_claimed(office),
     };
-    match format {
-        Format::Json => output::print(format, "", &report.to_json())?,
-        Format::Text if arguments.metrics => {
-            output::print(format, &metrics::text(std::slice::from_ref(&report)), &Value::Null)?;
-        }
-        Format::Text => output::print(format, &text(&report), &Value::Null)?,
-    }
-    Ok(match report.verdict {
+    let code = match report.verdict {
         "alive" => exit::OK,
         "unknown" => exit::UNKNOWN,
         _ => exit::NOT_RUNNING,
-    })
+    };
+    let text = if arguments.metrics {
+        metrics::text(std::slice::from_ref(&report))
+    } else {
+        text(&report, &Invocation::of(global))
+    };
+    Ok(Answer::new(code, format, &text, &report.to_json()))
 }
 
 fn all(global: &Global, arguments: &args::Status, format: Format) -> Outcome {
@@ -63,10 +61,6 @@ fn all(global: &Global, arguments: &args::Status, format: Format) -> Outcome {
         Some(store) => status::report_all(&store.inner, profile.as_ref(), kind.as_ref())?,
         None => Vec::new(),
     };
-    if format == Format::Json {
-        output::print(format, "", &reports.iter().map(Report::to_json).collect())?;
-        return Ok(exit::OK);
-    }
     let text = if arguments.metrics {
         metrics::text(&reports)
     } else if reports.is_empty() {
@@ -76,8 +70,7 @@ fn all(global: &Global, arguments: &args::Status, format: Format) -> Outcome {
     } else {
         table(&reports)
     };
-    output::print(format, &text, &Value::Null)?;
-    Ok(exit::OK)
+    Ok(Answer::new(exit::OK, format, &text, &reports.iter().map(Report::to_json).collect()))
 }
 
 /// One line for each office.
@@ -275,10 +268,10 @@ fn platform(platform: &PlatformStatus, is_alive: bool) -> (String, String) {
     ("platform".to_owned(), format!("{}: {}", platform.platform, facts.join("; ")))
 }
 
-fn text(report: &Report) -> String {
+fn text(report: &Report, invocation: &Invocation) -> String {
     let style = Style::of_stdout();
     let mut text = headline(report, style) + "\n";
-    for (label, value) in facts(report).into_iter().chain(advice(report)) {
+    for (label, value) in facts(report).into_iter().chain(advice(report, invocation)) {
         // Names of platforms are of any length, and what was written may be of many lines.
         let label = style.faint(&format!("{label:<10}"));
         let value = shortened(&output::one_line(&value));
@@ -382,13 +375,15 @@ fn facts(report: &Report) -> Vec<(String, String)> {
 }
 
 /// What to do about it.
-fn advice(report: &Report) -> Vec<(String, String)> {
+fn advice(report: &Report, invocation: &Invocation) -> Vec<(String, String)> {
     let line = |label: &str, value: String| (label.to_owned(), value);
     let mut lines = Vec::new();
     if report.verdict == "unknown" {
         let holder = report.served_by.as_ref().unwrap_or(&report.office);
-        let evict =
-            format!("incumbent evict --force --profile {} --kind {}", holder.profile, holder.kind);
+        let evict = invocation.complete(&format!(
+            "`incumbent evict --force --profile {} --kind {}`",
+            holder.profile, holder.kind
+        ));
         lines.push(line(
             "try",
             format!("look where it was started; if it is gone for certain: {evict}"),

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::args::{Cadence, Global, StatusField, StatusSet, Time};
 use super::by_us;
 use super::claim::{current_run, is_about, parent};
-use super::output::{self, Format, Outcome, exit};
+use super::output::{Answer, Format, Outcome, exit};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::instance::{self, Record};
@@ -20,9 +20,9 @@ pub(super) fn status_set(global: &Global, arguments: &StatusSet, format: Format)
     let update = update(arguments, &office)?;
     update.check()?;
     if update.is_empty() {
-        return Err(Error::invalid("nothing is to be said")
-            .with_hint("name a field, such as `--state running`; see `incumbent status-set --help`")
-            .into());
+        return Err(Error::invalid("nothing is to be said").with_hint(
+            "name a field, such as `--state running`; see `incumbent status-set --help`",
+        ));
     }
     let Some(store) = global.existing()? else {
         let path = global.options().resolved_path()?;
@@ -30,8 +30,7 @@ pub(super) fn status_set(global: &Global, arguments: &StatusSet, format: Format)
             "nobody holds {office}: there is no store at {}",
             path.display()
         ))
-        .at(path)
-        .into());
+        .at(path));
     };
     let record = owner(&store, &office, arguments.pid)?;
     if update.is_about_instance() {
@@ -44,8 +43,7 @@ pub(super) fn status_set(global: &Global, arguments: &StatusSet, format: Format)
         "kind": office.kind.as_str(),
         "instance": record.id.as_i64(),
     });
-    output::print(format, "", &document)?;
-    Ok(exit::OK)
+    Ok(Answer::new(exit::OK, format, "", &document))
 }
 
 /// Of a profile that is served only the platforms can be told apart.

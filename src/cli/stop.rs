@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::Existing;
 use super::args::{self, Global};
 use super::by_us;
-use super::output::{self, Format, Outcome, exit};
+use super::output::{self, Answer, Complaint, Format, Outcome, exit};
 use crate::error::Error;
 use crate::holder::Holder;
 use crate::names::{InstanceId, Office};
@@ -31,30 +31,10 @@ pub(super) fn stop(global: &Global, arguments: &args::Stop, format: Format) -> O
         Existing::Orphan(orphan) => without_store(StopOutcome::of_orphan(&office, &orphan)),
         Existing::Nothing => without_store(StopOutcome::NotRunning),
     };
-    if let (Some(error), Format::Text) = (&report.not_recorded, format) {
-        output::tell(&format!(
-            "incumbent: stop: this stop could not be recorded ({error}): the gateway and its \
-             supervisor may take it for a crash\n"
-        ));
-    }
-    for pid in report.ended_left_over.iter().filter(|_| format == Format::Text) {
-        output::tell(&format!(
-            "incumbent: stop: {office}: ended pid {pid}, which a run that was killed had left behind\n"
-        ));
-    }
-    let (text, holder, code) = told(&office, &report.outcome, arguments, format);
+    let Told { text, complaint, holder, code } = told(&office, &report.outcome, arguments);
     let code = match &report.not_desired {
-        Some(error) => {
-            if format == Format::Text {
-                output::tell(&format!(
-                    "incumbent: stop: it could not be recorded that {office} shall stay stopped \
-                     ({error})\n  try:   `incumbent desired stopped`, as soon as the store can be \
-                     written\n"
-                ));
-            }
-            if code == exit::OK { output::exit_code(error) } else { code }
-        }
-        None => code,
+        Some(error) if code == exit::OK => output::exit_code(error),
+        Some(_) | None => code,
     };
     let (pid, instance, killed) = match &report.outcome {
         StopOutcome::Ended { instance, pid, killed, .. } => (*pid, Some(*instance), *killed),
@@ -99,8 +79,34 @@ pub(super) fn stop(global: &Global, arguments: &args::Stop, format: Format) -> O
     if !report.ended_left_over.is_empty() {
         document["ended_left_over"] = json!(report.ended_left_over);
     }
-    output::print(format, &text, &document)?;
-    Ok(code)
+    Ok(Answer::new(code, format, &text, &document)
+        .complaining(beside(&office, &report))
+        .complaining(complaint))
+}
+
+/// What went wrong, or was done, beside what was asked for.
+fn beside(office: &Office, report: &StopReport) -> Vec<Complaint> {
+    let mut complaints = Vec::new();
+    if let Some(error) = &report.not_recorded {
+        complaints.push(Complaint::new(format!(
+            "this stop could not be recorded ({error}): the gateway and its supervisor may take it for \
+             a crash"
+        )));
+    }
+    complaints.extend(report.ended_left_over.iter().map(|pid| {
+        Complaint::new(format!(
+            "{office}: ended pid {pid}, which a run that was killed had left behind"
+        ))
+    }));
+    if let Some(error) = &report.not_desired {
+        complaints.push(
+            Complaint::new(format!(
+                "it could not be recorded that {office} shall stay stopped ({error})"
+            ))
+            .advising("`incumbent desired stopped`, as soon as the store can be written"),
+        );
+    }
+    complaints
 }
 
 fn stop_in(
@@ -141,53 +147,52 @@ fn document(office: &Office) -> Value {
     json!({"profile": office.profile.as_str(), "kind": office.kind.as_str()})
 }
 
-/// What came of it, for people: standard output, the holder that is left, the exit code.
-fn told<'a>(
-    office: &Office,
-    outcome: &'a StopOutcome,
-    arguments: &args::Stop,
-    format: Format,
-) -> (String, Option<&'a Holder>, i32) {
-    let complain = |text: String| {
-        if format == Format::Text {
-            output::tell(&format!("incumbent: stop: {text}"));
-        }
+/// What came of it.
+struct Told<'a> {
+    text: String,
+    complaint: Option<Complaint>,
+    /// Whoever is left.
+    holder: Option<&'a Holder>,
+    code: i32,
+}
+
+fn told<'a>(office: &Office, outcome: &'a StopOutcome, arguments: &args::Stop) -> Told<'a> {
+    let done = |text: String| Told { text, complaint: None, holder: None, code: exit::OK };
+    let refused = |complaint: Complaint, holder: Option<&'a Holder>, code| Told {
+        text: String::new(),
+        complaint: Some(complaint),
+        holder,
+        code,
     };
     match outcome {
-        StopOutcome::NotRunning => (format!("{office}: not running\n"), None, exit::OK),
+        StopOutcome::NotRunning => done(format!("{office}: not running\n")),
         StopOutcome::Served { by, pid, is_alive } => {
-            complain(format!(
-                "{office} is served by {by} ({}), together with other profiles{}\n  try:   {}\n",
+            let complaint = Complaint::new(format!(
+                "{office} is served by {by} ({}), together with other profiles{}",
                 named(*pid),
-                if arguments.desired { "; that it shall be stopped is recorded" } else { "" },
-                instead("stop", by)
+                if arguments.desired { "; that it shall be stopped is recorded" } else { "" }
             ));
-            (String::new(), None, if *is_alive { exit::NO } else { exit::UNKNOWN })
+            let code = if *is_alive { exit::NO } else { exit::UNKNOWN };
+            refused(complaint.advising(instead("stop", by)), None, code)
         }
         StopOutcome::OfAnother(holder) => {
-            complain(format!(
-                "{office} is not running, and nothing was stopped: {holder}\n  try:   {}\n",
-                holder.advice()
-            ));
-            (String::new(), Some(&**holder), exit::NO)
+            let complaint =
+                Complaint::new(format!("{office} is not running, and nothing was stopped: {holder}"));
+            refused(complaint.advising(holder.advice()), Some(holder), exit::NO)
         }
-        StopOutcome::Ended { pid, still_runs: true, .. } => (
-            format!(
-                "{office}: stopped, {} has let go of it; its process goes on without\n",
-                named(*pid)
-            ),
-            None,
-            exit::OK,
-        ),
+        StopOutcome::Ended { pid, still_runs: true, .. } => done(format!(
+            "{office}: stopped, {} has let go of it; its process goes on without\n",
+            named(*pid)
+        )),
         StopOutcome::Ended { pid, killed: false, .. } => {
-            (format!("{office}: stopped, {} has ended\n", named(*pid)), None, exit::OK)
+            done(format!("{office}: stopped, {} has ended\n", named(*pid)))
         }
         StopOutcome::Ended { pid, killed: true, .. } => {
-            (format!("{office}: stopped, {} had to be killed\n", named(*pid)), None, exit::OK)
+            done(format!("{office}: stopped, {} had to be killed\n", named(*pid)))
         }
         StopOutcome::StillRunning(holder, why) if holder.verdict == "unknown" => {
-            complain(format!("{holder}; {why}\n  try:   {}\n", holder.advice()));
-            (String::new(), Some(&**holder), exit::UNKNOWN)
+            let complaint = Complaint::new(format!("{holder}; {why}")).advising(holder.advice());
+            refused(complaint, Some(holder), exit::UNKNOWN)
         }
         StopOutcome::StillRunning(holder, why) => {
             let advice = if arguments.force || holder.reason == crate::holder::CANNOT_SIGNAL {
@@ -196,15 +201,12 @@ fn told<'a>(
                 "`incumbent stop --force` kills it; `incumbent stop --timeout DUR` waits longer"
                     .to_owned()
             };
-            complain(format!(
-                "{office}: still running: {why} ({})\n  try:   {advice}\n",
-                named(holder.pid)
-            ));
-            (String::new(), Some(&**holder), exit::NO)
+            let what = format!("{office}: still running: {why} ({})", named(holder.pid));
+            refused(Complaint::new(what).advising(advice), Some(holder), exit::NO)
         }
         StopOutcome::InProgress(holder) => {
-            complain(format!("{holder}\n  try:   {}\n", holder.advice()));
-            (String::new(), Some(&**holder), exit::NOT_NOW)
+            let complaint = Complaint::new(holder.to_string()).advising(holder.advice());
+            refused(complaint, Some(holder), exit::NOT_NOW)
         }
     }
 }
@@ -222,53 +224,41 @@ pub(super) fn restart(global: &Global, arguments: &args::Restart, format: Format
         Some(store) => global.profile(&store)?.restart(&office.kind, &options)?,
         None => Restart::NotRunning,
     };
-    let complain = |holder: &Holder, what: &str, advice: &str| {
-        if format == Format::Text {
-            output::tell(&format!(
-                "incumbent: restart: {office}: {what} ({})\n  try:   {advice}\n",
-                named(holder.pid)
-            ));
+    let about = |holder: &Holder, what: &str| {
+        Complaint::new(format!("{office}: {what} ({})", named(holder.pid)))
+    };
+    let (instance, holder, code) = match &answer {
+        Restart::Done(instance) => (Some(*instance), None, exit::OK),
+        Restart::NotRunning => (None, None, exit::NOT_RUNNING),
+        Restart::Served(_) => (None, None, exit::NO),
+        Restart::InProgress(holder) | Restart::NotServed(holder) | Restart::Withdrawn(holder) => {
+            (None, Some(holder), exit::NOT_NOW)
         }
     };
-    let (text, instance, holder, code) = match &answer {
-        Restart::Done(instance) => {
-            (format!("{office}: restarted\n"), Some(*instance), None, exit::OK)
-        }
-        Restart::NotRunning => (format!("{office}: not running\n"), None, None, exit::NOT_RUNNING),
-        Restart::Served(by) => {
-            if format == Format::Text {
-                output::tell(&format!(
-                    "incumbent: restart: {office} is served by {by}, together with other profiles\n  \
-                     try:   {}\n",
-                    instead("restart", by)
-                ));
-            }
-            (String::new(), None, None, exit::NO)
-        }
+    let text = match &answer {
+        Restart::Done(_) => format!("{office}: restarted\n"),
+        Restart::NotRunning => format!("{office}: not running\n"),
+        _ => String::new(),
+    };
+    let complaint = match &answer {
+        Restart::Done(_) | Restart::NotRunning => None,
+        Restart::Served(by) => Some(
+            Complaint::new(format!("{office} is served by {by}, together with other profiles"))
+                .advising(instead("restart", by)),
+        ),
         Restart::InProgress(holder) => {
-            if format == Format::Text {
-                let advice = holder.advice();
-                output::tell(&format!("incumbent: restart: {holder}\n  try:   {advice}\n"));
-            }
-            (String::new(), None, Some(holder), exit::NOT_NOW)
+            Some(Complaint::new(holder.to_string()).advising(holder.advice()))
         }
-        Restart::NotServed(holder) => {
-            complain(
-                holder,
-                "not restarted in time; the request stands until it expires",
+        Restart::NotServed(holder) => Some(
+            about(holder, "not restarted in time; the request stands until it expires").advising(
                 "wait longer (`--timeout DUR`), or `incumbent stop --force` and start it again; a \
                  holder that is no `run` has to look for the marker `restart` itself",
-            );
-            (String::new(), None, Some(holder), exit::NOT_NOW)
-        }
-        Restart::Withdrawn(holder) => {
-            complain(
-                holder,
-                "the request was withdrawn, or a stop came in its place",
-                "look at `incumbent events`",
-            );
-            (String::new(), None, Some(holder), exit::NOT_NOW)
-        }
+            ),
+        ),
+        Restart::Withdrawn(holder) => Some(
+            about(holder, "the request was withdrawn, or a stop came in its place")
+                .advising("look at `incumbent events`"),
+        ),
     };
     let served_by = match &answer {
         Restart::Served(by) => Some(document(by)),
@@ -283,8 +273,7 @@ pub(super) fn restart(global: &Global, arguments: &args::Restart, format: Format
         "holder": holder.map_or(Value::Null, |holder| holder.to_json()),
         "retry_after_ms": holder.and_then(|holder| holder.retry_after_ms),
     });
-    output::print(format, &text, &document)?;
-    Ok(code)
+    Ok(Answer::new(code, format, &text, &document).complaining(complaint))
 }
 
 pub(super) fn desired(global: &Global, wanted: Option<Desired>, format: Format) -> Outcome {
@@ -310,6 +299,5 @@ pub(super) fn desired(global: &Global, wanted: Option<Desired>, format: Format) 
         None => format!("{name}: nobody has said whether it shall run\n"),
     };
     let document = json!({"profile": name.as_str(), "desired": desired.map(Desired::as_str)});
-    output::print(format, &text, &document)?;
-    Ok(exit::OK)
+    Ok(Answer::new(exit::OK, format, &text, &document))
 }

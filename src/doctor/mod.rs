@@ -34,6 +34,7 @@ use crate::environment;
 use crate::error::{ErrorKind, Result};
 use crate::lock_table;
 use crate::names::{IdentityHash, Kind, ProfileName, Secret};
+use crate::path_text::quoted;
 use crate::store::{Inner, Location, OpenOptions, Store, with_budget};
 use crate::sys;
 use owners::Owner;
@@ -383,16 +384,6 @@ fn cut(text: &str) -> String {
     if end < text.len() { format!("{}...", &text[..end]) } else { text.to_owned() }
 }
 
-/// A path as a shell takes it.
-fn quoted(path: &Path) -> String {
-    let text = path.display().to_string();
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%,=".contains(c);
-    if !text.is_empty() && text.chars().all(is_plain) {
-        return text;
-    }
-    format!("'{}'", text.replace('\'', r"'\''"))
-}
-
 /// The first of many, and how many more there are.
 fn listed<T>(all: &[T], shown_max: usize, show: impl Fn(&T) -> String) -> String {
     let mut text = all.iter().take(shown_max).map(show).collect::<Vec<_>>().join(", ");
@@ -417,17 +408,6 @@ fn counted(count: usize, one: &str, many: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_path_is_one_word_of_a_shell() {
-        for (path, word) in [
-            ("/var/lib/state.db", "/var/lib/state.db"),
-            ("/home/a b/state.db", "'/home/a b/state.db'"),
-            ("/it's/$HOME", r"'/it'\''s/$HOME'"),
-        ] {
-            assert_eq!(quoted(Path::new(path)), word);
-        }
-    }
 
     #[test]
     fn who_asks_for_one_profile_hears_of_no_other() {

@@ -249,7 +249,7 @@ fn read_only(scene: &Scene, directory: &Path) -> Option<Seen> {
         .remedy(format!(
             "mount it read-write again, and look at the kernel's messages (`dmesg`) where nobody \
              mounted it like that; or put the store elsewhere: `incumbent --db PATH` instead of {}",
-            quoted(&scene.file())
+            quoted(scene.file())
         ))
     })
 }

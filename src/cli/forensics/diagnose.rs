@@ -7,10 +7,11 @@ use serde_json::json;
 
 use super::super::args::{self, Global};
 use super::super::claim::current_run;
-use super::super::output::{self, Format, Outcome, exit};
+use super::super::output::{Answer, Complaint, Format, Outcome, exit};
 use crate::error::{Error, ErrorKind, Result};
 use crate::forensics::Diagnostic;
 use crate::forensics::diagnostic::report::{self, Task};
+use crate::path_text;
 use crate::sys::{self, supervise};
 
 pub(in super::super) fn diagnose(
@@ -27,23 +28,24 @@ pub(in super::super) fn diagnose(
     if let Some(signal) = arguments.signal {
         diagnostic = diagnostic.signal(signal);
     }
+    let mut complaint = None;
     let pid = match diagnostic.start() {
         Ok(pid) => Some(pid),
         // Nothing that whoever is being stopped could do about it.
         Err(error) if error.kind() == ErrorKind::Unsupported => {
-            output::tell(&format!("incumbent: forensics diagnose: nothing is done: {error}\n"));
+            complaint = Some(Complaint::new(format!("nothing is done: {error}")));
             None
         }
-        Err(error) => return Err(error.into()),
+        Err(error) => return Err(error),
     };
     let text = pid.map_or_else(String::new, |pid| format!("{pid}\n"));
-    let document = json!({
+    let mut document = json!({
         "pid": pid,
-        "log": arguments.log.display().to_string(),
+        "log": null,
         "timeout_ms": u64::try_from(arguments.timeout.as_millis()).unwrap_or(u64::MAX),
     });
-    output::print(format, &text, &document)?;
-    Ok(exit::OK)
+    path_text::put(&mut document, "log", &arguments.log);
+    Ok(Answer::new(exit::OK, format, &text, &document).complaining(complaint))
 }
 
 /// The process meant: a store that cannot be read, or a run that has lost its office, keeps nobody

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::super::args::{self, Global};
 use super::super::claim::{current_run, parent};
-use super::super::output::{self, Format, Outcome, exit};
+use super::super::output::{Answer, Format, Outcome, exit};
 use crate::error::Result;
 use crate::forensics::{Ends, Recorder, Snapshot, snapshot as take};
 use crate::instance;
@@ -28,8 +28,7 @@ pub(in super::super) fn snapshot(
         Ok(None) => seen.without_store("there is no store"),
         Err(error) => seen.without_store(error.to_string()),
     });
-    output::print(format, &(snapshot.to_log_line() + "\n"), &snapshot.to_json())?;
-    Ok(exit::OK)
+    Ok(Answer::new(exit::OK, format, &(snapshot.to_log_line() + "\n"), &snapshot.to_json()))
 }
 
 /// Leaves it on record for the run that we are in, or for the process that started us if it is on record.

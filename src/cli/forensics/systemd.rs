@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::args::{self, Global};
-use super::super::output::{self, Format, Outcome, Style, exit};
+use super::super::output::{self, Answer, Format, Outcome, Style, exit};
 use crate::error::{Error, Result};
 use crate::forensics::systemd::{own_unit, unit_name};
 use crate::forensics::{Fact, SystemdCheck, Unavailable};
@@ -28,12 +28,16 @@ pub(in super::super) fn systemd(
     let phases = phases(arguments.drain, holder.as_ref());
     let unit = unit.map_or_else(|| unit_of(holder.as_ref()), Ok);
     let check = SystemdCheck::of(unit, &phases);
-    output::print(format, &text(&check), &check.to_json())?;
-    Ok(match check.mismatch {
-        Ok(false) => exit::OK,
-        Ok(true) => exit::NO,
-        Err(_) => exit::UNKNOWN,
-    })
+    Ok(Answer::new(
+        match check.mismatch {
+            Ok(false) => exit::OK,
+            Ok(true) => exit::NO,
+            Err(_) => exit::UNKNOWN,
+        },
+        format,
+        &text(&check),
+        &check.to_json(),
+    ))
 }
 
 fn named(name: &str) -> Result<String> {

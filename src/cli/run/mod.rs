@@ -7,10 +7,11 @@ use std::ffi::OsString;
 use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
 use std::time::Duration;
 
+use super::advice::Invocation;
 use super::args::{self, Global};
 use super::keeper::document;
 use super::lock;
-use super::output::{self, Format, Outcome};
+use super::output::{self, Answer, Complaint, Format, Outcome};
 use crate::claimant::{ATTEMPTS, Evicted, changes_too_fast};
 use crate::clock::Deadline;
 use crate::command_lock::LockFile;
@@ -71,8 +72,7 @@ impl From<Received> for Event {
 pub(super) fn run(global: &Global, arguments: &args::Run, format: Format) -> Outcome {
     if arguments.command.first().is_none_or(|program| program.is_empty()) {
         return Err(Error::invalid("the command is empty")
-            .with_hint("name it after `--`, e.g. `incumbent run -- my-gateway --serve`")
-            .into());
+            .with_hint("name it after `--`, e.g. `incumbent run -- my-gateway --serve`"));
     }
     global.check()?;
     let mut options = ClaimOptions::new()
@@ -95,7 +95,7 @@ pub(super) fn run(global: &Global, arguments: &args::Run, format: Format) -> Out
         && let Some(program) = arguments.command.first()
         && let Err(failure) = supervise::find_program(program)
     {
-        return Ok(show_not_executed(&failure, arguments, format).0);
+        return Ok(show_not_executed(global, &failure, arguments, format).0);
     }
     if arguments.replace
         && let Some(home) = &options.legacy_home
@@ -115,23 +115,25 @@ pub(super) fn run(global: &Global, arguments: &args::Run, format: Format) -> Out
     let store = global.options().open()?;
     let profile = global.profile(&store)?;
     if is_to_stay_stopped(arguments, &profile)? {
-        return stays_stopped(&profile, format, &exit_codes);
+        return Ok(stays_stopped(&profile, format, &exit_codes));
     }
     if !arguments.no_backoff
         && let Some(signalled) = sit_out_storm(&profile, &options, &inbox)?
     {
-        return Ok(signalled.exit_code(&exit_codes));
+        return Ok(Answer::silent(signalled.exit_code(&exit_codes)));
     }
     let (tenure, hold) = match claim_with_older(&profile, &options, arguments, &inbox)? {
         (Claimed::Granted(tenure), hold) => (tenure, hold),
-        (Claimed::Held(holder), _) => return refused(&holder, format, &exit_codes),
-        (Claimed::Signalled(signalled), _) => return Ok(signalled.exit_code(&exit_codes)),
+        (Claimed::Held(holder), _) => return Ok(refused(&holder, format, &exit_codes)),
+        (Claimed::Signalled(signalled), _) => {
+            return Ok(Answer::silent(signalled.exit_code(&exit_codes)));
+        }
     };
     // A person may have said so while we waited.
     if is_to_stay_stopped(arguments, &profile)? {
         drop(hold);
         drop(tenure);
-        return stays_stopped(&profile, format, &exit_codes);
+        return Ok(stays_stopped(&profile, format, &exit_codes));
     }
     tell_whose_place_we_took(&tenure);
     // Everything that can fail comes before the command: once it runs, the office must not be
@@ -150,13 +152,13 @@ pub(super) fn run(global: &Global, arguments: &args::Run, format: Format) -> Out
                 crate::ErrorKind::NotOwner,
                 "the office was lost before the command started",
             );
-            output::show_error(format, "run", &error);
-            Ok(exit_codes.code(ExitCause::Refused, 0, None))
+            let code = exit_codes.code(ExitCause::Refused, 0, None);
+            Ok(Answer::failed(code, format, &Invocation::of(global), &error))
         }
-        Err(NotStarted::Error(error)) => Err(error.into()),
+        Err(NotStarted::Error(error)) => Err(error),
         Err(NotStarted::Exec(failure)) => {
             drop(hold);
-            Ok(not_executed(tenure, &failure, arguments, format))
+            Ok(not_executed(global, tenure, &failure, arguments, format))
         }
     }
 }
@@ -218,20 +220,15 @@ fn is_to_stay_stopped(arguments: &args::Run, profile: &Profile) -> Result<bool> 
     Ok(arguments.respect_desired && profile.desired()? == Some(Desired::Stopped))
 }
 
-fn stays_stopped(profile: &Profile, format: Format, exit_codes: &ExitCodes) -> Outcome {
-    match format {
-        Format::Json => {
-            let mut document = document(None, None, None, None);
-            document["reason"] = ExitCause::DesiredStopped.as_str().into();
-            output::print(format, "", &document)?;
-        }
-        Format::Text => output::tell(&format!(
-            "incumbent: run: profile {0} shall stay stopped, and is not started\n  try:   \
-             `incumbent desired running --profile {0}`\n",
-            profile.name()
-        )),
-    }
-    Ok(exit_codes.code(ExitCause::DesiredStopped, 0, None))
+fn stays_stopped(profile: &Profile, format: Format, exit_codes: &ExitCodes) -> Answer {
+    let mut document = document(None, None, None, None);
+    document["reason"] = ExitCause::DesiredStopped.as_str().into();
+    let name = profile.name();
+    let code = exit_codes.code(ExitCause::DesiredStopped, 0, None);
+    Answer::new(code, format, "", &document).complaining(
+        Complaint::new(format!("profile {name} shall stay stopped, and is not started"))
+            .advising(format!("`incumbent desired running --profile {name}`")),
+    )
 }
 
 fn tell_whose_place_we_took(tenure: &Tenure) {
@@ -383,16 +380,10 @@ fn claim(profile: &Profile, options: &ClaimOptions, inbox: &Inbox) -> Result<Cla
     })
 }
 
-fn refused(holder: &Holder, format: Format, exit_codes: &ExitCodes) -> Outcome {
-    match format {
-        Format::Json => {
-            output::print(format, "", &document(None, None, None, Some(holder)))?;
-        }
-        Format::Text => {
-            output::tell(&format!("incumbent: run: {holder}\n  try:   {}\n", holder.advice()));
-        }
-    }
-    Ok(exit_codes.code(ExitCause::Refused, 0, None))
+fn refused(holder: &Holder, format: Format, exit_codes: &ExitCodes) -> Answer {
+    let code = exit_codes.code(ExitCause::Refused, 0, None);
+    Answer::new(code, format, "", &document(None, None, None, Some(holder)))
+        .complaining(Complaint::new(holder.to_string()).advising(holder.advice()))
 }
 
 /// Waits out the backoff of a storm that our party is in. Returns the signal that ended the wait.
@@ -499,28 +490,31 @@ fn not_started(failure: ExecFailure) -> NotStarted {
 }
 
 fn not_executed(
+    global: &Global,
     tenure: Tenure,
     failure: &ExecFailure,
     arguments: &args::Run,
     format: Format,
-) -> i32 {
-    let (code, message) = show_not_executed(failure, arguments, format);
+) -> Answer {
+    let (answer, message) = show_not_executed(global, failure, arguments, format);
     let mut end = End::new(EndReason::Exited).detail(message);
-    end.exit_code = Some(code);
+    end.exit_code = Some(failure.exit_code());
     report_release(tenure.end(&end));
-    code
+    answer
 }
 
 fn show_not_executed(
+    global: &Global,
     failure: &ExecFailure,
     arguments: &args::Run,
     format: Format,
-) -> (i32, String) {
+) -> (Answer, String) {
     let program = arguments.command.first().map(|program| program.to_string_lossy().into_owned());
     let message = format!("cannot execute {:?}: {}", program.unwrap_or_default(), failure.0);
     let hint = "look at the path, the mode and the interpreter of the command";
-    output::show_error(format, "run", &Error::invalid(message.clone()).with_hint(hint));
-    (failure.exit_code(), message)
+    let error = Error::invalid(message.clone()).with_hint(hint);
+    let code = failure.exit_code();
+    (Answer::failed(code, format, &Invocation::of(global), &error), message)
 }
 
 fn report_release(released: Result<Released>) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 use super::super::args::{self, Global};
-use super::super::output::{self, Format, Outcome};
+use super::super::output::{self, Answer, Format, Outcome};
 use super::{
     Child, Event, Inbox, LOOK_EVERY, NotStarted, Signal, Signalled, Started, not_executed,
     report_release, start,
@@ -187,24 +187,24 @@ impl Watch<'_> {
                             is_told: false,
                         }));
                     }
-                    None => return Ok(self.finish(end)),
+                    None => return Ok(Answer::silent(self.finish(end))),
                 }
             }
             if let Life::Between(pause) = &self.life {
                 let ended = pause.ended;
                 match self.start_again() {
                     Again::Started | Again::Later => {}
-                    Again::No => return Ok(self.finish(ended)),
+                    Again::No => return Ok(Answer::silent(self.finish(ended))),
                     Again::Failed(failure) => {
                         drop(self.hold.take());
-                        let Running { arguments, format, .. } = self.run;
-                        return Ok(not_executed(self.tenure, &failure, arguments, format));
+                        let Running { global, arguments, format, .. } = self.run;
+                        return Ok(not_executed(global, self.tenure, &failure, arguments, format));
                     }
                     // Whatever is started in our place may be able to.
                     Again::Never(error) => {
                         drop(self.hold.take());
                         report_release(self.tenure.end(&how_it_ended(ended, None)));
-                        return Err(error.into());
+                        return Err(error);
                     }
                 }
             }

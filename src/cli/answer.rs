@@ -1,0 +1,187 @@
+//! What a verb answers, and the one place that writes it.
+//!
+//! A verb returns its [`Answer`] and never hears what became of it: whether anybody reads it, or the disk
+//! is full, turns no answer into another one (a refusal is 75, a grant 0). What the output may decide
+//! stands in [`Answer::deliver`].
+
+use std::io;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::advice::Invocation;
+use super::output::{self, Format, exit};
+use super::printable;
+use crate::error::Error;
+
+/// How a verb ended: what it answers, or an error to be shown.
+pub(crate) type Outcome = crate::error::Result<Answer>;
+
+/// What is asked of the program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Nature {
+    /// The answer is all that it is for: without it nothing was done.
+    Question,
+    /// It has been done, whether or not anybody reads that.
+    Act,
+}
+
+/// An exit code, and what is said with it.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    code: i32,
+    /// For standard output.
+    body: Vec<u8>,
+    /// For standard error, where people read.
+    complaints: Vec<Complaint>,
+}
+
+/// What went wrong or was refused, for people.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Complaint {
+    message: String,
+    place: Option<String>,
+    /// What can be done about it: this, or that.
+    advice: Vec<String>,
+}
+
+impl Answer {
+    /// `text` for people, or `document` as one JSON document.
+    pub(crate) fn new(code: i32, format: Format, text: &str, document: &Value) -> Self {
+        let body = match format {
+            Format::Text => printable::printable_lines(text),
+            Format::Json => printable::document(document),
+        };
+        Self::bytes(code, body.into_bytes())
+    }
+
+    /// The same bytes in either format, as they are.
+    pub(crate) fn bytes(code: i32, body: Vec<u8>) -> Self {
+        Self { code, body, complaints: Vec::new() }
+    }
+
+    /// Nothing on standard output.
+    pub(crate) fn silent(code: i32) -> Self {
+        Self::bytes(code, Vec::new())
+    }
+
+    /// A verb that failed.
+    pub(crate) fn error(format: Format, invocation: &Invocation, error: &Error) -> Self {
+        Self::failed(output::exit_code(error), format, invocation, error)
+    }
+
+    /// The same, where something else decides about the code.
+    pub(crate) fn failed(
+        code: i32,
+        format: Format,
+        invocation: &Invocation,
+        error: &Error,
+    ) -> Self {
+        match format {
+            Format::Text => Self::silent(code).complaining(Complaint::of(error)),
+            Format::Json => {
+                let mut document = output::error_document(error);
+                if let Some(hint) = error.hint() {
+                    document["error"]["hint"] = invocation.complete(hint).into();
+                }
+                Self::new(code, format, "", &document)
+            }
+        }
+    }
+
+    pub(crate) fn complaining(mut self, complaints: impl IntoIterator<Item = Complaint>) -> Self {
+        self.complaints.extend(complaints);
+        self
+    }
+
+    /// Says it, and returns the exit code: the verb's own, but for the 0 of a question whose answer is cut
+    /// off or missing. A pipe that nobody reads is no such case: nobody can take what he did not read for
+    /// a whole answer.
+    #[must_use]
+    pub(crate) fn deliver(
+        &self,
+        format: Format,
+        invocation: &Invocation,
+        verb: &str,
+        nature: Nature,
+    ) -> i32 {
+        if format == Format::Text {
+            for complaint in &self.complaints {
+                complaint.tell(invocation, verb);
+            }
+        }
+        let Err(error) = output::write(&self.body) else { return self.code };
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            return self.code;
+        }
+        let is_lost = self.code == exit::OK && nature == Nature::Question;
+        let advice = if is_lost {
+            "make room, or send it elsewhere, and ask again".to_owned()
+        } else {
+            format!("nothing, if nobody needs it: exit code {} is the answer", self.code)
+        };
+        Complaint::new(format!("cannot write to standard output: {error}"))
+            .advising(advice)
+            .tell(invocation, verb);
+        if is_lost { exit::FAILED } else { self.code }
+    }
+}
+
+impl Complaint {
+    pub(crate) fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), place: None, advice: Vec::new() }
+    }
+
+    /// What, where, and what to do.
+    pub(crate) fn of(error: &Error) -> Self {
+        let message = error.to_string();
+        let place = error.path().map(|path| path.display().to_string());
+        Self {
+            place: place.filter(|place| !message.contains(place)),
+            advice: error.hint().map(str::to_owned).into_iter().collect(),
+            message,
+        }
+    }
+
+    /// Each further one is another way out.
+    pub(crate) fn advising(mut self, advice: impl Into<String>) -> Self {
+        self.advice.push(advice.into());
+        self
+    }
+
+    /// `incumbent: VERB: MESSAGE`, and what to do below it.
+    fn tell(&self, invocation: &Invocation, verb: &str) {
+        output::tell(&format!(
+            "incumbent: {verb}: {}\n{}",
+            self.message_line(),
+            self.below(invocation)
+        ));
+    }
+
+    fn message_line(&self) -> String {
+        printable::one_line(&self.message)
+    }
+
+    fn below(&self, invocation: &Invocation) -> String {
+        let mut text = String::new();
+        let mut add = |label: &str, line: &str| {
+            text += &format!("  {:<6} {}\n", format!("{label}:"), printable::one_line(line));
+        };
+        if let Some(place) = &self.place {
+            add("where", place);
+        }
+        for (nth, advice) in self.advice.iter().enumerate() {
+            add(if nth == 0 { "try" } else { "or" }, &invocation.complete(advice));
+        }
+        text
+    }
+}
+
+impl IntoIterator for Complaint {
+    type Item = Self;
+    type IntoIter = std::iter::Once<Self>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        std::iter::once(self)
+    }
+}

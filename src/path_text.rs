@@ -1,0 +1,72 @@
+//! Paths in text: as a word for a shell, and in a JSON document.
+
+use std::ffi::OsStr;
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::names::hex;
+use crate::runtime::is_unprintable;
+
+/// Puts `path` into a document as `name`. JSON has only Unicode: of a path that is something else the
+/// text shows what can be shown, and `<name>_bytes` says all of it, in hex, so that two such paths can be
+/// told apart.
+pub(crate) fn put(document: &mut Value, name: &str, path: &Path) {
+    document[name] = path.display().to_string().into();
+    if path.to_str().is_none() {
+        document[format!("{name}_bytes")] = hex(path.as_os_str().as_encoded_bytes()).into();
+    }
+}
+
+/// A word as a shell takes it: byte for byte, and in one line.
+pub(crate) fn quoted(word: impl AsRef<OsStr>) -> String {
+    let word = word.as_ref();
+    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-+:@%,=".contains(byte);
+    let bytes = word.as_encoded_bytes();
+    if !bytes.is_empty() && bytes.iter().all(is_plain) {
+        return String::from_utf8_lossy(bytes).into_owned();
+    }
+    match word.to_str() {
+        Some(text) if !text.contains(is_unprintable) => {
+            format!("'{}'", text.replace('\'', r"'\''"))
+        }
+        // bash, zsh, ksh and POSIX.1-2024: the only form without the bytes themselves.
+        Some(_) | None => format!("$'{}'", bytes.escape_ascii()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn a_word_is_quoted_for_a_shell() {
+        use std::os::unix::ffi::OsStrExt;
+        for (word, expected) in [
+            (b"/a/b.db".as_slice(), "/a/b.db"),
+            (b"", "''"),
+            (b"a b", "'a b'"),
+            (b"it's", r"'it'\''s'"),
+            (b"$(x)", "'$(x)'"),
+            (b"a\nb'\xff", r"$'a\nb\'\xff'"),
+        ] {
+            assert_eq!(quoted(OsStr::from_bytes(word)), expected);
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_document_tells_paths_apart_that_look_alike() {
+        use std::os::unix::ffi::OsStrExt;
+        let of = |bytes: &[u8]| {
+            let mut document = serde_json::json!({"path": null});
+            put(&mut document, "path", Path::new(OsStr::from_bytes(bytes)));
+            document
+        };
+        assert_eq!(of(b"/a\xc3\xa4"), serde_json::json!({"path": "/a\u{e4}"}));
+        let one = serde_json::json!({"path": "/a\u{fffd}", "path_bytes": "2f61ff"});
+        assert_eq!(of(b"/a\xff"), one);
+        assert_ne!(of(b"/a\xfe"), one);
+    }
+}
