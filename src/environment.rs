@@ -5,6 +5,12 @@ use std::path::PathBuf;
 
 /// The store file, where no path was given.
 pub(crate) const DB: &str = "INCUMBENT_DB";
+/// The profile, where none was named.
+pub(crate) const PROFILE: &str = "INCUMBENT_PROFILE";
+/// The home of the profile, where none was named.
+pub(crate) const HOME: &str = "INCUMBENT_HOME";
+/// The kind of office that the command of a `run` is about.
+pub(crate) const KIND: &str = "INCUMBENT_KIND";
 /// Names the party that keeps starting this process, in place of what was found out about it.
 pub(crate) const PARTY: &str = "INCUMBENT_PARTY";
 /// The instance that this process acts for: set by `run` for its command.

@@ -148,6 +148,18 @@ impl Error {
         self
     }
 
+    /// What is wrong came from the environment variable `name`, which whoever reads this may not know
+    /// of; `instead` is what takes its place.
+    pub(crate) fn of_variable(mut self, name: &str, instead: &str) -> Self {
+        self.0.message += &format!(" (by {name})");
+        let remedy = format!("`unset {name}`, or {instead}");
+        self.0.hint = Some(match self.0.hint.take() {
+            Some(hint) => format!("{hint}; the value is that of {name}: {remedy}"),
+            None => remedy,
+        });
+        self
+    }
+
     pub(crate) fn retry_after(mut self, retry_after_ms: u64) -> Self {
         self.0.retry_after_ms = Some(retry_after_ms);
         self

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::clock::rfc3339;
 use crate::command_line;
+use crate::environment;
 use crate::error::Result;
 use crate::instance::Record;
 use crate::legacy::{self, Found, Owner};
@@ -241,7 +242,7 @@ impl Holder {
         let (evict, wait) = match &self.wanted {
             Wanted::Office(Office { profile, kind }) => (
                 format!("incumbent evict --force --profile {profile} --kind {kind}"),
-                "wait for it with `incumbent run --wait`",
+                "wait for it with `incumbent run --wait -- CMD`",
             ),
             Wanted::Lock(LockName { scope, identity_hash }) => (
                 format!("incumbent unlock {scope} --hash {identity_hash} --force"),
@@ -274,7 +275,7 @@ impl Holder {
             }
             SUPERSEDED => {
                 "nothing, if that one is the gateway you want; else take its place all the \
-                same (`incumbent run --replace --force`), and see to it that only one supervisor \
+                same (`incumbent run --replace --force -- CMD`), and see to it that only one supervisor \
                 starts it"
                     .to_owned()
             }
@@ -307,8 +308,8 @@ impl Holder {
             ),
             _ => match &self.wanted {
                 Wanted::Office(office) => format!(
-                    "stop it first (`incumbent stop{0}`), take its place (`incumbent{0} run \
-                     --replace`), or {wait}",
+                    "stop it first (`incumbent stop{0}`), take its place (`incumbent run{0} \
+                     --replace -- CMD`), or {wait}",
                     arguments(office)
                 ),
                 Wanted::Lock(_) => format!("stop it first (`kill {pid}`), or {wait}"),
@@ -364,7 +365,8 @@ impl Holder {
 fn arguments(office: &Office) -> String {
     let usual = Office::default();
     let mut arguments = String::new();
-    if office.profile != usual.profile {
+    // The environment may mean another profile than the default.
+    if office.profile != usual.profile || environment::value(environment::PROFILE).is_some() {
         arguments += &format!(" --profile {}", office.profile);
     }
     if office.kind != usual.kind {

@@ -24,8 +24,14 @@ pub(super) fn current_run(store: &Store) -> Result<Option<Record>> {
     else {
         return Ok(None);
     };
-    let Ok(id) = id.parse::<i64>() else { return Ok(None) };
-    let nonce = Nonce::from_hex(&token)?;
+    let of_run = |error: Error, name| {
+        error.of_variable(name, "leave it as the `run` that we are in has set it")
+    };
+    let id = id.parse::<i64>().map_err(|_| {
+        let error = Error::invalid(format!("{id:?} is not the number of an instance"));
+        of_run(error, environment::INSTANCE)
+    })?;
+    let nonce = Nonce::from_hex(&token).map_err(|error| of_run(error, environment::TOKEN))?;
     let record = store.inner.read(|connection| {
         let recorded = instance::by_id(connection, InstanceId(id))?;
         match recorded.filter(|record| record.belongs_to(&nonce)) {
@@ -128,7 +134,7 @@ pub(super) fn release(global: &Global, arguments: &args::Release, format: Format
     let office = global.office()?;
     let answer = match global.existing()? {
         Some(store) => release_in(&store, &office, arguments.pid)?,
-        None => Err(format!("{office} was never claimed: there is no store")),
+        None => Err(Complaint::new(format!("{office} was never claimed: there is no store"))),
     };
     Ok(match answer {
         Ok(instance) => {
@@ -138,8 +144,8 @@ pub(super) fn release(global: &Global, arguments: &args::Release, format: Format
             Answer::new(exit::OK, format, &format!("{office}: released\n"), &document)
         }
         Err(why) => {
-            let document = json!({"released": false, "instance": null, "reason": why});
-            Answer::new(exit::NO, format, "", &document).complaining(Complaint::new(why))
+            let document = json!({"released": false, "instance": null, "reason": why.message()});
+            Answer::new(exit::NO, format, "", &document).complaining(why)
         }
     })
 }
@@ -149,15 +155,15 @@ fn release_in(
     store: &Store,
     office: &Office,
     pid: Option<sys::Pid>,
-) -> Result<std::result::Result<InstanceId, String>> {
+) -> Result<std::result::Result<InstanceId, Complaint>> {
     let pid = match pid {
         Some(pid) => pid,
         None => match current_run(store)? {
             Some(run) if run.office().as_ref() == Some(office) => {
-                return Ok(Err(format!(
+                return Ok(Err(Complaint::new(format!(
                     "{office} belongs to the run we are in, which releases it when its command \
                      ends"
-                )));
+                ))));
             }
             Some(Record { pid: Some(pid), .. }) => pid,
             Some(_) | None => parent()?,
@@ -165,18 +171,20 @@ fn release_in(
     };
     store.inner.write(|tx| {
         let Some(record) = instance::live(tx, office)? else {
-            return Ok(Err(format!("nobody holds {office}")));
+            return Ok(Err(Complaint::new(format!("nobody holds {office}"))));
         };
         if !record.is_pid {
-            return Ok(Err(format!(
+            return Ok(Err(Complaint::new(format!(
                 "{office} was not claimed with `incumbent claim`: only its owner releases it"
-            )));
+            ))
+            .advising("`incumbent stop` asks it to end")));
         }
         if !is_about(&store.inner, &record, pid)? {
-            return Ok(Err(format!(
-                "{office} is not held by pid {pid}, but by pid {0} (`incumbent release --pid {0}`)",
-                record.pid.unwrap_or_default()
-            )));
+            let holder = record.pid.unwrap_or_default();
+            return Ok(Err(Complaint::new(format!(
+                "{office} is not held by pid {pid}, but by pid {holder}"
+            ))
+            .advising(format!("`incumbent release --pid {holder}`, if that one is meant"))));
         }
         let end = End::new(EndReason::Released).by(by_us("release"));
         instance::end_other(tx, record.id, &end)?;

@@ -16,8 +16,7 @@ pub(super) fn doctor(global: &Global, arguments: &args::Doctor, format: Format) 
     let examine = || -> Result<Vec<Finding>> {
         let profile = global.profile.clone().map(ProfileName::new).transpose()?;
         let kind = global.kind.clone().map(Kind::new).transpose()?;
-        let mut findings =
-            doctor::examine_only(&global.options(), profile.as_ref(), kind.as_ref());
+        let mut findings = doctor::examine_only(&global.options(), profile.as_ref(), kind.as_ref());
         for finding in &mut findings {
             finding.remedy = finding.remedy.take().map(|remedy| invocation.complete(&remedy));
         }

@@ -4,12 +4,14 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use super::advice::Invocation;
 use super::args::{self, Global};
 use super::by_us;
 use super::output::{Answer, Complaint, Format, Outcome, exit};
 use crate::holder::because;
 use crate::names::Office;
 use crate::office::Eviction;
+use crate::path_text;
 use crate::standing::Force;
 
 pub(super) fn evict(global: &Global, arguments: &args::Evict, format: Format) -> Outcome {
@@ -22,6 +24,7 @@ pub(super) fn evict(global: &Global, arguments: &args::Evict, format: Format) ->
         }
         None => Eviction::Nothing,
     };
+    let forgotten = |home: &Path| forgotten(&office, home, &Invocation::of(global));
     let (text, document, code) = match &eviction {
         Eviction::Nothing => {
             (format!("{office}: nobody is on record, nothing to evict\n"), Value::Null, exit::OK)
@@ -31,28 +34,34 @@ pub(super) fn evict(global: &Global, arguments: &args::Evict, format: Format) ->
                 "{office}: evicted {}, which was {verdict}: {}\n{}",
                 pid.map_or_else(|| "its holder".to_owned(), |pid| format!("pid {pid}")),
                 because(reason),
-                legacy_home.as_deref().map(|home| forgotten(&office, home)).unwrap_or_default()
+                legacy_home.as_deref().map(&forgotten).unwrap_or_default()
             ),
-            json!({
-                "pid": pid,
-                "profile": office.profile.as_str(),
-                "instance": instance.as_i64(),
-                "verdict": verdict,
-                "reason": reason,
-                "legacy_home": legacy_home.as_ref().map(|home| home.display().to_string()),
-            }),
+            with_home(
+                json!({
+                    "pid": pid,
+                    "profile": office.profile.as_str(),
+                    "instance": instance.as_i64(),
+                    "verdict": verdict,
+                    "reason": reason,
+                    "legacy_home": null,
+                }),
+                legacy_home.as_deref(),
+            ),
             exit::OK,
         ),
         Eviction::LegacyHomeForgotten(home) => (
-            forgotten(&office, home),
-            json!({
-                "pid": null,
-                "profile": office.profile.as_str(),
-                "instance": null,
-                "verdict": "unknown",
-                "reason": "legacy_home",
-                "legacy_home": home.display().to_string(),
-            }),
+            forgotten(home),
+            with_home(
+                json!({
+                    "pid": null,
+                    "profile": office.profile.as_str(),
+                    "instance": null,
+                    "verdict": "unknown",
+                    "reason": "legacy_home",
+                    "legacy_home": null,
+                }),
+                Some(home),
+            ),
             exit::OK,
         ),
         Eviction::OrphansRemoved(count) => (
@@ -87,10 +96,20 @@ pub(super) fn evict(global: &Global, arguments: &args::Evict, format: Format) ->
     })))
 }
 
-fn forgotten(office: &Office, home: &Path) -> String {
+fn with_home(mut document: Value, home: Option<&Path>) -> Value {
+    if let Some(home) = home {
+        path_text::put(&mut document, "legacy_home", home);
+    }
+    document
+}
+
+fn forgotten(office: &Office, home: &Path, invocation: &Invocation) -> String {
+    let quoted = path_text::quoted(home);
+    let advice = invocation.complete(&format!(
+        "`incumbent import {quoted}` or `incumbent run --legacy-home {quoted} -- CMD`"
+    ));
+    let home = home.display();
     format!(
-        "{office}: the older gateway of {0} keeps nobody out any more; `incumbent import {0}` or \
-         `run --legacy-home {0}` brings that back\n",
-        home.display()
+        "{office}: the older gateway of {home} keeps nobody out any more; {advice} brings that back\n"
     )
 }

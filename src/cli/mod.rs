@@ -187,8 +187,13 @@ impl Global {
     }
 
     fn profile_name(&self) -> Result<ProfileName> {
-        match self.profile.clone().or_else(|| environment::text("INCUMBENT_PROFILE")) {
-            Some(name) => ProfileName::new(name),
+        if let Some(name) = &self.profile {
+            return ProfileName::new(name);
+        }
+        match environment::text(environment::PROFILE) {
+            Some(name) => ProfileName::new(name).map_err(|error| {
+                error.of_variable(environment::PROFILE, "name another one with `--profile NAME`")
+            }),
             None => Ok(ProfileName::default()),
         }
     }
@@ -204,21 +209,31 @@ impl Global {
 
     /// The home that the arguments or the environment name.
     fn home(&self) -> Option<PathBuf> {
-        self.home.clone().or_else(|| environment::value("INCUMBENT_HOME").map(Into::into))
+        self.home.clone().or_else(|| environment::value(environment::HOME).map(Into::into))
     }
 
     /// Says what is wrong with the names in the arguments before a store is made for them.
     fn check(&self) -> Result<()> {
         self.office()?;
-        self.home().map(|home| real_home(&home)).transpose()?;
-        Ok(())
+        match self.home() {
+            Some(home) => real_home(&home).map(drop).map_err(|error| self.of_home(error)),
+            None => Ok(()),
+        }
+    }
+
+    /// Where the home comes from, in an error about it.
+    fn of_home(&self, error: Error) -> Error {
+        if self.home.is_some() {
+            return error;
+        }
+        error.of_variable(environment::HOME, "name another one with `--home DIR`")
     }
 
     /// The profile in `store`, with the home that the arguments or the environment name.
     fn profile(&self, store: &Store) -> Result<Profile> {
         let profile = store.profile(self.profile_name()?.as_str())?;
         match self.home() {
-            Some(home) => profile.with_home(&home),
+            Some(home) => profile.with_home(&home).map_err(|error| self.of_home(error)),
             None => Ok(profile),
         }
     }

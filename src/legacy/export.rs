@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::instance::{self, Record};
 use crate::liveness::{AnchorState, Verdict};
 use crate::names::Office;
+use crate::path_text;
 use crate::runtime::state;
 use crate::scoped::HeldLock;
 use crate::status::{self, Report};
@@ -46,11 +47,13 @@ impl ExportedFile {
 
     /// The row as the CLI's JSON shows it.
     pub(crate) fn to_json(&self) -> Value {
-        json!({
-            "file": self.file.display().to_string(),
+        let mut document = json!({
+            "file": null,
             "verdict": self.verdict(),
             "detail": self.detail,
-        })
+        });
+        path_text::put(&mut document, "file", &self.file);
+        document
     }
 }
 

@@ -36,6 +36,7 @@ pub(crate) use transaction::{BootTime, EventRecord, Tx, lost_owners, named_ancho
 use crate::anchor::{self, Orphan, RecoveryLock};
 use crate::clock::{Clock, SystemClock};
 use crate::command_line::{CommandLineMatcher, DefaultMatcher};
+use crate::environment;
 use crate::error::{Error, ErrorKind, Result};
 use crate::observe::Observer;
 use crate::sys::{self, Looks};
@@ -167,6 +168,10 @@ impl OpenOptions {
     /// [`TooNew`](ErrorKind::TooNew), [`Corrupt`](ErrorKind::Corrupt),
     /// [`CannotWrite`](ErrorKind::CannotWrite), [`Busy`](ErrorKind::Busy).
     pub fn open(&self) -> Result<Store> {
+        self.open_for_owning().map_err(|error| self.of_path(error))
+    }
+
+    fn open_for_owning(&self) -> Result<Store> {
         let location = self.locate(IfMissing::Create, SelfTest::Run)?.ok_or_else(|| {
             Error::internal("the store's directory vanished while it was being opened")
         })?;
@@ -187,6 +192,21 @@ impl OpenOptions {
     /// [`CannotRead`](ErrorKind::CannotRead) for a store that is there and cannot be read, and
     /// those of [`OpenOptions::open`] that say whose file it is.
     pub fn open_existing(&self) -> Result<Option<Store>> {
+        self.open_for_asking().map_err(|error| self.of_path(error))
+    }
+
+    /// Where the path comes from, in an error about it.
+    fn of_path(&self, error: Error) -> Error {
+        use ErrorKind::{CannotRead, Filesystem, InvalidInput, NotOurs, Permission};
+        let is_about_place =
+            matches!(error.kind(), InvalidInput | NotOurs | Permission | Filesystem | CannotRead);
+        if self.names_path() || !is_about_place || environment::value(environment::DB).is_none() {
+            return error;
+        }
+        error.of_variable(environment::DB, "name another store with `--db PATH`")
+    }
+
+    fn open_for_asking(&self) -> Result<Option<Store>> {
         let Some(location) = self.locate(IfMissing::Leave, SelfTest::Skip)? else {
             return Ok(None);
         };
@@ -221,10 +241,14 @@ impl OpenOptions {
     /// [`InvalidInput`](ErrorKind::InvalidInput) for a path that cannot name a store.
     pub fn resolved_path(&self) -> Result<PathBuf> {
         let path = self.requested_path()?;
-        match location::resolve(&path, IfMissing::Leave)? {
-            Some(location) => Ok(location.file),
-            None => std::path::absolute(&path).map_err(|error| Error::io("resolve", &path, error)),
-        }
+        let resolved = match location::resolve(&path, IfMissing::Leave) {
+            Ok(Some(location)) => Ok(location.file),
+            Ok(None) => {
+                std::path::absolute(&path).map_err(|error| Error::io("resolve", &path, error))
+            }
+            Err(error) => Err(error),
+        };
+        resolved.map_err(|error| self.of_path(error))
     }
 
     /// Whether the caller named the path.

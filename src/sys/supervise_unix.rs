@@ -135,30 +135,42 @@ impl HeldCommand {
 
 /// The trampoline's whole life. Returns only what it should exit with when it cannot exec.
 pub(crate) fn trampoline(arguments: &[OsString]) -> i32 {
-    let [descriptor, parent, lock_file, argv @ ..] = arguments else { return NOBODY_WAITS };
-    let number = |text: &OsStr| text.to_str().and_then(|text| text.parse::<i32>().ok());
-    let (Some(descriptor), Some(parent)) = (number(descriptor), number(parent)) else {
-        return NOBODY_WAITS;
+    // It may be the exit code of the run as well: whoever sees it has to find out why.
+    let give_up = |why: &str| {
+        let _ = writeln!(io::stderr(), "incumbent: run: the command was not started: {why}");
+        NOBODY_WAITS
     };
-    let [program, rest @ ..] = argv else { return NOBODY_WAITS };
-    let Some(mut channel) = inherited(descriptor) else { return NOBODY_WAITS };
+    let number = |text: &OsStr| text.to_str().and_then(|text| text.parse::<i32>().ok());
+    let [descriptor, parent, lock_file, program, rest @ ..] = arguments else {
+        return give_up("only a `run` starts this program in that way");
+    };
+    let (Some(descriptor), Some(parent)) = (number(descriptor), number(parent)) else {
+        return give_up("only a `run` starts this program in that way");
+    };
+    let mut channel = match inherited(descriptor) {
+        Ok(channel) => channel,
+        Err(error) => return give_up(&format!("cannot use the pipe to its run: {error}")),
+    };
     die_with_parent();
     // The parent may have ended before the line above took effect.
     if rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get()) != Some(parent) {
-        return NOBODY_WAITS;
+        return give_up("its run has ended");
     }
     leave_session_without_terminal();
     let ready = match super::hold_command_lock(Path::new(lock_file)) {
         Ok(()) => LOCKED,
         Err(_) => NOT_LOCKED,
     };
-    if channel.write_all(&[ready]).is_err() {
-        return NOBODY_WAITS;
+    if let Err(error) = channel.write_all(&[ready]) {
+        return give_up(&format!("cannot write to the pipe to its run: {error}"));
     }
     // Not before our pid is committed may the command run: a claimant has to find it.
     let mut permission = [0];
-    if channel.read_exact(&mut permission).is_err() {
-        return NOBODY_WAITS;
+    match channel.read_exact(&mut permission) {
+        Ok(()) => {}
+        // The run has ended, or wants no command any more: it says why.
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return NOBODY_WAITS,
+        Err(error) => return give_up(&format!("cannot read from the pipe to its run: {error}")),
     }
     let error = Command::new(program).args(rest).exec();
     let errno = error.raw_os_error().unwrap_or(0);
@@ -180,16 +192,16 @@ fn leave_session_without_terminal() {
     }
 }
 
-fn inherited(descriptor: RawFd) -> Option<UnixStream> {
+fn inherited(descriptor: RawFd) -> io::Result<UnixStream> {
     if descriptor < 3 {
-        return None;
+        return Err(io::ErrorKind::InvalidInput.into());
     }
     // SAFETY: our parent passed this descriptor to us for our sole use; nothing in this process
     // has opened or wrapped it. A wrong number fails at its first use.
     let channel = unsafe { OwnedFd::from_raw_fd(descriptor) };
     // The command must not see it, and its closing tells the parent that the exec succeeded.
-    rustix::io::fcntl_setfd(channel.as_fd(), FdFlags::CLOEXEC).ok()?;
-    Some(UnixStream::from(channel))
+    rustix::io::fcntl_setfd(channel.as_fd(), FdFlags::CLOEXEC)?;
+    Ok(UnixStream::from(channel))
 }
 
 #[cfg(target_os = "linux")]

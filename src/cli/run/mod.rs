@@ -455,8 +455,8 @@ fn start(
     let office = tenure.office();
     let environment: [(&str, OsString); 5] = [
         (environment::DB, store.path().into()),
-        ("INCUMBENT_PROFILE", office.profile.as_str().into()),
-        ("INCUMBENT_KIND", office.kind.as_str().into()),
+        (environment::PROFILE, office.profile.as_str().into()),
+        (environment::KIND, office.kind.as_str().into()),
         (environment::INSTANCE, tenure.instance().to_string().into()),
         (environment::TOKEN, tenure.nonce().to_hex().into()),
     ];

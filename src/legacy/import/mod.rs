@@ -22,6 +22,7 @@ use crate::liveness::{AnchorState, Lease, Verdict};
 use crate::names::{Kind, Office};
 use crate::observe::LiveCommandLine;
 use crate::office;
+use crate::path_text;
 use crate::store::{EventRecord, Inner, Store, Tx};
 use crate::sys;
 
@@ -57,13 +58,15 @@ impl ImportedFile {
 
     /// The row as the CLI's JSON shows it.
     pub(crate) fn to_json(&self) -> Value {
-        json!({
-            "file": self.file.display().to_string(),
+        let mut document = json!({
+            "file": null,
             "verdict": self.finding.verdict,
             "reason": self.finding.reason,
             "pid": self.finding.pid,
             "detail": self.finding.detail,
-        })
+        });
+        path_text::put(&mut document, "file", &self.file);
+        document
     }
 }
 
