@@ -151,10 +151,10 @@ impl Error {
     /// What is wrong came from the environment variable `name`, which whoever reads this may not know
     /// of; `instead` is what takes its place.
     pub(crate) fn of_variable(mut self, name: &str, instead: &str) -> Self {
-        self.0.message += &format!(" (by {name})");
+        self.0.message += &format!(" (from {name})");
         let remedy = format!("`unset {name}`, or {instead}");
         self.0.hint = Some(match self.0.hint.take() {
-            Some(hint) => format!("{hint}; the value is that of {name}: {remedy}"),
+            Some(hint) => format!("{hint}; or {remedy}"),
             None => remedy,
         });
         self

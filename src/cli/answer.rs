@@ -118,7 +118,10 @@ impl Answer {
         let advice = if is_lost {
             "make room, or send it elsewhere, and ask again".to_owned()
         } else {
-            format!("nothing, if nobody needs it: exit code {} is the answer", self.code)
+            format!(
+                "nothing, if you do not need it: the exit code ({}) says how it went",
+                self.code
+            )
         };
         Complaint::new(format!("cannot write to standard output: {error}"))
             .advising(advice)

@@ -37,7 +37,7 @@ use output::{Format, exit};
 
 use crate::anchor::Orphan;
 use crate::environment;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::forensics::diagnostic;
 use crate::names::{Kind, ProfileName};
 use crate::office::{Profile, real_home};
@@ -272,8 +272,10 @@ fn by_us(verb: &str) -> String {
 
 /// Asked of a store that is not there.
 fn no_store(global: &Global) -> Result<Error> {
-    let path = global.options().resolved_path()?;
-    Ok(Error::new(ErrorKind::InvalidInput, format!("there is no store at {}", path.display()))
+    let options = global.options();
+    let path = options.resolved_path()?;
+    let error = Error::invalid(format!("there is no store at {}", path.display()))
         .at(path)
-        .with_hint("it is made by the first `incumbent run` or `claim`"))
+        .with_hint("it is made by the first `incumbent run` or `claim`");
+    Ok(options.of_path(error))
 }

@@ -122,8 +122,8 @@ impl Diagnostic {
     ///   user's.
     /// * [`ErrorKind::CannotWrite`]: the disk is full or read-only.
     /// * [`ErrorKind::Unsupported`]: on Windows.
-    /// * [`ErrorKind::Internal`]: what else the system says, e.g. that there may be no more
-    ///   processes.
+    /// * [`ErrorKind::Busy`]: there may be no more processes just now, or open files.
+    /// * [`ErrorKind::Internal`]: what else the system says.
     pub fn start(&self) -> Result<u32> {
         if !os::IS_SUPPORTED {
             return Err(Error::new(
@@ -135,13 +135,17 @@ impl Diagnostic {
         let program = self.find_program()?;
         let log = open_log(&self.log)?;
         let mut child = os::spawn(&program, &self.arguments(), log).map_err(|error| {
+            if let Some(shortage) = sys::Shortage::of(&error) {
+                let what = format!("start {}", program.display());
+                return Error::shortage(shortage, &what).at(&program).caused_by(error);
+            }
             let what = format!("cannot start {}: {error}", program.display());
             let kind = match error.kind() {
                 io::ErrorKind::NotFound => ErrorKind::InvalidInput,
                 io::ErrorKind::PermissionDenied => ErrorKind::Permission,
                 _ => ErrorKind::Internal,
             };
-            Error::new(kind, what).at(program).with_hint(PROGRAM_HINT).caused_by(error)
+            Error::new(kind, what).at(&program).with_hint(PROGRAM_HINT).caused_by(error)
         })?;
         let pid = child.id();
         let wait = move || drop(child.wait());

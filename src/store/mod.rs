@@ -196,10 +196,13 @@ impl OpenOptions {
     }
 
     /// Where the path comes from, in an error about it.
-    fn of_path(&self, error: Error) -> Error {
-        use ErrorKind::{CannotRead, Filesystem, InvalidInput, NotOurs, Permission};
-        let is_about_place =
-            matches!(error.kind(), InvalidInput | NotOurs | Permission | Filesystem | CannotRead);
+    pub(crate) fn of_path(&self, error: Error) -> Error {
+        use ErrorKind::{CannotRead, Filesystem, Internal, InvalidInput, NotOurs, Permission};
+        let is_about_place = match error.kind() {
+            InvalidInput | NotOurs | Permission | Filesystem | CannotRead => true,
+            Internal => error.path().is_some(),
+            _ => false,
+        };
         if self.names_path() || !is_about_place || environment::value(environment::DB).is_none() {
             return error;
         }

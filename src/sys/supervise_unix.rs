@@ -3,7 +3,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -196,12 +196,14 @@ fn inherited(descriptor: RawFd) -> io::Result<UnixStream> {
     if descriptor < 3 {
         return Err(io::ErrorKind::InvalidInput.into());
     }
-    // SAFETY: our parent passed this descriptor to us for our sole use; nothing in this process
-    // has opened or wrapped it. A wrong number fails at its first use.
-    let channel = unsafe { OwnedFd::from_raw_fd(descriptor) };
     // The command must not see it, and its closing tells the parent that the exec succeeded.
-    rustix::io::fcntl_setfd(channel.as_fd(), FdFlags::CLOEXEC)?;
-    Ok(UnixStream::from(channel))
+    // SAFETY: fcntl takes any number, and this one is changed only if it is open.
+    if unsafe { libc::fcntl(descriptor, libc::F_SETFD, libc::FD_CLOEXEC) } == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it is open, and our parent passed it to us for our sole use; nothing in this process has
+    // opened or wrapped it.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) }.into())
 }
 
 #[cfg(target_os = "linux")]

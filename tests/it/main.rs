@@ -14,6 +14,7 @@ mod support;
 
 mod bad_input;
 mod command_lock;
+mod conditions;
 mod containers;
 mod contention;
 mod damage;
@@ -44,6 +45,7 @@ mod old_binary;
 mod older_gateways;
 mod open;
 mod orphans;
+mod printed;
 mod random_kills;
 mod reboot;
 mod restart;
