@@ -705,7 +705,10 @@ fn apply(tx: &Tx<'_>, owner: &Owner<'_>, update: &StatusUpdate) -> Result<()> {
                 ErrorKind::NotOwner,
                 format!("{} neither holds profile {profile} nor serves it", owner.office),
             )
-            .with_hint(format!("say so first: `incumbent status-set --serves {profile}`")));
+            .with_hint(format!(
+                "say so first: `incumbent status-set --profile {} --kind {} --serves {profile}`",
+                own, owner.office.kind
+            )));
         }
         apply_to_platform(tx, owner, profile, platform)?;
     }

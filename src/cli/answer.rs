@@ -158,7 +158,7 @@ impl Complaint {
 
     /// `incumbent: VERB: MESSAGE`, and what to do below it.
     fn tell(&self, invocation: &Invocation, verb: &str) {
-        output::tell(&format!(
+        output::tell_lines(&format!(
             "incumbent: {verb}: {}\n{}",
             self.message_line(),
             self.below(invocation)

@@ -78,8 +78,14 @@ pub(crate) fn error_document(error: &Error) -> Value {
     json!({"error": document})
 }
 
-/// Says something beside the data, on standard error.
-pub(crate) fn tell(text: &str) {
+/// Says something beside the data, on standard error: one line, whatever it repeats.
+pub(crate) fn tell(line: &str) {
+    tell_lines(&(one_line(line.trim_end_matches('\n')) + "\n"));
+}
+
+/// The same for lines of ours.
+pub(crate) fn tell_lines(text: &str) {
+    // Nobody is left to be told that nobody reads it.
     let _ = io::stderr().lock().write_all(printable::lines(text).as_bytes());
 }
 

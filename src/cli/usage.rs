@@ -8,7 +8,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use super::advice::Invocation;
 use super::answer::{Answer, Nature};
 use super::output::{self, Format, Style, exit};
-use super::printable::{lines, one_line};
+use super::printable::one_line;
 use crate::error::Error;
 
 /// Says it, and returns the exit code.
@@ -62,7 +62,7 @@ fn tell(error: &clap::Error) {
         // In colours. Nobody is left to be told that it cannot be.
         let _ = error.print();
     } else {
-        output::tell(&lines(&error.render().to_string()));
+        output::tell_lines(&error.render().to_string());
     }
 }
 

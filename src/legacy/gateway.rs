@@ -184,9 +184,9 @@ fn cannot_tell(path: &Path, office: &Office) -> Error {
     )
     .at(path)
     .with_hint(format!(
-        "make it a file that this user can read; `incumbent evict --force --profile {}` forgets the \
-         directory",
-        office.profile
+        "make it a file that this user can read; `incumbent evict --force --profile {} --kind {}` \
+         forgets the directory",
+        office.profile, office.kind
     ))
 }
 
