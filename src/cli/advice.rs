@@ -57,6 +57,15 @@ impl Invocation {
         text + rest
     }
 
+    /// The same in the document of an error.
+    pub(crate) fn complete_in(&self, document: &mut serde_json::Value) {
+        if let Some(hint) = document.pointer_mut("/error/hint")
+            && let Some(text) = hint.as_str()
+        {
+            *hint = self.complete(text).into();
+        }
+    }
+
     /// The options that the command with these words lacks, each followed by a blank.
     fn missing_in(&self, words: &str) -> String {
         let words = words.split(['`', ')']).next().unwrap_or_default();

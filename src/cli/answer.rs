@@ -32,7 +32,7 @@ pub(crate) struct Answer {
     code: i32,
     /// For standard output.
     body: Vec<u8>,
-    /// For standard error, where people read.
+    /// For standard error, where people read; a document says the same.
     complaints: Vec<Complaint>,
 }
 
@@ -77,16 +77,9 @@ impl Answer {
         invocation: &Invocation,
         error: &Error,
     ) -> Self {
-        match format {
-            Format::Text => Self::silent(code).complaining(Complaint::of(error)),
-            Format::Json => {
-                let mut document = output::error_document(error);
-                if let Some(hint) = error.hint() {
-                    document["error"]["hint"] = invocation.complete(hint).into();
-                }
-                Self::new(code, format, "", &document)
-            }
-        }
+        let mut document = output::error_document(error);
+        invocation.complete_in(&mut document);
+        Self::new(code, format, "", &document).complaining(Complaint::of(error))
     }
 
     pub(crate) fn complaining(mut self, complaints: impl IntoIterator<Item = Complaint>) -> Self {
@@ -105,12 +98,18 @@ impl Answer {
         verb: &str,
         nature: Nature,
     ) -> i32 {
-        if format == Format::Text {
+        let complain = || {
             for complaint in &self.complaints {
                 complaint.tell(invocation, verb);
             }
+        };
+        if format == Format::Text {
+            complain();
         }
         let Err(error) = output::write(&self.body) else { return self.code };
+        if format == Format::Json {
+            complain();
+        }
         if error.kind() == io::ErrorKind::BrokenPipe {
             return self.code;
         }

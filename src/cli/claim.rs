@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use super::advice::Invocation;
 use super::args::{self, Global};
 use super::by_us;
 use super::keeper::{self, Purpose, Recorded, Recorder, Target};
@@ -108,7 +109,7 @@ pub(super) fn claim(global: &Global, arguments: &args::Claim, format: Format) ->
         Some(target) => target.pid,
         None => match current_run(&store)? {
             Some(run) if run.office().as_ref() == Some(&office) => {
-                return Ok(show(format, keeper::already(&office, &run)));
+                return Ok(show(global, format, keeper::already(&office, &run)));
             }
             Some(Record { pid: Some(pid), .. }) => pid,
             Some(_) | None => parent()?,
@@ -123,10 +124,11 @@ pub(super) fn claim(global: &Global, arguments: &args::Claim, format: Format) ->
         }
         answer => keeper::report(&office, &target, &answer),
     };
-    Ok(show(format, report))
+    Ok(show(global, format, report))
 }
 
-pub(super) fn show(format: Format, report: keeper::Report) -> Answer {
+pub(super) fn show(global: &Global, format: Format, mut report: keeper::Report) -> Answer {
+    Invocation::of(global).complete_in(&mut report.document);
     Answer::new(report.code, format, &report.text, &report.document).complaining(report.complaint)
 }
 

@@ -219,7 +219,7 @@ pub(super) fn acquire(global: &Global, arguments: &args::LockAcquire, format: Fo
         }
     });
     if let Some(report) = complaint {
-        return Ok(show(format, *report));
+        return Ok(show(global, format, *report));
     }
     let holder = match answer? {
         Ok(granted) => {

@@ -22,7 +22,7 @@ fn is_plain(text: &str) -> bool {
 /// The exit code of `command`, with `out` as its standard output.
 #[track_caller]
 fn code_onto(mut command: Command, out: impl Into<Stdio>) -> i32 {
-    let mut child = command.stdout(out).stderr(Stdio::null()).spawn().unwrap();
+    let mut child = command.stdout(out).spawn().unwrap();
     assert!(wait_ended(child.id(), LIMIT), "{command:?} has not ended");
     exit_code(child.wait().unwrap())
 }
@@ -59,12 +59,17 @@ fn a_grant_that_nobody_could_be_told_is_a_grant() {
         assert_eq!(code_onto(acquire, out), 0);
         sandbox.cli(["lock", "verify", "t", id, "--pid", &pid]).assert_code(0);
     }
-    // The refusal is one, too, and nobody takes it for a grant.
+    // The refusal is one, too, and nobody takes it for a grant: who holds it is said where it may be
+    // heard.
     let other = Process::start(sandbox.program("cat"));
     let other = other.pid().to_string();
     for out in [Stdio::from(unread()), full_disk().into()] {
-        let acquire = sandbox.incumbent(["--json", "lock", "acquire", "t", "a", "--pid", &other]);
+        let mut acquire =
+            sandbox.incumbent(["--json", "lock", "acquire", "t", "a", "--pid", &other]);
+        acquire.stderr(File::create(sandbox.file("told")).unwrap());
         assert_eq!(code_onto(acquire, out), 75);
+        let told = std::fs::read_to_string(sandbox.file("told")).unwrap();
+        assert!(told.contains(&format!("pid {pid}")), "{told:?}");
     }
 }
 
