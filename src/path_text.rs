@@ -35,11 +35,10 @@ pub(crate) fn quoted(word: impl AsRef<OsStr>) -> String {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, unix))]
 mod tests {
     use super::*;
 
-    #[cfg(unix)]
     #[test]
     fn a_word_is_quoted_for_a_shell() {
         use std::os::unix::ffi::OsStrExt;
@@ -55,7 +54,6 @@ mod tests {
         }
     }
 
-    #[cfg(unix)]
     #[test]
     fn a_document_tells_paths_apart_that_look_alike() {
         use std::os::unix::ffi::OsStrExt;
