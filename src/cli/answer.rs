@@ -10,21 +10,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::advice::Invocation;
+use super::nature::Nature;
 use super::output::{self, Format, exit};
 use super::printable;
 use crate::error::Error;
 
 /// How a verb ended: what it answers, or an error to be shown.
 pub(crate) type Outcome = crate::error::Result<Answer>;
-
-/// What is asked of the program.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Nature {
-    /// The answer is all that it is for: without it nothing was done.
-    Question,
-    /// It has been done, whether or not anybody reads that.
-    Act,
-}
 
 /// An exit code, and what is said with it.
 #[derive(Debug)]

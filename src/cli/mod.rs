@@ -15,6 +15,7 @@ mod lock;
 mod locks;
 mod marker;
 mod metrics;
+mod nature;
 mod output;
 mod printable;
 mod run;

@@ -6,7 +6,8 @@ use std::io::{IsTerminal, stderr};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use super::advice::Invocation;
-use super::answer::{Answer, Nature};
+use super::answer::Answer;
+use super::nature::Nature;
 use super::output::{self, Format, Style, exit};
 use super::printable::one_line;
 use crate::error::Error;
