@@ -22,7 +22,7 @@ pub(super) fn import(global: &Global, arguments: &args::Import, format: Format) 
             Ok(directory) => (Some(directory), None),
             Err(why) => match Shortage::of(&why) {
                 Some(shortage) => {
-                    return Err(Error::shortage(shortage, "look at the lock files").into());
+                    return Err(Error::shortage(shortage, "look at the lock files"));
                 }
                 None => (None, Some(ImportedFile::left_out(directory, &why))),
             },

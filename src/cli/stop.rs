@@ -176,8 +176,9 @@ fn told<'a>(office: &Office, outcome: &'a StopOutcome, arguments: &args::Stop) -
             refused(complaint.advising(instead("stop", by)), None, code)
         }
         StopOutcome::OfAnother(holder) => {
-            let complaint =
-                Complaint::new(format!("{office} is not running, and nothing was stopped: {holder}"));
+            let complaint = Complaint::new(format!(
+                "{office} is not running, and nothing was stopped: {holder}"
+            ));
             refused(complaint.advising(holder.advice()), Some(holder), exit::NO)
         }
         StopOutcome::Ended { pid, still_runs: true, .. } => done(format!(
