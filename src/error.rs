@@ -4,7 +4,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use crate::sys::Shortage;
+use crate::sys::{NoRoom, Shortage};
 
 /// `Result` with the crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -28,7 +28,7 @@ pub enum ErrorKind {
     CannotWrite,
     /// Modes or owners stand in the way, or are too open to be trusted: fix them.
     Permission,
-    /// The store lies on a filesystem where its locks cannot be trusted: move it.
+    /// The store lies where its locks cannot be trusted, or where its path is too long: move it.
     Filesystem,
     /// The file is not an incumbent store: point to another path.
     NotOurs,
@@ -44,6 +44,8 @@ pub enum ErrorKind {
     StoreReplaced,
     /// The caller does not hold (or no longer holds) what it tried to act on.
     NotOwner,
+    /// The process that is meant does not run (any more): nothing was done.
+    NotRunning,
     /// The handle was made by another process; open the store anew after `fork`.
     Forked,
     /// The operating system cannot do this here.
@@ -70,6 +72,7 @@ impl ErrorKind {
             Self::ProfileBelongsTo => "profile_belongs_to",
             Self::StoreReplaced => "store_replaced",
             Self::NotOwner => "not_owner",
+            Self::NotRunning => "not_running",
             Self::Forked => "forked",
             Self::Unsupported => "unsupported",
             Self::Internal => "internal",
@@ -98,6 +101,7 @@ struct Details {
     path: Option<PathBuf>,
     hint: Option<String>,
     retry_after_ms: Option<u64>,
+    no_room: Option<NoRoom>,
     #[source]
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
@@ -110,6 +114,7 @@ impl Error {
             path: None,
             hint: None,
             retry_after_ms: None,
+            no_room: None,
             source: None,
         }))
     }
@@ -190,25 +195,34 @@ impl Error {
                 .at(path)
                 .caused_by(error);
         }
+        let message = format!("cannot {what} {}: {error}", path.display());
+        if let Some(no_room) = NoRoom::of(&error) {
+            return Self::no_room(no_room, message).at(path).caused_by(error);
+        }
         let kind = match error.kind() {
             Io::PermissionDenied => ErrorKind::Permission,
-            Io::StorageFull | Io::ReadOnlyFilesystem | Io::QuotaExceeded => ErrorKind::CannotWrite,
+            Io::ReadOnlyFilesystem => ErrorKind::CannotWrite,
             _ => ErrorKind::Internal,
         };
-        Self::new(kind, format!("cannot {what} {}: {error}", path.display()))
-            .at(path)
-            .caused_by(error)
+        Self::new(kind, message).at(path).caused_by(error)
+    }
+
+    /// A file could not grow: nothing was recorded.
+    fn no_room(no_room: NoRoom, message: String) -> Self {
+        let mut error = Self::new(ErrorKind::CannotWrite, message).with_hint(no_room.hint());
+        error.0.no_room = Some(no_room);
+        error
+    }
+
+    /// Whether a file could not grow.
+    pub(crate) fn is_of_no_room(&self) -> bool {
+        self.0.no_room.is_some()
     }
 
     /// This process, or the machine, ran short of something: nothing was found out, and nothing decided.
     pub(crate) fn shortage(shortage: Shortage, what: &str) -> Self {
         Self::new(ErrorKind::Busy, format!("cannot {what}: {shortage}"))
-            .with_hint(if shortage.is_of_the_disk() {
-                "look at the disk (`dmesg`), and try again; nothing was changed"
-            } else {
-                "look at the limits of open files and memory (`ulimit -a`), and try again; nothing was \
-                 changed"
-            })
+            .with_hint(format!("{}, and try again; nothing was changed", shortage.hint()))
             .retry_after(1_000)
     }
 
@@ -279,12 +293,21 @@ impl From<rusqlite::Error> for Error {
         if let Some(shortage) = Shortage::behind(&error) {
             return Self::shortage(shortage, "read the store").caused_by(error);
         }
+        if let Some(no_room) = NoRoom::behind(&error) {
+            let message = match no_room {
+                NoRoom::Disk => format!("SQLite: {error}"),
+                NoRoom::FileSizeLimit => {
+                    format!("SQLite: {error}: the limit on the size of a file is reached")
+                }
+            };
+            return Self::no_room(no_room, message).caused_by(error);
+        }
         let kind = match error.sqlite_error_code() {
             // SQLITE_PROTOCOL: the locks of the WAL could not be had again and again.
             Some(Code::DatabaseBusy | Code::DatabaseLocked | Code::FileLockingProtocolFailed) => {
                 ErrorKind::Busy
             }
-            Some(Code::DiskFull | Code::ReadOnly | Code::SystemIoFailure) => ErrorKind::CannotWrite,
+            Some(Code::ReadOnly | Code::SystemIoFailure) => ErrorKind::CannotWrite,
             Some(Code::CannotOpen | Code::PermissionDenied) => ErrorKind::CannotRead,
             // SQLITE_ERROR: every statement of ours was tried on a schema that was whole.
             Some(Code::DatabaseCorrupt | Code::Unknown) => ErrorKind::Corrupt,

@@ -11,6 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::instance;
 use crate::names::{InstanceId, LockName};
 use crate::store::Inner;
+use crate::sys::Shortage;
 
 /// How often a watched tenure or lock is verified: a replaced store is noticed within a second.
 const VERIFY_EVERY: Duration = Duration::from_millis(500);
@@ -198,7 +199,10 @@ impl BackgroundThread {
                     std::thread::park_timeout(pause.max(PAUSE_MIN));
                 }
             })
-            .map_err(|error| Error::internal(format!("cannot start a thread: {error}")))?;
+            .map_err(|error| match Shortage::of(&error) {
+                Some(shortage) => Error::shortage(shortage, "start a thread"),
+                None => Error::internal(format!("cannot start a thread: {error}")),
+            })?;
         Ok(Self { creator_pid: std::process::id(), ended, thread: Some(thread) })
     }
 }

@@ -18,8 +18,8 @@ use crate::holder::{self, Holder};
 use crate::instance::{self, End, EndReason, NewInstance, Origin, Record};
 use crate::lock_table;
 use crate::names::{InstanceId, Nonce, ProfileName, Wanted};
-use crate::store::{Inner, Pending, Store, Tx, lock, with_budget};
-use crate::sys::ProcessHandle;
+use crate::store::{Inner, PATIENCE_MIN, Pending, Store, Tx, lock, with_budget};
+use crate::sys::{Pid, ProcessHandle};
 use crate::waiters;
 
 /// Between two looks while the wait is young: a release is seen within 5 ms.
@@ -55,6 +55,16 @@ impl Wait {
             Self::No => false,
             Self::UpTo(limit) => !limit.is_zero(),
             Self::Forever => true,
+        }
+    }
+
+    /// How long an attempt may take where the store's locks are in its way.
+    fn patience(self, deadline: Deadline) -> Duration {
+        match self {
+            // The store's own.
+            Self::No => Duration::MAX,
+            Self::UpTo(Duration::ZERO) => PATIENCE_MIN,
+            Self::UpTo(_) | Self::Forever => deadline.remaining(),
         }
     }
 
@@ -135,6 +145,8 @@ pub(crate) enum Attempt<T> {
 pub(crate) struct WaitOptions<'a> {
     pub(crate) wait: Wait,
     pub(crate) cancel: &'a Cancel,
+    /// The process that it is wanted for, if that is not this one: nobody waits longer than that lives.
+    pub(crate) for_whom: Option<(Pid, &'a ProcessHandle)>,
     /// The waiter's profile, if it has one.
     pub(crate) profile: Option<&'a ProfileName>,
     pub(crate) origin: Origin,
@@ -175,11 +187,16 @@ pub(crate) fn until_granted<T>(
     let mut last_holder: Option<Box<Holder>> = None;
     loop {
         // The deadline holds for the store's locks as well.
-        let patience = if options.wait.waits() { deadline.remaining() } else { Duration::MAX };
+        let patience = options.wait.patience(deadline);
         let limit = if options.wait.waits() { deadline } else { Deadline::never() };
         let turn =
             Turn { waiter: waiter.as_ref().map(|waiter| waiter.row.instance), deadline: limit };
-        let obstacle = match with_budget(patience, || attempt(&turn)) {
+        let attempted = with_budget(patience, || attempt(&turn));
+        let obstacle = match attempted {
+            // What it came to says nothing then, unless it was granted.
+            Err(_) | Ok(Attempt::Held(_)) if options.is_for_nobody() => {
+                return Err(nobody_to_wait_for(options));
+            }
             Err(error) if error.kind() == ErrorKind::Busy && deadline.has_passed() => {
                 return last_holder.map(Err).ok_or(error);
             }
@@ -216,8 +233,9 @@ pub(crate) fn until_granted<T>(
         };
         // The time of a reservation is over without anything being written.
         let lapses = obstacle.holder.reason == holder::RESERVED;
-        match waiting.wait_for_change(obstacle.watch.as_ref(), options.stopped, lapses)? {
+        match waiting.wait_for_change(obstacle.watch.as_ref(), options, lapses)? {
             Waited::Changed => last_holder = Some(obstacle.holder),
+            Waited::ForNobody => return Err(nobody_to_wait_for(options)),
             Waited::DeadlinePassed | Waited::Cancelled => return Ok(Err(obstacle.holder)),
         }
     }
@@ -230,6 +248,20 @@ enum Waited {
     Changed,
     DeadlinePassed,
     Cancelled,
+    /// Whoever it was wanted for has ended.
+    ForNobody,
+}
+
+impl WaitOptions<'_> {
+    fn is_for_nobody(&self) -> bool {
+        self.wait.waits() && self.for_whom.is_some_and(|(_, process)| process.has_ended())
+    }
+}
+
+fn nobody_to_wait_for(options: &WaitOptions<'_>) -> Error {
+    let pid = options.for_whom.map_or(0, |(pid, _)| pid);
+    Error::new(ErrorKind::Busy, format!("pid {pid} has ended, and nobody else was waited for"))
+        .with_hint("nothing was acquired; name a process that runs with `--pid`")
 }
 
 /// A row of this process without an office, for as long as it waits for something: anchored, and
@@ -288,7 +320,7 @@ impl WaitingRow {
     }
 
     /// Ends the row together with what `also` writes.
-    pub(crate) fn end_with(mut self, also: impl FnOnce(&Tx<'_>) -> Result<()>) -> Result<()> {
+    pub(crate) fn end_with(mut self, also: impl Fn(&Tx<'_>) -> Result<()>) -> Result<()> {
         let hash = self.nonce.hash();
         self.inner.write(|tx| {
             also(tx)?;
@@ -371,7 +403,7 @@ impl Waiter {
     fn wait_for_change(
         &mut self,
         watch: Option<&Watch>,
-        stopped: Stopped,
+        options: &WaitOptions<'_>,
         lapses: bool,
     ) -> Result<Waited> {
         let record = watch.map(|watch| &watch.record);
@@ -380,11 +412,15 @@ impl Waiter {
         let is_held = |name: &str| is_held(&inner, name);
         let anchor =
             record.and_then(|record| record.anchor.as_deref()).filter(|name| is_held(name));
-        let may_stop = record.filter(|record| stopped == Stopped::Evict && self.is_here(record));
+        let evicts = options.stopped == Stopped::Evict;
+        let may_stop = record.filter(|record| evicts && self.is_here(record));
         let mut claim_again = Deadline::after(CLAIM_EVERY);
         loop {
             if self.cancel.is_cancelled() {
                 return Ok(Waited::Cancelled);
+            }
+            if options.is_for_nobody() {
+                return Ok(Waited::ForNobody);
             }
             if self.deadline.has_passed() {
                 return Ok(Waited::DeadlinePassed);

@@ -44,11 +44,12 @@ use crate::names::{Kind, ProfileName};
 use crate::office::{Profile, real_home};
 use crate::path_text;
 use crate::store::{OpenOptions, Store};
-use crate::sys::supervise;
+use crate::sys::{signals, supervise};
 
 /// Runs the command line `arguments`, the program's name first; returns the exit code.
 #[must_use]
 pub fn main(arguments: &[OsString]) -> i32 {
+    signals::survive_file_size_limit();
     // Hidden verbs: processes of ours that wait in the place of others.
     match arguments.get(1).and_then(|verb| verb.to_str()) {
         Some(supervise::TRAMPOLINE_VERB) => return supervise::trampoline(&arguments[2..]),

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 pub(crate) use super::answer::{Answer, Complaint, Outcome};
 use super::printable;
 pub(crate) use super::printable::one_line;
-use crate::clock::{length, rfc3339, unix_time};
+use crate::clock::{is_believed, length, rfc3339, unix_time};
 use crate::error::{Error, ErrorKind};
 use crate::path_text;
 
@@ -30,6 +30,7 @@ pub(crate) fn exit_code(error: &Error) -> i32 {
     match error.kind() {
         ErrorKind::InvalidInput => exit::USAGE,
         ErrorKind::NotOwner => exit::NO,
+        ErrorKind::NotRunning => exit::NOT_RUNNING,
         ErrorKind::Busy | ErrorKind::StoreReplaced => exit::NOT_NOW,
         ErrorKind::CannotRead
         | ErrorKind::Permission
@@ -191,13 +192,21 @@ impl Style {
     }
 }
 
-/// `3 min ago` for a Unix time in milliseconds; a time that lies ahead is shown as it stands.
+/// `3 min ago` for a Unix time in milliseconds; a time that lies ahead is shown as it stands, and one of a clock
+/// that had not been set yet is unknown (FIELD-BUGS row 130).
 pub(crate) fn ago(at_ms: i64) -> String {
     let now_ms = i64::try_from(unix_time().as_millis()).unwrap_or(i64::MAX);
     let age_ms = now_ms.saturating_sub(at_ms);
     match rfc3339(at_ms) {
-        None => "at an unknown time".to_owned(),
-        Some(at) if age_ms < 0 => format!("at {at}, which lies ahead of this clock"),
-        Some(_) => format!("{} ago", length(age_ms)),
+        Some(at) if is_believed(at_ms) && age_ms < 0 => {
+            format!("at {at}, which lies ahead of this clock")
+        }
+        Some(_) if is_believed(at_ms) => format!("{} ago", length(age_ms)),
+        Some(_) | None => "at an unknown time".to_owned(),
     }
+}
+
+/// What [`ago`] says, after "since".
+pub(crate) fn since(ago: &str) -> String {
+    format!("since {}", ago.strip_prefix("at ").unwrap_or(ago))
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use crate::clock::Deadline;
 use crate::environment;
 use crate::error::{Error, ErrorKind, Result};
-use crate::sys::{self, Pid, diagnostic as os};
+use crate::sys::{self, Pid, Shortage, diagnostic as os};
 
 pub(crate) mod report;
 

@@ -31,6 +31,10 @@ const SLEEP_MIN: Duration = Duration::from_micros(60);
 /// And at most this long before jitter, so that a free lock is noticed within a millisecond or so.
 const SLEEP_MAX: Duration = Duration::from_micros(800);
 
+/// Whoever has no time at all waits this long for the store's locks anyway: dozens of writers that take turns
+/// need less, and a writer that is stopped does not end by then.
+pub(crate) const PATIENCE_MIN: Duration = Duration::from_millis(250);
+
 thread_local! {
     static DEADLINE: Cell<Option<Deadline>> = const { Cell::new(None) };
     static JITTER: Cell<u64> = const { Cell::new(0) };

@@ -364,7 +364,7 @@ mod tests {
     fn what_was_seen_before_a_checkpoint_is_not_taken_for_what_is_there() {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open(directory.path().join("state.db")).unwrap();
-        let files = store.inner.files();
+        let files = &store.inner.files;
         let other = rusqlite::Connection::open(store.path()).unwrap();
         let open = |path: &Path| sys::wal_index::keep(path, store.path()).unwrap().unwrap();
         let (file, index) = (&open(store.path()), &open(&files.paths[2]));

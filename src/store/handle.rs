@@ -1,5 +1,7 @@
 //! The one handle of a file in this process: connections, the anchor, and what is held.
 
+mod room;
+
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -32,7 +34,7 @@ use crate::sys::{self, FileId, Looks};
 pub(crate) struct Inner {
     pub(crate) location: Location,
     file_id: FileId,
-    files: Arc<Files>,
+    pub(super) files: Files,
     /// How they were lost, if they were when they were looked at last.
     lost: Mutex<Option<String>>,
     creator_pid: u32,
@@ -43,7 +45,7 @@ pub(crate) struct Inner {
     seen_free: SeenFree,
     myself: OnceLock<Subject>,
     description: OnceLock<String>,
-    readers: Readers,
+    pub(super) readers: Readers,
     writer: Mutex<Option<Connection>>,
     /// The writing connection was to be closed while it was in use.
     writer_is_stale: AtomicBool,
@@ -183,7 +185,7 @@ impl Inner {
     ) -> Self {
         Self {
             readers: Readers::new(readers),
-            files: Arc::new(Files::new(&location.file, file_id.clone())),
+            files: Files::new(&location.file, file_id.clone()),
             lost: Mutex::new(None),
             location,
             file_id,
@@ -259,7 +261,7 @@ impl Inner {
     }
 
     /// What was decided while this process ran short of something was decided blindly.
-    fn with_clear_sight<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    pub(crate) fn with_clear_sight<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
         let looks = Looks::begin();
         let done = self.know_ourselves().and_then(|()| work());
         match looks.shortage() {
@@ -305,11 +307,6 @@ impl Inner {
         connection.set_prepared_statement_cache_capacity(STATEMENTS_PREPARED);
         self.files.look_soon();
         Ok(connection)
-    }
-
-    /// The files that this handle goes by.
-    pub(super) fn files(&self) -> &Arc<Files> {
-        &self.files
     }
 
     /// Learns which files the connections made since `before` have open; `again` makes another one, which
@@ -618,25 +615,17 @@ impl Inner {
         read.map_err(|error| self.explain_and_let_go(error))
     }
 
-    /// One change, all or nothing. What `work` returns as an error is rolled back.
-    pub(crate) fn write<T>(&self, work: impl FnOnce(&Tx<'_>) -> Result<T>) -> Result<T> {
+    /// One change, all or nothing. What `work` returns as an error is rolled back. It is done again
+    /// where there was no room for what it wrote.
+    pub(crate) fn write<T>(&self, mut work: impl FnMut(&Tx<'_>) -> Result<T>) -> Result<T> {
         self.check_process()?;
         self.refuse_if_still_lost()?;
         let mut writer = self.lock_writer()?;
         if self.writer_is_stale.swap(false, Ordering::Acquire) {
             *writer = None;
         }
-        let mut work = Some(work);
         let written = busy::with_budget(self.settings.busy_budget, || {
-            for attempt in 1..=ATTEMPTS_CHANGED {
-                if let Some(written) = self.write_once(&mut writer, &mut work, attempt)? {
-                    return Ok(written);
-                }
-                *writer = None;
-                self.readers.clear();
-                self.files.look_anew();
-            }
-            Err(self.changes_under_us())
+            self.making_room(&mut writer, |writer| self.write_as_it_is(writer, &mut work))
         });
         written.map_err(|error: Error| {
             // It would stay one that cannot write.
@@ -648,11 +637,27 @@ impl Inner {
         })
     }
 
-    /// `None`, and `work` is still there, where what was read before does not count any more.
+    fn write_as_it_is<T>(
+        &self,
+        writer: &mut Option<Connection>,
+        work: &mut impl FnMut(&Tx<'_>) -> Result<T>,
+    ) -> Result<T> {
+        for attempt in 1..=ATTEMPTS_CHANGED {
+            if let Some(written) = self.write_once(writer, work, attempt)? {
+                return Ok(written);
+            }
+            *writer = None;
+            self.readers.clear();
+            self.files.look_anew();
+        }
+        Err(self.changes_under_us())
+    }
+
+    /// `None`, without `work` being done, where what was read before does not count any more.
     fn write_once<T>(
         &self,
         writer: &mut Option<Connection>,
-        work: &mut Option<impl FnOnce(&Tx<'_>) -> Result<T>>,
+        work: &mut impl FnMut(&Tx<'_>) -> Result<T>,
         attempt: usize,
     ) -> Result<Option<T>> {
         let transaction =
@@ -663,7 +668,6 @@ impl Inner {
         let state = transaction::read_state(&transaction)?;
         self.check_uuid(&state.store_uuid)?;
         check_min_writer(&transaction, state.min_writer)?;
-        let Some(work) = work.take() else { return Ok(None) };
         let tx = Tx::new(&transaction, self, &state);
         let settled = tx.settle_pending()?;
         let value = self.with_clear_sight(|| work(&tx))?;
@@ -918,7 +922,7 @@ impl Inner {
     pub(crate) fn let_go(
         &self,
         held: &Held,
-        end: impl FnOnce(&Tx<'_>) -> Result<bool>,
+        end: impl FnMut(&Tx<'_>) -> Result<bool>,
         kept: impl FnOnce() -> Pending,
     ) -> Released {
         let released = match self.write(end) {

@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(crate) use busy::{blocker, with_budget};
+pub(crate) use busy::{PATIENCE_MIN, blocker, with_budget};
 pub(crate) use handle::{Held, HeldOffice, Inner, OwnRow, Pending, lock};
 use location::{AllowedFilesystems, IfMissing, SelfTest};
 pub(crate) use location::{Location, me, state_path, with_sidecars};

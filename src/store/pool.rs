@@ -1,12 +1,14 @@
-//! Reading connections: one, or a small pool made on demand.
+//! Reading connections, made on demand and kept for the next reader.
+//!
+//! Few are enough: a read takes tens of microseconds. Whoever finds all of them lent waits for one, for as
+//! long as it may wait for a lock of SQLite's. A crate for pools makes its connections in threads of its own,
+//! and fails (or panics) where there can be no more threads.
 
+use std::cell::Cell;
 use std::fmt;
-use std::sync::{Arc, Mutex, OnceLock};
-use std::time::Duration;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use r2d2_sqlite::SqliteConnectionManager;
 use rusqlite::Connection;
-use scheduled_thread_pool::ScheduledThreadPool;
 
 use super::{Inner, busy, lock, pragmas};
 use crate::error::{Error, ErrorKind, Result};
@@ -14,44 +16,46 @@ use crate::error::{Error, ErrorKind, Result};
 /// How readers are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Strategy {
-    /// An r2d2 pool, for programs that live long and read from many threads.
+    /// For programs that live long and read from many threads.
     Pooled,
-    /// One connection behind a mutex.
+    /// For programs that ask one question and end.
     Single,
 }
 
-/// More readers at once than this wait for each other; a read takes tens of microseconds.
-const POOL_SIZE_MAX: u32 = 4;
-
-/// A question answers quickly or says that it cannot.
-const CONNECTION_TIMEOUT: Duration = Duration::from_millis(250);
-
-type Pool = r2d2::Pool<SqliteConnectionManager>;
-
-pub(super) enum Readers {
-    Single(Mutex<Option<Connection>>),
-    Pooled { pool: Mutex<Option<Pool>>, last_error: Arc<LastError> },
-}
-
-/// r2d2 turns the cause of a failed connection into text; this keeps it typed.
-#[derive(Debug, Default)]
-pub(super) struct LastError(Mutex<Option<rusqlite::Error>>);
-
-impl r2d2::HandleError<rusqlite::Error> for SharedLastError {
-    fn handle_error(&self, error: rusqlite::Error) {
-        *lock(&self.0.0) = Some(error);
+impl Strategy {
+    fn readers_max(self) -> usize {
+        match self {
+            // Each costs two descriptors, and more of them answer no sooner.
+            Self::Pooled => 4,
+            Self::Single => 1,
+        }
     }
 }
 
-#[derive(Debug)]
-struct SharedLastError(Arc<LastError>);
+pub(super) struct Readers {
+    /// So many are lent at once.
+    max: usize,
+    state: Mutex<State>,
+    returned: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    idle: Vec<Connection>,
+    lent: usize,
+    /// How often all were closed: what was lent before is not kept.
+    cleared: u64,
+}
+
+thread_local! {
+    /// How many readers this thread has borrowed. A second one is not waited for: it could be the first that
+    /// has to be given back.
+    static BORROWED: Cell<usize> = const { Cell::new(0) };
+}
 
 impl Readers {
     pub(super) fn new(strategy: Strategy) -> Self {
-        match strategy {
-            Strategy::Single => Self::Single(Mutex::new(None)),
-            Strategy::Pooled => Self::Pooled { pool: Mutex::new(None), last_error: Arc::default() },
-        }
+        Self { max: strategy.readers_max(), state: Mutex::default(), returned: Condvar::new() }
     }
 
     /// Runs `work` on a reading connection, made if need be.
@@ -60,61 +64,89 @@ impl Readers {
         store: &Inner,
         work: impl FnOnce(&Connection) -> Result<T>,
     ) -> Result<T> {
-        match self {
-            Self::Single(slot) => {
-                let mut slot = lock(slot);
-                let connection = match &*slot {
-                    Some(connection) => connection,
-                    None => slot.insert(store.connect(pragmas::Access::Read)?),
-                };
-                work(connection)
-            }
-            Self::Pooled { pool, last_error } => {
-                let pool =
-                    lock(pool).get_or_insert_with(|| build(store, Arc::clone(last_error))).clone();
-                match pool.get_timeout(patience()) {
-                    Ok(connection) => work(&connection),
-                    Err(timeout) => Err(match lock(&last_error.0).take() {
-                        Some(cause) => cause.into(),
-                        None => Error::new(
-                            ErrorKind::Busy,
-                            format!("all {POOL_SIZE_MAX} readers of this process are in use"),
-                        )
-                        .retry_after(100)
-                        .caused_by(timeout),
-                    }),
-                }
-            }
-        }
+        let mut place = self.place()?;
+        let connection = match place.connection.take() {
+            Some(connection) => connection,
+            None => store.connect(pragmas::Access::Read)?,
+        };
+        work(place.connection.insert(connection))
     }
 
-    /// Closes the connections, those in use as soon as they are not.
-    pub(super) fn clear(&self) {
-        match self {
-            Self::Single(slot) => drop(lock(slot).take()),
-            Self::Pooled { pool, .. } => drop(lock(pool).take()),
+    /// A place among the readers, with a connection that waits for work if there is one.
+    fn place(&self) -> Result<Place<'_>> {
+        let mut state = lock(&self.state);
+        if BORROWED.get() == 0 {
+            state = self.wait_for_place(state)?;
         }
+        state.lent += 1;
+        let place = Place { readers: self, connection: state.idle.pop(), cleared: state.cleared };
+        BORROWED.set(BORROWED.get() + 1);
+        Ok(place)
+    }
+
+    fn wait_for_place<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+    ) -> Result<MutexGuard<'a, State>> {
+        while state.lent >= self.max {
+            let remaining = busy::deadline().map(|deadline| deadline.remaining());
+            let Some(remaining) = remaining.filter(|remaining| !remaining.is_zero()) else {
+                return Err(self.all_lent());
+            };
+            let waited = self.returned.wait_timeout(state, remaining);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        Ok(state)
+    }
+
+    fn all_lent(&self) -> Error {
+        let message = format!(
+            "other threads of this process were reading from the store all the time ({} at once)",
+            self.max
+        );
+        Error::new(ErrorKind::Busy, message).with_hint("try again").retry_after(100)
+    }
+
+    /// Closes the connections, those that are lent as soon as they come back.
+    pub(super) fn clear(&self) {
+        let mut state = lock(&self.state);
+        state.cleared += 1;
+        let idle = std::mem::take(&mut state.idle);
+        // Closing takes locks of SQLite's.
+        drop(state);
+        drop(idle);
     }
 
     /// In a forked child: lets go of the connections without closing them.
     pub(super) fn forget(&mut self) {
-        match self {
-            Self::Single(slot) => std::mem::forget(
-                slot.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner).take(),
-            ),
-            Self::Pooled { pool, .. } => std::mem::forget(
-                pool.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner).take(),
-            ),
-        }
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        std::mem::forget(std::mem::take(&mut state.idle));
     }
 }
 
-/// How long a reader may be waited for: not longer than whoever asks has time, but for long enough to
-/// make one.
-fn patience() -> Duration {
-    const MADE_WITHIN: Duration = Duration::from_millis(20);
-    let remaining = busy::deadline().map_or(Duration::MAX, |deadline| deadline.remaining());
-    remaining.clamp(MADE_WITHIN, CONNECTION_TIMEOUT)
+/// One of the readers, lent to this thread until it is dropped.
+struct Place<'a> {
+    readers: &'a Readers,
+    connection: Option<Connection>,
+    cleared: u64,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        BORROWED.set(BORROWED.get() - 1);
+        let mut connection = self.connection.take();
+        // One in the middle of a transaction is left by a panic.
+        let is_whole = connection.as_ref().is_some_and(Connection::is_autocommit);
+        let mut state = lock(&self.readers.state);
+        state.lent -= 1;
+        // Of nested readers there may be too many.
+        let has_room = state.idle.len() + state.lent < self.readers.max;
+        if is_whole && has_room && state.cleared == self.cleared {
+            state.idle.extend(connection.take());
+        }
+        drop(state);
+        self.readers.returned.notify_one();
+    }
 }
 
 impl fmt::Debug for Readers {
@@ -123,34 +155,45 @@ impl fmt::Debug for Readers {
     }
 }
 
-fn build(store: &Inner, last_error: Arc<LastError>) -> Pool {
-    // All pools of the process share one thread: r2d2 would make three for each.
-    static SCHEDULER: OnceLock<Arc<ScheduledThreadPool>> = OnceLock::new();
-    let scheduler = SCHEDULER.get_or_init(|| {
-        let pool = ScheduledThreadPool::builder().num_threads(1);
-        Arc::new(pool.thread_name_pattern("incumbent-readers").build())
-    });
-    let files = Arc::clone(store.files());
-    let manager = SqliteConnectionManager::file(&store.location.file)
-        .with_flags(pragmas::flags(pragmas::Access::Read))
-        .with_init(move |connection| {
-            files.look_soon();
-            busy::with_budget(CONNECTION_TIMEOUT, || {
-                pragmas::apply(connection, pragmas::Access::Read)
-            })
-            .map_err(|error| match error.into_sqlite() {
-                Ok(cause) => cause,
-                Err(error) => rusqlite::Error::ToSqlConversionFailure(Box::new(error)),
-            })
-        });
-    r2d2::Pool::builder()
-        .min_idle(Some(0))
-        .max_size(POOL_SIZE_MAX)
-        .max_lifetime(None)
-        .idle_timeout(None)
-        .test_on_check_out(false)
-        .connection_timeout(CONNECTION_TIMEOUT)
-        .thread_pool(Arc::clone(scheduler))
-        .error_handler(Box::new(SharedLastError(last_error)))
-        .build_unchecked(manager)
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::store::OpenOptions;
+
+    /// FIELD-BUGS row 140. Also readers of a thread that has one: it would wait for itself.
+    #[test]
+    fn whoever_finds_all_readers_lent_waits_for_one() {
+        for options in [OpenOptions::new(), OpenOptions::new().single_reader()] {
+            let directory = tempfile::tempdir().unwrap();
+            let store = options.path(directory.path().join("state.db")).open().unwrap();
+            let inner = &store.inner;
+            let readers_max = inner.readers.max;
+            let (all_lent, seen) = (Barrier::new(readers_max + 1), Barrier::new(readers_max + 1));
+            std::thread::scope(|scope| {
+                for _ in 0..readers_max {
+                    scope.spawn(|| {
+                        let look = |_: &Connection| {
+                            all_lent.wait();
+                            seen.wait();
+                            inner.read(|_| inner.read(|_| inner.read(|_| Ok(()))))
+                        };
+                        inner.read(look).unwrap();
+                    });
+                }
+                all_lent.wait();
+                let impatient =
+                    busy::with_budget(Duration::from_millis(20), || inner.read(|_| Ok(())));
+                let error = impatient.unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::Busy, "{error}");
+                assert!(error.hint().is_some() && error.retry_after_ms().is_some(), "{error:?}");
+                seen.wait();
+                inner.read(|_| Ok(())).unwrap();
+            });
+            let state = lock(&inner.readers.state);
+            assert_eq!((state.lent, state.idle.len() <= readers_max), (0, true));
+        }
+    }
 }

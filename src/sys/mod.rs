@@ -31,6 +31,7 @@ pub(crate) mod diagnostic;
 mod linux;
 #[cfg(target_os = "macos")]
 mod macos;
+mod no_room;
 #[cfg(any(target_os = "linux", test))]
 mod procfs;
 mod proven;
@@ -65,6 +66,7 @@ use macos as os;
 use windows as os;
 
 pub(crate) use age::process_age;
+pub(crate) use no_room::NoRoom;
 pub(crate) use proven::{Proven, Unproven};
 pub(crate) use shortage::{Looks, Shortage, note};
 

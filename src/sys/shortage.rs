@@ -35,13 +35,18 @@ impl Shortage {
     }
 }
 
+/// What the kernel said last to this thread: SQLite says only what it could not do.
+pub(super) fn behind_sqlite() -> io::Error {
+    io::Error::last_os_error()
+}
+
 impl Shortage {
     /// The shortage behind an error of SQLite, which says only what it could not do. To be asked at once:
     /// the reason is what the kernel said last to this thread.
     pub fn behind(error: &rusqlite::Error) -> Option<Self> {
         use rusqlite::ErrorCode as Code;
         use rusqlite::ffi;
-        let last = Self::of(&io::Error::last_os_error())?;
+        let last = Self::of(&behind_sqlite())?;
         let said = error.sqlite_error()?;
         let is_of_a_look = match said.code {
             Code::CannotOpen => true,
@@ -59,6 +64,30 @@ impl Shortage {
             _ => false,
         };
         is_of_a_look.then_some(last)
+    }
+
+    /// What a person can do: which limit it is, as the kernel and the supervisors call it.
+    #[cfg(unix)]
+    pub fn hint(self) -> &'static str {
+        match self.errno {
+            libc::EMFILE => {
+                "raise this process' limit on open files (RLIMIT_NOFILE: `ulimit -n`, `LimitNOFILE=`)"
+            }
+            libc::ENFILE => "the whole machine has too many open files: look at `fs.file-max`",
+            libc::EAGAIN => {
+                "raise the limit on processes and threads (RLIMIT_NPROC: `ulimit -u`, `TasksMax=`, `pids.max`)"
+            }
+            libc::ENOMEM => {
+                "make room in memory, or raise its limit (RLIMIT_AS: `ulimit -v`, `MemoryMax=`)"
+            }
+            _ => "look at the disk (`dmesg`)",
+        }
+    }
+
+    /// Windows sets no such limits.
+    #[cfg(windows)]
+    pub fn hint(self) -> &'static str {
+        "look at how many handles and how much memory are in use"
     }
 
     /// EIO: what is short is a disk that reads.

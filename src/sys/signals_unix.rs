@@ -185,6 +185,19 @@ pub(crate) fn is_ignored(signal: i32) -> bool {
     disposition(signal) == Some(libc::SIG_IGN)
 }
 
+/// Makes a write beyond the limit on the size of a file (`RLIMIT_FSIZE`) an error like any other one: SIGXFSZ
+/// would end us, and the command of a `run` with us. By a handler, because a program that we execute does
+/// not inherit that; ignored as we started, it stays ignored for both.
+#[cfg(feature = "cli")]
+pub(crate) fn survive_file_size_limit() {
+    if is_ignored(libc::SIGXFSZ) {
+        return;
+    }
+    if let Err(error) = flag::register(libc::SIGXFSZ, Arc::default()) {
+        tracing::debug!(%error, "a file that grows too large would end this process");
+    }
+}
+
 /// Whether the end of a signal's action is to end the process: what a stop is made of.
 pub(crate) fn asks_to_end(signal: i32) -> bool {
     matches!(signal, number::SIGTERM | number::SIGINT | number::SIGHUP | number::SIGQUIT)

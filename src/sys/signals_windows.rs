@@ -54,6 +54,10 @@ impl std::fmt::Debug for Catcher {
     }
 }
 
+/// Windows has no such limit.
+#[cfg(feature = "cli")]
+pub(crate) fn survive_file_size_limit() {}
+
 /// Catches the events of the console that stand for `signals` and hands them to `on_signal`, from a
 /// thread that the system makes. Where Ctrl+C was ignored when we started, it stays ignored.
 pub(crate) fn catch(

@@ -571,6 +571,9 @@ fn on_a_full_disk_nothing_is_granted_and_questions_are_answered() {
 #[test]
 fn a_release_on_a_full_disk_is_pending_and_blocks_nobody() {
     let Some(words) = mount_namespace() else { return skipped("needs root and mounts") };
+    if !has("sqlite3") {
+        return skipped("needs sqlite3");
+    }
     for meets_contender in [false, true] {
         let sandbox = Sandbox::new();
         let disk = sandbox.on_a_disk(words, "600k", "echo mounted; exec cat");
@@ -579,6 +582,10 @@ fn a_release_on_a_full_disk_is_pending_and_blocks_nobody() {
         let mut ask = |order: &str| crate::library::ask(&mut gateway, order);
         assert_eq!(ask("open"), "opened");
         assert!(ask("claim default").starts_with("granted"));
+        // Else a checkpoint makes room (FIELD-BUGS row 133).
+        let empty =
+            "sqlite3 store/state.db '.filectrl persist_wal 1' 'PRAGMA wal_checkpoint(TRUNCATE)'";
+        disk.shell(empty).assert_code(0);
         disk.shell("dd if=/dev/zero of=store/fill bs=1k 2> /dev/null; true").assert_code(0);
         assert!(ask("release").starts_with("Pending(CannotWrite)"));
         assert_eq!(ask("pending"), "1");

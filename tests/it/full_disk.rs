@@ -1,0 +1,41 @@
+//! A disk that is full of somebody else's files, and a WAL that could give room.
+
+use crate::open::{Disk, mount_namespace};
+use crate::support::{Sandbox, skipped};
+
+/// FIELD-BUGS row 133.
+///
+/// Symptom: beside a WAL of hundreds of KiB, for whose pages the database had room, each start and each other
+/// change was refused, also after `doctor --fix`. It holds because a change that finds no room is done again
+/// after a checkpoint.
+#[test]
+fn a_full_disk_that_a_checkpoint_eases_refuses_no_change() {
+    let Some(words) = mount_namespace() else { return skipped("needs root and mounts") };
+    let sandbox = Sandbox::new();
+    let disk = Disk::sized(&sandbox, words, "2500k");
+    let mut owner = disk.enter();
+    owner.arg("cat");
+    let owner = crate::support::Process::start(owner);
+    let pid = owner.pid().to_string();
+    let pid = pid.as_str();
+    disk.cli(&["--profile", "owner", "claim", "--pid", pid]).assert_code(0);
+    let grow = "for i in $(seq 40); do incumbent --profile owner marker write note$i --pid $0 > /dev/null; done";
+    disk.shell(&grow.replace("$0", pid)).assert_code(0);
+    disk.shell("dd if=/dev/zero of=store/fill bs=1k 2> /dev/null; true").assert_code(0);
+    let verbs: &[&[&str]] = &[
+        &["run", "--no-backoff", "--", "true"],
+        &["--profile", "other", "run", "--no-backoff", "--", "true"],
+        &["--profile", "owner", "marker", "write", "last", "--pid", pid],
+        &["--profile", "owner", "status-set", "--pid", pid, "--state", "running"],
+        &["--profile", "owner", "lock", "acquire", "scope", "identity", "--pid", pid],
+        &["--profile", "owner", "lock", "release", "scope", "identity", "--pid", pid],
+        &["--profile", "owner", "desired", "running"],
+        &["run", "--no-backoff", "--", "true"],
+        &["--profile", "owner", "release", "--pid", pid],
+    ];
+    for verb in verbs {
+        let answer = disk.cli(verb);
+        assert_eq!(answer.code(), 0, "{verb:?}: {answer:#?}");
+    }
+    drop(owner);
+}

@@ -1,0 +1,88 @@
+//! Many threads of one process on one store.
+
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use incumbent::{Acquire, Claim, Kind, LockRequest, MarkerName, MarkerRequest, Standing, Store};
+
+use crate::support::{LIMIT, Process, Sandbox, role, role_db, rounds};
+
+const ROLE_TEST: &str = "readers::role_of_many_threads";
+const THREADS: usize = 64;
+
+/// What each thread does, again and again.
+fn mixed(store: &Store, thread: usize) -> incumbent::Result<()> {
+    let name = format!("p{thread}");
+    let profile = store.profile(&name)?;
+    profile.status()?;
+    store.locks()?;
+    let Claim::Granted(tenure) = profile.claim()? else { panic!("{name} is held") };
+    assert!(matches!(tenure.verify()?, Standing::Held));
+    let request = LockRequest::new("scope", &name)?;
+    let Acquire::Granted(lock) = tenure.try_acquire(&request)? else { panic!("{name} is locked") };
+    assert!(matches!(lock.verify()?, Standing::Held));
+    let marker = MarkerName::new("note")?;
+    tenure.peek_marker(Some(&marker))?;
+    store.write_marker(std::process::id(), &MarkerRequest::new(marker))?;
+    store.consume_marker(std::process::id(), None)?;
+    profile.history(&Kind::default(), 10)?;
+    store.status_of_all()?;
+    store.recent_events(None, 10)?;
+    lock.release()?;
+    tenure.release()?;
+    Ok(())
+}
+
+/// Plays a gateway with many threads; says how many rounds were done, or what went wrong.
+#[test]
+fn role_of_many_threads() {
+    if role().as_deref() != Some("threads") {
+        return;
+    }
+    let store = Store::open(role_db()).unwrap();
+    let rounds = rounds(2, 200);
+    let failed = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let (store, failed) = (&store, &failed);
+            scope.spawn(move || {
+                for _ in 0..rounds {
+                    if let Err(error) = mixed(store, thread) {
+                        eprintln!("{:?}: {error} {:?}", error.kind(), error.hint());
+                        failed.store(true, Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+    });
+    eprintln!("=> {}", if failed.into_inner() { "failed" } else { "done" });
+}
+
+/// FIELD-BUGS row 140.
+///
+/// Symptom: with more than four threads that read, one of them heard after 250 ms that all readers of its
+/// process were in use. It holds because a reader is waited for as long as a lock of SQLite's.
+#[test]
+fn readers_never_run_out() {
+    let sandbox = Sandbox::new();
+    let run = sandbox.hold(&[]);
+    let mut gateway = sandbox.role(ROLE_TEST, "threads");
+    // Beside it, somebody else writes all the time.
+    let writing = "while incumbent --profile writer run --no-backoff -- true; do :; done";
+    let mut command: Command = sandbox.shell(writing);
+    command.env("INCUMBENT_PARTY", "writer");
+    let mut writer = Process::start(command);
+    let mut said = Vec::new();
+    let answer = loop {
+        match gateway.err_line_with_or_end("") {
+            Some(line) if line.starts_with("=> ") => break line,
+            Some(line) => said.push(line),
+            None => break "it ended".to_owned(),
+        }
+    };
+    assert!(!writer.has_ended(), "the writer was refused");
+    writer.kill();
+    assert_eq!(answer, "=> done", "{said:#?}");
+    gateway.finish(LIMIT).assert_code(0);
+    run.end().assert_code(0);
+}
