@@ -660,18 +660,30 @@ fn stop_budgets(opened: &Opened) -> Result<Vec<Seen>> {
         names.push(owner.name());
     }
     let left_out = units.len().saturating_sub(UNITS_MAX);
-    let mut seen: Vec<Seen> = std::thread::scope(|threads| {
-        let asked: Vec<_> = units
-            .iter()
-            .take(UNITS_MAX)
-            .map(|(unit, (budget, names))| threads.spawn(move || one_unit(unit, *budget, names)))
-            .collect();
-        asked.into_iter().filter_map(|thread| thread.join().ok().flatten()).collect()
-    });
+    let units: Vec<_> = units.iter().take(UNITS_MAX).collect();
+    let mut seen = ask_at_once(&units);
     if left_out > 0 {
         seen.push(Seen::unknown(format!("{left_out} more units were not asked about")));
     }
     Ok(seen)
+}
+
+type Unit<'a> = (&'a &'a str, &'a (Duration, Vec<String>));
+
+/// Asks about all of them at the same time; where there can be no more threads, one after the other.
+fn ask_at_once(units: &[Unit<'_>]) -> Vec<Seen> {
+    std::thread::scope(|threads| {
+        let mut asked = Vec::new();
+        for (unit, (budget, names)) in units {
+            let ask = || one_unit(unit, *budget, names);
+            asked.push(std::thread::Builder::new().spawn_scoped(threads, ask).map_err(|_| ask()));
+        }
+        let answers = asked.into_iter().map(|asked| match asked {
+            Ok(thread) => thread.join().unwrap_or_default(),
+            Err(answer) => answer,
+        });
+        answers.flatten().collect()
+    })
 }
 
 fn one_unit(unit: &str, budget: Duration, names: &[String]) -> Option<Seen> {

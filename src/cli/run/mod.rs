@@ -4,7 +4,8 @@ mod older;
 mod running;
 
 use std::ffi::OsString;
-use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
+use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::advice::Invocation;
@@ -25,21 +26,79 @@ use crate::legacy::{self, Hold, Owner};
 use crate::office::{Claim, ClaimOptions, Desired, Profile, Tenure};
 use crate::scoped;
 use crate::standing::Released;
-use crate::store::Store;
+use crate::store::{Store, lock as lock_of};
 use crate::sys::signals;
 use crate::sys::supervise::{self, HeldCommand};
 use crate::sys::{self, Caught, ExecFailure, Received, Shortage};
 use crate::takeover::Replace;
+use crate::wait::Cancel;
 
 use running::Running;
 
 /// Between two looks at what may have changed.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// What reaches the run, and a sender to wake it.
+/// What reaches the run, from the thread that catches signals.
 struct Inbox {
     received: Receiver<Event>,
-    waker: Sender<Event>,
+    /// The wait for the office, which a signal ends: this thread waits itself, because there may be no other
+    /// one (FIELD-BUGS row 111).
+    waiting: Arc<Mutex<Option<Cancel>>>,
+}
+
+impl Inbox {
+    fn open() -> Result<Self> {
+        let (sender, received) = mpsc::channel();
+        let waiting = Arc::<Mutex<Option<Cancel>>>::default();
+        let seen_waiting = Arc::clone(&waiting);
+        let on_event = move |received: Received| {
+            let event = Event::from(received);
+            let asks_to_end = matches!(&event, Event::Signal(signal) if signal.received.is_some());
+            // Held while it reaps: once the wait is over, the command's end is the run's own.
+            let waiting = lock_of(&seen_waiting);
+            if waiting.is_some() && matches!(event, Event::ChildEnded) {
+                // As PID 1 we reap orphans while we wait, too.
+                drop(supervise::reap());
+            }
+            drop(sender.send(event));
+            if let Some(cancel) = waiting.as_ref().filter(|_| asks_to_end) {
+                cancel.cancel();
+            }
+        };
+        let catcher =
+            supervise::catch_signals(on_event).map_err(|error| match Shortage::of(&error) {
+                Some(shortage) => Error::shortage(shortage, "catch signals"),
+                None => Error::internal(format!("cannot catch signals: {error}")),
+            })?;
+        // For as long as we live: one that comes while we end does not change what we end with.
+        std::mem::forget(catcher);
+        Ok(Self { received, waiting })
+    }
+
+    /// Waits by `wait`, which a signal that asks us to end cancels; that signal.
+    fn while_waiting<T>(
+        &self,
+        cancel: &Cancel,
+        wait: impl FnOnce() -> T,
+    ) -> (T, Option<Signalled>) {
+        *lock_of(&self.waiting) = Some(cancel.clone());
+        let before = self.request_to_end();
+        if before.is_some() {
+            cancel.cancel();
+        }
+        let waited = wait();
+        *lock_of(&self.waiting) = None;
+        (waited, self.request_to_end().or(before))
+    }
+
+    /// The last signal that came until now and asks us to end. Nothing else matters before the start.
+    fn request_to_end(&self) -> Option<Signalled> {
+        let signals = self.received.try_iter().filter_map(|event| match event {
+            Event::Signal(signal) => Signalled::of(&signal),
+            Event::ChildEnded => None,
+        });
+        signals.last()
+    }
 }
 
 /// What reaches the run.
@@ -102,16 +161,7 @@ pub(super) fn run(global: &Global, arguments: &args::Run, format: Format) -> Out
     {
         legacy::check_usable(home)?;
     }
-    let (waker, received) = mpsc::channel();
-    let on_event = waker.clone();
-    let catcher = supervise::catch_signals(move |received| drop(on_event.send(received.into())))
-        .map_err(|error| match Shortage::of(&error) {
-            Some(shortage) => Error::shortage(shortage, "catch signals"),
-            None => Error::internal(format!("cannot catch signals: {error}")),
-        })?;
-    // For as long as we live: one that comes while we end does not change what we end with.
-    std::mem::forget(catcher);
-    let inbox = Inbox { received, waker };
+    let inbox = Inbox::open()?;
     let store = global.options().open()?;
     let profile = global.profile(&store)?;
     if is_to_stay_stopped(arguments, &profile)? {
@@ -338,39 +388,11 @@ impl Signalled {
 
 /// Claims, waiting if asked to; a signal that asks us to end ends the wait.
 fn claim(profile: &Profile, options: &ClaimOptions, inbox: &Inbox) -> Result<Claimed> {
+    let claim = || profile.claim_with(options);
     let (claim, signal) = if options.wait.waits() || options.replace.is_some() {
-        let waker = inbox.waker.clone();
-        let (answer, answered) = mpsc::channel();
-        std::thread::scope(|scope| {
-            scope.spawn(move || {
-                let _ = answer.send(profile.claim_with(options));
-                // Wakes the loop below, which then finds the answer.
-                let _ = waker.send(Event::ChildEnded);
-            });
-            let mut signal = None;
-            loop {
-                match answered.try_recv() {
-                    Ok(claim) => break (claim, signal),
-                    Err(TryRecvError::Empty) => {}
-                    Err(TryRecvError::Disconnected) => {
-                        break (Err(Error::internal("the claiming thread panicked")), signal);
-                    }
-                }
-                match inbox.received.recv_timeout(LOOK_EVERY) {
-                    Ok(Event::Signal(received)) => {
-                        if let Some(signalled) = Signalled::of(&received) {
-                            signal = Some(signalled);
-                            options.cancel.cancel();
-                        }
-                    }
-                    // As PID 1 we reap orphans while we wait, too.
-                    Ok(Event::ChildEnded) => drop(supervise::reap()),
-                    Err(_) => {}
-                }
-            }
-        })
+        inbox.while_waiting(&options.cancel, claim)
     } else {
-        (profile.claim_with(options), None)
+        (claim(), None)
     };
     Ok(match (claim?, signal) {
         // Granted in the very moment of the signal: dropping the tenure releases it.
