@@ -4,10 +4,8 @@ use serde_json::{Value, json};
 
 use crate::clock::rfc3339;
 
-/// How long a contender is remembered.
-pub(crate) const AGE_MAX_MS: i64 = 90 * 24 * 60 * 60 * 1_000;
-
-/// Contenders remembered for each office and lock.
+/// Contenders remembered for each office and lock: the latest, in the order of their holders. The wall clock
+/// alone forgets nobody, see [`crate::instance::prune_history`].
 pub(crate) const KEPT: i64 = 64;
 
 /// One contender that a holder's presence refused.

@@ -20,9 +20,8 @@ use crate::store::{EventRecord, Tx};
 use crate::sys::{self, Proven, StartTime, StartTimeUnit, Supervision, Unproven};
 use crate::waiters;
 
-/// Incarnations kept per office, and for how long.
+/// Incarnations kept per office.
 const HISTORY_KEPT: i64 = 200;
-const HISTORY_AGE_MAX_MS: i64 = 90 * 24 * 60 * 60 * 1_000;
 
 /// How a row came to be. Verbs with `--pid` touch only rows that `--pid` made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -784,7 +783,7 @@ impl NewInstance<'_> {
                 :written_by)";
         tx.check_schema()?;
         let argv = self.hidden_argv(tx)?;
-        let id = tx.draw_id();
+        let id = tx.draw_id()?;
         let keeper_start = self.keeper.and_then(|(_, start_time)| start_time);
         // One unit for the row: all its processes were seen by the same kernel.
         let unit = self.subject.start_time.or(keeper_start).or(self.observer.start_time);
@@ -897,7 +896,7 @@ impl EndedInstance<'_> {
              VALUES (:id, :nonce_hash, :profile, :kind, 'pid', :pid, :start_time, 'ticks', :host,
                 :argv, 'none', :stop_budget_ms, :anchor, :at_ms, :at_ms, :reason, :detail)";
         tx.check_schema()?;
-        let id = tx.draw_id();
+        let id = tx.draw_id()?;
         tx.prepare_cached(SQL)?.execute(named_params! {
             ":id": id,
             ":nonce_hash": Nonce::random()?.hash(),
@@ -1310,23 +1309,18 @@ pub(crate) fn end_other(tx: &Tx<'_>, id: InstanceId, how: &End) -> Result<Option
     end(tx, id, None, how)
 }
 
-/// Keeps the newest incarnations of an office, and none that ended too long ago. Of an anchor that is
-/// still held one row stays: without any it would look like one whose store was lost.
+/// Keeps the newest incarnations of an office, however long ago they were: a clock that is wrong once would
+/// delete all that came before (FIELD-BUGS row 129). Of an anchor that is still held one row stays: without
+/// any it would look like one whose store was lost.
 pub(crate) fn prune_history(
     tx: &Tx<'_>,
     office: &Office,
     is_held: impl Fn(&str) -> bool,
 ) -> Result<()> {
-    const OLD: &str = "WHERE profile = :profile AND kind = :kind AND ended_at_ms IS NOT NULL
-          AND (ended_at_ms < :oldest_ms OR id <= (
-              SELECT id FROM instances WHERE profile = :profile AND kind = :kind
-              ORDER BY id DESC LIMIT 1 OFFSET :kept))";
-    let parameters = named_params! {
-        ":profile": office.profile.as_str(),
-        ":kind": office.kind.as_str(),
-        ":oldest_ms": tx.now_ms().saturating_sub(HISTORY_AGE_MAX_MS),
-        ":kept": HISTORY_KEPT,
-    };
+    const OLD: &str = "WHERE profile = ?1 AND kind = ?2 AND ended_at_ms IS NOT NULL
+          AND id <= (SELECT id FROM instances WHERE profile = ?1 AND kind = ?2
+                     ORDER BY id DESC LIMIT 1 OFFSET ?3)";
+    let parameters = (office.profile.as_str(), office.kind.as_str(), HISTORY_KEPT);
     delete_unless_held(tx, OLD, parameters, is_held)
 }
 

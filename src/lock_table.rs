@@ -181,7 +181,7 @@ pub(crate) fn insert(
             acquired_at_ms, ttl_ms, lease_until_ms, lease_boot_id, metadata)
          VALUES (:scope, :identity_hash, :instance_id, :fence, :acquired_at_ms, :ttl_ms,
             :lease_until_ms, :lease_boot_id, :metadata)";
-    let fence = tx.draw_id();
+    let fence = tx.draw_id()?;
     tx.prepare_cached(SQL)?.execute(named_params! {
         ":scope": lock.name.scope.as_str(),
         ":identity_hash": lock.name.identity_hash.as_str(),
@@ -403,19 +403,20 @@ pub(crate) fn count_conflict(tx: &Tx<'_>, name: &LockName, refusal: &Refusal<'_>
     prune_conflicts(tx, name)
 }
 
+/// Keeps the latest contenders of a lock, and none of a holder whose own record is gone.
 fn prune_conflicts(tx: &Tx<'_>, name: &LockName) -> Result<()> {
     tx.prepare_cached(
         "DELETE FROM lock_conflicts
-         WHERE last_at_ms < :oldest_ms OR (
-             scope = :scope AND identity_hash = :identity_hash AND last_at_ms < (
-                 SELECT last_at_ms FROM lock_conflicts
+         WHERE holder_id NOT IN (SELECT id FROM instances) OR (
+             scope = :scope AND identity_hash = :identity_hash
+             AND (holder_id, last_at_ms) < (
+                 SELECT holder_id, last_at_ms FROM lock_conflicts
                  WHERE scope = :scope AND identity_hash = :identity_hash
-                 ORDER BY last_at_ms DESC LIMIT 1 OFFSET :kept))",
+                 ORDER BY holder_id DESC, last_at_ms DESC LIMIT 1 OFFSET :kept))",
     )?
     .execute(named_params! {
         ":scope": name.scope.as_str(),
         ":identity_hash": name.identity_hash.as_str(),
-        ":oldest_ms": tx.now_ms().saturating_sub(conflict::AGE_MAX_MS),
         ":kept": conflict::KEPT,
     })?;
     Ok(())

@@ -165,7 +165,7 @@ impl NewMarker<'_> {
         close_expired(tx)?;
         self.close_others(tx)?;
         let now = tx.boot_time();
-        let id = tx.draw_id();
+        let id = tx.draw_id()?;
         let expires_at_ms = tx.now_ms().saturating_add(self.ttl_ms);
         tx.prepare_cached(
             "INSERT INTO markers (id, name, instance_id, pid, start_time, start_time_unit, boot_id,

@@ -176,13 +176,13 @@ pub(crate) fn supersede(
     Ok(())
 }
 
-/// What concerns instances that ended long ago concerns nobody.
-pub(crate) fn prune(tx: &Tx<'_>) -> Result<()> {
-    const AGE_MAX_MS: i64 = 24 * 60 * 60 * 1_000;
+/// Forgets who was superseded by earlier holders of an office, but for the last one.
+pub(crate) fn prune(tx: &Tx<'_>, office: &Office) -> Result<()> {
     tx.prepare_cached(
-        "DELETE FROM superseded WHERE EXISTS (
-             SELECT 1 FROM instances WHERE id = instance_id AND ended_at_ms < ?1)",
+        "DELETE FROM superseded WHERE instance_id IN (
+             SELECT id FROM instances WHERE profile = ?1 AND kind = ?2 AND ended_at_ms IS NOT NULL
+             ORDER BY id DESC LIMIT -1 OFFSET 1)",
     )?
-    .execute([tx.now_ms().saturating_sub(AGE_MAX_MS)])?;
+    .execute((office.profile.as_str(), office.kind.as_str()))?;
     Ok(())
 }

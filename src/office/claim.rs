@@ -138,6 +138,7 @@ pub(super) fn claim_for_myself(
     let wait_options = WaitOptions {
         wait: options.wait,
         cancel: &options.cancel,
+        for_whom: None,
         profile: Some(&office.profile),
         origin: candidate.origin,
         version: candidate.version,
@@ -342,7 +343,7 @@ pub(crate) fn claim_once(
     if tx.prunes() {
         instance::prune_history(tx, office, |anchor| claimant::is_held(inner, anchor))?;
         runtime_table::prune_serves(tx, office)?;
-        reservation::prune(tx)?;
+        reservation::prune(tx, office)?;
     }
     Ok(Outcome::Granted(granted))
 }

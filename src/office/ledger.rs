@@ -126,14 +126,14 @@ fn count_conflict(
     })?;
     tx.prepare_cached(
         "DELETE FROM conflicts WHERE profile = :profile AND kind = :kind
-           AND (last_at_ms < :oldest_ms OR last_at_ms < (
-               SELECT last_at_ms FROM conflicts WHERE profile = :profile AND kind = :kind
-               ORDER BY last_at_ms DESC LIMIT 1 OFFSET :kept))",
+           AND (holder_id, last_at_ms) < (
+               SELECT holder_id, last_at_ms FROM conflicts
+               WHERE profile = :profile AND kind = :kind
+               ORDER BY holder_id DESC, last_at_ms DESC LIMIT 1 OFFSET :kept)",
     )?
     .execute(named_params! {
         ":profile": office.profile.as_str(),
         ":kind": office.kind.as_str(),
-        ":oldest_ms": tx.now_ms().saturating_sub(conflict::AGE_MAX_MS),
         ":kept": conflict::KEPT,
     })?;
     Ok(())

@@ -53,9 +53,13 @@ pub(super) fn read_state(connection: &Connection) -> Result<State> {
     }
 }
 
-/// Ids are Unix times in microseconds, or a little above: this is the year 2255, and still a whole number
-/// for every reader of JSON.
+/// Ids are Unix times in microseconds, or a little above, and below this: the year 2255, and still a whole
+/// number for every reader of JSON.
 pub(super) const ID_MAX: i64 = 1 << 53;
+
+/// The year 2100. A clock beyond it is broken, and an id of its time would stay for good: ids never fall, and
+/// those of another store would be lower (FIELD-BUGS row 134).
+const BELIEVED_US_MAX: i64 = 4_102_444_800_000_000;
 
 /// It is part of file names.
 pub(super) fn is_store_id(text: &str) -> bool {
@@ -197,11 +201,25 @@ impl<'a> Tx<'a> {
     }
 
     /// A number above every one drawn before, also in a store that was restored from an older
-    /// copy or made anew: max(last + 1, Unix µs).
-    pub(crate) fn draw_id(&self) -> i64 {
-        let id = self.now_us.max(self.last_id.get().saturating_add(1));
+    /// copy or made anew: max(last + 1, Unix µs), as far as that clock can be believed.
+    ///
+    /// # Errors
+    /// Where all numbers are used up.
+    pub(crate) fn draw_id(&self) -> Result<i64> {
+        let next = self.last_id.get().saturating_add(1);
+        let id = if self.now_us > BELIEVED_US_MAX { next } else { self.now_us.max(next) };
+        if id >= ID_MAX {
+            return Err(Error::new(
+                ErrorKind::CannotWrite,
+                format!("the store has used up its fences: the last one is {}", self.last_id.get()),
+            )
+            .with_hint(
+                "stop everybody who uses the store and move its files away; the next start makes a new one, \
+                 whose fences are lower",
+            ));
+        }
         self.last_id.set(id);
-        id
+        Ok(id)
     }
 
     pub(super) fn save_last_id(&self) -> Result<()> {
