@@ -1,5 +1,6 @@
 //! Where a store lies, and whether that place can be trusted.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use super::recovery;
@@ -38,6 +39,10 @@ const LONGEST_SUFFIX: &str = ".anchors";
 
 /// The longest file name that common filesystems take, in bytes.
 const NAME_LENGTH_MAX: usize = 255;
+
+/// The longest path of a database that SQLite opens, in bytes: 512 (its `MAX_PATHNAME` for Unix) less the room
+/// for `-journal`. A shorter path to the same file would be another one to everybody else.
+const PATH_LENGTH_MAX: usize = 504;
 
 /// Whether a missing place may be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,19 +112,17 @@ pub(crate) fn resolve_place(path: &Path, if_missing: IfMissing) -> Result<Option
         return Err(Error::invalid(format!("{} does not name a file", path.display()))
             .with_hint("name a file, e.g. `--db ~/.local/state/incumbent/state.db`"));
     };
-    if name.len() + LONGEST_SUFFIX.len() > NAME_LENGTH_MAX {
-        return Err(Error::invalid(format!("the name of {} is too long", absolute.display()))
-            .with_hint(format!(
-                "the store needs room for {LONGEST_SUFFIX} within {NAME_LENGTH_MAX} bytes"
-            )));
-    }
-    if if_missing == IfMissing::Create {
+    let mut directory = std::fs::canonicalize(parent);
+    let will_be = directory.as_deref().map_or_else(|_| real_place(parent), Path::to_owned);
+    check_lengths(&will_be, name)?;
+    if directory.is_err() && if_missing == IfMissing::Create {
         sys::create_private_dirs(parent).map_err(|error| {
             Error::io("create the directory", parent, error)
                 .with_hint(format!("let {} write there, or name another place with `--db`", me()))
         })?;
+        directory = std::fs::canonicalize(parent);
     }
-    let directory = match std::fs::canonicalize(parent) {
+    let directory = match directory {
         Ok(directory) => directory,
         Err(error) if is_absence(&error) && if_missing == IfMissing::Leave => return Ok(None),
         Err(error) => return Err(cannot_look(parent, error)),
@@ -127,6 +130,42 @@ pub(crate) fn resolve_place(path: &Path, if_missing: IfMissing) -> Result<Option
     let mut anchors = name.to_owned();
     anchors.push(LONGEST_SUFFIX);
     Ok(Some(Location { file: directory.join(name), anchors: directory.join(anchors), directory }))
+}
+
+/// Where a directory will be that may not exist yet.
+fn real_place(directory: &Path) -> PathBuf {
+    let exists = |it: &Path| Some((std::fs::canonicalize(it).ok()?, it.to_owned()));
+    match directory.ancestors().find_map(exists) {
+        Some((real, existing)) => {
+            directory.strip_prefix(existing).map_or(directory.to_owned(), |rest| real.join(rest))
+        }
+        None => directory.to_owned(),
+    }
+}
+
+/// Refuses what is too long for the filesystem or for SQLite, before anything is made.
+fn check_lengths(directory: &Path, name: &OsStr) -> Result<()> {
+    let too_long = |what: &str, length: usize, limit: usize, why: &str| {
+        let file = directory.join(name);
+        let message =
+            format!("{what} of {} is too long: {length} bytes, and {why} {limit}", file.display());
+        Err(Error::new(ErrorKind::Filesystem, message)
+            .at(file)
+            .with_hint("name a shorter path with `--db PATH` or INCUMBENT_DB"))
+    };
+    let with_suffix = name.len() + LONGEST_SUFFIX.len();
+    if with_suffix > NAME_LENGTH_MAX {
+        let why = format!("with {LONGEST_SUFFIX} it may have");
+        return too_long("the name", name.len(), NAME_LENGTH_MAX, &why);
+    }
+    if let Some(long) = directory.iter().find(|it| it.len() > NAME_LENGTH_MAX) {
+        return too_long("a directory", long.len(), NAME_LENGTH_MAX, "its name may have");
+    }
+    let length = directory.as_os_str().len() + 1 + name.len();
+    if length > PATH_LENGTH_MAX {
+        return too_long("the path", length, PATH_LENGTH_MAX, "SQLite opens at most");
+    }
+    Ok(())
 }
 
 fn is_absence(error: &std::io::Error) -> bool {
