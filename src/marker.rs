@@ -291,7 +291,7 @@ impl Store {
 pub(crate) fn check_exists(pid: sys::Pid) -> Result<Option<sys::StartTime>> {
     let facts = sys::process_facts(pid);
     if facts.existence == Existence::Gone {
-        return Err(Error::invalid(format!("no process has pid {pid}"))
+        return Err(Error::new(ErrorKind::NotRunning, format!("no process has pid {pid}"))
             .with_hint("a marker is for a process that runs: name one with `--pid`"));
     }
     Ok(facts.start_time)

@@ -19,7 +19,7 @@ use crate::conflict::Conflict;
 use crate::error::Result;
 use crate::holder::{ORPHANED_ANCHOR, because};
 use crate::instance::{self, End, EndReason, LockNow, Record};
-use crate::liveness::{DeadReason, Evidence, Flags, Judgement, Lease, Verdict};
+use crate::liveness::{Boot, DeadReason, Evidence, Flags, Judgement, Lease, Verdict};
 use crate::marker_table::{self, Marker};
 use crate::names::{InstanceId, Kind, Office, ProfileName};
 use crate::observe::{LiveCommandLine, needs_command_line};
@@ -65,6 +65,9 @@ pub struct Report {
     pub instance: Option<InstanceId>,
     /// When it was granted the office: Unix milliseconds, wall time.
     pub since_ms: Option<i64>,
+    /// For how long it has held it: milliseconds of a clock that does not step. `None` where that was in
+    /// another boot, or cannot be told.
+    pub age_ms: Option<i64>,
     /// What an operator wants: `running`, `stopped`, or nothing was said.
     pub desired: Option<Desired>,
     /// What was seen.
@@ -135,6 +138,7 @@ impl Report {
             child_pid: None,
             instance: None,
             since_ms: None,
+            age_ms: None,
             desired: None,
             evidence: Evidence::nothing_seen(),
             anchor_holders: Vec::new(),
@@ -184,6 +188,7 @@ impl Report {
             child_pid: None,
             instance: None,
             since_ms: None,
+            age_ms: None,
             ..self
         }
     }
@@ -260,6 +265,7 @@ impl Report {
             "child_pid": self.child_pid,
             "instance": self.instance.map(InstanceId::as_i64),
             "since": self.since_ms.and_then(rfc3339),
+            "age_ms": self.age_ms,
             "state": self.state,
             "desired": self.desired.map(Desired::as_str),
             "evidence": {
@@ -431,7 +437,7 @@ fn read<T>(inner: &Inner, work: impl FnOnce(&Connection) -> Result<T>) -> Result
 /// Answers "is it up?". Reads only, and never waits for a writer.
 pub(crate) fn report(inner: &Inner, office: &Office) -> Result<Report> {
     let known = read(inner, |connection| known(inner, connection, office))?;
-    resolve(&mut Looks::new(inner), office, known)
+    inner.with_clear_sight(|| resolve(&mut Looks::new(inner), office, known))
 }
 
 /// What is true of every office that the store knows: those that were ever claimed, those that are
@@ -458,7 +464,8 @@ pub(crate) fn report_all(
         offices.into_iter().map(look_up).collect::<Result<Vec<_>>>()
     })?;
     let mut looks = Looks::new(inner);
-    known.into_iter().map(|(office, known)| resolve(&mut looks, &office, known)).collect()
+    let resolve = |(office, known)| resolve(&mut looks, &office, known);
+    inner.with_clear_sight(|| known.into_iter().map(resolve).collect())
 }
 
 /// What is true of an office by its own record, or by that of whoever serves its profile.
@@ -525,6 +532,7 @@ fn resolve_as(
             sys::processes_with_open_file(&inner.location.anchors.join(anchor))
         });
         let report = Report {
+            age_ms: age_ms(inner, &record, &judged.evidence),
             desired: known.desired,
             last_end,
             anchor_holders,
@@ -547,6 +555,12 @@ fn resolve_as(
     Ok(report.said(inner, &ended, known.said))
 }
 
+/// The wall clock may have been set since, as after every boot of a machine that has no other clock.
+fn age_ms(inner: &Inner, record: &Record, seen: &Evidence) -> Option<i64> {
+    let written_ms = record.identity.written_boot_clock_ms.filter(|_| seen.boot == Boot::Same)?;
+    Some(inner.clock().boot_ms() - written_ms).filter(|age_ms| *age_ms >= 0)
+}
+
 /// The office whose live holder serves the profile of `office`, which nobody holds, and what is true of
 /// that; `None` also where it cannot be found out.
 pub(crate) fn server_of(inner: &Inner, office: &Office) -> Option<(Office, Report)> {
@@ -565,10 +579,13 @@ pub(crate) fn running_pid(inner: &Inner, office: &Office) -> Result<Option<sys::
         if dead == Some(record.id) {
             return Ok(None);
         }
-        let mut judged = judge_record(inner, &record, Lease::None, &LiveCommandLine::not_read());
-        if needs_command_line(&judged.evidence) {
-            judged = judge_record(inner, &record, Lease::None, &LiveCommandLine::read(&record));
-        }
+        let judged = inner.with_clear_sight(|| {
+            let seen = judge_record(inner, &record, Lease::None, &LiveCommandLine::not_read());
+            if !needs_command_line(&seen.evidence) {
+                return Ok(seen);
+            }
+            Ok(judge_record(inner, &record, Lease::None, &LiveCommandLine::read(&record)))
+        })?;
         match judged.verdict {
             Verdict::Alive(_) => return Ok(record.pid),
             Verdict::Unknown(_) => return Ok(None),
@@ -639,6 +656,10 @@ pub(crate) fn history(
     count_max: usize,
 ) -> Result<Vec<Incarnation>> {
     let records = inner.read(|connection| instance::history(connection, office, count_max))?;
+    inner.with_clear_sight(|| incarnations(inner, office, records))
+}
+
+fn incarnations(inner: &Inner, office: &Office, records: Vec<Record>) -> Result<Vec<Incarnation>> {
     records
         .into_iter()
         .map(|record| {

@@ -2,7 +2,7 @@
 
 use super::args::Global;
 use super::output::{self, Answer, Format, Outcome, ago, exit};
-use crate::clock::{length, rfc3339};
+use crate::clock::{is_believed, length, rfc3339};
 use crate::holder::because;
 use crate::status::Incarnation;
 use crate::sys;
@@ -27,13 +27,20 @@ pub(super) fn history(global: &Global, format: Format) -> Outcome {
     Ok(Answer::new(exit::OK, format, &text, &document))
 }
 
+/// Not where the clock was set in between.
+fn held_for(started_ms: i64, ended_ms: i64) -> String {
+    let for_ms = ended_ms.saturating_sub(started_ms);
+    let is_known = for_ms >= 0 && is_believed(started_ms) == is_believed(ended_ms);
+    if is_known { format!(" for {}", length(for_ms)) } else { String::new() }
+}
+
 fn line(incarnation: &Incarnation) -> String {
     let pid = incarnation.pid.map_or_else(|| "pid ?".to_owned(), |pid| format!("pid {pid}"));
     let started = rfc3339(incarnation.started_at_ms).unwrap_or_default();
     let text = match (incarnation.ended_at_ms, &incarnation.end_reason) {
         (Some(ended_ms), Some(reason)) => format!(
-            "{started}  {pid} held it for {}, until {}: {}",
-            length(ended_ms.saturating_sub(incarnation.started_at_ms)),
+            "{started}  {pid} held it{}, until {}: {}",
+            held_for(incarnation.started_at_ms, ended_ms),
             ago(ended_ms),
             story(incarnation, reason)
         ),

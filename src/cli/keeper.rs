@@ -92,6 +92,10 @@ impl Target {
         }
         Ok(Self { handle: Arc::new(handle), pid, start_time })
     }
+
+    pub(super) fn handle(&self) -> &ProcessHandle {
+        &self.handle
+    }
 }
 
 fn not_ours(pid: sys::Pid) -> Error {

@@ -202,6 +202,7 @@ pub(super) fn acquire(global: &Global, arguments: &args::LockAcquire, format: Fo
     let options = WaitOptions {
         wait: arguments.wait.unwrap_or_default(),
         cancel: &cancel,
+        for_whom: acquiring.process(),
         profile: acquiring.profile(),
         origin: Origin::Library,
         version: None,
@@ -301,6 +302,14 @@ impl Acquiring {
         match self {
             Self::Run(run) => run.profile.as_ref(),
             Self::Process { profile, .. } => Some(profile),
+        }
+    }
+
+    fn process(&self) -> Option<(sys::Pid, &sys::ProcessHandle)> {
+        match self {
+            // Whoever asks is below it, and ends with it.
+            Self::Run(_) => None,
+            Self::Process { target, .. } => Some((target.pid, target.handle())),
         }
     }
 

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::args::{self, Global};
 use super::by_us;
 use super::lock::{name, scope};
-use super::output::{Answer, Complaint, Format, Outcome, Style, ago, exit, one_line};
+use super::output::{Answer, Complaint, Format, Outcome, Style, ago, exit, one_line, since};
 use crate::clock::length;
 use crate::holder::because;
 use crate::names::{IdentityHash, LockName, ProfileName};
@@ -47,7 +47,7 @@ fn text(report: &LockReport) -> String {
         _ => format!("{}, on record for {who}, which is dead", style.bad("free")),
     };
     let mut lines =
-        vec![format!("{}: {verdict}, since {}", report.name, ago(report.acquired_at_ms))];
+        vec![format!("{}: {verdict}, {}", report.name, since(&ago(report.acquired_at_ms)))];
     let mut add = |label: &str, value: String| {
         lines.push(format!("  {} {value}", style.faint(&format!("{label:<10}"))));
     };
@@ -69,7 +69,7 @@ fn text(report: &LockReport) -> String {
     }
     for waiter in &report.waiters {
         let who = holder(waiter.profile.as_ref(), waiter.pid);
-        add("waiting", format!("{who}, since {}", ago(waiter.since_ms)));
+        add("waiting", format!("{who}, {}", since(&ago(waiter.since_ms))));
     }
     for conflict in &report.conflicts {
         let who = match &conflict.profile {

@@ -98,7 +98,7 @@ fn table(reports: &[Report]) -> String {
             report.office.kind.to_string(),
             in_words(report.verdict).to_owned(),
             live(report.pid.map(|pid| pid.to_string())),
-            live(report.since_ms.map(ago)),
+            live(age(report)),
             output::one_line(report.state.as_deref().unwrap_or_default()),
             live(platforms),
             output::one_line(&note(report)),
@@ -254,7 +254,7 @@ fn platform(platform: &PlatformStatus, is_alive: bool) -> (String, String) {
         (None, None) => {}
     }
     if let Some(ms) = platform.retrying_since_ms.filter(|_| is_alive) {
-        facts.push(format!("trying again since {}", ago(ms)));
+        facts.push(format!("trying again {}", output::since(&ago(ms))));
     }
     if platform.needs_attention == Some(true) {
         facts.push("needs attention".to_owned());
@@ -285,6 +285,12 @@ fn pid(report: &Report) -> String {
     report.pid.map_or_else(|| "pid unknown".to_owned(), |pid| format!("pid {pid}"))
 }
 
+/// For how long, by the clock that does not step if that can be told.
+fn age(report: &Report) -> Option<String> {
+    let age = report.age_ms.map(|age_ms| format!("{} ago", length(age_ms)));
+    age.or_else(|| report.since_ms.map(ago))
+}
+
 /// The answer.
 fn headline(report: &Report, style: Style) -> String {
     let (office, pid) = (&report.office, pid(report));
@@ -292,7 +298,7 @@ fn headline(report: &Report, style: Style) -> String {
     let served = served.unwrap_or_default();
     match report.verdict {
         "alive" => {
-            let since = report.since_ms.map(|ms| format!(", since {}", ago(ms)));
+            let since = age(report).map(|age| format!(", {}", output::since(&age)));
             let flags = match report.flags.names().as_slice() {
                 [] => String::new(),
                 names => format!(" ({})", names.join(", ").replace('_', " ")),

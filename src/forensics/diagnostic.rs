@@ -135,7 +135,7 @@ impl Diagnostic {
         let program = self.find_program()?;
         let log = open_log(&self.log)?;
         let mut child = os::spawn(&program, &self.arguments(), log).map_err(|error| {
-            if let Some(shortage) = sys::Shortage::of(&error) {
+            if let Some(shortage) = Shortage::of(&error) {
                 let what = format!("start {}", program.display());
                 return Error::shortage(shortage, &what).at(&program).caused_by(error);
             }

@@ -258,14 +258,13 @@ pub(super) fn locks(inner: &Inner) -> Result<Vec<LockReport>> {
     loop {
         attempts += 1;
         let entries = inner.read(|connection| entries(inner, connection))?;
-        let reports: Vec<LockReport> = entries
-            .into_iter()
-            .map(|entry| {
-                let lease = entry.row.lease(inner.observer(), inner.clock().boot_ms());
-                let judged = look(inner, &entry.record, lease);
-                LockReport::new(inner, entry, &judged)
-            })
-            .collect();
+        let report = |entry: Entry| {
+            let lease = entry.row.lease(inner.observer(), inner.clock().boot_ms());
+            let judged = look(inner, &entry.record, lease);
+            LockReport::new(inner, entry, &judged)
+        };
+        let reports: Vec<LockReport> =
+            inner.with_clear_sight(|| Ok(entries.into_iter().map(report).collect()))?;
         let dead: Vec<&LockReport> =
             reports.iter().filter(|report| report.verdict == "dead").collect();
         // A holder may have let go, and another one come, since the snapshot was taken.

@@ -311,6 +311,7 @@ pub(crate) fn acquire_for_myself(
     let wait_options = WaitOptions {
         wait: options.wait,
         cancel: &options.cancel,
+        for_whom: None,
         profile: from.map(|from| &from.office.profile),
         origin: Origin::Library,
         version: None,

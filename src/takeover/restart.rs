@@ -20,7 +20,7 @@ use crate::observe::LiveCommandLine;
 use crate::office::{Profile, check_home};
 use crate::status;
 use crate::stop_budget;
-use crate::store::{Inner, Tx};
+use crate::store::{Inner, PATIENCE_MIN, Tx, with_budget};
 use crate::wait::Cancel;
 
 /// Between two looks whether a restart was served. A look is one read of about 20 µs.
@@ -115,7 +115,11 @@ impl Profile {
         inner.check_process()?;
         let office = self.office(kind);
         inner.read(|connection| check_home(connection, &office, self.home()))?;
-        let (record, marker) = match inner.write(|tx| prepare(tx, inner, &office, options))? {
+        let until = options.timeout.map(Deadline::after);
+        let patience = options.timeout.map_or(Duration::MAX, |it| PATIENCE_MIN.max(it));
+        let prepared =
+            with_budget(patience, || inner.write(|tx| prepare(tx, inner, &office, options)));
+        let (record, marker) = match prepared? {
             Prepared::NotRunning => {
                 let server = status::server_of(inner, &office);
                 return Ok(server.map_or(Restart::NotRunning, |(by, _)| Restart::Served(by)));
@@ -123,7 +127,7 @@ impl Profile {
             Prepared::InProgress(holder) => return Ok(Restart::InProgress(holder)),
             Prepared::Asked(record, marker) => (record, marker),
         };
-        let deadline = Deadline::after(timeout(&record, options));
+        let deadline = until.unwrap_or_else(|| Deadline::after(timeout(&record, options)));
         let mut comes_back = Deadline::after(COMES_BACK_WITHIN);
         loop {
             if let Some(answer) = look_at(inner, &office, &record, marker)? {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::{Asking, InProgress, Insistence, Pursued, Pursuit, Target, write_request};
 use crate::anchor::Orphan;
 use crate::claimant::{self, judge_record, judge_to_end, look};
+use crate::clock::Deadline;
 use crate::error::{Error, ErrorKind, Result};
 use crate::holder::{self, Holder};
 use crate::instance::{self, End, EndReason, Origin, Record};
@@ -18,7 +19,7 @@ use crate::office::{Desired, Profile, check_home, set_desired};
 use crate::reservation::{self, Purpose, Reservation};
 use crate::status;
 use crate::stop_budget;
-use crate::store::{Inner, Tx};
+use crate::store::{Inner, PATIENCE_MIN, Tx, with_budget};
 use crate::sys::Pid;
 use crate::wait::{Cancel, WaitingAs, WaitingRow};
 
@@ -176,6 +177,7 @@ impl Profile {
         let inner = &self.store().inner;
         inner.check_process()?;
         let office = self.office(kind);
+        let deadline = options.timeout.map(Deadline::after);
         let on_record = inner.read(|connection| instance::live(connection, &office))?;
         let ended_left_over =
             on_record.map_or_else(Vec::new, |record| claimant::end_family(inner, &record));
@@ -187,20 +189,28 @@ impl Profile {
         })?;
         let command_line =
             command_line.as_ref().map_or_else(LiveCommandLine::not_read, LiveCommandLine::read);
-        let prepared = inner.write(|tx| prepare(tx, inner, &office, options, &command_line));
+        // Half of the time is the owner's, which is asked to end after this.
+        let patience = options.timeout.map_or(Duration::MAX, |it| PATIENCE_MIN.max(it / 2));
+        let prepared = with_budget(patience, || {
+            inner.write(|tx| prepare(tx, inner, &office, options, &command_line))
+        });
         let (prepared, not_recorded, not_desired) = match prepared {
             Ok(prepared) => (prepared, None, None),
             Err(error) if cannot_be_written(&error) => {
                 // A store of an older version can keep the wish at least.
                 let wish = options.desired.then(|| {
                     let by = marker::by_or_self(inner, options.by.as_deref());
-                    inner.write(|tx| set_desired(tx, &office.profile, Desired::Stopped, &by))
+                    with_budget(patience, || {
+                        inner.write(|tx| set_desired(tx, &office.profile, Desired::Stopped, &by))
+                    })
                 });
                 let not_desired = wish.and_then(Result::err);
                 (without_record(inner, &office, &command_line)?, Some(error), not_desired)
             }
             Err(error) => return Err(error),
         };
+        let timeout = deadline.map(|deadline| deadline.remaining());
+        let options = &StopOptions { timeout, ..options.clone() };
         let outcome = match prepared {
             Prepared::NotRunning => match status::server_of(inner, &office) {
                 Some((by, report)) => {
@@ -220,7 +230,7 @@ impl Profile {
             Prepared::Stop(record, instance, nonce) => {
                 let row = WaitingRow::new(inner, instance, nonce);
                 let outcome = finish(inner, &office, &record, options, Asking::Ask);
-                settle(inner, row, &record, &outcome);
+                with_budget(patience, || settle(inner, row, &record, &outcome));
                 outcome
             }
         };

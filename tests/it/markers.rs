@@ -715,7 +715,7 @@ fn where_there_is_no_store_there_is_no_marker() {
     let gone_pid = gone.pid();
     gone.finish(LIMIT).assert_code(0);
     let write = |pid: u32| sandbox.cli(["marker", "write", "note", "--pid", &pid.to_string()]);
-    write(gone_pid).assert_code(2).assert_complains(&["no process has pid"]);
+    write(gone_pid).assert_code(3).assert_complains(&["no process has pid"]);
     assert!(!sandbox.file("store").exists(), "nor does a mistake");
     write(pid).assert_code(0);
     assert_eq!(sandbox.marker(pid, &["consume"]).0, 0);
@@ -723,7 +723,7 @@ fn where_there_is_no_store_there_is_no_marker() {
 
     stranger.finish(LIMIT).assert_code(0);
     let (code, refused) = sandbox.marker(pid, &["write", "note"]);
-    assert_eq!((code, &refused["error"]["kind"]), (2, &json!("invalid_input")), "{refused:#}");
+    assert_eq!((code, &refused["error"]["kind"]), (3, &json!("not_running")), "{refused:#}");
     let message = refused["error"]["message"].as_str().unwrap();
     assert_eq!(message, format!("no process has pid {pid}"));
     assert!(refused["error"]["hint"].is_string(), "{refused:#}");
