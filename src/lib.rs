@@ -80,6 +80,9 @@
 //! | questions write nothing and make nothing | `kill`, `open` |
 //! | the identity of a lock is in no file, message or `ps` | `lock_secrets` |
 //! | what cannot be recorded is not held | `open` |
+//! | of many threads that read none is refused for the others | `readers` |
+//! | a limit (tasks, open files, the size of a file, the length of a path) is named, and ends nobody | `limits` |
+//! | no wall clock deletes history or makes a fence fall | `clocks` |
 //! | nothing crosses a fork | `library` |
 //! | a store deleted or replaced under its owner is noticed within a second | `library` |
 //! | whoever opens, deletes or copies over the store's files loses nothing unnoticed | `three_files`, `stray_closes` |

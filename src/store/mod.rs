@@ -125,7 +125,7 @@ impl OpenOptions {
         self
     }
 
-    /// How long one operation may wait for the store's locks in all.
+    /// How long one operation may wait for the store's locks, and for a reading connection, in all.
     #[must_use]
     pub fn busy_budget(mut self, budget: Duration) -> Self {
         self.settings.busy_budget = budget;

@@ -387,8 +387,8 @@ fn attend(signal: i32) {
 
 /// Lets go of the pipe on standard output, so that whoever reads it sees its end.
 pub(crate) fn close_standard_output() -> io::Result<()> {
-    let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
-    rustix::stdio::dup2_stdout(&null)?;
+    // That is the null device already, and there may be no descriptor left for another one.
+    rustix::stdio::dup2_stdout(rustix::stdio::stdin())?;
     Ok(())
 }
 

@@ -223,6 +223,31 @@ fn where_there_can_be_no_more_open_files_that_is_said() {
     drop(owner);
 }
 
+/// FIELD-BUGS row 110, of a keeper, which has the limit of whoever started it.
+///
+/// Symptom: "changes hands too fast to be claimed". The keeper had made its record, and ended because it needed
+/// one more open file afterwards. It holds because it needs none.
+#[test]
+fn a_keeper_that_has_made_its_record_can_keep_it() {
+    let sandbox = Sandbox::new();
+    sandbox.cli(["run", "--", "true"]).assert_code(0);
+    for limit in 12..=24 {
+        let owner = Process::start(sandbox.program("cat"));
+        let lock = format!("scope identity{limit} --pid {}", owner.pid());
+        let script = format!("ulimit -n {limit}; exec incumbent lock acquire {lock}");
+        let answer = Process::start(sandbox.shell(&script)).finish(LIMIT);
+        let what = format!("with {limit} open files");
+        if answer.code() == 75 {
+            assert!(answer.err.contains("LimitNOFILE="), "{what}: {answer:#?}");
+            continue;
+        }
+        assert_eq!(answer.code(), 0, "{what}: {answer:#?}");
+        let verify = format!("exec incumbent lock verify {lock}");
+        let verified = Process::start(sandbox.shell(&verify)).finish(LIMIT);
+        assert_eq!(verified.code(), 0, "{what}: {verified:#?}");
+    }
+}
+
 // -- the length of a path ----------------------------------------------------------------------
 
 /// FIELD-BUGS row 132.
