@@ -265,7 +265,6 @@ impl Report {
             "child_pid": self.child_pid,
             "instance": self.instance.map(InstanceId::as_i64),
             "since": self.since_ms.and_then(rfc3339),
-            "age_ms": self.age_ms,
             "state": self.state,
             "desired": self.desired.map(Desired::as_str),
             "evidence": {

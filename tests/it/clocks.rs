@@ -146,9 +146,6 @@ fn what_began_before_the_clock_was_set_is_not_decades_old() {
     }
     let answer = ahead(&["status"]).finish(LIMIT).assert_code(0);
     assert!(answer.out.contains(", since ") && !answer.out.contains("days"), "{answer:#?}");
-    let (_, status) = sandbox.status();
-    let age_ms = status["age_ms"].as_i64().unwrap();
-    assert!((0..600_000).contains(&age_ms), "{status:#}");
     drop(owner);
 }
 
