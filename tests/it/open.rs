@@ -582,11 +582,7 @@ fn a_release_on_a_full_disk_is_pending_and_blocks_nobody() {
         let mut ask = |order: &str| crate::library::ask(&mut gateway, order);
         assert_eq!(ask("open"), "opened");
         assert!(ask("claim default").starts_with("granted"));
-        // Else a checkpoint makes room (FIELD-BUGS row 133).
-        let empty =
-            "sqlite3 store/state.db '.filectrl persist_wal 1' 'PRAGMA wal_checkpoint(TRUNCATE)'";
-        disk.shell(empty).assert_code(0);
-        disk.shell("dd if=/dev/zero of=store/fill bs=1k 2> /dev/null; true").assert_code(0);
+        disk.fill_up();
         assert!(ask("release").starts_with("Pending(CannotWrite)"));
         assert_eq!(ask("pending"), "1");
         let status = disk.cli(&["--json", "status"]);
@@ -641,6 +637,14 @@ impl<'a> Disk<'a> {
         let mut command = self.enter();
         command.arg(inner.get_program()).args(inner.get_args()).env("IT_ROLE", role);
         Process::start(command)
+    }
+
+    /// Leaves no room, also not in the WAL: else a checkpoint makes some (FIELD-BUGS row 133). Needs sqlite3.
+    pub fn fill_up(&self) {
+        let script =
+            "sqlite3 store/state.db '.filectrl persist_wal 1' 'PRAGMA wal_checkpoint(TRUNCATE)' &&
+            { dd if=/dev/zero of=store/fill bs=1k 2> /dev/null; true; }";
+        self.shell(script).assert_code(0);
     }
 
     pub fn cli(&self, verb: &[&str]) -> Answer {

@@ -15,8 +15,8 @@ use crate::library::ask;
 use crate::open::{Disk, mount_namespace, read_only_store};
 use crate::stop::stranger;
 use crate::support::{
-    BINARY, LIMIT, Process, Run, Sandbox, assert_within, eventually, forked, order, role, role_db,
-    skipped, wait_stopped,
+    BINARY, LIMIT, Process, Run, Sandbox, assert_within, eventually, forked, has, order, role,
+    role_db, skipped, wait_stopped,
 };
 
 const ROLE_TEST: &str = "status_set::role_of_a_talker";
@@ -1670,6 +1670,9 @@ fn a_store_from_before_there_was_a_runtime_status() {
 #[test]
 fn on_a_full_disk_a_status_is_refused_and_the_gateway_keeps_its_office() {
     let Some(words) = mount_namespace() else { return skipped("needs root and mounts") };
+    if !has("sqlite3") {
+        return skipped("needs sqlite3");
+    }
     let sandbox = Sandbox::new();
     let disk = Disk::sized(&sandbox, words, "1m");
     let mut gateway = disk.role(ROLE_TEST, TALKER);
@@ -1678,7 +1681,7 @@ fn on_a_full_disk_a_status_is_refused_and_the_gateway_keeps_its_office() {
     let pid = script.pid().to_string();
     disk.cli(&["claim", "--kind", "relay", "--pid", &pid]).assert_code(0);
     assert_eq!(ask(&mut gateway, "say running"), "Ok");
-    disk.shell("dd if=/dev/zero of=store/fill bs=1k 2> /dev/null; true").assert_code(0);
+    disk.fill_up();
     // What fits in the pages that are there still goes in; then there is no more room.
     let mut count = 0;
     let refused = eventually("the log is full, too", LIMIT, || {

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::open::{Disk, mount_namespace, read_only_store};
 use crate::support::{
     Answer, BINARY, HOLDING, Identity, LIMIT, Process, Run, Sandbox, Stat, another_user,
-    eventually, kill, order, pid_namespace, role, role_db, rounds, skipped, wait_ended,
+    eventually, has, kill, order, pid_namespace, role, role_db, rounds, skipped, wait_ended,
     wait_stopped,
 };
 
@@ -572,11 +572,14 @@ fn a_stop_behind_a_stopped_writer_stops_and_says_what_it_could_not_record() {
 #[test]
 fn a_stop_on_a_full_disk_stops_and_says_what_it_could_not_record() {
     let Some(words) = mount_namespace() else { return skipped("needs root and mounts") };
+    if !has("sqlite3") {
+        return skipped("needs sqlite3");
+    }
     let sandbox = Sandbox::new();
     let disk = Disk::sized(&sandbox, words, "600k");
     let mut owner = disk.role(ROLE_TEST, OWNER);
     owner.err_line_with("=> owns");
-    disk.shell("dd if=/dev/zero of=store/fill bs=1k 2> /dev/null; true").assert_code(0);
+    disk.fill_up();
     let answer = disk.cli(&["--json", "stop", "--timeout", "200ms"]);
     let document = answer.json();
     assert_eq!((answer.code(), &document["recorded"]), (1, &json!(false)), "{document:#}");
