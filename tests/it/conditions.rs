@@ -75,7 +75,7 @@ const CONDITIONS: &[Condition] = &[
         )
     },
     of_ours("files10", r#"ulimit -n 10; exec "$@""#),
-    of_ours("size1", r#"trap "" XFSZ; ulimit -f 1; exec "$@""#),
+    of_ours("size1", r#"ulimit -f 1; exec "$@""#),
     of_ours("nocwd", r#"mkdir gone && cd gone && rmdir ../gone && exec "$@""#),
     of_ours("umask", r#"umask 0777; exec "$@""#),
     Condition {
