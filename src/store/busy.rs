@@ -105,13 +105,19 @@ pub(crate) fn error(file: &Path, cause: rusqlite::Error) -> Error {
     let blocker = blocker(file);
     let who = match &blocker {
         Some(blocker) => format!(": its write lock is held by {}", blocker.describe()),
-        None => ": its write lock is held by a process that cannot be seen from here".to_owned(),
+        // What changes hands quickly is held by nobody in the instant of the look.
+        None => ": its write lock was held by others all the time, by none that can be seen now"
+            .to_owned(),
     };
     let hint = match &blocker {
         Some(Blocker { pid, state: ProcessState::Stopped, .. }) => {
             format!("continue it (`kill -CONT {pid}`) or end it, then try again")
         }
-        Some(_) | None => "try again; if it stays, look at what that process does".to_owned(),
+        Some(_) => "try again; if it stays, look at what that process does".to_owned(),
+        None => {
+            "try again; if it stays, look for a process in another container that uses the store"
+                .to_owned()
+        }
     };
     Error::new(ErrorKind::Busy, format!("the store {} stayed busy{who}", file.display()))
         .at(file)
