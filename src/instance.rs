@@ -1,11 +1,13 @@
 //! The PID record: one row for each incarnation of a process, and how it ends.
 
 use std::fmt;
+use std::time::Duration;
 
 use rusqlite::types::{FromSql, ToSqlOutput, ValueRef};
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, named_params};
 
 use crate::autopsy;
+use crate::clock::Deadline;
 use crate::command_line;
 use crate::error::Result;
 use crate::legacy;
@@ -429,15 +431,6 @@ pub(crate) fn live_of_process(
         )?
         .collect::<rusqlite::Result<_>>()?;
     rows.sort_by_key(|row| (row.kind.is_none(), row.id));
-    Ok(rows)
-}
-
-/// Live rows without an office whose owners may be long gone: waiters and holders of scoped locks.
-fn live_without_office(connection: &Connection) -> Result<Vec<Record>> {
-    let sql = format!("SELECT {COLUMNS} FROM instances WHERE ended_at_ms IS NULL AND kind IS NULL");
-    let rows = prepare(connection, &sql)?
-        .query_map([], Record::from_row)?
-        .collect::<rusqlite::Result<_>>()?;
     Ok(rows)
 }
 
@@ -1270,7 +1263,9 @@ fn end(
         marker_table::close_all_of(tx, id)?;
     }
     let how = LockEnd { reason: end.reason.as_str(), by: end.by.as_deref() };
-    lock_table::end_all_of(tx, id, how)?;
+    if lock_table::end_some_of(tx, id, how)? == lock_table::ENDED_AT_ONCE {
+        tx.leave_locks_of(id);
+    }
     let (Some(profile), Some(kind)) = (profile, kind) else {
         waiters::remove(tx, id)?;
         if has_markers {
@@ -1324,7 +1319,10 @@ pub(crate) fn prune_history(
     delete_unless_held(tx, OLD, parameters, is_held)
 }
 
-/// Deletes the rows that `which` selects, but for the youngest row of an anchor that is held.
+/// How many rows one pruning deletes: as a rule there are a few.
+const DELETED_AT_ONCE: usize = 500;
+
+/// Deletes some of the rows that `which` selects, but for the youngest row of an anchor that is held.
 fn delete_unless_held(
     tx: &Tx<'_>,
     which: &str,
@@ -1339,19 +1337,24 @@ fn delete_unless_held(
              SELECT 1 FROM instances AS younger
              WHERE younger.anchor = instances.anchor AND younger.ended_at_ms IS NOT NULL
                AND younger.id > instances.id)
-         FROM instances {which}"
+         FROM instances {which} LIMIT {DELETED_AT_ONCE}"
     );
     let old: Vec<(i64, Option<String>, bool)> = tx
         .prepare_cached(&sql)?
         .query_map(parameters, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
         .collect::<rusqlite::Result<_>>()?;
     for (id, anchor, is_named_again) in old {
-        if is_named_again || !anchor.is_some_and(|anchor| is_held(&anchor)) {
+        let is_needed = !is_named_again && anchor.is_some_and(|anchor| is_held(&anchor));
+        // With the row its locks would go, however many they are.
+        if !is_needed && !lock_table::end_left_of(tx, InstanceId(id))? {
             tx.prepare_cached("DELETE FROM instances WHERE id = ?1")?.execute([id])?;
         }
     }
     Ok(())
 }
+
+/// How long one claim looks for the dead that are in nobody's way, and ends them: the next goes on.
+const SWEPT_WITHIN: Duration = Duration::from_millis(10);
 
 /// Ends the rows of processes without an office that died: nobody else ever claims those.
 pub(crate) fn sweep_without_office(
@@ -1359,13 +1362,25 @@ pub(crate) fn sweep_without_office(
     mut is_dead: impl FnMut(&Record) -> Option<DeadReason>,
     is_held: impl Fn(&str) -> bool,
 ) -> Result<()> {
-    for record in live_without_office(tx)? {
+    let until = Deadline::after(SWEPT_WITHIN);
+    let mut dead = Vec::new();
+    let sql = format!("SELECT {COLUMNS} FROM instances WHERE ended_at_ms IS NULL AND kind IS NULL");
+    let mut statement = prepare(tx, &sql)?;
+    for record in statement.query_map([], Record::from_row)? {
+        let record = record?;
         // The cheap look first: of many waiters and holders nearly all are alive.
-        if record.anchor.as_deref().is_some_and(&is_held) {
-            continue;
+        if !record.anchor.as_deref().is_some_and(&is_held) {
+            dead.extend(is_dead(&record).map(|reason| (record.id, reason)));
         }
-        if let Some(reason) = is_dead(&record) {
-            end(tx, record.id, None, &End::new(EndReason::Dead(reason)))?;
+        if until.has_passed() {
+            break;
+        }
+    }
+    drop(statement);
+    for (id, reason) in dead {
+        end(tx, id, None, &End::new(EndReason::Dead(reason)))?;
+        if until.has_passed() {
+            break;
         }
     }
     Ok(())

@@ -149,6 +149,40 @@ pub(crate) fn of_instance(connection: &Connection, instance: InstanceId) -> Resu
     select(connection, &sql, [instance.as_i64()])
 }
 
+/// Some of the locks that were taken from one row.
+pub(crate) fn some_of_instance(
+    connection: &Connection,
+    instance: InstanceId,
+    limit: usize,
+) -> Result<Vec<LockRow>> {
+    if !exists(connection)? {
+        return Ok(Vec::new());
+    }
+    let sql = format!("SELECT {COLUMNS} FROM scoped_locks WHERE instance_id = ?1 LIMIT ?2");
+    select(connection, &sql, (instance.as_i64(), i64::try_from(limit).unwrap_or(i64::MAX)))
+}
+
+/// Whether any lock of a row has a lease.
+pub(crate) fn has_lease(connection: &Connection, instance: InstanceId) -> Result<bool> {
+    Ok(connection
+        .prepare_cached(
+            "SELECT 1 FROM scoped_locks WHERE instance_id = ?1 AND lease_until_ms IS NOT NULL",
+        )?
+        .exists([instance.as_i64()])?)
+}
+
+/// The rows that locks were taken from, also those that have ended.
+pub(crate) fn owners(connection: &Connection) -> Result<Vec<InstanceId>> {
+    if !exists(connection)? {
+        return Ok(Vec::new());
+    }
+    let owners = connection
+        .prepare_cached("SELECT DISTINCT instance_id FROM scoped_locks ORDER BY instance_id")?
+        .query_map([], |row| row.get(0).map(InstanceId))?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(owners)
+}
+
 fn select(
     connection: &Connection,
     sql: &str,
@@ -271,13 +305,32 @@ pub(crate) fn end(tx: &Tx<'_>, name: &LockName, fence: i64, how: LockEnd<'_>) ->
     Ok(true)
 }
 
-/// Ends the locks that were taken from one row; how many there were.
-pub(crate) fn end_all_of(tx: &Tx<'_>, instance: InstanceId, how: LockEnd<'_>) -> Result<usize> {
-    let locks = of_instance(tx, instance)?;
+/// How many locks one transaction ends: each costs some 20 µs, and while it lasts nobody else can claim
+/// anything.
+pub(crate) const ENDED_AT_ONCE: usize = 500;
+
+/// Ends locks that were taken from one row, at most [`ENDED_AT_ONCE`]; how many those were. With fewer
+/// than that none is left.
+pub(crate) fn end_some_of(tx: &Tx<'_>, instance: InstanceId, how: LockEnd<'_>) -> Result<usize> {
+    let locks = some_of_instance(tx, instance, ENDED_AT_ONCE)?;
     for lock in &locks {
         end(tx, &lock.name, lock.fence, how)?;
     }
     Ok(locks.len())
+}
+
+/// Ends locks that the end of their row has left, as that row ended; whether there may be more. They
+/// are nobody's by then: a row that has ended holds nothing.
+pub(crate) fn end_left_of(tx: &Tx<'_>, instance: InstanceId) -> Result<bool> {
+    let ended: Option<(Option<String>, Option<String>)> = tx
+        .prepare_cached(
+            "SELECT end_reason, ended_by FROM instances WHERE id = ?1 AND ended_at_ms IS NOT NULL",
+        )?
+        .query_row([instance.as_i64()], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    let Some((reason, by)) = ended else { return Ok(false) };
+    let how = LockEnd { reason: reason.as_deref().unwrap_or_default(), by: by.as_deref() };
+    Ok(end_some_of(tx, instance, how)? == ENDED_AT_ONCE)
 }
 
 fn record_end(

@@ -605,38 +605,50 @@ fn released(by: &str) -> LockEnd<'_> {
     LockEnd { reason: EndReason::Released.as_str(), by: Some(by) }
 }
 
-/// Releases the locks of one process, or of the run we are in, and prints how many those were.
+/// Releases the locks of one process, or of the run we are in, and prints how many those were. Of very
+/// many some at a time, so that others can claim meanwhile.
 fn release_all(global: &Global, pid: Option<sys::Pid>, format: Format) -> Outcome {
-    let count = match global.existing()? {
-        None => 0,
-        Some(store) => {
-            let subjected = subjected(&store, pid)?;
-            let inner = &store.inner;
-            let by = by_us("lock release --all");
-            inner.write(|tx| {
-                let rows = match &subjected {
-                    Subjected::Run(run) => vec![(**run).clone()],
-                    Subjected::Process(pid) => {
-                        let facts = sys::process_facts(*pid);
-                        let start_time = facts.start_time;
-                        let rows = instance::live_of_pid(tx, *pid, start_time, inner.observer())?;
-                        if rows.is_empty()
-                            && start_time.is_none()
-                            && facts.existence != Existence::Gone
-                        {
-                            return Err(cannot_tell(*pid, "when it was started"));
-                        }
-                        rows
-                    }
-                };
-                let mut count = 0;
-                for row in &rows {
-                    count += lock_table::end_all_of(tx, row.id, released(&by))?;
-                    end_if_without_purpose(tx, row, &by)?;
-                }
-                Ok(count)
-            })?
+    let mut count = 0;
+    if let Some(store) = global.existing()? {
+        let subjected = subjected(&store, pid)?;
+        let by = by_us("lock release --all");
+        let mut are_left = true;
+        while are_left {
+            let released;
+            (released, are_left) =
+                store.inner.write(|tx| release_some(tx, &store.inner, &subjected, &by))?;
+            count += released;
+        }
+    }
+    Ok(Answer::new(exit::OK, format, &format!("{count}\n"), &json!({"released": count})))
+}
+
+/// How many were released, and whether some are left.
+fn release_some(
+    tx: &Tx<'_>,
+    inner: &Inner,
+    subjected: &Subjected,
+    by: &str,
+) -> Result<(usize, bool)> {
+    let rows = match subjected {
+        Subjected::Run(run) => vec![(**run).clone()],
+        Subjected::Process(pid) => {
+            let facts = sys::process_facts(*pid);
+            let rows = instance::live_of_pid(tx, *pid, facts.start_time, inner.observer())?;
+            if rows.is_empty() && facts.start_time.is_none() && facts.existence != Existence::Gone {
+                return Err(cannot_tell(*pid, "when it was started"));
+            }
+            rows
         }
     };
-    Ok(Answer::new(exit::OK, format, &format!("{count}\n"), &json!({"released": count})))
+    let mut count = 0;
+    for row in &rows {
+        let released = lock_table::end_some_of(tx, row.id, released(by))?;
+        count += released;
+        if released == lock_table::ENDED_AT_ONCE {
+            return Ok((count, true));
+        }
+        end_if_without_purpose(tx, row, by)?;
+    }
+    Ok((count, false))
 }

@@ -258,6 +258,11 @@ pub(crate) fn take(
                 let end = End::new(reason).detail(format!("found by pid {pid}"));
                 // Its locks end with it; false when another of them has come first.
                 instance::end_other(tx, record.id, &end)?;
+                // Of one with very many, this one may be left.
+                if let Some(row) = lock_table::by_name(tx, &request.name)? {
+                    let how = LockEnd { reason: reason.as_str(), by: None };
+                    lock_table::end(tx, &row.name, row.fence, how)?;
+                }
                 Some(Evicted::of(&record, reason, aside))
             }
             Way::LockAlone(row, record, reason) => {

@@ -7,6 +7,7 @@
 mod acquire;
 mod ask;
 mod guard;
+mod stale;
 mod unlock;
 
 use std::sync::Arc;
@@ -232,7 +233,14 @@ impl Store {
             ));
         };
         let is_office = held.offices.values().any(|office| office.row.instance == instance);
-        let count = self.inner.write(|tx| release_all_of(tx, &row, is_office))?;
+        let mut count = 0;
+        loop {
+            let released = self.inner.write(|tx| release_some_of(tx, &row, is_office))?;
+            count += released;
+            if released < lock_table::ENDED_AT_ONCE {
+                break;
+            }
+        }
         if is_office {
             held.locks.retain(|_, lock| lock.instance != instance);
         } else {
@@ -260,12 +268,13 @@ impl Store {
     }
 
     /// Removes every lock whose holder is dead, as a sweep before a start. Needless for
-    /// correctness: such a lock blocks nobody.
+    /// correctness: such a lock blocks nobody. At most 500 at a time, so that others can claim
+    /// meanwhile; after an error those that were removed until then stay removed.
     ///
     /// # Errors
     /// As [`Store::acquire_all`].
     pub fn unlock_stale(&self, by: &str) -> Result<Vec<UnlockedLock>> {
-        unlock::unlock_stale(&self.inner, by)
+        stale::unlock_stale(&self.inner, by)
     }
 }
 
@@ -409,12 +418,12 @@ fn hold(inner: &Arc<Inner>, held: &mut Held, granted: GrantedLock) -> Result<Sco
     Ok(ScopedLock::new(footing, granted))
 }
 
-/// Releases the locks of a row; one without an office ends with its last lock.
-fn release_all_of(tx: &store::Tx<'_>, row: &OwnRow, is_office: bool) -> Result<usize> {
+/// Releases locks of a row, as many as one transaction does; one without an office ends with its last lock.
+fn release_some_of(tx: &store::Tx<'_>, row: &OwnRow, is_office: bool) -> Result<usize> {
     let released = instance::EndReason::Released;
     let how = LockEnd { reason: released.as_str(), by: None };
-    let count = lock_table::end_all_of(tx, row.instance, how)?;
-    if !is_office {
+    let count = lock_table::end_some_of(tx, row.instance, how)?;
+    if !is_office && count < lock_table::ENDED_AT_ONCE {
         instance::end_own(tx, row.instance, &row.nonce.hash(), &instance::End::new(released))?;
     }
     Ok(count)

@@ -46,10 +46,10 @@ pub struct UnlockedLock {
 }
 
 pub(super) fn unlock(inner: &Inner, name: &LockName, force: Force, by: &str) -> Result<Unlocked> {
-    let command_lines = command_lines(inner, Some(name))?;
+    let command_line = command_line(inner, name)?;
     inner.write(|tx| {
         let row = if lock_table::exists(tx)? { lock_table::by_name(tx, name)? } else { None };
-        let found = row.map(|row| look(tx, inner, row, &command_lines)).transpose()?.flatten();
+        let found = row.map(|row| look(tx, inner, row, &command_line)).transpose()?.flatten();
         if let Some(found) = found {
             return match found.judged.verdict {
                 Verdict::Alive(_) | Verdict::Unknown(_) if force == Force::No => {
@@ -70,34 +70,27 @@ pub(super) fn unlock(inner: &Inner, name: &LockName, force: Force, by: &str) -> 
     })
 }
 
-pub(super) fn unlock_stale(inner: &Inner, by: &str) -> Result<Vec<UnlockedLock>> {
-    let command_lines = command_lines(inner, None)?;
-    inner.write(|tx| {
-        // All are looked at before the first is removed: the end of a row ends all its locks.
-        let mut dead = Vec::new();
-        for row in lock_table::all(tx)? {
-            let found = look(tx, inner, row, &command_lines)?;
-            dead.extend(found.filter(|it| matches!(it.judged.verdict, Verdict::Dead(_))));
+/// The command line that the verdict about the holder of `name` hangs on. Read first, because that is
+/// slow; it counts only for its row.
+fn command_line(inner: &Inner, name: &LockName) -> Result<LiveCommandLine> {
+    let record = inner.read(|connection| {
+        if !lock_table::exists(connection)? {
+            return Ok(None);
         }
-        dead.into_iter().map(|found| remove(tx, found, by)).collect()
-    })
+        let row = lock_table::by_name(connection, name)?;
+        row.map_or(Ok(None), |row| instance::by_id(connection, row.instance))
+    })?;
+    Ok(record.map_or_else(LiveCommandLine::not_read, |record| line_of(inner, &record)))
 }
 
-/// The command lines that verdicts hang on. Read first, because that is slow; each counts only for
-/// its row.
-fn command_lines(inner: &Inner, only: Option<&LockName>) -> Result<Vec<LiveCommandLine>> {
-    let records = inner.read(|connection| {
-        let rows = lock_table::all(connection)?;
-        rows.iter()
-            .filter(|row| only.is_none_or(|name| *name == row.name))
-            .filter_map(|row| instance::by_id(connection, row.instance).transpose())
-            .collect::<Result<Vec<Record>>>()
-    })?;
-    let needs = |record: &&Record| {
-        let judged = judge_record(inner, record, Lease::None, &LiveCommandLine::not_read());
-        needs_command_line(&judged.evidence)
-    };
-    Ok(records.iter().filter(needs).map(LiveCommandLine::read).collect())
+/// Not read where no verdict hangs on it.
+fn line_of(inner: &Inner, record: &Record) -> LiveCommandLine {
+    let judged = judge_record(inner, record, Lease::None, &LiveCommandLine::not_read());
+    if needs_command_line(&judged.evidence) {
+        LiveCommandLine::read(record)
+    } else {
+        LiveCommandLine::not_read()
+    }
 }
 
 /// A lock on record, and what is known of its holder.
@@ -113,15 +106,14 @@ fn look(
     tx: &Tx<'_>,
     inner: &Inner,
     row: LockRow,
-    command_lines: &[LiveCommandLine],
+    command_line: &LiveCommandLine,
 ) -> Result<Option<Found>> {
     let record = instance::by_id(tx, row.instance)?;
     let Some(record) = record.filter(|record| record.ended_at_ms.is_none()) else {
         return Ok(None);
     };
-    let command_line = command_lines.iter().find(|line| line.is_for(record.id)).cloned();
     let lease = row.lease(inner.observer(), inner.clock().boot_ms());
-    let judged = judge_to_end(inner, &record, lease, &command_line.unwrap_or_default());
+    let judged = judge_to_end(inner, &record, lease, command_line);
     Ok(Some(Found { row, record, judged }))
 }
 
@@ -155,7 +147,7 @@ fn remove(tx: &Tx<'_>, found: Found, by: &str) -> Result<UnlockedLock> {
 /// A row that `lock acquire --pid` made is there for its locks alone; its keeper ends with it.
 pub(crate) fn end_if_without_purpose(tx: &Tx<'_>, record: &Record, by: &str) -> Result<()> {
     let is_for_locks = record.is_pid && record.kind().is_none();
-    if is_for_locks && lock_table::of_instance(tx, record.id)?.is_empty() {
+    if is_for_locks && lock_table::some_of_instance(tx, record.id, 1)?.is_empty() {
         instance::end_other(tx, record.id, &End::new(EndReason::Released).by(by))?;
     }
     Ok(())

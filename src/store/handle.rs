@@ -24,6 +24,7 @@ use crate::command_line::CommandLineMatcher;
 use crate::command_lock;
 use crate::error::{Error, ErrorKind, RECOVER, Result};
 use crate::instance::{self, End, Subject};
+use crate::lock_table;
 use crate::names::{IdentityHash, InstanceId, LockName, Nonce, Office, Wanted};
 use crate::observe::{Observer, SeenFree, View};
 use crate::shutdown_table::{NewShutdown, Survival, What};
@@ -627,21 +628,49 @@ impl Inner {
         let written = busy::with_budget(self.settings.busy_budget, || {
             self.making_room(&mut writer, |writer| self.write_as_it_is(writer, &mut work))
         });
-        written.map_err(|error: Error| {
-            // It would stay one that cannot write.
-            if error.sqlite_code() == Some(rusqlite::ErrorCode::ReadOnly) {
-                *writer = None;
+        match written {
+            Ok((value, left_locks)) => {
+                drop(writer);
+                self.end_left_locks(left_locks);
+                Ok(value)
             }
-            drop(writer);
-            self.explain_and_let_go(error)
-        })
+            Err(error) => {
+                // It would stay one that cannot write.
+                if error.sqlite_code() == Some(rusqlite::ErrorCode::ReadOnly) {
+                    *writer = None;
+                }
+                drop(writer);
+                Err(self.explain_and_let_go(error))
+            }
+        }
+    }
+
+    /// Deletes the locks of rows that have ended with many of them, a short transaction at a time, so that
+    /// others can claim meanwhile, and not for long, because our caller waits. They hold nothing any more:
+    /// whoever wants one of them takes it, and `unlock --stale` and the pruning of the row delete the rest.
+    fn end_left_locks(&self, owners: Vec<InstanceId>) {
+        const WITHIN: Duration = Duration::from_millis(50);
+        let until = Deadline::after(WITHIN);
+        for owner in owners {
+            loop {
+                match self.write(|tx| lock_table::end_left_of(tx, owner)) {
+                    Ok(_) if until.has_passed() => return,
+                    Ok(true) => std::thread::yield_now(),
+                    Ok(false) => break,
+                    Err(error) => {
+                        tracing::debug!(%error, "the locks of a row that has ended are left");
+                        return;
+                    }
+                }
+            }
+        }
     }
 
     fn write_as_it_is<T>(
         &self,
         writer: &mut Option<Connection>,
         work: &mut impl FnMut(&Tx<'_>) -> Result<T>,
-    ) -> Result<T> {
+    ) -> Result<(T, Vec<InstanceId>)> {
         for attempt in 1..=ATTEMPTS_CHANGED {
             if let Some(written) = self.write_once(writer, work, attempt)? {
                 return Ok(written);
@@ -659,7 +688,7 @@ impl Inner {
         writer: &mut Option<Connection>,
         work: &mut impl FnMut(&Tx<'_>) -> Result<T>,
         attempt: usize,
-    ) -> Result<Option<T>> {
+    ) -> Result<Option<(T, Vec<InstanceId>)>> {
         let transaction =
             self.connected(writer)?.transaction_with_behavior(TransactionBehavior::Immediate)?;
         if self.check_files(By::Path)? == Content::Changed && attempt < ATTEMPTS_CHANGED {
@@ -671,6 +700,7 @@ impl Inner {
         let tx = Tx::new(&transaction, self, &state);
         let settled = tx.settle_pending()?;
         let value = self.with_clear_sight(|| work(&tx))?;
+        let left_locks = tx.left_locks();
         tx.save_last_id()?;
         let dropped = if tx.lets_go() { self.unneeded_anchor(&tx)? } else { None };
         // No row, no anchor: one that is held without any would refuse everybody.
@@ -703,7 +733,7 @@ impl Inner {
         if let Some(connection) = &*writer {
             self.restart_long_wal(connection);
         }
-        Ok(Some(value))
+        Ok(Some((value, left_locks)))
     }
 
     fn changes_under_us(&self) -> Error {

@@ -99,6 +99,7 @@ pub(crate) struct Tx<'a> {
     now_us: i64,
     new_anchor: RefCell<Option<Arc<Anchor>>>,
     lets_go: Cell<bool>,
+    left_locks: RefCell<Vec<InstanceId>>,
     lost_owners: Option<String>,
 }
 
@@ -155,6 +156,7 @@ impl<'a> Tx<'a> {
             now_us: store.clock().wall_us(),
             new_anchor: RefCell::new(None),
             lets_go: Cell::new(false),
+            left_locks: RefCell::default(),
             lost_owners: state.lost_owners.clone(),
         }
     }
@@ -282,6 +284,15 @@ impl<'a> Tx<'a> {
 
     pub(super) fn lets_go(&self) -> bool {
         self.lets_go.get()
+    }
+
+    /// A row was ended that had more locks than one transaction deletes.
+    pub(crate) fn leave_locks_of(&self, instance: InstanceId) {
+        self.left_locks.borrow_mut().push(instance);
+    }
+
+    pub(super) fn left_locks(&self) -> Vec<InstanceId> {
+        self.left_locks.take()
     }
 
     /// The anchors that rows on record as live rely on.

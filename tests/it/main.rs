@@ -69,6 +69,7 @@ mod three_files;
 mod verdict;
 mod versions;
 mod wait;
+mod words;
 
 /// A module that is not declared above is a test that never runs.
 #[test]

@@ -1,0 +1,182 @@
+//! Removing every lock whose holder is dead, some at a time.
+//!
+//! All at once would keep every start waiting for as long as it takes: 100,000 locks are seconds. Who is
+//! dead is looked for outside of any transaction; each transaction looks again at those that it ends, and
+//! what it has committed stays done, whatever becomes of us.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::unlock::UnlockedLock;
+use crate::autopsy;
+use crate::claimant::{judge_record, judge_to_end};
+use crate::clock::Deadline;
+use crate::error::Result;
+use crate::instance::{self, End, EndReason, Record};
+use crate::liveness::{DeadReason, Lease, Verdict};
+use crate::lock_table::{self, ENDED_AT_ONCE, LockEnd, LockRow};
+use crate::names::InstanceId;
+use crate::observe::{LiveCommandLine, needs_command_line};
+use crate::scoped::end_if_without_purpose;
+use crate::store::{Inner, Tx};
+
+/// How long one transaction goes on to the next owner: each has to be looked at.
+const TURN: Duration = Duration::from_millis(10);
+
+/// An owner of locks that seemed to be dead, or to have let a lease run out.
+struct Suspect {
+    owner: InstanceId,
+    command_line: LiveCommandLine,
+}
+
+pub(super) fn unlock_stale(inner: &Inner, by: &str) -> Result<Vec<UnlockedLock>> {
+    let mut suspects = VecDeque::new();
+    for owner in inner.read(lock_table::owners)? {
+        suspects.extend(suspect(inner, owner)?);
+    }
+    let mut removed = Vec::new();
+    while !suspects.is_empty() {
+        let batch = inner.write(|tx| remove_some(tx, inner, &mut suspects, by))?;
+        removed.extend(batch);
+        // Whoever waits for the write lock is to get it.
+        std::thread::yield_now();
+    }
+    Ok(removed)
+}
+
+fn suspect(inner: &Inner, owner: InstanceId) -> Result<Option<Suspect>> {
+    let read = inner.read(|connection| instance::by_id(connection, owner))?;
+    // A row that is gone has taken its locks with it.
+    let Some(record) = read else { return Ok(None) };
+    if record.ended_at_ms.is_some() {
+        return Ok(Some(Suspect { owner, command_line: LiveCommandLine::not_read() }));
+    }
+    let (is_dead, has_lease, reads_command_line) = inner.read(|connection| {
+        let judged = judge_record(inner, &record, Lease::None, &LiveCommandLine::not_read());
+        Ok((
+            matches!(judged.verdict, Verdict::Dead(_)),
+            lock_table::has_lease(connection, owner)?,
+            needs_command_line(&judged.evidence),
+        ))
+    })?;
+    // Slow to read, and nearly never needed.
+    let command_line = if reads_command_line {
+        LiveCommandLine::read(&record)
+    } else {
+        LiveCommandLine::not_read()
+    };
+    let may_be_stale = is_dead || has_lease || reads_command_line;
+    Ok(may_be_stale.then_some(Suspect { owner, command_line }))
+}
+
+/// Ends locks of the first of these owners, and takes those off the list that are done with.
+fn remove_some(
+    tx: &Tx<'_>,
+    inner: &Inner,
+    suspects: &mut VecDeque<Suspect>,
+    by: &str,
+) -> Result<Vec<UnlockedLock>> {
+    let until = Deadline::after(TURN);
+    let mut removed = Vec::new();
+    let mut done = 0;
+    for suspect in suspects.iter() {
+        if removed.len() >= ENDED_AT_ONCE || (done > 0 && until.has_passed()) {
+            break;
+        }
+        if !remove_of(tx, inner, suspect, by, &mut removed)? {
+            break;
+        }
+        done += 1;
+    }
+    suspects.drain(..done);
+    Ok(removed)
+}
+
+/// Whether all is done that is to be done about this owner.
+fn remove_of(
+    tx: &Tx<'_>,
+    inner: &Inner,
+    Suspect { owner, command_line }: &Suspect,
+    by: &str,
+    removed: &mut Vec<UnlockedLock>,
+) -> Result<bool> {
+    let Some(record) = instance::by_id(tx, *owner)? else { return Ok(true) };
+    if record.ended_at_ms.is_some() {
+        return Ok(!lock_table::end_left_of(tx, *owner)?);
+    }
+    match judge_to_end(inner, &record, Lease::None, command_line).verdict {
+        Verdict::Dead(reason) => end_dead(tx, inner, &record, reason, by, removed),
+        Verdict::Alive(_) | Verdict::Unknown(_) => {
+            end_leases(tx, inner, &record, command_line, by, removed)
+        }
+    }
+}
+
+/// Ends locks of a dead owner, and with the last of them its row.
+fn end_dead(
+    tx: &Tx<'_>,
+    inner: &Inner,
+    record: &Record,
+    reason: DeadReason,
+    by: &str,
+    removed: &mut Vec<UnlockedLock>,
+) -> Result<bool> {
+    let end = End::new(EndReason::Dead(reason)).by(by);
+    let locks = lock_table::some_of_instance(tx, record.id, ENDED_AT_ONCE)?;
+    if locks.len() < ENDED_AT_ONCE {
+        // Its locks end with it.
+        instance::end_other(tx, record.id, &end)?;
+    } else {
+        let end = autopsy::explain(tx, inner, record.id, &end)?;
+        let how = LockEnd { reason: end.reason.as_str(), by: end.by.as_deref() };
+        for lock in &locks {
+            lock_table::end(tx, &lock.name, lock.fence, how)?;
+        }
+    }
+    let are_all = locks.len() < ENDED_AT_ONCE;
+    removed.extend(locks.into_iter().map(|row| told(row, record, Verdict::Dead(reason))));
+    Ok(are_all)
+}
+
+/// Ends the locks whose lease is over, of an owner that is not known to be dead.
+fn end_leases(
+    tx: &Tx<'_>,
+    inner: &Inner,
+    record: &Record,
+    command_line: &LiveCommandLine,
+    by: &str,
+    removed: &mut Vec<UnlockedLock>,
+) -> Result<bool> {
+    let judged = judge_to_end(inner, record, Lease::Expired, command_line);
+    let Verdict::Dead(reason) = judged.verdict else { return Ok(true) };
+    let now_boot_ms = inner.clock().boot_ms();
+    let mut left = false;
+    let mut count = 0;
+    for row in lock_table::of_instance(tx, record.id)? {
+        if row.lease(inner.observer(), now_boot_ms) != Lease::Expired {
+            continue;
+        }
+        if count == ENDED_AT_ONCE {
+            left = true;
+            break;
+        }
+        let how = LockEnd { reason: EndReason::Dead(reason).as_str(), by: Some(by) };
+        lock_table::end(tx, &row.name, row.fence, how)?;
+        removed.push(told(row, record, judged.verdict));
+        count += 1;
+    }
+    end_if_without_purpose(tx, record, by)?;
+    Ok(!left)
+}
+
+fn told(row: LockRow, record: &Record, verdict: Verdict) -> UnlockedLock {
+    UnlockedLock {
+        name: row.name,
+        profile: record.profile.clone(),
+        pid: record.pid,
+        instance: record.id,
+        fence: row.fence,
+        verdict: verdict.as_str(),
+        reason: verdict.reason(),
+    }
+}
