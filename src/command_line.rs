@@ -31,6 +31,7 @@ pub(crate) fn redact(arguments: &[String]) -> Vec<String> {
     let arguments = redact_own_verbs(&arguments[..end]);
     let mut redacted = Vec::with_capacity(arguments.len().min(ARGUMENTS_MAX));
     let mut next_is_secret = false;
+    let mut text = Text::Prose;
     for argument in arguments.iter().filter(|a| !a.is_empty()).take(ARGUMENTS_MAX) {
         // A key may begin with a dash; no option of one dash and several letters is worth that one.
         let is_option = argument.starts_with("--") || argument.len() == 2;
@@ -44,44 +45,110 @@ pub(crate) fn redact(arguments: &[String]) -> Vec<String> {
         redacted.push(match argument.split_once(['=', ':']) {
             // `key://host` is a URL, `key=//x` is not.
             Some((name, value))
-                if is_secret_name(name) && !argument[name.len()..].starts_with("://") =>
+                if !text.is_script(argument)
+                    && is_name_of_secret(name, &argument[name.len()..], value) =>
             {
                 next_is_secret = value.trim().is_empty() || is_auth_scheme(value);
                 format!("{}{REDACTED}", &argument[..=name.len()])
             }
             _ => {
                 next_is_secret = argument.starts_with('-') && is_secret_name(argument);
-                cut(&redact_within(argument))
+                cut(&redact_within(argument, text))
             }
         });
+        text = if is_script_option(argument) { Text::Script } else { Text::Prose };
     }
     redacted
 }
 
+/// Whether the value of `name=value` or `name: value` is a secret; `rest` begins with the mark.
+fn is_name_of_secret(name: &str, rest: &str, value: &str) -> bool {
+    // Of a script or a sentence the last word alone is the name, and what follows it is looked at word by
+    // word: `incumbent lock verify token x; rc=$?`.
+    let is_name = !name.contains(char::is_whitespace)
+        || rest.starts_with(':')
+            && is_secret_name(name.rsplit(char::is_whitespace).next().unwrap_or_default());
+    is_name && is_secret_name(name) && !rest.starts_with("://") && !is_a_count(name, value)
+}
+
+/// `--max-tokens=4096`.
+fn is_a_count(name: &str, value: &str) -> bool {
+    let is_short_number = value.len() < 8 && value.chars().all(|c| c.is_ascii_digit());
+    is_short_number && !value.is_empty() && name.to_ascii_lowercase().ends_with("tokens")
+}
+
+/// Whether a shell reads the next argument as a script: `sh -c`, `bash -lc`.
+fn is_script_option(argument: &str) -> bool {
+    argument.strip_prefix('-').is_some_and(|letters| {
+        letters.ends_with('c') && letters.chars().all(|letter| letter.is_ascii_lowercase())
+    })
+}
+
+/// What a text is that is looked through.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Text {
+    /// A message, a connection string, a header: what begins with `$` may be a password.
+    Prose,
+    /// For a shell, which puts the value there: `$TOKEN` itself tells nothing.
+    Script,
+}
+
+impl Text {
+    /// Whether `argument` is a script of several words, which is looked at word by word.
+    fn is_script(self, argument: &str) -> bool {
+        self == Self::Script && argument.contains(char::is_whitespace)
+    }
+
+    /// Whether this value names a variable, and is none itself. Within apostrophes it would be.
+    fn is_reference(self, value: &str) -> bool {
+        let value = value.trim().trim_end_matches([';', ')']);
+        let quoted = value.strip_prefix('"').and_then(|value| value.strip_suffix('"'));
+        let Some(name) = quoted.unwrap_or(value).strip_prefix('$') else { return false };
+        let braced = name.strip_prefix('{').and_then(|name| name.strip_suffix('}'));
+        let name = braced.unwrap_or(name);
+        let is_word = !name.starts_with(|c: char| c.is_ascii_digit())
+            && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+        let is_special = name.len() == 1 && name.contains(['?', '$', '!', '#', '@', '*', '-'])
+            || name.len() == 1 && name.contains(|c: char| c.is_ascii_digit());
+        self == Self::Script && !name.is_empty() && (is_word || is_special)
+    }
+}
+
 /// One argument that is more than a name and its value: a query (`https://host/?a=1&token=x`), JSON, or a
 /// whole script.
-fn redact_within(argument: &str) -> String {
+fn redact_within(argument: &str, text: Text) -> String {
     if argument.contains(char::is_whitespace) {
-        redact_line(argument)
+        redact_words(argument, text)
     } else {
-        redact_text(argument)
+        redact_pairs(argument, text)
     }
 }
 
 /// What somebody else wrote, without what looks like a secret. In a script (`sh -c 'gateway --api-key
 /// x'`) nobody knows where the value ends: nothing is shown after such a name.
 pub(crate) fn redact_line(text: &str) -> String {
-    let text = redact_text(text);
+    redact_words(text, Text::Prose)
+}
+
+fn redact_words(text: &str, kind: Text) -> String {
+    let text = redact_pairs(text, kind);
     let mut shown = String::with_capacity(text.len());
-    for word in text.split_inclusive(char::is_whitespace) {
+    let mut words = text.split_inclusive(char::is_whitespace).peekable();
+    while let Some(word) = words.next() {
         let bare = word.trim().trim_matches(['"', '\'', '(', ')', '`', ';']);
-        if bare.starts_with('-') && !bare.contains(['=', ':']) && is_secret_name(bare) {
+        if bare.starts_with('-')
+            && !bare.contains(['=', ':'])
+            && is_secret_name(bare)
+            && !words.peek().is_some_and(|value| kind.is_reference(value))
+        {
             return format!("{shown}{} {REDACTED}", word.trim_end());
         }
         match word.split_once('=') {
             Some((name, value))
                 if is_secret_name(name)
                     && !value.trim().is_empty()
+                    && !kind.is_reference(value)
+                    && !is_a_count(name, value.trim())
                     && !value.contains(REDACTED) =>
             {
                 let blank = &value[value.trim_end().len()..];
@@ -102,6 +169,10 @@ fn redact_values(text: &str) -> String {
 /// the URL, and with it the token, or the header that was refused.
 #[must_use]
 pub(crate) fn redact_text(text: &str) -> String {
+    redact_pairs(text, Text::Prose)
+}
+
+fn redact_pairs(text: &str, kind: Text) -> String {
     let mut redacted = String::with_capacity(text.len());
     let mut rest = text;
     // From one `name=value`, `name: value` to the next.
@@ -116,7 +187,7 @@ pub(crate) fn redact_text(text: &str) -> String {
             &name[name.rfind(|c| !is_of_name(c)).map_or(0, |at| at + char_length(name, at))..];
         // `key://host` is a URL.
         if is_secret_in_text(name, mark) && !after.starts_with("//") {
-            rest = skip_secret(after, &mut redacted);
+            rest = skip_secret(after, &mut redacted, kind);
         }
     }
     redacted.push_str(rest);
@@ -133,14 +204,14 @@ fn char_length(text: &str, at: usize) -> usize {
 }
 
 /// Writes what stands for the value at the start of `text`, and returns what follows it.
-fn skip_secret<'a>(text: &'a str, redacted: &mut String) -> &'a str {
+fn skip_secret<'a>(text: &'a str, redacted: &mut String, kind: Text) -> &'a str {
     let value_at = text.len() - text.trim_start_matches([' ', '\t']).len();
     let (blanks, rest) = text.split_at(value_at);
     redacted.push_str(blanks);
     if let Some(quote @ ('"' | '\'')) = rest.chars().next() {
         // To its end, however many words.
         let length = rest[1..].find(quote).unwrap_or(rest.len() - 1);
-        if length == 0 {
+        if length == 0 || kind.is_reference(&rest[..(length + 2).min(rest.len())]) {
             return rest;
         }
         redacted.push_str(&format!("{quote}{REDACTED}"));
@@ -148,16 +219,24 @@ fn skip_secret<'a>(text: &'a str, redacted: &mut String) -> &'a str {
     }
     let is_end =
         |c: char| c.is_whitespace() || matches!(c, ',' | ';' | '&' | ')' | ']' | '}' | '"');
+    let braces = if rest.starts_with("${") { rest.find('}').map(|end| end + 1) } else { None };
+    if braces.is_some_and(|length| kind.is_reference(&rest[..length])) {
+        return rest;
+    }
     let length = rest.find(is_end).unwrap_or(rest.len());
     let (value, after) = rest.split_at(length);
     if is_auth_scheme(value) || value.eq_ignore_ascii_case("bot") {
         redacted.push_str(value);
-        return skip_secret(after, redacted);
+        return skip_secret(after, redacted, kind);
     }
     // `max_tokens: 4096`, `token: <`, `secret: not found` are no secrets.
     let is_number = value.len() < 10 && value.chars().all(|c| c.is_ascii_digit());
     let is_short_word = value.len() < 5 && value.chars().all(|c| c.is_ascii_lowercase());
-    if is_number || is_short_word || !value.contains(char::is_alphanumeric) {
+    if is_number
+        || is_short_word
+        || !value.contains(char::is_alphanumeric)
+        || kind.is_reference(value)
+    {
         return rest;
     }
     redacted.push_str(REDACTED);
@@ -214,7 +293,11 @@ impl Raw {
                 c.is_whitespace()
                     || matches!(c, '=' | '"' | '\'' | ',' | ';' | '(' | ')' | '&' | '`')
             });
-            std::iter::once(argument.as_str()).chain(by_blanks).chain(of_assignments)
+            // As it stands in a sentence.
+            let bare = argument
+                .split(char::is_whitespace)
+                .map(|word| word.trim_matches(|c: char| c.is_ascii_punctuation()));
+            std::iter::once(argument.as_str()).chain(by_blanks).chain(of_assignments).chain(bare)
         });
         let words = words.filter(|word| !word.is_empty()).take(WORDS_MAX);
         words.filter(|word| is_identity(word)).map(|word| Secret::of(word.as_bytes())).collect()
@@ -764,6 +847,41 @@ mod tests {
             assert_eq!(redacted, expected);
             assert!(!redacted.contains("SECRET"));
         }
+    }
+
+    /// What a shell puts in the place of a variable is not in the script.
+    #[test]
+    fn a_script_keeps_what_is_no_secret() {
+        for script in [
+            "incumbent lock verify bot-token --pid 3 -; rc=$?; exit $rc",
+            "TOKEN=$BOT_TOKEN exec gw --token \"$TOKEN\" --key=${KEY} run; rc=$?",
+            "gw --max-tokens=4096 --port=8080 a=1; echo key: $?",
+            "export API_KEY=\"$KEY\"; gw",
+        ] {
+            let line = ["sh", "-c", script].map(str::to_owned);
+            assert_eq!(redact(&line)[2], script);
+        }
+        for (line, expected) in [
+            (["sh", "-c", "gw --token '$ecret' x"], "gw --token <redacted>"),
+            (["sh", "-c", "TOKEN='$ecret' gw x"], "TOKEN='<redacted>' gw x"),
+            (["sh", "-c", "TOKEN=${T:-hunter2} gw x"], "TOKEN=<redacted>} gw x"),
+            (
+                ["sh", "-c", "gw bot-token; rc=$?; PASSWORD=hunter2 gw"],
+                "gw bot-token; rc=$?; PASSWORD=<redacted> gw",
+            ),
+            (["sh", "-c", "PIN=1234 gw"], "PIN=<redacted> gw"),
+            (
+                ["psql", "-d", "host=db password=$ecret1 user=x"],
+                "host=db password=<redacted> user=x",
+            ),
+            (["gw", "--password", "$ecret1"], "<redacted>"),
+            (["gw", "x", "--password=$ecret1"], "--password=<redacted>"),
+            (["gw", "x", "the key: hunter2"], "the key:<redacted>"),
+        ] {
+            let redacted = redact(&line.map(str::to_owned));
+            assert_eq!(redacted[2], expected);
+        }
+        assert_eq!(redact_text("password=$ecret1 is refused"), "password=<redacted> is refused");
     }
 
     #[test]

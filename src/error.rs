@@ -107,6 +107,11 @@ struct Details {
 }
 
 impl Error {
+    /// The process `pid`, which somebody named, has ended or never was.
+    pub(crate) fn no_process(pid: crate::sys::Pid) -> Self {
+        Self::new(ErrorKind::NotRunning, format!("no process has pid {pid}"))
+    }
+
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self(Box::new(Details {
             kind,

@@ -149,6 +149,7 @@ mod events;
 mod exit_code;
 mod family;
 mod holder;
+mod identities;
 mod instance;
 mod legacy;
 mod lock_table;
@@ -187,7 +188,7 @@ pub use error::{Error, ErrorKind, Result};
 pub use events::{Event, EventStream};
 pub use exit_code::{ExitCause, ExitCodes, ExitRule, Supervisor};
 pub use holder::Holder;
-pub use marker::{Consumed, Marker, MarkerRequest, StopAnswer, StopCause, StopInquiry};
+pub use marker::{Consumed, Marker, MarkerRequest, StopAnswer, StopCause, StopInquiry, Written};
 pub use names::{
     IdentityHash, InstanceId, Kind, LockName, MarkerName, Nonce, Office, ProfileName, Scope, Wanted,
 };

@@ -9,9 +9,10 @@ use std::time::Duration;
 use crate::clock::Deadline;
 use crate::command_line;
 use crate::error::{Error, ErrorKind, Result};
+use crate::identities::Identities;
 use crate::instance::{self, Record};
-pub use crate::marker_table::Marker;
 use crate::marker_table::{self, Addressee, Closed, NewMarker, ProcessKey, TTL_MAX_MS};
+pub use crate::marker_table::{Marker, Written};
 use crate::names::{MarkerName, Office};
 use crate::office::Tenure;
 use crate::standing::Footing;
@@ -229,16 +230,18 @@ impl Tenure {
 impl Store {
     /// Leaves a marker for the process `pid` of this machine: for its incarnation on record, which
     /// is that of a `run` if it is the `run`'s command; for the process itself if it is on record
-    /// nowhere. Another marker of the same name is replaced.
+    /// nowhere. Another marker of the same name is replaced, and of the requests (`takeover`,
+    /// `planned_stop`, `restart`) to one incarnation any other: [`Written::replaced`] says which.
     ///
     /// The marker is visible to others when this returns. Nothing is signalled.
     ///
     /// # Errors
-    /// [`InvalidInput`](ErrorKind::InvalidInput) when there is no such process, or it is on record
-    /// nowhere and cannot be told apart from a later one with its pid;
+    /// [`NotRunning`](ErrorKind::NotRunning) when there is no such process, or it has ended;
+    /// [`InvalidInput`](ErrorKind::InvalidInput) when it is on record nowhere and cannot be told apart
+    /// from a later one with its pid;
     /// [`CannotWrite`](ErrorKind::CannotWrite), [`Busy`](ErrorKind::Busy),
     /// [`TooOld`](ErrorKind::TooOld).
-    pub fn write_marker(&self, pid: u32, request: &MarkerRequest) -> Result<Marker> {
+    pub fn write_marker(&self, pid: u32, request: &MarkerRequest) -> Result<Written> {
         self.write_marker_to(pid, &Office::default(), request)
     }
 
@@ -248,7 +251,7 @@ impl Store {
         pid: sys::Pid,
         office: &Office,
         request: &MarkerRequest,
-    ) -> Result<Marker> {
+    ) -> Result<Written> {
         let inner = &self.inner;
         inner.write(|tx| {
             let start_time = check_exists(pid)?;
@@ -283,7 +286,8 @@ impl Store {
     /// # Errors
     /// [`CannotWrite`](ErrorKind::CannotWrite), [`Busy`](ErrorKind::Busy).
     pub fn clear_marker(&self, pid: u32, name: &MarkerName, by: &str) -> Result<usize> {
-        clear(&self.inner, pid, &addressee(&self.inner, pid)?, name, by)
+        let by = presentable(&self.inner, by);
+        clear(&self.inner, pid, &addressee(&self.inner, pid)?, name, &by)
     }
 }
 
@@ -291,7 +295,7 @@ impl Store {
 pub(crate) fn check_exists(pid: sys::Pid) -> Result<Option<sys::StartTime>> {
     let facts = sys::process_facts(pid);
     if facts.existence == Existence::Gone {
-        return Err(Error::new(ErrorKind::NotRunning, format!("no process has pid {pid}"))
+        return Err(Error::no_process(pid)
             .with_hint("a marker is for a process that runs: name one with `--pid`"));
     }
     Ok(facts.start_time)
@@ -334,8 +338,23 @@ fn addressee(inner: &Inner, pid: sys::Pid) -> Result<Addressee> {
 
 /// Who acts: as the caller named it, else this process.
 pub(crate) fn by_or_self(inner: &Inner, by: Option<&str>) -> String {
-    by.unwrap_or_else(|| inner.description(|| describe_self(inner, &inner.myself().argv)))
-        .to_owned()
+    match by {
+        Some(by) => presentable(inner, by),
+        None => inner.description(|| describe_self(inner, &inner.myself().argv)).to_owned(),
+    }
+}
+
+/// The same within a transaction.
+pub(crate) fn by_or_self_in(tx: &crate::store::Tx<'_>, by: Option<&str>) -> Result<String> {
+    match by {
+        Some(by) => Ok(Identities::read(tx)?.text(by)),
+        None => Ok(by_or_self(tx.store(), None)),
+    }
+}
+
+/// What somebody wrote to be kept, without what is a secret.
+pub(crate) fn presentable(inner: &Inner, text: &str) -> String {
+    Identities::known_to(inner).text(text)
 }
 
 /// Whoever writes, for people: pid, command line, user.
@@ -352,7 +371,7 @@ fn write_to(
     pid: sys::Pid,
     start_time: Option<sys::StartTime>,
     request: &MarkerRequest,
-) -> Result<Marker> {
+) -> Result<Written> {
     let observer = inner.observer();
     let (instance, process) = match row.and_then(NewMarker::target) {
         Some((instance, process)) => (Some(instance), process),
@@ -395,7 +414,7 @@ fn write_to(
         name: &request.name,
         instance,
         process: &process,
-        by: &by_or_self(inner, request.by.as_deref()),
+        by: &by_or_self_in(tx, request.by.as_deref())?,
         by_pid: observer.pid,
         by_uid: observer.uid,
         requester: None,

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::clock::rfc3339;
 use crate::error::Result;
+use crate::identities::Identities;
 use crate::instance::{self, Record};
 use crate::names::{InstanceId, MarkerName, Office};
 use crate::store::{BootTime, EventRecord, Tx};
@@ -86,6 +87,17 @@ impl Marker {
     }
 }
 
+/// A marker that was written, see [`Store::write_marker`](crate::Store::write_marker).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Written {
+    /// The marker.
+    pub marker: Marker,
+    /// Those that were open until then, and that it took the place of: of the same name, or another
+    /// request to the same incarnation.
+    pub replaced: Vec<Marker>,
+}
+
 const COLUMNS: &str = "id, name, instance_id, pid, writer, writer_pid, writer_uid, reason,
     written_at_ms, expires_at_ms, writer_id";
 
@@ -160,10 +172,15 @@ impl NewMarker<'_> {
 
     /// Writes it. Another one of its name for the same target, and for a request any other request,
     /// is closed: the last word counts.
-    pub(crate) fn write(&self, tx: &Tx<'_>) -> Result<Marker> {
+    pub(crate) fn write(&self, tx: &Tx<'_>) -> Result<Written> {
         tx.check_schema()?;
         close_expired(tx)?;
-        self.close_others(tx)?;
+        let replaced = self.close_others(tx)?;
+        let reason = match self.reason {
+            Some(reason) => Some(Identities::read(tx)?.text(reason)),
+            None => None,
+        };
+        let reason = reason.as_deref();
         let now = tx.boot_time();
         let id = tx.draw_id()?;
         let expires_at_ms = tx.now_ms().saturating_add(self.ttl_ms);
@@ -188,7 +205,7 @@ impl NewMarker<'_> {
             ":writer_pid": self.by_pid,
             ":writer_uid": self.by_uid,
             ":writer_id": self.requester.map(InstanceId::as_i64),
-            ":reason": self.reason,
+            ":reason": reason,
             ":written_at_ms": tx.now_ms(),
             ":expires_at_ms": expires_at_ms,
             ":expires_boot_ms": now.ms.saturating_add(self.ttl_ms.min(TTL_MAX_MS)),
@@ -202,19 +219,20 @@ impl NewMarker<'_> {
             by: self.by.to_owned(),
             by_pid: Some(self.by_pid),
             by_uid: self.by_uid,
-            reason: self.reason.map(str::to_owned),
+            reason: reason.map(str::to_owned),
             written_at_ms: tx.now_ms(),
             expires_at_ms,
             requester: self.requester,
         };
-        record(tx, "marker_written", &marker, json!({"by": self.by, "reason": self.reason}))?;
+        record(tx, "marker_written", &marker, json!({"by": self.by, "reason": reason}))?;
         if tx.prunes() {
             prune(tx)?;
         }
-        Ok(marker)
+        Ok(Written { marker, replaced })
     }
 
-    fn close_others(&self, tx: &Tx<'_>) -> Result<()> {
+    /// Which markers this one takes the place of.
+    fn close_others(&self, tx: &Tx<'_>) -> Result<Vec<Marker>> {
         let others: Vec<i64> = match self.instance {
             Some(instance) => tx
                 .prepare_cached(
@@ -246,8 +264,9 @@ impl NewMarker<'_> {
                 )?
                 .collect::<rusqlite::Result<_>>()?,
         };
+        let mut replaced = Vec::new();
         for id in others {
-            close(tx, id, Closed::Replaced, Some(self.by))?;
+            replaced.extend(close_row(tx, id, Closed::Replaced, Some(self.by))?.flatten());
         }
         // One that was consumed and not served is no less withdrawn.
         if let Some(instance) = self.instance.filter(|_| self.name.is_request()) {
@@ -258,7 +277,7 @@ impl NewMarker<'_> {
             )?
             .execute((instance.as_i64(), self.by))?;
         }
-        Ok(())
+        Ok(replaced)
     }
 }
 
@@ -310,6 +329,16 @@ fn record(tx: &Tx<'_>, event: &'static str, marker: &Marker, mut detail: Value) 
 
 /// Closes an open marker; false when somebody else has done so.
 pub(crate) fn close(tx: &Tx<'_>, id: i64, how: Closed, by: Option<&str>) -> Result<bool> {
+    Ok(close_row(tx, id, how, by)?.is_some())
+}
+
+/// The marker that was open, as far as a program of ours could have written it.
+fn close_row(
+    tx: &Tx<'_>,
+    id: i64,
+    how: Closed,
+    by: Option<&str>,
+) -> Result<Option<Option<Marker>>> {
     let sql = format!(
         "UPDATE markers SET closed_at_ms = ?2, closed_how = ?3, closed_by = ?4
          WHERE id = ?1 AND closed_at_ms IS NULL RETURNING {COLUMNS}"
@@ -318,11 +347,10 @@ pub(crate) fn close(tx: &Tx<'_>, id: i64, how: Closed, by: Option<&str>) -> Resu
         .prepare_cached(&sql)?
         .query_row((id, tx.now_ms(), how.as_str(), by), Marker::from_row)
         .optional()?;
-    let Some(marker) = marker else { return Ok(false) };
-    if let Some(marker) = marker {
-        record(tx, how.event(), &marker, json!({"by": by}))?;
+    if let Some(Some(marker)) = &marker {
+        record(tx, how.event(), marker, json!({"by": by}))?;
     }
-    Ok(true)
+    Ok(marker)
 }
 
 /// Closes what counts no more; see [`COUNTS`].

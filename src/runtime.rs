@@ -4,6 +4,7 @@
 //! something. Only the office's holder writes it, and it ends with the holder's instance: the next one
 //! starts fresh.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -13,6 +14,7 @@ use serde_json::{Value, json};
 use crate::clock::rfc3339;
 use crate::command_line::redact_text;
 use crate::error::{Error, ErrorKind, Result};
+use crate::identities::Identities;
 use crate::instance;
 use crate::marker::{by_or_self, millis};
 use crate::names::{InstanceId, ProfileName};
@@ -207,7 +209,8 @@ impl StatusUpdate {
         self
     }
 
-    /// Whatever else it wants to say, at most 64 KiB of JSON. Never a secret: it is stored as it is.
+    /// Whatever else it wants to say, at most 64 KiB of JSON. Never a secret: of what it
+    /// says only identities that are locked in this store are taken out.
     pub fn extra(mut self, extra: impl Into<Field<Value>>) -> Self {
         self.extra = extra.into();
         self
@@ -294,12 +297,47 @@ impl StatusUpdate {
         self.platforms.iter().try_for_each(PlatformUpdate::check)
     }
 
+    /// The same, without what is locked in this store: a text of an error likes to repeat the token.
+    fn without_identities(&self, tx: &Tx<'_>) -> Result<Cow<'_, Self>> {
+        let says_text = self.platforms.iter().any(PlatformUpdate::says_text)
+            || is_set(&self.exit_reason)
+            || is_set(&self.extra);
+        if !says_text {
+            return Ok(Cow::Borrowed(self));
+        }
+        let identities = Identities::read(tx)?;
+        let mut update = self.clone();
+        hide_in_text(&mut update.exit_reason, &identities);
+        hide_in_document(&mut update.extra, &identities);
+        for platform in &mut update.platforms {
+            hide_in_text(&mut platform.error_message, &identities);
+            hide_in_document(&mut platform.extra, &identities);
+        }
+        Ok(Cow::Owned(update))
+    }
+
     fn apply(&self, status: &mut RuntimeStatus, now_ms: i64) {
         self.state.apply_state(&mut status.state, &mut status.state_since_ms, now_ms);
         self.exit_reason.apply_text(&mut status.exit_reason);
         self.restart_requested.apply(&mut status.restart_requested);
         self.active_agents.apply(&mut status.active_agents);
         self.extra.apply(&mut status.extra);
+    }
+}
+
+fn is_set<T>(field: &Field<T>) -> bool {
+    matches!(field, Field::Set(_))
+}
+
+fn hide_in_text(field: &mut Field<String>, identities: &Identities) {
+    if let Field::Set(text) = field {
+        *text = identities.text(text);
+    }
+}
+
+fn hide_in_document(field: &mut Field<Value>, identities: &Identities) {
+    if let Field::Set(document) = field {
+        identities.mask_document(document);
     }
 }
 
@@ -360,7 +398,8 @@ impl PlatformUpdate {
         self
     }
 
-    /// Whatever else there is to say, at most 64 KiB of JSON. Never a secret: it is stored as it is.
+    /// Whatever else there is to say, at most 64 KiB of JSON. Never a secret: of what it
+    /// says only identities that are locked in this store are taken out.
     pub fn extra(mut self, extra: impl Into<Field<Value>>) -> Self {
         self.extra = extra.into();
         self
@@ -370,6 +409,10 @@ impl PlatformUpdate {
     pub fn remove(mut self) -> Self {
         self.is_removed = true;
         self
+    }
+
+    fn says_text(&self) -> bool {
+        is_set(&self.error_message) || is_set(&self.extra)
     }
 
     fn sets_something(&self) -> bool {
@@ -637,6 +680,7 @@ pub(crate) fn write(
     update.check()?;
     let writer = by_or_self(inner, update.by.as_deref().map(presentable).as_deref());
     inner.write(|tx| {
+        let update = &*update.without_identities(tx)?;
         let standing = instance::standing(tx, id)?;
         let Some(standing) = standing.filter(|row| row.nonce_hash == nonce_hash) else {
             return Err(not_owner("this instance is not on record in the store"));

@@ -15,6 +15,7 @@ use crate::claimant::{is_held, is_stopped};
 use crate::clock::Deadline;
 use crate::error::{Error, ErrorKind, Result};
 use crate::holder::{self, Holder};
+use crate::identities::Identities;
 use crate::instance::{self, End, EndReason, NewInstance, Origin, Record};
 use crate::lock_table;
 use crate::names::{InstanceId, Nonce, ProfileName, Wanted};
@@ -296,12 +297,14 @@ impl WaitingRow {
     ) -> Result<InstanceId> {
         let subject = inner.myself();
         let anchor = inner.anchor(tx)?;
+        // `stop --reason 'TOKEN is revoked'`.
+        let argv = Identities::read(tx)?.mask_words(as_whom.argv);
         let instance = NewInstance {
             profile: as_whom.profile,
             kind: None,
             origin: as_whom.origin,
             subject,
-            argv: as_whom.argv,
+            argv: &argv,
             observer: inner.observer(),
             nonce,
             anchor: Some(anchor.name()),

@@ -59,10 +59,7 @@ pub(super) struct Target {
 impl Target {
     /// Pins `pid` and checks that we may record it.
     pub(super) fn prove(pid: sys::Pid) -> Result<Self> {
-        let gone = || {
-            Error::invalid(format!("no process has pid {pid}"))
-                .with_hint("name a running process with `--pid`")
-        };
+        let gone = || Error::no_process(pid).with_hint("name a process that runs, with `--pid`");
         let looks = Looks::begin();
         let short = || {
             let what = format!("look at pid {pid}");

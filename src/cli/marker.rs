@@ -8,7 +8,7 @@ use super::claim::{current_run, parent};
 use super::output::{self, Answer, Complaint, Format, Outcome, ago, exit};
 use crate::error::Result;
 use crate::instance::Record;
-use crate::marker::{self, Consumed, Marker, MarkerRequest};
+use crate::marker::{self, Consumed, Marker, MarkerRequest, Written};
 use crate::marker_table::Addressee;
 use crate::names::MarkerName;
 use crate::store::Store;
@@ -29,9 +29,14 @@ pub(super) fn write(global: &Global, arguments: &args::MarkerWrite, format: Form
         Some(store) => store,
         None => global.options().open()?,
     };
-    let marker = store.write_marker_to(arguments.pid, &office, &request)?;
-    let text = format!("{}: left for pid {}\n", marker.name, arguments.pid);
-    Ok(Answer::new(exit::OK, format, &text, &document(Some(&marker), json!({"written": true}))))
+    let Written { marker, replaced } = store.write_marker_to(arguments.pid, &office, &request)?;
+    let mut text = format!("{}: left for pid {}\n", marker.name, arguments.pid);
+    for replaced in &replaced {
+        text += &format!("{}: took the place of {}", marker.name, self::text(Some(replaced)));
+    }
+    let replaced: Vec<Value> = replaced.iter().map(Marker::to_json).collect();
+    let more = json!({"written": true, "replaced": replaced});
+    Ok(Answer::new(exit::OK, format, &text, &document(Some(&marker), more)))
 }
 
 /// Who is meant: the process that was named, the run that we are in, or our parent.

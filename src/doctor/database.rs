@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use super::{Check, Opened, Scene, Seen, beside, counted, listed, place, program};
 use crate::clock::{Deadline, length};
 use crate::error::{Error, ErrorKind, Result};
-use crate::store::{SCHEMA_VERSION, impossible_rows, missing_from_schema};
+use crate::store::{SCHEMA_VERSION, impossible_rows, is_a_version, missing_from_schema};
 use crate::sys;
 
 pub(super) const CHECKS_OF_FILES: &[Check<Scene>] =
@@ -138,7 +138,7 @@ pub(super) fn schema_of(opened: &Opened) -> Result<(Schema, i64)> {
             .prepare_cached("SELECT value FROM meta WHERE key = 'min_writer'")?
             .query_row([], |row| row.get(0))?;
         // Closed to writers of a version that nobody has made: a damaged number.
-        let is_whole = min_writer <= said && missing_from_schema(connection, said)?.is_none();
+        let is_whole = is_a_version(min_writer) && missing_from_schema(connection, said)?.is_none();
         Ok((judged(said, is_whole, min_writer), said))
     })
 }
@@ -343,6 +343,8 @@ mod tests {
             (V + 1, true, 1, Schema::Newer),
             (V + 1, true, V, Schema::Newer),
             (V + 1, true, V + 1, Schema::Closed),
+            (V, true, V + 1, Schema::Closed),
+            (V - 1, true, V + 1, Schema::Closed),
             (V, false, 1, Schema::Damaged),
             (V - 1, false, 1, Schema::Damaged),
         ] {

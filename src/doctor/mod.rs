@@ -29,11 +29,11 @@ use serde_json::{Value, json};
 
 pub use repair::{Act, Outcome, Repair, repair};
 
-use crate::command_line::{self, Raw};
+use crate::command_line;
 use crate::environment;
 use crate::error::{ErrorKind, Result};
-use crate::lock_table;
-use crate::names::{IdentityHash, Kind, ProfileName, Secret};
+use crate::identities::Identities;
+use crate::names::{Kind, ProfileName};
 use crate::path_text::quoted;
 use crate::store::{Inner, Location, OpenOptions, Store, with_budget};
 use crate::sys;
@@ -349,20 +349,11 @@ impl Opened {
     /// A process for people: `pid 12 (its command line)`, without what is locked.
     fn process(&self, pid: sys::Pid) -> String {
         let (Some(arguments), Ok(identities)) =
-            (sys::command_line(pid), self.inner().read(lock_table::identity_hashes))
+            (sys::command_line(pid), self.inner().read(Identities::read))
         else {
             return program(pid);
         };
-        let is_identity = |word: &str| {
-            IdentityHash::of(word)
-                .ok()
-                .and_then(|hash| IdentityHash::number_of(hash.as_str()))
-                .is_some_and(|hash| identities.contains(&hash))
-        };
-        let raw = Raw::new(arguments);
-        let secrets = raw.find(&is_identity);
-        let secrets: Vec<&Secret> = secrets.iter().collect();
-        format!("pid {pid} ({})", cut(&command_line::display(&raw.redacted(&secrets))))
+        format!("pid {pid} ({})", cut(&command_line::display(&identities.command(arguments))))
     }
 
     fn processes(&self, pids: &[sys::Pid]) -> String {

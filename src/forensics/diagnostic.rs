@@ -13,6 +13,7 @@ use std::time::Duration;
 use crate::clock::Deadline;
 use crate::environment;
 use crate::error::{Error, ErrorKind, Result};
+use crate::store::OpenOptions;
 use crate::sys::{self, Pid, Shortage, diagnostic as os};
 
 pub(crate) mod report;
@@ -42,7 +43,8 @@ const RENAMING_MAX: Duration = Duration::from_millis(100);
 /// those of several diagnostics may take turns. What cannot be found out says why.
 ///
 /// * Only the user can read the log (0600, also if it had another mode); missing directories are
-///   made (0700). Command lines are redacted, and environments are never read.
+///   made (0700). Command lines are redacted, also of the identities that are locked in the store; while
+///   that cannot be read, only the names of programs are shown. Environments are never read.
 /// * One diagnostic writes at most 256 KiB. A log of 1 MiB or more is renamed to `FILE.1` first, in
 ///   place of the one before.
 /// * It has a session of its own, nothing of ours open, and does not heed SIGTERM, SIGHUP, SIGINT
@@ -71,6 +73,7 @@ pub struct Diagnostic {
     signal: Option<i32>,
     subject: Pid,
     program: Option<PathBuf>,
+    store: Option<PathBuf>,
 }
 
 impl Diagnostic {
@@ -82,6 +85,7 @@ impl Diagnostic {
             signal: None,
             subject: std::process::id(),
             program: None,
+            store: None,
         }
     }
 
@@ -100,6 +104,13 @@ impl Diagnostic {
     /// The process that is ending, in place of this one.
     pub fn subject(mut self, pid: u32) -> Self {
         self.subject = pid;
+        self
+    }
+
+    /// The store whose locked identities are taken out of what is written, in place of the usual one
+    /// (`$INCUMBENT_DB`, else that of this user).
+    pub fn store(mut self, file: impl Into<PathBuf>) -> Self {
+        self.store = Some(file.into());
         self
     }
 
@@ -171,9 +182,18 @@ impl Diagnostic {
     fn arguments(&self) -> Vec<OsString> {
         // Below a millisecond is not nothing.
         let timeout_ms = self.timeout.as_millis().max(1);
-        let mut arguments = vec![VERB.to_owned(), timeout_ms.to_string(), self.subject.to_string()];
-        arguments.extend(self.signal.map(|signal| signal.to_string()));
-        arguments.into_iter().map(Into::into).collect()
+        let signal = self.signal.map_or_else(|| "-".to_owned(), |signal| signal.to_string());
+        let numbers = [timeout_ms.to_string(), self.subject.to_string(), signal];
+        // The process starts in another directory.
+        let store = match &self.store {
+            Some(store) => std::path::absolute(store).ok(),
+            None => OpenOptions::new().resolved_path().ok(),
+        };
+        std::iter::once(VERB.to_owned())
+            .chain(numbers)
+            .map(Into::into)
+            .chain(store.map(Into::into))
+            .collect()
     }
 
     fn find_program(&self) -> Result<PathBuf> {

@@ -1,6 +1,5 @@
 //! The end of an owner, as it comes: signals with their senders, panics, and what follows from them.
 
-use std::collections::HashSet;
 use std::panic::PanicHookInfo;
 use std::sync::{Arc, Mutex, Once, PoisonError, Weak};
 use std::time::Duration;
@@ -11,11 +10,11 @@ use crate::clock::unix_time;
 use crate::command_line;
 use crate::error::{Error, Result};
 use crate::exit_code::{ExitCause, ExitCodes};
+use crate::identities::Identities;
 use crate::instance;
-use crate::lock_table;
 use crate::marker::{Marker, StopAnswer, StopCause, StopInquiry};
 use crate::marker_table;
-use crate::names::{IdentityHash, InstanceId, MarkerName, Office};
+use crate::names::{InstanceId, MarkerName, Office};
 use crate::office::Tenure;
 use crate::runtime_table;
 use crate::shutdown_table::NewShutdown;
@@ -194,7 +193,7 @@ struct Known {
     has_just_panicked: bool,
     stop_budget: Duration,
     /// The hashes of all identities that are locked.
-    identities: HashSet<u64>,
+    identities: Identities,
     problem: Option<String>,
 }
 
@@ -229,7 +228,7 @@ impl Recorder {
         let known = self.look();
         let cause = cause_of(&known, Some(&snapshot));
         let was_starting = known.was_starting;
-        snapshot.hide_identities(&|word| known.is_identity(word));
+        snapshot.hide_identities(&|word| known.identities.contains(word));
         match known.problem {
             None => {
                 let for_self = known
@@ -260,7 +259,7 @@ impl Recorder {
                     has_just_panicked: inner.has_just_panicked(),
                     stop_budget: instance::by_id(connection, id)?
                         .map_or(stop_budget::believed(None), |record| stop_budget::of(&record)),
-                    identities: lock_table::identity_hashes(connection)?,
+                    identities: Identities::read(connection)?,
                     ..Known::default()
                 };
                 if !marker_table::exists(connection)? {
@@ -280,7 +279,7 @@ impl Recorder {
         read.unwrap_or_else(|error| Known {
             has_just_panicked: inner.has_just_panicked(),
             // At least what this process holds itself, if that can be seen without waiting.
-            identities: inner.held_identities(),
+            identities: Identities::held_by(&inner),
             ..Known::unknown(error.to_string())
         })
     }
@@ -348,14 +347,6 @@ impl Known {
         // What it published is unknown: none is longer.
         let stop_budget = stop_budget::MAX;
         Self { problem: Some(why.into()), stop_budget, ..Self::default() }
-    }
-
-    fn is_identity(&self, word: &str) -> bool {
-        !self.identities.is_empty()
-            && IdentityHash::of(word).is_ok_and(|hash| {
-                let number = IdentityHash::number_of(hash.as_str());
-                number.is_some_and(|number| self.identities.contains(&number))
-            })
     }
 }
 

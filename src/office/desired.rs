@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::Profile;
 use crate::error::{Error, Result};
+use crate::marker;
 use crate::names::ProfileName;
 use crate::store::{EventRecord, Tx};
 
@@ -102,6 +103,7 @@ impl Profile {
     /// # Errors
     /// [`CannotWrite`](crate::ErrorKind::CannotWrite), [`Busy`](crate::ErrorKind::Busy).
     pub fn set_desired(&self, desired: Desired, by: &str) -> Result<()> {
-        self.store.inner.write(|tx| set_desired(tx, &self.name, desired, by))
+        let by = marker::presentable(&self.store.inner, by);
+        self.store.inner.write(|tx| set_desired(tx, &self.name, desired, &by))
     }
 }

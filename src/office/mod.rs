@@ -25,6 +25,7 @@ pub use tenure::Tenure;
 
 use crate::error::{Error, Result};
 use crate::instance::{Origin, Subject};
+use crate::marker;
 use crate::names::{Kind, Nonce, Office, ProfileName};
 use crate::runtime::check_cadence;
 use crate::scoped::LockRequest;
@@ -279,7 +280,8 @@ impl Profile {
     /// # Errors
     /// As [`Profile::claim_with`].
     pub fn evict(&self, kind: &Kind, force: Force, by: &str) -> Result<Eviction> {
-        evict::evict(&self.store.inner, &self.office(kind), force, by)
+        let inner = &self.store.inner;
+        evict::evict(inner, &self.office(kind), force, &marker::presentable(inner, by))
     }
 
     /// The storm that this process' party is in at an office, if any.

@@ -11,6 +11,7 @@ use crate::clock::rfc3339;
 use crate::command_line;
 use crate::error::Result;
 use crate::holder::Holder;
+use crate::identities;
 use crate::instance::{self, End, EndReason, NewInstance, Origin, Record, Subject};
 use crate::lock_table::{self, LockEnd, LockRow, NewLock, Refusal};
 use crate::names::{InstanceId, LockName, Nonce, ProfileName, Secret, Wanted};
@@ -229,10 +230,17 @@ pub(crate) fn take(
     let (observer, now_boot_ms) = (inner.observer(), inner.clock().boot_ms());
     let mut granted = Vec::with_capacity(ways.len());
     for (request, way) in claim.requests.iter().zip(ways) {
+        let metadata = request.metadata.as_ref().map(|metadata| {
+            let mut metadata = metadata.clone();
+            identities::mask_strings(&mut metadata, &|text| {
+                command_line::mask(&[text.to_owned()], &secrets(claim.requests)).concat()
+            });
+            metadata
+        });
         let new = NewLock {
             name: &request.name,
             instance,
-            metadata: request.metadata.as_ref(),
+            metadata: metadata.as_ref(),
             ttl_ms: request.ttl_ms,
         };
         let evicted = match way {

@@ -31,6 +31,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::holder::Holder;
 use crate::instance::{self, Origin};
 use crate::lock_table::{self, LockEnd, TTL_MAX_MS};
+use crate::marker;
 use crate::names::{InstanceId, LockName, Office, Secret};
 use crate::standing::{Footing, Force};
 use crate::stop_budget;
@@ -264,7 +265,7 @@ impl Store {
     /// # Errors
     /// As [`Store::acquire_all`].
     pub fn unlock(&self, name: &LockName, force: Force, by: &str) -> Result<Unlocked> {
-        unlock::unlock(&self.inner, name, force, by)
+        unlock::unlock(&self.inner, name, force, &marker::presentable(&self.inner, by))
     }
 
     /// Removes every lock whose holder is dead, as a sweep before a start. Needless for
@@ -274,7 +275,7 @@ impl Store {
     /// # Errors
     /// As [`Store::acquire_all`].
     pub fn unlock_stale(&self, by: &str) -> Result<Vec<UnlockedLock>> {
-        stale::unlock_stale(&self.inner, by)
+        stale::unlock_stale(&self.inner, &marker::presentable(&self.inner, by))
     }
 }
 

@@ -23,6 +23,9 @@ use crate::store::{Inner, Tx};
 /// How long one transaction goes on to the next owner: each has to be looked at.
 const TURN: Duration = Duration::from_millis(10);
 
+/// Between two transactions: whoever waits for the write lock asks for it again within this.
+const PAUSE: Duration = Duration::from_millis(1);
+
 /// An owner of locks that seemed to be dead, or to have let a lease run out.
 struct Suspect {
     owner: InstanceId,
@@ -35,13 +38,15 @@ pub(super) fn unlock_stale(inner: &Inner, by: &str) -> Result<Vec<UnlockedLock>>
         suspects.extend(suspect(inner, owner)?);
     }
     let mut removed = Vec::new();
-    while !suspects.is_empty() {
+    // Once at least: who may not write is told so, also where nothing is to be done.
+    loop {
         let batch = inner.write(|tx| remove_some(tx, inner, &mut suspects, by))?;
         removed.extend(batch);
-        // Whoever waits for the write lock is to get it.
-        std::thread::yield_now();
+        if suspects.is_empty() {
+            return Ok(removed);
+        }
+        std::thread::sleep(PAUSE);
     }
-    Ok(removed)
 }
 
 fn suspect(inner: &Inner, owner: InstanceId) -> Result<Option<Suspect>> {

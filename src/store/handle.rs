@@ -416,7 +416,7 @@ impl Inner {
                 record_set_aside(connection, set_aside, self.clock().wall_ms())?;
             }
             let state = transaction::read_state(connection)?;
-            check_min_writer(connection, state.min_writer)?;
+            check_min_writer(state.min_writer)?;
             self.check_uuid(&state.store_uuid)?;
             self.learn_files(before, || {
                 *writer = None;
@@ -696,7 +696,7 @@ impl Inner {
         }
         let state = transaction::read_state(&transaction)?;
         self.check_uuid(&state.store_uuid)?;
-        check_min_writer(&transaction, state.min_writer)?;
+        check_min_writer(state.min_writer)?;
         let tx = Tx::new(&transaction, self, &state);
         let settled = tx.settle_pending()?;
         let value = self.with_clear_sight(|| work(&tx))?;
@@ -1200,18 +1200,16 @@ fn record_set_aside(connection: &Connection, aside: &SetAside, now_ms: i64) -> R
     Ok(())
 }
 
-fn check_min_writer(connection: &Connection, min_writer: i64) -> Result<()> {
+fn check_min_writer(min_writer: i64) -> Result<()> {
     if min_writer <= SCHEMA_VERSION {
         return Ok(());
     }
-    let schema_version: i64 =
-        connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    if min_writer > schema_version {
+    if !migrate::is_a_version(min_writer) {
         return Err(Error::new(
             ErrorKind::Corrupt,
             format!(
-                "the store says that it is closed to writers before version {min_writer}, and has \
-                 version {schema_version}"
+                "the store says that it is closed to writers before version {min_writer}, which no \
+                 program has"
             ),
         )
         .with_hint(RECOVER));

@@ -34,6 +34,14 @@ const MIGRATIONS: [Migration; 7] = [
 #[allow(clippy::cast_possible_wrap, reason = "a handful of migrations")]
 pub(crate) const SCHEMA_VERSION: i64 = MIGRATIONS.len() as i64;
 
+/// Whether a number may be a schema version of some program, also of one that comes after this. A later
+/// one may close a store to older writers without changing its schema.
+pub(crate) fn is_a_version(number: i64) -> bool {
+    /// There were seven in the first year.
+    const VERSION_MAX: i64 = 9_999;
+    number <= VERSION_MAX
+}
+
 /// What an existing file turned out to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Contents {

@@ -27,7 +27,7 @@ pub(crate) use handle::{Held, HeldOffice, Inner, OwnRow, Pending, lock};
 use location::{AllowedFilesystems, IfMissing, SelfTest};
 pub(crate) use location::{Location, me, state_path, with_sidecars};
 use migrate::Contents;
-pub(crate) use migrate::{SCHEMA_VERSION, missing_from_schema};
+pub(crate) use migrate::{SCHEMA_VERSION, is_a_version, missing_from_schema};
 pub use pragmas::Durability;
 pub(crate) use recovery::{is_in_progress, recover};
 pub(crate) use salvage::{impossible_rows, values_of};

@@ -249,9 +249,9 @@ fn try_out(connection: &Connection) -> Result<Option<String>> {
     )?;
     let state = transaction::read_state(&trial)?;
     trial.rollback()?;
-    if state.min_writer > schema_version {
+    if !migrate::is_a_version(state.min_writer) {
         return Ok(Some(format!(
-            "it says that it is closed to writers before version {}, and has version {schema_version}",
+            "it says that it is closed to writers before version {}, which no program has",
             state.min_writer
         )));
     }

@@ -392,7 +392,7 @@ fn write_request(
         reason,
         ttl_ms: millis(ttl),
     };
-    new.write(tx).map(Some)
+    new.write(tx).map(|written| Some(written.marker))
 }
 
 /// Brings the owners to an end, and claims.

@@ -183,7 +183,7 @@ fn prepare(
     {
         return Ok(Prepared::Asked(Box::new(record), open.id));
     }
-    let by = marker::by_or_self(inner, options.by.as_deref());
+    let by = marker::by_or_self_in(tx, options.by.as_deref())?;
     // At least the time that the holder may take: the request stands when nobody waits any more.
     let longest = timeout(&record, options).max(stop_budget::deadline(stop_budget::of(&record)));
     let (name, reason) = (MarkerName::restart(), options.reason.as_deref());

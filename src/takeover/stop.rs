@@ -258,7 +258,7 @@ fn prepare(
     options: &StopOptions,
     command_line: &LiveCommandLine,
 ) -> Result<Prepared> {
-    let by = marker::by_or_self(inner, options.by.as_deref());
+    let by = marker::by_or_self_in(tx, options.by.as_deref())?;
     if options.desired {
         set_desired(tx, &office.profile, Desired::Stopped, &by)?;
     }

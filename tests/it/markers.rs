@@ -738,7 +738,7 @@ fn the_history_of_markers_is_bounded() {
     // A clock whose every moment is one at which the past is pruned.
     let (store, _clock) = sandbox.with_clock(1_800_000_000_000, 1_000);
     let me = std::process::id();
-    let oldest = store.write_marker(me, &MarkerRequest::new(word("kept"))).unwrap();
+    let oldest = store.write_marker(me, &MarkerRequest::new(word("kept"))).unwrap().marker;
     for _ in 0..1_200 {
         store.write_marker(me, &MarkerRequest::new(word("note"))).unwrap();
     }
@@ -760,7 +760,7 @@ fn a_marker_expires_by_the_boot_clock_whatever_the_wall_clock_says() {
     let tenure = granted(store.profile("default").unwrap().claim());
     let peek = || tenure.peek_marker(Some(&word("note"))).unwrap().map(|marker| marker.id);
     let minute = MarkerRequest::new(word("note")).ttl(Duration::from_mins(1)).unwrap();
-    let first = store.write_marker(me, &minute).unwrap();
+    let first = store.write_marker(me, &minute).unwrap().marker;
     assert_eq!(first.expires_at_ms - first.written_at_ms, 60_000);
     for step in [DECADE_MS, -2 * DECADE_MS, DECADE_MS] {
         clock.step_wall_ms(step);
@@ -779,7 +779,7 @@ fn a_marker_expires_by_the_boot_clock_whatever_the_wall_clock_says() {
     // Whoever writes next puts it away.
     let how = "SELECT closed_how = 'expired' FROM markers ORDER BY id LIMIT 1";
     assert_eq!(sandbox.number("SELECT count(*) FROM markers WHERE closed_at_ms IS NULL"), 1);
-    let second = store.write_marker(me, &minute).unwrap();
+    let second = store.write_marker(me, &minute).unwrap().marker;
     assert_eq!(sandbox.number(how), 1);
     assert_eq!(peek(), Some(second.id));
     assert!(second.id > first.id, "a wall clock that fell back lowers no id");
@@ -887,7 +887,7 @@ fn a_planned_stop_outlives_the_drain_that_it_started() {
     for (options, drain) in [(ClaimOptions::new(), 90), (hour, 3_600)] {
         for name in [MarkerName::planned_stop(), MarkerName::takeover(), MarkerName::restart()] {
             let tenure = granted(profile.claim_with(&options));
-            let marker = store.write_marker(me, &MarkerRequest::new(name.clone())).unwrap();
+            let marker = store.write_marker(me, &MarkerRequest::new(name.clone())).unwrap().marker;
             clock.advance(Duration::from_secs(drain));
             let peeked = tenure.peek_marker(None).unwrap();
             assert_eq!(peeked.as_ref(), Some(&marker), "after {drain} s");
@@ -900,7 +900,7 @@ fn a_planned_stop_outlives_the_drain_that_it_started() {
                 _ => assert!(matches!(cause, StopCause::Unplanned), "{cause:?}"),
             }
             // And not for ever.
-            let _later = store.write_marker(me, &MarkerRequest::new(name.clone())).unwrap();
+            let _later = store.write_marker(me, &MarkerRequest::new(name.clone())).unwrap().marker;
             clock.advance(Duration::from_secs(drain) + Duration::from_mins(3));
             assert_eq!(tenure.peek_marker(None).unwrap(), None, "{name} after {drain} s");
             tenure.release().unwrap();

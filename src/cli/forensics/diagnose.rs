@@ -1,6 +1,7 @@
 //! `forensics diagnose`, and the process that it starts.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::json;
@@ -25,6 +26,9 @@ pub(in super::super) fn diagnose(
         .timeout(arguments.timeout)
         .subject(subject(global, arguments.pid)?)
         .program(program);
+    if let Ok(store) = global.options().resolved_path() {
+        diagnostic = diagnostic.store(store);
+    }
     if let Some(signal) = arguments.signal {
         diagnostic = diagnostic.signal(signal);
     }
@@ -63,22 +67,19 @@ fn subject(global: &Global, named: Option<sys::Pid>) -> Result<sys::Pid> {
     })
 }
 
-/// The whole life of the process that looks: `TIMEOUT_MS SUBJECT [SIGNAL]`, and the log as its
+/// The whole life of the process that looks: `TIMEOUT_MS SUBJECT SIGNAL|- [STORE]`, and the log as its
 /// output.
 pub(in super::super) fn main(arguments: &[OsString]) -> i32 {
     if supervise::detach().is_err() {
         return exit::FAILED;
     }
-    let numbers: Option<Vec<u32>> =
-        arguments.iter().map(|argument| argument.to_str()?.parse().ok()).collect();
-    let (timeout_ms, subject, signal) = match numbers.as_deref() {
-        Some(&[timeout_ms, subject]) => (timeout_ms, subject, None),
-        Some(&[timeout_ms, subject, signal]) => (timeout_ms, subject, i32::try_from(signal).ok()),
-        Some(_) | None => return exit::USAGE,
-    };
+    let number = |at: usize| arguments.get(at)?.to_str()?.parse::<u32>().ok();
+    let (Some(timeout_ms), Some(subject)) = (number(0), number(1)) else { return exit::USAGE };
+    let signal = number(2).and_then(|signal| i32::try_from(signal).ok());
+    let store = arguments.get(3).map(PathBuf::from);
     let timeout = Duration::from_millis(timeout_ms.into());
     // Nobody is left to be told.
-    match report::write(&Task { timeout, subject, signal }) {
+    match report::write(&Task { timeout, subject, signal, store }) {
         Ok(()) => exit::OK,
         Err(_) => exit::FAILED,
     }

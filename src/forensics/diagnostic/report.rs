@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,7 +15,9 @@ use std::time::Duration;
 
 use crate::clock::{Deadline, rfc3339, unix_time};
 use crate::command_line;
+use crate::identities::Identities;
 use crate::runtime::is_unprintable;
+use crate::store::OpenOptions;
 use crate::sys::{self, Existence, Pid, ProcessRow, diagnostic as os};
 
 /// Whoever burns the machine is among the first.
@@ -40,6 +43,9 @@ const SECTION_LENGTH_MAX: usize = 40 * 1024;
 /// processes.
 const OUTPUT_LENGTH_MAX: usize = 4 * 1024 * 1024;
 
+/// How long the store may take to say what is locked.
+const IDENTITIES_WITHIN: Duration = Duration::from_millis(300);
+
 /// How much later than the process itself the watchdog ends it: time for a write on a busy disk.
 const GRACE: Duration = Duration::from_millis(500);
 
@@ -54,11 +60,13 @@ const PS: &[&str] = &[
 ];
 
 /// What the process was started for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Task {
     pub(crate) timeout: Duration,
     pub(crate) subject: Pid,
     pub(crate) signal: Option<i32>,
+    /// Whose locked identities are not to be shown.
+    pub(crate) store: Option<PathBuf>,
 }
 
 /// Writes the diagnostic to standard output.
@@ -75,6 +83,7 @@ pub(crate) fn write(task: &Task) -> io::Result<()> {
         tag: format!("#{}", std::process::id()),
         deadline: Deadline::after(task.timeout),
         cut_off: Vec::new(),
+        shown: Arc::new(Shown::default()),
     };
     report.write(task)
 }
@@ -87,6 +96,7 @@ struct Report {
     deadline: Deadline,
     /// What did not answer in its time.
     cut_off: Vec<String>,
+    shown: Arc<Shown>,
 }
 
 impl Report {
@@ -106,6 +116,9 @@ impl Report {
         );
         self.log.write_all(header.as_bytes())?;
 
+        if let Some(store) = task.store.clone() {
+            self.learn_identities(store)?;
+        }
         let table = self.processes()?;
         self.tree(table)?;
         let load = os::load_average().unwrap_or_else(|why| format!("unavailable: {why}"));
@@ -121,6 +134,19 @@ impl Report {
         self.log.write_all(end.as_bytes())
     }
 
+    /// Aside, because a file may hang as well.
+    fn learn_identities(&mut self, store: PathBuf) -> io::Result<()> {
+        let file = store.display().to_string();
+        let share = self.share(8).min(IDENTITIES_WITHIN);
+        let (read, _) = collect(share, move |found| drop(found.send(Shown::of(store))));
+        let read = read.into_iter().next().unwrap_or_else(|| Err("no answer".to_owned()));
+        self.shown = Arc::new(read.unwrap_or_else(|why| {
+            self.cut_off.push(format!("command lines, since {file} cannot be read: {why}"));
+            Shown { identities: None }
+        }));
+        Ok(())
+    }
+
     /// One write for one section, so that nobody else's lines come between its own.
     fn section(&mut self, title: &str, lines: &[String]) -> io::Result<()> {
         let text = section(&format!("--- {title} --- {}", self.tag), lines);
@@ -134,7 +160,7 @@ impl Report {
 
     /// Asks a program; `Err` with what to write in place of its answer.
     fn ask(&mut self, words: &[&str], share: Duration) -> Result<Said, Refusal> {
-        let answer = ask(words, share);
+        let answer = ask(words, share, &self.shown);
         if answer.as_ref().is_err_and(|refusal| refusal.kind == RefusalKind::Late) {
             self.cut_off.push(format!("{} after {}", words[0], seconds(share)));
         }
@@ -189,9 +215,10 @@ impl Report {
             rows.truncate(PROCESSES_MAX);
             let shown = rows.len();
             lines.push(heading);
+            let of = Arc::clone(&self.shown);
             lines.extend(self.lines("reading command lines", self.share(3), move |lines| {
                 for row in rows {
-                    let _ = lines.send(format!("{} {}", row.columns, command_of(row.pid)));
+                    let _ = lines.send(format!("{} {}", row.columns, of.process(row.pid)));
                 }
             }));
             lines.push(format!("({shown} of {count})"));
@@ -203,13 +230,14 @@ impl Report {
 
     fn tree(&mut self, table: Result<Vec<ProcessRow>, String>) -> io::Result<()> {
         let subject = self.subject;
+        let shown = Arc::clone(&self.shown);
         let lines = match table {
             Err(why) => vec![format!("unavailable: the process table: {why}")],
             Ok(table) if table.iter().any(|row| row.pid == subject) => {
                 self.lines("reading command lines of the tree", self.share(3), move |lines| {
                     let branches = branches(&table, subject);
                     for branch in branches.iter().take(TREE_LINES_MAX) {
-                        let _ = lines.send(branch.line(subject));
+                        let _ = lines.send(branch.line(subject, &shown));
                     }
                     if branches.len() > TREE_LINES_MAX {
                         let _ = lines.send(format!("({TREE_LINES_MAX} of {})", branches.len()));
@@ -238,13 +266,13 @@ impl Report {
             told = self.ask(&["dmesg"], share);
         }
         let refusal = match told {
-            Ok(said) => return self.section(&title, &last_lines(&said)),
+            Ok(said) => return self.section(&title, &last_lines(&said, &self.shown)),
             Err(refusal) => refusal,
         };
         self.section(&title, &refusal.lines())?;
         let share = self.share(1);
         let lines = match self.ask(&["journalctl", "--user", "-n", "20", "--no-pager"], share) {
-            Ok(said) => last_lines(&said),
+            Ok(said) => last_lines(&said, &self.shown),
             Err(refusal) => refusal.lines(),
         };
         self.section(&format!("the user's journal, the last {MESSAGES_MAX}"), &lines)
@@ -285,7 +313,7 @@ impl Refusal {
 }
 
 /// Runs a program to its end, or to that of its time.
-fn ask(words: &[&str], share: Duration) -> Result<Said, Refusal> {
+fn ask(words: &[&str], share: Duration, shown: &Shown) -> Result<Said, Refusal> {
     let [name, arguments @ ..] = words else { return Ok(Said::default()) };
     if share.is_zero() {
         return Err(Refusal::new(RefusalKind::Late, format!("{name}: no time was left")));
@@ -323,7 +351,7 @@ fn ask(words: &[&str], share: Duration) -> Result<Said, Refusal> {
         let mut refusal = Refusal::new(RefusalKind::Late, why);
         let said = out.said(child.id());
         if !said.text.is_empty() {
-            refusal.until_then = last_lines(&said);
+            refusal.until_then = last_lines(&said, shown);
         }
         return Err(refusal);
     };
@@ -526,10 +554,10 @@ struct Branch {
 }
 
 impl Branch {
-    fn line(&self, subject: Pid) -> String {
+    fn line(&self, subject: Pid, shown: &Shown) -> String {
         let mark = if self.pid == subject { '>' } else { ' ' };
         let indent = "  ".repeat(self.depth);
-        format!("{mark} {:>7} {} {indent}{}", self.pid, self.state, command_of(self.pid))
+        format!("{mark} {:>7} {} {indent}{}", self.pid, self.state, shown.process(self.pid))
     }
 }
 
@@ -565,24 +593,61 @@ fn branches(table: &[ProcessRow], subject: Pid) -> Vec<Branch> {
     branches
 }
 
-/// The command line of a process, redacted, or what else says what it is.
-fn command_of(pid: Pid) -> String {
-    match (sys::command_line(pid), sys::program_name(pid)) {
-        (Some(arguments), _) => show_command(&arguments),
-        (None, Some(name)) => format!("[{}]", command_line::redact_line(&name)),
-        (None, None) => "(ended, or not to be seen)".to_owned(),
+/// What may be shown of others.
+struct Shown {
+    /// What is locked; `None` where nobody knows.
+    identities: Option<Identities>,
+}
+
+impl Default for Shown {
+    /// There is no store.
+    fn default() -> Self {
+        Self { identities: Some(Identities::default()) }
     }
 }
 
-fn show_command(arguments: &[String]) -> String {
-    command_line::display(&command_line::redact(arguments))
+impl Shown {
+    fn of(store: PathBuf) -> Result<Self, String> {
+        let identities = OpenOptions::new()
+            .path(store)
+            .single_reader()
+            .busy_budget(IDENTITIES_WITHIN)
+            .open_existing()
+            .and_then(|store| store.map(|store| store.inner.read(Identities::read)).transpose());
+        match identities {
+            Ok(identities) => Ok(Self { identities: Some(identities.unwrap_or_default()) }),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// The command line of a process, redacted, or what else says what it is.
+    fn process(&self, pid: Pid) -> String {
+        let arguments = sys::command_line(pid);
+        match (arguments.filter(|_| self.identities.is_some()), sys::program_name(pid)) {
+            (Some(arguments), _) => self.command(arguments),
+            (None, Some(name)) => format!("[{}]", command_line::redact_line(&name)),
+            (None, None) => "(ended, or not to be seen)".to_owned(),
+        }
+    }
+
+    fn command(&self, arguments: Vec<String>) -> String {
+        let known = self.identities.as_ref();
+        known.map_or_else(String::new, |known| command_line::display(&known.command(arguments)))
+    }
+
+    /// Of somebody else's log.
+    fn line(&self, line: &str) -> String {
+        match &self.identities {
+            Some(identities) => identities.line(line),
+            None => command_line::redact_line(line),
+        }
+    }
 }
 
-fn last_lines(said: &Said) -> Vec<String> {
+fn last_lines(said: &Said, of: &Shown) -> Vec<String> {
     let lines: Vec<&str> = said.text.lines().collect();
     let from = lines.len().saturating_sub(MESSAGES_MAX);
-    let mut shown: Vec<String> =
-        lines[from..].iter().map(|line| command_line::redact_line(line)).collect();
+    let mut shown: Vec<String> = lines[from..].iter().map(|line| of.line(line)).collect();
     shown.push(said.count(lines.len() - from, lines.len()));
     shown
 }
@@ -637,7 +702,7 @@ mod tests {
     fn secrets_of_command_lines() {
         let check = |arguments: &[&str], expected: &str| {
             let arguments: Vec<String> = arguments.iter().map(|it| (*it).to_owned()).collect();
-            let shown = show_command(&arguments);
+            let shown = Shown::default().command(arguments);
             assert_eq!(shown, expected);
             assert!(!shown.contains("hunter2"), "{shown}");
         };
@@ -651,7 +716,7 @@ mod tests {
             &["sh", "-c", "A=1 gw --token=hunter2 run"],
             r#"sh -c "A=1 gw --token=<redacted> run""#,
         );
-        check(&["sh", "-c", "x; TOKEN='hunter2' gw"], r#"sh -c "x; TOKEN=<redacted>""#);
+        check(&["sh", "-c", "x; TOKEN='hunter2' gw"], r#"sh -c "x; TOKEN='<redacted>' gw""#);
         check(&["sh", "-c", "a=1 TOKEN='hunter2' gw"], r#"sh -c "a=1 TOKEN='<redacted>' gw""#);
         check(&["gw", r#"{"a":1,"token":"hunter2"}"#], r#"gw {"a":1,"token":"<redacted>"}"#);
         check(&["curl", "https://h/?a=1&token=hunter2"], "curl https://h/?a=1&token=<redacted>");
@@ -715,7 +780,7 @@ mod tests {
             assert!(tail.0.lock().unwrap().bytes.len() <= 2 * OUTPUT_LENGTH_MAX + line.len());
         }
         tail.0.lock().unwrap().push(b"last");
-        let lines = last_lines(&tail.said(1));
+        let lines = last_lines(&tail.said(1), &Shown::default());
         assert_eq!(lines.len(), MESSAGES_MAX + 1);
         assert_eq!(lines[MESSAGES_MAX - 2..MESSAGES_MAX], ["0123456789", "last"]);
         assert!(lines[MESSAGES_MAX].starts_with("(20 of more than "), "{lines:?}");

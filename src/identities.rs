@@ -1,0 +1,92 @@
+//! The identities that are locked in a store, known by their hashes alone: what people write, and what
+//! is shown of processes, is searched for them, because one need not look like a secret.
+
+use std::collections::HashSet;
+
+use rusqlite::Connection;
+use serde_json::Value;
+
+use crate::command_line::{self, Raw};
+use crate::error::Result;
+use crate::lock_table;
+use crate::names::{IdentityHash, Secret};
+use crate::store::Inner;
+
+/// The hashes of all that is locked.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Identities(HashSet<u64>);
+
+impl Identities {
+    pub(crate) fn read(connection: &Connection) -> Result<Self> {
+        lock_table::identity_hashes(connection).map(Self)
+    }
+
+    /// Those of the store; where it cannot be read, those that this process holds itself.
+    pub(crate) fn known_to(inner: &Inner) -> Self {
+        inner.read(Self::read).unwrap_or_else(|error| {
+            tracing::debug!(%error, "not all locked identities are known");
+            Self(inner.held_identities())
+        })
+    }
+
+    /// As many as can be seen without asking the store.
+    pub(crate) fn held_by(inner: &Inner) -> Self {
+        Self(inner.held_identities())
+    }
+
+    pub(crate) fn contains(&self, word: &str) -> bool {
+        !self.0.is_empty()
+            && IdentityHash::of(word).is_ok_and(|hash| {
+                let number = IdentityHash::number_of(hash.as_str());
+                number.is_some_and(|number| self.0.contains(&number))
+            })
+    }
+
+    /// A command line as it may be shown: redacted, and without what is locked.
+    pub(crate) fn command(&self, arguments: Vec<String>) -> Vec<String> {
+        let raw = Raw::new(arguments);
+        let found = raw.find(&|word| self.contains(word));
+        raw.redacted(&found.iter().collect::<Vec<_>>())
+    }
+
+    /// What a person or a program wrote, as it may be stored and shown.
+    pub(crate) fn text(&self, text: &str) -> String {
+        command_line::redact_text(&self.mask(text))
+    }
+
+    /// A line of somebody else's log.
+    pub(crate) fn line(&self, text: &str) -> String {
+        command_line::redact_line(&self.mask(text))
+    }
+
+    /// The same within the strings of a document, which is its writer's own: only what is locked goes.
+    pub(crate) fn mask_document(&self, document: &mut Value) {
+        if !self.0.is_empty() {
+            mask_strings(document, &|text| self.mask(text));
+        }
+    }
+
+    /// The same in a command line that is redacted already.
+    pub(crate) fn mask_words(&self, arguments: &[String]) -> Vec<String> {
+        if self.0.is_empty() {
+            return arguments.to_vec();
+        }
+        arguments.iter().map(|argument| self.mask(argument)).collect()
+    }
+
+    fn mask(&self, text: &str) -> String {
+        let text = [text.to_owned()];
+        let found: Vec<Secret> = Raw::new(text.to_vec()).find(&|word| self.contains(word));
+        command_line::mask(&text, &found.iter().collect::<Vec<_>>()).concat()
+    }
+}
+
+/// Puts what `mask` makes of them in the place of all strings of a document, but for the names of fields.
+pub(crate) fn mask_strings(document: &mut Value, mask: &dyn Fn(&str) -> String) {
+    match document {
+        Value::String(text) => *text = mask(text),
+        Value::Array(values) => values.iter_mut().for_each(|value| mask_strings(value, mask)),
+        Value::Object(fields) => fields.values_mut().for_each(|value| mask_strings(value, mask)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
