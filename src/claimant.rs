@@ -357,7 +357,9 @@ fn judge_with(
     let seen = observe(record, inner.view(), anchor, command_line, inner.matcher());
     let judged = judge(Evidence { lease, ..seen });
     let leaked = judged.flags.anchor_leaked || has_left_its_lock(record, &seen);
-    Judgement { flags: Flags { anchor_leaked: leaked, ..judged.flags }, ..judged }
+    let release_pending = inner.has_pending_release(record.id);
+    let flags = Flags { anchor_leaked: leaked, release_pending, ..judged.flags };
+    Judgement { flags, ..judged }
 }
 
 /// Judges a record with everything that can be seen, the command line included: people want to
@@ -376,7 +378,9 @@ pub(crate) fn look(inner: &Inner, record: &Record, lease: Lease) -> Judgement {
         compare_command_line(&LiveCommandLine::read(record), record, inner.matcher());
     let again = judge(Evidence { command_line, ..seen });
     let leaked = judged.flags.anchor_leaked || again.flags.anchor_leaked;
-    Judgement { flags: Flags { anchor_leaked: leaked, ..again.flags }, ..again }
+    let release_pending = judged.flags.release_pending;
+    let flags = Flags { anchor_leaked: leaked, release_pending, ..again.flags };
+    Judgement { flags, ..again }
 }
 
 /// The process executed itself anew (same pid, same start time, its anchor released by the exec), lost

@@ -12,7 +12,7 @@ use crate::environment;
 use crate::error::Result;
 use crate::instance::Record;
 use crate::legacy::{self, Found, Owner};
-use crate::liveness::{Flags, Judgement};
+use crate::liveness::{Evidence, Flags, Judgement, Observed};
 use crate::lock_table::LockRow;
 use crate::names::{InstanceId, Kind, LockName, Office, ProfileName, Wanted};
 use crate::runtime::state;
@@ -82,6 +82,8 @@ pub struct Holder {
     pub(crate) left: Option<PathBuf>,
     /// The lock of an older program, where that is what the claim was refused for.
     pub(crate) older_lock: Option<OlderLock>,
+    /// Whoever asks descends from it, and never signals it.
+    pub(crate) is_our_ancestor: bool,
 }
 
 /// The lock of an older program that one of our own holds.
@@ -112,6 +114,7 @@ impl Holder {
             state_for_ms: None,
             unresponsive_ms: None,
             retry_after_ms: None,
+            is_our_ancestor: false,
             left: judged
                 .flags
                 .anchor_leaked
@@ -218,6 +221,7 @@ impl Holder {
             state_for_ms: None,
             unresponsive_ms: None,
             retry_after_ms: None,
+            is_our_ancestor: false,
             left: None,
             older_lock: None,
         }
@@ -232,6 +236,19 @@ impl Holder {
             reason: OLDER_GATEWAY,
             command: (!argv.is_empty()).then_some(command),
             ..Self::orphan(Wanted::Office(office.clone()), Some(pid).filter(|pid| *pid > 0))
+        }
+    }
+
+    fn because(&self) -> &'static str {
+        match self.reason {
+            _ if self.flags.release_pending => {
+                "its owner has released it, and could not write that down yet"
+            }
+            CANNOT_SIGNAL if self.is_our_ancestor => {
+                "it started the process that asks, which does not signal it, and it did not follow \
+                 the marker"
+            }
+            reason => because(reason),
         }
     }
 
@@ -279,6 +296,10 @@ impl Holder {
                 starts it"
                     .to_owned()
             }
+            CANNOT_SIGNAL if self.is_our_ancestor => format!(
+                "ask from outside of it (another terminal, its supervisor), or have pid {pid} end \
+                 itself, or look for its markers (`incumbent marker consume`)"
+            ),
             CANNOT_SIGNAL => format!(
                 "stop pid {pid} where and as whom it runs (another container or pid namespace, \
                  another user), then start again"
@@ -375,14 +396,33 @@ fn arguments(office: &Office) -> String {
     arguments
 }
 
-/// Why a verdict was reached, as a clause for people.
+/// Why a verdict was reached, as a clause for people, by what was seen as well.
+pub(crate) fn because_seen(reason: &str, flags: Flags, seen: &Evidence) -> &'static str {
+    if flags.release_pending {
+        return "its owner has released it, and could not write that down yet";
+    }
+    match (reason, seen.observed()) {
+        // A pending release of another process, or an exec.
+        ("anchor_released", Observed::Alive) => {
+            "the kernel released its lock: its process goes on, but has let go of it"
+        }
+        ("anchor_released", Observed::Gone(_)) => {
+            "the kernel released its lock: the process has ended"
+        }
+        _ => because(reason),
+    }
+}
+
+/// The same where only the reason is known.
 pub(crate) fn because(reason: &str) -> &'static str {
     match reason {
         "anchor_held" => "the kernel holds its lock",
         "start_time_matches" => "the recorded process runs, with the recorded start time",
         "command_line_matches" => "the recorded process runs, with the recorded command line",
         "child_lives" => "its `run` is gone, but the command it started still runs",
-        "anchor_released" => "the kernel released its lock: the process has ended",
+        "anchor_released" => {
+            "the kernel released its lock: the process has ended, or has let go of it"
+        }
         "rebooted" => "the machine was restarted since",
         "no_such_process" => "no process has its pid",
         "zombie" => "all its threads have ended",
@@ -450,7 +490,7 @@ impl fmt::Display for Holder {
             return write!(f, ", which has ended, but something that it started keeps its lock");
         }
         let certainty = if self.verdict == "unknown" { "may be alive" } else { "is alive" };
-        write!(f, ", which {certainty}: {}", because(self.reason))?;
+        write!(f, ", which {certainty}: {}", self.because())?;
         if let Some(lock) = older_lock {
             write!(f, " ({})", lock.path.display())?;
         }

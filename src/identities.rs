@@ -12,6 +12,14 @@ use crate::lock_table;
 use crate::names::{IdentityHash, Secret};
 use crate::store::Inner;
 
+/// What is shorter is a word of any sentence, and no secret.
+const LENGTH_MIN: usize = 4;
+
+/// Whether a word that is locked is worth to be taken out of what people write.
+pub(crate) fn is_long_enough(word: &str) -> bool {
+    word.len() >= LENGTH_MIN
+}
+
 /// The hashes of all that is locked.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Identities(HashSet<u64>);
@@ -76,7 +84,8 @@ impl Identities {
 
     fn mask(&self, text: &str) -> String {
         let text = [text.to_owned()];
-        let found: Vec<Secret> = Raw::new(text.to_vec()).find(&|word| self.contains(word));
+        let is_identity = |word: &str| is_long_enough(word) && self.contains(word);
+        let found: Vec<Secret> = Raw::new(text.to_vec()).find(&is_identity);
         command_line::mask(&text, &found.iter().collect::<Vec<_>>()).concat()
     }
 }

@@ -296,6 +296,8 @@ pub struct Flags {
     pub keeper_lost: bool,
     /// The recorded process is gone, yet somebody holds its anchor: a forked child.
     pub anchor_leaked: bool,
+    /// This very process has released it, and could not write that down yet: it is pending.
+    pub release_pending: bool,
 }
 
 impl Flags {
@@ -309,6 +311,7 @@ impl Flags {
             (self.elsewhere, "elsewhere"),
             (self.keeper_lost, "keeper_lost"),
             (self.anchor_leaked, "anchor_leaked"),
+            (self.release_pending, "release_pending"),
         ]
         .into_iter()
         .filter_map(|(raised, name)| raised.then_some(name))
@@ -616,6 +619,7 @@ fn alive_flags(seen: &Evidence) -> Flags {
         elsewhere: !here,
         keeper_lost: false,
         anchor_leaked: false,
+        release_pending: false,
     }
 }
 

@@ -162,6 +162,17 @@ pub(crate) fn some_of_instance(
     select(connection, &sql, (instance.as_i64(), i64::try_from(limit).unwrap_or(i64::MAX)))
 }
 
+/// How many locks were taken from one row.
+pub(crate) fn count_of_instance(connection: &Connection, instance: InstanceId) -> Result<usize> {
+    if !exists(connection)? {
+        return Ok(0);
+    }
+    let count: i64 = connection
+        .prepare_cached("SELECT count(*) FROM scoped_locks WHERE instance_id = ?1")?
+        .query_row([instance.as_i64()], |row| row.get(0))?;
+    Ok(usize::try_from(count).unwrap_or(0))
+}
+
 /// Whether any lock of a row has a lease.
 pub(crate) fn has_lease(connection: &Connection, instance: InstanceId) -> Result<bool> {
     Ok(connection

@@ -266,7 +266,7 @@ impl NewMarker<'_> {
         };
         let mut replaced = Vec::new();
         for id in others {
-            replaced.extend(close_row(tx, id, Closed::Replaced, Some(self.by))?.flatten());
+            replaced.extend(close_row(tx, id, Closed::Replaced, Some(self.by))?.1);
         }
         // One that was consumed and not served is no less withdrawn.
         if let Some(instance) = self.instance.filter(|_| self.name.is_request()) {
@@ -329,16 +329,16 @@ fn record(tx: &Tx<'_>, event: &'static str, marker: &Marker, mut detail: Value) 
 
 /// Closes an open marker; false when somebody else has done so.
 pub(crate) fn close(tx: &Tx<'_>, id: i64, how: Closed, by: Option<&str>) -> Result<bool> {
-    Ok(close_row(tx, id, how, by)?.is_some())
+    Ok(close_row(tx, id, how, by)?.0)
 }
 
-/// The marker that was open, as far as a program of ours could have written it.
+/// Whether it was open, and the marker, as far as a program of ours could have written it.
 fn close_row(
     tx: &Tx<'_>,
     id: i64,
     how: Closed,
     by: Option<&str>,
-) -> Result<Option<Option<Marker>>> {
+) -> Result<(bool, Option<Marker>)> {
     let sql = format!(
         "UPDATE markers SET closed_at_ms = ?2, closed_how = ?3, closed_by = ?4
          WHERE id = ?1 AND closed_at_ms IS NULL RETURNING {COLUMNS}"
@@ -350,7 +350,7 @@ fn close_row(
     if let Some(Some(marker)) = &marker {
         record(tx, how.event(), marker, json!({"by": by}))?;
     }
-    Ok(marker)
+    Ok((marker.is_some(), marker.flatten()))
 }
 
 /// Closes what counts no more; see [`COUNTS`].

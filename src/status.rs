@@ -17,7 +17,7 @@ use crate::clock::rfc3339;
 use crate::command_line;
 use crate::conflict::Conflict;
 use crate::error::Result;
-use crate::holder::{ORPHANED_ANCHOR, because};
+use crate::holder::{ORPHANED_ANCHOR, because_seen};
 use crate::instance::{self, End, EndReason, LockNow, Record};
 use crate::liveness::{Boot, DeadReason, Evidence, Flags, Judgement, Lease, Verdict};
 use crate::marker_table::{self, Marker};
@@ -248,7 +248,7 @@ impl Report {
     /// Why the verdict was reached, as a clause for people.
     #[must_use]
     pub fn because(&self) -> &'static str {
-        because(&self.reason)
+        because_seen(&self.reason, self.flags, &self.evidence)
     }
 
     /// The report as the CLI's JSON shows it.

@@ -73,9 +73,11 @@ fn repaired(before: &[Finding], acts: &[Act], after: &[Finding]) -> Value {
     let is_in = |finding: &Finding, all: &[Finding]| all.iter().any(|it| is_same(it, finding));
     let with_acts = |finding: &Finding| {
         let about = acts.iter().filter(|act| act.check == finding.id);
-        let about: Vec<String> = about.map(ToString::to_string).collect();
+        let about: Vec<&Act> = about.collect();
+        let told: Vec<String> = about.iter().map(ToString::to_string).collect();
         let mut document = finding.to_json();
-        document["act"] = if about.is_empty() { Value::Null } else { json!(about.join("; ")) };
+        document["act"] = if told.is_empty() { Value::Null } else { json!(told.join("; ")) };
+        document["acts"] = about.into_iter().map(Act::to_json).collect();
         document["left"] = json!(is_in(finding, after));
         document
     };
@@ -156,7 +158,7 @@ mod tests {
             evidence: String::new(),
             remedy: None,
         };
-        let act = |outcome| Act { check: "orphan_anchors", act: String::new(), outcome };
+        let act = |outcome| Act::new("orphan_anchors", String::new(), outcome);
         let failed = || doctor::Outcome::Failed("the store is busy".to_owned());
         for (severity, outcomes, expected) in [
             (Severity::Ok, vec![], 0),

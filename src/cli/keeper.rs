@@ -276,10 +276,9 @@ impl Arguments {
         };
         let target = Target::prove(self.pid)?;
         if expected.is_some() && target.start_time != expected {
-            return Err(Error::invalid(format!(
-                "pid {} ended while it was being recorded",
-                self.pid
-            )));
+            let what = format!("pid {} ended while it was being recorded", self.pid);
+            return Err(Error::new(ErrorKind::NotRunning, what)
+                .with_hint("name a process that runs, with `--pid`"));
         }
         Ok(target)
     }

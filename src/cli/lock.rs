@@ -14,7 +14,7 @@ use crate::claimant::{ATTEMPTS, Aside, Claimant, Count, changes_too_fast, is_hel
 use crate::clock::length;
 use crate::environment;
 use crate::error::{Error, Result};
-use crate::holder::{Holder, because};
+use crate::holder::{Holder, because_seen};
 use crate::instance::{self, EndReason, Origin, Record, Subject};
 use crate::liveness::{Lease, Verdict};
 use crate::lock_table::{self, LockEnd, LockRow};
@@ -56,6 +56,7 @@ fn request(
             std::io::stdin().take(IDENTITY_LENGTH_MAX + 1).read_to_end(&mut text).map_err(
                 |error| {
                     Error::invalid(format!("cannot read the identity from standard input: {error}"))
+                        .with_hint("give it by a pipe or a file, or use `--identity-env VAR`")
                 },
             )?;
             if text.len() as u64 > IDENTITY_LENGTH_MAX {
@@ -394,6 +395,9 @@ impl Acquiring {
                     return Err(Error::new(
                         crate::ErrorKind::NotOwner,
                         "the run we are in has lost its office",
+                    )
+                    .with_hint(
+                        "its command is being ended; `incumbent status` says who holds it",
                     ));
                 }
                 hide_in(tx, run.id, asker.requests)?;
@@ -492,7 +496,7 @@ fn find(
             match seen.verdict {
                 Verdict::Dead(reason) => Some(format!(
                     "{name} is on record for {holder}, which is dead: {}",
-                    because(reason.as_str())
+                    because_seen(reason.as_str(), seen.flags, &seen.evidence)
                 )),
                 Verdict::Alive(_) | Verdict::Unknown(_) => None,
             }

@@ -182,7 +182,7 @@ fn told<'a>(office: &Office, outcome: &'a StopOutcome, arguments: &args::Stop) -
             refused(complaint.advising(holder.advice()), Some(holder), exit::NO)
         }
         StopOutcome::Ended { pid, still_runs: true, .. } => done(format!(
-            "{office}: stopped, {} has let go of it; its process goes on without\n",
+            "{office}: not running any more: {} has let go of it, and its process goes on\n",
             named(*pid)
         )),
         StopOutcome::Ended { pid, killed: false, .. } => {

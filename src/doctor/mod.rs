@@ -18,6 +18,7 @@ mod namesakes;
 mod owners;
 mod place;
 mod repair;
+mod stale;
 mod surroundings;
 
 use std::cell::OnceCell;
@@ -28,6 +29,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 pub use repair::{Act, Outcome, Repair, repair};
+pub use stale::StaleRecord;
 
 use crate::command_line;
 use crate::environment;

@@ -11,7 +11,7 @@ use crate::claimant::look as look_at;
 use crate::clock::{Deadline, rfc3339};
 use crate::error::{Error, Result};
 use crate::forensics::SystemdCheck;
-use crate::holder::because;
+use crate::holder::{because, because_seen};
 use crate::instance::{self, Record};
 use crate::legacy;
 use crate::liveness::{AnchorState, Judgement, Lease, RunState, Verdict};
@@ -178,7 +178,7 @@ fn stale_rows(opened: &Opened) -> Result<Vec<Seen>> {
                 owner.name(),
                 owner.pid(),
                 owner.since(),
-                because(reason)
+                because_seen(reason, owner.judged.flags, &owner.judged.evidence)
             ))
             .remedy(format!(
                 "nothing has to be done, the next start takes its place; {} ends this record, {} \

@@ -7,13 +7,12 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use super::database::{Integrity, Schema, integrity_of, is_damaged, schema_of};
+use super::stale::{self, Ended, StaleRecord};
 use super::{Opened, Scene, counted, database, listed, owners, place, program};
 use crate::anchor;
-use crate::claimant::{judge_to_end, sweep};
+use crate::claimant::sweep;
 use crate::error::{Error, ErrorKind, Result};
-use crate::instance::{self, End, EndReason};
-use crate::liveness::{AnchorState, Lease, Verdict};
-use crate::observe::{LiveCommandLine, needs_command_line};
+use crate::liveness::AnchorState;
 use crate::store::{EventRecord, Inner, OpenOptions, SCHEMA_VERSION, Tx, is_in_progress, recover};
 use crate::sys;
 
@@ -40,6 +39,7 @@ pub enum Outcome {
 
 /// Something that [`repair`] does about what a check found.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Act {
     /// The check, as in [`Finding::id`](super::Finding::id).
     pub check: &'static str,
@@ -47,9 +47,19 @@ pub struct Act {
     pub act: String,
     /// What became of it.
     pub outcome: Outcome,
+    /// The record that it is about, if it is about one.
+    pub record: Option<StaleRecord>,
 }
 
 impl Act {
+    pub(crate) fn new(check: &'static str, act: String, outcome: Outcome) -> Self {
+        Self { check, act, outcome, record: None }
+    }
+
+    fn of_record((name, record): (String, StaleRecord), outcome: Outcome) -> Self {
+        Self { record: Some(record.clone()), ..Self::new("stale_rows", record.act(&name), outcome) }
+    }
+
     /// As the CLI's JSON shows it.
     #[must_use]
     pub fn to_json(&self) -> Value {
@@ -58,7 +68,13 @@ impl Act {
             Outcome::Done => ("done", None),
             Outcome::Failed(why) => ("failed", Some(why)),
         };
-        json!({"check": self.check, "act": self.act, "outcome": outcome, "why": why})
+        json!({
+            "check": self.check,
+            "act": self.act,
+            "outcome": outcome,
+            "why": why,
+            "record": self.record.as_ref().map(StaleRecord::to_json),
+        })
     }
 }
 
@@ -108,15 +124,15 @@ impl Surgery {
     }
 
     fn would(&mut self, check: &'static str, act: String) {
-        self.acts.push(Act { check, act, outcome: Outcome::Would });
+        self.acts.push(Act::new(check, act, Outcome::Would));
     }
 
     fn done(&mut self, check: &'static str, act: String) {
-        self.acts.push(Act { check, act, outcome: Outcome::Done });
+        self.acts.push(Act::new(check, act, Outcome::Done));
     }
 
     fn failed(&mut self, check: &'static str, act: String, why: &impl ToString) {
-        self.acts.push(Act { check, act, outcome: Outcome::Failed(why.to_string()) });
+        self.acts.push(Act::new(check, act, Outcome::Failed(why.to_string())));
     }
 
     /// Our own files in our own directory: in somebody else's, that user could put a link in the
@@ -325,56 +341,23 @@ impl Surgery {
         Ok(())
     }
 
-    /// Judges everybody again inside the transaction, and ends who is dead, as a claim would.
+    /// Ends the records of the dead; each act names whose record, and what ends with it.
     fn end_stale_rows(&mut self, opened: &Opened) -> Result<()> {
-        let stale = opened.owners()?.iter().filter(|owner| owner.is_stale());
-        let stale: Vec<_> = stale.collect();
-        let act = |name: &str, reason: &str| format!("end the record of {name} ({reason})");
-        if stale.is_empty() {
+        let found = stale::stale(opened)?;
+        if found.is_empty() {
             return Ok(());
         }
         if self.is_dry() {
-            for owner in stale {
-                self.would("stale_rows", act(&owner.name(), owner.judged.verdict.reason()));
-            }
+            self.acts.extend(found.into_iter().map(|it| Act::of_record(it, Outcome::Would)));
             return Ok(());
         }
-        let command_lines: Vec<LiveCommandLine> = stale
-            .iter()
-            .filter(|owner| needs_command_line(&owner.judged.evidence))
-            .map(|owner| LiveCommandLine::read(&owner.record))
-            .collect();
-        let inner = opened.inner();
-        let (ended, kept) = inner.write(|tx| {
-            let (mut ended, mut kept) = (Vec::new(), Vec::new());
-            for record_of in instance::all_live(tx)? {
-                let read = command_lines.iter().find(|line| line.is_for(record_of.id)).cloned();
-                let judged =
-                    judge_to_end(inner, &record_of, Lease::None, &read.unwrap_or_default());
-                if let Some(pid) = judged.left_behind {
-                    kept.push((owners::name(&record_of), pid));
-                }
-                let Verdict::Dead(reason) = judged.verdict else { continue };
-                if judged.flags.anchor_leaked {
-                    continue;
-                }
-                let end = End::new(EndReason::Dead(reason)).detail(format!("found by {}", self.by));
-                let recorded = instance::end_other(tx, record_of.id, &end)?;
-                let reason = recorded.map_or(reason.as_str(), EndReason::as_str);
-                let act = act(&owners::name(&record_of), reason);
-                record(tx, "stale_rows", &act, &self.by)?;
-                ended.push(act);
-            }
-            Ok((ended, kept))
-        })?;
+        let Ended { ended, kept } = stale::end(opened, &self.by)?;
         for (name, pid) in kept {
             // The next start would find it by the record, and ends it.
             let why = format!("pid {pid}, which its killed run had left, still runs");
             self.failed("stale_rows", format!("end the record of {name}"), &why);
         }
-        for act in ended {
-            self.done("stale_rows", act);
-        }
+        self.acts.extend(ended.into_iter().map(|it| Act::of_record(it, Outcome::Done)));
         Ok(())
     }
 

@@ -155,7 +155,9 @@ impl Hold {
             None => Err(Error::new(
                 ErrorKind::Busy,
                 format!("{} was replaced, and cannot be locked yet", self.path().display()),
-            )),
+            )
+            .with_hint("it is tried again")
+            .retry_after(1_000)),
         }
     }
 

@@ -218,6 +218,18 @@ impl PreviousLock {
     }
 }
 
+/// What the owner says about itself, without what it locks.
+fn masked_metadata(metadata: &Value, requests: &[LockRequest]) -> Value {
+    let secrets = secrets(requests).into_iter();
+    let secrets: Vec<&Secret> =
+        secrets.filter(|secret| identities::is_long_enough(secret.as_str())).collect();
+    let mut masked = metadata.clone();
+    identities::mask_strings(&mut masked, &|text| {
+        command_line::mask(&[text.to_owned()], &secrets).concat()
+    });
+    masked
+}
+
 /// Takes what [`survey`] found to be had, for the row `instance`.
 pub(crate) fn take(
     tx: &Tx<'_>,
@@ -230,13 +242,7 @@ pub(crate) fn take(
     let (observer, now_boot_ms) = (inner.observer(), inner.clock().boot_ms());
     let mut granted = Vec::with_capacity(ways.len());
     for (request, way) in claim.requests.iter().zip(ways) {
-        let metadata = request.metadata.as_ref().map(|metadata| {
-            let mut metadata = metadata.clone();
-            identities::mask_strings(&mut metadata, &|text| {
-                command_line::mask(&[text.to_owned()], &secrets(claim.requests)).concat()
-            });
-            metadata
-        });
+        let metadata = request.metadata.as_ref().map(|it| masked_metadata(it, claim.requests));
         let new = NewLock {
             name: &request.name,
             instance,

@@ -231,7 +231,8 @@ impl Store {
             return Err(Error::new(
                 ErrorKind::NotOwner,
                 format!("instance {instance} is not one that this process holds"),
-            ));
+            )
+            .with_hint("its own are those of its tenures and locks"));
         };
         let is_office = held.offices.values().any(|office| office.row.instance == instance);
         let mut count = 0;

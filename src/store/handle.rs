@@ -174,7 +174,9 @@ pub(super) fn forked(file: &Path) -> Error {
         format!("{} was opened by another process, before a fork", file.display()),
     )
     .at(file)
-    .with_hint("open the store after forking, in a process that did not have it open before")
+    .with_hint(
+        "fork before the store is opened, or execute a program in the child: this process cannot open it",
+    )
 }
 
 impl Inner {
@@ -979,6 +981,13 @@ impl Inner {
         if lock(&self.held).is_nothing() {
             self.abandon_anchor();
         }
+    }
+
+    /// Whether this process has released that row, and could not write it down yet.
+    pub(crate) fn has_pending_release(&self, id: InstanceId) -> bool {
+        let is_it =
+            |it: &Arc<Pending>| matches!(&**it, Pending::Row { instance, .. } if *instance == id);
+        lock(&self.pending).iter().any(is_it)
     }
 
     /// The identities that this process has locked, by their hashes; none while another thread claims.

@@ -182,7 +182,8 @@ impl OpenOptions {
                 ErrorKind::StoreReplaced,
                 format!("{} vanished while it was being opened", location.file.display()),
             )
-            .at(&location.file)),
+            .at(&location.file)
+            .with_hint("somebody deletes or replaces it: open it again when that is done")),
         }
     }
 

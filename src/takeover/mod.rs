@@ -36,7 +36,7 @@ use crate::reservation::{self, Purpose};
 use crate::scoped;
 use crate::stop_budget::{self, KILL_GRACE};
 use crate::store::{EventRecord, Inner, Store, Tx};
-use crate::sys::Pid;
+use crate::sys::{Pid, Unproven};
 use crate::wait::{Cancel, Obstacle, WaitingAs, WaitingRow, Watch};
 
 /// How to take over an office that a live process holds, see [`ClaimOptions::replace`].
@@ -419,7 +419,9 @@ pub(crate) fn carry_out(
             }
             Pursued::CannotSignal(why) => {
                 tracing::warn!(pid = target.record.pid, %why, "cannot end the holder");
-                return Ok(Claim::Held(still_there(inner, target, holder::CANNOT_SIGNAL)?));
+                let mut holder = still_there(inner, target, holder::CANNOT_SIGNAL)?;
+                holder.is_our_ancestor = why == Unproven::Ancestor;
+                return Ok(Claim::Held(holder));
             }
         }
     }

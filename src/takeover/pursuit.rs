@@ -108,7 +108,10 @@ impl<'a> Pursuit<'a> {
             children
                 .extend(more.into_iter().filter(|it| !children.contains(it)).collect::<Vec<_>>());
         }
+        let has_let_go = matches!(judged.verdict, Verdict::Dead(_)) || has_ended(inner, record);
         if asking == Asking::Ask
+            // Whoever has let go in this instant, and lives on, is nobody's gateway.
+            && !has_let_go
             && let Ok(proven) = &owner
             && let Err(error) = proven.ask_to_end()
         {
@@ -239,6 +242,14 @@ fn is_of_another_store(inner: &Inner, record: &Record) -> bool {
     };
     let found = sys::file_key(&inner.location.anchors.join(name));
     matches!(found, Ok(Some(found)) if !found.is(&recorded))
+}
+
+/// Whether its own row has ended since.
+fn has_ended(inner: &Inner, record: &Record) -> bool {
+    let standing = with_budget(READ_WITHIN, || {
+        inner.read(|connection| instance::standing(connection, record.id))
+    });
+    standing.is_ok_and(|row| row.is_some_and(|row| row.ended.is_some()))
 }
 
 fn is_of_older(record: &Record) -> bool {

@@ -20,7 +20,7 @@ use crate::reservation::{self, Purpose, Reservation};
 use crate::status;
 use crate::stop_budget;
 use crate::store::{Inner, PATIENCE_MIN, Tx, with_budget};
-use crate::sys::Pid;
+use crate::sys::{Pid, Unproven};
 use crate::wait::{Cancel, WaitingAs, WaitingRow};
 
 /// How to stop an office's holder, see [`Profile::stop`].
@@ -372,6 +372,7 @@ fn finish(
     let budget = options.timeout.unwrap_or_else(|| target.budget());
     let insistence = if options.kill { Insistence::Kill } else { Insistence::Ask };
     let pursuit = Pursuit::begin(inner, &target, budget, Duration::ZERO, asking);
+    let mut is_our_ancestor = false;
     let why = match pursuit.finish(insistence, &options.cancel) {
         Pursued::Over { killed } => {
             return StopOutcome::Ended {
@@ -383,13 +384,19 @@ fn finish(
         }
         Pursued::TimedOut => (holder::TIMED_OUT, "it has not ended in its time".to_owned()),
         Pursued::Cancelled => (holder::TIMED_OUT, "nobody waited any longer".to_owned()),
+        Pursued::CannotSignal(Unproven::Ancestor) => {
+            is_our_ancestor = true;
+            let why =
+                "it cannot be signalled, because it started this process; it was asked by a marker";
+            (holder::CANNOT_SIGNAL, why.to_owned())
+        }
         Pursued::CannotSignal(why) => {
             (holder::CANNOT_SIGNAL, format!("it cannot be signalled: {why}"))
         }
     };
     let (reason, why) = why;
     let judged = look(inner, record, Lease::None);
-    let holder = Holder { reason, ..Holder::of(record, office, &judged) };
+    let holder = Holder { reason, is_our_ancestor, ..Holder::of(record, office, &judged) };
     StopOutcome::StillRunning(Box::new(holder), why)
 }
 

@@ -84,6 +84,10 @@ impl Gateway {
                 Ok(report) => format!("{} {}", report.verdict, report.reason),
                 Err(error) => kind(&error),
             },
+            ["because", profile] => {
+                let report = self.store().profile(profile).unwrap().status().unwrap();
+                format!("{} {:?}", report.because(), report.flags.names())
+            }
             ["release"] => match self.tenures.pop().unwrap().release() {
                 Ok(Released::Pending(error)) => format!("Pending({:?})", error.kind()),
                 Ok(released) => format!("{released:?}"),
@@ -936,6 +940,38 @@ fn an_anchor_that_cannot_be_replaced_on_record_is_kept() {
     disk.cli(&["status"]).assert_code(0);
     assert_eq!(ask(&mut owner, "release"), "Free");
     disk.cli(&start).assert_code(0);
+}
+
+/// FIELD-BUGS row 78, issue 16. Symptom: a release that could not be written was told as "the process has
+/// ended", of a process that lived. It is told as what it is, pending, by the process itself; whoever
+/// else asks sees a lock that is free and a process that goes on. `stop` leaves that one alone.
+#[test]
+fn a_pending_release_is_not_the_end_of_its_process() {
+    let Some(words) = mount_namespace() else { return skipped("needs root and mounts") };
+    let sandbox = Sandbox::new();
+    let disk = Disk::sized(&sandbox, words, "1m");
+    let mut owner = disk.role(ROLE_TEST, GATEWAY);
+    assert_eq!(ask(&mut owner, "open"), "opened");
+    assert!(ask(&mut owner, "claim default").starts_with("granted"));
+    disk.shell("dd if=/dev/zero of=store/fill bs=1k 2> /dev/null; true").assert_code(0);
+    assert_eq!(ask(&mut owner, "release"), "Pending(CannotWrite)");
+    let because = ask(&mut owner, "because default");
+    assert!(because.contains("has released it, and could not write that down yet"), "{because}");
+    assert!(because.contains("release_pending"), "{because}");
+    let goes_on = "its process goes on, but has let go of it";
+    let status = disk.cli(&["status"]).assert_code(3);
+    assert!(status.out.contains(goes_on) && !status.out.contains("has ended"), "{status:#?}");
+    for verb in [&["stop"][..], &["stop", "--force"]] {
+        let stopped = disk.cli(verb).assert_code(0);
+        assert!(stopped.out.contains("not running"), "{stopped:#?}");
+        assert!(!stopped.out.contains("stopped"), "{stopped:#?}");
+    }
+    assert_eq!(ask(&mut owner, "pending"), "1");
+    disk.shell("rm store/fill").assert_code(0);
+    let doctor = disk.cli(&["doctor"]);
+    assert!(doctor.out.contains(goes_on), "{doctor:#?}");
+    assert_eq!(ask(&mut owner, "status default"), "dead released");
+    assert_eq!(ask(&mut owner, "pending"), "0");
 }
 
 /// Symptom: an office that nobody could claim any more without force. Cause: a claimant that found

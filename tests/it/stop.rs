@@ -825,7 +825,7 @@ fn a_forged_record_directs_no_signal_at_anybody() {
             ("pid = -7", unknown),
             ("pid = 4294967295", unknown),
             ("pid = 1", "init"),
-            ("ancestor", "was started by it"),
+            ("ancestor", "it started this process"),
         ] {
             scope.spawn(move || {
                 let sandbox = Sandbox::new();

@@ -288,3 +288,82 @@ fn a_store_that_a_later_program_closed_is_not_damaged() {
     assert_eq!(sandbox.number("SELECT count(*) FROM instances"), 1, "nothing was moved aside");
     sandbox.cli(["status"]).assert_code(3);
 }
+
+// -- stop ---------------------------------------------------------------------------------------
+
+/// Invariant 7: never a signal to what we descend from. The advice was for another container: whoever
+/// stops its own gateway is told that it is its own, and that the request stands.
+#[test]
+fn a_stop_by_what_the_owner_has_started_says_so() {
+    let sandbox = Sandbox::new();
+    let mut script = Process::start(sandbox.shell(
+        "incumbent claim --pid $$ > claimed && incumbent stop --timeout 1; echo code $?
+         incumbent stop --force --timeout 1; echo code $?
+         incumbent marker peek --pid $$ planned_stop; exec cat",
+    ));
+    for _ in 0..2 {
+        assert_eq!(script.line(), "code 1");
+    }
+    assert!(script.line().starts_with("planned_stop by incumbent stop"), "the request stands");
+    let answer = script.finish(LIMIT).assert_code(0);
+    for words in ["it started this process", "asked by a marker", "ask from outside of it"] {
+        assert!(answer.err.contains(words), "{words}: {answer:#?}");
+    }
+    assert!(!answer.err.contains("another container"), "{answer:#?}");
+}
+
+/// Of an owner that lets go when it is asked, and lives on, nobody says that it was stopped.
+#[test]
+fn an_owner_that_lets_go_and_lives_on_is_not_said_to_be_stopped() {
+    let sandbox = Sandbox::new();
+    let script = "trap 'incumbent release --pid $$ > released' TERM
+        incumbent claim --pid $$ > claimed; echo ready
+        while [ ! -e over ]; do sleep 0.05; done";
+    let mut owner = Process::start(sandbox.shell(script));
+    assert_eq!(owner.line(), "ready");
+    let told = sandbox.cli(["stop"]).assert_code(0);
+    let words = format!("not running any more: pid {} has let go of it", owner.pid());
+    assert!(told.out.contains(&words) && !told.out.contains("stopped"), "{told:#?}");
+    assert!(!owner.has_ended());
+    let (code, again) = sandbox.json(["stop"]);
+    assert_eq!((code, &again["was_running"]), (0, &json!(false)), "{again:#}");
+    assert!(!owner.has_ended(), "nobody signals it any more");
+    std::fs::write(sandbox.file("over"), "").unwrap();
+    owner.finish(LIMIT).assert_code(0);
+}
+
+// -- the doctor ---------------------------------------------------------------------------------
+
+/// Records that end are named: profile, kind, pid and the locks that end with them, in text, in JSON and in
+/// the events.
+#[test]
+fn a_repair_names_the_records_that_it_ends() {
+    let sandbox = Sandbox::new();
+    let mut run = sandbox.hold(&["--profile", "work", "--lock", "token=an-identity"]);
+    let pid = run.pid();
+    run.kill();
+    run.command.wait_gone(LIMIT);
+    leave_locks(&sandbox, 30);
+    let (_, locks) = sandbox.json(["locks"]);
+    let token = locks.as_array().unwrap().iter().find(|lock| lock["scope"] == "token").unwrap();
+    let hash = token["identity_hash"].as_str().unwrap().to_owned();
+    let of_run =
+        format!("end the record of work/gateway, pid {pid}, with its 1 lock token/{hash} (");
+    let dry = sandbox.cli(["doctor", "--fix", "--dry-run"]);
+    assert!(dry.out.contains(&format!("would {of_run}")), "{dry:#?}");
+    let (_, fixed) = sandbox.json(["doctor", "--fix"]);
+    let findings = fixed.as_array().unwrap();
+    let stale = findings.iter().find(|finding| finding["id"] == "stale_rows").unwrap();
+    let acts = stale["acts"].as_array().unwrap();
+    assert_eq!(acts.len(), 2, "{fixed:#}");
+    let act = acts.iter().find(|act| act["record"]["profile"] == "work").unwrap();
+    let record = &act["record"];
+    assert_eq!((&record["kind"], &record["pid"]), (&json!("gateway"), &json!(pid)), "{act:#}");
+    assert_eq!(record["locks"], json!([{"scope": "token", "identity_hash": hash}]), "{act:#}");
+    let other = acts.iter().find(|act| act["record"]["kind"].is_null()).unwrap();
+    assert_eq!(other["record"]["lock_count"], 31, "{other:#}");
+    let text = other["act"].as_str().unwrap();
+    assert!(text.contains("with its 31 locks") && text.contains("and 11 more"), "{text}");
+    let events = sandbox.cli(["--json", "events"]).assert_code(0);
+    assert!(events.out.contains(&of_run) && events.out.contains(&hash), "{events:#?}");
+}

@@ -201,7 +201,8 @@ pub(super) fn run(global: &Global, arguments: &args::Run, format: Format) -> Out
             let error = Error::new(
                 crate::ErrorKind::NotOwner,
                 "the office was lost before the command started",
-            );
+            )
+            .with_hint("`incumbent events` says by whom, `incumbent status` who holds it");
             let code = exit_codes.code(ExitCause::Refused, 0, None);
             Ok(Answer::failed(code, format, &Invocation::of(global), &error))
         }

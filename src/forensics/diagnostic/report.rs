@@ -117,7 +117,7 @@ impl Report {
         self.log.write_all(header.as_bytes())?;
 
         if let Some(store) = task.store.clone() {
-            self.learn_identities(store)?;
+            self.learn_identities(store);
         }
         let table = self.processes()?;
         self.tree(table)?;
@@ -135,7 +135,7 @@ impl Report {
     }
 
     /// Aside, because a file may hang as well.
-    fn learn_identities(&mut self, store: PathBuf) -> io::Result<()> {
+    fn learn_identities(&mut self, store: PathBuf) {
         let file = store.display().to_string();
         let share = self.share(8).min(IDENTITIES_WITHIN);
         let (read, _) = collect(share, move |found| drop(found.send(Shown::of(store))));
@@ -144,7 +144,6 @@ impl Report {
             self.cut_off.push(format!("command lines, since {file} cannot be read: {why}"));
             Shown { identities: None }
         }));
-        Ok(())
     }
 
     /// One write for one section, so that nobody else's lines come between its own.

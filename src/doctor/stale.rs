@@ -1,0 +1,193 @@
+//! Ending the records of the dead, some at a time: each start waits while one transaction lasts.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::{Opened, counted, owners};
+use crate::claimant::judge_to_end;
+use crate::clock::Deadline;
+use crate::error::Result;
+use crate::instance::{self, End, EndReason, Record};
+use crate::liveness::{Lease, Verdict};
+use crate::lock_table;
+use crate::names::{InstanceId, Kind, LockName, ProfileName};
+use crate::observe::{LiveCommandLine, needs_command_line};
+use crate::store::{EventRecord, Tx};
+use crate::sys;
+
+/// How long one transaction goes on to the next record.
+const TURN: Duration = Duration::from_millis(10);
+
+/// Between two of them: whoever waits for the write lock asks for it again within this.
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// Locks that are named; of more the count is told.
+const LOCKS_NAMED: usize = 20;
+
+/// A record that is ended because its owner is dead.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct StaleRecord {
+    /// Its generation.
+    pub instance: InstanceId,
+    /// Its profile, if it has one.
+    pub profile: Option<ProfileName>,
+    /// The kind of its office; `None` for a process without an office.
+    pub kind: Option<Kind>,
+    /// Its recorded process.
+    pub pid: Option<sys::Pid>,
+    /// The locks that end with it: scope and hash of the first 20.
+    pub locks: Vec<LockName>,
+    /// How many locks end with it.
+    pub lock_count: usize,
+    /// Why its owner counts as dead, in snake case.
+    pub reason: &'static str,
+}
+
+impl StaleRecord {
+    fn of(
+        connection: &rusqlite::Connection,
+        record: &Record,
+        reason: &'static str,
+    ) -> Result<Self> {
+        let locks = lock_table::some_of_instance(connection, record.id, LOCKS_NAMED)?;
+        Ok(Self {
+            instance: record.id,
+            profile: record.profile.clone(),
+            kind: record.kind().cloned(),
+            pid: record.pid,
+            locks: locks.into_iter().map(|lock| lock.name).collect(),
+            lock_count: lock_table::count_of_instance(connection, record.id)?,
+            reason,
+        })
+    }
+
+    /// What is done about it: names profile, kind, pid and locks.
+    pub(super) fn act(&self, name: &str) -> String {
+        let pid = self.pid.map_or_else(String::new, |pid| format!(", pid {pid}"));
+        let locks = match (self.locks.as_slice(), self.lock_count) {
+            ([], _) => String::new(),
+            (some, count) => {
+                let names: Vec<String> = some.iter().map(LockName::to_string).collect();
+                let more = match count.saturating_sub(some.len()) {
+                    0 => String::new(),
+                    more => format!(" and {more} more"),
+                };
+                let count = counted(count, "lock", "locks");
+                format!(", with its {count} {}{more}", names.join(", "))
+            }
+        };
+        format!("end the record of {name}{pid}{locks} ({})", self.reason)
+    }
+
+    /// As the CLI's JSON shows it.
+    pub(super) fn to_json(&self) -> Value {
+        let lock = |name: &LockName| json!({"scope": name.scope.as_str(), "identity_hash": name.identity_hash.as_str()});
+        json!({
+            "instance": self.instance.as_i64(),
+            "profile": self.profile.as_ref().map(ProfileName::as_str),
+            "kind": self.kind.as_ref().map(Kind::as_str),
+            "pid": self.pid,
+            "locks": self.locks.iter().map(lock).collect::<Vec<_>>(),
+            "lock_count": self.lock_count,
+            "reason": self.reason,
+        })
+    }
+}
+
+/// What became of the records that seemed stale.
+#[derive(Default)]
+pub(super) struct Ended {
+    pub(super) ended: Vec<(String, StaleRecord)>,
+    /// Whose command lives on: the name of the record, and that process.
+    pub(super) kept: Vec<(String, sys::Pid)>,
+}
+
+/// Those that would be ended, with their names.
+pub(super) fn stale(opened: &Opened) -> Result<Vec<(String, StaleRecord)>> {
+    let stale = opened.owners()?.iter().filter(|owner| owner.is_stale());
+    let stale: Vec<_> = stale.collect();
+    opened.inner().read(|connection| {
+        stale
+            .iter()
+            .map(|owner| {
+                let reason = owner.judged.verdict.reason();
+                Ok((owner.name(), StaleRecord::of(connection, &owner.record, reason)?))
+            })
+            .collect()
+    })
+}
+
+/// Judges everybody again inside the transactions, and ends who is dead, as a claim would, in the name
+/// of `by`.
+pub(super) fn end(opened: &Opened, by: &str) -> Result<Ended> {
+    let inner = opened.inner();
+    let command_lines: Vec<LiveCommandLine> = opened
+        .owners()?
+        .iter()
+        .filter(|owner| owner.is_stale() && needs_command_line(&owner.judged.evidence))
+        .map(|owner| LiveCommandLine::read(&owner.record))
+        .collect();
+    let live = inner.read(instance::all_live)?;
+    let mut left: VecDeque<InstanceId> = live.into_iter().map(|record| record.id).collect();
+    let mut all = Ended::default();
+    while !left.is_empty() {
+        let (done, turn) = inner.write(|tx| {
+            let until = Deadline::after(TURN);
+            let (mut done, mut turn) = (0, Ended::default());
+            for id in &left {
+                end_one(tx, *id, &command_lines, by, &mut turn)?;
+                done += 1;
+                if until.has_passed() {
+                    break;
+                }
+            }
+            Ok((done, turn))
+        })?;
+        left.drain(..done);
+        all.ended.extend(turn.ended);
+        all.kept.extend(turn.kept);
+        std::thread::sleep(PAUSE);
+    }
+    Ok(all)
+}
+
+fn end_one(
+    tx: &Tx<'_>,
+    id: InstanceId,
+    command_lines: &[LiveCommandLine],
+    by: &str,
+    turn: &mut Ended,
+) -> Result<()> {
+    let record = instance::by_id(tx, id)?.filter(|record| record.ended_at_ms.is_none());
+    let Some(record) = record else { return Ok(()) };
+    let read = command_lines.iter().find(|line| line.is_for(id)).cloned();
+    let judged = judge_to_end(tx.store(), &record, Lease::None, &read.unwrap_or_default());
+    let name = owners::name(&record);
+    if let Some(pid) = judged.left_behind {
+        turn.kept.push((name.clone(), pid));
+    }
+    let Verdict::Dead(reason) = judged.verdict else { return Ok(()) };
+    if judged.flags.anchor_leaked {
+        return Ok(());
+    }
+    let stale = StaleRecord::of(tx, &record, reason.as_str())?;
+    let end = End::new(EndReason::Dead(reason)).detail(format!("found by {by}"));
+    let recorded = instance::end_other(tx, id, &end)?;
+    let stale = StaleRecord { reason: recorded.map_or(stale.reason, EndReason::as_str), ..stale };
+    let office = record.office();
+    tx.record(&EventRecord {
+        event: "doctor_fixed",
+        office: office.as_ref(),
+        profile: record.profile.as_ref(),
+        instance: Some(id),
+        pid: record.pid,
+        detail: Some(json!({
+            "check": "stale_rows", "act": stale.act(&name), "by": by, "record": stale.to_json(),
+        })),
+    })?;
+    turn.ended.push((name, stale));
+    Ok(())
+}
