@@ -28,7 +28,7 @@ use crate::observe::{
 use crate::reservation;
 use crate::standing::Force;
 use crate::store::{EventRecord, Inner, Location, Tx, lost_owners, named_anchors};
-use crate::sys::{self, Existence, Looks, ProcessFacts, ProcessState, StartTime, Unproven};
+use crate::sys::{self, Existence, Looks, ProcessFacts, ProcessState, StartTime, Trust, Unproven};
 use crate::takeover::LeftOver;
 use crate::wait::{Obstacle, Watch};
 
@@ -268,7 +268,7 @@ pub(crate) fn judge_to_end(
     if !matches!(judged.verdict, Verdict::Dead(_)) || !may_have_family(record, &judged.evidence) {
         return judged;
     }
-    with_family(judged, &family::living(record, None))
+    with_family(judged, &family::living(record, None, inner.trust()))
 }
 
 /// What a family makes of a dead owner.
@@ -295,7 +295,7 @@ pub(crate) fn end_family(inner: &Inner, record: &Record) -> Vec<sys::Pid> {
     if matches!(judged.verdict, Verdict::Dead(_))
         && may_have_family(record, &judged.evidence)
         && may_end_family(record, &judged.evidence)
-        && let Family::Seen(remains) = family::end(record, None)
+        && let Family::Seen(remains) = family::end(record, None, inner.trust())
     {
         return remains.ended;
     }
@@ -440,22 +440,22 @@ impl Aside {
     ///
     /// # Errors
     /// Where it ran short of something, and so did not see all that it looked for.
-    pub(crate) fn run(&mut self, errand: Errand, deadline: Deadline) -> Result<()> {
+    pub(crate) fn run(&mut self, errand: Errand, deadline: Deadline, trust: &Trust) -> Result<()> {
         let looks = Looks::begin();
-        self.carry_out(errand, deadline);
+        self.carry_out(errand, deadline, trust);
         match looks.shortage() {
             Some(shortage) => Err(Error::shortage(shortage, "look at who holds it")),
             None => Ok(()),
         }
     }
 
-    fn carry_out(&mut self, errand: Errand, deadline: Deadline) {
+    fn carry_out(&mut self, errand: Errand, deadline: Deadline, trust: &Trust) {
         match errand {
             Errand::ReadCommandLine(record) => {
                 self.command_lines.push(LiveCommandLine::read(&record));
             }
             Errand::EndChild(record) => {
-                if self.ended.contains(&record.id) || !kill_child(&record) {
+                if self.ended.contains(&record.id) || !kill_child(&record, trust) {
                     self.spared.push(record.id);
                 } else {
                     self.ended.push(record.id);
@@ -470,17 +470,17 @@ impl Aside {
                 self.awaited.push(record.id);
             }
             Errand::EndFamily(record, subject) => {
-                self.families.push((record.id, family::end(&record, Some(subject))));
+                self.families.push((record.id, family::end(&record, Some(subject), trust)));
             }
             Errand::FindFamily(record, subject) => {
-                self.families.push((record.id, family::living(&record, Some(subject))));
+                self.families.push((record.id, family::living(&record, Some(subject), trust)));
             }
             Errand::FindStopped(record) => {
                 let in_time = deadline.remaining() > STOPPED_TWICE_APART;
                 self.stopped.push((record.id, in_time && stays_stopped(&record)));
             }
             Errand::ListChildren(record) => {
-                self.children.push((record.id, LeftOver::of(&record)));
+                self.children.push((record.id, LeftOver::of(&record, trust)));
             }
         }
     }
@@ -718,9 +718,9 @@ pub(crate) fn is_held(inner: &Inner, anchor: &str) -> bool {
 /// Ends the command that a killed `run` left behind, and waits until it is gone. False when it lives
 /// on: because we may not or cannot end it, or because it is the very script that asks for the office
 /// now.
-fn kill_child(record: &Record) -> bool {
+fn kill_child(record: &Record, trust: &Trust) -> bool {
     let Some(pid) = record.child_pid else { return false };
-    let child = match record.prove_child() {
+    let child = match record.prove_child(trust) {
         Ok(child) => child,
         Err(Unproven::Gone) => return true,
         Err(why) => {

@@ -14,7 +14,9 @@ use crate::anchor;
 use crate::clock::Deadline;
 use crate::environment;
 use crate::instance::Record;
-use crate::sys::{self, Existence, Pid, ProcessFacts, ProcessState, Proven, StartTime, Unproven};
+use crate::sys::{
+    self, Existence, Pid, ProcessFacts, ProcessState, Proven, StartTime, Trust, Unproven,
+};
 
 /// How long it may take to end before it is killed, and how long a killed one may take to be gone.
 const ENDS_WITHIN: Duration = Duration::from_secs(5);
@@ -43,10 +45,10 @@ pub(crate) struct Remains {
 }
 
 /// Ends the family of the command that `record` names, but for `subject`, which the office is for now.
-pub(crate) fn end(record: &Record, subject: Option<Pid>) -> Family {
+pub(crate) fn end(record: &Record, subject: Option<Pid>, trust: &Trust) -> Family {
     let mut remains = Remains::default();
     for _ in 0..LOOKS_MAX {
-        let Some(members) = members(record, subject) else { return Family::NotSeen };
+        let Some(members) = members(record, subject, trust) else { return Family::NotSeen };
         remains.living = members.iter().filter_map(Member::refuses).collect();
         let proven: Vec<&Proven> =
             members.iter().filter_map(|member| member.proven.as_ref().ok()).collect();
@@ -67,13 +69,13 @@ pub(crate) fn end(record: &Record, subject: Option<Pid>) -> Family {
             break;
         }
     }
-    remains.left_alone = outside(record, subject);
+    remains.left_alone = outside(record, subject, trust);
     Family::Seen(remains)
 }
 
 /// Who lives of it, where nobody may be ended. Ourselves and our ancestors are none of them.
-pub(crate) fn living(record: &Record, subject: Option<Pid>) -> Family {
-    let Some(members) = members(record, subject) else { return Family::NotSeen };
+pub(crate) fn living(record: &Record, subject: Option<Pid>, trust: &Trust) -> Family {
+    let Some(members) = members(record, subject, trust) else { return Family::NotSeen };
     let living = members.iter().filter_map(|member| match &member.proven {
         Ok(process) => Some(process.pid()),
         Err(_) => member.refuses(),
@@ -121,13 +123,14 @@ impl Member {
                 | Unproven::Elsewhere
                 | Unproven::Copied
                 | Unproven::Unknown
+                | Unproven::NotOfTheUser(_)
                 | Unproven::Denied(_),
             ) => Some(self.pid),
         }
     }
 }
 
-fn members(record: &Record, subject: Option<Pid>) -> Option<Vec<Member>> {
+fn members(record: &Record, subject: Option<Pid>, trust: &Trust) -> Option<Vec<Member>> {
     let (Some(session), Some(command)) = (record.identity.child_sid, record.child_start_time)
     else {
         return Some(Vec::new());
@@ -155,16 +158,16 @@ fn members(record: &Record, subject: Option<Pid>) -> Option<Vec<Member>> {
         let ProcessFacts { existence, start_time, number, .. } = sys::process_facts(pid);
         let may_be_of_it = existence != Existence::Gone && start_time.is_none_or(is_not_older);
         let is_of_it = may_be_of_it && is_of_this_run(pid);
-        is_of_it.then(|| Member { pid, proven: Proven::of(pid, start_time, number) })
+        is_of_it.then(|| Member { pid, proven: Proven::of(pid, start_time, number, trust) })
     });
     Some(members.collect())
 }
 
 /// Who is of this run by its environment, and not in its session any more.
-fn outside(record: &Record, subject: Option<Pid>) -> Vec<Pid> {
+fn outside(record: &Record, subject: Option<Pid>, trust: &Trust) -> Vec<Pid> {
     let of_this_run = format!("{}={}", environment::INSTANCE, record.id);
     let is_not_us = |pid: &Pid| {
-        let proven = Proven::of(*pid, sys::process_facts(*pid).start_time, None);
+        let proven = Proven::of(*pid, sys::process_facts(*pid).start_time, None, trust);
         proven.is_ok() && Some(*pid) != subject && !is_owner(*pid)
     };
     sys::processes_with_environment(&of_this_run)
@@ -192,6 +195,6 @@ fn is_own_session(record: &Record, session: Pid) -> Option<bool> {
     }
     let leader = sys::process_facts(session);
     let is_another = leader.existence == Existence::Present
-        && matches!(record.prove_child(), Err(Unproven::Gone));
+        && matches!(record.prove_child(&Trust::FULL), Err(Unproven::Gone));
     (!is_another).then_some(true)
 }

@@ -19,7 +19,7 @@ use crate::observe::Observer;
 use crate::reservation;
 use crate::stop_budget;
 use crate::store::{EventRecord, Tx};
-use crate::sys::{self, Proven, StartTime, StartTimeUnit, Supervision, Unproven};
+use crate::sys::{self, Proven, StartTime, StartTimeUnit, Supervision, Trust, Unproven};
 use crate::waiters;
 
 /// Incarnations kept per office.
@@ -338,15 +338,15 @@ impl Record {
     }
 
     /// The recorded process, pinned and proven.
-    pub(crate) fn prove_process(&self) -> Result<Proven, Unproven> {
+    pub(crate) fn prove_process(&self, trust: &Trust) -> Result<Proven, Unproven> {
         let pid = self.pid.ok_or(Unproven::Unknown)?;
-        Proven::of(pid, self.start_time, self.identity.process)
+        Proven::of(pid, self.start_time, self.identity.process, trust)
     }
 
     /// The command that it started, likewise.
-    pub(crate) fn prove_child(&self) -> Result<Proven, Unproven> {
+    pub(crate) fn prove_child(&self, trust: &Trust) -> Result<Proven, Unproven> {
         let pid = self.child_pid.ok_or(Unproven::Unknown)?;
-        Proven::of(pid, self.child_start_time, self.identity.child)
+        Proven::of(pid, self.child_start_time, self.identity.child, trust)
     }
 
     pub(crate) fn kind(&self) -> Option<&Kind> {

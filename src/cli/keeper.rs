@@ -155,7 +155,7 @@ pub(super) fn record(
             Some(Outcome::AlreadyRecorded(record)) => Recorded::Already(record),
             Some(Outcome::Held(obstacle)) => Recorded::Held(obstacle.holder),
             Some(Outcome::Errand(errand)) => {
-                aside.run(errand, Deadline::never())?;
+                aside.run(errand, Deadline::never(), inner.trust())?;
                 continue;
             }
         });

@@ -338,7 +338,9 @@ impl Acquiring {
                 Step::Done(Acquired::Held(obstacle)) => {
                     return Ok(Tried::Attempt(Box::new(Attempt::Held(obstacle))));
                 }
-                Step::Done(Acquired::Errand(errand)) => aside.run(errand, turn.deadline)?,
+                Step::Done(Acquired::Errand(errand)) => {
+                    aside.run(errand, turn.deadline, inner.trust())?;
+                }
                 Step::NeedsKeeper => {
                     let Self::Process { profile, target, .. } = self else {
                         return Err(Error::internal("a run needs no keeper"));

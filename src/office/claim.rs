@@ -205,7 +205,7 @@ fn attempt(store: &Store, candidate: &Candidate<'_>, turn: &Turn) -> Result<Atte
         match outcome {
             Outcome::Errand(errand) => {
                 drop(held);
-                aside.run(errand, turn.deadline)?;
+                aside.run(errand, turn.deadline, inner.trust())?;
             }
             Outcome::Granted(granted) => {
                 let office = HeldOffice { row: granted.row.clone(), claims: 1 };

@@ -384,7 +384,7 @@ fn attempt(
             Acquired::Held(obstacle) => return Ok(Attempt::Held(obstacle)),
             Acquired::Errand(errand) => {
                 drop(held);
-                aside.run(errand, turn.deadline)?;
+                aside.run(errand, turn.deadline, inner.trust())?;
             }
         }
     }

@@ -29,7 +29,7 @@ use crate::names::{IdentityHash, InstanceId, LockName, Nonce, Office, Wanted};
 use crate::observe::{Observer, SeenFree, View};
 use crate::shutdown_table::{NewShutdown, Survival, What};
 use crate::standing::Released;
-use crate::sys::{self, FileId, Looks};
+use crate::sys::{self, FileId, Looks, Trust};
 
 /// The one handle of a file in this process.
 pub(crate) struct Inner {
@@ -67,6 +67,7 @@ pub(crate) struct Inner {
     panic_counts: Mutex<Option<Deadline>>,
     /// Transactions of this handle, for what is done after some of them.
     writes: AtomicU32,
+    trust: Trust,
 }
 
 /// Whether what a connection has read before is still what is in the database.
@@ -186,7 +187,9 @@ impl Inner {
         settings: Settings,
         readers: pool::Strategy,
     ) -> Self {
+        let owner = |path: &Path| sys::file_facts(path).ok().and_then(|facts| facts.owner);
         Self {
+            trust: Trust::of_owners([owner(&location.directory), owner(&location.file)]),
             readers: Readers::new(readers),
             files: Files::new(&location.file, file_id.clone()),
             lost: Mutex::new(None),
@@ -212,6 +215,11 @@ impl Inner {
             panic_counts: Mutex::new(None),
             writes: AtomicU32::new(0),
         }
+    }
+
+    /// How far the rows are believed about whom to signal.
+    pub(crate) fn trust(&self) -> &Trust {
+        &self.trust
     }
 
     /// Nothing crosses a fork: SQLite's locks and connections belong to the process that made them.

@@ -196,6 +196,7 @@ fn has_no_other_thread(pid: Pid) -> bool {
 #[derive(Clone, Copy)]
 struct PidfdInfo {
     real_uid: u32,
+    saved_uid: u32,
     parent: Pid,
 }
 
@@ -207,8 +208,11 @@ fn pidfd_info(pidfd: &OwnedFd) -> Option<PidfdInfo> {
     // than that. Older kernels answer ENOTTY or EINVAL, and touch nothing.
     let done = unsafe { libc::ioctl(pidfd.as_raw_fd(), libc::PIDFD_GET_INFO, &raw mut info) };
     let both = u64::from(libc::PIDFD_INFO_PID | libc::PIDFD_INFO_CREDS);
-    (done == 0 && info.mask & both == both)
-        .then_some(PidfdInfo { real_uid: info.ruid, parent: info.ppid })
+    (done == 0 && info.mask & both == both).then_some(PidfdInfo {
+        real_uid: info.ruid,
+        saved_uid: info.suid,
+        parent: info.ppid,
+    })
 }
 
 /// Reads a whole file of `/proc`; these files have no size to ask for.
@@ -448,6 +452,21 @@ impl ProcessHandle {
         match self {
             Self::Pidfd { pidfd, .. } => number_of(pidfd),
             Self::Number { .. } => None,
+        }
+    }
+
+    pub fn users(&self) -> Option<[u32; 2]> {
+        let by_table = |pid: Pid| {
+            let status = read_status(pid);
+            Some([status.real_uid?, status.saved_uid?])
+        };
+        match self {
+            Self::Pidfd { pid, pidfd } => {
+                let told = pidfd_info(pidfd).map(|info| [info.real_uid, info.saved_uid]);
+                let users = told.or_else(|| by_table(*pid));
+                users.filter(|_| !has_ended(pidfd))
+            }
+            Self::Number { pid, .. } => by_table(*pid),
         }
     }
 

@@ -218,6 +218,13 @@ impl ProcessHandle {
         facts.existence == Existence::Gone || is_another
     }
 
+    pub fn users(&self) -> Option<[u32; 2]> {
+        match bsd_info(kernel_pid(self.pid)?) {
+            BsdInfo::Known(info) => Some([info.pbi_ruid, info.pbi_svuid]),
+            BsdInfo::NoSuchProcess | BsdInfo::Unreadable => None,
+        }
+    }
+
     pub fn wait_ended(&self, timeout: Duration) -> bool {
         let deadline = monotonic() + timeout.min(WAIT_MAX);
         // Watched before the first look, so that no end falls between the two.

@@ -48,6 +48,7 @@ pub(crate) mod supervise;
 #[cfg(all(windows, feature = "cli"))]
 #[path = "supervise_windows.rs"]
 pub(crate) mod supervise;
+mod trust;
 #[cfg(unix)]
 mod unix;
 #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
@@ -69,6 +70,7 @@ pub(crate) use age::process_age;
 pub(crate) use no_room::NoRoom;
 pub(crate) use proven::{Proven, Unproven};
 pub(crate) use shortage::{Looks, Shortage, note};
+pub(crate) use trust::Trust;
 
 /// A process id as the operating system counts them. 0 never names a process here.
 pub type Pid = u32;
@@ -279,6 +281,11 @@ impl ProcessHandle {
     /// The kernel's own number of the pinned process, where it has one.
     pub fn number(&self) -> Option<ProcessNumber> {
         self.0.number()
+    }
+
+    /// Its real user and its saved one: whom `kill(2)` lets signal it. `None` where that cannot be seen.
+    fn users(&self) -> Option<[u32; 2]> {
+        self.0.users()
     }
 
     /// Whether all its threads have ended.

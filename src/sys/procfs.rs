@@ -129,6 +129,8 @@ pub struct Status {
     pub thread_group: Option<u32>,
     /// `Uid`, first value: the real user id.
     pub real_uid: Option<u32>,
+    /// `Uid`, third value: the saved set-user-id.
+    pub saved_uid: Option<u32>,
     /// `NSpid` (Linux 4.1): in how many pid namespaces, from that of the `/proc` mount inwards, the
     /// process has a pid. 1 means that the mount belongs to the process' own namespace.
     pub namespace_depth: Option<usize>,
@@ -144,7 +146,10 @@ pub fn parse_status(bytes: &[u8]) -> Status {
         let mut values = words(&line[colon + 1..]);
         match &line[..colon] {
             b"Tgid" => status.thread_group = values.next().and_then(parse_pid),
-            b"Uid" => status.real_uid = values.next().and_then(parse_number),
+            b"Uid" => {
+                status.real_uid = values.next().and_then(parse_number);
+                status.saved_uid = values.nth(1).and_then(parse_number);
+            }
             b"NSpid" => status.namespace_depth = Some(values.count()),
             _ => {}
         }
@@ -680,8 +685,12 @@ mod tests {
 
     #[test]
     fn status_gives_real_uid_thread_group_and_depth() {
-        let expected =
-            Status { thread_group: Some(4242), real_uid: Some(1000), namespace_depth: Some(1) };
+        let expected = Status {
+            thread_group: Some(4242),
+            real_uid: Some(1000),
+            saved_uid: Some(1000),
+            namespace_depth: Some(1),
+        };
         assert_eq!(parse_status(fixture!("status")), expected);
         let inner = parse_status(fixture!("status-inner-namespace"));
         assert_eq!(inner.namespace_depth, Some(3));

@@ -5,7 +5,8 @@ use std::io;
 use std::time::Duration;
 
 use super::{
-    OpenProcessError, Pid, ProcessHandle, ProcessNumber, ProcessState, StartTime, process_facts,
+    OpenProcessError, Pid, ProcessHandle, ProcessNumber, ProcessState, StartTime, Trust,
+    process_facts,
 };
 
 /// Why a recorded process is not signalled.
@@ -27,6 +28,9 @@ pub(crate) enum Unproven {
     Copied,
     /// Its start time was not recorded or cannot be read.
     Unknown,
+    /// We are root, the store belongs to this user, and the process does not: the user could have written any
+    /// pid there.
+    NotOfTheUser(u32),
     /// The operating system does not let us.
     Denied(String),
 }
@@ -47,6 +51,11 @@ impl fmt::Display for Unproven {
             Self::Unknown => {
                 f.write_str("its start time is not known, so that its pid may be another's by now")
             }
+            Self::NotOfTheUser(uid) => write!(
+                f,
+                "it does not belong to uid {uid}, who owns the store and could have put any pid there \
+                 (`--force` ends a `run` of root's own)"
+            ),
             Self::Denied(why) => write!(f, "the system does not let us: {why}"),
         }
     }
@@ -62,11 +71,13 @@ pub(crate) struct Proven {
 
 impl Proven {
     /// Pins `pid`, and compares then what the kernel says of it with what is on record: its own number of
-    /// the process where both have it, else the start time.
+    /// the process where both have it, else the start time. That counts as far as `trust` goes in whoever may
+    /// have written the record.
     pub(crate) fn of(
         pid: Pid,
         start_time: Option<StartTime>,
         number: Option<ProcessNumber>,
+        trust: &Trust,
     ) -> Result<Self, Unproven> {
         if pid <= 1 || i32::try_from(pid).is_err() {
             return Err(Unproven::Reserved);
@@ -97,6 +108,7 @@ impl Proven {
         if is_ancestor(pid) {
             return Err(Unproven::Ancestor);
         }
+        trust.check(pid, &handle)?;
         Ok(Self { pid, handle })
     }
 
@@ -196,34 +208,44 @@ mod tests {
     fn nobody_is_signalled_without_proof() {
         let own = std::process::id();
         let some_time = start_time(own);
-        assert_eq!(Proven::of(own, some_time, None).unwrap_err(), Unproven::Ourselves);
+        assert_eq!(
+            Proven::of(own, some_time, None, &Trust::FULL).unwrap_err(),
+            Unproven::Ourselves
+        );
         let negative_one = u32::MAX;
         for pid in [0, 1, negative_one, i32::MIN.cast_unsigned()] {
-            assert_eq!(Proven::of(pid, some_time, None).unwrap_err(), Unproven::Reserved, "{pid}");
+            assert_eq!(
+                Proven::of(pid, some_time, None, &Trust::FULL).unwrap_err(),
+                Unproven::Reserved,
+                "{pid}"
+            );
         }
         let child = spawn("child");
         let pid = child.0.id();
         let live = start_time(pid).unwrap();
         let another = StartTime { value: live.value + 1, ..live };
-        assert_eq!(Proven::of(pid, Some(another), None).unwrap_err(), Unproven::Gone);
-        assert_eq!(Proven::of(pid, None, None).unwrap_err(), Unproven::Unknown);
+        assert_eq!(Proven::of(pid, Some(another), None, &Trust::FULL).unwrap_err(), Unproven::Gone);
+        assert_eq!(Proven::of(pid, None, None, &Trust::FULL).unwrap_err(), Unproven::Unknown);
         let units = [StartTimeUnit::Ticks, StartTimeUnit::Microseconds, StartTimeUnit::Filetime];
         for unit in units.into_iter().filter(|unit| *unit != live.unit) {
             let of_another_source = StartTime { unit, ..live };
             assert_eq!(
-                Proven::of(pid, Some(of_another_source), None).unwrap_err(),
+                Proven::of(pid, Some(of_another_source), None, &Trust::FULL).unwrap_err(),
                 Unproven::Unknown
             );
         }
-        assert!(!Proven::of(pid, Some(live), None).unwrap().has_ended());
+        assert!(!Proven::of(pid, Some(live), None, &Trust::FULL).unwrap().has_ended());
         if let Some(number) = process_facts(pid).number {
             // Where the process table is hidden, there is no start time.
-            Proven::of(pid, None, Some(number)).unwrap();
+            Proven::of(pid, None, Some(number), &Trust::FULL).unwrap();
             let younger = ProcessNumber(number.0 + 1);
-            assert_eq!(Proven::of(pid, Some(live), Some(younger)).unwrap_err(), Unproven::Gone);
+            assert_eq!(
+                Proven::of(pid, Some(live), Some(younger), &Trust::FULL).unwrap_err(),
+                Unproven::Gone
+            );
         }
         if let Some(parent) = process_facts(own).parent.filter(|pid| *pid > 1) {
-            let proven = Proven::of(parent, start_time(parent), None);
+            let proven = Proven::of(parent, start_time(parent), None, &Trust::FULL);
             assert_eq!(proven.unwrap_err(), Unproven::Ancestor);
         }
     }
@@ -233,12 +255,12 @@ mod tests {
         let child = spawn("child");
         let pid = child.0.id();
         let recorded = start_time(pid);
-        let proven = Proven::of(pid, recorded, None).unwrap();
+        let proven = Proven::of(pid, recorded, None, &Trust::FULL).unwrap();
         proven.kill().unwrap();
         assert!(proven.wait_ended(Duration::from_secs(20)));
         // Twice is no fault: it had ended.
         proven.kill().unwrap();
-        assert_eq!(Proven::of(pid, recorded, None).unwrap_err(), Unproven::Gone);
+        assert_eq!(Proven::of(pid, recorded, None, &Trust::FULL).unwrap_err(), Unproven::Gone);
     }
 
     /// A process and what it has started, each proven on its own.
@@ -257,12 +279,14 @@ mod tests {
         assert!(tree.contains(&grandchild), "{tree:?} lacks {grandchild}");
         assert!(descendants(std::process::id()).contains(&grandchild));
         assert!(!descendants(grandchild).contains(&parent.0.id()));
-        let proven: Vec<Proven> =
-            tree.iter().filter_map(|pid| Proven::of(*pid, start_time(*pid), None).ok()).collect();
+        let proven: Vec<Proven> = tree
+            .iter()
+            .filter_map(|pid| Proven::of(*pid, start_time(*pid), None, &Trust::FULL).ok())
+            .collect();
         for process in proven.iter().filter(|process| process.pid() == grandchild) {
             process.kill().unwrap();
             assert!(process.wait_ended(Duration::from_secs(20)));
         }
-        assert_eq!(Proven::of(grandchild, None, None).unwrap_err(), Unproven::Gone);
+        assert_eq!(Proven::of(grandchild, None, None, &Trust::FULL).unwrap_err(), Unproven::Gone);
     }
 }

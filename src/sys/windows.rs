@@ -271,6 +271,12 @@ impl ProcessHandle {
         start_time_of(&self.process)
     }
 
+    /// There are no numbers of users.
+    #[expect(clippy::unused_self, reason = "the contract of all platforms")]
+    pub fn users(&self) -> Option<[u32; 2]> {
+        None
+    }
+
     pub fn wait_ended(&self, timeout: Duration) -> bool {
         // One wait takes at most 2^32 - 2 ms, the value above means "for ever".
         const STEP_MS_MAX: u32 = u32::MAX - 1;

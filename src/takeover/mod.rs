@@ -34,6 +34,7 @@ use crate::observe::LiveCommandLine;
 use crate::office::{Candidate, Claim, Outcome, claim_once, claim_reserved, refuse_candidate};
 use crate::reservation::{self, Purpose};
 use crate::scoped;
+use crate::standing::Force;
 use crate::stop_budget::{self, KILL_GRACE};
 use crate::store::{EventRecord, Inner, Store, Tx};
 use crate::sys::{Pid, Unproven};
@@ -406,9 +407,13 @@ pub(crate) fn carry_out(
     let Plan { mut row, targets } = plan;
     let inner = &store.inner;
     // All of them at once: each takes its own time, and they take it together.
+    let force = if replace.force { Force::Yes } else { Force::No };
     let pursuits: Vec<Pursuit<'_>> = targets
         .iter()
-        .map(|target| Pursuit::begin(inner, target, target.budget(), KILL_GRACE, Asking::Ask))
+        .map(|target| {
+            let budget = target.budget();
+            Pursuit::begin(inner, target, budget, KILL_GRACE, Asking::Ask, force)
+        })
         .collect();
     let mut killed = Vec::new();
     for (target, pursuit) in targets.iter().zip(&pursuits) {
@@ -427,7 +432,7 @@ pub(crate) fn carry_out(
     }
     let mut left_over: Vec<LeftOver> = pursuits.into_iter().flat_map(Pursuit::left_over).collect();
     if replace.reap {
-        left_over = LeftOver::reap(left_over);
+        left_over = LeftOver::reap(left_over, inner.trust());
     }
     let succession =
         Succession { replaced: targets.iter().map(|target| target.record.id).collect() };

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::Target;
+use crate::anchor;
 use crate::claimant::judge_record;
 use crate::clock::Deadline;
 use crate::command_line;
@@ -12,9 +13,10 @@ use crate::liveness::{AliveReason, Lease, Observed, Verdict};
 use crate::lock_table::{self, LockRow};
 use crate::names::Wanted;
 use crate::observe::LiveCommandLine;
+use crate::standing::Force;
 use crate::stop_budget::KILL_GRACE;
 use crate::store::{Inner, with_budget};
-use crate::sys::{self, Pid, Proven, StartTime, Unproven};
+use crate::sys::{self, Pid, Proven, StartTime, Trust, Unproven};
 use crate::wait::Cancel;
 
 /// Between two looks whether an owner is gone, where the kernel does not wake us: when it lets go
@@ -78,14 +80,17 @@ pub(super) struct Pursuit<'a> {
 
 impl<'a> Pursuit<'a> {
     /// Pins the owner and asks it to end. Whom we cannot kill may be a `run` that ends its command
-    /// itself, when its time is over: that one gets `grace` on top.
+    /// itself, when its time is over: that one gets `grace` on top. `force` says that a person
+    /// means this very owner.
     pub(super) fn begin(
         inner: &'a Inner,
         Target { record, wanted, children }: &'a Target,
         budget: Duration,
         grace: Duration,
         asking: Asking,
+        force: Force,
     ) -> Self {
+        let trust = &trust_in(inner, record, force);
         let judged = judge_record(inner, record, Lease::None, &LiveCommandLine::not_read());
         let (mut owner, child) = if legacy::has_let_go(record) {
             // Whoever has that lock now is somebody else, who is not to be signalled.
@@ -98,9 +103,9 @@ impl<'a> Pursuit<'a> {
             && judged.evidence.observed() != Observed::Alive
         {
             // The `run` is gone: what is left of the owner is its command.
-            (record.prove_child(), None)
+            (record.prove_child(trust), None)
         } else {
-            (record.prove_process(), record.prove_child().ok())
+            (record.prove_process(trust), record.prove_child(trust).ok())
         };
         let mut children = children.clone().unwrap_or_default();
         if let Ok(owner) = &owner {
@@ -131,7 +136,8 @@ impl<'a> Pursuit<'a> {
             // It has to look at its marker first.
             Err(_) => budget.saturating_add(grace).max(LOOKS_WITHIN),
         };
-        Self { inner, record, wanted, owner, child, until: Deadline::after(budget), children }
+        let until = Deadline::after(budget);
+        Self { inner, record, wanted, owner, child, until, children }
     }
 
     /// Waits for its end, and escalates.
@@ -230,7 +236,20 @@ impl<'a> Pursuit<'a> {
 
     /// What the owner had started and that still runs.
     pub(super) fn left_over(self) -> Vec<LeftOver> {
-        self.children.into_iter().filter(|process| process.prove().is_ok()).collect()
+        let trust = self.inner.trust();
+        self.children.into_iter().filter(|process| process.prove(trust).is_ok()).collect()
+    }
+}
+
+/// How far the record is believed. A person who insists may also end a process of root's own in the store of
+/// a user, if the kernel says that it takes part.
+fn trust_in(inner: &Inner, record: &Record, force: Force) -> Trust {
+    let trust = inner.trust().clone();
+    match record.anchor.as_deref().and_then(anchor::file_name) {
+        Some(name) if force == Force::Yes => {
+            trust.and_who_locked(&inner.location.anchors.join(name))
+        }
+        Some(_) | None => trust,
     }
 }
 
@@ -268,8 +287,9 @@ pub struct LeftOver {
 
 impl LeftOver {
     /// What the owner of a record of this namespace has started, if its process is still the same.
-    pub(crate) fn of(record: &Record) -> Vec<Self> {
-        record.prove_process().map_or_else(|_| Vec::new(), |owner| Self::started_by(owner.pid()))
+    pub(crate) fn of(record: &Record, trust: &Trust) -> Vec<Self> {
+        let owner = record.prove_process(trust);
+        owner.map_or_else(|_| Vec::new(), |owner| Self::started_by(owner.pid()))
     }
 
     fn started_by(pid: Pid) -> Vec<Self> {
@@ -291,16 +311,16 @@ impl LeftOver {
     }
 
     /// The process, if it still runs and is neither we nor one of those that we descend from.
-    fn prove(&self) -> Result<Proven, Unproven> {
-        Proven::of(self.pid, self.start_time, None)
+    fn prove(&self, trust: &Trust) -> Result<Proven, Unproven> {
+        Proven::of(self.pid, self.start_time, None, trust)
     }
 
     /// Ends these processes: asks all of them, and kills those that do not follow. Returns those
     /// that are left.
-    pub(super) fn reap(processes: Vec<Self>) -> Vec<Self> {
+    pub(super) fn reap(processes: Vec<Self>, trust: &Trust) -> Vec<Self> {
         let proven: Vec<(Self, Proven)> = processes
             .into_iter()
-            .filter_map(|process| process.prove().ok().map(|proven| (process, proven)))
+            .filter_map(|process| process.prove(trust).ok().map(|proven| (process, proven)))
             .collect();
         let on_all = |what: fn(&Proven) -> std::io::Result<()>| {
             for (process, proven) in &proven {

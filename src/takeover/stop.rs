@@ -17,6 +17,7 @@ use crate::names::{InstanceId, Kind, MarkerName, Nonce, Office, Wanted};
 use crate::observe::{LiveCommandLine, needs_command_line};
 use crate::office::{Desired, Profile, check_home, set_desired};
 use crate::reservation::{self, Purpose, Reservation};
+use crate::standing::Force;
 use crate::status;
 use crate::stop_budget;
 use crate::store::{Inner, PATIENCE_MIN, Tx, with_budget};
@@ -370,8 +371,9 @@ fn finish(
     let wanted = Wanted::Office(office.clone());
     let target = Target { record: record.clone(), wanted, children: Some(Vec::new()) };
     let budget = options.timeout.unwrap_or_else(|| target.budget());
-    let insistence = if options.kill { Insistence::Kill } else { Insistence::Ask };
-    let pursuit = Pursuit::begin(inner, &target, budget, Duration::ZERO, asking);
+    let (insistence, force) =
+        if options.kill { (Insistence::Kill, Force::Yes) } else { (Insistence::Ask, Force::No) };
+    let pursuit = Pursuit::begin(inner, &target, budget, Duration::ZERO, asking, force);
     let mut is_our_ancestor = false;
     let why = match pursuit.finish(insistence, &options.cancel) {
         Pursued::Over { killed } => {

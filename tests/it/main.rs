@@ -66,6 +66,7 @@ mod stray_closes;
 mod swap;
 mod takeover;
 mod three_files;
+mod users_store;
 mod verdict;
 mod versions;
 mod wait;

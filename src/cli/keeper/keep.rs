@@ -318,7 +318,7 @@ impl Keeping {
             let mut arrival = Arrival { target: &self.target, aside: &aside, errand: None };
             let arrived = store.inner.write(|tx| arrival.arrive(tx, &store.inner, &self.kept));
             if let Some(errand) = arrival.errand {
-                aside.run(errand, Deadline::never())?;
+                aside.run(errand, Deadline::never(), store.inner.trust())?;
                 continue;
             }
             arrived?;
