@@ -101,7 +101,7 @@ impl Anchor {
             .write_all(&content_for(store))
             .map_err(|error| Error::io("write", &path, error))
             .and_then(|()| {
-                sys::give_to_owner_of(&path, directory)
+                sys::give_open_file_to_owner_of(&file, directory)
                     .map_err(|error| Error::io("change the owner of", &path, error))
             });
         if let Err(error) = written {
@@ -260,11 +260,11 @@ impl RecoveryLock {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 sys::open_anchor_file(&path)
             }
-            result => result,
+            // Only what was made just now is given away: another file may be in its place.
+            made => made
+                .and_then(|file| sys::give_open_file_to_owner_of(&file, directory).map(|()| file)),
         }
         .map_err(|error| Error::io("open", &path, error))?;
-        sys::give_to_owner_of(&path, directory)
-            .map_err(|error| Error::io("change the owner of", &path, error))?;
         match retry_interrupted(|| FileExt::try_lock(&file)) {
             Ok(()) => Ok(Self { _file: file }),
             Err(TryLockError::WouldBlock) => Err(Error::new(
@@ -359,7 +359,9 @@ pub(crate) fn note_grant(anchors: &Path, anchor: &str, fence: i64) {
     let noted = u64::try_from(fence).map_err(io::Error::other).and_then(|fence| {
         let at = Duration::from_micros(fence) + Duration::from_nanos(GRANT_MARK_NS);
         let times = FileTimes::new().set_modified(SystemTime::UNIX_EPOCH + at);
-        sys::open_anchor_file(&anchors.join(name))?.set_times(times)
+        let file = sys::open_anchor_file(&anchors.join(name))?;
+        // Another file of that name may be anybody's.
+        if sys::open_file_facts(&file)?.links == 1 { file.set_times(times) } else { Ok(()) }
     });
     if let Err(error) = noted {
         tracing::debug!(anchor, %error, "a grant is not noted");

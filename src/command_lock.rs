@@ -117,7 +117,7 @@ mod of_run {
                 made => {
                     let made = made?;
                     if let Some(directory) = path.parent() {
-                        sys::give_to_owner_of(path, directory)?;
+                        sys::give_open_file_to_owner_of(&made, directory)?;
                     }
                     made
                 }

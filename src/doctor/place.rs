@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use super::{Check, Scene, Seen, counted, listed, quoted};
 use crate::error::Result;
-use crate::store::{Location, me, with_sidecars};
+use crate::store::{
+    Location, is_open_to_others, is_ours_to_close, is_something_else, me, with_sidecars,
+};
 use crate::sys::{self, FileFacts, FilesystemClass, FreeSpace};
 
 pub(super) const CHECKS: &[Check<Scene>] = &[
@@ -41,7 +43,7 @@ fn path(scene: &Scene) -> Result<Vec<Seen>> {
                 .remedy("nothing: the first `incumbent run` or `claim` makes it"),
         ]);
     };
-    let mut seen = untrusted(&location.directory);
+    let mut seen = untrusted(&location.directory, &scene.command("doctor --fix"));
     if seen.is_empty() {
         seen.push(Seen::ok(format!("{} ({why})", location.file.display())));
     }
@@ -49,7 +51,7 @@ fn path(scene: &Scene) -> Result<Vec<Seen>> {
 }
 
 /// What lets others replace `directory`: itself, or a directory above it.
-fn untrusted(directory: &Path) -> Vec<Seen> {
+fn untrusted(directory: &Path, fix: &str) -> Vec<Seen> {
     let owner = sys::file_facts(directory).ok().and_then(|facts| facts.owner);
     let me = sys::effective_uid();
     // For root the store of a user is that user's business.
@@ -79,7 +81,13 @@ fn untrusted(directory: &Path) -> Vec<Seen> {
                 )),
             );
         }
-        if is_open_to_others(&facts, ancestor == directory) {
+        if is_replaceable(&facts, ancestor == directory) {
+            let close = format!("`chmod go-w {}`", quoted(ancestor));
+            let remedy = if ancestor == directory && is_ours_to_close(&facts) {
+                format!("{fix}, or {close}")
+            } else {
+                format!("as its owner {close}")
+            };
             seen.push(
                 Seen::error(format!(
                     "{} can be written by others (mode {:04o}), who can put another store in the \
@@ -87,7 +95,7 @@ fn untrusted(directory: &Path) -> Vec<Seen> {
                     ancestor.display(),
                     facts.mode.unwrap_or_default()
                 ))
-                .remedy(format!("as its owner `chmod go-w {}`", quoted(ancestor))),
+                .remedy(remedy),
             );
         }
     }
@@ -95,18 +103,15 @@ fn untrusted(directory: &Path) -> Vec<Seen> {
 }
 
 /// Where a directory is sticky, only the owner of what is in it can take that away; but what is in
-/// the store's own directory may be missing, and then is anybody's. A group of the same number as
-/// the owner is that user's alone.
-fn is_open_to_others(facts: &FileFacts, is_the_stores_own: bool) -> bool {
-    const BY_GROUP: u32 = 0o020;
-    const BY_OTHERS: u32 = 0o002;
+/// the store's own directory may be missing, and then is anybody's.
+fn is_replaceable(facts: &FileFacts, is_the_stores_own: bool) -> bool {
     const STICKY: u32 = 0o1000;
-    let mode = facts.mode.unwrap_or_default();
+    let is_sticky = facts.mode.unwrap_or_default() & STICKY != 0;
+    let is_to_be_closed = is_ours_to_close(facts) && facts.mode.unwrap_or_default() & 0o022 != 0;
     if is_the_stores_own {
-        return mode & (BY_GROUP | BY_OTHERS) != 0;
+        return is_open_to_others(facts) || is_to_be_closed;
     }
-    let by_group = mode & BY_GROUP != 0 && facts.group != facts.owner;
-    mode & STICKY == 0 && (by_group || mode & BY_OTHERS != 0)
+    is_open_to_others(facts) && !is_sticky
 }
 
 /// A file of the store that is not as it should be.
@@ -125,7 +130,7 @@ impl Flawed {
 
 /// Everything that a store consists of: the database, its `-wal` and `-shm`, the anchors and their
 /// directory.
-pub(super) fn files_of(scene: &Scene) -> Vec<PathBuf> {
+fn files_of(scene: &Scene) -> Vec<PathBuf> {
     let Some(location) = &scene.location else { return Vec::new() };
     let mut files: Vec<PathBuf> = with_sidecars(&location.file).collect();
     files.push(location.anchors.clone());
@@ -195,7 +200,9 @@ const SETTLES_WITHIN: Duration = Duration::from_millis(20);
 
 /// No more than the owner can read them, the owner is that of the directory, and we can write them.
 fn modes(scene: &Scene) -> Result<Vec<Seen>> {
-    let Some(location) = &scene.location else { return Ok(Vec::new()) };
+    let Some(location) = scene.location.as_ref().filter(|it| !is_something_else(it)) else {
+        return Ok(Vec::new());
+    };
     let owner = sys::file_facts(&location.directory).ok().and_then(|facts| facts.owner);
     let mut flaws = flaws_of(location, owner, scene);
     if !flaws.are_none() {
@@ -400,6 +407,7 @@ mod tests {
             length: 0,
             modified: None,
         };
+        let closes = matches!(sys::effective_uid(), Some(0 | 1000));
         for (mode, owner, group, of_an_ancestor, of_the_store) in [
             (0o700, 1000, 1000, false, false),
             (0o755, 0, 0, false, false),
@@ -407,13 +415,13 @@ mod tests {
             (0o777, 0, 0, true, true),
             (0o772, 1000, 1000, true, true),
             // A user's own group, and one with others in it.
-            (0o775, 1000, 1000, false, true),
+            (0o775, 1000, 1000, false, closes),
             (0o775, 1000, 100, true, true),
             (0o1775, 1000, 100, false, true),
         ] {
             let facts = facts(mode, owner, group);
-            assert_eq!(is_open_to_others(&facts, false), of_an_ancestor, "{facts:?}");
-            assert_eq!(is_open_to_others(&facts, true), of_the_store, "{facts:?}");
+            assert_eq!(is_replaceable(&facts, false), of_an_ancestor, "{facts:?}");
+            assert_eq!(is_replaceable(&facts, true), of_the_store, "{facts:?}");
         }
     }
 

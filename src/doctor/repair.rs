@@ -8,12 +8,15 @@ use serde_json::{Value, json};
 
 use super::database::{Integrity, Schema, integrity_of, is_damaged, schema_of};
 use super::stale::{self, Ended, StaleRecord};
-use super::{Opened, Scene, counted, database, listed, owners, place, program};
+use super::{Opened, Scene, counted, database, listed, owners, program};
 use crate::anchor;
 use crate::claimant::sweep;
 use crate::error::{Error, ErrorKind, Result};
 use crate::liveness::AnchorState;
-use crate::store::{EventRecord, Inner, OpenOptions, SCHEMA_VERSION, Tx, is_in_progress, recover};
+use crate::store::{
+    Depth, EventRecord, Inner, OpenOptions, Proof, SCHEMA_VERSION, Tx, each_open, is_in_progress,
+    recover,
+};
 use crate::sys;
 
 /// Whether anything is changed.
@@ -135,34 +138,27 @@ impl Surgery {
         self.acts.push(Act::new(check, act, Outcome::Failed(why.to_string())));
     }
 
-    /// Our own files in our own directory: in somebody else's, that user could put a link in the
-    /// way.
+    /// What is of the store and open to others, or cannot be written by its owner.
     fn close_files(&mut self) {
-        let me = sys::effective_uid();
-        let is_mine = |owner: Option<u32>| owner.is_some() && owner == me;
-        let Some(location) = &self.scene.location else { return };
-        if !sys::file_facts(&location.directory).is_ok_and(|facts| is_mine(facts.owner)) {
-            return;
-        }
-        for path in place::files_of(&self.scene) {
-            let Ok(facts) = sys::file_facts(&path) else { continue };
-            let mode = facts.mode.unwrap_or_default();
-            if !is_mine(facts.owner) || mode & 0o677 == 0o600 {
-                continue;
-            }
-            let private = if path.is_dir() { "700" } else { "600" };
-            let act = format!("set the mode of {} from {mode:04o} to {private}", path.display());
+        let Some(location) = self.scene.location.clone() else { return };
+        let looked = each_open(&location, Proof::Header, Depth::Anchors, |it| {
+            let (path, mode) = (it.path.display(), it.mode);
+            let act = format!("set the mode of {path} from {mode:04o} to {:03o}", it.closed);
+            let check = if it.path == location.directory { "path" } else { "modes" };
             if self.is_dry() {
-                self.would("modes", act);
-                continue;
+                self.would(check, act);
+                return;
             }
-            match sys::make_private(&path) {
+            match it.close() {
                 Ok(()) => {
-                    self.unrecorded.push(("modes", act.clone()));
-                    self.done("modes", act);
+                    self.unrecorded.push((check, act.clone()));
+                    self.done(check, act);
                 }
-                Err(error) => self.failed("modes", act, &error),
+                Err(error) => self.failed(check, act, &error),
             }
+        });
+        if let Err(error) = looked {
+            tracing::debug!(%error, "whether others can get at the store was not found out");
         }
     }
 

@@ -292,6 +292,9 @@ fn rename_log(path: &Path, log: &File) -> io::Result<()> {
 mod tests {
     use super::*;
 
+    /// As every log does.
+    const BEGIN: &str = "=== shutdown diagnostic";
+
     /// Two saw a long log; the second one would rename what the first one has begun.
     #[test]
     fn what_another_has_renamed_is_not_renamed_again() {
@@ -300,15 +303,15 @@ mod tests {
         }
         let directory = tempfile::tempdir().unwrap();
         let (path, older) = (directory.path().join("log"), directory.path().join("log.1"));
-        std::fs::write(&path, "long").unwrap();
+        std::fs::write(&path, format!("{BEGIN} long")).unwrap();
         let (first, second) = (os::open_log(&path).unwrap(), os::open_log(&path).unwrap());
         rename_log(&path, &first).unwrap();
         // Nobody has begun a new one yet.
         rename_log(&path, &second).unwrap();
-        std::fs::write(&path, "new").unwrap();
+        std::fs::write(&path, format!("{BEGIN} new")).unwrap();
         rename_log(&path, &second).unwrap();
         let texts = [&path, &older].map(|path| std::fs::read_to_string(path).unwrap());
-        assert_eq!(texts, ["new", "long"]);
+        assert_eq!(texts, ["new", "long"].map(|text| format!("{BEGIN} {text}")));
     }
 
     #[test]
@@ -319,7 +322,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("log");
         let length = usize::try_from(LOG_LENGTH_MAX).unwrap();
-        std::fs::write(&path, vec![b'x'; length]).unwrap();
+        std::fs::write(&path, [BEGIN, &"x".repeat(length - BEGIN.len())].concat()).unwrap();
         let locked = os::open_log(&path).unwrap();
         assert!(os::try_lock_log(&locked).unwrap());
         let log = open_log(&path).unwrap();

@@ -11,6 +11,7 @@ use std::time::Duration;
 use rusqlite::{Connection, TransactionBehavior};
 
 use super::files::{By, Files, Found};
+use super::ground;
 use super::location::{Location, me};
 use super::migrate::{self, Contents, SCHEMA_VERSION};
 use super::overwritten::{Damage, Mended, SetAside};
@@ -411,7 +412,10 @@ impl Inner {
         busy::with_budget(self.settings.busy_budget, || {
             self.refuse_to_be_opened_again()?;
             let (before, contents, mended) = self.look_and_mend(&mut writer)?;
-            location::make_private(&self.location)?;
+            // SQLite has read in this very file that it is ours.
+            if contents != Contents::Empty {
+                ground::close_to_others(&self.location, &self.file_id)?;
+            }
             let connection = self.connected(&mut writer)?;
             self.switch_to_wal(connection)?;
             if contents != (Contents::Store { schema_version: SCHEMA_VERSION }) {
@@ -421,6 +425,9 @@ impl Inner {
                 })?;
                 // A store whose -wal is deleted is still the same store.
                 pragmas::checkpoint(connection, "PASSIVE");
+            }
+            if contents == Contents::Empty {
+                ground::close_to_others(&self.location, &self.file_id)?;
             }
             for set_aside in &mended {
                 record_set_aside(connection, set_aside, self.clock().wall_ms())?;
@@ -435,7 +442,7 @@ impl Inner {
             if self.files.are_known() { Ok(()) } else { Err(self.changes_under_us()) }
         })
         .map_err(|error| self.explain(error))?;
-        location::prepare_anchors(&self.location)
+        ground::prepare_anchors(&self.location)
     }
 
     /// What the file holds, and which files there were before it was opened. What does not belong to it, or to its

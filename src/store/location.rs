@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use super::recovery;
-use crate::anchor::{self, Site};
+use crate::anchor::Site;
 use crate::clock::{self, Clock};
 use crate::environment;
 use crate::error::{Error, ErrorKind, Result};
@@ -98,6 +98,7 @@ pub(crate) fn resolve_place(path: &Path, if_missing: IfMissing) -> Result<Option
         Error::invalid(format!("invalid store path {}: {error}", path.display()))
             .with_hint("name a file, e.g. `--db ~/.local/state/incumbent/state.db`")
     })?;
+    let asked = absolute.clone();
     // The file itself may be a symbolic link: what counts is the ground it leads to.
     let absolute = match std::fs::symlink_metadata(&absolute) {
         Ok(facts) if facts.is_symlink() => std::fs::canonicalize(&absolute).map_err(|error| {
@@ -127,6 +128,7 @@ pub(crate) fn resolve_place(path: &Path, if_missing: IfMissing) -> Result<Option
         Err(error) if is_absence(&error) && if_missing == IfMissing::Leave => return Ok(None),
         Err(error) => return Err(cannot_look(parent, error)),
     };
+    check_links(&asked, &directory.join(name))?;
     let mut anchors = name.to_owned();
     anchors.push(LONGEST_SUFFIX);
     Ok(Some(Location { file: directory.join(name), anchors: directory.join(anchors), directory }))
@@ -168,9 +170,33 @@ fn check_lengths(directory: &Path, name: &OsStr) -> Result<()> {
     Ok(())
 }
 
-fn is_absence(error: &std::io::Error) -> bool {
+pub(super) fn is_absence(error: &std::io::Error) -> bool {
     // ENOTDIR: a file where a directory should be; there is no store below it either.
     matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory)
+}
+
+/// Refuses a way through a symbolic link that somebody else has put there: to root's own store, for one who opens
+/// that of a user.
+fn check_links(path: &Path, leads_to: &Path) -> Result<()> {
+    let Some(directory) = leads_to.parent().filter(|_| path != leads_to) else { return Ok(()) };
+    let owner = sys::file_facts(directory).ok().and_then(|facts| facts.owner);
+    let trusted = [Some(0), sys::effective_uid(), owner, sys::unmapped_uid()];
+    let foreign = sys::owners_of_links(path).into_iter().find(|uid| !trusted.contains(&Some(*uid)));
+    let Some(uid) = foreign else { return Ok(()) };
+    let owner = owner.map_or_else(String::new, |owner| format!(", which belongs to uid {owner}"));
+    Err(Error::new(
+        ErrorKind::Permission,
+        format!(
+            "{} leads through a symbolic link of uid {uid} to {}{owner}",
+            path.display(),
+            directory.display()
+        ),
+    )
+    .at(path)
+    .with_hint(format!(
+        "if that is the store that you mean, name it without the link: `--db {}`",
+        leads_to.display()
+    )))
 }
 
 /// "Cannot look" is not "not there".
@@ -188,54 +214,6 @@ pub(crate) fn cannot_look(path: &Path, error: std::io::Error) -> Error {
 /// Who we are, for messages about permissions.
 pub(crate) fn me() -> String {
     sys::effective_uid().map_or_else(|| "this user".to_owned(), |uid| format!("uid {uid}"))
-}
-
-/// Refuses a directory that others can write to, or that belongs to somebody we need not trust:
-/// whoever can replace the file can make two owners.
-pub(crate) fn check_directory(directory: &Path) -> Result<()> {
-    match std::fs::metadata(directory) {
-        Ok(facts) if facts.is_dir() => {}
-        Err(error) if !is_absence(&error) => return Err(cannot_look(directory, error)),
-        Ok(_) | Err(_) => {
-            return Err(Error::invalid(format!("{} is not a directory", directory.display()))
-                .at(directory)
-                .with_hint("name a file in a directory of its own with `--db PATH`"));
-        }
-    }
-    let facts = sys::file_facts(directory).map_err(|error| cannot_look(directory, error))?;
-    if let (Some(owner), Some(me)) = (facts.owner, sys::effective_uid()) {
-        let trusted = owner == me || owner == 0 || me == 0;
-        if !trusted {
-            return Err(Error::new(
-                ErrorKind::Permission,
-                format!("{} belongs to uid {owner}, and this is uid {me}", directory.display()),
-            )
-            .at(directory)
-            .with_hint("use a directory of your own, or run as its owner"));
-        }
-    }
-    if let Some(mode) = facts.mode
-        && mode & 0o022 != 0
-    {
-        // A sticky directory is shared on purpose: nobody shall close /tmp because of us.
-        let shared = mode & 0o1000 != 0;
-        let separate = "put the store in a directory of its own, which is made if it is missing";
-        return Err(Error::new(
-            ErrorKind::Permission,
-            format!(
-                "{} can be written by others (mode {:04o})",
-                directory.display(),
-                mode & 0o7777
-            ),
-        )
-        .at(directory)
-        .with_hint(if shared {
-            separate.to_owned()
-        } else {
-            format!("run `chmod go-w {}`, or {separate}", directory.display())
-        }));
-    }
-    Ok(())
 }
 
 /// Refuses a file that is reached by more than one path: each path would have a WAL and anchors of
@@ -274,25 +252,6 @@ pub(crate) fn check_file(location: &Location) -> Result<()> {
     }
 }
 
-/// Closes our own files to others, by path. Where a directory belongs to somebody else (we are
-/// root), that user could put a link in the way: there everything was made private by its creation.
-pub(crate) fn make_private(location: &Location) -> Result<()> {
-    let mine = |owner: Option<u32>| owner.is_some() && owner == sys::effective_uid();
-    let directory = sys::file_facts(&location.directory)
-        .map_err(|error| cannot_look(&location.directory, error))?;
-    if !mine(directory.owner) {
-        return Ok(());
-    }
-    for path in with_sidecars(&location.file) {
-        let is_file = std::fs::symlink_metadata(&path).is_ok_and(|facts| facts.is_file());
-        let Ok(facts) = sys::file_facts(&path) else { continue };
-        if is_file && mine(facts.owner) && facts.mode.is_some_and(|mode| mode & 0o077 != 0) {
-            sys::make_private(&path).map_err(|error| Error::io("set the mode of", &path, error))?;
-        }
-    }
-    Ok(())
-}
-
 /// The database and the two files that SQLite keeps beside it.
 pub(crate) fn with_sidecars(file: &Path) -> impl Iterator<Item = PathBuf> {
     ["", "-wal", "-shm"].into_iter().map(|suffix| {
@@ -319,24 +278,6 @@ pub(super) fn free_name(file: &Path, why: &str, now_ms: i64) -> PathBuf {
     let is_free =
         |path: &PathBuf| with_sidecars(path).all(|it| std::fs::symlink_metadata(it).is_err());
     candidates.into_iter().find(is_free).unwrap_or_else(|| file.with_extension(why))
-}
-
-/// Makes the anchors directory, or checks the one that is there.
-pub(crate) fn prepare_anchors(location: &Location) -> Result<()> {
-    let anchors = &location.anchors;
-    anchor::prepare_directory(anchors)?;
-    let facts = std::fs::symlink_metadata(anchors).map_err(|error| cannot_look(anchors, error))?;
-    if !facts.is_dir() {
-        return Err(Error::new(
-            ErrorKind::Permission,
-            format!("{} is not a directory of its own", anchors.display()),
-        )
-        .at(anchors)
-        .with_hint("remove what is in its place"));
-    }
-    sys::give_to_owner_of(anchors, &location.directory)
-        .map_err(|error| Error::io("change the owner of", anchors, error))?;
-    check_directory(anchors)
 }
 
 /// The first of the store's files that we may not write, as an error that says so.

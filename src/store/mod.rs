@@ -6,6 +6,7 @@
 mod busy;
 mod control;
 mod files;
+mod ground;
 mod handle;
 mod location;
 mod migrate;
@@ -23,6 +24,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use busy::{PATIENCE_MIN, blocker, with_budget};
+pub(crate) use ground::{
+    Depth, Proof, each_open, is_open_to_others, is_ours_to_close, is_something_else,
+};
 pub(crate) use handle::{Held, HeldOffice, Inner, OwnRow, Pending, lock};
 use location::{AllowedFilesystems, IfMissing, SelfTest};
 pub(crate) use location::{Location, me, state_path, with_sidecars};
@@ -322,9 +326,10 @@ impl OpenOptions {
         self_test: SelfTest,
     ) -> Result<Option<Location>> {
         let Some(location) = location::resolve(path, if_missing)? else { return Ok(None) };
-        location::check_directory(&location.directory)?;
+        ground::check(&location)?;
         location::check_filesystem(&location.directory, &self.allowed_filesystems, self_test)?;
         location::check_file(&location)?;
+        ground::check_sidecars(&location)?;
         Ok(Some(location))
     }
 
@@ -357,15 +362,10 @@ fn create_file(location: &Location) -> Result<()> {
         Error::io("create the store in", &location.directory, error)
             .with_hint(format!("let {} write there, or name another place with `--db`", me()))
     };
-    let file = tempfile::Builder::new()
-        .prefix(".incumbent-new-")
-        .tempfile_in(&location.directory)
-        .map_err(fail)?
-        .into_temp_path();
-    // Whatever the umask says.
-    sys::make_private(&file).map_err(fail)?;
-    sys::give_to_owner_of(&file, &location.directory).map_err(fail)?;
-    match file.persist_noclobber(&location.file) {
+    // In the very directory that was opened, whatever its path leads to when the file gets its name.
+    let (_directory, place) = ground::pinned(&location.directory);
+    let file = ground::new_file(&place, ".incumbent-new-").map_err(fail)?;
+    match file.persist_noclobber(place.join(ground::name_of(location))) {
         Ok(()) => Ok(()),
         // Another first start was faster; its file is as good as ours.
         Err(error) if error.error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),

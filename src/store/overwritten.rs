@@ -69,6 +69,16 @@ pub(crate) fn look(file: &File, length: u64) -> io::Result<Option<Damage>> {
     Ok(judge(&header[..read], length))
 }
 
+/// Whether an open file is a database that says that it is ours.
+pub(super) fn says_ours(file: &File) -> bool {
+    let mut header = [0; HEADER_LENGTH];
+    read_at(file, 0, &mut header).is_ok_and(|read| {
+        read == HEADER_LENGTH
+            && header.starts_with(MAGIC)
+            && number(&header, 68) == APPLICATION_ID.cast_unsigned()
+    })
+}
+
 fn judge(header: &[u8], length: u64) -> Option<Damage> {
     if header.len() < HEADER_LENGTH {
         return Some(Damage::Shortened(length));

@@ -6,13 +6,14 @@
 //! last the new store changes places with that directory. Whoever comes meanwhile is told to try again.
 //! The directory says where the old files went, so that an interrupted recovery is gone on with.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 use serde_json::json;
 
+use super::ground;
 use super::location::{self, IfMissing, Location, free_name, with_sidecars};
 use super::migrate::{self, Contents, SCHEMA_VERSION};
 use super::pragmas::{self, Access, Durability};
@@ -25,6 +26,9 @@ use crate::sys;
 
 /// In the directory that stands in for the database: the name of the file that it stands in for now.
 const MOVED_TO: &str = "moved-to";
+
+/// The longest file name that common filesystems take, in bytes.
+const NAME_LENGTH_MAX: u64 = 255;
 
 /// What came of a recovery.
 #[derive(Clone, Debug)]
@@ -82,7 +86,8 @@ pub(crate) fn is_in_progress(options: &OpenOptions) -> bool {
 pub(crate) fn recover(options: &OpenOptions, by: &str) -> Result<Option<Recovered>> {
     let path = options.requested_path()?;
     let Some(location) = location::resolve_place(&path, IfMissing::Leave)? else { return Ok(None) };
-    location::check_directory(&location.directory)?;
+    ground::check(&location)?;
+    ground::check_sidecars(&location)?;
     let was_a_store = location.anchors.is_dir();
     if std::fs::symlink_metadata(&location.file).is_err() {
         return Ok(None);
@@ -91,7 +96,7 @@ pub(crate) fn recover(options: &OpenOptions, by: &str) -> Result<Option<Recovere
     if let Condition::Sound = condition(&location, was_a_store)? {
         return Ok(None);
     }
-    location::prepare_anchors(&location)?;
+    ground::prepare_anchors(&location)?;
     let _lock = RecoveryLock::take(&location.anchors)?;
     remove_leftovers(&location);
     let (aside, damage, _writers) = match condition(&location, was_a_store)? {
@@ -165,8 +170,11 @@ fn condition_now(location: &Location, was_a_store: bool) -> Result<Condition> {
 /// they name a file that it could have made: whoever repairs may be root, in somebody else's directory.
 fn aside_of_interrupted(location: &Location) -> Result<PathBuf> {
     let moved_to = location.file.join(MOVED_TO);
-    let name =
-        std::fs::read_to_string(&moved_to).map_err(|error| Error::io("read", &moved_to, error))?;
+    let mut name = String::new();
+    // No link is followed, and no pipe waited for.
+    sys::open_anchor_file(&moved_to)
+        .and_then(|file| file.take(NAME_LENGTH_MAX).read_to_string(&mut name))
+        .map_err(|error| Error::io("read", &moved_to, error))?;
     let aside = location.directory.join(&name);
     let is_plain = aside.file_name().is_some_and(|file| *file == *name);
     let is_of_ours = name.starts_with(&aside_prefix(location));
@@ -306,19 +314,19 @@ fn move_aside(location: &Location, options: &OpenOptions) -> Result<PathBuf> {
     let aside = free_name(&location.file, "damaged", options.settings.clock.wall_ms());
     let name = aside.file_name().unwrap_or_default();
     sys::create_private_dirs(&aside).map_err(fail("create", &aside))?;
-    sys::give_to_owner_of(&aside, &location.directory)
-        .map_err(fail("change the owner of", &aside))?;
     let moved_to = aside.join(MOVED_TO);
-    write_to_disk(&moved_to, name.as_encoded_bytes()).map_err(fail("write", &moved_to))?;
+    write_to_disk(&moved_to, &location.directory, name.as_encoded_bytes())
+        .map_err(fail("write", &moved_to))?;
     swap(&location.file, &aside)
         .inspect_err(|_| drop(std::fs::remove_dir_all(&aside)))
         .map_err(fail("move aside", &location.file))?;
     Ok(aside)
 }
 
-/// A power loss must not leave a directory that says nothing.
-fn write_to_disk(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let mut file = std::fs::File::create(path)?;
+/// A power loss must not leave a directory that says nothing. What lies there already is not ours.
+fn write_to_disk(path: &Path, directory: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut file = sys::create_anchor_file(path)?;
+    sys::give_open_file_to_owner_of(&file, directory)?;
     file.write_all(bytes)?;
     file.sync_all()
 }
@@ -378,13 +386,8 @@ fn begin_anew(
     options: &OpenOptions,
     by: &str,
 ) -> Result<Vec<Saved>> {
-    let new = tempfile::Builder::new()
-        .prefix(&unfinished_prefix(location))
-        .tempfile_in(&location.directory)
-        .map_err(fail("create a new store in", &location.directory))?
-        .into_temp_path();
-    sys::make_private(&new).map_err(fail("set the mode of", &new))?;
-    sys::give_to_owner_of(&new, &location.directory).map_err(fail("change the owner of", &new))?;
+    let new = ground::new_file(&location.directory, &unfinished_prefix(location))
+        .map_err(fail("create a new store in", &location.directory))?;
     let tables = fill(&new, location, aside, options, by)?;
     match sys::exchange(&new, &location.file) {
         Ok(()) => {
@@ -416,7 +419,9 @@ fn fill(
     let now_ms = options.settings.clock.wall_ms();
     let mut connection = Connection::open_with_flags(
         new,
-        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+        OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX
+            | OpenFlags::SQLITE_OPEN_NOFOLLOW,
     )?;
     let clock = &*options.settings.clock;
     migrate::migrate(&mut connection, now_ms, || anchor::find_lost(location.as_site(clock)))?;

@@ -3,7 +3,7 @@
 
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
@@ -50,7 +50,11 @@ pub(crate) fn open_log(path: &Path) -> io::Result<File> {
 /// Never waits: not for the reader of a FIFO that took the file's place since it was looked at.
 fn open_options() -> OpenOptions {
     let mut options = OpenOptions::new();
-    options.append(true).mode(LOG_MODE).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+    options
+        .read(true)
+        .append(true)
+        .mode(LOG_MODE)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
     options
 }
 
@@ -61,6 +65,9 @@ fn create_log(path: &Path) -> io::Result<File> {
     if rustix::process::geteuid().is_root() {
         let directory = path.parent().filter(|it| !it.as_os_str().is_empty());
         let owner = std::fs::metadata(directory.unwrap_or(Path::new(".")))?;
+        if owner.uid() == file.metadata()?.uid() {
+            return Ok(file);
+        }
         let (user, group) = (Uid::from_raw(owner.uid()), Gid::from_raw(owner.gid()));
         rustix::fs::fchown(&file, Some(user), Some(group))?;
     }
@@ -102,11 +109,23 @@ fn check_log(file: &File) -> io::Result<()> {
             format!("it belongs to uid {}, and this is uid {me}", found.uid(), me = me.as_raw()),
         ));
     }
-    // Made by an older program, or by a hand.
-    if found.mode() & 0o7777 != LOG_MODE {
-        file.set_permissions(PermissionsExt::from_mode(LOG_MODE))?;
+    if found.mode() & 0o7777 == LOG_MODE {
+        return Ok(());
     }
-    Ok(())
+    // Made by an older program, or by a hand. What is in it must not lose its readers by a mistyped name.
+    if !begins_as_a_log(file)? {
+        let why = "others can read it, and it does not begin like a log of diagnostics";
+        return Err(io::Error::new(ErrorKind::InvalidInput, why));
+    }
+    file.set_permissions(PermissionsExt::from_mode(LOG_MODE))
+}
+
+/// It is empty, or begins as the report does.
+fn begins_as_a_log(file: &File) -> io::Result<bool> {
+    const BEGIN: &[u8] = b"=== shutdown diagnostic";
+    let mut begin = Vec::new();
+    file.take(BEGIN.len() as u64).read_to_end(&mut begin)?;
+    Ok(begin.is_empty() || begin == BEGIN)
 }
 
 /// Locks the log for whoever renames it, until it is closed; false while another one has it. Who
@@ -257,12 +276,18 @@ mod tests {
         use std::io::Write;
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("log");
-        open_log(&path).unwrap().write_all(b"one ").unwrap();
+        open_log(&path).unwrap().write_all(b"=== shutdown diagnostic one ").unwrap();
         assert_eq!(mode_of(&path), 0o600);
         std::fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).unwrap();
         open_log(&path).unwrap().write_all(b"two").unwrap();
         assert_eq!(mode_of(&path), 0o600);
-        assert_eq!(std::fs::read(&path).unwrap(), b"one two");
+        assert_eq!(std::fs::read(&path).unwrap(), b"=== shutdown diagnostic one two");
+        // Something else, which others read.
+        let another = directory.path().join("another");
+        std::fs::write(&another, "127.0.0.1 localhost").unwrap();
+        std::fs::set_permissions(&another, PermissionsExt::from_mode(0o644)).unwrap();
+        assert!(open_log(&another).is_err());
+        assert_eq!(mode_of(&another), 0o644);
         std::fs::hard_link(&path, directory.path().join("second")).unwrap();
         assert!(open_log(&path).is_err());
     }

@@ -18,15 +18,19 @@ use rustix::process::{PidfdFlags, Signal};
 use rustix::time::{ClockId, clock_gettime};
 
 pub use super::capture::capture;
+pub use super::modes::{
+    facts_in, open_directory, open_in, owners_of_links, path_of_open, set_mode, set_mode_in,
+};
+pub use super::own_group::is_private_group;
 use super::procfs;
 #[cfg(feature = "cli")]
 pub use super::unix::hold_command_lock;
 use super::unix::{WAIT_MAX, kernel_pid, monotonic, own_pid, wait_readable};
 pub use super::unix::{
     command_lock, create_anchor_file, create_private_dirs, effective_uid, file_facts, file_key,
-    foreign_unlock, free_space, give_open_file_to_owner_of, give_to_owner_of, is_mounted_read_only,
-    linked_file_key, lock_self_test, make_private, may_write, open_anchor_file, open_file_facts,
-    open_file_key, open_foreign_lock_file, try_foreign_lock,
+    foreign_unlock, free_space, give_open_file_to_owner_of, is_mounted_read_only, linked_file_key,
+    lock_self_test, may_write, open_anchor_file, open_file_facts, open_file_key,
+    open_foreign_lock_file, try_foreign_lock,
 };
 use super::{
     Existence, Filesystem, FilesystemClass, ListedLock, Looks, OpenProcessError, OpenedFile, Pid,

@@ -8,6 +8,7 @@
 //! One file per operating system implements the same contract; `procfs` holds the pure parsers
 //! (bytes in, values out) of Linux' `/proc`.
 
+use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
@@ -31,7 +32,12 @@ pub(crate) mod diagnostic;
 mod linux;
 #[cfg(target_os = "macos")]
 mod macos;
+#[cfg(unix)]
+#[path = "modes_unix.rs"]
+mod modes;
 mod no_room;
+#[cfg(unix)]
+mod own_group;
 #[cfg(any(target_os = "linux", test))]
 mod procfs;
 mod proven;
@@ -655,6 +661,17 @@ pub fn open_file_key(file: &std::fs::File) -> io::Result<Option<FileKey>> {
     os::open_file_key(file)
 }
 
+/// Facts about the regular file at `path`; what a symbolic link leads to is not looked at.
+///
+/// # Errors
+/// As `lstat(2)`; `InvalidInput` for what is no regular file.
+pub(crate) fn facts_of_entry(path: &Path) -> io::Result<FileFacts> {
+    if !std::fs::symlink_metadata(path)?.is_file() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    os::file_facts(path)
+}
+
 /// The same about an open file (never one of SQLite's).
 ///
 /// # Errors
@@ -689,24 +706,73 @@ pub fn exchange(one: &Path, other: &Path) -> io::Result<()> {
     os::exchange(one, other)
 }
 
-/// Sets the mode of `path` by path: 0600 for a file, 0700 for a directory. Nothing on Windows.
+/// Opens the directory at `path` itself, not what a symbolic link there leads to.
 ///
 /// # Errors
-/// As `chmod(2)`.
-pub fn make_private(path: &Path) -> io::Result<()> {
-    os::make_private(path)
+/// As `open(2)`; `Unsupported` on Windows.
+pub(crate) fn open_directory(path: &Path) -> io::Result<std::fs::File> {
+    os::open_directory(path)
 }
 
-/// When we are root: gives `path` to the owner of `directory` (user and group). Otherwise, and on
-/// Windows, nothing.
+/// Opens for reading what an open directory calls `name`, unless that is a symbolic link. Never a file of
+/// SQLite's: see [`wal_index::keep`].
 ///
 /// # Errors
-/// As `chown(2)`.
-pub fn give_to_owner_of(path: &Path, directory: &Path) -> io::Result<()> {
-    os::give_to_owner_of(path, directory)
+/// As `openat(2)`; `Unsupported` on Windows.
+pub(crate) fn open_in(directory: &std::fs::File, name: &OsStr) -> io::Result<std::fs::File> {
+    os::open_in(directory, name)
 }
 
-/// The same for an open file, which may have lost its name since.
+/// A path that leads to an open directory whatever it is called by now, as long as it is open; `None` where the
+/// system has no such paths (Linux: `/proc/self/fd`).
+pub(crate) fn path_of_open(directory: &std::fs::File) -> Option<std::path::PathBuf> {
+    os::path_of_open(directory)
+}
+
+/// Facts about what an open directory calls `name`, which may be a symbolic link.
+///
+/// # Errors
+/// As `fstatat(2)`; `Unsupported` on Windows.
+pub(crate) fn facts_in(directory: &std::fs::File, name: &OsStr) -> io::Result<FileFacts> {
+    os::facts_in(directory, name)
+}
+
+/// Sets the mode of an open file or directory.
+///
+/// # Errors
+/// As `fchmod(2)`; `Unsupported` on Windows.
+pub(crate) fn set_mode(file: &std::fs::File, mode: u32) -> io::Result<()> {
+    os::set_mode(file, mode)
+}
+
+/// Sets the mode of what an open directory calls `name`, if that is still the file of `expected`, without
+/// opening it for reading.
+///
+/// # Errors
+/// `NotFound` where it is another file; as `fchmodat(2)`; `Unsupported` on Windows.
+pub(crate) fn set_mode_in(
+    directory: &std::fs::File,
+    name: &OsStr,
+    expected: &FileFacts,
+    mode: u32,
+) -> io::Result<()> {
+    os::set_mode_in(directory, name, expected, mode)
+}
+
+/// Whether nobody but `uid` is in the group `gid`, as far as this can be known: nobody else is named in
+/// `/etc/passwd` and `/etc/group`, and either both have the same number (a user private group), or it is our
+/// own user with a group of our own, and no other source is asked for users. Always false on Windows.
+pub(crate) fn is_private_group(gid: u32, uid: u32) -> bool {
+    os::is_private_group(gid, uid)
+}
+
+/// The users to whom the symbolic links on the way to `path` belong, which is absolute. Empty on Windows.
+pub(crate) fn owners_of_links(path: &Path) -> Vec<u32> {
+    os::owners_of_links(path)
+}
+
+/// When we are root: gives an open file, which we have just made, to the owner of `directory` (user and
+/// group). Otherwise, and on Windows, nothing.
 ///
 /// # Errors
 /// As `fchown(2)`.

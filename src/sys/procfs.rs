@@ -688,7 +688,7 @@ mod tests {
         let expected = Status {
             thread_group: Some(4242),
             real_uid: Some(1000),
-            saved_uid: Some(1000),
+            saved_uid: Some(1002),
             namespace_depth: Some(1),
         };
         assert_eq!(parse_status(fixture!("status")), expected);

@@ -54,6 +54,20 @@ fn facts(metadata: &Metadata) -> FileFacts {
     }
 }
 
+/// The same of an entry that is not opened, but for its times.
+#[allow(clippy::useless_conversion, reason = "these types differ between systems")]
+pub(super) fn facts_of_stat(found: &rustix::fs::Stat) -> FileFacts {
+    FileFacts {
+        id: FileId::Inode { device: found.st_dev as _, inode: found.st_ino as _ },
+        owner: Some(found.st_uid),
+        group: Some(found.st_gid),
+        mode: Some(u32::from(found.st_mode) & 0o7777),
+        links: found.st_nlink as _,
+        length: u64::try_from(found.st_size).unwrap_or_default(),
+        modified: None,
+    }
+}
+
 /// By `stat(2)`: never by opening, which for a database would cancel SQLite's locks at the close.
 pub fn file_facts(path: &Path) -> io::Result<FileFacts> {
     std::fs::metadata(path).map(|metadata| facts(&metadata))
@@ -153,9 +167,13 @@ fn create_private_dir_at(parent: &OwnedFd, name: &Path) -> io::Result<OwnedFd> {
         }
         opened => opened?,
     };
-    rustix::fs::fchmod(&directory, mode)?;
-    if we_are_root() {
-        let owner = rustix::fs::fstat(parent)?;
+    let new = rustix::fs::fstat(&directory)?;
+    if Mode::from_raw_mode(new.st_mode) & (Mode::RWXU | Mode::RWXG | Mode::RWXO) != mode {
+        rustix::fs::fchmod(&directory, mode)?;
+    }
+    let owner = rustix::fs::fstat(parent)?;
+    // One that has something in it was put in the place of ours.
+    if we_are_root() && new.st_uid != owner.st_uid && is_empty(&directory)? {
         rustix::fs::fchown(
             &directory,
             Some(Uid::from_raw(owner.st_uid)),
@@ -165,55 +183,34 @@ fn create_private_dir_at(parent: &OwnedFd, name: &Path) -> io::Result<OwnedFd> {
     Ok(directory)
 }
 
+fn is_empty(directory: &OwnedFd) -> io::Result<bool> {
+    let mut entries = rustix::fs::Dir::read_from(directory)?;
+    Ok(!entries
+        .any(|entry| entry.is_ok_and(|it| !matches!(it.file_name().to_bytes(), b"." | b".."))))
+}
+
 pub fn may_write(path: &Path) -> bool {
     use rustix::fs::{Access, AtFlags, CWD, accessat};
     accessat(CWD, path, Access::WRITE_OK, AtFlags::EACCESS).is_ok()
 }
 
-/// Sets the mode by path, and only if it differs: a descriptor on a database is forbidden.
-pub fn make_private(path: &Path) -> io::Result<()> {
-    let metadata = std::fs::metadata(path)?;
-    let mode = if metadata.is_dir() { DIRECTORY_MODE } else { FILE_MODE };
-    if metadata.mode() & 0o7777 == mode {
-        return Ok(());
-    }
-    std::fs::set_permissions(path, PermissionsExt::from_mode(mode))
-}
-
-/// Gives `path` itself, not what a symbolic link there points to: the directory's owner could have
-/// put a link to a system file in its place. A file with a second name is refused for that reason.
-pub fn give_to_owner_of(path: &Path, directory: &Path) -> io::Result<()> {
-    let Some((uid, gid)) = owner_to_be(|| std::fs::symlink_metadata(path), directory)? else {
-        return Ok(());
-    };
-    std::os::unix::fs::lchown(path, Some(uid), Some(gid))
-}
-
+/// What has another name may be another's file, which was put in the place of ours. Of whom it is already the
+/// group does not matter: nobody but its owner may do anything with it.
 pub fn give_open_file_to_owner_of(file: &File, directory: &Path) -> io::Result<()> {
-    let Some((uid, gid)) = owner_to_be(|| file.metadata(), directory)? else { return Ok(()) };
-    std::os::unix::fs::fchown(file, Some(uid), Some(gid))
-}
-
-/// The owner of `directory`, if what is looked at is to get it.
-fn owner_to_be(
-    look: impl FnOnce() -> io::Result<Metadata>,
-    directory: &Path,
-) -> io::Result<Option<(u32, u32)>> {
     if !we_are_root() {
-        return Ok(None);
+        return Ok(());
     }
-    let owner = std::fs::metadata(directory)?;
-    let ours = look()?;
-    if (ours.uid(), ours.gid()) == (owner.uid(), owner.gid()) {
-        return Ok(None);
+    let (owner, ours) = (std::fs::metadata(directory)?, file.metadata()?);
+    if ours.uid() == owner.uid() {
+        return Ok(());
     }
-    if !ours.is_dir() && ours.nlink() > 1 {
+    if ours.nlink() > 1 {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
             "it has other names, so its owner stays",
         ));
     }
-    Ok(Some((owner.uid(), owner.gid())))
+    std::os::unix::fs::fchown(file, Some(owner.uid()), Some(owner.gid()))
 }
 
 /// `create_new` is `O_CREAT | O_EXCL`, std adds `O_CLOEXEC` and repeats EINTR. Read and write,
@@ -226,8 +223,9 @@ pub fn create_anchor_file(path: &Path) -> io::Result<File> {
         .mode(FILE_MODE)
         .custom_flags(libc::O_NOFOLLOW)
         .open(path)?;
+    let is_private = file.metadata().is_ok_and(|made| made.mode() & 0o777 == FILE_MODE);
     // The umask may have taken bits away.
-    if let Err(error) = file.set_permissions(PermissionsExt::from_mode(FILE_MODE)) {
+    if !is_private && let Err(error) = file.set_permissions(PermissionsExt::from_mode(FILE_MODE)) {
         // Nobody else knows this name yet; what stays behind would be an unlocked anchor.
         let _ = std::fs::remove_file(path);
         return Err(error);
@@ -563,7 +561,7 @@ pub fn monotonic() -> Duration {
 }
 
 /// Repeats a call that a signal interrupted.
-fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
+pub(super) fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
     loop {
         match call() {
             Err(Errno::INTR) => {}
@@ -596,7 +594,8 @@ mod tests {
         create_private_dirs(&path).unwrap();
         assert_eq!(mode_of(&existing), 0o2755);
         for made in ["a", "a/b", "a/b/c"] {
-            assert_eq!(mode_of(&existing.join(made)), 0o700, "{made}");
+            // The bit that gives what is in it its group is inherited.
+            assert_eq!(mode_of(&existing.join(made)) & 0o777, 0o700, "{made}");
         }
 
         let file = existing.join("file");
@@ -638,34 +637,21 @@ mod tests {
         let path = directory.path().join("a/b");
         create_private_dirs(&path).unwrap();
         let file = path.join("file");
-        std::fs::write(&file, "").unwrap();
-        give_to_owner_of(&file, directory.path()).unwrap();
+        let give = |path: &Path| {
+            let file = OpenOptions::new().append(true).create(true).open(path).unwrap();
+            give_open_file_to_owner_of(&file, directory.path())
+        };
+        give(&file).unwrap();
         for made in [path.parent().unwrap(), &path, &file] {
             let metadata = std::fs::metadata(made).unwrap();
             assert_eq!((metadata.uid(), metadata.gid()), (65534, 65533));
         }
-        // Neither the target of a link nor a file with another name is given away.
+        // A file with another name is not given away.
         let system = tempfile::NamedTempFile::new().unwrap();
-        let link = path.join("link");
-        std::os::unix::fs::symlink(system.path(), &link).unwrap();
-        give_to_owner_of(&link, directory.path()).unwrap();
-        assert_eq!(file_facts(system.path()).unwrap().owner, Some(0));
         let second = path.join("second");
         std::fs::hard_link(system.path(), &second).unwrap();
-        assert!(give_to_owner_of(&second, directory.path()).is_err());
+        assert!(give(&second).is_err());
         assert_eq!(file_facts(system.path()).unwrap().owner, Some(0));
-    }
-
-    #[test]
-    fn modes_are_set_by_path() {
-        let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("file");
-        std::fs::write(&file, "").unwrap();
-        std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755)).unwrap();
-        make_private(&file).unwrap();
-        make_private(directory.path()).unwrap();
-        assert_eq!((mode_of(&file), mode_of(directory.path())), (0o600, 0o700));
-        assert!(make_private(&directory.path().join("none")).is_err());
     }
 
     #[test]

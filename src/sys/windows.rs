@@ -462,16 +462,46 @@ pub fn may_write(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|facts| !facts.permissions().readonly())
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "the same shape everywhere")]
-pub fn make_private(_path: &Path) -> io::Result<()> {
-    Ok(())
+// Who may do what is told by inherited access lists here, which are left as they are.
+
+pub fn open_directory(_path: &Path) -> io::Result<File> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+pub fn open_in(_directory: &File, _name: &OsStr) -> io::Result<File> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+pub fn path_of_open(_directory: &File) -> Option<PathBuf> {
+    None
+}
+
+pub fn facts_in(_directory: &File, _name: &OsStr) -> io::Result<FileFacts> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+pub fn set_mode(_file: &File, _mode: u32) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+pub fn set_mode_in(
+    _directory: &File,
+    _name: &OsStr,
+    _expected: &FileFacts,
+    _mode: u32,
+) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+pub fn is_private_group(_gid: u32, _uid: u32) -> bool {
+    false
+}
+
+pub fn owners_of_links(_path: &Path) -> Vec<u32> {
+    Vec::new()
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "the same shape everywhere")]
-pub fn give_to_owner_of(_path: &Path, _directory: &Path) -> io::Result<()> {
-    Ok(())
-}
-
 pub fn give_open_file_to_owner_of(_file: &File, _directory: &Path) -> io::Result<()> {
     Ok(())
 }

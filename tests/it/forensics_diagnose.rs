@@ -62,7 +62,7 @@ impl Sandbox {
     fn diagnose_with_fakes(&self, options: &[&str]) -> Command {
         let mut command = self.diagnose(options);
         command.env("PATH", self.file("bin"));
-        command
+        self.among_fakes(command)
     }
 
     fn diagnose(&self, options: &[&str]) -> Command {
@@ -210,7 +210,7 @@ fn it_belongs_to_nobody() {
     ])
     .unwrap();
     shell.env("PATH", path);
-    let mut shell = Process::start(shell);
+    let mut shell = Process::start(sandbox.among_fakes(shell));
     let pid: u32 = shell.line().parse().unwrap();
     eventually("a session of its own", LIMIT, || (Stat::of(pid)?.session == pid).then_some(()));
     let open: Vec<_> = std::fs::read_dir(format!("/proc/{pid}/fd"))
@@ -317,6 +317,7 @@ fn the_log_is_private_and_kept() {
         let mut command =
             sandbox.incumbent(["--json", "forensics", "diagnose", "--timeout", "10s", "--log"]);
         command.arg(&path).env("PATH", sandbox.file("bin"));
+        let command = sandbox.among_fakes(command);
         let answer = Process::start(command).finish(LIMIT).assert_code(0).json();
         assert_eq!(answer["log"], path.to_str().unwrap());
         assert_eq!(answer["timeout_ms"], 10_000);
@@ -346,6 +347,7 @@ fn ten_at_once_rename_the_log_once_and_lose_nothing() {
     sandbox.fake("ps", "").fake("dmesg", "");
     let old = "of yesterday\n".repeat(1024 * 1024 / 13 + 1);
     std::fs::write(sandbox.log(), &old).unwrap();
+    std::fs::set_permissions(sandbox.log(), PermissionsExt::from_mode(0o600)).unwrap();
     std::fs::write(sandbox.file("log.1"), "of last week").unwrap();
     let starters: Vec<Process> = (0..10)
         .map(|_| Process::start(sandbox.diagnose_with_fakes(&["--timeout", "20s"])))
@@ -415,12 +417,17 @@ fn a_log_that_is_no_file_is_refused() {
     let script = "echo kept > target; ln -s target link; mkfifo fifo; mkdir directory; mkdir closed
         echo kept > one; ln one two; ln -s nowhere dangling; mkdir older; mkdir older/log.1";
     Process::start(sandbox.shell(script)).finish(LIMIT).assert_code(0);
-    std::fs::write(sandbox.file("older/log"), vec![b'x'; 1024 * 1024]).unwrap();
+    let older = sandbox.file("older/log");
+    std::fs::write(&older, vec![b'x'; 1024 * 1024]).unwrap();
+    std::fs::set_permissions(&older, PermissionsExt::from_mode(0o600)).unwrap();
+    std::fs::write(sandbox.file("hosts"), "127.0.0.1 localhost").unwrap();
+    std::fs::set_permissions(sandbox.file("hosts"), PermissionsExt::from_mode(0o644)).unwrap();
     let refused = |log: &str, code: i32, words: &str| {
         let answer = sandbox.cli(["forensics", "diagnose", "--log", log]).assert_code(code);
         assert_eq!(answer.out, "", "{answer:#?}");
         answer.assert_complains(&["incumbent: forensics diagnose: ", words, "try:"]);
     };
+    refused("hosts", 2, "others can read it");
     refused("link", 2, "cannot open the log link: it is a symbolic link");
     refused("dangling", 2, "a symbolic link");
     refused("fifo", 2, "a named pipe");
@@ -492,11 +499,15 @@ fn no_secret_is_written() {
     );
     let said = format!("gateway[1]: starting with --token {SECRET}");
     sandbox.fake("dmesg", &format!("echo '{said}'"));
-    for ps in [format!("echo 'ps: token={SECRET}' >&2; exit 1"), "exec /bin/ps \"$@\"".to_owned()] {
+    Process::start(sandbox.shell("cp /bin/ps bin/real-ps")).finish(LIMIT).assert_code(0);
+    for ps in [
+        format!("echo 'ps: token={SECRET}' >&2; exit 1"),
+        "exec \"${0%/*}/real-ps\" \"$@\"".to_owned(),
+    ] {
         sandbox.fake("ps", &ps);
         let mut command = sandbox.shell(&script);
         command.env("PATH", sandbox.file("bin")).env("BOT_TOKEN", SECRET);
-        let mut subject = Process::start(command);
+        let mut subject = Process::start(sandbox.among_fakes(command));
         let holders: Vec<String> = (0..4).map(|_| subject.line()).collect();
         let log = sandbox.diagnostic(subject.line().parse().unwrap());
         assert!(!log.contains(SECRET), "{log}");
@@ -589,7 +600,7 @@ fn gateway(sandbox: &Sandbox, path: &Path, program: Option<&str>) -> Process {
     if let Some(program) = program {
         command.env("INCUMBENT_PROGRAM", program);
     }
-    Process::start(command)
+    Process::start(sandbox.among_fakes(command))
 }
 
 /// A gateway that lives on keeps no zombie of it; one that is killed does not take it along.

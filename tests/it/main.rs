@@ -28,6 +28,7 @@ mod forensics_diagnose;
 mod forensics_snapshot;
 mod forensics_systemd;
 mod full_disk;
+mod ground;
 mod identity;
 mod keeper;
 mod keeper_pair;

@@ -185,11 +185,19 @@ fn a_directory_that_others_can_write_is_refused() {
     for open in [0o777, 0o770, 0o702, 0o1777] {
         let sandbox = Sandbox::new();
         sandbox.make_store_directory(open);
+        // Of a group in which others may be.
+        let is_by_group = open & 0o1002 == 0;
+        if is_root() {
+            chown(sandbox.store(), None, Some(100)).unwrap();
+        } else if is_by_group {
+            continue;
+        }
         let before = fingerprint(sandbox.path());
         for verb in [START, &["claim"], QUESTIONS[0], QUESTIONS[1]] {
             let error = assert_error(sandbox.incumbent(as_json(verb)), 78, "permission");
             let message = error["message"].as_str().unwrap();
-            assert!(message.contains(&format!("(mode {open:04o})")), "{message}");
+            assert!(message.contains(&format!("(mode {open:04o}")), "{message}");
+            assert_eq!(message.contains("group 100"), is_by_group, "{message}");
             // Nobody shall be told to close a shared directory such as /tmp.
             let hint = error["hint"].as_str().unwrap();
             assert_eq!(hint.contains("chmod go-w"), open & 0o1000 == 0, "{error:#}");
