@@ -1,7 +1,6 @@
 //! What else is on this machine: other builds of SQLite, other stores, the files of older programs.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use rusqlite::Connection;
@@ -68,7 +67,7 @@ fn sqlite_library(_: &Scene) -> Result<Vec<Seen>> {
 fn sqlite_shell(_: &Scene) -> Result<Vec<Seen>> {
     const WITHIN: Duration = Duration::from_secs(1);
     const LENGTH_MAX: usize = 4 * 1024;
-    let mut command = Command::new("sqlite3");
+    let mut command = sys::program("sqlite3");
     let answer = match sys::capture(command.arg("--version"), WITHIN, LENGTH_MAX) {
         Ok(answer) => String::from_utf8_lossy(&answer.bytes).into_owned(),
         Err(CaptureError::Start(error)) if error.kind() == std::io::ErrorKind::NotFound => {

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::io;
-use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -278,7 +277,7 @@ enum Asked {
 }
 
 fn ask_one(manager: Manager, unit: &str, within: Duration) -> Asked {
-    let mut command = Command::new("systemctl");
+    let mut command = sys::program("systemctl");
     if manager == Manager::User {
         command.arg("--user");
     }

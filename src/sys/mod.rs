@@ -40,6 +40,7 @@ mod no_room;
 mod own_group;
 #[cfg(any(target_os = "linux", test))]
 mod procfs;
+mod programs;
 mod proven;
 mod shortage;
 #[cfg(unix)]
@@ -74,6 +75,7 @@ use windows as os;
 
 pub(crate) use age::process_age;
 pub(crate) use no_room::NoRoom;
+pub(crate) use programs::program;
 pub(crate) use proven::{Proven, Unproven};
 pub(crate) use shortage::{Looks, Shortage, note};
 pub(crate) use trust::Trust;

@@ -142,7 +142,7 @@ impl Sandbox {
         path.push(":");
         path.push(std::env::var_os("PATH").unwrap_or_default());
         command.env("PATH", path);
-        Diagnosis::of(&Process::start(command).finish(LIMIT))
+        Diagnosis::of(&Process::start(self.among_fakes(command)).finish(LIMIT))
     }
 
     /// The command of a remedy, as a person would copy it from between the backticks.
@@ -619,7 +619,8 @@ fn the_shell_on_the_path_is_asked_for_its_version() {
     }
     let mut alone = sandbox.doctor_command(&[]);
     alone.env("PATH", sandbox.file("home"));
-    Diagnosis::of(&Process::start(alone).finish(LIMIT)).assert(
+    std::fs::remove_file(sandbox.file("bin/sqlite3")).unwrap();
+    Diagnosis::of(&Process::start(sandbox.among_fakes(alone)).finish(LIMIT)).assert(
         "sqlite_shell",
         "ok",
         &["no sqlite3"],

@@ -40,7 +40,7 @@ impl Sandbox {
         path.push(":");
         path.push(of_its_own.and_then(|(_, path)| path).expect("a sandbox sets it"));
         command.env("PATH", path);
-        command
+        self.among_fakes(command)
     }
 
     fn ask_text(&self, arguments: &[&str]) -> Answer {
@@ -220,7 +220,7 @@ fn without_systemctl_there_is_a_reason() {
     let sandbox = Sandbox::new();
     let mut command = sandbox.incumbent(["--json", "forensics", "systemd", "--unit", "gw"]);
     command.env("PATH", sandbox.file("nothing"));
-    let answer = Process::start(command).finish(LIMIT).assert_code(4).json();
+    let answer = Process::start(sandbox.among_fakes(command)).finish(LIMIT).assert_code(4).json();
     assert_eq!(answer["reason"], "there is no systemctl on the PATH", "{answer:#}");
 
     // There, and no program.
@@ -229,7 +229,7 @@ fn without_systemctl_there_is_a_reason() {
     assert!(plain.status().unwrap().success());
     let mut command = sandbox.incumbent(["--json", "forensics", "systemd", "--unit", "gw"]);
     command.env("PATH", sandbox.file("bin"));
-    let answer = Process::start(command).finish(LIMIT).assert_code(4).json();
+    let answer = Process::start(sandbox.among_fakes(command)).finish(LIMIT).assert_code(4).json();
     let reason = answer["reason"].as_str().unwrap();
     assert!(reason.starts_with("systemctl cannot be started: "), "{reason}");
 }
@@ -505,7 +505,8 @@ fn somebody_else_may_reap_systemctl() {
     // The standard library waits for a child that could not be executed.
     let mut command = sandbox.role_command("forensics_systemd::plays", "reaper of nothing");
     command.env("PATH", sandbox.file("nothing"));
-    let mut reaper = Process::start(command);
+    std::fs::remove_file(sandbox.file("bin/systemctl")).unwrap();
+    let mut reaper = Process::start(sandbox.among_fakes(command));
     let said = reaper.err_line_with("given: ");
     assert!(said.contains("there is no systemctl on the PATH"), "{said}");
     reaper.finish(LIMIT).assert_code(0);

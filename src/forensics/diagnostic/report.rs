@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ExitStatus, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -318,7 +318,7 @@ fn ask(words: &[&str], share: Duration, shown: &Shown) -> Result<Said, Refusal> 
         return Err(Refusal::new(RefusalKind::Late, format!("{name}: no time was left")));
     }
     let deadline = Deadline::after(share);
-    let mut command = Command::new(name);
+    let mut command = sys::program(name);
     command
         .args(arguments)
         // Numbers and months as we know them, and times as in the rest of the log.

@@ -41,6 +41,34 @@ pub fn nobody_with_hidepid() -> Option<&'static [&'static str]> {
 }
 
 impl Sandbox {
+    /// The same command where the programs in `bin` of this sandbox stand for those of the system: root looks for
+    /// none by its PATH. In mounts of its own they are in a directory of the system's, and the real ones are
+    /// hidden. For everybody else the PATH that the command has does it.
+    pub fn among_fakes(&self, command: std::process::Command) -> std::process::Command {
+        const SCRIPT: &str =
+            "/bin/mkdir -p \"$1\" && /bin/mount --bind \"$1\" /usr/local/sbin || exit 125
+            for name in ps dmesg journalctl systemctl sqlite3; do
+                [ ! -e /usr/bin/$name ] || /bin/mount --bind /dev/null /usr/bin/$name || exit 125
+            done
+            shift; exec \"$@\"";
+        if !super::is_root() {
+            return command;
+        }
+        let mut wrapped = std::process::Command::new("/usr/bin/unshare");
+        wrapped.args(["-m", "/bin/sh", "-c", SCRIPT, "sh"]).arg(self.file("bin"));
+        wrapped.arg(command.get_program()).args(command.get_args());
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => wrapped.env(name, value),
+                None => wrapped.env_remove(name),
+            };
+        }
+        if let Some(directory) = command.get_current_dir() {
+            wrapped.current_dir(directory);
+        }
+        wrapped
+    }
+
     /// Gives the sandbox to nobody, with a copy of the program that nobody can execute: the build
     /// directory may be closed to others. Returns the copy.
     pub fn open_to_nobody(&self) -> std::path::PathBuf {
