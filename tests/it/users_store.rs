@@ -103,17 +103,26 @@ const VERBS: &[&[&str]] = &[
 const NO_NUMBERS: &str = "process_inode = NULL, child_process_inode = NULL, child_sid = NULL, command_lock = 'none',
      command_lock_inode = NULL, stop_budget_ms = 0, ended_at_ms = NULL, end_reason = NULL, ended_by = NULL";
 
-fn each_verb(what: &str, forgery: impl Fn(&UsersStore, &Victim) -> String) {
-    for verb in VERBS {
-        let Some(store) = UsersStore::new() else { return skipped("needs root") };
-        store.killed_run();
-        let victim = Victim::new(&store.sandbox);
-        let forgery = forgery(&store, &victim);
-        let forged = format!("UPDATE instances SET {NO_NUMBERS}, {forgery} WHERE origin = 'run'");
-        assert_eq!(store.sandbox.forge(&forged), 1);
-        let answer = store.as_root(verb);
-        victim.assert_lives(&format!("`{}`, named as {what}: {answer:?}", verb.join(" ")));
+fn each_verb(what: &str, forgery: impl Fn(&UsersStore, &Victim) -> String + Sync) {
+    if another_user().is_none() {
+        return skipped("needs root");
     }
+    // At once, because some wait for their time.
+    std::thread::scope(|scope| {
+        for verb in VERBS {
+            scope.spawn(|| {
+                let store = UsersStore::new().unwrap();
+                store.killed_run();
+                let victim = Victim::new(&store.sandbox);
+                let forgery = forgery(&store, &victim);
+                let forged =
+                    format!("UPDATE instances SET {NO_NUMBERS}, {forgery} WHERE origin = 'run'");
+                assert_eq!(store.sandbox.forge(&forged), 1);
+                let answer = store.as_root(verb);
+                victim.assert_lives(&format!("`{}`, named as {what}: {answer:?}", verb.join(" ")));
+            });
+        }
+    });
 }
 
 /// The command that a killed `run` left, with a free lock that is the very file on record.
@@ -146,9 +155,10 @@ fn an_owner_on_record_that_is_root_s_with_a_lock_of_the_user_s() {
         flock.line();
         flock
     };
-    let holders = std::cell::RefCell::new(Vec::new());
+    let holders = std::sync::Mutex::new(Vec::new());
     each_verb("the owner with a lock", |store, victim| {
-        holders.borrow_mut().push(hold(store));
+        let holder = hold(store);
+        holders.lock().unwrap().push(holder);
         let (pid, start) = (victim.pid, victim.start_time);
         format!("child_pid = NULL, pid = {pid}, start_time = {start}")
     });
