@@ -154,6 +154,19 @@ pub(crate) enum Count {
     No,
 }
 
+impl Count {
+    /// Does one step of a claim; where the store cannot be written, again without a record of the refusal: what
+    /// is refused is refused, also on a full disk.
+    pub(crate) fn if_writable<T>(self, mut step: impl FnMut(Self) -> Result<T>) -> Result<T> {
+        match step(self) {
+            Err(error) if self == Self::Yes && error.kind() == ErrorKind::CannotWrite => {
+                step(Self::No)
+            }
+            outcome => outcome,
+        }
+    }
+}
+
 /// Who claims.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Claimant<'a> {

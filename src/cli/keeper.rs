@@ -137,11 +137,13 @@ pub(super) fn record(
     let candidate = Candidate::by_pid(office, home, &subject);
     let mut aside = Aside::default();
     for _ in 0..ATTEMPTS {
-        let outcome = inner.write(|tx| {
-            let Some(attachment) = attachment(tx, inner, &subject, recorder)? else {
-                return Ok(None);
-            };
-            claim_once(tx, inner, &candidate, &attachment, &aside, Count::Yes).map(Some)
+        let outcome = Count::Yes.if_writable(|count| {
+            inner.write(|tx| {
+                let Some(attachment) = attachment(tx, inner, &subject, recorder)? else {
+                    return Ok(None);
+                };
+                claim_once(tx, inner, &candidate, &attachment, &aside, count).map(Some)
+            })
         })?;
         return Ok(match outcome {
             None => Recorded::NeedsKeeper,

@@ -327,7 +327,9 @@ impl Acquiring {
         let mut aside = Aside::default();
         let mut keepers = 0;
         for _ in 0..ATTEMPTS {
-            let step = inner.write(|tx| self.step(tx, inner, asker, turn, &aside, count))?;
+            let step = count.if_writable(|count| {
+                inner.write(|tx| self.step(tx, inner, asker, turn, &aside, count))
+            })?;
             match step {
                 Step::Done(Acquired::Granted(mut granted, _)) => {
                     for lock in &granted {

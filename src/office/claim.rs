@@ -195,7 +195,9 @@ fn attempt(store: &Store, candidate: &Candidate<'_>, turn: &Turn) -> Result<Atte
         if let Some(shared) = share(store, &mut held, &candidate)? {
             return Ok(Attempt::Shared(Won::Tenure(shared)));
         }
-        let step = inner.write(|tx| claim_or_reserve(tx, inner, &candidate, &aside, count))?;
+        let step = count.if_writable(|count| {
+            inner.write(|tx| claim_or_reserve(tx, inner, &candidate, &aside, count))
+        })?;
         let outcome = match step {
             Step::Claimed(outcome) => outcome,
             Step::Reserved(reserved) => {

@@ -355,18 +355,20 @@ fn attempt(
         // As for an office: attempts of this process are serialised, so that its own fresh lock is
         // never taken for another process' one.
         let mut held = lock(&inner.held);
-        let acquired = inner.write(|tx| {
-            let ours: Vec<InstanceId> = held.rows().map(|row| row.instance).collect();
-            let claim = LockClaim {
-                requests,
-                claimant,
-                profile: from.map(|from| &from.office.profile),
-                ours: &ours,
-                stopped,
-                waiter: turn.waiter,
-            };
-            let owner = own_row(tx, &held, from)?;
-            acquire_once(tx, inner, &claim, owner, turn.waiter, &aside, count)
+        let ours: Vec<InstanceId> = held.rows().map(|row| row.instance).collect();
+        let claim = LockClaim {
+            requests,
+            claimant,
+            profile: from.map(|from| &from.office.profile),
+            ours: &ours,
+            stopped,
+            waiter: turn.waiter,
+        };
+        let acquired = count.if_writable(|count| {
+            inner.write(|tx| {
+                let owner = own_row(tx, &held, from)?;
+                acquire_once(tx, inner, &claim, owner, turn.waiter, &aside, count)
+            })
         })?;
         match acquired {
             Acquired::Granted(granted, new_row) => {

@@ -97,7 +97,7 @@ const CONDITIONS: &[Condition] = &[
 const TABLE: &str = "
                                                       | plain closed unread full unread/j full/j 2closed 2unread 2full closed2 full2 0closed allclosed garbage files10 size1 nocwd umask nohome procs1 foreign asroot
 run -- true                                           |     0      0      0    0        0      0       0       0     0       0     0       0         0       2      75    70     0     0      2     75      78      0
---profile held run -- true                            |    75     75     75   75       75     75      75      75    75      75    75      75        75       2      75    70    75    75      2     75      78     75
+--profile held run -- true                            |    75     75     75   75       75     75      75      75    75      75    75      75        75       2      75    75    75    75      2     75      78     75
 --db @D/new/state.db run -- true                      |     0      0      0    0        0      0       0       0     0       0     0       0         0       2      75    70     0     0      0     75       0      0
 --db @D/new/state.db --profile n run -- @D/none       |   127    127    127  127      127    127     127     127   127     127   127     127       127       2      75    70   127   127    127     75     127    127
 --profile held status                                 |     0      0      0   70        0     70       0       0     0       0    70       0         0       2      75     0     0     0      2      0      78      0
@@ -107,7 +107,7 @@ status --metrics                                      |     3      3      3    3
 --profile claimed status-set --pid @T --state running |     0      0      0    0        0      0       0       0     0       0     0       0         0       2      75    70     0     0      2      0      78      0
 --profile held status-set --pid @T --state running    |     1      1      1    1        1      1       1       1     1       1     1       1         1       2      75     1     1     1      2      1      78      1
 --profile new claim --pid @T                          |     0      0      0    0        0      0       0       0     0       0     0       0         0       2      75    70     0     0      2      0      78      0
---profile held claim --pid @T                         |    75     75     75   75       75     75      75      75    75      75    75      75        75       2      75    70    75    75      2     75      78     75
+--profile held claim --pid @T                         |    75     75     75   75       75     75      75      75    75      75    75      75        75       2      75    75    75    75      2     75      78     75
 --profile new release --pid @T                        |     0      0      0    0        0      0       0       0     0       0     0       0         0       2      75     1     0     0      2      0      78      0
 --profile held release --pid @T                       |     1      1      1    1        1      1       1       1     1       1     1       1         1       2      75     1     1     1      2      1      78      1
 --profile held evict                                  |    75     75     75   75       75     75      75      75    75      75    75      75        75       2      75    75    75    75      2     75      78     75

@@ -47,3 +47,36 @@ fn a_full_disk_that_a_checkpoint_eases_refuses_no_change() {
     }
     drop(owner);
 }
+
+/// FIELD-BUGS row 78. Symptom: on a full disk a start beside a living owner was told of the disk (70), and not of
+/// the owner. It holds because what is refused needs no record of it: 75, by name.
+#[test]
+fn on_a_full_disk_a_refusal_is_a_refusal() {
+    let Some(words) = mount_namespace() else { return skipped("needs root and mounts") };
+    if !has("sqlite3") {
+        return skipped("needs sqlite3");
+    }
+    let sandbox = Sandbox::new();
+    let disk = Disk::sized(&sandbox, words, "600k");
+    let [owner, other] = [(); 2].map(|()| {
+        let mut sleeper = disk.enter();
+        sleeper.arg("cat");
+        Process::start(sleeper)
+    });
+    let (pid, other_pid) = (owner.pid().to_string(), other.pid().to_string());
+    disk.cli(&["claim", "--pid", &pid]).assert_code(0);
+    disk.cli(&["lock", "acquire", "scope", "token", "--pid", &pid]).assert_code(0);
+    disk.fill_up();
+    let held = format!("pid {pid} (");
+    for verb in [
+        &["run", "--no-backoff", "--", "true"][..],
+        &["run", "--no-backoff", "--profile", "b", "--lock", "scope=token", "--", "true"],
+        &["claim", "--pid", &other_pid],
+        &["lock", "acquire", "scope", "token", "--pid", &other_pid],
+    ] {
+        disk.cli(verb).assert_code(75).assert_complains(&[&held]);
+    }
+    // What is not refused cannot be recorded, and so is not granted.
+    disk.cli(&["claim", "--profile", "c", "--pid", &other_pid]).assert_code(70);
+    drop((owner, other));
+}
