@@ -407,7 +407,9 @@ mod tests {
             length: 0,
             modified: None,
         };
-        let closes = matches!(sys::effective_uid(), Some(0 | 1000));
+        // Elsewhere there are neither modes nor groups.
+        let Some(me) = sys::effective_uid() else { return };
+        let closes = [0, 1000].contains(&me);
         for (mode, owner, group, of_an_ancestor, of_the_store) in [
             (0o700, 1000, 1000, false, false),
             (0o755, 0, 0, false, false),

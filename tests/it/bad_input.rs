@@ -177,7 +177,6 @@ fn wrong_words_are_usage_errors_and_make_nothing() {
         (vec!["claim", "--pid", "0"], "0"),
         (vec!["claim", "--pid", "-1"], "-1"),
         (vec!["claim", "--pid", "x"], "x"),
-        (vec!["claim", "--pid", "4194304"], "4194304"),
         (vec!["release", "--pid", "0"], "0"),
         (vec!["sql"], "QUERY"),
         (vec!["sql", "SELECT 1"], "state.db"),
@@ -199,6 +198,13 @@ fn wrong_words_are_usage_errors_and_make_nothing() {
         assert_text(sandbox.incumbent(&arguments), 2, &[named], &what);
         assert_untouched(&before, sandbox.path(), &what);
     }
+    // The words are right, and the process is not there.
+    let sandbox = Sandbox::new();
+    let before = fingerprint(sandbox.path());
+    let error =
+        error_of(sandbox.incumbent(["--json", "claim", "--pid", "4194304"]), 3, "no process");
+    assert_eq!(error["kind"], "not_running", "{error:#}");
+    assert_untouched(&before, sandbox.path(), "no process");
 }
 
 /// The environment is input as well.
