@@ -948,12 +948,15 @@ fn an_anchor_that_cannot_be_replaced_on_record_is_kept() {
 #[test]
 fn a_pending_release_is_not_the_end_of_its_process() {
     let Some(words) = mount_namespace() else { return skipped("needs root and mounts") };
+    if !has("sqlite3") {
+        return skipped("needs sqlite3");
+    }
     let sandbox = Sandbox::new();
     let disk = Disk::sized(&sandbox, words, "1m");
     let mut owner = disk.role(ROLE_TEST, GATEWAY);
     assert_eq!(ask(&mut owner, "open"), "opened");
     assert!(ask(&mut owner, "claim default").starts_with("granted"));
-    disk.shell("dd if=/dev/zero of=store/fill bs=1k 2> /dev/null; true").assert_code(0);
+    disk.fill_up();
     assert_eq!(ask(&mut owner, "release"), "Pending(CannotWrite)");
     let because = ask(&mut owner, "because default");
     assert!(because.contains("has released it, and could not write that down yet"), "{because}");
