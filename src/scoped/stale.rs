@@ -40,7 +40,8 @@ pub(super) fn unlock_stale(inner: &Inner, by: &str) -> Result<Vec<UnlockedLock>>
     let mut removed = Vec::new();
     // Once at least: who may not write is told so, also where nothing is to be done.
     loop {
-        let batch = inner.write(|tx| remove_some(tx, inner, &mut suspects, by))?;
+        let (done, batch) = inner.write(|tx| remove_some(tx, inner, &suspects, by))?;
+        suspects.drain(..done);
         removed.extend(batch);
         if suspects.is_empty() {
             return Ok(removed);
@@ -74,17 +75,17 @@ fn suspect(inner: &Inner, owner: InstanceId) -> Result<Option<Suspect>> {
     Ok(may_be_stale.then_some(Suspect { owner, command_line }))
 }
 
-/// Ends locks of the first of these owners, and takes those off the list that are done with.
+/// Ends locks of the first of these owners: with how many of those it is done, and the locks.
 fn remove_some(
     tx: &Tx<'_>,
     inner: &Inner,
-    suspects: &mut VecDeque<Suspect>,
+    suspects: &VecDeque<Suspect>,
     by: &str,
-) -> Result<Vec<UnlockedLock>> {
+) -> Result<(usize, Vec<UnlockedLock>)> {
     let until = Deadline::after(TURN);
     let mut removed = Vec::new();
     let mut done = 0;
-    for suspect in suspects.iter() {
+    for suspect in suspects {
         if removed.len() >= ENDED_AT_ONCE || (done > 0 && until.has_passed()) {
             break;
         }
@@ -93,8 +94,7 @@ fn remove_some(
         }
         done += 1;
     }
-    suspects.drain(..done);
-    Ok(removed)
+    Ok((done, removed))
 }
 
 /// Whether all is done that is to be done about this owner.

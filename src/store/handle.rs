@@ -634,8 +634,8 @@ impl Inner {
     }
 
     /// One change, all or nothing. What `work` returns as an error is rolled back. It is done again
-    /// where there was no room for what it wrote.
-    pub(crate) fn write<T>(&self, mut work: impl FnMut(&Tx<'_>) -> Result<T>) -> Result<T> {
+    /// where there was no room for what it wrote: so it changes nothing but the store.
+    pub(crate) fn write<T>(&self, work: impl Fn(&Tx<'_>) -> Result<T>) -> Result<T> {
         self.check_process()?;
         self.refuse_if_still_lost()?;
         let mut writer = self.lock_writer()?;
@@ -643,7 +643,7 @@ impl Inner {
             *writer = None;
         }
         let written = busy::with_budget(self.settings.busy_budget, || {
-            self.making_room(&mut writer, |writer| self.write_as_it_is(writer, &mut work))
+            self.making_room(&mut writer, |writer| self.write_as_it_is(writer, &work))
         });
         match written {
             Ok((value, left_locks)) => {
@@ -686,7 +686,7 @@ impl Inner {
     fn write_as_it_is<T>(
         &self,
         writer: &mut Option<Connection>,
-        work: &mut impl FnMut(&Tx<'_>) -> Result<T>,
+        work: &impl Fn(&Tx<'_>) -> Result<T>,
     ) -> Result<(T, Vec<InstanceId>)> {
         for attempt in 1..=ATTEMPTS_CHANGED {
             if let Some(written) = self.write_once(writer, work, attempt)? {
@@ -703,7 +703,7 @@ impl Inner {
     fn write_once<T>(
         &self,
         writer: &mut Option<Connection>,
-        work: &mut impl FnMut(&Tx<'_>) -> Result<T>,
+        work: &impl Fn(&Tx<'_>) -> Result<T>,
         attempt: usize,
     ) -> Result<Option<(T, Vec<InstanceId>)>> {
         let transaction =
@@ -969,7 +969,7 @@ impl Inner {
     pub(crate) fn let_go(
         &self,
         held: &Held,
-        end: impl FnMut(&Tx<'_>) -> Result<bool>,
+        end: impl Fn(&Tx<'_>) -> Result<bool>,
         kept: impl FnOnce() -> Pending,
     ) -> Released {
         let released = match self.write(end) {

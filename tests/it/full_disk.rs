@@ -3,6 +3,18 @@
 use crate::open::{Disk, mount_namespace};
 use crate::support::{Process, Sandbox, has, skipped};
 
+/// Fills `disk`, beside a WAL with pages of `pid`'s for which the database has room.
+fn fill_beside_wal(disk: &Disk, pid: &str) {
+    // Pages that the database has room for: one that has to grow itself cannot be helped.
+    let free = "sqlite3 store/state.db '.filectrl persist_wal 1' \
+        \"INSERT INTO events (at_ms, event, detail) VALUES (0, 'test', json_quote(hex(zeroblob(100000))))\" \
+        \"DELETE FROM events WHERE event = 'test'\" 'PRAGMA wal_checkpoint(TRUNCATE)' > /dev/null";
+    disk.shell(free).assert_code(0);
+    let grow = "for i in $(seq 40); do incumbent --profile owner marker write note$i --pid $0 > /dev/null; done";
+    disk.shell(&grow.replace("$0", pid)).assert_code(0);
+    disk.shell("dd if=/dev/zero of=store/fill bs=1k 2> /dev/null; true").assert_code(0);
+}
+
 /// FIELD-BUGS row 133.
 ///
 /// Symptom: beside a WAL of hundreds of KiB, for whose pages the database had room, each start and each other
@@ -22,14 +34,7 @@ fn a_full_disk_that_a_checkpoint_eases_refuses_no_change() {
     let pid = owner.pid().to_string();
     let pid = pid.as_str();
     disk.cli(&["--profile", "owner", "claim", "--pid", pid]).assert_code(0);
-    // Pages that the database has room for: one that has to grow itself cannot be helped.
-    let free = "sqlite3 store/state.db '.filectrl persist_wal 1' \
-        \"INSERT INTO events (at_ms, event, detail) VALUES (0, 'test', json_quote(hex(zeroblob(100000))))\" \
-        \"DELETE FROM events WHERE event = 'test'\" 'PRAGMA wal_checkpoint(TRUNCATE)' > /dev/null";
-    disk.shell(free).assert_code(0);
-    let grow = "for i in $(seq 40); do incumbent --profile owner marker write note$i --pid $0 > /dev/null; done";
-    disk.shell(&grow.replace("$0", pid)).assert_code(0);
-    disk.shell("dd if=/dev/zero of=store/fill bs=1k 2> /dev/null; true").assert_code(0);
+    fill_beside_wal(&disk, pid);
     let verbs: &[&[&str]] = &[
         &["run", "--no-backoff", "--", "true"],
         &["--profile", "other", "run", "--no-backoff", "--", "true"],
@@ -45,6 +50,37 @@ fn a_full_disk_that_a_checkpoint_eases_refuses_no_change() {
         let answer = disk.cli(verb);
         assert_eq!(answer.code(), 0, "{verb:?}: {answer:#?}");
     }
+    drop(owner);
+}
+
+/// Its siblings in one transaction.
+///
+/// Symptom: `unlock --stale` left the lock of one dead holder, and said that it had removed all. It holds
+/// because a change that is done again begins with nothing of the first time.
+#[test]
+fn a_change_that_is_done_again_on_a_full_disk_is_done_as_a_whole() {
+    const HOLDERS: usize = 4;
+    let Some(words) = mount_namespace() else { return skipped("needs root and mounts") };
+    if !has("sqlite3") {
+        return skipped("needs sqlite3");
+    }
+    let sandbox = Sandbox::new();
+    let disk = Disk::sized(&sandbox, words, "2500k");
+    let mut owner = disk.enter();
+    owner.arg("cat");
+    let owner = Process::start(owner);
+    let pid = owner.pid().to_string();
+    disk.cli(&["--profile", "owner", "claim", "--pid", &pid]).assert_code(0);
+    for nth in 0..HOLDERS {
+        // Killed by what it has started: nobody records its end.
+        let holder = "incumbent --profile p$0 run --no-backoff --lock scope$0=x -- sh -c 'kill -KILL $PPID'; true";
+        disk.shell(&holder.replace("$0", &nth.to_string())).assert_code(0);
+    }
+    fill_beside_wal(&disk, &pid);
+    let unlocked = disk.cli(&["--json", "unlock", "--stale"]).assert_code(0);
+    let removed = unlocked.json()["unlocked"].as_array().map(Vec::len);
+    assert_eq!(removed, Some(HOLDERS), "{unlocked:#?}");
+    assert_eq!(disk.cli(&["--json", "locks"]).json(), serde_json::json!([]));
     drop(owner);
 }
 

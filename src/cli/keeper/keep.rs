@@ -1,6 +1,7 @@
 //! A keeper at work: it holds the anchor while it is needed, and follows its records into a store that
 //! takes the place of theirs.
 
+use std::cell::Cell;
 use std::ffi::OsString;
 use std::fs::File;
 
@@ -315,9 +316,10 @@ impl Keeping {
         let store = self.options.open()?;
         let mut aside = Aside::default();
         for _ in 0..ATTEMPTS + self.kept.len() {
-            let mut arrival = Arrival { target: &self.target, aside: &aside, errand: None };
+            let errand = Cell::default();
+            let arrival = Arrival { target: &self.target, aside: &aside, errand };
             let arrived = store.inner.write(|tx| arrival.arrive(tx, &store.inner, &self.kept));
-            if let Some(errand) = arrival.errand {
+            if let Some(errand) = arrival.errand.take() {
                 aside.run(errand, Deadline::never(), store.inner.trust())?;
                 continue;
             }
@@ -410,11 +412,11 @@ struct Arrival<'a> {
     target: &'a Target,
     aside: &'a Aside,
     /// What has to be done first, outside of it.
-    errand: Option<Errand>,
+    errand: Cell<Option<Errand>>,
 }
 
 impl Arrival<'_> {
-    fn arrive(&mut self, tx: &Tx<'_>, inner: &Inner, kept: &[Kept]) -> Result<()> {
+    fn arrive(&self, tx: &Tx<'_>, inner: &Inner, kept: &[Kept]) -> Result<()> {
         for kept in kept {
             match kept.find(tx)? {
                 Some(record) if record.ended_at_ms.is_some() => {}
@@ -440,7 +442,7 @@ impl Arrival<'_> {
         Ok(())
     }
 
-    fn claim(&mut self, tx: &Tx<'_>, inner: &Inner, kept: &Kept, office: &Office) -> Result<()> {
+    fn claim(&self, tx: &Tx<'_>, inner: &Inner, kept: &Kept, office: &Office) -> Result<()> {
         let mut subject =
             Subject::process(self.target.pid, self.target.start_time, inner.observer());
         // An identity may stand in it that was known when the row was made, and is not known to us.
@@ -457,7 +459,7 @@ impl Arrival<'_> {
     }
 
     /// Acquires the locks again that were not let go since.
-    fn acquire(&mut self, tx: &Tx<'_>, inner: &Inner, kept: &Kept, has_row: bool) -> Result<()> {
+    fn acquire(&self, tx: &Tx<'_>, inner: &Inner, kept: &Kept, has_row: bool) -> Result<()> {
         let Record { id, uid, argv, party, supervisor, profile, .. } = &kept.record;
         // The command line as it was recorded, for the same reason.
         let Target { pid, start_time, .. } = *self.target;
@@ -498,8 +500,8 @@ impl Arrival<'_> {
         Ok(())
     }
 
-    fn interrupted(&mut self, errand: Errand) -> Error {
-        self.errand = Some(errand);
+    fn interrupted(&self, errand: Errand) -> Error {
+        self.errand.set(Some(errand));
         Error::internal("something has to be done before the records can be made again")
     }
 }
