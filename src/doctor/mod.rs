@@ -33,12 +33,12 @@ pub use stale::StaleRecord;
 
 use crate::command_line;
 use crate::environment;
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::identities::Identities;
 use crate::names::{Kind, ProfileName};
 use crate::path_text::quoted;
 use crate::store::{Inner, Location, OpenOptions, Store, with_budget};
-use crate::sys;
+use crate::sys::{self, Looks};
 use owners::Owner;
 
 /// How much a [`Finding`] matters.
@@ -188,7 +188,7 @@ struct Check<T> {
 fn run<T>(checks: &[Check<T>], at: &T) -> Vec<Finding> {
     let mut findings = Vec::new();
     for check in checks {
-        let seen = match with_budget(LOCKS_WITHIN, || (check.look)(at)) {
+        let seen = match with_budget(LOCKS_WITHIN, || with_clear_sight(|| (check.look)(at))) {
             Ok(seen) if seen.is_empty() => vec![Seen::ok(check.silent)],
             Ok(seen) => seen,
             Err(error) => {
@@ -201,6 +201,15 @@ fn run<T>(checks: &[Check<T>], at: &T) -> Vec<Finding> {
         findings.extend(seen.into_iter().map(|seen| Finding::of(check.id, seen)));
     }
     findings
+}
+
+/// What was seen while this process ran short of something is nothing that can be relied on.
+fn with_clear_sight(look: impl FnOnce() -> Result<Vec<Seen>>) -> Result<Vec<Seen>> {
+    let looks = Looks::begin();
+    let seen = look()?;
+    looks
+        .shortage()
+        .map_or(Ok(seen), |shortage| Err(Error::shortage(shortage, "look at all of it")))
 }
 
 /// A finding that does not know yet whose it is.
@@ -344,7 +353,9 @@ impl Opened {
         if let Some(owners) = self.owners.get() {
             return Ok(owners);
         }
-        let owners = owners::look(self.inner(), &self.scene.only)?;
+        // Once for all checks: what the first one could not see, none of them has seen.
+        let look = || owners::look(self.inner(), &self.scene.only);
+        let owners = self.inner().with_clear_sight(look)?;
         Ok(self.owners.get_or_init(|| owners))
     }
 

@@ -223,6 +223,28 @@ fn where_there_can_be_no_more_open_files_that_is_said() {
     drop(owner);
 }
 
+/// FIELD-BUGS row 110, of doctor, which goes on where it cannot look.
+///
+/// Symptom: "nobody can tell whether that lives" of a healthy owner, and the advice to evict it, or to look at
+/// modes that are right. It holds because no check believes what it saw without descriptors.
+#[test]
+fn doctor_without_descriptors_suspects_nobody() {
+    let sandbox = Sandbox::new();
+    let owner = owner(&sandbox);
+    for limit in 4..=20 {
+        for fix in ["", " --fix"] {
+            let script = format!("ulimit -n {limit}; exec incumbent --json doctor{fix}");
+            let answer = Process::start(sandbox.shell(&script)).finish(LIMIT);
+            let what = format!("doctor{fix} with {limit} open files");
+            assert_no_panic(&answer, &what);
+            for wrong in ["nobody can tell", "evict", "modes of", "is gone from", "leaked by"] {
+                assert!(!answer.out.contains(wrong), "{what}: {wrong}: {answer:#?}");
+            }
+        }
+    }
+    drop(owner);
+}
+
 /// FIELD-BUGS row 110, of a keeper, which has the limit of whoever started it.
 ///
 /// Symptom: "changes hands too fast to be claimed". The keeper had made its record, and ended because it needed
