@@ -15,6 +15,7 @@ use crate::legacy::{self, Found, Owner};
 use crate::liveness::{Evidence, Flags, Judgement, Observed};
 use crate::lock_table::LockRow;
 use crate::names::{InstanceId, Kind, LockName, Office, ProfileName, Wanted};
+use crate::path_text::quoted;
 use crate::runtime::state;
 use crate::runtime_table;
 use crate::store::Inner;
@@ -263,7 +264,7 @@ impl Holder {
             ),
             Wanted::Lock(LockName { scope, identity_hash }) => (
                 format!("incumbent unlock {scope} --hash {identity_hash} --force"),
-                "use another identity here, or wait for it with `--wait`",
+                "use another identity, or wait for it (`--wait` of `run` and `lock acquire`)",
             ),
         };
         if let Some(path) = &self.left {
@@ -353,10 +354,19 @@ impl Holder {
             None if self.instance.is_none() => {
                 "wait until it has ended: it has lost its office, and ends its command".to_owned()
             }
-            None => format!(
-                "stop that one first (`incumbent --profile {profile} stop`), take its place \
-                 (`incumbent{wanted} run --replace`), or wait for it with `incumbent{wanted} run --wait`"
-            ),
+            None => {
+                // Without the directory it would start beside that one.
+                let home = lock.path.parent().map(quoted).unwrap_or_default();
+                let run = |how: &str| {
+                    format!("`incumbent{wanted} run {how} --legacy-home {home} -- CMD`")
+                };
+                format!(
+                    "stop that one first (`incumbent --profile {profile} stop`), take its place ({}), or \
+                     wait for it with {}",
+                    run("--replace"),
+                    run("--wait")
+                )
+            }
         }
     }
 

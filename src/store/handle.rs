@@ -670,7 +670,9 @@ impl Inner {
         let until = Deadline::after(WITHIN);
         for owner in owners {
             loop {
-                match self.write(|tx| lock_table::end_left_of(tx, owner)) {
+                // No longer than that for somebody else's change either: ours is written.
+                let end = || self.write(|tx| lock_table::end_left_of(tx, owner));
+                match busy::with_budget(until.remaining(), end) {
                     Ok(_) if until.has_passed() => return,
                     Ok(true) => std::thread::yield_now(),
                     Ok(false) => break,

@@ -188,7 +188,9 @@ fn a_run_of_another_profile_is_no_older_gateway() {
         &pid,
         "hermes/gateway.lock",
         "incumbent --profile a stop",
-        "incumbent --profile b run --replace",
+        // Without the directory it would start beside that one.
+        "incumbent --profile b run --replace --legacy-home ",
+        "hermes -- CMD`",
     ]);
     let (code, status) = sandbox.json(["status", "--profile", "b"]);
     assert_eq!((code, &status["pid"]), (3, &Value::Null), "{status:#}");

@@ -447,7 +447,9 @@ fn sit_out_storm(
                     return Ok(Some(signalled));
                 }
             }
-            Ok(Event::ChildEnded) | Err(_) => {}
+            // As PID 1 we reap orphans meanwhile, too; nothing of ours runs yet.
+            Ok(Event::ChildEnded) => drop(supervise::reap()),
+            Err(_) => {}
         }
     }
     Ok(None)
