@@ -1,7 +1,7 @@
 //! `history`: who held the office, and how each of them ended.
 
 use super::args::Global;
-use super::output::{self, Answer, Format, Outcome, ago, exit};
+use super::output::{self, Answer, Format, Outcome, ago, exit, until};
 use crate::clock::{is_believed, length, rfc3339};
 use crate::holder::because;
 use crate::status::Incarnation;
@@ -39,9 +39,9 @@ fn line(incarnation: &Incarnation) -> String {
     let started = rfc3339(incarnation.started_at_ms).unwrap_or_default();
     let text = match (incarnation.ended_at_ms, &incarnation.end_reason) {
         (Some(ended_ms), Some(reason)) => format!(
-            "{started}  {pid} held it{}, until {}: {}",
+            "{started}  {pid} held it{}, {}: {}",
             held_for(incarnation.started_at_ms, ended_ms),
-            ago(ended_ms),
+            until(&ago(ended_ms)),
             story(incarnation, reason)
         ),
         (None, Some(reason)) => {

@@ -208,5 +208,14 @@ pub(crate) fn ago(at_ms: i64) -> String {
 
 /// What [`ago`] says, after "since".
 pub(crate) fn since(ago: &str) -> String {
-    format!("since {}", ago.strip_prefix("at ").unwrap_or(ago))
+    format!("since {}", without_at(ago))
+}
+
+/// The same after "until".
+pub(crate) fn until(ago: &str) -> String {
+    format!("until {}", without_at(ago))
+}
+
+fn without_at(ago: &str) -> &str {
+    ago.strip_prefix("at ").unwrap_or(ago)
 }

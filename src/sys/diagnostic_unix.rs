@@ -32,7 +32,11 @@ pub(crate) fn open_log(path: &Path) -> io::Result<File> {
                 check_kind(&found)?;
                 open_options().open(path)
             }
-            Err(error) if error.kind() == ErrorKind::NotFound => create_log(path),
+            Err(error) if error.kind() == ErrorKind::NotFound => match create_log(path) {
+                // It is the directory that is missing.
+                Err(error) if error.kind() == ErrorKind::NotFound => return Err(error),
+                made => made,
+            },
             Err(error) => return Err(error),
         };
         match file {

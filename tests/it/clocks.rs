@@ -136,6 +136,8 @@ fn what_began_before_the_clock_was_set_is_not_decades_old() {
     }
     let first = ["--profile", "first", "run", "--no-backoff", "--", "true"];
     Process::start(at(&sandbox, &library, unset, &first)).finish(LIMIT).assert_code(0);
+    let told = sandbox.cli(["--profile", "first", "history"]).assert_code(0).out;
+    assert!(told.contains("until an unknown time"), "{told}");
     let ahead =
         |verb: &[&str]| Process::start(at(&sandbox, &library, "@2050-01-02 00:00:00", verb));
     for verb in

@@ -428,6 +428,8 @@ fn a_log_that_is_no_file_is_refused() {
         answer.assert_complains(&["incumbent: forensics diagnose: ", words, "try:"]);
     };
     refused("hosts", 2, "others can read it");
+    let gone = "mkdir gone; cd gone; rmdir ../gone; exec incumbent forensics diagnose --log log";
+    Process::start(sandbox.shell(gone)).finish(LIMIT).assert_complains(&["No such file"]);
     refused("link", 2, "cannot open the log link: it is a symbolic link");
     refused("dangling", 2, "a symbolic link");
     refused("fifo", 2, "a named pipe");
