@@ -38,6 +38,11 @@ fn path(scene: &Scene) -> Result<Vec<Seen>> {
     let why = scene.why_there();
     let Some(location) = location.filter(|_| scene.is_there()) else {
         let path = scene.options.resolved_path()?;
+        // `open` says what to do about that.
+        if let Err(error) = path.try_exists() {
+            let text = format!("cannot look at {} ({why}): {error}", path.display());
+            return Ok(vec![Seen::unknown(text)]);
+        }
         return Ok(vec![
             Seen::info(format!("there is no store at {} ({why})", path.display()))
                 .remedy("nothing: the first `incumbent run` or `claim` makes it"),

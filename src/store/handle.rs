@@ -710,6 +710,12 @@ impl Inner {
     ) -> Result<Option<(T, Vec<InstanceId>)>> {
         let transaction =
             self.connected(writer)?.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        // SQLite opens for reading what it could not open for writing. There even an immediate transaction only
+        // reads until something is written, and `work` acts on the world before: nobody else is kept out.
+        if transaction.is_readonly(rusqlite::MAIN_DB)? {
+            let read_only = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_READONLY);
+            return Err(rusqlite::Error::SqliteFailure(read_only, None).into());
+        }
         if self.check_files(By::Path)? == Content::Changed && attempt < ATTEMPTS_CHANGED {
             return Ok(None);
         }

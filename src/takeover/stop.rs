@@ -180,6 +180,7 @@ impl Profile {
         let office = self.office(kind);
         let deadline = options.timeout.map(Deadline::after);
         let on_record = inner.read(|connection| instance::live(connection, &office))?;
+        let is_on_record = on_record.is_some();
         let ended_left_over =
             on_record.map_or_else(Vec::new, |record| claimant::end_family(inner, &record));
         let command_line = inner.read(|connection| {
@@ -235,6 +236,8 @@ impl Profile {
                 outcome
             }
         };
+        // Where nobody is on record, there is no end that could be taken for another one.
+        let not_recorded = not_recorded.filter(|_| is_on_record);
         Ok(StopReport { outcome, not_recorded, not_desired, ended_left_over })
     }
 }

@@ -474,6 +474,10 @@ fn files_of_another_user_or_that_cannot_be_written_are_named() {
     assert!(diagnosis.about("schema").is_empty(), "{diagnosis:#?}");
     let fixed = Diagnosis::of(&ask(&["--json", "doctor", "--fix"]));
     assert_eq!((fixed.code, mode(&theirs.db())), (0, 0o600), "{fixed:#?}");
+    // Who may not look does not say that there is none.
+    chmod(&theirs.file("store"), 0o000);
+    Diagnosis::of(&ask(&["--json", "doctor"])).assert("path", "unknown", &["cannot look at"]);
+    chmod(&theirs.file("store"), 0o700);
 }
 
 /// Symptom: of a store on a filesystem that was mounted read-only, the doctor said to change modes.

@@ -697,6 +697,32 @@ fn a_read_only_mount_answers_questions() {
     assert_untouched(&before, sandbox.path(), "read-only");
 }
 
+/// Symptom: on a filesystem that was mounted read-only a `run` could not create its anchor (70), without a word
+/// on what to do, and `unlock --stale` said that there was nothing to unlock. It holds because a transaction
+/// that can only read is none for a change.
+#[test]
+fn no_change_begins_where_nothing_can_be_written() {
+    let Some(words) = read_only_store() else { return skipped("needs root and mounts") };
+    let sandbox = Sandbox::new();
+    sandbox.cli(["run", "--no-backoff", "--", "true"]).assert_code(0);
+    let cli = |verb: &[&str]| {
+        let mut command = sandbox.program(words[0]);
+        command.args(&words[1..]).arg(BINARY).args(verb);
+        Process::start(command).finish(LIMIT)
+    };
+    for verb in [
+        &["run", "--no-backoff", "--", "true"][..],
+        &["--profile", "other", "run", "--no-backoff", "--", "true"],
+        &["unlock", "--stale"],
+        &["evict"],
+        &["desired", "running"],
+    ] {
+        cli(verb).assert_code(78).assert_complains(&["state.db cannot be written", "read-only"]);
+    }
+    // Nobody takes for a crash what does not run.
+    assert_eq!(cli(&["stop"]).assert_code(0).err, "");
+}
+
 // -- one way in --------------------------------------------------------------------------------
 
 /// FIELD-BUGS rows 72 and 73.
