@@ -297,7 +297,18 @@ impl Raw {
             let bare = argument
                 .split(char::is_whitespace)
                 .map(|word| word.trim_matches(|c: char| c.is_ascii_punctuation()));
-            std::iter::once(argument.as_str()).chain(by_blanks).chain(of_assignments).chain(bare)
+            // Of a path or an address; Telegram's have the token behind a word.
+            let of_paths = argument
+                .split(|c: char| {
+                    c.is_whitespace()
+                        || matches!(c, '/' | '?' | '#' | '@' | '=' | '&' | '"' | '\'' | ',' | ')')
+                })
+                .flat_map(|part| [part, part.strip_prefix("bot").unwrap_or_default()]);
+            std::iter::once(argument.as_str())
+                .chain(by_blanks)
+                .chain(of_assignments)
+                .chain(bare)
+                .chain(of_paths)
         });
         let words = words.filter(|word| !word.is_empty()).take(WORDS_MAX);
         words.filter(|word| is_identity(word)).map(|word| Secret::of(word.as_bytes())).collect()

@@ -157,6 +157,9 @@ pub mod state {
     pub fn is_final(state: &str) -> bool {
         matches!(state, STOPPED | STARTUP_FAILED)
     }
+
+    pub(crate) const USUAL: [&str; 6] =
+        [STARTING, RUNNING, DRAINING, DEGRADED, STOPPED, STARTUP_FAILED];
 }
 
 /// What a gateway wants to say about itself. Every field is kept as it is, cleared, or set; see
@@ -300,6 +303,7 @@ impl StatusUpdate {
     /// The same, without what is locked in this store: a text of an error likes to repeat the token.
     fn without_identities(&self, tx: &Tx<'_>) -> Result<Cow<'_, Self>> {
         let says_text = self.platforms.iter().any(PlatformUpdate::says_text)
+            || is_own_word(&self.state)
             || is_set(&self.exit_reason)
             || is_set(&self.extra);
         if !says_text {
@@ -307,9 +311,12 @@ impl StatusUpdate {
         }
         let identities = Identities::read(tx)?;
         let mut update = self.clone();
+        hide_in_word(&mut update.state, &identities);
         hide_in_text(&mut update.exit_reason, &identities);
         hide_in_document(&mut update.extra, &identities);
         for platform in &mut update.platforms {
+            hide_in_word(&mut platform.state, &identities);
+            hide_in_word(&mut platform.error_code, &identities);
             hide_in_text(&mut platform.error_message, &identities);
             hide_in_document(&mut platform.extra, &identities);
         }
@@ -327,6 +334,17 @@ impl StatusUpdate {
 
 fn is_set<T>(field: &Field<T>) -> bool {
     matches!(field, Field::Set(_))
+}
+
+/// A state that is none of the usual ones, which come often.
+fn is_own_word(state: &Field<String>) -> bool {
+    matches!(state, Field::Set(word) if !state::USUAL.contains(&word.as_str()))
+}
+
+fn hide_in_word(field: &mut Field<String>, identities: &Identities) {
+    if let Field::Set(word) = field {
+        *word = identities.mask(word);
+    }
 }
 
 fn hide_in_text(field: &mut Field<String>, identities: &Identities) {
@@ -412,7 +430,10 @@ impl PlatformUpdate {
     }
 
     fn says_text(&self) -> bool {
-        is_set(&self.error_message) || is_set(&self.extra)
+        is_own_word(&self.state)
+            || is_set(&self.error_code)
+            || is_set(&self.error_message)
+            || is_set(&self.extra)
     }
 
     fn sets_something(&self) -> bool {

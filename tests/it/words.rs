@@ -45,7 +45,12 @@ fn others_can_write_while_many_locks_are_removed() {
     leave_locks(&sandbox, LOCKS);
     let mut sweep = Process::start(sandbox.incumbent(["unlock", "--stale"]));
     let writer = rusqlite::Connection::open(sandbox.db()).unwrap();
-    writer.busy_timeout(LIMIT).unwrap();
+    // SQLite's own handler sleeps for up to 100 ms, and may miss every pause.
+    let asks_again = |_| {
+        std::thread::sleep(std::time::Duration::from_micros(200));
+        true
+    };
+    writer.busy_handler(Some(asks_again)).unwrap();
     // As whoever claims: each look has the write lock.
     let look = || {
         writer.execute_batch("BEGIN IMMEDIATE").unwrap();
@@ -194,19 +199,30 @@ fn reasons_are_kept_without_what_is_secret() {
     sandbox.cli(["stop", "--profile", "a", "--reason", &reason]).assert_code(0);
     drop(run);
     sandbox.cli(["claim", "--pid", &pid]).assert_code(0);
-    let extra = format!(r#"{{"said": "{IDENTITY} was refused"}}"#);
+    let address = format!("https://api.invalid/bot{IDENTITY}/getMe");
+    let extra = format!(r#"{{"said": "{IDENTITY} was refused", "by": "{address}"}}"#);
+    // Words and paths are kept as well.
+    let state = format!("refused {IDENTITY}");
+    let program = format!("/nonexistent/{IDENTITY}/gateway");
+    let lock = format!("other={IDENTITY}");
+    let run = ["--profile", "b", "run", "--no-backoff", "--lock", &lock, "--", &program];
+    sandbox.cli(run).assert_code(127);
     let says = [
         "status-set",
         "--pid",
         &pid,
         "--state",
-        "degraded",
+        &state,
         "--exit-reason",
         &reason,
         "--extra",
         &extra,
         "--platform",
         "p",
+        "--platform-state",
+        &state,
+        "--error-code",
+        &state,
         "--error-message",
         &reason,
         "--platform-extra",

@@ -21,6 +21,7 @@ use crate::error::{Error, Result};
 use crate::exit_code::{ExitCause, ExitCodes, ExitRule, Supervisor};
 use crate::forensics::{self, Fact};
 use crate::holder::Holder;
+use crate::identities::Identities;
 use crate::instance::{Command, CommandLock, End, EndReason};
 use crate::legacy::{self, Hold, Owner};
 use crate::office::{Claim, ClaimOptions, Desired, Profile, Tenure};
@@ -209,7 +210,7 @@ pub(super) fn run(global: &Global, arguments: &args::Run, format: Format) -> Out
         Err(NotStarted::Error(error)) => Err(error),
         Err(NotStarted::Exec(failure)) => {
             drop(hold);
-            Ok(not_executed(global, tenure, &failure, arguments, format))
+            Ok(not_executed(global, &store, tenure, &failure, arguments, format))
         }
     }
 }
@@ -516,12 +517,15 @@ fn not_started(failure: ExecFailure) -> NotStarted {
 
 fn not_executed(
     global: &Global,
+    store: &Store,
     tenure: Tenure,
     failure: &ExecFailure,
     arguments: &args::Run,
     format: Format,
 ) -> Answer {
     let (answer, message) = show_not_executed(global, failure, arguments, format);
+    // The program may be below a directory that is named after what is locked.
+    let message = Identities::known_to(&store.inner).text(&message);
     let mut end = End::new(EndReason::Exited).detail(message);
     end.exit_code = Some(failure.exit_code());
     report_release(tenure.end(&end));

@@ -198,7 +198,14 @@ impl Watch<'_> {
                     Again::Failed(failure) => {
                         drop(self.hold.take());
                         let Running { global, arguments, format, .. } = self.run;
-                        return Ok(not_executed(global, self.tenure, &failure, arguments, format));
+                        return Ok(not_executed(
+                            global,
+                            &self.store,
+                            self.tenure,
+                            &failure,
+                            arguments,
+                            format,
+                        ));
                     }
                     // Whatever is started in our place may be able to.
                     Again::Never(error) => {
