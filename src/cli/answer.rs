@@ -147,10 +147,11 @@ impl Complaint {
         self
     }
 
-    /// `incumbent: VERB: MESSAGE`, and what to do below it.
+    /// `incumbent: VERB: MESSAGE`, and what to do below it. Arguments that are wrong may say no verb.
     fn tell(&self, invocation: &Invocation, verb: &str) {
+        let verb = if verb.is_empty() { String::new() } else { format!("{verb}: ") };
         output::tell_lines(&format!(
-            "incumbent: {verb}: {}\n{}",
+            "incumbent: {verb}{}\n{}",
             self.message_line(),
             self.below(invocation)
         ));

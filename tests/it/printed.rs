@@ -264,6 +264,15 @@ fn usage_shows_both_forms() {
     }
 }
 
+/// Arguments that are wrong may say no verb, and the message has no gap in its place.
+#[test]
+fn an_error_without_a_verb_names_none() {
+    let sandbox = Sandbox::new();
+    let answer = Process::start(sandbox.shell("exec incumbent --json nonsense > /dev/full"));
+    let answer = answer.finish(LIMIT).assert_code(2);
+    answer.assert_complains(&["incumbent: unrecognized", "incumbent: cannot write"]);
+}
+
 /// Symptom: a `run` ended with 125, and nobody could find out why.
 #[test]
 fn a_trampoline_that_gives_up_says_why() {
