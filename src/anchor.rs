@@ -102,7 +102,7 @@ impl Anchor {
             .write_all(&content_for(store))
             .map_err(|error| Error::io("write", &path, error))
             .and_then(|()| {
-                sys::give_open_file_to_owner_of(&file, directory)
+                sys::give_to_owner_of_directory(&file, &path)
                     .map_err(|error| Error::io("change the owner of", &path, error))
             });
         if let Err(error) = written {
@@ -262,8 +262,9 @@ impl RecoveryLock {
                 sys::open_anchor_file(&path)
             }
             // Only what was made just now is given away: another file may be in its place.
-            made => made
-                .and_then(|file| sys::give_open_file_to_owner_of(&file, directory).map(|()| file)),
+            made => {
+                made.and_then(|file| sys::give_to_owner_of_directory(&file, &path).map(|()| file))
+            }
         }
         .map_err(|error| Error::io("open", &path, error))?;
         match retry_interrupted(|| FileExt::try_lock(&file)) {
@@ -303,9 +304,10 @@ pub(crate) fn look(anchors: &Path, anchor: &str, recorded: Option<&FileKey>) -> 
     }
 }
 
-/// A recorded anchor that is a name inside the anchors directory: a forged path is followed nowhere.
+/// A recorded anchor that is a name inside the anchors directory: a forged path is followed nowhere, and a name that
+/// no anchor has may be that of anything, where the directory is a link of a user's (to `/dev`, for root).
 pub(crate) fn file_name(anchor: &str) -> Option<&str> {
-    Path::new(anchor).file_name().is_some_and(|file| file == anchor).then_some(anchor)
+    parse_name(anchor).map(|_| anchor)
 }
 
 /// Looks at the anchor at `path` without waiting and without disturbing its owner.

@@ -2,6 +2,7 @@
 //! their store.
 
 use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -74,7 +75,7 @@ impl LostOwner {
         };
         Some(Self {
             anchor: Orphan { name: text("anchor")?, pid },
-            moved_to: text("moved_to").map(PathBuf::from),
+            moved_to: text("moved_to").map(PathBuf::from).filter(|it| is_named_as_one(it)),
             key: key(),
             start_time: json["start_time"].as_i64(),
             number: json["number"].as_u64().map(ProcessNumber),
@@ -136,6 +137,10 @@ impl LostOwner {
 /// let go.
 fn is_free(opened: &OpenedFile) -> bool {
     opened.open_again().is_ok_and(|file| probe_open(&file) == AnchorState::Free)
+}
+
+fn is_named_as_one(path: &Path) -> bool {
+    path.file_name().and_then(OsStr::to_str).is_some_and(|name| parse_name(name).is_some())
 }
 
 /// The name of an anchor that a process has open.

@@ -28,8 +28,12 @@ impl Trust {
         if effective_uid() != Some(0) {
             return Self::FULL;
         }
-        let others = owners.into_iter().map(|owner| owner.unwrap_or(NOBODY));
-        Self { user: others.max().filter(|owner| *owner != 0), lock: None }
+        let owners = owners.into_iter().map(|owner| owner.unwrap_or(NOBODY));
+        let mut others = owners.filter(|owner| *owner != 0);
+        let user = others.next();
+        // Of two users each may have written what would end the other's processes.
+        let user = user.map(|user| if others.all(|other| other == user) { user } else { NOBODY });
+        Self { user, lock: None }
     }
 
     /// Also a process of our own, and what it has started, if the kernel says that it has locked the anchor at
@@ -44,14 +48,47 @@ impl Trust {
         match process.users() {
             // Whom kill(2) by that user would reach: a setuid program that he has started, too.
             Some(users) if users.contains(&user) => Ok(()),
-            Some([0, 0]) if self.takes_part(pid) => Ok(()),
+            Some([0, 0]) if self.takes_part(pid, user) => Ok(()),
             Some(_) | None => Err(Unproven::NotOfTheUser(user)),
         }
     }
 
-    fn takes_part(&self, pid: Pid) -> bool {
+    /// What root makes in the store is the user's: another file is the lock of something else of root's, which
+    /// the user has put there.
+    fn takes_part(&self, pid: Pid, user: u32) -> bool {
         let Some(lock) = &self.lock else { return false };
+        let is_of_store = super::facts_of_entry(lock)
+            .is_ok_and(|facts| facts.owner == Some(user) && facts.links == 1);
+        if !is_of_store {
+            return false;
+        }
         let ListedLock::Held(Some(holder)) = listed_lock(lock) else { return false };
         holder == pid || process_facts(pid).parent == Some(holder)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What user 1000 wrote beside a database of 2000's would end processes of 2000's, and the other way round.
+    #[test]
+    fn two_owners_are_believed_about_nobody() {
+        let user = |owners: [Option<u32>; 2]| Trust::of_owners(owners).user;
+        if effective_uid() != Some(0) {
+            assert_eq!(user([Some(1000), Some(2000)]), None);
+            return;
+        }
+        for (owners, believed) in [
+            ([Some(0), Some(0)], None),
+            ([Some(0), Some(1000)], Some(1000)),
+            ([Some(1000), Some(0)], Some(1000)),
+            ([Some(1000), Some(1000)], Some(1000)),
+            ([Some(1000), Some(2000)], Some(u32::MAX)),
+            ([Some(2000), Some(1000)], Some(u32::MAX)),
+            ([Some(1000), None], Some(u32::MAX)),
+        ] {
+            assert_eq!(user(owners), believed, "{owners:?}");
+        }
     }
 }
