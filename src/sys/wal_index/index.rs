@@ -8,6 +8,7 @@ use std::ptr;
 use rusqlite::ffi;
 
 use super::descriptors::{CHILDREN, Descriptor, Key, open, range, set};
+use super::system_calls::give_to_owner_of_database;
 use super::{DATABASE_SHARED, DATABASE_WRITER, IN_USE, LOCKS, beside, note};
 use crate::environment::{Guard, is_in_force};
 
@@ -275,10 +276,9 @@ fn make_alike(shm: &Descriptor, database: &libc::stat) -> Result<(), NotOpened> 
         if made.st_size == 0 && made.st_mode & 0o777 != database.st_mode & 0o777 {
             libc::fchmod(file, database.st_mode & 0o777);
         }
-        if (made.st_uid, made.st_gid) != (database.st_uid, database.st_gid) && libc::geteuid() == 0
-        {
-            libc::fchown(file, database.st_uid, database.st_gid);
-        }
+    }
+    if made.st_uid != database.st_uid && rustix::process::geteuid().is_root() {
+        let _ = give_to_owner_of_database(&shm.file);
     }
     Ok(())
 }

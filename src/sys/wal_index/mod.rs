@@ -30,6 +30,7 @@
 
 mod descriptors;
 mod index;
+mod system_calls;
 #[cfg(test)]
 mod tests;
 
@@ -200,6 +201,7 @@ fn is_locked(file: &File, byte: i64) -> bool {
 /// # Errors
 /// Those of the file control that asks for the open file.
 pub fn guard(connection: &rusqlite::Connection) -> rusqlite::Result<()> {
+    system_calls::replace();
     if !has_open_file_locks() {
         return Ok(());
     }
