@@ -116,9 +116,7 @@ mod of_run {
                 }
                 made => {
                     let made = made?;
-                    if let Some(directory) = path.parent() {
-                        sys::give_open_file_to_owner_of(&made, directory)?;
-                    }
+                    sys::give_to_owner_of_directory(&made, path)?;
                     made
                 }
             };

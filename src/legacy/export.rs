@@ -203,7 +203,7 @@ impl Export<'_> {
         let failed = |error: std::io::Error| Error::io("write", &path, error);
         let mut scratch = scratch(self.home).map_err(failed)?;
         scratch.write_all(document.to_string().as_bytes()).map_err(failed)?;
-        sys::give_open_file_to_owner_of(scratch.as_file(), self.home).map_err(failed)?;
+        sys::give_to_owner_of_directory(scratch.as_file(), scratch.path()).map_err(failed)?;
         let row = match scratch.persist_noclobber(&path) {
             Ok(_) => ExportedFile::written(path),
             Err(error) if error.error.kind() == std::io::ErrorKind::AlreadyExists => {

@@ -279,7 +279,7 @@ fn put_in_place(directory: &Path, path: &Path, text: &str) -> Result<Option<File
 
     let failed = |error: std::io::Error| Error::io("make", path, error);
     let mut scratch = scratch(directory).map_err(failed)?;
-    sys::give_open_file_to_owner_of(scratch.as_file(), directory).map_err(failed)?;
+    sys::give_to_owner_of_directory(scratch.as_file(), scratch.path()).map_err(failed)?;
     if !sys::try_foreign_lock(scratch.as_file(), Sharing::Exclusive).map_err(failed)? {
         return Ok(None);
     }
@@ -308,12 +308,32 @@ fn put_in_place(directory: &Path, path: &Path, text: &str) -> Result<Option<File
 /// Takes the lock file that is there. `None` when somebody else has it.
 fn take(directory: &Path, path: &Path) -> Result<Option<File>> {
     let file = sys::open_foreign_lock_file(path).map_err(|error| Error::io("open", path, error))?;
-    // Not by its path: the older program may have removed it by now.
-    sys::give_open_file_to_owner_of(&file, directory)
-        .map_err(|error| Error::io("change the owner of", path, error))?;
+    check_overwritable(&file, directory, path)?;
     let taken = sys::try_foreign_lock(&file, Sharing::Exclusive)
         .map_err(|error| Error::io("lock", path, error))?;
     Ok(taken.then_some(file))
+}
+
+/// Where root works in the directory of a user, who may have put a file of root's in the place of the lock, which
+/// is written to: it has to be the user's, or what stands in a lock of a gateway.
+fn check_overwritable(file: &File, directory: &Path, path: &Path) -> Result<()> {
+    if sys::effective_uid() != Some(0) {
+        return Ok(());
+    }
+    let failed = |error: std::io::Error| Error::io("look at", path, error);
+    let facts = sys::open_file_facts(file).map_err(failed)?;
+    let owner = sys::file_facts(directory).map_err(failed)?.owner;
+    let is_record = || PidRecord::read_open(file).is_ok();
+    let why = if facts.links > 1 {
+        "has more than one name (hard links)"
+    } else if facts.owner != owner && facts.length > 0 && !is_record() {
+        "belongs to another user than its directory, and is no lock of a gateway"
+    } else {
+        return Ok(());
+    };
+    Err(Error::new(ErrorKind::NotOurs, format!("{} {why}", path.display()))
+        .at(path)
+        .with_hint("find out who has put it there, and move it away"))
 }
 
 /// Writes a file as a whole: nobody reads half of it.
@@ -322,7 +342,7 @@ pub(super) fn write_whole(directory: &Path, name: &str, text: &str) -> Result<()
     let failed = |error: std::io::Error| Error::io("write", &path, error);
     let mut scratch = scratch(directory).map_err(failed)?;
     scratch.write_all(text.as_bytes()).map_err(failed)?;
-    sys::give_open_file_to_owner_of(scratch.as_file(), directory).map_err(failed)?;
+    sys::give_to_owner_of_directory(scratch.as_file(), scratch.path()).map_err(failed)?;
     scratch.persist(&path).map_err(|error| failed(error.error))?;
     Ok(())
 }

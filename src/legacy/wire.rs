@@ -75,7 +75,7 @@ pub(crate) enum Unusable {
 
 /// The whole of a file, unless that is absurd. No symbolic link is followed, and no FIFO waited for.
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Unusable> {
-    let opened = sys::open_anchor_file(path).and_then(read_open);
+    let opened = sys::open_anchor_file(path).and_then(|file| read_open(&file));
     opened.map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => Unusable::Missing,
         io::ErrorKind::FileTooLarge => Unusable::Corrupt(error.to_string()),
@@ -83,7 +83,7 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Unusable> {
     })
 }
 
-fn read_open(file: File) -> io::Result<Vec<u8>> {
+fn read_open(file: &File) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     file.take(LENGTH_MAX + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > LENGTH_MAX {
@@ -116,6 +116,12 @@ pub(crate) fn read_object(path: &Path) -> Result<Map<String, Value>, Unusable> {
 }
 
 impl PidRecord {
+    /// By a descriptor, from where that stands.
+    pub(super) fn read_open(file: &File) -> Result<Self, Unusable> {
+        let bytes = read_open(file).map_err(|error| Unusable::Unreadable(error.to_string()))?;
+        Self::parse(&bytes)
+    }
+
     pub(crate) fn read(path: &Path) -> Result<Self, Unusable> {
         Self::parse(&read(path)?)
     }

@@ -366,32 +366,45 @@ impl<'a> Ground<'a> {
 /// Refuses a `-wal` or `-journal` in which root would write, and which SQLite would give to the owner of the
 /// database, if it may be something else that a user has put in its place.
 pub(crate) fn check_sidecars(location: &Location) -> Result<()> {
-    const MAGIC: [&[u8]; 2] = [&[0x37, 0x7f, 0x06, 0x82], &[0x37, 0x7f, 0x06, 0x83]];
+    const MAGIC: [[u8; 4]; 2] = [[0x37, 0x7f, 0x06, 0x82], [0x37, 0x7f, 0x06, 0x83]];
+    /// A `-shm` is made of regions of this length; SQLite leaves 3 bytes of one that is to be filled anew.
+    const REGION: u64 = 32_768;
+    let refused = |path: &Path, why: &str| {
+        Error::new(ErrorKind::Filesystem, format!("{} {why}", path.display()))
+            .at(path)
+            .with_hint("find out who has put it there, and move it away")
+    };
     let Ok(database) = sys::file_facts(&location.file) else { return Ok(()) };
     for suffix in ["-wal", "-shm", "-journal"] {
         let mut path = location.file.clone().into_os_string();
         path.push(suffix);
-        // What is no regular file, SQLite does not open.
-        let Ok(file) = sys::facts_of_entry(Path::new(&path)) else { continue };
-        let is_foreign = sys::effective_uid() == Some(0) && file.owner != database.owner;
-        let begins_as_a_wal = || {
-            let mut begin = Vec::new();
-            sys::open_anchor_file(Path::new(&path))
-                .and_then(|file| file.take(4).read_to_end(&mut begin))
-                .is_ok_and(|_| MAGIC.contains(&&*begin))
+        let path = PathBuf::from(path);
+        if std::fs::symlink_metadata(&path).is_err() {
+            continue;
+        }
+        let Ok(file) = sys::facts_of_entry(&path) else {
+            return Err(refused(&path, "is not a regular file"));
         };
-        let is_ours = suffix == "-wal" && begins_as_a_wal();
+        let is_foreign = sys::effective_uid() == Some(0) && file.owner != database.owner;
+        let is_ours = || match suffix {
+            // Never opened: its locks would go with the descriptor.
+            "-shm" => file.length == 3 || file.length.is_multiple_of(REGION),
+            "-wal" => {
+                let mut begin = [0; 4];
+                sys::open_anchor_file(&path)
+                    .and_then(|mut file| file.read_exact(&mut begin))
+                    .is_ok_and(|()| MAGIC.contains(&begin))
+            }
+            _ => false,
+        };
         let why = if file.links > 1 {
             "has more than one name (hard links)"
-        } else if is_foreign && file.length > 0 && suffix != "-shm" && !is_ours {
+        } else if is_foreign && file.length > 0 && !is_ours() {
             "belongs to another user than the database, and is none of SQLite's files"
         } else {
             continue;
         };
-        let path = PathBuf::from(path);
-        return Err(Error::new(ErrorKind::Filesystem, format!("{} {why}", path.display()))
-            .at(path)
-            .with_hint("find out who has put it there, and move it away"));
+        return Err(refused(&path, why));
     }
     Ok(())
 }
@@ -438,15 +451,18 @@ pub(super) fn new_file(place: &Path, prefix: &str) -> io::Result<tempfile::TempP
     if let Some(mode) = wanted(&facts, Kind::File) {
         sys::set_mode(made.as_file(), mode)?;
     }
-    sys::give_open_file_to_owner_of(made.as_file(), place)?;
+    sys::give_to_owner_of_directory(made.as_file(), made.path())?;
     Ok(made.into_temp_path())
 }
 
 /// What `directory` is, when its path says something else by now; the path where that cannot be had.
-pub(super) fn pinned(directory: &Path) -> (Option<File>, PathBuf) {
-    let opened = sys::open_directory(directory).ok();
+///
+/// # Errors
+/// As `open(2)`: it was resolved before, so a link is one that somebody has put there since.
+pub(super) fn pinned(directory: &Path) -> io::Result<(Option<File>, PathBuf)> {
+    let opened = sys::pin_directory(directory)?;
     let path = opened.as_ref().and_then(sys::path_of_open);
-    (opened, path.unwrap_or_else(|| directory.to_owned()))
+    Ok((opened, path.unwrap_or_else(|| directory.to_owned())))
 }
 
 /// The name of the store's file.

@@ -363,7 +363,7 @@ fn create_file(location: &Location) -> Result<()> {
             .with_hint(format!("let {} write there, or name another place with `--db`", me()))
     };
     // In the very directory that was opened, whatever its path leads to when the file gets its name.
-    let (_directory, place) = ground::pinned(&location.directory);
+    let (_directory, place) = ground::pinned(&location.directory).map_err(fail)?;
     let file = ground::new_file(&place, ".incumbent-new-").map_err(fail)?;
     match file.persist_noclobber(place.join(ground::name_of(location))) {
         Ok(()) => Ok(()),

@@ -315,8 +315,7 @@ fn move_aside(location: &Location, options: &OpenOptions) -> Result<PathBuf> {
     let name = aside.file_name().unwrap_or_default();
     sys::create_private_dirs(&aside).map_err(fail("create", &aside))?;
     let moved_to = aside.join(MOVED_TO);
-    write_to_disk(&moved_to, &location.directory, name.as_encoded_bytes())
-        .map_err(fail("write", &moved_to))?;
+    write_to_disk(&moved_to, name.as_encoded_bytes()).map_err(fail("write", &moved_to))?;
     swap(&location.file, &aside)
         .inspect_err(|_| drop(std::fs::remove_dir_all(&aside)))
         .map_err(fail("move aside", &location.file))?;
@@ -324,9 +323,9 @@ fn move_aside(location: &Location, options: &OpenOptions) -> Result<PathBuf> {
 }
 
 /// A power loss must not leave a directory that says nothing. What lies there already is not ours.
-fn write_to_disk(path: &Path, directory: &Path, bytes: &[u8]) -> std::io::Result<()> {
+fn write_to_disk(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let mut file = sys::create_anchor_file(path)?;
-    sys::give_open_file_to_owner_of(&file, directory)?;
+    sys::give_to_owner_of_directory(&file, path)?;
     file.write_all(bytes)?;
     file.sync_all()
 }

@@ -10,7 +10,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use rustix::fs::{FlockOperation, Gid, Uid};
+use rustix::fs::FlockOperation;
 
 use super::ProcessRow;
 
@@ -66,15 +66,7 @@ fn open_options() -> OpenOptions {
 /// otherwise.
 fn create_log(path: &Path) -> io::Result<File> {
     let file = open_options().create_new(true).open(path)?;
-    if rustix::process::geteuid().is_root() {
-        let directory = path.parent().filter(|it| !it.as_os_str().is_empty());
-        let owner = std::fs::metadata(directory.unwrap_or(Path::new(".")))?;
-        if owner.uid() == file.metadata()?.uid() {
-            return Ok(file);
-        }
-        let (user, group) = (Uid::from_raw(owner.uid()), Gid::from_raw(owner.gid()));
-        rustix::fs::fchown(&file, Some(user), Some(group))?;
-    }
+    super::unix::give_to_owner_of_directory(&file, path)?;
     Ok(file)
 }
 

@@ -19,7 +19,8 @@ use rustix::time::{ClockId, clock_gettime};
 
 pub use super::capture::capture;
 pub use super::modes::{
-    facts_in, open_directory, open_in, owners_of_links, path_of_open, set_mode, set_mode_in,
+    facts_in, open_directory, open_in, owners_of_links, path_of_open, pin_directory, set_mode,
+    set_mode_in,
 };
 pub use super::own_group::is_private_group;
 use super::procfs;
@@ -28,7 +29,7 @@ pub use super::unix::hold_command_lock;
 use super::unix::{WAIT_MAX, kernel_pid, monotonic, own_pid, wait_readable};
 pub use super::unix::{
     command_lock, create_anchor_file, create_private_dirs, effective_uid, file_facts, file_key,
-    foreign_unlock, free_space, give_open_file_to_owner_of, is_mounted_read_only, linked_file_key,
+    foreign_unlock, free_space, give_to_owner_of_directory, is_mounted_read_only, linked_file_key,
     lock_self_test, may_write, open_anchor_file, open_file_facts, open_file_key,
     open_foreign_lock_file, try_foreign_lock,
 };

@@ -725,6 +725,15 @@ pub(crate) fn open_in(directory: &std::fs::File, name: &OsStr) -> io::Result<std
     os::open_in(directory, name)
 }
 
+/// Opens a directory to make files in it by [`path_of_open`]; follows no symbolic link in its place. `None` on
+/// Windows.
+///
+/// # Errors
+/// As `open(2)`.
+pub(crate) fn pin_directory(path: &Path) -> io::Result<Option<std::fs::File>> {
+    os::pin_directory(path)
+}
+
 /// A path that leads to an open directory whatever it is called by now, as long as it is open; `None` where the
 /// system has no such paths (Linux: `/proc/self/fd`).
 pub(crate) fn path_of_open(directory: &std::fs::File) -> Option<std::path::PathBuf> {
@@ -773,13 +782,13 @@ pub(crate) fn owners_of_links(path: &Path) -> Vec<u32> {
     os::owners_of_links(path)
 }
 
-/// When we are root: gives an open file, which we have just made, to the owner of `directory` (user and
-/// group). Otherwise, and on Windows, nothing.
+/// When we are root: gives an open file, which we have just made at `path`, to the owner of the directory that it
+/// is in (user and group). Otherwise, and on Windows, nothing.
 ///
 /// # Errors
-/// As `fchown(2)`.
-pub(crate) fn give_open_file_to_owner_of(file: &std::fs::File, directory: &Path) -> io::Result<()> {
-    os::give_open_file_to_owner_of(file, directory)
+/// As `fchown(2)`; when that is not where the file is, or it has another name.
+pub(crate) fn give_to_owner_of_directory(file: &std::fs::File, path: &Path) -> io::Result<()> {
+    os::give_to_owner_of_directory(file, path)
 }
 
 /// Creates the file at `path`, which must not exist: read and write, 0600, close-on-exec, no

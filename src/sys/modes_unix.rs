@@ -22,6 +22,12 @@ pub fn open_directory(path: &Path) -> io::Result<File> {
     Ok(retry(|| rustix::fs::open(path, flags, Mode::empty()))?.into())
 }
 
+/// Needs no permission to read it, on Linux (open(2), `O_PATH`).
+pub fn pin_directory(path: &Path) -> io::Result<Option<File>> {
+    let flags = super::unix::ANCESTOR | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(Some(retry(|| rustix::fs::open(path, flags, Mode::empty()))?.into()))
+}
+
 pub fn open_in(directory: &File, name: &OsStr) -> io::Result<File> {
     Ok(retry(|| rustix::fs::openat(directory, name, LOOK, Mode::empty()))?.into())
 }

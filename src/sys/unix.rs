@@ -108,9 +108,9 @@ fn key(metadata: &Metadata, filesystem: &rustix::fs::StatFs) -> FileKey {
 /// How a directory on the way is opened: `O_PATH` needs no permission to read it (open(2), Linux
 /// 2.6.39). macOS has nothing like it in rustix, so there a directory must be readable.
 #[cfg(target_os = "linux")]
-const ANCESTOR: OFlags = OFlags::PATH;
+pub(super) const ANCESTOR: OFlags = OFlags::PATH;
 #[cfg(not(target_os = "linux"))]
-const ANCESTOR: OFlags = OFlags::RDONLY;
+pub(super) const ANCESTOR: OFlags = OFlags::RDONLY;
 
 /// Makes what is missing of `path`, going down by descriptors. When root makes directories for a
 /// user, that user owns the place and could swap a component for a symbolic link between our
@@ -196,21 +196,36 @@ pub fn may_write(path: &Path) -> bool {
 
 /// What has another name may be another's file, which was put in the place of ours. Of whom it is already the
 /// group does not matter: nobody but its owner may do anything with it.
-pub fn give_open_file_to_owner_of(file: &File, directory: &Path) -> io::Result<()> {
+///
+/// Whoever may rename a directory on the way could have led us to another one when we made the file, and back
+/// when we ask whose the directory is. So the very directory that is asked has to have the very file in it.
+pub fn give_to_owner_of_directory(file: &File, path: &Path) -> io::Result<()> {
     if !we_are_root() {
         return Ok(());
     }
-    let (owner, ours) = (std::fs::metadata(directory)?, file.metadata()?);
-    if ours.uid() == owner.uid() {
+    let refused = |why: &str| Err(io::Error::new(io::ErrorKind::InvalidInput, why.to_owned()));
+    let Some(name) = path.file_name() else { return refused("it has no name") };
+    let directory = directory_of(path)?;
+    let (owner, ours) = (rustix::fs::fstat(&directory)?, file.metadata()?);
+    if ours.uid() == owner.st_uid {
         return Ok(());
     }
     if ours.nlink() > 1 {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "it has other names, so its owner stays",
-        ));
+        return refused("it has other names, so its owner stays");
     }
-    std::os::unix::fs::fchown(file, Some(owner.uid()), Some(owner.gid()))
+    let entry = retry(|| rustix::fs::statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW));
+    if !entry.is_ok_and(|entry| facts_of_stat(&entry).id == facts(&ours).id) {
+        return refused("somebody has moved it or its directory, so its owner stays");
+    }
+    std::os::unix::fs::fchown(file, Some(owner.st_uid), Some(owner.st_gid))
+}
+
+/// The directory that `path` leads to a file in.
+pub(super) fn directory_of(path: &Path) -> io::Result<OwnedFd> {
+    let parent = path.parent().filter(|it| !it.as_os_str().is_empty());
+    let flags = ANCESTOR | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let parent = parent.unwrap_or(Path::new("."));
+    Ok(retry(|| rustix::fs::open(parent, flags, Mode::empty()))?)
 }
 
 /// `create_new` is `O_CREAT | O_EXCL`, std adds `O_CLOEXEC` and repeats EINTR. Read and write,
@@ -267,17 +282,31 @@ pub fn is_mounted_read_only(path: &Path) -> io::Result<bool> {
     Ok(found.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))
 }
 
-/// `O_NONBLOCK` as above. The mode of a file that is there is its owner's business.
+/// `O_NONBLOCK` as above. The mode and the owner of a file that is there are its owner's business; what root makes
+/// belongs to the owner of the directory.
 pub fn open_foreign_lock_file(path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(FILE_MODE)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-        .open(path)?;
-    regular(file, path)
+    /// Each further round means that somebody removed or made the file in between.
+    const ROUNDS_MAX: usize = 8;
+    for _ in 0..ROUNDS_MAX {
+        let opened = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+            .open(path);
+        match opened {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            opened => return regular(opened?, path),
+        }
+        match create_anchor_file(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            made => {
+                let made = made?;
+                give_to_owner_of_directory(&made, path)?;
+                return Ok(made);
+            }
+        }
+    }
+    Err(io::ErrorKind::ResourceBusy.into())
 }
 
 /// From which number on a descriptor is out of the way of programs that close or use the first few.
@@ -639,7 +668,7 @@ mod tests {
         let file = path.join("file");
         let give = |path: &Path| {
             let file = OpenOptions::new().append(true).create(true).open(path).unwrap();
-            give_open_file_to_owner_of(&file, directory.path())
+            give_to_owner_of_directory(&file, path)
         };
         give(&file).unwrap();
         for made in [path.parent().unwrap(), &path, &file] {
@@ -651,6 +680,12 @@ mod tests {
         let second = path.join("second");
         std::fs::hard_link(system.path(), &second).unwrap();
         assert!(give(&second).is_err());
+        assert_eq!(file_facts(system.path()).unwrap().owner, Some(0));
+        // Nor one that is not there where its owner is asked for.
+        std::fs::remove_file(&second).unwrap();
+        let elsewhere = give_to_owner_of_directory(system.as_file(), &path.join("elsewhere"));
+        elsewhere.unwrap_err();
+        give_to_owner_of_directory(system.as_file(), &file).unwrap_err();
         assert_eq!(file_facts(system.path()).unwrap().owner, Some(0));
     }
 

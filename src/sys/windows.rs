@@ -464,6 +464,11 @@ pub fn may_write(path: &Path) -> bool {
 
 // Who may do what is told by inherited access lists here, which are left as they are.
 
+#[expect(clippy::unnecessary_wraps, reason = "the same shape everywhere")]
+pub fn pin_directory(_path: &Path) -> io::Result<Option<File>> {
+    Ok(None)
+}
+
 pub fn open_directory(_path: &Path) -> io::Result<File> {
     Err(io::ErrorKind::Unsupported.into())
 }
@@ -502,7 +507,7 @@ pub fn owners_of_links(_path: &Path) -> Vec<u32> {
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "the same shape everywhere")]
-pub fn give_open_file_to_owner_of(_file: &File, _directory: &Path) -> io::Result<()> {
+pub fn give_to_owner_of_directory(_file: &File, _path: &Path) -> io::Result<()> {
     Ok(())
 }
 

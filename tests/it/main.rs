@@ -29,6 +29,7 @@ mod forensics_snapshot;
 mod forensics_systemd;
 mod full_disk;
 mod ground;
+mod hostile_store;
 mod identity;
 mod keeper;
 mod keeper_pair;
