@@ -29,7 +29,7 @@ use crate::reservation;
 use crate::standing::Force;
 use crate::store::{EventRecord, Inner, Location, Tx, lost_owners, named_anchors};
 use crate::sys::{self, Existence, Looks, ProcessFacts, ProcessState, StartTime, Trust, Unproven};
-use crate::takeover::LeftOver;
+use crate::takeover::{LeftOver, trust_in};
 use crate::wait::{Obstacle, Watch};
 
 /// How often one claim looks again because what it had read before belonged to another
@@ -145,6 +145,16 @@ pub(crate) enum Errand {
     FindStopped(Box<Record>),
     /// This holder is to be replaced: what it has started may outlive it.
     ListChildren(Box<Record>),
+}
+
+impl Errand {
+    /// Whom it may end: a person who replaces the holder by force means what that has left behind, too.
+    pub(crate) fn trust(&self, inner: &Inner, force: Force) -> Trust {
+        match self {
+            Self::EndChild(record) | Self::EndFamily(record, _) => trust_in(inner, record, force),
+            _ => inner.trust().clone(),
+        }
+    }
 }
 
 /// Whether a refusal is recorded. A waiter is refused once, however often it looks.
@@ -303,12 +313,12 @@ fn with_family(judged: Judgement, family: &Family) -> Judgement {
 
 /// Ends the family of an owner that is dead, outside of any transaction: whoever stops an office stops that
 /// as well. Returns whom that ended.
-pub(crate) fn end_family(inner: &Inner, record: &Record) -> Vec<sys::Pid> {
+pub(crate) fn end_family(inner: &Inner, record: &Record, trust: &Trust) -> Vec<sys::Pid> {
     let judged = judge_record(inner, record, Lease::None, &LiveCommandLine::not_read());
     if matches!(judged.verdict, Verdict::Dead(_))
         && may_have_family(record, &judged.evidence)
         && may_end_family(record, &judged.evidence)
-        && let Family::Seen(remains) = family::end(record, None, inner.trust())
+        && let Family::Seen(remains) = family::end(record, None, trust)
     {
         return remains.ended;
     }

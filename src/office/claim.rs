@@ -24,6 +24,7 @@ use crate::names::{InstanceId, Nonce, Office, Wanted};
 use crate::reservation;
 use crate::runtime_table::{self, Owner};
 use crate::scoped::{self, GrantedLock, LockClaim, LockRequest, Surveyed};
+use crate::standing::Force;
 use crate::stop_budget;
 use crate::store::{EventRecord, Held, HeldOffice, Inner, OwnRow, Store, Tx, lock};
 use crate::takeover::{self, Plan, Replace, Step, Succession};
@@ -207,7 +208,10 @@ fn attempt(store: &Store, candidate: &Candidate<'_>, turn: &Turn) -> Result<Atte
         match outcome {
             Outcome::Errand(errand) => {
                 drop(held);
-                aside.run(errand, turn.deadline, inner.trust())?;
+                let is_forced = candidate.replace.is_some_and(|replace| replace.force);
+                let force = if is_forced { Force::Yes } else { Force::No };
+                let trust = errand.trust(inner, force);
+                aside.run(errand, turn.deadline, &trust)?;
             }
             Outcome::Granted(granted) => {
                 let office = HeldOffice { row: granted.row.clone(), claims: 1 };

@@ -6,20 +6,32 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{ListedLock, Pid, ProcessHandle, Unproven, effective_uid, listed_lock, process_facts};
+use super::{
+    ListedLock, Pid, ProcessHandle, Unproven, effective_uid, environment_of, listed_lock,
+    process_facts,
+};
 
 /// How far what a store says is believed, when it is about whom to signal.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Trust {
     /// We are root, and this user may write to the store.
     user: Option<u32>,
-    /// Of a process of our own that a person wants to be ended: the lock that it holds.
-    lock: Option<PathBuf>,
+    /// Of a process of our own that a person wants to be ended.
+    insisted: Option<Insisted>,
+}
+
+/// By what a process of root's is known to take part in the store of a user.
+#[derive(Clone, Debug)]
+struct Insisted {
+    /// It has locked this itself.
+    lock: PathBuf,
+    /// It has this in its environment.
+    word: String,
 }
 
 impl Trust {
     /// Whoever may write to the store could do himself what we can do.
-    pub(crate) const FULL: Self = Self { user: None, lock: None };
+    pub(crate) const FULL: Self = Self { user: None, insisted: None };
 
     /// In a store whose directory and file belong to `owners`; `None` of one that cannot be seen.
     pub(crate) fn of_owners(owners: impl IntoIterator<Item = Option<u32>>) -> Self {
@@ -33,13 +45,14 @@ impl Trust {
         let user = others.next();
         // Of two users each may have written what would end the other's processes.
         let user = user.map(|user| if others.all(|other| other == user) { user } else { NOBODY });
-        Self { user, lock: None }
+        Self { user, insisted: None }
     }
 
-    /// Also a process of our own, and what it has started, if the kernel says that it has locked the anchor at
-    /// `path` itself: nobody else can make a process do that. Only where a person insists.
-    pub(crate) fn and_who_locked(self, path: &Path) -> Self {
-        Self { lock: Some(path.to_owned()), ..self }
+    /// Also a process of our own: if the kernel says that it has locked the anchor at `lock` itself, what it has
+    /// started, and what has `word` in its environment, which a `run` of root's leaves there. The user can make
+    /// no process of root's do that. Only where a person insists.
+    pub(crate) fn and_who_takes_part(self, lock: &Path, word: String) -> Self {
+        Self { insisted: Some(Insisted { lock: lock.to_owned(), word }), ..self }
     }
 
     /// Whether the process of a record may be signalled, which is pinned.
@@ -53,17 +66,20 @@ impl Trust {
         }
     }
 
-    /// What root makes in the store is the user's: another file is the lock of something else of root's, which
-    /// the user has put there.
     fn takes_part(&self, pid: Pid, user: u32) -> bool {
-        let Some(lock) = &self.lock else { return false };
+        let Some(Insisted { lock, word }) = &self.insisted else { return false };
+        // What root makes in the store is the user's: another file is the lock of something else of root's, which
+        // the user has put there.
         let is_of_store = super::facts_of_entry(lock)
             .is_ok_and(|facts| facts.owner == Some(user) && facts.links == 1);
-        if !is_of_store {
-            return false;
-        }
-        let ListedLock::Held(Some(holder)) = listed_lock(lock) else { return false };
-        holder == pid || process_facts(pid).parent == Some(holder)
+        let has_locked = || match listed_lock(lock) {
+            ListedLock::Held(Some(holder)) => {
+                holder == pid || process_facts(pid).parent == Some(holder)
+            }
+            _ => false,
+        };
+        (is_of_store && has_locked())
+            || environment_of(pid).is_some_and(|words| words.contains(word))
     }
 }
 

@@ -16,6 +16,7 @@ use rusqlite::Connection;
 use serde_json::json;
 
 pub use pursuit::LeftOver;
+pub(crate) use pursuit::trust_in;
 use pursuit::{Asking, Insistence, Pursued, Pursuit};
 pub use restart::{Restart, RestartOptions};
 pub use stop::{StopOptions, StopOutcome, StopReport};

@@ -7,6 +7,7 @@ use crate::anchor;
 use crate::claimant::judge_record;
 use crate::clock::Deadline;
 use crate::command_line;
+use crate::environment;
 use crate::instance::{self, Record};
 use crate::legacy;
 use crate::liveness::{AliveReason, Lease, Observed, Verdict};
@@ -243,12 +244,13 @@ impl<'a> Pursuit<'a> {
 
 /// How far the record is believed. A person who insists may also end a process of root's own in the store of
 /// a user, if the kernel says that it takes part.
-fn trust_in(inner: &Inner, record: &Record, force: Force) -> Trust {
+pub(crate) fn trust_in(inner: &Inner, record: &Record, force: Force) -> Trust {
     let trust = inner.trust().clone();
     match record.anchor.as_deref().and_then(anchor::file_name) {
-        Some(name) if force == Force::Yes => {
-            trust.and_who_locked(&inner.location.anchors.join(name))
-        }
+        Some(name) if force == Force::Yes => trust.and_who_takes_part(
+            &inner.location.anchors.join(name),
+            format!("{}={}", environment::INSTANCE, record.id),
+        ),
         Some(_) | None => trust,
     }
 }

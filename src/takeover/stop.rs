@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Asking, InProgress, Insistence, Pursued, Pursuit, Target, write_request};
+use super::{Asking, InProgress, Insistence, Pursued, Pursuit, Target, trust_in, write_request};
 use crate::anchor::Orphan;
 use crate::claimant::{self, judge_record, judge_to_end, look};
 use crate::clock::Deadline;
@@ -21,7 +21,7 @@ use crate::standing::Force;
 use crate::status;
 use crate::stop_budget;
 use crate::store::{Inner, PATIENCE_MIN, Tx, with_budget};
-use crate::sys::{Pid, Unproven};
+use crate::sys::{self, Pid, Proven, Unproven};
 use crate::wait::{Cancel, WaitingAs, WaitingRow};
 
 /// How to stop an office's holder, see [`Profile::stop`].
@@ -182,7 +182,7 @@ impl Profile {
         let on_record = inner.read(|connection| instance::live(connection, &office))?;
         let is_on_record = on_record.is_some();
         let ended_left_over =
-            on_record.map_or_else(Vec::new, |record| claimant::end_family(inner, &record));
+            on_record.map_or_else(Vec::new, |record| end_family(inner, &record, options));
         let command_line = inner.read(|connection| {
             check_home(connection, &office, self.home())?;
             let Some(record) = instance::live(connection, &office)? else { return Ok(None) };
@@ -232,8 +232,8 @@ impl Profile {
             Prepared::Stop(record, instance, nonce) => {
                 let row = WaitingRow::new(inner, instance, nonce);
                 let outcome = finish(inner, &office, &record, options, Asking::Ask);
-                with_budget(patience, || settle(inner, row, &record, &outcome));
-                outcome
+                with_budget(patience, || settle(inner, row, &record, &outcome, options));
+                but_for_family(inner, &office, outcome)?
             }
         };
         // Where nobody is on record, there is no end that could be taken for another one.
@@ -405,10 +405,41 @@ fn finish(
     StopOutcome::StillRunning(Box::new(holder), why)
 }
 
+fn end_family(inner: &Inner, record: &Record, options: &StopOptions) -> Vec<Pid> {
+    let force = if options.kill { Force::Yes } else { Force::No };
+    claimant::end_family(inner, record, &trust_in(inner, record, force))
+}
+
+/// An owner that has ended is still on record while what it left behind lives, and may not be ended: the next start
+/// is refused then.
+fn but_for_family(inner: &Inner, office: &Office, outcome: StopOutcome) -> Result<StopOutcome> {
+    let StopOutcome::Ended { instance, .. } = outcome else { return Ok(outcome) };
+    let on_record = inner.read(|connection| instance::live(connection, office))?;
+    let Some(record) = on_record.filter(|record| record.id == instance) else {
+        return Ok(outcome);
+    };
+    let judged = judge_to_end(inner, &record, Lease::None, &LiveCommandLine::not_read());
+    let Some(pid) = judged.left_behind else { return Ok(outcome) };
+    let why = match Proven::of(pid, sys::process_facts(pid).start_time, None, inner.trust()) {
+        Err(why) => format!(
+            "its `run` has ended, but pid {pid}, which that left, cannot be signalled: {why}"
+        ),
+        Ok(_) => format!("its `run` has ended, but pid {pid}, which that left, has not"),
+    };
+    let holder = Holder::of(&record, office, &judged);
+    Ok(StopOutcome::StillRunning(Box::new(holder), why))
+}
+
 /// Ends the reservation, and the record of an owner that could not end it itself.
-fn settle(inner: &Inner, row: WaitingRow, record: &Record, outcome: &StopOutcome) {
+fn settle(
+    inner: &Inner,
+    row: WaitingRow,
+    record: &Record,
+    outcome: &StopOutcome,
+    options: &StopOptions,
+) {
     let StopOutcome::Ended { .. } = outcome else { return };
-    claimant::end_family(inner, record);
+    end_family(inner, record, options);
     let settled = row.end_with(|tx| {
         let Some(now) = instance::by_id(tx, record.id)? else { return Ok(()) };
         let judged = judge_to_end(inner, record, Lease::None, &LiveCommandLine::not_read());

@@ -235,3 +235,33 @@ fn root_s_own_run_is_signalled_only_with_force() {
         tagged("IT_SANDBOX", store.sandbox.path()).is_empty().then_some(())
     });
 }
+
+/// What a killed `sudo incumbent run` left in the store of a user (root in a container, on a volume of another uid)
+/// blocked every start, `--force` or not, and `stop` said that it had stopped it.
+#[test]
+fn what_root_s_own_killed_run_left_is_ended_with_force() {
+    for verb in [
+        &["stop", "--timeout", "0", "--force"][..],
+        &["run", "--no-backoff", "--replace", "--force", "--", "true"],
+    ] {
+        let Some(store) = UsersStore::new() else { return skipped("needs root") };
+        Process::start(store.as_user(&["run", "--", "true"])).finish(LIMIT).assert_code(0);
+        let left = "echo $$; sleep 1000 & echo $!; wait";
+        let mut run =
+            Run::start(store.sandbox.incumbent(["run", "--no-backoff", "--", "sh", "-c", left]));
+        let left: u32 = run.process.line().parse().unwrap();
+        run.kill();
+        run.command.wait_gone(LIMIT);
+        let left = Identity::of(left).unwrap();
+
+        let pid = left.pid.to_string();
+        let refused = store.as_root(&["run", "--no-backoff", "--", "true"]).assert_code(75);
+        refused.assert_complains(&[&format!("kill -KILL {pid}")]);
+        let still = store.as_root(&["stop", "--timeout", "0"]).assert_code(1);
+        still.assert_complains(&[&pid, "it does not belong to uid 65534", "--force"]);
+
+        store.as_root(verb).assert_code(0);
+        left.wait_gone(LIMIT);
+        store.as_root(&["run", "--no-backoff", "--", "true"]).assert_code(0);
+    }
+}
