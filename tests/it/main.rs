@@ -21,6 +21,7 @@ mod contention;
 mod damage;
 mod deadlines;
 mod doctor;
+mod doctor_repairs;
 mod endings;
 mod events;
 mod faults;

@@ -360,6 +360,8 @@ fn where_nobody_runs_there_is_nothing_to_stop() {
     kill(run.pid(), Signal::KILL);
     assert!(wait_ended(run.pid(), LIMIT));
     assert_eq!(Stat::of(run.pid()).unwrap().state, 'Z', "nobody collected it");
+    // Its command ends a moment after it, and would be what is stopped.
+    run.command.wait_gone(LIMIT);
     is_stopped(&sandbox, "a zombie");
     assert_eq!(sandbox.history()[0]["end_reason"], "anchor_released");
     run.kill();

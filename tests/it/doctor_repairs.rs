@@ -1,0 +1,97 @@
+//! What `doctor --fix` says that it has done, it has done: a second look shows nothing of it any more (FIELD-BUGS
+//! row 131).
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use rusqlite::Connection;
+
+use crate::support::{LIMIT, Sandbox};
+
+type Spoil = fn(&Sandbox);
+
+/// By the check that finds it: all that is repaired.
+const SPOILT: &[(&str, &str, Spoil)] = &[
+    ("path", "the directory is open to all", |it| chmod(&it.file("store"), 0o777)),
+    ("path", "the directory is open to its group", |it| chmod(&it.file("store"), 0o770)),
+    ("modes", "all may read the database", |it| chmod(&it.db(), 0o644)),
+    ("modes", "all may read the WAL", |it| {
+        // An empty one SQLite closes itself.
+        std::mem::forget(batch(it, "CREATE TABLE junk (b); DROP TABLE junk"));
+        chmod(&it.file("store/state.db-wal"), 0o644);
+    }),
+    ("modes", "all may look among the anchors", |it| chmod(&it.anchors(), 0o755)),
+    ("modes", "all may read an anchor", |it| {
+        let run = it.hold(&[]);
+        chmod(&it.anchors().join(&it.anchor_names()[0]), 0o664);
+        std::mem::forget(run);
+    }),
+    ("schema", "an older schema", |it| it.age_to(5)),
+    ("integrity", "rows of nobody", |it| {
+        batch(it, "INSERT INTO serves (instance_id, profile, since_at_ms) VALUES (12, 'a', 1)");
+    }),
+    ("integrity", "a damaged page", |it| damage(it, 4096 * 3 + 5)),
+    ("open", "a damaged beginning", |it| damage(it, 0)),
+    ("stale_rows", "a killed run", |it| {
+        let mut run = it.hold(&[]);
+        run.kill();
+        run.command.wait_gone(LIMIT);
+    }),
+    ("orphan_anchors", "an anchor of nobody", |it| {
+        std::fs::write(it.anchors().join("aa-4000000-bb.lock"), "").unwrap();
+        chmod(&it.anchors().join("aa-4000000-bb.lock"), 0o600);
+    }),
+    ("wal_size", "a long WAL", |it| {
+        // It stays open: the last one to close it would empty the WAL.
+        std::mem::forget(batch(
+            it,
+            "PRAGMA wal_autocheckpoint = 0; CREATE TABLE junk (b);
+             INSERT INTO junk VALUES (zeroblob(20 << 20)); DROP TABLE junk",
+        ));
+    }),
+];
+
+fn chmod(path: &Path, mode: u32) {
+    std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+}
+
+fn batch(sandbox: &Sandbox, statements: &str) -> Connection {
+    let connection = Connection::open(sandbox.db()).unwrap();
+    connection.busy_timeout(LIMIT).unwrap();
+    connection.execute_batch(&format!("PRAGMA foreign_keys = OFF; {statements}")).unwrap();
+    connection
+}
+
+fn damage(sandbox: &Sandbox, offset: usize) {
+    batch(sandbox, "PRAGMA wal_checkpoint(TRUNCATE)");
+    let mut bytes = std::fs::read(sandbox.db()).unwrap();
+    bytes[offset..offset + 20].iter_mut().for_each(|byte| *byte ^= 0x5a);
+    std::fs::write(sandbox.db(), &bytes).unwrap();
+}
+
+#[test]
+fn what_doctor_fix_has_done_a_second_look_does_not_find() {
+    for (check, what, spoil) in SPOILT {
+        let sandbox = Sandbox::new();
+        sandbox.cli(["run", "--no-backoff", "--", "true"]).assert_code(0);
+        // A connection that is not one of ours may have taken the sidecars away.
+        sandbox.cli(["doctor"]);
+        spoil(&sandbox);
+        let found = |arguments: &[&str]| {
+            let (_, findings) = sandbox.json([&["doctor"], arguments].concat());
+            let findings = findings.as_array().unwrap_or_else(|| panic!("{what}: {findings:#}"));
+            let about = findings.iter().filter(|it| it["id"] == *check);
+            about.cloned().collect::<Vec<_>>()
+        };
+        let is_ok = |about: &[serde_json::Value]| about.iter().all(|it| it["severity"] == "ok");
+        let before = found(&[]);
+        assert!(!is_ok(&before), "{what}: {before:#?}");
+        let fixed = found(&["--fix"]);
+        let is_done =
+            fixed.iter().any(|it| it["act"].as_str().is_some_and(|act| act.starts_with("done")));
+        assert!(is_done, "{what}: {fixed:#?}");
+        let after = found(&[]);
+        assert!(is_ok(&after), "{what}: {after:#?}");
+        assert!(!found(&["--fix"]).iter().any(|it| it["act"].is_string()), "{what}: again");
+    }
+}
