@@ -49,8 +49,8 @@ impl Trust {
     }
 
     /// Also a process of our own: if the kernel says that it has locked the anchor at `lock` itself, what it has
-    /// started, and what has `word` in its environment, which a `run` of root's leaves there. The user can make
-    /// no process of root's do that. Only where a person insists.
+    /// started, and what has `word` in its environment, which a `run` of root's leaves there. The user can have
+    /// only those of root's processes do that which he starts himself (by sudo). Only where a person insists.
     pub(crate) fn and_who_takes_part(self, lock: &Path, word: String) -> Self {
         Self { insisted: Some(Insisted { lock: lock.to_owned(), word }), ..self }
     }
