@@ -252,9 +252,10 @@ fn a_busy_store_is_a_healthy_one() {
     let gateways: Vec<Process> = (0..10)
         .map(|number| {
             Process::start(sandbox.shell(&format!(
+                // 75: on a busy machine its turn may not come in the time that a store may be busy.
                 "until [ -e enough ]; do
                      incumbent --profile p{number} run --no-backoff --lock token=secret-{number} \\
-                         -- true || exit 1
+                         -- true || [ $? = 75 ] || exit 1
                  done"
             )))
         })

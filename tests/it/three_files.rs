@@ -15,8 +15,8 @@ use rustix::process::Signal;
 
 use crate::library::ask;
 use crate::support::{
-    HOLDING, LIMIT, Process, Run, Sandbox, another_user, assert_within, eventually, has, kill,
-    role, role_db, rounds, skipped, wait_for_looks, works,
+    HOLDING, Identity, LIMIT, Process, Run, Sandbox, another_user, assert_within, eventually, has,
+    kill, role, role_db, rounds, skipped, works,
 };
 
 impl Sandbox {
@@ -198,9 +198,11 @@ fn a_database_that_was_cut_off_under_its_owner_is_named() {
     let connection = rusqlite::Connection::open(sandbox.db()).unwrap();
     connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
     drop(connection);
-    // One look at it as it is now: what was cut off before anybody looked is damage like any other.
-    sandbox.cli(["marker", "write", "note", "--pid", &run.pid().to_string()]);
-    wait_for_looks(&[run.pid()], 20);
+    // It has to see it as it is now: what was cut off before anybody looked is damage like any other. Who serves a
+    // request has looked.
+    sandbox.cli(["restart"]).assert_code(0);
+    let command = run.process.line_with("").parse().unwrap();
+    run.command = Identity::of(command).expect("the command has just spoken");
     let length = std::fs::metadata(sandbox.db()).unwrap().len();
     let file = std::fs::OpenOptions::new().write(true).open(sandbox.db()).unwrap();
     file.set_len(length / 8192 * 4096).unwrap();

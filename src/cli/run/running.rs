@@ -170,13 +170,14 @@ impl Watch<'_> {
         loop {
             match inbox.received.recv_timeout(LOOK_EVERY) {
                 Ok(Event::ChildEnded) | Err(RecvTimeoutError::Timeout) => {}
-                Ok(Event::Signal(signal)) => self.forward(signal),
+                Ok(Event::Signal(signal)) => self.forward(signal, PassOn::Yes),
                 // The signal thread never ends; if it did, we would still look.
                 Err(RecvTimeoutError::Disconnected) => std::thread::sleep(LOOK_EVERY),
             }
             let reaped = supervise::reap();
             let ours = self.child().and_then(|child| reaped.iter().find(|it| it.0 == child.0.pid));
             if let Some(&(_, end)) = ours {
+                self.hear_out(inbox, end);
                 match self.restart_asked_for() {
                     Some(restart) => {
                         self.life = Life::Between(Box::new(Pause {
@@ -256,7 +257,25 @@ impl Watch<'_> {
         }
     }
 
-    fn forward(&mut self, signal: Signal) {
+    /// What came before the command's end and has not been heard: a key in a terminal reaches both of us at once,
+    /// and who of three threads is first is chance.
+    fn hear_out(&mut self, inbox: &Inbox, end: ChildEnd) {
+        const EXPLAINED_WITHIN: Duration = LOOK_EVERY;
+        let until = Deadline::after(EXPLAINED_WITHIN);
+        loop {
+            let is_unexplained = self.asked.is_none()
+                && self.ending.is_none()
+                && matches!(end, ChildEnd::Signalled(signal) if signals::asks_to_end(signal));
+            let wait = if is_unexplained { until.remaining() } else { Duration::ZERO };
+            match inbox.received.recv_timeout(wait) {
+                Ok(Event::Signal(signal)) => self.forward(signal, PassOn::No),
+                Ok(Event::ChildEnded) => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn forward(&mut self, signal: Signal, pass_on: PassOn) {
         let Caught { number, from_terminal, .. } = signal.caught;
         let (mut is_echo, mut is_asked) = (false, false);
         if let Some(signalled) = Signalled::of(&signal) {
@@ -272,7 +291,7 @@ impl Watch<'_> {
             }
             is_echo = self.is_echo(sender);
         }
-        if !from_terminal && !is_echo {
+        if pass_on == PassOn::Yes && !from_terminal && !is_echo {
             let _ = self.signal(number);
         }
         if let Some(received) = signal.received {
@@ -694,6 +713,13 @@ impl Asked {
         let is_it = end == ChildEnd::Signalled(self.signal.number);
         self.stands() || (is_it && !self.until.has_passed())
     }
+}
+
+/// Whether a signal is for the command, too: not once that was reaped, for its pid may be another one's.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum PassOn {
+    Yes,
+    No,
 }
 
 /// What became of a restart.
