@@ -551,6 +551,7 @@ fn where_nobody_runs_there_is_nothing_to_restart() {
     let run = sandbox.hold(&[]);
     kill(run.pid(), Signal::KILL);
     assert!(wait_ended(run.pid(), LIMIT));
+    run.command.wait_gone(LIMIT);
     refused();
     assert_eq!(sandbox.restarts_asked_for(), 0);
 }

@@ -383,6 +383,7 @@ fn the_dead_are_succeeded_at_once() {
     let old = owner(&sandbox, "a", &[]);
     kill(old.pid(), Signal::KILL);
     assert!(wait_ended(old.pid(), LIMIT));
+    old.command.wait_gone(LIMIT);
     assert_eq!(Stat::of(old.pid()).unwrap().state, 'Z', "nobody collected it");
     let mut taker = take(&sandbox, "b", &[]);
     taker.line();
