@@ -7,7 +7,7 @@ use std::process::Command;
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::support::{Answer, LIMIT, Process, Run, Sandbox, has, is_root, skipped};
+use crate::support::{Answer, Identity, LIMIT, Process, Run, Sandbox, has, is_root, skipped};
 
 const NO_PANIC: &[i32] = &[101, 134];
 
@@ -174,6 +174,38 @@ fn where_there_can_be_no_more_tasks_nothing_panics() {
         assert!(!starts || refused > 0, "{verb:?}: the limit was not met, or not named");
     }
     assert!(!run.command.is_gone());
+    run.end().assert_code(0);
+}
+
+/// FIELD-BUGS row 109.
+///
+/// Symptom: a restart that met a full process table for a moment ended the run for good. It holds because a
+/// shortage passes: the office is kept, and the command is started when there is room.
+#[test]
+fn a_restart_that_finds_no_task_is_done_when_there_is_one() {
+    if !is_root() || !has("setpriv") || !has("prlimit") {
+        return skipped("needs root, setpriv and prlimit");
+    }
+    let sandbox = Sandbox::new();
+    let user = User::new(&sandbox);
+    let verb: &[&str] = &["run", "--no-backoff", "--", "sh", "-c", "echo $$; exec cat"];
+    let mut run = Run::start(user.with_tasks(1_000, verb));
+    let limit_to = |run: &Run, tasks: usize| {
+        // As that user: root may lack the capability.
+        let mut prlimit = sandbox.program("setpriv");
+        prlimit.args(["--reuid", &user.uid, "--regid", &user.uid, "--clear-groups", "prlimit"]);
+        prlimit.arg(format!("--pid={}", run.pid())).arg(format!("--nproc={tasks}:1000"));
+        Process::start(prlimit).finish(LIMIT).assert_code(0);
+    };
+    limit_to(&run, 1);
+    let restart = Process::start(sandbox.incumbent(["restart", "--timeout", "1min"]));
+    run.process.err_line_with("`TasksMax=`");
+    run.command.wait_gone(LIMIT);
+    assert_eq!(sandbox.assert_status(0, "alive", "anchor_held")["pid"], run.pid());
+    limit_to(&run, 1_000);
+    restart.finish(LIMIT).assert_code(0);
+    let command = run.process.line_with("").parse().unwrap();
+    run.command = Identity::of(command).expect("the command has just spoken");
     run.end().assert_code(0);
 }
 

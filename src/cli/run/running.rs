@@ -627,7 +627,8 @@ impl Watch<'_> {
         pause.retry_at = Deadline::after(pause.retry_after);
         pause.retry_after = (pause.retry_after * 2).min(PAUSE_MAX);
         if !std::mem::replace(&mut pause.is_told, true) {
-            let text = format!("the command cannot be restarted yet: {error}");
+            let advice = error.hint().map_or_else(String::new, |hint| format!("; {hint}"));
+            let text = format!("the command cannot be restarted yet: {error}{advice}");
             output::tell_aside(&format!("incumbent: run: {text}\n"));
         }
         Again::Later
