@@ -374,32 +374,40 @@ pub(crate) fn check_sidecars(location: &Location) -> Result<()> {
             .at(path)
             .with_hint("find out who has put it there, and move it away")
     };
-    let Ok(database) = sys::file_facts(&location.file) else { return Ok(()) };
+    // What is not there is nobody's; what cannot be looked at is not passed over.
+    let look = |path: &Path, looked: io::Result<FileFacts>| match looked {
+        Ok(facts) => Ok(Some(facts)),
+        Err(error) if is_absence(&error) => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+            Err(refused(path, "is not a regular file"))
+        }
+        Err(error) => Err(cannot_look(path, error)),
+    };
+    let Some(database) = look(&location.file, sys::file_facts(&location.file))? else {
+        return Ok(());
+    };
     for suffix in ["-wal", "-shm", "-journal"] {
         let mut path = location.file.clone().into_os_string();
         path.push(suffix);
         let path = PathBuf::from(path);
-        if std::fs::symlink_metadata(&path).is_err() {
-            continue;
-        }
-        let Ok(file) = sys::facts_of_entry(&path) else {
-            return Err(refused(&path, "is not a regular file"));
-        };
+        let Some(file) = look(&path, sys::facts_of_entry(&path))? else { continue };
         let is_foreign = sys::effective_uid() == Some(0) && file.owner != database.owner;
-        let is_ours = || match suffix {
-            // Never opened: its locks would go with the descriptor.
-            "-shm" => file.length == 3 || file.length.is_multiple_of(REGION),
-            "-wal" => {
-                let mut begin = [0; 4];
-                sys::open_anchor_file(&path)
-                    .and_then(|mut file| file.read_exact(&mut begin))
-                    .is_ok_and(|()| MAGIC.contains(&begin))
-            }
-            _ => false,
+        let is_ours = || {
+            Ok::<_, Error>(match suffix {
+                // Never opened: its locks would go with the descriptor.
+                "-shm" => file.length == 3 || file.length.is_multiple_of(REGION),
+                "-wal" => {
+                    let mut begin = [0; 4];
+                    let mut wal =
+                        sys::open_anchor_file(&path).map_err(|error| cannot_look(&path, error))?;
+                    wal.read_exact(&mut begin).is_ok_and(|()| MAGIC.contains(&begin))
+                }
+                _ => false,
+            })
         };
         let why = if file.links > 1 {
             "has more than one name (hard links)"
-        } else if is_foreign && file.length > 0 && !is_ours() {
+        } else if is_foreign && file.length > 0 && !is_ours()? {
             "belongs to another user than the database, and is none of SQLite's files"
         } else {
             continue;
