@@ -86,7 +86,7 @@ pub(super) fn consume(global: &Global, arguments: &args::MarkerRead, format: For
     let recorded = consumed.as_ref().is_none_or(|consumed| consumed.recorded);
     let complaint = (!recorded).then(|| {
         Complaint::new(
-            "it could not be recorded that it was consumed; it says what it says all the same",
+            "the answer is right, but it could not be recorded that the marker was consumed",
         )
     });
     let marker = consumed.map(|Consumed { marker, .. }| marker);

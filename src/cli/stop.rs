@@ -101,7 +101,7 @@ fn beside(office: &Office, report: &StopReport) -> Vec<Complaint> {
     if let Some(error) = &report.not_desired {
         complaints.push(
             Complaint::new(format!(
-                "it could not be recorded that {office} shall stay stopped ({error})"
+                "it could not be recorded that {office} is to stay stopped ({error})"
             ))
             .advising("`incumbent desired stopped`, as soon as the store can be written"),
         );
@@ -170,7 +170,7 @@ fn told<'a>(office: &Office, outcome: &'a StopOutcome, arguments: &args::Stop) -
             let complaint = Complaint::new(format!(
                 "{office} is served by {by} ({}), together with other profiles{}",
                 named(*pid),
-                if arguments.desired { "; that it shall be stopped is recorded" } else { "" }
+                if arguments.desired { "; its desired state, stopped, is recorded" } else { "" }
             ));
             let code = if *is_alive { exit::NO } else { exit::UNKNOWN };
             refused(complaint.advising(instead("stop", by)), None, code)

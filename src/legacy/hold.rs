@@ -327,7 +327,7 @@ fn check_overwritable(file: &File, directory: &Path, path: &Path) -> Result<()> 
     let why = if facts.links > 1 {
         "has more than one name (hard links)"
     } else if facts.owner != owner && facts.length > 0 && !is_record() {
-        "belongs to another user than its directory, and is no lock of a gateway"
+        "belongs to another user than its directory does, and is not the lock file of a gateway"
     } else {
         return Ok(());
     };

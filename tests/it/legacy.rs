@@ -102,7 +102,7 @@ fn a_lock_file_that_was_removed_is_made_anew_or_the_office_is_lost() {
     let older = Older::new(&sandbox);
     let mut run = older.hold();
     std::fs::remove_file(older.file("gateway.lock")).unwrap();
-    run.process.err_line_with("made and locked anew");
+    run.process.err_line_with("created and locked again");
     assert_eq!(older.running(), run.pid().to_string());
 
     // Faster than we look: an older gateway makes and locks a new file.

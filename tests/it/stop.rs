@@ -1040,7 +1040,8 @@ fn a_run_that_respects_what_is_desired_does_not_start_what_shall_stay_stopped() 
     let before = sandbox.history().len();
     let refused = start(&[respect]).assert_code(75);
     assert_eq!(refused.out, "");
-    refused.assert_complains(&["profile default shall stay stopped", "incumbent desired running"]);
+    refused
+        .assert_complains(&["profile default is set to stay stopped", "incumbent desired running"]);
     let (code, document) = sandbox.json(["run", respect, "--", "echo", "started"]);
     assert_eq!((code, &document["reason"]), (75, &json!("desired_stopped")), "{document:#}");
     assert_eq!(document["granted"], false, "{document:#}");
@@ -1073,7 +1074,7 @@ fn a_wish_that_changes_during_the_wait_is_respected() {
     run.ended().assert_code(0);
     let answer = waiter.finish(LIMIT).assert_code(75);
     assert_eq!(answer.out, "");
-    answer.assert_complains(&["shall stay stopped"]);
+    answer.assert_complains(&["is set to stay stopped"]);
     assert_eq!(sandbox.status().0, 3);
 }
 

@@ -278,8 +278,10 @@ fn stays_stopped(profile: &Profile, format: Format, exit_codes: &ExitCodes) -> A
     let name = profile.name();
     let code = exit_codes.code(ExitCause::DesiredStopped, 0, None);
     Answer::new(code, format, "", &document).complaining(
-        Complaint::new(format!("profile {name} shall stay stopped, and is not started"))
-            .advising(format!("`incumbent desired running --profile {name}`")),
+        Complaint::new(format!(
+            "profile {name} is set to stay stopped (`desired`), so it was not started"
+        ))
+        .advising(format!("`incumbent desired running --profile {name}`")),
     )
 }
 

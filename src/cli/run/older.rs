@@ -40,7 +40,7 @@ impl Watch<'_> {
         match hold.verify() {
             Ok(Kept::Held) => {}
             Ok(Kept::MadeAnew) => output::tell_aside(&format!(
-                "incumbent: run: {}: {} was removed or replaced; it is made and locked anew\n",
+                "incumbent: run: {}: {} was removed or replaced; it was created and locked again\n",
                 self.tenure.office(),
                 path.display()
             )),
