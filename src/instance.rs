@@ -1319,6 +1319,25 @@ pub(crate) fn prune_history(
     delete_unless_held(tx, OLD, parameters, is_held)
 }
 
+/// Forgets whom earlier incarnations of an office served and superseded, but for the last that ended.
+pub(crate) fn forget_notes_of_earlier(tx: &Tx<'_>, office: &Office) -> Result<()> {
+    for table in ["serves", "superseded"] {
+        // From the notes, which are few, to their instances.
+        let sql = format!(
+            "DELETE FROM {table}
+             WHERE instance_id < (
+                 SELECT id FROM instances
+                 WHERE profile = ?1 AND kind = ?2 AND ended_at_ms IS NOT NULL
+                 ORDER BY id DESC LIMIT 1)
+             AND EXISTS (
+                 SELECT 1 FROM instances
+                 WHERE id = instance_id AND profile = ?1 AND kind = ?2 AND ended_at_ms IS NOT NULL)"
+        );
+        tx.prepare_cached(&sql)?.execute((office.profile.as_str(), office.kind.as_str()))?;
+    }
+    Ok(())
+}
+
 /// How many rows one pruning deletes: as a rule there are a few.
 const DELETED_AT_ONCE: usize = 500;
 

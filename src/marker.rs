@@ -399,7 +399,7 @@ fn write_to(
             ErrorKind::Busy,
             format!("a {} by {} is in progress", asked.marker.name, asked.marker.by),
         )
-        .with_hint("wait until it is over, or end whoever asked: the request ends with it")
+        .with_hint("wait until that is done, or end the process that asked for it, and the request with it")
         .retry_after(1_000));
     }
     let ttl = request.ttl.unwrap_or_else(|| {

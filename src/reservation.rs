@@ -175,14 +175,3 @@ pub(crate) fn supersede(
         .execute([replaced.as_i64()])?;
     Ok(())
 }
-
-/// Forgets who was superseded by earlier holders of an office, but for the last one.
-pub(crate) fn prune(tx: &Tx<'_>, office: &Office) -> Result<()> {
-    tx.prepare_cached(
-        "DELETE FROM superseded WHERE instance_id IN (
-             SELECT id FROM instances WHERE profile = ?1 AND kind = ?2 AND ended_at_ms IS NOT NULL
-             ORDER BY id DESC LIMIT -1 OFFSET 1)",
-    )?
-    .execute((office.profile.as_str(), office.kind.as_str()))?;
-    Ok(())
-}

@@ -438,17 +438,6 @@ pub(crate) fn platform_count(connection: &Connection, id: InstanceId) -> Result<
     Ok(count)
 }
 
-/// Forgets whom earlier incarnations of an office served, but for the last one.
-pub(crate) fn prune_serves(tx: &Tx<'_>, office: &Office) -> Result<()> {
-    tx.prepare_cached(
-        "DELETE FROM serves WHERE instance_id IN (
-             SELECT id FROM instances WHERE profile = ?1 AND kind = ?2 AND ended_at_ms IS NOT NULL
-             ORDER BY id DESC LIMIT -1 OFFSET 1)",
-    )?
-    .execute((office.profile.as_str(), office.kind.as_str()))?;
-    Ok(())
-}
-
 /// Whether an instance had said that it is starting, and nothing since.
 pub(crate) fn is_starting(connection: &Connection, id: InstanceId) -> Result<bool> {
     if !exists(connection)? {

@@ -22,7 +22,7 @@ use crate::liveness::{DeadReason, Lease};
 use crate::marker::by_or_self;
 use crate::names::{InstanceId, Nonce, Office, Wanted};
 use crate::reservation;
-use crate::runtime_table::{self, Owner};
+use crate::runtime_table::Owner;
 use crate::scoped::{self, GrantedLock, LockClaim, LockRequest, Surveyed};
 use crate::standing::Force;
 use crate::stop_budget;
@@ -348,8 +348,7 @@ pub(crate) fn claim_once(
     claimant::tidy(tx, inner, &sweep)?;
     if tx.prunes() {
         instance::prune_history(tx, office, |anchor| claimant::is_held(inner, anchor))?;
-        runtime_table::prune_serves(tx, office)?;
-        reservation::prune(tx, office)?;
+        instance::forget_notes_of_earlier(tx, office)?;
     }
     Ok(Outcome::Granted(granted))
 }

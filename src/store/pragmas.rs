@@ -73,6 +73,9 @@ pub(crate) fn apply(connection: &Connection, access: Access) -> Result<()> {
     // full disks can still read (FIELD-BUGS rows 36, 73, 78).
     control::persist_wal(connection)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+    // A plan never hangs on the values that are bound to it: otherwise SQLite compiles each statement
+    // with `LIMIT ?` again whenever it is used, which costs more than to run it.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     // Nobody attaches a second file through our connections.
     connection.set_limit(Limit::SQLITE_LIMIT_ATTACHED, 0)?;
     // A question leaves no trace, and the last one to close must not lock the whole database for its

@@ -46,37 +46,32 @@ pub fn set_mode(file: &File, mode: u32) -> io::Result<()> {
     Ok(rustix::fs::fchmod(file, Mode::from_raw_mode(mode as _))?)
 }
 
-/// Of the very file that `expected` tells of. Linux has no `fchmodat(2)` that follows no link before 6.6, and
-/// a descriptor with `O_PATH` needs no right to read, and cancels no lock when it is closed.
-#[cfg(target_os = "linux")]
+/// Of the very file that `expected` tells of, and never through a link.
 pub fn set_mode_in(
     directory: &File,
     name: &OsStr,
     expected: &FileFacts,
     mode: u32,
 ) -> io::Result<()> {
-    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let pinned = retry(|| rustix::fs::openat(directory, name, flags, Mode::empty()))?;
-    if facts_of_stat(&rustix::fs::fstat(&pinned)?).id != expected.id {
-        return Err(io::ErrorKind::NotFound.into());
-    }
-    let itself = format!("/proc/self/fd/{}", pinned.as_raw_fd());
-    Ok(rustix::fs::chmod(itself, Mode::from_raw_mode(mode))?)
-}
-
-/// As the entry is called now, and never through a link.
-#[cfg(not(target_os = "linux"))]
-pub fn set_mode_in(
-    directory: &File,
-    name: &OsStr,
-    expected: &FileFacts,
-    mode: u32,
-) -> io::Result<()> {
-    if facts_in(directory, name)?.id != expected.id {
-        return Err(io::ErrorKind::NotFound.into());
-    }
     let mode = Mode::from_raw_mode(mode as _);
-    Ok(rustix::fs::chmodat(directory, name, mode, AtFlags::SYMLINK_NOFOLLOW)?)
+    let check = |found: FileFacts| {
+        if found.id == expected.id { Ok(()) } else { Err(io::Error::from(io::ErrorKind::NotFound)) }
+    };
+    // Linux has no `fchmodat(2)` that follows no link before 6.6, and a descriptor with `O_PATH` needs no
+    // right to read, and cancels no lock when it is closed.
+    #[cfg(target_os = "linux")]
+    {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let pinned = retry(|| rustix::fs::openat(directory, name, flags, Mode::empty()))?;
+        check(facts_of_stat(&rustix::fs::fstat(&pinned)?))?;
+        Ok(rustix::fs::chmod(format!("/proc/self/fd/{}", pinned.as_raw_fd()), mode)?)
+    }
+    // As the entry is called now.
+    #[cfg(not(target_os = "linux"))]
+    {
+        check(facts_in(directory, name)?)?;
+        Ok(rustix::fs::chmodat(directory, name, mode, AtFlags::SYMLINK_NOFOLLOW)?)
+    }
 }
 
 pub fn owners_of_links(path: &Path) -> Vec<u32> {

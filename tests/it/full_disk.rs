@@ -1,7 +1,7 @@
 //! A disk that is full of somebody else's files, and a WAL that could give room.
 
-use crate::open::{Disk, mount_namespace};
-use crate::support::{Process, Sandbox, has, skipped};
+use crate::open::Disk;
+use crate::support::{Process, Sandbox};
 
 /// Fills `disk`, beside a WAL with pages of `pid`'s for which the database has room.
 fn fill_beside_wal(disk: &Disk, pid: &str) {
@@ -22,12 +22,8 @@ fn fill_beside_wal(disk: &Disk, pid: &str) {
 /// after a checkpoint.
 #[test]
 fn a_full_disk_that_a_checkpoint_eases_refuses_no_change() {
-    let Some(words) = mount_namespace() else { return skipped("needs root and mounts") };
-    if !has("sqlite3") {
-        return skipped("needs sqlite3");
-    }
     let sandbox = Sandbox::new();
-    let disk = Disk::sized(&sandbox, words, "2500k");
+    let Some(disk) = Disk::sized(&sandbox, "2500k") else { return };
     let mut owner = disk.enter();
     owner.arg("cat");
     let owner = Process::start(owner);
@@ -60,12 +56,8 @@ fn a_full_disk_that_a_checkpoint_eases_refuses_no_change() {
 #[test]
 fn a_change_that_is_done_again_on_a_full_disk_is_done_as_a_whole() {
     const HOLDERS: usize = 4;
-    let Some(words) = mount_namespace() else { return skipped("needs root and mounts") };
-    if !has("sqlite3") {
-        return skipped("needs sqlite3");
-    }
     let sandbox = Sandbox::new();
-    let disk = Disk::sized(&sandbox, words, "2500k");
+    let Some(disk) = Disk::sized(&sandbox, "2500k") else { return };
     let mut owner = disk.enter();
     owner.arg("cat");
     let owner = Process::start(owner);
@@ -88,12 +80,8 @@ fn a_change_that_is_done_again_on_a_full_disk_is_done_as_a_whole() {
 /// the owner. It holds because what is refused needs no record of it: 75, by name.
 #[test]
 fn on_a_full_disk_a_refusal_is_a_refusal() {
-    let Some(words) = mount_namespace() else { return skipped("needs root and mounts") };
-    if !has("sqlite3") {
-        return skipped("needs sqlite3");
-    }
     let sandbox = Sandbox::new();
-    let disk = Disk::sized(&sandbox, words, "600k");
+    let Some(disk) = Disk::sized(&sandbox, "600k") else { return };
     let [owner, other] = [(); 2].map(|()| {
         let mut sleeper = disk.enter();
         sleeper.arg("cat");

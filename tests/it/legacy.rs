@@ -3,7 +3,7 @@
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::support::older::{Older, has_python};
+use crate::support::older::Older;
 use crate::support::{
     HOLDING, LIMIT, Process, Sandbox, Stat, eventually, is_root, kill, pid_namespace, skipped,
 };
@@ -13,10 +13,7 @@ use crate::support::{
 /// start, and whoever has it is put on record.
 #[test]
 fn an_older_gateway_keeps_a_new_one_out() {
-    if !has_python() {
-        return;
-    }
-    let sandbox = Sandbox::new();
+    let Some(sandbox) = Sandbox::with_python() else { return };
     let older = Older::new(&sandbox);
     let mut first = older.gateway();
     let holder = older.refused();
@@ -54,10 +51,7 @@ fn an_older_gateway_keeps_a_new_one_out() {
 /// The other direction: the older program finds our `run`, and takes neither its place nor its files away.
 #[test]
 fn the_older_program_respects_a_new_one() {
-    if !has_python() {
-        return;
-    }
-    let sandbox = Sandbox::new();
+    let Some(sandbox) = Sandbox::with_python() else { return };
     let older = Older::new(&sandbox);
     let mut run = older.hold();
     for _ in 0..3 {
@@ -95,10 +89,7 @@ fn the_older_program_respects_a_new_one() {
 /// on a file that no path leads to keeps nobody out.
 #[test]
 fn a_lock_file_that_was_removed_is_made_anew_or_the_office_is_lost() {
-    if !has_python() {
-        return;
-    }
-    let sandbox = Sandbox::new();
+    let Some(sandbox) = Sandbox::with_python() else { return };
     let older = Older::new(&sandbox);
     let mut run = older.hold();
     std::fs::remove_file(older.file("gateway.lock")).unwrap();
@@ -124,10 +115,7 @@ fn a_lock_file_that_was_removed_is_made_anew_or_the_office_is_lost() {
 /// process, waited for, and nobody else gets in between.
 #[test]
 fn an_older_gateway_is_replaced_and_stopped() {
-    if !has_python() {
-        return;
-    }
-    let sandbox = Sandbox::new();
+    let Some(sandbox) = Sandbox::with_python() else { return };
     let older = Older::new(&sandbox);
     let mut gateway = older.gateway();
     let run = sandbox.hold(&["--replace", "--legacy-home", older.home()]);
@@ -150,10 +138,7 @@ fn an_older_gateway_is_replaced_and_stopped() {
 /// `--wait` follows the older gateway's end by the kernel's word.
 #[test]
 fn a_start_waits_for_an_older_gateway() {
-    if !has_python() {
-        return;
-    }
-    let sandbox = Sandbox::new();
+    let Some(sandbox) = Sandbox::with_python() else { return };
     let older = Older::new(&sandbox);
     let mut gateway = older.gateway();
     older.refused();
@@ -171,10 +156,7 @@ fn a_start_waits_for_an_older_gateway() {
 /// A person's way out where something else holds that lock for ever.
 #[test]
 fn an_eviction_forgets_the_directory() {
-    if !has_python() {
-        return;
-    }
-    let sandbox = Sandbox::new();
+    let Some(sandbox) = Sandbox::with_python() else { return };
     let older = Older::new(&sandbox);
     let gateway = older.gateway();
     older.refused();
@@ -223,10 +205,7 @@ fn a_directory_that_cannot_be_meant_is_refused() {
 #[test]
 fn an_older_gateway_in_another_container_keeps_us_out() {
     let Some(namespace) = pid_namespace() else { return skipped("needs a pid namespace") };
-    if !has_python() {
-        return;
-    }
-    let sandbox = Sandbox::new();
+    let Some(sandbox) = Sandbox::with_python() else { return };
     let older = Older::new(&sandbox);
     let mut command = sandbox.program(namespace[0]);
     command.args(&namespace[1..]).args(["python3", "older.py", "gateway", older.home()]);
@@ -250,10 +229,7 @@ fn an_older_gateway_in_another_container_keeps_us_out() {
 /// the same way, would look like a gateway to it.
 #[test]
 fn questions_never_touch_the_lock() {
-    if !has_python() {
-        return;
-    }
-    let sandbox = Sandbox::new();
+    let Some(sandbox) = Sandbox::with_python() else { return };
     let older = Older::new(&sandbox);
     let mut gateway = older.gateway();
     older.refused();
@@ -273,10 +249,7 @@ fn questions_never_touch_the_lock() {
 /// Files of every shape that was met, by whoever left them: none is fatal, and none is touched.
 #[test]
 fn files_of_every_shape_are_imported_with_the_right_verdict() {
-    if !has_python() {
-        return;
-    }
-    let sandbox = Sandbox::new();
+    let Some(sandbox) = Sandbox::with_python() else { return };
     let older = Older::new(&sandbox);
     let stranger = Process::start(sandbox.shell("exec sleep 1000"));
     let mut ended = Process::start(sandbox.shell("true"));
@@ -330,10 +303,7 @@ fn files_of_every_shape_are_imported_with_the_right_verdict() {
 /// The oldest gateways had no lock file: their process decides.
 #[test]
 fn a_gateway_without_a_lock_file_is_known_by_its_process() {
-    if !has_python() {
-        return;
-    }
-    let sandbox = Sandbox::new();
+    let Some(sandbox) = Sandbox::with_python() else { return };
     let older = Older::new(&sandbox);
     let mut gateway = Process::start(sandbox.shell("exec sleep 1000"));
     older.write("gateway.pid", "json", gateway.pid());
@@ -361,10 +331,7 @@ fn a_gateway_without_a_lock_file_is_known_by_its_process() {
 /// A live gateway with everything that it leaves: it keeps its office, its tokens, and its last words.
 #[test]
 fn a_live_gateway_is_imported_with_its_locks_its_status_and_its_markers() {
-    if !has_python() {
-        return;
-    }
-    let sandbox = Sandbox::new();
+    let Some(sandbox) = Sandbox::with_python() else { return };
     let older = Older::new(&sandbox);
     let mut gateway = older.gateway();
     let pid = gateway.pid();
@@ -422,10 +389,7 @@ fn a_live_gateway_is_imported_with_its_locks_its_status_and_its_markers() {
 /// The last words of a gateway that nobody had met while it lived.
 #[test]
 fn the_status_of_a_dead_gateway_is_kept() {
-    if !has_python() {
-        return;
-    }
-    let sandbox = Sandbox::new();
+    let Some(sandbox) = Sandbox::with_python() else { return };
     let older = Older::new(&sandbox);
     let mut ended = Process::start(sandbox.shell("true"));
     ended.wait(LIMIT);
@@ -453,10 +417,7 @@ fn the_status_of_a_dead_gateway_is_kept() {
 /// Two act for one office or one token: that is said, and nobody is evicted for it.
 #[test]
 fn two_owners_are_a_conflict() {
-    if !has_python() {
-        return;
-    }
-    let sandbox = Sandbox::new();
+    let Some(sandbox) = Sandbox::with_python() else { return };
     let older = Older::new(&sandbox);
     let lock = ["--lock", "telegram-bot-token=123456:secret"];
     let run = sandbox.hold(&lock);
@@ -481,10 +442,7 @@ fn two_owners_are_a_conflict() {
 /// import of it finds the same.
 #[test]
 fn an_export_has_the_shapes_of_the_older_program() {
-    if !has_python() {
-        return;
-    }
-    let sandbox = Sandbox::new();
+    let Some(sandbox) = Sandbox::with_python() else { return };
     let older = Older::new(&sandbox);
     let export = |code: i32| {
         let (got, document) = sandbox.json(["export", older.home()]);
@@ -576,10 +534,7 @@ fn an_export_has_the_shapes_of_the_older_program() {
 /// not look like an older gateway to that claim.
 #[test]
 fn a_run_goes_on_in_a_new_store_beside_its_own_lock() {
-    if !has_python() {
-        return;
-    }
-    let sandbox = Sandbox::new();
+    let Some(sandbox) = Sandbox::with_python() else { return };
     let older = Older::new(&sandbox);
     let mut run = older.hold();
     for name in ["state.db", "state.db-wal", "state.db-shm"] {
@@ -599,10 +554,7 @@ fn a_run_goes_on_in_a_new_store_beside_its_own_lock() {
 /// `import` is for one directory of one profile.
 #[test]
 fn an_import_binds_the_profile_to_its_directory() {
-    if !has_python() {
-        return;
-    }
-    let sandbox = Sandbox::new();
+    let Some(sandbox) = Sandbox::with_python() else { return };
     let older = Older::new(&sandbox);
     let mut gateway = older.gateway();
     sandbox.cli(["import", older.home()]).assert_code(0);
@@ -628,11 +580,8 @@ fn an_import_binds_the_profile_to_its_directory() {
 /// process that the file names is judged, by every claim.
 #[test]
 fn a_gateway_without_a_lock_file_keeps_a_new_one_out() {
-    if !has_python() {
-        return;
-    }
     for shape in ["bare", "null", "json"] {
-        let sandbox = Sandbox::new();
+        let Some(sandbox) = Sandbox::with_python() else { return };
         let older = Older::new(&sandbox);
         let mut gateway = older.named();
         older.write("gateway.pid", shape, gateway.pid());
@@ -678,10 +627,7 @@ fn a_gateway_without_a_lock_file_keeps_a_new_one_out() {
 /// lock: nobody ran. Whatever can be known before is looked at before anybody is asked.
 #[test]
 fn a_takeover_that_would_fail_ends_nobody() {
-    if !has_python() {
-        return;
-    }
-    let sandbox = Sandbox::new();
+    let Some(sandbox) = Sandbox::with_python() else { return };
     let older = Older::new(&sandbox);
     let replace = ["run", "--no-backoff", "--replace", "--legacy-home", older.home(), "--", "true"];
     let mut run = sandbox.hold(&[]);
@@ -737,11 +683,11 @@ fn sees_all_pids() -> bool {
 /// stop waited a minute and a half for a process that was not there, and no message named the one that was.
 #[test]
 fn a_lock_that_a_dead_older_gateway_left_behind_is_named() {
-    if !has_python() || !sees_all_pids() {
+    if !sees_all_pids() {
         return;
     }
     for is_known in [true, false] {
-        let sandbox = Sandbox::new();
+        let Some(sandbox) = Sandbox::with_python() else { return };
         let older = Older::new(&sandbox);
         let (mut gateway, child) = older.leaking_gateway();
         if is_known {
@@ -774,10 +720,7 @@ fn a_lock_that_a_dead_older_gateway_left_behind_is_named() {
 /// no start time. What an import takes for alive, an export leaves alone.
 #[test]
 fn an_export_leaves_the_files_of_a_live_process_alone() {
-    if !has_python() {
-        return;
-    }
-    let sandbox = Sandbox::new();
+    let Some(sandbox) = Sandbox::with_python() else { return };
     let older = Older::new(&sandbox);
     let run = sandbox.hold(&["--lock", "telegram-bot-token=123456:secret"]);
     let mut gateway = older.named();
@@ -816,13 +759,10 @@ fn an_export_leaves_the_files_of_a_live_process_alone() {
 #[test]
 fn a_start_of_root_stands_the_older_programs_cleaning() {
     const STARTS: usize = 15;
-    if !has_python() {
-        return;
-    }
     if !is_root() {
         return skipped("needs root");
     }
-    let sandbox = Sandbox::new();
+    let Some(sandbox) = Sandbox::with_python() else { return };
     let older = Older::new(&sandbox);
     std::os::unix::fs::chown(&older.home, Some(65534), Some(65534)).unwrap();
     let mut cleaners: Vec<Process> = (0..2).map(|_| older.start("cleans")).collect();
@@ -840,10 +780,7 @@ fn a_start_of_root_stands_the_older_programs_cleaning() {
 #[test]
 fn our_own_run_in_another_container_is_no_second_owner() {
     let Some(namespace) = pid_namespace() else { return skipped("needs a pid namespace") };
-    if !has_python() {
-        return;
-    }
-    let sandbox = Sandbox::new();
+    let Some(sandbox) = Sandbox::with_python() else { return };
     let older = Older::new(&sandbox);
     let mut command = sandbox.program(namespace[0]);
     command.args(&namespace[1..]).args([crate::support::BINARY, "run", "--legacy-home"]);
@@ -874,10 +811,7 @@ fn our_own_run_in_another_container_is_no_second_owner() {
 /// same directory ran, which had never asked for it.
 #[test]
 fn a_token_of_a_dead_older_gateway_is_not_its_successors() {
-    if !has_python() {
-        return;
-    }
-    let sandbox = Sandbox::new();
+    let Some(sandbox) = Sandbox::with_python() else { return };
     let older = Older::new(&sandbox);
     let mut first = older.gateway();
     std::fs::create_dir(older.locks()).unwrap();
@@ -905,10 +839,7 @@ fn a_token_of_a_dead_older_gateway_is_not_its_successors() {
 fn whoever_only_looks_at_the_lock_is_no_gateway() {
     /// One that the scheduler has stopped in the middle of a look looks like a gateway for that long.
     const MISTAKES_MAX: usize = 3;
-    if !has_python() {
-        return;
-    }
-    let sandbox = Sandbox::new();
+    let Some(sandbox) = Sandbox::with_python() else { return };
     let older = Older::new(&sandbox);
     let mut gateway = older.gateway();
     sandbox.cli(["import", older.home()]).assert_code(0);

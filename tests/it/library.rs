@@ -11,7 +11,7 @@ use incumbent::{
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::open::{Disk, mount_namespace};
+use crate::open::Disk;
 use crate::support::forked::{alarm, fork, leave, wait_for};
 use crate::support::{
     BINARY, LIMIT, Process, Run, Sandbox, another_user, assert_within, eventually, has, kill,
@@ -916,9 +916,8 @@ fn the_history_is_bounded_and_keeps_the_newest() {
 /// committed.
 #[test]
 fn an_anchor_that_cannot_be_replaced_on_record_is_kept() {
-    let Some(words) = mount_namespace() else { return skipped("needs root and mounts") };
     let sandbox = Sandbox::new();
-    let disk = Disk::sized(&sandbox, words, "1m");
+    let Some(disk) = Disk::sized(&sandbox, "1m") else { return };
     let mut owner = disk.role(ROLE_TEST, GATEWAY);
     assert_eq!(ask(&mut owner, "open"), "opened");
     assert!(ask(&mut owner, "claim default").starts_with("granted"));
@@ -947,12 +946,8 @@ fn an_anchor_that_cannot_be_replaced_on_record_is_kept() {
 /// else asks sees a lock that is free and a process that goes on. `stop` leaves that one alone.
 #[test]
 fn a_pending_release_is_not_the_end_of_its_process() {
-    let Some(words) = mount_namespace() else { return skipped("needs root and mounts") };
-    if !has("sqlite3") {
-        return skipped("needs sqlite3");
-    }
     let sandbox = Sandbox::new();
-    let disk = Disk::sized(&sandbox, words, "1m");
+    let Some(disk) = Disk::sized(&sandbox, "1m") else { return };
     let mut owner = disk.role(ROLE_TEST, GATEWAY);
     assert_eq!(ask(&mut owner, "open"), "opened");
     assert!(ask(&mut owner, "claim default").starts_with("granted"));

@@ -17,7 +17,7 @@ use incumbent::{
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::open::{Disk, assert_untouched, fingerprint, mount_namespace};
+use crate::open::{Disk, assert_untouched, fingerprint};
 use crate::support::{
     Identity, LIMIT, Process, Run, Sandbox, another_user, assert_within, eventually, order,
     pid_namespace, role, role_db, rounds, skipped, wait_stopped, works,
@@ -1448,9 +1448,8 @@ fn the_answer_comes_in_time_while_another_thread_waits_for_the_store() {
 /// R:FULL. FIELD-BUGS row 78: a planned stop must not look like a crash because the disk is full.
 #[test]
 fn the_answer_is_true_on_a_full_disk() {
-    let Some(words) = mount_namespace() else { return skipped("needs root and mounts") };
     let sandbox = Sandbox::new();
-    let disk = Disk::sized(&sandbox, words, "1m");
+    let Some(disk) = Disk::sized(&sandbox, "1m") else { return };
     let mut gateway = disk.role(ROLE_TEST, "gateway");
     assert_eq!(answer(&mut gateway), "ready");
     assert!(ask(&mut gateway, "claim").is_i64());

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::older::{Older, has_python};
+use crate::support::older::Older;
 use crate::support::{LIMIT, Process, Run, Sandbox, Stat, eventually, skipped};
 
 /// FIELD-BUGS row 137. Symptom: a bare `gateway.pid` whose number a thread of the kernel has by now counted as
@@ -11,14 +11,11 @@ use crate::support::{LIMIT, Process, Run, Sandbox, Stat, eventually, skipped};
 /// the kernel is known by its flags, and is no gateway, in every kind of file.
 #[test]
 fn a_kernel_thread_in_a_file_is_no_gateway() {
-    if !has_python() {
-        return;
-    }
     let Some(thread) = kernel_thread() else {
         return skipped("no thread of the kernel is visible");
     };
     for shape in ["bare", "null", "bom-null", "wordless"] {
-        let sandbox = Sandbox::new();
+        let Some(sandbox) = Sandbox::with_python() else { return };
         let older = Older::new(&sandbox);
         older.write("gateway.pid", shape, thread);
         older.assert_import(0, &["gateway.pid stale identity_mismatch"]);
@@ -47,10 +44,7 @@ fn a_kernel_thread_in_a_file_is_no_gateway() {
 /// evicted for that.
 #[test]
 fn a_process_that_shows_no_command_line_is_not_known_to_be_dead() {
-    if !has_python() {
-        return;
-    }
-    let sandbox = Sandbox::new();
+    let Some(sandbox) = Sandbox::with_python() else { return };
     let older = Older::new(&sandbox);
     let mut command = sandbox.program("python3");
     command.args(["-c", crate::support::WITHOUT_MAIN_THREAD]);
@@ -78,10 +72,7 @@ fn kernel_thread() -> Option<u32> {
 /// A directory of locks that is not there, or is none, leaves the rest to be imported, and is named.
 #[test]
 fn an_import_without_its_directory_of_locks_imports_the_rest() {
-    if !has_python() {
-        return;
-    }
-    let sandbox = Sandbox::new();
+    let Some(sandbox) = Sandbox::with_python() else { return };
     let older = Older::new(&sandbox);
     let gateway = older.gateway();
     let import = |directory: &str| {
@@ -109,10 +100,7 @@ fn an_import_without_its_directory_of_locks_imports_the_rest() {
 /// row is dated back by the kernel's start time, on both clocks: else they would look as after a restart.
 #[test]
 fn an_imported_gateway_shows_its_own_start() {
-    if !has_python() {
-        return;
-    }
-    let sandbox = Sandbox::new();
+    let Some(sandbox) = Sandbox::with_python() else { return };
     let older = Older::new(&sandbox);
     let gateway = older.gateway();
     eventually("the gateway is two seconds old", LIMIT, || {
@@ -167,10 +155,7 @@ fn hold_as(sandbox: &Sandbox, profile: &str, home: &str, more: &[&str]) -> Run {
 /// among our own rows first, and named.
 #[test]
 fn a_run_of_another_profile_is_no_older_gateway() {
-    if !has_python() {
-        return;
-    }
-    let sandbox = Sandbox::new();
+    let Some(sandbox) = Sandbox::with_python() else { return };
     let older = Older::new(&sandbox);
     // The same directory by another name.
     std::os::unix::fs::symlink("hermes", sandbox.file("link")).unwrap();
@@ -223,10 +208,7 @@ fn a_run_of_another_profile_is_no_older_gateway() {
 /// is our own by now.
 #[test]
 fn a_row_of_an_older_gateway_is_over_when_a_run_of_ours_has_its_lock() {
-    if !has_python() {
-        return;
-    }
-    let sandbox = Sandbox::new();
+    let Some(sandbox) = Sandbox::with_python() else { return };
     let older = Older::new(&sandbox);
     let mut gateway = older.gateway();
     sandbox.cli(["import", older.home(), "--profile", "b"]).assert_code(0);
@@ -261,11 +243,8 @@ fn a_row_of_an_older_gateway_is_over_when_a_run_of_ours_has_its_lock() {
 #[test]
 fn two_supervisors_of_one_directory_settle_after_one_swap() {
     const TRIES: usize = 6;
-    if !has_python() {
-        return;
-    }
     for round in 0..3 {
-        let sandbox = Sandbox::new();
+        let Some(sandbox) = Sandbox::with_python() else { return };
         let older = Older::new(&sandbox);
         let supervisor = |profile: &str| {
             let run = format!(
@@ -301,10 +280,7 @@ fn two_supervisors_of_one_directory_settle_after_one_swap() {
 /// Of a `run` in another store nothing is on record here; it says in the file where it is.
 #[test]
 fn a_run_of_another_store_is_named_and_never_replaced() {
-    if !has_python() {
-        return;
-    }
-    let sandbox = Sandbox::new();
+    let Some(sandbox) = Sandbox::with_python() else { return };
     let older = Older::new(&sandbox);
     let elsewhere = sandbox.file("elsewhere/state.db");
     let elsewhere = elsewhere.to_str().unwrap();
@@ -331,11 +307,8 @@ fn a_run_of_another_store_is_named_and_never_replaced() {
 /// list of processes, and stays the same process.
 #[test]
 fn later_versions_know_the_run_and_let_its_files_be() {
-    if !has_python() {
-        return;
-    }
     for (home, profile) in [("hermes", "work"), ("root/profiles/ops", "other")] {
-        let sandbox = Sandbox::new();
+        let Some(sandbox) = Sandbox::with_python() else { return };
         let mut older = Older::new(&sandbox);
         older.home = sandbox.file(home);
         std::fs::create_dir_all(&older.home).unwrap();
@@ -365,10 +338,7 @@ fn later_versions_know_the_run_and_let_its_files_be() {
 /// What a later version, or a person, removes anyway is put back, and said once.
 #[test]
 fn what_is_removed_beside_a_run_is_put_back() {
-    if !has_python() {
-        return;
-    }
-    let sandbox = Sandbox::new();
+    let Some(sandbox) = Sandbox::with_python() else { return };
     let older = Older::new(&sandbox);
     let mut run = older.hold();
     for _ in 0..3 {
@@ -397,14 +367,11 @@ fn what_is_removed_beside_a_run_is_put_back() {
 /// file and signal then. Without that word the end of the run was a crash, and the supervisor brought it back.
 #[test]
 fn a_stop_by_an_older_program_is_told_for_what_it_is() {
-    if !has_python() {
-        return;
-    }
     for (verb, file, reason) in [
         ("stops", ".gateway-planned-stop.json", "planned_stop"),
         ("replaces", ".gateway-takeover.json", "taken_over"),
     ] {
-        let sandbox = Sandbox::new();
+        let Some(sandbox) = Sandbox::with_python() else { return };
         let older = Older::new(&sandbox);
         let mut command = sandbox.incumbent(["run", "--no-backoff", "--supervisor", "systemd"]);
         command.args(["--legacy-home", older.home(), "--", "sh", "-c"]);
@@ -429,10 +396,7 @@ fn a_stop_by_an_older_program_is_told_for_what_it_is() {
 /// A marker for another process, and one that was not written now, explain nothing.
 #[test]
 fn a_marker_for_somebody_else_explains_nothing() {
-    if !has_python() {
-        return;
-    }
-    let sandbox = Sandbox::new();
+    let Some(sandbox) = Sandbox::with_python() else { return };
     let older = Older::new(&sandbox);
     let mut run = older.hold();
     older.write(".gateway-planned-stop.json", "old", run.pid());
@@ -447,10 +411,7 @@ fn a_marker_for_somebody_else_explains_nothing() {
 /// Symptom: whoever reads `gateway_state.json` saw the dead gateway's state for as long as the run lived.
 #[test]
 fn the_state_of_the_gateway_before_is_replaced() {
-    if !has_python() {
-        return;
-    }
-    let sandbox = Sandbox::new();
+    let Some(sandbox) = Sandbox::with_python() else { return };
     let older = Older::new(&sandbox);
     let mut gone = older.named();
     older.write("gateway_state.json", "status", gone.pid());
@@ -488,10 +449,7 @@ fn the_state_of_the_gateway_before_is_replaced() {
 /// A run that lost its office holds the lock until it has noticed: it is no older gateway, and gets no row.
 #[test]
 fn a_run_that_lost_its_office_is_waited_for() {
-    if !has_python() {
-        return;
-    }
-    let sandbox = Sandbox::new();
+    let Some(sandbox) = Sandbox::with_python() else { return };
     let older = Older::new(&sandbox);
     let mut run = older.hold();
     run.process.signal(rustix::process::Signal::STOP);

@@ -626,9 +626,18 @@ impl<'a> Disk<'a> {
         Self { sandbox, keeper }
     }
 
-    /// A disk of `size` at the store's place.
-    pub fn sized(sandbox: &'a Sandbox, words: &[&str], size: &str) -> Self {
-        Self::new(sandbox, sandbox.on_a_disk(words, size, "echo mounted; exec cat"))
+    /// A disk of `size` at the store's place; where there can be none, that is told as a skip.
+    pub fn sized(sandbox: &'a Sandbox, size: &str) -> Option<Self> {
+        let Some(words) = mount_namespace() else {
+            skipped("needs root and mounts");
+            return None;
+        };
+        // What fills it up.
+        if !has("sqlite3") {
+            skipped("needs sqlite3");
+            return None;
+        }
+        Some(Self::new(sandbox, sandbox.on_a_disk(words, size, "echo mounted; exec cat")))
     }
 
     /// The words that start a program in it.

@@ -12,11 +12,11 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::library::ask;
-use crate::open::{Disk, mount_namespace, read_only_store};
+use crate::open::{Disk, read_only_store};
 use crate::stop::stranger;
 use crate::support::{
-    BINARY, LIMIT, Process, Run, Sandbox, assert_within, eventually, forked, has, order, role,
-    role_db, skipped, wait_stopped,
+    BINARY, LIMIT, Process, Run, Sandbox, assert_within, eventually, forked, order, role, role_db,
+    skipped, wait_stopped,
 };
 
 const ROLE_TEST: &str = "status_set::role_of_a_talker";
@@ -1669,12 +1669,8 @@ fn a_store_from_before_there_was_a_runtime_status() {
 /// R:FULL. FIELD-BUGS row 78: what cannot be written is an error, and costs nobody the office.
 #[test]
 fn on_a_full_disk_a_status_is_refused_and_the_gateway_keeps_its_office() {
-    let Some(words) = mount_namespace() else { return skipped("needs root and mounts") };
-    if !has("sqlite3") {
-        return skipped("needs sqlite3");
-    }
     let sandbox = Sandbox::new();
-    let disk = Disk::sized(&sandbox, words, "1m");
+    let Some(disk) = Disk::sized(&sandbox, "1m") else { return };
     let mut gateway = disk.role(ROLE_TEST, TALKER);
     gateway.err_line_with("=> owns");
     let script = bystander(&sandbox);

@@ -9,10 +9,10 @@ use incumbent::{Claim, ClaimOptions, MarkerName, StopCause, Store};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::open::{Disk, mount_namespace, read_only_store};
+use crate::open::{Disk, read_only_store};
 use crate::support::{
     Answer, BINARY, HOLDING, Identity, LIMIT, Process, Run, Sandbox, Stat, another_user,
-    eventually, has, kill, order, pid_namespace, role, role_db, rounds, skipped, wait_ended,
+    eventually, kill, order, pid_namespace, role, role_db, rounds, skipped, wait_ended,
     wait_stopped,
 };
 
@@ -573,12 +573,8 @@ fn a_stop_behind_a_stopped_writer_stops_and_says_what_it_could_not_record() {
 /// R:FULL. FIELD-BUGS row 78.
 #[test]
 fn a_stop_on_a_full_disk_stops_and_says_what_it_could_not_record() {
-    let Some(words) = mount_namespace() else { return skipped("needs root and mounts") };
-    if !has("sqlite3") {
-        return skipped("needs sqlite3");
-    }
     let sandbox = Sandbox::new();
-    let disk = Disk::sized(&sandbox, words, "600k");
+    let Some(disk) = Disk::sized(&sandbox, "600k") else { return };
     let mut owner = disk.role(ROLE_TEST, OWNER);
     owner.err_line_with("=> owns");
     disk.fill_up();

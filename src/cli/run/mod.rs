@@ -17,7 +17,7 @@ use crate::claimant::{ATTEMPTS, Evicted, changes_too_fast};
 use crate::clock::Deadline;
 use crate::command_lock::LockFile;
 use crate::environment;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::exit_code::{ExitCause, ExitCodes, ExitRule, Supervisor};
 use crate::forensics::{self, Fact};
 use crate::holder::Holder;
@@ -199,11 +199,9 @@ pub(super) fn run(global: &Global, arguments: &args::Run, format: Format) -> Out
             run.supervise(&inbox, store, watcher, tenure, hold, started)
         }
         Ok(None) => {
-            let error = Error::new(
-                crate::ErrorKind::NotOwner,
-                "the office was lost before the command started",
-            )
-            .with_hint("`incumbent events` says by whom, `incumbent status` who holds it");
+            let error =
+                Error::new(ErrorKind::NotOwner, "the office was lost before the command started")
+                    .with_hint("`incumbent events` says by whom, `incumbent status` who holds it");
             let code = exit_codes.code(ExitCause::Refused, 0, None);
             Ok(Answer::failed(code, format, &Invocation::of(global), &error))
         }
@@ -473,6 +471,9 @@ enum NotStarted {
     Exec(ExecFailure),
 }
 
+/// Each waits as long as the store may be busy.
+const TRIES_TO_RECORD: usize = 4;
+
 /// Starts the command once its pid is on record: from then on a claimant can find it, whatever
 /// happens to us. `None`: the office was lost meanwhile, and nothing was started.
 fn start(
@@ -499,7 +500,15 @@ fn start(
         lock: if held.holds_lock() { CommandLock::Held } else { CommandLock::None },
         lock_inode: lock_file.as_ref().map(LockFile::inode),
     });
-    match tenure.set_child(&child.0) {
+    // The office is ours, and whoever else asks for it may keep the store busy for longer than one wait:
+    // if we gave it back, nobody would start.
+    let mut recorded = tenure.set_child(&child.0);
+    for _ in 1..TRIES_TO_RECORD {
+        if recorded.as_ref().is_err_and(|error| error.kind() == ErrorKind::Busy) {
+            recorded = tenure.set_child(&child.0);
+        }
+    }
+    match recorded {
         Ok(true) => {}
         // Dropping the held command lets the trampoline go without the command.
         Ok(false) => return Ok(None),

@@ -361,11 +361,13 @@ impl<'a> Older<'a> {
     }
 }
 
-/// Python is what the older program is written in.
-pub fn has_python() -> bool {
-    let found = has("python3");
-    if !found {
-        skipped("needs python3");
+impl Sandbox {
+    /// Where there is Python, which the older program is written in.
+    pub fn with_python() -> Option<Self> {
+        let sandbox = has("python3").then(Self::new);
+        if sandbox.is_none() {
+            skipped("needs python3");
+        }
+        sandbox
     }
-    found
 }
