@@ -250,6 +250,11 @@ impl Error {
         }
     }
 
+    /// Whether this process, or the machine, ran short of something.
+    pub(crate) fn is_of_shortage(&self) -> bool {
+        self.kind() == ErrorKind::Busy && !self.is_of_a_lock()
+    }
+
     /// Whether somebody else's lock on the store was in the way.
     pub(crate) fn is_of_a_lock(&self) -> bool {
         use rusqlite::ErrorCode as Code;

@@ -334,7 +334,15 @@ impl Holder {
                      --replace -- CMD`), or {wait}",
                     arguments(office)
                 ),
-                Wanted::Lock(_) => format!("stop it first (`kill {pid}`), or {wait}"),
+                Wanted::Lock(_) => {
+                    let stop = match (&self.profile, &self.kind) {
+                        (Some(profile), Some(kind)) => {
+                            format!("incumbent stop --profile {profile} --kind {kind}")
+                        }
+                        _ => format!("kill {pid}"),
+                    };
+                    format!("stop it first (`{stop}`), or {wait}")
+                }
             },
         }
     }

@@ -52,11 +52,17 @@ fn fix(options: &OpenOptions) -> Vec<Act> {
 }
 
 /// What could not be repaired is a problem, whatever is found afterwards: an information may have been
-/// the reason to try.
+/// the reason to try. And where this process ran short of something, nothing was found out.
 fn exit_code(acts: &[Act], findings: &[Finding]) -> i32 {
     let is_problem = findings.iter().any(|finding| finding.severity.is_problem());
     let has_failed = acts.iter().any(|act| matches!(act.outcome, doctor::Outcome::Failed(_)));
-    if is_problem || has_failed { exit::NO } else { exit::OK }
+    if is_problem || has_failed {
+        exit::NO
+    } else if findings.iter().any(|finding| finding.ran_short) {
+        exit::NOT_NOW
+    } else {
+        exit::OK
+    }
 }
 
 fn found(findings: &[Finding]) -> Value {
@@ -157,6 +163,7 @@ mod tests {
             severity,
             evidence: String::new(),
             remedy: None,
+            ran_short: false,
         };
         let act = |outcome| Act::new("orphan_anchors", String::new(), outcome);
         let failed = || doctor::Outcome::Failed("the store is busy".to_owned());
@@ -172,6 +179,9 @@ mod tests {
             let acts: Vec<Act> = outcomes.into_iter().map(act).collect();
             assert_eq!(exit_code(&acts, &[finding(severity)]), expected, "{severity} {acts:?}");
         }
+        let short = Finding { ran_short: true, ..finding(Severity::Unknown) };
+        assert_eq!(exit_code(&[], &[finding(Severity::Info), short.clone()]), 75);
+        assert_eq!(exit_code(&[], &[finding(Severity::Warning), short]), 1);
     }
 
     #[test]
@@ -183,6 +193,7 @@ mod tests {
                 severity: *severity,
                 evidence: String::new(),
                 remedy: None,
+                ran_short: false,
             };
             severities.iter().map(finding).collect()
         };

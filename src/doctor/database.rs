@@ -28,13 +28,11 @@ pub(super) fn cannot_open(scene: &Scene, error: &Error) -> Seen {
         ));
     }
     let evidence = format!("the store cannot be asked: {error}");
-    let seen = match error.kind() {
-        // Something ran short: what was not seen is no problem yet.
-        ErrorKind::Busy if !error.is_of_a_lock() => Seen::unknown(evidence),
-        _ => Seen::error(evidence),
-    };
+    let ran_short = error.is_of_shortage();
+    // What was not seen is no problem yet.
+    let seen = if ran_short { Seen::unknown(evidence) } else { Seen::error(evidence) };
     let hint = error.hint().unwrap_or("look at the other findings, and ask again");
-    seen.remedy(hint)
+    Seen { ran_short, ..seen.remedy(hint) }
 }
 
 /// A file to which nothing has been committed. The anchors' directory is made after the first

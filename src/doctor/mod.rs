@@ -94,6 +94,8 @@ pub struct Finding {
     pub evidence: String,
     /// What a person can do, where there is something to do.
     pub remedy: Option<String>,
+    /// Whether the look failed for want of something, and may succeed a moment later.
+    pub(crate) ran_short: bool,
 }
 
 impl Finding {
@@ -109,7 +111,8 @@ impl Finding {
     }
 
     fn of(id: &'static str, seen: Seen) -> Self {
-        Self { id, severity: seen.severity, evidence: seen.evidence, remedy: seen.remedy }
+        let Seen { severity, evidence, remedy, ran_short } = seen;
+        Self { id, severity, evidence, remedy, ran_short }
     }
 }
 
@@ -193,9 +196,10 @@ fn run<T>(checks: &[Check<T>], at: &T) -> Vec<Finding> {
             Ok(seen) => seen,
             Err(error) => {
                 let unknown = Seen::unknown(format!("cannot be looked at: {error}"));
+                let ran_short = error.is_of_shortage();
                 // What to do about a damaged store is said once, by `integrity`.
                 let hint = error.hint().filter(|_| error.kind() != ErrorKind::Corrupt);
-                vec![Seen { remedy: hint.map(str::to_owned), ..unknown }]
+                vec![Seen { remedy: hint.map(str::to_owned), ran_short, ..unknown }]
             }
         };
         findings.extend(seen.into_iter().map(|seen| Finding::of(check.id, seen)));
@@ -218,11 +222,12 @@ struct Seen {
     severity: Severity,
     evidence: String,
     remedy: Option<String>,
+    ran_short: bool,
 }
 
 impl Seen {
     fn new(severity: Severity, evidence: impl Into<String>) -> Self {
-        Self { severity, evidence: evidence.into(), remedy: None }
+        Self { severity, evidence: evidence.into(), remedy: None, ran_short: false }
     }
 
     fn ok(evidence: impl Into<String>) -> Self {

@@ -30,6 +30,7 @@ const PATHS_SHOWN: usize = 3;
 fn path(scene: &Scene) -> Result<Vec<Seen>> {
     let location = match scene.options.location() {
         Ok(location) => location,
+        Err(error) if error.is_of_shortage() => return Err(error),
         Err(error) => {
             let seen = Seen::error(error.to_string());
             return Ok(vec![Seen { remedy: error.hint().map(str::to_owned), ..seen }]);

@@ -478,8 +478,8 @@ fn a_refused_contender_is_told_who_holds_it() {
         assert!(text.contains(words), "no {words:?} in: {text}");
     }
     let advice = holder.advice();
-    for words in [format!("kill {}", owner.pid()), "wait for it".to_owned()] {
-        assert!(advice.contains(&words), "no {words:?} in: {advice}");
+    for words in ["`incumbent stop --profile work --kind gateway`", "wait for it"] {
+        assert!(advice.contains(words), "no {words:?} in: {advice}");
     }
 
     let document = holder.to_json();
