@@ -168,6 +168,14 @@ impl Process {
         stdin.write_all(text.as_bytes()).unwrap();
     }
 
+    /// Whether it lives, of a `cat`: it says back what it is told. A signal that was sent before has reached it by
+    /// then.
+    pub fn echoes(&mut self) -> bool {
+        let stdin = self.stdin.as_mut().expect("standard input was closed before");
+        stdin.write_all(b"there?\n").is_ok()
+            && self.out.next(LIMIT).is_some_and(|line| line == "there?")
+    }
+
     /// Tells it that nothing more will come.
     pub fn close_stdin(&mut self) {
         self.stdin = None;
