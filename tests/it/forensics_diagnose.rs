@@ -129,7 +129,7 @@ fn assert_holds(text: &str, words: &[&str]) {
 /// only.
 #[test]
 fn a_hung_program_holds_nobody_up_and_costs_the_others_nothing() {
-    let sandbox = Sandbox::new();
+    let Some(sandbox) = Sandbox::with_fakes() else { return };
     sandbox.fake("ps", &format!("echo 1 0 root; {HANG}")).fake("dmesg", "echo the kernel speaks");
     let pid = started(sandbox.diagnose_with_fakes(&["--timeout", "6s", "--signal", "TERM"]));
     // The one that started it has ended, and it goes on.
@@ -159,7 +159,7 @@ fn a_hung_program_holds_nobody_up_and_costs_the_others_nothing() {
 /// because the process counts its time itself.
 #[test]
 fn it_ends_when_everything_hangs() {
-    let sandbox = Sandbox::new();
+    let Some(sandbox) = Sandbox::with_fakes() else { return };
     for name in ["ps", "dmesg", "journalctl"] {
         sandbox.fake(name, HANG);
     }
@@ -199,7 +199,7 @@ fn it_ends_when_a_write_hangs() {
 /// supervisor that signals all it sees.
 #[test]
 fn it_belongs_to_nobody() {
-    let sandbox = Sandbox::new();
+    let Some(sandbox) = Sandbox::with_fakes() else { return };
     sandbox.fake_ps_behind_gate();
     let mut shell = sandbox.shell("incumbent forensics diagnose --log log --timeout 50s; exec cat");
     let path = std::env::join_paths([
@@ -238,7 +238,7 @@ fn it_belongs_to_nobody() {
 /// had says why, and the process table is read without `ps`.
 #[test]
 fn without_programs_it_says_so_and_looks_itself() {
-    let sandbox = Sandbox::new();
+    let Some(sandbox) = Sandbox::with_fakes() else { return };
     std::fs::create_dir(sandbox.file("bin")).unwrap();
     let me = std::process::id();
     let log = sandbox.diagnosed(sandbox.diagnose_with_fakes(&["--pid", &me.to_string()]));
@@ -259,7 +259,7 @@ fn without_programs_it_says_so_and_looks_itself() {
 /// root read its messages, a `ps` of somebody's own prints what it likes.
 #[test]
 fn programs_that_refuse_are_quoted() {
-    let sandbox = Sandbox::new();
+    let Some(sandbox) = Sandbox::with_fakes() else { return };
     sandbox
         .fake("ps", "echo \"ps: unrecognized option: A\" >&2; echo 'BusyBox v1.36' >&2; exit 1")
         .fake(
@@ -310,7 +310,7 @@ fn it_works_for_who_ignores_its_children() {
 /// FIELD-BUGS row 87, and any log: private, kept, and not larger than was said.
 #[test]
 fn the_log_is_private_and_kept() {
-    let sandbox = Sandbox::new();
+    let Some(sandbox) = Sandbox::with_fakes() else { return };
     sandbox.fake("ps", "").fake("dmesg", "");
     let path = sandbox.file("a/b/log");
     let start = || {
@@ -343,7 +343,7 @@ fn the_log_is_private_and_kept() {
 /// one loses a line. The one who loses the race finds another file under the name.
 #[test]
 fn ten_at_once_rename_the_log_once_and_lose_nothing() {
-    let sandbox = Sandbox::new();
+    let Some(sandbox) = Sandbox::with_fakes() else { return };
     sandbox.fake("ps", "").fake("dmesg", "");
     let old = "of yesterday\n".repeat(1024 * 1024 / 13 + 1);
     std::fs::write(sandbox.log(), &old).unwrap();
@@ -380,7 +380,7 @@ fn ten_at_once_rename_the_log_once_and_lose_nothing() {
 /// bounded.
 #[test]
 fn much_is_cut() {
-    let sandbox = Sandbox::new();
+    let Some(sandbox) = Sandbox::with_fakes() else { return };
     let many = "i=0; while [ $i -lt 5000 ]; do i=$((i+1)); echo";
     sandbox
         .fake("ps", &format!("{many} \"$((i+1000000)) 1 root 0.$((i%9)) 0.1 100 S 00:01\"; done"))
@@ -490,7 +490,7 @@ fn a_log_of_another_user_is_refused() {
 #[test]
 fn no_secret_is_written() {
     const SECRET: &str = "hunter2x";
-    let sandbox = Sandbox::new();
+    let Some(sandbox) = Sandbox::with_fakes() else { return };
     // A parent of their own: what other tests have started would be shown in their place.
     let script = format!(
         "hold() {{ /bin/sh -c '/bin/sleep 600; :' gw \"$@\" > /dev/null & echo $!; }}
@@ -555,7 +555,7 @@ fn what_is_hidden_says_why() {
 /// Inside a `run` the subject is that run; a store that is no store keeps nobody from looking.
 #[test]
 fn the_subject_is_the_run_we_are_in() {
-    let sandbox = Sandbox::new();
+    let Some(sandbox) = Sandbox::with_fakes() else { return };
     sandbox.fake("ps", "").fake("dmesg", "");
     let script = format!("PATH=bin {BINARY} forensics diagnose --log log; exec cat");
     let mut run =
@@ -608,7 +608,7 @@ fn gateway(sandbox: &Sandbox, path: &Path, program: Option<&str>) -> Process {
 /// A gateway that lives on keeps no zombie of it; one that is killed does not take it along.
 #[test]
 fn a_gateway_that_links_the_crate_starts_one() {
-    let sandbox = Sandbox::new();
+    let Some(sandbox) = Sandbox::with_fakes() else { return };
     sandbox.fake_ps_behind_gate();
     let mut gateway = gateway(&sandbox, &sandbox.file("bin"), None);
     let mut ask = |order: &str| crate::library::ask(&mut gateway, order);
@@ -639,7 +639,7 @@ fn a_gateway_that_links_the_crate_starts_one() {
 /// The program is found by name: in the environment, or in PATH.
 #[test]
 fn the_program_is_found() {
-    let sandbox = Sandbox::new();
+    let Some(sandbox) = Sandbox::with_fakes() else { return };
     sandbox.fake("ps", "").fake("dmesg", "");
     let mut named = gateway(&sandbox, &sandbox.file("bin"), Some(BINARY));
     let answer = crate::library::ask(&mut named, "found");

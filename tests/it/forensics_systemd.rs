@@ -117,7 +117,7 @@ fn we_are_in_a_service() -> bool {
 /// the function that makes the budget; exactly enough is enough.
 #[test]
 fn the_matrix_of_budgets() {
-    let sandbox = Sandbox::new();
+    let Some(sandbox) = Sandbox::with_fakes() else { return };
     sandbox.fake_systemctl("printf 'LoadState=loaded\\nTimeoutStopUSec=%s\\n' \"$(cat given)\"");
     let given = [
         ("1us", json!(0.000_001)),
@@ -159,7 +159,7 @@ fn the_matrix_of_budgets() {
 /// original compared a system service with the user manager's default.
 #[test]
 fn a_manager_that_does_not_know_the_unit_is_not_believed() {
-    let sandbox = Sandbox::new();
+    let Some(sandbox) = Sandbox::with_fakes() else { return };
     sandbox.fake_systemctl(&format!("echo \"$*\" >> calls; {OWNED_BY_SYSTEM}"));
     let (code, answer) = sandbox.ask(&["--unit", "gw.service", "--drain", "30s"]);
     assert_eq!((code, &answer["timeout_stop_sec"]), (1, &json!(45)), "{answer:#}");
@@ -187,7 +187,7 @@ fn a_manager_that_does_not_know_the_unit_is_not_believed() {
 /// What one manager cannot say the other one can.
 #[test]
 fn a_systemctl_that_is_no_help_gives_a_reason() {
-    let sandbox = Sandbox::new();
+    let Some(sandbox) = Sandbox::with_fakes() else { return };
     for (script, reasons) in [
         ("printf '\\0\\033[31m\\377garbage'", &["did not print TimeoutStopUSec"][..]),
         ("exit 0", &["did not print TimeoutStopUSec"]),
@@ -217,7 +217,7 @@ fn a_systemctl_that_is_no_help_gives_a_reason() {
 
 #[test]
 fn without_systemctl_there_is_a_reason() {
-    let sandbox = Sandbox::new();
+    let Some(sandbox) = Sandbox::with_fakes() else { return };
     let mut command = sandbox.incumbent(["--json", "forensics", "systemd", "--unit", "gw"]);
     command.env("PATH", sandbox.file("nothing"));
     let answer = Process::start(sandbox.among_fakes(command)).finish(LIMIT).assert_code(4).json();
@@ -238,7 +238,7 @@ fn without_systemctl_there_is_a_reason() {
 /// behind.
 #[test]
 fn a_systemctl_that_hangs_is_killed() {
-    let sandbox = Sandbox::new();
+    let Some(sandbox) = Sandbox::with_fakes() else { return };
     sandbox.fake_systemctl("echo $$ >> pids; echo TimeoutStopUSec=1min; exec sleep 1000");
     let started = Instant::now();
     let (code, answer) = sandbox.ask(&["--unit", "gw"]);
@@ -264,7 +264,7 @@ fn a_systemctl_that_hangs_is_killed() {
 /// same.
 #[test]
 fn a_user_manager_that_hangs_does_not_hide_the_systems() {
-    let sandbox = Sandbox::new();
+    let Some(sandbox) = Sandbox::with_fakes() else { return };
     let script = format!("[ \"$1\" = --user ] && exec sleep 1000; {OWNED_BY_SYSTEM}");
     sandbox.fake_systemctl(&script);
     let (code, answer) = sandbox.ask(&["--unit", "gw", "--drain", "15s"]);
@@ -275,7 +275,7 @@ fn a_user_manager_that_hangs_does_not_hide_the_systems() {
 /// for by whoever reads to its end.
 #[test]
 fn whoever_inherits_the_pipe_is_not_waited_for() {
-    let sandbox = Sandbox::new();
+    let Some(sandbox) = Sandbox::with_fakes() else { return };
     sandbox.fake_systemctl("sleep 1000 & echo TimeoutStopUSec=2min");
     let started = Instant::now();
     let (code, answer) = sandbox.ask(&["--unit", "gw"]);
@@ -290,7 +290,7 @@ fn a_shell_with_an_invocation_id_is_in_no_unit() {
     if we_are_in_a_service() {
         return skipped("needs to run outside of a systemd service");
     }
-    let sandbox = Sandbox::new();
+    let Some(sandbox) = Sandbox::with_fakes() else { return };
     sandbox.fake_systemctl("echo \"$*\" >> calls; echo TimeoutStopUSec=1s");
     let mut command = sandbox.shell("incumbent --json forensics systemd");
     command.env("INVOCATION_ID", "0123456789abcdef0123456789abcdef");
@@ -314,7 +314,7 @@ fn a_process_in_a_service_finds_its_unit() {
     let Some(service) = Service::new("own") else {
         return skipped("needs leave to make a cgroup");
     };
-    let sandbox = Sandbox::new();
+    let Some(sandbox) = Sandbox::with_fakes() else { return };
     sandbox.fake_systemctl(OWNED_BY_SYSTEM);
     let ask = |below: &str| {
         let script = format!("exec {BINARY} --json forensics systemd --drain 15s");
@@ -350,7 +350,7 @@ fn the_holder_of_the_office_says_unit_and_budget() {
     if we_are_in_a_service() {
         return skipped("needs to run outside of a systemd service");
     }
-    let sandbox = Sandbox::new();
+    let Some(sandbox) = Sandbox::with_fakes() else { return };
     sandbox.fake_systemctl(OWNED_BY_SYSTEM);
     let run = sandbox.hold(&["--stop-budget", "75s"]);
     let (code, answer) = sandbox.ask(&[]);
@@ -390,7 +390,7 @@ fn a_run_in_a_service_is_found_from_outside() {
     let Some(service) = Service::new("run") else {
         return skipped("needs leave to make a cgroup");
     };
-    let sandbox = Sandbox::new();
+    let Some(sandbox) = Sandbox::with_fakes() else { return };
     sandbox.fake_systemctl(OWNED_BY_SYSTEM);
     let script = "exec incumbent run --no-backoff --stop-budget 45s -- sh -c 'echo $$; exec cat'";
     let run = crate::support::Run::start(sandbox.shell(&service.entering("", script)));
@@ -410,7 +410,7 @@ fn a_run_says_when_its_unit_waits_for_too_short() {
     let Some(service) = Service::new("short") else {
         return skipped("needs leave to make a cgroup");
     };
-    let sandbox = Sandbox::new();
+    let Some(sandbox) = Sandbox::with_fakes() else { return };
     sandbox.fake_systemctl(OWNED_BY_SYSTEM);
     let start = |budget: &str| {
         let script = format!(
@@ -445,7 +445,7 @@ fn a_run_says_when_its_unit_waits_for_too_short() {
 
 #[test]
 fn for_people() {
-    let sandbox = Sandbox::new();
+    let Some(sandbox) = Sandbox::with_fakes() else { return };
     sandbox.fake_systemctl(OWNED_BY_SYSTEM);
     let answer = sandbox.ask_text(&["--unit", "gw", "--drain", "1min"]).assert_code(1);
     assert_eq!(
@@ -490,7 +490,7 @@ fn the_advice_names_a_command_that_exists() {
 /// of ours. What `systemctl` printed counts all the same.
 #[test]
 fn somebody_else_may_reap_systemctl() {
-    let sandbox = Sandbox::new();
+    let Some(sandbox) = Sandbox::with_fakes() else { return };
     sandbox.fake_systemctl("printf 'LoadState=loaded\\nTimeoutStopUSec=3min\\n'");
     let command = sandbox.role_command("forensics_systemd::plays", "reaper");
     let mut reaper = Process::start(sandbox.asking(command));

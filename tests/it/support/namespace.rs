@@ -41,6 +41,18 @@ pub fn nobody_with_hidepid() -> Option<&'static [&'static str]> {
 }
 
 impl Sandbox {
+    /// A sandbox for [`Sandbox::among_fakes`]; `None`, said loudly, where root may not make mounts of its own.
+    pub fn with_fakes() -> Option<Self> {
+        const MOUNT: &str = "/bin/mount --bind /tmp /usr/local/sbin && exec \"$@\"";
+        const WORDS: &[&str] = &["/usr/bin/unshare", "-m", "/bin/sh", "-c", MOUNT, "sh"];
+        static FOUND: OnceLock<bool> = OnceLock::new();
+        if super::is_root() && !FOUND.get_or_init(|| works(WORDS)) {
+            super::skipped("needs mounts of its own");
+            return None;
+        }
+        Some(Self::new())
+    }
+
     /// The same command where the programs in `bin` of this sandbox stand for those of the system: root looks for
     /// none by its PATH. In mounts of its own they are in a directory of the system's, and the real ones are
     /// hidden. For everybody else the PATH that the command has does it.
