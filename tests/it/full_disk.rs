@@ -5,14 +5,20 @@ use crate::support::{Process, Sandbox};
 
 /// Fills `disk`, beside a WAL with pages of `pid`'s for which the database has room.
 fn fill_beside_wal(disk: &Disk, pid: &str) {
+    disk.shell("rm -f store/fill").assert_code(0);
     // Pages that the database has room for: one that has to grow itself cannot be helped.
     let free = "sqlite3 store/state.db '.filectrl persist_wal 1' \
         \"INSERT INTO events (at_ms, event, detail) VALUES (0, 'test', json_quote(hex(zeroblob(100000))))\" \
         \"DELETE FROM events WHERE event = 'test'\" 'PRAGMA wal_checkpoint(TRUNCATE)' > /dev/null";
     disk.shell(free).assert_code(0);
-    let grow = "for i in $(seq 40); do incumbent --profile owner marker write note$i --pid $0 > /dev/null; done";
+    // Less than what makes the next one that closes empty it.
+    let grow = "while [ $(stat -c %s store/state.db-wal) -lt 150000 ]; do
+        incumbent --profile owner marker write note --pid $0 > /dev/null || exit; done";
     disk.shell(&grow.replace("$0", pid)).assert_code(0);
     disk.shell("dd if=/dev/zero of=store/fill bs=1k 2> /dev/null; true").assert_code(0);
+    // What follows meets a disk on which there is no room, beside frames that are not in the database yet.
+    let is_so = "[ $(stat -f -c %a store) = 0 ] && [ $(stat -c %s store/state.db-wal) -ge 150000 ]";
+    disk.shell(is_so).assert_code(0);
 }
 
 /// FIELD-BUGS row 133.
@@ -30,7 +36,6 @@ fn a_full_disk_that_a_checkpoint_eases_refuses_no_change() {
     let pid = owner.pid().to_string();
     let pid = pid.as_str();
     disk.cli(&["--profile", "owner", "claim", "--pid", pid]).assert_code(0);
-    fill_beside_wal(&disk, pid);
     let verbs: &[&[&str]] = &[
         &["run", "--no-backoff", "--", "true"],
         &["--profile", "other", "run", "--no-backoff", "--", "true"],
@@ -43,6 +48,7 @@ fn a_full_disk_that_a_checkpoint_eases_refuses_no_change() {
         &["--profile", "owner", "release", "--pid", pid],
     ];
     for verb in verbs {
+        fill_beside_wal(&disk, pid);
         let answer = disk.cli(verb);
         assert_eq!(answer.code(), 0, "{verb:?}: {answer:#?}");
     }
