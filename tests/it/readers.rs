@@ -10,24 +10,38 @@ use crate::support::{LIMIT, Process, Sandbox, role, role_db, rounds};
 const ROLE_TEST: &str = "readers::role_of_many_threads";
 const THREADS: usize = 64;
 
+/// Again where the write lock of the store was not had in time: on a busy machine the turn of one of 64 writers may
+/// come later than that. It is about the readers.
+fn patient<T>(mut ask: impl FnMut() -> incumbent::Result<T>) -> incumbent::Result<T> {
+    loop {
+        match ask() {
+            Err(error) if error.to_string().contains("stayed busy") => {}
+            answer => return answer,
+        }
+    }
+}
+
 /// What each thread does, again and again.
 fn mixed(store: &Store, thread: usize) -> incumbent::Result<()> {
     let name = format!("p{thread}");
     let profile = store.profile(&name)?;
-    profile.status()?;
-    store.locks()?;
-    let Claim::Granted(tenure) = profile.claim()? else { panic!("{name} is held") };
-    assert!(matches!(tenure.verify()?, Standing::Held));
+    patient(|| profile.status())?;
+    patient(|| store.locks())?;
+    let Claim::Granted(tenure) = patient(|| profile.claim())? else { panic!("{name} is held") };
+    assert!(matches!(patient(|| tenure.verify())?, Standing::Held));
     let request = LockRequest::new("scope", &name)?;
-    let Acquire::Granted(lock) = tenure.try_acquire(&request)? else { panic!("{name} is locked") };
-    assert!(matches!(lock.verify()?, Standing::Held));
+    let Acquire::Granted(lock) = patient(|| tenure.try_acquire(&request))? else {
+        panic!("{name} is locked")
+    };
+    assert!(matches!(patient(|| lock.verify())?, Standing::Held));
     let marker = MarkerName::new("note")?;
-    tenure.peek_marker(Some(&marker))?;
-    store.write_marker(std::process::id(), &MarkerRequest::new(marker))?;
-    store.consume_marker(std::process::id(), None)?;
-    profile.history(&Kind::default(), 10)?;
-    store.status_of_all()?;
-    store.recent_events(None, 10)?;
+    patient(|| tenure.peek_marker(Some(&marker)))?;
+    let note = MarkerRequest::new(marker);
+    patient(|| store.write_marker(std::process::id(), &note))?;
+    patient(|| store.consume_marker(std::process::id(), None))?;
+    patient(|| profile.history(&Kind::default(), 10))?;
+    patient(|| store.status_of_all())?;
+    patient(|| store.recent_events(None, 10))?;
     lock.release()?;
     tenure.release()?;
     Ok(())
@@ -61,14 +75,16 @@ fn role_of_many_threads() {
 /// FIELD-BUGS row 140.
 ///
 /// Symptom: with more than four threads that read, one of them heard after 250 ms that all readers of its
-/// process were in use. It holds because a reader is waited for as long as a lock of SQLite's.
+/// process were in use. It holds because a reader is waited for as long as a lock of SQLite's. Whether all readers
+/// are lent at once is chance here; `whoever_finds_all_readers_lent_waits_for_one` in `src/store/pool.rs` lends them.
 #[test]
 fn readers_never_run_out() {
     let sandbox = Sandbox::new();
     let run = sandbox.hold(&[]);
     let mut gateway = sandbox.role(ROLE_TEST, "threads");
-    // Beside it, somebody else writes all the time.
-    let writing = "while incumbent --profile writer run --no-backoff -- true; do :; done";
+    // Beside it, somebody else writes all the time; where the store stayed busy, again.
+    let writing =
+        "while incumbent --profile writer run --no-backoff -- true || [ $? = 75 ]; do :; done";
     let mut command: Command = sandbox.shell(writing);
     command.env("INCUMBENT_PARTY", "writer");
     let mut writer = Process::start(command);
