@@ -324,7 +324,7 @@ fn what_lives_on_in_a_living_container_keeps_its_office() {
         for successor in SUCCESSORS {
             let (answer, took) = place.answer(successor);
             assert_eq!(answer.code(), 0, "{what} was killed; {successor}: {answer:#?}");
-            assert!(took < AT_ONCE, "{what} was killed; {successor}: took {took:?}");
+            assert_within(AT_ONCE, took, &format!("{what} was killed; {successor}"));
         }
     }
 }

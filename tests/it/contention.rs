@@ -3,7 +3,6 @@
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use incumbent::{Claim, Store};
 use rustix::process::Signal;
@@ -276,7 +275,7 @@ fn anchors_of_the_killed_do_not_pile_up() {
         sandbox.hold(&[]).kill();
     }
     let last = sandbox.hold(&[]);
-    let names = eventually("one anchor", Duration::from_secs(5), || {
+    let names = eventually("one anchor", LIMIT, || {
         let names = sandbox.anchor_names();
         (names.len() <= 2).then_some(names)
     });

@@ -1,13 +1,14 @@
 //! Records for processes that do not link the library, and the small processes that keep them.
 
 use std::os::fd::AsRawFd;
+use std::time::Instant;
 
 use rustix::process::Signal;
 
 use crate::damage::destroy_root_of;
 use crate::support::{
-    Answer, BINARY, Identity, LIMIT, Process, Sandbox, Stat, another_user, eventually, is_root,
-    kill, pid_namespace, rounds, skipped, tagged, wait_ended, wait_stopped,
+    Answer, BINARY, Identity, LIMIT, Process, SOON, Sandbox, Stat, another_user, assert_within,
+    eventually, is_root, kill, pid_namespace, rounds, skipped, tagged, wait_ended, wait_stopped,
 };
 
 /// Says its pid and lives until its standard input is closed.
@@ -54,9 +55,11 @@ fn a_script_that_claims_and_dies_leaves_the_office_free_at_once() {
         let took = format!("took the place of pid {}", script.pid());
         assert!(answer.err.contains(&took), "round {round}: {answer:#?}");
     }
+    let ended = Instant::now();
     eventually("the keepers go with their processes", LIMIT, || {
         sandbox.keepers().is_empty().then_some(())
     });
+    assert_within(SOON, ended.elapsed(), "the end of the keepers");
 }
 
 /// The same where the keeper has not noticed yet: it still holds the lock, for a process that is
@@ -164,6 +167,7 @@ fn a_command_substitution_returns() {
          json=$(incumbent --json claim 2>&1); echo \"$?\" $json
          {STAY}"
     );
+    let started = Instant::now();
     let mut shell = Process::start(sandbox.shell(&script));
     let line = shell.line();
     assert_eq!(line, format!("0 default/gateway: claimed for pid {}", shell.pid()));
@@ -171,6 +175,7 @@ fn a_command_substitution_returns() {
     let json = again.strip_prefix("0 ").unwrap_or_else(|| panic!("{again}"));
     let json: serde_json::Value = serde_json::from_str(json).unwrap();
     assert_eq!(json["reacquired"], true, "{json:#}");
+    assert_within(SOON, started.elapsed(), "both");
     shell.line();
     let pid = shell.pid();
     assert_eq!(sandbox.assert_status(0, "alive", "anchor_held")["pid"], pid);

@@ -618,7 +618,7 @@ fn the_owner_of_a_recovered_store_is_told() {
         let what = format!("read before: {has_read_before}");
         sandbox.cli(["run", "--no-backoff", "--", "true"]).assert_code(75);
         // The files still have names, so it is their paths that tell, which it looks at once a second.
-        eventually(&what, NOTICED_WITHIN, || {
+        eventually(&what, LIMIT, || {
             let standing = ask(&mut owner, "verify");
             assert!(["Held", "StoreReplaced"].contains(&standing.as_str()), "{what}: {standing}");
             (standing == "StoreReplaced").then_some(())

@@ -6,7 +6,6 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
 use rustix::process::Signal;
 
@@ -486,8 +485,7 @@ fn a_killed_waiter_leaves_no_token_behind() {
     kill(holder.pid(), Signal::KILL);
     assert!(wait_ended(holder.pid(), LIMIT));
     watched.assert_kept();
-    let soon = Duration::from_secs(5);
     let next = watched.command(&["run", "--no-backoff", "--lock", &watched.lock, "--", "true"]);
-    assert!(Process::start(next).finish(soon).code() == 0);
+    Process::start(next).finish(LIMIT).assert_code(0);
     watched.assert_kept();
 }

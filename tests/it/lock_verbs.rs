@@ -11,8 +11,9 @@ use sha2::Digest;
 
 use crate::open::{assert_untouched, fingerprint};
 use crate::support::{
-    Answer, HOLDING, Identity, LIMIT, Process, Run, Sandbox, Stat, another_user, assert_within,
-    eventually, kill, pid_namespace, rounds, skipped, tagged, wait_ended, wait_stopped,
+    Answer, HOLDING, Identity, LIMIT, Process, Run, SOON, Sandbox, Stat, another_user,
+    assert_within, eventually, kill, pid_namespace, rounds, skipped, tagged, wait_ended,
+    wait_stopped,
 };
 
 const SCOPE: &str = "telegram-bot-token";
@@ -659,7 +660,9 @@ fn a_run_waits_for_its_locks_and_then_owns_all() {
     assert_eq!(waiting[0]["waiters"][0]["pid"], run.pid(), "{waiting:#?}");
     assert_eq!(sandbox.status().1["reason"], "never_claimed");
     assert_eq!(code_of(verb(&sandbox, "release", script.pid(), &[])), 0);
+    let released = Instant::now();
     run.line();
+    assert_within(SOON, released.elapsed(), "the grant after the release");
     assert_eq!(sandbox.assert_status(0, "alive", "anchor_held")["pid"], run.pid());
     let held = locks(&sandbox);
     assert_eq!(held.len(), 2, "{held:#?}");
@@ -697,7 +700,9 @@ fn a_run_whose_lock_is_taken_away_ends_its_command() {
     let command = run.command;
     let unlocked = sandbox.cli(["unlock", "port", "80", "--force"]).assert_code(0);
     assert_eq!(unlocked.err, "");
+    let unlocked = Instant::now();
     let answer = run.process.finish_with_stdin_open(LIMIT).assert_code(75);
+    assert_within(SOON, unlocked.elapsed(), "the end of the run");
     assert!(command.is_gone());
     answer.assert_complains(&[
         "was lost",
@@ -757,6 +762,7 @@ fn the_deadline_of_a_wait_is_kept() {
     let answer = wait_for(&sandbox, &other, &["--wait=300ms"]).finish(LIMIT).assert_code(75);
     let took = started.elapsed();
     assert!(took >= Duration::from_millis(300), "gave up after {took:?}");
+    assert_within(Duration::from_millis(300) + SOON, took, "giving up");
     answer.assert_complains(&["is held by profile default", &format!("pid {} (", script.pid())]);
     assert_eq!(waiters(&sandbox), 0);
     // 0 is to try once, as without it.
@@ -788,7 +794,9 @@ fn a_waiter_is_woken_and_owns() {
             "end" => script.close_stdin(),
             _ => drop(sandbox.cli(["unlock", SCOPE, ID, "--force"]).assert_code(0)),
         }
+        let woken = Instant::now();
         let answer = waiter.finish_with_stdin_open(LIMIT).assert_code(0).json();
+        assert_within(SOON, woken.elapsed(), &format!("{how}: the grant"));
         assert_eq!(answer["granted"], true, "{how}: {answer:#}");
         let held = &locks(&sandbox)[0];
         assert_eq!(held["pid"], other.pid(), "{how}: {held:#}");
@@ -1133,7 +1141,9 @@ fn a_holder_in_another_pid_namespace() {
         .find(|pid| Stat::of(*pid).is_some_and(|stat| stat.parent == container.pid()))
         .expect("PID 1 of the namespace");
     kill(init, Signal::KILL);
+    let killed = Instant::now();
     let answer = waiter.finish(LIMIT).assert_code(0).json();
+    assert_within(SOON, killed.elapsed(), "the grant after the kill");
     assert_eq!(answer["evicted"]["reason"], "anchor_released", "{answer:#}");
     container.wait(LIMIT);
 }

@@ -5,7 +5,6 @@
 //! any more. They refuse every claim until they end, or notice and claim again.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -324,7 +323,5 @@ fn an_anchor_of_another_user_keeps_nobody_out() {
     ours.line_with("ready");
     sandbox.assert_refused_by_what_was_moved(ours.pid());
     ours.kill();
-    eventually("it is free", Duration::from_secs(10), || {
-        (sandbox.start("default").0 == 0).then_some(())
-    });
+    eventually("it is free", LIMIT, || (sandbox.start("default").0 == 0).then_some(()));
 }

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use crate::stop::{PATIENT, reloaded, stranger, terms};
 use crate::support::{
-    BINARY, HOLDING, LIMIT, Process, Run, Sandbox, eventually, kill, pid_namespace, rounds,
-    skipped, wait_ended, wait_stopped,
+    BINARY, HOLDING, LIMIT, Process, Run, SOON, Sandbox, assert_within, eventually, kill,
+    pid_namespace, rounds, skipped, wait_ended, wait_stopped,
 };
 
 impl Sandbox {
@@ -358,7 +358,9 @@ fn a_stop_during_a_restart_is_the_last_word() {
     let stop = sandbox.begin(&["stop"]);
     sandbox.wait_for_waiters(1);
     // That the stop came in its place is known at once.
+    let asked = Instant::now();
     let document = restart.finish(LIMIT).assert_code(75).json();
+    assert_within(SOON, asked.elapsed(), "the refusal");
     assert_eq!(document["restarted"], false, "{document:#}");
     assert_eq!(document["holder"]["pid"], run.pid(), "{document:#}");
     run.let_end();

@@ -1958,9 +1958,15 @@ fn a_store_that_stalls_does_not_stop_the_loop_that_beats() {
     let sandbox = Sandbox::new();
     let mut gateway = talker(&sandbox);
     assert_eq!(ask(&mut gateway, "promise 50"), "Ok");
+    let mut beat = || -> u64 { ask(&mut gateway, "beat 100000").parse().unwrap() };
+    let free_ms = beat().max(50);
     let writer = stopped_writer(&sandbox);
-    let took_ms: u64 = ask(&mut gateway, "beat 100000").parse().unwrap();
-    assert!(took_ms < 2_000, "100,000 beats took {took_ms} ms");
+    // One that waited for the store would do so for seconds; a busy machine may disturb one of them.
+    let stalled_ms = (0..3).map(|_| beat()).min().unwrap();
+    assert!(
+        stalled_ms < 20 * free_ms,
+        "100,000 beats took {stalled_ms} ms, and {free_ms} ms before"
+    );
     eventually("nothing is written", LIMIT, || {
         ask(&mut gateway, "beat 1");
         sandbox.status().1["unresponsive_ms"].as_u64()

@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 
 use crate::open::{Disk, read_only_store};
 use crate::support::{
-    Answer, BINARY, HOLDING, Identity, LIMIT, Process, Run, Sandbox, Stat, another_user,
-    eventually, kill, order, pid_namespace, role, role_db, rounds, skipped, wait_ended,
-    wait_stopped,
+    Answer, BINARY, HOLDING, Identity, LIMIT, Process, Run, SOON, Sandbox, Stat, another_user,
+    assert_within, eventually, kill, order, pid_namespace, role, role_db, rounds, skipped,
+    wait_ended, wait_stopped,
 };
 
 /// Says each TERM and each WINCH, and ends with code 7 when it gets USR1.
@@ -464,6 +464,7 @@ fn without_force_an_owner_lives_on_after_the_time_to_wait() {
     let (code, document) = sandbox.json(["stop", "--timeout", "200ms"]);
     let took = asked.elapsed();
     assert!(took >= Duration::from_millis(200), "{took:?}");
+    assert_within(Duration::from_millis(200) + SOON, took, "giving up");
     assert_eq!((code, &document["stopped"]), (1, &json!(false)), "{document:#}");
     assert_eq!(document["holder"]["pid"], run.pid(), "{document:#}");
     assert_eq!((&document["killed"], &document["recorded"]), (&json!(false), &json!(true)));
@@ -534,7 +535,9 @@ fn the_time_to_wait_holds_also_where_no_signal_is_sent() {
     sandbox.forge(
         "UPDATE instances SET start_time = NULL, start_time_unit = NULL, process_inode = NULL",
     );
+    let asked = Instant::now();
     let answer = sandbox.cli(["stop", "--timeout", "500ms"]).assert_code(1);
+    assert_within(Duration::from_millis(500) + SOON, asked.elapsed(), "giving up");
     answer.assert_complains(&["cannot be signalled", "start time is not known"]);
     let answer = owner.finish(LIMIT).assert_code(0);
     assert!(!answer.err.contains("TERM"), "{answer:#?}");

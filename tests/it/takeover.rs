@@ -10,9 +10,9 @@ use serde_json::{Value, json};
 
 use crate::open::read_only_store;
 use crate::support::{
-    BINARY, HOLDING, Identity, LIMIT, Process, Run, Sandbox, Stat, another_user, assert_within,
-    eventually, kill, order, pid_namespace, role, role_db, rounds, skipped, wait_ended,
-    wait_stopped,
+    BINARY, HOLDING, Identity, LIMIT, Process, Run, SOON, Sandbox, Stat, another_user,
+    assert_within, eventually, kill, order, pid_namespace, role, role_db, rounds, skipped,
+    wait_ended, wait_stopped,
 };
 
 /// What a taker adds to the stop budget where it has to wait for all of it, and what a busy machine
@@ -364,8 +364,10 @@ fn a_stopped_owner_lets_its_stopped_command_go_on_too() {
         kill(pid, Signal::STOP);
         wait_stopped(pid);
     }
+    let began = Instant::now();
     let mut taker = take(&sandbox, "b", &[]);
     taker.line();
+    assert_within(SOON, began.elapsed(), "the takeover");
     assert!(old.command.is_gone(), "two gateways at once");
     let old_pid = old.pid();
     let answer = old.process.finish_with_stdin_open(LIMIT).assert_code(0);
@@ -385,8 +387,10 @@ fn the_dead_are_succeeded_at_once() {
     assert!(wait_ended(old.pid(), LIMIT));
     old.command.wait_gone(LIMIT);
     assert_eq!(Stat::of(old.pid()).unwrap().state, 'Z', "nobody collected it");
+    let began = Instant::now();
     let mut taker = take(&sandbox, "b", &[]);
     taker.line();
+    assert_within(SOON, began.elapsed(), "the start");
     assert_eq!(sandbox.history()[1]["end_reason"], "anchor_released");
     // Killed and collected.
     taker.kill();
@@ -449,10 +453,12 @@ fn the_next_user_of_a_dead_owners_pid_sees_nothing() {
     let sandbox = Sandbox::new();
     let mut command = sandbox.program(namespace[0]);
     command.args(&namespace[1..]).args(["/bin/sh", "-c", SCRIPT]);
+    let began = Instant::now();
     let answer = Process::start(command).finish(LIMIT).assert_code(0);
     if answer.err.contains("ns_last_pid") {
         return skipped("needs leave to choose pids");
     }
+    assert_within(5 * SOON, began.elapsed(), "somebody was waited for: the script");
     let mut lines = answer.out.lines();
     for made in ["run", "command", "claim --no-keeper", "claim", "lock"] {
         let expected = [format!("{made}: same pid 0"), "run 0".to_owned(), "0".to_owned()];
@@ -540,7 +546,7 @@ fn an_owner_that_hangs_is_killed_with_its_command() {
     let mut taker = take(&sandbox, "b", &[]);
     assert_eq!(old.process.line(), "TERM");
     // Again and again: the taker's own CONT may be yet to come.
-    eventually("the end of the command", Duration::from_secs(1) + AFTER_BUDGET, || {
+    eventually("the end of the command", LIMIT, || {
         old.process.signal(Signal::STOP);
         old.command.is_gone().then_some(())
     });
@@ -973,8 +979,10 @@ fn an_interrupted_taker_leaves_nothing() {
         let mut old = owner(&sandbox, "a", &[]);
         let taker = take(&sandbox, "b", &[]);
         assert_eq!(old.process.line(), "TERM");
+        let asked = Instant::now();
         taker.signal(signal);
         taker.finish_with_stdin_open(LIMIT).assert_code(code);
+        assert_within(SOON, asked.elapsed(), &format!("the end by {signal:?}"));
         for table in ["reservations", "waiters"] {
             assert_eq!(sandbox.number(&format!("SELECT count(*) FROM {table}")), 0, "{table}");
         }
@@ -1050,6 +1058,7 @@ const ONE_SECOND: Duration = Duration::from_secs(1);
 fn assert_in_time(began: Instant) {
     let took = began.elapsed();
     assert!(took >= ONE_SECOND, "gave up after {took:?} of {ONE_SECOND:?}");
+    assert_within(ONE_SECOND + AFTER_BUDGET, took, "giving up");
 }
 
 fn one_of_another_user_keeps_its_office() {
@@ -1107,7 +1116,9 @@ fn ones_own_parent_keeps_its_office() {
     sandbox.forge("UPDATE instances SET stop_budget_ms = 1000");
     script.say("go");
     // At once, or when its time is over: it cannot end while it waits for us.
+    let began = Instant::now();
     assert_eq!(script.line(), "code 75");
+    assert_within(ONE_SECOND + AFTER_BUDGET, began.elapsed(), "the refusal");
     let answer = std::fs::read_to_string(sandbox.file("answer.json")).unwrap();
     let answer: Value = serde_json::from_str(&answer).unwrap();
     assert_refused(&(75, answer), "cannot_signal");

@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::support::{HOLDING, LIMIT, Process, Run, Sandbox, eventually, kill, wait_stopped};
+use crate::support::{
+    HOLDING, LIMIT, Process, Run, SOON, Sandbox, assert_within, eventually, kill, wait_stopped,
+};
 
 impl Sandbox {
     /// Waits until so many processes are on record as waiting.
@@ -34,7 +36,9 @@ fn a_release_wakes_the_waiter() {
     sandbox.wait_for_waiters(1);
     let pid = waiter.pid();
     owner.end().assert_code(0);
+    let released = Instant::now();
     waiter.line();
+    assert_within(SOON, released.elapsed(), "the grant after the release");
     assert_eq!(sandbox.assert_status(0, "alive", "anchor_held")["pid"], pid);
     assert_eq!(sandbox.waiters(), 0);
     waiter.finish(LIMIT).assert_code(0);
@@ -47,7 +51,9 @@ fn a_killed_owner_wakes_the_waiter() {
     let mut waiter = sandbox.wait_for_office(&["--wait=1h"]);
     sandbox.wait_for_waiters(1);
     kill(owner.pid(), Signal::KILL);
+    let killed = Instant::now();
     waiter.line();
+    assert_within(SOON, killed.elapsed(), "the grant after the kill");
     waiter.finish(LIMIT).assert_code(0);
     assert_eq!(sandbox.history()[1]["end_reason"], "anchor_released");
 }
@@ -75,6 +81,7 @@ fn a_deadline_is_kept() {
     let answer = sandbox.wait_for_office(&["--wait=300ms"]).finish(LIMIT).assert_code(75);
     let took = started.elapsed();
     assert!(took >= Duration::from_millis(300), "gave up after {took:?}");
+    assert_within(Duration::from_millis(300) + SOON, took, "giving up");
     answer.assert_complains(&[&format!("default/gateway is held by pid {} (", owner.pid())]);
     assert_eq!(sandbox.waiters(), 0);
     owner.end().assert_code(0);
@@ -85,7 +92,9 @@ fn a_deadline_is_kept() {
 fn a_wait_of_zero_does_not_wait() {
     let sandbox = Sandbox::new();
     let _owner = sandbox.hold(&[]);
+    let started = Instant::now();
     sandbox.wait_for_office(&["--wait=0"]).finish(LIMIT).assert_code(75);
+    assert_within(SOON, started.elapsed(), "the refusal");
     let awaited = "SELECT count(*) FROM events WHERE event = 'office_awaited'";
     assert_eq!(sandbox.number(awaited), 0, "it registered to wait");
 }
@@ -97,8 +106,10 @@ fn a_signal_ends_the_wait_and_nothing_is_left_of_it() {
         let owner = sandbox.hold(&[]);
         let waiter = sandbox.wait_for_office(&["--wait"]);
         sandbox.wait_for_waiters(1);
+        let asked = Instant::now();
         waiter.signal(signal);
         waiter.finish_with_stdin_open(LIMIT).assert_code(code);
+        assert_within(SOON, asked.elapsed(), &format!("the end by {signal:?}"));
         assert_eq!(sandbox.number("SELECT count(*) FROM waiters"), 0, "{signal:?}");
         assert_eq!(sandbox.waiters(), 0, "{signal:?}");
         owner.end().assert_code(0);
