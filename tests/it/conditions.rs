@@ -50,14 +50,21 @@ const fn of_ours(name: &'static str, shell: &'static str) -> Condition {
     Condition { name, shell, ..PLAIN }
 }
 
-/// Nothing of the machine's: `/dev/full` is a full disk, and descriptor 9 a pipe that nobody reads.
+const fn in_json(name: &'static str, shell: &'static str) -> Condition {
+    Condition { words: &["--json"], ..of_ours(name, shell) }
+}
+
+/// No condition changes the machine: `/dev/full` is a full disk, and descriptor 9 a pipe that nobody reads.
 const CONDITIONS: &[Condition] = &[
     PLAIN,
     of_ours("closed", r#"exec "$@" >&-"#),
     of_ours("unread", r#"exec "$@" >&9"#),
     of_ours("full", r#"exec "$@" >/dev/full"#),
-    Condition { words: &["--json"], ..of_ours("unread/j", r#"exec "$@" >&9"#) },
-    Condition { words: &["--json"], ..of_ours("full/j", r#"exec "$@" >/dev/full"#) },
+    in_json("closed/j", r#"exec "$@" >&-"#),
+    in_json("unread/j", r#"exec "$@" >&9"#),
+    in_json("full/j", r#"exec "$@" >/dev/full"#),
+    in_json("2full/j", r#"exec "$@" 2>/dev/full"#),
+    in_json("both/j", r#"exec "$@" >/dev/full 2>/dev/full"#),
     of_ours("2closed", r#"exec "$@" 2>&-"#),
     of_ours("2unread", r#"exec "$@" 2>&9"#),
     of_ours("2full", r#"exec "$@" 2>/dev/full"#),
@@ -74,14 +81,27 @@ const CONDITIONS: &[Condition] = &[
                done; exec "$@""#,
         )
     },
-    of_ours("files10", r#"ulimit -n 10; exec "$@""#),
+    // With a store and a profile that are named, and so without them.
+    of_ours(
+        "rubbish",
+        r#"for name in HOME KIND INSTANCE TOKEN PARTY PROGRAM; do
+               export "INCUMBENT_$name=$(printf '/g\033[2J\n%s/' $name)"
+           done; exec "$@""#,
+    ),
+    of_ours("files10", r#"exec 9>&-; ulimit -n 10; exec "$@""#),
     of_ours("size1", r#"ulimit -f 1; exec "$@""#),
     of_ours("nocwd", r#"mkdir gone && cd gone && rmdir ../gone && exec "$@""#),
     of_ours("umask", r#"umask 0777; exec "$@""#),
     Condition {
         owner: User::Another,
         asker: User::Another,
-        ..of_ours("nohome", r#"unset HOME INCUMBENT_DB; exec "$@""#)
+        ..of_ours("nohome", r#"unset HOME; exec "$@""#)
+    },
+    // Nor an entry in the list of users, nor a store that is named.
+    Condition {
+        owner: User::Another,
+        asker: User::Another,
+        ..of_ours("noplace", r#"unset HOME INCUMBENT_DB; exec "$@""#)
     },
     Condition {
         owner: User::Another,
@@ -92,70 +112,77 @@ const CONDITIONS: &[Condition] = &[
     Condition { owner: User::Another, ..of_ours("asroot", r#"exec "$@""#) },
 ];
 
-/// The verbs, in the order in which they are tried: `@T` is a process of the owner's, `@D` a directory
-/// that every condition has for itself.
+/// The verbs, in the order in which they are tried: `@T` is a process of the owner's, `@U` another one, which has no
+/// keeper before, and `@D` a directory that every condition has for itself. Where no `--pid` is given it is about what
+/// `INCUMBENT_INSTANCE` names, else about this very test, which is on record nowhere.
 const TABLE: &str = "
-                                                      | plain closed unread full unread/j full/j 2closed 2unread 2full closed2 full2 0closed allclosed garbage files10 size1 nocwd umask nohome procs1 foreign asroot
-run -- true                                           |     0      0      0    0        0      0       0       0     0       0     0       0         0       2      75    70     0     0      2     75      78      0
---profile held run -- true                            |    75     75     75   75       75     75      75      75    75      75    75      75        75       2      75    75    75    75      2     75      78     75
---db @D/new/state.db run -- true                      |     0      0      0    0        0      0       0       0     0       0     0       0         0       2      75    70     0     0      0     75       0      0
---db @D/new/state.db --profile n run -- @D/none       |   127    127    127  127      127    127     127     127   127     127   127     127       127       2      75    70   127   127    127     75     127    127
---profile held status                                 |     0      0      0   70        0     70       0       0     0       0    70       0         0       2      75     0     0     0      2      0      78      0
---profile nobody status                               |     3      3      3    3        3      3       3       3     3       3     3       3         3       2      75     3     3     3      2      3      78      3
-status --all                                          |     0      0      0   70        0     70       0       0     0       0    70       0         0       0      75     0     0     0      2      0      78      0
-status --metrics                                      |     3      3      3    3        2      2       3       3     3       3     3       3         3       2      75     3     3     3      2      3      78      3
---profile claimed status-set --pid @T --state running |     0      0      0    0        0      0       0       0     0       0     0       0         0       2      75    70     0     0      2      0      78      0
---profile held status-set --pid @T --state running    |     1      1      1    1        1      1       1       1     1       1     1       1         1       2      75     1     1     1      2      1      78      1
---profile new claim --pid @T                          |     0      0      0    0        0      0       0       0     0       0     0       0         0       2      75    70     0     0      2      0      78      0
---profile held claim --pid @T                         |    75     75     75   75       75     75      75      75    75      75    75      75        75       2      75    75    75    75      2     75      78     75
---profile new release --pid @T                        |     0      0      0    0        0      0       0       0     0       0     0       0         0       2      75     1     0     0      2      0      78      0
---profile held release --pid @T                       |     1      1      1    1        1      1       1       1     1       1     1       1         1       2      75     1     1     1      2      1      78      1
---profile held evict                                  |    75     75     75   75       75     75      75      75    75      75    75      75        75       2      75    75    75    75      2     75      78     75
---profile nobody evict                                |     0      0      0    0        0      0       0       0     0       0     0       0         0       2      75     0     0     0      2      0      78      0
---profile held restart                                |     0      0      0    0        0      0       0       0     0       0     0       0         0       2      75    70     0     0      2      0      78      0
---profile nobody restart                              |     3      3      3    3        3      3       3       3     3       3     3       3         3       2      75     3     3     3      2      3      78      3
---profile stopping stop                               |     0      0      0    0        0      0       0       0     0       0     0       0         0       2      75     0     0     0      2      0      78      0
---profile nobody stop                                 |     0      0      0    0        0      0       0       0     0       0     0       0         0       2      75     0     0     0      2      0      78      0
-desired                                               |     0      0      0   70        0     70       0       0     0       0    70       0         0       2      75     0     0     0      2      0      78      0
-desired running                                       |     0      0      0    0        0      0       0       0     0       0     0       0         0       2      75    70     0     0      2      0      78      0
-marker write word --pid @T                            |     0      0      0    0        0      0       0       0     0       0     0       0         0       2      75    70     0     0      2      0      78      0
-marker peek peeked --pid @T                           |     0      0      0   70        0     70       0       0     0       0    70       0         0       1      75     0     0     0      2      0      78      0
-marker peek nothing --pid @T                          |     1      1      1    1        1      1       1       1     1       1     1       1         1       1      75     1     1     1      2      1      78      1
-marker consume consumed --pid @T                      |     0      0      0    0        0      0       0       0     0       0     0       0         0       1      75     0     0     0      2      0      78      0
-marker consume nothing --pid @T                       |     1      1      1    1        1      1       1       1     1       1     1       1         1       1      75     1     1     1      2      1      78      1
-marker clear cleared --pid @T                         |     0      0      0    0        0      0       0       0     0       0     0       0         0       1      75    70     0     0      2      0      78      0
-marker clear nothing --pid @T                         |     1      1      1    1        1      1       1       1     1       1     1       1         1       1      75     1     1     1      2      1      78      1
-lock acquire t new --pid @T                           |     0      0      0    0        0      0       0       0     0       0     0       0         0       2      75    70     0     0      2      0      78      0
-lock acquire t own --pid @T --no-keeper               |     0      0      0    0        0      0       0       0     0       0     0       0         0       2      75    70     0     0      2      0      78      0
-lock renew t kept --pid @T                            |     0      0      0    0        0      0       0       0     0       0     0       0         0       1      75    70     0     0      2      0      78      0
-lock verify t kept --pid @T                           |     0      0      0   70        0     70       0       0     0       0    70       0         0       1      75     0     0     0      2      0      78      0
-lock verify t nothing --pid @T                        |     1      1      1    1        1      1       1       1     1       1     1       1         1       1      75     1     1     1      2      1      78      1
-lock verify t - --pid @T                              |     2      2      2    2        2      2       2       2     2       2     2       2         2       2       2     2     2     2      2      2       2      2
-lock release t gone --pid @T                          |     0      0      0    0        0      0       0       0     0       0     0       0         0       1      75    70     0     0      2      0      78      0
-lock release t nothing --pid @T                       |     1      1      1    1        1      1       1       1     1       1     1       1         1       1      75     1     1     1      2      1      78      1
-locks                                                 |     0      0      0   70        0     70       0       0     0       0    70       0         0       0      75     0     0     0      2      0      78      0
-unlock t kept                                         |    75     75     75   75       75     75      75      75    75      75    75      75        75       0      75    75    75    75      2     75      78     75
-unlock --stale                                        |     0      0      0    0        0      0       0       0     0       0     0       0         0       0      75     0     0     0      2      0      78      0
-lock release --all --pid @T                           |     0      0      0    0        0      0       0       0     0       0     0       0         0       0      75    70     0     0      2      0      78      0
---profile held history                                |     0      0      0   70        0     70       0       0     0       0    70       0         0       2      75     0     0     0      2      0      78      0
-events                                                |     0      0      0   70        0     70       0       0     0       0    70       0         0       0      75    70     0     0      2      0      78      0
-forensics snapshot --signal TERM                      |     0      0      0   70        0     70       0       0     0       0    70       0         0       2       0     0     0     0      0      0       0      0
-forensics systemd --unit incumbent-it.service         |     4      4      4    4        4      4       4       4     4       4     4       4         4       2      75     4     4     4      2      4      78      4
-forensics diagnose --log @D/log --timeout 1s --pid @T |     0      0      0    0        0      0       0       0     0       0     0       0         0       0       0     0     0     0      0     75       0      0
-doctor                                                |     1      1      1    1        1      1       1       1     1       1     1       1         1       0       0    70     1     1      1      1       1      1
-doctor --fix --dry-run                                |     1      1      1    1        1      1       1       1     1       1     1       1         1       0       0    70     1     1      1      1       1      1
-doctor --fix                                          |     1      1      1    1        1      1       1       1     1       1     1       1         1       0       0     0     1     1      1      1       1      1
-import @D/old                                         |     0      0      0    0        0      0       0       0     0       0     0       0         0       2      75    70     0     0      2      0      78      0
---profile held export @D/exported                     |     0      0      0   70        0     70       0       0     0       0    70       0         0       2      75     0     0     0      2      0      78      0
-path                                                  |     0      0      0   70        0     70       0       0     0       0    70       0         0       0       0     0     0     0      2      0       0      0
-sql SELECT/**/*/**/FROM/**/meta                       |     0      0      0   70        0     70       0       0     0       0    70       0         0       2      75    70     0     0      2      0      78      0
-sql SELECT/**/1 --csv                                 |     0      0      0   70        2      2       0       0     0       0    70       0         0       2      75     0     0     0      2      0      78      0
-completions bash                                      |     0      0      0   70        0     70       0       0     0       0    70       0         0       0       0    70     0     0      0      0       0      0
-man                                                   |     0      0      0   70        0     70       0       0     0       0    70       0         0       0       0    70     0     0      0      0       0      0
---help                                                |     0      0      0   70        0     70       0       0     0       0    70       0         0       0       0    70     0     0      0      0       0      0
---version                                             |     0      0      0   70        0     70       0       0     0       0    70       0         0       0       0     0     0     0      0      0       0      0
-lock release                                          |     2      2      2    2        2      2       2       2     2       2     2       2         2       2       2     2     2     2      2      2       2      2
-nonsense                                              |     2      2      2    2        2      2       2       2     2       2     2       2         2       2       2     2     2     2      2      2       2      2
+                                                      | plain closed unread full closed/j unread/j full/j 2full/j both/j 2closed 2unread 2full closed2 full2 0closed allclosed garbage rubbish files10 size1 nocwd umask nohome noplace procs1 foreign asroot
+run -- true                                           |     0      0      0    0        0        0      0       0      0       0       0     0       0     0       0         0       2       2      75    70     0     0      0       2     75      78      0
+--profile held run -- true                            |    75     75     75   75       75       75     75      75     75      75      75    75      75    75      75        75       2       2      75    75    75    75     75       2     75      78     75
+--db @D/new/state.db run -- true                      |     0      0      0    0        0        0      0       0      0       0       0     0       0     0       0         0       2       2      75    70     0     0      0       0     75       0      0
+--db @D/new/state.db --profile n run -- @D/none       |   127    127    127  127      127      127    127     127    127     127     127   127     127   127     127       127       2       2      75    70   127   127    127     127     75     127    127
+--profile held status                                 |     0      0      0   70        0        0     70       0     70       0       0     0       0    70       0         0       2       0      75     0     0     0      0       2      0      78      0
+--profile nobody status                               |     3      3      3    3        3        3      3       3      3       3       3     3       3     3       3         3       2       3      75     3     3     3      3       2      3      78      3
+status --all                                          |     0      0      0   70        0        0     70       0     70       0       0     0       0    70       0         0       0       0      75     0     0     0      0       2      0      78      0
+status --metrics                                      |     3      3      3    3        2        2      2       2      2       3       3     3       3     3       3         3       2       3      75     3     3     3      3       2      3      78      3
+--profile claimed status-set --pid @T --state running |     0      0      0    0        0        0      0       0      0       0       0     0       0     0       0         0       2       2      75    70     0     0      0       2      0      78      0
+--profile held status-set --pid @T --state running    |     1      1      1    1        1        1      1       1      1       1       1     1       1     1       1         1       2       2       1     1     1     1      1       2      1      78      1
+--profile claimed status-set --state running          |     1      1      1    1        1        1      1       1      1       1       1     1       1     1       1         1       2       2       1     1     1     1      1       2      1      78      1
+--profile new claim --pid @T                          |     0      0      0    0        0        0      0       0      0       0       0     0       0     0       0         0       2       2      75    70     0     0      0       2      0      78      0
+--profile held claim --pid @T                         |    75     75     75   75       75       75     75      75     75      75      75    75      75    75      75        75       2       2      75    75    75    75     75       2     75      78     75
+--profile fresh claim --pid @U                        |     0      0      0    0        0        0      0       0      0       0       0     0       0     0       0         0       2       2      75    70     0     0      0       2     75      78      0
+--profile new release --pid @T                        |     0      0      0    0        0        0      0       0      0       0       0     0       0     0       0         0       2       1      75     1     0     0      0       2      0      78      0
+--profile held release --pid @T                       |     1      1      1    1        1        1      1       1      1       1       1     1       1     1       1         1       2       1      75     1     1     1      1       2      1      78      1
+--profile claimed release                             |     1      1      1    1        1        1      1       1      1       1       1     1       1     1       1         1       2       2      75     1     1     1      1       2      1      78      1
+--profile held evict                                  |    75     75     75   75       75       75     75      75     75      75      75    75      75    75      75        75       2      75      75    75    75    75     75       2     75      78     75
+--profile nobody evict                                |     0      0      0    0        0        0      0       0      0       0       0     0       0     0       0         0       2       0      75     0     0     0      0       2      0      78      0
+--profile held restart                                |     0      0      0    0        0        0      0       0      0       0       0     0       0     0       0         0       2       2      75    70     0     0      0       2      0      78      0
+--profile nobody restart                              |     3      3      3    3        3        3      3       3      3       3       3     3       3     3       3         3       2       2      75     3     3     3      3       2      3      78      3
+--profile stopping stop                               |     0      0      0    0        0        0      0       0      0       0       0     0       0     0       0         0       2       2      75     0     0     0      0       2      0      78      0
+--profile nobody stop                                 |     0      0      0    0        0        0      0       0      0       0       0     0       0     0       0         0       2       2      75     0     0     0      0       2      0      78      0
+desired                                               |     0      0      0   70        0        0     70       0     70       0       0     0       0    70       0         0       2       0       0     0     0     0      0       2      0      78      0
+desired running                                       |     0      0      0    0        0        0      0       0      0       0       0     0       0     0       0         0       2       0      75    70     0     0      0       2      0      78      0
+marker write word --pid @T                            |     0      0      0    0        0        0      0       0      0       0       0     0       0     0       0         0       2       0      75    70     0     0      0       2      0      78      0
+marker peek peeked --pid @T                           |     0      0      0   70        0        0     70       0     70       0       0     0       0    70       0         0       1       0      75     0     0     0      0       2      0      78      0
+marker peek nothing --pid @T                          |     1      1      1    1        1        1      1       1      1       1       1     1       1     1       1         1       1       1      75     1     1     1      1       2      1      78      1
+marker peek peeked                                    |     1      1      1    1        1        1      1       1      1       1       1     1       1     1       1         1       1       2      75     1     1     1      1       2      1      78      1
+marker consume consumed --pid @T                      |     0      0      0    0        0        0      0       0      0       0       0     0       0     0       0         0       1       0      75     0     0     0      0       2      0      78      0
+marker consume nothing --pid @T                       |     1      1      1    1        1        1      1       1      1       1       1     1       1     1       1         1       1       1      75     1     1     1      1       2      1      78      1
+marker clear cleared --pid @T                         |     0      0      0    0        0        0      0       0      0       0       0     0       0     0       0         0       1       0      75    70     0     0      0       2      0      78      0
+marker clear nothing --pid @T                         |     1      1      1    1        1        1      1       1      1       1       1     1       1     1       1         1       1       1      75     1     1     1      1       2      1      78      1
+lock acquire t new --pid @T                           |     0      0      0    0        0        0      0       0      0       0       0     0       0     0       0         0       2       0      75    70     0     0      0       2      0      78      0
+lock acquire t own --pid @T --no-keeper               |     0      0      0    0        0        0      0       0      0       0       0     0       0     0       0         0       2       0      75    70     0     0      0       2      0      78      0
+lock acquire t fresh --pid @U                         |     0      0      0    0        0        0      0       0      0       0       0     0       0     0       0         0       2       0      75    70     0     0      0       2     75      78      0
+lock renew t kept --pid @T                            |     0      0      0    0        0        0      0       0      0       0       0     0       0     0       0         0       1       0      75    70     0     0      0       2      0      78      0
+lock verify t kept --pid @T                           |     0      0      0   70        0        0     70       0     70       0       0     0       0    70       0         0       1       0      75     0     0     0      0       2      0      78      0
+lock verify t nothing --pid @T                        |     1      1      1    1        1        1      1       1      1       1       1     1       1     1       1         1       1       1       1     1     1     1      1       2      1      78      1
+lock verify t kept                                    |     1      1      1    1        1        1      1       1      1       1       1     1       1     1       1         1       1       2       1     1     1     1      1       2      1      78      1
+lock verify t - --pid @T                              |     2      2      2    2        2        2      2       2      2       2       2     2       2     2       2         2       2       2       2     2     2     2      2       2      2       2      2
+lock release t gone --pid @T                          |     0      0      0    0        0        0      0       0      0       0       0     0       0     0       0         0       1       0      75    70     0     0      0       2      0      78      0
+lock release t nothing --pid @T                       |     1      1      1    1        1        1      1       1      1       1       1     1       1     1       1         1       1       1      75     1     1     1      1       2      1      78      1
+locks                                                 |     0      0      0   70        0        0     70       0     70       0       0     0       0    70       0         0       0       0      75     0     0     0      0       2      0      78      0
+unlock t kept                                         |    75     75     75   75       75       75     75      75     75      75      75    75      75    75      75        75       0      75      75    75    75    75     75       2     75      78     75
+unlock --stale                                        |     0      0      0    0        0        0      0       0      0       0       0     0       0     0       0         0       0       0      75     0     0     0      0       2      0      78      0
+lock release --all --pid @T                           |     0      0      0    0        0        0      0       0      0       0       0     0       0     0       0         0       0       0      75    70     0     0      0       2      0      78      0
+--profile held history                                |     0      0      0   70        0        0     70       0     70       0       0     0       0    70       0         0       2       0      75     0     0     0      0       2      0      78      0
+events                                                |     0      0      0   70        0        0     70       0     70       0       0     0       0    70       0         0       0       0       0    70     0     0      0       2      0      78      0
+forensics snapshot --signal TERM                      |     0      0      0   70        0        0     70       0     70       0       0     0       0    70       0         0       2       0       0     0     0     0      0       0      0       0      0
+forensics systemd --unit incumbent-it.service         |     4      4      4    4        4        4      4       4      4       4       4     4       4     4       4         4       2       4      75     4     4     4      4       2      4      78      4
+forensics diagnose --log @D/log --timeout 1s --pid @T |     0      0      0    0        0        0      0       0      0       0       0     0       0     0       0         0       0       0       0     0     0     0      0       0     75       0      0
+doctor                                                |     1      1      1    1        1        1      1       1      1       1       1     1       1     1       1         1       0       0       0    70     1     1      1       1      1       1      1
+doctor --fix --dry-run                                |     1      1      1    1        1        1      1       1      1       1       1     1       1     1       1         1       0       0       0    70     1     1      1       1      1       1      1
+doctor --fix                                          |     1      1      1    1        1        1      1       1      1       1       1     1       1     1       1         1       0       0       0     1     1     1      1       1      1       1      1
+import @D/old                                         |     0      0      0    0        0        0      0       0      0       0       0     0       0     0       0         0       2       0      75    70     0     0      0       2      0      78      0
+--profile held export @D/exported                     |     0      0      0   70        0        0     70       0     70       0       0     0       0    70       0         0       2       0      75     0     0     0      0       2      0      78      0
+path                                                  |     0      0      0   70        0        0     70       0     70       0       0     0       0    70       0         0       0       0       0     0     0     0      0       2      0       0      0
+sql SELECT/**/*/**/FROM/**/meta                       |     0      0      0   70        0        0     70       0     70       0       0     0       0    70       0         0       2       0      75    70     0     0      0       2      0      78      0
+sql SELECT/**/1 --csv                                 |     0      0      0   70        2        2      2       2      2       0       0     0       0    70       0         0       2       0      75     0     0     0      0       2      0      78      0
+completions bash                                      |     0      0      0   70        0        0     70       0     70       0       0     0       0    70       0         0       0       0       0    70     0     0      0       0      0       0      0
+man                                                   |     0      0      0   70        0        0     70       0     70       0       0     0       0    70       0         0       0       0       0    70     0     0      0       0      0       0      0
+--help                                                |     0      0      0   70        0        0     70       0     70       0       0     0       0    70       0         0       0       0       0    70     0     0      0       0      0       0      0
+--version                                             |     0      0      0   70        0        0     70       0     70       0       0     0       0    70       0         0       0       0       0     0     0     0      0       0      0       0      0
+lock release                                          |     2      2      2    2        2        2      2       2      2       2       2     2       2     2       2         2       2       2       2     2     2     2      2       2      2       2      2
+nonsense                                              |     2      2      2    2        2        2      2       2      2       2       2     2       2     2       2         2       2       2       2     2     2     2      2       2      2       2      2
 ";
 
 #[test]
@@ -290,6 +317,8 @@ fn as_user(user: User) -> Vec<&'static str> {
 /// Where the verbs have something to say.
 struct Stage {
     target: Process,
+    /// Without a keeper.
+    untouched: Process,
     /// Gateways that run.
     _runs: Vec<Run>,
     program: PathBuf,
@@ -317,7 +346,7 @@ impl Stage {
             command.args(&all[1..]);
             command
         };
-        let target = Process::start(as_owner(&["cat"]));
+        let [target, untouched] = [(); 2].map(|()| Process::start(as_owner(&["cat"])));
         let hold = |profile: &str| {
             let program = program.to_str().unwrap();
             let start = [program, "--profile", profile, "run", "--no-backoff", "--"];
@@ -333,7 +362,7 @@ impl Stage {
             target.pid()
         );
         Process::start(as_owner(&["/bin/sh", "-c", &prepare])).finish(LIMIT).assert_code(0);
-        Self { target, _runs: runs, program, sandbox }
+        Self { target, untouched, _runs: runs, program, sandbox }
     }
 
     fn run(&self, condition: &Condition, verb: &str) -> Cell {
@@ -345,14 +374,15 @@ impl Stage {
         words.extend(["/bin/sh", "-c", shell.as_str(), "sh", self.program.to_str().unwrap()]);
         let mut command = self.sandbox.program(words[0]);
         command.args(&words[1..]).args(condition.words);
-        let (target, directory) = (self.target.pid().to_string(), self.sandbox.path());
-        let mut verb = verb.split(' ').peekable();
-        while let Some(word) = verb.next() {
+        let [target, untouched] = [&self.target, &self.untouched].map(|it| it.pid().to_string());
+        let directory = self.sandbox.path();
+        let mut left = verb.split(' ').peekable();
+        while let Some(word) = left.next() {
             if condition.unnamed && word == "--profile" {
-                verb.next();
+                left.next();
                 continue;
             }
-            let word = word.replace("@T", &target);
+            let word = word.replace("@T", &target).replace("@U", &untouched);
             command.arg(word.replace("@D", directory.to_str().unwrap()));
         }
         // A pipe that the shell gets as its standard output, and passes on as descriptor 9.
@@ -367,7 +397,9 @@ impl Stage {
         }
         let code = exit_code(child.wait().unwrap());
         let err = String::from_utf8_lossy(&std::fs::read(&err).unwrap()).into_owned();
-        let is_heard = !condition.shell.contains("2>") && condition.words.is_empty();
+        // A document whose place was closed is nowhere to be heard.
+        let has_place = condition.words.is_empty() || !condition.shell.contains(">&-");
+        let is_heard = has_place && !condition.shell.contains("2>");
         Cell { code, err, is_heard }
     }
 }
