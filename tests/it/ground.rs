@@ -1,5 +1,5 @@
 //! FIELD-BUGS rows 106 and 131: what is ours is closed to others again, by its open descriptor; what is not
-//! ours stays as it is, whoever says where it is.
+//! ours stays as it is, no matter who says where it is.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
@@ -471,7 +471,7 @@ fn where_chmod_and_chown_are_denied_a_start_goes_on() {
         filtered(&["forensics", "diagnose", "--log", "log"]).assert_code(0);
         assert_eq!(mode(&sandbox.db()), 0o600, "umask {umask}");
         if is_root() {
-            // The same in a directory of another group, where files get the group of whoever makes them.
+            // The same in a directory of another group, where files get the group of the user who makes them.
             chown(sandbox.file("store"), None, Some(100)).unwrap();
             filtered(START).assert_code(0);
         }

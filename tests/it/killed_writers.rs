@@ -54,7 +54,7 @@ fn role_of_an_owner() {
     let tenure = loop {
         match profile.claim() {
             Ok(Claim::Granted(tenure)) => break tenure,
-            // Whoever held it is dead, and the test has seen that.
+            // The process that held it is dead, and the test has seen that.
             Ok(Claim::Held(holder)) => panic!("refused: {holder}"),
             Err(error) => {
                 eprintln!("=> claim: {error}");
@@ -64,7 +64,7 @@ fn role_of_an_owner() {
     };
     eprintln!("=> granted after {} us", asked.elapsed().as_micros());
     std::thread::scope(|scope| {
-        // Whoever is killed is killed in the middle of one of these, as a rule.
+        // A process that is killed is killed in the middle of one of these, as a rule.
         scope.spawn(|| {
             loop {
                 if let Err(error) = tenure.update_status(&StatusUpdate::new().heartbeat()) {

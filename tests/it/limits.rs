@@ -81,7 +81,7 @@ fn a_run_goes_on_beyond_the_limit_on_the_size_of_a_file() {
     answer.assert_code(0);
 }
 
-/// FIELD-BUGS row 112. What the `run` does about that signal is its own affair.
+/// FIELD-BUGS row 112.
 #[test]
 fn the_command_has_the_signal_as_it_came() {
     let sandbox = Sandbox::new();
@@ -277,7 +277,7 @@ fn doctor_without_descriptors_suspects_nobody() {
     drop(owner);
 }
 
-/// FIELD-BUGS row 110, of a keeper, which has the limit of whoever started it.
+/// FIELD-BUGS row 110, of a keeper, which has the limit of the process that started it.
 ///
 /// Symptom: "changes hands too fast to be claimed". The keeper had made its record, and ended because it needed
 /// one more open file afterwards. It holds because it needs none.

@@ -69,7 +69,7 @@ fn kernel_thread() -> Option<u32> {
     stat.starts_with("2 (kthreadd)").then_some(2)
 }
 
-/// A directory of locks that is not there, or is none, leaves the rest to be imported, and is named.
+/// A directory of locks that is missing or is not a directory leaves the rest to be imported, and is named.
 #[test]
 fn an_import_without_its_directory_of_locks_imports_the_rest() {
     let Some(sandbox) = Sandbox::with_python() else { return };
@@ -151,7 +151,7 @@ fn hold_as(sandbox: &Sandbox, profile: &str, home: &str, more: &[&str]) -> Run {
 }
 
 /// FIELD-BUGS row 136. Symptom: the `run` of one profile was put on record as an older gateway of another one
-/// with the same directory, and `stop` of that ended it. It holds because whoever has the lock is looked for
+/// with the same directory, and `stop` of that ended it. It holds because the holder of the lock is looked for
 /// among our own rows first, and named.
 #[test]
 fn a_run_of_another_profile_is_no_older_gateway() {
@@ -408,7 +408,7 @@ fn a_marker_for_somebody_else_explains_nothing() {
     assert!(older.file(".gateway-takeover.json").exists());
 }
 
-/// Symptom: whoever reads `gateway_state.json` saw the dead gateway's state for as long as the run lived.
+/// Symptom: a reader of `gateway_state.json` saw the dead gateway's state for as long as the run lived.
 #[test]
 fn the_state_of_the_gateway_before_is_replaced() {
     let Some(sandbox) = Sandbox::with_python() else { return };

@@ -73,7 +73,7 @@ fn a_grant_that_nobody_could_be_told_is_a_grant() {
     }
 }
 
-/// Symptom: an argument, a path or a cell with an escape sequence cleared the screen of whoever read the
+/// Symptom: an argument, a path or a cell with an escape sequence cleared the screen of the person who read the
 /// message, and a line feed in it began a line that looked like one of ours.
 #[test]
 fn what_somebody_wrote_is_shown_and_not_obeyed() {
@@ -153,7 +153,7 @@ fn a_path_keeps_its_bytes() {
 /// A variable, its value, what is set beside it, the verb, the way out.
 type Case<'a> = (&'a str, &'a str, Option<(&'a str, &'a str)>, &'a [&'a str], &'a str);
 
-/// Whoever started us may have set it in a unit file that the reader of the message has never seen.
+/// What started us may have set it in a unit file that the reader of the message has never seen.
 #[test]
 fn a_bad_variable_is_named_and_how_to_do_without_it() {
     let sandbox = Sandbox::new();
@@ -222,7 +222,7 @@ fn advice_can_be_pasted() {
     Process::start(sandbox.shell(stop)).finish(LIMIT).assert_code(0);
     run.end();
     assert_eq!(ask(&["status"]).code(), 3);
-    // A hint in a document is for whoever shows it to a person.
+    // A hint in a document is for the program that shows it to a person.
     let (code, document) =
         sandbox.json(["--db", sandbox.file("a b").to_str().unwrap(), "sql", "SELECT 1"]);
     let hint = document["error"]["hint"].as_str().unwrap();

@@ -187,7 +187,7 @@ struct Owner {
     seed: u64,
     is_over: AtomicBool,
     counts: Counts,
-    /// Whoever else opens the database in this process does it alone: their locks are not ours to
+    /// Another one that opens the database in this process does it alone: their locks are not ours to
     /// protect, and each close would cancel those of the other.
     others: Mutex<()>,
 }
@@ -511,7 +511,7 @@ fn obey() {
     }
 }
 
-// -- whoever counts ------------------------------------------------------------------------------
+// -- who counts ---------------------------------------------------------------------------------
 
 /// A count in the database that nobody else touches: each number comes once.
 struct Count {
@@ -898,7 +898,7 @@ fn another_writer(without: Option<&str>) -> Vec<String> {
     owner.end()
 }
 
-/// In the middle of a change, after a close that cancelled the lock of whoever uses it, somebody else opens the
+/// In the middle of a change, after a close that cancelled the lock of the one that uses it, somebody else opens the
 /// `-shm`: does he find it in use?
 fn another_reader(without: Option<&str>) -> Vec<String> {
     let mut owner = Obedient::new(without);
@@ -922,7 +922,7 @@ fn another_that_closes(without: Option<&str>) -> Vec<String> {
     owner.end()
 }
 
-/// A cleaner of old files deletes some that are in use, and somebody else begins them anew, if he can: with
+/// A cleaner of old files deletes some that are in use, and somebody else makes them again, if he can: with
 /// half of them he cannot read at all. Then an owner is told that its store is another one.
 fn a_cleaner(of: &[&str], without: Option<&str>) -> Vec<String> {
     let mut owner = Obedient::new(without);

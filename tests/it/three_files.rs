@@ -78,7 +78,7 @@ fn row_99_a_cleaner_deletes_the_sidecars_of_a_run() {
 
 /// A backup that was made by `VACUUM INTO` is copied over the live file. Symptom: each start waited for 5 s
 /// and blamed a process that nobody could see, and the doctor found nothing. It holds because the owner
-/// looks at what the file says of itself and lets go of it; then the next one moves the old `-wal`
+/// looks at what the file says of itself and closes it; then the next one moves the old `-wal`
 /// aside, which would be taken for the copy's.
 #[test]
 fn row_100_a_backup_copied_over_the_live_file() {
@@ -108,7 +108,7 @@ fn row_100_a_backup_copied_over_the_live_file() {
     sandbox.assert_free();
 }
 
-/// The same where an owner does not notice, because it is stopped: whoever asks is told what happened, and who
+/// The same where an owner does not notice, because it is stopped: a process that asks is told what happened, and who
 /// has the file open.
 #[test]
 fn row_100_a_backup_copied_over_under_a_stopped_owner_is_named() {
@@ -368,8 +368,8 @@ fn row_104_a_look_that_fails_takes_nothing_back_that_is_committed() {
 }
 
 /// The `-shm` is deleted while an owner is between its look and its commit: with another `-shm` there are other
-/// locks. Symptom: whoever came next was granted a lock, and the owner wrote over it in the `-wal`. It holds
-/// because whoever writes locks the database, too.
+/// locks. Symptom: the next process was granted a lock, and the owner wrote over it in the `-wal`. It holds
+/// because a writer locks the database, too.
 #[test]
 fn row_99_two_indexes_have_one_writer_at_a_time() {
     if !can_tamper() {
@@ -391,7 +391,7 @@ fn row_99_two_indexes_have_one_writer_at_a_time() {
     run.end().assert_code(0);
 }
 
-/// A writer hangs in its commit, and the `-shm` is deleted: whoever comes builds another one. Symptom: a question took
+/// A writer hangs in its commit, and the `-shm` is deleted: the next one builds another. Symptom: a question took
 /// ten seconds and said "locking protocol". It holds because only who writes needs the second lock.
 #[test]
 fn row_99_a_question_does_not_wait_for_a_writer_with_another_index() {
@@ -411,8 +411,8 @@ fn row_99_a_question_does_not_wait_for_a_writer_with_another_index() {
     assert!(strace.end() > 0);
 }
 
-/// A shell looks at no path: it would go on to write into a `-wal` that was cut off, and that others have begun anew
-/// with another index. So whoever has it open is waited for, and named.
+/// A shell looks at no path: it would go on to write into a `-wal` that was cut off, and that others have begun again
+/// with another index. So the process that has it open is waited for, and named.
 #[test]
 fn row_98_a_shell_that_uses_a_wal_that_was_cut_off_keeps_starts_out_by_name() {
     if !has("sqlite3") {

@@ -66,7 +66,7 @@ fn commits(sandbox: &Sandbox) -> usize {
     frames.filter(|frame| frame[4..8] != [0; 4]).count()
 }
 
-/// The same kind: whoever takes one lock of a dead process with many does not wait for the end of all
+/// The same kind: a process that takes one lock of a dead process with many does not wait for the end of all
 /// of them. The others are free at once, whether or not they are deleted yet.
 #[test]
 fn one_lock_of_a_dead_owner_with_many_is_granted_without_waiting_for_all() {
@@ -123,7 +123,7 @@ fn a_marker_that_replaces_an_open_intent_says_so() {
     drop(run);
 }
 
-/// A process that has just ended does not run (3), which is no mistake of whoever asks (2): scripts race
+/// A process that has just ended does not run (3), which is not a mistake of the caller (2): scripts race
 /// with it. A number that names no process is one.
 #[test]
 fn a_process_that_has_just_ended_does_not_run() {
@@ -147,7 +147,7 @@ fn a_process_that_has_just_ended_does_not_run() {
             sandbox.cli(words().chain([wrong])).assert_code(2);
         }
     }
-    // Whoever asks about it is told what was asked: nobody, nothing, not the holder.
+    // A caller who asks about it is told what was asked: nobody, nothing, not the holder.
     sandbox.cli(["claim", "--pid", &std::process::id().to_string()]).assert_code(0);
     for (verb, code) in [("release", 1), ("marker peek", 1), ("status-set --state x", 1)] {
         sandbox.cli(verb.split(' ').chain(["--pid", &pid])).assert_code(code);
@@ -297,8 +297,8 @@ fn a_store_that_a_later_program_closed_is_not_damaged() {
 
 // -- stop ---------------------------------------------------------------------------------------
 
-/// Invariant 7: never a signal to what we descend from. The advice was for another container: whoever
-/// stops its own gateway is told that it is its own, and that the request stands.
+/// Invariant 7: never a signal to what we descend from. The advice was for another container: a process
+/// that stops its own gateway is told that it is its own, and that the request stands.
 #[test]
 fn a_stop_by_what_the_owner_has_started_says_so() {
     let sandbox = Sandbox::new();
