@@ -14,8 +14,8 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::support::{
-    BINARY, LIMIT, Process, Sandbox, assert_within, eventually, has, kill, order, role, role_db,
-    skipped, wait_for_looks, works,
+    BINARY, LIMIT, Process, SOON, Sandbox, assert_within, eventually, has, kill, order, role,
+    role_db, skipped, wait_for_looks, works,
 };
 
 const ROLE_TEST: &str = "events::role_of_a_party";
@@ -491,7 +491,9 @@ fn a_deadline_is_kept_where_nothing_happens() {
     let store = Store::open(sandbox.db()).unwrap();
     let mut events = store.events().unwrap();
     for wait in [Wait::No, Wait::UpTo(Duration::ZERO)] {
+        let began = Instant::now();
         assert!(events.next_event(wait).unwrap().is_none());
+        assert_within(SOON, began.elapsed(), &format!("{wait:?}"));
     }
     for ms in [1, 30, 200, 700] {
         let limit = Duration::from_millis(ms);
@@ -499,10 +501,13 @@ fn a_deadline_is_kept_where_nothing_happens() {
         assert!(events.next_event(Wait::UpTo(limit)).unwrap().is_none());
         let took = began.elapsed();
         assert!(took >= limit, "{limit:?} took {took:?}");
+        assert_within(limit + SOON, took, &format!("{limit:?}"));
     }
     // What comes in time is not waited for any longer.
     let _tenure = granted(&store, "default");
+    let began = Instant::now();
     assert!(events.next_event(Wait::UpTo(LIMIT)).unwrap().is_some());
+    assert_within(SOON, began.elapsed(), "the event");
 }
 
 /// Keeps a store busy from three processes, until it is dropped.
@@ -590,8 +595,10 @@ fn a_cancelled_reader_ends() {
         events.map(Result::unwrap).count()
     });
     waiting.recv().unwrap();
+    let cancelled = Instant::now();
     cancel.cancel();
     assert_eq!(reader.join().unwrap(), 0);
+    assert_within(SOON, cancelled.elapsed(), "the end of the reader");
 
     // One that was cancelled before it began.
     let mut events = store.events().unwrap().cancel(cancel);
@@ -968,9 +975,11 @@ fn a_follower_ends_cleanly_with_a_signal() {
                 } else {
                     wait_for_looks(&[follower.pid()], 2);
                 }
+                let asked = Instant::now();
                 follower.signal(signal);
                 let status = follower.wait(LIMIT);
                 let case = format!("{signal:?}, busy: {is_busy}, {format:?}");
+                assert_within(SOON, asked.elapsed(), &case);
                 assert_eq!(status.code(), Some(0), "{case}");
                 party.kill();
                 let answer = follower.finish_with_stdin_open(LIMIT);

@@ -16,7 +16,9 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::support::{LIMIT, Process, Random, Sandbox, eventually, exit_code, role, rounds};
+use crate::support::{
+    LIMIT, Process, Random, SOON, Sandbox, assert_within, eventually, exit_code, role, rounds,
+};
 
 // -- the witness --------------------------------------------------------------------------------
 
@@ -354,11 +356,13 @@ fn an_owner_killed_at_any_moment_of_its_takeover_is_succeeded() {
         let lived = Instant::now();
         random.pause_up_to(Duration::from_millis(20 + drain));
         old.kill();
+        let killed = Instant::now();
         let context =
             format!("round {round}, drains {drain} ms, killed after {:?}", lived.elapsed());
         let came_of_it = outcome(&sandbox, &mut taker, &context);
         assert_eq!(came_of_it, None, "{context}: {:#?}", taker.finish(LIMIT));
         taker.line_with("=> begun");
+        assert_within(SOON, killed.elapsed(), &context);
         assert_never_two(&sandbox);
         assert_nothing_is_left(&sandbox, &context);
         taker.signal(Signal::TERM);
