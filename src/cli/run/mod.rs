@@ -27,14 +27,14 @@ use crate::legacy::{self, Hold, Owner};
 use crate::office::{Claim, ClaimOptions, Desired, Profile, Tenure};
 use crate::scoped;
 use crate::standing::Released;
-use crate::store::{Store, lock as lock_of};
+use crate::store::{Store, lock as lock_of, with_budget};
 use crate::sys::signals;
 use crate::sys::supervise::{self, HeldCommand};
 use crate::sys::{self, Caught, ExecFailure, Received, Shortage};
 use crate::takeover::Replace;
 use crate::wait::Cancel;
 
-use running::Running;
+use running::{LOOK_BUDGET, Running};
 
 /// Between two looks at what may have changed.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -190,7 +190,7 @@ pub(super) fn run(global: &Global, arguments: &args::Run, format: Format) -> Out
     // Everything that can fail comes before the command: once it runs, the office must not be
     // released under it.
     let watcher = store.inner.watcher()?;
-    match start(&arguments.command, &tenure, &store) {
+    match start(&arguments.command, &tenure, &store, Some(&inbox)) {
         Ok(Some(started)) => {
             warn_of_short_unit(arguments.stop_budget);
             // A store that is lost is let go of as a whole.
@@ -206,6 +206,12 @@ pub(super) fn run(global: &Global, arguments: &args::Run, format: Format) -> Out
             Ok(Answer::failed(code, format, &Invocation::of(global), &error))
         }
         Err(NotStarted::Error(error)) => Err(error),
+        Err(NotStarted::Signalled(signalled)) => {
+            drop(hold);
+            // The store is busy. The office is free in any case, and the next claim records that.
+            with_budget(LOOK_BUDGET, || drop(tenure));
+            Ok(Answer::silent(signalled.exit_code(&exit_codes)))
+        }
         Err(NotStarted::Exec(failure)) => {
             drop(hold);
             Ok(not_executed(global, &store, tenure, &failure, arguments, format))
@@ -468,18 +474,23 @@ struct Started {
 
 enum NotStarted {
     Error(Error),
+    /// We were asked to end before there was anything to be ended.
+    Signalled(Signalled),
     Exec(ExecFailure),
 }
 
-/// Each waits as long as the store may be busy.
+/// Each waits as long as the store may be busy, 5 s: 20 s together at a first start. A later one has less, and
+/// is tried again as a whole.
 const TRIES_TO_RECORD: usize = 4;
 
 /// Starts the command once its pid is on record: from then on a claimant can find it, whatever
-/// happens to us. `None`: the office was lost meanwhile, and nothing was started.
+/// happens to us. `None`: the office was lost meanwhile, and nothing was started. A request to end that is in
+/// `inbox` is heard between two tries; without one there is one try.
 fn start(
     command: &[OsString],
     tenure: &Tenure,
     store: &Store,
+    inbox: Option<&Inbox>,
 ) -> std::result::Result<Option<Started>, NotStarted> {
     let office = tenure.office();
     let environment: [(&str, OsString); 5] = [
@@ -504,9 +515,12 @@ fn start(
     // if we gave it back, nobody would start.
     let mut recorded = tenure.set_child(&child.0);
     for _ in 1..TRIES_TO_RECORD {
-        if recorded.as_ref().is_err_and(|error| error.kind() == ErrorKind::Busy) {
-            recorded = tenure.set_child(&child.0);
+        let is_busy = recorded.as_ref().is_err_and(|error| error.kind() == ErrorKind::Busy);
+        let Some(inbox) = inbox.filter(|_| is_busy) else { break };
+        if let Some(signalled) = inbox.request_to_end() {
+            return Err(NotStarted::Signalled(signalled));
         }
+        recorded = tenure.set_child(&child.0);
     }
     match recorded {
         Ok(true) => {}

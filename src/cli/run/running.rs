@@ -585,7 +585,7 @@ impl Watch<'_> {
                 Ok(Some(_) | None) => {}
                 Err(error) => return Err(NotStarted::Error(error)),
             }
-            start(&self.run.arguments.command, &self.tenure, &self.store).map(Some)
+            start(&self.run.arguments.command, &self.tenure, &self.store, None).map(Some)
         });
         match started {
             Ok(Some(Some(Started { child, lock_file }))) => {
@@ -609,6 +609,8 @@ impl Watch<'_> {
             }
             Ok(None) => Again::No,
             Err(NotStarted::Error(error)) => self.try_later(error),
+            // Nothing was read of the inbox; what is in it is heard before the next try.
+            Err(NotStarted::Signalled(_)) => Again::Later,
             Err(NotStarted::Exec(failure)) => Again::Failed(failure),
         }
     }
