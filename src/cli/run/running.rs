@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
+use super::super::advice::Invocation;
 use super::super::args::{self, Global};
 use super::super::output::{self, Answer, Format, Outcome};
 use super::{
@@ -629,7 +630,9 @@ impl Watch<'_> {
         pause.retry_at = Deadline::after(pause.retry_after);
         pause.retry_after = (pause.retry_after * 2).min(PAUSE_MAX);
         if !std::mem::replace(&mut pause.is_told, true) {
-            let advice = error.hint().map_or_else(String::new, |hint| format!("; {hint}"));
+            let invocation = Invocation::of(self.run.global);
+            let advice = error.hint().map(|hint| format!("; {}", invocation.complete(hint)));
+            let advice = advice.unwrap_or_default();
             let text = format!("the command cannot be restarted yet: {error}{advice}");
             output::tell_aside(&format!("incumbent: run: {text}\n"));
         }
