@@ -55,6 +55,7 @@ mod orphans;
 mod printed;
 mod random_kills;
 mod readers;
+mod reaped;
 mod reboot;
 mod restart;
 mod run;

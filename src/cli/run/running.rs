@@ -76,7 +76,9 @@ pub(super) struct Watch<'a> {
 #[derive(Debug)]
 enum Life {
     Running(Child),
-    /// It has ended, and is to be started again.
+    /// It was reaped: its pid may be another process's by now, and is neither signalled nor recorded.
+    Ended,
+    /// The same, and it is to be started again.
     Between(Box<Pause>),
 }
 
@@ -171,13 +173,14 @@ impl Watch<'_> {
         loop {
             match inbox.received.recv_timeout(LOOK_EVERY) {
                 Ok(Event::ChildEnded) | Err(RecvTimeoutError::Timeout) => {}
-                Ok(Event::Signal(signal)) => self.forward(signal, PassOn::Yes),
+                Ok(Event::Signal(signal)) => self.forward(signal),
                 // The signal thread never ends; if it did, we would still look.
                 Err(RecvTimeoutError::Disconnected) => std::thread::sleep(LOOK_EVERY),
             }
             let reaped = supervise::reap();
             let ours = self.child().and_then(|child| reaped.iter().find(|it| it.0 == child.0.pid));
             if let Some(&(_, end)) = ours {
+                self.life = Life::Ended;
                 self.hear_out(inbox, end);
                 match self.restart_asked_for() {
                     Some(restart) => {
@@ -238,7 +241,7 @@ impl Watch<'_> {
     fn child(&self) -> Option<Child> {
         match self.life {
             Life::Running(child) => Some(child),
-            Life::Between(_) => None,
+            Life::Ended | Life::Between(_) => None,
         }
     }
 
@@ -269,14 +272,14 @@ impl Watch<'_> {
                 && matches!(end, ChildEnd::Signalled(signal) if signals::asks_to_end(signal));
             let wait = if is_unexplained { until.remaining() } else { Duration::ZERO };
             match inbox.received.recv_timeout(wait) {
-                Ok(Event::Signal(signal)) => self.forward(signal, PassOn::No),
+                Ok(Event::Signal(signal)) => self.forward(signal),
                 Ok(Event::ChildEnded) => {}
                 Err(_) => return,
             }
         }
     }
 
-    fn forward(&mut self, signal: Signal, pass_on: PassOn) {
+    fn forward(&mut self, signal: Signal) {
         let Caught { number, from_terminal, .. } = signal.caught;
         let (mut is_echo, mut is_asked) = (false, false);
         if let Some(signalled) = Signalled::of(&signal) {
@@ -292,7 +295,7 @@ impl Watch<'_> {
             }
             is_echo = self.is_echo(sender);
         }
-        if pass_on == PassOn::Yes && !from_terminal && !is_echo {
+        if !from_terminal && !is_echo {
             let _ = self.signal(number);
         }
         if let Some(received) = signal.received {
@@ -380,7 +383,11 @@ impl Watch<'_> {
                 self.look_for_requests();
                 self.look_at_older_lock();
             }
-            Ok(Standing::Lost(Lost::StoreReplaced)) => self.claim_in_new_store(),
+            Ok(Standing::Lost(Lost::StoreReplaced)) => {
+                if let Err(why) = self.claim_in_new_store() {
+                    self.lose(&why);
+                }
+            }
             Ok(Standing::Lost(lost)) => self.lose(&lost.to_string()),
             // Not knowing is not losing: the anchor is ours, nobody else can claim.
             Err(error) => {
@@ -447,9 +454,9 @@ impl Watch<'_> {
         }
     }
 
-    /// The store was deleted or replaced under us: go on in the new one, with the same anchor, if
-    /// nobody else holds the office there.
-    fn claim_in_new_store(&mut self) {
+    /// The store was deleted or replaced under us: go on in the new one, with the same anchor. `Err` says why
+    /// not, where somebody else holds the office there.
+    fn claim_in_new_store(&mut self) -> std::result::Result<(), String> {
         self.watcher = None;
         let lost = match self.store.inner.how_lost() {
             Some(how) => format!("the store was deleted or replaced ({how})"),
@@ -460,11 +467,12 @@ impl Watch<'_> {
                 "incumbent: run: {lost}; {} is claimed again in the new one\n",
                 self.tenure.office()
             )),
-            Ok(Some(holder)) => self.lose(&format!("{lost}, and in the new one {holder}")),
+            Ok(Some(holder)) => return Err(format!("{lost}, and in the new one {holder}")),
             Err(error) => {
                 self.doubt(&format!("{lost}, and the new one cannot be claimed yet: {error}"));
             }
         }
+        Ok(())
     }
 
     fn try_new_store(&mut self) -> Result<Option<Box<Holder>>> {
@@ -501,6 +509,11 @@ impl Watch<'_> {
     }
 
     pub(super) fn lose(&mut self, why: &str) {
+        self.tell_lost(why);
+        self.end_command(Why::Lost, Deadline::after(self.run.options.stop_budget));
+    }
+
+    fn tell_lost(&self, why: &str) {
         let command = match self.child() {
             Some(child) => format!("; ending the command (pid {})", child.0.pid),
             None => String::new(),
@@ -509,7 +522,6 @@ impl Watch<'_> {
             "incumbent: run: {} was lost: {why}{command}\n",
             self.tenure.office()
         ));
-        self.end_command(Why::Lost, Deadline::after(self.run.options.stop_budget));
     }
 
     /// Asks the command to end, unless the very same request has reached it by a signal.
@@ -657,7 +669,10 @@ impl Watch<'_> {
         // Lost in this very second: the end goes on record where others look. Not in a store that somebody
         // took away with us in it.
         if !self.store.inner.is_in_place() && sys::file_facts(self.store.path()).is_ok() {
-            self.claim_in_new_store();
+            // Whoever waits for our exit does not wait for a busy store.
+            if let Err(why) = with_budget(LOOK_BUDGET, || self.claim_in_new_store()) {
+                self.tell_lost(&why);
+            }
         }
         let cause = self.cause(&how, asked.as_ref());
         report_release(self.tenure.end(&how));
@@ -719,13 +734,6 @@ impl Asked {
         let is_it = end == ChildEnd::Signalled(self.signal.number);
         self.stands() || (is_it && !self.until.has_passed())
     }
-}
-
-/// Whether a signal is for the command, too: not once that was reaped, for its pid may be another one's.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum PassOn {
-    Yes,
-    No,
 }
 
 /// What became of a restart.
