@@ -181,14 +181,20 @@ pub(crate) fn trampoline(arguments: &[OsString]) -> i32 {
 /// Without a controlling terminal nothing binds the command to the session that its `run` is in, and in one
 /// of its own whatever it starts can be told from everything else.
 fn leave_session_without_terminal() {
-    let no_terminal = match std::fs::File::open("/dev/tty") {
-        Ok(_) => false,
-        Err(error) => {
-            matches!(error.raw_os_error(), Some(libc::ENXIO | libc::ENODEV | libc::ENOENT))
-        }
-    };
-    if no_terminal && let Err(error) = rustix::process::setsid() {
+    if !has_terminal()
+        && let Err(error) = rustix::process::setsid()
+    {
         tracing::debug!(%error, "the command stays in the session of its run");
+    }
+}
+
+/// Whether this process has a controlling terminal; where that cannot be told, it may have one.
+pub(crate) fn has_terminal() -> bool {
+    match std::fs::File::open("/dev/tty") {
+        Ok(_) => true,
+        Err(error) => {
+            !matches!(error.raw_os_error(), Some(libc::ENXIO | libc::ENODEV | libc::ENOENT))
+        }
     }
 }
 

@@ -439,6 +439,11 @@ pub(crate) fn cancel_on_interrupt(
     Ok(())
 }
 
+/// A console signals all that are attached to it, and here everything may be.
+pub(crate) fn has_terminal() -> bool {
+    true
+}
+
 /// Windows does not tell a writer that nobody reads, before it writes; a write of nothing is no
 /// way to ask, since a reader takes it for the end. The next line finds out.
 pub(crate) fn standard_output_is_closed() -> bool {

@@ -95,6 +95,22 @@ fn a_busy_new_store_does_not_delay_the_exit() {
     assert_within(Duration::from_secs(2), began.elapsed(), "the exit beside a busy store");
 }
 
+/// Symptom: a gateway that was asked to end directly (`pkill my-gateway`) kept its office for 100 ms after its end:
+/// the run waited for a key in a terminal that nobody has. Some round is fast on any machine.
+#[test]
+fn a_command_that_was_asked_directly_frees_its_office_at_once() {
+    eventually("an end that took less than 80 ms", LIMIT, || {
+        let sandbox = Sandbox::new();
+        let mut run = sandbox.hold(&[]);
+        let began = Instant::now();
+        kill(run.command.pid, Signal::TERM);
+        run.process.wait(LIMIT);
+        let took = began.elapsed();
+        run.process.finish(LIMIT).assert_code(143);
+        (took < Duration::from_millis(80)).then_some(())
+    });
+}
+
 /// Symptom: a run that could not record its command in a busy store was deaf for 20 s: four tries, and no look at
 /// what was asked of it. It holds because nothing has been started by then.
 #[test]

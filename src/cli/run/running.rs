@@ -264,13 +264,13 @@ impl Watch<'_> {
     /// What came before the command's end and has not been heard: a key in a terminal reaches both of us at once,
     /// and who of three threads is first is chance.
     fn hear_out(&mut self, inbox: &Inbox, end: ChildEnd) {
-        const EXPLAINED_WITHIN: Duration = LOOK_EVERY;
-        let until = Deadline::after(EXPLAINED_WITHIN);
+        let within = match end {
+            ChildEnd::Signalled(signal) if self.ending.is_none() => explained_within(signal),
+            ChildEnd::Signalled(_) | ChildEnd::Exited(_) => Duration::ZERO,
+        };
+        let until = Deadline::after(within);
         loop {
-            let is_unexplained = self.asked.is_none()
-                && self.ending.is_none()
-                && matches!(end, ChildEnd::Signalled(signal) if signals::asks_to_end(signal));
-            let wait = if is_unexplained { until.remaining() } else { Duration::ZERO };
+            let wait = if self.asked.is_some() { Duration::ZERO } else { until.remaining() };
             match inbox.received.recv_timeout(wait) {
                 Ok(Event::Signal(signal)) => self.forward(signal),
                 Ok(Event::ChildEnded) => {}
@@ -747,6 +747,22 @@ enum Again {
     Failed(ExecFailure),
     /// Nothing can be recorded any more: by this program, in this store.
     Never(Error),
+}
+
+/// How long to wait for what explains that the command died of `signal`. Every command that is ended directly
+/// keeps the office for as long.
+fn explained_within(signal: i32) -> Duration {
+    /// Who stops a tree, or a unit, signals one process after the other, all within a millisecond; the rest is
+    /// for our thread to be woken on a busy machine.
+    const BY_ONE_SENDER: Duration = Duration::from_millis(10);
+    if !signals::asks_to_end(signal) {
+        Duration::ZERO
+    } else if signal != supervise::TERMINATE && supervise::has_terminal() {
+        // A key, or a terminal that closes: nobody is in a hurry.
+        LOOK_EVERY
+    } else {
+        BY_ONE_SENDER
+    }
 }
 
 fn describe(end: ChildEnd) -> String {
