@@ -387,6 +387,14 @@ fn known(inner: &Inner, connection: &Connection, office: &Office) -> Result<Know
     Ok(Known { own, servers })
 }
 
+/// `None`, after microseconds, where nobody is on record who may hold or serve it.
+fn known_again(inner: &Inner, connection: &Connection, office: &Office) -> Result<Option<Known>> {
+    let is_on_record = instance::live(connection, office)?.is_some()
+        || (runtime_table::exists(connection)?
+            && !runtime_table::servers(connection, office)?.is_empty());
+    is_on_record.then(|| known(inner, connection, office)).transpose()
+}
+
 fn servers(
     inner: &Inner,
     connection: &Connection,
@@ -467,8 +475,25 @@ pub(crate) fn report_all(
     inner.with_clear_sight(|| known.into_iter().map(resolve).collect())
 }
 
-/// What is true of an office by its own record, or by that of whoever serves its profile.
+/// What is true of an office, or whether an owner of a lost store may be at work in it.
 fn resolve(looks: &mut Looks<'_>, office: &Office, known: Known) -> Result<Report> {
+    let report = resolve_recorded(looks, office, known)?;
+    if report.verdict != "dead" {
+        return Ok(report);
+    }
+    if let Some(orphan) = looks.orphan()? {
+        return Ok(report.orphaned(orphan));
+    }
+    // Such an owner may have claimed again since the records were read.
+    let inner = looks.inner;
+    match read(inner, |connection| known_again(inner, connection, office))? {
+        Some(known) => resolve_recorded(looks, office, known),
+        None => Ok(report),
+    }
+}
+
+/// What is true of an office by its own record, or by that of whoever serves its profile.
+fn resolve_recorded(looks: &mut Looks<'_>, office: &Office, known: Known) -> Result<Report> {
     let own = resolve_as(looks, office, &office.profile, known.own)?;
     if own.verdict != "dead" {
         return Ok(own);
@@ -491,13 +516,7 @@ fn resolve(looks: &mut Looks<'_>, office: &Office, known: Known) -> Result<Repor
         }
         unknown.get_or_insert(report);
     }
-    if let Some(unknown) = unknown {
-        return Ok(unknown);
-    }
-    Ok(match looks.orphan()? {
-        Some(orphan) => own.orphaned(orphan),
-        None => own,
-    })
+    Ok(unknown.unwrap_or(own))
 }
 
 fn resolve_as(

@@ -352,16 +352,30 @@ fn without_record(
     office: &Office,
     command_line: &LiveCommandLine,
 ) -> Result<Prepared> {
-    if let Some(record) = inner.read(|connection| instance::live(connection, office))? {
-        let judged = judge_to_end(inner, &record, Lease::None, command_line);
-        if !matches!(judged.verdict, Verdict::Dead(_)) {
-            refuse_ourselves(inner, office, &record, &judged.evidence)?;
-            return Ok(Prepared::Joined(Box::new(record)));
-        }
+    if let Some(on_record) = living(inner, office, command_line)? {
+        return Ok(on_record);
     }
-    let orphan = claimant::orphan(inner)?;
-    let wanted = Wanted::Office(office.clone());
-    Ok(orphan.map_or(Prepared::NotRunning, |orphan| unrecorded(&wanted, &orphan)))
+    if let Some(orphan) = claimant::orphan(inner)? {
+        return Ok(Prepared::Orphan(holder_of(&Wanted::Office(office.clone()), &orphan)));
+    }
+    // An owner that lost its store may have claimed again since the look for its record.
+    Ok(living(inner, office, command_line)?.unwrap_or(Prepared::NotRunning))
+}
+
+fn living(
+    inner: &Inner,
+    office: &Office,
+    command_line: &LiveCommandLine,
+) -> Result<Option<Prepared>> {
+    let Some(record) = inner.read(|connection| instance::live(connection, office))? else {
+        return Ok(None);
+    };
+    let judged = judge_to_end(inner, &record, Lease::None, command_line);
+    if matches!(judged.verdict, Verdict::Dead(_)) {
+        return Ok(None);
+    }
+    refuse_ourselves(inner, office, &record, &judged.evidence)?;
+    Ok(Some(Prepared::Joined(Box::new(record))))
 }
 
 fn finish(
