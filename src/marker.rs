@@ -317,7 +317,7 @@ fn myself(inner: &Inner) -> ProcessKey {
 }
 
 /// The process that has `pid` here and now: its rows, and itself.
-fn addressee(inner: &Inner, pid: sys::Pid) -> Result<Addressee> {
+pub(crate) fn addressee(inner: &Inner, pid: sys::Pid) -> Result<Addressee> {
     let observer = inner.observer();
     let (rows, start_time) = inner.read(|connection| {
         let facts = sys::process_facts(pid);

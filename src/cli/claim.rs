@@ -6,6 +6,7 @@ use super::advice::Invocation;
 use super::args::{self, Global};
 use super::by_us;
 use super::keeper::{self, Purpose, Recorded, Recorder, Target};
+use super::lost_store::{self, Known};
 use super::output::{Answer, Complaint, Format, Outcome, exit};
 use crate::claimant::judge_record;
 use crate::environment;
@@ -134,10 +135,10 @@ pub(super) fn show(global: &Global, format: Format, mut report: keeper::Report) 
 
 pub(super) fn release(global: &Global, arguments: &args::Release, format: Format) -> Outcome {
     let office = global.office()?;
-    let answer = match global.existing()? {
-        Some(store) => release_in(&store, &office, arguments.pid)?,
-        None => Err(Complaint::new(format!("{office} was never claimed: there is no store"))),
-    };
+    let answer = lost_store::ask(global, |store| release_in(store, &office, arguments.pid))?;
+    let answer = answer.unwrap_or_else(|| {
+        Err(Complaint::new(format!("{office} was never claimed: there is no store")))
+    });
     Ok(match answer {
         Ok(instance) => {
             let document = json!({
@@ -157,15 +158,16 @@ fn release_in(
     store: &Store,
     office: &Office,
     pid: Option<sys::Pid>,
-) -> Result<std::result::Result<InstanceId, Complaint>> {
+) -> Result<Known<std::result::Result<InstanceId, Complaint>>> {
+    let no = |why: String| Ok(Known::Well(Err(Complaint::new(why))));
     let pid = match pid {
         Some(pid) => pid,
         None => match current_run(store)? {
             Some(run) if run.office().as_ref() == Some(office) => {
-                return Ok(Err(Complaint::new(format!(
+                return no(format!(
                     "{office} belongs to the run we are in, which releases it when its command \
                      ends"
-                ))));
+                ));
             }
             Some(Record { pid: Some(pid), .. }) => pid,
             Some(_) | None => parent()?,
@@ -173,23 +175,23 @@ fn release_in(
     };
     store.inner.write(|tx| {
         let Some(record) = instance::live(tx, office)? else {
-            return Ok(Err(Complaint::new(format!("nobody holds {office}"))));
+            return Ok(Known::ByLack(Err(Complaint::new(format!("nobody holds {office}")))));
         };
         if !record.is_pid {
-            return Ok(Err(Complaint::new(format!(
+            return Ok(Known::Well(Err(Complaint::new(format!(
                 "{office} was not claimed with `incumbent claim`: only its owner releases it"
             ))
-            .advising("`incumbent stop` asks it to end")));
+            .advising("`incumbent stop` asks it to end"))));
         }
         if !is_about(&store.inner, &record, pid)? {
             let holder = record.pid.unwrap_or_default();
-            return Ok(Err(Complaint::new(format!(
+            return Ok(Known::Well(Err(Complaint::new(format!(
                 "{office} is not held by pid {pid}, but by pid {holder}"
             ))
-            .advising(format!("`incumbent release --pid {holder}`, if that one is meant"))));
+            .advising(format!("`incumbent release --pid {holder}`, if that one is meant")))));
         }
         let end = End::new(EndReason::Released).by(by_us("release"));
         instance::end_other(tx, record.id, &end)?;
-        Ok(Ok(record.id))
+        Ok(Known::Well(Ok(record.id)))
     })
 }

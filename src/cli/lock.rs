@@ -9,6 +9,7 @@ use super::args::{self, Global};
 use super::by_us;
 use super::claim::{cannot_tell, current_run, is_about, parent, show};
 use super::keeper::{self, Purpose, Recorder, Target, attachment};
+use super::lost_store::{self, Known};
 use super::output::{Answer, Complaint, Format, Outcome, exit};
 use crate::claimant::{ATTEMPTS, Aside, Claimant, Count, changes_too_fast, is_held, judge_record};
 use crate::clock::length;
@@ -18,7 +19,7 @@ use crate::holder::{Holder, because_seen};
 use crate::instance::{self, EndReason, Origin, Record, Subject};
 use crate::liveness::{Lease, Verdict};
 use crate::lock_table::{self, LockEnd, LockRow};
-use crate::names::{LockName, ProfileName, Scope};
+use crate::names::{InstanceId, LockName, ProfileName, Scope};
 use crate::observe::LiveCommandLine;
 use crate::scoped::{
     Acquired, GrantedLock, LockClaim, LockRequest, Owner, PreviousLock, Surveyed, acquire_once,
@@ -155,6 +156,16 @@ enum Subjected {
     /// The run it was started in.
     Run(Box<Record>),
     Process(sys::Pid),
+}
+
+impl Subjected {
+    /// Of the run.
+    fn id(&self) -> Option<InstanceId> {
+        match self {
+            Self::Run(run) => Some(run.id),
+            Self::Process(_) => None,
+        }
+    }
 }
 
 fn subjected(store: &Store, pid: Option<sys::Pid>) -> Result<Subjected> {
@@ -463,7 +474,15 @@ impl Acquiring {
 }
 
 /// A lock that a verb found to be of whom it acts for; else why not.
-type Found = std::result::Result<(LockRow, Record), String>;
+type Found = std::result::Result<(LockRow, Record), No>;
+
+/// Why a lock is not the subject's.
+enum No {
+    /// Somebody else has it, or has had it meanwhile.
+    Others(String),
+    /// Nobody who lives is on record for it.
+    Nobodys(String),
+}
 
 /// Looks for the lock of `subjected`, which a dead process no longer has.
 fn find(
@@ -480,7 +499,7 @@ fn find(
         None => None,
     };
     let (Some(row), Some(record)) = (row, record.filter(|it| it.ended_at_ms.is_none())) else {
-        return Ok(Err(format!("nobody holds {name}")));
+        return Ok(Err(No::Nobodys(format!("nobody holds {name}"))));
     };
     let holder =
         record.pid.map_or_else(|| "another process".to_owned(), |pid| format!("pid {pid}"));
@@ -495,24 +514,50 @@ fn find(
         Subjected::Process(pid) if !is_about(inner, &record, *pid)? => {
             Some(format!("{name} is not held by pid {pid}, but by {holder}"))
         }
-        Subjected::Process(_) => {
-            let seen = judge_record(inner, &record, Lease::None, &LiveCommandLine::not_read());
-            match seen.verdict {
-                Verdict::Dead(reason) => Some(format!(
-                    "{name} is on record for {holder}, which is dead: {}",
-                    because_seen(reason.as_str(), seen.flags, &seen.evidence)
-                )),
-                Verdict::Alive(_) | Verdict::Unknown(_) => None,
-            }
-        }
+        Subjected::Process(_) => None,
     };
+    let is_runs_own = matches!(subjected, Subjected::Run(run) if run.id == record.id);
+    if !is_runs_own {
+        let seen = judge_record(inner, &record, Lease::None, &LiveCommandLine::not_read());
+        if let Verdict::Dead(reason) = seen.verdict {
+            return Ok(Err(No::Nobodys(why_not.unwrap_or_else(|| {
+                let because = because_seen(reason.as_str(), seen.flags, &seen.evidence);
+                format!("{name} is on record for {holder}, which is dead: {because}")
+            }))));
+        }
+    }
     Ok(match (why_not, fence) {
-        (Some(why_not), _) => Err(why_not),
+        (Some(why_not), _) => Err(No::Others(why_not)),
         (None, Some(fence)) if fence != row.fence => {
-            Err(format!("{name} was lost: its fence is {} now, not {fence}", row.fence))
+            Err(No::Others(format!("{name} was lost: its fence is {} now, not {fence}", row.fence)))
         }
         (None, _) => Ok((row, record)),
     })
+}
+
+/// What `question` finds in the store. A process of which nothing is on record may have lost its store; a run
+/// that is on record here has its locks here, too.
+fn ask(
+    global: &Global,
+    name: &LockName,
+    pid: Option<sys::Pid>,
+    question: impl Fn(&Inner, &Subjected) -> Result<Found>,
+) -> Result<std::result::Result<LockRow, String>> {
+    let found = lost_store::ask(global, |store| {
+        let subjected = subjected(store, pid)?;
+        let found = question(&store.inner, &subjected)?;
+        let why_not = match found {
+            Ok((row, _)) => return Ok(Known::Well(Ok(row))),
+            Err(No::Nobodys(why)) if matches!(subjected, Subjected::Process(_)) => {
+                return Ok(Known::ByLack(Err(why)));
+            }
+            Err(No::Nobodys(why) | No::Others(why)) => why,
+        };
+        // The run that we are in may have claimed again between the two reads.
+        let is_the_same = self::subjected(store, pid)?.id() == subjected.id();
+        Ok(if is_the_same { Known::Well(Err(why_not)) } else { Known::ByLack(Err(why_not)) })
+    })?;
+    Ok(found.unwrap_or_else(|| Err(format!("nobody holds {name}: there is no store"))))
 }
 
 /// A verb's answer about one lock.
@@ -537,10 +582,6 @@ fn answer(
     }
 }
 
-fn no_store(name: &LockName) -> String {
-    format!("nobody holds {name}: there is no store")
-}
-
 fn ref_name(arguments: &args::LockRef) -> Result<LockName> {
     let identity = &arguments.identity;
     name(&arguments.scope, identity.identity.as_ref(), identity.identity_env.as_ref())
@@ -548,36 +589,24 @@ fn ref_name(arguments: &args::LockRef) -> Result<LockName> {
 
 pub(super) fn verify(global: &Global, arguments: &args::LockRef, format: Format) -> Outcome {
     let name = ref_name(arguments)?;
-    let found = match global.existing()? {
-        None => Err(no_store(&name)),
-        Some(store) => {
-            let subjected = subjected(&store, arguments.pid)?;
-            let inner = &store.inner;
-            inner
-                .read(|connection| find(connection, inner, &name, &subjected, arguments.fence))?
-                .map(|(row, _)| row)
-        }
-    };
+    let found = ask(global, &name, arguments.pid, |inner, subjected| {
+        inner.read(|connection| find(connection, inner, &name, subjected, arguments.fence))
+    })?;
     Ok(answer(format, "held", found, |row| format!("held, fence {}", row.fence)))
 }
 
 pub(super) fn renew(global: &Global, arguments: &args::LockRef, format: Format) -> Outcome {
     let name = ref_name(arguments)?;
-    let found = match global.existing()? {
-        None => Err(no_store(&name)),
-        Some(store) => {
-            let subjected = subjected(&store, arguments.pid)?;
-            let inner = &store.inner;
-            inner.write(|tx| {
-                let found = find(tx, inner, &name, &subjected, arguments.fence)?;
-                if let Ok((row, _)) = &found {
-                    let now_boot_ms = inner.clock().boot_ms();
-                    lock_table::renew(tx, &name, row.fence, inner.observer(), now_boot_ms)?;
-                }
-                Ok(found.map(|(row, _)| row))
-            })?
-        }
-    };
+    let found = ask(global, &name, arguments.pid, |inner, subjected| {
+        inner.write(|tx| {
+            let found = find(tx, inner, &name, subjected, arguments.fence)?;
+            if let Ok((row, _)) = &found {
+                let now_boot_ms = inner.clock().boot_ms();
+                lock_table::renew(tx, &name, row.fence, inner.observer(), now_boot_ms)?;
+            }
+            Ok(found)
+        })
+    })?;
     Ok(answer(format, "renewed", found, |row| match row.ttl_ms {
         Some(ttl_ms) => format!("renewed for {}, fence {}", length(ttl_ms), row.fence),
         None => format!("held without a lease, fence {}", row.fence),
@@ -590,22 +619,17 @@ pub(super) fn release(global: &Global, arguments: &args::LockRelease, format: Fo
     }
     let scope = arguments.scope.as_deref().unwrap_or_default();
     let name = name(scope, arguments.identity.as_ref(), arguments.identity_env.as_ref())?;
-    let found = match global.existing()? {
-        None => Err(no_store(&name)),
-        Some(store) => {
-            let subjected = subjected(&store, arguments.pid)?;
-            let inner = &store.inner;
-            inner.write(|tx| {
-                let found = find(tx, inner, &name, &subjected, arguments.fence)?;
-                if let Ok((row, record)) = &found {
-                    let by = by_us("lock release");
-                    lock_table::end(tx, &name, row.fence, released(&by))?;
-                    end_if_without_purpose(tx, record, &by)?;
-                }
-                Ok(found.map(|(row, _)| row))
-            })?
-        }
-    };
+    let found = ask(global, &name, arguments.pid, |inner, subjected| {
+        inner.write(|tx| {
+            let found = find(tx, inner, &name, subjected, arguments.fence)?;
+            if let Ok((row, record)) = &found {
+                let by = by_us("lock release");
+                lock_table::end(tx, &name, row.fence, released(&by))?;
+                end_if_without_purpose(tx, record, &by)?;
+            }
+            Ok(found)
+        })
+    })?;
     Ok(answer(format, "released", found, |_| "released".to_owned()))
 }
 
@@ -616,18 +640,22 @@ fn released(by: &str) -> LockEnd<'_> {
 /// Releases the locks of one process, or of the run we are in, and prints how many those were. Of very
 /// many some at a time, so that others can claim meanwhile.
 fn release_all(global: &Global, pid: Option<sys::Pid>, format: Format) -> Outcome {
-    let mut count = 0;
-    if let Some(store) = global.existing()? {
-        let subjected = subjected(&store, pid)?;
-        let by = by_us("lock release --all");
-        let mut are_left = true;
+    let by = by_us("lock release --all");
+    let count = lost_store::ask(global, |store| {
+        let subjected = subjected(store, pid)?;
+        let (mut count, mut are_left) = (0, true);
         while are_left {
             let released;
             (released, are_left) =
                 store.inner.write(|tx| release_some(tx, &store.inner, &subjected, &by))?;
             count += released;
         }
-    }
+        Ok(match subjected {
+            Subjected::Process(_) if count == 0 => Known::ByLack(count),
+            Subjected::Process(_) | Subjected::Run(_) => Known::Well(count),
+        })
+    })?;
+    let count = count.unwrap_or(0);
     Ok(Answer::new(exit::OK, format, &format!("{count}\n"), &json!({"released": count})))
 }
 

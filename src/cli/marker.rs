@@ -5,9 +5,9 @@ use serde_json::{Value, json};
 use super::args::{self, Global};
 use super::by_us;
 use super::claim::{current_run, parent};
+use super::lost_store::{self, Known};
 use super::output::{self, Answer, Complaint, Format, Outcome, ago, exit};
 use crate::error::Result;
-use crate::instance::Record;
 use crate::marker::{self, Consumed, Marker, MarkerRequest, Written};
 use crate::marker_table::Addressee;
 use crate::names::MarkerName;
@@ -39,33 +39,39 @@ pub(super) fn write(global: &Global, arguments: &args::MarkerWrite, format: Form
     Ok(Answer::new(exit::OK, format, &text, &document(Some(&marker), more)))
 }
 
-/// Who is meant: the process that was named, the run that we are in, or our parent.
-enum Whom {
-    Run(Box<Record>),
-    Process(sys::Pid),
+/// Whom a verb is about: the run that we are in, or a process.
+fn meant(store: &Store, pid: Option<sys::Pid>) -> Result<(sys::Pid, Addressee)> {
+    let pid = match pid {
+        Some(pid) => pid,
+        None => match current_run(store)? {
+            Some(run) => return Ok((run.pid.unwrap_or_default(), Addressee::of(&run))),
+            None => parent()?,
+        },
+    };
+    Ok((pid, marker::addressee(&store.inner, pid)?))
 }
 
-impl Whom {
-    fn is_meant(store: &Store, pid: Option<sys::Pid>) -> Result<Self> {
-        Ok(match pid {
-            Some(pid) => Self::Process(pid),
-            None => match current_run(store)? {
-                Some(run) => Self::Run(Box::new(run)),
-                None => Self::Process(parent()?),
-            },
+/// Looks for a marker. That there is none for somebody who is not on record may be for want of the record.
+fn look_for<T>(
+    global: &Global,
+    pid: Option<sys::Pid>,
+    look: impl Fn(&Store, &Addressee) -> Result<Option<T>>,
+) -> Result<Option<T>> {
+    let found = lost_store::ask(global, |store| {
+        let (_, addressee) = meant(store, pid)?;
+        Ok(match look(store, &addressee)? {
+            None if addressee.instances.is_empty() => Known::ByLack(None),
+            found => Known::Well(found),
         })
-    }
+    })?;
+    Ok(found.flatten())
 }
 
 pub(super) fn peek(global: &Global, arguments: &args::MarkerRead, format: Format) -> Outcome {
     let name = arguments.name.as_ref();
-    let marker = match global.existing()? {
-        Some(store) => match Whom::is_meant(&store, arguments.pid)? {
-            Whom::Run(run) => marker::peek(&store.inner, &Addressee::of(&run), name)?,
-            Whom::Process(pid) => store.peek_marker(pid, name)?,
-        },
-        None => None,
-    };
+    let marker = look_for(global, arguments.pid, |store, addressee| {
+        marker::peek(&store.inner, addressee, name)
+    })?;
     Ok(Answer::new(
         if marker.is_some() { exit::OK } else { exit::NO },
         format,
@@ -76,13 +82,9 @@ pub(super) fn peek(global: &Global, arguments: &args::MarkerRead, format: Format
 
 pub(super) fn consume(global: &Global, arguments: &args::MarkerRead, format: Format) -> Outcome {
     let name = arguments.name.as_ref();
-    let consumed = match global.existing()? {
-        Some(store) => match Whom::is_meant(&store, arguments.pid)? {
-            Whom::Run(run) => marker::consume(&store.inner, &Addressee::of(&run), name)?,
-            Whom::Process(pid) => store.consume_marker(pid, name)?,
-        },
-        None => None,
-    };
+    let consumed = look_for(global, arguments.pid, |store, addressee| {
+        marker::consume(&store.inner, addressee, name)
+    })?;
     let recorded = consumed.as_ref().is_none_or(|consumed| consumed.recorded);
     let complaint = (!recorded).then(|| {
         Complaint::new(
@@ -100,13 +102,10 @@ pub(super) fn clear(global: &Global, arguments: &args::MarkerClear, format: Form
     let name: &MarkerName = &arguments.name;
     let by = by_us("marker clear");
     let cleared = match global.existing()? {
-        Some(store) => match Whom::is_meant(&store, arguments.pid)? {
-            Whom::Run(run) => {
-                let pid = run.pid.unwrap_or_default();
-                marker::clear(&store.inner, pid, &Addressee::of(&run), name, &by)?
-            }
-            Whom::Process(pid) => store.clear_marker(pid, name, &by)?,
-        },
+        Some(store) => {
+            let (pid, addressee) = meant(&store, arguments.pid)?;
+            marker::clear(&store.inner, pid, &addressee, name, &by)?
+        }
         None => 0,
     };
     let text = match cleared {

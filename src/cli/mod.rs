@@ -13,6 +13,7 @@ mod keeper;
 mod legacy;
 mod lock;
 mod locks;
+mod lost_store;
 mod marker;
 mod metrics;
 mod nature;

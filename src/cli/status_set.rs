@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::args::{Cadence, Global, StatusField, StatusSet, Time};
 use super::by_us;
 use super::claim::{current_run, is_about, parent};
+use super::lost_store::{self, Known};
 use super::output::{Answer, Format, Outcome, exit};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, ErrorKind, Result};
@@ -24,7 +25,14 @@ pub(super) fn status_set(global: &Global, arguments: &StatusSet, format: Format)
             "name a field, such as `--state running`; see `incumbent status-set --help`",
         ));
     }
-    let Some(store) = global.existing()? else {
+    let said = lost_store::ask(global, |store| {
+        Ok(match owner(store, &office, arguments.pid) {
+            // Most of these say no more than that nobody is on record.
+            Err(error) if error.kind() == ErrorKind::NotOwner => Known::ByLack(Err(error)),
+            found => Known::Well(found.and_then(|record| say(store, &office, record, &update))),
+        })
+    })?;
+    let Some(said) = said else {
         let path = global.options().resolved_path()?;
         return Err(not_owner(format!(
             "nobody holds {office}: there is no store at {}",
@@ -32,11 +40,7 @@ pub(super) fn status_set(global: &Global, arguments: &StatusSet, format: Format)
         ))
         .at(path));
     };
-    let record = owner(&store, &office, arguments.pid)?;
-    if update.is_about_instance() {
-        check_is_own(&store, &record, &office)?;
-    }
-    runtime::write(&store.inner, record.id, &record.nonce_hash, &update)?;
+    let record = said?;
     let document = json!({
         "written": true,
         "profile": office.profile.as_str(),
@@ -44,6 +48,14 @@ pub(super) fn status_set(global: &Global, arguments: &StatusSet, format: Format)
         "instance": record.id.as_i64(),
     });
     Ok(Answer::new(exit::OK, format, "", &document))
+}
+
+fn say(store: &Store, office: &Office, owner: Record, update: &StatusUpdate) -> Result<Record> {
+    if update.is_about_instance() {
+        check_is_own(store, &owner, office)?;
+    }
+    runtime::write(&store.inner, owner.id, &owner.nonce_hash, update)?;
+    Ok(owner)
 }
 
 /// Of a profile that is served only the platforms can be told apart.

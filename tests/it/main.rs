@@ -45,6 +45,7 @@ mod lock_records;
 mod lock_secrets;
 mod lock_verbs;
 mod locks;
+mod lost_owners;
 mod markers;
 mod moved;
 mod namespaces;
