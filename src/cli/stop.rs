@@ -156,14 +156,19 @@ struct Told<'a> {
     code: i32,
 }
 
+impl<'a> Told<'a> {
+    fn saying(text: String, code: i32) -> Self {
+        Self { text, complaint: None, holder: None, code }
+    }
+
+    fn refusing(complaint: Complaint, holder: Option<&'a Holder>, code: i32) -> Self {
+        Self { text: String::new(), complaint: Some(complaint), holder, code }
+    }
+}
+
 fn told<'a>(office: &Office, outcome: &'a StopOutcome, arguments: &args::Stop) -> Told<'a> {
-    let done = |text: String| Told { text, complaint: None, holder: None, code: exit::OK };
-    let refused = |complaint: Complaint, holder: Option<&'a Holder>, code| Told {
-        text: String::new(),
-        complaint: Some(complaint),
-        holder,
-        code,
-    };
+    let done = |text| Told::saying(text, exit::OK);
+    let refused = Told::refusing;
     match outcome {
         StopOutcome::NotRunning => done(format!("{office}: not running\n")),
         StopOutcome::Served { by, pid, is_alive } => {
@@ -221,60 +226,60 @@ pub(super) fn restart(global: &Global, arguments: &args::Restart, format: Format
     if let Some(reason) = &arguments.reason {
         options = options.reason(reason.as_str());
     }
-    let answer = match global.existing()? {
-        Some(store) => global.profile(&store)?.restart(&office.kind, &options)?,
-        None => Restart::NotRunning,
+    let answer = match global.existing_or_orphan()? {
+        Existing::Store(store) => global.profile(&store)?.restart(&office.kind, &options)?,
+        Existing::Orphan(orphan) => Restart::of_orphan(&office, &orphan),
+        Existing::Nothing => Restart::NotRunning,
     };
-    let about = |holder: &Holder, what: &str| {
-        Complaint::new(format!("{office}: {what} ({})", named(holder.pid)))
-    };
-    let (instance, holder, code) = match &answer {
-        Restart::Done(instance) => (Some(*instance), None, exit::OK),
-        Restart::NotRunning => (None, None, exit::NOT_RUNNING),
-        Restart::Served(_) => (None, None, exit::NO),
-        Restart::InProgress(holder) | Restart::NotServed(holder) | Restart::Withdrawn(holder) => {
-            (None, Some(holder), exit::NOT_NOW)
-        }
-    };
-    let text = match &answer {
-        Restart::Done(_) => format!("{office}: restarted\n"),
-        Restart::NotRunning => format!("{office}: not running\n"),
-        _ => String::new(),
-    };
-    let complaint = match &answer {
-        Restart::Done(_) | Restart::NotRunning => None,
-        Restart::Served(by) => Some(
-            Complaint::new(format!("{office} is served by {by}, together with other profiles"))
-                .advising(instead("restart", by)),
-        ),
-        Restart::InProgress(holder) => {
-            Some(Complaint::new(holder.to_string()).advising(holder.advice()))
-        }
-        Restart::NotServed(holder) => Some(
-            about(holder, "not restarted in time; the request stands until it expires").advising(
-                "wait longer (`--timeout DUR`), or `incumbent stop --force` and start it again; a \
-                 holder that is no `run` has to look for the marker `restart` itself",
-            ),
-        ),
-        Restart::Withdrawn(holder) => Some(
-            about(holder, "the request was withdrawn, or a stop came in its place")
-                .advising("look at `incumbent events`"),
-        ),
-    };
-    let served_by = match &answer {
-        Restart::Served(by) => Some(document(by)),
-        _ => None,
-    };
+    let Told { text, complaint, holder, code } = told_of_restart(&office, &answer);
+    let instance = if let Restart::Done(instance) = &answer { Some(*instance) } else { None };
+    let served_by = if let Restart::Served(by) = &answer { Some(document(by)) } else { None };
     let document = json!({
         "profile": office.profile.as_str(),
         "kind": office.kind.as_str(),
         "served_by": served_by,
         "restarted": code == exit::OK,
         "instance": instance.map(InstanceId::as_i64),
-        "holder": holder.map_or(Value::Null, |holder| holder.to_json()),
+        "holder": holder.map_or(Value::Null, Holder::to_json),
         "retry_after_ms": holder.and_then(|holder| holder.retry_after_ms),
     });
     Ok(Answer::new(code, format, &text, &document).complaining(complaint))
+}
+
+fn told_of_restart<'a>(office: &Office, answer: &'a Restart) -> Told<'a> {
+    let about = |holder: &Holder, what: &str| {
+        Complaint::new(format!("{office}: {what} ({})", named(holder.pid)))
+    };
+    match answer {
+        Restart::Done(_) => Told::saying(format!("{office}: restarted\n"), exit::OK),
+        Restart::NotRunning => Told::saying(format!("{office}: not running\n"), exit::NOT_RUNNING),
+        Restart::Orphaned(holder) => {
+            let what = format!("{holder}; its record is gone with its store, so it is not asked");
+            let complaint = Complaint::new(what).advising(holder.advice());
+            Told::refusing(complaint, Some(holder), exit::UNKNOWN)
+        }
+        Restart::Served(by) => {
+            let what = format!("{office} is served by {by}, together with other profiles");
+            Told::refusing(Complaint::new(what).advising(instead("restart", by)), None, exit::NO)
+        }
+        Restart::InProgress(holder) => {
+            let complaint = Complaint::new(holder.to_string()).advising(holder.advice());
+            Told::refusing(complaint, Some(holder), exit::NOT_NOW)
+        }
+        Restart::NotServed(holder) => {
+            let what = "not restarted in time; the request stands until it expires";
+            let complaint = about(holder, what).advising(
+                "wait longer (`--timeout DUR`), or `incumbent stop --force` and start it again; a \
+                 holder that is no `run` has to look for the marker `restart` itself",
+            );
+            Told::refusing(complaint, Some(holder), exit::NOT_NOW)
+        }
+        Restart::Withdrawn(holder) => {
+            let what = "the request was withdrawn, or a stop came in its place";
+            let complaint = about(holder, what).advising("look at `incumbent events`");
+            Told::refusing(complaint, Some(holder), exit::NOT_NOW)
+        }
+    }
 }
 
 pub(super) fn desired(global: &Global, wanted: Option<Desired>, format: Format) -> Outcome {

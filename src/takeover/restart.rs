@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::stop::orphan_in;
 use super::{InProgress, write_request};
 use crate::claimant::{self, judge_record, look};
 use crate::clock::Deadline;
@@ -83,6 +84,8 @@ pub enum Restart {
     Done(InstanceId),
     /// Nobody is running.
     NotRunning,
+    /// Nobody is on record, and an owner whose record is gone with its store may be at work: nothing was asked.
+    Orphaned(Box<Holder>),
     /// Nobody holds the office, but the holder of this one serves its profile: nothing was asked.
     Served(Office),
     /// The holder is being stopped or replaced just now: nothing was asked.
@@ -95,12 +98,13 @@ pub enum Restart {
 
 enum Prepared {
     NotRunning,
+    Orphaned(Box<Holder>),
     InProgress(Box<Holder>),
     Asked(Box<Record>, i64),
 }
 
 impl Profile {
-    /// Asks whoever holds the office of `kind` to start anew, and waits until it has. A `run` stops
+    /// Asks whoever holds the office of `kind` to start again, and waits until it has. A `run` stops
     /// its command by the rules of a stop and starts it again; any other owner finds the marker
     /// `restart`, and serves it itself.
     ///
@@ -124,6 +128,7 @@ impl Profile {
                 let server = status::server_of(inner, &office);
                 return Ok(server.map_or(Restart::NotRunning, |(by, _)| Restart::Served(by)));
             }
+            Prepared::Orphaned(holder) => return Ok(Restart::Orphaned(holder)),
             Prepared::InProgress(holder) => return Ok(Restart::InProgress(holder)),
             Prepared::Asked(record, marker) => (record, marker),
         };
@@ -164,13 +169,16 @@ fn prepare(
     office: &Office,
     options: &RestartOptions,
 ) -> Result<Prepared> {
-    let Some(record) = instance::live(tx, office)? else { return Ok(Prepared::NotRunning) };
-    let judged = judge_record(inner, &record, Lease::None, &LiveCommandLine::not_read());
-    if matches!(judged.verdict, Verdict::Dead(_)) {
-        return Ok(Prepared::NotRunning);
-    }
-    tx.check_schema()?;
     let wanted = Wanted::Office(office.clone());
+    let alive = instance::live(tx, office)?.filter(|record| {
+        let judged = judge_record(inner, record, Lease::None, &LiveCommandLine::not_read());
+        !matches!(judged.verdict, Verdict::Dead(_))
+    });
+    let Some(record) = alive else {
+        let orphan = orphan_in(tx, inner, &wanted)?;
+        return Ok(orphan.map_or(Prepared::NotRunning, Prepared::Orphaned));
+    };
+    tx.check_schema()?;
     if let Some(held) = claimant::reserved_by_another(tx, inner, &wanted, None)? {
         return Ok(Prepared::InProgress(held.holder));
     }

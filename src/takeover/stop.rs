@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Asking, InProgress, Insistence, Pursued, Pursuit, Target, trust_in, write_request};
+use super::{
+    Asking, InProgress, Insistence, Pursued, Pursuit, Restart, Target, trust_in, write_request,
+};
 use crate::anchor::Orphan;
 use crate::claimant::{self, judge_record, judge_to_end, look};
 use crate::clock::Deadline;
@@ -132,6 +134,14 @@ impl StopOutcome {
     #[cfg(feature = "cli")]
     pub(crate) fn of_orphan(office: &Office, orphan: &Orphan) -> Self {
         Self::unrecorded(holder_of(&Wanted::Office(office.clone()), orphan))
+    }
+}
+
+impl Restart {
+    /// The same for a restart.
+    #[cfg(feature = "cli")]
+    pub(crate) fn of_orphan(office: &Office, orphan: &Orphan) -> Self {
+        Self::Orphaned(holder_of(&Wanted::Office(office.clone()), orphan))
     }
 }
 
@@ -320,12 +330,17 @@ fn prepare(
 
 /// A start would be refused by the same look.
 fn nobody_on_record(tx: &Tx<'_>, inner: &Inner, wanted: &Wanted) -> Result<Prepared> {
-    let sweep = claimant::sweep(tx, inner, &tx.named_anchors()?, [wanted.clone()])?;
-    Ok(sweep.orphans.first().map_or(Prepared::NotRunning, |orphan| unrecorded(wanted, orphan)))
+    Ok(orphan_in(tx, inner, wanted)?.map_or(Prepared::NotRunning, Prepared::Orphan))
 }
 
-fn unrecorded(wanted: &Wanted, orphan: &Orphan) -> Prepared {
-    Prepared::Orphan(holder_of(wanted, orphan))
+/// Whoever may be at work although nobody is on record.
+pub(super) fn orphan_in(
+    tx: &Tx<'_>,
+    inner: &Inner,
+    wanted: &Wanted,
+) -> Result<Option<Box<Holder>>> {
+    let sweep = claimant::sweep(tx, inner, &tx.named_anchors()?, [wanted.clone()])?;
+    Ok(sweep.orphans.first().map(|orphan| holder_of(wanted, orphan)))
 }
 
 fn holder_of(wanted: &Wanted, orphan: &Orphan) -> Box<Holder> {

@@ -137,3 +137,25 @@ fn a_lock_that_somebody_else_has_is_lost_for_certain() {
     sandbox.cli(["lock", "verify", "t", "two", "--pid", &pids[0]]).assert_code(0);
     drop(run);
 }
+
+/// Symptom: `restart` said 3, "not running", where `status` and `stop` said 4 and named a process.
+#[test]
+fn a_restart_knows_owners_without_a_record() {
+    for fate in FATES {
+        let sandbox = Sandbox::new();
+        let run = stopped_run(&sandbox, fate);
+        let pid = format!("held by pid {}", run.pid());
+        let stop = sandbox.cli(["stop", "--timeout", "0"]).assert_code(4);
+        let restart = sandbox.cli(["restart"]).assert_code(4);
+        for answer in [stop, restart] {
+            answer.assert_complains(&[&pid, "its record is gone", "try:", "evict --force"]);
+        }
+        let (code, document) = sandbox.json(["restart"]);
+        let holder = &document["holder"];
+        assert_eq!((code, holder["pid"].as_u64()), (4, Some(run.pid().into())), "{document:#}");
+        assert_eq!(
+            (&holder["reason"], &holder["verdict"]),
+            (&"orphaned_anchor".into(), &"unknown".into())
+        );
+    }
+}
