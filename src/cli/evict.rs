@@ -4,25 +4,33 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use super::Existing;
 use super::advice::Invocation;
 use super::args::{self, Global};
 use super::by_us;
 use super::output::{Answer, Complaint, Format, Outcome, exit};
-use crate::holder::because;
-use crate::names::Office;
+use crate::holder::{Holder, because};
+use crate::names::{Office, Wanted};
 use crate::office::Eviction;
 use crate::path_text;
 use crate::standing::Force;
+use crate::store::Store;
 
 pub(super) fn evict(global: &Global, arguments: &args::Evict, format: Format) -> Outcome {
     let office = global.office()?;
     let force = if arguments.force { Force::Yes } else { Force::No };
-    let eviction = match global.existing()? {
-        Some(store) => {
-            let verb = if arguments.force { "evict --force" } else { "evict" };
-            store.profile(office.profile.as_str())?.evict(&office.kind, force, &by_us(verb))?
+    let evict_in = |store: &Store| {
+        let verb = if arguments.force { "evict --force" } else { "evict" };
+        store.profile(office.profile.as_str())?.evict(&office.kind, force, &by_us(verb))
+    };
+    let eviction = match global.existing_or_orphan()? {
+        Existing::Store(store) => evict_in(&store)?,
+        // What it holds stands in the way of the next store. That has to be there for it to be removed.
+        Existing::Orphan(_) if arguments.force => evict_in(&global.options().open()?)?,
+        Existing::Orphan(orphan) => {
+            Eviction::Refused(Box::new(Holder::orphan(Wanted::Office(office.clone()), orphan.pid)))
         }
-        None => Eviction::Nothing,
+        Existing::Nothing => Eviction::Nothing,
     };
     let forgotten = |home: &Path| forgotten(&office, home, &Invocation::of(global));
     let (text, document, code) = match &eviction {

@@ -2,13 +2,14 @@
 
 use serde_json::{Value, json};
 
+use super::Existing;
 use super::args::{self, Global};
 use super::by_us;
 use super::lock::{name, scope};
 use super::output::{Answer, Complaint, Format, Outcome, Style, ago, exit, one_line, since};
 use crate::clock::length;
-use crate::holder::because;
-use crate::names::{IdentityHash, LockName, ProfileName};
+use crate::holder::{Holder, because};
+use crate::names::{IdentityHash, LockName, ProfileName, Wanted};
 use crate::path_text::quoted;
 use crate::scoped::{LockReport, Unlocked, UnlockedLock};
 use crate::standing::Force;
@@ -96,9 +97,16 @@ pub(super) fn unlock(global: &Global, arguments: &args::Unlock, format: Format) 
     };
     let force = if arguments.force { Force::Yes } else { Force::No };
     let verb = if arguments.force { "unlock --force" } else { "unlock" };
-    let unlocked = match global.existing()? {
-        Some(store) => store.unlock(&name, force, &by_us(verb))?,
-        None => Unlocked::Nothing,
+    let unlocked = match global.existing_or_orphan()? {
+        Existing::Store(store) => store.unlock(&name, force, &by_us(verb))?,
+        // See `evict`.
+        Existing::Orphan(_) if arguments.force => {
+            global.options().open()?.unlock(&name, force, &by_us(verb))?
+        }
+        Existing::Orphan(orphan) => {
+            Unlocked::Refused(Box::new(Holder::orphan(Wanted::Lock(name.clone()), orphan.pid)))
+        }
+        Existing::Nothing => Unlocked::Nothing,
     };
     let (text, removed, refused) = match &unlocked {
         Unlocked::Nothing => (format!("{name}: nobody holds it, nothing to remove\n"), None, None),

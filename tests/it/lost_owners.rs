@@ -5,7 +5,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::support::{
-    Answer, LIMIT, Process, Run, Sandbox, eventually, rounds, wait_stopped,
+    Answer, LIMIT, Process, Run, Sandbox, eventually, kill_all, rounds, wait_stopped,
 };
 
 /// What becomes of the store's files.
@@ -157,5 +157,54 @@ fn a_restart_knows_owners_without_a_record() {
             (&holder["reason"], &holder["verdict"]),
             (&"orphaned_anchor".into(), &"unknown".into())
         );
+    }
+}
+
+/// Invariant 3. Symptom: `status` advised `incumbent evict --force`, which said that there was nothing to evict;
+/// nothing changed, and nobody could start. There is always a verb that gets a person out of it.
+#[test]
+fn the_advice_beside_an_owner_without_a_record_works() {
+    for fate in FATES {
+        for (verb, lock) in [(&["evict"][..], false), (&["unlock", "t", "one"], true)] {
+            let sandbox = Sandbox::new();
+            let run = stopped_run(&sandbox, fate);
+            let pid = format!("pid {}", run.pid());
+            let start = ["run", "--no-backoff", "--lock", "t=one", "--", "true"];
+            sandbox.assert_status(4, "unknown", "orphaned_anchor");
+            let refused = sandbox.cli(verb).assert_code(75);
+            refused.assert_complains(&[&pid, "try:", "--force"]);
+            sandbox.assert_status(4, "unknown", "orphaned_anchor");
+            if !lock {
+                sandbox.cli(start).assert_code(75);
+            }
+            let done = sandbox.cli([verb, &["--force"]].concat()).assert_code(0);
+            assert!(done.out.contains("no longer stand"), "{fate:?}: {done:#?}");
+            sandbox.assert_status(3, "dead", "never_claimed");
+            sandbox.cli(start).assert_code(0);
+            assert!(!run.command.is_gone(), "its process was left alone");
+        }
+    }
+}
+
+/// The same for what `claim` recorded, whose keepers are stopped.
+#[test]
+fn the_advice_works_beside_keepers_without_a_record() {
+    for fate in FATES {
+        let sandbox = Sandbox::new();
+        let gateway = Process::start(sandbox.program("cat"));
+        let pid = gateway.pid().to_string();
+        sandbox.cli(["claim", "--pid", &pid]).assert_code(0);
+        let keepers = [sandbox.keepers(), sandbox.second_keepers()].concat();
+        kill_all(&keepers, Signal::STOP);
+        for keeper in &keepers {
+            wait_stopped(*keeper);
+        }
+        sandbox.lose_files(fate);
+        sandbox.assert_status(4, "unknown", "orphaned_anchor");
+        sandbox.cli(["evict"]).assert_code(75);
+        sandbox.cli(["evict", "--force"]).assert_code(0);
+        sandbox.assert_status(3, "dead", "never_claimed");
+        sandbox.cli(["claim", "--pid", &pid]).assert_code(0);
+        kill_all(&keepers, Signal::CONT);
     }
 }
