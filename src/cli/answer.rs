@@ -4,7 +4,7 @@
 //! is full, turns no answer into another one (a refusal is 75, a grant 0). What the output may decide
 //! stands in [`Answer::deliver`].
 
-use std::io;
+use std::io::{self, IsTerminal};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -45,6 +45,14 @@ impl Answer {
             Format::Json => printable::document(document),
         };
         Self::bytes(code, body.into_bytes())
+    }
+
+    /// Data, byte for byte; but a person who looks at it sees it on a terminal, which obeys none of it.
+    pub(crate) fn data(code: i32, data: Vec<u8>) -> Self {
+        if !io::stdout().is_terminal() {
+            return Self::bytes(code, data);
+        }
+        Self::bytes(code, printable::lines(&String::from_utf8_lossy(&data)).into_bytes())
     }
 
     /// The same bytes in either format, as they are.

@@ -136,9 +136,9 @@ fn dispatch(cli: &Cli) -> i32 {
 fn path(global: &Global, format: Format) -> Outcome {
     let path = global.options().resolved_path()?;
     Ok(match format {
-        // Byte for byte: the answer is for `$(incumbent path)`.
+        // For `$(incumbent path)`.
         Format::Text => {
-            Answer::bytes(exit::OK, [path.as_os_str().as_encoded_bytes(), b"\n"].concat())
+            Answer::data(exit::OK, [path.as_os_str().as_encoded_bytes(), b"\n"].concat())
         }
         Format::Json => {
             let mut document = json!({});

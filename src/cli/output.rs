@@ -138,6 +138,16 @@ pub(crate) struct Style {
 }
 
 impl Style {
+    const GOOD: &str = "32;1";
+    const DOUBTFUL: &str = "33;1";
+    const BAD: &str = "31;1";
+    const FAINT: &str = "2";
+    const PLAIN: &str = "0";
+
+    /// All that it makes.
+    pub(crate) const CODES: [&str; 5] =
+        [Self::GOOD, Self::DOUBTFUL, Self::BAD, Self::FAINT, Self::PLAIN];
+
     pub(crate) fn of_stdout() -> Self {
         let refused = crate::environment::value("NO_COLOR").is_some();
         let dumb = crate::environment::text("TERM").is_some_and(|term| term == "dumb");
@@ -151,19 +161,15 @@ impl Style {
     }
 
     pub(crate) fn good_mark(self) -> String {
-        self.mark("32;1", "\u{25cf}")
+        self.mark(Self::GOOD, "\u{25cf}")
     }
 
     pub(crate) fn doubtful_mark(self) -> String {
-        self.mark("33;1", "?")
+        self.mark(Self::DOUBTFUL, "?")
     }
 
     pub(crate) fn bad_mark(self) -> String {
-        self.mark("31;1", "\u{25cb}")
-    }
-
-    pub(crate) fn is_terminal(self) -> bool {
-        self.is_terminal
+        self.mark(Self::BAD, "\u{25cb}")
     }
 
     /// Whether there are colours in what it makes.
@@ -172,23 +178,27 @@ impl Style {
     }
 
     fn paint(self, code: &str, text: &str) -> String {
-        if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+        if self.colour {
+            format!("\x1b[{code}m{text}\x1b[{}m", Self::PLAIN)
+        } else {
+            text.to_owned()
+        }
     }
 
     pub(crate) fn good(self, text: &str) -> String {
-        self.paint("32;1", text)
+        self.paint(Self::GOOD, text)
     }
 
     pub(crate) fn bad(self, text: &str) -> String {
-        self.paint("31;1", text)
+        self.paint(Self::BAD, text)
     }
 
     pub(crate) fn doubtful(self, text: &str) -> String {
-        self.paint("33;1", text)
+        self.paint(Self::DOUBTFUL, text)
     }
 
     pub(crate) fn faint(self, text: &str) -> String {
-        self.paint("2", text)
+        self.paint(Self::FAINT, text)
     }
 }
 

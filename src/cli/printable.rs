@@ -22,7 +22,8 @@ pub(crate) fn lines(text: &str) -> String {
     escaped(text, |character| character == '\n')
 }
 
-/// The same as an answer: so do the colours, where it has any.
+/// The same as an answer: so do the colours, where it has any. Others than ours (hidden text, say) are of
+/// somebody who wrote them.
 pub(crate) fn printable_lines(text: &str) -> String {
     if !Style::of_stdout().paints() {
         return lines(text);
@@ -30,11 +31,8 @@ pub(crate) fn printable_lines(text: &str) -> String {
     let mut pieces = text.split(COLOUR);
     let mut shown = lines(pieces.next().unwrap_or_default());
     for piece in pieces {
-        let end = piece.find(|c: char| !c.is_ascii_digit() && c != ';');
-        match end.filter(|end| piece[*end..].starts_with('m')) {
-            Some(end) => {
-                shown += &format!("{COLOUR}{}{}", &piece[..=end], lines(&piece[end + 1..]));
-            }
+        match piece.split_once('m').filter(|(code, _)| Style::CODES.contains(code)) {
+            Some((code, rest)) => shown += &format!("{COLOUR}{code}m{}", lines(rest)),
             None => shown += &lines(&format!("{COLOUR}{piece}")),
         }
     }

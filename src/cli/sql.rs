@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::args::{self, Global};
 use super::no_store;
-use super::output::{Answer, Format, Outcome, Style, exit};
+use super::output::{Answer, Format, Outcome, exit};
 use super::printable;
 use crate::clock::Deadline;
 use crate::error::{Error, Result};
@@ -36,13 +36,7 @@ pub(super) fn sql(global: &Global, arguments: &args::Sql, format: Format) -> Out
     let Some(store) = global.existing()? else { return Err(no_store(global)?) };
     let answer = query(&store, &arguments.query)?;
     if arguments.csv {
-        let csv = csv(&answer)?;
-        // Data, byte for byte; but a person who looks at it sees it on a terminal.
-        return Ok(if Style::of_stdout().is_terminal() {
-            Answer::new(exit::OK, format, &String::from_utf8_lossy(&csv), &Value::Null)
-        } else {
-            Answer::bytes(exit::OK, csv)
-        });
+        return Ok(Answer::data(exit::OK, csv(&answer)?));
     }
     let text = if format == Format::Text { table(&answer) } else { String::new() };
     Ok(Answer::new(exit::OK, format, &text, &documents(&answer)))

@@ -70,6 +70,7 @@ mod storm;
 mod stray_closes;
 mod swap;
 mod takeover;
+mod terminal;
 mod three_files;
 mod users_store;
 mod verdict;
