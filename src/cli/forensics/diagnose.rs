@@ -32,19 +32,18 @@ pub(in super::super) fn diagnose(
     if let Some(signal) = arguments.signal {
         diagnostic = diagnostic.signal(signal);
     }
-    let mut complaint = None;
-    let pid = match diagnostic.start() {
-        Ok(pid) => Some(pid),
+    let (pid, reason) = match diagnostic.start() {
+        Ok(pid) => (Some(pid), None),
         // Nothing that whoever is being stopped could do about it.
-        Err(error) if error.kind() == ErrorKind::Unsupported => {
-            complaint = Some(Complaint::new(format!("nothing is done: {error}")));
-            None
-        }
+        Err(error) if error.kind() == ErrorKind::Unsupported => (None, Some(error.to_string())),
         Err(error) => return Err(error),
     };
+    let complaint =
+        reason.as_ref().map(|reason| Complaint::new(format!("nothing is done: {reason}")));
     let text = pid.map_or_else(String::new, |pid| format!("{pid}\n"));
     let mut document = json!({
         "pid": pid,
+        "reason": reason,
         "log": null,
         "timeout_ms": u64::try_from(arguments.timeout.as_millis()).unwrap_or(u64::MAX),
     });
