@@ -103,7 +103,8 @@ impl Answer {
                 complaint.tell(invocation, verb);
             }
         };
-        if format == Format::Text {
+        // A document says the same.
+        if format == Format::Text || self.body.is_empty() {
             complain();
         }
         let Err(error) = output::write(&self.body) else { return self.code };
@@ -114,24 +115,32 @@ impl Answer {
             return self.code;
         }
         let is_lost = self.code == exit::OK && nature == Nature::Question;
-        let advice = if is_lost {
-            "make room, or send it elsewhere, and ask again".to_owned()
-        } else {
-            format!(
-                "nothing, if you do not need it: the exit code ({}) says how it went",
-                self.code
-            )
-        };
-        Complaint::new(format!("cannot write to standard output: {error}"))
-            .advising(advice)
-            .tell(invocation, verb);
-        if is_lost { exit::FAILED } else { self.code }
+        if is_lost {
+            Complaint::cut_off(&error).tell(invocation, verb);
+            return exit::FAILED;
+        }
+        let advice = format!(
+            "the verb itself is done, and its exit code ({}) counts; to see the answer, send it \
+             elsewhere",
+            self.code
+        );
+        Complaint::unwritable(&error).advising(advice).tell(invocation, verb);
+        self.code
     }
 }
 
 impl Complaint {
     pub(crate) fn new(message: impl Into<String>) -> Self {
         Self { message: message.into(), place: None, advice: Vec::new() }
+    }
+
+    /// Of a question whose answer is missing, or does not look whole.
+    pub(crate) fn cut_off(error: &io::Error) -> Self {
+        Self::unwritable(error).advising("make room, or send it elsewhere, and ask again")
+    }
+
+    fn unwritable(error: &io::Error) -> Self {
+        Self::new(format!("cannot write to standard output: {error}"))
     }
 
     /// What, where, and what to do.

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use super::args::{self, Global};
-use super::output::{self, Answer, Format, Outcome, exit};
+use super::output::{self, Answer, Complaint, Format, Outcome, exit};
 use super::printable;
 use crate::clock::rfc3339;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{ErrorKind, Result};
 use crate::events::Event;
 use crate::names::ProfileName;
 use crate::store::Store;
@@ -78,6 +78,9 @@ fn follow(global: &Global, profile: Option<&ProfileName>, format: Format) -> Out
             Err(error) => return Err(error),
             Ok(Reader::Reads) => {}
             Ok(Reader::Gone) => break,
+            Ok(Reader::CutOff(error)) => {
+                return Ok(Answer::silent(exit::FAILED).complaining(Complaint::cut_off(&error)));
+            }
         }
     }
     Ok(Answer::silent(exit::OK))
@@ -96,8 +99,9 @@ fn follow_store(
         Start::Tail => {
             let past = store.recent_events(profile, FOLLOWED)?;
             for event in past.iter().filter(|event| event.id <= stream.position()) {
-                if let Reader::Gone = print(event, format)? {
-                    return Ok(Reader::Gone);
+                match print(event, format) {
+                    Reader::Reads => {}
+                    ended => return Ok(ended),
                 }
             }
         }
@@ -113,14 +117,15 @@ fn follow_store(
         let next = stream.next_event(Wait::UpTo(LOOK_EVERY));
         *start = Start::After(id.clone(), stream.position());
         let reader = match next {
-            Ok(Some(event)) => print(&event, format)?,
+            Ok(Some(event)) => print(&event, format),
             Ok(None) => Reader::look(),
             // Whoever keeps it busy does so for a while; nothing is lost by asking again.
             Err(error) if error.kind() == ErrorKind::Busy => Reader::look(),
             Err(error) => return Err(error),
         };
-        if let Reader::Gone = reader {
-            return Ok(Reader::Gone);
+        match reader {
+            Reader::Reads => {}
+            ended => return Ok(ended),
         }
     }
     Ok(Reader::Reads)
@@ -131,6 +136,8 @@ enum Reader {
     Reads,
     /// It has seen enough: that is how following ends.
     Gone,
+    /// A line could not be written: it must not look like the last one.
+    CutOff(std::io::Error),
 }
 
 impl Reader {
@@ -139,19 +146,16 @@ impl Reader {
     }
 }
 
-/// Prints one line of the stream. One that is cut off is an error: it must not look like the last one.
-fn print(event: &Event, format: Format) -> Result<Reader> {
+/// Prints one line of the stream.
+fn print(event: &Event, format: Format) -> Reader {
     let line = match format {
         Format::Text => line(event),
         Format::Json => printable::document_line(&event.to_json()),
     };
     match output::write(format!("{line}\n").as_bytes()) {
-        Ok(()) => Ok(Reader::Reads),
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(Reader::Gone),
-        Err(error) => {
-            Err(Error::internal(format!("cannot write to standard output: {error}"))
-                .caused_by(error))
-        }
+        Ok(()) => Reader::Reads,
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Reader::Gone,
+        Err(error) => Reader::CutOff(error),
     }
 }
 

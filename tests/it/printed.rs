@@ -44,7 +44,14 @@ fn a_stream_ends_well_with_its_reader_and_badly_with_the_disk() {
     for format in [&[][..], &["--json"]] {
         let follow = || sandbox.incumbent([format, &["events", "--follow"]].concat());
         assert_eq!(code_onto(follow(), unread()), 0, "{format:?}");
-        assert_eq!(code_onto(follow(), full_disk()), 70, "{format:?}");
+        let told = sandbox.file("told");
+        let mut cut_off = follow();
+        cut_off.stderr(File::create(&told).unwrap());
+        assert_eq!(code_onto(cut_off, full_disk()), 70, "{format:?}");
+        // Once, and with what to do: not a second time for the document that could not be written either.
+        let told = std::fs::read_to_string(told).unwrap();
+        assert_eq!(told.matches("cannot write").count(), 1, "{format:?}: {told}");
+        assert!(told.contains("try:   make room"), "{format:?}: {told}");
     }
 }
 
