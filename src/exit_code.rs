@@ -106,7 +106,7 @@ pub enum ExitCause {
     /// The same, while it said that it was `starting`: it never served. Under s6, docker and nobody
     /// also if the supervisor sent it: there a start that was cut short is no success.
     StartInterrupted,
-    /// It shall stay stopped, and did not start.
+    /// It is set to stay stopped, and did not start.
     DesiredStopped,
     /// Somebody else holds what it needs, and it did not start; or it lost that while it ran.
     Refused,

@@ -164,6 +164,12 @@ impl Complaint {
         self
     }
 
+    /// The same, unless this command was advised before.
+    pub(crate) fn advising_also(self, command: &str, advice: impl Into<String>) -> Self {
+        let is_said = self.advice.iter().any(|it| it.contains(command));
+        if is_said { self } else { self.advising(advice) }
+    }
+
     /// `incumbent: VERB: MESSAGE`, and what to do below it. Arguments that are wrong may say no verb.
     fn tell(&self, invocation: &Invocation, verb: &str) {
         let verb = if verb.is_empty() { String::new() } else { format!("{verb}: ") };

@@ -90,9 +90,9 @@ pub(crate) enum Verb {
     Evict(Evict),
     /// Stop whoever holds the office, so that nobody takes it for a crash
     Stop(Stop),
-    /// Have whoever holds the office start anew
+    /// Have whoever holds the office start again
     Restart(Restart),
-    /// Show or set whether the profile shall run; obeyed by `run --respect-desired`
+    /// Show or set whether the profile should run; obeyed by `run --respect-desired`
     Desired {
         /// running or stopped
         #[arg(value_name = "running|stopped", value_parser = parse_desired)]
@@ -188,7 +188,7 @@ pub(crate) struct Run {
     /// Hold the lock on the identity in this variable as well, or do not start CMD
     #[arg(long, value_name = "SCOPE=VAR")]
     pub(crate) lock_env: Vec<OsString>,
-    /// What others shall be told about the holder of these locks; it is stored, so never a secret
+    /// What others should be told about the holder of these locks; it is stored, so never a secret
     #[arg(long, value_name = "JSON")]
     pub(crate) metadata: Option<String>,
     /// Wait while another one holds the office or a lock [without =DUR: without limit]
@@ -213,7 +213,7 @@ pub(crate) struct Run {
     /// Take it over also from another home, which the profile then leaves
     #[arg(long, requires = "replace")]
     pub(crate) cross_home: bool,
-    /// Do not start a profile that shall stay stopped (see `desired`)
+    /// Do not start a profile that is set to stay stopped (see `desired`)
     #[arg(long)]
     pub(crate) respect_desired: bool,
     /// How long CMD may take to stop, at most 1h
@@ -225,11 +225,10 @@ pub(crate) struct Run {
     /// Hold the gateway.lock of this directory as well, so that older programs respect this one
     #[arg(long, value_name = "DIR")]
     pub(crate) legacy_home: Option<PathBuf>,
-    /// Words by which later versions of the older program know this process in the list of processes; a run with
-    /// --legacy-home puts them there itself, where the system lets it
+    /// Words in the process list by which newer versions of the older gateway recognise this run; added by itself
     #[arg(long, value_name = "WORD", num_args = 1..=3, requires = "legacy_home")]
     pub(crate) known_as: Vec<OsString>,
-    /// Exit with this code when the office is not to be had [default: 75]
+    /// Exit with this code when the start is refused [default: 75]
     #[arg(short = 'E', value_name = "CODE")]
     pub(crate) refused_exit_code: Option<u8>,
     /// Exit with this code for this cause: planned_stop, taken_over, supervisor_stop, signalled,
@@ -430,7 +429,7 @@ pub(crate) struct Stop {
     /// Kill it after that
     #[arg(long)]
     pub(crate) force: bool,
-    /// The profile shall stay stopped (see `desired`)
+    /// The profile is set to stay stopped (see `desired`)
     #[arg(long)]
     pub(crate) desired: bool,
     /// Why, for whoever reads the marker
@@ -600,7 +599,7 @@ pub(crate) struct LockAcquire {
         value_parser = parse_wait
     )]
     pub(crate) wait: Option<Wait>,
-    /// What others shall be told about the holder; it is stored, so never a secret
+    /// What others should be told about the holder; it is stored, so never a secret
     #[arg(long, value_name = "JSON")]
     pub(crate) metadata: Option<String>,
     /// Take it from an owner that is stopped (found so twice, 200 ms apart)

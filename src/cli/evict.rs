@@ -98,9 +98,10 @@ pub(super) fn evict(global: &Global, arguments: &args::Evict, format: Format) ->
     let holder = refused.map_or(Value::Null, |holder| holder.to_json());
     let document = json!({"evicted": document, "holder": holder});
     Ok(Answer::new(code, format, &text, &document).complaining(refused.map(|holder| {
-        Complaint::new(holder.to_string())
-            .advising(holder.advice())
-            .advising("`incumbent evict --force` ends its record without ending the process")
+        Complaint::new(holder.to_string()).advising(holder.advice()).advising_also(
+            "incumbent evict",
+            "`incumbent evict --force` ends its record without ending the process",
+        )
     })))
 }
 

@@ -127,11 +127,14 @@ pub(super) fn unlock(global: &Global, arguments: &args::Unlock, format: Format) 
     });
     let code = if refused.is_some() { exit::NOT_NOW } else { exit::OK };
     Ok(Answer::new(code, format, &text, &document).complaining(refused.map(|holder| {
-        Complaint::new(holder.to_string()).advising(holder.advice()).advising(format!(
+        let force = format!(
             "`incumbent unlock {} --hash {} --force` removes the lock without ending the process",
             quoted(name.scope.as_str()),
             name.identity_hash
-        ))
+        );
+        Complaint::new(holder.to_string())
+            .advising(holder.advice())
+            .advising_also("incumbent unlock", force)
     })))
 }
 

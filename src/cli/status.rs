@@ -26,9 +26,8 @@ pub(super) fn status(global: &Global, arguments: &args::Status, format: Format) 
 
 fn answer(global: &Global, arguments: &args::Status, format: Format) -> Outcome {
     if arguments.metrics && format == Format::Json {
-        return Err(
-            Error::invalid("metrics are no JSON").with_hint("leave out `--json`, or `--metrics`")
-        );
+        return Err(Error::invalid("`--metrics` cannot be combined with `--json`")
+            .with_hint("leave out one of them"));
     }
     if arguments.all {
         return all(global, arguments, format);
@@ -153,7 +152,7 @@ fn note(report: &Report) -> String {
     if let Some(desired) = report.desired
         && (desired == crate::office::Desired::Running) != (report.verdict != "dead")
     {
-        notes.push(format!("shall be {desired}"));
+        notes.push(format!("should be {desired}"));
     }
     notes.join(", ")
 }

@@ -21,7 +21,7 @@ pub(super) fn status_set(global: &Global, arguments: &StatusSet, format: Format)
     let update = update(arguments, &office)?;
     update.check()?;
     if update.is_empty() {
-        return Err(Error::invalid("nothing is to be said").with_hint(
+        return Err(Error::invalid("no field was given").with_hint(
             "name a field, such as `--state running`; see `incumbent status-set --help`",
         ));
     }
@@ -230,7 +230,7 @@ fn set_and_forgotten(field: StatusField) -> Error {
 fn json_of(text: Option<&str>) -> Result<Option<Value>> {
     let parse = |text| {
         serde_json::from_str(text).map_err(|error| {
-            Error::invalid(format!("the value of an extra field is no JSON: {error}"))
+            Error::invalid(format!("the value of an extra field is not JSON: {error}"))
                 .with_hint("such as `--extra '{\"version\": 3}'`")
         })
     };

@@ -187,7 +187,7 @@ fn told<'a>(office: &Office, outcome: &'a StopOutcome, arguments: &args::Stop) -
             refused(complaint.advising(holder.advice()), Some(holder), exit::NO)
         }
         StopOutcome::Ended { pid, still_runs: true, .. } => done(format!(
-            "{office}: not running any more: {} has let go of it, and its process goes on\n",
+            "{office}: stopped: {} has released it; its process still runs\n",
             named(*pid)
         )),
         StopOutcome::Ended { pid, killed: false, .. } => {
@@ -302,7 +302,7 @@ pub(super) fn desired(global: &Global, wanted: Option<Desired>, format: Format) 
     };
     let text = match desired {
         Some(desired) => format!("{name}: {desired}\n"),
-        None => format!("{name}: nobody has said whether it shall run\n"),
+        None => format!("{name}: nobody has said whether it should run\n"),
     };
     let document = json!({"profile": name.as_str(), "desired": desired.map(Desired::as_str)});
     Ok(Answer::new(exit::OK, format, &text, &document))

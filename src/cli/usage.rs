@@ -93,7 +93,7 @@ fn in_one_line(error: &clap::Error) -> Error {
     let hint = if forms.is_empty() {
         more.to_owned()
     } else {
-        format!("say {}; {more}", forms.join(" or "))
+        format!("write {}; {more}", forms.join(" or "))
     };
     Error::invalid(message.replace("\n  ", " ")).with_hint(hint)
 }

@@ -16,9 +16,9 @@ use crate::store::{EventRecord, Tx};
 /// What an operator wants of a profile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Desired {
-    /// It shall run.
+    /// It should run.
     Running,
-    /// It shall stay stopped.
+    /// It should stay stopped.
     Stopped,
 }
 

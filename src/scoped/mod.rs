@@ -81,7 +81,7 @@ impl LockRequest {
         })
     }
 
-    /// What others shall be told about the holder. Never put a secret here: it is stored and shown.
+    /// What others should be told about the holder. Never put a secret here: it is stored and shown.
     ///
     /// # Errors
     /// [`InvalidInput`](ErrorKind::InvalidInput) for more than 64 KiB of compact JSON.

@@ -100,9 +100,9 @@ fn an_owner_is_not_told_no_because_its_store_is_lost() {
         assert_eq!(document["error"]["kind"], "store_replaced", "{fate:?}: {document:#}");
         run.process.signal(Signal::CONT);
         eventually("it holds its lock again", LIMIT, || {
-            let code = sandbox.ask_in(&run, &verify).code();
-            assert!([0, 75].contains(&code), "{fate:?}: {code}");
-            (code == 0).then_some(())
+            let answer = sandbox.ask_in(&run, &verify);
+            assert!([0, 75].contains(&answer.code()), "{fate:?}: {answer:#?}");
+            (answer.code() == 0).then_some(())
         });
         // Of another lock the answer is no as soon as the run is on record.
         sandbox.ask_in(&run, &["lock", "verify", "t", "other"]).assert_code(1);
@@ -172,6 +172,7 @@ fn the_advice_beside_an_owner_without_a_record_works() {
             let start = ["run", "--no-backoff", "--lock", "t=one", "--", "true"];
             sandbox.assert_status(4, "unknown", "orphaned_anchor");
             let refused = sandbox.cli(verb).assert_code(75);
+            assert_eq!(refused.err.matches("--force").count(), 1, "said once: {refused:#?}");
             refused.assert_complains(&[&pid, "try:", "--force"]);
             sandbox.assert_status(4, "unknown", "orphaned_anchor");
             if !lock {

@@ -393,6 +393,22 @@ fn a_stop_by_an_older_program_is_told_for_what_it_is() {
     }
 }
 
+/// Symptom: "cannot record what an older program (pid 77): disk full" said neither what was announced nor that it was.
+#[test]
+fn an_announcement_that_cannot_be_recorded_is_named() {
+    let Some(sandbox) = Sandbox::with_python() else { return };
+    let older = Older::new(&sandbox);
+    let mut run = older.hold();
+    let blocker = rusqlite::Connection::open(sandbox.db()).unwrap();
+    blocker.busy_timeout(LIMIT).unwrap();
+    blocker.execute_batch("BEGIN IMMEDIATE").unwrap();
+    older.write(".gateway-planned-stop.json", "fresh", run.pid());
+    run.process.signal(rustix::process::Signal::TERM);
+    let told = run.process.err_line_with("cannot record the planned_stop that an older program");
+    assert!(told.contains("announced: the store") && told.contains("stayed busy"), "{told}");
+    blocker.execute_batch("ROLLBACK").unwrap();
+}
+
 /// A marker for another process, and one that was not written now, explain nothing.
 #[test]
 fn a_marker_for_somebody_else_explains_nothing() {

@@ -408,14 +408,14 @@ fn the_table_has_a_line_for_every_office() {
         assert_eq!(words[..3], [*profile, *kind, running], "{answer:#?}");
     }
     for (row, words) in [
-        (0, &["running", "1 of 2 ok", "unresponsive for", "shall be stopped"][..]),
+        (0, &["running", "1 of 2 ok", "unresponsive for", "should be stopped"][..]),
         (2, &["exited"]),
         (3, &["anchor released"]),
         (4, &[LONGEST]),
         (5, &["served by alpha", "0 of 1 ok"]),
         (6, &["stopped"]),
         (7, &["pid namespace"]),
-        (8, &["never claimed", "shall be running"]),
+        (8, &["never claimed", "should be running"]),
     ] {
         for word in words {
             assert!(rows[row].contains(word), "no {word:?} in {:?}", rows[row]);
@@ -1076,7 +1076,7 @@ fn a_served_profile_is_not_stopped_behind_its_servers_back() {
     assert_eq!((code, &desired["desired"]), (0, &json!("stopped")), "{desired:#}");
     assert_eq!(sandbox.report_of_profile("a").1["desired"], Value::Null);
     let row = &sandbox.cli(["status", "--all", "--profile", "b"]).out;
-    assert!(row.contains("shall be stopped"), "{row}");
+    assert!(row.contains("should be stopped"), "{row}");
 
     // Nobody was asked for anything, and no signal came. (An order is answered after a signal.)
     assert_eq!(server.tell("true"), (0, String::new()));

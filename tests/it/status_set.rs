@@ -872,7 +872,7 @@ fn who_lost_the_office_is_told_so() {
 type Unspeakable<'a> = (&'a [&'a str], &'a [&'a str]);
 
 const UNSPEAKABLE: &[Unspeakable<'_>] = &[
-    (&[], &["nothing is to be said", "--state running"]),
+    (&[], &["no field was given", "--state running"]),
     (
         &["--state", "a", "--clear", "state"],
         &["state cannot be set and forgotten at once", "--clear state"],
@@ -889,10 +889,10 @@ const UNSPEAKABLE: &[Unspeakable<'_>] = &[
     (&["--serves", "a", "--clear", "serves"], &["serves cannot be set and forgotten"]),
     (&["--restart-requested", "maybe"], &["maybe", "`true` or `false`"]),
     (&["--platform", "p", "--needs-attention", ""], &["--needs-attention"]),
-    (&["--extra", "{"], &["--extra", "no JSON"]),
+    (&["--extra", "{"], &["--extra", "not JSON"]),
     (&["--extra", ""], &["--extra", "JSON"]),
-    (&["--extra", "{'a': 1}"], &["--extra", "no JSON"]),
-    (&["--platform", "p", "--platform-extra", "nan"], &["no JSON"]),
+    (&["--extra", "{'a': 1}"], &["--extra", "not JSON"]),
+    (&["--platform", "p", "--platform-extra", "nan"], &["not JSON"]),
     (&["--platform", "p", "--retrying-since", "yesterday"], &["\"yesterday\" is no time", "`now`"]),
     (&["--platform", "p", "--retrying-since", ""], &["--retrying-since"]),
     (&["--platform", "p", "--retrying-since", "nan"], &["no time"]),
@@ -945,7 +945,7 @@ fn what_cannot_be_said_is_refused_and_explained() {
     let big = format!("\"{}\"", "x".repeat(64 * 1_024 - 1));
     let deep = "[".repeat(200) + &"]".repeat(200);
     let too_long: &[Unspeakable<'_>] = &[
-        (&["--extra", &deep], &["--extra", "no JSON"]),
+        (&["--extra", &deep], &["--extra", "not JSON"]),
         (&["--extra", &big], &["extra of 65537 bytes is too long", "at most 65536 bytes"]),
         (&["--platform", "p", "--platform-extra", &big], &["65537 bytes", "at most 65536 bytes"]),
         (&["--state", &long], &["a state of 65 characters is too long", "1 to 64"]),

@@ -984,7 +984,7 @@ fn what_is_desired_is_shown_and_set() {
     assert_eq!(desired(&[]), json!({"profile": "default", "desired": null}));
     assert!(!sandbox.file("store").exists(), "a question made a store");
     let answer = sandbox.cli(["desired"]).assert_code(0);
-    assert_eq!(answer.out, "default: nobody has said whether it shall run\n");
+    assert_eq!(answer.out, "default: nobody has said whether it should run\n");
     sandbox.cli(["desired", "paused"]).assert_code(2).assert_complains(&["paused", "running"]);
 
     assert_eq!(desired(&["stopped"]), json!({"profile": "default", "desired": "stopped"}));
@@ -1234,7 +1234,7 @@ fn a_standby_that_its_supervisor_stops_has_not_failed() {
     }
     for (is_own, code) in [(true, 0), (false, 143)] {
         let mut waiter = start();
-        waiter.err_line_with("got nowhere");
+        waiter.err_line_with("starts in a row failed");
         if is_own {
             waiter.signal(Signal::TERM);
         } else {
@@ -1407,7 +1407,7 @@ fn who_lets_go_and_goes_on_is_said_to_go_on() {
     // Evicted: the office is not its own any more, and it runs.
     sandbox.cli(["evict", "--force"]).assert_code(0);
     let stop = stop.finish(LIMIT).assert_code(0);
-    assert!(stop.out.contains("goes on"), "{stop:#?}");
+    assert!(stop.out.contains("its process still runs"), "{stop:#?}");
     assert!(!owner.has_ended());
 }
 

@@ -441,7 +441,7 @@ fn sit_out_storm(
         return Ok(None);
     }
     output::tell(&format!(
-        "incumbent: run: {} starts in a row got nowhere: waiting {} before the next \
+        "incumbent: run: {} starts in a row failed: waiting {} before the next \
          (`--no-backoff` starts at once)\n",
         storm.starts,
         crate::clock::length(i64::try_from(remaining_ms).unwrap_or(i64::MAX)),

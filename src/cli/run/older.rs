@@ -67,7 +67,11 @@ impl Watch<'_> {
         let Some(marker) = self.hold.as_ref().and_then(|hold| hold.marker(now_ms)) else { return };
         match with_budget(LOOK_BUDGET, || self.keep_older_marker(&marker)) {
             Ok(()) => marker.consume(),
-            Err(error) => self.doubt(&format!("cannot record what {}: {error}", marker.writer())),
+            Err(error) => self.doubt(&format!(
+                "cannot record the {} that {} announced: {error}",
+                marker.name,
+                marker.writer()
+            )),
         }
     }
 
