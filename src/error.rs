@@ -104,6 +104,7 @@ struct Details {
     hint: Option<String>,
     retry_after_ms: Option<u64>,
     no_room: Option<NoRoom>,
+    is_of_shortage: bool,
     #[source]
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
@@ -122,6 +123,7 @@ impl Error {
             hint: None,
             retry_after_ms: None,
             no_room: None,
+            is_of_shortage: false,
             source: None,
         }))
     }
@@ -228,9 +230,11 @@ impl Error {
 
     /// This process, or the machine, ran short of something: nothing was found out, and nothing decided.
     pub(crate) fn shortage(shortage: Shortage, what: &str) -> Self {
-        Self::new(ErrorKind::Busy, format!("cannot {what}: {shortage}"))
+        let mut error = Self::new(ErrorKind::Busy, format!("cannot {what}: {shortage}"))
             .with_hint(format!("{}, and try again; nothing was changed", shortage.hint()))
-            .retry_after(1_000)
+            .retry_after(1_000);
+        error.0.is_of_shortage = true;
+        error
     }
 
     /// The SQLite error behind this one, or this one back.
@@ -252,7 +256,7 @@ impl Error {
 
     /// Whether this process, or the machine, ran short of something.
     pub(crate) fn is_of_shortage(&self) -> bool {
-        self.kind() == ErrorKind::Busy && !self.is_of_a_lock()
+        self.0.is_of_shortage
     }
 
     /// Whether somebody else's lock on the store was in the way.
