@@ -239,7 +239,7 @@ pub(crate) fn observe(
 /// Who keeps the lock of an older gateway, if that is what `anchor` is, and it is held.
 fn whose_older_lock(record: &Record, anchor: AnchorState) -> Option<Keeps> {
     let path = record.anchor.as_deref().and_then(legacy::path_of)?;
-    (anchor == AnchorState::Held).then(|| legacy::who_keeps(record, path).0)
+    (anchor == AnchorState::Held).then(|| legacy::who_keeps(record, path))
 }
 
 /// Whether an older gateway has ended, and something that it started keeps its lock. It is no sign of death:

@@ -10,8 +10,9 @@ use serde_json::{Value, json};
 
 use super::hold::{scratch, write_whole};
 use super::import::judge;
+use super::lockfile::{self, Looked};
 use super::wire::{PidRecord, Unusable, python_time, recognised};
-use super::{LOCK_FILE, MARKER_FILES, PID_FILE, STATUS_FILE, gateway, lockfile};
+use super::{LOCK_FILE, MARKER_FILES, PID_FILE, STATUS_FILE, gateway};
 use crate::error::{Error, Result};
 use crate::instance::{self, Record};
 use crate::liveness::{AnchorState, Verdict};
@@ -96,7 +97,7 @@ pub(crate) fn export(
     let refreshed = |record| inner.read(|connection| gateway::refreshed(connection, record));
     let record = record.map(refreshed).transpose()?;
     let export = Export { inner, home, lock_dir, report, record, files: Vec::new() };
-    match export.is_in_use() {
+    match export.is_in_use()? {
         Some(why) => Ok(Exported::InUse(why)),
         None => export.write().map(Exported::Files),
     }
@@ -109,32 +110,33 @@ impl Export<'_> {
     }
 
     /// Whose the files are, if they are another's.
-    fn is_in_use(&self) -> Option<String> {
+    fn is_in_use(&self) -> Result<Option<String>> {
         let (lock, pid) = (self.home.join(LOCK_FILE), self.home.join(PID_FILE));
         match lockfile::probe(&lock) {
-            AnchorState::Held if !self.is_of_run(&lock) => {
+            AnchorState::Held if !self.is_of_run(&lock)? => {
                 let pid = match lockfile::whoever_holds(&lock).pid {
                     0 => "unknown".to_owned(),
                     pid => pid.to_string(),
                 };
                 let why = "an older gateway holds it, and writes these files itself";
-                return Some(format!("{}: {why} (pid {pid})", lock.display()));
+                return Ok(Some(format!("{}: {why} (pid {pid})", lock.display())));
             }
             AnchorState::Unreadable => {
                 let why = "it cannot be looked at, so that an older gateway may hold it";
-                return Some(format!("{}: {why}", lock.display()));
+                return Ok(Some(format!("{}: {why}", lock.display())));
             }
             AnchorState::Held | AnchorState::Free | AnchorState::Missing | AnchorState::None => {}
         }
-        let why = self.other_in(&pid)?;
-        Some(format!("{}: {why}", pid.display()))
+        Ok(self.other_in(&pid).map(|why| format!("{}: {why}", pid.display())))
     }
 
     /// Whether the lock, which is held, is that of a `run` beside the office.
-    fn is_of_run(&self, lock: &Path) -> bool {
-        self.holder().is_some_and(|holder| {
-            lockfile_of(holder).is_none() && lockfile::is_kept_for(holder, lock)
-        })
+    fn is_of_run(&self, lock: &Path) -> Result<bool> {
+        let Some(holder) = self.holder().filter(|holder| lockfile_of(holder).is_none()) else {
+            return Ok(false);
+        };
+        let looked = Looked::at(lock);
+        self.inner.read(|connection| looked.is_kept_for(connection, holder))
     }
 
     /// Whose a file is, if it is not known to be our holder's, or that of a process that has ended.

@@ -231,10 +231,14 @@ pub(crate) fn beside(
     let path = home.join(LOCK_FILE);
     let is_its_anchor = home_of_holder(record).is_some_and(|its| its == home);
     match lockfile::probe(&path) {
-        AnchorState::Held if is_its_anchor || lockfile::is_kept_for(record, &path) => Ok(None),
+        AnchorState::Held if is_its_anchor => Ok(None),
         AnchorState::Held => {
+            let looked = Looked::at(&path);
+            if looked.is_kept_for(tx, record)? {
+                return Ok(None);
+            }
             let ours = ours::obstacle(tx, inner, office, home)?;
-            Ok(ours.or_else(|| Some(older(&lockfile::whoever_holds(&path)))))
+            Ok(ours.or_else(|| Some(older(&looked.found))))
         }
         AnchorState::Free | AnchorState::None => Ok(None),
         AnchorState::Missing => {
@@ -345,11 +349,16 @@ pub(crate) fn refreshed(connection: &Connection, mut record: Record) -> Result<R
         return Ok(record);
     }
     let looked = Looked::at(path);
-    if looked.found.owner.is_some() || ours::row_of(connection, &looked, |_| true)?.is_some() {
+    let is_of_run = looked.found.owner.is_some();
+    // It holds its lock itself, whatever else is on record for the process that started it.
+    if !is_of_run && looked.keeper(&record) != Keeps::Another {
+        return Ok(record);
+    }
+    if is_of_run || ours::row_of(connection, &looked, |_| true)?.is_some() {
         record.older_lock = LockNow::Ours;
         return Ok(record);
     }
-    let (Keeps::Another, found) = lockfile::who_keeps(&record, path) else { return Ok(record) };
+    let found = looked.found;
     record.argv = command_line::redact(&found.argv);
     record.pid = Some(found.pid);
     record.start_time = found.start_time;
@@ -369,7 +378,7 @@ pub(crate) fn refreshed(connection: &Connection, mut record: Record) -> Result<R
 pub(crate) fn has_let_go(record: &Record) -> bool {
     let Some(path) = record.anchor.as_deref().and_then(lockfile::path_of) else { return false };
     match lockfile::look(path) {
-        AnchorState::Held => lockfile::who_keeps(record, path).0 == Keeps::Another,
+        AnchorState::Held => lockfile::who_keeps(record, path) == Keeps::Another,
         AnchorState::Free => true,
         AnchorState::Missing | AnchorState::Unreadable | AnchorState::None => false,
     }

@@ -4,14 +4,18 @@
 //! anybody else has it. So only a claim tries it, for an instant; questions and waiters read the kernel's
 //! list.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
+use rusqlite::Connection;
+
 use super::wire::{Owner, PidRecord};
 use super::{LOCK_FILE, PID_FILE};
+use crate::error::Result;
 use crate::instance::Record;
 use crate::liveness::AnchorState;
+use crate::office;
 use crate::store::lock;
 use crate::sys::{self, Existence, FileId, ListedLock, Sharing, StartTime};
 
@@ -155,12 +159,15 @@ pub(crate) struct Found {
     pub(crate) owner: Option<Owner>,
 }
 
-/// Who holds the lock at `path`, which is held: by the words in the file, and by the kernel's list. Where
-/// these differ the list is right, for the file may still speak of the last holder, or with the numbers of
-/// another container. The list names whoever took the lock, also when that has ended.
+/// Who holds the lock at `path`, which is held.
 pub(crate) fn whoever_holds(path: &Path) -> Found {
-    let said = PidRecord::read(path).or_else(|_| PidRecord::read(&path.with_file_name(PID_FILE)));
-    let said = said.ok();
+    Looked::at(path).found
+}
+
+/// The same, by what is `said` in the file, and by the kernel's list. Where these differ the list is right, for
+/// the file may still speak of the last holder, or with the numbers of another container. The list names the
+/// process that took the lock, also when that has ended.
+fn find_holder(path: &Path, said: Option<PidRecord>) -> Found {
     let listed = match sys::listed_lock(path) {
         ListedLock::Held(pid) => pid,
         ListedLock::Free | ListedLock::Unknown | ListedLock::NoList => None,
@@ -231,18 +238,8 @@ pub(crate) enum Keeps {
 }
 
 /// Who keeps the lock of `record`, at `path`, which is held.
-pub(crate) fn who_keeps(record: &Record, path: &Path) -> (Keeps, Found) {
-    let found = whoever_holds(path);
-    let keeps = if found.pid == 0 {
-        Keeps::Unknown
-    } else if is_another(record, &found) {
-        Keeps::Another
-    } else if found.has_left_it {
-        Keeps::WhatItLeft
-    } else {
-        Keeps::Itself
-    };
-    (keeps, found)
+pub(crate) fn who_keeps(record: &Record, path: &Path) -> Keeps {
+    Looked::at(path).keeper(record)
 }
 
 fn is_another(record: &Record, found: &Found) -> bool {
@@ -254,59 +251,92 @@ fn is_another(record: &Record, found: &Found) -> bool {
     }
 }
 
-/// Whether the holder of the lock at `path`, which is held, is the process of `record`; see
-/// [`Looked::is_kept_for`].
-pub(crate) fn is_kept_for(record: &Record, path: &Path) -> bool {
-    Looked::at(path).is_kept_for(record)
-}
-
 /// A held lock that was looked at once, for any number of rows.
 pub(crate) struct Looked {
     pub(crate) found: Found,
     said: Option<PidRecord>,
+    home: PathBuf,
+    /// What the holder descends from, without itself; empty where that cannot be seen from here.
+    ancestors: Vec<(sys::Pid, StartTime)>,
 }
 
 impl Looked {
     pub(crate) fn at(path: &Path) -> Self {
-        Self { found: whoever_holds(path), said: PidRecord::read(path).ok() }
+        let said = PidRecord::read(path).ok();
+        let beside = || PidRecord::read(&path.with_file_name(PID_FILE)).ok();
+        let found = find_holder(path, said.clone().or_else(beside));
+        let ancestors = if found.is_here { ancestors_of(found.pid) } else { Vec::new() };
+        let home = path.parent().unwrap_or(path).to_owned();
+        Self { found, said, home, ancestors }
     }
 
-    /// Whether the holder is the process of `record` or one that this has started: a `run` with that lock
-    /// beside its own, or its command. It may run in another container, and then the words in the file are its
-    /// own.
-    pub(crate) fn is_kept_for(&self, record: &Record) -> bool {
-        let Self { found, said } = self;
-        let differ = |one: Option<StartTime>, other: Option<StartTime>| {
-            one.zip(other).is_some_and(|(one, other)| one != other)
+    /// Who keeps the lock, which is on record as that of the older gateway `record`.
+    pub(crate) fn keeper(&self, record: &Record) -> Keeps {
+        if self.found.pid == 0 {
+            Keeps::Unknown
+        } else if is_another(record, &self.found) {
+            Keeps::Another
+        } else if self.found.has_left_it {
+            Keeps::WhatItLeft
+        } else {
+            Keeps::Itself
+        }
+    }
+
+    /// Whether the lock is held for the process of `record`, which is no older gateway's row: by itself or by the
+    /// command of a `run`. It may run in another container, and then the words in the file are its own.
+    /// What else it has started may be anybody's gateway, of another directory (a terminal, a process manager):
+    /// that counts only in the directory that the profile stands for.
+    pub(crate) fn is_kept_for(&self, connection: &Connection, record: &Record) -> Result<bool> {
+        if self.is_in_its_words(record) {
+            return Ok(true);
+        }
+        if !self.found.is_here || record.pid_ns != sys::pid_namespace() {
+            return Ok(false);
+        }
+        if self.is_held_by(record.pid, record.start_time)
+            || self.is_held_by(record.child_pid, record.child_start_time)
+        {
+            return Ok(true);
+        }
+        let Some(profile) = record.profile.as_ref().filter(|_| self.descends_from(record)) else {
+            return Ok(false);
         };
-        let is_in_its_words = said.as_ref().is_some_and(|said| {
+        let bound = office::legacy_home(connection, profile)?;
+        Ok(bound.is_some_and(|bound| bound == Path::new(self.home.to_string_lossy().as_ref())))
+    }
+
+    fn is_in_its_words(&self, record: &Record) -> bool {
+        let is_named = self.said.as_ref().is_some_and(|said| {
             Some(said.pid) == record.pid
                 && said.start_time.is_some()
                 && said.start_time() == record.start_time
         });
-        if is_in_its_words && !(found.is_here && differ(found.start_time, record.start_time)) {
-            return true;
-        }
-        if !found.is_here || record.pid_ns != sys::pid_namespace() {
-            return false;
-        }
-        let is_it = Some(found.pid) == record.pid && !differ(found.start_time, record.start_time);
-        is_it || started_by(record, found.pid)
+        is_named && !(self.found.is_here && differ(self.found.start_time, record.start_time))
+    }
+
+    fn is_held_by(&self, pid: Option<sys::Pid>, start_time: Option<StartTime>) -> bool {
+        pid == Some(self.found.pid) && !differ(self.found.start_time, start_time)
+    }
+
+    fn descends_from(&self, record: &Record) -> bool {
+        let owner = record.pid.zip(record.start_time);
+        let child = record.child_pid.zip(record.child_start_time);
+        self.ancestors.iter().any(|it| Some(*it) == owner || Some(*it) == child)
     }
 }
 
-/// Whether `pid` descends from the process of a row of this namespace, or from its command.
-fn started_by(record: &Record, pid: sys::Pid) -> bool {
+fn differ(one: Option<StartTime>, other: Option<StartTime>) -> bool {
+    one.zip(other).is_some_and(|(one, other)| one != other)
+}
+
+fn ancestors_of(pid: sys::Pid) -> Vec<(sys::Pid, StartTime)> {
     /// No real chain of parents is longer; a loop in a racing process table is.
     const GENERATIONS_MAX: usize = 1_024;
-    let is_live = |pid: sys::Pid, start_time: Option<StartTime>| {
-        start_time.is_some() && sys::process_facts(pid).start_time == start_time
-    };
-    let owner = record.pid.filter(|pid| is_live(*pid, record.start_time));
-    let child = record.child_pid.filter(|pid| is_live(*pid, record.child_start_time));
-    std::iter::successors(Some(pid), |pid| sys::process_facts(*pid).parent)
+    std::iter::successors(sys::process_facts(pid).parent, |pid| sys::process_facts(*pid).parent)
         .take(GENERATIONS_MAX)
-        .any(|ancestor| Some(ancestor) == owner || Some(ancestor) == child)
+        .filter_map(|pid| Some((pid, sys::process_facts(pid).start_time?)))
+        .collect()
 }
 
 #[cfg(test)]

@@ -59,20 +59,23 @@ pub(crate) fn holder_of_lock(
     Ok(owner.map(|owner| Ours::Unrecorded(Box::new(found), owner)))
 }
 
-/// The row for whose process, or its command, the lock is held that was looked at: no older gateway's.
+/// The row for which the lock is held that was looked at ([`Looked::is_kept_for`]): no older gateway's.
 pub(super) fn row_of(
     connection: &Connection,
     looked: &Looked,
     is_wanted: impl Fn(&Record) -> bool,
 ) -> Result<Option<Record>> {
-    let rows = instance::all_live(connection)?.into_iter();
-    let is_it = |row: &Record| {
-        row.office().is_some()
-            && row.anchor.as_deref().and_then(lockfile::path_of).is_none()
-            && is_wanted(row)
-            && looked.is_kept_for(row)
-    };
-    Ok(rows.into_iter().find(is_it))
+    for row in instance::all_live(connection)? {
+        let is_older = row.anchor.as_deref().and_then(lockfile::path_of).is_some();
+        if row.office().is_some()
+            && !is_older
+            && is_wanted(&row)
+            && looked.is_kept_for(connection, &row)?
+        {
+            return Ok(Some(row));
+        }
+    }
+    Ok(None)
 }
 
 fn anchor_is(row: &Record, path: &Path) -> bool {

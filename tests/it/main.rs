@@ -50,6 +50,7 @@ mod markers;
 mod moved;
 mod namespaces;
 mod old_binary;
+mod older_beside;
 mod older_gateways;
 mod open;
 mod orphans;

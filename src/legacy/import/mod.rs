@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::gateway::{self, home_of_claim};
-use super::lockfile::{self, Found};
+use super::lockfile::{self, Found, Looked};
 use super::wire::{PidRecord, Unusable};
 use super::{KIND, LOCK_FILE, MARKER_FILES, PID_FILE, STATUS_FILE, ours};
 use crate::claimant::judge_record;
@@ -277,8 +277,9 @@ impl Import<'_> {
         pid: PathBuf,
         in_pid: Result<PidRecord, Unusable>,
     ) -> Result<Option<Gateway>> {
-        let found = lockfile::whoever_holds(&lock);
-        let (record, conflict) = self.holder_of_lock(&lock)?;
+        let looked = Looked::at(&lock);
+        let (record, conflict) = self.holder_of_lock(&lock, &looked)?;
+        let found = looked.found;
         let holder = Some(found.pid).filter(|pid| *pid > 0);
         let mut finding = Finding::live("anchor_held", holder);
         if let Err(Unusable::Corrupt(why) | Unusable::Unreadable(why)) = &in_lock {
@@ -311,11 +312,17 @@ impl Import<'_> {
     }
 
     /// The row of whoever holds the lock at `path`; and what is wrong where somebody else has the office.
-    fn holder_of_lock(&mut self, path: &Path) -> Result<(Option<Record>, Option<Beside>)> {
+    fn holder_of_lock(
+        &mut self,
+        path: &Path,
+        looked: &Looked,
+    ) -> Result<(Option<Record>, Option<Beside>)> {
         let live = instance::live(self.tx, self.office)?;
-        let is_ours =
-            |live: &Record| live.older_lock != LockNow::Ours && lockfile::is_kept_for(live, path);
-        if !live.as_ref().is_some_and(is_ours)
+        let is_ours = match &live {
+            Some(live) if live.older_lock != LockNow::Ours => looked.is_kept_for(self.tx, live)?,
+            Some(_) | None => false,
+        };
+        if !is_ours
             && let Some(other) = ours::obstacle(self.tx, self.inner, self.office, self.files.home)?
         {
             return Ok((None, Some(Beside::Ours(other.holder.to_string()))));
@@ -329,7 +336,7 @@ impl Import<'_> {
             return Ok((Some(live), None));
         }
         // Ours, with the lock of the older program beside its own.
-        if !is_of_this_lock && lockfile::is_kept_for(&live, path) {
+        if !is_of_this_lock && is_ours {
             return Ok((None, None));
         }
         let reason = if is_of_this_lock {
