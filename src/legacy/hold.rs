@@ -19,12 +19,15 @@ use crate::liveness::AnchorState;
 use crate::names::Secret;
 use crate::observe::Observer;
 use crate::runtime::state;
-use crate::sys::{self, FileId, Sharing, StartTimeUnit};
+use crate::sys::{self, FileFacts, FileId, Sharing, StartTimeUnit};
 
 /// How often the lock is tried anew because its file was replaced meanwhile, or a probe of the older
 /// program's met it, and so far apart.
 const ATTEMPTS: usize = 25;
 const TRY_AGAIN_AFTER: Duration = Duration::from_millis(1);
+
+/// What the names of files begin with that are to be renamed.
+const SCRATCH: &str = ".incumbent-";
 
 /// What is written to see whether there is room for a record.
 const SCRATCH_LENGTH: usize = 4096;
@@ -308,25 +311,55 @@ fn put_in_place(directory: &Path, path: &Path, text: &str) -> Result<Option<File
 /// Takes the lock file that is there. `None` when somebody else has it.
 fn take(directory: &Path, path: &Path) -> Result<Option<File>> {
     let file = sys::open_foreign_lock_file(path).map_err(|error| Error::io("open", path, error))?;
-    check_overwritable(&file, directory, path)?;
+    // Before it is looked at: whoever makes one gives it a second name for a while, and has it locked.
     let taken = sys::try_foreign_lock(&file, Sharing::Exclusive)
         .map_err(|error| Error::io("lock", path, error))?;
-    Ok(taken.then_some(file))
+    if !taken {
+        return Ok(None);
+    }
+    remove_other_names(directory, &file);
+    check_overwritable(&file, directory, path)?;
+    Ok(Some(file))
+}
+
+/// Removes the other name that a start has left which was killed while it made the lock file.
+fn remove_other_names(directory: &Path, file: &File) {
+    let Ok(FileFacts { id, links: 2.., .. }) = sys::open_file_facts(file) else { return };
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if entry.file_name().to_string_lossy().starts_with(SCRATCH)
+            && sys::file_facts(&path).is_ok_and(|facts| facts.id == id)
+            && let Err(error) = std::fs::remove_file(&path)
+        {
+            tracing::debug!(path = %path.display(), %error, "a second name of a lock stays behind");
+        }
+    }
 }
 
 /// Where root works in the directory of a user, who may have put a file of root's in the place of the lock, which
 /// is written to: it has to be the user's, or what stands in a lock of a gateway.
 fn check_overwritable(file: &File, directory: &Path, path: &Path) -> Result<()> {
+    const OTHERS_MAY_WRITE: u32 = 0o002;
     if sys::effective_uid() != Some(0) {
         return Ok(());
     }
     let failed = |error: std::io::Error| Error::io("look at", path, error);
     let facts = sys::open_file_facts(file).map_err(failed)?;
-    let owner = sys::file_facts(directory).map_err(failed)?.owner;
+    let place = sys::file_facts(directory).map_err(failed)?;
+    let is_open = place.mode.is_some_and(|mode| mode & OTHERS_MAY_WRITE != 0);
+    let is_harmless = match place.owner {
+        // Nobody else puts a file there.
+        Some(0) => !is_open,
+        // His own file is his to lose.
+        owner => facts.owner == owner,
+    };
+    if is_harmless {
+        return Ok(());
+    }
     let is_record = || PidRecord::read_open(file).is_ok();
     let why = if facts.links > 1 {
         "has more than one name (hard links)"
-    } else if facts.owner != owner && facts.length > 0 && !is_record() {
+    } else if facts.owner != place.owner && facts.length > 0 && !is_record() {
         "belongs to another user than its directory does, and is not the lock file of a gateway"
     } else {
         return Ok(());

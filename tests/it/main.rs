@@ -51,6 +51,7 @@ mod moved;
 mod namespaces;
 mod old_binary;
 mod older_beside;
+mod older_files;
 mod older_gateways;
 mod open;
 mod orphans;
