@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::lockfile::{forget_own, note_own, probe, whoever_holds};
-use super::marker_file::{self, MarkerFile};
+use super::marker_file::{self, EXPIRED, MarkerFile};
 use super::wire::{Owner, PidRecord, python_time, recognised};
 use super::{LOCK_FILE, PID_FILE, STATUS_FILE};
 use crate::clock::{Deadline, unix_time};
@@ -116,7 +116,9 @@ impl Hold {
         });
         let (fresh, over): (Vec<_>, Vec<_>) =
             ours.partition(|said| said.remaining_ms(now_ms).is_ok());
-        over.iter().for_each(MarkerFile::consume);
+        // What cannot be understood is not ours to remove.
+        let expired = over.iter().filter(|said| said.remaining_ms(now_ms) == Err(EXPIRED));
+        expired.for_each(MarkerFile::consume);
         fresh.into_iter().max_by_key(|said| said.written_at_ms)
     }
 

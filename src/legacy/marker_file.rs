@@ -13,6 +13,13 @@ use crate::sys;
 /// How long a marker of the older program counts.
 const LIVES_MS: i64 = 60_000;
 
+/// A clock that was set back makes a marker one of the future, which counts as fresh in the older program.
+const LIVES_AHEAD_MS: i64 = -LIVES_MS;
+
+/// Why a marker does not count.
+pub(super) const EXPIRED: &str = "expired";
+const OF_THE_FUTURE: &str = "of_the_future";
+
 /// What a marker file says.
 #[derive(Debug)]
 pub(crate) struct MarkerFile {
@@ -59,9 +66,9 @@ impl MarkerFile {
     pub(super) fn remaining_ms(&self, now_ms: i64) -> Result<i64, &'static str> {
         let written_at_ms = self.written_at_ms.ok_or("no_time")?;
         match now_ms.saturating_sub(written_at_ms) {
-            ..0 => Err("of_the_future"),
-            age_ms @ 0..LIVES_MS => Ok(LIVES_MS - age_ms),
-            LIVES_MS.. => Err("expired"),
+            ..=LIVES_AHEAD_MS => Err(OF_THE_FUTURE),
+            age_ms @ ..LIVES_MS => Ok(LIVES_MS - age_ms.max(0)),
+            LIVES_MS.. => Err(EXPIRED),
         }
     }
 
