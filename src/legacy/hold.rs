@@ -42,6 +42,8 @@ pub(crate) struct Hold {
     locked: Locked,
     /// The files were made again once: further times are no news.
     is_restored: bool,
+    /// The last look failed, and that was said.
+    is_failing: bool,
 }
 
 #[derive(Debug)]
@@ -85,7 +87,8 @@ impl Hold {
         let start_time = ticks.map(|time| time.value);
         let record = PidRecord { pid: observer.pid, start_time, argv, owner: Some(owner) };
         let Some(locked) = lock_and_write(directory, &record)? else { return Ok(None) };
-        let hold = Self { directory: directory.to_owned(), record, locked, is_restored: false };
+        let directory = directory.to_owned();
+        let hold = Self { directory, record, locked, is_restored: false, is_failing: false };
         hold.say(state::STARTING);
         Ok(Some(hold))
     }
@@ -140,8 +143,14 @@ impl Hold {
     /// nobody else has. The older program removes a file that it takes for a dead one's.
     ///
     /// # Errors
-    /// When it could not be found out, or made anew.
+    /// When it could not be found out, or made anew: the first time. It is tried again each time.
     pub(crate) fn verify(&mut self) -> Result<Kept> {
+        let looked = self.look();
+        let has_failed = std::mem::replace(&mut self.is_failing, looked.is_err());
+        if has_failed && looked.is_err() { Ok(Kept::Held) } else { looked }
+    }
+
+    fn look(&mut self) -> Result<Kept> {
         if self.locked.is_at(&self.path())? {
             if !self.record_is_missing() {
                 return Ok(Kept::Held);
@@ -172,9 +181,10 @@ impl Hold {
     }
 
     /// Whether the path still leads to the file that we have locked, and the record beside it is there: costs
-    /// next to nothing.
+    /// next to nothing. What could not be mended is left to [`Hold::verify`].
     pub(crate) fn is_in_place(&self) -> bool {
-        self.locked.is_at(&self.path()).unwrap_or(false) && !self.record_is_missing()
+        self.is_failing
+            || self.locked.is_at(&self.path()).unwrap_or(false) && !self.record_is_missing()
     }
 }
 
@@ -382,9 +392,10 @@ pub(super) fn write_whole(directory: &Path, name: &str, text: &str) -> Result<()
     Ok(())
 }
 
-/// A file that is to be renamed: 0600, and gone if it is not.
+/// A file that is to be renamed: 0600, and gone if it is not. Made by us, so that an error is the system's, and
+/// names no file that nobody has asked for.
 pub(super) fn scratch(directory: &Path) -> std::io::Result<tempfile::NamedTempFile> {
-    tempfile::Builder::new().prefix(".incumbent-").tempfile_in(directory)
+    tempfile::Builder::new().prefix(SCRATCH).make_in(directory, sys::create_anchor_file)
 }
 
 impl Drop for Hold {

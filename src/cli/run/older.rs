@@ -55,7 +55,10 @@ impl Watch<'_> {
                     pid.map_or_else(|| "another process".to_owned(), |it| format!("pid {it}"));
                 self.lose(&format!("{} was replaced, and {who} holds it", path.display()));
             }
-            Err(error) => self.doubt(&format!("cannot look at {}: {error}", path.display())),
+            Err(error) => output::tell_aside(&format!(
+                "incumbent: run: {}: {error}; until that works, older gateways may not see this run\n",
+                self.tenure.office()
+            )),
         }
     }
 
