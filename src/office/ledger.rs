@@ -229,6 +229,42 @@ pub(crate) fn check_home(
     }
 }
 
+/// Refuses to take the place of `other`, of another profile, for an office whose profile has, or is to have, another
+/// home than that one.
+pub(crate) fn check_homes_of_both(
+    connection: &Connection,
+    office: &Office,
+    home: Option<&Path>,
+    other: &Office,
+) -> Result<()> {
+    let own = match home {
+        Some(home) => Some(home.to_owned()),
+        None => bound_home(connection, office, Path::new(""))?
+            .filter(|(_, binds)| *binds)
+            .map(|(bound, _)| PathBuf::from(bound)),
+    };
+    let Some(own) = own else { return Ok(()) };
+    match bound_home(connection, other, &own)? {
+        Some((theirs, true)) if theirs != own.to_string_lossy() => Err(Error::new(
+            ErrorKind::ProfileBelongsTo,
+            format!(
+                "profile {}, whose place was to be taken, belongs to the home {theirs}, and profile {} \
+                 to {}",
+                other.profile,
+                office.profile,
+                own.display()
+            ),
+        )
+        .at(&own)
+        .with_hint(format!(
+            "stop that one first (`incumbent --profile {} stop`), or take its place from another home \
+             (`--cross-home`)",
+            other.profile
+        ))),
+        Some(_) | None => Ok(()),
+    }
+}
+
 /// Binds the profile of a granted office to `home`, which was checked.
 pub(super) fn bind_home(tx: &Tx<'_>, office: &Office, home: Option<&Path>) -> Result<()> {
     let profile = office.profile.as_str();

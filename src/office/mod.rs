@@ -18,7 +18,8 @@ pub use desired::Desired;
 pub(crate) use desired::{desired, set_desired};
 pub use evict::Eviction;
 pub(crate) use ledger::{
-    bind_legacy_home, check_home, conflicts, legacy_home, others_of_legacy_home, profiles,
+    bind_legacy_home, check_home, check_homes_of_both, conflicts, legacy_home,
+    others_of_legacy_home, profiles,
 };
 pub(crate) use storm::{Storm, of as storm_of};
 pub use tenure::Tenure;

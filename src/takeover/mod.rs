@@ -30,9 +30,11 @@ use crate::liveness::{Evidence, Judgement, Lease, Verdict};
 use crate::lock_table;
 use crate::marker::{self, millis};
 use crate::marker_table::{self, Marker, NewMarker};
-use crate::names::{InstanceId, LockName, MarkerName, Nonce, Office, Wanted};
+use crate::names::{InstanceId, LockName, MarkerName, Nonce, Office, ProfileName, Wanted};
 use crate::observe::LiveCommandLine;
-use crate::office::{Candidate, Claim, Outcome, claim_once, claim_reserved, refuse_candidate};
+use crate::office::{
+    Candidate, Claim, Outcome, check_homes_of_both, claim_once, claim_reserved, refuse_candidate,
+};
 use crate::reservation::{self, Purpose};
 use crate::scoped;
 use crate::standing::Force;
@@ -73,7 +75,8 @@ impl Replace {
         self
     }
 
-    /// Also when the profile is bound to another home, which it leaves for ours.
+    /// Also when the profile is bound to another home, which it leaves for ours, and from a profile of another
+    /// home that stands for the same directory of an older gateway.
     #[must_use]
     pub fn across_homes(mut self) -> Self {
         self.across_homes = true;
@@ -87,6 +90,8 @@ impl Replace {
 pub struct Replaced {
     /// Its recorded pid.
     pub pid: Option<Pid>,
+    /// Its profile: another one than ours, if both stand for the directory of one older gateway.
+    pub profile: Option<ProfileName>,
     /// Its generation.
     pub instance: InstanceId,
     /// Whether it had to be killed, because it did not end in its time.
@@ -190,6 +195,9 @@ pub(crate) fn reserve(
         && targets.iter().all(|target| target.record.id != record.id)
         && let Some(office) = record.office()
     {
+        if !replace.across_homes {
+            check_homes_of_both(tx, candidate.office, candidate.home, &office)?;
+        }
         match survey.holder(record, &office)? {
             Found::Nobody => {}
             Found::Target(target) => targets.push(*target),
@@ -448,6 +456,7 @@ pub(crate) fn carry_out(
             let first = &targets[0].record;
             Claim::Granted(tenure.in_the_place_of(Replaced {
                 pid: first.pid,
+                profile: first.profile.clone(),
                 instance: first.id,
                 killed: killed.contains(&true),
                 left_over,

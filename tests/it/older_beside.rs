@@ -157,3 +157,43 @@ fn a_look_at_an_older_gateway_costs_the_same_beside_many_rows() {
     assert!(after <= before + 5, "{before} {after}");
     drop(gateway);
 }
+
+/// DESIGN section 5: never taken over across homes unless asked. Symptom: `run --replace` of a profile with one
+/// home took the place of a profile with another, because both had the directory of an older gateway in
+/// common; of the profile itself that was refused.
+#[test]
+fn a_profile_of_another_home_is_not_replaced_unasked() {
+    let Some(sandbox) = Sandbox::with_python() else { return };
+    let older = Older::new(&sandbox);
+    for home in ["ha", "hb"] {
+        std::fs::create_dir(sandbox.file(home)).unwrap();
+    }
+    let mut first =
+        sandbox.hold(&["--profile", "a", "--home", "ha", "--legacy-home", older.home()]);
+    let replace = ["run", "--no-backoff", "--replace", "--legacy-home", older.home()];
+    let take = |profile: &str, more: &[&str]| {
+        let whole = [&["--profile", profile], more, &replace, &["--", "true"]].concat();
+        sandbox.cli(whole)
+    };
+    for (profile, more) in [("a", ["--home", "hb"]), ("b", ["--home", "hb"])] {
+        take(profile, &more).assert_code(78).assert_complains(&["profile a", "/ha", "/hb"]);
+    }
+    // Bound before, and not said now.
+    sandbox.cli(["--profile", "b", "--home", "hb", "run", "--", "true"]).assert_code(0);
+    take("b", &[]).assert_code(78).assert_complains(&["--profile a stop", "--cross-home"]);
+    assert!(!first.process.has_ended() && !first.command.is_gone());
+    let (code, status) = sandbox.json(["status", "--profile", "a"]);
+    assert_eq!((code, &status["pid"]), (0, &json!(first.pid())), "{status:#}");
+
+    // Asked for; and it is said whose place that was.
+    let take_over = [&["--profile", "b"], &replace[..], &["--cross-home", "--", "true"]].concat();
+    let whose = format!("took over from pid {} (profile a)", first.pid());
+    let answer = sandbox.cli(take_over).assert_code(0);
+    assert!(answer.err.contains(&whose), "{answer:#?}");
+    first.process.wait(LIMIT);
+
+    // Without a home on one side nothing differs.
+    let second = sandbox.hold(&["--profile", "a", "--legacy-home", older.home()]);
+    take("c", &[]).assert_code(0);
+    second.command.wait_gone(LIMIT);
+}

@@ -296,8 +296,10 @@ fn tell_whose_place_we_took(tenure: &Tenure) {
     let office = tenure.office();
     if let Some(replaced) = tenure.replaced() {
         let how = if replaced.killed { ", which had to be killed" } else { "" };
+        let whose = replaced.profile.as_ref().filter(|profile| **profile != office.profile);
+        let whose = whose.map_or_else(String::new, |profile| format!(" (profile {profile})"));
         output::tell(&format!(
-            "incumbent: run: {office}: took over from {}{how}\n",
+            "incumbent: run: {office}: took over from {}{whose}{how}\n",
             pid(replaced.pid)
         ));
         for process in &replaced.left_over {
