@@ -15,7 +15,7 @@ use crate::legacy::{self, Found, Owner};
 use crate::liveness::{Evidence, Flags, Judgement, Observed};
 use crate::lock_table::LockRow;
 use crate::names::{InstanceId, Kind, LockName, Office, ProfileName, Wanted};
-use crate::path_text::quoted;
+use crate::path_text::{self, quoted};
 use crate::runtime::state;
 use crate::runtime_table;
 use crate::store::Inner;
@@ -357,7 +357,7 @@ impl Holder {
             Some(db) => format!(
                 "stop it there (`incumbent --db {} --profile {profile} stop`), or use one store for \
                  both",
-                command_line::display(std::slice::from_ref(db))
+                quoted(db)
             ),
             None if self.instance.is_none() => {
                 "wait until it has ended: it has lost its office, and ends its command".to_owned()
@@ -378,10 +378,11 @@ impl Holder {
         }
     }
 
-    /// The holder as the CLI's JSON shows it.
+    /// The holder as the CLI's JSON shows it. Of one that holds the lock of an older program, also the path of
+    /// that (`legacy_lock`), and that of its store where it is not on record in this one (`db`, or null).
     #[must_use]
     pub fn to_json(&self) -> Value {
-        serde_json::json!({
+        let mut document = serde_json::json!({
             "profile": self.profile.as_ref().map(ProfileName::as_str),
             "kind": self.kind.as_ref().map(Kind::as_str),
             "pid": self.pid,
@@ -396,7 +397,12 @@ impl Holder {
             "metadata": self.metadata,
             "state": self.state,
             "unresponsive_ms": self.unresponsive_ms,
-        })
+        });
+        if let Some(lock) = self.older_lock.as_ref().filter(|_| self.reason == LEGACY_HOME_IN_USE) {
+            document["db"] = lock.db.as_deref().into();
+            path_text::put(&mut document, "legacy_lock", &lock.path);
+        }
+        document
     }
 }
 

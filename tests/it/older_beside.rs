@@ -197,3 +197,68 @@ fn a_profile_of_another_home_is_not_replaced_unasked() {
     take("c", &[]).assert_code(0);
     second.command.wait_gone(LIMIT);
 }
+
+/// The file may be another user's. Symptom: the path of a store in it stood in the advice as it was, for a person
+/// to paste into a shell.
+#[test]
+fn a_path_from_somebody_elses_file_runs_nothing_when_it_is_pasted() {
+    let Some(sandbox) = Sandbox::with_python() else { return };
+    let older = Older::new(&sandbox);
+    let script = "
+import fcntl, json, os, sys
+file = open(sys.argv[1] + '/gateway.lock', 'a+')
+fcntl.flock(file, fcntl.LOCK_EX)
+started = int(open('/proc/self/stat').read().rsplit(')', 1)[1].split()[19])
+owner = {'store': 'zz', 'db': sys.argv[2], 'profile': 'a'}
+file.write(json.dumps({'pid': os.getpid(), 'kind': 'hermes-gateway', 'argv': ['x'],
+                       'start_time': started, 'incumbent': owner}))
+file.flush()
+print('held', flush=True)
+sys.stdin.read()
+";
+    let hostile = "/x/$(touch pasted)`touch pasted`\"'; touch pasted; '.db";
+    let mut command = sandbox.program("python3");
+    command.args(["-c", script, older.home(), hostile]);
+    let mut forger = Process::start(command);
+    assert_eq!(forger.line(), "held");
+    let answer = sandbox.cli(["run", "--no-backoff", "--legacy-home", older.home(), "--", "true"]);
+    let from = answer.err.find("incumbent --db ").unwrap();
+    let until = answer.err[from..].find(" --profile a stop").unwrap();
+    let word = &answer.err[from + "incumbent --db ".len()..from + until];
+    let pasted = Process::start(sandbox.shell(&format!("printf %s {word}"))).finish(LIMIT);
+    assert_eq!(pasted.assert_code(0).out, hostile);
+    assert!(!sandbox.file("pasted").exists());
+
+    let (_, document) =
+        sandbox.json(["run", "--no-backoff", "--legacy-home", older.home(), "--", "true"]);
+    assert_eq!(document["holder"]["db"], hostile, "{document:#}");
+}
+
+/// A script that is kept out by the lock of an older program has to know which lock, and in which store its holder is
+/// on record.
+#[test]
+fn a_refusal_for_the_lock_of_an_older_program_names_it_in_json() {
+    let Some(sandbox) = Sandbox::with_python() else { return };
+    let older = Older::new(&sandbox);
+    let run = sandbox.hold(&["--profile", "a", "--legacy-home", older.home()]);
+    let refused = |more: &[&str]| {
+        let whole = [&["run", "--no-backoff"], more, &["--", "true"]].concat();
+        let (code, document) = sandbox.json(whole);
+        assert_eq!(code, 75, "{document:#}");
+        document["holder"].clone()
+    };
+    let lock = older.home.canonicalize().unwrap().join("gateway.lock");
+    let here = refused(&["--legacy-home", older.home()]);
+    assert_eq!((&here["legacy_lock"], &here["db"]), (&json!(lock), &json!(null)), "{here:#}");
+    let elsewhere = sandbox.file("elsewhere.db");
+    let there = refused(&["--db", elsewhere.to_str().unwrap(), "--legacy-home", older.home()]);
+    assert_eq!(
+        (&there["legacy_lock"], &there["db"]),
+        (&json!(lock), &json!(sandbox.db().canonicalize().unwrap())),
+        "{there:#}"
+    );
+    // Of any other refusal there is nothing to say.
+    let usual = refused(&["--profile", "a"]);
+    assert!(usual.get("legacy_lock").is_none() && usual.get("db").is_none(), "{usual:#}");
+    run.end().assert_code(0);
+}
