@@ -573,6 +573,29 @@ fn the_subject_is_the_run_we_are_in() {
     assert_holds(&log, &[&format!("of pid {},", std::process::id())]);
 }
 
+/// Symptom: where the store could not be read, the lines of the kernel and of the journal were shown anyway,
+/// with whatever is locked in them. It holds because nobody knows then what is not to be shown, and it says so.
+#[test]
+fn a_store_that_cannot_be_read_keeps_the_lines_of_logs_back() {
+    let sandbox = Sandbox::new();
+    for (dmesg, journal) in [("echo the-line token-of-mine", ""), ("exit 1", "echo the-line")] {
+        sandbox.fake("ps", "").fake("dmesg", dmesg).fake("journalctl", journal);
+        std::fs::create_dir_all(sandbox.db().parent().unwrap()).unwrap();
+        std::fs::write(sandbox.db(), "no store").unwrap();
+        let log = sandbox.diagnosed(sandbox.diagnose_with_fakes(&[]));
+        assert!(!log.contains("the-line"), "{log}");
+        let why = format!("{} cannot be read (", sandbox.db().display());
+        assert_holds(
+            &log,
+            &[
+                &format!("unavailable: its lines are not shown: {why}"),
+                &format!("; command lines are not shown: {why}"),
+            ],
+        );
+        std::fs::remove_file(sandbox.file("log")).unwrap();
+    }
+}
+
 // -- the library -------------------------------------------------------------------------------
 
 /// Plays a gateway that links the library.

@@ -130,7 +130,11 @@ impl Report {
             [] => String::new(),
             them => format!("; cut off: {}", them.join(", ")),
         };
-        let end = format!("=== end === {}, after {}{cut_off}\n\n", self.tag, seconds(took));
+        let hidden = match &self.shown.identities {
+            Ok(_) => String::new(),
+            Err(why) => format!("; command lines are not shown: {why}"),
+        };
+        let end = format!("=== end === {}, after {}{cut_off}{hidden}\n\n", self.tag, seconds(took));
         self.log.write_all(end.as_bytes())
     }
 
@@ -138,12 +142,12 @@ impl Report {
     fn learn_identities(&mut self, store: PathBuf) {
         let file = store.display().to_string();
         let share = self.share(8).min(IDENTITIES_WITHIN);
-        let (read, _) = collect(share, move |found| drop(found.send(Shown::of(store))));
+        let (read, _) = collect(share, move |found| {
+            drop(found.send(Shown::identities_of(store)));
+        });
         let read = read.into_iter().next().unwrap_or_else(|| Err("no answer".to_owned()));
-        self.shown = Arc::new(read.unwrap_or_else(|why| {
-            self.cut_off.push(format!("command lines, since {file} cannot be read: {why}"));
-            Shown { identities: None }
-        }));
+        let identities = read.map_err(|why| format!("{file} cannot be read ({why})"));
+        self.shown = Arc::new(Shown { identities });
     }
 
     /// One write for one section, so that nobody else's lines come between its own.
@@ -594,35 +598,32 @@ fn branches(table: &[ProcessRow], subject: Pid) -> Vec<Branch> {
 
 /// What may be shown of others.
 struct Shown {
-    /// What is locked; `None` where nobody knows.
-    identities: Option<Identities>,
+    /// What is locked; or why nobody knows.
+    identities: Result<Identities, String>,
 }
 
 impl Default for Shown {
     /// There is no store.
     fn default() -> Self {
-        Self { identities: Some(Identities::default()) }
+        Self { identities: Ok(Identities::default()) }
     }
 }
 
 impl Shown {
-    fn of(store: PathBuf) -> Result<Self, String> {
+    fn identities_of(store: PathBuf) -> Result<Identities, String> {
         let identities = OpenOptions::new()
             .path(store)
             .single_reader()
             .busy_budget(IDENTITIES_WITHIN)
             .open_existing()
             .and_then(|store| store.map(|store| store.inner.read(Identities::read)).transpose());
-        match identities {
-            Ok(identities) => Ok(Self { identities: Some(identities.unwrap_or_default()) }),
-            Err(error) => Err(error.to_string()),
-        }
+        identities.map(Option::unwrap_or_default).map_err(|error| error.to_string())
     }
 
     /// The command line of a process, redacted, or what else says what it is.
     fn process(&self, pid: Pid) -> String {
         let arguments = sys::command_line(pid);
-        match (arguments.filter(|_| self.identities.is_some()), sys::program_name(pid)) {
+        match (arguments.filter(|_| self.identities.is_ok()), sys::program_name(pid)) {
             (Some(arguments), _) => self.command(arguments),
             (None, Some(name)) => format!("[{}]", command_line::redact_line(&name)),
             (None, None) => "(ended, or not to be seen)".to_owned(),
@@ -631,22 +632,22 @@ impl Shown {
 
     fn command(&self, arguments: Vec<String>) -> String {
         let known = self.identities.as_ref();
-        known.map_or_else(String::new, |known| command_line::display(&known.command(arguments)))
-    }
-
-    /// Of somebody else's log.
-    fn line(&self, line: &str) -> String {
-        match &self.identities {
-            Some(identities) => identities.line(line),
-            None => command_line::redact_line(line),
-        }
+        known.map_or_else(
+            |_| String::new(),
+            |known| command_line::display(&known.command(arguments)),
+        )
     }
 }
 
 fn last_lines(said: &Said, of: &Shown) -> Vec<String> {
     let lines: Vec<&str> = said.text.lines().collect();
     let from = lines.len().saturating_sub(MESSAGES_MAX);
-    let mut shown: Vec<String> = lines[from..].iter().map(|line| of.line(line)).collect();
+    // What is locked could stand in any of them.
+    let known = match &of.identities {
+        Ok(known) => known,
+        Err(why) => return vec![format!("unavailable: its lines are not shown: {why}")],
+    };
+    let mut shown: Vec<String> = lines[from..].iter().map(|line| known.line(line)).collect();
     shown.push(said.count(lines.len() - from, lines.len()));
     shown
 }
