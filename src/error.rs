@@ -46,9 +46,10 @@ pub enum ErrorKind {
     NotOwner,
     /// The process that is meant does not run (any more): nothing was done.
     NotRunning,
-    /// This process was forked from one that had the store open. No handle of then works here, and none
-    /// can be opened, also not when all of them are dropped: fork before the store is opened or after its
-    /// last handle is dropped, or have the child execute a program (`exec`) that opens it.
+    /// This process was forked from one that had the store open. Handles opened before the fork do not work
+    /// here, and the same store cannot be opened again, also not when all of them are dropped: fork before the
+    /// store is opened or after its last handle is dropped, or have the child execute a program (`exec`) that
+    /// opens it.
     Forked,
     /// The operating system cannot do this here.
     Unsupported,

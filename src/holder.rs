@@ -246,8 +246,8 @@ impl Holder {
                 "its owner has released it, and could not write that down yet"
             }
             CANNOT_SIGNAL if self.is_our_ancestor => {
-                "it started the process that asks, which does not signal it, and it did not follow \
-                 the marker"
+                "it is a parent of this process, so it is not signalled, and it did not act on the \
+                 marker"
             }
             reason => because(reason),
         }
@@ -292,14 +292,14 @@ impl Holder {
                 format!("wait until pid {pid} is done, or end it: its reservation ends with it")
             }
             SUPERSEDED => {
-                "nothing, if that one is the gateway you want; else take its place all the \
-                same (`incumbent run --replace --force -- CMD`), and see to it that only one supervisor \
+                "nothing, if that one is the gateway you want; else take its place anyway \
+                (`incumbent run --replace --force -- CMD`), and see to it that only one supervisor \
                 starts it"
                     .to_owned()
             }
             CANNOT_SIGNAL if self.is_our_ancestor => format!(
-                "ask from outside of it (another terminal, its supervisor), or have pid {pid} end \
-                 itself, or look for its markers (`incumbent marker consume`)"
+                "run this outside of it (another terminal, its supervisor), or have pid {pid} end \
+                 itself (it may look for its markers: `incumbent marker consume`)"
             ),
             CANNOT_SIGNAL => format!(
                 "stop pid {pid} where and as whom it runs (another container or pid namespace, \
@@ -428,7 +428,7 @@ pub(crate) fn because_seen(reason: &str, flags: Flags, seen: &Evidence) -> &'sta
     match (reason, seen.observed()) {
         // A pending release of another process, or an exec.
         ("anchor_released", Observed::Alive) => {
-            "the kernel released its lock: its process goes on, but has let go of it"
+            "the kernel released its lock: the process still runs, but no longer holds it"
         }
         ("anchor_released", Observed::Gone(_)) => {
             "the kernel released its lock: the process has ended"
@@ -445,7 +445,7 @@ pub(crate) fn because(reason: &str) -> &'static str {
         "command_line_matches" => "the recorded process runs, with the recorded command line",
         "child_lives" => "its `run` is gone, but the command it started still runs",
         "anchor_released" => {
-            "the kernel released its lock: the process has ended, or has let go of it"
+            "the kernel released its lock: the process has ended, or no longer holds it"
         }
         "rebooted" => "the machine was restarted since",
         "no_such_process" => "no process has its pid",

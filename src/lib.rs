@@ -110,9 +110,9 @@
 //! All types are `Send + Sync`; calls block, usually for tens of microseconds and at most for the
 //! busy budget (5 s). Under tokio use `spawn_blocking`. A handle does not survive `fork`: every
 //! call in the child is [`ErrorKind::Forked`], dropping it there does nothing, and what the parent holds stays
-//! the parent's. Nor can the child open that store again; another one it can. It works in a child that was
-//! forked before the store was opened or after its last handle was dropped, and in the program that a
-//! child executes.
+//! the parent's. The child cannot open that store again, but it can open another one. The store works in a child
+//! that was forked before it was opened or after its last handle was dropped, and in the program that a child
+//! executes.
 //!
 //! A process that uses this crate reads the store through it. On Linux it does no harm if it opens and
 //! closes the files itself, or with another `SQLite`; elsewhere such a close cancels `SQLite`'s locks.

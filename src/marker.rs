@@ -399,7 +399,9 @@ fn write_to(
             ErrorKind::Busy,
             format!("a {} by {} is in progress", asked.marker.name, asked.marker.by),
         )
-        .with_hint("wait until that is done, or end the process that asked for it, and the request with it")
+        .with_hint(
+            "wait until it is done, or end the process that asked for it: that cancels the request",
+        )
         .retry_after(1_000));
     }
     let ttl = request.ttl.unwrap_or_else(|| {

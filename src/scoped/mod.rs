@@ -232,7 +232,7 @@ impl Store {
                 ErrorKind::NotOwner,
                 format!("instance {instance} is not one that this process holds"),
             )
-            .with_hint("its own are those of its tenures and locks"));
+            .with_hint("pass the instance of a tenure or lock of this process"));
         };
         let is_office = held.offices.values().any(|office| office.row.instance == instance);
         let mut count = 0;

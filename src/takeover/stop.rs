@@ -449,11 +449,10 @@ fn but_for_family(inner: &Inner, office: &Office, outcome: StopOutcome) -> Resul
     };
     let judged = judge_to_end(inner, &record, Lease::None, &LiveCommandLine::not_read());
     let Some(pid) = judged.left_behind else { return Ok(outcome) };
+    let left = format!("its `run` has ended, but pid {pid}, which it started, still runs");
     let why = match Proven::of(pid, sys::process_facts(pid).start_time, None, inner.trust()) {
-        Err(why) => format!(
-            "its `run` has ended, but pid {pid}, which that left, cannot be signalled: {why}"
-        ),
-        Ok(_) => format!("its `run` has ended, but pid {pid}, which that left, has not"),
+        Err(why) => format!("{left} (and cannot be signalled: {why})"),
+        Ok(_) => left,
     };
     let holder = Holder::of(&record, office, &judged);
     Ok(StopOutcome::StillRunning(Box::new(holder), why))

@@ -956,7 +956,7 @@ fn a_pending_release_is_not_the_end_of_its_process() {
     let because = ask(&mut owner, "because default");
     assert!(because.contains("has released it, and could not write that down yet"), "{because}");
     assert!(because.contains("release_pending"), "{because}");
-    let goes_on = "its process goes on, but has let go of it";
+    let goes_on = "the process still runs, but no longer holds it";
     let status = disk.cli(&["status"]).assert_code(3);
     assert!(status.out.contains(goes_on) && !status.out.contains("has ended"), "{status:#?}");
     for verb in [&["stop"][..], &["stop", "--force"]] {

@@ -81,14 +81,14 @@ impl Import<'_> {
         let is_it = |row: &Record| row.pid == pid && row.start_time == record.start_time();
         let (lives, whose) = if owner.store == self.inner.store_uuid()? {
             let lives = instance::all_live(self.tx)?.iter().any(is_it);
-            (lives, "on record here, which says more".to_owned())
+            (lives, "here; `incumbent status` says more".to_owned())
         } else {
             let lives = !matches!(self.judge(record, file).1, Verdict::Dead(_));
-            (lives, format!("on record in the store {}", owner.db))
+            (lives, format!("in the store {}", owner.db))
         };
         let finding =
             if lives { Finding::live("on_record", pid) } else { Finding::stale("on_record", pid) };
-        Ok(finding.detail(format!("it is of a `run` that is {whose}")))
+        Ok(finding.detail(format!("it belongs to a `run` that is on record {whose}")))
     }
 
     /// The row of a gateway that has ended: one that somebody had met, or one that is made for it.
