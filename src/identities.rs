@@ -1,6 +1,7 @@
 //! The identities that are locked in a store, known by their hashes alone: what people write, and what
 //! is shown of processes, is searched for them, because one need not look like a secret.
 
+use std::cell::RefCell;
 use std::collections::HashSet;
 
 use rusqlite::Connection;
@@ -27,6 +28,33 @@ pub(crate) struct Identities(HashSet<u64>);
 impl Identities {
     pub(crate) fn read(connection: &Connection) -> Result<Self> {
         lock_table::identity_hashes(connection).map(Self)
+    }
+
+    /// Those that stand in these texts, as [`Identities::mask`] and [`Identities::text`] find them: of a few words
+    /// each is looked up, however much is locked.
+    pub(crate) fn within<'a>(
+        connection: &Connection,
+        texts: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Self> {
+        /// More than a message of an error has; beyond that, reading all that is locked costs as little.
+        const WORDS_MAX: usize = 64;
+        let words = RefCell::new(HashSet::new());
+        for text in texts {
+            Raw::new(vec![text.to_owned()]).find(&|word| {
+                if is_long_enough(word) && words.borrow().len() <= WORDS_MAX {
+                    words.borrow_mut().insert(word.to_owned());
+                }
+                false
+            });
+        }
+        let words = words.into_inner();
+        if words.len() <= WORDS_MAX {
+            let mut hashes = words.iter().filter_map(|word| IdentityHash::of(word).ok());
+            if let Some(locked) = lock_table::locked_among(connection, &mut hashes)? {
+                return Ok(Self(locked));
+            }
+        }
+        Self::read(connection)
     }
 
     /// Those of the store; where it cannot be read, those that this process holds itself.
@@ -88,6 +116,16 @@ impl Identities {
         let is_identity = |word: &str| is_long_enough(word) && self.contains(word);
         let found: Vec<Secret> = Raw::new(text.to_vec()).find(&is_identity);
         command_line::mask(&text, &found.iter().collect::<Vec<_>>()).concat()
+    }
+}
+
+/// The strings of a document, but for the names of fields.
+pub(crate) fn strings<'a>(document: &'a Value, found: &mut Vec<&'a str>) {
+    match document {
+        Value::String(text) => found.push(text),
+        Value::Array(values) => values.iter().for_each(|value| strings(value, found)),
+        Value::Object(fields) => fields.values().for_each(|value| strings(value, found)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
 }
 

@@ -37,6 +37,46 @@ pub(crate) fn identity_hashes(connection: &Connection) -> Result<HashSet<u64>> {
     Ok(hashes)
 }
 
+/// Those of `hashes` that are locked, as numbers: looked up one by one in each scope, so that it costs the same
+/// beside however many locks. `None` in a store with too many scopes for that.
+pub(crate) fn locked_among(
+    connection: &Connection,
+    hashes: &mut dyn Iterator<Item = IdentityHash>,
+) -> Result<Option<HashSet<u64>>> {
+    /// Scopes are kinds of tokens: a machine has a few.
+    const SCOPES_MAX: usize = 32;
+    let mut scopes: Vec<String> = Vec::new();
+    if !exists(connection)? {
+        return Ok(Some(HashSet::new()));
+    }
+    // From one to the next: DISTINCT would read every lock.
+    let mut next =
+        connection.prepare_cached("SELECT min(scope) FROM scoped_locks WHERE scope > ?1")?;
+    loop {
+        let last = scopes.last().map_or("", String::as_str);
+        match next.query_row([last], |row| row.get(0))? {
+            None => break,
+            Some(_) if scopes.len() == SCOPES_MAX => return Ok(None),
+            Some(scope) => scopes.push(scope),
+        }
+    }
+    let mut locked = HashSet::new();
+    if scopes.is_empty() {
+        return Ok(Some(locked));
+    }
+    let mut is_locked = connection
+        .prepare_cached("SELECT 1 FROM scoped_locks WHERE scope = ?1 AND identity_hash = ?2")?;
+    for hash in hashes {
+        for scope in &scopes {
+            if is_locked.exists((scope, hash.as_str()))? {
+                locked.extend(IdentityHash::number_of(hash.as_str()));
+                break;
+            }
+        }
+    }
+    Ok(Some(locked))
+}
+
 /// Whether there are scoped locks at all: a store that an older version made has none, and a
 /// question does not migrate it.
 pub(crate) fn exists(connection: &Connection) -> Result<bool> {

@@ -347,7 +347,7 @@ pub(crate) fn by_or_self(inner: &Inner, by: Option<&str>) -> String {
 /// The same within a transaction.
 pub(crate) fn by_or_self_in(tx: &crate::store::Tx<'_>, by: Option<&str>) -> Result<String> {
     match by {
-        Some(by) => Ok(Identities::read(tx)?.text(by)),
+        Some(by) => Ok(Identities::within(tx, [by])?.text(by)),
         None => Ok(by_or_self(tx.store(), None)),
     }
 }

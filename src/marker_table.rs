@@ -177,7 +177,7 @@ impl NewMarker<'_> {
         close_expired(tx)?;
         let replaced = self.close_others(tx)?;
         let reason = match self.reason {
-            Some(reason) => Some(Identities::read(tx)?.text(reason)),
+            Some(reason) => Some(Identities::within(tx, [reason])?.text(reason)),
             None => None,
         };
         let reason = reason.as_deref();

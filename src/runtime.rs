@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::clock::rfc3339;
 use crate::command_line::redact_text;
 use crate::error::{Error, ErrorKind, Result};
-use crate::identities::Identities;
+use crate::identities::{self, Identities};
 use crate::instance;
 use crate::marker::{by_or_self, millis};
 use crate::names::{InstanceId, ProfileName};
@@ -160,6 +160,10 @@ pub mod state {
 
     pub(crate) const USUAL: [&str; 6] =
         [STARTING, RUNNING, DRAINING, DEGRADED, STOPPED, STARTUP_FAILED];
+
+    /// What gateways say of a platform, beside these.
+    pub(crate) const USUAL_OF_PLATFORMS: [&str; 7] =
+        ["connected", "connecting", "disconnected", "reconnecting", "retrying", "paused", "fatal"];
 }
 
 /// What a gateway wants to say about itself. Every field is kept as it is, cleared, or set; see
@@ -302,14 +306,20 @@ impl StatusUpdate {
 
     /// The same, without what is locked in this store: a text of an error likes to repeat the token.
     fn without_identities(&self, tx: &Tx<'_>) -> Result<Cow<'_, Self>> {
-        let says_text = self.platforms.iter().any(PlatformUpdate::says_text)
-            || is_own_word(&self.state)
-            || is_set(&self.exit_reason)
-            || is_set(&self.extra);
-        if !says_text {
+        let mut texts = Vec::new();
+        texts.extend(own_word(&self.state));
+        texts.extend(set_text(&self.exit_reason));
+        said_in(&self.extra, &mut texts);
+        for platform in &self.platforms {
+            texts.extend(own_word(&platform.state));
+            texts.extend(set_text(&platform.error_code));
+            texts.extend(set_text(&platform.error_message));
+            said_in(&platform.extra, &mut texts);
+        }
+        if texts.is_empty() {
             return Ok(Cow::Borrowed(self));
         }
-        let identities = Identities::read(tx)?;
+        let identities = Identities::within(tx, texts)?;
         let mut update = self.clone();
         hide_in_word(&mut update.state, &identities);
         hide_in_text(&mut update.exit_reason, &identities);
@@ -332,13 +342,24 @@ impl StatusUpdate {
     }
 }
 
-fn is_set<T>(field: &Field<T>) -> bool {
-    matches!(field, Field::Set(_))
+fn set_text(field: &Field<String>) -> Option<&str> {
+    match field {
+        Field::Set(text) => Some(text),
+        Field::Keep | Field::Clear => None,
+    }
 }
 
 /// A state that is none of the usual ones, which come often.
-fn is_own_word(state: &Field<String>) -> bool {
-    matches!(state, Field::Set(word) if !state::USUAL.contains(&word.as_str()))
+fn own_word(state: &Field<String>) -> Option<&str> {
+    let is_usual =
+        |word: &str| state::USUAL.contains(&word) || state::USUAL_OF_PLATFORMS.contains(&word);
+    set_text(state).filter(|word| !is_usual(word))
+}
+
+fn said_in<'a>(field: &'a Field<Value>, texts: &mut Vec<&'a str>) {
+    if let Field::Set(document) = field {
+        identities::strings(document, texts);
+    }
 }
 
 fn hide_in_word(field: &mut Field<String>, identities: &Identities) {
@@ -427,13 +448,6 @@ impl PlatformUpdate {
     pub fn remove(mut self) -> Self {
         self.is_removed = true;
         self
-    }
-
-    fn says_text(&self) -> bool {
-        is_own_word(&self.state)
-            || is_set(&self.error_code)
-            || is_set(&self.error_message)
-            || is_set(&self.extra)
     }
 
     fn sets_something(&self) -> bool {

@@ -298,7 +298,8 @@ impl WaitingRow {
         let subject = inner.myself();
         let anchor = inner.anchor(tx)?;
         // `stop --reason 'TOKEN is revoked'`.
-        let argv = Identities::read(tx)?.mask_words(as_whom.argv);
+        let words = as_whom.argv.iter().map(String::as_str);
+        let argv = Identities::within(tx, words)?.mask_words(as_whom.argv);
         let instance = NewInstance {
             profile: as_whom.profile,
             kind: None,

@@ -46,6 +46,7 @@ mod lock_secrets;
 mod lock_verbs;
 mod locks;
 mod lost_owners;
+mod many_rows;
 mod markers;
 mod moved;
 mod namespaces;
