@@ -1341,6 +1341,9 @@ pub(crate) fn forget_notes_of_earlier(tx: &Tx<'_>, office: &Office) -> Result<()
 /// How many rows one pruning deletes: as a rule there are a few.
 const DELETED_AT_ONCE: usize = 500;
 
+/// How long one pruning looks for them: of whoever holds an anchor that no live row names a row stays.
+const PRUNED_WITHIN: Duration = Duration::from_millis(10);
+
 /// Deletes some of the rows that `which` selects, but for the youngest row of an anchor that is held.
 fn delete_unless_held(
     tx: &Tx<'_>,
@@ -1356,46 +1359,66 @@ fn delete_unless_held(
              SELECT 1 FROM instances AS younger
              WHERE younger.anchor = instances.anchor AND younger.ended_at_ms IS NOT NULL
                AND younger.id > instances.id)
-         FROM instances {which} LIMIT {DELETED_AT_ONCE}"
+         FROM instances {which}"
     );
-    let old: Vec<(i64, Option<String>, bool)> = tx
-        .prepare_cached(&sql)?
-        .query_map(parameters, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
-        .collect::<rusqlite::Result<_>>()?;
-    for (id, anchor, is_named_again) in old {
-        let is_needed = !is_named_again && anchor.is_some_and(|anchor| is_held(&anchor));
+    let until = Deadline::after(PRUNED_WITHIN);
+    let mut over: Vec<i64> = Vec::new();
+    let mut statement = tx.prepare_cached(&sql)?;
+    let mut rows = statement.query(parameters)?;
+    // Not those that are looked at: many that have to stay would be in the way of the others for ever.
+    while over.len() < DELETED_AT_ONCE
+        && let Some(row) = rows.next()?
+    {
+        let (anchor, is_named_again): (Option<String>, bool) = (row.get(1)?, row.get(2)?);
+        if is_named_again || !anchor.is_some_and(|anchor| is_held(&anchor)) {
+            over.push(row.get(0)?);
+        }
+        if until.has_passed() {
+            break;
+        }
+    }
+    drop(rows);
+    for id in over {
         // With the row its locks would go, however many they are.
-        if !is_needed && !lock_table::end_left_of(tx, InstanceId(id))? {
+        if !lock_table::end_left_of(tx, InstanceId(id))? {
             tx.prepare_cached("DELETE FROM instances WHERE id = ?1")?.execute([id])?;
         }
     }
     Ok(())
 }
 
-/// How long one claim looks for the dead that are in nobody's way, and ends them: the next goes on.
+/// How long one claim looks for the dead that are in nobody's way, and ends them.
 const SWEPT_WITHIN: Duration = Duration::from_millis(10);
 
-/// Ends the rows of processes without an office that died: nobody else ever claims those.
+/// Ends the rows of processes without an office that died: nobody else ever claims those. Each claim begins
+/// at another row: behind many that live there may be dead ones, and a process that claims once remembers
+/// nothing.
 pub(crate) fn sweep_without_office(
     tx: &Tx<'_>,
     mut is_dead: impl FnMut(&Record) -> Option<DeadReason>,
     is_held: impl Fn(&str) -> bool,
 ) -> Result<()> {
     let until = Deadline::after(SWEPT_WITHIN);
+    let mut live: Vec<(InstanceId, Option<String>)> = tx
+        .prepare_cached(
+            "SELECT id, anchor FROM instances WHERE ended_at_ms IS NULL AND kind IS NULL",
+        )?
+        .query_map([], |row| Ok((InstanceId(row.get(0)?), row.get(1)?)))?
+        .collect::<rusqlite::Result<_>>()?;
+    let begin = tx.one_of(live.len());
+    live.rotate_left(begin);
     let mut dead = Vec::new();
-    let sql = format!("SELECT {COLUMNS} FROM instances WHERE ended_at_ms IS NULL AND kind IS NULL");
-    let mut statement = prepare(tx, &sql)?;
-    for record in statement.query_map([], Record::from_row)? {
-        let record = record?;
+    for (id, anchor) in live {
         // The cheap look first: of many waiters and holders nearly all are alive.
-        if !record.anchor.as_deref().is_some_and(&is_held) {
-            dead.extend(is_dead(&record).map(|reason| (record.id, reason)));
+        if !anchor.as_deref().is_some_and(&is_held)
+            && let Some(record) = by_id(tx, id)?
+        {
+            dead.extend(is_dead(&record).map(|reason| (id, reason)));
         }
         if until.has_passed() {
             break;
         }
     }
-    drop(statement);
     for (id, reason) in dead {
         end(tx, id, None, &End::new(EndReason::Dead(reason)))?;
         if until.has_passed() {

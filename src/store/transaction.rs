@@ -202,6 +202,11 @@ impl<'a> Tx<'a> {
         self.now_us % 8 == 0
     }
 
+    /// Some number below `count`, another one in each transaction; 0 below 0.
+    pub(crate) fn one_of(&self, count: usize) -> usize {
+        usize::try_from(self.now_us).unwrap_or_default().checked_rem(count).unwrap_or_default()
+    }
+
     /// A number above every one drawn before, also in a store that was restored from an older
     /// copy or made anew: max(last + 1, Unix µs), as far as that clock can be believed.
     ///
