@@ -489,7 +489,7 @@ impl Aside {
                 self.looked_again.push(record.id);
             }
             Errand::AwaitOlderLock(record, home) => {
-                legacy::wait_for_lock(&home);
+                legacy::wait_for_lock(&home, deadline);
                 self.awaited.push(record.id);
             }
             Errand::EndFamily(record, subject) => {

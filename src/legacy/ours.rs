@@ -111,11 +111,11 @@ pub(super) fn about_to_lock(
 }
 
 /// Waits until somebody holds the lock in the directory `home`, for as long as that may take somebody who is
-/// about to.
-pub(crate) fn wait_for_lock(home: &Path) {
+/// about to, and not beyond `deadline`.
+pub(crate) fn wait_for_lock(home: &Path, deadline: Deadline) {
     const COMES_WITHIN: Duration = Duration::from_millis(300);
     const LOOK_EVERY: Duration = Duration::from_millis(5);
-    let (until, path) = (Deadline::after(COMES_WITHIN), home.join(LOCK_FILE));
+    let (until, path) = (Deadline::after(COMES_WITHIN).earlier(deadline), home.join(LOCK_FILE));
     // Not by trying the lock: that would be in its way.
     while !until.has_passed() && lockfile::look(&path) != AnchorState::Held {
         std::thread::sleep(LOOK_EVERY);

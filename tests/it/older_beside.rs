@@ -1,11 +1,12 @@
 //! Older gateways that a process on record has started, or stands beside: whose the lock in their directory is.
 
 use std::fmt::Write;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
 use crate::support::older::Older;
-use crate::support::{Identity, LIMIT, Process, Run, Sandbox};
+use crate::support::{Identity, LIMIT, Process, Run, Sandbox, eventually};
 
 /// A command that starts an older gateway in `home` in a session of its own, says both pids, and stays.
 fn start_beside(home: &str) -> String {
@@ -261,4 +262,29 @@ fn a_refusal_for_the_lock_of_an_older_program_names_it_in_json() {
     let usual = refused(&["--profile", "a"]);
     assert!(usual.get("legacy_lock").is_none() && usual.get("db").is_none(), "{usual:#}");
     run.end().assert_code(0);
+}
+
+/// A claim waits a moment for a `run` that is about to take the lock, but no longer than it was told to wait at all.
+#[test]
+fn nobody_waits_for_a_coming_run_beyond_the_own_deadline() {
+    const COMES_WITHIN: Duration = Duration::from_millis(300);
+    let Some(sandbox) = Sandbox::with_python() else { return };
+    let older = Older::new(&sandbox);
+    let other = sandbox.hold(&["--profile", "a"]);
+    sandbox.cli(["--profile", "b", "run", "--legacy-home", older.home(), "--", "true"]);
+    // As one that was granted its office, and has not started its command yet.
+    sandbox.forge(&format!("UPDATE profiles SET legacy_home = '{}'", older.home()));
+    sandbox.forge("UPDATE instances SET child_pid = NULL WHERE profile = 'a'");
+    let took = |wait: &str| {
+        let began = Instant::now();
+        let options =
+            ["--profile", "b", "run", "--no-backoff", wait, "--legacy-home", older.home()];
+        sandbox.cli([&options[..], &["--", "true"]].concat()).assert_code(0);
+        began.elapsed()
+    };
+    assert!(took("--wait") >= COMES_WITHIN);
+    eventually("one does not wait for it", LIMIT, || {
+        (took("--wait=1ms") < COMES_WITHIN).then_some(())
+    });
+    other.end().assert_code(0);
 }
