@@ -158,7 +158,8 @@ impl Surgery {
             }
         });
         if let Err(error) = looked {
-            tracing::debug!(%error, "whether others can get at the store was not found out");
+            let act = format!("look whether others can get at {}", location.file.display());
+            self.failed("modes", act, &error);
         }
     }
 

@@ -95,3 +95,27 @@ fn what_doctor_fix_has_done_a_second_look_does_not_find() {
         assert!(!found(&["--fix"]).iter().any(|it| it["act"].is_string()), "{what}: again");
     }
 }
+
+/// Symptom: where it could not be looked at who else can get at the store, `doctor --fix` said nothing of it, as if
+/// nobody could. It holds because a look that failed is a repair that failed.
+#[test]
+fn a_look_at_the_modes_that_fails_is_said() {
+    if !crate::support::has("strace") {
+        return crate::support::skipped("needs strace");
+    }
+    let sandbox = Sandbox::new();
+    sandbox.cli(["run", "--no-backoff", "--", "true"]).assert_code(0);
+    let anchors = sandbox.anchors().canonicalize().unwrap();
+    // One of the times that the directory is opened is the listing after it was pinned.
+    let answers = (1..12).map(|nth| {
+        let mut command = sandbox.program("strace");
+        command.args(["-f", "-o", "trace", "-e", "trace=openat", "-P"]).arg(&anchors);
+        command.arg("-e").arg(format!("inject=openat:error=EACCES:when={nth}"));
+        command.arg(crate::support::BINARY).args(["doctor", "--fix"]);
+        crate::support::Process::start(command).finish(LIMIT)
+    });
+    let said = answers.into_iter().find(|answer| answer.out.contains("whether others can get at"));
+    let said = said.expect("a listing that fails");
+    assert!(said.out.contains("modes: could not look whether others"), "{said:#?}");
+    said.assert_code(1);
+}
