@@ -176,6 +176,7 @@ mod store;
 #[allow(unsafe_code, reason = "the home of unsafe code")]
 mod sys;
 mod takeover;
+mod turns;
 mod wait;
 mod waiters;
 

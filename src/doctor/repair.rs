@@ -348,14 +348,15 @@ impl Surgery {
             self.acts.extend(found.into_iter().map(|it| Act::of_record(it, Outcome::Would)));
             return Ok(());
         }
-        let Ended { ended, kept } = stale::end(opened, &self.by)?;
-        for (name, pid) in kept {
+        let mut all = Ended::default();
+        let over = stale::end(opened, &self.by, &mut all);
+        for (name, pid) in all.kept {
             // The next start would find it by the record, and ends it.
             let why = format!("pid {pid}, which its killed run had left, still runs");
             self.failed("stale_rows", format!("end the record of {name}"), &why);
         }
-        self.acts.extend(ended.into_iter().map(|it| Act::of_record(it, Outcome::Done)));
-        Ok(())
+        self.acts.extend(all.ended.into_iter().map(|it| Act::of_record(it, Outcome::Done)));
+        over
     }
 
     /// Inside a transaction a free anchor that nobody names is not one that is just being made.

@@ -1,13 +1,9 @@
 //! Ending the records of the dead, some at a time: each start waits while one transaction lasts.
 
-use std::collections::VecDeque;
-use std::time::Duration;
-
 use serde_json::{Value, json};
 
 use super::{Opened, counted, owners};
 use crate::claimant::judge_to_end;
-use crate::clock::Deadline;
 use crate::error::Result;
 use crate::instance::{self, End, EndReason, Record};
 use crate::liveness::{Lease, Verdict};
@@ -16,12 +12,7 @@ use crate::names::{InstanceId, Kind, LockName, ProfileName};
 use crate::observe::{LiveCommandLine, needs_command_line};
 use crate::store::{EventRecord, Tx};
 use crate::sys;
-
-/// How long one transaction goes on to the next record.
-const TURN: Duration = Duration::from_millis(10);
-
-/// Between two of them: whoever waits for the write lock asks for it again within this.
-const PAUSE: Duration = Duration::from_millis(1);
+use crate::turns::{Step, in_turns};
 
 /// Locks that are named; of more the count is told.
 const LOCKS_NAMED: usize = 20;
@@ -120,9 +111,9 @@ pub(super) fn stale(opened: &Opened) -> Result<Vec<(String, StaleRecord)>> {
     })
 }
 
-/// Judges everybody again inside the transactions, and ends who is dead, as a claim would, in the name
-/// of `by`.
-pub(super) fn end(opened: &Opened, by: &str) -> Result<Ended> {
+/// Judges everybody again inside the transactions, and ends who is dead, as a claim would, in the name of `by`.
+/// What was committed is in `all`, also where the rest failed.
+pub(super) fn end(opened: &Opened, by: &str, all: &mut Ended) -> Result<()> {
     let inner = opened.inner();
     let command_lines: Vec<LiveCommandLine> = opened
         .owners()?
@@ -131,27 +122,15 @@ pub(super) fn end(opened: &Opened, by: &str) -> Result<Ended> {
         .map(|owner| LiveCommandLine::read(&owner.record))
         .collect();
     let live = inner.read(instance::all_live)?;
-    let mut left: VecDeque<InstanceId> = live.into_iter().map(|record| record.id).collect();
-    let mut all = Ended::default();
-    while !left.is_empty() {
-        let (done, turn) = inner.write(|tx| {
-            let until = Deadline::after(TURN);
-            let (mut done, mut turn) = (0, Ended::default());
-            for id in &left {
-                end_one(tx, *id, &command_lines, by, &mut turn)?;
-                done += 1;
-                if until.has_passed() {
-                    break;
-                }
-            }
-            Ok((done, turn))
-        })?;
-        left.drain(..done);
+    let ids = live.into_iter().map(|record| record.id).collect();
+    let step = |tx: &Tx<'_>, id: &InstanceId, turn: &mut Ended| {
+        end_one(tx, *id, &command_lines, by, turn)?;
+        Ok(Step::Done)
+    };
+    in_turns(inner, ids, step, |turn| {
         all.ended.extend(turn.ended);
         all.kept.extend(turn.kept);
-        std::thread::sleep(PAUSE);
-    }
-    Ok(all)
+    })
 }
 
 fn end_one(

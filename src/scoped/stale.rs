@@ -1,16 +1,13 @@
 //! Removing every lock whose holder is dead, some at a time.
 //!
 //! All at once would keep every start waiting for as long as it takes: 100,000 locks are seconds. Who is
-//! dead is looked for outside of any transaction; each transaction looks again at those that it ends, and
-//! what it has committed stays done, whatever becomes of us.
+//! dead is looked for outside of any transaction; each transaction looks again at those that it ends.
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
 use super::unlock::UnlockedLock;
 use crate::autopsy;
 use crate::claimant::{judge_record, judge_to_end};
-use crate::clock::Deadline;
 use crate::error::Result;
 use crate::instance::{self, End, EndReason, Record};
 use crate::liveness::{DeadReason, Lease, Verdict};
@@ -19,12 +16,7 @@ use crate::names::InstanceId;
 use crate::observe::{LiveCommandLine, needs_command_line};
 use crate::scoped::end_if_without_purpose;
 use crate::store::{Inner, Tx};
-
-/// How long one transaction goes on to the next owner: each has to be looked at.
-const TURN: Duration = Duration::from_millis(10);
-
-/// Between two transactions: whoever waits for the write lock asks for it again within this.
-const PAUSE: Duration = Duration::from_millis(1);
+use crate::turns::{Step, in_turns};
 
 /// An owner of locks that seemed to be dead, or to have let a lease run out.
 struct Suspect {
@@ -38,16 +30,12 @@ pub(super) fn unlock_stale(inner: &Inner, by: &str) -> Result<Vec<UnlockedLock>>
         suspects.extend(suspect(inner, owner)?);
     }
     let mut removed = Vec::new();
-    // Once at least: who may not write is told so, also where nothing is to be done.
-    loop {
-        let (done, batch) = inner.write(|tx| remove_some(tx, inner, &suspects, by))?;
-        suspects.drain(..done);
-        removed.extend(batch);
-        if suspects.is_empty() {
-            return Ok(removed);
-        }
-        std::thread::sleep(PAUSE);
-    }
+    let step = |tx: &Tx<'_>, suspect: &Suspect, batch: &mut Vec<UnlockedLock>| {
+        let is_done = batch.len() < ENDED_AT_ONCE && remove_of(tx, inner, suspect, by, batch)?;
+        Ok(if is_done { Step::Done } else { Step::Unfinished })
+    };
+    in_turns(inner, suspects, step, |batch| removed.extend(batch))?;
+    Ok(removed)
 }
 
 fn suspect(inner: &Inner, owner: InstanceId) -> Result<Option<Suspect>> {
@@ -73,28 +61,6 @@ fn suspect(inner: &Inner, owner: InstanceId) -> Result<Option<Suspect>> {
     };
     let may_be_stale = is_dead || has_lease || reads_command_line;
     Ok(may_be_stale.then_some(Suspect { owner, command_line }))
-}
-
-/// Ends locks of the first of these owners: with how many of those it is done, and the locks.
-fn remove_some(
-    tx: &Tx<'_>,
-    inner: &Inner,
-    suspects: &VecDeque<Suspect>,
-    by: &str,
-) -> Result<(usize, Vec<UnlockedLock>)> {
-    let until = Deadline::after(TURN);
-    let mut removed = Vec::new();
-    let mut done = 0;
-    for suspect in suspects {
-        if removed.len() >= ENDED_AT_ONCE || (done > 0 && until.has_passed()) {
-            break;
-        }
-        if !remove_of(tx, inner, suspect, by, &mut removed)? {
-            break;
-        }
-        done += 1;
-    }
-    Ok((done, removed))
 }
 
 /// Whether all is done that is to be done about this owner.

@@ -53,11 +53,15 @@ fn the_dead_behind_many_that_live_are_swept() {
     };
     acquire("of-the-living", alive.pid());
     copy(&sandbox, "kind IS NULL AND ended_at_ms IS NULL", 0..LIVE, &[]);
-    for number in 0..3 {
-        let mut dead = Process::start(sandbox.program("cat"));
-        acquire(&format!("of-the-dead-{number}"), dead.pid());
-        dead.kill();
-    }
+    // All of them first: an acquisition sweeps as well.
+    let mut dead: Vec<Process> = (0..3)
+        .map(|number| {
+            let process = Process::start(sandbox.program("cat"));
+            acquire(&format!("of-the-dead-{number}"), process.pid());
+            process
+        })
+        .collect();
+    dead.iter_mut().for_each(Process::kill);
     let locked = || sandbox.number("SELECT count(*) FROM scoped_locks");
     assert_eq!(locked(), 4);
     let claims = std::cell::Cell::new(0);
@@ -155,4 +159,34 @@ fn an_update_knows_what_is_locked_beside_many_locks_and_scopes() {
         assert_eq!(status["platforms"]["mail"]["state"], "connected", "{status:#}");
         owner.kill();
     }
+}
+
+/// Symptom: where `doctor --fix` could not go on after some transactions (the store stayed busy), it did not tell
+/// of the records that it had ended by then. It holds because what was committed is told in any case.
+#[test]
+fn a_repair_that_cannot_go_on_tells_what_it_has_done() {
+    const DEAD: i64 = 100;
+    let sandbox = Sandbox::new();
+    let mut dead = Process::start(sandbox.program("cat"));
+    let pid = dead.pid().to_string();
+    let acquire = ["lock", "acquire", "s", "of-the-dead", "--no-keeper", "--pid", &pid];
+    sandbox.cli(acquire).assert_code(0);
+    dead.kill();
+    copy(&sandbox, "kind IS NULL AND ended_at_ms IS NULL", 0..DEAD, &[]);
+    // The youngest, which comes last.
+    sandbox.forge(
+        "CREATE TRIGGER no_further BEFORE UPDATE ON instances
+         WHEN OLD.id = (SELECT instance_id FROM scoped_locks)
+         BEGIN SELECT RAISE(FAIL, 'no further'); END",
+    );
+    let (code, document) = sandbox.json(["doctor", "--fix"]);
+    assert_eq!(code, 1, "{document:#}");
+    let ended = sandbox
+        .number("SELECT count(*) FROM instances WHERE ended_at_ms IS NOT NULL AND kind IS NULL");
+    assert!(ended > 0, "all were ended in one transaction");
+    let finding = document.as_array().unwrap().iter().find(|it| it["id"] == "stale_rows").unwrap();
+    let acts = finding["acts"].as_array().unwrap();
+    let came_to = |outcome: &str| acts.iter().filter(|act| act["outcome"] == outcome).count();
+    assert_eq!(i64::try_from(came_to("done")).unwrap(), ended, "{acts:?}");
+    assert_eq!(came_to("failed"), 1, "{acts:?}");
 }
