@@ -10,7 +10,7 @@ use rusqlite::Connection;
 
 use crate::anchor::{self, Orphan, Sweep};
 use crate::clock::Deadline;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, with_clear_sight};
 use crate::family::{self, Family, Remains};
 use crate::holder::Holder;
 use crate::instance::{self, EndReason, Origin, Record, Subject};
@@ -28,7 +28,7 @@ use crate::observe::{
 use crate::reservation;
 use crate::standing::Force;
 use crate::store::{EventRecord, Inner, Location, Tx, lost_owners, named_anchors};
-use crate::sys::{self, Existence, Looks, ProcessFacts, ProcessState, StartTime, Trust, Unproven};
+use crate::sys::{self, Existence, ProcessFacts, ProcessState, StartTime, Trust, Unproven};
 use crate::takeover::{LeftOver, trust_in};
 use crate::wait::{Obstacle, Watch};
 
@@ -464,12 +464,13 @@ impl Aside {
     /// # Errors
     /// Where it ran short of something, and so did not see all that it looked for.
     pub(crate) fn run(&mut self, errand: Errand, deadline: Deadline, trust: &Trust) -> Result<()> {
-        let looks = Looks::begin();
-        self.carry_out(errand, deadline, trust);
-        match looks.shortage() {
-            Some(shortage) => Err(Error::shortage(shortage, "look at who holds it")),
-            None => Ok(()),
-        }
+        with_clear_sight(
+            || "look at who holds it",
+            || {
+                self.carry_out(errand, deadline, trust);
+                Ok(())
+            },
+        )
     }
 
     fn carry_out(&mut self, errand: Errand, deadline: Deadline, trust: &Trust) {

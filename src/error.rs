@@ -4,7 +4,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use crate::sys::{NoRoom, Shortage};
+use crate::sys::{Looks, NoRoom, Shortage};
 
 /// `Result` with the crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -342,5 +342,19 @@ impl From<rusqlite::Error> for Error {
             Some(hint) => built.with_hint(hint),
             None => built,
         }
+    }
+}
+
+/// Does `work`, which looks at `what`: what it came to while this process ran short of something was seen blindly,
+/// and counts for nothing.
+pub(crate) fn with_clear_sight<T, What: AsRef<str>>(
+    what: impl FnOnce() -> What,
+    work: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    let looks = Looks::begin();
+    let done = work();
+    match looks.shortage() {
+        Some(shortage) => Err(Error::shortage(shortage, what().as_ref())),
+        None => done,
     }
 }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 pub(crate) use super::answer::{Answer, Complaint, Outcome};
 use super::printable;
 pub(crate) use super::printable::one_line;
-use crate::clock::{is_believed, length, rfc3339, unix_time};
+use crate::clock::{self, is_believed, length, rfc3339};
 use crate::error::{Error, ErrorKind};
 use crate::path_text;
 
@@ -205,7 +205,7 @@ impl Style {
 /// `3 min ago` for a Unix time in milliseconds; a time that lies ahead is shown as it stands, and one of a clock
 /// that had not been set yet is unknown (FIELD-BUGS row 130).
 pub(crate) fn ago(at_ms: i64) -> String {
-    let now_ms = i64::try_from(unix_time().as_millis()).unwrap_or(i64::MAX);
+    let now_ms = clock::now_ms();
     let age_ms = now_ms.saturating_sub(at_ms);
     match rfc3339(at_ms) {
         Some(at) if is_believed(at_ms) && age_ms < 0 => {

@@ -33,12 +33,12 @@ pub use stale::StaleRecord;
 
 use crate::command_line;
 use crate::environment;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{ErrorKind, Result, with_clear_sight};
 use crate::identities::Identities;
 use crate::names::{Kind, ProfileName};
 use crate::path_text::quoted;
 use crate::store::{Inner, Location, OpenOptions, Store, with_budget};
-use crate::sys::{self, Looks};
+use crate::sys;
 use owners::Owner;
 
 /// How much a [`Finding`] matters.
@@ -191,7 +191,9 @@ struct Check<T> {
 fn run<T>(checks: &[Check<T>], at: &T) -> Vec<Finding> {
     let mut findings = Vec::new();
     for check in checks {
-        let seen = match with_budget(LOCKS_WITHIN, || with_clear_sight(|| (check.look)(at))) {
+        let seen = match with_budget(LOCKS_WITHIN, || {
+            with_clear_sight(|| "look at all of it", || (check.look)(at))
+        }) {
             Ok(seen) if seen.is_empty() => vec![Seen::ok(check.silent)],
             Ok(seen) => seen,
             Err(error) => {
@@ -205,15 +207,6 @@ fn run<T>(checks: &[Check<T>], at: &T) -> Vec<Finding> {
         findings.extend(seen.into_iter().map(|seen| Finding::of(check.id, seen)));
     }
     findings
-}
-
-/// What was seen while this process ran short of something is nothing that can be relied on.
-fn with_clear_sight(look: impl FnOnce() -> Result<Vec<Seen>>) -> Result<Vec<Seen>> {
-    let looks = Looks::begin();
-    let seen = look()?;
-    looks
-        .shortage()
-        .map_or(Ok(seen), |shortage| Err(Error::shortage(shortage, "look at all of it")))
 }
 
 /// A finding that does not know yet whose it is.

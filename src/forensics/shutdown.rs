@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::snapshot::Received;
 use super::{Fact, Snapshot, Unavailable, survival};
-use crate::clock::unix_time;
+use crate::clock::now_ms;
 use crate::command_line;
 use crate::error::{Error, Result};
 use crate::exit_code::{ExitCause, ExitCodes};
@@ -376,7 +376,7 @@ fn record_panic(info: &PanicHookInfo<'_>) {
     let place = info
         .location()
         .map(|place| format!("{}:{}:{}", place.file(), place.line(), place.column()));
-    let at_ms = i64::try_from(unix_time().as_millis()).unwrap_or(i64::MAX);
+    let at_ms = now_ms();
     let (at_boot_ms, boot_id) = (sys::boot_clock_ms(), sys::boot_id());
     // One limit for all offices together.
     with_budget(PANIC_WITHIN, || {

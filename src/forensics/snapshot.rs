@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use super::{Fact, Unavailable};
-use crate::clock::unix_time;
+use crate::clock::now_ms;
 use crate::command_line::{self, Raw};
 use crate::environment;
 use crate::exit_code::ExitCause;
@@ -238,7 +238,7 @@ impl Snapshot {
         let cgroup = details::cgroup(pid);
         let parents_name = parent.as_ref().ok().map(|parent| parent.name.clone());
         Self {
-            at_ms: i64::try_from(unix_time().as_millis()).unwrap_or(i64::MAX),
+            at_ms: now_ms(),
             at_boot_ms: sys::boot_clock_ms(),
             signal: number.map_or_else(|| "UNKNOWN".to_owned(), sys::signal_name),
             signal_num: number,

@@ -10,7 +10,7 @@ use super::import::{found, judge};
 use super::lockfile::{self, Found, Keeps, Looked};
 use super::wire::{PidRecord, Unusable};
 use super::{LOCK_FILE, PID_FILE, ours};
-use crate::clock::unix_time;
+use crate::clock::now_ms;
 use crate::command_line;
 use crate::error::{Error, ErrorKind, Result};
 use crate::holder::Holder;
@@ -323,8 +323,8 @@ pub(crate) fn insert(
 /// For how long an older gateway has been running: by the kernel, or else by when it wrote its `gateway.pid`,
 /// which it does once.
 fn runs_for_ms(found: &Found, home: &Path, now_ms: i64) -> Option<i64> {
-    if let Some(age) = sys::process_age(found.pid).filter(|_| found.is_here) {
-        return i64::try_from(age.as_millis()).ok();
+    if let Some(age_ms) = sys::process_age_ms(found.pid).filter(|_| found.is_here) {
+        return Some(age_ms);
     }
     let path = home.join(PID_FILE);
     PidRecord::read(&path).ok().filter(|said| said.pid == found.pid)?;
@@ -364,10 +364,8 @@ pub(crate) fn refreshed(connection: &Connection, mut record: Record) -> Result<R
     record.start_time = found.start_time;
     record.pid_ns = if found.is_here { sys::pid_namespace() } else { None };
     record.older_lock = LockNow::Successors;
-    let age = sys::process_age(found.pid).filter(|_| found.is_here);
-    if let Some(age_ms) = age.and_then(|age| i64::try_from(age.as_millis()).ok()) {
-        let now_ms = i64::try_from(unix_time().as_millis()).unwrap_or(i64::MAX);
-        record.started_at_ms = now_ms.saturating_sub(age_ms);
+    if let Some(age_ms) = sys::process_age_ms(found.pid).filter(|_| found.is_here) {
+        record.started_at_ms = now_ms().saturating_sub(age_ms);
         record.identity.written_boot_clock_ms = Some(sys::boot_clock_ms().saturating_sub(age_ms));
     }
     Ok(record)

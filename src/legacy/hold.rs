@@ -12,7 +12,7 @@ use super::lockfile::{forget_own, note_own, probe, whoever_holds};
 use super::marker_file::{self, EXPIRED, MarkerFile};
 use super::wire::{Owner, PidRecord, python_time, recognised};
 use super::{LOCK_FILE, PID_FILE, STATUS_FILE};
-use crate::clock::{Deadline, unix_time};
+use crate::clock::{Deadline, now_ms};
 use crate::command_line;
 use crate::error::{Error, ErrorKind, Result};
 use crate::liveness::AnchorState;
@@ -102,8 +102,7 @@ impl Hold {
         document["restart_requested"] = false.into();
         document["active_agents"] = 0.into();
         document["platforms"] = json!({});
-        document["updated_at"] =
-            python_time(i64::try_from(unix_time().as_millis()).unwrap_or(i64::MAX)).into();
+        document["updated_at"] = python_time(now_ms()).into();
         if let Err(error) = write_whole(&self.directory, STATUS_FILE, &document.to_string()) {
             tracing::debug!(%error, "older programs read the state of the last gateway");
         }

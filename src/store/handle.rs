@@ -23,7 +23,7 @@ use crate::anchor::{self, Anchor, Dropped};
 use crate::clock::{Clock, Deadline};
 use crate::command_line::CommandLineMatcher;
 use crate::command_lock;
-use crate::error::{Error, ErrorKind, RECOVER, Result};
+use crate::error::{Error, ErrorKind, RECOVER, Result, with_clear_sight};
 use crate::instance::{self, End, Subject};
 use crate::lock_table;
 use crate::names::{IdentityHash, InstanceId, LockName, Nonce, Office, Wanted};
@@ -274,15 +274,8 @@ impl Inner {
 
     /// What was decided while this process ran short of something was decided blindly.
     pub(crate) fn with_clear_sight<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
-        let looks = Looks::begin();
-        let done = self.know_ourselves().and_then(|()| work());
-        match looks.shortage() {
-            Some(shortage) => {
-                let what = format!("look at the owners in {}", self.location.file.display());
-                Err(Error::shortage(shortage, &what))
-            }
-            None => done,
-        }
+        let what = || format!("look at the owners in {}", self.location.file.display());
+        with_clear_sight(what, || self.know_ourselves().and_then(|()| work()))
     }
 
     /// Which file the anchor `name` is; our own is asked for on its descriptor.

@@ -1,16 +1,14 @@
 //! For how long a process has been running: for people, and for rows that are made long after it started.
 
-use std::time::Duration;
-
 use super::{Pid, StartTime, StartTimeUnit};
 
-/// How long ago the process `pid` was started. `None` for one that cannot be seen, and for one that seems to
+/// How long ago the process `pid` was started: milliseconds. `None` for one that cannot be seen, and for one that seems to
 /// start in the future (a wall clock that was set back, where start times are wall time).
-pub(crate) fn process_age(pid: Pid) -> Option<Duration> {
-    age(super::process_facts(pid).start_time?)
+pub(crate) fn process_age_ms(pid: Pid) -> Option<i64> {
+    age_ms(super::process_facts(pid).start_time?)
 }
 
-fn age(start_time: StartTime) -> Option<Duration> {
+fn age_ms(start_time: StartTime) -> Option<i64> {
     /// From 1601 to 1970, in units of 100 ns.
     const FILETIME_OF_1970: i64 = 116_444_736_000_000_000;
     let value = start_time.value;
@@ -22,7 +20,7 @@ fn age(start_time: StartTime) -> Option<Duration> {
         StartTimeUnit::Microseconds => wall_us()?.checked_sub(value)?,
         StartTimeUnit::Filetime => wall_us()?.checked_sub((value - FILETIME_OF_1970) / 10)?,
     };
-    u64::try_from(age_us).ok().map(Duration::from_micros)
+    (age_us >= 0).then_some(age_us / 1_000)
 }
 
 fn wall_us() -> Option<i64> {
@@ -47,10 +45,10 @@ mod tests {
 
     #[test]
     fn a_new_process_is_young_and_nothing_comes_from_the_future() {
-        let own = process_age(std::process::id()).unwrap();
-        assert!(own < Duration::from_hours(1), "{own:?}");
+        let own_ms = process_age_ms(std::process::id()).unwrap();
+        assert!((0..3_600_000).contains(&own_ms), "{own_ms}");
         for unit in [StartTimeUnit::Ticks, StartTimeUnit::Microseconds, StartTimeUnit::Filetime] {
-            assert_eq!(age(StartTime { value: i64::MAX / 10, unit }), None, "{unit:?}");
+            assert_eq!(age_ms(StartTime { value: i64::MAX / 10, unit }), None, "{unit:?}");
         }
     }
 }

@@ -73,7 +73,7 @@ use macos as os;
 #[cfg(windows)]
 use windows as os;
 
-pub(crate) use age::process_age;
+pub(crate) use age::process_age_ms;
 pub(crate) use no_room::NoRoom;
 pub(crate) use programs::program;
 pub(crate) use proven::{Proven, Unproven};

@@ -13,7 +13,7 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::clock::{Deadline, rfc3339, unix_time};
+use crate::clock::{Deadline, now_ms, rfc3339};
 use crate::command_line;
 use crate::identities::Identities;
 use crate::runtime::is_unprintable;
@@ -104,7 +104,7 @@ impl Report {
         let began_at_ms = sys::boot_clock_ms();
         let signal = task.signal.map_or_else(|| "UNKNOWN".to_owned(), sys::signal_name);
         let tag = &self.tag;
-        let date = i64::try_from(unix_time().as_millis()).ok().and_then(rfc3339);
+        let date = rfc3339(now_ms());
         let header = format!(
             "=== shutdown diagnostic @ {signal} === {tag}\n\
              of pid {}, written by pid {} within {}; times are UTC\n\

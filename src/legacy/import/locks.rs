@@ -196,9 +196,8 @@ impl Import<'_> {
             heartbeat_every_ms: None,
         }
         .insert(self.tx)?;
-        let age = sys::process_age(said.pid).filter(|_| matches!(verdict, Verdict::Alive(_)));
-        if let Some(age) = age {
-            let age_ms = i64::try_from(age.as_millis()).unwrap_or(0);
+        let age_ms = sys::process_age_ms(said.pid);
+        if let Some(age_ms) = age_ms.filter(|_| matches!(verdict, Verdict::Alive(_))) {
             instance::date_back(self.tx, id, age_ms)?;
         }
         Ok(id)
