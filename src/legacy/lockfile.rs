@@ -4,6 +4,7 @@
 //! anybody else has it. So only a claim tries it, for an instant; questions and waiters read the kernel's
 //! list.
 
+use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
@@ -256,8 +257,8 @@ pub(crate) struct Looked {
     pub(crate) found: Found,
     said: Option<PidRecord>,
     home: PathBuf,
-    /// What the holder descends from, without itself; empty where that cannot be seen from here.
-    ancestors: Vec<(sys::Pid, StartTime)>,
+    /// What the holder descends from, without itself; looked for once, when it is asked for.
+    ancestors: OnceCell<Vec<(sys::Pid, StartTime)>>,
 }
 
 impl Looked {
@@ -265,9 +266,8 @@ impl Looked {
         let said = PidRecord::read(path).ok();
         let beside = || PidRecord::read(&path.with_file_name(PID_FILE)).ok();
         let found = find_holder(path, said.clone().or_else(beside));
-        let ancestors = if found.is_here { ancestors_of(found.pid) } else { Vec::new() };
         let home = path.parent().unwrap_or(path).to_owned();
-        Self { found, said, home, ancestors }
+        Self { found, said, home, ancestors: OnceCell::new() }
     }
 
     /// Who keeps the lock, which is on record as that of the older gateway `record`.
@@ -322,7 +322,8 @@ impl Looked {
     fn descends_from(&self, record: &Record) -> bool {
         let owner = record.pid.zip(record.start_time);
         let child = record.child_pid.zip(record.child_start_time);
-        self.ancestors.iter().any(|it| Some(*it) == owner || Some(*it) == child)
+        let ancestors = self.ancestors.get_or_init(|| ancestors_of(self.found.pid));
+        ancestors.iter().any(|it| Some(*it) == owner || Some(*it) == child)
     }
 }
 
