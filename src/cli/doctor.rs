@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::advice::Invocation;
 use super::args::{self, Global};
 use super::by_us;
-use super::output::{self, Answer, Format, Outcome, Style, exit, one_line};
+use super::output::{self, Answer, Complaint, Format, Outcome, Style, exit, one_line};
 use crate::doctor::{self, Act, Finding, Repair, Severity};
 use crate::error::Result;
 use crate::names::{Kind, ProfileName};
@@ -25,19 +25,17 @@ pub(super) fn doctor(global: &Global, arguments: &args::Doctor, format: Format) 
     let before = examine()?;
     let acts = match (arguments.fix, arguments.dry_run) {
         (false, _) => {
-            let code = exit_code(&[], &before);
-            return Ok(Answer::new(code, format, &text(&[], &before), &found(&before)));
+            let (code, complaint) = outcome(&[], &before);
+            let answer = Answer::new(code, format, &text(&[], &before), &found(&before));
+            return Ok(answer.complaining(complaint));
         }
         (true, true) => doctor::repair(&global.options(), &by_us("doctor"), Repair::DryRun),
         (true, false) => fix(&global.options()),
     };
     let after = examine()?;
-    Ok(Answer::new(
-        exit_code(&acts, &after),
-        format,
-        &text(&acts, &after),
-        &repaired(&before, &acts, &after),
-    ))
+    let (code, complaint) = outcome(&acts, &after);
+    let document = repaired(&before, &acts, &after);
+    Ok(Answer::new(code, format, &text(&acts, &after), &document).complaining(complaint))
 }
 
 /// Repairs; before a store is moved aside, whoever still works with it is named.
@@ -53,15 +51,20 @@ fn fix(options: &OpenOptions) -> Vec<Act> {
 
 /// What could not be repaired is a problem, whatever is found afterwards: an information may have been
 /// the reason to try. And where this process ran short of something, nothing was found out.
-fn exit_code(acts: &[Act], findings: &[Finding]) -> i32 {
+fn outcome(acts: &[Act], findings: &[Finding]) -> (i32, Option<Complaint>) {
     let is_problem = findings.iter().any(|finding| finding.severity.is_problem());
     let has_failed = acts.iter().any(|act| matches!(act.outcome, doctor::Outcome::Failed(_)));
-    if is_problem || has_failed {
-        exit::NO
-    } else if findings.iter().any(|finding| finding.ran_short) {
-        exit::NOT_NOW
-    } else {
-        exit::OK
+    match findings.iter().find(|finding| finding.ran_short) {
+        Some(short) if !is_problem => {
+            let complaint =
+                Complaint::new(format!("not everything could be looked at: {}", short.evidence));
+            let complaint = match &short.remedy {
+                Some(remedy) => complaint.advising(remedy),
+                None => complaint,
+            };
+            (exit::NOT_NOW, Some(complaint))
+        }
+        _ => (if is_problem || has_failed { exit::NO } else { exit::OK }, None),
     }
 }
 
@@ -177,11 +180,12 @@ mod tests {
             (Severity::Unknown, vec![failed()], 1),
         ] {
             let acts: Vec<Act> = outcomes.into_iter().map(act).collect();
-            assert_eq!(exit_code(&acts, &[finding(severity)]), expected, "{severity} {acts:?}");
+            assert_eq!(outcome(&acts, &[finding(severity)]).0, expected, "{severity} {acts:?}");
         }
         let short = Finding { ran_short: true, ..finding(Severity::Unknown) };
-        assert_eq!(exit_code(&[], &[finding(Severity::Info), short.clone()]), 75);
-        assert_eq!(exit_code(&[], &[finding(Severity::Warning), short]), 1);
+        assert_eq!(outcome(&[], &[finding(Severity::Info), short.clone()]).0, 75);
+        assert_eq!(outcome(&[act(failed())], std::slice::from_ref(&short)).0, 75);
+        assert_eq!(outcome(&[], &[finding(Severity::Warning), short]).0, 1);
     }
 
     #[test]
