@@ -597,6 +597,7 @@ pub(crate) fn sweep(
         lost_store,
         |name| instance::names_anchor(tx, name),
     )?;
+    tx.check_settled(&sweep.orphans)?;
     if lost_store.is_none() {
         sweep.orphans.extend(tx.lost_anchors()?);
     }

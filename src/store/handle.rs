@@ -1,6 +1,7 @@
 //! The one handle of a file in this process: connections, the anchor, and what is held.
 
 mod room;
+mod settle;
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -10,6 +11,8 @@ use std::time::Duration;
 
 use rusqlite::{Connection, TransactionBehavior};
 
+pub(super) use self::settle::Patience;
+use self::settle::{Orphaned, Written};
 use super::files::{By, Files, Found};
 use super::ground;
 use super::location::{Location, me};
@@ -45,6 +48,7 @@ pub(crate) struct Inner {
     observer: OnceLock<Observer>,
     is_local: OnceLock<bool>,
     seen_free: SeenFree,
+    orphaned: Orphaned,
     myself: OnceLock<Subject>,
     description: OnceLock<String>,
     pub(super) readers: Readers,
@@ -202,6 +206,7 @@ impl Inner {
             observer: OnceLock::new(),
             is_local: OnceLock::new(),
             seen_free: SeenFree::default(),
+            orphaned: Orphaned::default(),
             myself: OnceLock::new(),
             description: OnceLock::new(),
             writer: Mutex::new(None),
@@ -626,9 +631,12 @@ impl Inner {
         read.map_err(|error| self.explain_and_let_go(error))
     }
 
-    /// One change, all or nothing. What `work` returns as an error is rolled back. It is done again
-    /// where there was no room for what it wrote: so it changes nothing but the store.
-    pub(crate) fn write<T>(&self, work: impl Fn(&Tx<'_>) -> Result<T>) -> Result<T> {
+    /// One transaction of [`Inner::write`].
+    fn write_with<T>(
+        &self,
+        patience: Patience,
+        work: &impl Fn(&Tx<'_>) -> Result<T>,
+    ) -> Result<Written<T>> {
         self.check_process()?;
         self.refuse_if_still_lost()?;
         let mut writer = self.lock_writer()?;
@@ -636,14 +644,15 @@ impl Inner {
             *writer = None;
         }
         let written = busy::with_budget(self.settings.busy_budget, || {
-            self.making_room(&mut writer, |writer| self.write_as_it_is(writer, &work))
+            self.making_room(&mut writer, |writer| self.write_as_it_is(writer, patience, work))
         });
         match written {
-            Ok((value, left_locks)) => {
+            Ok(Written::Done((value, left_locks))) => {
                 drop(writer);
                 self.end_left_locks(left_locks);
-                Ok(value)
+                Ok(Written::Done(value))
             }
+            Ok(Written::NotYet(names)) => Ok(Written::NotYet(names)),
             Err(error) => {
                 // It would stay one that cannot write.
                 if error.sqlite_code() == Some(rusqlite::ErrorCode::ReadOnly) {
@@ -681,10 +690,11 @@ impl Inner {
     fn write_as_it_is<T>(
         &self,
         writer: &mut Option<Connection>,
+        patience: Patience,
         work: &impl Fn(&Tx<'_>) -> Result<T>,
-    ) -> Result<(T, Vec<InstanceId>)> {
+    ) -> Result<Written<(T, Vec<InstanceId>)>> {
         for attempt in 1..=ATTEMPTS_CHANGED {
-            if let Some(written) = self.write_once(writer, work, attempt)? {
+            if let Some(written) = self.write_once(writer, patience, work, attempt)? {
                 return Ok(written);
             }
             *writer = None;
@@ -698,9 +708,10 @@ impl Inner {
     fn write_once<T>(
         &self,
         writer: &mut Option<Connection>,
+        patience: Patience,
         work: &impl Fn(&Tx<'_>) -> Result<T>,
         attempt: usize,
-    ) -> Result<Option<(T, Vec<InstanceId>)>> {
+    ) -> Result<Option<Written<(T, Vec<InstanceId>)>>> {
         let transaction =
             self.connected(writer)?.transaction_with_behavior(TransactionBehavior::Immediate)?;
         // SQLite opens for reading what it could not open for writing. There even an immediate transaction only
@@ -715,9 +726,12 @@ impl Inner {
         let state = transaction::read_state(&transaction)?;
         self.check_uuid(&state.store_uuid)?;
         check_min_writer(state.min_writer)?;
-        let tx = Tx::new(&transaction, self, &state);
+        let tx = Tx::new(&transaction, self, &state, patience);
         let settled = tx.settle_pending()?;
-        let value = self.with_clear_sight(|| work(&tx))?;
+        let value = match self.with_clear_sight(|| work(&tx)) {
+            Err(_) if tx.meets_suspects() => return Ok(Some(Written::NotYet(tx.suspects()))),
+            done => done?,
+        };
         let left_locks = tx.left_locks();
         tx.save_last_id()?;
         let dropped = if tx.lets_go() { self.unneeded_anchor(&tx)? } else { None };
@@ -726,6 +740,8 @@ impl Inner {
             Some(anchor) if instance::live_on_anchor(&tx, anchor.name())? > 0 => Some(anchor),
             Some(_) | None => None,
         };
+        // It has the other one, which is released while nobody else can look.
+        drop(tx);
         transaction.commit()?;
         // What was committed to files that nobody else finds is not acknowledged. Whoever moves a store away
         // keeps writers out, if he can. A look that fails takes nothing back: it is committed.
@@ -751,7 +767,7 @@ impl Inner {
         if let Some(connection) = &*writer {
             self.restart_long_wal(connection);
         }
-        Ok(Some((value, left_locks)))
+        Ok(Some(Written::Done((value, left_locks))))
     }
 
     fn changes_under_us(&self) -> Error {

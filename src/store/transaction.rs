@@ -7,6 +7,7 @@ use std::sync::Arc;
 use rusqlite::{Connection, OptionalExtension, Transaction, named_params};
 use serde_json::Value;
 
+use super::handle::Patience;
 use super::migrate::SCHEMA_VERSION;
 use super::{Inner, Pending, lock};
 use crate::anchor::{self, Anchor, LostOwner, Orphan};
@@ -101,6 +102,8 @@ pub(crate) struct Tx<'a> {
     lets_go: Cell<bool>,
     left_locks: RefCell<Vec<InstanceId>>,
     lost_owners: Option<String>,
+    patience: Patience,
+    suspects: RefCell<Vec<String>>,
 }
 
 impl std::ops::Deref for Tx<'_> {
@@ -147,7 +150,12 @@ const EVENTS_KEPT: i64 = 10_000;
 const EVENTS_PRUNED_EVERY: i64 = 1_000;
 
 impl<'a> Tx<'a> {
-    pub(super) fn new(connection: &'a Transaction<'a>, store: &'a Inner, state: &State) -> Self {
+    pub(super) fn new(
+        connection: &'a Transaction<'a>,
+        store: &'a Inner,
+        state: &State,
+        patience: Patience,
+    ) -> Self {
         Self {
             connection,
             store,
@@ -158,6 +166,8 @@ impl<'a> Tx<'a> {
             lets_go: Cell::new(false),
             left_locks: RefCell::default(),
             lost_owners: state.lost_owners.clone(),
+            patience,
+            suspects: RefCell::default(),
         }
     }
 
@@ -317,6 +327,30 @@ impl<'a> Tx<'a> {
         }
         let others = left.into_iter().filter(|owner| !owner.is_us(observer));
         Ok(others.map(|owner| owner.anchor).collect())
+    }
+
+    /// Anchors that are held and that no row names.
+    ///
+    /// # Errors
+    /// Where they may be about to be released. Then all is rolled back, and done again once that is known.
+    pub(crate) fn check_settled(&self, found: &[Orphan]) -> Result<()> {
+        if found.is_empty() || self.patience == Patience::Over {
+            return Ok(());
+        }
+        let suspects = self.store.not_waited_for(found);
+        if suspects.is_empty() {
+            return Ok(());
+        }
+        *self.suspects.borrow_mut() = suspects;
+        Err(Error::internal("an anchor without a record has to be looked at again"))
+    }
+
+    pub(super) fn meets_suspects(&self) -> bool {
+        !self.suspects.borrow().is_empty()
+    }
+
+    pub(super) fn suspects(&self) -> Vec<String> {
+        self.suspects.take()
     }
 
     /// They have let go, or a person does not care.

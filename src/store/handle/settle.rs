@@ -1,0 +1,127 @@
+//! Anchors that a claim meets without a row, and which may be about to be released.
+//!
+//! A claim that cannot be committed (a full disk) releases its new anchor only after SQLite has rolled it back and
+//! given up the write lock. Whoever claims in that instant finds an anchor that is held and that no row names. So it
+//! waits before it calls that an orphan: outside of the transaction, because everybody else waits for that, and for
+//! each anchor once, because names are never given twice.
+
+use std::collections::HashSet;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use super::{Inner, Tx, lock};
+use crate::anchor::{self, Orphan};
+use crate::clock::Deadline;
+use crate::error::Result;
+
+/// How long an anchor without a row has to be held until it is an orphan. A rollback takes less.
+const SETTLES_WITHIN: Duration = Duration::from_millis(20);
+
+/// How often one change waits, each time for anchors that it has not met before. More of them are orphans
+/// without a wait.
+const ROUNDS: usize = 4;
+
+/// The anchors without a row that were waited for, and stayed held.
+#[derive(Debug, Default)]
+pub(super) struct Orphaned(Mutex<HashSet<String>>);
+
+/// What one transaction came to.
+pub(super) enum Written<T> {
+    Done(T),
+    /// It was rolled back: these anchors have to be waited for first.
+    NotYet(Vec<String>),
+}
+
+/// Whether a transaction may be rolled back because of anchors without a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::store) enum Patience {
+    Waits,
+    Over,
+}
+
+impl Inner {
+    /// One change, all or nothing. What `work` returns as an error is rolled back. It is done again
+    /// where there was no room for what it wrote, and where it met an anchor without a row: so it changes
+    /// nothing but the store.
+    pub(crate) fn write<T>(&self, work: impl Fn(&Tx<'_>) -> Result<T>) -> Result<T> {
+        for _ in 0..ROUNDS {
+            match self.write_with(Patience::Waits, &work)? {
+                Written::Done(value) => return Ok(value),
+                Written::NotYet(names) => self.await_release(names),
+            }
+        }
+        match self.write_with(Patience::Over, &work)? {
+            Written::Done(value) => Ok(value),
+            Written::NotYet(_) => {
+                Err(crate::Error::internal("a change waits for anchors for ever"))
+            }
+        }
+    }
+
+    /// Waits until nobody holds those anchors; what is held after that is on record as an orphan.
+    fn await_release(&self, names: Vec<String>) {
+        let until = Deadline::after(SETTLES_WITHIN);
+        let stays_held =
+            |name: &String| anchor::stays_held(&self.location.anchors.join(name), &until);
+        let held: Vec<String> = names.into_iter().filter(stays_held).collect();
+        lock(&self.orphaned.0).extend(held);
+    }
+
+    /// Those of `found` that were not waited for yet.
+    pub(in crate::store) fn not_waited_for(&self, found: &[Orphan]) -> Vec<String> {
+        let known = lock(&self.orphaned.0);
+        let names = found.iter().map(|orphan| &orphan.name);
+        names.filter(|name| !known.contains(*name)).cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+    use crate::store::Store;
+
+    fn orphan(store: &Store) -> Orphan {
+        let location = &store.inner.location;
+        let anchor = anchor::Anchor::create(&location.file, &location.anchors, "ab").unwrap();
+        let name = anchor.name().to_owned();
+        // Held for as long as this test.
+        std::mem::forget(anchor);
+        Orphan { name, pid: None }
+    }
+
+    /// Symptom: whoever could not commit, on a full disk, refused whoever came next. Then: whoever met an orphan
+    /// slept inside the transaction, and all others waited for that. It holds because the wait is between two of
+    /// them, and for each anchor there is one.
+    #[test]
+    fn an_anchor_without_a_row_is_waited_for_once_and_outside_of_the_transaction() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path().join("state.db")).unwrap();
+        let mut found = vec![orphan(&store)];
+        for transactions in [2, 1] {
+            let done = Cell::new(0);
+            let written = store.inner.write(|tx| {
+                done.set(done.get() + 1);
+                tx.check_settled(&found)
+            });
+            written.unwrap();
+            assert_eq!(done.get(), transactions);
+        }
+        // One that comes each time anew is waited for a few times.
+        let done = Cell::new(0);
+        let written = store.inner.write(|tx| {
+            done.set(done.get() + 1);
+            tx.check_settled(&[orphan(&store)])
+        });
+        written.unwrap();
+        assert_eq!(done.get(), ROUNDS + 1);
+        // And one that was released meanwhile is gone when it is looked at again.
+        let location = &store.inner.location;
+        let releases = anchor::Anchor::create(&location.file, &location.anchors, "ab").unwrap();
+        found.push(Orphan { name: releases.name().to_owned(), pid: None });
+        drop(releases);
+        store.inner.write(|tx| tx.check_settled(&found)).unwrap();
+        assert_eq!(store.inner.not_waited_for(&found), [found[1].name.clone()]);
+    }
+}
