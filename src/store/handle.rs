@@ -345,6 +345,10 @@ impl Inner {
             Ok(mut writer) => *writer = None,
             Err(_) => self.writer_is_stale.store(true, Ordering::Release),
         }
+        self.close_readers();
+    }
+
+    fn close_readers(&self) {
         self.readers.clear();
         self.files.look_anew();
     }
@@ -620,13 +624,14 @@ impl Inner {
             })
         };
         let read = busy::with_budget(self.settings.busy_budget, || {
-            for attempt in 1..=ATTEMPTS_CHANGED {
+            let mut attempt = 1;
+            loop {
                 if let Some(read) = look(attempt)? {
                     return Ok(read);
                 }
                 self.close_connections();
+                attempt += 1;
             }
-            Err(self.changes_under_us())
         });
         read.map_err(|error| self.explain_and_let_go(error))
     }
@@ -647,12 +652,7 @@ impl Inner {
             self.making_room(&mut writer, |writer| self.write_as_it_is(writer, patience, work))
         });
         match written {
-            Ok(Written::Done((value, left_locks))) => {
-                drop(writer);
-                self.end_left_locks(left_locks);
-                Ok(Written::Done(value))
-            }
-            Ok(Written::NotYet(names)) => Ok(Written::NotYet(names)),
+            Ok(written) => Ok(written),
             Err(error) => {
                 // It would stay one that cannot write.
                 if error.sqlite_code() == Some(rusqlite::ErrorCode::ReadOnly) {
@@ -692,16 +692,16 @@ impl Inner {
         writer: &mut Option<Connection>,
         patience: Patience,
         work: &impl Fn(&Tx<'_>) -> Result<T>,
-    ) -> Result<Written<(T, Vec<InstanceId>)>> {
-        for attempt in 1..=ATTEMPTS_CHANGED {
+    ) -> Result<Written<T>> {
+        let mut attempt = 1;
+        loop {
             if let Some(written) = self.write_once(writer, patience, work, attempt)? {
                 return Ok(written);
             }
             *writer = None;
-            self.readers.clear();
-            self.files.look_anew();
+            self.close_readers();
+            attempt += 1;
         }
-        Err(self.changes_under_us())
     }
 
     /// `None`, without `work` being done, where what was read before does not count any more.
@@ -711,7 +711,7 @@ impl Inner {
         patience: Patience,
         work: &impl Fn(&Tx<'_>) -> Result<T>,
         attempt: usize,
-    ) -> Result<Option<Written<(T, Vec<InstanceId>)>>> {
+    ) -> Result<Option<Written<T>>> {
         let transaction =
             self.connected(writer)?.transaction_with_behavior(TransactionBehavior::Immediate)?;
         // SQLite opens for reading what it could not open for writing. There even an immediate transaction only
@@ -767,7 +767,7 @@ impl Inner {
         if let Some(connection) = &*writer {
             self.restart_long_wal(connection);
         }
-        Ok(Some(Written::Done((value, left_locks))))
+        Ok(Some(Written::Done { value, left_locks }))
     }
 
     fn changes_under_us(&self) -> Error {

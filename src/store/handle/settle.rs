@@ -12,7 +12,8 @@ use std::time::Duration;
 use super::{Inner, Tx, lock};
 use crate::anchor::{self, Orphan};
 use crate::clock::Deadline;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::names::InstanceId;
 
 /// How long an anchor without a row has to be held until it is an orphan. A rollback takes less.
 const SETTLES_WITHIN: Duration = Duration::from_millis(20);
@@ -27,7 +28,10 @@ pub(super) struct Orphaned(Mutex<HashSet<String>>);
 
 /// What one transaction came to.
 pub(super) enum Written<T> {
-    Done(T),
+    Done {
+        value: T,
+        left_locks: Vec<InstanceId>,
+    },
     /// It was rolled back: these anchors have to be waited for first.
     NotYet(Vec<String>),
 }
@@ -44,18 +48,17 @@ impl Inner {
     /// where there was no room for what it wrote, and where it met an anchor without a row: so it changes
     /// nothing but the store.
     pub(crate) fn write<T>(&self, work: impl Fn(&Tx<'_>) -> Result<T>) -> Result<T> {
-        for _ in 0..ROUNDS {
-            match self.write_with(Patience::Waits, &work)? {
-                Written::Done(value) => return Ok(value),
+        let patience = [Patience::Waits; ROUNDS].into_iter().chain([Patience::Over]);
+        for patience in patience {
+            match self.write_with(patience, &work)? {
+                Written::Done { value, left_locks } => {
+                    self.end_left_locks(left_locks);
+                    return Ok(value);
+                }
                 Written::NotYet(names) => self.await_release(names),
             }
         }
-        match self.write_with(Patience::Over, &work)? {
-            Written::Done(value) => Ok(value),
-            Written::NotYet(_) => {
-                Err(crate::Error::internal("a change waits for anchors for ever"))
-            }
-        }
+        Err(Error::internal("a change waits for anchors for ever"))
     }
 
     /// Waits until nobody holds those anchors; what is held after that is on record as an orphan.
