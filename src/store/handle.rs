@@ -312,7 +312,7 @@ impl Inner {
     }
 
     pub(super) fn connect(&self, access: Access) -> Result<Connection> {
-        let connection = Connection::open_with_flags(&self.location.file, pragmas::flags(access))?;
+        let connection = pragmas::open(&self.location.file, access)?;
         pragmas::apply(&connection, access)?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS_PREPARED);
         self.files.look_soon();

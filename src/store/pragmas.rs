@@ -1,5 +1,7 @@
 //! How every connection is set up: one row per setting, each with its reason, each read back.
 
+use std::path::Path;
+
 use rusqlite::config::DbConfig;
 use rusqlite::limits::Limit;
 use rusqlite::{Connection, OpenFlags};
@@ -53,15 +55,18 @@ fn pragmas(durability: Durability) -> [Pragma; 4] {
     ]
 }
 
-pub(crate) fn flags(access: Access) -> OpenFlags {
+/// A connection that is not set up yet.
+pub(crate) fn open(file: &Path, access: Access) -> Result<Connection> {
+    wal_index::prepare();
     // No URI names: a path is a path. NOFOLLOW: links were resolved and judged once, before.
     let common = OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
-    common
+    let flags = common
         | match access {
             Access::Read => OpenFlags::SQLITE_OPEN_READ_ONLY,
             // Never CREATE: the file is made beforehand, with its mode and owner.
             Access::Write(_) => OpenFlags::SQLITE_OPEN_READ_WRITE,
-        }
+        };
+    Ok(Connection::open_with_flags(file, flags)?)
 }
 
 /// Sets up a fresh connection. Runs under a busy budget.

@@ -10,7 +10,7 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::Connection;
 use serde_json::json;
 
 use super::ground;
@@ -235,7 +235,7 @@ fn busy_with(location: &Location, error: Error) -> Error {
 }
 
 fn connect(file: &Path, access: Access) -> Result<Connection> {
-    let connection = Connection::open_with_flags(file, pragmas::flags(access))?;
+    let connection = pragmas::open(file, access)?;
     pragmas::apply(&connection, access)?;
     Ok(connection)
 }
@@ -416,12 +416,7 @@ fn fill(
     by: &str,
 ) -> Result<Vec<Saved>> {
     let now_ms = options.settings.clock.wall_ms();
-    let mut connection = Connection::open_with_flags(
-        new,
-        OpenFlags::SQLITE_OPEN_READ_WRITE
-            | OpenFlags::SQLITE_OPEN_NO_MUTEX
-            | OpenFlags::SQLITE_OPEN_NOFOLLOW,
-    )?;
+    let mut connection = pragmas::open(new, Access::Write(Durability::Normal))?;
     let clock = &*options.settings.clock;
     migrate::migrate(&mut connection, now_ms, || anchor::find_lost(location.as_site(clock)))?;
     let tables = match connect_to_damaged(aside) {
@@ -454,7 +449,7 @@ fn fill(
 /// Read-only: the bytes of the damaged store stay as they are.
 fn connect_to_damaged(aside: &Path) -> Result<Connection> {
     const TIME_MAX: Duration = Duration::from_secs(30);
-    let connection = Connection::open_with_flags(aside, pragmas::flags(Access::Read))?;
+    let connection = pragmas::open(aside, Access::Read)?;
     // What of the schema cannot be read is left out.
     connection.pragma_update(None, "writable_schema", 1)?;
     connection.pragma_update(None, "trusted_schema", 0)?;

@@ -3,6 +3,9 @@
 use std::io;
 use std::path::Path;
 
+/// Nothing has to be prepared here.
+pub fn prepare() {}
+
 /// Leaves the connection as it is.
 ///
 /// # Errors
@@ -53,7 +56,7 @@ pub fn lock_writer(_database: &Path) -> io::Result<Option<Writer>> {
 /// The right to a database that nobody else has open.
 pub struct Alone;
 
-/// Not here: only where [`has_open_file_locks`].
+/// Not supported here: it needs open-file-description locks.
 ///
 /// # Errors
 /// `Unsupported`.

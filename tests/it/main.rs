@@ -13,6 +13,7 @@
 mod support;
 
 mod bad_input;
+mod beside;
 mod clocks;
 mod command_lock;
 mod conditions;

@@ -32,7 +32,12 @@ pub(super) fn locked_by(file: &File, first: i64, count: i64) -> Option<libc::pid
     (code == 0 && c_int::from(asked.l_type) != libc::F_UNLCK).then_some(asked.l_pid)
 }
 
-/// Opens a file of the store, never through a link.
+/// Opens a file of the store, never through a link. In the place of one there may be a FIFO, whose `open(2)` would
+/// not return without `O_NONBLOCK`, and all others would wait for the mutex meanwhile; for a regular file the flag
+/// means nothing.
+///
+/// # Errors
+/// As `open(2)`; `InvalidInput` for what is not a regular file.
 pub(super) fn open(
     path: &CStr,
     flags: c_int,
@@ -44,16 +49,20 @@ pub(super) fn open(
         let file = if let Some(file) = shared.take(key, Key::of(path).ok(), writes) {
             file
         } else {
+            let flags = flags | libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK;
             // SAFETY: a NUL-terminated path, and a descriptor that is nobody else's.
-            unsafe {
-                let file =
-                    libc::open(path.as_ptr(), flags | libc::O_NOFOLLOW | libc::O_CLOEXEC, mode);
+            let file = unsafe {
+                let file = libc::open(path.as_ptr(), flags, mode);
                 if file < 0 {
                     return Err(note(io::Error::last_os_error()));
                 }
-                shared.open.push(file);
                 File::from_raw_fd(file)
+            };
+            if !file.metadata().map_err(note)?.is_file() {
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
             }
+            shared.open.push(file.as_raw_fd());
+            file
         };
         let creator_pid = std::process::id();
         let forks = FORKS.load(Ordering::Relaxed);

@@ -195,13 +195,17 @@ fn is_locked(file: &File, byte: i64) -> bool {
     locked_by(file, byte, 1).is_some()
 }
 
+/// Before the first file is opened: one that somebody has put in the place of a file of the store may be a FIFO.
+pub fn prepare() {
+    system_calls::replace();
+}
+
 /// Puts our methods in the place of SQLite's for the database that `connection` has just opened and not yet
 /// read.
 ///
 /// # Errors
 /// Those of the file control that asks for the open file.
 pub fn guard(connection: &rusqlite::Connection) -> rusqlite::Result<()> {
-    system_calls::replace();
     if !has_open_file_locks() {
         return Ok(());
     }
