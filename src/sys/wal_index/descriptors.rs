@@ -231,9 +231,10 @@ impl Descriptor {
         self.forks != FORKS.load(Ordering::Relaxed)
     }
 
-    /// It was opened by another process, before a fork of whatever kind.
+    /// It was opened by another process, before a fork of whatever kind. Both of them may be pid 1, where the fork
+    /// began a pid namespace.
     pub(super) fn is_inherited(&self) -> bool {
-        self.creator_pid != std::process::id()
+        self.creator_pid != std::process::id() || self.is_closed()
     }
 }
 

@@ -1,8 +1,10 @@
 //! The `-shm` of one connection: opened, locked, mapped.
 
-use std::ffi::{CStr, c_int, c_void};
+use std::ffi::{CStr, OsStr, c_int, c_void};
 use std::io;
 use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::ptr;
 
 use rusqlite::ffi;
@@ -51,7 +53,7 @@ impl OpenIndex {
         let path = beside(database, "-shm");
         let shm = open(&path, libc::O_RDWR | libc::O_CREAT, facts.st_mode & 0o777, key)
             .map_err(|error| if is_refused(&error) { NotOpened::Left } else { cannot(error) })?;
-        make_alike(&shm, &facts)?;
+        make_alike(&shm, &path, &facts)?;
         let index = Self {
             shm,
             database: database_file,
@@ -268,7 +270,7 @@ fn facts(file: &Descriptor) -> Result<libc::stat, NotOpened> {
 }
 
 /// What root makes belongs to whom the database belongs to, and has its mode, whatever the umask says.
-fn make_alike(shm: &Descriptor, database: &libc::stat) -> Result<(), NotOpened> {
+fn make_alike(shm: &Descriptor, path: &CStr, database: &libc::stat) -> Result<(), NotOpened> {
     let made = facts(shm)?;
     let file = shm.as_raw_fd();
     // SAFETY: on a descriptor of our own; what cannot be changed stays as it is, as with SQLite.
@@ -278,7 +280,8 @@ fn make_alike(shm: &Descriptor, database: &libc::stat) -> Result<(), NotOpened> 
         }
     }
     if made.st_uid != database.st_uid && rustix::process::geteuid().is_root() {
-        let _ = give_to_owner_of_database(&shm.file);
+        let path = Path::new(OsStr::from_bytes(path.to_bytes()));
+        let _ = give_to_owner_of_database(&shm.file, path);
     }
     Ok(())
 }

@@ -3,10 +3,11 @@
 //! As root SQLite gives each `-wal`, `-shm` and `-journal` that it opens to the owner of the database, also one that
 //! was there already; and an `open(2)` of a FIFO in the place of one never returns.
 
-use std::ffi::{OsString, c_char, c_int};
+use std::cell::RefCell;
+use std::ffi::{CStr, OsStr, OsString, c_char, c_int};
 use std::fs::File;
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::fd::FromRawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::Once;
@@ -40,25 +41,41 @@ pub fn replace() {
 type Open = unsafe extern "C" fn(*const c_char, c_int, c_int) -> c_int;
 type Chown = unsafe extern "C" fn(c_int, libc::uid_t, libc::gid_t) -> c_int;
 
+thread_local! {
+    /// What SQLite has opened last: it gives a file away right after that. Its path by `/proc` is not to be had
+    /// everywhere.
+    static OPENED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
 unsafe extern "C" fn open(path: *const c_char, flags: c_int, mode: c_int) -> c_int {
-    // SAFETY: as SQLite calls it. For regular files the flag means nothing.
-    unsafe { libc::open(path, flags | libc::O_NONBLOCK, mode) }
+    // SAFETY: as SQLite calls it, with a NUL-terminated path. For regular files the flag means nothing.
+    let (fd, bytes) = unsafe {
+        (libc::open(path, flags | libc::O_NONBLOCK, mode), CStr::from_ptr(path).to_bytes())
+    };
+    let _ = OPENED.try_with(|opened| {
+        if let Ok(mut opened) = opened.try_borrow_mut() {
+            opened.clear();
+            opened.extend_from_slice(bytes);
+        }
+    });
+    fd
 }
 
 /// What cannot be given stays as it is, as with SQLite.
 unsafe extern "C" fn give(fd: c_int, _uid: libc::uid_t, _gid: libc::gid_t) -> c_int {
     // SAFETY: SQLite keeps it open for as long as this call; it is not closed here.
     let file = ManuallyDrop::new(unsafe { File::from_raw_fd(fd) });
-    give_to_owner_of_database(&file).map_or(-1, |()| 0)
+    let path = OPENED.try_with(|opened| opened.try_borrow().map(|it| it.clone()));
+    let Ok(Ok(path)) = path else { return -1 };
+    give_to_owner_of_database(&file, Path::new(OsStr::from_bytes(&path))).map_or(-1, |()| 0)
 }
 
 /// Gives a file that root has just made to the owner of the database that it is beside: in the very directory that
-/// the kernel says that it is in. One that is not empty was there before, and is its owner's.
-pub fn give_to_owner_of_database(file: &File) -> io::Result<()> {
+/// it is found in by `path`, by which it was opened. One that is not empty was there before, and is its owner's.
+pub fn give_to_owner_of_database(file: &File, path: &Path) -> io::Result<()> {
     let made = rustix::fs::fstat(file)?;
-    let path = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
-    let Some((name, database)) = path.file_name().zip(database_of(&path)) else { return Ok(()) };
-    let directory = directory_of(&path)?;
+    let Some((name, database)) = path.file_name().zip(database_of(path)) else { return Ok(()) };
+    let directory = directory_of(path)?;
     let look =
         |name: &Path| retry(|| rustix::fs::statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW));
     let (entry, owner) = (look(Path::new(name))?, look(&database)?);
