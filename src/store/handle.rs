@@ -872,7 +872,7 @@ impl Inner {
                 Err(error) => error,
             };
         }
-        let readable = || std::fs::symlink_metadata(file).is_ok();
+        let is_there = || std::fs::symlink_metadata(file).is_ok();
         match error.kind() {
             ErrorKind::Busy if error.is_of_a_lock() => match error.into_sqlite() {
                 Ok(cause) => busy::error(file, cause),
@@ -894,13 +894,17 @@ impl Inner {
                     .caused_by(error),
                 }
             }
-            ErrorKind::CannotRead if readable() => Error::new(
-                ErrorKind::CannotRead,
-                format!("{} is there, but {} cannot open it: {error}", file.display(), me()),
-            )
-            .at(file)
-            .with_hint("ask as its owner, or look at the modes of the file and its directory")
-            .caused_by(error),
+            ErrorKind::CannotRead if is_there() => {
+                let cannot_open = || {
+                    let what = format!("{} is there, but {} cannot open it", file.display(), me());
+                    Error::new(ErrorKind::CannotRead, format!("{what}: {error}"))
+                        .at(file)
+                        .with_hint(
+                            "ask as its owner, or look at the modes of the file and its directory",
+                        )
+                };
+                location::unreadable(&self.location).unwrap_or_else(cannot_open).caused_by(error)
+            }
             // What lies beside it says that it was one of ours.
             ErrorKind::NotOurs
                 if error.sqlite_code().is_some() && self.location.anchors.is_dir() =>

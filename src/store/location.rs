@@ -8,6 +8,7 @@ use crate::anchor::Site;
 use crate::clock::{self, Clock};
 use crate::environment;
 use crate::error::{Error, ErrorKind, Result};
+use crate::path_text::quoted;
 use crate::sys::{self, FilesystemClass, Shortage};
 
 /// The real paths of one store.
@@ -283,26 +284,37 @@ pub(super) fn free_name(file: &Path, why: &str, now_ms: i64) -> PathBuf {
 /// The first of the store's files that we may not write, as an error that says so.
 pub(crate) fn unwritable(location: &Location) -> Option<Error> {
     let files = with_sidecars(&location.file).chain([location.directory.clone()]);
-    for path in files.filter(|path| path.exists()) {
-        if sys::may_write(&path) {
-            continue;
+    let path = files.filter(|path| path.exists()).find(|path| !sys::may_write(path))?;
+    let error = refused(&path, ErrorKind::Permission, "written")?;
+    Some(error.with_hint(if sys::is_mounted_read_only(&path).unwrap_or(false) {
+        "it is mounted read-only: mount it for writing, or name another place with `--db`"
+            .to_owned()
+    } else {
+        format!("run as its owner, or as its owner `chmod u+w {}`", quoted(&path))
+    }))
+}
+
+/// The first of them that we may not read.
+pub(super) fn unreadable(location: &Location) -> Option<Error> {
+    let mut files = with_sidecars(&location.file).filter(|path| path.exists());
+    let path = files.find(|path| !sys::may_read(path))?;
+    let hint = match sys::file_facts(&location.directory).ok()?.owner {
+        // What somebody else made beside the store.
+        Some(owner) if Some(owner) == sys::effective_uid() && owner != 0 => {
+            format!("as root `chown {owner} {0}`, or as its owner `chmod u+r {0}`", quoted(&path))
         }
-        let facts = sys::file_facts(&path).ok()?;
-        let owner = facts.owner.map_or_else(String::new, |uid| format!("owner uid {uid}, "));
-        let mode = facts.mode.unwrap_or_default() & 0o7777;
-        let error = Error::new(
-            ErrorKind::Permission,
-            format!("{} cannot be written by {} ({owner}mode {mode:04o})", path.display(), me()),
-        );
-        let hint = if sys::is_mounted_read_only(&path).unwrap_or(false) {
-            "it is mounted read-only: mount it for writing, or name another place with `--db`"
-                .to_owned()
-        } else {
-            format!("run as its owner, or as its owner `chmod u+w {}`", path.display())
-        };
-        return Some(error.at(&path).with_hint(hint));
-    }
-    None
+        Some(_) | None => "ask as its owner, or look at its mode and owner".to_owned(),
+    };
+    Some(refused(&path, ErrorKind::CannotRead, "read")?.with_hint(hint))
+}
+
+fn refused(path: &Path, kind: ErrorKind, what: &str) -> Option<Error> {
+    let facts = sys::file_facts(path).ok()?;
+    let owner = facts.owner.map_or_else(String::new, |uid| format!("owner uid {uid}, "));
+    let mode = facts.mode.unwrap_or_default() & 0o7777;
+    let message =
+        format!("{} cannot be {what} by {} ({owner}mode {mode:04o})", path.display(), me());
+    Some(Error::new(kind, message).at(path))
 }
 
 /// Which unusual filesystems the operator has vouched for.

@@ -700,6 +700,11 @@ pub fn may_write(path: &Path) -> bool {
     os::may_write(path)
 }
 
+/// Whether this process may read the existing `path`, by its effective user. Nothing is opened.
+pub fn may_read(path: &Path) -> bool {
+    os::may_read(path)
+}
+
 /// Swaps the names of two existing files or directories, so that at no moment either is missing.
 ///
 /// # Errors

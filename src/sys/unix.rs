@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{AtFlags, CWD, FlockOperation, Gid, Mode, OFlags, Uid};
+use rustix::fs::{Access, AtFlags, CWD, FlockOperation, Gid, Mode, OFlags, Uid, accessat};
 use rustix::io::Errno;
 use rustix::process::{Signal, WaitOptions};
 use rustix::time::{ClockId, clock_gettime};
@@ -190,8 +190,11 @@ fn is_empty(directory: &OwnedFd) -> io::Result<bool> {
 }
 
 pub fn may_write(path: &Path) -> bool {
-    use rustix::fs::{Access, AtFlags, CWD, accessat};
     accessat(CWD, path, Access::WRITE_OK, AtFlags::EACCESS).is_ok()
+}
+
+pub fn may_read(path: &Path) -> bool {
+    accessat(CWD, path, Access::READ_OK, AtFlags::EACCESS).is_ok()
 }
 
 /// What has another name may be another's file, which was put in the place of ours. Of whom it is already the

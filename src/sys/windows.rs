@@ -462,6 +462,11 @@ pub fn may_write(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|facts| !facts.permissions().readonly())
 }
 
+/// What is there can be read, as far as its attributes tell.
+pub fn may_read(path: &Path) -> bool {
+    path.exists()
+}
+
 // Who may do what is told by inherited access lists here, which are left as they are.
 
 #[expect(clippy::unnecessary_wraps, reason = "the same shape everywhere")]

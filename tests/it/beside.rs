@@ -1,10 +1,10 @@
 //! What lies in the place of the database, or of what SQLite keeps beside it, and is something else.
 
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::support::{Answer, LIMIT, Process, Sandbox, another_user, skipped};
+use crate::support::{Answer, LIMIT, Process, Sandbox, another_user, skipped, works};
 
 const START: &[&str] = &["run", "--no-backoff", "--", "true"];
 
@@ -12,6 +12,78 @@ fn beside(db: &Path, suffix: &str) -> PathBuf {
     let mut path = db.as_os_str().to_owned();
     path.push(suffix);
     path.into()
+}
+
+const NOBODY: u32 = 65534;
+
+/// A store in a directory of nobody's; `None` where that cannot be tried.
+struct OfNobody(Sandbox);
+
+impl OfNobody {
+    fn new() -> Option<Self> {
+        another_user()?;
+        let sandbox = Sandbox::new();
+        sandbox.open_to_nobody();
+        std::fs::create_dir(sandbox.file("store")).unwrap();
+        chown(sandbox.file("store"), Some(NOBODY), Some(NOBODY)).unwrap();
+        Some(Self(sandbox))
+    }
+
+    fn as_nobody(&self, arguments: &[&str]) -> Answer {
+        let words = another_user().unwrap();
+        let mut command = self.0.program(words[0]);
+        command.args(&words[1..]).arg(self.0.file("incumbent")).args(arguments);
+        Process::start(command).finish(LIMIT)
+    }
+
+    /// The files of the store that root has kept.
+    fn roots_files(&self) -> Vec<PathBuf> {
+        let files = std::fs::read_dir(self.0.file("store")).unwrap().map(|it| it.unwrap().path());
+        files.filter(|path| std::fs::symlink_metadata(path).unwrap().uid() == 0).collect()
+    }
+}
+
+/// Symptom: root used a user's store where there is no `/proc`, and the user's next start was refused. Cause: the
+/// directory of what SQLite has just made was asked for there, and so `-wal` and `-shm` stayed root's. It holds
+/// because the path is the one that was opened.
+#[test]
+fn what_root_makes_without_proc_belongs_to_the_owner_of_the_store() {
+    const HIDDEN: &[&str] =
+        &["unshare", "-m", "sh", "-c", "mount -t tmpfs none /proc && exec \"$@\"", "sh"];
+    let Some(store) = OfNobody::new().filter(|_| works(HIDDEN)) else {
+        return skipped("needs root");
+    };
+    for is_there_before in [false, true] {
+        if is_there_before {
+            for suffix in ["-wal", "-shm"] {
+                std::fs::remove_file(beside(&store.0.db(), suffix)).unwrap();
+            }
+        }
+        let claim = ["claim", "--no-keeper", "--pid", &std::process::id().to_string()];
+        let answer = Process::start(store.0.incumbent_under(HIDDEN, &claim)).finish(LIMIT);
+        assert!(store.0.db().exists(), "{answer:#?}");
+        assert_eq!(store.roots_files(), [PathBuf::new(); 0], "{answer:#?}");
+        assert!(store.as_nobody(&["locks"]).code() == 0);
+    }
+}
+
+/// Symptom: where only the `-wal` was root's, its owner read that state.db cannot be opened, and to ask as the owner of
+/// that, whom he was. The culprit is named, with its owner and mode.
+#[test]
+fn of_the_files_of_a_store_the_one_that_cannot_be_read_is_named() {
+    let Some(store) = OfNobody::new() else { return skipped("needs root") };
+    store.as_nobody(START).assert_code(0);
+    for suffix in ["-wal", "-shm", ""] {
+        let path = beside(&store.0.db(), suffix);
+        chown(&path, Some(0), Some(0)).unwrap();
+        for verb in [START, &["status"]] {
+            let answer = store.as_nobody(verb);
+            let words = [path.to_str().unwrap(), "by uid 65534", "owner uid 0, mode 0600"];
+            assert!(answer.code() != 0, "{suffix}: {answer:#?}");
+            answer.assert_complains(&words);
+        }
+        chown(&path, Some(NOBODY), Some(NOBODY)).unwrap();
+    }
 }
 
 /// Symptom: `doctor --fix` hung for ever on a FIFO in the place of one of the files. Cause: an `open(2)` without
