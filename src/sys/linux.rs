@@ -1,6 +1,5 @@
 //! Linux: pidfds for existence and signals, `/proc` for everything that explains.
 
-use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
@@ -22,6 +21,10 @@ pub use super::modes::{
     facts_in, open_directory, open_in, owners_of_links, path_of_open, pin_directory, set_mode,
     set_mode_in,
 };
+pub use super::open_files::{
+    listed_lock, processes_with_files_of, processes_with_open_file, record_lock_holder,
+    record_lock_holders,
+};
 pub use super::own_group::is_private_group;
 use super::procfs;
 #[cfg(feature = "cli")]
@@ -34,8 +37,8 @@ pub use super::unix::{
     open_foreign_lock_file, try_foreign_lock,
 };
 use super::{
-    Existence, Filesystem, FilesystemClass, ListedLock, Looks, OpenProcessError, OpenedFile, Pid,
-    ProcessFacts, ProcessNumber, ProcessState, StartTime, StartTimeUnit, Supervision, note,
+    Existence, Filesystem, FilesystemClass, Looks, OpenProcessError, OpenedFile, Pid, ProcessFacts,
+    ProcessNumber, ProcessState, StartTime, StartTimeUnit, Supervision, note,
 };
 
 /// What `pidfd_open(2)` says about a number.
@@ -221,7 +224,7 @@ fn pidfd_info(pidfd: &OwnedFd) -> Option<PidfdInfo> {
 }
 
 /// Reads a whole file of `/proc`; these files have no size to ask for.
-fn read_proc(path: &str) -> Option<Vec<u8>> {
+pub(super) fn read_proc(path: &str) -> Option<Vec<u8>> {
     // A status is about 1,500 bytes.
     let mut bytes = Vec::with_capacity(4096);
     File::open(path).map_err(note).ok()?.read_to_end(&mut bytes).map_err(note).ok()?;
@@ -645,34 +648,6 @@ pub fn filesystem_of(directory: &Path) -> Option<Filesystem> {
     Some(Filesystem { kind, class })
 }
 
-pub fn processes_with_open_file(path: &Path) -> Vec<Pid> {
-    let Ok(wanted) = std::fs::metadata(path) else { return Vec::new() };
-    let is_wanted = |entry: std::fs::DirEntry| {
-        std::fs::metadata(entry.path())
-            .is_ok_and(|open| (open.dev(), open.ino()) == (wanted.dev(), wanted.ino()))
-    };
-    other_processes().filter(|pid| open_files(*pid).any(is_wanted)).collect()
-}
-
-/// By device and inode: another mount namespace has another path for the same file.
-pub fn processes_with_files_of(directory: &Path) -> Vec<(Pid, String)> {
-    let key = |facts: &std::fs::Metadata| (facts.dev(), facts.ino());
-    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
-    let files: HashMap<(u64, u64), String> = entries
-        .filter_map(|entry| {
-            Some((key(&entry.metadata().ok()?), entry.file_name().into_string().ok()?))
-        })
-        .collect();
-    if files.is_empty() {
-        return Vec::new();
-    }
-    let name_of =
-        |entry: std::fs::DirEntry| files.get(&key(&std::fs::metadata(entry.path()).ok()?)).cloned();
-    other_processes()
-        .flat_map(|pid| open_files(pid).filter_map(name_of).map(move |name| (pid, name)))
-        .collect()
-}
-
 pub fn files_opened_by(pid: Pid) -> Option<Vec<OpenedFile>> {
     let open = std::fs::read_dir(format!("/proc/{pid}/fd")).map_err(note).ok()?;
     let file = |entry: std::fs::DirEntry| {
@@ -731,7 +706,7 @@ pub fn exchange(one: &Path, other: &Path) -> io::Result<()> {
 }
 
 /// Every process that this `/proc` shows, but us.
-fn other_processes() -> impl Iterator<Item = Pid> {
+pub(super) fn other_processes() -> impl Iterator<Item = Pid> {
     let entries = process_table_is_ours().then(|| std::fs::read_dir("/proc").ok()).flatten();
     entries
         .into_iter()
@@ -739,11 +714,6 @@ fn other_processes() -> impl Iterator<Item = Pid> {
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
         .filter(|pid: &Pid| *pid != own_pid())
-}
-
-/// What `pid` has open; nothing where we may not look.
-fn open_files(pid: Pid) -> impl Iterator<Item = std::fs::DirEntry> {
-    std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten()
 }
 
 /// XDG base directory specification, 0.8.
@@ -813,82 +783,6 @@ fn classify(kind: &str) -> FilesystemClass {
         }
         // Everything else is the kernel's own, on memory or local blocks.
         None => FilesystemClass::Local,
-    }
-}
-
-/// From `/proc/locks`, which names the pids of the `/proc` mount's namespace and leaves out those
-/// that have none there; a lock of an open file from whoever has that open.
-pub fn record_lock_holder(path: &Path, offset: u64) -> Option<Pid> {
-    if !process_table_is_ours() {
-        return None;
-    }
-    let metadata = std::fs::metadata(path).ok()?;
-    let device = (rustix::fs::major(metadata.dev()), rustix::fs::minor(metadata.dev()));
-    let is_it = |entry: &std::fs::DirEntry| {
-        std::fs::metadata(entry.path())
-            .is_ok_and(|open| (open.dev(), open.ino()) == (metadata.dev(), metadata.ino()))
-    };
-    let holds = |pid: &Pid| {
-        open_files(*pid).filter(is_it).any(|entry| {
-            let name = entry.file_name();
-            read_proc(&format!("/proc/{pid}/fdinfo/{}", name.to_string_lossy()))
-                .is_some_and(|fdinfo| procfs::holds_open_file_lock(&fdinfo, offset))
-        })
-    };
-    (0..LISTINGS)
-        .find_map(|_| procfs::record_lock_holder(&list_of_locks()?, device, metadata.ino(), offset))
-        .or_else(|| other_processes().chain([own_pid()]).find(holds))
-}
-
-/// From `/proc/locks` alone.
-pub fn record_lock_holders(path: &Path, offset: u64) -> Option<Vec<Pid>> {
-    if !process_table_is_ours() {
-        return None;
-    }
-    let metadata = std::fs::metadata(path).ok()?;
-    let device = (rustix::fs::major(metadata.dev()), rustix::fs::minor(metadata.dev()));
-    let mut holders: Vec<Pid> = (0..LISTINGS)
-        .filter_map(|_| list_of_locks())
-        .flat_map(|locks| procfs::record_lock_holders(&locks, device, metadata.ino(), offset))
-        .collect();
-    holders.sort_unstable();
-    holders.dedup();
-    Some(holders)
-}
-
-/// The list is not shown in one piece: where others lock and unlock meanwhile, a line may be missing.
-const LISTINGS: usize = 3;
-
-fn list_of_locks() -> Option<Vec<u8>> {
-    const LENGTH_USUAL: usize = 64 * 1024;
-    let mut locks = Vec::with_capacity(LENGTH_USUAL);
-    File::open("/proc/locks").ok()?.read_to_end(&mut locks).ok()?;
-    Some(locks)
-}
-
-/// The first pid namespace has this number in every kernel (`PROC_PID_INIT_INO`, Linux 3.8). Only there the
-/// list leaves nobody out.
-const FIRST_PID_NAMESPACE: &str = "4026531836";
-
-pub fn listed_lock(path: &Path) -> ListedLock {
-    let Ok(metadata) = std::fs::symlink_metadata(path) else { return ListedLock::Unknown };
-    if !process_table_is_ours() {
-        return ListedLock::Unknown;
-    }
-    let device = (rustix::fs::major(metadata.dev()), rustix::fs::minor(metadata.dev()));
-    let mut is_listed_as_free = true;
-    for _ in 0..LISTINGS {
-        let Some(locks) = list_of_locks() else { return ListedLock::Unknown };
-        match procfs::flock_holder(&locks, device, metadata.ino()) {
-            procfs::Flock::Held(pid) => return ListedLock::Held(pid),
-            procfs::Flock::Ambiguous => is_listed_as_free = false,
-            procfs::Flock::None => {}
-        }
-    }
-    if is_listed_as_free && pid_namespace().as_deref() == Some(FIRST_PID_NAMESPACE) {
-        ListedLock::Free
-    } else {
-        ListedLock::Unknown
     }
 }
 
@@ -1158,20 +1052,6 @@ mod tests {
         }
         let proc = filesystem_of(Path::new("/proc")).unwrap();
         assert_eq!((proc.kind.as_str(), proc.class), ("proc", Local));
-    }
-
-    #[test]
-    fn the_holder_of_a_record_lock() {
-        use std::io::Write;
-        let file = tempfile::NamedTempFile::new().unwrap();
-        file.as_file().write_all(&[0; 256]).unwrap();
-        assert_eq!(record_lock_holder(file.path(), 120), None);
-        rustix::fs::fcntl_lock(
-            file.as_file(),
-            rustix::fs::FlockOperation::NonBlockingLockExclusive,
-        )
-        .unwrap();
-        assert_eq!(record_lock_holder(file.path(), 120), Some(own_pid()));
     }
 
     /// What the helper below is asked to look at.

@@ -36,6 +36,8 @@ mod macos;
 #[path = "modes_unix.rs"]
 mod modes;
 mod no_room;
+#[cfg(target_os = "linux")]
+mod open_files;
 #[cfg(unix)]
 mod own_group;
 #[cfg(any(target_os = "linux", test))]

@@ -408,14 +408,14 @@ struct RecordLock {
     last: u64,
 }
 
-/// Whether an open file holds an exclusive lock over byte `offset` of its file, from
+/// Whether an open file holds an exclusive lock over byte `offset` of the file `inode`, from
 /// `/proc/<pid>/fdinfo/<fd>` (`proc_pid_fdinfo(5)`). The list of all locks names no process for such a lock:
 /// it belongs to the open file.
-pub fn holds_open_file_lock(fdinfo: &[u8], offset: u64) -> bool {
+pub fn holds_open_file_lock(fdinfo: &[u8], inode: u64, offset: u64) -> bool {
     fdinfo
         .split(|&byte| byte == b'\n')
         .filter_map(|line| parse_range(line.strip_prefix(b"lock:")?, b"OFDLCK", &[b"WRITE"]))
-        .any(|(_, lock)| (lock.first..=lock.last).contains(&offset))
+        .any(|(_, lock)| lock.inode == inode && (lock.first..=lock.last).contains(&offset))
 }
 
 /// Who holds a POSIX record lock of either kind over byte `offset` of a file, from `/proc/locks`. Device and inode as
@@ -778,10 +778,11 @@ mod tests {
         let writer = fdinfo("lock:\t1: OFDLCK ADVISORY  WRITE -1 fe:00:6002 120 120\n");
         assert_eq!(access_mode(writer.as_bytes()), Some(2));
         assert_eq!(access_mode(b"pos:\t0\n"), None);
-        assert!(holds_open_file_lock(writer.as_bytes(), 120));
-        assert!(!holds_open_file_lock(writer.as_bytes(), 121));
+        assert!(holds_open_file_lock(writer.as_bytes(), 6002, 120));
+        assert!(!holds_open_file_lock(writer.as_bytes(), 6002, 121));
+        assert!(!holds_open_file_lock(writer.as_bytes(), 6003, 120), "of another file");
         let whole = fdinfo("lock:\t1: OFDLCK  ADVISORY  WRITE -1 fe:00:6002 0 EOF\n");
-        assert!(holds_open_file_lock(whole.as_bytes(), 120));
+        assert!(holds_open_file_lock(whole.as_bytes(), 6002, 120));
         for other in [
             "lock:\t1: OFDLCK  ADVISORY  READ -1 fe:00:6002 120 120\n",
             "lock:\t1: POSIX  ADVISORY  WRITE 1001 fe:00:6002 120 120\n",
@@ -789,7 +790,7 @@ mod tests {
             "lock:\t1: OFDLCK\n",
             "",
         ] {
-            assert!(!holds_open_file_lock(fdinfo(other).as_bytes(), 120), "{other:?}");
+            assert!(!holds_open_file_lock(fdinfo(other).as_bytes(), 6002, 120), "{other:?}");
         }
     }
 
