@@ -179,7 +179,7 @@ fn render_verbs(command: &clap::Command, prefix: &str, page: &mut Vec<u8>) -> st
 
 impl Global {
     fn options(&self) -> OpenOptions {
-        let mut options = OpenOptions::new().single_reader();
+        let mut options = OpenOptions::new().single_reader().tell(output::tell);
         if let Some(path) = &self.db {
             options = options.path(path);
         }

@@ -7,7 +7,8 @@ use std::time::Duration;
 use super::{Check, Scene, Seen, counted, listed, quoted};
 use crate::error::Result;
 use crate::store::{
-    Location, is_open_to_others, is_ours_to_close, is_something_else, me, with_sidecars,
+    Location, expected_owner, is_open_to_others, is_something_else, is_to_be_closed, me,
+    with_sidecars,
 };
 use crate::sys::{self, FileFacts, FilesystemClass, FreeSpace};
 
@@ -49,7 +50,7 @@ fn path(scene: &Scene) -> Result<Vec<Seen>> {
                 .remedy("nothing: the first `incumbent run` or `claim` makes it"),
         ]);
     };
-    let mut seen = untrusted(&location.directory, &scene.command("doctor --fix"));
+    let mut seen = untrusted(&location, &scene.command("doctor --fix"));
     if seen.is_empty() {
         seen.push(Seen::ok(format!("{} ({why})", location.file.display())));
     }
@@ -57,7 +58,8 @@ fn path(scene: &Scene) -> Result<Vec<Seen>> {
 }
 
 /// What lets others replace `directory`: itself, or a directory above it.
-fn untrusted(directory: &Path, fix: &str) -> Vec<Seen> {
+fn untrusted(location: &Location, fix: &str) -> Vec<Seen> {
+    let Location { directory, file, .. } = location;
     let owner = sys::file_facts(directory).ok().and_then(|facts| facts.owner);
     let me = sys::effective_uid();
     // For root the store of a user is that user's business.
@@ -87,12 +89,16 @@ fn untrusted(directory: &Path, fix: &str) -> Vec<Seen> {
                 )),
             );
         }
-        if is_replaceable(&facts, ancestor == directory) {
+        if is_replaceable(&facts, file, ancestor == directory) {
             let close = format!("`chmod go-w {}`", quoted(ancestor));
-            let remedy = if ancestor == directory && is_ours_to_close(&facts) {
+            let remedy = if ancestor != directory {
+                format!("as its owner {close}")
+            } else if is_to_be_closed(&facts, file) {
                 format!("{fix}, or {close}")
             } else {
-                format!("as its owner {close}")
+                // What may write there by the group may be a gateway.
+                "put the store in a directory of its own, in which only its user can write"
+                    .to_owned()
             };
             seen.push(
                 Seen::error(format!(
@@ -110,14 +116,13 @@ fn untrusted(directory: &Path, fix: &str) -> Vec<Seen> {
 
 /// Where a directory is sticky, only the owner of what is in it can take that away; but what is in
 /// the store's own directory may be missing, and then is anybody's.
-fn is_replaceable(facts: &FileFacts, is_the_stores_own: bool) -> bool {
+fn is_replaceable(facts: &FileFacts, file: &Path, is_the_stores_own: bool) -> bool {
     const STICKY: u32 = 0o1000;
     let is_sticky = facts.mode.unwrap_or_default() & STICKY != 0;
-    let is_to_be_closed = is_ours_to_close(facts) && facts.mode.unwrap_or_default() & 0o022 != 0;
     if is_the_stores_own {
-        return is_open_to_others(facts) || is_to_be_closed;
+        return is_open_to_others(facts, file) || is_to_be_closed(facts, file);
     }
-    is_open_to_others(facts) && !is_sticky
+    is_open_to_others(facts, file) && !is_sticky
 }
 
 /// A file of the store that is not as it should be.
@@ -204,12 +209,12 @@ fn flaws_of(location: &Location, owner: Option<u32>, scene: &Scene) -> Flaws {
 /// A file that is just being made or removed is neither whose it will be nor there.
 const SETTLES_WITHIN: Duration = Duration::from_millis(20);
 
-/// No more than the owner can read them, the owner is that of the directory, and we can write them.
+/// No more than the owner can read them, the owner is that of the store, and we can write them.
 fn modes(scene: &Scene) -> Result<Vec<Seen>> {
     let Some(location) = scene.location.as_ref().filter(|it| !is_something_else(it)) else {
         return Ok(Vec::new());
     };
-    let owner = sys::file_facts(&location.directory).ok().and_then(|facts| facts.owner);
+    let owner = expected_owner(location);
     let mut flaws = flaws_of(location, owner, scene);
     if !flaws.are_none() {
         std::thread::sleep(SETTLES_WITHIN);
@@ -232,7 +237,7 @@ fn modes(scene: &Scene) -> Result<Vec<Seen>> {
         let uid = owner.map_or_else(|| "the owner".to_owned(), |uid| uid.to_string());
         seen.push(
             Seen::warning(format!(
-                "another user than that of the directory (uid {uid}) owns {}: {}",
+                "another user than that of the store (uid {uid}) owns {}: {}",
                 counted(foreign.len(), "file", "files"),
                 show(&foreign)
             ))
@@ -422,14 +427,19 @@ mod tests {
             (0o1777, 0, 0, false, true),
             (0o777, 0, 0, true, true),
             (0o772, 1000, 1000, true, true),
-            // A user's own group, and one with others in it.
-            (0o775, 1000, 1000, false, closes),
+            // A user's own group: by a umask, and by Kubernetes; and one with others in it.
+            (0o775, 1000, 1000, false, false),
+            (0o2775, 1000, 1000, false, closes),
             (0o775, 1000, 100, true, true),
             (0o1775, 1000, 100, false, true),
         ] {
             let facts = facts(mode, owner, group);
-            assert_eq!(is_replaceable(&facts, false), of_an_ancestor, "{facts:?}");
-            assert_eq!(is_replaceable(&facts, true), of_the_store, "{facts:?}");
+            let is_seen = |is_own| is_replaceable(&facts, Path::new("/missing/state.db"), is_own);
+            assert_eq!(
+                (is_seen(false), is_seen(true)),
+                (of_an_ancestor, of_the_store),
+                "{facts:?}"
+            );
         }
     }
 

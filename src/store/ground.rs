@@ -14,8 +14,9 @@ use super::location::{Location, cannot_look, is_absence, with_sidecars};
 use super::overwritten;
 use crate::anchor;
 use crate::error::{Error, ErrorKind, Result};
+use crate::path_text::quoted;
 use crate::sys::wal_index::{Kept, keep};
-use crate::sys::{self, FileFacts, FileId};
+use crate::sys::{self, FileFacts, FileId, Membership};
 
 const FILE_MODE: u32 = 0o600;
 const DIRECTORY_MODE: u32 = 0o700;
@@ -23,15 +24,22 @@ const BY_OTHERS: u32 = 0o002;
 const BY_GROUP: u32 = 0o020;
 /// A directory that is shared on purpose: nobody shall close /tmp because of us.
 const STICKY: u32 = 0o1000;
+/// What is made in a directory gets its group.
+const SETGID: u32 = 0o2000;
 
 /// Refuses a directory that others can write to, or that belongs to somebody we need not trust: whoever can
 /// replace the file can make two owners. One of our own with our store in it, which its group may write to, is
 /// closed again by the next start, and a question believes it as that start would.
 pub(crate) fn check(location: &Location) -> Result<()> {
-    check_directory(&location.directory, |facts| holds_a_store(location, facts))
+    check_directory(location, &location.directory, |facts| holds_a_store(location, facts))
 }
 
-fn check_directory(directory: &Path, is_closed_soon: impl Fn(&FileFacts) -> bool) -> Result<()> {
+/// Of the store at `location`, its own directory or that of the anchors.
+fn check_directory(
+    location: &Location,
+    directory: &Path,
+    is_closed_soon: impl Fn(&FileFacts) -> bool,
+) -> Result<()> {
     match std::fs::metadata(directory) {
         Ok(facts) if facts.is_dir() => {}
         Err(error) if !is_absence(&error) => return Err(cannot_look(directory, error)),
@@ -53,22 +61,26 @@ fn check_directory(directory: &Path, is_closed_soon: impl Fn(&FileFacts) -> bool
         .at(directory)
         .with_hint("use a directory of your own, or run as its owner"));
     }
-    if is_open_to_others(&facts) && !is_closed_soon(&facts) {
-        return Err(open_to_others(directory, &facts));
+    if is_open_to_others(&facts, &location.file) && !is_closed_soon(&facts) {
+        return Err(open_to_others(location, directory, &facts));
     }
     Ok(())
 }
 
-fn open_to_others(directory: &Path, facts: &FileFacts) -> Error {
+fn open_to_others(location: &Location, directory: &Path, facts: &FileFacts) -> Error {
     let mode = facts.mode.unwrap_or_default();
     let separate = format!(
         "put the store in a directory of its own, which is made if it is missing: `--db {}`",
-        directory.join("incumbent").join("state.db").display()
+        quoted(directory.join("incumbent").join("state.db"))
     );
-    let hint = if mode & STICKY == 0 && is_ours_to_close(facts) {
-        format!("run `chmod go-w {}`, or {separate}", directory.display())
-    } else {
+    let user = user_of(facts, &location.file);
+    let hint = if mode & STICKY != 0 || !is_ours_to_close(facts) {
         separate
+    } else if let Some(user) = user.filter(|user| Some(*user) != facts.owner) {
+        // It may be by the group that he can write there.
+        format!("ask as uid {user}, whose store it is; or {separate}")
+    } else {
+        format!("run `chmod go-w {}`, or {separate}", quoted(directory))
     };
     let who = if mode & BY_OTHERS == 0 { "its group" } else { "others" };
     let group = facts.group.filter(|_| mode & BY_OTHERS == 0);
@@ -81,18 +93,53 @@ fn open_to_others(directory: &Path, facts: &FileFacts) -> Error {
     .with_hint(hint)
 }
 
-/// Whether somebody else than its owner can write to a directory. A group in which nobody else is, is nobody
-/// else.
-pub(crate) fn is_open_to_others(facts: &FileFacts) -> bool {
+/// Whether somebody else than its owner can write to a directory, in which the database `file` may be. A group in
+/// which nobody else is, is nobody else.
+pub(crate) fn is_open_to_others(facts: &FileFacts, file: &Path) -> bool {
     let mode = facts.mode.unwrap_or_default();
-    let by_group = mode & BY_GROUP != 0 && !is_group_private(facts);
-    mode & BY_OTHERS != 0 || by_group
+    mode & BY_OTHERS != 0 || (mode & BY_GROUP != 0 && !is_group_private(facts, file))
 }
 
-/// The group of a directory of root's is to be ours alone: a volume that was made for us.
-fn is_group_private(facts: &FileFacts) -> bool {
-    let user = facts.owner.filter(|owner| *owner != 0).or_else(sys::effective_uid);
-    facts.group.zip(user).is_some_and(|(gid, uid)| sys::is_private_group(gid, uid))
+fn is_group_private(facts: &FileFacts, file: &Path) -> bool {
+    let Some((gid, uid)) = facts.group.zip(user_of(facts, file)) else { return false };
+    let is_of_another = facts.owner == Some(0) && Some(uid) != sys::effective_uid();
+    let membership = if is_of_another { Membership::Shown } else { Membership::Ours };
+    sys::is_private_group(gid, uid, membership)
+}
+
+/// For whom a directory is: its owner. One of root's was made for somebody (a volume): for us, or where root looks
+/// himself for the user whose database is in it.
+fn user_of(directory: &FileFacts, file: &Path) -> Option<u32> {
+    let me = sys::effective_uid();
+    match directory.owner {
+        Some(0) if me == Some(0) => owner_of(file).or(me),
+        Some(0) => me,
+        owner => owner,
+    }
+}
+
+fn owner_of(file: &Path) -> Option<u32> {
+    let is_file = std::fs::symlink_metadata(file).is_ok_and(|facts| facts.is_file());
+    if is_file { sys::file_facts(file).ok()?.owner } else { None }
+}
+
+/// Whom everything of a store is to belong to: the owner of its directory, and in one of root's that of the database.
+pub(crate) fn expected_owner(location: &Location) -> Option<u32> {
+    match sys::file_facts(&location.directory).ok()?.owner {
+        Some(0) => owner_of(&location.file).or(Some(0)),
+        owner => owner,
+    }
+}
+
+/// Whether a start, or a repair, closes the store's own directory: one that others can write to; of those that only
+/// its owner's group can write to, what is made to be shared (`chmod g+s`; Kubernetes does that at each mount), but
+/// not what is so by a umask.
+pub(crate) fn is_to_be_closed(facts: &FileFacts, file: &Path) -> bool {
+    let mode = facts.mode.unwrap_or_default();
+    is_ours_to_close(facts)
+        && user_of(facts, file) == facts.owner
+        && mode & STICKY == 0
+        && (is_open_to_others(facts, file) || mode & (BY_GROUP | SETGID) == BY_GROUP | SETGID)
 }
 
 /// Whether the next start, or a repair, may change the mode: our own, or a user's for whom root works.
@@ -181,20 +228,41 @@ struct Ground<'a> {
     owner: u32,
 }
 
+/// A directory that was closed. Others may have worked in it, and have to learn why they cannot any more.
+pub(super) struct ClosedPlace {
+    /// Its mode before.
+    pub(super) mode: u32,
+    pub(super) text: String,
+}
+
+impl ClosedPlace {
+    fn of(place: &Open) -> Self {
+        let who = if place.mode & BY_OTHERS == 0 { "its group" } else { "others" };
+        let directory = place.path.display();
+        let text = format!(
+            "{directory} was writable by {who} (mode {:04o}); now only its owner can write there",
+            place.mode
+        );
+        Self { mode: place.mode, text }
+    }
+}
+
 /// Closes the store that is open in this process, and the directory that it is in.
-pub(crate) fn close_to_others(location: &Location, id: &FileId) -> Result<()> {
+pub(super) fn close_to_others(location: &Location, id: &FileId) -> Result<Option<ClosedPlace>> {
     let is_closed = |path: PathBuf| {
         sys::file_facts(&path).is_ok_and(|facts| wanted(&facts, Kind::File).is_none())
     };
     let directory = sys::file_facts(&location.directory);
-    if directory.is_ok_and(|facts| wanted(&facts, Kind::Place).is_none())
+    if directory.is_ok_and(|facts| !is_to_be_closed(&facts, &location.file))
         && with_sidecars(&location.file).all(is_closed)
     {
-        return Ok(());
+        return Ok(None);
     }
-    let mut failed = None;
-    let looked = each_open(location, Proof::Read(id), Depth::Files, |it| {
-        if let Err(error) = it.close() {
+    let (mut failed, mut closed) = (None, None);
+    let looked = each_open(location, Proof::Read(id), Depth::Files, |it| match it.close() {
+        Ok(()) if it.path == location.directory => closed = Some(ClosedPlace::of(it)),
+        Ok(()) => {}
+        Err(error) => {
             failed.get_or_insert(Error::io("set the mode of", &it.path, error));
         }
     });
@@ -202,8 +270,9 @@ pub(crate) fn close_to_others(location: &Location, id: &FileId) -> Result<()> {
         tracing::debug!(%error, "whether others can get at the store was not found out");
     }
     // What it could do about its files before it will do now; but nobody may replace them.
-    let is_safe = check_directory(&location.directory, |_| false);
-    is_safe.map_err(|error| failed.unwrap_or(error))
+    let is_safe = check_directory(location, &location.directory, |_| false);
+    is_safe.map_err(|error| failed.unwrap_or(error))?;
+    Ok(closed)
 }
 
 /// Calls `act` with everything of the store that is open to others. Nothing of what is not ours: nor of a store
@@ -220,8 +289,10 @@ pub(crate) fn each_open(
     let Some(ground) = Ground::of(location, proof)? else { return Ok(()) };
     let place = ground.directory.try_clone()?;
     let facts = sys::open_file_facts(&place)?;
-    if let Some(open) = open(location.directory.clone(), Kind::Place, &facts, Pinned::Opened(place))
-        && facts.owner == Some(ground.owner)
+    if facts.owner == Some(ground.owner)
+        && is_to_be_closed(&facts, &location.file)
+        && let Some(open) =
+            open(location.directory.clone(), Kind::Place, &facts, Pinned::Opened(place))
     {
         act(&open);
     }
@@ -267,12 +338,10 @@ enum Kind {
 fn wanted(facts: &FileFacts, kind: Kind) -> Option<u32> {
     let mode = facts.mode?;
     match kind {
-        Kind::Place if mode & STICKY == 0 && mode & (BY_GROUP | BY_OTHERS) != 0 => {
-            Some(mode & !(BY_GROUP | BY_OTHERS))
-        }
+        Kind::Place => Some(mode & !(BY_GROUP | BY_OTHERS)),
         Kind::Anchors if mode & 0o777 != DIRECTORY_MODE => Some(DIRECTORY_MODE),
         Kind::File if mode & 0o677 != FILE_MODE => Some(FILE_MODE),
-        Kind::Place | Kind::Anchors | Kind::File => None,
+        Kind::Anchors | Kind::File => None,
     }
 }
 
@@ -286,8 +355,7 @@ impl<'a> Ground<'a> {
     fn of(location: &'a Location, proof: Proof<'_>) -> io::Result<Option<Self>> {
         let directory = sys::open_directory(&location.directory)?;
         let facts = sys::open_file_facts(&directory)?;
-        // In a directory of root's the files are our own.
-        let owner = facts.owner.filter(|owner| *owner != 0).or_else(sys::effective_uid);
+        let owner = user_of(&facts, &location.file);
         let is_ours = is_ours_to_close(&facts) || facts.owner == Some(0);
         let Some(owner) = owner.filter(|_| is_ours) else { return Ok(None) };
         let ground = Self { location, directory, owner };
@@ -434,14 +502,15 @@ pub(crate) fn prepare_anchors(location: &Location) -> Result<()> {
     let facts = sys::file_facts(anchors).map_err(|error| cannot_look(anchors, error))?;
     let place = sys::file_facts(&location.directory)
         .map_err(|error| cannot_look(&location.directory, error))?;
+    let user = user_of(&place, &location.file);
     if is_ours_to_close(&facts)
-        && facts.owner == place.owner
+        && facts.owner == user
         && let Some(closed) = wanted(&facts, Kind::Anchors)
     {
-        close_directory(anchors, place.owner, closed)
+        close_directory(anchors, user, closed)
             .map_err(|error| Error::io("set the mode of", anchors, error))?;
     }
-    check_directory(anchors, |_| false)
+    check_directory(location, anchors, |_| false)
 }
 
 fn close_directory(path: &Path, owner: Option<u32>, mode: u32) -> io::Result<()> {

@@ -1,5 +1,6 @@
 //! The one handle of a file in this process: connections, the anchor, and what is held.
 
+mod opening;
 mod room;
 mod settle;
 
@@ -411,12 +412,13 @@ impl Inner {
         self.check_process()?;
         self.know_ourselves()?;
         let mut writer = lock(&self.writer);
-        busy::with_budget(self.settings.busy_budget, || {
+        let mut closed = None;
+        let prepared = busy::with_budget(self.settings.busy_budget, || {
             self.refuse_to_be_opened_again()?;
             let (before, contents, mended) = self.look_and_mend(&mut writer)?;
             // SQLite has read in this very file that it is ours.
             if contents != Contents::Empty {
-                ground::close_to_others(&self.location, &self.file_id)?;
+                closed = ground::close_to_others(&self.location, &self.file_id)?;
             }
             let connection = self.connected(&mut writer)?;
             self.switch_to_wal(connection)?;
@@ -429,11 +431,9 @@ impl Inner {
                 pragmas::checkpoint(connection, "PASSIVE");
             }
             if contents == Contents::Empty {
-                ground::close_to_others(&self.location, &self.file_id)?;
+                closed = ground::close_to_others(&self.location, &self.file_id)?;
             }
-            for set_aside in &mended {
-                record_set_aside(connection, set_aside, self.clock().wall_ms())?;
-            }
+            self.record_opening(connection, &mended, closed.as_ref())?;
             let state = transaction::read_state(connection)?;
             check_min_writer(state.min_writer)?;
             self.check_uuid(&state.store_uuid)?;
@@ -442,8 +442,14 @@ impl Inner {
                 transaction::read_state(self.connected(&mut writer)?).map(drop)
             })?;
             if self.files.are_known() { Ok(()) } else { Err(self.changes_under_us()) }
-        })
-        .map_err(|error| self.explain(error))?;
+        });
+        drop(writer);
+        // Nothing is open now that a slow terminal could hold up.
+        if let Some(closed) = closed {
+            tracing::warn!("{}", closed.text);
+            (self.settings.tell)(&closed.text);
+        }
+        prepared.map_err(|error| self.explain(error))?;
         ground::prepare_anchors(&self.location)
     }
 
@@ -1232,17 +1238,6 @@ impl Drop for Inner {
         std::mem::forget(writer.take());
         self.readers.forget();
     }
-}
-
-/// As `migrate` does, past the transaction that needs a store to be there.
-fn record_set_aside(connection: &Connection, aside: &SetAside, now_ms: i64) -> Result<()> {
-    let wal = aside.wal.as_deref().and_then(|wal| wal.file_name()).map(|it| it.to_string_lossy());
-    let detail = serde_json::json!({"damage": aside.damage.to_string(), "aside": wal});
-    connection.execute(
-        "INSERT INTO events (at_ms, event, pid, detail) VALUES (?1, 'store_overwritten', ?2, ?3)",
-        (now_ms, std::process::id(), detail.to_string()),
-    )?;
-    Ok(())
 }
 
 fn check_min_writer(min_writer: i64) -> Result<()> {

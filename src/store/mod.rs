@@ -25,7 +25,7 @@ use std::time::Duration;
 
 pub(crate) use busy::{PATIENCE_MIN, blocker, with_budget};
 pub(crate) use ground::{
-    Depth, Proof, each_open, is_open_to_others, is_ours_to_close, is_something_else,
+    Depth, Proof, each_open, expected_owner, is_open_to_others, is_something_else, is_to_be_closed,
 };
 pub(crate) use handle::{Held, HeldOffice, Inner, OwnRow, Pending, lock};
 use location::{AllowedFilesystems, IfMissing, SelfTest};
@@ -88,6 +88,8 @@ struct Settings {
     durability: Durability,
     clock: Arc<dyn Clock>,
     matcher: Arc<dyn CommandLineMatcher>,
+    /// Says a line to the person who starts us, where there is one.
+    tell: fn(&str),
 }
 
 impl Default for OpenOptions {
@@ -108,6 +110,7 @@ impl OpenOptions {
                 durability: Durability::default(),
                 clock: Arc::new(SystemClock),
                 matcher: Arc::new(DefaultMatcher),
+                tell: |_| (),
             },
             readers: pool::Strategy::Pooled,
         }
@@ -161,6 +164,13 @@ impl OpenOptions {
     #[must_use]
     pub fn single_reader(mut self) -> Self {
         self.readers = pool::Strategy::Single;
+        self
+    }
+
+    /// Who is told what an opening has changed, beside the log and the events.
+    #[cfg(feature = "cli")]
+    pub(crate) fn tell(mut self, tell: fn(&str)) -> Self {
+        self.settings.tell = tell;
         self
     }
 

@@ -780,8 +780,17 @@ pub(crate) fn set_mode_in(
 /// Whether nobody but `uid` is in the group `gid`, as far as this can be known: nobody else is named in
 /// `/etc/passwd` and `/etc/group`, and either both have the same number (a user private group), or it is our
 /// own user with a group of our own, and no other source is asked for users. Always false on Windows.
-pub(crate) fn is_private_group(gid: u32, uid: u32) -> bool {
-    os::is_private_group(gid, uid)
+pub(crate) fn is_private_group(gid: u32, uid: u32, membership: Membership) -> bool {
+    os::is_private_group(gid, uid, membership)
+}
+
+/// How it is known that a user is in a group: that of a pod is in no file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Membership {
+    /// This process is.
+    Ours,
+    /// The user has made a file where only root and the group can.
+    Shown,
 }
 
 /// The users to whom the symbolic links on the way to `path` belong, which is absolute. Empty on Windows.

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::Path;
 
+use super::Membership;
 use super::unix::effective_uid;
 
 /// Where systemd keeps records of users and of who is in which group (`userdbctl(1)`), and the socket of a service
@@ -17,14 +18,14 @@ const RECORDS_OF_SYSTEMD: [&str; 6] = [
 ];
 
 /// Not being able to look is no sign that nobody else is in it.
-pub fn is_private_group(gid: u32, uid: u32) -> bool {
-    looks_private(gid, uid).unwrap_or_else(|error| {
+pub fn is_private_group(gid: u32, uid: u32, membership: Membership) -> bool {
+    looks_private(gid, uid, membership).unwrap_or_else(|error| {
         tracing::debug!(%error, gid, "who is in the group cannot be seen");
         false
     })
 }
 
-fn looks_private(gid: u32, uid: u32) -> io::Result<bool> {
+fn looks_private(gid: u32, uid: u32, membership: Membership) -> io::Result<bool> {
     let (passwd, group) = (read("/etc/passwd")?, read("/etc/group")?);
     if has_others(&passwd, &group, gid, uid) {
         return Ok(false);
@@ -34,6 +35,9 @@ fn looks_private(gid: u32, uid: u32) -> io::Result<bool> {
         return Ok(true);
     }
     let is_of_ours = || {
+        if membership == Membership::Shown {
+            return Ok(true);
+        }
         let groups = rustix::process::getgroups()?;
         let ours = groups.into_iter().chain([rustix::process::getegid()]);
         let is_it = ours.into_iter().any(|group| group.as_raw() == gid);

@@ -503,7 +503,7 @@ pub fn set_mode_in(
     Err(io::ErrorKind::Unsupported.into())
 }
 
-pub fn is_private_group(_gid: u32, _uid: u32) -> bool {
+pub fn is_private_group(_gid: u32, _uid: u32, _membership: super::Membership) -> bool {
     false
 }
 

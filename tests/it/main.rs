@@ -31,6 +31,7 @@ mod forensics_snapshot;
 mod forensics_systemd;
 mod full_disk;
 mod ground;
+mod ground_shared;
 mod hostile_store;
 mod identity;
 mod keeper;
