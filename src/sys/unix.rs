@@ -168,12 +168,15 @@ fn create_private_dir_at(parent: &OwnedFd, name: &Path) -> io::Result<OwnedFd> {
         opened => opened?,
     };
     let new = rustix::fs::fstat(&directory)?;
+    // One of somebody else, or with something in it, was put in the place of ours.
+    if new.st_uid != rustix::process::geteuid().as_raw() || !is_empty(&directory)? {
+        return Ok(directory);
+    }
     if Mode::from_raw_mode(new.st_mode) & (Mode::RWXU | Mode::RWXG | Mode::RWXO) != mode {
         rustix::fs::fchmod(&directory, mode)?;
     }
     let owner = rustix::fs::fstat(parent)?;
-    // One that has something in it was put in the place of ours.
-    if we_are_root() && new.st_uid != owner.st_uid && is_empty(&directory)? {
+    if we_are_root() && new.st_uid != owner.st_uid {
         rustix::fs::fchown(
             &directory,
             Some(Uid::from_raw(owner.st_uid)),
@@ -214,7 +217,7 @@ pub fn give_to_owner_of_directory(file: &File, path: &Path) -> io::Result<()> {
         return Ok(());
     }
     if ours.nlink() > 1 {
-        return refused("it has other names, so its owner stays");
+        return refused("it has a second name (hard link), so its owner was not changed");
     }
     let entry = retry(|| rustix::fs::statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW));
     if !entry.is_ok_and(|entry| facts_of_stat(&entry).id == facts(&ours).id) {
