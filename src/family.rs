@@ -124,6 +124,7 @@ impl Member {
                 | Unproven::Copied
                 | Unproven::Unknown
                 | Unproven::NotOfTheUser(_)
+                | Unproven::OfSeveralUsers
                 | Unproven::Denied(_),
             ) => Some(self.pid),
         }

@@ -31,6 +31,8 @@ pub(crate) enum Unproven {
     /// We are root, the store belongs to this user, and the process does not: the user could have written any
     /// pid there.
     NotOfTheUser(u32),
+    /// We are root, and the store belongs to several users.
+    OfSeveralUsers,
     /// The operating system does not let us.
     Denied(String),
 }
@@ -55,6 +57,9 @@ impl fmt::Display for Unproven {
                 f,
                 "it does not belong to uid {uid}, who owns the store and could have put any pid there \
                  (`--force` ends a `run` of root's own)"
+            ),
+            Self::OfSeveralUsers => f.write_str(
+                "the store's directory and file belong to different users, so its records are not trusted",
             ),
             Self::Denied(why) => write!(f, "the system does not let us: {why}"),
         }

@@ -14,10 +14,19 @@ use super::{
 /// How far what a store says is believed, when it is about whom to signal.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Trust {
-    /// We are root, and this user may write to the store.
-    user: Option<u32>,
+    writer: Writer,
     /// Of a process of our own that a person wants to be ended.
     insisted: Option<Insisted>,
+}
+
+/// Who else may write to the store where we are root.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Writer {
+    #[default]
+    Nobody,
+    User(u32),
+    /// Each of them may have written what would end the other's processes; or who it is cannot be seen.
+    Several,
 }
 
 /// By what a process of root's is known to take part in the store of a user.
@@ -31,21 +40,20 @@ struct Insisted {
 
 impl Trust {
     /// Whoever may write to the store could do himself what we can do.
-    pub(crate) const FULL: Self = Self { user: None, insisted: None };
+    pub(crate) const FULL: Self = Self { writer: Writer::Nobody, insisted: None };
 
     /// In a store whose directory and file belong to `owners`; `None` of one that cannot be seen.
     pub(crate) fn of_owners(owners: impl IntoIterator<Item = Option<u32>>) -> Self {
-        /// What cannot be seen is nobody whom a process belongs to (`chown(2)` takes it for no user).
-        const NOBODY: u32 = u32::MAX;
         if effective_uid() != Some(0) {
             return Self::FULL;
         }
-        let owners = owners.into_iter().map(|owner| owner.unwrap_or(NOBODY));
-        let mut others = owners.filter(|owner| *owner != 0);
-        let user = others.next();
-        // Of two users each may have written what would end the other's processes.
-        let user = user.map(|user| if others.all(|other| other == user) { user } else { NOBODY });
-        Self { user, insisted: None }
+        let mut others = owners.into_iter().filter(|owner| *owner != Some(0));
+        let writer = match others.next() {
+            None => Writer::Nobody,
+            Some(Some(user)) if others.all(|other| other == Some(user)) => Writer::User(user),
+            Some(_) => Writer::Several,
+        };
+        Self { writer, insisted: None }
     }
 
     /// Also a process of our own: if the kernel says that it has locked the anchor at `lock` itself, what it has
@@ -57,21 +65,25 @@ impl Trust {
 
     /// Whether the process of a record may be signalled, which is pinned.
     pub(super) fn check(&self, pid: Pid, process: &ProcessHandle) -> Result<(), Unproven> {
-        let Some(user) = self.user else { return Ok(()) };
+        let user = match self.writer {
+            Writer::Nobody => return Ok(()),
+            Writer::User(user) => Some(user),
+            Writer::Several => None,
+        };
         match process.users() {
             // Whom kill(2) by that user would reach: a setuid program that he has started, too.
-            Some(users) if users.contains(&user) => Ok(()),
+            Some(users) if user.is_some_and(|user| users.contains(&user)) => Ok(()),
             Some([0, 0]) if self.takes_part(pid, user) => Ok(()),
-            Some(_) | None => Err(Unproven::NotOfTheUser(user)),
+            Some(_) | None => Err(user.map_or(Unproven::OfSeveralUsers, Unproven::NotOfTheUser)),
         }
     }
 
-    fn takes_part(&self, pid: Pid, user: u32) -> bool {
+    fn takes_part(&self, pid: Pid, user: Option<u32>) -> bool {
         let Some(Insisted { lock, word }) = &self.insisted else { return false };
         // What root makes in the store is the user's: another file is the lock of something else of root's, which
         // the user has put there.
         let is_of_store = super::facts_of_entry(lock)
-            .is_ok_and(|facts| facts.owner == Some(user) && facts.links == 1);
+            .is_ok_and(|facts| user.is_some() && facts.owner == user && facts.links == 1);
         let has_locked = || match listed_lock(lock) {
             ListedLock::Held(Some(holder)) => {
                 holder == pid || process_facts(pid).parent == Some(holder)
@@ -90,21 +102,22 @@ mod tests {
     /// What user 1000 wrote beside a database of 2000's would end processes of 2000's, and the other way round.
     #[test]
     fn two_owners_are_believed_about_nobody() {
-        let user = |owners: [Option<u32>; 2]| Trust::of_owners(owners).user;
+        let writer = |owners: [Option<u32>; 2]| Trust::of_owners(owners).writer;
         if effective_uid() != Some(0) {
-            assert_eq!(user([Some(1000), Some(2000)]), None);
+            assert_eq!(writer([Some(1000), Some(2000)]), Writer::Nobody);
             return;
         }
         for (owners, believed) in [
-            ([Some(0), Some(0)], None),
-            ([Some(0), Some(1000)], Some(1000)),
-            ([Some(1000), Some(0)], Some(1000)),
-            ([Some(1000), Some(1000)], Some(1000)),
-            ([Some(1000), Some(2000)], Some(u32::MAX)),
-            ([Some(2000), Some(1000)], Some(u32::MAX)),
-            ([Some(1000), None], Some(u32::MAX)),
+            ([Some(0), Some(0)], Writer::Nobody),
+            ([Some(0), Some(1000)], Writer::User(1000)),
+            ([Some(1000), Some(0)], Writer::User(1000)),
+            ([Some(1000), Some(1000)], Writer::User(1000)),
+            ([Some(1000), Some(2000)], Writer::Several),
+            ([Some(2000), Some(1000)], Writer::Several),
+            ([Some(1000), None], Writer::Several),
+            ([None, None], Writer::Several),
         ] {
-            assert_eq!(user(owners), believed, "{owners:?}");
+            assert_eq!(writer(owners), believed, "{owners:?}");
         }
     }
 }
