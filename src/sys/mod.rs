@@ -77,7 +77,7 @@ use windows as os;
 
 pub(crate) use age::process_age_ms;
 pub(crate) use no_room::NoRoom;
-pub(crate) use programs::program;
+pub(crate) use programs::{program, program_places};
 pub(crate) use proven::{Proven, Unproven};
 pub(crate) use shortage::{Looks, Shortage, note};
 pub(crate) use trust::Trust;

@@ -22,6 +22,11 @@ pub(crate) fn program(name: &str) -> Command {
     Command::new(found(name).unwrap_or_else(|| PathBuf::from(name)))
 }
 
+/// Where it is looked for, for people.
+pub(crate) fn program_places() -> &'static str {
+    if super::effective_uid() == Some(0) { "the system's directories" } else { "PATH" }
+}
+
 #[cfg(not(unix))]
 fn found(_name: &str) -> Option<PathBuf> {
     None
@@ -43,8 +48,12 @@ fn found(name: &str) -> Option<PathBuf> {
 fn is_roots_alone(path: &std::path::Path) -> bool {
     use std::os::unix::fs::MetadataExt;
     const BY_OTHERS: u32 = 0o022;
+    // In a user namespace the machine's root has no number, and what is his looks like that of all who have none.
+    let unmapped = super::unmapped_uid();
+    let is_trusted = |uid: u32| uid == 0 || Some(uid) == unmapped;
     let Ok(real) = std::fs::canonicalize(path) else { return false };
     [path.parent(), real.parent(), Some(&real)].into_iter().flatten().all(|it| {
-        std::fs::metadata(it).is_ok_and(|facts| facts.uid() == 0 && facts.mode() & BY_OTHERS == 0)
+        std::fs::metadata(it)
+            .is_ok_and(|facts| is_trusted(facts.uid()) && facts.mode() & BY_OTHERS == 0)
     })
 }

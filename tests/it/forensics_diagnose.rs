@@ -16,7 +16,7 @@ use rustix::process::Signal;
 
 use crate::support::{
     Answer, BINARY, Identity, LIMIT, Process, Sandbox, Stat, another_user, assert_within,
-    eventually, kill, nobody_with_hidepid, order, role, skipped, tagged, wait_ended,
+    eventually, is_root, kill, nobody_with_hidepid, order, role, skipped, tagged, wait_ended,
 };
 
 /// Never ends by itself, and has a child that does not either.
@@ -243,14 +243,17 @@ fn without_programs_it_says_so_and_looks_itself() {
     let me = std::process::id();
     let log = sandbox.diagnosed(sandbox.diagnose_with_fakes(&["--pid", &me.to_string()]));
     let processes = section(&log, "processes");
-    assert_eq!(processes[0], "unavailable: ps: not found in PATH");
+    let places = if is_root() { "the system's directories" } else { "PATH" };
+    assert_eq!(processes[0], format!("unavailable: ps: not found in {places}"));
     assert_holds(processes[2], &["PID", "PPID", "UID", "CPU(s)", "RSS(KiB)", "COMMAND"]);
     let ours = processes
         .iter()
         .find(|line| line.contains("forensics_diagnose") || line.contains("/deps/it-"));
     assert!(ours.is_some(), "{processes:#?}");
-    assert_eq!(section(&log, "kernel"), ["unavailable: dmesg: not found in PATH"]);
-    assert_eq!(section(&log, "the user's journal"), ["unavailable: journalctl: not found in PATH"]);
+    for (of, program) in [("kernel", "dmesg"), ("the user's journal", "journalctl")] {
+        let missing = format!("unavailable: {program}: not found in {places}");
+        assert_eq!(section(&log, of), [missing.as_str()]);
+    }
     assert_holds(&section(&log, "process tree").join("\n"), &[&format!("> {me:>7} ")]);
     assert_holds(&log, &["(1, 5, 15 min)", "=== end ==="]);
 }

@@ -221,7 +221,8 @@ fn without_systemctl_there_is_a_reason() {
     let mut command = sandbox.incumbent(["--json", "forensics", "systemd", "--unit", "gw"]);
     command.env("PATH", sandbox.file("nothing"));
     let answer = Process::start(sandbox.among_fakes(command)).finish(LIMIT).assert_code(4).json();
-    assert_eq!(answer["reason"], "there is no systemctl on the PATH", "{answer:#}");
+    let reason = answer["reason"].as_str().unwrap();
+    assert!(reason.starts_with("there is no systemctl in "), "{answer:#}");
 
     // There, and no program.
     sandbox.fake_systemctl("");
@@ -508,7 +509,7 @@ fn somebody_else_may_reap_systemctl() {
     std::fs::remove_file(sandbox.file("bin/systemctl")).unwrap();
     let mut reaper = Process::start(sandbox.among_fakes(command));
     let said = reaper.err_line_with("given: ");
-    assert!(said.contains("there is no systemctl on the PATH"), "{said}");
+    assert!(said.contains("there is no systemctl in "), "{said}");
     reaper.finish(LIMIT).assert_code(0);
 }
 

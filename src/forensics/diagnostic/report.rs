@@ -334,7 +334,7 @@ fn ask(words: &[&str], share: Duration, shown: &Shown) -> Result<Said, Refusal> 
     os::lead_group(&mut command);
     let mut child = command.spawn().map_err(|error| {
         let why = match error.kind() {
-            io::ErrorKind::NotFound => "not found in PATH".to_owned(),
+            io::ErrorKind::NotFound => format!("not found in {}", sys::program_places()),
             _ => error.to_string(),
         };
         Refusal::new(RefusalKind::Missing, format!("{name}: {why}"))
