@@ -105,7 +105,8 @@ fn check_log(file: &File) -> io::Result<()> {
             format!("it belongs to uid {}, and this is uid {me}", found.uid(), me = me.as_raw()),
         ));
     }
-    if found.mode() & 0o7777 == LOG_MODE {
+    const BY_OTHERS: u32 = 0o077;
+    if found.mode() & BY_OTHERS == 0 {
         return Ok(());
     }
     // Made by an older program, or by a hand. What is in it must not lose its readers by a mistyped name.
