@@ -6,9 +6,10 @@
 //! who holds the lock.
 
 use std::cell::Cell;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
+use super::location;
 use crate::clock::Deadline;
 use crate::command_line;
 use crate::error::{Error, ErrorKind};
@@ -106,7 +107,7 @@ pub(crate) fn error(file: &Path, cause: rusqlite::Error) -> Error {
     let who = match &blocker {
         Some(blocker) => format!(": its write lock is held by {}", blocker.describe()),
         // What changes hands quickly is held by nobody in the instant of the look.
-        None => ": its write lock was held by others all the time, by none that can be seen now"
+        None => ": other processes took the write lock again and again; none that is visible holds it now"
             .to_owned(),
     };
     let hint = match &blocker {
@@ -151,9 +152,8 @@ impl Blocker {
 /// Who holds the write lock of the store `file`, or the whole database; `None` also where that cannot be
 /// seen.
 pub(crate) fn blocker(file: &Path) -> Option<Blocker> {
-    let mut shm = file.as_os_str().to_owned();
-    shm.push("-shm");
-    let pid = sys::record_lock_holder(&PathBuf::from(shm), WAL_WRITE_LOCK_OFFSET)
+    let shm = location::beside(file, location::SHM);
+    let pid = sys::record_lock_holder(&shm, WAL_WRITE_LOCK_OFFSET)
         .or_else(|| sys::record_lock_holder(file, DATABASE_LOCK_OFFSET))
         .or_else(|| sys::record_lock_holder(file, DATABASE_WRITER_OFFSET))?;
     Some(Blocker {

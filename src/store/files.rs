@@ -14,7 +14,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use super::location::with_sidecars;
+use super::location::{is_absence, with_sidecars};
 use super::lock;
 use super::overwritten::{self, Backfill, Damage};
 use crate::clock::Deadline;
@@ -218,7 +218,7 @@ impl Files {
                 Some(_) | None => sys::file_facts(path),
             };
             if let (Err(error), Some(open)) = (&looked, open)
-                && !is_absent(error)
+                && !is_absence(error)
             {
                 no_shortage(path, error)?;
                 looked = sys::open_file_facts(open);
@@ -233,7 +233,7 @@ impl Files {
                 Ok(facts) if number == 0 => seen.database = Some(facts),
                 Ok(facts) if number == 1 => seen.wal_length = Some(facts.length),
                 Ok(_) => {}
-                Err(error) if is_absent(&error) => {
+                Err(error) if is_absence(&error) => {
                     return Ok(Compared::Lost(lost(number, Fate::Deleted)));
                 }
                 Err(error) => no_shortage(path, &error)?,
@@ -329,10 +329,6 @@ fn lost(number: usize, fate: Fate) -> String {
         ),
         suffix => format!("its {suffix} was {how} while it was in use"),
     }
-}
-
-fn is_absent(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 fn no_shortage(path: &Path, error: &io::Error) -> Result<()> {

@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use super::location::{Location, cannot_look, is_absence, with_sidecars};
+use super::location::{Location, cannot_look, is_absence, sidecars_of, with_sidecars};
 use super::overwritten;
 use crate::anchor;
 use crate::error::{Error, ErrorKind, Result};
@@ -434,55 +434,64 @@ impl<'a> Ground<'a> {
 /// Refuses a `-wal` or `-journal` in which root would write, and which SQLite would give to the owner of the
 /// database, if it may be something else that a user has put in its place.
 pub(crate) fn check_sidecars(location: &Location) -> Result<()> {
-    const MAGIC: [[u8; 4]; 2] = [[0x37, 0x7f, 0x06, 0x82], [0x37, 0x7f, 0x06, 0x83]];
-    /// A `-shm` is made of regions of this length; SQLite leaves 3 bytes of one that is to be filled anew.
-    const REGION: u64 = 32_768;
-    let refused = |path: &Path, why: &str| {
-        Error::new(ErrorKind::Filesystem, format!("{} {why}", path.display()))
-            .at(path)
-            .with_hint("find out who has put it there, and move it away")
+    let refused = |path: &Path, why: &str, hint: String| {
+        let message = format!("{} {why}", path.display());
+        Error::new(ErrorKind::Filesystem, message).at(path).with_hint(hint)
     };
+    let strange = || "find out who has put it there, and move it away".to_owned();
     // What is not there is nobody's; what cannot be looked at is not passed over.
     let look = |path: &Path, looked: io::Result<FileFacts>| match looked {
         Ok(facts) => Ok(Some(facts)),
         Err(error) if is_absence(&error) => Ok(None),
         Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-            Err(refused(path, "is not a regular file"))
+            Err(refused(path, "is not a regular file", strange()))
         }
         Err(error) => Err(cannot_look(path, error)),
     };
     let Some(database) = look(&location.file, sys::file_facts(&location.file))? else {
         return Ok(());
     };
-    for suffix in ["-wal", "-shm", "-journal"] {
-        let mut path = location.file.clone().into_os_string();
-        path.push(suffix);
-        let path = PathBuf::from(path);
+    for path in sidecars_of(&location.file) {
         let Some(file) = look(&path, sys::facts_of_entry(&path))? else { continue };
+        if file.links > 1 {
+            // It has the latest commits: whoever moves it away loses them.
+            let hint = format!(
+                "remove the other name (`find DIR -samefile {}` finds it in DIR); never move or delete this file \
+                 while a gateway runs",
+                quoted(&path)
+            );
+            return Err(refused(&path, "has more than one name (hard links)", hint));
+        }
         let is_foreign = sys::effective_uid() == Some(0) && file.owner != database.owner;
-        let is_ours = || {
-            Ok::<_, Error>(match suffix {
-                // Never opened: its locks would go with the descriptor.
-                "-shm" => file.length == 3 || file.length.is_multiple_of(REGION),
-                "-wal" => {
-                    let mut begin = [0; 4];
-                    let mut wal =
-                        sys::open_anchor_file(&path).map_err(|error| cannot_look(&path, error))?;
-                    wal.read_exact(&mut begin).is_ok_and(|()| MAGIC.contains(&begin))
-                }
-                _ => false,
-            })
-        };
-        let why = if file.links > 1 {
-            "has more than one name (hard links)"
-        } else if is_foreign && file.length > 0 && !is_ours()? {
-            "belongs to another user than the database, and is none of SQLite's files"
-        } else {
-            continue;
-        };
-        return Err(refused(&path, why));
+        if is_foreign && file.length > 0 && !is_made_by_sqlite(&path, &file)? {
+            let uid = |owner: Option<u32>| owner.unwrap_or_default();
+            let why = format!(
+                "belongs to uid {}, the database to uid {}, and SQLite did not make it",
+                uid(file.owner),
+                uid(database.owner)
+            );
+            return Err(refused(&path, &why, strange()));
+        }
     }
     Ok(())
+}
+
+/// Whether a file beside a database looks like SQLite's own; of a journal nobody can tell.
+fn is_made_by_sqlite(path: &Path, file: &FileFacts) -> Result<bool> {
+    const MAGIC: [[u8; 4]; 2] = [[0x37, 0x7f, 0x06, 0x82], [0x37, 0x7f, 0x06, 0x83]];
+    /// A `-shm` is made of regions of this length; SQLite leaves 3 bytes of one that is to be filled anew.
+    const REGION: u64 = 32_768;
+    let name = path.as_os_str().as_encoded_bytes();
+    // Never opened: its locks would go with the descriptor.
+    if name.ends_with(b"-shm") {
+        return Ok(file.length == 3 || file.length.is_multiple_of(REGION));
+    }
+    if !name.ends_with(b"-wal") {
+        return Ok(false);
+    }
+    let mut begin = [0; 4];
+    let mut wal = sys::open_anchor_file(path).map_err(|error| cannot_look(path, error))?;
+    Ok(wal.read_exact(&mut begin).is_ok_and(|()| MAGIC.contains(&begin)))
 }
 
 /// Makes the anchors directory, or closes and checks the one that is there. What is called so beside a store is

@@ -1132,8 +1132,7 @@ impl Inner {
     }
 
     fn is_wal_longer_than(&self, length: u64) -> bool {
-        let mut wal = self.location.file.clone().into_os_string();
-        wal.push("-wal");
+        let wal = location::beside(&self.location.file, location::WAL);
         std::fs::metadata(wal).is_ok_and(|facts| facts.len() >= length)
     }
 

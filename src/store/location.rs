@@ -39,7 +39,7 @@ impl Location {
 const LONGEST_SUFFIX: &str = ".anchors";
 
 /// The longest file name that common filesystems take, in bytes.
-const NAME_LENGTH_MAX: usize = 255;
+pub(super) const NAME_LENGTH_MAX: usize = 255;
 
 /// The longest path of a database that SQLite opens, in bytes: 512 (its `MAX_PATHNAME` for Unix) less the room
 /// for `-journal`. A shorter path to the same file would be another one to everybody else.
@@ -255,11 +255,22 @@ pub(crate) fn check_file(location: &Location) -> Result<()> {
 
 /// The database and the two files that SQLite keeps beside it.
 pub(crate) fn with_sidecars(file: &Path) -> impl Iterator<Item = PathBuf> {
-    ["", "-wal", "-shm"].into_iter().map(|suffix| {
-        let mut path = file.as_os_str().to_owned();
-        path.push(suffix);
-        PathBuf::from(path)
-    })
+    ["", WAL, SHM].into_iter().map(|suffix| beside(file, suffix))
+}
+
+/// What SQLite may make beside the database; the journal only where it is not in WAL mode.
+pub(super) fn sidecars_of(file: &Path) -> impl Iterator<Item = PathBuf> {
+    [WAL, SHM, "-journal"].into_iter().map(|suffix| beside(file, suffix))
+}
+
+pub(super) const WAL: &str = "-wal";
+pub(super) const SHM: &str = "-shm";
+
+/// The file beside the database whose name has this at its end.
+pub(super) fn beside(file: &Path, suffix: &str) -> PathBuf {
+    let mut path = file.as_os_str().to_owned();
+    path.push(suffix);
+    PathBuf::from(path)
 }
 
 /// `state.db.damaged-20261122T031140Z`, which names nothing yet: where a file goes, for a reason that one word

@@ -14,7 +14,7 @@ use rusqlite::Connection;
 use serde_json::json;
 
 use super::ground;
-use super::location::{self, IfMissing, Location, free_name, with_sidecars};
+use super::location::{self, IfMissing, Location, NAME_LENGTH_MAX, free_name, with_sidecars};
 use super::migrate::{self, Contents, SCHEMA_VERSION};
 use super::pragmas::{self, Access, Durability};
 use super::salvage::{self, Saved};
@@ -26,9 +26,6 @@ use crate::sys;
 
 /// In the directory that stands in for the database: the name of the file that it stands in for now.
 const MOVED_TO: &str = "moved-to";
-
-/// The longest file name that common filesystems take, in bytes.
-const NAME_LENGTH_MAX: u64 = 255;
 
 /// What came of a recovery.
 #[derive(Clone, Debug)]
@@ -173,7 +170,7 @@ fn aside_of_interrupted(location: &Location) -> Result<PathBuf> {
     let mut name = String::new();
     // No link is followed, and no pipe waited for.
     sys::open_anchor_file(&moved_to)
-        .and_then(|file| file.take(NAME_LENGTH_MAX).read_to_string(&mut name))
+        .and_then(|file| file.take(NAME_LENGTH_MAX as u64).read_to_string(&mut name))
         .map_err(|error| Error::io("read", &moved_to, error))?;
     let aside = location.directory.join(&name);
     let is_plain = aside.file_name().is_some_and(|file| *file == *name);

@@ -4,7 +4,9 @@ use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::support::{Answer, LIMIT, Process, Sandbox, another_user, has, skipped, works};
+use crate::support::{
+    Answer, LIMIT, Process, Sandbox, another_user, eventually, has, skipped, works,
+};
 
 const START: &[&str] = &["run", "--no-backoff", "--", "true"];
 
@@ -110,6 +112,75 @@ fn a_fifo_in_the_place_of_a_file_holds_nobody_up() {
             }
         }
     }
+}
+
+/// Symptom: of a `-wal` with a second name (`cp -al`, rsnapshot) root was told to move it away, and the commits of the
+/// gateway at work in it were lost. It is the other name that has to go.
+#[test]
+fn of_a_file_with_a_second_name_the_second_name_is_to_be_removed() {
+    let sandbox = Sandbox::new();
+    let holder = sandbox.hold(&[]);
+    let wal = beside(&sandbox.db(), "-wal");
+    std::fs::hard_link(&wal, sandbox.file("copy")).unwrap();
+    let refused = sandbox.cli(["status"]).assert_code(78);
+    assert!(!refused.err.contains("move it away"), "{refused:#?}");
+    refused.assert_complains(&[
+        wal.to_str().unwrap(),
+        "has more than one name (hard links)",
+        "remove the other name",
+        &format!("-samefile {}", wal.display()),
+        "never move or delete this file while a gateway runs",
+    ]);
+    std::fs::remove_file(sandbox.file("copy")).unwrap();
+    sandbox.assert_status(0, "alive", "anchor_held");
+    holder.end();
+}
+
+/// Symptom: of a store whose directory and file belong to two users it was said that a process does not belong to uid
+/// 4294967295.
+#[test]
+fn of_a_store_of_two_users_that_is_said() {
+    let Some(store) = OfNobody::new() else { return skipped("needs root") };
+    let mut sleeping = store.0.program(another_user().unwrap()[0]);
+    sleeping.args(&another_user().unwrap()[1..]).args(["sleep", "1000"]);
+    let mut sleeping = Process::start(sleeping);
+    let pid = sleeping.pid().to_string();
+    eventually("the process is nobody's", LIMIT, || {
+        let owner = std::fs::metadata(format!("/proc/{pid}")).ok()?.uid();
+        (owner == NOBODY).then_some(())
+    });
+    store.as_nobody(&["claim", "--no-keeper", "--pid", &pid]).assert_code(0);
+    for suffix in ["", "-wal", "-shm"] {
+        chown(beside(&store.0.db(), suffix), Some(2000), None).unwrap();
+    }
+    let answer = store.0.cli(["stop", "--timeout", "1"]);
+    let said = format!("{}{}", answer.out, answer.err);
+    assert!(said.contains("directory and file belong to different users"), "{answer:#?}");
+    assert!(!said.contains("4294967295"), "{answer:#?}");
+    assert!(!sleeping.has_ended(), "{answer:#?}");
+    sleeping.kill();
+}
+
+/// Symptom: in a user namespace, where the system's files belong to the user without a number, `root` found none of
+/// the programs that it asks.
+#[test]
+fn the_programs_of_the_system_are_found_in_a_user_namespace() {
+    const MAPPED: &[&str] = &["unshare", "-Ur"];
+    const AS_NOBODY: &str = "setpriv --reuid 65534 --regid 65534 --clear-groups";
+    let words: Vec<&str> = AS_NOBODY.split(' ').chain(MAPPED.iter().copied()).collect();
+    if another_user().is_none() || !works(&words) || !Path::new("/usr/bin/ps").exists() {
+        return skipped("needs root, user namespaces and ps");
+    }
+    let sandbox = Sandbox::new();
+    let binary = sandbox.open_to_nobody();
+    let mut diagnose = sandbox.program(words[0]);
+    diagnose.args(&words[1..]).arg(binary).args(["forensics", "diagnose", "--log", "log"]);
+    Process::start(diagnose).finish(LIMIT).assert_code(0);
+    let log = eventually("the end of the diagnostic", LIMIT, || {
+        let log = std::fs::read_to_string(sandbox.file("log")).unwrap_or_default();
+        log.contains("=== end ===").then_some(log)
+    });
+    assert!(!log.contains("ps: not found"), "{log}");
 }
 
 /// Mounts a filesystem of a server that never answers, opens it, holds the write lock of the store at argv[1], and says

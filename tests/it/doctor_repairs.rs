@@ -13,7 +13,7 @@ type Spoil = fn(&Sandbox);
 /// By the check that finds it: all that is repaired.
 const SPOILT: &[(&str, &str, Spoil)] = &[
     ("path", "the directory is open to all", |it| chmod(&it.file("store"), 0o777)),
-    ("path", "the directory is open to its group", |it| chmod(&it.file("store"), 0o770)),
+    ("path", "the directory is open to its group", |it| chmod(&it.file("store"), 0o2770)),
     ("modes", "all may read the database", |it| chmod(&it.db(), 0o644)),
     ("modes", "all may read the WAL", |it| {
         // An empty one SQLite closes itself.
