@@ -11,7 +11,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::location::{Location, cannot_look, is_absence, sidecars_of, with_sidecars};
-use super::overwritten;
+use super::{overwritten, registry};
 use crate::anchor;
 use crate::error::{Error, ErrorKind, Result};
 use crate::path_text::quoted;
@@ -364,7 +364,7 @@ impl<'a> Ground<'a> {
             (Proof::Read(id), _) => facts.id == *id,
             (Proof::Header, Pinned::Kept(file)) => overwritten::says_ours(file),
             (Proof::Header, Pinned::Opened(_) | Pinned::Named(..)) => {
-                ground.says_ours_once_readable(&facts, &pinned)?
+                ground.says_ours(&facts) || ground.says_ours_once_readable(&facts, &pinned)?
             }
         };
         Ok(is_ours.then_some(ground))
@@ -410,6 +410,21 @@ impl<'a> Ground<'a> {
         file.owner == Some(self.owner) && file.links == 1
     }
 
+    fn says_ours(&self, database: &FileFacts) -> bool {
+        let file = &self.location.file;
+        let look = || {
+            let opened = sys::open_in(&self.directory, file.file_name()?).ok()?;
+            let is_it = sys::open_file_facts(&opened).is_ok_and(|facts| facts.id == database.id);
+            Some(is_it && overwritten::says_ours(&opened))
+        };
+        match keep(file, file) {
+            Ok(Some(kept)) => overwritten::says_ours(&kept),
+            // The close of any descriptor would cancel the locks of our connections, so it is for when there are none.
+            Ok(None) => registry::unless_open(&database.id, look).flatten().unwrap_or(false),
+            Err(_) => false,
+        }
+    }
+
     /// One that its owner may not read is made readable to him for as long as it takes, if it has anchors beside
     /// it as a store has.
     fn says_ours_once_readable(&self, facts: &FileFacts, pinned: &Pinned) -> io::Result<bool> {
@@ -420,10 +435,7 @@ impl<'a> Ground<'a> {
             return Ok(false);
         }
         pinned.set_mode(mode | READ)?;
-        let is_ours = match keep(&self.location.file, &self.location.file) {
-            Ok(Some(file)) => overwritten::says_ours(&file),
-            Ok(None) | Err(_) => false,
-        };
+        let is_ours = self.says_ours(facts);
         if !is_ours {
             pinned.set_mode(mode)?;
         }

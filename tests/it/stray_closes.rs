@@ -966,6 +966,20 @@ mod without {
     /// It takes a fraction of a second, as a rule.
     const LONGEST_S: u64 = 60;
 
+    /// FIELD-BUGS row 106, where the kernel has no such locks (macOS): a close cancels those of SQLite, so the header
+    /// is read only while nobody in the process has the store open. `doctor --fix` repaired no mode there.
+    #[test]
+    fn them_doctor_fix_still_sets_modes() {
+        use std::os::unix::fs::PermissionsExt;
+        let sandbox = Sandbox::new();
+        sandbox.cli(["run", "--no-backoff", "--", "true"]).assert_code(0);
+        std::fs::set_permissions(sandbox.db(), PermissionsExt::from_mode(0o644)).unwrap();
+        let mut command = sandbox.incumbent(["doctor", "--fix"]);
+        command.env("INCUMBENT_WITHOUT_GUARD", "locks");
+        Process::start(command).finish(LIMIT);
+        assert_eq!(std::fs::metadata(sandbox.db()).unwrap().mode() & 0o777, 0o600);
+    }
+
     fn storm_breaks(guard: &str, others: Others) {
         if !has("sqlite3") {
             return skipped("needs sqlite3");
