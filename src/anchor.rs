@@ -100,11 +100,7 @@ impl Anchor {
         // meanwhile finds no end of line, and so no path.
         let written = (&file)
             .write_all(&content_for(store))
-            .map_err(|error| Error::io("write", &path, error))
-            .and_then(|()| {
-                sys::give_to_owner_of_directory(&file, &path)
-                    .map_err(|error| Error::io("change the owner of", &path, error))
-            });
+            .map_err(|error| Error::io("write", &path, error));
         if let Err(error) = written {
             // Nobody else knows this name yet.
             let _ = std::fs::remove_file(&path);
@@ -261,10 +257,7 @@ impl RecoveryLock {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 sys::open_anchor_file(&path)
             }
-            // Only what was made just now is given away: another file may be in its place.
-            made => {
-                made.and_then(|file| sys::give_to_owner_of_directory(&file, &path).map(|()| file))
-            }
+            made => made,
         }
         .map_err(|error| Error::io("open", &path, error))?;
         match retry_interrupted(|| FileExt::try_lock(&file)) {

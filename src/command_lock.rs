@@ -114,11 +114,7 @@ mod of_run {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                     sys::open_anchor_file(path)?
                 }
-                made => {
-                    let made = made?;
-                    sys::give_to_owner_of_directory(&made, path)?;
-                    made
-                }
+                made => made?,
             };
             let key = sys::open_file_key(&file)?;
             Ok(key.map(|key| Self { path: path.to_owned(), file, inode: key.inode }))

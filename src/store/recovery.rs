@@ -322,7 +322,6 @@ fn move_aside(location: &Location, options: &OpenOptions) -> Result<PathBuf> {
 /// A power loss must not leave a directory that says nothing. What lies there already is not ours.
 fn write_to_disk(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let mut file = sys::create_anchor_file(path)?;
-    sys::give_to_owner_of_directory(&file, path)?;
     file.write_all(bytes)?;
     file.sync_all()
 }

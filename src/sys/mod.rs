@@ -807,11 +807,12 @@ pub(crate) fn give_to_owner_of_directory(file: &std::fs::File, path: &Path) -> i
     os::give_to_owner_of_directory(file, path)
 }
 
-/// Creates the file at `path`, which must not exist: read and write, 0600, close-on-exec, no
-/// symbolic link followed; on Windows shared for reading, writing and deleting.
+/// Creates the file at `path`, which must not exist: read and write, 0600, close-on-exec, of the owner of its
+/// directory where we are root, no symbolic link followed, also not in the place of the directory; on Windows
+/// shared for reading, writing and deleting.
 ///
 /// # Errors
-/// As `open(2)` with `O_CREAT | O_EXCL`.
+/// As `open(2)` with `O_CREAT | O_EXCL`, `fchmod(2)` and `fchown(2)`.
 pub fn create_anchor_file(path: &Path) -> io::Result<std::fs::File> {
     os::create_anchor_file(path)
 }

@@ -228,30 +228,48 @@ pub fn give_to_owner_of_directory(file: &File, path: &Path) -> io::Result<()> {
 
 /// The directory that `path` leads to a file in.
 pub(super) fn directory_of(path: &Path) -> io::Result<OwnedFd> {
+    open_directory_of(path, OFlags::empty())
+}
+
+fn open_directory_of(path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
     let parent = path.parent().filter(|it| !it.as_os_str().is_empty());
-    let flags = ANCESTOR | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let flags = flags | ANCESTOR | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let parent = parent.unwrap_or(Path::new("."));
     Ok(retry(|| rustix::fs::open(parent, flags, Mode::empty()))?)
 }
 
-/// `create_new` is `O_CREAT | O_EXCL`, std adds `O_CLOEXEC` and repeats EINTR. Read and write,
-/// because emulations of `flock` on record locks want a writable descriptor (flock(2), NFS).
+/// In the directory itself: a user who puts a link in its place, while root works for him, leads to no other one. Read
+/// and write, because emulations of `flock` on record locks want a writable descriptor (flock(2), NFS).
 pub fn create_anchor_file(path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .mode(FILE_MODE)
-        .custom_flags(libc::O_NOFOLLOW)
-        .open(path)?;
-    let is_private = file.metadata().is_ok_and(|made| made.mode() & 0o777 == FILE_MODE);
-    // The umask may have taken bits away.
-    if !is_private && let Err(error) = file.set_permissions(PermissionsExt::from_mode(FILE_MODE)) {
+    create_in(&open_directory_of(path, OFlags::NOFOLLOW)?, path)
+}
+
+fn create_in(directory: &OwnedFd, path: &Path) -> io::Result<File> {
+    let Some(name) = path.file_name() else { return Err(io::ErrorKind::InvalidInput.into()) };
+    let mode = Mode::from_raw_mode(FILE_MODE as _);
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = File::from(retry(|| rustix::fs::openat(directory, name, flags, mode))?);
+    if let Err(error) = settle_new(&file, directory) {
         // Nobody else knows this name yet; what stays behind would be an unlocked anchor.
-        let _ = std::fs::remove_file(path);
+        let _ = rustix::fs::unlinkat(directory, name, AtFlags::empty());
         return Err(error);
     }
     Ok(file)
+}
+
+/// The umask may have taken bits away; what root makes belongs to the owner of the directory.
+fn settle_new(file: &File, directory: &OwnedFd) -> io::Result<()> {
+    let made = file.metadata()?;
+    if made.mode() & 0o777 != FILE_MODE {
+        file.set_permissions(PermissionsExt::from_mode(FILE_MODE))?;
+    }
+    if we_are_root() {
+        let owner = rustix::fs::fstat(directory)?;
+        if made.uid() != owner.st_uid {
+            std::os::unix::fs::fchown(file, Some(owner.st_uid), Some(owner.st_gid))?;
+        }
+    }
+    Ok(())
 }
 
 /// `O_NONBLOCK` so that a FIFO without writer opens at once; it is refused a line later.
@@ -303,13 +321,9 @@ pub fn open_foreign_lock_file(path: &Path) -> io::Result<File> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             opened => return regular(opened?, path),
         }
-        match create_anchor_file(path) {
+        match create_in(&directory_of(path)?, path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            made => {
-                let made = made?;
-                give_to_owner_of_directory(&made, path)?;
-                return Ok(made);
-            }
+            made => return made,
         }
     }
     Err(io::ErrorKind::ResourceBusy.into())
@@ -725,6 +739,13 @@ mod tests {
         assert_eq!(error.raw_os_error(), Some(libc::ELOOP));
         let error = create_anchor_file(&link).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+
+        // FIELD-BUGS row 106: whoever swaps the directory while root makes an anchor in it leads root nowhere.
+        let (others, swapped) = (directory.path().join("others"), directory.path().join("anchors"));
+        std::fs::create_dir(&others).unwrap();
+        std::os::unix::fs::symlink(&others, &swapped).unwrap();
+        create_anchor_file(&swapped.join("x.lock")).unwrap_err();
+        assert!(!others.join("x.lock").exists());
 
         // Opening a FIFO without a writer must not wait for one.
         let fifo = directory.path().join("fifo");

@@ -1,6 +1,6 @@
 //! Two of SQLite's system calls, for a process that works in the directory of somebody else.
 //!
-//! As root SQLite gives each `-wal`, `-shm` and `-journal` that it opens to the owner of the database, also one that
+//! SQLite follows links that are in the place of what it keeps beside a database. As root it gives each `-wal`, `-shm` and `-journal` that it opens to the owner of the database, also one that
 //! was there already; and an `open(2)` of a FIFO in the place of one never returns.
 
 use std::cell::RefCell;
@@ -48,10 +48,13 @@ thread_local! {
 }
 
 unsafe extern "C" fn open(path: *const c_char, flags: c_int, mode: c_int) -> c_int {
-    // SAFETY: as SQLite calls it, with a NUL-terminated path. For regular files the flag means nothing.
-    let (fd, bytes) = unsafe {
-        (libc::open(path, flags | libc::O_NONBLOCK, mode), CStr::from_ptr(path).to_bytes())
-    };
+    // SAFETY: SQLite calls it with a NUL-terminated path.
+    let bytes = unsafe { CStr::from_ptr(path).to_bytes() };
+    // SQLite follows a link in the place of a `-wal` or `-journal`, and root would write to what a user puts there.
+    let is_companion = database_of(Path::new(OsStr::from_bytes(bytes))).is_some();
+    let no_link = if is_companion { libc::O_NOFOLLOW } else { 0 };
+    // SAFETY: as SQLite calls it. For regular files `O_NONBLOCK` means nothing.
+    let fd = unsafe { libc::open(path, flags | libc::O_NONBLOCK | no_link, mode) };
     let _ = OPENED.try_with(|opened| {
         if let Ok(mut opened) = opened.try_borrow_mut() {
             opened.clear();

@@ -189,3 +189,26 @@ fn locks_of_one_connection_and_of_two() {
     }
     assert_eq!((one.shared, one.exclusive, two.shared, two.exclusive), (0, 0, 0, 0b1111_1001));
 }
+
+/// FIELD-BUGS row 106: root wrote the log of a user's store to whatever the user had put a link to in its place.
+#[test]
+fn no_link_in_the_place_of_a_wal_is_followed() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = database(directory.path());
+    let (wal, secret) = (directory.path().join("a.db-wal"), directory.path().join("secret"));
+    prepare();
+    let _ = std::fs::remove_file(&wal);
+    for is_there in [true, false] {
+        if is_there {
+            std::fs::write(&secret, "root's").unwrap();
+        } else {
+            std::fs::remove_file(&secret).unwrap();
+        }
+        let _ = std::fs::remove_file(&wal);
+        std::os::unix::fs::symlink(&secret, &wal).unwrap();
+        let connection = guarded_connection(&path);
+        connection.execute_batch("INSERT INTO t VALUES (1)").unwrap_err();
+        drop(connection);
+        assert_eq!(std::fs::read(&secret).ok(), is_there.then(|| b"root's".to_vec()));
+    }
+}
