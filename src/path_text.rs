@@ -31,7 +31,17 @@ pub(crate) fn quoted(word: impl AsRef<OsStr>) -> String {
             format!("'{}'", text.replace('\'', r"'\''"))
         }
         // bash, zsh, ksh and POSIX.1-2024: the only form without the bytes themselves.
-        Some(_) | None => format!("$'{}'", bytes.escape_ascii()),
+        Some(_) | None => format!("$'{}'", bytes.iter().copied().map(escaped).collect::<String>()),
+    }
+}
+
+/// In octal, which has three digits at most: where `\xff` ends before another hex digit POSIX leaves open.
+fn escaped(byte: u8) -> String {
+    match byte {
+        b'\\' | b'\'' => format!("\\{}", char::from(byte)),
+        b'\n' => "\\n".to_owned(),
+        0x20..=0x7e => char::from(byte).to_string(),
+        _ => format!("\\{byte:03o}"),
     }
 }
 
@@ -48,7 +58,8 @@ mod tests {
             (b"a b", "'a b'"),
             (b"it's", r"'it'\''s'"),
             (b"$(x)", "'$(x)'"),
-            (b"a\nb'\xff", r"$'a\nb\'\xff'"),
+            (b"a\nb'\xff", r"$'a\nb\'\377'"),
+            (b"\xffa\\\x7f\"", r#"$'\377a\\\177"'"#),
         ] {
             assert_eq!(quoted(OsStr::from_bytes(word)), expected);
         }
