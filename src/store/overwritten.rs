@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::files::paths_of;
@@ -100,11 +100,11 @@ fn number(bytes: &[u8], at: usize) -> u32 {
     u32::from_be_bytes(number)
 }
 
-fn read_at(mut file: &File, at: u64, bytes: &mut [u8]) -> io::Result<usize> {
-    file.seek(SeekFrom::Start(at))?;
+/// Up to the end of the file. Another thread may read by the same descriptor: nobody moves its place.
+fn read_at(file: &File, at: u64, bytes: &mut [u8]) -> io::Result<usize> {
     let mut read = 0;
     while read < bytes.len() {
-        match file.read(&mut bytes[read..]) {
+        match sys::read_at(file, &mut bytes[read..], at + read as u64) {
             Ok(0) => break,
             Ok(more) => read += more,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -388,7 +388,8 @@ pub(super) fn still_open(location: &Location, damage: &Damage) -> Error {
     )
     .at(file)
     .with_hint(
-        "end those, or wait until they notice; then start again: it goes on with what is there",
+        "stop those processes, or wait a second until they notice, then start again; the start keeps what is in the \
+         file now",
     )
     .retry_after(1_000)
 }

@@ -100,11 +100,10 @@ impl Readers {
     }
 
     fn all_lent(&self) -> Error {
-        let message = format!(
-            "other threads of this process were reading from the store all the time ({} at once)",
-            self.max
-        );
-        Error::new(ErrorKind::Busy, message).with_hint("try again").retry_after(100)
+        let message = format!("all {} read connections of this process stayed busy", self.max);
+        Error::new(ErrorKind::Busy, message)
+            .with_hint("try again, or raise `busy_budget`")
+            .retry_after(100)
     }
 
     /// Closes the connections, those that are lent as soon as they come back.
@@ -186,10 +185,11 @@ mod tests {
                 all_lent.wait();
                 let impatient =
                     busy::with_budget(Duration::from_millis(20), || inner.read(|_| Ok(())));
+                // Whatever came of it: the others would wait here for ever.
+                seen.wait();
                 let error = impatient.unwrap_err();
                 assert_eq!(error.kind(), ErrorKind::Busy, "{error}");
                 assert!(error.hint().is_some() && error.retry_after_ms().is_some(), "{error:?}");
-                seen.wait();
                 inner.read(|_| Ok(())).unwrap();
             });
             let state = lock(&inner.readers.state);

@@ -34,7 +34,7 @@ pub use super::unix::{
     command_lock, create_anchor_file, create_private_dirs, effective_uid, file_facts, file_key,
     foreign_unlock, free_space, give_to_owner_of_directory, is_mounted_read_only, linked_file_key,
     lock_self_test, may_read, may_write, open_anchor_file, open_file_facts, open_file_key,
-    open_foreign_lock_file, try_foreign_lock,
+    open_foreign_lock_file, read_at, try_foreign_lock,
 };
 use super::{
     Existence, Filesystem, FilesystemClass, Looks, OpenProcessError, OpenedFile, Pid, ProcessFacts,

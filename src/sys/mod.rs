@@ -702,6 +702,15 @@ pub fn may_write(path: &Path) -> bool {
     os::may_write(path)
 }
 
+/// Reads at a place of an open file, as `pread(2)`: where others read by the same descriptor is left as it is, but on
+/// Windows.
+///
+/// # Errors
+/// As `pread(2)`.
+pub(crate) fn read_at(file: &std::fs::File, bytes: &mut [u8], at: u64) -> io::Result<usize> {
+    os::read_at(file, bytes, at)
+}
+
 /// Whether this process may read the existing `path`, by its effective user. Nothing is opened.
 pub fn may_read(path: &Path) -> bool {
     os::may_read(path)

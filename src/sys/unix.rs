@@ -90,6 +90,10 @@ pub fn linked_file_key(path: &Path) -> io::Result<Option<FileKey>> {
     Ok(Some(key(&metadata, &filesystem)))
 }
 
+pub fn read_at(file: &File, bytes: &mut [u8], at: u64) -> io::Result<usize> {
+    std::os::unix::fs::FileExt::read_at(file, bytes, at)
+}
+
 pub fn open_file_key(file: &File) -> io::Result<Option<FileKey>> {
     let metadata = file.metadata().map_err(note)?;
     let filesystem = retry(|| rustix::fs::fstatfs(file)).map_err(|errno| note(errno.into()))?;

@@ -462,6 +462,10 @@ pub fn may_write(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|facts| !facts.permissions().readonly())
 }
 
+pub fn read_at(file: &File, bytes: &mut [u8], at: u64) -> io::Result<usize> {
+    std::os::windows::fs::FileExt::seek_read(file, bytes, at)
+}
+
 /// What is there can be read, as far as its attributes tell.
 pub fn may_read(path: &Path) -> bool {
     path.exists()
