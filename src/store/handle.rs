@@ -178,7 +178,10 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub(super) fn forked(file: &Path) -> Error {
     Error::new(
         ErrorKind::Forked,
-        format!("{} was opened by another process, before a fork", file.display()),
+        format!(
+            "{} was opened before this process was forked from its parent",
+            file.display()
+        ),
     )
     .at(file)
     .with_hint(
@@ -441,7 +444,11 @@ impl Inner {
                 *writer = None;
                 transaction::read_state(self.connected(&mut writer)?).map(drop)
             })?;
-            if self.files.are_known() { Ok(()) } else { Err(self.changes_under_us()) }
+            if self.files.are_known() {
+                return Ok(());
+            }
+            let unreadable = location::unreadable(&self.location);
+            Err(unreadable.unwrap_or_else(|| self.changes_under_us()))
         });
         drop(writer);
         // Nothing is open now that a slow terminal could hold up.
@@ -550,7 +557,7 @@ impl Inner {
             format!("the store {} was replaced: {how}", self.location.file.display()),
         )
         .at(&self.location.file)
-        .with_hint("open it again; what was held in the old one has to be claimed anew")
+        .with_hint("open the store again, and claim again what you held")
     }
 
     /// Whether the files that this handle has open are those that others find: open descriptors tell, and
@@ -780,10 +787,10 @@ impl Inner {
         let file = &self.location.file;
         Error::new(
             ErrorKind::Busy,
-            format!("{}, or what belongs to it, is being replaced all the time", file.display()),
+            format!("{} or its -wal or -shm keeps being replaced", file.display()),
         )
         .at(file)
-        .with_hint("try again when whatever copies over it, or deletes it, has finished; then `incumbent doctor`")
+        .with_hint("stop the program that copies over or deletes them, then try again")
         .retry_after(1_000)
     }
 

@@ -93,6 +93,7 @@ fn refused(why: &str) -> io::Error {
 }
 
 fn check_log(file: &File) -> io::Result<()> {
+    const BY_OTHERS: u32 = 0o077;
     let found = file.metadata()?;
     check_kind(&found)?;
     if found.nlink() > 1 {
@@ -105,7 +106,6 @@ fn check_log(file: &File) -> io::Result<()> {
             format!("it belongs to uid {}, and this is uid {me}", found.uid(), me = me.as_raw()),
         ));
     }
-    const BY_OTHERS: u32 = 0o077;
     if found.mode() & BY_OTHERS == 0 {
         return Ok(());
     }

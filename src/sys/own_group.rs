@@ -63,7 +63,7 @@ fn has_records() -> bool {
         Ok(mut entries) => entries.next().is_none(),
         Err(error) => error.kind() == io::ErrorKind::NotFound,
     };
-    !RECORDS_OF_SYSTEMD.iter().all(|path| is_empty(&path))
+    !RECORDS_OF_SYSTEMD.iter().all(is_empty)
 }
 
 /// Whether somebody else than `uid` is known to be in the group `gid`: by `/etc/passwd` (passwd(5)) whose

@@ -142,10 +142,10 @@ pub(crate) fn trampoline(arguments: &[OsString]) -> i32 {
     };
     let number = |text: &OsStr| text.to_str().and_then(|text| text.parse::<i32>().ok());
     let [descriptor, parent, lock_file, program, rest @ ..] = arguments else {
-        return give_up("only a `run` starts this program in that way");
+        return give_up("this is an internal command of `incumbent run`");
     };
     let (Some(descriptor), Some(parent)) = (number(descriptor), number(parent)) else {
-        return give_up("only a `run` starts this program in that way");
+        return give_up("this is an internal command of `incumbent run`");
     };
     let mut channel = match inherited(descriptor) {
         Ok(channel) => channel,
@@ -154,7 +154,7 @@ pub(crate) fn trampoline(arguments: &[OsString]) -> i32 {
     die_with_parent();
     // The parent may have ended before the line above took effect.
     if rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get()) != Some(parent) {
-        return give_up("its run has ended");
+        return give_up("the `incumbent run` that started it has ended");
     }
     leave_session_without_terminal();
     let ready = match super::hold_command_lock(Path::new(lock_file)) {
