@@ -289,7 +289,7 @@ fn a_trampoline_that_gives_up_says_why() {
         ("incumbent __trampoline 3 $$ '' true 3</dev/null; exit $?", "cannot write to the pipe"),
         ("incumbent __trampoline 7 $$ '' true; exit $?", "cannot use the pipe to its run"),
         ("incumbent __trampoline 3 1 '' true 3</dev/null; exit $?", "that started it has ended"),
-        ("incumbent __trampoline; exit $?", "only a `run` starts this program"),
+        ("incumbent __trampoline; exit $?", "an internal command of `incumbent run`"),
     ] {
         let answer = Process::start(sandbox.shell(script)).finish(LIMIT).assert_code(125);
         answer.assert_complains(&["the command was not started", why]);
