@@ -285,7 +285,7 @@ fn rename_log(path: &Path, log: &File) -> io::Result<()> {
     let mut older = path.as_os_str().to_owned();
     older.push(".1");
     // Who has it open goes on writing to what is FILE.1 now: nobody's text is lost.
-    std::fs::rename(path, older)
+    sys::rename_beside(path, Path::new(&older))
 }
 
 #[cfg(test)]

@@ -206,12 +206,16 @@ impl Export<'_> {
         let mut scratch = scratch(self.home).map_err(failed)?;
         scratch.write_all(document.to_string().as_bytes()).map_err(failed)?;
         sys::give_to_owner_of_directory(scratch.as_file(), scratch.path()).map_err(failed)?;
-        let row = match scratch.persist_noclobber(&path) {
-            Ok(_) => ExportedFile::written(path),
-            Err(error) if error.error.kind() == std::io::ErrorKind::AlreadyExists => {
+        let row = match sys::link_beside(scratch.path(), &path) {
+            Ok(()) => ExportedFile::written(path),
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
                 ExportedFile::left(path, "somebody has made it just now")
             }
-            Err(error) => return Err(failed(error.error)),
+            // A filesystem without second names.
+            Err(_) => match scratch.persist_noclobber(&path) {
+                Ok(_) => ExportedFile::written(path),
+                Err(error) => return Err(failed(error.error)),
+            },
         };
         self.files.push(row);
         Ok(())

@@ -301,7 +301,7 @@ fn put_in_place(directory: &Path, path: &Path, text: &str) -> Result<Option<File
     let (file, other_name) = scratch.into_parts();
     let id = sys::open_file_facts(&file).map_err(failed)?.id;
     for _ in 0..REMOVED_MAX {
-        match std::fs::hard_link(&other_name, path).map_err(|error| error.kind()) {
+        match sys::link_beside(&other_name, path).map_err(|error| error.kind()) {
             Ok(()) | Err(std::io::ErrorKind::AlreadyExists) => {}
             // A filesystem without second names.
             Err(_) => return take(directory, path),
@@ -387,8 +387,7 @@ pub(super) fn write_whole(directory: &Path, name: &str, text: &str) -> Result<()
     let mut scratch = scratch(directory).map_err(failed)?;
     scratch.write_all(text.as_bytes()).map_err(failed)?;
     sys::give_to_owner_of_directory(scratch.as_file(), scratch.path()).map_err(failed)?;
-    scratch.persist(&path).map_err(|error| failed(error.error))?;
-    Ok(())
+    sys::rename_beside(&scratch.into_temp_path(), &path).map_err(failed)
 }
 
 /// A file that is to be renamed: 0600, and gone if it is not. Made by us, so that an error is the system's, and

@@ -963,7 +963,7 @@ impl Inner {
             tx.rename_anchor(previous.name(), anchor.name())?;
             // The command that lives holds its lock on that very file.
             let of_command = |name| command_lock::path_of(&self.location.anchors, name);
-            match std::fs::hard_link(of_command(previous.name()), of_command(anchor.name())) {
+            match sys::link_beside(&of_command(previous.name()), &of_command(anchor.name())) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                     tracing::debug!(%error, "the lock of the command is not found any more");
                 }

@@ -253,7 +253,7 @@ fn set_wal_aside(location: &Location, damage: Damage, now_ms: i64) -> Result<Men
         return Ok(Mended::NotNeeded);
     }
     let aside = free_name(wal, "old", now_ms);
-    std::fs::rename(wal, &aside).map_err(cannot("move aside", wal))?;
+    sys::rename_beside(wal, &aside).map_err(cannot("move aside", wal))?;
     remove(shm)?;
     tracing::warn!(%damage, aside = %aside.display(), "the -wal was moved aside");
     Ok(Mended::Yes(SetAside { damage, wal: Some(aside) }))

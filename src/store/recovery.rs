@@ -336,18 +336,18 @@ fn swap(first: &Path, second: &Path) -> std::io::Result<()> {
     let mut between = second.as_os_str().to_owned();
     between.push(".swap");
     let between = PathBuf::from(between);
-    std::fs::rename(second, &between)?;
-    if let Err(error) = std::fs::rename(first, second) {
-        std::fs::rename(&between, second)?;
+    sys::rename_beside(second, &between)?;
+    if let Err(error) = sys::rename_beside(first, second) {
+        sys::rename_beside(&between, second)?;
         return Err(error);
     }
-    std::fs::rename(&between, first)
+    sys::rename_beside(&between, first)
 }
 
 /// The `-wal` and `-shm` go where their database is.
 fn move_sidecars(from: &Path, to: &Path) -> Result<()> {
     for (from, to) in with_sidecars(from).zip(with_sidecars(to)).skip(1) {
-        match std::fs::rename(&from, &to) {
+        match sys::rename_beside(&from, &to) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 return Err(fail("move aside", &from)(error));
             }
@@ -367,7 +367,7 @@ fn move_back(location: &Location, aside: &Path) {
     } else {
         std::fs::symlink_metadata(&location.file).is_err()
             && move_sidecars(aside, &location.file).is_ok()
-            && std::fs::rename(aside, &location.file).is_ok()
+            && sys::rename_beside(aside, &location.file).is_ok()
     };
     if !undone {
         tracing::error!(aside = %aside.display(), "the damaged store stays aside");

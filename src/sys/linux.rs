@@ -32,9 +32,9 @@ pub use super::unix::hold_command_lock;
 use super::unix::{WAIT_MAX, kernel_pid, monotonic, own_pid, wait_readable};
 pub use super::unix::{
     command_lock, create_anchor_file, create_private_dirs, effective_uid, file_facts, file_key,
-    foreign_unlock, free_space, give_to_owner_of_directory, is_mounted_read_only, linked_file_key,
-    lock_self_test, may_read, may_write, open_anchor_file, open_file_facts, open_file_key,
-    open_foreign_lock_file, read_at, try_foreign_lock,
+    foreign_unlock, free_space, give_to_owner_of_directory, is_mounted_read_only, link_beside,
+    linked_file_key, lock_self_test, may_read, may_write, open_anchor_file, open_file_facts,
+    open_file_key, open_foreign_lock_file, read_at, rename_beside, try_foreign_lock,
 };
 use super::{
     Existence, Filesystem, FilesystemClass, Looks, OpenProcessError, OpenedFile, Pid, ProcessFacts,

@@ -816,6 +816,23 @@ pub(crate) fn give_to_owner_of_directory(file: &std::fs::File, path: &Path) -> i
     os::give_to_owner_of_directory(file, path)
 }
 
+/// Renames `from`, whose directory `to` is in as well. That is looked up once: whoever swaps it meanwhile leads
+/// to an error, and to no other directory.
+///
+/// # Errors
+/// As `renameat(2)`.
+pub(crate) fn rename_beside(from: &Path, to: &Path) -> io::Result<()> {
+    os::rename_beside(from, to)
+}
+
+/// A second name for the file `from`, likewise. What has that name stays.
+///
+/// # Errors
+/// As `linkat(2)`.
+pub(crate) fn link_beside(from: &Path, to: &Path) -> io::Result<()> {
+    os::link_beside(from, to)
+}
+
 /// Creates the file at `path`, which must not exist: read and write, 0600, close-on-exec, of the owner of its
 /// directory where we are root, no symbolic link followed, also not in the place of the directory; on Windows
 /// shared for reading, writing and deleting.

@@ -1,6 +1,6 @@
 //! What Linux and macOS share: files, owners, modes, and the two-process lock test.
 
-use std::ffi::CString;
+use std::ffi::{CString, OsStr};
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -228,6 +228,25 @@ pub fn give_to_owner_of_directory(file: &File, path: &Path) -> io::Result<()> {
         return refused("somebody has moved it or its directory, so its owner stays");
     }
     std::os::unix::fs::fchown(file, Some(owner.st_uid), Some(owner.st_gid))
+}
+
+pub fn rename_beside(from: &Path, to: &Path) -> io::Result<()> {
+    let (directory, from, to) = beside(from, to)?;
+    Ok(retry(|| rustix::fs::renameat(&directory, from, &directory, to))?)
+}
+
+pub fn link_beside(from: &Path, to: &Path) -> io::Result<()> {
+    let (directory, from, to) = beside(from, to)?;
+    Ok(retry(|| rustix::fs::linkat(&directory, from, &directory, to, AtFlags::empty()))?)
+}
+
+fn beside<'a>(from: &'a Path, to: &'a Path) -> io::Result<(OwnedFd, &'a OsStr, &'a OsStr)> {
+    match (from.file_name(), to.file_name()) {
+        (Some(from_name), Some(to_name)) if from.parent() == to.parent() => {
+            Ok((directory_of(from)?, from_name, to_name))
+        }
+        _ => Err(io::ErrorKind::InvalidInput.into()),
+    }
 }
 
 /// The directory that `path` leads to a file in.
