@@ -986,8 +986,14 @@ fn verbs_at_once_for_one_process_share_its_keeper() {
         let granted: Vec<Process> = (0..GRANTED).map(|lock| ask(&format!("own{lock}"))).collect();
         let refused: Vec<Process> = (0..REFUSED).map(|_| ask("taken")).collect();
         gate.open();
-        for verb in granted {
-            let answer = verb.finish(LIMIT);
+        for (lock, verb) in granted.into_iter().enumerate() {
+            let mut answer = verb.finish(LIMIT);
+            // On a busy machine the turn of some does not come in the time that a store may be busy.
+            while answer.code() == 75 && (answer.out.clone() + &answer.err).contains("stayed busy")
+            {
+                let own = format!("own{lock}");
+                answer = sandbox.cli(["lock", "acquire", SCOPE, &own, "--pid", &pid]);
+            }
             assert_eq!(answer.code(), 0, "round {round}: {answer:#?}");
         }
         for verb in refused {

@@ -264,9 +264,13 @@ impl Watch<'_> {
     /// What came before the command's end and has not been heard: a key in a terminal reaches both of us at once,
     /// and who of three threads is first is chance.
     fn hear_out(&mut self, inbox: &Inbox, end: ChildEnd) {
-        let within = match end {
-            ChildEnd::Signalled(signal) if self.ending.is_none() => explained_within(signal),
-            ChildEnd::Signalled(_) | ChildEnd::Exited(_) => Duration::ZERO,
+        /// From the marker of a stop to its signal, on a busy machine.
+        const SIGNALLED_WITHIN: Duration = Duration::from_millis(250);
+        let within = match (&self.ending, end) {
+            (None, ChildEnd::Signalled(signal)) => explained_within(signal),
+            // We saw the marker first, and passed it on. The end on record names the signal as well.
+            (Some(Ending { why: Why::End(_), .. }), _) => SIGNALLED_WITHIN,
+            (Some(_), _) | (None, ChildEnd::Exited(_)) => Duration::ZERO,
         };
         let until = Deadline::after(within);
         loop {

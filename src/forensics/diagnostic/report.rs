@@ -43,8 +43,8 @@ const SECTION_LENGTH_MAX: usize = 40 * 1024;
 /// processes.
 const OUTPUT_LENGTH_MAX: usize = 4 * 1024 * 1024;
 
-/// How long the store may take to say what is locked.
-const IDENTITIES_WITHIN: Duration = Duration::from_millis(300);
+/// How long the store may take to say what is locked, which is a matter of milliseconds on an idle machine.
+const IDENTITIES_WITHIN: Duration = Duration::from_secs(2);
 
 /// How much later than the process itself the watchdog ends it: time for a write on a busy disk.
 const GRACE: Duration = Duration::from_millis(500);
