@@ -288,7 +288,9 @@ fn keepers_that_may_not_move_end_when_their_manager_says_so() {
     let as_nobody = ["setpriv", "--reuid", "65534", "--clear-groups"];
     let mut program = sandbox.program(as_nobody[0]);
     program.args(&as_nobody[1..]).arg("cat");
-    let process = Process::start(program);
+    let mut process = Process::start(program);
+    // By then it is nobody's.
+    assert!(process.echoes());
     let pid = process.pid().to_string();
     let mut claim = sandbox.program(as_nobody[0]);
     claim.args(&as_nobody[1..]).arg(incumbent).args(["claim", "--pid", &pid]);
