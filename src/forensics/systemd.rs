@@ -299,7 +299,7 @@ fn ask_one(manager: Manager, unit: &str, within: Duration) -> Asked {
             Asked::OwnsNot(format!("systemctl printed more than {ANSWER_LENGTH_MAX} bytes"))
         }
         Err(CaptureError::Start(error)) if error.kind() == io::ErrorKind::NotFound => {
-            Asked::Nobody(format!("there is no systemctl in {}", sys::program_places()))
+            Asked::Nobody(format!("systemctl was not found in {}", sys::program_places()))
         }
         Err(CaptureError::Start(error)) => {
             Asked::Nobody(format!("systemctl cannot be started: {error}"))

@@ -222,7 +222,7 @@ fn without_systemctl_there_is_a_reason() {
     command.env("PATH", sandbox.file("nothing"));
     let answer = Process::start(sandbox.among_fakes(command)).finish(LIMIT).assert_code(4).json();
     let reason = answer["reason"].as_str().unwrap();
-    assert!(reason.starts_with("there is no systemctl in "), "{answer:#}");
+    assert!(reason.starts_with("systemctl was not found in "), "{answer:#}");
 
     // There, and no program.
     sandbox.fake_systemctl("");
@@ -509,7 +509,7 @@ fn somebody_else_may_reap_systemctl() {
     std::fs::remove_file(sandbox.file("bin/systemctl")).unwrap();
     let mut reaper = Process::start(sandbox.among_fakes(command));
     let said = reaper.err_line_with("given: ");
-    assert!(said.contains("there is no systemctl in "), "{said}");
+    assert!(said.contains("systemctl was not found in "), "{said}");
     reaper.finish(LIMIT).assert_code(0);
 }
 
