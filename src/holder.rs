@@ -16,8 +16,8 @@ use crate::liveness::{Evidence, Flags, Judgement, Observed};
 use crate::lock_table::LockRow;
 use crate::names::{InstanceId, Kind, LockName, Office, ProfileName, Wanted};
 use crate::path_text::{self, quoted};
-use crate::runtime::state;
 use crate::runtime_table;
+use crate::state;
 use crate::store::Inner;
 use crate::sys;
 

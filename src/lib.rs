@@ -138,6 +138,7 @@
 pub mod doctor;
 pub mod forensics;
 pub mod liveness;
+pub mod state;
 
 mod anchor;
 mod autopsy;
@@ -197,9 +198,7 @@ pub use names::{
     IdentityHash, InstanceId, Kind, LockName, MarkerName, Nonce, Office, ProfileName, Scope, Wanted,
 };
 pub use office::{Claim, ClaimOptions, Desired, Eviction, Profile, Tenure};
-pub use runtime::{
-    Field, Heartbeat, PlatformStatus, PlatformUpdate, RuntimeStatus, StatusUpdate, state,
-};
+pub use runtime::{Field, Heartbeat, PlatformStatus, PlatformUpdate, RuntimeStatus, StatusUpdate};
 pub use scoped::{
     Acquire, AcquireOptions, HeldLock, LockReport, LockRequest, LockWaiter, PreviousLock,
     ScopedLock, Unlocked, UnlockedLock,

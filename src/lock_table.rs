@@ -468,7 +468,11 @@ pub(crate) struct Refusal<'a> {
 }
 
 /// Counts a refusal: one row however often, so that a loop of refusals stays readable.
-pub(crate) fn count_conflict(tx: &Tx<'_>, name: &LockName, refusal: &Refusal<'_>) -> Result<()> {
+pub(crate) fn count_lock_conflict(
+    tx: &Tx<'_>,
+    name: &LockName,
+    refusal: &Refusal<'_>,
+) -> Result<()> {
     const SQL: &str = "INSERT INTO lock_conflicts (scope, identity_hash, holder_id, contender,
             profile, pid, first_at_ms, last_at_ms, count)
          VALUES (:scope, :identity_hash, :holder_id, :contender, :profile, :pid, :now_ms, :now_ms, 1)
@@ -527,7 +531,7 @@ fn prune_conflicts(tx: &Tx<'_>, name: &LockName) -> Result<()> {
 }
 
 /// Who was refused by `holder`, the latest first.
-pub(crate) fn conflicts(
+pub(crate) fn lock_conflicts(
     connection: &Connection,
     name: &LockName,
     holder: InstanceId,

@@ -6,7 +6,6 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::names::hex;
-use crate::runtime::is_unprintable;
 
 /// Puts `path` into a document as `name`. JSON has only Unicode: of a path that is something else the
 /// text shows what can be shown, and `<name>_bytes` says all of it, in hex, so that two such paths can be
@@ -78,4 +77,14 @@ mod tests {
         assert_eq!(of(b"/a\xff"), one);
         assert_ne!(of(b"/a\xfe"), one);
     }
+}
+
+/// Whether a character is not seen, but acts on what is: control characters, those that turn the
+/// direction of writing, and those that end a line.
+pub(crate) fn is_unprintable(character: char) -> bool {
+    character.is_control()
+        || matches!(
+            character,
+            '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+        )
 }

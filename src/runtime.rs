@@ -19,8 +19,10 @@ use crate::instance;
 use crate::marker::{by_or_self, millis};
 use crate::names::{InstanceId, ProfileName};
 use crate::office::Tenure;
+use crate::path_text::is_unprintable;
 use crate::runtime_table::{self, Owner};
 use crate::standing::BackgroundThread;
+use crate::state;
 use crate::store::{Inner, Tx, with_budget};
 use crate::sys;
 
@@ -134,36 +136,6 @@ fn presentable(text: &str) -> String {
         text.push('…');
     }
     text
-}
-
-/// The states of a gateway that others understand; any other word is as good, for people.
-pub mod state {
-    /// It is not ready yet.
-    pub const STARTING: &str = "starting";
-    /// It serves. Only in this state it counts as busy or drainable.
-    pub const RUNNING: &str = "running";
-    /// It finishes what it has begun, and takes nothing new.
-    pub const DRAINING: &str = "draining";
-    /// It serves, but not all of it works.
-    pub const DEGRADED: &str = "degraded";
-    /// It has stopped. Stays true when its process has ended.
-    pub const STOPPED: &str = "stopped";
-    /// It could not start. Stays true when its process has ended.
-    pub const STARTUP_FAILED: &str = "startup_failed";
-
-    /// Whether a state outlives the process that said so. All others end with it: the dead are not
-    /// running, nor draining.
-    #[must_use]
-    pub fn is_final(state: &str) -> bool {
-        matches!(state, STOPPED | STARTUP_FAILED)
-    }
-
-    pub(crate) const USUAL: [&str; 6] =
-        [STARTING, RUNNING, DRAINING, DEGRADED, STOPPED, STARTUP_FAILED];
-
-    /// What gateways say of a platform, beside these.
-    pub(crate) const USUAL_OF_PLATFORMS: [&str; 7] =
-        ["connected", "connecting", "disconnected", "reconnecting", "retrying", "paused", "fatal"];
 }
 
 /// What a gateway wants to say about itself. Every field is kept as it is, cleared, or set; see
@@ -500,16 +472,6 @@ fn check_word(what: &str, word: &str) -> Result<()> {
     };
     Err(Error::invalid(problem)
         .with_hint("1 to 64 characters, without control characters or blanks at its ends"))
-}
-
-/// Whether a character is not seen, but acts on what is: control characters, those that turn the
-/// direction of writing, and those that end a line.
-pub(crate) fn is_unprintable(character: char) -> bool {
-    character.is_control()
-        || matches!(
-            character,
-            '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
-        )
 }
 
 fn check_extra(what: &str, extra: &Value) -> Result<()> {

@@ -24,9 +24,10 @@ use crate::marker_table::{self, Marker};
 use crate::names::{InstanceId, Kind, Office, ProfileName};
 use crate::observe::{LiveCommandLine, needs_command_line};
 use crate::office::{Desired, conflicts, desired, profiles};
-use crate::runtime::{PlatformStatus, RuntimeStatus, state};
+use crate::runtime::{PlatformStatus, RuntimeStatus};
 use crate::runtime_table;
 use crate::scoped::{self, HeldLock};
+use crate::state;
 use crate::store::{Inner, with_budget};
 use crate::sys;
 

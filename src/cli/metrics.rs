@@ -34,7 +34,7 @@ impl Family {
 /// A label's value: a backslash, a quote and a line feed would end it.
 fn escaped(value: &str) -> String {
     let value = value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
-    value.replace(crate::runtime::is_unprintable, "\u{fffd}")
+    value.replace(crate::path_text::is_unprintable, "\u{fffd}")
 }
 
 fn flag(value: bool) -> f64 {

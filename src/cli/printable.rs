@@ -6,7 +6,7 @@ use std::fmt::Write;
 use serde_json::Value;
 
 use super::output::Style;
-use crate::runtime::is_unprintable;
+use crate::path_text::is_unprintable;
 
 /// Begins a colour of ours, up to the letter `m`.
 const COLOUR: &str = "\x1b[";

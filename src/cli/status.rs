@@ -9,7 +9,8 @@ use crate::clock::length;
 use crate::clock::rfc3339;
 use crate::error::Error;
 use crate::names::{Kind, ProfileName};
-use crate::runtime::{PlatformStatus, state};
+use crate::runtime::PlatformStatus;
+use crate::state;
 use crate::status::{self, ANSWER_WITHIN, Report};
 use crate::store::with_budget;
 

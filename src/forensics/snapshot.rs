@@ -11,7 +11,7 @@ use crate::environment;
 use crate::exit_code::ExitCause;
 use crate::marker_table::Marker;
 use crate::names::Secret;
-use crate::runtime::is_unprintable;
+use crate::path_text::is_unprintable;
 use crate::sys::details;
 use crate::sys::signals;
 use crate::sys::{self, Caught, Details, Limit, MemoryGroup, Pid, SignalOrigin};

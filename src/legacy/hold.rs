@@ -18,7 +18,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::liveness::AnchorState;
 use crate::names::Secret;
 use crate::observe::Observer;
-use crate::runtime::state;
+use crate::state;
 use crate::sys::{self, FileFacts, FileId, Sharing, StartTimeUnit};
 
 /// How often the lock is tried anew because its file was replaced meanwhile, or a probe of the older

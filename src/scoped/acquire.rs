@@ -155,7 +155,7 @@ pub(crate) fn survey(
 
 fn refuse(tx: &Tx<'_>, claim: &LockClaim<'_>, row: &LockRow, reason: &str) -> Result<()> {
     let subject = claim.claimant.subject;
-    lock_table::count_conflict(
+    lock_table::count_lock_conflict(
         tx,
         &row.name,
         &Refusal {

@@ -211,7 +211,7 @@ fn entries(inner: &Inner, connection: &Connection) -> Result<Vec<Entry>> {
             .into_iter()
             .filter_map(|(id, since_ms)| waiter(inner, connection, id, since_ms).transpose())
             .collect::<Result<_>>()?;
-        let conflicts = lock_table::conflicts(connection, &row.name, row.instance)?;
+        let conflicts = lock_table::lock_conflicts(connection, &row.name, row.instance)?;
         entries.push(Entry { row, record, waiters, conflicts });
     }
     Ok(entries)

@@ -16,7 +16,7 @@ use std::time::Duration;
 use crate::clock::{Deadline, now_ms, rfc3339};
 use crate::command_line;
 use crate::identities::Identities;
-use crate::runtime::is_unprintable;
+use crate::path_text::is_unprintable;
 use crate::store::OpenOptions;
 use crate::sys::{self, Existence, Pid, ProcessRow, diagnostic as os};
 
