@@ -135,83 +135,85 @@
     allow(dead_code, unused_imports, reason = "some of it only the command line uses")
 )]
 
-pub mod doctor;
-pub mod forensics;
-pub mod liveness;
-pub mod state;
-
-mod anchor;
-mod autopsy;
-mod claimant;
-mod clock;
-mod command_line;
-mod command_lock;
-mod conflict;
-mod environment;
-mod error;
-mod events;
-mod exit_code;
-mod family;
-mod holder;
-mod identities;
-mod instance;
-mod legacy;
-mod lock_table;
-mod marker;
-mod marker_table;
-mod names;
-mod observe;
-mod office;
-mod party;
-mod path_text;
-mod reservation;
-mod runtime;
-mod runtime_table;
-mod scoped;
-mod shutdown_table;
-mod span;
-mod standing;
-mod status;
-mod stop_budget;
-mod store;
-#[allow(unsafe_code, reason = "the home of unsafe code")]
-mod sys;
-mod takeover;
-mod turns;
-mod wait;
-mod waiters;
-
+mod claim;
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod cli;
+mod clock;
+pub mod doctor;
+mod environment;
+mod error;
+pub mod forensics;
+#[cfg(feature = "cli")]
+mod keeper;
+pub mod liveness;
+mod marker;
+mod names;
+mod office;
+mod owner;
+mod path_text;
+mod patience;
+mod process;
+mod records;
+mod scoped;
+mod span;
+pub mod state;
+mod status;
+mod stop_budget;
+mod store;
+mod sync;
+#[allow(unsafe_code, reason = "the home of unsafe code")]
+mod sys;
+mod transfer;
 
-pub use claimant::Evicted;
-pub use clock::{Clock, ManualClock, SystemClock};
-pub use command_line::{CommandLineMatcher, DefaultMatcher};
-pub use conflict::Conflict;
-pub use error::{Error, ErrorKind, Result};
-pub use events::{Event, EventStream};
-pub use exit_code::{ExitCause, ExitCodes, ExitRule, Supervisor};
-pub use holder::Holder;
-pub use marker::{Consumed, Marker, MarkerRequest, StopAnswer, StopCause, StopInquiry, Written};
-pub use names::{
+pub use crate::claim::examine::Evicted;
+pub use crate::claim::guard::{LossWatch, Lost, Standing};
+pub use crate::claim::sweep::Force;
+pub use crate::clock::{Clock, ManualClock, SystemClock};
+pub use crate::error::{Error, ErrorKind, Result};
+pub use crate::marker::Consumed;
+pub use crate::marker::inquiry::{StopAnswer, StopCause, StopInquiry};
+pub use crate::marker::request::MarkerRequest;
+pub use crate::names::{
     IdentityHash, InstanceId, Kind, LockName, MarkerName, Nonce, Office, ProfileName, Scope, Wanted,
 };
-pub use office::{Claim, ClaimOptions, Desired, Eviction, Profile, Tenure};
-pub use runtime::{Field, Heartbeat, PlatformStatus, PlatformUpdate, RuntimeStatus, StatusUpdate};
-pub use scoped::{
-    Acquire, AcquireOptions, HeldLock, LockReport, LockRequest, LockWaiter, PreviousLock,
-    ScopedLock, Unlocked, UnlockedLock,
-};
-pub use span::Span;
-pub use standing::{Force, LossWatch, Lost, Released, Standing};
-pub use status::{Incarnation, LastEnd, Report};
-pub use stop_budget::StopPhases;
-pub use store::{Durability, OpenOptions, Store};
-pub use takeover::{
-    LeftOver, Replace, Replaced, Restart, RestartOptions, StopOptions, StopOutcome, StopReport,
-};
-pub use wait::{Cancel, Stopped, Wait};
+pub use crate::office::claim::Claim;
+pub use crate::office::evict::Eviction;
+pub use crate::office::options::{ClaimOptions, Replace};
+pub use crate::office::profile::Profile;
+pub use crate::office::takeover::restart::{Restart, RestartOptions};
+pub use crate::office::takeover::stop::{StopOptions, StopOutcome, StopReport};
+pub use crate::office::tenure::status::Heartbeat;
+pub use crate::office::tenure::{Replaced, Tenure};
+pub use crate::owner::held_lock::HeldLock;
+pub use crate::owner::holder::Holder;
+pub use crate::patience::{Cancel, Stopped, Wait};
+pub use crate::process::command_line::matcher::{CommandLineMatcher, DefaultMatcher};
+pub use crate::process::descendants::LeftOver;
+pub use crate::process::exit_code::{ExitCause, ExitCodes, ExitRule, Supervisor};
+pub use crate::records::conflicts::Conflict;
+pub use crate::records::events::Event;
+pub use crate::records::markers::{Marker, Written};
+pub use crate::records::profiles::Desired;
+pub use crate::records::runtime::said::{PlatformStatus, RuntimeStatus};
+pub use crate::scoped::acquire::PreviousLock;
+pub use crate::scoped::ask::{LockReport, LockWaiter};
+pub use crate::scoped::attempt::Acquire;
+pub use crate::scoped::guard::ScopedLock;
+pub use crate::scoped::request::{AcquireOptions, LockRequest};
+pub use crate::scoped::unlock::{Unlocked, UnlockedLock};
+pub use crate::span::Span;
+pub use crate::status::events::EventStream;
+pub use crate::status::field::Field;
+pub use crate::status::history::Incarnation;
+pub use crate::status::platform::PlatformUpdate;
+pub use crate::status::report::{LastEnd, Report};
+pub use crate::status::update::StatusUpdate;
+pub use crate::stop_budget::StopPhases;
+pub use crate::store::Store;
+pub use crate::store::held::Released;
+pub use crate::store::open::OpenOptions;
+pub use crate::store::pragmas::Durability;
 
 /// The examples of the README are run as tests.
 #[cfg(doctest)]

@@ -97,7 +97,9 @@ name! {
 
 impl MarkerName {
     pub(crate) const TAKEOVER: &str = "takeover";
+
     pub(crate) const PLANNED_STOP: &str = "planned_stop";
+
     pub(crate) const RESTART: &str = "restart";
 
     /// Somebody takes the office over.

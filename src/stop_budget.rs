@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use crate::error::{Error, Result};
-use crate::instance::Record;
+use crate::records::instances::Record;
 use crate::span::Span;
 
 /// How long a gateway lets its work finish when it did not say.
@@ -199,7 +199,7 @@ mod tests {
     fn only_what_is_believed_is_published() {
         assert_eq!(published_ms(MAX).unwrap(), 3_600_000);
         let error = published_ms(MAX + Duration::from_millis(1)).unwrap_err();
-        assert_eq!(error.kind(), crate::ErrorKind::InvalidInput);
+        assert_eq!(error.kind(), crate::error::ErrorKind::InvalidInput);
         assert_eq!(believed(None), s(90));
         assert_eq!(believed(Some(1_500)), Duration::from_millis(1_500));
         assert_eq!(believed(Some(u64::MAX)), MAX);

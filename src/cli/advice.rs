@@ -22,7 +22,7 @@ pub(crate) struct Invocation {
 }
 
 impl Invocation {
-    pub(super) fn of(global: &super::args::Global) -> Self {
+    pub(super) fn of(global: &crate::cli::args::Global) -> Self {
         let mut it = Self::default();
         if let Some(db) = &global.db {
             it.of_store.push(("--db", quoted(db)));

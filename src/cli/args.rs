@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::exit_code::{ExitCause, ExitRule, Supervisor};
 use crate::names::{MarkerName, ProfileName};
-use crate::office::Desired;
-use crate::span::{self, Span};
-use crate::sys;
-use crate::wait::Wait;
+use crate::patience::Wait;
+use crate::process::exit_code::{ExitCause, ExitRule, Supervisor};
+use crate::records::profiles::Desired;
+use crate::span::Span;
+use crate::{span, sys};
 
 /// Who holds the office, is it really alive, and may I take it?
 #[derive(Debug, Parser)]
@@ -782,7 +782,7 @@ fn parse_profile(text: &str) -> Result<ProfileName, String> {
     ProfileName::new(text).map_err(|error| explain(&error))
 }
 
-fn explain(error: &crate::Error) -> String {
+fn explain(error: &crate::error::Error) -> String {
     match error.hint() {
         Some(hint) => format!("{error}; {hint}"),
         None => error.to_string(),
@@ -806,6 +806,6 @@ mod tests {
 
     #[test]
     fn the_arguments_are_consistent() {
-        super::Cli::command().debug_assert();
+        crate::cli::args::Cli::command().debug_assert();
     }
 }

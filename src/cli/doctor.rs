@@ -2,14 +2,17 @@
 
 use serde_json::{Value, json};
 
-use super::advice::Invocation;
-use super::args::{self, Global};
-use super::by_us;
-use super::output::{self, Answer, Complaint, Format, Outcome, Style, exit, one_line};
-use crate::doctor::{self, Act, Finding, Repair, Severity};
+use crate::cli::advice::Invocation;
+use crate::cli::args::Global;
+use crate::cli::context::by_us;
+use crate::cli::output::{Answer, Complaint, Format, Outcome, Style, exit, one_line};
+use crate::cli::{args, output};
+use crate::doctor;
+use crate::doctor::check::{Finding, Severity};
+use crate::doctor::{Act, Repair};
 use crate::error::Result;
 use crate::names::{Kind, ProfileName};
-use crate::store::OpenOptions;
+use crate::store::open::OpenOptions;
 
 pub(super) fn doctor(global: &Global, arguments: &args::Doctor, format: Format) -> Outcome {
     let invocation = Invocation::of(global);
@@ -190,7 +193,11 @@ mod tests {
 
     #[test]
     fn the_last_line() {
-        use Severity::{Error, Info, Ok, Unknown, Warning};
+        use crate::doctor::check::Severity::Error;
+        use crate::doctor::check::Severity::Info;
+        use crate::doctor::check::Severity::Ok;
+        use crate::doctor::check::Severity::Unknown;
+        use crate::doctor::check::Severity::Warning;
         let findings = |severities: &[Severity]| -> Vec<Finding> {
             let finding = |severity: &Severity| Finding {
                 id: "x",

@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-use super::args::{self, Global};
-use super::output::{self, Answer, Complaint, Format, Outcome, exit};
-use super::printable;
+use crate::cli::args::Global;
+use crate::cli::output::{Answer, Complaint, Format, Outcome, exit};
+use crate::cli::{args, output, printable};
 use crate::clock::rfc3339;
 use crate::error::{ErrorKind, Result};
-use crate::events::Event;
 use crate::names::ProfileName;
+use crate::patience::{Cancel, Wait};
+use crate::records::events::Event;
 use crate::store::Store;
 use crate::sys::supervise;
-use crate::wait::{Cancel, Wait};
 
 /// Events printed at once; the store keeps more.
 const SHOWN: usize = 1_000;

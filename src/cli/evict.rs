@@ -4,16 +4,17 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::Existing;
-use super::advice::Invocation;
-use super::args::{self, Global};
-use super::by_us;
-use super::output::{Answer, Complaint, Format, Outcome, exit};
-use crate::holder::{Holder, because};
+use crate::claim::sweep::Force;
+use crate::cli::advice::Invocation;
+use crate::cli::args::Global;
+use crate::cli::context::by_us;
+use crate::cli::output::{Answer, Complaint, Format, Outcome, exit};
+use crate::cli::{Existing, args};
 use crate::names::{Office, Wanted};
-use crate::office::Eviction;
+use crate::office::evict::Eviction;
+use crate::owner::because::because;
+use crate::owner::holder::Holder;
 use crate::path_text;
-use crate::standing::Force;
 use crate::store::Store;
 
 pub(super) fn evict(global: &Global, arguments: &args::Evict, format: Format) -> Outcome {

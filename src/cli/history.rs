@@ -1,10 +1,11 @@
 //! `history`: who held the office, and how each of them ended.
 
-use super::args::Global;
-use super::output::{self, Answer, Format, Outcome, ago, exit, until};
+use crate::cli::args::Global;
+use crate::cli::output;
+use crate::cli::output::{Answer, Format, Outcome, ago, exit, until};
 use crate::clock::{is_believed, length, rfc3339};
-use crate::holder::because;
-use crate::status::Incarnation;
+use crate::owner::because::because;
+use crate::status::history::Incarnation;
 use crate::sys;
 
 /// As many as the store keeps.

@@ -6,8 +6,7 @@
 //! terminal, and inherits no descriptor, so that it holds nothing else open. When the store is replaced
 //! it goes on in the new one, as a `run` does.
 
-mod keep;
-mod pair;
+pub(crate) mod pair;
 
 use std::ffi::OsString;
 use std::io::Read;
@@ -19,208 +18,34 @@ use clap::Parser;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use self::keep::Keeping;
-use self::pair::{Inbox, Pair, wait_as_second};
-use super::args::Global;
-use super::output::{self, Complaint, exit};
-use crate::anchor;
-use crate::claimant::{ATTEMPTS, Aside, Attachment, Count, Evicted, changes_too_fast, is_held};
-use crate::clock::Deadline;
+use crate::claim::examine::Evicted;
+use crate::cli::args::Global;
+use crate::cli::keeper::pair::{Inbox, Pair, wait_as_second};
+use crate::cli::output;
+use crate::cli::output::{Complaint, exit};
 use crate::error::{Error, ErrorKind, Result};
-use crate::holder::Holder;
-use crate::instance::{self, End, EndReason, NewInstance, Origin, Record, Subject};
-use crate::names::{InstanceId, Nonce, Office, ProfileName};
-use crate::office::{Candidate, Outcome, claim_once};
-use crate::stop_budget;
-use crate::store::{Inner, OpenOptions, Store, Tx};
-use crate::sys::{
-    self, Looks, OpenProcessError, ProcessHandle, StartTime, StartTimeUnit, supervise,
-};
-use crate::waiters;
+use crate::keeper::keep::Keeping;
+use crate::keeper::record;
+use crate::keeper::record::{Recorded, Recorder};
+use crate::keeper::target::Target;
+use crate::names::{InstanceId, Office, ProfileName};
+use crate::owner::holder::Holder;
+use crate::process::anchor;
+use crate::records::instances;
+use crate::records::instances::Record;
+use crate::store::Store;
+use crate::store::handle::Inner;
+use crate::store::open::OpenOptions;
+use crate::sys;
+use crate::sys::{ProcessHandle, StartTime, StartTimeUnit, supervise};
+
+pub(super) use crate::cli::keeper::pair::VERB as VERB_OF_SECOND;
 
 /// The hidden verb of a keeper.
 pub(super) const VERB: &str = "__keeper";
-pub(super) use self::pair::VERB as VERB_OF_SECOND;
 
 /// How often a keeper looks whether its records have ended; the end of the process wakes it.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
-
-/// How long a keeper keeps a row that no lock was taken from: the verb that wanted one is waiting for
-/// it, or was killed.
-const UNUSED_FOR_MAX: Duration = Duration::from_mins(1);
-
-/// A process to be recorded, pinned and proven.
-pub(super) struct Target {
-    handle: Arc<ProcessHandle>,
-    pub(super) pid: sys::Pid,
-    pub(super) start_time: Option<StartTime>,
-}
-
-impl Target {
-    /// Pins `pid` and checks that we may record it.
-    pub(super) fn prove(pid: sys::Pid) -> Result<Self> {
-        let gone = || Error::no_process(pid).with_hint("name a process that runs, with `--pid`");
-        let looks = Looks::begin();
-        let short = || {
-            let what = format!("look at pid {pid}");
-            looks.shortage().map(|shortage| Error::shortage(shortage, &what))
-        };
-        let opened = ProcessHandle::open(pid);
-        if let Some(short) = short() {
-            return Err(short);
-        }
-        let handle = opened.map_err(|error| match error {
-            OpenProcessError::Gone => gone(),
-            OpenProcessError::Denied => not_ours(pid),
-            OpenProcessError::Other(error) => {
-                Error::internal(format!("cannot look at pid {pid}: {error}")).caused_by(error)
-            }
-        })?;
-        let facts = sys::process_facts(pid);
-        let start_time = handle.start_time();
-        if let Some(short) = short() {
-            return Err(short);
-        }
-        if handle.has_ended() {
-            return Err(gone());
-        }
-        if !supervise::may_record(facts.uid) {
-            return Err(not_ours(pid));
-        }
-        Ok(Self { handle: Arc::new(handle), pid, start_time })
-    }
-
-    pub(super) fn handle(&self) -> &ProcessHandle {
-        &self.handle
-    }
-}
-
-fn not_ours(pid: sys::Pid) -> Error {
-    Error::new(ErrorKind::Permission, format!("pid {pid} belongs to another user"))
-        .with_hint("record it as that user, or as root")
-}
-
-/// What came of recording a process.
-pub(super) enum Recorded {
-    Granted {
-        instance: InstanceId,
-        evicted: Option<Evicted>,
-    },
-    /// It was on record already.
-    Already(Box<Record>),
-    Held(Box<Holder>),
-    /// Only a keeper can make this record.
-    NeedsKeeper,
-}
-
-/// Who makes the record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Recorder {
-    /// A verb that ends soon.
-    Verb,
-    /// The keeper itself.
-    Keeper,
-    /// Nobody keeps it.
-    NoKeeper,
-}
-
-/// Claims `office` for `target` in one transaction.
-pub(super) fn record(
-    store: &Store,
-    office: &Office,
-    home: Option<&Path>,
-    target: &Target,
-    recorder: Recorder,
-) -> Result<Recorded> {
-    let inner = &store.inner;
-    let subject = Subject::process(target.pid, target.start_time, inner.observer());
-    let candidate = Candidate::by_pid(office, home, &subject);
-    let mut aside = Aside::default();
-    for _ in 0..ATTEMPTS {
-        let outcome = Count::Yes.if_writable(|count| {
-            inner.write(|tx| {
-                let Some(attachment) = attachment(tx, inner, &subject, recorder)? else {
-                    return Ok(None);
-                };
-                claim_once(tx, inner, &candidate, &attachment, &aside, count).map(Some)
-            })
-        })?;
-        return Ok(match outcome {
-            None => Recorded::NeedsKeeper,
-            Some(Outcome::Granted(granted)) => {
-                let instance = granted.row.instance;
-                if recorder == Recorder::Verb {
-                    note_grant(inner, instance, instance.as_i64());
-                }
-                Recorded::Granted { instance, evicted: granted.evicted }
-            }
-            Some(Outcome::AlreadyRecorded(record)) => Recorded::Already(record),
-            Some(Outcome::Held(obstacle)) => Recorded::Held(obstacle.holder),
-            Some(Outcome::Errand(errand)) => {
-                aside.run(errand, Deadline::never(), inner.trust())?;
-                continue;
-            }
-        });
-    }
-    Err(changes_too_fast(office))
-}
-
-/// Makes a row without an office for `target`, unless it has a keeper already. Whether this process
-/// is its keeper now.
-fn register(store: &Store, profile: &ProfileName, target: &Target) -> Result<bool> {
-    let inner = &store.inner;
-    let subject = Subject::process(target.pid, target.start_time, inner.observer());
-    inner.write(|tx| {
-        let attachment = attachment(tx, inner, &subject, Recorder::Keeper)?;
-        let Some(attachment @ Attachment::Keeper { .. }) = attachment else {
-            // Another keeper was faster: what wants the row finds that one.
-            return Ok(false);
-        };
-        let (anchor, keeper) = attachment.attach(tx, inner)?;
-        NewInstance {
-            profile: Some(profile),
-            kind: None,
-            origin: Origin::Pid,
-            subject: &subject,
-            // An identity may stand in it. Whoever acquires the lock knows, and fills it in.
-            argv: &[],
-            observer: inner.observer(),
-            nonce: &Nonce::random()?,
-            anchor: anchor.as_deref(),
-            keeper,
-            version: None,
-            stop_budget_ms: stop_budget::DEFAULT_MS,
-            heartbeat_every_ms: None,
-        }
-        .insert(tx)?;
-        Ok(true)
-    })
-}
-
-/// What the new row will lean on; `None` when that has to be a keeper and we are none. Decided
-/// inside the transaction, where a keeper cannot let go of its anchor.
-pub(super) fn attachment(
-    tx: &Tx<'_>,
-    inner: &Inner,
-    subject: &Subject,
-    recorder: Recorder,
-) -> Result<Option<Attachment>> {
-    if recorder == Recorder::NoKeeper {
-        return Ok(Some(Attachment::None));
-    }
-    for record in instance::live_of_pid(tx, subject.pid, subject.start_time, inner.observer())? {
-        if let (Some(keeper), Some(anchor)) = (record.keeper_pid, record.anchor)
-            && is_held(inner, &anchor)
-        {
-            let keeper_start_time = sys::process_facts(keeper).start_time;
-            return Ok(Some(Attachment::Kept { anchor, keeper, keeper_start_time }));
-        }
-    }
-    Ok((recorder == Recorder::Keeper).then(|| Attachment::Keeper {
-        pid: inner.observer().pid,
-        start_time: inner.observer().start_time,
-    }))
-}
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// What a keeper tells the verb that started it, in one JSON document on a pipe.
 #[derive(Debug, Serialize, Deserialize)]
@@ -299,8 +124,8 @@ pub(super) enum Purpose<'a> {
 }
 
 /// Leaves word for the keepers of `instance` that it was granted the office or lock with this fence.
-pub(super) fn note_grant(inner: &Inner, instance: InstanceId, fence: i64) {
-    let record = inner.read(|connection| instance::by_id(connection, instance));
+pub(crate) fn note_grant(inner: &Inner, instance: InstanceId, fence: i64) {
+    let record = inner.read(|connection| instances::by_id(connection, instance));
     if let Ok(Some(Record { anchor: Some(anchor), keeper_pid: Some(_), .. })) = record {
         anchor::note_grant(&inner.location.anchors, &anchor, fence);
     }
@@ -439,50 +264,19 @@ fn claim_and_keep(arguments: &Arguments, words: &[OsString]) -> Result<(Report, 
     let store = options.open()?;
     let profile: ProfileName = arguments.profile.parse()?;
     let Some(kind) = &arguments.kind else {
-        let keeps = register(&store, &profile, &target)?;
+        let keeps = record::register(&store, &profile, &target)?;
         let report =
             Report { code: exit::OK, document: Value::Null, text: String::new(), complaint: None };
         return Ok((report, keeps.then(|| Keeping::new(options, store, target, words))));
     };
     let office = Office { profile, kind: kind.parse()? };
     let home = arguments.home.as_deref();
-    let recorded = record(&store, &office, home, &target, Recorder::Keeper)?;
+    let recorded = record::record(&store, &office, home, &target, Recorder::Keeper)?;
     let report = report(&office, &target, &recorded);
     // Another keeper may have been faster, and then it keeps this record as well.
     let anchored = store.inner.own_anchor().is_some();
     let keeping = matches!(recorded, Recorded::Granted { .. }) && anchored;
     Ok((report, keeping.then(|| Keeping::new(options, store, target, words))))
-}
-
-/// Ends rows on our anchor that were made for locks, long ago, and have none. Not while somebody of
-/// that profile waits for one: it may be wanted for that.
-fn end_unused(inner: &Inner) -> Result<()> {
-    let Some(anchor) = inner.own_anchor() else { return Ok(()) };
-    let limit_ms = i64::try_from(UNUSED_FOR_MAX.as_millis()).unwrap_or(i64::MAX);
-    let unused = |connection: &rusqlite::Connection, now_ms: i64| {
-        let mut unused = Vec::new();
-        let before_ms = now_ms.saturating_sub(limit_ms);
-        for id in instance::without_purpose(connection, anchor.name(), before_ms)? {
-            let record = instance::by_id(connection, id)?;
-            let waiting = match record.and_then(|record| record.profile) {
-                Some(profile) => waiters::anchors(connection, &profile)?,
-                None => Vec::new(),
-            };
-            if !waiting.iter().any(|anchor| is_held(inner, anchor)) {
-                unused.push(id);
-            }
-        }
-        Ok(unused)
-    };
-    if inner.read(|connection| unused(connection, inner.clock().wall_ms()))?.is_empty() {
-        return Ok(());
-    }
-    inner.write(|tx| {
-        for id in unused(tx, tx.now_ms())? {
-            instance::end_other(tx, id, &End::new(EndReason::Released))?;
-        }
-        Ok(())
-    })
 }
 
 /// A claim's answer, for people and for programs.

@@ -5,18 +5,22 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::args::{self, Global};
-use super::no_store;
-use super::output::{self, Answer, Format, Outcome, exit};
-use crate::environment;
+use crate::claim::older;
+use crate::cli::args::Global;
+use crate::cli::context::no_store;
+use crate::cli::output::{Answer, Format, Outcome, exit};
+use crate::cli::{args, output};
 use crate::error::{Error, ErrorKind};
-use crate::legacy::{self, Exported, ExportedFile, Files, ImportedFile};
 use crate::names::Office;
-use crate::sys::{self, Shortage};
+use crate::sys::Shortage;
+use crate::transfer::export::{Exported, ExportedFile};
+use crate::transfer::import::{Files, ImportedFile};
+use crate::transfer::{export, import};
+use crate::{environment, sys};
 
 pub(super) fn import(global: &Global, arguments: &args::Import, format: Format) -> Outcome {
     let office = global.office()?;
-    let home = legacy::home(&arguments.directory, &office.kind)?;
+    let home = older::home(&arguments.directory, &office.kind)?;
     let (lock_dir, left_out) = match &arguments.lock_dir {
         Some(directory) => match lock_directory(directory) {
             Ok(directory) => (Some(directory), None),
@@ -32,7 +36,7 @@ pub(super) fn import(global: &Global, arguments: &args::Import, format: Format) 
     let files = Files::new(&home, lock_dir.as_deref());
     let mut rows = if files.any() {
         let store = global.options().open()?;
-        legacy::import(&store, &office, &files)?
+        import::import(&store, &office, &files)?
     } else {
         Vec::new()
     };
@@ -87,9 +91,9 @@ pub(super) fn export(global: &Global, arguments: &args::Export, format: Format) 
     let directory = &arguments.directory;
     sys::create_private_dirs(directory)
         .map_err(|error| Error::io("create the directory", directory, error))?;
-    let home = legacy::home(directory, &office.kind)?;
+    let home = older::home(directory, &office.kind)?;
     let lock_dir = arguments.lock_dir.clone().unwrap_or_else(|| home.join("gateway-locks"));
-    let rows = match legacy::export(&store, &office, &home, &lock_dir)? {
+    let rows = match export::export(&store, &office, &home, &lock_dir)? {
         Exported::Files(rows) => rows,
         Exported::InUse(why) => {
             let error = Error::new(ErrorKind::Busy, format!("nothing was written: {why}"))

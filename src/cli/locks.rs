@@ -2,17 +2,19 @@
 
 use serde_json::{Value, json};
 
-use super::Existing;
-use super::args::{self, Global};
-use super::by_us;
-use super::lock::{name, scope};
-use super::output::{Answer, Complaint, Format, Outcome, Style, ago, exit, one_line, since};
+use crate::claim::sweep::Force;
+use crate::cli::args::Global;
+use crate::cli::context::by_us;
+use crate::cli::identity::{name, scope};
+use crate::cli::output::{Answer, Complaint, Format, Outcome, Style, ago, exit, one_line, since};
+use crate::cli::{Existing, args};
 use crate::clock::length;
-use crate::holder::{Holder, because};
 use crate::names::{IdentityHash, LockName, ProfileName, Wanted};
+use crate::owner::because::because;
+use crate::owner::holder::Holder;
 use crate::path_text::quoted;
-use crate::scoped::{LockReport, Unlocked, UnlockedLock};
-use crate::standing::Force;
+use crate::scoped::ask::LockReport;
+use crate::scoped::unlock::{Unlocked, UnlockedLock};
 
 pub(super) fn locks(global: &Global, format: Format) -> Outcome {
     let reports = match global.existing()? {

@@ -2,15 +2,15 @@
 //! a moment ago. It claims again in the one that is here now as soon as it notices; whoever takes the "no" for a
 //! loss ends a gateway that is well.
 
-use super::Existing;
-use super::args::Global;
-use crate::anchor::Orphan;
-use crate::claimant;
+use crate::cli::Existing;
+use crate::cli::args::Global;
 use crate::error::{Error, ErrorKind, Result};
+use crate::owner::orphan;
+use crate::process::anchor::sweep::Orphan;
 use crate::store::Store;
 
 /// What a store answers.
-pub(super) enum Known<T> {
+pub(crate) enum Known<T> {
     /// It knows whom it was asked about.
     Well(T),
     /// That is no more than the lack of a record.
@@ -42,7 +42,7 @@ pub(super) fn ask<T>(
         Known::Well(answer) => return Ok(Some(answer)),
         Known::ByLack(answer) => answer,
     };
-    if let Some(orphan) = store.inner.with_clear_sight(|| claimant::orphan(&store.inner))? {
+    if let Some(orphan) = store.inner.with_clear_sight(|| orphan::orphan(&store.inner))? {
         return Err(lost(global, &orphan)?);
     }
     drop(answer);

@@ -2,17 +2,19 @@
 
 use serde_json::{Value, json};
 
-use super::args::{self, Global};
-use super::by_us;
-use super::claim::{current_run, parent};
-use super::lost_store::{self, Known};
-use super::output::{self, Answer, Complaint, Format, Outcome, ago, exit};
+use crate::cli::args::Global;
+use crate::cli::context::by_us;
+use crate::cli::lost_store::Known;
+use crate::cli::output::{Answer, Complaint, Format, Outcome, ago, exit};
+use crate::cli::{args, lost_store, output};
 use crate::error::Result;
-use crate::marker::{self, Consumed, Marker, MarkerRequest, Written};
-use crate::marker_table::Addressee;
+use crate::keeper::release::{current_run, parent};
+use crate::marker::request::MarkerRequest;
+use crate::marker::{Consumed, request};
 use crate::names::MarkerName;
+use crate::records::markers::{Addressee, Marker, Written};
 use crate::store::Store;
-use crate::sys;
+use crate::{marker, sys};
 
 pub(super) fn write(global: &Global, arguments: &args::MarkerWrite, format: Format) -> Outcome {
     let office = global.office()?;
@@ -23,7 +25,7 @@ pub(super) fn write(global: &Global, arguments: &args::MarkerWrite, format: Form
     if let Some(reason) = &arguments.reason {
         request = request.reason(reason.as_str());
     }
-    marker::check_exists(arguments.pid)?;
+    request::check_exists(arguments.pid)?;
     // What an older version made says so itself.
     let store = match global.existing()? {
         Some(store) => store,

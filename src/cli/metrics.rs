@@ -6,8 +6,8 @@
 
 use std::fmt::Write;
 
-use crate::office::Desired;
-use crate::status::Report;
+use crate::records::profiles::Desired;
+use crate::status::report::Report;
 
 /// Metrics of one name, in the order in which they are printed.
 struct Family {

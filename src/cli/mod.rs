@@ -3,21 +3,23 @@
 mod advice;
 mod answer;
 mod args;
-mod claim;
+pub(crate) mod claim;
+pub(crate) mod context;
 mod doctor;
 mod events;
 mod evict;
 mod forensics;
 mod history;
-mod keeper;
+pub(crate) mod identity;
+pub(crate) mod keeper;
 mod legacy;
-mod lock;
+pub(crate) mod lock;
 mod locks;
-mod lost_store;
+pub(crate) mod lost_store;
 mod marker;
 mod metrics;
 mod nature;
-mod output;
+pub(crate) mod output;
 mod printable;
 mod run;
 mod sql;
@@ -27,24 +29,19 @@ mod stop;
 mod usage;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
 
 use clap::{CommandFactory, Parser};
 use serde_json::json;
 
-use advice::Invocation;
-use answer::{Answer, Outcome};
-use args::{Cli, Global, Verb};
-use output::{Format, exit};
-
-use crate::anchor::Orphan;
-use crate::environment;
-use crate::error::{Error, Result};
+use crate::cli::advice::Invocation;
+use crate::cli::answer::{Answer, Outcome};
+use crate::cli::args::{Cli, Global, Verb};
+use crate::cli::output::{Format, exit};
+use crate::error::Error;
 use crate::forensics::diagnostic;
-use crate::names::{Kind, ProfileName};
-use crate::office::{Profile, real_home};
 use crate::path_text;
-use crate::store::{OpenOptions, Store};
+use crate::process::anchor::sweep::Orphan;
+use crate::store::Store;
 use crate::sys::{signals, supervise};
 
 /// Runs the command line `arguments`, the program's name first; returns the exit code.
@@ -177,108 +174,10 @@ fn render_verbs(command: &clap::Command, prefix: &str, page: &mut Vec<u8>) -> st
     Ok(())
 }
 
-impl Global {
-    fn options(&self) -> OpenOptions {
-        let mut options = OpenOptions::new().single_reader().tell(output::tell);
-        if let Some(path) = &self.db {
-            options = options.path(path);
-        }
-        for kind in &self.allow_filesystem {
-            options = options.allow_filesystem(kind);
-        }
-        options
-    }
-
-    fn profile_name(&self) -> Result<ProfileName> {
-        if let Some(name) = &self.profile {
-            return ProfileName::new(name);
-        }
-        match environment::text(environment::PROFILE) {
-            Some(name) => ProfileName::new(name).map_err(|error| {
-                error.of_variable(environment::PROFILE, "name another one with `--profile NAME`")
-            }),
-            None => Ok(ProfileName::default()),
-        }
-    }
-
-    fn kind(&self) -> Result<Kind> {
-        self.kind.as_deref().map_or_else(|| Ok(Kind::default()), Kind::new)
-    }
-
-    /// The office these arguments name.
-    fn office(&self) -> Result<crate::names::Office> {
-        Ok(crate::names::Office { profile: self.profile_name()?, kind: self.kind()? })
-    }
-
-    /// The home that the arguments or the environment name.
-    fn home(&self) -> Option<PathBuf> {
-        self.home.clone().or_else(|| environment::value(environment::HOME).map(Into::into))
-    }
-
-    /// Says what is wrong with the names in the arguments before a store is made for them.
-    fn check(&self) -> Result<()> {
-        self.office()?;
-        match self.home() {
-            Some(home) => real_home(&home).map(drop).map_err(|error| self.of_home(error)),
-            None => Ok(()),
-        }
-    }
-
-    /// Where the home comes from, in an error about it.
-    fn of_home(&self, error: Error) -> Error {
-        if self.home.is_some() {
-            return error;
-        }
-        error.of_variable(environment::HOME, "name another one with `--home DIR`")
-    }
-
-    /// The profile in `store`, with the home that the arguments or the environment name.
-    fn profile(&self, store: &Store) -> Result<Profile> {
-        let profile = store.profile(self.profile_name()?.as_str())?;
-        match self.home() {
-            Some(home) => profile.with_home(&home).map_err(|error| self.of_home(error)),
-            None => Ok(profile),
-        }
-    }
-
-    /// The store, for asking. A question never looks at the home: whose record it reads is said by
-    /// its arguments alone.
-    fn existing(&self) -> Result<Option<Store>> {
-        self.options().open_existing()
-    }
-
-    /// The same; where there is none, whoever is left of the one before it.
-    fn existing_or_orphan(&self) -> Result<Existing> {
-        let options = self.options();
-        if let Some(store) = options.open_existing()? {
-            return Ok(Existing::Store(store));
-        }
-        let Some(orphan) = options.orphan()? else { return Ok(Existing::Nothing) };
-        // It may be an owner that has begun a new store since we looked.
-        Ok(options.open_existing()?.map_or(Existing::Orphan(orphan), Existing::Store))
-    }
-}
-
 /// What there is to be asked.
 enum Existing {
     Store(Store),
     /// Not a store, and somebody who recorded himself in the one that was there.
     Orphan(Orphan),
     Nothing,
-}
-
-/// Names this invocation in the history: who did it.
-fn by_us(verb: &str) -> String {
-    let uid = crate::sys::effective_uid().map_or_else(String::new, |uid| format!(", uid {uid}"));
-    format!("incumbent {verb} (pid {}{uid})", std::process::id())
-}
-
-/// Asked of a store that is not there.
-fn no_store(global: &Global) -> Result<Error> {
-    let options = global.options();
-    let path = options.resolved_path()?;
-    let error = Error::invalid(format!("there is no store at {}", path.display()))
-        .at(path)
-        .with_hint("it is made by the first `incumbent run` or `claim`");
-    Ok(options.of_path(error))
 }

@@ -1,17 +1,19 @@
 //! What the verbs print: data to standard output, the rest to standard error.
 
-use std::io::{self, IsTerminal, Write};
+use std::io;
+use std::io::{IsTerminal, Write};
 use std::sync::{OnceLock, mpsc};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-pub(crate) use super::answer::{Answer, Complaint, Outcome};
-use super::printable;
-pub(crate) use super::printable::one_line;
-use crate::clock::{self, is_believed, length, rfc3339};
+use crate::cli::printable;
+use crate::clock::{is_believed, length, rfc3339};
 use crate::error::{Error, ErrorKind};
-use crate::path_text;
+use crate::{clock, path_text};
+
+pub(crate) use crate::cli::answer::{Answer, Complaint, Outcome};
+pub(crate) use crate::cli::printable::one_line;
 
 /// The exit codes of the design.
 pub(crate) mod exit {
@@ -139,9 +141,13 @@ pub(crate) struct Style {
 
 impl Style {
     const GOOD: &str = "32;1";
+
     const DOUBTFUL: &str = "33;1";
+
     const BAD: &str = "31;1";
+
     const FAINT: &str = "2";
+
     const PLAIN: &str = "0";
 
     /// All that it makes.

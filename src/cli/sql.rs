@@ -5,13 +5,14 @@ use std::time::Duration;
 use rusqlite::types::Value as SqlValue;
 use serde_json::{Map, Value, json};
 
-use super::args::{self, Global};
-use super::no_store;
-use super::output::{Answer, Format, Outcome, exit};
-use super::printable;
+use crate::cli::args::Global;
+use crate::cli::context::no_store;
+use crate::cli::output::{Answer, Format, Outcome, exit};
+use crate::cli::{args, printable};
 use crate::clock::Deadline;
 use crate::error::{Error, Result};
-use crate::store::{Store, values_of};
+use crate::store::Store;
+use crate::store::salvage::values_of;
 
 /// More rows are for `sqlite3 -readonly`.
 const ROWS_MAX: usize = 10_000;

@@ -1,18 +1,17 @@
 //! `status`: the answer first, then why.
 
-use super::Existing;
-use super::advice::Invocation;
-use super::args::{self, Global};
-use super::metrics;
-use super::output::{self, Answer, Format, Outcome, Style, ago, exit};
-use crate::clock::length;
-use crate::clock::rfc3339;
+use crate::cli::advice::Invocation;
+use crate::cli::args::Global;
+use crate::cli::output::{Answer, Format, Outcome, Style, ago, exit};
+use crate::cli::{Existing, args, metrics, output};
+use crate::clock::{length, rfc3339};
 use crate::error::Error;
 use crate::names::{Kind, ProfileName};
-use crate::runtime::PlatformStatus;
+use crate::records::runtime::PlatformStatus;
 use crate::state;
-use crate::status::{self, ANSWER_WITHIN, Report};
-use crate::store::with_budget;
+use crate::status::answer;
+use crate::status::report::{ANSWER_WITHIN, Report};
+use crate::store::busy::with_budget;
 
 /// Of platforms, locks and markers this many are shown: an answer fits on a screen.
 const SHOWN: usize = 12;
@@ -58,7 +57,7 @@ fn all(global: &Global, arguments: &args::Status, format: Format) -> Outcome {
     let profile = global.profile.as_deref().map(ProfileName::new).transpose()?;
     let kind = global.kind.as_deref().map(Kind::new).transpose()?;
     let reports = match global.existing()? {
-        Some(store) => status::report_all(&store.inner, profile.as_ref(), kind.as_ref())?,
+        Some(store) => answer::report_all(&store.inner, profile.as_ref(), kind.as_ref())?,
         None => Vec::new(),
     };
     let text = if arguments.metrics {
@@ -151,7 +150,7 @@ fn note(report: &Report) -> String {
         }
     }
     if let Some(desired) = report.desired
-        && (desired == crate::office::Desired::Running) != (report.verdict != "dead")
+        && (desired == crate::records::profiles::Desired::Running) != (report.verdict != "dead")
     {
         notes.push(format!("should be {desired}"));
     }

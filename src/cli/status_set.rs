@@ -2,17 +2,21 @@
 
 use serde_json::{Value, json};
 
-use super::args::{Cadence, Global, StatusField, StatusSet, Time};
-use super::by_us;
-use super::claim::{current_run, is_about, parent};
-use super::lost_store::{self, Known};
-use super::output::{Answer, Format, Outcome, exit};
+use crate::cli::args::{Cadence, Global, StatusField, StatusSet, Time};
+use crate::cli::context::by_us;
+use crate::cli::lost_store;
+use crate::cli::lost_store::Known;
+use crate::cli::output::{Answer, Format, Outcome, exit};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, ErrorKind, Result};
-use crate::instance::{self, Record};
+use crate::keeper::release::{current_run, is_about, parent};
 use crate::names::Office;
-use crate::runtime::{self, Field, PlatformUpdate, StatusUpdate};
-use crate::runtime_table;
+use crate::records::instances::Record;
+use crate::records::{instances, runtime};
+use crate::status::field::Field;
+use crate::status::platform::PlatformUpdate;
+use crate::status::update::StatusUpdate;
+use crate::status::write;
 use crate::store::Store;
 use crate::sys;
 
@@ -54,7 +58,7 @@ fn say(store: &Store, office: &Office, owner: Record, update: &StatusUpdate) -> 
     if update.is_about_instance() {
         check_is_own(store, &owner, office)?;
     }
-    runtime::write(&store.inner, owner.id, &owner.nonce_hash, update)?;
+    write::write(&store.inner, owner.id, &owner.nonce_hash, update)?;
     Ok(owner)
 }
 
@@ -64,8 +68,8 @@ fn check_is_own(store: &Store, record: &Record, office: &Office) -> Result<()> {
         return Ok(());
     };
     let serves = store.inner.read(|connection| {
-        Ok(runtime_table::exists(connection)?
-            && runtime_table::serves(connection, record.id)?.contains(&office.profile))
+        Ok(runtime::exists(connection)?
+            && runtime::serves(connection, record.id)?.contains(&office.profile))
     })?;
     if !serves {
         return Err(not_owner(format!("the run we are in holds {own}, not {office}")));
@@ -95,10 +99,10 @@ fn owner(store: &Store, office: &Office, pid: Option<sys::Pid>) -> Result<Record
     };
     let (candidates, found) = store.inner.read(|connection| {
         let mut offices = vec![office.clone()];
-        if runtime_table::exists(connection)? {
-            offices.extend(runtime_table::servers(connection, office)?);
+        if runtime::exists(connection)? {
+            offices.extend(runtime::servers(connection, office)?);
         }
-        let live = |office: &Office| instance::live(connection, office).transpose();
+        let live = |office: &Office| instances::live(connection, office).transpose();
         let candidates = offices.iter().filter_map(live).collect::<Result<Vec<_>>>()?;
         for record in &candidates {
             if is_about(&store.inner, record, pid)? {

@@ -2,17 +2,18 @@
 
 use serde_json::{Value, json};
 
-use super::Existing;
-use super::args::{self, Global};
-use super::by_us;
-use super::output::{self, Answer, Complaint, Format, Outcome, exit};
+use crate::cli::args::Global;
+use crate::cli::context::by_us;
+use crate::cli::output::{Answer, Complaint, Format, Outcome, exit};
+use crate::cli::{Existing, args, output};
 use crate::error::Error;
-use crate::holder::Holder;
 use crate::names::{InstanceId, Office};
-use crate::office::Desired;
+use crate::office::takeover::restart::{Restart, RestartOptions};
+use crate::office::takeover::stop::{StopOptions, StopOutcome, StopReport};
+use crate::owner::holder::Holder;
+use crate::records::profiles::Desired;
 use crate::store::Store;
 use crate::sys;
-use crate::takeover::{Restart, RestartOptions, StopOptions, StopOutcome, StopReport};
 
 pub(super) fn stop(global: &Global, arguments: &args::Stop, format: Format) -> Outcome {
     let office = global.office()?;
@@ -201,7 +202,8 @@ fn told<'a>(office: &Office, outcome: &'a StopOutcome, arguments: &args::Stop) -
             refused(complaint, Some(holder), exit::UNKNOWN)
         }
         StopOutcome::StillRunning(holder, why) => {
-            let advice = if arguments.force || holder.reason == crate::holder::CANNOT_SIGNAL {
+            let advice = if arguments.force || holder.reason == crate::owner::holder::CANNOT_SIGNAL
+            {
                 holder.advice()
             } else {
                 "`incumbent stop --force` kills it; `incumbent stop --timeout DUR` waits longer"

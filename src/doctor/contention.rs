@@ -6,15 +6,15 @@ use std::time::{Duration, SystemTime};
 
 use rusqlite::Row;
 
-use super::{Check, Opened, Scene, Seen, beside, counted, listed, program};
 use crate::clock::{length, rfc3339};
+use crate::doctor::check::{Check, Opened, Scene, Seen, beside, counted, listed, program};
 use crate::error::Result;
-use crate::lock_table;
-use crate::marker_table;
 use crate::names::{InstanceId, Kind, Office, ProfileName};
-use crate::office::storm_of;
-use crate::store::blocker;
-use crate::sys::{self, ProcessState};
+use crate::office::storm::of as storm_of;
+use crate::records::{locks, markers};
+use crate::store::busy::blocker;
+use crate::sys;
+use crate::sys::ProcessState;
 
 pub(super) const CHECKS_OF_FILES: &[Check<Scene>] =
     &[Check { id: "write_lock", silent: "nobody keeps others from writing", look: write_lock }];
@@ -119,7 +119,7 @@ fn duplicate_tokens(opened: &Opened) -> Result<Vec<Seen>> {
     // By lock: the profiles that used it, and the one that holds it now.
     let mut users: BTreeMap<(String, String), (BTreeSet<String>, Option<String>)> = BTreeMap::new();
     opened.inner().read(|connection| {
-        if !lock_table::exists(connection)? {
+        if !locks::exists(connection)? {
             return Ok(());
         }
         let mut statement = connection.prepare_cached(SQL)?;
@@ -222,7 +222,7 @@ fn conflicts(opened: &Opened) -> Result<Vec<Seen>> {
                 add(&mut all, Refused::of(row, format!("{profile}/{kind}"), ""));
             }
         }
-        if !lock_table::exists(connection)? {
+        if !locks::exists(connection)? {
             return Ok(());
         }
         let mut statement = connection.prepare_cached(LOCKS)?;
@@ -311,10 +311,10 @@ fn storms(opened: &Opened) -> Result<Vec<Seen>> {
 fn open_markers(opened: &Opened) -> Result<Vec<Seen>> {
     let inner = opened.inner();
     let markers = inner.read(|connection| {
-        if !marker_table::exists(connection)? {
+        if !markers::exists(connection)? {
             return Ok(Vec::new());
         }
-        marker_table::all_open(connection, inner.boot_time())
+        markers::all_open(connection, inner.boot_time())
     })?;
     let owners = opened.owners()?;
     let of = |id: InstanceId| owners.iter().find(|owner| owner.record.id == id);

@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
-use super::{Check, Opened, Scene, Seen, beside, counted, listed, place, program};
 use crate::clock::{Deadline, length};
+use crate::doctor::check;
+use crate::doctor::check::{Check, Opened, Scene, Seen, beside, counted, listed, program};
 use crate::error::{Error, ErrorKind, Result};
-use crate::store::{SCHEMA_VERSION, impossible_rows, is_a_version, missing_from_schema};
+use crate::store::migrate::{SCHEMA_VERSION, is_a_version, missing_from_schema};
+use crate::store::salvage::impossible_rows;
 use crate::sys;
 
 pub(super) const CHECKS_OF_FILES: &[Check<Scene>] =
@@ -96,7 +98,7 @@ fn wal_size(scene: &Scene) -> Result<Vec<Seen>> {
         Seen::warning(format!(
             "{} has {} and slows every question down; {who}",
             wal.display(),
-            place::size(wal_length(scene))
+            check::size(wal_length(scene))
         ))
         .remedy(scene.command("doctor --fix")),
     ])

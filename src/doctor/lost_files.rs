@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Check, Scene, Seen, listed, program};
+use crate::doctor::check::{Check, Scene, Seen, listed, program};
 use crate::error::Result;
-use crate::store::{Location, with_sidecars};
-use crate::sys::{self, Pid};
+use crate::store::location::{Location, with_sidecars};
+use crate::sys;
+use crate::sys::Pid;
 
 pub(super) const CHECKS: &[Check<Scene>] = &[Check {
     id: "lost_files",

@@ -5,11 +5,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Check, Scene, Seen, program, quoted};
-use crate::anchor;
+use crate::doctor::check::{Check, Scene, Seen, program};
 use crate::error::Result;
-use crate::store::{Location, with_sidecars};
-use crate::sys::{self, FileKey, OpenedFile, Pid};
+use crate::path_text::quoted;
+use crate::process::anchor;
+use crate::process::anchor::lost;
+use crate::store::location::{Location, with_sidecars};
+use crate::sys;
+use crate::sys::{FileKey, OpenedFile, Pid};
 
 pub(super) const CHECKS: &[Check<Scene>] = &[Check {
     id: "namesakes",
@@ -61,7 +64,7 @@ fn is_by_our_path(opened: &OpenedFile, location: &Location, files: &[PathBuf]) -
     let name = opened.path.file_name().and_then(|name| name.to_str());
     name.is_some_and(|name| anchor::parse_name(name).is_some())
         && (opened.path.parent() == Some(&location.anchors)
-            || opened.open_again().is_ok_and(|file| anchor::is_made_for(&file, &location.file)))
+            || opened.open_again().is_ok_and(|file| lost::is_made_for(&file, &location.file)))
 }
 
 /// Neither is the file one of ours, nor is the directory at our path in its root: in the very same one it

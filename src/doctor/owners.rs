@@ -5,22 +5,28 @@ use std::time::Duration;
 
 use rusqlite::OptionalExtension;
 
-use super::{Check, Only, Opened, Seen, counted, listed, quoted};
-use crate::anchor::{self, LostOwner};
-use crate::claimant::look as look_at;
 use crate::clock::{Deadline, rfc3339};
+use crate::doctor::check::{Check, Only, Opened, Seen, counted, listed};
 use crate::error::{Error, Result};
-use crate::forensics::SystemdCheck;
-use crate::holder::{because, because_seen};
-use crate::instance::{self, Record};
-use crate::legacy;
+use crate::forensics::systemd::SystemdCheck;
 use crate::liveness::{AnchorState, Judgement, Lease, RunState, Verdict};
 use crate::names::{InstanceId, Office};
-use crate::runtime_table;
+use crate::owner::because::because;
+use crate::owner::holder::because_seen;
+use crate::owner::judge::look as look_at;
+use crate::path_text::quoted;
+use crate::process::anchor::lost::LostOwner;
+use crate::process::older::lock;
+use crate::process::{anchor, subject};
+use crate::records::instances::Record;
+use crate::records::{instances, runtime};
 use crate::span::Span;
-use crate::stop_budget::{self, StopPhases};
-use crate::store::{Inner, lost_owners};
-use crate::sys::{self, Pid};
+use crate::stop_budget::StopPhases;
+use crate::store::handle::Inner;
+use crate::store::ourselves;
+use crate::store::transaction::lost_owners;
+use crate::sys::Pid;
+use crate::{stop_budget, sys};
 
 pub(super) const CHECKS: &[Check<Opened>] = &[
     Check { id: "stale_rows", silent: "nobody is on record who is dead", look: stale_rows },
@@ -128,20 +134,19 @@ pub(super) fn look(inner: &Inner, only: &Only) -> Result<Vec<Owner>> {
 
 fn look_once(inner: &Inner, only: &Only) -> Result<Vec<Owner>> {
     let (records, silences) = inner.read(|connection| {
-        let mut records = instance::all_live(connection)?;
+        let mut records = instances::all_live(connection)?;
         records.retain(|record| {
             let office = record.office();
             let kind = office.as_ref().map(|office| office.kind.as_str());
             only.concerns(record.profile.as_ref().map(crate::names::ProfileName::as_str), kind)
         });
-        let has_runtime = runtime_table::exists(connection)?;
+        let has_runtime = runtime::exists(connection)?;
         let mut silences = Vec::new();
         for record in &records {
-            let said =
-                if has_runtime { runtime_table::runtime(connection, record.id)? } else { None };
+            let said = if has_runtime { runtime::runtime(connection, record.id)? } else { None };
             let wall_ms = inner.clock().wall_ms();
             let now = inner.boot_time();
-            silences.push(runtime_table::unresponsive_ms(record, said.as_ref(), now, wall_ms));
+            silences.push(runtime::unresponsive_ms(record, said.as_ref(), now, wall_ms));
         }
         Ok((records, silences))
     })?;
@@ -296,7 +301,7 @@ fn anchors(opened: &Opened) -> Result<Vec<AnchorFile>> {
     // Only now: whoever committed before the file was probed is on record.
     inner.read(|connection| {
         for file in &mut files {
-            file.named_by = if instance::live_on_anchor(connection, &file.name)? > 0 {
+            file.named_by = if ourselves::live_on_anchor(connection, &file.name)? > 0 {
                 NamedBy::Live
             } else {
                 ended_on(connection, &file.name)?.map_or(NamedBy::Nobody, NamedBy::Ended)
@@ -318,7 +323,7 @@ fn ended_on(connection: &rusqlite::Connection, anchor: &str) -> Result<Option<St
         .optional()?
         .flatten();
     let Some(id) = id else { return Ok(None) };
-    let record = instance::by_id(connection, InstanceId(id))?;
+    let record = instances::by_id(connection, InstanceId(id))?;
     Ok(record.map(|record| {
         let by = record.ended_by.as_ref().map_or_else(String::new, |by| format!(", by {by}"));
         let reason = record.end_reason.as_deref().unwrap_or("unknown");
@@ -374,7 +379,7 @@ fn leaked_anchors(opened: &Opened) -> Result<Vec<Seen>> {
     for owner in leaked {
         let anchor = owner.record.anchor.as_deref().unwrap_or_default();
         // The lock of an older gateway: what keeps it may be that gateway, detached.
-        if let Some(path) = legacy::path_of(anchor) {
+        if let Some(path) = lock::path_of(anchor) {
             let pids = sys::processes_with_open_file(path);
             let who = if pids.is_empty() {
                 "a process that cannot be seen from here".to_owned()
@@ -576,7 +581,7 @@ fn outside_supervisor(opened: &Opened) -> Result<Vec<Seen>> {
     for owner in opened.owners()?.iter().filter(|owner| owner.lives()) {
         let Some(pid) = owner.pid_here() else { continue };
         let recorded = owner.record.supervisor.as_deref().unwrap_or("none");
-        let now = instance::supervisor_word(&sys::supervision(pid));
+        let now = subject::supervisor_word(&sys::supervision(pid));
         let stop = owner.record.office().map_or_else(
             || format!("end it (`kill {pid}`)"),
             |office| {

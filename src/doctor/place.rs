@@ -4,13 +4,14 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Check, Scene, Seen, counted, listed, quoted};
+use crate::doctor::check;
+use crate::doctor::check::{Check, Scene, Seen, counted, listed};
 use crate::error::Result;
-use crate::store::{
-    Location, expected_owner, is_open_to_others, is_something_else, is_to_be_closed, me,
-    with_sidecars,
-};
-use crate::sys::{self, FileFacts, FilesystemClass, FreeSpace};
+use crate::path_text::quoted;
+use crate::store::ground::{expected_owner, is_open_to_others, is_something_else, is_to_be_closed};
+use crate::store::location::{Location, me, with_sidecars};
+use crate::sys;
+use crate::sys::{FileFacts, FilesystemClass, FreeSpace};
 
 pub(super) const CHECKS: &[Check<Scene>] = &[
     Check { id: "path", silent: "", look: path },
@@ -330,7 +331,11 @@ fn free_space(scene: &Scene) -> Result<Vec<Seen>> {
     let files = left
         .files
         .map_or_else(String::new, |(free, total)| format!(", room for {free} of {total} files"));
-    let text = format!("{} of {} free at {at}{files}", size(left.bytes), size(left.bytes_total));
+    let text = format!(
+        "{} of {} free at {at}{files}",
+        check::size(left.bytes),
+        check::size(left.bytes_total)
+    );
     Ok(vec![match shortage(left) {
         Shortage::None => Seen::ok(text),
         Shortage::Soon => {
@@ -369,16 +374,6 @@ fn shortage(left: FreeSpace) -> Shortage {
     } else {
         Shortage::None
     }
-}
-
-/// In its largest fitting unit: `12 KiB`, `3 GiB`.
-pub(super) fn size(bytes: u64) -> String {
-    const UNITS: [(u64, &str); 4] =
-        [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
-    UNITS
-        .iter()
-        .find(|(unit, _)| bytes >= 2 * unit)
-        .map_or_else(|| format!("{bytes} bytes"), |(unit, name)| format!("{} {name}", bytes / unit))
 }
 
 #[cfg(test)]
@@ -452,7 +447,7 @@ mod tests {
             (17 << 20, "17 MiB"),
             (u64::MAX, "16777215 TiB"),
         ] {
-            assert_eq!(size(bytes), text);
+            assert_eq!(check::size(bytes), text);
         }
     }
 }

@@ -6,17 +6,21 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use super::database::{Integrity, Schema, integrity_of, is_damaged, schema_of};
-use super::stale::{self, Ended, StaleRecord};
-use super::{Opened, Scene, counted, database, listed, owners, program};
-use crate::anchor;
-use crate::claimant::sweep;
+use crate::claim::sweep::sweep;
+use crate::doctor::check::{Opened, Scene, counted, listed, program};
+use crate::doctor::database::{Integrity, Schema, integrity_of, is_damaged, schema_of};
+use crate::doctor::stale::{Ended, StaleRecord};
+use crate::doctor::{database, owners, stale};
 use crate::error::{Error, ErrorKind, Result};
 use crate::liveness::AnchorState;
-use crate::store::{
-    Depth, EventRecord, Inner, OpenOptions, Proof, SCHEMA_VERSION, Tx, each_open, is_in_progress,
-    recover,
-};
+use crate::process::anchor;
+use crate::records::events::EventRecord;
+use crate::store::ground::{Depth, Proof, each_open};
+use crate::store::handle::Inner;
+use crate::store::migrate::SCHEMA_VERSION;
+use crate::store::open::OpenOptions;
+use crate::store::recovery::{is_in_progress, recover};
+use crate::store::transaction::Tx;
 use crate::sys;
 
 /// Whether anything is changed.

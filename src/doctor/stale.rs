@@ -2,17 +2,20 @@
 
 use serde_json::{Value, json};
 
-use super::{Opened, counted, owners};
-use crate::claimant::judge_to_end;
+use crate::claim::examine::judge_to_end;
+use crate::doctor::check::{Opened, counted};
+use crate::doctor::owners;
 use crate::error::Result;
-use crate::instance::{self, End, EndReason, Record};
 use crate::liveness::{Lease, Verdict};
-use crate::lock_table;
 use crate::names::{InstanceId, Kind, LockName, ProfileName};
-use crate::observe::{LiveCommandLine, needs_command_line};
-use crate::store::{EventRecord, Tx};
+use crate::owner::ending;
+use crate::owner::evidence::{LiveCommandLine, needs_command_line};
+use crate::records::events::EventRecord;
+use crate::records::instances::{End, EndReason, Record};
+use crate::records::{instances, locks};
+use crate::store::transaction::Tx;
+use crate::store::turns::{Step, in_turns};
 use crate::sys;
-use crate::turns::{Step, in_turns};
 
 /// Locks that are named; of more the count is told.
 const LOCKS_NAMED: usize = 20;
@@ -43,14 +46,14 @@ impl StaleRecord {
         record: &Record,
         reason: &'static str,
     ) -> Result<Self> {
-        let locks = lock_table::some_of_instance(connection, record.id, LOCKS_NAMED)?;
+        let locks = locks::some_of_instance(connection, record.id, LOCKS_NAMED)?;
         Ok(Self {
             instance: record.id,
             profile: record.profile.clone(),
             kind: record.kind().cloned(),
             pid: record.pid,
             locks: locks.into_iter().map(|lock| lock.name).collect(),
-            lock_count: lock_table::count_of_instance(connection, record.id)?,
+            lock_count: locks::count_of_instance(connection, record.id)?,
             reason,
         })
     }
@@ -121,7 +124,7 @@ pub(super) fn end(opened: &Opened, by: &str, all: &mut Ended) -> Result<()> {
         .filter(|owner| owner.is_stale() && needs_command_line(&owner.judged.evidence))
         .map(|owner| LiveCommandLine::read(&owner.record))
         .collect();
-    let live = inner.read(instance::all_live)?;
+    let live = inner.read(instances::all_live)?;
     let ids = live.into_iter().map(|record| record.id).collect();
     let step = |tx: &Tx<'_>, id: &InstanceId, turn: &mut Ended| {
         end_one(tx, *id, &command_lines, by, turn)?;
@@ -140,7 +143,7 @@ fn end_one(
     by: &str,
     turn: &mut Ended,
 ) -> Result<()> {
-    let record = instance::by_id(tx, id)?.filter(|record| record.ended_at_ms.is_none());
+    let record = instances::by_id(tx, id)?.filter(|record| record.ended_at_ms.is_none());
     let Some(record) = record else { return Ok(()) };
     let read = command_lines.iter().find(|line| line.is_for(id)).cloned();
     let judged = judge_to_end(tx.store(), &record, Lease::None, &read.unwrap_or_default());
@@ -154,7 +157,7 @@ fn end_one(
     }
     let stale = StaleRecord::of(tx, &record, reason.as_str())?;
     let end = End::new(EndReason::Dead(reason)).detail(format!("found by {by}"));
-    let recorded = instance::end_other(tx, id, &end)?;
+    let recorded = ending::end_other(tx, id, &end)?;
     let stale = StaleRecord { reason: recorded.map_or(stale.reason, EndReason::as_str), ..stale };
     let office = record.office();
     tx.record(&EventRecord {

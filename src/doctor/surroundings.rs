@@ -5,14 +5,19 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
-use super::{Check, Only, Opened, Scene, Seen, listed, owners, quoted};
-use crate::environment;
+use crate::claim::{older as claim_older, ours};
+use crate::doctor::check::{Check, Only, Opened, Scene, Seen, listed};
+use crate::doctor::owners;
 use crate::error::Result;
-use crate::legacy;
 use crate::liveness::{AnchorState, Verdict};
 use crate::names::{Office, ProfileName};
-use crate::store::{OpenOptions, state_path};
-use crate::sys::{self, CaptureError, Pid, ProcessState};
+use crate::path_text::quoted;
+use crate::process::older;
+use crate::process::older::{lock, wire};
+use crate::store::location::state_path;
+use crate::store::open::OpenOptions;
+use crate::sys::{CaptureError, Pid, ProcessState};
+use crate::{environment, sys};
 
 pub(super) const CHECKS: &[Check<Scene>] = &[
     Check { id: "sqlite_library", silent: "", look: sqlite_library },
@@ -216,10 +221,10 @@ fn one_home(
     holders: &[Pid],
 ) -> Result<Vec<Seen>> {
     let of = profile.map_or_else(String::new, |profile| format!(" of profile {profile}"));
-    let lock = home.join(legacy::LOCK_FILE);
-    let state = legacy::look(&lock);
+    let lock = home.join(older::LOCK_FILE);
+    let state = lock::look(&lock);
     if state == AnchorState::Held {
-        let pid = legacy::whoever_holds(&lock).pid;
+        let pid = lock::whoever_holds(&lock).pid;
         if holders.contains(&pid) {
             return Ok(Vec::new());
         }
@@ -228,7 +233,7 @@ fn one_home(
             None => Office::default(),
         };
         let inner = opened.inner();
-        let ours = |connection: &Connection| legacy::obstacle(connection, inner, &office, home);
+        let ours = |connection: &Connection| ours::obstacle(connection, inner, &office, home);
         if let Some(obstacle) = inner.read(ours)? {
             return Ok(vec![Seen::info(obstacle.holder.to_string())]);
         }
@@ -245,13 +250,13 @@ fn one_home(
         ]);
     }
     let mut seen = Vec::new();
-    for name in [legacy::PID_FILE, legacy::LOCK_FILE] {
+    for name in [older::PID_FILE, older::LOCK_FILE] {
         let path = home.join(name);
         let at = path.display();
-        seen.push(match legacy::PidRecord::read(&path) {
+        seen.push(match wire::PidRecord::read(&path) {
             Ok(said) if holders.contains(&said.pid) => continue,
             Ok(said) => {
-                let verdict = legacy::judge(opened.inner(), &said, &path).1;
+                let verdict = claim_older::judge(opened.inner(), &said, &path).1;
                 // Whoever lives without the lock has let it go.
                 match verdict {
                     Verdict::Alive(_) if state != AnchorState::Free => Seen::error(format!(
@@ -270,11 +275,11 @@ fn one_home(
                     )),
                 }
             }
-            Err(legacy::Unusable::Missing) => continue,
-            Err(legacy::Unusable::Corrupt(why)) => {
+            Err(wire::Unusable::Missing) => continue,
+            Err(wire::Unusable::Corrupt(why)) => {
                 Seen::info(format!("{at} names no process: {why}"))
             }
-            Err(legacy::Unusable::Unreadable(why)) => {
+            Err(wire::Unusable::Unreadable(why)) => {
                 Seen::unknown(format!("{at} cannot be read: {why}"))
             }
         });

@@ -3,23 +3,21 @@
 //! What is read here is read while somebody waits for a process to end: nothing blocks, nothing
 //! fails, and what could not be found out says why.
 
+pub(crate) mod diagnostic;
+pub(crate) mod shutdown;
+pub(crate) mod snapshot;
+mod survival;
+pub(crate) mod systemd;
+
 use std::fmt;
 
 use serde_json::{Value, json};
 
-pub(crate) mod diagnostic;
-mod shutdown;
-mod snapshot;
-mod survival;
-pub(crate) mod systemd;
-
-pub(crate) use shutdown::{Ends, Recorder};
-pub use shutdown::{Shutdown, ShutdownWatch};
-pub(crate) use snapshot::Received;
-pub use snapshot::{ProcessSummary, Sender, Snapshot, snapshot};
-pub use systemd::{Manager, SystemdCheck};
-
-pub use diagnostic::Diagnostic;
+pub use crate::forensics::diagnostic::Diagnostic;
+pub use crate::forensics::shutdown::{Shutdown, ShutdownWatch};
+pub use crate::forensics::snapshot::process::ProcessSummary;
+pub use crate::forensics::snapshot::{Sender, Snapshot, snapshot};
+pub use crate::forensics::systemd::{Manager, SystemdCheck};
 
 /// A fact, or why it could not be had.
 pub type Fact<T> = Result<T, Unavailable>;

@@ -4,24 +4,25 @@ use std::panic::PanicHookInfo;
 use std::sync::{Arc, Mutex, Once, PoisonError, Weak};
 use std::time::Duration;
 
-use super::snapshot::Received;
-use super::{Fact, Snapshot, Unavailable, survival};
 use crate::clock::now_ms;
-use crate::command_line;
 use crate::error::{Error, Result};
-use crate::exit_code::{ExitCause, ExitCodes};
-use crate::identities::Identities;
-use crate::instance;
-use crate::marker::{Marker, StopAnswer, StopCause, StopInquiry};
-use crate::marker_table;
+use crate::forensics::snapshot::Snapshot;
+use crate::forensics::snapshot::received::Received;
+use crate::forensics::{Fact, Unavailable, survival};
+use crate::marker::inquiry::{StopAnswer, StopCause, StopInquiry};
 use crate::names::{InstanceId, MarkerName, Office};
-use crate::office::Tenure;
-use crate::runtime_table;
-use crate::shutdown_table::NewShutdown;
-use crate::stop_budget;
-use crate::store::{Inner, with_budget};
-use crate::sys::signals::{self, Catcher};
-use crate::sys::{self, Caught};
+use crate::office::tenure::Tenure;
+use crate::process::command_line::redact;
+use crate::process::exit_code::{ExitCause, ExitCodes};
+use crate::records::identities::Identities;
+use crate::records::markers::Marker;
+use crate::records::shutdowns::NewShutdown;
+use crate::records::{instances, markers, runtime};
+use crate::store::busy::with_budget;
+use crate::store::handle::Inner;
+use crate::sys::signals::Catcher;
+use crate::sys::{Caught, signals};
+use crate::{stop_budget, sys};
 
 /// How long the markers may take to be read. A read waits for nobody but for a store that is just being
 /// made or recovered.
@@ -255,21 +256,21 @@ impl Recorder {
                 let id = self.instance.unwrap_or(InstanceId(0));
                 let now = inner.boot_time();
                 let known = Known {
-                    was_starting: runtime_table::is_starting(connection, id)?,
+                    was_starting: runtime::is_starting(connection, id)?,
                     has_just_panicked: inner.has_just_panicked(),
-                    stop_budget: instance::by_id(connection, id)?
+                    stop_budget: instances::by_id(connection, id)?
                         .map_or(stop_budget::believed(None), |record| stop_budget::of(&record)),
                     identities: Identities::read(connection)?,
                     ..Known::default()
                 };
-                if !marker_table::exists(connection)? {
+                if !markers::exists(connection)? {
                     return Ok(known);
                 }
                 let open = |name: &MarkerName| {
-                    marker_table::open_in_office(connection, now, id, &self.office, name)
+                    markers::open_in_office(connection, now, id, &self.office, name)
                 };
                 Ok(Known {
-                    asked: marker_table::asked_end(connection, now, id)?,
+                    asked: markers::asked_end(connection, now, id)?,
                     takeover: open(&MarkerName::takeover())?,
                     planned_stop: open(&MarkerName::planned_stop())?,
                     ..known
@@ -372,7 +373,7 @@ fn record_panic(info: &PanicHookInfo<'_>) {
     let cut = &said[..said.floor_char_boundary(MESSAGE_LENGTH_MAX)];
     let thread = std::thread::current();
     let name = thread.name().unwrap_or("without a name").to_owned();
-    let message = format!("thread {name:?} panicked: {}", command_line::redact_line(cut));
+    let message = format!("thread {name:?} panicked: {}", redact::redact_line(cut));
     let place = info
         .location()
         .map(|place| format!("{}:{}:{}", place.file(), place.line(), place.column()));

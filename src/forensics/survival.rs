@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use crate::clock::Deadline;
 use crate::names::InstanceId;
-use crate::shutdown_table::{self, Survival, What};
-use crate::store::{Inner, with_budget};
+use crate::records::shutdowns;
+use crate::store::busy::with_budget;
+use crate::store::handle::Inner;
+use crate::store::last_words::{Survival, What};
 
 /// Who is still there so long after a panic has survived it.
 pub(crate) const AFTER_PANIC: Duration = Duration::from_secs(5);
@@ -50,7 +52,7 @@ fn wait(inner: &Weak<Inner>, instance: InstanceId, what: What) {
         let mut pause = survival.at.remaining().min(LOOK_EVERY);
         if pause.is_zero() {
             let until = survival.until_boot_ms;
-            let write = || inner.write(|tx| shutdown_table::survive(tx, instance, what, until));
+            let write = || inner.write(|tx| shutdowns::survive(tx, instance, what, until));
             let is_over = match with_budget(WRITE_WITHIN, write) {
                 Ok(()) => true,
                 // Tried for as long as it takes: else an old word would explain every later end.

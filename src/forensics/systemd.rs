@@ -1,18 +1,17 @@
 //! Whether systemd gives the gateway as much time to stop as it takes.
 
-use std::fmt;
-use std::io;
 use std::time::Duration;
+use std::{fmt, io};
 
 use serde_json::{Value, json};
 
-use super::{Fact, Unavailable};
 use crate::clock::Deadline;
-use crate::command_line;
-use crate::span::{self, Span};
-use crate::stop_budget::{self, StopPhases};
-use crate::sys::details;
-use crate::sys::{self, CaptureError};
+use crate::forensics::{Fact, Unavailable};
+use crate::process::command_line::redact;
+use crate::span::Span;
+use crate::stop_budget::StopPhases;
+use crate::sys::{CaptureError, details};
+use crate::{span, stop_budget, sys};
 
 /// How long the question may take, asked of both managers; with the 100 ms in which a killed
 /// `systemctl` is reaped that is 2 s.
@@ -336,7 +335,7 @@ fn read_answer(answer: &str) -> Asked {
 
 /// What somebody else printed, quoted, in one line and without what looks like a secret.
 fn shortened(text: &str) -> String {
-    let text = &command_line::redact_line(text);
+    let text = &redact::redact_line(text);
     let cut = text.floor_char_boundary(SHOWN_MAX);
     let more = if cut < text.len() { "..." } else { "" };
     format!("{:?}{more}", &text[..cut])

@@ -2,20 +2,24 @@
 
 use std::path::PathBuf;
 
-use super::ledger::forget_legacy_home;
-use crate::claimant::{Orphans, evict_orphans, judge_record, judge_to_end};
+use crate::claim::examine::judge_to_end;
+use crate::claim::older;
+use crate::claim::sweep::{Force, Orphans, evict_orphans};
 use crate::error::Result;
-use crate::holder::Holder;
-use crate::instance::{self, End, EndReason};
-use crate::legacy;
 use crate::liveness::{Lease, Verdict};
 use crate::names::{InstanceId, Office, Wanted};
-use crate::observe::{LiveCommandLine, needs_command_line};
-use crate::standing::Force;
-use crate::store::{Inner, Tx};
+use crate::owner::evidence::{LiveCommandLine, needs_command_line};
+use crate::owner::holder::Holder;
+use crate::owner::judge::judge_record;
+use crate::owner::{ending, older as owner_older};
+use crate::records::instances;
+use crate::records::instances::{End, EndReason};
+use crate::records::profiles::forget_legacy_home;
+use crate::store::handle::Inner;
+use crate::store::transaction::Tx;
 use crate::sys;
 
-/// What came of [`Profile::evict`](super::Profile::evict).
+/// What came of [`Profile::evict`](crate::Profile::evict).
 #[derive(Clone, Debug)]
 pub enum Eviction {
     /// No office is on record as held: nothing to do.
@@ -47,14 +51,14 @@ pub enum Eviction {
 pub(super) fn evict(inner: &Inner, office: &Office, force: Force, by: &str) -> Result<Eviction> {
     // Read the command line first if the verdict may hang on it; it counts only for that row.
     let command_line = inner.read(|connection| {
-        let Some(record) = instance::live(connection, office)? else { return Ok(None) };
+        let Some(record) = instances::live(connection, office)? else { return Ok(None) };
         let judged = judge_record(inner, &record, Lease::None, &LiveCommandLine::not_read());
         Ok(needs_command_line(&judged.evidence).then_some(record))
     })?;
     let command_line =
         command_line.as_ref().map_or_else(LiveCommandLine::not_read, LiveCommandLine::read);
     inner.write(|tx| {
-        let Some(record) = instance::live(tx, office)? else {
+        let Some(record) = instances::live(tx, office)? else {
             let wanted = Wanted::Office(office.clone());
             return Ok(match evict_orphans(tx, inner, &wanted, force, by)? {
                 Orphans::None if force == Force::Yes => forget_blocked_home(tx, inner, office)?,
@@ -79,10 +83,10 @@ pub(super) fn evict(inner: &Inner, office: &Office, force: Force, by: &str) -> R
                 return Ok(Eviction::Refused(Box::new(holder)));
             }
         };
-        instance::end_other(tx, record.id, &end)?;
-        let home = legacy::home_of_claim(tx, office, None)?;
-        let is_of_older = legacy::home_of_holder(&record).is_some()
-            || home.is_some_and(|home| legacy::is_by_pid_file(&record, &home));
+        ending::end_other(tx, record.id, &end)?;
+        let home = older::home_of_claim(tx, office, None)?;
+        let is_of_older = owner_older::home_of_holder(&record).is_some()
+            || home.is_some_and(|home| older::is_by_pid_file(&record, &home));
         let legacy_home =
             if is_of_older && force == Force::Yes { forget_legacy_home(tx, office)? } else { None };
         Ok(Eviction::Done {
@@ -97,8 +101,8 @@ pub(super) fn evict(inner: &Inner, office: &Office, force: Force, by: &str) -> R
 
 /// Forgets the directory of an older program if that stands in the way of every claim.
 fn forget_blocked_home(tx: &Tx<'_>, inner: &Inner, office: &Office) -> Result<Eviction> {
-    let home = legacy::home_of_claim(tx, office, None)?;
-    if !home.is_some_and(|home| legacy::is_in_the_way(inner, &home)) {
+    let home = older::home_of_claim(tx, office, None)?;
+    if !home.is_some_and(|home| older::is_in_the_way(inner, &home)) {
         return Ok(Eviction::Nothing);
     }
     let forgotten = forget_legacy_home(tx, office)?;

@@ -3,170 +3,28 @@
 
 use serde_json::{Value, json};
 
-use super::{LockRequest, end_if_without_purpose};
-use crate::claimant::{
-    self, Aside, Attachment, Claimant, Count, Errand, Evicted, Examined, examine, is_stopped,
-};
+use crate::claim::aside::{Aside, Errand};
+use crate::claim::examine::{Attachment, Count, Evicted};
+use crate::claim::obstacle::Obstacle;
+use crate::claim::sweep;
 use crate::clock::rfc3339;
-use crate::command_line;
 use crate::error::Result;
-use crate::holder::Holder;
-use crate::identities;
-use crate::instance::{self, End, EndReason, NewInstance, Origin, Record, Subject};
-use crate::lock_table::{self, LockEnd, LockRow, NewLock, Refusal};
-use crate::names::{InstanceId, LockName, Nonce, ProfileName, Secret, Wanted};
+use crate::names::{InstanceId, LockName, Nonce, Secret, Wanted};
+use crate::owner::ending;
+use crate::owner::holder::Holder;
+use crate::process::command_line::mask;
+use crate::records::events::EventRecord;
+use crate::records::instances::{End, EndReason, NewInstance, Origin, Record};
+use crate::records::locks::{LockEnd, LockRow, NewLock};
+use crate::records::{identities, instances, locks};
+use crate::scoped::request::LockRequest;
+use crate::scoped::survey;
+use crate::scoped::survey::{LockClaim, Surveyed, Way};
+use crate::scoped::unlock::end_if_without_purpose;
 use crate::stop_budget;
-use crate::store::{EventRecord, Inner, OwnRow, Tx};
-use crate::wait::{Obstacle, Stopped, Watch};
-
-/// Who wants which locks.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct LockClaim<'a> {
-    pub(crate) requests: &'a [LockRequest],
-    pub(crate) claimant: Claimant<'a>,
-    /// The claimant's profile, if it has one.
-    pub(crate) profile: Option<&'a ProfileName>,
-    /// The claimant's own rows: what was taken from them is its own.
-    pub(crate) ours: &'a [InstanceId],
-    pub(crate) stopped: Stopped,
-    /// The claimant's row that something may be reserved for.
-    pub(crate) waiter: Option<InstanceId>,
-}
-
-/// What must not show in any command line that is stored.
-fn secrets(requests: &[LockRequest]) -> Vec<&Secret> {
-    requests.iter().map(|request| &request.identity).collect()
-}
-
-/// The command line of a process without the identities of these locks.
-pub(crate) fn masked(subject: &Subject, requests: &[LockRequest]) -> Vec<String> {
-    subject.argv_without(&secrets(requests))
-}
-
-/// Takes the identities of these locks out of what is recorded of the owner's command line, in all
-/// rows of its process: they were made before anybody knew what is secret in it.
-pub(crate) fn hide_in(tx: &Tx<'_>, owner: InstanceId, requests: &[LockRequest]) -> Result<()> {
-    instance::rewrite_argv(tx, owner, |argv| command_line::mask(argv, &secrets(requests)))
-}
-
-/// What a look at all locks came to.
-#[derive(Debug)]
-pub(crate) enum Surveyed {
-    /// Nothing that cannot be taken: one way for each request.
-    Clear(Vec<Way>),
-    Errand(Errand),
-    Held(Box<Obstacle>),
-}
-
-/// How a lock is to be had.
-#[derive(Debug)]
-pub(crate) enum Way {
-    Free,
-    /// Its owner's row was ended by an older version, which knows nothing of locks, or deleted by
-    /// hand.
-    LeftOver(LockRow),
-    /// The claimant has it already.
-    Ours(LockRow, Box<Record>),
-    /// From an owner whose row ends with this.
-    FromTheDead(Box<Record>, EndReason),
-    /// The lock alone: its lease has run out, or its owner is stopped and may be evicted.
-    LockAlone(LockRow, Box<Record>, EndReason),
-}
-
-impl Way {
-    /// The claimant's own row that has the lock already.
-    fn owner(&self) -> Option<InstanceId> {
-        match self {
-            Self::Ours(row, _) => Some(row.instance),
-            Self::Free | Self::LeftOver(_) | Self::FromTheDead(..) | Self::LockAlone(..) => None,
-        }
-    }
-}
-
-/// Looks at all locks of a claim. Writes nothing but the count of a refusal.
-pub(crate) fn survey(
-    tx: &Tx<'_>,
-    inner: &Inner,
-    claim: &LockClaim<'_>,
-    aside: &Aside,
-    count: Count,
-) -> Result<Surveyed> {
-    let mut ways = Vec::with_capacity(claim.requests.len());
-    let mut reserved = None;
-    for request in claim.requests {
-        if reserved.is_none() {
-            let wanted = Wanted::Lock(request.name.clone());
-            reserved = claimant::reserved_by_another(tx, inner, &wanted, claim.waiter)?;
-        }
-        let Some(row) = lock_table::by_name(tx, &request.name)? else {
-            ways.push(Way::Free);
-            continue;
-        };
-        let record = instance::by_id(tx, row.instance)?.filter(|it| it.ended_at_ms.is_none());
-        let Some(record) = record.map(Box::new) else {
-            ways.push(Way::LeftOver(row));
-            continue;
-        };
-        if claim.ours.contains(&record.id) {
-            ways.push(Way::Ours(row, record));
-            continue;
-        }
-        let lease = row.lease(inner.observer(), inner.clock().boot_ms());
-        ways.push(match examine(inner, claim.claimant, &record, lease, aside) {
-            // A script that recorded itself may have other locks, which stay with its record.
-            Examined::Over(reason)
-                if reason.is_of_the_lease()
-                    || (reason == EndReason::ReExecuted && record.is_pid) =>
-            {
-                Way::LockAlone(row, record, reason)
-            }
-            Examined::Over(reason) => Way::FromTheDead(record, reason),
-            Examined::Same => Way::Ours(row, record),
-            Examined::Errand(errand) => return Ok(Surveyed::Errand(errand)),
-            Examined::InTheWay(judged) => {
-                let may_evict = claim.stopped == Stopped::Evict
-                    && judged.evidence.is_here()
-                    && is_stopped(&record);
-                match aside.was_found_stopped(record.id) {
-                    Some(true) if may_evict => Way::LockAlone(row, record, EndReason::Evicted),
-                    None if may_evict => {
-                        return Ok(Surveyed::Errand(Errand::FindStopped(record)));
-                    }
-                    Some(_) | None => {
-                        if count == Count::Yes {
-                            refuse(tx, claim, &row, judged.verdict.reason())?;
-                        }
-                        let mut holder = Box::new(Holder::of_lock(&record, &row, &judged));
-                        holder.add_what_it_said(tx, inner, &record)?;
-                        let watch = Some(Watch { record: *record, fence: row.fence });
-                        return Ok(Surveyed::Held(Box::new(Obstacle { holder, watch })));
-                    }
-                }
-            }
-        });
-    }
-    // What is its own already is not withheld from anybody.
-    let is_ours = ways.iter().all(|way| way.owner().is_some());
-    match reserved.filter(|_| !is_ours) {
-        Some(obstacle) => Ok(Surveyed::Held(obstacle)),
-        None => Ok(Surveyed::Clear(ways)),
-    }
-}
-
-fn refuse(tx: &Tx<'_>, claim: &LockClaim<'_>, row: &LockRow, reason: &str) -> Result<()> {
-    let subject = claim.claimant.subject;
-    lock_table::count_lock_conflict(
-        tx,
-        &row.name,
-        &Refusal {
-            holder: row.instance,
-            reason,
-            profile: claim.profile,
-            party: subject.party.as_deref(),
-            pid: subject.pid,
-        },
-    )
-}
+use crate::store::handle::Inner;
+use crate::store::held::OwnRow;
+use crate::store::transaction::Tx;
 
 /// A lock that was granted.
 #[derive(Clone, Debug)]
@@ -220,12 +78,12 @@ impl PreviousLock {
 
 /// What the owner says about itself, without what it locks.
 fn masked_metadata(metadata: &Value, requests: &[LockRequest]) -> Value {
-    let secrets = secrets(requests).into_iter();
+    let secrets = survey::secrets(requests).into_iter();
     let secrets: Vec<&Secret> =
         secrets.filter(|secret| identities::is_long_enough(secret.as_str())).collect();
     let mut masked = metadata.clone();
     identities::mask_strings(&mut masked, &|text| {
-        command_line::mask(&[text.to_owned()], &secrets).concat()
+        mask::mask(&[text.to_owned()], &secrets).concat()
     });
     masked
 }
@@ -251,7 +109,7 @@ pub(crate) fn take(
         };
         let evicted = match way {
             Way::Ours(row, record) => {
-                lock_table::replace(tx, &new, observer, now_boot_ms)?;
+                locks::replace(tx, &new, observer, now_boot_ms)?;
                 granted.push(GrantedLock {
                     name: request.name.clone(),
                     instance: row.instance,
@@ -264,18 +122,18 @@ pub(crate) fn take(
             Way::Free => None,
             Way::LeftOver(row) => {
                 let how = LockEnd { reason: EndReason::Released.as_str(), by: None };
-                lock_table::end(tx, &row.name, row.fence, how)?;
+                locks::end(tx, &row.name, row.fence, how)?;
                 None
             }
             Way::FromTheDead(record, reason) => {
                 let pid = claim.claimant.subject.pid;
                 let end = End::new(reason).detail(format!("found by pid {pid}"));
                 // Its locks end with it; false when another of them has come first.
-                instance::end_other(tx, record.id, &end)?;
+                ending::end_other(tx, record.id, &end)?;
                 // Of one with very many, this one may be left.
-                if let Some(row) = lock_table::by_name(tx, &request.name)? {
+                if let Some(row) = locks::by_name(tx, &request.name)? {
                     let how = LockEnd { reason: reason.as_str(), by: None };
-                    lock_table::end(tx, &row.name, row.fence, how)?;
+                    locks::end(tx, &row.name, row.fence, how)?;
                 }
                 Some(Evicted::of(&record, reason, aside))
             }
@@ -286,13 +144,13 @@ pub(crate) fn take(
                     _ => format!("pid {pid}"),
                 };
                 let how = LockEnd { reason: reason.as_str(), by: Some(&by) };
-                lock_table::end(tx, &row.name, row.fence, how)?;
+                locks::end(tx, &row.name, row.fence, how)?;
                 end_if_without_purpose(tx, &record, &by)?;
                 // From itself, under another record, is from nobody.
                 (!reason.goes_on()).then(|| Evicted::of(&record, reason, aside))
             }
         };
-        let fence = lock_table::insert(tx, &new, observer, now_boot_ms)?;
+        let fence = locks::insert(tx, &new, observer, now_boot_ms)?;
         tx.record(&EventRecord {
             event: "lock_acquired",
             profile: claim.profile,
@@ -352,13 +210,13 @@ pub(crate) fn acquire_once(
     tx.check_schema()?;
     // Before any row is ended; see the claim of an office.
     let named = tx.named_anchors()?;
-    let ways = match survey(tx, inner, claim, aside, count)? {
+    let ways = match survey::survey(tx, inner, claim, aside, count)? {
         Surveyed::Clear(ways) => ways,
         Surveyed::Errand(errand) => return Ok(Acquired::Errand(errand)),
         Surveyed::Held(obstacle) => return Ok(Acquired::Held(obstacle)),
     };
     let end_waiter = || match waiter {
-        Some(waiter) => instance::end_other(tx, waiter, &End::new(EndReason::Released)).map(drop),
+        Some(waiter) => ending::end_other(tx, waiter, &End::new(EndReason::Released)).map(drop),
         None => Ok(()),
     };
     let owners: Option<Vec<InstanceId>> = ways.iter().map(Way::owner).collect();
@@ -367,7 +225,7 @@ pub(crate) fn acquire_once(
         return Ok(Acquired::Granted(take(tx, inner, claim, ways, owner, aside)?, None));
     }
     let wanted = claim.requests.iter().map(|request| Wanted::Lock(request.name.clone()));
-    let sweep = claimant::sweep(tx, inner, &named, wanted)?;
+    let sweep = sweep::sweep(tx, inner, &named, wanted)?;
     if let Some(orphan) = sweep.orphans.first() {
         let wanted = Wanted::Lock(claim.requests[0].name.clone());
         let holder = Box::new(Holder::orphan(wanted, orphan.pid));
@@ -383,7 +241,7 @@ pub(crate) fn acquire_once(
     hide(tx, claim, instance)?;
     let granted = take(tx, inner, claim, ways, instance, aside)?;
     end_waiter()?;
-    claimant::tidy(tx, inner, &sweep)?;
+    sweep::tidy(tx, inner, &sweep)?;
     Ok(Acquired::Granted(granted, new_row))
 }
 
@@ -391,13 +249,17 @@ pub(crate) fn acquire_once(
 /// process were made before anybody knew what is secret in it.
 fn hide(tx: &Tx<'_>, claim: &LockClaim<'_>, instance: InstanceId) -> Result<()> {
     let subject = claim.claimant.subject;
-    let argv = masked(subject, claim.requests);
+    let argv = survey::masked(subject, claim.requests);
     if claim.claimant.origin != Origin::Pid {
-        return if argv == subject.argv { Ok(()) } else { hide_in(tx, instance, claim.requests) };
+        return if argv == subject.argv {
+            Ok(())
+        } else {
+            survey::hide_in(tx, instance, claim.requests)
+        };
     }
-    hide_in(tx, instance, claim.requests)?;
+    survey::hide_in(tx, instance, claim.requests)?;
     // A keeper leaves it to us, who know what has to be hidden.
-    instance::rewrite_argv(tx, instance, |recorded| {
+    instances::rewrite_argv(tx, instance, |recorded| {
         if recorded.is_empty() { argv.clone() } else { recorded.to_vec() }
     })
 }
@@ -416,7 +278,7 @@ fn register(
         kind: None,
         origin: claim.claimant.origin,
         subject: claim.claimant.subject,
-        argv: &masked(claim.claimant.subject, claim.requests),
+        argv: &survey::masked(claim.claimant.subject, claim.requests),
         observer: inner.observer(),
         nonce: &nonce,
         anchor: anchor.as_deref(),

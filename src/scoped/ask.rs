@@ -3,78 +3,25 @@
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
-use crate::claimant::{judge_record, look};
 use crate::clock::rfc3339;
-use crate::command_line;
-use crate::conflict::Conflict;
 use crate::error::Result;
-use crate::holder::because;
-use crate::instance::{self, Record};
 use crate::liveness::{Flags, Judgement, Lease, Verdict};
-use crate::lock_table::{self, LockRow};
 use crate::names::{InstanceId, Kind, LockName, ProfileName};
-use crate::observe::LiveCommandLine;
-use crate::scoped::LockRequest;
-use crate::store::Inner;
+use crate::owner::because::because;
+use crate::owner::evidence::LiveCommandLine;
+use crate::owner::held_lock;
+use crate::owner::judge::{judge_record, look};
+use crate::process::command_line;
+use crate::records::conflicts::Conflict;
+use crate::records::instances::Record;
+use crate::records::locks::LockRow;
+use crate::records::{instances, locks, waiters};
+use crate::scoped::request::LockRequest;
+use crate::store::handle::Inner;
 use crate::sys;
-use crate::waiters;
 
 /// How often the question starts over because locks changed hands while it was looking.
 const ATTEMPTS: usize = 4;
-
-/// A lock, as the status of its holder shows it.
-#[derive(Clone, Debug)]
-pub struct HeldLock {
-    /// Which one.
-    pub name: LockName,
-    /// Its fence.
-    pub fence: i64,
-    /// Unix milliseconds, wall time.
-    pub acquired_at_ms: i64,
-    /// What is left of its lease, in milliseconds, if it has one; 0 once it is over.
-    pub lease_remaining_ms: Option<i64>,
-    /// What the holder says about it.
-    pub metadata: Option<Value>,
-}
-
-impl HeldLock {
-    fn of(inner: &Inner, row: LockRow) -> Self {
-        Self {
-            lease_remaining_ms: remaining_ms(inner, &row),
-            name: row.name,
-            fence: row.fence,
-            acquired_at_ms: row.acquired_at_ms,
-            metadata: row.metadata,
-        }
-    }
-
-    /// The lock as the CLI's JSON shows it.
-    #[must_use]
-    pub fn to_json(&self) -> Value {
-        json!({
-            "scope": self.name.scope.as_str(),
-            "identity_hash": self.name.identity_hash.as_str(),
-            "fence": self.fence,
-            "acquired_at": rfc3339(self.acquired_at_ms),
-            "lease_remaining_ms": self.lease_remaining_ms,
-            "metadata": self.metadata,
-        })
-    }
-}
-
-fn remaining_ms(inner: &Inner, row: &LockRow) -> Option<i64> {
-    row.lease_remaining_ms(inner.observer(), inner.clock().boot_ms())
-}
-
-/// The locks that were taken from one row.
-pub(crate) fn held_by(
-    inner: &Inner,
-    connection: &Connection,
-    instance: InstanceId,
-) -> Result<Vec<HeldLock>> {
-    let rows = lock_table::of_instance(connection, instance)?;
-    Ok(rows.into_iter().map(|row| HeldLock::of(inner, row)).collect())
-}
 
 /// A lock on record, what is true of its holder, and who wants it.
 #[derive(Clone, Debug)]
@@ -140,7 +87,7 @@ impl LockReport {
             reason: judged.verdict.reason(),
             flags: judged.flags,
             acquired_at_ms: row.acquired_at_ms,
-            lease_remaining_ms: remaining_ms(inner, &row),
+            lease_remaining_ms: held_lock::remaining_ms(inner, &row),
             metadata: row.metadata,
             command: (!record.argv.is_empty()).then(|| command_line::display(&record.argv)),
             waiters,
@@ -203,15 +150,15 @@ struct Entry {
 
 fn entries(inner: &Inner, connection: &Connection) -> Result<Vec<Entry>> {
     let mut entries = Vec::new();
-    for row in lock_table::all(connection)? {
+    for row in locks::all(connection)? {
         // A row that ended, ended by an older version that knows nothing of locks, holds none.
-        let record = instance::by_id(connection, row.instance)?;
+        let record = instances::by_id(connection, row.instance)?;
         let Some(record) = record.filter(|record| record.ended_at_ms.is_none()) else { continue };
         let waiters = waiters::of_lock(connection, &row.name)?
             .into_iter()
             .filter_map(|(id, since_ms)| waiter(inner, connection, id, since_ms).transpose())
             .collect::<Result<_>>()?;
-        let conflicts = lock_table::lock_conflicts(connection, &row.name, row.instance)?;
+        let conflicts = locks::lock_conflicts(connection, &row.name, row.instance)?;
         entries.push(Entry { row, record, waiters, conflicts });
     }
     Ok(entries)
@@ -224,7 +171,7 @@ fn waiter(
     id: InstanceId,
     since_ms: i64,
 ) -> Result<Option<LockWaiter>> {
-    let Some(record) = instance::by_id(connection, id)? else { return Ok(None) };
+    let Some(record) = instances::by_id(connection, id)? else { return Ok(None) };
     let judged = judge_record(inner, &record, Lease::None, &LiveCommandLine::not_read());
     Ok(match judged.verdict {
         Verdict::Dead(_) => None,
@@ -238,8 +185,8 @@ fn waiter(
 pub(crate) fn any_is_held(inner: &Inner, requests: &[LockRequest]) -> Result<bool> {
     inner.read(|connection| {
         for request in requests {
-            let Some(row) = lock_table::by_name(connection, &request.name)? else { continue };
-            let record = instance::by_id(connection, row.instance)?;
+            let Some(row) = locks::by_name(connection, &request.name)? else { continue };
+            let record = instances::by_id(connection, row.instance)?;
             let Some(record) = record.filter(|it| it.ended_at_ms.is_none()) else { continue };
             let lease = row.lease(inner.observer(), inner.clock().boot_ms());
             let judged = judge_record(inner, &record, lease, &LiveCommandLine::not_read());
@@ -272,7 +219,7 @@ pub(super) fn locks(inner: &Inner) -> Result<Vec<LockReport>> {
             && inner.read(|connection| {
                 let mut changed = false;
                 for report in &dead {
-                    let row = lock_table::by_name(connection, &report.name)?;
+                    let row = locks::by_name(connection, &report.name)?;
                     changed |= row.is_none_or(|row| row.fence != report.fence);
                 }
                 Ok(changed)

@@ -6,14 +6,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rusqlite::Connection;
 use serde_json::Value;
 
-use super::{GrantedLock, PreviousLock};
-use crate::claimant::Evicted;
+use crate::claim::examine::Evicted;
+use crate::claim::guard::{Footing, LossWatch, Lost, Standing, watch};
 use crate::error::{ErrorKind, Result};
-use crate::instance::{self, End, EndReason};
-use crate::lock_table::{self, LockEnd};
 use crate::names::{InstanceId, LockName};
-use crate::standing::{Footing, LossWatch, Lost, Released, Standing, watch};
-use crate::store::{Pending, lock};
+use crate::owner::ending;
+use crate::records::instances::{End, EndReason};
+use crate::records::locks;
+use crate::records::locks::LockEnd;
+use crate::scoped::acquire::{GrantedLock, PreviousLock};
+use crate::store::deferred::Pending;
+use crate::store::held::Released;
+use crate::sync::lock;
 
 /// A scoped lock held by this process. Dropping it releases the lock, unless another guard of this
 /// process shares it; the kernel releases it when the process ends, whatever way it ends.
@@ -99,7 +103,7 @@ impl ScopedLock {
         let now_boot_ms = inner.clock().boot_ms();
         let GrantedLock { name, fence, .. } = &self.granted;
         let renewed = inner.write(|tx| {
-            let renewed = lock_table::renew(tx, name, *fence, inner.observer(), now_boot_ms)?;
+            let renewed = locks::renew(tx, name, *fence, inner.observer(), now_boot_ms)?;
             if renewed {
                 // Made anew where somebody removed its file, as a verification does.
                 inner.anchor(tx)?;
@@ -163,9 +167,9 @@ impl ScopedLock {
             &held,
             |tx| {
                 let how = LockEnd { reason: EndReason::Released.as_str(), by: None };
-                let was_held = lock_table::end(tx, &self.granted.name, self.granted.fence, how)?;
+                let was_held = locks::end(tx, &self.granted.name, self.granted.fence, how)?;
                 if is_last {
-                    instance::end_own(tx, *instance, nonce_hash, &end)?;
+                    ending::end_own(tx, *instance, nonce_hash, &end)?;
                 }
                 Ok(was_held)
             },
@@ -194,14 +198,14 @@ pub(crate) fn how_it_was_lost(
     lock: &GrantedLock,
 ) -> Result<Option<(String, Option<String>)>> {
     // An older copy of the store may know of no locks at all; then our row is missing, too.
-    if !lock_table::exists(connection)? {
+    if !locks::exists(connection)? {
         return Ok(None);
     }
-    let row = lock_table::by_name(connection, &lock.name)?;
+    let row = locks::by_name(connection, &lock.name)?;
     if row.is_some_and(|row| row.fence == lock.fence) {
         return Ok(None);
     }
-    let ended = lock_table::how_it_ended(connection, lock.instance, lock.fence)?;
+    let ended = locks::how_it_ended(connection, lock.instance, lock.fence)?;
     // Too long ago for the events: whatever nobody remembers was not let go by its owner, who looks
     // more often than that, unless somebody stopped it.
     Ok(Some(ended.unwrap_or_else(|| (EndReason::Evicted.as_str().to_owned(), None))))

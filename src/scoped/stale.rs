@@ -5,18 +5,20 @@
 
 use std::collections::VecDeque;
 
-use super::unlock::UnlockedLock;
-use crate::autopsy;
-use crate::claimant::{judge_record, judge_to_end};
+use crate::claim::examine::judge_to_end;
 use crate::error::Result;
-use crate::instance::{self, End, EndReason, Record};
 use crate::liveness::{DeadReason, Lease, Verdict};
-use crate::lock_table::{self, ENDED_AT_ONCE, LockEnd, LockRow};
 use crate::names::InstanceId;
-use crate::observe::{LiveCommandLine, needs_command_line};
-use crate::scoped::end_if_without_purpose;
-use crate::store::{Inner, Tx};
-use crate::turns::{Step, in_turns};
+use crate::owner::evidence::{LiveCommandLine, needs_command_line};
+use crate::owner::judge::judge_record;
+use crate::owner::{autopsy, ending};
+use crate::records::instances::{End, EndReason, Record};
+use crate::records::locks::{ENDED_AT_ONCE, LockEnd, LockRow};
+use crate::records::{instances, locks};
+use crate::scoped::unlock::{UnlockedLock, end_if_without_purpose};
+use crate::store::handle::Inner;
+use crate::store::transaction::Tx;
+use crate::store::turns::{Step, in_turns};
 
 /// An owner of locks that seemed to be dead, or to have let a lease run out.
 struct Suspect {
@@ -26,7 +28,7 @@ struct Suspect {
 
 pub(super) fn unlock_stale(inner: &Inner, by: &str) -> Result<Vec<UnlockedLock>> {
     let mut suspects = VecDeque::new();
-    for owner in inner.read(lock_table::owners)? {
+    for owner in inner.read(locks::owners)? {
         suspects.extend(suspect(inner, owner)?);
     }
     let mut removed = Vec::new();
@@ -39,7 +41,7 @@ pub(super) fn unlock_stale(inner: &Inner, by: &str) -> Result<Vec<UnlockedLock>>
 }
 
 fn suspect(inner: &Inner, owner: InstanceId) -> Result<Option<Suspect>> {
-    let read = inner.read(|connection| instance::by_id(connection, owner))?;
+    let read = inner.read(|connection| instances::by_id(connection, owner))?;
     // A row that is gone has taken its locks with it.
     let Some(record) = read else { return Ok(None) };
     if record.ended_at_ms.is_some() {
@@ -49,7 +51,7 @@ fn suspect(inner: &Inner, owner: InstanceId) -> Result<Option<Suspect>> {
         let judged = judge_record(inner, &record, Lease::None, &LiveCommandLine::not_read());
         Ok((
             matches!(judged.verdict, Verdict::Dead(_)),
-            lock_table::has_lease(connection, owner)?,
+            locks::has_lease(connection, owner)?,
             needs_command_line(&judged.evidence),
         ))
     })?;
@@ -71,9 +73,9 @@ fn remove_of(
     by: &str,
     removed: &mut Vec<UnlockedLock>,
 ) -> Result<bool> {
-    let Some(record) = instance::by_id(tx, *owner)? else { return Ok(true) };
+    let Some(record) = instances::by_id(tx, *owner)? else { return Ok(true) };
     if record.ended_at_ms.is_some() {
-        return Ok(!lock_table::end_left_of(tx, *owner)?);
+        return Ok(!locks::end_left_of(tx, *owner)?);
     }
     match judge_to_end(inner, &record, Lease::None, command_line).verdict {
         Verdict::Dead(reason) => end_dead(tx, inner, &record, reason, by, removed),
@@ -93,15 +95,15 @@ fn end_dead(
     removed: &mut Vec<UnlockedLock>,
 ) -> Result<bool> {
     let end = End::new(EndReason::Dead(reason)).by(by);
-    let locks = lock_table::some_of_instance(tx, record.id, ENDED_AT_ONCE)?;
+    let locks = locks::some_of_instance(tx, record.id, ENDED_AT_ONCE)?;
     if locks.len() < ENDED_AT_ONCE {
         // Its locks end with it.
-        instance::end_other(tx, record.id, &end)?;
+        ending::end_other(tx, record.id, &end)?;
     } else {
         let end = autopsy::explain(tx, inner, record.id, &end)?;
         let how = LockEnd { reason: end.reason.as_str(), by: end.by.as_deref() };
         for lock in &locks {
-            lock_table::end(tx, &lock.name, lock.fence, how)?;
+            locks::end(tx, &lock.name, lock.fence, how)?;
         }
     }
     let are_all = locks.len() < ENDED_AT_ONCE;
@@ -123,7 +125,7 @@ fn end_leases(
     let now_boot_ms = inner.clock().boot_ms();
     let mut left = false;
     let mut count = 0;
-    for row in lock_table::of_instance(tx, record.id)? {
+    for row in locks::of_instance(tx, record.id)? {
         if row.lease(inner.observer(), now_boot_ms) != Lease::Expired {
             continue;
         }
@@ -132,7 +134,7 @@ fn end_leases(
             break;
         }
         let how = LockEnd { reason: EndReason::Dead(reason).as_str(), by: Some(by) };
-        lock_table::end(tx, &row.name, row.fence, how)?;
+        locks::end(tx, &row.name, row.fence, how)?;
         removed.push(told(row, record, judged.verdict));
         count += 1;
     }

@@ -1,15 +1,19 @@
 //! Removing locks by hand.
 
-use crate::claimant::{Orphans, evict_orphans, judge_record, judge_to_end};
+use crate::claim::examine::judge_to_end;
+use crate::claim::sweep::{Force, Orphans, evict_orphans};
 use crate::error::Result;
-use crate::holder::Holder;
-use crate::instance::{self, End, EndReason, Record};
 use crate::liveness::{Judgement, Lease, Verdict};
-use crate::lock_table::{self, LockEnd, LockRow};
 use crate::names::{InstanceId, LockName, ProfileName, Wanted};
-use crate::observe::{LiveCommandLine, needs_command_line};
-use crate::standing::Force;
-use crate::store::{Inner, Tx};
+use crate::owner::ending;
+use crate::owner::evidence::{LiveCommandLine, needs_command_line};
+use crate::owner::holder::Holder;
+use crate::owner::judge::judge_record;
+use crate::records::instances::{End, EndReason, Record};
+use crate::records::locks::{LockEnd, LockRow};
+use crate::records::{instances, locks};
+use crate::store::handle::Inner;
+use crate::store::transaction::Tx;
 use crate::sys;
 
 /// What came of [`Store::unlock`](crate::Store::unlock).
@@ -48,7 +52,7 @@ pub struct UnlockedLock {
 pub(super) fn unlock(inner: &Inner, name: &LockName, force: Force, by: &str) -> Result<Unlocked> {
     let command_line = command_line(inner, name)?;
     inner.write(|tx| {
-        let row = if lock_table::exists(tx)? { lock_table::by_name(tx, name)? } else { None };
+        let row = if locks::exists(tx)? { locks::by_name(tx, name)? } else { None };
         let found = row.map(|row| look(tx, inner, row, &command_line)).transpose()?.flatten();
         if let Some(found) = found {
             return match found.judged.verdict {
@@ -74,11 +78,11 @@ pub(super) fn unlock(inner: &Inner, name: &LockName, force: Force, by: &str) -> 
 /// slow; it counts only for its row.
 fn command_line(inner: &Inner, name: &LockName) -> Result<LiveCommandLine> {
     let record = inner.read(|connection| {
-        if !lock_table::exists(connection)? {
+        if !locks::exists(connection)? {
             return Ok(None);
         }
-        let row = lock_table::by_name(connection, name)?;
-        row.map_or(Ok(None), |row| instance::by_id(connection, row.instance))
+        let row = locks::by_name(connection, name)?;
+        row.map_or(Ok(None), |row| instances::by_id(connection, row.instance))
     })?;
     Ok(record.map_or_else(LiveCommandLine::not_read, |record| line_of(inner, &record)))
 }
@@ -108,7 +112,7 @@ fn look(
     row: LockRow,
     command_line: &LiveCommandLine,
 ) -> Result<Option<Found>> {
-    let record = instance::by_id(tx, row.instance)?;
+    let record = instances::by_id(tx, row.instance)?;
     let Some(record) = record.filter(|record| record.ended_at_ms.is_none()) else {
         return Ok(None);
     };
@@ -127,10 +131,10 @@ fn remove(tx: &Tx<'_>, found: Found, by: &str) -> Result<UnlockedLock> {
     if let Verdict::Dead(_) = judged.verdict
         && !reason.is_of_the_lease()
     {
-        instance::end_other(tx, record.id, &End::new(reason).by(by))?;
+        ending::end_other(tx, record.id, &End::new(reason).by(by))?;
     } else {
         let how = LockEnd { reason: reason.as_str(), by: Some(by) };
-        lock_table::end(tx, &row.name, row.fence, how)?;
+        locks::end(tx, &row.name, row.fence, how)?;
         end_if_without_purpose(tx, &record, by)?;
     }
     Ok(UnlockedLock {
@@ -147,8 +151,8 @@ fn remove(tx: &Tx<'_>, found: Found, by: &str) -> Result<UnlockedLock> {
 /// A row that `lock acquire --pid` made is there for its locks alone; its keeper ends with it.
 pub(crate) fn end_if_without_purpose(tx: &Tx<'_>, record: &Record, by: &str) -> Result<()> {
     let is_for_locks = record.is_pid && record.kind().is_none();
-    if is_for_locks && lock_table::some_of_instance(tx, record.id, 1)?.is_empty() {
-        instance::end_other(tx, record.id, &End::new(EndReason::Released).by(by))?;
+    if is_for_locks && locks::some_of_instance(tx, record.id, 1)?.is_empty() {
+        ending::end_other(tx, record.id, &End::new(EndReason::Released).by(by))?;
     }
     Ok(())
 }

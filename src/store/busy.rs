@@ -9,11 +9,13 @@ use std::cell::Cell;
 use std::path::Path;
 use std::time::Duration;
 
-use super::location;
 use crate::clock::Deadline;
-use crate::command_line;
 use crate::error::{Error, ErrorKind};
-use crate::sys::{self, ProcessState};
+use crate::process::command_line;
+use crate::process::command_line::redact;
+use crate::store::location;
+use crate::sys;
+use crate::sys::ProcessState;
 
 /// The byte of the `-shm` file that a WAL writer locks: `UNIX_SHM_BASE` (120) plus
 /// `WAL_WRITE_LOCK` (0), <https://sqlite.org/walformat.html#wal_locks>.
@@ -31,10 +33,6 @@ const SLEEP_MIN: Duration = Duration::from_micros(60);
 
 /// And at most this long before jitter, so that a free lock is noticed within a millisecond or so.
 const SLEEP_MAX: Duration = Duration::from_micros(800);
-
-/// Whoever has no time at all waits this long for the store's locks anyway: dozens of writers that take turns
-/// need less, and a writer that is stopped does not end by then.
-pub(crate) const PATIENCE_MIN: Duration = Duration::from_millis(250);
 
 thread_local! {
     static DEADLINE: Cell<Option<Deadline>> = const { Cell::new(None) };
@@ -160,7 +158,7 @@ pub(crate) fn blocker(file: &Path) -> Option<Blocker> {
         pid,
         state: sys::process_facts(pid).state,
         command: sys::command_line(pid)
-            .map(|arguments| command_line::display(&command_line::redact(&arguments))),
+            .map(|arguments| command_line::display(&redact::redact(&arguments))),
     })
 }
 
@@ -186,7 +184,7 @@ mod tests {
         }
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state.db");
-        let store = crate::Store::open(&path).unwrap();
+        let store = crate::store::Store::open(&path).unwrap();
         assert!(blocker(&path).is_none());
         let named = store.inner.write(|_| Ok(blocker(&path).map(|blocker| blocker.pid))).unwrap();
         assert_eq!(named, Some(std::process::id()));

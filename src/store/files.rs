@@ -14,14 +14,16 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use super::location::{is_absence, with_sidecars};
-use super::lock;
-use super::overwritten::{self, Backfill, Damage};
 use crate::clock::Deadline;
 use crate::environment::{Guard, is_in_force};
 use crate::error::{Error, Result};
+use crate::store::location::{is_absence, with_sidecars};
+use crate::store::overwritten;
+use crate::store::overwritten::{Backfill, Damage};
+use crate::sync::lock;
+use crate::sys;
 use crate::sys::wal_index::Kept;
-use crate::sys::{self, FileFacts, FileId, Shortage};
+use crate::sys::{FileFacts, FileId, Shortage, wal_index};
 
 /// A store that was moved away, whose files have all their names, is noticed within this.
 const LOOK_EVERY: Duration = Duration::from_millis(900);
@@ -131,7 +133,7 @@ impl Files {
         }
         let mut known = Vec::with_capacity(self.paths.len());
         for (path, before) in self.paths.iter().zip(before) {
-            let looked = sys::wal_index::keep(path, &self.paths[0]).and_then(|file| match &file {
+            let looked = wal_index::keep(path, &self.paths[0]).and_then(|file| match &file {
                 Some(open) => Ok((sys::open_file_facts(open)?, file)),
                 None => Ok((sys::file_facts(path)?, None)),
             });
@@ -288,7 +290,7 @@ impl Files {
 
 /// How far the WAL was moved into the database; `None` while somebody is doing that: nothing can be told then.
 fn between_checkpoints(index: &File) -> Option<Backfill> {
-    Backfill::read(index).filter(|_| !sys::wal_index::is_checkpointing(index))
+    Backfill::read(index).filter(|_| !wal_index::is_checkpointing(index))
 }
 
 pub(super) fn paths_of(database: &Path) -> [PathBuf; 3] {
@@ -362,7 +364,7 @@ mod tests {
         let store = Store::open(directory.path().join("state.db")).unwrap();
         let files = &store.inner.files;
         let other = rusqlite::Connection::open(store.path()).unwrap();
-        let open = |path: &Path| sys::wal_index::keep(path, store.path()).unwrap().unwrap();
+        let open = |path: &Path| wal_index::keep(path, store.path()).unwrap().unwrap();
         let (file, index) = (&open(store.path()), &open(&files.paths[2]));
         for (statements, another_thread_looks) in
             [(GROW, true), (SHRINK, true), (GROW, false), (SHRINK, false)]

@@ -7,23 +7,30 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use super::location::{Location, cannot_look, is_absence, sidecars_of, with_sidecars};
-use super::{overwritten, registry};
-use crate::anchor;
 use crate::error::{Error, ErrorKind, Result};
 use crate::path_text::quoted;
+use crate::process::anchor;
+use crate::store::location::{Location, cannot_look, is_absence, sidecars_of, with_sidecars};
+use crate::store::{overwritten, registry};
+use crate::sys;
 use crate::sys::wal_index::{Kept, keep};
-use crate::sys::{self, FileFacts, FileId, Membership};
+use crate::sys::{FileFacts, FileId, Membership};
 
 const FILE_MODE: u32 = 0o600;
+
 const DIRECTORY_MODE: u32 = 0o700;
+
 const BY_OTHERS: u32 = 0o002;
+
 const BY_GROUP: u32 = 0o020;
+
 /// A directory that is shared on purpose: nobody shall close /tmp because of us.
 const STICKY: u32 = 0o1000;
+
 /// What is made in a directory gets its group.
 const SETGID: u32 = 0o2000;
 

@@ -3,13 +3,13 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use super::recovery;
-use crate::anchor::Site;
-use crate::clock::{self, Clock};
-use crate::environment;
+use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::path_text::quoted;
-use crate::sys::{self, FilesystemClass, Shortage};
+use crate::process::anchor::lost::Site;
+use crate::store::recovery;
+use crate::sys::{FilesystemClass, Shortage};
+use crate::{clock, environment, sys};
 
 /// The real paths of one store.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -264,6 +264,7 @@ pub(super) fn sidecars_of(file: &Path) -> impl Iterator<Item = PathBuf> {
 }
 
 pub(super) const WAL: &str = "-wal";
+
 pub(super) const SHM: &str = "-shm";
 
 /// The file beside the database whose name has this at its end.

@@ -4,17 +4,16 @@
 //! The first 100 bytes tell most of it (<https://sqlite.org/fileformat.html>). Only a descriptor whose close
 //! cancels no locks may be used for that.
 
-use std::fmt;
 use std::fs::File;
-use std::io;
 use std::path::{Path, PathBuf};
+use std::{fmt, io};
 
-use super::files::paths_of;
-use super::location::{Location, free_name};
-use super::me;
-use super::migrate::APPLICATION_ID;
 use crate::error::{Error, ErrorKind, Result};
+use crate::store::files::paths_of;
+use crate::store::location::{Location, free_name, me};
+use crate::store::migrate::APPLICATION_ID;
 use crate::sys;
+use crate::sys::wal_index;
 
 const HEADER_LENGTH: usize = 100;
 
@@ -145,8 +144,8 @@ impl Damage {
     pub(super) fn behind_opening(error: &Error, location: &Location) -> Option<Self> {
         use rusqlite::ErrorCode as Code;
         match error.sqlite_extended_code()? {
-            sys::wal_index::EMPTIED => return Some(Self::Shortened(0)),
-            sys::wal_index::IN_ROLLBACK_MODE => return Some(Self::Rollback),
+            wal_index::EMPTIED => return Some(Self::Shortened(0)),
+            wal_index::IN_ROLLBACK_MODE => return Some(Self::Rollback),
             _ => {}
         }
         let may_be = matches!(
@@ -219,7 +218,7 @@ fn check_ours(location: &Location, damage: &Damage) -> Result<()> {
     let file = &location.file;
     let is_ours = match damage {
         Damage::Rollback => {
-            let kept = sys::wal_index::keep(file, file).ok().flatten();
+            let kept = wal_index::keep(file, file).ok().flatten();
             let mut header = [0; HEADER_LENGTH];
             kept.is_some_and(|kept| {
                 read_at(&kept, 0, &mut header).is_ok_and(|read| read == HEADER_LENGTH)
@@ -247,7 +246,7 @@ fn cannot<'a>(what: &'a str, path: &'a Path) -> impl FnOnce(io::Error) -> Error 
 /// alone with the file: whoever has it open goes by that `-wal`.
 fn set_wal_aside(location: &Location, damage: Damage, now_ms: i64) -> Result<Mended> {
     let [file, wal, shm] = &paths_of(&location.file);
-    let alone = sys::wal_index::lock_alone(file).map_err(cannot("lock", file))?;
+    let alone = wal_index::lock_alone(file).map_err(cannot("lock", file))?;
     let Some(_alone) = alone else { return Ok(Mended::InUse) };
     if !has_content(wal) || look_at(file).map_err(cannot("read", file))?.is_none() {
         return Ok(Mended::NotNeeded);
@@ -263,7 +262,7 @@ fn set_wal_aside(location: &Location, damage: Damage, now_ms: i64) -> Result<Men
 /// all others begin another one. Not while one of ours writes.
 fn renew_index(location: &Location) -> Result<Mended> {
     let [file, _, shm] = &paths_of(&location.file);
-    let writer = sys::wal_index::lock_writer(file).map_err(cannot("lock", file))?;
+    let writer = wal_index::lock_writer(file).map_err(cannot("lock", file))?;
     let Some(_writer) = writer else { return Ok(Mended::InUse) };
     if !is_index_of_another_wal(location) {
         return Ok(Mended::NotNeeded);
@@ -300,7 +299,7 @@ fn has_content(path: &Path) -> bool {
 
 fn look_at(file: &Path) -> io::Result<Option<Damage>> {
     let length = sys::file_facts(file)?.length;
-    match sys::wal_index::keep(file, file)? {
+    match wal_index::keep(file, file)? {
         Some(kept) => look(&kept, length),
         None => Ok(None),
     }
@@ -310,11 +309,9 @@ fn look_at(file: &Path) -> io::Result<Option<Damage>> {
 /// says nothing: whoever opens it first begins it anew.
 pub(super) fn is_index_of_another_wal(location: &Location) -> bool {
     let [file, wal, shm] = &paths_of(&location.file);
-    let keep = |path| sys::wal_index::keep(path, file).ok().flatten();
+    let keep = |path| wal_index::keep(path, file).ok().flatten();
     match (keep(shm), keep(wal)) {
-        (Some(index), Some(wal)) => {
-            sys::wal_index::is_in_use(&index) && is_of_another_wal(&index, &wal)
-        }
+        (Some(index), Some(wal)) => wal_index::is_in_use(&index) && is_of_another_wal(&index, &wal),
         // It is made when the database is opened.
         (Some(_) | None, None) | (None, Some(_)) => false,
     }

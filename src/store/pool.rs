@@ -10,8 +10,10 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use rusqlite::Connection;
 
-use super::{Inner, busy, lock, pragmas};
 use crate::error::{Error, ErrorKind, Result};
+use crate::store::handle::Inner;
+use crate::store::{busy, pragmas};
+use crate::sync::lock;
 
 /// How readers are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,7 +162,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::store::OpenOptions;
+    use crate::store::open::OpenOptions;
 
     /// FIELD-BUGS row 140. Also readers of a thread that has one: it would wait for itself.
     #[test]

@@ -13,16 +13,16 @@ use std::time::Duration;
 use rusqlite::Connection;
 use serde_json::json;
 
-use super::ground;
-use super::location::{self, IfMissing, Location, NAME_LENGTH_MAX, free_name, with_sidecars};
-use super::migrate::{self, Contents, SCHEMA_VERSION};
-use super::pragmas::{self, Access, Durability};
-use super::salvage::{self, Saved};
-use super::{OpenOptions, busy, transaction};
-use crate::anchor::{self, RecoveryLock};
-use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
-use crate::sys;
+use crate::process::anchor::lost;
+use crate::process::anchor::recovery_lock::RecoveryLock;
+use crate::store::location::{IfMissing, Location, NAME_LENGTH_MAX, free_name, with_sidecars};
+use crate::store::migrate::{Contents, SCHEMA_VERSION};
+use crate::store::open::OpenOptions;
+use crate::store::pragmas::{Access, Durability};
+use crate::store::salvage::Saved;
+use crate::store::{busy, ground, location, migrate, pragmas, salvage, transaction};
+use crate::{clock, sys};
 
 /// In the directory that stands in for the database: the name of the file that it stands in for now.
 const MOVED_TO: &str = "moved-to";
@@ -133,7 +133,7 @@ fn condition(location: &Location, was_a_store: bool) -> Result<Condition> {
 
 /// What one look at a file says, which is there.
 fn condition_now(location: &Location, was_a_store: bool) -> Result<Condition> {
-    let found = busy::with_budget(super::BUSY_BUDGET_DEFAULT, || {
+    let found = busy::with_budget(crate::store::open::BUSY_BUDGET_DEFAULT, || {
         let connection = connect(&location.file, Access::Write(Durability::Normal))?;
         try_out(&connection)
     });
@@ -209,7 +209,7 @@ fn file_name(location: &Location) -> String {
 /// Holds the write lock of the damaged store while it is moved and read, so that no commit lands in a file
 /// that nobody will look at; `None` where it is too damaged for that.
 fn keep_writers_out(location: &Location) -> Result<Option<Connection>> {
-    let held = busy::with_budget(super::BUSY_BUDGET_DEFAULT, || {
+    let held = busy::with_budget(crate::store::open::BUSY_BUDGET_DEFAULT, || {
         let connection = connect(&location.file, Access::Write(Durability::Normal))?;
         connection.execute_batch("BEGIN IMMEDIATE")?;
         Ok::<_, Error>(connection)
@@ -414,7 +414,7 @@ fn fill(
     let now_ms = options.settings.clock.wall_ms();
     let mut connection = pragmas::open(new, Access::Write(Durability::Normal))?;
     let clock = &*options.settings.clock;
-    migrate::migrate(&mut connection, now_ms, || anchor::find_lost(location.as_site(clock)))?;
+    migrate::migrate(&mut connection, now_ms, || lost::find_lost(location.as_site(clock)))?;
     let tables = match connect_to_damaged(aside) {
         Ok(damaged) => salvage::save(&damaged, &mut connection)?,
         // Not a database any more.

@@ -4,8 +4,10 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex, Weak};
 
-use super::{Inner, handle, lock};
 use crate::error::Result;
+use crate::store::explain;
+use crate::store::handle::Inner;
+use crate::sync::lock;
 use crate::sys::FileId;
 
 struct Entry {
@@ -43,7 +45,7 @@ pub(super) fn share(id: &FileId, file: &Path, make: impl FnOnce() -> Inner) -> R
     let mut handles = lock(&HANDLES);
     handles.retain(|entry| entry.creator_pid != me || entry.handle.strong_count() > 0);
     if handles.iter().any(|entry| entry.id == *id && entry.creator_pid != me) {
-        return Err(handle::forked(file));
+        return Err(explain::forked(file));
     }
     for entry in handles.iter().filter(|entry| entry.creator_pid == me) {
         if let Some(handle) = entry.handle.upgrade() {

@@ -4,20 +4,18 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use rusqlite::{Connection, OptionalExtension, Transaction, named_params};
-use serde_json::Value;
+use rusqlite::{Connection, OptionalExtension, Transaction};
 
-use super::handle::Patience;
-use super::migrate::SCHEMA_VERSION;
-use super::{Inner, Pending, lock};
-use crate::anchor::{self, Anchor, LostOwner, Orphan};
-use crate::error::{self, Error, ErrorKind, Result};
-use crate::instance::EndReason;
-use crate::lock_table::{self, LockEnd};
-use crate::names::{InstanceId, Office, ProfileName};
-use crate::observe::View;
-use crate::shutdown_table::NewShutdown;
-use crate::sys;
+use crate::error;
+use crate::error::{Error, ErrorKind, Result};
+use crate::names::InstanceId;
+use crate::process::anchor::lost::LostOwner;
+use crate::process::anchor::sweep::Orphan;
+use crate::process::anchor::{Anchor, lost};
+use crate::process::observer::View;
+use crate::store::handle::Inner;
+use crate::store::handle::settle::Patience;
+use crate::store::migrate::SCHEMA_VERSION;
 
 /// The row of `meta` that every transaction starts from.
 pub(super) struct State {
@@ -85,7 +83,7 @@ pub(crate) fn lost_owners(connection: &Connection, view: View<'_>) -> Result<Vec
     const SQL: &str = "SELECT value FROM meta WHERE key = 'lost_owners'";
     let lost: Option<String> =
         connection.prepare_cached(SQL)?.query_row([], |row| row.get(0)).optional()?;
-    let mut left = lost.as_deref().map(anchor::lost_owners_of).unwrap_or_default();
+    let mut left = lost.as_deref().map(lost::lost_owners_of).unwrap_or_default();
     // One that is out of date is left for the next claim to delete.
     left.retain(|owner| !owner.has_let_go(view));
     Ok(left)
@@ -94,7 +92,7 @@ pub(crate) fn lost_owners(connection: &Connection, view: View<'_>) -> Result<Vec
 /// A write transaction in progress. Holding one means holding the store's write lock.
 pub(crate) struct Tx<'a> {
     connection: &'a Transaction<'a>,
-    store: &'a Inner,
+    pub(super) store: &'a Inner,
     last_id: Cell<i64>,
     stored_last_id: i64,
     now_us: i64,
@@ -129,25 +127,6 @@ impl BootTime<'_> {
         self.wall_ms.saturating_sub(self.ms)
     }
 }
-
-/// One row of `events` to be written.
-#[derive(Debug, Default)]
-pub(crate) struct EventRecord<'a> {
-    pub(crate) event: &'static str,
-    pub(crate) office: Option<&'a Office>,
-    /// Where it is about no office.
-    pub(crate) profile: Option<&'a ProfileName>,
-    pub(crate) instance: Option<InstanceId>,
-    pub(crate) pid: Option<sys::Pid>,
-    pub(crate) detail: Option<Value>,
-}
-
-/// Events kept: at a few per incarnation, months of them. Those of runtime statuses come much more
-/// often, and push no others out.
-const EVENTS_KEPT: i64 = 10_000;
-
-/// Between two prunings of events: each looks at all of them.
-const EVENTS_PRUNED_EVERY: i64 = 1_000;
 
 impl<'a> Tx<'a> {
     pub(super) fn new(
@@ -247,42 +226,6 @@ impl<'a> Tx<'a> {
         Ok(())
     }
 
-    pub(crate) fn record(&self, event: &EventRecord<'_>) -> Result<()> {
-        const SQL: &str =
-            "INSERT INTO events (at_ms, event, profile, kind, instance_id, pid, detail)
-             VALUES (:at_ms, :event, :profile, :kind, :instance_id, :pid, :detail)";
-        self.prepare_cached(SQL)?.execute(named_params! {
-            ":at_ms": self.now_ms(),
-            ":event": event.event,
-            ":profile": event
-                .office
-                .map(|office| &office.profile)
-                .or(event.profile)
-                .map(ProfileName::as_str),
-            ":kind": event.office.map(|office| office.kind.as_str()),
-            ":instance_id": event.instance.map(InstanceId::as_i64),
-            ":pid": event.pid,
-            ":detail": event.detail.as_ref().map(Value::to_string),
-        })?;
-        let newest = self.last_insert_rowid();
-        if newest % EVENTS_PRUNED_EVERY == 0 {
-            self.prune_events(newest)?;
-        }
-        Ok(())
-    }
-
-    fn prune_events(&self, newest: i64) -> Result<()> {
-        const OF_STATUS: &str = "('status_changed', 'status_reset', 'platform_changed',
-            'platform_removed', 'serves_changed', 'served_by_changed')";
-        let sql = format!(
-            "DELETE FROM events WHERE id <= ?1 AND (event IN {OF_STATUS} OR id <= (
-                 SELECT id FROM events WHERE event NOT IN {OF_STATUS}
-                 ORDER BY id DESC LIMIT 1 OFFSET ?2))"
-        );
-        self.prepare_cached(&sql)?.execute([newest - EVENTS_KEPT, EVENTS_KEPT])?;
-        Ok(())
-    }
-
     /// The anchor made in this transaction.
     pub(super) fn new_anchor(&self) -> Option<Arc<Anchor>> {
         self.new_anchor.borrow().clone()
@@ -310,17 +253,12 @@ impl<'a> Tx<'a> {
         self.left_locks.take()
     }
 
-    /// The anchors that rows on record as live rely on.
-    pub(crate) fn named_anchors(&self) -> Result<HashSet<String>> {
-        named_anchors(self)
-    }
-
     /// The anchors that owners of the store before this one still hold, although it was deleted or moved
     /// away together with them: nobody else can see those.
     pub(crate) fn lost_anchors(&self) -> Result<Vec<Orphan>> {
         let Some(lost) = &self.lost_owners else { return Ok(Vec::new()) };
         let (view, observer) = (self.store.view(), self.store.observer());
-        let mut left = anchor::lost_owners_of(lost);
+        let mut left = lost::lost_owners_of(lost);
         left.retain(|owner| !owner.has_let_go(view));
         if left.is_empty() {
             self.forget_lost_owners()?;
@@ -356,45 +294,6 @@ impl<'a> Tx<'a> {
     /// They have let go, or a person does not care.
     pub(crate) fn forget_lost_owners(&self) -> Result<()> {
         self.execute("DELETE FROM meta WHERE key = 'lost_owners'", [])?;
-        Ok(())
-    }
-
-    /// The process' own anchor was removed and made anew: its rows follow.
-    pub(super) fn rename_anchor(&self, from: &str, to: &str) -> Result<()> {
-        crate::instance::rename_anchor(self, from, to)
-    }
-
-    /// Writes what could not be written before, and hands it back.
-    pub(super) fn settle_pending(&self) -> Result<Vec<Arc<Pending>>> {
-        let pending = lock(&self.store.pending).clone();
-        for end in &pending {
-            match &**end {
-                Pending::Row { instance, nonce_hash, end } => {
-                    crate::instance::end_own(self, *instance, nonce_hash, end)?;
-                }
-                // A store that was restored from before there were locks has none to end.
-                Pending::Lock { .. } if !lock_table::exists(self)? => {}
-                Pending::Lock { name, fence } => {
-                    let how = LockEnd { reason: EndReason::Released.as_str(), by: None };
-                    lock_table::end(self, name, *fence, how)?;
-                }
-                Pending::Shutdown(word) => self.settle_word(word)?,
-            }
-        }
-        Ok(pending)
-    }
-
-    /// A last word that the table refuses is dropped: no release and no claim may fail by it.
-    fn settle_word(&self, word: &NewShutdown) -> Result<()> {
-        self.execute_batch("SAVEPOINT word")?;
-        if let Err(error) = word.insert(self) {
-            tracing::warn!(%error, "a last word is lost");
-            // Fails where SQLite has rolled back everything (disk full): then nothing is written.
-            if self.execute_batch("ROLLBACK TO word").is_err() {
-                return Err(error);
-            }
-        }
-        self.execute_batch("RELEASE word")?;
         Ok(())
     }
 }

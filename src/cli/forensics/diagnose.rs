@@ -6,16 +6,17 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::super::args::{self, Global};
-use super::super::claim::current_run;
-use super::super::output::{Answer, Complaint, Format, Outcome, exit};
+use crate::cli::args;
+use crate::cli::args::Global;
+use crate::cli::output::{Answer, Complaint, Format, Outcome, exit};
 use crate::error::{Error, ErrorKind, Result};
-use crate::forensics::Diagnostic;
-use crate::forensics::diagnostic::report::{self, Task};
-use crate::path_text;
-use crate::sys::{self, supervise};
+use crate::forensics::diagnostic::report::Task;
+use crate::forensics::diagnostic::{Diagnostic, report};
+use crate::keeper::release::current_run;
+use crate::sys::supervise;
+use crate::{path_text, sys};
 
-pub(in super::super) fn diagnose(
+pub(crate) fn diagnose(
     global: &Global,
     arguments: &args::ForensicsDiagnose,
     format: Format,
@@ -68,7 +69,7 @@ fn subject(global: &Global, named: Option<sys::Pid>) -> Result<sys::Pid> {
 
 /// The whole life of the process that looks: `TIMEOUT_MS SUBJECT SIGNAL|- [STORE]`, and the log as its
 /// output.
-pub(in super::super) fn main(arguments: &[OsString]) -> i32 {
+pub(crate) fn main(arguments: &[OsString]) -> i32 {
     if supervise::detach().is_err() {
         return exit::FAILED;
     }

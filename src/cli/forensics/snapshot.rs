@@ -2,26 +2,30 @@
 
 use std::time::Duration;
 
-use super::super::args::{self, Global};
-use super::super::claim::{current_run, parent};
-use super::super::output::{Answer, Format, Outcome, exit};
+use crate::cli::args;
+use crate::cli::args::Global;
+use crate::cli::output::{Answer, Format, Outcome, exit};
 use crate::error::Result;
-use crate::forensics::{Ends, Recorder, Snapshot, snapshot as take};
-use crate::instance;
+use crate::forensics::shutdown::{Ends, Recorder};
+use crate::forensics::snapshot as forensics_snapshot;
+use crate::forensics::snapshot::Snapshot;
+use crate::keeper::release::{current_run, parent};
 use crate::names::{InstanceId, Office};
-use crate::store::{Store, with_budget};
+use crate::records::instances;
+use crate::store::Store;
+use crate::store::busy::with_budget;
 use crate::sys;
 
 /// How long the store may keep us: whoever asks is being stopped.
 const STORE_WITHIN: Duration = Duration::from_millis(50);
 
-pub(in super::super) fn snapshot(
+pub(crate) fn snapshot(
     global: &Global,
     arguments: &args::ForensicsSnapshot,
     format: Format,
 ) -> Outcome {
     // Before the store is opened: what is seen now counts.
-    let seen = take(arguments.signal);
+    let seen = forensics_snapshot::snapshot(arguments.signal);
     let office = global.office()?;
     let snapshot = with_budget(STORE_WITHIN, || match global.existing() {
         Ok(Some(store)) => record(&store, office, seen),
@@ -48,7 +52,7 @@ fn whose(store: &Store) -> Result<Option<(InstanceId, Option<Office>)>> {
     let Ok(pid) = parent() else { return Ok(None) };
     let start_time = sys::process_facts(pid).start_time;
     let rows = store.inner.read(|connection| {
-        instance::live_of_process(connection, pid, start_time, store.inner.observer())
+        instances::live_of_process(connection, pid, start_time, store.inner.observer())
     })?;
     Ok(rows.first().map(|record| (record.id, record.office())))
 }

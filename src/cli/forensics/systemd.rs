@@ -2,16 +2,18 @@
 
 use std::time::Duration;
 
-use super::super::args::{self, Global};
-use super::super::output::{self, Answer, Format, Outcome, Style, exit};
+use crate::cli::args::Global;
+use crate::cli::output::{Answer, Format, Outcome, Style, exit};
+use crate::cli::{args, output};
 use crate::error::{Error, Result};
-use crate::forensics::systemd::{own_unit, unit_name};
-use crate::forensics::{Fact, SystemdCheck, Unavailable};
+use crate::forensics::systemd::{SystemdCheck, own_unit, unit_name};
+use crate::forensics::{Fact, Unavailable};
 use crate::span::Span;
-use crate::status::Report;
-use crate::stop_budget::{self, StopPhases};
+use crate::status::report::Report;
+use crate::stop_budget;
+use crate::stop_budget::StopPhases;
 
-pub(in super::super) fn systemd(
+pub(crate) fn systemd(
     global: &Global,
     arguments: &args::ForensicsSystemd,
     format: Format,

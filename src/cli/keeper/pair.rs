@@ -9,25 +9,28 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use crate::anchor::Anchor;
 use crate::clock::Deadline;
-use crate::instance::{self, Keepers};
-use crate::store::{Inner, Tx};
-use crate::sys::{self, ProcessHandle, StartTime, supervise};
+use crate::process::anchor::Anchor;
+use crate::records::instances;
+use crate::records::instances::Keepers;
+use crate::store::handle::Inner;
+use crate::store::transaction::Tx;
+use crate::sys;
+use crate::sys::{ProcessHandle, StartTime, supervise};
 
 /// The hidden verb of the second one.
-pub(in crate::cli) const VERB: &str = "__keeper-second";
+pub(crate) const VERB: &str = "__keeper-second";
 
 /// How often each of them looks whether its process was moved to another cgroup.
 const FOLLOW_EVERY: Duration = Duration::from_secs(1);
 
 /// What wakes a keeper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Event {
+pub(crate) enum Event {
     /// The process that it stands for has ended.
     ProcessEnded,
     /// The other one of the pair has ended.
@@ -37,7 +40,7 @@ pub(super) enum Event {
 }
 
 /// What reaches a keeper, and who sends it.
-pub(super) struct Inbox {
+pub(crate) struct Inbox {
     sender: Sender<Event>,
     events: Receiver<Event>,
     /// The signal thread, for as long as we live.
@@ -46,7 +49,7 @@ pub(super) struct Inbox {
 
 impl Inbox {
     /// Hears of the end of `process`, and of requests to end.
-    pub(super) fn new(process: &Arc<ProcessHandle>) -> Self {
+    pub(crate) fn new(process: &Arc<ProcessHandle>) -> Self {
         let (sender, events) = mpsc::channel();
         let on_signal = sender.clone();
         let catcher = supervise::catch_request_to_end(move || {
@@ -58,7 +61,7 @@ impl Inbox {
     }
 
     /// The next event, within `timeout`.
-    pub(super) fn next(&self, timeout: Duration) -> Option<Event> {
+    pub(crate) fn next(&self, timeout: Duration) -> Option<Event> {
         match self.events.recv_timeout(timeout) {
             Ok(event) => Some(event),
             Err(RecvTimeoutError::Timeout) => None,
@@ -87,8 +90,8 @@ impl Inbox {
 }
 
 /// The pair, as its first process sees it.
-pub(super) struct Pair {
-    pub(super) inbox: Inbox,
+pub(crate) struct Pair {
+    pub(crate) inbox: Inbox,
     /// As the second one is started.
     arguments: Vec<OsString>,
     /// The file that both hold: of one that has to be made again, another second one has to be started.
@@ -110,7 +113,7 @@ struct Second {
 
 impl Pair {
     /// `arguments` are those of the keeper, without its verb.
-    pub(super) fn new(inbox: Inbox, arguments: &[OsString]) -> Self {
+    pub(crate) fn new(inbox: Inbox, arguments: &[OsString]) -> Self {
         Self {
             inbox,
             arguments: arguments.to_vec(),
@@ -129,7 +132,7 @@ impl Pair {
     }
 
     /// Sees to it that there are two, which hold `anchor`. True when that has changed.
-    pub(super) fn complete(&mut self, anchor: &Anchor) -> bool {
+    pub(crate) fn complete(&mut self, anchor: &Anchor) -> bool {
         let has_anchor = self.anchor.as_ref().is_some_and(|it| it.name == anchor.name());
         if !has_anchor {
             self.end_second();
@@ -147,7 +150,7 @@ impl Pair {
     }
 
     /// Sees to it that there are two while the store cannot be opened.
-    pub(super) fn complete_again(&mut self) {
+    pub(crate) fn complete_again(&mut self) {
         if !self.has_second() {
             self.start_second();
         }
@@ -186,23 +189,23 @@ impl Pair {
     }
 
     /// Writes the two down in all rows that lean on our anchor.
-    pub(super) fn record(&self, inner: &Inner, tx: &Tx<'_>) -> crate::error::Result<()> {
+    pub(crate) fn record(&self, inner: &Inner, tx: &Tx<'_>) -> crate::error::Result<()> {
         let Some(anchor) = &self.anchor else { return Ok(()) };
         let observer = inner.observer();
         let keepers = Keepers {
             first: (observer.pid, observer.start_time, observer.number),
             second: self.second.as_ref().map(|second| (second.child.id(), second.start_time)),
         };
-        instance::set_keepers(tx, &anchor.name, &keepers)
+        instances::set_keepers(tx, &anchor.name, &keepers)
     }
 
     /// The pid of the second one.
-    pub(super) fn second_pid(&self) -> Option<sys::Pid> {
+    pub(crate) fn second_pid(&self) -> Option<sys::Pid> {
         self.second.as_ref().map(|second| second.child.id())
     }
 
     /// Moves to the cgroup of `process`, if it is time for that.
-    pub(super) fn follow(&mut self, process: sys::Pid) {
+    pub(crate) fn follow(&mut self, process: sys::Pid) {
         if self.follow_at.has_passed() {
             self.follow_at = Deadline::after(FOLLOW_EVERY);
             let _ = supervise::follow_to_cgroup(process);

@@ -1,40 +1,51 @@
 //! `run`: claims the office, starts a command that does not outlive it, and stays with it.
 
+pub(crate) mod end;
+pub(crate) mod new_store;
 mod older;
+pub(crate) mod requests;
+pub(crate) mod restart;
 mod running;
 
 use std::ffi::OsString;
-use std::sync::mpsc::{self, Receiver};
-use std::sync::{Arc, Mutex};
+use std::sync::mpsc::Receiver;
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-use super::advice::Invocation;
-use super::args::{self, Global};
-use super::keeper::document;
-use super::lock;
-use super::output::{self, Answer, Complaint, Format, Outcome};
-use crate::claimant::{ATTEMPTS, Evicted, changes_too_fast};
+use crate::claim::examine::{ATTEMPTS, Evicted, changes_too_fast};
+use crate::claim::older as claim_older;
+use crate::cli::advice::Invocation;
+use crate::cli::args::Global;
+use crate::cli::keeper::document;
+use crate::cli::output::{Answer, Complaint, Format, Outcome};
+use crate::cli::run::running::{LOOK_BUDGET, Running};
+use crate::cli::{args, identity, output};
 use crate::clock::Deadline;
-use crate::command_lock::LockFile;
-use crate::environment;
 use crate::error::{Error, ErrorKind, Result};
-use crate::exit_code::{ExitCause, ExitCodes, ExitRule, Supervisor};
-use crate::forensics::{self, Fact};
-use crate::holder::Holder;
-use crate::identities::Identities;
-use crate::instance::{Command, CommandLock, End, EndReason};
-use crate::legacy::{self, Hold, Owner};
-use crate::office::{Claim, ClaimOptions, Desired, Profile, Tenure};
-use crate::scoped;
-use crate::standing::Released;
-use crate::store::{Store, lock as lock_of, with_budget};
-use crate::sys::signals;
-use crate::sys::supervise::{self, HeldCommand};
-use crate::sys::{self, Caught, ExecFailure, Received, Shortage};
-use crate::takeover::Replace;
-use crate::wait::Cancel;
-
-use running::{LOOK_BUDGET, Running};
+use crate::forensics::snapshot::received;
+use crate::forensics::{Fact, systemd};
+use crate::office::claim::Claim;
+use crate::office::options::{ClaimOptions, Replace};
+use crate::office::profile::Profile;
+use crate::office::tenure::Tenure;
+use crate::owner::holder::Holder;
+use crate::patience::Cancel;
+use crate::process::command_lock::LockFile;
+use crate::process::exit_code::{ExitCause, ExitCodes, ExitRule, Supervisor};
+use crate::process::older::hold;
+use crate::process::older::hold::Hold;
+use crate::process::older::wire::Owner;
+use crate::records::identities::Identities;
+use crate::records::instances::{Command, CommandLock, End, EndReason};
+use crate::records::profiles::Desired;
+use crate::scoped::ask;
+use crate::store::Store;
+use crate::store::busy::with_budget;
+use crate::store::held::Released;
+use crate::sync::lock as lock_of;
+use crate::sys::supervise::HeldCommand;
+use crate::sys::{Caught, ExecFailure, Received, Shortage, signals, supervise};
+use crate::{environment, sys};
 
 /// Between two looks at what may have changed.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -113,7 +124,7 @@ enum Event {
 struct Signal {
     caught: Caught,
     /// For one that asks to end.
-    received: Option<forensics::Received>,
+    received: Option<received::Received>,
 }
 
 impl From<Received> for Event {
@@ -122,7 +133,7 @@ impl From<Received> for Event {
             Received::ChildEnded => Self::ChildEnded,
             Received::Signal(caught) => {
                 let received =
-                    signals::asks_to_end(caught.number).then(|| forensics::Received::by_us(caught));
+                    signals::asks_to_end(caught.number).then(|| received::Received::by_us(caught));
                 Self::Signal(Signal { caught, received })
             }
         }
@@ -139,13 +150,13 @@ pub(super) fn run(global: &Global, arguments: &args::Run, format: Format) -> Out
         .kind(global.kind()?)
         .stop_budget(arguments.stop_budget)
         .wait(arguments.wait.unwrap_or_default())
-        .for_run(lock::requests(arguments)?);
+        .for_run(identity::requests(arguments)?);
     if arguments.replace {
         options = options.replace(replace(arguments));
     }
     options.stop_budget_ms()?;
     if let Some(directory) = &arguments.legacy_home {
-        let home = legacy::home(directory, &options.kind)?;
+        let home = claim_older::home(directory, &options.kind)?;
         older::become_known(arguments, &home);
         options.legacy_home = Some(home);
     }
@@ -160,7 +171,7 @@ pub(super) fn run(global: &Global, arguments: &args::Run, format: Format) -> Out
     if arguments.replace
         && let Some(home) = &options.legacy_home
     {
-        legacy::check_usable(home)?;
+        hold::check_usable(home)?;
     }
     let inbox = Inbox::open()?;
     let store = global.options().open()?;
@@ -228,7 +239,7 @@ fn claim_with_older(
     inbox: &Inbox,
 ) -> Result<(Claimed, Option<Hold>)> {
     let secrets: Vec<_> = options.locks.iter().map(|lock| &lock.identity).collect();
-    let argv = legacy::command_words(&arguments.command, &secrets);
+    let argv = hold::command_words(&arguments.command, &secrets);
     for _ in 0..ATTEMPTS {
         let claimed = claim(profile, options, inbox)?;
         let (Claimed::Granted(_), Some(home)) = (&claimed, &options.legacy_home) else {
@@ -348,7 +359,7 @@ fn tell_of_evicted(what: &dyn std::fmt::Display, evicted: &Evicted) {
 /// up to two seconds.
 fn warn_of_short_unit(budget: Duration) {
     let ask = move || {
-        if let Some(warning) = forensics::systemd::warn_if_short(budget) {
+        if let Some(warning) = systemd::warn_if_short(budget) {
             output::tell(&format!("incumbent: run: {warning}\n"));
         }
     };
@@ -436,7 +447,7 @@ fn sit_out_storm(
         Ok::<_, Error>(
             storm.after_refusal
                 && profile.status_of(kind)?.verdict == "dead"
-                && !scoped::any_is_held(inner, &options.locks)?,
+                && !ask::any_is_held(inner, &options.locks)?,
         )
     };
     if is_over()? {

@@ -3,16 +3,18 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use super::super::args;
-use super::super::output;
-use super::running::{LOOK_BUDGET, Watch};
+use crate::cli::run::running::{LOOK_BUDGET, Watch};
+use crate::cli::{args, output};
+use crate::clock::millis;
 use crate::error::Result;
-use crate::instance;
-use crate::legacy::{self, Kept, MarkerFile};
-use crate::marker::millis;
-use crate::marker_table::{self, NewMarker};
+use crate::process::older;
+use crate::process::older::hold::Kept;
+use crate::process::older::marker_file::MarkerFile;
+use crate::process::older::wire;
+use crate::records::markers::NewMarker;
+use crate::records::{instances, markers};
 use crate::stop_budget;
-use crate::store::with_budget;
+use crate::store::busy::with_budget;
 use crate::sys::supervise;
 
 /// Executes this very program again, with words in its command line that later versions of the older program
@@ -21,11 +23,11 @@ use crate::sys::supervise;
 /// Returns where that was not needed, or cannot be.
 pub(super) fn become_known(arguments: &args::Run, home: &Path) {
     let words: Vec<OsString> = std::env::args_os().collect();
-    if !arguments.known_as.is_empty() || legacy::is_known_line(&words) {
+    if !arguments.known_as.is_empty() || wire::is_known_line(&words) {
         return;
     }
     let Some(at) = words.iter().position(|word| word == "--") else { return };
-    let known_as = std::iter::once(OsString::from("--known-as")).chain(legacy::known_words(home));
+    let known_as = std::iter::once(OsString::from("--known-as")).chain(wire::known_words(home));
     let argv: Vec<OsString> =
         words[..at].iter().cloned().chain(known_as).chain(words[at..].iter().cloned()).collect();
     let error = supervise::execute_again(&argv);
@@ -47,7 +49,7 @@ impl Watch<'_> {
             Ok(Kept::RecordRestored) => output::tell_aside(&format!(
                 "incumbent: run: {}: {} was removed; it is written again\n",
                 self.tenure.office(),
-                path.with_file_name(legacy::PID_FILE).display()
+                path.with_file_name(older::PID_FILE).display()
             )),
             // It acts as well by now.
             Ok(Kept::LostTo(pid)) => {
@@ -81,10 +83,10 @@ impl Watch<'_> {
     fn keep_older_marker(&self, marker: &MarkerFile) -> Result<()> {
         let inner = &self.store.inner;
         inner.write(|tx| {
-            let Some(record) = instance::by_id(tx, self.tenure.instance())? else { return Ok(()) };
+            let Some(record) = instances::by_id(tx, self.tenure.instance())? else { return Ok(()) };
             let Some((instance, process)) = NewMarker::target(&record) else { return Ok(()) };
             // Whoever asked first explains the end.
-            if marker_table::asked_end(tx, tx.boot_time(), instance)?.is_some() {
+            if markers::asked_end(tx, tx.boot_time(), instance)?.is_some() {
                 return Ok(());
             }
             let deadline = stop_budget::deadline(stop_budget::of(&record));

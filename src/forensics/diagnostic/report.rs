@@ -4,30 +4,31 @@
 //! the time that is left, and what was cut off is said. Should even a write hang, a watchdog ends
 //! the process.
 
-use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io;
+use std::io::Write;
 use std::path::PathBuf;
-use std::process::{Child, ExitStatus, Stdio};
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use crate::clock::{Deadline, now_ms, rfc3339};
-use crate::command_line;
-use crate::identities::Identities;
+use crate::forensics::diagnostic::ask::{Refusal, RefusalKind, Said};
+use crate::forensics::diagnostic::table::Table;
+use crate::forensics::diagnostic::{ask, table};
 use crate::path_text::is_unprintable;
-use crate::store::OpenOptions;
-use crate::sys::{self, Existence, Pid, ProcessRow, diagnostic as os};
+use crate::process::command_line;
+use crate::process::command_line::redact;
+use crate::records::identities::Identities;
+use crate::store::open::OpenOptions;
+use crate::sys;
+use crate::sys::{Existence, Pid, ProcessRow, diagnostic as os};
 
 /// Whoever burns the machine is among the first.
 const PROCESSES_MAX: usize = 60;
 
 /// A gateway with more ancestors and children is lost in them anyway.
 const TREE_LINES_MAX: usize = 40;
-
-/// Of these the subject's ancestors, the nearest ones.
-const ANCESTORS_MAX: usize = 15;
 
 /// The OOM killer's report of one kill is longer, but its verdict stands in the last lines.
 const MESSAGES_MAX: usize = 20;
@@ -39,18 +40,11 @@ const LINE_LENGTH_MAX: usize = 1_000;
 /// section costs another one its place.
 const SECTION_LENGTH_MAX: usize = 40 * 1024;
 
-/// What is kept of a program's output, its end, and at times twice that: the `ps` of 60,000
-/// processes.
-const OUTPUT_LENGTH_MAX: usize = 4 * 1024 * 1024;
-
 /// How long the store may take to say what is locked, which is a matter of milliseconds on an idle machine.
 const IDENTITIES_WITHIN: Duration = Duration::from_secs(2);
 
 /// How much later than the process itself the watchdog ends it: time for a write on a busy disk.
 const GRACE: Duration = Duration::from_millis(500);
-
-/// How long a program may take to end once it is killed: longer only in the kernel, where it stays.
-const KILLED_WITHIN: Duration = Duration::from_millis(100);
 
 /// The columns that we have `ps` show: one option each, since POSIX takes what follows a `=` for a
 /// heading. Not the command line: joined with blanks it cannot be redacted.
@@ -142,7 +136,7 @@ impl Report {
     fn learn_identities(&mut self, store: PathBuf) {
         let file = store.display().to_string();
         let share = self.share(8).min(IDENTITIES_WITHIN);
-        let (read, _) = collect(share, move |found| {
+        let (read, _) = ask::collect(share, move |found| {
             drop(found.send(Shown::identities_of(store)));
         });
         let read = read.into_iter().next().unwrap_or_else(|| Err("no answer".to_owned()));
@@ -163,7 +157,7 @@ impl Report {
 
     /// Asks a program; `Err` with what to write in place of its answer.
     fn ask(&mut self, words: &[&str], share: Duration) -> Result<Said, Refusal> {
-        let answer = ask(words, share, &self.shown);
+        let answer = ask::ask(words, share, &self.shown);
         if answer.as_ref().is_err_and(|refusal| refusal.kind == RefusalKind::Late) {
             self.cut_off.push(format!("{} after {}", words[0], seconds(share)));
         }
@@ -177,7 +171,7 @@ impl Report {
         share: Duration,
         work: impl FnOnce(&Sender<String>) + Send + 'static,
     ) -> Vec<String> {
-        let (lines, finished) = collect(share, work);
+        let (lines, finished) = ask::collect(share, work);
         let mut lines = lines;
         if !finished {
             let share = seconds(share);
@@ -190,9 +184,9 @@ impl Report {
     /// Returns the table as we see it ourselves, for the tree.
     fn processes(&mut self) -> io::Result<Result<Vec<ProcessRow>, String>> {
         let share = self.share(3);
-        let told = self.ask(PS, share).and_then(|said| table_of_ps(&said));
+        let told = self.ask(PS, share).and_then(|said| table::table_of_ps(&said));
         let share = self.share(4);
-        let (rows, _) = collect(share, |rows| drop(rows.send(os::process_rows())));
+        let (rows, _) = ask::collect(share, |rows| drop(rows.send(os::process_rows())));
         let table = rows.into_iter().next().unwrap_or_else(|| {
             self.cut_off.push(format!("the process table after {}", seconds(share)));
             Err(format!("no answer within {}", seconds(share)))
@@ -202,7 +196,7 @@ impl Report {
             (Err(refusal), Ok(table)) => {
                 let instead = "what we see ourselves, by processor time since the start:";
                 let lines = refusal.lines().into_iter().chain([instead.to_owned()]);
-                (lines.collect(), Some(table_of_ours(table)))
+                (lines.collect(), Some(table::table_of_ours(table)))
             }
             (Err(refusal), Err(why)) => {
                 let ours = format!("unavailable: the process table: {why}");
@@ -238,7 +232,7 @@ impl Report {
             Err(why) => vec![format!("unavailable: the process table: {why}")],
             Ok(table) if table.iter().any(|row| row.pid == subject) => {
                 self.lines("reading command lines of the tree", self.share(3), move |lines| {
-                    let branches = branches(&table, subject);
+                    let branches = table::branches(&table, subject);
                     for branch in branches.iter().take(TREE_LINES_MAX) {
                         let _ = lines.send(branch.line(subject, &shown));
                     }
@@ -282,322 +276,8 @@ impl Report {
     }
 }
 
-/// Why a program gave no answer.
-struct Refusal {
-    kind: RefusalKind,
-    why: String,
-    /// What it had said until it was ended.
-    until_then: Vec<String>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum RefusalKind {
-    /// It could not be started.
-    Missing,
-    /// It ended with an error.
-    Failed,
-    /// It was ended.
-    Late,
-}
-
-impl Refusal {
-    fn new(kind: RefusalKind, why: String) -> Self {
-        Self { kind, why, until_then: Vec::new() }
-    }
-
-    fn lines(self) -> Vec<String> {
-        let mut lines = vec![format!("unavailable: {}", self.why)];
-        if !self.until_then.is_empty() {
-            lines.push("what it said until then:".to_owned());
-            lines.extend(self.until_then);
-        }
-        lines
-    }
-}
-
-/// Runs a program to its end, or to that of its time.
-fn ask(words: &[&str], share: Duration, shown: &Shown) -> Result<Said, Refusal> {
-    let [name, arguments @ ..] = words else { return Ok(Said::default()) };
-    if share.is_zero() {
-        return Err(Refusal::new(RefusalKind::Late, format!("{name}: no time was left")));
-    }
-    let deadline = Deadline::after(share);
-    let mut command = sys::program(name);
-    command
-        .args(arguments)
-        // Numbers and months as we know them, and times as in the rest of the log.
-        .env("LC_ALL", "C")
-        .env("TZ", "UTC")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    os::lead_group(&mut command);
-    let mut child = command.spawn().map_err(|error| {
-        let why = match error.kind() {
-            io::ErrorKind::NotFound => format!("not found in {}", sys::program_places()),
-            _ => error.to_string(),
-        };
-        Refusal::new(RefusalKind::Missing, format!("{name}: {why}"))
-    })?;
-    let (ended, pipes) = channel();
-    let out = Tail::of(child.stdout.take(), ended.clone());
-    let err = Tail::of(child.stderr.take(), ended);
-    // Both pipes end with their last writer; a receiver without senders has nothing to wait for.
-    while pipes.recv_timeout(deadline.remaining()).is_ok() {}
-    let Some(status) = wait(&mut child, deadline) else {
-        os::kill_group(&mut child);
-        let more = match wait(&mut child, Deadline::after(KILLED_WITHIN)) {
-            Some(_) => "it was ended",
-            None => "it was killed, and hangs in the kernel",
-        };
-        let why = format!("{name}: no answer within {}, {more}", seconds(share));
-        let mut refusal = Refusal::new(RefusalKind::Late, why);
-        let said = out.said(child.id());
-        if !said.text.is_empty() {
-            refusal.until_then = last_lines(&said, shown);
-        }
-        return Err(refusal);
-    };
-    if status.success() {
-        return Ok(out.said(child.id()));
-    }
-    let said = err.said(child.id());
-    let first =
-        said.text.lines().find(|line| !line.trim().is_empty()).map(command_line::redact_line);
-    // Most name themselves.
-    let said = first.as_deref().unwrap_or("no reason given").trim();
-    let said = said.strip_prefix(name).and_then(|said| said.strip_prefix(": ")).unwrap_or(said);
-    Err(Refusal::new(RefusalKind::Failed, format!("{name}: {said} ({status})")))
-}
-
-/// Waits for the end of our child; `None` when it has not come by then.
-fn wait(child: &mut Child, deadline: Deadline) -> Option<ExitStatus> {
-    loop {
-        match child.try_wait() {
-            Ok(Some(status)) => return Some(status),
-            Ok(None) | Err(_) if deadline.has_passed() => return None,
-            Ok(None) | Err(_) => std::thread::sleep(Duration::from_millis(1)),
-        }
-    }
-}
-
-/// What a program said, or the end of it.
-#[derive(Clone, Debug, Default)]
-struct Said {
-    /// Its pid.
-    by: Pid,
-    text: String,
-    /// The beginning was too much.
-    is_cut: bool,
-}
-
-impl Said {
-    /// Tells that only some of these are shown.
-    fn count(&self, shown: usize, all: usize) -> String {
-        let more = if self.is_cut { "more than " } else { "" };
-        format!("({shown} of {more}{all})")
-    }
-}
-
-/// The end of what comes out of a pipe, read as it comes by a thread.
-struct Tail(Arc<Mutex<Kept>>);
-
-#[derive(Default)]
-struct Kept {
-    bytes: Vec<u8>,
-    is_cut: bool,
-}
-
-impl Tail {
-    /// Lets go of `ended` at the end of the pipe.
-    fn of(pipe: Option<impl Read + Send + 'static>, ended: Sender<()>) -> Self {
-        let kept = Arc::new(Mutex::new(Kept::default()));
-        let ours = Arc::clone(&kept);
-        // Without a thread nothing is read, and the program is late.
-        let _ = std::thread::Builder::new().spawn(move || {
-            let mut chunk = vec![0; 64 * 1024];
-            let mut pipe = pipe;
-            while let Some(length @ 1..) = pipe.as_mut().and_then(|it| it.read(&mut chunk).ok()) {
-                ours.lock().unwrap_or_else(PoisonError::into_inner).push(&chunk[..length]);
-            }
-            drop(ended);
-        });
-        Self(kept)
-    }
-
-    fn said(&self, by: Pid) -> Said {
-        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // A line that has lost its beginning is none.
-        let from = if kept.is_cut { kept.bytes.iter().position(|it| *it == b'\n') } else { None };
-        let bytes = &kept.bytes[from.map_or(0, |at| at + 1)..];
-        Said { by, text: String::from_utf8_lossy(bytes).into_owned(), is_cut: kept.is_cut }
-    }
-}
-
-impl Kept {
-    fn push(&mut self, bytes: &[u8]) {
-        self.bytes.extend_from_slice(bytes);
-        let surplus = self.bytes.len().saturating_sub(OUTPUT_LENGTH_MAX);
-        // Not with every chunk: it moves all the rest.
-        if surplus > OUTPUT_LENGTH_MAX {
-            self.bytes.drain(..surplus);
-            self.is_cut = true;
-        }
-    }
-}
-
-/// Does `work` in a thread, for it may hang; what it sent within its time, and whether that was
-/// all.
-fn collect<T: Send + 'static>(
-    share: Duration,
-    work: impl FnOnce(&Sender<T>) + Send + 'static,
-) -> (Vec<T>, bool) {
-    let deadline = Deadline::after(share);
-    let (sender, receiver) = channel();
-    let started = std::thread::Builder::new().spawn(move || work(&sender));
-    let mut found = Vec::new();
-    loop {
-        match receiver.recv_timeout(deadline.remaining()) {
-            Ok(item) => found.push(item),
-            Err(RecvTimeoutError::Disconnected) => return (found, started.is_ok()),
-            Err(RecvTimeoutError::Timeout) => return (found, false),
-        }
-    }
-}
-
-/// A table of processes, to be sorted, and to be given command lines.
-#[derive(Debug)]
-struct Table {
-    heading: String,
-    rows: Vec<Row>,
-}
-
-#[derive(Debug)]
-struct Row {
-    pid: Pid,
-    /// Those that burn the most come first, of those that do nothing the largest: not the threads
-    /// of the kernel.
-    cpu: f64,
-    memory_kib: u64,
-    columns: String,
-}
-
-fn table_of_ps(said: &Said) -> Result<Table, Refusal> {
-    // It sees itself, at work.
-    let rows = said.text.lines().filter_map(row_of_ps).filter(|row| row.pid != said.by);
-    let rows: Vec<Row> = rows.collect();
-    if rows.is_empty() {
-        let first = command_line::redact_line(said.text.lines().next().unwrap_or_default());
-        let why = format!("ps: no table of processes, but {first:?}");
-        return Err(Refusal::new(RefusalKind::Failed, why));
-    }
-    let heading = columns(["PID", "PPID", "USER", "%CPU", "%MEM", "RSS(KiB)", "STAT", "ELAPSED"]);
-    Ok(Table { heading: heading + " COMMAND", rows })
-}
-
-/// The name of a user may hold blanks, so the last columns are counted from the end.
-fn row_of_ps(line: &str) -> Option<Row> {
-    let fields: Vec<&str> = line.split_whitespace().collect();
-    let [pid, parent, user @ .., cpu, memory, resident, state, elapsed] = fields.as_slice() else {
-        return None;
-    };
-    Some(Row {
-        pid: pid.parse().ok()?,
-        cpu: cpu.parse().ok()?,
-        memory_kib: resident.parse().ok()?,
-        columns: columns([pid, parent, &user.join("_"), cpu, memory, resident, state, elapsed]),
-    })
-}
-
-fn columns([pid, parent, user, cpu, memory, resident, state, elapsed]: [&str; 8]) -> String {
-    format!(
-        "{pid:>7} {parent:>7} {user:<12} {cpu:>5} {memory:>5} {resident:>9} {state:<5} \
-         {elapsed:>11}"
-    )
-}
-
-fn table_of_ours(table: &[ProcessRow]) -> Table {
-    let or_unknown = |value: Option<String>| value.unwrap_or_else(|| "?".to_owned());
-    let rows = table.iter().map(|row| Row {
-        pid: row.pid,
-        #[allow(clippy::cast_precision_loss, reason = "for sorting")]
-        cpu: row.cpu_ms.unwrap_or(0) as f64,
-        memory_kib: row.memory_kib.unwrap_or(0),
-        columns: our_columns([
-            &row.pid.to_string(),
-            &row.parent.unwrap_or(0).to_string(),
-            &or_unknown(row.uid.map(|uid| uid.to_string())),
-            &or_unknown(row.cpu_ms.map(|ms| format!("{}.{}", ms / 1_000, ms % 1_000 / 100))),
-            &or_unknown(row.memory_kib.map(|kib| kib.to_string())),
-            &or_unknown(row.state.map(String::from)),
-            &or_unknown(row.age_s.map(elapsed)),
-        ]),
-    });
-    let heading = our_columns(["PID", "PPID", "UID", "CPU(s)", "RSS(KiB)", "STAT", "ELAPSED"]);
-    Table { heading: heading + " COMMAND", rows: rows.collect() }
-}
-
-fn our_columns([pid, parent, uid, cpu, resident, state, elapsed]: [&str; 7]) -> String {
-    format!("{pid:>7} {parent:>7} {uid:>7} {cpu:>9} {resident:>9} {state:<4} {elapsed:>11}")
-}
-
-/// As `ps` writes it: `2-03:04:05`.
-fn elapsed(s: u64) -> String {
-    let (days, hours, minutes) = (s / 86_400, s / 3_600 % 24, s / 60 % 60);
-    let days = if days > 0 { format!("{days}-") } else { String::new() };
-    format!("{days}{hours:02}:{minutes:02}:{:02}", s % 60)
-}
-
-/// A process of the tree.
-#[derive(Debug, PartialEq, Eq)]
-struct Branch {
-    pid: Pid,
-    state: char,
-    depth: usize,
-}
-
-impl Branch {
-    fn line(&self, subject: Pid, shown: &Shown) -> String {
-        let mark = if self.pid == subject { '>' } else { ' ' };
-        let indent = "  ".repeat(self.depth);
-        format!("{mark} {:>7} {} {indent}{}", self.pid, self.state, shown.process(self.pid))
-    }
-}
-
-/// The ancestors of `subject`, itself and its descendants, each below its parent.
-fn branches(table: &[ProcessRow], subject: Pid) -> Vec<Branch> {
-    let by_pid: BTreeMap<Pid, &ProcessRow> = table.iter().map(|row| (row.pid, row)).collect();
-    let mut line = vec![subject];
-    while let Some(parent) = by_pid.get(&line[line.len() - 1]).and_then(|row| row.parent) {
-        // The table is not of one moment: a recycled pid could close a circle.
-        if line.contains(&parent) || line.len() > ANCESTORS_MAX || !by_pid.contains_key(&parent) {
-            break;
-        }
-        line.push(parent);
-    }
-    let branch = |pid: Pid, depth: usize| Branch {
-        pid,
-        state: by_pid.get(&pid).and_then(|row| row.state).unwrap_or('?'),
-        depth,
-    };
-    let mut branches: Vec<Branch> = Vec::new();
-    for (depth, pid) in line.iter().rev().enumerate() {
-        branches.push(branch(*pid, depth));
-    }
-    let mut left = vec![(subject, line.len() - 1)];
-    while let Some((parent, depth)) = left.pop() {
-        if parent != subject {
-            branches.push(branch(parent, depth));
-        }
-        let children = by_pid.values().rev().filter(|row| row.parent == Some(parent));
-        let children = children.filter(|row| !branches.iter().any(|it| it.pid == row.pid));
-        left.extend(children.map(|row| (row.pid, depth + 1)));
-    }
-    branches
-}
-
 /// What may be shown of others.
-struct Shown {
+pub(super) struct Shown {
     /// What is locked; or why nobody knows.
     identities: Result<Identities, String>,
 }
@@ -621,11 +301,11 @@ impl Shown {
     }
 
     /// The command line of a process, redacted, or what else says what it is.
-    fn process(&self, pid: Pid) -> String {
+    pub(super) fn process(&self, pid: Pid) -> String {
         let arguments = sys::command_line(pid);
         match (arguments.filter(|_| self.identities.is_ok()), sys::program_name(pid)) {
             (Some(arguments), _) => self.command(arguments),
-            (None, Some(name)) => format!("[{}]", command_line::redact_line(&name)),
+            (None, Some(name)) => format!("[{}]", redact::redact_line(&name)),
             (None, None) => "(ended, or not to be seen)".to_owned(),
         }
     }
@@ -639,7 +319,7 @@ impl Shown {
     }
 }
 
-fn last_lines(said: &Said, of: &Shown) -> Vec<String> {
+pub(super) fn last_lines(said: &Said, of: &Shown) -> Vec<String> {
     let lines: Vec<&str> = said.text.lines().collect();
     let from = lines.len().saturating_sub(MESSAGES_MAX);
     // What is locked could stand in any of them.
@@ -688,7 +368,7 @@ fn one_line(line: &str) -> String {
     shown
 }
 
-fn seconds(duration: Duration) -> String {
+pub(super) fn seconds(duration: Duration) -> String {
     let ms = duration.as_millis();
     if ms < 1_000 { format!("{ms} ms") } else { format!("{:.1} s", duration.as_secs_f64()) }
 }
@@ -696,6 +376,9 @@ fn seconds(duration: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::forensics::diagnostic::ask::OUTPUT_LENGTH_MAX;
+    use crate::forensics::diagnostic::ask::Tail;
+    use crate::forensics::diagnostic::table::ANCESTORS_MAX;
 
     /// FIELD-BUGS 87: a dump with a token in it was pasted into a public place.
     #[test]
@@ -727,14 +410,15 @@ mod tests {
 
     #[test]
     fn rows_of_ps() {
-        let row = row_of_ps("  812     1 DOM jo doe   3.5  0.1  4321 Ss   2-03:04:05").unwrap();
+        let row =
+            table::row_of_ps("  812     1 DOM jo doe   3.5  0.1  4321 Ss   2-03:04:05").unwrap();
         assert_eq!(row.pid, 812);
         assert!(row.columns.contains(" DOM_jo_doe ") && row.columns.ends_with("2-03:04:05"));
         for other in ["", "PID USER TIME COMMAND", "812 1 root x 0.1 1 S 1"] {
-            assert!(row_of_ps(other).is_none(), "{other}");
+            assert!(table::row_of_ps(other).is_none(), "{other}");
         }
         let said = Said { by: 1, text: "PID USER --token=hunter2\n".to_owned(), is_cut: false };
-        let refusal = table_of_ps(&said).unwrap_err();
+        let refusal = table::table_of_ps(&said).unwrap_err();
         assert!(!refusal.why.contains("hunter2") && refusal.why.contains("PID USER"));
     }
 
@@ -750,7 +434,10 @@ mod tests {
             age_s: None,
         };
         let seen = |table: &[ProcessRow], subject| -> Vec<(Pid, usize)> {
-            branches(table, subject).iter().map(|branch| (branch.pid, branch.depth)).collect()
+            table::branches(table, subject)
+                .iter()
+                .map(|branch| (branch.pid, branch.depth))
+                .collect()
         };
         let table = [row(1, 0), row(5, 1), row(6, 5), row(7, 6), row(8, 6), row(9, 7), row(10, 5)];
         assert_eq!(seen(&table, 6), [(1, 0), (5, 1), (6, 2), (7, 3), (9, 4), (8, 3)]);
@@ -788,8 +475,8 @@ mod tests {
 
     #[test]
     fn lengths_of_time() {
-        assert_eq!(elapsed(183_845), "2-03:04:05");
-        assert_eq!(elapsed(59), "00:00:59");
+        assert_eq!(table::elapsed(183_845), "2-03:04:05");
+        assert_eq!(table::elapsed(59), "00:00:59");
         assert_eq!(seconds(Duration::from_millis(1_700)), "1.7 s");
         assert_eq!(seconds(Duration::from_millis(20)), "20 ms");
     }

@@ -9,11 +9,14 @@ use std::collections::HashSet;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use super::{Inner, Tx, lock};
-use crate::anchor::{self, Orphan};
 use crate::clock::Deadline;
 use crate::error::{Error, Result};
 use crate::names::InstanceId;
+use crate::process::anchor;
+use crate::process::anchor::sweep::Orphan;
+use crate::store::handle::Inner;
+use crate::store::transaction::Tx;
+use crate::sync::lock;
 
 /// How long an anchor without a row has to be held until it is an orphan. A rollback takes less.
 const SETTLES_WITHIN: Duration = Duration::from_millis(20);
@@ -38,7 +41,7 @@ pub(super) enum Written<T> {
 
 /// Whether a transaction may be rolled back because of anchors without a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::store) enum Patience {
+pub(crate) enum Patience {
     Waits,
     Over,
 }

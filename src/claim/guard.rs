@@ -1,0 +1,159 @@
+//! Whether what this process holds is still its own, how it was lost, and how it is let go.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rusqlite::Connection;
+
+use crate::error::{ErrorKind, Result};
+use crate::names::{InstanceId, LockName};
+use crate::records::instances;
+use crate::store::handle::Inner;
+use crate::sync::BackgroundThread;
+
+/// How often a watched tenure or lock is verified: a replaced store is noticed within a second.
+const VERIFY_EVERY: Duration = Duration::from_millis(500);
+
+/// Whether an office or a lock is still held.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It is.
+    Held,
+    /// It is not: stop acting for it.
+    Lost(Lost),
+}
+
+/// How something that was held was lost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Lost {
+    /// The store file was deleted, replaced or restored from a copy without this holder.
+    StoreReplaced,
+    /// Of an office that was claimed together with locks: one of these.
+    Lock {
+        /// Which lock.
+        name: LockName,
+        /// Why, in snake case: `evicted`.
+        reason: String,
+        /// Who did it, if they said so.
+        by: Option<String>,
+    },
+    /// The record was ended by somebody else.
+    Ended {
+        /// Why, in snake case: `evicted`, `taken_over`.
+        reason: String,
+        /// Who did it, if they said so.
+        by: Option<String>,
+    },
+}
+
+impl std::fmt::Display for Lost {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::StoreReplaced => f.write_str("the store was deleted or replaced"),
+            Self::Lock { name, reason, by: Some(by) } => {
+                write!(f, "its lock {name} was lost: {reason} by {by}")
+            }
+            Self::Lock { name, reason, by: None } => {
+                write!(f, "its lock {name} was lost: {reason}")
+            }
+            Self::Ended { reason, by: Some(by) } => write!(f, "{reason} by {by}"),
+            Self::Ended { reason, by: None } => f.write_str(reason),
+        }
+    }
+}
+
+/// A row of this process, as one of its guards knows it.
+#[derive(Clone, Debug)]
+pub(crate) struct Footing {
+    pub(crate) inner: Arc<Inner>,
+    pub(crate) instance: InstanceId,
+    pub(crate) nonce_hash: String,
+}
+
+impl Footing {
+    /// Whether the row still stands, and whatever `more` looks for in the same snapshot. An anchor
+    /// file that somebody removed is made anew.
+    pub(crate) fn verify(
+        &self,
+        more: impl FnOnce(&Connection) -> Result<Option<Lost>>,
+    ) -> Result<Standing> {
+        let read = self.inner.read(|connection| {
+            let row = instances::standing(connection, self.instance)?;
+            Ok((row, more(connection)?))
+        });
+        let (row, lost) = match read {
+            // A reader made just now cannot even open a file that is gone.
+            Err(error) if error.kind() == ErrorKind::StoreReplaced || !self.inner.is_in_place() => {
+                return Ok(Standing::Lost(Lost::StoreReplaced));
+            }
+            read => read?,
+        };
+        // Rows are never deleted while live: a store without ours is an older copy.
+        let Some(row) = row.filter(|row| row.nonce_hash == self.nonce_hash) else {
+            return Ok(Standing::Lost(Lost::StoreReplaced));
+        };
+        if let Some((reason, by)) = row.ended {
+            return Ok(Standing::Lost(Lost::Ended { reason, by }));
+        }
+        if let Some(lost) = lost {
+            return Ok(Standing::Lost(lost));
+        }
+        self.restore_anchor(row.anchor.as_deref())?;
+        Ok(Standing::Held)
+    }
+
+    /// A held lock on a file that its path no longer names, or that our row does not, is invisible
+    /// to everybody else.
+    fn restore_anchor(&self, named: Option<&str>) -> Result<()> {
+        match self.inner.own_anchor() {
+            Some(anchor) if anchor.is_in_place() && named == Some(anchor.name()) => Ok(()),
+            Some(_) | None => self.inner.write(|tx| {
+                // Another thread may have released it since: no row, no anchor.
+                let still_ours = instances::standing(tx, self.instance)?
+                    .is_some_and(|row| row.ended.is_none() && row.nonce_hash == self.nonce_hash);
+                if !still_ours {
+                    return Ok(());
+                }
+                let anchor = self.inner.anchor(tx)?;
+                instances::set_anchor(tx, self.instance, &self.nonce_hash, anchor.name())
+            }),
+        }
+    }
+}
+
+/// Calls `verify` from a thread of its own until it says that all is lost, and then `on_loss`; not if
+/// it was `let_go`.
+pub(crate) fn watch(
+    verify: impl Fn() -> Result<Standing> + Send + 'static,
+    let_go: Arc<AtomicBool>,
+    on_loss: impl FnOnce(Lost) + Send + 'static,
+) -> Result<LossWatch> {
+    let mut on_loss = Some(on_loss);
+    let thread = BackgroundThread::start("incumbent-watch", VERIFY_EVERY, move || {
+        match verify() {
+            Ok(Standing::Held) => return false,
+            Ok(Standing::Lost(_)) if let_go.load(Ordering::Acquire) => {}
+            Ok(Standing::Lost(lost)) => {
+                if let Some(on_loss) = on_loss.take() {
+                    on_loss(lost);
+                }
+            }
+            // Not knowing is not losing: look again.
+            Err(error) => {
+                tracing::warn!(%error, "cannot verify what is held");
+                return false;
+            }
+        }
+        true
+    })?;
+    Ok(LossWatch { _thread: thread })
+}
+
+/// A watch over what is held; see [`Tenure::watch`](crate::Tenure::watch). Dropping it ends the watch.
+#[derive(Debug)]
+#[must_use = "dropping the watch ends it"]
+pub struct LossWatch {
+    _thread: BackgroundThread,
+}

@@ -1,0 +1,12 @@
+//! What every claim does, of an office or of a lock: look at whoever is on record, run errands outside of the
+//! transaction, wait, and guard what was gained.
+
+pub(crate) mod aside;
+pub(crate) mod examine;
+pub(crate) mod guard;
+pub(crate) mod obstacle;
+pub(crate) mod older;
+pub(crate) mod ours;
+pub(crate) mod sweep;
+pub(crate) mod wait;
+pub(crate) mod waiting_row;

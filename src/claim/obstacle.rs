@@ -1,0 +1,54 @@
+//! What stands in the way of a claim, and how to notice that it no longer does.
+
+use crate::error::Result;
+use crate::liveness::{Lease, Verdict};
+use crate::names::{InstanceId, Wanted};
+use crate::owner::evidence::LiveCommandLine;
+use crate::owner::holder::Holder;
+use crate::owner::judge;
+use crate::records::instances::Record;
+use crate::records::{instances, markers, reservations};
+use crate::store::handle::Inner;
+use crate::store::transaction::Tx;
+
+/// Whoever reserved `wanted` and stands in the way by that: it lives, its time is not over, and it is
+/// not the row `ours`.
+pub(crate) fn reserved_by_another(
+    tx: &Tx<'_>,
+    inner: &Inner,
+    wanted: &Wanted,
+    ours: Option<InstanceId>,
+) -> Result<Option<Box<Obstacle>>> {
+    if !markers::exists(tx)? {
+        return Ok(None);
+    }
+    let reservation = reservations::of(tx, inner.boot_time(), wanted)?
+        .filter(|reservation| ours != Some(reservation.instance));
+    let Some(reservation) = reservation else { return Ok(None) };
+    let record =
+        instances::by_id(tx, reservation.instance)?.filter(|record| record.ended_at_ms.is_none());
+    let Some(record) = record else { return Ok(None) };
+    let judged = judge::judge_record(inner, &record, Lease::None, &LiveCommandLine::not_read());
+    if matches!(judged.verdict, Verdict::Dead(_)) {
+        return Ok(None);
+    }
+    let holder = Box::new(Holder::reserved(wanted, &record, &judged, reservation.remaining_ms));
+    let watch = Some(Watch { fence: record.id.as_i64(), record });
+    Ok(Some(Box::new(Obstacle { holder, watch })))
+}
+
+/// What stands in the way of a claim.
+#[derive(Debug)]
+pub(crate) struct Obstacle {
+    pub(crate) holder: Box<Holder>,
+    /// `None`: whoever stands in the way has no record.
+    pub(crate) watch: Option<Watch>,
+}
+
+/// Whom to watch, and how to know that what is wanted is no longer theirs.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    pub(crate) record: Record,
+    /// The instance id of an office's holder, the fence of a lock.
+    pub(crate) fence: i64,
+}

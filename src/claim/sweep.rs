@@ -1,0 +1,120 @@
+//! Ends dead owners that nobody claims from, and looks for anchors that no row accounts for.
+
+use std::collections::HashSet;
+
+use crate::error::Result;
+use crate::liveness::{Lease, Verdict};
+use crate::names::Wanted;
+use crate::owner::evidence::LiveCommandLine;
+use crate::owner::holder::Holder;
+use crate::owner::{ending, judge};
+use crate::process::anchor::sweep;
+use crate::process::anchor::sweep::Sweep;
+use crate::records::events::EventRecord;
+use crate::records::instances;
+use crate::records::instances::Record;
+use crate::store::handle::Inner;
+use crate::store::ourselves;
+use crate::store::transaction::Tx;
+
+/// Looks for anchors without a row: orphans stand in the way of what is `wanted`, garbage is
+/// collected.
+///
+/// A process that goes on from a store that was replaced meets the anchors of those who were in it,
+/// too. What it held there, none of them can hold; of anything else they may be the owners.
+pub(crate) fn sweep(
+    tx: &Tx<'_>,
+    inner: &Inner,
+    named: &HashSet<String>,
+    wanted: impl IntoIterator<Item = Wanted>,
+) -> Result<Sweep> {
+    let own = inner.own_anchor();
+    let lost_store = match &own {
+        Some(own) if inner.held_before(wanted) => own.store_id(),
+        Some(_) | None => None,
+    };
+    let mut sweep = sweep::sweep(
+        &inner.location.anchors,
+        inner.store_uuid()?,
+        named,
+        own.as_ref().map(|anchor| anchor.name()),
+        lost_store,
+        |name| ourselves::names_anchor(tx, name),
+    )?;
+    tx.check_settled(&sweep.orphans)?;
+    if lost_store.is_none() {
+        sweep.orphans.extend(tx.lost_anchors()?);
+    }
+    Ok(sweep)
+}
+
+/// What came of looking for anchors that stand in the way without a record.
+#[derive(Debug)]
+pub(crate) enum Orphans {
+    None,
+    Refused(Box<Holder>),
+    Removed(usize),
+}
+
+/// Nobody is on record, yet an anchor without a record may refuse every claim: there is a way out of
+/// that as well, if a person says so.
+pub(crate) fn evict_orphans(
+    tx: &Tx<'_>,
+    inner: &Inner,
+    wanted: &Wanted,
+    force: Force,
+    by: &str,
+) -> Result<Orphans> {
+    let sweep = sweep(tx, inner, &tx.named_anchors()?, [wanted.clone()])?;
+    let Some(orphan) = sweep.orphans.first() else { return Ok(Orphans::None) };
+    if force == Force::No {
+        return Ok(Orphans::Refused(Box::new(Holder::orphan(wanted.clone(), orphan.pid))));
+    }
+    sweep.remove_orphans(&inner.location.anchors)?;
+    tx.forget_lost_owners()?;
+    let office = match wanted {
+        Wanted::Office(office) => Some(office),
+        Wanted::Lock(_) => None,
+    };
+    tx.record(&EventRecord {
+        event: "orphans_evicted",
+        office,
+        detail: Some(serde_json::json!({
+            "by": by,
+            "anchors": sweep.orphans.iter().map(|orphan| &orphan.name).collect::<Vec<_>>(),
+        })),
+        ..EventRecord::default()
+    })?;
+    Ok(Orphans::Removed(sweep.orphans.len()))
+}
+
+/// After a grant: collects anchors that nobody uses, and ends the rows of processes without an office
+/// that died. Nobody else would.
+pub(crate) fn tidy(tx: &Tx<'_>, inner: &Inner, sweep: &Sweep) -> Result<()> {
+    sweep.remove_garbage();
+    let death = |record: &Record| match judge::judge_record(
+        inner,
+        record,
+        Lease::None,
+        &LiveCommandLine::not_read(),
+    )
+    .verdict
+    {
+        Verdict::Dead(reason) => Some(reason),
+        Verdict::Alive(_) | Verdict::Unknown(_) => None,
+    };
+    ending::sweep_without_office(tx, death, |anchor| judge::is_held(inner, anchor))?;
+    if tx.prunes() {
+        instances::prune_without_office(tx, |anchor| judge::is_held(inner, anchor))?;
+    }
+    Ok(())
+}
+
+/// Whether to end a record whose owner is not known to be dead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Force {
+    /// Only the dead.
+    No,
+    /// Whoever it is.
+    Yes,
+}

@@ -1,0 +1,123 @@
+//! The row of a process that waits, for as long as it waits.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::{ErrorKind, Result};
+use crate::names::{InstanceId, Nonce, ProfileName, Wanted};
+use crate::owner::ending;
+use crate::owner::judge::is_held;
+use crate::records::identities::Identities;
+use crate::records::instances::{End, EndReason, NewInstance, Origin};
+use crate::records::{instances, waiters};
+use crate::store::busy::with_budget;
+use crate::store::deferred::Pending;
+use crate::store::handle::Inner;
+use crate::store::transaction::Tx;
+use crate::sync::lock;
+
+/// How long the end of a wait may take where the store is busy: its deadline is kept to 20 ms.
+const LET_GO_WITHIN: Duration = Duration::from_millis(15);
+
+/// A row of this process without an office, for as long as it waits for something: anchored, and
+/// visible to others. It ends with this guard, unless it became something else.
+#[derive(Debug)]
+pub(crate) struct WaitingRow {
+    inner: Arc<Inner>,
+    pub(crate) instance: InstanceId,
+    nonce: Nonce,
+    /// It was ended together with what it waited for.
+    pub(crate) has_ended: bool,
+}
+
+/// What a waiting row says of its process.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WaitingAs<'a> {
+    pub(crate) profile: Option<&'a ProfileName>,
+    pub(crate) origin: Origin,
+    pub(crate) version: Option<&'a str>,
+    pub(crate) stop_budget_ms: u64,
+    pub(crate) argv: &'a [String],
+}
+
+impl WaitingRow {
+    /// Inserts the row; the guard of it is made with [`WaitingRow::new`] after the commit.
+    pub(crate) fn insert(
+        tx: &Tx<'_>,
+        inner: &Inner,
+        nonce: &Nonce,
+        wanted: &Wanted,
+        as_whom: &WaitingAs<'_>,
+    ) -> Result<InstanceId> {
+        let subject = inner.myself();
+        let anchor = inner.anchor(tx)?;
+        // `stop --reason 'TOKEN is revoked'`.
+        let words = as_whom.argv.iter().map(String::as_str);
+        let argv = Identities::within(tx, words)?.mask_words(as_whom.argv);
+        let instance = NewInstance {
+            profile: as_whom.profile,
+            kind: None,
+            origin: as_whom.origin,
+            subject,
+            argv: &argv,
+            observer: inner.observer(),
+            nonce,
+            anchor: Some(anchor.name()),
+            keeper: None,
+            version: as_whom.version,
+            stop_budget_ms: as_whom.stop_budget_ms,
+            heartbeat_every_ms: None,
+        }
+        .insert(tx)?;
+        waiters::insert(tx, instance, subject.pid, as_whom.profile, wanted)?;
+        Ok(instance)
+    }
+
+    pub(crate) fn new(inner: &Arc<Inner>, instance: InstanceId, nonce: Nonce) -> Self {
+        Self { inner: Arc::clone(inner), instance, nonce, has_ended: false }
+    }
+
+    /// Ends the row together with what `also` writes.
+    pub(crate) fn end_with(mut self, also: impl Fn(&Tx<'_>) -> Result<()>) -> Result<()> {
+        let hash = self.nonce.hash();
+        self.inner.write(|tx| {
+            also(tx)?;
+            ending::end_own(tx, self.instance, &hash, &End::new(EndReason::Released))?;
+            Ok(())
+        })?;
+        self.has_ended = true;
+        Ok(())
+    }
+}
+
+impl Drop for WaitingRow {
+    fn drop(&mut self) {
+        if self.has_ended || self.inner.check_process().is_err() {
+            return;
+        }
+        let end = End::new(EndReason::Released);
+        let hash = self.nonce.hash();
+        let ended = with_budget(LET_GO_WITHIN, || {
+            self.inner.write(|tx| {
+                ending::end_own(tx, self.instance, &hash, &end)?;
+                // Waits in vain are no grants, which prune otherwise.
+                if tx.prunes() {
+                    instances::prune_without_office(tx, |anchor| is_held(&self.inner, anchor))?;
+                }
+                Ok(())
+            })
+        });
+        match ended {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::StoreReplaced => {
+                self.inner.let_go_of_lost_store();
+            }
+            // With the next change of this process: it may live for months.
+            Err(error) => {
+                tracing::debug!(%error, "the end of a wait is kept for later");
+                let kept = Pending::Row { instance: self.instance, nonce_hash: hash, end };
+                lock(&self.inner.pending).push(Arc::new(kept));
+            }
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! From the global options to a store, a profile and an office.
+
+use std::path::PathBuf;
+
+use crate::cli::args::Global;
+use crate::cli::{Existing, output};
+use crate::environment;
+use crate::error::{Error, Result};
+use crate::names::{Kind, ProfileName};
+use crate::office::profile::{Profile, real_home};
+use crate::store::Store;
+use crate::store::open::OpenOptions;
+
+impl Global {
+    pub(super) fn options(&self) -> OpenOptions {
+        let mut options = OpenOptions::new().single_reader().tell(output::tell);
+        if let Some(path) = &self.db {
+            options = options.path(path);
+        }
+        for kind in &self.allow_filesystem {
+            options = options.allow_filesystem(kind);
+        }
+        options
+    }
+
+    pub(super) fn profile_name(&self) -> Result<ProfileName> {
+        if let Some(name) = &self.profile {
+            return ProfileName::new(name);
+        }
+        match environment::text(environment::PROFILE) {
+            Some(name) => ProfileName::new(name).map_err(|error| {
+                error.of_variable(environment::PROFILE, "name another one with `--profile NAME`")
+            }),
+            None => Ok(ProfileName::default()),
+        }
+    }
+
+    pub(super) fn kind(&self) -> Result<Kind> {
+        self.kind.as_deref().map_or_else(|| Ok(Kind::default()), Kind::new)
+    }
+
+    /// The office these arguments name.
+    pub(super) fn office(&self) -> Result<crate::names::Office> {
+        Ok(crate::names::Office { profile: self.profile_name()?, kind: self.kind()? })
+    }
+
+    /// The home that the arguments or the environment name.
+    fn home(&self) -> Option<PathBuf> {
+        self.home.clone().or_else(|| environment::value(environment::HOME).map(Into::into))
+    }
+
+    /// Says what is wrong with the names in the arguments before a store is made for them.
+    pub(super) fn check(&self) -> Result<()> {
+        self.office()?;
+        match self.home() {
+            Some(home) => real_home(&home).map(drop).map_err(|error| self.of_home(error)),
+            None => Ok(()),
+        }
+    }
+
+    /// Where the home comes from, in an error about it.
+    fn of_home(&self, error: Error) -> Error {
+        if self.home.is_some() {
+            return error;
+        }
+        error.of_variable(environment::HOME, "name another one with `--home DIR`")
+    }
+
+    /// The profile in `store`, with the home that the arguments or the environment name.
+    pub(super) fn profile(&self, store: &Store) -> Result<Profile> {
+        let profile = store.profile(self.profile_name()?.as_str())?;
+        match self.home() {
+            Some(home) => profile.with_home(&home).map_err(|error| self.of_home(error)),
+            None => Ok(profile),
+        }
+    }
+
+    /// The store, for asking. A question never looks at the home: whose record it reads is said by
+    /// its arguments alone.
+    pub(super) fn existing(&self) -> Result<Option<Store>> {
+        self.options().open_existing()
+    }
+
+    /// The same; where there is none, whoever is left of the one before it.
+    pub(super) fn existing_or_orphan(&self) -> Result<Existing> {
+        let options = self.options();
+        if let Some(store) = options.open_existing()? {
+            return Ok(Existing::Store(store));
+        }
+        let Some(orphan) = options.orphan()? else { return Ok(Existing::Nothing) };
+        // It may be an owner that has begun a new store since we looked.
+        Ok(options.open_existing()?.map_or(Existing::Orphan(orphan), Existing::Store))
+    }
+}
+
+/// Names this invocation in the history: who did it.
+pub(crate) fn by_us(verb: &str) -> String {
+    let uid = crate::sys::effective_uid().map_or_else(String::new, |uid| format!(", uid {uid}"));
+    format!("incumbent {verb} (pid {}{uid})", std::process::id())
+}
+
+/// Asked of a store that is not there.
+pub(super) fn no_store(global: &Global) -> Result<Error> {
+    let options = global.options();
+    let path = options.resolved_path()?;
+    let error = Error::invalid(format!("there is no store at {}", path.display()))
+        .at(path)
+        .with_hint("it is made by the first `incumbent run` or `claim`");
+    Ok(options.of_path(error))
+}

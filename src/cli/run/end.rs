@@ -1,0 +1,116 @@
+//! How a command ended, and what the `run` makes of it.
+
+use crate::cli::run::running::{Ending, LOOK_BUDGET, Watch, Why};
+use crate::cli::run::{Signalled, report_release};
+use crate::names::MarkerName;
+use crate::owner::autopsy;
+use crate::process::exit_code::ExitCause;
+use crate::records::instances::{End, EndReason};
+use crate::records::runtime;
+use crate::store::busy::with_budget;
+use crate::sys;
+use crate::sys::{ChildEnd, signals};
+
+impl Watch<'_> {
+    /// Records how the command ended; the exit code that tells our supervisor.
+    pub(super) fn finish(mut self, end: ChildEnd) -> i32 {
+        self.take_older_marker();
+        drop(self.hold.take());
+        let own = match end {
+            ChildEnd::Exited(code) => code,
+            ChildEnd::Signalled(signal) => 128 + signal,
+        };
+        let asked = self.asked.as_ref().filter(|asked| asked.explains(end));
+        let asked = asked.map(|asked| asked.signal.clone());
+        let how = how_it_ended(end, asked.as_ref());
+        if self.ending.as_ref().is_some_and(|ending| ending.why.is_lost()) {
+            drop(self.tenure);
+            return self.run.exit_codes.code(ExitCause::Refused, own, None);
+        }
+        // Lost in this very second: the end goes on record where others look. Not in a store that somebody
+        // took away with us in it.
+        if !self.store.inner.is_in_place() && sys::file_facts(self.store.path()).is_ok() {
+            // Whoever waits for our exit does not wait for a busy store.
+            if let Err(why) = with_budget(LOOK_BUDGET, || self.claim_in_new_store()) {
+                self.tell_lost(&why);
+            }
+        }
+        let cause = self.cause(&how, asked.as_ref());
+        report_release(self.tenure.end(&how));
+        self.run.exit_codes.code(cause, own, asked.map(|signal| signal.number))
+    }
+
+    /// Why the command ended: what the history will say of it. Where the store does not tell, what
+    /// it told last.
+    fn cause(&self, how: &End, asked: Option<&Signalled>) -> ExitCause {
+        let (inner, id) = (&self.store.inner, self.tenure.instance());
+        let told = with_budget(LOOK_BUDGET, || {
+            inner.read(|connection| {
+                let end = autopsy::explain(connection, inner, id, how)?;
+                Ok((end, runtime::is_starting(connection, id)?))
+            })
+        });
+        let was_starting = matches!(told, Ok((_, true)));
+        let reason = match (told, &self.ending) {
+            (Ok((end, _)), _) => end.reason,
+            (Err(_), Some(Ending { why: Why::End(marker), .. })) => {
+                if marker.name.as_str() == MarkerName::TAKEOVER {
+                    EndReason::TakenOver
+                } else {
+                    EndReason::PlannedStop
+                }
+            }
+            (Err(_), _) => how.reason,
+        };
+        match reason {
+            EndReason::PlannedStop => ExitCause::PlannedStop,
+            EndReason::TakenOver => ExitCause::TakenOver,
+            EndReason::Signalled => {
+                let cause = asked.map_or(ExitCause::Exited, |asked| asked.cause);
+                if was_starting { self.run.exit_codes.cause_while_starting(cause) } else { cause }
+            }
+            _ => ExitCause::Exited,
+        }
+    }
+}
+
+pub(super) fn describe(end: ChildEnd) -> String {
+    match end {
+        ChildEnd::Exited(code) => format!("ended with exit code {code}"),
+        ChildEnd::Signalled(signal) => format!("was ended by {}", sys::signal_name(signal)),
+    }
+}
+
+pub(super) fn how_it_ended(end: ChildEnd, asked: Option<&Signalled>) -> End {
+    let mut how = match (end, asked) {
+        (ChildEnd::Signalled(signal), _) if signals::is_fault(signal) => {
+            let mut how = End::new(EndReason::Crashed);
+            how.signal = Some(signal);
+            how
+        }
+        (_, Some(Signalled { number, by, .. })) => {
+            let mut how = End::new(EndReason::Signalled);
+            // What the kernel says of its end, where it says something.
+            how.signal = Some(match end {
+                ChildEnd::Signalled(actual) => actual,
+                ChildEnd::Exited(_) => *number,
+            });
+            match by {
+                Ok(sender) => how.by = Some(sender.clone()),
+                Err(why) => how.detail = Some(why.why().to_owned()),
+            }
+            how
+        }
+        (ChildEnd::Signalled(signal), None) => {
+            let mut how = End::new(EndReason::Signalled);
+            how.signal = Some(signal);
+            how
+        }
+        (ChildEnd::Exited(_), None) => End::new(EndReason::Exited),
+    };
+    how.exit_code = match end {
+        ChildEnd::Exited(code) => Some(code),
+        ChildEnd::Signalled(_) => None,
+    };
+    how
+}

@@ -1,0 +1,66 @@
+//! A `run` whose store was replaced goes on in the new one.
+
+use crate::cli::output;
+use crate::cli::run::running::{Life, Watch};
+use crate::cli::run::{Child, running};
+use crate::error::{Error, Result};
+use crate::office::claim::Claim;
+use crate::owner::holder::Holder;
+use crate::patience::Wait;
+use crate::records::instances::CommandLock;
+
+impl Watch<'_> {
+    /// The store was deleted or replaced under us: go on in the new one, with the same anchor. `Err` says why
+    /// not, where somebody else holds the office there.
+    pub(super) fn claim_in_new_store(&mut self) -> std::result::Result<(), String> {
+        self.watcher = None;
+        let lost = match self.store.inner.how_lost() {
+            Some(how) => format!("the store was deleted or replaced ({how})"),
+            None => "the store was deleted or replaced".to_owned(),
+        };
+        match self.try_new_store() {
+            Ok(None) => output::tell_aside(&format!(
+                "incumbent: run: {lost}; {} is claimed again in the new one\n",
+                self.tenure.office()
+            )),
+            Ok(Some(holder)) => return Err(format!("{lost}, and in the new one {holder}")),
+            Err(error) => {
+                self.doubt(&format!("{lost}, and the new one cannot be claimed yet: {error}"));
+            }
+        }
+        Ok(())
+    }
+
+    fn try_new_store(&mut self) -> Result<Option<Box<Holder>>> {
+        let store = self.run.global.options().path(self.store.path()).open()?;
+        let profile = self.run.global.profile(&store)?;
+        let mut options = self.run.options.clone().wait(Wait::No);
+        // Whoever holds it there was faster.
+        options.replace = None;
+        // Not what was let go since; and with the same proof, so that verbs of the command that runs
+        // still act for us.
+        let held = self.tenure.locks();
+        options.locks.retain(|lock| held.iter().any(|held| held.name == *lock.name()));
+        options.nonce = Some(self.tenure.nonce().clone());
+        match profile.claim_with(&options)? {
+            Claim::Held(holder) => Ok(Some(holder)),
+            Claim::Granted(tenure) => {
+                if let Life::Running(Child(command)) = &mut self.life {
+                    // With an anchor that had to be made anew, that file is out of reach.
+                    let is_held = running::command_lock_is_held(&store, self.lock_file.as_ref());
+                    if command.lock == CommandLock::Held && !is_held {
+                        command.lock = CommandLock::Lost;
+                    }
+                    if !tenure.set_child(command)? {
+                        return Err(Error::internal("the office was lost again"));
+                    }
+                }
+                self.watcher = Some(store.inner.watcher()?);
+                self.data_version = None;
+                std::mem::replace(&mut self.tenure, tenure).abandon();
+                self.store = store;
+                Ok(None)
+            }
+        }
+    }
+}

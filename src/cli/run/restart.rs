@@ -1,0 +1,117 @@
+//! Starts the command again, in the same office.
+
+use std::time::Duration;
+
+use crate::cli::advice::Invocation;
+use crate::cli::output;
+use crate::cli::run::running::{Ending, LOOK_BUDGET, Life, Watch, Why};
+use crate::cli::run::{NotStarted, Started, end, start};
+use crate::clock::Deadline;
+use crate::error::{Error, ErrorKind as Kind};
+use crate::owner::request::{Request, asked_to_end, request_to};
+use crate::records::markers::Marker;
+use crate::store::busy::with_budget;
+use crate::sys::ExecFailure;
+
+impl Watch<'_> {
+    /// The command has ended: the restart that it is to be started again for, if there is one.
+    pub(super) fn restart_asked_for(&self) -> Option<Marker> {
+        match &self.ending {
+            Some(Ending { why: Why::Restart(marker), .. }) => Some(marker.clone()),
+            Some(_) => None,
+            // It may have ended before we looked.
+            None => match with_budget(LOOK_BUDGET, || {
+                request_to(&self.store.inner, self.tenure.instance())
+            }) {
+                Ok(Some(Request::Restart(marker))) => Some(marker),
+                Ok(Some(Request::End(_)) | None) | Err(_) => None,
+            },
+        }
+    }
+
+    /// Starts the command again, within the same tenure, unless somebody asked for an end meanwhile.
+    /// What cannot be recorded or found out now is tried again: the office is ours.
+    pub(super) fn start_again(&mut self) -> Again {
+        let is_lost = self.ending.as_ref().is_some_and(|ending| ending.why.is_lost());
+        if self.is_asked_to_end() || is_lost {
+            return Again::No;
+        }
+        let Life::Between(pause) = &self.life else { return Again::Started };
+        if !pause.retry_at.has_passed() {
+            return Again::Later;
+        }
+        let (ended, restart) = (pause.ended, pause.restart.clone());
+        let asked_by = output::one_line(&restart.by);
+        let started = with_budget(LOOK_BUDGET, || {
+            match asked_to_end(&self.store.inner, self.tenure.instance()) {
+                // The last word counts.
+                Ok(Some(end)) if end.id > restart.id => return Ok(None),
+                Ok(Some(_) | None) => {}
+                Err(error) => return Err(NotStarted::Error(error)),
+            }
+            start(&self.run.arguments.command, &self.tenure, &self.store, None).map(Some)
+        });
+        match started {
+            Ok(Some(Some(Started { child, lock_file }))) => {
+                output::tell_aside(&format!(
+                    "incumbent: run: {}: restarted the command (pid {}), asked for by {asked_by}; \
+                     the one before {}\n",
+                    self.tenure.office(),
+                    child.0.pid,
+                    end::describe(ended)
+                ));
+                self.life = Life::Running(child);
+                self.lock_file = lock_file;
+                self.ending = None;
+                self.asked = None;
+                self.survive();
+                Again::Started
+            }
+            Ok(Some(None)) => {
+                self.lose("it was ended while the command was being restarted");
+                Again::No
+            }
+            Ok(None) => Again::No,
+            Err(NotStarted::Error(error)) => self.try_later(error),
+            // Nothing was read of the inbox; what is in it is heard before the next try.
+            Err(NotStarted::Signalled(_)) => Again::Later,
+            Err(NotStarted::Exec(failure)) => Again::Failed(failure),
+        }
+    }
+
+    /// The command could not be recorded. What passes by itself is waited for.
+    fn try_later(&mut self, error: Error) -> Again {
+        const PAUSE_MAX: Duration = Duration::from_secs(1);
+        let passes = matches!(
+            error.kind(),
+            Kind::Busy | Kind::CannotWrite | Kind::CannotRead | Kind::StoreReplaced
+        );
+        let Life::Between(pause) = &mut self.life else { return Again::Later };
+        if !passes {
+            return Again::Never(error);
+        }
+        pause.retry_at = Deadline::after(pause.retry_after);
+        pause.retry_after = (pause.retry_after * 2).min(PAUSE_MAX);
+        if !std::mem::replace(&mut pause.is_told, true) {
+            let invocation = Invocation::of(self.run.global);
+            let advice = error.hint().map(|hint| format!("; {}", invocation.complete(hint)));
+            let advice = advice.unwrap_or_default();
+            let text = format!("the command cannot be restarted yet: {error}{advice}");
+            output::tell_aside(&format!("incumbent: run: {text}\n"));
+        }
+        Again::Later
+    }
+}
+
+/// What became of a restart.
+pub(crate) enum Again {
+    Started,
+    /// Not yet.
+    Later,
+    /// Nobody wants it any more.
+    No,
+    /// The command cannot be executed any more.
+    Failed(ExecFailure),
+    /// Nothing can be recorded any more: by this program, in this store.
+    Never(Error),
+}

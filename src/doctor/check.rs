@@ -1,0 +1,311 @@
+//! What a check is, what it finds, and what it may look at.
+
+use std::cell::OnceCell;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use crate::doctor::owners;
+use crate::doctor::owners::Owner;
+use crate::error::Result;
+use crate::names::{Kind, ProfileName};
+use crate::path_text::quoted;
+use crate::process::command_line;
+use crate::records::identities::Identities;
+use crate::store::Store;
+use crate::store::handle::Inner;
+use crate::store::location::Location;
+use crate::store::open::OpenOptions;
+use crate::{environment, sys};
+
+/// How much a [`Finding`] matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Severity {
+    /// As it should be.
+    Ok,
+    /// Worth knowing.
+    Info,
+    /// Could not be looked at: neither right nor wrong.
+    Unknown,
+    /// Something will go wrong, or has gone wrong.
+    Warning,
+    /// Somebody is kept from working, or data is at risk.
+    Error,
+}
+
+impl Severity {
+    /// As one word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Info => "info",
+            Self::Unknown => "unknown",
+            Self::Warning => "warning",
+            Self::Error => "error",
+        }
+    }
+
+    /// Whether somebody should act.
+    #[must_use]
+    pub fn is_problem(self) -> bool {
+        matches!(self, Self::Warning | Self::Error)
+    }
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What one check found.
+#[derive(Clone, Debug)]
+pub struct Finding {
+    /// Which check, in snake case; one that found several things has several findings.
+    pub id: &'static str,
+    /// How much it matters.
+    pub severity: Severity,
+    /// What was seen, as one sentence without a full stop.
+    pub evidence: String,
+    /// What a person can do, where there is something to do.
+    pub remedy: Option<String>,
+    /// Whether the look failed for want of something, and may succeed a moment later.
+    pub(crate) ran_short: bool,
+}
+
+impl Finding {
+    /// As the CLI's JSON shows it.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        json!({
+            "id": self.id,
+            "severity": self.severity.as_str(),
+            "evidence": self.evidence,
+            "remedy": self.remedy,
+        })
+    }
+
+    pub(super) fn of(id: &'static str, seen: Seen) -> Self {
+        let Seen { severity, evidence, remedy, ran_short } = seen;
+        Self { id, severity, evidence, remedy, ran_short }
+    }
+}
+
+/// Something to look at, of a place or of an open store.
+pub(crate) struct Check<T> {
+    pub(super) id: &'static str,
+    /// What there is to say when nothing is found.
+    pub(super) silent: &'static str,
+    pub(super) look: fn(&T) -> Result<Vec<Seen>>,
+}
+
+/// A finding that does not know yet whose it is.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    pub(super) severity: Severity,
+    pub(super) evidence: String,
+    pub(super) remedy: Option<String>,
+    pub(super) ran_short: bool,
+}
+
+impl Seen {
+    fn new(severity: Severity, evidence: impl Into<String>) -> Self {
+        Self { severity, evidence: evidence.into(), remedy: None, ran_short: false }
+    }
+
+    pub(super) fn ok(evidence: impl Into<String>) -> Self {
+        Self::new(Severity::Ok, evidence)
+    }
+
+    pub(super) fn info(evidence: impl Into<String>) -> Self {
+        Self::new(Severity::Info, evidence)
+    }
+
+    pub(super) fn unknown(evidence: impl Into<String>) -> Self {
+        Self::new(Severity::Unknown, evidence)
+    }
+
+    pub(super) fn warning(evidence: impl Into<String>) -> Self {
+        Self::new(Severity::Warning, evidence)
+    }
+
+    pub(super) fn error(evidence: impl Into<String>) -> Self {
+        Self::new(Severity::Error, evidence)
+    }
+
+    pub(super) fn remedy(self, remedy: impl Into<String>) -> Self {
+        Self { remedy: Some(remedy.into()), ..self }
+    }
+}
+
+/// Whom the checks of owners are about.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Only {
+    pub(super) profile: Option<ProfileName>,
+    pub(super) kind: Option<Kind>,
+}
+
+impl Only {
+    /// Something without a profile concerns everybody.
+    pub(super) fn concerns(&self, profile: Option<&str>, kind: Option<&str>) -> bool {
+        let fits = |wanted: Option<&str>, found: Option<&str>| match (wanted, found) {
+            (Some(wanted), Some(found)) => wanted == found,
+            (Some(_), None) | (None, _) => true,
+        };
+        fits(self.profile.as_ref().map(ProfileName::as_str), profile)
+            && fits(self.kind.as_ref().map(Kind::as_str), kind)
+    }
+}
+
+/// Where the store is meant to be.
+#[derive(Clone)]
+pub(crate) struct Scene {
+    pub(super) options: OpenOptions,
+    pub(super) only: Only,
+    /// `None`: there is no such place, or it cannot be found out; [`place`](super::place) says which.
+    pub(super) location: Option<Location>,
+}
+
+impl Scene {
+    pub(super) fn new(
+        options: &OpenOptions,
+        profile: Option<&ProfileName>,
+        kind: Option<&Kind>,
+    ) -> Self {
+        Self {
+            options: options.clone(),
+            only: Only { profile: profile.cloned(), kind: kind.cloned() },
+            location: options.location().ok().flatten(),
+        }
+    }
+
+    /// The store's file, or where it would be.
+    pub(super) fn file(&self) -> PathBuf {
+        match &self.location {
+            Some(location) => location.file.clone(),
+            None => self.options.requested_path().unwrap_or_default(),
+        }
+    }
+
+    /// Whether there is a file where the store is meant to be.
+    pub(super) fn is_there(&self) -> bool {
+        let file = self.location.as_ref().map(|location| &location.file);
+        file.is_some_and(|file| std::fs::symlink_metadata(file).is_ok())
+    }
+
+    pub(super) fn open(&self) -> Result<Option<Store>> {
+        self.options.open_existing()
+    }
+
+    /// Where `--db` or a caller put it, `INCUMBENT_DB`, or neither.
+    pub(super) fn why_there(&self) -> &'static str {
+        if self.options.names_path() {
+            "as it was asked for"
+        } else if environment::value(environment::DB).is_some() {
+            "by INCUMBENT_DB"
+        } else {
+            "the default"
+        }
+    }
+
+    /// How the command line is called for this store, whatever is in the environment of who reads
+    /// it.
+    pub(super) fn command(&self, verb: &str) -> String {
+        match (&self.location, self.options.names_path()) {
+            (Some(location), true) => {
+                format!("`incumbent --db {} {verb}`", quoted(&location.file))
+            }
+            (Some(_) | None, _) => format!("`incumbent {verb}`"),
+        }
+    }
+}
+
+/// A store that can be read.
+pub(crate) struct Opened {
+    pub(super) scene: Scene,
+    store: Store,
+    owners: OnceCell<Vec<Owner>>,
+}
+
+impl Opened {
+    pub(super) fn new(scene: &Scene, store: Store) -> Self {
+        Self { scene: scene.clone(), store, owners: OnceCell::new() }
+    }
+
+    pub(super) fn inner(&self) -> &Inner {
+        &self.store.inner
+    }
+
+    pub(super) fn now_ms(&self) -> i64 {
+        self.inner().clock().wall_ms()
+    }
+
+    /// Everybody on record as live, and what is known of them.
+    pub(super) fn owners(&self) -> Result<&[Owner]> {
+        if let Some(owners) = self.owners.get() {
+            return Ok(owners);
+        }
+        // Once for all checks: what the first one could not see, none of them has seen.
+        let look = || owners::look(self.inner(), &self.scene.only);
+        let owners = self.inner().with_clear_sight(look)?;
+        Ok(self.owners.get_or_init(|| owners))
+    }
+
+    /// A process for people: `pid 12 (its command line)`, without what is locked.
+    pub(super) fn process(&self, pid: sys::Pid) -> String {
+        let (Some(arguments), Ok(identities)) =
+            (sys::command_line(pid), self.inner().read(Identities::read))
+        else {
+            return program(pid);
+        };
+        format!(
+            "pid {pid} ({})",
+            super::cut(&command_line::display(&identities.command(arguments)))
+        )
+    }
+
+    pub(super) fn processes(&self, pids: &[sys::Pid]) -> String {
+        pids.iter().map(|pid| self.process(*pid)).collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// A process by its program's name alone: where the store cannot be read, nobody knows which words
+/// of a command line are locked, and secret.
+pub(super) fn program(pid: sys::Pid) -> String {
+    sys::program_name(pid)
+        .map_or_else(|| format!("pid {pid}"), |name| format!("pid {pid} ({name})"))
+}
+
+/// The first of many, and how many more there are.
+pub(super) fn listed<T>(all: &[T], shown_max: usize, show: impl Fn(&T) -> String) -> String {
+    let mut text = all.iter().take(shown_max).map(show).collect::<Vec<_>>().join(", ");
+    if all.len() > shown_max {
+        text += &format!(" and {} more", all.len() - shown_max);
+    }
+    text
+}
+
+/// A file beside the database: `-wal`, `-shm`.
+pub(super) fn beside(file: &Path, suffix: &str) -> PathBuf {
+    let mut path = file.as_os_str().to_owned();
+    path.push(suffix);
+    PathBuf::from(path)
+}
+
+/// `1 row`, `2 rows`.
+pub(super) fn counted(count: usize, one: &str, many: &str) -> String {
+    if count == 1 { format!("1 {one}") } else { format!("{count} {many}") }
+}
+
+/// In its largest fitting unit: `12 KiB`, `3 GiB`.
+pub(super) fn size(bytes: u64) -> String {
+    const UNITS: [(u64, &str); 4] =
+        [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    UNITS
+        .iter()
+        .find(|(unit, _)| bytes >= 2 * unit)
+        .map_or_else(|| format!("{bytes} bytes"), |(unit, name)| format!("{} {name}", bytes / unit))
+}

@@ -1,0 +1,88 @@
+//! The signal that was received, and who sent it.
+
+use crate::forensics::Fact;
+use crate::forensics::snapshot::Sender;
+use crate::process::exit_code::ExitCause;
+use crate::sys::{Caught, Pid, SignalOrigin, details, signals};
+
+/// Why it cannot be known who sent a signal that somebody else has caught.
+const NOT_CAUGHT: &str =
+    "the signal was not caught by incumbent, so the kernel did not name its sender";
+
+/// How we know of a signal.
+#[derive(Clone, Debug)]
+pub(crate) enum Received {
+    /// We caught it, and looked at once at who sent it: whoever only sends one is about to end.
+    ByUs(Caught, Box<Fact<Sender>>),
+    /// Somebody else did, if there was one.
+    ByOthers(Option<i32>),
+}
+
+impl Received {
+    pub(crate) fn by_us(caught: Caught) -> Self {
+        Self::ByUs(caught, Box::new(Sender::of(caught.origin)))
+    }
+
+    fn origin(&self) -> Option<SignalOrigin> {
+        match self {
+            Self::ByUs(caught, _) => Some(caught.origin),
+            Self::ByOthers(_) => None,
+        }
+    }
+
+    /// The pid of the sender, where the kernel named one.
+    pub(crate) fn sender_pid(&self) -> Option<Pid> {
+        match self.origin() {
+            Some(SignalOrigin::Process { pid, .. }) => Some(pid),
+            _ => None,
+        }
+    }
+
+    /// The sender for people, or why it is not known.
+    pub(crate) fn sender_in_words(&self) -> Fact<String> {
+        match self {
+            Self::ByUs(_, sender) => in_words(sender),
+            Self::ByOthers(_) => super::unavailable(NOT_CAUGHT),
+        }
+    }
+
+    /// What it means if nobody announced it.
+    pub(crate) fn cause(&self) -> ExitCause {
+        cause_of(self.origin())
+    }
+
+    pub(crate) fn may_mean_reload(&self) -> bool {
+        match self {
+            Self::ByUs(Caught { number, origin, .. }, _) => may_mean_reload(*number, Some(*origin)),
+            Self::ByOthers(number) => number.is_some_and(|number| may_mean_reload(number, None)),
+        }
+    }
+}
+
+/// What a signal means if nobody announced it, by where it came from.
+pub(super) fn cause_of(origin: Option<SignalOrigin>) -> ExitCause {
+    match origin {
+        Some(SignalOrigin::Process { pid, .. }) if details::own_parent() == Ok(pid) => {
+            ExitCause::SupervisorStop
+        }
+        // From outside of a container, which is how `docker stop` arrives; or nobody says (Windows).
+        Some(SignalOrigin::Elsewhere { .. } | SignalOrigin::Unknown) => ExitCause::SupervisorStop,
+        Some(SignalOrigin::Process { .. } | SignalOrigin::Kernel) | None => ExitCause::Signalled,
+    }
+}
+
+/// Whether a signal may be a request to read the configuration again. What the kernel sends when a
+/// terminal is closed is none.
+pub(super) fn may_mean_reload(signal: i32, origin: Option<SignalOrigin>) -> bool {
+    signals::may_mean_reload(signal) && origin != Some(SignalOrigin::Kernel)
+}
+
+pub(super) fn in_words(sender: &Fact<Sender>) -> Fact<String> {
+    let Sender { uid, process, .. } = sender.as_ref().map_err(Clone::clone)?;
+    let command = match (&process.cmdline, &process.name) {
+        (Ok(command), _) => command.clone(),
+        (Err(_), Ok(name)) => name.clone(),
+        (Err(why), Err(_)) => format!("not seen: {}", why.why()),
+    };
+    Ok(format!("pid {} ({command}), uid {uid}", process.pid))
+}

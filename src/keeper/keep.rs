@@ -1,0 +1,575 @@
+//! A keeper at work: it holds the anchor while it is needed, and follows its records into a store that
+//! takes the place of theirs.
+
+use std::cell::Cell;
+use std::ffi::OsString;
+use std::fs::File;
+use std::time::Duration;
+
+use rusqlite::Connection;
+
+use crate::claim::aside::{Aside, Errand};
+use crate::claim::examine::{ATTEMPTS, Claimant, Count, changes_too_fast};
+use crate::cli::keeper::LOOK_EVERY;
+use crate::cli::keeper::pair::{Event, Inbox, Pair};
+use crate::clock::Deadline;
+use crate::error::{Error, ErrorKind, Result};
+use crate::keeper::record::{Recorder, attachment};
+use crate::keeper::target::Target;
+use crate::liveness::Lease;
+use crate::names::{Nonce, Office, Secret};
+use crate::office::claim::candidate::{Candidate, Outcome};
+use crate::office::claim::once::claim_once;
+use crate::owner::ending;
+use crate::owner::holder::{Holder, ORPHANED_ANCHOR};
+use crate::owner::judge::is_held;
+use crate::patience::Stopped;
+use crate::process::anchor::Anchor;
+use crate::process::subject::Subject;
+use crate::records::instances::{End, EndReason, Origin, Record};
+use crate::records::locks::LockRow;
+use crate::records::{instances, locks, waiters};
+use crate::scoped::acquire::{Acquired, Owner, acquire_once};
+use crate::scoped::request::LockRequest;
+use crate::scoped::survey::LockClaim;
+use crate::store::handle::Inner;
+use crate::store::held::{Held, HeldOffice, OwnRow};
+use crate::store::open::OpenOptions;
+use crate::store::transaction::Tx;
+use crate::store::{Store, data_version, ourselves};
+use crate::sync::lock;
+use crate::sys::supervise;
+
+/// How long a keeper keeps a row that no lock was taken from: the verb that wanted one is waiting for
+/// it, or was killed.
+const UNUSED_FOR_MAX: Duration = Duration::from_mins(1);
+
+/// Ends rows on our anchor that were made for locks, long ago, and have none. Not while somebody of
+/// that profile waits for one: it may be wanted for that.
+fn end_unused(inner: &Inner) -> Result<()> {
+    let Some(anchor) = inner.own_anchor() else { return Ok(()) };
+    let limit_ms = i64::try_from(UNUSED_FOR_MAX.as_millis()).unwrap_or(i64::MAX);
+    let unused = |connection: &Connection, now_ms: i64| {
+        let mut unused = Vec::new();
+        let before_ms = now_ms.saturating_sub(limit_ms);
+        for id in instances::without_purpose(connection, anchor.name(), before_ms)? {
+            let record = instances::by_id(connection, id)?;
+            let waiting = match record.and_then(|record| record.profile) {
+                Some(profile) => waiters::anchors(connection, &profile)?,
+                None => Vec::new(),
+            };
+            if !waiting.iter().any(|anchor| is_held(inner, anchor)) {
+                unused.push(id);
+            }
+        }
+        Ok(unused)
+    };
+    if inner.read(|connection| unused(connection, inner.clock().wall_ms()))?.is_empty() {
+        return Ok(());
+    }
+    inner.write(|tx| {
+        for id in unused(tx, tx.now_ms())? {
+            ending::end_other(tx, id, &End::new(EndReason::Released))?;
+        }
+        Ok(())
+    })
+}
+
+/// A keeper with its process.
+pub(crate) struct Keeping {
+    options: OpenOptions,
+    store: Store,
+    target: Target,
+    watcher: Option<Connection>,
+    /// What the watcher said when all was seen.
+    seen: Option<i64>,
+    /// The rows on our anchor as they were last seen: what is claimed again in another store.
+    kept: Vec<Kept>,
+    pair: Pair,
+    /// The last grant on our anchor that we have seen.
+    grant_seen: Option<i64>,
+    /// The first of our rows.
+    since: i64,
+    /// An older copy of the store was restored, which lacks a grant that we have not seen either: we hold the
+    /// anchor, which keeps everybody out, for as long as our process lives.
+    is_orphan: bool,
+    /// A further anchor for that, where rows of the copy name ours.
+    nameless: Option<Anchor>,
+}
+
+/// A row on our anchor, and the locks that were taken from it.
+#[derive(Clone)]
+struct Kept {
+    record: Record,
+    locks: Vec<LockRow>,
+}
+
+impl Keeping {
+    /// `words` are the arguments of this keeper.
+    pub(crate) fn new(
+        options: OpenOptions,
+        store: Store,
+        target: Target,
+        words: &[OsString],
+    ) -> Self {
+        let pair = Pair::new(Inbox::new(&target.handle), words);
+        // Before anybody hears of the record: its store, or one of us, may be gone a moment later.
+        let mut keeping = Self::with(options, store, target, pair);
+        keeping.complete_pair();
+        keeping
+    }
+
+    fn with(options: OpenOptions, store: Store, target: Target, pair: Pair) -> Self {
+        let mut keeping = Self {
+            options,
+            store,
+            target,
+            watcher: None,
+            seen: None,
+            kept: Vec::new(),
+            pair,
+            grant_seen: None,
+            since: 0,
+            is_orphan: false,
+            nameless: None,
+        };
+        keeping.watch();
+        if let Ok(kept) = keeping.store.inner.read(|connection| keeping.rows(connection)) {
+            keeping.since = kept.iter().map(|it| it.record.id.as_i64()).min().unwrap_or(0);
+            keeping.kept = kept;
+        }
+        keeping
+    }
+
+    /// Goes on where the first keeper was killed, with the anchor `name`, which is open as `file`. `None` when
+    /// its process ended before the store could be opened.
+    pub(crate) fn take_over(
+        options: OpenOptions,
+        target: Target,
+        mut pair: Pair,
+        name: &str,
+        file: File,
+    ) -> Option<Self> {
+        let store = loop {
+            match options.open() {
+                Ok(store) => break store,
+                Err(error) => tracing::debug!(%error, "the store cannot be opened yet"),
+            }
+            let _ = pair.inbox.next(LOOK_EVERY);
+            if target.handle.has_ended() {
+                return None;
+            }
+            pair.complete_again();
+        };
+        let anchors = store.inner.location.anchors.clone();
+        store.inner.inherit(Anchor::inherited(&anchors, name, file));
+        let mut keeping = Self::with(options, store, target, pair);
+        // What the first one knew is lost with it: without its rows we know nothing. A grant that the store
+        // does not know any more may have ended long ago; one that it is not far enough for was lost.
+        keeping.is_orphan = keeping.kept.is_empty() && !keeping.has_ended_rows();
+        let inner = &keeping.store.inner;
+        if let Some(anchor) = inner.own_anchor()
+            && let Some(grant) = anchor.last_grant()
+            && inner.read(|connection| locks::is_drawn(connection, grant)).unwrap_or(false)
+        {
+            keeping.grant_seen = Some(grant);
+        }
+        keeping.complete_pair();
+        Some(keeping)
+    }
+
+    /// Whether the store knows our anchor, and nobody needs it any more.
+    fn has_ended_rows(&self) -> bool {
+        let inner = &self.store.inner;
+        let Some(anchor) = inner.own_anchor() else { return false };
+        inner.read(|connection| ourselves::names_anchor(connection, anchor.name())).unwrap_or(false)
+    }
+
+    /// Sees to it that there are two of us, and that the rows say so.
+    fn complete_pair(&mut self) {
+        let Some(anchor) = self.store.inner.own_anchor() else { return };
+        let has_changed = self.pair.complete(&anchor);
+        let (first, second) = (Some(std::process::id()), self.pair.second_pid());
+        let is_on_record = self.kept.iter().all(|Kept { record, .. }| {
+            record.keeper_pid == first && record.identity.keeper2_pid == second
+        });
+        if (has_changed || !is_on_record) && !self.kept.is_empty() {
+            let inner = &self.store.inner;
+            if let Err(error) = inner.write(|tx| self.pair.record(inner, tx)) {
+                tracing::debug!(%error, "the two keepers are not on record");
+            }
+        }
+    }
+
+    /// Our service manager ends us, and may not find us where it looks for our process: whoever cannot look
+    /// that one up must not take our end for its. True when that is on record.
+    fn ends_alone(&self) -> bool {
+        if supervise::follow_to_cgroup(self.target.pid) {
+            return false;
+        }
+        let inner = &self.store.inner;
+        let Some(anchor) = inner.own_anchor() else { return true };
+        let recorded = inner.write(|tx| instances::keepers_end(tx, anchor.name()));
+        recorded.is_ok()
+    }
+
+    /// Holds the anchor until the process has ended, or its last record.
+    pub(crate) fn keep(mut self) {
+        let mut unused_until = Deadline::after(UNUSED_FOR_MAX);
+        loop {
+            let event = self.pair.inbox.next(LOOK_EVERY);
+            if self.target.handle.has_ended() {
+                return;
+            }
+            if event == Some(Event::AskedToEnd) && self.ends_alone() {
+                return;
+            }
+            self.complete_pair();
+            self.pair.follow(self.target.pid);
+            if self.is_orphan {
+                continue;
+            }
+            let version = self.watcher.as_ref().and_then(|watcher| data_version(watcher).ok());
+            let is_quiet =
+                version.is_some() && version == self.seen && self.store.inner.is_in_place();
+            if is_quiet && !unused_until.has_passed() {
+                continue;
+            }
+            if unused_until.has_passed() {
+                unused_until = Deadline::after(UNUSED_FOR_MAX);
+                if let Err(error) = end_unused(&self.store.inner) {
+                    tracing::debug!(%error, "cannot look for rows that nobody uses");
+                }
+            }
+            self.seen = version;
+            // A store that cannot be read, or is gone, ends no record: the process still lives.
+            if let Err(error) = self.look() {
+                tracing::debug!(%error, "cannot look at the records");
+                self.seen = None;
+            } else if self.kept.is_empty() && !self.is_orphan && self.let_go() {
+                return;
+            } else {
+                self.complete_pair();
+            }
+        }
+    }
+
+    /// Opens a connection that goes on reading the file and its WAL when both are gone: SQLite opens
+    /// them with the first question.
+    fn watch(&mut self) {
+        self.watcher = self.store.inner.watcher().ok();
+        if let Some(Err(error)) = self.watcher.as_ref().map(data_version) {
+            tracing::debug!(%error, "cannot watch the store");
+        }
+    }
+
+    /// Looks which rows rely on us, in whatever store is there now.
+    fn look(&mut self) -> Result<()> {
+        let inner = &self.store.inner;
+        let last_grant = inner.own_anchor().and_then(|anchor| anchor.last_grant());
+        // What was granted before is none of ours: a time that something else has set.
+        let last_grant = last_grant.filter(|grant| *grant >= self.since);
+        let is_new = |grant: &i64| {
+            self.grant_seen != Some(*grant) && !self.kept.iter().any(|kept| kept.has_grant(*grant))
+        };
+        let unseen = last_grant.filter(is_new);
+        let seen = inner.read(|connection| {
+            if let Some(grant) = unseen
+                && !locks::was_granted(connection, grant)?
+            {
+                return Ok(Seen::LacksAGrant);
+            }
+            for kept in &self.kept {
+                if kept.is_missing(connection)? {
+                    return Ok(Seen::IsOlder);
+                }
+            }
+            Ok(Seen::Rows(self.rows(connection)?))
+        });
+        match seen {
+            Ok(Seen::Rows(kept)) => {
+                self.kept = kept;
+                self.grant_seen = last_grant.or(self.grant_seen);
+            }
+            Ok(Seen::LacksAGrant) => return self.keep_everybody_out(),
+            Ok(Seen::IsOlder) => return self.follow(None),
+            Err(error) if error.kind() == ErrorKind::StoreReplaced || !inner.is_in_place() => {
+                return self.follow(last_grant);
+            }
+            Err(error) => return Err(error),
+        }
+        match inner.own_anchor() {
+            Some(anchor) if !self.kept.is_empty() && !anchor.is_in_place() => {
+                inner.write(|tx| inner.anchor(tx).map(drop))?;
+                self.kept = inner.read(|connection| self.rows(connection))?;
+                Ok(())
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// An anchor that no row names refuses every claim: ours, if the copy knows none of our rows.
+    fn keep_everybody_out(&mut self) -> Result<()> {
+        let inner = &self.store.inner;
+        self.nameless = inner.write(|tx| {
+            let is_named = match inner.own_anchor() {
+                Some(anchor) => ourselves::live_on_anchor(tx, anchor.name())? > 0,
+                None => true,
+            };
+            if !is_named {
+                return Ok(None);
+            }
+            let place = &inner.location;
+            Anchor::create(&place.file, &place.anchors, inner.store_uuid()?).map(Some)
+        })?;
+        self.is_orphan = true;
+        Ok(())
+    }
+
+    /// The live rows on our anchor.
+    fn rows(&self, connection: &Connection) -> Result<Vec<Kept>> {
+        let inner = &self.store.inner;
+        let Some(anchor) = inner.own_anchor() else { return Ok(Vec::new()) };
+        let Target { pid, start_time, .. } = self.target;
+        instances::live_of_pid(connection, pid, start_time, inner.observer())?
+            .into_iter()
+            .filter(|record| record.anchor.as_deref() == Some(anchor.name()))
+            .map(|record| {
+                let locks = locks::of_instance(connection, record.id)?;
+                Ok(Kept { record, locks })
+            })
+            .collect()
+    }
+
+    /// Decided inside the transaction, where no verb can lean on the anchor any more.
+    fn let_go(&self) -> bool {
+        let inner = &self.store.inner;
+        let let_go = inner.write(|tx| {
+            tx.let_go_of_anchor();
+            Ok(())
+        });
+        let_go.is_ok() && inner.own_anchor().is_none()
+    }
+
+    /// The store was deleted, replaced or restored: goes on in the one that is there now, with the same
+    /// anchor. As a `run` does, it makes one where there is none: who cannot see us (of another user, in
+    /// another namespace) would make it without knowing that our process lives. What somebody else has
+    /// got there is theirs.
+    ///
+    /// `last_grant` is in the file that was lost, as far as that is another one than the one there now.
+    fn follow(&mut self, last_grant: Option<i64>) -> Result<()> {
+        if self.take_last_look() {
+            self.grant_seen = last_grant.or(self.grant_seen);
+            // It has told what it knows, and would stand in the way of the next store.
+            self.watcher = None;
+        }
+        self.note_what_is_held()?;
+        let store = self.options.open()?;
+        let mut aside = Aside::default();
+        for _ in 0..ATTEMPTS + self.kept.len() {
+            let errand = Cell::default();
+            let arrival = Arrival { target: &self.target, aside: &aside, errand };
+            let arrived = store.inner.write(|tx| arrival.arrive(tx, &store.inner, &self.kept));
+            if let Some(errand) = arrival.errand.take() {
+                aside.run(errand, Deadline::never(), store.inner.trust())?;
+                continue;
+            }
+            arrived?;
+            // The lock goes with the handle before, unless a row relies on it now.
+            self.store = store;
+            self.seen = None;
+            self.watch();
+            self.kept = self.store.inner.read(|connection| self.rows(connection))?;
+            return Ok(());
+        }
+        Err(changes_too_fast(&self.store.path().display()))
+    }
+
+    /// What became of our rows before their store was gone, as far as its file still tells: we look at it
+    /// twice a second only. What it does not know, or cannot tell, is as it was. Whether it could tell.
+    fn take_last_look(&mut self) -> bool {
+        let Some(watcher) = &self.watcher else { return false };
+        let rows = self.rows(watcher);
+        let could_tell = rows.is_ok();
+        let rows = rows.unwrap_or_default();
+        self.kept.retain(|kept| {
+            let is_again = rows.iter().any(|row| row.record.id == kept.record.id);
+            let has_ended =
+                || matches!(kept.find(watcher), Ok(Some(it)) if it.ended_at_ms.is_some());
+            !is_again && !has_ended()
+        });
+        self.kept.extend(rows);
+        could_tell
+    }
+
+    /// Those who lost the store together with us are in nobody's way for what each of them held.
+    fn note_what_is_held(&self) -> Result<()> {
+        let mut held = Held::default();
+        for Kept { record, locks } in &self.kept {
+            if let Some(office) = record.office() {
+                let row = OwnRow { instance: record.id, nonce: Nonce::random()? };
+                held.offices.insert(office, HeldOffice { row, claims: 1 });
+            }
+            for row in locks {
+                held.hold(&row.name, row.instance, row.fence);
+            }
+        }
+        *lock(&self.store.inner.held) = held;
+        Ok(())
+    }
+}
+
+/// What a look at the store shows.
+enum Seen {
+    Rows(Vec<Kept>),
+    /// Rows are not deleted while they live, and locks not without a trace: it is an older copy.
+    IsOlder,
+    /// The same, and it is not known to us what it lacks (FIELD-BUGS row 97).
+    LacksAGrant,
+}
+
+impl Kept {
+    /// Whether the grant with this fence is one that we have seen.
+    fn has_grant(&self, fence: i64) -> bool {
+        self.record.id.as_i64() == fence || self.locks.iter().any(|row| row.fence == fence)
+    }
+
+    /// Whether the row, or one of its locks, is gone without having ended.
+    fn is_missing(&self, connection: &Connection) -> Result<bool> {
+        let Some(record) = self.find(connection)? else { return Ok(true) };
+        if record.ended_at_ms.is_some() {
+            return Ok(false);
+        }
+        for row in &self.locks {
+            let is_there =
+                locks::by_name(connection, &row.name)?.is_some_and(|it| it.fence >= row.fence);
+            if !is_there && locks::how_it_ended(connection, row.instance, row.fence)?.is_none() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The row itself, live or ended; `None` in a store that does not have it.
+    fn find(&self, connection: &Connection) -> Result<Option<Record>> {
+        let found = instances::by_id(connection, self.record.id)?;
+        Ok(found.filter(|record| record.nonce_hash == self.record.nonce_hash))
+    }
+}
+
+/// One transaction in the new store: all that was kept, or nothing yet.
+struct Arrival<'a> {
+    target: &'a Target,
+    aside: &'a Aside,
+    /// What has to be done first, outside of it.
+    errand: Cell<Option<Errand>>,
+}
+
+impl Arrival<'_> {
+    fn arrive(&self, tx: &Tx<'_>, inner: &Inner, kept: &[Kept]) -> Result<()> {
+        for kept in kept {
+            match kept.find(tx)? {
+                Some(record) if record.ended_at_ms.is_some() => {}
+                Some(record) => {
+                    if !record.anchor.as_deref().is_some_and(|anchor| is_held(inner, anchor)) {
+                        let anchor = inner.anchor(tx)?;
+                        instances::set_anchor(tx, record.id, &record.nonce_hash, anchor.name())?;
+                    }
+                    self.acquire(tx, inner, kept, true)?;
+                }
+                None => match kept.record.office() {
+                    Some(office) => self.claim(tx, inner, kept, &office)?,
+                    None => self.acquire(tx, inner, kept, false)?,
+                },
+            }
+        }
+        // It was only lent by the handle of the other store.
+        if let Some(anchor) = inner.own_anchor()
+            && ourselves::live_on_anchor(tx, anchor.name())? > 0
+        {
+            inner.anchor(tx)?;
+        }
+        Ok(())
+    }
+
+    fn claim(&self, tx: &Tx<'_>, inner: &Inner, kept: &Kept, office: &Office) -> Result<()> {
+        let mut subject =
+            Subject::process(self.target.pid, self.target.start_time, inner.observer());
+        // An identity may stand in it that was known when the row was made, and is not known to us.
+        subject.argv.clone_from(&kept.record.argv);
+        let candidate = Candidate::by_pid(office, None, &subject);
+        let Some(attachment) = attachment(tx, inner, &subject, Recorder::Keeper)? else {
+            return Ok(());
+        };
+        match claim_once(tx, inner, &candidate, &attachment, self.aside, Count::No)? {
+            Outcome::Granted(_) | Outcome::AlreadyRecorded(_) => Ok(()),
+            Outcome::Held(obstacle) => give_up(&obstacle.holder),
+            Outcome::Errand(errand) => Err(self.interrupted(errand)),
+        }
+    }
+
+    /// Acquires the locks again that were not let go since.
+    fn acquire(&self, tx: &Tx<'_>, inner: &Inner, kept: &Kept, has_row: bool) -> Result<()> {
+        let Record { id, uid, argv, party, supervisor, profile, .. } = &kept.record;
+        // The command line as it was recorded, for the same reason.
+        let Target { pid, start_time, .. } = *self.target;
+        let mut subject = Subject::told(pid, start_time, *uid, argv.clone());
+        subject.party.clone_from(party);
+        subject.supervisor = supervisor.clone().unwrap_or(subject.supervisor);
+        let mut owner = has_row.then_some(*id);
+        for row in &kept.locks {
+            if !is_to_be_acquired(tx, inner, row)? {
+                continue;
+            }
+            let request = LockRequest {
+                name: row.name.clone(),
+                identity: Secret::of(b""),
+                metadata: row.metadata.clone(),
+                ttl_ms: row.ttl_ms,
+            };
+            let claim = LockClaim {
+                requests: &[request],
+                claimant: Claimant { origin: Origin::Pid, subject: &subject },
+                profile: profile.as_ref(),
+                ours: owner.as_slice(),
+                stopped: Stopped::Respect,
+                waiter: None,
+            };
+            let attachment = attachment(tx, inner, &subject, Recorder::Keeper)?;
+            let from = match (owner, &attachment) {
+                (Some(owner), _) => Owner::Row(owner),
+                (None, Some(attachment)) => Owner::New(attachment),
+                (None, None) => return Ok(()),
+            };
+            match acquire_once(tx, inner, &claim, from, None, self.aside, Count::No)? {
+                Acquired::Granted(granted, _) => owner = granted.first().map(|it| it.instance),
+                Acquired::Held(obstacle) => give_up(&obstacle.holder)?,
+                Acquired::Errand(errand) => return Err(self.interrupted(errand)),
+            }
+        }
+        Ok(())
+    }
+
+    fn interrupted(&self, errand: Errand) -> Error {
+        self.errand.set(Some(errand));
+        Error::internal("something has to be done before the records can be made again")
+    }
+}
+
+/// Whether a lock of the store before is still wanted here, and not there already.
+fn is_to_be_acquired(tx: &Tx<'_>, inner: &Inner, row: &LockRow) -> Result<bool> {
+    let is_over = row.lease(inner.observer(), inner.clock().boot_ms()) == Lease::Expired;
+    let is_there = locks::by_name(tx, &row.name)?.is_some_and(|it| it.fence == row.fence);
+    // Let go in a store that was recovered, before we came.
+    let was_let_go = locks::how_it_ended(tx, row.instance, row.fence)?.is_some();
+    Ok(!is_over && !is_there && !was_let_go)
+}
+
+/// Whoever holds it was faster. One who lost its store as well may only be about to come.
+fn give_up(holder: &Holder) -> Result<()> {
+    if holder.reason == ORPHANED_ANCHOR {
+        return Err(Error::new(ErrorKind::Busy, holder.to_string()));
+    }
+    tracing::debug!(%holder, "is given up: the store was replaced, and somebody else has it now");
+    Ok(())
+}

@@ -1,0 +1,144 @@
+//! Records another process as the holder of an office.
+
+use std::path::Path;
+
+use crate::claim::aside::Aside;
+use crate::claim::examine::{ATTEMPTS, Attachment, Count, Evicted, changes_too_fast};
+use crate::cli::keeper;
+use crate::clock::Deadline;
+use crate::error::Result;
+use crate::keeper::target::Target;
+use crate::names::{InstanceId, Nonce, Office, ProfileName};
+use crate::office::claim::candidate::{Candidate, Outcome};
+use crate::office::claim::once::claim_once;
+use crate::owner::holder::Holder;
+use crate::owner::judge::is_held;
+use crate::process::subject::Subject;
+use crate::records::instances;
+use crate::records::instances::{NewInstance, Origin, Record};
+use crate::store::Store;
+use crate::store::handle::Inner;
+use crate::store::transaction::Tx;
+use crate::{stop_budget, sys};
+
+/// What came of recording a process.
+pub(crate) enum Recorded {
+    Granted {
+        instance: InstanceId,
+        evicted: Option<Evicted>,
+    },
+    /// It was on record already.
+    Already(Box<Record>),
+    Held(Box<Holder>),
+    /// Only a keeper can make this record.
+    NeedsKeeper,
+}
+
+/// Who makes the record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Recorder {
+    /// A verb that ends soon.
+    Verb,
+    /// The keeper itself.
+    Keeper,
+    /// Nobody keeps it.
+    NoKeeper,
+}
+
+/// Claims `office` for `target` in one transaction.
+pub(crate) fn record(
+    store: &Store,
+    office: &Office,
+    home: Option<&Path>,
+    target: &Target,
+    recorder: Recorder,
+) -> Result<Recorded> {
+    let inner = &store.inner;
+    let subject = Subject::process(target.pid, target.start_time, inner.observer());
+    let candidate = Candidate::by_pid(office, home, &subject);
+    let mut aside = Aside::default();
+    for _ in 0..ATTEMPTS {
+        let outcome = Count::Yes.if_writable(|count| {
+            inner.write(|tx| {
+                let Some(attachment) = attachment(tx, inner, &subject, recorder)? else {
+                    return Ok(None);
+                };
+                claim_once(tx, inner, &candidate, &attachment, &aside, count).map(Some)
+            })
+        })?;
+        return Ok(match outcome {
+            None => Recorded::NeedsKeeper,
+            Some(Outcome::Granted(granted)) => {
+                let instance = granted.row.instance;
+                if recorder == Recorder::Verb {
+                    keeper::note_grant(inner, instance, instance.as_i64());
+                }
+                Recorded::Granted { instance, evicted: granted.evicted }
+            }
+            Some(Outcome::AlreadyRecorded(record)) => Recorded::Already(record),
+            Some(Outcome::Held(obstacle)) => Recorded::Held(obstacle.holder),
+            Some(Outcome::Errand(errand)) => {
+                aside.run(errand, Deadline::never(), inner.trust())?;
+                continue;
+            }
+        });
+    }
+    Err(changes_too_fast(office))
+}
+
+/// Makes a row without an office for `target`, unless it has a keeper already. Whether this process
+/// is its keeper now.
+pub(crate) fn register(store: &Store, profile: &ProfileName, target: &Target) -> Result<bool> {
+    let inner = &store.inner;
+    let subject = Subject::process(target.pid, target.start_time, inner.observer());
+    inner.write(|tx| {
+        let attachment = attachment(tx, inner, &subject, Recorder::Keeper)?;
+        let Some(attachment @ Attachment::Keeper { .. }) = attachment else {
+            // Another keeper was faster: what wants the row finds that one.
+            return Ok(false);
+        };
+        let (anchor, keeper) = attachment.attach(tx, inner)?;
+        NewInstance {
+            profile: Some(profile),
+            kind: None,
+            origin: Origin::Pid,
+            subject: &subject,
+            // An identity may stand in it. Whoever acquires the lock knows, and fills it in.
+            argv: &[],
+            observer: inner.observer(),
+            nonce: &Nonce::random()?,
+            anchor: anchor.as_deref(),
+            keeper,
+            version: None,
+            stop_budget_ms: stop_budget::DEFAULT_MS,
+            heartbeat_every_ms: None,
+        }
+        .insert(tx)?;
+        Ok(true)
+    })
+}
+
+/// What the new row will lean on; `None` when that has to be a keeper and we are none. Decided
+/// inside the transaction, where a keeper cannot let go of its anchor.
+pub(super) fn attachment(
+    tx: &Tx<'_>,
+    inner: &Inner,
+    subject: &Subject,
+    recorder: Recorder,
+) -> Result<Option<Attachment>> {
+    if recorder == Recorder::NoKeeper {
+        return Ok(Some(Attachment::None));
+    }
+    for record in instances::live_of_pid(tx, subject.pid, subject.start_time, inner.observer())? {
+        if let (Some(keeper), Some(anchor)) = (record.keeper_pid, record.anchor)
+            && is_held(inner, &anchor)
+        {
+            let keeper_start_time = sys::process_facts(keeper).start_time;
+            return Ok(Some(Attachment::Kept { anchor, keeper, keeper_start_time }));
+        }
+    }
+    Ok((recorder == Recorder::Keeper).then(|| Attachment::Keeper {
+        pid: inner.observer().pid,
+        start_time: inner.observer().start_time,
+    }))
+}

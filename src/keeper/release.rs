@@ -1,0 +1,135 @@
+//! Who may release an office, and for whom.
+
+use crate::cli::claim;
+use crate::cli::context::by_us;
+use crate::cli::lost_store::Known;
+use crate::cli::output::Complaint;
+use crate::error::{Error, ErrorKind, Result};
+use crate::liveness::{Boot, Lease, Relation, StartTimeMatch};
+use crate::names::{InstanceId, Nonce, Office};
+use crate::owner::ending;
+use crate::owner::evidence::LiveCommandLine;
+use crate::owner::judge::judge_record;
+use crate::records::instances;
+use crate::records::instances::{End, EndReason, Record};
+use crate::store::Store;
+use crate::store::handle::Inner;
+use crate::sys::supervise;
+use crate::{environment, sys};
+
+/// The live record of the `run` that this process was started by, if it was and the record is in
+/// this store.
+pub(crate) fn current_run(store: &Store) -> Result<Option<Record>> {
+    let (Some(id), Some(token)) =
+        (environment::text(environment::INSTANCE), environment::text(environment::TOKEN))
+    else {
+        return Ok(None);
+    };
+    let of_run = |error: Error, name| {
+        error.of_variable(name, "leave it as the `run` that we are in has set it")
+    };
+    let id = id.parse::<i64>().map_err(|_| {
+        let error = Error::invalid(format!("{id:?} is not the number of an instance"));
+        of_run(error, environment::INSTANCE)
+    })?;
+    let nonce = Nonce::from_hex(&token).map_err(|error| of_run(error, environment::TOKEN))?;
+    let record = store.inner.read(|connection| {
+        let recorded = instances::by_id(connection, InstanceId(id))?;
+        match recorded.filter(|record| record.belongs_to(&nonce)) {
+            Some(record) if record.ended_at_ms.is_none() => Ok(Some(record)),
+            // In a store that replaced the one it began in, the run has another generation.
+            ended => Ok(instances::live_of_nonce(connection, &nonce)?.or(ended)),
+        }
+    })?;
+    match record {
+        Some(record) if record.ended_at_ms.is_some() => Err(Error::new(
+            ErrorKind::NotOwner,
+            format!(
+                "the run we are in has lost its office: {}",
+                record.end_reason.unwrap_or_default()
+            ),
+        )
+        .with_hint("nothing: the run ends its command, and whoever started it decides")),
+        record => Ok(record),
+    }
+}
+
+/// Whether a record is about the process that has `pid` now, or had it last. A pid of another
+/// namespace or machine is somebody else's number.
+///
+/// # Errors
+/// [`ErrorKind::Unsupported`] where it cannot be told: that is no "no".
+pub(crate) fn is_about(inner: &Inner, record: &Record, pid: sys::Pid) -> Result<bool> {
+    if record.pid != Some(pid) {
+        return Ok(false);
+    }
+    let seen = judge_record(inner, record, Lease::None, &LiveCommandLine::not_read()).evidence;
+    let places = [seen.host, seen.namespace];
+    if places.contains(&Relation::Different)
+        || seen.boot == Boot::Rebooted
+        || seen.start_time == StartTimeMatch::Different
+    {
+        return Ok(false);
+    }
+    if places.contains(&Relation::Unknown) {
+        return Err(claim::cannot_tell(
+            pid,
+            "whether it is in our pid namespace and on our machine",
+        ));
+    }
+    // Numbers of one namespace mean the same process, also where /proc does not show it.
+    Ok(true)
+}
+
+/// The pid meant when none was named.
+pub(crate) fn parent() -> Result<sys::Pid> {
+    supervise::own_parent().ok_or_else(|| {
+        Error::invalid(
+            "there is no parent process to record: it is init, or outside of this namespace",
+        )
+        .with_hint("name the process with `--pid PID`")
+    })
+}
+
+/// Ends the record of `pid`; `Err` says why it is not the caller's to end.
+pub(crate) fn release_in(
+    store: &Store,
+    office: &Office,
+    pid: Option<sys::Pid>,
+) -> Result<Known<std::result::Result<InstanceId, Complaint>>> {
+    let no = |why: String| Ok(Known::Well(Err(Complaint::new(why))));
+    let pid = match pid {
+        Some(pid) => pid,
+        None => match current_run(store)? {
+            Some(run) if run.office().as_ref() == Some(office) => {
+                return no(format!(
+                    "{office} belongs to the run we are in, which releases it when its command \
+                     ends"
+                ));
+            }
+            Some(Record { pid: Some(pid), .. }) => pid,
+            Some(_) | None => parent()?,
+        },
+    };
+    store.inner.write(|tx| {
+        let Some(record) = instances::live(tx, office)? else {
+            return Ok(Known::ByLack(Err(Complaint::new(format!("nobody holds {office}")))));
+        };
+        if !record.is_pid {
+            return Ok(Known::Well(Err(Complaint::new(format!(
+                "{office} was not claimed with `incumbent claim`: only its owner releases it"
+            ))
+            .advising("`incumbent stop` asks it to end"))));
+        }
+        if !is_about(&store.inner, &record, pid)? {
+            let holder = record.pid.unwrap_or_default();
+            return Ok(Known::Well(Err(Complaint::new(format!(
+                "{office} is not held by pid {pid}, but by pid {holder}"
+            ))
+            .advising(format!("`incumbent release --pid {holder}`, if that one is meant")))));
+        }
+        let end = End::new(EndReason::Released).by(by_us("release"));
+        ending::end_other(tx, record.id, &end)?;
+        Ok(Known::Well(Ok(record.id)))
+    })
+}

@@ -1,0 +1,225 @@
+//! The verdict: what follows from what was seen of a recorded owner.
+//!
+//! [`judge`] is a pure function over small finite inputs: no I/O, no clock, no default arm. Its
+//! rules are numbered as in ARCHITECTURE.md, the first that matches wins, and its tests walk the
+//! whole product of the inputs.
+//!
+//! Two rules carry the rest. The kernel's answer about the anchor decides wherever it can be had;
+//! pid, start time and command line explain it, and decide only where no anchor can be seen. And
+//! *unknown is never dead*: not being able to look evicts nobody.
+
+mod evidence;
+#[cfg(test)]
+mod tests;
+mod verdict;
+
+pub use self::evidence::{
+    AnchorState, Boot, ChildState, CommandLineMatch, CommandLockState, Evidence, Keeper, Lease,
+    Observed, Presence, ProcessTable, Relation, RunState, StartTimeMatch, Table, Writer,
+};
+pub use self::verdict::{AliveReason, DeadReason, Flags, UnknownReason, Verdict};
+
+/// A verdict, with the flags that qualify it and the evidence it rests on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Judgement {
+    /// The answer.
+    pub verdict: Verdict,
+    /// What else a person should know.
+    pub flags: Flags,
+    /// What was seen.
+    pub evidence: Evidence,
+    /// A process that a killed `run` left behind and that nobody here may end, where that is what stands in
+    /// the way.
+    pub left_behind: Option<crate::sys::Pid>,
+}
+
+/// Decides whether a recorded owner lives. The rules, in the order in which they are tried:
+///
+/// 1. anchor not held; child alive: alive, `child_lives`
+/// 2. anchor held; process gone, child gone or none: dead, for that reason, flag `anchor_leaked` unless
+///    a keeper is recorded, which is about to end
+/// 3. anchor held otherwise: alive, `anchor_held`
+///
+/// From here on the anchor is not held, and no child is known to live.
+///
+/// 4. child unknown: unknown, `not_verifiable`, or `foreign_namespace` where the table is not visible; of
+///    version 0.1, anchor free, table not visible: as 5
+/// 5. anchor free, no keeper: dead, `rebooted` after a proven reboot, else `anchor_released`
+/// 6. anchor free, keeper; process alive: alive, `start_time_matches`, flag `keeper_lost`
+/// 7. anchor free, keeper; process gone: dead, as 5
+/// 8. anchor free, keeper; table not visible, and its keepers did not say that they ended alone: dead,
+///    as 5
+/// 9. anchor free, keeper, otherwise: unknown, `not_verifiable`
+///
+/// From here on the anchor is missing, unreadable or none.
+///
+/// 10. process alive: alive, `start_time_matches`
+/// 11. process gone: dead, for that reason
+/// 12. table not visible: dead, `lease_expired`, where a lease ran out in this very boot; else unknown,
+///     `foreign_namespace`
+/// 13. anchor missing or none, a start time unknown, and the process is another user's: dead,
+///     `pid_reused`
+/// 14. a start time unknown, command line of the recorded kind: alive, `command_line_matches`
+/// 15. anchor missing or none, a start time unknown, command line of something else: dead,
+///     `identity_mismatch`
+/// 16. otherwise: unknown, `not_verifiable`
+///
+/// Where 4, 9, 10, 14 or 16 would apply to a lock whose lease has run out: dead, `lease_expired`.
+///
+/// ```
+/// use incumbent::liveness::{judge, AnchorState, DeadReason, Evidence, Verdict};
+///
+/// let released = judge(Evidence { anchor: AnchorState::Free, ..Evidence::nothing_seen() });
+/// assert_eq!(released.verdict, Verdict::Dead(DeadReason::AnchorReleased));
+/// ```
+#[must_use]
+pub fn judge(evidence: Evidence) -> Judgement {
+    let (verdict, flags) = match (evidence.anchor, evidence.child) {
+        (AnchorState::Held, _) => judge_held(&evidence),
+        (_, ChildState::Alive) => (Verdict::Alive(AliveReason::ChildLives), Flags::default()),
+        (_, ChildState::Unknown) => judge_unknown_child(&evidence),
+        (AnchorState::Free, ChildState::None | ChildState::Gone) => judge_free(&evidence),
+        (AnchorState::Missing | AnchorState::None, ChildState::None | ChildState::Gone) => {
+            judge_process(&evidence, Authority::Process)
+        }
+        (AnchorState::Unreadable, ChildState::None | ChildState::Gone) => {
+            judge_process(&evidence, Authority::UnseenAnchor)
+        }
+    };
+    Judgement { verdict, flags, evidence, left_behind: None }
+}
+
+/// Rules 2 and 3.
+fn judge_held(seen: &Evidence) -> (Verdict, Flags) {
+    match (seen.observed(), seen.child) {
+        (Observed::Gone(reason), ChildState::None | ChildState::Gone) => {
+            let anchor_leaked = seen.keeper == Keeper::None;
+            (Verdict::Dead(reason), Flags { anchor_leaked, ..Flags::default() })
+        }
+        (Observed::Gone(_), ChildState::Alive | ChildState::Unknown)
+        | (Observed::Alive | Observed::Unknown, _) => {
+            (Verdict::Alive(AliveReason::AnchorHeld), alive_flags(seen))
+        }
+    }
+}
+
+/// Rule 4.
+fn judge_unknown_child(seen: &Evidence) -> (Verdict, Flags) {
+    match (seen.table, seen.anchor, seen.writer) {
+        // Version 0.1 left nothing to tell a container that was ended from one that is only elsewhere,
+        // and the upgrade of an image ends it.
+        (Table::NotVisible, AnchorState::Free, Writer::Older) if seen.is_elsewhere() => {
+            dead(released_reason(seen))
+        }
+        (Table::NotVisible, _, _) => {
+            or_expired(seen, Verdict::Unknown(UnknownReason::ForeignNamespace))
+        }
+        (Table::Visible, _, _) => or_expired(seen, Verdict::Unknown(UnknownReason::NotVerifiable)),
+    }
+}
+
+/// Rules 5 to 9.
+fn judge_free(seen: &Evidence) -> (Verdict, Flags) {
+    match (seen.keeper, seen.observed()) {
+        (Keeper::None, _) | (Keeper::Recorded | Keeper::EndedAlone, Observed::Gone(_)) => {
+            dead(released_reason(seen))
+        }
+        (Keeper::Recorded | Keeper::EndedAlone, Observed::Alive) => {
+            let flags = Flags { keeper_lost: true, ..alive_flags(seen) };
+            (Verdict::Alive(AliveReason::StartTimeMatches), flags)
+        }
+        // The keeper ended with its whole namespace.
+        (Keeper::Recorded, Observed::Unknown) if seen.is_elsewhere() => dead(released_reason(seen)),
+        (Keeper::Recorded | Keeper::EndedAlone, Observed::Unknown) => {
+            or_expired(seen, Verdict::Unknown(UnknownReason::NotVerifiable))
+        }
+    }
+}
+
+fn dead(reason: DeadReason) -> (Verdict, Flags) {
+    (Verdict::Dead(reason), Flags::default())
+}
+
+/// Rule 5: what a free anchor is a sign of.
+fn released_reason(seen: &Evidence) -> DeadReason {
+    match seen.boot {
+        Boot::Rebooted => DeadReason::Rebooted,
+        Boot::Same | Boot::Unknown => DeadReason::AnchorReleased,
+    }
+}
+
+/// What may be concluded from the process alone.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Authority {
+    /// There is no anchor to ask: the process decides.
+    Process,
+    /// There is an anchor that we may not look at. It may be held: weak signs of death (another
+    /// user id, another command line) do not count.
+    UnseenAnchor,
+}
+
+/// Rules 10 to 16.
+fn judge_process(seen: &Evidence, authority: Authority) -> (Verdict, Flags) {
+    match (seen.observed(), seen.table) {
+        (Observed::Alive, _) => or_expired(seen, Verdict::Alive(AliveReason::StartTimeMatches)),
+        (Observed::Gone(reason), _) => dead(reason),
+        (Observed::Unknown, Table::NotVisible) => {
+            // By a clock that we share: a lease of another boot says nothing here.
+            if seen.lease == Lease::Expired && seen.boot == Boot::Same {
+                dead(DeadReason::LeaseExpired)
+            } else {
+                (Verdict::Unknown(UnknownReason::ForeignNamespace), Flags::default())
+            }
+        }
+        (Observed::Unknown, Table::Visible) if seen.start_time == StartTimeMatch::Unknown => {
+            judge_by_description(seen, authority)
+        }
+        (Observed::Unknown, Table::Visible) => {
+            or_expired(seen, Verdict::Unknown(UnknownReason::NotVerifiable))
+        }
+    }
+}
+
+/// Rules 13 to 16: the start time cannot tell.
+fn judge_by_description(seen: &Evidence, authority: Authority) -> (Verdict, Flags) {
+    if authority == Authority::Process && seen.uid == Relation::Different {
+        return dead(DeadReason::PidReused);
+    }
+    match (seen.command_line, authority) {
+        (CommandLineMatch::Match, Authority::Process | Authority::UnseenAnchor) => {
+            or_expired(seen, Verdict::Alive(AliveReason::CommandLineMatches))
+        }
+        (CommandLineMatch::Mismatch, Authority::Process) => dead(DeadReason::IdentityMismatch),
+        (CommandLineMatch::Mismatch, Authority::UnseenAnchor)
+        | (CommandLineMatch::Unreadable | CommandLineMatch::NotRead, _) => {
+            or_expired(seen, Verdict::Unknown(UnknownReason::NotVerifiable))
+        }
+    }
+}
+
+fn or_expired(seen: &Evidence, otherwise: Verdict) -> (Verdict, Flags) {
+    match seen.lease {
+        Lease::Expired => dead(DeadReason::LeaseExpired),
+        Lease::None | Lease::Current => {
+            let flags = match otherwise {
+                Verdict::Alive(_) => alive_flags(seen),
+                Verdict::Dead(_) | Verdict::Unknown(_) => Flags::default(),
+            };
+            (otherwise, flags)
+        }
+    }
+}
+
+/// Facts about the process count only here; elsewhere the pid is somebody else's.
+fn alive_flags(seen: &Evidence) -> Flags {
+    let here = seen.is_here();
+    Flags {
+        stopped: here && seen.process_state == RunState::Stopped,
+        lease_overdue: seen.lease == Lease::Expired,
+        command_line_changed: here && seen.command_line == CommandLineMatch::Mismatch,
+        elsewhere: !here,
+        keeper_lost: false,
+        anchor_leaked: false,
+        release_pending: false,
+    }
+}

@@ -1,0 +1,140 @@
+//! What may follow from it.
+
+use serde::Serialize;
+
+/// Why an owner counts as alive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AliveReason {
+    /// The kernel says so: the anchor is locked.
+    AnchorHeld,
+    /// The recorded process is there, with the recorded start time.
+    StartTimeMatches,
+    /// The recorded process is there, with a command line of the recorded kind.
+    CommandLineMatches,
+    /// The owner, a `run`, is gone, but the command it started still runs.
+    ChildLives,
+}
+
+/// Why an owner counts as dead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeadReason {
+    /// The kernel released its anchor, which it does when the process ends.
+    AnchorReleased,
+    /// The machine was restarted since.
+    Rebooted,
+    /// No process has the recorded pid.
+    NoSuchProcess,
+    /// All threads have ended; only its exit status is left to be collected.
+    Zombie,
+    /// The recorded pid now belongs to another process.
+    PidReused,
+    /// The start time is unknown, and the live process' command line is of something else.
+    IdentityMismatch,
+    /// Its lease has run out (that lock only).
+    LeaseExpired,
+}
+
+/// Why nothing can be said about an owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UnknownReason {
+    /// It lives on another machine, in another pid namespace, or behind a foreign process table,
+    /// and no anchor can be seen.
+    ForeignNamespace,
+    /// Neither the anchor nor the process can be looked at well enough.
+    NotVerifiable,
+}
+
+/// Facts beside a verdict of alive or dead that a person should know.
+#[allow(clippy::struct_excessive_bools, reason = "flags are independent of each other")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Flags {
+    /// The process is stopped (job control); it keeps what it holds.
+    pub stopped: bool,
+    /// The lease has run out while the anchor is held.
+    pub lease_overdue: bool,
+    /// The command line is not of the recorded kind: renamed or wrapped.
+    pub command_line_changed: bool,
+    /// The owner lives in another pid namespace or on another machine.
+    pub elsewhere: bool,
+    /// The keeper has died; the recorded process lives on.
+    pub keeper_lost: bool,
+    /// The recorded process is gone, yet somebody holds its anchor: a forked child.
+    pub anchor_leaked: bool,
+    /// This very process has released it, and could not write that down yet: it is pending.
+    pub release_pending: bool,
+}
+
+impl Flags {
+    /// The raised flags by name, in a fixed order.
+    #[must_use]
+    pub fn names(self) -> Vec<&'static str> {
+        [
+            (self.stopped, "stopped"),
+            (self.lease_overdue, "lease_overdue"),
+            (self.command_line_changed, "command_line_changed"),
+            (self.elsewhere, "elsewhere"),
+            (self.keeper_lost, "keeper_lost"),
+            (self.anchor_leaked, "anchor_leaked"),
+            (self.release_pending, "release_pending"),
+        ]
+        .into_iter()
+        .filter_map(|(raised, name)| raised.then_some(name))
+        .collect()
+    }
+}
+
+/// What follows from the [`Evidence`](super::Evidence).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    /// The owner lives: nobody else may own.
+    Alive(AliveReason),
+    /// The owner is gone: the next claimant may own at once.
+    Dead(DeadReason),
+    /// Nobody can tell: nobody is evicted, and a person may decide.
+    Unknown(UnknownReason),
+}
+
+impl Verdict {
+    /// `alive`, `dead` or `unknown`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Alive(_) => "alive",
+            Self::Dead(_) => "dead",
+            Self::Unknown(_) => "unknown",
+        }
+    }
+
+    /// The reason in snake case, as stored and as shown by the CLI.
+    #[must_use]
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Alive(AliveReason::AnchorHeld) => "anchor_held",
+            Self::Alive(AliveReason::StartTimeMatches) => "start_time_matches",
+            Self::Alive(AliveReason::CommandLineMatches) => "command_line_matches",
+            Self::Alive(AliveReason::ChildLives) => "child_lives",
+            Self::Dead(reason) => reason.as_str(),
+            Self::Unknown(UnknownReason::ForeignNamespace) => "foreign_namespace",
+            Self::Unknown(UnknownReason::NotVerifiable) => "not_verifiable",
+        }
+    }
+}
+
+impl DeadReason {
+    /// The reason in snake case, as stored in `instances.end_reason`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::AnchorReleased => "anchor_released",
+            Self::Rebooted => "rebooted",
+            Self::NoSuchProcess => "no_such_process",
+            Self::Zombie => "zombie",
+            Self::PidReused => "pid_reused",
+            Self::IdentityMismatch => "identity_mismatch",
+            Self::LeaseExpired => "lease_expired",
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! Was I asked to stop? What a gateway asks in its signal handler.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crate::claim::guard::Footing;
+use crate::clock::Deadline;
+use crate::error::{Error, Result};
+use crate::marker::Consumed;
+use crate::names::MarkerName;
+use crate::records::markers;
+use crate::records::markers::{Addressee, Marker};
+use crate::store::busy::with_budget;
+use crate::sync::lock;
+
+/// How long the consumption of a marker may take. Whoever asks is being stopped, and must not hang
+/// because somebody else keeps the store busy.
+pub(super) const CONSUME_WITHIN: Duration = Duration::from_millis(250);
+
+/// How long the last look may take, of a consumption that ran out of time.
+pub(super) const LOOK_AGAIN_WITHIN: Duration = Duration::from_millis(20);
+
+/// Why a process is being stopped.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum StopCause {
+    /// Somebody else takes its office over.
+    TakenOver(Marker),
+    /// Somebody stops it on purpose.
+    PlannedStop(Marker),
+    /// Nobody has said so in this store.
+    Unplanned,
+    /// The store could not be read within 250 ms.
+    Unknown(Error),
+}
+
+/// The answer to [`StopInquiry::ask`].
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct StopAnswer {
+    /// Why.
+    pub cause: StopCause,
+    /// Whether the marker that says so was consumed on record; true when there is none.
+    pub recorded: bool,
+}
+
+/// Asks why this process is being stopped; made by [`Tenure::stop_inquiry`](crate::Tenure::stop_inquiry). It may be cloned, sent
+/// to another thread, and asked in any number of them.
+///
+/// Not from within a signal handler itself, where nearly nothing is allowed: from the thread that
+/// `signal-hook` or tokio hands the signal to.
+#[derive(Clone, Debug)]
+pub struct StopInquiry {
+    footing: Footing,
+    /// What the store said last, and until when that counts: for when it says nothing any more.
+    known: Arc<Mutex<Option<(Consumed, Deadline)>>>,
+}
+
+impl StopInquiry {
+    pub(crate) fn new(footing: Footing) -> Self {
+        Self { footing, known: Arc::default() }
+    }
+
+    /// Why this process is being stopped: taken over by whom, stopped on purpose by whom, or
+    /// neither. Consumes the marker that says so; asked again, it says the same until that marker
+    /// expires: a stop that somebody gave up explains no signal of next week.
+    ///
+    /// Returns within 250 ms, and some for the scheduler, also when the store is locked, full or
+    /// gone.
+    #[must_use]
+    pub fn ask(&self) -> StopAnswer {
+        // Before any lock, which another thread may have held at the moment of the fork.
+        if let Err(error) = self.footing.inner.check_process() {
+            return StopAnswer { cause: StopCause::Unknown(error), recorded: false };
+        }
+        match self.consume() {
+            Ok(Some(consumed)) => {
+                let marker = &consumed.marker;
+                let lives_ms = marker.expires_at_ms.saturating_sub(marker.written_at_ms);
+                let until = Duration::from_millis(u64::try_from(lives_ms).unwrap_or(0));
+                *lock(&self.known) = Some((consumed.clone(), Deadline::after(until)));
+                StopAnswer::of(consumed)
+            }
+            Ok(None) => StopAnswer { cause: StopCause::Unplanned, recorded: true },
+            Err(error) => match lock(&self.known).clone() {
+                Some((known, until)) if !until.has_passed() => StopAnswer::of(known),
+                Some(_) | None => StopAnswer { cause: StopCause::Unknown(error), recorded: false },
+            },
+        }
+    }
+
+    fn consume(&self) -> Result<Option<Consumed>> {
+        let Footing { inner, instance, .. } = &self.footing;
+        let addressee =
+            Addressee { instances: vec![*instance], process: Some(super::myself(inner)) };
+        let deadline = Deadline::after(CONSUME_WITHIN);
+        for name in [MarkerName::takeover(), MarkerName::planned_stop()] {
+            let consumed = super::consume_by(inner, &addressee, Some(&name), deadline)?;
+            if consumed.is_some() {
+                return Ok(consumed);
+            }
+        }
+        // Consumed before, by us or by another inquiry of ours: it is true all the same.
+        let asked = with_budget(deadline.remaining().max(LOOK_AGAIN_WITHIN), || {
+            inner.read(|connection| {
+                if !markers::exists(connection)? {
+                    return Ok(None);
+                }
+                markers::asked_end(connection, inner.boot_time(), *instance)
+            })
+        })?;
+        Ok(asked.map(|marker| Consumed { marker, recorded: true }))
+    }
+}
+
+impl StopAnswer {
+    fn of(consumed: Consumed) -> Self {
+        let Consumed { marker, recorded } = consumed;
+        let cause = if marker.name.as_str() == MarkerName::TAKEOVER {
+            StopCause::TakenOver(marker)
+        } else {
+            StopCause::PlannedStop(marker)
+        };
+        Self { cause, recorded }
+    }
+}

@@ -1,0 +1,222 @@
+//! Markers: one-shot messages to one instance, consumed exactly once.
+//!
+//! A marker names a generation. The next one, with the same pid or without, never sees it. What a
+//! signal cannot say, a marker does: that a stop was planned, by whom, and why.
+
+pub(crate) mod inquiry;
+pub(crate) mod request;
+
+use crate::clock::Deadline;
+use crate::error::{ErrorKind, Result};
+use crate::marker::inquiry::{CONSUME_WITHIN, LOOK_AGAIN_WITHIN};
+use crate::marker::request::MarkerRequest;
+use crate::names::{MarkerName, Office};
+use crate::records::identities::Identities;
+use crate::records::markers::{Addressee, Closed, ProcessKey};
+use crate::records::{identities, instances, markers};
+use crate::store::busy::with_budget;
+use crate::store::handle::Inner;
+use crate::store::{Store, ourselves};
+use crate::sys;
+use crate::sys::Existence;
+
+use crate::records::markers::Marker;
+use crate::records::markers::Written;
+
+/// How often a consumption looks again because another consumer was faster. Each time one marker
+/// fewer is left.
+const ATTEMPTS: usize = 8;
+
+/// A marker that was consumed.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+#[must_use = "nobody else gets it"]
+pub struct Consumed {
+    /// What it said.
+    pub marker: Marker,
+    /// Whether its consumption could be written within 250 ms. If not, the marker is true all the
+    /// same: a planned stop must not look like a crash because the disk is full.
+    pub recorded: bool,
+}
+
+impl Store {
+    /// Leaves a marker for the process `pid` of this machine: for its incarnation on record, which
+    /// is that of a `run` if it is the `run`'s command; for the process itself if it is on record
+    /// nowhere. Another marker of the same name is replaced, and of the requests (`takeover`,
+    /// `planned_stop`, `restart`) to one incarnation any other: [`Written::replaced`] says which.
+    ///
+    /// The marker is visible to others when this returns. Nothing is signalled.
+    ///
+    /// # Errors
+    /// [`NotRunning`](ErrorKind::NotRunning) when there is no such process, or it has ended;
+    /// [`InvalidInput`](ErrorKind::InvalidInput) when it is on record nowhere and cannot be told apart
+    /// from a later one with its pid;
+    /// [`CannotWrite`](ErrorKind::CannotWrite), [`Busy`](ErrorKind::Busy),
+    /// [`TooOld`](ErrorKind::TooOld).
+    pub fn write_marker(&self, pid: u32, request: &MarkerRequest) -> Result<Written> {
+        self.write_marker_to(pid, &Office::default(), request)
+    }
+
+    /// As [`Store::write_marker`]; of several offices of one process, `office` is meant.
+    pub(crate) fn write_marker_to(
+        &self,
+        pid: sys::Pid,
+        office: &Office,
+        request: &MarkerRequest,
+    ) -> Result<Written> {
+        let inner = &self.inner;
+        inner.write(|tx| {
+            let start_time = request::check_exists(pid)?;
+            let rows = instances::live_of_process(tx, pid, start_time, inner.observer())?;
+            let named = rows.iter().find(|row| row.office().as_ref() == Some(office));
+            let row = named.or(rows.first());
+            request::write_to(tx, inner, row, pid, start_time, request)
+        })
+    }
+
+    /// The oldest open marker for the process `pid`, of this name or of any; consumes nothing.
+    ///
+    /// # Errors
+    /// [`CannotRead`](ErrorKind::CannotRead), [`Busy`](ErrorKind::Busy).
+    pub fn peek_marker(&self, pid: u32, name: Option<&MarkerName>) -> Result<Option<Marker>> {
+        peek(&self.inner, &addressee(&self.inner, pid)?, name)
+    }
+
+    /// Consumes the oldest open marker for the process `pid`, of this name or of any. Exactly one
+    /// consumer gets it.
+    ///
+    /// # Errors
+    /// As [`Store::peek_marker`]; not when the consumption alone cannot be written, see
+    /// [`Consumed::recorded`].
+    pub fn consume_marker(&self, pid: u32, name: Option<&MarkerName>) -> Result<Option<Consumed>> {
+        consume(&self.inner, &addressee(&self.inner, pid)?, name)
+    }
+
+    /// Closes the open markers of this name that are or were for the process `pid`, whatever has
+    /// become of it; how many there were.
+    ///
+    /// # Errors
+    /// [`CannotWrite`](ErrorKind::CannotWrite), [`Busy`](ErrorKind::Busy).
+    pub fn clear_marker(&self, pid: u32, name: &MarkerName, by: &str) -> Result<usize> {
+        let by = identities::presentable(&self.inner, by);
+        clear(&self.inner, pid, &addressee(&self.inner, pid)?, name, &by)
+    }
+}
+
+/// This process, as what was written before it was on record names it.
+pub(super) fn myself(inner: &Inner) -> ProcessKey {
+    let observer = inner.observer();
+    ProcessKey {
+        pid: observer.pid,
+        start_time: observer.start_time,
+        boot_id: observer.boot_id.clone(),
+        pid_ns: observer.pid_ns.clone(),
+    }
+}
+
+/// The process that has `pid` here and now: its rows, and itself.
+pub(crate) fn addressee(inner: &Inner, pid: sys::Pid) -> Result<Addressee> {
+    let observer = inner.observer();
+    let (rows, start_time) = inner.read(|connection| {
+        let facts = sys::process_facts(pid);
+        let start_time = facts.start_time.filter(|_| facts.existence != Existence::Gone);
+        let rows = instances::live_of_process(connection, pid, start_time, observer)?;
+        Ok((rows, start_time))
+    })?;
+    Ok(Addressee {
+        instances: rows.iter().map(|row| row.id).collect(),
+        process: Some(ProcessKey {
+            pid,
+            start_time,
+            boot_id: observer.boot_id.clone(),
+            pid_ns: observer.pid_ns.clone(),
+        }),
+    })
+}
+
+/// The same within a transaction.
+pub(crate) fn by_or_self_in(
+    tx: &crate::store::transaction::Tx<'_>,
+    by: Option<&str>,
+) -> Result<String> {
+    match by {
+        Some(by) => Ok(Identities::within(tx, [by])?.text(by)),
+        None => Ok(ourselves::by_or_self(tx.store(), None)),
+    }
+}
+
+pub(crate) fn peek(
+    inner: &Inner,
+    addressee: &Addressee,
+    name: Option<&MarkerName>,
+) -> Result<Option<Marker>> {
+    inner.read(|connection| {
+        if !markers::exists(connection)? {
+            return Ok(None);
+        }
+        markers::find(connection, inner.boot_time(), addressee, name)
+    })
+}
+
+pub(crate) fn consume(
+    inner: &Inner,
+    addressee: &Addressee,
+    name: Option<&MarkerName>,
+) -> Result<Option<Consumed>> {
+    consume_by(inner, addressee, name, Deadline::after(CONSUME_WITHIN))
+}
+
+/// A look decides; of several consumers that saw the marker, the one whose update came first has it.
+fn consume_by(
+    inner: &Inner,
+    addressee: &Addressee,
+    name: Option<&MarkerName>,
+    deadline: Deadline,
+) -> Result<Option<Consumed>> {
+    let look = || with_budget(deadline.remaining(), || peek(inner, addressee, name));
+    let by = ourselves::by_or_self(inner, None);
+    let mut seen = look()?;
+    for _ in 0..ATTEMPTS {
+        let Some(marker) = seen else { return Ok(None) };
+        let written = with_budget(deadline.remaining(), || {
+            inner.write(|tx| markers::close(tx, marker.id, Closed::Consumed, Some(&by)))
+        });
+        match written {
+            Ok(true) => return Ok(Some(Consumed { marker, recorded: true })),
+            Ok(false) => seen = look()?,
+            Err(error) if error.kind() == ErrorKind::StoreReplaced => return Err(error),
+            Err(error) => {
+                tracing::warn!(%error, marker = marker.id, "consumed, which is not recorded");
+                // Somebody else may have kept the store busy by consuming it.
+                let still_open = with_budget(LOOK_AGAIN_WITHIN, || {
+                    inner.read(|connection| markers::is_open(connection, marker.id))
+                });
+                if still_open.unwrap_or(true) {
+                    return Ok(Some(Consumed { marker, recorded: false }));
+                }
+                seen = look()?;
+            }
+        }
+    }
+    Ok(None)
+}
+
+pub(crate) fn clear(
+    inner: &Inner,
+    pid: sys::Pid,
+    addressee: &Addressee,
+    name: &MarkerName,
+    by: &str,
+) -> Result<usize> {
+    inner.write(|tx| {
+        if !markers::exists(tx)? {
+            return Ok(0);
+        }
+        let mut cleared = 0;
+        let pid_ns = inner.observer().pid_ns.as_deref();
+        for id in markers::open_by_pid(tx, pid, pid_ns, &addressee.instances, name)? {
+            cleared += usize::from(markers::close(tx, id, Closed::Cleared, Some(by))?);
+        }
+        Ok(cleared)
+    })
+}

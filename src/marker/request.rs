@@ -1,0 +1,132 @@
+//! Writing a marker.
+
+use std::time::Duration;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::names::MarkerName;
+use crate::owner::request::InProgress;
+use crate::records::instances::Record;
+use crate::records::markers::{NewMarker, ProcessKey, TTL_MAX_MS, Written};
+use crate::store::handle::Inner;
+use crate::sys::Existence;
+use crate::{clock, stop_budget, sys};
+
+/// How long a marker lives whose writer named no time.
+const TTL_DEFAULT: Duration = Duration::from_mins(1);
+
+/// A marker to be written, see [`Store::write_marker`](crate::Store::write_marker).
+#[derive(Clone, Debug)]
+pub struct MarkerRequest {
+    name: MarkerName,
+    ttl: Option<Duration>,
+    reason: Option<String>,
+    by: Option<String>,
+}
+
+impl MarkerRequest {
+    /// One of this name. It lives for 60 s; a request to end or to start anew lives for the stop
+    /// budget of its target and 75 s.
+    #[must_use]
+    pub fn new(name: MarkerName) -> Self {
+        Self { name, ttl: None, reason: None, by: None }
+    }
+
+    /// How long it lives: at least a millisecond, at most 30 days.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](ErrorKind::InvalidInput) for any other time.
+    pub fn ttl(mut self, ttl: Duration) -> Result<Self> {
+        if ttl.as_millis() == 0 || clock::millis(ttl) > TTL_MAX_MS {
+            return Err(Error::invalid(format!("a marker cannot live for {} ms", ttl.as_millis()))
+                .with_hint("at least 1 ms, at most 30 days"));
+        }
+        self.ttl = Some(ttl);
+        Ok(self)
+    }
+
+    /// Why, for whoever reads it.
+    #[must_use]
+    pub fn reason(mut self, reason: impl Into<String>) -> Self {
+        self.reason = Some(reason.into());
+        self
+    }
+
+    /// Who writes it, in place of this process' pid and command line.
+    #[must_use]
+    pub fn by(mut self, by: impl Into<String>) -> Self {
+        self.by = Some(by.into());
+        self
+    }
+}
+
+/// A marker is for a process that runs; its start time, where it can be read.
+pub(crate) fn check_exists(pid: sys::Pid) -> Result<Option<sys::StartTime>> {
+    let facts = sys::process_facts(pid);
+    if facts.existence == Existence::Gone {
+        return Err(Error::no_process(pid)
+            .with_hint("a marker is for a process that runs: name one with `--pid`"));
+    }
+    Ok(facts.start_time)
+}
+
+pub(super) fn write_to(
+    tx: &crate::store::transaction::Tx<'_>,
+    inner: &Inner,
+    row: Option<&Record>,
+    pid: sys::Pid,
+    start_time: Option<sys::StartTime>,
+    request: &MarkerRequest,
+) -> Result<Written> {
+    let observer = inner.observer();
+    let (instance, process) = match row.and_then(NewMarker::target) {
+        Some((instance, process)) => (Some(instance), process),
+        None if start_time.is_none() => {
+            return Err(Error::invalid(format!(
+                "pid {pid} is on record nowhere, and its start time cannot be read: it could not \
+                 be told apart from a later process with its pid"
+            ))
+            .with_hint("claim for it first, or ask as its user or as root"));
+        }
+        None => (
+            None,
+            ProcessKey {
+                pid,
+                start_time,
+                boot_id: observer.boot_id.clone(),
+                pid_ns: observer.pid_ns.clone(),
+            },
+        ),
+    };
+    if let Some(instance) = instance.filter(|_| request.name.is_request())
+        && let Some(asked) = InProgress::of(tx, inner, instance)?
+    {
+        return Err(Error::new(
+            ErrorKind::Busy,
+            format!("a {} by {} is in progress", asked.marker.name, asked.marker.by),
+        )
+        .with_hint(
+            "wait until it is done, or end the process that asked for it: that cancels the request",
+        )
+        .retry_after(1_000));
+    }
+    let ttl = request.ttl.unwrap_or_else(|| {
+        if request.name.is_request() {
+            let budget = stop_budget::believed(row.and_then(|row| row.stop_budget_ms));
+            stop_budget::marker_lives(stop_budget::deadline(budget))
+        } else {
+            TTL_DEFAULT
+        }
+    });
+    NewMarker {
+        name: &request.name,
+        instance,
+        process: &process,
+        by: &super::by_or_self_in(tx, request.by.as_deref())?,
+        by_pid: observer.pid,
+        by_uid: observer.uid,
+        requester: None,
+        reason: request.reason.as_deref(),
+        ttl_ms: clock::millis(ttl),
+    }
+    .write(tx)
+}

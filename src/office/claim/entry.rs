@@ -1,0 +1,91 @@
+//! Where a claim begins.
+
+use std::path::Path;
+
+use crate::claim::wait::{WaitOptions, until_granted};
+use crate::error::{Error, Result};
+use crate::names::Office;
+use crate::office::claim::candidate::Candidate;
+use crate::office::claim::{Claim, Won};
+use crate::office::options::ClaimOptions;
+use crate::office::profile::Profile;
+use crate::office::takeover::carry_out;
+use crate::patience::Stopped;
+use crate::scoped::survey;
+use crate::store::Store;
+
+/// Claims `office` for this process.
+pub(crate) fn claim_for_myself(
+    store: &Store,
+    home: Option<&Path>,
+    office: &Office,
+    options: &ClaimOptions,
+) -> Result<Claim> {
+    let inner = &store.inner;
+    inner.check_process()?;
+    let candidate = Candidate {
+        office,
+        home,
+        legacy_home: options.legacy_home.as_deref(),
+        origin: options.origin,
+        subject: inner.myself(),
+        version: options.version.as_deref(),
+        stop_budget_ms: options.stop_budget_ms()?,
+        heartbeat_every_ms: options.heartbeat_every_ms()?,
+        locks: &options.locks,
+        nonce: options.nonce.as_ref(),
+        waiter: None,
+        replace: options.replace.as_ref(),
+        succession: None,
+    };
+    let wait_options = WaitOptions {
+        wait: options.wait,
+        cancel: &options.cancel,
+        for_whom: None,
+        profile: Some(&office.profile),
+        origin: candidate.origin,
+        version: candidate.version,
+        stop_budget_ms: candidate.stop_budget_ms,
+        argv: survey::masked(candidate.subject, candidate.locks),
+        stopped: Stopped::Respect,
+    };
+    let answer =
+        until_granted(store, &wait_options, |turn| super::attempt(store, &candidate, turn))?;
+    Ok(match (answer, candidate.replace) {
+        (Ok(Won::Tenure(tenure)), _) => Claim::Granted(tenure),
+        (Ok(Won::Plan(plan)), Some(replace)) => {
+            carry_out::carry_out(store, &candidate, replace, plan, &options.cancel)?
+        }
+        (Ok(Won::Plan(_)), None) => {
+            return Err(Error::internal("a takeover was planned that nobody asked for"));
+        }
+        (Err(holder), _) => Claim::Held(holder),
+    })
+}
+
+impl Profile {
+    /// Claims the office of kind `gateway` for this process; never waits.
+    ///
+    /// # Errors
+    /// As [`Profile::claim_with`].
+    pub fn claim(&self) -> Result<Claim> {
+        self.claim_with(&ClaimOptions::new())
+    }
+
+    /// Claims an office for this process, atomically: whoever is dead is ended, whoever lives (or
+    /// cannot be told dead) is returned as [`Claim::Held`]. A second claim by the same process
+    /// shares the first.
+    ///
+    /// The grant is visible to others, and survives a crash of this process' store handle, when
+    /// this returns; it ends with the process.
+    ///
+    /// # Errors
+    /// [`ProfileBelongsTo`](crate::ErrorKind::ProfileBelongsTo) for another home,
+    /// [`CannotWrite`](crate::ErrorKind::CannotWrite) and [`Busy`](crate::ErrorKind::Busy) when the
+    /// claim could not be recorded, and then nothing is held;
+    /// [`StoreReplaced`](crate::ErrorKind::StoreReplaced), [`TooNew`](crate::ErrorKind::TooNew),
+    /// [`Forked`](crate::ErrorKind::Forked).
+    pub fn claim_with(&self, options: &ClaimOptions) -> Result<Claim> {
+        claim_for_myself(&self.store, self.home.as_deref(), &self.office(&options.kind), options)
+    }
+}

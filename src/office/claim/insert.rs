@@ -1,0 +1,133 @@
+//! The row of the new holder, or the record of the refusal.
+
+use serde_json::json;
+
+use crate::claim::examine::{Attachment, Count, Evicted};
+use crate::claim::obstacle::Obstacle;
+use crate::error::Result;
+use crate::names::{Nonce, Wanted};
+use crate::office::claim::candidate::{Candidate, Granted, Outcome};
+use crate::office::storm;
+use crate::owner::ending;
+use crate::records::events::EventRecord;
+use crate::records::instances::{End, EndReason, NewInstance};
+use crate::records::runtime::Owner;
+use crate::records::starts::Start;
+use crate::records::{profiles, reservations, starts};
+use crate::scoped::survey;
+use crate::store::handle::Inner;
+use crate::store::held::OwnRow;
+use crate::store::ourselves::by_or_self;
+use crate::store::transaction::Tx;
+
+/// Counts a refusal, and says when the next start may come.
+pub(crate) fn refuse_candidate(
+    tx: &Tx<'_>,
+    inner: &Inner,
+    candidate: &Candidate<'_>,
+    count: Count,
+    mut obstacle: Box<Obstacle>,
+) -> Result<Outcome> {
+    let holder = &mut *obstacle.holder;
+    if count == Count::Yes {
+        let (instance, reason) = (holder.instance, holder.reason);
+        let refused = match &holder.wanted {
+            Wanted::Office(_) => Start::Refused { holder: instance, reason },
+            Wanted::Lock(_) => Start::RefusedForLock { holder: instance, reason },
+        };
+        record_start(tx, inner, candidate, refused)?;
+    }
+    let backoff_ms = backoff_ms(tx, inner, candidate)?;
+    holder.retry_after_ms = backoff_ms.or(holder.retry_after_ms);
+    Ok(Outcome::Held(obstacle))
+}
+
+fn record_start(
+    tx: &Tx<'_>,
+    inner: &Inner,
+    candidate: &Candidate<'_>,
+    start: Start<'_>,
+) -> Result<()> {
+    let now_boot_ms = inner.clock().boot_ms();
+    starts::record_start(
+        tx,
+        candidate.office,
+        candidate.subject,
+        inner.observer(),
+        now_boot_ms,
+        start,
+    )
+}
+
+fn backoff_ms(tx: &Tx<'_>, inner: &Inner, candidate: &Candidate<'_>) -> Result<Option<u64>> {
+    let Some(party) = &candidate.subject.party else { return Ok(None) };
+    let now = inner.clock().boot_ms();
+    let boot_id = inner.observer().boot_id.as_deref();
+    let storm = storm::of(tx, candidate.office, party, boot_id, now)?;
+    Ok(storm.map(|storm| storm.remaining_ms(now)))
+}
+
+pub(super) fn insert(
+    tx: &Tx<'_>,
+    inner: &Inner,
+    candidate: &Candidate<'_>,
+    attachment: &Attachment,
+    evicted: Option<Evicted>,
+    after_abnormal_end: bool,
+) -> Result<Granted> {
+    let (anchor, keeper) = attachment.attach(tx, inner)?;
+    profiles::bind_home(tx, candidate.office, candidate.home)?;
+    if let Some(home) = candidate.legacy_home {
+        profiles::bind_legacy_home(tx, candidate.office, home)?;
+    }
+    let nonce = match candidate.nonce {
+        Some(nonce) => nonce.clone(),
+        None => Nonce::random()?,
+    };
+    let instance = NewInstance {
+        profile: Some(&candidate.office.profile),
+        kind: Some(&candidate.office.kind),
+        origin: candidate.origin,
+        subject: candidate.subject,
+        argv: &survey::masked(candidate.subject, candidate.locks),
+        observer: inner.observer(),
+        nonce: &nonce,
+        anchor: anchor.as_deref(),
+        keeper,
+        version: candidate.version,
+        stop_budget_ms: candidate.stop_budget_ms,
+        heartbeat_every_ms: candidate.heartbeat_every_ms,
+    }
+    .insert(tx)?;
+    if candidate.heartbeat_every_ms.is_some() {
+        // The claim is the first sign of life: the next one is expected from now on.
+        let writer = by_or_self(inner, None);
+        let owner = Owner {
+            id: instance,
+            office: candidate.office,
+            pid: Some(candidate.subject.pid),
+            writer: &writer,
+            writer_pid: inner.observer().pid,
+        };
+        owner.beat(tx, None)?;
+    }
+    if let Some(waiter) = candidate.waiter {
+        ending::end_other(tx, waiter, &End::new(EndReason::Released))?;
+    }
+    for replaced in candidate.succession.iter().flat_map(|succession| &succession.replaced) {
+        let party = candidate.subject.party.as_deref();
+        reservations::supersede(tx, instance, party, *replaced)?;
+    }
+    record_start(tx, inner, candidate, Start::Granted { instance, after_abnormal_end })?;
+    tx.record(&EventRecord {
+        event: "office_claimed",
+        office: Some(candidate.office),
+        instance: Some(instance),
+        pid: Some(candidate.subject.pid),
+        detail: evicted.as_ref().map(|evicted| {
+            json!({"evicted": {"instance": evicted.instance.as_i64(), "reason": evicted.reason}})
+        }),
+        ..EventRecord::default()
+    })?;
+    Ok(Granted { row: OwnRow { instance, nonce }, evicted, locks: Vec::new() })
+}

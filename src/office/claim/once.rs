@@ -1,0 +1,90 @@
+//! Claiming an office: one transaction that looks, judges, ends the dead and inserts.
+
+use crate::claim::aside::Aside;
+use crate::claim::examine::{Attachment, Count, Evicted};
+use crate::claim::obstacle::Obstacle;
+use crate::claim::{obstacle, sweep};
+use crate::error::Result;
+use crate::names::Wanted;
+use crate::office::claim::candidate::{Candidate, Outcome};
+use crate::office::claim::clear_the_way::Way;
+use crate::office::claim::{clear_the_way, insert};
+use crate::owner::holder::Holder;
+use crate::owner::{ending, judge};
+use crate::patience::Stopped;
+use crate::records::instances::{End, EndReason};
+use crate::records::{instances, profiles, starts};
+use crate::scoped::survey::{LockClaim, Surveyed};
+use crate::scoped::{acquire, survey};
+use crate::store::handle::Inner;
+use crate::store::transaction::Tx;
+
+/// The heart of every claim, inside one write transaction. Looks at everything before it ends
+/// anything: a refused claim changes nobody.
+pub(crate) fn claim_once(
+    tx: &Tx<'_>,
+    inner: &Inner,
+    candidate: &Candidate<'_>,
+    attachment: &Attachment,
+    aside: &Aside,
+    count: Count,
+) -> Result<Outcome> {
+    let office = candidate.office;
+    profiles::check_home(tx, office, candidate.home_to_check())?;
+    // Before any row is ended: what relies on an anchor now loses it with a later claim at the
+    // earliest, when this one is certain to have been committed.
+    let named = tx.named_anchors()?;
+    let over = match clear_the_way::clear_the_way(tx, inner, candidate, aside, count)? {
+        Way::Clear(over) => over,
+        Way::Not(outcome) => return Ok(outcome),
+    };
+    let wanted = Wanted::Office(office.clone());
+    if let Some(obstacle) = obstacle::reserved_by_another(tx, inner, &wanted, candidate.waiter)? {
+        return insert::refuse_candidate(tx, inner, candidate, count, obstacle);
+    }
+    let lock_claim = LockClaim {
+        requests: candidate.locks,
+        claimant: candidate.claimant(),
+        profile: Some(&office.profile),
+        ours: &[],
+        stopped: Stopped::Respect,
+        waiter: candidate.waiter,
+    };
+    let ways = match survey::survey(tx, inner, &lock_claim, aside, count)? {
+        Surveyed::Clear(ways) => ways,
+        Surveyed::Errand(errand) => return Ok(Outcome::Errand(errand)),
+        Surveyed::Held(obstacle) => {
+            return insert::refuse_candidate(tx, inner, candidate, count, obstacle);
+        }
+    };
+    let locks = candidate.locks.iter().map(|lock| Wanted::Lock(lock.name.clone()));
+    let wanted = locks.chain([Wanted::Office(office.clone())]);
+    let sweep = sweep::sweep(tx, inner, &named, wanted)?;
+    if let Some(orphan) = sweep.orphans.first() {
+        let holder = Box::new(Holder::orphan(Wanted::Office(office.clone()), orphan.pid));
+        let obstacle = Box::new(Obstacle { holder, watch: None });
+        return insert::refuse_candidate(tx, inner, candidate, count, obstacle);
+    }
+    let (evicted, after_abnormal_end) = match over {
+        Some((record, reason)) => {
+            let mut end = End::new(reason);
+            if let EndReason::Dead(_) = reason {
+                end = end.detail(format!("found by pid {}", candidate.subject.pid));
+            }
+            let recorded = ending::end_other(tx, record.id, &end)?;
+            let abnormal =
+                recorded.is_some_and(|reason| instances::is_abnormal(reason.as_str(), None));
+            (Some(Evicted::of(&record, reason, aside)), abnormal)
+        }
+        None => (None, starts::last_end_was_abnormal(tx, office)?),
+    };
+    let mut granted =
+        insert::insert(tx, inner, candidate, attachment, evicted, after_abnormal_end)?;
+    granted.locks = acquire::take(tx, inner, &lock_claim, ways, granted.row.instance, aside)?;
+    sweep::tidy(tx, inner, &sweep)?;
+    if tx.prunes() {
+        instances::prune_history(tx, office, |anchor| judge::is_held(inner, anchor))?;
+        instances::forget_notes_of_earlier(tx, office)?;
+    }
+    Ok(Outcome::Granted(granted))
+}

@@ -1,0 +1,182 @@
+//! How an office is claimed.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::error::Result;
+use crate::names::{InstanceId, Kind, Nonce};
+use crate::patience::{Cancel, Wait};
+use crate::records::instances::Origin;
+use crate::records::runtime::check_cadence;
+use crate::scoped::request::LockRequest;
+use crate::stop_budget;
+use crate::stop_budget::StopPhases;
+
+/// How to claim an office, for callers that need more than [`Profile::claim`](crate::Profile::claim).
+#[derive(Clone, Debug)]
+pub struct ClaimOptions {
+    pub(crate) kind: Kind,
+    pub(crate) version: Option<String>,
+    pub(crate) stop_budget: Duration,
+    pub(crate) heartbeat_every: Option<Duration>,
+    /// Locks without which a `run` does not want the office.
+    pub(crate) locks: Vec<LockRequest>,
+    /// The proof of ownership to go on with, in place of a new one.
+    pub(crate) nonce: Option<Nonce>,
+    pub(crate) replace: Option<Replace>,
+    /// The directory of an older program, whose gateway must not run beside this one.
+    pub(crate) legacy_home: Option<PathBuf>,
+    pub(crate) wait: Wait,
+    pub(crate) cancel: Cancel,
+    pub(crate) origin: Origin,
+}
+
+impl Default for ClaimOptions {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl ClaimOptions {
+    /// Kind `gateway`, a stop budget of 90 s, no waiting.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            kind: Kind::default(),
+            version: None,
+            stop_budget: StopPhases::default().budget(),
+            locks: Vec::new(),
+            nonce: None,
+            replace: None,
+            legacy_home: None,
+            heartbeat_every: None,
+            wait: Wait::No,
+            cancel: Cancel::new(),
+            origin: Origin::Library,
+        }
+    }
+
+    /// The kind of office.
+    #[must_use]
+    pub fn kind(mut self, kind: Kind) -> Self {
+        self.kind = kind;
+        self
+    }
+
+    /// The gateway's own version, shown to people.
+    #[must_use]
+    pub fn version(mut self, version: impl Into<String>) -> Self {
+        self.version = Some(version.into());
+        self
+    }
+
+    /// How long this process may take to stop, at most one hour: whoever stops or replaces it
+    /// waits that long before killing it.
+    #[must_use]
+    pub fn stop_budget(mut self, budget: Duration) -> Self {
+        self.stop_budget = budget;
+        self
+    }
+
+    /// The same, as the sum of what it does when it is asked to end.
+    #[must_use]
+    pub fn stop_phases(self, phases: &StopPhases) -> Self {
+        self.stop_budget(phases.budget())
+    }
+
+    /// Promises a sign of life every `cadence` (10 ms to 24 h), by [`Tenure::heartbeat`](crate::Tenure::heartbeat) or
+    /// [`StatusUpdate::heartbeat`](crate::StatusUpdate::heartbeat). Whoever breaks it is shown as
+    /// unresponsive, and loses nothing by it.
+    #[must_use]
+    pub fn heartbeat_every(mut self, cadence: Duration) -> Self {
+        self.heartbeat_every = Some(cadence);
+        self
+    }
+
+    /// Waits for the office while another one holds it.
+    #[must_use]
+    pub fn wait(mut self, wait: Wait) -> Self {
+        self.wait = wait;
+        self
+    }
+
+    /// Takes the office over from a live holder: it is asked to end by a marker and a signal, gets
+    /// the time that it said it may take, and is killed after that. The call takes as long.
+    #[must_use]
+    pub fn replace(mut self, replace: Replace) -> Self {
+        self.replace = Some(replace);
+        self
+    }
+
+    /// Lets another thread end the wait.
+    #[must_use]
+    pub fn cancel(mut self, cancel: Cancel) -> Self {
+        self.cancel = cancel;
+        self
+    }
+
+    /// Records the claim as that of an `incumbent run`, which wants these locks or nothing.
+    pub(crate) fn for_run(mut self, locks: Vec<LockRequest>) -> Self {
+        self.origin = Origin::Run;
+        self.locks = locks;
+        self
+    }
+
+    pub(super) fn heartbeat_every_ms(&self) -> Result<Option<u64>> {
+        let Some(cadence) = self.heartbeat_every else { return Ok(None) };
+        check_cadence(cadence)?;
+        Ok(Some(u64::try_from(cadence.as_millis()).unwrap_or(u64::MAX)))
+    }
+
+    pub(crate) fn stop_budget_ms(&self) -> Result<u64> {
+        stop_budget::published_ms(self.stop_budget)
+    }
+}
+
+/// How to take over an office that a live process holds, see [`ClaimOptions::replace`].
+///
+/// [`ClaimOptions::replace`]: crate::ClaimOptions::replace
+#[derive(Clone, Debug, Default)]
+pub struct Replace {
+    pub(crate) force: bool,
+    pub(crate) reap: bool,
+    pub(crate) across_homes: bool,
+}
+
+impl Replace {
+    /// The holder is asked to end, given the time that it said it may take, and killed after that.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Also when our party was superseded: a person decides. Without it, whoever was replaced by
+    /// another party does not replace that one in turn.
+    #[must_use]
+    pub fn force(mut self) -> Self {
+        self.force = true;
+        self
+    }
+
+    /// Also ends the processes that the holder had started and that outlive it.
+    #[must_use]
+    pub fn reap(mut self) -> Self {
+        self.reap = true;
+        self
+    }
+
+    /// Also when the profile is bound to another home, which it leaves for ours, and from a profile of another
+    /// home that stands for the same directory of an older gateway.
+    #[must_use]
+    pub fn across_homes(mut self) -> Self {
+        self.across_homes = true;
+        self
+    }
+}
+
+/// What a successor is to do beside claiming.
+#[derive(Clone, Debug)]
+pub(crate) struct Succession {
+    /// The owners that were asked to end.
+    pub(crate) replaced: Vec<InstanceId>,
+}

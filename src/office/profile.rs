@@ -1,0 +1,176 @@
+//! The office: at most one live instance of a kind per profile.
+
+use std::io::ErrorKind as Io;
+use std::path::{Path, PathBuf};
+
+use crate::claim::sweep::Force;
+use crate::error::{Error, Result};
+use crate::names::{Kind, Office, ProfileName};
+use crate::office::storm::Storm;
+use crate::office::{evict, storm};
+use crate::process::subject::Subject;
+use crate::records::{identities, profiles};
+use crate::status::history::Incarnation;
+use crate::status::report::Report;
+use crate::status::{answer, history};
+use crate::store::Store;
+use crate::sys::Shortage;
+
+use crate::office::evict::Eviction;
+use crate::records::profiles::Desired;
+
+impl Profile {
+    /// What an operator wants of this profile; `None` if nobody has said so. Reads only.
+    ///
+    /// # Errors
+    /// As [`Profile::status`].
+    pub fn desired(&self) -> Result<Option<Desired>> {
+        self.store.inner.read(|connection| profiles::desired(connection, &self.name))
+    }
+
+    /// Records what an operator wants of this profile. Starts and stops nobody: `incumbent run
+    /// --respect-desired` obeys it, and so may any other supervisor. `by` names who says so.
+    ///
+    /// # Errors
+    /// [`CannotWrite`](crate::ErrorKind::CannotWrite), [`Busy`](crate::ErrorKind::Busy).
+    pub fn set_desired(&self, desired: Desired, by: &str) -> Result<()> {
+        let by = identities::presentable(&self.store.inner, by);
+        self.store.inner.write(|tx| profiles::set_desired(tx, &self.name, desired, &by))
+    }
+}
+
+/// A named gateway configuration in a store: what offices belong to.
+#[derive(Clone, Debug)]
+pub struct Profile {
+    pub(super) store: Store,
+    name: ProfileName,
+    pub(super) home: Option<PathBuf>,
+}
+
+impl Store {
+    /// What is true of every office that the store knows: of those that were ever claimed, those that
+    /// somebody serves, and that of kind `gateway` of every other profile; in the order of their
+    /// names. One snapshot, and one look at each holder.
+    ///
+    /// # Errors
+    /// As [`Profile::status_of`].
+    pub fn status_of_all(&self) -> Result<Vec<Report>> {
+        answer::report_all(&self.inner, None, None)
+    }
+
+    /// The profile `name`. Nothing is written until something is claimed for it.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for a name outside
+    /// `[A-Za-z0-9_][A-Za-z0-9._-]{0,63}`.
+    pub fn profile(&self, name: &str) -> Result<Profile> {
+        Ok(Profile { store: self.clone(), name: ProfileName::new(name)?, home: None })
+    }
+}
+
+impl Profile {
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &ProfileName {
+        &self.name
+    }
+
+    /// Says which configuration directory the claims of this handle run on. The first such claim
+    /// binds the profile to it; from then on another home is refused.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) when the directory does not exist.
+    pub fn with_home(mut self, directory: &Path) -> Result<Self> {
+        self.home = Some(real_home(directory)?);
+        Ok(self)
+    }
+
+    /// The office of `kind` in this profile.
+    pub(crate) fn office(&self, kind: &Kind) -> Office {
+        Office { profile: self.name.clone(), kind: kind.clone() }
+    }
+
+    /// What is true of the office of kind `gateway`; see [`Profile::status_of`].
+    ///
+    /// # Errors
+    /// As [`Profile::status_of`].
+    pub fn status(&self) -> Result<Report> {
+        self.status_of(&Kind::default())
+    }
+
+    /// What is true of an office: one function for every surface that asks. Reads only.
+    ///
+    /// # Errors
+    /// [`CannotRead`](crate::ErrorKind::CannotRead), [`Corrupt`](crate::ErrorKind::Corrupt),
+    /// [`StoreReplaced`](crate::ErrorKind::StoreReplaced).
+    pub fn status_of(&self, kind: &Kind) -> Result<Report> {
+        answer::report(&self.store.inner, &self.office(kind))
+    }
+
+    /// The process that is known to hold the office of `kind` now, if there is one: the shortest
+    /// way to "is it up?", by the same verdict as [`Profile::status_of`] and without its story.
+    ///
+    /// # Errors
+    /// As [`Profile::status_of`].
+    pub fn running_pid(&self, kind: &Kind) -> Result<Option<u32>> {
+        answer::running_pid(&self.store.inner, &self.office(kind))
+    }
+
+    /// The incarnations of an office, newest first. Reads only.
+    ///
+    /// # Errors
+    /// As [`Profile::status_of`].
+    pub fn history(&self, kind: &Kind, count_max: usize) -> Result<Vec<Incarnation>> {
+        history::history(&self.store.inner, &self.office(kind), count_max)
+    }
+
+    /// Ends the record of an office whose holder is dead; one that lives or cannot be told dead
+    /// only when `force` says so. `by` names who asked, for the history. Nothing is signalled: an
+    /// evicted live owner learns it from its next [`Tenure::verify`](crate::Tenure::verify).
+    ///
+    /// # Errors
+    /// As [`Profile::claim_with`].
+    pub fn evict(&self, kind: &Kind, force: Force, by: &str) -> Result<Eviction> {
+        let inner = &self.store.inner;
+        evict::evict(inner, &self.office(kind), force, &identities::presentable(inner, by))
+    }
+
+    /// The storm that this process' party is in at an office, if any.
+    pub(crate) fn storm(&self, kind: &Kind, subject: &Subject) -> Result<Option<Storm>> {
+        let inner = &self.store.inner;
+        let Some(party) = &subject.party else { return Ok(None) };
+        let boot_id = inner.observer().boot_id.as_deref();
+        let now = inner.clock().boot_ms();
+        inner.read(|connection| storm::of(connection, &self.office(kind), party, boot_id, now))
+    }
+
+    /// The store it belongs to.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Its home, as given to this handle.
+    pub(crate) fn home(&self) -> Option<&Path> {
+        self.home.as_deref()
+    }
+}
+
+/// The canonical directory that a profile is bound to.
+pub(crate) fn real_home(directory: &Path) -> Result<PathBuf> {
+    let home = std::fs::canonicalize(directory).map_err(|error| {
+        if Shortage::of(&error).is_some() || error.kind() == Io::PermissionDenied {
+            return Error::io("look at", directory, error);
+        }
+        Error::invalid(format!("no home directory {}: {error}", directory.display()))
+            .at(directory)
+            .with_hint("name an existing directory")
+    })?;
+    let facts = std::fs::metadata(&home).map_err(|error| Error::io("look at", &home, error))?;
+    if facts.is_dir() {
+        return Ok(home);
+    }
+    Err(Error::invalid(format!("{} is not a directory", home.display()))
+        .at(&home)
+        .with_hint("name the configuration directory"))
+}

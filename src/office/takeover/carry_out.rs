@@ -1,0 +1,99 @@
+//! Takes an office over: reserves it, has its holder end, and claims it.
+
+use crate::claim::sweep::Force;
+use crate::error::Result;
+use crate::liveness::Lease;
+use crate::names::{Office, Wanted};
+use crate::office::claim::candidate::Candidate;
+use crate::office::claim::{Claim, claim_reserved};
+use crate::office::options::{Replace, Succession};
+use crate::office::takeover::pursuit::{Asking, Insistence, Pursued, Pursuit};
+use crate::office::takeover::{Plan, Target};
+use crate::office::tenure::Replaced;
+use crate::owner::holder::Holder;
+use crate::owner::{holder, judge};
+use crate::patience::Cancel;
+use crate::process::descendants::LeftOver;
+use crate::records::locks;
+use crate::stop_budget::KILL_GRACE;
+use crate::store::Store;
+use crate::store::handle::Inner;
+use crate::sys::Unproven;
+
+/// Brings the owners to an end, and claims.
+pub(crate) fn carry_out(
+    store: &Store,
+    candidate: &Candidate<'_>,
+    replace: &Replace,
+    plan: Plan,
+    cancel: &Cancel,
+) -> Result<Claim> {
+    let Plan { mut row, targets } = plan;
+    let inner = &store.inner;
+    // All of them at once: each takes its own time, and they take it together.
+    let force = if replace.force { Force::Yes } else { Force::No };
+    let pursuits: Vec<Pursuit<'_>> = targets
+        .iter()
+        .map(|target| {
+            let budget = target.budget();
+            Pursuit::begin(inner, target, budget, KILL_GRACE, Asking::Ask, force)
+        })
+        .collect();
+    let mut killed = Vec::new();
+    for (target, pursuit) in targets.iter().zip(&pursuits) {
+        match pursuit.finish(Insistence::Kill, cancel) {
+            Pursued::Over { killed: was_killed } => killed.push(was_killed),
+            Pursued::Cancelled | Pursued::TimedOut => {
+                return Ok(Claim::Held(still_there(inner, target, holder::TIMED_OUT)?));
+            }
+            Pursued::CannotSignal(why) => {
+                tracing::warn!(pid = target.record.pid, %why, "cannot end the holder");
+                let mut holder = still_there(inner, target, holder::CANNOT_SIGNAL)?;
+                holder.is_our_ancestor = why == Unproven::Ancestor;
+                return Ok(Claim::Held(holder));
+            }
+        }
+    }
+    let mut left_over: Vec<LeftOver> = pursuits.into_iter().flat_map(Pursuit::left_over).collect();
+    if replace.reap {
+        left_over = LeftOver::reap(left_over, inner.trust());
+    }
+    let succession =
+        Succession { replaced: targets.iter().map(|target| target.record.id).collect() };
+    let candidate = Candidate {
+        waiter: Some(row.instance),
+        succession: Some(&succession),
+        ..candidate.clone()
+    };
+    Ok(match claim_reserved(store, &candidate)? {
+        Claim::Granted(tenure) => {
+            row.has_ended = true;
+            let first = &targets[0].record;
+            Claim::Granted(tenure.in_the_place_of(Replaced {
+                pid: first.pid,
+                profile: first.profile.clone(),
+                instance: first.id,
+                killed: killed.contains(&true),
+                left_over,
+            }))
+        }
+        held @ Claim::Held(_) => held,
+    })
+}
+
+/// Whoever was to be replaced, and why it was not.
+fn still_there(inner: &Inner, target: &Target, reason: &'static str) -> Result<Box<Holder>> {
+    let judged = judge::look(inner, &target.record, Lease::None);
+    let mut holder = match &target.wanted {
+        Wanted::Office(office) => Holder::of(&target.record, office, &judged),
+        Wanted::Lock(name) => match inner.read(|connection| locks::by_name(connection, name))? {
+            Some(row) => Holder::of_lock(&target.record, &row, &judged),
+            None => Holder {
+                wanted: target.wanted.clone(),
+                ..Holder::of(&target.record, &Office::default(), &judged)
+            },
+        },
+    };
+    inner.read(|connection| holder.add_what_it_said(connection, inner, &target.record))?;
+    Ok(Box::new(Holder { reason, ..holder }))
+}

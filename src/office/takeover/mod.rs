@@ -1,0 +1,108 @@
+//! Planned endings of somebody else's tenure: taking its office over, stopping it, having it start
+//! anew.
+//!
+//! All of them first write down what they are about to do, and reserve the office, in one
+//! transaction; only then is anybody signalled. Whoever dies on the way leaves a reservation that
+//! counts no more, and an owner that was asked to end or was not.
+
+pub(crate) mod carry_out;
+pub(crate) mod pursuit;
+pub(crate) mod reserve;
+pub(crate) mod restart;
+pub(crate) mod stop;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::claim::waiting_row::WaitingRow;
+use crate::clock::millis;
+use crate::error::Result;
+use crate::liveness::Evidence;
+use crate::names::{InstanceId, MarkerName, Nonce, Wanted};
+use crate::office::claim::candidate::Outcome;
+use crate::records::instances::Record;
+use crate::records::markers::{Marker, NewMarker};
+use crate::stop_budget;
+use crate::store::handle::Inner;
+use crate::store::transaction::Tx;
+
+use crate::process::descendants::LeftOver;
+
+/// An owner to be brought to an end.
+#[derive(Debug)]
+pub(crate) struct Target {
+    record: Record,
+    /// What is wanted of it.
+    wanted: Wanted,
+    /// What it had started before it was asked; `None` while nobody has looked.
+    children: Option<Vec<LeftOver>>,
+}
+
+impl Target {
+    fn new(record: Record, wanted: Wanted, seen: &Evidence) -> Self {
+        // The numbers of another namespace are those of strangers here.
+        let children = if seen.is_here() { None } else { Some(Vec::new()) };
+        Self { record, wanted, children }
+    }
+
+    fn budget(&self) -> Duration {
+        stop_budget::of(&self.record)
+    }
+}
+
+/// A takeover that is written down and reserved, and that nobody was told of yet.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    row: WaitingRow,
+    targets: Vec<Target>,
+}
+
+/// What one attempt came to.
+#[derive(Debug)]
+pub(crate) enum Step {
+    Claimed(Outcome),
+    Reserved(Reserved),
+}
+
+/// A reservation inside its transaction; it becomes a [`Plan`] with the commit.
+#[derive(Debug)]
+pub(crate) struct Reserved {
+    instance: InstanceId,
+    nonce: Nonce,
+    targets: Vec<Target>,
+}
+
+impl Reserved {
+    pub(crate) fn plan(self, inner: &Arc<Inner>) -> Plan {
+        let Self { instance, nonce, targets } = self;
+        Plan { row: WaitingRow::new(inner, instance, nonce), targets }
+    }
+}
+
+/// Writes the marker of a request to the owner of `record`; `None` when nobody could read it.
+#[allow(clippy::too_many_arguments, reason = "the columns of one row")]
+fn write_request(
+    tx: &Tx<'_>,
+    inner: &Inner,
+    record: &Record,
+    name: &MarkerName,
+    by: &str,
+    requester: Option<InstanceId>,
+    reason: Option<&str>,
+    ttl: Duration,
+) -> Result<Option<Marker>> {
+    let Some((instance, process)) = NewMarker::target(record) else { return Ok(None) };
+    let observer = inner.observer();
+    let new = NewMarker {
+        name,
+        instance: Some(instance),
+        process: &process,
+        by,
+        by_pid: observer.pid,
+        by_uid: observer.uid,
+        requester,
+        reason,
+        ttl_ms: millis(ttl),
+    };
+    new.write(tx).map(|written| Some(written.marker))
+}

@@ -1,0 +1,260 @@
+//! Writes down what is about to be done to a holder, and keeps its office for it.
+
+use std::sync::Arc;
+
+use serde_json::json;
+
+use crate::claim::aside::{Aside, Errand};
+use crate::claim::examine::{Attachment, Count, Examined, examine};
+use crate::claim::obstacle::{Obstacle, Watch};
+use crate::claim::waiting_row::{WaitingAs, WaitingRow};
+use crate::claim::{obstacle, ours};
+use crate::clock::millis;
+use crate::error::Result;
+use crate::liveness::Lease;
+use crate::names::{LockName, MarkerName, Nonce, Office, Wanted};
+use crate::office::claim::candidate::{Candidate, Outcome};
+use crate::office::claim::insert::refuse_candidate;
+use crate::office::claim::once::claim_once;
+use crate::office::options::Replace;
+use crate::office::takeover::{Reserved, Step, Target};
+use crate::owner::holder::Holder;
+use crate::owner::request::InProgress;
+use crate::owner::{ending, holder};
+use crate::records::events::EventRecord;
+use crate::records::instances::Record;
+use crate::records::profiles::check_homes_of_both;
+use crate::records::reservations::Purpose;
+use crate::records::{instances, locks, reservations};
+use crate::scoped::survey;
+use crate::stop_budget;
+use crate::store::handle::Inner;
+use crate::store::ourselves;
+use crate::store::transaction::Tx;
+
+/// A live holder refused the claim: reserves the office, and all locks that come with it, and writes
+/// down who is asked to end. Refuses if that may not be.
+pub(crate) fn reserve(
+    tx: &Tx<'_>,
+    inner: &Arc<Inner>,
+    candidate: &Candidate<'_>,
+    replace: &Replace,
+    obstacle: Box<Obstacle>,
+    aside: &Aside,
+    count: Count,
+) -> Result<Step> {
+    let refuse = |obstacle: Box<Obstacle>| {
+        refuse_candidate(tx, inner, candidate, count, obstacle).map(Step::Claimed)
+    };
+    // Nobody on record, or somebody who was first.
+    if obstacle.watch.is_none() || obstacle.holder.reason == holder::RESERVED {
+        return refuse(obstacle);
+    }
+    let survey = Survey { tx, inner, candidate, replace, aside };
+    let mut targets: Vec<Target> = Vec::new();
+    let wanted = std::iter::once(None).chain(candidate.locks.iter().map(Some));
+    for wanted in wanted {
+        let found = match wanted {
+            None => survey.holder_of_office()?,
+            Some(request) => survey.holder_of_lock(request.name(), &targets)?,
+        };
+        match found {
+            Found::Nobody => {}
+            Found::Target(target) => targets.push(*target),
+            Found::Refused(obstacle) => return refuse(obstacle),
+            Found::Errand(errand) => return Ok(Step::Claimed(Outcome::Errand(errand))),
+        }
+    }
+    if let Some(record) = ours::row_in_the_way(tx, candidate.office, candidate.legacy_home)?
+        && targets.iter().all(|target| target.record.id != record.id)
+        && let Some(office) = record.office()
+    {
+        if !replace.across_homes {
+            check_homes_of_both(tx, candidate.office, candidate.home, &office)?;
+        }
+        match survey.holder(record, &office)? {
+            Found::Nobody => {}
+            Found::Target(target) => targets.push(*target),
+            Found::Refused(obstacle) => return refuse(obstacle),
+            Found::Errand(errand) => return Ok(Step::Claimed(Outcome::Errand(errand))),
+        }
+    }
+    if targets.is_empty() {
+        // Whoever stood in the way has died since, in this very instant.
+        let outcome = claim_once(tx, inner, candidate, &Attachment::Own, aside, count)?;
+        return Ok(Step::Claimed(outcome));
+    }
+    // Before anybody is asked: a `run` may follow its marker at once, and then they are nobody's.
+    for target in targets.iter_mut().filter(|target| target.children.is_none()) {
+        let Some(children) = aside.children(target.record.id) else {
+            let errand = Errand::ListChildren(Box::new(target.record.clone()));
+            return Ok(Step::Claimed(Outcome::Errand(errand)));
+        };
+        target.children = Some(children);
+    }
+    write_down(tx, inner, candidate, targets).map(Step::Reserved)
+}
+
+/// A look at everybody who holds what a taker wants.
+struct Survey<'a> {
+    tx: &'a Tx<'a>,
+    inner: &'a Inner,
+    candidate: &'a Candidate<'a>,
+    replace: &'a Replace,
+    aside: &'a Aside,
+}
+
+/// Who holds one of the things that a taker wants.
+enum Found {
+    Nobody,
+    /// It is to be asked to end.
+    Target(Box<Target>),
+    /// It may not be asked.
+    Refused(Box<Obstacle>),
+    Errand(Errand),
+}
+
+impl Found {
+    fn refused(holder: Holder, record: Record, fence: i64) -> Self {
+        let watch = Some(Watch { record, fence });
+        Self::Refused(Box::new(Obstacle { holder: Box::new(holder), watch }))
+    }
+}
+
+impl Survey<'_> {
+    fn holder_of_office(&self) -> Result<Found> {
+        let office = self.candidate.office;
+        match instances::live(self.tx, office)? {
+            Some(record) => self.holder(record, office),
+            None => Ok(Found::Nobody),
+        }
+    }
+
+    /// The holder of `office`, which may be that of another profile with the same directory of an older
+    /// program.
+    fn holder(&self, record: Record, office: &Office) -> Result<Found> {
+        let wanted = Wanted::Office(office.clone());
+        let judged = match self.examine(&record, Lease::None) {
+            Examined::InTheWay(judged) => judged,
+            Examined::Errand(errand) => return Ok(Found::Errand(errand)),
+            Examined::Over(_) | Examined::Same => return Ok(Found::Nobody),
+        };
+        if let Some(held) = obstacle::reserved_by_another(self.tx, self.inner, &wanted, None)? {
+            return Ok(Found::Refused(held));
+        }
+        if let Some(asked) = InProgress::of(self.tx, self.inner, record.id)? {
+            return Ok(asked.refused(&wanted));
+        }
+        if self.is_superseded(&record)? {
+            let mut holder = Holder::of(&record, office, &judged);
+            holder.add_what_it_said(self.tx, self.inner, &record)?;
+            let fence = record.id.as_i64();
+            let holder = Holder { reason: holder::SUPERSEDED, ..holder };
+            return Ok(Found::refused(holder, record, fence));
+        }
+        Ok(Found::Target(Box::new(Target::new(record, wanted, &judged.evidence))))
+    }
+
+    /// Of a lock whose holder is not among the `targets` already.
+    fn holder_of_lock(&self, name: &LockName, targets: &[Target]) -> Result<Found> {
+        let wanted = Wanted::Lock(name.clone());
+        if let Some(held) = obstacle::reserved_by_another(self.tx, self.inner, &wanted, None)? {
+            return Ok(Found::Refused(held));
+        }
+        let Some(row) = locks::by_name(self.tx, name)? else { return Ok(Found::Nobody) };
+        if targets.iter().any(|target| target.record.id == row.instance) {
+            return Ok(Found::Nobody);
+        }
+        let record = instances::by_id(self.tx, row.instance)?.filter(|it| it.ended_at_ms.is_none());
+        let Some(record) = record else { return Ok(Found::Nobody) };
+        let lease = row.lease(self.inner.observer(), self.inner.clock().boot_ms());
+        let judged = match self.examine(&record, lease) {
+            Examined::InTheWay(judged) => judged,
+            Examined::Errand(errand) => return Ok(Found::Errand(errand)),
+            Examined::Over(_) | Examined::Same => return Ok(Found::Nobody),
+        };
+        let mut holder = Holder::of_lock(&record, &row, &judged);
+        holder.add_what_it_said(self.tx, self.inner, &record)?;
+        // Another profile's is never taken: it has a home and a person of its own.
+        if record.profile.as_ref() != Some(&self.candidate.office.profile) {
+            return Ok(Found::refused(holder, record, row.fence));
+        }
+        if let Some(asked) = InProgress::of(self.tx, self.inner, record.id)? {
+            return Ok(asked.refused(&wanted));
+        }
+        if self.is_superseded(&record)? {
+            let holder = Holder { reason: holder::SUPERSEDED, ..holder };
+            return Ok(Found::refused(holder, record, row.fence));
+        }
+        Ok(Found::Target(Box::new(Target::new(record, wanted, &judged.evidence))))
+    }
+
+    fn examine(&self, record: &Record, lease: Lease) -> Examined {
+        examine(self.inner, self.candidate.claimant(), record, lease, self.aside)
+    }
+
+    fn is_superseded(&self, record: &Record) -> Result<bool> {
+        match &self.candidate.subject.party {
+            Some(party) if !self.replace.force => {
+                reservations::is_superseded(self.tx, record.id, party)
+            }
+            Some(_) | None => Ok(false),
+        }
+    }
+}
+
+fn write_down(
+    tx: &Tx<'_>,
+    inner: &Inner,
+    candidate: &Candidate<'_>,
+    targets: Vec<Target>,
+) -> Result<Reserved> {
+    let office = Wanted::Office(candidate.office.clone());
+    let argv = survey::masked(candidate.subject, candidate.locks);
+    let as_whom = WaitingAs {
+        profile: Some(&candidate.office.profile),
+        origin: candidate.origin,
+        version: candidate.version,
+        stop_budget_ms: candidate.stop_budget_ms,
+        argv: &argv,
+    };
+    let nonce = Nonce::random()?;
+    let instance = WaitingRow::insert(tx, inner, &nonce, &office, &as_whom)?;
+    if let Some(waiter) = candidate.waiter {
+        ending::end_other(tx, waiter, &instances::End::new(instances::EndReason::Released))?;
+    }
+    let longest = targets.iter().map(Target::budget).max().unwrap_or_default();
+    let deadline = stop_budget::deadline(longest);
+    let locks = candidate.locks.iter().map(|request| Wanted::Lock(request.name().clone()));
+    // One of another profile must not come back before we are there.
+    let others = targets.iter().map(|target| target.wanted.clone());
+    let others = others.filter(|wanted| matches!(wanted, Wanted::Office(_)) && *wanted != office);
+    for wanted in locks.chain(others).chain([office.clone()]) {
+        reservations::make(tx, &wanted, instance, Purpose::Takeover, millis(deadline))?;
+    }
+    let by = ourselves::describe_self(inner, &argv);
+    for target in &targets {
+        let ttl = stop_budget::marker_lives(deadline);
+        let name = MarkerName::takeover();
+        super::write_request(tx, inner, &target.record, &name, &by, Some(instance), None, ttl)?;
+    }
+    tx.record(&EventRecord {
+        event: "takeover_begun",
+        office: Some(candidate.office),
+        instance: Some(instance),
+        pid: Some(candidate.subject.pid),
+        detail: Some(json!({
+            "from": targets.iter().map(|it| it.record.id.as_i64()).collect::<Vec<_>>(),
+        })),
+        ..EventRecord::default()
+    })?;
+    Ok(Reserved { instance, nonce, targets })
+}
+
+impl InProgress {
+    fn refused(self, wanted: &Wanted) -> Found {
+        let holder = self.holder(wanted);
+        let fence = self.requester.id.as_i64();
+        Found::refused(holder, self.requester, fence)
+    }
+}

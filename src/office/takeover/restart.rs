@@ -1,0 +1,261 @@
+//! Asking whoever holds an office to start anew.
+//!
+//! The request is a row. A `run` serves it within its tenure, so that the office is never free in
+//! between, and whoever asked may be a child of what is restarted: the request outlives it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::claim::obstacle;
+use crate::clock::Deadline;
+use crate::error::Result;
+use crate::liveness::{Lease, Verdict};
+use crate::names::{InstanceId, Kind, MarkerName, Office, Wanted};
+use crate::office::profile::Profile;
+use crate::office::takeover::stop::orphan_in;
+use crate::office::takeover::write_request;
+use crate::owner::evidence::LiveCommandLine;
+use crate::owner::holder::Holder;
+use crate::owner::judge::{judge_record, look};
+use crate::owner::request::InProgress;
+use crate::patience::{Cancel, PATIENCE_MIN};
+use crate::records::instances::Record;
+use crate::records::profiles::check_home;
+use crate::records::{instances, markers};
+use crate::status::answer;
+use crate::store::busy::with_budget;
+use crate::store::handle::Inner;
+use crate::store::transaction::Tx;
+use crate::{marker, stop_budget};
+
+/// Between two looks whether a restart was served. A look is one read of about 20 µs.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// How long a holder that has ended may take to be started again by whatever supervises it.
+const COMES_BACK_WITHIN: Duration = Duration::from_secs(10);
+
+/// How to have an office's holder start anew, see [`Profile::restart`].
+#[derive(Clone, Debug, Default)]
+pub struct RestartOptions {
+    timeout: Option<Duration>,
+    reason: Option<String>,
+    by: Option<String>,
+    cancel: Cancel,
+}
+
+impl RestartOptions {
+    /// Waits for the stop budget of the holder and 15 s.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Waits for this long instead.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Why, for whoever reads the marker.
+    #[must_use]
+    pub fn reason(mut self, reason: impl Into<String>) -> Self {
+        self.reason = Some(reason.into());
+        self
+    }
+
+    /// Who asks, in place of this process' pid and command line.
+    #[must_use]
+    pub fn by(mut self, by: impl Into<String>) -> Self {
+        self.by = Some(by.into());
+        self
+    }
+
+    /// Lets another thread end the wait. What was asked for stays asked for.
+    #[must_use]
+    pub fn cancel(mut self, cancel: Cancel) -> Self {
+        self.cancel = cancel;
+        self
+    }
+}
+
+/// What came of [`Profile::restart`].
+#[derive(Debug)]
+#[non_exhaustive]
+#[must_use = "it may not have been served"]
+pub enum Restart {
+    /// It was served, by this generation: the same one if it is a `run`.
+    Done(InstanceId),
+    /// Nobody is running.
+    NotRunning,
+    /// Nobody is on record, and an owner whose record is gone with its store may be at work: nothing was asked.
+    Orphaned(Box<Holder>),
+    /// Nobody holds the office, but the holder of this one serves its profile: nothing was asked.
+    Served(Office),
+    /// The holder is being stopped or replaced just now: nothing was asked.
+    InProgress(Box<Holder>),
+    /// The request stands, and was not served in time.
+    NotServed(Box<Holder>),
+    /// Somebody withdrew the request, or asked for an end instead.
+    Withdrawn(Box<Holder>),
+}
+
+enum Prepared {
+    NotRunning,
+    Orphaned(Box<Holder>),
+    InProgress(Box<Holder>),
+    Asked(Box<Record>, i64),
+}
+
+impl Profile {
+    /// Asks whoever holds the office of `kind` to start again, and waits until it has. A `run` stops
+    /// its command by the rules of a stop and starts it again; any other owner finds the marker
+    /// `restart`, and serves it itself.
+    ///
+    /// A request that is open already is joined.
+    ///
+    /// # Errors
+    /// [`ProfileBelongsTo`](crate::ErrorKind::ProfileBelongsTo) for another home;
+    /// [`CannotWrite`](crate::ErrorKind::CannotWrite), [`Busy`](crate::ErrorKind::Busy),
+    /// [`TooOld`](crate::ErrorKind::TooOld), [`StoreReplaced`](crate::ErrorKind::StoreReplaced).
+    pub fn restart(&self, kind: &Kind, options: &RestartOptions) -> Result<Restart> {
+        let inner = &self.store().inner;
+        inner.check_process()?;
+        let office = self.office(kind);
+        inner.read(|connection| check_home(connection, &office, self.home()))?;
+        let until = options.timeout.map(Deadline::after);
+        let patience = options.timeout.map_or(Duration::MAX, |it| PATIENCE_MIN.max(it));
+        let prepared =
+            with_budget(patience, || inner.write(|tx| prepare(tx, inner, &office, options)));
+        let (record, marker) = match prepared? {
+            Prepared::NotRunning => {
+                let server = answer::server_of(inner, &office);
+                return Ok(server.map_or(Restart::NotRunning, |(by, _)| Restart::Served(by)));
+            }
+            Prepared::Orphaned(holder) => return Ok(Restart::Orphaned(holder)),
+            Prepared::InProgress(holder) => return Ok(Restart::InProgress(holder)),
+            Prepared::Asked(record, marker) => (record, marker),
+        };
+        let deadline = until.unwrap_or_else(|| Deadline::after(timeout(&record, options)));
+        let mut comes_back = Deadline::after(COMES_BACK_WITHIN);
+        loop {
+            if let Some(answer) = look_at(inner, &office, &record, marker)? {
+                return match answer {
+                    Restart::Done(instance) if instance == record.id => {
+                        unless_it_failed(inner, instance)
+                    }
+                    answer => Ok(answer),
+                };
+            }
+            // Its supervisor may start it again; but not if nobody does for a while.
+            let is_running = is_running(inner, &office)?;
+            if is_running {
+                comes_back = Deadline::after(COMES_BACK_WITHIN);
+            } else if comes_back.has_passed() || deadline.has_passed() {
+                return Ok(Restart::NotRunning);
+            }
+            if deadline.has_passed() || options.cancel.is_cancelled() {
+                let judged = look(inner, &record, Lease::None);
+                return Ok(Restart::NotServed(Box::new(Holder::of(&record, &office, &judged))));
+            }
+            std::thread::sleep(LOOK_EVERY.min(deadline.remaining()));
+        }
+    }
+}
+
+fn timeout(record: &Record, options: &RestartOptions) -> Duration {
+    options.timeout.unwrap_or_else(|| stop_budget::deadline(stop_budget::of(record)))
+}
+
+fn prepare(
+    tx: &Tx<'_>,
+    inner: &Arc<Inner>,
+    office: &Office,
+    options: &RestartOptions,
+) -> Result<Prepared> {
+    let wanted = Wanted::Office(office.clone());
+    let alive = instances::live(tx, office)?.filter(|record| {
+        let judged = judge_record(inner, record, Lease::None, &LiveCommandLine::not_read());
+        !matches!(judged.verdict, Verdict::Dead(_))
+    });
+    let Some(record) = alive else {
+        let orphan = orphan_in(tx, inner, &wanted)?;
+        return Ok(orphan.map_or(Prepared::NotRunning, Prepared::Orphaned));
+    };
+    tx.check_schema()?;
+    if let Some(held) = obstacle::reserved_by_another(tx, inner, &wanted, None)? {
+        return Ok(Prepared::InProgress(held.holder));
+    }
+    if let Some(asked) = InProgress::of(tx, inner, record.id)? {
+        return Ok(Prepared::InProgress(Box::new(asked.holder(&wanted))));
+    }
+    // Only a `run` serves what somebody else has consumed.
+    if let Some(open) = markers::unserved_restart(tx, inner.boot_time(), record.id)?
+        && (record.is_run || markers::is_open(tx, open.id)?)
+    {
+        return Ok(Prepared::Asked(Box::new(record), open.id));
+    }
+    let by = marker::by_or_self_in(tx, options.by.as_deref())?;
+    // At least the time that the holder may take: the request stands when nobody waits any more.
+    let longest = timeout(&record, options).max(stop_budget::deadline(stop_budget::of(&record)));
+    let (name, reason) = (MarkerName::restart(), options.reason.as_deref());
+    let ttl = stop_budget::marker_lives(longest);
+    let marker = write_request(tx, inner, &record, &name, &by, None, reason, ttl)?;
+    Ok(match marker {
+        Some(marker) => Prepared::Asked(Box::new(record), marker.id),
+        None => Prepared::NotRunning,
+    })
+}
+
+fn is_running(inner: &Inner, office: &Office) -> Result<bool> {
+    let live = inner.read(|connection| instances::live(connection, office))?;
+    Ok(live.is_some_and(|record| {
+        let judged = judge_record(inner, &record, Lease::None, &LiveCommandLine::not_read());
+        !matches!(judged.verdict, Verdict::Dead(_))
+    }))
+}
+
+/// A `run` records that it serves the request before its command can be executed. Where that fails,
+/// it ends within milliseconds.
+fn unless_it_failed(inner: &Inner, instance: InstanceId) -> Result<Restart> {
+    const FAILS_WITHIN: Duration = Duration::from_millis(100);
+    let deadline = Deadline::after(FAILS_WITHIN);
+    loop {
+        let standing = inner.read(|connection| instances::standing(connection, instance))?;
+        if standing.is_none_or(|row| row.ended.is_some()) {
+            return Ok(Restart::NotRunning);
+        }
+        if deadline.has_passed() {
+            return Ok(Restart::Done(instance));
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+}
+
+/// What has become of the request; `None` while it is open.
+fn look_at(
+    inner: &Inner,
+    office: &Office,
+    record: &Record,
+    marker: i64,
+) -> Result<Option<Restart>> {
+    let (fate, live) = inner.read(|connection| {
+        Ok((markers::fate(connection, marker)?, instances::live(connection, office)?))
+    })?;
+    let holder = || {
+        let judged = look(inner, record, Lease::None);
+        Box::new(Holder::of(record, office, &judged))
+    };
+    Ok(match (fate, live) {
+        (Some(fate), _) if fate.served => Some(Restart::Done(record.id)),
+        // The next generation: that is a restart, too, whoever brought it about.
+        (_, Some(live)) if live.id > record.id => Some(Restart::Done(live.id)),
+        (Some(fate), Some(live)) if live.id == record.id => match (fate.consumed, fate.closed) {
+            (true, _) if !record.is_run => Some(Restart::Done(record.id)),
+            (false, true) => Some(Restart::Withdrawn(holder())),
+            _ => None,
+        },
+        // It has ended, or the marker is long gone: the next generation may come in time.
+        (Some(_) | None, Some(_) | None) => None,
+    })
+}

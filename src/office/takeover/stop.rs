@@ -1,0 +1,491 @@
+//! Stopping whoever holds an office, on purpose.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::claim::aside::trust_in;
+use crate::claim::examine::judge_to_end;
+use crate::claim::sweep::Force;
+use crate::claim::waiting_row::{WaitingAs, WaitingRow};
+use crate::claim::{examine, obstacle, ours, sweep};
+use crate::clock::{Deadline, millis};
+use crate::error::{Error, ErrorKind, Result};
+use crate::liveness::{Lease, Verdict};
+use crate::names::{InstanceId, Kind, MarkerName, Nonce, Office, Wanted};
+use crate::office::profile::Profile;
+use crate::office::takeover::pursuit::{Asking, Insistence, Pursued, Pursuit};
+use crate::office::takeover::restart::Restart;
+use crate::office::takeover::{Target, write_request};
+use crate::owner::evidence::{LiveCommandLine, needs_command_line};
+use crate::owner::holder::Holder;
+use crate::owner::judge::{judge_record, look};
+use crate::owner::request::InProgress;
+use crate::owner::{ending, holder, orphan};
+use crate::patience::{Cancel, PATIENCE_MIN};
+use crate::process::anchor::sweep::Orphan;
+use crate::records::instances::{End, EndReason, Origin, Record};
+use crate::records::profiles::{Desired, check_home, set_desired};
+use crate::records::reservations::{Purpose, Reservation};
+use crate::records::{instances, reservations};
+use crate::status::answer;
+use crate::store::busy::with_budget;
+use crate::store::handle::Inner;
+use crate::store::ourselves;
+use crate::store::transaction::Tx;
+use crate::sys::{Pid, Proven, Unproven};
+use crate::{marker, stop_budget, sys};
+
+/// How to stop an office's holder, see [`Profile::stop`].
+#[derive(Clone, Debug, Default)]
+pub struct StopOptions {
+    timeout: Option<Duration>,
+    kill: bool,
+    desired: bool,
+    reason: Option<String>,
+    by: Option<String>,
+    cancel: Cancel,
+}
+
+impl StopOptions {
+    /// Asks the holder to end, and waits for as long as it said it may take.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Waits for this long instead.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Kills it when its time is over.
+    #[must_use]
+    pub fn kill(mut self) -> Self {
+        self.kill = true;
+        self
+    }
+
+    /// Also records that the profile is to stay stopped, for those who ask.
+    #[must_use]
+    pub fn desired_stopped(mut self) -> Self {
+        self.desired = true;
+        self
+    }
+
+    /// Why, for whoever reads the marker.
+    #[must_use]
+    pub fn reason(mut self, reason: impl Into<String>) -> Self {
+        self.reason = Some(reason.into());
+        self
+    }
+
+    /// Who stops it, in place of this process' pid and command line.
+    #[must_use]
+    pub fn by(mut self, by: impl Into<String>) -> Self {
+        self.by = Some(by.into());
+        self
+    }
+
+    /// Lets another thread end the wait. What was asked for stays asked for.
+    #[must_use]
+    pub fn cancel(mut self, cancel: Cancel) -> Self {
+        self.cancel = cancel;
+        self
+    }
+}
+
+/// What came of [`Profile::stop`].
+#[derive(Debug)]
+#[non_exhaustive]
+#[must_use = "it may still be running"]
+pub enum StopOutcome {
+    /// Nobody was running.
+    NotRunning,
+    /// Nobody holds the office, but somebody serves its profile together with others: nothing was
+    /// done.
+    Served {
+        /// The office of whoever serves it: what is to be stopped.
+        by: Office,
+        /// The recorded pid.
+        pid: Option<Pid>,
+        /// Whether it is known to be alive.
+        is_alive: bool,
+    },
+    /// Nobody holds the office, but a gateway of another profile, or of another store, holds the lock of the
+    /// older program's directory that this profile stands for as well. It is left alone.
+    OfAnother(Box<Holder>),
+    /// The holder has ended, or has let go of the office.
+    Ended {
+        /// Its generation.
+        instance: InstanceId,
+        /// Its recorded pid.
+        pid: Option<Pid>,
+        /// Whether it had to be killed.
+        killed: bool,
+        /// Whether its process goes on without the office.
+        still_runs: bool,
+    },
+    /// It is still there; why it could not be brought to an end, as a clause for people.
+    StillRunning(Box<Holder>, String),
+    /// Somebody is taking the office over just now: nothing was done.
+    InProgress(Box<Holder>),
+}
+
+impl StopOutcome {
+    fn unrecorded(holder: Box<Holder>) -> Self {
+        let why = "its record is gone with its store, so it is not signalled".to_owned();
+        Self::StillRunning(holder, why)
+    }
+
+    /// Of an owner that was on record in a store that is not there any more.
+    #[cfg(feature = "cli")]
+    pub(crate) fn of_orphan(office: &Office, orphan: &Orphan) -> Self {
+        Self::unrecorded(holder_of(&Wanted::Office(office.clone()), orphan))
+    }
+}
+
+impl Restart {
+    /// The same for a restart.
+    #[cfg(feature = "cli")]
+    pub(crate) fn of_orphan(office: &Office, orphan: &Orphan) -> Self {
+        Self::Orphaned(holder_of(&Wanted::Office(office.clone()), orphan))
+    }
+}
+
+/// The answer to [`Profile::stop`].
+#[derive(Debug)]
+#[non_exhaustive]
+#[must_use = "it may still be running"]
+pub struct StopReport {
+    /// What came of it.
+    pub outcome: StopOutcome,
+    /// Why the stop could not be written down, if it could not: the owner, and its supervisor, may
+    /// take it for an unplanned one.
+    pub not_recorded: Option<Error>,
+    /// Why the wish that it stay stopped could not be written down, if it could not.
+    pub not_desired: Option<Error>,
+    /// What a `run` that had been killed before had left in its session: it was ended.
+    pub ended_left_over: Vec<Pid>,
+}
+
+/// What is to be done.
+enum Prepared {
+    NotRunning,
+    /// Nobody is on record, and somebody without a record may be at work.
+    Orphan(Box<Holder>),
+    InProgress(Box<Holder>),
+    /// Another stop has asked it already.
+    Joined(Box<Record>),
+    Stop(Box<Record>, InstanceId, Nonce),
+}
+
+impl Profile {
+    /// Stops whoever holds the office of `kind`: leaves a marker that says so, asks it by a signal
+    /// on its proven process, and waits. Nobody else gets the office meanwhile.
+    ///
+    /// Where the store cannot be written, the holder is stopped all the same, and the report says
+    /// what could not be recorded.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](ErrorKind::InvalidInput) when this process itself holds the office;
+    /// [`ProfileBelongsTo`](ErrorKind::ProfileBelongsTo) for another home;
+    /// [`CannotRead`](ErrorKind::CannotRead), [`Corrupt`](ErrorKind::Corrupt),
+    /// [`StoreReplaced`](ErrorKind::StoreReplaced) when nobody knows whom to stop.
+    pub fn stop(&self, kind: &Kind, options: &StopOptions) -> Result<StopReport> {
+        let inner = &self.store().inner;
+        inner.check_process()?;
+        let office = self.office(kind);
+        let deadline = options.timeout.map(Deadline::after);
+        let on_record = inner.read(|connection| instances::live(connection, &office))?;
+        let is_on_record = on_record.is_some();
+        let ended_left_over =
+            on_record.map_or_else(Vec::new, |record| end_family(inner, &record, options));
+        let command_line = inner.read(|connection| {
+            check_home(connection, &office, self.home())?;
+            let Some(record) = instances::live(connection, &office)? else { return Ok(None) };
+            let judged = judge_record(inner, &record, Lease::None, &LiveCommandLine::not_read());
+            Ok(needs_command_line(&judged.evidence).then_some(record))
+        })?;
+        let command_line =
+            command_line.as_ref().map_or_else(LiveCommandLine::not_read, LiveCommandLine::read);
+        // Half of the time is the owner's, which is asked to end after this.
+        let patience = options.timeout.map_or(Duration::MAX, |it| PATIENCE_MIN.max(it / 2));
+        let prepared = with_budget(patience, || {
+            inner.write(|tx| prepare(tx, inner, &office, options, &command_line))
+        });
+        let (prepared, not_recorded, not_desired) = match prepared {
+            Ok(prepared) => (prepared, None, None),
+            Err(error) if cannot_be_written(&error) => {
+                // A store of an older version can keep the wish at least.
+                let wish = options.desired.then(|| {
+                    let by = ourselves::by_or_self(inner, options.by.as_deref());
+                    with_budget(patience, || {
+                        inner.write(|tx| set_desired(tx, &office.profile, Desired::Stopped, &by))
+                    })
+                });
+                let not_desired = wish.and_then(Result::err);
+                (without_record(inner, &office, &command_line)?, Some(error), not_desired)
+            }
+            Err(error) => return Err(error),
+        };
+        let timeout = deadline.map(|deadline| deadline.remaining());
+        let options = &StopOptions { timeout, ..options.clone() };
+        let outcome = match prepared {
+            Prepared::NotRunning => match answer::server_of(inner, &office) {
+                Some((by, report)) => {
+                    StopOutcome::Served { by, pid: report.pid, is_alive: report.running }
+                }
+                None => match ours::in_place_of(inner, &office)? {
+                    Some(holder) => StopOutcome::OfAnother(holder),
+                    None => StopOutcome::NotRunning,
+                },
+            },
+            Prepared::Orphan(holder) => StopOutcome::unrecorded(holder),
+            Prepared::InProgress(holder) => StopOutcome::InProgress(holder),
+            Prepared::Joined(record) => {
+                let asking = if not_recorded.is_some() { Asking::Ask } else { Asking::Asked };
+                finish(inner, &office, &record, options, asking)
+            }
+            Prepared::Stop(record, instance, nonce) => {
+                let row = WaitingRow::new(inner, instance, nonce);
+                let outcome = finish(inner, &office, &record, options, Asking::Ask);
+                with_budget(patience, || settle(inner, row, &record, &outcome, options));
+                but_for_family(inner, &office, outcome)?
+            }
+        };
+        // Where nobody is on record, there is no end that could be taken for another one.
+        let not_recorded = not_recorded.filter(|_| is_on_record);
+        Ok(StopReport { outcome, not_recorded, not_desired, ended_left_over })
+    }
+}
+
+fn cannot_be_written(error: &Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::Busy
+            | ErrorKind::CannotWrite
+            | ErrorKind::Permission
+            | ErrorKind::TooNew
+            | ErrorKind::TooOld
+            | ErrorKind::Internal
+    )
+}
+
+/// Registers, reserves and leaves the marker.
+fn prepare(
+    tx: &Tx<'_>,
+    inner: &Arc<Inner>,
+    office: &Office,
+    options: &StopOptions,
+    command_line: &LiveCommandLine,
+) -> Result<Prepared> {
+    let by = marker::by_or_self_in(tx, options.by.as_deref())?;
+    if options.desired {
+        set_desired(tx, &office.profile, Desired::Stopped, &by)?;
+    }
+    let wanted = Wanted::Office(office.clone());
+    let reserved = match obstacle::reserved_by_another(tx, inner, &wanted, None)? {
+        Some(held) => reservations::of(tx, inner.boot_time(), &wanted)?.zip(Some(held)),
+        None => None,
+    };
+    // Also where nobody is left to be stopped: somebody is about to come.
+    if let Some((Reservation { purpose: Purpose::Takeover, .. }, held)) = reserved {
+        return Ok(Prepared::InProgress(held.holder));
+    }
+    let Some(record) = instances::live(tx, office)? else {
+        return nobody_on_record(tx, inner, &wanted);
+    };
+    let judged = judge_to_end(inner, &record, Lease::None, command_line);
+    if let Verdict::Dead(reason) = judged.verdict {
+        let found_by = format!("found by pid {}", inner.observer().pid);
+        let end = End::new(EndReason::Dead(reason)).detail(found_by);
+        ending::end_other(tx, record.id, &end)?;
+        return nobody_on_record(tx, inner, &wanted);
+    }
+    refuse_ourselves(inner, office, &record, &judged.evidence)?;
+    if reserved.is_some() {
+        return Ok(Prepared::Joined(Box::new(record)));
+    }
+    // Asked for with something else that it holds.
+    if let Some(asked) = InProgress::of(tx, inner, record.id)? {
+        let is_stop = asked.marker.name.as_str() == MarkerName::PLANNED_STOP;
+        return Ok(if is_stop {
+            Prepared::Joined(Box::new(record))
+        } else {
+            Prepared::InProgress(Box::new(asked.holder(&wanted)))
+        });
+    }
+    let nonce = Nonce::random()?;
+    let as_whom = WaitingAs {
+        profile: Some(&office.profile),
+        origin: Origin::Library,
+        version: None,
+        stop_budget_ms: stop_budget::DEFAULT_MS,
+        argv: &inner.myself().argv,
+    };
+    let instance = WaitingRow::insert(tx, inner, &nonce, &wanted, &as_whom)?;
+    let budget = stop_budget::of(&record);
+    let timeout = options.timeout.unwrap_or(budget);
+    let reserved_for = stop_budget::deadline(timeout);
+    reservations::make(tx, &wanted, instance, Purpose::Stop, millis(reserved_for))?;
+    let (name, reason) = (MarkerName::planned_stop(), options.reason.as_deref());
+    // At least as long as it may take to end, whether or not anybody waits that long.
+    let ttl = stop_budget::marker_lives(stop_budget::deadline(timeout.max(budget)));
+    write_request(tx, inner, &record, &name, &by, Some(instance), reason, ttl)?;
+    Ok(Prepared::Stop(Box::new(record), instance, nonce))
+}
+
+/// A start would be refused by the same look.
+fn nobody_on_record(tx: &Tx<'_>, inner: &Inner, wanted: &Wanted) -> Result<Prepared> {
+    Ok(orphan_in(tx, inner, wanted)?.map_or(Prepared::NotRunning, Prepared::Orphan))
+}
+
+/// Whoever may be at work although nobody is on record.
+pub(super) fn orphan_in(
+    tx: &Tx<'_>,
+    inner: &Inner,
+    wanted: &Wanted,
+) -> Result<Option<Box<Holder>>> {
+    let sweep = sweep::sweep(tx, inner, &tx.named_anchors()?, [wanted.clone()])?;
+    Ok(sweep.orphans.first().map(|orphan| holder_of(wanted, orphan)))
+}
+
+fn holder_of(wanted: &Wanted, orphan: &Orphan) -> Box<Holder> {
+    let holder = Holder::orphan(wanted.clone(), orphan.pid);
+    Box::new(Holder { verdict: "unknown", ..holder })
+}
+
+fn refuse_ourselves(
+    inner: &Inner,
+    office: &Office,
+    record: &Record,
+    seen: &crate::liveness::Evidence,
+) -> Result<()> {
+    if record.pid == Some(inner.observer().pid) && seen.is_here() && !record.is_pid {
+        return Err(Error::invalid(format!("{office} is held by this very process"))
+            .with_hint("release the tenure instead"));
+    }
+    Ok(())
+}
+
+/// Whom to stop, as far as reading goes.
+fn without_record(
+    inner: &Inner,
+    office: &Office,
+    command_line: &LiveCommandLine,
+) -> Result<Prepared> {
+    if let Some(on_record) = living(inner, office, command_line)? {
+        return Ok(on_record);
+    }
+    if let Some(orphan) = orphan::orphan(inner)? {
+        return Ok(Prepared::Orphan(holder_of(&Wanted::Office(office.clone()), &orphan)));
+    }
+    // An owner that lost its store may have claimed again since the look for its record.
+    Ok(living(inner, office, command_line)?.unwrap_or(Prepared::NotRunning))
+}
+
+fn living(
+    inner: &Inner,
+    office: &Office,
+    command_line: &LiveCommandLine,
+) -> Result<Option<Prepared>> {
+    let Some(record) = inner.read(|connection| instances::live(connection, office))? else {
+        return Ok(None);
+    };
+    let judged = judge_to_end(inner, &record, Lease::None, command_line);
+    if matches!(judged.verdict, Verdict::Dead(_)) {
+        return Ok(None);
+    }
+    refuse_ourselves(inner, office, &record, &judged.evidence)?;
+    Ok(Some(Prepared::Joined(Box::new(record))))
+}
+
+fn finish(
+    inner: &Inner,
+    office: &Office,
+    record: &Record,
+    options: &StopOptions,
+    asking: Asking,
+) -> StopOutcome {
+    let wanted = Wanted::Office(office.clone());
+    let target = Target { record: record.clone(), wanted, children: Some(Vec::new()) };
+    let budget = options.timeout.unwrap_or_else(|| target.budget());
+    let (insistence, force) =
+        if options.kill { (Insistence::Kill, Force::Yes) } else { (Insistence::Ask, Force::No) };
+    let pursuit = Pursuit::begin(inner, &target, budget, Duration::ZERO, asking, force);
+    let mut is_our_ancestor = false;
+    let why = match pursuit.finish(insistence, &options.cancel) {
+        Pursued::Over { killed } => {
+            return StopOutcome::Ended {
+                instance: record.id,
+                pid: record.pid,
+                killed,
+                still_runs: pursuit.goes_on(),
+            };
+        }
+        Pursued::TimedOut => (holder::TIMED_OUT, "it has not ended in its time".to_owned()),
+        Pursued::Cancelled => (holder::TIMED_OUT, "nobody waited any longer".to_owned()),
+        Pursued::CannotSignal(Unproven::Ancestor) => {
+            is_our_ancestor = true;
+            let why =
+                "it cannot be signalled, because it started this process; it was asked by a marker";
+            (holder::CANNOT_SIGNAL, why.to_owned())
+        }
+        Pursued::CannotSignal(why) => {
+            (holder::CANNOT_SIGNAL, format!("it cannot be signalled: {why}"))
+        }
+    };
+    let (reason, why) = why;
+    let judged = look(inner, record, Lease::None);
+    let holder = Holder { reason, is_our_ancestor, ..Holder::of(record, office, &judged) };
+    StopOutcome::StillRunning(Box::new(holder), why)
+}
+
+fn end_family(inner: &Inner, record: &Record, options: &StopOptions) -> Vec<Pid> {
+    let force = if options.kill { Force::Yes } else { Force::No };
+    examine::end_family(inner, record, &trust_in(inner, record, force))
+}
+
+/// An owner that has ended is still on record while what it left behind lives, and may not be ended: the next start
+/// is refused then.
+fn but_for_family(inner: &Inner, office: &Office, outcome: StopOutcome) -> Result<StopOutcome> {
+    let StopOutcome::Ended { instance, .. } = outcome else { return Ok(outcome) };
+    let on_record = inner.read(|connection| instances::live(connection, office))?;
+    let Some(record) = on_record.filter(|record| record.id == instance) else {
+        return Ok(outcome);
+    };
+    let judged = judge_to_end(inner, &record, Lease::None, &LiveCommandLine::not_read());
+    let Some(pid) = judged.left_behind else { return Ok(outcome) };
+    let left = format!("its `run` has ended, but pid {pid}, which it started, still runs");
+    let why = match Proven::of(pid, sys::process_facts(pid).start_time, None, inner.trust()) {
+        Err(why) => format!("{left} (and cannot be signalled: {why})"),
+        Ok(_) => left,
+    };
+    let holder = Holder::of(&record, office, &judged);
+    Ok(StopOutcome::StillRunning(Box::new(holder), why))
+}
+
+/// Ends the reservation, and the record of an owner that could not end it itself.
+fn settle(
+    inner: &Inner,
+    row: WaitingRow,
+    record: &Record,
+    outcome: &StopOutcome,
+    options: &StopOptions,
+) {
+    let StopOutcome::Ended { .. } = outcome else { return };
+    end_family(inner, record, options);
+    let settled = row.end_with(|tx| {
+        let Some(now) = instances::by_id(tx, record.id)? else { return Ok(()) };
+        let judged = judge_to_end(inner, record, Lease::None, &LiveCommandLine::not_read());
+        if let (None, Verdict::Dead(reason)) = (now.ended_at_ms, judged.verdict) {
+            ending::end_other(tx, record.id, &End::new(EndReason::Dead(reason)))?;
+        }
+        Ok(())
+    });
+    if let Err(error) = settled {
+        tracing::warn!(%error, "the end of a stopped owner is left for the next claim to record");
+    }
+}

@@ -1,0 +1,269 @@
+//! A held office: the guard, how it is let go, and how its loss is noticed.
+
+pub(crate) mod locks;
+pub(crate) mod markers;
+pub(crate) mod status;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use crate::claim::examine::Evicted;
+use crate::claim::guard::{Footing, LossWatch, Lost, Standing, watch};
+use crate::error::Result;
+use crate::names::{InstanceId, LockName, Nonce, Office, ProfileName};
+use crate::owner::ending;
+use crate::process::descendants::LeftOver;
+use crate::records::instances::{Command, End, EndReason};
+use crate::records::{instances, markers as records_markers};
+use crate::scoped::acquire::GrantedLock;
+use crate::scoped::guard;
+use crate::store::Store;
+use crate::store::deferred::Pending;
+use crate::store::held::{OwnRow, Released};
+use crate::sync::lock;
+use crate::sys::Pid;
+
+/// An office held by this process. Dropping it releases the office, unless another claim of this
+/// process shares it; the kernel releases it when the process ends, whatever way it ends.
+///
+/// The drop never panics: a release that cannot be written is kept and retried, see
+/// [`Store::pending_releases`].
+#[derive(Debug)]
+#[must_use = "dropping the tenure releases the office"]
+pub struct Tenure {
+    pub(crate) footing: Footing,
+    office: Office,
+    nonce: Nonce,
+    evicted: Option<Box<Evicted>>,
+    /// The locks that were claimed together with the office, and that it is not wanted without. One
+    /// that a verb lets go, acting for this office, is taken off the list.
+    locks: Arc<Mutex<Vec<GrantedLock>>>,
+    reacquired: bool,
+    replaced: Option<Box<Replaced>>,
+    /// Shared with the watches: what was let go was not lost.
+    let_go: Arc<AtomicBool>,
+}
+
+/// Whether a claim shares what the process held before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shares {
+    Yes,
+    No,
+}
+
+impl Tenure {
+    pub(super) fn new(
+        store: &Store,
+        office: &Office,
+        row: &OwnRow,
+        evicted: Option<Evicted>,
+        locks: Vec<GrantedLock>,
+        shares: Shares,
+    ) -> Self {
+        Self {
+            footing: Footing {
+                inner: Arc::clone(&store.inner),
+                instance: row.instance,
+                nonce_hash: row.nonce.hash(),
+            },
+            office: office.clone(),
+            nonce: row.nonce.clone(),
+            evicted: evicted.map(Box::new),
+            locks: Arc::new(Mutex::new(locks)),
+            reacquired: shares == Shares::Yes,
+            replaced: None,
+            let_go: Arc::default(),
+        }
+    }
+
+    pub(crate) fn in_the_place_of(mut self, replaced: Replaced) -> Self {
+        self.replaced = Some(Box::new(replaced));
+        self.evicted = None;
+        self
+    }
+
+    /// The office that is held.
+    #[must_use]
+    pub fn office(&self) -> &Office {
+        &self.office
+    }
+
+    /// This incarnation; also the office's fence: it rises with every change of holder.
+    #[must_use]
+    pub fn instance(&self) -> InstanceId {
+        self.footing.instance
+    }
+
+    /// The proof of ownership, for handing to a child process that acts for this one.
+    #[must_use]
+    pub fn nonce(&self) -> &Nonce {
+        &self.nonce
+    }
+
+    /// The dead holder whose place was taken, if there was one.
+    #[must_use]
+    pub fn evicted(&self) -> Option<&Evicted> {
+        self.evicted.as_deref()
+    }
+
+    /// Whose place a takeover took, if it was one.
+    #[must_use]
+    pub fn replaced(&self) -> Option<&Replaced> {
+        self.replaced.as_deref()
+    }
+
+    /// The locks that were claimed together with the office, without those that were let go since.
+    pub(crate) fn locks(&self) -> Vec<GrantedLock> {
+        lock(&self.locks).clone()
+    }
+
+    /// Whether the process held the office before this claim.
+    #[must_use]
+    pub fn reacquired(&self) -> bool {
+        self.reacquired
+    }
+
+    /// Whether the office is still held, by the store's word. Call it before an act that two
+    /// owners must not both do; [`Tenure::watch`] calls it in the background. An anchor file that
+    /// somebody removed is made anew.
+    ///
+    /// # Errors
+    /// When it could not be found out: [`Busy`](crate::ErrorKind::Busy),
+    /// [`CannotRead`](crate::ErrorKind::CannotRead), [`Corrupt`](crate::ErrorKind::Corrupt),
+    /// [`Forked`](crate::ErrorKind::Forked).
+    pub fn verify(&self) -> Result<Standing> {
+        verify(&self.footing, &self.locks)
+    }
+
+    /// Watches the tenure from a thread of its own and calls `on_loss` once, from that thread,
+    /// within a second of its loss. Dropping the watch ends it.
+    ///
+    /// # Errors
+    /// [`Internal`](crate::ErrorKind::Internal) when no thread can be started.
+    pub fn watch(&self, on_loss: impl FnOnce(Lost) + Send + 'static) -> Result<LossWatch> {
+        let (footing, locks) = (self.footing.clone(), Arc::clone(&self.locks));
+        watch(move || verify(&footing, &locks), Arc::clone(&self.let_go), on_loss)
+    }
+
+    /// Releases the office now, and says what came of it. Dropping does the same in silence.
+    ///
+    /// # Errors
+    /// [`Forked`](crate::ErrorKind::Forked) in a forked child, which releases nothing.
+    pub fn release(mut self) -> Result<Released> {
+        self.footing.inner.check_process()?;
+        Ok(self.let_go(&End::new(EndReason::Released)))
+    }
+
+    /// Releases the office with a record of how its command ended.
+    pub(crate) fn end(mut self, how: &End) -> Result<Released> {
+        self.footing.inner.check_process()?;
+        Ok(self.let_go(how))
+    }
+
+    /// Gives up the tenure without writing to a store that is gone.
+    pub(crate) fn abandon(self) {
+        self.let_go.store(true, Ordering::Release);
+        lock(&self.footing.inner.held).forget(self.footing.instance);
+        self.footing.inner.let_go_of_lost_store();
+    }
+
+    /// Records the command that a `run` is about to let go; a restart that was asked for is served
+    /// by that. What the last command said of itself goes with it (a trigger of the schema). False when the office was lost.
+    pub(crate) fn set_child(&self, command: &Command) -> Result<bool> {
+        let Footing { inner, instance, .. } = &self.footing;
+        inner.write(|tx| {
+            if !instances::set_child(tx, *instance, &self.nonce, command)? {
+                return Ok(false);
+            }
+            records_markers::serve_restarts(
+                tx,
+                *instance,
+                &format!("its run (pid {})", inner.observer().pid),
+            )?;
+            Ok(true)
+        })
+    }
+
+    /// Records that the command lives without the lock of its own.
+    #[cfg(feature = "cli")]
+    pub(crate) fn lose_command_lock(&self) -> Result<()> {
+        let Footing { inner, instance, .. } = &self.footing;
+        inner.write(|tx| instances::lose_command_lock(tx, *instance, &self.nonce))
+    }
+
+    fn let_go(&mut self, how: &End) -> Released {
+        if self.let_go.swap(true, Ordering::AcqRel) {
+            return Released::WasLost;
+        }
+        let Footing { inner, instance, nonce_hash } = &self.footing;
+        let mut held = lock(&inner.held);
+        if let Some(office) = held.offices.get_mut(&self.office)
+            && office.row.instance == *instance
+        {
+            office.claims -= 1;
+            if office.claims > 0 {
+                return Released::StillShared;
+            }
+        }
+        held.forget(*instance);
+        inner.let_go(
+            &held,
+            |tx| ending::end_own(tx, *instance, nonce_hash, how),
+            || Pending::Row {
+                instance: *instance,
+                nonce_hash: nonce_hash.clone(),
+                end: how.clone(),
+            },
+        )
+    }
+}
+
+fn verify(footing: &Footing, locks: &Mutex<Vec<GrantedLock>>) -> Result<Standing> {
+    let mut let_go: Vec<LockName> = Vec::new();
+    let standing = footing.verify(|connection| {
+        for lock in lock(locks).iter() {
+            match guard::how_it_was_lost(connection, lock)? {
+                Some((reason, _)) if reason == EndReason::Released.as_str() => {
+                    let_go.push(lock.name.clone());
+                }
+                Some((reason, by)) => {
+                    return Ok(Some(Lost::Lock { name: lock.name.clone(), reason, by }));
+                }
+                None => {}
+            }
+        }
+        Ok(None)
+    })?;
+    if !let_go.is_empty() && standing == Standing::Held {
+        lock(locks).retain(|lock| !let_go.contains(&lock.name));
+        lock(&footing.inner.held).locks.retain(|name, _| !let_go.contains(name));
+    }
+    Ok(standing)
+}
+
+impl Drop for Tenure {
+    fn drop(&mut self) {
+        // In a forked child the office is the parent's: nothing to let go.
+        if !self.let_go.load(Ordering::Acquire) && self.footing.inner.check_process().is_ok() {
+            let is_unwinding = std::thread::panicking();
+            let reason = if is_unwinding { EndReason::Panicked } else { EndReason::Released };
+            self.let_go(&End::new(reason));
+        }
+    }
+}
+
+/// Whose place a takeover took.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Replaced {
+    /// Its recorded pid.
+    pub pid: Option<Pid>,
+    /// Its profile: another one than ours, if both stand for the directory of one older gateway.
+    pub profile: Option<ProfileName>,
+    /// Its generation.
+    pub instance: InstanceId,
+    /// Whether it had to be killed, because it did not end in its time.
+    pub killed: bool,
+    /// What it had started and that outlived it.
+    pub left_over: Vec<LeftOver>,
+}

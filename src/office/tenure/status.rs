@@ -1,0 +1,104 @@
+//! What the holder of an office says of itself.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::error::{ErrorKind, Result};
+use crate::office::tenure::Tenure;
+use crate::status::update::StatusUpdate;
+use crate::status::write;
+use crate::store::busy::with_budget;
+use crate::sync::BackgroundThread;
+
+/// How long one beat may take to be written. The next one comes soon.
+const BEAT_WITHIN: Duration = Duration::from_millis(250);
+
+impl Tenure {
+    /// Says how the gateway is: everything in `update`, or nothing. Whoever asks sees it when this
+    /// returns; nobody ever sees half of it.
+    ///
+    /// It waits for the store as any write does, at most the busy budget (5 s): not for the thread that
+    /// must not block.
+    ///
+    /// ```
+    /// # let directory = tempfile::tempdir()?;
+    /// # let store = incumbent::Store::open(directory.path().join("state.db"))?;
+    /// use incumbent::{Claim, Field, PlatformUpdate, StatusUpdate, state};
+    ///
+    /// let profile = store.profile("default")?;
+    /// let Claim::Granted(tenure) = profile.claim()? else { panic!("nobody else runs here") };
+    /// let telegram = PlatformUpdate::new("telegram").state("connected").error_code(Field::Clear);
+    /// tenure.update_status(
+    ///     &StatusUpdate::new().state(state::RUNNING).active_agents(2).platform(telegram),
+    /// )?;
+    /// let report = profile.status()?;
+    /// assert!(report.running && report.busy());
+    /// assert_eq!(report.platforms[0].state.as_deref(), Some("connected"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`NotOwner`](ErrorKind::NotOwner) when the office was lost, or a platform is of a profile that
+    /// this instance does not serve; [`InvalidInput`](ErrorKind::InvalidInput) for a word or a JSON that
+    /// is too long; [`TooOld`](ErrorKind::TooOld), [`CannotWrite`](ErrorKind::CannotWrite),
+    /// [`Busy`](ErrorKind::Busy), [`StoreReplaced`](ErrorKind::StoreReplaced),
+    /// [`Forked`](ErrorKind::Forked).
+    pub fn update_status(&self, update: &StatusUpdate) -> Result<()> {
+        write::write(&self.footing.inner, self.footing.instance, &self.footing.nonce_hash, update)
+    }
+
+    /// Promises a sign of life every `cadence` (10 ms to 24 h), and returns the heart. Whoever asks sees
+    /// the gateway as unresponsive once two beats in a row are missing; nobody loses anything by it.
+    ///
+    /// The store is written from a thread of the crate's own, so that a slow disk does not stop what
+    /// the beats come from. Beating stops when the heart is dropped, which may take a quarter of a
+    /// second; the promise stays, until [`StatusUpdate::heartbeat_every`] clears it. The heart keeps
+    /// the store open.
+    ///
+    /// # Errors
+    /// As [`Tenure::update_status`]; [`Internal`](ErrorKind::Internal) when no thread can be started.
+    pub fn heartbeat(&self, cadence: Duration) -> Result<Heartbeat> {
+        self.update_status(&StatusUpdate::new().heartbeat_every(cadence))?;
+        let footing = self.footing.clone();
+        let beats = Arc::new(AtomicU64::new(0));
+        let seen = Arc::clone(&beats);
+        let mut written = 0;
+        let beat = StatusUpdate::new().heartbeat();
+        let thread = BackgroundThread::start("incumbent-heart", cadence / 4, move || {
+            let now = seen.load(Ordering::Acquire);
+            if now == written {
+                return false;
+            }
+            let written_now = with_budget(BEAT_WITHIN, || {
+                write::write(&footing.inner, footing.instance, &footing.nonce_hash, &beat)
+            });
+            match written_now {
+                Ok(()) => written = now,
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::NotOwner | ErrorKind::StoreReplaced) =>
+                {
+                    return true;
+                }
+                Err(error) => tracing::warn!(%error, "a heartbeat could not be written"),
+            }
+            false
+        })?;
+        Ok(Heartbeat { beats, _thread: thread })
+    }
+}
+
+/// Signs of life of a gateway; see [`Tenure::heartbeat`].
+#[derive(Debug)]
+#[must_use = "dropping the heart stops it"]
+pub struct Heartbeat {
+    beats: Arc<AtomicU64>,
+    _thread: BackgroundThread,
+}
+
+impl Heartbeat {
+    /// One beat: call it from the loop whose life it is to prove. Never blocks and never fails.
+    pub fn beat(&self) {
+        self.beats.fetch_add(1, Ordering::Release);
+    }
+}

@@ -1,0 +1,494 @@
+//! Who stands in the way of a claim, and why we believe it.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use rusqlite::Connection;
+use serde_json::Value;
+
+use crate::clock::rfc3339;
+use crate::error::Result;
+use crate::liveness::{Evidence, Flags, Judgement, Observed};
+use crate::names::{InstanceId, Kind, LockName, Office, ProfileName, Wanted};
+use crate::owner::because;
+use crate::path_text::quoted;
+use crate::process::command_line;
+use crate::process::command_line::redact;
+use crate::process::older::lock;
+use crate::process::older::lock::Found;
+use crate::process::older::wire::Owner;
+use crate::records::instances::Record;
+use crate::records::locks::LockRow;
+use crate::records::runtime;
+use crate::store::handle::Inner;
+use crate::{environment, path_text, state, sys};
+
+/// The reason of a refusal by a held anchor of a store that is no longer here.
+pub(crate) const ORPHANED_ANCHOR: &str = "orphaned_anchor";
+
+/// The reason of a refused takeover: an older gateway acts beside the holder that was to be replaced.
+pub(crate) const OLDER_GATEWAY: &str = "older_gateway";
+
+/// The reason of a refusal by one of our own that holds the lock of the directory which the profile stands
+/// for: one of another profile, or of another store.
+pub(crate) const LEGACY_HOME_IN_USE: &str = "legacy_home_in_use";
+
+/// The reason of a refusal by a takeover or a stop in progress.
+pub(crate) const RESERVED: &str = "reserved";
+
+/// The reason of a refused takeover: the holder took over from our party.
+pub(crate) const SUPERSEDED: &str = "superseded";
+
+/// The reason of a failed takeover: the holder may not be signalled, and did not follow its marker.
+pub(crate) const CANNOT_SIGNAL: &str = "cannot_signal";
+
+/// The reason of a failed takeover: the holder was still there when its time was over.
+pub(crate) const TIMED_OUT: &str = "timed_out";
+
+/// The holder that a claim met. Its `Display` is a full explanation in one sentence; what to do
+/// about it is [`Holder::advice`].
+#[derive(Clone, Debug)]
+pub struct Holder {
+    /// What was wanted of it.
+    pub wanted: Wanted,
+    /// The holder's profile; `None` for a process that took a lock without one.
+    pub profile: Option<ProfileName>,
+    /// The kind of office that the holder is in; `None` for a process without an office.
+    pub kind: Option<Kind>,
+    /// The recorded process, in the holder's own pid namespace.
+    pub pid: Option<sys::Pid>,
+    /// The command that the holder, a `run`, supervises.
+    pub child_pid: Option<sys::Pid>,
+    /// The holder's generation; `None` when its record is gone with its store.
+    pub instance: Option<InstanceId>,
+    /// Since when it holds what was wanted: Unix milliseconds, wall time.
+    pub since_ms: Option<i64>,
+    /// `alive`, `dead` or `unknown`.
+    pub verdict: &'static str,
+    /// Why, in snake case.
+    pub reason: &'static str,
+    /// What else is to be known of it.
+    pub flags: Flags,
+    /// Its redacted command line.
+    pub command: Option<String>,
+    /// What supervises it: `systemd:UNIT`, `launchd:LABEL`, `container:ID` or `none`.
+    pub supervisor: Option<String>,
+    /// What the holder of a lock says about itself.
+    pub metadata: Option<Value>,
+    /// What it last said of its state.
+    pub state: Option<String>,
+    /// For how long it has been in that state: milliseconds.
+    pub state_for_ms: Option<u64>,
+    /// For how long it has given none of the signs of life that it promised: milliseconds. It holds
+    /// what it holds all the same.
+    pub unresponsive_ms: Option<u64>,
+    /// When asking again may succeed, if that is known: milliseconds.
+    pub retry_after_ms: Option<u64>,
+    /// The lock of an older gateway that has ended, which something else keeps.
+    pub(crate) left: Option<PathBuf>,
+    /// The lock of an older program, where that is what the claim was refused for.
+    pub(crate) older_lock: Option<OlderLock>,
+    /// Whoever asks descends from it, and never signals it.
+    pub(crate) is_our_ancestor: bool,
+}
+
+/// The lock of an older program that one of our own holds.
+#[derive(Clone, Debug)]
+pub(crate) struct OlderLock {
+    path: PathBuf,
+    /// The path of its store, where that is another one.
+    db: Option<String>,
+}
+
+impl Holder {
+    pub(crate) fn of(record: &Record, office: &Office, judged: &Judgement) -> Self {
+        Self {
+            wanted: Wanted::Office(office.clone()),
+            profile: record.profile.clone(),
+            kind: record.kind().cloned(),
+            pid: record.pid,
+            child_pid: judged.left_behind.or(record.child_pid),
+            instance: Some(record.id),
+            since_ms: Some(record.started_at_ms),
+            verdict: judged.verdict.as_str(),
+            reason: judged.verdict.reason(),
+            flags: judged.flags,
+            command: (!record.argv.is_empty()).then(|| command_line::display(&record.argv)),
+            supervisor: record.supervisor.clone(),
+            metadata: None,
+            state: None,
+            state_for_ms: None,
+            unresponsive_ms: None,
+            retry_after_ms: None,
+            is_our_ancestor: false,
+            left: judged
+                .flags
+                .anchor_leaked
+                .then(|| record.anchor.as_deref().and_then(lock::path_of))
+                .flatten()
+                .map(Path::to_owned),
+            older_lock: None,
+        }
+    }
+
+    /// The owner of `record` holds the lock `path`, which `office` stands for as well.
+    pub(crate) fn of_older_lock(
+        office: &Office,
+        path: PathBuf,
+        record: &Record,
+        judged: &Judgement,
+    ) -> Self {
+        Self {
+            reason: LEGACY_HOME_IN_USE,
+            older_lock: Some(OlderLock { path, db: None }),
+            ..Self::of(record, office, judged)
+        }
+    }
+
+    /// The same for a `run` that is not on record here; `db` is the path of its store, where that is another.
+    pub(crate) fn unrecorded(
+        office: &Office,
+        path: PathBuf,
+        found: &Found,
+        owner: &Owner,
+        db: Option<String>,
+    ) -> Self {
+        Self {
+            profile: ProfileName::new(owner.profile.as_str()).ok(),
+            reason: LEGACY_HOME_IN_USE,
+            older_lock: Some(OlderLock { path, db }),
+            ..Self::older(office, found.pid, &found.argv)
+        }
+    }
+
+    /// Adds what the holder said of itself: who waits for it may want to know that it is still
+    /// starting, or hangs.
+    pub(crate) fn add_what_it_said(
+        &mut self,
+        connection: &Connection,
+        inner: &Inner,
+        record: &Record,
+    ) -> Result<()> {
+        if !runtime::exists(connection)? {
+            return Ok(());
+        }
+        let said = runtime::runtime(connection, record.id)?;
+        let (now, wall_ms) = (inner.boot_time(), inner.clock().wall_ms());
+        self.unresponsive_ms = runtime::unresponsive_ms(record, said.as_ref(), now, wall_ms);
+        if let Some(said) = said {
+            let since_ms = said.state_since_ms.filter(|since_ms| *since_ms <= wall_ms);
+            self.state_for_ms = since_ms.map(|since_ms| (wall_ms - since_ms).unsigned_abs());
+            self.state = said.state;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn of_lock(record: &Record, row: &LockRow, judged: &Judgement) -> Self {
+        Self {
+            wanted: Wanted::Lock(row.name.clone()),
+            since_ms: Some(row.acquired_at_ms),
+            metadata: row.metadata.clone(),
+            ..Self::of(record, &Office::default(), judged)
+        }
+    }
+
+    /// Nobody holds `wanted`, or not for long: the owner of `record` will have it, or keeps it free.
+    pub(crate) fn reserved(
+        wanted: &Wanted,
+        record: &Record,
+        judged: &Judgement,
+        remaining_ms: u64,
+    ) -> Self {
+        Self {
+            wanted: wanted.clone(),
+            reason: RESERVED,
+            // It is over long before its deadline, as a rule.
+            retry_after_ms: Some(remaining_ms.min(1_000)),
+            ..Self::of(record, &Office::default(), judged)
+        }
+    }
+
+    pub(crate) fn orphan(wanted: Wanted, pid: Option<sys::Pid>) -> Self {
+        Self {
+            wanted,
+            profile: None,
+            kind: None,
+            pid,
+            child_pid: None,
+            instance: None,
+            since_ms: None,
+            verdict: "alive",
+            reason: ORPHANED_ANCHOR,
+            flags: Flags::default(),
+            command: None,
+            supervisor: None,
+            metadata: None,
+            state: None,
+            state_for_ms: None,
+            unresponsive_ms: None,
+            retry_after_ms: None,
+            is_our_ancestor: false,
+            left: None,
+            older_lock: None,
+        }
+    }
+
+    /// An older gateway that is not on record, beside one that is. A pid of 0 is nobody's.
+    pub(crate) fn older(office: &Office, pid: sys::Pid, argv: &[String]) -> Self {
+        let command = command_line::display(&redact::redact(argv));
+        Self {
+            profile: Some(office.profile.clone()),
+            kind: Some(office.kind.clone()),
+            reason: OLDER_GATEWAY,
+            command: (!argv.is_empty()).then_some(command),
+            ..Self::orphan(Wanted::Office(office.clone()), Some(pid).filter(|pid| *pid > 0))
+        }
+    }
+
+    fn because(&self) -> &'static str {
+        match self.reason {
+            _ if self.flags.release_pending => {
+                "its owner has released it, and could not write that down yet"
+            }
+            CANNOT_SIGNAL if self.is_our_ancestor => {
+                "it is a parent of this process, so it is not signalled, and it did not act on the \
+                 marker"
+            }
+            reason => because::because(reason),
+        }
+    }
+
+    /// What a person can do about it, as one sentence without a full stop.
+    #[must_use]
+    pub fn advice(&self) -> String {
+        let pid = self.pid.map_or_else(|| "PID".to_owned(), |pid| pid.to_string());
+        let (evict, wait) = match &self.wanted {
+            Wanted::Office(Office { profile, kind }) => (
+                format!("incumbent evict --force --profile {profile} --kind {kind}"),
+                "wait for it with `incumbent run --wait -- CMD`",
+            ),
+            Wanted::Lock(LockName { scope, identity_hash }) => (
+                format!("incumbent unlock {scope} --hash {identity_hash} --force"),
+                "use another identity, or wait for it (`--wait` of `run` and `lock acquire`)",
+            ),
+        };
+        if let Some(path) = &self.left {
+            let keepers = sys::processes_with_open_file(path);
+            let keepers: Vec<String> = keepers.iter().map(|pid| format!("pid {pid}")).collect();
+            let (who, whom) = match keepers.as_slice() {
+                [] => ("some process that cannot be seen from here".to_owned(), "it"),
+                [one] => (one.clone(), "it"),
+                [..] => (keepers.join(", "), "them"),
+            };
+            let keep = if keepers.len() > 1 { "keep" } else { "keeps" };
+            return format!(
+                "{who} {keep} {0}: end {whom}, or, if no gateway runs any more, remove {0}",
+                path.display()
+            );
+        }
+        if let Some(lock) = self.older_lock.as_ref().filter(|_| self.reason == LEGACY_HOME_IN_USE) {
+            return self.advice_on_older_lock(lock);
+        }
+        match self.reason {
+            OLDER_GATEWAY => format!(
+                "two act for it: end pid {pid}, or the holder on record (`incumbent stop`), first"
+            ),
+            RESERVED => {
+                format!("wait until pid {pid} is done, or end it: its reservation ends with it")
+            }
+            SUPERSEDED => {
+                "nothing, if that one is the gateway you want; else take its place anyway \
+                (`incumbent run --replace --force -- CMD`), and see to it that only one supervisor \
+                starts it"
+                    .to_owned()
+            }
+            CANNOT_SIGNAL if self.is_our_ancestor => format!(
+                "run this outside of it (another terminal, its supervisor), or have pid {pid} end \
+                 itself (it may look for its markers: `incumbent marker consume`)"
+            ),
+            CANNOT_SIGNAL => format!(
+                "stop pid {pid} where and as whom it runs (another container or pid namespace, \
+                 another user), then start again"
+            ),
+            TIMED_OUT => format!(
+                "look at what pid {pid} does: one that a kill does not end hangs in the kernel, or \
+                 is not who holds the lock"
+            ),
+            ORPHANED_ANCHOR => format!(
+                "end the process that recorded itself as pid {pid} (in its own pid namespace), or \
+                 wait until it notices that its store is gone; if you know that it is harmless, \
+                 `{evict}`"
+            ),
+            "child_lives" => {
+                let child = self.child_pid.map_or_else(|| pid, |pid| pid.to_string());
+                format!("end pid {child} (`kill -KILL {child}`), then start again")
+            }
+            _ if self.verdict == "unknown" => {
+                format!("look whether it still runs; if you know that it does not, `{evict}`")
+            }
+            _ if self.flags.elsewhere => format!(
+                "stop it where it runs, in another container, pid namespace or machine; or {wait}"
+            ),
+            _ if self.flags.stopped => format!(
+                "it is stopped: continue it with `kill -CONT {pid}`, or end it with \
+                 `kill -KILL {pid}`"
+            ),
+            _ => match &self.wanted {
+                Wanted::Office(office) => format!(
+                    "stop it first (`incumbent stop{0}`), take its place (`incumbent run{0} \
+                     --replace -- CMD`), or {wait}",
+                    arguments(office)
+                ),
+                Wanted::Lock(_) => {
+                    let stop = match (&self.profile, &self.kind) {
+                        (Some(profile), Some(kind)) => {
+                            format!("incumbent stop --profile {profile} --kind {kind}")
+                        }
+                        _ => format!("kill {pid}"),
+                    };
+                    format!("stop it first (`{stop}`), or {wait}")
+                }
+            },
+        }
+    }
+
+    fn advice_on_older_lock(&self, lock: &OlderLock) -> String {
+        let profile = self.profile.as_ref().map_or("default", ProfileName::as_str);
+        let wanted = match &self.wanted {
+            Wanted::Office(office) => arguments(office),
+            Wanted::Lock(_) => String::new(),
+        };
+        match &lock.db {
+            Some(db) => format!(
+                "stop it there (`incumbent --db {} --profile {profile} stop`), or use one store for \
+                 both",
+                quoted(db)
+            ),
+            None if self.instance.is_none() => {
+                "wait until it has ended: it has lost its office, and ends its command".to_owned()
+            }
+            None => {
+                // Without the directory it would start beside that one.
+                let home = lock.path.parent().map(quoted).unwrap_or_default();
+                let run = |how: &str| {
+                    format!("`incumbent{wanted} run {how} --legacy-home {home} -- CMD`")
+                };
+                format!(
+                    "stop that one first (`incumbent --profile {profile} stop`), take its place ({}), or \
+                     wait for it with {}",
+                    run("--replace"),
+                    run("--wait")
+                )
+            }
+        }
+    }
+
+    /// The holder as the CLI's JSON shows it. Of one that holds the lock of an older program, also the path of
+    /// that (`legacy_lock`), and that of its store where it is not on record in this one (`db`, or null).
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        let mut document = serde_json::json!({
+            "profile": self.profile.as_ref().map(ProfileName::as_str),
+            "kind": self.kind.as_ref().map(Kind::as_str),
+            "pid": self.pid,
+            "child_pid": self.child_pid,
+            "instance": self.instance.map(InstanceId::as_i64),
+            "since": self.since_ms.and_then(rfc3339),
+            "verdict": self.verdict,
+            "reason": self.reason,
+            "flags": self.flags.names(),
+            "command": self.command,
+            "supervisor": self.supervisor,
+            "metadata": self.metadata,
+            "state": self.state,
+            "unresponsive_ms": self.unresponsive_ms,
+        });
+        if let Some(lock) = self.older_lock.as_ref().filter(|_| self.reason == LEGACY_HOME_IN_USE) {
+            document["db"] = lock.db.as_deref().into();
+            path_text::put(&mut document, "legacy_lock", &lock.path);
+        }
+        document
+    }
+}
+
+/// How the command line names an office, where it is not the one that is meant anyway.
+fn arguments(office: &Office) -> String {
+    let usual = Office::default();
+    let mut arguments = String::new();
+    // The environment may mean another profile than the default.
+    if office.profile != usual.profile || environment::value(environment::PROFILE).is_some() {
+        arguments += &format!(" --profile {}", office.profile);
+    }
+    if office.kind != usual.kind {
+        arguments += &format!(" --kind {}", office.kind);
+    }
+    arguments
+}
+
+/// Why a verdict was reached, as a clause for people, by what was seen as well.
+pub(crate) fn because_seen(reason: &str, flags: Flags, seen: &Evidence) -> &'static str {
+    if flags.release_pending {
+        return "its owner has released it, and could not write that down yet";
+    }
+    match (reason, seen.observed()) {
+        // A pending release of another process, or an exec.
+        ("anchor_released", Observed::Alive) => {
+            "the kernel released its lock: the process still runs, but no longer holds it"
+        }
+        ("anchor_released", Observed::Gone(_)) => {
+            "the kernel released its lock: the process has ended"
+        }
+        _ => because::because(reason),
+    }
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let older_lock = self.older_lock.as_ref();
+        let relation = match self.reason {
+            RESERVED => "is reserved for",
+            _ if older_lock.is_some() => "is kept out by",
+            _ => "is held by",
+        };
+        write!(f, "{} {relation} ", self.wanted)?;
+        if let (Some(_), Some(profile)) = (older_lock, &self.profile) {
+            write!(f, "profile {profile}")?;
+            if let Some(db) = older_lock.and_then(|lock| lock.db.as_deref()) {
+                write!(f, " of the store {db}")?;
+            }
+            f.write_str(", ")?;
+        }
+        if let (Wanted::Lock(_), Some(profile)) = (&self.wanted, &self.profile) {
+            write!(f, "profile {profile}, ")?;
+        }
+        match self.pid {
+            Some(pid) => write!(f, "pid {pid}")?,
+            None => write!(f, "an unknown process")?,
+        }
+        if let Some(command) = &self.command {
+            write!(f, " ({command})")?;
+        }
+        if let Some(since) = self.since_ms.and_then(rfc3339) {
+            write!(f, " since {since}")?;
+        }
+        if self.left.is_some() {
+            return write!(f, ", which has ended, but something that it started keeps its lock");
+        }
+        let certainty = if self.verdict == "unknown" { "may be alive" } else { "is alive" };
+        write!(f, ", which {certainty}: {}", self.because())?;
+        if let Some(lock) = older_lock {
+            write!(f, " ({})", lock.path.display())?;
+        }
+        // Of the other states it is no news.
+        if let Some(word @ (state::STARTING | state::DRAINING)) = self.state.as_deref() {
+            let length = self.state_for_ms.map(|ms| format!(" for {} s", ms / 1_000));
+            write!(f, "; it has been {word}{}", length.unwrap_or_default())?;
+        }
+        match self.unresponsive_ms {
+            Some(ms) => {
+                write!(f, "; it is unresponsive, without a sign of life for {} s", ms / 1_000)
+            }
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! The rules about one recorded owner: is it alive, how did it end, who stands in the way.
+
+pub(crate) mod autopsy;
+pub(crate) mod because;
+pub(crate) mod command_lock;
+pub(crate) mod ending;
+pub(crate) mod evidence;
+pub(crate) mod family;
+pub(crate) mod held_lock;
+pub(crate) mod holder;
+pub(crate) mod judge;
+pub(crate) mod older;
+pub(crate) mod orphan;
+pub(crate) mod request;

@@ -1,0 +1,85 @@
+//! What an owner was asked to do, and by whom.
+
+use rusqlite::Connection;
+
+use crate::error::Result;
+use crate::liveness::{Judgement, Lease, Verdict};
+use crate::names::{InstanceId, Wanted};
+use crate::owner::evidence::LiveCommandLine;
+use crate::owner::holder::Holder;
+use crate::owner::judge::judge_record;
+use crate::records::instances::Record;
+use crate::records::markers::Marker;
+use crate::records::{instances, markers};
+use crate::store::handle::Inner;
+
+/// An end that somebody has asked of an instance, who lives and waits for it.
+pub(crate) struct InProgress {
+    pub(crate) marker: Marker,
+    pub(crate) requester: Record,
+    judged: Judgement,
+}
+
+impl InProgress {
+    pub(crate) fn of(
+        connection: &Connection,
+        inner: &Inner,
+        instance: InstanceId,
+    ) -> Result<Option<Self>> {
+        if !markers::exists(connection)? {
+            return Ok(None);
+        }
+        let asked = markers::asked_end(connection, inner.boot_time(), instance)?;
+        let Some((marker, id)) = asked.and_then(|marker| marker.requester.map(|id| (marker, id)))
+        else {
+            return Ok(None);
+        };
+        let requester = instances::by_id(connection, id)?.filter(|it| it.ended_at_ms.is_none());
+        let Some(requester) = requester else { return Ok(None) };
+        let judged = judge_record(inner, &requester, Lease::None, &LiveCommandLine::not_read());
+        let is_dead = matches!(judged.verdict, Verdict::Dead(_));
+        Ok((!is_dead).then_some(Self { marker, requester, judged }))
+    }
+
+    /// Who asked for it, as what keeps others from it.
+    pub(crate) fn holder(&self, wanted: &Wanted) -> Holder {
+        /// Nobody knows how long it will take; looking again costs nothing.
+        const LOOK_AGAIN_MS: u64 = 1_000;
+        Holder::reserved(wanted, &self.requester, &self.judged, LOOK_AGAIN_MS)
+    }
+}
+
+/// What is asked of a `run`.
+#[derive(Debug)]
+pub(crate) enum Request {
+    /// To end, by somebody who lives and waits for it.
+    End(Marker),
+    /// To start its command anew.
+    Restart(Marker),
+}
+
+/// What is asked of the holder of an office by a marker alone: it acts on it without a signal, which
+/// may never come. A marker that somebody wrote by hand announces a signal, and asks for nothing.
+pub(crate) fn request_to(inner: &Inner, instance: InstanceId) -> Result<Option<Request>> {
+    inner.read(|connection| {
+        if let Some(asked) = InProgress::of(connection, inner, instance)? {
+            return Ok(Some(Request::End(asked.marker)));
+        }
+        if !markers::exists(connection)? {
+            return Ok(None);
+        }
+        let now = inner.boot_time();
+        let restart = markers::unserved_restart(connection, now, instance)?;
+        Ok(restart.map(Request::Restart))
+    })
+}
+
+/// The takeover or planned stop that was asked of a generation, whoever wrote it.
+pub(crate) fn asked_to_end(inner: &Inner, instance: InstanceId) -> Result<Option<Marker>> {
+    inner.read(|connection| {
+        if !markers::exists(connection)? {
+            return Ok(None);
+        }
+        markers::asked_end(connection, inner.boot_time(), instance)
+    })
+}

@@ -1,0 +1,461 @@
+//! The anchor: a kernel lock on a file of its own, held for as long as its process lives.
+//!
+//! A process makes one anchor per store, inside the write transaction of its first registration,
+//! and keeps it until it ends or closes its last handle. The kernel drops the lock with the
+//! process, whatever killed it; that is what "alive" rests on.
+//!
+//! Only the creator ever takes an anchor exclusively. Everybody else probes with a shared,
+//! non-blocking lock, so that two observers never take each other for the owner. The store's
+//! write lock serialises creation and removal: whoever holds it sees every anchor either not yet
+//! made, or made and locked.
+//!
+//! What is in the file is the path of the store that it was made for. Nobody needs it to judge an owner on
+//! record; it tells whoever makes a store which owners of the one before it are still at work, although
+//! their store was moved away from there.
+
+#![allow(clippy::disallowed_methods, reason = "the home of file locks")]
+
+pub(crate) mod lost;
+pub(crate) mod recovery_lock;
+pub(crate) mod sweep;
+
+use std::collections::HashSet;
+use std::fs::File;
+#[cfg(feature = "cli")]
+use std::fs::FileTimes;
+use std::io;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use fs4::{FileExt, TryLockError};
+
+use crate::clock::Deadline;
+use crate::error::{Error, ErrorKind, Result};
+use crate::liveness::AnchorState;
+use crate::names::hex;
+use crate::process::anchor::lost::content_for;
+use crate::process::anchor::sweep::Orphan;
+use crate::process::command_lock;
+use crate::process::older::lock;
+use crate::sys;
+use crate::sys::FileKey;
+
+/// How often a new name is tried when an observer's probe met our file in the instant between its
+/// creation and its lock. One retry is already improbable.
+const CREATE_ATTEMPTS: usize = 8;
+
+/// This process' own anchor in one store.
+#[derive(Debug)]
+pub(crate) struct Anchor {
+    file: File,
+    path: PathBuf,
+    name: String,
+    creator_pid: u32,
+}
+
+impl Anchor {
+    /// Creates and locks `<store id>-<pid>-<random>.lock` in `directory`, for the store whose real path is
+    /// `store`. Call it only inside a write transaction of that store.
+    pub(crate) fn create(store: &Path, directory: &Path, store_id: &str) -> Result<Self> {
+        let mut last = None;
+        for _ in 0..CREATE_ATTEMPTS {
+            let anchor = Self::create_once(store, directory, store_id)?;
+            match anchor.lock_and_check() {
+                Ok(()) => return Ok(anchor),
+                Err(Refusal::Probed) => last = Some("an observer holds every new file"),
+                Err(Refusal::Replaced) => last = Some("new files vanish from the directory"),
+                Err(Refusal::CannotLock(why)) => {
+                    let _ = std::fs::remove_file(&anchor.path);
+                    return Err(Error::new(
+                        ErrorKind::Filesystem,
+                        format!("file locks do not work in {}: {why}", directory.display()),
+                    )
+                    .at(directory)
+                    .with_hint("put the store on a local filesystem with `--db PATH`"));
+                }
+            }
+            let _ = std::fs::remove_file(&anchor.path);
+        }
+        let why = last.unwrap_or_default();
+        Err(Error::internal(format!("cannot make an anchor in {}: {why}", directory.display()))
+            .at(directory))
+    }
+
+    fn create_once(store: &Path, directory: &Path, store_id: &str) -> Result<Self> {
+        let mut random = [0; 8];
+        getrandom::fill(&mut random)
+            .map_err(|error| Error::internal(format!("cannot draw random bits: {error}")))?;
+        let creator_pid = std::process::id();
+        let name = format!("{store_id}-{creator_pid}-{}.lock", hex(&random));
+        let path = directory.join(&name);
+        let file = match sys::create_anchor_file(&path) {
+            // Somebody removed the directory under us; it holds nothing that we do not remake.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                prepare_directory(directory)?;
+                sys::create_anchor_file(&path)
+            }
+            result => result,
+        }
+        .map_err(|error| Error::io("create the anchor", &path, error))?;
+        // Before it is locked: on Windows a lock keeps even its holder's other handles out. Whoever reads it
+        // meanwhile finds no end of line, and so no path.
+        let written = (&file)
+            .write_all(&content_for(store))
+            .map_err(|error| Error::io("write", &path, error));
+        if let Err(error) = written {
+            // Nobody else knows this name yet.
+            let _ = std::fs::remove_file(&path);
+            return Err(error);
+        }
+        // Not by chance the time that `note_grant` leaves. What cannot be set was not set by that either.
+        if let Ok(made) = file.metadata().and_then(|facts| facts.modified()) {
+            let at = made.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            let whole = SystemTime::UNIX_EPOCH + Duration::from_secs(at.as_secs());
+            let _ = file.set_modified(whole);
+        }
+        Ok(Self { file, path, name, creator_pid })
+    }
+
+    fn lock_and_check(&self) -> Result<(), Refusal> {
+        match retry_interrupted(|| FileExt::try_lock(&self.file)) {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(Refusal::Probed),
+            Err(TryLockError::Error(error)) => {
+                return Err(Refusal::CannotLock(format!("flock: {}", sys::note(error))));
+            }
+        }
+        let only_name = sys::open_file_facts(&self.file).is_ok_and(|facts| facts.links == 1);
+        if !only_name || !self.is_in_place() {
+            return Err(Refusal::Replaced);
+        }
+        // A lock that refuses nobody (an emulation, a filter) would make two owners: a second
+        // descriptor must be turned away (FIELD-BUGS row 76).
+        match probe(&self.path) {
+            AnchorState::Held => Ok(()),
+            AnchorState::Free => Err(Refusal::CannotLock(
+                "an exclusive lock does not keep a second descriptor out".to_owned(),
+            )),
+            AnchorState::Missing => Err(Refusal::Replaced),
+            AnchorState::Unreadable | AnchorState::None => {
+                Err(Refusal::CannotLock("a second descriptor cannot be probed".to_owned()))
+            }
+        }
+    }
+
+    /// The file's name inside the anchors directory, as rows store it.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The anchors directory.
+    #[cfg(feature = "cli")]
+    pub(crate) fn directory(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new(""))
+    }
+
+    /// The same open file for another process, which holds the lock as well then: it is free once both
+    /// have let go.
+    #[cfg(feature = "cli")]
+    pub(crate) fn share(&self) -> io::Result<File> {
+        self.file.try_clone()
+    }
+
+    /// An anchor whose lock came to this process with the open `file`.
+    #[cfg(feature = "cli")]
+    pub(crate) fn inherited(directory: &Path, name: &str, file: File) -> Self {
+        let path = directory.join(name);
+        Self { file, path, name: name.to_owned(), creator_pid: std::process::id() }
+    }
+
+    /// The fence of the last grant that [`note_grant`] wrote down.
+    #[cfg(feature = "cli")]
+    pub(crate) fn last_grant(&self) -> Option<i64> {
+        grant_of(self.file.metadata().ok()?.modified().ok()?)
+    }
+
+    /// Which file it is.
+    pub(crate) fn key(&self) -> Result<Option<FileKey>> {
+        sys::open_file_key(&self.file).map_err(|error| Error::io("look at", &self.path, error))
+    }
+
+    /// The id of the store that it was made for.
+    pub(crate) fn store_id(&self) -> Option<&str> {
+        parse_name(&self.name).map(|(id, _)| id)
+    }
+
+    /// Whether the locked file is still the one that its path names: others probe by path.
+    pub(crate) fn is_in_place(&self) -> bool {
+        let open = sys::open_file_facts(&self.file).map_err(sys::note);
+        match (open, sys::file_facts(&self.path).map_err(sys::note)) {
+            // Further names (a backup by hard links) hide nothing: the path still leads here.
+            (Ok(open), Ok(named)) => open.id == named.id,
+            (_, Err(error)) if error.kind() == io::ErrorKind::NotFound => false,
+            // Not being able to look is no loss.
+            (Ok(_) | Err(_), Ok(_) | Err(_)) => true,
+        }
+    }
+}
+
+/// An anchor that its process is about to let go: still locked, because rows that others can read name
+/// it until the transaction that ends them is committed.
+pub(crate) struct Dropped(Arc<Anchor>);
+
+impl Dropped {
+    pub(crate) fn new(anchor: Arc<Anchor>) -> Self {
+        Self(anchor)
+    }
+
+    /// Whether that is `anchor`.
+    pub(crate) fn is(&self, anchor: &Arc<Anchor>) -> bool {
+        Arc::ptr_eq(&self.0, anchor)
+    }
+
+    /// Unlocks it, and unlinks it then: whoever has it open by now does not see a lock on a file without
+    /// a name. Only once no row names it any more.
+    pub(crate) fn remove(self) {
+        let path = self.0.path.clone();
+        drop(self.0);
+        let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else { return };
+        for path in [command_lock::path_of(directory, &name.to_string_lossy()), path.clone()] {
+            match std::fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    tracing::debug!(path = %path.display(), %error, "left for the next claim to collect");
+                }
+                Ok(()) | Err(_) => {}
+            }
+        }
+    }
+}
+
+impl Drop for Anchor {
+    fn drop(&mut self) {
+        // flock belongs to the open file, which a forked child shares: only the creator unlocks,
+        // and it does so explicitly because a child may keep the file open after us.
+        if self.creator_pid == std::process::id() {
+            let _ = FileExt::unlock(&self.file);
+        }
+    }
+}
+
+enum Refusal {
+    /// Somebody's shared probe met the file before our lock.
+    Probed,
+    /// The path no longer names the file we made.
+    Replaced,
+    CannotLock(String),
+}
+
+/// Makes the anchors directory: 0700, owned like its parent.
+pub(crate) fn prepare_directory(directory: &Path) -> Result<()> {
+    sys::create_private_dirs(directory)
+        .map_err(|error| Error::io("create the directory", directory, error))
+}
+
+/// Looks at a recorded anchor: a name inside the directory `anchors`, or the lock of an older gateway, which
+/// is not touched. A forged path is not followed.
+pub(crate) fn look(anchors: &Path, anchor: &str, recorded: Option<&FileKey>) -> AnchorState {
+    match file_name(anchor) {
+        Some(name) => probe_file(&anchors.join(name), recorded),
+        None => lock::path_of(anchor).map_or(AnchorState::Unreadable, lock::look),
+    }
+}
+
+/// A recorded anchor that is a name inside the anchors directory: a forged path is followed nowhere, and a name that
+/// no anchor has may be that of anything, where the directory is a link of a user's (to `/dev`, for root).
+pub(crate) fn file_name(anchor: &str) -> Option<&str> {
+    parse_name(anchor).map(|_| anchor)
+}
+
+/// Looks at the anchor at `path` without waiting and without disturbing its owner.
+pub(crate) fn probe(path: &Path) -> AnchorState {
+    probe_file(path, None)
+}
+
+/// The same, where it is known which file is meant: a copy at the same path says nothing about the owner
+/// of the original (FIELD-BUGS row 95), and counts as missing.
+fn probe_file(path: &Path, recorded: Option<&FileKey>) -> AnchorState {
+    let file = match sys::open_anchor_file(path).map_err(sys::note) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return AnchorState::Missing,
+        // Permissions, a symbolic link in its place, too many open files: not a free lock.
+        Err(_) => return AnchorState::Unreadable,
+    };
+    if let Some(recorded) = recorded {
+        match sys::open_file_key(&file) {
+            Ok(Some(found)) if !found.is(recorded) => return AnchorState::Missing,
+            Ok(_) => {}
+            Err(_) => return AnchorState::Unreadable,
+        }
+    }
+    probe_open(&file)
+}
+
+/// The same by a descriptor of our own, which nobody shares.
+fn probe_open(file: &File) -> AnchorState {
+    match retry_interrupted(|| FileExt::try_lock_shared(file)) {
+        // Closing the descriptor drops the shared lock again.
+        Ok(()) => AnchorState::Free,
+        Err(TryLockError::WouldBlock) => AnchorState::Held,
+        // "Cannot lock" is not "nobody holds it".
+        Err(TryLockError::Error(error)) => {
+            sys::note(error);
+            AnchorState::Unreadable
+        }
+    }
+}
+
+/// What is left of a microsecond in the time of an anchor that tells a fence: another time, as `touch`
+/// writes it, is none.
+#[cfg(feature = "cli")]
+const GRANT_MARK_NS: u64 = 777;
+
+/// Notes the fence of a grant that a keeper has to learn of, as the time of its anchor: if the store is
+/// replaced by an older copy before the keeper looks, this is all that is left of the grant (FIELD-BUGS row
+/// 97). Fences are microseconds.
+#[cfg(feature = "cli")]
+pub(crate) fn note_grant(anchors: &Path, anchor: &str, fence: i64) {
+    let Some(name) = file_name(anchor) else { return };
+    let noted = u64::try_from(fence).map_err(io::Error::other).and_then(|fence| {
+        let at = Duration::from_micros(fence) + Duration::from_nanos(GRANT_MARK_NS);
+        let times = FileTimes::new().set_modified(SystemTime::UNIX_EPOCH + at);
+        let file = sys::open_anchor_file(&anchors.join(name))?;
+        // Another file of that name may be anybody's.
+        if sys::open_file_facts(&file)?.links == 1 { file.set_times(times) } else { Ok(()) }
+    });
+    if let Err(error) = noted {
+        tracing::debug!(anchor, %error, "a grant is not noted");
+    }
+}
+
+#[cfg(feature = "cli")]
+fn grant_of(modified: SystemTime) -> Option<i64> {
+    let at = modified.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    let is_ours = u64::from(at.subsec_nanos()) % 1_000 == GRANT_MARK_NS;
+    is_ours.then(|| i64::try_from(at.as_micros()).ok())?
+}
+
+fn retry_interrupted(
+    mut lock: impl FnMut() -> Result<(), TryLockError>,
+) -> Result<(), TryLockError> {
+    loop {
+        match lock() {
+            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+/// Whether somebody holds an anchor until then. Sleeps, so never inside a transaction.
+pub(crate) fn stays_held(path: &Path, until: &Deadline) -> bool {
+    const LOOK_EVERY: Duration = Duration::from_millis(1);
+    while probe(path) == AnchorState::Held {
+        if until.has_passed() {
+            return true;
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+    false
+}
+
+/// The anchors in `directory` that somebody holds, but for those in `named`: of owners that are about to be
+/// recorded, too. For a question, which has no write transaction.
+pub(crate) fn held_in(directory: &Path, named: &HashSet<String>) -> Result<Vec<Orphan>> {
+    let mut held = Vec::new();
+    for name in sweep::names_in(directory)? {
+        let path = directory.join(&name);
+        let Some((_, pid)) = parse_name(&name) else { continue };
+        if !named.contains(&name) && probe(&path) == AnchorState::Held {
+            held.push(Orphan { name, pid });
+        }
+    }
+    Ok(held)
+}
+
+/// `<store id>-<pid>-<random>.lock`; `None` for a file that is not an anchor.
+pub(crate) fn parse_name(name: &str) -> Option<(&str, Option<sys::Pid>)> {
+    let mut parts = name.strip_suffix(".lock")?.split('-');
+    let (id, pid, random) = (parts.next()?, parts.next()?, parts.next()?);
+    let is_hex = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_hexdigit());
+    if parts.next().is_some() || !is_hex(id) || !is_hex(random) {
+        return None;
+    }
+    Some((id, pid.parse().ok()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn directory() -> tempfile::TempDir {
+        tempfile::tempdir().unwrap()
+    }
+
+    #[test]
+    fn the_five_states() {
+        let directory = directory();
+        let anchor = Anchor::create(&directory.path().join("db"), directory.path(), "aa").unwrap();
+        let path = directory.path().join(anchor.name());
+        assert_eq!(probe(&path), AnchorState::Held);
+        assert!(anchor.is_in_place());
+        drop(anchor);
+        assert_eq!(probe(&path), AnchorState::Free);
+        assert_eq!(probe(&directory.path().join("gone.lock")), AnchorState::Missing);
+        assert_eq!(probe(directory.path()), AnchorState::Unreadable);
+    }
+
+    #[test]
+    fn observers_never_take_each_other_for_the_owner() {
+        let directory = directory();
+        let path = directory.path().join("x.lock");
+        drop(sys::create_anchor_file(&path).unwrap());
+        let first = sys::open_anchor_file(&path).unwrap();
+        FileExt::try_lock_shared(&first).unwrap();
+        assert_eq!(probe(&path), AnchorState::Free);
+    }
+
+    /// FIELD-BUGS row 38: a lock on a file that its path no longer names protects nobody.
+    #[test]
+    fn a_removed_or_replaced_anchor_is_noticed() {
+        let directory = directory();
+        let anchor = Anchor::create(&directory.path().join("db"), directory.path(), "aa").unwrap();
+        let path = directory.path().join(anchor.name());
+        std::fs::rename(&path, directory.path().join("elsewhere")).unwrap();
+        assert!(!anchor.is_in_place());
+        drop(sys::create_anchor_file(&path).unwrap());
+        assert!(!anchor.is_in_place());
+    }
+
+    #[test]
+    fn a_sweep_removes_only_what_is_free_and_unnamed() {
+        let directory = directory();
+        let held = Anchor::create(&directory.path().join("db"), directory.path(), "aa").unwrap();
+        let own = Anchor::create(&directory.path().join("db"), directory.path(), "aa").unwrap();
+        let orphan = Anchor::create(&directory.path().join("db"), directory.path(), "bb").unwrap();
+        let named = Anchor::create(&directory.path().join("db"), directory.path(), "aa").unwrap();
+        let garbage = Anchor::create(&directory.path().join("db"), directory.path(), "bb").unwrap();
+        let all = [&held, &own, &orphan, &named, &garbage].map(|anchor| anchor.name().to_owned());
+        drop(named);
+        drop(garbage);
+        std::fs::write(directory.path().join("notes.txt"), "a person's").unwrap();
+
+        let named = HashSet::from([all[3].clone()]);
+        let sweep = sweep::sweep(directory.path(), "aa", &named, Some(own.name()), None, |name| {
+            Ok(name == all[0])
+        })
+        .unwrap();
+        sweep.remove_garbage();
+
+        let orphans: Vec<_> = sweep.orphans.iter().map(|orphan| orphan.name.as_str()).collect();
+        assert_eq!(orphans, [all[2].as_str()]);
+        assert_eq!(sweep.orphans[0].pid, Some(std::process::id()));
+        let left: HashSet<String> = std::fs::read_dir(directory.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        let expected: HashSet<String> =
+            all[..4].iter().cloned().chain(["notes.txt".to_owned()]).collect();
+        assert_eq!(left, expected);
+    }
+}

@@ -1,0 +1,127 @@
+//! The anchors in a directory: which are free, and which no row accounts for.
+
+use std::collections::HashSet;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::liveness::AnchorState;
+use crate::process::command_lock;
+use crate::sys;
+
+/// What a look through the anchors directory found.
+#[derive(Debug, Default)]
+pub(crate) struct Sweep {
+    /// Held anchors that no row of this store accounts for: their owners lost their store, not their
+    /// lives.
+    pub(crate) orphans: Vec<Orphan>,
+    /// Free anchors that no unended row names.
+    garbage: Vec<PathBuf>,
+}
+
+/// An anchor whose owner recorded itself in a store that is no longer here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Orphan {
+    pub(crate) name: String,
+    /// The owner's pid in its own namespace, from the name.
+    pub(crate) pid: Option<sys::Pid>,
+}
+
+/// Looks through `directory`. `named` are the anchors of unended rows, `own` is ours, `lost_store` is
+/// the id of a store whose anchors do not count (that of the one we were in before), and
+/// `is_on_record` tells whether any row, ended or not, names an anchor. Call it only inside a write
+/// transaction: there, a free anchor that nobody names stays so.
+pub(crate) fn sweep(
+    directory: &Path,
+    store_id: &str,
+    named: &HashSet<String>,
+    own: Option<&str>,
+    lost_store: Option<&str>,
+    mut is_on_record: impl FnMut(&str) -> Result<bool>,
+) -> Result<Sweep> {
+    let mut sweep = Sweep::default();
+    for name in names_in(directory)? {
+        let path = directory.join(&name);
+        if let Some(anchor) = name.strip_suffix(command_lock::SUFFIX) {
+            // It goes with its anchor. That file is gone, and nobody whom a row names needs this one.
+            let is_needed = named.contains(anchor)
+                || own == Some(anchor)
+                || super::parse_name(anchor).is_none()
+                || std::fs::symlink_metadata(directory.join(anchor)).is_ok();
+            if !is_needed {
+                sweep.garbage.push(path);
+            }
+            continue;
+        }
+        let Some((id, pid)) = super::parse_name(&name) else { continue };
+        if named.contains(&name) || own == Some(name.as_str()) {
+            continue;
+        }
+        match super::probe(&path) {
+            AnchorState::Free => {
+                sweep.garbage.push(path);
+                let of_command = command_lock::path_of(directory, &name);
+                if std::fs::symlink_metadata(&of_command).is_ok() {
+                    sweep.garbage.push(of_command);
+                }
+            }
+            AnchorState::Held if lost_store == Some(id) && !is_on_record(&name)? => {}
+            // Of another store, or of this one in a state that it has lost (restored from a copy).
+            AnchorState::Held if id != store_id || !is_on_record(&name)? => {
+                sweep.orphans.push(Orphan { name, pid });
+            }
+            // Held: by a child that a dead owner forked, or by an owner that was evicted.
+            AnchorState::Held
+            | AnchorState::Missing
+            | AnchorState::Unreadable
+            | AnchorState::None => {}
+        }
+    }
+    Ok(sweep)
+}
+
+/// The names of what is in `directory`; none where there is no such place.
+pub(super) fn names_in(directory: &Path) -> Result<Vec<String>> {
+    let failed = |error| Error::io("list", directory, error);
+    let entries = match std::fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        listed => listed.map_err(failed)?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        names.extend(entry.map_err(failed)?.file_name().into_string());
+    }
+    Ok(names)
+}
+
+impl Sweep {
+    /// Takes the orphans' files away, so that they no longer refuse anybody: only when a person
+    /// says so, because their owners may still be at work. Call it inside the sweep's transaction.
+    pub(crate) fn remove_orphans(&self, directory: &Path) -> Result<()> {
+        for orphan in &self.orphans {
+            let path = directory.join(&orphan.name);
+            match std::fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(Error::io("remove", &path, error));
+                }
+                Ok(()) | Err(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// How many free anchors nobody names.
+    pub(crate) fn garbage_count(&self) -> usize {
+        self.garbage.len()
+    }
+
+    /// Unlinks the garbage, of processes that died. Call it inside the same transaction as the
+    /// sweep: there, a free anchor is not one that is just being made.
+    pub(crate) fn remove_garbage(&self) {
+        for path in &self.garbage {
+            if let Err(error) = std::fs::remove_file(path) {
+                tracing::debug!(path = %path.display(), %error, "cannot remove a free anchor");
+            }
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! The lock that the command of a `run` holds itself, on the file `<anchor>.cmd`.
+//!
+//! A `run` may be killed and its command live on: under another user id it lost the signal that would have
+//! ended it, and from another pid namespace nobody can look it up. So the command takes a shared POSIX
+//! record lock before it becomes the program that was asked for. Such a lock survives exec, is not
+//! inherited by what the command forks, ends with it, and is seen from everywhere (FIELD-BUGS row 94).
+//!
+//! Behind a start script the gateway is another process, which cannot be looked up either. So the open file is
+//! locked as well, on another byte: that lock lives in every process that has inherited the descriptor. It
+//! proves no more than that something lives which the command has started, and only whoever cannot look for
+//! that asks for it.
+//!
+//! A living command can lose it: by closing all descriptors, or by opening and closing that very file. So
+//! the `run` looks again and again and keeps the row up to date, and only a lock that the row calls held
+//! proves something. For the same reason a process never opens the file of its own.
+
+use std::path::{Path, PathBuf};
+
+#[cfg(feature = "cli")]
+pub(crate) use of_run::LockFile;
+
+/// The file beside the anchor of this name.
+pub(crate) fn path_of(anchors: &Path, anchor: &str) -> PathBuf {
+    anchors.join(format!("{anchor}{SUFFIX}"))
+}
+
+/// What it is called after its anchor.
+pub(crate) const SUFFIX: &str = ".cmd";
+
+/// What the `run` does about it.
+#[cfg(feature = "cli")]
+mod of_run {
+    use std::fs::File;
+    use std::io;
+    use std::path::Path;
+    use std::path::PathBuf;
+
+    use crate::error::Error;
+    use crate::error::Result;
+    use crate::process::anchor::Anchor;
+    use crate::process::command_lock::path_of;
+    use crate::sys;
+
+    /// The file that the command of this `run` locks.
+    #[derive(Debug)]
+    pub(crate) struct LockFile {
+        path: PathBuf,
+        file: File,
+        inode: u64,
+    }
+
+    impl LockFile {
+        /// Makes the file beside our anchor, or goes on with the one that is there. `None` where it
+        /// cannot be had for good, and the command has to do without.
+        ///
+        /// # Errors
+        /// Where we run short of something just now.
+        pub(crate) fn beside(anchor: &Anchor) -> Result<Option<Self>> {
+            let path = path_of(anchor.directory(), anchor.name());
+            Self::open(&path).or_else(|error| {
+                if let Some(shortage) = sys::Shortage::of(&error) {
+                    return Err(Error::shortage(shortage, &format!("open {}", path.display())));
+                }
+                tracing::debug!(path = %path.display(), %error, "no lock of the command's own");
+                Ok(None)
+            })
+        }
+
+        fn open(path: &Path) -> io::Result<Option<Self>> {
+            let file = match sys::create_anchor_file(path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    sys::open_anchor_file(path)?
+                }
+                made => made?,
+            };
+            let key = sys::open_file_key(&file)?;
+            Ok(key.map(|key| Self { path: path.to_owned(), file, inode: key.inode }))
+        }
+
+        pub(crate) fn path(&self) -> &Path {
+            &self.path
+        }
+
+        pub(crate) fn inode(&self) -> u64 {
+            self.inode
+        }
+
+        /// Whether somebody holds the lock, and others would find it beside `anchor`, which is ours by
+        /// now. Not being able to look is no loss.
+        pub(crate) fn is_held(&self, anchor: &Anchor) -> bool {
+            let is_in_place = match sys::file_key(&path_of(anchor.directory(), anchor.name())) {
+                Ok(found) => found.is_some_and(|found| found.inode == self.inode),
+                Err(error) => error.kind() != io::ErrorKind::NotFound,
+            };
+            let is_held = sys::command_lock(&self.file).map_or(true, |locks| locks.command);
+            is_in_place && is_held
+        }
+    }
+}

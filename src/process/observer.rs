@@ -1,0 +1,89 @@
+//! What we know of ourselves, to compare others with, and from where we look.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::clock::Deadline;
+use crate::liveness::ProcessTable;
+use crate::names::InstanceId;
+use crate::sys;
+use crate::sys::{ProcessNumber, StartTime};
+
+/// What this process knows of itself; it does not change while the process lives.
+#[derive(Debug)]
+pub(crate) struct Observer {
+    pub(crate) pid: sys::Pid,
+    pub(crate) start_time: Option<StartTime>,
+    /// The kernel's own number of this process.
+    pub(crate) number: Option<ProcessNumber>,
+    pub(crate) uid: Option<u32>,
+    pub(crate) host: Option<String>,
+    pub(crate) boot_id: Option<String>,
+    pub(crate) pid_ns: Option<String>,
+    pub(crate) process_table: ProcessTable,
+}
+
+impl Observer {
+    pub(crate) fn new() -> Self {
+        let pid = std::process::id();
+        let facts = sys::process_facts(pid);
+        Self {
+            pid,
+            start_time: facts.start_time,
+            number: facts.number,
+            uid: sys::effective_uid(),
+            host: sys::host_id(),
+            boot_id: sys::boot_id(),
+            pid_ns: sys::pid_namespace(),
+            process_table: if sys::process_table_is_ours() {
+                ProcessTable::Ours
+            } else {
+                ProcessTable::Foreign
+            },
+        }
+    }
+}
+
+/// From where and when a record is looked at.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct View<'a> {
+    pub(crate) observer: &'a Observer,
+    pub(crate) wall_ms: i64,
+    pub(crate) boot_ms: i64,
+    /// The directory of the anchors.
+    pub(crate) anchors: &'a Path,
+    /// When the anchors of first processes were seen free.
+    pub(crate) seen_free: &'a SeenFree,
+    /// The filesystem of the anchors is known to be local: a lock there is this kernel's.
+    pub(crate) is_local: bool,
+}
+
+impl View<'_> {
+    /// Whether the clocks agree that there was a restart since they showed this: the boot clock stood
+    /// higher, or it and the wall clock have moved apart.
+    pub(crate) fn clocks_restarted_since(&self, wall_ms: i64, boot_ms: i64) -> bool {
+        /// More than a wall clock that is being corrected moves.
+        const APART_MAX_MS: i64 = 60_000;
+        let by_wall_ms = self.wall_ms.saturating_sub(wall_ms);
+        let by_boot_ms = self.boot_ms.saturating_sub(boot_ms);
+        boot_ms > self.boot_ms || by_wall_ms.abs_diff(by_boot_ms) > APART_MAX_MS as u64
+    }
+}
+
+/// Between the two looks that find the anchor of a first process free: the kernel ends all others of its
+/// pid namespace before it lets go of what the first one held.
+pub(crate) const FREE_TWICE_APART: Duration = Duration::from_millis(50);
+
+/// When the anchors of first processes of a pid namespace were first seen free. None is held again then.
+#[derive(Debug, Default)]
+pub(crate) struct SeenFree(Mutex<HashMap<InstanceId, Deadline>>);
+
+impl SeenFree {
+    /// Notes that it is free now; whether it was so [`FREE_TWICE_APART`] ago.
+    pub(crate) fn twice(&self, id: InstanceId) -> bool {
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.entry(id).or_insert_with(|| Deadline::after(FREE_TWICE_APART)).has_passed()
+    }
+}

@@ -1,0 +1,222 @@
+//! Whether some process holds `gateway.lock`, and which.
+//!
+//! The older program tries to take that lock itself to find out whether it is held, and gives up when
+//! anybody else has it. So only a claim tries it, for an instant; questions and waiters read the kernel's
+//! list.
+
+use std::path::Path;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use crate::liveness::AnchorState;
+use crate::owner::older::Looked;
+use crate::process::older::LOCK_FILE;
+use crate::process::older::wire::{Owner, PidRecord};
+use crate::sync::lock;
+use crate::sys;
+use crate::sys::{Existence, FileId, ListedLock, Sharing, StartTime};
+
+/// The older program's own probes hold the lock for some microseconds, and may come one after the other: it is
+/// kept by somebody if that many looks in a row, so far apart, find it held by the same process.
+const LOOKS_ALIKE: usize = 8;
+
+const LOOKS_MAX: usize = 12;
+
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(5);
+
+/// The locks of this kind that this process holds, by the process that noted it: a forked child holds none.
+static OWN: Mutex<Vec<(u32, FileId)>> = Mutex::new(Vec::new());
+
+/// The path of a recorded anchor that is an older gateway's.
+pub(crate) fn path_of(anchor: &str) -> Option<&Path> {
+    let path = Path::new(anchor);
+    let is_one = path.is_absolute() && path.file_name().is_some_and(|name| name == LOCK_FILE);
+    is_one.then_some(path)
+}
+
+/// For questions: leaves the lock alone, where the platform lists who holds locks.
+pub(crate) fn look(path: &Path) -> AnchorState {
+    match sys::file_facts(path) {
+        Ok(facts) if is_own(&facts.id) => return AnchorState::Free,
+        Ok(_) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return AnchorState::Missing,
+        Err(_) => return AnchorState::Unreadable,
+    }
+    unless_passing(|| match sys::listed_lock(path) {
+        ListedLock::Held(pid) => seen_held(path, pid),
+        ListedLock::Free => Seen::Surely(AnchorState::Free),
+        ListedLock::Unknown => Seen::Surely(AnchorState::Unreadable),
+        ListedLock::NoList => try_to_see(path),
+    })
+}
+
+/// For claims: the kernel's word. A lock that this process holds itself keeps nobody else's place.
+pub(crate) fn probe(path: &Path) -> AnchorState {
+    unless_passing(|| try_to_see(path))
+}
+
+/// What one look came to.
+enum Seen {
+    /// Held by this process, if that is known; it may be let go in an instant.
+    Held(Option<sys::Pid>),
+    Surely(AnchorState),
+}
+
+fn unless_passing(look: impl Fn() -> Seen) -> AnchorState {
+    let (mut last, mut alike) = (None, 0);
+    for _ in 0..LOOKS_MAX {
+        match look() {
+            Seen::Surely(state) => return state,
+            Seen::Held(pid) => {
+                alike = if last == Some(pid) { alike + 1 } else { 1 };
+                last = Some(pid);
+            }
+        }
+        if alike == LOOKS_ALIKE {
+            return AnchorState::Held;
+        }
+        std::thread::sleep(LOOK_AGAIN_AFTER);
+    }
+    // Whoever keeps it would have been found every time.
+    AnchorState::Free
+}
+
+fn try_to_see(path: &Path) -> Seen {
+    match try_lock(path) {
+        AnchorState::Held => match sys::listed_lock(path) {
+            ListedLock::Held(pid) => seen_held(path, pid),
+            ListedLock::Free | ListedLock::Unknown | ListedLock::NoList => Seen::Held(None),
+        },
+        state => Seen::Surely(state),
+    }
+}
+
+/// Whoever has written its name into the file keeps the lock; in a container it has another pid, and the same
+/// start time.
+fn seen_held(path: &Path, pid: Option<sys::Pid>) -> Seen {
+    let is_written = |pid| {
+        PidRecord::read(path).is_ok_and(|said| {
+            let start_time = sys::process_facts(pid).start_time;
+            match said.start_time().zip(start_time) {
+                Some((said, now)) => said == now,
+                None => said.pid == pid && !said.is_of_the_dead(),
+            }
+        })
+    };
+    match pid {
+        Some(pid) if is_written(pid) => Seen::Surely(AnchorState::Held),
+        pid => Seen::Held(pid),
+    }
+}
+
+fn try_lock(path: &Path) -> AnchorState {
+    let file = match sys::open_anchor_file(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return AnchorState::Missing,
+        Err(_) => return AnchorState::Unreadable,
+    };
+    if sys::open_file_facts(&file).is_ok_and(|facts| is_own(&facts.id)) {
+        return AnchorState::Free;
+    }
+    match sys::try_foreign_lock(&file, Sharing::Shared) {
+        Ok(true) => {
+            sys::foreign_unlock(&file);
+            AnchorState::Free
+        }
+        Ok(false) => AnchorState::Held,
+        Err(_) => AnchorState::Unreadable,
+    }
+}
+
+fn is_own(id: &FileId) -> bool {
+    let me = std::process::id();
+    lock(&OWN).iter().any(|(creator, own)| *creator == me && own == id)
+}
+
+/// Notes that this process holds the lock on a file.
+pub(super) fn note_own(id: FileId) {
+    lock(&OWN).push((std::process::id(), id));
+}
+
+pub(super) fn forget_own(id: &FileId) {
+    lock(&OWN).retain(|(_, own)| own != id);
+}
+
+/// The process that holds a `gateway.lock`, as far as it can be told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Found {
+    /// 0: nobody says.
+    pub(crate) pid: sys::Pid,
+    pub(crate) start_time: Option<StartTime>,
+    /// Not yet redacted.
+    pub(crate) argv: Vec<String>,
+    /// Its pid is one of this namespace.
+    pub(crate) is_here: bool,
+    /// It has taken the lock, and has ended: something that it started keeps it.
+    pub(crate) has_left_it: bool,
+    /// It is a `run` of ours, and says so in the file.
+    pub(crate) owner: Option<Owner>,
+}
+
+/// Who holds the lock at `path`, which is held.
+pub(crate) fn whoever_holds(path: &Path) -> Found {
+    Looked::at(path).found
+}
+
+pub(crate) fn is_gone(pid: sys::Pid) -> bool {
+    sys::process_facts(pid).existence == Existence::Gone
+}
+
+impl Found {
+    pub(crate) fn nobody() -> Self {
+        Self {
+            pid: 0,
+            start_time: None,
+            argv: Vec::new(),
+            is_here: false,
+            has_left_it: false,
+            owner: None,
+        }
+    }
+
+    /// As the words in a file have it.
+    pub(crate) fn said(said: PidRecord) -> Self {
+        let start_time = said.start_time();
+        Self { pid: said.pid, start_time, argv: said.argv, owner: said.owner, ..Self::nobody() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_absolute_path_of_such_a_file_is_one() {
+        let absolute = std::env::temp_dir().join("gateway.lock");
+        assert_eq!(path_of(&absolute.to_string_lossy()), Some(absolute.as_path()));
+        for other in ["gateway.lock", "../gateway.lock", "/etc/passwd", "", "aa-1-bb.lock"] {
+            assert_eq!(path_of(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_lock_is_free_held_or_our_own() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(LOCK_FILE);
+        assert_eq!((probe(&path), look(&path)), (AnchorState::Missing, AnchorState::Missing));
+        let file = sys::open_foreign_lock_file(&path).unwrap();
+        assert_eq!(probe(&path), AnchorState::Free);
+        assert!(sys::try_foreign_lock(&file, Sharing::Exclusive).unwrap());
+        assert_eq!(probe(&path), AnchorState::Held);
+        let id = sys::open_file_facts(&file).unwrap().id;
+        note_own(id.clone());
+        assert_eq!((probe(&path), look(&path)), (AnchorState::Free, AnchorState::Free));
+        forget_own(&id);
+        assert_eq!(probe(&path), AnchorState::Held);
+        sys::foreign_unlock(&file);
+        assert_eq!(probe(&path), AnchorState::Free);
+        let not_a_file = directory.path().join("sub").join(LOCK_FILE);
+        std::fs::create_dir_all(&not_a_file).unwrap();
+        assert_eq!(probe(&not_a_file), AnchorState::Unreadable);
+    }
+}

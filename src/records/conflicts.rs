@@ -1,0 +1,150 @@
+//! The tables `conflicts` and `lock_conflicts`: who wanted what another one held, counted.
+
+use rusqlite::{Connection, named_params};
+use serde_json::{Value, json};
+
+use crate::clock::rfc3339;
+use crate::error::Result;
+use crate::names::{InstanceId, LockName, Office, ProfileName};
+use crate::process::subject::Subject;
+use crate::records::events::EventRecord;
+use crate::store::transaction::Tx;
+use crate::sys;
+
+/// Contenders remembered for each office and lock: the latest, in the order of their holders. The wall clock
+/// alone forgets nobody, see [`prune_history`](super::instances::prune::prune_history).
+pub(crate) const KEPT: i64 = 64;
+
+/// One contender that a holder's presence refused.
+#[derive(Clone, Debug)]
+pub struct Conflict {
+    /// The contender's profile, if it has one.
+    pub profile: Option<String>,
+    /// Its last pid.
+    pub pid: i64,
+    /// When it was refused first: Unix milliseconds, wall time.
+    pub first_at_ms: i64,
+    /// When it was refused last.
+    pub last_at_ms: i64,
+    /// How often.
+    pub count: i64,
+}
+
+impl Conflict {
+    /// The conflict as the CLI's JSON shows it.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        json!({
+            "profile": self.profile,
+            "pid": self.pid,
+            "first_at": rfc3339(self.first_at_ms),
+            "last_at": rfc3339(self.last_at_ms),
+            "count": self.count,
+        })
+    }
+}
+
+/// Who was refused by whom.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Refusal<'a> {
+    pub(crate) holder: InstanceId,
+    pub(crate) reason: &'a str,
+    pub(crate) profile: Option<&'a ProfileName>,
+    pub(crate) party: Option<&'a str>,
+    pub(crate) pid: sys::Pid,
+}
+
+/// Keeps the latest contenders of a lock, and none of a holder whose own record is gone.
+pub(super) fn prune_conflicts(tx: &Tx<'_>, name: &LockName) -> Result<()> {
+    tx.prepare_cached(
+        "DELETE FROM lock_conflicts
+         WHERE holder_id NOT IN (SELECT id FROM instances) OR (
+             scope = :scope AND identity_hash = :identity_hash
+             AND (holder_id, last_at_ms) < (
+                 SELECT holder_id, last_at_ms FROM lock_conflicts
+                 WHERE scope = :scope AND identity_hash = :identity_hash
+                 ORDER BY holder_id DESC, last_at_ms DESC LIMIT 1 OFFSET :kept))",
+    )?
+    .execute(named_params! {
+        ":scope": name.scope.as_str(),
+        ":identity_hash": name.identity_hash.as_str(),
+        ":kept": KEPT,
+    })?;
+    Ok(())
+}
+
+/// Who wanted what from whom: one row however often, so that a loop of refusals stays readable.
+pub(super) fn count_conflict(
+    tx: &Tx<'_>,
+    office: &Office,
+    subject: &Subject,
+    holder: InstanceId,
+    reason: &str,
+) -> Result<()> {
+    const SQL: &str = "INSERT INTO conflicts (profile, kind, holder_id, contender, pid,
+            first_at_ms, last_at_ms, count)
+         VALUES (:profile, :kind, :holder_id, :contender, :pid, :now_ms, :now_ms, 1)
+         ON CONFLICT DO UPDATE SET pid = excluded.pid, last_at_ms = excluded.last_at_ms,
+            count = count + 1
+         RETURNING count";
+    let contender = subject.party.clone().unwrap_or_else(|| format!("pid:{}", subject.pid));
+    let count: i64 = tx.prepare_cached(SQL)?.query_row(
+        named_params! {
+            ":profile": office.profile.as_str(),
+            ":kind": office.kind.as_str(),
+            ":holder_id": holder.as_i64(),
+            ":contender": contender,
+            ":pid": subject.pid,
+            ":now_ms": tx.now_ms(),
+        },
+        |row| row.get(0),
+    )?;
+    if count > 1 {
+        return Ok(());
+    }
+    tx.record(&EventRecord {
+        event: "office_refused",
+        office: Some(office),
+        instance: Some(holder),
+        pid: Some(subject.pid),
+        detail: Some(json!({"contender": contender, "reason": reason})),
+        ..EventRecord::default()
+    })?;
+    tx.prepare_cached(
+        "DELETE FROM conflicts WHERE profile = :profile AND kind = :kind
+           AND (holder_id, last_at_ms) < (
+               SELECT holder_id, last_at_ms FROM conflicts
+               WHERE profile = :profile AND kind = :kind
+               ORDER BY holder_id DESC, last_at_ms DESC LIMIT 1 OFFSET :kept)",
+    )?
+    .execute(named_params! {
+        ":profile": office.profile.as_str(),
+        ":kind": office.kind.as_str(),
+        ":kept": KEPT,
+    })?;
+    Ok(())
+}
+
+/// Who was refused by `holder`, the latest first.
+pub(crate) fn conflicts(
+    connection: &Connection,
+    office: &Office,
+    holder: InstanceId,
+) -> Result<Vec<Conflict>> {
+    let conflicts = connection
+        .prepare_cached(
+            "SELECT pid, first_at_ms, last_at_ms, count FROM conflicts
+             WHERE profile = ?1 AND kind = ?2 AND holder_id = ?3 ORDER BY last_at_ms DESC",
+        )?
+        .query_map((office.profile.as_str(), office.kind.as_str(), holder.as_i64()), |row| {
+            Ok(Conflict {
+                profile: Some(office.profile.to_string()),
+                pid: row.get(0)?,
+                first_at_ms: row.get(1)?,
+                last_at_ms: row.get(2)?,
+                count: row.get(3)?,
+            })
+        })?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(conflicts)
+}

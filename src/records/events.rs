@@ -1,0 +1,188 @@
+//! The table `events`: every change, written in the transaction that makes it.
+
+use rusqlite::{Connection, OptionalExtension, Params, named_params};
+use serde_json::{Value, json};
+
+use crate::clock::rfc3339;
+use crate::error::Result;
+use crate::names::{InstanceId, Office, ProfileName};
+use crate::store::transaction::Tx;
+use crate::sys;
+
+/// Events read at once.
+pub(crate) const BATCH: usize = 500;
+
+/// Instead of events that were deleted before they were read: how many those were.
+pub(crate) const EVENTS_LOST: &str = "events_lost";
+
+/// One committed change.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Event {
+    /// Rises with every event of the store.
+    pub id: i64,
+    /// Unix milliseconds, wall time.
+    pub at_ms: i64,
+    /// What happened: `office_claimed`, `office_refused`, `office_ended`, ...
+    pub event: String,
+    /// The profile it is about, if any.
+    pub profile: Option<String>,
+    /// The kind of office it is about, if any.
+    pub kind: Option<String>,
+    /// The generation it is about, if any.
+    pub instance: Option<i64>,
+    /// The process that did it or that it happened to.
+    pub pid: Option<i64>,
+    /// What else is to be known, as JSON.
+    pub detail: Value,
+}
+
+impl Event {
+    /// The event as the CLI's JSON shows it.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        json!({
+            "id": self.id,
+            "at": rfc3339(self.at_ms),
+            "event": self.event,
+            "profile": self.profile,
+            "kind": self.kind,
+            "instance": self.instance,
+            "pid": self.pid,
+            "detail": self.detail,
+        })
+    }
+}
+
+impl Event {
+    /// Stands for `count` events up to `id` that were deleted unread; it may not be known how many.
+    pub(crate) fn lost(id: i64, at_ms: i64, count: Option<i64>) -> Self {
+        Self {
+            id,
+            at_ms,
+            event: EVENTS_LOST.to_owned(),
+            profile: None,
+            kind: None,
+            instance: None,
+            pid: None,
+            detail: json!({"count": count}),
+        }
+    }
+}
+
+pub(crate) fn newest_id(connection: &Connection) -> Result<i64> {
+    let id: Option<i64> =
+        connection.prepare_cached("SELECT max(id) FROM events")?.query_row([], |row| row.get(0))?;
+    Ok(id.unwrap_or(0))
+}
+
+/// When the event of `id` happened, if it is kept.
+pub(crate) fn time_of(connection: &Connection, id: i64) -> Result<Option<i64>> {
+    let at_ms = connection
+        .prepare_cached("SELECT at_ms FROM events WHERE id = ?1")?
+        .query_row([id], |row| row.get(0))
+        .optional()?;
+    Ok(at_ms)
+}
+
+/// The newest `count_max` events, of one profile or of all, oldest first.
+pub(crate) fn newest(
+    connection: &Connection,
+    profile: Option<&ProfileName>,
+    count_max: usize,
+) -> Result<Vec<Event>> {
+    const SQL: &str = "SELECT * FROM (SELECT * FROM events
+            WHERE (?1 IS NULL OR profile = ?1) ORDER BY id DESC LIMIT ?2) ORDER BY id";
+    let profile = profile.map(ProfileName::as_str);
+    select(connection, SQL, (profile, i64::try_from(count_max).unwrap_or(i64::MAX)))
+}
+
+/// The first [`BATCH`] events after that of `id`, oldest first.
+pub(crate) fn following(connection: &Connection, id: i64) -> Result<Vec<Event>> {
+    const SQL: &str = "SELECT * FROM events WHERE id > ?1 ORDER BY id LIMIT ?2";
+    select(connection, SQL, (id, i64::try_from(BATCH).unwrap_or(i64::MAX)))
+}
+
+fn select(connection: &Connection, sql: &str, parameters: impl Params) -> Result<Vec<Event>> {
+    let events = connection
+        .prepare_cached(sql)?
+        .query_map(parameters, |row| {
+            // A damaged value spoils its own cell, and not the whole story.
+            let text = |name| {
+                let bytes = row.get_ref(name)?.as_bytes_or_null().unwrap_or_default();
+                Ok::<_, rusqlite::Error>(
+                    bytes.map(|bytes| String::from_utf8_lossy(bytes).into_owned()),
+                )
+            };
+            let detail = text("detail")?.and_then(|text| serde_json::from_str(&text).ok());
+            Ok(Event {
+                id: row.get("id")?,
+                at_ms: row.get("at_ms").unwrap_or(-1),
+                event: text("event")?.unwrap_or_default(),
+                profile: text("profile")?,
+                kind: text("kind")?,
+                instance: row.get("instance_id").unwrap_or(None),
+                pid: row.get("pid").unwrap_or(None),
+                detail: detail.unwrap_or(Value::Null),
+            })
+        })?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(events)
+}
+
+/// One row of `events` to be written.
+#[derive(Debug, Default)]
+pub(crate) struct EventRecord<'a> {
+    pub(crate) event: &'static str,
+    pub(crate) office: Option<&'a Office>,
+    /// Where it is about no office.
+    pub(crate) profile: Option<&'a ProfileName>,
+    pub(crate) instance: Option<InstanceId>,
+    pub(crate) pid: Option<sys::Pid>,
+    pub(crate) detail: Option<Value>,
+}
+
+/// Events kept: at a few per incarnation, months of them. Those of runtime statuses come much more
+/// often, and push no others out.
+const EVENTS_KEPT: i64 = 10_000;
+
+/// Between two prunings of events: each looks at all of them.
+const EVENTS_PRUNED_EVERY: i64 = 1_000;
+
+impl Tx<'_> {
+    pub(crate) fn record(&self, event: &EventRecord<'_>) -> Result<()> {
+        const SQL: &str =
+            "INSERT INTO events (at_ms, event, profile, kind, instance_id, pid, detail)
+             VALUES (:at_ms, :event, :profile, :kind, :instance_id, :pid, :detail)";
+        self.prepare_cached(SQL)?.execute(named_params! {
+            ":at_ms": self.now_ms(),
+            ":event": event.event,
+            ":profile": event
+                .office
+                .map(|office| &office.profile)
+                .or(event.profile)
+                .map(ProfileName::as_str),
+            ":kind": event.office.map(|office| office.kind.as_str()),
+            ":instance_id": event.instance.map(InstanceId::as_i64),
+            ":pid": event.pid,
+            ":detail": event.detail.as_ref().map(Value::to_string),
+        })?;
+        let newest = self.last_insert_rowid();
+        if newest % EVENTS_PRUNED_EVERY == 0 {
+            self.prune_events(newest)?;
+        }
+        Ok(())
+    }
+
+    fn prune_events(&self, newest: i64) -> Result<()> {
+        const OF_STATUS: &str = "('status_changed', 'status_reset', 'platform_changed',
+            'platform_removed', 'serves_changed', 'served_by_changed')";
+        let sql = format!(
+            "DELETE FROM events WHERE id <= ?1 AND (event IN {OF_STATUS} OR id <= (
+                 SELECT id FROM events WHERE event NOT IN {OF_STATUS}
+                 ORDER BY id DESC LIMIT 1 OFFSET ?2))"
+        );
+        self.prepare_cached(&sql)?.execute([newest - EVENTS_KEPT, EVENTS_KEPT])?;
+        Ok(())
+    }
+}

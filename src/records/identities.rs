@@ -1,0 +1,146 @@
+//! The identities that are locked in a store, known by their hashes alone: what people write, and what
+//! is shown of processes, is searched for them, because one need not look like a secret.
+
+use std::cell::RefCell;
+use std::collections::HashSet;
+
+use rusqlite::Connection;
+use serde_json::Value;
+
+use crate::error::Result;
+use crate::names::{IdentityHash, Secret};
+use crate::process::command_line::mask::Raw;
+use crate::process::command_line::{mask, redact};
+use crate::records::locks;
+use crate::store::handle::Inner;
+
+/// What is shorter is a word of any sentence, and no secret.
+const LENGTH_MIN: usize = 4;
+
+/// Whether a word that is locked is worth to be taken out of what people write.
+pub(crate) fn is_long_enough(word: &str) -> bool {
+    word.len() >= LENGTH_MIN
+}
+
+/// The hashes of all that is locked.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Identities(HashSet<u64>);
+
+impl Identities {
+    pub(crate) fn read(connection: &Connection) -> Result<Self> {
+        locks::identity_hashes(connection).map(Self)
+    }
+
+    /// Those that stand in these texts, as [`Identities::mask`] and [`Identities::text`] find them: of a few words
+    /// each is looked up, however much is locked.
+    pub(crate) fn within<'a>(
+        connection: &Connection,
+        texts: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Self> {
+        /// More than a message of an error has; beyond that, reading all that is locked costs as little.
+        const WORDS_MAX: usize = 64;
+        let words = RefCell::new(HashSet::new());
+        for text in texts {
+            Raw::new(vec![text.to_owned()]).find(&|word| {
+                if is_long_enough(word) && words.borrow().len() <= WORDS_MAX {
+                    words.borrow_mut().insert(word.to_owned());
+                }
+                false
+            });
+        }
+        let words = words.into_inner();
+        if words.len() <= WORDS_MAX {
+            let mut hashes = words.iter().filter_map(|word| IdentityHash::of(word).ok());
+            if let Some(locked) = locks::locked_among(connection, &mut hashes)? {
+                return Ok(Self(locked));
+            }
+        }
+        Self::read(connection)
+    }
+
+    /// Those of the store; where it cannot be read, those that this process holds itself.
+    pub(crate) fn known_to(inner: &Inner) -> Self {
+        inner.read(Self::read).unwrap_or_else(|error| {
+            tracing::debug!(%error, "not all locked identities are known");
+            Self(inner.held_identities())
+        })
+    }
+
+    /// As many as can be seen without asking the store.
+    pub(crate) fn held_by(inner: &Inner) -> Self {
+        Self(inner.held_identities())
+    }
+
+    pub(crate) fn contains(&self, word: &str) -> bool {
+        !self.0.is_empty()
+            && IdentityHash::of(word).is_ok_and(|hash| {
+                let number = IdentityHash::number_of(hash.as_str());
+                number.is_some_and(|number| self.0.contains(&number))
+            })
+    }
+
+    /// A command line as it may be shown: redacted, and without what is locked.
+    pub(crate) fn command(&self, arguments: Vec<String>) -> Vec<String> {
+        let raw = Raw::new(arguments);
+        let found = raw.find(&|word| self.contains(word));
+        raw.redacted(&found.iter().collect::<Vec<_>>())
+    }
+
+    /// What a person or a program wrote, as it may be stored and shown.
+    pub(crate) fn text(&self, text: &str) -> String {
+        redact::redact_text(&self.mask(text))
+    }
+
+    /// A line of somebody else's log.
+    pub(crate) fn line(&self, text: &str) -> String {
+        redact::redact_line(&self.mask(text))
+    }
+
+    /// The same within the strings of a document, which is its writer's own: only what is locked goes.
+    pub(crate) fn mask_document(&self, document: &mut Value) {
+        if !self.0.is_empty() {
+            mask_strings(document, &|text| self.mask(text));
+        }
+    }
+
+    /// The same in a command line that is redacted already.
+    pub(crate) fn mask_words(&self, arguments: &[String]) -> Vec<String> {
+        if self.0.is_empty() {
+            return arguments.to_vec();
+        }
+        arguments.iter().map(|argument| self.mask(argument)).collect()
+    }
+
+    /// A word of the writer's own: only what is locked goes.
+    pub(crate) fn mask(&self, text: &str) -> String {
+        let text = [text.to_owned()];
+        let is_identity = |word: &str| is_long_enough(word) && self.contains(word);
+        let found: Vec<Secret> = Raw::new(text.to_vec()).find(&is_identity);
+        mask::mask(&text, &found.iter().collect::<Vec<_>>()).concat()
+    }
+}
+
+/// The strings of a document, but for the names of fields.
+pub(crate) fn strings<'a>(document: &'a Value, found: &mut Vec<&'a str>) {
+    match document {
+        Value::String(text) => found.push(text),
+        Value::Array(values) => values.iter().for_each(|value| strings(value, found)),
+        Value::Object(fields) => fields.values().for_each(|value| strings(value, found)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+/// Puts what `mask` makes of them in the place of all strings of a document, but for the names of fields.
+pub(crate) fn mask_strings(document: &mut Value, mask: &dyn Fn(&str) -> String) {
+    match document {
+        Value::String(text) => *text = mask(text),
+        Value::Array(values) => values.iter_mut().for_each(|value| mask_strings(value, mask)),
+        Value::Object(fields) => fields.values_mut().for_each(|value| mask_strings(value, mask)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+/// What somebody wrote to be kept, without what is a secret.
+pub(crate) fn presentable(inner: &Inner, text: &str) -> String {
+    Identities::known_to(inner).text(text)
+}

@@ -1,0 +1,141 @@
+//! How a row ends.
+
+use std::fmt;
+
+use crate::liveness::DeadReason;
+
+/// Why an incarnation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum EndReason {
+    /// Its owner let go.
+    Released,
+    /// The command of a `run` ended by itself.
+    Exited,
+    /// The command of a `run` was ended by a signal that somebody sent.
+    Signalled,
+    /// The command of a `run` was ended by a fault of its own.
+    Crashed,
+    /// A person ended the record.
+    Evicted,
+    /// The process executed itself anew and claimed again.
+    ReExecuted,
+    /// The store was restored from a copy under its owner, which claimed again.
+    StoreReplaced,
+    /// Somebody stopped it on purpose.
+    PlannedStop,
+    /// Somebody else took its office over.
+    TakenOver,
+    /// One of its threads panicked, and it ended by that.
+    Panicked,
+    /// It was killed, and the kernel's counters or its log say that memory had run out.
+    OomSuspected,
+    /// The next claimant found it dead.
+    Dead(DeadReason),
+}
+
+impl EndReason {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Released => "released",
+            Self::Exited => "exited",
+            Self::Signalled => "signalled",
+            Self::Crashed => "crashed",
+            Self::Evicted => "evicted",
+            Self::ReExecuted => "re_executed",
+            Self::StoreReplaced => "store_replaced",
+            Self::PlannedStop => "planned_stop",
+            Self::TakenOver => "taken_over",
+            Self::Panicked => "panicked",
+            Self::OomSuspected => "oom_suspected",
+            Self::Dead(reason) => reason.as_str(),
+        }
+    }
+}
+
+impl EndReason {
+    /// Whether a request to end explains an end that was found or recorded as this. A crash is a
+    /// crash, whatever was asked for.
+    pub(crate) fn may_have_been_asked_for(self) -> bool {
+        match self {
+            Self::Released | Self::Exited | Self::Signalled => true,
+            Self::Dead(reason) => {
+                !matches!(reason, DeadReason::Rebooted | DeadReason::LeaseExpired)
+            }
+            Self::Crashed
+            | Self::Evicted
+            | Self::ReExecuted
+            | Self::StoreReplaced
+            | Self::PlannedStop
+            | Self::TakenOver
+            | Self::Panicked
+            | Self::OomSuspected => false,
+        }
+    }
+
+    /// Whether a gateway that was still starting may have ended like this.
+    pub(crate) fn may_be_cut_short(self) -> bool {
+        match self {
+            Self::Exited
+            | Self::Signalled
+            | Self::Crashed
+            | Self::PlannedStop
+            | Self::TakenOver
+            | Self::Panicked
+            | Self::OomSuspected => true,
+            Self::Dead(reason) => reason != DeadReason::LeaseExpired,
+            Self::Released | Self::Evicted | Self::ReExecuted | Self::StoreReplaced => false,
+        }
+    }
+
+    /// Whether it goes on under another row: nobody's place was taken.
+    pub(crate) fn goes_on(self) -> bool {
+        matches!(self, Self::ReExecuted | Self::StoreReplaced)
+    }
+
+    /// Whether it is about one lock, and not about its owner.
+    pub(crate) fn is_of_the_lease(self) -> bool {
+        self == Self::Dead(DeadReason::LeaseExpired)
+    }
+}
+
+impl fmt::Display for EndReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// How an incarnation ended.
+#[derive(Clone, Debug)]
+pub(crate) struct End {
+    pub(crate) reason: EndReason,
+    pub(crate) by: Option<String>,
+    pub(crate) exit_code: Option<i32>,
+    pub(crate) signal: Option<i32>,
+    pub(crate) detail: Option<String>,
+}
+
+impl End {
+    pub(crate) fn new(reason: EndReason) -> Self {
+        Self { reason, by: None, exit_code: None, signal: None, detail: None }
+    }
+
+    pub(crate) fn by(mut self, who: impl Into<String>) -> Self {
+        self.by = Some(who.into());
+        self
+    }
+
+    pub(crate) fn detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail = Some(detail.into());
+        self
+    }
+}
+
+/// Whether an end of this reason and exit code counts towards a storm: nobody asked for it.
+pub(crate) fn is_abnormal(end_reason: &str, exit_code: Option<i64>) -> bool {
+    match end_reason {
+        "released" | "planned_stop" | "taken_over" | "signalled" | "evicted" | "re_executed"
+        | "store_replaced" | "rebooted" => false,
+        "exited" => exit_code != Some(0),
+        _ => true,
+    }
+}

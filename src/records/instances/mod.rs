@@ -1,0 +1,23 @@
+//! The PID record: one row for each incarnation of a process, and how it ended.
+
+pub(crate) mod end;
+pub(crate) mod find;
+pub(crate) mod insert;
+pub(crate) mod prune;
+pub(crate) mod row;
+
+pub(crate) use self::end::{End, EndReason, is_abnormal};
+pub(crate) use self::find::{
+    all_live, by_id, history, imported, last_ended, live, live_of_nonce, live_of_pid,
+    live_of_process, of_older, office_of, offices, without_purpose,
+};
+pub(crate) use self::insert::{
+    EndedInstance, NewInstance, lean_on, rewrite_argv, set_anchor, set_child,
+};
+pub(crate) use self::prune::{prune_history, prune_without_office};
+pub(crate) use self::row::{
+    Command, CommandLock, LockNow, Origin, Record, date_back, forget_notes_of_earlier,
+    lose_command_lock, rename_anchor, standing,
+};
+#[cfg(feature = "cli")]
+pub(crate) use self::row::{Keepers, keepers_end, set_keepers};

@@ -1,0 +1,17 @@
+//! One file or folder for each table: all SQL of daily work.
+//!
+//! Nothing here decides whether somebody lives, and no file knows another table's rules. Raw, old and damaged tables
+//! are `store/`'s.
+
+pub(crate) mod conflicts;
+pub(crate) mod events;
+pub(crate) mod identities;
+pub(crate) mod instances;
+pub(crate) mod locks;
+pub(crate) mod markers;
+pub(crate) mod profiles;
+pub(crate) mod reservations;
+pub(crate) mod runtime;
+pub(crate) mod shutdowns;
+pub(crate) mod starts;
+pub(crate) mod waiters;

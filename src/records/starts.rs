@@ -1,0 +1,100 @@
+//! The table `starts`: claims of an office, granted and refused.
+
+use rusqlite::{OptionalExtension, named_params};
+
+use crate::error::Result;
+use crate::names::{InstanceId, Office};
+use crate::process::observer::Observer;
+use crate::process::subject::Subject;
+use crate::records::{conflicts, instances};
+use crate::store::transaction::Tx;
+
+/// Starts kept per office.
+const STARTS_KEPT: i64 = 200;
+
+/// The outcome of a start, to be recorded.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Start<'a> {
+    Granted {
+        instance: InstanceId,
+        after_abnormal_end: bool,
+    },
+    Refused {
+        holder: Option<InstanceId>,
+        reason: &'a str,
+    },
+    /// The office may be free, but not a lock that it is wanted with; that conflict is the lock's.
+    RefusedForLock {
+        holder: Option<InstanceId>,
+        reason: &'a str,
+    },
+}
+
+pub(crate) fn record_start(
+    tx: &Tx<'_>,
+    office: &Office,
+    subject: &Subject,
+    observer: &Observer,
+    now_boot_ms: i64,
+    start: Start<'_>,
+) -> Result<()> {
+    const SQL: &str = "INSERT INTO starts (profile, kind, outcome, instance_id, holder_id, reason,
+            pid, party, counted, at_ms, at_boot_ms, boot_id)
+         VALUES (:profile, :kind, :outcome, :instance_id, :holder_id, :reason,
+            :pid, :party, :counted, :at_ms, :at_boot_ms, :boot_id)";
+    let (outcome, instance, holder, reason, counted) = match start {
+        Start::Granted { instance, after_abnormal_end } => {
+            ("granted", Some(instance), None, None, after_abnormal_end)
+        }
+        Start::Refused { holder, reason } | Start::RefusedForLock { holder, reason } => {
+            ("refused", None, holder, Some(reason), true)
+        }
+    };
+    tx.prepare_cached(SQL)?.execute(named_params! {
+        ":profile": office.profile.as_str(),
+        ":kind": office.kind.as_str(),
+        ":outcome": outcome,
+        ":instance_id": instance.map(InstanceId::as_i64),
+        ":holder_id": holder.map(InstanceId::as_i64),
+        ":reason": reason,
+        ":pid": subject.pid,
+        ":party": subject.party,
+        ":counted": counted,
+        ":at_ms": tx.now_ms(),
+        ":at_boot_ms": now_boot_ms,
+        ":boot_id": observer.boot_id,
+    })?;
+    let start_number = tx.last_insert_rowid();
+    if let Start::Refused { holder: Some(holder), reason } = start {
+        conflicts::count_conflict(tx, office, subject, holder, reason)?;
+    }
+    // One start in sixteen pays for all: at most that many rows too many.
+    if start_number % 16 == 0 {
+        tx.prepare_cached(
+            "DELETE FROM starts WHERE profile = :profile AND kind = :kind AND id <= (
+                 SELECT id FROM starts WHERE profile = :profile AND kind = :kind
+                 ORDER BY id DESC LIMIT 1 OFFSET :kept)",
+        )?
+        .execute(named_params! {
+            ":profile": office.profile.as_str(),
+            ":kind": office.kind.as_str(),
+            ":kept": STARTS_KEPT,
+        })?;
+    }
+    Ok(())
+}
+
+/// Whether the last incarnation of an office ended in a way that nobody asked for.
+pub(crate) fn last_end_was_abnormal(tx: &Tx<'_>, office: &Office) -> Result<bool> {
+    let last: Option<(String, Option<i64>)> = tx
+        .prepare_cached(
+            "SELECT end_reason, exit_code FROM instances
+             WHERE profile = ?1 AND kind = ?2 AND ended_at_ms IS NOT NULL
+             ORDER BY id DESC LIMIT 1",
+        )?
+        .query_row((office.profile.as_str(), office.kind.as_str()), |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
+        .optional()?;
+    Ok(last.is_some_and(|(reason, exit_code)| instances::is_abnormal(&reason, exit_code)))
+}

@@ -1,0 +1,163 @@
+//! Acquiring locks for a process: its own row, and the attempt.
+
+use std::sync::Arc;
+
+use crate::claim::aside::Aside;
+use crate::claim::examine::{ATTEMPTS, Attachment, Claimant, Count, changes_too_fast};
+use crate::claim::guard::Footing;
+use crate::claim::wait::{Attempt, Turn, WaitOptions, until_granted};
+use crate::error::{Error, ErrorKind, Result};
+use crate::names::{InstanceId, Office};
+use crate::owner::holder::Holder;
+use crate::patience::Stopped;
+use crate::records::instances;
+use crate::records::instances::Origin;
+use crate::scoped::acquire::{Acquired, GrantedLock, Owner, acquire_once};
+use crate::scoped::guard::ScopedLock;
+use crate::scoped::request;
+use crate::scoped::request::{AcquireOptions, LockRequest};
+use crate::scoped::survey::{LockClaim, masked};
+use crate::stop_budget;
+use crate::store::handle::Inner;
+use crate::store::held::Held;
+use crate::store::{Store, transaction};
+use crate::sync::lock;
+
+/// The answer to a request for locks.
+#[derive(Debug)]
+#[must_use = "granted locks are released when their guards are dropped"]
+pub enum Acquire<T = ScopedLock> {
+    /// This process holds what it asked for.
+    Granted(T),
+    /// Somebody else does, or may; they explain themselves.
+    Held(Box<Holder>),
+}
+
+/// The held office that locks are taken from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tenancy<'a> {
+    pub(crate) instance: InstanceId,
+    pub(crate) office: &'a Office,
+}
+
+pub(crate) fn only(acquire: Acquire<Vec<ScopedLock>>) -> Acquire {
+    match acquire {
+        Acquire::Granted(mut locks) => Acquire::Granted(locks.swap_remove(0)),
+        Acquire::Held(holder) => Acquire::Held(holder),
+    }
+}
+
+pub(crate) fn acquire_for_myself(
+    store: &Store,
+    from: Option<&Tenancy<'_>>,
+    requests: &[LockRequest],
+    options: &AcquireOptions,
+) -> Result<Acquire<Vec<ScopedLock>>> {
+    request::check(requests)?;
+    store.inner.check_process()?;
+    let wait_options = WaitOptions {
+        wait: options.wait,
+        cancel: &options.cancel,
+        for_whom: None,
+        profile: from.map(|from| &from.office.profile),
+        origin: Origin::Library,
+        version: None,
+        stop_budget_ms: stop_budget::DEFAULT_MS,
+        argv: masked(store.inner.myself(), requests),
+        stopped: options.stopped,
+    };
+    let answer = until_granted(store, &wait_options, |turn| {
+        attempt(store, from, requests, options.stopped, turn)
+    })?;
+    Ok(match answer {
+        Ok(locks) => Acquire::Granted(locks),
+        Err(holder) => Acquire::Held(holder),
+    })
+}
+
+/// One attempt that does not wait for the holder.
+fn attempt(
+    store: &Store,
+    from: Option<&Tenancy<'_>>,
+    requests: &[LockRequest],
+    stopped: Stopped,
+    turn: &Turn,
+) -> Result<Attempt<Vec<ScopedLock>>> {
+    let inner = &store.inner;
+    let claimant = Claimant { origin: Origin::Library, subject: inner.myself() };
+    let count = if turn.waiter.is_some() { Count::No } else { Count::Yes };
+    let mut aside = Aside::default();
+    for _ in 0..ATTEMPTS + requests.len() {
+        // As for an office: attempts of this process are serialised, so that its own fresh lock is
+        // never taken for another process' one.
+        let mut held = lock(&inner.held);
+        let ours: Vec<InstanceId> = held.rows().map(|row| row.instance).collect();
+        let claim = LockClaim {
+            requests,
+            claimant,
+            profile: from.map(|from| &from.office.profile),
+            ours: &ours,
+            stopped,
+            waiter: turn.waiter,
+        };
+        let acquired = count.if_writable(|count| {
+            inner.write(|tx| {
+                let owner = own_row(tx, &held, from)?;
+                acquire_once(tx, inner, &claim, owner, turn.waiter, &aside, count)
+            })
+        })?;
+        match acquired {
+            Acquired::Granted(granted, new_row) => {
+                if let Some(row) = new_row
+                    && let Some(ended) = held.without_office.replace(row)
+                {
+                    held.forget(ended.instance);
+                }
+                let locks: Vec<Result<ScopedLock>> =
+                    granted.into_iter().map(|lock| hold(inner, &mut held, lock)).collect();
+                // A guard that is dropped for another one's error locks it again.
+                drop(held);
+                return Ok(Attempt::Granted(locks.into_iter().collect::<Result<_>>()?));
+            }
+            Acquired::Held(obstacle) => return Ok(Attempt::Held(obstacle)),
+            Acquired::Errand(errand) => {
+                drop(held);
+                aside.run(errand, turn.deadline, inner.trust())?;
+            }
+        }
+    }
+    Err(changes_too_fast(requests[0].name()))
+}
+
+/// The row that this process takes its locks from: that of its office, or the one without.
+fn own_row<'a>(
+    tx: &transaction::Tx<'_>,
+    held: &Held,
+    from: Option<&Tenancy<'_>>,
+) -> Result<Owner<'a>> {
+    let is_live = |instance| {
+        Ok::<_, Error>(instances::standing(tx, instance)?.is_some_and(|row| row.ended.is_none()))
+    };
+    match (from, &held.without_office) {
+        (Some(from), _) if is_live(from.instance)? => Ok(Owner::Row(from.instance)),
+        (Some(from), _) => Err(Error::new(
+            ErrorKind::NotOwner,
+            format!("{} is no longer held by this tenure", from.office),
+        )
+        .with_hint("claim it again first")),
+        (None, Some(row)) if is_live(row.instance)? => Ok(Owner::Row(row.instance)),
+        (None, _) => Ok(Owner::New(&Attachment::Own)),
+    }
+}
+
+/// Notes a granted lock as this process' own, and makes a guard of it.
+fn hold(inner: &Arc<Inner>, held: &mut Held, granted: GrantedLock) -> Result<ScopedLock> {
+    let nonce_hash = held
+        .rows()
+        .find(|row| row.instance == granted.instance)
+        .map(|row| row.nonce.hash())
+        .ok_or_else(|| Error::internal("a lock was granted to a row that is not ours"))?;
+    held.hold(&granted.name, granted.instance, granted.fence);
+    let footing = Footing { inner: Arc::clone(inner), instance: granted.instance, nonce_hash };
+    Ok(ScopedLock::new(footing, granted))
+}

@@ -1,0 +1,201 @@
+//! Answers `status`, also for a profile that is served by another.
+
+use std::collections::BTreeSet;
+
+use rusqlite::Connection;
+
+use crate::error::Result;
+use crate::liveness::{Lease, Verdict};
+use crate::names::{InstanceId, Kind, Office, ProfileName};
+use crate::owner::evidence::{LiveCommandLine, needs_command_line};
+use crate::owner::judge::judge_record;
+use crate::records::profiles::profiles;
+use crate::records::{instances, runtime};
+use crate::status::recorded::{Known, Looks, Recorded};
+use crate::status::report::{LastEnd, Report};
+use crate::status::{ended, recorded};
+use crate::store::handle::Inner;
+use crate::sys;
+
+/// How often a question starts over because the office changed hands while it was looking.
+const ATTEMPTS: usize = 4;
+
+/// `None`, after microseconds, where nobody is on record who may hold or serve it.
+fn known_again(inner: &Inner, connection: &Connection, office: &Office) -> Result<Option<Known>> {
+    let is_on_record = instances::live(connection, office)?.is_some()
+        || (runtime::exists(connection)? && !runtime::servers(connection, office)?.is_empty());
+    is_on_record.then(|| recorded::known(inner, connection, office)).transpose()
+}
+
+/// Answers "is it up?". Reads only, and never waits for a writer.
+pub(crate) fn report(inner: &Inner, office: &Office) -> Result<Report> {
+    let known = ended::read(inner, |connection| recorded::known(inner, connection, office))?;
+    inner.with_clear_sight(|| resolve(&mut Looks::new(inner), office, known))
+}
+
+/// What is true of every office that the store knows: those that were ever claimed, those that are
+/// served, and that of kind `gateway` of every other profile. In the order of their names.
+pub(crate) fn report_all(
+    inner: &Inner,
+    profile: Option<&ProfileName>,
+    kind: Option<&Kind>,
+) -> Result<Vec<Report>> {
+    let known = ended::read(inner, |connection| {
+        let mut offices: BTreeSet<Office> = instances::offices(connection)?.into_iter().collect();
+        if runtime::exists(connection)? {
+            offices.extend(runtime::served(connection)?);
+        }
+        let named: BTreeSet<ProfileName> =
+            offices.iter().map(|office| office.profile.clone()).collect();
+        let unclaimed = profiles(connection)?.into_iter().filter(|name| !named.contains(name));
+        offices.extend(unclaimed.map(|profile| Office { profile, kind: Kind::default() }));
+        offices.retain(|office| {
+            profile.is_none_or(|name| *name == office.profile)
+                && kind.is_none_or(|kind| *kind == office.kind)
+        });
+        let look_up =
+            |office: Office| Ok((office.clone(), recorded::known(inner, connection, &office)?));
+        offices.into_iter().map(look_up).collect::<Result<Vec<_>>>()
+    })?;
+    let mut looks = Looks::new(inner);
+    let resolve = |(office, known)| resolve(&mut looks, &office, known);
+    inner.with_clear_sight(|| known.into_iter().map(resolve).collect())
+}
+
+/// What is true of an office, or whether an owner of a lost store may be at work in it.
+fn resolve(looks: &mut Looks<'_>, office: &Office, known: Known) -> Result<Report> {
+    let report = resolve_recorded(looks, office, known)?;
+    if report.verdict != "dead" {
+        return Ok(report);
+    }
+    if let Some(orphan) = looks.orphan()? {
+        return Ok(report.orphaned(orphan));
+    }
+    // Such an owner may have claimed again since the records were read.
+    let inner = looks.inner;
+    match ended::read(inner, |connection| known_again(inner, connection, office))? {
+        Some(known) => resolve_recorded(looks, office, known),
+        None => Ok(report),
+    }
+}
+
+/// What is true of an office by its own record, or by that of whoever serves its profile.
+fn resolve_recorded(looks: &mut Looks<'_>, office: &Office, known: Known) -> Result<Report> {
+    let own = resolve_as(looks, office, &office.profile, known.own)?;
+    if own.verdict != "dead" {
+        return Ok(own);
+    }
+    let servers = match known.servers {
+        Some(servers) => servers,
+        None => ended::read(looks.inner, |connection| {
+            recorded::servers(looks.inner, connection, office)
+        })?,
+    };
+    let mut unknown = None;
+    for (server, recorded) in servers {
+        let report = resolve_as(looks, &server, &office.profile, recorded)?;
+        // Who ended, or serves it no more since.
+        if report.verdict == "dead" || !report.serves.contains(&office.profile) {
+            continue;
+        }
+        let is_alive = report.running;
+        let report = Report { office: office.clone(), served_by: Some(server), ..report };
+        if is_alive {
+            return Ok(report);
+        }
+        unknown.get_or_insert(report);
+    }
+    Ok(unknown.unwrap_or(own))
+}
+
+fn resolve_as(
+    looks: &mut Looks<'_>,
+    office: &Office,
+    profile: &ProfileName,
+    mut known: Recorded,
+) -> Result<Report> {
+    let inner = looks.inner;
+    for _ in 0..ATTEMPTS {
+        let Some(record) = known.live else { break };
+        let judged = looks.at(&record);
+        if matches!(judged.verdict, Verdict::Dead(_)) {
+            // It may have let go, and another one come, since the snapshot was taken.
+            let again = ended::read(inner, |connection| {
+                recorded::recorded(inner, connection, office, profile)
+            })?;
+            if again.live.as_ref().map(|live| live.id) != Some(record.id) {
+                known = again;
+                continue;
+            }
+        }
+        let last_end = match judged.verdict {
+            Verdict::Dead(reason) => {
+                let end = ended::unrecorded_end(inner, &record, reason)?;
+                let reason = end.reason.as_str().to_owned();
+                Some(LastEnd { reason, by: end.by, at_ms: None })
+            }
+            Verdict::Alive(_) | Verdict::Unknown(_) => {
+                known.last_ended.as_ref().and_then(ended::last_end)
+            }
+        };
+        let leaked = record.anchor.as_ref().filter(|_| judged.flags.anchor_leaked);
+        let anchor_holders = leaked.map_or_else(Vec::new, |anchor| {
+            sys::processes_with_open_file(&inner.location.anchors.join(anchor))
+        });
+        let report = Report {
+            age_ms: crate::status::report::age_ms(inner, &record, &judged.evidence),
+            desired: known.desired,
+            last_end,
+            anchor_holders,
+            conflicts: known.conflicts,
+            locks: known.locks,
+            markers: known.markers,
+            ..Report::of(office, &record).judged(&judged)
+        };
+        return Ok(report.said(inner, &record, known.said));
+    }
+    let Some(ended) = known.last_ended else {
+        return Ok(Report { desired: known.desired, ..Report::never_claimed(office.clone()) });
+    };
+    let report = Report {
+        reason: ended.end_reason.clone().unwrap_or_default(),
+        desired: known.desired,
+        last_end: ended::last_end(&ended),
+        ..Report::of(office, &ended)
+    };
+    Ok(report.said(inner, &ended, known.said))
+}
+
+/// The office whose live holder serves the profile of `office`, which nobody holds, and what is true of
+/// that; `None` also where it cannot be found out.
+pub(crate) fn server_of(inner: &Inner, office: &Office) -> Option<(Office, Report)> {
+    let report = report(inner, office).ok()?;
+    Some((report.served_by.clone()?, report))
+}
+
+/// The recorded pid of a holder that is known to live.
+pub(crate) fn running_pid(inner: &Inner, office: &Office) -> Result<Option<sys::Pid>> {
+    let mut dead: Option<InstanceId> = None;
+    for _ in 0..ATTEMPTS {
+        let Some(record) = inner.read(|connection| instances::live(connection, office))? else {
+            return Ok(None);
+        };
+        // Dead, and still the one on record: nobody has come in its place meanwhile.
+        if dead == Some(record.id) {
+            return Ok(None);
+        }
+        let judged = inner.with_clear_sight(|| {
+            let seen = judge_record(inner, &record, Lease::None, &LiveCommandLine::not_read());
+            if !needs_command_line(&seen.evidence) {
+                return Ok(seen);
+            }
+            Ok(judge_record(inner, &record, Lease::None, &LiveCommandLine::read(&record)))
+        })?;
+        match judged.verdict {
+            Verdict::Alive(_) => return Ok(record.pid),
+            Verdict::Unknown(_) => return Ok(None),
+            Verdict::Dead(_) => dead = Some(record.id),
+        }
+    }
+    Ok(None)
+}

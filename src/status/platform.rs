@@ -1,0 +1,146 @@
+//! What is said of a platform.
+
+use serde_json::Value;
+
+use crate::clock::rfc3339;
+use crate::error::{Error, Result};
+use crate::names::ProfileName;
+use crate::records::runtime;
+use crate::records::runtime::{Owner, PlatformStatus};
+use crate::status::field;
+use crate::status::field::Field;
+use crate::store::transaction::Tx;
+
+/// Platforms that one instance may speak of: a status is read as a whole.
+const PLATFORMS_MAX: i64 = 256;
+
+/// What a gateway wants to say about one platform; see [`StatusUpdate::platform`](crate::StatusUpdate::platform).
+#[derive(Clone, Debug, Default)]
+#[must_use = "it is a part of an update"]
+pub struct PlatformUpdate {
+    pub(super) profile: Option<ProfileName>,
+    pub(super) platform: String,
+    pub(super) state: Field<String>,
+    pub(super) error_code: Field<String>,
+    pub(super) error_message: Field<String>,
+    needs_attention: Field<bool>,
+    retrying_since_ms: Field<i64>,
+    pub(super) extra: Field<Value>,
+    is_removed: bool,
+}
+
+impl PlatformUpdate {
+    /// About the platform of this name (1 to 64 characters), for the profile of the office.
+    pub fn new(platform: impl Into<String>) -> Self {
+        Self { platform: platform.into(), ..Self::default() }
+    }
+
+    /// For another profile, which the instance serves.
+    pub fn of_profile(mut self, profile: ProfileName) -> Self {
+        self.profile = Some(profile);
+        self
+    }
+
+    /// `connected`, `retrying`, `fatal`, or whatever word says it: 1 to 64 characters.
+    pub fn state(mut self, state: impl Into<Field<String>>) -> Self {
+        self.state = state.into();
+        self
+    }
+
+    /// What programs make of its last error: 1 to 64 characters.
+    pub fn error_code(mut self, code: impl Into<Field<String>>) -> Self {
+        self.error_code = code.into();
+        self
+    }
+
+    /// What people make of it. What looks like a token is taken out, and a long text is cut.
+    pub fn error_message(mut self, message: impl Into<Field<String>>) -> Self {
+        self.error_message = message.into();
+        self
+    }
+
+    /// Whether a person has to do something.
+    pub fn needs_attention(mut self, needs: impl Into<Field<bool>>) -> Self {
+        self.needs_attention = needs.into();
+        self
+    }
+
+    /// Since when it tries to connect again: Unix milliseconds.
+    pub fn retrying_since_ms(mut self, since_ms: impl Into<Field<i64>>) -> Self {
+        self.retrying_since_ms = since_ms.into();
+        self
+    }
+
+    /// Whatever else there is to say, at most 64 KiB of JSON. Never a secret: of what it
+    /// says only identities that are locked in this store are taken out.
+    pub fn extra(mut self, extra: impl Into<Field<Value>>) -> Self {
+        self.extra = extra.into();
+        self
+    }
+
+    /// Forgets the platform as a whole.
+    pub fn remove(mut self) -> Self {
+        self.is_removed = true;
+        self
+    }
+
+    fn sets_something(&self) -> bool {
+        !(self.state.is_keep()
+            && self.error_code.is_keep()
+            && self.error_message.is_keep()
+            && self.needs_attention.is_keep()
+            && self.retrying_since_ms.is_keep()
+            && self.extra.is_keep())
+    }
+
+    pub(super) fn check(&self) -> Result<()> {
+        field::check_word("a platform", &self.platform)?;
+        if self.is_removed && self.sets_something() {
+            return Err(Error::invalid(format!(
+                "platform {} cannot be forgotten and described at once",
+                self.platform
+            ))
+            .with_hint("leave out one of the two"));
+        }
+        self.state.check(|word| field::check_word("a platform's state", word))?;
+        self.error_code.check(|word| field::check_word("an error code", word))?;
+        self.extra.check(|extra| field::check_extra("a platform's extra", extra))?;
+        self.retrying_since_ms.check(|ms| match rfc3339(*ms) {
+            Some(_) => Ok(()),
+            None => Err(Error::invalid(format!("{ms} ms is no time since 1970"))
+                .with_hint("Unix milliseconds")),
+        })
+    }
+
+    pub(super) fn apply(&self, status: &mut PlatformStatus, now_ms: i64) {
+        self.state.apply_state(&mut status.state, &mut status.state_since_ms, now_ms);
+        self.error_code.apply(&mut status.error_code);
+        self.error_message.apply_text(&mut status.error_message);
+        self.needs_attention.apply(&mut status.needs_attention);
+        self.retrying_since_ms.apply(&mut status.retrying_since_ms);
+        self.extra.apply(&mut status.extra);
+    }
+}
+
+pub(super) fn apply_to_platform(
+    tx: &Tx<'_>,
+    owner: &Owner<'_>,
+    profile: &ProfileName,
+    update: &PlatformUpdate,
+) -> Result<()> {
+    if update.is_removed {
+        return owner.remove_platforms(tx, profile, Some(&update.platform));
+    }
+    let before = runtime::platform(tx, owner.id, profile, &update.platform)?;
+    if before.is_none() && runtime::platform_count(tx, owner.id)? >= PLATFORMS_MAX {
+        return Err(Error::invalid(format!(
+            "{} speaks of {PLATFORMS_MAX} platforms already",
+            owner.office
+        ))
+        .with_hint("forget some (`incumbent status-set --clear platforms`)"));
+    }
+    let mut now = before.clone().unwrap_or_default();
+    now.platform.clone_from(&update.platform);
+    update.apply(&mut now, tx.now_ms());
+    owner.set_platform(tx, profile, before.as_ref(), &now)
+}

@@ -1,0 +1,130 @@
+//! All that is on record of an office, read in one look.
+
+use std::cell::OnceCell;
+use std::collections::HashMap;
+
+use rusqlite::Connection;
+use serde_json::Value;
+
+use crate::error::Result;
+use crate::liveness::{Judgement, Lease};
+use crate::names::{InstanceId, Office, ProfileName};
+use crate::owner::held_lock;
+use crate::owner::held_lock::HeldLock;
+use crate::owner::judge::look;
+use crate::owner::orphan::orphan;
+use crate::process::anchor::sweep::Orphan;
+use crate::records::conflicts::{Conflict, conflicts};
+use crate::records::instances::{LockNow, Record};
+use crate::records::markers::Marker;
+use crate::records::profiles::Desired;
+use crate::records::{instances, markers, profiles, runtime};
+use crate::status::report::Said;
+use crate::store::handle::Inner;
+
+/// What one snapshot of the store says of an office.
+pub(crate) struct Recorded {
+    pub(super) live: Option<Record>,
+    pub(super) last_ended: Option<Record>,
+    pub(super) desired: Option<Desired>,
+    pub(super) conflicts: Value,
+    pub(super) locks: Vec<HeldLock>,
+    pub(super) markers: Vec<Marker>,
+    pub(super) said: Said,
+}
+
+/// The holder of `office` as asked about for `profile`: its own, or one that it serves.
+pub(super) fn recorded(
+    inner: &Inner,
+    connection: &Connection,
+    office: &Office,
+    profile: &ProfileName,
+) -> Result<Recorded> {
+    let live = instances::live(connection, office)?;
+    let last_ended = instances::last_ended(connection, office)?;
+    let desired = profiles::desired(connection, profile)?;
+    // What an older gateway has said, and holds, is not its successor's in the same directory.
+    let own = live.as_ref().filter(|record| record.older_lock != LockNow::Successors);
+    let (conflicts, locks) = match own {
+        Some(record) => (
+            conflicts(connection, office, record.id)?,
+            held_lock::held_by(inner, connection, record.id)?,
+        ),
+        None => (Vec::new(), Vec::new()),
+    };
+    let conflicts = conflicts.iter().map(Conflict::to_json).collect();
+    let markers = match own {
+        Some(record) if markers::exists(connection)? => {
+            markers::open_for(connection, inner.boot_time(), record.id)?
+        }
+        Some(_) | None => Vec::new(),
+    };
+    let speaker = if live.is_some() { own } else { last_ended.as_ref() };
+    let said = match speaker {
+        Some(record) if runtime::exists(connection)? => Said {
+            runtime: runtime::runtime(connection, record.id)?,
+            platforms: runtime::platforms(connection, record.id, profile)?,
+            serves: runtime::serves(connection, record.id)?,
+        },
+        Some(_) | None => Said::default(),
+    };
+    Ok(Recorded { live, last_ended, desired, conflicts, locks, markers, said })
+}
+
+/// What one snapshot says of an office, and of those who serve its profile.
+pub(crate) struct Known {
+    pub(super) own: Recorded,
+    /// `None`: not read yet, because somebody is on record as its holder.
+    pub(super) servers: Option<Vec<(Office, Recorded)>>,
+}
+
+pub(super) fn known(inner: &Inner, connection: &Connection, office: &Office) -> Result<Known> {
+    let own = recorded(inner, connection, office, &office.profile)?;
+    let servers = match own.live {
+        None => Some(servers(inner, connection, office)?),
+        Some(_) => None,
+    };
+    Ok(Known { own, servers })
+}
+
+pub(super) fn servers(
+    inner: &Inner,
+    connection: &Connection,
+    office: &Office,
+) -> Result<Vec<(Office, Recorded)>> {
+    if !runtime::exists(connection)? {
+        return Ok(Vec::new());
+    }
+    let with_record = |server: Office| {
+        let recorded = recorded(inner, connection, &server, &office.profile)?;
+        Ok((server, recorded))
+    };
+    runtime::servers(connection, office)?.into_iter().map(with_record).collect()
+}
+
+/// The looks that were taken for one answer: one at each holder, whatever it answers for.
+pub(crate) struct Looks<'a> {
+    pub(super) inner: &'a Inner,
+    taken: HashMap<InstanceId, Judgement>,
+    /// Whoever refuses every claim without a record; looked for only where nobody is on record.
+    orphan: OnceCell<Option<Orphan>>,
+}
+
+impl<'a> Looks<'a> {
+    pub(super) fn new(inner: &'a Inner) -> Self {
+        Self { inner, taken: HashMap::new(), orphan: OnceCell::new() }
+    }
+
+    pub(super) fn orphan(&self) -> Result<Option<&Orphan>> {
+        if let Some(orphan) = self.orphan.get() {
+            return Ok(orphan.as_ref());
+        }
+        let orphan = orphan(self.inner)?;
+        Ok(self.orphan.get_or_init(|| orphan).as_ref())
+    }
+
+    pub(super) fn at(&mut self, record: &Record) -> Judgement {
+        let look = || look(self.inner, record, Lease::None);
+        *self.taken.entry(record.id).or_insert_with(look)
+    }
+}

@@ -1,0 +1,314 @@
+//! What is true of an office: one function for every surface that asks.
+//!
+//! "Running" is never stored. It is derived at the time of the question, from the kernel's answer
+//! about the recorded owner; a row alone never says it.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::clock::rfc3339;
+use crate::liveness::{Boot, Evidence, Flags, Judgement, Verdict};
+use crate::names::{InstanceId, Office, ProfileName};
+use crate::owner::held_lock::HeldLock;
+use crate::owner::holder::{ORPHANED_ANCHOR, because_seen};
+use crate::process::anchor::sweep::Orphan;
+use crate::process::command_line;
+use crate::records::instances::Record;
+use crate::records::markers::Marker;
+use crate::records::profiles::Desired;
+use crate::records::runtime;
+use crate::records::runtime::{PlatformStatus, RuntimeStatus};
+use crate::store::handle::Inner;
+use crate::{state, sys};
+
+/// A question answers quickly or says that it cannot. A writer never stands in its way; only a program
+/// that has the whole database for itself does.
+pub(crate) const ANSWER_WITHIN: Duration = Duration::from_millis(250);
+
+/// What was said longer ago than this is called stale. That is information for people: a gateway that
+/// has nothing to say is as alive as any other.
+const STALE_AFTER_MS: i64 = 5 * 60 * 1_000;
+
+/// A stored time may lie this far ahead: clocks are corrected. One further ahead is unknown.
+const AHEAD_MAX_MS: i64 = 60_000;
+
+/// What is true of an office, and why.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Which office.
+    pub office: Office,
+    /// Whether its holder is known to be alive.
+    pub running: bool,
+    /// `alive`, `dead` or `unknown`.
+    pub verdict: &'static str,
+    /// Why, in snake case; `never_claimed` when there is no record.
+    pub reason: String,
+    /// What else is to be known of the holder.
+    pub flags: Flags,
+    /// The recorded process, in its own pid namespace. Of a dead holder too: check `running`.
+    pub pid: Option<sys::Pid>,
+    /// The command that a `run` supervises.
+    pub child_pid: Option<sys::Pid>,
+    /// The generation this is about.
+    pub instance: Option<InstanceId>,
+    /// When it was granted the office: Unix milliseconds, wall time.
+    pub since_ms: Option<i64>,
+    /// For how long it has held it: milliseconds of a clock that does not step. `None` where that was in
+    /// another boot, or cannot be told.
+    pub age_ms: Option<i64>,
+    /// What an operator wants: `running`, `stopped`, or nothing was said.
+    pub desired: Option<Desired>,
+    /// What was seen.
+    pub evidence: Evidence,
+    /// Who holds the anchor of a dead process (flag `anchor_leaked`): a child that it forked.
+    pub anchor_holders: Vec<sys::Pid>,
+    /// The holder's redacted command line.
+    pub command: Option<String>,
+    /// The holder's own version.
+    pub version: Option<String>,
+    /// What supervises it.
+    pub supervisor: Option<String>,
+    /// Who keeps starting it.
+    pub party: Option<String>,
+    /// How long it may take to stop, in milliseconds.
+    pub stop_budget_ms: Option<u64>,
+    /// The scoped locks that were taken from this incarnation and are on record as held.
+    pub locks: Vec<HeldLock>,
+    /// What was asked of this incarnation by markers that are open.
+    pub markers: Vec<Marker>,
+    /// How the incarnation before this one ended, or this one if it has.
+    pub last_end: Option<LastEnd>,
+    /// The state that the gateway reported, as far as it is still true: a dead one is not running,
+    /// whatever it said last; `stopped` and `startup_failed` stay.
+    pub state: Option<String>,
+    /// What the gateway said of itself, last; `None` when it has said nothing, and given no heartbeat.
+    pub runtime: Option<RuntimeStatus>,
+    /// What it said of its platforms, for the profile that was asked about.
+    pub platforms: Vec<PlatformStatus>,
+    /// The profiles that it serves beside its own.
+    pub serves: Vec<ProfileName>,
+    /// Nobody holds this office, but the holder of that one serves its profile: this report is about
+    /// that holder.
+    pub served_by: Option<Office>,
+    /// Whether what it said last is older than 5 min, or of an unknown age. Never a sign of death.
+    pub stale: bool,
+    /// For how long it has given no sign of life, in milliseconds, if it missed two that it had
+    /// promised; see [`Tenure::heartbeat`](crate::Tenure::heartbeat). Never a sign of death.
+    pub unresponsive_ms: Option<u64>,
+    /// When it last gave a sign of life, by a heartbeat: Unix milliseconds, wall time.
+    pub heartbeat_at_ms: Option<i64>,
+    pub(super) conflicts: Value,
+}
+
+/// How an incarnation ended.
+#[derive(Clone, Debug)]
+pub struct LastEnd {
+    /// Why, in snake case.
+    pub reason: String,
+    /// Who did it, if they said so.
+    pub by: Option<String>,
+    /// When that was recorded: Unix milliseconds, wall time. `None`: it was found dead just now, and
+    /// the next one that writes will record it.
+    pub at_ms: Option<i64>,
+}
+
+impl Report {
+    /// There is no record, or no store.
+    #[must_use]
+    pub fn never_claimed(office: Office) -> Self {
+        Self {
+            office,
+            running: false,
+            verdict: "dead",
+            reason: "never_claimed".to_owned(),
+            flags: Flags::default(),
+            pid: None,
+            child_pid: None,
+            instance: None,
+            since_ms: None,
+            age_ms: None,
+            desired: None,
+            evidence: Evidence::nothing_seen(),
+            anchor_holders: Vec::new(),
+            command: None,
+            version: None,
+            supervisor: None,
+            party: None,
+            stop_budget_ms: None,
+            locks: Vec::new(),
+            markers: Vec::new(),
+            last_end: None,
+            state: None,
+            runtime: None,
+            platforms: Vec::new(),
+            serves: Vec::new(),
+            served_by: None,
+            stale: false,
+            unresponsive_ms: None,
+            heartbeat_at_ms: None,
+            conflicts: json!([]),
+        }
+    }
+
+    pub(super) fn of(office: &Office, record: &Record) -> Self {
+        Self {
+            pid: record.pid,
+            child_pid: record.child_pid,
+            instance: Some(record.id),
+            since_ms: Some(record.started_at_ms),
+            command: (!record.argv.is_empty()).then(|| command_line::display(&record.argv)),
+            version: record.version.clone(),
+            supervisor: record.supervisor.clone(),
+            party: record.party.clone(),
+            stop_budget_ms: record.stop_budget_ms,
+            heartbeat_at_ms: record.heartbeat_at_ms,
+            ..Self::never_claimed(office.clone())
+        }
+    }
+
+    /// Nobody is on record, and somebody who recorded himself in a store that is no longer here may be at
+    /// work all the same.
+    pub(crate) fn orphaned(self, orphan: &Orphan) -> Self {
+        Self {
+            verdict: "unknown",
+            reason: ORPHANED_ANCHOR.to_owned(),
+            pid: orphan.pid,
+            child_pid: None,
+            instance: None,
+            since_ms: None,
+            age_ms: None,
+            ..self
+        }
+    }
+
+    pub(super) fn judged(self, judged: &Judgement) -> Self {
+        Self {
+            running: matches!(judged.verdict, Verdict::Alive(_)),
+            verdict: judged.verdict.as_str(),
+            reason: judged.verdict.reason().to_owned(),
+            flags: judged.flags,
+            evidence: judged.evidence,
+            ..self
+        }
+    }
+
+    /// Adds what the gateway said, as far as it is true of one that is as was judged.
+    pub(super) fn said(mut self, inner: &Inner, record: &Record, known: Said) -> Self {
+        let Said { runtime, platforms, serves } = known;
+        let wall_ms = inner.clock().wall_ms();
+        let said = runtime.as_ref().and_then(|runtime| runtime.state.clone());
+        self.state = said.filter(|word| self.verdict != "dead" || state::is_final(word));
+        if self.verdict != "dead" {
+            self.unresponsive_ms =
+                runtime::unresponsive_ms(record, runtime.as_ref(), inner.boot_time(), wall_ms);
+        }
+        let spoken = runtime.iter().map(|runtime| runtime.updated_at_ms);
+        let spoken = spoken.chain(platforms.iter().map(|platform| platform.updated_at_ms));
+        let spoken: Vec<Option<i64>> = spoken.chain(record.heartbeat_at_ms.map(Some)).collect();
+        let is_recent = |at_ms: &i64| {
+            (wall_ms.saturating_sub(STALE_AFTER_MS)..=wall_ms.saturating_add(AHEAD_MAX_MS))
+                .contains(at_ms)
+        };
+        // Nobody is served by the dead.
+        let serves = if self.verdict == "dead" { Vec::new() } else { serves };
+        self.stale = !spoken.is_empty() && !spoken.iter().flatten().any(is_recent);
+        Self { runtime, platforms, serves, ..self }
+    }
+
+    /// Whether the gateway works just now: it is alive, says that it is running, and has active agents.
+    #[must_use]
+    pub fn busy(&self) -> bool {
+        let agents = self.runtime.as_ref().and_then(|runtime| runtime.active_agents);
+        self.drainable() && agents.is_some_and(|count| count > 0)
+    }
+
+    /// Whether it makes sense to let it finish what it has begun: it is alive, and says that it is
+    /// running.
+    #[must_use]
+    pub fn drainable(&self) -> bool {
+        self.running && self.state.as_deref() == Some(state::RUNNING)
+    }
+
+    /// Why the verdict was reached, as a clause for people.
+    #[must_use]
+    pub fn because(&self) -> &'static str {
+        because_seen(&self.reason, self.flags, &self.evidence)
+    }
+
+    /// The report as the CLI's JSON shows it.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        json!({
+            "profile": self.office.profile.as_str(),
+            "kind": self.office.kind.as_str(),
+            "running": self.running,
+            "verdict": self.verdict,
+            "reason": self.reason,
+            "flags": self.flags.names(),
+            "pid": self.pid,
+            "child_pid": self.child_pid,
+            "instance": self.instance.map(InstanceId::as_i64),
+            "since": self.since_ms.and_then(rfc3339),
+            "state": self.state,
+            "desired": self.desired.map(Desired::as_str),
+            "evidence": {
+                "anchor": self.evidence.anchor,
+                "boot": self.evidence.boot,
+                "host": self.evidence.host,
+                "namespace": self.evidence.namespace,
+                "table": self.evidence.table,
+                "process": self.evidence.process,
+                "start_time": self.evidence.start_time,
+                "process_id": self.evidence.process_id,
+                "process_state": self.evidence.process_state,
+                "command_line": self.evidence.command_line,
+                "child": self.evidence.child,
+                "command_lock": self.evidence.command_lock,
+                "keeper": self.evidence.keeper,
+                "anchor_holders": self.anchor_holders,
+            },
+            "busy": self.busy(),
+            "drainable": self.drainable(),
+            "stale": self.stale,
+            "unresponsive_ms": self.unresponsive_ms,
+            "heartbeat_at": self.heartbeat_at_ms.and_then(rfc3339),
+            "runtime": self.runtime.as_ref().map(|said| said.to_json(self.state.as_deref())),
+            "platforms": self.platforms.iter().map(|said| {
+                (said.platform.clone(), said.to_json(self.verdict != "dead"))
+            }).collect::<serde_json::Map<_, _>>(),
+            "serves": self.serves.iter().map(ProfileName::as_str).collect::<Vec<_>>(),
+            "served_by": self.served_by.as_ref().map(|office| json!({
+                "profile": office.profile.as_str(),
+                "kind": office.kind.as_str(),
+            })),
+            "locks": self.locks.iter().map(HeldLock::to_json).collect::<Vec<_>>(),
+            "markers": self.markers.iter().map(Marker::to_json).collect::<Vec<_>>(),
+            "last_end": self.last_end.as_ref().map(|end| json!({
+                "reason": end.reason,
+                "by": end.by,
+                "at": end.at_ms.and_then(rfc3339),
+            })),
+            "command": self.command,
+            "version": self.version,
+            "supervisor": self.supervisor,
+            "party": self.party,
+            "stop_budget_ms": self.stop_budget_ms,
+            "conflicts": self.conflicts,
+        })
+    }
+}
+
+/// What an instance has said.
+#[derive(Default)]
+pub(crate) struct Said {
+    pub(super) runtime: Option<RuntimeStatus>,
+    pub(super) platforms: Vec<PlatformStatus>,
+    pub(super) serves: Vec<ProfileName>,
+}
+
+/// The wall clock may have been set since, as after every boot of a machine that has no other clock.
+pub(super) fn age_ms(inner: &Inner, record: &Record, seen: &Evidence) -> Option<i64> {
+    let written_ms = record.identity.written_boot_clock_ms.filter(|_| seen.boot == Boot::Same)?;
+    Some(inner.clock().boot_ms() - written_ms).filter(|age_ms| *age_ms >= 0)
+}

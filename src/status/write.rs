@@ -1,0 +1,129 @@
+//! Writes an update, as the holder.
+
+use crate::clock::millis;
+use crate::error::{Error, ErrorKind, Result};
+use crate::names::{InstanceId, ProfileName};
+use crate::records::runtime::Owner;
+use crate::records::{instances, runtime};
+use crate::status::field::Field;
+use crate::status::platform;
+use crate::status::platform::PlatformUpdate;
+use crate::status::update::StatusUpdate;
+use crate::store::handle::Inner;
+use crate::store::ourselves::by_or_self;
+use crate::store::transaction::Tx;
+
+/// Writes `update` to the row `id`, as its owner, all of it or nothing.
+pub(crate) fn write(
+    inner: &Inner,
+    id: InstanceId,
+    nonce_hash: &str,
+    update: &StatusUpdate,
+) -> Result<()> {
+    update.check()?;
+    let writer =
+        by_or_self(inner, update.by.as_deref().map(crate::status::field::presentable).as_deref());
+    inner.write(|tx| {
+        let update = &*update.without_identities(tx)?;
+        let standing = instances::standing(tx, id)?;
+        let Some(standing) = standing.filter(|row| row.nonce_hash == nonce_hash) else {
+            return Err(not_owner("this instance is not on record in the store"));
+        };
+        if let Some((reason, _)) = standing.ended {
+            return Err(not_owner(&format!("the office was lost: {reason}")));
+        }
+        let Some((office, pid)) = instances::office_of(tx, id)? else {
+            return Err(not_owner("a process without an office has no runtime status"));
+        };
+        if !runtime::exists(tx)? {
+            tx.check_schema()?;
+        }
+        let owner =
+            Owner { id, office: &office, pid, writer: &writer, writer_pid: inner.observer().pid };
+        apply(tx, &owner, update)
+    })
+}
+
+fn not_owner(why: &str) -> Error {
+    Error::new(ErrorKind::NotOwner, format!("only the holder of an office says how it is: {why}"))
+        .with_hint("`incumbent status` says who holds it; claim it first")
+}
+
+fn apply(tx: &Tx<'_>, owner: &Owner<'_>, update: &StatusUpdate) -> Result<()> {
+    if update.sets_runtime() {
+        let before = runtime::runtime(tx, owner.id)?;
+        let mut now = before.clone().unwrap_or_default();
+        update.apply(&mut now, tx.now_ms());
+        owner.set_runtime(tx, before.as_ref(), &now)?;
+    }
+    match update.heartbeat_every {
+        Field::Set(cadence) => owner.beat(tx, Some(millis(cadence)))?,
+        Field::Clear => owner.promise_nothing(tx)?,
+        Field::Keep if update.beats => owner.beat(tx, None)?,
+        Field::Keep => {}
+    }
+    match &update.serves {
+        Field::Keep => {}
+        Field::Clear => owner.set_serves(tx, &[])?,
+        Field::Set(profiles) => {
+            // Its own it serves anyway.
+            let others: Vec<ProfileName> = profiles
+                .iter()
+                .filter(|profile| **profile != owner.office.profile)
+                .cloned()
+                .collect();
+            owner.set_serves(tx, &others)?;
+        }
+    }
+    let own = &owner.office.profile;
+    for profile in &update.forgotten {
+        owner.remove_platforms(tx, profile.as_ref().unwrap_or(own), None)?;
+    }
+    let of_others =
+        |platform: &PlatformUpdate| platform.profile.as_ref().is_some_and(|of| of != own);
+    let served = if update.platforms.iter().any(of_others) {
+        runtime::serves(tx, owner.id)?
+    } else {
+        Vec::new()
+    };
+    for platform in &update.platforms {
+        let profile = platform.profile.as_ref().unwrap_or(own);
+        if profile != own && !served.contains(profile) {
+            return Err(Error::new(
+                ErrorKind::NotOwner,
+                format!("{} neither holds profile {profile} nor serves it", owner.office),
+            )
+            .with_hint(format!(
+                "say so first: `incumbent status-set --profile {} --kind {} --serves {profile}`",
+                own, owner.office.kind
+            )));
+        }
+        platform::apply_to_platform(tx, owner, profile, platform)?;
+    }
+    Ok(())
+}
+
+/// Says all of `update`, of the time `at_ms`, unless all of it was said already; whether it was news.
+pub(crate) fn apply_if_news(
+    tx: &Tx<'_>,
+    owner: &Owner<'_>,
+    update: &StatusUpdate,
+    at_ms: i64,
+) -> Result<bool> {
+    let before = runtime::runtime(tx, owner.id)?;
+    let mut now = before.clone().unwrap_or_default();
+    update.apply(&mut now, tx.now_ms());
+    let mut is_news = update.sets_runtime() && before.is_none_or(|it| !it.says_the_same(&now));
+    for platform in &update.platforms {
+        let profile = &owner.office.profile;
+        let before = runtime::platform(tx, owner.id, profile, &platform.platform)?;
+        let mut now = before.clone().unwrap_or_default();
+        platform.apply(&mut now, tx.now_ms());
+        is_news |= before.is_none_or(|it| !it.says_the_same(&now));
+    }
+    if is_news {
+        apply(tx, owner, update)?;
+        runtime::said_at(tx, owner.id, at_ms)?;
+    }
+    Ok(is_news)
+}

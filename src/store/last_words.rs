@@ -1,0 +1,92 @@
+//! The last words of this process: a signal or a panic, said once.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::clock::Deadline;
+use crate::names::InstanceId;
+use crate::store::handle::Inner;
+use crate::sync;
+
+/// What a last word is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum What {
+    Signal,
+    Panic,
+}
+
+impl What {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Signal => "signal",
+            Self::Panic => "panic",
+        }
+    }
+}
+
+/// When the last word of a kind is survived, if it is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Survival {
+    pub(crate) at: Deadline,
+    /// Words that were said later are not meant: milliseconds of the boot clock.
+    pub(crate) until_boot_ms: i64,
+}
+
+impl Inner {
+    /// Whether this process has left a last word in this store.
+    pub(crate) fn has_said_something(&self) -> bool {
+        self.has_said_something.load(Ordering::Relaxed)
+    }
+
+    /// Expects that a last word is survived; whether nobody expected one until now.
+    pub(crate) fn expect_survival(
+        &self,
+        instance: InstanceId,
+        what: What,
+        mut survival: Survival,
+    ) -> bool {
+        let mut survivals = sync::lock(&self.survivals);
+        let known = survivals.get(&(instance, what));
+        if let Some(known) = known {
+            survival.until_boot_ms = survival.until_boot_ms.max(known.until_boot_ms);
+        }
+        survivals.insert((instance, what), survival).is_none()
+    }
+
+    pub(crate) fn survival(&self, instance: InstanceId, what: What) -> Option<Survival> {
+        sync::lock(&self.survivals).get(&(instance, what)).copied()
+    }
+
+    /// Expects it no more, unless there was a later word meanwhile; whether that is so.
+    pub(crate) fn forget_survival(
+        &self,
+        instance: InstanceId,
+        what: What,
+        until_boot_ms: i64,
+    ) -> bool {
+        let mut survivals = sync::lock(&self.survivals);
+        let is_later =
+            |known: &Survival| known.until_boot_ms > until_boot_ms || !known.at.has_passed();
+        let later = survivals.get(&(instance, what)).is_some_and(is_later);
+        if !later {
+            survivals.remove(&(instance, what));
+        }
+        !later
+    }
+
+    /// Nobody waits for it: the next word has to find somebody who does.
+    pub(crate) fn cancel_survival(&self, instance: InstanceId, what: What) {
+        sync::lock(&self.survivals).remove(&(instance, what));
+    }
+
+    /// Whether a thread of this process has panicked just now.
+    pub(crate) fn has_just_panicked(&self) -> bool {
+        sync::lock(&self.panic_counts).is_some_and(|until| !until.has_passed())
+    }
+
+    /// One that was survived for longer than this (a task whose panic was caught) ends nobody.
+    pub(crate) fn note_panic(&self) {
+        const COUNTS_FOR: Duration = Duration::from_secs(10);
+        *sync::lock(&self.panic_counts) = Some(Deadline::after(COUNTS_FOR));
+    }
+}

@@ -1,0 +1,341 @@
+//! Opening a store.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::{Clock, SystemClock};
+use crate::error::{Error, ErrorKind, Result};
+use crate::process::anchor;
+use crate::process::anchor::lost;
+use crate::process::anchor::recovery_lock::RecoveryLock;
+use crate::process::anchor::sweep::Orphan;
+use crate::process::command_line::matcher::{CommandLineMatcher, DefaultMatcher};
+use crate::process::observer::Observer;
+use crate::store::handle::Inner;
+use crate::store::location::{AllowedFilesystems, IfMissing, Location, SelfTest, me};
+use crate::store::migrate::Contents;
+use crate::store::pragmas::Durability;
+use crate::store::{Store, ground, location, pool, recovery, registry};
+use crate::sys::Looks;
+use crate::{environment, sys};
+
+/// How long one operation waits for SQLite's locks in all. A transaction takes well under a
+/// millisecond, so whoever waits this long is kept out by a stopped or stuck process.
+pub(super) const BUSY_BUDGET_DEFAULT: Duration = Duration::from_secs(5);
+
+/// How to open a [`Store`], for callers that need more than [`Store::open`].
+#[derive(Clone)]
+pub struct OpenOptions {
+    path: Option<PathBuf>,
+    allowed_filesystems: AllowedFilesystems,
+    pub(super) settings: Settings,
+    readers: pool::Strategy,
+}
+
+#[derive(Clone)]
+pub(crate) struct Settings {
+    pub(super) busy_budget: Duration,
+    pub(super) durability: Durability,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) matcher: Arc<dyn CommandLineMatcher>,
+    /// Says a line to the person who starts us, where there is one.
+    pub(super) tell: fn(&str),
+}
+
+impl Default for OpenOptions {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl OpenOptions {
+    /// The defaults: the user's own store, pooled readers, 5 s of patience.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            path: None,
+            allowed_filesystems: AllowedFilesystems::default(),
+            settings: Settings {
+                busy_budget: BUSY_BUDGET_DEFAULT,
+                durability: Durability::default(),
+                clock: Arc::new(SystemClock),
+                matcher: Arc::new(DefaultMatcher),
+                tell: |_| (),
+            },
+            readers: pool::Strategy::Pooled,
+        }
+    }
+
+    /// The SQLite file. Default: `INCUMBENT_DB`, else `incumbent/state.db` below the user's state
+    /// directory.
+    #[must_use]
+    pub fn path(mut self, path: impl Into<PathBuf>) -> Self {
+        self.path = Some(path.into());
+        self
+    }
+
+    /// Accepts a filesystem type (as the kernel names it) that would be refused. At your own risk:
+    /// where locks do not reach every user, two owners can meet.
+    #[must_use]
+    pub fn allow_filesystem(mut self, kind: impl Into<String>) -> Self {
+        self.allowed_filesystems.0.push(kind.into());
+        self
+    }
+
+    /// How long one operation may wait for the store's locks, and for a reading connection, in all.
+    #[must_use]
+    pub fn busy_budget(mut self, budget: Duration) -> Self {
+        self.settings.busy_budget = budget;
+        self
+    }
+
+    /// What survives a power loss.
+    #[must_use]
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.settings.durability = durability;
+        self
+    }
+
+    /// Another source of time, for tests.
+    #[must_use]
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.settings.clock = clock;
+        self
+    }
+
+    /// Decides whether a live command line is of the recorded kind, where the start time cannot.
+    #[must_use]
+    pub fn matcher(mut self, matcher: Arc<dyn CommandLineMatcher>) -> Self {
+        self.settings.matcher = matcher;
+        self
+    }
+
+    /// One reading connection instead of a pool: for programs that ask one question and end.
+    #[must_use]
+    pub fn single_reader(mut self) -> Self {
+        self.readers = pool::Strategy::Single;
+        self
+    }
+
+    /// Who is told what an opening has changed, beside the log and the events.
+    #[cfg(feature = "cli")]
+    pub(crate) fn tell(mut self, tell: fn(&str)) -> Self {
+        self.settings.tell = tell;
+        self
+    }
+
+    /// Opens for owning: makes the store if there is none, and brings its schema up to date.
+    ///
+    /// # Errors
+    /// [`Permission`](ErrorKind::Permission), [`Filesystem`](ErrorKind::Filesystem) or
+    /// [`NotOurs`](ErrorKind::NotOurs) when the place cannot be trusted or is not ours,
+    /// [`TooNew`](ErrorKind::TooNew), [`Corrupt`](ErrorKind::Corrupt),
+    /// [`CannotWrite`](ErrorKind::CannotWrite), [`Busy`](ErrorKind::Busy).
+    pub fn open(&self) -> Result<Store> {
+        self.open_for_owning().map_err(|error| self.of_path(error))
+    }
+
+    fn open_for_owning(&self) -> Result<Store> {
+        let location = self.locate(IfMissing::Create, SelfTest::Run)?.ok_or_else(|| {
+            Error::internal("the store's directory vanished while it was being opened")
+        })?;
+        create_file(&location)?;
+        match self.prepared(&location, Inner::prepare_for_owning)? {
+            Some((inner, ())) => Ok(Store { inner }),
+            None => Err(Error::new(
+                ErrorKind::StoreReplaced,
+                format!("{} vanished while it was being opened", location.file.display()),
+            )
+            .at(&location.file)
+            .with_hint("somebody deletes or replaces it: open it again when that is done")),
+        }
+    }
+
+    /// Opens for asking: makes nothing and migrates nothing. `None` when there is no store.
+    ///
+    /// # Errors
+    /// [`CannotRead`](ErrorKind::CannotRead) for a store that is there and cannot be read, and
+    /// those of [`OpenOptions::open`] that say whose file it is.
+    pub fn open_existing(&self) -> Result<Option<Store>> {
+        self.open_for_asking().map_err(|error| self.of_path(error))
+    }
+
+    /// Where the path comes from, in an error about it.
+    pub(crate) fn of_path(&self, error: Error) -> Error {
+        use crate::error::ErrorKind::CannotRead;
+        use crate::error::ErrorKind::Filesystem;
+        use crate::error::ErrorKind::Internal;
+        use crate::error::ErrorKind::InvalidInput;
+        use crate::error::ErrorKind::NotOurs;
+        use crate::error::ErrorKind::Permission;
+        let is_about_place = match error.kind() {
+            InvalidInput | NotOurs | Permission | Filesystem | CannotRead => true,
+            Internal => error.path().is_some(),
+            _ => false,
+        };
+        if self.names_path() || !is_about_place || environment::value(environment::DB).is_none() {
+            return error;
+        }
+        error.of_variable(environment::DB, "name another store with `--db PATH`")
+    }
+
+    fn open_for_asking(&self) -> Result<Option<Store>> {
+        let Some(location) = self.locate(IfMissing::Leave, SelfTest::Skip)? else {
+            return Ok(None);
+        };
+        Ok(match self.prepared(&location, Inner::inspect)? {
+            Some((_, Contents::Empty)) | None => None,
+            // An older one too: every question that its version knew can be answered.
+            Some((inner, Contents::Store { .. })) => Some(Store { inner }),
+        })
+    }
+
+    /// The one handle of the file, after `prepare`; `None` when there is no file.
+    fn prepared<T>(
+        &self,
+        location: &Location,
+        prepare: impl Fn(&Inner) -> Result<T>,
+    ) -> Result<Option<(Arc<Inner>, T)>> {
+        let Some(inner) = self.shared(location)? else { return Ok(None) };
+        match prepare(&inner) {
+            // The handle that this process has is about files that are not there any more.
+            Err(error) if error.kind() == ErrorKind::StoreReplaced => registry::retire(&inner),
+            prepared => return prepared.map(|done| Some((inner, done))),
+        }
+        drop(inner);
+        let Some(inner) = self.shared(location)? else { return Ok(None) };
+        let done = prepare(&inner)?;
+        Ok(Some((inner, done)))
+    }
+
+    /// The real path of the store's file, whether or not there is one.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](ErrorKind::InvalidInput) for a path that cannot name a store.
+    pub fn resolved_path(&self) -> Result<PathBuf> {
+        let path = self.requested_path()?;
+        let resolved = match location::resolve(&path, IfMissing::Leave) {
+            Ok(Some(location)) => Ok(location.file),
+            Ok(None) => {
+                std::path::absolute(&path).map_err(|error| Error::io("resolve", &path, error))
+            }
+            Err(error) => Err(error),
+        };
+        resolved.map_err(|error| self.of_path(error))
+    }
+
+    /// Whether the caller named the path.
+    pub(crate) fn names_path(&self) -> bool {
+        self.path.is_some()
+    }
+
+    /// The real paths of the store, looked up without judging them; `None` where there is no such place.
+    pub(crate) fn location(&self) -> Result<Option<Location>> {
+        location::resolve(&self.requested_path()?, IfMissing::Leave)
+    }
+
+    /// Where there is no store, or an empty file: somebody who was on record in the one before, and has not
+    /// let go. A claim would be refused by the same look.
+    pub(crate) fn orphan(&self) -> Result<Option<Orphan>> {
+        let Some(location) = self.location()? else { return Ok(None) };
+        let looks = Looks::begin();
+        let mut held = anchor::held_in(&location.anchors, &HashSet::new())?;
+        if held.is_empty() && sys::file_facts(&location.directory).is_ok() {
+            let observer = Observer::new();
+            let lost = lost::find_lost(location.as_site(&*self.settings.clock))?;
+            let lost = lost.as_deref().map(lost::lost_owners_of).unwrap_or_default();
+            let others = lost.into_iter().filter(|owner| !owner.is_us(&observer));
+            held.extend(others.map(|owner| owner.anchor));
+        }
+        match looks.shortage() {
+            Some(shortage) => {
+                Err(Error::shortage(shortage, "look for owners of the store that was there before"))
+            }
+            None => Ok(held.into_iter().next()),
+        }
+    }
+
+    /// Whether the caller vouches for filesystems of this type.
+    pub(crate) fn allows(&self, filesystem: &str) -> bool {
+        self.allowed_filesystems.0.iter().any(|kind| kind == filesystem)
+    }
+
+    pub(crate) fn requested_path(&self) -> Result<PathBuf> {
+        match &self.path {
+            Some(path) if path.as_os_str().is_empty() => {
+                Err(Error::invalid("the store's path is empty")
+                    .with_hint("name a file with `--db PATH` or INCUMBENT_DB"))
+            }
+            Some(path) => Ok(path.clone()),
+            None => location::default_path(),
+        }
+    }
+
+    fn locate(&self, if_missing: IfMissing, self_test: SelfTest) -> Result<Option<Location>> {
+        let path = self.requested_path()?;
+        let looks = Looks::begin();
+        let located = self.locate_at(&path, if_missing, self_test);
+        match looks.shortage() {
+            // A filesystem that could not be seen was not judged.
+            Some(shortage) if located.is_ok() => {
+                Err(Error::shortage(shortage, &format!("look at {}", path.display())).at(path))
+            }
+            Some(_) | None => located,
+        }
+    }
+
+    fn locate_at(
+        &self,
+        path: &Path,
+        if_missing: IfMissing,
+        self_test: SelfTest,
+    ) -> Result<Option<Location>> {
+        let Some(location) = location::resolve(path, if_missing)? else { return Ok(None) };
+        ground::check(&location)?;
+        location::check_filesystem(&location.directory, &self.allowed_filesystems, self_test)?;
+        location::check_file(&location)?;
+        ground::check_sidecars(&location)?;
+        Ok(Some(location))
+    }
+
+    fn shared(&self, location: &Location) -> Result<Option<Arc<Inner>>> {
+        let id = match sys::file_facts(&location.file) {
+            Ok(facts) => facts.id,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(location::cannot_look(&location.file, error)),
+        };
+        registry::share(&id, &location.file, || {
+            Inner::new(location.clone(), id.clone(), self.settings.clone(), self.readers)
+        })
+        .map(Some)
+    }
+}
+
+/// Makes the empty database file with its mode and owner, unless there is one. The file appears
+/// under its name complete and closed: SQLite alone opens it by that name (invariant 10).
+fn create_file(location: &Location) -> Result<()> {
+    match std::fs::symlink_metadata(&location.file) {
+        Ok(_) => return Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(location::cannot_look(&location.file, error)),
+    }
+    // Where two names cannot be swapped at once, there is nothing for a moment.
+    if RecoveryLock::is_taken(&location.anchors) {
+        return Err(recovery::in_progress(&location.file));
+    }
+    let fail = |error| {
+        Error::io("create the store in", &location.directory, error)
+            .with_hint(format!("let {} write there, or name another place with `--db`", me()))
+    };
+    // In the very directory that was opened, whatever its path leads to when the file gets its name.
+    let (_directory, place) = ground::pinned(&location.directory).map_err(fail)?;
+    let file = ground::new_file(&place, ".incumbent-new-").map_err(fail)?;
+    match file.persist_noclobber(place.join(ground::name_of(location))) {
+        Ok(()) => Ok(()),
+        // Another first start was faster; its file is as good as ours.
+        Err(error) if error.error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(fail(error.error)),
+    }
+}

@@ -1,0 +1,174 @@
+//! The anchor of this process. Its life is the commit, so that its statements are here and not in `records/`.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Weak};
+
+use rusqlite::Connection;
+
+use crate::error::{ErrorKind, Result};
+use crate::names::Wanted;
+use crate::process::anchor::{Anchor, Dropped};
+use crate::process::{command_line, command_lock};
+use crate::records::identities;
+use crate::store::deferred::Pending;
+use crate::store::handle::Inner;
+use crate::store::held::{Held, Released};
+use crate::store::location::Location;
+use crate::store::transaction;
+use crate::store::transaction::Tx;
+use crate::{sync, sys};
+
+/// Whether any row, ended or not, names `anchor`.
+pub(crate) fn names_anchor(connection: &Connection, anchor: &str) -> Result<bool> {
+    let named = connection
+        .prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM instances WHERE anchor = ?1 AND ended_at_ms IS NULL)
+                 OR EXISTS (SELECT 1 FROM instances WHERE anchor = ?1 AND ended_at_ms IS NOT NULL)",
+        )?
+        .query_row([anchor], |row| row.get(0))?;
+    Ok(named)
+}
+
+/// How many live rows rely on `anchor`.
+pub(crate) fn live_on_anchor(connection: &Connection, anchor: &str) -> Result<i64> {
+    let count = connection
+        .prepare_cached("SELECT count(*) FROM instances WHERE anchor = ?1 AND ended_at_ms IS NULL")?
+        .query_row([anchor], |row| row.get(0))?;
+    Ok(count)
+}
+
+/// Who acts: as the caller named it, else this process.
+pub(crate) fn by_or_self(inner: &Inner, by: Option<&str>) -> String {
+    match by {
+        Some(by) => identities::presentable(inner, by),
+        None => inner.description(|| describe_self(inner, &inner.myself().argv)).to_owned(),
+    }
+}
+
+/// Whoever writes, for people: pid, command line, user.
+pub(crate) fn describe_self(inner: &Inner, argv: &[String]) -> String {
+    let observer = inner.observer();
+    let uid = observer.uid.map_or_else(String::new, |uid| format!(", uid {uid}"));
+    format!("pid {} ({}){uid}", observer.pid, command_line::display(argv))
+}
+
+impl Inner {
+    /// This process' anchor in this store, made if there is none or if it was removed. Only inside
+    /// a write transaction; it becomes the process' anchor with the commit.
+    pub(crate) fn anchor(&self, tx: &Tx<'_>) -> Result<Arc<Anchor>> {
+        if let Some(anchor) = tx.new_anchor() {
+            return Ok(anchor);
+        }
+        let current = self.own_anchor();
+        if let Some(anchor) = &current
+            && anchor.is_in_place()
+        {
+            // An adopted one becomes ours for good, with the row that will name it.
+            if sync::lock(&self.anchor).is_none() {
+                tx.set_new_anchor(Arc::clone(anchor));
+            }
+            return Ok(Arc::clone(anchor));
+        }
+        let Location { file, anchors, .. } = &self.location;
+        let anchor = Arc::new(Anchor::create(file, anchors, self.store_uuid()?)?);
+        if let Some(previous) = current {
+            tx.rename_anchor(previous.name(), anchor.name())?;
+            // The command that lives holds its lock on that very file.
+            let of_command = |name| command_lock::path_of(&self.location.anchors, name);
+            match sys::link_beside(&of_command(previous.name()), &of_command(anchor.name())) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    tracing::debug!(%error, "the lock of the command is not found any more");
+                }
+                Ok(()) | Err(_) => {}
+            }
+        }
+        tx.set_new_anchor(Arc::clone(&anchor));
+        Ok(anchor)
+    }
+
+    /// The anchor that this process holds in this store, or goes on with from the one before it.
+    pub(crate) fn own_anchor(&self) -> Option<Arc<Anchor>> {
+        let own = sync::lock(&self.anchor).clone();
+        own.or_else(|| sync::lock(&self.adopted).upgrade())
+    }
+
+    /// A process holds an anchor only while a live row relies on it: one that is held without any
+    /// row means that the store has lost rows. One that was only adopted is still another handle's.
+    pub(super) fn unneeded_anchor(&self, tx: &Tx<'_>) -> Result<Option<Dropped>> {
+        let ours = sync::lock(&self.anchor).clone();
+        match ours {
+            Some(anchor) if live_on_anchor(tx, anchor.name())? == 0 => {
+                Ok(Some(Dropped::new(anchor)))
+            }
+            Some(_) | None => Ok(None),
+        }
+    }
+
+    /// Writes a release, by `end`; one that cannot be written is kept. `held` is what this process
+    /// holds without it.
+    pub(crate) fn let_go(
+        &self,
+        held: &Held,
+        end: impl Fn(&Tx<'_>) -> Result<bool>,
+        kept: impl FnOnce() -> Pending,
+    ) -> Released {
+        let released = match self.write(end) {
+            Ok(true) => return Released::Free,
+            Ok(false) => return Released::WasLost,
+            Err(error) if error.kind() == ErrorKind::StoreReplaced => Released::WasLost,
+            Err(error) => {
+                let pending = kept();
+                tracing::warn!(?pending, %error, "release kept for later");
+                sync::lock(&self.pending).push(Arc::new(pending));
+                Released::Pending(error)
+            }
+        };
+        // Nobody shall be kept out because we cannot write.
+        if held.is_nothing() {
+            self.abandon_anchor();
+        }
+        released
+    }
+
+    /// After something was lost with its store: an anchor that nothing else relies on would stand in
+    /// everybody's way in the next one.
+    pub(crate) fn let_go_of_lost_store(&self) {
+        if sync::lock(&self.held).is_nothing() {
+            self.abandon_anchor();
+        }
+    }
+
+    /// Lets the anchor go although a row still names it: the release could not be written, and
+    /// nobody shall be kept out by that.
+    fn abandon_anchor(&self) {
+        sync::lock(&self.anchor).take();
+    }
+
+    /// Goes on with the anchor of a handle whose store was replaced, so that its lock never lapses.
+    pub(crate) fn adopt_anchor(&self, from: &Self) {
+        *sync::lock(&self.adopted) =
+            from.own_anchor().map_or_else(Weak::new, |it| Arc::downgrade(&it));
+        let held = sync::lock(&from.held);
+        *sync::lock(&self.held_before) = held
+            .offices
+            .keys()
+            .cloned()
+            .map(Wanted::Office)
+            .chain(held.locks.keys().cloned().map(Wanted::Lock))
+            // Replaced twice, before anything was claimed again.
+            .chain(sync::lock(&from.held_before).iter().cloned())
+            .collect();
+    }
+}
+
+impl Tx<'_> {
+    /// The anchors that rows on record as live rely on.
+    pub(crate) fn named_anchors(&self) -> Result<HashSet<String>> {
+        transaction::named_anchors(self)
+    }
+
+    /// The process' own anchor was removed and made anew: its rows follow.
+    pub(crate) fn rename_anchor(&self, from: &str, to: &str) -> Result<()> {
+        crate::records::instances::rename_anchor(self, from, to)
+    }
+}

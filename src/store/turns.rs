@@ -1,0 +1,55 @@
+//! A long list of changes, some in one transaction: each start waits while one lasts.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::clock::Deadline;
+use crate::error::Result;
+use crate::store::handle::Inner;
+use crate::store::transaction::Tx;
+
+/// How long one transaction goes on to the next of the list: each has to be looked at.
+const TURN: Duration = Duration::from_millis(10);
+
+/// Between two transactions: whoever waits for the write lock asks for it again within this.
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// How far one of the list has come.
+pub(crate) enum Step {
+    Done,
+    /// The next transaction goes on with it.
+    Unfinished,
+}
+
+/// Does `step` for each that is `left`, and tells `committed` what each transaction came to: that stays done,
+/// whatever becomes of the next. One transaction at least: who may not write is told so, also where nothing is
+/// to be done.
+pub(crate) fn in_turns<T, Did: Default>(
+    inner: &Inner,
+    mut left: VecDeque<T>,
+    step: impl Fn(&Tx<'_>, &T, &mut Did) -> Result<Step>,
+    mut committed: impl FnMut(Did),
+) -> Result<()> {
+    loop {
+        let (done, did) = inner.write(|tx| {
+            let until = Deadline::after(TURN);
+            let (mut done, mut did) = (0, Did::default());
+            for one in &left {
+                match step(tx, one, &mut did)? {
+                    Step::Done => done += 1,
+                    Step::Unfinished => break,
+                }
+                if until.has_passed() {
+                    break;
+                }
+            }
+            Ok((done, did))
+        })?;
+        left.drain(..done);
+        committed(did);
+        if left.is_empty() {
+            return Ok(());
+        }
+        std::thread::sleep(PAUSE);
+    }
+}

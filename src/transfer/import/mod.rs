@@ -1,0 +1,420 @@
+//! Importing the files of the older program: one row for each of them, and one transaction for all.
+//!
+//! No file is changed or deleted. What is found out twice is written once: a second import changes
+//! nothing.
+
+pub(crate) mod locks;
+pub(crate) mod markers;
+pub(crate) mod status;
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use crate::claim::older::home_of_claim;
+use crate::claim::{older, ours};
+use crate::error::Result;
+use crate::liveness::{AnchorState, Lease, Verdict};
+use crate::names::Office;
+use crate::owner::ending;
+use crate::owner::evidence::LiveCommandLine;
+use crate::owner::judge::judge_record;
+use crate::owner::older::Looked;
+use crate::process::older::wire::{PidRecord, Unusable};
+use crate::process::older::{LOCK_FILE, MARKER_FILES, PID_FILE, STATUS_FILE, lock};
+use crate::records::events::EventRecord;
+use crate::records::instances::{End, EndReason, LockNow, Record};
+use crate::records::{instances, profiles};
+use crate::store::Store;
+use crate::store::handle::Inner;
+use crate::store::transaction::Tx;
+use crate::{path_text, sys};
+
+/// What an import made of one file.
+#[derive(Clone, Debug)]
+pub(crate) struct ImportedFile {
+    pub(crate) file: PathBuf,
+    pub(crate) finding: Finding,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Finding {
+    /// `imported`, `live`, `stale`, `corrupt`, `missing` or `unknown`.
+    pub(crate) verdict: &'static str,
+    /// Why, in snake case.
+    pub(crate) reason: &'static str,
+    pub(crate) pid: Option<sys::Pid>,
+    pub(crate) detail: Option<String>,
+    /// Two act for what only one may act for.
+    pub(crate) is_conflict: bool,
+}
+
+impl ImportedFile {
+    /// A directory that was named, and whose files cannot be read: the rest is imported.
+    pub(crate) fn left_out(directory: &Path, why: &std::io::Error) -> Self {
+        let finding = match why.kind() {
+            std::io::ErrorKind::NotFound => Finding::new("missing", "no_directory", None),
+            std::io::ErrorKind::NotADirectory => Finding::new("missing", "not_a_directory", None),
+            _ => Finding::unknown("unreadable", None).detail(why.to_string()),
+        };
+        Self { file: directory.to_owned(), finding }
+    }
+
+    /// The row as the CLI's JSON shows it.
+    pub(crate) fn to_json(&self) -> Value {
+        let mut document = json!({
+            "file": null,
+            "verdict": self.finding.verdict,
+            "reason": self.finding.reason,
+            "pid": self.finding.pid,
+            "detail": self.finding.detail,
+        });
+        path_text::put(&mut document, "file", &self.file);
+        document
+    }
+}
+
+impl Finding {
+    fn new(verdict: &'static str, reason: &'static str, pid: Option<sys::Pid>) -> Self {
+        Self { verdict, reason, pid, detail: None, is_conflict: false }
+    }
+
+    fn imported(reason: &'static str, pid: Option<sys::Pid>) -> Self {
+        Self::new("imported", reason, pid)
+    }
+
+    fn live(reason: &'static str, pid: Option<sys::Pid>) -> Self {
+        Self::new("live", reason, pid)
+    }
+
+    fn stale(reason: &'static str, pid: Option<sys::Pid>) -> Self {
+        Self::new("stale", reason, pid)
+    }
+
+    fn unknown(reason: &'static str, pid: Option<sys::Pid>) -> Self {
+        Self::new("unknown", reason, pid)
+    }
+
+    fn of(verdict: Verdict, pid: Option<sys::Pid>) -> Self {
+        let word = match verdict {
+            Verdict::Alive(_) => "live",
+            Verdict::Dead(_) => "stale",
+            Verdict::Unknown(_) => "unknown",
+        };
+        Self::new(word, verdict.reason(), pid)
+    }
+
+    /// `None` for a file that is not there.
+    fn unusable(why: Unusable) -> Option<Self> {
+        match why {
+            Unusable::Missing => None,
+            Unusable::Corrupt(why) => Some(Self::new("corrupt", "corrupt", None).detail(why)),
+            Unusable::Unreadable(why) => Some(Self::unknown("unreadable", None).detail(why)),
+        }
+    }
+
+    fn detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail = Some(detail.into());
+        self
+    }
+
+    fn conflict(mut self, detail: impl Into<String>) -> Self {
+        self.is_conflict = true;
+        self.detail(detail)
+    }
+}
+
+/// The files of the older program in its directory `home` and, where it has one, its directory of locks.
+#[derive(Debug)]
+pub(crate) struct Files<'a> {
+    home: &'a Path,
+    lock_dir: Option<&'a Path>,
+}
+
+impl<'a> Files<'a> {
+    pub(crate) fn new(home: &'a Path, lock_dir: Option<&'a Path>) -> Self {
+        Self { home, lock_dir }
+    }
+
+    /// Whether there is anything to import.
+    pub(crate) fn any(&self) -> bool {
+        let names = [PID_FILE, LOCK_FILE, STATUS_FILE].into_iter();
+        let mut names = names.chain(MARKER_FILES.iter().map(|(file, _)| *file));
+        names.any(|name| std::fs::symlink_metadata(self.home.join(name)).is_ok())
+            || self.lock_dir.is_some_and(|directory| !locks::names(directory).is_empty())
+    }
+}
+
+/// What an import has at hand.
+struct Import<'a> {
+    tx: &'a Tx<'a>,
+    inner: &'a Inner,
+    office: &'a Office,
+    files: &'a Files<'a>,
+    /// How often the store was changed.
+    changes: usize,
+    rows: Vec<ImportedFile>,
+}
+
+/// Why the holder of the lock does not get a row.
+enum Beside {
+    /// Two act for one office.
+    Older(String),
+    /// It has one, of another profile, or in another store.
+    Ours(String),
+}
+
+/// The older gateway that lives, as far as the files of others are its own.
+struct Gateway {
+    /// Its row.
+    record: Record,
+    /// How its own files name it, which may be in the numbers of another container.
+    said: Option<PidRecord>,
+}
+
+impl Gateway {
+    /// Whether a file is of this gateway.
+    fn wrote(&self, record: &PidRecord) -> bool {
+        let is_same = |pid: Option<sys::Pid>, start_time: Option<i64>| {
+            let start_times = start_time.zip(record.start_time);
+            pid == Some(record.pid) && start_times.is_none_or(|(one, other)| one == other)
+        };
+        is_same(self.record.pid, self.record.start_time.map(|time| time.value))
+            || self.said.as_ref().is_some_and(|said| is_same(Some(said.pid), said.start_time))
+    }
+}
+
+/// Imports `files` for `office`. The rows come in the order of their paths.
+///
+/// # Errors
+/// [`InvalidInput`](crate::ErrorKind::InvalidInput) when the profile stands for another directory, and
+/// what a claim fails by.
+pub(crate) fn import(
+    store: &Store,
+    office: &Office,
+    files: &Files<'_>,
+) -> Result<Vec<ImportedFile>> {
+    let inner = &store.inner;
+    inner.check_process()?;
+    inner.write(|tx| {
+        tx.check_schema()?;
+        home_of_claim(tx, office, Some(files.home))?;
+        let mut import = Import { tx, inner, office, files, changes: 0, rows: Vec::new() };
+        if profiles::bind_legacy_home(tx, office, files.home)? {
+            import.changes += 1;
+        }
+        let gateway = import.gateway()?;
+        import.status(gateway.as_ref())?;
+        import.locks(gateway.as_ref())?;
+        import.markers(gateway.as_ref())?;
+        import.rows.sort_by(|one, other| one.file.cmp(&other.file));
+        import.record()?;
+        Ok(import.rows)
+    })
+}
+
+impl Import<'_> {
+    fn add(&mut self, file: PathBuf, finding: Finding) {
+        self.rows.push(ImportedFile { file, finding });
+    }
+
+    /// Says once what came of it, if anything did.
+    fn record(&self) -> Result<()> {
+        if self.changes == 0 {
+            return Ok(());
+        }
+        let mut detail = json!({"from": self.files.home.to_string_lossy()});
+        for row in &self.rows {
+            let count = detail[row.finding.verdict].as_u64().unwrap_or(0);
+            detail[row.finding.verdict] = (count + 1).into();
+        }
+        self.tx.record(&EventRecord {
+            event: "legacy_imported",
+            office: Some(self.office),
+            pid: Some(self.inner.observer().pid),
+            detail: Some(detail),
+            ..EventRecord::default()
+        })
+    }
+
+    fn judge(&self, record: &PidRecord, file: &Path) -> (Record, Verdict) {
+        older::judge(self.inner, record, file)
+    }
+
+    /// The two files that say which gateway runs.
+    fn gateway(&mut self) -> Result<Option<Gateway>> {
+        let (lock, pid) = (self.files.home.join(LOCK_FILE), self.files.home.join(PID_FILE));
+        let (in_lock, in_pid) = (PidRecord::read(&lock), PidRecord::read(&pid));
+        match lock::probe(&lock) {
+            AnchorState::Held => self.locked_gateway(lock, in_lock, pid, in_pid),
+            AnchorState::Missing | AnchorState::None => self.unlocked_gateway(pid, in_pid),
+            AnchorState::Free => {
+                for (file, said) in [(lock, in_lock), (pid, in_pid)] {
+                    let finding = match said {
+                        Ok(said) => Some(Finding::stale("anchor_released", Some(said.pid))),
+                        // The older program lets an empty file be.
+                        Err(why) => Finding::unusable(why),
+                    };
+                    if let Some(finding) = finding {
+                        self.add(file, finding);
+                    }
+                }
+                Ok(None)
+            }
+            AnchorState::Unreadable => {
+                let why = "nobody can tell whether its lock is held";
+                self.add(lock, Finding::unknown("unreadable", None).detail(why));
+                let said = in_pid.map(|said| Finding::unknown("unreadable", Some(said.pid)));
+                if let Some(finding) = said.map_or_else(Finding::unusable, Some) {
+                    self.add(pid, finding);
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    /// Somebody holds the lock.
+    fn locked_gateway(
+        &mut self,
+        lock: PathBuf,
+        in_lock: Result<PidRecord, Unusable>,
+        pid: PathBuf,
+        in_pid: Result<PidRecord, Unusable>,
+    ) -> Result<Option<Gateway>> {
+        let looked = Looked::at(&lock);
+        let (record, conflict) = self.holder_of_lock(&lock, &looked)?;
+        let found = looked.found;
+        let holder = Some(found.pid).filter(|pid| *pid > 0);
+        let mut finding = Finding::live("anchor_held", holder);
+        if let Err(Unusable::Corrupt(why) | Unusable::Unreadable(why)) = &in_lock {
+            finding = finding.detail(format!("its text is of no use: {why}"));
+        }
+        if found.has_left_it {
+            finding = finding.detail("it has ended, and what it started keeps the lock");
+        }
+        match conflict {
+            Some(Beside::Older(why)) => finding = finding.conflict(why),
+            Some(Beside::Ours(why)) => finding = finding.detail(format!("left alone: {why}")),
+            None => {}
+        }
+        self.add(lock, finding);
+        let of_holder = |said: &PidRecord| {
+            Some(said.pid) == holder || in_lock.as_ref().is_ok_and(|lock| lock.pid == said.pid)
+        };
+        let finding = match in_pid {
+            Ok(said) if of_holder(&said) => Some(Finding::live("anchor_held", Some(said.pid))),
+            Ok(said) => Some(
+                Finding::stale("pid_mismatch", Some(said.pid))
+                    .detail("another process holds the lock"),
+            ),
+            Err(why) => Finding::unusable(why),
+        };
+        if let Some(finding) = finding {
+            self.add(pid, finding);
+        }
+        Ok(record.map(|record| Gateway { record, said: in_lock.ok() }))
+    }
+
+    /// The row of whoever holds the lock at `path`; and what is wrong where somebody else has the office.
+    fn holder_of_lock(
+        &mut self,
+        path: &Path,
+        looked: &Looked,
+    ) -> Result<(Option<Record>, Option<Beside>)> {
+        let live = instances::live(self.tx, self.office)?;
+        let is_ours = match &live {
+            Some(live) if live.older_lock != LockNow::Ours => looked.is_kept_for(self.tx, live)?,
+            Some(_) | None => false,
+        };
+        if !is_ours
+            && let Some(other) = ours::obstacle(self.tx, self.inner, self.office, self.files.home)?
+        {
+            return Ok((None, Some(Beside::Ours(other.holder.to_string()))));
+        }
+        let Some(live) = live else {
+            return Ok((Some(self.record_holder()?), None));
+        };
+        let is_of_this_lock =
+            live.anchor.as_deref().and_then(lock::path_of).is_some_and(|it| it == path);
+        if is_of_this_lock && live.older_lock == LockNow::AsRecorded {
+            return Ok((Some(live), None));
+        }
+        // Ours, with the lock of the older program beside its own.
+        if !is_of_this_lock && is_ours {
+            return Ok((None, None));
+        }
+        let reason = if is_of_this_lock {
+            crate::liveness::DeadReason::AnchorReleased
+        } else {
+            match self.verdict_of(&live) {
+                Verdict::Dead(reason) => reason,
+                Verdict::Alive(_) | Verdict::Unknown(_) => {
+                    return Ok((None, Some(Beside::Older(two_owners(self.office, &live)))));
+                }
+            }
+        };
+        let found_by = format!("found by pid {}", self.inner.observer().pid);
+        let end = End::new(EndReason::Dead(reason)).detail(found_by);
+        ending::end_other(self.tx, live.id, &end)?;
+        Ok((Some(self.record_holder()?), None))
+    }
+
+    fn record_holder(&mut self) -> Result<Record> {
+        self.changes += 1;
+        older::record_holder(self.tx, self.inner, self.office, self.files.home)
+    }
+
+    fn verdict_of(&self, record: &Record) -> Verdict {
+        judge_record(self.inner, record, Lease::None, &LiveCommandLine::read(record)).verdict
+    }
+
+    /// There is no lock file: the oldest programs had none. The process decides.
+    fn unlocked_gateway(
+        &mut self,
+        pid: PathBuf,
+        in_pid: Result<PidRecord, Unusable>,
+    ) -> Result<Option<Gateway>> {
+        let said = match in_pid {
+            Ok(said) => said,
+            Err(why) => {
+                if let Some(finding) = Finding::unusable(why) {
+                    self.add(pid, finding);
+                }
+                return Ok(None);
+            }
+        };
+        let (told, verdict) = self.judge(&said, &pid);
+        let finding = Finding::of(verdict, Some(said.pid));
+        if let Verdict::Dead(_) = verdict {
+            self.add(pid, finding);
+            return Ok(None);
+        }
+        if let Some(live) = instances::live(self.tx, self.office)? {
+            match self.verdict_of(&live) {
+                Verdict::Dead(reason) => {
+                    ending::end_other(self.tx, live.id, &End::new(EndReason::Dead(reason)))?;
+                }
+                Verdict::Alive(_) | Verdict::Unknown(_) if live.pid == told.pid => {
+                    self.add(pid, finding);
+                    return Ok(live.is_pid.then_some(Gateway { record: live, said: Some(said) }));
+                }
+                Verdict::Alive(_) | Verdict::Unknown(_) => {
+                    self.add(pid, finding.conflict(two_owners(self.office, &live)));
+                    return Ok(None);
+                }
+            }
+        }
+        let found = older::found(&said, verdict);
+        let insert = older::insert;
+        let home = self.files.home;
+        let record = insert(self.tx, self.inner, self.office, &found, home, None, told.uid)?;
+        self.changes += 1;
+        self.add(pid, finding);
+        Ok(Some(Gateway { record, said: Some(said) }))
+    }
+}
+
+fn two_owners(office: &Office, live: &Record) -> String {
+    let holder = live.pid.map_or_else(|| "another process".to_owned(), |pid| format!("pid {pid}"));
+    format!("and {holder} holds {office}: two act for it; end one of them")
+}

@@ -1,0 +1,4 @@
+//! Import from, and export to, the files of the older program.
+
+pub(crate) mod export;
+pub(crate) mod import;
