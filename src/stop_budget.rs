@@ -7,7 +7,6 @@
 use std::time::Duration;
 
 use crate::error::{Error, Result};
-use crate::records::instances::Record;
 use crate::span::Span;
 
 /// How long a gateway lets its work finish when it did not say.
@@ -128,11 +127,6 @@ pub(crate) fn published_ms(budget: Duration) -> Result<u64> {
             .with_hint(format!("at most {} s: others wait for it", MAX.as_secs())));
     }
     Ok(u64::try_from(budget.as_millis()).unwrap_or(u64::MAX))
-}
-
-/// The stop budget that an owner published, as far as it is believed.
-pub(crate) fn of(record: &Record) -> Duration {
-    believed(record.stop_budget_ms)
 }
 
 /// A published stop budget, as far as it is believed; the default where there is none.

@@ -127,7 +127,10 @@ impl Aside {
                 self.stopped.push((record.id, in_time && stays_stopped(&record)));
             }
             Errand::ListChildren(record) => {
-                self.children.push((record.id, LeftOver::of(&record, trust)));
+                // If it is still the same process.
+                let owner = record.prove_process(trust);
+                let left = owner.map_or_else(|_| Vec::new(), |it| LeftOver::started_by(it.pid()));
+                self.children.push((record.id, left));
             }
         }
     }

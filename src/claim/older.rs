@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::claim::obstacle::Obstacle;
 use crate::claim::ours;
+use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::liveness::{AnchorState, Lease, Verdict};
 use crate::names::{Kind, Nonce, Office};
@@ -323,7 +324,9 @@ pub(crate) fn insert(
 /// For how long an older gateway has been running: by the kernel, or else by when it wrote its `gateway.pid`,
 /// which it does once.
 fn runs_for_ms(found: &Found, home: &Path, now_ms: i64) -> Option<i64> {
-    if let Some(age_ms) = sys::process_age_ms(found.pid).filter(|_| found.is_here) {
+    if let Some(age_ms) =
+        sys::process_age_ms(found.pid, clock::unix_time()).filter(|_| found.is_here)
+    {
         return Some(age_ms);
     }
     let path = home.join(PID_FILE);

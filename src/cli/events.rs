@@ -6,7 +6,7 @@ use crate::cli::args::Global;
 use crate::cli::output::{Answer, Complaint, Format, Outcome, exit};
 use crate::cli::{args, output, printable};
 use crate::clock::rfc3339;
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::names::ProfileName;
 use crate::patience::{Cancel, Wait};
 use crate::records::events::Event;
@@ -51,7 +51,8 @@ enum Start {
 /// replaced.
 fn follow(global: &Global, profile: Option<&ProfileName>, format: Format) -> Outcome {
     let cancel = Cancel::new();
-    supervise::cancel_on_interrupt(&cancel.flag())?;
+    supervise::cancel_on_interrupt(&cancel.flag())
+        .map_err(|error| Error::internal(format!("cannot handle signals: {error}")))?;
     let mut start = Start::Tail;
     while !cancel.is_cancelled() {
         // One that is just being replaced is opened with the next look.

@@ -25,8 +25,8 @@ use crate::stop_budget::StopPhases;
 use crate::store::handle::Inner;
 use crate::store::ourselves;
 use crate::store::transaction::lost_owners;
+use crate::sys;
 use crate::sys::Pid;
-use crate::{stop_budget, sys};
 
 pub(super) const CHECKS: &[Check<Opened>] = &[
     Check { id: "stale_rows", silent: "nobody is on record who is dead", look: stale_rows },
@@ -661,7 +661,7 @@ fn stop_budgets(opened: &Opened) -> Result<Vec<Seen>> {
             continue;
         }
         let (budget, names) = units.entry(unit).or_default();
-        *budget = (*budget).max(stop_budget::of(&owner.record));
+        *budget = (*budget).max(owner.record.stop_budget());
         names.push(owner.name());
     }
     let left_out = units.len().saturating_sub(UNITS_MAX);

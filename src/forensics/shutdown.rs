@@ -259,7 +259,7 @@ impl Recorder {
                     was_starting: runtime::is_starting(connection, id)?,
                     has_just_panicked: inner.has_just_panicked(),
                     stop_budget: instances::by_id(connection, id)?
-                        .map_or(stop_budget::believed(None), |record| stop_budget::of(&record)),
+                        .map_or(stop_budget::believed(None), |record| record.stop_budget()),
                     identities: Identities::read(connection)?,
                     ..Known::default()
                 };

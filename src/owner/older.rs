@@ -5,17 +5,18 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
 
+use crate::clock;
 use crate::clock::now_ms;
 use crate::error::Result;
 use crate::liveness::AnchorState;
 use crate::process::command_line::redact;
+use crate::process::older::lock;
 use crate::process::older::lock::Found;
 use crate::process::older::wire::PidRecord;
-use crate::process::older::{PID_FILE, lock};
 use crate::records::instances::{LockNow, Record};
 use crate::records::{instances, profiles};
 use crate::sys;
-use crate::sys::{ListedLock, StartTime};
+use crate::sys::StartTime;
 
 /// The directory of an older gateway on record.
 pub(crate) fn home_of_holder(record: &Record) -> Option<PathBuf> {
@@ -48,7 +49,9 @@ pub(crate) fn refreshed(connection: &Connection, mut record: Record) -> Result<R
     record.start_time = found.start_time;
     record.pid_ns = if found.is_here { sys::pid_namespace() } else { None };
     record.older_lock = LockNow::Successors;
-    if let Some(age_ms) = sys::process_age_ms(found.pid).filter(|_| found.is_here) {
+    if let Some(age_ms) =
+        sys::process_age_ms(found.pid, clock::unix_time()).filter(|_| found.is_here)
+    {
         record.started_at_ms = now_ms().saturating_sub(age_ms);
         record.identity.written_boot_clock_ms = Some(sys::boot_clock_ms().saturating_sub(age_ms));
     }
@@ -63,45 +66,6 @@ pub(crate) fn has_let_go(record: &Record) -> bool {
         AnchorState::Held => who_keeps(record, path) == Keeps::Another,
         AnchorState::Free => true,
         AnchorState::Missing | AnchorState::Unreadable | AnchorState::None => false,
-    }
-}
-
-/// The same, by what is `said` in the file, and by the kernel's list. Where these differ the list is right, for
-/// the file may still speak of the last holder, or with the numbers of another container. The list names the
-/// process that took the lock, also when that has ended.
-fn find_holder(path: &Path, said: Option<PidRecord>) -> Found {
-    let listed = match sys::listed_lock(path) {
-        ListedLock::Held(pid) => pid,
-        ListedLock::Free | ListedLock::Unknown | ListedLock::NoList => None,
-    };
-    match (listed, said) {
-        (Some(pid), Some(said)) if said.pid == pid && said.is_of_the_dead() => {
-            Found { is_here: true, has_left_it: true, ..Found::said(said) }
-        }
-        (Some(pid), said) if said.is_none() || !lock::is_gone(pid) => {
-            let start_time = sys::process_facts(pid).start_time;
-            let is_its_own =
-                |said: &PidRecord| said.start_time().is_some() && said.start_time() == start_time;
-            Found {
-                pid,
-                start_time,
-                owner: said.filter(is_its_own).and_then(|said| said.owner),
-                // The words in the file leave out the interpreter, which the process goes on to show.
-                argv: sys::command_line(pid).unwrap_or_default(),
-                is_here: true,
-                has_left_it: lock::is_gone(pid),
-            }
-        }
-        // One that detached itself after it had taken the lock: the words are of what goes on.
-        (_, Some(said)) => {
-            let is_here = said.start_time.is_some()
-                && sys::process_table_is_ours()
-                && sys::process_facts(said.pid).start_time == said.start_time();
-            let shown = if is_here { sys::command_line(said.pid) } else { None };
-            let found = Found::said(said);
-            Found { argv: shown.unwrap_or_else(|| found.argv.clone()), is_here, ..found }
-        }
-        (_, None) => Found { is_here: false, ..Found::nobody() },
     }
 }
 
@@ -141,9 +105,7 @@ pub(crate) struct Looked {
 
 impl Looked {
     pub(crate) fn at(path: &Path) -> Self {
-        let said = PidRecord::read(path).ok();
-        let beside = || PidRecord::read(&path.with_file_name(PID_FILE)).ok();
-        let found = find_holder(path, said.clone().or_else(beside));
+        let (found, said) = lock::look_for_holder(path);
         let home = path.parent().unwrap_or(path).to_owned();
         Self { found, said, home, ancestors: OnceCell::new() }
     }

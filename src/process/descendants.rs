@@ -5,7 +5,6 @@ use std::time::Duration;
 use crate::clock::Deadline;
 use crate::process::command_line;
 use crate::process::command_line::redact;
-use crate::records::instances::Record;
 use crate::sys;
 use crate::sys::{Pid, Proven, StartTime, Trust, Unproven};
 
@@ -23,12 +22,7 @@ pub struct LeftOver {
 }
 
 impl LeftOver {
-    /// What the owner of a record of this namespace has started, if its process is still the same.
-    pub(crate) fn of(record: &Record, trust: &Trust) -> Vec<Self> {
-        let owner = record.prove_process(trust);
-        owner.map_or_else(|_| Vec::new(), |owner| Self::started_by(owner.pid()))
-    }
-
+    /// What a process of this namespace has started.
     pub(crate) fn started_by(pid: Pid) -> Vec<Self> {
         let seen = sys::descendants(pid);
         seen.iter()

@@ -17,7 +17,6 @@ use signal_hook::consts::signal as number;
 
 use super::signals::{self, Catcher, is_ignored};
 use super::{ChildEnd, ExecFailure, Received, StartTime};
-use crate::error::Error;
 
 /// The hidden verb under which our own binary waits and then becomes the command.
 pub(crate) const TRAMPOLINE_VERB: &str = "__trampoline";
@@ -400,15 +399,14 @@ pub(crate) fn close_standard_output() -> io::Result<()> {
 
 /// Sets the flag at the first SIGINT or SIGTERM, so that what is being printed is printed to its end; a
 /// second one ends the process as ever.
-pub(crate) fn cancel_on_interrupt(flag: &Arc<AtomicBool>) -> crate::error::Result<()> {
+pub(crate) fn cancel_on_interrupt(flag: &Arc<AtomicBool>) -> io::Result<()> {
     // What whoever started us ignores stays ignored: the job of a script, in the background.
     for signal in
         [number::SIGINT, number::SIGTERM].into_iter().filter(|signal| !is_ignored(*signal))
     {
         // In this order: the first one sets what makes the second one end us.
         signal_hook::flag::register_conditional_default(signal, Arc::clone(flag))
-            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(flag)))
-            .map_err(|error| Error::internal(format!("cannot handle signals: {error}")))?;
+            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(flag)))?;
     }
     Ok(())
 }

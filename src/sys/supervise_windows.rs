@@ -435,7 +435,7 @@ pub(crate) fn close_standard_output() -> io::Result<()> {
 #[expect(clippy::unnecessary_wraps, reason = "the contract of all platforms")]
 pub(crate) fn cancel_on_interrupt(
     _flag: &std::sync::Arc<std::sync::atomic::AtomicBool>,
-) -> crate::error::Result<()> {
+) -> io::Result<()> {
     Ok(())
 }
 

@@ -89,7 +89,7 @@ impl Watch<'_> {
             if markers::asked_end(tx, tx.boot_time(), instance)?.is_some() {
                 return Ok(());
             }
-            let deadline = stop_budget::deadline(stop_budget::of(&record));
+            let deadline = stop_budget::deadline(record.stop_budget());
             NewMarker {
                 name: &marker.name,
                 instance: Some(instance),

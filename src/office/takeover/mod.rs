@@ -22,7 +22,6 @@ use crate::names::{InstanceId, MarkerName, Nonce, Wanted};
 use crate::office::claim::candidate::Outcome;
 use crate::records::instances::Record;
 use crate::records::markers::{Marker, NewMarker};
-use crate::stop_budget;
 use crate::store::handle::Inner;
 use crate::store::transaction::Tx;
 
@@ -46,7 +45,7 @@ impl Target {
     }
 
     fn budget(&self) -> Duration {
-        stop_budget::of(&self.record)
+        self.record.stop_budget()
     }
 }
 

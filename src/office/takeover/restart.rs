@@ -164,7 +164,7 @@ impl Profile {
 }
 
 fn timeout(record: &Record, options: &RestartOptions) -> Duration {
-    options.timeout.unwrap_or_else(|| stop_budget::deadline(stop_budget::of(record)))
+    options.timeout.unwrap_or_else(|| stop_budget::deadline(record.stop_budget()))
 }
 
 fn prepare(
@@ -197,7 +197,7 @@ fn prepare(
     }
     let by = marker::by_or_self_in(tx, options.by.as_deref())?;
     // At least the time that the holder may take: the request stands when nobody waits any more.
-    let longest = timeout(&record, options).max(stop_budget::deadline(stop_budget::of(&record)));
+    let longest = timeout(&record, options).max(stop_budget::deadline(record.stop_budget()));
     let (name, reason) = (MarkerName::restart(), options.reason.as_deref());
     let ttl = stop_budget::marker_lives(longest);
     let marker = write_request(tx, inner, &record, &name, &by, None, reason, ttl)?;

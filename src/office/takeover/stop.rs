@@ -326,7 +326,7 @@ fn prepare(
         argv: &inner.myself().argv,
     };
     let instance = WaitingRow::insert(tx, inner, &nonce, &wanted, &as_whom)?;
-    let budget = stop_budget::of(&record);
+    let budget = record.stop_budget();
     let timeout = options.timeout.unwrap_or(budget);
     let reserved_for = stop_budget::deadline(timeout);
     reservations::make(tx, &wanted, instance, Purpose::Stop, millis(reserved_for))?;

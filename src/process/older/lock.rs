@@ -9,9 +9,8 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use crate::liveness::AnchorState;
-use crate::owner::older::Looked;
-use crate::process::older::LOCK_FILE;
 use crate::process::older::wire::{Owner, PidRecord};
+use crate::process::older::{LOCK_FILE, PID_FILE};
 use crate::sync::lock;
 use crate::sys;
 use crate::sys::{Existence, FileId, ListedLock, Sharing, StartTime};
@@ -158,9 +157,55 @@ pub(crate) struct Found {
     pub(crate) owner: Option<Owner>,
 }
 
+/// The same, by what is `said` in the file, and by the kernel's list. Where these differ the list is right, for
+/// the file may still speak of the last holder, or with the numbers of another container. The list names the
+/// process that took the lock, also when that has ended.
+fn find_holder(path: &Path, said: Option<PidRecord>) -> Found {
+    let listed = match sys::listed_lock(path) {
+        ListedLock::Held(pid) => pid,
+        ListedLock::Free | ListedLock::Unknown | ListedLock::NoList => None,
+    };
+    match (listed, said) {
+        (Some(pid), Some(said)) if said.pid == pid && said.is_of_the_dead() => {
+            Found { is_here: true, has_left_it: true, ..Found::said(said) }
+        }
+        (Some(pid), said) if said.is_none() || !is_gone(pid) => {
+            let start_time = sys::process_facts(pid).start_time;
+            let is_its_own =
+                |said: &PidRecord| said.start_time().is_some() && said.start_time() == start_time;
+            Found {
+                pid,
+                start_time,
+                owner: said.filter(is_its_own).and_then(|said| said.owner),
+                // The words in the file leave out the interpreter, which the process goes on to show.
+                argv: sys::command_line(pid).unwrap_or_default(),
+                is_here: true,
+                has_left_it: is_gone(pid),
+            }
+        }
+        // One that detached itself after it had taken the lock: the words are of what goes on.
+        (_, Some(said)) => {
+            let is_here = said.start_time.is_some()
+                && sys::process_table_is_ours()
+                && sys::process_facts(said.pid).start_time == said.start_time();
+            let shown = if is_here { sys::command_line(said.pid) } else { None };
+            let found = Found::said(said);
+            Found { argv: shown.unwrap_or_else(|| found.argv.clone()), is_here, ..found }
+        }
+        (_, None) => Found { is_here: false, ..Found::nobody() },
+    }
+}
+
 /// Who holds the lock at `path`, which is held.
 pub(crate) fn whoever_holds(path: &Path) -> Found {
-    Looked::at(path).found
+    look_for_holder(path).0
+}
+
+/// Who holds the lock at `path`, which is held, and what its file says.
+pub(crate) fn look_for_holder(path: &Path) -> (Found, Option<PidRecord>) {
+    let said = PidRecord::read(path).ok();
+    let beside = || PidRecord::read(&path.with_file_name(PID_FILE)).ok();
+    (find_holder(path, said.clone().or_else(beside)), said)
 }
 
 pub(crate) fn is_gone(pid: sys::Pid) -> bool {

@@ -1,5 +1,7 @@
 //! A row, as far as decisions and answers need it.
 
+use std::time::Duration;
+
 use rusqlite::types::FromSql;
 use rusqlite::{Connection, OptionalExtension, Row};
 
@@ -8,6 +10,7 @@ use crate::names::{InstanceId, Kind, Nonce, Office, ProfileName};
 use crate::process::observer::Observer;
 use crate::process::subject;
 use crate::records::instances::insert::AnchorFile;
+use crate::stop_budget;
 use crate::store::transaction::Tx;
 use crate::sys;
 use crate::sys::{Proven, StartTime, StartTimeUnit, Trust, Unproven};
@@ -304,6 +307,11 @@ impl Record {
     pub(crate) fn prove_child(&self, trust: &Trust) -> Result<Proven, Unproven> {
         let pid = self.child_pid.ok_or(Unproven::Unknown)?;
         Proven::of(pid, self.child_start_time, self.identity.child, trust)
+    }
+
+    /// The stop budget that the owner published, as far as it is believed.
+    pub(crate) fn stop_budget(&self) -> Duration {
+        stop_budget::believed(self.stop_budget_ms)
     }
 
     pub(crate) fn kind(&self) -> Option<&Kind> {

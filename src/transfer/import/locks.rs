@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 use crate::claim::older::found;
+use crate::clock;
 use crate::error::Result;
 use crate::liveness::Verdict;
 use crate::names::{IdentityHash, InstanceId, LockName, Nonce, Scope};
@@ -200,7 +201,7 @@ impl Import<'_> {
             heartbeat_every_ms: None,
         }
         .insert(self.tx)?;
-        let age_ms = sys::process_age_ms(said.pid);
+        let age_ms = sys::process_age_ms(said.pid, clock::unix_time());
         if let Some(age_ms) = age_ms.filter(|_| matches!(verdict, Verdict::Alive(_))) {
             instances::date_back(self.tx, id, age_ms)?;
         }
