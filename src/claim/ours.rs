@@ -12,6 +12,7 @@ use crate::clock::Deadline;
 use crate::error::Result;
 use crate::liveness::{AnchorState, Lease, Verdict};
 use crate::names::{Kind, Office};
+use crate::owner;
 use crate::owner::evidence::LiveCommandLine;
 use crate::owner::holder::Holder;
 use crate::owner::judge::judge_record;
@@ -84,7 +85,7 @@ pub(super) fn about_to_lock(
 ) -> Result<Option<Record>> {
     for profile in profiles::others_of_legacy_home(connection, &office.profile, home)? {
         let other = Office { profile, kind: office.kind.clone() };
-        let live = instances::live(connection, &other)?;
+        let live = owner::live(connection, &other)?;
         let Some(row) = live.filter(|row| row.is_run && row.child_pid.is_none()) else { continue };
         let judged = judge_record(inner, &row, Lease::None, &LiveCommandLine::not_read());
         if matches!(judged.verdict, Verdict::Alive(_)) {

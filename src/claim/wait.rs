@@ -15,12 +15,13 @@ use crate::claim::waiting_row::{WaitingAs, WaitingRow};
 use crate::clock::Deadline;
 use crate::error::{Error, ErrorKind, Result};
 use crate::names::{InstanceId, Nonce, ProfileName, Wanted};
+use crate::owner;
 use crate::owner::holder;
 use crate::owner::holder::Holder;
 use crate::owner::judge::{is_held, is_stopped};
 use crate::patience::{Cancel, Stopped, Wait};
 use crate::records::instances::{Origin, Record};
-use crate::records::{instances, locks, waiters};
+use crate::records::{locks, waiters};
 use crate::store::Store;
 use crate::store::busy::with_budget;
 use crate::store::handle::Inner;
@@ -318,7 +319,7 @@ impl Waiter {
         let fence = with_budget(self.deadline.remaining(), || {
             self.inner.read(|connection| match &self.wanted {
                 Wanted::Office(office) => {
-                    Ok(instances::live(connection, office)?.map(|record| record.id.as_i64()))
+                    Ok(owner::live(connection, office)?.map(|record| record.id.as_i64()))
                 }
                 Wanted::Lock(name) => locks::current_fence(connection, name),
             })

@@ -11,8 +11,9 @@ use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::keeper::release::{current_run, is_about, parent};
 use crate::names::Office;
+use crate::owner;
 use crate::records::instances::Record;
-use crate::records::{instances, runtime};
+use crate::records::runtime;
 use crate::status::field::Field;
 use crate::status::platform::PlatformUpdate;
 use crate::status::update::StatusUpdate;
@@ -102,7 +103,7 @@ fn owner(store: &Store, office: &Office, pid: Option<sys::Pid>) -> Result<Record
         if runtime::exists(connection)? {
             offices.extend(runtime::servers(connection, office)?);
         }
-        let live = |office: &Office| instances::live(connection, office).transpose();
+        let live = |office: &Office| owner::live(connection, office).transpose();
         let candidates = offices.iter().filter_map(live).collect::<Result<Vec<_>>>()?;
         for record in &candidates {
             if is_about(&store.inner, record, pid)? {

@@ -7,6 +7,7 @@ use crate::cli::output::Complaint;
 use crate::error::{Error, ErrorKind, Result};
 use crate::liveness::{Boot, Lease, Relation, StartTimeMatch};
 use crate::names::{InstanceId, Nonce, Office};
+use crate::owner;
 use crate::owner::ending;
 use crate::owner::evidence::LiveCommandLine;
 use crate::owner::judge::judge_record;
@@ -112,7 +113,7 @@ pub(crate) fn release_in(
         },
     };
     store.inner.write(|tx| {
-        let Some(record) = instances::live(tx, office)? else {
+        let Some(record) = owner::live(tx, office)? else {
             return Ok(Known::ByLack(Err(Complaint::new(format!("nobody holds {office}")))));
         };
         if !record.is_pid {

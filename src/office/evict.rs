@@ -8,11 +8,11 @@ use crate::claim::sweep::{Force, Orphans, evict_orphans};
 use crate::error::Result;
 use crate::liveness::{Lease, Verdict};
 use crate::names::{InstanceId, Office, Wanted};
+use crate::owner;
 use crate::owner::evidence::{LiveCommandLine, needs_command_line};
 use crate::owner::holder::Holder;
 use crate::owner::judge::judge_record;
 use crate::owner::{ending, older as owner_older};
-use crate::records::instances;
 use crate::records::instances::{End, EndReason};
 use crate::records::profiles::forget_legacy_home;
 use crate::store::handle::Inner;
@@ -51,14 +51,14 @@ pub enum Eviction {
 pub(super) fn evict(inner: &Inner, office: &Office, force: Force, by: &str) -> Result<Eviction> {
     // Read the command line first if the verdict may hang on it; it counts only for that row.
     let command_line = inner.read(|connection| {
-        let Some(record) = instances::live(connection, office)? else { return Ok(None) };
+        let Some(record) = owner::live(connection, office)? else { return Ok(None) };
         let judged = judge_record(inner, &record, Lease::None, &LiveCommandLine::not_read());
         Ok(needs_command_line(&judged.evidence).then_some(record))
     })?;
     let command_line =
         command_line.as_ref().map_or_else(LiveCommandLine::not_read, LiveCommandLine::read);
     inner.write(|tx| {
-        let Some(record) = instances::live(tx, office)? else {
+        let Some(record) = owner::live(tx, office)? else {
             let wanted = Wanted::Office(office.clone());
             return Ok(match evict_orphans(tx, inner, &wanted, force, by)? {
                 Orphans::None if force == Force::Yes => forget_blocked_home(tx, inner, office)?,

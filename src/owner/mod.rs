@@ -12,3 +12,5 @@ pub(crate) mod judge;
 pub(crate) mod older;
 pub(crate) mod orphan;
 pub(crate) mod request;
+
+pub(crate) use self::older::live;

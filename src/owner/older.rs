@@ -9,6 +9,7 @@ use crate::clock;
 use crate::clock::now_ms;
 use crate::error::Result;
 use crate::liveness::AnchorState;
+use crate::names::Office;
 use crate::process::command_line::redact;
 use crate::process::older::lock;
 use crate::process::older::lock::Found;
@@ -21,6 +22,12 @@ use crate::sys::StartTime;
 /// The directory of an older gateway on record.
 pub(crate) fn home_of_holder(record: &Record) -> Option<PathBuf> {
     Some(lock::path_of(record.anchor.as_deref()?)?.parent()?.to_owned())
+}
+
+/// The live row of an office; that of an older gateway as whoever holds its lock now.
+pub(crate) fn live(connection: &Connection, office: &Office) -> Result<Option<Record>> {
+    let row = instances::live(connection, office)?;
+    row.map(|record| refreshed(connection, record)).transpose()
 }
 
 /// A live row whose lock another older gateway holds by now, as that one: the row is about the lock, and

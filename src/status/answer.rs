@@ -7,6 +7,7 @@ use rusqlite::Connection;
 use crate::error::Result;
 use crate::liveness::{Lease, Verdict};
 use crate::names::{InstanceId, Kind, Office, ProfileName};
+use crate::owner;
 use crate::owner::evidence::{LiveCommandLine, needs_command_line};
 use crate::owner::judge::judge_record;
 use crate::records::profiles::profiles;
@@ -22,7 +23,7 @@ const ATTEMPTS: usize = 4;
 
 /// `None`, after microseconds, where nobody is on record who may hold or serve it.
 fn known_again(inner: &Inner, connection: &Connection, office: &Office) -> Result<Option<Known>> {
-    let is_on_record = instances::live(connection, office)?.is_some()
+    let is_on_record = owner::live(connection, office)?.is_some()
         || (runtime::exists(connection)? && !runtime::servers(connection, office)?.is_empty());
     is_on_record.then(|| recorded::known(inner, connection, office)).transpose()
 }
@@ -177,7 +178,7 @@ pub(crate) fn server_of(inner: &Inner, office: &Office) -> Option<(Office, Repor
 pub(crate) fn running_pid(inner: &Inner, office: &Office) -> Result<Option<sys::Pid>> {
     let mut dead: Option<InstanceId> = None;
     for _ in 0..ATTEMPTS {
-        let Some(record) = inner.read(|connection| instances::live(connection, office))? else {
+        let Some(record) = inner.read(|connection| owner::live(connection, office))? else {
             return Ok(None);
         };
         // Dead, and still the one on record: nobody has come in its place meanwhile.

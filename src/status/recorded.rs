@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::error::Result;
 use crate::liveness::{Judgement, Lease};
 use crate::names::{InstanceId, Office, ProfileName};
+use crate::owner;
 use crate::owner::held_lock;
 use crate::owner::held_lock::HeldLock;
 use crate::owner::judge::look;
@@ -40,7 +41,7 @@ pub(super) fn recorded(
     office: &Office,
     profile: &ProfileName,
 ) -> Result<Recorded> {
-    let live = instances::live(connection, office)?;
+    let live = owner::live(connection, office)?;
     let last_ended = instances::last_ended(connection, office)?;
     let desired = profiles::desired(connection, profile)?;
     // What an older gateway has said, and holds, is not its successor's in the same directory.

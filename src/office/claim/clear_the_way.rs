@@ -11,9 +11,9 @@ use crate::error::Result;
 use crate::liveness::{DeadReason, Lease};
 use crate::office::claim::candidate::{Candidate, Outcome};
 use crate::office::claim::insert;
+use crate::owner;
 use crate::owner::holder::Holder;
 use crate::owner::older as owner_older;
-use crate::records::instances;
 use crate::records::instances::{EndReason, LockNow, Record};
 use crate::store::handle::Inner;
 use crate::store::transaction::Tx;
@@ -35,7 +35,7 @@ pub(super) fn clear_the_way(
 ) -> Result<Way> {
     let office = candidate.office;
     let legacy_home = older::home_of_claim(tx, office, candidate.legacy_home)?;
-    let mut live = instances::live(tx, office)?;
+    let mut live = owner::live(tx, office)?;
     let legacy_home = legacy_home.or_else(|| owner_older::home_of_holder(live.as_ref()?));
     let mut has_met_older = false;
     loop {

@@ -18,6 +18,7 @@ use crate::office::claim::insert::refuse_candidate;
 use crate::office::claim::once::claim_once;
 use crate::office::options::Replace;
 use crate::office::takeover::{Reserved, Step, Target};
+use crate::owner;
 use crate::owner::holder::Holder;
 use crate::owner::request::InProgress;
 use crate::owner::{ending, holder};
@@ -124,7 +125,7 @@ impl Found {
 impl Survey<'_> {
     fn holder_of_office(&self) -> Result<Found> {
         let office = self.candidate.office;
-        match instances::live(self.tx, office)? {
+        match owner::live(self.tx, office)? {
             Some(record) => self.holder(record, office),
             None => Ok(Found::Nobody),
         }

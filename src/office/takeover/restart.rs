@@ -14,6 +14,7 @@ use crate::names::{InstanceId, Kind, MarkerName, Office, Wanted};
 use crate::office::profile::Profile;
 use crate::office::takeover::stop::orphan_in;
 use crate::office::takeover::write_request;
+use crate::owner;
 use crate::owner::evidence::LiveCommandLine;
 use crate::owner::holder::Holder;
 use crate::owner::judge::{judge_record, look};
@@ -174,7 +175,7 @@ fn prepare(
     options: &RestartOptions,
 ) -> Result<Prepared> {
     let wanted = Wanted::Office(office.clone());
-    let alive = instances::live(tx, office)?.filter(|record| {
+    let alive = owner::live(tx, office)?.filter(|record| {
         let judged = judge_record(inner, record, Lease::None, &LiveCommandLine::not_read());
         !matches!(judged.verdict, Verdict::Dead(_))
     });
@@ -208,7 +209,7 @@ fn prepare(
 }
 
 fn is_running(inner: &Inner, office: &Office) -> Result<bool> {
-    let live = inner.read(|connection| instances::live(connection, office))?;
+    let live = inner.read(|connection| owner::live(connection, office))?;
     Ok(live.is_some_and(|record| {
         let judged = judge_record(inner, &record, Lease::None, &LiveCommandLine::not_read());
         !matches!(judged.verdict, Verdict::Dead(_))
@@ -240,7 +241,7 @@ fn look_at(
     marker: i64,
 ) -> Result<Option<Restart>> {
     let (fate, live) = inner.read(|connection| {
-        Ok((markers::fate(connection, marker)?, instances::live(connection, office)?))
+        Ok((markers::fate(connection, marker)?, owner::live(connection, office)?))
     })?;
     let holder = || {
         let judged = look(inner, record, Lease::None);

@@ -16,6 +16,7 @@ use crate::office::profile::Profile;
 use crate::office::takeover::pursuit::{Asking, Insistence, Pursued, Pursuit};
 use crate::office::takeover::restart::Restart;
 use crate::office::takeover::{Target, write_request};
+use crate::owner;
 use crate::owner::evidence::{LiveCommandLine, needs_command_line};
 use crate::owner::holder::Holder;
 use crate::owner::judge::{judge_record, look};
@@ -198,13 +199,13 @@ impl Profile {
         inner.check_process()?;
         let office = self.office(kind);
         let deadline = options.timeout.map(Deadline::after);
-        let on_record = inner.read(|connection| instances::live(connection, &office))?;
+        let on_record = inner.read(|connection| owner::live(connection, &office))?;
         let is_on_record = on_record.is_some();
         let ended_left_over =
             on_record.map_or_else(Vec::new, |record| end_family(inner, &record, options));
         let command_line = inner.read(|connection| {
             check_home(connection, &office, self.home())?;
-            let Some(record) = instances::live(connection, &office)? else { return Ok(None) };
+            let Some(record) = owner::live(connection, &office)? else { return Ok(None) };
             let judged = judge_record(inner, &record, Lease::None, &LiveCommandLine::not_read());
             Ok(needs_command_line(&judged.evidence).then_some(record))
         })?;
@@ -294,7 +295,7 @@ fn prepare(
     if let Some((Reservation { purpose: Purpose::Takeover, .. }, held)) = reserved {
         return Ok(Prepared::InProgress(held.holder));
     }
-    let Some(record) = instances::live(tx, office)? else {
+    let Some(record) = owner::live(tx, office)? else {
         return nobody_on_record(tx, inner, &wanted);
     };
     let judged = judge_to_end(inner, &record, Lease::None, command_line);
@@ -391,7 +392,7 @@ fn living(
     office: &Office,
     command_line: &LiveCommandLine,
 ) -> Result<Option<Prepared>> {
-    let Some(record) = inner.read(|connection| instances::live(connection, office))? else {
+    let Some(record) = inner.read(|connection| owner::live(connection, office))? else {
         return Ok(None);
     };
     let judged = judge_to_end(inner, &record, Lease::None, command_line);
@@ -452,7 +453,7 @@ fn end_family(inner: &Inner, record: &Record, options: &StopOptions) -> Vec<Pid>
 /// is refused then.
 fn but_for_family(inner: &Inner, office: &Office, outcome: StopOutcome) -> Result<StopOutcome> {
     let StopOutcome::Ended { instance, .. } = outcome else { return Ok(outcome) };
-    let on_record = inner.read(|connection| instances::live(connection, office))?;
+    let on_record = inner.read(|connection| owner::live(connection, office))?;
     let Some(record) = on_record.filter(|record| record.id == instance) else {
         return Ok(outcome);
     };

@@ -5,7 +5,6 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension};
 
 use crate::error::Result;
 use crate::names::{InstanceId, Kind, Nonce, Office, ProfileName};
-use crate::owner::older;
 use crate::process::observer::Observer;
 use crate::process::subject;
 use crate::records::instances::row::{ABSENT_BEFORE_SCHEMA_7, Record};
@@ -43,7 +42,7 @@ fn prepare<'c>(connection: &'c Connection, sql: &str) -> Result<CachedStatement<
     Ok(connection.prepare_cached(&sql)?)
 }
 
-/// The live row of an office.
+/// The live row of an office, as it was written.
 pub(crate) fn live(connection: &Connection, office: &Office) -> Result<Option<Record>> {
     let sql = format!(
         "SELECT {COLUMNS} FROM instances
@@ -52,7 +51,7 @@ pub(crate) fn live(connection: &Connection, office: &Office) -> Result<Option<Re
     let row = prepare(connection, &sql)?
         .query_row((office.profile.as_str(), office.kind.as_str()), Record::from_row)
         .optional()?;
-    row.map(|record| older::refreshed(connection, record)).transpose()
+    Ok(row)
 }
 
 /// All live rows for a process that `--pid` recorded, whatever their office. A row that lost its

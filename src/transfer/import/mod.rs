@@ -16,6 +16,7 @@ use crate::claim::{older, ours};
 use crate::error::Result;
 use crate::liveness::{AnchorState, Lease, Verdict};
 use crate::names::Office;
+use crate::owner;
 use crate::owner::ending;
 use crate::owner::evidence::LiveCommandLine;
 use crate::owner::judge::judge_record;
@@ -24,7 +25,7 @@ use crate::process::older::wire::{PidRecord, Unusable};
 use crate::process::older::{LOCK_FILE, MARKER_FILES, PID_FILE, STATUS_FILE, lock};
 use crate::records::events::EventRecord;
 use crate::records::instances::{End, EndReason, LockNow, Record};
-use crate::records::{instances, profiles};
+use crate::records::profiles;
 use crate::store::Store;
 use crate::store::handle::Inner;
 use crate::store::transaction::Tx;
@@ -321,7 +322,7 @@ impl Import<'_> {
         path: &Path,
         looked: &Looked,
     ) -> Result<(Option<Record>, Option<Beside>)> {
-        let live = instances::live(self.tx, self.office)?;
+        let live = owner::live(self.tx, self.office)?;
         let is_ours = match &live {
             Some(live) if live.older_lock != LockNow::Ours => looked.is_kept_for(self.tx, live)?,
             Some(_) | None => false,
@@ -389,7 +390,7 @@ impl Import<'_> {
             self.add(pid, finding);
             return Ok(None);
         }
-        if let Some(live) = instances::live(self.tx, self.office)? {
+        if let Some(live) = owner::live(self.tx, self.office)? {
             match self.verdict_of(&live) {
                 Verdict::Dead(reason) => {
                     ending::end_other(self.tx, live.id, &End::new(EndReason::Dead(reason)))?;
