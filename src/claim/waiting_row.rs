@@ -6,12 +6,12 @@ use std::time::Duration;
 use crate::error::{ErrorKind, Result};
 use crate::names::{InstanceId, Nonce, ProfileName, Wanted};
 use crate::owner::ending;
+use crate::owner::ending::Release;
 use crate::owner::judge::is_held;
 use crate::records::identities::Identities;
 use crate::records::instances::{End, EndReason, NewInstance, Origin};
 use crate::records::{instances, waiters};
 use crate::store::busy::with_budget;
-use crate::store::deferred::Pending;
 use crate::store::handle::Inner;
 use crate::store::transaction::Tx;
 use crate::sync::lock;
@@ -115,7 +115,7 @@ impl Drop for WaitingRow {
             // With the next change of this process: it may live for months.
             Err(error) => {
                 tracing::debug!(%error, "the end of a wait is kept for later");
-                let kept = Pending::Row { instance: self.instance, nonce_hash: hash, end };
+                let kept = Release { instance: self.instance, nonce_hash: hash, end };
                 lock(&self.inner.pending).push(Arc::new(kept));
             }
         }

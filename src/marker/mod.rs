@@ -141,7 +141,7 @@ pub(crate) fn by_or_self_in(
 ) -> Result<String> {
     match by {
         Some(by) => Ok(Identities::within(tx, [by])?.text(by)),
-        None => Ok(ourselves::by_or_self(tx.store(), None)),
+        None => Ok(ourselves::by_self(tx.store())),
     }
 }
 
@@ -174,7 +174,7 @@ fn consume_by(
     deadline: Deadline,
 ) -> Result<Option<Consumed>> {
     let look = || with_budget(deadline.remaining(), || peek(inner, addressee, name));
-    let by = ourselves::by_or_self(inner, None);
+    let by = ourselves::by_self(inner);
     let mut seen = look()?;
     for _ in 0..ATTEMPTS {
         let Some(marker) = seen else { return Ok(None) };

@@ -14,6 +14,7 @@ use crate::records::events::EventRecord;
 use crate::records::instances::{End, EndReason, Record};
 use crate::records::locks::LockEnd;
 use crate::records::{instances, locks, markers, reservations, waiters};
+use crate::store::deferred::Deferred;
 use crate::store::transaction::Tx;
 
 const END_SQL: &str = "UPDATE instances
@@ -52,7 +53,7 @@ fn end(
     }
     let how = LockEnd { reason: end.reason.as_str(), by: end.by.as_deref() };
     if locks::end_some_of(tx, id, how)? == locks::ENDED_AT_ONCE {
-        tx.leave_locks_of(id);
+        tx.leave(Box::new(move |tx| locks::end_left_of(tx, id)));
     }
     let (Some(profile), Some(kind)) = (profile, kind) else {
         waiters::remove(tx, id)?;
@@ -84,6 +85,24 @@ fn end(
 pub(crate) fn end_own(tx: &Tx<'_>, id: InstanceId, nonce_hash: &str, how: &End) -> Result<bool> {
     tx.let_go_of_anchor();
     Ok(end(tx, id, Some(nonce_hash), how)?.is_some())
+}
+
+/// The release of a row.
+#[derive(Debug)]
+pub(crate) struct Release {
+    pub(crate) instance: InstanceId,
+    pub(crate) nonce_hash: String,
+    pub(crate) end: End,
+}
+
+impl Deferred for Release {
+    fn write(&self, tx: &Tx<'_>) -> Result<()> {
+        end_own(tx, self.instance, &self.nonce_hash, &self.end).map(drop)
+    }
+
+    fn releases(&self, row: InstanceId) -> bool {
+        self.instance == row
+    }
 }
 
 /// Ends a row whose owner is dead, or that a person evicts. The reason as it was recorded; `None`

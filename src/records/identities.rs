@@ -13,6 +13,7 @@ use crate::process::command_line::mask::Raw;
 use crate::process::command_line::{mask, redact};
 use crate::records::locks;
 use crate::store::handle::Inner;
+use crate::store::ourselves;
 
 /// What is shorter is a word of any sentence, and no secret.
 const LENGTH_MIN: usize = 4;
@@ -128,6 +129,11 @@ pub(crate) fn strings<'a>(document: &'a Value, found: &mut Vec<&'a str>) {
         Value::Object(fields) => fields.values().for_each(|value| strings(value, found)),
         Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
+}
+
+/// Who acts: as the caller named it, else this process.
+pub(crate) fn by_or_self(inner: &Inner, by: Option<&str>) -> String {
+    by.map_or_else(|| ourselves::by_self(inner), |by| presentable(inner, by))
 }
 
 /// Puts what `mask` makes of them in the place of all strings of a document, but for the names of fields.

@@ -14,6 +14,8 @@ use crate::process::observer::Observer;
 use crate::records::conflicts;
 use crate::records::conflicts::{Conflict, Refusal};
 use crate::records::events::EventRecord;
+use crate::records::instances::EndReason;
+use crate::store::deferred::Deferred;
 use crate::store::transaction::Tx;
 use crate::{liveness, sys};
 
@@ -369,6 +371,24 @@ pub(crate) fn end_some_of(tx: &Tx<'_>, instance: InstanceId, how: LockEnd<'_>) -
         end(tx, &lock.name, lock.fence, how)?;
     }
     Ok(locks.len())
+}
+
+/// The release of one lock.
+#[derive(Debug)]
+pub(crate) struct Release {
+    pub(crate) name: LockName,
+    pub(crate) fence: i64,
+}
+
+impl Deferred for Release {
+    fn write(&self, tx: &Tx<'_>) -> Result<()> {
+        // A store that was restored from before there were locks has none to end.
+        if exists(tx)? {
+            let how = LockEnd { reason: EndReason::Released.as_str(), by: None };
+            end(tx, &self.name, self.fence, how)?;
+        }
+        Ok(())
+    }
 }
 
 /// Ends locks that the end of their row has left, as that row ended; whether there may be more. They

@@ -11,7 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::names::{InstanceId, Office};
 use crate::records::events::EventRecord;
 use crate::store::busy;
-use crate::store::deferred::Pending;
+use crate::store::deferred::Deferred;
 use crate::store::handle::Inner;
 use crate::store::last_words::What;
 use crate::store::transaction::Tx;
@@ -237,22 +237,26 @@ impl Inner {
         {
             pending.remove(oldest);
         }
-        pending.push(Arc::new(Pending::Shutdown(Box::new(word))));
+        pending.push(Arc::new(word));
     }
 }
 
-impl Tx<'_> {
+impl Deferred for NewShutdown {
     /// A last word that the table refuses is dropped: no release and no claim may fail by it.
-    pub(crate) fn settle_word(&self, word: &NewShutdown) -> Result<()> {
-        self.execute_batch("SAVEPOINT word")?;
-        if let Err(error) = word.insert(self) {
+    fn write(&self, tx: &Tx<'_>) -> Result<()> {
+        tx.execute_batch("SAVEPOINT word")?;
+        if let Err(error) = self.insert(tx) {
             tracing::warn!(%error, "a last word is lost");
             // Fails where SQLite has rolled back everything (disk full): then nothing is written.
-            if self.execute_batch("ROLLBACK TO word").is_err() {
+            if tx.execute_batch("ROLLBACK TO word").is_err() {
                 return Err(error);
             }
         }
-        self.execute_batch("RELEASE word")?;
+        tx.execute_batch("RELEASE word")?;
         Ok(())
+    }
+
+    fn is_release(&self) -> bool {
+        false
     }
 }

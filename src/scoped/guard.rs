@@ -15,7 +15,6 @@ use crate::records::instances::{End, EndReason};
 use crate::records::locks;
 use crate::records::locks::LockEnd;
 use crate::scoped::acquire::{GrantedLock, PreviousLock};
-use crate::store::deferred::Pending;
 use crate::store::held::Released;
 use crate::sync::lock;
 
@@ -176,9 +175,10 @@ impl ScopedLock {
             || {
                 if is_last {
                     let nonce_hash = nonce_hash.clone();
-                    Pending::Row { instance: *instance, nonce_hash, end: end.clone() }
+                    Arc::new(ending::Release { instance: *instance, nonce_hash, end: end.clone() })
                 } else {
-                    Pending::Lock { name: self.granted.name.clone(), fence: self.granted.fence }
+                    let GrantedLock { name, fence, .. } = &self.granted;
+                    Arc::new(locks::Release { name: name.clone(), fence: *fence })
                 }
             },
         )

@@ -3,6 +3,7 @@
 use crate::clock::millis;
 use crate::error::{Error, ErrorKind, Result};
 use crate::names::{InstanceId, ProfileName};
+use crate::records::identities::by_or_self;
 use crate::records::runtime::Owner;
 use crate::records::{instances, runtime};
 use crate::status::field::Field;
@@ -10,7 +11,6 @@ use crate::status::platform;
 use crate::status::platform::PlatformUpdate;
 use crate::status::update::StatusUpdate;
 use crate::store::handle::Inner;
-use crate::store::ourselves::by_or_self;
 use crate::store::transaction::Tx;
 
 /// Writes `update` to the row `id`, as its owner, all of it or nothing.

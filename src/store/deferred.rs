@@ -1,33 +1,29 @@
 //! What could not be written, and is written with the next change that succeeds.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::Result;
-use crate::names::{InstanceId, LockName};
-use crate::records::instances::{End, EndReason};
-use crate::records::locks;
-use crate::records::locks::LockEnd;
-use crate::records::shutdowns::NewShutdown;
+use crate::names::InstanceId;
 use crate::store::busy;
 use crate::store::handle::Inner;
 use crate::store::transaction::Tx;
 use crate::sync::lock;
 
 /// What could not be written, and is written with the next change that succeeds.
-#[derive(Clone, Debug)]
-pub(crate) enum Pending {
-    /// The release of a row.
-    Row { instance: InstanceId, nonce_hash: String, end: End },
-    /// The release of a lock.
-    Lock { name: LockName, fence: i64 },
-    /// The last word of this process.
-    Shutdown(Box<NewShutdown>),
-}
+pub(crate) trait Deferred: fmt::Debug + Send + Sync {
+    /// Writes it. What has become impossible since is nothing to be written any more, and no error.
+    fn write(&self, tx: &Tx<'_>) -> Result<()>;
 
-impl Pending {
-    pub(crate) fn is_release(&self) -> bool {
-        !matches!(self, Self::Shutdown(_))
+    /// Whether somebody is kept out until it is written.
+    fn is_release(&self) -> bool {
+        true
+    }
+
+    /// Whether it is the release of this row.
+    fn releases(&self, _row: InstanceId) -> bool {
+        false
     }
 }
 
@@ -43,26 +39,18 @@ impl Inner {
             tracing::debug!(%error, "releases are still pending");
         }
     }
+
+    /// Whether this process has released that row, and could not write it down yet.
+    pub(crate) fn has_pending_release(&self, id: InstanceId) -> bool {
+        lock(&self.pending).iter().any(|it| it.releases(id))
+    }
 }
 
 impl Tx<'_> {
     /// Writes what could not be written before, and hands it back.
-    pub(crate) fn settle_pending(&self) -> Result<Vec<Arc<Pending>>> {
+    pub(crate) fn settle_pending(&self) -> Result<Vec<Arc<dyn Deferred>>> {
         let pending = lock(&self.store.pending).clone();
-        for end in &pending {
-            match &**end {
-                Pending::Row { instance, nonce_hash, end } => {
-                    crate::owner::ending::end_own(self, *instance, nonce_hash, end)?;
-                }
-                // A store that was restored from before there were locks has none to end.
-                Pending::Lock { .. } if !locks::exists(self)? => {}
-                Pending::Lock { name, fence } => {
-                    let how = LockEnd { reason: EndReason::Released.as_str(), by: None };
-                    locks::end(self, name, *fence, how)?;
-                }
-                Pending::Shutdown(word) => self.settle_word(word)?,
-            }
-        }
+        pending.iter().try_for_each(|it| it.write(self))?;
         Ok(pending)
     }
 }

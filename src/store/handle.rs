@@ -19,8 +19,7 @@ use crate::process::anchor::{Anchor, lost};
 use crate::process::command_line::matcher::CommandLineMatcher;
 use crate::process::observer::{Observer, SeenFree, View};
 use crate::process::subject::Subject;
-use crate::records::locks;
-use crate::store::deferred::Pending;
+use crate::store::deferred::Deferred;
 use crate::store::files::{By, Files, Found};
 use crate::store::handle::settle::{Orphaned, Patience, Written};
 use crate::store::held::Held;
@@ -31,7 +30,7 @@ use crate::store::open::Settings;
 use crate::store::overwritten::{Damage, Mended, SetAside};
 use crate::store::pool::Readers;
 use crate::store::pragmas::Access;
-use crate::store::transaction::{BootTime, Tx};
+use crate::store::transaction::{BootTime, Rest, Tx};
 use crate::store::{
     busy, explain, ground, location, migrate, ourselves, overwritten, pool, pragmas, registry,
     transaction,
@@ -67,7 +66,7 @@ pub(crate) struct Inner {
     pub(super) held_before: Mutex<HashSet<Wanted>>,
     /// What this process holds, so that a second claim shares the first.
     pub(crate) held: Mutex<Held>,
-    pub(crate) pending: Mutex<Vec<Arc<Pending>>>,
+    pub(crate) pending: Mutex<Vec<Arc<dyn Deferred>>>,
     /// Whether this process has left a last word: a signal that it received, or a panic.
     pub(crate) has_said_something: AtomicBool,
     /// When a process that is still there has survived its last words of each kind.
@@ -569,22 +568,20 @@ impl Inner {
         }
     }
 
-    /// Deletes the locks of rows that have ended with many of them, a short transaction at a time, so that
-    /// others can claim meanwhile, and not for long, because our caller waits. They hold nothing any more:
-    /// whoever wants one of them takes it, and `unlock --stale` and the pruning of the row delete the rest.
-    fn end_left_locks(&self, owners: Vec<InstanceId>) {
+    /// Goes on with what was too much for one transaction, a short one at a time, so that others can claim
+    /// meanwhile, and not for long, because our caller waits: nobody relies on it.
+    fn go_on_with(&self, rests: Vec<Rest>) {
         const WITHIN: Duration = Duration::from_millis(50);
         let until = Deadline::after(WITHIN);
-        for owner in owners {
+        for rest in rests {
             loop {
                 // No longer than that for somebody else's change either: ours is written.
-                let end = || self.write(|tx| locks::end_left_of(tx, owner));
-                match busy::with_budget(until.remaining(), end) {
+                match busy::with_budget(until.remaining(), || self.write(&rest)) {
                     Ok(_) if until.has_passed() => return,
                     Ok(true) => std::thread::yield_now(),
                     Ok(false) => break,
                     Err(error) => {
-                        tracing::debug!(%error, "the locks of a row that has ended are left");
+                        tracing::debug!(%error, "the rest of a change is left");
                         return;
                     }
                 }
@@ -637,7 +634,7 @@ impl Inner {
             Err(_) if tx.meets_suspects() => return Ok(Some(Written::NotYet(tx.suspects()))),
             done => done?,
         };
-        let left_locks = tx.left_locks();
+        let rests = tx.rests();
         tx.save_last_id()?;
         let dropped = if tx.lets_go() { self.unneeded_anchor(&tx)? } else { None };
         // No row, no anchor: one that is held without any would refuse everybody.
@@ -673,7 +670,7 @@ impl Inner {
         if let Some(connection) = &*writer {
             self.restart_long_wal(connection);
         }
-        Ok(Some(Written::Done { value, left_locks }))
+        Ok(Some(Written::Done { value, rests }))
     }
 
     fn changes_under_us(&self) -> Error {
@@ -725,13 +722,6 @@ impl Inner {
     #[cfg(feature = "cli")]
     pub(crate) fn inherit(&self, anchor: Anchor) {
         *sync::lock(&self.anchor) = Some(Arc::new(anchor));
-    }
-
-    /// Whether this process has released that row, and could not write it down yet.
-    pub(crate) fn has_pending_release(&self, id: InstanceId) -> bool {
-        let is_it =
-            |it: &Arc<Pending>| matches!(&**it, Pending::Row { instance, .. } if *instance == id);
-        sync::lock(&self.pending).iter().any(is_it)
     }
 }
 

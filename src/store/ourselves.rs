@@ -8,9 +8,9 @@ use rusqlite::Connection;
 use crate::error::{ErrorKind, Result};
 use crate::names::Wanted;
 use crate::process::anchor::{Anchor, Dropped};
+use crate::process::older::lock;
 use crate::process::{command_line, command_lock};
-use crate::records::identities;
-use crate::store::deferred::Pending;
+use crate::store::deferred::Deferred;
 use crate::store::handle::Inner;
 use crate::store::held::{Held, Released};
 use crate::store::location::Location;
@@ -37,12 +37,9 @@ pub(crate) fn live_on_anchor(connection: &Connection, anchor: &str) -> Result<i6
     Ok(count)
 }
 
-/// Who acts: as the caller named it, else this process.
-pub(crate) fn by_or_self(inner: &Inner, by: Option<&str>) -> String {
-    match by {
-        Some(by) => identities::presentable(inner, by),
-        None => inner.description(|| describe_self(inner, &inner.myself().argv)).to_owned(),
-    }
+/// This process, for people, as who acts.
+pub(crate) fn by_self(inner: &Inner) -> String {
+    inner.description(|| describe_self(inner, &inner.myself().argv)).to_owned()
 }
 
 /// Whoever writes, for people: pid, command line, user.
@@ -110,7 +107,7 @@ impl Inner {
         &self,
         held: &Held,
         end: impl Fn(&Tx<'_>) -> Result<bool>,
-        kept: impl FnOnce() -> Pending,
+        kept: impl FnOnce() -> Arc<dyn Deferred>,
     ) -> Released {
         let released = match self.write(end) {
             Ok(true) => return Released::Free,
@@ -119,7 +116,7 @@ impl Inner {
             Err(error) => {
                 let pending = kept();
                 tracing::warn!(?pending, %error, "release kept for later");
-                sync::lock(&self.pending).push(Arc::new(pending));
+                sync::lock(&self.pending).push(pending);
                 Released::Pending(error)
             }
         };
@@ -161,14 +158,44 @@ impl Inner {
     }
 }
 
+/// The columns that say which file an anchor is: SQLite's numbers have a sign, the kernel's do not.
+pub(crate) struct AnchorFile {
+    pub(crate) inode: Option<i64>,
+    pub(crate) device: Option<i64>,
+    pub(crate) filesystem: Option<i64>,
+}
+
+impl AnchorFile {
+    /// Of the anchor `name`, which stands in its place while the transaction lasts. That of an older
+    /// gateway is its file, and not ours.
+    pub(crate) fn of(tx: &Tx<'_>, name: Option<&str>) -> Result<Self> {
+        let key = match name {
+            Some(name) if lock::path_of(name).is_none() => tx.store().anchor_key(tx, name)?,
+            Some(_) | None => None,
+        };
+        let signed = |number: u64| number.cast_signed();
+        Ok(Self {
+            inode: key.map(|key| signed(key.inode)),
+            device: key.map(|key| signed(key.device)),
+            filesystem: key.and_then(|key| key.filesystem).map(signed),
+        })
+    }
+}
+
 impl Tx<'_> {
     /// The anchors that rows on record as live rely on.
     pub(crate) fn named_anchors(&self) -> Result<HashSet<String>> {
         transaction::named_anchors(self)
     }
 
-    /// The process' own anchor was removed and made anew: its rows follow.
+    /// The process' own anchor was removed and made again: its live rows follow.
     pub(crate) fn rename_anchor(&self, from: &str, to: &str) -> Result<()> {
-        crate::records::instances::rename_anchor(self, from, to)
+        let file = AnchorFile::of(self, Some(to))?;
+        self.prepare_cached(
+            "UPDATE instances SET anchor = ?2, anchor_inode = ?3, anchor_dev = ?4, anchor_fsid = ?5
+             WHERE anchor = ?1 AND ended_at_ms IS NULL",
+        )?
+        .execute((from, to, file.inode, file.device, file.filesystem))?;
+        Ok(())
     }
 }

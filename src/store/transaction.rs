@@ -8,7 +8,6 @@ use rusqlite::{Connection, OptionalExtension, Transaction};
 
 use crate::error;
 use crate::error::{Error, ErrorKind, Result};
-use crate::names::InstanceId;
 use crate::process::anchor::lost::LostOwner;
 use crate::process::anchor::sweep::Orphan;
 use crate::process::anchor::{Anchor, lost};
@@ -89,6 +88,9 @@ pub(crate) fn lost_owners(connection: &Connection, view: View<'_>) -> Result<Vec
     Ok(left)
 }
 
+/// What is left of a change: does some of it in a transaction of its own; whether there may be more.
+pub(crate) type Rest = Box<dyn Fn(&Tx<'_>) -> Result<bool>>;
+
 /// A write transaction in progress. Holding one means holding the store's write lock.
 pub(crate) struct Tx<'a> {
     connection: &'a Transaction<'a>,
@@ -98,7 +100,7 @@ pub(crate) struct Tx<'a> {
     now_us: i64,
     new_anchor: RefCell<Option<Arc<Anchor>>>,
     lets_go: Cell<bool>,
-    left_locks: RefCell<Vec<InstanceId>>,
+    rests: RefCell<Vec<Rest>>,
     lost_owners: Option<String>,
     patience: Patience,
     suspects: RefCell<Vec<String>>,
@@ -143,7 +145,7 @@ impl<'a> Tx<'a> {
             now_us: store.clock().wall_us(),
             new_anchor: RefCell::new(None),
             lets_go: Cell::new(false),
-            left_locks: RefCell::default(),
+            rests: RefCell::default(),
             lost_owners: state.lost_owners.clone(),
             patience,
             suspects: RefCell::default(),
@@ -244,13 +246,13 @@ impl<'a> Tx<'a> {
         self.lets_go.get()
     }
 
-    /// A row was ended that had more locks than one transaction deletes.
-    pub(crate) fn leave_locks_of(&self, instance: InstanceId) {
-        self.left_locks.borrow_mut().push(instance);
+    /// More is to be done than fits into one transaction, and nobody relies on it.
+    pub(crate) fn leave(&self, rest: Rest) {
+        self.rests.borrow_mut().push(rest);
     }
 
-    pub(super) fn left_locks(&self) -> Vec<InstanceId> {
-        self.left_locks.take()
+    pub(super) fn rests(&self) -> Vec<Rest> {
+        self.rests.take()
     }
 
     /// The anchors that owners of the store before this one still hold, although it was deleted or moved

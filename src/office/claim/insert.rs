@@ -17,7 +17,7 @@ use crate::records::{profiles, reservations, starts};
 use crate::scoped::survey;
 use crate::store::handle::Inner;
 use crate::store::held::OwnRow;
-use crate::store::ourselves::by_or_self;
+use crate::store::ourselves;
 use crate::store::transaction::Tx;
 
 /// Counts a refusal, and says when the next start may come.
@@ -101,7 +101,7 @@ pub(super) fn insert(
     .insert(tx)?;
     if candidate.heartbeat_every_ms.is_some() {
         // The claim is the first sign of life: the next one is expected from now on.
-        let writer = by_or_self(inner, None);
+        let writer = ourselves::by_self(inner);
         let owner = Owner {
             id: instance,
             office: candidate.office,

@@ -24,6 +24,7 @@ use crate::owner::request::InProgress;
 use crate::owner::{ending, holder, orphan};
 use crate::patience::{Cancel, PATIENCE_MIN};
 use crate::process::anchor::sweep::Orphan;
+use crate::records::identities;
 use crate::records::instances::{End, EndReason, Origin, Record};
 use crate::records::profiles::{Desired, check_home, set_desired};
 use crate::records::reservations::{Purpose, Reservation};
@@ -31,7 +32,6 @@ use crate::records::{instances, reservations};
 use crate::status::answer;
 use crate::store::busy::with_budget;
 use crate::store::handle::Inner;
-use crate::store::ourselves;
 use crate::store::transaction::Tx;
 use crate::sys::{Pid, Proven, Unproven};
 use crate::{marker, stop_budget, sys};
@@ -221,7 +221,7 @@ impl Profile {
             Err(error) if cannot_be_written(&error) => {
                 // A store of an older version can keep the wish at least.
                 let wish = options.desired.then(|| {
-                    let by = ourselves::by_or_self(inner, options.by.as_deref());
+                    let by = identities::by_or_self(inner, options.by.as_deref());
                     with_budget(patience, || {
                         inner.write(|tx| set_desired(tx, &office.profile, Desired::Stopped, &by))
                     })

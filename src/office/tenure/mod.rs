@@ -18,7 +18,6 @@ use crate::records::{instances, markers as records_markers};
 use crate::scoped::acquire::GrantedLock;
 use crate::scoped::guard;
 use crate::store::Store;
-use crate::store::deferred::Pending;
 use crate::store::held::{OwnRow, Released};
 use crate::sync::lock;
 use crate::sys::Pid;
@@ -209,10 +208,12 @@ impl Tenure {
         inner.let_go(
             &held,
             |tx| ending::end_own(tx, *instance, nonce_hash, how),
-            || Pending::Row {
-                instance: *instance,
-                nonce_hash: nonce_hash.clone(),
-                end: how.clone(),
+            || {
+                Arc::new(ending::Release {
+                    instance: *instance,
+                    nonce_hash: nonce_hash.clone(),
+                    end: how.clone(),
+                })
             },
         )
     }

@@ -6,9 +6,9 @@ use crate::error::Result;
 use crate::names::{InstanceId, Kind, Nonce, Office, ProfileName};
 use crate::process::command_line::{mask, redact};
 use crate::process::observer::Observer;
-use crate::process::older::lock;
 use crate::process::subject::Subject;
 use crate::records::instances::row::{Command, Origin};
+use crate::store::ourselves::AnchorFile;
 use crate::store::transaction::Tx;
 use crate::sys::StartTime;
 use crate::{stop_budget, sys};
@@ -115,30 +115,6 @@ impl NewInstance<'_> {
             ":written_by": env!("CARGO_PKG_VERSION"),
         })?;
         Ok(InstanceId(id))
-    }
-}
-
-/// The columns that say which file an anchor is: SQLite's numbers have a sign, the kernel's do not.
-pub(crate) struct AnchorFile {
-    pub(super) inode: Option<i64>,
-    pub(super) device: Option<i64>,
-    pub(super) filesystem: Option<i64>,
-}
-
-impl AnchorFile {
-    /// Of the anchor `name`, which stands in its place while the transaction lasts. That of an older
-    /// gateway is its file, and not ours.
-    pub(super) fn of(tx: &Tx<'_>, name: Option<&str>) -> Result<Self> {
-        let key = match name {
-            Some(name) if lock::path_of(name).is_none() => tx.store().anchor_key(tx, name)?,
-            Some(_) | None => None,
-        };
-        let signed = |number: u64| number.cast_signed();
-        Ok(Self {
-            inode: key.map(|key| signed(key.inode)),
-            device: key.map(|key| signed(key.device)),
-            filesystem: key.and_then(|key| key.filesystem).map(signed),
-        })
     }
 }
 

@@ -17,7 +17,7 @@ pub(crate) use self::insert::{
 pub(crate) use self::prune::{prune_history, prune_without_office};
 pub(crate) use self::row::{
     Command, CommandLock, LockNow, Origin, Record, date_back, forget_notes_of_earlier,
-    lose_command_lock, rename_anchor, standing,
+    lose_command_lock, standing,
 };
 #[cfg(feature = "cli")]
 pub(crate) use self::row::{Keepers, keepers_end, set_keepers};

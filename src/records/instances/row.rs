@@ -9,7 +9,6 @@ use crate::error::Result;
 use crate::names::{InstanceId, Kind, Nonce, Office, ProfileName};
 use crate::process::observer::Observer;
 use crate::process::subject;
-use crate::records::instances::insert::AnchorFile;
 use crate::stop_budget;
 use crate::store::transaction::Tx;
 use crate::sys;
@@ -365,17 +364,6 @@ pub(crate) fn date_back(tx: &Tx<'_>, id: InstanceId, age_ms: i64) -> Result<()> 
          WHERE id = ?1 AND written_boot_clock_ms >= ?2 AND started_at_ms >= ?2",
     )?
     .execute((id.as_i64(), age_ms))?;
-    Ok(())
-}
-
-/// Makes all live rows that name the anchor `from` name `to`.
-pub(crate) fn rename_anchor(tx: &Tx<'_>, from: &str, to: &str) -> Result<()> {
-    let file = AnchorFile::of(tx, Some(to))?;
-    tx.prepare_cached(
-        "UPDATE instances SET anchor = ?2, anchor_inode = ?3, anchor_dev = ?4, anchor_fsid = ?5
-         WHERE anchor = ?1 AND ended_at_ms IS NULL",
-    )?
-    .execute((from, to, file.inode, file.device, file.filesystem))?;
     Ok(())
 }
 

@@ -11,11 +11,10 @@ use std::time::Duration;
 
 use crate::clock::Deadline;
 use crate::error::{Error, Result};
-use crate::names::InstanceId;
 use crate::process::anchor;
 use crate::process::anchor::sweep::Orphan;
 use crate::store::handle::Inner;
-use crate::store::transaction::Tx;
+use crate::store::transaction::{Rest, Tx};
 use crate::sync::lock;
 
 /// How long an anchor without a row has to be held until it is an orphan. A rollback takes less.
@@ -33,7 +32,7 @@ pub(super) struct Orphaned(Mutex<HashSet<String>>);
 pub(super) enum Written<T> {
     Done {
         value: T,
-        left_locks: Vec<InstanceId>,
+        rests: Vec<Rest>,
     },
     /// It was rolled back: these anchors have to be waited for first.
     NotYet(Vec<String>),
@@ -54,8 +53,8 @@ impl Inner {
         let patience = [Patience::Waits; ROUNDS].into_iter().chain([Patience::Over]);
         for patience in patience {
             match self.write_with(patience, &work)? {
-                Written::Done { value, left_locks } => {
-                    self.end_left_locks(left_locks);
+                Written::Done { value, rests } => {
+                    self.go_on_with(rests);
                     return Ok(value);
                 }
                 Written::NotYet(names) => self.await_release(names),
