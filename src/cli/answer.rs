@@ -154,10 +154,6 @@ impl Complaint {
         }
     }
 
-    pub(crate) fn message(&self) -> &str {
-        &self.message
-    }
-
     /// Each further one is another way out.
     pub(crate) fn advising(mut self, advice: impl Into<String>) -> Self {
         self.advice.push(advice.into());

@@ -4,26 +4,15 @@ use serde_json::json;
 
 use crate::cli::advice::Invocation;
 use crate::cli::args::Global;
+use crate::cli::context::by_us;
 use crate::cli::keeper::Purpose;
 use crate::cli::output::{Answer, Complaint, Format, Outcome, exit};
 use crate::cli::{args, keeper, lost_store};
-use crate::error::{Error, ErrorKind};
 use crate::keeper::record::{Recorded, Recorder};
+use crate::keeper::release::NotYours;
 use crate::keeper::target::Target;
 use crate::keeper::{record, release};
 use crate::records::instances::Record;
-use crate::sys;
-
-/// Something about `pid` cannot be seen.
-pub(crate) fn cannot_tell(pid: sys::Pid, what: &str) -> Error {
-    Error::new(
-        ErrorKind::Unsupported,
-        format!("cannot tell whether pid {pid} is the process on record: {what} cannot be seen"),
-    )
-    .with_hint(
-        "look at what hides /proc (`mount`, hidepid, a security module), or ask from outside",
-    )
-}
 
 pub(super) fn claim(global: &Global, arguments: &args::Claim, format: Format) -> Outcome {
     global.check()?;
@@ -60,10 +49,12 @@ pub(super) fn show(global: &Global, format: Format, mut report: keeper::Report) 
 
 pub(super) fn release(global: &Global, arguments: &args::Release, format: Format) -> Outcome {
     let office = global.office()?;
-    let answer =
-        lost_store::ask(global, |store| release::release_in(store, &office, arguments.pid))?;
+    let answer = lost_store::ask(global, |store| {
+        release::release_in(store, &office, arguments.pid, &by_us("release"))
+    })?;
     let answer = answer.unwrap_or_else(|| {
-        Err(Complaint::new(format!("{office} was never claimed: there is no store")))
+        let why = format!("{office} was never claimed: there is no store");
+        Err(NotYours { why, advice: None })
     });
     Ok(match answer {
         Ok(instance) => {
@@ -72,9 +63,14 @@ pub(super) fn release(global: &Global, arguments: &args::Release, format: Format
             });
             Answer::new(exit::OK, format, &format!("{office}: released\n"), &document)
         }
-        Err(why) => {
-            let document = json!({"released": false, "instance": null, "reason": why.message()});
-            Answer::new(exit::NO, format, "", &document).complaining(why)
+        Err(NotYours { why, advice }) => {
+            let document = json!({"released": false, "instance": null, "reason": why});
+            let complaint = Complaint::new(why);
+            let complaint = match advice {
+                Some(advice) => complaint.advising(advice),
+                None => complaint,
+            };
+            Answer::new(exit::NO, format, "", &document).complaining(complaint)
         }
     })
 }

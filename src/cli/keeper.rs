@@ -6,13 +6,10 @@
 //! terminal, and inherits no descriptor, so that it holds nothing else open. When the store is replaced
 //! it goes on in the new one, as a `run` does.
 
-pub(crate) mod pair;
-
 use std::ffi::OsString;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use clap::Parser;
 use serde::{Deserialize, Serialize};
@@ -20,32 +17,26 @@ use serde_json::{Value, json};
 
 use crate::claim::examine::Evicted;
 use crate::cli::args::Global;
-use crate::cli::keeper::pair::{Inbox, Pair, wait_as_second};
 use crate::cli::output;
 use crate::cli::output::{Complaint, exit};
 use crate::error::{Error, ErrorKind, Result};
 use crate::keeper::keep::Keeping;
+use crate::keeper::pair::{Inbox, Pair, wait_as_second};
 use crate::keeper::record;
 use crate::keeper::record::{Recorded, Recorder};
 use crate::keeper::target::Target;
 use crate::names::{InstanceId, Office, ProfileName};
 use crate::owner::holder::Holder;
-use crate::process::anchor;
-use crate::records::instances;
 use crate::records::instances::Record;
 use crate::store::Store;
-use crate::store::handle::Inner;
 use crate::store::open::OpenOptions;
 use crate::sys;
 use crate::sys::{ProcessHandle, StartTime, StartTimeUnit, supervise};
 
-pub(super) use crate::cli::keeper::pair::VERB as VERB_OF_SECOND;
+pub(super) use crate::keeper::pair::VERB as VERB_OF_SECOND;
 
 /// The hidden verb of a keeper.
 pub(super) const VERB: &str = "__keeper";
-
-/// How often a keeper looks whether its records have ended; the end of the process wakes it.
-pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// What a keeper tells the verb that started it, in one JSON document on a pipe.
 #[derive(Debug, Serialize, Deserialize)]
@@ -121,14 +112,6 @@ pub(super) enum Purpose<'a> {
     Office(&'a Office, Option<&'a Path>),
     /// Locks of this profile.
     Locks(&'a ProfileName),
-}
-
-/// Leaves word for the keepers of `instance` that it was granted the office or lock with this fence.
-pub(crate) fn note_grant(inner: &Inner, instance: InstanceId, fence: i64) {
-    let record = inner.read(|connection| instances::by_id(connection, instance));
-    if let Ok(Some(Record { anchor: Some(anchor), keeper_pid: Some(_), .. })) = record {
-        anchor::note_grant(&inner.location.anchors, &anchor, fence);
-    }
 }
 
 /// Starts a keeper for `target` and waits for its report.

@@ -6,16 +6,18 @@ use crate::claim::aside::Aside;
 use crate::claim::examine::{ATTEMPTS, Count, changes_too_fast};
 use crate::claim::wait::{Attempt, Turn, WaitOptions, until_granted};
 use crate::cli::args::Global;
-use crate::cli::claim::{cannot_tell, show};
+use crate::cli::claim::show;
 use crate::cli::context::by_us;
 use crate::cli::keeper::Purpose;
-use crate::cli::lost_store::Known;
 use crate::cli::output::{Answer, Complaint, Format, Outcome, exit};
 use crate::cli::{args, identity, keeper, lost_store};
 use crate::clock::length;
 use crate::error::{Error, Result};
+use crate::keeper::Known;
 use crate::keeper::locks;
-use crate::keeper::locks::{Acquiring, Found, Step, Subjected};
+use crate::keeper::locks::{Acquiring, Asked, Found, No, Step, Subjected};
+use crate::keeper::record;
+use crate::keeper::release::cannot_tell;
 use crate::keeper::target::Target;
 use crate::names::LockName;
 use crate::owner::holder::Holder;
@@ -25,7 +27,6 @@ use crate::records::instances::{EndReason, Origin};
 use crate::records::locks::{LockEnd, LockRow};
 use crate::records::{instances, locks as records_locks};
 use crate::scoped::acquire::{Acquired, GrantedLock, PreviousLock};
-use crate::scoped::request::LockRequest;
 use crate::scoped::survey::masked;
 use crate::scoped::unlock::end_if_without_purpose;
 use crate::store::Store;
@@ -58,10 +59,12 @@ pub(crate) fn acquire(global: &Global, arguments: &args::LockAcquire, format: Fo
     let asker = Asker {
         global,
         store: &store,
-        requests: std::slice::from_ref(&request),
-        stopped,
-        keeper: !arguments.no_keeper,
-        waits: arguments.wait.is_some_and(Wait::waits),
+        asked: Asked {
+            requests: std::slice::from_ref(&request),
+            stopped,
+            keeper: !arguments.no_keeper,
+            waits: arguments.wait.is_some_and(Wait::waits),
+        },
     };
     let acquiring: Acquiring = match subjected {
         Subjected::Run(run) => Acquiring::Run(run),
@@ -81,7 +84,7 @@ pub(crate) fn acquire(global: &Global, arguments: &args::LockAcquire, format: Fo
         origin: Origin::Library,
         version: None,
         stop_budget_ms: stop_budget::DEFAULT_MS,
-        argv: masked(store.inner.myself(), asker.requests),
+        argv: masked(store.inner.myself(), asker.asked.requests),
         stopped,
     };
     let mut complaint = None;
@@ -103,7 +106,7 @@ pub(crate) fn acquire(global: &Global, arguments: &args::LockAcquire, format: Fo
         }
         Err(holder) => holder,
     };
-    acquiring.tidy(&store.inner)?;
+    acquiring.tidy(&store.inner, &by_us("lock acquire"))?;
     Ok(Answer::new(exit::NOT_NOW, format, "", &document(Err(&holder)))
         .complaining(Complaint::new(holder.to_string()).advising(holder.advice())))
 }
@@ -144,13 +147,10 @@ fn document(answer: std::result::Result<&GrantedLock, &Holder>) -> Value {
 }
 
 /// What is asked for, and how.
-pub(crate) struct Asker<'a> {
+struct Asker<'a> {
     global: &'a Global,
     store: &'a Store,
-    pub(crate) requests: &'a [LockRequest],
-    pub(crate) stopped: Stopped,
-    pub(crate) keeper: bool,
-    pub(crate) waits: bool,
+    asked: Asked<'a>,
 }
 
 enum Tried {
@@ -166,12 +166,12 @@ impl Acquiring {
         let mut keepers = 0;
         for _ in 0..ATTEMPTS {
             let step = count.if_writable(|count| {
-                inner.write(|tx| self.step(tx, inner, asker, turn, &aside, count))
+                inner.write(|tx| self.step(tx, inner, asker.asked, turn, &aside, count))
             })?;
             match step {
                 Step::Done(Acquired::Granted(mut granted, _)) => {
                     for lock in &granted {
-                        keeper::note_grant(inner, lock.instance, lock.fence);
+                        record::note_grant(inner, lock.instance, lock.fence);
                     }
                     return Ok(Tried::Attempt(Box::new(Attempt::Granted(granted.swap_remove(0)))));
                 }
@@ -188,7 +188,7 @@ impl Acquiring {
                     // The record that one made may have ended with another verb's last lock.
                     keepers += 1;
                     if keepers > KEEPERS_MAX {
-                        return Err(changes_too_fast(asker.requests[0].name()));
+                        return Err(changes_too_fast(asker.asked.requests[0].name()));
                     }
                     let purpose = Purpose::Locks(profile);
                     let report = keeper::start(asker.global, asker.store, &purpose, target)?;
@@ -198,16 +198,8 @@ impl Acquiring {
                 }
             }
         }
-        Err(changes_too_fast(asker.requests[0].name()))
+        Err(changes_too_fast(asker.asked.requests[0].name()))
     }
-}
-
-/// Why a lock is not the subject's.
-pub(crate) enum No {
-    /// Somebody else has it, or has had it meanwhile.
-    Others(String),
-    /// Nobody who lives is on record for it.
-    Nobodys(String),
 }
 
 /// What `question` finds in the store. A process of which nothing is on record may have lost its store; a run

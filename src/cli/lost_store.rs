@@ -5,25 +5,10 @@
 use crate::cli::Existing;
 use crate::cli::args::Global;
 use crate::error::{Error, ErrorKind, Result};
+use crate::keeper::Known;
 use crate::owner::orphan;
 use crate::process::anchor::sweep::Orphan;
 use crate::store::Store;
-
-/// What a store answers.
-pub(crate) enum Known<T> {
-    /// It knows whom it was asked about.
-    Well(T),
-    /// That is no more than the lack of a record.
-    ByLack(T),
-}
-
-impl<T> Known<T> {
-    fn answer(self) -> T {
-        match self {
-            Self::Well(answer) | Self::ByLack(answer) => answer,
-        }
-    }
-}
 
 /// Asks the store; `None` where there is none, and nobody is left of one.
 ///

@@ -4,10 +4,10 @@ use serde_json::{Value, json};
 
 use crate::cli::args::Global;
 use crate::cli::context::by_us;
-use crate::cli::lost_store::Known;
 use crate::cli::output::{Answer, Complaint, Format, Outcome, ago, exit};
 use crate::cli::{args, lost_store, output};
 use crate::error::Result;
+use crate::keeper::Known;
 use crate::keeper::release::{current_run, parent};
 use crate::marker::request::MarkerRequest;
 use crate::marker::{Consumed, request};

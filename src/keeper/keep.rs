@@ -10,10 +10,9 @@ use rusqlite::Connection;
 
 use crate::claim::aside::{Aside, Errand};
 use crate::claim::examine::{ATTEMPTS, Claimant, Count, changes_too_fast};
-use crate::cli::keeper::LOOK_EVERY;
-use crate::cli::keeper::pair::{Event, Inbox, Pair};
 use crate::clock::Deadline;
 use crate::error::{Error, ErrorKind, Result};
+use crate::keeper::pair::{Event, Inbox, Pair};
 use crate::keeper::record::{Recorder, attachment};
 use crate::keeper::target::Target;
 use crate::liveness::Lease;
@@ -39,6 +38,9 @@ use crate::store::transaction::Tx;
 use crate::store::{Store, data_version, ourselves};
 use crate::sync::lock;
 use crate::sys::supervise;
+
+/// How often a keeper looks whether its records have ended; the end of the process wakes it.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// How long a keeper keeps a row that no lock was taken from: the verb that wanted one is waiting for
 /// it, or was killed.

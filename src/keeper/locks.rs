@@ -3,8 +3,6 @@
 use crate::claim::aside::Aside;
 use crate::claim::examine::{Claimant, Count};
 use crate::claim::wait::Turn;
-use crate::cli::context::by_us;
-use crate::cli::lock::{Asker, No};
 use crate::error::{Error, Result};
 use crate::keeper::record::{Recorder, attachment};
 use crate::keeper::release::{current_run, is_about, parent};
@@ -14,11 +12,13 @@ use crate::names::{InstanceId, LockName, ProfileName};
 use crate::owner::evidence::LiveCommandLine;
 use crate::owner::holder::because_seen;
 use crate::owner::judge::{is_held, judge_record};
+use crate::patience::Stopped;
 use crate::process::subject::Subject;
 use crate::records::instances::{Origin, Record};
 use crate::records::locks::LockRow;
 use crate::records::{instances, locks};
 use crate::scoped::acquire::{Acquired, Owner, acquire_once};
+use crate::scoped::request::LockRequest;
 use crate::scoped::survey::{LockClaim, Surveyed, hide_in, survey};
 use crate::scoped::unlock::end_if_without_purpose;
 use crate::store::Store;
@@ -51,6 +51,16 @@ pub(crate) fn subjected(store: &Store, pid: Option<sys::Pid>) -> Result<Subjecte
             None => Ok(Subjected::Process(parent()?)),
         },
     }
+}
+
+/// What is asked for, and how.
+#[derive(Clone, Copy)]
+pub(crate) struct Asked<'a> {
+    pub(crate) requests: &'a [LockRequest],
+    pub(crate) stopped: Stopped,
+    /// Whether a keeper is to hold the anchor of its row.
+    pub(crate) keeper: bool,
+    pub(crate) waits: bool,
 }
 
 /// Whose the lock will be.
@@ -93,7 +103,7 @@ impl Acquiring {
         &self,
         tx: &Tx<'_>,
         inner: &Inner,
-        asker: &Asker<'_>,
+        asked: Asked<'_>,
         turn: &Turn,
         aside: &Aside,
         count: Count,
@@ -108,11 +118,11 @@ impl Acquiring {
             }
         };
         let claim = LockClaim {
-            requests: asker.requests,
+            requests: asked.requests,
             claimant,
             profile: self.profile(),
             ours,
-            stopped: asker.stopped,
+            stopped: asked.stopped,
             waiter: turn.waiter,
         };
         let acquire = |owner| {
@@ -130,7 +140,7 @@ impl Acquiring {
                         "its command is being ended; `incumbent status` says who holds it",
                     ));
                 }
-                hide_in(tx, run.id, asker.requests)?;
+                hide_in(tx, run.id, asked.requests)?;
                 acquire(Owner::Row(run.id))
             }
             Self::Process { profile, subject, .. } => {
@@ -138,7 +148,7 @@ impl Acquiring {
                     instances::live_of_pid(tx, subject.pid, subject.start_time, inner.observer())?;
                 let is_kept =
                     |row: &&Record| row.anchor.as_ref().is_some_and(|it| is_held(inner, it));
-                if asker.keeper
+                if asked.keeper
                     && let Some(kept) = rows.iter().find(is_kept)
                 {
                     // Their keeper was killed, this one lives.
@@ -151,15 +161,15 @@ impl Acquiring {
                 let own = rows
                     .iter()
                     .filter(|row| row.kind().is_none() && row.profile.as_ref() == Some(profile))
-                    .find(|row| if asker.keeper { is_kept(row) } else { true });
+                    .find(|row| if asked.keeper { is_kept(row) } else { true });
                 if let Some(own) = own {
                     return acquire(Owner::Row(own.id));
                 }
-                let recorder = if asker.keeper { Recorder::Verb } else { Recorder::NoKeeper };
+                let recorder = if asked.keeper { Recorder::Verb } else { Recorder::NoKeeper };
                 match attachment(tx, inner, subject, recorder)? {
                     Some(attachment) => acquire(Owner::New(&attachment)),
                     // Who waits has its keeper ready, to own within milliseconds of the release.
-                    None if asker.waits => Ok(Step::NeedsKeeper),
+                    None if asked.waits => Ok(Step::NeedsKeeper),
                     None => Ok(match survey(tx, inner, &claim, aside, count)? {
                         Surveyed::Clear(_) => Step::NeedsKeeper,
                         Surveyed::Held(obstacle) => Step::Done(Acquired::Held(obstacle)),
@@ -171,7 +181,7 @@ impl Acquiring {
     }
 
     /// After a refusal: a row that was made for the lock, and a keeper with it, need not stay.
-    pub(crate) fn tidy(&self, inner: &Inner) -> Result<()> {
+    pub(crate) fn tidy(&self, inner: &Inner, by: &str) -> Result<()> {
         let Self::Process { subject, .. } = self else { return Ok(()) };
         let rows = |connection: &rusqlite::Connection| {
             instances::live_of_pid(connection, subject.pid, subject.start_time, inner.observer())
@@ -181,11 +191,19 @@ impl Acquiring {
         }
         inner.write(|tx| {
             for row in rows(tx)? {
-                end_if_without_purpose(tx, &row, &by_us("lock acquire"))?;
+                end_if_without_purpose(tx, &row, by)?;
             }
             Ok(())
         })
     }
+}
+
+/// Why a lock is not the subject's.
+pub(crate) enum No {
+    /// Somebody else has it, or has had it meanwhile.
+    Others(String),
+    /// Nobody who lives is on record for it.
+    Nobodys(String),
 }
 
 /// A lock that a verb found to be of whom it acts for; else why not.

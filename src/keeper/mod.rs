@@ -4,6 +4,23 @@
 
 pub(crate) mod keep;
 pub(crate) mod locks;
+pub(crate) mod pair;
 pub(crate) mod record;
 pub(crate) mod release;
 pub(crate) mod target;
+
+/// What a store answers.
+pub(crate) enum Known<T> {
+    /// It knows whom it was asked about.
+    Well(T),
+    /// That is no more than the lack of a record.
+    ByLack(T),
+}
+
+impl<T> Known<T> {
+    pub(crate) fn answer(self) -> T {
+        match self {
+            Self::Well(answer) | Self::ByLack(answer) => answer,
+        }
+    }
+}

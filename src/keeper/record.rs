@@ -4,7 +4,6 @@ use std::path::Path;
 
 use crate::claim::aside::Aside;
 use crate::claim::examine::{ATTEMPTS, Attachment, Count, Evicted, changes_too_fast};
-use crate::cli::keeper;
 use crate::clock::Deadline;
 use crate::error::Result;
 use crate::keeper::target::Target;
@@ -13,6 +12,7 @@ use crate::office::claim::candidate::{Candidate, Outcome};
 use crate::office::claim::once::claim_once;
 use crate::owner::holder::Holder;
 use crate::owner::judge::is_held;
+use crate::process::anchor;
 use crate::process::subject::Subject;
 use crate::records::instances;
 use crate::records::instances::{NewInstance, Origin, Record};
@@ -71,7 +71,7 @@ pub(crate) fn record(
             Some(Outcome::Granted(granted)) => {
                 let instance = granted.row.instance;
                 if recorder == Recorder::Verb {
-                    keeper::note_grant(inner, instance, instance.as_i64());
+                    note_grant(inner, instance, instance.as_i64());
                 }
                 Recorded::Granted { instance, evicted: granted.evicted }
             }
@@ -141,4 +141,12 @@ pub(super) fn attachment(
         pid: inner.observer().pid,
         start_time: inner.observer().start_time,
     }))
+}
+
+/// Leaves word for the keepers of `instance` that it was granted the office or lock with this fence.
+pub(crate) fn note_grant(inner: &Inner, instance: InstanceId, fence: i64) {
+    let record = inner.read(|connection| instances::by_id(connection, instance));
+    if let Ok(Some(Record { anchor: Some(anchor), keeper_pid: Some(_), .. })) = record {
+        anchor::note_grant(&inner.location.anchors, &anchor, fence);
+    }
 }

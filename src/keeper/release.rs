@@ -1,10 +1,7 @@
 //! Who may release an office, and for whom.
 
-use crate::cli::claim;
-use crate::cli::context::by_us;
-use crate::cli::lost_store::Known;
-use crate::cli::output::Complaint;
 use crate::error::{Error, ErrorKind, Result};
+use crate::keeper::Known;
 use crate::liveness::{Boot, Lease, Relation, StartTimeMatch};
 use crate::names::{InstanceId, Nonce, Office};
 use crate::owner;
@@ -55,6 +52,17 @@ pub(crate) fn current_run(store: &Store) -> Result<Option<Record>> {
     }
 }
 
+/// Something about `pid` cannot be seen.
+pub(crate) fn cannot_tell(pid: sys::Pid, what: &str) -> Error {
+    Error::new(
+        ErrorKind::Unsupported,
+        format!("cannot tell whether pid {pid} is the process on record: {what} cannot be seen"),
+    )
+    .with_hint(
+        "look at what hides /proc (`mount`, hidepid, a security module), or ask from outside",
+    )
+}
+
 /// Whether a record is about the process that has `pid` now, or had it last. A pid of another
 /// namespace or machine is somebody else's number.
 ///
@@ -73,10 +81,7 @@ pub(crate) fn is_about(inner: &Inner, record: &Record, pid: sys::Pid) -> Result<
         return Ok(false);
     }
     if places.contains(&Relation::Unknown) {
-        return Err(claim::cannot_tell(
-            pid,
-            "whether it is in our pid namespace and on our machine",
-        ));
+        return Err(cannot_tell(pid, "whether it is in our pid namespace and on our machine"));
     }
     // Numbers of one namespace mean the same process, also where /proc does not show it.
     Ok(true)
@@ -92,13 +97,20 @@ pub(crate) fn parent() -> Result<sys::Pid> {
     })
 }
 
-/// Ends the record of `pid`; `Err` says why it is not the caller's to end.
+/// Why a record is not the caller's to end, and what to do.
+pub(crate) struct NotYours {
+    pub(crate) why: String,
+    pub(crate) advice: Option<String>,
+}
+
+/// Ends the record of `pid`, in the name of `by`.
 pub(crate) fn release_in(
     store: &Store,
     office: &Office,
     pid: Option<sys::Pid>,
-) -> Result<Known<std::result::Result<InstanceId, Complaint>>> {
-    let no = |why: String| Ok(Known::Well(Err(Complaint::new(why))));
+    by: &str,
+) -> Result<Known<std::result::Result<InstanceId, NotYours>>> {
+    let no = |why: String| Ok(Known::Well(Err(NotYours { why, advice: None })));
     let pid = match pid {
         Some(pid) => pid,
         None => match current_run(store)? {
@@ -114,22 +126,25 @@ pub(crate) fn release_in(
     };
     store.inner.write(|tx| {
         let Some(record) = owner::live(tx, office)? else {
-            return Ok(Known::ByLack(Err(Complaint::new(format!("nobody holds {office}")))));
+            let why = format!("nobody holds {office}");
+            return Ok(Known::ByLack(Err(NotYours { why, advice: None })));
         };
         if !record.is_pid {
-            return Ok(Known::Well(Err(Complaint::new(format!(
-                "{office} was not claimed with `incumbent claim`: only its owner releases it"
-            ))
-            .advising("`incumbent stop` asks it to end"))));
+            return Ok(Known::Well(Err(NotYours {
+                why: format!(
+                    "{office} was not claimed with `incumbent claim`: only its owner releases it"
+                ),
+                advice: Some("`incumbent stop` asks it to end".to_owned()),
+            })));
         }
         if !is_about(&store.inner, &record, pid)? {
             let holder = record.pid.unwrap_or_default();
-            return Ok(Known::Well(Err(Complaint::new(format!(
-                "{office} is not held by pid {pid}, but by pid {holder}"
-            ))
-            .advising(format!("`incumbent release --pid {holder}`, if that one is meant")))));
+            return Ok(Known::Well(Err(NotYours {
+                why: format!("{office} is not held by pid {pid}, but by pid {holder}"),
+                advice: Some(format!("`incumbent release --pid {holder}`, if that one is meant")),
+            })));
         }
-        let end = End::new(EndReason::Released).by(by_us("release"));
+        let end = End::new(EndReason::Released).by(by);
         ending::end_other(tx, record.id, &end)?;
         Ok(Known::Well(Ok(record.id)))
     })

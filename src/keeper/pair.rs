@@ -124,7 +124,7 @@ impl Pair {
     }
 
     /// The pair of which the first was killed; `file` is the anchor `name`, which we hold.
-    pub(super) fn left_alone(inbox: Inbox, arguments: &[OsString], name: &str, file: File) -> Self {
+    pub(crate) fn left_alone(inbox: Inbox, arguments: &[OsString], name: &str, file: File) -> Self {
         let mut pair = Self::new(inbox, arguments);
         pair.anchor = Some(Shared { name: name.to_owned(), file });
         pair.start_second();
@@ -213,7 +213,7 @@ impl Pair {
     }
 
     /// Ends the second one, because there is nothing to keep any more.
-    pub(super) fn end_second(&mut self) {
+    pub(crate) fn end_second(&mut self) {
         if let Some(mut second) = self.second.take() {
             let _ = match &second.handle {
                 Some(handle) => handle.kill(),
@@ -231,7 +231,7 @@ impl Drop for Pair {
 }
 
 /// What the second one waits for; true when it is to take the place of the first.
-pub(super) fn wait_as_second(
+pub(crate) fn wait_as_second(
     inbox: &Inbox,
     process: (sys::Pid, &ProcessHandle),
     first: &Arc<ProcessHandle>,
