@@ -42,15 +42,18 @@ impl Source {
         for (number, line) in self.code().lines().enumerate() {
             let line = line.split("//").next().unwrap();
             for (at, found) in line.match_indices("crate::") {
-                let is_part = line[..at].ends_with(|c: char| c.is_alphanumeric() || "_$".contains(c));
+                let is_part =
+                    line[..at].ends_with(|c: char| c.is_alphanumeric() || "_$".contains(c));
                 if is_part {
                     continue;
                 }
                 let rest = &line[at + found.len()..];
-                let list = rest.strip_prefix('{').map_or(vec![rest], |list| list.split(',').collect());
+                let list =
+                    rest.strip_prefix('{').map_or(vec![rest], |list| list.split(',').collect());
                 for name in list {
                     let is_word = |c: char| c.is_alphanumeric() || c == '_';
-                    let word: String = name.trim_start().chars().take_while(|c| is_word(*c)).collect();
+                    let word: String =
+                        name.trim_start().chars().take_while(|c| is_word(*c)).collect();
                     named.push((number + 1, word));
                 }
             }
@@ -156,11 +159,16 @@ fn an_import_that_runs_up_is_found() {
     };
     let up = planted("records/locks.rs", "use crate::office::Profile;\n");
     assert_eq!(up.len(), 1, "{up:?}");
-    for words in ["records/locks.rs:1", "`records` (floor", "names `office` (floor", "lower floors"] {
+    for words in ["records/locks.rs:1", "`records` (floor", "names `office` (floor", "lower floors"]
+    {
         assert!(up[0].contains(words), "no {words:?} in {up:?}");
     }
     assert_eq!(planted("store/open.rs", "use crate::{clock, doctor};").len(), 1);
-    assert_eq!(planted("claim/wait.rs", "use crate::status::report::Report;").len(), 1, "the same floor");
+    assert_eq!(
+        planted("claim/wait.rs", "use crate::status::report::Report;").len(),
+        1,
+        "the same floor"
+    );
     assert_eq!(planted("cli/status.rs", "let row = crate::records::locks::all();").len(), 1);
     assert_eq!(planted("attic/mod.rs", "").len(), 1, "a room without a floor");
     let right = "use crate::clock::Deadline;\n// use crate::office\n#[cfg(test)]\nmod tests { use crate::cli; }";
