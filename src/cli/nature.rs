@@ -1,6 +1,6 @@
 //! Which verbs ask and which act: what it means when the answer of one cannot be written.
 
-use super::args::{Doctor, Forensics, Lock, Marker, Verb};
+use crate::cli::args::{Doctor, Forensics, Lock, Marker, Verb};
 
 /// What is asked of the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

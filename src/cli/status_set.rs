@@ -11,7 +11,6 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::keeper::Known;
 use crate::keeper::release::{current_run, is_about, parent};
 use crate::names::Office;
-use crate::owner;
 use crate::records::instances::Record;
 use crate::records::runtime;
 use crate::status::field::Field;
@@ -19,7 +18,7 @@ use crate::status::platform::PlatformUpdate;
 use crate::status::update::StatusUpdate;
 use crate::status::write;
 use crate::store::Store;
-use crate::sys;
+use crate::{owner, sys};
 
 pub(super) fn status_set(global: &Global, arguments: &StatusSet, format: Format) -> Outcome {
     let office = global.office()?;

@@ -263,7 +263,7 @@ impl Opened {
         };
         format!(
             "pid {pid} ({})",
-            super::cut(&command_line::display(&identities.command(arguments)))
+            crate::doctor::cut(&command_line::display(&identities.command(arguments)))
         )
     }
 

@@ -9,13 +9,14 @@ use serde_json::{Value, json};
 use crate::claim::sweep::sweep;
 use crate::doctor::check::{Opened, Scene, counted, listed, program};
 use crate::doctor::database::{Integrity, Schema, integrity_of, is_damaged, schema_of};
+use crate::doctor::owners::anchors;
 use crate::doctor::stale::{Ended, StaleRecord};
-use crate::doctor::{database, owners, stale};
+use crate::doctor::{database, stale};
 use crate::error::{Error, ErrorKind, Result};
 use crate::liveness::AnchorState;
 use crate::process::anchor;
 use crate::records::events::EventRecord;
-use crate::store::ground::{Depth, Proof, each_open};
+use crate::store::ground::close::{Depth, Proof, each_open};
 use crate::store::handle::Inner;
 use crate::store::migrate::SCHEMA_VERSION;
 use crate::store::open::OpenOptions;
@@ -368,7 +369,7 @@ impl Surgery {
         let act = |count: usize| {
             format!("delete {} that nobody holds", counted(count, "anchor", "anchors"))
         };
-        let seen = owners::garbage_count(opened)?;
+        let seen = anchors::garbage_count(opened)?;
         if seen == 0 {
             return Ok(());
         }

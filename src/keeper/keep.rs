@@ -8,33 +8,23 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
-use crate::claim::aside::{Aside, Errand};
-use crate::claim::examine::{ATTEMPTS, Claimant, Count, changes_too_fast};
+use crate::claim::aside::Aside;
+use crate::claim::examine::{ATTEMPTS, changes_too_fast};
 use crate::clock::Deadline;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{ErrorKind, Result};
+use crate::keeper::arrival::Arrival;
+use crate::keeper::kept::{Kept, Seen};
 use crate::keeper::pair::{Event, Inbox, Pair};
-use crate::keeper::record::{Recorder, attachment};
 use crate::keeper::target::Target;
-use crate::liveness::Lease;
-use crate::names::{Nonce, Office, Secret};
-use crate::office::claim::candidate::{Candidate, Outcome};
-use crate::office::claim::once::claim_once;
+use crate::names::Nonce;
 use crate::owner::ending;
-use crate::owner::holder::{Holder, ORPHANED_ANCHOR};
 use crate::owner::judge::is_held;
-use crate::patience::Stopped;
 use crate::process::anchor::Anchor;
-use crate::process::subject::Subject;
-use crate::records::instances::{End, EndReason, Origin, Record};
-use crate::records::locks::LockRow;
+use crate::records::instances::{End, EndReason};
 use crate::records::{instances, locks, waiters};
-use crate::scoped::acquire::{Acquired, Owner, acquire_once};
-use crate::scoped::request::LockRequest;
-use crate::scoped::survey::LockClaim;
 use crate::store::handle::Inner;
 use crate::store::held::{Held, HeldOffice, OwnRow};
 use crate::store::open::OpenOptions;
-use crate::store::transaction::Tx;
 use crate::store::{Store, data_version, ourselves};
 use crate::sync::lock;
 use crate::sys::supervise;
@@ -97,13 +87,6 @@ pub(crate) struct Keeping {
     is_orphan: bool,
     /// A further anchor for that, where rows of the copy name ours.
     nameless: Option<Anchor>,
-}
-
-/// A row on our anchor, and the locks that were taken from it.
-#[derive(Clone)]
-struct Kept {
-    record: Record,
-    locks: Vec<LockRow>,
 }
 
 impl Keeping {
@@ -419,159 +402,4 @@ impl Keeping {
         *lock(&self.store.inner.held) = held;
         Ok(())
     }
-}
-
-/// What a look at the store shows.
-enum Seen {
-    Rows(Vec<Kept>),
-    /// Rows are not deleted while they live, and locks not without a trace: it is an older copy.
-    IsOlder,
-    /// The same, and it is not known to us what it lacks (FIELD-BUGS row 97).
-    LacksAGrant,
-}
-
-impl Kept {
-    /// Whether the grant with this fence is one that we have seen.
-    fn has_grant(&self, fence: i64) -> bool {
-        self.record.id.as_i64() == fence || self.locks.iter().any(|row| row.fence == fence)
-    }
-
-    /// Whether the row, or one of its locks, is gone without having ended.
-    fn is_missing(&self, connection: &Connection) -> Result<bool> {
-        let Some(record) = self.find(connection)? else { return Ok(true) };
-        if record.ended_at_ms.is_some() {
-            return Ok(false);
-        }
-        for row in &self.locks {
-            let is_there =
-                locks::by_name(connection, &row.name)?.is_some_and(|it| it.fence >= row.fence);
-            if !is_there && locks::how_it_ended(connection, row.instance, row.fence)?.is_none() {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    /// The row itself, live or ended; `None` in a store that does not have it.
-    fn find(&self, connection: &Connection) -> Result<Option<Record>> {
-        let found = instances::by_id(connection, self.record.id)?;
-        Ok(found.filter(|record| record.nonce_hash == self.record.nonce_hash))
-    }
-}
-
-/// One transaction in the new store: all that was kept, or nothing yet.
-struct Arrival<'a> {
-    target: &'a Target,
-    aside: &'a Aside,
-    /// What has to be done first, outside of it.
-    errand: Cell<Option<Errand>>,
-}
-
-impl Arrival<'_> {
-    fn arrive(&self, tx: &Tx<'_>, inner: &Inner, kept: &[Kept]) -> Result<()> {
-        for kept in kept {
-            match kept.find(tx)? {
-                Some(record) if record.ended_at_ms.is_some() => {}
-                Some(record) => {
-                    if !record.anchor.as_deref().is_some_and(|anchor| is_held(inner, anchor)) {
-                        let anchor = inner.anchor(tx)?;
-                        instances::set_anchor(tx, record.id, &record.nonce_hash, anchor.name())?;
-                    }
-                    self.acquire(tx, inner, kept, true)?;
-                }
-                None => match kept.record.office() {
-                    Some(office) => self.claim(tx, inner, kept, &office)?,
-                    None => self.acquire(tx, inner, kept, false)?,
-                },
-            }
-        }
-        // It was only lent by the handle of the other store.
-        if let Some(anchor) = inner.own_anchor()
-            && ourselves::live_on_anchor(tx, anchor.name())? > 0
-        {
-            inner.anchor(tx)?;
-        }
-        Ok(())
-    }
-
-    fn claim(&self, tx: &Tx<'_>, inner: &Inner, kept: &Kept, office: &Office) -> Result<()> {
-        let mut subject =
-            Subject::process(self.target.pid, self.target.start_time, inner.observer());
-        // An identity may stand in it that was known when the row was made, and is not known to us.
-        subject.argv.clone_from(&kept.record.argv);
-        let candidate = Candidate::by_pid(office, None, &subject);
-        let Some(attachment) = attachment(tx, inner, &subject, Recorder::Keeper)? else {
-            return Ok(());
-        };
-        match claim_once(tx, inner, &candidate, &attachment, self.aside, Count::No)? {
-            Outcome::Granted(_) | Outcome::AlreadyRecorded(_) => Ok(()),
-            Outcome::Held(obstacle) => give_up(&obstacle.holder),
-            Outcome::Errand(errand) => Err(self.interrupted(errand)),
-        }
-    }
-
-    /// Acquires the locks again that were not let go since.
-    fn acquire(&self, tx: &Tx<'_>, inner: &Inner, kept: &Kept, has_row: bool) -> Result<()> {
-        let Record { id, uid, argv, party, supervisor, profile, .. } = &kept.record;
-        // The command line as it was recorded, for the same reason.
-        let Target { pid, start_time, .. } = *self.target;
-        let mut subject = Subject::told(pid, start_time, *uid, argv.clone());
-        subject.party.clone_from(party);
-        subject.supervisor = supervisor.clone().unwrap_or(subject.supervisor);
-        let mut owner = has_row.then_some(*id);
-        for row in &kept.locks {
-            if !is_to_be_acquired(tx, inner, row)? {
-                continue;
-            }
-            let request = LockRequest {
-                name: row.name.clone(),
-                identity: Secret::of(b""),
-                metadata: row.metadata.clone(),
-                ttl_ms: row.ttl_ms,
-            };
-            let claim = LockClaim {
-                requests: &[request],
-                claimant: Claimant { origin: Origin::Pid, subject: &subject },
-                profile: profile.as_ref(),
-                ours: owner.as_slice(),
-                stopped: Stopped::Respect,
-                waiter: None,
-            };
-            let attachment = attachment(tx, inner, &subject, Recorder::Keeper)?;
-            let from = match (owner, &attachment) {
-                (Some(owner), _) => Owner::Row(owner),
-                (None, Some(attachment)) => Owner::New(attachment),
-                (None, None) => return Ok(()),
-            };
-            match acquire_once(tx, inner, &claim, from, None, self.aside, Count::No)? {
-                Acquired::Granted(granted, _) => owner = granted.first().map(|it| it.instance),
-                Acquired::Held(obstacle) => give_up(&obstacle.holder)?,
-                Acquired::Errand(errand) => return Err(self.interrupted(errand)),
-            }
-        }
-        Ok(())
-    }
-
-    fn interrupted(&self, errand: Errand) -> Error {
-        self.errand.set(Some(errand));
-        Error::internal("something has to be done before the records can be made again")
-    }
-}
-
-/// Whether a lock of the store before is still wanted here, and not there already.
-fn is_to_be_acquired(tx: &Tx<'_>, inner: &Inner, row: &LockRow) -> Result<bool> {
-    let is_over = row.lease(inner.observer(), inner.clock().boot_ms()) == Lease::Expired;
-    let is_there = locks::by_name(tx, &row.name)?.is_some_and(|it| it.fence == row.fence);
-    // Let go in a store that was recovered, before we came.
-    let was_let_go = locks::how_it_ended(tx, row.instance, row.fence)?.is_some();
-    Ok(!is_over && !is_there && !was_let_go)
-}
-
-/// Whoever holds it was faster. One who lost its store as well may only be about to come.
-fn give_up(holder: &Holder) -> Result<()> {
-    if holder.reason == ORPHANED_ANCHOR {
-        return Err(Error::new(ErrorKind::Busy, holder.to_string()));
-    }
-    tracing::debug!(%holder, "is given up: the store was replaced, and somebody else has it now");
-    Ok(())
 }

@@ -2,7 +2,9 @@
 //!
 //! Such a process cannot hold an anchor. A keeper holds one for it, and lets go when it ends.
 
+pub(crate) mod arrival;
 pub(crate) mod keep;
+pub(crate) mod kept;
 pub(crate) mod locks;
 pub(crate) mod pair;
 pub(crate) mod record;

@@ -92,10 +92,10 @@ impl StopInquiry {
     fn consume(&self) -> Result<Option<Consumed>> {
         let Footing { inner, instance, .. } = &self.footing;
         let addressee =
-            Addressee { instances: vec![*instance], process: Some(super::myself(inner)) };
+            Addressee { instances: vec![*instance], process: Some(crate::marker::myself(inner)) };
         let deadline = Deadline::after(CONSUME_WITHIN);
         for name in [MarkerName::takeover(), MarkerName::planned_stop()] {
-            let consumed = super::consume_by(inner, &addressee, Some(&name), deadline)?;
+            let consumed = crate::marker::consume_by(inner, &addressee, Some(&name), deadline)?;
             if consumed.is_some() {
                 return Ok(consumed);
             }

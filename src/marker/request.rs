@@ -121,7 +121,7 @@ pub(super) fn write_to(
         name: &request.name,
         instance,
         process: &process,
-        by: &super::by_or_self_in(tx, request.by.as_deref())?,
+        by: &crate::marker::by_or_self_in(tx, request.by.as_deref())?,
         by_pid: observer.pid,
         by_uid: observer.uid,
         requester: None,

@@ -148,3 +148,72 @@ pub(crate) fn conflicts(
         .collect::<rusqlite::Result<_>>()?;
     Ok(conflicts)
 }
+
+/// Counts a refusal: one row however often, so that a loop of refusals stays readable.
+pub(crate) fn count_lock_conflict(
+    tx: &Tx<'_>,
+    name: &LockName,
+    refusal: &Refusal<'_>,
+) -> Result<()> {
+    const SQL: &str = "INSERT INTO lock_conflicts (scope, identity_hash, holder_id, contender,
+            profile, pid, first_at_ms, last_at_ms, count)
+         VALUES (:scope, :identity_hash, :holder_id, :contender, :profile, :pid, :now_ms, :now_ms, 1)
+         ON CONFLICT DO UPDATE SET pid = excluded.pid, last_at_ms = excluded.last_at_ms,
+            count = count + 1
+         RETURNING count";
+    let contender = refusal.party.map_or_else(|| format!("pid:{}", refusal.pid), str::to_owned);
+    let count: i64 = tx.prepare_cached(SQL)?.query_row(
+        named_params! {
+            ":scope": name.scope.as_str(),
+            ":identity_hash": name.identity_hash.as_str(),
+            ":holder_id": refusal.holder.as_i64(),
+            ":contender": contender,
+            ":profile": refusal.profile.map_or("", ProfileName::as_str),
+            ":pid": refusal.pid,
+            ":now_ms": tx.now_ms(),
+        },
+        |row| row.get(0),
+    )?;
+    if count > 1 {
+        return Ok(());
+    }
+    tx.record(&EventRecord {
+        event: "lock_refused",
+        profile: refusal.profile,
+        instance: Some(refusal.holder),
+        pid: Some(refusal.pid),
+        detail: Some(json!({
+            "scope": name.scope.as_str(),
+            "identity_hash": name.identity_hash.as_str(),
+            "reason": refusal.reason,
+            "contender": contender,
+        })),
+        ..EventRecord::default()
+    })?;
+    prune_conflicts(tx, name)
+}
+
+/// Who was refused by `holder`, the latest first.
+pub(crate) fn lock_conflicts(
+    connection: &Connection,
+    name: &LockName,
+    holder: InstanceId,
+) -> Result<Vec<Conflict>> {
+    let conflicts = connection
+        .prepare_cached(
+            "SELECT profile, pid, first_at_ms, last_at_ms, count FROM lock_conflicts
+             WHERE scope = ?1 AND identity_hash = ?2 AND holder_id = ?3 ORDER BY last_at_ms DESC",
+        )?
+        .query_map((name.scope.as_str(), name.identity_hash.as_str(), holder.as_i64()), |row| {
+            let profile: String = row.get(0)?;
+            Ok(Conflict {
+                profile: Some(profile).filter(|profile| !profile.is_empty()),
+                pid: row.get(1)?,
+                first_at_ms: row.get(2)?,
+                last_at_ms: row.get(3)?,
+                count: row.get(4)?,
+            })
+        })?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(conflicts)
+}

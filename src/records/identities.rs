@@ -29,7 +29,7 @@ pub(crate) struct Identities(HashSet<u64>);
 
 impl Identities {
     pub(crate) fn read(connection: &Connection) -> Result<Self> {
-        locks::identity_hashes(connection).map(Self)
+        identity_hashes(connection).map(Self)
     }
 
     /// Those that stand in these texts, as [`Identities::mask`] and [`Identities::text`] find them: of a few words
@@ -52,7 +52,7 @@ impl Identities {
         let words = words.into_inner();
         if words.len() <= WORDS_MAX {
             let mut hashes = words.iter().filter_map(|word| IdentityHash::of(word).ok());
-            if let Some(locked) = locks::locked_among(connection, &mut hashes)? {
+            if let Some(locked) = locked_among(connection, &mut hashes)? {
                 return Ok(Self(locked));
             }
         }
@@ -149,4 +149,61 @@ pub(crate) fn mask_strings(document: &mut Value, mask: &dyn Fn(&str) -> String) 
 /// What somebody wrote to be kept, without what is a secret.
 pub(crate) fn presentable(inner: &Inner, text: &str) -> String {
     Identities::known_to(inner).text(text)
+}
+
+/// The hashes of all identities that are locked, as numbers: somebody waits while they are read.
+pub(crate) fn identity_hashes(connection: &Connection) -> Result<HashSet<u64>> {
+    /// More than any machine has bots.
+    const READ_MAX: i64 = 10_000;
+    let mut hashes = HashSet::new();
+    if !locks::exists(connection)? {
+        return Ok(hashes);
+    }
+    let mut statement =
+        connection.prepare_cached("SELECT identity_hash FROM scoped_locks LIMIT ?1")?;
+    let mut rows = statement.query([READ_MAX])?;
+    while let Some(row) = rows.next()? {
+        hashes.extend(row.get_ref(0)?.as_str().ok().and_then(IdentityHash::number_of));
+    }
+    Ok(hashes)
+}
+
+/// Those of `hashes` that are locked, as numbers: looked up one by one in each scope, so that it costs the same
+/// beside however many locks. `None` in a store with too many scopes for that.
+pub(crate) fn locked_among(
+    connection: &Connection,
+    hashes: &mut dyn Iterator<Item = IdentityHash>,
+) -> Result<Option<HashSet<u64>>> {
+    /// Scopes are kinds of tokens: a machine has a few.
+    const SCOPES_MAX: usize = 32;
+    let mut scopes: Vec<String> = Vec::new();
+    if !locks::exists(connection)? {
+        return Ok(Some(HashSet::new()));
+    }
+    // From one to the next: DISTINCT would read every lock.
+    let mut next =
+        connection.prepare_cached("SELECT min(scope) FROM scoped_locks WHERE scope > ?1")?;
+    loop {
+        let last = scopes.last().map_or("", String::as_str);
+        match next.query_row([last], |row| row.get(0))? {
+            None => break,
+            Some(_) if scopes.len() == SCOPES_MAX => return Ok(None),
+            Some(scope) => scopes.push(scope),
+        }
+    }
+    let mut locked = HashSet::new();
+    if scopes.is_empty() {
+        return Ok(Some(locked));
+    }
+    let mut is_locked = connection
+        .prepare_cached("SELECT 1 FROM scoped_locks WHERE scope = ?1 AND identity_hash = ?2")?;
+    for hash in hashes {
+        for scope in &scopes {
+            if is_locked.exists((scope, hash.as_str()))? {
+                locked.extend(IdentityHash::number_of(hash.as_str()));
+                break;
+            }
+        }
+    }
+    Ok(Some(locked))
 }

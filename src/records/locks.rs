@@ -3,16 +3,12 @@
 //! A lock's row leans on a row of `instances`, and ends with it. Nothing here decides whether that
 //! owner lives.
 
-use std::collections::HashSet;
-
 use rusqlite::{Connection, OptionalExtension, Row, named_params};
 use serde_json::{Value, json};
 
 use crate::error::Result;
 use crate::names::{IdentityHash, InstanceId, LockName, ProfileName, Scope};
 use crate::process::observer::Observer;
-use crate::records::conflicts;
-use crate::records::conflicts::{Conflict, Refusal};
 use crate::records::events::EventRecord;
 use crate::records::instances::EndReason;
 use crate::store::deferred::Deferred;
@@ -22,63 +18,6 @@ use crate::{liveness, sys};
 /// The longest time to live, in milliseconds: a stored lease that lies further ahead was not
 /// written by us.
 pub(crate) const TTL_MAX_MS: i64 = 30 * 24 * 60 * 60 * 1_000;
-
-/// The hashes of all identities that are locked, as numbers: somebody waits while they are read.
-pub(crate) fn identity_hashes(connection: &Connection) -> Result<HashSet<u64>> {
-    /// More than any machine has bots.
-    const READ_MAX: i64 = 10_000;
-    let mut hashes = HashSet::new();
-    if !exists(connection)? {
-        return Ok(hashes);
-    }
-    let mut statement =
-        connection.prepare_cached("SELECT identity_hash FROM scoped_locks LIMIT ?1")?;
-    let mut rows = statement.query([READ_MAX])?;
-    while let Some(row) = rows.next()? {
-        hashes.extend(row.get_ref(0)?.as_str().ok().and_then(IdentityHash::number_of));
-    }
-    Ok(hashes)
-}
-
-/// Those of `hashes` that are locked, as numbers: looked up one by one in each scope, so that it costs the same
-/// beside however many locks. `None` in a store with too many scopes for that.
-pub(crate) fn locked_among(
-    connection: &Connection,
-    hashes: &mut dyn Iterator<Item = IdentityHash>,
-) -> Result<Option<HashSet<u64>>> {
-    /// Scopes are kinds of tokens: a machine has a few.
-    const SCOPES_MAX: usize = 32;
-    let mut scopes: Vec<String> = Vec::new();
-    if !exists(connection)? {
-        return Ok(Some(HashSet::new()));
-    }
-    // From one to the next: DISTINCT would read every lock.
-    let mut next =
-        connection.prepare_cached("SELECT min(scope) FROM scoped_locks WHERE scope > ?1")?;
-    loop {
-        let last = scopes.last().map_or("", String::as_str);
-        match next.query_row([last], |row| row.get(0))? {
-            None => break,
-            Some(_) if scopes.len() == SCOPES_MAX => return Ok(None),
-            Some(scope) => scopes.push(scope),
-        }
-    }
-    let mut locked = HashSet::new();
-    if scopes.is_empty() {
-        return Ok(Some(locked));
-    }
-    let mut is_locked = connection
-        .prepare_cached("SELECT 1 FROM scoped_locks WHERE scope = ?1 AND identity_hash = ?2")?;
-    for hash in hashes {
-        for scope in &scopes {
-            if is_locked.exists((scope, hash.as_str()))? {
-                locked.extend(IdentityHash::number_of(hash.as_str()));
-                break;
-            }
-        }
-    }
-    Ok(Some(locked))
-}
 
 /// Whether there are scoped locks at all: a store that an older version made has none, and a
 /// question does not migrate it.
@@ -476,75 +415,6 @@ pub(crate) fn how_it_ended(
         })
         .optional()?;
     Ok(ended)
-}
-
-/// Counts a refusal: one row however often, so that a loop of refusals stays readable.
-pub(crate) fn count_lock_conflict(
-    tx: &Tx<'_>,
-    name: &LockName,
-    refusal: &Refusal<'_>,
-) -> Result<()> {
-    const SQL: &str = "INSERT INTO lock_conflicts (scope, identity_hash, holder_id, contender,
-            profile, pid, first_at_ms, last_at_ms, count)
-         VALUES (:scope, :identity_hash, :holder_id, :contender, :profile, :pid, :now_ms, :now_ms, 1)
-         ON CONFLICT DO UPDATE SET pid = excluded.pid, last_at_ms = excluded.last_at_ms,
-            count = count + 1
-         RETURNING count";
-    let contender = refusal.party.map_or_else(|| format!("pid:{}", refusal.pid), str::to_owned);
-    let count: i64 = tx.prepare_cached(SQL)?.query_row(
-        named_params! {
-            ":scope": name.scope.as_str(),
-            ":identity_hash": name.identity_hash.as_str(),
-            ":holder_id": refusal.holder.as_i64(),
-            ":contender": contender,
-            ":profile": refusal.profile.map_or("", ProfileName::as_str),
-            ":pid": refusal.pid,
-            ":now_ms": tx.now_ms(),
-        },
-        |row| row.get(0),
-    )?;
-    if count > 1 {
-        return Ok(());
-    }
-    tx.record(&EventRecord {
-        event: "lock_refused",
-        profile: refusal.profile,
-        instance: Some(refusal.holder),
-        pid: Some(refusal.pid),
-        detail: Some(json!({
-            "scope": name.scope.as_str(),
-            "identity_hash": name.identity_hash.as_str(),
-            "reason": refusal.reason,
-            "contender": contender,
-        })),
-        ..EventRecord::default()
-    })?;
-    conflicts::prune_conflicts(tx, name)
-}
-
-/// Who was refused by `holder`, the latest first.
-pub(crate) fn lock_conflicts(
-    connection: &Connection,
-    name: &LockName,
-    holder: InstanceId,
-) -> Result<Vec<Conflict>> {
-    let conflicts = connection
-        .prepare_cached(
-            "SELECT profile, pid, first_at_ms, last_at_ms, count FROM lock_conflicts
-             WHERE scope = ?1 AND identity_hash = ?2 AND holder_id = ?3 ORDER BY last_at_ms DESC",
-        )?
-        .query_map((name.scope.as_str(), name.identity_hash.as_str(), holder.as_i64()), |row| {
-            let profile: String = row.get(0)?;
-            Ok(Conflict {
-                profile: Some(profile).filter(|profile| !profile.is_empty()),
-                pid: row.get(1)?,
-                first_at_ms: row.get(2)?,
-                last_at_ms: row.get(3)?,
-                count: row.get(4)?,
-            })
-        })?
-        .collect::<rusqlite::Result<_>>()?;
-    Ok(conflicts)
 }
 
 #[cfg(test)]

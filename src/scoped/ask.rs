@@ -15,7 +15,7 @@ use crate::process::command_line;
 use crate::records::conflicts::Conflict;
 use crate::records::instances::Record;
 use crate::records::locks::LockRow;
-use crate::records::{instances, locks, waiters};
+use crate::records::{conflicts, instances, locks, waiters};
 use crate::scoped::request::LockRequest;
 use crate::store::handle::Inner;
 use crate::sys;
@@ -158,7 +158,7 @@ fn entries(inner: &Inner, connection: &Connection) -> Result<Vec<Entry>> {
             .into_iter()
             .filter_map(|(id, since_ms)| waiter(inner, connection, id, since_ms).transpose())
             .collect::<Result<_>>()?;
-        let conflicts = locks::lock_conflicts(connection, &row.name, row.instance)?;
+        let conflicts = conflicts::lock_conflicts(connection, &row.name, row.instance)?;
         entries.push(Entry { row, record, waiters, conflicts });
     }
     Ok(entries)

@@ -14,7 +14,7 @@ use crate::process::subject::Subject;
 use crate::records::conflicts::Refusal;
 use crate::records::instances::{EndReason, Record};
 use crate::records::locks::LockRow;
-use crate::records::{instances, locks};
+use crate::records::{conflicts, instances, locks};
 use crate::scoped::request::LockRequest;
 use crate::store::handle::Inner;
 use crate::store::transaction::Tx;
@@ -155,7 +155,7 @@ pub(crate) fn survey(
 
 fn refuse(tx: &Tx<'_>, claim: &LockClaim<'_>, row: &LockRow, reason: &str) -> Result<()> {
     let subject = claim.claimant.subject;
-    locks::count_lock_conflict(
+    conflicts::count_lock_conflict(
         tx,
         &row.name,
         &Refusal {

@@ -1,39 +1,41 @@
 //! The one handle of a file in this process: connections, the anchor, and what is held.
 
+pub(crate) mod lost;
 mod opening;
 mod room;
 pub(super) mod settle;
+pub(crate) mod write;
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::Connection;
 
 use crate::clock::{Clock, Deadline};
 use crate::error::{Error, ErrorKind, Result, with_clear_sight};
 use crate::names::{InstanceId, Wanted};
-use crate::process::anchor::{Anchor, lost};
+use crate::process::anchor::{Anchor, lost as anchor_lost};
 use crate::process::command_line::matcher::CommandLineMatcher;
 use crate::process::observer::{Observer, SeenFree, View};
 use crate::process::subject::Subject;
 use crate::store::deferred::Deferred;
-use crate::store::files::{By, Files, Found};
-use crate::store::handle::settle::{Orphaned, Patience, Written};
+use crate::store::files::Files;
+use crate::store::ground::close;
+use crate::store::handle::settle::Orphaned;
 use crate::store::held::Held;
 use crate::store::last_words::{Survival, What};
 use crate::store::location::Location;
 use crate::store::migrate::{Contents, SCHEMA_VERSION};
 use crate::store::open::Settings;
-use crate::store::overwritten::{Damage, Mended, SetAside};
+use crate::store::overwritten::Damage;
 use crate::store::pool::Readers;
 use crate::store::pragmas::Access;
-use crate::store::transaction::{BootTime, Rest, Tx};
+use crate::store::transaction::{BootTime, Tx};
 use crate::store::{
-    busy, explain, ground, location, migrate, ourselves, overwritten, pool, pragmas, registry,
-    transaction,
+    busy, explain, ground, location, migrate, overwritten, pool, pragmas, registry, transaction,
 };
 use crate::sys::{FileId, Looks, Trust};
 use crate::{sync, sys};
@@ -77,17 +79,6 @@ pub(crate) struct Inner {
     pub(super) writes: AtomicU32,
     trust: Trust,
 }
-
-/// Whether what a connection has read before is still what is in the database.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Content {
-    AsRead,
-    Changed,
-}
-
-/// How often a transaction begins because something has written past SQLite; the last time it goes on with what
-/// it has just read: who touches the file all the time changes nothing.
-const ATTEMPTS_CHANGED: usize = 3;
 
 /// Prepared statements that a connection keeps: more than a claim uses. With fewer, each claim would
 /// prepare all of them again, which takes as long as running them.
@@ -227,25 +218,6 @@ impl Inner {
         Ok(connection)
     }
 
-    /// Learns which files the connections made since `before` have open; `again` makes another one, which
-    /// reads. Nothing is known of a file that is no store yet.
-    fn learn_files(
-        &self,
-        mut before: [Option<FileId>; 3],
-        mut again: impl FnMut() -> Result<()>,
-    ) -> Result<()> {
-        /// The first connection of a new store makes two of the files.
-        const ATTEMPTS: usize = 4;
-        for _ in 0..ATTEMPTS {
-            if self.files.learn(&before)? {
-                return Ok(());
-            }
-            before = self.files.named();
-            again()?;
-        }
-        Ok(())
-    }
-
     /// Lets go of all connections: to files that others do not see, or with pages that were read before
     /// somebody wrote to them. One that another thread writes with goes before the next change.
     pub(super) fn close_connections(&self) {
@@ -325,20 +297,20 @@ impl Inner {
             let (before, contents, mended) = self.look_and_mend(&mut writer)?;
             // SQLite has read in this very file that it is ours.
             if contents != Contents::Empty {
-                closed = ground::close_to_others(&self.location, &self.file_id)?;
+                closed = close::close_to_others(&self.location, &self.file_id)?;
             }
             let connection = self.connected(&mut writer)?;
             self.switch_to_wal(connection)?;
             if contents != (Contents::Store { schema_version: SCHEMA_VERSION }) {
                 let clock = self.clock();
                 migrate::migrate(connection, clock.wall_ms(), || {
-                    lost::find_lost(self.location.as_site(clock))
+                    anchor_lost::find_lost(self.location.as_site(clock))
                 })?;
                 // A store whose -wal is deleted is still the same store.
                 pragmas::checkpoint(connection, "PASSIVE");
             }
             if contents == Contents::Empty {
-                closed = ground::close_to_others(&self.location, &self.file_id)?;
+                closed = close::close_to_others(&self.location, &self.file_id)?;
             }
             self.record_opening(connection, &mended, closed.as_ref())?;
             let state = transaction::read_state(connection)?;
@@ -362,50 +334,6 @@ impl Inner {
         }
         prepared.map_err(|error| self.explain(error))?;
         ground::prepare_anchors(&self.location)
-    }
-
-    /// What the file holds, and which files there were before it was opened. What does not belong to it, or to its
-    /// `-wal`, is taken away first.
-    fn look_and_mend(
-        &self,
-        writer: &mut Option<Connection>,
-    ) -> Result<([Option<FileId>; 3], Contents, Vec<SetAside>)> {
-        const LOOK_EVERY: Duration = Duration::from_millis(20);
-        /// `cp` empties what it copies over, and writes at once.
-        const COPY_BEGINS_WITHIN: Duration = Duration::from_millis(100);
-        let deadline = busy::deadline().unwrap_or_else(|| Deadline::after(Duration::ZERO));
-        let mut mended = Vec::new();
-        let mut is_seen_empty = false;
-        loop {
-            let before = self.files.named();
-            // Whose file it is comes first, through a connection that leaves no trace: a writer
-            // would checkpoint another program's database when it closes.
-            let looked = self.connect(Access::Read).and_then(|reader| migrate::inspect(&reader));
-            let damage = match looked {
-                Ok(contents) if !overwritten::is_index_of_another_wal(&self.location) => {
-                    return Ok((before, contents, mended));
-                }
-                Ok(_) => Damage::WalLost,
-                // A change is to be rolled back, that of a first start that was killed, before anybody
-                // can read the file: whoever opens it for writing does that first of all.
-                Err(error) if error.sqlite_code() == Some(rusqlite::ErrorCode::ReadOnly) => {
-                    let contents = migrate::inspect(self.connected(writer)?)?;
-                    return Ok((before, contents, mended));
-                }
-                Err(error) => Damage::behind_opening(&error, &self.location).ok_or(error)?,
-            };
-            if damage == Damage::Shortened(0) && !std::mem::replace(&mut is_seen_empty, true) {
-                std::thread::sleep(COPY_BEGINS_WITHIN);
-                continue;
-            }
-            match overwritten::mend(&self.location, &damage, self.clock().wall_ms())? {
-                Mended::Yes(set_aside) => mended.push(set_aside),
-                Mended::NotNeeded | Mended::InUse if deadline.has_passed() => {
-                    return Err(overwritten::still_open(&self.location, &damage));
-                }
-                Mended::NotNeeded | Mended::InUse => std::thread::sleep(LOOK_EVERY),
-            }
-        }
     }
 
     pub(super) fn connected<'a>(
@@ -442,280 +370,6 @@ impl Inner {
             .get()
             .map(String::as_str)
             .ok_or_else(|| Error::internal("the store has no id"))
-    }
-
-    fn check_uuid(&self, found: &str) -> Result<()> {
-        if self.store_uuid.get_or_init(|| found.to_owned()) == found {
-            return Ok(());
-        }
-        Err(self.replaced("another store was copied over it"))
-    }
-
-    /// Whether the files that this handle has open are those that others find: open descriptors tell, and
-    /// once a second the paths. Not being able to look is no sign that they are not.
-    pub(crate) fn is_in_place(&self) -> bool {
-        match self.check_files(By::Descriptor) {
-            Ok(Content::AsRead) => true,
-            Ok(Content::Changed) => {
-                self.close_connections();
-                true
-            }
-            Err(error) => error.kind() != ErrorKind::StoreReplaced,
-        }
-    }
-
-    /// What became of the files, for people, where that was seen.
-    pub(crate) fn how_lost(&self) -> Option<String> {
-        sync::lock(&self.lost).clone()
-    }
-
-    /// Whoever opens the store anew gets a handle without a past.
-    fn refuse_to_be_opened_again(&self) -> Result<()> {
-        match self.how_lost() {
-            Some(how) => Err(self.replaced(&how)),
-            None => self.refuse_lost(),
-        }
-    }
-
-    pub(super) fn refuse_lost(&self) -> Result<()> {
-        match self.files.how_lost(By::Path)? {
-            Some(how) => Err(self.replaced(&how)),
-            None => Ok(()),
-        }
-    }
-
-    /// Before anything is opened by a path that may lead nowhere: SQLite would try that for a while.
-    fn refuse_if_still_lost(&self) -> Result<()> {
-        if sync::lock(&self.lost).is_some() {
-            if let Found::Lost(how) = self.files.check(By::Path)? {
-                return Err(self.replaced(&how));
-            }
-            *sync::lock(&self.lost) = None;
-            // No connection is open yet.
-            self.files.look_anew();
-        }
-        Ok(())
-    }
-
-    /// Whether what was read before still counts.
-    fn check_files(&self, by: By) -> Result<Content> {
-        match self.files.check(by)? {
-            Found::InPlace => Ok(Content::AsRead),
-            Found::Changed => Ok(Content::Changed),
-            Found::Lost(how) => Err(self.replaced(&how)),
-        }
-    }
-
-    /// One consistent look at the store.
-    pub(crate) fn read<T>(&self, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
-        self.check_process()?;
-        self.refuse_if_still_lost()?;
-        self.retry_pending();
-        let mut work = Some(work);
-        let mut look = |attempt: usize| {
-            self.readers.with(self, |connection| {
-                let snapshot = connection.unchecked_transaction()?;
-                let state = transaction::read_state(&snapshot)?;
-                // After the first read: by then SQLite has all files open.
-                if self.check_files(By::Descriptor)? == Content::Changed
-                    && attempt < ATTEMPTS_CHANGED
-                {
-                    return Ok(None);
-                }
-                self.check_uuid(&state.store_uuid)?;
-                let Some(work) = work.take() else { return Ok(None) };
-                self.with_clear_sight(|| work(&snapshot)).map(Some)
-            })
-        };
-        let read = busy::with_budget(self.settings.busy_budget, || {
-            let mut attempt = 1;
-            loop {
-                if let Some(read) = look(attempt)? {
-                    return Ok(read);
-                }
-                self.close_connections();
-                attempt += 1;
-            }
-        });
-        read.map_err(|error| self.explain_and_let_go(error))
-    }
-
-    /// One transaction of [`Inner::write`].
-    fn write_with<T>(
-        &self,
-        patience: Patience,
-        work: &impl Fn(&Tx<'_>) -> Result<T>,
-    ) -> Result<Written<T>> {
-        self.check_process()?;
-        self.refuse_if_still_lost()?;
-        let mut writer = self.lock_writer()?;
-        if self.writer_is_stale.swap(false, Ordering::Acquire) {
-            *writer = None;
-        }
-        let written = busy::with_budget(self.settings.busy_budget, || {
-            self.making_room(&mut writer, |writer| self.write_as_it_is(writer, patience, work))
-        });
-        match written {
-            Ok(written) => Ok(written),
-            Err(error) => {
-                // It would stay one that cannot write.
-                if error.sqlite_code() == Some(rusqlite::ErrorCode::ReadOnly) {
-                    *writer = None;
-                }
-                drop(writer);
-                Err(self.explain_and_let_go(error))
-            }
-        }
-    }
-
-    /// Goes on with what was too much for one transaction, a short one at a time, so that others can claim
-    /// meanwhile, and not for long, because our caller waits: nobody relies on it.
-    fn go_on_with(&self, rests: Vec<Rest>) {
-        const WITHIN: Duration = Duration::from_millis(50);
-        let until = Deadline::after(WITHIN);
-        for rest in rests {
-            loop {
-                // No longer than that for somebody else's change either: ours is written.
-                match busy::with_budget(until.remaining(), || self.write(&rest)) {
-                    Ok(_) if until.has_passed() => return,
-                    Ok(true) => std::thread::yield_now(),
-                    Ok(false) => break,
-                    Err(error) => {
-                        tracing::debug!(%error, "the rest of a change is left");
-                        return;
-                    }
-                }
-            }
-        }
-    }
-
-    fn write_as_it_is<T>(
-        &self,
-        writer: &mut Option<Connection>,
-        patience: Patience,
-        work: &impl Fn(&Tx<'_>) -> Result<T>,
-    ) -> Result<Written<T>> {
-        let mut attempt = 1;
-        loop {
-            if let Some(written) = self.write_once(writer, patience, work, attempt)? {
-                return Ok(written);
-            }
-            *writer = None;
-            self.close_readers();
-            attempt += 1;
-        }
-    }
-
-    /// `None`, without `work` being done, where what was read before does not count any more.
-    fn write_once<T>(
-        &self,
-        writer: &mut Option<Connection>,
-        patience: Patience,
-        work: &impl Fn(&Tx<'_>) -> Result<T>,
-        attempt: usize,
-    ) -> Result<Option<Written<T>>> {
-        let transaction =
-            self.connected(writer)?.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        // SQLite opens for reading what it could not open for writing. There even an immediate transaction only
-        // reads until something is written, and `work` acts on the world before: nobody else is kept out.
-        if transaction.is_readonly(rusqlite::MAIN_DB)? {
-            let read_only = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_READONLY);
-            return Err(rusqlite::Error::SqliteFailure(read_only, None).into());
-        }
-        if self.check_files(By::Path)? == Content::Changed && attempt < ATTEMPTS_CHANGED {
-            return Ok(None);
-        }
-        let state = transaction::read_state(&transaction)?;
-        self.check_uuid(&state.store_uuid)?;
-        explain::check_min_writer(state.min_writer)?;
-        let tx = Tx::new(&transaction, self, &state, patience);
-        let settled = tx.settle_pending()?;
-        let value = match self.with_clear_sight(|| work(&tx)) {
-            Err(_) if tx.meets_suspects() => return Ok(Some(Written::NotYet(tx.suspects()))),
-            done => done?,
-        };
-        let rests = tx.rests();
-        tx.save_last_id()?;
-        let dropped = if tx.lets_go() { self.unneeded_anchor(&tx)? } else { None };
-        // No row, no anchor: one that is held without any would refuse everybody.
-        let new_anchor = match tx.new_anchor() {
-            Some(anchor) if ourselves::live_on_anchor(&tx, anchor.name())? > 0 => Some(anchor),
-            Some(_) | None => None,
-        };
-        // It has the other one, which is released while nobody else can look.
-        drop(tx);
-        transaction.commit()?;
-        // What was committed to files that nobody else finds is not acknowledged. Whoever moves a store away
-        // keeps writers out, if he can. A look that fails takes nothing back: it is committed.
-        if let Ok(Some(how)) = self.files.how_lost(By::Path) {
-            return Err(self.replaced(&how));
-        }
-        // Not before the commit: until then the rows name the anchor that we had.
-        if let Some(dropped) = &dropped {
-            sync::lock(&self.anchor).take_if(|anchor| dropped.is(anchor));
-        }
-        if let Some(anchor) = new_anchor {
-            *sync::lock(&self.anchor) = Some(anchor);
-        }
-        if !settled.is_empty() {
-            sync::lock(&self.pending)
-                .retain(|it| !settled.iter().any(|done| Arc::ptr_eq(it, done)));
-        }
-        // Neither unlocked nor unlinked before the commit either: whoever reads meanwhile would
-        // take a row with a free anchor for one of the dead, and judge one whose file is gone by
-        // its process alone. Nobody names this one any more, and no name comes twice.
-        if let Some(anchor) = dropped {
-            anchor.remove();
-        }
-        if let Some(connection) = &*writer {
-            self.restart_long_wal(connection);
-        }
-        Ok(Some(Written::Done { value, rests }))
-    }
-
-    fn changes_under_us(&self) -> Error {
-        let file = &self.location.file;
-        Error::new(
-            ErrorKind::Busy,
-            format!("{} or its -wal or -shm keeps being replaced", file.display()),
-        )
-        .at(file)
-        .with_hint("stop the program that copies over or deletes them, then try again")
-        .retry_after(1_000)
-    }
-
-    /// As [`Inner::explain`]; and connections to files that others do not find would stand in their way.
-    fn explain_and_let_go(&self, error: Error) -> Error {
-        let error = self.explain(error);
-        if error.kind() == ErrorKind::StoreReplaced {
-            self.close_connections();
-        }
-        error
-    }
-
-    /// The connection that writes, for this thread alone. A caller with a budget of its own, such as
-    /// a signal handler, does not wait longer for another thread than for another process.
-    fn lock_writer(&self) -> Result<MutexGuard<'_, Option<Connection>>> {
-        const LOOK_EVERY: Duration = Duration::from_micros(200);
-        let deadline = busy::deadline().filter(|deadline| deadline.remaining() < Duration::MAX);
-        let Some(deadline) = deadline else { return Ok(sync::lock(&self.writer)) };
-        loop {
-            match self.writer.try_lock() {
-                Ok(writer) => return Ok(writer),
-                Err(TryLockError::Poisoned(poisoned)) => return Ok(poisoned.into_inner()),
-                Err(TryLockError::WouldBlock) if deadline.has_passed() => {
-                    return Err(Error::new(
-                        ErrorKind::Busy,
-                        "another thread of this process is writing to the store",
-                    )
-                    .with_hint("try again")
-                    .retry_after(100));
-                }
-                Err(TryLockError::WouldBlock) => {
-                    std::thread::sleep(LOOK_EVERY.min(deadline.remaining()));
-                }
-            }
-        }
     }
 
     /// Goes on with an anchor that another process of ours held before, and that rows name.

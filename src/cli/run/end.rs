@@ -1,7 +1,8 @@
 //! How a command ended, and what the `run` makes of it.
 
+use crate::cli::run::inbox::Signalled;
+use crate::cli::run::report_release;
 use crate::cli::run::running::{Ending, LOOK_BUDGET, Watch, Why};
-use crate::cli::run::{Signalled, report_release};
 use crate::names::MarkerName;
 use crate::owner::autopsy;
 use crate::process::exit_code::ExitCause;

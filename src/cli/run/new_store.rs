@@ -1,8 +1,9 @@
 //! A `run` whose store was replaced goes on in the new one.
 
 use crate::cli::output;
+use crate::cli::run::running;
 use crate::cli::run::running::{Life, Watch};
-use crate::cli::run::{Child, running};
+use crate::cli::run::start::Child;
 use crate::error::{Error, Result};
 use crate::office::claim::Claim;
 use crate::owner::holder::Holder;

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use crate::cli::advice::Invocation;
 use crate::cli::output;
+use crate::cli::run::end;
 use crate::cli::run::running::{Ending, LOOK_BUDGET, Life, Watch, Why};
-use crate::cli::run::{NotStarted, Started, end, start};
+use crate::cli::run::start::{NotStarted, Started, start};
 use crate::clock::Deadline;
 use crate::error::{Error, ErrorKind as Kind};
 use crate::owner::request::{Request, asked_to_end, request_to};

@@ -9,11 +9,10 @@ use rusqlite::Connection;
 use crate::claim::guard::{Lost, Standing};
 use crate::cli::args::Global;
 use crate::cli::output::{Answer, Format, Outcome};
+use crate::cli::run::inbox::{Event, Inbox, LOOK_EVERY, Signal, Signalled};
 use crate::cli::run::restart::Again;
-use crate::cli::run::{
-    Child, Event, Inbox, LOOK_EVERY, Signal, Signalled, Started, end, not_executed, report_release,
-    requests,
-};
+use crate::cli::run::start::{Child, Started, not_executed};
+use crate::cli::run::{end, report_release, requests};
 use crate::cli::{args, output};
 use crate::clock::Deadline;
 use crate::forensics::Fact;

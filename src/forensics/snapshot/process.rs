@@ -124,7 +124,9 @@ pub(super) fn under_systemd(
     match parents_name {
         Some(Ok(name)) => Ok(name == "systemd"),
         Some(Err(why)) => Err(why.clone()),
-        None => super::unavailable("it is in a service, and its parent cannot be seen"),
+        None => crate::forensics::snapshot::unavailable(
+            "it is in a service, and its parent cannot be seen",
+        ),
     }
 }
 
@@ -136,7 +138,7 @@ pub(super) fn memory(
         Ok(seen) => {
             of(seen).map(Value::from).ok_or_else(|| Unavailable::new("the platform does not say"))
         }
-        Err(why) => super::unavailable(why.as_str()),
+        Err(why) => crate::forensics::snapshot::unavailable(why.as_str()),
     };
     let group = details::memory_group(pid);
     let of_group = |of: &dyn Fn(&MemoryGroup) -> Result<Value, String>| {

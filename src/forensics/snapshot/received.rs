@@ -42,7 +42,7 @@ impl Received {
     pub(crate) fn sender_in_words(&self) -> Fact<String> {
         match self {
             Self::ByUs(_, sender) => in_words(sender),
-            Self::ByOthers(_) => super::unavailable(NOT_CAUGHT),
+            Self::ByOthers(_) => crate::forensics::snapshot::unavailable(NOT_CAUGHT),
         }
     }
 

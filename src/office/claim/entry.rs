@@ -49,8 +49,9 @@ pub(crate) fn claim_for_myself(
         argv: survey::masked(candidate.subject, candidate.locks),
         stopped: Stopped::Respect,
     };
-    let answer =
-        until_granted(store, &wait_options, |turn| super::attempt(store, &candidate, turn))?;
+    let answer = until_granted(store, &wait_options, |turn| {
+        crate::office::claim::attempt(store, &candidate, turn)
+    })?;
     Ok(match (answer, candidate.replace) {
         (Ok(Won::Tenure(tenure)), _) => Claim::Granted(tenure),
         (Ok(Won::Plan(plan)), Some(replace)) => {

@@ -18,7 +18,6 @@ use crate::office::claim::insert::refuse_candidate;
 use crate::office::claim::once::claim_once;
 use crate::office::options::Replace;
 use crate::office::takeover::{Reserved, Step, Target};
-use crate::owner;
 use crate::owner::holder::Holder;
 use crate::owner::request::InProgress;
 use crate::owner::{ending, holder};
@@ -28,10 +27,10 @@ use crate::records::profiles::check_homes_of_both;
 use crate::records::reservations::Purpose;
 use crate::records::{instances, locks, reservations};
 use crate::scoped::survey;
-use crate::stop_budget;
 use crate::store::handle::Inner;
 use crate::store::ourselves;
 use crate::store::transaction::Tx;
+use crate::{owner, stop_budget};
 
 /// A live holder refused the claim: reserves the office, and all locks that come with it, and writes
 /// down who is asked to end. Refuses if that may not be.
@@ -237,7 +236,16 @@ fn write_down(
     for target in &targets {
         let ttl = stop_budget::marker_lives(deadline);
         let name = MarkerName::takeover();
-        super::write_request(tx, inner, &target.record, &name, &by, Some(instance), None, ttl)?;
+        crate::office::takeover::write_request(
+            tx,
+            inner,
+            &target.record,
+            &name,
+            &by,
+            Some(instance),
+            None,
+            ttl,
+        )?;
     }
     tx.record(&EventRecord {
         event: "takeover_begun",

@@ -21,7 +21,7 @@ pub(crate) struct RecoveryLock {
 impl RecoveryLock {
     /// Whether some process has it.
     pub(crate) fn is_taken(directory: &Path) -> bool {
-        super::probe(&directory.join(RECOVERY_LOCK)) == AnchorState::Held
+        crate::process::anchor::probe(&directory.join(RECOVERY_LOCK)) == AnchorState::Held
     }
 
     /// Takes it in the anchors directory of the store, by a file that stays there.
@@ -34,7 +34,7 @@ impl RecoveryLock {
             made => made,
         }
         .map_err(|error| Error::io("open", &path, error))?;
-        match super::retry_interrupted(|| FileExt::try_lock(&file)) {
+        match crate::process::anchor::retry_interrupted(|| FileExt::try_lock(&file)) {
             Ok(()) => Ok(Self { _file: file }),
             Err(TryLockError::WouldBlock) => Err(Error::new(
                 ErrorKind::Busy,

@@ -46,18 +46,18 @@ pub(crate) fn sweep(
             // It goes with its anchor. That file is gone, and nobody whom a row names needs this one.
             let is_needed = named.contains(anchor)
                 || own == Some(anchor)
-                || super::parse_name(anchor).is_none()
+                || crate::process::anchor::parse_name(anchor).is_none()
                 || std::fs::symlink_metadata(directory.join(anchor)).is_ok();
             if !is_needed {
                 sweep.garbage.push(path);
             }
             continue;
         }
-        let Some((id, pid)) = super::parse_name(&name) else { continue };
+        let Some((id, pid)) = crate::process::anchor::parse_name(&name) else { continue };
         if named.contains(&name) || own == Some(name.as_str()) {
             continue;
         }
-        match super::probe(&path) {
+        match crate::process::anchor::probe(&path) {
             AnchorState::Free => {
                 sweep.garbage.push(path);
                 let of_command = command_lock::path_of(directory, &name);

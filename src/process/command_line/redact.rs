@@ -48,7 +48,7 @@ pub(crate) fn redact(arguments: &[String]) -> Vec<String> {
             }
             _ => {
                 next_is_secret = argument.starts_with('-') && is_secret_name(argument);
-                super::cut(&redact_within(argument, text))
+                crate::process::command_line::cut(&redact_within(argument, text))
             }
         });
         text = if is_script_option(argument) { Text::Script } else { Text::Prose };
@@ -403,7 +403,8 @@ mod tests {
     use crate::process::command_line;
     use crate::process::command_line::ARGUMENT_LENGTH_MAX;
     use crate::process::command_line::mask;
-    use crate::process::command_line::matcher::{CommandLineMatcher, DefaultMatcher};
+    use crate::process::command_line::matcher::CommandLineMatcher;
+    use crate::process::command_line::matcher::DefaultMatcher;
 
     fn words(line: &str) -> Vec<String> {
         line.split_whitespace().map(str::to_owned).collect()

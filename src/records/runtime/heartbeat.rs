@@ -60,7 +60,7 @@ impl Owner<'_> {
 
 /// Whether an instance had said that it is starting, and nothing since.
 pub(crate) fn is_starting(connection: &Connection, id: InstanceId) -> Result<bool> {
-    if !super::exists(connection)? {
+    if !crate::records::runtime::exists(connection)? {
         return Ok(false);
     }
     let starting = connection

@@ -3,9 +3,9 @@
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
-use super::Inner;
 use crate::error::Result;
-use crate::store::ground::ClosedPlace;
+use crate::store::ground::close::ClosedPlace;
+use crate::store::handle::Inner;
 use crate::store::overwritten::SetAside;
 
 impl Inner {

@@ -1,0 +1,150 @@
+//! The arguments of `lock`, `locks` and `unlock`.
+
+use std::ffi::OsString;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+
+use crate::cli::args::values;
+use crate::patience::Wait;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Lock {
+    /// Acquire a lock for a process, which holds it until it releases it or ends
+    Acquire(LockAcquire),
+    /// Start the lease of a lock anew
+    Renew(LockRef),
+    /// Say whether a process still holds a lock
+    Verify(LockRef),
+    /// Release a lock, or all locks of a process
+    Release(LockRelease),
+}
+
+/// What is to be held by one process only.
+#[derive(Debug, Args)]
+pub(crate) struct Identity {
+    /// The identity, e.g. the bot's token; `-` reads it from standard input [an argument shows in
+    /// `ps`]
+    #[arg(
+        value_name = "ID",
+        allow_negative_numbers = true,
+        conflicts_with = "identity_env",
+        required_unless_present = "identity_env"
+    )]
+    pub(crate) identity: Option<OsString>,
+    /// The environment variable that holds the identity
+    #[arg(long, value_name = "VAR")]
+    pub(crate) identity_env: Option<OsString>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LockAcquire {
+    /// What sort of thing it is, e.g. telegram-bot-token
+    #[arg(value_name = "SCOPE")]
+    pub(crate) scope: OsString,
+    #[command(flatten)]
+    pub(crate) identity: Identity,
+    /// The process to hold it [default: the run we are in, else the parent process; in a script say
+    /// `--pid $$`]
+    #[arg(long, value_name = "PID", allow_hyphen_values = true, value_parser = values::parse_pid)]
+    pub(crate) pid: Option<u32>,
+    /// Record it without a keeper process: only pid and start time will tell whether it lives
+    #[arg(long)]
+    pub(crate) no_keeper: bool,
+    /// Ask for a lease that has to be renewed within this time, at most 30 days
+    #[arg(long, value_name = "DUR", allow_hyphen_values = true, value_parser = values::parse_duration)]
+    pub(crate) ttl: Option<Duration>,
+    /// Wait for the lock while another one holds it [without =DUR: without limit]
+    #[arg(
+        long,
+        value_name = "DUR",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "infinity",
+        value_parser = values::parse_wait
+    )]
+    pub(crate) wait: Option<Wait>,
+    /// What others should be told about the holder; it is stored, so never a secret
+    #[arg(long, value_name = "JSON")]
+    pub(crate) metadata: Option<String>,
+    /// Take it from an owner that is stopped (found so twice, 200 ms apart)
+    #[arg(long)]
+    pub(crate) evict_stopped: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LockRef {
+    /// What sort of thing it is, e.g. telegram-bot-token
+    #[arg(value_name = "SCOPE")]
+    pub(crate) scope: OsString,
+    #[command(flatten)]
+    pub(crate) identity: Identity,
+    /// The process that holds it [default: the run we are in, else the parent process]
+    #[arg(long, value_name = "PID", allow_hyphen_values = true, value_parser = values::parse_pid)]
+    pub(crate) pid: Option<u32>,
+    /// Only if it still has this fence
+    #[arg(long, value_name = "F")]
+    pub(crate) fence: Option<i64>,
+}
+
+#[derive(Debug, Args)]
+#[command(override_usage = "incumbent lock release [OPTIONS] <SCOPE> <ID|--identity-env <VAR>>
+       incumbent lock release [OPTIONS] --all")]
+pub(crate) struct LockRelease {
+    /// What sort of thing it is, e.g. telegram-bot-token
+    #[arg(value_name = "SCOPE", required_unless_present = "all")]
+    pub(crate) scope: Option<OsString>,
+    /// The identity, e.g. the bot's token; `-` reads it from standard input [an argument shows in
+    /// `ps`]
+    #[arg(
+        value_name = "ID",
+        allow_negative_numbers = true,
+        conflicts_with = "identity_env",
+        required_unless_present_any = ["identity_env", "all"]
+    )]
+    pub(crate) identity: Option<OsString>,
+    /// The environment variable that holds the identity
+    #[arg(long, value_name = "VAR", conflicts_with = "all")]
+    pub(crate) identity_env: Option<OsString>,
+    /// All locks of the process; prints how many those were
+    #[arg(long, conflicts_with_all = ["scope", "identity", "fence"])]
+    pub(crate) all: bool,
+    /// The process that holds it [default: the run we are in, else the parent process]
+    #[arg(long, value_name = "PID", allow_hyphen_values = true, value_parser = values::parse_pid)]
+    pub(crate) pid: Option<u32>,
+    /// Only if it still has this fence
+    #[arg(long, value_name = "F")]
+    pub(crate) fence: Option<i64>,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    override_usage = "incumbent unlock [OPTIONS] <SCOPE> <ID|--identity-env <VAR>|--hash <H>>
+       incumbent unlock [OPTIONS] --stale"
+)]
+pub(crate) struct Unlock {
+    /// What sort of thing it is, e.g. telegram-bot-token
+    #[arg(value_name = "SCOPE", required_unless_present = "stale")]
+    pub(crate) scope: Option<OsString>,
+    /// The identity, e.g. the bot's token; `-` reads it from standard input [an argument shows in
+    /// `ps`]
+    #[arg(
+        value_name = "ID",
+        allow_negative_numbers = true,
+        conflicts_with_all = ["identity_env", "hash"],
+        required_unless_present_any = ["identity_env", "hash", "stale"]
+    )]
+    pub(crate) identity: Option<OsString>,
+    /// The environment variable that holds the identity
+    #[arg(long, value_name = "VAR", conflicts_with = "hash")]
+    pub(crate) identity_env: Option<OsString>,
+    /// The identity's hash, as `incumbent locks` shows it
+    #[arg(long, value_name = "H")]
+    pub(crate) hash: Option<OsString>,
+    /// Every lock whose holder is dead: a sweep before a start
+    #[arg(long, conflicts_with_all = ["scope", "identity", "identity_env", "hash", "force"])]
+    pub(crate) stale: bool,
+    /// Also when its holder lives or cannot be told dead; nothing is signalled
+    #[arg(long)]
+    pub(crate) force: bool,
+}

@@ -1,0 +1,57 @@
+//! The arguments of `marker`.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+
+use crate::cli::args::values;
+use crate::names::MarkerName;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Marker {
+    /// Leave a marker for a process: takeover, planned_stop, restart, or a word of your own
+    Write(MarkerWrite),
+    /// Show the marker that is open for a process, and leave it open
+    Peek(MarkerRead),
+    /// Show the marker that is open for a process, and close it; one consumer gets it
+    Consume(MarkerRead),
+    /// Close the markers of this name, read or not, whatever has become of the process
+    Clear(MarkerClear),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MarkerWrite {
+    /// What it says
+    #[arg(value_name = "NAME", value_parser = values::parse_marker)]
+    pub(crate) name: MarkerName,
+    /// The process it is for
+    #[arg(long, value_name = "PID", allow_hyphen_values = true, value_parser = values::parse_pid)]
+    pub(crate) pid: u32,
+    /// How long it lives, at most 30 days [default: 60s; takeover, planned_stop and restart: the
+    /// stop budget of the process and 75s]
+    #[arg(long, value_name = "DUR", value_parser = values::parse_duration)]
+    pub(crate) ttl: Option<Duration>,
+    /// Why, for whoever reads it
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MarkerRead {
+    /// What it says [default: any; takeover, planned_stop and restart come first]
+    #[arg(value_name = "NAME", value_parser = values::parse_marker)]
+    pub(crate) name: Option<MarkerName>,
+    /// The process it is for [default: the run we are in, else the parent process]
+    #[arg(long, value_name = "PID", allow_hyphen_values = true, value_parser = values::parse_pid)]
+    pub(crate) pid: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MarkerClear {
+    /// What it says
+    #[arg(value_name = "NAME", value_parser = values::parse_marker)]
+    pub(crate) name: MarkerName,
+    /// The process it is for [default: the run we are in, else the parent process]
+    #[arg(long, value_name = "PID", allow_hyphen_values = true, value_parser = values::parse_pid)]
+    pub(crate) pid: Option<u32>,
+}

@@ -1,0 +1,143 @@
+//! The arguments of `status` and `status-set`.
+
+use clap::Args;
+
+use crate::cli::args::values::{Cadence, Time};
+use crate::names::ProfileName;
+
+#[derive(Debug, Args)]
+pub(crate) struct Status {
+    /// Every office of the store, or those of --profile and --kind; exits with 0
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Print Prometheus' text format, e.g. for a node exporter's textfile directory
+    #[arg(long)]
+    pub(crate) metrics: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StatusSet {
+    /// The process that holds the office [default: the run we are in, else the parent process]
+    #[arg(long, value_name = "PID", allow_hyphen_values = true, value_parser = crate::cli::args::values::parse_pid)]
+    pub(crate) pid: Option<u32>,
+    /// starting, running, draining, degraded, stopped, startup_failed, or a word of your own
+    #[arg(long, value_name = "S")]
+    pub(crate) state: Option<String>,
+    /// Why it ends
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub(crate) exit_reason: Option<String>,
+    /// Whether it wants to be started again
+    #[arg(long, value_name = "BOOL", value_parser = crate::cli::args::values::parse_bool)]
+    pub(crate) restart_requested: Option<bool>,
+    /// How many agents work for it just now; below 0 counts as 0
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub(crate) active_agents: Option<i64>,
+    /// Whatever else is to be said; it is stored, so never a secret
+    #[arg(long, value_name = "JSON", allow_hyphen_values = true)]
+    pub(crate) extra: Option<String>,
+    /// A sign of life; with =DUR it promises the next one within that time, and who breaks that is
+    /// shown as unresponsive
+    #[arg(
+        long,
+        value_name = "DUR",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "",
+        value_parser = crate::cli::args::values::parse_cadence
+    )]
+    pub(crate) heartbeat: Option<Cadence>,
+    /// The platform that the following options are about
+    #[arg(long, value_name = "P")]
+    pub(crate) platform: Option<String>,
+    /// connected, retrying, fatal, or a word of your own
+    #[arg(long, value_name = "S", requires = "platform")]
+    pub(crate) platform_state: Option<String>,
+    /// Its last error, for programs
+    #[arg(long, value_name = "C", requires = "platform", allow_hyphen_values = true)]
+    pub(crate) error_code: Option<String>,
+    /// Its last error, for people; what looks like a token is taken out
+    #[arg(long, value_name = "M", requires = "platform", allow_hyphen_values = true)]
+    pub(crate) error_message: Option<String>,
+    /// Whether a person has to do something
+    #[arg(long, value_name = "BOOL", requires = "platform", value_parser = crate::cli::args::values::parse_bool)]
+    pub(crate) needs_attention: Option<bool>,
+    /// Since when it tries to connect again: RFC 3339, Unix seconds, or `now`
+    #[arg(long, value_name = "T", requires = "platform", value_parser = crate::cli::args::values::parse_time)]
+    pub(crate) retrying_since: Option<Time>,
+    /// Whatever else is to be said of it
+    #[arg(long, value_name = "JSON", requires = "platform", allow_hyphen_values = true)]
+    pub(crate) platform_extra: Option<String>,
+    /// Forget a field: state, exit-reason, restart-requested, active-agents, extra, serves, heartbeat
+    /// (the promise), platforms (all of them); with --platform also platform (as a whole), platform-state, error-code,
+    /// error-message, needs-attention, retrying-since, platform-extra
+    #[arg(long, value_name = "FIELD", value_parser = crate::cli::args::values::parse_status_field)]
+    pub(crate) clear: Vec<StatusField>,
+    /// A profile that it serves beside its own; name all of them in one call, it serves no others then
+    #[arg(long, value_name = "PROFILE", value_parser = crate::cli::args::values::parse_profile)]
+    pub(crate) serves: Vec<ProfileName>,
+}
+
+/// What `--clear` can forget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StatusField {
+    State,
+    ExitReason,
+    RestartRequested,
+    ActiveAgents,
+    Extra,
+    Serves,
+    Heartbeat,
+    Platforms,
+    Platform,
+    PlatformState,
+    ErrorCode,
+    ErrorMessage,
+    NeedsAttention,
+    RetryingSince,
+    PlatformExtra,
+}
+
+impl StatusField {
+    pub(super) const ALL: [(&str, Self); 15] = [
+        ("state", Self::State),
+        ("exit-reason", Self::ExitReason),
+        ("restart-requested", Self::RestartRequested),
+        ("active-agents", Self::ActiveAgents),
+        ("extra", Self::Extra),
+        ("serves", Self::Serves),
+        ("heartbeat", Self::Heartbeat),
+        ("platforms", Self::Platforms),
+        ("platform", Self::Platform),
+        ("platform-state", Self::PlatformState),
+        ("error-code", Self::ErrorCode),
+        ("error-message", Self::ErrorMessage),
+        ("needs-attention", Self::NeedsAttention),
+        ("retrying-since", Self::RetryingSince),
+        ("platform-extra", Self::PlatformExtra),
+    ];
+
+    /// Whether it is about the platform that `--platform` names.
+    pub(crate) fn is_of_platform(self) -> bool {
+        match self {
+            Self::State
+            | Self::ExitReason
+            | Self::RestartRequested
+            | Self::ActiveAgents
+            | Self::Extra
+            | Self::Serves
+            | Self::Heartbeat
+            | Self::Platforms => false,
+            Self::Platform
+            | Self::PlatformState
+            | Self::ErrorCode
+            | Self::ErrorMessage
+            | Self::NeedsAttention
+            | Self::RetryingSince
+            | Self::PlatformExtra => true,
+        }
+    }
+
+    pub(crate) fn as_str(self) -> &'static str {
+        Self::ALL.iter().find(|(_, field)| *field == self).map_or("", |(name, _)| name)
+    }
+}

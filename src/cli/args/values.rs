@@ -1,0 +1,141 @@
+//! Values of arguments: durations, times, signals, names.
+
+use std::time::Duration;
+
+use crate::cli::args::status::StatusField;
+use crate::names::{MarkerName, ProfileName};
+use crate::patience::Wait;
+use crate::process::exit_code::{ExitCause, ExitRule, Supervisor};
+use crate::records::profiles::Desired;
+use crate::span::Span;
+use crate::{span, sys};
+
+/// A sign of life, and the promise that may come with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cadence {
+    Unsaid,
+    Every(Duration),
+}
+
+/// A moment, as people write it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Time {
+    Now,
+    At { ms: i64 },
+}
+
+pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
+    match span::parse(text) {
+        Ok(Span::Finite(duration)) => Ok(duration),
+        Ok(Span::Infinite) => Err("it has to end".to_owned()),
+        Err(error) => Err(explain(&error)),
+    }
+}
+
+pub(super) fn parse_wait(text: &str) -> Result<Wait, String> {
+    match span::parse(text) {
+        Ok(Span::Finite(duration)) => Ok(Wait::UpTo(duration)),
+        Ok(Span::Infinite) => Ok(Wait::Forever),
+        Err(error) => Err(explain(&error)),
+    }
+}
+
+pub(super) fn parse_cadence(text: &str) -> Result<Cadence, String> {
+    if text.is_empty() {
+        return Ok(Cadence::Unsaid);
+    }
+    parse_duration(text).map(Cadence::Every)
+}
+
+pub(super) fn parse_bool(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "yes" | "1" => Ok(true),
+        "false" | "no" | "0" => Ok(false),
+        _ => Err("it is `true` or `false`".to_owned()),
+    }
+}
+
+pub(super) fn parse_time(text: &str) -> Result<Time, String> {
+    /// A number from here on counts milliseconds: as seconds it is after the year 5138.
+    const MS_MIN: f64 = 1e11;
+    let refused = || {
+        format!(
+            "{text:?} is no time: `2026-11-22T08:15:00Z`, Unix seconds (`1795334400`), or `now`"
+        )
+    };
+    if text == "now" {
+        return Ok(Time::Now);
+    }
+    let ms = match text.parse::<f64>() {
+        #[allow(clippy::cast_possible_truncation, reason = "bounded by the next check")]
+        Ok(number) if number.is_finite() => {
+            (if number < MS_MIN { number * 1_000.0 } else { number }) as i64
+        }
+        Ok(_) => return Err(refused()),
+        Err(_) => {
+            chrono::DateTime::parse_from_rfc3339(text).map_err(|_| refused())?.timestamp_millis()
+        }
+    };
+    if crate::clock::rfc3339(ms).is_none() {
+        return Err(refused());
+    }
+    Ok(Time::At { ms })
+}
+
+pub(super) fn parse_status_field(text: &str) -> Result<StatusField, String> {
+    let wanted = text.replace('_', "-");
+    StatusField::ALL.iter().find(|(name, _)| *name == wanted).map(|(_, field)| *field).ok_or_else(
+        || {
+            let names: Vec<&str> = StatusField::ALL.iter().map(|(name, _)| *name).collect();
+            format!("there is no such field: one of {}", names.join(", "))
+        },
+    )
+}
+
+pub(super) fn parse_exit_code(text: &str) -> Result<(ExitCause, ExitRule), String> {
+    let Some((cause, code)) = text.split_once('=') else {
+        return Err("it has the form CAUSE=CODE".to_owned());
+    };
+    let cause: ExitCause = cause.parse().map_err(|error| explain(&error))?;
+    if code == "own" {
+        return Ok((cause, ExitRule::Own));
+    }
+    match code.parse() {
+        Ok(code) => Ok((cause, ExitRule::Code(code))),
+        Err(_) => Err(format!("{code:?} is no exit code: a number from 0 to 255, or `own`")),
+    }
+}
+
+pub(super) fn parse_supervisor(text: &str) -> Result<Supervisor, String> {
+    text.parse().map_err(|error| explain(&error))
+}
+
+pub(super) fn parse_desired(text: &str) -> Result<Desired, String> {
+    text.parse().map_err(|error| explain(&error))
+}
+
+pub(super) fn parse_marker(text: &str) -> Result<MarkerName, String> {
+    MarkerName::new(text).map_err(|error| explain(&error))
+}
+
+pub(super) fn parse_profile(text: &str) -> Result<ProfileName, String> {
+    ProfileName::new(text).map_err(|error| explain(&error))
+}
+
+fn explain(error: &crate::error::Error) -> String {
+    match error.hint() {
+        Some(hint) => format!("{error}; {hint}"),
+        None => error.to_string(),
+    }
+}
+
+pub(super) fn parse_pid(text: &str) -> Result<u32, String> {
+    match text.parse::<i32>() {
+        Ok(pid) if pid > 0 => Ok(pid.unsigned_abs()),
+        Ok(_) | Err(_) => Err("a pid is a whole number above 0".to_owned()),
+    }
+}
+
+pub(super) fn parse_signal(word: &str) -> Result<i32, String> {
+    sys::signal_number(word).ok_or_else(|| "name one as 15, TERM or SIGTERM".to_owned())
+}

@@ -1,0 +1,140 @@
+//! What a `run` is told while it waits: signals, and the end of a child.
+
+use std::sync::mpsc::Receiver;
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::forensics::Fact;
+use crate::forensics::snapshot::received;
+use crate::patience::Cancel;
+use crate::process::exit_code::{ExitCause, ExitCodes};
+use crate::sync::lock as lock_of;
+use crate::sys;
+use crate::sys::{Caught, Received, Shortage, signals, supervise};
+
+/// Between two looks at what may have changed.
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// What reaches the run, from the thread that catches signals.
+pub(crate) struct Inbox {
+    pub(super) received: Receiver<Event>,
+    /// The wait for the office, which a signal ends: this thread waits itself, because there may be no other
+    /// one (FIELD-BUGS row 111).
+    waiting: Arc<Mutex<Option<Cancel>>>,
+}
+
+impl Inbox {
+    pub(super) fn open() -> Result<Self> {
+        let (sender, received) = mpsc::channel();
+        let waiting = Arc::<Mutex<Option<Cancel>>>::default();
+        let seen_waiting = Arc::clone(&waiting);
+        let on_event = move |received: Received| {
+            let event = Event::from(received);
+            let asks_to_end = matches!(&event, Event::Signal(signal) if signal.received.is_some());
+            // Held while it reaps: once the wait is over, the command's end is the run's own.
+            let waiting = lock_of(&seen_waiting);
+            if waiting.is_some() && matches!(event, Event::ChildEnded) {
+                // As PID 1 we reap orphans while we wait, too.
+                drop(supervise::reap());
+            }
+            drop(sender.send(event));
+            if let Some(cancel) = waiting.as_ref().filter(|_| asks_to_end) {
+                cancel.cancel();
+            }
+        };
+        let catcher =
+            supervise::catch_signals(on_event).map_err(|error| match Shortage::of(&error) {
+                Some(shortage) => Error::shortage(shortage, "catch signals"),
+                None => Error::internal(format!("cannot catch signals: {error}")),
+            })?;
+        // For as long as we live: one that comes while we end does not change what we end with.
+        std::mem::forget(catcher);
+        Ok(Self { received, waiting })
+    }
+
+    /// Waits by `wait`, which a signal that asks us to end cancels; that signal.
+    pub(super) fn while_waiting<T>(
+        &self,
+        cancel: &Cancel,
+        wait: impl FnOnce() -> T,
+    ) -> (T, Option<Signalled>) {
+        *lock_of(&self.waiting) = Some(cancel.clone());
+        let before = self.request_to_end();
+        if before.is_some() {
+            cancel.cancel();
+        }
+        let waited = wait();
+        *lock_of(&self.waiting) = None;
+        (waited, self.request_to_end().or(before))
+    }
+
+    /// The last signal that came until now and asks us to end. Nothing else matters before the start.
+    pub(super) fn request_to_end(&self) -> Option<Signalled> {
+        let signals = self.received.try_iter().filter_map(|event| match event {
+            Event::Signal(signal) => Signalled::of(&signal),
+            Event::ChildEnded => None,
+        });
+        signals.last()
+    }
+}
+
+/// What reaches the run.
+pub(crate) enum Event {
+    ChildEnded,
+    Signal(Signal),
+}
+
+/// A signal, and who sent it: whoever only sends one has ended by the time anybody else looks. All the
+/// rest is looked at when it was passed on.
+pub(crate) struct Signal {
+    pub(super) caught: Caught,
+    /// For one that asks to end.
+    pub(super) received: Option<received::Received>,
+}
+
+impl From<Received> for Event {
+    fn from(received: Received) -> Self {
+        match received {
+            Received::ChildEnded => Self::ChildEnded,
+            Received::Signal(caught) => {
+                let received =
+                    signals::asks_to_end(caught.number).then(|| received::Received::by_us(caught));
+                Self::Signal(Signal { caught, received })
+            }
+        }
+    }
+}
+
+/// A signal that asks us to end.
+#[derive(Clone, Debug)]
+pub(crate) struct Signalled {
+    pub(super) number: i32,
+    /// Who sent it, where that can be seen.
+    pub(super) sender: Option<sys::Pid>,
+    /// The same for people, or why it cannot be.
+    pub(super) by: Fact<String>,
+    /// What it means if nobody announced it.
+    pub(super) cause: ExitCause,
+    /// Whether it may be a request to read the configuration again.
+    pub(super) may_mean_reload: bool,
+}
+
+impl Signalled {
+    /// `None` for a signal that does not ask to end.
+    pub(super) fn of(signal: &Signal) -> Option<Self> {
+        let received = signal.received.as_ref()?;
+        Some(Self {
+            number: signal.caught.number,
+            sender: received.sender_pid(),
+            by: received.sender_in_words(),
+            cause: received.cause(),
+            may_mean_reload: received.may_mean_reload(),
+        })
+    }
+
+    /// For a run that has started nothing yet.
+    pub(super) fn exit_code(&self, exit_codes: &ExitCodes) -> i32 {
+        exit_codes.code(self.cause, 128 + self.number, Some(self.number))
+    }
+}

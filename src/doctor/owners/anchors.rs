@@ -1,0 +1,345 @@
+//! Anchors that no row accounts for, that outlive their owner, or that are missing.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use rusqlite::OptionalExtension;
+
+use crate::clock::Deadline;
+use crate::doctor::check::{Opened, Seen, counted, listed};
+use crate::doctor::owners::Owner;
+use crate::error::{Error, Result};
+use crate::liveness::AnchorState;
+use crate::names::{InstanceId, Office};
+use crate::path_text::quoted;
+use crate::process::anchor;
+use crate::process::anchor::lost::LostOwner;
+use crate::process::older::lock;
+use crate::records::instances;
+use crate::store::ourselves;
+use crate::store::transaction::lost_owners;
+use crate::sys;
+use crate::sys::Pid;
+
+/// An anchor file, and what the store says of it.
+struct AnchorFile {
+    name: String,
+    /// From its name: in the pid namespace of whoever made it.
+    maker: Option<Pid>,
+    state: AnchorState,
+    named_by: NamedBy,
+}
+
+impl AnchorFile {
+    fn is_garbage(&self) -> bool {
+        self.state == AnchorState::Free && self.named_by != NamedBy::Live
+    }
+}
+
+/// How many anchors nobody holds and no live row names.
+pub(crate) fn garbage_count(opened: &Opened) -> Result<usize> {
+    Ok(anchors(opened)?.iter().filter(|file| file.is_garbage()).count())
+}
+
+#[derive(PartialEq)]
+enum NamedBy {
+    /// A row that has not ended.
+    Live,
+    /// One that has; how.
+    Ended(String),
+    Nobody,
+}
+
+/// All anchors of the store, but for our own.
+fn anchors(opened: &Opened) -> Result<Vec<AnchorFile>> {
+    let inner = opened.inner();
+    let directory = &inner.location.anchors;
+    let entries = match std::fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(Error::io("list", directory, error)),
+    };
+    let own = inner.own_anchor();
+    let mut files = Vec::new();
+    for name in entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()) {
+        let Some((_, maker)) = anchor::parse_name(&name) else { continue };
+        if own.as_ref().is_none_or(|own| own.name() != name) {
+            let state = anchor::probe(&directory.join(&name));
+            files.push(AnchorFile { name, maker, state, named_by: NamedBy::Nobody });
+        }
+    }
+    // Only now: whoever committed before the file was probed is on record.
+    inner.read(|connection| {
+        for file in &mut files {
+            file.named_by = if ourselves::live_on_anchor(connection, &file.name)? > 0 {
+                NamedBy::Live
+            } else {
+                ended_on(connection, &file.name)?.map_or(NamedBy::Nobody, NamedBy::Ended)
+            };
+        }
+        Ok(())
+    })?;
+    files.retain(|file| file.state != AnchorState::Missing);
+    Ok(files)
+}
+
+/// How the last row ended that names `anchor`.
+fn ended_on(connection: &rusqlite::Connection, anchor: &str) -> Result<Option<String>> {
+    let id = connection
+        .prepare_cached(
+            "SELECT max(id) FROM instances WHERE anchor = ?1 AND ended_at_ms IS NOT NULL",
+        )?
+        .query_row([anchor], |row| row.get::<_, Option<i64>>(0))
+        .optional()?
+        .flatten();
+    let Some(id) = id else { return Ok(None) };
+    let record = instances::by_id(connection, InstanceId(id))?;
+    Ok(record.map(|record| {
+        let by = record.ended_by.as_ref().map_or_else(String::new, |by| format!(", by {by}"));
+        let reason = record.end_reason.as_deref().unwrap_or("unknown");
+        format!("{} ended ({reason}{by})", super::name(&record))
+    }))
+}
+
+/// So many anchors without a live owner are told one by one.
+const ANCHORS_SHOWN: usize = 8;
+
+/// Who has which anchors open. Slow: it looks at every descriptor of every process.
+struct Holders(Vec<(Pid, String)>);
+
+impl Holders {
+    fn look(opened: &Opened) -> Self {
+        Self(sys::processes_with_files_of(&opened.inner().location.anchors))
+    }
+
+    /// Of the file of one anchor, as words and as pids.
+    fn of(&self, opened: &Opened, anchor: &str) -> (String, Vec<Pid>) {
+        let mut pids: Vec<Pid> =
+            self.0.iter().filter(|(_, name)| name == anchor).map(|(pid, _)| *pid).collect();
+        pids.dedup();
+        if pids.is_empty() {
+            return ("a process that cannot be seen from here".to_owned(), pids);
+        }
+        (opened.processes(&pids), pids)
+    }
+}
+
+fn end_them(pids: &[Pid]) -> String {
+    if pids.is_empty() {
+        return "ask as root, or where that process runs".to_owned();
+    }
+    let words = pids.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+    format!("look at what it does, and end it: `kill {words}`")
+}
+
+/// A descriptor that a child inherited holds the lock of an owner that is gone (FIELD-BUGS row 69),
+/// or an owner goes on whose record was ended.
+pub(super) fn leaked_anchors(opened: &Opened) -> Result<Vec<Seen>> {
+    let leaked = opened.owners()?.iter().filter(|owner| owner.judged.flags.anchor_leaked);
+    let leaked: Vec<&Owner> = leaked.collect();
+    let is_ended = |file: &AnchorFile| {
+        file.state == AnchorState::Held && matches!(file.named_by, NamedBy::Ended(_))
+    };
+    let (ended, _) = settled_anchors(opened, is_ended)?;
+    if leaked.is_empty() && ended.is_empty() {
+        return Ok(Vec::new());
+    }
+    let holders = Holders::look(opened);
+    let mut seen = Vec::new();
+    for owner in leaked {
+        let anchor = owner.record.anchor.as_deref().unwrap_or_default();
+        // The lock of an older gateway: what keeps it may be that gateway, detached.
+        if let Some(path) = lock::path_of(anchor) {
+            let pids = sys::processes_with_open_file(path);
+            let who = if pids.is_empty() {
+                "a process that cannot be seen from here".to_owned()
+            } else {
+                opened.processes(&pids)
+            };
+            let text = format!(
+                "{} is held by an older gateway, {}, which is gone; {} is kept by {who}, which may be that \
+                 gateway, so every start is refused",
+                owner.name(),
+                owner.pid(),
+                path.display()
+            );
+            seen.push(Seen::warning(text).remedy(format!(
+                "{}; if nothing of it is at work, {}",
+                end_them(&pids),
+                opened.scene.command("evict --force")
+            )));
+            continue;
+        }
+        let (who, pids) = holders.of(opened, anchor);
+        let text = format!(
+            "{} was held by {}, which is gone ({}); its anchor is still held by {who}",
+            owner.name(),
+            owner.pid(),
+            owner.judged.verdict.reason()
+        );
+        seen.push(Seen::warning(text).remedy(format!(
+            "nothing has to be done, the next start takes its place; {}",
+            end_them(&pids)
+        )));
+    }
+    for file in ended.iter().take(ANCHORS_SHOWN) {
+        let NamedBy::Ended(how) = &file.named_by else { continue };
+        let (who, pids) = holders.of(opened, &file.name);
+        seen.push(
+            Seen::warning(format!(
+                "{how}, and its anchor is still held by {who}: a child of it, or itself, may \
+                 still be at work"
+            ))
+            .remedy(end_them(&pids)),
+        );
+    }
+    Ok(seen)
+}
+
+/// Between two looks at what is wrong with an anchor: one that is just being made gets its row within
+/// a millisecond, one whose row has just ended is let go, and a process that was killed lets go of one
+/// descriptor after the other.
+pub(super) const SETTLES_WITHIN: Duration = Duration::from_millis(100);
+
+/// So long something is looked at again while it is wrong, and twice at least: on a machine with more
+/// to do than it can, a process may not run for a good part of a second.
+const SETTLES_WITHIN_LOAD: Duration = Duration::from_millis(600);
+
+/// The anchors of which `is_wrong` at all looks, and all others as they were at the last one. A busy
+/// store always has some of which it is so at one look: people end processes because of them.
+fn settled_anchors(
+    opened: &Opened,
+    is_wrong: impl Fn(&AnchorFile) -> bool,
+) -> Result<(Vec<AnchorFile>, Vec<AnchorFile>)> {
+    let (mut wrong, mut others): (Vec<_>, Vec<_>) =
+        anchors(opened)?.into_iter().partition(&is_wrong);
+    let deadline = Deadline::after(SETTLES_WITHIN_LOAD);
+    let mut looks = 1;
+    while !wrong.is_empty() && (looks < 2 || !deadline.has_passed()) {
+        looks += 1;
+        std::thread::sleep(SETTLES_WITHIN);
+        let before: HashSet<String> = wrong.into_iter().map(|file| file.name).collect();
+        (wrong, others) = anchors(opened)?
+            .into_iter()
+            .partition(|file| is_wrong(file) && before.contains(&file.name));
+    }
+    Ok((wrong, others))
+}
+
+pub(super) fn orphan_anchors(opened: &Opened) -> Result<Vec<Seen>> {
+    let is_orphan =
+        |file: &AnchorFile| file.state == AnchorState::Held && file.named_by == NamedBy::Nobody;
+    let (orphans, files) = settled_anchors(opened, is_orphan)?;
+    let mut seen = Vec::new();
+    if !orphans.is_empty() {
+        let holders = Holders::look(opened);
+        for file in orphans.iter().take(ANCHORS_SHOWN) {
+            seen.push(orphan(opened, file, &holders)?);
+        }
+    }
+    for lost in lost_anchors(opened)?.iter().take(ANCHORS_SHOWN) {
+        seen.push(lost_anchor(opened, lost)?);
+    }
+    let free: Vec<&AnchorFile> = files.iter().filter(|file| file.is_garbage()).collect();
+    if !free.is_empty() {
+        seen.push(
+            Seen::info(format!(
+                "{} that nobody holds any more: {}",
+                counted(free.len(), "anchor", "anchors"),
+                listed(&free, 2, |file| file.name.clone())
+            ))
+            .remedy(format!(
+                "nothing: the next start collects them, and so does {}",
+                opened.scene.command("doctor --fix")
+            )),
+        );
+    }
+    Ok(seen)
+}
+
+/// Its owner recorded itself in a store that was deleted, replaced or restored from a copy, and
+/// acts.
+fn orphan(opened: &Opened, file: &AnchorFile, holders: &Holders) -> Result<Seen> {
+    let (who, pids) = holders.of(opened, &file.name);
+    let maker = file.maker.map_or_else(String::new, |pid| {
+        format!(", and was made by pid {pid} of its own pid namespace")
+    });
+    let text = format!(
+        "the anchor {} is held by {who}{maker}; no row names it, so its owner has lost its \
+         store, and every claim is refused",
+        file.name
+    );
+    Ok(Seen::error(text).remedy(way_out(opened, &pids)?))
+}
+
+fn way_out(opened: &Opened, pids: &[Pid]) -> Result<String> {
+    // Where somebody is on record, `evict` is about them.
+    let usual = Office::default();
+    let is_held = opened.owners()?.iter().any(|owner| owner.record.office() == Some(usual.clone()));
+    let evict = if is_held {
+        String::new()
+    } else {
+        format!(
+            "; if you know that it is harmless, {}",
+            opened.scene.command(&super::evict_verb(&usual, " --force"))
+        )
+    };
+    Ok(format!("wait until it notices that its store is gone, or {}{evict}", end_them(pids)))
+}
+
+/// What was deleted or moved away together with the store before this one, and is held anyway: a start is
+/// refused by it as by any other orphan.
+fn lost_anchors(opened: &Opened) -> Result<Vec<LostOwner>> {
+    let inner = opened.inner();
+    inner.read(|connection| lost_owners(connection, inner.view()))
+}
+
+fn lost_anchor(opened: &Opened, lost: &LostOwner) -> Result<Seen> {
+    let pids: Vec<Pid> = lost.anchor.pid.into_iter().collect();
+    let fate = match &lost.moved_to {
+        Some(path) => format!("moved with its store to {}", path.display()),
+        None => "deleted together with its store".to_owned(),
+    };
+    let text = format!(
+        "the anchor {} was {fate} and is still held by {}; its owner may be at work, so every claim is \
+         refused",
+        lost.anchor.name,
+        opened.processes(&pids)
+    );
+    Ok(Seen::error(text).remedy(way_out(opened, &pids)?))
+}
+
+pub(super) fn missing_anchors(opened: &Opened) -> Result<Vec<Seen>> {
+    let anchors = &opened.inner().location.anchors;
+    super::each(opened, |owner| {
+        if owner.is_dead() {
+            return None;
+        }
+        let file = owner.record.anchor.as_deref().unwrap_or_default();
+        let held = format!("{} is held by {}", owner.name(), owner.pid());
+        match owner.judged.evidence.anchor {
+            AnchorState::Missing => Some(
+                Seen::warning(format!(
+                    "{held}, whose anchor {file} is gone from {}: only its pid and start time tell \
+                     that it lives",
+                    anchors.display()
+                ))
+                .remedy(
+                    "nothing as a rule: its owner makes it anew within a second, unless it is \
+                    stopped \
+                     or writes nothing; then start it again",
+                ),
+            ),
+            AnchorState::Unreadable => Some(
+                Seen::unknown(format!("{held}, whose anchor {file} cannot be looked at"))
+                    .remedy(format!("look at the modes of {}", quoted(anchors))),
+            ),
+            AnchorState::None => Some(Seen::info(format!(
+                "{held} without an anchor (`--no-keeper`): only its pid and start time tell that \
+                it \
+                 lives"
+            ))),
+            AnchorState::Held | AnchorState::Free => None,
+        }
+    })
+}

@@ -1,0 +1,151 @@
+//! Owners whose supervisor does not know them, and units that do not wait long enough.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::clock::rfc3339;
+use crate::doctor::check::{Opened, Seen, counted, listed};
+use crate::doctor::owners::Owner;
+use crate::error::Result;
+use crate::forensics::systemd::SystemdCheck;
+use crate::process::subject;
+use crate::span::Span;
+use crate::stop_budget::StopPhases;
+use crate::sys;
+
+/// FIELD-BUGS row 52: an owner that its supervisor does not know keeps the office for days, and the
+/// supervisor's own starts are refused.
+pub(super) fn outside_supervisor(opened: &Opened) -> Result<Vec<Seen>> {
+    let mut seen = Vec::new();
+    for owner in opened.owners()?.iter().filter(|owner| owner.lives()) {
+        let Some(pid) = owner.pid_here() else { continue };
+        let recorded = owner.record.supervisor.as_deref().unwrap_or("none");
+        let now = subject::supervisor_word(&sys::supervision(pid));
+        let stop = owner.record.office().map_or_else(
+            || format!("end it (`kill {pid}`)"),
+            |office| {
+                let verb = format!("stop --profile {} --kind {}", office.profile, office.kind);
+                format!("stop it ({})", opened.scene.command(&verb))
+            },
+        );
+        // Read after its row: who has ended meanwhile is under nobody.
+        let is_it_still = || sys::process_facts(pid).start_time == owner.record.start_time;
+        // The supervisors of other processes can be seen by their cgroups alone.
+        if recorded.starts_with("systemd:") && now != recorded && is_it_still() {
+            seen.push(
+                Seen::warning(format!(
+                    "{} is held by pid {pid}, which was started under {recorded} and is under \
+                    {now} \
+                     now: its supervisor does not know it",
+                    owner.name()
+                ))
+                .remedy(format!("{stop}, and let the service start it")),
+            );
+        }
+        if recorded == "none" {
+            let refused = refused_services(opened, owner)?;
+            seen.extend(refused.into_iter().map(|(service, count, last)| {
+                Seen::warning(format!(
+                    "{} is held by pid {pid}, which no supervisor started, since {}; {service} was \
+                     refused it {}, the last time at {last}",
+                    owner.name(),
+                    owner.since(),
+                    counted(usize::try_from(count).unwrap_or(usize::MAX), "time", "times"),
+                ))
+                .remedy(format!("{stop}, and let the service start it"))
+            }));
+        }
+    }
+    Ok(seen)
+}
+
+/// The services whose starts this owner refused, how often, and when last.
+fn refused_services(opened: &Opened, owner: &Owner) -> Result<Vec<(String, i64, String)>> {
+    let rows: Vec<(String, i64, i64)> = opened.inner().read(|connection| {
+        Ok(connection
+            .prepare_cached(
+                "SELECT contender, sum(count), max(last_at_ms) FROM conflicts
+                 WHERE holder_id = ?1 GROUP BY contender",
+            )?
+            .query_map([owner.record.id.as_i64()], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+            })?
+            .collect::<rusqlite::Result<_>>()?)
+    })?;
+    let mut services: BTreeMap<String, (i64, i64)> = BTreeMap::new();
+    for (contender, count, last_at_ms) in rows {
+        if let Some(service) = service_of(&contender) {
+            let entry = services.entry(service.to_owned()).or_default();
+            *entry = (entry.0.saturating_add(count), entry.1.max(last_at_ms));
+        }
+    }
+    let at = |ms| rfc3339(ms).unwrap_or_else(|| "an unknown time".to_owned());
+    Ok(services.into_iter().map(|(name, (count, last))| (name, count, at(last))).collect())
+}
+
+/// The service in the name of a party: `parent:12/... systemd:gw.service`.
+pub(super) fn service_of(party: &str) -> Option<&str> {
+    party.split(' ').find(|word| word.starts_with("systemd:") || word.starts_with("launchd:"))
+}
+
+/// So many units are asked about, all at the same time: 2 s in all.
+const UNITS_MAX: usize = 8;
+
+pub(super) fn stop_budgets(opened: &Opened) -> Result<Vec<Seen>> {
+    let mut units: BTreeMap<&str, (Duration, Vec<String>)> = BTreeMap::new();
+    for owner in opened.owners()?.iter().filter(|owner| owner.lives()) {
+        let supervisor = owner.record.supervisor.as_deref().unwrap_or_default();
+        let Some(unit) = supervisor.strip_prefix("systemd:") else { continue };
+        if owner.pid_here().is_none() {
+            continue;
+        }
+        let (budget, names) = units.entry(unit).or_default();
+        *budget = (*budget).max(owner.record.stop_budget());
+        names.push(owner.name());
+    }
+    let left_out = units.len().saturating_sub(UNITS_MAX);
+    let units: Vec<_> = units.iter().take(UNITS_MAX).collect();
+    let mut seen = ask_at_once(&units);
+    if left_out > 0 {
+        seen.push(Seen::unknown(format!("{left_out} more units were not asked about")));
+    }
+    Ok(seen)
+}
+
+type Unit<'a> = (&'a &'a str, &'a (Duration, Vec<String>));
+
+/// Asks about all of them at the same time; where there can be no more threads, one after the other.
+fn ask_at_once(units: &[Unit<'_>]) -> Vec<Seen> {
+    std::thread::scope(|threads| {
+        let mut asked = Vec::new();
+        for (unit, (budget, names)) in units {
+            let ask = || one_unit(unit, *budget, names);
+            asked.push(std::thread::Builder::new().spawn_scoped(threads, ask).map_err(|_| ask()));
+        }
+        let answers = asked.into_iter().map(|asked| match asked {
+            Ok(thread) => thread.join().unwrap_or_default(),
+            Err(answer) => answer,
+        });
+        answers.flatten().collect()
+    })
+}
+
+fn one_unit(unit: &str, budget: Duration, names: &[String]) -> Option<Seen> {
+    let check = SystemdCheck::of_unit(unit, &StopPhases::of_budget(budget));
+    let of = listed(names, 3, Clone::clone);
+    match (&check.mismatch, &check.timeout_stop) {
+        (Ok(true), Ok(given)) => {
+            let text = format!(
+                "{unit} is killed {given} after it is asked to stop, and {of} may take {}",
+                Span::Finite(check.expected_min)
+            );
+            let remedy = check.advice();
+            Some(Seen { remedy, ..Seen::warning(text) })
+        }
+        (Ok(_), _) => None,
+        (Err(_), _) => Some(Seen::unknown(format!(
+            "whether {unit} gives {of} time enough to stop cannot be told: {}",
+            check.reason().unwrap_or("systemd does not say")
+        ))),
+    }
+}

@@ -1,0 +1,144 @@
+//! A keeper in a store that took the place of its own.
+
+use std::cell::Cell;
+
+use crate::claim::aside::{Aside, Errand};
+use crate::claim::examine::{Claimant, Count};
+use crate::error::{Error, ErrorKind, Result};
+use crate::keeper::kept::Kept;
+use crate::keeper::record::{Recorder, attachment};
+use crate::keeper::target::Target;
+use crate::liveness::Lease;
+use crate::names::{Office, Secret};
+use crate::office::claim::candidate::{Candidate, Outcome};
+use crate::office::claim::once::claim_once;
+use crate::owner::holder::{Holder, ORPHANED_ANCHOR};
+use crate::owner::judge::is_held;
+use crate::patience::Stopped;
+use crate::process::subject::Subject;
+use crate::records::instances::{Origin, Record};
+use crate::records::locks::LockRow;
+use crate::records::{instances, locks};
+use crate::scoped::acquire::{Acquired, Owner, acquire_once};
+use crate::scoped::request::LockRequest;
+use crate::scoped::survey::LockClaim;
+use crate::store::handle::Inner;
+use crate::store::ourselves;
+use crate::store::transaction::Tx;
+
+/// One transaction in the new store: all that was kept, or nothing yet.
+pub(crate) struct Arrival<'a> {
+    pub(super) target: &'a Target,
+    pub(super) aside: &'a Aside,
+    /// What has to be done first, outside of it.
+    pub(super) errand: Cell<Option<Errand>>,
+}
+
+impl Arrival<'_> {
+    pub(super) fn arrive(&self, tx: &Tx<'_>, inner: &Inner, kept: &[Kept]) -> Result<()> {
+        for kept in kept {
+            match kept.find(tx)? {
+                Some(record) if record.ended_at_ms.is_some() => {}
+                Some(record) => {
+                    if !record.anchor.as_deref().is_some_and(|anchor| is_held(inner, anchor)) {
+                        let anchor = inner.anchor(tx)?;
+                        instances::set_anchor(tx, record.id, &record.nonce_hash, anchor.name())?;
+                    }
+                    self.acquire(tx, inner, kept, true)?;
+                }
+                None => match kept.record.office() {
+                    Some(office) => self.claim(tx, inner, kept, &office)?,
+                    None => self.acquire(tx, inner, kept, false)?,
+                },
+            }
+        }
+        // It was only lent by the handle of the other store.
+        if let Some(anchor) = inner.own_anchor()
+            && ourselves::live_on_anchor(tx, anchor.name())? > 0
+        {
+            inner.anchor(tx)?;
+        }
+        Ok(())
+    }
+
+    fn claim(&self, tx: &Tx<'_>, inner: &Inner, kept: &Kept, office: &Office) -> Result<()> {
+        let mut subject =
+            Subject::process(self.target.pid, self.target.start_time, inner.observer());
+        // An identity may stand in it that was known when the row was made, and is not known to us.
+        subject.argv.clone_from(&kept.record.argv);
+        let candidate = Candidate::by_pid(office, None, &subject);
+        let Some(attachment) = attachment(tx, inner, &subject, Recorder::Keeper)? else {
+            return Ok(());
+        };
+        match claim_once(tx, inner, &candidate, &attachment, self.aside, Count::No)? {
+            Outcome::Granted(_) | Outcome::AlreadyRecorded(_) => Ok(()),
+            Outcome::Held(obstacle) => give_up(&obstacle.holder),
+            Outcome::Errand(errand) => Err(self.interrupted(errand)),
+        }
+    }
+
+    /// Acquires the locks again that were not let go since.
+    fn acquire(&self, tx: &Tx<'_>, inner: &Inner, kept: &Kept, has_row: bool) -> Result<()> {
+        let Record { id, uid, argv, party, supervisor, profile, .. } = &kept.record;
+        // The command line as it was recorded, for the same reason.
+        let Target { pid, start_time, .. } = *self.target;
+        let mut subject = Subject::told(pid, start_time, *uid, argv.clone());
+        subject.party.clone_from(party);
+        subject.supervisor = supervisor.clone().unwrap_or(subject.supervisor);
+        let mut owner = has_row.then_some(*id);
+        for row in &kept.locks {
+            if !is_to_be_acquired(tx, inner, row)? {
+                continue;
+            }
+            let request = LockRequest {
+                name: row.name.clone(),
+                identity: Secret::of(b""),
+                metadata: row.metadata.clone(),
+                ttl_ms: row.ttl_ms,
+            };
+            let claim = LockClaim {
+                requests: &[request],
+                claimant: Claimant { origin: Origin::Pid, subject: &subject },
+                profile: profile.as_ref(),
+                ours: owner.as_slice(),
+                stopped: Stopped::Respect,
+                waiter: None,
+            };
+            let attachment = attachment(tx, inner, &subject, Recorder::Keeper)?;
+            let from = match (owner, &attachment) {
+                (Some(owner), _) => Owner::Row(owner),
+                (None, Some(attachment)) => Owner::New(attachment),
+                (None, None) => return Ok(()),
+            };
+            match acquire_once(tx, inner, &claim, from, None, self.aside, Count::No)? {
+                Acquired::Granted(granted, _) => owner = granted.first().map(|it| it.instance),
+                Acquired::Held(obstacle) => give_up(&obstacle.holder)?,
+                Acquired::Errand(errand) => return Err(self.interrupted(errand)),
+            }
+        }
+        Ok(())
+    }
+
+    fn interrupted(&self, errand: Errand) -> Error {
+        self.errand.set(Some(errand));
+        Error::internal("something has to be done before the records can be made again")
+    }
+}
+
+/// Whether a lock of the store before is still wanted here, and not there already.
+fn is_to_be_acquired(tx: &Tx<'_>, inner: &Inner, row: &LockRow) -> Result<bool> {
+    let is_over = row.lease(inner.observer(), inner.clock().boot_ms()) == Lease::Expired;
+    let is_there = locks::by_name(tx, &row.name)?.is_some_and(|it| it.fence == row.fence);
+    // Let go in a store that was recovered, before we came.
+    let was_let_go = locks::how_it_ended(tx, row.instance, row.fence)?.is_some();
+    Ok(!is_over && !is_there && !was_let_go)
+}
+
+/// Whoever holds it was faster. One who lost its store as well may only be about to come.
+fn give_up(holder: &Holder) -> Result<()> {
+    if holder.reason == ORPHANED_ANCHOR {
+        return Err(Error::new(ErrorKind::Busy, holder.to_string()));
+    }
+    tracing::debug!(%holder, "is given up: the store was replaced, and somebody else has it now");
+    Ok(())
+}

@@ -1,0 +1,235 @@
+//! One look at the store, and one change of it, all or nothing.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard, TryLockError};
+use std::time::Duration;
+
+use rusqlite::{Connection, TransactionBehavior};
+
+use crate::clock::Deadline;
+use crate::error::{Error, ErrorKind, Result};
+use crate::store::files::By;
+use crate::store::handle::Inner;
+use crate::store::handle::lost::Content;
+use crate::store::handle::settle::{Patience, Written};
+use crate::store::transaction::{Rest, Tx};
+use crate::store::{busy, explain, ourselves, transaction};
+use crate::sync;
+
+/// How often a transaction begins because something has written past SQLite; the last time it goes on with what
+/// it has just read: who touches the file all the time changes nothing.
+const ATTEMPTS_CHANGED: usize = 3;
+
+impl Inner {
+    /// One consistent look at the store.
+    pub(crate) fn read<T>(&self, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+        self.check_process()?;
+        self.refuse_if_still_lost()?;
+        self.retry_pending();
+        let mut work = Some(work);
+        let mut look = |attempt: usize| {
+            self.readers.with(self, |connection| {
+                let snapshot = connection.unchecked_transaction()?;
+                let state = transaction::read_state(&snapshot)?;
+                // After the first read: by then SQLite has all files open.
+                if self.check_files(By::Descriptor)? == Content::Changed
+                    && attempt < ATTEMPTS_CHANGED
+                {
+                    return Ok(None);
+                }
+                self.check_uuid(&state.store_uuid)?;
+                let Some(work) = work.take() else { return Ok(None) };
+                self.with_clear_sight(|| work(&snapshot)).map(Some)
+            })
+        };
+        let read = busy::with_budget(self.settings.busy_budget, || {
+            let mut attempt = 1;
+            loop {
+                if let Some(read) = look(attempt)? {
+                    return Ok(read);
+                }
+                self.close_connections();
+                attempt += 1;
+            }
+        });
+        read.map_err(|error| self.explain_and_let_go(error))
+    }
+
+    /// One transaction of [`Inner::write`].
+    pub(super) fn write_with<T>(
+        &self,
+        patience: Patience,
+        work: &impl Fn(&Tx<'_>) -> Result<T>,
+    ) -> Result<Written<T>> {
+        self.check_process()?;
+        self.refuse_if_still_lost()?;
+        let mut writer = self.lock_writer()?;
+        if self.writer_is_stale.swap(false, Ordering::Acquire) {
+            *writer = None;
+        }
+        let written = busy::with_budget(self.settings.busy_budget, || {
+            self.making_room(&mut writer, |writer| self.write_as_it_is(writer, patience, work))
+        });
+        match written {
+            Ok(written) => Ok(written),
+            Err(error) => {
+                // It would stay one that cannot write.
+                if error.sqlite_code() == Some(rusqlite::ErrorCode::ReadOnly) {
+                    *writer = None;
+                }
+                drop(writer);
+                Err(self.explain_and_let_go(error))
+            }
+        }
+    }
+
+    /// Goes on with what was too much for one transaction, a short one at a time, so that others can claim
+    /// meanwhile, and not for long, because our caller waits: nobody relies on it.
+    pub(super) fn go_on_with(&self, rests: Vec<Rest>) {
+        const WITHIN: Duration = Duration::from_millis(50);
+        let until = Deadline::after(WITHIN);
+        for rest in rests {
+            loop {
+                // No longer than that for somebody else's change either: ours is written.
+                match busy::with_budget(until.remaining(), || self.write(&rest)) {
+                    Ok(_) if until.has_passed() => return,
+                    Ok(true) => std::thread::yield_now(),
+                    Ok(false) => break,
+                    Err(error) => {
+                        tracing::debug!(%error, "the rest of a change is left");
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn write_as_it_is<T>(
+        &self,
+        writer: &mut Option<Connection>,
+        patience: Patience,
+        work: &impl Fn(&Tx<'_>) -> Result<T>,
+    ) -> Result<Written<T>> {
+        let mut attempt = 1;
+        loop {
+            if let Some(written) = self.write_once(writer, patience, work, attempt)? {
+                return Ok(written);
+            }
+            *writer = None;
+            self.close_readers();
+            attempt += 1;
+        }
+    }
+
+    /// `None`, without `work` being done, where what was read before does not count any more.
+    fn write_once<T>(
+        &self,
+        writer: &mut Option<Connection>,
+        patience: Patience,
+        work: &impl Fn(&Tx<'_>) -> Result<T>,
+        attempt: usize,
+    ) -> Result<Option<Written<T>>> {
+        let transaction =
+            self.connected(writer)?.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        // SQLite opens for reading what it could not open for writing. There even an immediate transaction only
+        // reads until something is written, and `work` acts on the world before: nobody else is kept out.
+        if transaction.is_readonly(rusqlite::MAIN_DB)? {
+            let read_only = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_READONLY);
+            return Err(rusqlite::Error::SqliteFailure(read_only, None).into());
+        }
+        if self.check_files(By::Path)? == Content::Changed && attempt < ATTEMPTS_CHANGED {
+            return Ok(None);
+        }
+        let state = transaction::read_state(&transaction)?;
+        self.check_uuid(&state.store_uuid)?;
+        explain::check_min_writer(state.min_writer)?;
+        let tx = Tx::new(&transaction, self, &state, patience);
+        let settled = tx.settle_pending()?;
+        let value = match self.with_clear_sight(|| work(&tx)) {
+            Err(_) if tx.meets_suspects() => return Ok(Some(Written::NotYet(tx.suspects()))),
+            done => done?,
+        };
+        let rests = tx.rests();
+        tx.save_last_id()?;
+        let dropped = if tx.lets_go() { self.unneeded_anchor(&tx)? } else { None };
+        // No row, no anchor: one that is held without any would refuse everybody.
+        let new_anchor = match tx.new_anchor() {
+            Some(anchor) if ourselves::live_on_anchor(&tx, anchor.name())? > 0 => Some(anchor),
+            Some(_) | None => None,
+        };
+        // It has the other one, which is released while nobody else can look.
+        drop(tx);
+        transaction.commit()?;
+        // What was committed to files that nobody else finds is not acknowledged. Whoever moves a store away
+        // keeps writers out, if he can. A look that fails takes nothing back: it is committed.
+        if let Ok(Some(how)) = self.files.how_lost(By::Path) {
+            return Err(self.replaced(&how));
+        }
+        // Not before the commit: until then the rows name the anchor that we had.
+        if let Some(dropped) = &dropped {
+            sync::lock(&self.anchor).take_if(|anchor| dropped.is(anchor));
+        }
+        if let Some(anchor) = new_anchor {
+            *sync::lock(&self.anchor) = Some(anchor);
+        }
+        if !settled.is_empty() {
+            sync::lock(&self.pending)
+                .retain(|it| !settled.iter().any(|done| Arc::ptr_eq(it, done)));
+        }
+        // Neither unlocked nor unlinked before the commit either: whoever reads meanwhile would
+        // take a row with a free anchor for one of the dead, and judge one whose file is gone by
+        // its process alone. Nobody names this one any more, and no name comes twice.
+        if let Some(anchor) = dropped {
+            anchor.remove();
+        }
+        if let Some(connection) = &*writer {
+            self.restart_long_wal(connection);
+        }
+        Ok(Some(Written::Done { value, rests }))
+    }
+
+    pub(super) fn changes_under_us(&self) -> Error {
+        let file = &self.location.file;
+        Error::new(
+            ErrorKind::Busy,
+            format!("{} or its -wal or -shm keeps being replaced", file.display()),
+        )
+        .at(file)
+        .with_hint("stop the program that copies over or deletes them, then try again")
+        .retry_after(1_000)
+    }
+
+    /// As [`Inner::explain`]; and connections to files that others do not find would stand in their way.
+    fn explain_and_let_go(&self, error: Error) -> Error {
+        let error = self.explain(error);
+        if error.kind() == ErrorKind::StoreReplaced {
+            self.close_connections();
+        }
+        error
+    }
+
+    /// The connection that writes, for this thread alone. A caller with a budget of its own, such as
+    /// a signal handler, does not wait longer for another thread than for another process.
+    fn lock_writer(&self) -> Result<MutexGuard<'_, Option<Connection>>> {
+        const LOOK_EVERY: Duration = Duration::from_micros(200);
+        let deadline = busy::deadline().filter(|deadline| deadline.remaining() < Duration::MAX);
+        let Some(deadline) = deadline else { return Ok(sync::lock(&self.writer)) };
+        loop {
+            match self.writer.try_lock() {
+                Ok(writer) => return Ok(writer),
+                Err(TryLockError::Poisoned(poisoned)) => return Ok(poisoned.into_inner()),
+                Err(TryLockError::WouldBlock) if deadline.has_passed() => {
+                    return Err(Error::new(
+                        ErrorKind::Busy,
+                        "another thread of this process is writing to the store",
+                    )
+                    .with_hint("try again")
+                    .retry_after(100));
+                }
+                Err(TryLockError::WouldBlock) => {
+                    std::thread::sleep(LOOK_EVERY.min(deadline.remaining()));
+                }
+            }
+        }
+    }
+}
