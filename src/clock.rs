@@ -2,7 +2,8 @@
 //!
 //! Nothing that decides reads the wall clock: it steps. Leases, storms and reservations count
 //! milliseconds of the boot clock, which never steps and counts suspend, and store them together
-//! with the boot id; a time of another boot has passed.
+//! with the boot id; a time of another boot has passed. For the same reason nothing is forgotten by
+//! the wall clock: only newer rows push out history, contenders and events.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};

@@ -1,5 +1,6 @@
-//! An embedded state engine for long-running gateway processes: it answers *who holds this office or
-//! token, is it really alive, and may I take it?*, in place of PID files, lock files and status JSON.
+//! An embedded state engine for long-running gateway processes: it answers *who holds this office
+//! or token, is it really alive, and may I take it?*, in place of PID files, lock files and status
+//! JSON.
 //!
 //! Everything lives in one `SQLite` file that many profiles and processes share. A claim is one
 //! write transaction that looks at the recorded owner, judges it, ends it if it is dead and inserts
@@ -40,17 +41,19 @@
 //! * [`Claim`] - the answer to a claim: a [`Tenure`] or the [`Holder`] who explains itself.
 //! * [`Tenure`] - a held office. Dropping it releases; [`Tenure::verify`] and [`Tenure::watch`]
 //!   tell of a loss.
-//! * [`ScopedLock`] - an identity (a bot token, an account) that no other process of the machine has;
-//!   acquired with a [`LockRequest`], from a [`Tenure`] or from the [`Store`].
-//! * [`StopInquiry`] - asked by whatever handles the process' signals: why is it being stopped, and by
-//!   whom? [`Replace`] and [`StopOptions`] are the other side.
+//! * [`ScopedLock`] - an identity (a bot token, an account) that no other process of the machine
+//!   has; acquired with a [`LockRequest`], from a [`Tenure`] or from the [`Store`].
+//! * [`StopInquiry`] - asked by whatever handles the process' signals: why is it being stopped, and
+//!   by whom? [`Replace`] and [`StopOptions`] are the other side.
 //! * [`Report`] - what is true of an office, with the evidence; [`liveness`] decides it.
-//! * [`StatusUpdate`] - what a gateway says of itself, beside that; [`Heartbeat`] proves that its loop
-//!   turns.
-//! * [`Shutdown`](forensics::Shutdown) - a signal that asks to end, with its sender, the cause and the exit
-//!   code; handed out by [`Tenure::on_shutdown`]. [`forensics`] has the rest: snapshots, the check of the
-//!   systemd unit ([`StopPhases`] adds up what it must give), the detached diagnostic.
-//! * [`doctor`] - what keeps gateways from starting, or makes two of one, and what can be repaired safely.
+//! * [`StatusUpdate`] - what a gateway says of itself, beside that; [`Heartbeat`] proves that its
+//!   loop turns.
+//! * [`Shutdown`](forensics::Shutdown) - a signal that asks to end, with its sender, the cause and
+//!   the exit code; handed out by [`Tenure::on_shutdown`]. [`forensics`] has the rest: snapshots,
+//!   the check of the systemd unit ([`StopPhases`] adds up what it must give), the detached
+//!   diagnostic.
+//! * [`doctor`] - what keeps gateways from starting, or makes two of one, and what can be repaired
+//!   safely.
 //! * [`EventStream`] - every change of every process, as it is committed.
 //! * [`Error`] - "could not find out"; its [`ErrorKind`] says what to do next.
 //!
@@ -94,11 +97,11 @@
 //!
 //! # What it does not guarantee
 //!
-//! * A whole directory of a store that is *moved* away (not deleted) under its owner hides it from whoever
-//!   begins a new store in its place, until the owner looks (100 ms to 1 s).
+//! * A whole directory of a store that is *moved* away (not deleted) under its owner hides it from
+//!   whoever begins a new store in its place, until the owner looks (100 ms to 1 s).
 //! * Nothing reaches across machines: two hosts that share a token do not see each other.
-//! * A resource that ignores the fence ([`Tenure::instance`], [`ScopedLock::fence`]) can be touched by an owner that was
-//!   evicted while it was stopped, until its next verification.
+//! * A resource that ignores the fence ([`Tenure::instance`], [`ScopedLock::fence`]) can be touched
+//!   by an owner that was evicted while it was stopped, until its next verification.
 //! * Processes of the same user can forge anything; the store is not a security boundary
 //!   against its own user.
 //! * `kill -9` of a `run` on macOS leaves its command alive until the next claimant ends it; so
@@ -109,20 +112,21 @@
 //!
 //! All types are `Send + Sync`; calls block, usually for tens of microseconds and at most for the
 //! busy budget (5 s). Under tokio use `spawn_blocking`. A handle does not survive `fork`: every
-//! call in the child is [`ErrorKind::Forked`], dropping it there does nothing, and what the parent holds stays
-//! the parent's. The child cannot open that store again, but it can open another one. The store works in a child
-//! that was forked before it was opened or after its last handle was dropped, and in the program that a child
-//! executes.
+//! call in the child is [`ErrorKind::Forked`], dropping it there does nothing, and what the parent
+//! holds stays the parent's. The child cannot open that store again, but it can open another one.
+//! The store works in a child that was forked before it was opened or after its last handle was
+//! dropped, and in the program that a child executes.
 //!
-//! A process that uses this crate reads the store through it. On Linux it does no harm if it opens and
-//! closes the files itself, or with another `SQLite`; elsewhere such a close cancels `SQLite`'s locks.
+//! A process that uses this crate reads the store through it. On Linux it does no harm if it opens
+//! and closes the files itself, or with another `SQLite`; elsewhere such a close cancels `SQLite`'s
+//! locks.
 //!
 //! # Assumptions
 //!
-//! * `flock` (Windows: `LockFileEx`) is honoured between all processes that see the directory; it is
-//!   tried out when an anchor is made, and filesystems known to break it are refused.
-//! * POSIX record locks and shared memory work, as `SQLite`'s WAL needs them; on Linux 3.15 or later also
-//!   locks of an open file (`F_OFD_SETLK`).
+//! * `flock` (Windows: `LockFileEx`) is honoured between all processes that see the directory; it
+//!   is tried out when an anchor is made, and filesystems known to break it are refused.
+//! * POSIX record locks and shared memory work, as `SQLite`'s WAL needs them; on Linux 3.15 or
+//!   later also locks of an open file (`F_OFD_SETLK`).
 //! * The kernel releases the locks of a process that ends, and boot ids do not repeat.
 //!
 //! # Platforms

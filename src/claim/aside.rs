@@ -1,4 +1,13 @@
-//! Errands: what a claim has to find out or to do before it can decide, and what is too slow for its transaction.
+//! Errands: what a claim has to find out or to do before it can decide, and what is too slow for
+//! its transaction.
+//!
+//! Reading a command line, or ending the command or the family of a `run` that is gone, can be
+//! slow. `claim_once` and `acquire_once` return such a step as an `Errand`, `Aside::run` does it,
+//! and the claim starts over. What an errand found counts only for the generation that it was found
+//! for.
+//!
+//! A claimant that ends a command left behind never ends itself or its own ancestors: the command
+//! may be the very script that asks. If we *are* the recorded child, it is gone.
 
 use std::path::PathBuf;
 use std::time::Duration;

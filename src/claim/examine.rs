@@ -1,5 +1,8 @@
-//! What every claimant does, whatever it claims: examine a recorded owner, run the errands that are
-//! too slow for a transaction, and look for anchors that nobody accounts for.
+//! What every claimant does, whatever it claims: examine a recorded owner, and decide whether it is
+//! over, the same process, in the way, or needs an errand first.
+//!
+//! A process that recorded itself (`claim --pid $$`, `lock acquire --pid $$`) and then executes a
+//! program that claims meets its own record: it is taken over as `re_executed`.
 
 use std::fmt;
 

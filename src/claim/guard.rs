@@ -1,4 +1,4 @@
-//! Whether what this process holds is still its own, how it was lost, and how it is let go.
+//! Whether what this process holds is still its own, how it was lost, and how it is released.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

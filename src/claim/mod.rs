@@ -1,5 +1,5 @@
-//! What every claim does, of an office or of a lock: look at whoever is on record, run errands outside of the
-//! transaction, wait, and guard what was gained.
+//! What every claim does, of an office or of a lock: look at the owner on record, run errands
+//! outside of the transaction, wait, and guard what was gained.
 
 pub(crate) mod aside;
 pub(crate) mod examine;

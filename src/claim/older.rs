@@ -1,4 +1,9 @@
-//! An older gateway in the store: how it gets its row, and what that row says of whoever holds the lock.
+//! An older gateway in the store: how it gets its row, and what that row says of the process that
+//! holds the lock.
+//!
+//! A profile that stands for a directory of the older program (`profiles.legacy_home`) has every
+//! claim look there. A claim that meets an older gateway puts it on record itself, so `--wait`,
+//! `--replace`, `stop` and `status` know it like any other.
 
 use std::io::ErrorKind as Io;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,11 @@
-//! Whoever of our own holds the lock of the older program: a `run` of another profile, or of another store,
-//! holds it beside its office. It is no older gateway (FIELD-BUGS row 136).
+//! Our own holders of the lock of the older program: a `run` of another profile, or of another
+//! store, holds it beside its office. It is not an older gateway (FIELD-BUGS row 136), so it is
+//! looked for among our own rows first.
+//!
+//! A `run` of another profile has a row: it refuses, or is replaced, by that one. A `run` of
+//! another store says in the file where it is, and is only named. Of two profiles of one directory
+//! the second waits for the first, where the first has its office and is about to take the lock
+//! (`Errand::AwaitOlderLock`): else two supervisors could swap once more.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

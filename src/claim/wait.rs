@@ -2,8 +2,10 @@
 //!
 //! The waiter is an instance of its own, with an anchor, so that others see who waits and a dead
 //! waiter leaves nothing behind. It is woken by the kernel when the holder dies (a pidfd becomes
-//! readable), and by the store's `data_version` when the holder lets go. Looking costs about 2 µs
-//! and takes no lock, so that a stopped waiter blocks nobody.
+//! readable), and by the store's `data_version` when the holder releases. Looking costs about 2 µs
+//! and takes no lock, so that a stopped waiter blocks nobody. Where it has no pidfd (another pid
+//! namespace) it probes the anchor every few milliseconds instead of parking a thread in a blocking
+//! `flock`: a parked thread cannot be cancelled.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,8 +1,10 @@
-//! Advice that can be pasted: a command in it names the store and the office that this call was about.
+//! Advice that can be pasted: a command in it names the store and the office that this call was
+//! about.
 //!
-//! Whoever writes advice names the verb, as in "`incumbent stop`"; the global options that this call was
-//! given are put in here, for all advice alike. What came from the environment is in the environment of
-//! whoever pastes as well.
+//! A hint names only the verb, as in "`incumbent stop`". The global options that this call was
+//! given are put in here, for all advice alike; what came from the environment is in the
+//! environment of the person who pastes as well. A hint about another office names that with both
+//! options.
 
 use crate::path_text::quoted;
 

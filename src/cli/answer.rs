@@ -1,8 +1,13 @@
 //! What a verb answers, and the one place that writes it.
 //!
-//! A verb returns its [`Answer`] and never hears what became of it: whether anybody reads it, or the disk
-//! is full, turns no answer into another one (a refusal is 75, a grant 0). What the output may decide
-//! stands in [`Answer::deliver`].
+//! A verb returns its [`Answer`] and never hears what became of it: whether anybody reads it, or
+//! the disk is full, turns no answer into another one (a refusal is 75, a grant 0). What the output
+//! may decide stands in [`Answer::deliver`]: only the 0 of a question (`Verb::nature`, a total
+//! match) becomes 70, where the answer is cut off by anything but a closed pipe.
+//!
+//! Descriptors 0 to 2 that are closed are `/dev/null` before `main` (the runtime of Rust), so no
+//! file of a store takes their numbers. Output to a closed one is output that nobody wants, and
+//! changes nothing.
 
 use std::io::{self, IsTerminal};
 

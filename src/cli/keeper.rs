@@ -3,8 +3,8 @@
 //! A keeper is a small process of ours that holds the anchor in the recorded process' place and
 //! ends with it, so that such records live and die like all others. There is one per recorded
 //! process: a second record leans on the first one's keeper. It belongs to nobody's session or
-//! terminal, and inherits no descriptor, so that it holds nothing else open. When the store is replaced
-//! it goes on in the new one, as a `run` does.
+//! terminal, and inherits no descriptor, so that it holds nothing else open. When the store is
+//! replaced it goes on in the new one, as a `run` does. See `keeper/` for its work.
 
 use std::ffi::OsString;
 use std::io::Read;

@@ -1,4 +1,6 @@
 //! `lock`: scoped locks for processes that do not link the library.
+//!
+//! `lock acquire` makes and migrates the store like `claim`: it records an owner.
 
 use serde_json::{Value, json};
 

@@ -1,6 +1,7 @@
-//! Before a "no" to somebody who may be an owner: its record may have been in a store that was deleted or replaced
-//! a moment ago. It claims again in the one that is here now as soon as it notices; whoever takes the "no" for a
-//! loss ends a gateway that is well.
+//! Before a "no" to somebody who may be an owner: its record may have been in a store that was
+//! deleted or replaced a moment ago. It claims again in the new one as soon as it notices; a caller
+//! that takes the "no" for a loss ends a gateway that is well. So beside an orphan such a verb
+//! answers 75 in place of the "no".
 
 use crate::cli::Existing;
 use crate::cli::args::Global;

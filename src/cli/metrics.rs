@@ -1,8 +1,8 @@
 //! `status --metrics`: Prometheus' text format, version 0.0.4.
 //!
-//! Names and units follow Prometheus' conventions: base units (seconds), `_info` for what only carries
-//! labels, and for a word a time series with the value 1. Nothing here counts
-//! events: what the store keeps is bounded, and a counter that falls is none.
+//! Names and units follow Prometheus' conventions: base units (seconds), `_info` for what only
+//! carries labels, and for a word a time series with the value 1. Nothing here counts events: what
+//! the store keeps is bounded, and a counter that falls is none.
 
 use std::fmt::Write;
 

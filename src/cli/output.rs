@@ -1,4 +1,8 @@
 //! What the verbs print: data to standard output, the rest to standard error.
+//!
+//! A run never waits for its reader. What it says while its command runs goes through a thread of
+//! its own (`tell_aside`): a pipe that nobody reads must not keep it from reaping, killing and
+//! releasing.
 
 use std::io;
 use std::io::{IsTerminal, Write};

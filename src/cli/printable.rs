@@ -1,5 +1,5 @@
-//! Text as a terminal may get it: what somebody wrote (a name, a path, an argument, a cell) is shown and
-//! never obeyed.
+//! Text as a terminal may get it: what somebody wrote (a name, a path, an argument, a cell) is
+//! shown and never obeyed.
 
 use std::fmt::Write;
 

@@ -1,4 +1,7 @@
 //! `stop`, `restart` and `desired`.
+//!
+//! `desired` and `stop --desired`, like `marker write`, make a store that is not there, and migrate
+//! none.
 
 use serde_json::{Value, json};
 

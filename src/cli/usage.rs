@@ -1,4 +1,5 @@
-//! Arguments that say no verb: help and the version, which are answers, and questions that are wrong.
+//! Arguments that say no verb: help and the version, which are answers, and questions that are
+//! wrong.
 
 use std::ffi::OsString;
 use std::io::{IsTerminal, stderr};

@@ -1,4 +1,5 @@
-//! Files of the store that somebody has open and nobody else finds any more: deleted by a cleaner, or replaced.
+//! Files of the store that somebody has open and nobody else finds any more: deleted by a cleaner,
+//! or replaced.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

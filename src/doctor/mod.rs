@@ -2,9 +2,10 @@
 //! evidence and remedy. Looking writes nothing.
 //!
 //! A check is one function that reads as its rule, in the file of what it looks at; [`examine`]
-//! runs them all. What a check cannot look at is a finding of its own, so that a store that is
-//! locked, damaged or gone gets an answer, too. [`repair()`] does what is safe and can be undone,
-//! and records it.
+//! runs them all. What a check cannot look at is a finding of its own, and not a problem, so that a
+//! store that is locked, damaged or gone gets an answer, too. Anchors are probed before rows are
+//! read again, because gateways come and go meanwhile: a busy store is not a broken one.
+//! [`repair()`] does what is safe and can be undone, and records it.
 
 #![allow(
     clippy::unnecessary_wraps,

@@ -1,5 +1,5 @@
-//! Other stores that are found by our own path: whoever has mounts of his own (a container, systemd's
-//! `PrivateTmp`, snap, flatpak) may have another directory there.
+//! Other stores that are found by our own path: a process with mounts of its own (a container,
+//! systemd's `PrivateTmp`, snap, flatpak) may have another directory there.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

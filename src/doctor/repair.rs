@@ -1,6 +1,6 @@
 //! What a doctor may do by itself: what is safe, and would be done by the next start anyway or can
-//! be undone. Nobody is killed or evicted, no orphan is removed, no file of another program is
-//! touched.
+//! be undone. It judges everything again inside its write transaction, and ends only records of the
+//! dead. Nobody is killed or evicted, no orphan is removed, no file of another program is touched.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,12 @@
-//! The end of an owner, as it comes: signals with their senders, panics, and what follows from them.
+//! The end of an owner, as it comes: signals with their senders, panics, and what follows from
+//! them.
+//!
+//! A signal that asks to end, and a panic, leave a row in `shutdowns`: a process that is killed
+//! next writes nothing. That takes some milliseconds at most, wherever the store stands: 4 ms for
+//! the write, then the word is kept in `Inner::pending` and goes with the next change, before the
+//! release that follows. The sender is looked at first, on the signal's own thread, because a
+//! `kill` ends within a millisecond of what it did. A `run` passes the signal on then, and looks at
+//! the rest afterwards.
 
 use std::panic::PanicHookInfo;
 use std::sync::{Arc, Mutex, Once, PoisonError, Weak};

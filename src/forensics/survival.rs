@@ -1,7 +1,9 @@
 //! Whether a process has outlived its last word: then no end that comes later is by that.
 //!
-//! A thread waits for it, one for each office and kind of word, and only after there was one. Whoever ends
-//! meanwhile has not survived.
+//! A process that is still there when its stop budget and 15 s more (after a panic: 5 s) have
+//! passed has survived that word, and a thread writes so: a crash of next week is not blamed on the
+//! signal of today. A thread waits for it, one for each office and kind of word, and only after
+//! there was one. Words by verbs have no such thread, and count for as long as a stop may take.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;

@@ -1,4 +1,9 @@
 //! Takes, renews and releases locks for another process.
+//!
+//! A verb makes the record itself, in a row whose anchor a keeper holds. The keeper is started for
+//! the row alone, before the lock is taken if the verb waits. A keeper ends a row that stays
+//! without locks for a minute while nobody of its profile waits. A record whose keepers were killed
+//! leans on another one with the next `lock acquire`.
 
 use crate::claim::aside::Aside;
 use crate::claim::examine::{Claimant, Count};

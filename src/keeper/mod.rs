@@ -1,6 +1,10 @@
 //! Records and locks for processes that do not link the library.
 //!
-//! Such a process cannot hold an anchor. A keeper holds one for it, and lets go when it ends.
+//! Such a process cannot hold an anchor. A keeper holds one for it, and releases it when the
+//! process ends. `claim --pid` starts a keeper, which makes the record itself and so creates the
+//! anchor that it holds. A second record for the same process leans on the first keeper. Whether
+//! the keeper still keeps is decided inside the transaction, and the keeper drops its anchor only
+//! inside one.
 
 pub(crate) mod arrival;
 pub(crate) mod keep;

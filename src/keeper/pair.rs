@@ -1,11 +1,16 @@
 //! The two processes of a keeper.
 //!
-//! A keeper alone can be killed (by the OOM killer, by a person who does not know it), and from another pid
-//! namespace a free anchor is all that can be seen of a process that lives (FIELD-BUGS row 94). So there
-//! are two, which share one open file of the anchor: the lock is free only when both have ended, and
-//! whichever is left starts another one at once. The first does the work. The second holds the lock and
-//! waits: for the end of the process, which is its own, or for that of the first, whose work it goes on
-//! with then.
+//! A keeper alone can be killed (by the OOM killer, by a person who does not know it), and from
+//! another pid namespace a free anchor is all that can be seen of a process that lives (FIELD-BUGS
+//! row 94). So there are two, which share one open file of the anchor: the lock is free only when
+//! both have ended, and the one that is left starts another one at once. The first does the work.
+//! The second opens no store and never unlocks: it holds the lock and waits, for the end of the
+//! process, which is its own, or for the end of the first. Then it starts another second one, and
+//! only after that looks for the store and goes on with the work.
+//!
+//! A keeper that ends the pair on purpose (the last record is released, or TERM comes from a
+//! manager in whose cgroup the process is not) kills the second first, or with itself. A panic
+//! aborts a keeper: an orderly end would unlock the anchor for both.
 
 use std::ffi::OsString;
 use std::fs::File;

@@ -1,4 +1,6 @@
 //! Who may release an office, and for whom.
+//!
+//! `release` inside a `run` is refused: the office is the run's, and ends with its command.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::keeper::Known;

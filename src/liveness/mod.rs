@@ -1,11 +1,12 @@
 //! The verdict: what follows from what was seen of a recorded owner.
 //!
 //! [`judge`] is a pure function over small finite inputs: no I/O, no clock, no default arm. Its
-//! rules are numbered as in ARCHITECTURE.md, the first that matches wins, and its tests walk the
+//! rules are numbered in its documentation, the first that matches wins, and its tests walk the
 //! whole product of the inputs.
 //!
-//! Two rules carry the rest. The kernel's answer about the anchor decides wherever it can be had;
-//! pid, start time and command line explain it, and decide only where no anchor can be seen. And
+//! Two rules carry the rest. Where the kernel answers about the anchor, that decides; pid, start
+//! time and command line explain it, and decide only where no anchor can be seen. Where it can be
+//! seen, pids count only to find a leaked lock, or because the command of a killed `run` lives. And
 //! *unknown is never dead*: not being able to look evicts nobody.
 
 mod evidence;

@@ -1,4 +1,7 @@
 //! Writing a marker.
+//!
+//! A marker of a request is not a request where nobody waits for it: `marker write planned_stop`
+//! tells the process why the signal comes that the script is about to send.
 
 use std::time::Duration;
 

@@ -1,8 +1,9 @@
 //! Storms: a party that starts again and again without getting or keeping the office.
 //!
 //! The count lives in the store, so that it outlives the processes it is about (FIELD-BUGS row 46:
-//! breakers inside the process forget). It is per office and party, and it only ever delays that
-//! party's `run`, before it claims.
+//! breakers inside the process forget). It is per office and party, a pure function of boot times
+//! in `starts` (`assess`), and it only ever delays that party's `run`, before it claims. When the
+//! storm came of another holder, that holder's end ends the sleep.
 
 use rusqlite::{Connection, named_params};
 

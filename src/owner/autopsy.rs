@@ -1,8 +1,21 @@
 //! How an incarnation ended, told from what it and the kernel left behind.
 //!
-//! Whoever is killed writes nothing. What explains its end is a marker (somebody asked for it), its
-//! own last word (a signal that it received, a panic), or the kernel's (it killed for want of memory).
-//! One function puts that together, for whoever records the end and for whoever only asks.
+//! A process that is killed writes nothing. `explain` is called both to record an end and only to
+//! ask, so that a question shows what the next writer will record. It asks in this order: the
+//! marker of a request; the kernel's log naming its pid; its own last word that it has not
+//! survived; the `oom_kill` counter of its memory cgroup; how it was found.
+//!
+//! An open or consumed marker that has not expired turns `released`, `exited`, `signalled` and
+//! "found dead" into `planned_stop` or `taken_over`. A crash stays a crash; a taker that died has
+//! taken nothing over; a kill after a stop that gave up is nobody's plan.
+//!
+//! The counter is recorded with the row and compared. Unmoved, nobody of the group was killed, and
+//! the log (slow, and read under the write lock) is not asked. A group with another inode was made
+//! again, as systemd does, and then only the log can tell.
+//!
+//! A release within the stop budget after a signal is the end by that signal. SIGHUP, but from a
+//! closed terminal, may mean "read your configuration again", and explains nothing. A sender that
+//! cannot be named is not an `ended_by`: the reason is in `detail`.
 
 use std::fmt;
 use std::time::Duration;

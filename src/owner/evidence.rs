@@ -1,4 +1,12 @@
 //! Gathers the evidence about one recorded owner, and what we know of ourselves to compare with.
+//!
+//! The first process of a container: the kernel ends all others of a pid namespace before its first
+//! process releases what it held. So where that process was ours (pid 1, not in the machine's own
+//! namespace), its free anchor proves the end of its command, too, if it is seen twice, 50 ms
+//! apart. A claim does that by an errand between two transactions (`Errand::LookAgain`).
+//!
+//! A boot id that differs is doubt, not proof (`View`). A process is gone only where pidfd and
+//! process table agree.
 
 use std::path::Path;
 

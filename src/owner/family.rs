@@ -1,11 +1,17 @@
-//! What the command of a killed `run` left in its session: `npm start`, `sh -c` and start scripts without
-//! `exec` die with their `run`, and the gateway behind them does not (FIELD-BUGS row 107).
+//! What the command of a killed `run` left in its session: `npm start`, `sh -c` and start scripts
+//! without `exec` die with their `run`, and the gateway behind them does not (FIELD-BUGS row 107).
 //!
-//! A process belongs to the family if it is in the command's session (on record), is not older than the
-//! command, and has the `INCUMBENT_INSTANCE` of that run in its environment. In a session that the command
-//! was given for itself the session alone says it: sudo and `env -i` leave no environment. We, what we
-//! descend from, keepers, and another `run` with what is below it do not. What left the session is left
-//! alone.
+//! A process belongs to the family if it is in the command's session (on record), is not older than
+//! the command, and has the `INCUMBENT_INSTANCE` of that run in its environment, whoever its parent
+//! is by now. In a session that the command was given for itself the session alone says it: sudo
+//! and `env -i` leave no environment. Not in the family: we, what we descend from, keepers, and
+//! another `run` (known by the anchor that it has open, whatever its program is called) with what
+//! is below it. What left the session is left alone.
+//!
+//! A process that ends a dead record looks for its family first: claims by an errand, the verbs
+//! that end records by `claim::examine::judge_to_end`. Where the process table cannot be seen
+//! nobody can be looked for. There the second lock of `<anchor>.cmd`, which everything inherits
+//! that the command starts, keeps the record unknown (`process/command_lock.rs`).
 
 use std::path::Path;
 use std::time::Duration;

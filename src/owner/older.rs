@@ -1,4 +1,4 @@
-//! An older gateway's row, as whoever holds its lock now.
+//! An older gateway's row, as the process that holds its lock now.
 
 use std::cell::OnceCell;
 use std::path::{Path, PathBuf};

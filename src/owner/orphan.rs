@@ -1,4 +1,8 @@
 //! Anchors that are held and that no row accounts for.
+//!
+//! `status`, `stop` and `restart` look for them where nobody is on record. A question looks for 600
+//! ms before it says so, because an anchor is held for an instant before its row is committed. If
+//! it finds none it reads the records once more: the owner may have claimed meanwhile.
 
 use std::time::Duration;
 

@@ -1,18 +1,25 @@
 //! The lock that the command of a `run` holds itself, on the file `<anchor>.cmd`.
 //!
-//! A `run` may be killed and its command live on: under another user id it lost the signal that would have
-//! ended it, and from another pid namespace nobody can look it up. So the command takes a shared POSIX
-//! record lock before it becomes the program that was asked for. Such a lock survives exec, is not
-//! inherited by what the command forks, ends with it, and is seen from everywhere (FIELD-BUGS row 94).
+//! A `run` may be killed and its command live on: under another user id it lost the signal that
+//! would have ended it, and from another pid namespace nobody can look it up. So the command takes
+//! a shared POSIX record lock before it becomes the program that was asked for, and the row that
+//! names the command says in the same commit that the lock is held. Such a lock survives exec, is
+//! not inherited by what the command forks, ends with it, and is seen from everywhere (FIELD-BUGS
+//! row 94). It is taken on a descriptor from 64 on, after the one that opened the file is closed:
+//! any later close would cancel it.
 //!
-//! Behind a start script the gateway is another process, which cannot be looked up either. So the open file is
-//! locked as well, on another byte: that lock lives in every process that has inherited the descriptor. It
-//! proves no more than that something lives which the command has started, and only whoever cannot look for
-//! that asks for it.
+//! Behind a start script the gateway is another process, which cannot be looked up either. So the
+//! open file is locked as well, on another byte: that lock lives in every process that has
+//! inherited the descriptor. It proves only that something lives which the command has started;
+//! where nobody can look for that, it keeps the record unknown.
 //!
-//! A living command can lose it: by closing all descriptors, or by opening and closing that very file. So
-//! the `run` looks again and again and keeps the row up to date, and only a lock that the row calls held
-//! proves something. For the same reason a process never opens the file of its own.
+//! A living command can lose its lock: by closing all descriptors, or by opening and closing that
+//! very file. So the `run` looks at every turn of its loop and writes `lost` once the lock is gone.
+//! Only "on record as held, and free" proves an end; a held lock proves a life. For the same reason
+//! a process that may be the command never opens the file (`look`).
+//!
+//! The file is made beside the anchor and removed with it; an anchor that has to be made again gets
+//! it by a hard link.
 
 use std::path::{Path, PathBuf};
 

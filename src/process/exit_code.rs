@@ -1,9 +1,10 @@
 //! Exit codes: what a supervisor is to make of an end.
 //!
 //! A supervisor sees one number, and each reads it differently: systemd's `Restart=on-failure`,
-//! launchd's `SuccessfulExit`, a `finish` script of s6 and docker's `on-failure` all start anew
+//! launchd's `SuccessfulExit`, a `finish` script of s6 and docker's `on-failure` all start again
 //! after anything but 0. So an end that somebody wanted is 0, and an end that nobody announced is
-//! not, whatever the gateway itself made of the signal.
+//! not, whatever the gateway itself made of the signal. `run --respect-desired` tells a supervisor
+//! 0, and everybody else 75: to be kept stopped is not a failure that asks for another start.
 
 use std::fmt;
 use std::str::FromStr;

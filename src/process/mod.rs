@@ -1,4 +1,5 @@
-//! A process: what it looks like, how it is described, and the kernel lock that proves that it lives.
+//! A process: what it looks like, how it is described, and the kernel lock that proves that it
+//! lives.
 
 pub(crate) mod anchor;
 pub(crate) mod command_line;

@@ -1,4 +1,5 @@
-//! The tables `conflicts` and `lock_conflicts`: who wanted what another one held, counted.
+//! The tables `conflicts` and `lock_conflicts`: who wanted what another one held, counted, so that
+//! a loop of 50,000 refusals is one row with that count.
 
 use rusqlite::{Connection, named_params};
 use serde_json::{Value, json};

@@ -1,4 +1,8 @@
 //! The table `events`: every change, written in the transaction that makes it.
+//!
+//! Events of runtime statuses come too often to push the others out, so they are pruned by
+//! themselves. An event bears the whole of what is said now (of large `extra` JSON the size), so
+//! the last one of a key is the state.
 
 use rusqlite::{Connection, OptionalExtension, Params, named_params};
 use serde_json::{Value, json};

@@ -1,5 +1,9 @@
-//! The identities that are locked in a store, known by their hashes alone: what people write, and what
-//! is shown of processes, is searched for them, because one need not look like a secret.
+//! The identities that are locked in a store, known by their hashes alone.
+//!
+//! One need not look like a secret. So what people write to be kept (reasons, who asks, texts of
+//! errors, metadata, extra) and what is shown of foreign command lines (snapshot, diagnose, doctor)
+//! is hashed word by word and compared with the locks. What was written before anybody knew may
+//! stay in the WAL until SQLite writes over it.
 
 use std::cell::RefCell;
 use std::collections::HashSet;

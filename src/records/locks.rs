@@ -1,7 +1,8 @@
 //! The table `scoped_locks`.
 //!
-//! A lock's row leans on a row of `instances`, and ends with it. Nothing here decides whether that
-//! owner lives.
+//! A lock's row leans on a row of `instances`, and ends with it; a row that has ended holds
+//! nothing, also if an older version ended it. A row without an office that locks are taken from
+//! ends with the last of them. Nothing here decides whether that owner lives.
 
 use rusqlite::{Connection, OptionalExtension, Row, named_params};
 use serde_json::{Value, json};

@@ -1,7 +1,9 @@
 //! One file or folder for each table: all SQL of daily work.
 //!
-//! Nothing here decides whether somebody lives, and no file knows another table's rules. Raw, old and damaged tables
-//! are `store/`'s.
+//! Nothing here decides whether somebody lives, and no file knows another table's rules. Raw, old
+//! and damaged tables are `store/`'s, and so are the few statements about anchors
+//! (`store/ourselves.rs`): an anchor's life is the commit. `doctor/` has read-only questions and
+//! repairs of its own.
 
 pub(crate) mod conflicts;
 pub(crate) mod events;

@@ -1,4 +1,6 @@
 //! The table `profiles`: the home that a profile is bound to, and whether it should run.
+//!
+//! A profile bound to a home that no longer exists is bound again: nobody else could ever use it.
 
 use std::fmt;
 use std::path::{Path, PathBuf};

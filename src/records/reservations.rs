@@ -2,7 +2,12 @@
 //! `superseded`.
 //!
 //! A reservation counts only while its instance lives and its time is not over, so that a dead
-//! taker blocks nobody.
+//! taker blocks nobody. Locks are reserved as well as offices: else a waiter for the token would
+//! have it in the moment between the old owner and the new one.
+//!
+//! Superseded: the successor's row keeps the parties that it, or those it replaced, took over from.
+//! None of them replaces it while it lives: two supervisors settle after one swap. `--force` is a
+//! person's word.
 
 use rusqlite::{Connection, OptionalExtension, named_params};
 

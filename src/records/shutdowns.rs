@@ -1,4 +1,6 @@
 //! The table `shutdowns`: the last words of a process, which are a signal or a panic.
+//!
+//! A word that the table refuses is dropped by its savepoint: no release may fail by it.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

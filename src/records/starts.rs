@@ -1,4 +1,5 @@
-//! The table `starts`: claims of an office, granted and refused.
+//! The table `starts`: claims of an office, granted and refused. It is a bounded log, and storms
+//! are counted from it.
 
 use rusqlite::{OptionalExtension, named_params};
 

@@ -1,5 +1,11 @@
 //! Acquiring scoped locks: first a look at everything that stands in the way, then, in the same
 //! transaction, the taking of it.
+//!
+//! `survey` looks at every lock of a claim and writes nothing but the count of a refusal; `take`
+//! follows when nothing stands in the way: all or none. An owner found dead loses its row, and with
+//! it all its locks (`owner/ending.rs`). A lease that ran out, and an eviction of a stopped owner,
+//! take that lock alone. A lock's row is never updated to another holder but deleted and inserted,
+//! with a new fence: a guard holds exactly as long as the row has its fence.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! A held lock: the guard, how it is verified, renewed and let go.
+//! A held lock: the guard, how it is verified, renewed and released.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

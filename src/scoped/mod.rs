@@ -1,8 +1,8 @@
 //! Scoped locks: at most one live holder of an identity within a scope, on the whole machine.
 //!
 //! A lock belongs to the row it was taken from and ends with it; its holder is as alive as that
-//! row's process. It may be taken from a held office ([`Tenure`](crate::Tenure)), or from the store itself, for a
-//! process without an office.
+//! row's process. It may be taken from a held office ([`Tenure`](crate::Tenure)), or from the store
+//! itself, for a process without an office.
 
 pub(crate) mod acquire;
 pub(crate) mod ask;

@@ -1,7 +1,8 @@
 //! Removing every lock whose holder is dead, some at a time.
 //!
-//! All at once would keep every start waiting for as long as it takes: 100,000 locks are seconds. Who is
-//! dead is looked for outside of any transaction; each transaction looks again at those that it ends.
+//! All at once would keep every start waiting for as long as it takes: 100,000 locks are seconds.
+//! The dead are looked for outside of any transaction; each transaction looks again at those that
+//! it ends.
 
 use std::collections::VecDeque;
 

@@ -1,4 +1,4 @@
-//! How an office was last let go.
+//! How an office was last released.
 
 use rusqlite::Connection;
 

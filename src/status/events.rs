@@ -1,9 +1,10 @@
 //! What happened in a store, in order, and what goes on happening.
 //!
-//! Every change of an office, a lock, a marker or a runtime status writes its event in the transaction
-//! that makes the change. So whoever reads events sees what was committed, once and in order; and to
-//! know whether there are new ones it is enough to look at a counter of SQLite's, which takes about
-//! 2 µs and no lock.
+//! Every change of an office, a lock, a marker or a runtime status writes its event in the
+//! transaction that makes the change. So a reader of events sees what was committed, once and in
+//! order. To know whether there are new ones it looks at `data_version`, a counter of SQLite's,
+//! which takes about 2 µs and no lock. Ids have no gaps: a gap means that the reader fell behind
+//! what is kept.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};

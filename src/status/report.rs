@@ -1,7 +1,10 @@
 //! What is true of an office: one function for every surface that asks.
 //!
 //! "Running" is never stored. It is derived at the time of the question, from the kernel's answer
-//! about the recorded owner; a row alone never says it.
+//! about the recorded owner; a row alone never says it. Where what the gateway said contradicts the
+//! verdict, the verdict wins: of a dead holder only `stopped` and `startup_failed` are still its
+//! state. The state of any other dead gateway is null in JSON, and what it said is `last_state`: no
+//! surface has to look at the verdict first.
 
 use std::time::Duration;
 

@@ -1,8 +1,10 @@
 //! Runtime status: what a gateway says about itself, and about the platforms it talks to.
 //!
-//! It is information, and never authority: nothing here decides whether somebody lives or owns
-//! something. Only the office's holder writes it, and it ends with the holder's instance: the next one
-//! starts fresh.
+//! It is output, and never input: nothing that decides who lives, owns or may start reads it. Only
+//! the office's holder writes it, and it ends with the holder's instance: the next one starts fresh
+//! without anybody cleaning up. `set_child` forgets what the last command of a `run` said, because
+//! the instance goes on (a trigger, so that a `run` of an older version does it, too). Every update
+//! replaces the whole row, damaged cells included.
 
 use std::borrow::Cow;
 use std::time::Duration;

@@ -1,9 +1,13 @@
 //! Waiting for SQLite's locks: short, jittered, with one budget for a whole operation.
 //!
 //! SQLite's own handler sleeps up to 100 ms in fixed steps, so that under contention the unlucky
-//! wait for tens of milliseconds while the lock is free. Ours sleeps about as long as a
-//! transaction takes. It gives up when the operation's budget is spent, and then the error names
-//! who holds the lock.
+//! wait for tens of milliseconds while the lock is free. Ours sleeps about as long as a transaction
+//! takes.
+//!
+//! A tighter budget around the operation holds as well (a wait's deadline, the 200 ms of a `run`'s
+//! look, the 250 ms of a stop inquiry), also for another thread's write (`Inner::lock_writer`).
+//! When the budget is spent, `/proc/locks` names the process that holds byte 120 of the `-shm`, and
+//! the error says so.
 
 use std::cell::Cell;
 use std::path::Path;

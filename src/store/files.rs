@@ -1,11 +1,20 @@
-//! Which files the store is: the database, its `-wal` and its `-shm`; and whether they are still that.
+//! Which files the store is: the database, its `-wal` and its `-shm`; and whether they are still
+//! that.
 //!
-//! SQLite goes on in the files that it has open, whatever became of their names. A cleaner of old files
-//! deletes the `-wal`, a backup is copied over the database (FIELD-BUGS rows 98 to 100): then nobody else
-//! sees what we commit, and we do not see others. So the handle remembers which files it has opened. They are
-//! compared by their paths before and after each change, and at least once a second; in between by open
-//! descriptors, which cost next to nothing. A look that fails for another reason than that there is no
-//! such file is no loss (row 104).
+//! SQLite goes on in the files that it has open, whatever became of their names. A cleaner of old
+//! files deletes the `-wal`, a backup is copied over the database (FIELD-BUGS rows 98 to 100): then
+//! nobody else sees what we commit, and we do not see others. So the handle remembers which files
+//! it has opened. What the paths named before SQLite opened them and name afterwards is what it has
+//! open, because an open file keeps its number (`Files::learn`).
+//!
+//! The files are compared by their paths before and after each change, and at least once a second;
+//! in between by open descriptors, which cost next to nothing. A look that fails for another reason
+//! than that there is no such file is not a loss (row 104). A handle that finds other files closes
+//! its connections and says `StoreReplaced` from then on. A process that opens the store again gets
+//! a new handle, which goes on with the same anchor (`registry`).
+//!
+//! Only checkpoints write to the database itself, and the wal-index tells of those. If the database
+//! was written to without one, what was read before no longer counts (`Found::Changed`).
 
 use std::fs::File;
 use std::io;

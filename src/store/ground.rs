@@ -1,9 +1,22 @@
-//! The ground that a store stands on: whether its directory can be trusted, and closing what somebody has
-//! opened to others (Kubernetes makes a volume group-writable at each mount, FIELD-BUGS row 131).
+//! The ground that a store stands on: whether its directory can be trusted, and closing what
+//! somebody has opened to others (Kubernetes makes a volume group-writable at each mount,
+//! FIELD-BUGS row 131).
 //!
-//! Only what is ours is changed, and only by the descriptor by which that was seen (row 106): a database that
-//! says so itself, and beside it, by the same directory, what belongs to the same user and has one name.
-//! Where root looks after the store of a user, this user could do the same himself.
+//! Modes are set by descriptor only, and only of what is ours (row 106): a database that says so
+//! itself (or that SQLite has just read), and beside it, by the same directory, what belongs to the
+//! same user and has one name. Others also lose the right to write to the directory, with a line
+//! and the event `directory_closed` (`is_to_be_closed`: not where a private group has it without
+//! setgid). Where root looks after the store of a user, this user could do the same himself.
+//!
+//! Owners change on the descriptor by which a file was made, in a directory that was opened without
+//! following a link (`sys::create_anchor_file`), or if the directory has that very file in it
+//! (`sys::give_to_owner_of_directory`). SQLite does the same, and follows no link to a `-wal`
+//! (`sys/wal_index/system_calls.rs`). A `-wal` that may be another file of root's is refused
+//! (`check_sidecars`).
+//!
+//! A private group has nobody else in it (`sys::is_private_group`: by `/etc/passwd` and
+//! `/etc/group`, where no other source is asked). It may write to a directory of root's; there the
+//! files belong to the owner of the database.
 
 pub(crate) mod close;
 

@@ -1,4 +1,10 @@
 //! The one handle of a file in this process: connections, the anchor, and what is held.
+//!
+//! Order of locks in a process: the registry, then `held`, then the writer, then `anchor` or
+//! `pending`. The registry's lock is never held while a handle is dropped.
+//!
+//! `held` is locked around a whole claim. Without that, a thread would meet another thread's fresh
+//! row as a stranger's.
 
 pub(crate) mod lost;
 mod opening;

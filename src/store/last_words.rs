@@ -1,4 +1,7 @@
 //! The last words of this process: a signal or a panic, said once.
+//!
+//! A normal release asks nothing of them: only a process that has left a word can have ended by it
+//! (`Inner::has_said_something`).
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;

@@ -1,4 +1,8 @@
 //! Where a store lies, and whether that place can be trusted.
+//!
+//! One file, one path: a store under a second name (a hard link, a file mounted over another) would
+//! have a second WAL and a second directory of anchors, so such a file is refused. A symbolic link
+//! of another user is not followed (`check_links`).
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,13 @@
-//! The schema: append-only migrations, applied by whoever opens the store for owning.
+//! The schema: append-only migrations, applied by a process that opens the store for owning.
+//!
+//! Schema 7 and version 0.1: `min_writer` is 7, so a 0.1 program goes on reading, holds what it
+//! holds, and says `TooNew` when it writes. A live 0.1 `run` goes on after an upgrade; its end and
+//! a 0.1 `stop` are not recorded; a 0.1 start is refused with that reason. Rows without
+//! `written_by` are judged as rows of version 0.1: a `run` that was killed in another container is
+//! dead there, whatever its command does. Nobody is ended because of a row without an inode.
+//!
+//! A question does not migrate. So each question about a newer table or column asks first whether
+//! it is there (`records::locks::exists` and the like).
 
 use std::collections::HashSet;
 

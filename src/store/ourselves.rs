@@ -1,4 +1,9 @@
-//! The anchor of this process. Its life is the commit, so that its statements are here and not in `records/`.
+//! The anchor of this process. Its life is the commit, so its statements are here and not in
+//! `records/`.
+//!
+//! A new anchor becomes the process' anchor with the commit; until then the old one stays locked.
+//! The anchor is dropped inside the transaction that ends the process' last row, and its file is
+//! unlinked after the commit. Claims collect what the dead leave.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Weak};

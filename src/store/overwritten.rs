@@ -1,8 +1,15 @@
-//! A database that something else than SQLite has written to while it was in use: a backup that was copied
-//! over it, a file that was cut off.
+//! A database that something other than SQLite has written to while it was in use: a backup that
+//! was copied over it, a file that was cut off.
 //!
-//! The first 100 bytes tell most of it (<https://sqlite.org/fileformat.html>). Only a descriptor whose close
-//! cancels no locks may be used for that.
+//! The first 100 bytes tell most of it (<https://sqlite.org/fileformat.html>). Only a descriptor
+//! whose close cancels no locks may be used for that.
+//!
+//! If the header says rollback-journal mode, the file is a copy of something else, and the `-wal`
+//! is not its own. SQLite would put that `-wal` over the copy, so the next start moves it aside
+//! (`mend`). Our methods find that out while SQLite opens the WAL, under its shared lock, and say
+//! it with an error code of their own (`wal_index::IN_ROLLBACK_MODE`, `EMPTIED`). A `-shm` that
+//! tells of frames that are not in the `-wal` belongs to a lost one: the next start removes it, and
+//! a process that has it open is told.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};

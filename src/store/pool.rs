@@ -1,8 +1,12 @@
 //! Reading connections, made on demand and kept for the next reader.
 //!
-//! Few are enough: a read takes tens of microseconds. Whoever finds all of them lent waits for one, for as
-//! long as it may wait for a lock of SQLite's. A crate for pools makes its connections in threads of its own,
-//! and fails (or panics) where there can be no more threads.
+//! Few are enough: a read takes tens of microseconds. At most four are lent at once. A thread that
+//! finds all of them lent waits for one, within the budget of SQLite's locks. A thread that has one
+//! gets another one at once: else it would wait for itself.
+//!
+//! Connections are made in the thread that asks. A crate for pools (r2d2) makes them in threads of
+//! its own, and fails or panics where there can be no more threads; a condition variable does the
+//! same.
 
 use std::cell::Cell;
 use std::fmt;

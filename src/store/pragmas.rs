@@ -1,4 +1,6 @@
 //! How every connection is set up: one row per setting, each with its reason, each read back.
+//!
+//! A power loss may lose the last transactions (`synchronous = NORMAL`); it ends every owner, too.
 
 use std::path::Path;
 

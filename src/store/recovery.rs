@@ -1,10 +1,19 @@
 //! A damaged store is moved aside whole, what can be read of it is saved, and a new one begins.
 //!
-//! SQLite takes a `-wal` that it finds beside a database for that database's own. So the old files must
-//! not be moved one after the other while somebody may open what is left: the database first changes
-//! places with a *directory*, which nobody can open by mistake, then its `-wal` and `-shm` follow it, and
-//! last the new store changes places with that directory. Whoever comes meanwhile is told to try again.
-//! The directory says where the old files went, so that an interrupted recovery is gone on with.
+//! SQLite takes a `-wal` that it finds beside a database for that database's own. So the old files
+//! must not be moved one after the other while somebody may open what is left: the database first
+//! changes places with a *directory* (`renameat2`, at once), which nobody can open by mistake. Then
+//! its `-wal` and `-shm` follow it, and last the new store changes places with that directory. A
+//! process that comes meanwhile is told to try again. The directory says where the old files went,
+//! so that an interrupted recovery is continued; a failure puts everything back.
+//!
+//! The write lock of the old file is held all the time, and every commit looks afterwards whether
+//! its file is still there (`Inner::write`). What lands in a file that nobody looks at any more was
+//! not granted.
+//!
+//! Damage is found by trying (`condition`): the integrity check, the text of the schema, a write
+//! that is rolled back. The new store keeps the id of the old one, because live owners hold anchors
+//! by that name. It also keeps the rows of live owners, which are judged like all others.
 
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};

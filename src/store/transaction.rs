@@ -1,4 +1,9 @@
 //! What a write transaction can do, and the bookkeeping that every one of them shares.
+//!
+//! Ids are max(last + 1, Unix time in microseconds), so they rise in a new or restored store, too,
+//! and do not repeat after a power loss. A clock beyond 2100 is not believed (`Tx::draw_id`): its
+//! numbers would stay for good, and those of any other store would be lower. Ids end at 2^53 - 1,
+//! with an error.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;

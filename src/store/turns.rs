@@ -1,4 +1,11 @@
-//! A long list of changes, some in one transaction: each start waits while one lasts.
+//! A long list of changes, some in one transaction: nobody else can start while one lasts.
+//!
+//! So nothing that grows with the store is done in one transaction. `unlock --stale` and `doctor
+//! --fix` look for the dead outside, and end at most 500 locks, or 10 ms of records, at a time. A
+//! claim sweeps for 10 ms; pruning deletes 500 rows. The end of a row deletes 500 of its locks, and
+//! `Inner::go_on_with` goes on for 50 ms. What is left then belongs to nobody, because a row that
+//! has ended holds nothing. It goes with `unlock --stale`, with the next claim of such a lock, or
+//! before the row is pruned.
 
 use std::collections::VecDeque;
 use std::time::Duration;

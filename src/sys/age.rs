@@ -1,4 +1,5 @@
-//! For how long a process has been running: for people, and for rows that are made long after it started.
+//! For how long a process has been running: for people, and for rows that are made long after it
+//! started.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! Looking at the entries of a directory and setting their modes by descriptors only: nobody who renames
-//! something meanwhile leads us to something else.
+//! Looking at the entries of a directory and setting their modes by descriptors only: a user who
+//! renames something meanwhile does not lead us to something else.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;

@@ -1,8 +1,8 @@
 //! Linux: who has a file open or locked, by `/proc`.
 //!
-//! A descriptor of any process may lead to a filesystem that does not answer any more (NFS, FUSE), and whoever asks for
-//! the file behind it waits for that for ever. So the kernel's own words come first, which ask no filesystem: what the
-//! file is called, and which locks are on it.
+//! A descriptor of any process may lead to a filesystem that does not answer any more (NFS, FUSE),
+//! and whoever asks for the file behind it waits for that for ever. So the kernel's own words come
+//! first, which ask no filesystem: what the file is called, and which locks are on it.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;

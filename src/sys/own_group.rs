@@ -1,4 +1,5 @@
-//! Whose group a group is: a directory that only the group can write to is closed, if nobody else is in it.
+//! Whose group a group is: a directory that only the group can write to is closed, if nobody else
+//! is in it.
 
 use std::io;
 use std::path::Path;

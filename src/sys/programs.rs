@@ -1,4 +1,5 @@
-//! The programs of the system that we ask: `ps`, `dmesg`, `systemctl`, `sqlite3`.
+//! The programs of the system that we ask: `ps`, `dmesg`, `systemctl`, `sqlite3`. What root runs,
+//! it finds in the directories of the system.
 
 use std::path::PathBuf;
 use std::process::Command;

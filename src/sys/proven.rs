@@ -1,4 +1,9 @@
 //! Signals, and only with proof: a pinned process whose start time is the recorded one.
+//!
+//! `Proven` is the only way to signal a process that is not our own child. The process is pinned
+//! first, and its number or start time compared then. Never init, ourselves or what we descend
+//! from. A `Trust` is needed as well. An anchor on record is looked for only under a name that an
+//! anchor can have.
 
 use std::fmt;
 use std::io;

@@ -1,9 +1,10 @@
 //! What this thread ran short of while it looked.
 //!
-//! A look that fails because *we* have no descriptor or no memory left says nothing about what was looked
-//! at. The functions of [`super`] answer "unknown" then, as they do where something is hidden for good,
-//! and note here what was missing. Whoever decides something asks afterwards with [`Looks`], and fails
-//! with a temporary error instead: so no look can be forgotten, and no shortage is taken for a fact.
+//! A look that fails because *we* have no descriptor or no memory left says nothing about what was
+//! looked at. The functions of [`super`] answer "unknown" then, as they do where something is
+//! hidden for good, and note here what was missing. Whoever decides something asks afterwards with
+//! [`Looks`], and fails with a temporary error instead: so no look can be forgotten, and no
+//! shortage is taken for a fact.
 
 use std::cell::Cell;
 use std::io;

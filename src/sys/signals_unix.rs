@@ -1,5 +1,9 @@
 //! Signals with their origin, handed to a thread of ours: nothing happens in a handler but what
 //! signal-hook does there.
+//!
+//! signal-hook leaves a signal that nobody catches any more without effect. So `catch` registers
+//! the default as well: it applies when the last catcher is gone, or its thread has panicked or
+//! could not be started. It does not apply to a signal that somebody had caught before us.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,5 +1,11 @@
 //! What `run` and the keepers need of a Unix: a command that waits for permission to start, signals
 //! with their origin, one reaping loop, and a process that belongs to nobody's terminal.
+//!
+//! The trampoline: `run` forks our own binary. That asks for SIGKILL at its parent's death, checks
+//! its parent, leaves for a session of its own where there is no terminal, takes the command's
+//! lock, says so, and waits for a byte. `run` commits its pid and start time, and only then sends
+//! the byte. So from fork to exec there is no moment at which a claimant could miss the command.
+//! The main thread has to fork it: the kernel counts the forking *thread* as the parent.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write};

@@ -1,8 +1,14 @@
 //! Whose processes may be signalled because a store says so.
 //!
-//! A record is as good as whoever may write it. Root works on the store of a user, too, who may put any pid
-//! there, with its true start time and a free lock: that of root's own sshd (FIELD-BUGS row 105). So root
-//! believes such a store about the processes that this user could signal himself, and about no others.
+//! A record is as good as the user who may write it. Root works on the store of a user, too, who
+//! may put any pid there, with its true start time and a free lock: that of root's own sshd
+//! (FIELD-BUGS row 105). So in a store that belongs to a user (by its directory or its file) root
+//! signals only what this user could signal himself by `kill(2)` (his real or saved uid).
+//!
+//! With `--force` root also signals a process of its own that the kernel's list of locks names as
+//! the holder of the anchor on record, or its child, or a process that has the environment which
+//! this `run` gave its command. If the directory and the file belong to two users, root signals
+//! nobody.
 
 use std::path::{Path, PathBuf};
 

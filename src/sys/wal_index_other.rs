@@ -1,4 +1,5 @@
-//! Where the kernel has no locks that belong to an open file, SQLite keeps its own.
+//! Where the kernel has no locks that belong to an open file, SQLite keeps its own. Then the
+//! comparison of the three files alone is left (`store/files.rs`).
 
 use std::io;
 use std::path::Path;

@@ -1,7 +1,7 @@
 //! Writing what the store knows of an office into files as the older program keeps them, once.
 //!
-//! Each file is written beside its place and renamed. Not so `gateway.lock`: somebody may hold its lock, and
-//! a file in its place would be another lock.
+//! Each file is written beside its place and renamed. Not so `gateway.lock`: somebody may hold its
+//! lock, and a file in its place would be another lock.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,8 @@
-//! `forensics snapshot`: for a handler that is no program of ours, and for whoever wants to see one.
+//! `forensics snapshot`: for a handler that is not a program of ours, and for a person who wants to
+//! see one.
+//!
+//! It describes its own process, as the older program's does; the gateway whose handler calls it is
+//! the `parent`.
 
 use std::time::Duration;
 

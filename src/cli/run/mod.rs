@@ -1,4 +1,7 @@
 //! `run`: claims the office, starts a command that does not outlive it, and stays with it.
+//!
+//! It waits for the office in the main thread, which also forks the command (see the trampoline in
+//! `sys/supervise_unix.rs`). The thread that catches signals cancels the wait, and reaps meanwhile.
 
 pub(crate) mod claim;
 pub(crate) mod end;

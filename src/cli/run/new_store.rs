@@ -1,4 +1,8 @@
 //! A `run` whose store was replaced goes on in the new one.
+//!
+//! It claims again with the same nonce, so that verbs of the command that goes on (`current_run`)
+//! still find it, and with those of its locks that were not released since. Locks that its command
+//! took by verbs are not among them: `lock verify` tells the command.
 
 use crate::cli::output;
 use crate::cli::run::running;

@@ -1,4 +1,16 @@
-//! A run beside the lock of an older program: how later versions of that recognise it, and what they ask of it.
+//! A run beside the lock of an older program: how later versions of that recognise it, and what
+//! they ask of it.
+//!
+//! Later versions look again and again, believe the command line of the live process before the
+//! record, and remove the files of a process that they do not know (FIELD-BUGS row 138). So `run
+//! --legacy-home` executes itself once more, before it opens or starts anything, with the words
+//! `--known-as hermes-gateway run`. The pid, the parent, the environment and the descriptors stay.
+//! A user who writes that option is left alone. What is removed anyway is put back within 100 ms,
+//! and said once.
+//!
+//! Before it acts on a signal that asks to end, a run looks for the marker files of the older
+//! program. What they announce becomes a marker here, so that the end is a planned stop and not a
+//! crash.
 
 use std::ffi::OsString;
 use std::path::Path;

@@ -1,4 +1,10 @@
 //! What a `run` is asked to do by markers.
+//!
+//! A `run` reads its markers where it looks whether it still holds, and ends its command for a
+//! marker whose writer waits (`writer_id`, alive). That is how a stop reaches another container,
+//! and how a command can stop or replace its own `run`. The signal that comes as well is passed on
+//! only if the marker was not seen first, so that the command is asked once. A marker that a person
+//! wrote announces a signal and asks for nothing; `restart` always asks.
 
 use crate::cli::output;
 use crate::cli::run::running::{Ending, Watch, Why};

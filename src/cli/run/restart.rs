@@ -1,4 +1,10 @@
 //! Starts the command again, in the same office.
+//!
+//! The request is open until `set_child` records the next command, which serves it in the same
+//! transaction: the new command cannot ask again before that. A store that is busy or full then is
+//! tried again, with growing pauses; a store that is closed to this version ends the run. Whether
+//! somebody *consumed* the marker does not matter to the `run`: the command may have wanted to know
+//! why it is being stopped.
 
 use std::time::Duration;
 

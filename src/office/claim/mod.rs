@@ -1,4 +1,7 @@
 //! Claiming an office: from a first look to the granted tenure or the refusal.
+//!
+//! Claims of one process are serialised: `Inner::held` is locked around a whole claim, then the
+//! writer. `claim_once` is the transaction; `entry` is where a claim begins.
 
 pub(crate) mod candidate;
 pub(crate) mod clear_the_way;

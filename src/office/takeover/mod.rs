@@ -1,9 +1,14 @@
-//! Planned endings of somebody else's tenure: taking its office over, stopping it, having it start
-//! anew.
+//! Planned endings of somebody else's tenure: taking its office over, stopping it, restarting it.
 //!
-//! All of them first write down what they are about to do, and reserve the office, in one
-//! transaction; only then is anybody signalled. Whoever dies on the way leaves a reservation that
-//! counts no more, and an owner that was asked to end or was not.
+//! All of them first write, in one transaction, their marker, a reservation and an anchored row of
+//! their own; only then is anybody signalled. From that moment the old owner may end. The
+//! reservation (of the office and of every lock that is wanted with it) keeps everybody else out
+//! until the taker has claimed, and counts only while the taker lives. So a taker that dies on the
+//! way leaves an owner that was asked to end or was not, and nothing else.
+//!
+//! How the old owner ended is decided where every end is written (`owner/autopsy.rs`). A request
+//! counts while its writer lives and waits (`InProgress`): no second one comes in between, whatever
+//! it is for.
 
 pub(crate) mod carry_out;
 pub(crate) mod pursuit;

@@ -1,4 +1,5 @@
-//! Bringing owners to an end: ask each on its proven process, wait as long as it may take, escalate.
+//! Bringing owners to an end: ask each on its proven process, wait as long as it may take,
+//! escalate.
 
 use std::time::Duration;
 

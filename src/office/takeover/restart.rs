@@ -1,7 +1,7 @@
-//! Asking whoever holds an office to start anew.
+//! Asking the holder of an office to restart.
 //!
 //! The request is a row. A `run` serves it within its tenure, so that the office is never free in
-//! between, and whoever asked may be a child of what is restarted: the request outlives it.
+//! between. The process that asked may be a child of what is restarted: the request outlives it.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,7 @@
-//! Stopping whoever holds an office, on purpose.
+//! Stopping the holder of an office, on purpose.
+//!
+//! A stop that times out leaves its marker until it expires: the owner may end a moment later, and
+//! it was asked to.
 
 use std::sync::Arc;
 use std::time::Duration;

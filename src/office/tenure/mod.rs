@@ -1,4 +1,4 @@
-//! A held office: the guard, how it is let go, and how its loss is noticed.
+//! A held office: the guard, how it is released, and how its loss is noticed.
 
 pub(crate) mod locks;
 pub(crate) mod markers;

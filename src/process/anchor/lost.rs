@@ -1,5 +1,20 @@
-//! Owners of the store that was at our path before: their anchors were deleted, or moved away together with
-//! their store.
+//! Owners of the store that was at our path before: their anchors were deleted, or moved away
+//! together with their store.
+//!
+//! Such an owner holds a lock that no path here leads to. So a process that *makes* a store looks
+//! at what all processes have open (`/proc/*/fd`, `find_lost`). It looks for an anchor, deleted
+//! here or held, that says that it was made for the store at our path and is no longer there where
+//! its holder looks (`/proc/<pid>/root`). A holder whose root has another directory at that path (a
+//! container) has another store.
+//!
+//! What it finds is kept in `meta` (`lost_owners`) and counts as orphans until they are gone. Each
+//! claim that is granted something looks again: at the lock itself where the moved file can be
+//! reached, else at the process. Boot ids that differ prove nothing without the clocks.
+//!
+//! A `run` or a keeper claims again within 100 ms, with a new anchor, and releases the old one. An
+//! owner that links the library keeps it until its guards are dropped. In the moved store its old
+//! anchor is free by then, and its command lives: that is judged as held while the same process
+//! holds an anchor where that one was made (`went_back`), or a start there would end the command.
 
 use std::collections::HashSet;
 use std::ffi::OsStr;

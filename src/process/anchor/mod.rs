@@ -5,13 +5,19 @@
 //! process, whatever killed it; that is what "alive" rests on.
 //!
 //! Only the creator ever takes an anchor exclusively. Everybody else probes with a shared,
-//! non-blocking lock, so that two observers never take each other for the owner. The store's
-//! write lock serialises creation and removal: whoever holds it sees every anchor either not yet
-//! made, or made and locked.
+//! non-blocking lock, so that two observers never take each other for the owner. Anchors are made
+//! and removed only under the store's write lock: a process that holds it sees every anchor either
+//! not yet made, or made and locked. After locking, a second descriptor must be refused: that finds
+//! filters and emulations which grant every lock.
 //!
-//! What is in the file is the path of the store that it was made for. Nobody needs it to judge an owner on
-//! record; it tells whoever makes a store which owners of the one before it are still at work, although
-//! their store was moved away from there.
+//! The anchor is that very file. A row names its inode, device and filesystem; another file at the
+//! same path is a copy and counts as missing (`look`). In a copy of a store nobody is signalled
+//! (`Unproven::Copied`).
+//!
+//! The file contains the path of the store that it was made for. Nobody needs it to judge an owner
+//! on record. It tells the process that makes a store which owners of the one before it are still
+//! at work, although their store was moved away from there (`lost`). Its modification time is the
+//! last fence that a keeper was told of (`note_grant`, see `keeper/keep.rs`).
 
 #![allow(clippy::disallowed_methods, reason = "the home of file locks")]
 

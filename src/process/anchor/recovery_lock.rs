@@ -1,4 +1,4 @@
-//! The lock of whoever repairs a store.
+//! The lock of the process that repairs a store.
 
 use std::fs::File;
 use std::io;

@@ -1,4 +1,14 @@
 //! The anchors in a directory: which are free, and which no row accounts for.
+//!
+//! An anchor that is held although no row, live or ended, names it is an *orphan*: the store has
+//! lost rows, because it was replaced or restored from an older copy. An orphan refuses every claim
+//! until it is gone, because its owner still acts; `evict --force` and `unlock --force` are the way
+//! out. Our own anchor is not an orphan. The anchors of processes that lost the same store together
+//! with us are not orphans for what *we* held in it (`Inner::held_before`), and are for everything
+//! else.
+//!
+//! A free anchor that no row named when the transaction *began* is garbage, and grants collect it.
+//! One whose row ended a moment ago is not garbage yet, because the commit may fail.
 
 use std::collections::HashSet;
 use std::io;

@@ -1,4 +1,9 @@
 //! Command lines: redacted before they are stored or shown, and compared only in that form.
+//!
+//! They are searched for a wanted identity before they are redacted (`mask`); calls of our own
+//! verbs in them are known by their form (`redact_own_verbs`). Rows that the process made before,
+//! or makes later, are kept without it (`rewrite_argv`, `hidden_argv` in
+//! `records/instances/insert.rs`). Messages never repeat an argument that may be a secret.
 
 pub(crate) mod mask;
 pub(crate) mod matcher;

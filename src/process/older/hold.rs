@@ -1,4 +1,9 @@
-//! Holding the lock of the older program beside an office, so that it respects whoever holds that.
+//! Holding the lock of the older program beside an office, so that it respects the holder of that
+//! office.
+//!
+//! A `run --legacy-home` releases that lock before its tenure, or the next claim would meet it as
+//! an older gateway. `gateway_state.json` says `starting`, `running` and `stopped` of the run, in
+//! the place of what the last gateway left.
 
 use std::ffi::OsString;
 use std::fs::File;

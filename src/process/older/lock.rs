@@ -1,8 +1,9 @@
 //! Whether some process holds `gateway.lock`, and which.
 //!
-//! The older program tries to take that lock itself to find out whether it is held, and gives up when
-//! anybody else has it. So only a claim tries it, for an instant; questions and waiters read the kernel's
-//! list.
+//! The older program tries to take that lock itself to find out whether it is held, and gives up
+//! when anybody else has it; a shared probe of ours would refuse it. So only a claim tries the
+//! lock, for an instant, in its transaction. Questions and waiters read the kernel's list
+//! `/proc/locks`. `anchor::look` is the one way to look at a recorded anchor, of either kind.
 
 use std::path::Path;
 use std::sync::Mutex;

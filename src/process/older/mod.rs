@@ -1,9 +1,10 @@
-//! The files of the older program: `gateway.pid`, `gateway.lock`, `gateway_state.json`, `*.lock` and its
-//! markers.
+//! The files of the older program: `gateway.pid`, `gateway.lock`, `gateway_state.json`, `*.lock`
+//! and its markers.
 //!
-//! An older gateway knows nothing of the store. What says that it lives is the kernel's lock on its
-//! `gateway.lock`; that file is the anchor of its row. All its successors share the file, so that "held"
-//! never says *which* of them lives: the words in the file do.
+//! An older gateway knows nothing of the store. The kernel's lock on its `gateway.lock` says that
+//! it lives; that file is the anchor of its row. All its successors share the file, so "held" never
+//! says *which* of them lives: the words in the file do. Such a lock is not taken for a leaked one.
+//! `gateway.lock` is never unlinked and never renamed over: that would be another lock.
 
 pub(crate) mod hold;
 pub(crate) mod lock;

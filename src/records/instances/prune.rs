@@ -1,4 +1,7 @@
 //! Keeps the newest rows.
+//!
+//! History keeps 200 incarnations of an office, however old: 90 days can be told only by a clock
+//! that can be trusted, and there is none.
 
 use std::time::Duration;
 

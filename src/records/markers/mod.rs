@@ -1,7 +1,7 @@
 //! The rows of markers: all their SQL.
 //!
-//! A marker is for one generation, or for a process that is on record nowhere. One that has expired,
-//! by the boot clock, is as good as none; it is closed as such by whoever writes next.
+//! A marker is for one generation, or for a process that is on record nowhere. One that has
+//! expired, by the boot clock, is as good as none; it is closed as such by whoever writes next.
 
 pub(crate) mod find;
 

@@ -1,4 +1,8 @@
 //! Heartbeats, and whether one is overdue.
+//!
+//! They are counted on the boot clock and written from a thread of their own, so that neither a
+//! stepped clock nor a slow disk makes a gateway look dead to those who watch it. Two missing ones
+//! are reported, and that is all.
 
 use std::time::Duration;
 

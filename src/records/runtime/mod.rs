@@ -1,8 +1,8 @@
 //! The rows of the runtime status: all their SQL.
 //!
-//! Rows belong to one instance, and only its owner writes them. A stored value that no program of ours
-//! could have written spoils its own cell: it reads as nothing, is named as damaged, and the next write
-//! to its row replaces it.
+//! Rows belong to one instance, and only its owner writes them. A stored value that no program of
+//! ours could have written spoils its own cell: it reads as nothing, is named as damaged, and the
+//! next write to its row replaces it.
 
 pub(crate) mod heartbeat;
 pub(crate) mod said;

@@ -1,4 +1,9 @@
 //! The table `serves`: the profiles that one server serves.
+//!
+//! The server answers for a profile without a live holder of its own; the report is the server's,
+//! with `served_by`. That reserves nothing: a claim of the profile's own office is granted, and
+//! answers from then on. Else a row could keep a gateway from starting. Only scoped locks keep two
+//! gateways from one token.
 
 use rusqlite::Connection;
 

@@ -1,7 +1,13 @@
 //! A full disk that a checkpoint eases (FIELD-BUGS row 133).
 //!
-//! The disk may be full of somebody else's files, and the WAL beside our database full of pages for which the
-//! database has room. A checkpoint moves them there. No change can do that itself: it is rolled back first.
+//! The disk may be full of somebody else's files, and the WAL beside our database full of pages for
+//! which the database has room. A checkpoint moves them there. No change can do that itself: it is
+//! rolled back first, and done again after the checkpoint. First the WAL starts over in the room
+//! that it has, then it gives that up for a file beside it, such as an anchor. So the work of
+//! `Inner::write` may run more than once, and has to be repeatable.
+//!
+//! A write beyond `RLIMIT_FSIZE` is such an error, too. The program catches SIGXFSZ with a handler,
+//! because exec gives the command back what it would have had.
 
 use std::time::Duration;
 

@@ -1,9 +1,10 @@
 //! Anchors that a claim meets without a row, and which may be about to be released.
 //!
-//! A claim that cannot be committed (a full disk) releases its new anchor only after SQLite has rolled it back and
-//! given up the write lock. Whoever claims in that instant finds an anchor that is held and that no row names. So it
-//! waits before it calls that an orphan: outside of the transaction, because everybody else waits for that, and for
-//! each anchor once, because names are never given twice.
+//! A claim that cannot be committed (a full disk) releases its new anchor only after SQLite has
+//! rolled it back and given up the write lock. Whoever claims in that instant finds an anchor that
+//! is held and that no row names. So it waits before it calls that an orphan: outside of the
+//! transaction, because everybody else waits for that, and for each anchor once, because names are
+//! never given twice.
 
 use std::collections::HashSet;
 use std::sync::Mutex;

@@ -1,32 +1,29 @@
 //! The `-shm` of our connections, with locks that nobody cancels by accident.
 //!
-//! SQLite locks with POSIX record locks, which belong to the process: whatever opens and closes one of the
-//! files in it cancels them (a hash, a backup, `sqlite3.connect` in a Python gateway), and a second SQLite in
-//! the same process takes them for its own (<https://sqlite.org/howtocorrupt.html>, section 2.2; FIELD-BUGS
-//! row 98). Open-file-description locks (fcntl(2), Linux 3.15) belong to the open file: no other close
-//! cancels them, and the kernel arbitrates between them and record locks of any process.
+//! SQLite locks with POSIX record locks, which belong to the process: any open and close of one of
+//! the files in it cancels them (a hash, a backup, `sqlite3.connect` in a Python gateway), and a
+//! second SQLite in the same process takes them for its own
+//! (<https://sqlite.org/howtocorrupt.html>, section 2.2; FIELD-BUGS row 98). Open-file-description
+//! locks (fcntl(2), Linux 3.15) belong to the open file: no other close cancels them, and the
+//! kernel arbitrates between them and record locks.
 //!
-//! So each of our connections opens the `-shm` for itself, and takes there, by the same bytes as SQLite,
-//! the locks of a writer, a checkpointer and a reader, and the shared lock on the byte that keeps others from
-//! beginning the file anew. What SQLite holds on the database it holds by record locks as ever; in WAL mode
-//! that is one shared lock, whose loss would let the last of the others delete `-wal` and `-shm`. So the
-//! same lock is held a second time, by a descriptor of our own, for as long as the connection is in WAL mode.
-//! The consequence is that nobody can change the journal mode meanwhile.
+//! So each of our connections opens the `-shm` for itself and takes there, by the same bytes as
+//! SQLite, the locks of a writer, a checkpointer and a reader, and the shared lock on the byte that
+//! keeps others from beginning the file again. On the database, in WAL mode, SQLite holds one
+//! shared record lock; its loss would let others delete `-wal` and `-shm`. So a descriptor of ours
+//! holds the same lock a second time. The consequence: nobody can change the journal mode
+//! meanwhile.
 //!
-//! How the methods have to behave is told by `os_unix.c` of SQLite, which these follow; what a region, a byte
-//! and a mode of locking are is at <https://sqlite.org/walformat.html>.
+//! The methods replace SQLite's for one open file (`SQLITE_FCNTL_FILE_POINTER`) and follow its
+//! `os_unix.c` and <https://sqlite.org/walformat.html>. Other databases of the process are not
+//! touched. A writer also locks a byte of the database that SQLite leaves alone, because another
+//! `-shm` (the first was deleted) is another set of locks on one `-wal`.
 //!
-//! Another `-shm` is another set of locks: where one was deleted, whoever opens the store next and whoever has it
-//! open do not see each other, and write to one `-wal`. So whoever writes also locks a byte of the database
-//! that SQLite leaves alone.
-//!
-//! Our descriptors must not do to others what others may not do to us: closing one cancels the record locks of
-//! every other connection in the process that uses this copy of SQLite by itself. So those of a connection that
-//! is closed are kept, and used by the next one, until the last connection of ours to that database closes.
-//!
-//! A process that was forked shares the open files, and would hold our locks when we are gone. So they are
-//! closed in it at once (`pthread_atfork(3)`), and not mapped in it at all (a mapping keeps its open file, and
-//! that its locks); what forks by a bare system call holds them until it ends.
+//! Closing a descriptor of ours would cancel the record locks of every other SQLite connection in
+//! the process. So descriptors are kept for the next connection, until our last one to that
+//! database closes. A forked child closes ours at once and does not map them (`pthread_atfork(3)`;
+//! a mapping keeps its open file, and so the lock). A child made by a bare system call holds them
+//! until it ends.
 
 mod descriptors;
 mod index;

@@ -1,7 +1,8 @@
 //! Two of SQLite's system calls, for a process that works in the directory of somebody else.
 //!
-//! SQLite follows links that are in the place of what it keeps beside a database. As root it gives each `-wal`, `-shm` and `-journal` that it opens to the owner of the database, also one that
-//! was there already; and an `open(2)` of a FIFO in the place of one never returns.
+//! SQLite follows links that are in the place of what it keeps beside a database. As root it gives
+//! each `-wal`, `-shm` and `-journal` that it opens to the owner of the database, also one that was
+//! there already; and an `open(2)` of a FIFO in the place of one never returns.
 
 use std::cell::RefCell;
 use std::ffi::{CStr, OsStr, OsString, c_char, c_int};
