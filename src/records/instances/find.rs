@@ -1,4 +1,7 @@
 //! Looks rows up.
+//!
+//! `COLUMNS` here and `Columns` in `row.rs` are read in order. A store of an older version may lack
+//! the newer ones.
 
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{CachedStatement, Connection, OptionalExtension};
