@@ -143,8 +143,8 @@ pub(crate) fn rfc3339(wall_ms: i64) -> Option<String> {
     Some(time.to_rfc3339_opts(chrono::SecondsFormat::Millis, true))
 }
 
-/// Whether a stored Unix time in milliseconds can be that of a clock that was set: a machine without one of its
-/// own begins with 1970, or with the day of its last shutdown.
+/// Whether a stored Unix time in milliseconds can be that of a clock that was set: a machine
+/// without one of its own begins with 1970, or with the day of its last shutdown.
 pub(crate) fn is_believed(wall_ms: i64) -> bool {
     const YEAR_2020_MS: i64 = 1_577_836_800_000;
     wall_ms >= YEAR_2020_MS

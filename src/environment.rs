@@ -24,8 +24,9 @@ pub(crate) const PROGRAM: &str = "INCUMBENT_PROGRAM";
 #[cfg(feature = "switchable-guards")]
 const WITHOUT_GUARD: &str = "INCUMBENT_WITHOUT_GUARD";
 
-/// What keeps a store together that other programs open, too. Each can be left out in a build with the
-/// feature `switchable-guards`, so that a test sees what it is good for; otherwise all are in force.
+/// What keeps a store together that other programs open, too. Each can be left out in a build with
+/// the feature `switchable-guards`, so that a test sees what it is good for; otherwise all are in
+/// force.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "three of them are Linux' locks"))]
 pub(crate) enum Guard {

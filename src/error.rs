@@ -46,10 +46,10 @@ pub enum ErrorKind {
     NotOwner,
     /// The process that is meant does not run (any more): nothing was done.
     NotRunning,
-    /// This process was forked from one that had the store open. Handles opened before the fork do not work
-    /// here, and the same store cannot be opened again, also not when all of them are dropped: fork before the
-    /// store is opened or after its last handle is dropped, or have the child execute a program (`exec`) that
-    /// opens it.
+    /// This process was forked from one that had the store open. Handles opened before the fork do
+    /// not work here, and the same store cannot be opened again, also not when all of them are
+    /// dropped: fork before the store is opened or after its last handle is dropped, or have the
+    /// child execute a program (`exec`) that opens it.
     Forked,
     /// The operating system cannot do this here.
     Unsupported,
@@ -163,8 +163,8 @@ impl Error {
         self
     }
 
-    /// What is wrong came from the environment variable `name`, which whoever reads this may not know
-    /// of; `instead` is what takes its place.
+    /// What is wrong came from the environment variable `name`, which whoever reads this may not
+    /// know of; `instead` is what takes its place.
     pub(crate) fn of_variable(mut self, name: &str, instead: &str) -> Self {
         self.0.message += &format!(" (from {name})");
         let remedy = format!("`unset {name}`, or {instead}");
@@ -229,7 +229,8 @@ impl Error {
         self.0.no_room.is_some()
     }
 
-    /// This process, or the machine, ran short of something: nothing was found out, and nothing decided.
+    /// This process, or the machine, ran short of something: nothing was found out, and nothing
+    /// decided.
     pub(crate) fn shortage(shortage: Shortage, what: &str) -> Self {
         let mut error = Self::new(ErrorKind::Busy, format!("cannot {what}: {shortage}"))
             .with_hint(format!("{}, and try again; nothing was changed", shortage.hint()))
@@ -345,8 +346,8 @@ impl From<rusqlite::Error> for Error {
     }
 }
 
-/// Does `work`, which looks at `what`: what it came to while this process ran short of something was seen blindly,
-/// and counts for nothing.
+/// Does `work`, which looks at `what`: what it came to while this process ran short of something
+/// was seen blindly, and counts for nothing.
 pub(crate) fn with_clear_sight<T, What: AsRef<str>>(
     what: impl FnOnce() -> What,
     work: impl FnOnce() -> Result<T>,

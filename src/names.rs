@@ -8,8 +8,8 @@ use crate::error::{Error, Result};
 /// The longest name of a profile or kind, in bytes.
 const NAME_LENGTH_MAX: usize = 64;
 
-/// Whether a refused name is repeated in the message. A scope stands next to a secret, and may be one
-/// by mistake.
+/// Whether a refused name is repeated in the message. A scope stands next to a secret, and may be
+/// one by mistake.
 enum Echo {
     Yes,
     No,

@@ -7,9 +7,9 @@ use serde_json::Value;
 
 use crate::names::hex;
 
-/// Puts `path` into a document as `name`. JSON has only Unicode: of a path that is something else the
-/// text shows what can be shown, and `<name>_bytes` says all of it, in hex, so that two such paths can be
-/// told apart.
+/// Puts `path` into a document as `name`. JSON has only Unicode: of a path that is something else
+/// the text shows what can be shown, and `<name>_bytes` says all of it, in hex, so that two such
+/// paths can be told apart.
 pub(crate) fn put(document: &mut Value, name: &str, path: &Path) {
     document[name] = path.display().to_string().into();
     if path.to_str().is_none() {
@@ -34,7 +34,8 @@ pub(crate) fn quoted(word: impl AsRef<OsStr>) -> String {
     }
 }
 
-/// In octal, which has three digits at most: where `\xff` ends before another hex digit POSIX leaves open.
+/// In octal, which has three digits at most: where `\xff` ends before another hex digit POSIX
+/// leaves open.
 fn escaped(byte: u8) -> String {
     match byte {
         b'\\' | b'\'' => format!("\\{}", char::from(byte)),

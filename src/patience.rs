@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::clock::Deadline;
 
-/// Whoever has no time at all waits this long for the store's locks anyway: dozens of writers that take turns
-/// need less, and a writer that is stopped does not end by then.
+/// Whoever has no time at all waits this long for the store's locks anyway: dozens of writers that
+/// take turns need less, and a writer that is stopped does not end by then.
 pub(crate) const PATIENCE_MIN: Duration = Duration::from_millis(250);
 
 /// How long to wait for what somebody else holds.

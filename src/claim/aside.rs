@@ -32,8 +32,8 @@ use crate::{environment, sys};
 /// unless it hangs in the kernel (a dead disk), and then nobody else can help either.
 const CHILD_GONE_WITHIN: Duration = Duration::from_secs(5);
 
-/// Between the two looks that find an owner stopped: job control and snapshots stop healthy processes
-/// for an instant.
+/// Between the two looks that find an owner stopped: job control and snapshots stop healthy
+/// processes for an instant.
 const STOPPED_TWICE_APART: Duration = Duration::from_millis(200);
 
 /// To be run outside the transaction, because it is slow; claim again afterwards.
@@ -43,15 +43,16 @@ pub(crate) enum Errand {
     ReadCommandLine(Box<Record>),
     /// This holder's `run` is gone, and its command must be ended first.
     EndChild(Box<Record>),
-    /// This holder's `run` was killed, and its command with it: what that had started must be ended first.
-    /// Whom the claim is for is not ended by it.
+    /// This holder's `run` was killed, and its command with it: what that had started must be ended
+    /// first. Whom the claim is for is not ended by it.
     EndFamily(Box<Record>, sys::Pid),
     /// The same, but nothing of it may be ended.
     FindFamily(Box<Record>, sys::Pid),
-    /// This holder was the first process of a pid namespace, which counts as ended when its anchor is free
-    /// twice.
+    /// This holder was the first process of a pid namespace, which counts as ended when its anchor
+    /// is free twice.
     LookAgain(Box<Record>),
-    /// This `run` of another profile is about to take the lock of the older program in this directory.
+    /// This `run` of another profile is about to take the lock of the older program in this
+    /// directory.
     AwaitOlderLock(Box<Record>, PathBuf),
     /// This holder may be evicted if it is found stopped twice.
     FindStopped(Box<Record>),
@@ -60,7 +61,8 @@ pub(crate) enum Errand {
 }
 
 impl Errand {
-    /// Whom it may end: a person who replaces the holder by force means what that has left behind, too.
+    /// Whom it may end: a person who replaces the holder by force means what that has left behind,
+    /// too.
     pub(crate) fn trust(&self, inner: &Inner, force: Force) -> Trust {
         match self {
             Self::EndChild(record) | Self::EndFamily(record, _) => trust_in(inner, record, force),
@@ -73,8 +75,8 @@ impl Errand {
 #[derive(Debug, Default)]
 pub(crate) struct Aside {
     command_lines: Vec<LiveCommandLine>,
-    /// The holders whose command could not be ended, or was, and still counts as alive by its lock: they
-    /// are refused like any other.
+    /// The holders whose command could not be ended, or was, and still counts as alive by its lock:
+    /// they are refused like any other.
     pub(super) spared: Vec<InstanceId>,
     /// The holders whose command was ended.
     ended: Vec<InstanceId>,
@@ -192,9 +194,9 @@ fn stays_stopped(record: &Record) -> bool {
     false
 }
 
-/// Ends the command that a killed `run` left behind, and waits until it is gone. False when it lives
-/// on: because we may not or cannot end it, or because it is the very script that asks for the office
-/// now.
+/// Ends the command that a killed `run` left behind, and waits until it is gone. False when it
+/// lives on: because we may not or cannot end it, or because it is the very script that asks for
+/// the office now.
 fn kill_child(record: &Record, trust: &Trust) -> bool {
     let Some(pid) = record.child_pid else { return false };
     let child = match record.prove_child(trust) {
@@ -215,8 +217,8 @@ fn kill_child(record: &Record, trust: &Trust) -> bool {
     }
 }
 
-/// How far the record is believed. A person who insists may also end a process of root's own in the store of
-/// a user, if the kernel says that it takes part.
+/// How far the record is believed. A person who insists may also end a process of root's own in the
+/// store of a user, if the kernel says that it takes part.
 pub(crate) fn trust_in(inner: &Inner, record: &Record, force: Force) -> Trust {
     let trust = inner.trust().clone();
     match record.anchor.as_deref().and_then(anchor::file_name) {

@@ -115,8 +115,8 @@ pub(crate) enum Count {
 }
 
 impl Count {
-    /// Does one step of a claim; where the store cannot be written, again without a record of the refusal: what
-    /// is refused is refused, also on a full disk.
+    /// Does one step of a claim; where the store cannot be written, again without a record of the
+    /// refusal: what is refused is refused, also on a full disk.
     pub(crate) fn if_writable<T>(self, mut step: impl FnMut(Self) -> Result<T>) -> Result<T> {
         match step(self) {
             Err(error) if self == Self::Yes && error.kind() == ErrorKind::CannotWrite => {
@@ -223,14 +223,15 @@ fn may_end_child(record: &Record, seen: &Evidence) -> bool {
     seen.anchor == AnchorState::Free && seen.is_here() && record.identity.anchor.is_some()
 }
 
-/// Whether a dead owner is a `run` that was killed, whose command may have left something in its session
-/// here (FIELD-BUGS row 107). What is left counts whatever became of the anchor.
+/// Whether a dead owner is a `run` that was killed, whose command may have left something in its
+/// session here (FIELD-BUGS row 107). What is left counts whatever became of the anchor.
 fn may_have_family(record: &Record, seen: &Evidence) -> bool {
     record.is_run && record.identity.child_sid.is_some() && seen.is_here()
 }
 
-/// The same as [`judge_record`](crate::owner::judge::judge_record) for verbs that end the record of a dead owner without taking its place: with
-/// the record would go all that the next claim can find the family by.
+/// The same as [`judge_record`](crate::owner::judge::judge_record) for verbs that end the record of
+/// a dead owner without taking its place: with the record would go all that the next claim can find
+/// the family by.
 pub(crate) fn judge_to_end(
     inner: &Inner,
     record: &Record,
@@ -261,8 +262,8 @@ fn with_family(judged: Judgement, family: &Family) -> Judgement {
     }
 }
 
-/// Ends the family of an owner that is dead, outside of any transaction: whoever stops an office stops that
-/// as well. Returns whom that ended.
+/// Ends the family of an owner that is dead, outside of any transaction: whoever stops an office
+/// stops that as well. Returns whom that ended.
 pub(crate) fn end_family(inner: &Inner, record: &Record, trust: &Trust) -> Vec<sys::Pid> {
     let judged = judge::judge_record(inner, record, Lease::None, &LiveCommandLine::not_read());
     if matches!(judged.verdict, Verdict::Dead(_))
@@ -275,16 +276,16 @@ pub(crate) fn end_family(inner: &Inner, record: &Record, trust: &Trust) -> Vec<s
     Vec::new()
 }
 
-/// Whether it is ended: as with the command itself. That very file may still have been held when we looked
-/// at it, and its owner was gone when we looked at that.
+/// Whether it is ended: as with the command itself. That very file may still have been held when we
+/// looked at it, and its owner was gone when we looked at that.
 fn may_end_family(record: &Record, seen: &Evidence) -> bool {
     let is_that_file = matches!(seen.anchor, AnchorState::Free | AnchorState::Held);
     is_that_file && seen.is_here() && record.identity.anchor.is_some()
 }
 
-/// The process executed itself anew (same pid, same start time, its anchor released by the exec), lost
-/// track of a grant that was committed all the same (the row names our very anchor), or meets itself in
-/// a copy of the store that was put in the place of the one it was in.
+/// The process executed itself anew (same pid, same start time, its anchor released by the exec),
+/// lost track of a grant that was committed all the same (the row names our very anchor), or meets
+/// itself in a copy of the store that was put in the place of the one it was in.
 fn another_life_of_ours(
     inner: &Inner,
     claimant: Claimant<'_>,

@@ -123,8 +123,8 @@ impl Footing {
     }
 }
 
-/// Calls `verify` from a thread of its own until it says that all is lost, and then `on_loss`; not if
-/// it was `let_go`.
+/// Calls `verify` from a thread of its own until it says that all is lost, and then `on_loss`; not
+/// if it was `let_go`.
 pub(crate) fn watch(
     verify: impl Fn() -> Result<Standing> + Send + 'static,
     let_go: Arc<AtomicBool>,
@@ -151,7 +151,8 @@ pub(crate) fn watch(
     Ok(LossWatch { _thread: thread })
 }
 
-/// A watch over what is held; see [`Tenure::watch`](crate::Tenure::watch). Dropping it ends the watch.
+/// A watch over what is held; see [`Tenure::watch`](crate::Tenure::watch). Dropping it ends the
+/// watch.
 #[derive(Debug)]
 #[must_use = "dropping the watch ends it"]
 pub struct LossWatch {

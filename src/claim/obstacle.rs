@@ -11,8 +11,8 @@ use crate::records::{instances, markers, reservations};
 use crate::store::handle::Inner;
 use crate::store::transaction::Tx;
 
-/// Whoever reserved `wanted` and stands in the way by that: it lives, its time is not over, and it is
-/// not the row `ours`.
+/// Whoever reserved `wanted` and stands in the way by that: it lives, its time is not over, and it
+/// is not the row `ours`.
 pub(crate) fn reserved_by_another(
     tx: &Tx<'_>,
     inner: &Inner,

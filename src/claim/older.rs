@@ -73,8 +73,8 @@ pub(crate) fn home(directory: &Path, kind: &Kind) -> Result<PathBuf> {
     Ok(home)
 }
 
-/// The directory whose lock a claim of `office` has to look at: what the claim names, which the profile
-/// must not have another one beside, or what the profile has.
+/// The directory whose lock a claim of `office` has to look at: what the claim names, which the
+/// profile must not have another one beside, or what the profile has.
 ///
 /// # Errors
 /// [`InvalidInput`](ErrorKind::InvalidInput) when the profile stands for another directory that exists.
@@ -128,14 +128,14 @@ pub(crate) enum Met {
     Older(Box<Record>),
     /// One of our own, for another office or in another store.
     Ours(Box<Obstacle>),
-    /// Nobody yet, but a `run` of ours for another office has just been granted that, and is about to take the
-    /// lock.
+    /// Nobody yet, but a `run` of ours for another office has just been granted that, and is about
+    /// to take the lock.
     Coming(Box<Record>),
 }
 
-/// In a claim that nobody on record stands in the way of: an older gateway in `home` is put on record, in
-/// the place of the row that is `over`. The oldest ones have no lock: where there is no file for one, the
-/// process that the `gateway.pid` names decides.
+/// In a claim that nobody on record stands in the way of: an older gateway in `home` is put on
+/// record, in the place of the row that is `over`. The oldest ones have no lock: where there is no
+/// file for one, the process that the `gateway.pid` names decides.
 ///
 /// # Errors
 /// [`Permission`](ErrorKind::Permission) when nobody can tell whether there is one.
@@ -196,8 +196,8 @@ fn cannot_tell(path: &Path, office: &Office) -> Error {
     ))
 }
 
-/// The live process that the `gateway.pid` in `home` names, if that is not this one; and what is known
-/// of whoever wrote it. `Err`: nobody can tell.
+/// The live process that the `gateway.pid` in `home` names, if that is not this one; and what is
+/// known of whoever wrote it. `Err`: nobody can tell.
 fn by_pid_file(
     inner: &Inner,
     home: &Path,
@@ -218,8 +218,8 @@ fn by_pid_file(
     })
 }
 
-/// In a claim that is to replace the holder `record`: whoever acts in `home` beside it. Nobody is asked to
-/// end for a claim that would be refused, or fail, all the same.
+/// In a claim that is to replace the holder `record`: whoever acts in `home` beside it. Nobody is
+/// asked to end for a claim that would be refused, or fail, all the same.
 ///
 /// # Errors
 /// As [`meet`].
@@ -272,8 +272,8 @@ pub(crate) fn record_holder(
     insert(tx, inner, office, &found, home, Some(&anchor), owner)
 }
 
-/// Inserts the row of an older gateway, since when that runs. `anchor` is the path of its lock; the owner of
-/// its files stands in for a process that cannot be seen.
+/// Inserts the row of an older gateway, since when that runs. `anchor` is the path of its lock; the
+/// owner of its files stands in for a process that cannot be seen.
 pub(crate) fn insert(
     tx: &Tx<'_>,
     inner: &Inner,
@@ -293,7 +293,8 @@ pub(crate) fn insert(
         origin: Origin::Pid,
         subject: &subject,
         argv: &argv,
-        // The lock is held now, so it is of this boot; whether its pid is one of ours is another question.
+        // The lock is held now, so it is of this boot; whether its pid is one of ours is another
+        // question.
         observer: &Observer {
             pid: found.pid,
             start_time: *start_time,
@@ -326,8 +327,8 @@ pub(crate) fn insert(
     instances::by_id(tx, id)?.ok_or_else(|| Error::internal("a row that was just made is gone"))
 }
 
-/// For how long an older gateway has been running: by the kernel, or else by when it wrote its `gateway.pid`,
-/// which it does once.
+/// For how long an older gateway has been running: by the kernel, or else by when it wrote its
+/// `gateway.pid`, which it does once.
 fn runs_for_ms(found: &Found, home: &Path, now_ms: i64) -> Option<i64> {
     if let Some(age_ms) =
         sys::process_age_ms(found.pid, clock::unix_time()).filter(|_| found.is_here)
@@ -358,8 +359,8 @@ pub(crate) fn judge(inner: &Inner, record: &PidRecord, file: &Path) -> (Record, 
     (told, verdict)
 }
 
-/// What goes on record of a process that a file names: of one that is known to be it, what it shows itself
-/// says more.
+/// What goes on record of a process that a file names: of one that is known to be it, what it shows
+/// itself says more.
 pub(crate) fn found(said: &PidRecord, verdict: Verdict) -> Found {
     let shown = sys::command_line(said.pid);
     let told = said.start_time();

@@ -38,13 +38,13 @@ use crate::sys;
 pub(crate) enum Ours {
     /// Of this store, for another office.
     Row(Box<Record>),
-    /// A `run` that is not on record here, as it says itself in the file: of another store, or one that has
-    /// lost its office, and is about to end.
+    /// A `run` that is not on record here, as it says itself in the file: of another store, or one
+    /// that has lost its office, and is about to end.
     Unrecorded(Box<Found>, Owner),
 }
 
-/// Who of our own, but for the holder of `office`, holds the lock in `home`, which is held. An older gateway that another
-/// profile has on record is that profile's.
+/// Who of our own, but for the holder of `office`, holds the lock in `home`, which is held. An
+/// older gateway that another profile has on record is that profile's.
 pub(crate) fn holder_of_lock(
     connection: &Connection,
     office: &Office,
@@ -81,8 +81,8 @@ fn is_same_file(one: &Path, other: &Path) -> bool {
     }
 }
 
-/// The row of a `run` for another profile of the directory `home` that has not started its command yet: before
-/// it does, it takes the lock, if it was asked to.
+/// The row of a `run` for another profile of the directory `home` that has not started its command
+/// yet: before it does, it takes the lock, if it was asked to.
 pub(super) fn about_to_lock(
     connection: &Connection,
     inner: &Inner,
@@ -101,8 +101,8 @@ pub(super) fn about_to_lock(
     Ok(None)
 }
 
-/// Waits until somebody holds the lock in the directory `home`, for as long as that may take somebody who is
-/// about to, and not beyond `deadline`.
+/// Waits until somebody holds the lock in the directory `home`, for as long as that may take
+/// somebody who is about to, and not beyond `deadline`.
 pub(crate) fn wait_for_lock(home: &Path, deadline: Deadline) {
     const COMES_WITHIN: Duration = Duration::from_millis(300);
     const LOOK_EVERY: Duration = Duration::from_millis(5);
@@ -113,7 +113,8 @@ pub(crate) fn wait_for_lock(home: &Path, deadline: Deadline) {
     }
 }
 
-/// What keeps a claim of `office` from the directory `home`, if that is one of our own, and not dead.
+/// What keeps a claim of `office` from the directory `home`, if that is one of our own, and not
+/// dead.
 pub(crate) fn obstacle(
     connection: &Connection,
     inner: &Inner,
@@ -147,8 +148,8 @@ pub(crate) fn obstacle(
     })
 }
 
-/// Who of our own acts in the directory that the profile of `office` stands for, although nobody holds that
-/// office: whoever stops it may mean that one.
+/// Who of our own acts in the directory that the profile of `office` stands for, although nobody
+/// holds that office: whoever stops it may mean that one.
 pub(crate) fn in_place_of(inner: &Inner, office: &Office) -> Result<Option<Box<Holder>>> {
     let obstacle = inner.read(|connection| match home_of(connection, office)? {
         Some(home) if lock::look(&home.join(LOCK_FILE)) == AnchorState::Held => {
@@ -166,8 +167,8 @@ fn home_of(connection: &Connection, office: &Office) -> Result<Option<PathBuf>> 
     profiles::legacy_home(connection, &office.profile)
 }
 
-/// The owner in the way of a taker of `office`, where that is one of our own in the directory that the profile
-/// stands for: its lock is held.
+/// The owner in the way of a taker of `office`, where that is one of our own in the directory that
+/// the profile stands for: its lock is held.
 pub(crate) fn row_in_the_way(
     tx: &Tx<'_>,
     office: &Office,

@@ -56,8 +56,8 @@ pub(crate) enum Orphans {
     Removed(usize),
 }
 
-/// Nobody is on record, yet an anchor without a record may refuse every claim: there is a way out of
-/// that as well, if a person says so.
+/// Nobody is on record, yet an anchor without a record may refuse every claim: there is a way out
+/// of that as well, if a person says so.
 pub(crate) fn evict_orphans(
     tx: &Tx<'_>,
     inner: &Inner,
@@ -88,8 +88,8 @@ pub(crate) fn evict_orphans(
     Ok(Orphans::Removed(sweep.orphans.len()))
 }
 
-/// After a grant: collects anchors that nobody uses, and ends the rows of processes without an office
-/// that died. Nobody else would.
+/// After a grant: collects anchors that nobody uses, and ends the rows of processes without an
+/// office that died. Nobody else would.
 pub(crate) fn tidy(tx: &Tx<'_>, inner: &Inner, sweep: &Sweep) -> Result<()> {
     sweep.remove_garbage();
     let death = |record: &Record| match judge::judge_record(

@@ -56,7 +56,8 @@ pub(crate) enum Attempt<T> {
 pub(crate) struct WaitOptions<'a> {
     pub(crate) wait: Wait,
     pub(crate) cancel: &'a Cancel,
-    /// The process that it is wanted for, if that is not this one: nobody waits longer than that lives.
+    /// The process that it is wanted for, if that is not this one: nobody waits longer than that
+    /// lives.
     pub(crate) for_whom: Option<(Pid, &'a ProcessHandle)>,
     /// The waiter's profile, if it has one.
     pub(crate) profile: Option<&'a ProfileName>,

@@ -44,7 +44,8 @@ impl Invocation {
         it
     }
 
-    /// `advice` with these options in each command of ours. An option that a command has stays as it is.
+    /// `advice` with these options in each command of ours. An option that a command has stays as
+    /// it is.
     pub(crate) fn complete(&self, advice: &str) -> String {
         let mut text = String::new();
         let mut rest = advice;

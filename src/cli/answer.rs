@@ -52,7 +52,8 @@ impl Answer {
         Self::bytes(code, body.into_bytes())
     }
 
-    /// Data, byte for byte; but a person who looks at it sees it on a terminal, which obeys none of it.
+    /// Data, byte for byte; but a person who looks at it sees it on a terminal, which obeys none of
+    /// it.
     pub(crate) fn data(code: i32, data: Vec<u8>) -> Self {
         if !io::stdout().is_terminal() {
             return Self::bytes(code, data);
@@ -92,9 +93,9 @@ impl Answer {
         self
     }
 
-    /// Says it, and returns the exit code: the verb's own, but for the 0 of a question whose answer is cut
-    /// off or missing. A pipe that nobody reads is no such case: nobody can take what he did not read for
-    /// a whole answer.
+    /// Says it, and returns the exit code: the verb's own, but for the 0 of a question whose answer
+    /// is cut off or missing. A pipe that nobody reads is no such case: nobody can take what he did
+    /// not read for a whole answer.
     #[must_use]
     pub(crate) fn deliver(
         &self,
@@ -171,7 +172,8 @@ impl Complaint {
         if is_said { self } else { self.advising(advice) }
     }
 
-    /// `incumbent: VERB: MESSAGE`, and what to do below it. Arguments that are wrong may say no verb.
+    /// `incumbent: VERB: MESSAGE`, and what to do below it. Arguments that are wrong may say no
+    /// verb.
     fn tell(&self, invocation: &Invocation, verb: &str) {
         let verb = if verb.is_empty() { String::new() } else { format!("{verb}: ") };
         output::tell_lines(&format!(

@@ -88,8 +88,8 @@ pub(crate) enum Verb {
     Run(Run),
     /// Say whether the office's holder is running, and why we believe it
     Status(Status),
-    /// Say how the gateway is: what `status` shows beside what is true of it. Only the office's holder
-    /// may; inside a `run` that is the run
+    /// Say how the gateway is: what `status` shows beside what is true of it. Only the office's
+    /// holder may; inside a `run` that is the run
     StatusSet(Box<StatusSet>),
     /// Claim the office for a process that does not link the library
     Claim(Claim),
@@ -128,8 +128,8 @@ pub(crate) enum Verb {
     Doctor(Doctor),
     /// Take over what an older program left in its files
     Import(Import),
-    /// Write the files that an older program's scripts read, once. The gateway.lock among them is not
-    /// locked: what keeps an older program out is `run --legacy-home`
+    /// Write the files that an older program's scripts read, once. The gateway.lock among them is
+    /// not locked: what keeps an older program out is `run --legacy-home`
     Export(Export),
     /// Print the path of the store
     Path,

@@ -52,8 +52,8 @@ fn fix(options: &OpenOptions) -> Vec<Act> {
     doctor::repair(options, &by, Repair::Do)
 }
 
-/// What could not be repaired is a problem, whatever is found afterwards: an information may have been
-/// the reason to try. And where this process ran short of something, nothing was found out.
+/// What could not be repaired is a problem, whatever is found afterwards: an information may have
+/// been the reason to try. And where this process ran short of something, nothing was found out.
 fn outcome(acts: &[Act], findings: &[Finding]) -> (i32, Option<Complaint>) {
     let is_problem = findings.iter().any(|finding| finding.severity.is_problem());
     let has_failed = acts.iter().any(|act| matches!(act.outcome, doctor::Outcome::Failed(_)));

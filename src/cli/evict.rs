@@ -26,7 +26,8 @@ pub(super) fn evict(global: &Global, arguments: &args::Evict, format: Format) ->
     };
     let eviction = match global.existing_or_orphan()? {
         Existing::Store(store) => evict_in(&store)?,
-        // What it holds stands in the way of the next store. That has to be there for it to be removed.
+        // What it holds stands in the way of the next store. That has to be there for it to be
+        // removed.
         Existing::Orphan(_) if arguments.force => evict_in(&global.options().open()?)?,
         Existing::Orphan(orphan) => {
             Eviction::Refused(Box::new(Holder::orphan(Wanted::Office(office.clone()), orphan.pid)))

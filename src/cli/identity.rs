@@ -56,8 +56,8 @@ pub(super) fn scope(text: &OsStr) -> Result<Scope> {
     Scope::new(text.to_string_lossy())
 }
 
-/// The identity in an environment variable. What is no name of a variable is not repeated: it may be
-/// the identity itself, in the wrong place.
+/// The identity in an environment variable. What is no name of a variable is not repeated: it may
+/// be the identity itself, in the wrong place.
 fn identity_in(variable: &OsStr) -> Result<Vec<u8>> {
     let is_name = |name: &str| {
         !name.starts_with(|c: char| c.is_ascii_digit())

@@ -163,8 +163,8 @@ pub(super) fn start(
     })
 }
 
-/// A keeper that fails in the middle of something holds the lock to its last moment, and leaves the other
-/// one at work.
+/// A keeper that fails in the middle of something holds the lock to its last moment, and leaves the
+/// other one at work.
 fn abort_on_panic() {
     std::panic::set_hook(Box::new(|_| std::process::abort()));
 }
@@ -201,7 +201,8 @@ pub(super) fn second(arguments: &[OsString]) -> i32 {
     else {
         return exit::USAGE;
     };
-    // From here on the lock is ours as well, and ends with us, however we end: it is never unlocked.
+    // From here on the lock is ours as well, and ends with us, however we end: it is never
+    // unlocked.
     let Ok(file) = supervise::detach_with(descriptor) else { return exit::FAILED };
     let Ok(target) = parsed.target() else { return exit::OK };
     let inbox = Inbox::new(&target.handle);

@@ -204,8 +204,8 @@ impl Acquiring {
     }
 }
 
-/// What `question` finds in the store. A process of which nothing is on record may have lost its store; a run
-/// that is on record here has its locks here, too.
+/// What `question` finds in the store. A process of which nothing is on record may have lost its
+/// store; a run that is on record here has its locks here, too.
 fn ask(
     global: &Global,
     name: &LockName,
@@ -306,8 +306,8 @@ fn released(by: &str) -> LockEnd<'_> {
     LockEnd { reason: EndReason::Released.as_str(), by: Some(by) }
 }
 
-/// Releases the locks of one process, or of the run we are in, and prints how many those were. Of very
-/// many some at a time, so that others can claim meanwhile.
+/// Releases the locks of one process, or of the run we are in, and prints how many those were. Of
+/// very many some at a time, so that others can claim meanwhile.
 fn release_all(global: &Global, pid: Option<sys::Pid>, format: Format) -> Outcome {
     let by = by_us("lock release --all");
     let count = lost_store::ask(global, |store| {

@@ -53,7 +53,8 @@ fn meant(store: &Store, pid: Option<sys::Pid>) -> Result<(sys::Pid, Addressee)> 
     Ok((pid, marker::addressee(&store.inner, pid)?))
 }
 
-/// Looks for a marker. That there is none for somebody who is not on record may be for want of the record.
+/// Looks for a marker. That there is none for somebody who is not on record may be for want of the
+/// record.
 fn look_for<T>(
     global: &Global,
     pid: Option<sys::Pid>,

@@ -60,8 +60,8 @@ pub(crate) enum Format {
     Json,
 }
 
-/// Writes to standard output, to the last byte. Nothing at all is written for nothing: a verb without an
-/// answer does not look at where it would go.
+/// Writes to standard output, to the last byte. Nothing at all is written for nothing: a verb
+/// without an answer does not look at where it would go.
 pub(crate) fn write(body: &[u8]) -> io::Result<()> {
     if body.is_empty() {
         return Ok(());
@@ -96,8 +96,8 @@ pub(crate) fn tell_lines(text: &str) {
     let _ = io::stderr().lock().write_all(printable::lines(text).as_bytes());
 }
 
-/// The same for whoever must not wait for a reader of standard error (a full pipe, a stopped terminal):
-/// written by a thread of its own, and dropped where that has too much to say already.
+/// The same for whoever must not wait for a reader of standard error (a full pipe, a stopped
+/// terminal): written by a thread of its own, and dropped where that has too much to say already.
 pub(crate) fn tell_aside(text: &str) {
     let Some(teller) = teller() else { return tell(text) };
     let _ = teller.try_send(Said::Text(text.to_owned()));
@@ -212,8 +212,8 @@ impl Style {
     }
 }
 
-/// `3 min ago` for a Unix time in milliseconds; a time that lies ahead is shown as it stands, and one of a clock
-/// that had not been set yet is unknown (FIELD-BUGS row 130).
+/// `3 min ago` for a Unix time in milliseconds; a time that lies ahead is shown as it stands, and
+/// one of a clock that had not been set yet is unknown (FIELD-BUGS row 130).
 pub(crate) fn ago(at_ms: i64) -> String {
     let now_ms = clock::now_ms();
     let age_ms = now_ms.saturating_sub(at_ms);

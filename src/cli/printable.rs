@@ -22,8 +22,8 @@ pub(crate) fn lines(text: &str) -> String {
     escaped(text, |character| character == '\n')
 }
 
-/// The same as an answer: so do the colours, where it has any. Others than ours (hidden text, say) are of
-/// somebody who wrote them.
+/// The same as an answer: so do the colours, where it has any. Others than ours (hidden text, say)
+/// are of somebody who wrote them.
 pub(crate) fn printable_lines(text: &str) -> String {
     if !Style::of_stdout().paints() {
         return lines(text);
@@ -63,8 +63,8 @@ pub(crate) fn document_line(document: &Value) -> String {
     json(&document.to_string())
 }
 
-/// JSON has escapes for the control characters of ASCII only; a terminal obeys others, too. They can
-/// only stand in strings.
+/// JSON has escapes for the control characters of ASCII only; a terminal obeys others, too. They
+/// can only stand in strings.
 fn json(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for character in text.chars() {

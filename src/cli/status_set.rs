@@ -84,8 +84,8 @@ fn check_is_own(store: &Store, record: &Record, office: &Office) -> Result<()> {
     )))
 }
 
-/// The record of whoever may speak for the office: the run that we are in, or the process that is meant
-/// and that `--pid` recorded. A profile that nobody holds is spoken for by who serves it.
+/// The record of whoever may speak for the office: the run that we are in, or the process that is
+/// meant and that `--pid` recorded. A profile that nobody holds is spoken for by who serves it.
 fn owner(store: &Store, office: &Office, pid: Option<sys::Pid>) -> Result<Record> {
     let run = current_run(store)?;
     let pid = match (pid, run) {

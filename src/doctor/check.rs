@@ -165,7 +165,8 @@ impl Only {
 pub(crate) struct Scene {
     pub(super) options: OpenOptions,
     pub(super) only: Only,
-    /// `None`: there is no such place, or it cannot be found out; [`place`](super::place) says which.
+    /// `None`: there is no such place, or it cannot be found out; [`place`](super::place) says
+    /// which.
     pub(super) location: Option<Location>,
 }
 

@@ -34,8 +34,8 @@ pub(super) const CHECKS: &[Check<Opened>] = &[
 /// Between two looks at who writes: a transaction takes a millisecond.
 const LOOKS_APART: Duration = Duration::from_millis(150);
 
-/// So often after the first look: on a machine with more to do than it can, a writer may not run for
-/// half a second. One that is stopped is told of at once.
+/// So often after the first look: on a machine with more to do than it can, a writer may not run
+/// for half a second. One that is stopped is told of at once.
 const LOOKS_MAX: u32 = 7;
 
 /// Somebody who holds the write lock at all looks and has written nothing in between.

@@ -26,8 +26,8 @@ const SHOWN: usize = 5;
 /// Whoever only asks a question has its database open for a few milliseconds.
 const ASKS_WITHIN: Duration = Duration::from_millis(100);
 
-/// FIELD-BUGS row 101: two gateways of one token, each with a store at the same path, in which nobody sees
-/// the other.
+/// FIELD-BUGS row 101: two gateways of one token, each with a store at the same path, in which
+/// nobody sees the other.
 fn namesakes(scene: &Scene) -> Result<Vec<Seen>> {
     let Some(location) = &scene.location else { return Ok(Vec::new()) };
     let mut found = look(location);
@@ -44,7 +44,8 @@ fn namesakes(scene: &Scene) -> Result<Vec<Seen>> {
     Ok(seen)
 }
 
-/// The processes that use a store by our path that is another one than ours, and a file that they have open.
+/// The processes that use a store by our path that is another one than ours, and a file that they
+/// have open.
 fn look(location: &Location) -> BTreeMap<Pid, PathBuf> {
     let files: Vec<PathBuf> = with_sidecars(&location.file).collect();
     let own = std::process::id();
@@ -67,8 +68,9 @@ fn is_by_our_path(opened: &OpenedFile, location: &Location, files: &[PathBuf]) -
             || opened.open_again().is_ok_and(|file| lost::is_made_for(&file, &location.file)))
 }
 
-/// Neither is the file one of ours, nor is the directory at our path in its root: in the very same one it
-/// would be an owner of ours, or of a store that was moved away from here, which is told elsewhere.
+/// Neither is the file one of ours, nor is the directory at our path in its root: in the very same
+/// one it would be an owner of ours, or of a store that was moved away from here, which is told
+/// elsewhere.
 fn is_of_another(opened: &OpenedFile, location: &Location) -> bool {
     let Ok(Some(theirs)) = opened.key() else { return false };
     let Some(name) = opened.path.file_name() else { return false };

@@ -109,8 +109,8 @@ pub(super) fn name(record: &Record) -> String {
     }
 }
 
-/// Looks at everybody on record as live. Where something is wrong with an anchor, row and anchor are
-/// looked at once more: who lets go ends its row before it touches the anchor, so whoever is on
+/// Looks at everybody on record as live. Where something is wrong with an anchor, row and anchor
+/// are looked at once more: who lets go ends its row before it touches the anchor, so whoever is on
 /// record even then has not let go.
 pub(super) fn look(inner: &Inner, only: &Only) -> Result<Vec<Owner>> {
     let mut owners = look_once(inner, only)?;

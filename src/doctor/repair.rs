@@ -209,8 +209,8 @@ impl Surgery {
         }
     }
 
-    /// Moves the store aside whole, saves what can be read, and begins a new one, if it is damaged. Whether
-    /// there is nothing else to do.
+    /// Moves the store aside whole, saves what can be read, and begins a new one, if it is damaged.
+    /// Whether there is nothing else to do.
     fn replace(&mut self, check: &'static str, tell: Tell) -> bool {
         // Who is still at work is not looked for in vain.
         let act = |this: &Self| {

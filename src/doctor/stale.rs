@@ -114,8 +114,8 @@ pub(super) fn stale(opened: &Opened) -> Result<Vec<(String, StaleRecord)>> {
     })
 }
 
-/// Judges everybody again inside the transactions, and ends who is dead, as a claim would, in the name of `by`.
-/// What was committed is in `all`, also where the rest failed.
+/// Judges everybody again inside the transactions, and ends who is dead, as a claim would, in the
+/// name of `by`. What was committed is in `all`, also where the rest failed.
 pub(super) fn end(opened: &Opened, by: &str, all: &mut Ended) -> Result<()> {
     let inner = opened.inner();
     let command_lines: Vec<LiveCommandLine> = opened

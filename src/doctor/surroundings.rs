@@ -212,8 +212,8 @@ fn legacy_files(opened: &Opened) -> Result<Vec<Seen>> {
     Ok(seen)
 }
 
-/// The kernel's list says whether an older gateway lives; the words in the files say whom they are about.
-/// Nobody's lock is tried: that would keep the older program from starting.
+/// The kernel's list says whether an older gateway lives; the words in the files say whom they are
+/// about. Nobody's lock is tried: that would keep the older program from starting.
 fn one_home(
     opened: &Opened,
     home: &Path,

@@ -32,8 +32,8 @@ use crate::sys::signals::Catcher;
 use crate::sys::{Caught, signals};
 use crate::{stop_budget, sys};
 
-/// How long the markers may take to be read. A read waits for nobody but for a store that is just being
-/// made or recovered.
+/// How long the markers may take to be read. A read waits for nobody but for a store that is just
+/// being made or recovered.
 const READ_WITHIN: Duration = Duration::from_millis(2);
 
 /// How long the row may take to be written: an uncontended write takes 0.1 ms, one among 32 busy
@@ -56,14 +56,14 @@ pub struct Shutdown {
     pub stop: StopAnswer,
     /// What it comes down to.
     pub cause: ExitCause,
-    /// What to exit with, so that the supervisor does the right thing; as if the signal had ended the
-    /// process where the table says "own".
+    /// What to exit with, so that the supervisor does the right thing; as if the signal had ended
+    /// the process where the table says "own".
     pub exit_code: i32,
 }
 
 /// Signals are caught for as long as this lives; see [`Tenure::on_shutdown`]. Afterwards each that
-/// nobody had caught before does again what it does by default; also where a runtime (tokio, signal-hook)
-/// has caught it since, so keep the watch for as long as the process lives.
+/// nobody had caught before does again what it does by default; also where a runtime (tokio,
+/// signal-hook) has caught it since, so keep the watch for as long as the process lives.
 #[derive(Debug)]
 #[must_use = "dropping it lets the signals end the process again"]
 pub struct ShutdownWatch {
@@ -71,14 +71,15 @@ pub struct ShutdownWatch {
 }
 
 impl Tenure {
-    /// Catches SIGTERM, SIGINT and SIGHUP (Windows: the events of the console) and calls `on_signal` for
-    /// each, from a thread of its own: with a snapshot that names the sender, with the cause, and with
-    /// the exit code that `exit_codes` has for it. By then the snapshot is logged (`tracing`, level info,
-    /// one line) and stands in the table `shutdowns`, and the marker that announced the stop is consumed.
+    /// Catches SIGTERM, SIGINT and SIGHUP (Windows: the events of the console) and calls
+    /// `on_signal` for each, from a thread of its own: with a snapshot that names the sender, with
+    /// the cause, and with the exit code that `exit_codes` has for it. By then the snapshot is
+    /// logged (`tracing`, level info, one line) and stands in the table `shutdowns`, and the marker
+    /// that announced the stop is consumed.
     ///
-    /// The call comes within some milliseconds, also while the store is locked, full or gone; where the
-    /// store cannot even be read, within 300 ms. What was ignored when the process started (`nohup`) stays
-    /// ignored. Nothing ends by itself: the gateway drains, lets go and exits.
+    /// The call comes within some milliseconds, also while the store is locked, full or gone; where
+    /// the store cannot even be read, within 300 ms. What was ignored when the process started
+    /// (`nohup`) stays ignored. Nothing ends by itself: the gateway drains, lets go and exits.
     ///
     /// ```
     /// use incumbent::{ExitCodes, Supervisor, Tenure};
@@ -121,18 +122,19 @@ impl Tenure {
         Ok(ShutdownWatch { _catcher: catcher })
     }
 
-    /// Takes a snapshot for a signal that somebody else has caught (a runtime, a handler of the gateway's),
-    /// with the markers of this office, and leaves it in the table `shutdowns`. Takes about a
-    /// millisecond, and never more than some: a row that cannot be written in time says so
+    /// Takes a snapshot for a signal that somebody else has caught (a runtime, a handler of the
+    /// gateway's), with the markers of this office, and leaves it in the table `shutdowns`. Takes
+    /// about a millisecond, and never more than some: a row that cannot be written in time says so
     /// ([`Snapshot::recorded`]) and is written with the next change.
     #[must_use]
     pub fn snapshot(&self, signal: Option<i32>) -> Snapshot {
         self.recorder().complete(Snapshot::take(Received::ByOthers(signal))).0
     }
 
-    /// From now on a panic of any thread leaves its message and its place in the table `shutdowns`; the
-    /// hook that was set before runs afterwards (one that is set later replaces ours). If this process then ends without a word, or lets this
-    /// office go while it unwinds, the history says that it panicked, and where.
+    /// From now on a panic of any thread leaves its message and its place in the table `shutdowns`;
+    /// the hook that was set before runs afterwards (one that is set later replaces ours). If this
+    /// process then ends without a word, or lets this office go while it unwinds, the history says
+    /// that it panicked, and where.
     ///
     /// A store that cannot be written holds the panicking thread up for 250 ms at most.
     pub fn record_panics(&self) {
@@ -155,8 +157,8 @@ impl Tenure {
         recorders.push(recorder);
     }
 
-    /// Why this process ends, by what its store, the given snapshot and its panics say: for a gateway
-    /// that is about to exit. A panic counts for 10 s. Takes a few milliseconds at most.
+    /// Why this process ends, by what its store, the given snapshot and its panics say: for a
+    /// gateway that is about to exit. A panic counts for 10 s. Takes a few milliseconds at most.
     #[must_use]
     pub fn cause(&self, snapshot: Option<&Snapshot>, exit_codes: &ExitCodes) -> ExitCause {
         let known = self.recorder().look();
@@ -231,8 +233,8 @@ impl Recorder {
         Shutdown { snapshot, stop, cause, exit_code }
     }
 
-    /// Adds what the store says, and leaves the snapshot there; the cause, and whether the gateway was
-    /// still starting.
+    /// Adds what the store says, and leaves the snapshot there; the cause, and whether the gateway
+    /// was still starting.
     pub(crate) fn complete(&self, mut snapshot: Snapshot) -> (Snapshot, (ExitCause, bool)) {
         let known = self.look();
         let cause = cause_of(&known, Some(&snapshot));
@@ -327,7 +329,8 @@ impl Recorder {
         }
     }
 
-    /// Leaves `word` on record within `within`, and that it was survived if it is after `survived_after`.
+    /// Leaves `word` on record within `within`, and that it was survived if it is after
+    /// `survived_after`.
     fn say(&self, word: NewShutdown, within: Duration, survived_after: Duration) -> Fact<i64> {
         let Some(inner) = self.inner.upgrade() else {
             return Err(Unavailable::new("not written: the store has been closed"));
@@ -359,8 +362,8 @@ impl Known {
     }
 }
 
-/// One answer of all that is known. Whoever asked comes before what was sent, and that before what went
-/// wrong here.
+/// One answer of all that is known. Whoever asked comes before what was sent, and that before what
+/// went wrong here.
 fn cause_of(known: &Known, snapshot: Option<&Snapshot>) -> ExitCause {
     match &known.asked {
         Some(marker) if marker.name.as_str() == MarkerName::TAKEOVER => ExitCause::TakenOver,

@@ -18,14 +18,15 @@ use crate::store::last_words::{Survival, What};
 /// Who is still there so long after a panic has survived it.
 pub(crate) const AFTER_PANIC: Duration = Duration::from_secs(5);
 
-/// How long one attempt to write it may take: whoever has something to say meanwhile is not held up.
+/// How long one attempt to write it may take: whoever has something to say meanwhile is not held
+/// up.
 const WRITE_WITHIN: Duration = Duration::from_millis(100);
 
 /// Between two looks, and between two attempts: nobody is in a hurry.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// Notes in the store that `instance` has survived its words of this kind up to `said_boot_ms`, once
-/// `after` has passed.
+/// Notes in the store that `instance` has survived its words of this kind up to `said_boot_ms`,
+/// once `after` has passed.
 pub(crate) fn expect(
     inner: &Arc<Inner>,
     instance: InstanceId,

@@ -43,8 +43,8 @@ use crate::sys::supervise;
 /// How often a keeper looks whether its records have ended; the end of the process wakes it.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// How long a keeper keeps a row that no lock was taken from: the verb that wanted one is waiting for
-/// it, or was killed.
+/// How long a keeper keeps a row that no lock was taken from: the verb that wanted one is waiting
+/// for it, or was killed.
 const UNUSED_FOR_MAX: Duration = Duration::from_mins(1);
 
 /// Ends rows on our anchor that were made for locks, long ago, and have none. Not while somebody of
@@ -93,8 +93,8 @@ pub(crate) struct Keeping {
     grant_seen: Option<i64>,
     /// The first of our rows.
     since: i64,
-    /// An older copy of the store was restored, which lacks a grant that we have not seen either: we hold the
-    /// anchor, which keeps everybody out, for as long as our process lives.
+    /// An older copy of the store was restored, which lacks a grant that we have not seen either:
+    /// we hold the anchor, which keeps everybody out, for as long as our process lives.
     is_orphan: bool,
     /// A further anchor for that, where rows of the copy name ours.
     nameless: Option<Anchor>,
@@ -137,8 +137,8 @@ impl Keeping {
         keeping
     }
 
-    /// Goes on where the first keeper was killed, with the anchor `name`, which is open as `file`. `None` when
-    /// its process ended before the store could be opened.
+    /// Goes on where the first keeper was killed, with the anchor `name`, which is open as `file`.
+    /// `None` when its process ended before the store could be opened.
     pub(crate) fn take_over(
         options: OpenOptions,
         target: Target,
@@ -160,8 +160,9 @@ impl Keeping {
         let anchors = store.inner.location.anchors.clone();
         store.inner.inherit(Anchor::inherited(&anchors, name, file));
         let mut keeping = Self::with(options, store, target, pair);
-        // What the first one knew is lost with it: without its rows we know nothing. A grant that the store
-        // does not know any more may have ended long ago; one that it is not far enough for was lost.
+        // What the first one knew is lost with it: without its rows we know nothing. A grant that
+        // the store does not know any more may have ended long ago; one that it is not far enough
+        // for was lost.
         keeping.is_orphan = keeping.kept.is_empty() && !keeping.has_ended_rows();
         let inner = &keeping.store.inner;
         if let Some(anchor) = inner.own_anchor()
@@ -197,8 +198,8 @@ impl Keeping {
         }
     }
 
-    /// Our service manager ends us, and may not find us where it looks for our process: whoever cannot look
-    /// that one up must not take our end for its. True when that is on record.
+    /// Our service manager ends us, and may not find us where it looks for our process: whoever
+    /// cannot look that one up must not take our end for its. True when that is on record.
     fn ends_alone(&self) -> bool {
         if supervise::follow_to_cgroup(self.target.pid) {
             return false;
@@ -250,8 +251,8 @@ impl Keeping {
         }
     }
 
-    /// Opens a connection that goes on reading the file and its WAL when both are gone: SQLite opens
-    /// them with the first question.
+    /// Opens a connection that goes on reading the file and its WAL when both are gone: SQLite
+    /// opens them with the first question.
     fn watch(&mut self) {
         self.watcher = self.store.inner.watcher().ok();
         if let Some(Err(error)) = self.watcher.as_ref().map(data_version) {
@@ -347,12 +348,13 @@ impl Keeping {
         let_go.is_ok() && inner.own_anchor().is_none()
     }
 
-    /// The store was deleted, replaced or restored: goes on in the one that is there now, with the same
-    /// anchor. As a `run` does, it makes one where there is none: who cannot see us (of another user, in
-    /// another namespace) would make it without knowing that our process lives. What somebody else has
-    /// got there is theirs.
+    /// The store was deleted, replaced or restored: goes on in the one that is there now, with the
+    /// same anchor. As a `run` does, it makes one where there is none: who cannot see us (of
+    /// another user, in another namespace) would make it without knowing that our process lives.
+    /// What somebody else has got there is theirs.
     ///
-    /// `last_grant` is in the file that was lost, as far as that is another one than the one there now.
+    /// `last_grant` is in the file that was lost, as far as that is another one than the one there
+    /// now.
     fn follow(&mut self, last_grant: Option<i64>) -> Result<()> {
         if self.take_last_look() {
             self.grant_seen = last_grant.or(self.grant_seen);
@@ -381,8 +383,9 @@ impl Keeping {
         Err(changes_too_fast(&self.store.path().display()))
     }
 
-    /// What became of our rows before their store was gone, as far as its file still tells: we look at it
-    /// twice a second only. What it does not know, or cannot tell, is as it was. Whether it could tell.
+    /// What became of our rows before their store was gone, as far as its file still tells: we look
+    /// at it twice a second only. What it does not know, or cannot tell, is as it was. Whether it
+    /// could tell.
     fn take_last_look(&mut self) -> bool {
         let Some(watcher) = &self.watcher else { return false };
         let rows = self.rows(watcher);

@@ -78,8 +78,8 @@ impl Inbox {
         }
     }
 
-    /// Sends `event` once `process` has ended. Where no thread can be had the keeper looks by itself, only
-    /// less often.
+    /// Sends `event` once `process` has ended. Where no thread can be had the keeper looks by
+    /// itself, only less often.
     fn tell_of_end(&self, process: Arc<ProcessHandle>, event: Event) {
         const WAIT: Duration = Duration::from_hours(1);
         let sender = self.sender.clone();
@@ -99,7 +99,8 @@ pub(crate) struct Pair {
     pub(crate) inbox: Inbox,
     /// As the second one is started.
     arguments: Vec<OsString>,
-    /// The file that both hold: of one that has to be made again, another second one has to be started.
+    /// The file that both hold: of one that has to be made again, another second one has to be
+    /// started.
     anchor: Option<Shared>,
     second: Option<Second>,
     follow_at: Deadline,

@@ -143,7 +143,8 @@ pub(super) fn attachment(
     }))
 }
 
-/// Leaves word for the keepers of `instance` that it was granted the office or lock with this fence.
+/// Leaves word for the keepers of `instance` that it was granted the office or lock with this
+/// fence.
 pub(crate) fn note_grant(inner: &Inner, instance: InstanceId, fence: i64) {
     let record = inner.read(|connection| instances::by_id(connection, instance));
     if let Ok(Some(Record { anchor: Some(anchor), keeper_pid: Some(_), .. })) = record {

@@ -55,8 +55,8 @@ pub enum Observed {
     Unknown,
 }
 
-/// Whether the recorded pids can be looked up here: our process table is our own, and the owner's pid
-/// namespace and machine are ours.
+/// Whether the recorded pids can be looked up here: our process table is our own, and the owner's
+/// pid namespace and machine are ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Table {
@@ -230,15 +230,15 @@ pub struct Evidence {
 }
 
 impl Evidence {
-    /// The owner's pids are ours: the process table that we read is the one that they live in, and nothing
-    /// proves that the machine was restarted since. Elsewhere a pid is just a number.
+    /// The owner's pids are ours: the process table that we read is the one that they live in, and
+    /// nothing proves that the machine was restarted since. Elsewhere a pid is just a number.
     #[must_use]
     pub fn is_here(&self) -> bool {
         self.table == Table::Visible && self.boot != Boot::Rebooted
     }
 
-    /// The owner's pids are known to be those of another pid namespace or machine. A namespace of our own
-    /// that cannot be seen is no other one.
+    /// The owner's pids are known to be those of another pid namespace or machine. A namespace of
+    /// our own that cannot be seen is no other one.
     #[must_use]
     pub fn is_elsewhere(&self) -> bool {
         self.table == Table::NotVisible

@@ -29,8 +29,8 @@ pub struct Judgement {
     pub flags: Flags,
     /// What was seen.
     pub evidence: Evidence,
-    /// A process that a killed `run` left behind and that nobody here may end, where that is what stands in
-    /// the way.
+    /// A process that a killed `run` left behind and that nobody here may end, where that is what
+    /// stands in the way.
     pub left_behind: Option<crate::sys::Pid>,
 }
 
@@ -107,8 +107,8 @@ fn judge_held(seen: &Evidence) -> (Verdict, Flags) {
 /// Rule 4.
 fn judge_unknown_child(seen: &Evidence) -> (Verdict, Flags) {
     match (seen.table, seen.anchor, seen.writer) {
-        // Version 0.1 left nothing to tell a container that was ended from one that is only elsewhere,
-        // and the upgrade of an image ends it.
+        // Version 0.1 left nothing to tell a container that was ended from one that is only
+        // elsewhere, and the upgrade of an image ends it.
         (Table::NotVisible, AnchorState::Free, Writer::Older) if seen.is_elsewhere() => {
             dead(released_reason(seen))
         }

@@ -44,8 +44,9 @@ pub struct StopAnswer {
     pub recorded: bool,
 }
 
-/// Asks why this process is being stopped; made by [`Tenure::stop_inquiry`](crate::Tenure::stop_inquiry). It may be cloned, sent
-/// to another thread, and asked in any number of them.
+/// Asks why this process is being stopped; made by
+/// [`Tenure::stop_inquiry`](crate::Tenure::stop_inquiry). It may be cloned, sent to another thread,
+/// and asked in any number of them.
 ///
 /// Not from within a signal handler itself, where nearly nothing is allowed: from the thread that
 /// `signal-hook` or tokio hands the signal to.

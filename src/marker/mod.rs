@@ -166,7 +166,8 @@ pub(crate) fn consume(
     consume_by(inner, addressee, name, Deadline::after(CONSUME_WITHIN))
 }
 
-/// A look decides; of several consumers that saw the marker, the one whose update came first has it.
+/// A look decides; of several consumers that saw the marker, the one whose update came first has
+/// it.
 fn consume_by(
     inner: &Inner,
     addressee: &Addressee,

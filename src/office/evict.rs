@@ -34,12 +34,12 @@ pub enum Eviction {
         verdict: &'static str,
         /// Why.
         reason: &'static str,
-        /// The directory of an older program that the profile stands for no more: its lock would keep
-        /// everybody out again.
+        /// The directory of an older program that the profile stands for no more: its lock would
+        /// keep everybody out again.
         legacy_home: Option<PathBuf>,
     },
-    /// Nobody was on record, but the lock of an older program in this directory cannot be had or looked at:
-    /// the profile stands for it no more.
+    /// Nobody was on record, but the lock of an older program in this directory cannot be had or
+    /// looked at: the profile stands for it no more.
     LegacyHomeForgotten(PathBuf),
     /// Anchors whose records were lost with their store no longer stand in the way; their
     /// processes were left alone.

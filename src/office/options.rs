@@ -12,7 +12,8 @@ use crate::scoped::request::LockRequest;
 use crate::stop_budget;
 use crate::stop_budget::StopPhases;
 
-/// How to claim an office, for callers that need more than [`Profile::claim`](crate::Profile::claim).
+/// How to claim an office, for callers that need more than
+/// [`Profile::claim`](crate::Profile::claim).
 #[derive(Clone, Debug)]
 pub struct ClaimOptions {
     pub(crate) kind: Kind,
@@ -84,7 +85,8 @@ impl ClaimOptions {
         self.stop_budget(phases.budget())
     }
 
-    /// Promises a sign of life every `cadence` (10 ms to 24 h), by [`Tenure::heartbeat`](crate::Tenure::heartbeat) or
+    /// Promises a sign of life every `cadence` (10 ms to 24 h), by
+    /// [`Tenure::heartbeat`](crate::Tenure::heartbeat) or
     /// [`StatusUpdate::heartbeat`](crate::StatusUpdate::heartbeat). Whoever breaks it is shown as
     /// unresponsive, and loses nothing by it.
     #[must_use]
@@ -165,8 +167,8 @@ impl Replace {
         self
     }
 
-    /// Also when the profile is bound to another home, which it leaves for ours, and from a profile of another
-    /// home that stands for the same directory of an older gateway.
+    /// Also when the profile is bound to another home, which it leaves for ours, and from a profile
+    /// of another home that stands for the same directory of an older gateway.
     #[must_use]
     pub fn across_homes(mut self) -> Self {
         self.across_homes = true;

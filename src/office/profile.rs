@@ -48,9 +48,9 @@ pub struct Profile {
 }
 
 impl Store {
-    /// What is true of every office that the store knows: of those that were ever claimed, those that
-    /// somebody serves, and that of kind `gateway` of every other profile; in the order of their
-    /// names. One snapshot, and one look at each holder.
+    /// What is true of every office that the store knows: of those that were ever claimed, those
+    /// that somebody serves, and that of kind `gateway` of every other profile; in the order of
+    /// their names. One snapshot, and one look at each holder.
     ///
     /// # Errors
     /// As [`Profile::status_of`].

@@ -38,7 +38,8 @@ use crate::{stop_budget, sys};
 /// SIGKILL, and what stands for it elsewhere.
 const KILL: i32 = 9;
 
-/// The end of `id` as far as it can be explained; `how` is how it was found or recorded. Reads only.
+/// The end of `id` as far as it can be explained; `how` is how it was found or recorded. Reads
+/// only.
 pub(crate) fn explain(
     connection: &Connection,
     inner: &Inner,
@@ -159,7 +160,8 @@ impl Left {
         how: &End,
     ) -> Result<Option<Self>> {
         let was_killed = match how.reason {
-            // Only a process that has said something can have ended by that; a verb acts for another.
+            // Only a process that has said something can have ended by that; a verb acts for
+            // another.
             EndReason::Released | EndReason::Panicked
                 if inner.has_said_something() || how.by.is_some() =>
             {
@@ -360,8 +362,8 @@ impl Row {
         }
     }
 
-    /// A group that was removed and made anew, as systemd does, counts from 0 again; then, and without a
-    /// group, only the log can tell.
+    /// A group that was removed and made anew, as systemd does, counts from 0 again; then, and
+    /// without a group, only the log can tell.
     fn out_of_memory(&self) -> Option<OutOfMemory> {
         let more = self.memory.as_ref().and_then(|(group, before)| {
             Some((group.oom_kills().ok()?.checked_sub(*before)?, &group.directory))

@@ -114,9 +114,9 @@ pub(crate) fn end_other(tx: &Tx<'_>, id: InstanceId, how: &End) -> Result<Option
 /// How long one claim looks for the dead that are in nobody's way, and ends them.
 const SWEPT_WITHIN: Duration = Duration::from_millis(10);
 
-/// Ends the rows of processes without an office that died: nobody else ever claims those. Each claim begins
-/// at another row: behind many that live there may be dead ones, and a process that claims once remembers
-/// nothing.
+/// Ends the rows of processes without an office that died: nobody else ever claims those. Each
+/// claim begins at another row: behind many that live there may be dead ones, and a process that
+/// claims once remembers nothing.
 pub(crate) fn sweep_without_office(
     tx: &Tx<'_>,
     mut is_dead: impl FnMut(&Record) -> Option<DeadReason>,

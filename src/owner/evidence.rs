@@ -96,8 +96,9 @@ pub(crate) fn anchor_of(record: &Record, anchors: &Path) -> AnchorState {
 }
 
 impl View<'_> {
-    /// Whether the machine was restarted since `record` was written. Boot ids that differ prove nothing
-    /// by themselves: a service may see another one than its neighbours (FIELD-BUGS row 91).
+    /// Whether the machine was restarted since `record` was written. Boot ids that differ prove
+    /// nothing by themselves: a service may see another one than its neighbours (FIELD-BUGS row
+    /// 91).
     fn boot_of(&self, record: &Record, anchor: AnchorState, host: Relation) -> Boot {
         if anchor == AnchorState::Held && self.is_local {
             return Boot::Same;
@@ -120,8 +121,8 @@ impl View<'_> {
     }
 }
 
-/// Whether the owner was the first process of a pid namespace of its own that cannot be looked into, and
-/// has let go of its anchor.
+/// Whether the owner was the first process of a pid namespace of its own that cannot be looked
+/// into, and has let go of its anchor.
 fn was_init_elsewhere(record: &Record, machine: &Evidence) -> bool {
     machine.anchor == AnchorState::Free
         && machine.table == Table::NotVisible
@@ -175,8 +176,8 @@ fn whose_older_lock(record: &Record, anchor: AnchorState) -> Option<Keeps> {
     (anchor == AnchorState::Held).then(|| older::who_keeps(record, path))
 }
 
-/// Whether an older gateway has ended, and something that it started keeps its lock. It is no sign of death:
-/// one that detached itself after it had taken the lock looks the same.
+/// Whether an older gateway has ended, and something that it started keeps its lock. It is no sign
+/// of death: one that detached itself after it had taken the lock looks the same.
 pub(crate) fn has_left_its_lock(record: &Record, seen: &Evidence) -> bool {
     seen.is_here()
         && seen.process == Presence::Unknown

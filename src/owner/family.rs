@@ -25,8 +25,8 @@ use crate::{environment, sys};
 /// How long it may take to end before it is killed, and how long a killed one may take to be gone.
 const ENDS_WITHIN: Duration = Duration::from_secs(5);
 
-/// Somebody who is started while we look is found by the next look; more looks than this mean something
-/// that starts processes faster than it can be ended.
+/// Somebody who is started while we look is found by the next look; more looks than this mean
+/// something that starts processes faster than it can be ended.
 const LOOKS_MAX: usize = 8;
 
 /// What is known of a family.
@@ -48,7 +48,8 @@ pub(crate) struct Remains {
     pub(crate) left_alone: Vec<Pid>,
 }
 
-/// Ends the family of the command that `record` names, but for `subject`, which the office is for now.
+/// Ends the family of the command that `record` names, but for `subject`, which the office is for
+/// now.
 pub(crate) fn end(record: &Record, subject: Option<Pid>, trust: &Trust) -> Family {
     let mut remains = Remains::default();
     for _ in 0..LOOKS_MAX {
@@ -98,8 +99,8 @@ fn end_all(processes: &[&Proven], what: fn(&Proven) -> std::io::Result<()>) -> b
     processes.iter().all(|process| process.wait_ended(until.remaining()))
 }
 
-/// Whoever asks by number alone (`kill -0`, a PID file) takes a zombie for the living, and their new parent
-/// may take a moment to collect them. Nothing depends on it.
+/// Whoever asks by number alone (`kill -0`, a PID file) takes a zombie for the living, and their
+/// new parent may take a moment to collect them. Nothing depends on it.
 fn wait_collected(processes: &[&Proven]) {
     const COLLECTED_WITHIN: Duration = Duration::from_secs(2);
     const LOOK_EVERY: Duration = Duration::from_millis(10);
@@ -146,8 +147,8 @@ fn members(record: &Record, subject: Option<Pid>, trust: &Trust) -> Option<Vec<M
     let in_session = sys::processes_of_session(session)?;
     let owners: Vec<Pid> = in_session.iter().copied().filter(|pid| is_owner(*pid)).collect();
     let below_owners: Vec<Pid> = owners.iter().flat_map(|pid| sys::descendants(*pid)).collect();
-    // What says by its environment that it is of this run is so whoever its parent is by now: the orphans
-    // of a container are adopted by its first process, which may be another run.
+    // What says by its environment that it is of this run is so whoever its parent is by now: the
+    // orphans of a container are adopted by its first process, which may be another run.
     let is_of_this_run = |pid| match sys::environment_of(pid) {
         Some(words) if words.contains(&of_this_run) => true,
         Some(words) => {
@@ -182,8 +183,9 @@ fn outside(record: &Record, subject: Option<Pid>, trust: &Trust) -> Vec<Pid> {
         .collect()
 }
 
-/// Whether a process is an owner itself, of this store or another (another `run`, a keeper, a gateway), or a
-/// verb of ours. An owner is known by the anchor that it has open, whatever its program is called.
+/// Whether a process is an owner itself, of this store or another (another `run`, a keeper, a
+/// gateway), or a verb of ours. An owner is known by the anchor that it has open, whatever its
+/// program is called.
 fn is_owner(pid: Pid) -> bool {
     let name = |path: &Path| path.file_name()?.to_str().map(str::to_owned);
     let is_anchor = |path: &Path| name(path).is_some_and(|it| anchor::parse_name(&it).is_some());
@@ -192,8 +194,8 @@ fn is_owner(pid: Pid) -> bool {
             .is_some_and(|files| files.iter().any(|file| is_anchor(&file.path)))
 }
 
-/// Whether the session was the command's own; `None` where its number is another session's by now. A number
-/// is not given out again while a process of that session lives.
+/// Whether the session was the command's own; `None` where its number is another session's by now.
+/// A number is not given out again while a process of that session lives.
 fn is_own_session(record: &Record, session: Pid) -> Option<bool> {
     if record.child_pid != Some(session) {
         return Some(false);

@@ -26,11 +26,12 @@ use crate::{environment, path_text, state, sys};
 /// The reason of a refusal by a held anchor of a store that is no longer here.
 pub(crate) const ORPHANED_ANCHOR: &str = "orphaned_anchor";
 
-/// The reason of a refused takeover: an older gateway acts beside the holder that was to be replaced.
+/// The reason of a refused takeover: an older gateway acts beside the holder that was to be
+/// replaced.
 pub(crate) const OLDER_GATEWAY: &str = "older_gateway";
 
-/// The reason of a refusal by one of our own that holds the lock of the directory which the profile stands
-/// for: one of another profile, or of another store.
+/// The reason of a refusal by one of our own that holds the lock of the directory which the profile
+/// stands for: one of another profile, or of another store.
 pub(crate) const LEGACY_HOME_IN_USE: &str = "legacy_home_in_use";
 
 /// The reason of a refusal by a takeover or a stop in progress.
@@ -145,7 +146,8 @@ impl Holder {
         }
     }
 
-    /// The same for a `run` that is not on record here; `db` is the path of its store, where that is another.
+    /// The same for a `run` that is not on record here; `db` is the path of its store, where that
+    /// is another.
     pub(crate) fn unrecorded(
         office: &Office,
         path: PathBuf,
@@ -192,7 +194,8 @@ impl Holder {
         }
     }
 
-    /// Nobody holds `wanted`, or not for long: the owner of `record` will have it, or keeps it free.
+    /// Nobody holds `wanted`, or not for long: the owner of `record` will have it, or keeps it
+    /// free.
     pub(crate) fn reserved(
         wanted: &Wanted,
         record: &Record,
@@ -383,8 +386,9 @@ impl Holder {
         }
     }
 
-    /// The holder as the CLI's JSON shows it. Of one that holds the lock of an older program, also the path of
-    /// that (`legacy_lock`), and that of its store where it is not on record in this one (`db`, or null).
+    /// The holder as the CLI's JSON shows it. Of one that holds the lock of an older program, also
+    /// the path of that (`legacy_lock`), and that of its store where it is not on record in this
+    /// one (`db`, or null).
     #[must_use]
     pub fn to_json(&self) -> Value {
         let mut document = serde_json::json!({

@@ -28,8 +28,8 @@ pub(crate) fn judge_record(
     judge_with(inner, record, anchor, lease, command_line)
 }
 
-/// Whether the owner of a free anchor of ours has gone back to where the store was before it was moved
-/// here (FIELD-BUGS row 96): it is at work, and its command is not one that was left behind.
+/// Whether the owner of a free anchor of ours has gone back to where the store was before it was
+/// moved here (FIELD-BUGS row 96): it is at work, and its command is not one that was left behind.
 fn holds_another(inner: &Inner, record: &Record) -> bool {
     let Location { file, anchors, .. } = &inner.location;
     match (&record.anchor, &record.identity.anchor) {
@@ -38,8 +38,8 @@ fn holds_another(inner: &Inner, record: &Record) -> bool {
     }
 }
 
-/// The same in a claim, which may try the lock of an older gateway: there the kernel's word decides, and
-/// not its list.
+/// The same in a claim, which may try the lock of an older gateway: there the kernel's word
+/// decides, and not its list.
 pub(crate) fn judge_for_claim(
     inner: &Inner,
     record: &Record,
@@ -88,8 +88,8 @@ pub(crate) fn look(inner: &Inner, record: &Record, lease: Lease) -> Judgement {
     Judgement { flags, ..again }
 }
 
-/// Whether the process of a record of this namespace is stopped by job control, and the command of a
-/// `run` with it: a stopped `run` does not stop what it started.
+/// Whether the process of a record of this namespace is stopped by job control, and the command of
+/// a `run` with it: a stopped `run` does not stop what it started.
 pub(crate) fn is_stopped(record: &Record) -> bool {
     let is_stopped = |facts: &ProcessFacts, start_time: Option<StartTime>| {
         facts.state == ProcessState::Stopped

@@ -30,9 +30,9 @@ pub(crate) fn live(connection: &Connection, office: &Office) -> Result<Option<Re
     row.map(|record| refreshed(connection, record)).transpose()
 }
 
-/// A live row whose lock another older gateway holds by now, as that one: the row is about the lock, and
-/// nobody has written down yet that it changed hands. One whose lock a `run` of ours holds is over, whoever it
-/// names: that `run` has a row of its own.
+/// A live row whose lock another older gateway holds by now, as that one: the row is about the
+/// lock, and nobody has written down yet that it changed hands. One whose lock a `run` of ours
+/// holds is over, whoever it names: that `run` has a row of its own.
 pub(crate) fn refreshed(connection: &Connection, mut record: Record) -> Result<Record> {
     let path = record.anchor.as_deref().and_then(lock::path_of);
     let Some(path) = path.filter(|_| record.ended_at_ms.is_none()) else { return Ok(record) };
@@ -65,8 +65,8 @@ pub(crate) fn refreshed(connection: &Connection, mut record: Record) -> Result<R
     Ok(record)
 }
 
-/// Whether the process of `record` is not to be signalled for a lock of the older program, because that is
-/// not its own (any more): it only looked whether it is held, or another one has it by now.
+/// Whether the process of `record` is not to be signalled for a lock of the older program, because
+/// that is not its own (any more): it only looked whether it is held, or another one has it by now.
 pub(crate) fn has_let_go(record: &Record) -> bool {
     let Some(path) = record.anchor.as_deref().and_then(lock::path_of) else { return false };
     match lock::look(path) {
@@ -130,10 +130,11 @@ impl Looked {
         }
     }
 
-    /// Whether the lock is held for the process of `record`, which is no older gateway's row: by itself or by the
-    /// command of a `run`. It may run in another container, and then the words in the file are its own.
-    /// What else it has started may be anybody's gateway, of another directory (a terminal, a process manager):
-    /// that counts only in the directory that the profile stands for.
+    /// Whether the lock is held for the process of `record`, which is no older gateway's row: by
+    /// itself or by the command of a `run`. It may run in another container, and then the words in
+    /// the file are its own. What else it has started may be anybody's gateway, of another
+    /// directory (a terminal, a process manager): that counts only in the directory that the
+    /// profile stands for.
     pub(crate) fn is_kept_for(&self, connection: &Connection, record: &Record) -> Result<bool> {
         if self.is_in_its_words(record) {
             return Ok(true);
@@ -187,7 +188,8 @@ fn ancestors_of(pid: sys::Pid) -> Vec<(sys::Pid, StartTime)> {
         .collect()
 }
 
-/// The row for which the lock is held that was looked at ([`Looked::is_kept_for`]): no older gateway's.
+/// The row for which the lock is held that was looked at ([`Looked::is_kept_for`]): no older
+/// gateway's.
 pub(crate) fn row_of(
     connection: &Connection,
     looked: &Looked,

@@ -16,12 +16,12 @@ use crate::store::handle::Inner;
 use crate::store::ourselves;
 use crate::store::transaction::{lost_owners, named_anchors};
 
-/// How long an anchor without a row has to stay so before a question calls it an orphan: one that is just
-/// being made gets its row within a millisecond, and on a busy machine within this.
+/// How long an anchor without a row has to stay so before a question calls it an orphan: one that
+/// is just being made gets its row within a millisecond, and on a busy machine within this.
 const ORPHAN_SETTLES_WITHIN: Duration = Duration::from_millis(600);
 
-/// Who refuses every claim here without a record, as a question sees it: nobody, as a rule, and then it
-/// takes one look at the directory.
+/// Who refuses every claim here without a record, as a question sees it: nobody, as a rule, and
+/// then it takes one look at the directory.
 pub(crate) fn orphan(inner: &Inner) -> Result<Option<Orphan>> {
     const LOOK_EVERY: Duration = Duration::from_millis(20);
     let known = |connection: &Connection| {

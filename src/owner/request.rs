@@ -58,8 +58,9 @@ pub(crate) enum Request {
     Restart(Marker),
 }
 
-/// What is asked of the holder of an office by a marker alone: it acts on it without a signal, which
-/// may never come. A marker that somebody wrote by hand announces a signal, and asks for nothing.
+/// What is asked of the holder of an office by a marker alone: it acts on it without a signal,
+/// which may never come. A marker that somebody wrote by hand announces a signal, and asks for
+/// nothing.
 pub(crate) fn request_to(inner: &Inner, instance: InstanceId) -> Result<Option<Request>> {
     inner.read(|connection| {
         if let Some(asked) = InProgress::of(connection, inner, instance)? {

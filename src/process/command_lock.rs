@@ -92,8 +92,8 @@ mod of_run {
             self.inode
         }
 
-        /// Whether somebody holds the lock, and others would find it beside `anchor`, which is ours by
-        /// now. Not being able to look is no loss.
+        /// Whether somebody holds the lock, and others would find it beside `anchor`, which is ours
+        /// by now. Not being able to look is no loss.
         pub(crate) fn is_held(&self, anchor: &Anchor) -> bool {
             let is_in_place = match sys::file_key(&path_of(anchor.directory(), anchor.name())) {
                 Ok(found) => found.is_some_and(|found| found.inode == self.inode),

@@ -68,8 +68,8 @@ impl Supervisor {
     }
 }
 
-/// Whether systemd executed `pid` itself (systemd.exec(5), since version 248), and not somebody who only
-/// inherited the variable.
+/// Whether systemd executed `pid` itself (systemd.exec(5), since version 248), and not somebody who
+/// only inherited the variable.
 pub(crate) fn is_executed_by_systemd(pid: sys::Pid) -> bool {
     environment::text("SYSTEMD_EXEC_PID").is_some_and(|exec| exec == pid.to_string())
 }
@@ -190,10 +190,10 @@ pub enum ExitRule {
 /// | `panicked` | own, not 0 | own, not 0 | own, not 0 | own, not 0 | own, not 0 |
 /// | `exited` | own | own | own | own | own |
 ///
-/// "Own" is what the gateway ended with, 128 + n for signal n; where it would be 0 and may not, 128 + n
-/// for the signal that came, and 101 after a panic, as Rust's own. docker does not start what `docker
-/// stop` ended, whatever its code; but a container that ends with 0 while the host shuts down stays
-/// down after the boot under `on-failure`, hence no 0 there.
+/// "Own" is what the gateway ended with, 128 + n for signal n; where it would be 0 and may not,
+/// 128 + n for the signal that came, and 101 after a panic, as Rust's own. docker does not start
+/// what `docker stop` ended, whatever its code; but a container that ends with 0 while the host
+/// shuts down stays down after the boot under `on-failure`, hence no 0 there.
 ///
 /// ```
 /// use incumbent::{ExitCause, ExitCodes, ExitRule, Supervisor};
@@ -218,9 +218,9 @@ impl ExitCodes {
         Self { supervisor, overrides: Vec::new() }
     }
 
-    /// What `cause` becomes for a gateway that was still `starting`: under s6, docker and nobody a signal
-    /// that cut a start short is no success, whoever sent it. A stop by systemd or launchd is one at any
-    /// time.
+    /// What `cause` becomes for a gateway that was still `starting`: under s6, docker and nobody a
+    /// signal that cut a start short is no success, whoever sent it. A stop by systemd or launchd
+    /// is one at any time.
     #[must_use]
     pub fn cause_while_starting(&self, cause: ExitCause) -> ExitCause {
         use crate::process::exit_code::Supervisor::Launchd;

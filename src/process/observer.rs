@@ -61,8 +61,8 @@ pub(crate) struct View<'a> {
 }
 
 impl View<'_> {
-    /// Whether the clocks agree that there was a restart since they showed this: the boot clock stood
-    /// higher, or it and the wall clock have moved apart.
+    /// Whether the clocks agree that there was a restart since they showed this: the boot clock
+    /// stood higher, or it and the wall clock have moved apart.
     pub(crate) fn clocks_restarted_since(&self, wall_ms: i64, boot_ms: i64) -> bool {
         /// More than a wall clock that is being corrected moves.
         const APART_MAX_MS: i64 = 60_000;
@@ -72,11 +72,12 @@ impl View<'_> {
     }
 }
 
-/// Between the two looks that find the anchor of a first process free: the kernel ends all others of its
-/// pid namespace before it lets go of what the first one held.
+/// Between the two looks that find the anchor of a first process free: the kernel ends all others
+/// of its pid namespace before it lets go of what the first one held.
 pub(crate) const FREE_TWICE_APART: Duration = Duration::from_millis(50);
 
-/// When the anchors of first processes of a pid namespace were first seen free. None is held again then.
+/// When the anchors of first processes of a pid namespace were first seen free. None is held again
+/// then.
 #[derive(Debug, Default)]
 pub(crate) struct SeenFree(Mutex<HashMap<InstanceId, Deadline>>);
 

@@ -12,8 +12,8 @@ use crate::records::events::EventRecord;
 use crate::store::transaction::Tx;
 use crate::sys;
 
-/// Contenders remembered for each office and lock: the latest, in the order of their holders. The wall clock
-/// alone forgets nobody, see [`prune_history`](super::instances::prune::prune_history).
+/// Contenders remembered for each office and lock: the latest, in the order of their holders. The
+/// wall clock alone forgets nobody, see [`prune_history`](super::instances::prune::prune_history).
 pub(crate) const KEPT: i64 = 64;
 
 /// One contender that a holder's presence refused.

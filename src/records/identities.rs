@@ -36,13 +36,14 @@ impl Identities {
         identity_hashes(connection).map(Self)
     }
 
-    /// Those that stand in these texts, as [`Identities::mask`] and [`Identities::text`] find them: of a few words
-    /// each is looked up, however much is locked.
+    /// Those that stand in these texts, as [`Identities::mask`] and [`Identities::text`] find them:
+    /// of a few words each is looked up, however much is locked.
     pub(crate) fn within<'a>(
         connection: &Connection,
         texts: impl IntoIterator<Item = &'a str>,
     ) -> Result<Self> {
-        /// More than a message of an error has; beyond that, reading all that is locked costs as little.
+        /// More than a message of an error has; beyond that, reading all that is locked costs as
+        /// little.
         const WORDS_MAX: usize = 64;
         let words = RefCell::new(HashSet::new());
         for text in texts {
@@ -101,7 +102,8 @@ impl Identities {
         redact::redact_line(&self.mask(text))
     }
 
-    /// The same within the strings of a document, which is its writer's own: only what is locked goes.
+    /// The same within the strings of a document, which is its writer's own: only what is locked
+    /// goes.
     pub(crate) fn mask_document(&self, document: &mut Value) {
         if !self.0.is_empty() {
             mask_strings(document, &|text| self.mask(text));
@@ -140,7 +142,8 @@ pub(crate) fn by_or_self(inner: &Inner, by: Option<&str>) -> String {
     by.map_or_else(|| ourselves::by_self(inner), |by| presentable(inner, by))
 }
 
-/// Puts what `mask` makes of them in the place of all strings of a document, but for the names of fields.
+/// Puts what `mask` makes of them in the place of all strings of a document, but for the names of
+/// fields.
 pub(crate) fn mask_strings(document: &mut Value, mask: &dyn Fn(&str) -> String) {
     match document {
         Value::String(text) => *text = mask(text),
@@ -172,8 +175,8 @@ pub(crate) fn identity_hashes(connection: &Connection) -> Result<HashSet<u64>> {
     Ok(hashes)
 }
 
-/// Those of `hashes` that are locked, as numbers: looked up one by one in each scope, so that it costs the same
-/// beside however many locks. `None` in a store with too many scopes for that.
+/// Those of `hashes` that are locked, as numbers: looked up one by one in each scope, so that it
+/// costs the same beside however many locks. `None` in a store with too many scopes for that.
 pub(crate) fn locked_among(
     connection: &Connection,
     hashes: &mut dyn Iterator<Item = IdentityHash>,

@@ -71,8 +71,8 @@ impl LockRow {
     /// and never over either.
     pub(crate) fn lease_remaining_ms(&self, observer: &Observer, now_boot_ms: i64) -> Option<i64> {
         let until_ms = self.lease_until_ms.filter(|until_ms| *until_ms >= 0)?;
-        // It began in our future: the machine was restarted since. Boot ids that differ or are hidden are
-        // doubt (FIELD-BUGS row 91), and then the clock decides as within one boot.
+        // It began in our future: the machine was restarted since. Boot ids that differ or are
+        // hidden are doubt (FIELD-BUGS row 91), and then the clock decides as within one boot.
         let began_ms = until_ms.saturating_sub(self.ttl_ms.unwrap_or(0));
         if self.lease_boot_id != observer.boot_id && began_ms > now_boot_ms {
             return Some(0);
@@ -299,12 +299,12 @@ pub(crate) fn end(tx: &Tx<'_>, name: &LockName, fence: i64, how: LockEnd<'_>) ->
     Ok(true)
 }
 
-/// How many locks one transaction ends: each costs some 20 µs, and while it lasts nobody else can claim
-/// anything.
+/// How many locks one transaction ends: each costs some 20 µs, and while it lasts nobody else can
+/// claim anything.
 pub(crate) const ENDED_AT_ONCE: usize = 500;
 
-/// Ends locks that were taken from one row, at most [`ENDED_AT_ONCE`]; how many those were. With fewer
-/// than that none is left.
+/// Ends locks that were taken from one row, at most [`ENDED_AT_ONCE`]; how many those were. With
+/// fewer than that none is left.
 pub(crate) fn end_some_of(tx: &Tx<'_>, instance: InstanceId, how: LockEnd<'_>) -> Result<usize> {
     let locks = some_of_instance(tx, instance, ENDED_AT_ONCE)?;
     for lock in &locks {
@@ -331,8 +331,8 @@ impl Deferred for Release {
     }
 }
 
-/// Ends locks that the end of their row has left, as that row ended; whether there may be more. They
-/// are nobody's by then: a row that has ended holds nothing.
+/// Ends locks that the end of their row has left, as that row ended; whether there may be more.
+/// They are nobody's by then: a row that has ended holds nothing.
 pub(crate) fn end_left_of(tx: &Tx<'_>, instance: InstanceId) -> Result<bool> {
     let ended: Option<(Option<String>, Option<String>)> = tx
         .prepare_cached(
@@ -376,7 +376,8 @@ fn record_end(
 
 const LOCK_ENDED: &str = "lock_ended";
 
-/// Whether the store knows of the grant with this fence, of an office or a lock, also if it has ended.
+/// Whether the store knows of the grant with this fence, of an office or a lock, also if it has
+/// ended.
 #[cfg(feature = "cli")]
 pub(crate) fn was_granted(connection: &Connection, fence: i64) -> Result<bool> {
     let known = connection
@@ -450,7 +451,8 @@ mod tests {
             // It began in our future: that clock is gone.
             (Some(NOW_MS + 5), Some("a"), Some("b"), Some(0), Lease::Expired),
             (Some(NOW_MS + 5), Some("a"), None, Some(0), Lease::Expired),
-            // A boot id that differs or is hidden is doubt, and the clock decides (FIELD-BUGS row 91).
+            // A boot id that differs or is hidden is doubt, and the clock decides (FIELD-BUGS row
+            // 91).
             (Some(NOW_MS + 1), Some("a"), Some("b"), Some(1), Lease::Current),
             (Some(NOW_MS + 1), None, Some("a"), Some(1), Lease::Current),
             (Some(NOW_MS - 5), None, Some("a"), Some(0), Lease::Expired),

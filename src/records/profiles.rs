@@ -140,8 +140,8 @@ pub(crate) fn check_home(
     }
 }
 
-/// Refuses to take the place of `other`, of another profile, for an office whose profile has, or is to have, another
-/// home than that one.
+/// Refuses to take the place of `other`, of another profile, for an office whose profile has, or is
+/// to have, another home than that one.
 pub(crate) fn check_homes_of_both(
     connection: &Connection,
     office: &Office,
@@ -202,8 +202,8 @@ pub(crate) fn bind_home(tx: &Tx<'_>, office: &Office, home: Option<&Path>) -> Re
 /// The schema version that brought `profiles.legacy_home`.
 const LEGACY_HOME_SINCE: i64 = 6;
 
-/// The directory of the older program that a profile stands for. A store that an older version made knows
-/// of none.
+/// The directory of the older program that a profile stands for. A store that an older version made
+/// knows of none.
 pub(crate) fn legacy_home(
     connection: &Connection,
     profile: &ProfileName,
@@ -234,8 +234,8 @@ pub(crate) fn others_of_legacy_home(
     Ok(names.into_iter().filter_map(|name| ProfileName::new(name).ok()).collect())
 }
 
-/// Notes that the profile of `office` stands for the older program of the directory `home`, which was
-/// checked. Whether that is news.
+/// Notes that the profile of `office` stands for the older program of the directory `home`, which
+/// was checked. Whether that is news.
 pub(crate) fn bind_legacy_home(tx: &Tx<'_>, office: &Office, home: &Path) -> Result<bool> {
     tx.check_schema()?;
     let home = home.to_string_lossy();

@@ -36,8 +36,8 @@ impl Purpose {
 /// The longest reservation that is believed: an hour of stop budget and what comes on top.
 const LONGEST_MS: i64 = 2 * 60 * 60 * 1_000;
 
-/// Of the parties that were replaced one after the other, so many are remembered: each terminal that a
-/// person uses is one.
+/// Of the parties that were replaced one after the other, so many are remembered: each terminal
+/// that a person uses is one.
 const PARTIES_KEPT: i64 = 32;
 
 /// A reservation on record whose time is not over.

@@ -122,8 +122,8 @@ impl NewShutdown {
     }
 }
 
-/// Notes that a live instance has outlived every signal, or every panic, that came until then, on the
-/// boot clock.
+/// Notes that a live instance has outlived every signal, or every panic, that came until then, on
+/// the boot clock.
 pub(crate) fn survive(tx: &Tx<'_>, id: InstanceId, what: What, until_boot_ms: i64) -> Result<()> {
     if exists(tx)? {
         tx.prepare_cached(
@@ -164,8 +164,8 @@ pub(crate) enum Said {
     Panic { message: String, place: Option<String> },
 }
 
-/// The last word of an instance of its kind. What may only have been a request to read the configuration
-/// again is none, nor is what was survived.
+/// The last word of an instance of its kind. What may only have been a request to read the
+/// configuration again is none, nor is what was survived.
 pub(crate) fn last_word(
     connection: &Connection,
     id: InstanceId,
@@ -213,8 +213,8 @@ pub(crate) fn last_word(
 }
 
 impl Inner {
-    /// Writes the last word of this process; its row's id. One that cannot be written within `budget` is
-    /// kept, and written with the next change.
+    /// Writes the last word of this process; its row's id. One that cannot be written within
+    /// `budget` is kept, and written with the next change.
     pub(crate) fn say(&self, word: NewShutdown, budget: Duration) -> Result<Option<i64>> {
         self.check_process()?;
         self.has_said_something.store(true, Ordering::Relaxed);

@@ -92,8 +92,9 @@ impl ScopedLock {
         verify(&self.footing, &self.granted)
     }
 
-    /// Starts the lease anew, for as long as was asked for; a lock without a lease is only verified.
-    /// Too late is not lost: while nobody else got the lock, this succeeds, with the same fence.
+    /// Starts the lease anew, for as long as was asked for; a lock without a lease is only
+    /// verified. Too late is not lost: while nobody else got the lock, this succeeds, with the same
+    /// fence.
     ///
     /// # Errors
     /// As [`ScopedLock::verify`], and [`CannotWrite`](crate::ErrorKind::CannotWrite).

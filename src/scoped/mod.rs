@@ -31,7 +31,8 @@ use crate::scoped::unlock::Unlocked;
 use crate::scoped::unlock::UnlockedLock;
 
 impl Store {
-    /// Acquires a lock for this process, without an office; never waits. See [`Store::acquire_all`].
+    /// Acquires a lock for this process, without an office; never waits. See
+    /// [`Store::acquire_all`].
     ///
     /// ```
     /// use incumbent::{Acquire, LockRequest, Standing, Store};
@@ -83,7 +84,8 @@ impl Store {
 
     /// Releases every lock that was taken from one row of this process, and says how many those
     /// were. Guards of them are lost from then on. The row is that of an office
-    /// ([`Tenure::instance`](crate::Tenure::instance)) or the one without ([`ScopedLock::instance`]).
+    /// ([`Tenure::instance`](crate::Tenure::instance)) or the one without
+    /// ([`ScopedLock::instance`]).
     ///
     /// # Errors
     /// [`NotOwner`](ErrorKind::NotOwner) for a row that is not this process' own, and those of
@@ -144,7 +146,8 @@ impl Store {
     }
 }
 
-/// Releases locks of a row, as many as one transaction does; one without an office ends with its last lock.
+/// Releases locks of a row, as many as one transaction does; one without an office ends with its
+/// last lock.
 fn release_some_of(tx: &transaction::Tx<'_>, row: &OwnRow, is_office: bool) -> Result<usize> {
     let released = instances::EndReason::Released;
     let how = LockEnd { reason: released.as_str(), by: None };

@@ -52,7 +52,8 @@ impl LockRequest {
         })
     }
 
-    /// What others should be told about the holder. Never put a secret here: it is stored and shown.
+    /// What others should be told about the holder. Never put a secret here: it is stored and
+    /// shown.
     ///
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for more than 64 KiB of compact JSON.
@@ -67,7 +68,8 @@ impl LockRequest {
     }
 
     /// Asks for a lease that has to be renewed within this time. It decides only where the holder's
-    /// anchor cannot be seen; elsewhere the kernel knows better, and a lease that ran out is a flag.
+    /// anchor cannot be seen; elsewhere the kernel knows better, and a lease that ran out is a
+    /// flag.
     ///
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) below 1 ms and above 30 days.

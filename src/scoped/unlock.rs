@@ -74,8 +74,8 @@ pub(super) fn unlock(inner: &Inner, name: &LockName, force: Force, by: &str) -> 
     })
 }
 
-/// The command line that the verdict about the holder of `name` hangs on. Read first, because that is
-/// slow; it counts only for its row.
+/// The command line that the verdict about the holder of `name` hangs on. Read first, because that
+/// is slow; it counts only for its row.
 fn command_line(inner: &Inner, name: &LockName) -> Result<LiveCommandLine> {
     let record = inner.read(|connection| {
         if !locks::exists(connection)? {

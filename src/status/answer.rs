@@ -167,8 +167,8 @@ fn resolve_as(
     Ok(report.said(inner, &ended, known.said))
 }
 
-/// The office whose live holder serves the profile of `office`, which nobody holds, and what is true of
-/// that; `None` also where it cannot be found out.
+/// The office whose live holder serves the profile of `office`, which nobody holds, and what is
+/// true of that; `None` also where it cannot be found out.
 pub(crate) fn server_of(inner: &Inner, office: &Office) -> Option<(Office, Report)> {
     let report = report(inner, office).ok()?;
     Some((report.served_by.clone()?, report))

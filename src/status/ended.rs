@@ -22,8 +22,8 @@ pub(super) fn last_end(record: &Record) -> Option<LastEnd> {
     })
 }
 
-/// How a holder ended that is dead, and whose end nobody has recorded yet: what the next one that writes
-/// will record.
+/// How a holder ended that is dead, and whose end nobody has recorded yet: what the next one that
+/// writes will record.
 pub(super) fn unrecorded_end(inner: &Inner, record: &Record, reason: DeadReason) -> Result<End> {
     let found =
         End::new(EndReason::Dead(reason)).detail("found dead now; the next claim will record it");

@@ -91,8 +91,8 @@ impl Store {
 /// [`StoreReplaced`](crate::ErrorKind::StoreReplaced), and is opened again.
 ///
 /// Events are kept for a while (10,000 of statuses, and as many others). A reader that falls behind
-/// further gets an event `events_lost` in their place, with their `count` (null where an older copy of
-/// the store was restored): then ask [`Store::status_of_all`], and go on.
+/// further gets an event `events_lost` in their place, with their `count` (null where an older copy
+/// of the store was restored): then ask [`Store::status_of_all`], and go on.
 #[derive(Debug)]
 pub struct EventStream {
     store: Store,
@@ -113,16 +113,16 @@ pub struct EventStream {
 }
 
 impl EventStream {
-    /// Of this profile alone. What becomes of a gateway that serves it from another profile is an event
-    /// of that one.
+    /// Of this profile alone. What becomes of a gateway that serves it from another profile is an
+    /// event of that one.
     #[must_use]
     pub fn of_profile(mut self, profile: ProfileName) -> Self {
         self.profile = Some(profile);
         self
     }
 
-    /// Goes on after the event of this id, for a reader that remembers how far it came. In a store that
-    /// was restored from an older copy meanwhile, the events of these ids are others.
+    /// Goes on after the event of this id, for a reader that remembers how far it came. In a store
+    /// that was restored from an older copy meanwhile, the events of these ids are others.
     #[must_use]
     pub fn after(mut self, id: i64) -> Self {
         self.after = id;
@@ -164,7 +164,8 @@ impl EventStream {
                 }
             }
             match self.look() {
-                // What is there by now is read to its end; what others add meanwhile is not waited for.
+                // What is there by now is read to its end; what others add meanwhile is not waited
+                // for.
                 Ok(read) if read == BATCH || !self.ready.is_empty() => continue,
                 Ok(_) => {}
                 // Nothing is lost by asking again.
@@ -227,8 +228,8 @@ impl EventStream {
         self.after_at_ms = Some(last_at_ms);
         let mut before = after;
         for event in batch {
-            // Ids are drawn without gaps; what happened to offices outlives the statuses around it. What
-            // came before the first one that is kept was not lost by this reader.
+            // Ids are drawn without gaps; what happened to offices outlives the statuses around it.
+            // What came before the first one that is kept was not lost by this reader.
             let unread = event.id.saturating_sub(before).saturating_sub(1);
             if unread > 0 && before > 0 {
                 self.ready.push_back(Event::lost(event.id - 1, event.at_ms, Some(unread)));

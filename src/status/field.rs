@@ -9,8 +9,8 @@ use crate::process::command_line::redact::redact_text;
 /// The longest state, platform name or error code, in characters.
 const WORD_LENGTH_MAX: usize = 64;
 
-/// Longer texts (an exit reason, an error message) are cut, in bytes: the write matters more than the
-/// end of a stack trace.
+/// Longer texts (an exit reason, an error message) are cut, in bytes: the write matters more than
+/// the end of a stack trace.
 pub(super) const TEXT_LENGTH_MAX: usize = 4_096;
 
 /// The largest JSON of a caller's own, in bytes.

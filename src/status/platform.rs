@@ -14,7 +14,8 @@ use crate::store::transaction::Tx;
 /// Platforms that one instance may speak of: a status is read as a whole.
 const PLATFORMS_MAX: i64 = 256;
 
-/// What a gateway wants to say about one platform; see [`StatusUpdate::platform`](crate::StatusUpdate::platform).
+/// What a gateway wants to say about one platform; see
+/// [`StatusUpdate::platform`](crate::StatusUpdate::platform).
 #[derive(Clone, Debug, Default)]
 #[must_use = "it is a part of an update"]
 pub struct PlatformUpdate {

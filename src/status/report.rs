@@ -25,12 +25,12 @@ use crate::records::runtime::{PlatformStatus, RuntimeStatus};
 use crate::store::handle::Inner;
 use crate::{state, sys};
 
-/// A question answers quickly or says that it cannot. A writer never stands in its way; only a program
-/// that has the whole database for itself does.
+/// A question answers quickly or says that it cannot. A writer never stands in its way; only a
+/// program that has the whole database for itself does.
 pub(crate) const ANSWER_WITHIN: Duration = Duration::from_millis(250);
 
-/// What was said longer ago than this is called stale. That is information for people: a gateway that
-/// has nothing to say is as alive as any other.
+/// What was said longer ago than this is called stale. That is information for people: a gateway
+/// that has nothing to say is as alive as any other.
 const STALE_AFTER_MS: i64 = 5 * 60 * 1_000;
 
 /// A stored time may lie this far ahead: clocks are corrected. One further ahead is unknown.
@@ -57,8 +57,8 @@ pub struct Report {
     pub instance: Option<InstanceId>,
     /// When it was granted the office: Unix milliseconds, wall time.
     pub since_ms: Option<i64>,
-    /// For how long it has held it: milliseconds of a clock that does not step. `None` where that was in
-    /// another boot, or cannot be told.
+    /// For how long it has held it: milliseconds of a clock that does not step. `None` where that
+    /// was in another boot, or cannot be told.
     pub age_ms: Option<i64>,
     /// What an operator wants: `running`, `stopped`, or nothing was said.
     pub desired: Option<Desired>,
@@ -85,14 +85,15 @@ pub struct Report {
     /// The state that the gateway reported, as far as it is still true: a dead one is not running,
     /// whatever it said last; `stopped` and `startup_failed` stay.
     pub state: Option<String>,
-    /// What the gateway said of itself, last; `None` when it has said nothing, and given no heartbeat.
+    /// What the gateway said of itself, last; `None` when it has said nothing, and given no
+    /// heartbeat.
     pub runtime: Option<RuntimeStatus>,
     /// What it said of its platforms, for the profile that was asked about.
     pub platforms: Vec<PlatformStatus>,
     /// The profiles that it serves beside its own.
     pub serves: Vec<ProfileName>,
-    /// Nobody holds this office, but the holder of that one serves its profile: this report is about
-    /// that holder.
+    /// Nobody holds this office, but the holder of that one serves its profile: this report is
+    /// about that holder.
     pub served_by: Option<Office>,
     /// Whether what it said last is older than 5 min, or of an unknown age. Never a sign of death.
     pub stale: bool,
@@ -111,8 +112,8 @@ pub struct LastEnd {
     pub reason: String,
     /// Who did it, if they said so.
     pub by: Option<String>,
-    /// When that was recorded: Unix milliseconds, wall time. `None`: it was found dead just now, and
-    /// the next one that writes will record it.
+    /// When that was recorded: Unix milliseconds, wall time. `None`: it was found dead just now,
+    /// and the next one that writes will record it.
     pub at_ms: Option<i64>,
 }
 
@@ -170,8 +171,8 @@ impl Report {
         }
     }
 
-    /// Nobody is on record, and somebody who recorded himself in a store that is no longer here may be at
-    /// work all the same.
+    /// Nobody is on record, and somebody who recorded himself in a store that is no longer here may
+    /// be at work all the same.
     pub(crate) fn orphaned(self, orphan: &Orphan) -> Self {
         Self {
             verdict: "unknown",
@@ -219,7 +220,8 @@ impl Report {
         Self { runtime, platforms, serves, ..self }
     }
 
-    /// Whether the gateway works just now: it is alive, says that it is running, and has active agents.
+    /// Whether the gateway works just now: it is alive, says that it is running, and has active
+    /// agents.
     #[must_use]
     pub fn busy(&self) -> bool {
         let agents = self.runtime.as_ref().and_then(|runtime| runtime.active_agents);
@@ -310,7 +312,8 @@ pub(crate) struct Said {
     pub(super) serves: Vec<ProfileName>,
 }
 
-/// The wall clock may have been set since, as after every boot of a machine that has no other clock.
+/// The wall clock may have been set since, as after every boot of a machine that has no other
+/// clock.
 pub(super) fn age_ms(inner: &Inner, record: &Record, seen: &Evidence) -> Option<i64> {
     let written_ms = record.identity.written_boot_clock_ms.filter(|_| seen.boot == Boot::Same)?;
     Some(inner.clock().boot_ms() - written_ms).filter(|age_ms| *age_ms >= 0)

@@ -50,8 +50,8 @@ impl StatusUpdate {
         Self::default()
     }
 
-    /// `starting`, `running`, `draining`, `degraded`, `stopped`, `startup_failed` (see [`state`]), or a
-    /// word of the gateway's own: 1 to 64 characters.
+    /// `starting`, `running`, `draining`, `degraded`, `stopped`, `startup_failed` (see [`state`]),
+    /// or a word of the gateway's own: 1 to 64 characters.
     pub fn state(mut self, state: impl Into<Field<String>>) -> Self {
         self.state = state.into();
         self
@@ -83,8 +83,8 @@ impl StatusUpdate {
     }
 
     /// The profiles that it serves beside that of its office: questions about them are answered
-    /// through it, for as long as nobody holds their own offices. These are all of them: what it said
-    /// of the platforms of others is forgotten.
+    /// through it, for as long as nobody holds their own offices. These are all of them: what it
+    /// said of the platforms of others is forgotten.
     pub fn serves(mut self, profiles: impl Into<Field<Vec<ProfileName>>>) -> Self {
         self.serves = profiles.into();
         self
@@ -163,7 +163,8 @@ impl StatusUpdate {
         self.platforms.iter().try_for_each(PlatformUpdate::check)
     }
 
-    /// The same, without what is locked in this store: a text of an error likes to repeat the token.
+    /// The same, without what is locked in this store: a text of an error likes to repeat the
+    /// token.
     pub(super) fn without_identities(&self, tx: &Tx<'_>) -> Result<Cow<'_, Self>> {
         let mut texts = Vec::new();
         texts.extend(own_word(&self.state));

@@ -103,7 +103,8 @@ fn apply(tx: &Tx<'_>, owner: &Owner<'_>, update: &StatusUpdate) -> Result<()> {
     Ok(())
 }
 
-/// Says all of `update`, of the time `at_ms`, unless all of it was said already; whether it was news.
+/// Says all of `update`, of the time `at_ms`, unless all of it was said already; whether it was
+/// news.
 pub(crate) fn apply_if_news(
     tx: &Tx<'_>,
     owner: &Owner<'_>,

@@ -25,8 +25,8 @@ use crate::sys::ProcessState;
 /// `WAL_WRITE_LOCK` (0), <https://sqlite.org/walformat.html#wal_locks>.
 const WAL_WRITE_LOCK_OFFSET: u64 = 120;
 
-/// The first byte of the database file that everybody locks who uses it, and that one who wants it for
-/// himself alone locks exclusively: `SHARED_FIRST`, `PENDING_BYTE` + 2.
+/// The first byte of the database file that everybody locks who uses it, and that one who wants it
+/// for himself alone locks exclusively: `SHARED_FIRST`, `PENDING_BYTE` + 2.
 const DATABASE_LOCK_OFFSET: u64 = 0x4000_0002;
 
 /// The byte of the database that our writers lock as well, see [`crate::sys::wal_index`].
@@ -151,8 +151,8 @@ impl Blocker {
     }
 }
 
-/// Who holds the write lock of the store `file`, or the whole database; `None` also where that cannot be
-/// seen.
+/// Who holds the write lock of the store `file`, or the whole database; `None` also where that
+/// cannot be seen.
 pub(crate) fn blocker(file: &Path) -> Option<Blocker> {
     let shm = location::beside(file, location::SHM);
     let pid = sys::record_lock_holder(&shm, WAL_WRITE_LOCK_OFFSET)

@@ -99,7 +99,8 @@ impl Inner {
             {
                 match location::unwritable(&self.location) {
                     Some(culprit) => culprit.caused_by(error),
-                    // SQLite opens for reading what it could not open for writing, and does not say why.
+                    // SQLite opens for reading what it could not open for writing, and does not say
+                    // why.
                     None => Error::new(
                         ErrorKind::Busy,
                         format!("{} could not be opened for writing just now", file.display()),

@@ -60,8 +60,8 @@ pub(super) struct Files {
 #[derive(Debug)]
 struct Known {
     id: FileId,
-    /// Where closing it cancels no lock of SQLite's. Open also when it is lost: its number is given to no other
-    /// file meanwhile.
+    /// Where closing it cancels no lock of SQLite's. Open also when it is lost: its number is given
+    /// to no other file meanwhile.
     file: Option<Kept>,
 }
 
@@ -93,7 +93,8 @@ pub(super) enum By {
 pub(super) enum Found {
     /// They are what they were, as far as can be seen.
     InPlace,
-    /// Something else than SQLite has written to the database: what was read of it before counts no more.
+    /// Something else than SQLite has written to the database: what was read of it before counts no
+    /// more.
     Changed,
     /// Others have other files by now; how that came.
     Lost(String),
@@ -121,8 +122,8 @@ impl Files {
         lock(&self.known).is_some()
     }
 
-    /// All connections are closed: the next one may begin the wal-index anew, and what was seen with the one before
-    /// is not to be compared with it.
+    /// All connections are closed: the next one may begin the wal-index anew, and what was seen
+    /// with the one before is not to be compared with it.
     pub(super) fn look_anew(&self) {
         *lock(&self.seen) = None;
         self.wal_length.store(u64::MAX, Ordering::Relaxed);
@@ -134,8 +135,9 @@ impl Files {
         self.was_changed.load(Ordering::Relaxed)
     }
 
-    /// Learns which files SQLite has open: those that the paths named `before` it opened them, and name
-    /// still. What it has open keeps its number, so another file has another one. Whether that is so.
+    /// Learns which files SQLite has open: those that the paths named `before` it opened them, and
+    /// name still. What it has open keeps its number, so another file has another one. Whether that
+    /// is so.
     pub(super) fn learn(&self, before: &[Option<FileId>; 3]) -> Result<bool> {
         if self.are_known() {
             return Ok(true);
@@ -256,10 +258,12 @@ impl Files {
         Ok(Compared::Same(seen))
     }
 
-    /// In WAL mode the database is written to only by checkpoints, and the wal-index tells of those.
+    /// In WAL mode the database is written to only by checkpoints, and the wal-index tells of
+    /// those.
     ///
-    /// `facts` may be old by now: another thread has seen newer ones, or a checkpoint was done. So what counts
-    /// is looked at here, by one thread at a time, and between two looks at the wal-index that agree.
+    /// `facts` may be old by now: another thread has seen newer ones, or a checkpoint was done. So
+    /// what counts is looked at here, by one thread at a time, and between two looks at the
+    /// wal-index that agree.
     fn check_content(&self, file: &File, index: &File, facts: &FileFacts) -> Found {
         let mut seen = lock(&self.seen);
         let is_seen = |seen: &Option<Seen>, facts: &FileFacts| {
@@ -297,7 +301,8 @@ impl Files {
     }
 }
 
-/// How far the WAL was moved into the database; `None` while somebody is doing that: nothing can be told then.
+/// How far the WAL was moved into the database; `None` while somebody is doing that: nothing can be
+/// told then.
 fn between_checkpoints(index: &File) -> Option<Backfill> {
     Backfill::read(index).filter(|_| !wal_index::is_checkpointing(index))
 }
@@ -364,9 +369,9 @@ mod tests {
 
     const SHRINK: &str = "DELETE FROM events; VACUUM; PRAGMA wal_checkpoint(TRUNCATE);";
 
-    /// A thread that has looked at the file, and was kept from going on while somebody else moved the WAL into
-    /// the database: it went on with a length that was no longer so. Taken for a file that was cut off, it lost
-    /// an owner its office.
+    /// A thread that has looked at the file, and was kept from going on while somebody else moved
+    /// the WAL into the database: it went on with a length that was no longer so. Taken for a file
+    /// that was cut off, it lost an owner its office.
     #[test]
     fn what_was_seen_before_a_checkpoint_is_not_taken_for_what_is_there() {
         let directory = tempfile::tempdir().unwrap();

@@ -49,9 +49,10 @@ const STICKY: u32 = 0o1000;
 /// What is made in a directory gets its group.
 const SETGID: u32 = 0o2000;
 
-/// Refuses a directory that others can write to, or that belongs to somebody we need not trust: whoever can
-/// replace the file can make two owners. One of our own with our store in it, which its group may write to, is
-/// closed again by the next start, and a question believes it as that start would.
+/// Refuses a directory that others can write to, or that belongs to somebody we need not trust:
+/// whoever can replace the file can make two owners. One of our own with our store in it, which its
+/// group may write to, is closed again by the next start, and a question believes it as that start
+/// would.
 pub(crate) fn check(location: &Location) -> Result<()> {
     check_directory(location, &location.directory, |facts| holds_a_store(location, facts))
 }
@@ -115,8 +116,8 @@ fn open_to_others(location: &Location, directory: &Path, facts: &FileFacts) -> E
     .with_hint(hint)
 }
 
-/// Whether somebody else than its owner can write to a directory, in which the database `file` may be. A group in
-/// which nobody else is, is nobody else.
+/// Whether somebody else than its owner can write to a directory, in which the database `file` may
+/// be. A group in which nobody else is, is nobody else.
 pub(crate) fn is_open_to_others(facts: &FileFacts, file: &Path) -> bool {
     let mode = facts.mode.unwrap_or_default();
     mode & BY_OTHERS != 0 || (mode & BY_GROUP != 0 && !is_group_private(facts, file))
@@ -129,8 +130,8 @@ fn is_group_private(facts: &FileFacts, file: &Path) -> bool {
     sys::is_private_group(gid, uid, membership)
 }
 
-/// For whom a directory is: its owner. One of root's was made for somebody (a volume): for us, or where root looks
-/// himself for the user whose database is in it.
+/// For whom a directory is: its owner. One of root's was made for somebody (a volume): for us, or
+/// where root looks himself for the user whose database is in it.
 fn user_of(directory: &FileFacts, file: &Path) -> Option<u32> {
     let me = sys::effective_uid();
     match directory.owner {
@@ -145,7 +146,8 @@ fn owner_of(file: &Path) -> Option<u32> {
     if is_file { sys::file_facts(file).ok()?.owner } else { None }
 }
 
-/// Whom everything of a store is to belong to: the owner of its directory, and in one of root's that of the database.
+/// Whom everything of a store is to belong to: the owner of its directory, and in one of root's
+/// that of the database.
 pub(crate) fn expected_owner(location: &Location) -> Option<u32> {
     match sys::file_facts(&location.directory).ok()?.owner {
         Some(0) => owner_of(&location.file).or(Some(0)),
@@ -153,9 +155,9 @@ pub(crate) fn expected_owner(location: &Location) -> Option<u32> {
     }
 }
 
-/// Whether a start, or a repair, closes the store's own directory: one that others can write to; of those that only
-/// its owner's group can write to, what is made to be shared (`chmod g+s`; Kubernetes does that at each mount), but
-/// not what is so by a umask.
+/// Whether a start, or a repair, closes the store's own directory: one that others can write to; of
+/// those that only its owner's group can write to, what is made to be shared (`chmod g+s`;
+/// Kubernetes does that at each mount), but not what is so by a umask.
 pub(crate) fn is_to_be_closed(facts: &FileFacts, file: &Path) -> bool {
     let mode = facts.mode.unwrap_or_default();
     is_ours_to_close(facts)
@@ -164,13 +166,14 @@ pub(crate) fn is_to_be_closed(facts: &FileFacts, file: &Path) -> bool {
         && (is_open_to_others(facts, file) || mode & (BY_GROUP | SETGID) == BY_GROUP | SETGID)
 }
 
-/// Whether the next start, or a repair, may change the mode: our own, or a user's for whom root works.
+/// Whether the next start, or a repair, may change the mode: our own, or a user's for whom root
+/// works.
 pub(crate) fn is_ours_to_close(facts: &FileFacts) -> bool {
     facts.owner.zip(sys::effective_uid()).is_some_and(|(owner, me)| owner == me || me == 0)
 }
 
-/// Whether a start closes the directory, because only its group can write to it, and there is a store of the same
-/// user in it.
+/// Whether a start closes the directory, because only its group can write to it, and there is a
+/// store of the same user in it.
 fn holds_a_store(location: &Location, directory: &FileFacts) -> bool {
     let is_file = std::fs::symlink_metadata(&location.file).is_ok_and(|facts| facts.is_file());
     let is_of_same = sys::file_facts(&location.file)
@@ -181,14 +184,15 @@ fn holds_a_store(location: &Location, directory: &FileFacts) -> bool {
         && is_of_same
 }
 
-/// Whether the file is known to be no store: it can be read, says something else, and has no anchors beside it.
+/// Whether the file is known to be no store: it can be read, says something else, and has no
+/// anchors beside it.
 pub(crate) fn is_something_else(location: &Location) -> bool {
     std::fs::symlink_metadata(&location.anchors).is_err()
         && matches!(keep(&location.file, &location.file), Ok(Some(file)) if !overwritten::says_ours(&file))
 }
 
-/// Refuses a `-wal` or `-journal` in which root would write, and which SQLite would give to the owner of the
-/// database, if it may be something else that a user has put in its place.
+/// Refuses a `-wal` or `-journal` in which root would write, and which SQLite would give to the
+/// owner of the database, if it may be something else that a user has put in its place.
 pub(crate) fn check_sidecars(location: &Location) -> Result<()> {
     let refused = |path: &Path, why: &str, hint: String| {
         let message = format!("{} {why}", path.display());
@@ -235,7 +239,8 @@ pub(crate) fn check_sidecars(location: &Location) -> Result<()> {
 /// Whether a file beside a database looks like SQLite's own; of a journal nobody can tell.
 fn is_made_by_sqlite(path: &Path, file: &FileFacts) -> Result<bool> {
     const MAGIC: [[u8; 4]; 2] = [[0x37, 0x7f, 0x06, 0x82], [0x37, 0x7f, 0x06, 0x83]];
-    /// A `-shm` is made of regions of this length; SQLite leaves 3 bytes of one that is to be filled anew.
+    /// A `-shm` is made of regions of this length; SQLite leaves 3 bytes of one that is to be
+    /// filled anew.
     const REGION: u64 = 32_768;
     let name = path.as_os_str().as_encoded_bytes();
     // Never opened: its locks would go with the descriptor.
@@ -250,8 +255,8 @@ fn is_made_by_sqlite(path: &Path, file: &FileFacts) -> Result<bool> {
     Ok(wal.read_exact(&mut begin).is_ok_and(|()| MAGIC.contains(&begin)))
 }
 
-/// Makes the anchors directory, or closes and checks the one that is there. What is called so beside a store is
-/// the store's.
+/// Makes the anchors directory, or closes and checks the one that is there. What is called so
+/// beside a store is the store's.
 pub(crate) fn prepare_anchors(location: &Location) -> Result<()> {
     let anchors = &location.anchors;
     anchor::prepare_directory(anchors)?;
@@ -278,7 +283,8 @@ pub(crate) fn prepare_anchors(location: &Location) -> Result<()> {
     check_directory(location, anchors, |_| false)
 }
 
-/// A new file in the directory `place`: of its owner, and closed to others, whatever the umask says.
+/// A new file in the directory `place`: of its owner, and closed to others, whatever the umask
+/// says.
 pub(super) fn new_file(place: &Path, prefix: &str) -> io::Result<tempfile::TempPath> {
     let made = tempfile::Builder::new().prefix(prefix).tempfile_in(place)?;
     let facts = sys::open_file_facts(made.as_file())?;
@@ -289,7 +295,8 @@ pub(super) fn new_file(place: &Path, prefix: &str) -> io::Result<tempfile::TempP
     Ok(made.into_temp_path())
 }
 
-/// What `directory` is, when its path says something else by now; the path where that cannot be had.
+/// What `directory` is, when its path says something else by now; the path where that cannot be
+/// had.
 ///
 /// # Errors
 /// As `open(2)`: it was resolved before, so a link is one that somebody has put there since.

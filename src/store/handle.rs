@@ -86,8 +86,8 @@ pub(crate) struct Inner {
     trust: Trust,
 }
 
-/// Prepared statements that a connection keeps: more than a claim uses. With fewer, each claim would
-/// prepare all of them again, which takes as long as running them.
+/// Prepared statements that a connection keeps: more than a claim uses. With fewer, each claim
+/// would prepare all of them again, which takes as long as running them.
 const STATEMENTS_PREPARED: usize = 96;
 
 impl Inner {
@@ -224,8 +224,9 @@ impl Inner {
         Ok(connection)
     }
 
-    /// Lets go of all connections: to files that others do not see, or with pages that were read before
-    /// somebody wrote to them. One that another thread writes with goes before the next change.
+    /// Lets go of all connections: to files that others do not see, or with pages that were read
+    /// before somebody wrote to them. One that another thread writes with goes before the next
+    /// change.
     pub(super) fn close_connections(&self) {
         match self.writer.try_lock() {
             Ok(mut writer) => *writer = None,

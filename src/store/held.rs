@@ -81,7 +81,8 @@ impl Held {
 }
 
 impl Inner {
-    /// The identities that this process has locked, by their hashes; none while another thread claims.
+    /// The identities that this process has locked, by their hashes; none while another thread
+    /// claims.
     pub(crate) fn held_identities(&self) -> HashSet<u64> {
         let Ok(held) = self.held.try_lock() else { return HashSet::new() };
         let hashes = held.locks.keys().map(|name| name.identity_hash.as_str());

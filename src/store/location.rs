@@ -45,8 +45,9 @@ const LONGEST_SUFFIX: &str = ".anchors";
 /// The longest file name that common filesystems take, in bytes.
 pub(super) const NAME_LENGTH_MAX: usize = 255;
 
-/// The longest path of a database that SQLite opens, in bytes: 512 (its `MAX_PATHNAME` for Unix) less the room
-/// for `-journal`. A shorter path to the same file would be another one to everybody else.
+/// The longest path of a database that SQLite opens, in bytes: 512 (its `MAX_PATHNAME` for Unix)
+/// less the room for `-journal`. A shorter path to the same file would be another one to everybody
+/// else.
 const PATH_LENGTH_MAX: usize = 504;
 
 /// Whether a missing place may be made.
@@ -180,8 +181,8 @@ pub(super) fn is_absence(error: &std::io::Error) -> bool {
     matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory)
 }
 
-/// Refuses a way through a symbolic link that somebody else has put there: to root's own store, for one who opens
-/// that of a user.
+/// Refuses a way through a symbolic link that somebody else has put there: to root's own store, for
+/// one who opens that of a user.
 fn check_links(path: &Path, leads_to: &Path) -> Result<()> {
     let Some(directory) = leads_to.parent().filter(|_| path != leads_to) else { return Ok(()) };
     let owner = sys::file_facts(directory).ok().and_then(|facts| facts.owner);
@@ -278,8 +279,8 @@ pub(super) fn beside(file: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(path)
 }
 
-/// `state.db.damaged-20261122T031140Z`, which names nothing yet: where a file goes, for a reason that one word
-/// tells.
+/// `state.db.damaged-20261122T031140Z`, which names nothing yet: where a file goes, for a reason
+/// that one word tells.
 pub(super) fn free_name(file: &Path, why: &str, now_ms: i64) -> PathBuf {
     let now = clock::rfc3339(now_ms).unwrap_or_default();
     let now: String = now.chars().filter(|c| !matches!(c, '-' | ':')).collect();
@@ -384,8 +385,8 @@ pub(crate) fn check_filesystem(
     }
 }
 
-/// Whether the store lies on a filesystem of this kernel's own, so that a lock held there proves this
-/// machine and this boot. One that cannot be seen counts as such: it was not refused.
+/// Whether the store lies on a filesystem of this kernel's own, so that a lock held there proves
+/// this machine and this boot. One that cannot be seen counts as such: it was not refused.
 pub(super) fn is_local(location: &Location) -> bool {
     sys::filesystem_of(&location.directory)
         .is_none_or(|filesystem| filesystem.class == FilesystemClass::Local)

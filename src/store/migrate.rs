@@ -43,8 +43,8 @@ const MIGRATIONS: [Migration; 7] = [
 #[allow(clippy::cast_possible_wrap, reason = "a handful of migrations")]
 pub(crate) const SCHEMA_VERSION: i64 = MIGRATIONS.len() as i64;
 
-/// Whether a number may be a schema version of some program, also of one that comes after this. A later
-/// one may close a store to older writers without changing its schema.
+/// Whether a number may be a schema version of some program, also of one that comes after this. A
+/// later one may close a store to older writers without changing its schema.
 pub(crate) fn is_a_version(number: i64) -> bool {
     /// There were seven in the first year.
     const VERSION_MAX: i64 = 9_999;
@@ -99,8 +99,8 @@ pub(crate) fn inspect(connection: &Connection) -> Result<Contents> {
     .with_hint("name another file with `--db PATH`; this one was left as it is"))
 }
 
-/// Refuses a store that has what a later version of the schema made: its number is damaged, and what is
-/// there already cannot be made.
+/// Refuses a store that has what a later version of the schema made: its number is damaged, and
+/// what is there already cannot be made.
 fn check_schema_version(connection: &Connection, schema_version: i64) -> Result<()> {
     if schema_version >= SCHEMA_VERSION {
         return Ok(());
@@ -144,8 +144,8 @@ pub(crate) fn in_memory(schema_version: i64) -> Result<Connection> {
     Ok(connection)
 }
 
-/// What of the schema of `schema_version` is not in the database as it was made, because its text was
-/// damaged. What a newer program made it may have changed.
+/// What of the schema of `schema_version` is not in the database as it was made, because its text
+/// was damaged. What a newer program made it may have changed.
 pub(crate) fn missing_from_schema(
     connection: &Connection,
     schema_version: i64,

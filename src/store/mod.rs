@@ -85,8 +85,8 @@ impl Store {
         OpenOptions::new().path(path).open_existing()
     }
 
-    /// The real path of the SQLite file. Read it through this handle. Opening it otherwise does no harm on
-    /// Linux; elsewhere it would cancel SQLite's locks when it is closed.
+    /// The real path of the SQLite file. Read it through this handle. Opening it otherwise does no
+    /// harm on Linux; elsewhere it would cancel SQLite's locks when it is closed.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.inner.location.file

@@ -231,13 +231,14 @@ impl OpenOptions {
         self.path.is_some()
     }
 
-    /// The real paths of the store, looked up without judging them; `None` where there is no such place.
+    /// The real paths of the store, looked up without judging them; `None` where there is no such
+    /// place.
     pub(crate) fn location(&self) -> Result<Option<Location>> {
         location::resolve(&self.requested_path()?, IfMissing::Leave)
     }
 
-    /// Where there is no store, or an empty file: somebody who was on record in the one before, and has not
-    /// let go. A claim would be refused by the same look.
+    /// Where there is no store, or an empty file: somebody who was on record in the one before, and
+    /// has not let go. A claim would be refused by the same look.
     pub(crate) fn orphan(&self) -> Result<Option<Orphan>> {
         let Some(location) = self.location()? else { return Ok(None) };
         let looks = Looks::begin();
@@ -329,7 +330,8 @@ fn create_file(location: &Location) -> Result<()> {
         Error::io("create the store in", &location.directory, error)
             .with_hint(format!("let {} write there, or name another place with `--db`", me()))
     };
-    // In the very directory that was opened, whatever its path leads to when the file gets its name.
+    // In the very directory that was opened, whatever its path leads to when the file gets its
+    // name.
     let (_directory, place) = ground::pinned(&location.directory).map_err(fail)?;
     let file = ground::new_file(&place, ".incumbent-new-").map_err(fail)?;
     match file.persist_noclobber(place.join(ground::name_of(location))) {

@@ -132,8 +132,8 @@ impl Inner {
         released
     }
 
-    /// After something was lost with its store: an anchor that nothing else relies on would stand in
-    /// everybody's way in the next one.
+    /// After something was lost with its store: an anchor that nothing else relies on would stand
+    /// in everybody's way in the next one.
     pub(crate) fn let_go_of_lost_store(&self) {
         if sync::lock(&self.held).is_nothing() {
             self.abandon_anchor();
@@ -171,8 +171,8 @@ pub(crate) struct AnchorFile {
 }
 
 impl AnchorFile {
-    /// Of the anchor `name`, which stands in its place while the transaction lasts. That of an older
-    /// gateway is its file, and not ours.
+    /// Of the anchor `name`, which stands in its place while the transaction lasts. That of an
+    /// older gateway is its file, and not ours.
     pub(crate) fn of(tx: &Tx<'_>, name: Option<&str>) -> Result<Self> {
         let key = match name {
             Some(name) if lock::path_of(name).is_none() => tx.store().anchor_key(tx, name)?,

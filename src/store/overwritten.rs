@@ -106,7 +106,8 @@ fn number(bytes: &[u8], at: usize) -> u32 {
     u32::from_be_bytes(number)
 }
 
-/// Up to the end of the file. Another thread may read by the same descriptor: nobody moves its place.
+/// Up to the end of the file. Another thread may read by the same descriptor: nobody moves its
+/// place.
 fn read_at(file: &File, at: u64, bytes: &mut [u8]) -> io::Result<usize> {
     let mut read = 0;
     while read < bytes.len() {
@@ -146,8 +147,8 @@ impl Backfill {
 }
 
 impl Damage {
-    /// What SQLite ran into when it opened a database, if that is it: what our methods found, or what SQLite did not
-    /// understand, with a `-shm` that is in use and tells of another `-wal`.
+    /// What SQLite ran into when it opened a database, if that is it: what our methods found, or
+    /// what SQLite did not understand, with a `-shm` that is in use and tells of another `-wal`.
     pub(super) fn behind_opening(error: &Error, location: &Location) -> Option<Self> {
         use rusqlite::ErrorCode as Code;
         match error.sqlite_extended_code()? {
@@ -249,8 +250,8 @@ fn cannot<'a>(what: &'a str, path: &'a Path) -> impl FnOnce(io::Error) -> Error 
     move |error| Error::io(what, path, error).with_hint(format!("let {} write there", me()))
 }
 
-/// Of a database that was copied over or emptied. SQLite would put what is in the `-wal` over the copy. Only
-/// alone with the file: whoever has it open goes by that `-wal`.
+/// Of a database that was copied over or emptied. SQLite would put what is in the `-wal` over the
+/// copy. Only alone with the file: whoever has it open goes by that `-wal`.
 fn set_wal_aside(location: &Location, damage: Damage, now_ms: i64) -> Result<Mended> {
     let [file, wal, shm] = &paths_of(&location.file);
     let alone = wal_index::lock_alone(file).map_err(cannot("lock", file))?;
@@ -265,8 +266,8 @@ fn set_wal_aside(location: &Location, damage: Damage, now_ms: i64) -> Result<Men
     Ok(Mended::Yes(SetAside { damage, wal: Some(aside) }))
 }
 
-/// Of a `-wal` that was deleted or cut off while its `-shm` is in use. Whoever has that open has lost the store;
-/// all others begin another one. Not while one of ours writes.
+/// Of a `-wal` that was deleted or cut off while its `-shm` is in use. Whoever has that open has
+/// lost the store; all others begin another one. Not while one of ours writes.
 fn renew_index(location: &Location) -> Result<Mended> {
     let [file, _, shm] = &paths_of(&location.file);
     let writer = wal_index::lock_writer(file).map_err(cannot("lock", file))?;
@@ -282,8 +283,9 @@ fn renew_index(location: &Location) -> Result<Mended> {
     Ok(Mended::Yes(SetAside { damage: Damage::WalLost, wal: None }))
 }
 
-/// Whether somebody with SQLite's own locks (a shell, a program of before) uses that `-shm` and this very `-wal`: he
-/// looks at no path, and would go on to write into a `-wal` that others use by another index.
+/// Whether somebody with SQLite's own locks (a shell, a program of before) uses that `-shm` and
+/// this very `-wal`: he looks at no path, and would go on to write into a `-wal` that others use by
+/// another index.
 fn has_foreign_users(location: &Location) -> bool {
     /// `UNIX_SHM_DMS`.
     const IN_USE: u64 = 128;
@@ -312,8 +314,8 @@ fn look_at(file: &Path) -> io::Result<Option<Damage>> {
     }
 }
 
-/// Whether the `-shm` at its path tells of frames that are not in the `-wal` at its path. If nobody uses it, that
-/// says nothing: whoever opens it first begins it anew.
+/// Whether the `-shm` at its path tells of frames that are not in the `-wal` at its path. If nobody
+/// uses it, that says nothing: whoever opens it first begins it anew.
 pub(super) fn is_index_of_another_wal(location: &Location) -> bool {
     let [file, wal, shm] = &paths_of(&location.file);
     let keep = |path| wal_index::keep(path, file).ok().flatten();
@@ -324,8 +326,9 @@ pub(super) fn is_index_of_another_wal(location: &Location) -> bool {
     }
 }
 
-/// Whether an index tells of frames that are not in the `-wal`. Whoever writes puts them there first, and who
-/// starts the `-wal` over says so in the index first: so it is looked at before and after.
+/// Whether an index tells of frames that are not in the `-wal`. Whoever writes puts them there
+/// first, and who starts the `-wal` over says so in the index first: so it is looked at before and
+/// after.
 pub(super) fn is_of_another_wal(index: &File, wal: &File) -> bool {
     const HEADER_LENGTH: usize = 32;
     let Some(before) = Index::read(index).filter(|index| index.has_frames()) else { return false };

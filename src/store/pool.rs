@@ -54,8 +54,8 @@ struct State {
 }
 
 thread_local! {
-    /// How many readers this thread has borrowed. A second one is not waited for: it could be the first that
-    /// has to be given back.
+    /// How many readers this thread has borrowed. A second one is not waited for: it could be the
+    /// first that has to be given back.
     static BORROWED: Cell<usize> = const { Cell::new(0) };
 }
 

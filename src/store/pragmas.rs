@@ -80,13 +80,13 @@ pub(crate) fn apply(connection: &Connection, access: Access) -> Result<()> {
     // full disks can still read (FIELD-BUGS rows 36, 73, 78).
     control::persist_wal(connection)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
-    // A plan never hangs on the values that are bound to it: otherwise SQLite compiles each statement
-    // with `LIMIT ?` again whenever it is used, which costs more than to run it.
+    // A plan never hangs on the values that are bound to it: otherwise SQLite compiles each
+    // statement with `LIMIT ?` again whenever it is used, which costs more than to run it.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     // Nobody attaches a second file through our connections.
     connection.set_limit(Limit::SQLITE_LIMIT_ATTACHED, 0)?;
-    // A question leaves no trace, and the last one to close must not lock the whole database for its
-    // checkpoint: `sqlite3 -readonly` has no patience. Writers checkpoint as they go, see
+    // A question leaves no trace, and the last one to close must not lock the whole database for
+    // its checkpoint: `sqlite3 -readonly` has no patience. Writers checkpoint as they go, see
     // `checkpoint`.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     let durability = match access {
@@ -111,7 +111,8 @@ pub(crate) fn apply(connection: &Connection, access: Access) -> Result<()> {
 
 /// Moves the WAL into the database, if that takes no time; then the next write starts it over
 /// (`RESTART`), or it is emptied (`TRUNCATE`: the first one to open an idle store reads all of it).
-/// `PASSIVE` keeps nobody out. Whether all of it was moved: not while a reader needs what was before.
+/// `PASSIVE` keeps nobody out. Whether all of it was moved: not while a reader needs what was
+/// before.
 pub(crate) fn checkpoint(connection: &Connection, how: &str) -> bool {
     let pragma = format!("PRAGMA wal_checkpoint({how})");
     let moved = connection.query_row(&pragma, [], |row| {

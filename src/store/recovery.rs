@@ -33,7 +33,8 @@ use crate::store::salvage::Saved;
 use crate::store::{busy, ground, location, migrate, pragmas, salvage, transaction};
 use crate::{clock, sys};
 
-/// In the directory that stands in for the database: the name of the file that it stands in for now.
+/// In the directory that stands in for the database: the name of the file that it stands in for
+/// now.
 const MOVED_TO: &str = "moved-to";
 
 /// What came of a recovery.
@@ -74,16 +75,17 @@ pub(super) fn in_progress(path: &Path) -> Error {
         .retry_after(1_000)
 }
 
-/// Whether a recovery of the store that `options` name did not come to its end, or is still going on.
+/// Whether a recovery of the store that `options` name did not come to its end, or is still going
+/// on.
 pub(crate) fn is_in_progress(options: &OpenOptions) -> bool {
     options.requested_path().is_ok_and(|path| is_in_progress_at(&path))
 }
 
-/// Moves a damaged store aside and begins a new one with what can be read of it. `None` when the store
-/// is sound, or when there is none.
+/// Moves a damaged store aside and begins a new one with what can be read of it. `None` when the
+/// store is sound, or when there is none.
 ///
-/// Whoever lives in the store keeps its anchor, and so keeps others out: a `run` claims again in the new
-/// store, an owner that links the library is told of the loss.
+/// Whoever lives in the store keeps its anchor, and so keeps others out: a `run` claims again in
+/// the new store, an owner that links the library is told of the loss.
 ///
 /// # Errors
 /// [`NotOurs`](ErrorKind::NotOurs) for a file that was never a store, [`TooNew`](ErrorKind::TooNew),
@@ -172,8 +174,9 @@ fn condition_now(location: &Location, was_a_store: bool) -> Result<Condition> {
     }
 }
 
-/// Where an interrupted recovery has put the store, by the words that it left. They are believed only if
-/// they name a file that it could have made: whoever repairs may be root, in somebody else's directory.
+/// Where an interrupted recovery has put the store, by the words that it left. They are believed
+/// only if they name a file that it could have made: whoever repairs may be root, in somebody
+/// else's directory.
 fn aside_of_interrupted(location: &Location) -> Result<PathBuf> {
     let moved_to = location.file.join(MOVED_TO);
     let mut name = String::new();
@@ -215,8 +218,8 @@ fn file_name(location: &Location) -> String {
     location.file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
-/// Holds the write lock of the damaged store while it is moved and read, so that no commit lands in a file
-/// that nobody will look at; `None` where it is too damaged for that.
+/// Holds the write lock of the damaged store while it is moved and read, so that no commit lands in
+/// a file that nobody will look at; `None` where it is too damaged for that.
 fn keep_writers_out(location: &Location) -> Result<Option<Connection>> {
     let held = busy::with_budget(crate::store::open::BUSY_BUDGET_DEFAULT, || {
         let connection = connect(&location.file, Access::Write(Durability::Normal))?;
@@ -287,8 +290,8 @@ fn try_out(connection: &Connection) -> Result<Option<String>> {
     Ok(Some(format!("SQLite's integrity check says: {}", verdict.trim())))
 }
 
-/// Takes away what recoveries left that were killed: files that were to be a new store, and directories
-/// that were to stand, or stood, in the place of one. Nothing of anybody's is in them.
+/// Takes away what recoveries left that were killed: files that were to be a new store, and
+/// directories that were to stand, or stood, in the place of one. Nothing of anybody's is in them.
 fn remove_leftovers(location: &Location) {
     let (unfinished, aside) = (unfinished_prefix(location), aside_prefix(location));
     for entry in std::fs::read_dir(&location.directory).into_iter().flatten().flatten() {
@@ -335,8 +338,8 @@ fn write_to_disk(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     file.sync_all()
 }
 
-/// Swaps two names; where the kernel cannot do that at once, there is a moment in which the first one
-/// names nothing.
+/// Swaps two names; where the kernel cannot do that at once, there is a moment in which the first
+/// one names nothing.
 fn swap(first: &Path, second: &Path) -> std::io::Result<()> {
     match sys::exchange(first, second) {
         Err(error) if error.kind() == std::io::ErrorKind::Unsupported => {}
@@ -366,7 +369,8 @@ fn move_sidecars(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// After a failure: everything as it was. What cannot be undone now, the next recovery goes on with.
+/// After a failure: everything as it was. What cannot be undone now, the next recovery goes on
+/// with.
 fn move_back(location: &Location, aside: &Path) {
     // Not into the place of a store that somebody has begun meanwhile.
     let undone = if is_in_progress_at(&location.file) {

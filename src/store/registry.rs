@@ -22,8 +22,8 @@ struct Entry {
 
 static HANDLES: Mutex<Vec<Entry>> = Mutex::new(Vec::new());
 
-/// Does `work`, for which nobody in this process may have the file `id` open, and keeps everybody from opening it
-/// meanwhile.
+/// Does `work`, for which nobody in this process may have the file `id` open, and keeps everybody
+/// from opening it meanwhile.
 pub(super) fn unless_open<T>(id: &FileId, work: impl FnOnce() -> T) -> Option<T> {
     let handles = lock(&HANDLES);
     // A retired one goes on with the same descriptors, and a forked child with those of its parent.

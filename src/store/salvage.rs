@@ -42,8 +42,9 @@ pub(super) fn save(damaged: &Connection, new: &mut Connection) -> Result<Vec<Sav
     Ok(saved)
 }
 
-/// Whether a sound database has rows that no program of ours writes: a damaged value, where the pages are
-/// whole. It is tried in memory, because SQLite leaves the CHECKs out of what it verifies for a reader.
+/// Whether a sound database has rows that no program of ours writes: a damaged value, where the
+/// pages are whole. It is tried in memory, because SQLite leaves the CHECKs out of what it verifies
+/// for a reader.
 pub(crate) fn impossible_rows(connection: &Connection) -> Result<Option<String>> {
     let rehearsal = migrate::in_memory(SCHEMA_VERSION)?;
     rehearsal.pragma_update(None, "foreign_keys", 0)?;
@@ -114,8 +115,8 @@ impl<'a> Copy<'a> {
         Ok(Some(Self { damaged, new, columns, insert, saved }))
     }
 
-    /// Goes on behind what cannot be read, first by small steps, then by larger ones; and comes back
-    /// from the other end.
+    /// Goes on behind what cannot be read, first by small steps, then by larger ones; and comes
+    /// back from the other end.
     fn by_rowid(&mut self) -> Result<()> {
         const FIRST: i64 = i64::MIN;
         let (columns, table) = (self.columns.clone(), self.saved.table.clone());
@@ -230,7 +231,8 @@ fn columns(connection: &Connection, table: &str) -> rusqlite::Result<Vec<String>
         .collect()
 }
 
-/// The first `count` values of a row. Text that is not UTF-8 is taken as far as it goes, not refused.
+/// The first `count` values of a row. Text that is not UTF-8 is taken as far as it goes, not
+/// refused.
 pub(crate) fn values_of(row: &Row<'_>, count: usize) -> rusqlite::Result<Vec<Value>> {
     (0..count)
         .map(|index| {
@@ -267,8 +269,8 @@ fn drop_what_leans_on_nothing(new: &Connection) -> Result<()> {
     Ok(())
 }
 
-/// The same store goes on: its id is in the names of the anchors that its owners hold, and numbers go on
-/// rising. What cannot be believed begins anew.
+/// The same store goes on: its id is in the names of the anchors that its owners hold, and numbers
+/// go on rising. What cannot be believed begins anew.
 fn save_meta(damaged: &Connection, new: &Connection) -> Result<()> {
     let read = |key: &str| -> Option<Value> {
         let sql = "SELECT value FROM meta WHERE key = ?1";

@@ -56,12 +56,12 @@ pub(super) fn read_state(connection: &Connection) -> Result<State> {
     }
 }
 
-/// Ids are Unix times in microseconds, or a little above, and below this: the year 2255, and still a whole
-/// number for every reader of JSON.
+/// Ids are Unix times in microseconds, or a little above, and below this: the year 2255, and still
+/// a whole number for every reader of JSON.
 pub(super) const ID_MAX: i64 = 1 << 53;
 
-/// The year 2100. A clock beyond it is broken, and an id of its time would stay for good: ids never fall, and
-/// those of another store would be lower (FIELD-BUGS row 134).
+/// The year 2100. A clock beyond it is broken, and an id of its time would stay for good: ids never
+/// fall, and those of another store would be lower (FIELD-BUGS row 134).
 const BELIEVED_US_MAX: i64 = 4_102_444_800_000_000;
 
 /// It is part of file names.
@@ -93,7 +93,8 @@ pub(crate) fn lost_owners(connection: &Connection, view: View<'_>) -> Result<Vec
     Ok(left)
 }
 
-/// What is left of a change: does some of it in a transaction of its own; whether there may be more.
+/// What is left of a change: does some of it in a transaction of its own; whether there may be
+/// more.
 pub(crate) type Rest = Box<dyn Fn(&Tx<'_>) -> Result<bool>>;
 
 /// A write transaction in progress. Holding one means holding the store's write lock.
@@ -260,8 +261,8 @@ impl<'a> Tx<'a> {
         self.rests.take()
     }
 
-    /// The anchors that owners of the store before this one still hold, although it was deleted or moved
-    /// away together with them: nobody else can see those.
+    /// The anchors that owners of the store before this one still hold, although it was deleted or
+    /// moved away together with them: nobody else can see those.
     pub(crate) fn lost_anchors(&self) -> Result<Vec<Orphan>> {
         let Some(lost) = &self.lost_owners else { return Ok(Vec::new()) };
         let (view, observer) = (self.store.view(), self.store.observer());

@@ -28,9 +28,9 @@ pub(crate) enum Step {
     Unfinished,
 }
 
-/// Does `step` for each that is `left`, and tells `committed` what each transaction came to: that stays done,
-/// whatever becomes of the next. One transaction at least: who may not write is told so, also where nothing is
-/// to be done.
+/// Does `step` for each that is `left`, and tells `committed` what each transaction came to: that
+/// stays done, whatever becomes of the next. One transaction at least: who may not write is told
+/// so, also where nothing is to be done.
 pub(crate) fn in_turns<T, Did: Default>(
     inner: &Inner,
     mut left: VecDeque<T>,

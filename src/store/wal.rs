@@ -17,10 +17,11 @@ impl Inner {
         std::fs::metadata(wal).is_ok_and(|facts| facts.len() >= length)
     }
 
-    /// SQLite starts a WAL over when it happens to find nobody in the middle of something. On a machine
-    /// with more to do than it can, somebody always is, and the WAL grows (FIELD-BUGS row 77): then it
-    /// is waited for, for a moment. Whoever waits keeps all writers out, so only where nothing but that
-    /// moment is missing, not for a reader that stays, and by nobody who writes once and ends.
+    /// SQLite starts a WAL over when it happens to find nobody in the middle of something. On a
+    /// machine with more to do than it can, somebody always is, and the WAL grows (FIELD-BUGS row
+    /// 77): then it is waited for, for a moment. Whoever waits keeps all writers out, so only where
+    /// nothing but that moment is missing, not for a reader that stays, and by nobody who writes
+    /// once and ends.
     pub(super) fn restart_long_wal(&self, connection: &Connection) {
         /// Twice what SQLite means it to be.
         const LENGTH_MIN: u64 = 8 << 20;
@@ -36,8 +37,8 @@ impl Inner {
         }
     }
 
-    /// Moves all of the WAL into the database and empties it, if nobody is in the way for longer than
-    /// `budget`; whether that was so.
+    /// Moves all of the WAL into the database and empties it, if nobody is in the way for longer
+    /// than `budget`; whether that was so.
     pub(crate) fn empty_wal(&self, budget: Duration) -> Result<bool> {
         self.check_process()?;
         let mut writer = sync::lock(&self.writer);

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use super::{Pid, StartTime, StartTimeUnit};
 
-/// How long ago the process `pid` was started, where it is `unix_time` now: milliseconds. `None` for one that cannot be seen, and for one that seems to
-/// start in the future (a wall clock that was set back, where start times are wall time).
+/// How long ago the process `pid` was started, where it is `unix_time` now: milliseconds. `None`
+/// for one that cannot be seen, and for one that seems to start in the future (a wall clock that
+/// was set back, where start times are wall time).
 pub(crate) fn process_age_ms(pid: Pid, unix_time: Duration) -> Option<i64> {
     age_ms(super::process_facts(pid).start_time?, unix_time)
 }

@@ -56,8 +56,8 @@ pub(crate) struct Limit {
     pub(crate) hard: Option<u64>,
 }
 
-/// What a table of all processes shows of one, beside its command line; `None` where the platform has
-/// no plain file that says it.
+/// What a table of all processes shows of one, beside its command line; `None` where the platform
+/// has no plain file that says it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ProcessRow {
     pub(crate) pid: Pid,

@@ -245,8 +245,8 @@ pub fn limits() -> Vec<(&'static str, Seen<Limit>)> {
         .collect()
 }
 
-/// What the kernel's log says of the killing of one of `processes` for want of memory, not before it was
-/// started. The log names pids of the first pid namespace.
+/// What the kernel's log says of the killing of one of `processes` for want of memory, not before
+/// it was started. The log names pids of the first pid namespace.
 pub fn killed_for_memory(processes: &[(Pid, Option<StartTime>)]) -> KernelLog {
     /// `PROC_PID_INIT_INO` of the kernel's `proc_ns.h`.
     const FIRST_NAMESPACE: &str = "4026531836";
@@ -293,8 +293,8 @@ pub fn killed_for_memory(processes: &[(Pid, Option<StartTime>)]) -> KernelLog {
     if reaches_back { KernelLog::Spared } else { KernelLog::Unknown }
 }
 
-/// The time of a process' start on the log's clock, at the earliest: that one stands still while the
-/// machine is suspended.
+/// The time of a process' start on the log's clock, at the earliest: that one stands still while
+/// the machine is suspended.
 fn not_before_us(start_ticks: i64) -> u64 {
     let ticks = i64::try_from(rustix::param::clock_ticks_per_second()).unwrap_or(100).max(1);
     let start_us = start_ticks.saturating_mul(1_000_000 / ticks);

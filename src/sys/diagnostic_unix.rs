@@ -109,7 +109,8 @@ fn check_log(file: &File) -> io::Result<()> {
     if found.mode() & BY_OTHERS == 0 {
         return Ok(());
     }
-    // Made by an older program, or by a hand. What is in it must not lose its readers by a mistyped name.
+    // Made by an older program, or by a hand. What is in it must not lose its readers by a mistyped
+    // name.
     if !begins_as_a_log(file)? {
         let why = "others can read it, and it does not begin like a log of diagnostics";
         return Err(io::Error::new(ErrorKind::InvalidInput, why));

@@ -1,4 +1,5 @@
-//! Files and directories: who they are, whose, and what may be done in a place that others can write.
+//! Files and directories: who they are, whose, and what may be done in a place that others can
+//! write.
 
 use std::ffi::OsStr;
 use std::io;
@@ -41,8 +42,9 @@ impl FileKey {
     }
 }
 
-/// The number that the kernel gave to one process of this boot and will give to no other (Linux 6.9: the
-/// inode of its pidfd, where fstatfs(2) says pidfs). The same from every namespace, and for every user.
+/// The number that the kernel gave to one process of this boot and will give to no other (Linux
+/// 6.9: the inode of its pidfd, where fstatfs(2) says pidfs). The same from every namespace, and
+/// for every user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ProcessNumber(pub u64);
 
@@ -74,8 +76,8 @@ pub fn file_facts(path: &Path) -> io::Result<FileFacts> {
     os::file_facts(path)
 }
 
-/// Whether this process has hardly any descriptor left: fewer than one connection of SQLite needs, which
-/// opens up to four files and does not say why it could not.
+/// Whether this process has hardly any descriptor left: fewer than one connection of SQLite needs,
+/// which opens up to four files and does not say why it could not.
 pub(crate) fn lack_of_descriptors() -> Option<Shortage> {
     const NEEDED: usize = 8;
     let opened: Result<Vec<_>, _> = (0..NEEDED).map(|_| io::pipe()).collect();
@@ -135,8 +137,8 @@ pub fn may_write(path: &Path) -> bool {
     os::may_write(path)
 }
 
-/// Reads at a place of an open file, as `pread(2)`: where others read by the same descriptor is left as it is, but on
-/// Windows.
+/// Reads at a place of an open file, as `pread(2)`: where others read by the same descriptor is
+/// left as it is, but on Windows.
 ///
 /// # Errors
 /// As `pread(2)`.
@@ -165,8 +167,8 @@ pub(crate) fn open_directory(path: &Path) -> io::Result<std::fs::File> {
     os::open_directory(path)
 }
 
-/// Opens for reading what an open directory calls `name`, unless that is a symbolic link. Never a file of
-/// SQLite's: see [`wal_index::keep`].
+/// Opens for reading what an open directory calls `name`, unless that is a symbolic link. Never a
+/// file of SQLite's: see [`super::wal_index::keep`].
 ///
 /// # Errors
 /// As `openat(2)`; `Unsupported` on Windows.
@@ -174,8 +176,8 @@ pub(crate) fn open_in(directory: &std::fs::File, name: &OsStr) -> io::Result<std
     os::open_in(directory, name)
 }
 
-/// Opens a directory to make files in it by [`path_of_open`]; follows no symbolic link in its place. `None` on
-/// Windows.
+/// Opens a directory to make files in it by [`path_of_open`]; follows no symbolic link in its
+/// place. `None` on Windows.
 ///
 /// # Errors
 /// As `open(2)`.
@@ -183,8 +185,8 @@ pub(crate) fn pin_directory(path: &Path) -> io::Result<Option<std::fs::File>> {
     os::pin_directory(path)
 }
 
-/// A path that leads to an open directory whatever it is called by now, as long as it is open; `None` where the
-/// system has no such paths (Linux: `/proc/self/fd`).
+/// A path that leads to an open directory whatever it is called by now, as long as it is open;
+/// `None` where the system has no such paths (Linux: `/proc/self/fd`).
 pub(crate) fn path_of_open(directory: &std::fs::File) -> Option<std::path::PathBuf> {
     os::path_of_open(directory)
 }
@@ -205,8 +207,8 @@ pub(crate) fn set_mode(file: &std::fs::File, mode: u32) -> io::Result<()> {
     os::set_mode(file, mode)
 }
 
-/// Sets the mode of what an open directory calls `name`, if that is still the file of `expected`, without
-/// opening it for reading.
+/// Sets the mode of what an open directory calls `name`, if that is still the file of `expected`,
+/// without opening it for reading.
 ///
 /// # Errors
 /// `NotFound` where it is another file; as `fchmodat(2)`; `Unsupported` on Windows.
@@ -219,13 +221,14 @@ pub(crate) fn set_mode_in(
     os::set_mode_in(directory, name, expected, mode)
 }
 
-/// The users to whom the symbolic links on the way to `path` belong, which is absolute. Empty on Windows.
+/// The users to whom the symbolic links on the way to `path` belong, which is absolute. Empty on
+/// Windows.
 pub(crate) fn owners_of_links(path: &Path) -> Vec<u32> {
     os::owners_of_links(path)
 }
 
-/// When we are root: gives an open file, which we have just made at `path`, to the owner of the directory that it
-/// is in (user and group). Otherwise, and on Windows, nothing.
+/// When we are root: gives an open file, which we have just made at `path`, to the owner of the
+/// directory that it is in (user and group). Otherwise, and on Windows, nothing.
 ///
 /// # Errors
 /// As `fchown(2)`; when that is not where the file is, or it has another name.
@@ -233,8 +236,8 @@ pub(crate) fn give_to_owner_of_directory(file: &std::fs::File, path: &Path) -> i
     os::give_to_owner_of_directory(file, path)
 }
 
-/// Renames `from`, whose directory `to` is in as well. That is looked up once: whoever swaps it meanwhile leads
-/// to an error, and to no other directory.
+/// Renames `from`, whose directory `to` is in as well. That is looked up once: whoever swaps it
+/// meanwhile leads to an error, and to no other directory.
 ///
 /// # Errors
 /// As `renameat(2)`.
@@ -250,9 +253,9 @@ pub(crate) fn link_beside(from: &Path, to: &Path) -> io::Result<()> {
     os::link_beside(from, to)
 }
 
-/// Creates the file at `path`, which must not exist: read and write, 0600, close-on-exec, of the owner of its
-/// directory where we are root, no symbolic link followed, also not in the place of the directory; on Windows
-/// shared for reading, writing and deleting.
+/// Creates the file at `path`, which must not exist: read and write, 0600, close-on-exec, of the
+/// owner of its directory where we are root, no symbolic link followed, also not in the place of
+/// the directory; on Windows shared for reading, writing and deleting.
 ///
 /// # Errors
 /// As `open(2)` with `O_CREAT | O_EXCL`, `fchmod(2)` and `fchown(2)`.

@@ -96,9 +96,9 @@ pub fn process_facts(pid: Pid) -> ProcessFacts {
     }
 }
 
-/// One answer of the kernel is not enough to call a process gone: a filter (seccomp, an emulation) may
-/// have made it up. The process table must not show it either, or only as a thread, or as what is left
-/// of it. hidepid hides all of it, and then the one answer stands.
+/// One answer of the kernel is not enough to call a process gone: a filter (seccomp, an emulation)
+/// may have made it up. The process table must not show it either, or only as a thread, or as what
+/// is left of it. hidepid hides all of it, and then the one answer stands.
 fn table_agrees_it_is_gone(pid: Pid) -> bool {
     if kernel_pid(pid).is_none() || !process_table_is_ours() {
         return true;
@@ -117,8 +117,8 @@ fn table_agrees_it_is_gone(pid: Pid) -> bool {
         || !Path::new(&format!("/proc/{pid}")).exists()
 }
 
-/// The inode of a pidfd is the number where pidfs provides it (Linux 6.9); before, all pidfds had one
-/// inode between them.
+/// The inode of a pidfd is the number where pidfs provides it (Linux 6.9); before, all pidfds had
+/// one inode between them.
 fn number_of(pidfd: &OwnedFd) -> Option<ProcessNumber> {
     const PIDFS: i64 = 0x5049_4446;
     let filesystem = rustix::fs::fstatfs(pidfd).map_err(|errno| note(errno.into())).ok()?;
@@ -546,8 +546,8 @@ pub fn processes_and_parents() -> Vec<(Pid, Pid)> {
 
 pub fn session_of(pid: Pid) -> Option<Pid> {
     let pid = i32::try_from(pid).ok().filter(|pid| *pid > 0)?;
-    // SAFETY: getsid(2) only looks. rustix does not expect its 0: a session that was made in another pid
-    // namespace, and has no number here.
+    // SAFETY: getsid(2) only looks. rustix does not expect its 0: a session that was made in
+    // another pid namespace, and has no number here.
     let session = unsafe { libc::getsid(pid) };
     Pid::try_from(session).ok()
 }
@@ -678,8 +678,8 @@ pub fn is_open_for_writing(opened: &OpenedFile) -> bool {
     access.is_some_and(|access| access != libc::O_RDONLY)
 }
 
-/// The link leads to the very file, also where no path does any more. It is looked at first: a FIFO or a
-/// device may do something when it is opened.
+/// The link leads to the very file, also where no path does any more. It is looked at first: a FIFO
+/// or a device may do something when it is opened.
 pub fn open_again(opened: &OpenedFile) -> io::Result<File> {
     if !std::fs::metadata(&opened.descriptor).map_err(note)?.is_file() {
         return Err(io::ErrorKind::InvalidInput.into());
@@ -694,7 +694,8 @@ pub fn shares_mounts_with(pid: Pid) -> Option<bool> {
     Some(namespace("self")? == namespace(&pid.to_string())?)
 }
 
-/// An absolute symbolic link on the way would be followed in our root: the caller compares what it finds.
+/// An absolute symbolic link on the way would be followed in our root: the caller compares what it
+/// finds.
 pub fn in_root_of(pid: Pid, path: &Path) -> Option<PathBuf> {
     let below = path.strip_prefix("/").ok()?;
     Some(Path::new(&format!("/proc/{pid}/root")).join(below))

@@ -5,9 +5,9 @@ use std::path::Path;
 
 use super::{FileKey, Pid, os};
 
-/// Takes two shared record locks on the existing file at `path`. One lasts until this process ends, and goes
-/// along when it executes another program; the other one for as long as any process that it starts keeps the
-/// descriptor open. Call it while there is one thread.
+/// Takes two shared record locks on the existing file at `path`. One lasts until this process ends,
+/// and goes along when it executes another program; the other one for as long as any process that
+/// it starts keeps the descriptor open. Call it while there is one thread.
 ///
 /// # Errors
 /// As `open(2)` and `fcntl(2)`.
@@ -25,8 +25,8 @@ pub(crate) struct CommandLocks {
     pub(crate) descendants: bool,
 }
 
-/// Whether other processes hold these locks on the file. Never ask the command itself: closing `file` there
-/// would cancel its lock.
+/// Whether other processes hold these locks on the file. Never ask the command itself: closing
+/// `file` there would cancel its lock.
 ///
 /// # Errors
 /// As `fcntl(2)`; `Unsupported` on Windows.
@@ -61,8 +61,8 @@ pub fn processes_with_open_file(path: &Path) -> Vec<Pid> {
     os::processes_with_open_file(path)
 }
 
-/// The processes but this one that have a file of `directory` open, with the file's name, as far as we
-/// may look (Linux: `/proc/*/fd`). One look at every process, however many files there are.
+/// The processes but this one that have a file of `directory` open, with the file's name, as far as
+/// we may look (Linux: `/proc/*/fd`). One look at every process, however many files there are.
 pub fn processes_with_files_of(directory: &Path) -> Vec<(Pid, String)> {
     os::processes_with_files_of(directory)
 }
@@ -108,31 +108,33 @@ pub fn files_opened_by(pid: Pid) -> Option<Vec<OpenedFile>> {
     os::files_opened_by(pid)
 }
 
-/// What all processes have open, this one among them, as far as we may look. Slow: it looks at every
-/// process.
+/// What all processes have open, this one among them, as far as we may look. Slow: it looks at
+/// every process.
 pub fn opened_files() -> impl Iterator<Item = OpenedFile> {
     os::opened_files()
 }
 
-/// Whether `pid` has the same mounts as we, so that its paths are ours (Linux: its mount namespace); `None`
-/// when that cannot be seen.
+/// Whether `pid` has the same mounts as we, so that its paths are ours (Linux: its mount
+/// namespace); `None` when that cannot be seen.
 pub fn shares_mounts_with(pid: Pid) -> Option<bool> {
     os::shares_mounts_with(pid)
 }
 
-/// Where the (absolute, real) `path` is found as `pid` sees it: its root may be another one than ours.
+/// Where the (absolute, real) `path` is found as `pid` sees it: its root may be another one than
+/// ours.
 pub fn in_root_of(pid: Pid, path: &Path) -> Option<std::path::PathBuf> {
     os::in_root_of(pid, path)
 }
 
-/// Which processes of this namespace hold a record lock of either kind on byte `offset` of the file at `path`: those
-/// that lock as SQLite does by itself. `None` when that cannot be seen.
+/// Which processes of this namespace hold a record lock of either kind on byte `offset` of the file
+/// at `path`: those that lock as SQLite does by itself. `None` when that cannot be seen.
 pub fn record_lock_holders(path: &Path, offset: u64) -> Option<Vec<Pid>> {
     os::record_lock_holders(path, offset)
 }
 
 /// Which process of this namespace holds an exclusive record lock on byte `offset` of the file at
-/// `path` (Linux: from `/proc/locks` and `/proc/<pid>/fdinfo`). `None` when nobody does or it cannot be seen.
+/// `path` (Linux: from `/proc/locks` and `/proc/<pid>/fdinfo`). `None` when nobody does or it
+/// cannot be seen.
 pub fn record_lock_holder(path: &Path, offset: u64) -> Option<Pid> {
     os::record_lock_holder(path, offset)
 }
@@ -152,8 +154,8 @@ pub(crate) enum ListedLock {
     NoList,
 }
 
-/// Whether some process holds an exclusive `flock` on the file at `path`, without touching that lock
-/// (Linux: from `/proc/locks`). A shared one counts as none.
+/// Whether some process holds an exclusive `flock` on the file at `path`, without touching that
+/// lock (Linux: from `/proc/locks`). A shared one counts as none.
 pub(crate) fn listed_lock(path: &Path) -> ListedLock {
     os::listed_lock(path)
 }
@@ -165,8 +167,8 @@ pub(crate) enum Sharing {
     Exclusive,
 }
 
-/// Opens a lock file that other programs use as well, or makes it: read and write, 0600 if it is made,
-/// close-on-exec, no symbolic link followed, and never blocking on a FIFO.
+/// Opens a lock file that other programs use as well, or makes it: read and write, 0600 if it is
+/// made, close-on-exec, no symbolic link followed, and never blocking on a FIFO.
 ///
 /// # Errors
 /// As `open(2)`; `InvalidInput` for what is no regular file.
@@ -174,8 +176,8 @@ pub(crate) fn open_foreign_lock_file(path: &Path) -> io::Result<std::fs::File> {
     os::open_foreign_lock_file(path)
 }
 
-/// Tries to take the lock that programs of other languages take on a file: `flock` on Unix, one byte at
-/// 1 MiB on Windows, where locked bytes cannot be read. False when somebody else has it.
+/// Tries to take the lock that programs of other languages take on a file: `flock` on Unix, one
+/// byte at 1 MiB on Windows, where locked bytes cannot be read. False when somebody else has it.
 ///
 /// # Errors
 /// When it could not be found out.

@@ -42,17 +42,18 @@ pub fn unmapped_uid() -> Option<u32> {
     os::unmapped_uid()
 }
 
-/// Whether a pid namespace, as [`pid_namespace`] names it, is the one that the machine started with, whose
-/// first process does not take all others along.
+/// Whether a pid namespace, as [`pid_namespace`] names it, is the one that the machine started
+/// with, whose first process does not take all others along.
 pub(crate) fn is_first_pid_namespace(name: &str) -> bool {
     /// `PROC_PID_INIT_INO` of the kernel.
     const INODE: &str = "4026531836";
     name == INODE
 }
 
-/// Whether nobody but `uid` is in the group `gid`, as far as this can be known: nobody else is named in
-/// `/etc/passwd` and `/etc/group`, and either both have the same number (a user private group), or it is our
-/// own user with a group of our own, and no other source is asked for users. Always false on Windows.
+/// Whether nobody but `uid` is in the group `gid`, as far as this can be known: nobody else is
+/// named in `/etc/passwd` and `/etc/group`, and either both have the same number (a user private
+/// group), or it is our own user with a group of our own, and no other source is asked for users.
+/// Always false on Windows.
 pub(crate) fn is_private_group(gid: u32, uid: u32, membership: Membership) -> bool {
     os::is_private_group(gid, uid, membership)
 }

@@ -57,8 +57,8 @@ pub fn set_mode_in(
     let check = |found: FileFacts| {
         if found.id == expected.id { Ok(()) } else { Err(io::Error::from(io::ErrorKind::NotFound)) }
     };
-    // Linux has no `fchmodat(2)` that follows no link before 6.6, and a descriptor with `O_PATH` needs no
-    // right to read, and cancels no lock when it is closed.
+    // Linux has no `fchmodat(2)` that follows no link before 6.6, and a descriptor with `O_PATH`
+    // needs no right to read, and cancels no lock when it is closed.
     #[cfg(target_os = "linux")]
     {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;

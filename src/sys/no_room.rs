@@ -24,8 +24,8 @@ impl NoRoom {
         }
     }
 
-    /// The same for an error of SQLite, which knows only ENOSPC by a name of its own. To be asked at once, as
-    /// [`Shortage::behind`](super::Shortage::behind).
+    /// The same for an error of SQLite, which knows only ENOSPC by a name of its own. To be asked
+    /// at once, as [`Shortage::behind`](super::Shortage::behind).
     pub fn behind(error: &rusqlite::Error) -> Option<Self> {
         use rusqlite::ErrorCode as Code;
         match error.sqlite_error_code()? {

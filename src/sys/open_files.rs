@@ -19,9 +19,9 @@ fn key(facts: &Metadata) -> (u64, u64) {
     (facts.dev(), facts.ino())
 }
 
-/// What `pid` has open under a name that `is_it`, wherever that is; nothing where we may not look. Another mount
-/// namespace has another path for the same file, but no other name. One that was deleted has ` (deleted)` at the
-/// end of it.
+/// What `pid` has open under a name that `is_it`, wherever that is; nothing where we may not look.
+/// Another mount namespace has another path for the same file, but no other name. One that was
+/// deleted has ` (deleted)` at the end of it.
 fn open_files(pid: Pid, is_it: impl Fn(&OsStr) -> bool) -> impl Iterator<Item = DirEntry> {
     let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
     entries.filter(move |entry| {
@@ -66,15 +66,16 @@ struct Listed {
 }
 
 impl Listed {
-    /// `None` where the list names other pids than ours: those of the namespace of the `/proc` mount. It leaves out
-    /// whoever has none there.
+    /// `None` where the list names other pids than ours: those of the namespace of the `/proc`
+    /// mount. It leaves out whoever has none there.
     fn of(facts: &Metadata) -> Option<Self> {
         let device = (rustix::fs::major(facts.dev()), rustix::fs::minor(facts.dev()));
         process_table_is_ours().then_some(Self { device, inode: facts.ino() })
     }
 }
 
-/// A lock of an open file is not in the list with a process: whoever has the file open says that he has locked it.
+/// A lock of an open file is not in the list with a process: whoever has the file open says that he
+/// has locked it.
 pub fn record_lock_holder(path: &Path, offset: u64) -> Option<Pid> {
     let facts = std::fs::metadata(path).ok()?;
     let Listed { device, inode } = Listed::of(&facts)?;
@@ -103,7 +104,8 @@ pub fn record_lock_holders(path: &Path, offset: u64) -> Option<Vec<Pid>> {
     Some(holders)
 }
 
-/// The list is not shown in one piece: where others lock and unlock meanwhile, a line may be missing.
+/// The list is not shown in one piece: where others lock and unlock meanwhile, a line may be
+/// missing.
 const LISTINGS: usize = 3;
 
 fn list_of_locks() -> Option<Vec<u8>> {
@@ -113,8 +115,8 @@ fn list_of_locks() -> Option<Vec<u8>> {
     Some(locks)
 }
 
-/// The first pid namespace has this number in every kernel (`PROC_PID_INIT_INO`, Linux 3.8). Only there the
-/// list leaves nobody out.
+/// The first pid namespace has this number in every kernel (`PROC_PID_INIT_INO`, Linux 3.8). Only
+/// there the list leaves nobody out.
 const FIRST_PID_NAMESPACE: &str = "4026531836";
 
 pub fn listed_lock(path: &Path) -> ListedLock {

@@ -7,8 +7,8 @@ use std::path::Path;
 use super::Membership;
 use super::unix::effective_uid;
 
-/// Where systemd keeps records of users and of who is in which group (`userdbctl(1)`), and the socket of a service
-/// that has some of its own (`systemd-homed.service(8)`).
+/// Where systemd keeps records of users and of who is in which group (`userdbctl(1)`), and the
+/// socket of a service that has some of its own (`systemd-homed.service(8)`).
 const RECORDS_OF_SYSTEMD: [&str; 6] = [
     "/etc/userdb",
     "/run/userdb",
@@ -67,8 +67,8 @@ fn has_records() -> bool {
     !RECORDS_OF_SYSTEMD.iter().all(is_empty)
 }
 
-/// Whether somebody else than `uid` is known to be in the group `gid`: by `/etc/passwd` (passwd(5)) whose
-/// primary group it is, by `/etc/group` (group(5)) who is named as its member.
+/// Whether somebody else than `uid` is known to be in the group `gid`: by `/etc/passwd` (passwd(5))
+/// whose primary group it is, by `/etc/group` (group(5)) who is named as its member.
 fn has_others(passwd: &str, group: &str, gid: u32, uid: u32) -> bool {
     let users: Vec<(&str, Option<u32>, Option<u32>)> = passwd
         .lines()
@@ -92,13 +92,15 @@ fn has_others(passwd: &str, group: &str, gid: u32, uid: u32) -> bool {
     by_primary || by_name
 }
 
-/// Whether those two files tell of everybody (nsswitch.conf(5)): other sources cannot be listed, or not by us.
+/// Whether those two files tell of everybody (nsswitch.conf(5)): other sources cannot be listed, or
+/// not by us.
 ///
-/// `compat` is the files unless they refer to NIS. What `systemd` adds on its own is in no group but its own: services
-/// with `DynamicUser=` and users of containers; only records that somebody has written can say more. So with Debian's
-/// `files systemd` a group is trusted that nobody else is in. With Fedora's `sss files systemd`, and with `altfiles`
-/// (`/usr/lib/group`) on systems of ostree, it is not: a directory of root's that the group can write to is refused
-/// there, with the advice to use one below it.
+/// `compat` is the files unless they refer to NIS. What `systemd` adds on its own is in no group
+/// but its own: services with `DynamicUser=` and users of containers; only records that somebody
+/// has written can say more. So with Debian's `files systemd` a group is trusted that nobody else
+/// is in. With Fedora's `sss files systemd`, and with `altfiles` (`/usr/lib/group`) on systems of
+/// ostree, it is not: a directory of root's that the group can write to is refused there, with the
+/// advice to use one below it.
 fn are_all_in_files(
     nsswitch: &str,
     passwd: &str,

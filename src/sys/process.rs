@@ -176,7 +176,8 @@ impl ProcessHandle {
         self.0.number()
     }
 
-    /// Its real user and its saved one: whom `kill(2)` lets signal it. `None` where that cannot be seen.
+    /// Its real user and its saved one: whom `kill(2)` lets signal it. `None` where that cannot be
+    /// seen.
     pub(super) fn users(&self) -> Option<[u32; 2]> {
         self.0.users()
     }
@@ -232,8 +233,8 @@ pub fn descendants(pid: Pid) -> Vec<Pid> {
     found.split_off(1)
 }
 
-/// The processes of a session that can be seen, without us; `None` where none can be looked for now. Where
-/// it can never be told (macOS, Windows), none.
+/// The processes of a session that can be seen, without us; `None` where none can be looked for
+/// now. Where it can never be told (macOS, Windows), none.
 pub(crate) fn processes_of_session(session: Pid) -> Option<Vec<Pid>> {
     #[cfg(target_os = "linux")]
     return os::processes_of_session(session);
@@ -266,8 +267,8 @@ pub(crate) fn session_of(pid: Pid) -> Option<Pid> {
     }
 }
 
-/// The processes that have this `NAME=VALUE` in the environment that they were started with, as far as we
-/// may look. Slow: it looks at every process.
+/// The processes that have this `NAME=VALUE` in the environment that they were started with, as far
+/// as we may look. Slow: it looks at every process.
 pub(crate) fn processes_with_environment(word: &str) -> Vec<Pid> {
     #[cfg(target_os = "linux")]
     return os::processes_with_environment(word);

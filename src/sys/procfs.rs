@@ -73,7 +73,8 @@ pub fn parse_stat(bytes: &[u8]) -> Option<Stat> {
     })
 }
 
-/// What a process uses, of `/proc/<pid>/stat` (`proc_pid_stat(5)`): for people, nothing is decided by it.
+/// What a process uses, of `/proc/<pid>/stat` (`proc_pid_stat(5)`): for people, nothing is decided
+/// by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Usage {
     /// Field 3.
@@ -106,8 +107,8 @@ pub fn parse_usage(bytes: &[u8]) -> Option<Usage> {
     })
 }
 
-/// The option that hides processes of other users, if `/proc` is mounted with one: `hidepid=invisible`,
-/// before Linux 5.8 `hidepid=2` (`proc(5)`).
+/// The option that hides processes of other users, if `/proc` is mounted with one:
+/// `hidepid=invisible`, before Linux 5.8 `hidepid=2` (`proc(5)`).
 pub fn hidepid(mountinfo: &[u8]) -> Option<String> {
     let mut lines = mountinfo.split(|&byte| byte == b'\n');
     // The last mount on one point hides those before it.
@@ -188,16 +189,17 @@ pub fn logged_at_us(record: &[u8]) -> Option<u64> {
     parse_number(record[..separator].split(|&byte| byte == b',').nth(2)?)
 }
 
-/// The arguments of `/proc/<pid>/cmdline` (`proc_pid_cmdline(5)`); `None` for a process that has none.
+/// The arguments of `/proc/<pid>/cmdline` (`proc_pid_cmdline(5)`); `None` for a process that has
+/// none.
 pub fn parse_arguments(bytes: &[u8]) -> Option<Vec<String>> {
     let arguments = bytes.strip_suffix(b"\0").unwrap_or(bytes);
     (!arguments.is_empty()).then(|| arguments.split(|&byte| byte == 0).map(lossy).collect())
 }
 
-/// What a record of `/dev/kmsg` (its documentation: Documentation/ABI/testing/dev-kmsg) says of the killing
-/// of `pid` for want of memory, not before `since_us` on the log's clock. The kernel's words are those of
-/// `oom_kill.c`: "Out of memory: Killed process 4242 (gateway) total-vm:...", before Linux 5.0 "Kill
-/// process ... or sacrifice child" came first.
+/// What a record of `/dev/kmsg` (its documentation: Documentation/ABI/testing/dev-kmsg) says of the
+/// killing of `pid` for want of memory, not before `since_us` on the log's clock. The kernel's
+/// words are those of `oom_kill.c`: "Out of memory: Killed process 4242 (gateway) total-vm:...",
+/// before Linux 5.0 "Kill process ... or sacrifice child" came first.
 pub fn kill_for_memory(record: &[u8], pid: u32, since_us: u64) -> Option<String> {
     let separator = record.iter().position(|&byte| byte == b';')?;
     if logged_at_us(record)? < since_us {
@@ -357,8 +359,8 @@ pub enum Flock {
     Ambiguous,
 }
 
-/// Who holds an exclusive `flock` on a file, from `/proc/locks` (`proc_locks(5)`). Device and inode as for
-/// [`record_lock_holder`].
+/// Who holds an exclusive `flock` on a file, from `/proc/locks` (`proc_locks(5)`). Device and inode
+/// as for [`record_lock_holder`].
 pub fn flock_holder(locks: &[u8], device: (u32, u32), inode: u64) -> Flock {
     let candidates: Vec<FileLock> = locks
         .split(|&byte| byte == b'\n')
@@ -409,8 +411,8 @@ struct RecordLock {
 }
 
 /// Whether an open file holds an exclusive lock over byte `offset` of the file `inode`, from
-/// `/proc/<pid>/fdinfo/<fd>` (`proc_pid_fdinfo(5)`). The list of all locks names no process for such a lock:
-/// it belongs to the open file.
+/// `/proc/<pid>/fdinfo/<fd>` (`proc_pid_fdinfo(5)`). The list of all locks names no process for
+/// such a lock: it belongs to the open file.
 pub fn holds_open_file_lock(fdinfo: &[u8], inode: u64, offset: u64) -> bool {
     fdinfo
         .split(|&byte| byte == b'\n')
@@ -418,8 +420,9 @@ pub fn holds_open_file_lock(fdinfo: &[u8], inode: u64, offset: u64) -> bool {
         .any(|(_, lock)| lock.inode == inode && (lock.first..=lock.last).contains(&offset))
 }
 
-/// Who holds a POSIX record lock of either kind over byte `offset` of a file, from `/proc/locks`. Device and inode as
-/// for [`record_lock_holder`], but where no line has both, all with the inode count.
+/// Who holds a POSIX record lock of either kind over byte `offset` of a file, from `/proc/locks`.
+/// Device and inode as for [`record_lock_holder`], but where no line has both, all with the inode
+/// count.
 pub fn record_lock_holders(locks: &[u8], device: (u32, u32), inode: u64, offset: u64) -> Vec<u32> {
     let lines = locks.split(|&byte| byte == b'\n');
     let candidates: Vec<RecordLock> = lines

@@ -4,7 +4,8 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-/// Where the system keeps its programs, in the order of root's own `PATH`; the last one is that of NixOS.
+/// Where the system keeps its programs, in the order of root's own `PATH`; the last one is that of
+/// NixOS.
 #[cfg(unix)]
 const SYSTEM_DIRECTORIES: [&str; 7] = [
     "/usr/local/sbin",
@@ -16,9 +17,10 @@ const SYSTEM_DIRECTORIES: [&str; 7] = [
     "/run/current-system/sw/bin",
 ];
 
-/// A program called `name`. The `PATH` of root may begin with a directory of somebody else (`sudo -E`, a unit's
-/// environment), so for root it is looked for in the directories of the system only, and there only among what
-/// nobody else can write. One that is not there fails to start as `NotFound`.
+/// A program called `name`. The `PATH` of root may begin with a directory of somebody else (`sudo
+/// -E`, a unit's environment), so for root it is looked for in the directories of the system only,
+/// and there only among what nobody else can write. One that is not there fails to start as
+/// `NotFound`.
 pub(crate) fn program(name: &str) -> Command {
     Command::new(found(name).unwrap_or_else(|| PathBuf::from(name)))
 }
@@ -49,7 +51,8 @@ fn found(name: &str) -> Option<PathBuf> {
 fn is_roots_alone(path: &std::path::Path) -> bool {
     use std::os::unix::fs::MetadataExt;
     const BY_OTHERS: u32 = 0o022;
-    // In a user namespace the machine's root has no number, and what is his looks like that of all who have none.
+    // In a user namespace the machine's root has no number, and what is his looks like that of all
+    // who have none.
     let unmapped = super::unmapped_uid();
     let is_trusted = |uid: u32| uid == 0 || Some(uid) == unmapped;
     let Ok(real) = std::fs::canonicalize(path) else { return false };

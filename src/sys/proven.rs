@@ -26,15 +26,16 @@ pub(crate) enum Unproven {
     /// 0 is no process, 1 is the machine's or the container's first one, and a number beyond what
     /// the kernel gives out was negative once: kill(2) takes those for groups.
     Reserved,
-    /// It lives in another pid namespace or on another machine, where its number means nothing here.
+    /// It lives in another pid namespace or on another machine, where its number means nothing
+    /// here.
     Elsewhere,
-    /// The lock on record is another file than the one in its place: it is the owner of another store,
-    /// of which this one is a copy.
+    /// The lock on record is another file than the one in its place: it is the owner of another
+    /// store, of which this one is a copy.
     Copied,
     /// Its start time was not recorded or cannot be read.
     Unknown,
-    /// We are root, the store belongs to this user, and the process does not: the user could have written any
-    /// pid there.
+    /// We are root, the store belongs to this user, and the process does not: the user could have
+    /// written any pid there.
     NotOfTheUser(u32),
     /// We are root, and the store belongs to several users.
     OfSeveralUsers,
@@ -80,9 +81,9 @@ pub(crate) struct Proven {
 }
 
 impl Proven {
-    /// Pins `pid`, and compares then what the kernel says of it with what is on record: its own number of
-    /// the process where both have it, else the start time. That counts as far as `trust` goes in whoever may
-    /// have written the record.
+    /// Pins `pid`, and compares then what the kernel says of it with what is on record: its own
+    /// number of the process where both have it, else the start time. That counts as far as `trust`
+    /// goes in whoever may have written the record.
     pub(crate) fn of(
         pid: Pid,
         start_time: Option<StartTime>,

@@ -42,8 +42,8 @@ pub(super) fn behind_sqlite() -> io::Error {
 }
 
 impl Shortage {
-    /// The shortage behind an error of SQLite, which says only what it could not do. To be asked at once:
-    /// the reason is what the kernel said last to this thread.
+    /// The shortage behind an error of SQLite, which says only what it could not do. To be asked at
+    /// once: the reason is what the kernel said last to this thread.
     pub fn behind(error: &rusqlite::Error) -> Option<Self> {
         use rusqlite::ErrorCode as Code;
         use rusqlite::ffi;

@@ -31,8 +31,8 @@ pub(crate) struct Catcher {
     creator_pid: u32,
 }
 
-/// signal-hook leaves a signal that nobody catches any more without any effect. For each that had its
-/// default effect before: how many catchers there are now, and whether there are none.
+/// signal-hook leaves a signal that nobody catches any more without any effect. For each that had
+/// its default effect before: how many catchers there are now, and whether there are none.
 static DEFAULTS: Mutex<Vec<Default>> = Mutex::new(Vec::new());
 
 struct Default {
@@ -189,9 +189,9 @@ pub(crate) fn is_ignored(signal: i32) -> bool {
     disposition(signal) == Some(libc::SIG_IGN)
 }
 
-/// Makes a write beyond the limit on the size of a file (`RLIMIT_FSIZE`) an error like any other one: SIGXFSZ
-/// would end us, and the command of a `run` with us. By a handler, because a program that we execute does
-/// not inherit that; ignored as we started, it stays ignored for both.
+/// Makes a write beyond the limit on the size of a file (`RLIMIT_FSIZE`) an error like any other
+/// one: SIGXFSZ would end us, and the command of a `run` with us. By a handler, because a program
+/// that we execute does not inherit that; ignored as we started, it stays ignored for both.
 #[cfg(feature = "cli")]
 pub(crate) fn survive_file_size_limit() {
     if is_ignored(libc::SIGXFSZ) {

@@ -110,8 +110,8 @@ pub(super) unsafe extern "system" fn on_console_event(event: u32) -> BOOL {
         on_signal(Caught { number, from_terminal, origin: SignalOrigin::Unknown });
     }
     if matches!(event, CTRL_CLOSE_EVENT | CTRL_SHUTDOWN_EVENT) {
-        // The process is ended when this returns, and in any case after some 5 s: time for a gateway
-        // to end, and to record it.
+        // The process is ended when this returns, and in any case after some 5 s: time for a
+        // gateway to end, and to record it.
         loop {
             std::thread::park();
         }

@@ -49,8 +49,8 @@ pub(crate) fn own_executable() -> io::Result<PathBuf> {
     if link.exists() { Ok(link) } else { std::env::current_exe() }
 }
 
-/// Executes this very program again, in this process, with the command line `argv`. Returns only why it could
-/// not.
+/// Executes this very program again, in this process, with the command line `argv`. Returns only
+/// why it could not.
 pub(crate) fn execute_again(argv: &[OsString]) -> io::Error {
     let [name, arguments @ ..] = argv else { return io::ErrorKind::InvalidInput.into() };
     let program = match own_executable().and_then(|path| named_path(&path)) {
@@ -60,7 +60,8 @@ pub(crate) fn execute_again(argv: &[OsString]) -> io::Error {
     Command::new(program).arg0(name).args(arguments).exec()
 }
 
-/// Our program by its own name, which lists of processes show; by `path` where another one has that name by now.
+/// Our program by its own name, which lists of processes show; by `path` where another one has that
+/// name by now.
 fn named_path(path: &Path) -> io::Result<PathBuf> {
     let named = std::env::current_exe()?;
     let is_ours = super::file_facts(&named).ok().map(|facts| facts.id)
@@ -183,8 +184,8 @@ pub(crate) fn trampoline(arguments: &[OsString]) -> i32 {
     ExecFailure(error).exit_code()
 }
 
-/// Without a controlling terminal nothing binds the command to the session that its `run` is in, and in one
-/// of its own whatever it starts can be told from everything else.
+/// Without a controlling terminal nothing binds the command to the session that its `run` is in,
+/// and in one of its own whatever it starts can be told from everything else.
 fn leave_session_without_terminal() {
     if !has_terminal()
         && let Err(error) = rustix::process::setsid()
@@ -212,8 +213,8 @@ fn inherited(descriptor: RawFd) -> io::Result<UnixStream> {
     if unsafe { libc::fcntl(descriptor, libc::F_SETFD, libc::FD_CLOEXEC) } == -1 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: it is open, and our parent passed it to us for our sole use; nothing in this process has
-    // opened or wrapped it.
+    // SAFETY: it is open, and our parent passed it to us for our sole use; nothing in this process
+    // has opened or wrapped it.
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) }.into())
 }
 
@@ -313,8 +314,8 @@ pub(crate) fn spawn_second_keeper(
 /// Makes this process nobody's as [`detach`] does, but for the open file that it was started with.
 pub(crate) fn detach_with(anchor: RawFd) -> io::Result<std::fs::File> {
     let anchor = if anchor == ANCHOR {
-        // SAFETY: our parent passed this descriptor to us for our sole use, and nothing in this process
-        // has opened or wrapped it.
+        // SAFETY: our parent passed this descriptor to us for our sole use, and nothing in this
+        // process has opened or wrapped it.
         unsafe { OwnedFd::from_raw_fd(anchor) }
     } else {
         // SAFETY: dup2 takes any numbers; what was open as the new one is nobody's here.
@@ -337,8 +338,8 @@ pub(crate) fn catch_request_to_end(
     signals::catch(&[number::SIGTERM], move |_| on_request())
 }
 
-/// Moves this process to the cgroups that a service manager would find `pid` in. False when it is in
-/// another one for good; true also where there is nothing to see.
+/// Moves this process to the cgroups that a service manager would find `pid` in. False when it is
+/// in another one for good; true also where there is nothing to see.
 pub(crate) fn follow_to_cgroup(pid: super::Pid) -> bool {
     #[cfg(target_os = "linux")]
     return super::details::follow_to_cgroup(pid);
@@ -403,8 +404,8 @@ pub(crate) fn close_standard_output() -> io::Result<()> {
     Ok(())
 }
 
-/// Sets the flag at the first SIGINT or SIGTERM, so that what is being printed is printed to its end; a
-/// second one ends the process as ever.
+/// Sets the flag at the first SIGINT or SIGTERM, so that what is being printed is printed to its
+/// end; a second one ends the process as ever.
 pub(crate) fn cancel_on_interrupt(flag: &Arc<AtomicBool>) -> io::Result<()> {
     // What whoever started us ignores stays ignored: the job of a script, in the background.
     for signal in

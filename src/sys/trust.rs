@@ -31,7 +31,8 @@ enum Writer {
     #[default]
     Nobody,
     User(u32),
-    /// Each of them may have written what would end the other's processes; or who it is cannot be seen.
+    /// Each of them may have written what would end the other's processes; or who it is cannot be
+    /// seen.
     Several,
 }
 
@@ -62,9 +63,10 @@ impl Trust {
         Self { writer, insisted: None }
     }
 
-    /// Also a process of our own: if the kernel says that it has locked the anchor at `lock` itself, what it has
-    /// started, and what has `word` in its environment, which a `run` of root's leaves there. The user can have
-    /// only those of root's processes do that which he starts himself (by sudo). Only where a person insists.
+    /// Also a process of our own: if the kernel says that it has locked the anchor at `lock`
+    /// itself, what it has started, and what has `word` in its environment, which a `run` of root's
+    /// leaves there. The user can have only those of root's processes do that which he starts
+    /// himself (by sudo). Only where a person insists.
     pub(crate) fn and_who_takes_part(self, lock: &Path, word: String) -> Self {
         Self { insisted: Some(Insisted { lock: lock.to_owned(), word }), ..self }
     }
@@ -86,8 +88,8 @@ impl Trust {
 
     fn takes_part(&self, pid: Pid, user: Option<u32>) -> bool {
         let Some(Insisted { lock, word }) = &self.insisted else { return false };
-        // What root makes in the store is the user's: another file is the lock of something else of root's, which
-        // the user has put there.
+        // What root makes in the store is the user's: another file is the lock of something else of
+        // root's, which the user has put there.
         let is_of_store = super::facts_of_entry(lock)
             .is_ok_and(|facts| user.is_some() && facts.owner == user && facts.links == 1);
         let has_locked = || match listed_lock(lock) {
@@ -105,7 +107,8 @@ impl Trust {
 mod tests {
     use super::*;
 
-    /// What user 1000 wrote beside a database of 2000's would end processes of 2000's, and the other way round.
+    /// What user 1000 wrote beside a database of 2000's would end processes of 2000's, and the
+    /// other way round.
     #[test]
     fn two_owners_are_believed_about_nobody() {
         let writer = |owners: [Option<u32>; 2]| Trust::of_owners(owners).writer;

@@ -100,10 +100,11 @@ pub fn open_file_key(file: &File) -> io::Result<Option<FileKey>> {
     Ok(Some(key(&metadata, &filesystem)))
 }
 
-/// `f_fsid` is two integers whose names differ between C libraries; all zero where the filesystem has no
-/// id (tmpfs before Linux 5.19).
+/// `f_fsid` is two integers whose names differ between C libraries; all zero where the filesystem
+/// has no id (tmpfs before Linux 5.19).
 fn key(metadata: &Metadata, filesystem: &rustix::fs::StatFs) -> FileKey {
-    // SAFETY: fsid_t is a C struct of two integers of 32 bits on Linux and macOS alike, without padding.
+    // SAFETY: fsid_t is a C struct of two integers of 32 bits on Linux and macOS alike, without
+    // padding.
     let halves: [u32; 2] = unsafe { std::mem::transmute(filesystem.f_fsid) };
     let id = u64::from(halves[0]) | u64::from(halves[1]) << 32;
     FileKey { inode: metadata.ino(), device: metadata.dev(), filesystem: (id != 0).then_some(id) }
@@ -204,11 +205,12 @@ pub fn may_read(path: &Path) -> bool {
     accessat(CWD, path, Access::READ_OK, AtFlags::EACCESS).is_ok()
 }
 
-/// What has another name may be another's file, which was put in the place of ours. Of whom it is already the
-/// group does not matter: nobody but its owner may do anything with it.
+/// What has another name may be another's file, which was put in the place of ours. Of whom it is
+/// already the group does not matter: nobody but its owner may do anything with it.
 ///
-/// Whoever may rename a directory on the way could have led us to another one when we made the file, and back
-/// when we ask whose the directory is. So the very directory that is asked has to have the very file in it.
+/// Whoever may rename a directory on the way could have led us to another one when we made the
+/// file, and back when we ask whose the directory is. So the very directory that is asked has to
+/// have the very file in it.
 pub fn give_to_owner_of_directory(file: &File, path: &Path) -> io::Result<()> {
     if !we_are_root() {
         return Ok(());
@@ -261,8 +263,9 @@ fn open_directory_of(path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
     Ok(retry(|| rustix::fs::open(parent, flags, Mode::empty()))?)
 }
 
-/// In the directory itself: a user who puts a link in its place, while root works for him, leads to no other one. Read
-/// and write, because emulations of `flock` on record locks want a writable descriptor (flock(2), NFS).
+/// In the directory itself: a user who puts a link in its place, while root works for him, leads to
+/// no other one. Read and write, because emulations of `flock` on record locks want a writable
+/// descriptor (flock(2), NFS).
 pub fn create_anchor_file(path: &Path) -> io::Result<File> {
     create_in(&open_directory_of(path, OFlags::NOFOLLOW)?, path)
 }
@@ -312,8 +315,8 @@ fn regular(file: File, path: &Path) -> io::Result<File> {
     Err(io::Error::new(io::ErrorKind::InvalidInput, text))
 }
 
-/// `f_bavail` and `f_favail` are what is left for users other than root. Some filesystems (btrfs) count
-/// no files and say 0 of 0.
+/// `f_bavail` and `f_favail` are what is left for users other than root. Some filesystems (btrfs)
+/// count no files and say 0 of 0.
 pub fn free_space(path: &Path) -> io::Result<FreeSpace> {
     let found = retry(|| rustix::fs::statvfs(path))?;
     let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
@@ -329,8 +332,8 @@ pub fn is_mounted_read_only(path: &Path) -> io::Result<bool> {
     Ok(found.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))
 }
 
-/// `O_NONBLOCK` as above. The mode and the owner of a file that is there are its owner's business; what root makes
-/// belongs to the owner of the directory.
+/// `O_NONBLOCK` as above. The mode and the owner of a file that is there are its owner's business;
+/// what root makes belongs to the owner of the directory.
 pub fn open_foreign_lock_file(path: &Path) -> io::Result<File> {
     /// Each further round means that somebody removed or made the file in between.
     const ROUNDS_MAX: usize = 8;
@@ -356,8 +359,8 @@ pub fn open_foreign_lock_file(path: &Path) -> io::Result<File> {
 #[cfg(feature = "cli")]
 const COMMAND_LOCK_DESCRIPTOR_MIN: i32 = 64;
 
-/// The descriptor that the file is opened with is closed before the lock is taken: any later close of that
-/// file by this process would cancel the lock (fcntl(2), "Record locks").
+/// The descriptor that the file is opened with is closed before the lock is taken: any later close
+/// of that file by this process would cancel the lock (fcntl(2), "Record locks").
 #[cfg(feature = "cli")]
 pub fn hold_command_lock(path: &Path) -> io::Result<()> {
     let opened = open_anchor_file(path)?;
@@ -371,8 +374,8 @@ pub fn hold_command_lock(path: &Path) -> io::Result<()> {
         if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     };
     set(libc::F_SETLK, COMMAND_BYTE)?;
-    // Of the open file, which whatever the command starts inherits. Before Linux 3.15, and on macOS, there
-    // are no such locks, and then nobody is known by one.
+    // Of the open file, which whatever the command starts inherits. Before Linux 3.15, and on
+    // macOS, there are no such locks, and then nobody is known by one.
     #[cfg(target_os = "linux")]
     let _ = set(libc::F_OFD_SETLK, DESCENDANTS_BYTE);
     // It ends with the process, whatever program that becomes.
@@ -380,7 +383,8 @@ pub fn hold_command_lock(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The kinds of record locks, in the type of their field; some systems have another type for the constants.
+/// The kinds of record locks, in the type of their field; some systems have another type for the
+/// constants.
 #[allow(
     clippy::cast_possible_truncation,
     clippy::unnecessary_cast,
@@ -393,8 +397,8 @@ mod lock_kind {
     pub const NONE: libc::c_short = libc::F_UNLCK as libc::c_short;
 }
 
-/// The byte that the command locks, and the one that is locked for as long as anything has the descriptor
-/// open that it inherited from the command.
+/// The byte that the command locks, and the one that is locked for as long as anything has the
+/// descriptor open that it inherited from the command.
 const COMMAND_BYTE: libc::off_t = 0;
 const DESCENDANTS_BYTE: libc::off_t = 1;
 
@@ -763,7 +767,8 @@ mod tests {
         let error = create_anchor_file(&link).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
 
-        // FIELD-BUGS row 106: whoever swaps the directory while root makes an anchor in it leads root nowhere.
+        // FIELD-BUGS row 106: whoever swaps the directory while root makes an anchor in it leads
+        // root nowhere.
         let (others, swapped) = (directory.path().join("others"), directory.path().join("anchors"));
         std::fs::create_dir(&others).unwrap();
         std::os::unix::fs::symlink(&others, &swapped).unwrap();

@@ -713,7 +713,8 @@ pub fn open_foreign_lock_file(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Where other programs lock one byte: a locked range cannot be read, and this lies beyond what they write.
+/// Where other programs lock one byte: a locked range cannot be read, and this lies beyond what
+/// they write.
 const FOREIGN_LOCK_OFFSET: u32 = 1 << 20;
 
 /// There a command ends with its `run`, by the job that holds both.

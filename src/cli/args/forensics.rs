@@ -25,8 +25,8 @@ pub(crate) struct ForensicsSnapshot {
 
 #[derive(Debug, Args)]
 pub(crate) struct ForensicsSystemd {
-    /// How long the gateway lets its work finish when it is asked to end [default: what the office's
-    /// holder published]
+    /// How long the gateway lets its work finish when it is asked to end [default: what the
+    /// office's holder published]
     #[arg(long, value_name = "DUR", value_parser = values::parse_duration)]
     pub(crate) drain: Option<Duration>,
     /// The unit [default: that of this process, else that of the office's holder]

@@ -56,15 +56,16 @@ pub(crate) struct Run {
     /// Hold the gateway.lock of this directory as well, so that older programs respect this one
     #[arg(long, value_name = "DIR")]
     pub(crate) legacy_home: Option<PathBuf>,
-    /// Words in the process list by which newer versions of the older gateway recognise this run; added by itself
+    /// Words in the process list by which newer versions of the older gateway recognise this run;
+    /// added by itself
     #[arg(long, value_name = "WORD", num_args = 1..=3, requires = "legacy_home")]
     pub(crate) known_as: Vec<OsString>,
     /// Exit with this code when the start is refused [default: 75]
     #[arg(short = 'E', value_name = "CODE")]
     pub(crate) refused_exit_code: Option<u8>,
     /// Exit with this code for this cause: planned_stop, taken_over, supervisor_stop, signalled,
-    /// start_interrupted, desired_stopped, refused or exited; `own` is that of CMD [default: by supervisor, see
-    /// below]
+    /// start_interrupted, desired_stopped, refused or exited; `own` is that of CMD [default: by
+    /// supervisor, see below]
     #[arg(long, value_name = "CAUSE=CODE", value_parser = values::parse_exit_code)]
     pub(crate) exit_code: Vec<(ExitCause, ExitRule)>,
     /// Whose table of exit codes to use: systemd, launchd, s6, docker or none [default: what

@@ -67,12 +67,14 @@ pub(crate) struct StatusSet {
     /// Whatever else is to be said of it
     #[arg(long, value_name = "JSON", requires = "platform", allow_hyphen_values = true)]
     pub(crate) platform_extra: Option<String>,
-    /// Forget a field: state, exit-reason, restart-requested, active-agents, extra, serves, heartbeat
-    /// (the promise), platforms (all of them); with --platform also platform (as a whole), platform-state, error-code,
-    /// error-message, needs-attention, retrying-since, platform-extra
+    /// Forget a field: state, exit-reason, restart-requested, active-agents, extra, serves,
+    /// heartbeat (the promise), platforms (all of them); with --platform also platform (as a
+    /// whole), platform-state, error-code, error-message, needs-attention, retrying-since,
+    /// platform-extra
     #[arg(long, value_name = "FIELD", value_parser = crate::cli::args::values::parse_status_field)]
     pub(crate) clear: Vec<StatusField>,
-    /// A profile that it serves beside its own; name all of them in one call, it serves no others then
+    /// A profile that it serves beside its own; name all of them in one call, it serves no others
+    /// then
     #[arg(long, value_name = "PROFILE", value_parser = crate::cli::args::values::parse_profile)]
     pub(crate) serves: Vec<ProfileName>,
 }

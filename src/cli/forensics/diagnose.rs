@@ -67,8 +67,8 @@ fn subject(global: &Global, named: Option<sys::Pid>) -> Result<sys::Pid> {
     })
 }
 
-/// The whole life of the process that looks: `TIMEOUT_MS SUBJECT SIGNAL|- [STORE]`, and the log as its
-/// output.
+/// The whole life of the process that looks: `TIMEOUT_MS SUBJECT SIGNAL|- [STORE]`, and the log as
+/// its output.
 pub(crate) fn main(arguments: &[OsString]) -> i32 {
     if supervise::detach().is_err() {
         return exit::FAILED;

@@ -39,7 +39,8 @@ pub(crate) fn snapshot(
     Ok(Answer::new(exit::OK, format, &(snapshot.to_log_line() + "\n"), &snapshot.to_json()))
 }
 
-/// Leaves it on record for the run that we are in, or for the process that started us if it is on record.
+/// Leaves it on record for the run that we are in, or for the process that started us if it is on
+/// record.
 fn record(store: &Store, office: Office, seen: Snapshot) -> Snapshot {
     let (instance, office) = match whose(store) {
         Ok(Some((instance, own))) => (Some(instance), own.unwrap_or(office)),

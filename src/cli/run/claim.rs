@@ -24,8 +24,8 @@ use crate::scoped::ask;
 use crate::sys;
 use crate::sys::supervise;
 
-/// Claims the office, and with it the lock of the older program if that is wanted. Whoever takes that lock
-/// between the two is met by the next claim, which refuses us.
+/// Claims the office, and with it the lock of the older program if that is wanted. Whoever takes
+/// that lock between the two is met by the next claim, which refuses us.
 pub(super) fn claim_with_older(
     profile: &Profile,
     options: &ClaimOptions,
@@ -138,8 +138,8 @@ fn tell_of_evicted(what: &dyn std::fmt::Display, evicted: &Evicted) {
     }
 }
 
-/// Says so if systemd would kill the command before its time to stop is over. Aside, because asking takes
-/// up to two seconds.
+/// Says so if systemd would kill the command before its time to stop is over. Aside, because asking
+/// takes up to two seconds.
 pub(super) fn warn_of_short_unit(budget: Duration) {
     let ask = move || {
         if let Some(warning) = systemd::warn_if_short(budget) {

@@ -28,8 +28,8 @@ impl Watch<'_> {
             drop(self.tenure);
             return self.run.exit_codes.code(ExitCause::Refused, own, None);
         }
-        // Lost in this very second: the end goes on record where others look. Not in a store that somebody
-        // took away with us in it.
+        // Lost in this very second: the end goes on record where others look. Not in a store that
+        // somebody took away with us in it.
         if !self.store.inner.is_in_place() && sys::file_facts(self.store.path()).is_ok() {
             // Whoever waits for our exit does not wait for a busy store.
             if let Err(why) = with_budget(LOOK_BUDGET, || self.claim_in_new_store()) {

@@ -19,8 +19,8 @@ pub(super) const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// What reaches the run, from the thread that catches signals.
 pub(crate) struct Inbox {
     pub(super) received: Receiver<Event>,
-    /// The wait for the office, which a signal ends: this thread waits itself, because there may be no other
-    /// one (FIELD-BUGS row 111).
+    /// The wait for the office, which a signal ends: this thread waits itself, because there may be
+    /// no other one (FIELD-BUGS row 111).
     waiting: Arc<Mutex<Option<Cancel>>>,
 }
 
@@ -69,7 +69,8 @@ impl Inbox {
         (waited, self.request_to_end().or(before))
     }
 
-    /// The last signal that came until now and asks us to end. Nothing else matters before the start.
+    /// The last signal that came until now and asks us to end. Nothing else matters before the
+    /// start.
     pub(super) fn request_to_end(&self) -> Option<Signalled> {
         let signals = self.received.try_iter().filter_map(|event| match event {
             Event::Signal(signal) => Signalled::of(&signal),
@@ -85,8 +86,8 @@ pub(crate) enum Event {
     Signal(Signal),
 }
 
-/// A signal, and who sent it: whoever only sends one has ended by the time anybody else looks. All the
-/// rest is looked at when it was passed on.
+/// A signal, and who sent it: whoever only sends one has ended by the time anybody else looks. All
+/// the rest is looked at when it was passed on.
 pub(crate) struct Signal {
     pub(super) caught: Caught,
     /// For one that asks to end.

@@ -15,8 +15,8 @@ use crate::patience::Wait;
 use crate::records::instances::CommandLock;
 
 impl Watch<'_> {
-    /// The store was deleted or replaced under us: go on in the new one, with the same anchor. `Err` says why
-    /// not, where somebody else holds the office there.
+    /// The store was deleted or replaced under us: go on in the new one, with the same anchor.
+    /// `Err` says why not, where somebody else holds the office there.
     pub(super) fn claim_in_new_store(&mut self) -> std::result::Result<(), String> {
         self.watcher = None;
         let lost = match self.store.inner.how_lost() {
@@ -42,8 +42,8 @@ impl Watch<'_> {
         let mut options = self.run.options.clone().wait(Wait::No);
         // Whoever holds it there was faster.
         options.replace = None;
-        // Not what was let go since; and with the same proof, so that verbs of the command that runs
-        // still act for us.
+        // Not what was let go since; and with the same proof, so that verbs of the command that
+        // runs still act for us.
         let held = self.tenure.locks();
         options.locks.retain(|lock| held.iter().any(|held| held.name == *lock.name()));
         options.nonce = Some(self.tenure.nonce().clone());

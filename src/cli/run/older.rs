@@ -29,10 +29,10 @@ use crate::stop_budget;
 use crate::store::busy::with_budget;
 use crate::sys::supervise;
 
-/// Executes this very program again, with words in its command line that later versions of the older program
-/// look for: they remove the files of a live process whose command line has none (FIELD-BUGS row 138). Nothing
-/// was opened or started yet; the pid, the environment, the descriptors and the parent stay as they are.
-/// Returns where that was not needed, or cannot be.
+/// Executes this very program again, with words in its command line that later versions of the
+/// older program look for: they remove the files of a live process whose command line has none
+/// (FIELD-BUGS row 138). Nothing was opened or started yet; the pid, the environment, the
+/// descriptors and the parent stay as they are. Returns where that was not needed, or cannot be.
 pub(super) fn become_known(arguments: &args::Run, home: &Path) {
     let words: Vec<OsString> = std::env::args_os().collect();
     if !arguments.known_as.is_empty() || wire::is_known_line(&words) {
@@ -76,9 +76,9 @@ impl Watch<'_> {
         }
     }
 
-    /// The older program announces a stop or a takeover by a file, and signals then. What it says is kept in
-    /// the store, so that the end is told for what it is. Where it cannot be kept now, the file stays for the
-    /// next look.
+    /// The older program announces a stop or a takeover by a file, and signals then. What it says
+    /// is kept in the store, so that the end is told for what it is. Where it cannot be kept now,
+    /// the file stays for the next look.
     pub(super) fn take_older_marker(&mut self) {
         let now_ms = self.store.inner.clock().wall_ms();
         let Some(marker) = self.hold.as_ref().and_then(|hold| hold.marker(now_ms)) else { return };

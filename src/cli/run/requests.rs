@@ -67,8 +67,8 @@ impl Watch<'_> {
     }
 }
 
-/// Whether a signal and a marker are of one request. Whoever cannot be seen from here does not signal
-/// us, because it cannot see us either.
+/// Whether a signal and a marker are of one request. Whoever cannot be seen from here does not
+/// signal us, because it cannot see us either.
 pub(super) fn is_by(marker: &Marker, sender: Option<sys::Pid>) -> bool {
     sender.is_some() && sender == marker.by_pid
 }

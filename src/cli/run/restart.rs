@@ -36,8 +36,8 @@ impl Watch<'_> {
         }
     }
 
-    /// Starts the command again, within the same tenure, unless somebody asked for an end meanwhile.
-    /// What cannot be recorded or found out now is tried again: the office is ours.
+    /// Starts the command again, within the same tenure, unless somebody asked for an end
+    /// meanwhile. What cannot be recorded or found out now is tried again: the office is ours.
     pub(super) fn start_again(&mut self) -> Again {
         let is_lost = self.ending.as_ref().is_some_and(|ending| ending.why.is_lost());
         if self.is_asked_to_end() || is_lost {

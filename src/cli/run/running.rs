@@ -55,8 +55,8 @@ pub(super) struct Watch<'a> {
     pub(super) watcher: Option<Connection>,
     pub(super) data_version: Option<i64>,
     pub(super) tenure: Tenure,
-    /// The lock of the older program. It goes before the tenure: whoever gets that one next must not meet
-    /// us behind it.
+    /// The lock of the older program. It goes before the tenure: whoever gets that one next must
+    /// not meet us behind it.
     pub(super) hold: Option<Hold>,
     pub(super) life: Life,
     /// What the command locks, for as long as the row says that it does.
@@ -72,7 +72,8 @@ pub(super) struct Watch<'a> {
 #[derive(Debug)]
 pub(super) enum Life {
     Running(Child),
-    /// It was reaped: its pid may be another process's by now, and is neither signalled nor recorded.
+    /// It was reaped: its pid may be another process's by now, and is neither signalled nor
+    /// recorded.
     Ended,
     /// The same, and it is to be started again.
     Between(Box<Pause>),
@@ -241,8 +242,8 @@ impl Watch<'_> {
         }
     }
 
-    /// The row says that the command holds its lock only while that is so: a claimant who cannot look the
-    /// command up takes a free one for its end.
+    /// The row says that the command holds its lock only while that is so: a claimant who cannot
+    /// look the command up takes a free one for its end.
     fn look_at_command_lock(&mut self) {
         let is_held = command_lock_is_held(&self.store, self.lock_file.as_ref());
         let Life::Running(Child(command)) = &mut self.life else { return };
@@ -257,14 +258,15 @@ impl Watch<'_> {
         }
     }
 
-    /// What came before the command's end and has not been heard: a key in a terminal reaches both of us at once,
-    /// and who of three threads is first is chance.
+    /// What came before the command's end and has not been heard: a key in a terminal reaches both
+    /// of us at once, and who of three threads is first is chance.
     fn hear_out(&mut self, inbox: &Inbox, end: ChildEnd) {
         /// From the marker of a stop to its signal, on a busy machine.
         const SIGNALLED_WITHIN: Duration = Duration::from_millis(250);
         let within = match (&self.ending, end) {
             (None, ChildEnd::Signalled(signal)) => explained_within(signal),
-            // We saw the marker first, and passed it on. The end on record names the signal as well.
+            // We saw the marker first, and passed it on. The end on record names the signal as
+            // well.
             (Some(Ending { why: Why::End(_), .. }), _) => SIGNALLED_WITHIN,
             (Some(_), _) | (None, ChildEnd::Exited(_)) => Duration::ZERO,
         };
@@ -478,11 +480,11 @@ impl Asked {
     }
 }
 
-/// How long to wait for what explains that the command died of `signal`. Every command that is ended directly
-/// keeps the office for as long.
+/// How long to wait for what explains that the command died of `signal`. Every command that is
+/// ended directly keeps the office for as long.
 fn explained_within(signal: i32) -> Duration {
-    /// Who stops a tree, or a unit, signals one process after the other, all within a millisecond; the rest is
-    /// for our thread to be woken on a busy machine.
+    /// Who stops a tree, or a unit, signals one process after the other, all within a millisecond;
+    /// the rest is for our thread to be woken on a busy machine.
     const BY_ONE_SENDER: Duration = Duration::from_millis(10);
     if !signals::asks_to_end(signal) {
         Duration::ZERO

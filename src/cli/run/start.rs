@@ -34,13 +34,13 @@ pub(crate) enum NotStarted {
     Exec(ExecFailure),
 }
 
-/// Each waits as long as the store may be busy, 5 s: 20 s together at a first start. A later one has less, and
-/// is tried again as a whole.
+/// Each waits as long as the store may be busy, 5 s: 20 s together at a first start. A later one
+/// has less, and is tried again as a whole.
 const TRIES_TO_RECORD: usize = 4;
 
 /// Starts the command once its pid is on record: from then on a claimant can find it, whatever
-/// happens to us. `None`: the office was lost meanwhile, and nothing was started. A request to end that is in
-/// `inbox` is heard between two tries; without one there is one try.
+/// happens to us. `None`: the office was lost meanwhile, and nothing was started. A request to end
+/// that is in `inbox` is heard between two tries; without one there is one try.
 pub(super) fn start(
     command: &[OsString],
     tenure: &Tenure,
@@ -66,8 +66,8 @@ pub(super) fn start(
         lock: if held.holds_lock() { CommandLock::Held } else { CommandLock::None },
         lock_inode: lock_file.as_ref().map(LockFile::inode),
     });
-    // The office is ours, and whoever else asks for it may keep the store busy for longer than one wait:
-    // if we gave it back, nobody would start.
+    // The office is ours, and whoever else asks for it may keep the store busy for longer than one
+    // wait: if we gave it back, nobody would start.
     let mut recorded = tenure.set_child(&child.0);
     for _ in 1..TRIES_TO_RECORD {
         let is_busy = recorded.as_ref().is_err_and(|error| error.kind() == ErrorKind::Busy);

@@ -196,17 +196,17 @@ pub(super) fn leaked_anchors(opened: &Opened) -> Result<Vec<Seen>> {
     Ok(seen)
 }
 
-/// Between two looks at what is wrong with an anchor: one that is just being made gets its row within
-/// a millisecond, one whose row has just ended is let go, and a process that was killed lets go of one
-/// descriptor after the other.
+/// Between two looks at what is wrong with an anchor: one that is just being made gets its row
+/// within a millisecond, one whose row has just ended is let go, and a process that was killed lets
+/// go of one descriptor after the other.
 pub(super) const SETTLES_WITHIN: Duration = Duration::from_millis(100);
 
-/// So long something is looked at again while it is wrong, and twice at least: on a machine with more
-/// to do than it can, a process may not run for a good part of a second.
+/// So long something is looked at again while it is wrong, and twice at least: on a machine with
+/// more to do than it can, a process may not run for a good part of a second.
 const SETTLES_WITHIN_LOAD: Duration = Duration::from_millis(600);
 
-/// The anchors of which `is_wrong` at all looks, and all others as they were at the last one. A busy
-/// store always has some of which it is so at one look: people end processes because of them.
+/// The anchors of which `is_wrong` at all looks, and all others as they were at the last one. A
+/// busy store always has some of which it is so at one look: people end processes because of them.
 fn settled_anchors(
     opened: &Opened,
     is_wrong: impl Fn(&AnchorFile) -> bool,
@@ -287,8 +287,8 @@ fn way_out(opened: &Opened, pids: &[Pid]) -> Result<String> {
     Ok(format!("wait until it notices that its store is gone, or {}{evict}", end_them(pids)))
 }
 
-/// What was deleted or moved away together with the store before this one, and is held anyway: a start is
-/// refused by it as by any other orphan.
+/// What was deleted or moved away together with the store before this one, and is held anyway: a
+/// start is refused by it as by any other orphan.
 fn lost_anchors(opened: &Opened) -> Result<Vec<LostOwner>> {
     let inner = opened.inner();
     inner.read(|connection| lost_owners(connection, inner.view()))

@@ -114,7 +114,8 @@ pub(super) fn stop_budgets(opened: &Opened) -> Result<Vec<Seen>> {
 
 type Unit<'a> = (&'a &'a str, &'a (Duration, Vec<String>));
 
-/// Asks about all of them at the same time; where there can be no more threads, one after the other.
+/// Asks about all of them at the same time; where there can be no more threads, one after the
+/// other.
 fn ask_at_once(units: &[Unit<'_>]) -> Vec<Seen> {
     std::thread::scope(|threads| {
         let mut asked = Vec::new();

@@ -109,8 +109,8 @@ impl Diagnostic {
         self
     }
 
-    /// The store whose locked identities are taken out of what is written, in place of the usual one
-    /// (`$INCUMBENT_DB`, else that of this user).
+    /// The store whose locked identities are taken out of what is written, in place of the usual
+    /// one (`$INCUMBENT_DB`, else that of this user).
     pub fn store(mut self, file: impl Into<PathBuf>) -> Self {
         self.store = Some(file.into());
         self

@@ -40,7 +40,8 @@ const LINE_LENGTH_MAX: usize = 1_000;
 /// section costs another one its place.
 const SECTION_LENGTH_MAX: usize = 40 * 1024;
 
-/// How long the store may take to say what is locked, which is a matter of milliseconds on an idle machine.
+/// How long the store may take to say what is locked, which is a matter of milliseconds on an idle
+/// machine.
 const IDENTITIES_WITHIN: Duration = Duration::from_secs(2);
 
 /// How much later than the process itself the watchdog ends it: time for a write on a busy disk.

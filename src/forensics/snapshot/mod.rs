@@ -22,8 +22,8 @@ use crate::{environment, sys};
 const NO_STORE: &str = "no store was asked";
 
 /// Who asks this process to end, and what surrounds it. Each field is a value, or the reason why it
-/// could not be had; taking it reads a dozen small files of `/proc`, starts no process, waits for nobody
-/// and cannot fail.
+/// could not be had; taking it reads a dozen small files of `/proc`, starts no process, waits for
+/// nobody and cannot fail.
 ///
 /// ```
 /// let snapshot = incumbent::forensics::snapshot(Some(15));
@@ -52,9 +52,9 @@ pub struct Snapshot {
     pub myself: ProcessSummary,
     /// What can be seen of its parent.
     pub parent: Fact<ProcessSummary>,
-    /// Whether it is the main process of a systemd service: the innermost unit of its cgroup is a service,
-    /// and `SYSTEMD_EXEC_PID` names it or its parent is the manager. `INVOCATION_ID` alone proves nothing:
-    /// every shell below a service has it.
+    /// Whether it is the main process of a systemd service: the innermost unit of its cgroup is a
+    /// service, and `SYSTEMD_EXEC_PID` names it or its parent is the manager. `INVOCATION_ID` alone
+    /// proves nothing: every shell below a service has it.
     pub under_systemd: Fact<bool>,
     /// `INVOCATION_ID`.
     pub systemd_invocation_id: Option<String>,
@@ -99,7 +99,8 @@ pub struct Sender {
 }
 
 /// Takes a snapshot for `signal`, which somebody else has caught: this process' own handler, or a
-/// runtime. Who sent it cannot be known then; [`Tenure::on_shutdown`](crate::Tenure::on_shutdown) knows it.
+/// runtime. Who sent it cannot be known then; [`Tenure::on_shutdown`](crate::Tenure::on_shutdown)
+/// knows it.
 ///
 /// It asks no store: markers are unavailable, and nothing is recorded. See
 /// [`Tenure::snapshot`](crate::Tenure::snapshot).
@@ -190,8 +191,8 @@ impl Snapshot {
         self.signal_num.is_some_and(|signal| received::may_mean_reload(signal, self.origin))
     }
 
-    /// Takes out of the command lines what is locked as an identity: `is_identity` knows it when it sees
-    /// it.
+    /// Takes out of the command lines what is locked as an identity: `is_identity` knows it when it
+    /// sees it.
     pub(crate) fn hide_identities(&mut self, is_identity: &dyn Fn(&str) -> bool) {
         let sender = self.sender.as_mut().ok().map(|sender| &mut sender.process);
         let tracer = self.tracer.as_mut().ok().and_then(Option::as_mut);

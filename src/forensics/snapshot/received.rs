@@ -65,7 +65,8 @@ pub(super) fn cause_of(origin: Option<SignalOrigin>) -> ExitCause {
         Some(SignalOrigin::Process { pid, .. }) if details::own_parent() == Ok(pid) => {
             ExitCause::SupervisorStop
         }
-        // From outside of a container, which is how `docker stop` arrives; or nobody says (Windows).
+        // From outside of a container, which is how `docker stop` arrives; or nobody says
+        // (Windows).
         Some(SignalOrigin::Elsewhere { .. } | SignalOrigin::Unknown) => ExitCause::SupervisorStop,
         Some(SignalOrigin::Process { .. } | SignalOrigin::Kernel) | None => ExitCause::Signalled,
     }

@@ -91,8 +91,8 @@ pub(super) fn clear_the_way(
     }
 }
 
-/// Whoever keeps a claim from the place of `record` that it is to replace, because it acts in `home` as well:
-/// that one would be met only when the holder has ended for nothing.
+/// Whoever keeps a claim from the place of `record` that it is to replace, because it acts in
+/// `home` as well: that one would be met only when the holder has ended for nothing.
 fn beside_replaced(
     tx: &Tx<'_>,
     inner: &Inner,

@@ -32,8 +32,8 @@ use crate::store::ourselves;
 use crate::store::transaction::Tx;
 use crate::{owner, stop_budget};
 
-/// A live holder refused the claim: reserves the office, and all locks that come with it, and writes
-/// down who is asked to end. Refuses if that may not be.
+/// A live holder refused the claim: reserves the office, and all locks that come with it, and
+/// writes down who is asked to end. Refuses if that may not be.
 pub(crate) fn reserve(
     tx: &Tx<'_>,
     inner: &Arc<Inner>,
@@ -130,8 +130,8 @@ impl Survey<'_> {
         }
     }
 
-    /// The holder of `office`, which may be that of another profile with the same directory of an older
-    /// program.
+    /// The holder of `office`, which may be that of another profile with the same directory of an
+    /// older program.
     fn holder(&self, record: Record, office: &Office) -> Result<Found> {
         let wanted = Wanted::Office(office.clone());
         let judged = match self.examine(&record, Lease::None) {

@@ -89,7 +89,8 @@ pub enum Restart {
     Done(InstanceId),
     /// Nobody is running.
     NotRunning,
-    /// Nobody is on record, and an owner whose record is gone with its store may be at work: nothing was asked.
+    /// Nobody is on record, and an owner whose record is gone with its store may be at work:
+    /// nothing was asked.
     Orphaned(Box<Holder>),
     /// Nobody holds the office, but the holder of this one serves its profile: nothing was asked.
     Served(Office),
@@ -109,9 +110,9 @@ enum Prepared {
 }
 
 impl Profile {
-    /// Asks whoever holds the office of `kind` to start again, and waits until it has. A `run` stops
-    /// its command by the rules of a stop and starts it again; any other owner finds the marker
-    /// `restart`, and serves it itself.
+    /// Asks whoever holds the office of `kind` to start again, and waits until it has. A `run`
+    /// stops its command by the rules of a stop and starts it again; any other owner finds the
+    /// marker `restart`, and serves it itself.
     ///
     /// A request that is open already is joined.
     ///

@@ -117,8 +117,9 @@ pub enum StopOutcome {
         /// Whether it is known to be alive.
         is_alive: bool,
     },
-    /// Nobody holds the office, but a gateway of another profile, or of another store, holds the lock of the
-    /// older program's directory that this profile stands for as well. It is left alone.
+    /// Nobody holds the office, but a gateway of another profile, or of another store, holds the
+    /// lock of the older program's directory that this profile stands for as well. It is left
+    /// alone.
     OfAnother(Box<Holder>),
     /// The holder has ended, or has let go of the office.
     Ended {
@@ -452,8 +453,8 @@ fn end_family(inner: &Inner, record: &Record, options: &StopOptions) -> Vec<Pid>
     examine::end_family(inner, record, &trust_in(inner, record, force))
 }
 
-/// An owner that has ended is still on record while what it left behind lives, and may not be ended: the next start
-/// is refused then.
+/// An owner that has ended is still on record while what it left behind lives, and may not be
+/// ended: the next start is refused then.
 fn but_for_family(inner: &Inner, office: &Office, outcome: StopOutcome) -> Result<StopOutcome> {
     let StopOutcome::Ended { instance, .. } = outcome else { return Ok(outcome) };
     let on_record = inner.read(|connection| owner::live(connection, office))?;

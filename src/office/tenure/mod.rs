@@ -167,7 +167,8 @@ impl Tenure {
     }
 
     /// Records the command that a `run` is about to let go; a restart that was asked for is served
-    /// by that. What the last command said of itself goes with it (a trigger of the schema). False when the office was lost.
+    /// by that. What the last command said of itself goes with it (a trigger of the schema). False
+    /// when the office was lost.
     pub(crate) fn set_child(&self, command: &Command) -> Result<bool> {
         let Footing { inner, instance, .. } = &self.footing;
         inner.write(|tx| {

@@ -18,8 +18,8 @@ impl Tenure {
     /// Says how the gateway is: everything in `update`, or nothing. Whoever asks sees it when this
     /// returns; nobody ever sees half of it.
     ///
-    /// It waits for the store as any write does, at most the busy budget (5 s): not for the thread that
-    /// must not block.
+    /// It waits for the store as any write does, at most the busy budget (5 s): not for the thread
+    /// that must not block.
     ///
     /// ```
     /// # let directory = tempfile::tempdir()?;
@@ -48,13 +48,14 @@ impl Tenure {
         write::write(&self.footing.inner, self.footing.instance, &self.footing.nonce_hash, update)
     }
 
-    /// Promises a sign of life every `cadence` (10 ms to 24 h), and returns the heart. Whoever asks sees
-    /// the gateway as unresponsive once two beats in a row are missing; nobody loses anything by it.
+    /// Promises a sign of life every `cadence` (10 ms to 24 h), and returns the heart. Whoever asks
+    /// sees the gateway as unresponsive once two beats in a row are missing; nobody loses anything
+    /// by it.
     ///
-    /// The store is written from a thread of the crate's own, so that a slow disk does not stop what
-    /// the beats come from. Beating stops when the heart is dropped, which may take a quarter of a
-    /// second; the promise stays, until [`StatusUpdate::heartbeat_every`] clears it. The heart keeps
-    /// the store open.
+    /// The store is written from a thread of the crate's own, so that a slow disk does not stop
+    /// what the beats come from. Beating stops when the heart is dropped, which may take a quarter
+    /// of a second; the promise stays, until [`StatusUpdate::heartbeat_every`] clears it. The heart
+    /// keeps the store open.
     ///
     /// # Errors
     /// As [`Tenure::update_status`]; [`Internal`](ErrorKind::Internal) when no thread can be started.

@@ -38,8 +38,8 @@ pub(super) fn content_for(store: &Path) -> Vec<u8> {
     [store.as_os_str().as_encoded_bytes(), b"\n"].concat()
 }
 
-/// Whether an anchor was made for the store at the real path `store`. False for one that does not say (of
-/// an older version), and where it cannot be read: on Windows, while it is locked.
+/// Whether an anchor was made for the store at the real path `store`. False for one that does not
+/// say (of an older version), and where it cannot be read: on Windows, while it is locked.
 pub(crate) fn is_made_for(anchor: &File, store: &Path) -> bool {
     let wanted = content_for(store);
     let mut found = Vec::with_capacity(wanted.len() + 1);
@@ -47,9 +47,9 @@ pub(crate) fn is_made_for(anchor: &File, store: &Path) -> bool {
     read.is_ok() && found == wanted
 }
 
-/// Whether the process that made the anchor `name`, the very file that is `recorded`, holds another one by
-/// now in the store that this one was made for: the store was moved from there to `store`, and its owner
-/// went back. What it let go here says nothing about its end then.
+/// Whether the process that made the anchor `name`, the very file that is `recorded`, holds another
+/// one by now in the store that this one was made for: the store was moved from there to `store`,
+/// and its owner went back. What it let go here says nothing about its end then.
 pub(crate) fn went_back(anchors: &Path, name: &str, recorded: &FileKey, store: &Path) -> bool {
     const LENGTH_MAX: u64 = 4_096 + 1;
     let Ok(file) = sys::open_anchor_file(&anchors.join(name)).map_err(sys::note) else {
@@ -65,7 +65,8 @@ pub(crate) fn went_back(anchors: &Path, name: &str, recorded: &FileKey, store: &
     held.is_ok_and(|held| held.iter().any(|other| other.pid == Some(pid)))
 }
 
-/// Somebody who held an anchor of the store that was at our path before, as the next store remembers it.
+/// Somebody who held an anchor of the store that was at our path before, as the next store
+/// remembers it.
 #[derive(Clone, Debug)]
 pub(crate) struct LostOwner {
     pub(crate) anchor: Orphan,
@@ -107,8 +108,8 @@ impl LostOwner {
         self.anchor.pid == Some(observer.pid) && self.pid_ns == observer.pid_ns
     }
 
-    /// Whether it is certain that it does not hold that anchor any more. Not being able to look is no sign
-    /// of it.
+    /// Whether it is certain that it does not hold that anchor any more. Not being able to look is
+    /// no sign of it.
     pub(crate) fn has_let_go(&self, view: View<'_>) -> bool {
         if self.is_of_another_boot(view) {
             return true;
@@ -151,8 +152,8 @@ impl LostOwner {
     }
 }
 
-/// Whether nobody holds an anchor that a process has open: one that a child inherited from an owner that
-/// let go.
+/// Whether nobody holds an anchor that a process has open: one that a child inherited from an owner
+/// that let go.
 fn is_free(opened: &OpenedFile) -> bool {
     opened.open_again().is_ok_and(|file| probe_open(&file) == AnchorState::Free)
 }
@@ -178,9 +179,10 @@ pub(crate) struct Site<'a> {
     pub(crate) boot_ms: i64,
 }
 
-/// The owners of the store that was there before, we among them, as JSON; `None` when there are none, or
-/// none can be seen. They hold anchors that were deleted, or moved away together with their store, and so
-/// no look at the directory finds them. Slow, and only asked when a store is made.
+/// The owners of the store that was there before, we among them, as JSON; `None` when there are
+/// none, or none can be seen. They hold anchors that were deleted, or moved away together with
+/// their store, and so no look at the directory finds them. Slow, and only asked when a store is
+/// made.
 ///
 /// # Errors
 /// [`Busy`](crate::ErrorKind::Busy) when this process ran short of something while it looked.
@@ -226,12 +228,12 @@ pub(crate) fn find_lost(site: Site<'_>) -> Result<Option<String>> {
 }
 
 impl Site<'_> {
-    /// Which file it is, if that is an anchor that is held, was made for the store at our path, and is not
-    /// there any more where its holder looks for it.
+    /// Which file it is, if that is an anchor that is held, was made for the store at our path, and
+    /// is not there any more where its holder looks for it.
     ///
-    /// In a mount namespace of its own (a container) that path may be another place: then it is about
-    /// another store, whatever became of that. And whoever may not write here cannot keep others out by
-    /// what he wrote elsewhere.
+    /// In a mount namespace of its own (a container) that path may be another place: then it is
+    /// about another store, whatever became of that. And whoever may not write here cannot keep
+    /// others out by what he wrote elsewhere.
     fn key_of_moved(&self, opened: &OpenedFile, name: &str) -> Option<FileKey> {
         let file = opened.open_again().ok()?;
         if !self.trusts(&file) || !is_made_for(&file, self.file) {
@@ -307,9 +309,10 @@ mod tests {
         assert!(!is_for(&store));
     }
 
-    /// FIELD-BUGS rows 91 and 96. Symptom: a service that sees another boot id than its neighbours was
-    /// granted what an owner of the deleted store still held. Cause: a boot id that differs was taken for a
-    /// restart. It holds because the clocks have to agree; without them its process decides.
+    /// FIELD-BUGS rows 91 and 96. Symptom: a service that sees another boot id than its neighbours
+    /// was granted what an owner of the deleted store still held. Cause: a boot id that differs was
+    /// taken for a restart. It holds because the clocks have to agree; without them its process
+    /// decides.
     #[test]
     fn an_owner_of_a_lost_store_counts_until_it_is_proven_gone() {
         const OTHER: &str = "0f0f0f0f-1111-4222-8333-444444444444";

@@ -62,8 +62,8 @@ pub(crate) struct Anchor {
 }
 
 impl Anchor {
-    /// Creates and locks `<store id>-<pid>-<random>.lock` in `directory`, for the store whose real path is
-    /// `store`. Call it only inside a write transaction of that store.
+    /// Creates and locks `<store id>-<pid>-<random>.lock` in `directory`, for the store whose real
+    /// path is `store`. Call it only inside a write transaction of that store.
     pub(crate) fn create(store: &Path, directory: &Path, store_id: &str) -> Result<Self> {
         let mut last = None;
         for _ in 0..CREATE_ATTEMPTS {
@@ -105,8 +105,8 @@ impl Anchor {
             result => result,
         }
         .map_err(|error| Error::io("create the anchor", &path, error))?;
-        // Before it is locked: on Windows a lock keeps even its holder's other handles out. Whoever reads it
-        // meanwhile finds no end of line, and so no path.
+        // Before it is locked: on Windows a lock keeps even its holder's other handles out. Whoever
+        // reads it meanwhile finds no end of line, and so no path.
         let written = (&file)
             .write_all(&content_for(store))
             .map_err(|error| Error::io("write", &path, error));
@@ -115,7 +115,8 @@ impl Anchor {
             let _ = std::fs::remove_file(&path);
             return Err(error);
         }
-        // Not by chance the time that `note_grant` leaves. What cannot be set was not set by that either.
+        // Not by chance the time that `note_grant` leaves. What cannot be set was not set by that
+        // either.
         if let Ok(made) = file.metadata().and_then(|facts| facts.modified()) {
             let at = made.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
             let whole = SystemTime::UNIX_EPOCH + Duration::from_secs(at.as_secs());
@@ -161,8 +162,8 @@ impl Anchor {
         self.path.parent().unwrap_or(Path::new(""))
     }
 
-    /// The same open file for another process, which holds the lock as well then: it is free once both
-    /// have let go.
+    /// The same open file for another process, which holds the lock as well then: it is free once
+    /// both have let go.
     #[cfg(feature = "cli")]
     pub(crate) fn share(&self) -> io::Result<File> {
         self.file.try_clone()
@@ -204,8 +205,8 @@ impl Anchor {
     }
 }
 
-/// An anchor that its process is about to let go: still locked, because rows that others can read name
-/// it until the transaction that ends them is committed.
+/// An anchor that its process is about to let go: still locked, because rows that others can read
+/// name it until the transaction that ends them is committed.
 pub(crate) struct Dropped(Arc<Anchor>);
 
 impl Dropped {
@@ -218,8 +219,8 @@ impl Dropped {
         Arc::ptr_eq(&self.0, anchor)
     }
 
-    /// Unlocks it, and unlinks it then: whoever has it open by now does not see a lock on a file without
-    /// a name. Only once no row names it any more.
+    /// Unlocks it, and unlinks it then: whoever has it open by now does not see a lock on a file
+    /// without a name. Only once no row names it any more.
     pub(crate) fn remove(self) {
         let path = self.0.path.clone();
         drop(self.0);
@@ -259,8 +260,8 @@ pub(crate) fn prepare_directory(directory: &Path) -> Result<()> {
         .map_err(|error| Error::io("create the directory", directory, error))
 }
 
-/// Looks at a recorded anchor: a name inside the directory `anchors`, or the lock of an older gateway, which
-/// is not touched. A forged path is not followed.
+/// Looks at a recorded anchor: a name inside the directory `anchors`, or the lock of an older
+/// gateway, which is not touched. A forged path is not followed.
 pub(crate) fn look(anchors: &Path, anchor: &str, recorded: Option<&FileKey>) -> AnchorState {
     match file_name(anchor) {
         Some(name) => probe_file(&anchors.join(name), recorded),
@@ -268,8 +269,9 @@ pub(crate) fn look(anchors: &Path, anchor: &str, recorded: Option<&FileKey>) -> 
     }
 }
 
-/// A recorded anchor that is a name inside the anchors directory: a forged path is followed nowhere, and a name that
-/// no anchor has may be that of anything, where the directory is a link of a user's (to `/dev`, for root).
+/// A recorded anchor that is a name inside the anchors directory: a forged path is followed
+/// nowhere, and a name that no anchor has may be that of anything, where the directory is a link of
+/// a user's (to `/dev`, for root).
 pub(crate) fn file_name(anchor: &str) -> Option<&str> {
     parse_name(anchor).map(|_| anchor)
 }
@@ -279,8 +281,8 @@ pub(crate) fn probe(path: &Path) -> AnchorState {
     probe_file(path, None)
 }
 
-/// The same, where it is known which file is meant: a copy at the same path says nothing about the owner
-/// of the original (FIELD-BUGS row 95), and counts as missing.
+/// The same, where it is known which file is meant: a copy at the same path says nothing about the
+/// owner of the original (FIELD-BUGS row 95), and counts as missing.
 fn probe_file(path: &Path, recorded: Option<&FileKey>) -> AnchorState {
     let file = match sys::open_anchor_file(path).map_err(sys::note) {
         Ok(file) => file,
@@ -312,8 +314,8 @@ fn probe_open(file: &File) -> AnchorState {
     }
 }
 
-/// What is left of a microsecond in the time of an anchor that tells a fence: another time, as `touch`
-/// writes it, is none.
+/// What is left of a microsecond in the time of an anchor that tells a fence: another time, as
+/// `touch` writes it, is none.
 #[cfg(feature = "cli")]
 const GRANT_MARK_NS: u64 = 777;
 
@@ -365,8 +367,8 @@ pub(crate) fn stays_held(path: &Path, until: &Deadline) -> bool {
     false
 }
 
-/// The anchors in `directory` that somebody holds, but for those in `named`: of owners that are about to be
-/// recorded, too. For a question, which has no write transaction.
+/// The anchors in `directory` that somebody holds, but for those in `named`: of owners that are
+/// about to be recorded, too. For a question, which has no write transaction.
 pub(crate) fn held_in(directory: &Path, named: &HashSet<String>) -> Result<Vec<Orphan>> {
     let mut held = Vec::new();
     for name in sweep::names_in(directory)? {

@@ -22,8 +22,8 @@ use crate::sys;
 /// What a look through the anchors directory found.
 #[derive(Debug, Default)]
 pub(crate) struct Sweep {
-    /// Held anchors that no row of this store accounts for: their owners lost their store, not their
-    /// lives.
+    /// Held anchors that no row of this store accounts for: their owners lost their store, not
+    /// their lives.
     pub(crate) orphans: Vec<Orphan>,
     /// Free anchors that no unended row names.
     garbage: Vec<PathBuf>,
@@ -37,8 +37,8 @@ pub(crate) struct Orphan {
     pub(crate) pid: Option<sys::Pid>,
 }
 
-/// Looks through `directory`. `named` are the anchors of unended rows, `own` is ours, `lost_store` is
-/// the id of a store whose anchors do not count (that of the one we were in before), and
+/// Looks through `directory`. `named` are the anchors of unended rows, `own` is ours, `lost_store`
+/// is the id of a store whose anchors do not count (that of the one we were in before), and
 /// `is_on_record` tells whether any row, ended or not, names an anchor. Call it only inside a write
 /// transaction: there, a free anchor that nobody names stays so.
 pub(crate) fn sweep(
@@ -53,7 +53,8 @@ pub(crate) fn sweep(
     for name in names_in(directory)? {
         let path = directory.join(&name);
         if let Some(anchor) = name.strip_suffix(command_lock::SUFFIX) {
-            // It goes with its anchor. That file is gone, and nobody whom a row names needs this one.
+            // It goes with its anchor. That file is gone, and nobody whom a row names needs this
+            // one.
             let is_needed = named.contains(anchor)
                 || own == Some(anchor)
                 || crate::process::anchor::parse_name(anchor).is_none()

@@ -20,8 +20,8 @@ impl Raw {
 }
 
 impl Raw {
-    /// The words in it that `is_identity` knows: whole arguments, and parts of them as they stand in
-    /// assignments, options and scripts.
+    /// The words in it that `is_identity` knows: whole arguments, and parts of them as they stand
+    /// in assignments, options and scripts.
     pub(crate) fn find(&self, is_identity: &dyn Fn(&str) -> bool) -> Vec<Secret> {
         const WORDS_MAX: usize = 1_000;
         let words = self.0.iter().flat_map(|argument| {

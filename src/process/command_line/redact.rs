@@ -58,8 +58,8 @@ pub(crate) fn redact(arguments: &[String]) -> Vec<String> {
 
 /// Whether the value of `name=value` or `name: value` is a secret; `rest` begins with the mark.
 fn is_name_of_secret(name: &str, rest: &str, value: &str) -> bool {
-    // Of a script or a sentence the last word alone is the name, and what follows it is looked at word by
-    // word: `incumbent lock verify token x; rc=$?`.
+    // Of a script or a sentence the last word alone is the name, and what follows it is looked at
+    // word by word: `incumbent lock verify token x; rc=$?`.
     let is_name = !name.contains(char::is_whitespace)
         || rest.starts_with(':')
             && is_secret_name(name.rsplit(char::is_whitespace).next().unwrap_or_default());
@@ -109,8 +109,8 @@ impl Text {
     }
 }
 
-/// One argument that is more than a name and its value: a query (`https://host/?a=1&token=x`), JSON, or a
-/// whole script.
+/// One argument that is more than a name and its value: a query (`https://host/?a=1&token=x`),
+/// JSON, or a whole script.
 fn redact_within(argument: &str, text: Text) -> String {
     if argument.contains(char::is_whitespace) {
         redact_words(argument, text)
@@ -119,8 +119,8 @@ fn redact_within(argument: &str, text: Text) -> String {
     }
 }
 
-/// What somebody else wrote, without what looks like a secret. In a script (`sh -c 'gateway --api-key
-/// x'`) nobody knows where the value ends: nothing is shown after such a name.
+/// What somebody else wrote, without what looks like a secret. In a script (`sh -c 'gateway
+/// --api-key x'`) nobody knows where the value ends: nothing is shown after such a name.
 pub(crate) fn redact_line(text: &str) -> String {
     redact_words(text, Text::Prose)
 }
@@ -160,8 +160,8 @@ fn redact_values(text: &str) -> String {
     redact_opaque_runs(&redact_known_keys(&redact_url_password(text)))
 }
 
-/// A message for people without what looks like a secret in it: the text of an error likes to repeat
-/// the URL, and with it the token, or the header that was refused.
+/// A message for people without what looks like a secret in it: the text of an error likes to
+/// repeat the URL, and with it the token, or the header that was refused.
 #[must_use]
 pub(crate) fn redact_text(text: &str) -> String {
     redact_pairs(text, Text::Prose)
@@ -238,8 +238,8 @@ fn skip_secret<'a>(text: &'a str, redacted: &mut String, kind: Text) -> &'a str 
     after
 }
 
-/// As [`is_secret_name`], in a sentence: there `key:` and `pass:` may be anything, `api_key:` and `key=`
-/// not.
+/// As [`is_secret_name`], in a sentence: there `key:` and `pass:` may be anything, `api_key:` and
+/// `key=` not.
 fn is_secret_in_text(name: &str, mark: &str) -> bool {
     const WORDS: [&str; 12] = [
         "token",

@@ -26,8 +26,8 @@ use crate::process::older::{LOCK_FILE, PID_FILE, STATUS_FILE, marker_file};
 use crate::sys::{FileFacts, FileId, Sharing, StartTimeUnit};
 use crate::{state, sys};
 
-/// How often the lock is tried anew because its file was replaced meanwhile, or a probe of the older
-/// program's met it, and so far apart.
+/// How often the lock is tried anew because its file was replaced meanwhile, or a probe of the
+/// older program's met it, and so far apart.
 const ATTEMPTS: usize = 25;
 
 const TRY_AGAIN_AFTER: Duration = Duration::from_millis(1);
@@ -38,9 +38,9 @@ const SCRATCH: &str = ".incumbent-";
 /// What is written to see whether there is room for a record.
 const SCRATCH_LENGTH: usize = 4096;
 
-/// The lock on the `gateway.lock` of a directory, and what the older program reads there. Dropping it lets
-/// the lock go, says that the gateway is stopped, and removes the `gateway.pid` that names us; a lock file is
-/// never removed.
+/// The lock on the `gateway.lock` of a directory, and what the older program reads there. Dropping
+/// it lets the lock go, says that the gateway is stopped, and removes the `gateway.pid` that names
+/// us; a lock file is never removed.
 #[derive(Debug)]
 pub(crate) struct Hold {
     directory: PathBuf,
@@ -99,8 +99,8 @@ impl Hold {
         Ok(Some(hold))
     }
 
-    /// Says the state of the gateway in the place of what the last one left there. Information: no gateway
-    /// stays away for want of it.
+    /// Says the state of the gateway in the place of what the last one left there. Information: no
+    /// gateway stays away for want of it.
     pub(crate) fn say(&self, state: &str) {
         let mut document = self.record.to_json();
         document["gateway_state"] = state.into();
@@ -114,8 +114,8 @@ impl Hold {
         }
     }
 
-    /// The stop or takeover of this process that an older program has announced, the last one if there are two.
-    /// Markers for others are left to them.
+    /// The stop or takeover of this process that an older program has announced, the last one if
+    /// there are two. Markers for others are left to them.
     pub(crate) fn marker(&self, now_ms: i64) -> Option<MarkerFile> {
         let files = marker_file::all(&self.directory).ok()?.into_iter();
         let ours = files.filter_map(|(_, said)| said.ok()).filter(|said| {
@@ -144,8 +144,8 @@ impl Hold {
         self.directory.join(LOCK_FILE)
     }
 
-    /// Looks whether the path still leads to the file that we have locked; makes and locks it anew if
-    /// nobody else has. The older program removes a file that it takes for a dead one's.
+    /// Looks whether the path still leads to the file that we have locked; makes and locks it anew
+    /// if nobody else has. The older program removes a file that it takes for a dead one's.
     ///
     /// # Errors
     /// When it could not be found out, or made anew: the first time. It is tried again each time.
@@ -185,17 +185,17 @@ impl Hold {
         if std::mem::replace(&mut self.is_restored, true) { Kept::Held } else { how }
     }
 
-    /// Whether the path still leads to the file that we have locked, and the record beside it is there: costs
-    /// next to nothing. What could not be mended is left to [`Hold::verify`].
+    /// Whether the path still leads to the file that we have locked, and the record beside it is
+    /// there: costs next to nothing. What could not be mended is left to [`Hold::verify`].
     pub(crate) fn is_in_place(&self) -> bool {
         self.is_failing
             || self.locked.is_at(&self.path()).unwrap_or(false) && !self.record_is_missing()
     }
 }
 
-/// Whether the lock in `directory` could be taken and the files written, as far as that can be told before a
-/// working gateway is ended for it. Makes no lock file: where there is none, an older gateway without one
-/// may be running.
+/// Whether the lock in `directory` could be taken and the files written, as far as that can be told
+/// before a working gateway is ended for it. Makes no lock file: where there is none, an older
+/// gateway without one may be running.
 ///
 /// # Errors
 /// When they could not.
@@ -239,8 +239,8 @@ impl Locked {
 
 impl Drop for Locked {
     fn drop(&mut self) {
-        // A forked child shares the descriptor, and with it the lock: it lets nothing go, and we do so
-        // whether or not it keeps the file open.
+        // A forked child shares the descriptor, and with it the lock: it lets nothing go, and we do
+        // so whether or not it keeps the file open.
         if self.creator_pid == std::process::id() {
             forget_own(&self.id);
             sys::foreign_unlock(&self.file);
@@ -282,15 +282,16 @@ fn is_missing(path: &Path) -> bool {
     path.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
 }
 
-/// Whether there is no such file; where files cannot be renamed while they are locked, none counts as absent.
+/// Whether there is no such file; where files cannot be renamed while they are locked, none counts
+/// as absent.
 fn is_absent(path: &Path) -> bool {
     sys::SHOWS_LOCKED_CONTENT && is_missing(path)
 }
 
-/// Makes the lock file. It appears locked and written, because the older program takes a lock file that
-/// nobody holds for garbage. Whoever found none there a moment ago may still remove ours, locked or not: the
-/// file keeps another name until it has stayed, and is put back at once, before that one looks again. `None`
-/// when another file has appeared, or ours does not stay.
+/// Makes the lock file. It appears locked and written, because the older program takes a lock file
+/// that nobody holds for garbage. Whoever found none there a moment ago may still remove ours,
+/// locked or not: the file keeps another name until it has stayed, and is put back at once, before
+/// that one looks again. `None` when another file has appeared, or ours does not stay.
 fn put_in_place(directory: &Path, path: &Path, text: &str) -> Result<Option<File>> {
     /// Far more than any program looks in the time that it takes.
     const REMOVED_MAX: usize = 1_000;
@@ -328,7 +329,8 @@ fn put_in_place(directory: &Path, path: &Path, text: &str) -> Result<Option<File
 /// Takes the lock file that is there. `None` when somebody else has it.
 fn take(directory: &Path, path: &Path) -> Result<Option<File>> {
     let file = sys::open_foreign_lock_file(path).map_err(|error| Error::io("open", path, error))?;
-    // Before it is looked at: whoever makes one gives it a second name for a while, and has it locked.
+    // Before it is looked at: whoever makes one gives it a second name for a while, and has it
+    // locked.
     let taken = sys::try_foreign_lock(&file, Sharing::Exclusive)
         .map_err(|error| Error::io("lock", path, error))?;
     if !taken {
@@ -353,8 +355,8 @@ fn remove_other_names(directory: &Path, file: &File) {
     }
 }
 
-/// Where root works in the directory of a user, who may have put a file of root's in the place of the lock, which
-/// is written to: it has to be the user's, or what stands in a lock of a gateway.
+/// Where root works in the directory of a user, who may have put a file of root's in the place of
+/// the lock, which is written to: it has to be the user's, or what stands in a lock of a gateway.
 fn check_overwritable(file: &File, directory: &Path, path: &Path) -> Result<()> {
     const OTHERS_MAY_WRITE: u32 = 0o002;
     if sys::effective_uid() != Some(0) {
@@ -396,8 +398,8 @@ pub(crate) fn write_whole(directory: &Path, name: &str, text: &str) -> Result<()
     sys::rename_beside(&scratch.into_temp_path(), &path).map_err(failed)
 }
 
-/// A file that is to be renamed: 0600, and gone if it is not. Made by us, so that an error is the system's, and
-/// names no file that nobody has asked for.
+/// A file that is to be renamed: 0600, and gone if it is not. Made by us, so that an error is the
+/// system's, and names no file that nobody has asked for.
 pub(crate) fn scratch(directory: &Path) -> std::io::Result<tempfile::NamedTempFile> {
     tempfile::Builder::new().prefix(SCRATCH).make_in(directory, sys::create_anchor_file)
 }

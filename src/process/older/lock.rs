@@ -16,15 +16,17 @@ use crate::sync::lock;
 use crate::sys;
 use crate::sys::{Existence, FileId, ListedLock, Sharing, StartTime};
 
-/// The older program's own probes hold the lock for some microseconds, and may come one after the other: it is
-/// kept by somebody if that many looks in a row, so far apart, find it held by the same process.
+/// The older program's own probes hold the lock for some microseconds, and may come one after the
+/// other: it is kept by somebody if that many looks in a row, so far apart, find it held by the
+/// same process.
 const LOOKS_ALIKE: usize = 8;
 
 const LOOKS_MAX: usize = 12;
 
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(5);
 
-/// The locks of this kind that this process holds, by the process that noted it: a forked child holds none.
+/// The locks of this kind that this process holds, by the process that noted it: a forked child
+/// holds none.
 static OWN: Mutex<Vec<(u32, FileId)>> = Mutex::new(Vec::new());
 
 /// The path of a recorded anchor that is an older gateway's.
@@ -91,8 +93,8 @@ fn try_to_see(path: &Path) -> Seen {
     }
 }
 
-/// Whoever has written its name into the file keeps the lock; in a container it has another pid, and the same
-/// start time.
+/// Whoever has written its name into the file keeps the lock; in a container it has another pid,
+/// and the same start time.
 fn seen_held(path: &Path, pid: Option<sys::Pid>) -> Seen {
     let is_written = |pid| {
         PidRecord::read(path).is_ok_and(|said| {
@@ -158,9 +160,9 @@ pub(crate) struct Found {
     pub(crate) owner: Option<Owner>,
 }
 
-/// The same, by what is `said` in the file, and by the kernel's list. Where these differ the list is right, for
-/// the file may still speak of the last holder, or with the numbers of another container. The list names the
-/// process that took the lock, also when that has ended.
+/// The same, by what is `said` in the file, and by the kernel's list. Where these differ the list
+/// is right, for the file may still speak of the last holder, or with the numbers of another
+/// container. The list names the process that took the lock, also when that has ended.
 fn find_holder(path: &Path, said: Option<PidRecord>) -> Found {
     let listed = match sys::listed_lock(path) {
         ListedLock::Held(pid) => pid,
@@ -178,7 +180,8 @@ fn find_holder(path: &Path, said: Option<PidRecord>) -> Found {
                 pid,
                 start_time,
                 owner: said.filter(is_its_own).and_then(|said| said.owner),
-                // The words in the file leave out the interpreter, which the process goes on to show.
+                // The words in the file leave out the interpreter, which the process goes on to
+                // show.
                 argv: sys::command_line(pid).unwrap_or_default(),
                 is_here: true,
                 has_left_it: is_gone(pid),

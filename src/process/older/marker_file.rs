@@ -13,7 +13,8 @@ use crate::sys;
 /// How long a marker of the older program counts.
 const LIVES_MS: i64 = 60_000;
 
-/// A clock that was set back makes a marker one of the future, which counts as fresh in the older program.
+/// A clock that was set back makes a marker one of the future, which counts as fresh in the older
+/// program.
 const LIVES_AHEAD_MS: i64 = -LIVES_MS;
 
 /// Why a marker does not count.

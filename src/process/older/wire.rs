@@ -16,17 +16,18 @@ use crate::sys::{Existence, StartTime, StartTimeUnit};
 /// Its files have some hundred bytes; whatever is longer than this is none of them.
 const LENGTH_MAX: u64 = 1 << 20;
 
-/// One of these has to stand in a command line, for the older program to take it for its own. It looks into
-/// the command line of the process as well, and there knows one form more. Later versions (July 2026) work on
-/// words, want the verb `run`, and believe the live command line first.
+/// One of these has to stand in a command line, for the older program to take it for its own. It
+/// looks into the command line of the process as well, and there knows one form more. Later
+/// versions (July 2026) work on words, want the verb `run`, and believe the live command line
+/// first.
 const FORMS: [&str; 4] =
     ["hermes_cli.main gateway", "hermes_cli/main.py gateway", "hermes gateway", "gateway/run.py"];
 
 /// What is put in front of a command line that has none of them.
 const FORM: [&str; 3] = ["hermes", "gateway", "run"];
 
-/// What every version knows in the command line of a process: its own program for nothing but that, and, for
-/// programs of ours that read a command line, the verb.
+/// What every version knows in the command line of a process: its own program for nothing but that,
+/// and, for programs of ours that read a command line, the verb.
 const PROGRAM: [&str; 2] = ["hermes-gateway", "run"];
 
 /// A process as `gateway.pid` and `gateway.lock` name it.
@@ -36,8 +37,8 @@ pub(crate) struct PidRecord {
     /// In ticks, as `/proc/<pid>/stat` shows it; never known elsewhere than on Linux.
     pub(crate) start_time: Option<i64>,
     pub(crate) argv: Vec<String>,
-    /// Where a `run` of ours that wrote it is on record; the older program has no such thing, and passes over
-    /// it.
+    /// Where a `run` of ours that wrote it is on record; the older program has no such thing, and
+    /// passes over it.
     pub(crate) owner: Option<Owner>,
 }
 
@@ -75,7 +76,8 @@ pub(crate) enum Unusable {
     Unreadable(String),
 }
 
-/// The whole of a file, unless that is absurd. No symbolic link is followed, and no FIFO waited for.
+/// The whole of a file, unless that is absurd. No symbolic link is followed, and no FIFO waited
+/// for.
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Unusable> {
     let opened = sys::open_anchor_file(path).and_then(|file| read_open(&file));
     opened.map_err(|error| match error.kind() {
@@ -142,7 +144,8 @@ impl PidRecord {
         }
     }
 
-    /// What an object says of its writer. A start time or a command line of another type counts as none.
+    /// What an object says of its writer. A start time or a command line of another type counts as
+    /// none.
     pub(crate) fn of(object: &Map<String, Value>) -> Result<Self, Unusable> {
         let argv = object.get("argv").and_then(Value::as_array);
         let words = argv.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned);
@@ -158,7 +161,8 @@ impl PidRecord {
         self.start_time.map(|value| StartTime { value, unit: StartTimeUnit::Ticks })
     }
 
-    /// Whether the process that is meant is known to have ended: nothing, or another one, has its pid.
+    /// Whether the process that is meant is known to have ended: nothing, or another one, has its
+    /// pid.
     pub(crate) fn is_of_the_dead(&self) -> bool {
         let facts = sys::process_facts(self.pid);
         let start_times = self.start_time().zip(facts.start_time);
@@ -197,8 +201,8 @@ pub(crate) fn start_time(value: Option<&Value>) -> Option<i64> {
     value.and_then(Value::as_i64).filter(|ticks| *ticks > 0)
 }
 
-/// A time as Python's `isoformat` writes it with a zone, in Unix milliseconds. Without a zone it is nobody
-/// knows when.
+/// A time as Python's `isoformat` writes it with a zone, in Unix milliseconds. Without a zone it is
+/// nobody knows when.
 pub(crate) fn time_ms(value: &Value) -> Option<i64> {
     let time = chrono::DateTime::parse_from_rfc3339(value.as_str()?).ok()?;
     Some(time.timestamp_millis())
@@ -239,8 +243,8 @@ pub(crate) fn known_words(home: &Path) -> Vec<OsString> {
     words
 }
 
-/// Whether the words are those of a gateway at work, as later versions read them: a program for that alone, or
-/// `gateway run` behind one with more verbs. The blanks within words divide them.
+/// Whether the words are those of a gateway at work, as later versions read them: a program for
+/// that alone, or `gateway run` behind one with more verbs. The blanks within words divide them.
 fn runs_gateway(words: &[String]) -> bool {
     let line = words.join(" ").replace('\\', "/").to_lowercase();
     let tokens: Vec<&str> =

@@ -25,8 +25,8 @@ const COLUMNS: &str = "id, nonce_hash, profile, kind, origin, pid, start_time_un
 /// The first of the columns that schema 7 added, and as many absent values.
 const FIRST_OF_SCHEMA_7: &str = "anchor_inode";
 
-/// Prepares a statement that selects [`COLUMNS`]. Questions do not migrate, so a store of version 0.1 may
-/// lack some of them: there they read as absent.
+/// Prepares a statement that selects [`COLUMNS`]. Questions do not migrate, so a store of version
+/// 0.1 may lack some of them: there they read as absent.
 fn prepare<'c>(connection: &'c Connection, sql: &str) -> Result<CachedStatement<'c>> {
     let refused = match connection.prepare_cached(sql) {
         Ok(statement) => return Ok(statement),
@@ -58,8 +58,9 @@ pub(crate) fn live(connection: &Connection, office: &Office) -> Result<Option<Re
 }
 
 /// All live rows for a process that `--pid` recorded, whatever their office. A row that lost its
-/// start time is among them; so is what has to be told apart by its anchor. A boot id that differs or is
-/// hidden is doubt (FIELD-BUGS rows 91, 103): with an equal start time it is the same process.
+/// start time is among them; so is what has to be told apart by its anchor. A boot id that differs
+/// or is hidden is doubt (FIELD-BUGS rows 91, 103): with an equal start time it is the same
+/// process.
 pub(crate) fn live_of_pid(
     connection: &Connection,
     pid: sys::Pid,
@@ -250,7 +251,8 @@ pub(crate) fn of_older(
     Ok(id)
 }
 
-/// The live rows of a profile that an import made: of older gateways, and those whose version is `made_by`.
+/// The live rows of a profile that an import made: of older gateways, and those whose version is
+/// `made_by`.
 pub(crate) fn imported(
     connection: &Connection,
     profile: &ProfileName,

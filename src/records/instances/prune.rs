@@ -14,9 +14,9 @@ use crate::store::transaction::Tx;
 /// Incarnations kept per office.
 const HISTORY_KEPT: i64 = 200;
 
-/// Keeps the newest incarnations of an office, however long ago they were: a clock that is wrong once would
-/// delete all that came before (FIELD-BUGS row 129). Of an anchor that is still held one row stays: without
-/// any it would look like one whose store was lost.
+/// Keeps the newest incarnations of an office, however long ago they were: a clock that is wrong
+/// once would delete all that came before (FIELD-BUGS row 129). Of an anchor that is still held one
+/// row stays: without any it would look like one whose store was lost.
 pub(crate) fn prune_history(
     tx: &Tx<'_>,
     office: &Office,
@@ -32,10 +32,12 @@ pub(crate) fn prune_history(
 /// How many rows one pruning deletes: as a rule there are a few.
 const DELETED_AT_ONCE: usize = 500;
 
-/// How long one pruning looks for them: of whoever holds an anchor that no live row names a row stays.
+/// How long one pruning looks for them: of whoever holds an anchor that no live row names a row
+/// stays.
 const PRUNED_WITHIN: Duration = Duration::from_millis(10);
 
-/// Deletes some of the rows that `which` selects, but for the youngest row of an anchor that is held.
+/// Deletes some of the rows that `which` selects, but for the youngest row of an anchor that is
+/// held.
 fn delete_unless_held(
     tx: &Tx<'_>,
     which: &str,
@@ -56,7 +58,8 @@ fn delete_unless_held(
     let mut over: Vec<i64> = Vec::new();
     let mut statement = tx.prepare_cached(&sql)?;
     let mut rows = statement.query(parameters)?;
-    // Not those that are looked at: many that have to stay would be in the way of the others for ever.
+    // Not those that are looked at: many that have to stay would be in the way of the others for
+    // ever.
     while over.len() < DELETED_AT_ONCE
         && let Some(row) = rows.next()?
     {

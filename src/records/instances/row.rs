@@ -88,8 +88,8 @@ pub(crate) struct Record {
     pub(crate) identity: Identity,
 }
 
-/// What rows of schema 7 say beside the older columns: which file the anchor is, which processes the
-/// pids meant. All of it is unknown in a row of version 0.1.
+/// What rows of schema 7 say beside the older columns: which file the anchor is, which processes
+/// the pids meant. All of it is unknown in a row of version 0.1.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Identity {
     /// The very file that the owner locked.
@@ -355,8 +355,9 @@ pub(crate) fn standing(connection: &Connection, id: InstanceId) -> Result<Option
     Ok(row)
 }
 
-/// Dates a row of this transaction back: its process had been running for `age_ms` when it was put on record.
-/// Both clocks, or they would look as if they had moved apart, which is the sign of a restart.
+/// Dates a row of this transaction back: its process had been running for `age_ms` when it was put
+/// on record. Both clocks, or they would look as if they had moved apart, which is the sign of a
+/// restart.
 pub(crate) fn date_back(tx: &Tx<'_>, id: InstanceId, age_ms: i64) -> Result<()> {
     tx.prepare_cached(
         "UPDATE instances SET started_at_ms = started_at_ms - ?2,
@@ -428,7 +429,8 @@ pub(crate) fn lose_command_lock(tx: &Tx<'_>, id: InstanceId, nonce: &Nonce) -> R
     Ok(())
 }
 
-/// Forgets whom earlier incarnations of an office served and superseded, but for the last that ended.
+/// Forgets whom earlier incarnations of an office served and superseded, but for the last that
+/// ended.
 pub(crate) fn forget_notes_of_earlier(tx: &Tx<'_>, office: &Office) -> Result<()> {
     for table in ["serves", "superseded"] {
         // From the notes, which are few, to their instances.

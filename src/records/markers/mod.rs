@@ -111,9 +111,10 @@ pub struct Written {
 const COLUMNS: &str = "id, name, instance_id, pid, writer, writer_pid, writer_uid, reason,
     written_at_ms, expires_at_ms, writer_id";
 
-/// Whether a row has not expired, at `:now` of the boot `:boot_id`. A boot id that differs or is hidden is
-/// doubt (FIELD-BUGS rows 91, 103): then the boot clock decides, unless it and the wall clock have moved
-/// apart by more than a minute (`:wall_less_boot` was another), as a restart moves them.
+/// Whether a row has not expired, at `:now` of the boot `:boot_id`. A boot id that differs or is
+/// hidden is doubt (FIELD-BUGS rows 91, 103): then the boot clock decides, unless it and the wall
+/// clock have moved apart by more than a minute (`:wall_less_boot` was another), as a restart moves
+/// them.
 const COUNTS: &str = "(expires_boot_id IS :boot_id
         OR abs(expires_at_ms - expires_boot_ms - :wall_less_boot) <= 60000)
     AND expires_boot_ms > :now AND expires_boot_ms <= :latest";

@@ -15,7 +15,8 @@ use crate::records::runtime::said::RuntimeStatus;
 use crate::records::runtime::write::Owner;
 use crate::store::transaction::{BootTime, Tx};
 
-/// The shortest and the longest cadence of heartbeats: each is a write, and somebody watches for them.
+/// The shortest and the longest cadence of heartbeats: each is a write, and somebody watches for
+/// them.
 const HEARTBEAT_MIN: Duration = Duration::from_millis(10);
 
 const HEARTBEAT_MAX: Duration = Duration::from_hours(24);

@@ -31,8 +31,8 @@ pub(crate) fn exists(connection: &Connection) -> Result<bool> {
     Ok(connection.table_exists(None, "runtime_status")?)
 }
 
-/// Reads the cells of a row one after the other, and notes those that are damaged. By position, because
-/// rusqlite looks a name up among all names each time.
+/// Reads the cells of a row one after the other, and notes those that are damaged. By position,
+/// because rusqlite looks a name up among all names each time.
 struct Cells<'a> {
     row: &'a Row<'a>,
     next: usize,
@@ -118,7 +118,8 @@ impl RuntimeStatus {
 impl PlatformStatus {
     /// Expects [`PLATFORM_COLUMNS`], in their order.
     fn from_row(row: &Row<'_>) -> rusqlite::Result<Self> {
-        // Of the key at least something is to be seen, whatever its bytes are; and no two are alike.
+        // Of the key at least something is to be seen, whatever its bytes are; and no two are
+        // alike.
         let key = |index| {
             let bytes =
                 row.get_ref(index)?.as_bytes_or_null().unwrap_or_default().unwrap_or_default();

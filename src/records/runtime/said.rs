@@ -151,8 +151,8 @@ impl PlatformStatus {
         })
     }
 
-    /// What was said, as the CLI's JSON shows it. The state of a platform is no longer true when its
-    /// gateway `is_alive` no more; its last error is.
+    /// What was said, as the CLI's JSON shows it. The state of a platform is no longer true when
+    /// its gateway `is_alive` no more; its last error is.
     pub(crate) fn to_json(&self, is_alive: bool) -> Value {
         let needs_attention = if self.damaged.contains(&"needs_attention") {
             Value::Null

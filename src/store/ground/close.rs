@@ -76,7 +76,8 @@ struct Ground<'a> {
     owner: u32,
 }
 
-/// A directory that was closed. Others may have worked in it, and have to learn why they cannot any more.
+/// A directory that was closed. Others may have worked in it, and have to learn why they cannot any
+/// more.
 pub(crate) struct ClosedPlace {
     /// Its mode before.
     pub(crate) mode: u32,
@@ -123,8 +124,8 @@ pub(crate) fn close_to_others(location: &Location, id: &FileId) -> Result<Option
     Ok(closed)
 }
 
-/// Calls `act` with everything of the store that is open to others. Nothing of what is not ours: nor of a store
-/// in a directory of another user, unless we are root.
+/// Calls `act` with everything of the store that is open to others. Nothing of what is not ours:
+/// nor of a store in a directory of another user, unless we are root.
 ///
 /// # Errors
 /// What kept us from looking.
@@ -267,14 +268,15 @@ impl<'a> Ground<'a> {
         };
         match keep(file, file) {
             Ok(Some(kept)) => overwritten::says_ours(&kept),
-            // The close of any descriptor would cancel the locks of our connections, so it is for when there are none.
+            // The close of any descriptor would cancel the locks of our connections, so it is for
+            // when there are none.
             Ok(None) => registry::unless_open(&database.id, look).flatten().unwrap_or(false),
             Err(_) => false,
         }
     }
 
-    /// One that its owner may not read is made readable to him for as long as it takes, if it has anchors beside
-    /// it as a store has.
+    /// One that its owner may not read is made readable to him for as long as it takes, if it has
+    /// anchors beside it as a store has.
     fn says_ours_once_readable(&self, facts: &FileFacts, pinned: &Pinned) -> io::Result<bool> {
         const READ: u32 = 0o400;
         let mode = facts.mode.unwrap_or_default();

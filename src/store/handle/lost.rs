@@ -23,8 +23,8 @@ pub(crate) enum Content {
 }
 
 impl Inner {
-    /// Learns which files the connections made since `before` have open; `again` makes another one, which
-    /// reads. Nothing is known of a file that is no store yet.
+    /// Learns which files the connections made since `before` have open; `again` makes another one,
+    /// which reads. Nothing is known of a file that is no store yet.
     pub(super) fn learn_files(
         &self,
         mut before: [Option<FileId>; 3],
@@ -42,8 +42,8 @@ impl Inner {
         Ok(())
     }
 
-    /// What the file holds, and which files there were before it was opened. What does not belong to it, or to its
-    /// `-wal`, is taken away first.
+    /// What the file holds, and which files there were before it was opened. What does not belong
+    /// to it, or to its `-wal`, is taken away first.
     pub(super) fn look_and_mend(
         &self,
         writer: &mut Option<Connection>,
@@ -64,8 +64,8 @@ impl Inner {
                     return Ok((before, contents, mended));
                 }
                 Ok(_) => Damage::WalLost,
-                // A change is to be rolled back, that of a first start that was killed, before anybody
-                // can read the file: whoever opens it for writing does that first of all.
+                // A change is to be rolled back, that of a first start that was killed, before
+                // anybody can read the file: whoever opens it for writing does that first of all.
                 Err(error) if error.sqlite_code() == Some(rusqlite::ErrorCode::ReadOnly) => {
                     let contents = migrate::inspect(self.connected(writer)?)?;
                     return Ok((before, contents, mended));
@@ -93,8 +93,8 @@ impl Inner {
         Err(self.replaced("another store was copied over it"))
     }
 
-    /// Whether the files that this handle has open are those that others find: open descriptors tell, and
-    /// once a second the paths. Not being able to look is no sign that they are not.
+    /// Whether the files that this handle has open are those that others find: open descriptors
+    /// tell, and once a second the paths. Not being able to look is no sign that they are not.
     pub(crate) fn is_in_place(&self) -> bool {
         match self.check_files(By::Descriptor) {
             Ok(Content::AsRead) => true,
@@ -126,7 +126,8 @@ impl Inner {
         }
     }
 
-    /// Before anything is opened by a path that may lead nowhere: SQLite would try that for a while.
+    /// Before anything is opened by a path that may lead nowhere: SQLite would try that for a
+    /// while.
     pub(super) fn refuse_if_still_lost(&self) -> Result<()> {
         if sync::lock(&self.lost).is_some() {
             if let Found::Lost(how) = self.files.check(By::Path)? {

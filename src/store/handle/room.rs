@@ -17,8 +17,8 @@ use super::Inner;
 use crate::error::Result;
 use crate::store::{busy, pragmas};
 
-/// First the WAL starts over in the room that it has. If that is not enough, it gives that up for a file beside
-/// it, such as an anchor; and somebody else may be faster to take it.
+/// First the WAL starts over in the room that it has. If that is not enough, it gives that up for a
+/// file beside it, such as an anchor; and somebody else may be faster to take it.
 const CHECKPOINTS: [&str; 2] = ["RESTART", "TRUNCATE"];
 
 impl Inner {
@@ -40,7 +40,8 @@ impl Inner {
         changed
     }
 
-    /// Whether the whole WAL was moved: not while a reader needs what was before, who is not waited for long.
+    /// Whether the whole WAL was moved: not while a reader needs what was before, who is not waited
+    /// for long.
     fn make_room(&self, writer: &mut Option<Connection>, how: &str) -> bool {
         const BUDGET: Duration = Duration::from_millis(250);
         busy::with_budget(BUDGET, || {

@@ -21,8 +21,8 @@ use crate::sync::lock;
 /// How long an anchor without a row has to be held until it is an orphan. A rollback takes less.
 const SETTLES_WITHIN: Duration = Duration::from_millis(20);
 
-/// How often one change waits, each time for anchors that it has not met before. More of them are orphans
-/// without a wait.
+/// How often one change waits, each time for anchors that it has not met before. More of them are
+/// orphans without a wait.
 const ROUNDS: usize = 4;
 
 /// The anchors without a row that were waited for, and stayed held.
@@ -48,8 +48,8 @@ pub(crate) enum Patience {
 
 impl Inner {
     /// One change, all or nothing. What `work` returns as an error is rolled back. It is done again
-    /// where there was no room for what it wrote, and where it met an anchor without a row: so it changes
-    /// nothing but the store.
+    /// where there was no room for what it wrote, and where it met an anchor without a row: so it
+    /// changes nothing but the store.
     pub(crate) fn write<T>(&self, work: impl Fn(&Tx<'_>) -> Result<T>) -> Result<T> {
         let patience = [Patience::Waits; ROUNDS].into_iter().chain([Patience::Over]);
         for patience in patience {
@@ -97,9 +97,9 @@ mod tests {
         Orphan { name, pid: None }
     }
 
-    /// Symptom: whoever could not commit, on a full disk, refused whoever came next. Then: whoever met an orphan
-    /// slept inside the transaction, and all others waited for that. It holds because the wait is between two of
-    /// them, and for each anchor there is one.
+    /// Symptom: whoever could not commit, on a full disk, refused whoever came next. Then: whoever
+    /// met an orphan slept inside the transaction, and all others waited for that. It holds because
+    /// the wait is between two of them, and for each anchor there is one.
     #[test]
     fn an_anchor_without_a_row_is_waited_for_once_and_outside_of_the_transaction() {
         let directory = tempfile::tempdir().unwrap();

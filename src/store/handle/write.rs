@@ -16,8 +16,8 @@ use crate::store::transaction::{Rest, Tx};
 use crate::store::{busy, explain, ourselves, transaction};
 use crate::sync;
 
-/// How often a transaction begins because something has written past SQLite; the last time it goes on with what
-/// it has just read: who touches the file all the time changes nothing.
+/// How often a transaction begins because something has written past SQLite; the last time it goes
+/// on with what it has just read: who touches the file all the time changes nothing.
 const ATTEMPTS_CHANGED: usize = 3;
 
 impl Inner {
@@ -83,8 +83,8 @@ impl Inner {
         }
     }
 
-    /// Goes on with what was too much for one transaction, a short one at a time, so that others can claim
-    /// meanwhile, and not for long, because our caller waits: nobody relies on it.
+    /// Goes on with what was too much for one transaction, a short one at a time, so that others
+    /// can claim meanwhile, and not for long, because our caller waits: nobody relies on it.
     pub(super) fn go_on_with(&self, rests: Vec<Rest>) {
         const WITHIN: Duration = Duration::from_millis(50);
         let until = Deadline::after(WITHIN);
@@ -131,8 +131,9 @@ impl Inner {
     ) -> Result<Option<Written<T>>> {
         let transaction =
             self.connected(writer)?.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        // SQLite opens for reading what it could not open for writing. There even an immediate transaction only
-        // reads until something is written, and `work` acts on the world before: nobody else is kept out.
+        // SQLite opens for reading what it could not open for writing. There even an immediate
+        // transaction only reads until something is written, and `work` acts on the world before:
+        // nobody else is kept out.
         if transaction.is_readonly(rusqlite::MAIN_DB)? {
             let read_only = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_READONLY);
             return Err(rusqlite::Error::SqliteFailure(read_only, None).into());
@@ -160,8 +161,9 @@ impl Inner {
         // It has the other one, which is released while nobody else can look.
         drop(tx);
         transaction.commit()?;
-        // What was committed to files that nobody else finds is not acknowledged. Whoever moves a store away
-        // keeps writers out, if he can. A look that fails takes nothing back: it is committed.
+        // What was committed to files that nobody else finds is not acknowledged. Whoever moves a
+        // store away keeps writers out, if he can. A look that fails takes nothing back: it is
+        // committed.
         if let Ok(Some(how)) = self.files.how_lost(By::Path) {
             return Err(self.replaced(&how));
         }
@@ -199,7 +201,8 @@ impl Inner {
         .retry_after(1_000)
     }
 
-    /// As [`Inner::explain`]; and connections to files that others do not find would stand in their way.
+    /// As [`Inner::explain`]; and connections to files that others do not find would stand in their
+    /// way.
     fn explain_and_let_go(&self, error: Error) -> Error {
         let error = self.explain(error);
         if error.kind() == ErrorKind::StoreReplaced {
@@ -208,8 +211,8 @@ impl Inner {
         error
     }
 
-    /// The connection that writes, for this thread alone. A caller with a budget of its own, such as
-    /// a signal handler, does not wait longer for another thread than for another process.
+    /// The connection that writes, for this thread alone. A caller with a budget of its own, such
+    /// as a signal handler, does not wait longer for another thread than for another process.
     fn lock_writer(&self) -> Result<MutexGuard<'_, Option<Connection>>> {
         const LOOK_EVERY: Duration = Duration::from_micros(200);
         let deadline = busy::deadline().filter(|deadline| deadline.remaining() < Duration::MAX);

@@ -14,8 +14,8 @@ use rusqlite::ffi;
 
 use super::{DATABASE_COUNT, DATABASE_FIRST, IN_USE, LOCKS, note};
 
-/// Whether a connection in this process has record locks on it, as far as the kernel names whose lock is in the way: of
-/// several who read it names one, but a writer is alone.
+/// Whether a connection in this process has record locks on it, as far as the kernel names whose
+/// lock is in the way: of several who read it names one, but a writer is alone.
 pub(super) fn is_locked_by_this_process(file: &File) -> bool {
     let probes = [(LOCKS, 1), (LOCKS + 1, IN_USE - LOCKS), (DATABASE_FIRST, DATABASE_COUNT)];
     let own = std::process::id();
@@ -24,7 +24,8 @@ pub(super) fn is_locked_by_this_process(file: &File) -> bool {
     })
 }
 
-/// Who holds a lock there that is not of this very open file: the process of a record lock, else -1.
+/// Who holds a lock there that is not of this very open file: the process of a record lock, else
+/// -1.
 pub(super) fn locked_by(file: &File, first: i64, count: i64) -> Option<libc::pid_t> {
     let mut asked = range(libc::F_WRLCK, first, count);
     // SAFETY: `asked` is a whole `flock`, which the kernel fills in.
@@ -32,9 +33,9 @@ pub(super) fn locked_by(file: &File, first: i64, count: i64) -> Option<libc::pid
     (code == 0 && c_int::from(asked.l_type) != libc::F_UNLCK).then_some(asked.l_pid)
 }
 
-/// Opens a file of the store, never through a link. In the place of one there may be a FIFO, whose `open(2)` would
-/// not return without `O_NONBLOCK`, and all others would wait for the mutex meanwhile; for a regular file the flag
-/// means nothing.
+/// Opens a file of the store, never through a link. In the place of one there may be a FIFO, whose
+/// `open(2)` would not return without `O_NONBLOCK`, and all others would wait for the mutex
+/// meanwhile; for a regular file the flag means nothing.
 ///
 /// # Errors
 /// As `open(2)`; `InvalidInput` for what is not a regular file.
@@ -174,7 +175,8 @@ impl Shared {
         }
     }
 
-    /// A connection beside ours, with SQLite's own methods, may have locks on it that this close would cancel.
+    /// A connection beside ours, with SQLite's own methods, may have locks on it that this close
+    /// would cancel.
     fn close_unless_locked(&mut self, parked: Parked) {
         if is_locked_by_this_process(&parked.file) {
             self.parked.push(parked);
@@ -184,8 +186,8 @@ impl Shared {
     }
 }
 
-/// The state that connections share, behind POSIX' own mutex: it may be unlocked in a forked child by the thread
-/// that has locked it before.
+/// The state that connections share, behind POSIX' own mutex: it may be unlocked in a forked child
+/// by the thread that has locked it before.
 pub(super) struct Children {
     mutex: UnsafeCell<libc::pthread_mutex_t>,
     shared: UnsafeCell<Shared>,
@@ -201,8 +203,8 @@ pub(super) static CHILDREN: Children = Children {
 
 impl Children {
     pub(super) fn with<T>(&self, work: impl FnOnce(&mut Shared) -> T) -> T {
-        // SAFETY: a mutex that was initialised statically and is never moved; what is done under it does not
-        // panic and does not come back here.
+        // SAFETY: a mutex that was initialised statically and is never moved; what is done under it
+        // does not panic and does not come back here.
         unsafe {
             libc::pthread_mutex_lock(self.mutex.get());
             let done = work(&mut *self.shared.get());
@@ -226,13 +228,14 @@ pub(super) struct Descriptor {
 }
 
 impl Descriptor {
-    /// It was closed in this forked child. Without a system call, because it is asked with each lock.
+    /// It was closed in this forked child. Without a system call, because it is asked with each
+    /// lock.
     pub(super) fn is_closed(&self) -> bool {
         self.forks != FORKS.load(Ordering::Relaxed)
     }
 
-    /// It was opened by another process, before a fork of whatever kind. Both of them may be pid 1, where the fork
-    /// began a pid namespace.
+    /// It was opened by another process, before a fork of whatever kind. Both of them may be pid 1,
+    /// where the fork began a pid namespace.
     pub(super) fn is_inherited(&self) -> bool {
         self.creator_pid != std::process::id() || self.is_closed()
     }
@@ -281,8 +284,8 @@ pub(super) fn close_in_children() {
         }
     }
     ONCE.call_once(|| {
-        // SAFETY: three functions that live as long as the program. Where there is no memory for it, a child
-        // keeps our locks until it ends.
+        // SAFETY: three functions that live as long as the program. Where there is no memory for
+        // it, a child keeps our locks until it ends.
         unsafe { libc::pthread_atfork(Some(prepare), Some(in_parent), Some(in_child)) };
     });
 }

@@ -67,8 +67,8 @@ impl OpenIndex {
         Ok(index)
     }
 
-    /// Says that the `-shm` is in use, and begins it anew if nobody did before: after a power loss there may
-    /// be anything in it. Whoever holds the byte for himself is just doing that.
+    /// Says that the `-shm` is in use, and begins it anew if nobody did before: after a power loss
+    /// there may be anything in it. Whoever holds the byte for himself is just doing that.
     fn begin(&self) -> Result<(), c_int> {
         let mut asked = range(libc::F_WRLCK, IN_USE, 1);
         // SAFETY: `asked` is a whole `flock`, which the kernel fills in.
@@ -123,7 +123,8 @@ impl OpenIndex {
                 i64::try_from(self.mapped.len() * stretch).map_err(|_| ffi::SQLITE_IOERR_SHMMAP)?;
             // Between the two calls there is no fork: a child would keep the mapping.
             let address = CHILDREN.with(|_| {
-                // SAFETY: a new mapping of a file of our own, as long as the file; unmapped in `drop`.
+                // SAFETY: a new mapping of a file of our own, as long as the file; unmapped in
+                // `drop`.
                 unsafe {
                     let address = libc::mmap(
                         ptr::null_mut(),
@@ -150,8 +151,8 @@ impl OpenIndex {
         Ok(stretch.cast::<u8>().wrapping_add((region % self.regions_per_map) * size).cast())
     }
 
-    /// Whether the file is that long, or was made so. Each page is written to: what a disk has no room for
-    /// must fail here, and not as a signal where it is read.
+    /// Whether the file is that long, or was made so. Each page is written to: what a disk has no
+    /// room for must fail here, and not as a signal where it is read.
     fn reaches(&self, length: usize, extend: bool) -> Result<bool, c_int> {
         let facts = facts(&self.shm).map_err(|_| ffi::SQLITE_IOERR_SHMSIZE)?;
         let has = usize::try_from(facts.st_size).unwrap_or(0);
@@ -197,8 +198,8 @@ impl OpenIndex {
             }
             libc::F_WRLCK
         };
-        // Whoever writes holds the lock of a reader, too, and who empties the WAL that of a checkpointer; the others
-        // only build the index again.
+        // Whoever writes holds the lock of a reader, too, and who empties the WAL that of a
+        // checkpointer; the others only build the index again.
         let writes = mask & WRITER != 0
             && self.database.writes
             && (self.shared != 0 || self.exclusive & (WRITER | CHECKPOINTER) != 0);
@@ -227,8 +228,9 @@ impl OpenIndex {
 }
 
 impl Drop for OpenIndex {
-    /// A process that shares the open files by a bare fork goes on without our locks. One that was forked has
-    /// neither the descriptors nor the mappings, and what is in their places by now is somebody else's.
+    /// A process that shares the open files by a bare fork goes on without our locks. One that was
+    /// forked has neither the descriptors nor the mappings, and what is in their places by now is
+    /// somebody else's.
     fn drop(&mut self) {
         if self.shm.is_inherited() {
             return;
@@ -269,7 +271,8 @@ fn facts(file: &Descriptor) -> Result<libc::stat, NotOpened> {
     Err(NotOpened::Code(ffi::SQLITE_IOERR_FSTAT))
 }
 
-/// What root makes belongs to whom the database belongs to, and has its mode, whatever the umask says.
+/// What root makes belongs to whom the database belongs to, and has its mode, whatever the umask
+/// says.
 fn make_alike(shm: &Descriptor, path: &CStr, database: &libc::stat) -> Result<(), NotOpened> {
     let made = facts(shm)?;
     let file = shm.as_raw_fd();

@@ -49,17 +49,19 @@ use self::index::{NotOpened, OpenIndex};
 use super::shortage::note;
 use crate::environment::{Guard, is_in_force};
 
-/// The byte of the database that readers lock first (`SHARED_FIRST`): whoever wants all of it for itself
-/// locks this one, too.
+/// The byte of the database that readers lock first (`SHARED_FIRST`): whoever wants all of it for
+/// itself locks this one, too.
 const DATABASE_SHARED: i64 = 0x4000_0002;
 
-/// The first byte after those that SQLite locks: whoever writes holds it, whatever `-shm` he has open.
+/// The first byte after those that SQLite locks: whoever writes holds it, whatever `-shm` he has
+/// open.
 const DATABASE_WRITER: i64 = 0x4000_0200;
 
 /// Where the eight locks of a `-shm` begin.
 const LOCKS: i64 = 120;
 
-/// The byte that says that the `-shm` is in use (`UNIX_SHM_DMS`): whoever finds it free begins the file anew.
+/// The byte that says that the `-shm` is in use (`UNIX_SHM_DMS`): whoever finds it free begins the
+/// file anew.
 const IN_USE: i64 = 128;
 
 /// What stands in the place of SQLite's own methods for one open database.
@@ -81,8 +83,8 @@ enum Index {
     Left,
 }
 
-/// Whether the kernel has such locks. Asked once, of a pipe; if there cannot be one, it is taken to have them,
-/// and an attempt to lock says so if that is wrong.
+/// Whether the kernel has such locks. Asked once, of a pipe; if there cannot be one, it is taken to
+/// have them, and an attempt to lock says so if that is wrong.
 fn has_open_file_locks() -> bool {
     static HAS: OnceLock<bool> = OnceLock::new();
     if !is_in_force(Guard::Locks) {
@@ -192,13 +194,14 @@ fn is_locked(file: &File, byte: i64) -> bool {
     locked_by(file, byte, 1).is_some()
 }
 
-/// Before the first file is opened: one that somebody has put in the place of a file of the store may be a FIFO.
+/// Before the first file is opened: one that somebody has put in the place of a file of the store
+/// may be a FIFO.
 pub fn prepare() {
     system_calls::replace();
 }
 
-/// Puts our methods in the place of SQLite's for the database that `connection` has just opened and not yet
-/// read.
+/// Puts our methods in the place of SQLite's for the database that `connection` has just opened and
+/// not yet read.
 ///
 /// # Errors
 /// Those of the file control that asks for the open file.
@@ -208,8 +211,8 @@ pub fn guard(connection: &rusqlite::Connection) -> rusqlite::Result<()> {
     }
     close_in_children();
     let mut file: *mut ffi::sqlite3_file = ptr::null_mut();
-    // SAFETY: the handle is valid while `connection` lives, "main" is a NUL-terminated schema name, and this
-    // control writes one pointer.
+    // SAFETY: the handle is valid while `connection` lives, "main" is a NUL-terminated schema name,
+    // and this control writes one pointer.
     let code = unsafe {
         ffi::sqlite3_file_control(
             connection.handle(),
@@ -231,8 +234,9 @@ pub fn guard(connection: &rusqlite::Connection) -> rusqlite::Result<()> {
     };
     let key = Key::of(&database)
         .map_err(|_| rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_CANTOPEN), None))?;
-    // SAFETY: SQLite keeps the open file until it calls `xClose`, and nobody uses `connection` meanwhile. Its
-    // methods are a constant of SQLite's, at least of version 2, which has those of the wal-index.
+    // SAFETY: SQLite keeps the open file until it calls `xClose`, and nobody uses `connection`
+    // meanwhile. Its methods are a constant of SQLite's, at least of version 2, which has those of
+    // the wal-index.
     unsafe {
         if file.is_null() || (*file).pMethods.is_null() || (*(*file).pMethods).iVersion < 2 {
             return Ok(());
@@ -271,7 +275,8 @@ macro_rules! original {
 }
 
 unsafe extern "C" fn close(file: *mut ffi::sqlite3_file) -> c_int {
-    // SAFETY: called by SQLite on a guarded file, for the last time; its own methods are put back first.
+    // SAFETY: called by SQLite on a guarded file, for the last time; its own methods are put back
+    // first.
     unsafe {
         let guarded = Box::from_raw((*file).pMethods.cast_mut().cast::<Guarded>());
         (*file).pMethods = guarded.original;
@@ -283,8 +288,8 @@ unsafe extern "C" fn close(file: *mut ffi::sqlite3_file) -> c_int {
     }
 }
 
-/// A database that has become empty under its WAL was cut off by somebody else. SQLite would take it for a
-/// new one and delete the `-wal`, with all that is in it.
+/// A database that has become empty under its WAL was cut off by somebody else. SQLite would take
+/// it for a new one and delete the `-wal`, with all that is in it.
 unsafe extern "C" fn file_size(
     file: *mut ffi::sqlite3_file,
     size: *mut ffi::sqlite3_int64,
@@ -396,7 +401,8 @@ fn length_of(path: &CStr) -> Option<i64> {
 /// The database is empty, and there is a `-wal`.
 pub const EMPTIED: c_int = ffi::SQLITE_CORRUPT | (0x71 << 8);
 
-/// The database says that it is in rollback-journal mode, and there is a `-wal`: then that is another one's.
+/// The database says that it is in rollback-journal mode, and there is a `-wal`: then that is
+/// another one's.
 pub const IN_ROLLBACK_MODE: c_int = ffi::SQLITE_CORRUPT | (0x72 << 8);
 
 /// Bytes 18 and 19 of a database: 1 is the rollback journal, 2 is WAL.

@@ -23,8 +23,8 @@ use crate::sys::unix::{directory_of, retry};
 pub fn replace() {
     static REPLACED: Once = Once::new();
     REPLACED.call_once(|| {
-        // SAFETY: the default VFS lives as long as the process, and for Unix has this method. The functions have
-        // the types by which SQLite calls what it has under these names.
+        // SAFETY: the default VFS lives as long as the process, and for Unix has this method. The
+        // functions have the types by which SQLite calls what it has under these names.
         unsafe {
             let vfs = ffi::sqlite3_vfs_find(ptr::null());
             if vfs.is_null() || (*vfs).iVersion < 3 {
@@ -43,15 +43,16 @@ type Open = unsafe extern "C" fn(*const c_char, c_int, c_int) -> c_int;
 type Chown = unsafe extern "C" fn(c_int, libc::uid_t, libc::gid_t) -> c_int;
 
 thread_local! {
-    /// What SQLite has opened last: it gives a file away right after that. Its path by `/proc` is not to be had
-    /// everywhere.
+    /// What SQLite has opened last: it gives a file away right after that. Its path by `/proc` is
+    /// not to be had everywhere.
     static OPENED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 unsafe extern "C" fn open(path: *const c_char, flags: c_int, mode: c_int) -> c_int {
     // SAFETY: SQLite calls it with a NUL-terminated path.
     let bytes = unsafe { CStr::from_ptr(path).to_bytes() };
-    // SQLite follows a link in the place of a `-wal` or `-journal`, and root would write to what a user puts there.
+    // SQLite follows a link in the place of a `-wal` or `-journal`, and root would write to what a
+    // user puts there.
     let is_companion = database_of(Path::new(OsStr::from_bytes(bytes))).is_some();
     let no_link = if is_companion { libc::O_NOFOLLOW } else { 0 };
     // SAFETY: as SQLite calls it. For regular files `O_NONBLOCK` means nothing.
@@ -74,8 +75,9 @@ unsafe extern "C" fn give(fd: c_int, _uid: libc::uid_t, _gid: libc::gid_t) -> c_
     give_to_owner_of_database(&file, Path::new(OsStr::from_bytes(&path))).map_or(-1, |()| 0)
 }
 
-/// Gives a file that root has just made to the owner of the database that it is beside: in the very directory that
-/// it is found in by `path`, by which it was opened. One that is not empty was there before, and is its owner's.
+/// Gives a file that root has just made to the owner of the database that it is beside: in the very
+/// directory that it is found in by `path`, by which it was opened. One that is not empty was there
+/// before, and is its owner's.
 pub fn give_to_owner_of_database(file: &File, path: &Path) -> io::Result<()> {
     let made = rustix::fs::fstat(file)?;
     let Some((name, database)) = path.file_name().zip(database_of(path)) else { return Ok(()) };

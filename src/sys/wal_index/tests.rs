@@ -71,8 +71,8 @@ fn of_two_connections_of_one_process_one_writes() {
     assert_eq!((sum(&one), sum(&two), sum(&foreign)), (201, 201, 201));
 }
 
-/// A close cancelled the lock of a reader; the next checkpoint began the WAL anew, and writers wrote over
-/// what he was reading.
+/// A close cancelled the lock of a reader; the next checkpoint began the WAL anew, and writers
+/// wrote over what he was reading.
 #[test]
 fn what_a_reader_sees_outlives_a_close_and_a_checkpoint() {
     let directory = tempfile::tempdir().unwrap();
@@ -112,8 +112,8 @@ fn an_index_in_use_is_not_begun_anew_and_a_database_in_use_is_not_locked() {
     assert!(lock_alone(&path).unwrap().is_some());
 }
 
-/// What others may not do to us: a connection with SQLite's own methods in this process lost its locks when
-/// the last one of ours was closed.
+/// What others may not do to us: a connection with SQLite's own methods in this process lost its
+/// locks when the last one of ours was closed.
 #[test]
 fn a_connection_beside_ours_keeps_its_locks() {
     let directory = tempfile::tempdir().unwrap();
@@ -190,7 +190,8 @@ fn locks_of_one_connection_and_of_two() {
     assert_eq!((one.shared, one.exclusive, two.shared, two.exclusive), (0, 0, 0, 0b1111_1001));
 }
 
-/// FIELD-BUGS row 106: root wrote the log of a user's store to whatever the user had put a link to in its place.
+/// FIELD-BUGS row 106: root wrote the log of a user's store to whatever the user had put a link to
+/// in its place.
 #[test]
 fn no_link_in_the_place_of_a_wal_is_followed() {
     let directory = tempfile::tempdir().unwrap();

@@ -125,7 +125,8 @@ impl Finding {
     }
 }
 
-/// The files of the older program in its directory `home` and, where it has one, its directory of locks.
+/// The files of the older program in its directory `home` and, where it has one, its directory of
+/// locks.
 #[derive(Debug)]
 pub(crate) struct Files<'a> {
     home: &'a Path,
@@ -316,7 +317,8 @@ impl Import<'_> {
         Ok(record.map(|record| Gateway { record, said: in_lock.ok() }))
     }
 
-    /// The row of whoever holds the lock at `path`; and what is wrong where somebody else has the office.
+    /// The row of whoever holds the lock at `path`; and what is wrong where somebody else has the
+    /// office.
     fn holder_of_lock(
         &mut self,
         path: &Path,

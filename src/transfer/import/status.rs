@@ -145,8 +145,8 @@ impl Import<'_> {
     }
 }
 
-/// What of the file can be said. A field of another type, or with a word that nobody could say, is left
-/// out: the rest is as good.
+/// What of the file can be said. A field of another type, or with a word that nobody could say, is
+/// left out: the rest is as good.
 fn update(object: &Map<String, Value>) -> StatusUpdate {
     let mut update = StatusUpdate::new();
     if let Some(state) = text(object, "gateway_state") {
