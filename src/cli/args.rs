@@ -13,7 +13,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::records::profiles::Desired;
+use crate::Desired;
 
 pub(super) use self::forensics::{
     Forensics, ForensicsDiagnose, ForensicsSnapshot, ForensicsSystemd,

@@ -8,8 +8,7 @@ use crate::environment;
 use crate::error::{Error, Result};
 use crate::names::{Kind, ProfileName};
 use crate::office::profile::{Profile, real_home};
-use crate::store::Store;
-use crate::store::open::OpenOptions;
+use crate::{OpenOptions, Store};
 
 impl Global {
     pub(super) fn options(&self) -> OpenOptions {

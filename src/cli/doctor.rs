@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::OpenOptions;
 use crate::cli::advice::Invocation;
 use crate::cli::args::Global;
 use crate::cli::context::by_us;
@@ -12,7 +13,6 @@ use crate::doctor::check::{Finding, Severity};
 use crate::doctor::{Act, Repair};
 use crate::error::Result;
 use crate::names::{Kind, ProfileName};
-use crate::store::open::OpenOptions;
 
 pub(super) fn doctor(global: &Global, arguments: &args::Doctor, format: Format) -> Outcome {
     let invocation = Invocation::of(global);

@@ -9,9 +9,8 @@ use crate::clock::rfc3339;
 use crate::error::{Error, ErrorKind, Result};
 use crate::names::ProfileName;
 use crate::patience::{Cancel, Wait};
-use crate::records::events::Event;
-use crate::store::Store;
 use crate::sys::supervise;
+use crate::{Event, Store};
 
 /// Events printed at once; the store keeps more.
 const SHOWN: usize = 1_000;

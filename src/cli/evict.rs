@@ -4,7 +4,6 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::claim::sweep::Force;
 use crate::cli::advice::Invocation;
 use crate::cli::args::Global;
 use crate::cli::context::by_us;
@@ -13,9 +12,8 @@ use crate::cli::{Existing, args};
 use crate::names::{Office, Wanted};
 use crate::office::evict::Eviction;
 use crate::owner::because::because;
-use crate::owner::holder::Holder;
 use crate::path_text;
-use crate::store::Store;
+use crate::{Force, Holder, Store};
 
 pub(super) fn evict(global: &Global, arguments: &args::Evict, format: Format) -> Outcome {
     let office = global.office()?;

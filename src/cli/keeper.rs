@@ -15,7 +15,6 @@ use clap::Parser;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::claim::examine::Evicted;
 use crate::cli::args::Global;
 use crate::cli::output;
 use crate::cli::output::{Complaint, exit};
@@ -26,12 +25,10 @@ use crate::keeper::record;
 use crate::keeper::record::{Recorded, Recorder};
 use crate::keeper::target::Target;
 use crate::names::{InstanceId, Office, ProfileName};
-use crate::owner::holder::Holder;
 use crate::records::instances::Record;
-use crate::store::Store;
-use crate::store::open::OpenOptions;
 use crate::sys;
 use crate::sys::{ProcessHandle, StartTime, StartTimeUnit, supervise};
+use crate::{Evicted, Holder, OpenOptions, Store};
 
 pub(super) use crate::keeper::pair::VERB as VERB_OF_SECOND;
 

@@ -22,7 +22,6 @@ use crate::keeper::record;
 use crate::keeper::release::cannot_tell;
 use crate::keeper::target::Target;
 use crate::names::LockName;
-use crate::owner::holder::Holder;
 use crate::patience::{Cancel, Stopped, Wait};
 use crate::process::subject::Subject;
 use crate::records::instances::{EndReason, Origin};
@@ -31,10 +30,10 @@ use crate::records::{instances, locks as records_locks};
 use crate::scoped::acquire::{Acquired, GrantedLock, PreviousLock};
 use crate::scoped::survey::masked;
 use crate::scoped::unlock::end_if_without_purpose;
-use crate::store::Store;
 use crate::store::handle::Inner;
 use crate::store::transaction::Tx;
 use crate::sys::Existence;
+use crate::{Holder, Store};
 use crate::{stop_budget, sys};
 
 /// How many keepers one attempt starts at most.

@@ -2,7 +2,6 @@
 
 use serde_json::{Value, json};
 
-use crate::claim::sweep::Force;
 use crate::cli::args::Global;
 use crate::cli::context::by_us;
 use crate::cli::identity::{name, scope};
@@ -11,10 +10,10 @@ use crate::cli::{Existing, args};
 use crate::clock::length;
 use crate::names::{IdentityHash, LockName, ProfileName, Wanted};
 use crate::owner::because::because;
-use crate::owner::holder::Holder;
 use crate::path_text::quoted;
 use crate::scoped::ask::LockReport;
 use crate::scoped::unlock::{Unlocked, UnlockedLock};
+use crate::{Force, Holder};
 
 pub(super) fn locks(global: &Global, format: Format) -> Outcome {
     let reports = match global.existing()? {

@@ -3,13 +3,13 @@
 //! that takes the "no" for a loss ends a gateway that is well. So beside an orphan such a verb
 //! answers 75 in place of the "no".
 
+use crate::Store;
 use crate::cli::Existing;
 use crate::cli::args::Global;
 use crate::error::{Error, ErrorKind, Result};
 use crate::keeper::Known;
 use crate::owner::orphan;
 use crate::process::anchor::sweep::Orphan;
-use crate::store::Store;
 
 /// Asks the store; `None` where there is none, and nobody is left of one.
 ///

@@ -12,8 +12,8 @@ use crate::keeper::release::{current_run, parent};
 use crate::marker::request::MarkerRequest;
 use crate::marker::{Consumed, request};
 use crate::names::MarkerName;
-use crate::records::markers::{Addressee, Marker, Written};
-use crate::store::Store;
+use crate::records::markers::Addressee;
+use crate::{Marker, Store, Written};
 use crate::{marker, sys};
 
 pub(super) fn write(global: &Global, arguments: &args::MarkerWrite, format: Format) -> Outcome {

@@ -6,7 +6,7 @@
 
 use std::fmt::Write;
 
-use crate::records::profiles::Desired;
+use crate::Desired;
 use crate::status::report::Report;
 
 /// Metrics of one name, in the order in which they are printed.

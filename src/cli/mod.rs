@@ -33,6 +33,7 @@ use std::ffi::OsString;
 use clap::{CommandFactory, Parser};
 use serde_json::json;
 
+use crate::Store;
 use crate::cli::advice::Invocation;
 use crate::cli::answer::{Answer, Outcome};
 use crate::cli::args::{Cli, Global, Verb};
@@ -41,7 +42,6 @@ use crate::error::Error;
 use crate::forensics::diagnostic;
 use crate::path_text;
 use crate::process::anchor::sweep::Orphan;
-use crate::store::Store;
 use crate::sys::{signals, supervise};
 
 /// Runs the command line `arguments`, the program's name first; returns the exit code.

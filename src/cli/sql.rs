@@ -5,13 +5,13 @@ use std::time::Duration;
 use rusqlite::types::Value as SqlValue;
 use serde_json::{Map, Value, json};
 
+use crate::Store;
 use crate::cli::args::Global;
 use crate::cli::context::no_store;
 use crate::cli::output::{Answer, Format, Outcome, exit};
 use crate::cli::{args, printable};
 use crate::clock::Deadline;
 use crate::error::{Error, Result};
-use crate::store::Store;
 use crate::store::salvage::values_of;
 
 /// More rows are for `sqlite3 -readonly`.

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::Store;
 use crate::cli::args::{Cadence, Global, StatusField, StatusSet, Time};
 use crate::cli::context::by_us;
 use crate::cli::lost_store;
@@ -17,7 +18,6 @@ use crate::status::field::Field;
 use crate::status::platform::PlatformUpdate;
 use crate::status::update::StatusUpdate;
 use crate::status::write;
-use crate::store::Store;
 use crate::{owner, sys};
 
 pub(super) fn status_set(global: &Global, arguments: &StatusSet, format: Format) -> Outcome {

@@ -13,10 +13,8 @@ use crate::error::Error;
 use crate::names::{InstanceId, Office};
 use crate::office::takeover::restart::{Restart, RestartOptions};
 use crate::office::takeover::stop::{StopOptions, StopOutcome, StopReport};
-use crate::owner::holder::Holder;
-use crate::records::profiles::Desired;
-use crate::store::Store;
 use crate::sys;
+use crate::{Desired, Holder, Store};
 
 pub(super) fn stop(global: &Global, arguments: &args::Stop, format: Format) -> Outcome {
     let office = global.office()?;

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use crate::Desired;
 use crate::cli::args::status::StatusField;
 use crate::names::{MarkerName, ProfileName};
 use crate::patience::Wait;
 use crate::process::exit_code::{ExitCause, ExitRule, Supervisor};
-use crate::records::profiles::Desired;
 use crate::span::Span;
 use crate::{span, sys};
 

@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use crate::Store;
 use crate::cli::args;
 use crate::cli::args::Global;
 use crate::cli::output::{Answer, Format, Outcome, exit};
@@ -16,7 +17,6 @@ use crate::forensics::snapshot::Snapshot;
 use crate::keeper::release::{current_run, parent};
 use crate::names::{InstanceId, Office};
 use crate::records::instances;
-use crate::store::Store;
 use crate::store::busy::with_budget;
 use crate::sys;
 

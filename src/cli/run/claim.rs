@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::claim::examine::{ATTEMPTS, Evicted, changes_too_fast};
+use crate::claim::examine::ATTEMPTS;
+use crate::claim::examine::changes_too_fast;
 use crate::cli::keeper::document;
 use crate::cli::output::{Answer, Complaint, Format};
 use crate::cli::run::inbox::{Event, Inbox, LOOK_EVERY, Signalled};
@@ -14,15 +15,14 @@ use crate::office::claim::Claim;
 use crate::office::options::{ClaimOptions, Replace};
 use crate::office::profile::Profile;
 use crate::office::tenure::Tenure;
-use crate::owner::holder::Holder;
 use crate::process::exit_code::{ExitCause, ExitCodes};
 use crate::process::older::hold;
 use crate::process::older::hold::Hold;
 use crate::process::older::wire::Owner;
-use crate::records::profiles::Desired;
 use crate::scoped::ask;
 use crate::sys;
 use crate::sys::supervise;
+use crate::{Desired, Evicted, Holder};
 
 /// Claims the office, and with it the lock of the older program if that is wanted. Whoever takes
 /// that lock between the two is met by the next claim, which refuses us.

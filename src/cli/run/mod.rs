@@ -13,6 +13,7 @@ pub(crate) mod restart;
 mod running;
 pub(crate) mod start;
 
+use crate::Released;
 use crate::claim::older as claim_older;
 use crate::cli::advice::Invocation;
 use crate::cli::args::Global;
@@ -27,7 +28,6 @@ use crate::office::options::ClaimOptions;
 use crate::process::exit_code::{ExitCause, ExitCodes, ExitRule, Supervisor};
 use crate::process::older::hold;
 use crate::store::busy::with_budget;
-use crate::store::held::Released;
 use crate::sys::supervise;
 
 pub(super) fn run(global: &Global, arguments: &args::Run, format: Format) -> Outcome {

@@ -4,13 +4,13 @@
 //! still find it, and with those of its locks that were not released since. Locks that its command
 //! took by verbs are not among them: `lock verify` tells the command.
 
+use crate::Holder;
 use crate::cli::output;
 use crate::cli::run::running;
 use crate::cli::run::running::{Life, Watch};
 use crate::cli::run::start::Child;
 use crate::error::{Error, Result};
 use crate::office::claim::Claim;
-use crate::owner::holder::Holder;
 use crate::patience::Wait;
 use crate::records::instances::CommandLock;
 

@@ -6,12 +6,12 @@
 //! only if the marker was not seen first, so that the command is asked once. A marker that a person
 //! wrote announces a signal and asks for nothing; `restart` always asks.
 
+use crate::Marker;
 use crate::cli::output;
 use crate::cli::run::running::{Ending, Watch, Why};
 use crate::clock::Deadline;
 use crate::names::MarkerName;
 use crate::owner::request::{Request, request_to};
-use crate::records::markers::Marker;
 use crate::sys;
 
 impl Watch<'_> {

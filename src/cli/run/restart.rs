@@ -8,6 +8,7 @@
 
 use std::time::Duration;
 
+use crate::Marker;
 use crate::cli::advice::Invocation;
 use crate::cli::output;
 use crate::cli::run::end;
@@ -16,7 +17,6 @@ use crate::cli::run::start::{NotStarted, Started, start};
 use crate::clock::Deadline;
 use crate::error::{Error, ErrorKind as Kind};
 use crate::owner::request::{Request, asked_to_end, request_to};
-use crate::records::markers::Marker;
 use crate::store::busy::with_budget;
 use crate::sys::ExecFailure;
 

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
-use crate::claim::guard::{Lost, Standing};
 use crate::cli::args::Global;
 use crate::cli::output::{Answer, Format, Outcome};
 use crate::cli::run::inbox::{Event, Inbox, LOOK_EVERY, Signal, Signalled};
@@ -24,12 +23,12 @@ use crate::process::command_lock::LockFile;
 use crate::process::exit_code::ExitCodes;
 use crate::process::older::hold::Hold;
 use crate::records::instances::{Command, CommandLock};
-use crate::records::markers::Marker;
 use crate::records::shutdowns;
 use crate::store::busy::with_budget;
+use crate::store::data_version;
 use crate::store::last_words::What;
-use crate::store::{Store, data_version};
 use crate::sys::{Caught, ChildEnd, signals, supervise};
+use crate::{Lost, Marker, Standing, Store};
 use crate::{state, sys};
 
 /// Between two full verifications; in between only what costs next to nothing is looked at.

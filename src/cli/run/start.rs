@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 
+use crate::Store;
 use crate::cli::advice::Invocation;
 use crate::cli::args;
 use crate::cli::args::Global;
@@ -13,7 +14,6 @@ use crate::office::tenure::Tenure;
 use crate::process::command_lock::LockFile;
 use crate::records::identities::Identities;
 use crate::records::instances::{Command, CommandLock, End, EndReason};
-use crate::store::Store;
 use crate::sys::supervise::HeldCommand;
 use crate::sys::{ExecFailure, Shortage};
 
