@@ -41,6 +41,7 @@ mod open_files;
 mod own_group;
 mod process;
 #[cfg(any(target_os = "linux", test))]
+#[cfg_attr(not(target_os = "linux"), allow(unused_imports, reason = "only Linux asks, all test"))]
 mod procfs;
 mod programs;
 mod proven;
