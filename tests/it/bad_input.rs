@@ -7,8 +7,9 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::open::{assert_untouched, fingerprint};
-use crate::support::{LIMIT, Process, Sandbox, another_user, skipped};
+use crate::support::{
+    LIMIT, Process, Sandbox, another_user, assert_untouched, fingerprint, skipped,
+};
 
 const START: &[&str] = &["run", "--no-backoff", "--", "echo", "started"];
 

@@ -5,18 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::support::{
-    Answer, LIMIT, Process, Sandbox, another_user, eventually, has, skipped, works,
+    Answer, LIMIT, NOBODY, Process, START, Sandbox, another_user, beside, eventually, has, skipped,
+    works,
 };
-
-const START: &[&str] = &["run", "--no-backoff", "--", "true"];
-
-fn beside(db: &Path, suffix: &str) -> PathBuf {
-    let mut path = db.as_os_str().to_owned();
-    path.push(suffix);
-    path.into()
-}
-
-const NOBODY: u32 = 65534;
 
 /// A store in a directory of nobody's; `None` where that cannot be tried.
 struct OfNobody(Sandbox);
@@ -33,8 +24,8 @@ impl OfNobody {
 
     fn as_nobody(&self, arguments: &[&str]) -> Answer {
         let words = another_user().unwrap();
-        let mut command = self.0.program(words[0]);
-        command.args(&words[1..]).arg(self.0.file("incumbent")).args(arguments);
+        let mut command = self.0.within(words);
+        command.arg(self.0.file("incumbent")).args(arguments);
         Process::start(command).finish(LIMIT)
     }
 
@@ -173,8 +164,8 @@ fn the_programs_of_the_system_are_found_in_a_user_namespace() {
     }
     let sandbox = Sandbox::new();
     let binary = sandbox.open_to_nobody();
-    let mut diagnose = sandbox.program(words[0]);
-    diagnose.args(&words[1..]).arg(binary).args(["forensics", "diagnose", "--log", "log"]);
+    let mut diagnose = sandbox.within(&words);
+    diagnose.arg(binary).args(["forensics", "diagnose", "--log", "log"]);
     Process::start(diagnose).finish(LIMIT).assert_code(0);
     let log = eventually("the end of the diagnostic", LIMIT, || {
         let log = std::fs::read_to_string(sandbox.file("log")).unwrap_or_default();

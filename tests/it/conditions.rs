@@ -372,8 +372,8 @@ impl Stage {
         let shell = format!("exec 9>&1 >out; {}", condition.shell);
         let mut words = as_user(condition.asker);
         words.extend(["/bin/sh", "-c", shell.as_str(), "sh", self.program.to_str().unwrap()]);
-        let mut command = self.sandbox.program(words[0]);
-        command.args(&words[1..]).args(condition.words);
+        let mut command = self.sandbox.within(&words);
+        command.args(condition.words);
         let [target, untouched] = [&self.target, &self.untouched].map(|it| it.pid().to_string());
         let directory = self.sandbox.path();
         let mut left = verb.split(' ').peekable();

@@ -5,17 +5,13 @@ use std::time::{Duration, Instant};
 
 use incumbent::{Acquire, AcquireOptions, Claim, LockRequest, Store};
 
-use crate::open::{Disk, mount_namespace};
 use crate::support::{
-    Answer, Container, LIMIT, Process, Sandbox, assert_within, container, is_root, order, role,
-    role_db, skipped, works,
+    AS_ROLE, Answer, Container, Disk, LIMIT, Process, Sandbox, assert_within, container, is_root,
+    mount_namespace, order, plays, role_db, set_role, skipped, test_name, works,
 };
 
+pub const ROLE_TEST: &str = test_name!(role_of_a_gateway);
 pub const GATEWAY: &str = "gateway in a container";
-
-/// The program that plays [`GATEWAY`], for the scripts below.
-pub const LIBRARY: &str = "exec \"$IT_PROGRAM\" --exact containers::role_of_a_gateway --nocapture \
-                       --test-threads=1";
 
 /// What a start takes on a busy machine; far below every time-out in the program.
 const AT_ONCE: Duration = Duration::from_secs(4);
@@ -56,7 +52,7 @@ const OWNERS: [(&str, Users, &str); 9] = [
         Users::One,
         "incumbent run --no-backoff --lock token=one -- sh -c 'sh -c \"echo held; exec cat\"; :'; :",
     ),
-    ("a program that links the library", Users::One, LIBRARY),
+    ("a program that links the library", Users::One, AS_ROLE),
     (
         "an entry script that becomes its gateway",
         Users::One,
@@ -81,13 +77,13 @@ const OWNERS: [(&str, Users, &str); 9] = [
 const SUCCESSORS: [&str; 3] = [
     "exec incumbent run --no-backoff --lock token=one -- true",
     "incumbent claim --pid $$ && exec incumbent lock acquire token one --pid $$",
-    LIBRARY,
+    AS_ROLE,
 ];
 
 /// Holds the office and the lock until its standard input is closed; 75 where either is refused.
 #[test]
 fn role_of_a_gateway() {
-    if role().as_deref() != Some(GATEWAY) {
+    if !plays(GATEWAY) {
         return;
     }
     let store = Store::open(role_db()).unwrap();
@@ -128,8 +124,7 @@ impl Place<'_> {
                 command
             }
         };
-        let program = std::env::current_exe().unwrap();
-        command.env("IT_ROLE", GATEWAY).env("IT_PROGRAM", program);
+        set_role(&mut command, ROLE_TEST, GATEWAY);
         Container::start(command)
     }
 
@@ -219,8 +214,8 @@ fn a_restarted_container_owns_at_once_on_an_overlay_that_was_mounted_again() {
              {MOUNT} && echo mounted && exec cat"
         );
         let keeper = |sandbox: &Sandbox| {
-            let mut command = sandbox.program(words[0]);
-            command.args(&words[1..]).args(["/bin/sh", "-c", &script]);
+            let mut command = sandbox.within(words);
+            command.args(["/bin/sh", "-c", &script]);
             Process::start(command)
         };
         if keeper(&Sandbox::new()).finish(LIMIT).code() != 0 {

@@ -1,57 +1,14 @@
 //! Many processes want one office, or one store, in the same instant.
 
 use std::io::Write;
-use std::os::fd::{AsFd, OwnedFd};
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use incumbent::{Claim, Store};
 use rustix::process::Signal;
 
 use crate::support::{
-    Answer, HOLDING, LIMIT, Process, Run, Sandbox, eventually, kill, rounds, wait_ended,
+    Answer, Barrier, HOLDING, LIMIT, Process, Run, Sandbox, eventually, kill, rounds, wait_ended,
 };
-
-/// Holds processes back until all of them have arrived, then lets them go in one instant.
-struct Barrier {
-    waiting: OwnedFd,
-    gate: OwnedFd,
-}
-
-impl Barrier {
-    fn new() -> Self {
-        let (waiting, gate) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
-        Self { waiting, gate }
-    }
-
-    /// A shell that says `here` and then waits at the barrier before it becomes `command`.
-    fn hold_back(&self, command: &Command) -> Process {
-        let mut shell = Command::new("/bin/sh");
-        shell
-            .args(["-c", "echo here; read -r go <&2; exec \"$@\" 2>&1", "sh"])
-            .arg(command.get_program())
-            .args(command.get_args());
-        if let Some(directory) = command.get_current_dir() {
-            shell.current_dir(directory);
-        }
-        for (name, value) in command.get_envs() {
-            match value {
-                Some(value) => shell.env(name, value),
-                None => shell.env_remove(name),
-            };
-        }
-        // Standard error brings the barrier in; the command itself gets standard output for it.
-        let waiting = Stdio::from(self.waiting.as_fd().try_clone_to_owned().unwrap());
-        let mut process = Process::start_with_stderr(shell, waiting);
-        assert_eq!(process.line(), "here");
-        process
-    }
-
-    /// Every reader sees the end of the pipe at once.
-    fn open(self) {
-        drop(self.gate);
-    }
-}
 
 /// R:RACE. FIELD-BUGS rows 1, 37 and 40.
 ///

@@ -7,10 +7,9 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::open::Disk;
 use crate::support::{
-    Answer, LIMIT, Process, Random, Sandbox, assert_within, eventually, has, kill, rounds, skipped,
-    wait_ended,
+    Answer, Disk, LIMIT, Process, Random, Sandbox, assert_within, eventually, has, kill, rounds,
+    skipped, wait_ended,
 };
 
 const PAGE: usize = 4096;

@@ -3,8 +3,7 @@
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::open::stopped_writer;
-use crate::support::{Answer, LIMIT, Process, Sandbox, eventually, wait_for_looks};
+use crate::support::{Answer, LIMIT, Process, Sandbox, eventually, stopped_writer, wait_for_looks};
 
 /// Symptom: `--wait=0` and `stop --timeout 1s` took 5 s beside a writer that was stopped, the store's own
 /// patience. It holds because that lies within the caller's.

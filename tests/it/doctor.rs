@@ -2,7 +2,7 @@
 //! silent.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -12,10 +12,10 @@ use rusqlite::Connection;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::open::{mount_namespace, read_only_store, stopped_writer};
 use crate::support::{
-    Answer, BINARY, LIMIT, Process, Run, Sandbox, another_user, assert_within, has,
-    nobody_with_hidepid, order, role, role_db, rounds, skipped, wait_stopped, works,
+    Answer, BINARY, LIMIT, Process, Run, Sandbox, another_user, assert_within, has, mode,
+    mount_namespace, nobody_with_hidepid, order, plays, read_only_store, role_db, rounds, set_mode,
+    skipped, stopped_writer, test_name, wait_stopped, works,
 };
 
 /// Every check, where there is a store.
@@ -181,17 +181,6 @@ impl Sandbox {
     }
 }
 
-fn chmod(path: &Path, mode: u32) {
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
-    std::fs::set_permissions(path, mode).unwrap();
-}
-
-fn mode(path: &Path) -> u32 {
-    std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(path).unwrap()) & 0o7777
-}
-
-// A healthy store.
-
 /// Each check gives one finding; nothing is a problem, also while a gateway holds an office and a
 /// token. The whole takes a moment, and nothing is written.
 #[test]
@@ -280,7 +269,7 @@ fn a_busy_store_is_a_healthy_one() {
 /// The part of many owners: locks so many anchors that are not on record.
 #[test]
 fn role_of_many_owners() {
-    if role().as_deref() != Some("many owners") {
+    if !plays("many owners") {
         return;
     }
     let anchors = role_db().with_file_name("state.db.anchors");
@@ -311,7 +300,7 @@ fn many_owners_are_named_at_once() {
     let sandbox = Sandbox::new();
     sandbox.used();
     let owners = [0; 2].map(|_| {
-        let mut owners = sandbox.role("doctor::role_of_many_owners", "many owners");
+        let mut owners = sandbox.role(test_name!(role_of_many_owners), "many owners");
         owners.err_line_with("holding");
         owners
     });
@@ -329,8 +318,6 @@ fn many_owners_are_named_at_once() {
     }
     assert_within(Duration::from_secs(10), took, "it");
 }
-
-// The place.
 
 /// No store is no problem: nothing is made, the checks that need one are left out, and what there
 /// is to say of the place is said.
@@ -360,18 +347,18 @@ fn a_directory_that_others_can_write_is_a_problem_at_whatever_height() {
     let sandbox = Sandbox::new();
     sandbox.used();
     let above = sandbox.path();
-    chmod(above, 0o777);
+    set_mode(above, 0o777);
     let diagnosis = sandbox.doctor();
     let finding = diagnosis.assert("path", "error", &["mode 0777", above.to_str().unwrap()]);
     diagnosis.assert_only(&["path"]);
     sandbox.try_remedy(finding, "chmod go-w").assert_code(0);
     sandbox.doctor().assert_only(&[]);
     // /tmp itself is sticky: nobody can rename there what is another's.
-    chmod(above, 0o1777);
+    set_mode(above, 0o1777);
     sandbox.doctor().assert_only(&[]);
-    chmod(above, 0o700);
+    set_mode(above, 0o700);
     // The store's own directory is not opened then.
-    chmod(&sandbox.file("store"), 0o777);
+    set_mode(&sandbox.file("store"), 0o777);
     let diagnosis = sandbox.doctor();
     diagnosis.assert("open", "error", &["can be written by others"]);
     sandbox
@@ -404,7 +391,7 @@ fn modes_are_compared_and_repaired() {
     let opened =
         [(sandbox.db(), 0o644, 0o600), (sandbox.anchors(), 0o755, 0o700), (anchor, 0o640, 0o600)];
     for (path, wider, _) in &opened {
-        chmod(path, *wider);
+        set_mode(path, *wider);
     }
     let diagnosis = sandbox.doctor();
     let finding =
@@ -414,7 +401,7 @@ fn modes_are_compared_and_repaired() {
     sandbox.doctor().assert_only(&[]);
 
     for (path, wider, _) in &opened {
-        chmod(path, *wider);
+        set_mode(path, *wider);
     }
     let before = sandbox.picture();
     let dry = sandbox.doctor_with(&["--fix", "--dry-run"]);
@@ -458,17 +445,17 @@ fn files_of_another_user_or_that_cannot_be_written_are_named() {
     let theirs = Sandbox::new();
     let binary = theirs.open_to_nobody();
     let ask = |verb: &[&str]| {
-        let mut command = theirs.program(words[0]);
-        command.args(&words[1..]).arg(&binary).args(verb).env_remove("HERMES_HOME");
+        let mut command = theirs.within(words);
+        command.arg(&binary).args(verb).env_remove("HERMES_HOME");
         Process::start(command).finish(LIMIT)
     };
     ask(&["run", "--no-backoff", "--", "true"]).assert_code(0);
-    chmod(&theirs.db(), 0o400);
+    set_mode(&theirs.db(), 0o400);
     let diagnosis = Diagnosis::of(&ask(&["--json", "doctor"]));
     diagnosis.assert("modes", "error", &["uid 65534 cannot write", "state.db", "mode 0400"]);
     diagnosis.assert("blind_spots", "info", &["other users"]);
     // Not to be read either: the store is there, and cannot be asked.
-    chmod(&theirs.db(), 0o000);
+    set_mode(&theirs.db(), 0o000);
     let diagnosis = Diagnosis::of(&ask(&["--json", "doctor"]));
     let open = diagnosis.assert("open", "error", &["cannot be asked"]);
     assert!(open["remedy"].as_str().unwrap().contains("owner"), "{open:#}");
@@ -476,9 +463,9 @@ fn files_of_another_user_or_that_cannot_be_written_are_named() {
     let fixed = Diagnosis::of(&ask(&["--json", "doctor", "--fix"]));
     assert_eq!((fixed.code, mode(&theirs.db())), (0, 0o600), "{fixed:#?}");
     // Who may not look does not say that there is none.
-    chmod(&theirs.file("store"), 0o000);
+    set_mode(&theirs.file("store"), 0o000);
     Diagnosis::of(&ask(&["--json", "doctor"])).assert("path", "unknown", &["cannot look at"]);
-    chmod(&theirs.file("store"), 0o700);
+    set_mode(&theirs.file("store"), 0o700);
 }
 
 /// Symptom: of a store on a filesystem that was mounted read-only, the doctor said to change modes.
@@ -489,8 +476,8 @@ fn a_read_only_mount_is_named() {
     let sandbox = Sandbox::new();
     sandbox.used();
     let ask = |arguments: &[&str]| {
-        let mut command = sandbox.program(words[0]);
-        command.args(&words[1..]).arg(BINARY).args(["--json", "doctor"]).args(arguments);
+        let mut command = sandbox.within(words);
+        command.arg(BINARY).args(["--json", "doctor"]).args(arguments);
         Diagnosis::of(
             &Process::start({
                 command.env_remove("HERMES_HOME");
@@ -527,8 +514,8 @@ fn a_filesystem_of_another_machine_is_a_problem() {
     let sandbox = Sandbox::new();
     sandbox.used();
     let ask = |kind: &str, options: &[&str]| {
-        let mut command = sandbox.program(words[0]);
-        command.args(&words[1..]).args(["/bin/sh", "-c", SCRIPT, kind, BINARY]);
+        let mut command = sandbox.within(words);
+        command.args(["/bin/sh", "-c", SCRIPT, kind, BINARY]);
         command.args(options).args(["--json", "doctor"]).env_remove("HERMES_HOME");
         Process::start(command).finish(LIMIT)
     };
@@ -561,8 +548,8 @@ fn a_disk_that_is_nearly_full_is_a_problem() {
             "mkdir store && mount -t tmpfs -o {options},mode=700 t store || exit 99
              incumbent run --no-backoff -- true && exec incumbent --json doctor"
         );
-        let mut command = sandbox.program(words[0]);
-        command.args(&words[1..]).args(["/bin/sh", "-c", &script]).env_remove("HERMES_HOME");
+        let mut command = sandbox.within(words);
+        command.args(["/bin/sh", "-c", &script]).env_remove("HERMES_HOME");
         let diagnosis = Diagnosis::of(&Process::start(command).finish(LIMIT));
         diagnosis.assert("free_space", severity, &["free at"]);
         diagnosis.assert_only(if severity == "ok" { &[] } else { &["free_space"] });
@@ -595,15 +582,13 @@ fn what_is_hidden_is_told() {
     let sandbox = Sandbox::new();
     let binary = sandbox.open_to_nobody();
     let run = sandbox.hold(&[]);
-    let mut command = sandbox.program(words[0]);
-    command.args(&words[1..]).arg(&binary).args(["--json", "doctor"]).env_remove("HERMES_HOME");
+    let mut command = sandbox.within(words);
+    command.arg(&binary).args(["--json", "doctor"]).env_remove("HERMES_HOME");
     let diagnosis = Diagnosis::of(&Process::start(command).finish(LIMIT));
     diagnosis.assert("blind_spots", "info", &["hidepid", "other machines", "other users"]);
     diagnosis.assert_silent("stale_rows");
     run.end().assert_code(0);
 }
-
-// The database.
 
 /// FIELD-BUGS row 74. The library's own version is tested where it is decided; people write with
 /// the shell.
@@ -755,10 +740,10 @@ fn a_store_that_was_emptied_is_a_problem() {
 fn a_store_of_another_program_is_left_alone() {
     let sandbox = Sandbox::new();
     std::fs::create_dir(sandbox.file("store")).unwrap();
-    chmod(&sandbox.file("store"), 0o700);
+    set_mode(&sandbox.file("store"), 0o700);
     sandbox
         .batch("PRAGMA journal_mode = DELETE; CREATE TABLE theirs (a); PRAGMA application_id = 7");
-    chmod(&sandbox.db(), 0o600);
+    set_mode(&sandbox.db(), 0o600);
     sandbox.sidecars_made();
     let before = sandbox.picture();
     sandbox.doctor().assert("open", "error", &["belongs to another program"]);
@@ -807,8 +792,6 @@ fn times_of_the_future_are_named() {
     sandbox.forge("UPDATE meta SET value = value + 86400000000 WHERE key = 'last_id'");
     sandbox.doctor().assert("clock", "warning", &["23 h ahead"]);
 }
-
-// Those who write.
 
 /// FIELD-BUGS rows 63 and 77: all wait for one process. The doctor does not, and names it.
 #[test]
@@ -867,8 +850,6 @@ fn a_store_that_somebody_has_for_himself_is_said_to_be_busy() {
     drop(alone);
     sandbox.doctor().assert_only(&[]);
 }
-
-// Those on record.
 
 #[test]
 fn the_dead_on_record_are_named_and_ended() {
@@ -950,7 +931,7 @@ fn a_holder_that_misses_its_heartbeats_is_named() {
 #[test]
 fn who_holds_the_anchor_of_a_dead_owner_is_named() {
     let sandbox = Sandbox::new();
-    let mut parent = sandbox.role("identity::role_of_a_forking_owner", "forking owner");
+    let mut parent = sandbox.role(crate::identity::FORKING_OWNER, "forking owner");
     parent.say("fork and keep");
     let said = parent.err_line_with("child ");
     let child: u32 = said.split([' ', ':']).nth(1).unwrap().parse().unwrap();
@@ -1157,8 +1138,6 @@ fn a_unit_that_kills_too_early_is_named() {
     run.end().assert_code(0);
 }
 
-// Those who want what others have.
-
 /// FIELD-BUGS row 67: a cloned profile carries the token of the first, and a contender in a loop is
 /// one finding with a count.
 #[test]
@@ -1236,8 +1215,6 @@ fn what_was_asked_and_what_is_wanted_is_told() {
     run.end().assert_code(0);
     sandbox.doctor().assert_silent("open_markers");
 }
-
-// What else there is.
 
 /// An older program that only knows its own files.
 #[test]
@@ -1404,7 +1381,7 @@ fn problems_come_first_and_are_counted() {
     let sandbox = Sandbox::new();
     let run = sandbox.stopped();
     sandbox.cli(["run", "--no-backoff", "--", "true"]).assert_code(75);
-    chmod(sandbox.path(), 0o777);
+    set_mode(sandbox.path(), 0o777);
     let text = sandbox.cli(["doctor"]).assert_code(1).out;
     let lines: Vec<&str> = text.lines().collect();
     assert!(lines[0].starts_with("error path: "), "{text}");
@@ -1412,7 +1389,7 @@ fn problems_come_first_and_are_counted() {
     assert!(lines[2].starts_with("warning "), "{text}");
     assert!(lines[lines.len() - 2].starts_with("ok: "), "{text}");
     assert_eq!(lines.last(), Some(&"3 problems: 1 error, 2 warnings"), "{text}");
-    chmod(sandbox.path(), 0o700);
+    set_mode(sandbox.path(), 0o700);
     drop(run);
 }
 

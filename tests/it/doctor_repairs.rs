@@ -1,37 +1,34 @@
 //! What `doctor --fix` says that it has done, it has done: a second look shows nothing of it any more (FIELD-BUGS
 //! row 131).
 
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
-
 use rusqlite::Connection;
 
-use crate::support::{LIMIT, Sandbox};
+use crate::support::{LIMIT, Sandbox, set_mode};
 
 type Spoil = fn(&Sandbox);
 
 /// By the check that finds it: all that is repaired.
 const SPOILT: &[(&str, &str, Spoil)] = &[
-    ("path", "the directory is open to all", |it| chmod(&it.file("store"), 0o777)),
-    ("path", "the directory is open to its group", |it| chmod(&it.file("store"), 0o2770)),
-    ("modes", "all may read the database", |it| chmod(&it.db(), 0o644)),
+    ("path", "the directory is open to all", |it| set_mode(&it.file("store"), 0o777)),
+    ("path", "the directory is open to its group", |it| set_mode(&it.file("store"), 0o2770)),
+    ("modes", "all may read the database", |it| set_mode(&it.db(), 0o644)),
     ("modes", "all may read the WAL", |it| {
         // An empty one SQLite closes itself.
         std::mem::forget(batch(it, "CREATE TABLE junk (b); DROP TABLE junk"));
-        chmod(&it.file("store/state.db-wal"), 0o644);
+        set_mode(&it.file("store/state.db-wal"), 0o644);
     }),
-    ("modes", "all may look among the anchors", |it| chmod(&it.anchors(), 0o755)),
+    ("modes", "all may look among the anchors", |it| set_mode(&it.anchors(), 0o755)),
     ("modes", "all may read an anchor", |it| {
         let run = it.hold(&[]);
-        chmod(&it.anchors().join(&it.anchor_names()[0]), 0o664);
+        set_mode(&it.anchors().join(&it.anchor_names()[0]), 0o664);
         std::mem::forget(run);
     }),
     ("schema", "an older schema", |it| it.age_to(5)),
     ("integrity", "rows of nobody", |it| {
         batch(it, "INSERT INTO serves (instance_id, profile, since_at_ms) VALUES (12, 'a', 1)");
     }),
-    ("integrity", "a damaged page", |it| damage(it, 4096 * 3 + 5)),
-    ("open", "a damaged beginning", |it| damage(it, 0)),
+    ("integrity", "a damaged page", |it| flip_bytes(it, 4096 * 3 + 5)),
+    ("open", "a damaged beginning", |it| flip_bytes(it, 0)),
     ("stale_rows", "a killed run", |it| {
         let mut run = it.hold(&[]);
         run.kill();
@@ -39,7 +36,7 @@ const SPOILT: &[(&str, &str, Spoil)] = &[
     }),
     ("orphan_anchors", "an anchor of nobody", |it| {
         std::fs::write(it.anchors().join("aa-4000000-bb.lock"), "").unwrap();
-        chmod(&it.anchors().join("aa-4000000-bb.lock"), 0o600);
+        set_mode(&it.anchors().join("aa-4000000-bb.lock"), 0o600);
     }),
     ("wal_size", "a long WAL", |it| {
         // It stays open: the last one to close it would empty the WAL.
@@ -51,10 +48,6 @@ const SPOILT: &[(&str, &str, Spoil)] = &[
     }),
 ];
 
-fn chmod(path: &Path, mode: u32) {
-    std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
-}
-
 fn batch(sandbox: &Sandbox, statements: &str) -> Connection {
     let connection = Connection::open(sandbox.db()).unwrap();
     connection.busy_timeout(LIMIT).unwrap();
@@ -62,7 +55,7 @@ fn batch(sandbox: &Sandbox, statements: &str) -> Connection {
     connection
 }
 
-fn damage(sandbox: &Sandbox, offset: usize) {
+fn flip_bytes(sandbox: &Sandbox, offset: usize) {
     batch(sandbox, "PRAGMA wal_checkpoint(TRUNCATE)");
     let mut bytes = std::fs::read(sandbox.db()).unwrap();
     bytes[offset..offset + 20].iter_mut().for_each(|byte| *byte ^= 0x5a);

@@ -17,14 +17,13 @@ use incumbent::{
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::library::ask;
-use crate::open::mount_namespace;
 use crate::support::{
-    BINARY, LIMIT, Process, Run, Sandbox, Stat, assert_within, eventually, has, is_root, kill,
-    order, pid_namespace, role, role_db, skipped, tagged, wait_ended, wait_stopped,
+    BINARY, LIMIT, Process, Run, Sandbox, Stat, ask, assert_within, eventually, has, is_root, kill,
+    mount_namespace, obey_orders, pid_namespace, plays, role_db, skipped, tagged, test_name,
+    wait_ended, wait_stopped,
 };
 
-const ROLE_TEST: &str = "endings::role_of_a_gateway";
+const ROLE_TEST: &str = test_name!(role_of_a_gateway);
 const GATEWAY: &str = "gateway of endings";
 
 /// What a panic is called in these tests.
@@ -34,18 +33,15 @@ const BOOM: &str = "the frobnicator is on fire";
 const OTHER_BOOT: &str = "UPDATE instances SET boot_id = '11111111-2222-3333-4444-555555555555',
     written_boot_clock_ms = 9000000000000";
 
-// -- the gateway that the tests order about ----------------------------------------------------
+/// Where its panics come from.
+const FILE: &str = file!();
 
 /// Plays a gateway: one order a line, one answer a line.
 #[test]
 fn role_of_a_gateway() {
-    if role().as_deref() != Some(GATEWAY) {
-        return;
-    }
-    let mut gateway = Gateway::default();
-    while let Some(order) = order() {
-        let answer = gateway.obey(&order);
-        eprintln!("=> {answer}");
+    if plays(GATEWAY) {
+        let mut gateway = Gateway::default();
+        obey_orders(|order| gateway.obey(order));
     }
 }
 
@@ -376,7 +372,7 @@ impl Told {
     #[track_caller]
     fn assert_story(&self, story: &str) -> &Self {
         let story = story.replace("DETAIL", &self.detail()).replace("BY", &self.text("ended_by"));
-        assert_eq!(timeless(self.story()), timeless(&story));
+        assert_eq!(story_without_times(self.story()), story_without_times(&story));
         self
     }
 }
@@ -387,7 +383,7 @@ fn us() -> String {
 }
 
 /// `text` without who found it, and without how long anything took.
-fn timeless(text: &str) -> String {
+fn story_without_times(text: &str) -> String {
     let is_kept =
         |part: &&str| !part.starts_with("found ") && *part != "the next claim will record it";
     let text = text.split("; ").filter(is_kept).collect::<Vec<_>>().join("; ");
@@ -407,8 +403,6 @@ fn timeless(text: &str) -> String {
     }
     kept.join(" ")
 }
-
-// -- a memory cgroup ---------------------------------------------------------------------------
 
 /// As on a machine without memory cgroups: the log is all there is.
 const UNCOUNTED: &str = "UPDATE instances SET memory_cgroup = NULL, oom_kills = NULL";
@@ -525,8 +519,6 @@ fn log_line(at_us: u64, pid: u32) -> String {
     )
 }
 
-// -- every end, by the way it really happens ---------------------------------------------------
-
 /// FIELD-BUGS rows 82 and 84.
 ///
 /// Symptom: "who restarts my gateway?" had no answer, and neither had how it ended. Every end has
@@ -571,7 +563,10 @@ fn a_linked_gateway_that_is_killed_after_a_signal_was_ended_by_its_sender() {
     gateway.kill();
     for told in [sandbox.end_now(), sandbox.end_settled()] {
         told.assert("signalled", Some(&us()), None, Some(2));
-        assert_eq!(timeless(&told.detail()), "it never let go: SIGINT came N units before");
+        assert_eq!(
+            story_without_times(&told.detail()),
+            "it never let go: SIGINT came N units before"
+        );
         told.assert_story("SIGINT from BY ended it (DETAIL) [signalled]");
     }
 }
@@ -594,7 +589,7 @@ fn a_linked_gateway_that_is_killed_in_silence_ended_without_a_word() {
         assert!(asked.last_end["at"].is_null(), "{asked:#?}");
         let told = sandbox.end_settled();
         told.assert("anchor_released", None, None, None);
-        assert_eq!(timeless(&told.detail()), "", "{told:#?}");
+        assert_eq!(story_without_times(&told.detail()), "", "{told:#?}");
     }
 }
 
@@ -657,7 +652,10 @@ fn a_run_that_is_killed_is_told_by_its_last_signal() {
     run.command.wait_gone(LIMIT);
     for told in [sandbox.end_now(), sandbox.end_settled()] {
         told.assert("signalled", Some(&us()), None, Some(15));
-        assert_eq!(timeless(&told.detail()), "it never let go: SIGTERM came N units before");
+        assert_eq!(
+            story_without_times(&told.detail()),
+            "it never let go: SIGTERM came N units before"
+        );
     }
 }
 
@@ -744,7 +742,7 @@ fn a_script_is_told_by_what_its_trap_left() {
     for told in [sandbox.end_now(), sandbox.end_settled()] {
         // Only the handler itself is told who sent it: the reason why not stands in the detail.
         told.assert("signalled", None, None, Some(15));
-        let detail = timeless(&told.detail());
+        let detail = story_without_times(&told.detail());
         assert!(detail.ends_with("; it never let go: SIGTERM came N units before"), "{told:#?}");
         assert!(told.story().starts_with("SIGTERM ended it ("), "{told:#?}");
     }
@@ -774,7 +772,7 @@ fn an_eviction_and_a_re_execution_are_told() {
     told.assert("evicted", Some("incumbent evict --force (pid "), None, None).assert_last();
     told.assert_story("its record was ended by BY (it was alive: anchor_held) [evicted]");
 
-    let mut owner = sandbox.role("identity::role_of_a_re_executing_owner", "first life");
+    let mut owner = sandbox.role(crate::identity::RE_EXECUTING_OWNER, "first life");
     owner.err_line_with("first life: ");
     owner.say("execute");
     owner.err_line_with("second life: ");
@@ -799,7 +797,7 @@ fn a_reboot_is_told_with_the_signal_before_it() {
         sandbox.forge(OTHER_BOOT);
         for told in [sandbox.end_now(), sandbox.end_settled()] {
             told.assert("rebooted", None, None, None);
-            let detail = timeless(&told.detail());
+            let detail = story_without_times(&told.detail());
             if with_signal {
                 let before = format!("before that: SIGTERM from {}", us());
                 assert!(detail.starts_with(&before), "{told:#?}");
@@ -810,8 +808,6 @@ fn a_reboot_is_told_with_the_signal_before_it() {
         }
     }
 }
-
-// -- want of memory ----------------------------------------------------------------------------
 
 /// FIELD-BUGS row 84.
 ///
@@ -863,7 +859,7 @@ fn the_counter_alone_is_evidence() {
     sandbox.ask_seeing_log(Some(&empty), &["run", "--no-backoff", "--", "true"]);
     let told = sandbox.end_told(Some(&empty), 1);
     told.assert("oom_suspected", None, None, None);
-    assert_eq!(timeless(&told.detail()), timeless(&asked.detail()));
+    assert_eq!(story_without_times(&told.detail()), story_without_times(&asked.detail()));
 }
 
 /// A library gateway that is killed leaves it to the next claimant; so does a run that is killed
@@ -880,7 +876,7 @@ fn the_next_claimant_settles_a_kill_for_memory() {
     asked.assert("oom_suspected", None, None, None).assert_last();
     let told = sandbox.end_settled();
     told.assert("oom_suspected", None, None, None);
-    assert_eq!(timeless(&told.detail()), timeless(&asked.detail()));
+    assert_eq!(story_without_times(&told.detail()), story_without_times(&asked.detail()));
     drop(gateway);
 
     if !has("python3") {
@@ -897,7 +893,7 @@ fn the_next_claimant_settles_a_kill_for_memory() {
     asked.assert("oom_suspected", None, None, None).assert_last();
     let told = sandbox.end_settled();
     told.assert("oom_suspected", None, None, None);
-    assert_eq!(timeless(&told.detail()), timeless(&asked.detail()));
+    assert_eq!(story_without_times(&told.detail()), story_without_times(&asked.detail()));
 }
 
 /// systemd removes the cgroup of a service that has ended, and makes it anew for the next start:
@@ -1040,8 +1036,6 @@ fn a_takeover_that_was_given_up_hides_no_want_of_memory() {
     sandbox.end_told(Some(&log), 0).assert("oom_suspected", None, None, None);
 }
 
-// -- what the dead could not write -------------------------------------------------------------
-
 /// One way to be dead with nobody having recorded it.
 struct Death {
     what: &'static str,
@@ -1179,7 +1173,8 @@ fn assert_settled_as_told(name: &str, verb: &[&str]) {
                 wrong.push(format!("{what}: {field} was {before}, and is {after} now"));
             }
         }
-        let (before, after) = (timeless(&asked.detail()), timeless(&told.detail()));
+        let (before, after) =
+            (story_without_times(&asked.detail()), story_without_times(&told.detail()));
         if before != after {
             wrong.push(format!("{what}: the detail was {before:?}, and is {after:?} now"));
         }
@@ -1229,7 +1224,7 @@ fn a_planned_stop_wins_over_its_own_signal() {
     for told in [&asked, &told] {
         assert_eq!(told.end["end_reason"], "planned_stop", "{told:#?}");
         assert!(told.text("ended_by").contains(&by), "{told:#?}");
-        assert_eq!(timeless(&told.detail()), "moving house", "{told:#?}");
+        assert_eq!(story_without_times(&told.detail()), "moving house", "{told:#?}");
         told.assert_story("it was stopped on purpose by BY (moving house) [planned_stop]");
     }
     asked.assert_last();
@@ -1498,8 +1493,6 @@ fn an_end_while_starting_says_so() {
     gateway.finish(LIMIT).assert_code(0);
 }
 
-// -- panics ------------------------------------------------------------------------------------
-
 /// The exit path of a panic: it unwinds through the tenure, which lets go as it is dropped.
 #[test]
 fn a_panic_that_unwinds_through_the_tenure_is_told_with_its_place() {
@@ -1509,11 +1502,11 @@ fn a_panic_that_unwinds_through_the_tenure_is_told_with_its_place() {
     let told = sandbox.end_now();
     told.assert("panicked", None, None, None).assert_last();
     let detail = told.detail();
-    let message = format!("thread \"endings::role_of_a_gateway\" panicked: {BOOM} at ");
+    let message = format!("thread \"{ROLE_TEST}\" panicked: {BOOM} at ");
     assert!(detail.starts_with(&message), "{told:#?}");
     let place = &detail[message.len()..];
     let parts: Vec<&str> = place.rsplitn(3, ':').collect();
-    assert!(parts[2].ends_with("tests/it/endings.rs"), "{told:#?}");
+    assert!(parts[2].ends_with(FILE), "{told:#?}");
     assert!(parts[..2].iter().all(|number| number.parse::<u32>().is_ok()), "{told:#?}");
     told.assert_story("one of its threads panicked (DETAIL) [panicked]");
     assert_eq!(sandbox.end_event()["reason"], "panicked");
@@ -1728,8 +1721,6 @@ fn the_cause_of_an_exit_is_told_before_it() {
     stop.kill();
 }
 
-// -- rows that no program of ours wrote, old stores, bounds ------------------------------------
-
 /// R:ROW. A damaged last word crashes nobody, and says nothing that is not there.
 #[test]
 fn a_damaged_last_word_is_borne() {
@@ -1916,8 +1907,6 @@ fn last_words_go_with_their_incarnations() {
     assert_eq!(sandbox.number(others), 1_000);
 }
 
-// -- storms ------------------------------------------------------------------------------------
-
 /// Seven starts of a party that end by `end`; whether the eighth waits.
 fn is_a_storm(sandbox: &Sandbox, log: Option<&Path>, end: impl Fn(Process)) -> bool {
     let start = || {
@@ -2013,8 +2002,6 @@ fn kills_for_memory_at_each_start_are_a_storm() {
     assert!(wait_ended(next.pid(), LIMIT));
 }
 
-// -- a person reads it -------------------------------------------------------------------------
-
 /// A night, as a tired person reads it: newest first, one line each, who and why in words.
 #[test]
 fn a_night_is_told_line_by_line() {
@@ -2026,7 +2013,7 @@ fn a_night_is_told_line_by_line() {
     let mut gateway = sandbox.linked_gateway(&["record", "panic text"]);
     let place = sandbox.json(["sql", "SELECT place FROM shutdowns WHERE what = 'panic'"]).1;
     let place = place[0]["place"].as_str().unwrap().to_owned();
-    assert!(place.contains("tests/it/endings.rs:"), "{place}");
+    assert!(place.contains(&format!("{FILE}:")), "{place}");
     last_order(&mut gateway, "abort");
     let gateway = killed(sandbox.linked_gateway(&[]));
     let current = sandbox.hold(&[]);

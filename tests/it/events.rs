@@ -14,17 +14,15 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::support::{
-    BINARY, LIMIT, Process, SOON, Sandbox, assert_within, eventually, has, kill, order, role,
-    role_db, skipped, wait_for_looks, works,
+    BINARY, LIMIT, Process, SOON, Sandbox, ask, assert_within, eventually, forked, has, kill,
+    obey_orders, role, role_db, skipped, tenure_of, test_name, told, wait_for_looks, works,
 };
 
-const ROLE_TEST: &str = "events::role_of_a_party";
+const ROLE_TEST: &str = test_name!(role_of_a_party);
 
 /// Where an idle follower is to have an event: it looks 20 times a second. The median of some, so
 /// that a busy machine may be late now and then.
 const IDLE_LATENCY: Duration = Duration::from_millis(100);
-
-// -- the party that the tests order about ------------------------------------------------------
 
 /// Plays a gateway, or a program that forks: one order a line, one answer a line.
 #[test]
@@ -33,26 +31,11 @@ fn role_of_a_party() {
         Some("gateway") => {
             let mut gateway = Gateway::new();
             eprintln!("=> ready");
-            while let Some(order) = order() {
-                let answer = gateway.obey(&order);
-                eprintln!("=> {answer}");
-            }
+            obey_orders(|order| gateway.obey(order));
         }
         Some("forker") => follow_in_a_child(),
         _ => {}
     }
-}
-
-#[track_caller]
-fn ask(party: &mut Process, order: &str) -> String {
-    party.say(order);
-    told(party)
-}
-
-#[track_caller]
-fn told(party: &mut Process) -> String {
-    let line = party.err_line_with("=> ");
-    line.split_once("=> ").unwrap().1.to_owned()
 }
 
 struct Gateway {
@@ -216,15 +199,6 @@ fn drain(events: &mut EventStream) -> Vec<Event> {
 fn names(events: &[Event]) -> Vec<&str> {
     events.iter().map(|event| event.event.as_str()).collect()
 }
-
-fn granted(store: &Store, profile: &str) -> Tenure {
-    match store.profile(profile).unwrap().claim().unwrap() {
-        Claim::Granted(tenure) => tenure,
-        Claim::Held(holder) => panic!("{holder}"),
-    }
-}
-
-// -- what comes, and in which order ------------------------------------------------------------
 
 /// Every kind of change, by other processes, in the order of the commits; and none twice. The first
 /// reader follows one that was made before there was anything, the second one comes later.
@@ -422,7 +396,7 @@ fn a_position_is_that_of_what_was_handed_out() {
     let store = Store::open(sandbox.db()).unwrap();
     let mut events = store.events().unwrap();
     let start = events.position();
-    let tenure = granted(&store, "default");
+    let tenure = tenure_of(&store, "default");
     for state in ["one", "two", "three"] {
         tenure.update_status(&StatusUpdate::new().state(state)).unwrap();
     }
@@ -439,7 +413,7 @@ fn a_position_is_that_of_what_was_handed_out() {
 fn what_was_not_committed_or_changed_nothing_is_no_event() {
     let sandbox = Sandbox::new();
     let store = Store::open(sandbox.db()).unwrap();
-    let tenure = granted(&store, "default");
+    let tenure = tenure_of(&store, "default");
     let full = || {
         let platform = PlatformUpdate::new("telegram")
             .state("retrying")
@@ -483,8 +457,6 @@ fn what_was_not_committed_or_changed_nothing_is_no_event() {
     assert_eq!(names(&drain(&mut events)), ["office_ended"]);
 }
 
-// -- waiting -----------------------------------------------------------------------------------
-
 #[test]
 fn a_deadline_is_kept_where_nothing_happens() {
     let sandbox = Sandbox::new();
@@ -504,7 +476,7 @@ fn a_deadline_is_kept_where_nothing_happens() {
         assert_within(limit + SOON, took, &format!("{limit:?}"));
     }
     // What comes in time is not waited for any longer.
-    let _tenure = granted(&store, "default");
+    let _tenure = tenure_of(&store, "default");
     let began = Instant::now();
     assert!(events.next_event(Wait::UpTo(LIMIT)).unwrap().is_some());
     assert_within(SOON, began.elapsed(), "the event");
@@ -641,8 +613,6 @@ fn a_cancelled_reader_ends_though_there_is_more_to_read() {
     assert!(events.next().is_none());
 }
 
-// -- a store that is not the same any more, and a process that is not --------------------------
-
 /// FIELD-BUGS row 72: a reader of a deleted file must not wait for it forever, and must not take
 /// another store's events for its own.
 #[test]
@@ -651,7 +621,7 @@ fn a_reader_of_a_deleted_or_replaced_store_is_told_once() {
         let sandbox = Sandbox::new();
         let store = Store::open(sandbox.db()).unwrap();
         let mut events = store.events().unwrap();
-        let _tenure = granted(&store, "default");
+        let _tenure = tenure_of(&store, "default");
         assert_eq!(take(&mut events).event, "office_claimed");
         let (sender, answer) = std::sync::mpsc::channel();
         let reader = std::thread::spawn(move || {
@@ -673,32 +643,10 @@ fn a_reader_of_a_deleted_or_replaced_store_is_told_once() {
     }
 }
 
-#[allow(unsafe_code, reason = "fork without exec is what the test is about")]
-mod forked {
-    pub fn fork() -> i32 {
-        // SAFETY: the child calls what a program written in ignorance would call, and leaves by
-        // `leave`, never to the test harness.
-        unsafe { libc::fork() }
-    }
-
-    pub fn leave(code: i32) -> ! {
-        // SAFETY: ends the process without running anything of ours.
-        unsafe { libc::_exit(code) }
-    }
-
-    pub fn wait_for(child: i32) -> i32 {
-        let mut status = 0;
-        // SAFETY: our own child, and a place for its status.
-        let waited = unsafe { libc::waitpid(child, &raw mut status, 0) };
-        assert_eq!(waited, child);
-        status
-    }
-}
-
 fn follow_in_a_child() {
     let store = Store::open(role_db()).unwrap();
     let mut events = store.events().unwrap();
-    let _tenure = granted(&store, "default");
+    let _tenure = tenure_of(&store, "default");
     let child = forked::fork();
     if child == 0 {
         let kind = |error: incumbent::Error| error.kind().as_str();
@@ -706,9 +654,9 @@ fn follow_in_a_child() {
         let new = store.events().map(drop).map_err(kind);
         eprintln!("=> {next:?} {new:?}");
         drop((events, store));
-        forked::leave(0);
+        forked::leave();
     }
-    let status = forked::wait_for(child);
+    let status = forked::exit_code(child);
     let event = take(&mut events);
     eprintln!("=> the child ended with {status}; the parent has {}", event.event);
 }
@@ -721,8 +669,6 @@ fn a_forked_child_is_refused() {
     assert_eq!(told(&mut forker), r#"Err("forked") Err("forked")"#);
     assert_eq!(told(&mut forker), "the child ended with 0; the parent has office_claimed");
 }
-
-// -- what it costs -----------------------------------------------------------------------------
 
 /// FIELD-BUGS row 77: a reader that stays in a transaction keeps every checkpoint from emptying the
 /// WAL, which then grows by all that is ever written. A follower is in none while it waits.
@@ -836,8 +782,6 @@ fn is_long_nap(line: &str) -> bool {
     let digits = wanted.and_then(|(_, rest)| rest.split('}').next());
     digits.and_then(|digits| digits.parse::<u64>().ok()).is_some_and(|ns| ns >= 40_000_000)
 }
-
-// -- `events --follow` -------------------------------------------------------------------------
 
 /// Lines for people, documents for programs: one event each.
 #[test]
@@ -1150,7 +1094,7 @@ fn control_characters_of_others_are_harmless() {
     const EVIL: &str = "\u{1b}]0;owned\u{7}\u{1b}[2J\r\n\u{9b}31m\u{202e}x\0y";
     let sandbox = Sandbox::new();
     let store = Store::open(sandbox.db()).unwrap();
-    let tenure = granted(&store, "default");
+    let tenure = tenure_of(&store, "default");
     let platform = PlatformUpdate::new("telegram").error_message(EVIL).extra(json!({EVIL: EVIL}));
     let update =
         StatusUpdate::new().exit_reason(EVIL).extra(json!({EVIL: [EVIL]})).platform(platform);
@@ -1191,8 +1135,6 @@ fn control_characters_of_others_are_harmless() {
     }
     assert_eq!(status["detail"]["extra"][EVIL], json!([EVIL]), "{status:#}");
 }
-
-// -- what is kept ------------------------------------------------------------------------------
 
 /// Symptom: with one table for all, a gateway that says every second how it is pushes out of the
 /// store when it was claimed. Statuses and the rest have a measure each, and both have an end.

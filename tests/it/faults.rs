@@ -21,8 +21,8 @@ use incumbent::{Acquire, Claim, LockRequest, Standing, Store};
 use rustix::process::Signal;
 
 use crate::support::{
-    BINARY, Identity, LIMIT, Process, Random, Sandbox, another_user, exit_code, has, kill, role,
-    role_db, skipped, wait_ended, works,
+    BINARY, Identity, LIMIT, Process, Random, Sandbox, another_user, exit_code, has, kill, plays,
+    role_db, skipped, test_name, wait_ended, works,
 };
 
 /// The calls that look at something. What a kernel or a machine has not is left out by strace.
@@ -45,8 +45,6 @@ const HANGS_AFTER: Duration = Duration::from_mins(1);
 
 /// Which sample a build tries.
 const SEED: u64 = 14;
-
-// -- who lives ---------------------------------------------------------------------------------
 
 /// How the living owner came to its office and its lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -78,13 +76,13 @@ impl Owner {
     }
 }
 
-const ROLE_TEST: &str = "faults::role_of_an_owner";
+const ROLE_TEST: &str = test_name!(role_of_an_owner);
 const OWNING: &str = "owning";
 
 /// Owns an office and a lock by the library, until its standard input is closed, and asks for them.
 #[test]
 fn role_of_an_owner() {
-    if role().as_deref() != Some(OWNING) {
+    if !plays(OWNING) {
         return;
     }
     // Orders come by another thread than the one whose calls fail.
@@ -257,8 +255,6 @@ enum State {
     OwnerGone,
 }
 
-// -- what is asked -----------------------------------------------------------------------------
-
 /// What a verb may do to a living owner. None of them makes a second one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum May {
@@ -391,8 +387,6 @@ fn of_run(command: u32) -> Vec<(String, String)> {
         .collect()
 }
 
-// -- strace ------------------------------------------------------------------------------------
-
 /// The n-th call after those of the dynamic loader fails.
 #[derive(Clone, Debug)]
 struct Fault {
@@ -518,8 +512,6 @@ fn counts(trace: &str) -> BTreeMap<String, (usize, usize)> {
     counts.retain(|_, (_, after)| *after > 0);
     counts
 }
-
-// -- the matrix --------------------------------------------------------------------------------
 
 /// What is tried: all of it, or so much of each verb with each owner.
 #[derive(Clone, Copy)]
@@ -787,8 +779,6 @@ fn what_fails_while_somebody_looks_is_no_answer() {
     }
     assert!(wrong.is_empty(), "{wrong}");
 }
-
-// -- the owner itself --------------------------------------------------------------------------
 
 /// Gives `order` to an owner whose calls strace sees; the answer, and what was seen.
 fn ask_traced(

@@ -16,7 +16,8 @@ use rustix::process::Signal;
 
 use crate::support::{
     Answer, BINARY, Identity, LIMIT, Process, Sandbox, Stat, another_user, assert_within,
-    eventually, is_root, kill, nobody_with_hidepid, order, role, skipped, tagged, wait_ended,
+    eventually, is_root, kill, nobody_with_hidepid, order, plays, skipped, tagged, test_name,
+    wait_ended,
 };
 
 /// Never ends by itself, and has a child that does not either.
@@ -83,12 +84,12 @@ impl Sandbox {
     /// Starts a diagnostic, and returns what it wrote.
     #[track_caller]
     fn diagnosed(&self, command: Command) -> String {
-        self.diagnostic(started(command))
+        self.diagnostic(diagnostic_pid(command))
     }
 }
 
 #[track_caller]
-fn started(command: Command) -> u32 {
+fn diagnostic_pid(command: Command) -> u32 {
     pid_of(&Process::start(command).finish(LIMIT).assert_code(0))
 }
 
@@ -131,7 +132,7 @@ fn assert_holds(text: &str, words: &[&str]) {
 fn a_hung_program_holds_nobody_up_and_costs_the_others_nothing() {
     let Some(sandbox) = Sandbox::with_fakes() else { return };
     sandbox.fake("ps", &format!("echo 1 0 root; {HANG}")).fake("dmesg", "echo the kernel speaks");
-    let pid = started(sandbox.diagnose_with_fakes(&["--timeout", "6s", "--signal", "TERM"]));
+    let pid = diagnostic_pid(sandbox.diagnose_with_fakes(&["--timeout", "6s", "--signal", "TERM"]));
     // The one that started it has ended, and it goes on.
     assert!(!is_gone(pid));
     let log = sandbox.diagnostic(pid);
@@ -164,7 +165,7 @@ fn it_ends_when_everything_hangs() {
         sandbox.fake(name, HANG);
     }
     let began = Instant::now();
-    let pid = started(sandbox.diagnose_with_fakes(&["--timeout", "1s"]));
+    let pid = diagnostic_pid(sandbox.diagnose_with_fakes(&["--timeout", "1s"]));
     assert!(wait_ended(pid, LIMIT));
     // Far above the timeout, far below what the programs would take.
     assert_within(Duration::from_secs(15), began.elapsed(), "it");
@@ -467,14 +468,8 @@ fn a_log_of_another_user_is_refused() {
         echo kept > open/log; chmod 666 open/log";
     Process::start(sandbox.shell(script)).finish(LIMIT).assert_code(0);
     let ask = |log: &str, words_of_error: &str| {
-        let mut command = sandbox.program(words[0]);
-        command.args(&words[1..]).arg(&binary).args([
-            "--json",
-            "forensics",
-            "diagnose",
-            "--log",
-            log,
-        ]);
+        let mut command = sandbox.within(words);
+        command.arg(&binary).args(["--json", "forensics", "diagnose", "--log", log]);
         let answer = Process::start(command).finish(LIMIT).assert_code(78).json();
         assert_eq!(answer["error"]["kind"], "permission", "{answer:#}");
         assert!(
@@ -545,8 +540,8 @@ fn what_is_hidden_says_why() {
     };
     let sandbox = Sandbox::new();
     let binary = sandbox.open_to_nobody();
-    let mut command = sandbox.program(words[0]);
-    command.args(&words[1..]).arg(&binary);
+    let mut command = sandbox.within(words);
+    command.arg(&binary);
     command.args(["forensics", "diagnose", "--log", "log", "--pid", "1"]);
     let log = sandbox.diagnosed(command);
     let processes = section(&log, "processes").join("\n");
@@ -599,12 +594,10 @@ fn a_store_that_cannot_be_read_keeps_the_lines_of_logs_back() {
     }
 }
 
-// -- the library -------------------------------------------------------------------------------
-
 /// Plays a gateway that links the library.
 #[test]
 fn role_of_a_stopping_gateway() {
-    if role().as_deref() != Some("gateway") {
+    if !plays("gateway") {
         return;
     }
     while let Some(order) = order() {
@@ -622,8 +615,7 @@ fn role_of_a_stopping_gateway() {
 }
 
 fn gateway(sandbox: &Sandbox, path: &Path, program: Option<&str>) -> Process {
-    let mut command =
-        sandbox.role_command("forensics_diagnose::role_of_a_stopping_gateway", "gateway");
+    let mut command = sandbox.role_command(test_name!(role_of_a_stopping_gateway), "gateway");
     command.env("PATH", path);
     if let Some(program) = program {
         command.env("INCUMBENT_PROGRAM", program);
@@ -637,7 +629,7 @@ fn a_gateway_that_links_the_crate_starts_one() {
     let Some(sandbox) = Sandbox::with_fakes() else { return };
     sandbox.fake_ps_behind_gate();
     let mut gateway = gateway(&sandbox, &sandbox.file("bin"), None);
-    let mut ask = |order: &str| crate::library::ask(&mut gateway, order);
+    let mut ask = |order: &str| crate::support::ask(&mut gateway, order);
     let answer = ask("named");
     // The answer is here, and what it looks at hangs.
     let pid: u32 = answer.parse().unwrap();
@@ -668,11 +660,11 @@ fn the_program_is_found() {
     let Some(sandbox) = Sandbox::with_fakes() else { return };
     sandbox.fake("ps", "").fake("dmesg", "");
     let mut named = gateway(&sandbox, &sandbox.file("bin"), Some(BINARY));
-    let answer = crate::library::ask(&mut named, "found");
+    let answer = crate::support::ask(&mut named, "found");
     sandbox.diagnostic(answer.parse().unwrap());
     std::os::unix::fs::symlink(BINARY, sandbox.file("bin/incumbent")).unwrap();
     let mut in_path = gateway(&sandbox, &sandbox.file("bin"), None);
-    let answer = crate::library::ask(&mut in_path, "found");
+    let answer = crate::support::ask(&mut in_path, "found");
     let log = sandbox.diagnostic(answer.parse().unwrap());
     assert_holds(
         &log,

@@ -25,16 +25,15 @@ use incumbent::{
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use serde_json::{Value, json};
 
-use crate::open::{Disk, mount_namespace};
-use crate::status_set::stopped_writer;
 use crate::stop::PATIENT;
 use crate::support::{
-    Answer, BINARY, HOLDING, LIMIT, Process, Run, Sandbox, Stat, another_user, assert_within,
-    eventually, exit_code, has, kill, nobody_with_hidepid, order, pid_namespace, role, role_db,
-    skipped, tagged, wait_ended, wait_stopped, works,
+    Answer, BINARY, Disk, HOLDING, LIMIT, Process, Run, Sandbox, Stat, another_user, ask,
+    assert_within, eventually, exit_code, has, kill, mount_namespace, nobody_with_hidepid, order,
+    pid_namespace, plays, role_db, skipped, stopped_writer, tagged, test_name, wait_ended,
+    wait_stopped, works,
 };
 
-const ROLE_TEST: &str = "forensics_snapshot::role_of_a_gateway";
+const ROLE_TEST: &str = test_name!(role_of_a_gateway);
 const GATEWAY: &str = "gateway";
 
 /// What a snapshot takes at most on a machine that does other things as well; the best of several
@@ -75,12 +74,10 @@ mod raw {
     }
 }
 
-// -- a gateway that links the library ----------------------------------------------------------
-
 /// Obeys one order a line, answers with `=> ...`, and reports each signal with `!! JSON`.
 #[test]
 fn role_of_a_gateway() {
-    if role().as_deref() != Some(GATEWAY) {
+    if !plays(GATEWAY) {
         return;
     }
     let logged = Log::default();
@@ -295,17 +292,9 @@ impl tracing::Subscriber for Log {
     fn exit(&self, _: &tracing::span::Id) {}
 }
 
-/// Gives an order, returns the answer.
-#[track_caller]
-fn ask(gateway: &mut Process, order: &str) -> String {
-    gateway.say(order);
-    let line = gateway.err_line_with("=> ");
-    line.split_once("=> ").unwrap().1.to_owned()
-}
-
 /// The report of the next signal.
 #[track_caller]
-fn report(gateway: &mut Process) -> Value {
+fn next_report(gateway: &mut Process) -> Value {
     let line = gateway.err_line_with("!! ");
     let text = line.split_once("!! ").unwrap().1;
     let report: Value = serde_json::from_str(text).unwrap_or_else(|why| panic!("{why}: {text}"));
@@ -319,14 +308,12 @@ fn report(gateway: &mut Process) -> Value {
 #[track_caller]
 fn raise(gateway: &mut Process, signal: i32) -> Value {
     gateway.say(&format!("raise {signal}"));
-    report(gateway)
+    next_report(gateway)
 }
 
 fn micros(document: &Value) -> Duration {
     Duration::from_micros(document["took_us"].as_u64().unwrap())
 }
-
-// -- the sandbox' senders, and what is asserted of what they leave ------------------------------
 
 /// A shell of its own that sends the signals that it is told to, and stays.
 struct Deployer(Process);
@@ -572,8 +559,6 @@ fn assert_state(state: &Value) {
     assert!(letter.len() == 1 && word.ends_with(')') && word.len() > 2, "{text:?}");
 }
 
-// -- every field -------------------------------------------------------------------------------
-
 /// The seed's fields under the seed's names, against what can be seen from outside.
 #[test]
 fn a_snapshot_says_what_is_so() {
@@ -750,8 +735,6 @@ fn limits_and_memory_are_numbers() {
     assert!(memory["cgroup_bytes"] != "unlimited" && memory["oom_kills"] != "unlimited");
 }
 
-// -- whatever a command line contains ----------------------------------------------------------
-
 /// What would break a line, a quote, an encoding or a terminal; and a part of it that is to be
 /// seen all the same.
 const NASTY: [(&[u8], &str); 9] = [
@@ -867,8 +850,6 @@ fn a_long_command_line_is_cut() {
     }
 }
 
-// -- who sent it -------------------------------------------------------------------------------
-
 #[track_caller]
 fn assert_sender(sender: &Value, pid: u32, how: &str) {
     let expected = json!({
@@ -962,7 +943,7 @@ fn who_signals_a_linked_gateway_is_named_everywhere() {
     let sender = deployer.pid();
     for (signal, number) in [("HUP", 1), ("INT", 2), ("TERM", 15)] {
         deployer.send(signal, pid);
-        let report = report(&mut gateway);
+        let report = next_report(&mut gateway);
         let snapshot = &report["snapshot"];
         assert_complete(snapshot);
         assert_sender(&snapshot["sender"], sender, "kill");
@@ -988,9 +969,9 @@ fn who_signals_a_linked_gateway_is_named_everywhere() {
     }
     // By other calls, from this process.
     raw::sigqueue(pid, libc::SIGTERM);
-    let queued = report(&mut gateway)["snapshot"]["sender"].clone();
+    let queued = next_report(&mut gateway)["snapshot"]["sender"].clone();
     raw::tgkill(pid, libc::SIGTERM);
-    let to_thread = report(&mut gateway)["snapshot"]["sender"].clone();
+    let to_thread = next_report(&mut gateway)["snapshot"]["sender"].clone();
     for (sender, how) in [(queued, "sigqueue"), (to_thread, "tgkill")] {
         assert_eq!(sender["how"], how, "{sender:#}");
         assert_eq!(sender["pid"], std::process::id(), "{sender:#}");
@@ -1003,7 +984,7 @@ fn who_signals_a_linked_gateway_is_named_everywhere() {
     assert_eq!(report["cause"], "signalled", "{report:#}");
     // The last word counts.
     deployer.send("TERM", pid);
-    self::report(&mut gateway);
+    next_report(&mut gateway);
     assert_eq!(ask(&mut gateway, "release default"), "Free");
     gateway.say("exit 143");
     gateway.finish(LIMIT).assert_code(143);
@@ -1029,11 +1010,11 @@ fn a_supervisors_own_signal_is_told_from_a_strangers() {
         assert_eq!(ask(&mut gateway, &format!("listen default {supervisor}")), "listening");
         // This process is its parent.
         gateway.signal(Signal::TERM);
-        let from_parent = report(&mut gateway);
+        let from_parent = next_report(&mut gateway);
         assert_eq!(from_parent["cause"], "supervisor_stop", "{from_parent:#}");
         assert_eq!(from_parent["exit_code"], by_parent, "{supervisor}: {from_parent:#}");
         deployer.send("TERM", gateway.pid());
-        let from_stranger = report(&mut gateway);
+        let from_stranger = next_report(&mut gateway);
         assert_eq!(from_stranger["cause"], "signalled", "{from_stranger:#}");
         assert_eq!(from_stranger["exit_code"], by_stranger, "{supervisor}: {from_stranger:#}");
     }
@@ -1057,7 +1038,7 @@ fn a_sender_that_has_ended_is_known_by_its_pid_and_uid() {
     let pid = sender.pid();
     sender.finish(LIMIT).assert_code(0);
     gateway.signal(Signal::CONT);
-    let report = report(&mut gateway);
+    let report = next_report(&mut gateway);
     let seen = &report["snapshot"]["sender"];
     assert_eq!(seen["pid"], pid, "{seen:#}");
     assert_eq!(seen["uid"], own_uid(), "{seen:#}");
@@ -1089,8 +1070,7 @@ fn a_sender_of_another_user_is_named_with_its_uid() {
         let run = Run::start(sandbox.under(nobody, &binary, &verb));
         std::fs::write(sandbox.file("deploy.sh"), SEND).unwrap();
         let words = [as_whom, &["/bin/sh", "deploy.sh"]].concat();
-        let mut command = sandbox.program(words[0]);
-        command.args(&words[1..]);
+        let command = sandbox.within(&words);
         let mut sender = Deployer(Process::start(command));
         sender.send("TERM", run.pid());
         let answer = run.process.finish_with_stdin_open(LIMIT).assert_code(143);
@@ -1144,12 +1124,12 @@ fn a_sender_outside_of_the_pid_namespace_is_not_to_be_seen() {
 
     // The same with the library; and what a container's engine sends is a supervisor's stop.
     let inner = sandbox.role_command(ROLE_TEST, GATEWAY);
-    let mut command = sandbox.program(namespace[0]);
-    command.args(&namespace[1..]).arg(inner.get_program()).args(inner.get_args());
+    let mut command = sandbox.within(namespace);
+    command.arg(inner.get_program()).args(inner.get_args());
     command.env("IT_ROLE", GATEWAY);
     let mut gateway = listening(Process::start(command));
     kill(first(&gateway), Signal::TERM);
-    let report = report(&mut gateway);
+    let report = next_report(&mut gateway);
     assert!(why(&report["snapshot"]["sender"]).contains(OUTSIDE), "{report:#}");
     assert_eq!(report["cause"], "supervisor_stop", "{report:#}");
 }
@@ -1272,8 +1252,6 @@ fn a_tracer_is_named() {
     assert_eq!(said["tracer_pid"], tracer.to_string());
 }
 
-// -- systemd -----------------------------------------------------------------------------------
-
 /// A control group that looks like a unit of systemd's; removed when dropped.
 struct Unit {
     directory: PathBuf,
@@ -1388,8 +1366,6 @@ fn only_the_main_process_of_a_service_is_under_systemd() {
     }
 }
 
-// -- secrets -----------------------------------------------------------------------------------
-
 /// The arguments of a process that is started with its secrets on its command line, and these.
 fn with_secrets(who: &str) -> (Vec<String>, Vec<String>) {
     let secrets: Vec<String> =
@@ -1461,7 +1437,7 @@ fn no_secret_of_any_command_line_is_kept_or_said() {
     command.args(of_gateway.iter().filter(|word| word.contains("://")));
     let mut gateway = listening(Process::start(command));
     deployer.send("TERM", gateway.pid());
-    let report = report(&mut gateway);
+    let report = next_report(&mut gateway);
     let itself = report["snapshot"]["self"]["cmdline"].as_str().unwrap();
     assert!(itself.contains("DB_PASSWORD=<redacted>"), "{itself}");
     assert_holds_none("the report", report.to_string().as_bytes(), &secrets);
@@ -1579,8 +1555,6 @@ fn no_locked_identity_of_any_command_line_is_kept_or_said() {
     assert!(leaks.is_empty(), "{IDENTITY} is kept or said: {leaks:#?}");
 }
 
-// -- where the machine does not say ------------------------------------------------------------
-
 /// A reason about a file that the test has made unreadable.
 #[track_caller]
 fn assert_hidden(process: &Value, reason: &str) {
@@ -1694,8 +1668,6 @@ fn a_proc_of_another_pid_namespace_describes_nobody() {
     assert!(snapshot["cgroup"].is_string(), "{snapshot:#}");
     assert!(snapshot["boot_id"].is_string(), "{snapshot:#}");
 }
-
-// -- where the store does not answer -----------------------------------------------------------
 
 /// FIELD-BUGS rows 63, 77 and 82. The store's write lock is held by a process that is stopped: the
 /// gateway learns of its signal at once all the same, and the row follows with the next change.
@@ -1879,7 +1851,7 @@ fn assert_told_without_its_store(has_read: bool, limit: Duration) {
     }
     let mut deployer = sandbox.deployer();
     deployer.send("TERM", gateway.pid());
-    let reports = [report(&mut gateway), raise(&mut gateway, 15), raise(&mut gateway, 15)];
+    let reports = [next_report(&mut gateway), raise(&mut gateway, 15), raise(&mut gateway, 15)];
     for report in &reports {
         assert!(!why(&report["snapshot"]["recorded"]).is_empty(), "{report:#}");
         assert_eq!(report["snapshot"]["signal"], "SIGTERM", "{report:#}");
@@ -2032,8 +2004,6 @@ fn on_a_full_disk_a_snapshot_says_that_it_is_not_on_record() {
     assert!(snapshot["recorded"].is_i64(), "{snapshot:#}");
 }
 
-// -- on whose record ---------------------------------------------------------------------------
-
 /// The verb describes its own process, and leaves the row to the run that it is in, or to its
 /// parent if that is on record, and else to nobody.
 #[test]
@@ -2110,8 +2080,6 @@ fn the_newest_twenty_rows_of_an_instance_are_kept() {
     assert_eq!(sandbox.number("SELECT count(*) FROM shutdowns WHERE profile = 'other'"), 1);
 }
 
-// -- markers -----------------------------------------------------------------------------------
-
 /// FIELD-BUGS rows 46 and 82: a stop that was announced is told from one that was not, in the
 /// snapshot, in the cause and in the exit code.
 #[test]
@@ -2119,7 +2087,7 @@ fn a_planned_stop_is_seen_in_the_snapshot() {
     let sandbox = Sandbox::new();
     let mut gateway = sandbox.listening_gateway();
     let stop = sandbox.begin(&["stop", "--reason", "new version"]);
-    let report = report(&mut gateway);
+    let report = next_report(&mut gateway);
     let snapshot = &report["snapshot"];
     let marker = &snapshot["planned_stop_marker"];
     assert_eq!(marker["name"], "planned_stop", "{marker:#}");
@@ -2170,7 +2138,7 @@ fn a_takeover_is_seen_in_the_snapshot() {
     let mut gateway = sandbox.listening_gateway();
     let taking = ["run", "--no-backoff", "--replace", "--", "/bin/sh", "-c", PATIENT];
     let mut taker = sandbox.begin(&taking);
-    let report = report(&mut gateway);
+    let report = next_report(&mut gateway);
     let snapshot = &report["snapshot"];
     let marker = &snapshot["takeover_marker"];
     assert_eq!(marker["name"], "takeover", "{marker:#}");
@@ -2231,8 +2199,6 @@ fn a_takeover_of_another_incarnation_is_not_ones_own() {
     assert_eq!(report["snapshot"]["takeover_marker_for_self"], Value::Null, "{report:#}");
 }
 
-// -- catching, and letting go ------------------------------------------------------------------
-
 /// Who listens no more can be ended again, and who listens again is called again.
 #[test]
 fn a_dropped_watch_gives_the_signals_back() {
@@ -2241,7 +2207,7 @@ fn a_dropped_watch_gives_the_signals_back() {
         let mut gateway = sandbox.listening_gateway();
         let once = |gateway: &mut Process| {
             gateway.signal(signal);
-            let number = report(gateway)["snapshot"]["signal_num"].clone();
+            let number = next_report(gateway)["snapshot"]["signal_num"].clone();
             assert_eq!(number, signal.as_raw());
         };
         once(&mut gateway);
@@ -2287,7 +2253,7 @@ fn a_watch_that_fails_leaves_the_signals_as_they_were() {
             // A second attempt is as good as the first.
             assert_eq!(ask(&mut gateway, "listen default none"), "listening");
             gateway.signal(signal);
-            assert_eq!(report(&mut gateway)["snapshot"]["signal_num"], 1);
+            assert_eq!(next_report(&mut gateway)["snapshot"]["signal_num"], 1);
             assert_eq!(ask(&mut gateway, "unlisten default"), "unlistened");
         }
         gateway.signal(signal);
@@ -2324,7 +2290,7 @@ fn what_was_ignored_stays_ignored() {
         let mut gateway = listening(Process::start(command));
         gateway.signal(ignored);
         gateway.signal(heard);
-        let report = report(&mut gateway);
+        let report = next_report(&mut gateway);
         assert_eq!(report["snapshot"]["signal_num"], heard.as_raw(), "{report:#}");
         // Nor does the end of the watch bring its default back.
         assert_eq!(ask(&mut gateway, "unlisten default"), "unlistened");
@@ -2357,7 +2323,7 @@ fn two_tenures_of_one_process_are_both_told() {
     assert_eq!((sandbox.shutdown_rows(), sandbox.number(per_profile)), (2, 2));
     assert_eq!(ask(&mut gateway, "unlisten default"), "unlistened");
     deployer.send("TERM", gateway.pid());
-    assert_eq!(report(&mut gateway)["profile"], "work");
+    assert_eq!(next_report(&mut gateway)["profile"], "work");
     assert_eq!(ask(&mut gateway, "unlisten work"), "unlistened");
     deployer.send("TERM", gateway.pid());
     assert_eq!(gateway.wait(LIMIT).signal(), Some(15));

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     Answer, BINARY, LIMIT, Process, Sandbox, Stat, assert_within, eventually, has, order, role,
-    skipped,
+    skipped, test_name,
 };
 
 /// Answers for one manager; `--user` is the user's.
@@ -331,7 +331,7 @@ fn a_process_in_a_service_finds_its_unit() {
     assert_eq!(answer["unit"], Value::Null, "{answer:#}");
 
     // The library, in a gateway of many threads.
-    let command = sandbox.role_command("forensics_systemd::plays", "gateway");
+    let command = sandbox.role_command(test_name!(plays), "gateway");
     let mut gateway = Process::start(sandbox.asking(command));
     assert_eq!(gateway.err_line_with("own: "), "own: none");
     let procs = service.directory.join("cgroup.procs");
@@ -493,7 +493,7 @@ fn the_advice_names_a_command_that_exists() {
 fn somebody_else_may_reap_systemctl() {
     let Some(sandbox) = Sandbox::with_fakes() else { return };
     sandbox.fake_systemctl("printf 'LoadState=loaded\\nTimeoutStopUSec=3min\\n'");
-    let command = sandbox.role_command("forensics_systemd::plays", "reaper");
+    let command = sandbox.role_command(test_name!(plays), "reaper");
     let mut reaper = Process::start(sandbox.asking(command));
     assert_eq!(reaper.err_line_with("given: "), "given: Ok(Finite(180s)) by Some(\"user\")");
     reaper.finish(LIMIT).assert_code(0);
@@ -504,7 +504,7 @@ fn somebody_else_may_reap_systemctl() {
     assert_eq!(answer.assert_code(0).json()["timeout_stop_sec"], 180);
 
     // The standard library waits for a child that could not be executed.
-    let mut command = sandbox.role_command("forensics_systemd::plays", "reaper of nothing");
+    let mut command = sandbox.role_command(test_name!(plays), "reaper of nothing");
     command.env("PATH", sandbox.file("nothing"));
     std::fs::remove_file(sandbox.file("bin/systemctl")).unwrap();
     let mut reaper = Process::start(sandbox.among_fakes(command));

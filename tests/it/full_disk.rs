@@ -1,7 +1,6 @@
 //! A disk that is full of somebody else's files, and a WAL that could give room.
 
-use crate::open::Disk;
-use crate::support::{Process, Sandbox};
+use crate::support::{Disk, Process, Sandbox};
 
 /// Fills `disk`, beside a WAL with pages of `pid`'s for which the database has room.
 fn fill_beside_wal(disk: &Disk, pid: &str) {

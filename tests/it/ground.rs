@@ -1,35 +1,19 @@
 //! FIELD-BUGS rows 106 and 131: what is ours is closed to others again, by its open descriptor; what is not
 //! ours stays as it is, no matter who says where it is.
 
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::os::unix::fs::{MetadataExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use crate::support::{
-    Answer, LIMIT, Process, Sandbox, another_user, has, is_root, rounds, skipped,
+    Answer, LIMIT, NOBODY, Process, START, Sandbox, another_user, has, is_root, mode, portrait,
+    rounds, set_mode, skipped,
 };
 
-const NOBODY: u32 = 65534;
 /// Of the pod, in no user database.
 const POD: u32 = 1234;
-
-fn mode(path: &Path) -> u32 {
-    std::fs::symlink_metadata(path).unwrap().mode() & 0o7777
-}
-
-fn set_mode(path: &Path, mode: u32) {
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
-}
-
-/// Mode, owner and content of a file that nobody may touch.
-fn portrait(path: &Path) -> (u32, u32, Vec<u8>) {
-    let facts = std::fs::metadata(path).unwrap();
-    (facts.mode(), facts.uid(), std::fs::read(path).unwrap())
-}
-
-const START: &[&str] = &["run", "--no-backoff", "--", "true"];
 
 /// FIELD-BUGS row 106.
 ///
@@ -71,6 +55,15 @@ fn doctor_fix_changes_nothing_that_is_not_a_store() {
     assert_eq!(before, names.map(|name| portrait(&sandbox.file(name))));
 }
 
+/// What Kubernetes does at each mount of a volume with a group.
+pub fn mount_for_group(sandbox: &Sandbox, volume: &str, group: u32) {
+    let script = format!(
+        "chgrp -R {group} '{volume}'; chmod -R g+rwX '{volume}'; \
+         find '{volume}' -type d -exec chmod g+s {{}} +"
+    );
+    Process::start(sandbox.shell(&script)).finish(LIMIT).assert_code(0);
+}
+
 /// A pod with `securityContext.fsGroup`, whose volume is group-writable again after each mount.
 struct Pod {
     sandbox: Sandbox,
@@ -80,10 +73,7 @@ struct Pod {
 impl Pod {
     /// `None` where it cannot be tried.
     fn new(user: (u32, u32)) -> Option<Self> {
-        another_user()?;
-        let sandbox = Sandbox::new();
-        sandbox.copy_program("incumbent");
-        set_mode(sandbox.path(), 0o755);
+        let sandbox = Sandbox::for_all_users()?;
         std::fs::create_dir(sandbox.file("volume")).unwrap();
         Some(Self { sandbox, user })
     }
@@ -97,10 +87,7 @@ impl Pod {
     }
 
     fn mount(&self) {
-        let script = format!(
-            "chgrp -R {POD} volume; chmod -R g+rwX volume; find volume -type d -exec chmod g+s {{}} +"
-        );
-        Process::start(self.sandbox.shell(&script)).finish(LIMIT).assert_code(0);
+        mount_for_group(&self.sandbox, "volume", POD);
     }
 
     fn cli_at(&self, db: &Path, arguments: &[&str]) -> Answer {
@@ -255,8 +242,8 @@ fn a_file_of_root_s_in_the_place_of_a_wal_stays_root_s() {
             let sandbox = Sandbox::new();
             let binary = sandbox.open_to_nobody();
             let words = another_user().unwrap();
-            let mut first = sandbox.program(words[0]);
-            first.args(&words[1..]).arg(binary).args(START);
+            let mut first = sandbox.within(words);
+            first.arg(binary).args(START);
             Process::start(first).finish(LIMIT).assert_code(0);
             let secret = sandbox.file("secret");
             std::fs::write(&secret, "root's").unwrap();

@@ -1,22 +1,14 @@
 //! Directories that a group may write to: whose group it is, who looks, and what is said about it. FIELD-BUGS row 131.
 
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 
-use crate::support::{Answer, LIMIT, Process, Run, Sandbox, another_user, skipped, works};
+use crate::ground::mount_for_group;
+use crate::support::{Answer, LIMIT, Process, Run, START, Sandbox, mode, set_mode, skipped, works};
 
 const USER: u32 = 1000;
 /// Of a pod, in no user database.
 const POD: u32 = 4242;
-const START: &[&str] = &["run", "--no-backoff", "--", "true"];
-
-fn mode(path: &Path) -> u32 {
-    std::fs::symlink_metadata(path).unwrap().mode() & 0o7777
-}
-
-fn set_mode(path: &Path, mode: u32) {
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
-}
 
 /// A directory that a gateway shares with others, or seems to.
 struct Shared {
@@ -27,10 +19,7 @@ struct Shared {
 impl Shared {
     /// Of `owner` and `group`; `None` where it cannot be tried.
     fn new(owner: u32, group: u32, mode: u32) -> Option<Self> {
-        another_user()?;
-        let sandbox = Sandbox::new();
-        sandbox.copy_program("incumbent");
-        set_mode(sandbox.path(), 0o755);
+        let sandbox = Sandbox::for_all_users()?;
         let shared = Self { sandbox, group };
         std::fs::create_dir(shared.directory()).unwrap();
         chown(shared.directory(), Some(owner), Some(group)).unwrap();
@@ -46,13 +35,8 @@ impl Shared {
         self.directory().join("state.db")
     }
 
-    /// What Kubernetes does at each mount.
     fn mount(&self) {
-        let script = format!(
-            "chgrp -R {POD} 'shared dir'; chmod -R g+rwX 'shared dir'; \
-             find 'shared dir' -type d -exec chmod g+s {{}} +"
-        );
-        Process::start(self.sandbox.shell(&script)).finish(LIMIT).assert_code(0);
+        mount_for_group(&self.sandbox, "shared dir", POD);
     }
 
     /// The words that start a program as the gateway's user.

@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use crate::ground::{Ends, Race};
-use crate::support::{Answer, Identity, LIMIT, Process, Sandbox, another_user, rounds, skipped};
-
-const NOBODY: u32 = 65534;
-const START: &[&str] = &["run", "--no-backoff", "--", "true"];
+use crate::support::{
+    Answer, Identity, LIMIT, NOBODY, Process, START, Sandbox, another_user, portrait, rounds,
+    skipped,
+};
 
 /// A store of uid 65534, in which a `run` of that user was, and a directory of root's beside it.
 struct Hostile {
@@ -30,8 +30,8 @@ impl Hostile {
         }
         std::fs::set_permissions(roots.path(), PermissionsExt::from_mode(0o755)).unwrap();
         let hostile = Self { sandbox, roots };
-        let mut first = hostile.sandbox.program(words[0]);
-        first.args(&words[1..]).arg(binary).args(START);
+        let mut first = hostile.sandbox.within(words);
+        first.arg(binary).args(START);
         Process::start(first).finish(LIMIT).assert_code(0);
         Some(hostile)
     }
@@ -48,11 +48,6 @@ impl Hostile {
         std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
         path
     }
-}
-
-fn portrait(path: &Path) -> (u32, u32, Vec<u8>) {
-    let facts = std::fs::symlink_metadata(path).unwrap();
-    (facts.uid(), facts.mode(), std::fs::read(path).unwrap())
 }
 
 /// FIELD-BUGS row 106.

@@ -6,9 +6,11 @@
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
+use crate::support::forked::fork;
 use crate::support::{
     BINARY, Identity, LIMIT, Process, Run, Sandbox, Stat, WITHOUT_MAIN_THREAD, another_user,
-    eventually, has, kill, order, role, role_db, skipped, wait_ended, wait_stopped,
+    eventually, has, kill, order, plays, role, role_db, skipped, test_name, wait_ended,
+    wait_stopped,
 };
 
 /// A process that has nothing to do with the store; that it got no signal shows in its end.
@@ -42,7 +44,7 @@ fn assert_free(sandbox: &Sandbox, reason: &str) {
 }
 
 /// Asserts that the office is refused to others, and why; that only force ends it.
-fn assert_refused(sandbox: &Sandbox, code: i32, verdict: &str, reason: &str) -> Value {
+fn assert_office_refused(sandbox: &Sandbox, code: i32, verdict: &str, reason: &str) -> Value {
     let status = sandbox.assert_status(code, verdict, reason);
     let (code, answer) = sandbox.json(["run", "--no-backoff", "--", "true"]);
     assert_eq!(code, 75, "{answer:#}");
@@ -108,7 +110,7 @@ fn the_recorded_process_is_recognised_without_its_lock() {
         sandbox.forge(&format!(
             "UPDATE instances SET anchor = NULL, child_pid = NULL, process_inode = NULL, {columns}"
         ));
-        let status = assert_refused(&sandbox, 0, "alive", reason);
+        let status = assert_office_refused(&sandbox, 0, "alive", reason);
         assert_eq!(status["evidence"]["anchor"], "none");
         assert_eq!(status["flags"], json!(["stopped"]));
     }
@@ -129,7 +131,7 @@ fn an_absurd_record_is_unknown() {
     let sandbox = Sandbox::new();
     killed_run(&sandbox);
     sandbox.forge("UPDATE instances SET anchor = NULL, pid = 0");
-    assert_refused(&sandbox, 4, "unknown", "not_verifiable");
+    assert_office_refused(&sandbox, 4, "unknown", "not_verifiable");
     sandbox.cli(["evict", "--force"]).assert_code(0);
     sandbox.hold(&[]).end().assert_code(0);
 }
@@ -162,7 +164,7 @@ fn another_boot_is_dead_and_another_machine_is_unknown() {
              {OTHER_BOOT}",
         it.pid, it.start_time
     ));
-    assert_refused(&sandbox, 4, "unknown", "foreign_namespace");
+    assert_office_refused(&sandbox, 4, "unknown", "foreign_namespace");
     sandbox.cli(["evict", "--force"]).assert_code(0);
     sandbox.hold(&[]).end().assert_code(0);
     decoy.assert_left_alone();
@@ -176,7 +178,7 @@ fn a_stopped_owner_is_not_dead() {
     let run = sandbox.hold(&[]);
     run.process.signal(Signal::STOP);
     wait_stopped(run.pid());
-    let status = assert_refused(&sandbox, 0, "alive", "anchor_held");
+    let status = assert_office_refused(&sandbox, 0, "alive", "anchor_held");
     assert_eq!(status["flags"], json!(["stopped"]));
     assert_eq!(status["evidence"]["process_state"], "stopped");
     let text = sandbox.cli(["status"]).assert_code(0).out;
@@ -205,7 +207,7 @@ fn an_owner_under_strace_is_not_stopped() {
     ]);
     let mut strace = Process::start(command);
     strace.line();
-    let status = assert_refused(&sandbox, 0, "alive", "anchor_held");
+    let status = assert_office_refused(&sandbox, 0, "alive", "anchor_held");
     assert_eq!(status["flags"], json!([]), "{status:#}");
     strace.finish(LIMIT).assert_code(0);
     sandbox.assert_status(3, "dead", "exited");
@@ -227,13 +229,13 @@ fn renamed_and_wrapped_owners_are_alive() {
         let mut run = Run::start(command);
         // Its file is replaced under it, as upgrades do.
         std::fs::remove_file(&copy).unwrap();
-        let status = assert_refused(&sandbox, 0, "alive", "anchor_held");
+        let status = assert_office_refused(&sandbox, 0, "alive", "anchor_held");
         assert_eq!(status["evidence"]["start_time"], "equal", "{name}: {status:#}");
         assert_eq!(status["evidence"]["process_state"], "running", "{name}: {status:#}");
         run.process.signal(Signal::STOP);
         wait_stopped(run.pid());
         sandbox.forge("UPDATE instances SET anchor = NULL, child_pid = NULL");
-        assert_refused(&sandbox, 0, "alive", "start_time_matches");
+        assert_office_refused(&sandbox, 0, "alive", "start_time_matches");
         run.kill();
         run.command.wait_gone(LIMIT);
         assert_eq!(sandbox.status().0, 3, "{name}");
@@ -242,7 +244,7 @@ fn renamed_and_wrapped_owners_are_alive() {
     let wrapper = "incumbent run -- sh -c 'echo $$; exec cat' && echo wrapped";
     let mut shell = Process::start(sandbox.shell(wrapper));
     shell.line();
-    let status = assert_refused(&sandbox, 0, "alive", "anchor_held");
+    let status = assert_office_refused(&sandbox, 0, "alive", "anchor_held");
     assert_ne!(status["pid"], shell.pid());
     assert_eq!(shell.finish(LIMIT).assert_code(0).out.lines().last(), Some("wrapped"));
 }
@@ -264,7 +266,7 @@ fn a_process_whose_main_thread_ended_is_alive() {
         assert_eq!(owner.line(), "alone");
         assert_eq!(Stat::of(owner.pid()).unwrap().state, 'Z');
         let reason = if options.is_empty() { "anchor_held" } else { "start_time_matches" };
-        let status = assert_refused(&sandbox, 0, "alive", reason);
+        let status = assert_office_refused(&sandbox, 0, "alive", reason);
         assert_eq!(status["evidence"]["process"], "present", "{status:#}");
         assert_eq!(status["evidence"]["process_state"], "zombie", "{status:#}");
         // Without lock, start time and (in this state) command line nobody can tell, and so nobody
@@ -277,12 +279,13 @@ fn a_process_whose_main_thread_ended_is_alive() {
     }
 }
 
-// -- a forked owner ----------------------------------------------------------------------------
+pub const FORKING_OWNER: &str = test_name!(role_of_a_forking_owner);
+pub const RE_EXECUTING_OWNER: &str = test_name!(role_of_a_re_executing_owner);
 
 /// The part of a gateway that links the library, claims, and forks without executing anything.
 #[test]
 fn role_of_a_forking_owner() {
-    if role().as_deref() != Some("forking owner") {
+    if !plays("forking owner") {
         return;
     }
     let store = incumbent::Store::open(role_db()).unwrap();
@@ -313,13 +316,6 @@ fn role_of_a_forking_owner() {
     }
 }
 
-#[allow(unsafe_code, reason = "fork without exec is what the test is about")]
-fn fork() -> i32 {
-    // SAFETY: the child calls what a program written in ignorance would call; the allocator is
-    // usable in it, and it never returns to the test harness.
-    unsafe { libc::fork() }
-}
-
 struct ForkedOwner {
     parent: Process,
     child: Identity,
@@ -327,7 +323,7 @@ struct ForkedOwner {
 
 impl ForkedOwner {
     fn new(sandbox: &Sandbox, order: &str) -> Self {
-        let mut parent = sandbox.role("identity::role_of_a_forking_owner", "forking owner");
+        let mut parent = sandbox.role(FORKING_OWNER, "forking owner");
         parent.say(order);
         let said = parent.err_line_with("child ");
         let pid = said.split([' ', ':']).nth(1).unwrap().parse().unwrap();
@@ -352,11 +348,11 @@ fn a_forked_child_gives_nothing_away() {
         let sandbox = Sandbox::new();
         let mut owner = ForkedOwner::new(&sandbox, order);
         assert!(owner.verify().contains("Ok(Held)"));
-        assert_refused(&sandbox, 0, "alive", "anchor_held");
+        assert_office_refused(&sandbox, 0, "alive", "anchor_held");
         kill(owner.child.pid, Signal::KILL);
         owner.child.wait_gone(LIMIT);
         assert!(owner.verify().contains("Ok(Held)"));
-        assert_refused(&sandbox, 0, "alive", "anchor_held");
+        assert_office_refused(&sandbox, 0, "alive", "anchor_held");
         owner.parent.finish(LIMIT).assert_code(0);
         sandbox.assert_status(3, "dead", "released");
     }
@@ -415,21 +411,19 @@ fn role_of_a_re_executing_owner() {
 #[test]
 fn a_re_executed_owner_gets_its_office_back() {
     let sandbox = Sandbox::new();
-    let mut owner = sandbox.role("identity::role_of_a_re_executing_owner", "first life");
+    let mut owner = sandbox.role(RE_EXECUTING_OWNER, "first life");
     let first = owner.err_line_with("first life: ");
     owner.say("execute");
     let second = owner.err_line_with("second life: ");
     let pid = owner.pid().to_string();
     assert!(first.contains(&pid) && second.contains(&pid), "{first}; {second}");
-    let status = assert_refused(&sandbox, 0, "alive", "anchor_held");
+    let status = assert_office_refused(&sandbox, 0, "alive", "anchor_held");
     assert_eq!(status["pid"], owner.pid());
     let history = sandbox.history();
     assert_eq!(history.len(), 2, "{history:#?}");
     assert_eq!(history[1]["end_reason"], "re_executed", "{history:#?}");
     owner.finish(LIMIT).assert_code(0);
 }
-
-// -- other users -------------------------------------------------------------------------------
 
 /// The program, as nobody.
 fn as_nobody(
@@ -438,8 +432,8 @@ fn as_nobody(
     binary: &std::path::Path,
     verb: &[&str],
 ) -> (i32, Value) {
-    let mut command = sandbox.program(nobody[0]);
-    command.args(&nobody[1..]).arg(binary).arg("--json").args(verb);
+    let mut command = sandbox.within(nobody);
+    command.arg(binary).arg("--json").args(verb);
     let answer = Process::start(command).finish(LIMIT);
     (answer.code(), answer.json())
 }
@@ -458,8 +452,8 @@ fn a_pid_that_another_user_has_by_now_keeps_nobody_out() {
         let binary = sandbox.open_to_nobody();
         let run =
             ["run", "--no-backoff", "--", "/bin/sh", "-c", "kill -KILL $PPID; while :; do :; done"];
-        let mut command = sandbox.program(nobody[0]);
-        command.args(&nobody[1..]).arg(&binary).args(run);
+        let mut command = sandbox.within(nobody);
+        command.arg(&binary).args(run);
         Process::start(command).finish(LIMIT).assert_code(137);
         let decoy = Decoy::new(&sandbox);
         sandbox.forge(&format!(
@@ -469,8 +463,8 @@ fn a_pid_that_another_user_has_by_now_keeps_nobody_out() {
         let (code, status) = as_nobody(&sandbox, nobody, &binary, &["status"]);
         assert_eq!((code, &status["reason"]), (3, &json!(reason)), "{columns}: {status:#}");
         let start = ["run", "--no-backoff", "--", "true"];
-        let mut command = sandbox.program(nobody[0]);
-        command.args(&nobody[1..]).arg(&binary).args(start);
+        let mut command = sandbox.within(nobody);
+        command.arg(&binary).args(start);
         Process::start(command).finish(LIMIT).assert_code(0);
         decoy.assert_left_alone();
     }
@@ -504,8 +498,8 @@ fn a_root_owner_in_a_users_store_is_seen_by_that_user() {
     run.end().assert_code(0);
     // After root has gone, the user goes on with the same store.
     let start = ["run", "--no-backoff", "--", "true"];
-    let mut command = sandbox.program(nobody[0]);
-    command.args(&nobody[1..]).arg(&binary).args(start);
+    let mut command = sandbox.within(nobody);
+    command.arg(&binary).args(start);
     Process::start(command).finish(LIMIT).assert_code(0);
 }
 

@@ -7,12 +7,10 @@ use rustix::process::Signal;
 
 use crate::damage::destroy_root_of;
 use crate::support::{
-    Answer, BINARY, Identity, LIMIT, Process, SOON, Sandbox, Stat, another_user, assert_within,
-    eventually, is_root, kill, pid_namespace, rounds, skipped, tagged, wait_ended, wait_stopped,
+    Answer, BINARY, Identity, LIMIT, Process, SOON, STAY, Sandbox, Stat, another_user,
+    assert_within, eventually, is_root, kill, pid_namespace, rounds, skipped, tagged, wait_ended,
+    wait_stopped,
 };
-
-/// Says its pid and lives until its standard input is closed.
-const STAY: &str = "echo $$; exec cat";
 
 impl Sandbox {
     /// A shell that claims (with `options`) for itself and then stays.
@@ -117,8 +115,8 @@ fn a_script_killed_together_with_its_pid_namespace_leaves_the_office_free_at_onc
     for round in 1..=rounds(10, 100) {
         // The first shell is PID 1, which no record can name by default.
         let script = format!("sh -c 'incumbent claim && {STAY}'; echo never; exit 0");
-        let mut command = sandbox.program(namespace[0]);
-        command.args(&namespace[1..]).args(["/bin/sh", "-c", &script]);
+        let mut command = sandbox.within(namespace);
+        command.args(["/bin/sh", "-c", &script]);
         let mut container = Process::start(command);
         container.line_with("claimed for pid");
         container.line();
@@ -423,8 +421,7 @@ fn init_is_nobodys_claimant() {
     let outside = [namespace, &[BINARY, "claim"]].concat();
     let inside = [namespace, &["/bin/sh", "-c", "incumbent claim; exit $?"]].concat();
     for words in [outside, inside] {
-        let mut command = sandbox.program(words[0]);
-        command.args(&words[1..]);
+        let command = sandbox.within(&words);
         let answer: Answer = Process::start(command).finish(LIMIT).assert_code(2);
         answer.assert_complains(&["no parent process", "--pid"]);
     }
@@ -440,8 +437,8 @@ fn another_users_process_is_not_recorded() {
     let ours = Process::start(sandbox.program("cat"));
     let pid = ours.pid().to_string();
     let claim = |options: &[&str]| {
-        let mut command = sandbox.program(nobody[0]);
-        command.args(&nobody[1..]).arg(&binary).args(["claim", "--pid", &pid]).args(options);
+        let mut command = sandbox.within(nobody);
+        command.arg(&binary).args(["claim", "--pid", &pid]).args(options);
         Process::start(command).finish(LIMIT)
     };
     for options in [&[][..], &["--no-keeper"]] {
@@ -452,8 +449,6 @@ fn another_users_process_is_not_recorded() {
     assert!(is_root());
     sandbox.cli(["claim", "--pid", &pid]).assert_code(0);
 }
-
-// -- the store changes under a keeper ------------------------------------------------------------
 
 const TOKEN: &str = "123456:a-token-that-nobody-may-read";
 

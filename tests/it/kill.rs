@@ -148,8 +148,8 @@ fn a_command_that_we_may_not_end_keeps_the_office() {
     assert!(wait_ended(run.pid(), LIMIT));
     let status = sandbox.assert_status(0, "alive", "child_lives");
     assert_eq!(status["child_pid"], command.pid);
-    let mut as_nobody = sandbox.program(nobody[0]);
-    as_nobody.args(&nobody[1..]).arg(&binary).args(["run", "--no-backoff", "--", "true"]);
+    let mut as_nobody = sandbox.within(nobody);
+    as_nobody.arg(&binary).args(["run", "--no-backoff", "--", "true"]);
     let refused = Process::start(as_nobody).finish(LIMIT).assert_code(75);
     refused.assert_complains(&["is held by", "the command it started"]);
     assert!(!command.is_gone());

@@ -15,9 +15,10 @@ use rustix::process::Signal;
 use crate::support::forked::{fork, fork_past_the_library, stay};
 use crate::support::{
     Identity, Process, Random, Sandbox, assert_within, kill, order, role, role_db, rounds,
+    test_name,
 };
 
-const ROLE_TEST: &str = "killed_writers::role_of_an_owner";
+const ROLE_TEST: &str = test_name!(role_of_an_owner);
 
 /// The next owner is in at once, on a busy machine. It is far below the time that a store may be busy for.
 const AT_ONCE: Duration = Duration::from_secs(4);
@@ -95,14 +96,14 @@ fn role_of_an_owner() {
     });
 }
 
-fn owner(sandbox: &Sandbox, left: Left) -> Process {
+fn ready_owner(sandbox: &Sandbox, left: Left) -> Process {
     let mut owner = sandbox.role(ROLE_TEST, &format!("{left:?}"));
     owner.err_line_with("=> ready");
     owner
 }
 
 /// How long it took, by its own word.
-fn granted(owner: &mut Process) -> Duration {
+fn grant_took(owner: &mut Process) -> Duration {
     let line = owner.err_line_with("=> granted after ");
     Duration::from_micros(line.split(' ').nth_back(1).unwrap().parse().unwrap())
 }
@@ -133,9 +134,9 @@ fn whoever_is_killed_in_a_transaction_locks_nobody_out_and_neither_do_its_childr
     let mut times = LEFT.map(|_| Times::default());
     let mut locked_out = 0;
     let mut left = Left::Nobody;
-    let mut owner = owner(&sandbox, left);
+    let mut owner = ready_owner(&sandbox, left);
     owner.say("go");
-    granted(&mut owner);
+    grant_took(&mut owner);
     for round in 1..=rounds(120, 1_000) {
         let mut child = None;
         if left != Left::Nobody {
@@ -147,7 +148,7 @@ fn whoever_is_killed_in_a_transaction_locks_nobody_out_and_neither_do_its_childr
             child = Some(Identity::of(pid).expect("it stays"));
         }
         let drawn = LEFT[random.index(LEFT.len())];
-        let mut next = self::owner(&sandbox, drawn);
+        let mut next = ready_owner(&sandbox, drawn);
         random.pause_up_to(Duration::from_millis(3));
         owner.kill();
         let context = format!("round {round}: of the killed one is left: {left:?}");
@@ -162,7 +163,7 @@ fn whoever_is_killed_in_a_transaction_locks_nobody_out_and_neither_do_its_childr
             kill(child.pid, Signal::KILL);
         }
         eprintln!("{context}");
-        let took = granted(&mut next);
+        let took = grant_took(&mut next);
         assert_within(
             lived + AT_ONCE,
             took,

@@ -207,8 +207,8 @@ fn an_older_gateway_in_another_container_keeps_us_out() {
     let Some(namespace) = pid_namespace() else { return skipped("needs a pid namespace") };
     let Some(sandbox) = Sandbox::with_python() else { return };
     let older = Older::new(&sandbox);
-    let mut command = sandbox.program(namespace[0]);
-    command.args(&namespace[1..]).args(["python3", "older.py", "gateway", older.home()]);
+    let mut command = sandbox.within(namespace);
+    command.args(["python3", "older.py", "gateway", older.home()]);
     let mut contained = Process::start(command);
     assert_eq!(contained.line(), "1");
     let holder = older.refused();
@@ -217,8 +217,8 @@ fn an_older_gateway_in_another_container_keeps_us_out() {
     sandbox.assert_status(0, "alive", "anchor_held");
 
     // And seen from a container, whose list leaves others out.
-    let mut command = sandbox.program(namespace[0]);
-    command.args(&namespace[1..]).args([crate::support::BINARY, "run", "--", "true"]);
+    let mut command = sandbox.within(namespace);
+    command.args([crate::support::BINARY, "run", "--", "true"]);
     Process::start(command).finish(LIMIT).assert_code(75);
     kill(pid, Signal::KILL);
     contained.wait(LIMIT);
@@ -782,8 +782,8 @@ fn our_own_run_in_another_container_is_no_second_owner() {
     let Some(namespace) = pid_namespace() else { return skipped("needs a pid namespace") };
     let Some(sandbox) = Sandbox::with_python() else { return };
     let older = Older::new(&sandbox);
-    let mut command = sandbox.program(namespace[0]);
-    command.args(&namespace[1..]).args([crate::support::BINARY, "run", "--legacy-home"]);
+    let mut command = sandbox.within(namespace);
+    command.args([crate::support::BINARY, "run", "--legacy-home"]);
     command.arg(older.home()).args(HOLDING);
     let mut contained = Process::start(command);
     contained.line();

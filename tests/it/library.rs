@@ -11,40 +11,25 @@ use incumbent::{
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::open::Disk;
 use crate::support::forked::{alarm, fork, leave, wait_for};
 use crate::support::{
-    BINARY, LIMIT, Process, Run, Sandbox, another_user, assert_within, eventually, has, kill,
-    order, pid_namespace, role, role_db, skipped, tagged, works,
+    BINARY, Disk, LIMIT, Process, Run, Sandbox, another_user, ask, assert_within, eventually, has,
+    kill, obey_orders, pid_namespace, plays, role_db, skipped, tagged, test_name, works,
 };
 
-pub const ROLE_TEST: &str = "library::role_of_a_gateway";
+pub const ROLE_TEST: &str = test_name!(role_of_a_gateway);
 pub const GATEWAY: &str = "gateway";
 
 /// A loss is noticed within a second; the rest is for a busy machine.
 const NOTICED_WITHIN: Duration = Duration::from_secs(3);
 
-// -- the gateway that the tests order about ----------------------------------------------------
-
 /// Plays a gateway: one order a line, one answer a line.
 #[test]
 fn role_of_a_gateway() {
-    if role().as_deref() != Some(GATEWAY) {
-        return;
+    if plays(GATEWAY) {
+        let mut gateway = Gateway::default();
+        obey_orders(|order| gateway.obey(order));
     }
-    let mut gateway = Gateway::default();
-    while let Some(order) = order() {
-        let answer = gateway.obey(&order);
-        eprintln!("=> {answer}");
-    }
-}
-
-/// Gives an order, returns the answer.
-#[track_caller]
-pub fn ask(gateway: &mut Process, order: &str) -> String {
-    gateway.say(order);
-    let line = gateway.err_line_with("=> ");
-    line.split_once("=> ").unwrap().1.to_owned()
 }
 
 #[derive(Default)]
@@ -241,8 +226,6 @@ fn ask_child(gateway: &mut Process, orders: &str) -> (String, String) {
     }
 }
 
-// -- one handle per process --------------------------------------------------------------------
-
 fn open_files(pid: u32, place: &str) -> usize {
     std::fs::read_dir(format!("/proc/{pid}/fd"))
         .unwrap()
@@ -277,8 +260,6 @@ fn a_process_shares_its_handle_and_its_office() {
     sandbox.assert_status(3, "dead", "released");
     sandbox.assert_free();
 }
-
-// -- forks -------------------------------------------------------------------------------------
 
 /// FIELD-BUGS row 70. Nothing crosses a fork, in whatever order the child lets go of things.
 #[test]
@@ -318,8 +299,6 @@ fn a_watch_dropped_in_a_forked_child_does_nothing() {
     sandbox.remove_store();
     gateway.err_line_with("the watch says: StoreReplaced");
 }
-
-// -- the store changes under its owner ---------------------------------------------------------
 
 /// What people do to a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -584,7 +563,7 @@ fn a_run_claims_again_in_a_replaced_store(fate: Fate) {
     sandbox.meets(fate, &older);
     sandbox.wait_claimed_again("default", &run, &format!("{fate:?}"));
     if !matches!(fate, Fate::DeletedWithAnchors | Fate::DeletedWithDirectory) {
-        let names: Vec<_> = anchors.iter().filter(|name| held(&sandbox, name)).collect();
+        let names: Vec<_> = anchors.iter().filter(|name| is_anchor_held(&sandbox, name)).collect();
         assert_eq!(names.len(), 1, "{fate:?}: its lock lapsed: {anchors:?}");
     }
     // Whoever wants something else is kept out by nothing of it.
@@ -597,7 +576,7 @@ fn a_run_claims_again_in_a_replaced_store(fate: Fate) {
 }
 
 /// Whether somebody holds that anchor: `flock -n -s` is refused.
-fn held(sandbox: &Sandbox, name: &str) -> bool {
+fn is_anchor_held(sandbox: &Sandbox, name: &str) -> bool {
     let file = sandbox.anchors().join(name);
     let script = format!("[ -e '{0}' ] && ! flock -n -s '{0}' true", file.display());
     Process::start(sandbox.shell(&script)).finish(LIMIT).code() == 0
@@ -735,8 +714,6 @@ fn runs_of_two_profiles_survive_the_loss_of_their_store(fate: Fate) {
     b.end().assert_code(0);
 }
 
-// -- homes -------------------------------------------------------------------------------------
-
 impl Sandbox {
     fn home(&self, name: &str) -> PathBuf {
         let home = self.file(name);
@@ -798,8 +775,6 @@ fn a_refused_claim_binds_nothing() {
     assert_eq!(sandbox.homes_bound(), 1);
 }
 
-// -- waits -------------------------------------------------------------------------------------
-
 #[test]
 fn a_wait_in_the_library_ends_by_deadline_or_cancel_and_leaves_nothing() {
     let sandbox = Sandbox::new();
@@ -832,8 +807,6 @@ fn a_wait_in_the_library_ends_by_deadline_or_cancel_and_leaves_nothing() {
     assert_eq!(sandbox.number("SELECT count(*) FROM instances WHERE ended_at_ms IS NULL"), 0);
     sandbox.assert_free();
 }
-
-// -- evictions ---------------------------------------------------------------------------------
 
 #[test]
 fn an_evicted_owner_learns_it() {
@@ -885,8 +858,6 @@ fn an_orphan_can_be_evicted() {
     next.end().assert_code(0);
 }
 
-// -- history -----------------------------------------------------------------------------------
-
 #[test]
 fn the_history_is_bounded_and_keeps_the_newest() {
     let sandbox = Sandbox::new();
@@ -907,8 +878,6 @@ fn the_history_is_bounded_and_keeps_the_newest() {
     assert_eq!(three.len(), 3);
     assert_eq!(three[0].instance.as_i64(), newest);
 }
-
-// -- what an adversary found -------------------------------------------------------------------
 
 /// Symptom: two owners, after a `cp -al` of the state directory and a disk that was full for a
 /// second. Cause: an owner whose anchor had a second name let go of it before the new one was on
@@ -984,8 +953,8 @@ fn a_claimant_killed_half_way_leaves_the_dead_dead() {
     }
     let dead_holder_elsewhere = || {
         let sandbox = Sandbox::new();
-        let mut command = sandbox.program(namespace[0]);
-        command.args(&namespace[1..]).args([BINARY, "run", "--no-backoff"]);
+        let mut command = sandbox.within(namespace);
+        command.args([BINARY, "run", "--no-backoff"]);
         let mut container = Process::start({
             command.args(crate::support::HOLDING);
             command
@@ -1045,8 +1014,8 @@ fn a_run_started_with_its_childrens_ends_ignored_ends_with_its_command() {
         return skipped("needs an env that can ignore signals");
     }
     let start = |program: &[&str]| {
-        let mut command = sandbox.program(words[0]);
-        command.args(&words[1..]).args(program);
+        let mut command = sandbox.within(&words);
+        command.args(program);
         Process::start(command).finish(Duration::from_secs(10))
     };
     let ignored = start(&["grep", "SigIgn", "/proc/self/status"]).assert_code(0).out;

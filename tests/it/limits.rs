@@ -19,13 +19,11 @@ fn assert_no_panic(answer: &Answer, what: &str) {
 }
 
 /// A process that verbs can record, and a store with enough in it that a write finds no room below a limit.
-fn owner(sandbox: &Sandbox) -> Process {
+fn recorded_owner(sandbox: &Sandbox) -> Process {
     let owner = Process::start(sandbox.program("cat"));
     sandbox.cli(["claim", "--pid", &owner.pid().to_string()]).assert_code(0);
     owner
 }
-
-// -- the size of a file ------------------------------------------------------------------------
 
 /// FIELD-BUGS row 112.
 ///
@@ -34,7 +32,7 @@ fn owner(sandbox: &Sandbox) -> Process {
 #[test]
 fn a_file_that_may_not_grow_is_said_to_be_that() {
     let sandbox = Sandbox::new();
-    let owner = owner(&sandbox);
+    let owner = recorded_owner(&sandbox);
     let pid = owner.pid();
     let limited = |verb: &str| {
         let script = format!("ulimit -f 1; exec incumbent {verb}");
@@ -104,8 +102,6 @@ fn libc_sigxfsz() -> i32 {
     Signal::XFSZ.as_raw()
 }
 
-// -- tasks -------------------------------------------------------------------------------------
-
 /// A user that nobody else is, with a sandbox of his own.
 struct User<'a> {
     sandbox: &'a Sandbox,
@@ -114,18 +110,29 @@ struct User<'a> {
 }
 
 impl<'a> User<'a> {
-    fn new(sandbox: &'a Sandbox) -> Self {
+    /// `None`, said loudly, where that cannot be.
+    fn new(sandbox: &'a Sandbox) -> Option<Self> {
+        if !is_root() || !has("setpriv") || !has("prlimit") {
+            skipped("needs root, setpriv and prlimit");
+            return None;
+        }
         let uid = 61_000 + std::process::id() % 4_000;
         for path in [sandbox.path().to_owned(), sandbox.file("home")] {
             chown(path, Some(uid), Some(uid)).unwrap();
         }
-        Self { sandbox, uid: uid.to_string(), program: sandbox.copy_program("incumbent") }
+        Some(Self { sandbox, uid: uid.to_string(), program: sandbox.copy_program("incumbent") })
+    }
+
+    /// `prlimit` as that user: root may lack the capability.
+    fn prlimit(&self) -> Command {
+        let mut command = self.sandbox.program("setpriv");
+        command.args(["--reuid", &self.uid, "--regid", &self.uid, "--clear-groups", "prlimit"]);
+        command
     }
 
     /// `incumbent`, or a program that `words` begin with, where there may be no more than `tasks`.
     fn with_tasks(&self, tasks: usize, verb: &[&str]) -> Command {
-        let mut command = self.sandbox.program("setpriv");
-        command.args(["--reuid", &self.uid, "--regid", &self.uid, "--clear-groups", "prlimit"]);
+        let mut command = self.prlimit();
         command.arg(format!("--nproc={tasks}")).arg(&self.program).args(verb);
         command
     }
@@ -137,11 +144,8 @@ impl<'a> User<'a> {
 /// --replace` panicked in the middle of their claim. It holds because a `run` waits in its own thread.
 #[test]
 fn where_there_can_be_no_more_tasks_nothing_panics() {
-    if !is_root() || !has("setpriv") || !has("prlimit") {
-        return skipped("needs root, setpriv and prlimit");
-    }
     let sandbox = Sandbox::new();
-    let user = User::new(&sandbox);
+    let Some(user) = User::new(&sandbox) else { return };
     let held: &[&str] = &["--profile", "held", "run", "--no-backoff", "--", "sh", "-c"];
     let holding = user.with_tasks(1_000, &[held, &["echo $$; exec cat"]].concat());
     let run = Run::start(holding);
@@ -183,17 +187,12 @@ fn where_there_can_be_no_more_tasks_nothing_panics() {
 /// shortage passes: the office is kept, and the command is started when there is room.
 #[test]
 fn a_restart_that_finds_no_task_is_done_when_there_is_one() {
-    if !is_root() || !has("setpriv") || !has("prlimit") {
-        return skipped("needs root, setpriv and prlimit");
-    }
     let sandbox = Sandbox::new();
-    let user = User::new(&sandbox);
+    let Some(user) = User::new(&sandbox) else { return };
     let verb: &[&str] = &["run", "--no-backoff", "--", "sh", "-c", "echo $$; exec cat"];
     let mut run = Run::start(user.with_tasks(1_000, verb));
     let limit_to = |run: &Run, tasks: usize| {
-        // As that user: root may lack the capability.
-        let mut prlimit = sandbox.program("setpriv");
-        prlimit.args(["--reuid", &user.uid, "--regid", &user.uid, "--clear-groups", "prlimit"]);
+        let mut prlimit = user.prlimit();
         prlimit.arg(format!("--pid={}", run.pid())).arg(format!("--nproc={tasks}:1000"));
         Process::start(prlimit).finish(LIMIT).assert_code(0);
     };
@@ -209,8 +208,6 @@ fn a_restart_that_finds_no_task_is_done_when_there_is_one() {
     run.end().assert_code(0);
 }
 
-// -- open files --------------------------------------------------------------------------------
-
 /// FIELD-BUGS row 110.
 ///
 /// Symptom: a process near its limit of open files heard that file locks do not work, or that a store is
@@ -221,7 +218,7 @@ fn where_there_can_be_no_more_open_files_that_is_said() {
     const WRONG: [&str; 4] =
         ["damaged", "file locks do not work", "unable to open database file", "corrupt"];
     let sandbox = Sandbox::new();
-    let owner = owner(&sandbox);
+    let owner = recorded_owner(&sandbox);
     let pid = owner.pid();
     sandbox.cli(["lock", "acquire", "scope", "identity", "--pid", &pid.to_string()]).assert_code(0);
     for verb in [
@@ -262,7 +259,7 @@ fn where_there_can_be_no_more_open_files_that_is_said() {
 #[test]
 fn doctor_without_descriptors_suspects_nobody() {
     let sandbox = Sandbox::new();
-    let owner = owner(&sandbox);
+    let owner = recorded_owner(&sandbox);
     for limit in 4..=20 {
         for fix in ["", " --fix"] {
             let script = format!("ulimit -n {limit}; exec incumbent --json doctor{fix}");
@@ -301,8 +298,6 @@ fn a_keeper_that_has_made_its_record_can_keep_it() {
         assert_eq!(verified.code(), 0, "{what}: {verified:#?}");
     }
 }
-
-// -- the length of a path ----------------------------------------------------------------------
 
 /// FIELD-BUGS row 132.
 ///

@@ -10,7 +10,6 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -25,8 +24,8 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::support::{
-    BINARY, LIMIT, Process, Random, Sandbox, assert_within, eventually, order, role, role_db,
-    rounds, tagged,
+    BINARY, Barrier, LIMIT, Process, Random, Sandbox, assert_within, eventually, order, role,
+    role_db, rounds, tagged, test_name,
 };
 
 const SCOPE: &str = "bot-token";
@@ -50,7 +49,7 @@ const STARVED: Duration = Duration::from_mins(2);
 const STOPPED_FOR_MAX_MS: u64 = 500;
 
 /// The full name of the test that plays the parts of this module.
-const ROLE: &str = "lock_contention::role_of_a_contender";
+const ROLE: &str = test_name!(role_of_a_contender);
 
 #[test]
 fn role_of_a_contender() {
@@ -643,11 +642,11 @@ fn forty_contenders_for_five_locks() {
 
     let notes: Vec<Note> =
         all.iter().flat_map(|(seat, _)| Notes::read(sandbox.path(), *seat)).collect();
-    report(&notes, seats - CONTENDERS / 2);
+    assert_enough_happened(&notes, seats - CONTENDERS / 2);
     let stops: HashMap<usize, Vec<(u64, u64)>> = all.into_iter().collect();
     assert_one_holder_at_a_time(&notes, &stops);
     assert_events_agree(&sandbox, &notes);
-    assert_nothing_is_left(&sandbox);
+    assert_all_is_released(&sandbox);
 }
 
 /// Whether enough has happened to be worth a judgement.
@@ -672,7 +671,7 @@ fn random_holder(sandbox: &Sandbox, random: &mut Random) -> Option<u32> {
 }
 
 /// Prints what happened, and asserts that enough of it did.
-fn report(notes: &[Note], killed: usize) {
+fn assert_enough_happened(notes: &[Note], killed: usize) {
     let count = |is: &dyn Fn(&Note) -> bool| notes.iter().filter(|note| is(note)).count();
     let mut waits_us: Vec<u64> = notes
         .iter()
@@ -781,7 +780,7 @@ fn assert_events_agree(sandbox: &Sandbox, notes: &[Note]) {
 }
 
 /// Of contenders that have all ended.
-fn assert_nothing_is_left(sandbox: &Sandbox) {
+fn assert_all_is_released(sandbox: &Sandbox) {
     let (code, locks) = sandbox.json(["locks"]);
     assert_eq!(code, 0, "{locks:#}");
     let is_dead =
@@ -894,41 +893,13 @@ fn threads_of_a_process_share_a_lock_that_other_processes_wait_for() {
     assert_eq!(sandbox.number("SELECT count(*) FROM instances WHERE ended_at_ms IS NULL"), 0);
 }
 
-/// Shells that stand at a gate, and go through it in one instant.
-struct Gate {
-    waiting: OwnedFd,
-    gate: OwnedFd,
-}
-
-impl Gate {
-    fn new() -> Self {
-        let (waiting, gate) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
-        Self { waiting, gate }
-    }
-
-    /// A shell that runs `script` once the gate is open.
-    fn shell(&self, sandbox: &Sandbox, script: &str) -> Process {
-        // Standard error brings the gate in; after it, it is standard output.
-        let waiting = Stdio::from(self.waiting.as_fd().try_clone_to_owned().unwrap());
-        let script = format!("echo here; read -r go <&2; exec 2>&1; {script}");
-        let mut process = Process::start_with_stderr(sandbox.shell(&script), waiting);
-        assert_eq!(process.line(), "here");
-        process
-    }
-
-    /// Every reader sees the end of the pipe at once.
-    fn open(self) {
-        drop(self.gate);
-    }
-}
-
 /// FIELD-BUGS row 41. Of scripts that ask at once, one gets the lock, and all others are told who.
 #[test]
 fn of_fifty_scripts_at_once_one_gets_the_lock() {
     const SCRIPTS: usize = 50;
     let sandbox = Sandbox::new();
     for round in 1..=rounds(4, 40) {
-        let gate = Gate::new();
+        let gate = Barrier::new();
         // The shell is whom the lock is for; it stays until its standard input is closed.
         let script = format!(
             "incumbent lock acquire {SCOPE} same > said 2>&1; echo \"code $? of $$\"; exec cat"
@@ -979,7 +950,7 @@ fn verbs_at_once_for_one_process_share_its_keeper() {
     let mut owner = Process::start(sandbox.shell("echo $$; exec cat"));
     let pid = owner.line();
     for round in 1..=rounds(4, 40) {
-        let gate = Gate::new();
+        let gate = Barrier::new();
         let ask = |identity: &str| {
             let verb = format!("exec incumbent lock acquire {SCOPE} {identity} --pid {pid}");
             gate.shell(&sandbox, &verb)

@@ -10,7 +10,7 @@ use std::process::Command;
 use rustix::process::Signal;
 
 use crate::support::{
-    Answer, LIMIT, Process, Sandbox, eventually, kill, tagged, wait_ended, wait_stopped,
+    Answer, LIMIT, Process, STAY, Sandbox, eventually, kill, tagged, wait_ended, wait_stopped,
 };
 
 /// A scope that does not announce a secret, as `telegram-bot-token` would: a command line is
@@ -100,7 +100,7 @@ impl<'a> Watched<'a> {
             if path.is_dir() {
                 self.assert_not_stored(&path);
             } else if let Ok(contents) = std::fs::read(&path) {
-                let at = find(&contents, self.token);
+                let at = find_token(&contents, self.token);
                 let around = at.map(|at| {
                     let (from, to) = (at.saturating_sub(200), (at + 100).min(contents.len()));
                     String::from_utf8_lossy(&contents[from..to]).into_owned()
@@ -122,7 +122,7 @@ impl<'a> Watched<'a> {
 }
 
 /// Where the token is, as it is or as JSON writes it, once or twice.
-fn find(bytes: &[u8], token: &str) -> Option<usize> {
+fn find_token(bytes: &[u8], token: &str) -> Option<usize> {
     let quoted = serde_json::to_string(token).unwrap();
     // As text shows a word within a command line, which may be quoted once more.
     let twice = serde_json::to_string(&quoted[1..quoted.len() - 1]).unwrap();
@@ -133,11 +133,8 @@ fn find(bytes: &[u8], token: &str) -> Option<usize> {
 }
 
 fn holds(bytes: &[u8], token: &str) -> bool {
-    find(bytes, token).is_some()
+    find_token(bytes, token).is_some()
 }
-
-/// Says its pid and lives until its standard input is closed.
-const STAY: &str = "echo $$; exec cat";
 
 /// With `--lock-env` nobody sees it, nowhere, ever: holder, contenders and waiters, refused, killed
 /// and stopped.

@@ -9,11 +9,10 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use sha2::Digest;
 
-use crate::open::{assert_untouched, fingerprint};
 use crate::support::{
-    Answer, HOLDING, Identity, LIMIT, Process, Run, SOON, Sandbox, Stat, another_user,
-    assert_within, eventually, kill, pid_namespace, rounds, skipped, tagged, wait_ended,
-    wait_stopped,
+    Answer, HOLDING, Identity, LIMIT, Process, Run, SOON, Sandbox, Stat, another_user, assert_time,
+    assert_untouched, assert_within, bystander, eventually, fingerprint, keys, kill, pid_namespace,
+    rounds, skipped, tagged, wait_ended, wait_stopped,
 };
 
 const SCOPE: &str = "telegram-bot-token";
@@ -42,14 +41,6 @@ fn hash_of(identity: &str) -> String {
     hex[..16].to_owned()
 }
 
-/// A process that does nothing until its standard input is closed.
-#[track_caller]
-fn stay(sandbox: &Sandbox) -> Process {
-    let mut process = Process::start(sandbox.shell("echo $$; exec cat"));
-    process.line();
-    process
-}
-
 /// A lock's verb for a process.
 fn verb(sandbox: &Sandbox, verb: &str, process: u32, options: &[&str]) -> Command {
     let pid = process.to_string();
@@ -71,7 +62,7 @@ fn acquire(sandbox: &Sandbox, process: &Process, options: &[&str]) -> (i32, Valu
 /// A process that holds the lock.
 #[track_caller]
 fn holder(sandbox: &Sandbox, options: &[&str]) -> Process {
-    let process = stay(sandbox);
+    let process = bystander(sandbox);
     let (code, answer) = acquire(sandbox, &process, options);
     assert_eq!(code, 0, "{answer:#}");
     process
@@ -83,24 +74,12 @@ fn code_of(command: Command) -> i32 {
     Process::start(command).finish(LIMIT).code()
 }
 
-fn keys(document: &Value) -> Vec<&str> {
-    document.as_object().unwrap().keys().map(String::as_str).collect()
-}
-
 #[track_caller]
 fn assert_has(document: &Value, expected: &[&str]) {
     let keys = keys(document);
     for key in expected {
         assert!(keys.contains(key), "no {key}: {document:#}");
     }
-}
-
-/// RFC 3339, UTC, with milliseconds.
-#[track_caller]
-fn assert_time(time: &Value) {
-    let text = time.as_str().unwrap_or_else(|| panic!("no time: {time}"));
-    let shape: String = text.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
-    assert_eq!(shape, "0000-00-00T00:00:00.000Z", "{text}");
 }
 
 #[track_caller]
@@ -130,12 +109,10 @@ fn last_event(sandbox: &Sandbox, name: &str) -> Value {
     events.rfind(|event| event["event"] == name).unwrap_or_else(|| panic!("no {name}")).clone()
 }
 
-// What `lock acquire` says.
-
 #[test]
 fn a_grant_is_told_in_full() {
     let sandbox = Sandbox::new();
-    let script = stay(&sandbox);
+    let script = bystander(&sandbox);
     let (code, granted) = acquire(&sandbox, &script, &["--metadata", r#"{"bot":"@weather"}"#]);
     assert_eq!(code, 0, "{granted:#}");
     assert_eq!(keys(&granted), GRANT, "{granted:#}");
@@ -171,7 +148,7 @@ fn a_grant_is_told_in_full() {
         granted["fence"]
     );
     assert_eq!((told.out.as_str(), told.err.as_str()), (expected.as_str(), ""));
-    let other = stay(&sandbox);
+    let other = bystander(&sandbox);
     let pid = other.pid().to_string();
     let told = sandbox.cli(["lock", "acquire", SCOPE, "other", "--pid", &pid]).assert_code(0);
     let expected = format!("{SCOPE}/{}: acquired for pid {pid}, fence ", hash_of("other"));
@@ -183,14 +160,14 @@ fn a_grant_is_told_in_full() {
 #[test]
 fn a_refusal_explains_itself() {
     let sandbox = Sandbox::new();
-    let script = stay(&sandbox);
+    let script = bystander(&sandbox);
     let pid = script.pid().to_string();
     let metadata = r#"{"bot":"@weather","n":[1,2]}"#;
     let first = ["lock", "acquire", SCOPE, ID, "--profile", "work", "--pid", &pid, "--metadata"];
     let (code, granted) = sandbox.json([&first[..], &[metadata]].concat());
     assert_eq!(code, 0, "{granted:#}");
 
-    let other = stay(&sandbox);
+    let other = bystander(&sandbox);
     let (code, refused) = acquire(&sandbox, &other, &[]);
     assert_eq!(code, 75, "{refused:#}");
     assert_eq!(keys(&refused), GRANT, "{refused:#}");
@@ -235,7 +212,7 @@ fn a_refusal_explains_itself() {
 fn an_identity_is_the_same_however_it_is_given() {
     for identity in [ID, "a", "two words", "-7", "-dash", "=a=b", "caf\u{e9}", "\"'`$x"] {
         let sandbox = Sandbox::new();
-        let script = stay(&sandbox);
+        let script = bystander(&sandbox);
         let pid = script.pid().to_string();
         let ways: [(&[&str], Option<String>); 5] = [
             (&["--", SCOPE, identity], None),
@@ -274,8 +251,6 @@ fn an_identity_is_the_same_however_it_is_given() {
     }
 }
 
-// The lock and its process.
-
 /// FIELD-BUGS rows 7 and 79.
 ///
 /// Symptom: a killed gateway's token stayed locked, for minutes or for ever. It holds because the
@@ -287,7 +262,7 @@ fn a_lock_dies_with_its_process() {
     let mut last_fence = 0;
     for round in 1..=rounds(40, 1_000) {
         let mut script = holder(&sandbox, &[]);
-        let next = stay(&sandbox);
+        let next = bystander(&sandbox);
         let asking = verb(&sandbox, "acquire", next.pid(), &[]);
         if round % 2 == 0 {
             script.kill();
@@ -327,7 +302,7 @@ fn a_script_holds_what_it_asked_for_in_its_own_name() {
     let mut shell = Process::start(sandbox.shell(&script));
     assert_eq!(shell.line(), shell.pid().to_string());
     assert_eq!(locks(&sandbox)[0]["pid"], shell.pid());
-    let other = stay(&sandbox);
+    let other = bystander(&sandbox);
     assert_eq!(acquire(&sandbox, &other, &[]).0, 75);
     shell.finish(LIMIT).assert_code(0);
     assert_eq!(acquire(&sandbox, &other, &[]).0, 0);
@@ -339,7 +314,7 @@ fn a_script_holds_what_it_asked_for_in_its_own_name() {
 fn one_keeper_keeps_office_and_locks_and_goes_with_the_last() {
     let sandbox = Sandbox::new();
     for order in [["claim", "one", "two"], ["one", "claim", "two"], ["one", "two", "claim"]] {
-        let mut script = stay(&sandbox);
+        let mut script = bystander(&sandbox);
         let pid = script.pid().to_string();
         let run = |words: &[&str]| sandbox.cli([words, &["--pid", &pid]].concat()).assert_code(0);
         for what in order {
@@ -373,7 +348,7 @@ fn one_keeper_keeps_office_and_locks_and_goes_with_the_last() {
 fn two_locks_at_once_for_one_process_share_a_keeper() {
     let sandbox = Sandbox::new();
     for round in 1..=rounds(10, 300) {
-        let mut script = stay(&sandbox);
+        let mut script = bystander(&sandbox);
         let pid = script.pid().to_string();
         let start = |identity: &str| {
             Process::start(sandbox.incumbent(["lock", "acquire", SCOPE, identity, "--pid", &pid]))
@@ -397,7 +372,7 @@ fn without_a_keeper_the_process_itself_is_looked_at() {
     assert_eq!(sandbox.keepers(), [] as [u32; 0]);
     let held = &locks(&sandbox)[0];
     assert_eq!(held["reason"], "start_time_matches", "{held:#}");
-    let other = stay(&sandbox);
+    let other = bystander(&sandbox);
     let (code, refused) = acquire(&sandbox, &other, &[]);
     assert_eq!(code, 75, "{refused:#}");
     assert_eq!(refused["holder"]["pid"], script.pid(), "{refused:#}");
@@ -409,14 +384,12 @@ fn without_a_keeper_the_process_itself_is_looked_at() {
     wait_for_keepers(&sandbox, 0);
 }
 
-// verify, renew, release.
-
 /// The fence tells a holder of today from one of yesterday, who has the same pid or the same name.
 #[test]
 fn the_verbs_answer_with_their_exit_code() {
     let sandbox = Sandbox::new();
-    let script = stay(&sandbox);
-    let other = stay(&sandbox);
+    let script = bystander(&sandbox);
+    let other = bystander(&sandbox);
     let (_, granted) = acquire(&sandbox, &script, &["--ttl", "1h"]);
     let fence = granted["fence"].to_string();
     let wrong = (granted["fence"].as_i64().unwrap() - 1).to_string();
@@ -473,7 +446,7 @@ fn a_lease_that_ran_out_is_a_flag_and_is_renewed_late() {
     });
     assert_eq!(held["verdict"], "alive", "{held:#}");
     assert_eq!(held["flags"], json!(["lease_overdue"]), "{held:#}");
-    let other = stay(&sandbox);
+    let other = bystander(&sandbox);
     assert_eq!(acquire(&sandbox, &other, &[]).0, 75);
     assert_eq!(code_of(verb(&sandbox, "renew", script.pid(), &[])), 0);
     let (code, after) = answer_of(verb(&sandbox, "verify", script.pid(), &[]));
@@ -488,7 +461,7 @@ fn a_lease_that_ran_out_is_a_flag_and_is_renewed_late() {
 #[test]
 fn release_all_is_of_one_process_and_counts() {
     let sandbox = Sandbox::new();
-    let (script, other) = (stay(&sandbox), stay(&sandbox));
+    let (script, other) = (bystander(&sandbox), bystander(&sandbox));
     let take = |process: &Process, identity: &str| {
         let pid = process.pid().to_string();
         sandbox.cli(["lock", "acquire", SCOPE, identity, "--pid", &pid]).assert_code(0);
@@ -528,8 +501,6 @@ fn what_a_process_holds_by_itself_no_pid_verb_releases() {
     run.end().assert_code(0);
     assert_eq!(locks(&sandbox).len(), 0);
 }
-
-// Inside a run.
 
 /// Inside a `run` the verbs act for it, and what they acquire ends with it.
 #[test]
@@ -576,8 +547,6 @@ fn a_lock_released_by_the_command_does_not_end_it() {
     assert_eq!((answer.out.as_str(), answer.err.as_str()), ("released 0\n1\nstill here\n", ""));
 }
 
-// The locks of a run.
-
 /// All or none: with one lock held by another one, the command never starts, and nothing of it is
 /// held: not the office, not the other locks.
 #[test]
@@ -616,7 +585,7 @@ fn a_run_has_all_its_locks_or_does_not_start() {
 #[test]
 fn a_runs_locks_are_visible_and_free_after_a_kill() {
     let sandbox = Sandbox::new();
-    let other = stay(&sandbox);
+    let other = bystander(&sandbox);
     let mut last_fence = 0;
     for round in 1..=rounds(20, 500) {
         let metadata = r#"{"bot":"@weather"}"#;
@@ -747,9 +716,7 @@ fn a_storm_for_a_lock_is_slowed_down_until_the_lock_is_free() {
     seventh.finish(LIMIT).assert_code(0);
 }
 
-// Waiting.
-
-fn wait_for(sandbox: &Sandbox, process: &Process, options: &[&str]) -> Process {
+fn waiter(sandbox: &Sandbox, process: &Process, options: &[&str]) -> Process {
     Process::start(verb(sandbox, "acquire", process.pid(), options))
 }
 
@@ -757,9 +724,9 @@ fn wait_for(sandbox: &Sandbox, process: &Process, options: &[&str]) -> Process {
 fn the_deadline_of_a_wait_is_kept() {
     let sandbox = Sandbox::new();
     let script = holder(&sandbox, &[]);
-    let other = stay(&sandbox);
+    let other = bystander(&sandbox);
     let started = Instant::now();
-    let answer = wait_for(&sandbox, &other, &["--wait=300ms"]).finish(LIMIT).assert_code(75);
+    let answer = waiter(&sandbox, &other, &["--wait=300ms"]).finish(LIMIT).assert_code(75);
     let took = started.elapsed();
     assert!(took >= Duration::from_millis(300), "gave up after {took:?}");
     assert_within(Duration::from_millis(300) + SOON, took, "giving up");
@@ -778,8 +745,8 @@ fn a_waiter_is_woken_and_owns() {
     let sandbox = Sandbox::new();
     for how in ["release", "kill", "zombie", "end", "unlock"] {
         let mut script = holder(&sandbox, &[]);
-        let other = stay(&sandbox);
-        let waiter = wait_for(&sandbox, &other, &["--wait", "--json"]);
+        let other = bystander(&sandbox);
+        let waiter = waiter(&sandbox, &other, &["--wait", "--json"]);
         sandbox.wait_for_waiters(1);
         let seen = &locks(&sandbox)[0]["waiters"];
         assert_eq!(seen.as_array().unwrap().len(), 1, "{how}: {seen:#}");
@@ -812,10 +779,10 @@ fn a_waiter_is_woken_and_owns() {
 fn killed_and_stopped_waiters_block_nobody() {
     let sandbox = Sandbox::new();
     let script = holder(&sandbox, &[]);
-    let (one, two, next) = (stay(&sandbox), stay(&sandbox), stay(&sandbox));
-    let mut killed = wait_for(&sandbox, &one, &["--wait"]);
+    let (one, two, next) = (bystander(&sandbox), bystander(&sandbox), bystander(&sandbox));
+    let mut killed = waiter(&sandbox, &one, &["--wait"]);
     sandbox.wait_for_waiters(1);
-    let stopped = wait_for(&sandbox, &two, &["--wait"]);
+    let stopped = waiter(&sandbox, &two, &["--wait"]);
     sandbox.wait_for_waiters(2);
     killed.kill();
     kill(stopped.pid(), Signal::STOP);
@@ -840,7 +807,7 @@ fn killed_and_stopped_waiters_block_nobody() {
 fn an_owner_that_is_stopped_is_evicted_only_where_asked_for() {
     let sandbox = Sandbox::new();
     let script = holder(&sandbox, &[]);
-    let other = stay(&sandbox);
+    let other = bystander(&sandbox);
     assert_eq!(acquire(&sandbox, &other, &["--evict-stopped"]).0, 75, "it runs");
     let (_, before) = answer_of(verb(&sandbox, "verify", script.pid(), &[]));
     kill(script.pid(), Signal::STOP);
@@ -864,7 +831,7 @@ fn an_owner_that_is_stopped_is_evicted_only_where_asked_for() {
     assert_eq!(code_of(verb(&sandbox, "verify", other.pid(), &[])), 0);
 
     // Somebody who waits already takes it as well.
-    let waiter = wait_for(&sandbox, &script, &["--wait", "--evict-stopped", "--json"]);
+    let waiter = waiter(&sandbox, &script, &["--wait", "--evict-stopped", "--json"]);
     sandbox.wait_for_waiters(1);
     kill(other.pid(), Signal::STOP);
     let answer = waiter.finish(LIMIT).assert_code(0).json();
@@ -877,7 +844,7 @@ fn an_owner_that_is_stopped_is_evicted_only_where_asked_for() {
 fn a_stopped_run_with_a_command_that_runs_is_not_evicted() {
     let sandbox = Sandbox::new();
     let run = sandbox.hold(&[LOCK]);
-    let other = stay(&sandbox);
+    let other = bystander(&sandbox);
     run.process.signal(Signal::STOP);
     wait_stopped(run.pid());
     let (code, refused) = acquire(&sandbox, &other, &["--evict-stopped"]);
@@ -894,15 +861,13 @@ fn a_stopped_run_with_a_command_that_runs_is_not_evicted() {
     answer.assert_complains(&["was lost", "found it stopped"]);
 }
 
-// Questions.
-
 /// FIELD-BUGS row 67: who holds what, whether it lives, who waits, and who was refused how often.
 #[test]
 fn locks_says_who_holds_waits_and_was_refused() {
     let sandbox = Sandbox::new();
     let script = holder(&sandbox, &["--metadata", r#"{"bot":"@weather"}"#, "--ttl", "10min"]);
     let fence = sandbox.number("SELECT fence FROM scoped_locks");
-    let other = stay(&sandbox);
+    let other = bystander(&sandbox);
     let mut refused = Vec::new();
     for _ in 0..4 {
         let mut command = verb(&sandbox, "acquire", other.pid(), &["--profile", "work"]);
@@ -910,7 +875,7 @@ fn locks_says_who_holds_waits_and_was_refused() {
         refused.push(code_of(command));
     }
     assert_eq!(refused, [75; 4]);
-    let mut waiter = wait_for(&sandbox, &other, &["--wait", "--profile", "work"]);
+    let mut waiter = waiter(&sandbox, &other, &["--wait", "--profile", "work"]);
     sandbox.wait_for_waiters(1);
 
     let held = locks(&sandbox);
@@ -977,7 +942,7 @@ fn locks_says_who_holds_waits_and_was_refused() {
 fn questions_about_locks_write_nothing() {
     let sandbox = Sandbox::new();
     let mut dead = holder(&sandbox, &["--no-keeper"]);
-    let other = stay(&sandbox);
+    let other = bystander(&sandbox);
     let pid = other.pid().to_string();
     sandbox.cli(["lock", "acquire", "port", "80", "--pid", &pid]).assert_code(0);
     dead.kill();
@@ -1002,7 +967,7 @@ fn questions_about_locks_write_nothing() {
 #[test]
 fn questions_of_no_store_make_none() {
     let sandbox = Sandbox::new();
-    let script = stay(&sandbox);
+    let script = bystander(&sandbox);
     let before = fingerprint(sandbox.path());
     assert_eq!(sandbox.json(["locks"]), (0, json!([])));
     sandbox.cli(["locks"]).assert_code(0);
@@ -1020,8 +985,6 @@ fn questions_of_no_store_make_none() {
     sandbox.cli(["run", "--", "true"]).assert_code(0);
     assert_eq!(sandbox.json(["locks"]), (0, json!([])));
 }
-
-// unlock
 
 #[test]
 fn unlock_removes_what_the_dead_left_and_the_rest_by_force() {
@@ -1074,7 +1037,7 @@ fn unlock_removes_what_the_dead_left_and_the_rest_by_force() {
 #[test]
 fn unlock_stale_sweeps_the_dead_only() {
     let sandbox = Sandbox::new();
-    let (mut dead, live) = (stay(&sandbox), stay(&sandbox));
+    let (mut dead, live) = (bystander(&sandbox), bystander(&sandbox));
     for (process, identity) in [(&dead, "a"), (&live, "b"), (&dead, "c")] {
         let pid = process.pid().to_string();
         sandbox.cli(["lock", "acquire", SCOPE, identity, "--pid", &pid]).assert_code(0);
@@ -1103,19 +1066,17 @@ fn unlock_stale_sweeps_the_dead_only() {
     assert_eq!(held[0]["verdict"], "alive", "{held:#?}");
 }
 
-// Containers.
-
 /// FIELD-BUGS rows 25 and 27: a holder that cannot be seen is refused for while it lives, because
 /// the kernel's lock knows no namespaces, and is out of the way when its container dies.
 #[test]
 fn a_holder_in_another_pid_namespace() {
     let Some(namespace) = pid_namespace() else { return skipped("needs a pid namespace") };
     let sandbox = Sandbox::new();
-    let other = stay(&sandbox);
+    let other = bystander(&sandbox);
     let script =
         format!("sh -c 'incumbent lock acquire {SCOPE} {ID} && echo $$; exec cat'; exit 0");
-    let mut command = sandbox.program(namespace[0]);
-    command.args(&namespace[1..]).args(["/bin/sh", "-c", &script]);
+    let mut command = sandbox.within(namespace);
+    command.args(["/bin/sh", "-c", &script]);
     let mut container = Process::start(command);
     container.line_with("acquired for pid");
     container.line();
@@ -1134,7 +1095,7 @@ fn a_holder_in_another_pid_namespace() {
     let inside = u32::try_from(held["pid"].as_i64().unwrap()).unwrap();
     assert_eq!(code_of(verb(&sandbox, "release", inside, &[])), 1);
 
-    let waiter = wait_for(&sandbox, &other, &["--wait", "--json"]);
+    let waiter = waiter(&sandbox, &other, &["--wait", "--json"]);
     sandbox.wait_for_waiters(1);
     let init = tagged("IT_SANDBOX", sandbox.path())
         .into_iter()
@@ -1159,8 +1120,8 @@ fn a_holder_outside_of_our_pid_namespace() {
                 incumbent unlock --stale > /dev/null; incumbent locks --json > locks.json'; exit 0"
     );
     let inside = || {
-        let mut command = sandbox.program(namespace[0]);
-        command.args(&namespace[1..]).args(["/bin/sh", "-c", &ask]);
+        let mut command = sandbox.within(namespace);
+        command.args(["/bin/sh", "-c", &ask]);
         Process::start(command).finish(LIMIT)
     };
     let answer = inside();
@@ -1174,13 +1135,11 @@ fn a_holder_outside_of_our_pid_namespace() {
     assert!(answer.out.starts_with("acquire 0\n"), "{answer:#?}");
 }
 
-// Stores of the version before.
-
 /// A store as the version before locks left it, with the history of a run and the live office of a
 /// script.
 fn store_without_locks(sandbox: &Sandbox) -> Process {
     sandbox.cli(["run", "--kind", "relay", "--", "true"]).assert_code(0);
-    let script = stay(sandbox);
+    let script = bystander(sandbox);
     sandbox.cli(["claim", "--pid", &script.pid().to_string()]).assert_code(0);
     sandbox.age_to(1);
     script
@@ -1232,11 +1191,9 @@ fn a_store_of_the_version_before_is_migrated_only_for_owning() {
     assert_eq!(schema_version(&sandbox), 1);
 }
 
-// Bad input.
-
 /// Refused as text and as JSON, with exit code 2, and nothing is made.
 #[track_caller]
-fn assert_refused(sandbox: &Sandbox, arguments: &[&str], stdin: &str, words: &str) {
+fn assert_usage_error(sandbox: &Sandbox, arguments: &[&str], stdin: &str, words: &str) {
     let before = fingerprint(sandbox.path());
     let what = format!("{arguments:?}").chars().take(200).collect::<String>();
     let ask = |first: &[&str]| -> Answer {
@@ -1276,7 +1233,7 @@ fn assert_refused(sandbox: &Sandbox, arguments: &[&str], stdin: &str, words: &st
 #[test]
 fn what_cannot_be_meant_is_refused_and_makes_nothing() {
     let sandbox = Sandbox::new();
-    let script = stay(&sandbox);
+    let script = bystander(&sandbox);
     let pid = script.pid().to_string();
     let long = "x".repeat(65);
     let take = |words: &[&'static str]| [&["lock", "acquire", "--pid", "PID"], words].concat();
@@ -1343,7 +1300,7 @@ fn what_cannot_be_meant_is_refused_and_makes_nothing() {
     for (arguments, stdin, words) in cases {
         let arguments: Vec<&str> =
             arguments.into_iter().map(|word| if word == "PID" { &pid } else { word }).collect();
-        assert_refused(&sandbox, &arguments, stdin, words);
+        assert_usage_error(&sandbox, &arguments, stdin, words);
     }
     assert_eq!(sandbox.keepers(), [] as [u32; 0]);
 }
@@ -1352,14 +1309,14 @@ fn what_cannot_be_meant_is_refused_and_makes_nothing() {
 #[test]
 fn metadata_has_a_limit() {
     let sandbox = Sandbox::new();
-    let script = stay(&sandbox);
+    let script = bystander(&sandbox);
     let text = |length: usize| format!("\"{}\"", "x".repeat(length - 2));
     let too_long = text(64 * 1024 + 1);
     let pid = script.pid().to_string();
     let words = ["lock", "acquire", SCOPE, ID, "--pid", &pid, "--metadata", &too_long];
-    assert_refused(&sandbox, &words, "", "65537 bytes");
+    assert_usage_error(&sandbox, &words, "", "65537 bytes");
     let words = ["run", "--metadata", &too_long, LOCK, "--", "true"];
-    assert_refused(&sandbox, &words, "", "65537 bytes");
+    assert_usage_error(&sandbox, &words, "", "65537 bytes");
     let fits = text(64 * 1024);
     let (code, answer) = acquire(&sandbox, &script, &["--metadata", &fits]);
     assert_eq!(code, 0, "{answer:#}");
@@ -1377,8 +1334,8 @@ fn metadata_has_a_limit() {
 #[test]
 fn a_dead_process_holds_nothing() {
     let sandbox = Sandbox::new();
-    let mut gone = stay(&sandbox);
-    let zombie = stay(&sandbox);
+    let mut gone = bystander(&sandbox);
+    let zombie = bystander(&sandbox);
     gone.kill();
     kill(zombie.pid(), Signal::KILL);
     assert!(wait_ended(zombie.pid(), LIMIT));
@@ -1395,7 +1352,7 @@ fn a_process_of_another_user_is_refused() {
     let Some(nobody) = another_user() else { return skipped("needs root and setpriv") };
     let sandbox = Sandbox::new();
     let binary = sandbox.open_to_nobody();
-    let script = stay(&sandbox);
+    let script = bystander(&sandbox);
     let pid = script.pid().to_string();
     let before = fingerprint(sandbox.path());
     let words = ["lock", "acquire", SCOPE, ID, "--pid", &pid];
@@ -1407,8 +1364,8 @@ fn a_process_of_another_user_is_refused() {
     assert_eq!(told.assert_code(78).json()["error"]["kind"], "permission");
     assert_untouched(&before, sandbox.path(), "another user's process");
     // Root may record anybody's.
-    let mut command = sandbox.program(nobody[0]);
-    command.args(&nobody[1..]).args(["/bin/sh", "-c", "echo $$; exec cat"]);
+    let mut command = sandbox.within(nobody);
+    command.args(["/bin/sh", "-c", "echo $$; exec cat"]);
     let theirs = Run::start(command);
     let theirs_pid = theirs.command.pid.to_string();
     sandbox.cli(["lock", "acquire", SCOPE, ID, "--pid", &theirs_pid]).assert_code(0);

@@ -16,25 +16,19 @@ use incumbent::{
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::open::Disk;
 use crate::support::{
-    Identity, LIMIT, Process, Sandbox, Stat, WITHOUT_MAIN_THREAD, assert_within, eventually,
-    forked, has, order, role, role_db, skipped, wait_stopped,
+    BOOT_MS, Disk, Identity, LIMIT, Process, Sandbox, Stat, WALL_MS, WITHOUT_MAIN_THREAD,
+    assert_within, eventually, forked, has, obey_orders, plays, role_db, skipped, test_name,
+    wait_stopped,
 };
 
-const ROLE_TEST: &str = "locks::role_of_a_locker";
+const ROLE_TEST: &str = test_name!(role_of_a_locker);
 const LOCKER: &str = "locker";
 
 const SCOPE: &str = "telegram-bot-token";
 
 /// The hand-over takes a few milliseconds; the rest is for a busy machine.
 const SOON: Duration = Duration::from_millis(100);
-
-/// Where the clocks of the tests of leases stand at first: Unix and boot milliseconds.
-const WALL_MS: i64 = 1_795_305_600_000;
-const BOOT_MS: i64 = 1_000_000;
-
-// -- the parties -------------------------------------------------------------------------------
 
 fn name(identity: &str) -> LockName {
     LockName::new(SCOPE, identity).unwrap()
@@ -61,7 +55,7 @@ fn evicting() -> AcquireOptions {
 }
 
 #[track_caller]
-fn granted<T: std::fmt::Debug>(acquire: Result<Acquire<T>>) -> T {
+fn lock_granted<T: std::fmt::Debug>(acquire: Result<Acquire<T>>) -> T {
     match acquire.unwrap() {
         Acquire::Granted(locks) => locks,
         Acquire::Held(holder) => panic!("{holder}"),
@@ -69,7 +63,7 @@ fn granted<T: std::fmt::Debug>(acquire: Result<Acquire<T>>) -> T {
 }
 
 #[track_caller]
-fn held<T: std::fmt::Debug>(acquire: Result<Acquire<T>>) -> Holder {
+fn lock_refused<T: std::fmt::Debug>(acquire: Result<Acquire<T>>) -> Holder {
     match acquire.unwrap() {
         Acquire::Granted(locks) => panic!("granted: {locks:?}"),
         Acquire::Held(holder) => *holder,
@@ -82,7 +76,7 @@ fn lost(reason: &str, by: Option<&str>) -> Standing {
 
 /// A lock as the store's list shows it.
 #[track_caller]
-fn report(store: &Store, identity: &str) -> LockReport {
+fn lock_report(store: &Store, identity: &str) -> LockReport {
     let name = name(identity);
     let mut locks = store.locks().unwrap();
     locks.retain(|lock| lock.name == name);
@@ -100,16 +94,14 @@ fn clock(boot_ms: i64) -> Arc<ManualClock> {
 /// Plays a party: one order a line, one answer a line, both JSON.
 #[test]
 fn role_of_a_locker() {
-    if role().as_deref() != Some(LOCKER) {
-        return;
-    }
-    let mut locker = Locker::default();
-    while let Some(line) = order() {
-        let order: Value = serde_json::from_str(&line).unwrap();
-        let answer = locker.obey(&order).unwrap_or_else(
-            |error| json!({"error": error.kind().as_str(), "message": error.to_string()}),
-        );
-        eprintln!("=> {answer}");
+    if plays(LOCKER) {
+        let mut locker = Locker::default();
+        obey_orders(|line| {
+            let order: Value = serde_json::from_str(line).unwrap();
+            locker.obey(&order).unwrap_or_else(
+                |error| json!({"error": error.kind().as_str(), "message": error.to_string()}),
+            )
+        });
     }
 }
 
@@ -123,7 +115,7 @@ struct Locker {
     wait: Option<JoinHandle<Result<Acquire<Vec<ScopedLock>>>>>,
 }
 
-fn standing(standing: Standing) -> Value {
+fn standing_json(standing: Standing) -> Value {
     match standing {
         Standing::Held => json!("held"),
         Standing::Lost(Lost::Ended { reason, by }) => json!({"lost": reason, "by": by}),
@@ -187,11 +179,12 @@ impl Locker {
                 self.keep(acquire?)
             }
             "contend" => self.contend(identities[0], order["count"].as_u64().unwrap())?,
-            "verify" => standing(self.lock(index).verify()?),
-            "verify office" => standing(self.tenure.as_ref().unwrap().verify()?),
-            "renew" => standing(self.lock(index).renew()?),
+            "verify" => standing_json(self.lock(index).verify()?),
+            "verify office" => standing_json(self.tenure.as_ref().unwrap().verify()?),
+            "renew" => standing_json(self.lock(index).renew()?),
             "watch" => {
-                let tell = |lost| eprintln!("the watch says: {}", standing(Standing::Lost(lost)));
+                let tell =
+                    |lost| eprintln!("the watch says: {}", standing_json(Standing::Lost(lost)));
                 let watch = self.lock(index).watch(tell)?;
                 self.watches.push(watch);
                 json!("watching")
@@ -269,7 +262,7 @@ impl Locker {
     fn fork(&mut self) -> Value {
         let child = forked::fork();
         if child != 0 {
-            return json!(unsafely::wait_for(child));
+            return json!(forked::exit_code(child));
         }
         forked::alarm(10);
         let lock = self.locks[0].take().unwrap();
@@ -291,9 +284,9 @@ impl Locker {
 }
 
 #[allow(unsafe_code, reason = "a tracer is what the tests are about")]
-mod unsafely {
-    /// Waits for a child's end, or for its stop by its tracer; returns the raw status.
-    pub fn wait_for(child: i32) -> i32 {
+mod tracer {
+    /// Waits for a child's stop by its tracer, or for its end; returns the raw status.
+    fn wait_for(child: i32) -> i32 {
         let mut status = 0;
         // SAFETY: our own child, and a place for its status.
         let waited = unsafe { libc::waitpid(child, &raw mut status, libc::__WALL) };
@@ -413,21 +406,19 @@ impl Sandbox {
     }
 }
 
-// -- one holder --------------------------------------------------------------------------------
-
 #[test]
 fn two_handles_of_one_process_share_a_lock() {
     let sandbox = Sandbox::new();
     let (one, other) = (sandbox.here(), sandbox.here());
-    let first = granted(one.try_acquire(&request("token")));
+    let first = lock_granted(one.try_acquire(&request("token")));
     assert!(!first.reacquired() && first.previous().is_none() && first.evicted().is_none());
-    let second = granted(other.try_acquire(&request("token")));
+    let second = lock_granted(other.try_acquire(&request("token")));
     assert!(second.reacquired());
     assert_eq!((second.fence(), second.instance()), (first.fence(), first.instance()));
     assert_eq!(sandbox.locks_on_record(), 1);
     // Another identity, and another scope, are other locks.
     let others = [request("token 2"), LockRequest::new("slack-app-token", "token").unwrap()];
-    let others = granted(one.acquire_all(&others, &AcquireOptions::new()));
+    let others = lock_granted(one.acquire_all(&others, &AcquireOptions::new()));
     assert!(others.iter().all(|lock| !lock.reacquired() && lock.fence() > first.fence()));
     assert_eq!(sandbox.locks_on_record(), 3);
 }
@@ -458,14 +449,14 @@ fn a_refused_contender_is_told_who_holds_it() {
     let order = json!({"do": "acquire", "ids": ["123:secret"], "metadata": {"bot": "@weather"}});
     fences(&owner.ask(&order));
 
-    let holder = held(store.try_acquire(&request("123:secret")));
+    let holder = lock_refused(store.try_acquire(&request("123:secret")));
     assert_eq!(holder.profile.as_ref().unwrap().as_str(), "work");
     assert_eq!(holder.kind.as_ref().unwrap().as_str(), "gateway");
     assert_eq!(holder.pid, Some(owner.pid()));
     assert_eq!((holder.verdict, holder.reason), ("alive", "anchor_held"));
     assert!(holder.flags.names().is_empty(), "{:?}", holder.flags);
     assert_eq!(holder.metadata, Some(json!({"bot": "@weather"})));
-    let listed = report(&store, "123:secret");
+    let listed = lock_report(&store, "123:secret");
     assert_eq!(holder.since_ms, Some(listed.acquired_at_ms));
     assert!(holder.since_ms.unwrap() >= before_ms);
     assert_eq!(holder.instance, Some(listed.instance));
@@ -502,7 +493,7 @@ fn a_holder_without_an_office_is_named_by_its_pid() {
     let sandbox = Sandbox::new();
     let mut owner = sandbox.party();
     owner.acquire(&["token"]);
-    let holder = held(sandbox.here().try_acquire(&request("token")));
+    let holder = lock_refused(sandbox.here().try_acquire(&request("token")));
     assert_eq!((&holder.profile, &holder.kind, &holder.metadata), (&None, &None, &None));
     let text = holder.to_string();
     assert!(text.contains(&format!(" is held by pid {}", owner.pid())), "{text}");
@@ -513,8 +504,6 @@ fn a_holder_without_an_office_is_named_by_its_pid() {
     );
 }
 
-// -- all or none -------------------------------------------------------------------------------
-
 #[test]
 fn of_several_locks_all_are_granted_or_none() {
     let sandbox = Sandbox::new();
@@ -522,18 +511,18 @@ fn of_several_locks_all_are_granted_or_none() {
     let (mut owner, mut third) = (sandbox.party(), sandbox.party());
     let fence = owner.acquire(&["b"])[0];
     let three = requests(&["a", "b", "c"]);
-    let holder = held(store.acquire_all(&three, &AcquireOptions::new()));
+    let holder = lock_refused(store.acquire_all(&three, &AcquireOptions::new()));
     assert_eq!(holder.pid, Some(owner.pid()));
     assert!(holder.to_string().contains(&name("b").to_string()), "it names the lock: {holder}");
     assert_eq!((sandbox.locks_on_record(), sandbox.live_rows()), (1, 1), "nothing is held");
-    assert_eq!(report(&store, "b").fence, fence);
+    assert_eq!(lock_report(&store, "b").fence, fence);
     assert_eq!(owner.about("verify", 0), "held");
     // The other two are free for anybody.
     third.acquire(&["a", "c"]);
     assert_eq!(third.ask(&json!({"do": "drop"})), "dropped");
     owner.about("release", 0);
 
-    let locks = granted(store.acquire_all(&three, &AcquireOptions::new()));
+    let locks = lock_granted(store.acquire_all(&three, &AcquireOptions::new()));
     let names: Vec<_> = locks.iter().map(|lock| lock.name().clone()).collect();
     assert_eq!(names, [name("a"), name("b"), name("c")], "in the order asked for");
     assert!(locks.iter().all(|lock| lock.verify().unwrap() == Standing::Held));
@@ -547,15 +536,15 @@ fn a_refusal_of_more_changes_nothing_of_what_is_held() {
     let store = sandbox.here();
     let mut owner = sandbox.party();
     owner.acquire(&["b"]);
-    let mine = granted(store.try_acquire(&request("a").metadata(json!("mine")).unwrap()));
+    let mine = lock_granted(store.try_acquire(&request("a").metadata(json!("mine")).unwrap()));
     let profile = store.profile("work").unwrap();
     let Claim::Granted(tenure) = profile.claim().unwrap() else { panic!("held") };
     let wanted = [request("a").metadata(json!("other")).unwrap(), request("b"), request("c")];
-    held(store.acquire_all(&wanted, &AcquireOptions::new()));
-    held(tenure.acquire_all(&wanted, &AcquireOptions::new()));
+    lock_refused(store.acquire_all(&wanted, &AcquireOptions::new()));
+    lock_refused(tenure.acquire_all(&wanted, &AcquireOptions::new()));
     assert_eq!(tenure.verify().unwrap(), Standing::Held);
     assert_eq!(mine.verify().unwrap(), Standing::Held);
-    assert_eq!(report(&store, "a").metadata, Some(json!("mine")));
+    assert_eq!(lock_report(&store, "a").metadata, Some(json!("mine")));
     assert!(!is_listed(&store, "c"));
     assert!(matches!(mine.release(), Ok(Released::Free)), "no guard was counted for the refusal");
 }
@@ -581,19 +570,19 @@ fn lists_that_cannot_be_meant_are_errors() {
     );
     assert!(!twice.contains("secret\n") && !twice.contains(" secret"), "{twice}");
     assert_eq!((sandbox.locks_on_record(), sandbox.live_rows()), (0, 0));
-    let most = granted(store.acquire_all(&many[..64], &AcquireOptions::new()));
+    let most = lock_granted(store.acquire_all(&many[..64], &AcquireOptions::new()));
     assert_eq!((most.len(), sandbox.locks_on_record()), (64, 64));
 }
-
-// -- acquired again ----------------------------------------------------------------------------
 
 #[test]
 fn acquired_again_a_lock_keeps_its_fence_and_has_the_new_metadata() {
     let sandbox = Sandbox::new();
     let store = sandbox.here();
-    let first = granted(store.try_acquire(&request("token").metadata(json!({"n": 1})).unwrap()));
-    let since_ms = report(&store, "token").acquired_at_ms;
-    let second = granted(store.try_acquire(&request("token").metadata(json!({"n": 2})).unwrap()));
+    let first =
+        lock_granted(store.try_acquire(&request("token").metadata(json!({"n": 1})).unwrap()));
+    let since_ms = lock_report(&store, "token").acquired_at_ms;
+    let second =
+        lock_granted(store.try_acquire(&request("token").metadata(json!({"n": 2})).unwrap()));
     let previous = second.previous().unwrap();
     assert!(second.reacquired());
     assert_eq!(previous.fence, first.fence());
@@ -607,12 +596,12 @@ fn acquired_again_a_lock_keeps_its_fence_and_has_the_new_metadata() {
         (&document["pid"], &document["fence"], &document["metadata"]),
         (&json!(std::process::id()), &json!(first.fence()), &json!({"n": 1}))
     );
-    let now = report(&store, "token");
+    let now = lock_report(&store, "token");
     assert_eq!((now.fence, now.acquired_at_ms), (first.fence(), since_ms));
     assert_eq!(now.metadata, Some(json!({"n": 2})));
-    let third = granted(store.try_acquire(&request("token")));
+    let third = lock_granted(store.try_acquire(&request("token")));
     assert_eq!(third.previous_metadata(), Some(&json!({"n": 2})));
-    assert_eq!(report(&store, "token").metadata, None);
+    assert_eq!(lock_report(&store, "token").metadata, None);
     assert_eq!(first.verify().unwrap(), Standing::Held, "the first guard is as good");
 }
 
@@ -622,7 +611,7 @@ fn shared_guards_are_counted_and_the_last_one_releases() {
     let store = sandbox.here();
     let mut other = sandbox.party();
     let mut guards: Vec<_> =
-        (0..3).map(|_| granted(store.try_acquire(&request("token")))).collect();
+        (0..3).map(|_| lock_granted(store.try_acquire(&request("token")))).collect();
     assert!(matches!(guards.remove(0).release(), Ok(Released::StillShared)));
     drop(guards.remove(1));
     assert_eq!(guards[0].verify().unwrap(), Standing::Held);
@@ -641,7 +630,7 @@ fn threads_of_one_process_never_lock_each_other_out() {
         for _ in 0..4 {
             scope.spawn(|| {
                 for _ in 0..50 {
-                    let lock = granted(store.try_acquire(&request("token")));
+                    let lock = lock_granted(store.try_acquire(&request("token")));
                     assert_eq!(lock.verify().unwrap(), Standing::Held);
                 }
             });
@@ -657,20 +646,20 @@ fn a_lock_is_the_same_from_the_tenure_and_from_the_store() {
     let Claim::Granted(tenure) = store.profile("work").unwrap().claim().unwrap() else {
         panic!("held")
     };
-    let of_office = granted(tenure.try_acquire(&request("a")));
+    let of_office = lock_granted(tenure.try_acquire(&request("a")));
     assert_eq!(of_office.instance(), tenure.instance());
-    let again = granted(store.try_acquire(&request("a")));
+    let again = lock_granted(store.try_acquire(&request("a")));
     assert!(again.reacquired());
     assert_eq!((again.instance(), again.fence()), (tenure.instance(), of_office.fence()));
     // One that is the office's, and one that is not yet anybody's.
-    let both = granted(store.acquire_all(&requests(&["a", "b"]), &AcquireOptions::new()));
+    let both = lock_granted(store.acquire_all(&requests(&["a", "b"]), &AcquireOptions::new()));
     assert_eq!(both[0].instance(), tenure.instance());
     assert_ne!(both[1].instance(), tenure.instance());
-    let back = granted(tenure.try_acquire(&request("b")));
+    let back = lock_granted(tenure.try_acquire(&request("b")));
     assert!(back.reacquired());
     assert_eq!(back.instance(), both[1].instance());
-    assert_eq!(report(&store, "a").profile.unwrap().as_str(), "work");
-    assert_eq!(report(&store, "b").profile, None);
+    assert_eq!(lock_report(&store, "a").profile.unwrap().as_str(), "work");
+    assert_eq!(lock_report(&store, "b").profile, None);
     drop((of_office, again));
     assert_eq!(both[0].verify().unwrap(), Standing::Held);
     drop((both, back));
@@ -687,8 +676,8 @@ fn a_lock_ends_with_its_tenure() {
     let Claim::Granted(tenure) = store.profile("work").unwrap().claim().unwrap() else {
         panic!("held")
     };
-    let of_office = granted(tenure.try_acquire(&request("a")));
-    let of_process = granted(store.try_acquire(&request("b")));
+    let of_office = lock_granted(tenure.try_acquire(&request("a")));
+    let of_process = lock_granted(store.try_acquire(&request("b")));
     assert!(matches!(tenure.release(), Ok(Released::Free)));
     assert!(matches!(of_office.verify().unwrap(), Standing::Lost(_)));
     assert!(matches!(of_office.renew().unwrap(), Standing::Lost(_)));
@@ -706,14 +695,14 @@ fn a_lost_tenure_gives_no_locks() {
     let store = sandbox.here();
     let profile = store.profile("work").unwrap();
     let Claim::Granted(tenure) = profile.claim().unwrap() else { panic!("held") };
-    let lock = granted(tenure.try_acquire(&request("a")));
+    let lock = lock_granted(tenure.try_acquire(&request("a")));
     profile.evict(&Kind::default(), Force::Yes, "a person").unwrap();
     let error = tenure.try_acquire(&request("b")).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotOwner, "{error}");
     assert_eq!(lock.verify().unwrap(), lost("evicted", Some("a person")));
     assert_eq!(sandbox.locks_on_record(), 0);
     // It was lost; without the office it can be had again.
-    let again = granted(store.try_acquire(&request("a")));
+    let again = lock_granted(store.try_acquire(&request("a")));
     assert!(again.fence() > lock.fence() && !again.reacquired());
     drop(lock);
     assert_eq!(again.verify().unwrap(), Standing::Held);
@@ -729,7 +718,7 @@ fn a_lock_of_a_shared_tenure_outlasts_the_first_release() {
         Claim::Held(holder) => panic!("{holder}"),
     };
     let (first, second) = (claim(), claim());
-    let lock = granted(first.try_acquire(&request("token")));
+    let lock = lock_granted(first.try_acquire(&request("token")));
     assert!(matches!(first.release(), Ok(Released::StillShared)));
     assert_eq!(lock.verify().unwrap(), Standing::Held);
     drop(second);
@@ -742,15 +731,13 @@ fn a_lock_of_a_shared_tenure_outlasts_the_first_release() {
 fn a_guard_outlasts_its_store_handle() {
     let sandbox = Sandbox::new();
     let mut other = sandbox.party();
-    let lock = granted(sandbox.here().try_acquire(&request("token")));
+    let lock = lock_granted(sandbox.here().try_acquire(&request("token")));
     assert_eq!(lock.verify().unwrap(), Standing::Held);
     assert_eq!(other.try_acquire(&["token"])["held"]["pid"], std::process::id());
-    assert!(granted(sandbox.here().try_acquire(&request("token"))).reacquired());
+    assert!(lock_granted(sandbox.here().try_acquire(&request("token"))).reacquired());
     drop(lock);
     other.acquire(&["token"]);
 }
-
-// -- what the field has seen -------------------------------------------------------------------
 
 /// FIELD-BUGS row 9. Symptom: after a hiccup of the network a gateway named its own pid as the
 /// squatter, and tried for ever. Cause: its record had no start time, so it did not know itself. It
@@ -765,9 +752,9 @@ fn a_process_knows_its_own_lock_without_a_start_time() {
     ] {
         let sandbox = Sandbox::new();
         let store = sandbox.here();
-        let first = granted(store.try_acquire(&request("token")));
+        let first = lock_granted(store.try_acquire(&request("token")));
         assert_eq!(sandbox.forge(&format!("UPDATE instances SET {columns}")), 1);
-        let again = granted(store.try_acquire(&request("token")));
+        let again = lock_granted(store.try_acquire(&request("token")));
         assert!(again.reacquired(), "{columns}");
         assert_eq!(again.fence(), first.fence(), "{columns}");
         assert_eq!(first.verify().unwrap(), Standing::Held, "{columns}");
@@ -805,9 +792,9 @@ fn a_recycled_pid_does_not_keep_a_lock() {
                 columns.replace("{}", &it.start_time.to_string())
             ));
             let store = sandbox.here();
-            let listed = report(&store, "token");
+            let listed = lock_report(&store, "token");
             assert_eq!((listed.verdict, listed.reason), ("dead", reason), "{columns}, {anchor}");
-            let lock = granted(store.try_acquire(&request("token")));
+            let lock = lock_granted(store.try_acquire(&request("token")));
             let evicted = lock.evicted().unwrap();
             assert_eq!(
                 (evicted.reason, evicted.pid),
@@ -846,7 +833,7 @@ fn an_unreadable_command_line_with_a_matching_record_blocks() {
             it.pid
         ));
         let store = sandbox.here();
-        let holder = held(store.try_acquire(&request("token")));
+        let holder = lock_refused(store.try_acquire(&request("token")));
         assert_eq!((holder.verdict, holder.reason), (verdict, reason), "{holder}");
         if verdict == "unknown" {
             assert!(holder.to_string().contains("may be alive"), "{holder}");
@@ -854,7 +841,7 @@ fn an_unreadable_command_line_with_a_matching_record_blocks() {
         }
         assert!(store.unlock_stale("a sweep").unwrap().is_empty());
         process.kill();
-        granted(store.try_acquire(&request("token"))).release().unwrap();
+        lock_granted(store.try_acquire(&request("token"))).release().unwrap();
     }
 }
 
@@ -869,7 +856,7 @@ fn a_lock_whose_owner_is_on_record_as_ended_blocks_nobody() {
     assert!(store.locks().unwrap().is_empty());
     let lost = owner.about("verify", 0);
     assert_eq!(lost, json!({"lost": "evicted", "by": "me"}));
-    let lock = granted(store.try_acquire(&request("token")));
+    let lock = lock_granted(store.try_acquire(&request("token")));
     assert!(lock.fence() > fence);
     assert_eq!(owner.about("renew", 0)["lost"], "evicted");
     assert_eq!(owner.about("release", 0), "WasLost");
@@ -881,10 +868,10 @@ fn a_lock_whose_owner_is_on_record_as_ended_blocks_nobody() {
 fn a_process_whose_row_was_ended_acquires_anew() {
     let sandbox = Sandbox::new();
     let store = sandbox.here();
-    let first = granted(store.try_acquire(&request("token")));
+    let first = lock_granted(store.try_acquire(&request("token")));
     sandbox.forge("UPDATE instances SET ended_at_ms = 1, end_reason = 'evicted'");
     assert_eq!(first.verify().unwrap(), lost("evicted", None));
-    let second = granted(store.try_acquire(&request("token")));
+    let second = lock_granted(store.try_acquire(&request("token")));
     assert!(!second.reacquired() && second.fence() > first.fence());
     assert_ne!(second.instance(), first.instance());
     drop(first);
@@ -907,12 +894,15 @@ fn the_holder_in_a_store_that_was_deleted_still_refuses() {
     }
     let store = sandbox.here();
     for identity in ["token", "another"] {
-        let holder = held(store.try_acquire(&request(identity)));
+        let holder = lock_refused(store.try_acquire(&request(identity)));
         assert_eq!((holder.reason, holder.pid), ("orphaned_anchor", Some(owner.pid())));
         assert!(holder.advice().contains(&owner.pid().to_string()), "{}", holder.advice());
     }
     let limit = Wait::UpTo(Duration::from_millis(20));
-    assert_eq!(held(store.acquire(&request("token"), &waiting(limit))).reason, "orphaned_anchor");
+    assert_eq!(
+        lock_refused(store.acquire(&request("token"), &waiting(limit))).reason,
+        "orphaned_anchor"
+    );
     assert_eq!(owner.about("verify", 0)["lost"], "StoreReplaced");
     assert_eq!(owner.about("renew", 0)["lost"], "StoreReplaced");
     let thread = acquires(&store, &["token"]);
@@ -962,7 +952,7 @@ fn a_re_executed_process_gets_its_lock_back() {
     assert_eq!(owner.ask(&json!({"do": "open"})), "opened");
     let again = owner.acquire(&["token"])[0];
     assert!(again > fence, "its first life is another holder: {again} after {fence}");
-    let listed = report(&store, "token");
+    let listed = lock_report(&store, "token");
     assert_eq!((listed.pid, listed.fence), (Some(owner.pid()), again));
     assert_eq!(sandbox.live_rows(), 1);
 }
@@ -976,7 +966,7 @@ fn a_killed_holders_lock_is_free_at_once() {
     owner.claim("work");
     fences(&owner.ask(&json!({"do": "acquire", "ids": ["token"], "ttl_ms": 3_600_000})));
     owner.0.kill();
-    let lock = granted(store.try_acquire(&request("token")));
+    let lock = lock_granted(store.try_acquire(&request("token")));
     let evicted = lock.evicted().unwrap();
     assert_eq!((evicted.reason, evicted.pid), ("anchor_released", Some(owner.pid())));
     assert_eq!(evicted.profile.as_ref().unwrap().as_str(), "work");
@@ -994,11 +984,11 @@ fn a_removed_anchor_is_made_anew_by_verify() {
     for name in sandbox.anchor_names() {
         std::fs::remove_file(sandbox.anchors().join(name)).unwrap();
     }
-    assert_eq!(held(store.try_acquire(&request("token"))).reason, "start_time_matches");
+    assert_eq!(lock_refused(store.try_acquire(&request("token"))).reason, "start_time_matches");
     assert_eq!(owner.about("verify", 0), "held");
-    assert_eq!(held(store.try_acquire(&request("token"))).reason, "anchor_held");
+    assert_eq!(lock_refused(store.try_acquire(&request("token"))).reason, "anchor_held");
     assert_eq!(owner.about("release", 0), "Free");
-    granted(store.try_acquire(&request("token"))).release().unwrap();
+    lock_granted(store.try_acquire(&request("token"))).release().unwrap();
 }
 
 /// Whoever takes the office of the dead ends the locks that were taken from it.
@@ -1015,11 +1005,9 @@ fn the_locks_of_a_dead_office_end_with_its_row() {
     };
     assert!(store.locks().unwrap().is_empty());
     assert_eq!(sandbox.locks_on_record(), 0);
-    let lock = granted(tenure.try_acquire(&request("a")));
+    let lock = lock_granted(tenure.try_acquire(&request("a")));
     assert!(lock.fence() > fence && lock.evicted().is_none());
 }
-
-// -- release -----------------------------------------------------------------------------------
 
 #[test]
 fn a_loser_lets_go_of_nothing() {
@@ -1027,21 +1015,21 @@ fn a_loser_lets_go_of_nothing() {
     let store = sandbox.here();
     let mut owner = sandbox.party();
     let fence = owner.acquire(&["token"])[0];
-    let holder = held(store.try_acquire(&request("token")));
+    let holder = lock_refused(store.try_acquire(&request("token")));
     let error = store.release_all(holder.instance.unwrap()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotOwner, "{error}");
     drop((holder, store));
     assert_eq!(owner.about("verify", 0), "held");
     let store = sandbox.here();
-    assert_eq!(report(&store, "token").fence, fence);
+    assert_eq!(lock_report(&store, "token").fence, fence);
     // Nor does one that had it before.
     let stale = {
         owner.about("release", 0);
-        let stale = granted(store.try_acquire(&request("token")));
+        let stale = lock_granted(store.try_acquire(&request("token")));
         store.unlock(stale.name(), Force::Yes, "a person").unwrap();
         stale
     };
-    let mine = granted(store.try_acquire(&request("token")));
+    let mine = lock_granted(store.try_acquire(&request("token")));
     assert!(mine.fence() > stale.fence());
     assert!(matches!(stale.release(), Ok(Released::WasLost)));
     assert_eq!(mine.verify().unwrap(), Standing::Held);
@@ -1066,7 +1054,7 @@ fn releasing_one_owners_locks_leaves_the_others() {
     let listed: Vec<_> = store.locks().unwrap().iter().map(|lock| lock.fence).collect();
     assert_eq!((listed.len(), listed.iter().min()), (2, fences.iter().min()));
     // What is left of the guards is nobody's.
-    let next = granted(store.try_acquire(&request("a")));
+    let next = lock_granted(store.try_acquire(&request("a")));
     assert_eq!(one.ask(&json!({"do": "drop"})), "dropped");
     assert_eq!(next.verify().unwrap(), Standing::Held);
     assert_eq!(other.about("release all", 0), 2);
@@ -1077,13 +1065,13 @@ fn releasing_one_owners_locks_leaves_the_others() {
 fn release_all_of_a_process_without_an_office_ends_its_row() {
     let sandbox = Sandbox::new();
     let store = sandbox.here();
-    let locks = granted(store.acquire_all(&requests(&["a", "b"]), &AcquireOptions::new()));
+    let locks = lock_granted(store.acquire_all(&requests(&["a", "b"]), &AcquireOptions::new()));
     let instance = locks[0].instance();
     assert_eq!(store.release_all(instance).unwrap(), 2);
     assert_eq!((sandbox.locks_on_record(), sandbox.live_rows()), (0, 0));
     assert!(matches!(locks[0].verify().unwrap(), Standing::Lost(_)));
     assert_eq!(store.release_all(instance).unwrap_err().kind(), ErrorKind::NotOwner);
-    let again = granted(store.try_acquire(&request("a")));
+    let again = lock_granted(store.try_acquire(&request("a")));
     drop(locks);
     assert_eq!(again.verify().unwrap(), Standing::Held);
 }
@@ -1096,7 +1084,7 @@ fn an_early_return_releases() {
     let store = sandbox.here();
     let mut other = sandbox.party();
     let connect = || -> std::result::Result<ScopedLock, &'static str> {
-        let lock = granted(store.try_acquire(&request("token")));
+        let lock = lock_granted(store.try_acquire(&request("token")));
         assert!(!lock.reacquired(), "left from the last time");
         Err("503")?;
         Ok(lock)
@@ -1105,15 +1093,13 @@ fn an_early_return_releases() {
         assert_eq!(connect().unwrap_err(), "503");
     }
     let unwound = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        let _lock = granted(store.try_acquire(&request("token")));
+        let _lock = lock_granted(store.try_acquire(&request("token")));
         std::panic::resume_unwind(Box::new("a panic"));
     }));
     assert!(unwound.is_err());
     assert_eq!((sandbox.locks_on_record(), sandbox.live_rows()), (0, 0));
     other.acquire(&["token"]);
 }
-
-// -- fences ------------------------------------------------------------------------------------
 
 #[test]
 fn the_fence_rises_with_every_change_of_holder() {
@@ -1179,13 +1165,11 @@ fn the_fence_does_not_fall_with_the_wall_clock() {
     let mut last = 0;
     for step_ms in [0, -HOUR_MS, -24 * HOUR_MS, HOUR_MS, -WALL_MS] {
         clock.step_wall_ms(step_ms);
-        let fence = granted(store.try_acquire(&request("token"))).fence();
+        let fence = lock_granted(store.try_acquire(&request("token"))).fence();
         assert!(fence > last, "{fence} after {last}, the clock stepped by {step_ms} ms");
         last = fence;
     }
 }
-
-// -- leases ------------------------------------------------------------------------------------
 
 const TTL: Duration = Duration::from_secs(10);
 const TTL_MS: i64 = 10_000;
@@ -1221,8 +1205,8 @@ fn what_is_left_of_a_lease_is_shown() {
     let sandbox = Sandbox::new();
     let clock = clock(BOOT_MS);
     let store = OpenOptions::new().path(sandbox.db()).clock(clock.clone()).open().unwrap();
-    let left = || report(&store, "token").lease_remaining_ms;
-    let lock = granted(store.try_acquire(&leased("token", TTL)));
+    let left = || lock_report(&store, "token").lease_remaining_ms;
+    let lock = lock_granted(store.try_acquire(&leased("token", TTL)));
     assert_eq!(left(), Some(TTL_MS));
     clock.advance(Duration::from_secs(4));
     assert_eq!(left(), Some(6_000));
@@ -1233,13 +1217,13 @@ fn what_is_left_of_a_lease_is_shown() {
     clock.advance(Duration::from_secs(11));
     assert_eq!(left(), Some(0));
     // Acquired again, it is what was asked for now.
-    let _again = granted(store.try_acquire(&leased("token", Duration::from_secs(1))));
+    let _again = lock_granted(store.try_acquire(&leased("token", Duration::from_secs(1))));
     assert_eq!(left(), Some(1_000));
-    let _again = granted(store.try_acquire(&request("token")));
+    let _again = lock_granted(store.try_acquire(&request("token")));
     assert_eq!(left(), None);
     assert_eq!(lock.renew().unwrap(), Standing::Held);
     assert_eq!(left(), None);
-    let document = report(&store, "token").to_json();
+    let document = lock_report(&store, "token").to_json();
     assert_eq!(document["lease_remaining_ms"], Value::Null);
 }
 
@@ -1250,20 +1234,20 @@ fn an_overdue_lease_is_a_flag_while_its_owner_can_be_seen() {
     let sandbox = Sandbox::new();
     let mut owner = sandbox.lessee(None);
     let store = sandbox.here_after(TTL_MS - 1);
-    let holder = held(store.try_acquire(&request("leased")));
+    let holder = lock_refused(store.try_acquire(&request("leased")));
     assert!(!holder.flags.lease_overdue, "{holder:?}");
     drop(store);
     let store = sandbox.here_after(TTL_MS);
     for options in [AcquireOptions::new(), evicting()] {
-        let holder = held(store.acquire(&request("leased"), &options));
+        let holder = lock_refused(store.acquire(&request("leased"), &options));
         assert_eq!((holder.verdict, holder.reason), ("alive", "anchor_held"));
         assert!(holder.flags.lease_overdue, "{holder:?}");
         assert_eq!(holder.to_json()["flags"], json!(["lease_overdue"]));
     }
-    let listed = report(&store, "leased");
+    let listed = lock_report(&store, "leased");
     assert_eq!((listed.lease_remaining_ms, listed.verdict), (Some(0), "alive"));
     assert!(listed.flags.lease_overdue);
-    assert!(!report(&store, "plain").flags.lease_overdue, "another lock's lease is its own");
+    assert!(!lock_report(&store, "plain").flags.lease_overdue, "another lock's lease is its own");
     assert!(store.unlock_stale("a sweep").unwrap().is_empty());
     assert_eq!(owner.about("verify", 0), "held");
 }
@@ -1273,17 +1257,17 @@ fn a_late_renewal_by_the_unrivalled_owner_succeeds() {
     let sandbox = Sandbox::new();
     let clock = clock(BOOT_MS);
     let store = OpenOptions::new().path(sandbox.db()).clock(clock.clone()).open().unwrap();
-    let lock = granted(store.try_acquire(&leased("token", TTL)));
+    let lock = lock_granted(store.try_acquire(&leased("token", TTL)));
     let fence = lock.fence();
     for _ in 0..3 {
         clock.advance(TTL * 100);
         assert_eq!(lock.verify().unwrap(), Standing::Held);
         assert_eq!(lock.renew().unwrap(), Standing::Held);
-        let listed = report(&store, "token");
+        let listed = lock_report(&store, "token");
         assert_eq!((listed.fence, listed.lease_remaining_ms), (fence, Some(TTL_MS)));
     }
     clock.advance(TTL * 2);
-    let again = granted(store.try_acquire(&leased("token", TTL)));
+    let again = lock_granted(store.try_acquire(&leased("token", TTL)));
     assert!(again.reacquired());
     assert_eq!(again.fence(), fence);
 }
@@ -1296,25 +1280,25 @@ fn where_no_anchor_is_seen_a_lease_that_ran_out_ends_that_lock_only() {
     let mut owner = sandbox.lessee(Some("work"));
     sandbox.hide_anchors();
     let early = sandbox.here_after(TTL_MS - 1);
-    let holder = held(early.try_acquire(&request("leased")));
+    let holder = lock_refused(early.try_acquire(&request("leased")));
     assert_eq!((holder.verdict, holder.reason), ("alive", "start_time_matches"));
     drop(early);
     let store = sandbox.here_after(TTL_MS);
-    let listed = report(&store, "leased");
+    let listed = lock_report(&store, "leased");
     assert_eq!((listed.verdict, listed.reason), ("dead", "lease_expired"));
-    assert_eq!(report(&store, "plain").verdict, "alive");
-    let holder = held(store.try_acquire(&request("plain")));
+    assert_eq!(lock_report(&store, "plain").verdict, "alive");
+    let holder = lock_refused(store.try_acquire(&request("plain")));
     assert_eq!(holder.reason, "start_time_matches");
     // All or none here as well.
-    held(store.acquire_all(&requests(&["leased", "plain"]), &AcquireOptions::new()));
-    assert_eq!(report(&store, "leased").fence, listed.fence);
+    lock_refused(store.acquire_all(&requests(&["leased", "plain"]), &AcquireOptions::new()));
+    assert_eq!(lock_report(&store, "leased").fence, listed.fence);
 
-    let lock = granted(store.try_acquire(&request("leased")));
+    let lock = lock_granted(store.try_acquire(&request("leased")));
     let evicted = lock.evicted().unwrap();
     assert_eq!((evicted.reason, evicted.pid), ("lease_expired", Some(owner.pid())));
     assert!(lock.fence() > listed.fence);
     assert!(store.profile("work").unwrap().status().unwrap().running, "the office stays");
-    assert_eq!(report(&store, "plain").instance, listed.instance);
+    assert_eq!(lock_report(&store, "plain").instance, listed.instance);
     for verb in ["verify", "renew"] {
         let answer = owner.about(verb, 0);
         assert_eq!(answer["lost"], "lease_expired", "{verb}: {answer}");
@@ -1335,12 +1319,12 @@ fn where_no_anchor_is_seen_a_late_renewal_comes_before_the_rival() {
     sandbox.hide_anchors();
     sandbox.forge(&format!("UPDATE scoped_locks SET lease_until_ms = {BOOT_MS} WHERE ttl_ms > 0"));
     let store = sandbox.here_after(0);
-    let before = report(&store, "leased");
+    let before = lock_report(&store, "leased");
     assert_eq!((before.reason, before.lease_remaining_ms), ("lease_expired", Some(0)));
     assert_eq!(owner.about("renew", 0), "held");
-    let after = report(&store, "leased");
+    let after = lock_report(&store, "leased");
     assert_eq!((after.fence, after.lease_remaining_ms), (before.fence, Some(TTL_MS)));
-    held(store.try_acquire(&request("leased")));
+    lock_refused(store.try_acquire(&request("leased")));
 }
 
 /// A lease that began in our future is of a boot before: its time has passed, whatever its number.
@@ -1354,15 +1338,15 @@ fn a_lease_of_another_boot_is_over() {
          WHERE ttl_ms > 0",
     );
     let store = sandbox.here_after(0);
-    let listed = report(&store, "leased");
+    let listed = lock_report(&store, "leased");
     assert_eq!((listed.verdict, listed.lease_remaining_ms), ("alive", Some(0)));
     assert!(listed.flags.lease_overdue);
-    held(store.try_acquire(&request("leased")));
+    lock_refused(store.try_acquire(&request("leased")));
     assert_eq!(owner.about("verify", 0), "held");
     sandbox.hide_anchors();
-    let lock = granted(store.try_acquire(&request("leased")));
+    let lock = lock_granted(store.try_acquire(&request("leased")));
     assert_eq!(lock.evicted().unwrap().reason, "lease_expired");
-    held(store.try_acquire(&request("plain")));
+    lock_refused(store.try_acquire(&request("plain")));
 }
 
 /// A time that no program of ours can have written says nothing: it is not fresh, and it ends
@@ -1381,16 +1365,16 @@ fn an_absurd_lease_is_neither_fresh_nor_over() {
             if reason != "anchor_held" {
                 sandbox.hide_anchors();
             }
-            let listed = report(&store, "leased");
+            let listed = lock_report(&store, "leased");
             assert_eq!(listed.lease_remaining_ms, None, "until {until_ms}");
             assert_eq!((listed.verdict, listed.reason), ("alive", reason), "until {until_ms}");
             assert!(!listed.flags.lease_overdue, "until {until_ms}");
-            let holder = held(store.try_acquire(&request("leased")));
+            let holder = lock_refused(store.try_acquire(&request("leased")));
             assert_eq!(holder.reason, reason, "until {until_ms}");
         }
         assert_eq!(owner.about("renew", 0), "held");
         drop(store);
-        let listed = report(&sandbox.here_after(0), "leased");
+        let listed = lock_report(&sandbox.here_after(0), "leased");
         assert_eq!(listed.lease_remaining_ms, Some(TTL_MS), "renewed, it is a lease again");
     }
 }
@@ -1408,12 +1392,10 @@ fn a_time_to_live_has_bounds() {
     let sandbox = Sandbox::new();
     let store = sandbox.here_after(0);
     for (ttl, left_ms) in [(Duration::from_millis(1), 1), (DAY * 30, 30 * 24 * 3_600_000)] {
-        let _lock = granted(store.try_acquire(&leased("token", ttl)));
-        assert_eq!(report(&store, "token").lease_remaining_ms, Some(left_ms));
+        let _lock = lock_granted(store.try_acquire(&leased("token", ttl)));
+        assert_eq!(lock_report(&store, "token").lease_remaining_ms, Some(left_ms));
     }
 }
-
-// -- owners that are stopped -------------------------------------------------------------------
 
 /// FIELD-BUGS rows 20 and 21. Stopped is not dead; whoever knows better says so, and the owner
 /// learns it when it goes on, from every call and from its watch.
@@ -1426,20 +1408,20 @@ fn a_stopped_owner_is_evicted_on_request_only() {
     let fence = owner.acquire(&["token", "other"])[0];
     assert_eq!(owner.about("watch", 0), "watching");
     owner.stop();
-    let holder = held(store.try_acquire(&request("token")));
+    let holder = lock_refused(store.try_acquire(&request("token")));
     assert!(holder.flags.stopped, "{holder:?}");
     assert_eq!((holder.verdict, holder.reason), ("alive", "anchor_held"));
     let advice = holder.advice();
     assert!(advice.contains(&format!("kill -CONT {}", owner.pid())), "{advice}");
 
-    let lock = granted(store.acquire(&request("token"), &evicting()));
+    let lock = lock_granted(store.acquire(&request("token"), &evicting()));
     let evicted = lock.evicted().unwrap();
     assert_eq!((evicted.reason, evicted.pid), ("evicted", Some(owner.pid())));
     assert!(lock.fence() > fence);
     // That lock, and nothing else of its owner's.
     let profile = store.profile("work").unwrap();
     assert!(matches!(profile.claim().unwrap(), Claim::Held(_)));
-    assert_eq!(held(store.try_acquire(&request("other"))).pid, Some(owner.pid()));
+    assert_eq!(lock_refused(store.try_acquire(&request("other"))).pid, Some(owner.pid()));
     assert!(Stat::of(owner.pid()).is_some_and(|stat| stat.state == 'T'), "nobody signals it");
 
     owner.go_on();
@@ -1464,15 +1446,15 @@ fn a_running_owner_is_never_evicted() {
     let store = sandbox.here();
     let mut owner = sandbox.party();
     owner.acquire(&["token"]);
-    let holder = held(store.acquire(&request("token"), &evicting()));
+    let holder = lock_refused(store.acquire(&request("token"), &evicting()));
     assert!(!holder.flags.stopped, "{holder:?}");
     let patient = evicting().wait(Wait::UpTo(Duration::from_millis(600)));
-    held(store.acquire(&request("token"), &patient));
+    lock_refused(store.acquire(&request("token"), &patient));
     // One that was stopped and runs again.
     owner.stop();
     owner.go_on();
     eventually("it goes on", LIMIT, || (Stat::of(owner.pid())?.state != 'T').then_some(()));
-    held(store.acquire(&request("token"), &evicting()));
+    lock_refused(store.acquire(&request("token"), &evicting()));
     assert_eq!(owner.about("verify", 0), "held");
 }
 
@@ -1484,13 +1466,13 @@ fn a_traced_owner_is_never_evicted() {
     let mut owner = sandbox.party();
     owner.acquire(&["token"]);
     let pid = i32::try_from(owner.pid()).unwrap();
-    if !unsafely::trace(pid) {
+    if !tracer::trace(pid) {
         return skipped("needs leave to trace");
     }
     assert_eq!(Stat::of(owner.pid()).unwrap().state, 't');
-    let holder = held(store.acquire(&request("token"), &evicting()));
+    let holder = lock_refused(store.acquire(&request("token"), &evicting()));
     assert_eq!(holder.reason, "anchor_held");
-    unsafely::let_go(pid);
+    tracer::let_go(pid);
     assert_eq!(owner.about("verify", 0), "held");
 }
 
@@ -1502,7 +1484,7 @@ fn a_waiter_that_may_evict_wakes_when_the_owner_is_stopped() {
     owner.acquire(&["token"]);
     let thread = std::thread::spawn({
         let store = store.clone();
-        move || granted(store.acquire(&request("token"), &evicting().wait(Wait::UpTo(LIMIT))))
+        move || lock_granted(store.acquire(&request("token"), &evicting().wait(Wait::UpTo(LIMIT))))
     });
     sandbox.wait_for_lock_waiters(1);
     owner.stop();
@@ -1527,7 +1509,7 @@ fn an_eviction_does_not_outlast_the_deadline() {
     let limit = Duration::from_millis(50);
     let late = (0..3).map(|_| {
         let asked = Instant::now();
-        held(store.acquire(&request("token"), &evicting().wait(Wait::UpTo(limit))));
+        lock_refused(store.acquire(&request("token"), &evicting().wait(Wait::UpTo(limit))));
         asked.elapsed().checked_sub(limit).expect("not before the deadline")
     });
     let late = late.min().unwrap();
@@ -1549,7 +1531,7 @@ fn an_owner_that_is_not_proven_stopped_is_not_evicted() {
         let saved = "CREATE TABLE saved AS SELECT * FROM instances";
         sandbox.forge(saved);
         sandbox.forge(&format!("UPDATE instances SET {columns}"));
-        held(store.acquire(&request("token"), &evicting()));
+        lock_refused(store.acquire(&request("token"), &evicting()));
         sandbox.forge(
             "UPDATE instances SET (start_time, host, pid_ns) =
                  (SELECT start_time, host, pid_ns FROM saved WHERE saved.id = instances.id)",
@@ -1566,7 +1548,7 @@ fn an_owner_that_is_not_proven_stopped_is_not_evicted() {
         "UPDATE instances SET process_inode = NULL, pid = {}, start_time = NULL",
         decoy.pid()
     ));
-    held(store.acquire(&request("token"), &evicting()));
+    lock_refused(store.acquire(&request("token"), &evicting()));
     assert_eq!(owner.about("verify", 0), "held");
 }
 
@@ -1579,7 +1561,7 @@ fn a_stopped_owner_is_not_evicted_for_a_claim_that_fails() {
     stopped.acquire(&["a"]);
     running.acquire(&["b"]);
     stopped.stop();
-    let holder = held(store.acquire_all(&requests(&["a", "b"]), &evicting()));
+    let holder = lock_refused(store.acquire_all(&requests(&["a", "b"]), &evicting()));
     assert_eq!(holder.pid, Some(running.pid()));
     stopped.go_on();
     assert_eq!(stopped.about("verify", 0), "held");
@@ -1596,7 +1578,7 @@ fn several_stopped_owners_are_evicted_together() {
         owner.acquire(&[identity]);
         owner.stop();
     }
-    let locks = granted(store.acquire_all(&requests(&identities), &evicting()));
+    let locks = lock_granted(store.acquire_all(&requests(&identities), &evicting()));
     for (lock, owner) in locks.iter().zip(&mut owners) {
         assert_eq!(lock.evicted().unwrap().pid, Some(owner.pid()));
         owner.go_on();
@@ -1643,13 +1625,11 @@ fn an_owner_that_goes_on_in_time_keeps_its_lock() {
     }
 }
 
-// -- waiting -----------------------------------------------------------------------------------
-
 /// Acquires in a thread of its own; with when that was granted.
 fn acquires(store: &Store, identities: &[&str]) -> JoinHandle<(Vec<ScopedLock>, Instant)> {
     let (store, wanted) = (store.clone(), requests(identities));
     std::thread::spawn(move || {
-        let locks = granted(store.acquire_all(&wanted, &waiting(Wait::UpTo(LIMIT))));
+        let locks = lock_granted(store.acquire_all(&wanted, &waiting(Wait::UpTo(LIMIT))));
         (locks, Instant::now())
     })
 }
@@ -1670,7 +1650,7 @@ fn a_release_wakes_the_waiter_of_a_lock() {
         let fence = owner.acquire(&["token"])[0];
         let thread = acquires(&store, &["token"]);
         sandbox.wait_for_lock_waiters(1);
-        let waiters = report(&store, "token").waiters;
+        let waiters = lock_report(&store, "token").waiters;
         assert_eq!(waiters.len(), 1);
         assert_eq!(waiters[0].pid, Some(std::process::id()));
         assert_eq!(waiters[0].to_json()["pid"], std::process::id());
@@ -1679,7 +1659,7 @@ fn a_release_wakes_the_waiter_of_a_lock() {
         let (locks, at) = thread.join().unwrap();
         took.push(at.saturating_duration_since(released));
         assert!(locks[0].fence() > fence);
-        assert!(report(&store, "token").waiters.is_empty());
+        assert!(lock_report(&store, "token").waiters.is_empty());
     }
     assert_within(SOON, median(took.clone()), &format!("{took:?}"));
 }
@@ -1713,7 +1693,8 @@ fn the_deadline_of_a_wait_is_kept() {
         let late: Vec<_> = (0..5)
             .map(|_| {
                 let asked = Instant::now();
-                let holder = held(store.acquire(&request("token"), &waiting(Wait::UpTo(limit))));
+                let holder =
+                    lock_refused(store.acquire(&request("token"), &waiting(Wait::UpTo(limit))));
                 assert_eq!(holder.pid, Some(owner.pid()));
                 asked.elapsed().checked_sub(limit).expect("never before the deadline")
             })
@@ -1740,7 +1721,7 @@ fn a_wait_for_a_busy_store_ends_with_its_deadline() {
     assert_within(limit + Duration::from_secs(2), took, "the answer");
     blocker.execute_batch("ROLLBACK").unwrap();
     assert_eq!((sandbox.locks_on_record(), sandbox.live_rows()), (0, 0));
-    granted(store.acquire(&request("token"), &waiting(Wait::UpTo(limit)))).release().unwrap();
+    lock_granted(store.acquire(&request("token"), &waiting(Wait::UpTo(limit)))).release().unwrap();
 }
 
 /// Nor does a stuck writer lengthen a wait: the deadline holds for the store's locks, too.
@@ -1754,7 +1735,7 @@ fn the_deadline_is_kept_while_the_store_is_busy() {
     let asked = Instant::now();
     let thread = std::thread::spawn({
         let store = store.clone();
-        move || held(store.acquire(&request("token"), &waiting(Wait::UpTo(limit))))
+        move || lock_refused(store.acquire(&request("token"), &waiting(Wait::UpTo(limit))))
     });
     sandbox.wait_for_lock_waiters(1);
     let blocker = rusqlite::Connection::open(sandbox.db()).unwrap();
@@ -1772,10 +1753,10 @@ fn a_wait_of_zero_for_a_lock_tries_once() {
     let store = sandbox.here();
     let mut owner = sandbox.party();
     owner.acquire(&["token"]);
-    held(store.acquire(&request("token"), &waiting(Wait::UpTo(Duration::ZERO))));
+    lock_refused(store.acquire(&request("token"), &waiting(Wait::UpTo(Duration::ZERO))));
     assert_eq!(sandbox.number("SELECT count(*) FROM events WHERE event = 'lock_awaited'"), 0);
     assert_eq!(owner.about("release", 0), "Free");
-    drop(granted(store.acquire(&request("token"), &waiting(Wait::UpTo(Duration::ZERO)))));
+    drop(lock_granted(store.acquire(&request("token"), &waiting(Wait::UpTo(Duration::ZERO)))));
 }
 
 #[test]
@@ -1789,7 +1770,7 @@ fn a_cancelled_wait_leaves_nothing_behind() {
         let thread = std::thread::spawn({
             let (store, cancel) = (store.clone(), cancel.clone());
             let options = waiting(Wait::Forever).cancel(cancel);
-            move || held(store.acquire(&request("token"), &options))
+            move || lock_refused(store.acquire(&request("token"), &options))
         });
         sandbox.wait_for_lock_waiters(1);
         let cancelled = Instant::now();
@@ -1799,15 +1780,15 @@ fn a_cancelled_wait_leaves_nothing_behind() {
         assert_within(Duration::from_secs(2), took, "it");
         assert_eq!(sandbox.number("SELECT count(*) FROM waiters"), 0);
         assert_eq!(sandbox.live_rows(), 1);
-        assert!(report(&store, "token").waiters.is_empty());
+        assert!(lock_report(&store, "token").waiters.is_empty());
     }
     // One that was used before does not even begin to wait.
     let used = Cancel::new();
     used.cancel();
-    held(store.acquire(&request("token"), &waiting(Wait::Forever).cancel(used)));
+    lock_refused(store.acquire(&request("token"), &waiting(Wait::Forever).cancel(used)));
     // The files that it was seen by are garbage, which goes with the next grant.
     assert_eq!(owner.about("release", 0), "Free");
-    let _lock = granted(store.try_acquire(&request("token")));
+    let _lock = lock_granted(store.try_acquire(&request("token")));
     assert!(sandbox.anchor_names().len() <= 2, "{:?}", sandbox.anchor_names());
 }
 
@@ -1821,7 +1802,7 @@ fn waits_in_vain_do_not_pile_up_anchors() {
     owner.acquire(&["token"]);
     for _ in 0..300 {
         let limit = Wait::UpTo(Duration::from_millis(1));
-        held(store.acquire(&request("token"), &waiting(limit)));
+        lock_refused(store.acquire(&request("token"), &waiting(limit)));
     }
     let (anchors, rows) =
         (sandbox.anchor_names().len(), sandbox.number("SELECT count(*) FROM instances"));
@@ -1836,9 +1817,9 @@ fn a_killed_waiter_blocks_nobody_and_is_not_listed() {
     owner.acquire(&["token"]);
     waiter.wait(&["token"]);
     sandbox.wait_for_lock_waiters(1);
-    assert_eq!(report(&store, "token").waiters[0].pid, Some(waiter.pid()));
+    assert_eq!(lock_report(&store, "token").waiters[0].pid, Some(waiter.pid()));
     waiter.0.kill();
-    assert!(report(&store, "token").waiters.is_empty(), "a dead waiter is listed");
+    assert!(lock_report(&store, "token").waiters.is_empty(), "a dead waiter is listed");
     assert_eq!(owner.about("release", 0), "Free");
     next.acquire(&["token"]);
     assert_eq!(sandbox.number("SELECT count(*) FROM waiters"), 0, "the grant swept it");
@@ -1873,12 +1854,12 @@ fn a_wait_for_several_locks_moves_on_to_the_next() {
     let thread = acquires(&store, &["a", "b", "c"]);
     let waits_for = |identity: &str| {
         eventually(&format!("it waits for {identity}"), LIMIT, || {
-            let waiters = report(&store, identity).waiters;
+            let waiters = lock_report(&store, identity).waiters;
             waiters.first().map(|waiter| assert_eq!(waiter.pid, Some(std::process::id())))
         });
     };
     waits_for("a");
-    assert!(report(&store, "c").waiters.is_empty());
+    assert!(lock_report(&store, "c").waiters.is_empty());
     assert_eq!(one.about("release", 0), "Free");
     waits_for("c");
     assert!(!is_listed(&store, "a") && !is_listed(&store, "b"), "nothing is held meanwhile");
@@ -1906,9 +1887,9 @@ fn a_waiter_with_an_office_is_named_by_its_profile() {
     };
     let options = waiting(Wait::UpTo(LIMIT));
     std::thread::scope(|scope| {
-        let thread = scope.spawn(|| granted(tenure.acquire(&request("token"), &options)));
+        let thread = scope.spawn(|| lock_granted(tenure.acquire(&request("token"), &options)));
         sandbox.wait_for_lock_waiters(1);
-        let waiter = report(&store, "token").waiters.remove(0);
+        let waiter = lock_report(&store, "token").waiters.remove(0);
         assert_eq!(waiter.profile.unwrap().as_str(), "work");
         assert_eq!(waiter.pid, Some(std::process::id()));
         assert_eq!(owner.about("release", 0), "Free");
@@ -1935,23 +1916,23 @@ fn what_one_thread_ends_leaves_the_others_alone() {
         thread
     };
     let thread = wait(&cancel);
-    drop(granted(store.try_acquire(&request("mine"))));
-    let waiters = report(&store, "token").waiters;
+    drop(lock_granted(store.try_acquire(&request("mine"))));
+    let waiters = lock_report(&store, "token").waiters;
     assert_eq!(waiters.len(), 1, "the waiter lost its anchor");
     // Whoever is granted something next sweeps the dead.
     other.acquire(&["mine"]);
-    assert_eq!(report(&store, "token").waiters.len(), 1, "the waiter was swept");
+    assert_eq!(lock_report(&store, "token").waiters.len(), 1, "the waiter was swept");
     assert_eq!(other.about("release", 0), "Free");
 
-    let mine = granted(store.try_acquire(&request("mine")));
+    let mine = lock_granted(store.try_acquire(&request("mine")));
     cancel.cancel();
-    held(thread.join().unwrap());
+    lock_refused(thread.join().unwrap());
     assert_eq!(other.try_acquire(&["mine"])["held"]["reason"], "anchor_held");
     assert_eq!(mine.verify().unwrap(), Standing::Held);
     // Nor a wait that is granted.
     let thread = wait(&Cancel::new());
     assert_eq!(owner.about("release", 0), "Free");
-    let lock = granted(thread.join().unwrap());
+    let lock = lock_granted(thread.join().unwrap());
     assert_eq!(other.try_acquire(&["mine", "more"])["held"]["reason"], "anchor_held");
     drop(mine);
     assert_eq!(other.try_acquire(&["token"])["held"]["reason"], "anchor_held");
@@ -1990,7 +1971,7 @@ fn a_waiter_gets_a_lock_whose_lease_runs_out_unseen() {
     fences(&owner.ask(&json!({"do": "acquire", "ids": ["token"], "ttl_ms": 400})));
     sandbox.hide_anchors();
     let asked = Instant::now();
-    let lock = granted(store.acquire(&request("token"), &waiting(Wait::UpTo(LIMIT))));
+    let lock = lock_granted(store.acquire(&request("token"), &waiting(Wait::UpTo(LIMIT))));
     assert_eq!(lock.evicted().unwrap().reason, "lease_expired");
     let refusals = sandbox.number("SELECT sum(count) FROM lock_conflicts");
     assert_eq!(refusals, 1, "a waiter is refused once, however often it looks");
@@ -2039,13 +2020,11 @@ fn four_waiters_hold_one_after_the_other() {
         assert!(fence > last, "{fence} after {last}");
         last = fence;
         assert_eq!(next.about("verify", 0), "held");
-        assert_eq!(report(&store, "token").waiters.len(), waiters.len());
+        assert_eq!(lock_report(&store, "token").waiters.len(), waiters.len());
         assert_eq!(next.about("release", 0), "Free");
     }
     assert_eq!(sandbox.live_rows(), 0);
 }
-
-// -- forks -------------------------------------------------------------------------------------
 
 /// FIELD-BUGS row 70. Symptom: a forked child's cleanup let go of its parent's lock.
 #[test]
@@ -2062,14 +2041,12 @@ fn a_forked_child_has_no_part_in_its_parents_locks() {
     assert_eq!(owner.about("verify", 0), "held");
     assert_eq!(owner.about("verify", 1), "held");
     for (identity, fence) in ["token", "other"].iter().zip(fences) {
-        assert_eq!(report(&store, identity).fence, fence);
-        assert_eq!(held(store.try_acquire(&request(identity))).pid, Some(owner.pid()));
+        assert_eq!(lock_report(&store, identity).fence, fence);
+        assert_eq!(lock_refused(store.try_acquire(&request(identity))).pid, Some(owner.pid()));
     }
     assert_eq!(owner.about("release", 0), "Free");
     assert_eq!(owner.about("release", 1), "Free");
 }
-
-// -- what is left of it ------------------------------------------------------------------------
 
 /// A gateway that takes and releases its lock for every message leaves no more than one that did so
 /// once.
@@ -2079,7 +2056,7 @@ fn taking_and_releasing_leaves_nothing_that_grows() {
     let store = sandbox.here();
     let mut last = 0;
     for _ in 0..400 {
-        let lock = granted(store.try_acquire(&request("token")));
+        let lock = lock_granted(store.try_acquire(&request("token")));
         assert!(lock.fence() > last);
         last = lock.fence();
     }
@@ -2088,8 +2065,6 @@ fn taking_and_releasing_leaves_nothing_that_grows() {
     assert!(anchors <= 2 && rows <= 232, "{anchors} anchors, {rows} rows");
     assert_eq!((sandbox.locks_on_record(), sandbox.live_rows()), (0, 0));
 }
-
-// -- releases that cannot be written -----------------------------------------------------------
 
 /// A release waits for its turn to be written like any change; what could not be written then is
 /// written with the next change, and a lock that was acquired again meanwhile is not touched by it.
@@ -2128,7 +2103,7 @@ fn a_busy_store_is_no_loss() {
     blocker.execute_batch("BEGIN IMMEDIATE").unwrap();
     assert_eq!(owner.about("verify", 0), "held");
     assert_eq!(owner.about("renew", 0)["error"], "busy");
-    assert_eq!(report(&store, "token").reason, "anchor_held");
+    assert_eq!(lock_report(&store, "token").reason, "anchor_held");
     blocker.execute_batch("ROLLBACK").unwrap();
     assert_eq!(owner.about("renew", 0), "held");
 }
@@ -2145,13 +2120,13 @@ fn a_pending_release_of_the_last_lock_blocks_nobody() {
     blocker.execute_batch("BEGIN IMMEDIATE").unwrap();
     assert_eq!(owner.about("release", 0), json!({"pending": "busy"}));
     blocker.execute_batch("ROLLBACK").unwrap();
-    let lock = granted(store.try_acquire(&request("token")));
+    let lock = lock_granted(store.try_acquire(&request("token")));
     assert!(lock.fence() > fence);
     // What is written later ends nothing of the next holder's.
     owner.acquire(&["other"]);
     assert_eq!(owner.ask(&json!({"do": "pending"})), 0);
     assert_eq!(lock.verify().unwrap(), Standing::Held);
-    assert_eq!(report(&store, "token").fence, lock.fence());
+    assert_eq!(lock_report(&store, "token").fence, lock.fence());
 }
 
 /// R:FULL. FIELD-BUGS row 78.
@@ -2184,8 +2159,6 @@ fn a_release_on_a_full_disk_is_kept_and_written_later() {
     assert_eq!(other.try_acquire(&["c"])["held"]["pid"], owner.pid());
 }
 
-// -- unlock ------------------------------------------------------------------------------------
-
 #[test]
 fn unlock_ends_a_live_holders_lock_by_force_only() {
     let sandbox = Sandbox::new();
@@ -2212,7 +2185,7 @@ fn unlock_ends_a_live_holders_lock_by_force_only() {
     assert_eq!(owner.about("verify", 1), "held");
     assert_eq!(owner.ask(&json!({"do": "verify office"})), "held");
     assert_eq!(owner.about("release", 0), "WasLost");
-    let lock = granted(store.try_acquire(&request("a")));
+    let lock = lock_granted(store.try_acquire(&request("a")));
     assert!(lock.fence() > fence);
 }
 
@@ -2225,7 +2198,7 @@ fn unlock_ends_an_unknown_holders_lock_by_force() {
     owner.acquire(&["token"]);
     owner.0.kill();
     sandbox.forge("UPDATE instances SET anchor = NULL, host = 'another'");
-    let holder = held(store.try_acquire(&request("token")));
+    let holder = lock_refused(store.try_acquire(&request("token")));
     assert_eq!((holder.verdict, holder.reason), ("unknown", "foreign_namespace"));
     let refused = store.unlock(&name("token"), Force::No, "me").unwrap();
     assert!(matches!(&refused, Unlocked::Refused(_)), "{refused:?}");
@@ -2236,7 +2209,7 @@ fn unlock_ends_an_unknown_holders_lock_by_force() {
     let ended = "SELECT count(*) FROM events WHERE event = 'lock_ended'
         AND json_extract(detail, '$.by') = 'me' AND json_extract(detail, '$.reason') = 'evicted'";
     assert_eq!(sandbox.number(ended), 1, "it is on record who did it");
-    granted(store.try_acquire(&request("token"))).release().unwrap();
+    lock_granted(store.try_acquire(&request("token"))).release().unwrap();
 }
 
 /// The row of a process without an office ends with its last guard, also when that one was lost.
@@ -2244,7 +2217,7 @@ fn unlock_ends_an_unknown_holders_lock_by_force() {
 fn the_last_guard_of_a_lost_lock_ends_its_row() {
     let sandbox = Sandbox::new();
     let store = sandbox.here();
-    let lock = granted(store.try_acquire(&request("token")));
+    let lock = lock_granted(store.try_acquire(&request("token")));
     assert!(matches!(store.unlock(lock.name(), Force::Yes, "me").unwrap(), Unlocked::Done(_)));
     assert_eq!(lock.verify().unwrap(), lost("evicted", Some("me")));
     assert!(matches!(lock.release(), Ok(Released::WasLost)));
@@ -2255,7 +2228,7 @@ fn the_last_guard_of_a_lost_lock_ends_its_row() {
 fn a_watch_tells_of_an_unlock() {
     let sandbox = Sandbox::new();
     let store = sandbox.here();
-    let lock = granted(store.try_acquire(&request("token")));
+    let lock = lock_granted(store.try_acquire(&request("token")));
     let (sender, received) = channel();
     let watch = lock.watch(move |lost| sender.send(lost).unwrap()).unwrap();
     // By another process: through the very handle that is watched it would be no news.
@@ -2283,7 +2256,7 @@ fn unlock_removes_a_dead_holders_lock() {
     assert_eq!((done.verdict, done.reason), ("dead", "anchor_released"));
     assert_eq!(sandbox.live_rows(), 0);
     assert!(!is_listed(&store, "a"));
-    assert!(granted(store.try_acquire(&request("b"))).fence() > done.fence);
+    assert!(lock_granted(store.try_acquire(&request("b"))).fence() > done.fence);
 }
 
 #[test]
@@ -2296,14 +2269,14 @@ fn unlock_stale_removes_only_the_dead() {
     live.acquire(&["live"]);
     stopped.acquire(&["stopped"]);
     unknown.acquire(&["unknown"]);
-    let mine = granted(store.try_acquire(&request("mine")));
+    let mine = lock_granted(store.try_acquire(&request("mine")));
     dead.0.kill();
     stopped.stop();
     sandbox.forge(&format!(
         "UPDATE instances SET anchor = NULL, host = 'another' WHERE pid = {}",
         unknown.pid()
     ));
-    assert_eq!(report(&store, "unknown").verdict, "unknown");
+    assert_eq!(lock_report(&store, "unknown").verdict, "unknown");
     let removed = store.unlock_stale("a sweep").unwrap();
     let mut fences: Vec<_> = removed.iter().map(|lock| lock.fence).collect();
     fences.sort_unstable();
@@ -2320,30 +2293,28 @@ fn unlock_stale_removes_only_the_dead() {
     assert!(store.unlock_stale("a sweep").unwrap().is_empty());
 }
 
-// -- conflicts ---------------------------------------------------------------------------------
-
 /// FIELD-BUGS row 67. Symptom: 333 conflicts over a token in a week that nobody saw, and a
 /// contender that leaked a descriptor with each. A conflict is one counted row.
 #[test]
 fn a_hundred_refusals_are_one_conflict_and_cost_no_descriptors() {
     let sandbox = Sandbox::new();
     let store = sandbox.here();
-    let lock = granted(store.try_acquire(&request("token")));
+    let lock = lock_granted(store.try_acquire(&request("token")));
     let mut contender = sandbox.party();
     let answer = contender.ask(&json!({"do": "contend", "ids": ["token"], "count": 100}));
     assert_eq!(answer["before"], answer["after"], "descriptors: {answer}");
-    let conflicts = report(&store, "token").conflicts;
+    let conflicts = lock_report(&store, "token").conflicts;
     let [conflict] = conflicts.as_slice() else { panic!("{conflicts:?}") };
     assert_eq!((conflict.count, conflict.pid), (100, i64::from(contender.pid())));
     assert_eq!(conflict.profile, None);
     assert!(conflict.first_at_ms <= conflict.last_at_ms);
     let refused = "SELECT count(*) FROM events WHERE event = 'lock_refused'";
     assert_eq!(sandbox.number(refused), 1, "one event, too");
-    assert_eq!(report(&store, "token").to_json()["conflicts"][0]["count"], 100);
+    assert_eq!(lock_report(&store, "token").to_json()["conflicts"][0]["count"], 100);
     // A contender with an office is named by it. A wait is one refusal, however often it looks.
     contender.claim("work");
     contender.try_acquire(&["token"]);
-    let conflicts = report(&store, "token").conflicts;
+    let conflicts = lock_report(&store, "token").conflicts;
     assert_eq!(conflicts.len(), 2, "{conflicts:?}");
     assert!(conflicts.iter().any(|conflict| conflict.profile.as_deref() == Some("work")));
     contender.0.kill();
@@ -2354,5 +2325,5 @@ fn a_hundred_refusals_are_one_conflict_and_cost_no_descriptors() {
     fences(&waiter.ask(&json!({"do": "waited"})));
     let total = sandbox.number("SELECT sum(count) FROM lock_conflicts");
     assert_eq!(total, 102);
-    assert!(report(&store, "token").conflicts.is_empty(), "the next holder's own begin anew");
+    assert!(lock_report(&store, "token").conflicts.is_empty(), "the next holder's own begin anew");
 }

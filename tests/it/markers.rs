@@ -17,13 +17,14 @@ use incumbent::{
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::open::{Disk, assert_untouched, fingerprint};
 use crate::support::{
-    Identity, LIMIT, Process, Run, Sandbox, another_user, assert_within, eventually, order,
-    pid_namespace, role, role_db, rounds, skipped, wait_stopped, works,
+    Disk, Identity, LIMIT, Process, Run, Sandbox, another_user, ask_json, assert_time,
+    assert_untouched, assert_within, eventually, fingerprint, forked, granted, keys, obey_orders,
+    order, pid_namespace, role, role_db, rounds, skipped, test_name, told_json, wait_stopped,
+    works, writer,
 };
 
-const ROLE_TEST: &str = "markers::role_of_a_party";
+const ROLE_TEST: &str = test_name!(role_of_a_party);
 
 /// An answer to "why am I being stopped?" takes 250 ms at most, and some for the scheduler.
 const ANSWER_WITHIN_MS: u64 = 1_000;
@@ -45,8 +46,6 @@ const FIELDS: [&str; 10] = [
     "expires_at",
 ];
 
-// -- the parties that the tests order about ----------------------------------------------------
-
 /// Plays a gateway, or one of many consumers: one order a line, one answer a line.
 #[test]
 fn role_of_a_party() {
@@ -55,28 +54,11 @@ fn role_of_a_party() {
             let mut gateway = Gateway::new();
             // An order that comes earlier may be lost, with what was read before an exec.
             eprintln!("=> \"ready\"");
-            while let Some(order) = order() {
-                let answer = gateway.obey(&order);
-                eprintln!("=> {answer}");
-            }
+            obey_orders(|order| gateway.obey(order));
         }
         Some("consumer") => consume_behind_gates(),
         _ => {}
     }
-}
-
-/// Gives an order, returns the answer.
-#[track_caller]
-fn ask(party: &mut Process, order: &str) -> Value {
-    party.say(order);
-    answer(party)
-}
-
-#[track_caller]
-fn answer(party: &mut Process) -> Value {
-    let line = party.err_line_with("=> ");
-    let text = line.split_once("=> ").unwrap().1;
-    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {line}"))
 }
 
 struct Gateway {
@@ -95,7 +77,7 @@ fn found(marker: Option<&Marker>) -> Value {
 }
 
 /// What a gateway is told, and how long it took to be told.
-fn told(inquiry: &StopInquiry) -> Value {
+fn stop_told(inquiry: &StopInquiry) -> Value {
     let asked = Instant::now();
     let StopAnswer { cause, recorded, .. } = inquiry.ask();
     let ms = u64::try_from(asked.elapsed().as_millis()).unwrap();
@@ -148,7 +130,7 @@ impl Gateway {
                 Claim::Held(holder) => panic!("{holder}"),
             },
             ["release"] => json!(format!("{:?}", self.tenure.take().unwrap().release().unwrap())),
-            ["ask"] => told(self.inquiry()),
+            ["ask"] => stop_told(self.inquiry()),
             ["peek", name] => match self.tenure().peek_marker(name_of(name).as_ref()) {
                 Ok(marker) => found(marker.as_ref()),
                 Err(failure) => error(&failure),
@@ -159,7 +141,7 @@ impl Gateway {
                 let inquiry = self.inquiry().clone();
                 std::thread::spawn(move || {
                     for _ in signals.forever() {
-                        eprintln!("=> {}", told(&inquiry));
+                        eprintln!("=> {}", stop_told(&inquiry));
                     }
                 });
                 json!("catching")
@@ -201,11 +183,11 @@ impl Gateway {
 
     /// Asks in a forked child, which says what it was told in its exit code: 0 for all of it.
     fn fork(&self) -> Value {
-        let child = unsafely::fork();
+        let child = forked::fork();
         if child != 0 {
-            return json!(unsafely::wait_for(child));
+            return json!(forked::exit_code(child));
         }
-        unsafely::alarm(10);
+        forked::alarm(10);
         let is_forked = |error: &incumbent::Error| error.kind() == ErrorKind::Forked;
         let answers = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             let answer = self.inquiry().ask();
@@ -220,39 +202,7 @@ impl Gateway {
             ]
         }));
         let wrong = answers.map_or(100, |answers| answers.iter().filter(|is| !**is).count());
-        unsafely::leave(i32::try_from(wrong).unwrap());
-    }
-}
-
-#[allow(unsafe_code, reason = "fork without exec is what the tests are about")]
-mod unsafely {
-    pub fn fork() -> i32 {
-        // SAFETY: the child calls what a program written in ignorance would call, and leaves by
-        // `leave`, never to the test harness.
-        unsafe { libc::fork() }
-    }
-
-    /// Ends a child that hangs.
-    pub fn alarm(seconds: u32) {
-        // SAFETY: takes a number, and its default action ends the process.
-        unsafe { libc::alarm(seconds) };
-    }
-
-    pub fn leave(code: i32) -> ! {
-        // SAFETY: ends the process without running anything of ours.
-        unsafe { libc::_exit(code) }
-    }
-
-    /// How our child ended, as a shell says it.
-    pub fn wait_for(child: i32) -> i32 {
-        let mut status = 0;
-        // SAFETY: our own child, and a place for its status.
-        let waited = unsafe { libc::waitpid(child, &raw mut status, 0) };
-        assert_eq!(waited, child);
-        if libc::WIFSIGNALED(status) {
-            return 128 + libc::WTERMSIG(status);
-        }
-        libc::WEXITSTATUS(status)
+        forked::leave_with(i32::try_from(wrong).unwrap());
     }
 }
 
@@ -301,7 +251,7 @@ impl Sandbox {
     #[track_caller]
     fn marked_gateway(&self) -> Process {
         let mut gateway = self.unclaimed_gateway();
-        assert!(ask(&mut gateway, "claim").is_i64());
+        assert!(ask_json(&mut gateway, "claim").is_i64());
         gateway
     }
 
@@ -309,7 +259,7 @@ impl Sandbox {
     #[track_caller]
     fn unclaimed_gateway(&self) -> Process {
         let mut gateway = self.role(ROLE_TEST, "gateway");
-        assert_eq!(answer(&mut gateway), "ready");
+        assert_eq!(told_json(&mut gateway), "ready");
         gateway
     }
 
@@ -374,8 +324,7 @@ impl Sandbox {
 
     /// A process that has the store's write lock, and is stopped.
     fn stopped_writer(&self) -> Process {
-        let mut writer = self.role("open::role_of_a_writer", "writer");
-        writer.err_line_with("writing");
+        let writer = writer(self);
         writer.signal(Signal::STOP);
         wait_stopped(writer.pid());
         writer
@@ -390,20 +339,8 @@ impl Sandbox {
     }
 }
 
-fn keys(document: &Value) -> Vec<&str> {
-    document.as_object().unwrap().keys().map(String::as_str).collect()
-}
-
-/// RFC 3339, UTC, with milliseconds.
 #[track_caller]
-fn assert_time(time: &Value) {
-    let text = time.as_str().unwrap_or_else(|| panic!("no time: {time}"));
-    let shape: String = text.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
-    assert_eq!(shape, "0000-00-00T00:00:00.000Z", "{text}");
-}
-
-#[track_caller]
-fn assert_in_time(answer: &Value) {
+fn assert_answered_in_time(answer: &Value) {
     assert!(answer["ms"].as_u64().unwrap() < ANSWER_WITHIN_MS, "{answer:#}");
 }
 
@@ -416,16 +353,6 @@ fn boot_ms() -> i64 {
 fn word(name: &str) -> MarkerName {
     MarkerName::new(name).unwrap()
 }
-
-#[track_caller]
-fn granted(claim: incumbent::Result<Claim>) -> Tenure {
-    match claim.unwrap() {
-        Claim::Granted(tenure) => tenure,
-        Claim::Held(holder) => panic!("{holder}"),
-    }
-}
-
-// -- the verbs ---------------------------------------------------------------------------------
 
 /// FIELD-BUGS row 53: probe and consumption were one (a watcher took the marker that the handler
 /// needed), or the probe fired on a file's existence. Here a probe changes nothing, byte for byte,
@@ -747,8 +674,6 @@ fn the_history_of_markers_is_bounded() {
     assert_eq!(store.peek_marker(me, None).unwrap().unwrap().id, oldest.id);
 }
 
-// -- time --------------------------------------------------------------------------------------
-
 /// FIELD-BUGS row 13: an NTP step, a sleep or a person at the clock made fresh things old, or the
 /// other way round. It holds because what decides is a clock that does not step, of that boot.
 #[test]
@@ -955,8 +880,6 @@ fn a_request_lives_for_the_stop_budget_that_its_target_published() {
     assert!(sandbox.number(&until) < before + 60_000);
 }
 
-// -- generations -------------------------------------------------------------------------------
-
 /// FIELD-BUGS row 53.
 ///
 /// Symptom: a fresh gateway died 400 ms after its boot, of a stop marker that was left for the one
@@ -1013,14 +936,14 @@ fn a_gateway_that_claims_again_is_not_told_of_a_stop_of_before() {
     let sandbox = Sandbox::new();
     let mut gateway = sandbox.marked_gateway();
     let stop = sandbox.leave(gateway.pid(), &["planned_stop"]);
-    assert_eq!(ask(&mut gateway, "peek -")["id"], stop["id"]);
-    assert_eq!(ask(&mut gateway, "release"), "Free");
+    assert_eq!(ask_json(&mut gateway, "peek -")["id"], stop["id"]);
+    assert_eq!(ask_json(&mut gateway, "release"), "Free");
     // An inquiry of the generation that has ended, asked late.
-    assert_eq!(ask(&mut gateway, "ask")["cause"], "unplanned");
-    ask(&mut gateway, "claim");
-    assert_eq!(ask(&mut gateway, "peek -")["id"], json!(null));
-    assert_eq!(ask(&mut gateway, "consume -")["id"], json!(null));
-    assert_eq!(ask(&mut gateway, "ask")["cause"], "unplanned");
+    assert_eq!(ask_json(&mut gateway, "ask")["cause"], "unplanned");
+    ask_json(&mut gateway, "claim");
+    assert_eq!(ask_json(&mut gateway, "peek -")["id"], json!(null));
+    assert_eq!(ask_json(&mut gateway, "consume -")["id"], json!(null));
+    assert_eq!(ask_json(&mut gateway, "ask")["cause"], "unplanned");
     assert_eq!(sandbox.closed_how(&stop).as_deref(), Some("target_ended"));
     gateway.finish(LIMIT).assert_code(0);
 }
@@ -1033,12 +956,12 @@ fn a_re_executed_gateway_is_not_told_of_a_stop_of_before() {
     let first = Identity::of(gateway.pid());
     let stop = sandbox.leave(gateway.pid(), &["planned_stop"]);
     let note = sandbox.leave(gateway.pid(), &["note"]);
-    assert_eq!(ask(&mut gateway, "execute"), "ready");
-    ask(&mut gateway, "claim");
+    assert_eq!(ask_json(&mut gateway, "execute"), "ready");
+    ask_json(&mut gateway, "claim");
     assert_eq!(Identity::of(gateway.pid()), first, "the test is about one process");
     assert_eq!(sandbox.history()[1]["end_reason"], "re_executed");
-    assert_eq!(ask(&mut gateway, "peek -")["id"], json!(null));
-    assert_eq!(ask(&mut gateway, "ask")["cause"], "unplanned");
+    assert_eq!(ask_json(&mut gateway, "peek -")["id"], json!(null));
+    assert_eq!(ask_json(&mut gateway, "ask")["cause"], "unplanned");
     assert_eq!(sandbox.peek(gateway.pid()), None);
     for marker in [&stop, &note] {
         assert_eq!(sandbox.closed_how(marker).as_deref(), Some("target_ended"));
@@ -1055,8 +978,8 @@ fn a_marker_from_before_the_claim_reaches_the_process() {
     sandbox.make_it();
     let stop = sandbox.leave(gateway.pid(), &["planned_stop", "--reason", "never mind"]);
     assert_eq!(stop["instance"], json!(null));
-    ask(&mut gateway, "claim");
-    let answer = ask(&mut gateway, "ask");
+    ask_json(&mut gateway, "claim");
+    let answer = ask_json(&mut gateway, "ask");
     assert_eq!((&answer["cause"], &answer["id"]), (&json!("planned_stop"), &stop["id"]));
     assert_eq!(answer["reason"], "never mind");
     assert_eq!(sandbox.peek(gateway.pid()), None);
@@ -1165,14 +1088,8 @@ fn the_next_user_of_a_pid_is_not_told_what_was_left_for_the_one_before() {
         marker peek --pid $first
         kill -KILL $!; wait $!
         exit 0";
-    let Some(namespace) = pid_namespace() else { return skipped("needs a pid namespace") };
     let sandbox = Sandbox::new();
-    let mut command = sandbox.program(namespace[0]);
-    command.args(&namespace[1..]).args(["/bin/sh", "-c", SCRIPT]);
-    let answer = Process::start(command).finish(LIMIT).assert_code(0);
-    if answer.err.contains("ns_last_pid") {
-        return skipped("needs leave to choose pids");
-    }
+    let Some(answer) = sandbox.choosing_pids(SCRIPT) else { return };
     let expected = [
         "write 0",
         "peek 0",
@@ -1196,8 +1113,6 @@ fn the_next_user_of_a_pid_is_not_told_what_was_left_for_the_one_before() {
     let how: Vec<_> = sandbox.marker_rows().iter().map(|row| row["closed_how"].clone()).collect();
     assert_eq!(how, ["cleared", "consumed", "target_ended"]);
 }
-
-// -- one of many -------------------------------------------------------------------------------
 
 /// Runs rounds in which many consume one marker until `wanted` of them were over in time, and
 /// asserts that in those one had it. `round` returns the id that was left, and of each that got
@@ -1246,10 +1161,10 @@ fn of_fifty_consumers_at_once_one_has_it() {
             consumer.say(&format!("{pid} {}", path.display()));
         }
         for consumer in &mut consumers {
-            assert_eq!(answer(consumer), "here");
+            assert_eq!(told_json(consumer), "here");
         }
         gate.open();
-        let answers: Vec<_> = consumers.iter_mut().map(answer).collect();
+        let answers: Vec<_> = consumers.iter_mut().map(told_json).collect();
         let won = answers.iter().filter(|answer| !answer.is_null()).map(|answer| {
             let is = |index: usize| answer[index].as_bool().unwrap_or_else(|| panic!("{answer}"));
             (answer[0].as_i64().unwrap(), is(1), is(2))
@@ -1304,8 +1219,6 @@ fn of_fifty_scripts_at_once_one_has_it() {
     run.end().assert_code(0);
 }
 
-// -- why am I being stopped? -------------------------------------------------------------------
-
 /// FIELD-BUGS row 54.
 ///
 /// Symptom: a planned stop was counted as a crash, because a signal says nothing about who sent it
@@ -1316,43 +1229,43 @@ fn a_gateway_learns_from_its_signal_why_it_is_stopped() {
     for (name, cause) in [("planned_stop", "planned_stop"), ("takeover", "taken_over")] {
         let sandbox = Sandbox::new();
         let mut gateway = sandbox.marked_gateway();
-        assert_eq!(ask(&mut gateway, "catch"), "catching");
+        assert_eq!(ask_json(&mut gateway, "catch"), "catching");
         // Nobody has said anything; a signal from who knows where. And what is no reason to end.
         sandbox.leave(gateway.pid(), &["note"]);
         for _ in 0..2 {
             gateway.signal(Signal::TERM);
-            let told = answer(&mut gateway);
+            let told = told_json(&mut gateway);
             assert_eq!((&told["cause"], &told["recorded"]), (&json!("unplanned"), &json!(true)));
-            assert_in_time(&told);
+            assert_answered_in_time(&told);
         }
         let marker = sandbox.leave(gateway.pid(), &[name, "--reason", "upgrade to 2.0"]);
         for signal in 1..=3 {
             gateway.signal(Signal::TERM);
-            let told = answer(&mut gateway);
+            let told = told_json(&mut gateway);
             assert_eq!(told["cause"], cause, "signal {signal}: {told:#}");
             assert_eq!(told["recorded"], true, "signal {signal}: {told:#}");
             assert_eq!(told["id"], marker["id"], "signal {signal}: {told:#}");
             assert_eq!(told["by"], marker["by"], "signal {signal}: {told:#}");
             assert_eq!(told["by_pid"], marker["by_pid"], "signal {signal}: {told:#}");
             assert_eq!(told["reason"], "upgrade to 2.0", "signal {signal}: {told:#}");
-            assert_in_time(&told);
+            assert_answered_in_time(&told);
         }
         // By whichever thread, and whichever copy of the inquiry.
-        assert_eq!(ask(&mut gateway, "ask")["id"], marker["id"]);
+        assert_eq!(ask_json(&mut gateway, "ask")["id"], marker["id"]);
         assert_eq!(sandbox.closed_how(&marker).as_deref(), Some("consumed"));
         // The last word counts.
         let late = sandbox.leave(gateway.pid(), &["takeover"]);
-        assert_eq!(ask(&mut gateway, "ask")["id"], late["id"]);
+        assert_eq!(ask_json(&mut gateway, "ask")["id"], late["id"]);
         assert_eq!(sandbox.closed_how(&late).as_deref(), Some("consumed"));
         // And none for ever: a signal of next week is another matter.
         sandbox.forge("UPDATE markers SET expires_boot_ms = 1 WHERE name <> 'note'");
-        assert_eq!(ask(&mut gateway, "ask")["cause"], "unplanned");
+        assert_eq!(ask_json(&mut gateway, "ask")["cause"], "unplanned");
         let rows = sandbox.marker_rows();
         let row = rows.iter().find(|row| row["id"] == marker["id"]).unwrap();
         let by = format!("pid {} (", gateway.pid());
         assert!(row["closed_by"].as_str().unwrap().starts_with(&by), "{row:#}");
         // The note is still there, for whoever it is for.
-        assert_eq!(ask(&mut gateway, "consume note")["name"], "note");
+        assert_eq!(ask_json(&mut gateway, "consume note")["name"], "note");
         gateway.finish(LIMIT).assert_code(0);
     }
 }
@@ -1363,9 +1276,9 @@ fn a_restart_is_no_reason_to_end() {
     let sandbox = Sandbox::new();
     let mut gateway = sandbox.marked_gateway();
     let restart = sandbox.leave(gateway.pid(), &["restart"]);
-    assert_eq!(ask(&mut gateway, "ask")["cause"], "unplanned");
+    assert_eq!(ask_json(&mut gateway, "ask")["cause"], "unplanned");
     assert_eq!(sandbox.closed_how(&restart), None);
-    assert_eq!(ask(&mut gateway, "consume restart")["id"], restart["id"]);
+    assert_eq!(ask_json(&mut gateway, "consume restart")["id"], restart["id"]);
     gateway.finish(LIMIT).assert_code(0);
 }
 
@@ -1375,22 +1288,22 @@ fn a_restart_is_no_reason_to_end() {
 fn the_answer_comes_in_time_while_another_process_has_the_write_lock() {
     let sandbox = Sandbox::new();
     let mut gateway = sandbox.marked_gateway();
-    assert_eq!(ask(&mut gateway, "catch"), "catching");
+    assert_eq!(ask_json(&mut gateway, "catch"), "catching");
     let note = sandbox.leave(gateway.pid(), &["note"]);
     let stop = sandbox.leave(gateway.pid(), &["planned_stop"]);
     let writer = sandbox.stopped_writer();
     for _ in 0..3 {
         gateway.signal(Signal::TERM);
-        let told = answer(&mut gateway);
+        let told = told_json(&mut gateway);
         assert_eq!((&told["cause"], &told["recorded"]), (&json!("planned_stop"), &json!(false)));
         assert_eq!(told["id"], stop["id"], "{told:#}");
-        assert_in_time(&told);
+        assert_answered_in_time(&told);
     }
-    let consumed = ask(&mut gateway, "consume note");
+    let consumed = ask_json(&mut gateway, "consume note");
     assert_eq!((&consumed["id"], &consumed["recorded"]), (&note["id"], &json!(false)));
-    assert_in_time(&consumed);
+    assert_answered_in_time(&consumed);
     // None is no matter of writing.
-    let nothing = ask(&mut gateway, "consume word");
+    let nothing = ask_json(&mut gateway, "consume word");
     assert_eq!((&nothing["id"], &nothing["recorded"]), (&json!(null), &json!(null)));
 
     let pid = gateway.pid().to_string();
@@ -1409,7 +1322,7 @@ fn the_answer_comes_in_time_while_another_process_has_the_write_lock() {
 
     drop(writer);
     gateway.signal(Signal::TERM);
-    let told = answer(&mut gateway);
+    let told = told_json(&mut gateway);
     assert_eq!((&told["cause"], &told["recorded"]), (&json!("planned_stop"), &json!(true)));
     assert_eq!(told["id"], stop["id"], "{told:#}");
     assert_eq!(sandbox.closed_how(&stop).as_deref(), Some("consumed"));
@@ -1426,21 +1339,21 @@ fn the_answer_comes_in_time_while_another_thread_waits_for_the_store() {
     let stop = sandbox.leave(gateway.pid(), &["takeover"]);
     let note = sandbox.leave(gateway.pid(), &["note"]);
     let writer = sandbox.stopped_writer();
-    assert_eq!(ask(&mut gateway, "contend"), "contending");
+    assert_eq!(ask_json(&mut gateway, "contend"), "contending");
     // The first of these may be faster than the other thread; the last is not.
     for _ in 0..4 {
-        let told = ask(&mut gateway, "ask");
+        let told = ask_json(&mut gateway, "ask");
         assert_eq!((&told["cause"], &told["recorded"]), (&json!("taken_over"), &json!(false)));
         assert_eq!(told["id"], stop["id"], "{told:#}");
-        assert_in_time(&told);
+        assert_answered_in_time(&told);
     }
-    let consumed = ask(&mut gateway, "consume note");
+    let consumed = ask_json(&mut gateway, "consume note");
     assert_eq!((&consumed["id"], &consumed["recorded"]), (&note["id"], &json!(false)));
-    assert_in_time(&consumed);
-    assert_eq!(ask(&mut gateway, "still"), true, "the test is about a thread that waits");
+    assert_answered_in_time(&consumed);
+    assert_eq!(ask_json(&mut gateway, "still"), true, "the test is about a thread that waits");
     drop(writer);
-    assert_eq!(ask(&mut gateway, "contended"), "granted");
-    assert_eq!(ask(&mut gateway, "ask")["recorded"], true);
+    assert_eq!(ask_json(&mut gateway, "contended"), "granted");
+    assert_eq!(ask_json(&mut gateway, "ask")["recorded"], true);
     assert_eq!(sandbox.closed_how(&stop).as_deref(), Some("consumed"));
     gateway.finish(LIMIT).assert_code(0);
 }
@@ -1451,9 +1364,9 @@ fn the_answer_is_true_on_a_full_disk() {
     let sandbox = Sandbox::new();
     let Some(disk) = Disk::sized(&sandbox, "1m") else { return };
     let mut gateway = disk.role(ROLE_TEST, "gateway");
-    assert_eq!(answer(&mut gateway), "ready");
-    assert!(ask(&mut gateway, "claim").is_i64());
-    assert_eq!(ask(&mut gateway, "catch"), "catching");
+    assert_eq!(told_json(&mut gateway), "ready");
+    assert!(ask_json(&mut gateway, "claim").is_i64());
+    assert_eq!(ask_json(&mut gateway, "catch"), "catching");
     let pid = gateway.pid().to_string();
     for name in ["planned_stop", "note"] {
         disk.cli(&["marker", "write", name, "--pid", &pid]).assert_code(0);
@@ -1461,14 +1374,14 @@ fn the_answer_is_true_on_a_full_disk() {
     disk.shell("dd if=/dev/zero of=store/fill bs=1k 2> /dev/null; true").assert_code(0);
     for _ in 0..2 {
         gateway.signal(Signal::TERM);
-        let told = answer(&mut gateway);
+        let told = told_json(&mut gateway);
         assert_eq!(told["cause"], "planned_stop", "{told:#}");
         assert_eq!(told["recorded"], false, "the test is about what cannot be written: {told:#}");
-        assert_in_time(&told);
+        assert_answered_in_time(&told);
     }
-    let consumed = ask(&mut gateway, "consume note");
+    let consumed = ask_json(&mut gateway, "consume note");
     assert_eq!((&consumed["name"], &consumed["recorded"]), (&json!("note"), &json!(false)));
-    assert_in_time(&consumed);
+    assert_answered_in_time(&consumed);
     let consumed = disk.cli(&["--json", "marker", "consume", "note", "--pid", &pid]);
     let document = consumed.assert_code(0).json();
     assert_eq!((&document["name"], &document["recorded"]), (&json!("note"), &json!(false)));
@@ -1478,9 +1391,9 @@ fn the_answer_is_true_on_a_full_disk() {
 
     disk.shell("rm store/fill").assert_code(0);
     gateway.signal(Signal::TERM);
-    let told = answer(&mut gateway);
+    let told = told_json(&mut gateway);
     assert_eq!((&told["cause"], &told["recorded"]), (&json!("planned_stop"), &json!(true)));
-    assert_eq!(ask(&mut gateway, "consume note")["recorded"], true);
+    assert_eq!(ask_json(&mut gateway, "consume note")["recorded"], true);
     let peeked = disk.cli(&["--json", "marker", "peek", "--pid", &pid]);
     assert_eq!(peeked.assert_code(1).json(), json!({"found": false}));
     gateway.finish(LIMIT).assert_code(0);
@@ -1494,18 +1407,18 @@ fn a_forked_child_is_told_nothing_and_consumes_nothing() {
     let mut gateway = sandbox.marked_gateway();
     let stop = sandbox.leave(gateway.pid(), &["planned_stop"]);
     for _ in 0..3 {
-        assert_eq!(ask(&mut gateway, "fork"), 0);
+        assert_eq!(ask_json(&mut gateway, "fork"), 0);
     }
     // Also while a thread of the parent, which the child does not have, is writing.
     let writer = sandbox.stopped_writer();
-    ask(&mut gateway, "contend");
+    ask_json(&mut gateway, "contend");
     for _ in 0..3 {
-        assert_eq!(ask(&mut gateway, "fork"), 0);
+        assert_eq!(ask_json(&mut gateway, "fork"), 0);
     }
     drop(writer);
-    assert_eq!(ask(&mut gateway, "contended"), "granted");
+    assert_eq!(ask_json(&mut gateway, "contended"), "granted");
     assert_eq!(sandbox.closed_how(&stop), None);
-    let told = ask(&mut gateway, "ask");
+    let told = ask_json(&mut gateway, "ask");
     assert_eq!((&told["id"], &told["recorded"]), (&stop["id"], &json!(true)));
     gateway.finish(LIMIT).assert_code(0);
 }
@@ -1519,7 +1432,7 @@ fn an_answer_is_not_forgotten_when_the_store_goes_away() {
         let mut gateway = sandbox.marked_gateway();
         let stop = sandbox.leave(gateway.pid(), &["planned_stop", "--reason", "moving house"]);
         let writer = (!is_recorded).then(|| sandbox.stopped_writer());
-        let told = ask(&mut gateway, "ask");
+        let told = ask_json(&mut gateway, "ask");
         assert_eq!(told["recorded"], is_recorded, "{told:#}");
         assert_eq!(told["id"], stop["id"], "{told:#}");
         drop(writer);
@@ -1527,11 +1440,11 @@ fn an_answer_is_not_forgotten_when_the_store_goes_away() {
             std::fs::remove_file(sandbox.sidecar(suffix)).unwrap();
         }
         for _ in 0..2 {
-            let told = ask(&mut gateway, "ask");
+            let told = ask_json(&mut gateway, "ask");
             assert_eq!(told["cause"], "planned_stop", "recorded: {is_recorded}: {told:#}");
             assert_eq!((&told["id"], &told["reason"]), (&stop["id"], &json!("moving house")));
             assert_eq!(told["recorded"], is_recorded, "{told:#}");
-            assert_in_time(&told);
+            assert_answered_in_time(&told);
         }
     }
     // Who never knew cannot know now, and says so.
@@ -1540,12 +1453,10 @@ fn an_answer_is_not_forgotten_when_the_store_goes_away() {
     for suffix in ["", "-wal", "-shm"] {
         std::fs::remove_file(sandbox.sidecar(suffix)).unwrap();
     }
-    let told = ask(&mut gateway, "ask");
+    let told = ask_json(&mut gateway, "ask");
     assert_eq!((&told["cause"], &told["recorded"]), (&json!("store_replaced"), &json!(false)));
-    assert_in_time(&told);
+    assert_answered_in_time(&told);
 }
-
-// -- whose marker ------------------------------------------------------------------------------
 
 /// R:UID. FIELD-BUGS row 35.
 ///
@@ -1689,8 +1600,6 @@ fn a_script_asks_about_itself() {
     assert_eq!(lines[1..], ["0", "0", "1", "note: none is open", "1"], "{answer:#?}");
 }
 
-// -- damage ------------------------------------------------------------------------------------
-
 /// R:ROW. FIELD-BUGS row 57.
 ///
 /// Symptom: a marker without the data that its consumption demanded could never be consumed and
@@ -1783,8 +1692,6 @@ fn a_row_that_makes_no_sense_spoils_no_other() {
     }
     sandbox.cli(["release", "--pid", &script.pid().to_string()]).assert_code(0);
 }
-
-// -- older stores ------------------------------------------------------------------------------
 
 /// A store as a version of before made it, with a claim in it: without markers, or without locks
 /// as well.
@@ -1880,8 +1787,6 @@ fn a_marker_whose_target_an_older_program_has_ended_is_inert() {
     assert_eq!(sandbox.marker(pid, &["consume"]).1["id"], next["id"]);
     assert_eq!(sandbox.marker(pid, &["clear", "planned_stop"]), (0, json!({"cleared": 1})));
 }
-
-// -- the view ----------------------------------------------------------------------------------
 
 /// What people look at after an incident: what was asked of whom, and is not done yet.
 #[test]

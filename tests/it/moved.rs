@@ -9,9 +9,10 @@ use std::path::PathBuf;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::library::{GATEWAY, ROLE_TEST, ask};
-use crate::open::mount_namespace;
-use crate::support::{BINARY, LIMIT, Process, Run, Sandbox, eventually, skipped, wait_stopped};
+use crate::library::{GATEWAY, ROLE_TEST};
+use crate::support::{
+    BINARY, LIMIT, Process, Run, Sandbox, ask, eventually, mount_namespace, skipped, wait_stopped,
+};
 
 const ORPHANED: &str = "orphaned_anchor";
 
@@ -263,8 +264,8 @@ fn a_container_with_its_hosts_default_path_has_another_store() {
         std::fs::create_dir(sandbox.file("store")).unwrap();
         let script = "mount -t tmpfs -o mode=0700 t store &&
             exec incumbent run --no-backoff -- /bin/sh -c 'echo $$; exec cat'";
-        let mut command = sandbox.program(words[0]);
-        command.args(&words[1..]).args(["/bin/sh", "-c", script]);
+        let mut command = sandbox.within(words);
+        command.args(["/bin/sh", "-c", script]);
         let mut run = Run::start(command);
         // Or it would claim again at once.
         run.process.signal(Signal::STOP);
@@ -286,8 +287,8 @@ fn a_container_with_its_hosts_default_path_has_another_store() {
 fn an_owner_with_mounts_of_its_own_in_the_same_directory_is_found() {
     let Some(words) = mount_namespace() else { return skipped("needs root and mounts") };
     let sandbox = Sandbox::new();
-    let mut command = sandbox.program(words[0]);
-    command.args(&words[1..]).arg(BINARY).args(["run", "--no-backoff", "--"]);
+    let mut command = sandbox.within(words);
+    command.arg(BINARY).args(["run", "--no-backoff", "--"]);
     command.args(["/bin/sh", "-c", "echo $$; exec cat"]);
     let mut run = Run::start(command);
     run.process.signal(Signal::STOP);
@@ -311,8 +312,8 @@ fn an_anchor_of_another_user_keeps_nobody_out() {
         "umask 0; echo '{}' > {name}; exec 9< {name}; flock -x 9; echo ready; exec cat",
         sandbox.db().display()
     );
-    let mut command = sandbox.program(words[0]);
-    command.args(&words[1..]).args(["/bin/sh", "-c", &script]);
+    let mut command = sandbox.within(words);
+    command.args(["/bin/sh", "-c", &script]);
     let mut other = Process::start(command);
     other.line_with("ready");
     assert_eq!(sandbox.start("default").0, 0);

@@ -5,11 +5,9 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::PathBuf;
 
 use crate::support::older::Older;
-use crate::support::{LIMIT, Process, Run, Sandbox, eventually, is_root, kill, skipped};
+use crate::support::{LIMIT, NOBODY, Process, Run, Sandbox, eventually, is_root, kill, skipped};
 
-const NOBODY: u32 = 65534;
-
-fn start(older: &Older<'_>) -> crate::support::Answer {
+fn start_beside_older(older: &Older<'_>) -> crate::support::Answer {
     older.sandbox.cli(["run", "--no-backoff", "--legacy-home", older.home(), "--", "true"])
 }
 
@@ -28,10 +26,10 @@ fn second_name(older: &Older<'_>, name: &str) -> PathBuf {
 fn a_start_killed_while_it_makes_the_lock_blocks_no_later_one() {
     let Some(sandbox) = Sandbox::with_python() else { return };
     let older = Older::new(&sandbox);
-    start(&older).assert_code(0);
+    start_beside_older(&older).assert_code(0);
     for round in 0..2 {
         let other = second_name(&older, ".incumbent-Ab12Cd");
-        start(&older).assert_code(0);
+        start_beside_older(&older).assert_code(0);
         assert!(!other.exists(), "round {round}");
         if round > 0 || !is_root() {
             break;
@@ -44,7 +42,7 @@ fn a_start_killed_while_it_makes_the_lock_blocks_no_later_one() {
     // While somebody holds it, it is held, and no more.
     let run = older.hold();
     let other = second_name(&older, ".incumbent-Ab12Cd");
-    start(&older).assert_code(75);
+    start_beside_older(&older).assert_code(75);
     assert!(other.exists());
     run.end().assert_code(0);
 }
@@ -61,12 +59,12 @@ fn a_lock_with_another_name_is_refused_only_where_a_stranger_may_have_made_that(
     for (of_directory, of_file, mode, code) in cases {
         let Some(sandbox) = Sandbox::with_python() else { return };
         let older = Older::new(&sandbox);
-        start(&older).assert_code(0);
+        start_beside_older(&older).assert_code(0);
         second_name(&older, "other");
         chown(older.file("gateway.lock"), Some(of_file), None).unwrap();
         chown(&older.home, Some(of_directory), None).unwrap();
         std::fs::set_permissions(&older.home, PermissionsExt::from_mode(mode)).unwrap();
-        let answer = start(&older);
+        let answer = start_beside_older(&older);
         assert_eq!(answer.code(), code, "{of_directory} {of_file} {mode:o}: {answer:#?}");
         if code == 78 {
             answer.assert_complains(&["gateway.lock", "more than one name", "move it away"]);
@@ -125,8 +123,8 @@ fn files_that_cannot_be_put_back_are_told_once() {
         for path in [sandbox.path(), &sandbox.file("store"), &older.home] {
             chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
         }
-        let mut command = sandbox.program(words[0]);
-        command.args(&words[1..]).arg(binary).args(["run", "--no-backoff"]);
+        let mut command = sandbox.within(words);
+        command.arg(binary).args(["run", "--no-backoff"]);
         command.args(["--legacy-home", older.home()]).args(crate::support::HOLDING);
         let mut run = Run::start(command);
         eventually("the record is there", LIMIT, || {

@@ -1,10 +1,8 @@
 //! Opening a store: whose place it is, what lies there already, and what the disk allows.
 
-use std::collections::BTreeMap;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::os::unix::fs::{MetadataExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
@@ -12,84 +10,16 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::support::{
-    Answer, BINARY, Identity, LIMIT, Process, Run, Sandbox, another_user, assert_within, has,
-    is_root, order, role, role_db, skipped, wait_stopped, works,
+    BINARY, Disk, Identity, LIMIT, NOBODY, Process, Run, Sandbox, another_user, assert_untouched,
+    assert_within, fingerprint, has, is_root, mode, mount_namespace, read_only_store, set_mode,
+    skipped, stopped_writer, works,
 };
-
-const NOBODY: u32 = 65534;
 
 /// Everything that asks.
 pub const QUESTIONS: [&[&str]; 4] =
     [&["status"], &["history"], &["events"], &["sql", "SELECT * FROM gateways"]];
 
-/// Everything that can be said of a file without reading its times: type, mode, owner, content.
-type Fingerprint = BTreeMap<PathBuf, (u32, u32, Vec<u8>)>;
-
-/// What lies below `directory`, but for what `SQLite` itself may map and make beside a database
-/// that it reads: the index of its log, and an empty log.
-pub fn fingerprint(directory: &Path) -> Fingerprint {
-    let mut found = Fingerprint::new();
-    let mut directories = vec![directory.to_owned()];
-    while let Some(directory) = directories.pop() {
-        for entry in std::fs::read_dir(&directory).unwrap() {
-            let path = entry.unwrap().path();
-            let facts = std::fs::symlink_metadata(&path).unwrap();
-            let name = path.to_str().unwrap();
-            if name.ends_with("-shm") || (name.ends_with("-wal") && facts.len() == 0) {
-                continue;
-            }
-            let content = if facts.is_file() { std::fs::read(&path).unwrap() } else { Vec::new() };
-            if facts.is_dir() {
-                directories.push(path.clone());
-            }
-            found.insert(path, (facts.mode(), facts.uid(), content));
-        }
-    }
-    found
-}
-
-/// Asserts without printing megabytes.
-#[track_caller]
-pub fn assert_untouched(before: &Fingerprint, directory: &Path, what: &str) {
-    let after = fingerprint(directory);
-    let names = |all: &Fingerprint| all.keys().cloned().collect::<Vec<_>>();
-    assert_eq!(names(before), names(&after), "{what}: files came or went");
-    for (path, (mode, owner, content)) in before {
-        let (mode_after, owner_after, content_after) = &after[path];
-        let path = path.display();
-        assert_eq!(
-            (format!("{mode:o}"), owner),
-            (format!("{mode_after:o}"), owner_after),
-            "{what}: mode or owner of {path}"
-        );
-        assert!(content == content_after, "{what}: {path} was changed");
-    }
-}
-
-/// The words that start a program with mounts of its own; `None` where that is not to be had.
-pub fn mount_namespace() -> Option<&'static [&'static str]> {
-    const WORDS: &[&str] = &["unshare", "-m"];
-    const TRY: &[&str] =
-        &["unshare", "-m", "/bin/sh", "-c", "mount -t tmpfs t /mnt && exec \"$@\"", "sh"];
-    static FOUND: OnceLock<bool> = OnceLock::new();
-    FOUND.get_or_init(|| is_root() && has("nsenter") && works(TRY)).then_some(WORDS)
-}
-
-/// The words that start a program for which the store in the current directory cannot be written;
-/// `None` where that is not to be had.
-pub fn read_only_store() -> Option<&'static [&'static str]> {
-    const REMOUNT: &str = "mount --bind store store && mount -o remount,bind,ro store || exit 99
-        exec \"$@\"";
-    mount_namespace()?;
-    Some(&["unshare", "-m", "/bin/sh", "-c", REMOUNT, "sh"])
-}
-
 impl Sandbox {
-    /// A file beside the store: `""`, `-wal` or `-shm`.
-    pub fn sidecar(&self, suffix: &str) -> PathBuf {
-        self.file(&format!("store/state.db{suffix}"))
-    }
-
     fn store(&self) -> PathBuf {
         self.file("store")
     }
@@ -109,25 +39,6 @@ impl Sandbox {
         let connection = Connection::open(self.db()).unwrap();
         connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
     }
-
-    /// The program in somebody's words (another user, another namespace).
-    pub fn under(&self, words: &[&str], binary: &Path, verb: &[&str]) -> Command {
-        let mut command = self.program(words[0]);
-        command.args(&words[1..]).arg(binary).args(verb);
-        command
-    }
-
-    /// A shell script with mounts of its own; `$INCUMBENT_DB` is on an empty disk of `size`.
-    fn on_a_disk(&self, words: &[&str], size: &str, script: &str) -> Process {
-        let script = format!(
-            "mkdir store && mount -t tmpfs -o size={size},mode=700 t store || exit 99
-             fill() {{ dd if=/dev/zero of=store/fill bs=1k 2> /dev/null; }}
-             {script}"
-        );
-        let mut command = self.program(words[0]);
-        command.args(&words[1..]).args(["/bin/sh", "-c", &script]);
-        Process::start(command)
-    }
 }
 
 /// Runs it with `--json`, and asserts the error that comes of it.
@@ -140,21 +51,11 @@ fn assert_error(command: Command, code: i32, kind: &str) -> Value {
     document["error"].clone()
 }
 
-pub fn set_mode(path: &Path, mode: u32) {
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
-}
-
-fn mode(path: &Path) -> u32 {
-    std::fs::symlink_metadata(path).unwrap().mode() & 0o7777
-}
-
 const START: &[&str] = &["run", "--no-backoff", "--", "echo", "started"];
 
 fn as_json(verb: &'static [&'static str]) -> Vec<&'static str> {
     [&["--json"], verb].concat()
 }
-
-// -- modes and owners --------------------------------------------------------------------------
 
 /// FIELD-BUGS row 87: what is on record (command lines, homes) is its owner's business, whatever
 /// the umask says.
@@ -339,8 +240,6 @@ fn the_file_that_cannot_be_written_is_named() {
     }
 }
 
-// -- what is not ours --------------------------------------------------------------------------
-
 fn another_programs_database(path: &Path, journal_mode: &str) -> Connection {
     let connection = Connection::open(path).unwrap();
     connection.pragma_update(None, "journal_mode", journal_mode).unwrap();
@@ -506,8 +405,6 @@ fn a_damaged_store_is_said_to_be_damaged() {
     assert!(error["message"].as_str().unwrap().contains("meta"), "{error:#}");
 }
 
-// -- versions ----------------------------------------------------------------------------------
-
 /// FIELD-BUGS row 81. An older program goes on beside a newer one, until the newer one says that
 /// it may not: then it refuses to write, and still answers.
 #[test]
@@ -535,8 +432,6 @@ fn a_newer_schema_stops_only_writers_and_only_when_told_so() {
     }
     assert_untouched(&before, sandbox.path(), "too new");
 }
-
-// -- disks -------------------------------------------------------------------------------------
 
 /// R:FULL. FIELD-BUGS row 78.
 ///
@@ -587,7 +482,7 @@ fn a_release_on_a_full_disk_is_pending_and_blocks_nobody() {
         let disk = sandbox.on_a_disk(words, "600k", "echo mounted; exec cat");
         let disk = Disk::new(&sandbox, disk);
         let mut gateway = disk.role(crate::library::ROLE_TEST, crate::library::GATEWAY);
-        let mut ask = |order: &str| crate::library::ask(&mut gateway, order);
+        let mut ask = |order: &str| crate::support::ask(&mut gateway, order);
         assert_eq!(ask("open"), "opened");
         assert!(ask("claim default").starts_with("granted"));
         disk.fill_up();
@@ -611,69 +506,6 @@ fn a_release_on_a_full_disk_is_pending_and_blocks_nobody() {
             json!(["released"])
         };
         assert_eq!(json!(reasons), expected, "{history:#}");
-    }
-}
-
-/// A mount namespace that a shell keeps; others enter it.
-pub struct Disk<'a> {
-    sandbox: &'a Sandbox,
-    keeper: Process,
-}
-
-impl<'a> Disk<'a> {
-    pub fn new(sandbox: &'a Sandbox, mut keeper: Process) -> Self {
-        assert_eq!(keeper.line(), "mounted");
-        Self { sandbox, keeper }
-    }
-
-    /// A disk of `size` at the store's place; where there can be none, that is told as a skip.
-    pub fn sized(sandbox: &'a Sandbox, size: &str) -> Option<Self> {
-        let Some(words) = mount_namespace() else {
-            skipped("needs root and mounts");
-            return None;
-        };
-        // What fills it up.
-        if !has("sqlite3") {
-            skipped("needs sqlite3");
-            return None;
-        }
-        Some(Self::new(sandbox, sandbox.on_a_disk(words, size, "echo mounted; exec cat")))
-    }
-
-    /// The words that start a program in it.
-    pub fn enter(&self) -> Command {
-        let mut command = self.sandbox.program("nsenter");
-        command.args(["-m", "-t", &self.keeper.pid().to_string()]);
-        // Entering moves to the root directory.
-        command.args(["/bin/sh", "-c", "cd \"$0\" && exec \"$@\""]).arg(self.sandbox.path());
-        command
-    }
-
-    pub fn role(&self, test: &str, role: &str) -> Process {
-        let inner = self.sandbox.role_command(test, role);
-        let mut command = self.enter();
-        command.arg(inner.get_program()).args(inner.get_args()).env("IT_ROLE", role);
-        Process::start(command)
-    }
-
-    /// Leaves no room, also not in the WAL: else a checkpoint makes some (FIELD-BUGS row 133). Needs sqlite3.
-    pub fn fill_up(&self) {
-        let script =
-            "sqlite3 store/state.db '.filectrl persist_wal 1' 'PRAGMA wal_checkpoint(TRUNCATE)' &&
-            { dd if=/dev/zero of=store/fill bs=1k 2> /dev/null; true; }";
-        self.shell(script).assert_code(0);
-    }
-
-    pub fn cli(&self, verb: &[&str]) -> Answer {
-        let mut command = self.enter();
-        command.arg(BINARY).args(verb);
-        Process::start(command).finish(LIMIT)
-    }
-
-    pub fn shell(&self, script: &str) -> Answer {
-        let mut command = self.enter();
-        command.args(["/bin/sh", "-c", script]);
-        Process::start(command).finish(LIMIT)
     }
 }
 
@@ -715,8 +547,8 @@ fn no_change_begins_where_nothing_can_be_written() {
     let sandbox = Sandbox::new();
     sandbox.cli(["run", "--no-backoff", "--", "true"]).assert_code(0);
     let cli = |verb: &[&str]| {
-        let mut command = sandbox.program(words[0]);
-        command.args(&words[1..]).arg(BINARY).args(verb);
+        let mut command = sandbox.within(words);
+        command.arg(BINARY).args(verb);
         Process::start(command).finish(LIMIT)
     };
     for verb in [
@@ -731,8 +563,6 @@ fn no_change_begins_where_nothing_can_be_written() {
     // Nobody takes for a crash what does not run.
     assert_eq!(cli(&["stop"]).assert_code(0).err, "");
 }
-
-// -- one way in --------------------------------------------------------------------------------
 
 /// FIELD-BUGS rows 72 and 73.
 ///
@@ -789,7 +619,7 @@ fn only_sqlite_opens_the_database() {
     let role = sandbox.role_command(crate::library::ROLE_TEST, crate::library::GATEWAY);
     let mut gateway = Process::start(traced(role));
     for order in ["open", "claim a", "open", "claim a", "verify", "status a", "release", "close"] {
-        crate::library::ask(&mut gateway, order);
+        crate::support::ask(&mut gateway, order);
     }
     gateway.finish(LIMIT).assert_code(0);
     check("the library");
@@ -820,28 +650,6 @@ fn where_locks_do_not_work_nothing_starts() {
         assert_eq!(sandbox.number("SELECT count(*) FROM instances"), 0, "{fault}");
         assert_eq!(sandbox.anchor_names(), [""; 0], "{fault}");
     }
-}
-
-// -- a busy store ------------------------------------------------------------------------------
-
-/// The part of a process that holds the write lock.
-#[test]
-fn role_of_a_writer() {
-    if role().as_deref() != Some("writer") {
-        return;
-    }
-    let connection = Connection::open(role_db()).unwrap();
-    connection.execute_batch("BEGIN IMMEDIATE; DELETE FROM events").unwrap();
-    eprintln!("writing");
-    assert_eq!(order(), None);
-}
-
-pub fn stopped_writer(sandbox: &Sandbox) -> Process {
-    let mut writer = sandbox.role("open::role_of_a_writer", "writer");
-    writer.err_line_with("writing");
-    writer.signal(Signal::STOP);
-    wait_stopped(writer.pid());
-    writer
 }
 
 /// FIELD-BUGS rows 63 and 77.
@@ -890,8 +698,6 @@ fn a_deadline_holds_also_behind_a_stopped_writer() {
     drop(writer);
     run.end().assert_code(0);
 }
-
-// -- one file, two names -----------------------------------------------------------------------
 
 /// FIELD-BUGS row 30.
 ///

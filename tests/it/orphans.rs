@@ -3,16 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-use incumbent::{Claim, MarkerName, MarkerRequest, Released, Standing, Store, Tenure};
+use incumbent::{MarkerName, MarkerRequest, Released, Standing, Store};
 
-use crate::support::{LIMIT, Process, Sandbox, eventually, rounds};
-
-fn claim(store: &Store) -> Tenure {
-    match store.profile("default").unwrap().claim().unwrap() {
-        Claim::Granted(tenure) => tenure,
-        Claim::Held(holder) => panic!("{holder}"),
-    }
-}
+use crate::support::{LIMIT, Process, Sandbox, eventually, rounds, tenure_of};
 
 impl Sandbox {
     /// Another office of another profile, while this process has the store open.
@@ -31,7 +24,7 @@ fn a_watch_makes_no_anchor_after_the_release() {
     let sandbox = Sandbox::new();
     let store = Store::open(sandbox.db()).unwrap();
     for round in 0..rounds(100, 3_000) {
-        let tenure = claim(&store);
+        let tenure = tenure_of(&store, "default");
         let watches: Vec<_> = (0..4).map(|_| tenure.watch(|_| ()).unwrap()).collect();
         // The race is wide: the watches are about to verify for the first time.
         std::thread::sleep(Duration::from_micros(round as u64 % 200));
@@ -48,7 +41,7 @@ fn a_watch_makes_no_anchor_after_the_release() {
 fn the_history_never_forgets_an_anchor_that_is_held() {
     let sandbox = Sandbox::new();
     let store = Store::open(sandbox.db()).unwrap();
-    let evicted = claim(&store);
+    let evicted = tenure_of(&store, "default");
     sandbox.cli(["evict", "--force"]).assert_code(0);
     for _ in 0..290 {
         sandbox.cli(["run", "--no-backoff", "--", "true"]).assert_code(0);
@@ -66,7 +59,7 @@ fn an_owner_that_let_go_of_a_lost_office_refuses_nobody() {
     for reopened in [false, true] {
         let sandbox = Sandbox::new();
         let store = Store::open(sandbox.db()).unwrap();
-        let tenure = claim(&store);
+        let tenure = tenure_of(&store, "default");
         for name in ["state.db", "state.db-wal", "state.db-shm"] {
             std::fs::remove_file(sandbox.db().with_file_name(name)).unwrap();
         }
@@ -89,7 +82,7 @@ fn those_who_wait_for_an_orphan_keep_nobody_from_writing() {
     const WRITES: usize = 15;
     let sandbox = Sandbox::new();
     let store = Store::open(sandbox.db()).unwrap();
-    let tenure = claim(&store);
+    let tenure = tenure_of(&store, "default");
     let name = format!("{}-1-ab.lock", "deadbeef".repeat(4));
     let orphan = std::fs::File::create(sandbox.anchors().join(name)).unwrap();
     rustix::fs::flock(&orphan, rustix::fs::FlockOperation::LockExclusive).unwrap();

@@ -16,10 +16,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::open::set_mode;
 use crate::support::{
     BINARY, Container, LIMIT, Process, Random, Sandbox, another_user, container, eventually, has,
-    is_root, skipped, tagged,
+    is_root, set_mode, skipped, tagged,
 };
 
 /// The gateway: it never waits for the lock, and keeps it until it dies. What it opens is closed in an
@@ -269,7 +268,7 @@ impl<'a> Storm<'a> {
     }
 }
 
-fn storm(names: &[&str], seconds: u64) {
+fn storm_in(names: &[&str], seconds: u64) {
     if container().is_none() || !has("perl") || BINARY.contains(' ') {
         return skipped("needs pid namespaces and perl");
     }
@@ -293,7 +292,7 @@ fn is_spared(word: &str) -> bool {
     spared.split(',').any(|spared| spared == word)
 }
 
-fn seconds() -> u64 {
+fn kill_seconds() -> u64 {
     std::env::var("INCUMBENT_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(8)
 }
 
@@ -301,13 +300,13 @@ fn seconds() -> u64 {
 /// and ends before it owns.
 #[test]
 fn random_kills_in_one_pid_namespace_never_make_two() {
-    storm(&["alpha"], seconds());
+    storm_in(&["alpha"], kill_seconds());
 }
 
 /// The same where half of the claimants can see none of the processes on record.
 #[test]
 fn random_kills_in_two_pid_namespaces_never_make_two() {
-    storm(&["alpha", "beta"], seconds());
+    storm_in(&["alpha", "beta"], kill_seconds());
 }
 
 /// A witness that never speaks proves nothing.

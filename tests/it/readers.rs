@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use incumbent::{Acquire, Claim, Kind, LockRequest, MarkerName, MarkerRequest, Standing, Store};
 
-use crate::support::{LIMIT, Process, Sandbox, role, role_db, rounds};
+use crate::support::{LIMIT, Process, Sandbox, plays, role_db, rounds, test_name};
 
-const ROLE_TEST: &str = "readers::role_of_many_threads";
+const ROLE_TEST: &str = test_name!(role_of_many_threads);
 const THREADS: usize = 64;
 
 /// Again where the write lock of the store was not had in time: on a busy machine the turn of one of 64 writers may
@@ -50,7 +50,7 @@ fn mixed(store: &Store, thread: usize) -> incumbent::Result<()> {
 /// Plays a gateway with many threads; says how many rounds were done, or what went wrong.
 #[test]
 fn role_of_many_threads() {
-    if role().as_deref() != Some("threads") {
+    if !plays("threads") {
         return;
     }
     let store = Store::open(role_db()).unwrap();

@@ -31,6 +31,15 @@ impl Sandbox {
         copy
     }
 
+    /// A stopped run whose store was replaced, and whose command has ended: when it goes on it finds all of that
+    /// in one look. `holder` has the office in the new store.
+    fn swapped_run(&self, holder: Option<&Process>) -> Run {
+        let copy = self.other_store(holder);
+        let run = self.hold(&[]);
+        self.swap_and_end_command(&run, &copy);
+        run
+    }
+
     /// Stops `run`, puts the file `new` in the place of its store, and ends its command: when it goes on it finds
     /// all of that in one look.
     fn swap_and_end_command(&self, run: &Run, new: &std::path::Path) {
@@ -52,9 +61,7 @@ impl Sandbox {
 fn a_command_that_was_reaped_gets_no_signal_for_a_lost_office() {
     let sandbox = Sandbox::new();
     let holder = Process::start(sandbox.program("cat"));
-    let copy = sandbox.other_store(Some(&holder));
-    let run = sandbox.hold(&[]);
-    sandbox.swap_and_end_command(&run, &copy);
+    let run = sandbox.swapped_run(Some(&holder));
     run.process.signal(Signal::CONT);
     let end = run.process.finish(LIMIT).assert_code(137);
     let told: Vec<_> = end.err.lines().filter(|line| line.contains("was lost")).collect();
@@ -67,9 +74,7 @@ fn a_command_that_was_reaped_gets_no_signal_for_a_lost_office() {
 #[test]
 fn a_command_that_was_reaped_is_not_recorded_in_a_new_store() {
     let sandbox = Sandbox::new();
-    let copy = sandbox.other_store(None);
-    let run = sandbox.hold(&[]);
-    sandbox.swap_and_end_command(&run, &copy);
+    let run = sandbox.swapped_run(None);
     run.process.signal(Signal::CONT);
     run.process.finish(LIMIT).assert_code(137);
     let last = &sandbox.history()[0];
@@ -84,9 +89,7 @@ fn a_command_that_was_reaped_is_not_recorded_in_a_new_store() {
 #[test]
 fn a_busy_new_store_does_not_delay_the_exit() {
     let sandbox = Sandbox::new();
-    let copy = sandbox.other_store(None);
-    let run = sandbox.hold(&[]);
-    sandbox.swap_and_end_command(&run, &copy);
+    let run = sandbox.swapped_run(None);
     let alone = rusqlite::Connection::open(sandbox.db()).unwrap();
     alone.execute_batch("PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE").unwrap();
     let began = Instant::now();

@@ -6,10 +6,10 @@ use std::process::Command;
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::containers::{GATEWAY, LIBRARY};
+use crate::containers::{GATEWAY, ROLE_TEST};
 use crate::support::{
-    BINARY, Identity, LIMIT, Process, Run, Sandbox, Stat, eventually, kill, skipped, wait_ended,
-    wait_stopped, works,
+    AS_ROLE, BINARY, Identity, LIMIT, Process, Run, Sandbox, Stat, eventually, kill, set_role,
+    skipped, wait_ended, wait_stopped, works,
 };
 use crate::verdict::{may_mount, views};
 
@@ -41,7 +41,7 @@ impl Restarted {
         }
         // The offset is hidden from this very process: the script has to end in an `exec`.
         command.args(["/bin/sh", "-c", &format!("{} {script}", Self::HIDE)]);
-        command.env("IT_ROLE", GATEWAY).env("IT_PROGRAM", std::env::current_exe().unwrap());
+        set_role(&mut command, ROLE_TEST, GATEWAY);
         command
     }
 
@@ -63,7 +63,7 @@ fn uptime_s() -> i64 {
 /// How an owner came to hold the office and the lock. Each says `held`.
 const OWNERS: [(&str, &str); 4] = [
     ("run", "exec incumbent run --no-backoff --lock token=one -- sh -c 'echo held; exec cat'"),
-    ("a program that links the library", LIBRARY),
+    ("a program that links the library", AS_ROLE),
     (
         "an entry script",
         "incumbent claim --pid $$ && incumbent lock acquire token one --pid $$ || exit
@@ -108,7 +108,7 @@ fn after_a_reboot_one_attempt_owns_whoever_has_the_pid_now() {
 fn after_a_reboot(case: &str, offset_s: i64, owner: &str, forget_number: bool, successor: &str) {
     let sandbox = Sandbox::new();
     let mut command = sandbox.shell(owner);
-    command.env("IT_ROLE", GATEWAY).env("IT_PROGRAM", std::env::current_exe().unwrap());
+    set_role(&mut command, ROLE_TEST, GATEWAY);
     let mut owner = Process::start(command);
     owner.line_with("held");
     owner.kill();
@@ -146,7 +146,7 @@ fn after_a_reboot(case: &str, offset_s: i64, owner: &str, forget_number: bool, s
     let status = status.json();
     assert_eq!(status["reason"], "rebooted", "{case}: {status:#}");
     let script = match successor {
-        "library" => LIBRARY,
+        "library" => AS_ROLE,
         _ => "exec incumbent run --no-backoff --lock token=one -- true",
     };
     let answer = Process::start(machine.command(&sandbox, script)).finish(LIMIT);
@@ -183,8 +183,6 @@ fn another_boot_id_alone_is_no_reboot() {
         }
     }
 }
-
-// -- services that see another boot id than their neighbours -----------------------------------------
 
 /// A service and a neighbour: how each sees `/proc`.
 struct Neighbours<'a> {

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::stop::{PATIENT, reloaded, stranger, terms};
 use crate::support::{
     BINARY, HOLDING, LIMIT, Process, Run, SOON, Sandbox, assert_within, eventually, kill,
-    pid_namespace, rounds, skipped, wait_ended, wait_stopped,
+    pid_namespace, rounds, skipped, wait_ended, wait_stopped, writer,
 };
 
 impl Sandbox {
@@ -44,8 +44,6 @@ fn is_done(document: &Value, instance: &Value) {
     });
     assert_eq!(*document, expected);
 }
-
-// -- from inside -------------------------------------------------------------------------------
 
 /// FIELD-BUGS rows 49 and 50.
 ///
@@ -172,8 +170,6 @@ fn the_next_command_has_what_the_first_one_had() {
     assert_eq!(sandbox.history().len(), 1);
 }
 
-// -- how the command is stopped ----------------------------------------------------------------
-
 /// By the rules of a stop: asked once, given its time, then killed. How the one before ended says
 /// nothing of how the run ends.
 #[test]
@@ -273,8 +269,6 @@ fn a_run_in_another_pid_namespace_is_restarted() {
     run.let_end();
     run.ended().assert_code(7);
 }
-
-// -- what comes in between ---------------------------------------------------------------------
 
 #[test]
 fn a_strangers_term_during_a_restart_is_the_last_word() {
@@ -534,8 +528,6 @@ fn the_next_generation_is_a_restart_too() {
     assert!(!answer.err.contains("restarting"), "{answer:#?}");
 }
 
-// -- whom there is to restart ------------------------------------------------------------------
-
 #[test]
 fn where_nobody_runs_there_is_nothing_to_restart() {
     let sandbox = Sandbox::new();
@@ -601,8 +593,6 @@ fn a_linked_gateway_serves_a_restart_itself() {
     assert!(!answer.err.contains("TERM"), "nobody is signalled: {answer:#?}");
 }
 
-// -- when it cannot be done --------------------------------------------------------------------
-
 /// The upgrade went wrong: there is nothing left to start. The office is free, and nobody is told
 /// that it was restarted.
 #[test]
@@ -644,8 +634,7 @@ fn a_busy_store_delays_a_restart() {
     let mut run = sandbox.patient(&[]);
     let restart = sandbox.begin(&["restart"]);
     assert_eq!(run.process.line(), "TERM");
-    let mut writer = sandbox.role("open::role_of_a_writer", "writer");
-    writer.err_line_with("writing");
+    let writer = writer(&sandbox);
     writer.signal(Signal::STOP);
     wait_stopped(writer.pid());
     run.let_end();

@@ -230,8 +230,7 @@ fn as_pid_1_it_reaps() {
         echo \"corpses: $corpses\"
         exit 9";
     let words = [namespace, &[BINARY, "run", "--", "/bin/sh", "-c", script]].concat();
-    let mut command = sandbox.program(words[0]);
-    command.args(&words[1..]);
+    let command = sandbox.within(&words);
     let answer = Process::start(command).finish(LIMIT).assert_code(9);
     assert!(answer.out.contains("my parent is 1\n"), "{answer:#?}");
     assert!(answer.out.contains("corpses: 0\n"), "{answer:#?}");
@@ -244,8 +243,7 @@ fn as_pid_1_it_passes_signals_on() {
     let Some(namespace) = pid_namespace() else { return skipped("needs a pid namespace") };
     let sandbox = Sandbox::new();
     let words = [namespace, &[BINARY, "run", "--", "/bin/sh", "-c", EARS]].concat();
-    let mut command = sandbox.program(words[0]);
-    command.args(&words[1..]);
+    let command = sandbox.within(&words);
     let mut outer = Process::start(command);
     outer.line();
     let run = tagged("IT_SANDBOX", sandbox.path())

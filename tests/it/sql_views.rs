@@ -5,8 +5,10 @@ use std::time::{Duration, Instant, SystemTime};
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
-use crate::open::{assert_untouched, fingerprint};
-use crate::support::{Answer, LIMIT, Process, Sandbox, assert_within, has, rounds, skipped};
+use crate::support::{
+    Answer, LIMIT, Process, Sandbox, assert_untouched, assert_within, fingerprint, has, rounds,
+    skipped,
+};
 
 impl Sandbox {
     fn sqlite3(&self, query: &str) -> Vec<Value> {
@@ -273,8 +275,6 @@ fn sql_prints_in_one_way_at_a_time() {
     sandbox.cli(["sql", "--csv", "--json", "SELECT 1"]).assert_code(2);
     sandbox.cli(["--json", "sql", "--csv", "SELECT 1"]).assert_code(2);
 }
-
-// -- the questions of the README ---------------------------------------------------------------
 
 /// The queries of the README, each with the question above it.
 fn questions() -> Vec<(String, String)> {

@@ -8,13 +8,10 @@ use rusqlite::Connection;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::library::ask;
-use crate::status_set::{
-    bystander, claimed, damage, obey, obeying, say, stopped_writer, talker, write_for,
-};
+use crate::status_set::{claimed, damage, obey, obeying, say, talker, write_for};
 use crate::support::{
-    BINARY, LIMIT, Process, Run, Sandbox, assert_within, eventually, has, order, pid_namespace,
-    role, role_db, skipped, wait_stopped,
+    BINARY, LIMIT, Process, Run, Sandbox, ask, assert_within, bystander, eventually, has, order,
+    plays, role_db, skipped, stopped_writer, test_name, unix_ms, wait_stopped,
 };
 
 /// Every surface that answers "is it up?", but for the library.
@@ -42,15 +39,10 @@ const AT_WORK: &[&str] = &[
     "connected",
 ];
 
-fn answer(sandbox: &Sandbox, surface: &[&str]) -> String {
+fn shown_by(sandbox: &Sandbox, surface: &[&str]) -> String {
     let answer = sandbox.cli(surface);
     assert_eq!(answer.err, "", "{surface:?}");
     answer.out
-}
-
-fn unix_ms() -> i64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-    i64::try_from(now.as_millis()).unwrap()
 }
 
 /// The value of a metric of the default office; `None` when there is no such sample.
@@ -97,12 +89,12 @@ fn assert_dead_everywhere(sandbox: &Sandbox, reason: &str, when: &str) {
     let says = text.lines().find(|line| line.trim_start().starts_with("says "));
     assert!(says.is_none_or(|line| line.contains("was running")), "{when}: {text}");
     assert!(!text.contains("agent"), "{when}: {text}");
-    let row = row_of_the_table(&answer(sandbox, &["status", "--all"]));
+    let row = row_of_the_table(&shown_by(sandbox, &["status", "--all"]));
     let words: Vec<&str> = row.split_whitespace().collect();
     assert_eq!(words[..3], ["default", "gateway", "no"], "{when}: {row}");
     assert!(!row.contains("running") && !row.contains("ok"), "{when}: {row}");
     for surface in [&["status", "--metrics"][..], &["status", "--all", "--metrics"]] {
-        let metrics = answer(sandbox, surface);
+        let metrics = shown_by(sandbox, surface);
         assert_eq!(metric(&metrics, "incumbent_gateway_up", ""), Some(0.0), "{when}: {metrics}");
         for word in ["_busy", "_drainable", "_state{", "_active_agents", "platform_"] {
             let found = metrics.lines().find(|line| {
@@ -199,14 +191,8 @@ fn a_reused_pid_does_not_bring_the_dead_back() {
         incumbent status-set --pid $owner --state mine 2> /dev/null; echo \"set $?\"
         kill -KILL $!
         exit 0";
-    let Some(namespace) = pid_namespace() else { return skipped("needs a pid namespace") };
     let sandbox = Sandbox::new();
-    let mut command = sandbox.program(namespace[0]);
-    command.args(&namespace[1..]).args(["/bin/sh", "-c", SCRIPT]);
-    let answer = Process::start(command).finish(LIMIT).assert_code(0);
-    if answer.err.contains("ns_last_pid") {
-        return skipped("needs leave to choose pids");
-    }
+    let Some(answer) = sandbox.choosing_pids(SCRIPT) else { return };
     let lines: Vec<&str> = answer.out.lines().collect();
     assert_eq!(lines, ["before 0", "same pid 0", "status 3", "set 1"], "{answer:#?}");
     let read = |name: &str| std::fs::read_to_string(sandbox.file(name)).unwrap();
@@ -257,14 +243,14 @@ fn a_live_idle_gateway_is_alive_however_old_its_last_word_is() {
             assert_eq!(status[key], value, "{age_ms}: {key}: {status:#}");
         }
         assert_eq!(status["platforms"]["telegram"]["state"], "connected", "{status:#}");
-        let text = answer(&sandbox, &["status"]);
+        let text = shown_by(&sandbox, &["status"]);
         let first = text.lines().next().unwrap();
         assert!(first.starts_with("default/gateway: running, pid "), "{age_ms}: {text}");
         assert!(!first.contains("stale") && !text.contains("not running"), "{age_ms}: {text}");
         assert!(text.contains("; said "), "its age is shown: {text}");
-        let row = row_of_the_table(&answer(&sandbox, &["status", "--all"]));
+        let row = row_of_the_table(&shown_by(&sandbox, &["status", "--all"]));
         assert!(row.contains(" yes ") && row.contains("1 of 1 ok"), "{age_ms}: {row}");
-        let metrics = answer(&sandbox, &["status", "--metrics"]);
+        let metrics = shown_by(&sandbox, &["status", "--metrics"]);
         for (name, value) in
             [("up", 1.0), ("stale", 1.0), ("busy", 1.0), ("unresponsive_seconds", 0.0)]
         {
@@ -312,9 +298,9 @@ fn a_failed_start_is_reported_until_a_newer_one_and_a_clean_stop_is_silent() {
         for word in ["no token was given", "E401"] {
             assert!(text.contains(word), "{round}: {word}: {text}");
         }
-        let row = row_of_the_table(&answer(&sandbox, &["status", "--all"]));
+        let row = row_of_the_table(&shown_by(&sandbox, &["status", "--all"]));
         assert!(row.contains(" startup_failed "), "{round}: {row}");
-        let metrics = answer(&sandbox, &["status", "--all", "--metrics"]);
+        let metrics = shown_by(&sandbox, &["status", "--all", "--metrics"]);
         let failed = metric(&metrics, "incumbent_gateway_state", ",state=\"startup_failed\"");
         assert_eq!(failed, Some(1.0), "{round}: {metrics}");
         age_everything();
@@ -421,8 +407,6 @@ fn busy_and_drainable_follow_from_what_is_true_and_what_was_said() {
     assert_eq!(codes, [0, 3, 4]);
 }
 
-// -- it never blocks ---------------------------------------------------------------------------
-
 /// The contract's number.
 const WITHIN: Duration = Duration::from_millis(50);
 
@@ -487,7 +471,7 @@ fn with_the_write_lock_held_by_a_stopped_process_it_answers_at_once() {
 /// The part of a program that wants the database for itself.
 #[test]
 fn role_of_a_monopolist() {
-    if role().as_deref() != Some("monopolist") {
+    if !plays("monopolist") {
         return;
     }
     let connection = Connection::open(role_db()).unwrap();
@@ -506,7 +490,7 @@ fn role_of_a_monopolist() {
 fn a_database_that_another_program_keeps_is_an_error_and_no_wait() {
     let sandbox = Sandbox::new();
     sandbox.cli(["run", "--no-backoff", "--", "true"]).assert_code(0);
-    let mut monopolist = sandbox.role("status::role_of_a_monopolist", "monopolist");
+    let mut monopolist = sandbox.role(test_name!(role_of_a_monopolist), "monopolist");
     monopolist.err_line_with("alone");
     for surface in SURFACES {
         let mut answers = Vec::new();
@@ -535,8 +519,6 @@ fn a_database_that_another_program_keeps_is_an_error_and_no_wait() {
     sandbox.assert_status(3, "dead", "exited");
 }
 
-// -- for people --------------------------------------------------------------------------------
-
 /// What a terminal of `columns` makes of it.
 fn rows_on_screen(text: &str, columns: usize) -> usize {
     text.lines().map(|line| line.chars().count().div_ceil(columns).max(1)).sum()
@@ -551,7 +533,7 @@ fn the_answer_is_the_first_line_and_all_of_it_fits_on_a_screen() {
     let locks: Vec<&str> = locks.iter().map(String::as_str).collect();
     let mut run = obeying(&sandbox, &locks);
     let pid = run.pid();
-    let text = answer(&sandbox, &["status"]);
+    let text = shown_by(&sandbox, &["status"]);
     assert!(text.starts_with(&format!("default/gateway: running, pid {pid}, since ")), "{text}");
     say(&sandbox, &mut run, &["--state", "running", "--active-agents", "2"]);
     let loop_of = |words: &str, first: usize, end: usize| {
@@ -565,7 +547,7 @@ fn the_answer_is_the_first_line_and_all_of_it_fits_on_a_screen() {
         assert_eq!(obey(&mut run, &loop_of(platform, first, first + 50)), 0);
     }
     assert_eq!(sandbox.status().1["platforms"].as_object().unwrap().len(), 200);
-    let text = answer(&sandbox, &["status"]);
+    let text = shown_by(&sandbox, &["status"]);
     assert!(text.starts_with(&format!("default/gateway: running, pid {pid}, since ")), "{text}");
     assert!(text.contains("and 188 more, see --json"), "{text}");
     assert!(text.contains("and 38 more, see --json"), "{text}");
@@ -586,14 +568,14 @@ fn what_is_long_is_cut_and_fits_on_a_screen_as_well() {
     let served: Vec<&str> = served.iter().map(String::as_str).collect();
     let mut too_much = Vec::new();
     let mut look = |what: &str, all_of_it: &str| {
-        let text = answer(&sandbox, &["status"]);
+        let text = shown_by(&sandbox, &["status"]);
         let rows = rows_on_screen(&text, 100);
         if rows > 45 {
             too_much.push(format!("{what}: {rows} rows"));
         }
-        let document = answer(&sandbox, &["--json", "status"]);
+        let document = shown_by(&sandbox, &["--json", "status"]);
         assert!(document.contains(all_of_it), "{what}: not in the JSON: {document}");
-        let all = answer(&sandbox, &["status", "--all"]);
+        let all = shown_by(&sandbox, &["status", "--all"]);
         let rows = rows_on_screen(&row_of_the_table(&all), 100);
         assert!(rows <= 10, "{what}: {rows} rows in the table");
     };
@@ -658,7 +640,7 @@ fn colours_and_symbols_are_for_terminals() {
     assert!(all.contains("\u{1b}[32;1myes"), "{all:?}");
     // The columns stand where they stand without colours.
     let without = strip_escapes(&all);
-    let pipe = answer(&sandbox, &["status", "--all"]);
+    let pipe = shown_by(&sandbox, &["status", "--all"]);
     let column = |text: &str| text.lines().next().unwrap().find("PID").unwrap();
     assert_eq!(column(&without), column(&pipe), "{without:?}\n{pipe:?}");
     let row = row_of_the_table(&without);
@@ -720,7 +702,7 @@ fn control_characters_do_not_reach_the_terminal() {
     let mut harmful = Vec::new();
     let mut look = |when: &str| {
         for verb in SURFACES.into_iter().chain([&["events"][..], &["--json", "events"]]) {
-            let out = answer(&sandbox, verb);
+            let out = shown_by(&sandbox, verb);
             // JSON escapes what it has to escape: it is for programs.
             let is_json = verb.contains(&"--json");
             // The last one turns round the direction in which the rest is read.
@@ -751,8 +733,6 @@ fn control_characters_do_not_reach_the_terminal() {
     look("dead");
     assert!(harmful.is_empty(), "{harmful:#?}");
 }
-
-// -- one answer --------------------------------------------------------------------------------
 
 /// FIELD-BUGS rows 38, 39 and 63. Whoever asks changes nothing, whatever there is to be said.
 #[test]
@@ -853,7 +833,7 @@ fn every_surface_gives_the_same_answer() {
     ] {
         assert_eq!(status.pointer(pointer), Some(&value), "{pointer}: {status:#}");
     }
-    let text = answer(&sandbox, &["status"]);
+    let text = shown_by(&sandbox, &["status"]);
     for words in [
         "running, ",
         "3 agents at work",
@@ -902,15 +882,15 @@ fn assert_same_everywhere(sandbox: &Sandbox, when: &str) {
     assert_eq!(running, report.pid.filter(|_| report.running), "{when}");
     let up = if report.running { 1.0 } else { 0.0 };
     for surface in [&["status", "--metrics"][..], &["status", "--all", "--metrics"]] {
-        let metrics = answer(sandbox, surface);
+        let metrics = shown_by(sandbox, surface);
         assert_eq!(metric(&metrics, "incumbent_gateway_up", ""), Some(up), "{when}: {metrics}");
         let verdict = format!(",verdict=\"{}\"", report.verdict);
         assert_eq!(metric(&metrics, "incumbent_gateway_verdict", &verdict), Some(1.0), "{when}");
     }
-    let text = answer(sandbox, &["status"]);
+    let text = shown_by(sandbox, &["status"]);
     let word = if report.running { "running" } else { "not running" };
     assert!(text.starts_with(&format!("default/gateway: {word}")), "{when}: {text}");
-    let row = row_of_the_table(&answer(sandbox, &["status", "--all"]));
+    let row = row_of_the_table(&shown_by(sandbox, &["status", "--all"]));
     let word = if report.running { "yes" } else { "no" };
     assert_eq!(row.split_whitespace().nth(2), Some(word), "{when}: {row}");
 }

@@ -18,8 +18,6 @@ use crate::support::{
 /// The longest profile, and the longest state.
 const LONGEST: &str = "long-long-long-long-long-long-long-long-long-long-long-long-long";
 
-// -- gateways that say how they are ------------------------------------------------------------
-
 /// A command that obeys: one order a line, the answer ends with its exit code.
 const OBEYING: &str = r#"
     echo $$
@@ -252,7 +250,7 @@ fn profiles(reports: &[Value]) -> Vec<String> {
 }
 
 /// A report without what grows while one looks at it.
-fn timeless(report: &Value) -> Value {
+fn report_without_times(report: &Value) -> Value {
     let mut report = report.clone();
     for key in ["/unresponsive_ms", "/locks/0/lease_remaining_ms"] {
         if let Some(value) = report.pointer_mut(key) {
@@ -265,7 +263,7 @@ fn timeless(report: &Value) -> Value {
 /// Asserts that two reports say the same, and names the first field in which they do not.
 #[track_caller]
 fn assert_same(one: &Value, other: &Value) {
-    let (one, other) = (timeless(one), timeless(other));
+    let (one, other) = (report_without_times(one), report_without_times(other));
     let keys = |report: &Value| -> Vec<String> {
         report.as_object().expect("an object").keys().cloned().collect()
     };
@@ -274,8 +272,6 @@ fn assert_same(one: &Value, other: &Value) {
         assert_eq!(one[&key], other[&key], "{key}: {one:#}");
     }
 }
-
-// -- every office of a store -------------------------------------------------------------------
 
 /// A store in which every office is another case. What holds them lives as long as this.
 struct Town {
@@ -578,8 +574,6 @@ fn the_library_says_what_the_command_line_says() {
     }
 }
 
-// -- older stores ------------------------------------------------------------------------------
-
 /// FIELD-BUGS row 81.
 ///
 /// Symptom: `status` of a newer version changed the store under a gateway of the one before. It
@@ -636,8 +630,6 @@ fn an_older_store_is_told_and_left_as_it_is() {
         assert_eq!(sandbox.number("PRAGMA user_version"), version);
     }
 }
-
-// -- profiles that are served ------------------------------------------------------------------
 
 /// FIELD-BUGS row 65.
 ///
@@ -1212,8 +1204,6 @@ fn the_library_serves_and_reports_for_whom_it_serves() {
     assert_eq!(state_of("a"), connected("own"));
     tenure.release().unwrap();
 }
-
-// -- Prometheus' text format -------------------------------------------------------------------
 
 /// A series: the metric's name, its labels by name.
 type Series = (String, BTreeMap<String, String>);

@@ -13,25 +13,24 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use incumbent::{
-    Claim, ErrorKind, Event, Field, PlatformUpdate, ProfileName, Report, Standing, StatusUpdate,
-    Store, Tenure, Wait,
+    ErrorKind, Event, Field, PlatformUpdate, ProfileName, Report, Standing, StatusUpdate, Store,
+    Tenure, Wait,
 };
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::support::{
-    LIMIT, Process, Random, Sandbox, eventually, kill, order, role, role_db, rounds, wait_stopped,
+    LIMIT, Process, Random, Sandbox, ask_json, eventually, granted, kill, order, role, role_db,
+    rounds, test_name, told_json, wait_stopped,
 };
 
-const ROLE_TEST: &str = "status_contention::role_of_a_party";
+const ROLE_TEST: &str = test_name!(role_of_a_party);
 
 /// What one writer talks to.
 const PLATFORMS: u64 = 16;
 
 /// Every so many updates are about all platforms, the others about one of them.
 const ALL_EVERY: u64 = 16;
-
-// -- the parties that the tests order about ----------------------------------------------------
 
 /// Plays a writer, a reader, a follower, or a heart.
 #[test]
@@ -52,19 +51,6 @@ fn tell(line: &str) {
     std::io::stderr().write_all(format!("=> {line}\n").as_bytes()).unwrap();
 }
 
-#[track_caller]
-fn told(party: &mut Process) -> Value {
-    let line = party.err_line_with("=> ");
-    let text = line.split_once("=> ").unwrap().1;
-    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {line}"))
-}
-
-#[track_caller]
-fn ask(party: &mut Process, order: &str) -> Value {
-    party.say(order);
-    told(party)
-}
-
 /// Writes, however long it takes: on a disk that hangs it is refused for want of time, which is none
 /// of the things that are tested here. What was refused was not written.
 fn patiently<T>(mut work: impl FnMut() -> incumbent::Result<T>) -> T {
@@ -80,15 +66,10 @@ fn open() -> Store {
     patiently(|| Store::open(role_db()))
 }
 
-fn claim(store: &Store, profile: &str) -> Tenure {
+fn claim_patiently(store: &Store, profile: &str) -> Tenure {
     let profile = store.profile(profile).unwrap();
-    match patiently(|| profile.claim()) {
-        Claim::Granted(tenure) => tenure,
-        Claim::Held(holder) => panic!("{holder}"),
-    }
+    granted(Ok(patiently(|| profile.claim())))
 }
-
-// -- one number in every field -----------------------------------------------------------------
 
 fn platform_name(platform: u64) -> String {
     format!("platform-{platform}")
@@ -211,8 +192,6 @@ impl Said {
         Self { runtime, platforms: platforms.collect() }
     }
 }
-
-// -- the state of the whole store --------------------------------------------------------------
 
 /// Everything that was said, by instance; and who is in office.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -355,14 +334,12 @@ fn tables(sandbox: &Sandbox) -> rusqlite::Connection {
     connection
 }
 
-// -- writers -----------------------------------------------------------------------------------
-
 /// Updates in bursts, so that they meet: about 25 a second.
 fn write_until_killed() {
     let order = order().unwrap();
     let (profile, seed) = order.split_once(' ').unwrap();
     let mut dice = Random::new(seed.parse().unwrap());
-    let tenure = claim(&open(), profile);
+    let tenure = claim_patiently(&open(), profile);
     let instance = tenure.instance().as_i64();
     tell(&format!("{instance} 0"));
     for number in 1.. {
@@ -436,8 +413,6 @@ impl Drop for Writer {
         }
     }
 }
-
-// -- readers and followers ---------------------------------------------------------------------
 
 /// Reads all profiles again and again, and one whenever it is asked to.
 fn read_until_told() {
@@ -540,7 +515,7 @@ fn nothing_acknowledged_is_lost_and_nothing_half_written_is_seen_though_writers_
     let mut followers: Vec<Process> = (0..2).map(|_| sandbox.role(ROLE_TEST, "follower")).collect();
     let mut reader = sandbox.role(ROLE_TEST, "reader");
     for party in followers.iter_mut().chain([&mut reader]) {
-        assert_eq!(told(party), "ready");
+        assert_eq!(told_json(party), "ready");
     }
     let printing: Vec<Listener> = (0..2).map(|_| Listener::start(&sandbox)).collect();
 
@@ -558,7 +533,7 @@ fn nothing_acknowledged_is_lost_and_nothing_half_written_is_seen_though_writers_
         let (profile, writer) = (&profiles[at], &mut writers[at]);
         // Whoever asks after the acknowledgement sees what was acknowledged.
         let (instance, number) = writer.acknowledged();
-        let answer = ask(&mut reader, &format!("read {profile}"));
+        let answer = ask_json(&mut reader, &format!("read {profile}"));
         if instance != 0 {
             assert_eq!(answer[0], instance, "{profile}: {answer}");
             assert!(answer[1].as_u64() >= Some(number), "{profile}: {number} was lost: {answer}");
@@ -592,7 +567,7 @@ fn nothing_acknowledged_is_lost_and_nothing_half_written_is_seen_though_writers_
     assert!(kills > 0, "nobody was killed");
 
     reader.say("done");
-    let looked = told(&mut reader);
+    let looked = told_json(&mut reader);
     eprintln!("reader: {looked}");
     assert_eq!(looked["wrong"], json!([]), "{looked:#}");
     assert!(looked["looks"].as_u64() > Some(0));
@@ -606,7 +581,7 @@ fn nothing_acknowledged_is_lost_and_nothing_half_written_is_seen_though_writers_
     }
     let newest = sandbox.number("SELECT max(id) FROM events");
     for (mut follower, number) in followers.into_iter().zip(1..) {
-        let heard = ask(&mut follower, &format!("until {newest}"));
+        let heard = ask_json(&mut follower, &format!("until {newest}"));
         assert_eq!(heard["wrong"], json!([]), "follower {number}");
         assert!(heard["seen"].as_u64() >= Some(updates), "follower {number}: {}", heard["seen"]);
         assert_eq!(heard["replica"], tables.to_json(), "follower {number}");
@@ -674,13 +649,11 @@ impl Drop for Listener {
     }
 }
 
-// -- one name in many profiles -----------------------------------------------------------------
-
 /// Writes one platform 20 times, when told to.
 fn write_one_platform() {
     let profile = order().unwrap();
     let store = open();
-    let tenure = claim(&store, &profile);
+    let tenure = claim_patiently(&store, &profile);
     tell("\"ready\"");
     assert_eq!(order().as_deref(), Some("go"));
     for number in 1..=20 {
@@ -715,7 +688,7 @@ fn fifty_writers_of_one_platform_name_do_not_overwrite_each_other() {
         writer.say(&name(number));
     }
     for writer in &mut writers {
-        assert_eq!(told(writer), "ready");
+        assert_eq!(told_json(writer), "ready");
     }
     for writer in &mut writers {
         writer.say("go");
@@ -723,7 +696,7 @@ fn fifty_writers_of_one_platform_name_do_not_overwrite_each_other() {
     for (number, writer) in writers.iter_mut().enumerate() {
         let profile = name(number);
         let own = json!(["telegram", format!("{profile}-20"), {"profile": profile, "number": 20}]);
-        assert_eq!(told(writer), json!([own]), "what {profile} sees of itself");
+        assert_eq!(told_json(writer), json!([own]), "what {profile} sees of itself");
     }
     let connected = "SELECT count(*) FROM platform_status AS p JOIN instances AS i
         ON i.id = p.instance_id AND i.profile = p.profile
@@ -740,7 +713,7 @@ fn fifty_writers_of_one_platform_name_do_not_overwrite_each_other() {
 fn a_served_profiles_failure_does_not_stand_over_the_servers_own_connection() {
     let sandbox = Sandbox::new();
     let store = Store::open(sandbox.db()).unwrap();
-    let tenure = claim(&store, "main");
+    let tenure = claim_patiently(&store, "main");
     let served: Vec<ProfileName> =
         (0..50).map(|number| ProfileName::new(format!("p{number}")).unwrap()).collect();
     let mut update = StatusUpdate::new()
@@ -774,12 +747,10 @@ fn a_served_profiles_failure_does_not_stand_over_the_servers_own_connection() {
     assert_eq!(of("p8"), (Some("fatal".to_owned()), Some("p8".to_owned())));
 }
 
-// -- a follower that falls behind --------------------------------------------------------------
-
 /// Writes as many status events as it is told to, as fast as it can.
 fn flood() {
     let store = open();
-    let tenure = claim(&store, "default");
+    let tenure = claim_patiently(&store, "default");
     tell("\"ready\"");
     let mut round = 0;
     while let Some(order) = order() {
@@ -805,7 +776,7 @@ fn flood() {
 fn a_follower_that_was_stopped_for_too_long_is_told_how_much_it_missed() {
     let sandbox = Sandbox::new();
     let mut flood = sandbox.role(ROLE_TEST, "flood");
-    assert_eq!(told(&mut flood), "ready");
+    assert_eq!(told_json(&mut flood), "ready");
     let mut follower = Process::start(sandbox.incumbent(["events", "--follow", "--json"]));
     let next = |follower: &mut Process| -> Value {
         let line = follower.line();
@@ -813,7 +784,7 @@ fn a_follower_that_was_stopped_for_too_long_is_told_how_much_it_missed() {
     };
     assert_eq!(next(&mut follower)["event"], "store_migrated");
     assert_eq!(next(&mut follower)["event"], "office_claimed");
-    ask(&mut flood, "1");
+    ask_json(&mut flood, "1");
     let event = next(&mut follower);
     assert_eq!(event["event"], "platform_changed", "{event}");
     let last = event["id"].as_i64().unwrap();
@@ -821,7 +792,7 @@ fn a_follower_that_was_stopped_for_too_long_is_told_how_much_it_missed() {
     follower.signal(Signal::STOP);
     wait_stopped(follower.pid());
     let started = Instant::now();
-    ask(&mut flood, "13000");
+    ask_json(&mut flood, "13000");
     eprintln!("13,000 events in {:?}", started.elapsed());
     assert!(started.elapsed() < LIMIT, "events made writing slow: {:?}", started.elapsed());
     let connection = tables(&sandbox);
@@ -844,7 +815,7 @@ fn a_follower_that_was_stopped_for_too_long_is_told_how_much_it_missed() {
         assert_eq!((&event["id"], &event["event"]), (&json!(id), &json!("platform_changed")));
     }
     // It goes on with what comes.
-    ask(&mut flood, "2");
+    ask_json(&mut flood, "2");
     for id in [kept.last().unwrap() + 1, kept.last().unwrap() + 2] {
         assert_eq!(next(&mut follower)["id"], id);
     }
@@ -852,13 +823,11 @@ fn a_follower_that_was_stopped_for_too_long_is_told_how_much_it_missed() {
     follower.finish_with_stdin_open(LIMIT).assert_code(0);
 }
 
-// -- heartbeats --------------------------------------------------------------------------------
-
 /// Two hearts beat at about 100 Hz each, one of them by the crate's thread, until told to stop.
 fn beat_until_told() {
     let profile = order().unwrap();
     let store = open();
-    let tenure = claim(&store, &profile);
+    let tenure = claim_patiently(&store, &profile);
     let heart = patiently(|| tenure.heartbeat(Duration::from_millis(10)));
     let is_over = Arc::new(AtomicBool::new(false));
     let (mut beats, mut longest, mut failed) = (0_u64, Duration::ZERO, Vec::new());
@@ -910,7 +879,7 @@ fn heartbeats_of_ten_processes_keep_the_wal_small_and_nobody_loses_anything() {
         heart.say(&format!("p{number}"));
     }
     for heart in &mut hearts {
-        assert_eq!(told(heart), "ready");
+        assert_eq!(told_json(heart), "ready");
     }
     // Beside them: somebody who follows, and somebody who asks.
     let mut follower = Process::start(sandbox.incumbent(["events", "--follow"]));
@@ -930,7 +899,7 @@ fn heartbeats_of_ten_processes_keep_the_wal_small_and_nobody_loses_anything() {
     }
     let mut beats = 0;
     for (number, heart) in hearts.iter_mut().enumerate() {
-        let answer = told(heart);
+        let answer = told_json(heart);
         assert_eq!(answer["holds"], true, "p{number}: {answer}");
         // A disk may hang; nobody starves beside the others.
         let (own, failed) =
@@ -969,6 +938,6 @@ fn a_stream_may_move_to_another_thread() {
     let thread = std::thread::spawn(move || -> Event {
         stream.next_event(Wait::UpTo(LIMIT)).unwrap().unwrap()
     });
-    let tenure = claim(&store, "default");
+    let tenure = claim_patiently(&store, "default");
     assert_eq!(thread.join().unwrap().instance, Some(tenure.instance().as_i64()));
 }

@@ -6,30 +6,23 @@ use std::time::{Duration, Instant};
 
 use incumbent::{
     Claim, ClaimOptions, ErrorKind, Field, ManualClock, OpenOptions, PlatformUpdate, ProfileName,
-    Report, StatusUpdate, Store, Tenure,
+    Report, StatusUpdate, Store,
 };
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::library::ask;
-use crate::open::{Disk, read_only_store};
 use crate::stop::stranger;
 use crate::support::{
-    BINARY, LIMIT, Process, Run, Sandbox, assert_within, eventually, forked, order, role, role_db,
-    skipped, wait_stopped,
+    BINARY, BOOT_MS, Disk, LIMIT, Process, Run, Sandbox, WALL_MS, ask, assert_within, bystander,
+    eventually, forked, order, plays, read_only_store, role_db, skipped, stopped_writer, tenure_of,
+    test_name, unix_ms,
 };
 
-const ROLE_TEST: &str = "status_set::role_of_a_talker";
+const ROLE_TEST: &str = test_name!(role_of_a_talker);
 const TALKER: &str = "talker";
 
 /// Looks like what a bot platform hands out.
 const TOKEN: &str = "123456789:AAEhBP0av28xKq91mZ7ttyQwe42Lp0xVbN4";
-
-/// Where the clocks of the tests of time stand at first: Unix and boot milliseconds.
-const WALL_MS: i64 = 1_795_305_600_000;
-const BOOT_MS: i64 = 1_000_000;
-
-// -- who speaks --------------------------------------------------------------------------------
 
 /// A command that obeys: a line of shell on its standard input, the exit code as the answer.
 const OBEYING: &[&str] = &[
@@ -69,13 +62,6 @@ pub fn say(sandbox: &Sandbox, run: &mut Run, words: &[&str]) {
     assert_eq!((code, &answer["written"]), (0, &json!(true)), "{words:?}: {answer:#}");
 }
 
-/// A process that lives until its standard input is closed, and has nothing to do with anybody.
-pub fn bystander(sandbox: &Sandbox) -> Process {
-    let mut process = Process::start(sandbox.shell("echo $$; exec cat"));
-    process.line();
-    process
-}
-
 /// The same, with an office that was claimed for it.
 #[track_caller]
 pub fn claimed(sandbox: &Sandbox, options: &[&str]) -> Process {
@@ -96,15 +82,6 @@ pub fn write_for(sandbox: &Sandbox, pid: u32, words: &[&str]) {
     assert_eq!((code, &answer["written"]), (0, &json!(true)), "{words:?}: {answer:#}");
 }
 
-/// A store of this process and the default office in it.
-#[track_caller]
-pub fn tenure_in(store: &Store) -> Tenure {
-    match store.profile("default").unwrap().claim().unwrap() {
-        Claim::Granted(tenure) => tenure,
-        Claim::Held(holder) => panic!("{holder}"),
-    }
-}
-
 fn with_clock(sandbox: &Sandbox) -> (Store, Arc<ManualClock>) {
     let clock = Arc::new(ManualClock::new(WALL_MS, BOOT_MS));
     let store =
@@ -112,29 +89,29 @@ fn with_clock(sandbox: &Sandbox) -> (Store, Arc<ManualClock>) {
     (store, clock)
 }
 
-fn report(store: &Store) -> Report {
+fn report_of(store: &Store) -> Report {
     store.profile("default").unwrap().status().unwrap()
 }
 
 /// Plays a gateway that links the library and holds the default office.
 #[test]
 fn role_of_a_talker() {
-    if role().as_deref() != Some(TALKER) {
+    if !plays(TALKER) {
         return;
     }
     let store = Store::open(role_db()).unwrap();
-    let tenure = tenure_in(&store);
+    let tenure = tenure_of(&store, "default");
     eprintln!("=> owns");
     let mut heart = None;
     while let Some(order) = order() {
         let words: Vec<&str> = order.split(' ').collect();
         let answer = match words.as_slice() {
             ["say", state] => {
-                outcome(tenure.update_status(&StatusUpdate::new().state(*state)).map(drop))
+                in_a_word(tenure.update_status(&StatusUpdate::new().state(*state)).map(drop))
             }
             ["promise", ms] => {
                 let cadence = Duration::from_millis(ms.parse().unwrap());
-                outcome(tenure.heartbeat(cadence).map(|made| heart = Some(made)))
+                in_a_word(tenure.heartbeat(cadence).map(|made| heart = Some(made)))
             }
             ["beat", count] => {
                 let started = Instant::now();
@@ -147,8 +124,8 @@ fn role_of_a_talker() {
                 let child = forked::fork();
                 if child == 0 {
                     forked::alarm(10);
-                    let said = outcome(tenure.update_status(&StatusUpdate::new().state("child")));
-                    let promised = outcome(tenure.heartbeat(Duration::from_secs(1)).map(drop));
+                    let said = in_a_word(tenure.update_status(&StatusUpdate::new().state("child")));
+                    let promised = in_a_word(tenure.heartbeat(Duration::from_secs(1)).map(drop));
                     heart.as_ref().unwrap().beat();
                     drop(heart.take());
                     eprintln!("child: {said} {promised}");
@@ -162,7 +139,7 @@ fn role_of_a_talker() {
     }
 }
 
-fn outcome(result: incumbent::Result<()>) -> String {
+fn in_a_word(result: incumbent::Result<()>) -> String {
     match result {
         Ok(()) => "Ok".to_owned(),
         Err(error) => format!("{:?}", error.kind()),
@@ -174,17 +151,6 @@ pub fn talker(sandbox: &Sandbox) -> Process {
     talker.err_line_with("=> owns");
     talker
 }
-
-/// A process that has the store's write lock, and is stopped.
-pub fn stopped_writer(sandbox: &Sandbox) -> Process {
-    let mut writer = sandbox.role("open::role_of_a_writer", "writer");
-    writer.err_line_with("writing");
-    writer.signal(Signal::STOP);
-    wait_stopped(writer.pid());
-    writer
-}
-
-// -- every field -------------------------------------------------------------------------------
 
 /// An option, the key of what it sets, two values (as said, as shown), and what is shown after it
 /// was cleared.
@@ -354,7 +320,7 @@ impl How {
 fn every_field_is_kept_cleared_or_set_by_the_library() {
     let sandbox = Sandbox::new();
     let store = Store::open(sandbox.db()).unwrap();
-    let tenure = tenure_in(&store);
+    let tenure = tenure_of(&store, "default");
     let text = |text: &str| text.to_owned();
     let runtime_update = |[state, reason, restart, agents, extra]: [How; 5], is_new: bool| {
         let which = |old: &str, new: &str| text(if is_new { new } else { old });
@@ -370,7 +336,7 @@ fn every_field_is_kept_cleared_or_set_by_the_library() {
             tenure.update_status(&runtime_update([before; 5], false)).unwrap();
             let how = How::digits::<5>(number);
             tenure.update_status(&runtime_update(how, true)).unwrap();
-            let said = report(&store).runtime.unwrap();
+            let said = report_of(&store).runtime.unwrap();
             let [state, reason, restart, agents, extra] = how;
             let had = |old: &str| (before == How::Set).then(|| text(old));
             assert_eq!(
@@ -407,7 +373,7 @@ fn every_field_is_kept_cleared_or_set_by_the_library() {
         tenure.update_status(&platform_update([before; 6], false)).unwrap();
         let how = How::digits::<6>(number);
         tenure.update_status(&platform_update(how, true)).unwrap();
-        let platforms = report(&store).platforms;
+        let platforms = report_of(&store).platforms;
         let [said] = platforms.as_slice() else { panic!("{platforms:?}") };
         let [state, code, message, attention, retrying, extra] = how;
         let had = |old: &str| (before == How::Set).then(|| text(old));
@@ -429,7 +395,7 @@ fn every_field_is_kept_cleared_or_set_by_the_library() {
 fn an_update_is_all_or_nothing() {
     let sandbox = Sandbox::new();
     let store = Store::open(sandbox.db()).unwrap();
-    let tenure = tenure_in(&store);
+    let tenure = tenure_of(&store, "default");
     tenure.update_status(&StatusUpdate::new().state("starting")).unwrap();
     let of_a_stranger =
         PlatformUpdate::new("b").of_profile(ProfileName::new("elsewhere").unwrap()).state("up");
@@ -442,13 +408,11 @@ fn an_update_is_all_or_nothing() {
     assert_eq!(refused.kind(), ErrorKind::NotOwner);
     assert!(refused.to_string().contains("elsewhere"), "{refused}");
     assert!(refused.hint().unwrap().contains("--serves elsewhere"), "{refused:?}");
-    let said = report(&store);
+    let said = report_of(&store);
     assert_eq!(said.state.as_deref(), Some("starting"));
     assert_eq!((said.platforms.len(), said.heartbeat_at_ms), (0, None));
     tenure.release().unwrap();
 }
-
-// -- seen from a gateway -----------------------------------------------------------------------
 
 /// Symptom: a script had to find out and pass on the pid of its supervisor, and got it wrong in a
 /// subshell. It holds because `run` tells its command, and whatever that starts, whose it is.
@@ -666,8 +630,6 @@ fn a_restart_inside_a_run_forgets_what_the_last_command_said() {
     run.process.wait(LIMIT);
 }
 
-// -- who may not -------------------------------------------------------------------------------
-
 /// Asserts that this is refused with `NotOwner`, in text and in JSON, and that the message holds
 /// all of `words`.
 #[track_caller]
@@ -834,7 +796,7 @@ fn who_lost_the_office_is_told_so() {
     drop(run);
 
     let store = Store::open(sandbox.db()).unwrap();
-    let tenure = tenure_in(&store);
+    let tenure = tenure_of(&store, "default");
     let heart = tenure.heartbeat(Duration::from_millis(20)).unwrap();
     let update = StatusUpdate::new().state("mine").platform(PlatformUpdate::new("a").state("up"));
     tenure.update_status(&update).unwrap();
@@ -865,8 +827,6 @@ fn who_lost_the_office_is_told_so() {
     drop((heart, tenure));
     assert_eq!(sandbox.status().1["state"], "theirs");
 }
-
-// -- what is not understood --------------------------------------------------------------------
 
 /// What cannot be said, and words of the explanation; `|` between those of which one will do.
 type Unspeakable<'a> = (&'a [&'a str], &'a [&'a str]);
@@ -1008,7 +968,7 @@ fn nested(levels: usize) -> Value {
 fn there_is_an_end_to_the_number_of_platforms() {
     let sandbox = Sandbox::new();
     let store = Store::open(sandbox.db()).unwrap();
-    let tenure = tenure_in(&store);
+    let tenure = tenure_of(&store, "default");
     let of = |number: usize, state: &str| {
         StatusUpdate::new().platform(PlatformUpdate::new(format!("p{number}")).state(state))
     };
@@ -1023,7 +983,7 @@ fn there_is_an_end_to_the_number_of_platforms() {
     let gone = StatusUpdate::new().platform(PlatformUpdate::new("p0").remove());
     tenure.update_status(&gone).unwrap();
     tenure.update_status(&of(256, "up")).unwrap();
-    assert_eq!(report(&store).platforms.len(), 256);
+    assert_eq!(report_of(&store).platforms.len(), 256);
     tenure.release().unwrap();
 }
 
@@ -1032,7 +992,7 @@ fn there_is_an_end_to_the_number_of_platforms() {
 fn what_cannot_be_said_is_refused_by_the_library_too() {
     let sandbox = Sandbox::new();
     let store = Store::open(sandbox.db()).unwrap();
-    let tenure = tenure_in(&store);
+    let tenure = tenure_of(&store, "default");
     let long = || "x".repeat(65);
     let platform = |update: PlatformUpdate| StatusUpdate::new().platform(update);
     for update in [
@@ -1059,14 +1019,12 @@ fn what_cannot_be_said_is_refused_by_the_library_too() {
         assert!(refused.hint().is_some(), "{refused}");
     }
     assert!(tenure.heartbeat(Duration::ZERO).is_err());
-    assert_eq!(report(&store).runtime, None);
+    assert_eq!(report_of(&store).runtime, None);
     // As deep as it can be read back.
     tenure.update_status(&StatusUpdate::new().extra(nested(127))).unwrap();
-    assert_eq!(report(&store).runtime.unwrap().extra, Some(nested(127)));
+    assert_eq!(report_of(&store).runtime.unwrap().extra, Some(nested(127)));
     tenure.release().unwrap();
 }
-
-// -- what is said ------------------------------------------------------------------------------
 
 /// A counter that went wrong is no number of agents.
 #[test]
@@ -1111,12 +1069,6 @@ fn a_time_is_understood_in_every_form() {
     let after = unix_ms();
     let row = sandbox.number("SELECT retrying_since_at_ms FROM platform_status");
     assert!((before..=after).contains(&row), "{before} {now} {after}");
-}
-
-/// Unix milliseconds.
-fn unix_ms() -> i64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-    i64::try_from(now.as_millis()).unwrap()
 }
 
 /// JSON of the caller's own comes back as it was, up to 64 KiB of it, of the gateway and of each
@@ -1236,10 +1188,10 @@ fn long_messages_are_cut_and_tokens_are_taken_out() {
 fn writers_are_named() {
     let sandbox = Sandbox::new();
     let store = Store::open(sandbox.db()).unwrap();
-    let tenure = tenure_in(&store);
+    let tenure = tenure_of(&store, "default");
     let update = StatusUpdate::new().state("a").platform(PlatformUpdate::new("p").state("up"));
     tenure.update_status(&update).unwrap();
-    let said = report(&store);
+    let said = report_of(&store);
     let here = std::process::id();
     let runtime = said.runtime.unwrap();
     for (writer, pid) in [
@@ -1251,7 +1203,7 @@ fn writers_are_named() {
     }
     // Only the rows that are written name the new writer.
     tenure.update_status(&StatusUpdate::new().state("b").by("the scheduler")).unwrap();
-    let said = report(&store);
+    let said = report_of(&store);
     assert_eq!(said.runtime.unwrap().writer.as_deref(), Some("the scheduler"));
     assert!(said.platforms[0].writer.as_ref().unwrap().starts_with(&format!("pid {here} (")));
     tenure.release().unwrap();
@@ -1280,11 +1232,11 @@ fn writers_are_named() {
 fn a_state_is_as_old_as_its_last_change() {
     let sandbox = Sandbox::new();
     let (store, clock) = with_clock(&sandbox);
-    let tenure = tenure_in(&store);
+    let tenure = tenure_of(&store, "default");
     let say = |update: StatusUpdate| {
         clock.advance(Duration::from_secs(1));
         tenure.update_status(&update).unwrap();
-        let said = report(&store);
+        let said = report_of(&store);
         let after = |at_ms: Option<i64>| at_ms.map(|ms| (ms - WALL_MS) / 1_000);
         let runtime = said.runtime.unwrap_or_default();
         let platform = said.platforms.first().cloned().unwrap_or_default();
@@ -1310,8 +1262,6 @@ fn a_state_is_as_old_as_its_last_change() {
     assert_eq!(say(platform("down")), ([None, Some(10)], [Some(11), Some(11)]));
     tenure.release().unwrap();
 }
-
-// -- damage ------------------------------------------------------------------------------------
 
 /// Writes what no program of ours writes.
 #[track_caller]
@@ -1620,8 +1570,6 @@ fn an_absurd_time_is_never_fresh() {
     sandbox.assert_status(0, "alive", "anchor_held");
 }
 
-// -- stores that are old, full or read-only ----------------------------------------------------
-
 /// FIELD-BUGS rows 78 and 81. A store of the version before: questions are answered and change
 /// nothing, saying something is refused by name, and the next claim brings it up to date.
 #[test]
@@ -1723,8 +1671,6 @@ fn on_a_read_only_mount_a_status_is_refused() {
     write_for(&sandbox, script.pid(), &["--state", "draining"]);
 }
 
-// -- forks and threads -------------------------------------------------------------------------
-
 /// FIELD-BUGS row 70. Nothing that a forked child says is heard, and its parent's heart beats on.
 #[test]
 fn a_forked_child_says_nothing() {
@@ -1752,7 +1698,7 @@ fn a_forked_child_says_nothing() {
 fn threads_of_one_process_lose_nothing() {
     let sandbox = Sandbox::new();
     let store = Store::open(sandbox.db()).unwrap();
-    let tenure = tenure_in(&store);
+    let tenure = tenure_of(&store, "default");
     let rounds: u64 = 40;
     std::thread::scope(|scope| {
         for thread in 0..8_u64 {
@@ -1775,7 +1721,7 @@ fn threads_of_one_process_lose_nothing() {
                         _ => update,
                     };
                     tenure.update_status(&update).unwrap();
-                    let seen = report(store);
+                    let seen = report_of(store);
                     let own = seen.platforms.iter().find(|it| it.platform == name).unwrap();
                     assert_eq!(own.extra, Some(json!(round)), "{name}");
                     for other in &seen.platforms {
@@ -1785,7 +1731,7 @@ fn threads_of_one_process_lose_nothing() {
             });
         }
     });
-    let seen = report(&store);
+    let seen = report_of(&store);
     assert_eq!(seen.platforms.len(), 8);
     for platform in &seen.platforms {
         assert_eq!(platform.extra, Some(json!(rounds)), "{platform:?}");
@@ -1799,8 +1745,6 @@ fn threads_of_one_process_lose_nothing() {
     tenure.release().unwrap();
 }
 
-// -- heartbeats --------------------------------------------------------------------------------
-
 /// FIELD-BUGS rows 21 and 22, with time in our hands: beats keep it responsive, their absence makes
 /// it unresponsive from the second missing one on, a late one heals that at once, and a clock that
 /// is set means nothing.
@@ -1809,7 +1753,7 @@ fn beats_are_counted_by_a_clock_that_does_not_step() {
     const CADENCE: Duration = Duration::from_millis(100);
     let sandbox = Sandbox::new();
     let (store, clock) = with_clock(&sandbox);
-    let tenure = tenure_in(&store);
+    let tenure = tenure_of(&store, "default");
     let heart = tenure.heartbeat(CADENCE).unwrap();
     let last_beat = || sandbox.number("SELECT heartbeat_boot_ms FROM runtime_status");
     let beat = || {
@@ -1817,7 +1761,7 @@ fn beats_are_counted_by_a_clock_that_does_not_step() {
         let now = BOOT_MS.max(incumbent::Clock::boot_ms(&*clock));
         eventually("the beat is written", LIMIT, || (last_beat() == now).then_some(()));
     };
-    let unresponsive = || report(&store).unresponsive_ms;
+    let unresponsive = || report_of(&store).unresponsive_ms;
     for round in 0..20 {
         clock.advance(Duration::from_millis(150));
         assert_eq!(unresponsive(), None, "round {round}");
@@ -1836,7 +1780,7 @@ fn beats_are_counted_by_a_clock_that_does_not_step() {
     assert_eq!(unresponsive(), Some(60_201));
     clock.step_wall_ms(-86_400_000);
     assert_eq!(unresponsive(), Some(60_201), "the wall clock does not wake anybody");
-    let held = report(&store);
+    let held = report_of(&store);
     assert!(held.running && held.verdict == "alive", "{held:?}");
     assert_eq!(tenure.verify().unwrap(), incumbent::Standing::Held);
     beat();
@@ -1874,7 +1818,7 @@ fn a_promise_made_with_the_claim_counts_from_then_on() {
     else {
         panic!("held")
     };
-    let unresponsive = || report(&store).unresponsive_ms;
+    let unresponsive = || report_of(&store).unresponsive_ms;
     assert_eq!(unresponsive(), None);
     clock.advance(Duration::from_secs(2));
     assert_eq!(unresponsive(), None);
@@ -2014,8 +1958,6 @@ fn a_script_beats_by_the_command_line() {
     assert_eq!((&status["unresponsive_ms"], &status["state"]), (&json!(null), &json!("running")));
     run.end().assert_code(0);
 }
-
-// -- starting ----------------------------------------------------------------------------------
 
 /// FIELD-BUGS row 23.
 ///

@@ -9,11 +9,10 @@ use incumbent::{Claim, ClaimOptions, MarkerName, StopCause, Store};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::open::{Disk, read_only_store};
 use crate::support::{
-    Answer, BINARY, HOLDING, Identity, LIMIT, Process, Run, SOON, Sandbox, Stat, another_user,
-    assert_within, eventually, kill, order, pid_namespace, role, role_db, rounds, skipped,
-    wait_ended, wait_stopped,
+    Answer, BINARY, Disk, HOLDING, Identity, LIMIT, Process, Run, SOON, Sandbox, Stat,
+    another_user, assert_within, eventually, kill, order, pid_namespace, plays, read_only_store,
+    role_db, rounds, skipped, test_name, wait_ended, wait_stopped, writer,
 };
 
 /// Says each TERM and each WINCH, and ends with code 7 when it gets USR1.
@@ -51,13 +50,6 @@ impl Sandbox {
     /// Starts a verb, and does not wait for it.
     pub fn begin(&self, verb: &[&str]) -> Process {
         Process::start(self.incumbent(verb))
-    }
-
-    /// A shell script as PID 1's child in a pid namespace of its own.
-    pub fn in_namespace(&self, namespace: &[&str], script: &str) -> Process {
-        let mut command = self.program(namespace[0]);
-        command.args(&namespace[1..]).args(["/bin/sh", "-c", script]);
-        Process::start(command)
     }
 
     /// An owner that links the library, see [`role_of_an_owner`].
@@ -115,9 +107,7 @@ impl Run {
     }
 }
 
-// -- an owner that links the library -----------------------------------------------------------
-
-pub const ROLE_TEST: &str = "stop::role_of_an_owner";
+pub const ROLE_TEST: &str = test_name!(role_of_an_owner);
 pub const OWNER: &str = "owner";
 /// The stop budget that it publishes.
 const BUDGET_MS: &str = "IT_BUDGET_MS";
@@ -125,7 +115,7 @@ const BUDGET_MS: &str = "IT_BUDGET_MS";
 /// Plays a gateway: asks why, whenever it gets a TERM, and lets go only when it is told to.
 #[test]
 fn role_of_an_owner() {
-    if role().as_deref() != Some(OWNER) {
+    if !plays(OWNER) {
         return;
     }
     let budget: u64 = std::env::var(BUDGET_MS).map_or(90_000, |ms| ms.parse().unwrap());
@@ -168,8 +158,6 @@ fn role_of_an_owner() {
     tenure.release().unwrap();
     eprintln!("=> released");
 }
-
-// -- asked once, and told ----------------------------------------------------------------------
 
 /// FIELD-BUGS rows 54 and 84.
 ///
@@ -438,8 +426,8 @@ fn a_run_in_another_pid_namespace_obeys_the_marker_alone() {
     assert_eq!(sandbox.history()[0]["end_reason"], "planned_stop");
 
     let script = "incumbent run --no-backoff -- /bin/sh -c \"$COMMAND\"; echo \"code $?\"";
-    let mut command = sandbox.program(namespace[0]);
-    command.args(&namespace[1..]).args(["/bin/sh", "-c", script]);
+    let mut command = sandbox.within(namespace);
+    command.args(["/bin/sh", "-c", script]);
     let polite = POLITE.replace("$1", "0").replace("kill", "echo TERM; kill");
     command.env("COMMAND", polite);
     let mut container = Process::start(command);
@@ -452,8 +440,6 @@ fn a_run_in_another_pid_namespace_obeys_the_marker_alone() {
     assert_eq!(terms(&answer), 1);
     sandbox.assert_planned(stopper);
 }
-
-// -- time --------------------------------------------------------------------------------------
 
 #[test]
 fn without_force_an_owner_lives_on_after_the_time_to_wait() {
@@ -543,16 +529,13 @@ fn the_time_to_wait_holds_also_where_no_signal_is_sent() {
     assert!(!answer.err.contains("TERM"), "{answer:#?}");
 }
 
-// -- a store that cannot be written ------------------------------------------------------------
-
 /// FIELD-BUGS row 77. Symptom: with the store locked or full nobody could be stopped any more. It
 /// says that it could not write that down, and stops all the same.
 #[test]
 fn a_stop_behind_a_stopped_writer_stops_and_says_what_it_could_not_record() {
     let sandbox = Sandbox::new();
     let mut owner = sandbox.linked_owner(30_000);
-    let mut writer = sandbox.role("open::role_of_a_writer", "writer");
-    writer.err_line_with("writing");
+    let writer = writer(&sandbox);
     writer.signal(Signal::STOP);
     wait_stopped(writer.pid());
     let stop = sandbox.begin(&["--json", "stop"]);
@@ -608,8 +591,6 @@ fn a_stop_on_a_read_only_mount_stops_and_says_what_it_could_not_record() {
     run.ended().assert_code(7);
     assert_eq!(sandbox.history()[0]["end_reason"], "signalled");
 }
-
-// -- two intents at once -----------------------------------------------------------------------
 
 #[test]
 fn a_second_stop_joins_the_first() {
@@ -749,8 +730,6 @@ fn a_killed_stop_leaves_nothing_in_the_way() {
     sandbox.assert_planned(stopper);
 }
 
-// -- no signal without proof -------------------------------------------------------------------
-
 /// R:REUSE. FIELD-BUGS row 17.
 ///
 /// Symptom: the stop of a gateway that was long gone ended a stranger that had got its pid (a
@@ -795,12 +774,8 @@ fn the_next_user_of_a_recorded_pid_sees_nothing_of_a_stop() {
             stops \"claim $record\" $owner
         done
         exit 0";
-    let Some(namespace) = pid_namespace() else { return skipped("needs a pid namespace") };
     let sandbox = Sandbox::new();
-    let answer = sandbox.in_namespace(namespace, SCRIPT).finish(LIMIT).assert_code(0);
-    if answer.err.contains("ns_last_pid") {
-        return skipped("needs leave to choose pids");
-    }
+    let Some(answer) = sandbox.choosing_pids(SCRIPT) else { return };
     let expected: Vec<String> = ["run", "claim --no-keeper", "claim "]
         .iter()
         .flat_map(|what| {
@@ -903,8 +878,6 @@ fn a_process_with_the_same_command_line_is_not_touched() {
     assert_eq!(terms(&dashboard.ended().assert_code(7)), 0);
 }
 
-// -- other users -------------------------------------------------------------------------------
-
 /// FIELD-BUGS rows 33 to 36: what root did once could not be read by the user any more. The user's
 /// gateway reads root's marker, and consumes it.
 #[test]
@@ -921,8 +894,8 @@ fn root_stops_a_users_gateway_which_learns_of_it() {
          while :; do wait $sleeper; done",
         binary.display()
     );
-    let mut command = sandbox.program(nobody[0]);
-    command.args(&nobody[1..]).arg(&binary).args(["run", "--", "/bin/sh", "-c", &script]);
+    let mut command = sandbox.within(nobody);
+    command.arg(&binary).args(["run", "--", "/bin/sh", "-c", &script]);
     let run = Run::start(command);
     let stop = sandbox.begin(&["stop"]);
     let stopper = stop.pid();
@@ -942,13 +915,13 @@ fn another_user_stops_only_who_obeys() {
     let sandbox = Sandbox::new();
     let binary = sandbox.open_to_nobody();
     let stop_as = |words: &[&str], timeout: &str| {
-        let mut command = sandbox.program(words[0]);
-        command.args(&words[1..]).arg(&binary).args(["stop", "--force", "--timeout", timeout]);
+        let mut command = sandbox.within(words);
+        command.arg(&binary).args(["stop", "--force", "--timeout", timeout]);
         Process::start(command)
     };
     // The store is nobody's, the gateways are root's.
-    let mut command = sandbox.program(nobody[0]);
-    command.args(&nobody[1..]).arg(&binary).args(["run", "--", "true"]);
+    let mut command = sandbox.within(nobody);
+    command.arg(&binary).args(["run", "--", "true"]);
     Process::start(command).finish(LIMIT).assert_code(0);
 
     let owner = sandbox.linked_owner(500);
@@ -970,8 +943,6 @@ fn another_user_stops_only_who_obeys() {
     assert_eq!(terms(&run.ended().assert_code(0)), 1);
     sandbox.assert_planned(stopper);
 }
-
-// -- what is desired ---------------------------------------------------------------------------
 
 #[test]
 fn what_is_desired_is_shown_and_set() {
@@ -1131,8 +1102,6 @@ fn however_it_ends_what_is_desired_stays() {
         assert_eq!(sandbox.cli(start).assert_code(0).out, "started\n", "{phase}");
     }
 }
-
-// -- what the supervisor is told ---------------------------------------------------------------
 
 /// Somebody who is not the parent of `pid`, and signals it.
 pub fn stranger(sandbox: &Sandbox, signal: &str, pid: u32) {

@@ -16,7 +16,7 @@ fn as_party(sandbox: &Sandbox, party: &str, arguments: &[&str]) -> Command {
     command
 }
 
-fn start(sandbox: &Sandbox, party: &str, options: &[&str]) -> Process {
+fn start_of_party(sandbox: &Sandbox, party: &str, options: &[&str]) -> Process {
     Process::start(as_party(sandbox, party, &[&["run"], options, HOLDING].concat()))
 }
 
@@ -30,19 +30,19 @@ fn the_seventh_refused_start_of_a_party_waits_and_says_so() {
     let sandbox = Sandbox::new();
     let owner = sandbox.hold(&[]);
     for number in 1..=6 {
-        let answer = start(&sandbox, "red", &[]).finish(LIMIT).assert_code(75);
+        let answer = start_of_party(&sandbox, "red", &[]).finish(LIMIT).assert_code(75);
         assert!(!answer.err.contains("waiting"), "start {number}: {answer:#?}");
     }
-    let mut seventh = start(&sandbox, "red", &[]);
+    let mut seventh = start_of_party(&sandbox, "red", &[]);
     let told = seventh.err_line_with("starts in a row failed");
     assert!(told.contains("6 starts in a row"), "{told}");
     assert!(told.contains("--no-backoff"), "{told}");
 
     // Meanwhile others are not delayed: another party, and whoever asks to go ahead.
     for answer in [
-        start(&sandbox, "blue", &[]).finish(LIMIT),
-        start(&sandbox, "red", &["--no-backoff"]).finish(LIMIT),
-        start(&sandbox, "red", &["--kind", "other"]).finish(LIMIT),
+        start_of_party(&sandbox, "blue", &[]).finish(LIMIT),
+        start_of_party(&sandbox, "red", &["--no-backoff"]).finish(LIMIT),
+        start_of_party(&sandbox, "red", &["--kind", "other"]).finish(LIMIT),
     ] {
         assert!(!answer.err.contains("waiting"), "{answer:#?}");
     }
@@ -63,10 +63,10 @@ fn a_backoff_ends_when_the_holder_goes() {
         let sandbox = Sandbox::new();
         let owner = sandbox.hold(&[]);
         for _ in 0..6 {
-            start(&sandbox, "red", &[]).finish(LIMIT).assert_code(75);
+            start_of_party(&sandbox, "red", &[]).finish(LIMIT).assert_code(75);
         }
         let began = Instant::now();
-        let mut seventh = start(&sandbox, "red", &[]);
+        let mut seventh = start_of_party(&sandbox, "red", &[]);
         seventh.err_line_with("starts in a row failed");
         owner.end().assert_code(0);
         seventh.line();
@@ -82,10 +82,10 @@ fn a_backoff_comes_to_its_end() {
     let sandbox = Sandbox::new();
     let _owner = sandbox.hold(&[]);
     for _ in 0..6 {
-        start(&sandbox, "red", &[]).finish(LIMIT).assert_code(75);
+        start_of_party(&sandbox, "red", &[]).finish(LIMIT).assert_code(75);
     }
     let began = Instant::now();
-    start(&sandbox, "red", &[]).finish(LIMIT).assert_code(75);
+    start_of_party(&sandbox, "red", &[]).finish(LIMIT).assert_code(75);
     assert!(began.elapsed() > WITHOUT_BACKOFF, "{:?}", began.elapsed());
 }
 
@@ -137,7 +137,7 @@ fn a_loop_of_refusals_is_one_conflict() {
     let sandbox = Sandbox::new();
     let owner = sandbox.hold(&[]);
     for _ in 0..12 {
-        start(&sandbox, "red", &["--no-backoff"]).finish(LIMIT).assert_code(75);
+        start_of_party(&sandbox, "red", &["--no-backoff"]).finish(LIMIT).assert_code(75);
     }
     let status = sandbox.status().1;
     let conflicts = status["conflicts"].as_array().unwrap();

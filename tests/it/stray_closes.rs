@@ -33,21 +33,17 @@ use rustix::fs::{FlockOperation, flock};
 use serde_json::json;
 
 use crate::support::second_sqlite::{Failed, Python, SecondSqlite};
-use crate::support::{LIMIT, Process, Random, Sandbox, has, order, role, role_db, skipped};
+use crate::support::{
+    LIMIT, Process, Random, Sandbox, beside, has, order, role, role_db, skipped, test_name,
+};
 
-const ROLE_TEST: &str = "stray_closes::role_of_an_owner";
+const ROLE_TEST: &str = test_name!(role_of_an_owner);
 
 const OWNERS: u64 = 2;
 const SHELLS: u64 = 3;
 
 /// How the names of the three files end.
 const SUFFIXES: [&str; 3] = ["", "-wal", "-shm"];
-
-fn beside(database: &Path, suffix: &str) -> PathBuf {
-    let mut path = database.as_os_str().to_owned();
-    path.push(suffix);
-    path.into()
-}
 
 /// What anybody else in the process does to a file, a backup or a hash.
 fn open_and_close(path: &Path) {
@@ -68,8 +64,6 @@ fn pause(random: &mut Random) {
 
 /// Something harmless in a table that everybody may write to.
 const AN_EVENT: &str = "INSERT INTO events (at_ms, event, detail) VALUES (0, 'of_a_test', '{}')";
-
-// -- what is broken ----------------------------------------------------------------------------
 
 /// Where every process writes down what must not be, and the last number that was acknowledged to it.
 struct Notes {
@@ -149,8 +143,6 @@ enum Others {
     OneShell,
 }
 
-// -- an owner ----------------------------------------------------------------------------------
-
 /// Plays an owner: `owner N`, `lonely N` without others in its process, or `obedient`.
 #[test]
 fn role_of_an_owner() {
@@ -158,7 +150,7 @@ fn role_of_an_owner() {
     match role.split(' ').collect::<Vec<_>>().as_slice() {
         ["owner", number] => Owner::new(number.parse().unwrap()).run(Others::All),
         ["lonely", number] => Owner::new(number.parse().unwrap()).run(Others::OneShell),
-        ["obedient"] => obey(),
+        ["obedient"] => obedient(),
         _ => {}
     }
 }
@@ -437,8 +429,6 @@ impl Owner {
     }
 }
 
-// -- an owner that does what it is told ----------------------------------------------------------
-
 /// A clock that is asked in the middle of a change: what is to happen there, once.
 #[derive(Default)]
 struct Meanwhile(Mutex<Option<Box<dyn FnOnce() + Send>>>);
@@ -465,7 +455,7 @@ impl Clock for Meanwhile {
 
 /// `close FILE`, `status`, or `meanwhile SUFFIX STATEMENT`: what the next change has in its middle, a stray
 /// close and then somebody else.
-fn obey() {
+fn obedient() {
     let database = role_db();
     let meanwhile = Arc::new(Meanwhile::default());
     let options =
@@ -511,8 +501,6 @@ fn obey() {
     }
 }
 
-// -- who counts ---------------------------------------------------------------------------------
-
 /// A count in the database that nobody else touches: each number comes once.
 struct Count {
     name: String,
@@ -544,7 +532,7 @@ impl Count {
     /// Whether others find what it has counted to; what is wrong, if not.
     fn look(&self, database: &Path) -> Result<(), String> {
         let Self { name, last, .. } = self;
-        let value = ask(database, &format!("SELECT value FROM meta WHERE key = 'count-{name}'"));
+        let value = asked(database, &format!("SELECT value FROM meta WHERE key = 'count-{name}'"));
         if value == Ok(last.to_string()) {
             return Ok(());
         }
@@ -608,8 +596,6 @@ def hash_it():
     hashlib.sha256(open("DATABASE", "rb").read())
 "#;
 
-// -- the storm ---------------------------------------------------------------------------------
-
 /// What everybody shares who is no owner.
 struct World {
     sandbox: Sandbox,
@@ -636,12 +622,12 @@ fn sqlite3(sandbox: &Sandbox, statement: &str) -> Result<Option<String>, Failed>
     }
 }
 
-fn files_of(database: &Path) -> [Option<u64>; 3] {
+fn inodes_of(database: &Path) -> [Option<u64>; 3] {
     SUFFIXES.map(|suffix| std::fs::metadata(beside(database, suffix)).map(|it| it.ino()).ok())
 }
 
 /// By a connection that reads, and so leaves nothing behind.
-fn ask(database: &Path, question: &str) -> rusqlite::Result<String> {
+fn asked(database: &Path, question: &str) -> rusqlite::Result<String> {
     let connection = Connection::open_with_flags(database, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     connection.busy_timeout(LIMIT)?;
     connection.query_row(question, [], |row| {
@@ -686,7 +672,7 @@ impl World {
     }
 
     fn look_at_files(&self, before: &[Option<u64>; 3]) {
-        let files = files_of(&self.sandbox.db());
+        let files = inodes_of(&self.sandbox.db());
         if files != *before {
             self.notes.broken(&format!("the files are {files:?}, and were {before:?}"));
         }
@@ -698,7 +684,7 @@ impl World {
             "SELECT max(extra ->> '$.number') FROM runtime_status JOIN instances ON id = instance_id
              WHERE profile = 'owner-{number}'"
         );
-        match ask(&self.sandbox.db(), &question) {
+        match asked(&self.sandbox.db(), &question) {
             Ok(seen) if seen.parse().is_ok_and(|seen: u64| seen >= acknowledged) => {}
             Ok(seen) => self.notes.broken(&format!(
                 "owner {number} was told that {acknowledged} is written, and others see {seen}"
@@ -720,7 +706,7 @@ impl World {
     /// When all is quiet, and the owners still have the store open.
     fn look_at_the_end(&self, counts: &[Count]) {
         let database = self.sandbox.db();
-        match ask(&database, "PRAGMA integrity_check") {
+        match asked(&database, "PRAGMA integrity_check") {
             Ok(answer) if answer == "ok" => {}
             other => self.notes.broken(&format!("integrity_check: {other:?}")),
         }
@@ -748,7 +734,7 @@ fn storm(seconds: u64, others: Others, without: Option<&str>) -> Outcome {
     for name in beside.chain(inside("second")).chain(inside("python")) {
         world.sandbox.forge(&format!("INSERT INTO meta VALUES ('count-{name}', 0)"));
     }
-    let files = files_of(&world.sandbox.db());
+    let files = inodes_of(&world.sandbox.db());
     let started = Instant::now();
     for owner in &mut owners {
         owner.say("go");
@@ -804,7 +790,7 @@ fn storm(seconds: u64, others: Others, without: Option<&str>) -> Outcome {
     Outcome { broken, lasted }
 }
 
-fn seconds() -> u64 {
+fn stray_seconds() -> u64 {
     std::env::var("INCUMBENT_STRAY").ok().and_then(|text| text.parse().ok()).unwrap_or(5)
 }
 
@@ -813,7 +799,7 @@ fn whoever_opens_the_files_nothing_is_lost_and_there_are_never_two() {
     if !has("sqlite3") {
         return skipped("needs sqlite3");
     }
-    let outcome = storm(seconds(), Others::All, None);
+    let outcome = storm(stray_seconds(), Others::All, None);
     assert!(outcome.broken.is_empty(), "after {:?}: {:#?}", outcome.lasted, outcome.broken);
 }
 
@@ -822,11 +808,9 @@ fn one_that_is_always_the_first_and_the_last_of_the_others_breaks_nothing() {
     if !has("sqlite3") {
         return skipped("needs sqlite3");
     }
-    let outcome = storm(seconds(), Others::OneShell, None);
+    let outcome = storm(stray_seconds(), Others::OneShell, None);
     assert!(outcome.broken.is_empty(), "after {:?}: {:#?}", outcome.lasted, outcome.broken);
 }
-
-// -- one thing at a time -------------------------------------------------------------------------
 
 /// An owner that has acknowledged something.
 struct Obedient {
@@ -839,7 +823,7 @@ impl Obedient {
     fn new(without: Option<&str>) -> Self {
         let world = World::new();
         let owner = world.owner("obedient", 0, without);
-        let files = files_of(&world.sandbox.db());
+        let files = inodes_of(&world.sandbox.db());
         let mut this = Self { world, owner, files };
         assert_eq!(this.told("status"), "acknowledged");
         this

@@ -18,11 +18,11 @@ use serde_json::Value;
 
 use crate::support::{
     LIMIT, Process, Random, SOON, Sandbox, assert_within, eventually, exit_code, role, rounds,
+    test_name,
 };
+use crate::takeover::{assert_nothing_is_left, takeovers_begun};
 
-// -- the witness --------------------------------------------------------------------------------
-
-const ROLE: &str = "swap::role_of_a_gateway";
+const ROLE: &str = test_name!(role_of_a_gateway);
 
 /// Plays a gateway, `MS`: takes the witness' lock, says so, and ends so many milliseconds after a
 /// TERM. Its working directory is the sandbox'.
@@ -63,7 +63,7 @@ fn run(sandbox: &Sandbox, party: &str, options: &[&str], drain_ms: u64) -> Comma
 
 /// Starts such a `run`, and waits until its gateway works.
 #[track_caller]
-fn started(command: Command) -> Process {
+fn with_gateway_begun(command: Command) -> Process {
     let mut process = Process::start(command);
     process.line_with("=> begun");
     process
@@ -83,7 +83,7 @@ fn assert_never_two(sandbox: &Sandbox) {
 #[test]
 fn the_witness_sees_a_second_gateway() {
     let sandbox = Sandbox::new();
-    let mut first = started(run(&sandbox, "a", &[], 0));
+    let mut first = with_gateway_begun(run(&sandbox, "a", &[], 0));
     let mut second = Process::start(run(&sandbox, "b", &["--kind", "other"], 0));
     second.line_with("=> SECOND");
     second.kill();
@@ -93,24 +93,7 @@ fn the_witness_sees_a_second_gateway() {
         let witness = File::open(sandbox.file("witness")).unwrap();
         flock(&witness, FlockOperation::NonBlockingLockExclusive).ok()
     });
-    started(run(&sandbox, "a", &[], 0));
-}
-
-// -- what is to be seen in the store ------------------------------------------------------------
-
-#[track_caller]
-fn assert_nothing_is_left(sandbox: &Sandbox, context: &str) {
-    for (what, query) in [
-        ("reservations", "SELECT count(*) FROM reservations"),
-        ("waiters", "SELECT count(*) FROM waiters"),
-        ("open markers", "SELECT count(*) FROM open_markers"),
-    ] {
-        assert_eq!(sandbox.number(query), 0, "{context}: {what}");
-    }
-}
-
-fn takeovers_begun(sandbox: &Sandbox) -> i64 {
-    sandbox.number("SELECT count(*) FROM events WHERE event = 'takeover_begun'")
+    with_gateway_begun(run(&sandbox, "a", &[], 0));
 }
 
 fn grants(sandbox: &Sandbox) -> i64 {
@@ -118,7 +101,7 @@ fn grants(sandbox: &Sandbox) -> i64 {
 }
 
 /// The pid on record, of a gateway that lives.
-fn owner(sandbox: &Sandbox) -> Option<u32> {
+fn living_owner(sandbox: &Sandbox) -> Option<u32> {
     let status = sandbox.status().1;
     let pid = status["pid"].as_u64().filter(|_| status["verdict"] == "alive")?;
     Some(u32::try_from(pid).unwrap())
@@ -126,16 +109,14 @@ fn owner(sandbox: &Sandbox) -> Option<u32> {
 
 /// What came of a `run` that was started: it owns, or it has ended.
 #[track_caller]
-fn outcome(sandbox: &Sandbox, run: &mut Process, context: &str) -> Option<i32> {
+fn end_or_office(sandbox: &Sandbox, run: &mut Process, context: &str) -> Option<i32> {
     eventually(&format!("{context}: the run of pid {} owns or ends", run.pid()), LIMIT, || {
         if run.has_ended() {
             return Some(Some(exit_code(run.wait(LIMIT))));
         }
-        (owner(sandbox) == Some(run.pid())).then_some(None)
+        (living_owner(sandbox) == Some(run.pid())).then_some(None)
     })
 }
-
-// -- supervisors --------------------------------------------------------------------------------
 
 /// R:SUP. FIELD-BUGS rows 45 and 46.
 ///
@@ -169,14 +150,14 @@ fn two_supervisors_settle_after_one_swap() {
     let loser = eventually("a loser that backs off", LIMIT, || {
         (0..2).find(|number| waits(&sandbox, *number))
     });
-    let winner = owner(&sandbox).expect("a gateway");
+    let winner = living_owner(&sandbox).expect("a gateway");
     let (takeovers, granted) = (takeovers_begun(&sandbox), grants(&sandbox));
     eprintln!("settled with {takeovers} takeovers, {granted} grants");
     assert!(takeovers <= 2 && granted <= 3, "{takeovers} takeovers, {granted} grants");
     // The gateway that is left is the one that stays: for longer than any swap took.
     let settled = Instant::now();
     while settled.elapsed() < Duration::from_secs(2) {
-        assert_eq!(owner(&sandbox), Some(winner));
+        assert_eq!(living_owner(&sandbox), Some(winner));
     }
     assert_eq!((takeovers_begun(&sandbox), grants(&sandbox)), (takeovers, granted));
     let refused = sandbox.number("SELECT count(*) FROM starts WHERE outcome = 'refused'");
@@ -184,14 +165,14 @@ fn two_supervisors_settle_after_one_swap() {
     assert_never_two(&sandbox);
 
     // A person comes in, and then the other loop is a loser as well.
-    let person = started(run(&sandbox, "person", &["--replace", "--force"], 0));
+    let person = with_gateway_begun(run(&sandbox, "person", &["--replace", "--force"], 0));
     let other = &mut loops[1 - loser];
     assert_eq!(other.line_with("ended"), "ended 0", "it was told that it was taken over");
     eventually("the other one backs off", LIMIT, || waits(&sandbox, 1 - loser).then_some(()));
     let began = takeovers_begun(&sandbox);
     let settled = Instant::now();
     while settled.elapsed() < Duration::from_secs(1) {
-        assert_eq!(owner(&sandbox), Some(person.pid()));
+        assert_eq!(living_owner(&sandbox), Some(person.pid()));
     }
     assert_eq!(takeovers_begun(&sandbox), began);
     assert_eq!(began, takeovers + 1);
@@ -204,8 +185,6 @@ fn waits(sandbox: &Sandbox, number: usize) -> bool {
     let said = std::fs::read_to_string(sandbox.file(&format!("supervisor-{number}")));
     said.is_ok_and(|said| said.contains("starts in a row failed: waiting"))
 }
-
-// -- stop beside replace ------------------------------------------------------------------------
 
 /// FIELD-BUGS rows 43 and 49.
 ///
@@ -220,7 +199,7 @@ fn stop_and_replace_at_the_same_moment_leave_one_owner_or_none() {
     for round in 1..=rounds(25, 600) {
         let context = format!("round {round}");
         let drain = random.below(3) * 10;
-        let old = started(run(&sandbox, &format!("old-{round}"), &[], drain));
+        let old = with_gateway_begun(run(&sandbox, &format!("old-{round}"), &[], drain));
         // At once, or so much later that the first one is done.
         let apart = Duration::from_millis(if random.below(3) == 0 { 60 } else { 6 });
         let stop = || Process::start(sandbox.incumbent(["stop"]));
@@ -243,7 +222,7 @@ fn stop_and_replace_at_the_same_moment_leave_one_owner_or_none() {
         // Whatever it was that asked it: it was told, and it is its only end.
         let old = old.finish_with_stdin_open(LIMIT);
         assert_eq!(old.code(), 0, "{context}: {old:#?}");
-        let came_of_it = outcome(&sandbox, &mut taker, &context);
+        let came_of_it = end_or_office(&sandbox, &mut taker, &context);
         let came_to = match came_of_it {
             None => 0,
             // Refused, because the stop was first.
@@ -256,7 +235,7 @@ fn stop_and_replace_at_the_same_moment_leave_one_owner_or_none() {
             assert_eq!(came_to, 0, "{context}: the stop yielded to a taker that did not take");
         }
         seen[yielded][came_to] += 1;
-        assert_eq!(owner(&sandbox), (came_to == 0).then_some(taker.pid()), "{context}");
+        assert_eq!(living_owner(&sandbox), (came_to == 0).then_some(taker.pid()), "{context}");
         assert_nothing_is_left(&sandbox, &context);
         Process::start(sandbox.incumbent(["stop"])).finish(LIMIT).assert_code(0);
         assert_eq!(exit_code(taker.wait(LIMIT)) == 75, came_to == 1, "{context}");
@@ -266,8 +245,6 @@ fn stop_and_replace_at_the_same_moment_leave_one_owner_or_none() {
     }
     eprintln!("stopped, yielded x owns, refused, stopped in its turn: {seen:?}");
 }
-
-// -- killed in the middle -----------------------------------------------------------------------
 
 /// FIELD-BUGS rows 1, 49 and 79.
 ///
@@ -282,7 +259,7 @@ fn a_taker_or_a_stop_killed_at_any_moment_blocks_nobody() {
     let mut seen = [[0_usize; 3]; 2];
     for round in 1..=rounds(30, 500) {
         let drain = random.below(3) * 10;
-        let mut old = started(run(&sandbox, &format!("old-{round}"), &[], drain));
+        let mut old = with_gateway_begun(run(&sandbox, &format!("old-{round}"), &[], drain));
         let victim = if random.below(3) == 0 {
             sandbox.incumbent(if random.below(2) == 0 {
                 &["stop"][..]
@@ -301,7 +278,7 @@ fn a_taker_or_a_stop_killed_at_any_moment_blocks_nobody() {
         let context =
             format!("round {round}, {verb} killed after {:?}, next {next}", lived.elapsed());
 
-        let holder = owner(&sandbox);
+        let holder = living_owner(&sandbox);
         assert!(
             holder.is_none_or(|pid| [old.pid(), victim.pid()].contains(&pid)),
             "{context}: {holder:?}"
@@ -330,7 +307,7 @@ fn a_taker_or_a_stop_killed_at_any_moment_blocks_nobody() {
             }
         };
         let mut new = Process::start(run(&sandbox, &format!("next-{round}"), options, 0));
-        let came_of_it = outcome(&sandbox, &mut new, &context);
+        let came_of_it = end_or_office(&sandbox, &mut new, &context);
         assert_eq!(came_of_it, None, "{context}: {:#?}", new.finish(LIMIT));
         new.line_with("=> begun");
         assert_eq!(exit_code(old.wait(LIMIT)), 0, "{context}");
@@ -351,7 +328,7 @@ fn an_owner_killed_at_any_moment_of_its_takeover_is_succeeded() {
     let sandbox = Sandbox::new();
     for round in 1..=rounds(20, 400) {
         let drain = random.below(3) * 10;
-        let mut old = started(run(&sandbox, &format!("old-{round}"), &[], drain));
+        let mut old = with_gateway_begun(run(&sandbox, &format!("old-{round}"), &[], drain));
         let mut taker = Process::start(run(&sandbox, &format!("new-{round}"), &["--replace"], 0));
         let lived = Instant::now();
         random.pause_up_to(Duration::from_millis(20 + drain));
@@ -359,7 +336,7 @@ fn an_owner_killed_at_any_moment_of_its_takeover_is_succeeded() {
         let killed = Instant::now();
         let context =
             format!("round {round}, drains {drain} ms, killed after {:?}", lived.elapsed());
-        let came_of_it = outcome(&sandbox, &mut taker, &context);
+        let came_of_it = end_or_office(&sandbox, &mut taker, &context);
         assert_eq!(came_of_it, None, "{context}: {:#?}", taker.finish(LIMIT));
         taker.line_with("=> begun");
         assert_within(SOON, killed.elapsed(), &context);
@@ -370,8 +347,6 @@ fn an_owner_killed_at_any_moment_of_its_takeover_is_succeeded() {
     }
 }
 
-// -- many at once -------------------------------------------------------------------------------
-
 /// R:RACE. Ten supervisors at once: each that is granted replaces the one before, the others are
 /// refused by name, and one gateway is left.
 #[test]
@@ -381,7 +356,7 @@ fn of_many_takers_at_once_one_is_left() {
     for (round, options) in (1..=rounds(2, 40)).zip(both.into_iter().cycle()) {
         let sandbox = Sandbox::new();
         let context = format!("round {round}, {options:?}");
-        let old = started(run(&sandbox, "old", &[], 30));
+        let old = with_gateway_begun(run(&sandbox, "old", &[], 30));
         let mut takers: Vec<Process> = (0..TAKERS)
             .map(|number| {
                 let run = run(&sandbox, &format!("taker-{number}"), options, 10);
@@ -407,7 +382,7 @@ fn of_many_takers_at_once_one_is_left() {
         });
         let at = takers.iter_mut().position(|taker| !taker.has_ended()).unwrap();
         let mut left = takers.swap_remove(at);
-        assert_eq!(outcome(&sandbox, &mut left, &context), None);
+        assert_eq!(end_or_office(&sandbox, &mut left, &context), None);
         left.line_with("=> begun");
         assert_eq!(exit_code({ old }.wait(LIMIT)), 0, "{context}");
         let mut codes: Vec<i32> = takers.iter_mut().map(|it| exit_code(it.wait(LIMIT))).collect();

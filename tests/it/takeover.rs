@@ -8,11 +8,11 @@ use incumbent::{Claim, ClaimOptions, ErrorKind, Replace, Standing, Store};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::open::read_only_store;
+use crate::stop::terms;
 use crate::support::{
-    BINARY, HOLDING, Identity, LIMIT, Process, Run, SOON, Sandbox, Stat, another_user,
-    assert_within, eventually, kill, order, pid_namespace, role, role_db, rounds, skipped,
-    wait_ended, wait_stopped,
+    BINARY, HOLDING, Identity, LIMIT, Process, Run, SOON, Sandbox, Stat, another_user, ask,
+    assert_within, eventually, kill, order, pid_namespace, plays, read_only_store, role_db, rounds,
+    skipped, test_name, wait_ended, wait_stopped,
 };
 
 /// What a taker adds to the stop budget where it has to wait for all of it, and what a busy machine
@@ -51,12 +51,12 @@ fn run_of(sandbox: &Sandbox, party: &str, options: &[&str], script: &str) -> Com
 
 /// A gateway of `party` that drains.
 #[track_caller]
-fn owner(sandbox: &Sandbox, party: &str, options: &[&str]) -> Run {
+fn draining(sandbox: &Sandbox, party: &str, options: &[&str]) -> Run {
     Run::start(run_of(sandbox, party, options, DRAINS))
 }
 
 /// Starts to take over; what it runs ends when asked to.
-fn take(sandbox: &Sandbox, party: &str, options: &[&str]) -> Process {
+fn taking_over(sandbox: &Sandbox, party: &str, options: &[&str]) -> Process {
     Process::start(run_of(sandbox, party, &[&["--replace"], options].concat(), ENDS))
 }
 
@@ -70,7 +70,7 @@ fn try_to_take(sandbox: &Sandbox, party: &str, options: &[&str]) -> (i32, Value)
 }
 
 #[track_caller]
-fn assert_refused(answer: &(i32, Value), reason: &str) {
+fn assert_refused_because(answer: &(i32, Value), reason: &str) {
     let (code, document) = answer;
     let got = (*code, document["holder"]["reason"].as_str());
     assert_eq!(got, (75, Some(reason)), "{document:#}");
@@ -84,14 +84,14 @@ fn wait_for_reservation(sandbox: &Sandbox) {
     });
 }
 
-fn takeovers_begun(sandbox: &Sandbox) -> i64 {
+pub fn takeovers_begun(sandbox: &Sandbox) -> i64 {
     sandbox.number("SELECT count(*) FROM events WHERE event = 'takeover_begun'")
 }
 
 /// The `run` of a gateway that drains has looked for requests since this was called, and has passed
 /// on all that it found: what it is sent, it passes on in turn.
 #[track_caller]
-fn wait_for_looks(old: &mut Run) {
+fn wait_until_requests_are_passed_on(old: &mut Run) {
     for _ in 0..3 {
         old.process.signal(Signal::USR1);
         assert_eq!(old.process.line(), "USR1");
@@ -100,13 +100,13 @@ fn wait_for_looks(old: &mut Run) {
 
 /// Nothing of a takeover, done or failed, lasts.
 #[track_caller]
-fn assert_nothing_is_left(sandbox: &Sandbox) {
+pub fn assert_nothing_is_left(sandbox: &Sandbox, context: &str) {
     for (what, query) in [
         ("reservations", "SELECT count(*) FROM reservations"),
         ("waiters", "SELECT count(*) FROM waiters"),
         ("open markers", "SELECT count(*) FROM open_markers"),
     ] {
-        assert_eq!(sandbox.number(query), 0, "{what}");
+        assert_eq!(sandbox.number(query), 0, "{context}: {what}");
     }
 }
 
@@ -122,13 +122,8 @@ fn assert_taken_over(sandbox: &Sandbox, old: u32, by: u32) -> Value {
     end.clone()
 }
 
-/// How often the gateway was asked to end, by what it said.
-fn terms(out: &str) -> usize {
-    out.lines().filter(|line| *line == "TERM").count()
-}
-
 #[track_caller]
-fn assert_holds(sandbox: &Sandbox, pid: u32) {
+fn assert_holder(sandbox: &Sandbox, pid: u32) {
     let status = sandbox.status().1;
     assert_eq!((&status["pid"], &status["verdict"]), (&json!(pid), &json!("alive")), "{status:#}");
 }
@@ -141,15 +136,13 @@ fn holder_of_lock(sandbox: &Sandbox, identity: &str) -> Option<u64> {
     locks.as_array().unwrap().iter().find(|lock| lock["identity_hash"] == wanted)?["pid"].as_u64()
 }
 
-// -- gateways that link the library -------------------------------------------------------------
-
-const ROLE: &str = "takeover::role_of_a_gateway";
+const ROLE: &str = test_name!(role_of_a_gateway);
 
 /// Plays a gateway: `claim MS`, `replace`, `ask` (why it is being stopped), `release`, `verify`,
 /// and `contend`, which claims again and again until it is granted or the test is gone.
 #[test]
 fn role_of_a_gateway() {
-    if role().as_deref() != Some("gateway") {
+    if !plays("gateway") {
         return;
     }
     let profile = Store::open(role_db()).unwrap().profile("default").unwrap();
@@ -208,12 +201,6 @@ fn role_of_a_gateway() {
     }
 }
 
-fn ask(gateway: &mut Process, order: &str) -> String {
-    gateway.say(order);
-    let line = gateway.err_line_with("=> ");
-    line.split_once("=> ").unwrap().1.to_owned()
-}
-
 /// The role, deaf to TERM.
 fn deaf_gateway(sandbox: &Sandbox, words: &[&str]) -> Process {
     let inner = sandbox.role_command(ROLE, "gateway");
@@ -225,8 +212,6 @@ fn deaf_gateway(sandbox: &Sandbox, words: &[&str]) -> Process {
     command.arg(inner.get_program()).args(inner.get_args()).env("IT_ROLE", "gateway");
     Process::start(command)
 }
-
-// -- who is taken over --------------------------------------------------------------------------
 
 /// FIELD-BUGS rows 45, 48 and 53.
 ///
@@ -245,7 +230,7 @@ fn a_run_is_asked_drains_and_is_succeeded() {
         DRAINS.split_once("' TERM").unwrap().1
     );
     let mut old = Run::start(run_of(&sandbox, "a", &[], &script));
-    let mut taker = take(&sandbox, "b", &[]);
+    let mut taker = taking_over(&sandbox, "b", &[]);
     for expected in ["TERM", "peek 0", "consume 0", "consume 1"] {
         assert_eq!(old.process.line(), expected);
     }
@@ -255,19 +240,19 @@ fn a_run_is_asked_drains_and_is_succeeded() {
         assert_eq!(marker["name"], "takeover", "{file}: {marker:#}");
         assert_eq!(marker["by_pid"], taker.pid(), "{file}: {marker:#}");
     }
-    wait_for_looks(&mut old);
+    wait_until_requests_are_passed_on(&mut old);
     // It drains, and the office is its own until it is done.
-    assert_holds(&sandbox, old.pid());
+    assert_holder(&sandbox, old.pid());
     assert!(!old.command.is_gone() && !taker.has_ended());
     let old_pid = old.pid();
     let answer = old.end().assert_code(0);
-    assert_eq!(terms(&answer.out), 1, "{answer:#?}");
+    assert_eq!(terms(&answer), 1, "{answer:#?}");
     taker.err_line_with(&format!("took over from pid {old_pid}"));
     taker.line();
-    assert_holds(&sandbox, taker.pid());
+    assert_holder(&sandbox, taker.pid());
     let end = assert_taken_over(&sandbox, old_pid, taker.pid());
     assert_eq!(end["exit_code"], 7, "{end:#}");
-    assert_nothing_is_left(&sandbox);
+    assert_nothing_is_left(&sandbox, "at the end");
     taker.signal(Signal::TERM);
     taker.finish_with_stdin_open(LIMIT);
 }
@@ -286,7 +271,7 @@ fn a_linked_gateway_is_taken_over_by_another_one() {
     assert_eq!(crate::support::exit_code(old.wait(LIMIT)), 143);
     assert_taken_over(&sandbox, old.pid(), new.pid());
     assert_eq!(ask(&mut new, "verify"), "Held");
-    assert_nothing_is_left(&sandbox);
+    assert_nothing_is_left(&sandbox, "at the end");
 }
 
 /// One that lets go without ending (it serves another office, or is slow to leave) is done with.
@@ -295,15 +280,15 @@ fn a_linked_gateway_that_releases_is_done() {
     let sandbox = Sandbox::new();
     let mut old = deaf_gateway(&sandbox, &[]);
     assert_eq!(ask(&mut old, "claim 60000"), "granted None");
-    let mut taker = take(&sandbox, "b", &[]);
+    let mut taker = taking_over(&sandbox, "b", &[]);
     wait_for_reservation(&sandbox);
     assert_eq!(ask(&mut old, "ask"), "TakenOver true");
     assert_eq!(ask(&mut old, "release"), "Free");
     taker.line();
-    assert_holds(&sandbox, taker.pid());
+    assert_holder(&sandbox, taker.pid());
     assert_taken_over(&sandbox, old.pid(), taker.pid());
     assert!(!old.has_ended(), "it was not killed");
-    assert_nothing_is_left(&sandbox);
+    assert_nothing_is_left(&sandbox, "at the end");
 }
 
 /// A script that recorded itself is an owner like any other.
@@ -314,13 +299,13 @@ fn a_script_that_recorded_itself_is_taken_over() {
         let script = format!("incumbent claim {options} > /dev/null || exit 9; {ENDS}");
         let mut old = Process::start(sandbox.shell(&script));
         old.line();
-        let mut taker = take(&sandbox, "b", &[]);
+        let mut taker = taking_over(&sandbox, "b", &[]);
         taker.line();
         assert_eq!(old.line(), "TERM");
         assert_eq!(crate::support::exit_code(old.wait(LIMIT)), 0);
-        assert_holds(&sandbox, taker.pid());
+        assert_holder(&sandbox, taker.pid());
         assert_taken_over(&sandbox, old.pid(), taker.pid());
-        assert_nothing_is_left(&sandbox);
+        assert_nothing_is_left(&sandbox, "at the end");
         taker.signal(Signal::TERM);
         taker.finish_with_stdin_open(LIMIT);
     }
@@ -337,21 +322,21 @@ fn a_script_that_recorded_itself_is_taken_over() {
 #[test]
 fn a_stopped_owner_is_continued_asked_and_succeeded() {
     let sandbox = Sandbox::new();
-    let mut old = owner(&sandbox, "a", &[]);
+    let mut old = draining(&sandbox, "a", &[]);
     old.process.signal(Signal::STOP);
     wait_stopped(old.pid());
-    let mut taker = take(&sandbox, "b", &[]);
+    let mut taker = taking_over(&sandbox, "b", &[]);
     // Signal and marker were both there when it woke.
     assert_eq!(old.process.line(), "TERM");
-    wait_for_looks(&mut old);
-    assert_holds(&sandbox, old.pid());
+    wait_until_requests_are_passed_on(&mut old);
+    assert_holder(&sandbox, old.pid());
     let command = old.command;
     let answer = old.end().assert_code(0);
-    assert_eq!(terms(&answer.out), 1, "{answer:#?}");
+    assert_eq!(terms(&answer), 1, "{answer:#?}");
     taker.line();
     assert!(command.is_gone(), "two gateways at once");
-    assert_holds(&sandbox, taker.pid());
-    assert_nothing_is_left(&sandbox);
+    assert_holder(&sandbox, taker.pid());
+    assert_nothing_is_left(&sandbox, "at the end");
 }
 
 /// The same where the command is stopped too, as Ctrl-Z does with the whole job: its `run` passes
@@ -365,16 +350,16 @@ fn a_stopped_owner_lets_its_stopped_command_go_on_too() {
         wait_stopped(pid);
     }
     let began = Instant::now();
-    let mut taker = take(&sandbox, "b", &[]);
+    let mut taker = taking_over(&sandbox, "b", &[]);
     taker.line();
     assert_within(SOON, began.elapsed(), "the takeover");
     assert!(old.command.is_gone(), "two gateways at once");
     let old_pid = old.pid();
     let answer = old.process.finish_with_stdin_open(LIMIT).assert_code(0);
-    assert_eq!(terms(&answer.out), 1, "{answer:#?}");
-    assert_holds(&sandbox, taker.pid());
+    assert_eq!(terms(&answer), 1, "{answer:#?}");
+    assert_holder(&sandbox, taker.pid());
     assert_taken_over(&sandbox, old_pid, taker.pid());
-    assert_nothing_is_left(&sandbox);
+    assert_nothing_is_left(&sandbox, "at the end");
 }
 
 /// R:ZOMBIE, R:KILL. FIELD-BUGS row 19: a takeover waited for a defunct pid that never went. The
@@ -382,27 +367,27 @@ fn a_stopped_owner_lets_its_stopped_command_go_on_too() {
 #[test]
 fn the_dead_are_succeeded_at_once() {
     let sandbox = Sandbox::new();
-    let old = owner(&sandbox, "a", &[]);
+    let old = draining(&sandbox, "a", &[]);
     kill(old.pid(), Signal::KILL);
     assert!(wait_ended(old.pid(), LIMIT));
     old.command.wait_gone(LIMIT);
     assert_eq!(Stat::of(old.pid()).unwrap().state, 'Z', "nobody collected it");
     let began = Instant::now();
-    let mut taker = take(&sandbox, "b", &[]);
+    let mut taker = taking_over(&sandbox, "b", &[]);
     taker.line();
     assert_within(SOON, began.elapsed(), "the start");
     assert_eq!(sandbox.history()[1]["end_reason"], "anchor_released");
     // Killed and collected.
     taker.kill();
-    let mut next = take(&sandbox, "a", &[]);
+    let mut next = taking_over(&sandbox, "a", &[]);
     next.line();
-    assert_holds(&sandbox, next.pid());
+    assert_holder(&sandbox, next.pid());
     assert_eq!(takeovers_begun(&sandbox), 0, "nobody was there to be asked");
-    assert_nothing_is_left(&sandbox);
+    assert_nothing_is_left(&sandbox, "at the end");
     next.signal(Signal::TERM);
     next.finish_with_stdin_open(LIMIT);
     // A free office is simply claimed.
-    take(&sandbox, "b", &[]).line();
+    taking_over(&sandbox, "b", &[]).line();
     assert_eq!(takeovers_begun(&sandbox), 0);
 }
 
@@ -449,15 +434,9 @@ fn the_next_user_of_a_dead_owners_pid_sees_nothing() {
             kill -KILL $!; wait $!; grep -c signalled decoy.txt
         done
         exit 0";
-    let Some(namespace) = pid_namespace() else { return skipped("needs a pid namespace") };
     let sandbox = Sandbox::new();
-    let mut command = sandbox.program(namespace[0]);
-    command.args(&namespace[1..]).args(["/bin/sh", "-c", SCRIPT]);
     let began = Instant::now();
-    let answer = Process::start(command).finish(LIMIT).assert_code(0);
-    if answer.err.contains("ns_last_pid") {
-        return skipped("needs leave to choose pids");
-    }
+    let Some(answer) = sandbox.choosing_pids(SCRIPT) else { return };
     assert_within(5 * SOON, began.elapsed(), "somebody was waited for: the script");
     let mut lines = answer.out.lines();
     for made in ["run", "command", "claim --no-keeper", "claim", "lock"] {
@@ -466,10 +445,8 @@ fn the_next_user_of_a_dead_owners_pid_sees_nothing() {
         assert_eq!(got, expected, "{answer:#?}");
     }
     assert_eq!(takeovers_begun(&sandbox), 0);
-    assert_nothing_is_left(&sandbox);
+    assert_nothing_is_left(&sandbox, "at the end");
 }
-
-// -- its time -----------------------------------------------------------------------------------
 
 /// FIELD-BUGS row 48.
 ///
@@ -491,17 +468,17 @@ fn a_drain_within_the_budget_is_never_cut_short() {
     let old = Run::start(run_of(&sandbox, "a", &["--stop-budget", budget], &script));
     let old_pid = old.pid();
     let began = Instant::now();
-    let mut taker = take(&sandbox, "b", &[]);
+    let mut taker = taking_over(&sandbox, "b", &[]);
     taker.line();
     let took = began.elapsed();
     assert!(took >= Duration::from_secs(drain.parse().unwrap()), "{took:?}");
     let answer = old.process.finish_with_stdin_open(LIMIT).assert_code(0);
     // Ten looks a second for its marker, one signal: asked once.
-    assert_eq!(terms(&answer.out), 1, "{answer:#?}");
+    assert_eq!(terms(&answer), 1, "{answer:#?}");
     assert!(answer.out.ends_with("drained\n"), "{answer:#?}");
     let end = assert_taken_over(&sandbox, old_pid, taker.pid());
     assert_eq!(end["exit_code"], 7, "{end:#}");
-    assert_nothing_is_left(&sandbox);
+    assert_nothing_is_left(&sandbox, "at the end");
 }
 
 /// Whoever does not end in its time is gone after it: the command first, so that it never runs
@@ -510,10 +487,10 @@ fn a_drain_within_the_budget_is_never_cut_short() {
 fn a_deaf_owner_is_gone_after_its_budget() {
     const BUDGET: Duration = Duration::from_secs(2);
     let sandbox = Sandbox::new();
-    let old = owner(&sandbox, "a", &["--stop-budget", "2s"]);
+    let old = draining(&sandbox, "a", &["--stop-budget", "2s"]);
     let old_pid = old.pid();
     let began = Instant::now();
-    let mut taker = take(&sandbox, "b", &[]);
+    let mut taker = taking_over(&sandbox, "b", &[]);
     old.command.wait_gone(BUDGET + AFTER_BUDGET);
     let took = began.elapsed();
     assert!(took >= BUDGET, "killed after {took:?} of {BUDGET:?}");
@@ -523,7 +500,7 @@ fn a_deaf_owner_is_gone_after_its_budget() {
     assert_taken_over(&sandbox, old_pid, taker.pid());
     // Its `run` was not killed, or not before the command: it told its supervisor.
     let answer = old.process.finish_with_stdin_open(LIMIT).assert_code(0);
-    assert_eq!(terms(&answer.out), 1, "{answer:#?}");
+    assert_eq!(terms(&answer), 1, "{answer:#?}");
     // Taker and `run` count the same time, and either may have been first to act on it.
     taker.signal(Signal::TERM);
     let told = taker.finish_with_stdin_open(LIMIT).err;
@@ -532,7 +509,7 @@ fn a_deaf_owner_is_gone_after_its_budget() {
             || answer.err.contains("the stop budget is spent, killing the command"),
         "{told}, {answer:#?}"
     );
-    assert_nothing_is_left(&sandbox);
+    assert_nothing_is_left(&sandbox, "at the end");
 }
 
 /// FIELD-BUGS row 20. The `run` itself hangs while its command drains (somebody stopped it again):
@@ -540,10 +517,10 @@ fn a_deaf_owner_is_gone_after_its_budget() {
 #[test]
 fn an_owner_that_hangs_is_killed_with_its_command() {
     let sandbox = Sandbox::new();
-    let mut old = owner(&sandbox, "a", &["--stop-budget", "1s"]);
+    let mut old = draining(&sandbox, "a", &["--stop-budget", "1s"]);
     let old_pid = old.pid();
     let began = Instant::now();
-    let mut taker = take(&sandbox, "b", &[]);
+    let mut taker = taking_over(&sandbox, "b", &[]);
     assert_eq!(old.process.line(), "TERM");
     // Again and again: the taker's own CONT may be yet to come.
     eventually("the end of the command", LIMIT, || {
@@ -558,7 +535,7 @@ fn an_owner_that_hangs_is_killed_with_its_command() {
     assert_eq!(crate::support::exit_code(old.process.wait(LIMIT)), 137);
     taker.err_line_with(&format!("took over from pid {old_pid}, which had to be killed"));
     assert_taken_over(&sandbox, old_pid, taker.pid());
-    assert_nothing_is_left(&sandbox);
+    assert_nothing_is_left(&sandbox, "at the end");
 }
 
 /// A library gateway that ignores TERM is killed as well.
@@ -575,7 +552,7 @@ fn a_deaf_library_gateway_is_killed_after_its_budget() {
     assert_within(Duration::from_secs(1) + AFTER_BUDGET + SOON, took, "it");
     assert_eq!(crate::support::exit_code(old.wait(LIMIT)), 137);
     assert_taken_over(&sandbox, old.pid(), new.pid());
-    assert_nothing_is_left(&sandbox);
+    assert_nothing_is_left(&sandbox, "at the end");
 }
 
 /// R:ROW. What a row claims is believed up to an hour; what is no time at all is the default. The
@@ -591,7 +568,7 @@ fn an_absurd_budget_is_not_believed() {
         ("NULL", 90_000),
     ] {
         let sandbox = Sandbox::new();
-        let mut old = owner(&sandbox, "a", &[]);
+        let mut old = draining(&sandbox, "a", &[]);
         let forge = format!("UPDATE instances SET stop_budget_ms = {forged}");
         if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| sandbox.forge(&forge))).is_err()
         {
@@ -599,7 +576,7 @@ fn an_absurd_budget_is_not_believed() {
             assert_ne!(forged, "7000");
             continue;
         }
-        let taker = take(&sandbox, "b", &[]);
+        let taker = taking_over(&sandbox, "b", &[]);
         assert_eq!(old.process.line(), "TERM");
         let query = "SELECT expires_at_ms - written_at_ms FROM markers WHERE closed_at_ms IS NULL";
         assert_eq!(sandbox.number(query), expected_ms + 75_000, "{forged}");
@@ -607,8 +584,6 @@ fn an_absurd_budget_is_not_believed() {
         drop(taker);
     }
 }
-
-// -- parties ------------------------------------------------------------------------------------
 
 /// FIELD-BUGS row 45.
 ///
@@ -618,14 +593,14 @@ fn an_absurd_budget_is_not_believed() {
 #[test]
 fn the_superseded_yield_to_whoever_replaced_them() {
     let sandbox = Sandbox::new();
-    let mut a = owner(&sandbox, "a", &[]);
-    let mut b = take(&sandbox, "b", &[]);
+    let mut a = draining(&sandbox, "a", &[]);
+    let mut b = taking_over(&sandbox, "b", &[]);
     assert_eq!(a.process.line(), "TERM");
     a.end().assert_code(0);
     b.line();
     for party in ["a", "a"] {
-        assert_refused(&try_to_take(&sandbox, party, &[]), "superseded");
-        assert_holds(&sandbox, b.pid());
+        assert_refused_because(&try_to_take(&sandbox, party, &[]), "superseded");
+        assert_holder(&sandbox, b.pid());
     }
     let told = Process::start(run_of(&sandbox, "a", &["--replace"], "true")).finish(LIMIT);
     told.assert_code(75).assert_complains(&[
@@ -636,31 +611,31 @@ fn the_superseded_yield_to_whoever_replaced_them() {
     assert_eq!(takeovers_begun(&sandbox), 1, "the owner was asked to end");
 
     // A third party is nobody's loser. Then both are superseded by it.
-    let mut c = take(&sandbox, "c", &[]);
+    let mut c = taking_over(&sandbox, "c", &[]);
     c.line();
     assert_eq!(b.line(), "TERM");
     assert_eq!(crate::support::exit_code(b.wait(LIMIT)), 0);
     for party in ["a", "b"] {
-        assert_refused(&try_to_take(&sandbox, party, &[]), "superseded");
+        assert_refused_because(&try_to_take(&sandbox, party, &[]), "superseded");
     }
-    assert_holds(&sandbox, c.pid());
+    assert_holder(&sandbox, c.pid());
 
     // A person decides otherwise; then it is the others who yield.
-    let mut forced = take(&sandbox, "a", &["--force"]);
+    let mut forced = taking_over(&sandbox, "a", &["--force"]);
     forced.line();
     for party in ["b", "c"] {
-        assert_refused(&try_to_take(&sandbox, party, &[]), "superseded");
+        assert_refused_because(&try_to_take(&sandbox, party, &[]), "superseded");
     }
     // The successor is dead: nobody yields to it.
     forced.kill();
-    let mut again = take(&sandbox, "b", &[]);
+    let mut again = taking_over(&sandbox, "b", &[]);
     again.line();
-    assert_holds(&sandbox, again.pid());
+    assert_holder(&sandbox, again.pid());
     // And a is not superseded by whoever did not replace it.
-    let mut last = take(&sandbox, "a", &[]);
+    let mut last = taking_over(&sandbox, "a", &[]);
     last.line();
-    assert_holds(&sandbox, last.pid());
-    assert_nothing_is_left(&sandbox);
+    assert_holder(&sandbox, last.pid());
+    assert_nothing_is_left(&sandbox, "at the end");
 }
 
 /// FIELD-BUGS row 45 once more, for a lock: two services of one profile that want one token, each
@@ -670,37 +645,37 @@ fn the_superseded_do_not_take_a_lock_back_either() {
     let sandbox = Sandbox::new();
     let lock = format!("{SCOPE}=secret");
     let options = ["--kind", "relay", "--lock", lock.as_str()];
-    let mut relay = take(&sandbox, "r", &options);
+    let mut relay = taking_over(&sandbox, "r", &options);
     relay.line();
-    let mut gateway = take(&sandbox, "g", &["--lock", &lock]);
+    let mut gateway = taking_over(&sandbox, "g", &["--lock", &lock]);
     gateway.line();
     assert_eq!(crate::support::exit_code(relay.wait(LIMIT)), 0);
-    assert_refused(&try_to_take(&sandbox, "r", &options), "superseded");
+    assert_refused_because(&try_to_take(&sandbox, "r", &options), "superseded");
     assert_eq!(takeovers_begun(&sandbox), 1);
     assert_eq!(holder_of_lock(&sandbox, "secret"), Some(gateway.pid().into()));
     // A person decides.
-    let mut forced = take(&sandbox, "r", &[&options[..], &["--force"]].concat());
+    let mut forced = taking_over(&sandbox, "r", &[&options[..], &["--force"]].concat());
     forced.line();
     assert_eq!(crate::support::exit_code(gateway.wait(LIMIT)), 0);
-    assert_refused(&try_to_take(&sandbox, "g", &["--lock", &lock]), "superseded");
+    assert_refused_because(&try_to_take(&sandbox, "g", &["--lock", &lock]), "superseded");
     assert_eq!(holder_of_lock(&sandbox, "secret"), Some(forced.pid().into()));
-    assert_nothing_is_left(&sandbox);
+    assert_nothing_is_left(&sandbox, "at the end");
 }
 
 /// A deploy script that replaces its own gateway again and again is nobody's rival.
 #[test]
 fn a_party_replaces_its_own_gateway_as_often_as_it_likes() {
     let sandbox = Sandbox::new();
-    let mut old = take(&sandbox, "a", &[]);
+    let mut old = taking_over(&sandbox, "a", &[]);
     old.line();
     for _ in 0..6 {
-        let mut new = take(&sandbox, "a", &[]);
+        let mut new = taking_over(&sandbox, "a", &[]);
         new.line();
         assert_eq!(crate::support::exit_code(old.wait(LIMIT)), 0);
         old = new;
     }
     assert_eq!(sandbox.number("SELECT count(*) FROM superseded"), 0);
-    assert_nothing_is_left(&sandbox);
+    assert_nothing_is_left(&sandbox, "at the end");
 }
 
 /// R:PIDNS. FIELD-BUGS rows 25 and 44: a container's first process has no party, and replaces, and
@@ -720,19 +695,17 @@ fn a_run_in_another_pid_namespace_obeys_its_marker() {
         assert_eq!(old.line(), "TERM", "round {round}");
         new.line();
         let answer = old.finish_with_stdin_open(LIMIT).assert_code(0);
-        assert_eq!(terms(&answer.out), 1, "{answer:#?}");
+        assert_eq!(terms(&answer), 1, "{answer:#?}");
         old = new;
     }
     // From outside, too.
-    let mut taker = take(&sandbox, "b", &[]);
+    let mut taker = taking_over(&sandbox, "b", &[]);
     taker.line();
     old.finish_with_stdin_open(LIMIT).assert_code(0);
-    assert_holds(&sandbox, taker.pid());
+    assert_holder(&sandbox, taker.pid());
     assert_eq!(takeovers_begun(&sandbox), 3);
-    assert_nothing_is_left(&sandbox);
+    assert_nothing_is_left(&sandbox, "at the end");
 }
-
-// -- locks --------------------------------------------------------------------------------------
 
 /// FIELD-BUGS rows 41 and 47: the locks come with the office, from whoever of the same profile has
 /// them; and nobody else's are touched.
@@ -743,7 +716,7 @@ fn the_locks_of_the_profile_are_taken_along() {
 
     // From the old gateway itself.
     let sandbox = Sandbox::new();
-    let mut old = owner(&sandbox, "a", &options);
+    let mut old = draining(&sandbox, "a", &options);
     // Other locks of the profile, and of another one: row 41.
     let others: Vec<Process> = ["default", "other"]
         .into_iter()
@@ -757,7 +730,7 @@ fn the_locks_of_the_profile_are_taken_along() {
             other
         })
         .collect();
-    let mut taker = take(&sandbox, "b", &options);
+    let mut taker = taking_over(&sandbox, "b", &options);
     assert_eq!(old.process.line(), "TERM");
     old.end().assert_code(0);
     taker.line();
@@ -772,29 +745,29 @@ fn the_locks_of_the_profile_are_taken_along() {
     let script = format!("incumbent lock acquire {SCOPE} secret > /dev/null && {ENDS}");
     let mut old = Process::start(sandbox.shell(&script));
     old.line();
-    let mut taker = take(&sandbox, "b", &options);
+    let mut taker = taking_over(&sandbox, "b", &options);
     taker.line();
     assert_eq!(old.line(), "TERM");
     assert_eq!(crate::support::exit_code(old.wait(LIMIT)), 0);
     assert_eq!(holder_of_lock(&sandbox, "secret"), Some(taker.pid().into()));
-    assert_nothing_is_left(&sandbox);
+    assert_nothing_is_left(&sandbox, "at the end");
 
     // From a `run` of another kind, while a third process has the office: both are asked.
     let sandbox = Sandbox::new();
     let relay =
         Run::start(run_of(&sandbox, "r", &["--kind", "relay", options[0], options[1]], ENDS));
     let gateway = Run::start(run_of(&sandbox, "g", &[], ENDS));
-    let mut taker = take(&sandbox, "b", &options);
+    let mut taker = taking_over(&sandbox, "b", &options);
     taker.line();
     for old in [relay, gateway] {
         let answer = old.process.finish_with_stdin_open(LIMIT).assert_code(0);
-        assert_eq!(terms(&answer.out), 1, "{answer:#?}");
+        assert_eq!(terms(&answer), 1, "{answer:#?}");
     }
     assert_eq!(holder_of_lock(&sandbox, "secret"), Some(taker.pid().into()));
-    assert_holds(&sandbox, taker.pid());
+    assert_holder(&sandbox, taker.pid());
     let reasons = "SELECT count(*) FROM instances WHERE end_reason = 'taken_over'";
     assert_eq!(sandbox.number(reasons), 2);
-    assert_nothing_is_left(&sandbox);
+    assert_nothing_is_left(&sandbox, "at the end");
 }
 
 /// FIELD-BUGS row 44.
@@ -808,10 +781,13 @@ fn a_lock_of_another_profile_is_refused_and_nobody_is_signalled() {
         std::fs::create_dir(sandbox.file(home)).unwrap();
     }
     let lock = format!("{SCOPE}=secret");
-    let first =
-        owner(&sandbox, "a", &["--profile", "one", "--home", "one", "--replace", "--lock", &lock]);
+    let first = draining(
+        &sandbox,
+        "a",
+        &["--profile", "one", "--home", "one", "--replace", "--lock", &lock],
+    );
     // The second has a gateway already, without the token: that one is not sacrificed either.
-    let second = owner(&sandbox, "b", &["--profile", "two", "--home", "two"]);
+    let second = draining(&sandbox, "b", &["--profile", "two", "--home", "two"]);
     let options = ["--profile", "two", "--home", "two", "--lock", &lock];
     for force in [&[][..], &["--force", "--cross-home"][..]] {
         let (code, answer) = try_to_take(&sandbox, "b", &[&options, force].concat());
@@ -821,10 +797,10 @@ fn a_lock_of_another_profile_is_refused_and_nobody_is_signalled() {
     }
     assert_eq!(takeovers_begun(&sandbox), 0);
     assert_eq!(holder_of_lock(&sandbox, "secret"), Some(first.pid().into()));
-    assert_nothing_is_left(&sandbox);
+    assert_nothing_is_left(&sandbox, "at the end");
     for run in [first, second] {
         let answer = run.end().assert_code(7);
-        assert_eq!(terms(&answer.out), 0, "{answer:#?}");
+        assert_eq!(terms(&answer), 0, "{answer:#?}");
     }
 }
 
@@ -835,7 +811,7 @@ fn a_waiter_does_not_snatch_a_lock_in_between() {
     let sandbox = Sandbox::new();
     let lock = format!("{SCOPE}=secret");
     let options = ["--lock", lock.as_str()];
-    let mut old = take(&sandbox, "p", &options);
+    let mut old = taking_over(&sandbox, "p", &options);
     old.line();
     let script = format!(
         "incumbent lock acquire --profile w --wait {SCOPE} secret > /dev/null; echo \"lock $?\"
@@ -846,7 +822,7 @@ fn a_waiter_does_not_snatch_a_lock_in_between() {
     let mut by_run = Process::start(run_of(&sandbox, "x", &run, ENDS));
     sandbox.wait_for_waiters(2);
     for round in 1..=rounds(8, 60) {
-        let mut new = take(&sandbox, "p", &options);
+        let mut new = taking_over(&sandbox, "p", &options);
         let first = new.line();
         assert!(first.parse::<u32>().is_ok(), "round {round}: {first}");
         assert_eq!(holder_of_lock(&sandbox, "secret"), Some(new.pid().into()), "round {round}");
@@ -862,8 +838,6 @@ fn a_waiter_does_not_snatch_a_lock_in_between() {
     });
 }
 
-// -- homes --------------------------------------------------------------------------------------
-
 /// FIELD-BUGS rows 43 and 44.
 ///
 /// Symptom: two configurations that resolved to one profile ended each other's gateway, 97 times in
@@ -875,8 +849,8 @@ fn a_gateway_of_another_home_is_not_replaced_unless_asked_for() {
     for home in ["one", "two"] {
         std::fs::create_dir(sandbox.file(home)).unwrap();
     }
-    let mut first = owner(&sandbox, "a", &["--home", "one"]);
-    let neighbour = owner(&sandbox, "n", &["--profile", "neighbour", "--home", "two"]);
+    let mut first = draining(&sandbox, "a", &["--home", "one"]);
+    let neighbour = draining(&sandbox, "n", &["--profile", "neighbour", "--home", "two"]);
     for options in [&["--home", "two"][..], &["--home", "two", "--force"][..]] {
         let (code, answer) = try_to_take(&sandbox, "b", options);
         assert_eq!(
@@ -886,13 +860,13 @@ fn a_gateway_of_another_home_is_not_replaced_unless_asked_for() {
         );
     }
     assert_eq!(takeovers_begun(&sandbox), 0);
-    assert_holds(&sandbox, first.pid());
+    assert_holder(&sandbox, first.pid());
 
-    let mut second = take(&sandbox, "b", &["--home", "two", "--cross-home"]);
+    let mut second = taking_over(&sandbox, "b", &["--home", "two", "--cross-home"]);
     assert_eq!(first.process.line(), "TERM");
-    assert_eq!(terms(&first.end().assert_code(0).out), 1);
+    assert_eq!(terms(&first.end().assert_code(0)), 1);
     second.line();
-    assert_holds(&sandbox, second.pid());
+    assert_holder(&sandbox, second.pid());
     // It belongs to the second home now, and stays there.
     let (code, answer) = try_to_take(&sandbox, "a", &["--home", "one", "--force"]);
     assert_eq!(code, 78, "{answer:#}");
@@ -900,24 +874,22 @@ fn a_gateway_of_another_home_is_not_replaced_unless_asked_for() {
     second.finish_with_stdin_open(LIMIT);
     sandbox.cli(["run", "--no-backoff", "--home", "one", "--", "true"]).assert_code(78);
     sandbox.cli(["run", "--no-backoff", "--home", "two", "--", "true"]).assert_code(0);
-    assert_eq!(terms(&neighbour.end().assert_code(7).out), 0, "the neighbour was signalled");
-    assert_nothing_is_left(&sandbox);
+    assert_eq!(terms(&neighbour.end().assert_code(7)), 0, "the neighbour was signalled");
+    assert_nothing_is_left(&sandbox, "at the end");
 }
-
-// -- while it lasts -----------------------------------------------------------------------------
 
 /// While the old one drains, nobody else gets in: not a plain start, not a second taker, which
 /// meets the first and says so. The owner is asked by one of them.
 #[test]
 fn a_second_taker_meets_the_first() {
     let sandbox = Sandbox::new();
-    let mut old = owner(&sandbox, "a", &[]);
-    let mut first = take(&sandbox, "b", &[]);
+    let mut old = draining(&sandbox, "a", &[]);
+    let mut first = taking_over(&sandbox, "b", &[]);
     assert_eq!(old.process.line(), "TERM");
     let (code, answer) = sandbox.json(["run", "--no-backoff", "--", "true"]);
     assert_eq!(code, 75, "{answer:#}");
     let answer = try_to_take(&sandbox, "c", &[]);
-    assert_refused(&answer, "reserved");
+    assert_refused_because(&answer, "reserved");
     assert_eq!(answer.1["holder"]["pid"], first.pid(), "{:#}", answer.1);
     assert!(answer.1["retry_after_ms"].as_u64().is_some_and(|ms| ms > 0), "{:#}", answer.1);
     let told = Process::start(run_of(&sandbox, "c", &["--replace"], "true")).finish(LIMIT);
@@ -926,22 +898,22 @@ fn a_second_taker_meets_the_first() {
         "a takeover or a stop is in progress",
     ]);
     // Nor does a person's `--force`: the first is under way.
-    assert_refused(&try_to_take(&sandbox, "c", &["--force"]), "reserved");
+    assert_refused_because(&try_to_take(&sandbox, "c", &["--force"]), "reserved");
     // One that waits, waits; and has it after the first one had it.
-    let mut waiting = take(&sandbox, "d", &["--wait"]);
+    let mut waiting = taking_over(&sandbox, "d", &["--wait"]);
     sandbox.wait_for_waiters(2);
     assert!(!first.has_ended() && !waiting.has_ended());
     let old_pid = old.pid();
     let answer = old.end().assert_code(0);
-    assert_eq!(terms(&answer.out), 1, "{answer:#?}");
+    assert_eq!(terms(&answer), 1, "{answer:#?}");
     waiting.line();
     // The first may have been asked before its command could say a word.
     let first_pid = first.pid();
     assert_taken_over(&sandbox, old_pid, first_pid);
     first.finish_with_stdin_open(LIMIT).assert_code(0);
     assert_taken_over(&sandbox, first_pid, waiting.pid());
-    assert_holds(&sandbox, waiting.pid());
-    assert_nothing_is_left(&sandbox);
+    assert_holder(&sandbox, waiting.pid());
+    assert_nothing_is_left(&sandbox, "at the end");
 }
 
 /// In the instant in which the old one ends its office is free, and contenders that ask again and
@@ -949,14 +921,14 @@ fn a_second_taker_meets_the_first() {
 #[test]
 fn contenders_never_get_the_office_between_two_gateways() {
     let sandbox = Sandbox::new();
-    let mut old = take(&sandbox, "p", &[]);
+    let mut old = taking_over(&sandbox, "p", &[]);
     old.line();
     let mut contenders: Vec<Process> = (0..2).map(|_| sandbox.role(ROLE, "gateway")).collect();
     for contender in &mut contenders {
         assert_eq!(ask(contender, "contend"), "contending");
     }
     for round in 1..=rounds(15, 200) {
-        let mut new = take(&sandbox, "p", &[]);
+        let mut new = taking_over(&sandbox, "p", &[]);
         new.line();
         assert_eq!(crate::support::exit_code(old.wait(LIMIT)), 0, "round {round}");
         for contender in &mut contenders {
@@ -968,7 +940,7 @@ fn contenders_never_get_the_office_between_two_gateways() {
         let answer = contender.finish(LIMIT).assert_code(0);
         assert!(!answer.err.contains("STOLEN"), "{answer:#?}");
     }
-    assert_nothing_is_left(&sandbox);
+    assert_nothing_is_left(&sandbox, "at the end");
 }
 
 /// A person interrupts the taker, or its supervisor ends it: the office stays reserved for nobody.
@@ -976,8 +948,8 @@ fn contenders_never_get_the_office_between_two_gateways() {
 fn an_interrupted_taker_leaves_nothing() {
     for (signal, code) in [(Signal::TERM, 143), (Signal::INT, 130), (Signal::HUP, 129)] {
         let sandbox = Sandbox::new();
-        let mut old = owner(&sandbox, "a", &[]);
-        let taker = take(&sandbox, "b", &[]);
+        let mut old = draining(&sandbox, "a", &[]);
+        let taker = taking_over(&sandbox, "b", &[]);
         assert_eq!(old.process.line(), "TERM");
         let asked = Instant::now();
         taker.signal(signal);
@@ -986,14 +958,14 @@ fn an_interrupted_taker_leaves_nothing() {
         for table in ["reservations", "waiters"] {
             assert_eq!(sandbox.number(&format!("SELECT count(*) FROM {table}")), 0, "{table}");
         }
-        assert_holds(&sandbox, old.pid());
-        let mut next = take(&sandbox, "c", &[]);
+        assert_holder(&sandbox, old.pid());
+        let mut next = taking_over(&sandbox, "c", &[]);
         wait_for_reservation(&sandbox);
         let old_pid = old.pid();
         old.end().assert_code(0);
         next.line();
         assert_taken_over(&sandbox, old_pid, next.pid());
-        assert_nothing_is_left(&sandbox);
+        assert_nothing_is_left(&sandbox, "at the end");
     }
 }
 
@@ -1003,14 +975,14 @@ fn an_interrupted_taker_leaves_nothing() {
 #[test]
 fn a_stopped_taker_keeps_others_out_until_its_deadline() {
     let sandbox = Sandbox::new();
-    let mut old = owner(&sandbox, "a", &["--stop-budget", "1min"]);
-    let taker = take(&sandbox, "b", &[]);
+    let mut old = draining(&sandbox, "a", &["--stop-budget", "1min"]);
+    let taker = taking_over(&sandbox, "b", &[]);
     assert_eq!(old.process.line(), "TERM");
     taker.signal(Signal::STOP);
     wait_stopped(taker.pid());
     old.end().assert_code(0);
     let (code, answer) = sandbox.json(["run", "--no-backoff", "--", "true"]);
-    assert_refused(&(code, answer), "reserved");
+    assert_refused_because(&(code, answer), "reserved");
     let mut waiter = Process::start(run_of(&sandbox, "w", &["--wait"], ENDS));
     sandbox.wait_for_waiters(2);
     // A minute is not to be waited for here. The second that is left is.
@@ -1018,16 +990,14 @@ fn a_stopped_taker_keeps_others_out_until_its_deadline() {
     let until_ms = (now.tv_sec + 1) * 1_000 + now.tv_nsec / 1_000_000;
     assert_eq!(sandbox.forge(&format!("UPDATE reservations SET until_boot_ms = {until_ms}")), 1);
     waiter.line();
-    assert_holds(&sandbox, waiter.pid());
+    assert_holder(&sandbox, waiter.pid());
     taker.signal(Signal::CONT);
     let late = taker.finish_with_stdin_open(LIMIT).assert_code(75);
     assert_eq!(late.out, "", "it started its command");
     late.assert_complains(&[&format!("is held by pid {} (", waiter.pid())]);
-    assert_holds(&sandbox, waiter.pid());
-    assert_nothing_is_left(&sandbox);
+    assert_holder(&sandbox, waiter.pid());
+    assert_nothing_is_left(&sandbox, "at the end");
 }
-
-// -- who cannot be ended ------------------------------------------------------------------------
 
 /// FIELD-BUGS rows 16, 17 and 25.
 ///
@@ -1055,7 +1025,7 @@ const ONE_SECOND: Duration = Duration::from_secs(1);
 
 /// A refusal after the budget of `claim 1000` and the time for the markers of others.
 #[track_caller]
-fn assert_in_time(began: Instant) {
+fn assert_gave_up_in_time(began: Instant) {
     let took = began.elapsed();
     assert!(took >= ONE_SECOND, "gave up after {took:?} of {ONE_SECOND:?}");
     assert_within(ONE_SECOND + AFTER_BUDGET + SOON, took, "giving up");
@@ -1066,8 +1036,8 @@ fn one_of_another_user_keeps_its_office() {
     let sandbox = Sandbox::new();
     let binary = sandbox.open_to_nobody();
     let as_nobody = |arguments: &[&str]| {
-        let mut command = sandbox.program(nobody[0]);
-        command.args(&nobody[1..]).arg(&binary).args(arguments);
+        let mut command = sandbox.within(nobody);
+        command.arg(&binary).args(arguments);
         Process::start(command).finish(LIMIT)
     };
     as_nobody(&["run", "--no-backoff", "--", "true"]).assert_code(0);
@@ -1075,8 +1045,8 @@ fn one_of_another_user_keeps_its_office() {
     assert_eq!(ask(&mut roots, "claim 1000"), "granted None");
     let began = Instant::now();
     let answer = as_nobody(&["--json", "run", "--no-backoff", "--replace", "--", "true"]);
-    assert_in_time(began);
-    assert_refused(&(answer.code(), answer.json()), "cannot_signal");
+    assert_gave_up_in_time(began);
+    assert_refused_because(&(answer.code(), answer.json()), "cannot_signal");
     assert_eq!(ask(&mut roots, "verify"), "Held");
     assert_eq!(sandbox.number("SELECT count(*) FROM reservations"), 0);
     // It learns by whom, when it looks.
@@ -1088,8 +1058,8 @@ fn one_of_another_user_keeps_its_office() {
     let answer = as_nobody(&["run", "--no-backoff", "--replace", "--", "echo", "taken"]);
     assert_eq!(answer.assert_code(0).out, "taken\n");
     let answer = old.process.finish_with_stdin_open(LIMIT).assert_code(0);
-    assert_eq!(terms(&answer.out), 1, "{answer:#?}");
-    assert_nothing_is_left(&sandbox);
+    assert_eq!(terms(&answer), 1, "{answer:#?}");
+    assert_nothing_is_left(&sandbox, "at the end");
 }
 
 fn one_in_another_namespace_keeps_its_office() {
@@ -1099,8 +1069,8 @@ fn one_in_another_namespace_keeps_its_office() {
     assert_eq!(ask(&mut inside, "claim 1000"), "granted None");
     let began = Instant::now();
     let answer = try_to_take(&sandbox, "b", &[]);
-    assert_in_time(began);
-    assert_refused(&answer, "cannot_signal");
+    assert_gave_up_in_time(began);
+    assert_refused_because(&answer, "cannot_signal");
     assert_eq!(answer.1["holder"]["flags"], json!(["elsewhere"]), "{:#}", answer.1);
     assert_eq!(ask(&mut inside, "verify"), "Held");
     assert_eq!(sandbox.number("SELECT count(*) FROM reservations"), 0);
@@ -1121,8 +1091,8 @@ fn ones_own_parent_keeps_its_office() {
     assert_within(ONE_SECOND + AFTER_BUDGET + SOON, began.elapsed(), "the refusal");
     let answer = std::fs::read_to_string(sandbox.file("answer.json")).unwrap();
     let answer: Value = serde_json::from_str(&answer).unwrap();
-    assert_refused(&(75, answer), "cannot_signal");
-    assert_holds(&sandbox, script.pid());
+    assert_refused_because(&(75, answer), "cannot_signal");
+    assert_holder(&sandbox, script.pid());
     assert_eq!(sandbox.number("SELECT count(*) FROM reservations"), 0);
 }
 
@@ -1141,17 +1111,15 @@ fn a_command_may_be_succeeded_by_its_own_child() {
     let mut old = Run::start(run_of(&sandbox, "a", &[], &script));
     old.process.say("go");
     let answer = old.process.finish_with_stdin_open(LIMIT).assert_code(0);
-    assert_eq!(terms(&answer.out), 1, "{answer:#?}");
+    assert_eq!(terms(&answer), 1, "{answer:#?}");
     let taken = eventually("the successor", LIMIT, || {
         let text = std::fs::read_to_string(sandbox.file("taken.txt")).ok()?;
         text.lines().find_map(|line| line.strip_prefix("taken by ")?.parse::<u32>().ok())
     });
-    assert_holds(&sandbox, taken);
-    assert_nothing_is_left(&sandbox);
+    assert_holder(&sandbox, taken);
+    assert_nothing_is_left(&sandbox, "at the end");
     kill(taken, Signal::TERM);
 }
-
-// -- what is left over --------------------------------------------------------------------------
 
 /// FIELD-BUGS rows 14, 18 and 71.
 ///
@@ -1198,7 +1166,7 @@ fn what_a_gateway_leaves_behind_is_named_and_reaped_only_when_asked_for() {
         new
     };
     old.process.finish_with_stdin_open(LIMIT).assert_code(0);
-    let mut reaper = take(&sandbox, "c", &["--reap"]);
+    let mut reaper = taking_over(&sandbox, "c", &["--reap"]);
     reaper.line();
     for other in &others {
         assert!(other.is_gone(), "{other:?}");
@@ -1230,30 +1198,28 @@ fn a_reaping_taker_does_not_saw_off_its_branch() {
         code.trim().parse::<i32>().ok()
     });
     assert_eq!(code, 0);
-    assert_nothing_is_left(&sandbox);
+    assert_nothing_is_left(&sandbox, "at the end");
 }
-
-// -- a store that cannot be written -------------------------------------------------------------
 
 /// R:RO. FIELD-BUGS row 78: what cannot be written down is not done. Nobody is signalled.
 #[test]
 fn without_a_record_there_is_no_takeover() {
     let Some(words) = read_only_store() else { return skipped("needs root and mounts") };
     let sandbox = Sandbox::new();
-    let old = owner(&sandbox, "a", &[]);
+    let old = draining(&sandbox, "a", &[]);
     for force in [&[][..], &["--force", "--cross-home", "--reap"][..]] {
-        let mut command = sandbox.program(words[0]);
-        command.args(&words[1..]).args([BINARY, "run", "--replace"]);
+        let mut command = sandbox.within(words);
+        command.args([BINARY, "run", "--replace"]);
         command.args(["--no-backoff"]).args(force).args(HOLDING);
         let answer = Process::start(command).finish(LIMIT);
         assert!([70, 78].contains(&answer.code()), "{answer:#?}");
         assert_eq!(answer.out, "", "it started its command");
     }
-    assert_holds(&sandbox, old.pid());
+    assert_holder(&sandbox, old.pid());
     assert_eq!(takeovers_begun(&sandbox), 0);
-    assert_nothing_is_left(&sandbox);
+    assert_nothing_is_left(&sandbox, "at the end");
     let answer = old.end().assert_code(7);
-    assert_eq!(terms(&answer.out), 0, "{answer:#?}");
+    assert_eq!(terms(&answer), 0, "{answer:#?}");
 }
 
 /// A taker that died leaves an office that somebody has to fill: its supervisor is not told that all
@@ -1261,13 +1227,13 @@ fn without_a_record_there_is_no_takeover() {
 #[test]
 fn a_taker_that_died_took_nothing_over() {
     let sandbox = Sandbox::new();
-    let mut old = owner(&sandbox, "a", &["--supervisor", "systemd"]);
-    let mut taker = take(&sandbox, "b", &[]);
+    let mut old = draining(&sandbox, "a", &["--supervisor", "systemd"]);
+    let mut taker = taking_over(&sandbox, "b", &[]);
     assert_eq!(old.process.line(), "TERM");
     // The marker is obeyed as well; it is about who was signalled.
     old.process.err_line_with("signal=SIGTERM");
     taker.kill();
-    wait_for_looks(&mut old);
+    wait_until_requests_are_passed_on(&mut old);
     assert!(!old.command.is_gone(), "it is not killed for a taker that is gone");
     let answer = old.end();
     // It ends with 7, and was signalled: systemd starts it again.
@@ -1284,8 +1250,8 @@ fn a_taker_that_died_took_nothing_over() {
 fn whoever_is_taken_over_for_its_lock_has_one_request_only() {
     let sandbox = Sandbox::new();
     let lock = format!("{SCOPE}=token");
-    let mut old = owner(&sandbox, "a", &["--kind", "worker", "--lock", &lock]);
-    let mut taker = take(&sandbox, "b", &["--lock", &lock]);
+    let mut old = draining(&sandbox, "a", &["--kind", "worker", "--lock", &lock]);
+    let mut taker = taking_over(&sandbox, "b", &["--lock", &lock]);
     assert_eq!(old.process.line(), "TERM");
     for verb in ["restart", "stop"] {
         let (code, document) = sandbox.json(["--kind", "worker", verb]);
@@ -1296,10 +1262,10 @@ fn whoever_is_taken_over_for_its_lock_has_one_request_only() {
     let pid = old.pid().to_string();
     let write = ["marker", "write", "restart", "--pid", &pid];
     sandbox.cli(write).assert_code(75).assert_complains(&["takeover by pid", "in progress"]);
-    wait_for_looks(&mut old);
+    wait_until_requests_are_passed_on(&mut old);
     let old_pid = old.pid();
     let answer = old.end().assert_code(0);
-    assert_eq!(terms(&answer.out), 1, "{answer:#?}");
+    assert_eq!(terms(&answer), 1, "{answer:#?}");
     taker.line();
     assert_taken_over_as(&sandbox, "worker", old_pid);
     taker.signal(Signal::TERM);
@@ -1327,7 +1293,7 @@ fn the_children_of_a_stranger_are_not_reaped() {
     let old = Run::start(run_of(&sandbox, "a", &[], stays));
     // As if it were recorded elsewhere: its number means nothing here, and it obeys its marker.
     sandbox.forge("UPDATE instances SET pid_ns = '1' WHERE ended_at_ms IS NULL");
-    let mut taker = take(&sandbox, "b", &["--reap"]);
+    let mut taker = taking_over(&sandbox, "b", &["--reap"]);
     taker.line();
     let child = std::fs::read_to_string(sandbox.file("child")).unwrap();
     let child: u32 = child.trim().parse().unwrap();

@@ -15,10 +15,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify;
 use rustix::process::Signal;
 
-use crate::library::ask;
 use crate::support::{
-    HOLDING, Identity, LIMIT, Process, Run, Sandbox, another_user, assert_within, eventually, has,
-    kill, role, role_db, rounds, skipped, wait_for_looks, wait_stopped, works,
+    HOLDING, Identity, LIMIT, Process, Run, Sandbox, another_user, ask, assert_within, eventually,
+    has, kill, plays, role_db, rounds, skipped, test_name, wait_for_looks, wait_stopped, works,
 };
 
 impl Sandbox {
@@ -253,8 +252,8 @@ fn row_104_a_directory_that_is_closed_for_a_second_is_no_loss() {
     let Some(nobody) = another_user() else { return skipped("needs root and setpriv") };
     let sandbox = Sandbox::new();
     let program = sandbox.open_to_nobody();
-    let mut hold = sandbox.program(nobody[0]);
-    hold.args(&nobody[1..]).arg(program).args(["run", "--no-backoff", "--lock", "token=one"]);
+    let mut hold = sandbox.within(nobody);
+    hold.arg(program).args(["run", "--no-backoff", "--lock", "token=one"]);
     hold.args(HOLDING);
     let run = Run::start(hold);
     let close = |mode| {
@@ -499,7 +498,7 @@ const ASKERS: usize = 3;
 /// A process that makes the store while other threads of it ask about it.
 #[test]
 fn role_of_a_first_start_that_is_asked() {
-    if role().as_deref() != Some("first start") {
+    if !plays("first start") {
         return;
     }
     let options = || OpenOptions::new().path(role_db()).busy_budget(LIMIT);
@@ -537,9 +536,7 @@ fn row_98_a_question_cancels_no_lock_of_a_first_start() {
     for round in 0..rounds(8, 100) {
         let sandbox = Sandbox::new();
         let starts: Vec<_> = (0..4)
-            .map(|_| {
-                sandbox.role("three_files::role_of_a_first_start_that_is_asked", "first start")
-            })
+            .map(|_| sandbox.role(test_name!(role_of_a_first_start_that_is_asked), "first start"))
             .collect();
         for start in starts {
             let end = start.finish(LIMIT);

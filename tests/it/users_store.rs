@@ -27,8 +27,8 @@ impl UsersStore {
 
     fn as_user(&self, arguments: &[&str]) -> std::process::Command {
         let words = another_user().unwrap();
-        let mut command = self.sandbox.program(words[0]);
-        command.args(&words[1..]).arg(self.sandbox.file("incumbent")).args(arguments);
+        let mut command = self.sandbox.within(words);
+        command.arg(self.sandbox.file("incumbent")).args(arguments);
         command
     }
 
@@ -148,8 +148,8 @@ fn an_owner_on_record_that_is_root_s_with_a_lock_of_the_user_s() {
         let anchor = store.sandbox.anchor_names().into_iter().find(|it| !it.contains(".cmd"));
         let anchor = store.sandbox.anchors().join(anchor.unwrap());
         let words = another_user().unwrap();
-        let mut flock = store.sandbox.program(words[0]);
-        flock.args(&words[1..]).arg("flock").arg(anchor).args(["-c", "echo held; sleep 1000"]);
+        let mut flock = store.sandbox.within(words);
+        flock.arg("flock").arg(anchor).args(["-c", "echo held; sleep 1000"]);
         let mut flock = Process::start(flock);
         flock.line();
         flock

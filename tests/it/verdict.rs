@@ -2,9 +2,9 @@
 
 use rustix::process::Signal;
 
-use crate::open::mount_namespace;
 use crate::support::{
-    BINARY, LIMIT, Process, Run, Sandbox, Stat, eventually, has, is_root, kill, skipped,
+    BINARY, LIMIT, Process, Run, Sandbox, Stat, eventually, has, is_root, kill, mount_namespace,
+    skipped,
 };
 
 const OTHER_BOOT_ID: &str = "0f0f0f0f-1111-4222-8333-444444444444";

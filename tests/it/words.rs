@@ -14,8 +14,6 @@ fn sleeper(sandbox: &Sandbox) -> Process {
     Process::start(sleep)
 }
 
-// -- many locks ---------------------------------------------------------------------------------
-
 /// A process with this many locks of scope `s`, killed and on record as if it lived.
 fn leave_locks(sandbox: &Sandbox, count: usize) {
     let mut owner = sleeper(sandbox);
@@ -91,8 +89,6 @@ fn one_lock_of_a_dead_owner_with_many_is_granted_without_waiting_for_all() {
     mine.wait(LIMIT);
 }
 
-// -- markers ------------------------------------------------------------------------------------
-
 /// A second intent takes the place of the first one, which its writer believes to be open: it is said
 /// which, by whom and why, in text and in JSON.
 #[test]
@@ -153,8 +149,6 @@ fn a_process_that_has_just_ended_does_not_run() {
         sandbox.cli(verb.split(' ').chain(["--pid", &pid])).assert_code(code);
     }
 }
-
-// -- secrets ------------------------------------------------------------------------------------
 
 /// What looks like a secret, and what does not, but is locked here.
 const KEY: &str = "ghp_0123456789abcdefghij";
@@ -272,8 +266,6 @@ fn a_diagnostic_shows_no_locked_identity() {
     holder.kill();
 }
 
-// -- the store itself ---------------------------------------------------------------------------
-
 /// A later program may close a store to older writers without changing its schema: that is no damage, and
 /// no reason to move the store aside.
 #[test]
@@ -294,8 +286,6 @@ fn a_store_that_a_later_program_closed_is_not_damaged() {
     assert_eq!(sandbox.number("SELECT count(*) FROM instances"), 1, "nothing was moved aside");
     sandbox.cli(["status"]).assert_code(3);
 }
-
-// -- stop ---------------------------------------------------------------------------------------
 
 /// Invariant 7: never a signal to what we descend from. The advice was for another container: a process
 /// that stops its own gateway is told that it is its own, and that the request stands.
@@ -337,8 +327,6 @@ fn an_owner_that_releases_and_lives_on_is_said_to_run() {
     let answer = owner.finish(LIMIT).assert_code(0);
     assert_eq!(answer.out, "ready\nasked\n", "nobody signals it any more");
 }
-
-// -- the doctor ---------------------------------------------------------------------------------
 
 /// Records that end are named: profile, kind, pid and the locks that end with them, in text, in JSON and in
 /// the events.

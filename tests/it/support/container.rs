@@ -51,9 +51,9 @@ impl Sandbox {
     /// A script as PID 1 of a container.
     pub fn container_command(&self, script: &str) -> Command {
         let words = container().expect("asked before");
-        let mut command = self.program(words[0]);
+        let mut command = self.within(words);
         // Runtimes make the init the leader of a session.
-        command.args(&words[1..]).args(["setsid", "/bin/sh", "-c", script]);
+        command.args(["setsid", "/bin/sh", "-c", script]);
         command
     }
 }

@@ -30,18 +30,30 @@ pub fn alarm(seconds: u32) {
 }
 
 pub fn leave() -> ! {
+    leave_with(0)
+}
+
+pub fn leave_with(code: i32) -> ! {
     // SAFETY: ends the process without running anything of ours.
-    unsafe { libc::_exit(0) }
+    unsafe { libc::_exit(code) }
 }
 
 /// How a child ended, for people.
 pub fn wait_for(child: i32) -> String {
+    match exit_code(child) {
+        signal @ 129.. => format!("the child ended by signal {}", signal - 128),
+        code => format!("the child ended with code {code}"),
+    }
+}
+
+/// How a child ended, as a shell says it.
+pub fn exit_code(child: i32) -> i32 {
     let mut status = 0;
     // SAFETY: our own child, and a place for its status.
     let waited = unsafe { libc::waitpid(child, &raw mut status, 0) };
     assert_eq!(waited, child);
     if libc::WIFSIGNALED(status) {
-        return format!("the child ended by signal {}", libc::WTERMSIG(status));
+        return 128 + libc::WTERMSIG(status);
     }
-    format!("the child ended with code {}", libc::WEXITSTATUS(status))
+    libc::WEXITSTATUS(status)
 }

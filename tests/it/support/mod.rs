@@ -3,21 +3,23 @@
 
 #![allow(dead_code, reason = "not every module needs every helper")]
 
-#[cfg(target_os = "linux")]
+mod barrier;
 mod container;
+mod disk;
+mod files;
 pub mod forked;
 mod heed;
-#[cfg(target_os = "linux")]
 mod namespace;
 pub mod older;
 mod pace;
 mod process;
 mod random;
-#[cfg(target_os = "linux")]
 mod roles;
-#[cfg(target_os = "linux")]
 mod schema;
 pub mod second_sqlite;
+mod time;
+mod untouched;
+mod writer;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -26,18 +28,22 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use incumbent::{Claim, Store, Tenure};
 use rustix::process::Signal;
 use serde_json::Value;
 
-#[cfg(target_os = "linux")]
+pub use barrier::*;
 pub use container::*;
-#[cfg(target_os = "linux")]
+pub use disk::*;
+pub use files::*;
 pub use namespace::*;
 pub use pace::*;
 pub use process::*;
 pub use random::*;
-#[cfg(target_os = "linux")]
 pub use roles::*;
+pub use time::*;
+pub use untouched::*;
+pub use writer::*;
 
 /// How long to wait for what ought to happen at once. Generous, because the machine may be busy
 /// with other things; a test that is about speed has a bound of its own.
@@ -259,8 +265,42 @@ impl Drop for Sandbox {
     }
 }
 
-/// What `hold` runs: says its pid, and lives until its standard input is closed.
-pub const HOLDING: &[&str] = &["--", "/bin/sh", "-c", "echo $$; exec cat"];
+/// Says its pid, and lives until its standard input is closed.
+pub const STAY: &str = "echo $$; exec cat";
+
+/// What `hold` runs.
+pub const HOLDING: &[&str] = &["--", "/bin/sh", "-c", STAY];
+
+/// An ordinary start, of a command that ends at once.
+pub const START: &[&str] = &["run", "--no-backoff", "--", "true"];
+
+/// A process that has nothing to do with anybody, and lives until its standard input is closed.
+#[track_caller]
+pub fn bystander(sandbox: &Sandbox) -> Process {
+    let mut process = Process::start(sandbox.shell(STAY));
+    process.line();
+    process
+}
+
+/// The office that a claim asked for.
+#[track_caller]
+pub fn granted(claim: incumbent::Result<Claim>) -> Tenure {
+    match claim.unwrap() {
+        Claim::Granted(tenure) => tenure,
+        Claim::Held(holder) => panic!("{holder}"),
+    }
+}
+
+/// Claims the office of `profile`.
+#[track_caller]
+pub fn tenure_of(store: &Store, profile: &str) -> Tenure {
+    granted(store.profile(profile).unwrap().claim())
+}
+
+/// The fields of a document.
+pub fn keys(document: &Value) -> Vec<&str> {
+    document.as_object().unwrap().keys().map(String::as_str).collect()
+}
 
 /// The program under test.
 pub const BINARY: &str = env!("CARGO_BIN_EXE_incumbent");
@@ -297,7 +337,6 @@ pub fn rounds(short: usize, long: usize) -> usize {
 }
 
 /// Whether we may become other users.
-#[cfg(unix)]
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }

@@ -2,17 +2,48 @@
 //! started again. Its environment names the part to play; it takes orders on standard input and
 //! answers on standard error, which the test harness leaves alone.
 
+use std::fmt::Display;
 use std::process::Command;
+
+use serde_json::Value;
 
 use super::{Process, Sandbox};
 
 /// Names the part; see [`Sandbox::role`].
 const ROLE: &str = "IT_ROLE";
 
+/// The name that the harness knows a test of the calling module by: `claims::contention::of_thirty`.
+/// It is derived, so that a test which plays a part may be moved like any other.
+macro_rules! test_name {
+    ($test:ident) => {{
+        let _: fn() = $test;
+        $crate::support::without_crate(concat!(module_path!(), "::", stringify!($test)))
+    }};
+}
+pub(crate) use test_name;
+
+/// See [`test_name`].
+pub const fn without_crate(path: &'static str) -> &'static str {
+    let bytes = path.as_bytes();
+    let mut at = 0;
+    while bytes[at] != b':' {
+        at += 1;
+    }
+    path.split_at(at + "::".len()).1
+}
+
+/// Ends a shell script, and plays the part that [`set_role`] has set in its environment.
+pub const AS_ROLE: &str = "exec \"$IT_PROGRAM\" --exact \"$IT_TEST\" --nocapture --test-threads=1";
+
+/// For a script that ends with [`AS_ROLE`].
+pub fn set_role(script: &mut Command, test: &str, role: &str) {
+    script.env(ROLE, role).env("IT_PROGRAM", std::env::current_exe().unwrap()).env("IT_TEST", test);
+}
+
 impl Sandbox {
     /// Starts this test program in `role`, for a module's `role` test to play.
     ///
-    /// `test` is the full name of that test: it returns at once where [`role`] is `None`.
+    /// `test` is the [`test_name`] of that test: it returns at once where [`role`] is `None`.
     pub fn role(&self, test: &str, role: &str) -> Process {
         Process::start(self.role_command(test, role))
     }
@@ -29,6 +60,11 @@ pub fn role() -> Option<String> {
     std::env::var(ROLE).ok()
 }
 
+/// Whether this process was started to play that part.
+pub fn plays(part: &str) -> bool {
+    role().as_deref() == Some(part)
+}
+
 /// The store that a role works on.
 pub fn role_db() -> std::path::PathBuf {
     std::env::var_os("INCUMBENT_DB").unwrap().into()
@@ -39,4 +75,40 @@ pub fn order() -> Option<String> {
     let mut line = String::new();
     let read = std::io::stdin().read_line(&mut line).unwrap();
     (read > 0).then(|| line.trim().to_owned())
+}
+
+/// Answers the orders of the test until it is gone: one order a line, one answer a line.
+pub fn obey_orders<A: Display>(mut obey: impl FnMut(&str) -> A) {
+    while let Some(order) = order() {
+        let answer = obey(&order);
+        eprintln!("=> {answer}");
+    }
+}
+
+/// Gives a role an order, returns the answer.
+#[track_caller]
+pub fn ask(role: &mut Process, order: &str) -> String {
+    role.say(order);
+    told(role)
+}
+
+/// What a role says next.
+#[track_caller]
+pub fn told(role: &mut Process) -> String {
+    let line = role.err_line_with("=> ");
+    line.split_once("=> ").unwrap().1.to_owned()
+}
+
+/// [`ask`], of a role that answers in JSON.
+#[track_caller]
+pub fn ask_json(role: &mut Process, order: &str) -> Value {
+    role.say(order);
+    told_json(role)
+}
+
+/// [`told`], of a role that answers in JSON.
+#[track_caller]
+pub fn told_json(role: &mut Process) -> Value {
+    let text = told(role);
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }

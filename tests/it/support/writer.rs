@@ -1,0 +1,33 @@
+//! A process that stands in the way of every other writer.
+
+use rusqlite::Connection;
+use rustix::process::Signal;
+
+use super::{Process, Sandbox, order, plays, role_db, test_name, wait_stopped};
+
+/// The part of a process that holds the write lock.
+#[test]
+fn role_of_a_writer() {
+    if !plays("writer") {
+        return;
+    }
+    let connection = Connection::open(role_db()).unwrap();
+    connection.execute_batch("BEGIN IMMEDIATE; DELETE FROM events").unwrap();
+    eprintln!("writing");
+    assert_eq!(order(), None);
+}
+
+/// A process that writes: it has the store's write lock until its standard input is closed.
+pub fn writer(sandbox: &Sandbox) -> Process {
+    let mut writer = sandbox.role(test_name!(role_of_a_writer), "writer");
+    writer.err_line_with("writing");
+    writer
+}
+
+/// The same, stopped.
+pub fn stopped_writer(sandbox: &Sandbox) -> Process {
+    let writer = writer(sandbox);
+    writer.signal(Signal::STOP);
+    wait_stopped(writer.pid());
+    writer
+}
