@@ -61,38 +61,38 @@
 //!
 //! | guarantee | test (`tests/it/`, or the module named) |
 //! |---|---|
-//! | of any number of contenders at once exactly one owns | `contention` |
-//! | of many contenders exactly one holds a lock, by a `verify` that succeeds | `lock_contention` |
+//! | of any number of contenders at once exactly one owns | `claims::contention` |
+//! | of many contenders exactly one holds a lock, by a `verify` that succeeds | `locks::contention` |
 //! | a killed owner blocks nobody, and nothing has to be cleaned up | `kill` |
 //! | a `run`'s command is gone before the next start is granted | `kill` |
-//! | not being able to look evicts nobody | `liveness::tests`, `identity`, `namespaces` |
+//! | not being able to look evicts nobody | `liveness::tests`, `identity`, `identity::namespaces` |
 //! | a recycled pid is never taken for the owner, and never blocks | `identity` |
 //! | of many consumers exactly one gets a marker, and no later generation does | `markers` |
-//! | an owner is never killed before the time that it published is over | `takeover` |
-//! | two supervisors that replace each other settle after one swap | `swap` |
-//! | a death during a takeover leaves one owner or none, and blocks nobody | `swap` |
-//! | a restart is served once, and the office is never free meanwhile | `restart` |
-//! | no process is signalled that is not proven to be the recorded one | `stop`, `takeover` |
-//! | the dead are never shown running, and nobody dies of an old status | `status`, `status_all` |
-//! | an acknowledged status is not lost, and nobody reads half of one | `status_contention` |
-//! | who follows the events ends with the state of the store | `status_contention`, `events` |
-//! | who sent the signal is known, or why it is not | `forensics_snapshot` |
+//! | an owner is never killed before the time that it published is over | `stop::takeover` |
+//! | two supervisors that replace each other settle after one swap | `stop::swap` |
+//! | a death during a takeover leaves one owner or none, and blocks nobody | `stop::swap` |
+//! | a restart is served once, and the office is never free meanwhile | `stop::restart` |
+//! | no process is signalled that is not proven to be the recorded one | `stop`, `stop::takeover` |
+//! | the dead are never shown running, and nobody dies of an old status | `status` |
+//! | an acknowledged status is not lost, and nobody reads half of one | `status::contention` |
+//! | who follows the events ends with the state of the store | `status::contention`, `events` |
+//! | who sent the signal is known, or why it is not | `forensics::snapshot` |
 //! | every incarnation has an end; a question shows what the next writer records | `endings` |
-//! | nothing of this waits for a stuck store | `forensics_snapshot` |
-//! | nor for a hanging `systemctl` or a missing `ps` | `forensics_systemd`, `forensics_diagnose` |
-//! | no secret of a command line is stored or shown | `forensics_snapshot`, `lock_secrets` |
-//! | nor is it in a diagnostic | `forensics_diagnose` |
-//! | questions write nothing and make nothing | `kill`, `open` |
-//! | the identity of a lock is in no file, message or `ps` | `lock_secrets` |
-//! | what cannot be recorded is not held | `open` |
-//! | of many threads that read none is refused for the others | `readers` |
-//! | a limit (tasks, open files, file size, path length) is named, and ends nobody | `limits` |
-//! | no wall clock deletes history or makes a fence fall | `clocks` |
-//! | nothing crosses a fork | `library` |
-//! | a store deleted or replaced under its owner is noticed within a second | `library` |
-//! | opening, deleting, replacing files loses nothing unnoticed | `three_files`, `stray_closes` |
-//! | nothing but a lost store makes its lock refuse others | `orphans` |
-//! | a damaged store is never a crash, a hang or a second owner; its bytes are kept | `damage` |
+//! | nothing of this waits for a stuck store | `forensics::snapshot` |
+//! | nor for a hanging `systemctl` or a missing `ps` | `forensics::systemd`, `forensics::diagnose` |
+//! | no secret of a command line is stored or shown | `forensics::snapshot`, `locks::cli::secrets` |
+//! | nor is it in a diagnostic | `forensics::diagnose` |
+//! | questions write nothing and make nothing | `kill`, `store` |
+//! | the identity of a lock is in no file, message or `ps` | `locks::cli::secrets` |
+//! | what cannot be recorded is not held | `store` |
+//! | of many threads that read none is refused for the others | `claims::library::readers` |
+//! | a limit (tasks, open files, file size, path length) is named, and ends nobody | `faults::limits` |
+//! | no wall clock deletes history or makes a fence fall | `identity::clocks` |
+//! | nothing crosses a fork | `claims::library::process` |
+//! | a store deleted or replaced under its owner is noticed within a second | `lost_store::fates` |
+//! | opening, deleting, replacing files loses nothing unnoticed | `lost_store` |
+//! | nothing but a lost store makes its lock refuse others | `lost_store::orphans` |
+//! | a damaged store is never a crash, a hang or a second owner; its bytes are kept | `store::damage` |
 //! | what the doctor calls a problem is one, and it writes nothing | `doctor` |
 //! | an older gateway and a new one never have one office at once | `legacy` |
 //! | an older program works on beside a newer one, or says why not | `versions` |

@@ -5,6 +5,10 @@
 //!
 //! Races are run for a number of rounds that fits a build; `INCUMBENT_TEST_ROUNDS=long` (or a
 //! number) asks for more.
+//!
+//! A folder answers the question that its `mod.rs` begins with, a file one part of it. `library` in
+//! a folder asks the crate, in processes that link it; `cli` asks the program alone; what is not in
+//! one of the two needs both, or has only one kind. What many tests stand on is in `support`.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
@@ -12,92 +16,86 @@
 
 mod support;
 
-mod bad_input;
-mod beside;
-mod clocks;
-mod command_lock;
-mod conditions;
-mod containers;
-mod contention;
-mod damage;
-mod deadlines;
+mod claims;
+mod cli;
 mod doctor;
-mod doctor_repairs;
 mod endings;
 mod events;
 mod faults;
-mod forensics_diagnose;
-mod forensics_snapshot;
-mod forensics_systemd;
-mod full_disk;
-mod ground;
-mod ground_shared;
-mod hostile_store;
+mod forensics;
 mod identity;
-mod keeper;
-mod keeper_pair;
+mod keepers;
 mod kill;
-mod killed_writers;
-mod left_behind;
 mod legacy;
-mod library;
-mod limits;
-mod lock_contention;
-mod lock_records;
-mod lock_secrets;
-mod lock_verbs;
 mod locks;
-mod lost_owners;
-mod many_rows;
+mod lost_store;
 mod markers;
-mod moved;
-mod namespaces;
-mod old_binary;
-mod older_beside;
-mod older_files;
-mod older_gateways;
-mod open;
-mod orphans;
-mod printed;
-mod random_kills;
-mod readers;
-mod reaped;
-mod reboot;
-mod restart;
 mod run;
-mod sql_views;
 mod status;
-mod status_all;
-mod status_contention;
-mod status_set;
 mod stop;
-mod storm;
-mod stray_closes;
-mod swap;
-mod takeover;
-mod terminal;
-mod three_files;
-mod users_store;
-mod verdict;
+mod store;
+mod trust;
 mod versions;
-mod wait;
-mod words;
 
-/// A module that is not declared above is a test that never runs.
-#[test]
-fn every_file_is_declared() {
-    let here = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it");
-    let main = std::fs::read_to_string(here.join("main.rs")).unwrap();
-    let mut forgotten = Vec::new();
-    for entry in std::fs::read_dir(&here).unwrap() {
+use std::path::{Path, PathBuf};
+
+/// A longer file is about more than one thing.
+const LINES_MAX: usize = 600;
+
+/// The folders below `directory`, and that one itself.
+fn folders(directory: &Path) -> Vec<PathBuf> {
+    let mut found = vec![directory.to_owned()];
+    for entry in std::fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
-        let is_module = path.join("mod.rs").exists()
-            || path.extension().is_some_and(|extension| extension == "rs");
-        let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
-        let is_declared = main.lines().any(|line| line.trim() == format!("mod {name};"));
-        if is_module && name != "main" && !is_declared {
-            forgotten.push(name);
+        if path.is_dir() {
+            found.extend(folders(&path));
         }
     }
-    assert!(forgotten.is_empty(), "not declared in tests/it/main.rs: {forgotten:?}");
+    found
+}
+
+/// A module that is not declared in the folder above it is a test that never runs.
+#[test]
+fn every_file_is_declared() {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it");
+    let mut forgotten = Vec::new();
+    for folder in folders(&here) {
+        let root = folder.join(if folder == here { "main.rs" } else { "mod.rs" });
+        let declared = std::fs::read_to_string(&root).unwrap_or_default();
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            let is_file = path.extension().is_some_and(|extension| extension == "rs");
+            let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+            let line = format!("mod {name};");
+            let is_declared =
+                declared.lines().any(|it| it.strip_prefix("pub ").unwrap_or(it) == line);
+            if path != root && (is_file || path.is_dir()) && !is_declared {
+                forgotten.push(format!("{} in {}", path.display(), root.display()));
+            }
+        }
+    }
+    assert!(forgotten.is_empty(), "not declared: {forgotten:#?}");
+}
+
+#[test]
+fn every_file_says_what_it_is_and_is_short() {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it");
+    let mut wrong = Vec::new();
+    for folder in folders(&here) {
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).unwrap();
+            if !text.starts_with("//! ") {
+                wrong.push(format!("{}: begin it with `//! ` and a sentence", path.display()));
+            }
+            let lines = text.lines().count();
+            if lines > LINES_MAX {
+                wrong.push(format!("{}: {lines} lines: split it by subject", path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }

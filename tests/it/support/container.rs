@@ -1,5 +1,5 @@
-//! Containers as far as they matter here: a pid namespace with an init of its own, which dies in one
-//! blow.
+//! Containers as far as they matter here: a pid namespace with an init of its own, which dies in
+//! one blow.
 
 use std::process::Command;
 
@@ -13,8 +13,8 @@ pub struct Container {
     pub process: Process,
 }
 
-/// The words that start a program as PID 1 of a pid namespace: with the true users of the machine where
-/// we are root, so that something in it may become another one. Nothing but a signal ends it.
+/// The words that start a program as PID 1 of a pid namespace: with the true users of the machine
+/// where we are root, so that something in it may become another one. Nothing but a signal ends it.
 pub fn container() -> Option<&'static [&'static str]> {
     const AS_ROOT: &[&str] = &["unshare", "-pf", "--mount-proc"];
     if is_root() && works(AS_ROOT) { Some(AS_ROOT) } else { pid_namespace() }
@@ -38,8 +38,8 @@ impl Container {
         })
     }
 
-    /// As a runtime ends it: SIGKILL for the init, all that was in it ends, and then it is known to be
-    /// over.
+    /// As a runtime ends it: SIGKILL for the init, all that was in it ends, and then it is known to
+    /// be over.
     #[track_caller]
     pub fn kill(mut self) {
         kill(self.init(), Signal::KILL);

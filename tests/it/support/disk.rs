@@ -92,7 +92,8 @@ impl<'a> Disk<'a> {
         Process::start(command)
     }
 
-    /// Leaves no room, also not in the WAL: else a checkpoint makes some (FIELD-BUGS row 133). Needs sqlite3.
+    /// Leaves no room, also not in the WAL: else a checkpoint makes some (FIELD-BUGS row 133).
+    /// Needs sqlite3.
     pub fn fill_up(&self) {
         let script =
             "sqlite3 store/state.db '.filectrl persist_wal 1' 'PRAGMA wal_checkpoint(TRUNCATE)' &&

@@ -10,7 +10,8 @@ pub fn fork() -> i32 {
 
 /// The same past the C library: none of what it does before and after a fork is done.
 pub fn fork_past_the_library() -> i32 {
-    // SAFETY: as `fork`: the flags ask for no more than a copy of the process, on a copy of this stack.
+    // SAFETY: as `fork`: the flags ask for no more than a copy of the process, on a copy of this
+    // stack.
     let child = unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) };
     i32::try_from(child).unwrap_or(-1)
 }

@@ -1,5 +1,5 @@
-//! Signals as a terminal's shell leaves them: what whoever started the tests ignores (`nohup`, a job in
-//! the background) would be ignored by everything that they start.
+//! Signals as a terminal's shell leaves them: what whoever started the tests ignores (`nohup`, a
+//! job in the background) would be ignored by everything that they start.
 
 #![allow(unsafe_code, reason = "a disposition that is inherited can only be changed so")]
 
@@ -10,7 +10,8 @@ pub fn signals_of_jobs() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGCHLD] {
-            // SAFETY: a default disposition runs no code of ours; nobody here has set another one yet.
+            // SAFETY: a default disposition runs no code of ours; nobody here has set another one
+            // yet.
             unsafe { libc::signal(signal, libc::SIG_DFL) };
         }
     });

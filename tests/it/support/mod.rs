@@ -282,6 +282,13 @@ pub fn bystander(sandbox: &Sandbox) -> Process {
     process
 }
 
+/// Somebody to record, who does nothing, and ends when it is killed.
+pub fn sleeper(sandbox: &Sandbox) -> Process {
+    let mut sleep = sandbox.program("sleep");
+    sleep.arg("1000");
+    Process::start(sleep)
+}
+
 /// The office that a claim asked for.
 #[track_caller]
 pub fn granted(claim: incumbent::Result<Claim>) -> Tenure {

@@ -29,8 +29,8 @@ impl Sandbox {
         Process::start(command)
     }
 
-    /// What a shell script answers as PID 1 of a pid namespace, where it may choose the pid of whom it starts
-    /// next; `None`, said loudly, where that cannot be.
+    /// What a shell script answers as PID 1 of a pid namespace, where it may choose the pid of whom
+    /// it starts next; `None`, said loudly, where that cannot be.
     pub fn choosing_pids(&self, script: &str) -> Option<Answer> {
         let Some(namespace) = pid_namespace() else {
             skipped("needs a pid namespace");
@@ -73,7 +73,8 @@ pub fn nobody_with_hidepid() -> Option<&'static [&'static str]> {
 }
 
 impl Sandbox {
-    /// A sandbox for [`Sandbox::among_fakes`]; `None`, said loudly, where root may not make mounts of its own.
+    /// A sandbox for [`Sandbox::among_fakes`]; `None`, said loudly, where root may not make mounts
+    /// of its own.
     pub fn with_fakes() -> Option<Self> {
         const MOUNT: &str = "/bin/mount --bind /tmp /usr/local/sbin && exec \"$@\"";
         const WORDS: &[&str] = &["/usr/bin/unshare", "-m", "/bin/sh", "-c", MOUNT, "sh"];
@@ -85,9 +86,10 @@ impl Sandbox {
         Some(Self::new())
     }
 
-    /// The same command where the programs in `bin` of this sandbox stand for those of the system: root looks for
-    /// none by its PATH. In mounts of its own they are in a directory of the system's, and the real ones are
-    /// hidden. For everybody else the PATH that the command has does it.
+    /// The same command where the programs in `bin` of this sandbox stand for those of the system:
+    /// root looks for none by its PATH. In mounts of its own they are in a directory of the
+    /// system's, and the real ones are hidden. For everybody else the PATH that the command has
+    /// does it.
     pub fn among_fakes(&self, command: Command) -> Command {
         const SCRIPT: &str =
             "/bin/mkdir -p \"$1\" && /bin/mount --bind \"$1\" /usr/local/sbin || exit 125
@@ -113,7 +115,8 @@ impl Sandbox {
         wrapped
     }
 
-    /// A sandbox that other users may work in, with a copy of the program; `None` unless we may become one.
+    /// A sandbox that other users may work in, with a copy of the program; `None` unless we may
+    /// become one.
     pub fn for_all_users() -> Option<Self> {
         another_user()?;
         let sandbox = Self::new();

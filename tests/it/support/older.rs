@@ -1,4 +1,5 @@
-//! An older gateway program for tests: what it does with its files, in Python, which is what it is written in.
+//! An older gateway program for tests: what it does with its files, in Python, which is what it is
+//! written in.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -7,14 +8,15 @@ use serde_json::Value;
 
 use super::{LIMIT, Process, Run, Sandbox, has, skipped};
 
-/// Does with the files what the older program does: `gateway` takes the lock (or says `refused`), writes
-/// its two records and lives until its standard input is closed or it is asked to end; `running` looks for
-/// a running one and cleans up after a dead one; `attempts` looks whether the lock is held again and again,
-/// until its standard input is closed, and counts how often it seemed to be. `gateway --leak` starts something
-/// that keeps the lock, and says its pid as well; `polls` looks as a later version does, which removes the files
-/// of a live process whose command line it does not know, a hundred times, and says how often
-/// it found nobody; `stops` and `replaces` announce what they do by a file, and send SIGTERM; `probes` looks without a pause, and `cleans` does what
-/// `running` does, over and over.
+/// Does with the files what the older program does: `gateway` takes the lock (or says `refused`),
+/// writes its two records and lives until its standard input is closed or it is asked to end;
+/// `running` looks for a running one and cleans up after a dead one; `attempts` looks whether the
+/// lock is held again and again, until its standard input is closed, and counts how often it seemed
+/// to be. `gateway --leak` starts something that keeps the lock, and says its pid as well; `polls`
+/// looks as a later version does, which removes the files of a live process whose command line it
+/// does not know, a hundred times, and says how often it found nobody; `stops` and `replaces`
+/// announce what they do by a file, and send SIGTERM; `probes` looks without a pause, and `cleans`
+/// does what `running` does, over and over.
 pub const OLDER: &str = r#"
 import fcntl, json, os, signal, sys, threading, time
 from datetime import datetime, timedelta, timezone

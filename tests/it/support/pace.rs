@@ -4,12 +4,12 @@ use std::time::{Duration, Instant};
 
 use super::Sandbox;
 
-/// Far above what takes milliseconds, and less than the patience of the store (5 s) and every stop budget that is
-/// not named in a test.
+/// Far above what takes milliseconds, and less than the patience of the store (5 s) and every stop
+/// budget that is not named in a test.
 pub const SOON: Duration = Duration::from_secs(3);
 
-/// Asserts that something took less than `bound`. That is for an idle machine; a busy one has as much more time as
-/// it needs more than an idle one for thirty ordinary starts.
+/// Asserts that something took less than `bound`. That is for an idle machine; a busy one has as
+/// much more time as it needs more than an idle one for thirty ordinary starts.
 #[track_caller]
 pub fn assert_within(bound: Duration, took: Duration, what: &str) {
     if took < bound {
@@ -35,8 +35,8 @@ fn start_now() -> Duration {
     started.elapsed() / 10
 }
 
-/// What a start took in the last minute, by how many wanted a processor or a disk then: while it was measured the
-/// machine may have been busier than it is now.
+/// What a start took in the last minute, by how many wanted a processor or a disk then: while it
+/// was measured the machine may have been busier than it is now.
 fn start_under_load() -> Duration {
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let load: u32 = load.split('.').next().and_then(|whole| whole.parse().ok()).unwrap_or(0);

@@ -168,8 +168,8 @@ impl Process {
         stdin.write_all(text.as_bytes()).unwrap();
     }
 
-    /// Whether it lives, of a `cat`: it says back what it is told. A signal that was sent before has reached it by
-    /// then.
+    /// Whether it lives, of a `cat`: it says back what it is told. A signal that was sent before
+    /// has reached it by then.
     pub fn echoes(&mut self) -> bool {
         let stdin = self.stdin.as_mut().expect("standard input was closed before");
         stdin.write_all(b"there?\n").is_ok()
@@ -446,8 +446,8 @@ impl Lines {
     }
 }
 
-/// Waits until the main thread of each has gone to sleep so many times more: who sleeps between two looks has
-/// looked as often.
+/// Waits until the main thread of each has gone to sleep so many times more: who sleeps between two
+/// looks has looked as often.
 #[track_caller]
 pub fn wait_for_looks(pids: &[u32], times: u64) {
     let slept = |pid: u32| -> u64 {

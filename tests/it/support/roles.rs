@@ -12,8 +12,9 @@ use super::{Process, Sandbox};
 /// Names the part; see [`Sandbox::role`].
 const ROLE: &str = "IT_ROLE";
 
-/// The name that the harness knows a test of the calling module by: `claims::contention::of_thirty`.
-/// It is derived, so that a test which plays a part may be moved like any other.
+/// The name that the harness knows a test of the calling module by:
+/// `claims::contention::of_thirty`. It is derived, so that a test which plays a part may be moved
+/// like any other.
 macro_rules! test_name {
     ($test:ident) => {{
         let _: fn() = $test;

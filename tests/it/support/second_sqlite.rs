@@ -1,5 +1,6 @@
-//! Another SQLite in this process, as a Python gateway has one: it knows nothing of the locks that the first
-//! one holds, and every close of it cancels them (<https://sqlite.org/howtocorrupt.html>, section 2.2.1).
+//! Another SQLite in this process, as a Python gateway has one: it knows nothing of the locks that
+//! the first one holds, and every close of it cancels them (<https://sqlite.org/howtocorrupt.html>,
+//! section 2.2.1).
 
 #![allow(unsafe_code, reason = "libraries that are loaded while the program runs")]
 
@@ -72,7 +73,8 @@ impl SecondSqlite {
         let statement = CString::new(statement).unwrap();
         let mut connection = ptr::null_mut();
         let mut answer: Option<String> = None;
-        // SAFETY: as the functions are documented; the connection is closed once, `answer` outlives it.
+        // SAFETY: as the functions are documented; the connection is closed once, `answer` outlives
+        // it.
         unsafe {
             let mut code =
                 (self.open)(path.as_ptr(), &raw mut connection, OPEN_READWRITE, ptr::null());

@@ -1,0 +1,4 @@
+//! `run` alone: waits and restarts.
+
+mod storm;
+mod wait;

@@ -1,0 +1,82 @@
+//! Those who want what others have.
+
+use super::Diagnosis;
+use crate::support::{LIMIT, Process, Sandbox};
+
+/// FIELD-BUGS row 67: a cloned profile carries the token of the first, and a contender in a loop is
+/// one finding with a count.
+#[test]
+fn tokens_of_two_profiles_and_refusals_are_counted() {
+    let sandbox = Sandbox::new();
+    let run = sandbox.hold(&["--lock", "token=a-secret-of-mine"]);
+    let script = "for n in $(seq 100); do
+            incumbent --profile clone run --no-backoff --lock token=a-secret-of-mine -- true
+        done 2> /dev/null; exit 0";
+    let mut clone = sandbox.shell(script);
+    clone.env("INCUMBENT_PARTY", "red");
+    Process::start(clone).finish(LIMIT * 2).assert_code(0);
+    let answer = Process::start(sandbox.doctor_command(&[])).finish(LIMIT);
+    assert!(!answer.out.contains("a-secret-of-mine"), "{answer:#?}");
+    let diagnosis = Diagnosis::of(&answer);
+    let words = ["2 profiles", "clone, default", "default holds it now"];
+    diagnosis.assert("duplicate_tokens", "warning", &words);
+    let words = ["100 times", "of profile clone", "the party red"];
+    let finding = diagnosis.assert("conflicts", "warning", &words);
+    sandbox.try_remedy(finding, "incumbent status --all").assert_code(0);
+    run.end().assert_code(0);
+
+    // Older than a day, and older than a week.
+    sandbox.batch(
+        "UPDATE lock_conflicts SET first_at_ms = first_at_ms - 90000000, last_at_ms = last_at_ms \
+        - 90000000",
+    );
+    sandbox.doctor().assert("conflicts", "info", &["100 times"]);
+    sandbox.doctor().assert("duplicate_tokens", "warning", &["nobody holds it now"]);
+    sandbox.batch(
+        "UPDATE lock_conflicts SET last_at_ms = last_at_ms - 900000000;
+         UPDATE events SET at_ms = at_ms - 900000000",
+    );
+    sandbox.doctor().assert_silent("duplicate_tokens");
+}
+
+/// FIELD-BUGS row 46.
+#[test]
+fn a_party_that_starts_again_and_again_is_named() {
+    let sandbox = Sandbox::new();
+    let run = sandbox.hold(&[]);
+    for _ in 0..6 {
+        let mut start = sandbox.incumbent(["run", "--no-backoff", "--", "true"]);
+        start.env("INCUMBENT_PARTY", "red");
+        Process::start(start).finish(LIMIT).assert_code(75);
+    }
+    let diagnosis = sandbox.doctor();
+    let words = ["the party red", "default/gateway", "6 times in a row"];
+    let finding = diagnosis.assert("storms", "warning", &words);
+    diagnosis.assert("conflicts", "warning", &["default/gateway", "6 times"]);
+    diagnosis.assert_only(&["conflicts", "storms"]);
+    sandbox.try_remedy(finding, "incumbent history").assert_code(0);
+    let of_another = sandbox.json(["--profile", "other", "doctor"]);
+    assert_eq!(of_another.0, 0, "{of_another:#?}");
+    run.end().assert_code(0);
+}
+
+#[test]
+fn what_was_asked_and_what_is_wanted_is_told() {
+    let sandbox = Sandbox::new();
+    let run = sandbox.hold(&[]);
+    let pid = run.pid().to_string();
+    sandbox.cli(["marker", "write", "drain", "--pid", &pid, "--reason", "soon"]).assert_code(0);
+    sandbox.cli(["--profile", "work", "desired", "stopped"]).assert_code(0);
+    let diagnosis = sandbox.doctor();
+    diagnosis.assert(
+        "open_markers",
+        "info",
+        &["drain for default/gateway", "soon", "counts until"],
+    );
+    let finding = diagnosis.assert("desired", "info", &["profile work stopped"]);
+    diagnosis.assert_only(&[]);
+    sandbox.try_remedy(finding, "incumbent desired running").assert_code(0);
+    sandbox.doctor().assert_silent("desired");
+    run.end().assert_code(0);
+    sandbox.doctor().assert_silent("open_markers");
+}

@@ -1,0 +1,150 @@
+//! A healthy store.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use incumbent::OpenOptions;
+use incumbent::doctor::{self, Severity};
+
+use super::CHECKS;
+use crate::support::{
+    LIMIT, Process, Sandbox, assert_within, order, plays, role_db, rounds, skipped, test_name,
+};
+
+/// Each check gives one finding; nothing is a problem, also while a gateway holds an office and a
+/// token. The whole takes a moment, and nothing is written.
+#[test]
+fn every_check_is_silent_on_a_healthy_store() {
+    let sandbox = Sandbox::new();
+    let run = sandbox.hold(&["--lock", "token=a-secret-of-mine"]);
+    let before = sandbox.picture();
+    let diagnosis = sandbox.doctor();
+    diagnosis.assert_only(&[]);
+    let ids: BTreeSet<&str> =
+        diagnosis.findings.iter().map(|finding| finding["id"].as_str().unwrap()).collect();
+    assert_eq!(ids, CHECKS.into_iter().collect());
+    for finding in &diagnosis.findings {
+        let keys: Vec<&str> = finding.as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(keys, ["id", "severity", "evidence", "remedy"], "{finding:#}");
+        assert!(!finding["evidence"].as_str().unwrap().is_empty(), "{finding:#}");
+        assert!(!finding.to_string().contains("a-secret-of-mine"), "{finding:#}");
+    }
+    let text = sandbox.cli(["doctor"]).assert_code(0);
+    assert_eq!(text.out.lines().last(), Some("no problems"), "{text:#?}");
+    assert!(sandbox.picture() == before, "a question wrote");
+    assert!(
+        sandbox.doctor_with(&["--fix", "--dry-run"]).findings.iter().all(|it| it["act"].is_null())
+    );
+    let fixed = sandbox.doctor_with(&["--fix"]);
+    assert!(fixed.findings.iter().all(|it| it["act"].is_null()), "{fixed:#?}");
+    assert!(sandbox.picture() == before, "there was nothing to repair");
+    run.end().assert_code(0);
+}
+
+/// The same by the library, in the process that owns: its own anchor is no stranger's.
+#[test]
+fn an_owner_may_examine_its_own_store() {
+    let sandbox = Sandbox::new();
+    let store = incumbent::Store::open(sandbox.db()).unwrap();
+    let claim = store.profile("default").unwrap().claim().unwrap();
+    let incumbent::Claim::Granted(tenure) = claim else { panic!("{claim:?}") };
+    let findings = doctor::examine(&OpenOptions::new().path(sandbox.db()));
+    let about = findings.iter().filter(|finding| {
+        ["stale_rows", "orphan_anchors", "leaked_anchors", "integrity"].contains(&finding.id)
+    });
+    for finding in about {
+        assert_eq!(finding.severity, Severity::Ok, "{finding:?}");
+    }
+    tenure.release().unwrap();
+}
+
+/// Symptom: beside gateways that started and stopped all the time, one examination in six told of
+/// dead holders, missing anchors or orphans, and to kill whoever held them. Cause: an owner
+/// unlocked its anchor before its release was committed, and what was found wrong with an anchor
+/// was not looked at together with its row again. It holds because a row ends before its anchor is
+/// touched, and because what is told was so at two looks.
+#[test]
+fn a_busy_store_is_a_healthy_one() {
+    const LASTS_MAX: Duration = Duration::from_secs(8);
+    let sandbox = Sandbox::new();
+    sandbox.used();
+    let gateways: Vec<Process> = (0..10)
+        .map(|number| {
+            Process::start(sandbox.shell(&format!(
+                // 75: on a busy machine its turn may not come in the time that a store may be busy.
+                "until [ -e enough ]; do
+                     incumbent --profile p{number} run --no-backoff --lock token=secret-{number} \\
+                         -- true || [ $? = 75 ] || exit 1
+                 done"
+            )))
+        })
+        .collect();
+    let options = OpenOptions::new().path(sandbox.db());
+    let begun = Instant::now();
+    let mut examined = 0;
+    while examined < rounds(60, 600) && (begun.elapsed() < LASTS_MAX || examined < 10) {
+        examined += 1;
+        for finding in doctor::examine(&options) {
+            assert!(!finding.severity.is_problem(), "examination {examined}: {finding:#?}");
+        }
+    }
+    std::fs::write(sandbox.file("enough"), "").unwrap();
+    for gateway in gateways {
+        gateway.finish(LIMIT).assert_code(0);
+    }
+    let starts = sandbox.number("SELECT count(*) FROM events WHERE event = 'office_claimed'");
+    assert!(starts > 20, "the store was not busy: {starts} starts");
+}
+
+/// The part of many owners: locks so many anchors that are not on record.
+#[test]
+fn role_of_many_owners() {
+    if !plays("many owners") {
+        return;
+    }
+    let anchors = role_db().with_file_name("state.db.anchors");
+    let held: Vec<std::fs::File> = (0..MANY / 2)
+        .map(|number| {
+            let name = format!("aa-{}-{number:x}.lock", std::process::id());
+            let file = std::fs::File::create_new(anchors.join(name)).unwrap();
+            rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).unwrap();
+            file
+        })
+        .collect();
+    eprintln!("holding {}", held.len());
+    while order().is_some() {}
+}
+
+const MANY: u64 = 18_000;
+
+/// Symptom: before a damaged store with many live owners was moved aside, naming them took minutes.
+/// Cause: the whole process table was looked through once for each anchor. It holds because it is
+/// looked through once.
+#[test]
+fn many_owners_are_named_at_once() {
+    use rustix::process::{Resource, getrlimit};
+    let files_max = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    if files_max < MANY / 2 + 100 {
+        return skipped("needs leave to open 9100 files");
+    }
+    let sandbox = Sandbox::new();
+    sandbox.used();
+    let owners = [0; 2].map(|_| {
+        let mut owners = sandbox.role(test_name!(role_of_many_owners), "many owners");
+        owners.err_line_with("holding");
+        owners
+    });
+    sandbox.checkpointed();
+    std::fs::write(sandbox.db(), vec![0x55; 8_192]).unwrap();
+    let begun = Instant::now();
+    let fixes = Process::start(sandbox.incumbent(["doctor", "--fix", "--dry-run"]));
+    let answer = fixes.finish(4 * LIMIT);
+    let took = begun.elapsed();
+    let answer = answer.assert_code(1);
+    for owner in &owners {
+        let pid = format!("pid {}", owner.pid());
+        assert!(answer.out.contains("still at work are"), "{answer:#?}");
+        assert!(answer.out.contains(&pid), "{answer:#?}");
+    }
+    assert_within(Duration::from_secs(10), took, "it");
+}

@@ -1,0 +1,6 @@
+//! Is `run` invisible between a supervisor and its command: signals, exit codes, environment,
+//! terminal, the duties of PID 1?
+
+mod command;
+mod reaped;
+mod signals;
