@@ -62,7 +62,7 @@
 //! | guarantee | test (`tests/it/`, or the module named) |
 //! |---|---|
 //! | of any number of contenders at once exactly one owns | `claims::contention` |
-//! | of many contenders exactly one holds a lock, by a `verify` that succeeds | `locks::contention` |
+//! | of many contenders exactly one holds a lock that it can verify | `locks::contention` |
 //! | a killed owner blocks nobody, and nothing has to be cleaned up | `kill` |
 //! | a `run`'s command is gone before the next start is granted | `kill` |
 //! | not being able to look evicts nobody | `liveness::tests`, `identity`, `identity::namespaces` |
@@ -79,20 +79,20 @@
 //! | who sent the signal is known, or why it is not | `forensics::snapshot` |
 //! | every incarnation has an end; a question shows what the next writer records | `endings` |
 //! | nothing of this waits for a stuck store | `forensics::snapshot` |
-//! | nor for a hanging `systemctl` or a missing `ps` | `forensics::systemd`, `forensics::diagnose` |
-//! | no secret of a command line is stored or shown | `forensics::snapshot`, `locks::cli::secrets` |
+//! | nor for a hanging `systemctl` or a missing `ps` | `forensics` |
+//! | no secret of a command line is stored or shown | `forensics::snapshot`, `locks::cli` |
 //! | nor is it in a diagnostic | `forensics::diagnose` |
 //! | questions write nothing and make nothing | `kill`, `store` |
 //! | the identity of a lock is in no file, message or `ps` | `locks::cli::secrets` |
 //! | what cannot be recorded is not held | `store` |
 //! | of many threads that read none is refused for the others | `claims::library::readers` |
-//! | a limit (tasks, open files, file size, path length) is named, and ends nobody | `faults::limits` |
+//! | a limit (tasks, open files, file size, path) is named, and ends nobody | `faults::limits` |
 //! | no wall clock deletes history or makes a fence fall | `identity::clocks` |
 //! | nothing crosses a fork | `claims::library::process` |
 //! | a store deleted or replaced under its owner is noticed within a second | `lost_store::fates` |
 //! | opening, deleting, replacing files loses nothing unnoticed | `lost_store` |
 //! | nothing but a lost store makes its lock refuse others | `lost_store::orphans` |
-//! | a damaged store is never a crash, a hang or a second owner; its bytes are kept | `store::damage` |
+//! | a damaged store is never a crash, a hang or a second owner; its bytes stay | `store::damage` |
 //! | what the doctor calls a problem is one, and it writes nothing | `doctor` |
 //! | an older gateway and a new one never have one office at once | `legacy` |
 //! | an older program works on beside a newer one, or says why not | `versions` |

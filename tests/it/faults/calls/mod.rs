@@ -4,10 +4,10 @@
 //! an owner lives. Whatever fails: nobody gets what that owner holds, nobody is told a wrong "no",
 //! nothing panics, and the owner is judged alive by the next one who asks.
 //!
-//! A build tries a sample with a fixed seed. `INCUMBENT_FAULTS=all cargo test --test it faults::calls --
-//! --nocapture` walks everything and prints what it covered; a number instead of `all` is how many
-//! faults to try for each verb and owner, `INCUMBENT_FAULTS_ONLY=WORDS` takes the verbs with these
-//! words.
+//! A build tries a sample with a fixed seed. `INCUMBENT_FAULTS=all cargo test --test it
+//! faults::calls -- --nocapture` walks everything and prints what it covered; a number instead of
+//! `all` is how many faults to try for each verb and owner, `INCUMBENT_FAULTS_ONLY=WORDS` takes the
+//! verbs with these words.
 
 mod matrix;
 mod owner;
