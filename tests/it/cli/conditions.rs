@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
 
+use super::every_verb;
 use crate::support::{
     BINARY, LIMIT, Process, Run, Sandbox, exit_code, is_root, kill, skipped, wait_ended, works,
 };
@@ -235,36 +236,25 @@ fn every_verb_in_every_condition() {
 fn every_verb_is_in_the_table() {
     let sandbox = Sandbox::new();
     let (_, rows) = table();
-    let missing: Vec<String> = leaves(&sandbox, &[])
-        .into_iter()
-        .filter(|leaf| {
+    let verbs = every_verb(&sandbox);
+    let has_verbs_below =
+        |verb: &Vec<String>| verbs.iter().any(|it| it.len() > verb.len() && it.starts_with(verb));
+    let missing: Vec<&Vec<String>> = verbs
+        .iter()
+        .filter(|verb| !has_verbs_below(verb))
+        .filter(|verb| {
             let is_of_it = |row: &str| {
                 let mut words = row.split(' ').peekable();
                 // Options that every verb has come first, each with its value.
                 while words.next_if(|word| word.starts_with("--")).is_some() {
                     words.next();
                 }
-                leaf.split(' ').all(|word| words.next() == Some(word))
+                verb.iter().all(|word| words.next() == Some(word))
             };
             !rows.iter().any(|(row, _)| is_of_it(row))
         })
         .collect();
     assert!(missing.is_empty(), "{missing:?}");
-}
-
-/// The verbs below `verb` that have none below them, as `--help` lists them.
-fn leaves(sandbox: &Sandbox, verb: &[&str]) -> Vec<String> {
-    let help = sandbox.cli([verb, &["--help"]].concat()).assert_code(0).out;
-    let Some((_, commands)) = help.split_once("\nCommands:\n") else {
-        return vec![verb.join(" ")];
-    };
-    let commands = commands.lines().take_while(|line| !line.is_empty());
-    // The name of each stands two in; what is said of it is further in.
-    let names = commands.filter_map(|line| line.strip_prefix("  ")?.split(' ').next());
-    names
-        .filter(|name| !name.is_empty())
-        .flat_map(|name| leaves(sandbox, &[verb, &[name]].concat()))
-        .collect()
 }
 
 /// The names of the conditions, and for each verb what it is expected to exit with.

@@ -132,11 +132,6 @@ fn pid_1_after_pid_1_owns_at_once() {
 #[test]
 fn the_next_user_of_a_killed_owners_pid_keeps_nobody_out_and_gets_no_signal() {
     const SCRIPT: &str = "
-        decoy='trap \"echo signalled\" TERM HUP INT CONT; echo $$; while read -r x; do :; done'
-        reuse() { # starts the decoy under pid $1
-            echo $(($1 - 1)) > /proc/sys/kernel/ns_last_pid
-            sh -c \"$decoy\" < gate > decoy.txt &
-        }
         mkfifo gate pids
         exec 8<> gate
 

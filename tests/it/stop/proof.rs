@@ -13,11 +13,6 @@ use crate::support::{Identity, LIMIT, Process, Sandbox, Stat, kill};
 #[test]
 fn the_next_user_of_a_recorded_pid_sees_nothing_of_a_stop() {
     const SCRIPT: &str = "
-        decoy='trap \"echo signalled\" TERM HUP INT QUIT CONT USR1; echo $$; while read -r x; do :; done'
-        reuse() { # starts the decoy under pid $1
-            echo $(($1 - 1)) > /proc/sys/kernel/ns_last_pid
-            sh -c \"$decoy\" < gate > decoy.txt &
-        }
         stops() { # for record $1 of pid $2
             reuse $2; echo \"$1: same pid $(($! - $2))\"
             incumbent stop --timeout 200ms > /dev/null 2>&1; echo \"stop $?\"

@@ -30,13 +30,24 @@ impl Sandbox {
     }
 
     /// What a shell script answers as PID 1 of a pid namespace, where it may choose the pid of whom
-    /// it starts next; `None`, said loudly, where that cannot be.
+    /// it starts next: `reuse PID` starts one that writes down in `decoy.txt` what it is sent, and
+    /// lives for as long as the fifo `gate` is open. `None`, said loudly, where that cannot be.
     pub fn choosing_pids(&self, script: &str) -> Option<Answer> {
+        const REUSE: &str = "
+            decoy='trap \"echo signalled\" TERM HUP INT QUIT CONT USR1
+                echo $$; while read -r x; do :; done'
+            reuse() {
+                echo $(($1 - 1)) > /proc/sys/kernel/ns_last_pid
+                sh -c \"$decoy\" < gate > decoy.txt &
+            }";
         let Some(namespace) = pid_namespace() else {
             skipped("needs a pid namespace");
             return None;
         };
-        let answer = self.in_namespace(namespace, script).finish(LIMIT).assert_code(0);
+        let answer = self
+            .in_namespace(namespace, &format!("{REUSE}\n{script}"))
+            .finish(LIMIT)
+            .assert_code(0);
         if answer.err.contains("ns_last_pid") {
             skipped("needs leave to choose pids");
             return None;

@@ -202,11 +202,6 @@ fn the_dead_are_succeeded_at_once() {
 #[test]
 fn the_next_user_of_a_dead_owners_pid_sees_nothing() {
     const SCRIPT: &str = "
-        decoy='trap \"echo signalled\" TERM HUP INT CONT; echo $$; while read -r x; do :; done'
-        reuse() { # starts the decoy under pid $1
-            echo $(($1 - 1)) > /proc/sys/kernel/ns_last_pid
-            sh -c \"$decoy\" < gate > decoy.txt &
-        }
         mkfifo gate pids
         exec 8<> gate
         for made in run command 'claim --no-keeper' claim lock; do
