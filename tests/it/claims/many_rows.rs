@@ -131,7 +131,8 @@ fn an_update_knows_what_is_locked_beside_many_locks_and_scopes() {
         sandbox.forge(&format!(
             "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < {locks})
              INSERT INTO scoped_locks (scope, identity_hash, instance_id, fence, acquired_at_ms)
-             SELECT 'scope-' || (i % {scopes}), printf('%016x', i), l.instance_id, l.fence, l.acquired_at_ms
+             SELECT 'scope-' || (i % {scopes}), printf('%016x', i), l.instance_id, l.fence,
+                    l.acquired_at_ms
              FROM n, scoped_locks AS l WHERE l.scope = 'zzz'"
         ));
         let extra = json!({"of": [{"token": TOKEN}]}).to_string();

@@ -1,7 +1,7 @@
 //! Every help text, to the letter: `tests/fixtures/help/` has a file for each verb.
 //!
-//! `NAME.txt` is what `--help` says, `NAME.short.txt` what `-h` says where that is less. To change a
-//! text, change it, and then
+//! `NAME.txt` is what `--help` says, `NAME.short.txt` what `-h` says where that is less. To change
+//! a text, change it, and then
 //!
 //! ```text
 //! INCUMBENT_UPDATE_GOLDEN=1 cargo test --locked --test it cli::help

@@ -7,7 +7,8 @@ fn fill_beside_wal(disk: &Disk, pid: &str) {
     disk.shell("rm -f store/fill").assert_code(0);
     // Pages that the database has room for: one that has to grow itself cannot be helped.
     let free = "sqlite3 store/state.db '.filectrl persist_wal 1' \
-        \"INSERT INTO events (at_ms, event, detail) VALUES (0, 'test', json_quote(hex(zeroblob(100000))))\" \
+        \"INSERT INTO events (at_ms, event, detail) \
+           VALUES (0, 'test', json_quote(hex(zeroblob(100000))))\" \
         \"DELETE FROM events WHERE event = 'test'\" 'PRAGMA wal_checkpoint(TRUNCATE)' > /dev/null";
     disk.shell(free).assert_code(0);
     // Less than what makes the next one that closes empty it.
@@ -71,7 +72,8 @@ fn a_change_that_is_done_again_on_a_full_disk_is_done_as_a_whole() {
     disk.cli(&["--profile", "owner", "claim", "--pid", &pid]).assert_code(0);
     for nth in 0..HOLDERS {
         // Killed by what it has started: nobody records its end.
-        let holder = "incumbent --profile p$0 run --no-backoff --lock scope$0=x -- sh -c 'kill -KILL $PPID'; true";
+        let holder = "incumbent --profile p$0 run --no-backoff --lock scope$0=x -- \
+                      sh -c 'kill -KILL $PPID'; true";
         disk.shell(&holder.replace("$0", &nth.to_string())).assert_code(0);
     }
     fill_beside_wal(&disk, &pid);

@@ -45,12 +45,14 @@ const OWNERS: [(&str, Users, &str); 9] = [
     (
         "run of a start script",
         Users::One,
-        "exec incumbent run --no-backoff --lock token=one -- sh -c 'sh -c \"echo held; exec cat\"; :'",
+        "exec incumbent run --no-backoff --lock token=one -- \
+         sh -c 'sh -c \"echo held; exec cat\"; :'",
     ),
     (
         "run of a start script, below an init",
         Users::One,
-        "incumbent run --no-backoff --lock token=one -- sh -c 'sh -c \"echo held; exec cat\"; :'; :",
+        "incumbent run --no-backoff --lock token=one -- \
+         sh -c 'sh -c \"echo held; exec cat\"; :'; :",
     ),
     ("a program that links the library", Users::One, AS_ROLE),
     (

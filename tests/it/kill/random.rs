@@ -26,7 +26,8 @@ use crate::support::{
 /// an exec, and it starts nothing.
 const GATEWAY: &str = r#"
     use Fcntl qw(:flock); use Time::HiRes qw(time);
-    sub note { open(my $f, ">>", "$ENV{WITNESS}/$_[0]") or die; syswrite($f, time . " $ENV{CONTAINER} @ARGV $$\n") }
+    sub note { open(my $f, ">>", "$ENV{WITNESS}/$_[0]") or die;
+        syswrite($f, time . " $ENV{CONTAINER} @ARGV $$\n") }
     open(W, "+<", "$ENV{WITNESS}/lock") or die;
     if (!flock(W, LOCK_EX | LOCK_NB)) { note("two"); exit 9 }
     note("one"); sleep 1000
@@ -47,7 +48,8 @@ const CONTAINER: &str = r#"
                            incumbent claim --pid $$ && exec "$@"; sleep 0.03
                        done' sh $user perl -e "$GATEWAY" claim$kind
             elif [ "$SCRIPTS" = 1 ] && [ $((drawn / 3 % 3)) = 0 ]; then
-                incumbent run --no-backoff $wait -- $user sh -c '"$@"; :' sh perl -e "$GATEWAY" script$kind
+                incumbent run --no-backoff $wait -- \
+                    $user sh -c '"$@"; :' sh perl -e "$GATEWAY" script$kind
             else
                 incumbent run --no-backoff $wait -- $user perl -e "$GATEWAY" run$kind
             fi
@@ -216,7 +218,8 @@ impl<'a> Storm<'a> {
         let events: Vec<_> = events.lines().collect();
         let events = events[events.len().saturating_sub(30)..].join("\n");
         panic!(
-            "two gateways at once:\n  {}\nthe last that were alone:\n  {}\nthe last kills:\n  {}\n{events}",
+            "two gateways at once:\n  {}\nthe last that were alone:\n  {}\nthe last kills:\n  {}\n\
+             {events}",
             two.join("\n  "),
             last(&self.witness("one")),
             last(&self.log),

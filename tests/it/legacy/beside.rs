@@ -145,7 +145,8 @@ fn a_look_at_an_older_gateway_costs_the_same_beside_many_rows() {
     let mut rows = String::new();
     let pid = std::process::id().to_string();
     sandbox.cli(["claim", "--no-keeper", "--profile", "x", "--pid", &pid]).assert_code(0);
-    let columns = "SELECT group_concat(name) FROM pragma_table_info('instances') WHERE name NOT IN ('id', 'profile')";
+    let columns = "SELECT group_concat(name) FROM pragma_table_info('instances')
+                   WHERE name NOT IN ('id', 'profile')";
     let connection = rusqlite::Connection::open(sandbox.db()).unwrap();
     let columns: String = connection.query_row(columns, [], |row| row.get(0)).unwrap();
     drop(connection);

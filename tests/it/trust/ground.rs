@@ -420,7 +420,8 @@ const FILTER: &str = r#"
 import ctypes, os, struct, sys
 numbers = [90, 91, 92, 93, 94, 260, 268, 452]
 filter = [struct.pack("HBBI", 0x20, 0, 0, 0)]
-filter += [struct.pack("HBBI", 0x15, len(numbers) - at, 0, number) for at, number in enumerate(numbers)]
+filter += [struct.pack("HBBI", 0x15, len(numbers) - at, 0, number)
+           for at, number in enumerate(numbers)]
 filter += [struct.pack("HBBI", 0x06, 0, 0, 0x7fff0000), struct.pack("HBBI", 0x06, 0, 0, 0x00050001)]
 code = ctypes.create_string_buffer(b"".join(filter))
 class Program(ctypes.Structure):

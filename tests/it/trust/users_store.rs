@@ -96,8 +96,9 @@ const VERBS: &[&[&str]] = &[
     &["evict", "--force"],
 ];
 
-const NO_NUMBERS: &str = "process_inode = NULL, child_process_inode = NULL, child_sid = NULL, command_lock = 'none',
-     command_lock_inode = NULL, stop_budget_ms = 0, ended_at_ms = NULL, end_reason = NULL, ended_by = NULL";
+const NO_NUMBERS: &str = "process_inode = NULL, child_process_inode = NULL, child_sid = NULL,
+     command_lock = 'none', command_lock_inode = NULL, stop_budget_ms = 0, ended_at_ms = NULL,
+     end_reason = NULL, ended_by = NULL";
 
 fn each_verb(what: &str, forgery: impl Fn(&UsersStore, &Victim) -> String + Sync) {
     if another_user().is_none() {
@@ -187,7 +188,8 @@ fn a_refusal_names_the_process_and_the_user() {
     store.killed_run();
     let victim = Victim::new(&store.sandbox);
     store.sandbox.forge(&format!(
-        "UPDATE instances SET {NO_NUMBERS}, anchor = NULL, child_pid = NULL, pid = {}, start_time = {}
+        "UPDATE instances SET {NO_NUMBERS}, anchor = NULL, child_pid = NULL, pid = {},
+             start_time = {}
          WHERE origin = 'run'",
         victim.pid, victim.start_time
     ));

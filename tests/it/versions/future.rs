@@ -85,9 +85,11 @@ fn the_old_program_works_on_beside_a_newer_one() {
     assert_eq!(sandbox.history()[0]["end_reason"], "planned_stop");
 
     // Everything else as ever.
-    let inside = "incumbent status-set --state running --platform irc --platform-state connected && \
+    let inside = "incumbent status-set --state running --platform irc \
+                      --platform-state connected && \
                   incumbent lock acquire account two && incumbent marker write note --pid $$ && \
-                  incumbent marker consume note --pid $$ && incumbent forensics snapshot --signal 15";
+                  incumbent marker consume note --pid $$ && \
+                  incumbent forensics snapshot --signal 15";
     sandbox.cli(["run", "--no-backoff", "--", "/bin/sh", "-c", inside]).assert_code(0);
     for verb in [
         &["status", "--all"][..],

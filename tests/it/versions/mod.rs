@@ -2,3 +2,4 @@
 
 mod future;
 mod old_binary;
+mod schemas;

@@ -164,7 +164,8 @@ fn programs_that_refuse_are_quoted() {
         &log,
         &[
             "unavailable: ps: unrecognized option: A (exit status: 1)\nwhat we see ourselves",
-            "unavailable: dmesg: read kernel buffer failed: Operation not permitted (exit status: 1)\n",
+            "unavailable: dmesg: read kernel buffer failed: Operation not permitted \
+             (exit status: 1)\n",
             "\nentry 1\nentry 2\nentry 3\n(3 of 3)\n",
         ],
     );

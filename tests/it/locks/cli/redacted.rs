@@ -94,7 +94,8 @@ fn a_diagnostic_shows_no_locked_identity() {
     acquire.finish(LIMIT).assert_code(0);
     // The subject of a diagnostic is always shown with its descendants.
     let mut subject = Process::start(sandbox.shell(&format!(
-        "/bin/sh -c 'echo ready; exec cat' worker {IDENTITY} --bot={IDENTITY} '(as {IDENTITY}).'; true"
+        "/bin/sh -c 'echo ready; exec cat' worker {IDENTITY} --bot={IDENTITY} \
+         '(as {IDENTITY}).'; true"
     )));
     assert_eq!(subject.line(), "ready");
     let log = sandbox.file("diagnostic.log");

@@ -307,7 +307,8 @@ fn assert_enough_happened(notes: &[Note], killed: usize) {
     waits_us.sort_unstable();
     let at = |per_cent: usize| waits_us.get((waits_us.len() - 1) * per_cent / 100).unwrap();
     eprintln!(
-        "{} grants ({} by eviction), {} verified, {} released, {} lost, {killed} killed; waits: p50 \
+        "{} grants ({} by eviction), {} verified, {} released, {} lost, {killed} killed; \
+         waits: p50 \
          {} us, p99 {} us, worst {} us",
         waits_us.len(),
         count(&|note| note.saw == Saw::GrantedByEviction),

@@ -41,9 +41,9 @@ macro_rules! for_each_fate {
     ($($check:ident),*) => { $(
         mod $check {
             use super::Fate::{
-                BackupCopiedOver, DatabaseRestored, Deleted, DeletedWithAnchors, DeletedWithDirectory,
-                Emptied, Overwritten, RenamedOver, Restored, ShmDeleted, SidecarsDeleted, WalDeleted,
-                WalEmptied,
+                BackupCopiedOver, DatabaseRestored, Deleted, DeletedWithAnchors,
+                DeletedWithDirectory, Emptied, Overwritten, RenamedOver, Restored, ShmDeleted,
+                SidecarsDeleted, WalDeleted, WalEmptied,
             };
             #[test]
             fn deleted() {

@@ -102,7 +102,8 @@ impl Owner {
         let Counts { statuses, locks, offices, refused, busy, closes, second, python } =
             &self.counts;
         eprintln!(
-            "=> owner {}: {statuses:?} statuses, {locks:?} locks and {offices:?} offices ({refused:?} \
+            "=> owner {}: {statuses:?} statuses, {locks:?} locks and {offices:?} offices \
+             ({refused:?} \
              refusals), {busy:?} busy, {closes:?} stray closes, {second:?} by another SQLite, \
              {python:?} by Python",
             self.number
@@ -173,7 +174,8 @@ impl Owner {
                 let seen = extra.and_then(|extra| extra["number"].as_u64());
                 if seen.is_none_or(|seen| seen < acknowledged) {
                     self.broken(&format!(
-                        "owner {other} was told that {acknowledged} is written, and {seen:?} is seen"
+                        "owner {other} was told that {acknowledged} is written, and {seen:?} is \
+                         seen"
                     ));
                 }
             }

@@ -172,7 +172,8 @@ fn a_full_disk_leaves_the_damaged_store_in_its_place() {
     let run = ["run", "--no-backoff", "--", "true"];
     disk.cli(&run).assert_code(0);
     let damage = format!(
-        "cd \"$(dirname \"$INCUMBENT_DB\")\" && sqlite3 state.db 'PRAGMA wal_checkpoint(TRUNCATE)' && \
+        "cd \"$(dirname \"$INCUMBENT_DB\")\" && \
+         sqlite3 state.db 'PRAGMA wal_checkpoint(TRUNCATE)' && \
          head -c {PAGE} /dev/urandom | dd of=state.db bs={PAGE} seek=6 conv=notrunc 2>&1 && \
          cp state.db ../before && {{ cat /dev/zero > filler || true; }}"
     );
