@@ -61,7 +61,7 @@ mod raw {
 }
 
 /// A shell of its own that sends the signals that it is told to, and stays.
-struct Deployer(Process);
+pub struct Deployer(Process);
 
 impl Deployer {
     #[track_caller]

@@ -27,7 +27,7 @@ const OBEYING: &str = r#"
     exit 0"#;
 
 /// The command of a `run`: what it calls, it calls as the holder of the office.
-struct Gateway {
+pub struct Gateway {
     process: Process,
     /// The command. Of one in another pid namespace it is not known.
     command: Option<Identity>,
