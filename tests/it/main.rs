@@ -42,36 +42,40 @@ use std::path::{Path, PathBuf};
 /// A longer file is about more than one thing.
 const LINES_MAX: usize = 600;
 
-/// The folders below `directory`, and that one itself.
-fn folders(directory: &Path) -> Vec<PathBuf> {
-    let mut found = vec![directory.to_owned()];
+/// Every file below `directory`.
+fn files(directory: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
     for entry in std::fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
-            found.extend(folders(&path));
+            found.extend(files(&path));
+        } else {
+            found.push(path);
         }
     }
+    found.sort();
     found
+}
+
+fn here() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it")
 }
 
 /// A module that is not declared in the folder above it is a test that never runs.
 #[test]
 fn every_file_is_declared() {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it");
+    let here = here();
     let mut forgotten = Vec::new();
-    for folder in folders(&here) {
+    for path in files(&here) {
+        // A folder counts by its `mod.rs`.
+        let module = if path.ends_with("mod.rs") { path.parent().unwrap() } else { &path };
+        let folder = module.parent().unwrap();
         let root = folder.join(if folder == here { "main.rs" } else { "mod.rs" });
+        let declaration = format!("mod {};", module.file_stem().unwrap().to_str().unwrap());
         let declared = std::fs::read_to_string(&root).unwrap_or_default();
-        for entry in std::fs::read_dir(&folder).unwrap() {
-            let path = entry.unwrap().path();
-            let is_file = path.extension().is_some_and(|extension| extension == "rs");
-            let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
-            let line = format!("mod {name};");
-            let is_declared =
-                declared.lines().any(|it| it.strip_prefix("pub ").unwrap_or(it) == line);
-            if path != root && (is_file || path.is_dir()) && !is_declared {
-                forgotten.push(format!("{} in {}", path.display(), root.display()));
-            }
+        let is_declared = |line: &str| line.strip_prefix("pub ").unwrap_or(line) == declaration;
+        if path != root && !declared.lines().any(is_declared) {
+            forgotten.push(format!("{} in {}", path.display(), root.display()));
         }
     }
     assert!(forgotten.is_empty(), "not declared: {forgotten:#?}");
@@ -79,21 +83,34 @@ fn every_file_is_declared() {
 
 #[test]
 fn every_file_says_what_it_is_and_is_short() {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it");
     let mut wrong = Vec::new();
-    for folder in folders(&here) {
-        for entry in std::fs::read_dir(&folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                continue;
-            }
-            let text = std::fs::read_to_string(&path).unwrap();
-            if !text.starts_with("//! ") {
-                wrong.push(format!("{}: begin it with `//! ` and a sentence", path.display()));
-            }
-            let lines = text.lines().count();
-            if lines > LINES_MAX {
-                wrong.push(format!("{}: {lines} lines: split it by subject", path.display()));
+    for path in files(&here()) {
+        let text = std::fs::read_to_string(&path).unwrap();
+        if !text.starts_with("//! ") {
+            wrong.push(format!("{}: begin it with `//! ` and a sentence", path.display()));
+        }
+        let lines = text.lines().count();
+        if lines > LINES_MAX {
+            wrong.push(format!("{}: {lines} lines: split it by subject", path.display()));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// Elsewhere `test_name!` would make the name of a test that is not there, and a process that is
+/// started to play it would play nothing.
+#[test]
+fn every_role_is_named_in_its_own_file() {
+    let mut wrong = Vec::new();
+    for path in files(&here()) {
+        if path.ends_with("main.rs") {
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        for after in text.split("test_name!(").skip(1) {
+            let name = after.split(')').next().unwrap();
+            if !text.contains(&format!("\nfn {name}()")) {
+                wrong.push(format!("{name} in {}", path.display()));
             }
         }
     }

@@ -86,7 +86,7 @@ fn a_holder_that_misses_its_heartbeats_is_named() {
 #[test]
 fn who_holds_the_anchor_of_a_dead_owner_is_named() {
     let sandbox = Sandbox::new();
-    let mut parent = sandbox.role(crate::identity::pids::FORKING_OWNER, "forking owner");
+    let mut parent = sandbox.role(crate::identity::forked::FORKING_OWNER, "forking owner");
     parent.say("fork and keep");
     let said = parent.err_line_with("child ");
     let child: u32 = said.split([' ', ':']).nth(1).unwrap().parse().unwrap();

@@ -259,7 +259,7 @@ fn an_eviction_and_a_re_execution_are_told() {
     told.assert("evicted", Some("incumbent evict --force (pid "), None, None).assert_last();
     told.assert_story("its record was ended by BY (it was alive: anchor_held) [evicted]");
 
-    let mut owner = sandbox.role(crate::identity::pids::RE_EXECUTING_OWNER, "first life");
+    let mut owner = sandbox.role(crate::identity::forked::RE_EXECUTING_OWNER, "first life");
     owner.err_line_with("first life: ");
     owner.say("execute");
     owner.err_line_with("second life: ");

@@ -4,13 +4,17 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use super::assert_office_refused;
-use super::pids::{FORKING_OWNER, RE_EXECUTING_OWNER};
 use crate::support::forked::fork;
-use crate::support::{Identity, LIMIT, Process, Sandbox, kill, order, plays, role, role_db};
+use crate::support::{
+    Identity, LIMIT, Process, Sandbox, kill, order, plays, role, role_db, test_name,
+};
+
+pub const FORKING_OWNER: &str = test_name!(role_of_a_forking_owner);
+pub const RE_EXECUTING_OWNER: &str = test_name!(role_of_a_re_executing_owner);
 
 /// The part of a gateway that links the library, claims, and forks without executing anything.
 #[test]
-pub fn role_of_a_forking_owner() {
+fn role_of_a_forking_owner() {
     if !plays("forking owner") {
         return;
     }
@@ -114,7 +118,7 @@ fn a_forked_child_that_outlives_the_owner_keeps_nobody_out() {
 /// An owner that executes itself anew (an upgrade in place) is the same process, and gets its
 /// office back although its lock went with the exec.
 #[test]
-pub fn role_of_a_re_executing_owner() {
+fn role_of_a_re_executing_owner() {
     let role = role();
     let (Some("first life" | "second life"), Some(now)) = (role.as_deref(), &role) else { return };
     let store = incumbent::Store::open(role_db()).unwrap();

@@ -7,9 +7,9 @@ mod boot_ids;
 mod clocks;
 mod containers;
 mod doubt;
-mod forked;
+pub mod forked;
 mod namespaces;
-pub mod pids;
+mod pids;
 mod reboot;
 mod users;
 

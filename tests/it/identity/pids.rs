@@ -3,11 +3,10 @@
 use rustix::process::Signal;
 use serde_json::json;
 
-use super::forked::{role_of_a_forking_owner, role_of_a_re_executing_owner};
 use super::{assert_free, assert_office_refused, killed_run};
 use crate::support::{
     BINARY, Identity, LIMIT, Process, Run, Sandbox, Stat, WITHOUT_MAIN_THREAD, eventually, has,
-    skipped, test_name, wait_stopped,
+    skipped, wait_stopped,
 };
 
 /// A process that has nothing to do with the store; that it got no signal shows in its end.
@@ -248,6 +247,3 @@ fn a_process_whose_main_thread_ended_is_alive() {
         assert_eq!(sandbox.status().0, 3);
     }
 }
-
-pub const FORKING_OWNER: &str = test_name!(role_of_a_forking_owner);
-pub const RE_EXECUTING_OWNER: &str = test_name!(role_of_a_re_executing_owner);
