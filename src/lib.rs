@@ -161,6 +161,8 @@ mod path_text;
 mod patience;
 mod process;
 mod records;
+#[cfg(feature = "cli")]
+mod run;
 mod scoped;
 mod span;
 pub mod state;
@@ -170,6 +172,7 @@ mod store;
 mod sync;
 #[allow(unsafe_code, reason = "the home of unsafe code")]
 mod sys;
+#[cfg(feature = "cli")]
 mod transfer;
 
 pub use crate::claim::examine::Evicted;

@@ -44,7 +44,7 @@ impl Global {
     }
 
     /// The home that the arguments or the environment name.
-    fn home(&self) -> Option<PathBuf> {
+    pub(super) fn home(&self) -> Option<PathBuf> {
         self.home.clone().or_else(|| environment::value(environment::HOME).map(Into::into))
     }
 

@@ -106,8 +106,9 @@ pub(crate) fn tell_aside(text: &str) {
 /// Waits until what was told aside is written, but not for long.
 pub(crate) fn finish_telling() {
     const WITHIN: Duration = Duration::from_millis(100);
+    let Some(Some(teller)) = TELLER.get() else { return };
     let (done, finished) = mpsc::channel();
-    if teller().is_some_and(|teller| teller.try_send(Said::Done(done)).is_ok()) {
+    if teller.try_send(Said::Done(done)).is_ok() {
         let _ = finished.recv_timeout(WITHIN);
     }
 }
@@ -117,9 +118,10 @@ enum Said {
     Done(mpsc::Sender<()>),
 }
 
+static TELLER: OnceLock<Option<mpsc::SyncSender<Said>>> = OnceLock::new();
+
 fn teller() -> Option<&'static mpsc::SyncSender<Said>> {
     const LINES_MAX: usize = 64;
-    static TELLER: OnceLock<Option<mpsc::SyncSender<Said>>> = OnceLock::new();
     let teller = TELLER.get_or_init(|| {
         let (sender, lines) = mpsc::sync_channel(LINES_MAX);
         let write = move || {

@@ -1,8 +1,9 @@
 //! How an office is claimed.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::claim::older;
 use crate::error::Result;
 use crate::names::{InstanceId, Kind, Nonce};
 use crate::patience::{Cancel, Wait};
@@ -122,6 +123,16 @@ impl ClaimOptions {
         self.origin = Origin::Run;
         self.locks = locks;
         self
+    }
+
+    /// Not beside the gateway of an older program that has its files in `directory`: whoever holds
+    /// its lock holds this office.
+    ///
+    /// # Errors
+    /// Those of [`older::home`].
+    pub(crate) fn beside_older_program(mut self, directory: &Path) -> Result<Self> {
+        self.legacy_home = Some(older::home(directory, &self.kind)?);
+        Ok(self)
     }
 
     pub(super) fn heartbeat_every_ms(&self) -> Result<Option<u64>> {

@@ -1,0 +1,180 @@
+//! A command in an office: claims it, starts the command, which does not outlive the run, and stays
+//! with it.
+//!
+//! It waits for the office in the calling thread, which also forks the command (see the trampoline
+//! in `sys/supervise_unix.rs`). The thread that catches signals cancels the wait, and reaps
+//! meanwhile. What people should know is told by a [`Notice`]; nothing is printed here.
+
+pub(crate) mod claim;
+pub(crate) mod end;
+pub(crate) mod inbox;
+pub(crate) mod new_store;
+pub(crate) mod notice;
+pub(crate) mod older;
+pub(crate) mod requests;
+pub(crate) mod restart;
+pub(crate) mod running;
+pub(crate) mod start;
+pub(crate) mod supervised;
+
+use std::ffi::OsString;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::process::exit_code::{ExitCause, ExitCodes};
+use crate::process::older::hold;
+use crate::run::claim::Claimed;
+use crate::run::inbox::{Inbox, Signalled};
+use crate::run::notice::Notice;
+use crate::run::running::LOOK_BUDGET;
+use crate::run::start::NotStarted;
+use crate::run::supervised::Supervised;
+use crate::store::busy::with_budget;
+use crate::sys::supervise;
+use crate::{ClaimOptions, Holder, OpenOptions, Profile, ProfileName, Store};
+
+/// What to run, and how.
+pub(crate) struct Run {
+    /// The program and its arguments; not empty.
+    pub(crate) command: Vec<OsString>,
+    pub(crate) store: OpenOptions,
+    pub(crate) profile: ProfileName,
+    pub(crate) home: Option<PathBuf>,
+    pub(crate) claim: ClaimOptions,
+    /// Whether a profile that is set to stay stopped is not started.
+    pub(crate) respects_desired: bool,
+    /// Whether a start waits where those before it failed.
+    pub(crate) backs_off: bool,
+    pub(crate) exit_codes: ExitCodes,
+    /// Hears what happens, in the threads of the run: it must not wait for a reader.
+    pub(crate) tell: Arc<dyn Fn(&Notice<'_>) + Send + Sync>,
+}
+
+impl fmt::Debug for Run {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Run").field("profile", &self.profile).finish_non_exhaustive()
+    }
+}
+
+/// How a run came to its end.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    /// For what supervises this process.
+    pub(crate) exit_code: i32,
+    pub(crate) how: How,
+}
+
+#[derive(Debug)]
+pub(crate) enum How {
+    /// The command ended, or a signal ended the wait for the office.
+    Ended,
+    /// The profile is set to stay stopped.
+    StaysStopped,
+    /// Somebody else holds the office or a lock.
+    Refused(Box<Holder>),
+    /// The command cannot be executed, or the office was lost before it was started.
+    Failed(Error),
+}
+
+impl Finished {
+    pub(crate) fn ended(exit_code: i32) -> Self {
+        Self { exit_code, how: How::Ended }
+    }
+}
+
+impl Run {
+    /// Claims, starts the command and stays with it until it has ended for good.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](ErrorKind::InvalidInput) for a stop budget out of range, and what keeps a
+    /// claim from being made or the command from being recorded.
+    pub(crate) fn run(&self) -> Result<Finished> {
+        self.claim.stop_budget_ms()?;
+        // A gateway that works is not ended for a command that cannot.
+        if self.claim.replace.is_some()
+            && let Some(program) = self.command.first()
+            && let Err(failure) = supervise::find_program(program)
+        {
+            return Ok(start::not_executed(&self.command, &failure));
+        }
+        if self.claim.replace.is_some()
+            && let Some(home) = &self.claim.legacy_home
+        {
+            hold::check_usable(home)?;
+        }
+        let inbox = Inbox::open()?;
+        let store = self.store.open()?;
+        let profile = self.profile(&store)?;
+        if self.is_to_stay_stopped(&profile)? {
+            return Ok(self.stays_stopped());
+        }
+        if self.backs_off
+            && let Some(signalled) = self.sit_out_storm(&profile, &inbox)?
+        {
+            return Ok(self.not_started(&signalled));
+        }
+        let (tenure, hold) = match self.claim_with_older(&profile, &inbox)? {
+            (Claimed::Granted(tenure), hold) => (tenure, hold),
+            (Claimed::Held(holder), _) => {
+                let exit_code = self.exit_codes.code(ExitCause::Refused, 0, None);
+                return Ok(Finished { exit_code, how: How::Refused(holder) });
+            }
+            (Claimed::Signalled(signalled), _) => return Ok(self.not_started(&signalled)),
+        };
+        // A person may have said so while we waited.
+        if self.is_to_stay_stopped(&profile)? {
+            drop(hold);
+            drop(tenure);
+            return Ok(self.stays_stopped());
+        }
+        self.tell_whose_place_we_took(&tenure);
+        // Everything that can fail comes before the command: once it runs, the office must not be
+        // released under it.
+        let watcher = store.inner.watcher()?;
+        match start::start(&self.command, &tenure, &store, Some(&inbox)) {
+            Ok(Some(started)) => {
+                self.warn_of_short_unit();
+                // A store that is lost is let go of as a whole.
+                drop(profile);
+                Supervised::new(self, store, watcher, tenure, hold, started).supervise(&inbox)
+            }
+            Ok(None) => {
+                let why = "the office was lost before the command started";
+                let error = Error::new(ErrorKind::NotOwner, why)
+                    .with_hint("`incumbent events` says by whom, `incumbent status` who holds it");
+                let exit_code = self.exit_codes.code(ExitCause::Refused, 0, None);
+                Ok(Finished { exit_code, how: How::Failed(error) })
+            }
+            Err(NotStarted::Error(error)) => Err(error),
+            Err(NotStarted::Signalled(signalled)) => {
+                drop(hold);
+                // The store is busy. The office is free in any case, and the next claim records
+                // that.
+                with_budget(LOOK_BUDGET, || drop(tenure));
+                Ok(self.not_started(&signalled))
+            }
+            Err(NotStarted::Exec(failure)) => {
+                drop(hold);
+                Ok(self.end_not_executed(&store, tenure, &failure))
+            }
+        }
+    }
+
+    /// The profile in `store`, the first one or one that took its place.
+    fn profile(&self, store: &Store) -> Result<Profile> {
+        let profile = store.profile(self.profile.as_str())?;
+        self.home.iter().try_fold(profile, |profile, home| profile.with_home(home))
+    }
+
+    fn stays_stopped(&self) -> Finished {
+        let exit_code = self.exit_codes.code(ExitCause::DesiredStopped, 0, None);
+        Finished { exit_code, how: How::StaysStopped }
+    }
+
+    /// A signal came before there was a command.
+    fn not_started(&self, signalled: &Signalled) -> Finished {
+        Finished::ended(signalled.exit_code(&self.exit_codes))
+    }
+}
