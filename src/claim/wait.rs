@@ -21,11 +21,11 @@ use crate::owner;
 use crate::owner::holder;
 use crate::owner::holder::Holder;
 use crate::owner::judge::{is_held, is_stopped};
+use crate::patience::with_budget;
 use crate::patience::{Cancel, Stopped, Wait};
 use crate::records::instances::{Origin, Record};
 use crate::records::{locks, waiters};
 use crate::store::Store;
-use crate::store::busy::with_budget;
 use crate::store::handle::Inner;
 use crate::sys::{Pid, ProcessHandle};
 

@@ -12,7 +12,6 @@ use crate::keeper::record::{Recorded, Recorder};
 use crate::keeper::release::NotYours;
 use crate::keeper::target::Target;
 use crate::keeper::{record, release};
-use crate::records::instances::Record;
 
 pub(super) fn claim(global: &Global, arguments: &args::Claim, format: Format) -> Outcome {
     global.check()?;
@@ -26,8 +25,7 @@ pub(super) fn claim(global: &Global, arguments: &args::Claim, format: Format) ->
             Some(run) if run.office().as_ref() == Some(&office) => {
                 return Ok(show(global, format, keeper::already(&office, &run)));
             }
-            Some(Record { pid: Some(pid), .. }) => pid,
-            Some(_) | None => release::parent()?,
+            run => run.and_then(|run| run.pid).map_or_else(release::parent, Ok)?,
         },
     };
     let target = named.map_or_else(|| Target::prove(pid), Ok)?;

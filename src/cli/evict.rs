@@ -11,7 +11,6 @@ use crate::cli::output::{Answer, Complaint, Format, Outcome, exit};
 use crate::cli::{Existing, args};
 use crate::names::{Office, Wanted};
 use crate::office::evict::Eviction;
-use crate::owner::because::because;
 use crate::path_text;
 use crate::{Force, Holder, Store};
 
@@ -41,7 +40,7 @@ pub(super) fn evict(global: &Global, arguments: &args::Evict, format: Format) ->
             format!(
                 "{office}: evicted {}, which was {verdict}: {}\n{}",
                 pid.map_or_else(|| "its holder".to_owned(), |pid| format!("pid {pid}")),
-                because(reason),
+                eviction.because(),
                 legacy_home.as_deref().map(&forgotten).unwrap_or_default()
             ),
             with_home(

@@ -4,7 +4,6 @@ use crate::cli::args::Global;
 use crate::cli::output;
 use crate::cli::output::{Answer, Format, Outcome, ago, exit, until};
 use crate::clock::{is_believed, length, rfc3339};
-use crate::owner::because::because;
 use crate::status::history::Incarnation;
 use crate::sys;
 
@@ -70,7 +69,7 @@ fn story(incarnation: &Incarnation, reason: &str) -> String {
         "exited" => "its command ended by itself".to_owned(),
         "evicted" => format!("its record was ended{by}"),
         "anchor_released" => "it ended without a word: killed, or crashed".to_owned(),
-        _ => format!("{}{by}", because(reason)),
+        _ => format!("{}{by}", incarnation.because()),
     };
     let is_told = matches!(reason, "signalled" | "crashed" | "oom_suspected");
     if let Some(number) = incarnation.signal.filter(|_| !is_told) {

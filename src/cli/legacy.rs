@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::claim::older;
 use crate::cli::args::Global;
 use crate::cli::context::no_store;
 use crate::cli::output::{Answer, Format, Outcome, exit};
@@ -15,12 +14,12 @@ use crate::names::Office;
 use crate::sys::Shortage;
 use crate::transfer::export::{Exported, ExportedFile};
 use crate::transfer::import::{Files, ImportedFile};
-use crate::transfer::{export, import};
+use crate::transfer::{self, export, import};
 use crate::{environment, sys};
 
 pub(super) fn import(global: &Global, arguments: &args::Import, format: Format) -> Outcome {
     let office = global.office()?;
-    let home = older::home(&arguments.directory, &office.kind)?;
+    let home = transfer::home(&arguments.directory, &office.kind)?;
     let (lock_dir, left_out) = match &arguments.lock_dir {
         Some(directory) => match lock_directory(directory) {
             Ok(directory) => (Some(directory), None),
@@ -91,7 +90,7 @@ pub(super) fn export(global: &Global, arguments: &args::Export, format: Format) 
     let directory = &arguments.directory;
     sys::create_private_dirs(directory)
         .map_err(|error| Error::io("create the directory", directory, error))?;
-    let home = older::home(directory, &office.kind)?;
+    let home = transfer::home(directory, &office.kind)?;
     let lock_dir = arguments.lock_dir.clone().unwrap_or_else(|| home.join("gateway-locks"));
     let rows = match export::export(&store, &office, &home, &lock_dir)? {
         Exported::Files(rows) => rows,

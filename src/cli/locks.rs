@@ -9,7 +9,6 @@ use crate::cli::output::{Answer, Complaint, Format, Outcome, Style, ago, exit, o
 use crate::cli::{Existing, args};
 use crate::clock::length;
 use crate::names::{IdentityHash, LockName, ProfileName, Wanted};
-use crate::owner::because::because;
 use crate::path_text::quoted;
 use crate::scoped::ask::LockReport;
 use crate::scoped::unlock::{Unlocked, UnlockedLock};
@@ -159,7 +158,7 @@ fn line(removed: &UnlockedLock) -> String {
         removed.name,
         holder(removed.profile.as_ref(), removed.pid),
         removed.verdict,
-        because(removed.reason)
+        removed.because()
     )
 }
 

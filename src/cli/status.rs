@@ -7,11 +7,10 @@ use crate::cli::{Existing, args, metrics, output};
 use crate::clock::{length, rfc3339};
 use crate::error::Error;
 use crate::names::{Kind, ProfileName};
-use crate::records::runtime::PlatformStatus;
-use crate::state;
+use crate::patience::with_budget;
 use crate::status::answer;
 use crate::status::report::{ANSWER_WITHIN, Report};
-use crate::store::busy::with_budget;
+use crate::{Desired, PlatformStatus, state};
 
 /// Of platforms, locks and markers this many are shown: an answer fits on a screen.
 const SHOWN: usize = 12;
@@ -150,7 +149,7 @@ fn note(report: &Report) -> String {
         }
     }
     if let Some(desired) = report.desired
-        && (desired == crate::records::profiles::Desired::Running) != (report.verdict != "dead")
+        && (desired == Desired::Running) != (report.verdict != "dead")
     {
         notes.push(format!("should be {desired}"));
     }

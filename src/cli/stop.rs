@@ -203,8 +203,7 @@ fn told<'a>(office: &Office, outcome: &'a StopOutcome, arguments: &args::Stop) -
             refused(complaint, Some(holder), exit::UNKNOWN)
         }
         StopOutcome::StillRunning(holder, why) => {
-            let advice = if arguments.force || holder.reason == crate::owner::holder::CANNOT_SIGNAL
-            {
+            let advice = if arguments.force || holder.cannot_be_signalled() {
                 holder.advice()
             } else {
                 "`incumbent stop --force` kills it; `incumbent stop --timeout DUR` waits longer"

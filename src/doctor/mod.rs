@@ -28,7 +28,7 @@ use std::time::Duration;
 use crate::doctor::check::{Check, Opened, Scene, Seen};
 use crate::error::{ErrorKind, with_clear_sight};
 use crate::names::{Kind, ProfileName};
-use crate::store::busy::with_budget;
+use crate::patience::with_budget;
 use crate::store::open::OpenOptions;
 
 pub use crate::doctor::check::{Finding, Severity};

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use crate::clock::Deadline;
 use crate::names::InstanceId;
+use crate::patience::with_budget;
 use crate::records::shutdowns;
-use crate::store::busy::with_budget;
 use crate::store::handle::Inner;
 use crate::store::last_words::{Survival, What};
 

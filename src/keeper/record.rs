@@ -15,11 +15,13 @@ use crate::owner::judge::is_held;
 use crate::process::anchor;
 use crate::process::subject::Subject;
 use crate::records::instances;
-use crate::records::instances::{NewInstance, Origin, Record};
+use crate::records::instances::{NewInstance, Origin};
 use crate::store::Store;
 use crate::store::handle::Inner;
 use crate::store::transaction::Tx;
 use crate::{stop_budget, sys};
+
+pub(crate) use crate::records::instances::Record;
 
 /// What came of recording a process.
 pub(crate) enum Recorded {

@@ -151,3 +151,16 @@ pub(crate) fn release_in(
         Ok(Known::Well(Ok(record.id)))
     })
 }
+
+/// The row of the run that we are in, or of the process that started us, with its office.
+pub(crate) fn whose_row(store: &Store) -> Result<Option<(InstanceId, Option<Office>)>> {
+    if let Ok(Some(run)) = current_run(store) {
+        return Ok(Some((run.id, run.office())));
+    }
+    let Ok(pid) = parent() else { return Ok(None) };
+    let start_time = sys::process_facts(pid).start_time;
+    let rows = store.inner.read(|connection| {
+        instances::live_of_process(connection, pid, start_time, store.inner.observer())
+    })?;
+    Ok(rows.first().map(|record| (record.id, record.office())))
+}

@@ -8,9 +8,9 @@ use crate::clock::Deadline;
 use crate::error::{Error, Result};
 use crate::marker::Consumed;
 use crate::names::MarkerName;
+use crate::patience::with_budget;
 use crate::records::markers;
 use crate::records::markers::{Addressee, Marker};
-use crate::store::busy::with_budget;
 use crate::sync::lock;
 
 /// How long the consumption of a marker may take. Whoever asks is being stopped, and must not hang

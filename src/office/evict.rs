@@ -9,6 +9,8 @@ use crate::error::Result;
 use crate::liveness::{Lease, Verdict};
 use crate::names::{InstanceId, Office, Wanted};
 use crate::owner;
+#[cfg(feature = "cli")]
+use crate::owner::because::because;
 use crate::owner::evidence::{LiveCommandLine, needs_command_line};
 use crate::owner::holder::Holder;
 use crate::owner::judge::judge_record;
@@ -46,6 +48,15 @@ pub enum Eviction {
     OrphansRemoved(usize),
     /// It lives or may live, and nobody said `force`.
     Refused(Box<Holder>),
+}
+
+impl Eviction {
+    /// What was known of the owner whose record was ended, in words.
+    #[cfg(feature = "cli")]
+    pub(crate) fn because(&self) -> &'static str {
+        let Self::Done { reason, .. } = self else { return "" };
+        because(reason)
+    }
 }
 
 pub(super) fn evict(inner: &Inner, office: &Office, force: Force, by: &str) -> Result<Eviction> {

@@ -261,6 +261,11 @@ impl Holder {
         }
     }
 
+    /// Whether it may not be signalled from here.
+    pub(crate) fn cannot_be_signalled(&self) -> bool {
+        self.reason == CANNOT_SIGNAL
+    }
+
     /// What a person can do about it, as one sentence without a full stop.
     #[must_use]
     pub fn advice(&self) -> String {

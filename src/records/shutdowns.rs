@@ -11,8 +11,8 @@ use serde_json::json;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::names::{InstanceId, Office};
+use crate::patience;
 use crate::records::events::EventRecord;
-use crate::store::busy;
 use crate::store::deferred::Deferred;
 use crate::store::handle::Inner;
 use crate::store::last_words::What;
@@ -218,7 +218,7 @@ impl Inner {
     pub(crate) fn say(&self, word: NewShutdown, budget: Duration) -> Result<Option<i64>> {
         self.check_process()?;
         self.has_said_something.store(true, Ordering::Relaxed);
-        let said = busy::with_budget(budget, || self.write(|tx| word.insert(tx)));
+        let said = patience::with_budget(budget, || self.write(|tx| word.insert(tx)));
         if said.as_ref().is_err_and(Self::may_be_said_later) {
             self.keep_word(word);
         }

@@ -3,6 +3,7 @@
 use crate::error::Result;
 use crate::names::MarkerName;
 use crate::owner::autopsy;
+use crate::patience::with_budget;
 use crate::process::exit_code::ExitCause;
 use crate::records::instances::{End, EndReason};
 use crate::records::runtime;
@@ -11,7 +12,6 @@ use crate::run::inbox::Signalled;
 use crate::run::notice::Notice;
 use crate::run::running::LOOK_BUDGET;
 use crate::run::supervised::{Ending, Supervised, Why};
-use crate::store::busy::with_budget;
 use crate::sys::{ChildEnd, signals};
 use crate::{Released, sys};
 

@@ -23,6 +23,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::patience::with_budget;
 use crate::process::exit_code::{ExitCause, ExitCodes};
 use crate::process::older::hold;
 use crate::run::claim::Claimed;
@@ -31,7 +32,6 @@ use crate::run::notice::Notice;
 use crate::run::running::LOOK_BUDGET;
 use crate::run::start::NotStarted;
 use crate::run::supervised::Supervised;
-use crate::store::busy::with_budget;
 use crate::sys::supervise;
 use crate::{ClaimOptions, Holder, OpenOptions, Profile, ProfileName, Store};
 

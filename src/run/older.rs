@@ -10,6 +10,7 @@
 
 use crate::clock::millis;
 use crate::error::Result;
+use crate::patience::with_budget;
 use crate::process::older;
 use crate::process::older::hold::Kept;
 use crate::process::older::marker_file::MarkerFile;
@@ -19,7 +20,6 @@ use crate::run::notice::Notice;
 use crate::run::running::LOOK_BUDGET;
 use crate::run::supervised::Supervised;
 use crate::stop_budget;
-use crate::store::busy::with_budget;
 
 impl Supervised<'_> {
     /// The older program respects the file that its path names, and no other one.

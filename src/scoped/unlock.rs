@@ -5,6 +5,8 @@ use crate::claim::sweep::{Force, Orphans, evict_orphans};
 use crate::error::Result;
 use crate::liveness::{Judgement, Lease, Verdict};
 use crate::names::{InstanceId, LockName, ProfileName, Wanted};
+#[cfg(feature = "cli")]
+use crate::owner::because::because;
 use crate::owner::ending;
 use crate::owner::evidence::{LiveCommandLine, needs_command_line};
 use crate::owner::holder::Holder;
@@ -47,6 +49,14 @@ pub struct UnlockedLock {
     pub verdict: &'static str,
     /// Why.
     pub reason: &'static str,
+}
+
+impl UnlockedLock {
+    /// What was known of the holder, in words.
+    #[cfg(feature = "cli")]
+    pub(crate) fn because(&self) -> &'static str {
+        because(self.reason)
+    }
 }
 
 pub(super) fn unlock(inner: &Inner, name: &LockName, force: Force, by: &str) -> Result<Unlocked> {

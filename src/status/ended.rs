@@ -5,9 +5,9 @@ use rusqlite::Connection;
 use crate::error::Result;
 use crate::liveness::DeadReason;
 use crate::owner::autopsy;
+use crate::patience::with_budget;
 use crate::records::instances::{End, EndReason, Record};
 use crate::status::report::{ANSWER_WITHIN, LastEnd};
-use crate::store::busy::with_budget;
 use crate::store::handle::Inner;
 
 pub(super) fn read<T>(inner: &Inner, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {

@@ -15,10 +15,10 @@ use rusqlite::Connection;
 use crate::clock::Deadline;
 use crate::error::{ErrorKind, Result};
 use crate::names::ProfileName;
+use crate::patience::with_budget;
 use crate::patience::{Cancel, Wait};
 use crate::records::events;
 use crate::records::events::{BATCH, EVENTS_LOST, Event};
-use crate::store::busy::with_budget;
 use crate::store::{Store, data_version};
 
 /// Between two looks while something happens, and for as long afterwards.

@@ -6,6 +6,8 @@ use crate::clock::rfc3339;
 use crate::error::Result;
 use crate::liveness::{Lease, Verdict};
 use crate::names::{InstanceId, Office};
+#[cfg(feature = "cli")]
+use crate::owner::because::because;
 use crate::owner::judge::look;
 use crate::records::instances;
 use crate::records::instances::Record;
@@ -40,6 +42,12 @@ pub struct Incarnation {
 }
 
 impl Incarnation {
+    /// Why it ended, in words.
+    #[cfg(feature = "cli")]
+    pub(crate) fn because(&self) -> &'static str {
+        because(self.end_reason.as_deref().unwrap_or_default())
+    }
+
     /// The incarnation as the CLI's JSON shows it.
     #[must_use]
     pub fn to_json(&self) -> Value {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::error::Result;
 use crate::names::InstanceId;
-use crate::store::busy;
+use crate::patience;
 use crate::store::handle::Inner;
 use crate::store::transaction::Tx;
 use crate::sync::lock;
@@ -35,7 +35,7 @@ impl Inner {
         if !lock(&self.pending).iter().any(|it| it.is_release()) {
             return;
         }
-        if let Err(error) = busy::with_budget(BUDGET, || self.write(|_| Ok(()))) {
+        if let Err(error) = patience::with_budget(BUDGET, || self.write(|_| Ok(()))) {
             tracing::debug!(%error, "releases are still pending");
         }
     }

@@ -23,6 +23,7 @@ use rusqlite::Connection;
 use crate::clock::{Clock, Deadline};
 use crate::error::{Error, ErrorKind, Result, with_clear_sight};
 use crate::names::{InstanceId, Wanted};
+use crate::patience;
 use crate::process::anchor::{Anchor, lost as anchor_lost};
 use crate::process::command_line::matcher::CommandLineMatcher;
 use crate::process::observer::{Observer, SeenFree, View};
@@ -41,7 +42,7 @@ use crate::store::pool::Readers;
 use crate::store::pragmas::Access;
 use crate::store::transaction::{BootTime, Tx};
 use crate::store::{
-    busy, explain, ground, location, migrate, overwritten, pool, pragmas, registry, transaction,
+    explain, ground, location, migrate, overwritten, pool, pragmas, registry, transaction,
 };
 use crate::sys::{FileId, Looks, Trust};
 use crate::{sync, sys};
@@ -244,7 +245,7 @@ impl Inner {
     pub(super) fn inspect(&self) -> Result<Contents> {
         self.check_process()?;
         self.know_ourselves()?;
-        busy::with_budget(self.settings.busy_budget, || {
+        patience::with_budget(self.settings.busy_budget, || {
             self.refuse_to_be_opened_again()?;
             let before = self.files.named();
             let contents = self.readers.with(self, migrate::inspect)?;
@@ -286,7 +287,7 @@ impl Inner {
     /// A read-only connection of the caller's own, for watching `PRAGMA data_version`.
     pub(crate) fn watcher(&self) -> Result<Connection> {
         self.check_process()?;
-        busy::with_budget(self.settings.busy_budget, || self.connect(Access::Read))
+        patience::with_budget(self.settings.busy_budget, || self.connect(Access::Read))
             .map_err(|error| self.explain(error))
     }
 
@@ -299,7 +300,7 @@ impl Inner {
         self.know_ourselves()?;
         let mut writer = sync::lock(&self.writer);
         let mut closed = None;
-        let prepared = busy::with_budget(self.settings.busy_budget, || {
+        let prepared = patience::with_budget(self.settings.busy_budget, || {
             self.refuse_to_be_opened_again()?;
             let (before, contents, mended) = self.look_and_mend(&mut writer)?;
             // SQLite has read in this very file that it is ours.

@@ -15,8 +15,9 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use rusqlite::Connection;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::patience;
 use crate::store::handle::Inner;
-use crate::store::{busy, pragmas};
+use crate::store::pragmas;
 use crate::sync::lock;
 
 /// How readers are kept.
@@ -95,7 +96,7 @@ impl Readers {
         mut state: MutexGuard<'a, State>,
     ) -> Result<MutexGuard<'a, State>> {
         while state.lent >= self.max {
-            let remaining = busy::deadline().map(|deadline| deadline.remaining());
+            let remaining = patience::deadline().map(|deadline| deadline.remaining());
             let Some(remaining) = remaining.filter(|remaining| !remaining.is_zero()) else {
                 return Err(self.all_lent());
             };
@@ -190,7 +191,7 @@ mod tests {
                 }
                 all_lent.wait();
                 let impatient =
-                    busy::with_budget(Duration::from_millis(20), || inner.read(|_| Ok(())));
+                    patience::with_budget(Duration::from_millis(20), || inner.read(|_| Ok(())));
                 // Whatever came of it: the others would wait here for ever.
                 seen.wait();
                 let error = impatient.unwrap_err();

@@ -23,6 +23,7 @@ use rusqlite::Connection;
 use serde_json::json;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::patience;
 use crate::process::anchor::lost;
 use crate::process::anchor::recovery_lock::RecoveryLock;
 use crate::store::location::{IfMissing, Location, NAME_LENGTH_MAX, free_name, with_sidecars};
@@ -144,7 +145,7 @@ fn condition(location: &Location, was_a_store: bool) -> Result<Condition> {
 
 /// What one look at a file says, which is there.
 fn condition_now(location: &Location, was_a_store: bool) -> Result<Condition> {
-    let found = busy::with_budget(crate::store::open::BUSY_BUDGET_DEFAULT, || {
+    let found = patience::with_budget(crate::store::open::BUSY_BUDGET_DEFAULT, || {
         let connection = connect(&location.file, Access::Write(Durability::Normal))?;
         try_out(&connection)
     });
@@ -221,7 +222,7 @@ fn file_name(location: &Location) -> String {
 /// Holds the write lock of the damaged store while it is moved and read, so that no commit lands in
 /// a file that nobody will look at; `None` where it is too damaged for that.
 fn keep_writers_out(location: &Location) -> Result<Option<Connection>> {
-    let held = busy::with_budget(crate::store::open::BUSY_BUDGET_DEFAULT, || {
+    let held = patience::with_budget(crate::store::open::BUSY_BUDGET_DEFAULT, || {
         let connection = connect(&location.file, Access::Write(Durability::Normal))?;
         connection.execute_batch("BEGIN IMMEDIATE")?;
         Ok::<_, Error>(connection)

@@ -7,8 +7,9 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 use crate::error::Result;
+use crate::patience;
 use crate::store::handle::Inner;
-use crate::store::{busy, location, pragmas};
+use crate::store::{location, pragmas};
 use crate::sync;
 
 impl Inner {
@@ -29,7 +30,7 @@ impl Inner {
         const LOOK_EVERY: u32 = 64;
         let writes = self.writes.fetch_add(1, Ordering::Relaxed) + 1;
         if writes.is_multiple_of(LOOK_EVERY) && self.is_wal_longer_than(LENGTH_MIN) {
-            busy::with_budget(BUDGET, || {
+            patience::with_budget(BUDGET, || {
                 if pragmas::checkpoint(connection, "PASSIVE") {
                     pragmas::checkpoint(connection, "RESTART");
                 }
@@ -42,7 +43,7 @@ impl Inner {
     pub(crate) fn empty_wal(&self, budget: Duration) -> Result<bool> {
         self.check_process()?;
         let mut writer = sync::lock(&self.writer);
-        busy::with_budget(budget, || {
+        patience::with_budget(budget, || {
             self.refuse_lost()?;
             Ok(pragmas::checkpoint(self.connected(&mut writer)?, "TRUNCATE"))
         })
@@ -59,7 +60,7 @@ impl Inner {
         if let Some(connection) = writer
             && is_long
         {
-            busy::with_budget(BUDGET, || pragmas::checkpoint(connection, "TRUNCATE"));
+            patience::with_budget(BUDGET, || pragmas::checkpoint(connection, "TRUNCATE"));
         }
     }
 }

@@ -10,15 +10,12 @@ use crate::Store;
 use crate::cli::args;
 use crate::cli::args::Global;
 use crate::cli::output::{Answer, Format, Outcome, exit};
-use crate::error::Result;
 use crate::forensics::shutdown::{Ends, Recorder};
 use crate::forensics::snapshot as forensics_snapshot;
 use crate::forensics::snapshot::Snapshot;
-use crate::keeper::release::{current_run, parent};
-use crate::names::{InstanceId, Office};
-use crate::records::instances;
-use crate::store::busy::with_budget;
-use crate::sys;
+use crate::keeper::release::whose_row;
+use crate::names::Office;
+use crate::patience::with_budget;
 
 /// How long the store may keep us: whoever asks is being stopped.
 const STORE_WITHIN: Duration = Duration::from_millis(50);
@@ -42,22 +39,10 @@ pub(crate) fn snapshot(
 /// Leaves it on record for the run that we are in, or for the process that started us if it is on
 /// record.
 fn record(store: &Store, office: Office, seen: Snapshot) -> Snapshot {
-    let (instance, office) = match whose(store) {
+    let (instance, office) = match whose_row(store) {
         Ok(Some((instance, own))) => (Some(instance), own.unwrap_or(office)),
         Ok(None) => (None, office),
         Err(error) => return seen.without_store(error.to_string()),
     };
     Recorder::new(&store.inner, instance, &office, Ends::Now).complete(seen).0
-}
-
-fn whose(store: &Store) -> Result<Option<(InstanceId, Option<Office>)>> {
-    if let Ok(Some(run)) = current_run(store) {
-        return Ok(Some((run.id, run.office())));
-    }
-    let Ok(pid) = parent() else { return Ok(None) };
-    let start_time = sys::process_facts(pid).start_time;
-    let rows = store.inner.read(|connection| {
-        instances::live_of_process(connection, pid, start_time, store.inner.observer())
-    })?;
-    Ok(rows.first().map(|record| (record.id, record.office())))
 }

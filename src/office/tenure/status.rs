@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use crate::error::{ErrorKind, Result};
 use crate::office::tenure::Tenure;
+use crate::patience::with_budget;
 use crate::status::update::StatusUpdate;
 use crate::status::write;
-use crate::store::busy::with_budget;
 use crate::sync::BackgroundThread;
 
 /// How long one beat may take to be written. The next one comes soon.

@@ -6,12 +6,13 @@ use rusqlite::Connection;
 
 use crate::clock::Deadline;
 use crate::error::{ErrorKind, Result};
+use crate::patience;
 use crate::store::files::{By, Found};
 use crate::store::handle::Inner;
 use crate::store::migrate::Contents;
 use crate::store::overwritten::{Damage, Mended, SetAside};
 use crate::store::pragmas::Access;
-use crate::store::{busy, migrate, overwritten};
+use crate::store::{migrate, overwritten};
 use crate::sync;
 use crate::sys::FileId;
 
@@ -51,7 +52,7 @@ impl Inner {
         const LOOK_EVERY: Duration = Duration::from_millis(20);
         /// `cp` empties what it copies over, and writes at once.
         const COPY_BEGINS_WITHIN: Duration = Duration::from_millis(100);
-        let deadline = busy::deadline().unwrap_or_else(|| Deadline::after(Duration::ZERO));
+        let deadline = patience::deadline().unwrap_or_else(|| Deadline::after(Duration::ZERO));
         let mut mended = Vec::new();
         let mut is_seen_empty = false;
         loop {

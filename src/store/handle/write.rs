@@ -8,12 +8,13 @@ use rusqlite::{Connection, TransactionBehavior};
 
 use crate::clock::Deadline;
 use crate::error::{Error, ErrorKind, Result};
+use crate::patience;
 use crate::store::files::By;
 use crate::store::handle::Inner;
 use crate::store::handle::lost::Content;
 use crate::store::handle::settle::{Patience, Written};
 use crate::store::transaction::{Rest, Tx};
-use crate::store::{busy, explain, ourselves, transaction};
+use crate::store::{explain, ourselves, transaction};
 use crate::sync;
 
 /// How often a transaction begins because something has written past SQLite; the last time it goes
@@ -42,7 +43,7 @@ impl Inner {
                 self.with_clear_sight(|| work(&snapshot)).map(Some)
             })
         };
-        let read = busy::with_budget(self.settings.busy_budget, || {
+        let read = patience::with_budget(self.settings.busy_budget, || {
             let mut attempt = 1;
             loop {
                 if let Some(read) = look(attempt)? {
@@ -67,7 +68,7 @@ impl Inner {
         if self.writer_is_stale.swap(false, Ordering::Acquire) {
             *writer = None;
         }
-        let written = busy::with_budget(self.settings.busy_budget, || {
+        let written = patience::with_budget(self.settings.busy_budget, || {
             self.making_room(&mut writer, |writer| self.write_as_it_is(writer, patience, work))
         });
         match written {
@@ -91,7 +92,7 @@ impl Inner {
         for rest in rests {
             loop {
                 // No longer than that for somebody else's change either: ours is written.
-                match busy::with_budget(until.remaining(), || self.write(&rest)) {
+                match patience::with_budget(until.remaining(), || self.write(&rest)) {
                     Ok(_) if until.has_passed() => return,
                     Ok(true) => std::thread::yield_now(),
                     Ok(false) => break,
@@ -215,7 +216,7 @@ impl Inner {
     /// as a signal handler, does not wait longer for another thread than for another process.
     fn lock_writer(&self) -> Result<MutexGuard<'_, Option<Connection>>> {
         const LOOK_EVERY: Duration = Duration::from_micros(200);
-        let deadline = busy::deadline().filter(|deadline| deadline.remaining() < Duration::MAX);
+        let deadline = patience::deadline().filter(|deadline| deadline.remaining() < Duration::MAX);
         let Some(deadline) = deadline else { return Ok(sync::lock(&self.writer)) };
         loop {
             match self.writer.try_lock() {
