@@ -141,6 +141,7 @@
     allow(dead_code, unused_imports, reason = "some of it only the command line uses")
 )]
 
+mod background;
 mod claim;
 #[cfg(feature = "cli")]
 #[doc(hidden)]
@@ -169,7 +170,6 @@ pub mod state;
 mod status;
 mod stop_budget;
 mod store;
-mod sync;
 #[allow(unsafe_code, reason = "the home of unsafe code")]
 mod sys;
 #[cfg(feature = "cli")]

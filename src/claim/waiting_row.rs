@@ -14,7 +14,6 @@ use crate::records::instances::{End, EndReason, NewInstance, Origin};
 use crate::records::{instances, waiters};
 use crate::store::handle::Inner;
 use crate::store::transaction::Tx;
-use crate::sync::lock;
 
 /// How long the end of a wait may take where the store is busy: its deadline is kept to 20 ms.
 const LET_GO_WITHIN: Duration = Duration::from_millis(15);
@@ -116,7 +115,7 @@ impl Drop for WaitingRow {
             Err(error) => {
                 tracing::debug!(%error, "the end of a wait is kept for later");
                 let kept = Release { instance: self.instance, nonce_hash: hash, end };
-                lock(&self.inner.pending).push(Arc::new(kept));
+                self.inner.pending.lock().push(Arc::new(kept));
             }
         }
     }

@@ -9,8 +9,10 @@
 //! the rest afterwards.
 
 use std::panic::PanicHookInfo;
-use std::sync::{Arc, Mutex, Once, PoisonError, Weak};
+use std::sync::{Arc, Once, Weak};
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use crate::clock::now_ms;
 use crate::error::{Error, Result};
@@ -151,7 +153,7 @@ impl Tenure {
             }));
         });
         let recorder = self.recorder();
-        let mut recorders = RECORDERS.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut recorders = RECORDERS.lock();
         recorders
             .retain(|other| other.inner.strong_count() > 0 && other.instance != recorder.instance);
         recorders.push(recorder);
@@ -379,7 +381,7 @@ fn cause_of(known: &Known, snapshot: Option<&Snapshot>) -> ExitCause {
 /// Called by the hook, on the thread that panicked. Whatever it does must not panic.
 fn record_panic(info: &PanicHookInfo<'_>) {
     // Whoever panics while this list is locked is not worth waiting for.
-    let Ok(recorders) = RECORDERS.try_lock().map(|recorders| recorders.clone()) else { return };
+    let Some(recorders) = RECORDERS.try_lock().map(|recorders| recorders.clone()) else { return };
     let said = info.payload_as_str().unwrap_or("a value that is no text");
     let cut = &said[..said.floor_char_boundary(MESSAGE_LENGTH_MAX)];
     let thread = std::thread::current();

@@ -37,7 +37,6 @@ use crate::store::handle::Inner;
 use crate::store::held::{Held, HeldOffice, OwnRow};
 use crate::store::open::OpenOptions;
 use crate::store::{Store, data_version, ourselves};
-use crate::sync::lock;
 use crate::sys::supervise;
 
 /// How often a keeper looks whether its records have ended; the end of the process wakes it.
@@ -413,7 +412,7 @@ impl Keeping {
                 held.hold(&row.name, row.instance, row.fence);
             }
         }
-        *lock(&self.store.inner.held) = held;
+        *self.store.inner.held.lock() = held;
         Ok(())
     }
 }

@@ -1,7 +1,9 @@
 //! Was I asked to stop? What a gateway asks in its signal handler.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use crate::claim::guard::Footing;
 use crate::clock::Deadline;
@@ -11,7 +13,6 @@ use crate::names::MarkerName;
 use crate::patience::with_budget;
 use crate::records::markers;
 use crate::records::markers::{Addressee, Marker};
-use crate::sync::lock;
 
 /// How long the consumption of a marker may take. Whoever asks is being stopped, and must not hang
 /// because somebody else keeps the store busy.
@@ -79,11 +80,11 @@ impl StopInquiry {
                 let marker = &consumed.marker;
                 let lives_ms = marker.expires_at_ms.saturating_sub(marker.written_at_ms);
                 let until = Duration::from_millis(u64::try_from(lives_ms).unwrap_or(0));
-                *lock(&self.known) = Some((consumed.clone(), Deadline::after(until)));
+                *self.known.lock() = Some((consumed.clone(), Deadline::after(until)));
                 StopAnswer::of(consumed)
             }
             Ok(None) => StopAnswer { cause: StopCause::Unplanned, recorded: true },
-            Err(error) => match lock(&self.known).clone() {
+            Err(error) => match self.known.lock().clone() {
                 Some((known, until)) if !until.has_passed() => StopAnswer::of(known),
                 Some(_) | None => StopAnswer { cause: StopCause::Unknown(error), recorded: false },
             },

@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use crate::clock::Deadline;
 use crate::liveness::ProcessTable;
@@ -84,7 +85,7 @@ pub(crate) struct SeenFree(Mutex<HashMap<InstanceId, Deadline>>);
 impl SeenFree {
     /// Notes that it is free now; whether it was so [`FREE_TWICE_APART`] ago.
     pub(crate) fn twice(&self, id: InstanceId) -> bool {
-        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = self.0.lock();
         seen.entry(id).or_insert_with(|| Deadline::after(FREE_TWICE_APART)).has_passed()
     }
 }

@@ -17,7 +17,7 @@ use crate::store::deferred::Deferred;
 use crate::store::handle::Inner;
 use crate::store::last_words::What;
 use crate::store::transaction::Tx;
-use crate::{sync, sys};
+use crate::sys;
 
 /// Rows kept of each instance: who signals it in a loop shall not push out what others said.
 const KEPT_OF_INSTANCE: i64 = 20;
@@ -233,7 +233,7 @@ impl Inner {
     /// Keeps a last word that could not be written; of many only the newest.
     fn keep_word(&self, word: NewShutdown) {
         const WORDS_MAX: usize = 20;
-        let mut pending = sync::lock(&self.pending);
+        let mut pending = self.pending.lock();
         if pending.iter().filter(|it| !it.is_release()).count() >= WORDS_MAX
             && let Some(oldest) = pending.iter().position(|it| !it.is_release())
         {

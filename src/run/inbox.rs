@@ -1,15 +1,16 @@
 //! What a `run` is told while it waits: signals, and the end of a child.
 
 use std::sync::mpsc::Receiver;
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
 use crate::forensics::Fact;
 use crate::forensics::snapshot::received;
 use crate::patience::Cancel;
 use crate::process::exit_code::{ExitCause, ExitCodes};
-use crate::sync::lock as lock_of;
 use crate::sys;
 use crate::sys::{Caught, Received, Shortage, signals, supervise};
 
@@ -33,7 +34,7 @@ impl Inbox {
             let event = Event::from(received);
             let asks_to_end = matches!(&event, Event::Signal(signal) if signal.received.is_some());
             // Held while it reaps: once the wait is over, the command's end is the run's own.
-            let waiting = lock_of(&seen_waiting);
+            let waiting = seen_waiting.lock();
             if waiting.is_some() && matches!(event, Event::ChildEnded) {
                 // As PID 1 we reap orphans while we wait, too.
                 drop(supervise::reap());
@@ -59,13 +60,13 @@ impl Inbox {
         cancel: &Cancel,
         wait: impl FnOnce() -> T,
     ) -> (T, Option<Signalled>) {
-        *lock_of(&self.waiting) = Some(cancel.clone());
+        *self.waiting.lock() = Some(cancel.clone());
         let before = self.request_to_end();
         if before.is_some() {
             cancel.cancel();
         }
         let waited = wait();
-        *lock_of(&self.waiting) = None;
+        *self.waiting.lock() = None;
         (waited, self.request_to_end().or(before))
     }
 

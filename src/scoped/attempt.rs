@@ -21,7 +21,6 @@ use crate::stop_budget;
 use crate::store::handle::Inner;
 use crate::store::held::Held;
 use crate::store::{Store, transaction};
-use crate::sync::lock;
 
 /// The answer to a request for locks.
 #[derive(Debug)]
@@ -90,7 +89,7 @@ fn attempt(
     for _ in 0..ATTEMPTS + requests.len() {
         // As for an office: attempts of this process are serialised, so that its own fresh lock is
         // never taken for another process' one.
-        let mut held = lock(&inner.held);
+        let mut held = inner.held.lock();
         let ours: Vec<InstanceId> = held.rows().map(|row| row.instance).collect();
         let claim = LockClaim {
             requests,

@@ -16,7 +16,6 @@ use crate::records::locks;
 use crate::records::locks::LockEnd;
 use crate::scoped::acquire::{GrantedLock, PreviousLock};
 use crate::store::held::Released;
-use crate::sync::lock;
 
 /// A scoped lock held by this process. Dropping it releases the lock, unless another guard of this
 /// process shares it; the kernel releases it when the process ends, whatever way it ends.
@@ -144,7 +143,7 @@ impl ScopedLock {
             return Released::WasLost;
         }
         let Footing { inner, instance, nonce_hash } = &self.footing;
-        let mut held = lock(&inner.held);
+        let mut held = inner.held.lock();
         match held.locks.get_mut(&self.granted.name) {
             Some(ours) if ours.fence == self.granted.fence && ours.claims > 1 => {
                 ours.claims -= 1;

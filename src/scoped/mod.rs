@@ -23,7 +23,6 @@ use crate::scoped::attempt::Acquire;
 use crate::scoped::request::{AcquireOptions, LockRequest};
 use crate::store::held::OwnRow;
 use crate::store::{Store, transaction};
-use crate::sync::lock;
 
 use crate::scoped::ask::LockReport;
 use crate::scoped::guard::ScopedLock;
@@ -92,7 +91,7 @@ impl Store {
     /// [`Store::acquire_all`].
     pub fn release_all(&self, instance: InstanceId) -> Result<usize> {
         self.inner.check_process()?;
-        let mut held = lock(&self.inner.held);
+        let mut held = self.inner.held.lock();
         let Some(row) = held.rows().find(|row| row.instance == instance).cloned() else {
             return Err(Error::new(
                 ErrorKind::NotOwner,

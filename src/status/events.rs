@@ -7,9 +7,9 @@
 //! what is kept.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rusqlite::Connection;
 
 use crate::clock::Deadline;
@@ -241,7 +241,7 @@ impl EventStream {
     }
 
     fn watcher(&mut self) -> &Connection {
-        self.watcher.get_mut().unwrap_or_else(PoisonError::into_inner)
+        self.watcher.get_mut()
     }
 
     fn is_meant(&self, event: &Event) -> bool {

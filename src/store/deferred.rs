@@ -9,7 +9,6 @@ use crate::names::InstanceId;
 use crate::patience;
 use crate::store::handle::Inner;
 use crate::store::transaction::Tx;
-use crate::sync::lock;
 
 /// What could not be written, and is written with the next change that succeeds.
 pub(crate) trait Deferred: fmt::Debug + Send + Sync {
@@ -32,7 +31,7 @@ impl Inner {
     pub(super) fn retry_pending(&self) {
         const BUDGET: Duration = Duration::from_millis(10);
         // A last word can wait for the next write; nobody reads slower for it.
-        if !lock(&self.pending).iter().any(|it| it.is_release()) {
+        if !self.pending.lock().iter().any(|it| it.is_release()) {
             return;
         }
         if let Err(error) = patience::with_budget(BUDGET, || self.write(|_| Ok(()))) {
@@ -42,14 +41,14 @@ impl Inner {
 
     /// Whether this process has released that row, and could not write it down yet.
     pub(crate) fn has_pending_release(&self, id: InstanceId) -> bool {
-        lock(&self.pending).iter().any(|it| it.releases(id))
+        self.pending.lock().iter().any(|it| it.releases(id))
     }
 }
 
 impl Tx<'_> {
     /// Writes what could not be written before, and hands it back.
     pub(crate) fn settle_pending(&self) -> Result<Vec<Arc<dyn Deferred>>> {
-        let pending = lock(&self.store.pending).clone();
+        let pending = self.store.pending.lock().clone();
         pending.iter().try_for_each(|it| it.write(self))?;
         Ok(pending)
     }

@@ -9,7 +9,7 @@ use crate::store::location::me;
 use crate::store::migrate::SCHEMA_VERSION;
 use crate::store::overwritten::Damage;
 use crate::store::{busy, location, migrate};
-use crate::{sync, sys};
+use crate::sys;
 
 /// The handle of `file` was made by another process, before a fork.
 pub(super) fn forked(file: &Path) -> Error {
@@ -29,7 +29,9 @@ pub(super) fn forked(file: &Path) -> Error {
 impl Inner {
     pub(super) fn replaced(&self, how: &str) -> Error {
         // What was seen first: since then others may have made the file anew.
-        let how = sync::lock(&self.lost)
+        let how = self
+            .lost
+            .lock()
             .get_or_insert_with(|| {
                 tracing::warn!(store = %self.location.file.display(), how, "the store is lost");
                 how.to_owned()

@@ -19,9 +19,10 @@
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
+
+use parking_lot::Mutex;
 
 use crate::clock::Deadline;
 use crate::environment::{Guard, is_in_force};
@@ -29,7 +30,6 @@ use crate::error::{Error, Result};
 use crate::store::location::{is_absence, with_sidecars};
 use crate::store::overwritten;
 use crate::store::overwritten::{Backfill, Damage};
-use crate::sync::lock;
 use crate::sys;
 use crate::sys::wal_index::Kept;
 use crate::sys::{FileFacts, FileId, Shortage, wal_index};
@@ -119,13 +119,13 @@ impl Files {
     }
 
     pub(super) fn are_known(&self) -> bool {
-        lock(&self.known).is_some()
+        self.known.lock().is_some()
     }
 
     /// All connections are closed: the next one may begin the wal-index anew, and what was seen
     /// with the one before is not to be compared with it.
     pub(super) fn look_anew(&self) {
-        *lock(&self.seen) = None;
+        *self.seen.lock() = None;
         self.wal_length.store(u64::MAX, Ordering::Relaxed);
         self.look_soon();
     }
@@ -162,7 +162,7 @@ impl Files {
         if let Ok(known) = <[Known; 3]>::try_from(known)
             && known[0].id == self.database
         {
-            *lock(&self.known) = Some(known);
+            *self.known.lock() = Some(known);
         }
         self.look_soon();
         Ok(self.are_known())
@@ -170,7 +170,7 @@ impl Files {
 
     /// A connection was opened by the paths: they are looked at with the next question.
     pub(super) fn look_soon(&self) {
-        *lock(&self.look_at) = Deadline::after(Duration::ZERO);
+        *self.look_at.lock() = Deadline::after(Duration::ZERO);
     }
 
     /// Looks what became of them, and whether the database is what SQLite made it.
@@ -178,7 +178,7 @@ impl Files {
     /// # Errors
     /// [`Busy`](crate::ErrorKind::Busy) when this process ran short of something.
     pub(super) fn check(&self, by: By) -> Result<Found> {
-        let known = lock(&self.known);
+        let known = self.known.lock();
         let facts = match self.compare(known.as_ref(), by)? {
             Compared::Lost(how) => return Ok(Found::Lost(how)),
             Compared::Same(facts) => facts,
@@ -208,7 +208,7 @@ impl Files {
     /// # Errors
     /// As [`Files::check`].
     pub(super) fn how_lost(&self, by: By) -> Result<Option<String>> {
-        Ok(match self.compare(lock(&self.known).as_ref(), by)? {
+        Ok(match self.compare(self.known.lock().as_ref(), by)? {
             Compared::Same(_) => None,
             Compared::Lost(how) => Some(how),
         })
@@ -219,7 +219,7 @@ impl Files {
         if !is_in_force(Guard::Files) {
             return Ok(Compared::Same(seen));
         }
-        let by_path = by == By::Path || known.is_none() || lock(&self.look_at).has_passed();
+        let by_path = by == By::Path || known.is_none() || self.look_at.lock().has_passed();
         for (number, path) in self.paths.iter().enumerate() {
             let (id, open) = match known {
                 Some(known) => (&known[number].id, known[number].file()),
@@ -253,7 +253,7 @@ impl Files {
             }
         }
         if by_path {
-            *lock(&self.look_at) = Deadline::after(LOOK_EVERY);
+            *self.look_at.lock() = Deadline::after(LOOK_EVERY);
         }
         Ok(Compared::Same(seen))
     }
@@ -265,7 +265,7 @@ impl Files {
     /// what counts is looked at here, by one thread at a time, and between two looks at the
     /// wal-index that agree.
     fn check_content(&self, file: &File, index: &File, facts: &FileFacts) -> Found {
-        let mut seen = lock(&self.seen);
+        let mut seen = self.seen.lock();
         let is_seen = |seen: &Option<Seen>, facts: &FileFacts| {
             seen.is_some_and(|it| (it.modified, it.length) == (facts.modified, facts.length))
         };

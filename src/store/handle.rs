@@ -15,9 +15,10 @@ pub(crate) mod write;
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rusqlite::Connection;
 
 use crate::clock::{Clock, Deadline};
@@ -44,8 +45,8 @@ use crate::store::transaction::{BootTime, Tx};
 use crate::store::{
     explain, ground, location, migrate, overwritten, pool, pragmas, registry, transaction,
 };
+use crate::sys;
 use crate::sys::{FileId, Looks, Trust};
-use crate::{sync, sys};
 
 /// The one handle of a file in this process.
 pub(crate) struct Inner {
@@ -230,8 +231,8 @@ impl Inner {
     /// change.
     pub(super) fn close_connections(&self) {
         match self.writer.try_lock() {
-            Ok(mut writer) => *writer = None,
-            Err(_) => self.writer_is_stale.store(true, Ordering::Release),
+            Some(mut writer) => *writer = None,
+            None => self.writer_is_stale.store(true, Ordering::Release),
         }
         self.close_readers();
     }
@@ -298,7 +299,7 @@ impl Inner {
     pub(super) fn prepare_for_owning(&self) -> Result<()> {
         self.check_process()?;
         self.know_ourselves()?;
-        let mut writer = sync::lock(&self.writer);
+        let mut writer = self.writer.lock();
         let mut closed = None;
         let prepared = patience::with_budget(self.settings.busy_budget, || {
             self.refuse_to_be_opened_again()?;
@@ -383,7 +384,7 @@ impl Inner {
     /// Goes on with an anchor that another process of ours held before, and that rows name.
     #[cfg(feature = "cli")]
     pub(crate) fn inherit(&self, anchor: Anchor) {
-        *sync::lock(&self.anchor) = Some(Arc::new(anchor));
+        *self.anchor.lock() = Some(Arc::new(anchor));
     }
 }
 
@@ -401,7 +402,7 @@ impl Drop for Inner {
             return;
         }
         // In a forked child, closing a connection would touch the parent's database.
-        let writer = self.writer.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let writer = self.writer.get_mut();
         std::mem::forget(writer.take());
         self.readers.forget();
     }

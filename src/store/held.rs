@@ -5,7 +5,6 @@ use std::collections::{HashMap, HashSet};
 use crate::error::Error;
 use crate::names::{IdentityHash, InstanceId, LockName, Nonce, Office, Wanted};
 use crate::store::handle::Inner;
-use crate::sync;
 
 /// What came of a release.
 #[derive(Debug)]
@@ -84,7 +83,7 @@ impl Inner {
     /// The identities that this process has locked, by their hashes; none while another thread
     /// claims.
     pub(crate) fn held_identities(&self) -> HashSet<u64> {
-        let Ok(held) = self.held.try_lock() else { return HashSet::new() };
+        let Some(held) = self.held.try_lock() else { return HashSet::new() };
         let hashes = held.locks.keys().map(|name| name.identity_hash.as_str());
         hashes.filter_map(IdentityHash::number_of).collect()
     }
@@ -93,7 +92,7 @@ impl Inner {
     pub(crate) fn note_lost(&self, held: &Held, lost: InstanceId) {
         let offices = held.offices.iter().filter(|(_, it)| it.row.instance == lost);
         let locks = held.locks.iter().filter(|(_, it)| it.instance == lost);
-        sync::lock(&self.held_before).extend(
+        self.held_before.lock().extend(
             offices
                 .map(|(office, _)| Wanted::Office(office.clone()))
                 .chain(locks.map(|(name, _)| Wanted::Lock(name.clone()))),
@@ -102,12 +101,12 @@ impl Inner {
 
     /// Whether this process held something in the store that this one replaced.
     pub(crate) fn comes_from_a_lost_store(&self) -> bool {
-        !sync::lock(&self.held_before).is_empty()
+        !self.held_before.lock().is_empty()
     }
 
     /// Whether this process held all of `wanted` in the store that this one replaced.
     pub(crate) fn held_before(&self, wanted: impl IntoIterator<Item = Wanted>) -> bool {
-        let held = sync::lock(&self.held_before);
+        let held = self.held_before.lock();
         !held.is_empty() && wanted.into_iter().all(|wanted| held.contains(&wanted))
     }
 }

@@ -9,7 +9,6 @@ use std::time::Duration;
 use crate::clock::Deadline;
 use crate::names::InstanceId;
 use crate::store::handle::Inner;
-use crate::sync;
 
 /// What a last word is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -48,7 +47,7 @@ impl Inner {
         what: What,
         mut survival: Survival,
     ) -> bool {
-        let mut survivals = sync::lock(&self.survivals);
+        let mut survivals = self.survivals.lock();
         let known = survivals.get(&(instance, what));
         if let Some(known) = known {
             survival.until_boot_ms = survival.until_boot_ms.max(known.until_boot_ms);
@@ -57,7 +56,7 @@ impl Inner {
     }
 
     pub(crate) fn survival(&self, instance: InstanceId, what: What) -> Option<Survival> {
-        sync::lock(&self.survivals).get(&(instance, what)).copied()
+        self.survivals.lock().get(&(instance, what)).copied()
     }
 
     /// Expects it no more, unless there was a later word meanwhile; whether that is so.
@@ -67,7 +66,7 @@ impl Inner {
         what: What,
         until_boot_ms: i64,
     ) -> bool {
-        let mut survivals = sync::lock(&self.survivals);
+        let mut survivals = self.survivals.lock();
         let is_later =
             |known: &Survival| known.until_boot_ms > until_boot_ms || !known.at.has_passed();
         let later = survivals.get(&(instance, what)).is_some_and(is_later);
@@ -79,17 +78,17 @@ impl Inner {
 
     /// Nobody waits for it: the next word has to find somebody who does.
     pub(crate) fn cancel_survival(&self, instance: InstanceId, what: What) {
-        sync::lock(&self.survivals).remove(&(instance, what));
+        self.survivals.lock().remove(&(instance, what));
     }
 
     /// Whether a thread of this process has panicked just now.
     pub(crate) fn has_just_panicked(&self) -> bool {
-        sync::lock(&self.panic_counts).is_some_and(|until| !until.has_passed())
+        self.panic_counts.lock().is_some_and(|until| !until.has_passed())
     }
 
     /// One that was survived for longer than this (a task whose panic was caught) ends nobody.
     pub(crate) fn note_panic(&self) {
         const COUNTS_FOR: Duration = Duration::from_secs(10);
-        *sync::lock(&self.panic_counts) = Some(Deadline::after(COUNTS_FOR));
+        *self.panic_counts.lock() = Some(Deadline::after(COUNTS_FOR));
     }
 }

@@ -36,7 +36,6 @@ use rusqlite::Connection;
 use crate::error::Result;
 use crate::store::handle::Inner;
 use crate::store::open::OpenOptions;
-use crate::sync::lock;
 
 /// A store of this process. Clones and further opens of the same file share one handle inside;
 /// the last one to go closes it and drops the process' anchor.
@@ -98,7 +97,7 @@ impl Store {
     /// that succeeds; ownership itself ends with the process in any case.
     #[must_use]
     pub fn pending_releases(&self) -> usize {
-        lock(&self.inner.pending).iter().filter(|it| it.is_release()).count()
+        self.inner.pending.lock().iter().filter(|it| it.is_release()).count()
     }
 }
 

@@ -10,15 +10,14 @@
 
 use std::cell::Cell;
 use std::fmt;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use rusqlite::Connection;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::patience;
 use crate::store::handle::Inner;
 use crate::store::pragmas;
-use crate::sync::lock;
 
 /// How readers are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +80,7 @@ impl Readers {
 
     /// A place among the readers, with a connection that waits for work if there is one.
     fn place(&self) -> Result<Place<'_>> {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         if BORROWED.get() == 0 {
             state = self.wait_for_place(state)?;
         }
@@ -100,8 +99,7 @@ impl Readers {
             let Some(remaining) = remaining.filter(|remaining| !remaining.is_zero()) else {
                 return Err(self.all_lent());
             };
-            let waited = self.returned.wait_timeout(state, remaining);
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            self.returned.wait_for(&mut state, remaining);
         }
         Ok(state)
     }
@@ -115,7 +113,7 @@ impl Readers {
 
     /// Closes the connections, those that are lent as soon as they come back.
     pub(super) fn clear(&self) {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         state.cleared += 1;
         let idle = std::mem::take(&mut state.idle);
         // Closing takes locks of SQLite's.
@@ -125,7 +123,7 @@ impl Readers {
 
     /// In a forked child: lets go of the connections without closing them.
     pub(super) fn forget(&mut self) {
-        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let state = self.state.get_mut();
         std::mem::forget(std::mem::take(&mut state.idle));
     }
 }
@@ -143,7 +141,7 @@ impl Drop for Place<'_> {
         let mut connection = self.connection.take();
         // One in the middle of a transaction is left by a panic.
         let is_whole = connection.as_ref().is_some_and(Connection::is_autocommit);
-        let mut state = lock(&self.readers.state);
+        let mut state = self.readers.state.lock();
         state.lent -= 1;
         // Of nested readers there may be too many.
         let has_room = state.idle.len() + state.lent < self.readers.max;
@@ -199,7 +197,7 @@ mod tests {
                 assert!(error.hint().is_some() && error.retry_after_ms().is_some(), "{error:?}");
                 inner.read(|_| Ok(())).unwrap();
             });
-            let state = lock(&inner.readers.state);
+            let state = inner.readers.state.lock();
             assert_eq!((state.lent, state.idle.len() <= readers_max), (0, true));
         }
     }

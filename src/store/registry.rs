@@ -2,12 +2,13 @@
 //! descriptors of a file drops the locks of both.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
 
 use crate::error::Result;
 use crate::store::explain;
 use crate::store::handle::Inner;
-use crate::sync::lock;
 use crate::sys::FileId;
 
 struct Entry {
@@ -25,7 +26,7 @@ static HANDLES: Mutex<Vec<Entry>> = Mutex::new(Vec::new());
 /// Does `work`, for which nobody in this process may have the file `id` open, and keeps everybody
 /// from opening it meanwhile.
 pub(super) fn unless_open<T>(id: &FileId, work: impl FnOnce() -> T) -> Option<T> {
-    let handles = lock(&HANDLES);
+    let handles = HANDLES.lock();
     // A retired one goes on with the same descriptors, and a forked child with those of its parent.
     let is_open = handles.iter().any(|entry| {
         entry.id == *id
@@ -42,7 +43,7 @@ pub(super) fn share(id: &FileId, file: &Path, make: impl FnOnce() -> Inner) -> R
     let me = std::process::id();
     // Kept alive until the lock is gone: dropping the last reference to a handle takes it as well.
     let mut alive: Vec<Arc<Inner>> = Vec::new();
-    let mut handles = lock(&HANDLES);
+    let mut handles = HANDLES.lock();
     handles.retain(|entry| entry.creator_pid != me || entry.handle.strong_count() > 0);
     if handles.iter().any(|entry| entry.id == *id && entry.creator_pid != me) {
         return Err(explain::forked(file));
@@ -75,7 +76,7 @@ pub(super) fn share(id: &FileId, file: &Path, make: impl FnOnce() -> Inner) -> R
 
 /// Makes the next open of the file a new handle.
 pub(super) fn retire(handle: &Arc<Inner>) {
-    for entry in lock(&HANDLES).iter_mut() {
+    for entry in HANDLES.lock().iter_mut() {
         entry.retired |= entry.handle.as_ptr() == Arc::as_ptr(handle);
     }
     handle.close_connections();
@@ -83,5 +84,5 @@ pub(super) fn retire(handle: &Arc<Inner>) {
 
 /// Forgets a handle that its own process closed, so that its children may open the file.
 pub(super) fn forget(id: &FileId, handle: *const Inner) {
-    lock(&HANDLES).retain(|entry| entry.id != *id || entry.handle.as_ptr() != handle);
+    HANDLES.lock().retain(|entry| entry.id != *id || entry.handle.as_ptr() != handle);
 }

@@ -1,6 +1,5 @@
 //! The write-ahead log, and how it is kept short.
 
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -10,7 +9,6 @@ use crate::error::Result;
 use crate::patience;
 use crate::store::handle::Inner;
 use crate::store::{location, pragmas};
-use crate::sync;
 
 impl Inner {
     fn is_wal_longer_than(&self, length: u64) -> bool {
@@ -42,7 +40,7 @@ impl Inner {
     /// than `budget`; whether that was so.
     pub(crate) fn empty_wal(&self, budget: Duration) -> Result<bool> {
         self.check_process()?;
-        let mut writer = sync::lock(&self.writer);
+        let mut writer = self.writer.lock();
         patience::with_budget(budget, || {
             self.refuse_lost()?;
             Ok(pragmas::checkpoint(self.connected(&mut writer)?, "TRUNCATE"))
@@ -56,7 +54,7 @@ impl Inner {
         const BUDGET: Duration = Duration::from_millis(5);
         // Not into a file that is gone or belongs to another store by now.
         let is_long = self.is_wal_longer_than(LENGTH_MIN) && self.refuse_lost().is_ok();
-        let writer = self.writer.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let writer = self.writer.get_mut();
         if let Some(connection) = writer
             && is_long
         {

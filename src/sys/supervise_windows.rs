@@ -20,8 +20,9 @@ use std::os::windows::io::{AsRawHandle, FromRawHandle, IntoRawHandle, OwnedHandl
 use std::os::windows::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::OnceLock;
 
+use parking_lot::{Mutex, MutexGuard};
 use windows_sys::Win32::Foundation::{
     ERROR_ACCESS_DENIED, HANDLE, HANDLE_FLAG_INHERIT, INVALID_HANDLE_VALUE, NTSTATUS,
     RtlNtStatusToDosError, STATUS_ACCESS_VIOLATION, STATUS_BREAKPOINT, STATUS_CONTROL_C_EXIT,
@@ -91,12 +92,12 @@ static ON_EVENT: OnceLock<Mutex<OnEvent>> = OnceLock::new();
 
 fn announce(received: Received) {
     if let Some(on_event) = ON_EVENT.get() {
-        on_event.lock().unwrap_or_else(PoisonError::into_inner)(received);
+        on_event.lock()(received);
     }
 }
 
 fn started() -> MutexGuard<'static, Vec<Started>> {
-    STARTED.lock().unwrap_or_else(PoisonError::into_inner)
+    STARTED.lock()
 }
 
 impl Started {
@@ -497,7 +498,7 @@ mod tests {
     static TURN: Mutex<()> = Mutex::new(());
 
     fn turn() -> MutexGuard<'static, ()> {
-        TURN.lock().unwrap_or_else(PoisonError::into_inner)
+        TURN.lock()
     }
 
     /// No test by itself: the processes that the tests below look at.

@@ -3,9 +3,11 @@
 use std::io;
 use std::io::Read;
 use std::process::{Child, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use crate::clock::Deadline;
 use crate::forensics::diagnostic::report;
@@ -156,7 +158,7 @@ impl Tail {
             let mut chunk = vec![0; 64 * 1024];
             let mut pipe = pipe;
             while let Some(length @ 1..) = pipe.as_mut().and_then(|it| it.read(&mut chunk).ok()) {
-                ours.lock().unwrap_or_else(PoisonError::into_inner).push(&chunk[..length]);
+                ours.lock().push(&chunk[..length]);
             }
             drop(ended);
         });
@@ -164,7 +166,7 @@ impl Tail {
     }
 
     pub(super) fn said(&self, by: Pid) -> Said {
-        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = self.0.lock();
         // A line that has lost its beginning is none.
         let from = if kept.is_cut { kept.bytes.iter().position(|it| *it == b'\n') } else { None };
         let bytes = &kept.bytes[from.map_or(0, |at| at + 1)..];

@@ -464,10 +464,10 @@ mod tests {
         let tail = Tail(Arc::default());
         let line = "0123456789\n".repeat(1_000);
         for _ in 0..1_000 {
-            tail.0.lock().unwrap().push(line.as_bytes());
-            assert!(tail.0.lock().unwrap().bytes.len() <= 2 * OUTPUT_LENGTH_MAX + line.len());
+            tail.0.lock().push(line.as_bytes());
+            assert!(tail.0.lock().bytes.len() <= 2 * OUTPUT_LENGTH_MAX + line.len());
         }
-        tail.0.lock().unwrap().push(b"last");
+        tail.0.lock().push(b"last");
         let lines = last_lines(&tail.said(1), &Shown::default());
         assert_eq!(lines.len(), MESSAGES_MAX + 1);
         assert_eq!(lines[MESSAGES_MAX - 2..MESSAGES_MAX], ["0123456789", "last"]);

@@ -26,7 +26,6 @@ use crate::store::Store;
 use crate::store::handle::Inner;
 use crate::store::held::{Held, HeldOffice};
 use crate::store::transaction::Tx;
-use crate::sync::lock;
 
 /// The answer to a claim.
 #[derive(Debug)]
@@ -70,7 +69,7 @@ fn attempt(store: &Store, candidate: &Candidate<'_>, turn: &Turn) -> Result<Atte
     for _ in 0..ATTEMPTS + candidate.locks.len() {
         // Claims of this process are serialised, so that its own fresh row is never taken for
         // another process' one. Order: what is held, then the writer.
-        let mut held = lock(&inner.held);
+        let mut held = inner.held.lock();
         if let Some(shared) = share(store, &mut held, &candidate)? {
             return Ok(Attempt::Shared(Won::Tenure(shared)));
         }

@@ -4,8 +4,10 @@ pub(crate) mod locks;
 pub(crate) mod markers;
 pub(crate) mod status;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+
+use parking_lot::Mutex;
 
 use crate::claim::examine::Evicted;
 use crate::claim::guard::{Footing, LossWatch, Lost, Standing, watch};
@@ -19,7 +21,6 @@ use crate::scoped::acquire::GrantedLock;
 use crate::scoped::guard;
 use crate::store::Store;
 use crate::store::held::{OwnRow, Released};
-use crate::sync::lock;
 use crate::sys::Pid;
 
 /// An office held by this process. Dropping it releases the office, unless another claim of this
@@ -113,7 +114,7 @@ impl Tenure {
 
     /// The locks that were claimed together with the office, without those that were let go since.
     pub(crate) fn locks(&self) -> Vec<GrantedLock> {
-        lock(&self.locks).clone()
+        self.locks.lock().clone()
     }
 
     /// Whether the process held the office before this claim.
@@ -162,7 +163,7 @@ impl Tenure {
     /// Gives up the tenure without writing to a store that is gone.
     pub(crate) fn abandon(self) {
         self.let_go.store(true, Ordering::Release);
-        lock(&self.footing.inner.held).forget(self.footing.instance);
+        self.footing.inner.held.lock().forget(self.footing.instance);
         self.footing.inner.let_go_of_lost_store();
     }
 
@@ -196,7 +197,7 @@ impl Tenure {
             return Released::WasLost;
         }
         let Footing { inner, instance, nonce_hash } = &self.footing;
-        let mut held = lock(&inner.held);
+        let mut held = inner.held.lock();
         if let Some(office) = held.offices.get_mut(&self.office)
             && office.row.instance == *instance
         {
@@ -223,7 +224,7 @@ impl Tenure {
 fn verify(footing: &Footing, locks: &Mutex<Vec<GrantedLock>>) -> Result<Standing> {
     let mut let_go: Vec<LockName> = Vec::new();
     let standing = footing.verify(|connection| {
-        for lock in lock(locks).iter() {
+        for lock in locks.lock().iter() {
             match guard::how_it_was_lost(connection, lock)? {
                 Some((reason, _)) if reason == EndReason::Released.as_str() => {
                     let_go.push(lock.name.clone());
@@ -237,8 +238,8 @@ fn verify(footing: &Footing, locks: &Mutex<Vec<GrantedLock>>) -> Result<Standing
         Ok(None)
     })?;
     if !let_go.is_empty() && standing == Standing::Held {
-        lock(locks).retain(|lock| !let_go.contains(&lock.name));
-        lock(&footing.inner.held).locks.retain(|name, _| !let_go.contains(name));
+        locks.lock().retain(|lock| !let_go.contains(&lock.name));
+        footing.inner.held.lock().locks.retain(|name, _| !let_go.contains(name));
     }
     Ok(standing)
 }

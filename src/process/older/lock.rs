@@ -6,13 +6,13 @@
 //! `/proc/locks`. `anchor::look` is the one way to look at a recorded anchor, of either kind.
 
 use std::path::Path;
-use std::sync::Mutex;
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use crate::liveness::AnchorState;
 use crate::process::older::wire::{Owner, PidRecord};
 use crate::process::older::{LOCK_FILE, PID_FILE};
-use crate::sync::lock;
 use crate::sys;
 use crate::sys::{Existence, FileId, ListedLock, Sharing, StartTime};
 
@@ -132,16 +132,16 @@ fn try_lock(path: &Path) -> AnchorState {
 
 fn is_own(id: &FileId) -> bool {
     let me = std::process::id();
-    lock(&OWN).iter().any(|(creator, own)| *creator == me && own == id)
+    OWN.lock().iter().any(|(creator, own)| *creator == me && own == id)
 }
 
 /// Notes that this process holds the lock on a file.
 pub(super) fn note_own(id: FileId) {
-    lock(&OWN).push((std::process::id(), id));
+    OWN.lock().push((std::process::id(), id));
 }
 
 pub(super) fn forget_own(id: &FileId) {
-    lock(&OWN).retain(|(_, own)| own != id);
+    OWN.lock().retain(|(_, own)| own != id);
 }
 
 /// The process that holds a `gateway.lock`, as far as it can be told.

@@ -13,7 +13,6 @@ use crate::store::migrate::Contents;
 use crate::store::overwritten::{Damage, Mended, SetAside};
 use crate::store::pragmas::Access;
 use crate::store::{migrate, overwritten};
-use crate::sync;
 use crate::sys::FileId;
 
 /// Whether what a connection has read before is still what is in the database.
@@ -109,7 +108,7 @@ impl Inner {
 
     /// What became of the files, for people, where that was seen.
     pub(crate) fn how_lost(&self) -> Option<String> {
-        sync::lock(&self.lost).clone()
+        self.lost.lock().clone()
     }
 
     /// Whoever opens the store anew gets a handle without a past.
@@ -130,11 +129,11 @@ impl Inner {
     /// Before anything is opened by a path that may lead nowhere: SQLite would try that for a
     /// while.
     pub(super) fn refuse_if_still_lost(&self) -> Result<()> {
-        if sync::lock(&self.lost).is_some() {
+        if self.lost.lock().is_some() {
             if let Found::Lost(how) = self.files.check(By::Path)? {
                 return Err(self.replaced(&how));
             }
-            *sync::lock(&self.lost) = None;
+            *self.lost.lock() = None;
             // No connection is open yet.
             self.files.look_anew();
         }

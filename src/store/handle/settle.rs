@@ -7,8 +7,9 @@
 //! never given twice.
 
 use std::collections::HashSet;
-use std::sync::Mutex;
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use crate::clock::Deadline;
 use crate::error::{Error, Result};
@@ -16,7 +17,6 @@ use crate::process::anchor;
 use crate::process::anchor::sweep::Orphan;
 use crate::store::handle::Inner;
 use crate::store::transaction::{Rest, Tx};
-use crate::sync::lock;
 
 /// How long an anchor without a row has to be held until it is an orphan. A rollback takes less.
 const SETTLES_WITHIN: Duration = Duration::from_millis(20);
@@ -70,12 +70,12 @@ impl Inner {
         let stays_held =
             |name: &String| anchor::stays_held(&self.location.anchors.join(name), &until);
         let held: Vec<String> = names.into_iter().filter(stays_held).collect();
-        lock(&self.orphaned.0).extend(held);
+        self.orphaned.0.lock().extend(held);
     }
 
     /// Those of `found` that were not waited for yet.
     pub(in crate::store) fn not_waited_for(&self, found: &[Orphan]) -> Vec<String> {
-        let known = lock(&self.orphaned.0);
+        let known = self.orphaned.0.lock();
         let names = found.iter().map(|orphan| &orphan.name);
         names.filter(|name| !known.contains(*name)).cloned().collect()
     }

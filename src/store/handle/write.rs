@@ -1,9 +1,10 @@
 //! One look at the store, and one change of it, all or nothing.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, MutexGuard, TryLockError};
 use std::time::Duration;
 
+use parking_lot::MutexGuard;
 use rusqlite::{Connection, TransactionBehavior};
 
 use crate::clock::Deadline;
@@ -15,7 +16,6 @@ use crate::store::handle::lost::Content;
 use crate::store::handle::settle::{Patience, Written};
 use crate::store::transaction::{Rest, Tx};
 use crate::store::{explain, ourselves, transaction};
-use crate::sync;
 
 /// How often a transaction begins because something has written past SQLite; the last time it goes
 /// on with what it has just read: who touches the file all the time changes nothing.
@@ -170,14 +170,13 @@ impl Inner {
         }
         // Not before the commit: until then the rows name the anchor that we had.
         if let Some(dropped) = &dropped {
-            sync::lock(&self.anchor).take_if(|anchor| dropped.is(anchor));
+            self.anchor.lock().take_if(|anchor| dropped.is(anchor));
         }
         if let Some(anchor) = new_anchor {
-            *sync::lock(&self.anchor) = Some(anchor);
+            *self.anchor.lock() = Some(anchor);
         }
         if !settled.is_empty() {
-            sync::lock(&self.pending)
-                .retain(|it| !settled.iter().any(|done| Arc::ptr_eq(it, done)));
+            self.pending.lock().retain(|it| !settled.iter().any(|done| Arc::ptr_eq(it, done)));
         }
         // Neither unlocked nor unlinked before the commit either: whoever reads meanwhile would
         // take a row with a free anchor for one of the dead, and judge one whose file is gone by
@@ -215,25 +214,14 @@ impl Inner {
     /// The connection that writes, for this thread alone. A caller with a budget of its own, such
     /// as a signal handler, does not wait longer for another thread than for another process.
     fn lock_writer(&self) -> Result<MutexGuard<'_, Option<Connection>>> {
-        const LOOK_EVERY: Duration = Duration::from_micros(200);
-        let deadline = patience::deadline().filter(|deadline| deadline.remaining() < Duration::MAX);
-        let Some(deadline) = deadline else { return Ok(sync::lock(&self.writer)) };
-        loop {
-            match self.writer.try_lock() {
-                Ok(writer) => return Ok(writer),
-                Err(TryLockError::Poisoned(poisoned)) => return Ok(poisoned.into_inner()),
-                Err(TryLockError::WouldBlock) if deadline.has_passed() => {
-                    return Err(Error::new(
-                        ErrorKind::Busy,
-                        "another thread of this process is writing to the store",
-                    )
-                    .with_hint("try again")
-                    .retry_after(100));
-                }
-                Err(TryLockError::WouldBlock) => {
-                    std::thread::sleep(LOOK_EVERY.min(deadline.remaining()));
-                }
-            }
-        }
+        let remaining = patience::deadline().map(|deadline| deadline.remaining());
+        let Some(remaining) = remaining.filter(|remaining| *remaining < Duration::MAX) else {
+            return Ok(self.writer.lock());
+        };
+        self.writer.try_lock_for(remaining).ok_or_else(|| {
+            Error::new(ErrorKind::Busy, "another thread of this process is writing to the store")
+                .with_hint("try again")
+                .retry_after(100)
+        })
     }
 }
