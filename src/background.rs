@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::error::{Error, Result};
 use crate::sys::Shortage;
+use crate::{Error, Result};
 
 /// A background thread does not spin.
 const PAUSE_MIN: Duration = Duration::from_millis(1);

@@ -36,30 +36,52 @@ impl Source {
         &self.text[..end.unwrap_or(self.text.len())]
     }
 
-    /// The rooms that it names by `crate::ROOM`, with the number of the line.
-    fn rooms_named(&self) -> Vec<(usize, String)> {
+    /// What it names by `crate::NAME` or in `crate::{NAME, ...}`, with the number of the line.
+    fn names(&self) -> Vec<(usize, String)> {
+        let code = without_comments(self.code());
+        let is_word = |c: char| c.is_alphanumeric() || c == '_';
+        let word = |text: &str| text.chars().take_while(|c| is_word(*c)).collect::<String>();
         let mut named = Vec::new();
-        for (number, line) in self.code().lines().enumerate() {
-            let line = line.split("//").next().unwrap();
-            for (at, found) in line.match_indices("crate::") {
-                let is_part =
-                    line[..at].ends_with(|c: char| c.is_alphanumeric() || "_$".contains(c));
-                if is_part {
-                    continue;
-                }
-                let rest = &line[at + found.len()..];
-                let list =
-                    rest.strip_prefix('{').map_or(vec![rest], |list| list.split(',').collect());
-                for name in list {
-                    let is_word = |c: char| c.is_alphanumeric() || c == '_';
-                    let word: String =
-                        name.trim_start().chars().take_while(|c| is_word(*c)).collect();
-                    named.push((number + 1, word));
-                }
+        for (at, found) in code.match_indices("crate::") {
+            if code[..at].ends_with(|c: char| is_word(c) || c == '$') {
+                continue;
+            }
+            let line = code[..at].lines().count().max(1);
+            let rest = &code[at + found.len()..];
+            match rest.strip_prefix('{') {
+                None => named.push((line, word(rest))),
+                Some(list) => named.extend(top_of(list).map(|name| (line, word(name)))),
             }
         }
         named
     }
+}
+
+fn without_comments(code: &str) -> String {
+    code.lines().map(|line| line.split("//").next().unwrap().to_owned() + "\n").collect()
+}
+
+/// The entries of a list of imports that has begun.
+fn top_of(list: &str) -> impl Iterator<Item = &str> {
+    let mut depth = 0;
+    let end = list.find(|c| {
+        depth += match c {
+            '{' => 1,
+            '}' => -1,
+            _ => 0,
+        };
+        depth < 0
+    });
+    let mut depth = 0;
+    let at_comma = move |c| {
+        depth += match c {
+            '{' => 1,
+            '}' => -1,
+            _ => 0,
+        };
+        depth == 0 && c == ','
+    };
+    list[..end.unwrap_or(list.len())].split(at_comma).map(str::trim).filter(|it| !it.is_empty())
 }
 
 fn root() -> &'static Path {
@@ -105,6 +127,22 @@ fn floors() -> BTreeMap<String, u32> {
     floors
 }
 
+/// The room of each name that `lib.rs` exports: `crate::Holder` is one of `owner`.
+fn exported() -> BTreeMap<String, String> {
+    let lib = std::fs::read_to_string(root().join("src/lib.rs")).unwrap();
+    let mut rooms = BTreeMap::new();
+    for text in lib.split("use crate::").skip(1) {
+        let path = text.split(';').next().unwrap();
+        let room = path.split("::").next().unwrap();
+        let names = path.rsplit_once('{').map_or(path.rsplit("::").next().unwrap(), |it| it.1);
+        for name in names.trim_end_matches('}').split(',') {
+            rooms.insert(name.trim().to_owned(), room.to_owned());
+        }
+    }
+    assert!(rooms.len() > 50, "the exports of src/lib.rs were not found");
+    rooms
+}
+
 /// What is wrong with the imports of `source`.
 fn wrong_imports(source: &Source, floors: &BTreeMap<String, u32>) -> Vec<String> {
     let room = source.room();
@@ -115,19 +153,21 @@ fn wrong_imports(source: &Source, floors: &BTreeMap<String, u32>) -> Vec<String>
         return vec![format!("{}: give `{room}` a floor in ARCHITECTURE.md", source.path)];
     };
     let mut wrong = Vec::new();
-    for (line, other) in source.rooms_named() {
+    let exported = exported();
+    for (line, name) in source.names() {
         let at = format!("{}:{line}", source.path);
-        // `crate::Error` and other names of the root are no rooms.
-        if other == room || !other.starts_with(|c: char| c.is_ascii_lowercase()) {
+        let other = exported.get(&name).unwrap_or(&name);
+        if other == room {
             continue;
         }
-        match floors.get(&other) {
+        match floors.get(other) {
             None => wrong.push(format!("{at}: give `{other}` a floor in ARCHITECTURE.md")),
             Some(above) if above >= floor => wrong.push(format!(
                 "{at}: `{room}` (floor {floor}) names `{other}` (floor {above}): a room may use lower \
                  floors only. Move what is needed down, or hand it in from above"
             )),
-            Some(_) if room == "cli" && NOT_FOR_CLI.contains(&other.as_str()) => wrong.push(format!(
+            // What the library exports is for everybody.
+            Some(_) if room == "cli" && NOT_FOR_CLI.contains(&name.as_str()) => wrong.push(format!(
                 "{at}: the command line names `{other}`: let a room below it do that, and return \
                  what is to be printed"
             )),
@@ -164,6 +204,8 @@ fn an_import_that_runs_up_is_found() {
         assert!(up[0].contains(words), "no {words:?} in {up:?}");
     }
     assert_eq!(planted("store/open.rs", "use crate::{clock, doctor};").len(), 1);
+    let nested = "use crate::{\n    Holder,\n    clock::{Clock, length},\n    Tenure,\n};";
+    assert_eq!(planted("store/open.rs", nested).len(), 2, "`owner` and `office`, by their exports");
     assert_eq!(
         planted("claim/wait.rs", "use crate::status::report::Report;").len(),
         1,

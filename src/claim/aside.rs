@@ -15,18 +15,15 @@ use std::time::Duration;
 use crate::claim::ours;
 use crate::claim::sweep::Force;
 use crate::clock::Deadline;
-use crate::error::{Result, with_clear_sight};
-use crate::names::InstanceId;
-use crate::owner::evidence::LiveCommandLine;
+use crate::error::with_clear_sight;
 use crate::owner::family::{Family, Remains};
-use crate::owner::{family, judge};
+use crate::owner::{LiveCommandLine, family, judge};
 use crate::process::anchor;
-use crate::process::descendants::LeftOver;
 use crate::process::observer::FREE_TWICE_APART;
-use crate::records::instances::Record;
-use crate::store::handle::Inner;
+use crate::records::Record;
+use crate::store::Inner;
 use crate::sys::{Trust, Unproven};
-use crate::{environment, sys};
+use crate::{InstanceId, LeftOver, Result, environment, sys};
 
 /// How long a claimant waits for a killed child to be gone. A killed process goes in milliseconds
 /// unless it hangs in the kernel (a dead disk), and then nobody else can help either.

@@ -7,21 +7,18 @@
 use std::fmt;
 
 use crate::claim::aside::{Aside, Errand};
-use crate::error::{Error, ErrorKind, Result};
 use crate::liveness::{
     AliveReason, AnchorState, DeadReason, Evidence, Judgement, Lease, Presence, StartTimeMatch,
     UnknownReason, Verdict,
 };
-use crate::names::{InstanceId, ProfileName};
-use crate::owner::evidence::{LiveCommandLine, hangs_on_init, needs_command_line};
+use crate::owner::evidence::hangs_on_init;
 use crate::owner::family::{Family, Remains};
-use crate::owner::{family, judge};
-use crate::process::subject::Subject;
-use crate::records::instances::{EndReason, Origin, Record};
-use crate::store::handle::Inner;
-use crate::store::transaction::Tx;
-use crate::sys;
+use crate::owner::{LiveCommandLine, family, judge, needs_command_line};
+use crate::process::Subject;
+use crate::records::{EndReason, Origin, Record};
+use crate::store::{Inner, Tx};
 use crate::sys::{StartTime, Trust};
+use crate::{Error, ErrorKind, InstanceId, ProfileName, Result, sys};
 
 /// How often one claim looks again because what it had read before belonged to another
 /// generation, or a child had to be ended first. More would mean something that changes hands

@@ -7,10 +7,9 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 use crate::background::BackgroundThread;
-use crate::error::{ErrorKind, Result};
-use crate::names::{InstanceId, LockName};
 use crate::records::instances;
-use crate::store::handle::Inner;
+use crate::store::Inner;
+use crate::{ErrorKind, InstanceId, LockName, Result};
 
 /// How often a watched tenure or lock is verified: a replaced store is noticed within a second.
 const VERIFY_EVERY: Duration = Duration::from_millis(500);

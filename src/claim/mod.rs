@@ -10,3 +10,10 @@ pub(crate) mod ours;
 pub(crate) mod sweep;
 pub(crate) mod wait;
 pub(crate) mod waiting_row;
+
+pub(crate) use crate::claim::aside::{Aside, Errand};
+pub(crate) use crate::claim::examine::{
+    ATTEMPTS, Attachment, Claimant, Count, Examined, changes_too_fast, examine, judge_to_end,
+};
+pub(crate) use crate::claim::guard::Footing;
+pub(crate) use crate::claim::obstacle::Obstacle;

@@ -1,15 +1,10 @@
 //! What stands in the way of a claim, and how to notice that it no longer does.
 
-use crate::error::Result;
 use crate::liveness::{Lease, Verdict};
-use crate::names::{InstanceId, Wanted};
-use crate::owner::evidence::LiveCommandLine;
-use crate::owner::holder::Holder;
-use crate::owner::judge;
-use crate::records::instances::Record;
-use crate::records::{instances, markers, reservations};
-use crate::store::handle::Inner;
-use crate::store::transaction::Tx;
+use crate::owner::{LiveCommandLine, judge};
+use crate::records::{Record, instances, markers, reservations};
+use crate::store::{Inner, Tx};
+use crate::{Holder, InstanceId, Result, Wanted};
 
 /// Whoever reserved `wanted` and stands in the way by that: it lives, its time is not over, and it
 /// is not the row `ours`.

@@ -12,28 +12,20 @@ use serde_json::json;
 
 use crate::claim::obstacle::Obstacle;
 use crate::claim::ours;
-use crate::clock;
-use crate::error::{Error, ErrorKind, Result};
 use crate::liveness::{AnchorState, Lease, Verdict};
-use crate::names::{Kind, Nonce, Office};
-use crate::owner::evidence::LiveCommandLine;
-use crate::owner::holder::Holder;
-use crate::owner::judge::judge_record;
 use crate::owner::older::Looked;
-use crate::owner::{ending, older};
+use crate::owner::{LiveCommandLine, ending, judge_record, older};
 use crate::process::command_line::redact;
-use crate::process::observer::Observer;
 use crate::process::older::lock::Found;
 use crate::process::older::wire::{PidRecord, Unusable};
 use crate::process::older::{KIND, LOCK_FILE, PID_FILE, lock};
-use crate::process::subject::Subject;
-use crate::records::events::EventRecord;
-use crate::records::instances::{End, EndReason, NewInstance, Origin, Record};
-use crate::records::{instances, profiles};
-use crate::store::handle::Inner;
-use crate::store::transaction::Tx;
+use crate::process::{Observer, Subject};
+use crate::records::{
+    End, EndReason, EventRecord, NewInstance, Origin, Record, instances, profiles,
+};
+use crate::store::{Inner, Tx};
 use crate::sys::Shortage;
-use crate::{stop_budget, sys};
+use crate::{Error, ErrorKind, Holder, Kind, Nonce, Office, Result, clock, stop_budget, sys};
 
 /// The directory of an older program, as it may stand for an office of `kind`.
 ///

@@ -15,23 +15,16 @@ use rusqlite::Connection;
 use crate::claim::obstacle::{Obstacle, Watch};
 use crate::claim::older::home_of_claim;
 use crate::clock::Deadline;
-use crate::error::Result;
 use crate::liveness::{AnchorState, Lease, Verdict};
-use crate::names::{Kind, Office};
-use crate::owner;
-use crate::owner::evidence::LiveCommandLine;
-use crate::owner::holder::Holder;
-use crate::owner::judge::judge_record;
-use crate::owner::older;
 use crate::owner::older::{Looked, refreshed};
+use crate::owner::{LiveCommandLine, judge_record, older};
 use crate::process::older::lock::Found;
 use crate::process::older::wire::Owner;
 use crate::process::older::{LOCK_FILE, lock};
-use crate::records::instances::{LockNow, Record};
-use crate::records::{instances, profiles};
-use crate::store::handle::Inner;
-use crate::store::transaction::Tx;
-use crate::sys;
+use crate::records::instances::LockNow;
+use crate::records::{Record, instances, profiles};
+use crate::store::{Inner, Tx};
+use crate::{Holder, Kind, Office, Result, owner, sys};
 
 /// Who of our own holds a lock of the older program.
 #[derive(Debug)]

@@ -2,20 +2,13 @@
 
 use std::collections::HashSet;
 
-use crate::error::Result;
 use crate::liveness::{Lease, Verdict};
-use crate::names::Wanted;
-use crate::owner::evidence::LiveCommandLine;
-use crate::owner::holder::Holder;
-use crate::owner::{ending, judge};
+use crate::owner::{LiveCommandLine, ending, judge};
 use crate::process::anchor::sweep;
 use crate::process::anchor::sweep::Sweep;
-use crate::records::events::EventRecord;
-use crate::records::instances;
-use crate::records::instances::Record;
-use crate::store::handle::Inner;
-use crate::store::ourselves;
-use crate::store::transaction::Tx;
+use crate::records::{EventRecord, Record, instances};
+use crate::store::{Inner, Tx, ourselves};
+use crate::{Holder, Result, Wanted};
 
 /// Looks for anchors without a row: orphans stand in the way of what is `wanted`, garbage is
 /// collected.

@@ -3,17 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::error::{ErrorKind, Result};
-use crate::names::{InstanceId, Nonce, ProfileName, Wanted};
-use crate::owner::ending;
 use crate::owner::ending::Release;
-use crate::owner::judge::is_held;
+use crate::owner::{ending, is_held};
 use crate::patience::with_budget;
-use crate::records::identities::Identities;
-use crate::records::instances::{End, EndReason, NewInstance, Origin};
-use crate::records::{instances, waiters};
-use crate::store::handle::Inner;
-use crate::store::transaction::Tx;
+use crate::records::{End, EndReason, Identities, NewInstance, Origin, instances, waiters};
+use crate::store::{Inner, Tx};
+use crate::{ErrorKind, InstanceId, Nonce, ProfileName, Result, Wanted};
 
 /// How long the end of a wait may take where the store is busy: its deadline is kept to 20 ms.
 const LET_GO_WITHIN: Duration = Duration::from_millis(15);

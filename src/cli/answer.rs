@@ -18,7 +18,7 @@ use super::advice::Invocation;
 use super::nature::Nature;
 use super::output::{self, Format, exit};
 use super::printable;
-use crate::error::Error;
+use crate::Error;
 
 /// How a verb ended: what it answers, or an error to be shown.
 pub(crate) type Outcome = crate::error::Result<Answer>;

@@ -4,11 +4,8 @@ use std::path::PathBuf;
 
 use crate::cli::args::Global;
 use crate::cli::{Existing, output};
-use crate::environment;
-use crate::error::{Error, Result};
-use crate::names::{Kind, ProfileName};
-use crate::office::profile::{Profile, real_home};
-use crate::{OpenOptions, Store};
+use crate::office::profile::real_home;
+use crate::{Error, Kind, OpenOptions, Profile, ProfileName, Result, Store, environment};
 
 impl Global {
     pub(super) fn options(&self) -> OpenOptions {

@@ -2,17 +2,14 @@
 
 use serde_json::{Value, json};
 
-use crate::OpenOptions;
 use crate::cli::advice::Invocation;
 use crate::cli::args::Global;
 use crate::cli::context::by_us;
 use crate::cli::output::{Answer, Complaint, Format, Outcome, Style, exit, one_line};
 use crate::cli::{args, output};
-use crate::doctor;
 use crate::doctor::check::{Finding, Severity};
 use crate::doctor::{Act, Repair};
-use crate::error::Result;
-use crate::names::{Kind, ProfileName};
+use crate::{Kind, OpenOptions, ProfileName, Result, doctor};
 
 pub(super) fn doctor(global: &Global, arguments: &args::Doctor, format: Format) -> Outcome {
     let invocation = Invocation::of(global);

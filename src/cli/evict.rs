@@ -9,10 +9,7 @@ use crate::cli::args::Global;
 use crate::cli::context::by_us;
 use crate::cli::output::{Answer, Complaint, Format, Outcome, exit};
 use crate::cli::{Existing, args};
-use crate::names::{Office, Wanted};
-use crate::office::evict::Eviction;
-use crate::path_text;
-use crate::{Force, Holder, Store};
+use crate::{Eviction, Force, Holder, Office, Store, Wanted, path_text};
 
 pub(super) fn evict(global: &Global, arguments: &args::Evict, format: Format) -> Outcome {
     let office = global.office()?;

@@ -4,8 +4,7 @@ use crate::cli::args::Global;
 use crate::cli::output;
 use crate::cli::output::{Answer, Format, Outcome, ago, exit, until};
 use crate::clock::{is_believed, length, rfc3339};
-use crate::status::history::Incarnation;
-use crate::sys;
+use crate::{Incarnation, sys};
 
 /// As many as the store keeps.
 const HISTORY_SHOWN: usize = 200;

@@ -18,16 +18,16 @@ use serde_json::{Value, json};
 use crate::cli::args::Global;
 use crate::cli::output;
 use crate::cli::output::{Complaint, exit};
-use crate::error::{Error, ErrorKind, Result};
 use crate::keeper::keep::Keeping;
 use crate::keeper::pair::{Inbox, Pair, wait_as_second};
 use crate::keeper::record;
 use crate::keeper::record::{Record, Recorded, Recorder};
 use crate::keeper::target::Target;
-use crate::names::{InstanceId, Office, ProfileName};
-use crate::sys;
 use crate::sys::{ProcessHandle, StartTime, StartTimeUnit, supervise};
-use crate::{Evicted, Holder, OpenOptions, Store};
+use crate::{
+    Error, ErrorKind, Evicted, Holder, InstanceId, Office, OpenOptions, ProfileName, Result, Store,
+    sys,
+};
 
 pub(super) use crate::keeper::pair::VERB as VERB_OF_SECOND;
 

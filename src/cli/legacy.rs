@@ -9,13 +9,11 @@ use crate::cli::args::Global;
 use crate::cli::context::no_store;
 use crate::cli::output::{Answer, Format, Outcome, exit};
 use crate::cli::{args, output};
-use crate::error::{Error, ErrorKind};
-use crate::names::Office;
 use crate::sys::Shortage;
 use crate::transfer::export::{Exported, ExportedFile};
 use crate::transfer::import::{Files, ImportedFile};
 use crate::transfer::{self, export, import};
-use crate::{environment, sys};
+use crate::{Error, ErrorKind, Office, environment, sys};
 
 pub(super) fn import(global: &Global, arguments: &args::Import, format: Format) -> Outcome {
     let office = global.office()?;

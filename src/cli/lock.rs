@@ -11,14 +11,11 @@ use crate::cli::keeper::Purpose;
 use crate::cli::output::{Answer, Complaint, Format, Outcome, exit};
 use crate::cli::{args, identity, keeper, lost_store};
 use crate::clock::length;
-use crate::error::Result;
 use crate::keeper::acquire::{self, Acquiring};
 use crate::keeper::locks::{self, Asked, LockRow};
 use crate::keeper::target::Target;
-use crate::names::LockName;
-use crate::scoped::acquire::GrantedLock;
-use crate::sys;
-use crate::{Evicted, Holder, PreviousLock, Stopped, Store};
+use crate::scoped::GrantedLock;
+use crate::{Evicted, Holder, LockName, PreviousLock, Result, Stopped, Store, sys};
 
 pub(crate) fn acquire(global: &Global, arguments: &args::LockAcquire, format: Format) -> Outcome {
     let identity = &arguments.identity;

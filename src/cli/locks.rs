@@ -8,11 +8,10 @@ use crate::cli::identity::{name, scope};
 use crate::cli::output::{Answer, Complaint, Format, Outcome, Style, ago, exit, one_line, since};
 use crate::cli::{Existing, args};
 use crate::clock::length;
-use crate::names::{IdentityHash, LockName, ProfileName, Wanted};
 use crate::path_text::quoted;
-use crate::scoped::ask::LockReport;
-use crate::scoped::unlock::{Unlocked, UnlockedLock};
-use crate::{Force, Holder};
+use crate::{
+    Force, Holder, IdentityHash, LockName, LockReport, ProfileName, Unlocked, UnlockedLock, Wanted,
+};
 
 pub(super) fn locks(global: &Global, format: Format) -> Outcome {
     let reports = match global.existing()? {

@@ -3,10 +3,9 @@
 
 use crate::cli::Existing;
 use crate::cli::args::Global;
-use crate::error::{Error, ErrorKind, Result};
 use crate::keeper::Known;
-use crate::process::anchor::sweep::Orphan;
-use crate::{Store, keeper};
+use crate::process::Orphan;
+use crate::{Error, ErrorKind, Result, Store, keeper};
 
 /// Asks the store; `None` where there is none, and nobody is left of one.
 ///

@@ -8,8 +8,7 @@ use crate::cli::output::{Answer, Complaint, Format, Outcome, ago, exit};
 use crate::cli::{args, lost_store, output};
 use crate::keeper::markers;
 use crate::marker::request;
-use crate::names::MarkerName;
-use crate::{Consumed, Marker, MarkerRequest, Written};
+use crate::{Consumed, Marker, MarkerName, MarkerRequest, Written};
 
 pub(super) fn write(global: &Global, arguments: &args::MarkerWrite, format: Format) -> Outcome {
     let office = global.office()?;

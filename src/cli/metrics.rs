@@ -6,8 +6,7 @@
 
 use std::fmt::Write;
 
-use crate::Desired;
-use crate::status::report::Report;
+use crate::{Desired, Report};
 
 /// Metrics of one name, in the order in which they are printed.
 struct Family {

@@ -33,16 +33,14 @@ use std::ffi::OsString;
 use clap::{CommandFactory, Parser};
 use serde_json::json;
 
-use crate::Store;
 use crate::cli::advice::Invocation;
 use crate::cli::answer::{Answer, Outcome};
 use crate::cli::args::{Cli, Global, Verb};
 use crate::cli::output::{Format, exit};
-use crate::error::Error;
 use crate::forensics::diagnostic;
-use crate::path_text;
-use crate::process::anchor::sweep::Orphan;
+use crate::process::Orphan;
 use crate::sys::{signals, supervise};
+use crate::{Error, Store, path_text};
 
 /// Runs the command line `arguments`, the program's name first; returns the exit code.
 #[must_use]

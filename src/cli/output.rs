@@ -13,8 +13,7 @@ use serde_json::{Value, json};
 
 use crate::cli::printable;
 use crate::clock::{is_believed, length, rfc3339};
-use crate::error::{Error, ErrorKind};
-use crate::{clock, path_text};
+use crate::{Error, ErrorKind, clock, path_text};
 
 pub(crate) use crate::cli::answer::{Answer, Complaint, Outcome};
 pub(crate) use crate::cli::printable::one_line;

@@ -9,12 +9,11 @@ use crate::cli::args::Global;
 use crate::cli::keeper::document;
 use crate::cli::output::{Answer, Complaint, Format, Outcome};
 use crate::cli::{args, identity, output};
-use crate::error::Error;
 use crate::process::older::wire;
 use crate::run::notice::Notice;
 use crate::run::{Finished, How, Run};
 use crate::sys::supervise;
-use crate::{ClaimOptions, ExitCause, ExitCodes, ExitRule, Replace, Supervisor};
+use crate::{ClaimOptions, Error, ExitCause, ExitCodes, ExitRule, Replace, Supervisor};
 
 pub(super) fn run(global: &Global, arguments: &args::Run, format: Format) -> Outcome {
     if arguments.command.first().is_none_or(|program| program.is_empty()) {

@@ -3,12 +3,11 @@
 use rusqlite::types::Value as SqlValue;
 use serde_json::{Map, Value, json};
 
-use crate::Table;
 use crate::cli::args::Global;
 use crate::cli::context::no_store;
 use crate::cli::output::{Answer, Format, Outcome, exit};
 use crate::cli::{args, printable};
-use crate::error::{Error, Result};
+use crate::{Error, Result, Table};
 
 pub(super) fn sql(global: &Global, arguments: &args::Sql, format: Format) -> Outcome {
     if arguments.csv && format == Format::Json {

@@ -5,12 +5,10 @@ use crate::cli::args::Global;
 use crate::cli::output::{Answer, Format, Outcome, Style, ago, exit};
 use crate::cli::{Existing, args, metrics, output};
 use crate::clock::{length, rfc3339};
-use crate::error::Error;
-use crate::names::{Kind, ProfileName};
 use crate::patience::with_budget;
 use crate::status::answer;
-use crate::status::report::{ANSWER_WITHIN, Report};
-use crate::{Desired, PlatformStatus, state};
+use crate::status::report::ANSWER_WITHIN;
+use crate::{Desired, Error, Kind, PlatformStatus, ProfileName, Report, state};
 
 /// Of platforms, locks and markers this many are shown: an answer fits on a screen.
 const SHOWN: usize = 12;

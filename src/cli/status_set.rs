@@ -6,13 +6,8 @@ use crate::cli::args::{Cadence, Global, StatusField, StatusSet, Time};
 use crate::cli::context::by_us;
 use crate::cli::lost_store;
 use crate::cli::output::{Answer, Format, Outcome, exit};
-use crate::clock::{Clock, SystemClock};
-use crate::error::{Error, Result};
 use crate::keeper::speak;
-use crate::names::Office;
-use crate::status::field::Field;
-use crate::status::platform::PlatformUpdate;
-use crate::status::update::StatusUpdate;
+use crate::{Clock, Error, Field, Office, PlatformUpdate, Result, StatusUpdate, SystemClock};
 
 pub(super) fn status_set(global: &Global, arguments: &StatusSet, format: Format) -> Outcome {
     let office = global.office()?;

@@ -9,12 +9,10 @@ use crate::cli::args::Global;
 use crate::cli::context::by_us;
 use crate::cli::output::{Answer, Complaint, Format, Outcome, exit};
 use crate::cli::{Existing, args, output};
-use crate::error::Error;
-use crate::names::{InstanceId, Office};
-use crate::office::takeover::restart::{Restart, RestartOptions};
-use crate::office::takeover::stop::{StopOptions, StopOutcome, StopReport};
-use crate::sys;
-use crate::{Desired, Holder, Store};
+use crate::{
+    Desired, Error, Holder, InstanceId, Office, Restart, RestartOptions, StopOptions, StopOutcome,
+    StopReport, Store, sys,
+};
 
 pub(super) fn stop(global: &Global, arguments: &args::Stop, format: Format) -> Outcome {
     let office = global.office()?;

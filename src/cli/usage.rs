@@ -11,7 +11,7 @@ use super::answer::Answer;
 use super::nature::Nature;
 use super::output::{self, Format, Style, exit};
 use super::printable::one_line;
-use crate::error::Error;
+use crate::Error;
 
 /// Says it, and returns the exit code.
 pub(super) fn show(mut error: clap::Error, arguments: &[OsString]) -> i32 {

@@ -8,16 +8,11 @@ use serde_json::{Value, json};
 
 use crate::doctor::owners;
 use crate::doctor::owners::Owner;
-use crate::error::Result;
-use crate::names::{Kind, ProfileName};
 use crate::path_text::quoted;
 use crate::process::command_line;
-use crate::records::identities::Identities;
-use crate::store::Store;
-use crate::store::handle::Inner;
-use crate::store::location::Location;
-use crate::store::open::OpenOptions;
-use crate::{environment, sys};
+use crate::records::Identities;
+use crate::store::{Inner, Location};
+use crate::{Kind, OpenOptions, ProfileName, Result, Store, environment, sys};
 
 /// How much a [`Finding`] matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

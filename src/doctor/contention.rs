@@ -8,13 +8,11 @@ use rusqlite::Row;
 
 use crate::clock::{length, rfc3339};
 use crate::doctor::check::{Check, Opened, Scene, Seen, beside, counted, listed, program};
-use crate::error::Result;
-use crate::names::{InstanceId, Kind, Office, ProfileName};
 use crate::office::storm::of as storm_of;
 use crate::records::{locks, markers};
 use crate::store::busy::blocker;
-use crate::sys;
 use crate::sys::ProcessState;
+use crate::{InstanceId, Kind, Office, ProfileName, Result, sys};
 
 pub(super) const CHECKS_OF_FILES: &[Check<Scene>] =
     &[Check { id: "write_lock", silent: "nobody keeps others from writing", look: write_lock }];

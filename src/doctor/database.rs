@@ -7,10 +7,9 @@ use rusqlite::Connection;
 use crate::clock::{Deadline, length};
 use crate::doctor::check;
 use crate::doctor::check::{Check, Opened, Scene, Seen, beside, counted, listed, program};
-use crate::error::{Error, ErrorKind, Result};
 use crate::store::migrate::{SCHEMA_VERSION, is_a_version, missing_from_schema};
 use crate::store::salvage::impossible_rows;
-use crate::sys;
+use crate::{Error, ErrorKind, Result, sys};
 
 pub(super) const CHECKS_OF_FILES: &[Check<Scene>] =
     &[Check { id: "wal_size", silent: "the WAL is short", look: wal_size }];

@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::doctor::check::{Check, Scene, Seen, listed, program};
-use crate::error::Result;
-use crate::store::location::{Location, with_sidecars};
-use crate::sys;
+use crate::store::Location;
+use crate::store::location::with_sidecars;
 use crate::sys::Pid;
+use crate::{Result, sys};
 
 pub(super) const CHECKS: &[Check<Scene>] = &[Check {
     id: "lost_files",

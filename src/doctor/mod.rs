@@ -26,10 +26,9 @@ mod surroundings;
 use std::time::Duration;
 
 use crate::doctor::check::{Check, Opened, Scene, Seen};
-use crate::error::{ErrorKind, with_clear_sight};
-use crate::names::{Kind, ProfileName};
+use crate::error::with_clear_sight;
 use crate::patience::with_budget;
-use crate::store::open::OpenOptions;
+use crate::{ErrorKind, Kind, OpenOptions, ProfileName};
 
 pub use crate::doctor::check::{Finding, Severity};
 pub use crate::doctor::repair::{Act, Outcome, Repair, repair};

@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::doctor::check::{Check, Scene, Seen, program};
-use crate::error::Result;
 use crate::path_text::quoted;
 use crate::process::anchor;
 use crate::process::anchor::lost;
-use crate::store::location::{Location, with_sidecars};
-use crate::sys;
+use crate::store::Location;
+use crate::store::location::with_sidecars;
 use crate::sys::{FileKey, OpenedFile, Pid};
+use crate::{Result, sys};
 
 pub(super) const CHECKS: &[Check<Scene>] = &[Check {
     id: "namesakes",

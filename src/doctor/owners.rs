@@ -8,16 +8,14 @@ use std::collections::HashMap;
 use crate::clock::rfc3339;
 use crate::doctor::check::{Check, Only, Opened, Seen};
 use crate::doctor::owners::anchors::SETTLES_WITHIN;
-use crate::error::Result;
 use crate::liveness::{AnchorState, Judgement, Lease, RunState, Verdict};
-use crate::names::Office;
-use crate::owner::because::because;
+use crate::owner::because;
 use crate::owner::holder::because_seen;
 use crate::owner::judge::look as look_at;
-use crate::records::instances::Record;
-use crate::records::{instances, runtime};
-use crate::store::handle::Inner;
+use crate::records::{Record, instances, runtime};
+use crate::store::Inner;
 use crate::sys::Pid;
+use crate::{Office, Result};
 
 pub(super) const CHECKS: &[Check<Opened>] = &[
     Check { id: "stale_rows", silent: "nobody is on record who is dead", look: stale_rows },

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use crate::doctor::check;
 use crate::doctor::check::{Check, Scene, Seen, counted, listed};
-use crate::error::Result;
 use crate::path_text::quoted;
+use crate::store::Location;
 use crate::store::ground::{expected_owner, is_open_to_others, is_something_else, is_to_be_closed};
-use crate::store::location::{Location, me, with_sidecars};
-use crate::sys;
+use crate::store::location::{me, with_sidecars};
 use crate::sys::{FileFacts, FilesystemClass, FreeSpace};
+use crate::{Result, sys};
 
 pub(super) const CHECKS: &[Check<Scene>] = &[
     Check { id: "path", silent: "", look: path },

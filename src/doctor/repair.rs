@@ -12,17 +12,14 @@ use crate::doctor::database::{Integrity, Schema, integrity_of, is_damaged, schem
 use crate::doctor::owners::anchors;
 use crate::doctor::stale::{Ended, StaleRecord};
 use crate::doctor::{database, stale};
-use crate::error::{Error, ErrorKind, Result};
 use crate::liveness::AnchorState;
 use crate::process::anchor;
-use crate::records::events::EventRecord;
+use crate::records::EventRecord;
 use crate::store::ground::close::{Depth, Proof, each_open};
-use crate::store::handle::Inner;
 use crate::store::migrate::SCHEMA_VERSION;
-use crate::store::open::OpenOptions;
 use crate::store::recovery::{is_in_progress, recover};
-use crate::store::transaction::Tx;
-use crate::sys;
+use crate::store::{Inner, Tx};
+use crate::{Error, ErrorKind, OpenOptions, Result, sys};
 
 /// Whether anything is changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

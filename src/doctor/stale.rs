@@ -2,20 +2,15 @@
 
 use serde_json::{Value, json};
 
-use crate::claim::examine::judge_to_end;
+use crate::claim::judge_to_end;
 use crate::doctor::check::{Opened, counted};
 use crate::doctor::owners;
-use crate::error::Result;
 use crate::liveness::{Lease, Verdict};
-use crate::names::{InstanceId, Kind, LockName, ProfileName};
-use crate::owner::ending;
-use crate::owner::evidence::{LiveCommandLine, needs_command_line};
-use crate::records::events::EventRecord;
-use crate::records::instances::{End, EndReason, Record};
-use crate::records::{instances, locks};
-use crate::store::transaction::Tx;
+use crate::owner::{LiveCommandLine, ending, needs_command_line};
+use crate::records::{End, EndReason, EventRecord, Record, instances, locks};
+use crate::store::Tx;
 use crate::store::turns::{Step, in_turns};
-use crate::sys;
+use crate::{InstanceId, Kind, LockName, ProfileName, Result, sys};
 
 /// Locks that are named; of more the count is told.
 const LOCKS_NAMED: usize = 20;

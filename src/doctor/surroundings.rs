@@ -8,16 +8,13 @@ use rusqlite::Connection;
 use crate::claim::{older as claim_older, ours};
 use crate::doctor::check::{Check, Only, Opened, Scene, Seen, listed};
 use crate::doctor::owners;
-use crate::error::Result;
 use crate::liveness::{AnchorState, Verdict};
-use crate::names::{Office, ProfileName};
 use crate::path_text::quoted;
 use crate::process::older;
 use crate::process::older::{lock, wire};
 use crate::store::location::state_path;
-use crate::store::open::OpenOptions;
 use crate::sys::{CaptureError, Pid, ProcessState};
-use crate::{environment, sys};
+use crate::{Office, OpenOptions, ProfileName, Result, environment, sys};
 
 pub(super) const CHECKS: &[Check<Scene>] = &[
     Check { id: "sqlite_library", silent: "", look: sqlite_library },

@@ -15,24 +15,20 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::clock::now_ms;
-use crate::error::{Error, Result};
 use crate::forensics::snapshot::Snapshot;
 use crate::forensics::snapshot::received::Received;
 use crate::forensics::{Fact, Unavailable, survival};
-use crate::marker::inquiry::{StopAnswer, StopCause, StopInquiry};
-use crate::names::{InstanceId, MarkerName, Office};
-use crate::office::tenure::Tenure;
 use crate::patience::with_budget;
 use crate::process::command_line::redact;
-use crate::process::exit_code::{ExitCause, ExitCodes};
-use crate::records::identities::Identities;
-use crate::records::markers::Marker;
 use crate::records::shutdowns::NewShutdown;
-use crate::records::{instances, markers, runtime};
-use crate::store::handle::Inner;
+use crate::records::{Identities, instances, markers, runtime};
+use crate::store::Inner;
 use crate::sys::signals::Catcher;
 use crate::sys::{Caught, signals};
-use crate::{stop_budget, sys};
+use crate::{
+    Error, ExitCause, ExitCodes, InstanceId, Marker, MarkerName, Office, Result, StopAnswer,
+    StopCause, StopInquiry, Tenure, stop_budget, sys,
+};
 
 /// How long the markers may take to be read. A read waits for nobody but for a store that is just
 /// being made or recovered.

@@ -8,12 +8,12 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use crate::InstanceId;
 use crate::clock::Deadline;
-use crate::names::InstanceId;
 use crate::patience::with_budget;
 use crate::records::shutdowns;
-use crate::store::handle::Inner;
-use crate::store::last_words::{Survival, What};
+use crate::store::last_words::Survival;
+use crate::store::{Inner, What};
 
 /// Who is still there so long after a panic has survived it.
 pub(crate) const AFTER_PANIC: Duration = Duration::from_secs(5);

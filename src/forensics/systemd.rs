@@ -8,10 +8,8 @@ use serde_json::{Value, json};
 use crate::clock::Deadline;
 use crate::forensics::{Fact, Unavailable};
 use crate::process::command_line::redact;
-use crate::span::Span;
-use crate::stop_budget::StopPhases;
 use crate::sys::{CaptureError, details};
-use crate::{span, stop_budget, sys};
+use crate::{Span, StopPhases, span, stop_budget, sys};
 
 /// How long the question may take, asked of both managers; with the 100 ms in which a killed
 /// `systemctl` is reaped that is 2 s.

@@ -4,28 +4,23 @@
 //! for the row alone, before the lock is taken if the verb waits. A record whose keepers were
 //! killed leans on another one with the next `lock acquire`.
 
-use crate::claim::aside::Aside;
-use crate::claim::examine::{ATTEMPTS, Claimant, Count, changes_too_fast};
 use crate::claim::wait::{Attempt, Turn, WaitOptions, until_granted};
-use crate::error::{Error, ErrorKind, Result};
+use crate::claim::{ATTEMPTS, Aside, Claimant, Count, changes_too_fast};
 use crate::keeper::record::{Recorder, attachment, note_grant};
 use crate::keeper::release::{current_run, parent};
 use crate::keeper::target::Target;
-use crate::names::ProfileName;
-use crate::owner::holder::Holder;
-use crate::owner::judge::is_held;
-use crate::patience::{Cancel, Stopped, Wait};
-use crate::process::subject::Subject;
-use crate::records::instances;
-use crate::records::instances::{Origin, Record};
-use crate::scoped::acquire::{Acquired, GrantedLock, Owner, acquire_once};
-use crate::scoped::request::LockRequest;
+use crate::owner::is_held;
+use crate::process::Subject;
+use crate::records::{Origin, Record, instances};
+use crate::scoped::GrantedLock;
+use crate::scoped::acquire::{Acquired, Owner, acquire_once};
 use crate::scoped::survey::{LockClaim, Surveyed, hide_in, masked, survey};
 use crate::scoped::unlock::end_if_without_purpose;
-use crate::store::Store;
-use crate::store::handle::Inner;
-use crate::store::transaction::Tx;
-use crate::{stop_budget, sys};
+use crate::store::{Inner, Tx};
+use crate::{
+    Cancel, Error, ErrorKind, Holder, LockRequest, ProfileName, Result, Stopped, Store, Wait,
+    stop_budget, sys,
+};
 
 /// How many keepers one attempt starts at most.
 const KEEPERS_MAX: usize = 3;

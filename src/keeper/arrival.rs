@@ -2,29 +2,22 @@
 
 use std::cell::Cell;
 
-use crate::claim::aside::{Aside, Errand};
-use crate::claim::examine::{Claimant, Count};
-use crate::error::{Error, ErrorKind, Result};
+use crate::claim::{Aside, Claimant, Count, Errand};
 use crate::keeper::kept::Kept;
 use crate::keeper::record::{Recorder, attachment};
 use crate::keeper::target::Target;
 use crate::liveness::Lease;
-use crate::names::{Office, Secret};
+use crate::names::Secret;
 use crate::office::claim::candidate::{Candidate, Outcome};
 use crate::office::claim::once::claim_once;
-use crate::owner::holder::{Holder, ORPHANED_ANCHOR};
-use crate::owner::judge::is_held;
-use crate::patience::Stopped;
-use crate::process::subject::Subject;
-use crate::records::instances::{Origin, Record};
-use crate::records::locks::LockRow;
-use crate::records::{instances, locks};
+use crate::owner::holder::ORPHANED_ANCHOR;
+use crate::owner::is_held;
+use crate::process::Subject;
+use crate::records::{LockRow, Origin, Record, instances, locks};
 use crate::scoped::acquire::{Acquired, Owner, acquire_once};
-use crate::scoped::request::LockRequest;
 use crate::scoped::survey::LockClaim;
-use crate::store::handle::Inner;
-use crate::store::ourselves;
-use crate::store::transaction::Tx;
+use crate::store::{Inner, Tx, ourselves};
+use crate::{Error, ErrorKind, Holder, LockRequest, Office, Result, Stopped};
 
 /// One transaction in the new store: all that was kept, or nothing yet.
 pub(crate) struct Arrival<'a> {

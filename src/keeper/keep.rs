@@ -19,25 +19,19 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
-use crate::claim::aside::Aside;
-use crate::claim::examine::{ATTEMPTS, changes_too_fast};
+use crate::claim::{ATTEMPTS, Aside, changes_too_fast};
 use crate::clock::Deadline;
-use crate::error::{ErrorKind, Result};
 use crate::keeper::arrival::Arrival;
 use crate::keeper::kept::{Kept, Seen};
 use crate::keeper::pair::{Event, Inbox, Pair};
 use crate::keeper::target::Target;
-use crate::names::Nonce;
-use crate::owner::ending;
-use crate::owner::judge::is_held;
-use crate::process::anchor::Anchor;
-use crate::records::instances::{End, EndReason};
-use crate::records::{instances, locks, waiters};
-use crate::store::handle::Inner;
-use crate::store::held::{Held, HeldOffice, OwnRow};
-use crate::store::open::OpenOptions;
-use crate::store::{Store, data_version, ourselves};
+use crate::owner::{ending, is_held};
+use crate::process::Anchor;
+use crate::records::{End, EndReason, instances, locks, waiters};
+use crate::store::held::{Held, HeldOffice};
+use crate::store::{Inner, OwnRow, data_version, ourselves};
 use crate::sys::supervise;
+use crate::{ErrorKind, Nonce, OpenOptions, Result, Store};
 
 /// How often a keeper looks whether its records have ended; the end of the process wakes it.
 const LOOK_EVERY: Duration = Duration::from_millis(500);

@@ -2,10 +2,8 @@
 
 use rusqlite::Connection;
 
-use crate::error::Result;
-use crate::records::instances::Record;
-use crate::records::locks::LockRow;
-use crate::records::{instances, locks};
+use crate::Result;
+use crate::records::{LockRow, Record, instances, locks};
 
 /// A row on our anchor, and the locks that were taken from it.
 #[derive(Clone)]

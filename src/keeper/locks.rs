@@ -2,23 +2,16 @@
 //!
 //! A keeper ends a row that stays without locks for a minute while nobody of its profile waits.
 
-use crate::error::Result;
 use crate::keeper::Known;
 use crate::keeper::release::{cannot_tell, current_run, is_about, parent};
 use crate::liveness::{Lease, Verdict};
-use crate::names::{InstanceId, LockName};
-use crate::owner::evidence::LiveCommandLine;
 use crate::owner::holder::because_seen;
-use crate::owner::judge::judge_record;
-use crate::records::instances::{EndReason, Record};
-use crate::records::locks::LockEnd;
-use crate::records::{instances, locks};
+use crate::owner::{LiveCommandLine, judge_record};
+use crate::records::{EndReason, LockEnd, Record, instances, locks};
 use crate::scoped::unlock::end_if_without_purpose;
-use crate::store::Store;
-use crate::store::handle::Inner;
-use crate::store::transaction::Tx;
-use crate::sys;
+use crate::store::{Inner, Tx};
 use crate::sys::Existence;
+use crate::{InstanceId, LockName, Result, Store, sys};
 
 pub(crate) use crate::records::locks::LockRow;
 

@@ -1,13 +1,9 @@
 //! Markers of the run that we are in, or of a process that does not link the library.
 
-use crate::error::Result;
 use crate::keeper::Known;
 use crate::keeper::release::{current_run, parent};
-use crate::marker::Consumed;
-use crate::names::MarkerName;
-use crate::records::markers::{Addressee, Marker};
-use crate::store::Store;
-use crate::{marker, sys};
+use crate::records::Addressee;
+use crate::{Consumed, Marker, MarkerName, Result, Store, marker, sys};
 
 /// Whom a verb is about: the run that we are in, or a process.
 fn meant(store: &Store, pid: Option<sys::Pid>) -> Result<(sys::Pid, Addressee)> {

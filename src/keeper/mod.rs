@@ -18,10 +18,9 @@ pub(crate) mod release;
 pub(crate) mod speak;
 pub(crate) mod target;
 
-use crate::Store;
-use crate::error::Result;
 use crate::owner::orphan;
-use crate::process::anchor::sweep::Orphan;
+use crate::process::Orphan;
+use crate::{Result, Store};
 
 /// What a store answers.
 pub(crate) enum Known<T> {

@@ -19,11 +19,10 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use crate::clock::Deadline;
-use crate::process::anchor::Anchor;
+use crate::process::Anchor;
 use crate::records::instances;
 use crate::records::instances::Keepers;
-use crate::store::handle::Inner;
-use crate::store::transaction::Tx;
+use crate::store::{Inner, Tx};
 use crate::sys;
 use crate::sys::{ProcessHandle, StartTime, supervise};
 

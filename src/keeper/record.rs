@@ -2,24 +2,18 @@
 
 use std::path::Path;
 
-use crate::claim::aside::Aside;
-use crate::claim::examine::{ATTEMPTS, Attachment, Count, Evicted, changes_too_fast};
+use crate::claim::{ATTEMPTS, Aside, Attachment, Count, changes_too_fast};
 use crate::clock::Deadline;
-use crate::error::Result;
 use crate::keeper::target::Target;
-use crate::names::{InstanceId, Nonce, Office, ProfileName};
 use crate::office::claim::candidate::{Candidate, Outcome};
 use crate::office::claim::once::claim_once;
-use crate::owner::holder::Holder;
-use crate::owner::judge::is_held;
-use crate::process::anchor;
-use crate::process::subject::Subject;
-use crate::records::instances;
-use crate::records::instances::{NewInstance, Origin};
-use crate::store::Store;
-use crate::store::handle::Inner;
-use crate::store::transaction::Tx;
-use crate::{stop_budget, sys};
+use crate::owner::is_held;
+use crate::process::{Subject, anchor};
+use crate::records::{NewInstance, Origin, instances};
+use crate::store::{Inner, Tx};
+use crate::{
+    Evicted, Holder, InstanceId, Nonce, Office, ProfileName, Result, Store, stop_budget, sys,
+};
 
 pub(crate) use crate::records::instances::Record;
 

@@ -2,20 +2,13 @@
 //!
 //! `release` inside a `run` is refused: the office is the run's, and ends with its command.
 
-use crate::error::{Error, ErrorKind, Result};
 use crate::keeper::Known;
 use crate::liveness::{Boot, Lease, Relation, StartTimeMatch};
-use crate::names::{InstanceId, Nonce, Office};
-use crate::owner;
-use crate::owner::ending;
-use crate::owner::evidence::LiveCommandLine;
-use crate::owner::judge::judge_record;
-use crate::records::instances;
-use crate::records::instances::{End, EndReason, Record};
-use crate::store::Store;
-use crate::store::handle::Inner;
+use crate::owner::{LiveCommandLine, ending, judge_record};
+use crate::records::{End, EndReason, Record, instances};
+use crate::store::Inner;
 use crate::sys::supervise;
-use crate::{environment, sys};
+use crate::{Error, ErrorKind, InstanceId, Nonce, Office, Result, Store, environment, owner, sys};
 
 /// The live record of the `run` that this process was started by, if it was and the record is in
 /// this store.

@@ -1,15 +1,10 @@
 //! Who may say how the gateway of an office is, for a process that does not link the library.
 
-use crate::error::{Error, ErrorKind, Result};
 use crate::keeper::Known;
 use crate::keeper::release::{current_run, is_about, parent};
-use crate::names::{InstanceId, Office};
-use crate::records::instances::Record;
-use crate::records::runtime;
-use crate::status::update::StatusUpdate;
+use crate::records::{Record, runtime};
 use crate::status::write;
-use crate::store::Store;
-use crate::{owner, sys};
+use crate::{Error, ErrorKind, InstanceId, Office, Result, StatusUpdate, Store, owner, sys};
 
 /// Writes what `pid`, or the process that we act for, says about `office`; whose row that is.
 pub(crate) fn say(

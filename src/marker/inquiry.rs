@@ -5,14 +5,12 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::claim::guard::Footing;
+use crate::claim::Footing;
 use crate::clock::Deadline;
-use crate::error::{Error, Result};
 use crate::marker::Consumed;
-use crate::names::MarkerName;
 use crate::patience::with_budget;
-use crate::records::markers;
-use crate::records::markers::{Addressee, Marker};
+use crate::records::{Addressee, markers};
+use crate::{Error, Marker, MarkerName, Result};
 
 /// How long the consumption of a marker may take. Whoever asks is being stopped, and must not hang
 /// because somebody else keeps the store busy.

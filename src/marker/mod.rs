@@ -7,21 +7,14 @@ pub(crate) mod inquiry;
 pub(crate) mod request;
 
 use crate::clock::Deadline;
-use crate::error::{ErrorKind, Result};
 use crate::marker::inquiry::{CONSUME_WITHIN, LOOK_AGAIN_WITHIN};
 use crate::marker::request::MarkerRequest;
-use crate::names::{MarkerName, Office};
 use crate::patience::with_budget;
-use crate::records::identities::Identities;
-use crate::records::markers::{Addressee, Closed, ProcessKey};
-use crate::records::{identities, instances, markers};
-use crate::store::handle::Inner;
-use crate::store::{Store, ourselves};
-use crate::sys;
+use crate::records::markers::{Closed, ProcessKey};
+use crate::records::{Addressee, Identities, identities, instances, markers};
+use crate::store::{Inner, ourselves};
 use crate::sys::Existence;
-
-use crate::records::markers::Marker;
-use crate::records::markers::Written;
+use crate::{ErrorKind, Marker, MarkerName, Office, Result, Store, Written, sys};
 
 /// How often a consumption looks again because another consumer was faster. Each time one marker
 /// fewer is left.

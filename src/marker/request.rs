@@ -5,14 +5,12 @@
 
 use std::time::Duration;
 
-use crate::error::{Error, ErrorKind, Result};
-use crate::names::MarkerName;
-use crate::owner::request::InProgress;
-use crate::records::instances::Record;
-use crate::records::markers::{NewMarker, ProcessKey, TTL_MAX_MS, Written};
-use crate::store::handle::Inner;
+use crate::owner::InProgress;
+use crate::records::markers::{ProcessKey, TTL_MAX_MS};
+use crate::records::{NewMarker, Record};
+use crate::store::Inner;
 use crate::sys::Existence;
-use crate::{clock, stop_budget, sys};
+use crate::{Error, ErrorKind, MarkerName, Result, Written, clock, stop_budget, sys};
 
 /// How long a marker lives whose writer named no time.
 const TTL_DEFAULT: Duration = Duration::from_mins(1);

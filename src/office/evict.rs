@@ -2,24 +2,17 @@
 
 use std::path::PathBuf;
 
-use crate::claim::examine::judge_to_end;
-use crate::claim::older;
-use crate::claim::sweep::{Force, Orphans, evict_orphans};
-use crate::error::Result;
+use crate::claim::sweep::{Orphans, evict_orphans};
+use crate::claim::{judge_to_end, older};
 use crate::liveness::{Lease, Verdict};
-use crate::names::{InstanceId, Office, Wanted};
-use crate::owner;
 #[cfg(feature = "cli")]
 use crate::owner::because::because;
-use crate::owner::evidence::{LiveCommandLine, needs_command_line};
-use crate::owner::holder::Holder;
-use crate::owner::judge::judge_record;
+use crate::owner::{LiveCommandLine, judge_record, needs_command_line};
 use crate::owner::{ending, older as owner_older};
-use crate::records::instances::{End, EndReason};
 use crate::records::profiles::forget_legacy_home;
-use crate::store::handle::Inner;
-use crate::store::transaction::Tx;
-use crate::sys;
+use crate::records::{End, EndReason};
+use crate::store::{Inner, Tx};
+use crate::{Force, Holder, InstanceId, Office, Result, Wanted, owner, sys};
 
 /// What came of [`Profile::evict`](crate::Profile::evict).
 #[derive(Clone, Debug)]

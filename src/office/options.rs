@@ -4,14 +4,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::claim::older;
-use crate::error::Result;
-use crate::names::{InstanceId, Kind, Nonce};
-use crate::patience::{Cancel, Wait};
-use crate::records::instances::Origin;
+use crate::records::Origin;
 use crate::records::runtime::check_cadence;
-use crate::scoped::request::LockRequest;
-use crate::stop_budget;
-use crate::stop_budget::StopPhases;
+use crate::{Cancel, InstanceId, Kind, LockRequest, Nonce, Result, StopPhases, Wait, stop_budget};
 
 /// How to claim an office, for callers that need more than
 /// [`Profile::claim`](crate::Profile::claim).

@@ -23,17 +23,13 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension};
 
 use crate::clock::{length, millis};
-use crate::error::{Error, Result};
 use crate::liveness::{AnchorState, DeadReason};
-use crate::names::{InstanceId, MarkerName};
 use crate::process::{anchor, subject};
-use crate::records::instances::{End, EndReason};
 use crate::records::shutdowns::{Said, Word};
-use crate::records::{instances, markers, runtime, shutdowns};
-use crate::store::handle::Inner;
-use crate::store::last_words::What;
+use crate::records::{End, EndReason, instances, markers, runtime, shutdowns};
+use crate::store::{Inner, What};
 use crate::sys::{KernelLog, MemoryGroup, StartTime, StartTimeUnit};
-use crate::{stop_budget, sys};
+use crate::{Error, InstanceId, MarkerName, Result, stop_budget, sys};
 
 /// SIGKILL, and what stands for it elsewhere.
 const KILL: i32 = 9;

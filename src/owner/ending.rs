@@ -5,17 +5,14 @@ use std::time::Duration;
 use rusqlite::{OptionalExtension, named_params};
 
 use crate::clock::Deadline;
-use crate::error::Result;
 use crate::liveness::DeadReason;
-use crate::names::{InstanceId, Kind, Office, ProfileName};
 use crate::owner::autopsy;
 use crate::process::subject;
-use crate::records::events::EventRecord;
-use crate::records::instances::{End, EndReason, Record};
-use crate::records::locks::LockEnd;
-use crate::records::{instances, locks, markers, reservations, waiters};
-use crate::store::deferred::Deferred;
-use crate::store::transaction::Tx;
+use crate::records::{
+    End, EndReason, EventRecord, LockEnd, Record, instances, locks, markers, reservations, waiters,
+};
+use crate::store::{Deferred, Tx};
+use crate::{InstanceId, Kind, Office, ProfileName, Result};
 
 const END_SQL: &str = "UPDATE instances
     SET ended_at_ms = :ended_at_ms, end_reason = :reason, ended_by = :by, exit_code = :exit_code,

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use crate::clock::Deadline;
 use crate::process::anchor;
-use crate::records::instances::Record;
+use crate::records::Record;
 use crate::sys::{Existence, Pid, ProcessFacts, ProcessState, Proven, StartTime, Trust, Unproven};
 use crate::{environment, sys};
 

@@ -7,9 +7,7 @@ use rusqlite::Connection;
 use serde_json::Value;
 
 use crate::clock::rfc3339;
-use crate::error::Result;
 use crate::liveness::{Evidence, Flags, Judgement, Observed};
-use crate::names::{InstanceId, Kind, LockName, Office, ProfileName, Wanted};
 use crate::owner::because;
 use crate::path_text::quoted;
 use crate::process::command_line;
@@ -17,11 +15,12 @@ use crate::process::command_line::redact;
 use crate::process::older::lock;
 use crate::process::older::lock::Found;
 use crate::process::older::wire::Owner;
-use crate::records::instances::Record;
-use crate::records::locks::LockRow;
-use crate::records::runtime;
-use crate::store::handle::Inner;
-use crate::{environment, path_text, state, sys};
+use crate::records::{LockRow, Record, runtime};
+use crate::store::Inner;
+use crate::{
+    InstanceId, Kind, LockName, Office, ProfileName, Result, Wanted, environment, path_text, state,
+    sys,
+};
 
 /// The reason of a refusal by a held anchor of a store that is no longer here.
 pub(crate) const ORPHANED_ANCHOR: &str = "orphaned_anchor";
@@ -257,7 +256,7 @@ impl Holder {
                 "it is a parent of this process, so it is not signalled, and it did not act on the \
                  marker"
             }
-            reason => because::because(reason),
+            reason => because(reason),
         }
     }
 
@@ -447,7 +446,7 @@ pub(crate) fn because_seen(reason: &str, flags: Flags, seen: &Evidence) -> &'sta
         ("anchor_released", Observed::Gone(_)) => {
             "the kernel released its lock: the process has ended"
         }
-        _ => because::because(reason),
+        _ => because(reason),
     }
 }
 

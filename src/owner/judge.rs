@@ -8,9 +8,8 @@ use crate::process::anchor;
 use crate::process::anchor::lost;
 use crate::process::observer::FREE_TWICE_APART;
 use crate::process::older::lock;
-use crate::records::instances::Record;
-use crate::store::handle::Inner;
-use crate::store::location::Location;
+use crate::records::Record;
+use crate::store::{Inner, Location};
 use crate::sys;
 use crate::sys::{Existence, ProcessFacts, ProcessState, StartTime};
 

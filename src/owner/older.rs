@@ -5,19 +5,16 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
 
-use crate::clock;
 use crate::clock::now_ms;
-use crate::error::Result;
 use crate::liveness::AnchorState;
-use crate::names::Office;
 use crate::process::command_line::redact;
 use crate::process::older::lock;
 use crate::process::older::lock::Found;
 use crate::process::older::wire::PidRecord;
-use crate::records::instances::{LockNow, Record};
-use crate::records::{instances, profiles};
-use crate::sys;
+use crate::records::instances::LockNow;
+use crate::records::{Record, instances, profiles};
 use crate::sys::StartTime;
+use crate::{Office, Result, clock, sys};
 
 /// The directory of an older gateway on record.
 pub(crate) fn home_of_holder(record: &Record) -> Option<PathBuf> {

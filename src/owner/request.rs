@@ -2,16 +2,13 @@
 
 use rusqlite::Connection;
 
-use crate::error::Result;
 use crate::liveness::{Judgement, Lease, Verdict};
-use crate::names::{InstanceId, Wanted};
 use crate::owner::evidence::LiveCommandLine;
 use crate::owner::holder::Holder;
 use crate::owner::judge::judge_record;
-use crate::records::instances::Record;
-use crate::records::markers::Marker;
-use crate::records::{instances, markers};
-use crate::store::handle::Inner;
+use crate::records::{Record, instances, markers};
+use crate::store::Inner;
+use crate::{InstanceId, Marker, Result, Wanted};
 
 /// An end that somebody has asked of an instance, who lives and waits for it.
 pub(crate) struct InProgress {

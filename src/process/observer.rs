@@ -8,9 +8,8 @@ use parking_lot::Mutex;
 
 use crate::clock::Deadline;
 use crate::liveness::ProcessTable;
-use crate::names::InstanceId;
-use crate::sys;
 use crate::sys::{ProcessNumber, StartTime};
+use crate::{InstanceId, sys};
 
 /// What this process knows of itself; it does not change while the process lives.
 #[derive(Debug)]

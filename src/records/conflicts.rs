@@ -5,12 +5,10 @@ use rusqlite::{Connection, named_params};
 use serde_json::{Value, json};
 
 use crate::clock::rfc3339;
-use crate::error::Result;
-use crate::names::{InstanceId, LockName, Office, ProfileName};
-use crate::process::subject::Subject;
+use crate::process::Subject;
 use crate::records::events::EventRecord;
-use crate::store::transaction::Tx;
-use crate::sys;
+use crate::store::Tx;
+use crate::{InstanceId, LockName, Office, ProfileName, Result, sys};
 
 /// Contenders remembered for each office and lock: the latest, in the order of their holders. The
 /// wall clock alone forgets nobody, see [`prune_history`](super::instances::prune::prune_history).

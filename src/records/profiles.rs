@@ -9,10 +9,9 @@ use std::str::FromStr;
 use rusqlite::{Connection, OptionalExtension};
 use serde_json::json;
 
-use crate::error::{Error, ErrorKind, Result};
-use crate::names::{Office, ProfileName};
 use crate::records::events::EventRecord;
-use crate::store::transaction::Tx;
+use crate::store::Tx;
+use crate::{Error, ErrorKind, Office, ProfileName, Result};
 
 /// What an operator wants of a profile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,15 +9,9 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension, named_params};
 use serde_json::json;
 
-use crate::error::{Error, ErrorKind, Result};
-use crate::names::{InstanceId, Office};
-use crate::patience;
 use crate::records::events::EventRecord;
-use crate::store::deferred::Deferred;
-use crate::store::handle::Inner;
-use crate::store::last_words::What;
-use crate::store::transaction::Tx;
-use crate::sys;
+use crate::store::{Deferred, Inner, Tx, What};
+use crate::{Error, ErrorKind, InstanceId, Office, Result, patience, sys};
 
 /// Rows kept of each instance: who signals it in a loop shall not push out what others said.
 const KEPT_OF_INSTANCE: i64 = 20;

@@ -6,11 +6,9 @@
 use rusqlite::Connection;
 use serde_json::json;
 
-use crate::error::Result;
-use crate::names::{InstanceId, Kind, LockName, ProfileName, Wanted};
 use crate::records::events::EventRecord;
-use crate::store::transaction::Tx;
-use crate::sys;
+use crate::store::Tx;
+use crate::{InstanceId, Kind, LockName, ProfileName, Result, Wanted, sys};
 
 /// The columns that say what is waited for: kind, scope, identity hash.
 fn columns(wanted: &Wanted) -> (Option<&str>, Option<&str>, Option<&str>) {

@@ -2,11 +2,9 @@
 
 use std::time::Duration;
 
-use crate::claim::examine::{ATTEMPTS, changes_too_fast};
+use crate::claim::{ATTEMPTS, changes_too_fast};
 use crate::clock::Deadline;
-use crate::error::{Error, Result};
 use crate::forensics::systemd;
-use crate::office::claim::Claim;
 use crate::process::older::hold;
 use crate::process::older::hold::Hold;
 use crate::process::older::wire::Owner;
@@ -15,7 +13,7 @@ use crate::run::inbox::{Event, Inbox, LOOK_EVERY, Signalled};
 use crate::run::notice::Notice;
 use crate::scoped::ask;
 use crate::sys::supervise;
-use crate::{Desired, Evicted, Holder, Profile, Tenure};
+use crate::{Claim, Desired, Error, Evicted, Holder, Profile, Result, Tenure};
 
 pub(crate) enum Claimed {
     Granted(Tenure),

@@ -1,19 +1,15 @@
 //! How a command ended, and what the `run` makes of it.
 
-use crate::error::Result;
-use crate::names::MarkerName;
 use crate::owner::autopsy;
 use crate::patience::with_budget;
-use crate::process::exit_code::ExitCause;
-use crate::records::instances::{End, EndReason};
-use crate::records::runtime;
+use crate::records::{End, EndReason, runtime};
 use crate::run::Run;
 use crate::run::inbox::Signalled;
 use crate::run::notice::Notice;
 use crate::run::running::LOOK_BUDGET;
 use crate::run::supervised::{Ending, Supervised, Why};
 use crate::sys::{ChildEnd, signals};
-use crate::{Released, sys};
+use crate::{ExitCause, MarkerName, Released, Result, sys};
 
 impl Supervised<'_> {
     /// Records how the command ended; the exit code that tells our supervisor.

@@ -6,13 +6,10 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::error::{Error, Result};
 use crate::forensics::Fact;
 use crate::forensics::snapshot::received;
-use crate::patience::Cancel;
-use crate::process::exit_code::{ExitCause, ExitCodes};
-use crate::sys;
 use crate::sys::{Caught, Received, Shortage, signals, supervise};
+use crate::{Cancel, Error, ExitCause, ExitCodes, Result, sys};
 
 /// Between two looks at what may have changed.
 pub(super) const LOOK_EVERY: Duration = Duration::from_millis(100);

@@ -22,9 +22,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::error::{Error, ErrorKind, Result};
 use crate::patience::with_budget;
-use crate::process::exit_code::{ExitCause, ExitCodes};
 use crate::process::older::hold;
 use crate::run::claim::Claimed;
 use crate::run::inbox::{Inbox, Signalled};
@@ -33,7 +31,10 @@ use crate::run::running::LOOK_BUDGET;
 use crate::run::start::NotStarted;
 use crate::run::supervised::Supervised;
 use crate::sys::supervise;
-use crate::{ClaimOptions, Holder, OpenOptions, Profile, ProfileName, Store};
+use crate::{
+    ClaimOptions, Error, ErrorKind, ExitCause, ExitCodes, Holder, OpenOptions, Profile,
+    ProfileName, Result, Store,
+};
 
 /// What to run, and how.
 pub(crate) struct Run {

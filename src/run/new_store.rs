@@ -4,15 +4,12 @@
 //! still find it, and with those of its locks that were not released since. Locks that its command
 //! took by verbs are not among them: `lock verify` tells the command.
 
-use crate::Holder;
-use crate::error::{Error, Result};
-use crate::office::claim::Claim;
-use crate::patience::Wait;
-use crate::records::instances::CommandLock;
+use crate::records::CommandLock;
 use crate::run::notice::Notice;
 use crate::run::running;
 use crate::run::start::Child;
 use crate::run::supervised::{Life, Supervised};
+use crate::{Claim, Error, Holder, Result, Wait};
 
 impl Supervised<'_> {
     /// The store was deleted or replaced under us: go on in the new one, with the same anchor.

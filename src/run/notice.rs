@@ -4,9 +4,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::clock::length;
-use crate::error::Error;
 use crate::sys::{ChildEnd, Pid, signal_name};
-use crate::{Evicted, LeftOver, Office, Replaced};
+use crate::{Error, Evicted, LeftOver, Office, Replaced};
 
 /// Something that the log of a run should have. Its text is one line, without a full stop.
 #[derive(Debug)]

@@ -9,17 +9,15 @@
 //! crash.
 
 use crate::clock::millis;
-use crate::error::Result;
 use crate::patience::with_budget;
 use crate::process::older;
 use crate::process::older::hold::Kept;
 use crate::process::older::marker_file::MarkerFile;
-use crate::records::markers::NewMarker;
-use crate::records::{instances, markers};
+use crate::records::{NewMarker, instances, markers};
 use crate::run::notice::Notice;
 use crate::run::running::LOOK_BUDGET;
 use crate::run::supervised::Supervised;
-use crate::stop_budget;
+use crate::{Result, stop_budget};
 
 impl Supervised<'_> {
     /// The older program respects the file that its path names, and no other one.

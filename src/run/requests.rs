@@ -6,13 +6,11 @@
 //! only if the marker was not seen first, so that the command is asked once. A marker that a person
 //! wrote announces a signal and asks for nothing; `restart` always asks.
 
-use crate::Marker;
 use crate::clock::Deadline;
-use crate::names::MarkerName;
 use crate::owner::request::{Request, request_to};
 use crate::run::notice::Notice;
 use crate::run::supervised::{Ending, Supervised, Why};
-use crate::sys;
+use crate::{Marker, MarkerName, sys};
 
 impl Supervised<'_> {
     /// A request to end, or to start anew, reaches us by its marker as well: whoever asks may be in

@@ -5,24 +5,21 @@ use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
 use crate::clock::Deadline;
-use crate::error::Result;
 use crate::forensics::Fact;
 use crate::forensics::shutdown::{Ends, Recorder};
 use crate::forensics::snapshot::Snapshot;
 use crate::patience::with_budget;
 use crate::process::command_lock::LockFile;
-use crate::records::instances::{Command, CommandLock};
-use crate::records::shutdowns;
+use crate::records::{Command, CommandLock, shutdowns};
 use crate::run::inbox::{Event, Inbox, LOOK_EVERY, Signal, Signalled};
 use crate::run::notice::Notice;
 use crate::run::restart::Again;
 use crate::run::start::Child;
 use crate::run::supervised::{Asked, Ending, Life, Pause, Supervised, Why};
 use crate::run::{Finished, end, requests};
-use crate::store::data_version;
-use crate::store::last_words::What;
+use crate::store::{What, data_version};
 use crate::sys::{Caught, ChildEnd, signals, supervise};
-use crate::{Lost, Standing, Store, sys};
+use crate::{Lost, Result, Standing, Store, sys};
 
 /// Between two full verifications; in between only what costs next to nothing is looked at.
 pub(super) const VERIFY_EVERY: Duration = Duration::from_secs(1);

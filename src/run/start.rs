@@ -2,17 +2,13 @@
 
 use std::ffi::OsString;
 
-use crate::Store;
-use crate::environment;
-use crate::error::{Error, ErrorKind};
-use crate::office::tenure::Tenure;
 use crate::process::command_lock::LockFile;
-use crate::records::identities::Identities;
-use crate::records::instances::{Command, CommandLock, End, EndReason};
+use crate::records::{Command, CommandLock, End, EndReason, Identities};
 use crate::run::inbox::{Inbox, Signalled};
 use crate::run::{Finished, How, Run};
 use crate::sys::supervise::HeldCommand;
 use crate::sys::{ExecFailure, Shortage};
+use crate::{Error, ErrorKind, Store, Tenure, environment};
 
 /// The started command, as it is on record.
 #[derive(Clone, Copy, Debug)]

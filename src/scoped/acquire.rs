@@ -9,28 +9,22 @@
 
 use serde_json::{Value, json};
 
-use crate::claim::aside::{Aside, Errand};
-use crate::claim::examine::{Attachment, Count, Evicted};
-use crate::claim::obstacle::Obstacle;
-use crate::claim::sweep;
+use crate::claim::{Aside, Attachment, Count, Errand, Obstacle, sweep};
 use crate::clock::rfc3339;
-use crate::error::Result;
-use crate::names::{InstanceId, LockName, Nonce, Secret, Wanted};
+use crate::names::Secret;
 use crate::owner::ending;
-use crate::owner::holder::Holder;
 use crate::process::command_line::mask;
-use crate::records::events::EventRecord;
-use crate::records::instances::{End, EndReason, NewInstance, Origin, Record};
-use crate::records::locks::{LockEnd, LockRow, NewLock};
-use crate::records::{identities, instances, locks};
+use crate::records::locks::NewLock;
+use crate::records::{
+    End, EndReason, EventRecord, LockEnd, LockRow, NewInstance, Origin, Record, identities,
+    instances, locks,
+};
 use crate::scoped::request::LockRequest;
 use crate::scoped::survey;
 use crate::scoped::survey::{LockClaim, Surveyed, Way};
 use crate::scoped::unlock::end_if_without_purpose;
-use crate::stop_budget;
-use crate::store::handle::Inner;
-use crate::store::held::OwnRow;
-use crate::store::transaction::Tx;
+use crate::store::{Inner, OwnRow, Tx};
+use crate::{Evicted, Holder, InstanceId, LockName, Nonce, Result, Wanted, stop_budget};
 
 /// A lock that was granted.
 #[derive(Clone, Debug)]

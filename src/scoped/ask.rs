@@ -4,21 +4,13 @@ use rusqlite::Connection;
 use serde_json::{Value, json};
 
 use crate::clock::rfc3339;
-use crate::error::Result;
 use crate::liveness::{Flags, Judgement, Lease, Verdict};
-use crate::names::{InstanceId, Kind, LockName, ProfileName};
-use crate::owner::because::because;
-use crate::owner::evidence::LiveCommandLine;
-use crate::owner::held_lock;
-use crate::owner::judge::{judge_record, look};
+use crate::owner::{LiveCommandLine, because, held_lock, judge_record, look};
 use crate::process::command_line;
-use crate::records::conflicts::Conflict;
-use crate::records::instances::Record;
-use crate::records::locks::LockRow;
-use crate::records::{conflicts, instances, locks, waiters};
+use crate::records::{LockRow, Record, conflicts, instances, locks, waiters};
 use crate::scoped::request::LockRequest;
-use crate::store::handle::Inner;
-use crate::sys;
+use crate::store::Inner;
+use crate::{Conflict, InstanceId, Kind, LockName, ProfileName, Result, sys};
 
 /// How often the question starts over because locks changed hands while it was looking.
 const ATTEMPTS: usize = 4;

@@ -2,25 +2,17 @@
 
 use std::sync::Arc;
 
-use crate::claim::aside::Aside;
-use crate::claim::examine::{ATTEMPTS, Attachment, Claimant, Count, changes_too_fast};
-use crate::claim::guard::Footing;
 use crate::claim::wait::{Attempt, Turn, WaitOptions, until_granted};
-use crate::error::{Error, ErrorKind, Result};
-use crate::names::{InstanceId, Office};
-use crate::owner::holder::Holder;
-use crate::patience::Stopped;
-use crate::records::instances;
-use crate::records::instances::Origin;
+use crate::claim::{ATTEMPTS, Aside, Attachment, Claimant, Count, Footing, changes_too_fast};
+use crate::records::{Origin, instances};
 use crate::scoped::acquire::{Acquired, GrantedLock, Owner, acquire_once};
 use crate::scoped::guard::ScopedLock;
 use crate::scoped::request;
 use crate::scoped::request::{AcquireOptions, LockRequest};
 use crate::scoped::survey::{LockClaim, masked};
-use crate::stop_budget;
-use crate::store::handle::Inner;
 use crate::store::held::Held;
-use crate::store::{Store, transaction};
+use crate::store::{Inner, transaction};
+use crate::{Error, ErrorKind, Holder, InstanceId, Office, Result, Stopped, Store, stop_budget};
 
 /// The answer to a request for locks.
 #[derive(Debug)]

@@ -6,16 +6,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rusqlite::Connection;
 use serde_json::Value;
 
-use crate::claim::examine::Evicted;
-use crate::claim::guard::{Footing, LossWatch, Lost, Standing, watch};
-use crate::error::{ErrorKind, Result};
-use crate::names::{InstanceId, LockName};
+use crate::claim::Footing;
+use crate::claim::guard::watch;
 use crate::owner::ending;
-use crate::records::instances::{End, EndReason};
-use crate::records::locks;
-use crate::records::locks::LockEnd;
+use crate::records::{End, EndReason, LockEnd, locks};
 use crate::scoped::acquire::{GrantedLock, PreviousLock};
-use crate::store::held::Released;
+use crate::{
+    ErrorKind, Evicted, InstanceId, LockName, LossWatch, Lost, Released, Result, Standing,
+};
 
 /// A scoped lock held by this process. Dropping it releases the lock, unless another guard of this
 /// process shares it; the kernel releases it when the process ends, whatever way it ends.

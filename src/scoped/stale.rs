@@ -6,20 +6,15 @@
 
 use std::collections::VecDeque;
 
-use crate::claim::examine::judge_to_end;
-use crate::error::Result;
+use crate::claim::judge_to_end;
 use crate::liveness::{DeadReason, Lease, Verdict};
-use crate::names::InstanceId;
-use crate::owner::evidence::{LiveCommandLine, needs_command_line};
-use crate::owner::judge::judge_record;
-use crate::owner::{autopsy, ending};
-use crate::records::instances::{End, EndReason, Record};
-use crate::records::locks::{ENDED_AT_ONCE, LockEnd, LockRow};
-use crate::records::{instances, locks};
+use crate::owner::{LiveCommandLine, autopsy, ending, judge_record, needs_command_line};
+use crate::records::locks::ENDED_AT_ONCE;
+use crate::records::{End, EndReason, LockEnd, LockRow, Record, instances, locks};
 use crate::scoped::unlock::{UnlockedLock, end_if_without_purpose};
-use crate::store::handle::Inner;
-use crate::store::transaction::Tx;
 use crate::store::turns::{Step, in_turns};
+use crate::store::{Inner, Tx};
+use crate::{InstanceId, Result};
 
 /// An owner of locks that seemed to be dead, or to have let a lease run out.
 struct Suspect {

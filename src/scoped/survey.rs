@@ -1,23 +1,16 @@
 //! Looks at all wanted locks in one transaction, before any is taken.
 
-use crate::claim::aside::{Aside, Errand};
-use crate::claim::examine::{Claimant, Count, Examined, examine};
-use crate::claim::obstacle;
-use crate::claim::obstacle::{Obstacle, Watch};
-use crate::error::Result;
-use crate::names::{InstanceId, ProfileName, Secret, Wanted};
-use crate::owner::holder::Holder;
+use crate::claim::obstacle::Watch;
+use crate::claim::{Aside, Claimant, Count, Errand, Examined, Obstacle, examine, obstacle};
+use crate::names::Secret;
 use crate::owner::judge::is_stopped;
-use crate::patience::Stopped;
+use crate::process::Subject;
 use crate::process::command_line::mask;
-use crate::process::subject::Subject;
 use crate::records::conflicts::Refusal;
-use crate::records::instances::{EndReason, Record};
-use crate::records::locks::LockRow;
-use crate::records::{conflicts, instances, locks};
+use crate::records::{EndReason, LockRow, Record, conflicts, instances, locks};
 use crate::scoped::request::LockRequest;
-use crate::store::handle::Inner;
-use crate::store::transaction::Tx;
+use crate::store::{Inner, Tx};
+use crate::{Holder, InstanceId, ProfileName, Result, Stopped, Wanted};
 
 /// Who wants which locks.
 #[derive(Clone, Copy, Debug)]

@@ -1,22 +1,14 @@
 //! Removing locks by hand.
 
-use crate::claim::examine::judge_to_end;
-use crate::claim::sweep::{Force, Orphans, evict_orphans};
-use crate::error::Result;
+use crate::claim::judge_to_end;
+use crate::claim::sweep::{Orphans, evict_orphans};
 use crate::liveness::{Judgement, Lease, Verdict};
-use crate::names::{InstanceId, LockName, ProfileName, Wanted};
 #[cfg(feature = "cli")]
 use crate::owner::because::because;
-use crate::owner::ending;
-use crate::owner::evidence::{LiveCommandLine, needs_command_line};
-use crate::owner::holder::Holder;
-use crate::owner::judge::judge_record;
-use crate::records::instances::{End, EndReason, Record};
-use crate::records::locks::{LockEnd, LockRow};
-use crate::records::{instances, locks};
-use crate::store::handle::Inner;
-use crate::store::transaction::Tx;
-use crate::sys;
+use crate::owner::{LiveCommandLine, ending, judge_record, needs_command_line};
+use crate::records::{End, EndReason, LockEnd, LockRow, Record, instances, locks};
+use crate::store::{Inner, Tx};
+use crate::{Force, Holder, InstanceId, LockName, ProfileName, Result, Wanted, sys};
 
 /// What came of [`Store::unlock`](crate::Store::unlock).
 #[derive(Clone, Debug)]

@@ -4,19 +4,15 @@ use std::collections::BTreeSet;
 
 use rusqlite::Connection;
 
-use crate::error::Result;
 use crate::liveness::{Lease, Verdict};
-use crate::names::{InstanceId, Kind, Office, ProfileName};
-use crate::owner;
-use crate::owner::evidence::{LiveCommandLine, needs_command_line};
-use crate::owner::judge::judge_record;
+use crate::owner::{LiveCommandLine, judge_record, needs_command_line};
 use crate::records::profiles::profiles;
 use crate::records::{instances, runtime};
 use crate::status::recorded::{Known, Looks, Recorded};
 use crate::status::report::{LastEnd, Report};
 use crate::status::{ended, recorded};
-use crate::store::handle::Inner;
-use crate::sys;
+use crate::store::Inner;
+use crate::{InstanceId, Kind, Office, ProfileName, Result, owner, sys};
 
 /// How often a question starts over because the office changed hands while it was looking.
 const ATTEMPTS: usize = 4;

@@ -13,13 +13,11 @@ use parking_lot::Mutex;
 use rusqlite::Connection;
 
 use crate::clock::Deadline;
-use crate::error::{ErrorKind, Result};
-use crate::names::ProfileName;
 use crate::patience::with_budget;
-use crate::patience::{Cancel, Wait};
 use crate::records::events;
-use crate::records::events::{BATCH, EVENTS_LOST, Event};
-use crate::store::{Store, data_version};
+use crate::records::events::{BATCH, EVENTS_LOST};
+use crate::store::data_version;
+use crate::{Cancel, ErrorKind, Event, ProfileName, Result, Store, Wait};
 
 /// Between two looks while something happens, and for as long afterwards.
 const LOOK_EVERY_BUSY: Duration = Duration::from_millis(5);

@@ -3,17 +3,14 @@
 use serde_json::{Value, json};
 
 use crate::clock::rfc3339;
-use crate::error::Result;
 use crate::liveness::{Lease, Verdict};
-use crate::names::{InstanceId, Office};
 #[cfg(feature = "cli")]
 use crate::owner::because::because;
-use crate::owner::judge::look;
-use crate::records::instances;
-use crate::records::instances::Record;
+use crate::owner::look;
+use crate::records::{Record, instances};
 use crate::status::ended;
-use crate::store::handle::Inner;
-use crate::sys;
+use crate::store::Inner;
+use crate::{InstanceId, Office, Result, sys};
 
 /// One incarnation of an office, as the history tells it.
 #[derive(Clone, Debug)]

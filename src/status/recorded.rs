@@ -6,22 +6,16 @@ use std::collections::HashMap;
 use rusqlite::Connection;
 use serde_json::Value;
 
-use crate::error::Result;
 use crate::liveness::{Judgement, Lease};
-use crate::names::{InstanceId, Office, ProfileName};
-use crate::owner;
-use crate::owner::held_lock;
-use crate::owner::held_lock::HeldLock;
-use crate::owner::judge::look;
 use crate::owner::orphan::orphan;
-use crate::process::anchor::sweep::Orphan;
-use crate::records::conflicts::{Conflict, conflicts};
-use crate::records::instances::{LockNow, Record};
-use crate::records::markers::Marker;
-use crate::records::profiles::Desired;
-use crate::records::{instances, markers, profiles, runtime};
+use crate::owner::{held_lock, look};
+use crate::process::Orphan;
+use crate::records::conflicts::conflicts;
+use crate::records::instances::LockNow;
+use crate::records::{Record, instances, markers, profiles, runtime};
 use crate::status::report::Said;
-use crate::store::handle::Inner;
+use crate::store::Inner;
+use crate::{Conflict, Desired, HeldLock, InstanceId, Marker, Office, ProfileName, Result, owner};
 
 /// What one snapshot of the store says of an office.
 pub(crate) struct Recorded {

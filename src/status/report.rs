@@ -12,18 +12,12 @@ use serde_json::{Value, json};
 
 use crate::clock::rfc3339;
 use crate::liveness::{Boot, Evidence, Flags, Judgement, Verdict};
-use crate::names::{InstanceId, Office, ProfileName};
-use crate::owner::held_lock::HeldLock;
 use crate::owner::holder::{ORPHANED_ANCHOR, because_seen};
-use crate::process::anchor::sweep::Orphan;
-use crate::process::command_line;
-use crate::records::instances::Record;
-use crate::records::markers::Marker;
-use crate::records::profiles::Desired;
-use crate::records::runtime;
+use crate::process::{Orphan, command_line};
 use crate::records::runtime::{PlatformStatus, RuntimeStatus};
-use crate::store::handle::Inner;
-use crate::{state, sys};
+use crate::records::{Record, runtime};
+use crate::store::Inner;
+use crate::{Desired, HeldLock, InstanceId, Marker, Office, ProfileName, state, sys};
 
 /// A question answers quickly or says that it cannot. A writer never stands in its way; only a
 /// program that has the whole database for itself does.

@@ -1,8 +1,6 @@
 //! Writes an update, as the holder.
 
 use crate::clock::millis;
-use crate::error::{Error, ErrorKind, Result};
-use crate::names::{InstanceId, ProfileName};
 use crate::records::identities::by_or_self;
 use crate::records::runtime::Owner;
 use crate::records::{instances, runtime};
@@ -10,8 +8,8 @@ use crate::status::field::Field;
 use crate::status::platform;
 use crate::status::platform::PlatformUpdate;
 use crate::status::update::StatusUpdate;
-use crate::store::handle::Inner;
-use crate::store::transaction::Tx;
+use crate::store::{Inner, Tx};
+use crate::{Error, ErrorKind, InstanceId, ProfileName, Result};
 
 /// Writes `update` to the row `id`, as its owner, all of it or nothing.
 pub(crate) fn write(

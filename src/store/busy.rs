@@ -12,13 +12,11 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::error::{Error, ErrorKind};
-use crate::patience;
 use crate::process::command_line;
 use crate::process::command_line::redact;
 use crate::store::location;
-use crate::sys;
 use crate::sys::ProcessState;
+use crate::{Error, ErrorKind, patience, sys};
 
 /// The byte of the `-shm` file that a WAL writer locks: `UNIX_SHM_BASE` (120) plus
 /// `WAL_WRITE_LOCK` (0), <https://sqlite.org/walformat.html#wal_locks>.

@@ -4,11 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::error::Result;
-use crate::names::InstanceId;
-use crate::patience;
 use crate::store::handle::Inner;
 use crate::store::transaction::Tx;
+use crate::{InstanceId, Result, patience};
 
 /// What could not be written, and is written with the next change that succeeds.
 pub(crate) trait Deferred: fmt::Debug + Send + Sync {

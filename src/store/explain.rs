@@ -2,14 +2,14 @@
 
 use std::path::Path;
 
-use crate::error::{Error, ErrorKind, RECOVER, Result};
+use crate::error::RECOVER;
 use crate::store::files::{By, Found};
 use crate::store::handle::Inner;
 use crate::store::location::me;
 use crate::store::migrate::SCHEMA_VERSION;
 use crate::store::overwritten::Damage;
 use crate::store::{busy, location, migrate};
-use crate::sys;
+use crate::{Error, ErrorKind, Result, sys};
 
 /// The handle of `file` was made by another process, before a fork.
 pub(super) fn forked(file: &Path) -> Error {

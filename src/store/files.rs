@@ -26,13 +26,12 @@ use parking_lot::Mutex;
 
 use crate::clock::Deadline;
 use crate::environment::{Guard, is_in_force};
-use crate::error::{Error, Result};
 use crate::store::location::{is_absence, with_sidecars};
 use crate::store::overwritten;
 use crate::store::overwritten::{Backfill, Damage};
-use crate::sys;
 use crate::sys::wal_index::Kept;
 use crate::sys::{FileFacts, FileId, Shortage, wal_index};
+use crate::{Error, Result, sys};
 
 /// A store that was moved away, whose files have all their names, is noticed within this.
 const LOOK_EVERY: Duration = Duration::from_millis(900);

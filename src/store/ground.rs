@@ -25,15 +25,14 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, ErrorKind, Result};
 use crate::path_text::quoted;
 use crate::process::anchor;
 use crate::store::ground::close::Kind;
 use crate::store::location::{Location, cannot_look, is_absence, sidecars_of};
 use crate::store::overwritten;
-use crate::sys;
 use crate::sys::wal_index::keep;
 use crate::sys::{FileFacts, Membership};
+use crate::{Error, ErrorKind, Result, sys};
 
 const FILE_MODE: u32 = 0o600;
 

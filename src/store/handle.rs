@@ -21,14 +21,11 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use rusqlite::Connection;
 
-use crate::clock::{Clock, Deadline};
-use crate::error::{Error, ErrorKind, Result, with_clear_sight};
-use crate::names::{InstanceId, Wanted};
-use crate::patience;
+use crate::clock::Deadline;
+use crate::error::with_clear_sight;
 use crate::process::anchor::{Anchor, lost as anchor_lost};
-use crate::process::command_line::matcher::CommandLineMatcher;
-use crate::process::observer::{Observer, SeenFree, View};
-use crate::process::subject::Subject;
+use crate::process::observer::SeenFree;
+use crate::process::{Observer, Subject, View};
 use crate::store::deferred::Deferred;
 use crate::store::files::Files;
 use crate::store::ground::close;
@@ -45,8 +42,10 @@ use crate::store::transaction::{BootTime, Tx};
 use crate::store::{
     explain, ground, location, migrate, overwritten, pool, pragmas, registry, transaction,
 };
-use crate::sys;
 use crate::sys::{FileId, Looks, Trust};
+use crate::{
+    Clock, CommandLineMatcher, Error, ErrorKind, InstanceId, Result, Wanted, patience, sys,
+};
 
 /// The one handle of a file in this process.
 pub(crate) struct Inner {

@@ -2,9 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::error::Error;
-use crate::names::{IdentityHash, InstanceId, LockName, Nonce, Office, Wanted};
 use crate::store::handle::Inner;
+use crate::{Error, IdentityHash, InstanceId, LockName, Nonce, Office, Wanted};
 
 /// What came of a release.
 #[derive(Debug)]

@@ -6,8 +6,8 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use crate::InstanceId;
 use crate::clock::Deadline;
-use crate::names::InstanceId;
 use crate::store::handle::Inner;
 
 /// What a last word is about.

@@ -7,13 +7,11 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use crate::clock::Clock;
-use crate::error::{Error, ErrorKind, Result};
 use crate::path_text::quoted;
 use crate::process::anchor::lost::Site;
 use crate::store::recovery;
 use crate::sys::{FilesystemClass, Shortage};
-use crate::{clock, environment, sys};
+use crate::{Clock, Error, ErrorKind, Result, clock, environment, sys};
 
 /// The real paths of one store.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -28,13 +28,19 @@ pub(crate) mod transaction;
 pub(crate) mod turns;
 pub(crate) mod wal;
 
+pub(crate) use crate::store::deferred::Deferred;
+pub(crate) use crate::store::handle::Inner;
+pub(crate) use crate::store::held::OwnRow;
+pub(crate) use crate::store::last_words::What;
+pub(crate) use crate::store::location::Location;
+pub(crate) use crate::store::transaction::{BootTime, Tx};
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rusqlite::Connection;
 
-use crate::error::Result;
-use crate::store::handle::Inner;
+use crate::Result;
 use crate::store::open::OpenOptions;
 
 /// A store of this process. Clones and further opens of the same file share one handle inside;

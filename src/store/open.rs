@@ -5,21 +5,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::clock::{Clock, SystemClock};
-use crate::error::{Error, ErrorKind, Result};
-use crate::process::anchor;
 use crate::process::anchor::lost;
 use crate::process::anchor::recovery_lock::RecoveryLock;
-use crate::process::anchor::sweep::Orphan;
-use crate::process::command_line::matcher::{CommandLineMatcher, DefaultMatcher};
-use crate::process::observer::Observer;
+use crate::process::{Observer, Orphan, anchor};
 use crate::store::handle::Inner;
 use crate::store::location::{AllowedFilesystems, IfMissing, Location, SelfTest, me};
 use crate::store::migrate::Contents;
 use crate::store::pragmas::Durability;
 use crate::store::{Store, ground, location, pool, recovery, registry};
 use crate::sys::Looks;
-use crate::{environment, sys};
+use crate::{
+    Clock, CommandLineMatcher, DefaultMatcher, Error, ErrorKind, Result, SystemClock, environment,
+    sys,
+};
 
 /// How long one operation waits for SQLite's locks in all. A transaction takes well under a
 /// millisecond, so whoever waits this long is kept out by a stopped or stuck process.

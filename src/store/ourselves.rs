@@ -10,18 +10,16 @@ use std::sync::{Arc, Weak};
 
 use rusqlite::Connection;
 
-use crate::error::{ErrorKind, Result};
-use crate::names::Wanted;
-use crate::process::anchor::{Anchor, Dropped};
+use crate::process::anchor::Dropped;
 use crate::process::older::lock;
-use crate::process::{command_line, command_lock};
+use crate::process::{Anchor, command_line, command_lock};
 use crate::store::deferred::Deferred;
 use crate::store::handle::Inner;
 use crate::store::held::{Held, Released};
 use crate::store::location::Location;
 use crate::store::transaction;
 use crate::store::transaction::Tx;
-use crate::sys;
+use crate::{ErrorKind, Result, Wanted, sys};
 
 /// Whether any row, ended or not, names `anchor`.
 pub(crate) fn names_anchor(connection: &Connection, anchor: &str) -> Result<bool> {

@@ -15,12 +15,11 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::{fmt, io};
 
-use crate::error::{Error, ErrorKind, Result};
 use crate::store::files::paths_of;
 use crate::store::location::{Location, free_name, me};
 use crate::store::migrate::APPLICATION_ID;
-use crate::sys;
 use crate::sys::wal_index;
+use crate::{Error, ErrorKind, Result, sys};
 
 const HEADER_LENGTH: usize = 100;
 

@@ -14,10 +14,9 @@ use std::fmt;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use rusqlite::Connection;
 
-use crate::error::{Error, ErrorKind, Result};
-use crate::patience;
 use crate::store::handle::Inner;
 use crate::store::pragmas;
+use crate::{Error, ErrorKind, Result, patience};
 
 /// How readers are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,9 +5,9 @@ use std::time::Duration;
 use rusqlite::types::Value;
 
 use crate::clock::Deadline;
-use crate::error::{Error, Result};
 use crate::store::Store;
 use crate::store::salvage::values_of;
+use crate::{Error, Result};
 
 /// More rows are for `sqlite3 -readonly`.
 const ROWS_MAX: usize = 10_000;

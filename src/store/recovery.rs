@@ -22,8 +22,6 @@ use std::time::Duration;
 use rusqlite::Connection;
 use serde_json::json;
 
-use crate::error::{Error, ErrorKind, Result};
-use crate::patience;
 use crate::process::anchor::lost;
 use crate::process::anchor::recovery_lock::RecoveryLock;
 use crate::store::location::{IfMissing, Location, NAME_LENGTH_MAX, free_name, with_sidecars};
@@ -32,7 +30,7 @@ use crate::store::open::OpenOptions;
 use crate::store::pragmas::{Access, Durability};
 use crate::store::salvage::Saved;
 use crate::store::{busy, ground, location, migrate, pragmas, salvage, transaction};
-use crate::{clock, sys};
+use crate::{Error, ErrorKind, Result, clock, patience, sys};
 
 /// In the directory that stands in for the database: the name of the file that it stands in for
 /// now.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-use crate::error::Result;
+use crate::Result;
 use crate::store::explain;
 use crate::store::handle::Inner;
 use crate::sys::FileId;

@@ -5,7 +5,7 @@ use rusqlite::{Connection, Row, params_from_iter};
 
 use super::migrate::{self, SCHEMA_VERSION};
 use super::transaction::{ID_MAX, is_store_id};
-use crate::error::Result;
+use crate::Result;
 
 /// More rows than any table of a sound store has by far: pages that lead in circles end there.
 const ROWS_MAX: u64 = 1_000_000;

@@ -11,15 +11,13 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, Transaction};
 
-use crate::error;
-use crate::error::{Error, ErrorKind, Result};
+use crate::process::anchor::lost;
 use crate::process::anchor::lost::LostOwner;
-use crate::process::anchor::sweep::Orphan;
-use crate::process::anchor::{Anchor, lost};
-use crate::process::observer::View;
+use crate::process::{Anchor, Orphan, View};
 use crate::store::handle::Inner;
 use crate::store::handle::settle::Patience;
 use crate::store::migrate::SCHEMA_VERSION;
+use crate::{Error, ErrorKind, Result, error};
 
 /// The row of `meta` that every transaction starts from.
 pub(super) struct State {

@@ -10,8 +10,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use crate::Result;
 use crate::clock::Deadline;
-use crate::error::Result;
 use crate::store::handle::Inner;
 use crate::store::transaction::Tx;
 

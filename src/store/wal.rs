@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
-use crate::error::Result;
-use crate::patience;
 use crate::store::handle::Inner;
 use crate::store::{location, pragmas};
+use crate::{Result, patience};
 
 impl Inner {
     fn is_wal_longer_than(&self, length: u64) -> bool {

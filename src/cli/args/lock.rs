@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
+use crate::Wait;
 use crate::cli::args::values;
-use crate::patience::Wait;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Lock {

@@ -2,8 +2,8 @@
 
 use clap::Args;
 
+use crate::ProfileName;
 use crate::cli::args::values::{Cadence, Time};
-use crate::names::ProfileName;
 
 #[derive(Debug, Args)]
 pub(crate) struct Status {

@@ -2,13 +2,10 @@
 
 use std::time::Duration;
 
-use crate::Desired;
 use crate::cli::args::status::StatusField;
-use crate::names::{MarkerName, ProfileName};
-use crate::patience::Wait;
-use crate::process::exit_code::{ExitCause, ExitRule, Supervisor};
-use crate::span::Span;
-use crate::{span, sys};
+use crate::{
+    Desired, ExitCause, ExitRule, MarkerName, ProfileName, Span, Supervisor, Wait, span, sys,
+};
 
 /// A sign of life, and the promise that may come with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,12 +9,11 @@ use serde_json::json;
 use crate::cli::args;
 use crate::cli::args::Global;
 use crate::cli::output::{Answer, Complaint, Format, Outcome, exit};
-use crate::error::{Error, ErrorKind, Result};
 use crate::forensics::diagnostic::report::Task;
 use crate::forensics::diagnostic::{Diagnostic, report};
 use crate::keeper::release::current_run;
 use crate::sys::supervise;
-use crate::{path_text, sys};
+use crate::{Error, ErrorKind, Result, path_text, sys};
 
 pub(crate) fn diagnose(
     global: &Global,

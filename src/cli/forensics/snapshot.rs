@@ -6,7 +6,6 @@
 
 use std::time::Duration;
 
-use crate::Store;
 use crate::cli::args;
 use crate::cli::args::Global;
 use crate::cli::output::{Answer, Format, Outcome, exit};
@@ -14,8 +13,8 @@ use crate::forensics::shutdown::{Ends, Recorder};
 use crate::forensics::snapshot as forensics_snapshot;
 use crate::forensics::snapshot::Snapshot;
 use crate::keeper::release::whose_row;
-use crate::names::Office;
 use crate::patience::with_budget;
+use crate::{Office, Store};
 
 /// How long the store may keep us: whoever asks is being stopped.
 const STORE_WITHIN: Duration = Duration::from_millis(50);

@@ -5,13 +5,9 @@ use std::time::Duration;
 use crate::cli::args::Global;
 use crate::cli::output::{Answer, Format, Outcome, Style, exit};
 use crate::cli::{args, output};
-use crate::error::{Error, Result};
 use crate::forensics::systemd::{SystemdCheck, own_unit, unit_name};
 use crate::forensics::{Fact, Unavailable};
-use crate::span::Span;
-use crate::status::report::Report;
-use crate::stop_budget;
-use crate::stop_budget::StopPhases;
+use crate::{Error, Report, Result, Span, StopPhases, stop_budget};
 
 pub(crate) fn systemd(
     global: &Global,

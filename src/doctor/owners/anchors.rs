@@ -8,9 +8,7 @@ use rusqlite::OptionalExtension;
 use crate::clock::Deadline;
 use crate::doctor::check::{Opened, Seen, counted, listed};
 use crate::doctor::owners::Owner;
-use crate::error::{Error, Result};
 use crate::liveness::AnchorState;
-use crate::names::{InstanceId, Office};
 use crate::path_text::quoted;
 use crate::process::anchor;
 use crate::process::anchor::lost::LostOwner;
@@ -18,8 +16,8 @@ use crate::process::older::lock;
 use crate::records::instances;
 use crate::store::ourselves;
 use crate::store::transaction::lost_owners;
-use crate::sys;
 use crate::sys::Pid;
+use crate::{Error, InstanceId, Office, Result, sys};
 
 /// An anchor file, and what the store says of it.
 struct AnchorFile {

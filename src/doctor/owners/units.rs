@@ -6,12 +6,9 @@ use std::time::Duration;
 use crate::clock::rfc3339;
 use crate::doctor::check::{Opened, Seen, counted, listed};
 use crate::doctor::owners::Owner;
-use crate::error::Result;
 use crate::forensics::systemd::SystemdCheck;
 use crate::process::subject;
-use crate::span::Span;
-use crate::stop_budget::StopPhases;
-use crate::sys;
+use crate::{Result, Span, StopPhases, sys};
 
 /// FIELD-BUGS row 52: an owner that its supervisor does not know keeps the office for days, and the
 /// supervisor's own starts are refused.

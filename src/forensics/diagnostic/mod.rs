@@ -15,10 +15,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::clock::Deadline;
-use crate::error::{Error, ErrorKind, Result};
-use crate::store::open::OpenOptions;
 use crate::sys::{Pid, Shortage, diagnostic as os};
-use crate::{environment, sys};
+use crate::{Error, ErrorKind, OpenOptions, Result, environment, sys};
 
 /// The hidden verb of the process that looks.
 pub(crate) const VERB: &str = "__diagnostic";

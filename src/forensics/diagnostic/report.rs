@@ -19,10 +19,9 @@ use crate::forensics::diagnostic::{ask, table};
 use crate::path_text::is_unprintable;
 use crate::process::command_line;
 use crate::process::command_line::redact;
-use crate::records::identities::Identities;
-use crate::store::open::OpenOptions;
-use crate::sys;
+use crate::records::Identities;
 use crate::sys::{Existence, Pid, ProcessRow, diagnostic as os};
+use crate::{OpenOptions, sys};
 
 /// Whoever burns the machine is among the first.
 const PROCESSES_MAX: usize = 60;

@@ -13,10 +13,8 @@ use crate::forensics::snapshot::line::Line;
 use crate::forensics::snapshot::process::ProcessSummary;
 use crate::forensics::snapshot::received::Received;
 use crate::forensics::{Fact, Unavailable};
-use crate::process::exit_code::ExitCause;
-use crate::records::markers::Marker;
 use crate::sys::{Pid, SignalOrigin, details};
-use crate::{environment, sys};
+use crate::{ExitCause, Marker, environment, sys};
 
 /// Why a snapshot knows no markers, and is on record nowhere.
 const NO_STORE: &str = "no store was asked";

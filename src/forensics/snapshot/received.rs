@@ -1,8 +1,8 @@
 //! The signal that was received, and who sent it.
 
+use crate::ExitCause;
 use crate::forensics::Fact;
 use crate::forensics::snapshot::Sender;
-use crate::process::exit_code::ExitCause;
 use crate::sys::{Caught, Pid, SignalOrigin, details, signals};
 
 /// Why it cannot be known who sent a signal that somebody else has caught.

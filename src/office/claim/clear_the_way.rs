@@ -2,21 +2,17 @@
 
 use std::path::Path;
 
-use crate::claim::aside::{Aside, Errand};
-use crate::claim::examine::{Count, Examined, examine};
-use crate::claim::obstacle::{Obstacle, Watch};
-use crate::claim::older;
+use crate::claim::obstacle::Watch;
 use crate::claim::older::Met;
-use crate::error::Result;
+use crate::claim::{Aside, Count, Errand, Examined, Obstacle, examine, older};
 use crate::liveness::{DeadReason, Lease};
 use crate::office::claim::candidate::{Candidate, Outcome};
 use crate::office::claim::insert;
-use crate::owner;
-use crate::owner::holder::Holder;
 use crate::owner::older as owner_older;
-use crate::records::instances::{EndReason, LockNow, Record};
-use crate::store::handle::Inner;
-use crate::store::transaction::Tx;
+use crate::records::instances::LockNow;
+use crate::records::{EndReason, Record};
+use crate::store::{Inner, Tx};
+use crate::{Holder, Result, owner};
 
 /// What a claim found on its way to the office itself.
 pub(crate) enum Way {

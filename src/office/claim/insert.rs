@@ -2,23 +2,16 @@
 
 use serde_json::json;
 
-use crate::claim::examine::{Attachment, Count, Evicted};
-use crate::claim::obstacle::Obstacle;
-use crate::error::Result;
-use crate::names::{Nonce, Wanted};
+use crate::claim::{Attachment, Count, Obstacle};
 use crate::office::claim::candidate::{Candidate, Granted, Outcome};
 use crate::office::storm;
 use crate::owner::ending;
-use crate::records::events::EventRecord;
-use crate::records::instances::{End, EndReason, NewInstance};
 use crate::records::runtime::Owner;
 use crate::records::starts::Start;
-use crate::records::{profiles, reservations, starts};
+use crate::records::{End, EndReason, EventRecord, NewInstance, profiles, reservations, starts};
 use crate::scoped::survey;
-use crate::store::handle::Inner;
-use crate::store::held::OwnRow;
-use crate::store::ourselves;
-use crate::store::transaction::Tx;
+use crate::store::{Inner, OwnRow, Tx, ourselves};
+use crate::{Evicted, Nonce, Result, Wanted};
 
 /// Counts a refusal, and says when the next start may come.
 pub(crate) fn refuse_candidate(

@@ -11,21 +11,16 @@ pub(crate) mod once;
 
 use std::sync::Arc;
 
-use crate::claim::aside::Aside;
-use crate::claim::examine::{ATTEMPTS, Attachment, Count, changes_too_fast};
-use crate::claim::sweep::Force;
 use crate::claim::wait::{Attempt, Turn};
+use crate::claim::{ATTEMPTS, Aside, Attachment, Count, changes_too_fast};
 use crate::clock::Deadline;
-use crate::error::{Error, Result};
 use crate::office::claim::candidate::{Candidate, Outcome};
 use crate::office::takeover::{Plan, Step, reserve};
 use crate::office::tenure::{Shares, Tenure};
-use crate::owner::holder::Holder;
 use crate::records::{instances, profiles};
-use crate::store::Store;
-use crate::store::handle::Inner;
 use crate::store::held::{Held, HeldOffice};
-use crate::store::transaction::Tx;
+use crate::store::{Inner, Tx};
+use crate::{Error, Force, Holder, Result, Store};
 
 /// The answer to a claim.
 #[derive(Debug)]

@@ -1,23 +1,15 @@
 //! Claiming an office: one transaction that looks, judges, ends the dead and inserts.
 
-use crate::claim::aside::Aside;
-use crate::claim::examine::{Attachment, Count, Evicted};
-use crate::claim::obstacle::Obstacle;
-use crate::claim::{obstacle, sweep};
-use crate::error::Result;
-use crate::names::Wanted;
+use crate::claim::{Aside, Attachment, Count, Obstacle, obstacle, sweep};
 use crate::office::claim::candidate::{Candidate, Outcome};
 use crate::office::claim::clear_the_way::Way;
 use crate::office::claim::{clear_the_way, insert};
-use crate::owner::holder::Holder;
 use crate::owner::{ending, judge};
-use crate::patience::Stopped;
-use crate::records::instances::{End, EndReason};
-use crate::records::{instances, profiles, starts};
+use crate::records::{End, EndReason, instances, profiles, starts};
 use crate::scoped::survey::{LockClaim, Surveyed};
 use crate::scoped::{acquire, survey};
-use crate::store::handle::Inner;
-use crate::store::transaction::Tx;
+use crate::store::{Inner, Tx};
+use crate::{Evicted, Holder, Result, Stopped, Wanted};
 
 /// The heart of every claim, inside one write transaction. Looks at everything before it ends
 /// anything: a refused claim changes nobody.

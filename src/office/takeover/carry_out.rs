@@ -1,24 +1,18 @@
 //! Takes an office over: reserves it, has its holder end, and claims it.
 
-use crate::claim::sweep::Force;
-use crate::error::Result;
 use crate::liveness::Lease;
-use crate::names::{Office, Wanted};
 use crate::office::claim::candidate::Candidate;
 use crate::office::claim::{Claim, claim_reserved};
 use crate::office::options::{Replace, Succession};
 use crate::office::takeover::pursuit::{Asking, Insistence, Pursued, Pursuit};
 use crate::office::takeover::{Plan, Target};
 use crate::office::tenure::Replaced;
-use crate::owner::holder::Holder;
 use crate::owner::{holder, judge};
-use crate::patience::Cancel;
-use crate::process::descendants::LeftOver;
 use crate::records::locks;
 use crate::stop_budget::KILL_GRACE;
-use crate::store::Store;
-use crate::store::handle::Inner;
+use crate::store::Inner;
 use crate::sys::Unproven;
+use crate::{Cancel, Force, Holder, LeftOver, Office, Result, Store, Wanted};
 
 /// Brings the owners to an end, and claims.
 pub(crate) fn carry_out(

@@ -21,16 +21,11 @@ use std::time::Duration;
 
 use crate::claim::waiting_row::WaitingRow;
 use crate::clock::millis;
-use crate::error::Result;
 use crate::liveness::Evidence;
-use crate::names::{InstanceId, MarkerName, Nonce, Wanted};
 use crate::office::claim::candidate::Outcome;
-use crate::records::instances::Record;
-use crate::records::markers::{Marker, NewMarker};
-use crate::store::handle::Inner;
-use crate::store::transaction::Tx;
-
-use crate::process::descendants::LeftOver;
+use crate::records::{NewMarker, Record};
+use crate::store::{Inner, Tx};
+use crate::{InstanceId, LeftOver, Marker, MarkerName, Nonce, Result, Wanted};
 
 /// An owner to be brought to an end.
 #[derive(Debug)]

@@ -4,24 +4,16 @@
 use std::time::Duration;
 
 use crate::claim::aside;
-use crate::claim::sweep::Force;
 use crate::clock::Deadline;
 use crate::liveness::{AliveReason, Lease, Observed, Verdict};
-use crate::names::Wanted;
 use crate::office::takeover::Target;
-use crate::owner::evidence::LiveCommandLine;
-use crate::owner::judge::judge_record;
-use crate::owner::older;
-use crate::patience::Cancel;
+use crate::owner::{LiveCommandLine, judge_record, older};
 use crate::patience::with_budget;
-use crate::process::descendants::LeftOver;
-use crate::records::instances::Record;
-use crate::records::locks::LockRow;
-use crate::records::{instances, locks};
+use crate::records::{LockRow, Record, instances, locks};
 use crate::stop_budget::KILL_GRACE;
-use crate::store::handle::Inner;
-use crate::sys;
+use crate::store::Inner;
 use crate::sys::{Proven, Unproven};
+use crate::{Cancel, Force, LeftOver, Wanted, sys};
 
 /// Between two looks whether an owner is gone, where the kernel does not wake us: when it lets go
 /// without ending, or cannot be pinned. Each costs some 40 µs.

@@ -4,33 +4,23 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use crate::claim::aside::{Aside, Errand};
-use crate::claim::examine::{Attachment, Count, Examined, examine};
-use crate::claim::obstacle::{Obstacle, Watch};
+use crate::claim::obstacle::Watch;
 use crate::claim::waiting_row::{WaitingAs, WaitingRow};
-use crate::claim::{obstacle, ours};
+use crate::claim::{Aside, Attachment, Count, Errand, Examined, Obstacle, examine, obstacle, ours};
 use crate::clock::millis;
-use crate::error::Result;
 use crate::liveness::Lease;
-use crate::names::{LockName, MarkerName, Nonce, Office, Wanted};
 use crate::office::claim::candidate::{Candidate, Outcome};
 use crate::office::claim::insert::refuse_candidate;
 use crate::office::claim::once::claim_once;
 use crate::office::options::Replace;
 use crate::office::takeover::{Reserved, Step, Target};
-use crate::owner::holder::Holder;
-use crate::owner::request::InProgress;
-use crate::owner::{ending, holder};
-use crate::records::events::EventRecord;
-use crate::records::instances::Record;
+use crate::owner::{InProgress, ending, holder};
 use crate::records::profiles::check_homes_of_both;
 use crate::records::reservations::Purpose;
-use crate::records::{instances, locks, reservations};
+use crate::records::{EventRecord, Record, instances, locks, reservations};
 use crate::scoped::survey;
-use crate::store::handle::Inner;
-use crate::store::ourselves;
-use crate::store::transaction::Tx;
-use crate::{owner, stop_budget};
+use crate::store::{Inner, Tx, ourselves};
+use crate::{Holder, LockName, MarkerName, Nonce, Office, Result, Wanted, owner, stop_budget};
 
 /// A live holder refused the claim: reserves the office, and all locks that come with it, and
 /// writes down who is asked to end. Refuses if that may not be.

@@ -8,26 +8,20 @@ use std::time::Duration;
 
 use crate::claim::obstacle;
 use crate::clock::Deadline;
-use crate::error::Result;
 use crate::liveness::{Lease, Verdict};
-use crate::names::{InstanceId, Kind, MarkerName, Office, Wanted};
 use crate::office::profile::Profile;
 use crate::office::takeover::stop::orphan_in;
 use crate::office::takeover::write_request;
-use crate::owner;
-use crate::owner::evidence::LiveCommandLine;
-use crate::owner::holder::Holder;
-use crate::owner::judge::{judge_record, look};
-use crate::owner::request::InProgress;
-use crate::patience::with_budget;
-use crate::patience::{Cancel, PATIENCE_MIN};
-use crate::records::instances::Record;
+use crate::owner::{InProgress, LiveCommandLine, judge_record, look};
+use crate::patience::{PATIENCE_MIN, with_budget};
 use crate::records::profiles::check_home;
-use crate::records::{instances, markers};
+use crate::records::{Record, instances, markers};
 use crate::status::answer;
-use crate::store::handle::Inner;
-use crate::store::transaction::Tx;
-use crate::{marker, stop_budget};
+use crate::store::{Inner, Tx};
+use crate::{
+    Cancel, Holder, InstanceId, Kind, MarkerName, Office, Result, Wanted, marker, owner,
+    stop_budget,
+};
 
 /// Between two looks whether a restart was served. A look is one read of about 20 µs.
 const LOOK_EVERY: Duration = Duration::from_millis(10);

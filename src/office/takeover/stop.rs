@@ -7,37 +7,29 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::claim::aside::trust_in;
-use crate::claim::examine::judge_to_end;
-use crate::claim::sweep::Force;
 use crate::claim::waiting_row::{WaitingAs, WaitingRow};
-use crate::claim::{examine, obstacle, ours, sweep};
+use crate::claim::{examine, judge_to_end, obstacle, ours, sweep};
 use crate::clock::{Deadline, millis};
-use crate::error::{Error, ErrorKind, Result};
 use crate::liveness::{Lease, Verdict};
-use crate::names::{InstanceId, Kind, MarkerName, Nonce, Office, Wanted};
 use crate::office::profile::Profile;
 use crate::office::takeover::pursuit::{Asking, Insistence, Pursued, Pursuit};
 use crate::office::takeover::restart::Restart;
 use crate::office::takeover::{Target, write_request};
-use crate::owner;
-use crate::owner::evidence::{LiveCommandLine, needs_command_line};
-use crate::owner::holder::Holder;
-use crate::owner::judge::{judge_record, look};
-use crate::owner::request::InProgress;
-use crate::owner::{ending, holder, orphan};
-use crate::patience::with_budget;
-use crate::patience::{Cancel, PATIENCE_MIN};
-use crate::process::anchor::sweep::Orphan;
-use crate::records::identities;
-use crate::records::instances::{End, EndReason, Origin, Record};
-use crate::records::profiles::{Desired, check_home, set_desired};
+use crate::owner::{
+    InProgress, LiveCommandLine, ending, holder, judge_record, look, needs_command_line, orphan,
+};
+use crate::patience::{PATIENCE_MIN, with_budget};
+use crate::process::Orphan;
+use crate::records::profiles::{check_home, set_desired};
 use crate::records::reservations::{Purpose, Reservation};
-use crate::records::{instances, reservations};
+use crate::records::{End, EndReason, Origin, Record, identities, instances, reservations};
 use crate::status::answer;
-use crate::store::handle::Inner;
-use crate::store::transaction::Tx;
+use crate::store::{Inner, Tx};
 use crate::sys::{Pid, Proven, Unproven};
-use crate::{marker, stop_budget, sys};
+use crate::{
+    Cancel, Desired, Error, ErrorKind, Force, Holder, InstanceId, Kind, MarkerName, Nonce, Office,
+    Result, Wanted, marker, owner, stop_budget, sys,
+};
 
 /// How to stop an office's holder, see [`Profile::stop`].
 #[derive(Clone, Debug, Default)]

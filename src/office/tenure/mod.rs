@@ -9,19 +9,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
-use crate::claim::examine::Evicted;
-use crate::claim::guard::{Footing, LossWatch, Lost, Standing, watch};
-use crate::error::Result;
-use crate::names::{InstanceId, LockName, Nonce, Office, ProfileName};
+use crate::claim::Footing;
+use crate::claim::guard::watch;
 use crate::owner::ending;
-use crate::process::descendants::LeftOver;
-use crate::records::instances::{Command, End, EndReason};
+use crate::records::{Command, End, EndReason};
 use crate::records::{instances, markers as records_markers};
-use crate::scoped::acquire::GrantedLock;
-use crate::scoped::guard;
-use crate::store::Store;
-use crate::store::held::{OwnRow, Released};
+use crate::scoped::{GrantedLock, guard};
+use crate::store::OwnRow;
 use crate::sys::Pid;
+use crate::{
+    Evicted, InstanceId, LeftOver, LockName, LossWatch, Lost, Nonce, Office, ProfileName, Released,
+    Result, Standing, Store,
+};
 
 /// An office held by this process. Dropping it releases the office, unless another claim of this
 /// process shares it; the kernel releases it when the process ends, whatever way it ends.

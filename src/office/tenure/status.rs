@@ -5,11 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::background::BackgroundThread;
-use crate::error::{ErrorKind, Result};
 use crate::office::tenure::Tenure;
 use crate::patience::with_budget;
-use crate::status::update::StatusUpdate;
 use crate::status::write;
+use crate::{ErrorKind, Result, StatusUpdate};
 
 /// How long one beat may take to be written. The next one comes soon.
 const BEAT_WITHIN: Duration = Duration::from_millis(250);

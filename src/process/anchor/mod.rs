@@ -38,15 +38,14 @@ use std::time::{Duration, SystemTime};
 use fs4::{FileExt, TryLockError};
 
 use crate::clock::Deadline;
-use crate::error::{Error, ErrorKind, Result};
 use crate::liveness::AnchorState;
 use crate::names::hex;
 use crate::process::anchor::lost::content_for;
 use crate::process::anchor::sweep::Orphan;
 use crate::process::command_lock;
 use crate::process::older::lock;
-use crate::sys;
 use crate::sys::FileKey;
+use crate::{Error, ErrorKind, Result, sys};
 
 /// How often a new name is tried when an observer's probe met our file in the instant between its
 /// creation and its lock. One retry is already improbable.

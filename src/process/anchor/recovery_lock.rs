@@ -6,9 +6,8 @@ use std::path::Path;
 
 use fs4::{FileExt, TryLockError};
 
-use crate::error::{Error, ErrorKind, Result};
 use crate::liveness::AnchorState;
-use crate::sys;
+use crate::{Error, ErrorKind, Result, sys};
 
 const RECOVERY_LOCK: &str = "recovery.lock";
 

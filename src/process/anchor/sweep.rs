@@ -14,10 +14,9 @@ use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Result};
 use crate::liveness::AnchorState;
 use crate::process::command_lock;
-use crate::sys;
+use crate::{Error, Result, sys};
 
 /// What a look through the anchors directory found.
 #[derive(Debug, Default)]

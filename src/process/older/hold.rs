@@ -14,7 +14,6 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::clock::{Deadline, now_ms};
-use crate::error::{Error, ErrorKind, Result};
 use crate::liveness::AnchorState;
 use crate::names::Secret;
 use crate::process::command_line::{mask, redact};
@@ -24,7 +23,7 @@ use crate::process::older::marker_file::{EXPIRED, MarkerFile};
 use crate::process::older::wire::{Owner, PidRecord, python_time, recognised};
 use crate::process::older::{LOCK_FILE, PID_FILE, STATUS_FILE, marker_file};
 use crate::sys::{FileFacts, FileId, Sharing, StartTimeUnit};
-use crate::{state, sys};
+use crate::{Error, ErrorKind, Result, state, sys};
 
 /// How often the lock is tried anew because its file was replaced meanwhile, or a probe of the
 /// older program's met it, and so far apart.

@@ -11,7 +11,7 @@ pub(crate) mod lock;
 pub(crate) mod marker_file;
 pub(crate) mod wire;
 
-use crate::names::MarkerName;
+use crate::MarkerName;
 
 /// The names that the older program gives to its files.
 pub(crate) const LOCK_FILE: &str = "gateway.lock";

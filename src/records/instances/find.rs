@@ -6,13 +6,10 @@
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{CachedStatement, Connection, OptionalExtension};
 
-use crate::error::Result;
-use crate::names::{InstanceId, Kind, Nonce, Office, ProfileName};
-use crate::process::observer::Observer;
-use crate::process::subject;
+use crate::process::{Observer, subject};
 use crate::records::instances::row::{ABSENT_BEFORE_SCHEMA_7, Record};
-use crate::sys;
 use crate::sys::StartTime;
+use crate::{InstanceId, Kind, Nonce, Office, ProfileName, Result, sys};
 
 const COLUMNS: &str = "id, nonce_hash, profile, kind, origin, pid, start_time_unit, start_time,
     child_pid, child_start_time, boot_id, pid_ns, host, uid, argv, version, party, supervisor,

@@ -2,16 +2,13 @@
 
 use rusqlite::named_params;
 
-use crate::error::Result;
-use crate::names::{InstanceId, Kind, Nonce, Office, ProfileName};
 use crate::process::command_line::{mask, redact};
-use crate::process::observer::Observer;
-use crate::process::subject::Subject;
+use crate::process::{Observer, Subject};
 use crate::records::instances::row::{Command, Origin};
+use crate::store::Tx;
 use crate::store::ourselves::AnchorFile;
-use crate::store::transaction::Tx;
 use crate::sys::StartTime;
-use crate::{stop_budget, sys};
+use crate::{InstanceId, Kind, Nonce, Office, ProfileName, Result, stop_budget, sys};
 
 /// What to insert.
 #[derive(Debug)]

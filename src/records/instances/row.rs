@@ -5,14 +5,10 @@ use std::time::Duration;
 use rusqlite::types::FromSql;
 use rusqlite::{Connection, OptionalExtension, Row};
 
-use crate::error::Result;
-use crate::names::{InstanceId, Kind, Nonce, Office, ProfileName};
-use crate::process::observer::Observer;
-use crate::process::subject;
-use crate::stop_budget;
-use crate::store::transaction::Tx;
-use crate::sys;
+use crate::process::{Observer, subject};
+use crate::store::Tx;
 use crate::sys::{Proven, StartTime, StartTimeUnit, Trust, Unproven};
+use crate::{InstanceId, Kind, Nonce, Office, ProfileName, Result, stop_budget, sys};
 
 /// How a row came to be. Verbs with `--pid` touch only rows that `--pid` made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,15 +9,13 @@ use rusqlite::{Connection, OptionalExtension, Row, named_params};
 use serde_json::{Value, json};
 
 use crate::clock::rfc3339;
-use crate::error::Result;
-use crate::names::{InstanceId, MarkerName};
 use crate::records::events::EventRecord;
 use crate::records::identities::Identities;
 use crate::records::instances;
 use crate::records::instances::Record;
-use crate::store::transaction::Tx;
-use crate::sys;
+use crate::store::Tx;
 use crate::sys::StartTime;
+use crate::{InstanceId, MarkerName, Result, sys};
 
 pub(crate) use self::find::{
     all_open, asked_end, fate, find, is_open, open_by_pid, open_for, open_in_office,

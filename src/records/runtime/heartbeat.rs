@@ -8,12 +8,11 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
-use crate::error::{Error, Result};
-use crate::names::InstanceId;
 use crate::records::instances::Record;
 use crate::records::runtime::said::RuntimeStatus;
 use crate::records::runtime::write::Owner;
-use crate::store::transaction::{BootTime, Tx};
+use crate::store::{BootTime, Tx};
+use crate::{Error, InstanceId, Result};
 
 /// The shortest and the longest cadence of heartbeats: each is a write, and somebody watches for
 /// them.

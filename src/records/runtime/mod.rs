@@ -14,11 +14,9 @@ use rusqlite::{Connection, OptionalExtension, Row};
 use serde_json::Value;
 
 use crate::clock::rfc3339;
-use crate::error::Result;
-use crate::names::{InstanceId, ProfileName};
 use crate::records::instances::Record;
-use crate::store::transaction::BootTime;
-use crate::sys;
+use crate::store::BootTime;
+use crate::{InstanceId, ProfileName, Result, sys};
 
 pub(crate) use self::heartbeat::{check_cadence, is_starting, unresponsive_ms};
 pub(crate) use self::said::{PlatformStatus, RuntimeStatus};

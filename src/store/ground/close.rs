@@ -5,13 +5,12 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Result};
 use crate::store::ground::{BY_GROUP, BY_OTHERS, DIRECTORY_MODE, FILE_MODE};
 use crate::store::location::{Location, with_sidecars};
 use crate::store::{overwritten, registry};
-use crate::sys;
 use crate::sys::wal_index::{Kept, keep};
 use crate::sys::{FileFacts, FileId};
+use crate::{Error, Result, sys};
 
 /// How it is known that a database is ours.
 #[derive(Clone, Copy, Debug)]

@@ -5,8 +5,6 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 use crate::clock::Deadline;
-use crate::error::{ErrorKind, Result};
-use crate::patience;
 use crate::store::files::{By, Found};
 use crate::store::handle::Inner;
 use crate::store::migrate::Contents;
@@ -14,6 +12,7 @@ use crate::store::overwritten::{Damage, Mended, SetAside};
 use crate::store::pragmas::Access;
 use crate::store::{migrate, overwritten};
 use crate::sys::FileId;
+use crate::{ErrorKind, Result, patience};
 
 /// Whether what a connection has read before is still what is in the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,9 +14,8 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 use super::Inner;
-use crate::error::Result;
-use crate::patience;
 use crate::store::pragmas;
+use crate::{Result, patience};
 
 /// First the WAL starts over in the room that it has. If that is not enough, it gives that up for a
 /// file beside it, such as an anchor; and somebody else may be faster to take it.

@@ -12,11 +12,10 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::clock::Deadline;
-use crate::error::{Error, Result};
-use crate::process::anchor;
-use crate::process::anchor::sweep::Orphan;
+use crate::process::{Orphan, anchor};
 use crate::store::handle::Inner;
 use crate::store::transaction::{Rest, Tx};
+use crate::{Error, Result};
 
 /// How long an anchor without a row has to be held until it is an orphan. A rollback takes less.
 const SETTLES_WITHIN: Duration = Duration::from_millis(20);

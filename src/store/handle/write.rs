@@ -8,14 +8,13 @@ use parking_lot::MutexGuard;
 use rusqlite::{Connection, TransactionBehavior};
 
 use crate::clock::Deadline;
-use crate::error::{Error, ErrorKind, Result};
-use crate::patience;
 use crate::store::files::By;
 use crate::store::handle::Inner;
 use crate::store::handle::lost::Content;
 use crate::store::handle::settle::{Patience, Written};
 use crate::store::transaction::{Rest, Tx};
 use crate::store::{explain, ourselves, transaction};
+use crate::{Error, ErrorKind, Result, patience};
 
 /// How often a transaction begins because something has written past SQLite; the last time it goes
 /// on with what it has just read: who touches the file all the time changes nothing.

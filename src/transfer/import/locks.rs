@@ -6,21 +6,18 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 use crate::claim::older::found;
-use crate::clock;
-use crate::error::Result;
 use crate::liveness::Verdict;
-use crate::names::{IdentityHash, InstanceId, LockName, Nonce, Scope};
 use crate::owner::ending;
+use crate::process::Subject;
 use crate::process::command_line::redact;
 use crate::process::older::wire;
 use crate::process::older::wire::{PidRecord, Unusable};
-use crate::process::subject::Subject;
-use crate::records::events::EventRecord;
-use crate::records::instances::{End, EndReason, NewInstance, Origin, Record};
-use crate::records::locks::{LockEnd, LockRow, NewLock};
-use crate::records::{instances, locks};
+use crate::records::locks::NewLock;
+use crate::records::{
+    End, EndReason, EventRecord, LockEnd, LockRow, NewInstance, Origin, Record, instances, locks,
+};
 use crate::transfer::import::{Finding, Gateway, Import};
-use crate::{stop_budget, sys};
+use crate::{IdentityHash, InstanceId, LockName, Nonce, Result, Scope, clock, stop_budget, sys};
 
 /// Lock files that are read: more than any machine has bots.
 const FILES_MAX: usize = 10_000;

@@ -2,14 +2,12 @@
 
 use std::path::PathBuf;
 
-use crate::error::Result;
+use crate::Result;
 use crate::liveness::Verdict;
 use crate::process::older::marker_file;
 use crate::process::older::marker_file::MarkerFile;
 use crate::process::older::wire::{PidRecord, Unusable};
-use crate::records::instances::Record;
-use crate::records::markers;
-use crate::records::markers::{Addressee, NewMarker};
+use crate::records::{Addressee, NewMarker, Record, markers};
 use crate::transfer::import::{Finding, Gateway, Import};
 
 impl Import<'_> {

@@ -13,23 +13,15 @@ use serde_json::{Value, json};
 
 use crate::claim::older::home_of_claim;
 use crate::claim::{older, ours};
-use crate::error::Result;
 use crate::liveness::{AnchorState, Lease, Verdict};
-use crate::names::Office;
-use crate::owner;
-use crate::owner::ending;
-use crate::owner::evidence::LiveCommandLine;
-use crate::owner::judge::judge_record;
 use crate::owner::older::Looked;
+use crate::owner::{LiveCommandLine, ending, judge_record};
 use crate::process::older::wire::{PidRecord, Unusable};
 use crate::process::older::{LOCK_FILE, MARKER_FILES, PID_FILE, STATUS_FILE, lock};
-use crate::records::events::EventRecord;
-use crate::records::instances::{End, EndReason, LockNow, Record};
-use crate::records::profiles;
-use crate::store::Store;
-use crate::store::handle::Inner;
-use crate::store::transaction::Tx;
-use crate::{path_text, sys};
+use crate::records::instances::LockNow;
+use crate::records::{End, EndReason, EventRecord, Record, profiles};
+use crate::store::{Inner, Tx};
+use crate::{Office, Result, Store, owner, path_text, sys};
 
 /// What an import made of one file.
 #[derive(Clone, Debug)]

@@ -5,19 +5,15 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use crate::claim::older::modified_ms;
-use crate::error::Result;
 use crate::liveness::{DeadReason, Verdict};
-use crate::names::InstanceId;
 use crate::process::older::wire::PidRecord;
 use crate::process::older::{LOCK_FILE, STATUS_FILE, wire};
-use crate::records::instances;
-use crate::records::instances::{EndedInstance, Record};
+use crate::records::instances::EndedInstance;
 use crate::records::runtime::Owner;
-use crate::status::platform::PlatformUpdate;
-use crate::status::update::StatusUpdate;
+use crate::records::{Record, instances};
 use crate::status::write;
-use crate::sys;
 use crate::transfer::import::{Finding, Gateway, Import};
+use crate::{InstanceId, PlatformUpdate, Result, StatusUpdate, sys};
 
 /// Platforms that are read: an instance cannot speak of more.
 const PLATFORMS_MAX: usize = 256;
