@@ -213,9 +213,9 @@ pub(crate) fn examine(
     }
 }
 
-/// Whether a claimant ends the command that a killed `run` left behind. Only where the free lock is the
-/// very file on record: in a copy of the store the `run` may live and hold the original (FIELD-BUGS row
-/// 95), and rows of version 0.1 do not say which file it was.
+/// Whether a claimant ends the command that a killed `run` left behind. Only where the free lock is
+/// the very file on record: in a copy of the store the `run` may live and hold the original
+/// (FIELD-BUGS row 95), and rows of version 0.1 do not say which file it was.
 fn may_end_child(record: &Record, seen: &Evidence) -> bool {
     seen.anchor == AnchorState::Free && seen.is_here() && record.identity.anchor.is_some()
 }

@@ -69,7 +69,8 @@ pub(crate) fn home(directory: &Path, kind: &Kind) -> Result<PathBuf> {
 /// profile must not have another one beside, or what the profile has.
 ///
 /// # Errors
-/// [`InvalidInput`](ErrorKind::InvalidInput) when the profile stands for another directory that exists.
+/// [`InvalidInput`](ErrorKind::InvalidInput) when the profile stands for another directory that
+/// exists.
 pub(crate) fn home_of_claim(
     tx: &Tx<'_>,
     office: &Office,

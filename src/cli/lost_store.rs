@@ -30,13 +30,15 @@ fn lost(global: &Global, orphan: &Orphan) -> Result<Error> {
     let path = global.options().resolved_path()?;
     let who = orphan.pid.map_or_else(|| "a process".to_owned(), |pid| format!("pid {pid}"));
     let message = format!(
-        "{who} was on record in a store that was moved, deleted or replaced, and has not claimed again in {}",
+        "{who} was on record in a store that was moved, deleted or replaced, and has not claimed \
+         again in {}",
         path.display()
     );
     Ok(Error::new(ErrorKind::StoreReplaced, message)
         .at(path)
         .with_hint(
-            "ask again: an owner that notices claims again within a second; `incumbent status` says if it stays so",
+            "ask again: an owner that notices claims again within a second; `incumbent status` \
+             says if it stays so",
         )
         .retry_after(1_000))
 }

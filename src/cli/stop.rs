@@ -89,8 +89,8 @@ fn beside(office: &Office, report: &StopReport) -> Vec<Complaint> {
     let mut complaints = Vec::new();
     if let Some(error) = &report.not_recorded {
         complaints.push(Complaint::new(format!(
-            "this stop could not be recorded ({error}): the gateway and its supervisor may take it for \
-             a crash"
+            "this stop could not be recorded ({error}): the gateway and its supervisor may take it \
+             for a crash"
         )));
     }
     complaints.extend(report.ended_left_over.iter().map(|pid| {

@@ -167,8 +167,8 @@ fn schema(opened: &Opened) -> Result<Vec<Seen>> {
         ))
         .remedy("upgrade this program"),
         Schema::Damaged => Seen::error(format!(
-            "the schema has version {said}, and not all of it is there as it was made: the store is \
-             damaged"
+            "the schema has version {said}, and not all of it is there as it was made: the store \
+             is damaged"
         ))
         .remedy(fix),
     }])

@@ -35,14 +35,14 @@ fn lost_files(scene: &Scene) -> Result<Vec<Seen>> {
     let told = |(pid, files): (&Pid, &Vec<PathBuf>)| {
         let names = listed(files, files.len(), |file| file.display().to_string());
         Seen::error(format!(
-            "{} has files of the store open that were deleted or replaced ({names}): nobody sees what it \
-             writes there, and it does not see others",
+            "{} has files of the store open that were deleted or replaced ({names}): nobody sees \
+             what it writes there, and it does not see others",
             program(*pid)
         ))
         .remedy(format!(
-            "a gateway that asks whether it still holds its office is told so; end pid {pid} if it is not a \
-             gateway, or does not ask. And keep what deletes old files away from {} (systemd-tmpfiles: a \
-             line `x {0}*`)",
+            "a gateway that asks whether it still holds its office is told so; end pid {pid} if it \
+             is not a gateway, or does not ask. And keep what deletes old files away from {} \
+             (systemd-tmpfiles: a line `x {0}*`)",
             location.file.display()
         ))
     };

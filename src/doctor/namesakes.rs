@@ -91,23 +91,24 @@ fn is(key: &FileKey, path: &Path) -> bool {
 fn told(pid: Pid, path: &Path, location: &Location) -> Seen {
     let at = quoted(&location.file);
     let text = format!(
-        "{} has another store at {at}: in its own mounts that path leads elsewhere (it has {} open, which is \
-         another file than here), and neither store refuses what the other one granted",
+        "{} has another store at {at}: in its own mounts that path leads elsewhere (it has {} \
+         open, which is another file than here), and neither store refuses what the other one \
+         granted",
         program(pid),
         path.display()
     );
     let look =
         format!("`nsenter -t {pid} -m incumbent --db {at} status --all` shows what it holds");
     let container = sys::supervision(pid).container;
-    match container.filter(|theirs| {
-        sys::supervision(std::process::id()).container.as_ref() != Some(theirs)
-    }) {
+    match container
+        .filter(|theirs| sys::supervision(std::process::id()).container.as_ref() != Some(theirs))
+    {
         // Containers have stores of their own as a rule.
         Some(container) => Seen::info(format!("in container {container}, {text}")).remedy(look),
         None => Seen::warning(text).remedy(format!(
             "{look}; if both are to respect each other, give both the same directory (systemd: \
-             `PrivateTmp=no`, or a `--db PATH` that no mount hides; snap, flatpak: a directory that \
-             they share)"
+             `PrivateTmp=no`, or a `--db PATH` that no mount hides; snap, flatpak: a directory \
+             that they share)"
         )),
     }
 }

@@ -73,7 +73,10 @@ impl StaleRecord {
 
     /// As the CLI's JSON shows it.
     pub(super) fn to_json(&self) -> Value {
-        let lock = |name: &LockName| json!({"scope": name.scope.as_str(), "identity_hash": name.identity_hash.as_str()});
+        let lock = |name: &LockName| {
+            let (scope, hash) = (name.scope.as_str(), name.identity_hash.as_str());
+            json!({"scope": scope, "identity_hash": hash})
+        };
         json!({
             "instance": self.instance.as_i64(),
             "profile": self.profile.as_ref().map(ProfileName::as_str),

@@ -238,12 +238,14 @@ fn one_home(
         let import = opened.scene.command(&format!("{option}import {}", quoted(home)));
         return Ok(vec![
             Seen::error(format!(
-                "an older gateway, {}, holds {}{of}, and is not on record as a holder here: two may be \
-                 at work, or a start is about to be refused",
+                "an older gateway, {}, holds {}{of}, and is not on record as a holder here: two \
+                 may be at work, or a start is about to be refused",
                 opened.process(pid),
                 lock.display()
             ))
-            .remedy(format!("{import} puts it on record; then `incumbent stop` ends it like any other")),
+            .remedy(format!(
+                "{import} puts it on record; then `incumbent stop` ends it like any other"
+            )),
         ]);
     }
     let mut seen = Vec::new();
@@ -257,8 +259,8 @@ fn one_home(
                 // Whoever lives without the lock has let it go.
                 match verdict {
                     Verdict::Alive(_) if state != AnchorState::Free => Seen::error(format!(
-                        "{at}{of} names {}, which lives, and is not on record as a holder here: two \
-                         gateways may be at work",
+                        "{at}{of} names {}, which lives, and is not on record as a holder here: \
+                         two gateways may be at work",
                         opened.process(said.pid)
                     ))
                     .remedy(format!("stop one of them (`kill {}` asks that one to end)", said.pid)),
@@ -266,10 +268,12 @@ fn one_home(
                         "{at}{of} names pid {}, and nobody can tell what that is",
                         said.pid
                     )),
-                    Verdict::Alive(_) | Verdict::Dead(_) | Verdict::Unknown(_) => Seen::info(format!(
-                        "{at}{of} names pid {}, which is not that gateway any more",
-                        said.pid
-                    )),
+                    Verdict::Alive(_) | Verdict::Dead(_) | Verdict::Unknown(_) => {
+                        Seen::info(format!(
+                            "{at}{of} names pid {}, which is not that gateway any more",
+                            said.pid
+                        ))
+                    }
                 }
             }
             Err(wire::Unusable::Missing) => continue,

@@ -341,8 +341,8 @@ impl Recorder {
         match said {
             Ok(Some(id)) => Ok(id),
             Ok(None) => Err(Unavailable::new(
-                "not written: the store's schema is older; the next `incumbent run` or `claim` brings it \
-                 up to date",
+                "not written: the store's schema is older; the next `incumbent run` or `claim` \
+                 brings it up to date",
             )),
             Err(error) if self.ends == Ends::Now || !Inner::may_be_said_later(&error) => {
                 Err(Unavailable::new(format!("not written: {error}")))

@@ -79,13 +79,13 @@ fn speaker(store: &Store, office: &Office, pid: Option<sys::Pid>) -> Result<Reco
     match (found, candidates.first()) {
         (Some(record), _) if record.is_pid => Ok(record),
         (Some(_), _) => Err(not_owner(format!(
-            "pid {pid} holds {office} itself, and speaks for itself: a `run` by its command, a program \
-             through the library"
+            "pid {pid} holds {office} itself, and speaks for itself: a `run` by its command, a \
+             program through the library"
         ))),
         (None, Some(holder)) => Err(not_owner(match holder.pid {
             Some(same) if same == pid => format!(
-                "{office} is held by another process that has pid {pid} in its own pid namespace, or \
-                 had it before"
+                "{office} is held by another process that has pid {pid} in its own pid namespace, \
+                 or had it before"
             ),
             Some(other) => format!("pid {pid} does not hold {office}; pid {other} does"),
             None => format!("pid {pid} does not hold {office}"),
@@ -105,7 +105,7 @@ fn speaks_for(run: Record, office: &Office) -> Result<Record> {
 
 pub(crate) fn not_owner(message: String) -> Error {
     Error::new(ErrorKind::NotOwner, message).with_hint(
-        "call it in the command of a `run`, or claim the office for the process first (`incumbent claim \
-         --pid PID`)",
+        "call it in the command of a `run`, or claim the office for the process first (`incumbent \
+         claim --pid PID`)",
     )
 }

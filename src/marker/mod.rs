@@ -42,10 +42,9 @@ impl Store {
     ///
     /// # Errors
     /// [`NotRunning`](ErrorKind::NotRunning) when there is no such process, or it has ended;
-    /// [`InvalidInput`](ErrorKind::InvalidInput) when it is on record nowhere and cannot be told apart
-    /// from a later one with its pid;
-    /// [`CannotWrite`](ErrorKind::CannotWrite), [`Busy`](ErrorKind::Busy),
-    /// [`TooOld`](ErrorKind::TooOld).
+    /// [`InvalidInput`](ErrorKind::InvalidInput) when it is on record nowhere and cannot be told
+    /// apart from a later one with its pid; [`CannotWrite`](ErrorKind::CannotWrite),
+    /// [`Busy`](ErrorKind::Busy), [`TooOld`](ErrorKind::TooOld).
     pub fn write_marker(&self, pid: u32, request: &MarkerRequest) -> Result<Written> {
         self.write_marker_to(pid, &Office::default(), request)
     }

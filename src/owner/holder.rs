@@ -367,8 +367,8 @@ impl Holder {
         };
         match &lock.db {
             Some(db) => format!(
-                "stop it there (`incumbent --db {} --profile {profile} stop`), or use one store for \
-                 both",
+                "stop it there (`incumbent --db {} --profile {profile} stop`), or use one store \
+                 for both",
                 quoted(db)
             ),
             None if self.instance.is_none() => {
@@ -381,8 +381,8 @@ impl Holder {
                     format!("`incumbent{wanted} run {how} --legacy-home {home} -- CMD`")
                 };
                 format!(
-                    "stop that one first (`incumbent --profile {profile} stop`), take its place ({}), or \
-                     wait for it with {}",
+                    "stop that one first (`incumbent --profile {profile} stop`), take its place \
+                     ({}), or wait for it with {}",
                     run("--replace"),
                     run("--wait")
                 )

@@ -156,7 +156,8 @@ pub(crate) fn count_lock_conflict(
 ) -> Result<()> {
     const SQL: &str = "INSERT INTO lock_conflicts (scope, identity_hash, holder_id, contender,
             profile, pid, first_at_ms, last_at_ms, count)
-         VALUES (:scope, :identity_hash, :holder_id, :contender, :profile, :pid, :now_ms, :now_ms, 1)
+         VALUES (:scope, :identity_hash, :holder_id, :contender, :profile, :pid, :now_ms, :now_ms,
+            1)
          ON CONFLICT DO UPDATE SET pid = excluded.pid, last_at_ms = excluded.last_at_ms,
             count = count + 1
          RETURNING count";

@@ -158,8 +158,8 @@ pub(crate) fn check_homes_of_both(
         Some((theirs, true)) if theirs != own.to_string_lossy() => Err(Error::new(
             ErrorKind::ProfileBelongsTo,
             format!(
-                "profile {}, whose place was to be taken, belongs to the home {theirs}, and profile {} \
-                 to {}",
+                "profile {}, whose place was to be taken, belongs to the home {theirs}, and \
+                 profile {} to {}",
                 other.profile,
                 office.profile,
                 own.display()
@@ -167,8 +167,8 @@ pub(crate) fn check_homes_of_both(
         )
         .at(&own)
         .with_hint(format!(
-            "stop that one first (`incumbent --profile {} stop`), or take its place from another home \
-             (`--cross-home`)",
+            "stop that one first (`incumbent --profile {} stop`), or take its place from another \
+             home (`--cross-home`)",
             other.profile
         ))),
         Some(_) | None => Ok(()),

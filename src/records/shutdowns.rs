@@ -54,11 +54,12 @@ impl NewShutdown {
 
     /// Writes it; the row's id, which is `None` where the store has no such table yet.
     pub(crate) fn insert(&self, tx: &Tx<'_>) -> Result<Option<i64>> {
-        const SQL: &str = "INSERT INTO shutdowns (at_ms, at_boot_ms, boot_id, instance_id, profile, kind, pid, what, signal,
-                signal_name, sender_pid, sender_uid, sender, may_be_reload, cause, message, place,
-                snapshot)
-             VALUES (:at_ms, :at_boot_ms, :boot_id, (SELECT id FROM instances WHERE id = :instance_id), :profile, :kind, :pid,
-                :what, :signal, :signal_name, :sender_pid, :sender_uid, :sender, :may_be_reload, :cause,
+        const SQL: &str = "INSERT INTO shutdowns (at_ms, at_boot_ms, boot_id, instance_id,
+                profile, kind, pid, what, signal, signal_name, sender_pid, sender_uid,
+                sender, may_be_reload, cause, message, place, snapshot)
+             VALUES (:at_ms, :at_boot_ms, :boot_id,
+                (SELECT id FROM instances WHERE id = :instance_id), :profile, :kind, :pid, :what,
+                :signal, :signal_name, :sender_pid, :sender_uid, :sender, :may_be_reload, :cause,
                 :message, :place, :snapshot)";
         if !exists(tx)? {
             return Ok(None);

@@ -22,8 +22,8 @@ pub(crate) enum Claimed {
 }
 
 impl Run {
-    /// Claims the office, and with it the lock of the older program if that is wanted. Whoever takes
-    /// that lock between the two is met by the next claim, which refuses us.
+    /// Claims the office, and with it the lock of the older program if that is wanted. Whoever
+    /// takes that lock between the two is met by the next claim, which refuses us.
     pub(super) fn claim_with_older(
         &self,
         profile: &Profile,

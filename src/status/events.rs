@@ -56,7 +56,8 @@ impl Store {
     /// tenure.update_status(&StatusUpdate::new().state("running"))?;
     /// assert_eq!(events.next_event(Wait::Forever)?.unwrap().event, "office_claimed");
     /// let event = events.next_event(Wait::Forever)?.unwrap();
-    /// assert_eq!((event.event.as_str(), &event.detail["state"]), ("status_changed", &"running".into()));
+    /// assert_eq!(event.event, "status_changed");
+    /// assert_eq!(event.detail["state"], "running");
     /// assert!(events.next_event(Wait::No)?.is_none());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```

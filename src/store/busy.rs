@@ -63,8 +63,11 @@ pub(crate) fn error(file: &Path, cause: rusqlite::Error) -> Error {
     let who = match &blocker {
         Some(blocker) => format!(": its write lock is held by {}", blocker.describe()),
         // What changes hands quickly is held by nobody in the instant of the look.
-        None => ": other processes took the write lock again and again; none that is visible holds it now"
-            .to_owned(),
+        None => {
+            ": other processes took the write lock again and again; none that is visible holds \
+                 it now"
+                .to_owned()
+        }
     };
     let hint = match &blocker {
         Some(Blocker { pid, state: ProcessState::Stopped, .. }) => {

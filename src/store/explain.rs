@@ -15,14 +15,12 @@ use crate::{Error, ErrorKind, Result, sys};
 pub(super) fn forked(file: &Path) -> Error {
     Error::new(
         ErrorKind::Forked,
-        format!(
-            "{} was opened before this process was forked from its parent",
-            file.display()
-        ),
+        format!("{} was opened before this process was forked from its parent", file.display()),
     )
     .at(file)
     .with_hint(
-        "fork before the store is opened, or execute a program in the child: this process cannot open it",
+        "fork before the store is opened, or execute a program in the child: this process cannot \
+         open it",
     )
 }
 
@@ -74,8 +72,8 @@ impl Inner {
             return Error::new(
                 ErrorKind::Corrupt,
                 format!(
-                    "{} is damaged: something else than SQLite has written to it while it was in use (a copy that \
-                     was put over it?)",
+                    "{} is damaged: something else than SQLite has written to it while it was in \
+                     use (a copy that was put over it?)",
                     file.display()
                 ),
             )

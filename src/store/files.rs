@@ -339,8 +339,8 @@ fn lost(number: usize, fate: Fate) -> String {
     match SUFFIXES[number] {
         "" => "the file was deleted, renamed or replaced".to_owned(),
         "-wal" => format!(
-            "its -wal was {how} while it was in use, and what was written since the last checkpoint is \
-             lost"
+            "its -wal was {how} while it was in use, and what was written since the last \
+             checkpoint is lost"
         ),
         suffix => format!("its {suffix} was {how} while it was in use"),
     }
@@ -363,7 +363,9 @@ mod tests {
     /// Makes the database longer.
     const GROW: &str = "
         WITH RECURSIVE counted (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM counted WHERE n < 500)
-        INSERT INTO events (at_ms, event, detail) SELECT 0, 'of_a_test', json_quote(hex(zeroblob(99))) FROM counted;
+        INSERT INTO events (at_ms, event, detail)
+            SELECT 0, 'of_a_test', json_quote(hex(zeroblob(99)))
+            FROM counted;
         PRAGMA wal_checkpoint(TRUNCATE);";
 
     const SHRINK: &str = "DELETE FROM events; VACUUM; PRAGMA wal_checkpoint(TRUNCATE);";

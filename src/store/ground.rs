@@ -186,8 +186,11 @@ fn holds_a_store(location: &Location, directory: &FileFacts) -> bool {
 /// Whether the file is known to be no store: it can be read, says something else, and has no
 /// anchors beside it.
 pub(crate) fn is_something_else(location: &Location) -> bool {
-    std::fs::symlink_metadata(&location.anchors).is_err()
-        && matches!(keep(&location.file, &location.file), Ok(Some(file)) if !overwritten::says_ours(&file))
+    let says_otherwise = || {
+        let file = keep(&location.file, &location.file).ok().flatten();
+        file.is_some_and(|file| !overwritten::says_ours(&file))
+    };
+    std::fs::symlink_metadata(&location.anchors).is_err() && says_otherwise()
 }
 
 /// Refuses a `-wal` or `-journal` in which root would write, and which SQLite would give to the
@@ -215,8 +218,8 @@ pub(crate) fn check_sidecars(location: &Location) -> Result<()> {
         if file.links > 1 {
             // It has the latest commits: whoever moves it away loses them.
             let hint = format!(
-                "remove the other name (`find DIR -samefile {}` finds it in DIR); never move or delete this file \
-                 while a gateway runs",
+                "remove the other name (`find DIR -samefile {}` finds it in DIR); never move or \
+                 delete this file while a gateway runs",
                 quoted(&path)
             );
             return Err(refused(&path, "has more than one name (hard links)", hint));

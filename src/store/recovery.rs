@@ -87,9 +87,9 @@ pub(crate) fn is_in_progress(options: &OpenOptions) -> bool {
 /// the new store, an owner that links the library is told of the loss.
 ///
 /// # Errors
-/// [`NotOurs`](ErrorKind::NotOurs) for a file that was never a store, [`TooNew`](ErrorKind::TooNew),
-/// [`Busy`](ErrorKind::Busy) while somebody else recovers it; otherwise what keeps files from being
-/// moved or made. The damaged store is then where it was.
+/// [`NotOurs`](ErrorKind::NotOurs) for a file that was never a store,
+/// [`TooNew`](ErrorKind::TooNew), [`Busy`](ErrorKind::Busy) while somebody else recovers it;
+/// otherwise what keeps files from being moved or made. The damaged store is then where it was.
 pub(crate) fn recover(options: &OpenOptions, by: &str) -> Result<Option<Recovered>> {
     let path = options.requested_path()?;
     let Some(location) = location::resolve_place(&path, IfMissing::Leave)? else { return Ok(None) };

@@ -63,7 +63,8 @@ fn copy(damaged: &Connection, new: &Connection) -> Result<Vec<Saved>> {
     let tables: Vec<(String, bool)> = new
         .prepare(
             "SELECT name, wr FROM pragma_table_list
-             WHERE schema = 'main' AND type = 'table' AND name NOT LIKE 'sqlite_%' AND name <> 'meta'
+             WHERE schema = 'main' AND type = 'table' AND name NOT LIKE 'sqlite_%'
+                AND name <> 'meta'
              ORDER BY name",
         )?
         .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?

@@ -172,7 +172,8 @@ impl<'a> Tx<'a> {
             ),
         )
         .with_hint(
-            "the next `incumbent run` or `claim` (in a program, `Store::open`) brings it up to date",
+            "the next `incumbent run` or `claim` (in a program, `Store::open`) brings it up to \
+             date",
         ))
     }
 
@@ -216,8 +217,8 @@ impl<'a> Tx<'a> {
                 format!("the store has used up its fences: the last one is {}", self.last_id.get()),
             )
             .with_hint(
-                "stop everybody who uses the store and move its files away; the next start makes a new one, \
-                 whose fences are lower",
+                "stop everybody who uses the store and move its files away; the next start makes a \
+                 new one, whose fences are lower",
             ));
         }
         self.last_id.set(id);
@@ -276,7 +277,8 @@ impl<'a> Tx<'a> {
     /// Anchors that are held and that no row names.
     ///
     /// # Errors
-    /// Where they may be about to be released. Then all is rolled back, and done again once that is known.
+    /// Where they may be about to be released. Then all is rolled back, and done again once that is
+    /// known.
     pub(crate) fn check_settled(&self, found: &[Orphan]) -> Result<()> {
         if found.is_empty() || self.patience == Patience::Over {
             return Ok(());

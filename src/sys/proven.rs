@@ -54,18 +54,20 @@ impl fmt::Display for Unproven {
                 f.write_str("it lives in another container, pid namespace or machine")
             }
             Self::Copied => f.write_str(
-                "its lock is not the file that is there: this store is a copy of the one that it is in",
+                "its lock is not the file that is there: this store is a copy of the one that it \
+                 is in",
             ),
             Self::Unknown => {
                 f.write_str("its start time is not known, so that its pid may be another's by now")
             }
             Self::NotOfTheUser(uid) => write!(
                 f,
-                "it does not belong to uid {uid}, who owns the store and could have put any pid there \
-                 (`--force` ends a `run` of root's own)"
+                "it does not belong to uid {uid}, who owns the store and could have put any pid \
+                 there (`--force` ends a `run` of root's own)"
             ),
             Self::OfSeveralUsers => f.write_str(
-                "the store's directory and file belong to different users, so its records are not trusted",
+                "the store's directory and file belong to different users, so its records are not \
+                 trusted",
             ),
             Self::Denied(why) => write!(f, "the system does not let us: {why}"),
         }

@@ -155,8 +155,8 @@ pub(super) fn leaked_anchors(opened: &Opened) -> Result<Vec<Seen>> {
                 opened.processes(&pids)
             };
             let text = format!(
-                "{} is held by an older gateway, {}, which is gone; {} is kept by {who}, which may be that \
-                 gateway, so every start is refused",
+                "{} is held by an older gateway, {}, which is gone; {} is kept by {who}, which may \
+                 be that gateway, so every start is refused",
                 owner.name(),
                 owner.pid(),
                 path.display()
@@ -299,8 +299,8 @@ fn lost_anchor(opened: &Opened, lost: &LostOwner) -> Result<Seen> {
         None => "deleted together with its store".to_owned(),
     };
     let text = format!(
-        "the anchor {} was {fate} and is still held by {}; its owner may be at work, so every claim is \
-         refused",
+        "the anchor {} was {fate} and is still held by {}; its owner may be at work, so every \
+         claim is refused",
         lost.anchor.name,
         opened.processes(&pids)
     );

@@ -325,7 +325,8 @@ impl Sender {
                 Ok(Self { uid, how, process })
             }
             SignalOrigin::Elsewhere { uid } => Err(Unavailable::new(format!(
-                "the sender (uid {uid}) lives outside of this pid namespace, e.g. on the container's host"
+                "the sender (uid {uid}) lives outside of this pid namespace, e.g. on the \
+                 container's host"
             ))),
             SignalOrigin::Kernel => {
                 unavailable("the kernel sent it, e.g. for a key that was typed at the terminal")

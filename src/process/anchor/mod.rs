@@ -227,7 +227,8 @@ impl Dropped {
         for path in [command_lock::path_of(directory, &name.to_string_lossy()), path.clone()] {
             match std::fs::remove_file(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    tracing::debug!(path = %path.display(), %error, "left for the next claim to collect");
+                    tracing::debug!(path = %path.display(), %error, "left for the next claim to \
+                                                                     collect");
                 }
                 Ok(()) | Err(_) => {}
             }
@@ -318,9 +319,9 @@ fn probe_open(file: &File) -> AnchorState {
 #[cfg(feature = "cli")]
 const GRANT_MARK_NS: u64 = 777;
 
-/// Notes the fence of a grant that a keeper has to learn of, as the time of its anchor: if the store is
-/// replaced by an older copy before the keeper looks, this is all that is left of the grant (FIELD-BUGS row
-/// 97). Fences are microseconds.
+/// Notes the fence of a grant that a keeper has to learn of, as the time of its anchor: if the
+/// store is replaced by an older copy before the keeper looks, this is all that is left of the
+/// grant (FIELD-BUGS row 97). Fences are microseconds.
 #[cfg(feature = "cli")]
 pub(crate) fn note_grant(anchors: &Path, anchor: &str, fence: i64) {
     let Some(name) = file_name(anchor) else { return };

@@ -13,10 +13,11 @@ use crate::{InstanceId, Kind, Nonce, Office, ProfileName, Result, sys};
 
 const COLUMNS: &str = "id, nonce_hash, profile, kind, origin, pid, start_time_unit, start_time,
     child_pid, child_start_time, boot_id, pid_ns, host, uid, argv, version, party, supervisor,
-    stop_budget_ms, anchor, keeper_pid, started_at_ms, heartbeat_every_ms, heartbeat_at_ms, ended_at_ms,
-    end_reason, ended_by, exit_code, signal, detail, anchor_inode, anchor_dev, anchor_fsid,
-    process_inode, child_process_inode, keeper_process_inode, child_sid, command_lock,
-    command_lock_inode, keeper2_pid, keeper2_start_time, keeper_ended_at_ms, written_boot_clock_ms,
+    stop_budget_ms, anchor, keeper_pid, started_at_ms, heartbeat_every_ms, heartbeat_at_ms,
+    ended_at_ms, end_reason, ended_by, exit_code, signal, detail, anchor_inode, anchor_dev,
+    anchor_fsid, process_inode, child_process_inode, keeper_process_inode, child_sid,
+    command_lock, command_lock_inode, keeper2_pid, keeper2_start_time, keeper_ended_at_ms,
+    written_boot_clock_ms,
     written_by";
 
 /// The first of the columns that schema 7 added, and as many absent values.

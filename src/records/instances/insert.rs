@@ -68,9 +68,9 @@ impl NewInstance<'_> {
              VALUES (:id, :nonce_hash, :profile, :kind, :origin, :pid, :start_time,
                 :start_time_unit, :boot_id, :pid_ns, :host, :uid, :argv, :version, :party,
                 :supervisor, :stop_budget_ms, :heartbeat_every_ms, :anchor, :keeper_pid,
-                :keeper_start_time, :started_at_ms, :memory_cgroup, :memory_cgroup_inode, :oom_kills,
-                :anchor_inode, :anchor_dev, :anchor_fsid, :process_inode, :written_boot_clock_ms,
-                :written_by)";
+                :keeper_start_time, :started_at_ms, :memory_cgroup, :memory_cgroup_inode,
+                :oom_kills, :anchor_inode, :anchor_dev, :anchor_fsid, :process_inode,
+                :written_boot_clock_ms, :written_by)";
         tx.check_schema()?;
         let argv = self.hidden_argv(tx)?;
         let id = tx.draw_id()?;

@@ -259,7 +259,8 @@ impl NewMarker<'_> {
                 .prepare_cached(
                     "SELECT id FROM markers
                      WHERE pid = ?1 AND start_time IS ?2
-                       AND (boot_id IS ?3 OR start_time = ?2) AND pid_ns IS ?4 AND name = ?5 AND instance_id IS NULL AND closed_at_ms IS NULL",
+                       AND (boot_id IS ?3 OR start_time = ?2) AND pid_ns IS ?4 AND name = ?5
+                       AND instance_id IS NULL AND closed_at_ms IS NULL",
                 )?
                 .query_map(
                     (

@@ -181,8 +181,8 @@ impl Gateway {
 /// Imports `files` for `office`. The rows come in the order of their paths.
 ///
 /// # Errors
-/// [`InvalidInput`](crate::ErrorKind::InvalidInput) when the profile stands for another directory, and
-/// what a claim fails by.
+/// [`InvalidInput`](crate::ErrorKind::InvalidInput) when the profile stands for another directory,
+/// and what a claim fails by.
 pub(crate) fn import(
     store: &Store,
     office: &Office,
