@@ -31,9 +31,7 @@ impl Source {
 
     /// Without its unit tests.
     fn code(&self) -> &str {
-        let tests = ["#[cfg(test)]\nmod tests", "#[cfg(all(test"];
-        let end = tests.iter().filter_map(|it| self.text.find(it)).min();
-        &self.text[..end.unwrap_or(self.text.len())]
+        &self.text[..self.text.find("\nmod tests {").unwrap_or(self.text.len())]
     }
 
     /// What it names by `crate::NAME` or in `crate::{NAME, ...}`, with the number of the line.

@@ -10,7 +10,7 @@ use crate::doctor::check::{Check, Only, Opened, Seen};
 use crate::doctor::owners::anchors::SETTLES_WITHIN;
 use crate::liveness::{AnchorState, Judgement, Lease, RunState, Verdict};
 use crate::owner::because;
-use crate::owner::holder::because_seen;
+use crate::owner::because::because_seen;
 use crate::owner::judge::look as look_at;
 use crate::records::{Record, instances, runtime};
 use crate::store::Inner;

@@ -10,7 +10,7 @@ use crate::liveness::Lease;
 use crate::names::Secret;
 use crate::office::claim::candidate::{Candidate, Outcome};
 use crate::office::claim::once::claim_once;
-use crate::owner::holder::ORPHANED_ANCHOR;
+use crate::owner::because::ORPHANED_ANCHOR;
 use crate::owner::is_held;
 use crate::process::Subject;
 use crate::records::{LockRow, Origin, Record, instances, locks};

@@ -5,7 +5,7 @@
 use crate::keeper::Known;
 use crate::keeper::release::{cannot_tell, current_run, is_about, parent};
 use crate::liveness::{Lease, Verdict};
-use crate::owner::holder::because_seen;
+use crate::owner::because::because_seen;
 use crate::owner::{LiveCommandLine, judge_record};
 use crate::records::{EndReason, LockEnd, Record, instances, locks};
 use crate::scoped::unlock::end_if_without_purpose;

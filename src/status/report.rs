@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::clock::rfc3339;
 use crate::liveness::{Boot, Evidence, Flags, Judgement, Verdict};
-use crate::owner::holder::{ORPHANED_ANCHOR, because_seen};
+use crate::owner::because::{ORPHANED_ANCHOR, because_seen};
 use crate::process::{Orphan, command_line};
 use crate::records::runtime::{PlatformStatus, RuntimeStatus};
 use crate::records::{Record, runtime};

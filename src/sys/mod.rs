@@ -24,6 +24,8 @@ pub(crate) mod diagnostic;
 #[cfg(windows)]
 #[path = "diagnostic_windows.rs"]
 pub(crate) mod diagnostic;
+#[cfg(not(target_os = "linux"))]
+mod elsewhere;
 mod files;
 #[cfg(target_os = "linux")]
 mod linux;

@@ -7,7 +7,7 @@ use crate::office::options::{Replace, Succession};
 use crate::office::takeover::pursuit::{Asking, Insistence, Pursued, Pursuit};
 use crate::office::takeover::{Plan, Target};
 use crate::office::tenure::Replaced;
-use crate::owner::{holder, judge};
+use crate::owner::{because, judge};
 use crate::records::locks;
 use crate::stop_budget::KILL_GRACE;
 use crate::store::Inner;
@@ -38,11 +38,11 @@ pub(crate) fn carry_out(
         match pursuit.finish(Insistence::Kill, cancel) {
             Pursued::Over { killed: was_killed } => killed.push(was_killed),
             Pursued::Cancelled | Pursued::TimedOut => {
-                return Ok(Claim::Held(still_there(inner, target, holder::TIMED_OUT)?));
+                return Ok(Claim::Held(still_there(inner, target, because::TIMED_OUT)?));
             }
             Pursued::CannotSignal(why) => {
                 tracing::warn!(pid = target.record.pid, %why, "cannot end the holder");
-                let mut holder = still_there(inner, target, holder::CANNOT_SIGNAL)?;
+                let mut holder = still_there(inner, target, because::CANNOT_SIGNAL)?;
                 holder.is_our_ancestor = why == Unproven::Ancestor;
                 return Ok(Claim::Held(holder));
             }

@@ -14,7 +14,7 @@ use crate::office::claim::insert::refuse_candidate;
 use crate::office::claim::once::claim_once;
 use crate::office::options::Replace;
 use crate::office::takeover::{Reserved, Step, Target};
-use crate::owner::{InProgress, ending, holder};
+use crate::owner::{InProgress, because, ending};
 use crate::records::profiles::check_homes_of_both;
 use crate::records::reservations::Purpose;
 use crate::records::{EventRecord, Record, instances, locks, reservations};
@@ -37,7 +37,7 @@ pub(crate) fn reserve(
         refuse_candidate(tx, inner, candidate, count, obstacle).map(Step::Claimed)
     };
     // Nobody on record, or somebody who was first.
-    if obstacle.watch.is_none() || obstacle.holder.reason == holder::RESERVED {
+    if obstacle.watch.is_none() || obstacle.holder.reason == because::RESERVED {
         return refuse(obstacle);
     }
     let survey = Survey { tx, inner, candidate, replace, aside };
@@ -139,7 +139,7 @@ impl Survey<'_> {
             let mut holder = Holder::of(&record, office, &judged);
             holder.add_what_it_said(self.tx, self.inner, &record)?;
             let fence = record.id.as_i64();
-            let holder = Holder { reason: holder::SUPERSEDED, ..holder };
+            let holder = Holder { reason: because::SUPERSEDED, ..holder };
             return Ok(Found::refused(holder, record, fence));
         }
         Ok(Found::Target(Box::new(Target::new(record, wanted, &judged.evidence))))
@@ -173,7 +173,7 @@ impl Survey<'_> {
             return Ok(asked.refused(&wanted));
         }
         if self.is_superseded(&record)? {
-            let holder = Holder { reason: holder::SUPERSEDED, ..holder };
+            let holder = Holder { reason: because::SUPERSEDED, ..holder };
             return Ok(Found::refused(holder, record, row.fence));
         }
         Ok(Found::Target(Box::new(Target::new(record, wanted, &judged.evidence))))

@@ -16,7 +16,7 @@ use crate::office::takeover::pursuit::{Asking, Insistence, Pursued, Pursuit};
 use crate::office::takeover::restart::Restart;
 use crate::office::takeover::{Target, write_request};
 use crate::owner::{
-    InProgress, LiveCommandLine, ending, holder, judge_record, look, needs_command_line, orphan,
+    InProgress, LiveCommandLine, because, ending, judge_record, look, needs_command_line, orphan,
 };
 use crate::patience::{PATIENCE_MIN, with_budget};
 use crate::process::Orphan;
@@ -422,16 +422,16 @@ fn finish(
                 still_runs: pursuit.goes_on(),
             };
         }
-        Pursued::TimedOut => (holder::TIMED_OUT, "it has not ended in its time".to_owned()),
-        Pursued::Cancelled => (holder::TIMED_OUT, "nobody waited any longer".to_owned()),
+        Pursued::TimedOut => (because::TIMED_OUT, "it has not ended in its time".to_owned()),
+        Pursued::Cancelled => (because::TIMED_OUT, "nobody waited any longer".to_owned()),
         Pursued::CannotSignal(Unproven::Ancestor) => {
             is_our_ancestor = true;
             let why =
                 "it cannot be signalled, because it started this process; it was asked by a marker";
-            (holder::CANNOT_SIGNAL, why.to_owned())
+            (because::CANNOT_SIGNAL, why.to_owned())
         }
         Pursued::CannotSignal(why) => {
-            (holder::CANNOT_SIGNAL, format!("it cannot be signalled: {why}"))
+            (because::CANNOT_SIGNAL, format!("it cannot be signalled: {why}"))
         }
     };
     let (reason, why) = why;
