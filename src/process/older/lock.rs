@@ -2,8 +2,9 @@
 //!
 //! The older program tries to take that lock itself to find out whether it is held, and gives up
 //! when anybody else has it; a shared probe of ours would refuse it. So only a claim tries the
-//! lock, for an instant, in its transaction. Questions and waiters read the kernel's list
-//! `/proc/locks`. `anchor::look` is the one way to look at a recorded anchor, of either kind.
+//! lock, for an instant, in its transaction (see `looks.rs`). Questions and waiters read the
+//! kernel's list `/proc/locks`. `anchor::look` is the one way to look at a recorded anchor, of
+//! either kind.
 
 use std::path::Path;
 use std::time::Duration;
@@ -11,8 +12,9 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::liveness::AnchorState;
+use crate::process::older::looks::By;
 use crate::process::older::wire::{Owner, PidRecord};
-use crate::process::older::{LOCK_FILE, PID_FILE};
+use crate::process::older::{LOCK_FILE, PID_FILE, looks};
 use crate::sys;
 use crate::sys::{Existence, FileId, ListedLock, Sharing, StartTime};
 
@@ -44,17 +46,24 @@ pub(crate) fn look(path: &Path) -> AnchorState {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return AnchorState::Missing,
         Err(_) => return AnchorState::Unreadable,
     }
-    unless_passing(|| match sys::listed_lock(path) {
-        ListedLock::Held(pid) => seen_held(path, pid),
-        ListedLock::Free => Seen::Surely(AnchorState::Free),
-        ListedLock::Unknown => Seen::Surely(AnchorState::Unreadable),
-        ListedLock::NoList => try_to_see(path),
+    looks::state(path, By::List).unwrap_or_else(|| {
+        unless_passing(|| match sys::listed_lock(path) {
+            ListedLock::Held(pid) => seen_held(path, pid),
+            ListedLock::Free => Seen::Surely(AnchorState::Free),
+            ListedLock::Unknown => Seen::Surely(AnchorState::Unreadable),
+            ListedLock::NoList => try_to_see(path),
+        })
     })
 }
 
 /// For claims: the kernel's word. A lock that this process holds itself keeps nobody else's place.
 pub(crate) fn probe(path: &Path) -> AnchorState {
-    unless_passing(|| try_to_see(path))
+    if !looks::is_bound() {
+        return unless_passing(|| try_to_see(path));
+    }
+    let tried = try_lock(path);
+    let held = (tried == AnchorState::Held).then(|| looks::state(path, By::Trying)).flatten();
+    held.unwrap_or(tried)
 }
 
 /// What one look came to.
@@ -207,6 +216,9 @@ pub(crate) fn whoever_holds(path: &Path) -> Found {
 
 /// Who holds the lock at `path`, which is held, and what its file says.
 pub(crate) fn look_for_holder(path: &Path) -> (Found, Option<PidRecord>) {
+    if let Some(seen) = looks::holder(path) {
+        return seen;
+    }
     let said = PidRecord::read(path).ok();
     let beside = || PidRecord::read(&path.with_file_name(PID_FILE)).ok();
     (find_holder(path, said.clone().or_else(beside)), said)

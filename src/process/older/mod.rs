@@ -8,6 +8,7 @@
 
 pub(crate) mod hold;
 pub(crate) mod lock;
+pub(crate) mod looks;
 pub(crate) mod marker_file;
 pub(crate) mod wire;
 

@@ -266,3 +266,13 @@ pub(crate) fn imported(
         .collect::<rusqlite::Result<_>>()?;
     Ok(rows)
 }
+
+/// The live rows that hold no office, with their anchors.
+pub(crate) fn live_without_office(
+    connection: &Connection,
+) -> Result<Vec<(InstanceId, Option<String>)>> {
+    const SQL: &str = "SELECT id, anchor FROM instances WHERE ended_at_ms IS NULL AND kind IS NULL";
+    let mut statement = connection.prepare_cached(SQL)?;
+    let rows = statement.query_map([], |row| Ok((InstanceId(row.get(0)?), row.get(1)?)))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}

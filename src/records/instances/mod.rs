@@ -6,10 +6,10 @@ pub(crate) mod insert;
 pub(crate) mod prune;
 pub(crate) mod row;
 
-pub(crate) use self::end::{End, EndReason, is_abnormal};
+pub(crate) use self::end::{End, EndReason, end, is_abnormal};
 pub(crate) use self::find::{
     all_live, by_id, history, imported, last_ended, live, live_of_nonce, live_of_pid,
-    live_of_process, of_older, office_of, offices, without_purpose,
+    live_of_process, live_without_office, of_older, office_of, offices, without_purpose,
 };
 pub(crate) use self::insert::{
     EndedInstance, NewInstance, lean_on, rewrite_argv, set_anchor, set_child,

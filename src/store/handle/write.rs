@@ -8,6 +8,7 @@ use parking_lot::MutexGuard;
 use rusqlite::{Connection, TransactionBehavior};
 
 use crate::clock::Deadline;
+use crate::process::older::looks;
 use crate::store::files::By;
 use crate::store::handle::Inner;
 use crate::store::handle::lost::Content;
@@ -146,10 +147,11 @@ impl Inner {
         explain::check_min_writer(state.min_writer)?;
         let tx = Tx::new(&transaction, self, &state, patience);
         let settled = tx.settle_pending()?;
-        let value = match self.with_clear_sight(|| work(&tx)) {
-            Err(_) if tx.meets_suspects() => return Ok(Some(Written::NotYet(tx.suspects()))),
-            done => done?,
-        };
+        let done = self.with_clear_sight(|| work(&tx));
+        if looks::wants_more() || (done.is_err() && tx.meets_suspects()) {
+            return Ok(Some(Written::NotYet(tx.suspects())));
+        }
+        let value = done?;
         let rests = tx.rests();
         tx.save_last_id()?;
         let dropped = if tx.lets_go() { self.unneeded_anchor(&tx)? } else { None };
