@@ -1,6 +1,8 @@
 //! What the verbs print: data to standard output, the rest to standard error.
 
 use std::io::{self, IsTerminal, Write};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{OnceLock, mpsc};
 use std::time::Duration;
 
@@ -97,14 +99,26 @@ pub(crate) fn tell_aside(text: &str) {
     let _ = teller.try_send(Said::Text(text.to_owned()));
 }
 
-/// Waits until what was told aside is written, but not for long.
+/// Waits until what was told aside is written, but not for a reader: one line is not written for long where
+/// nobody reads. On a busy machine the thread that writes may only not have had its turn yet.
 pub(crate) fn finish_telling() {
-    const WITHIN: Duration = Duration::from_millis(100);
+    const LOOK_EVERY: Duration = Duration::from_millis(50);
+    const ALIKE_MAX: usize = 3;
     let (done, finished) = mpsc::channel();
-    if teller().is_some_and(|teller| teller.try_send(Said::Done(done)).is_ok()) {
-        let _ = finished.recv_timeout(WITHIN);
+    if teller().is_none_or(|teller| teller.try_send(Said::Done(done)).is_err()) {
+        return;
+    }
+    let (mut before, mut alike) = (0, 0);
+    while alike < ALIKE_MAX && finished.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Timeout) {
+        let now = WRITTEN.load(Ordering::Relaxed);
+        let is_writing = now % 2 == 1;
+        alike = if is_writing && now == before { alike + 1 } else { 0 };
+        before = now;
     }
 }
+
+/// How often the thread that writes what is told aside has begun and ended a line: odd while it writes one.
+static WRITTEN: AtomicUsize = AtomicUsize::new(0);
 
 enum Said {
     Text(String),
@@ -119,7 +133,11 @@ fn teller() -> Option<&'static mpsc::SyncSender<Said>> {
         let write = move || {
             for line in lines {
                 match line {
-                    Said::Text(text) => tell(&text),
+                    Said::Text(text) => {
+                        WRITTEN.fetch_add(1, Ordering::Relaxed);
+                        tell(&text);
+                        WRITTEN.fetch_add(1, Ordering::Relaxed);
+                    }
                     Said::Done(done) => drop(done.send(())),
                 }
             }
