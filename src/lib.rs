@@ -136,11 +136,6 @@
 //! Linux is complete and tested. Windows is tested under wine, without what wine lacks (console
 //! groups, services, boot ids). macOS is compiled and type-checked only.
 
-#![cfg_attr(
-    not(feature = "cli"),
-    allow(dead_code, unused_imports, reason = "some of it only the command line uses")
-)]
-
 mod background;
 mod claim;
 #[cfg(feature = "cli")]

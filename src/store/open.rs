@@ -237,6 +237,7 @@ impl OpenOptions {
 
     /// Where there is no store, or an empty file: somebody who was on record in the one before, and
     /// has not let go. A claim would be refused by the same look.
+    #[cfg_attr(not(feature = "cli"), expect(dead_code))]
     pub(crate) fn orphan(&self) -> Result<Option<Orphan>> {
         let Some(location) = self.location()? else { return Ok(None) };
         let looks = Looks::begin();

@@ -35,6 +35,7 @@ pub(crate) fn command_lock(file: &std::fs::File) -> io::Result<CommandLocks> {
 }
 
 /// Whether a file can be read, and renamed, while another process or handle has it locked.
+#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub const SHOWS_LOCKED_CONTENT: bool = cfg!(unix);
 
 /// Whether the platform shows what other processes have open.
@@ -164,6 +165,7 @@ pub(crate) fn listed_lock(path: &Path) -> ListedLock {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sharing {
     Shared,
+    #[cfg_attr(not(feature = "cli"), expect(dead_code))]
     Exclusive,
 }
 
@@ -172,6 +174,7 @@ pub(crate) enum Sharing {
 ///
 /// # Errors
 /// As `open(2)`; `InvalidInput` for what is no regular file.
+#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub(crate) fn open_foreign_lock_file(path: &Path) -> io::Result<std::fs::File> {
     os::open_foreign_lock_file(path)
 }

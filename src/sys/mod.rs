@@ -100,14 +100,15 @@ pub(crate) use locks::SHOWS_OPENED_FILES;
 #[cfg(all(unix, feature = "cli"))]
 pub(crate) use locks::hold_command_lock;
 pub(crate) use locks::{
-    CommandLocks, ListedLock, Sharing, command_lock, foreign_unlock, listed_lock,
-    open_foreign_lock_file, try_foreign_lock,
+    CommandLocks, ListedLock, Sharing, command_lock, foreign_unlock, listed_lock, try_foreign_lock,
 };
 pub use locks::{
-    OpenedFile, SHOWS_LOCKED_CONTENT, SHOWS_RECORD_LOCKS, files_opened_by, in_root_of,
-    lock_self_test, opened_files, processes_with_files_of, processes_with_open_file,
-    record_lock_holder, record_lock_holders, shares_mounts_with,
+    OpenedFile, SHOWS_RECORD_LOCKS, files_opened_by, in_root_of, lock_self_test, opened_files,
+    processes_with_files_of, processes_with_open_file, record_lock_holder, record_lock_holders,
+    shares_mounts_with,
 };
+#[cfg(any(feature = "cli", test))]
+pub(crate) use locks::{SHOWS_LOCKED_CONTENT, open_foreign_lock_file};
 pub(crate) use machine::{Membership, is_first_pid_namespace, is_private_group};
 pub use machine::{
     STATE_DIRECTORY, boot_clock_ms, boot_id, effective_uid, host_id, pid_namespace,
@@ -126,8 +127,10 @@ pub(crate) use process::{
 pub(crate) use programs::{program, program_places};
 pub(crate) use proven::{Proven, Unproven};
 pub(crate) use shortage::{Looks, Shortage, note};
+#[cfg(any(feature = "cli", test))]
+pub(crate) use signal::signal_number;
 pub use signal::{CaptureError, Captured, capture};
-pub(crate) use signal::{Caught, SignalOrigin, signal_name, signal_number};
+pub(crate) use signal::{Caught, SignalOrigin, signal_name};
 #[cfg(feature = "cli")]
 pub(crate) use signal::{ChildEnd, ExecFailure, Received};
 pub(crate) use trust::Trust;

@@ -204,6 +204,7 @@ pub(crate) fn survive_file_size_limit() {
 }
 
 /// Whether the end of a signal's action is to end the process: what a stop is made of.
+#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub(crate) fn asks_to_end(signal: i32) -> bool {
     matches!(signal, number::SIGTERM | number::SIGINT | number::SIGHUP | number::SIGQUIT)
 }
@@ -214,6 +215,7 @@ pub(crate) fn may_mean_reload(signal: i32) -> bool {
 }
 
 /// Whether a process that died of `signal` did so by a fault of its own.
+#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub(crate) fn is_fault(signal: i32) -> bool {
     matches!(
         signal,

@@ -416,6 +416,7 @@ pub(crate) struct Command {
 }
 
 /// Records that the command which the row names lives, or lived, without its lock.
+#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub(crate) fn lose_command_lock(tx: &Tx<'_>, id: InstanceId, nonce: &Nonce) -> Result<()> {
     tx.prepare_cached(
         "UPDATE instances SET command_lock = ?3
