@@ -11,6 +11,8 @@ use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{OnceLock, mpsc};
 use std::time::Duration;
 
+use anstream::{AutoStream, ColorChoice};
+use anstyle::AnsiColor;
 use serde_json::{Value, json};
 
 use crate::cli::printable;
@@ -157,7 +159,15 @@ fn teller() -> Option<&'static mpsc::SyncSender<Said>> {
     teller.as_ref()
 }
 
-/// Styles for a terminal; plain text elsewhere, and with `NO_COLOR`.
+const GOOD: anstyle::Style = AnsiColor::Green.on_default().bold();
+
+const DOUBTFUL: anstyle::Style = AnsiColor::Yellow.on_default().bold();
+
+const BAD: anstyle::Style = AnsiColor::Red.on_default().bold();
+
+const FAINT: anstyle::Style = anstyle::Style::new().dimmed();
+
+/// Styles for a terminal; plain text elsewhere, and with `NO_COLOR` and the like.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Style {
     colour: bool,
@@ -165,42 +175,32 @@ pub(crate) struct Style {
 }
 
 impl Style {
-    const GOOD: &str = "32;1";
-
-    const DOUBTFUL: &str = "33;1";
-
-    const BAD: &str = "31;1";
-
-    const FAINT: &str = "2";
-
-    const PLAIN: &str = "0";
-
-    /// All that it makes.
-    pub(crate) const CODES: [&str; 5] =
-        [Self::GOOD, Self::DOUBTFUL, Self::BAD, Self::FAINT, Self::PLAIN];
+    /// The codes that it makes, of `anstyle`'s: bold, faint, a colour, and the end of all.
+    pub(crate) const CODES: [&str; 6] = ["1", "2", "31", "32", "33", "0"];
 
     pub(crate) fn of_stdout() -> Self {
-        let refused = crate::environment::value("NO_COLOR").is_some();
         let dumb = crate::environment::text("TERM").is_some_and(|term| term == "dumb");
-        let is_terminal = io::stdout().is_terminal() && !dumb;
-        Self { colour: is_terminal && !refused, is_terminal }
+        Self {
+            colour: AutoStream::auto(io::stdout()).current_choice() == ColorChoice::AlwaysAnsi,
+            is_terminal: io::stdout().is_terminal() && !dumb,
+        }
     }
 
     /// A symbol in front of an answer, where a terminal shows it.
-    fn mark(self, code: &str, symbol: &str) -> String {
-        if self.is_terminal { self.paint(code, symbol) + " " } else { String::new() }
+    fn mark(self, style: anstyle::Style, symbol: &str) -> String {
+        if self.is_terminal { self.paint(style, symbol) + " " } else { String::new() }
     }
 
     pub(crate) fn good_mark(self) -> String {
-        self.mark(Self::GOOD, "\u{25cf}")
+        self.mark(GOOD, "\u{25cf}")
     }
 
     pub(crate) fn doubtful_mark(self) -> String {
-        self.mark(Self::DOUBTFUL, "?")
+        self.mark(DOUBTFUL, "?")
     }
 
     pub(crate) fn bad_mark(self) -> String {
-        self.mark(Self::BAD, "\u{25cb}")
+        self.mark(BAD, "\u{25cb}")
     }
 
     /// Whether there are colours in what it makes.
@@ -208,28 +208,24 @@ impl Style {
         self.colour
     }
 
-    fn paint(self, code: &str, text: &str) -> String {
-        if self.colour {
-            format!("\x1b[{code}m{text}\x1b[{}m", Self::PLAIN)
-        } else {
-            text.to_owned()
-        }
+    fn paint(self, style: anstyle::Style, text: &str) -> String {
+        if self.colour { format!("{style}{text}{style:#}") } else { text.to_owned() }
     }
 
     pub(crate) fn good(self, text: &str) -> String {
-        self.paint(Self::GOOD, text)
+        self.paint(GOOD, text)
     }
 
     pub(crate) fn bad(self, text: &str) -> String {
-        self.paint(Self::BAD, text)
+        self.paint(BAD, text)
     }
 
     pub(crate) fn doubtful(self, text: &str) -> String {
-        self.paint(Self::DOUBTFUL, text)
+        self.paint(DOUBTFUL, text)
     }
 
     pub(crate) fn faint(self, text: &str) -> String {
-        self.paint(Self::FAINT, text)
+        self.paint(FAINT, text)
     }
 }
 
