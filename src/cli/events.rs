@@ -29,7 +29,7 @@ pub(super) fn events(global: &Global, arguments: &args::Events, format: Format) 
         None => Vec::new(),
     };
     let text: String = events.iter().map(|event| line(event) + "\n").collect();
-    Ok(Answer::new(exit::OK, format, &text, &events.iter().map(Event::to_json).collect()))
+    Ok(Answer::new(exit::OK, text, events.iter().map(Event::to_json).collect()))
 }
 
 /// Where a follower starts in a store that it opens.

@@ -7,11 +7,11 @@ use serde_json::{Value, json};
 use crate::cli::advice::Invocation;
 use crate::cli::args::Global;
 use crate::cli::context::by_us;
-use crate::cli::output::{Answer, Complaint, Format, Outcome, exit};
+use crate::cli::output::{Answer, Complaint, Outcome, exit};
 use crate::cli::{Existing, args};
 use crate::{Eviction, Force, Holder, Office, Store, Wanted, path_text};
 
-pub(super) fn evict(global: &Global, arguments: &args::Evict, format: Format) -> Outcome {
+pub(super) fn evict(global: &Global, arguments: &args::Evict) -> Outcome {
     let office = global.office()?;
     let force = if arguments.force { Force::Yes } else { Force::No };
     let evict_in = |store: &Store| {
@@ -93,7 +93,7 @@ pub(super) fn evict(global: &Global, arguments: &args::Evict, format: Format) ->
     };
     let holder = refused.map_or(Value::Null, |holder| holder.to_json());
     let document = json!({"evicted": document, "holder": holder});
-    Ok(Answer::new(code, format, &text, &document).complaining(refused.map(|holder| {
+    Ok(Answer::new(code, text, document).complaining(refused.map(|holder| {
         Complaint::new(holder.to_string()).advising(holder.advice()).advising_also(
             "incumbent evict",
             "`incumbent evict --force` ends its record without ending the process",

@@ -2,14 +2,14 @@
 
 use crate::cli::args::Global;
 use crate::cli::output;
-use crate::cli::output::{Answer, Format, Outcome, ago, exit, until};
+use crate::cli::output::{Answer, Outcome, ago, exit, until};
 use crate::clock::{is_believed, length, rfc3339};
 use crate::{Incarnation, sys};
 
 /// As many as the store keeps.
 const HISTORY_SHOWN: usize = 200;
 
-pub(super) fn history(global: &Global, format: Format) -> Outcome {
+pub(super) fn history(global: &Global) -> Outcome {
     let office = global.office()?;
     let incarnations = match global.existing()? {
         Some(store) => {
@@ -23,7 +23,7 @@ pub(super) fn history(global: &Global, format: Format) -> Outcome {
         incarnations.iter().map(line).collect()
     };
     let document = incarnations.iter().map(Incarnation::to_json).collect();
-    Ok(Answer::new(exit::OK, format, &text, &document))
+    Ok(Answer::new(exit::OK, text, document))
 }
 
 /// Not where the clock was set in between.

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::cli::args::Global;
 use crate::cli::context::no_store;
-use crate::cli::output::{Answer, Format, Outcome, exit};
+use crate::cli::output::{Answer, Outcome, exit};
 use crate::cli::{args, output};
 use crate::sys::Shortage;
 use crate::transfer::export::{Exported, ExportedFile};
@@ -15,7 +15,7 @@ use crate::transfer::import::{Files, ImportedFile};
 use crate::transfer::{self, export, import};
 use crate::{Error, ErrorKind, Office, environment, sys};
 
-pub(super) fn import(global: &Global, arguments: &args::Import, format: Format) -> Outcome {
+pub(super) fn import(global: &Global, arguments: &args::Import) -> Outcome {
     let office = global.office()?;
     let home = transfer::home(&arguments.directory, &office.kind)?;
     let (lock_dir, left_out) = match &arguments.lock_dir {
@@ -41,7 +41,7 @@ pub(super) fn import(global: &Global, arguments: &args::Import, format: Format) 
     let documents: Vec<Value> = rows.iter().map(ImportedFile::to_json).collect();
     let is_conflict = rows.iter().any(|row| row.finding.is_conflict);
     let code = if is_conflict { exit::NOT_NOW } else { exit::OK };
-    Ok(Answer::new(code, format, &import_in_words(&rows, &home), &documents.into()))
+    Ok(Answer::new(code, import_in_words(&rows, &home), documents.into()))
 }
 
 /// A directory that can be listed.
@@ -82,7 +82,7 @@ fn import_in_words(rows: &[ImportedFile], home: &Path) -> String {
     rows.iter().map(line).collect()
 }
 
-pub(super) fn export(global: &Global, arguments: &args::Export, format: Format) -> Outcome {
+pub(super) fn export(global: &Global, arguments: &args::Export) -> Outcome {
     let office = global.office()?;
     let Some(store) = global.existing()? else { return Err(no_store(global)?) };
     let directory = &arguments.directory;
@@ -99,7 +99,7 @@ pub(super) fn export(global: &Global, arguments: &args::Export, format: Format) 
         }
     };
     let documents: Vec<Value> = rows.iter().map(ExportedFile::to_json).collect();
-    Ok(Answer::new(exit::OK, format, &export_in_words(&rows, &office), &documents.into()))
+    Ok(Answer::new(exit::OK, export_in_words(&rows, &office), documents.into()))
 }
 
 fn export_in_words(rows: &[ExportedFile], office: &Office) -> String {

@@ -8,7 +8,7 @@ use crate::cli::args::Global;
 use crate::cli::claim::show;
 use crate::cli::context::by_us;
 use crate::cli::keeper::Purpose;
-use crate::cli::output::{Answer, Complaint, Format, Outcome, exit};
+use crate::cli::output::{Answer, Complaint, Outcome, exit};
 use crate::cli::{args, identity, keeper, lost_store};
 use crate::clock::length;
 use crate::keeper::acquire::{self, Acquiring};
@@ -17,7 +17,7 @@ use crate::keeper::target::Target;
 use crate::scoped::GrantedLock;
 use crate::{Evicted, Holder, LockName, PreviousLock, Result, Stopped, Store, sys};
 
-pub(crate) fn acquire(global: &Global, arguments: &args::LockAcquire, format: Format) -> Outcome {
+pub(crate) fn acquire(global: &Global, arguments: &args::LockAcquire) -> Outcome {
     let identity = &arguments.identity;
     let mut request = identity::request(
         &arguments.scope,
@@ -46,15 +46,13 @@ pub(crate) fn acquire(global: &Global, arguments: &args::LockAcquire, format: Fo
         Ok(if report.code == exit::OK { Ok(()) } else { Err(report) })
     })?;
     Ok(match answer {
-        acquire::Answer::KeeperFailed(report) => show(global, format, report),
+        acquire::Answer::KeeperFailed(report) => show(global, report),
         acquire::Answer::Granted(granted) => {
             let text = granted_text(&acquiring, &granted);
-            Answer::new(exit::OK, format, &text, &document(Ok(&granted)))
+            Answer::new(exit::OK, text, document(Ok(&granted)))
         }
-        acquire::Answer::Held(holder) => {
-            Answer::new(exit::NOT_NOW, format, "", &document(Err(&holder)))
-                .complaining(Complaint::new(holder.to_string()).advising(holder.advice()))
-        }
+        acquire::Answer::Held(holder) => Answer::new(exit::NOT_NOW, "", document(Err(&holder)))
+            .complaining(Complaint::new(holder.to_string()).advising(holder.advice())),
     })
 }
 
@@ -105,7 +103,6 @@ fn ask(
 
 /// A verb's answer about one lock.
 fn answer(
-    format: Format,
     done: &str,
     found: std::result::Result<LockRow, String>,
     more: impl FnOnce(&LockRow) -> String,
@@ -116,11 +113,11 @@ fn answer(
                 done: true, "fence": row.fence, "instance": row.instance.as_i64(), "reason": null,
             });
             let text = format!("{}: {}\n", row.name, more(&row));
-            Answer::new(exit::OK, format, &text, &document)
+            Answer::new(exit::OK, text, document)
         }
         Err(why) => {
             let document = json!({done: false, "fence": null, "instance": null, "reason": why});
-            Answer::new(exit::NO, format, "", &document).complaining(Complaint::new(why))
+            Answer::new(exit::NO, "", document).complaining(Complaint::new(why))
         }
     }
 }
@@ -130,38 +127,38 @@ fn ref_name(arguments: &args::LockRef) -> Result<LockName> {
     identity::name(&arguments.scope, identity.identity.as_ref(), identity.identity_env.as_ref())
 }
 
-pub(super) fn verify(global: &Global, arguments: &args::LockRef, format: Format) -> Outcome {
+pub(super) fn verify(global: &Global, arguments: &args::LockRef) -> Outcome {
     let name = ref_name(arguments)?;
     let asked = Asked { name: &name, pid: arguments.pid, fence: arguments.fence };
     let found = ask(global, &name, |store| asked.verify(store))?;
-    Ok(answer(format, "held", found, |row| format!("held, fence {}", row.fence)))
+    Ok(answer("held", found, |row| format!("held, fence {}", row.fence)))
 }
 
-pub(super) fn renew(global: &Global, arguments: &args::LockRef, format: Format) -> Outcome {
+pub(super) fn renew(global: &Global, arguments: &args::LockRef) -> Outcome {
     let name = ref_name(arguments)?;
     let asked = Asked { name: &name, pid: arguments.pid, fence: arguments.fence };
     let found = ask(global, &name, |store| asked.renew(store))?;
-    Ok(answer(format, "renewed", found, |row| match row.ttl_ms {
+    Ok(answer("renewed", found, |row| match row.ttl_ms {
         Some(ttl_ms) => format!("renewed for {}, fence {}", length(ttl_ms), row.fence),
         None => format!("held without a lease, fence {}", row.fence),
     }))
 }
 
-pub(super) fn release(global: &Global, arguments: &args::LockRelease, format: Format) -> Outcome {
+pub(super) fn release(global: &Global, arguments: &args::LockRelease) -> Outcome {
     if arguments.all {
-        return release_all(global, arguments.pid, format);
+        return release_all(global, arguments.pid);
     }
     let scope = arguments.scope.as_deref().unwrap_or_default();
     let name = identity::name(scope, arguments.identity.as_ref(), arguments.identity_env.as_ref())?;
     let asked = Asked { name: &name, pid: arguments.pid, fence: arguments.fence };
     let by = by_us("lock release");
     let found = ask(global, &name, |store| asked.release(store, &by))?;
-    Ok(answer(format, "released", found, |_| "released".to_owned()))
+    Ok(answer("released", found, |_| "released".to_owned()))
 }
 
 /// Releases the locks of one process, or of the run we are in, and prints how many those were.
-fn release_all(global: &Global, pid: Option<sys::Pid>, format: Format) -> Outcome {
+fn release_all(global: &Global, pid: Option<sys::Pid>) -> Outcome {
     let by = by_us("lock release --all");
     let count = lost_store::ask(global, |store| locks::release_all(store, pid, &by))?.unwrap_or(0);
-    Ok(Answer::new(exit::OK, format, &format!("{count}\n"), &json!({"released": count})))
+    Ok(Answer::new(exit::OK, format!("{count}\n"), json!({"released": count})))
 }

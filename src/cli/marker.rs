@@ -4,13 +4,13 @@ use serde_json::{Value, json};
 
 use crate::cli::args::Global;
 use crate::cli::context::by_us;
-use crate::cli::output::{Answer, Complaint, Format, Outcome, ago, exit};
+use crate::cli::output::{Answer, Complaint, Outcome, ago, exit};
 use crate::cli::{args, lost_store, output};
 use crate::keeper::markers;
 use crate::marker::request;
 use crate::{Consumed, Marker, MarkerName, MarkerRequest, Written};
 
-pub(super) fn write(global: &Global, arguments: &args::MarkerWrite, format: Format) -> Outcome {
+pub(super) fn write(global: &Global, arguments: &args::MarkerWrite) -> Outcome {
     let office = global.office()?;
     let mut request = MarkerRequest::new(arguments.name.clone()).by(by_us("marker write"));
     if let Some(ttl) = arguments.ttl {
@@ -32,22 +32,21 @@ pub(super) fn write(global: &Global, arguments: &args::MarkerWrite, format: Form
     }
     let replaced: Vec<Value> = replaced.iter().map(Marker::to_json).collect();
     let more = json!({"written": true, "replaced": replaced});
-    Ok(Answer::new(exit::OK, format, &text, &document(Some(&marker), more)))
+    Ok(Answer::new(exit::OK, text, document(Some(&marker), more)))
 }
 
-pub(super) fn peek(global: &Global, arguments: &args::MarkerRead, format: Format) -> Outcome {
+pub(super) fn peek(global: &Global, arguments: &args::MarkerRead) -> Outcome {
     let name = arguments.name.as_ref();
     let marker = lost_store::ask(global, |store| markers::peek(store, arguments.pid, name))?;
     let marker = marker.flatten();
     Ok(Answer::new(
         if marker.is_some() { exit::OK } else { exit::NO },
-        format,
-        &text(marker.as_ref()),
-        &document(marker.as_ref(), json!({})),
+        text(marker.as_ref()),
+        document(marker.as_ref(), json!({})),
     ))
 }
 
-pub(super) fn consume(global: &Global, arguments: &args::MarkerRead, format: Format) -> Outcome {
+pub(super) fn consume(global: &Global, arguments: &args::MarkerRead) -> Outcome {
     let name = arguments.name.as_ref();
     let consumed = lost_store::ask(global, |store| markers::consume(store, arguments.pid, name))?;
     let consumed = consumed.flatten();
@@ -60,11 +59,11 @@ pub(super) fn consume(global: &Global, arguments: &args::MarkerRead, format: For
     let marker = consumed.map(|Consumed { marker, .. }| marker);
     let more = json!({"consumed": marker.is_some(), "recorded": recorded});
     let code = if marker.is_some() { exit::OK } else { exit::NO };
-    Ok(Answer::new(code, format, &text(marker.as_ref()), &document(marker.as_ref(), more))
+    Ok(Answer::new(code, text(marker.as_ref()), document(marker.as_ref(), more))
         .complaining(complaint))
 }
 
-pub(super) fn clear(global: &Global, arguments: &args::MarkerClear, format: Format) -> Outcome {
+pub(super) fn clear(global: &Global, arguments: &args::MarkerClear) -> Outcome {
     let name: &MarkerName = &arguments.name;
     let by = by_us("marker clear");
     let cleared = match global.existing()? {
@@ -78,9 +77,8 @@ pub(super) fn clear(global: &Global, arguments: &args::MarkerClear, format: Form
     };
     Ok(Answer::new(
         if cleared > 0 { exit::OK } else { exit::NO },
-        format,
-        &text,
-        &json!({"cleared": cleared}),
+        text,
+        json!({"cleared": cleared}),
     ))
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::cli::advice::Invocation;
 use crate::cli::args::Global;
 use crate::cli::keeper::document;
-use crate::cli::output::{Answer, Complaint, Format, Outcome};
+use crate::cli::output::{Answer, Complaint, Outcome};
 use crate::cli::{args, identity, output};
 use crate::process::older::wire;
 use crate::run::notice::Notice;
@@ -15,7 +15,7 @@ use crate::run::{Finished, How, Run};
 use crate::sys::supervise;
 use crate::{ClaimOptions, Error, ExitCause, ExitCodes, ExitRule, Replace, Supervisor};
 
-pub(super) fn run(global: &Global, arguments: &args::Run, format: Format) -> Outcome {
+pub(super) fn run(global: &Global, arguments: &args::Run) -> Outcome {
     if arguments.command.first().is_none_or(|program| program.is_empty()) {
         return Err(Error::invalid("the command is empty")
             .with_hint("name it after `--`, e.g. `incumbent run -- my-gateway --serve`"));
@@ -49,7 +49,7 @@ pub(super) fn run(global: &Global, arguments: &args::Run, format: Format) -> Out
     };
     let finished = run.run();
     output::finish_telling();
-    Ok(answer(global, &run, finished?, format))
+    Ok(answer(global, &run, finished?))
 }
 
 fn replace(arguments: &args::Run) -> Replace {
@@ -83,21 +83,21 @@ fn tell(invocation: &Invocation, notice: &Notice<'_>) {
     output::tell_aside(&format!("incumbent: run: {notice}{advice}\n"));
 }
 
-fn answer(global: &Global, run: &Run, finished: Finished, format: Format) -> Answer {
+fn answer(global: &Global, run: &Run, finished: Finished) -> Answer {
     let code = finished.exit_code;
     match finished.how {
         How::Ended => Answer::silent(code),
-        How::Failed(error) => Answer::failed(code, format, &Invocation::of(global), &error),
+        How::Failed(error) => Answer::failed(code, &Invocation::of(global), &error),
         How::Refused(holder) => {
             let document = document(None, None, None, Some(&holder));
-            Answer::new(code, format, "", &document)
+            Answer::new(code, "", document)
                 .complaining(Complaint::new(holder.to_string()).advising(holder.advice()))
         }
         How::StaysStopped => {
             let mut document = document(None, None, None, None);
             document["reason"] = ExitCause::DesiredStopped.as_str().into();
             let name = &run.profile;
-            Answer::new(code, format, "", &document).complaining(
+            Answer::new(code, "", document).complaining(
                 Complaint::new(format!(
                     "profile {name} is set to stay stopped (`desired`), so it was not started"
                 ))

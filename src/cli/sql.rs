@@ -20,7 +20,7 @@ pub(super) fn sql(global: &Global, arguments: &args::Sql, format: Format) -> Out
         return Ok(Answer::data(exit::OK, csv(&answer)?));
     }
     let text = if format == Format::Text { table(&answer) } else { String::new() };
-    Ok(Answer::new(exit::OK, format, &text, &documents(&answer)))
+    Ok(Answer::new(exit::OK, text, documents(&answer)))
 }
 
 fn documents(answer: &Table) -> Value {

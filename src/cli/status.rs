@@ -27,7 +27,7 @@ fn answer(global: &Global, arguments: &args::Status, format: Format) -> Outcome 
             .with_hint("leave out one of them"));
     }
     if arguments.all {
-        return all(global, arguments, format);
+        return all(global, arguments);
     }
     let office = global.office()?;
     let report = match global.existing_or_orphan()? {
@@ -47,10 +47,10 @@ fn answer(global: &Global, arguments: &args::Status, format: Format) -> Outcome 
     } else {
         text(&report, &Invocation::of(global))
     };
-    Ok(Answer::new(code, format, &text, &report.to_json()))
+    Ok(Answer::new(code, text, report.to_json()))
 }
 
-fn all(global: &Global, arguments: &args::Status, format: Format) -> Outcome {
+fn all(global: &Global, arguments: &args::Status) -> Outcome {
     let profile = global.profile.as_deref().map(ProfileName::new).transpose()?;
     let kind = global.kind.as_deref().map(Kind::new).transpose()?;
     let reports = match global.existing()? {
@@ -66,7 +66,7 @@ fn all(global: &Global, arguments: &args::Status, format: Format) -> Outcome {
     } else {
         table(&reports)
     };
-    Ok(Answer::new(exit::OK, format, &text, &reports.iter().map(Report::to_json).collect()))
+    Ok(Answer::new(exit::OK, text, reports.iter().map(Report::to_json).collect()))
 }
 
 /// One line for each office.

@@ -5,11 +5,11 @@ use serde_json::{Value, json};
 use crate::cli::args::{Cadence, Global, StatusField, StatusSet, Time};
 use crate::cli::context::by_us;
 use crate::cli::lost_store;
-use crate::cli::output::{Answer, Format, Outcome, exit};
+use crate::cli::output::{Answer, Outcome, exit};
 use crate::keeper::speak;
 use crate::{Clock, Error, Field, Office, PlatformUpdate, Result, StatusUpdate, SystemClock};
 
-pub(super) fn status_set(global: &Global, arguments: &StatusSet, format: Format) -> Outcome {
+pub(super) fn status_set(global: &Global, arguments: &StatusSet) -> Outcome {
     let office = global.office()?;
     let update = update(arguments, &office)?;
     update.check()?;
@@ -35,7 +35,7 @@ pub(super) fn status_set(global: &Global, arguments: &StatusSet, format: Format)
         "kind": office.kind.as_str(),
         "instance": instance.as_i64(),
     });
-    Ok(Answer::new(exit::OK, format, "", &document))
+    Ok(Answer::new(exit::OK, "", document))
 }
 
 /// The update that the arguments describe; a field cannot be set and forgotten at once.

@@ -37,7 +37,7 @@ pub(super) fn show(mut error: clap::Error, arguments: &[OsString]) -> i32 {
         }
     };
     let invocation = Invocation::default();
-    let answer = Answer::error(format, &invocation, &error);
+    let answer = Answer::error(&invocation, &error);
     answer.deliver(format, &invocation, verb, Nature::Question)
 }
 

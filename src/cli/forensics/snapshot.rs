@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::cli::args;
 use crate::cli::args::Global;
-use crate::cli::output::{Answer, Format, Outcome, exit};
+use crate::cli::output::{Answer, Outcome, exit};
 use crate::forensics::shutdown::{Ends, Recorder};
 use crate::forensics::snapshot as forensics_snapshot;
 use crate::forensics::snapshot::Snapshot;
@@ -19,11 +19,7 @@ use crate::{Office, Store};
 /// How long the store may keep us: whoever asks is being stopped.
 const STORE_WITHIN: Duration = Duration::from_millis(50);
 
-pub(crate) fn snapshot(
-    global: &Global,
-    arguments: &args::ForensicsSnapshot,
-    format: Format,
-) -> Outcome {
+pub(crate) fn snapshot(global: &Global, arguments: &args::ForensicsSnapshot) -> Outcome {
     // Before the store is opened: what is seen now counts.
     let seen = forensics_snapshot::snapshot(arguments.signal);
     let office = global.office()?;
@@ -32,7 +28,7 @@ pub(crate) fn snapshot(
         Ok(None) => seen.without_store("there is no store"),
         Err(error) => seen.without_store(error.to_string()),
     });
-    Ok(Answer::new(exit::OK, format, &(snapshot.to_log_line() + "\n"), &snapshot.to_json()))
+    Ok(Answer::new(exit::OK, snapshot.to_log_line() + "\n", snapshot.to_json()))
 }
 
 /// Leaves it on record for the run that we are in, or for the process that started us if it is on
