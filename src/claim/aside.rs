@@ -2,7 +2,7 @@
 //! its transaction.
 //!
 //! Reading a command line, or ending the command or the family of a `run` that is gone, can be
-//! slow. `claim_once` and `acquire_once` return such a step as an `Errand`, `Aside::run` does it,
+//! slow. `claim_once` and `acquire_once` return such a step as an `Errand`, `Lookups::run` does it,
 //! and the claim starts over. What an errand found counts only for the generation that it was found
 //! for.
 //!
@@ -70,7 +70,7 @@ impl Errand {
 
 /// What a claim learns and does between two transactions, because it is too slow for one.
 #[derive(Debug, Default)]
-pub(crate) struct Aside {
+pub(crate) struct Lookups {
     command_lines: Vec<LiveCommandLine>,
     /// The holders whose command could not be ended, or was, and still counts as alive by its lock:
     /// they are refused like any other.
@@ -89,7 +89,7 @@ pub(crate) struct Aside {
     children: Vec<(InstanceId, Vec<LeftOver>)>,
 }
 
-impl Aside {
+impl Lookups {
     /// Runs `errand`, which must not go on beyond `deadline` for the sake of an eviction.
     ///
     /// # Errors

@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use crate::claim::aside::{Aside, Errand};
+use crate::claim::aside::{Errand, Lookups};
 use crate::liveness::{
     AliveReason, AnchorState, DeadReason, Evidence, Judgement, Lease, Presence, StartTimeMatch,
     UnknownReason, Verdict,
@@ -43,7 +43,7 @@ pub struct Evicted {
 }
 
 impl Evicted {
-    pub(crate) fn of(record: &Record, reason: EndReason, aside: &Aside) -> Self {
+    pub(crate) fn of(record: &Record, reason: EndReason, aside: &Lookups) -> Self {
         let Remains { ended, left_alone, .. } = aside.remains_of(record.id);
         Self {
             ended,
@@ -152,7 +152,7 @@ pub(crate) fn examine(
     claimant: Claimant<'_>,
     record: &Record,
     lease: Lease,
-    aside: &Aside,
+    aside: &Lookups,
 ) -> Examined {
     let command_line = aside.command_line(record.id);
     let judged = judge::judge_for_claim(inner, record, lease, &command_line);

@@ -65,13 +65,13 @@ impl std::fmt::Display for Lost {
 
 /// A row of this process, as one of its guards knows it.
 #[derive(Clone, Debug)]
-pub(crate) struct Footing {
+pub(crate) struct OwnedRow {
     pub(crate) inner: Arc<Inner>,
     pub(crate) instance: InstanceId,
     pub(crate) nonce_hash: String,
 }
 
-impl Footing {
+impl OwnedRow {
     /// Whether the row still stands, and whatever `more` looks for in the same snapshot. An anchor
     /// file that somebody removed is made anew.
     pub(crate) fn verify(

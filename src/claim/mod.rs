@@ -11,9 +11,9 @@ pub(crate) mod sweep;
 pub(crate) mod wait;
 pub(crate) mod waiting_row;
 
-pub(crate) use crate::claim::aside::{Aside, Errand};
+pub(crate) use crate::claim::aside::{Errand, Lookups};
 pub(crate) use crate::claim::examine::{
     ATTEMPTS, Attachment, Claimant, Count, Examined, changes_too_fast, examine, judge_to_end,
 };
-pub(crate) use crate::claim::guard::Footing;
+pub(crate) use crate::claim::guard::OwnedRow;
 pub(crate) use crate::claim::obstacle::Obstacle;

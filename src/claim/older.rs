@@ -16,7 +16,7 @@ use crate::liveness::{AnchorState, Lease, Verdict};
 use crate::owner::older::Looked;
 use crate::owner::{LiveCommandLine, ending, judge_record, older};
 use crate::process::command_line::redact;
-use crate::process::older::lock::Found;
+use crate::process::older::lock::LockHolder;
 use crate::process::older::wire::{PidRecord, Unusable};
 use crate::process::older::{KIND, LOCK_FILE, PID_FILE, lock};
 use crate::process::{Observer, Subject};
@@ -194,7 +194,7 @@ fn cannot_tell(path: &Path, office: &Office) -> Error {
 fn by_pid_file(
     inner: &Inner,
     home: &Path,
-) -> std::result::Result<Option<(Found, Record)>, PathBuf> {
+) -> std::result::Result<Option<(LockHolder, Record)>, PathBuf> {
     let path = home.join(PID_FILE);
     let said = match PidRecord::read(&path) {
         Ok(said) => said,
@@ -223,7 +223,7 @@ pub(crate) fn beside(
     home: &Path,
     record: &Record,
 ) -> Result<Option<Box<Obstacle>>> {
-    let older = |found: &Found| {
+    let older = |found: &LockHolder| {
         let holder = Holder::older(office, found.pid, &found.argv);
         Box::new(Obstacle { holder: Box::new(holder), watch: None })
     };
@@ -271,7 +271,7 @@ pub(crate) fn insert(
     tx: &Tx<'_>,
     inner: &Inner,
     office: &Office,
-    found: &Found,
+    found: &LockHolder,
     home: &Path,
     anchor: Option<&str>,
     files_owner: Option<u32>,
@@ -322,7 +322,7 @@ pub(crate) fn insert(
 
 /// For how long an older gateway has been running: by the kernel, or else by when it wrote its
 /// `gateway.pid`, which it does once.
-fn runs_for_ms(found: &Found, home: &Path, now_ms: i64) -> Option<i64> {
+fn runs_for_ms(found: &LockHolder, home: &Path, now_ms: i64) -> Option<i64> {
     if let Some(age_ms) =
         sys::process_age_ms(found.pid, clock::unix_time()).filter(|_| found.is_here)
     {
@@ -354,7 +354,7 @@ pub(crate) fn judge(inner: &Inner, record: &PidRecord, file: &Path) -> (Record, 
 
 /// What goes on record of a process that a file names: of one that is known to be it, what it shows
 /// itself says more.
-pub(crate) fn found(said: &PidRecord, verdict: Verdict) -> Found {
+pub(crate) fn found(said: &PidRecord, verdict: Verdict) -> LockHolder {
     let shown = sys::command_line(said.pid);
     let told = said.start_time();
     let start_time = match verdict {
@@ -362,5 +362,5 @@ pub(crate) fn found(said: &PidRecord, verdict: Verdict) -> Found {
         Verdict::Dead(_) | Verdict::Unknown(_) => told,
     };
     let argv = shown.unwrap_or_else(|| said.argv.clone());
-    Found { pid: said.pid, start_time, argv, is_here: true, has_left_it: false, owner: None }
+    LockHolder { pid: said.pid, start_time, argv, is_here: true, has_left_it: false, owner: None }
 }

@@ -18,8 +18,8 @@ use crate::clock::Deadline;
 use crate::liveness::{AnchorState, Lease, Verdict};
 use crate::owner::older::{Looked, refreshed};
 use crate::owner::{LiveCommandLine, judge_record, older};
-use crate::process::older::lock::Found;
-use crate::process::older::wire::Owner;
+use crate::process::older::lock::LockHolder;
+use crate::process::older::wire::HoldingRun;
 use crate::process::older::{LOCK_FILE, lock};
 use crate::records::instances::LockNow;
 use crate::records::{Record, instances, profiles};
@@ -33,7 +33,7 @@ pub(crate) enum Ours {
     Row(Box<Record>),
     /// A `run` that is not on record here, as it says itself in the file: of another store, or one
     /// that has lost its office, and is about to end.
-    Unrecorded(Box<Found>, Owner),
+    Unrecorded(Box<LockHolder>, HoldingRun),
 }
 
 /// Who of our own, but for the holder of `office`, holds the lock in `home`, which is held. An

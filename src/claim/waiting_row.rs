@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::owner::ending::Release;
+use crate::owner::ending::RowRelease;
 use crate::owner::{ending, is_held};
 use crate::patience::with_budget;
 use crate::records::{End, EndReason, Identities, NewInstance, Origin, instances, waiters};
@@ -109,7 +109,7 @@ impl Drop for WaitingRow {
             // With the next change of this process: it may live for months.
             Err(error) => {
                 tracing::debug!(%error, "the end of a wait is kept for later");
-                let kept = Release { instance: self.instance, nonce_hash: hash, end };
+                let kept = RowRelease { instance: self.instance, nonce_hash: hash, end };
                 self.inner.pending.lock().push(Arc::new(kept));
             }
         }

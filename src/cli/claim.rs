@@ -5,10 +5,10 @@ use serde_json::json;
 use crate::cli::advice::Invocation;
 use crate::cli::args::Global;
 use crate::cli::context::by_us;
-use crate::cli::keeper::Purpose;
+use crate::cli::keeper::KeeperFor;
 use crate::cli::output::{Answer, Complaint, Outcome, exit};
 use crate::cli::{args, keeper, lost_store};
-use crate::keeper::record::{Recorded, Recorder};
+use crate::keeper::record::{RecordOutcome, RecordedBy};
 use crate::keeper::release::NotYours;
 use crate::keeper::target::Target;
 use crate::keeper::{record, release};
@@ -29,10 +29,10 @@ pub(super) fn claim(global: &Global, arguments: &args::Claim) -> Outcome {
         },
     };
     let target = named.map_or_else(|| Target::prove(pid), Ok)?;
-    let recorder = if arguments.no_keeper { Recorder::NoKeeper } else { Recorder::Verb };
+    let recorder = if arguments.no_keeper { RecordedBy::NoKeeper } else { RecordedBy::Verb };
     let report = match record::record(&store, &office, profile.home(), &target, recorder)? {
-        Recorded::NeedsKeeper => {
-            let purpose = Purpose::Office(&office, profile.home());
+        RecordOutcome::NeedsKeeper => {
+            let purpose = KeeperFor::Office(&office, profile.home());
             keeper::start(global, &store, &purpose, &target)?
         }
         answer => keeper::report(&office, &target, &answer),
@@ -40,7 +40,7 @@ pub(super) fn claim(global: &Global, arguments: &args::Claim) -> Outcome {
     Ok(show(global, report))
 }
 
-pub(super) fn show(global: &Global, mut report: keeper::Report) -> Answer {
+pub(super) fn show(global: &Global, mut report: keeper::KeeperAnswer) -> Answer {
     Invocation::of(global).complete_in(&mut report.document);
     Answer::new(report.code, report.text, report.document).complaining(report.complaint)
 }

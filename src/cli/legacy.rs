@@ -11,7 +11,7 @@ use crate::cli::output::{Answer, Outcome, exit};
 use crate::cli::{args, output};
 use crate::sys::Shortage;
 use crate::transfer::export::{Exported, ExportedFile};
-use crate::transfer::import::{Files, ImportedFile};
+use crate::transfer::import::{ImportedFile, OlderFiles};
 use crate::transfer::{self, export, import};
 use crate::{Error, ErrorKind, Office, environment, sys};
 
@@ -30,7 +30,7 @@ pub(super) fn import(global: &Global, arguments: &args::Import) -> Outcome {
         },
         None => (default_lock_dir(), None),
     };
-    let files = Files::new(&home, lock_dir.as_deref());
+    let files = OlderFiles::new(&home, lock_dir.as_deref());
     let mut rows = if files.any() {
         let store = global.options().open()?;
         import::import(&store, &office, &files)?

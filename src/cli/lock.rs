@@ -7,12 +7,12 @@ use serde_json::{Value, json};
 use crate::cli::args::Global;
 use crate::cli::claim::show;
 use crate::cli::context::by_us;
-use crate::cli::keeper::Purpose;
+use crate::cli::keeper::KeeperFor;
 use crate::cli::output::{Answer, Complaint, Outcome, exit};
 use crate::cli::{args, identity, keeper, lost_store};
 use crate::clock::length;
 use crate::keeper::acquire::{self, Acquiring};
-use crate::keeper::locks::{self, Asked, LockRow};
+use crate::keeper::locks::{self, LockQuestion, LockRow};
 use crate::keeper::target::Target;
 use crate::scoped::GrantedLock;
 use crate::{Evicted, Holder, LockName, PreviousLock, Result, Stopped, Store, sys};
@@ -34,7 +34,7 @@ pub(crate) fn acquire(global: &Global, arguments: &args::LockAcquire) -> Outcome
     let named = arguments.pid.map(Target::prove).transpose()?;
     let store = global.options().open()?;
     let acquiring = Acquiring::new(&store, profile, named)?;
-    let asked = acquire::Asked {
+    let asked = acquire::LockWish {
         request: &request,
         stopped: if arguments.evict_stopped { Stopped::Evict } else { Stopped::Respect },
         keeper: !arguments.no_keeper,
@@ -42,17 +42,19 @@ pub(crate) fn acquire(global: &Global, arguments: &args::LockAcquire) -> Outcome
         by: &by_us("lock acquire"),
     };
     let answer = acquire::acquire(&store, &acquiring, asked, |profile, target| {
-        let report = keeper::start(global, &store, &Purpose::Locks(profile), target)?;
+        let report = keeper::start(global, &store, &KeeperFor::Locks(profile), target)?;
         Ok(if report.code == exit::OK { Ok(()) } else { Err(report) })
     })?;
     Ok(match answer {
-        acquire::Answer::KeeperFailed(report) => show(global, report),
-        acquire::Answer::Granted(granted) => {
+        acquire::AcquireAnswer::KeeperFailed(report) => show(global, report),
+        acquire::AcquireAnswer::Granted(granted) => {
             let text = granted_text(&acquiring, &granted);
             Answer::new(exit::OK, text, document(Ok(&granted)))
         }
-        acquire::Answer::Held(holder) => Answer::new(exit::NOT_NOW, "", document(Err(&holder)))
-            .complaining(Complaint::new(holder.to_string()).advising(holder.advice())),
+        acquire::AcquireAnswer::Held(holder) => {
+            Answer::new(exit::NOT_NOW, "", document(Err(&holder)))
+                .complaining(Complaint::new(holder.to_string()).advising(holder.advice()))
+        }
     })
 }
 
@@ -95,7 +97,7 @@ fn document(answer: std::result::Result<&GrantedLock, &Holder>) -> Value {
 fn ask(
     global: &Global,
     name: &LockName,
-    question: impl Fn(&Store) -> Result<locks::Answer>,
+    question: impl Fn(&Store) -> Result<locks::LockAnswer>,
 ) -> Result<std::result::Result<LockRow, String>> {
     let found = lost_store::ask(global, question)?;
     Ok(found.unwrap_or_else(|| Err(format!("nobody holds {name}: there is no store"))))
@@ -129,14 +131,14 @@ fn ref_name(arguments: &args::LockRef) -> Result<LockName> {
 
 pub(super) fn verify(global: &Global, arguments: &args::LockRef) -> Outcome {
     let name = ref_name(arguments)?;
-    let asked = Asked { name: &name, pid: arguments.pid, fence: arguments.fence };
+    let asked = LockQuestion { name: &name, pid: arguments.pid, fence: arguments.fence };
     let found = ask(global, &name, |store| asked.verify(store))?;
     Ok(answer("held", found, |row| format!("held, fence {}", row.fence)))
 }
 
 pub(super) fn renew(global: &Global, arguments: &args::LockRef) -> Outcome {
     let name = ref_name(arguments)?;
-    let asked = Asked { name: &name, pid: arguments.pid, fence: arguments.fence };
+    let asked = LockQuestion { name: &name, pid: arguments.pid, fence: arguments.fence };
     let found = ask(global, &name, |store| asked.renew(store))?;
     Ok(answer("renewed", found, |row| match row.ttl_ms {
         Some(ttl_ms) => format!("renewed for {}, fence {}", length(ttl_ms), row.fence),
@@ -150,7 +152,7 @@ pub(super) fn release(global: &Global, arguments: &args::LockRelease) -> Outcome
     }
     let scope = arguments.scope.as_deref().unwrap_or_default();
     let name = identity::name(scope, arguments.identity.as_ref(), arguments.identity_env.as_ref())?;
-    let asked = Asked { name: &name, pid: arguments.pid, fence: arguments.fence };
+    let asked = LockQuestion { name: &name, pid: arguments.pid, fence: arguments.fence };
     let by = by_us("lock release");
     let found = ask(global, &name, |store| asked.release(store, &by))?;
     Ok(answer("released", found, |_| "released".to_owned()))

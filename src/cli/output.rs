@@ -103,7 +103,7 @@ pub(crate) fn tell_lines(text: &str) {
 /// terminal): written by a thread of its own, and dropped where that has too much to say already.
 pub(crate) fn tell_aside(text: &str) {
     let Some(teller) = teller() else { return tell(text) };
-    let _ = teller.try_send(Said::Text(text.to_owned()));
+    let _ = teller.try_send(Line::Text(text.to_owned()));
 }
 
 /// Waits until what was told aside is written, but not for a reader: one line is not written for
@@ -114,7 +114,7 @@ pub(crate) fn finish_telling() {
     const ALIKE_MAX: usize = 3;
     let Some(Some(teller)) = TELLER.get() else { return };
     let (done, finished) = mpsc::channel();
-    if teller.try_send(Said::Done(done)).is_err() {
+    if teller.try_send(Line::Done(done)).is_err() {
         return;
     }
     let (mut before, mut alike) = (0, 0);
@@ -130,26 +130,26 @@ pub(crate) fn finish_telling() {
 /// writes one.
 static WRITTEN: AtomicUsize = AtomicUsize::new(0);
 
-enum Said {
+enum Line {
     Text(String),
     Done(mpsc::Sender<()>),
 }
 
-static TELLER: OnceLock<Option<mpsc::SyncSender<Said>>> = OnceLock::new();
+static TELLER: OnceLock<Option<mpsc::SyncSender<Line>>> = OnceLock::new();
 
-fn teller() -> Option<&'static mpsc::SyncSender<Said>> {
+fn teller() -> Option<&'static mpsc::SyncSender<Line>> {
     const LINES_MAX: usize = 64;
     let teller = TELLER.get_or_init(|| {
         let (sender, lines) = mpsc::sync_channel(LINES_MAX);
         let write = move || {
             for line in lines {
                 match line {
-                    Said::Text(text) => {
+                    Line::Text(text) => {
                         WRITTEN.fetch_add(1, Ordering::Relaxed);
                         tell(&text);
                         WRITTEN.fetch_add(1, Ordering::Relaxed);
                     }
-                    Said::Done(done) => drop(done.send(())),
+                    Line::Done(done) => drop(done.send(())),
                 }
             }
         };

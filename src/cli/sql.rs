@@ -7,7 +7,7 @@ use crate::cli::args::Global;
 use crate::cli::context::no_store;
 use crate::cli::output::{Answer, Format, Outcome, exit};
 use crate::cli::{args, printable};
-use crate::{Error, Result, Table};
+use crate::{Error, Result, Rows};
 
 pub(super) fn sql(global: &Global, arguments: &args::Sql, format: Format) -> Outcome {
     if arguments.csv && format == Format::Json {
@@ -23,7 +23,7 @@ pub(super) fn sql(global: &Global, arguments: &args::Sql, format: Format) -> Out
     Ok(Answer::new(exit::OK, text, documents(&answer)))
 }
 
-fn documents(answer: &Table) -> Value {
+fn documents(answer: &Rows) -> Value {
     answer
         .rows
         .iter()
@@ -54,7 +54,7 @@ fn to_text(value: &SqlValue) -> String {
     }
 }
 
-fn csv(answer: &Table) -> Result<Vec<u8>> {
+fn csv(answer: &Rows) -> Result<Vec<u8>> {
     let mut writer = csv::Writer::from_writer(Vec::new());
     let failed = |error: String| Error::internal(format!("cannot write the CSV: {error}"));
     writer.write_record(&answer.columns).map_err(|error| failed(error.to_string()))?;
@@ -65,7 +65,7 @@ fn csv(answer: &Table) -> Result<Vec<u8>> {
     writer.into_inner().map_err(|error| failed(error.to_string()))
 }
 
-fn table(answer: &Table) -> String {
+fn table(answer: &Rows) -> String {
     let mut table = comfy_table::Table::new();
     table
         .load_style(comfy_table::presets::UTF8_NO_BORDERS)

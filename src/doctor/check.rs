@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use crate::doctor::owners;
-use crate::doctor::owners::Owner;
+use crate::doctor::owners::JudgedOwner;
 use crate::path_text::quoted;
 use crate::process::command_line;
 use crate::records::Identities;
@@ -84,8 +84,8 @@ impl Finding {
         })
     }
 
-    pub(super) fn of(id: &'static str, seen: Seen) -> Self {
-        let Seen { severity, evidence, remedy, ran_short } = seen;
+    pub(super) fn of(id: &'static str, seen: Observation) -> Self {
+        let Observation { severity, evidence, remedy, ran_short } = seen;
         Self { id, severity, evidence, remedy, ran_short }
     }
 }
@@ -95,19 +95,19 @@ pub(crate) struct Check<T> {
     pub(super) id: &'static str,
     /// What there is to say when nothing is found.
     pub(super) silent: &'static str,
-    pub(super) look: fn(&T) -> Result<Vec<Seen>>,
+    pub(super) look: fn(&T) -> Result<Vec<Observation>>,
 }
 
 /// A finding that does not know yet whose it is.
 #[derive(Debug)]
-pub(crate) struct Seen {
+pub(crate) struct Observation {
     pub(super) severity: Severity,
     pub(super) evidence: String,
     pub(super) remedy: Option<String>,
     pub(super) ran_short: bool,
 }
 
-impl Seen {
+impl Observation {
     fn new(severity: Severity, evidence: impl Into<String>) -> Self {
         Self { severity, evidence: evidence.into(), remedy: None, ran_short: false }
     }
@@ -224,7 +224,7 @@ impl Scene {
 pub(crate) struct Opened {
     pub(super) scene: Scene,
     store: Store,
-    owners: OnceCell<Vec<Owner>>,
+    owners: OnceCell<Vec<JudgedOwner>>,
 }
 
 impl Opened {
@@ -241,7 +241,7 @@ impl Opened {
     }
 
     /// Everybody on record as live, and what is known of them.
-    pub(super) fn owners(&self) -> Result<&[Owner]> {
+    pub(super) fn owners(&self) -> Result<&[JudgedOwner]> {
         if let Some(owners) = self.owners.get() {
             return Ok(owners);
         }

@@ -25,7 +25,7 @@ mod surroundings;
 
 use std::time::Duration;
 
-use crate::doctor::check::{Check, Opened, Scene, Seen};
+use crate::doctor::check::{Check, Observation, Opened, Scene};
 use crate::error::with_clear_sight;
 use crate::patience::with_budget;
 use crate::{ErrorKind, Kind, OpenOptions, ProfileName};
@@ -76,7 +76,7 @@ pub fn examine_only(
     }
     match with_budget(LOCKS_WITHIN, || scene.open()) {
         Ok(Some(store)) => {
-            findings.push(Finding::of("open", Seen::ok("the store can be opened and read")));
+            findings.push(Finding::of("open", Observation::ok("the store can be opened and read")));
             let opened = Opened::new(&scene, store);
             for checks in [database::CHECKS, owners::CHECKS, contention::CHECKS] {
                 findings.extend(run(checks, &opened));
@@ -104,14 +104,14 @@ fn run<T>(checks: &[Check<T>], at: &T) -> Vec<Finding> {
         let seen = match with_budget(LOCKS_WITHIN, || {
             with_clear_sight(|| "look at all of it", || (check.look)(at))
         }) {
-            Ok(seen) if seen.is_empty() => vec![Seen::ok(check.silent)],
+            Ok(seen) if seen.is_empty() => vec![Observation::ok(check.silent)],
             Ok(seen) => seen,
             Err(error) => {
-                let unknown = Seen::unknown(format!("cannot be looked at: {error}"));
+                let unknown = Observation::unknown(format!("cannot be looked at: {error}"));
                 let ran_short = error.is_of_shortage();
                 // What to do about a damaged store is said once, by `integrity`.
                 let hint = error.hint().filter(|_| error.kind() != ErrorKind::Corrupt);
-                vec![Seen { remedy: hint.map(str::to_owned), ran_short, ..unknown }]
+                vec![Observation { remedy: hint.map(str::to_owned), ran_short, ..unknown }]
             }
         };
         findings.extend(seen.into_iter().map(|seen| Finding::of(check.id, seen)));

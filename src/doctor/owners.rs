@@ -6,7 +6,7 @@ pub(crate) mod units;
 use std::collections::HashMap;
 
 use crate::clock::rfc3339;
-use crate::doctor::check::{Check, Only, Opened, Seen};
+use crate::doctor::check::{Check, Observation, Only, Opened};
 use crate::doctor::owners::anchors::SETTLES_WITHIN;
 use crate::liveness::{AnchorState, Judgement, Lease, RunState, Verdict};
 use crate::owner::because;
@@ -54,13 +54,13 @@ pub(super) const CHECKS: &[Check<Opened>] = &[
 ];
 
 /// Somebody on record as live, and what is known of it.
-pub(super) struct Owner {
+pub(super) struct JudgedOwner {
     pub(super) record: Record,
     pub(super) judged: Judgement,
     unresponsive_ms: Option<u64>,
 }
 
-impl Owner {
+impl JudgedOwner {
     /// For people: `default/gateway`, or what it is without an office.
     pub(super) fn name(&self) -> String {
         name(&self.record)
@@ -110,9 +110,9 @@ pub(super) fn name(record: &Record) -> String {
 /// Looks at everybody on record as live. Where something is wrong with an anchor, row and anchor
 /// are looked at once more: who lets go ends its row before it touches the anchor, so whoever is on
 /// record even then has not let go.
-pub(super) fn look(inner: &Inner, only: &Only) -> Result<Vec<Owner>> {
+pub(super) fn look(inner: &Inner, only: &Only) -> Result<Vec<JudgedOwner>> {
     let mut owners = look_once(inner, only)?;
-    if !owners.iter().any(Owner::may_have_let_go) {
+    if !owners.iter().any(JudgedOwner::may_have_let_go) {
         return Ok(owners);
     }
     if owners.iter().any(|owner| owner.judged.flags.anchor_leaked) {
@@ -129,7 +129,7 @@ pub(super) fn look(inner: &Inner, only: &Only) -> Result<Vec<Owner>> {
     Ok(owners)
 }
 
-fn look_once(inner: &Inner, only: &Only) -> Result<Vec<Owner>> {
+fn look_once(inner: &Inner, only: &Only) -> Result<Vec<JudgedOwner>> {
     let (records, silences) = inner.read(|connection| {
         let mut records = instances::all_live(connection)?;
         records.retain(|record| {
@@ -149,17 +149,20 @@ fn look_once(inner: &Inner, only: &Only) -> Result<Vec<Owner>> {
     })?;
     let looked_at = records.into_iter().zip(silences).map(|(record, unresponsive_ms)| {
         let judged = look_at(inner, &record, Lease::None);
-        Owner { record, judged, unresponsive_ms }
+        JudgedOwner { record, judged, unresponsive_ms }
     });
     Ok(looked_at.collect())
 }
 
-fn each(opened: &Opened, mut seen: impl FnMut(&Owner) -> Option<Seen>) -> Result<Vec<Seen>> {
+fn each(
+    opened: &Opened,
+    mut seen: impl FnMut(&JudgedOwner) -> Option<Observation>,
+) -> Result<Vec<Observation>> {
     Ok(opened.owners()?.iter().filter_map(&mut seen).collect())
 }
 
 /// The verb that ends the record of an office, or that of locks without one.
-fn evict(opened: &Opened, owner: &Owner, force: &str) -> String {
+fn evict(opened: &Opened, owner: &JudgedOwner, force: &str) -> String {
     match owner.record.office() {
         Some(office) => opened.scene.command(&evict_verb(&office, force)),
         None => opened.scene.command("unlock --stale"),
@@ -171,11 +174,11 @@ fn evict_verb(office: &Office, force: &str) -> String {
 }
 
 /// It blocks nobody; but whoever counts rows counts it.
-fn stale_rows(opened: &Opened) -> Result<Vec<Seen>> {
+fn stale_rows(opened: &Opened) -> Result<Vec<Observation>> {
     each(opened, |owner| {
         let reason = owner.judged.verdict.reason();
         owner.is_stale().then(|| {
-            Seen::warning(format!(
+            Observation::warning(format!(
                 "{} is on record as held by {} since {}, which is dead ({reason}: {})",
                 owner.name(),
                 owner.pid(),
@@ -192,7 +195,7 @@ fn stale_rows(opened: &Opened) -> Result<Vec<Seen>> {
     })
 }
 
-fn unknown_holders(opened: &Opened) -> Result<Vec<Seen>> {
+fn unknown_holders(opened: &Opened) -> Result<Vec<Observation>> {
     each(opened, |owner| {
         let Verdict::Unknown(_) = owner.judged.verdict else { return None };
         let reason = owner.judged.verdict.reason();
@@ -205,14 +208,14 @@ fn unknown_holders(opened: &Opened) -> Result<Vec<Seen>> {
             owner.since(),
             because(reason)
         );
-        Some(Seen::unknown(text).remedy(format!(
+        Some(Observation::unknown(text).remedy(format!(
             "look where it was started; if you know that it does not run any more, {}",
             evict(opened, owner, " --force")
         )))
     })
 }
 
-fn holders_stopped(opened: &Opened) -> Result<Vec<Seen>> {
+fn holders_stopped(opened: &Opened) -> Result<Vec<Observation>> {
     each(opened, |owner| {
         let pid = owner.pid_here()?;
         let is_stopped = owner.judged.evidence.process_state == RunState::Stopped;
@@ -223,13 +226,13 @@ fn holders_stopped(opened: &Opened) -> Result<Vec<Seen>> {
                  else may",
                 owner.name()
             );
-            Seen::warning(text)
+            Observation::warning(text)
                 .remedy(format!("`kill -CONT {pid}` lets it go on, `kill -KILL {pid}` ends it"))
         })
     })
 }
 
-fn unresponsive(opened: &Opened) -> Result<Vec<Seen>> {
+fn unresponsive(opened: &Opened) -> Result<Vec<Observation>> {
     each(opened, |owner| {
         let silent_ms = owner.unresponsive_ms.filter(|_| !owner.is_dead())?;
         let text = format!(
@@ -244,7 +247,7 @@ fn unresponsive(opened: &Opened) -> Result<Vec<Seen>> {
             let verb = format!("restart --profile {} --kind {}", office.profile, office.kind);
             format!("; {} starts it anew", opened.scene.command(&verb))
         });
-        Some(Seen::warning(text).remedy(format!("look at what it does{restart}")))
+        Some(Observation::warning(text).remedy(format!("look at what it does{restart}")))
     })
 }
 

@@ -10,7 +10,7 @@ use crate::claim::sweep::sweep;
 use crate::doctor::check::{Opened, Scene, counted, listed, program};
 use crate::doctor::database::{Integrity, Schema, integrity_of, is_damaged, schema_of};
 use crate::doctor::owners::anchors;
-use crate::doctor::stale::{Ended, StaleRecord};
+use crate::doctor::stale::{EndedStale, StaleRecord};
 use crate::doctor::{database, stale};
 use crate::liveness::AnchorState;
 use crate::process::anchor;
@@ -350,7 +350,7 @@ impl Surgery {
             self.acts.extend(found.into_iter().map(|it| Act::of_record(it, Outcome::Would)));
             return Ok(());
         }
-        let mut all = Ended::default();
+        let mut all = EndedStale::default();
         let over = stale::end(opened, &self.by, &mut all);
         for (name, pid) in all.kept {
             // The next start would find it by the record, and ends it.

@@ -9,7 +9,7 @@ use crate::liveness::{Lease, Verdict};
 use crate::owner::{LiveCommandLine, ending, needs_command_line};
 use crate::records::{End, EndReason, EventRecord, Record, instances, locks};
 use crate::store::Tx;
-use crate::store::turns::{Step, in_turns};
+use crate::store::turns::{Progress, in_turns};
 use crate::{InstanceId, Kind, LockName, ProfileName, Result, sys};
 
 /// Locks that are named; of more the count is told.
@@ -91,7 +91,7 @@ impl StaleRecord {
 
 /// What became of the records that seemed stale.
 #[derive(Default)]
-pub(super) struct Ended {
+pub(super) struct EndedStale {
     pub(super) ended: Vec<(String, StaleRecord)>,
     /// Whose command lives on: the name of the record, and that process.
     pub(super) kept: Vec<(String, sys::Pid)>,
@@ -114,7 +114,7 @@ pub(super) fn stale(opened: &Opened) -> Result<Vec<(String, StaleRecord)>> {
 
 /// Judges everybody again inside the transactions, and ends who is dead, as a claim would, in the
 /// name of `by`. What was committed is in `all`, also where the rest failed.
-pub(super) fn end(opened: &Opened, by: &str, all: &mut Ended) -> Result<()> {
+pub(super) fn end(opened: &Opened, by: &str, all: &mut EndedStale) -> Result<()> {
     let inner = opened.inner();
     let command_lines: Vec<LiveCommandLine> = opened
         .owners()?
@@ -124,9 +124,9 @@ pub(super) fn end(opened: &Opened, by: &str, all: &mut Ended) -> Result<()> {
         .collect();
     let live = inner.read(instances::all_live)?;
     let ids = live.into_iter().map(|record| record.id).collect();
-    let step = |tx: &Tx<'_>, id: &InstanceId, turn: &mut Ended| {
+    let step = |tx: &Tx<'_>, id: &InstanceId, turn: &mut EndedStale| {
         end_one(tx, *id, &command_lines, by, turn)?;
-        Ok(Step::Done)
+        Ok(Progress::Done)
     };
     in_turns(inner, ids, step, |turn| {
         all.ended.extend(turn.ended);
@@ -139,7 +139,7 @@ fn end_one(
     id: InstanceId,
     command_lines: &[LiveCommandLine],
     by: &str,
-    turn: &mut Ended,
+    turn: &mut EndedStale,
 ) -> Result<()> {
     let record = instances::by_id(tx, id)?.filter(|record| record.ended_at_ms.is_none());
     let Some(record) = record else { return Ok(()) };

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 
 use crate::clock::now_ms;
 use crate::forensics::snapshot::Snapshot;
-use crate::forensics::snapshot::received::Received;
+use crate::forensics::snapshot::received::ReceivedSignal;
 use crate::forensics::{Fact, Unavailable, survival};
 use crate::patience::with_budget;
 use crate::process::command_line::redact;
@@ -126,7 +126,7 @@ impl Tenure {
     /// ([`Snapshot::recorded`]) and is written with the next change.
     #[must_use]
     pub fn snapshot(&self, signal: Option<i32>) -> Snapshot {
-        self.recorder().complete(Snapshot::take(Received::ByOthers(signal))).0
+        self.recorder().complete(Snapshot::take(ReceivedSignal::ByOthers(signal))).0
     }
 
     /// From now on a panic of any thread leaves its message and its place in the table `shutdowns`;
@@ -217,7 +217,7 @@ impl Recorder {
     }
 
     fn shut_down(&self, caught: Caught, inquiry: &StopInquiry, codes: &ExitCodes) -> Shutdown {
-        let (snapshot, cause) = self.complete(Snapshot::take(Received::by_us(caught)));
+        let (snapshot, cause) = self.complete(Snapshot::take(ReceivedSignal::by_us(caught)));
         tracing::info!(target: "incumbent::shutdown", "{}", snapshot.to_log_line());
         let stop = inquiry.ask();
         let cause = match (&stop.cause, cause) {

@@ -5,15 +5,15 @@
 //! killed leans on another one with the next `lock acquire`.
 
 use crate::claim::wait::{Attempt, Turn, WaitOptions, until_granted};
-use crate::claim::{ATTEMPTS, Aside, Claimant, Count, changes_too_fast};
-use crate::keeper::record::{Recorder, attachment, note_grant};
+use crate::claim::{ATTEMPTS, Claimant, Count, Lookups, changes_too_fast};
+use crate::keeper::record::{RecordedBy, attachment, note_grant};
 use crate::keeper::release::{current_run, parent};
 use crate::keeper::target::Target;
 use crate::owner::is_held;
 use crate::process::Subject;
 use crate::records::{Origin, Record, instances};
 use crate::scoped::GrantedLock;
-use crate::scoped::acquire::{Acquired, Owner, acquire_once};
+use crate::scoped::acquire::{Acquired, LockSource, acquire_once};
 use crate::scoped::survey::{LockClaim, Surveyed, hide_in, masked, survey};
 use crate::scoped::unlock::end_if_without_purpose;
 use crate::store::{Inner, Tx};
@@ -27,7 +27,7 @@ const KEEPERS_MAX: usize = 3;
 
 /// What is asked for, and how.
 #[derive(Clone, Copy)]
-pub(crate) struct Asked<'a> {
+pub(crate) struct LockWish<'a> {
     pub(crate) request: &'a LockRequest,
     pub(crate) stopped: Stopped,
     /// Whether a keeper is to hold the anchor of its row.
@@ -38,7 +38,7 @@ pub(crate) struct Asked<'a> {
 }
 
 /// What came of it.
-pub(crate) enum Answer<F> {
+pub(crate) enum AcquireAnswer<F> {
     Granted(GrantedLock),
     Held(Box<Holder>),
     /// What the caller's keeper reported.
@@ -50,9 +50,9 @@ pub(crate) enum Answer<F> {
 pub(crate) fn acquire<F>(
     store: &Store,
     acquiring: &Acquiring,
-    asked: Asked<'_>,
+    asked: LockWish<'_>,
     start_keeper: impl Fn(&ProfileName, &Target) -> Result<std::result::Result<(), F>>,
-) -> Result<Answer<F>> {
+) -> Result<AcquireAnswer<F>> {
     let cancel = Cancel::new();
     let options = WaitOptions {
         wait: asked.wait,
@@ -77,18 +77,18 @@ pub(crate) fn acquire<F>(
         }
     });
     if let Some(failure) = failure {
-        return Ok(Answer::KeeperFailed(failure));
+        return Ok(AcquireAnswer::KeeperFailed(failure));
     }
     Ok(match granted? {
-        Ok(granted) => Answer::Granted(granted),
+        Ok(granted) => AcquireAnswer::Granted(granted),
         Err(holder) => {
             acquiring.tidy(&store.inner, asked.by)?;
-            Answer::Held(holder)
+            AcquireAnswer::Held(holder)
         }
     })
 }
 
-impl Asked<'_> {
+impl LockWish<'_> {
     fn requests(&self) -> &[LockRequest] {
         std::slice::from_ref(self.request)
     }
@@ -150,12 +150,12 @@ impl Acquiring {
     fn attempt<F>(
         &self,
         inner: &Inner,
-        asked: Asked<'_>,
+        asked: LockWish<'_>,
         turn: &Turn,
         start_keeper: impl Fn(&ProfileName, &Target) -> Result<std::result::Result<(), F>>,
     ) -> Result<std::result::Result<Attempt<GrantedLock>, F>> {
         let count = if turn.waiter.is_some() { Count::No } else { Count::Yes };
-        let mut aside = Aside::default();
+        let mut aside = Lookups::default();
         let mut keepers = 0;
         for _ in 0..ATTEMPTS {
             let step = count.if_writable(|count| {
@@ -194,9 +194,9 @@ impl Acquiring {
         &self,
         tx: &Tx<'_>,
         inner: &Inner,
-        asked: Asked<'_>,
+        asked: LockWish<'_>,
         turn: &Turn,
-        aside: &Aside,
+        aside: &Lookups,
         count: Count,
     ) -> Result<Step> {
         let (claimant, ours) = match self {
@@ -232,7 +232,7 @@ impl Acquiring {
                     ));
                 }
                 hide_in(tx, run.id, asked.requests())?;
-                acquire(Owner::Row(run.id))
+                acquire(LockSource::Row(run.id))
             }
             Self::Process { profile, subject, .. } => {
                 let rows =
@@ -254,11 +254,11 @@ impl Acquiring {
                     .filter(|row| row.kind().is_none() && row.profile.as_ref() == Some(profile))
                     .find(|row| if asked.keeper { is_kept(row) } else { true });
                 if let Some(own) = own {
-                    return acquire(Owner::Row(own.id));
+                    return acquire(LockSource::Row(own.id));
                 }
-                let recorder = if asked.keeper { Recorder::Verb } else { Recorder::NoKeeper };
+                let recorder = if asked.keeper { RecordedBy::Verb } else { RecordedBy::NoKeeper };
                 match attachment(tx, inner, subject, recorder)? {
-                    Some(attachment) => acquire(Owner::New(&attachment)),
+                    Some(attachment) => acquire(LockSource::New(&attachment)),
                     // Who waits has its keeper ready, to own within milliseconds of the release.
                     None if asked.wait.waits() => Ok(Step::NeedsKeeper),
                     None => Ok(match survey(tx, inner, &claim, aside, count)? {

@@ -43,7 +43,7 @@ fn subjected(store: &Store, pid: Option<sys::Pid>) -> Result<Subjected> {
 }
 
 /// Which lock of whom.
-pub(crate) struct Asked<'a> {
+pub(crate) struct LockQuestion<'a> {
     pub(crate) name: &'a LockName,
     pub(crate) pid: Option<sys::Pid>,
     /// Which grant; without it, any.
@@ -51,18 +51,18 @@ pub(crate) struct Asked<'a> {
 }
 
 /// The lock, or why it is not theirs.
-pub(crate) type Answer = Known<std::result::Result<LockRow, String>>;
+pub(crate) type LockAnswer = Known<std::result::Result<LockRow, String>>;
 
-impl Asked<'_> {
+impl LockQuestion<'_> {
     /// Whether they hold it.
-    pub(crate) fn verify(&self, store: &Store) -> Result<Answer> {
+    pub(crate) fn verify(&self, store: &Store) -> Result<LockAnswer> {
         self.ask(store, |inner, subjected| {
             inner.read(|connection| find(connection, inner, self.name, subjected, self.fence))
         })
     }
 
     /// Starts its lease anew.
-    pub(crate) fn renew(&self, store: &Store) -> Result<Answer> {
+    pub(crate) fn renew(&self, store: &Store) -> Result<LockAnswer> {
         self.ask(store, |inner, subjected| {
             inner.write(|tx| {
                 let found = find(tx, inner, self.name, subjected, self.fence)?;
@@ -76,7 +76,7 @@ impl Asked<'_> {
     }
 
     /// Releases it, in the name of `by`.
-    pub(crate) fn release(&self, store: &Store, by: &str) -> Result<Answer> {
+    pub(crate) fn release(&self, store: &Store, by: &str) -> Result<LockAnswer> {
         self.ask(store, |inner, subjected| {
             inner.write(|tx| {
                 let found = find(tx, inner, self.name, subjected, self.fence)?;
@@ -95,7 +95,7 @@ impl Asked<'_> {
         &self,
         store: &Store,
         question: impl Fn(&Inner, &Subjected) -> Result<Found>,
-    ) -> Result<Answer> {
+    ) -> Result<LockAnswer> {
         let subjected = subjected(store, self.pid)?;
         let why_not = match question(&store.inner, &subjected)? {
             Ok((row, _)) => return Ok(Known::Well(Ok(row))),

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use crate::claim::{ATTEMPTS, Aside, Attachment, Count, changes_too_fast};
+use crate::claim::{ATTEMPTS, Attachment, Count, Lookups, changes_too_fast};
 use crate::clock::Deadline;
 use crate::keeper::target::Target;
-use crate::office::claim::candidate::{Candidate, Outcome};
+use crate::office::claim::candidate::{Candidate, ClaimOutcome};
 use crate::office::claim::once::claim_once;
 use crate::owner::is_held;
 use crate::process::{Subject, anchor};
@@ -18,7 +18,7 @@ use crate::{
 pub(crate) use crate::records::instances::Record;
 
 /// What came of recording a process.
-pub(crate) enum Recorded {
+pub(crate) enum RecordOutcome {
     Granted {
         instance: InstanceId,
         evicted: Option<Evicted>,
@@ -32,7 +32,7 @@ pub(crate) enum Recorded {
 
 /// Who makes the record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Recorder {
+pub(crate) enum RecordedBy {
     /// A verb that ends soon.
     Verb,
     /// The keeper itself.
@@ -47,12 +47,12 @@ pub(crate) fn record(
     office: &Office,
     home: Option<&Path>,
     target: &Target,
-    recorder: Recorder,
-) -> Result<Recorded> {
+    recorder: RecordedBy,
+) -> Result<RecordOutcome> {
     let inner = &store.inner;
     let subject = Subject::process(target.pid, target.start_time, inner.observer());
     let candidate = Candidate::by_pid(office, home, &subject);
-    let mut aside = Aside::default();
+    let mut aside = Lookups::default();
     for _ in 0..ATTEMPTS {
         let outcome = Count::Yes.if_writable(|count| {
             inner.write(|tx| {
@@ -63,17 +63,17 @@ pub(crate) fn record(
             })
         })?;
         return Ok(match outcome {
-            None => Recorded::NeedsKeeper,
-            Some(Outcome::Granted(granted)) => {
+            None => RecordOutcome::NeedsKeeper,
+            Some(ClaimOutcome::Granted(granted)) => {
                 let instance = granted.row.instance;
-                if recorder == Recorder::Verb {
+                if recorder == RecordedBy::Verb {
                     note_grant(inner, instance, instance.as_i64());
                 }
-                Recorded::Granted { instance, evicted: granted.evicted }
+                RecordOutcome::Granted { instance, evicted: granted.evicted }
             }
-            Some(Outcome::AlreadyRecorded(record)) => Recorded::Already(record),
-            Some(Outcome::Held(obstacle)) => Recorded::Held(obstacle.holder),
-            Some(Outcome::Errand(errand)) => {
+            Some(ClaimOutcome::AlreadyRecorded(record)) => RecordOutcome::Already(record),
+            Some(ClaimOutcome::Held(obstacle)) => RecordOutcome::Held(obstacle.holder),
+            Some(ClaimOutcome::Errand(errand)) => {
                 aside.run(errand, Deadline::never(), inner.trust())?;
                 continue;
             }
@@ -88,7 +88,7 @@ pub(crate) fn register(store: &Store, profile: &ProfileName, target: &Target) ->
     let inner = &store.inner;
     let subject = Subject::process(target.pid, target.start_time, inner.observer());
     inner.write(|tx| {
-        let attachment = attachment(tx, inner, &subject, Recorder::Keeper)?;
+        let attachment = attachment(tx, inner, &subject, RecordedBy::Keeper)?;
         let Some(attachment @ Attachment::Keeper { .. }) = attachment else {
             // Another keeper was faster: what wants the row finds that one.
             return Ok(false);
@@ -120,9 +120,9 @@ pub(super) fn attachment(
     tx: &Tx<'_>,
     inner: &Inner,
     subject: &Subject,
-    recorder: Recorder,
+    recorder: RecordedBy,
 ) -> Result<Option<Attachment>> {
-    if recorder == Recorder::NoKeeper {
+    if recorder == RecordedBy::NoKeeper {
         return Ok(Some(Attachment::None));
     }
     for record in instances::live_of_pid(tx, subject.pid, subject.start_time, inner.observer())? {
@@ -133,7 +133,7 @@ pub(super) fn attachment(
             return Ok(Some(Attachment::Kept { anchor, keeper, keeper_start_time }));
         }
     }
-    Ok((recorder == Recorder::Keeper).then(|| Attachment::Keeper {
+    Ok((recorder == RecordedBy::Keeper).then(|| Attachment::Keeper {
         pid: inner.observer().pid,
         start_time: inner.observer().start_time,
     }))

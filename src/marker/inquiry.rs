@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::claim::Footing;
+use crate::claim::OwnedRow;
 use crate::clock::Deadline;
 use crate::marker::Consumed;
 use crate::patience::with_budget;
@@ -51,13 +51,13 @@ pub struct StopAnswer {
 /// `signal-hook` or tokio hands the signal to.
 #[derive(Clone, Debug)]
 pub struct StopInquiry {
-    footing: Footing,
+    footing: OwnedRow,
     /// What the store said last, and until when that counts: for when it says nothing any more.
     known: Arc<Mutex<Option<(Consumed, Deadline)>>>,
 }
 
 impl StopInquiry {
-    pub(crate) fn new(footing: Footing) -> Self {
+    pub(crate) fn new(footing: OwnedRow) -> Self {
         Self { footing, known: Arc::default() }
     }
 
@@ -90,7 +90,7 @@ impl StopInquiry {
     }
 
     fn consume(&self) -> Result<Option<Consumed>> {
-        let Footing { inner, instance, .. } = &self.footing;
+        let OwnedRow { inner, instance, .. } = &self.footing;
         let addressee =
             Addressee { instances: vec![*instance], process: Some(crate::marker::myself(inner)) };
         let deadline = Deadline::after(CONSUME_WITHIN);

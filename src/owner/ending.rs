@@ -63,13 +63,13 @@ pub(crate) fn end_own(tx: &Tx<'_>, id: InstanceId, nonce_hash: &str, how: &End) 
 
 /// The release of a row.
 #[derive(Debug)]
-pub(crate) struct Release {
+pub(crate) struct RowRelease {
     pub(crate) instance: InstanceId,
     pub(crate) nonce_hash: String,
     pub(crate) end: End,
 }
 
-impl Deferred for Release {
+impl Deferred for RowRelease {
     fn write(&self, tx: &Tx<'_>) -> Result<()> {
         end_own(tx, self.instance, &self.nonce_hash, &self.end).map(drop)
     }

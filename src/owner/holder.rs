@@ -16,8 +16,8 @@ use crate::path_text::quoted;
 use crate::process::command_line;
 use crate::process::command_line::redact;
 use crate::process::older::lock;
-use crate::process::older::lock::Found;
-use crate::process::older::wire::Owner;
+use crate::process::older::lock::LockHolder;
+use crate::process::older::wire::HoldingRun;
 use crate::records::{LockRow, Record, runtime};
 use crate::store::Inner;
 use crate::{
@@ -130,8 +130,8 @@ impl Holder {
     pub(crate) fn unrecorded(
         office: &Office,
         path: PathBuf,
-        found: &Found,
-        owner: &Owner,
+        found: &LockHolder,
+        owner: &HoldingRun,
         db: Option<String>,
     ) -> Self {
         Self {

@@ -9,7 +9,7 @@ use crate::clock::now_ms;
 use crate::liveness::AnchorState;
 use crate::process::command_line::redact;
 use crate::process::older::lock;
-use crate::process::older::lock::Found;
+use crate::process::older::lock::LockHolder;
 use crate::process::older::wire::PidRecord;
 use crate::records::instances::LockNow;
 use crate::records::{Record, instances, profiles};
@@ -89,7 +89,7 @@ pub(crate) fn who_keeps(record: &Record, path: &Path) -> Keeps {
     Looked::at(path).keeper(record)
 }
 
-fn is_another(record: &Record, found: &Found) -> bool {
+fn is_another(record: &Record, found: &LockHolder) -> bool {
     match (record.start_time, found.start_time) {
         (Some(recorded), Some(now)) if recorded != now => true,
         // Another pid may be the same process', counted in another namespace.
@@ -100,7 +100,7 @@ fn is_another(record: &Record, found: &Found) -> bool {
 
 /// A held lock that was looked at once, for any number of rows.
 pub(crate) struct Looked {
-    pub(crate) found: Found,
+    pub(crate) found: LockHolder,
     said: Option<PidRecord>,
     home: PathBuf,
     /// What the holder descends from, without itself; looked for once, when it is asked for.

@@ -312,12 +312,12 @@ pub(crate) fn end_some_of(tx: &Tx<'_>, instance: InstanceId, how: LockEnd<'_>) -
 
 /// The release of one lock.
 #[derive(Debug)]
-pub(crate) struct Release {
+pub(crate) struct LockRelease {
     pub(crate) name: LockName,
     pub(crate) fence: i64,
 }
 
-impl Deferred for Release {
+impl Deferred for LockRelease {
     fn write(&self, tx: &Tx<'_>) -> Result<()> {
         // A store that was restored from before there were locks has none to end.
         if exists(tx)? {

@@ -142,11 +142,11 @@ pub(crate) struct Word {
     pub(crate) boot_id: Option<String>,
     /// Who wrote it.
     pub(crate) pid: Option<i64>,
-    pub(crate) said: Said,
+    pub(crate) said: LastWord,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Said {
+pub(crate) enum LastWord {
     /// It received a signal.
     Signal {
         number: i32,
@@ -176,13 +176,13 @@ pub(crate) fn last_word(
         .prepare_cached(SQL)?
         .query_row((id.as_i64(), what.as_str()), |row| {
             let said = match what {
-                What::Panic => Said::Panic {
+                What::Panic => LastWord::Panic {
                     message: row.get::<_, Option<String>>(7)?.unwrap_or_default(),
                     place: row.get(8)?,
                 },
                 What::Signal => {
                     let (sender, is_known): (Option<String>, bool) = (row.get(5)?, row.get(6)?);
-                    Said::Signal {
+                    LastWord::Signal {
                         number: row.get(4)?,
                         sender: sender.clone().filter(|_| is_known),
                         unknown_because: sender.filter(|_| !is_known),

@@ -7,9 +7,9 @@ use crate::clock::Deadline;
 use crate::forensics::systemd;
 use crate::process::older::hold;
 use crate::process::older::hold::Hold;
-use crate::process::older::wire::Owner;
+use crate::process::older::wire::HoldingRun;
 use crate::run::Run;
-use crate::run::inbox::{Event, Inbox, LOOK_EVERY, Signalled};
+use crate::run::inbox::{Inbox, LOOK_EVERY, RunEvent, Signalled};
 use crate::run::notice::Notice;
 use crate::scoped::ask;
 use crate::sys::supervise;
@@ -37,7 +37,7 @@ impl Run {
                 return Ok((claimed, None));
             };
             let inner = &profile.store().inner;
-            let owner = Owner {
+            let owner = HoldingRun {
                 store: inner.store_uuid()?.to_owned(),
                 db: profile.store().path().display().to_string(),
                 profile: profile.name().to_string(),
@@ -145,13 +145,13 @@ impl Run {
         let until = Deadline::after(Duration::from_millis(remaining_ms));
         while !until.has_passed() && !is_over()? {
             match inbox.received.recv_timeout(LOOK_EVERY.min(until.remaining())) {
-                Ok(Event::Signal(signal)) => {
+                Ok(RunEvent::Signal(signal)) => {
                     if let Some(signalled) = Signalled::of(&signal) {
                         return Ok(Some(signalled));
                     }
                 }
                 // As PID 1 we reap orphans meanwhile, too; nothing of ours runs yet.
-                Ok(Event::ChildEnded) => drop(supervise::reap()),
+                Ok(RunEvent::ChildEnded) => drop(supervise::reap()),
                 Err(_) => {}
             }
         }

@@ -11,7 +11,7 @@
 use crate::clock::millis;
 use crate::patience::with_budget;
 use crate::process::older;
-use crate::process::older::hold::Kept;
+use crate::process::older::hold::HoldState;
 use crate::process::older::marker_file::MarkerFile;
 use crate::records::{NewMarker, instances, markers};
 use crate::run::notice::Notice;
@@ -27,14 +27,16 @@ impl Supervised<'_> {
         let kept = hold.verify();
         let office = self.tenure.office();
         match &kept {
-            Ok(Kept::Held) => {}
-            Ok(Kept::MadeAnew) => self.tell(&Notice::OlderLockMadeAgain { office, path: &path }),
-            Ok(Kept::RecordRestored) => {
+            Ok(HoldState::Held) => {}
+            Ok(HoldState::MadeAnew) => {
+                self.tell(&Notice::OlderLockMadeAgain { office, path: &path })
+            }
+            Ok(HoldState::RecordRestored) => {
                 let path = path.with_file_name(older::PID_FILE);
                 self.tell(&Notice::OlderRecordRestored { office, path });
             }
             // It acts as well by now.
-            Ok(Kept::LostTo(pid)) => {
+            Ok(HoldState::LostTo(pid)) => {
                 let who =
                     pid.map_or_else(|| "another process".to_owned(), |it| format!("pid {it}"));
                 self.lose(&format!("{} was replaced, and {who} holds it", path.display()));

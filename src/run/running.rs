@@ -11,11 +11,11 @@ use crate::forensics::snapshot::Snapshot;
 use crate::patience::with_budget;
 use crate::process::command_lock::LockFile;
 use crate::records::{Command, CommandLock, shutdowns};
-use crate::run::inbox::{Event, Inbox, LOOK_EVERY, Signal, Signalled};
+use crate::run::inbox::{Inbox, LOOK_EVERY, RunEvent, Signal, Signalled};
 use crate::run::notice::Notice;
 use crate::run::restart::Again;
 use crate::run::start::Child;
-use crate::run::supervised::{Asked, Ending, Life, Pause, Supervised, Why};
+use crate::run::supervised::{AskedEnd, Ending, Life, Pause, Supervised, Why};
 use crate::run::{Finished, end, requests};
 use crate::store::{What, data_version};
 use crate::sys::{Caught, ChildEnd, signals, supervise};
@@ -32,8 +32,8 @@ impl Supervised<'_> {
     pub(super) fn supervise(mut self, inbox: &Inbox) -> Result<Finished> {
         loop {
             match inbox.received.recv_timeout(LOOK_EVERY) {
-                Ok(Event::ChildEnded) | Err(RecvTimeoutError::Timeout) => {}
-                Ok(Event::Signal(signal)) => self.forward(signal),
+                Ok(RunEvent::ChildEnded) | Err(RecvTimeoutError::Timeout) => {}
+                Ok(RunEvent::Signal(signal)) => self.forward(signal),
                 // The signal thread never ends; if it did, we would still look.
                 Err(RecvTimeoutError::Disconnected) => std::thread::sleep(LOOK_EVERY),
             }
@@ -121,8 +121,8 @@ impl Supervised<'_> {
         loop {
             let wait = if self.asked.is_some() { Duration::ZERO } else { until.remaining() };
             match inbox.received.recv_timeout(wait) {
-                Ok(Event::Signal(signal)) => self.forward(signal),
-                Ok(Event::ChildEnded) => {}
+                Ok(RunEvent::Signal(signal)) => self.forward(signal),
+                Ok(RunEvent::ChildEnded) => {}
                 Err(_) => return,
             }
         }
@@ -137,7 +137,7 @@ impl Supervised<'_> {
             // A request to reload takes nothing back.
             is_asked = !(signalled.may_mean_reload && self.is_asked_to_end());
             if is_asked {
-                self.asked = Some(Asked {
+                self.asked = Some(AskedEnd {
                     signal: signalled,
                     until: Deadline::after(self.run.claim.stop_budget),
                 });
@@ -265,7 +265,7 @@ impl Supervised<'_> {
     /// Asks the command to end, unless the very same request has reached it by a signal.
     pub(super) fn end_command(&mut self, why: Why, kill_at: Deadline) {
         let was_signalled = match (&why, &self.asked) {
-            (Why::End(marker), Some(Asked { signal, .. })) => {
+            (Why::End(marker), Some(AskedEnd { signal, .. })) => {
                 requests::is_by(marker, signal.sender)
             }
             _ => false,

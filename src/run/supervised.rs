@@ -31,7 +31,7 @@ pub(super) struct Supervised<'a> {
     pub(super) lock_file: Option<LockFile>,
     pub(super) verify_at: Deadline,
     /// The last signal that asked to end; it counts for as long as a stop may take.
-    pub(super) asked: Option<Asked>,
+    pub(super) asked: Option<AskedEnd>,
     pub(super) ending: Option<Ending>,
     pub(super) doubt_told: bool,
 }
@@ -59,7 +59,7 @@ pub(super) struct Pause {
 }
 
 /// A signal that asked to end.
-pub(super) struct Asked {
+pub(super) struct AskedEnd {
     pub(super) signal: Signalled,
     pub(super) until: Deadline,
 }
@@ -130,11 +130,11 @@ impl<'a> Supervised<'a> {
 
     /// Whether a signal has asked for an end, not too long ago.
     pub(super) fn is_asked_to_end(&self) -> bool {
-        self.asked.as_ref().is_some_and(Asked::stands)
+        self.asked.as_ref().is_some_and(AskedEnd::stands)
     }
 }
 
-impl Asked {
+impl AskedEnd {
     /// Whether an end is still expected of it: not for ever, and not if it was a request to reload.
     fn stands(&self) -> bool {
         !self.signal.may_mean_reload && !self.until.has_passed()

@@ -9,7 +9,7 @@
 
 use serde_json::{Value, json};
 
-use crate::claim::{Aside, Attachment, Count, Errand, Obstacle, sweep};
+use crate::claim::{Attachment, Count, Errand, Lookups, Obstacle, sweep};
 use crate::clock::rfc3339;
 use crate::names::Secret;
 use crate::owner::ending;
@@ -21,7 +21,7 @@ use crate::records::{
 };
 use crate::scoped::request::LockRequest;
 use crate::scoped::survey;
-use crate::scoped::survey::{LockClaim, Surveyed, Way};
+use crate::scoped::survey::{LockClaim, LockWay, Surveyed};
 use crate::scoped::unlock::end_if_without_purpose;
 use crate::store::{Inner, OwnRow, Tx};
 use crate::{Evicted, Holder, InstanceId, LockName, Nonce, Result, Wanted, stop_budget};
@@ -93,9 +93,9 @@ pub(crate) fn take(
     tx: &Tx<'_>,
     inner: &Inner,
     claim: &LockClaim<'_>,
-    ways: Vec<Way>,
+    ways: Vec<LockWay>,
     instance: InstanceId,
-    aside: &Aside,
+    aside: &Lookups,
 ) -> Result<Vec<GrantedLock>> {
     let (observer, now_boot_ms) = (inner.observer(), inner.clock().boot_ms());
     let mut granted = Vec::with_capacity(ways.len());
@@ -108,7 +108,7 @@ pub(crate) fn take(
             ttl_ms: request.ttl_ms,
         };
         let evicted = match way {
-            Way::Ours(row, record) => {
+            LockWay::Ours(row, record) => {
                 locks::replace(tx, &new, observer, now_boot_ms)?;
                 granted.push(GrantedLock {
                     name: request.name.clone(),
@@ -119,13 +119,13 @@ pub(crate) fn take(
                 });
                 continue;
             }
-            Way::Free => None,
-            Way::LeftOver(row) => {
+            LockWay::Free => None,
+            LockWay::LeftOver(row) => {
                 let how = LockEnd { reason: EndReason::Released.as_str(), by: None };
                 locks::end(tx, &row.name, row.fence, how)?;
                 None
             }
-            Way::FromTheDead(record, reason) => {
+            LockWay::FromTheDead(record, reason) => {
                 let pid = claim.claimant.subject.pid;
                 let end = End::new(reason).detail(format!("found by pid {pid}"));
                 // Its locks end with it; false when another of them has come first.
@@ -137,7 +137,7 @@ pub(crate) fn take(
                 }
                 Some(Evicted::of(&record, reason, aside))
             }
-            Way::LockAlone(row, record, reason) => {
+            LockWay::LockAlone(row, record, reason) => {
                 let pid = claim.claimant.subject.pid;
                 let by = match reason {
                     EndReason::Evicted => format!("pid {pid}, which found it stopped"),
@@ -180,7 +180,7 @@ pub(crate) fn take(
 
 /// The row that locks are taken from.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Owner<'a> {
+pub(crate) enum LockSource<'a> {
     /// A live row of the claimant's.
     Row(InstanceId),
     /// A new one without an office, that leans on this.
@@ -202,9 +202,9 @@ pub(crate) fn acquire_once(
     tx: &Tx<'_>,
     inner: &Inner,
     claim: &LockClaim<'_>,
-    owner: Owner<'_>,
+    owner: LockSource<'_>,
     waiter: Option<InstanceId>,
-    aside: &Aside,
+    aside: &Lookups,
     count: Count,
 ) -> Result<Acquired> {
     tx.check_schema()?;
@@ -219,7 +219,7 @@ pub(crate) fn acquire_once(
         Some(waiter) => ending::end_other(tx, waiter, &End::new(EndReason::Released)).map(drop),
         None => Ok(()),
     };
-    let owners: Option<Vec<InstanceId>> = ways.iter().map(Way::owner).collect();
+    let owners: Option<Vec<InstanceId>> = ways.iter().map(LockWay::owner).collect();
     if let Some(&[owner, ..]) = owners.as_deref() {
         end_waiter()?;
         return Ok(Acquired::Granted(take(tx, inner, claim, ways, owner, aside)?, None));
@@ -232,8 +232,8 @@ pub(crate) fn acquire_once(
         return Ok(Acquired::Held(Box::new(Obstacle { holder, watch: None })));
     }
     let (instance, new_row) = match owner {
-        Owner::Row(instance) => (instance, None),
-        Owner::New(attachment) => {
+        LockSource::Row(instance) => (instance, None),
+        LockSource::New(attachment) => {
             let row = register(tx, inner, claim, attachment)?;
             (row.instance, Some(row))
         }

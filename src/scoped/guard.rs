@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rusqlite::Connection;
 use serde_json::Value;
 
-use crate::claim::Footing;
+use crate::claim::OwnedRow;
 use crate::claim::guard::watch;
 use crate::owner::ending;
 use crate::records::{End, EndReason, LockEnd, locks};
@@ -23,14 +23,14 @@ use crate::{
 #[derive(Debug)]
 #[must_use = "dropping the guard releases the lock"]
 pub struct ScopedLock {
-    footing: Footing,
+    footing: OwnedRow,
     granted: GrantedLock,
     /// Shared with the watches: what was let go was not lost.
     let_go: Arc<AtomicBool>,
 }
 
 impl ScopedLock {
-    pub(super) fn new(footing: Footing, granted: GrantedLock) -> Self {
+    pub(super) fn new(footing: OwnedRow, granted: GrantedLock) -> Self {
         Self { footing, granted, let_go: Arc::default() }
     }
 
@@ -140,7 +140,7 @@ impl ScopedLock {
         if self.let_go.swap(true, Ordering::AcqRel) {
             return Released::WasLost;
         }
-        let Footing { inner, instance, nonce_hash } = &self.footing;
+        let OwnedRow { inner, instance, nonce_hash } = &self.footing;
         let mut held = inner.held.lock();
         match held.locks.get_mut(&self.granted.name) {
             Some(ours) if ours.fence == self.granted.fence && ours.claims > 1 => {
@@ -173,17 +173,21 @@ impl ScopedLock {
             || {
                 if is_last {
                     let nonce_hash = nonce_hash.clone();
-                    Arc::new(ending::Release { instance: *instance, nonce_hash, end: end.clone() })
+                    Arc::new(ending::RowRelease {
+                        instance: *instance,
+                        nonce_hash,
+                        end: end.clone(),
+                    })
                 } else {
                     let GrantedLock { name, fence, .. } = &self.granted;
-                    Arc::new(locks::Release { name: name.clone(), fence: *fence })
+                    Arc::new(locks::LockRelease { name: name.clone(), fence: *fence })
                 }
             },
         )
     }
 }
 
-fn verify(footing: &Footing, lock: &GrantedLock) -> Result<Standing> {
+fn verify(footing: &OwnedRow, lock: &GrantedLock) -> Result<Standing> {
     footing.verify(|connection| {
         let lost = how_it_was_lost(connection, lock)?;
         Ok(lost.map(|(reason, by)| Lost::Ended { reason, by }))

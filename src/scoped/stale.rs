@@ -12,7 +12,7 @@ use crate::owner::{LiveCommandLine, autopsy, ending, judge_record, needs_command
 use crate::records::locks::ENDED_AT_ONCE;
 use crate::records::{End, EndReason, LockEnd, LockRow, Record, instances, locks};
 use crate::scoped::unlock::{UnlockedLock, end_if_without_purpose};
-use crate::store::turns::{Step, in_turns};
+use crate::store::turns::{Progress, in_turns};
 use crate::store::{Inner, Tx};
 use crate::{InstanceId, Result};
 
@@ -30,7 +30,7 @@ pub(super) fn unlock_stale(inner: &Inner, by: &str) -> Result<Vec<UnlockedLock>>
     let mut removed = Vec::new();
     let step = |tx: &Tx<'_>, suspect: &Suspect, batch: &mut Vec<UnlockedLock>| {
         let is_done = batch.len() < ENDED_AT_ONCE && remove_of(tx, inner, suspect, by, batch)?;
-        Ok(if is_done { Step::Done } else { Step::Unfinished })
+        Ok(if is_done { Progress::Done } else { Progress::Unfinished })
     };
     in_turns(inner, suspects, step, |batch| removed.extend(batch))?;
     Ok(removed)

@@ -1,7 +1,7 @@
 //! Looks at all wanted locks in one transaction, before any is taken.
 
 use crate::claim::obstacle::Watch;
-use crate::claim::{Aside, Claimant, Count, Errand, Examined, Obstacle, examine, obstacle};
+use crate::claim::{Claimant, Count, Errand, Examined, Lookups, Obstacle, examine, obstacle};
 use crate::names::Secret;
 use crate::owner::judge::is_stopped;
 use crate::process::Subject;
@@ -46,14 +46,14 @@ pub(crate) fn hide_in(tx: &Tx<'_>, owner: InstanceId, requests: &[LockRequest]) 
 #[derive(Debug)]
 pub(crate) enum Surveyed {
     /// Nothing that cannot be taken: one way for each request.
-    Clear(Vec<Way>),
+    Clear(Vec<LockWay>),
     Errand(Errand),
     Held(Box<Obstacle>),
 }
 
 /// How a lock is to be had.
 #[derive(Debug)]
-pub(crate) enum Way {
+pub(crate) enum LockWay {
     Free,
     /// Its owner's row was ended by an older version, which knows nothing of locks, or deleted by
     /// hand.
@@ -66,7 +66,7 @@ pub(crate) enum Way {
     LockAlone(LockRow, Box<Record>, EndReason),
 }
 
-impl Way {
+impl LockWay {
     /// The claimant's own row that has the lock already.
     pub(super) fn owner(&self) -> Option<InstanceId> {
         match self {
@@ -81,7 +81,7 @@ pub(crate) fn survey(
     tx: &Tx<'_>,
     inner: &Inner,
     claim: &LockClaim<'_>,
-    aside: &Aside,
+    aside: &Lookups,
     count: Count,
 ) -> Result<Surveyed> {
     let mut ways = Vec::with_capacity(claim.requests.len());
@@ -92,16 +92,16 @@ pub(crate) fn survey(
             reserved = obstacle::reserved_by_another(tx, inner, &wanted, claim.waiter)?;
         }
         let Some(row) = locks::by_name(tx, &request.name)? else {
-            ways.push(Way::Free);
+            ways.push(LockWay::Free);
             continue;
         };
         let record = instances::by_id(tx, row.instance)?.filter(|it| it.ended_at_ms.is_none());
         let Some(record) = record.map(Box::new) else {
-            ways.push(Way::LeftOver(row));
+            ways.push(LockWay::LeftOver(row));
             continue;
         };
         if claim.ours.contains(&record.id) {
-            ways.push(Way::Ours(row, record));
+            ways.push(LockWay::Ours(row, record));
             continue;
         }
         let lease = row.lease(inner.observer(), inner.clock().boot_ms());
@@ -111,17 +111,17 @@ pub(crate) fn survey(
                 if reason.is_of_the_lease()
                     || (reason == EndReason::ReExecuted && record.is_pid) =>
             {
-                Way::LockAlone(row, record, reason)
+                LockWay::LockAlone(row, record, reason)
             }
-            Examined::Over(reason) => Way::FromTheDead(record, reason),
-            Examined::Same => Way::Ours(row, record),
+            Examined::Over(reason) => LockWay::FromTheDead(record, reason),
+            Examined::Same => LockWay::Ours(row, record),
             Examined::Errand(errand) => return Ok(Surveyed::Errand(errand)),
             Examined::InTheWay(judged) => {
                 let may_evict = claim.stopped == Stopped::Evict
                     && judged.evidence.is_here()
                     && is_stopped(&record);
                 match aside.was_found_stopped(record.id) {
-                    Some(true) if may_evict => Way::LockAlone(row, record, EndReason::Evicted),
+                    Some(true) if may_evict => LockWay::LockAlone(row, record, EndReason::Evicted),
                     None if may_evict => {
                         return Ok(Surveyed::Errand(Errand::FindStopped(record)));
                     }

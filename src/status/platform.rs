@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::clock::rfc3339;
 use crate::records::runtime;
-use crate::records::runtime::{Owner, PlatformStatus};
+use crate::records::runtime::{PlatformStatus, Speaker};
 use crate::status::field;
 use crate::status::field::Field;
 use crate::store::Tx;
@@ -124,7 +124,7 @@ impl PlatformUpdate {
 
 pub(super) fn apply_to_platform(
     tx: &Tx<'_>,
-    owner: &Owner<'_>,
+    owner: &Speaker<'_>,
     profile: &ProfileName,
     update: &PlatformUpdate,
 ) -> Result<()> {

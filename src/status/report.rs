@@ -192,8 +192,8 @@ impl Report {
     }
 
     /// Adds what the gateway said, as far as it is true of one that is as was judged.
-    pub(super) fn said(mut self, inner: &Inner, record: &Record, known: Said) -> Self {
-        let Said { runtime, platforms, serves } = known;
+    pub(super) fn said(mut self, inner: &Inner, record: &Record, known: Statement) -> Self {
+        let Statement { runtime, platforms, serves } = known;
         let wall_ms = inner.clock().wall_ms();
         let said = runtime.as_ref().and_then(|runtime| runtime.state.clone());
         self.state = said.filter(|word| self.verdict != "dead" || state::is_final(word));
@@ -300,7 +300,7 @@ impl Report {
 
 /// What an instance has said.
 #[derive(Default)]
-pub(crate) struct Said {
+pub(crate) struct Statement {
     pub(super) runtime: Option<RuntimeStatus>,
     pub(super) platforms: Vec<PlatformStatus>,
     pub(super) serves: Vec<ProfileName>,

@@ -2,7 +2,7 @@
 
 use crate::clock::millis;
 use crate::records::identities::by_or_self;
-use crate::records::runtime::Owner;
+use crate::records::runtime::Speaker;
 use crate::records::{instances, runtime};
 use crate::status::field::Field;
 use crate::status::platform;
@@ -37,7 +37,7 @@ pub(crate) fn write(
             tx.check_schema()?;
         }
         let owner =
-            Owner { id, office: &office, pid, writer: &writer, writer_pid: inner.observer().pid };
+            Speaker { id, office: &office, pid, writer: &writer, writer_pid: inner.observer().pid };
         apply(tx, &owner, update)
     })
 }
@@ -47,7 +47,7 @@ fn not_owner(why: &str) -> Error {
         .with_hint("`incumbent status` says who holds it; claim it first")
 }
 
-fn apply(tx: &Tx<'_>, owner: &Owner<'_>, update: &StatusUpdate) -> Result<()> {
+fn apply(tx: &Tx<'_>, owner: &Speaker<'_>, update: &StatusUpdate) -> Result<()> {
     if update.sets_runtime() {
         let before = runtime::runtime(tx, owner.id)?;
         let mut now = before.clone().unwrap_or_default();
@@ -106,7 +106,7 @@ fn apply(tx: &Tx<'_>, owner: &Owner<'_>, update: &StatusUpdate) -> Result<()> {
 #[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub(crate) fn apply_if_news(
     tx: &Tx<'_>,
-    owner: &Owner<'_>,
+    owner: &Speaker<'_>,
     update: &StatusUpdate,
     at_ms: i64,
 ) -> Result<bool> {

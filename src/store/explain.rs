@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::error::RECOVER;
-use crate::store::files::{By, Found};
+use crate::store::files::{CompareBy, FilesState};
 use crate::store::handle::Inner;
 use crate::store::location::me;
 use crate::store::migrate::SCHEMA_VERSION;
@@ -61,7 +61,7 @@ impl Inner {
         }
         // Whatever SQLite says of a file that is gone: it is gone.
         if (error.sqlite_code().is_some() || error.kind() == ErrorKind::Corrupt)
-            && let Ok(Found::Lost(how)) = self.files.check(By::Path)
+            && let Ok(FilesState::Lost(how)) = self.files.check(CompareBy::Path)
         {
             return self.replaced(&how).caused_by(error);
         }

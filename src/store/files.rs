@@ -14,7 +14,7 @@
 //! a new handle, which goes on with the same anchor (`registry`).
 //!
 //! Only checkpoints write to the database itself, and the wal-index tells of those. If the database
-//! was written to without one, what was read before no longer counts (`Found::Changed`).
+//! was written to without one, what was read before no longer counts (`FilesState::Changed`).
 
 use std::fs::File;
 use std::io;
@@ -80,7 +80,7 @@ struct Seen {
 
 /// How to look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum By {
+pub(super) enum CompareBy {
     /// What everybody else finds.
     Path,
     /// Whether the files that we have open have lost their names; by their paths once a second.
@@ -89,7 +89,7 @@ pub(super) enum By {
 
 /// What became of the files.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Found {
+pub(super) enum FilesState {
     /// They are what they were, as far as can be seen.
     InPlace,
     /// Something else than SQLite has written to the database: what was read of it before counts no
@@ -176,49 +176,49 @@ impl Files {
     ///
     /// # Errors
     /// [`Busy`](crate::ErrorKind::Busy) when this process ran short of something.
-    pub(super) fn check(&self, by: By) -> Result<Found> {
+    pub(super) fn check(&self, by: CompareBy) -> Result<FilesState> {
         let known = self.known.lock();
         let facts = match self.compare(known.as_ref(), by)? {
-            Compared::Lost(how) => return Ok(Found::Lost(how)),
+            Compared::Lost(how) => return Ok(FilesState::Lost(how)),
             Compared::Same(facts) => facts,
         };
         let Some([database, wal, index]) = known.as_ref().map(|it| it.each_ref().map(Known::file))
         else {
-            return Ok(Found::InPlace);
+            return Ok(FilesState::InPlace);
         };
         let (Some(database), Some(wal), Some(index)) = (database, wal, index) else {
-            return Ok(Found::InPlace);
+            return Ok(FilesState::InPlace);
         };
         if let Some(length) = facts.wal_length {
             let before = self.wal_length.load(Ordering::Relaxed);
             // What is lost stays so until others have made it anew.
             if length < before && overwritten::is_of_another_wal(index, wal) {
-                return Ok(Found::Lost(Damage::WalLost.to_string()));
+                return Ok(FilesState::Lost(Damage::WalLost.to_string()));
             }
             self.wal_length.store(length, Ordering::Relaxed);
         }
         Ok(facts
             .database
-            .map_or(Found::InPlace, |facts| self.check_content(database, index, &facts)))
+            .map_or(FilesState::InPlace, |facts| self.check_content(database, index, &facts)))
     }
 
     /// Looks whether others find the same files.
     ///
     /// # Errors
     /// As [`Files::check`].
-    pub(super) fn how_lost(&self, by: By) -> Result<Option<String>> {
+    pub(super) fn how_lost(&self, by: CompareBy) -> Result<Option<String>> {
         Ok(match self.compare(self.known.lock().as_ref(), by)? {
             Compared::Same(_) => None,
             Compared::Lost(how) => Some(how),
         })
     }
 
-    fn compare(&self, known: Option<&[Known; 3]>, by: By) -> Result<Compared> {
+    fn compare(&self, known: Option<&[Known; 3]>, by: CompareBy) -> Result<Compared> {
         let mut seen = Facts::default();
         if !is_in_force(Guard::Files) {
             return Ok(Compared::Same(seen));
         }
-        let by_path = by == By::Path || known.is_none() || self.look_at.lock().has_passed();
+        let by_path = by == CompareBy::Path || known.is_none() || self.look_at.lock().has_passed();
         for (number, path) in self.paths.iter().enumerate() {
             let (id, open) = match known {
                 Some(known) => (&known[number].id, known[number].file()),
@@ -263,39 +263,39 @@ impl Files {
     /// `facts` may be old by now: another thread has seen newer ones, or a checkpoint was done. So
     /// what counts is looked at here, by one thread at a time, and between two looks at the
     /// wal-index that agree.
-    fn check_content(&self, file: &File, index: &File, facts: &FileFacts) -> Found {
+    fn check_content(&self, file: &File, index: &File, facts: &FileFacts) -> FilesState {
         let mut seen = self.seen.lock();
         let is_seen = |seen: &Option<Seen>, facts: &FileFacts| {
             seen.is_some_and(|it| (it.modified, it.length) == (facts.modified, facts.length))
         };
         if is_seen(&seen, facts) {
-            return Found::InPlace;
+            return FilesState::InPlace;
         }
         match overwritten::look(file, facts.length) {
-            Ok(Some(damage)) => return Found::Lost(damage.to_string()),
+            Ok(Some(damage)) => return FilesState::Lost(damage.to_string()),
             Ok(None) => {}
-            Err(_) => return Found::InPlace,
+            Err(_) => return FilesState::InPlace,
         }
         let before = between_checkpoints(index);
-        let Ok(facts) = sys::open_file_facts(file) else { return Found::InPlace };
+        let Ok(facts) = sys::open_file_facts(file) else { return FilesState::InPlace };
         let Some(backfill) = between_checkpoints(index).filter(|_| !is_seen(&seen, &facts)) else {
-            return Found::InPlace;
+            return FilesState::InPlace;
         };
         if before != Some(backfill) {
-            return Found::InPlace;
+            return FilesState::InPlace;
         }
         let now = Seen { modified: facts.modified, length: facts.length, backfill };
         let no_checkpoint_since = seen.filter(|before| before.backfill == backfill);
         if no_checkpoint_since.is_some_and(|before| facts.length < before.length) {
-            return Found::Lost(Damage::Shortened(facts.length).to_string());
+            return FilesState::Lost(Damage::Shortened(facts.length).to_string());
         }
         *seen = Some(now);
         match no_checkpoint_since {
             Some(_) => {
                 self.was_changed.store(true, Ordering::Relaxed);
-                Found::Changed
+                FilesState::Changed
             }
-            None => Found::InPlace,
+            None => FilesState::InPlace,
         }
     }
 }
@@ -388,10 +388,14 @@ mod tests {
             other.execute_batch(statements).unwrap();
             assert_ne!(sys::open_file_facts(file).unwrap().length, old.length, "{statements}");
             if another_thread_looks {
-                assert_eq!(files.check(By::Path).unwrap(), Found::InPlace, "{statements}");
+                assert_eq!(
+                    files.check(CompareBy::Path).unwrap(),
+                    FilesState::InPlace,
+                    "{statements}"
+                );
             }
-            assert_eq!(files.check_content(file, index, &old), Found::InPlace, "{statements}");
-            assert_eq!(files.check(By::Path).unwrap(), Found::InPlace, "{statements}");
+            assert_eq!(files.check_content(file, index, &old), FilesState::InPlace, "{statements}");
+            assert_eq!(files.check(CompareBy::Path).unwrap(), FilesState::InPlace, "{statements}");
         }
     }
 }

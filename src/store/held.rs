@@ -24,7 +24,7 @@ pub(crate) struct Held {
     pub(crate) offices: HashMap<Office, HeldOffice>,
     /// The row that locks are taken from without an office. It lasts as long as they do.
     pub(crate) without_office: Option<OwnRow>,
-    pub(crate) locks: HashMap<LockName, HeldLock>,
+    pub(crate) locks: HashMap<LockName, OwnLock>,
 }
 
 /// A row of this process.
@@ -43,7 +43,7 @@ pub(crate) struct HeldOffice {
 
 /// A lock held by this process, shared by its claims.
 #[derive(Clone, Debug)]
-pub(crate) struct HeldLock {
+pub(crate) struct OwnLock {
     /// The row it was taken from.
     pub(crate) instance: InstanceId,
     pub(crate) fence: i64,
@@ -62,10 +62,9 @@ impl Held {
 
     /// Notes a granted lock; what is left of one of the same name that was lost does not count.
     pub(crate) fn hold(&mut self, name: &LockName, instance: InstanceId, fence: i64) {
-        let held =
-            self.locks.entry(name.clone()).or_insert(HeldLock { instance, fence, claims: 0 });
+        let held = self.locks.entry(name.clone()).or_insert(OwnLock { instance, fence, claims: 0 });
         if held.fence != fence {
-            *held = HeldLock { instance, fence, claims: 0 };
+            *held = OwnLock { instance, fence, claims: 0 };
         }
         held.claims += 1;
     }

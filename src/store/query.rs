@@ -20,7 +20,7 @@ const STEPS_PER_LOOK: i32 = 10_000;
 
 /// What a query answered.
 #[derive(Debug)]
-pub(crate) struct Table {
+pub(crate) struct Rows {
     pub(crate) columns: Vec<String>,
     /// Each as long as `columns`.
     pub(crate) rows: Vec<Vec<Value>>,
@@ -29,7 +29,7 @@ pub(crate) struct Table {
 impl Store {
     /// Collects the whole answer before anything is printed: no reader of ours keeps the store's
     /// snapshot open.
-    pub(crate) fn query(&self, text: &str) -> Result<Table> {
+    pub(crate) fn query(&self, text: &str) -> Result<Rows> {
         let connection = self.inner.watcher()?;
         let deadline = Deadline::after(TIME_MAX);
         connection.progress_handler(STEPS_PER_LOOK, Some(move || deadline.has_passed()))?;
@@ -72,6 +72,6 @@ impl Store {
             }
             rows.push(values_of(row, columns.len()).map_err(failed)?);
         }
-        Ok(Table { columns, rows })
+        Ok(Rows { columns, rows })
     }
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use rusqlite::OptionalExtension;
 
 use crate::clock::Deadline;
-use crate::doctor::check::{Opened, Seen, counted, listed};
-use crate::doctor::owners::Owner;
+use crate::doctor::check::{Observation, Opened, counted, listed};
+use crate::doctor::owners::JudgedOwner;
 use crate::liveness::AnchorState;
 use crate::path_text::quoted;
 use crate::process::anchor;
@@ -132,9 +132,9 @@ fn end_them(pids: &[Pid]) -> String {
 
 /// A descriptor that a child inherited holds the lock of an owner that is gone (FIELD-BUGS row 69),
 /// or an owner goes on whose record was ended.
-pub(super) fn leaked_anchors(opened: &Opened) -> Result<Vec<Seen>> {
+pub(super) fn leaked_anchors(opened: &Opened) -> Result<Vec<Observation>> {
     let leaked = opened.owners()?.iter().filter(|owner| owner.judged.flags.anchor_leaked);
-    let leaked: Vec<&Owner> = leaked.collect();
+    let leaked: Vec<&JudgedOwner> = leaked.collect();
     let is_ended = |file: &AnchorFile| {
         file.state == AnchorState::Held && matches!(file.named_by, NamedBy::Ended(_))
     };
@@ -161,7 +161,7 @@ pub(super) fn leaked_anchors(opened: &Opened) -> Result<Vec<Seen>> {
                 owner.pid(),
                 path.display()
             );
-            seen.push(Seen::warning(text).remedy(format!(
+            seen.push(Observation::warning(text).remedy(format!(
                 "{}; if nothing of it is at work, {}",
                 end_them(&pids),
                 opened.scene.command("evict --force")
@@ -175,7 +175,7 @@ pub(super) fn leaked_anchors(opened: &Opened) -> Result<Vec<Seen>> {
             owner.pid(),
             owner.judged.verdict.reason()
         );
-        seen.push(Seen::warning(text).remedy(format!(
+        seen.push(Observation::warning(text).remedy(format!(
             "nothing has to be done, the next start takes its place; {}",
             end_them(&pids)
         )));
@@ -184,7 +184,7 @@ pub(super) fn leaked_anchors(opened: &Opened) -> Result<Vec<Seen>> {
         let NamedBy::Ended(how) = &file.named_by else { continue };
         let (who, pids) = holders.of(opened, &file.name);
         seen.push(
-            Seen::warning(format!(
+            Observation::warning(format!(
                 "{how}, and its anchor is still held by {who}: a child of it, or itself, may \
                  still be at work"
             ))
@@ -224,7 +224,7 @@ fn settled_anchors(
     Ok((wrong, others))
 }
 
-pub(super) fn orphan_anchors(opened: &Opened) -> Result<Vec<Seen>> {
+pub(super) fn orphan_anchors(opened: &Opened) -> Result<Vec<Observation>> {
     let is_orphan =
         |file: &AnchorFile| file.state == AnchorState::Held && file.named_by == NamedBy::Nobody;
     let (orphans, files) = settled_anchors(opened, is_orphan)?;
@@ -241,7 +241,7 @@ pub(super) fn orphan_anchors(opened: &Opened) -> Result<Vec<Seen>> {
     let free: Vec<&AnchorFile> = files.iter().filter(|file| file.is_garbage()).collect();
     if !free.is_empty() {
         seen.push(
-            Seen::info(format!(
+            Observation::info(format!(
                 "{} that nobody holds any more: {}",
                 counted(free.len(), "anchor", "anchors"),
                 listed(&free, 2, |file| file.name.clone())
@@ -257,7 +257,7 @@ pub(super) fn orphan_anchors(opened: &Opened) -> Result<Vec<Seen>> {
 
 /// Its owner recorded itself in a store that was deleted, replaced or restored from a copy, and
 /// acts.
-fn orphan(opened: &Opened, file: &AnchorFile, holders: &Holders) -> Result<Seen> {
+fn orphan(opened: &Opened, file: &AnchorFile, holders: &Holders) -> Result<Observation> {
     let (who, pids) = holders.of(opened, &file.name);
     let maker = file.maker.map_or_else(String::new, |pid| {
         format!(", and was made by pid {pid} of its own pid namespace")
@@ -267,7 +267,7 @@ fn orphan(opened: &Opened, file: &AnchorFile, holders: &Holders) -> Result<Seen>
          store, and every claim is refused",
         file.name
     );
-    Ok(Seen::error(text).remedy(way_out(opened, &pids)?))
+    Ok(Observation::error(text).remedy(way_out(opened, &pids)?))
 }
 
 fn way_out(opened: &Opened, pids: &[Pid]) -> Result<String> {
@@ -292,7 +292,7 @@ fn lost_anchors(opened: &Opened) -> Result<Vec<LostOwner>> {
     inner.read(|connection| lost_owners(connection, inner.view()))
 }
 
-fn lost_anchor(opened: &Opened, lost: &LostOwner) -> Result<Seen> {
+fn lost_anchor(opened: &Opened, lost: &LostOwner) -> Result<Observation> {
     let pids: Vec<Pid> = lost.anchor.pid.into_iter().collect();
     let fate = match &lost.moved_to {
         Some(path) => format!("moved with its store to {}", path.display()),
@@ -304,10 +304,10 @@ fn lost_anchor(opened: &Opened, lost: &LostOwner) -> Result<Seen> {
         lost.anchor.name,
         opened.processes(&pids)
     );
-    Ok(Seen::error(text).remedy(way_out(opened, &pids)?))
+    Ok(Observation::error(text).remedy(way_out(opened, &pids)?))
 }
 
-pub(super) fn missing_anchors(opened: &Opened) -> Result<Vec<Seen>> {
+pub(super) fn missing_anchors(opened: &Opened) -> Result<Vec<Observation>> {
     let anchors = &opened.inner().location.anchors;
     super::each(opened, |owner| {
         if owner.is_dead() {
@@ -317,7 +317,7 @@ pub(super) fn missing_anchors(opened: &Opened) -> Result<Vec<Seen>> {
         let held = format!("{} is held by {}", owner.name(), owner.pid());
         match owner.judged.evidence.anchor {
             AnchorState::Missing => Some(
-                Seen::warning(format!(
+                Observation::warning(format!(
                     "{held}, whose anchor {file} is gone from {}: only its pid and start time tell \
                      that it lives",
                     anchors.display()
@@ -329,10 +329,10 @@ pub(super) fn missing_anchors(opened: &Opened) -> Result<Vec<Seen>> {
                 ),
             ),
             AnchorState::Unreadable => Some(
-                Seen::unknown(format!("{held}, whose anchor {file} cannot be looked at"))
+                Observation::unknown(format!("{held}, whose anchor {file} cannot be looked at"))
                     .remedy(format!("look at the modes of {}", quoted(anchors))),
             ),
-            AnchorState::None => Some(Seen::info(format!(
+            AnchorState::None => Some(Observation::info(format!(
                 "{held} without an anchor (`--no-keeper`): only its pid and start time tell that \
                 it \
                  lives"

@@ -13,8 +13,8 @@ use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use crate::clock::{Deadline, now_ms, rfc3339};
-use crate::forensics::diagnostic::ask::{Refusal, RefusalKind, Said};
-use crate::forensics::diagnostic::table::Table;
+use crate::forensics::diagnostic::ask::{NotAnswered, Printed, RefusalKind};
+use crate::forensics::diagnostic::table::PsTable;
 use crate::forensics::diagnostic::{ask, table};
 use crate::path_text::is_unprintable;
 use crate::process::command_line;
@@ -156,7 +156,7 @@ impl Report {
     }
 
     /// Asks a program; `Err` with what to write in place of its answer.
-    fn ask(&mut self, words: &[&str], share: Duration) -> Result<Said, Refusal> {
+    fn ask(&mut self, words: &[&str], share: Duration) -> Result<Printed, NotAnswered> {
         let answer = ask::ask(words, share, &self.shown);
         if answer.as_ref().is_err_and(|refusal| refusal.kind == RefusalKind::Late) {
             self.cut_off.push(format!("{} after {}", words[0], seconds(share)));
@@ -203,7 +203,7 @@ impl Report {
                 (refusal.lines().into_iter().chain([ours]).collect(), None)
             }
         };
-        if let Some(Table { heading, mut rows }) = rows {
+        if let Some(PsTable { heading, mut rows }) = rows {
             let count = rows.len();
             rows.sort_by(|a, b| {
                 let by_memory = b.memory_kib.cmp(&a.memory_kib);
@@ -319,7 +319,7 @@ impl Shown {
     }
 }
 
-pub(super) fn last_lines(said: &Said, of: &Shown) -> Vec<String> {
+pub(super) fn last_lines(said: &Printed, of: &Shown) -> Vec<String> {
     let lines: Vec<&str> = said.text.lines().collect();
     let from = lines.len().saturating_sub(MESSAGES_MAX);
     // What is locked could stand in any of them.
@@ -417,7 +417,7 @@ mod tests {
         for other in ["", "PID USER TIME COMMAND", "812 1 root x 0.1 1 S 1"] {
             assert!(table::row_of_ps(other).is_none(), "{other}");
         }
-        let said = Said { by: 1, text: "PID USER --token=hunter2\n".to_owned(), is_cut: false };
+        let said = Printed { by: 1, text: "PID USER --token=hunter2\n".to_owned(), is_cut: false };
         let refusal = table::table_of_ps(&said).unwrap_err();
         assert!(!refusal.why.contains("hunter2") && refusal.why.contains("PID USER"));
     }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::clock::now_ms;
 use crate::forensics::snapshot::line::Line;
 use crate::forensics::snapshot::process::ProcessSummary;
-use crate::forensics::snapshot::received::Received;
+use crate::forensics::snapshot::received::ReceivedSignal;
 use crate::forensics::{Fact, Unavailable};
 use crate::sys::{Pid, SignalOrigin, details};
 use crate::{ExitCause, Marker, environment, sys};
@@ -104,15 +104,17 @@ pub struct Sender {
 /// [`Tenure::snapshot`](crate::Tenure::snapshot).
 #[must_use]
 pub fn snapshot(signal: Option<i32>) -> Snapshot {
-    Snapshot::take(Received::ByOthers(signal))
+    Snapshot::take(ReceivedSignal::ByOthers(signal))
 }
 
 impl Snapshot {
     /// Everything but what a store says.
-    pub(crate) fn take(received: Received) -> Self {
+    pub(crate) fn take(received: ReceivedSignal) -> Self {
         let (number, origin, sender) = match received {
-            Received::ByUs(caught, sender) => (Some(caught.number), Some(caught.origin), *sender),
-            Received::ByOthers(number) => {
+            ReceivedSignal::ByUs(caught, sender) => {
+                (Some(caught.number), Some(caught.origin), *sender)
+            }
+            ReceivedSignal::ByOthers(number) => {
                 let why =
                     "the signal was not caught by incumbent, so the kernel did not name its sender";
                 (number, None, unavailable(why))
@@ -372,7 +374,7 @@ mod tests {
     fn what_a_signal_means_by_its_sender() {
         let caught = |origin| Caught { number: 15, from_terminal: false, origin };
         let by = |pid| SignalOrigin::Process { pid, uid: 0, how: "kill" };
-        let cause = |origin| Snapshot::take(Received::by_us(caught(origin))).cause();
+        let cause = |origin| Snapshot::take(ReceivedSignal::by_us(caught(origin))).cause();
         let parent = details::own_parent().unwrap();
         assert_eq!(cause(by(parent)), Some(ExitCause::SupervisorStop));
         assert_eq!(cause(by(std::process::id())), Some(ExitCause::Signalled));

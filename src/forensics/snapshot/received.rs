@@ -11,14 +11,14 @@ const NOT_CAUGHT: &str =
 
 /// How we know of a signal.
 #[derive(Clone, Debug)]
-pub(crate) enum Received {
+pub(crate) enum ReceivedSignal {
     /// We caught it, and looked at once at who sent it: whoever only sends one is about to end.
     ByUs(Caught, Box<Fact<Sender>>),
     /// Somebody else did, if there was one.
     ByOthers(Option<i32>),
 }
 
-impl Received {
+impl ReceivedSignal {
     pub(crate) fn by_us(caught: Caught) -> Self {
         Self::ByUs(caught, Box::new(Sender::of(caught.origin)))
     }

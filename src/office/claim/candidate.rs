@@ -75,7 +75,7 @@ pub(crate) struct Granted {
 
 /// What one transaction came to.
 #[derive(Debug)]
-pub(crate) enum Outcome {
+pub(crate) enum ClaimOutcome {
     Granted(Granted),
     /// The recorded process holds the office already, by a row that `--pid` made.
     AlreadyRecorded(Box<Record>),

@@ -12,10 +12,10 @@ pub(crate) mod once;
 use std::sync::Arc;
 
 use crate::claim::wait::{Attempt, Turn};
-use crate::claim::{ATTEMPTS, Aside, Attachment, Count, changes_too_fast};
+use crate::claim::{ATTEMPTS, Attachment, Count, Lookups, changes_too_fast};
 use crate::clock::Deadline;
-use crate::office::claim::candidate::{Candidate, Outcome};
-use crate::office::takeover::{Plan, Step, reserve};
+use crate::office::claim::candidate::{Candidate, ClaimOutcome};
+use crate::office::takeover::{Plan, TakeoverStep, reserve};
 use crate::office::tenure::{Shares, Tenure};
 use crate::records::{instances, profiles};
 use crate::store::held::{Held, HeldOffice};
@@ -60,7 +60,7 @@ fn attempt(store: &Store, candidate: &Candidate<'_>, turn: &Turn) -> Result<Atte
     let inner = &store.inner;
     let candidate = Candidate { waiter: turn.waiter, ..candidate.clone() };
     let count = if turn.waiter.is_some() { Count::No } else { Count::Yes };
-    let mut aside = Aside::default();
+    let mut aside = Lookups::default();
     for _ in 0..ATTEMPTS + candidate.locks.len() {
         // Claims of this process are serialised, so that its own fresh row is never taken for
         // another process' one. Order: what is held, then the writer.
@@ -72,20 +72,20 @@ fn attempt(store: &Store, candidate: &Candidate<'_>, turn: &Turn) -> Result<Atte
             inner.write(|tx| claim_or_reserve(tx, inner, &candidate, &aside, count))
         })?;
         let outcome = match step {
-            Step::Claimed(outcome) => outcome,
-            Step::Reserved(reserved) => {
+            TakeoverStep::Claimed(outcome) => outcome,
+            TakeoverStep::Reserved(reserved) => {
                 return Ok(Attempt::Granted(Won::Plan(reserved.plan(inner))));
             }
         };
         match outcome {
-            Outcome::Errand(errand) => {
+            ClaimOutcome::Errand(errand) => {
                 drop(held);
                 let is_forced = candidate.replace.is_some_and(|replace| replace.force);
                 let force = if is_forced { Force::Yes } else { Force::No };
                 let trust = errand.trust(inner, force);
                 aside.run(errand, turn.deadline, &trust)?;
             }
-            Outcome::Granted(granted) => {
+            ClaimOutcome::Granted(granted) => {
                 let office = HeldOffice { row: granted.row.clone(), claims: 1 };
                 held.offices.insert(candidate.office.clone(), office);
                 for lock in &granted.locks {
@@ -100,8 +100,8 @@ fn attempt(store: &Store, candidate: &Candidate<'_>, turn: &Turn) -> Result<Atte
                     Shares::No,
                 ))));
             }
-            Outcome::Held(obstacle) => return Ok(Attempt::Held(obstacle)),
-            Outcome::AlreadyRecorded(record) => {
+            ClaimOutcome::Held(obstacle) => return Ok(Attempt::Held(obstacle)),
+            ClaimOutcome::AlreadyRecorded(record) => {
                 return Err(Error::internal(format!(
                     "instance {} claims to be ours without our nonce",
                     record.id
@@ -117,19 +117,19 @@ fn claim_or_reserve(
     tx: &Tx<'_>,
     inner: &Arc<Inner>,
     candidate: &Candidate<'_>,
-    aside: &Aside,
+    aside: &Lookups,
     count: Count,
-) -> Result<Step> {
+) -> Result<TakeoverStep> {
     let Some(replace) = candidate.replace.filter(|_| candidate.succession.is_none()) else {
         return once::claim_once(tx, inner, candidate, &Attachment::Own, aside, count)
-            .map(Step::Claimed);
+            .map(TakeoverStep::Claimed);
     };
     // Not a refusal yet.
     match once::claim_once(tx, inner, candidate, &Attachment::Own, aside, Count::No)? {
-        Outcome::Held(obstacle) => {
+        ClaimOutcome::Held(obstacle) => {
             reserve::reserve(tx, inner, candidate, replace, obstacle, aside, count)
         }
-        outcome => Ok(Step::Claimed(outcome)),
+        outcome => Ok(TakeoverStep::Claimed(outcome)),
     }
 }
 

@@ -5,7 +5,7 @@ use crate::office::claim::candidate::Candidate;
 use crate::office::claim::{Claim, claim_reserved};
 use crate::office::options::{Replace, Succession};
 use crate::office::takeover::pursuit::{Asking, Insistence, Pursued, Pursuit};
-use crate::office::takeover::{Plan, Target};
+use crate::office::takeover::{Plan, TakeoverTarget};
 use crate::office::tenure::Replaced;
 use crate::owner::{because, judge};
 use crate::records::locks;
@@ -76,7 +76,11 @@ pub(crate) fn carry_out(
 }
 
 /// Whoever was to be replaced, and why it was not.
-fn still_there(inner: &Inner, target: &Target, reason: &'static str) -> Result<Box<Holder>> {
+fn still_there(
+    inner: &Inner,
+    target: &TakeoverTarget,
+    reason: &'static str,
+) -> Result<Box<Holder>> {
     let judged = judge::look(inner, &target.record, Lease::None);
     let mut holder = match &target.wanted {
         Wanted::Office(office) => Holder::of(&target.record, office, &judged),

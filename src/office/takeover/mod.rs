@@ -22,14 +22,14 @@ use std::time::Duration;
 use crate::claim::waiting_row::WaitingRow;
 use crate::clock::millis;
 use crate::liveness::Evidence;
-use crate::office::claim::candidate::Outcome;
+use crate::office::claim::candidate::ClaimOutcome;
 use crate::records::{NewMarker, Record};
 use crate::store::{Inner, Tx};
 use crate::{InstanceId, LeftOver, Marker, MarkerName, Nonce, Result, Wanted};
 
 /// An owner to be brought to an end.
 #[derive(Debug)]
-pub(crate) struct Target {
+pub(crate) struct TakeoverTarget {
     record: Record,
     /// What is wanted of it.
     wanted: Wanted,
@@ -37,7 +37,7 @@ pub(crate) struct Target {
     children: Option<Vec<LeftOver>>,
 }
 
-impl Target {
+impl TakeoverTarget {
     fn new(record: Record, wanted: Wanted, seen: &Evidence) -> Self {
         // The numbers of another namespace are those of strangers here.
         let children = if seen.is_here() { None } else { Some(Vec::new()) };
@@ -53,13 +53,13 @@ impl Target {
 #[derive(Debug)]
 pub(crate) struct Plan {
     row: WaitingRow,
-    targets: Vec<Target>,
+    targets: Vec<TakeoverTarget>,
 }
 
 /// What one attempt came to.
 #[derive(Debug)]
-pub(crate) enum Step {
-    Claimed(Outcome),
+pub(crate) enum TakeoverStep {
+    Claimed(ClaimOutcome),
     Reserved(Reserved),
 }
 
@@ -68,7 +68,7 @@ pub(crate) enum Step {
 pub(crate) struct Reserved {
     instance: InstanceId,
     nonce: Nonce,
-    targets: Vec<Target>,
+    targets: Vec<TakeoverTarget>,
 }
 
 impl Reserved {

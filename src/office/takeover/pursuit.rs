@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::claim::aside;
 use crate::clock::Deadline;
 use crate::liveness::{AliveReason, Lease, Observed, Verdict};
-use crate::office::takeover::Target;
+use crate::office::takeover::TakeoverTarget;
 use crate::owner::{LiveCommandLine, judge_record, older};
 use crate::patience::with_budget;
 use crate::records::{LockRow, Record, instances, locks};
@@ -77,7 +77,7 @@ impl<'a> Pursuit<'a> {
     /// means this very owner.
     pub(crate) fn begin(
         inner: &'a Inner,
-        Target { record, wanted, children }: &'a Target,
+        TakeoverTarget { record, wanted, children }: &'a TakeoverTarget,
         budget: Duration,
         grace: Duration,
         asking: Asking,

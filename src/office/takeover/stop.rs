@@ -14,7 +14,7 @@ use crate::liveness::{Lease, Verdict};
 use crate::office::profile::Profile;
 use crate::office::takeover::pursuit::{Asking, Insistence, Pursued, Pursuit};
 use crate::office::takeover::restart::Restart;
-use crate::office::takeover::{Target, write_request};
+use crate::office::takeover::{TakeoverTarget, write_request};
 use crate::owner::{
     InProgress, LiveCommandLine, because, ending, judge_record, look, needs_command_line, orphan,
 };
@@ -407,7 +407,7 @@ fn finish(
     asking: Asking,
 ) -> StopOutcome {
     let wanted = Wanted::Office(office.clone());
-    let target = Target { record: record.clone(), wanted, children: Some(Vec::new()) };
+    let target = TakeoverTarget { record: record.clone(), wanted, children: Some(Vec::new()) };
     let budget = options.timeout.unwrap_or_else(|| target.budget());
     let (insistence, force) =
         if options.kill { (Insistence::Kill, Force::Yes) } else { (Insistence::Ask, Force::No) };

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
-use crate::claim::Footing;
+use crate::claim::OwnedRow;
 use crate::claim::guard::watch;
 use crate::owner::ending;
 use crate::records::{Command, End, EndReason};
@@ -30,7 +30,7 @@ use crate::{
 #[derive(Debug)]
 #[must_use = "dropping the tenure releases the office"]
 pub struct Tenure {
-    pub(crate) footing: Footing,
+    pub(crate) footing: OwnedRow,
     office: Office,
     nonce: Nonce,
     evicted: Option<Box<Evicted>>,
@@ -60,7 +60,7 @@ impl Tenure {
         shares: Shares,
     ) -> Self {
         Self {
-            footing: Footing {
+            footing: OwnedRow {
                 inner: Arc::clone(&store.inner),
                 instance: row.instance,
                 nonce_hash: row.nonce.hash(),
@@ -174,7 +174,7 @@ impl Tenure {
     /// when the office was lost.
     #[cfg_attr(not(feature = "cli"), expect(dead_code))]
     pub(crate) fn set_child(&self, command: &Command) -> Result<bool> {
-        let Footing { inner, instance, .. } = &self.footing;
+        let OwnedRow { inner, instance, .. } = &self.footing;
         inner.write(|tx| {
             if !instances::set_child(tx, *instance, &self.nonce, command)? {
                 return Ok(false);
@@ -191,7 +191,7 @@ impl Tenure {
     /// Records that the command lives without the lock of its own.
     #[cfg(feature = "cli")]
     pub(crate) fn lose_command_lock(&self) -> Result<()> {
-        let Footing { inner, instance, .. } = &self.footing;
+        let OwnedRow { inner, instance, .. } = &self.footing;
         inner.write(|tx| instances::lose_command_lock(tx, *instance, &self.nonce))
     }
 
@@ -199,7 +199,7 @@ impl Tenure {
         if self.let_go.swap(true, Ordering::AcqRel) {
             return Released::WasLost;
         }
-        let Footing { inner, instance, nonce_hash } = &self.footing;
+        let OwnedRow { inner, instance, nonce_hash } = &self.footing;
         let mut held = inner.held.lock();
         if let Some(office) = held.offices.get_mut(&self.office)
             && office.row.instance == *instance
@@ -214,7 +214,7 @@ impl Tenure {
             &held,
             |tx| ending::end_own(tx, *instance, nonce_hash, how),
             || {
-                Arc::new(ending::Release {
+                Arc::new(ending::RowRelease {
                     instance: *instance,
                     nonce_hash: nonce_hash.clone(),
                     end: how.clone(),
@@ -224,7 +224,7 @@ impl Tenure {
     }
 }
 
-fn verify(footing: &Footing, locks: &Mutex<Vec<GrantedLock>>) -> Result<Standing> {
+fn verify(footing: &OwnedRow, locks: &Mutex<Vec<GrantedLock>>) -> Result<Standing> {
     let mut let_go: Vec<LockName> = Vec::new();
     let standing = footing.verify(|connection| {
         for lock in locks.lock().iter() {

@@ -12,8 +12,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::liveness::AnchorState;
-use crate::process::older::looks::By;
-use crate::process::older::wire::{Owner, PidRecord};
+use crate::process::older::looks::LookBy;
+use crate::process::older::wire::{HoldingRun, PidRecord};
 use crate::process::older::{LOCK_FILE, PID_FILE, looks};
 use crate::sys;
 use crate::sys::{Existence, FileId, ListedLock, Sharing, StartTime};
@@ -46,7 +46,7 @@ pub(crate) fn look(path: &Path) -> AnchorState {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return AnchorState::Missing,
         Err(_) => return AnchorState::Unreadable,
     }
-    looks::state(path, By::List).unwrap_or_else(|| {
+    looks::state(path, LookBy::List).unwrap_or_else(|| {
         unless_passing(|| match sys::listed_lock(path) {
             ListedLock::Held(pid) => seen_held(path, pid),
             ListedLock::Free => Seen::Surely(AnchorState::Free),
@@ -62,7 +62,7 @@ pub(crate) fn probe(path: &Path) -> AnchorState {
         return unless_passing(|| try_to_see(path));
     }
     let tried = try_lock(path);
-    let held = (tried == AnchorState::Held).then(|| looks::state(path, By::Trying)).flatten();
+    let held = (tried == AnchorState::Held).then(|| looks::state(path, LookBy::Trying)).flatten();
     held.unwrap_or(tried)
 }
 
@@ -157,7 +157,7 @@ pub(super) fn forget_own(id: &FileId) {
 
 /// The process that holds a `gateway.lock`, as far as it can be told.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Found {
+pub(crate) struct LockHolder {
     /// 0: nobody says.
     pub(crate) pid: sys::Pid,
     pub(crate) start_time: Option<StartTime>,
@@ -168,26 +168,26 @@ pub(crate) struct Found {
     /// It has taken the lock, and has ended: something that it started keeps it.
     pub(crate) has_left_it: bool,
     /// It is a `run` of ours, and says so in the file.
-    pub(crate) owner: Option<Owner>,
+    pub(crate) owner: Option<HoldingRun>,
 }
 
 /// The same, by what is `said` in the file, and by the kernel's list. Where these differ the list
 /// is right, for the file may still speak of the last holder, or with the numbers of another
 /// container. The list names the process that took the lock, also when that has ended.
-fn find_holder(path: &Path, said: Option<PidRecord>) -> Found {
+fn find_holder(path: &Path, said: Option<PidRecord>) -> LockHolder {
     let listed = match sys::listed_lock(path) {
         ListedLock::Held(pid) => pid,
         ListedLock::Free | ListedLock::Unknown | ListedLock::NoList => None,
     };
     match (listed, said) {
         (Some(pid), Some(said)) if said.pid == pid && said.is_of_the_dead() => {
-            Found { is_here: true, has_left_it: true, ..Found::said(said) }
+            LockHolder { is_here: true, has_left_it: true, ..LockHolder::said(said) }
         }
         (Some(pid), said) if said.is_none() || !is_gone(pid) => {
             let start_time = sys::process_facts(pid).start_time;
             let is_its_own =
                 |said: &PidRecord| said.start_time().is_some() && said.start_time() == start_time;
-            Found {
+            LockHolder {
                 pid,
                 start_time,
                 owner: said.filter(is_its_own).and_then(|said| said.owner),
@@ -204,20 +204,20 @@ fn find_holder(path: &Path, said: Option<PidRecord>) -> Found {
                 && sys::process_table_is_ours()
                 && sys::process_facts(said.pid).start_time == said.start_time();
             let shown = if is_here { sys::command_line(said.pid) } else { None };
-            let found = Found::said(said);
-            Found { argv: shown.unwrap_or_else(|| found.argv.clone()), is_here, ..found }
+            let found = LockHolder::said(said);
+            LockHolder { argv: shown.unwrap_or_else(|| found.argv.clone()), is_here, ..found }
         }
-        (_, None) => Found { is_here: false, ..Found::nobody() },
+        (_, None) => LockHolder { is_here: false, ..LockHolder::nobody() },
     }
 }
 
 /// Who holds the lock at `path`, which is held.
-pub(crate) fn whoever_holds(path: &Path) -> Found {
+pub(crate) fn whoever_holds(path: &Path) -> LockHolder {
     look_for_holder(path).0
 }
 
 /// Who holds the lock at `path`, which is held, and what its file says.
-pub(crate) fn look_for_holder(path: &Path) -> (Found, Option<PidRecord>) {
+pub(crate) fn look_for_holder(path: &Path) -> (LockHolder, Option<PidRecord>) {
     if let Some(seen) = looks::holder(path) {
         return seen;
     }
@@ -230,7 +230,7 @@ pub(crate) fn is_gone(pid: sys::Pid) -> bool {
     sys::process_facts(pid).existence == Existence::Gone
 }
 
-impl Found {
+impl LockHolder {
     pub(crate) fn nobody() -> Self {
         Self {
             pid: 0,

@@ -12,24 +12,24 @@ use std::path::{Path, PathBuf};
 
 use crate::liveness::AnchorState;
 use crate::process::older::lock;
-use crate::process::older::lock::Found;
+use crate::process::older::lock::LockHolder;
 use crate::process::older::wire::PidRecord;
 
 /// What was seen for one transaction, and what it wants to see yet.
 #[derive(Debug, Default)]
-pub(crate) struct Looks {
+pub(crate) struct LockLooks {
     seen: HashMap<PathBuf, Seen>,
-    wanted: Vec<(PathBuf, By)>,
+    wanted: Vec<(PathBuf, LookBy)>,
 }
 
 #[derive(Debug)]
 struct Seen {
     state: AnchorState,
-    holder: (Found, Option<PidRecord>),
+    holder: (LockHolder, Option<PidRecord>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum By {
+pub(super) enum LookBy {
     /// The kernel's list.
     List,
     /// Trying the lock.
@@ -38,14 +38,14 @@ pub(super) enum By {
 
 thread_local! {
     /// Those of the transaction that this thread is in.
-    static LOOKS: RefCell<Option<Looks>> = const { RefCell::new(None) };
+    static LOOKS: RefCell<Option<LockLooks>> = const { RefCell::new(None) };
 }
 
-impl Looks {
+impl LockLooks {
     /// Runs `work`, which sees nothing but what was seen before.
     pub(crate) fn bound<T>(&mut self, work: impl FnOnce() -> T) -> T {
         /// Also when `work` panics.
-        struct Restore<'a>(&'a mut Looks);
+        struct Restore<'a>(&'a mut LockLooks);
         impl Drop for Restore<'_> {
             fn drop(&mut self) {
                 *self.0 = LOOKS.take().unwrap_or_default();
@@ -60,15 +60,15 @@ impl Looks {
     pub(crate) fn look(&mut self) {
         for (path, by) in std::mem::take(&mut self.wanted) {
             let state = match by {
-                By::List => lock::look(&path),
-                By::Trying => lock::probe(&path),
+                LookBy::List => lock::look(&path),
+                LookBy::Trying => lock::probe(&path),
             };
             let holder = lock::look_for_holder(&path);
             self.seen.insert(path, Seen { state, holder });
         }
     }
 
-    fn want(&mut self, path: &Path, by: By) {
+    fn want(&mut self, path: &Path, by: LookBy) {
         self.wanted.push((path.to_owned(), by));
     }
 }
@@ -84,11 +84,11 @@ pub(crate) fn wants_more() -> bool {
 }
 
 /// What was seen of a lock that is there, and held if it was tried; `None` for whoever may look.
-pub(super) fn state(path: &Path, by: By) -> Option<AnchorState> {
+pub(super) fn state(path: &Path, by: LookBy) -> Option<AnchorState> {
     LOOKS.with_borrow_mut(|looks| {
         let looks = looks.as_mut()?;
         if let Some(Seen { state, .. }) = looks.seen.get(path)
-            && (by == By::List || *state == AnchorState::Held)
+            && (by == LookBy::List || *state == AnchorState::Held)
         {
             return Some(*state);
         }
@@ -98,13 +98,13 @@ pub(super) fn state(path: &Path, by: By) -> Option<AnchorState> {
 }
 
 /// The same of its holder.
-pub(super) fn holder(path: &Path) -> Option<(Found, Option<PidRecord>)> {
+pub(super) fn holder(path: &Path) -> Option<(LockHolder, Option<PidRecord>)> {
     LOOKS.with_borrow_mut(|looks| {
         let looks = looks.as_mut()?;
         if let Some(Seen { holder, .. }) = looks.seen.get(path) {
             return Some(holder.clone());
         }
-        looks.want(path, By::List);
-        Some((Found::nobody(), None))
+        looks.want(path, LookBy::List);
+        Some((LockHolder::nobody(), None))
     })
 }

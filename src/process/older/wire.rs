@@ -39,12 +39,12 @@ pub(crate) struct PidRecord {
     pub(crate) argv: Vec<String>,
     /// Where a `run` of ours that wrote it is on record; the older program has no such thing, and
     /// passes over it.
-    pub(crate) owner: Option<Owner>,
+    pub(crate) owner: Option<HoldingRun>,
 }
 
 /// A `run` of ours, for programs of ours that look into another store.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Owner {
+pub(crate) struct HoldingRun {
     /// The id of its store.
     pub(crate) store: String,
     /// The path of that.
@@ -52,7 +52,7 @@ pub(crate) struct Owner {
     pub(crate) profile: String,
 }
 
-impl Owner {
+impl HoldingRun {
     const KEY: &str = "incumbent";
 
     fn of(object: &Map<String, Value>) -> Option<Self> {
@@ -155,7 +155,7 @@ impl PidRecord {
             pid: pid(object.get("pid"))?,
             start_time: start_time(object.get("start_time")),
             argv: words.collect(),
-            owner: Owner::of(object),
+            owner: HoldingRun::of(object),
         })
     }
 
@@ -181,7 +181,7 @@ impl PidRecord {
             "start_time": self.start_time,
         });
         if let Some(owner) = &self.owner {
-            document[Owner::KEY] = owner.to_json();
+            document[HoldingRun::KEY] = owner.to_json();
         }
         document
     }

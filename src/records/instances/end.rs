@@ -148,7 +148,7 @@ pub(crate) fn is_abnormal(end_reason: &str, exit_code: Option<i64>) -> bool {
 }
 
 /// The row that was ended.
-pub(crate) struct Ended {
+pub(crate) struct EndedRow {
     pub(crate) had_office: bool,
     /// If its names can be read.
     pub(crate) office: Option<Office>,
@@ -162,7 +162,7 @@ pub(crate) fn end(
     id: InstanceId,
     nonce_hash: Option<&str>,
     end: &End,
-) -> Result<Option<Ended>> {
+) -> Result<Option<EndedRow>> {
     const SQL: &str = "UPDATE instances
         SET ended_at_ms = :ended_at_ms, end_reason = :reason, ended_by = :by,
             exit_code = :exit_code, signal = :signal, detail = coalesce(:detail, detail)
@@ -189,7 +189,7 @@ pub(crate) fn end(
             }
             _ => (false, None),
         };
-        Ok(Ended { had_office, office, pid: pid.and_then(subject::valid_pid) })
+        Ok(EndedRow { had_office, office, pid: pid.and_then(subject::valid_pid) })
     });
     Ok(ended.optional()?)
 }

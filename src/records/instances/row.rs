@@ -81,13 +81,13 @@ pub(crate) struct Record {
     /// Of an older gateway: whose its lock is by now.
     pub(crate) older_lock: LockNow,
     /// Since schema 7.
-    pub(crate) identity: Identity,
+    pub(crate) identity: KernelIdentity,
 }
 
 /// What rows of schema 7 say beside the older columns: which file the anchor is, which processes
 /// the pids meant. All of it is unknown in a row of version 0.1.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Identity {
+pub(crate) struct KernelIdentity {
     /// The very file that the owner locked.
     pub(crate) anchor: Option<sys::FileKey>,
     pub(crate) process: Option<sys::ProcessNumber>,
@@ -173,9 +173,9 @@ impl Columns<'_> {
         self.unsigned().map(sys::ProcessNumber)
     }
 
-    fn identity(&mut self, unit: Option<StartTimeUnit>) -> Identity {
+    fn identity(&mut self, unit: Option<StartTimeUnit>) -> KernelIdentity {
         let (inode, device, filesystem) = (self.unsigned(), self.unsigned(), self.unsigned());
-        Identity {
+        KernelIdentity {
             anchor: inode.zip(device).map(|(inode, device)| sys::FileKey {
                 inode,
                 device,
@@ -288,7 +288,7 @@ impl Record {
             signal: None,
             detail: None,
             older_lock: LockNow::AsRecorded,
-            identity: Identity::default(),
+            identity: KernelIdentity::default(),
         }
     }
 
@@ -325,14 +325,14 @@ impl Record {
 
 /// What an owner has to know of its own row.
 #[derive(Debug)]
-pub(crate) struct Standing {
+pub(crate) struct RowState {
     pub(crate) nonce_hash: String,
     pub(crate) anchor: Option<String>,
     /// Why and by whom it was ended, if it was.
     pub(crate) ended: Option<(String, Option<String>)>,
 }
 
-pub(crate) fn standing(connection: &Connection, id: InstanceId) -> Result<Option<Standing>> {
+pub(crate) fn standing(connection: &Connection, id: InstanceId) -> Result<Option<RowState>> {
     let row = connection
         .prepare_cached(
             "SELECT nonce_hash, ended_at_ms IS NOT NULL, end_reason, ended_by, anchor
@@ -341,7 +341,7 @@ pub(crate) fn standing(connection: &Connection, id: InstanceId) -> Result<Option
         .query_row([id.0], |row| {
             let ended: bool = row.get(1)?;
             let reason: Option<String> = row.get(2)?;
-            Ok(Standing {
+            Ok(RowState {
                 nonce_hash: row.get(0)?,
                 ended: ended.then_some((reason.unwrap_or_default(), row.get(3)?)),
                 anchor: row.get(4)?,

@@ -21,7 +21,7 @@ use crate::{InstanceId, ProfileName, Result, sys};
 pub(crate) use self::heartbeat::{check_cadence, is_starting, unresponsive_ms};
 pub(crate) use self::said::{PlatformStatus, RuntimeStatus};
 pub(crate) use self::serves::{served, servers, serves};
-pub(crate) use self::write::{Owner, said_at};
+pub(crate) use self::write::{Speaker, said_at};
 
 /// Whether there is a runtime status at all: a store that an older version made has none, and what
 /// asks or ends something does not migrate it.

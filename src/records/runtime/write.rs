@@ -23,7 +23,7 @@ pub(crate) fn said_at(tx: &Tx<'_>, id: InstanceId, at_ms: i64) -> Result<()> {
 
 /// The row's owner, as events name it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Owner<'a> {
+pub(crate) struct Speaker<'a> {
     pub(crate) id: InstanceId,
     pub(crate) office: &'a Office,
     pub(crate) pid: Option<sys::Pid>,
@@ -31,7 +31,7 @@ pub(crate) struct Owner<'a> {
     pub(crate) writer_pid: sys::Pid,
 }
 
-impl Owner<'_> {
+impl Speaker<'_> {
     fn record(
         &self,
         tx: &Tx<'_>,

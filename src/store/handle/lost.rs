@@ -5,7 +5,7 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 use crate::clock::Deadline;
-use crate::store::files::{By, Found};
+use crate::store::files::{CompareBy, FilesState};
 use crate::store::handle::Inner;
 use crate::store::migrate::Contents;
 use crate::store::overwritten::{Damage, Mended, SetAside};
@@ -95,7 +95,7 @@ impl Inner {
     /// Whether the files that this handle has open are those that others find: open descriptors
     /// tell, and once a second the paths. Not being able to look is no sign that they are not.
     pub(crate) fn is_in_place(&self) -> bool {
-        match self.check_files(By::Descriptor) {
+        match self.check_files(CompareBy::Descriptor) {
             Ok(Content::AsRead) => true,
             Ok(Content::Changed) => {
                 self.close_connections();
@@ -119,7 +119,7 @@ impl Inner {
     }
 
     pub(crate) fn refuse_lost(&self) -> Result<()> {
-        match self.files.how_lost(By::Path)? {
+        match self.files.how_lost(CompareBy::Path)? {
             Some(how) => Err(self.replaced(&how)),
             None => Ok(()),
         }
@@ -129,7 +129,7 @@ impl Inner {
     /// while.
     pub(super) fn refuse_if_still_lost(&self) -> Result<()> {
         if self.lost.lock().is_some() {
-            if let Found::Lost(how) = self.files.check(By::Path)? {
+            if let FilesState::Lost(how) = self.files.check(CompareBy::Path)? {
                 return Err(self.replaced(&how));
             }
             *self.lost.lock() = None;
@@ -140,11 +140,11 @@ impl Inner {
     }
 
     /// Whether what was read before still counts.
-    pub(super) fn check_files(&self, by: By) -> Result<Content> {
+    pub(super) fn check_files(&self, by: CompareBy) -> Result<Content> {
         match self.files.check(by)? {
-            Found::InPlace => Ok(Content::AsRead),
-            Found::Changed => Ok(Content::Changed),
-            Found::Lost(how) => Err(self.replaced(&how)),
+            FilesState::InPlace => Ok(Content::AsRead),
+            FilesState::Changed => Ok(Content::Changed),
+            FilesState::Lost(how) => Err(self.replaced(&how)),
         }
     }
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::clock::Deadline;
-use crate::process::older::looks::Looks;
+use crate::process::older::looks::LockLooks;
 use crate::process::{Orphan, anchor};
 use crate::store::handle::Inner;
 use crate::store::transaction::{Rest, Tx};
@@ -30,7 +30,7 @@ const ROUNDS: usize = 4;
 pub(super) struct Orphaned(Mutex<HashSet<String>>);
 
 /// What one transaction came to.
-pub(super) enum Written<T> {
+pub(super) enum Attempted<T> {
     Done {
         value: T,
         rests: Vec<Rest>,
@@ -53,7 +53,7 @@ impl Inner {
     /// held lock of the older program: so it changes nothing but the store.
     pub(crate) fn write<T>(&self, work: impl Fn(&Tx<'_>) -> Result<T>) -> Result<T> {
         let patience = [Patience::Waits; ROUNDS].into_iter().chain([Patience::Over]);
-        let mut looks = Looks::default();
+        let mut looks = LockLooks::default();
         for patience in patience {
             let write = || self.write_with(patience, &work);
             let written = match patience {
@@ -61,11 +61,11 @@ impl Inner {
                 Patience::Over => write(),
             };
             match written? {
-                Written::Done { value, rests } => {
+                Attempted::Done { value, rests } => {
                     self.go_on_with(rests);
                     return Ok(value);
                 }
-                Written::NotYet(names) => {
+                Attempted::NotYet(names) => {
                     looks.look();
                     self.await_release(names);
                 }

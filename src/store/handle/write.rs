@@ -9,10 +9,10 @@ use rusqlite::{Connection, TransactionBehavior};
 
 use crate::clock::Deadline;
 use crate::process::older::looks;
-use crate::store::files::By;
+use crate::store::files::CompareBy;
 use crate::store::handle::Inner;
 use crate::store::handle::lost::Content;
-use crate::store::handle::settle::{Patience, Written};
+use crate::store::handle::settle::{Attempted, Patience};
 use crate::store::transaction::{Rest, Tx};
 use crate::store::{explain, ourselves, transaction};
 use crate::{Error, ErrorKind, Result, patience};
@@ -33,7 +33,7 @@ impl Inner {
                 let snapshot = connection.unchecked_transaction()?;
                 let state = transaction::read_state(&snapshot)?;
                 // After the first read: by then SQLite has all files open.
-                if self.check_files(By::Descriptor)? == Content::Changed
+                if self.check_files(CompareBy::Descriptor)? == Content::Changed
                     && attempt < ATTEMPTS_CHANGED
                 {
                     return Ok(None);
@@ -61,7 +61,7 @@ impl Inner {
         &self,
         patience: Patience,
         work: &impl Fn(&Tx<'_>) -> Result<T>,
-    ) -> Result<Written<T>> {
+    ) -> Result<Attempted<T>> {
         self.check_process()?;
         self.refuse_if_still_lost()?;
         let mut writer = self.lock_writer()?;
@@ -110,7 +110,7 @@ impl Inner {
         writer: &mut Option<Connection>,
         patience: Patience,
         work: &impl Fn(&Tx<'_>) -> Result<T>,
-    ) -> Result<Written<T>> {
+    ) -> Result<Attempted<T>> {
         let mut attempt = 1;
         loop {
             if let Some(written) = self.write_once(writer, patience, work, attempt)? {
@@ -129,7 +129,7 @@ impl Inner {
         patience: Patience,
         work: &impl Fn(&Tx<'_>) -> Result<T>,
         attempt: usize,
-    ) -> Result<Option<Written<T>>> {
+    ) -> Result<Option<Attempted<T>>> {
         let transaction =
             self.connected(writer)?.transaction_with_behavior(TransactionBehavior::Immediate)?;
         // SQLite opens for reading what it could not open for writing. There even an immediate
@@ -139,7 +139,7 @@ impl Inner {
             let read_only = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_READONLY);
             return Err(rusqlite::Error::SqliteFailure(read_only, None).into());
         }
-        if self.check_files(By::Path)? == Content::Changed && attempt < ATTEMPTS_CHANGED {
+        if self.check_files(CompareBy::Path)? == Content::Changed && attempt < ATTEMPTS_CHANGED {
             return Ok(None);
         }
         let state = transaction::read_state(&transaction)?;
@@ -149,7 +149,7 @@ impl Inner {
         let settled = tx.settle_pending()?;
         let done = self.with_clear_sight(|| work(&tx));
         if looks::wants_more() || (done.is_err() && tx.meets_suspects()) {
-            return Ok(Some(Written::NotYet(tx.suspects())));
+            return Ok(Some(Attempted::NotYet(tx.suspects())));
         }
         let value = done?;
         let rests = tx.rests();
@@ -166,7 +166,7 @@ impl Inner {
         // What was committed to files that nobody else finds is not acknowledged. Whoever moves a
         // store away keeps writers out, if he can. A look that fails takes nothing back: it is
         // committed.
-        if let Ok(Some(how)) = self.files.how_lost(By::Path) {
+        if let Ok(Some(how)) = self.files.how_lost(CompareBy::Path) {
             return Err(self.replaced(&how));
         }
         // Not before the commit: until then the rows name the anchor that we had.
@@ -188,7 +188,7 @@ impl Inner {
         if let Some(connection) = &*writer {
             self.restart_long_wal(connection);
         }
-        Ok(Some(Written::Done { value, rests }))
+        Ok(Some(Attempted::Done { value, rests }))
     }
 
     pub(super) fn changes_under_us(&self) -> Error {

@@ -16,7 +16,7 @@ use crate::records::locks::NewLock;
 use crate::records::{
     End, EndReason, EventRecord, LockEnd, LockRow, NewInstance, Origin, Record, instances, locks,
 };
-use crate::transfer::import::{Finding, Gateway, Import};
+use crate::transfer::import::{Gateway, Import, ImportFinding};
 use crate::{IdentityHash, InstanceId, LockName, Nonce, Result, Scope, clock, stop_budget, sys};
 
 /// Lock files that are read: more than any machine has bots.
@@ -85,7 +85,7 @@ impl Import<'_> {
                     held.extend(owner.map(|owner| (said.name, owner)));
                     Some(finding)
                 }
-                Err(why) => Finding::unusable(why),
+                Err(why) => ImportFinding::unusable(why),
             };
             if let Some(finding) = finding {
                 self.add(path, finding);
@@ -100,13 +100,13 @@ impl Import<'_> {
         said: &Said,
         gateway: Option<&Gateway>,
         path: &Path,
-    ) -> Result<(Finding, Option<InstanceId>)> {
+    ) -> Result<(ImportFinding, Option<InstanceId>)> {
         let pid = Some(said.record.pid);
         let own = gateway.filter(|gateway| gateway.wrote(&said.record));
         let (told, verdict) = self.judge(&said.record, path);
         let finding = match (own, verdict) {
-            (Some(_), _) => Finding::live("of_the_gateway", pid),
-            (None, verdict) => Finding::of(verdict, pid),
+            (Some(_), _) => ImportFinding::live("of_the_gateway", pid),
+            (None, verdict) => ImportFinding::of(verdict, pid),
         };
         if own.is_none() && matches!(verdict, Verdict::Dead(_)) {
             return Ok((finding, None));
