@@ -13,7 +13,7 @@ use crate::liveness::{
 };
 use crate::owner::evidence::hangs_on_init;
 use crate::owner::family::{Family, Remains};
-use crate::owner::{LiveCommandLine, family, judge, needs_command_line};
+use crate::owner::{LiveCommandLine, family, judge, judgement, needs_command_line};
 use crate::process::Subject;
 use crate::records::{EndReason, Origin, Record};
 use crate::store::{Inner, Tx};
@@ -265,7 +265,7 @@ fn with_family(judged: Judgement, family: &Family) -> Judgement {
 /// Ends the family of an owner that is dead, outside of any transaction: whoever stops an office
 /// stops that as well. Returns whom that ended.
 pub(crate) fn end_family(inner: &Inner, record: &Record, trust: &Trust) -> Vec<sys::Pid> {
-    let judged = judge::judge_record(inner, record, Lease::None, &LiveCommandLine::not_read());
+    let judged = judgement(inner, record);
     if matches!(judged.verdict, Verdict::Dead(_))
         && may_have_family(record, &judged.evidence)
         && may_end_family(record, &judged.evidence)

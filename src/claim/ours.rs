@@ -15,9 +15,9 @@ use rusqlite::Connection;
 use crate::claim::obstacle::{Obstacle, Watch};
 use crate::claim::older::home_of_claim;
 use crate::clock::Deadline;
-use crate::liveness::{AnchorState, Lease, Verdict};
+use crate::liveness::{AnchorState, Verdict};
 use crate::owner::older::{Looked, refreshed};
-use crate::owner::{LiveCommandLine, judge_record, older};
+use crate::owner::{judgement, older};
 use crate::process::older::lock::LockHolder;
 use crate::process::older::wire::HoldingRun;
 use crate::process::older::{LOCK_FILE, lock};
@@ -86,7 +86,7 @@ pub(super) fn about_to_lock(
         let other = Office { profile, kind: office.kind.clone() };
         let live = owner::live(connection, &other)?;
         let Some(row) = live.filter(|row| row.is_run && row.child_pid.is_none()) else { continue };
-        let judged = judge_record(inner, &row, Lease::None, &LiveCommandLine::not_read());
+        let judged = judgement(inner, &row);
         if matches!(judged.verdict, Verdict::Alive(_)) {
             return Ok(Some(row));
         }
@@ -118,7 +118,7 @@ pub(crate) fn obstacle(
     Ok(match holder_of_lock(connection, office, home)? {
         None => None,
         Some(Ours::Row(record)) => {
-            let judged = judge_record(inner, &record, Lease::None, &LiveCommandLine::not_read());
+            let judged = judgement(inner, &record);
             if matches!(judged.verdict, Verdict::Dead(_)) {
                 return Ok(None);
             }

@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 
-use crate::liveness::{Lease, Verdict};
-use crate::owner::{LiveCommandLine, ending, judge};
+use crate::liveness::Verdict;
+use crate::owner::{ending, judge, judgement};
 use crate::process::anchor::sweep;
 use crate::process::anchor::sweep::Sweep;
 use crate::records::{EventRecord, Record, instances};
@@ -85,14 +85,7 @@ pub(crate) fn evict_orphans(
 /// office that died. Nobody else would.
 pub(crate) fn tidy(tx: &Tx<'_>, inner: &Inner, sweep: &Sweep) -> Result<()> {
     sweep.remove_garbage();
-    let death = |record: &Record| match judge::judge_record(
-        inner,
-        record,
-        Lease::None,
-        &LiveCommandLine::not_read(),
-    )
-    .verdict
-    {
+    let death = |record: &Record| match judgement(inner, record).verdict {
         Verdict::Dead(reason) => Some(reason),
         Verdict::Alive(_) | Verdict::Unknown(_) => None,
     };

@@ -50,17 +50,12 @@ impl WaitingRow {
         let argv = Identities::within(tx, words)?.mask_words(as_whom.argv);
         let instance = NewInstance {
             profile: as_whom.profile,
-            kind: None,
             origin: as_whom.origin,
-            subject,
             argv: &argv,
-            observer: inner.observer(),
-            nonce,
             anchor: Some(anchor.name()),
-            keeper: None,
             version: as_whom.version,
             stop_budget_ms: as_whom.stop_budget_ms,
-            heartbeat_every_ms: None,
+            ..NewInstance::without_office(subject, inner.observer(), nonce)
         }
         .insert(tx)?;
         waiters::insert(tx, instance, subject.pid, as_whom.profile, wanted)?;

@@ -141,7 +141,7 @@ fn end_one(
     by: &str,
     turn: &mut EndedStale,
 ) -> Result<()> {
-    let record = instances::by_id(tx, id)?.filter(|record| record.ended_at_ms.is_none());
+    let record = instances::by_id(tx, id)?.filter(Record::is_live);
     let Some(record) = record else { return Ok(()) };
     let read = command_lines.iter().find(|line| line.is_for(id)).cloned();
     let judged = judge_to_end(tx.store(), &record, Lease::None, &read.unwrap_or_default());

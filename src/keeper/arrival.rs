@@ -31,7 +31,7 @@ impl Arrival<'_> {
     pub(super) fn arrive(&self, tx: &Tx<'_>, inner: &Inner, kept: &[KeptRow]) -> Result<()> {
         for kept in kept {
             match kept.find(tx)? {
-                Some(record) if record.ended_at_ms.is_some() => {}
+                Some(record) if !record.is_live() => {}
                 Some(record) => {
                     if !record.anchor.as_deref().is_some_and(|anchor| is_held(inner, anchor)) {
                         let anchor = inner.anchor(tx)?;

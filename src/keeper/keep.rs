@@ -386,8 +386,7 @@ impl Keeping {
         let rows = rows.unwrap_or_default();
         self.kept.retain(|kept| {
             let is_again = rows.iter().any(|row| row.record.id == kept.record.id);
-            let has_ended =
-                || matches!(kept.find(watcher), Ok(Some(it)) if it.ended_at_ms.is_some());
+            let has_ended = || matches!(kept.find(watcher), Ok(Some(it)) if !it.is_live());
             !is_again && !has_ended()
         });
         self.kept.extend(rows);

@@ -30,7 +30,7 @@ impl KeptRow {
     /// Whether the row, or one of its locks, is gone without having ended.
     pub(super) fn is_missing(&self, connection: &Connection) -> Result<bool> {
         let Some(record) = self.find(connection)? else { return Ok(true) };
-        if record.ended_at_ms.is_some() {
+        if !record.is_live() {
             return Ok(false);
         }
         for row in &self.locks {

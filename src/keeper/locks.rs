@@ -4,9 +4,9 @@
 
 use crate::keeper::Known;
 use crate::keeper::release::{cannot_tell, current_run, is_about, parent};
-use crate::liveness::{Lease, Verdict};
+use crate::liveness::Verdict;
 use crate::owner::because::because_seen;
-use crate::owner::{LiveCommandLine, judge_record};
+use crate::owner::judgement;
 use crate::records::{EndReason, LockEnd, Record, instances, locks};
 use crate::scoped::unlock::end_if_without_purpose;
 use crate::store::{Inner, Tx};
@@ -185,7 +185,7 @@ fn find(
         Some(row) => instances::by_id(connection, row.instance)?,
         None => None,
     };
-    let (Some(row), Some(record)) = (row, record.filter(|it| it.ended_at_ms.is_none())) else {
+    let (Some(row), Some(record)) = (row, record.filter(Record::is_live)) else {
         return Ok(Err(No::Nobodys(format!("nobody holds {name}"))));
     };
     let holder =
@@ -205,7 +205,7 @@ fn find(
     };
     let is_runs_own = matches!(subjected, Subjected::Run(run) if run.id == record.id);
     if !is_runs_own {
-        let seen = judge_record(inner, &record, Lease::None, &LiveCommandLine::not_read());
+        let seen = judgement(inner, &record);
         if let Verdict::Dead(reason) = seen.verdict {
             return Ok(Err(No::Nobodys(why_not.unwrap_or_else(|| {
                 let because = because_seen(reason.as_str(), seen.flags, &seen.evidence);

@@ -9,11 +9,9 @@ use crate::office::claim::candidate::{Candidate, ClaimOutcome};
 use crate::office::claim::once::claim_once;
 use crate::owner::is_held;
 use crate::process::{Subject, anchor};
-use crate::records::{NewInstance, Origin, instances};
+use crate::records::{NewInstance, instances};
 use crate::store::{Inner, Tx};
-use crate::{
-    Evicted, Holder, InstanceId, Nonce, Office, ProfileName, Result, Store, stop_budget, sys,
-};
+use crate::{Evicted, Holder, InstanceId, Nonce, Office, ProfileName, Result, Store, sys};
 
 pub(crate) use crate::records::instances::Record;
 
@@ -94,20 +92,13 @@ pub(crate) fn register(store: &Store, profile: &ProfileName, target: &Target) ->
             return Ok(false);
         };
         let (anchor, keeper) = attachment.attach(tx, inner)?;
+        // Without a command line: an identity may stand in it. Whoever acquires the lock knows, and
+        // fills it in.
         NewInstance {
             profile: Some(profile),
-            kind: None,
-            origin: Origin::Pid,
-            subject: &subject,
-            // An identity may stand in it. Whoever acquires the lock knows, and fills it in.
-            argv: &[],
-            observer: inner.observer(),
-            nonce: &Nonce::random()?,
             anchor: anchor.as_deref(),
             keeper,
-            version: None,
-            stop_budget_ms: stop_budget::DEFAULT_MS,
-            heartbeat_every_ms: None,
+            ..NewInstance::without_office(&subject, inner.observer(), &Nonce::random()?)
         }
         .insert(tx)?;
         Ok(true)

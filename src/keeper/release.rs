@@ -3,8 +3,8 @@
 //! `release` inside a `run` is refused: the office is the run's, and ends with its command.
 
 use crate::keeper::Known;
-use crate::liveness::{Boot, Lease, Relation, StartTimeMatch};
-use crate::owner::{LiveCommandLine, ending, judge_record};
+use crate::liveness::{Boot, Relation, StartTimeMatch};
+use crate::owner::{ending, judgement};
 use crate::records::{End, EndReason, Record, instances};
 use crate::store::Inner;
 use crate::sys::supervise;
@@ -29,13 +29,13 @@ pub(crate) fn current_run(store: &Store) -> Result<Option<Record>> {
     let record = store.inner.read(|connection| {
         let recorded = instances::by_id(connection, InstanceId(id))?;
         match recorded.filter(|record| record.belongs_to(&nonce)) {
-            Some(record) if record.ended_at_ms.is_none() => Ok(Some(record)),
+            Some(record) if record.is_live() => Ok(Some(record)),
             // In a store that replaced the one it began in, the run has another generation.
             ended => Ok(instances::live_of_nonce(connection, &nonce)?.or(ended)),
         }
     })?;
     match record {
-        Some(record) if record.ended_at_ms.is_some() => Err(Error::new(
+        Some(record) if !record.is_live() => Err(Error::new(
             ErrorKind::NotOwner,
             format!(
                 "the run we are in has lost its office: {}",
@@ -67,7 +67,7 @@ pub(crate) fn is_about(inner: &Inner, record: &Record, pid: sys::Pid) -> Result<
     if record.pid != Some(pid) {
         return Ok(false);
     }
-    let seen = judge_record(inner, record, Lease::None, &LiveCommandLine::not_read()).evidence;
+    let seen = judgement(inner, record).evidence;
     let places = [seen.host, seen.namespace];
     if places.contains(&Relation::Different)
         || seen.boot == Boot::Rebooted

@@ -7,7 +7,7 @@ use crate::claim::{judge_to_end, older};
 use crate::liveness::{Lease, Verdict};
 #[cfg(feature = "cli")]
 use crate::owner::because::because;
-use crate::owner::{LiveCommandLine, judge_record, needs_command_line};
+use crate::owner::{LiveCommandLine, judgement, needs_command_line};
 use crate::owner::{ending, older as owner_older};
 use crate::records::profiles::forget_legacy_home;
 use crate::records::{End, EndReason};
@@ -56,7 +56,7 @@ pub(super) fn evict(inner: &Inner, office: &Office, force: Force, by: &str) -> R
     // Read the command line first if the verdict may hang on it; it counts only for that row.
     let command_line = inner.read(|connection| {
         let Some(record) = owner::live(connection, office)? else { return Ok(None) };
-        let judged = judge_record(inner, &record, Lease::None, &LiveCommandLine::not_read());
+        let judged = judgement(inner, &record);
         Ok(needs_command_line(&judged.evidence).then_some(record))
     })?;
     let command_line =

@@ -27,6 +27,11 @@ pub(crate) fn judge_record(
     judge_with(inner, record, anchor, lease, command_line)
 }
 
+/// The same for whoever needs neither its lease nor its command line.
+pub(crate) fn judgement(inner: &Inner, record: &Record) -> Judgement {
+    judge_record(inner, record, Lease::None, &LiveCommandLine::not_read())
+}
+
 /// Whether the owner of a free anchor of ours has gone back to where the store was before it was
 /// moved here (FIELD-BUGS row 96): it is at work, and its command is not one that was left behind.
 fn holds_another(inner: &Inner, record: &Record) -> bool {

@@ -32,7 +32,7 @@ pub(crate) fn live(connection: &Connection, office: &Office) -> Result<Option<Re
 /// holds is over, whoever it names: that `run` has a row of its own.
 pub(crate) fn refreshed(connection: &Connection, mut record: Record) -> Result<Record> {
     let path = record.anchor.as_deref().and_then(lock::path_of);
-    let Some(path) = path.filter(|_| record.ended_at_ms.is_none()) else { return Ok(record) };
+    let Some(path) = path.filter(|_| record.is_live()) else { return Ok(record) };
     // On record as one whose lock is free or gone, it is as dead as it looks.
     if !matches!(lock::look(path), AnchorState::Held | AnchorState::Unreadable) {
         return Ok(record);

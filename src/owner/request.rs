@@ -2,10 +2,9 @@
 
 use rusqlite::Connection;
 
-use crate::liveness::{Judgement, Lease, Verdict};
-use crate::owner::evidence::LiveCommandLine;
+use crate::liveness::{Judgement, Verdict};
 use crate::owner::holder::Holder;
-use crate::owner::judge::judge_record;
+use crate::owner::judgement;
 use crate::records::{Record, instances, markers};
 use crate::store::Inner;
 use crate::{InstanceId, Marker, Result, Wanted};
@@ -31,9 +30,9 @@ impl InProgress {
         else {
             return Ok(None);
         };
-        let requester = instances::by_id(connection, id)?.filter(|it| it.ended_at_ms.is_none());
+        let requester = instances::by_id(connection, id)?.filter(Record::is_live);
         let Some(requester) = requester else { return Ok(None) };
-        let judged = judge_record(inner, &requester, Lease::None, &LiveCommandLine::not_read());
+        let judged = judgement(inner, &requester);
         let is_dead = matches!(judged.verdict, Verdict::Dead(_));
         Ok((!is_dead).then_some(Self { marker, requester, judged }))
     }

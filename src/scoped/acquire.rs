@@ -24,7 +24,7 @@ use crate::scoped::survey;
 use crate::scoped::survey::{LockClaim, LockWay, Surveyed};
 use crate::scoped::unlock::end_if_without_purpose;
 use crate::store::{Inner, OwnRow, Tx};
-use crate::{Evicted, Holder, InstanceId, LockName, Nonce, Result, Wanted, stop_budget};
+use crate::{Evicted, Holder, InstanceId, LockName, Nonce, Result, Wanted};
 
 /// A lock that was granted.
 #[derive(Clone, Debug)]
@@ -275,17 +275,11 @@ fn register(
     let nonce = Nonce::random()?;
     let instance = NewInstance {
         profile: claim.profile,
-        kind: None,
         origin: claim.claimant.origin,
-        subject: claim.claimant.subject,
         argv: &survey::masked(claim.claimant.subject, claim.requests),
-        observer: inner.observer(),
-        nonce: &nonce,
         anchor: anchor.as_deref(),
         keeper,
-        version: None,
-        stop_budget_ms: stop_budget::DEFAULT_MS,
-        heartbeat_every_ms: None,
+        ..NewInstance::without_office(claim.claimant.subject, inner.observer(), &nonce)
     }
     .insert(tx)?;
     Ok(OwnRow { instance, nonce })

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 use crate::claim::judge_to_end;
 use crate::liveness::{DeadReason, Lease, Verdict};
-use crate::owner::{LiveCommandLine, autopsy, ending, judge_record, needs_command_line};
+use crate::owner::{LiveCommandLine, autopsy, ending, judgement, needs_command_line};
 use crate::records::locks::ENDED_AT_ONCE;
 use crate::records::{End, EndReason, LockEnd, LockRow, Record, instances, locks};
 use crate::scoped::unlock::{UnlockedLock, end_if_without_purpose};
@@ -40,11 +40,11 @@ fn suspect(inner: &Inner, owner: InstanceId) -> Result<Option<Suspect>> {
     let read = inner.read(|connection| instances::by_id(connection, owner))?;
     // A row that is gone has taken its locks with it.
     let Some(record) = read else { return Ok(None) };
-    if record.ended_at_ms.is_some() {
+    if !record.is_live() {
         return Ok(Some(Suspect { owner, command_line: LiveCommandLine::not_read() }));
     }
     let (is_dead, has_lease, reads_command_line) = inner.read(|connection| {
-        let judged = judge_record(inner, &record, Lease::None, &LiveCommandLine::not_read());
+        let judged = judgement(inner, &record);
         Ok((
             matches!(judged.verdict, Verdict::Dead(_)),
             locks::has_lease(connection, owner)?,
@@ -70,7 +70,7 @@ fn remove_of(
     removed: &mut Vec<UnlockedLock>,
 ) -> Result<bool> {
     let Some(record) = instances::by_id(tx, *owner)? else { return Ok(true) };
-    if record.ended_at_ms.is_some() {
+    if !record.is_live() {
         return Ok(!locks::end_left_of(tx, *owner)?);
     }
     match judge_to_end(inner, &record, Lease::None, command_line).verdict {

@@ -95,7 +95,7 @@ pub(crate) fn survey(
             ways.push(LockWay::Free);
             continue;
         };
-        let record = instances::by_id(tx, row.instance)?.filter(|it| it.ended_at_ms.is_none());
+        let record = instances::by_id(tx, row.instance)?.filter(Record::is_live);
         let Some(record) = record.map(Box::new) else {
             ways.push(LockWay::LeftOver(row));
             continue;

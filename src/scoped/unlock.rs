@@ -2,10 +2,10 @@
 
 use crate::claim::judge_to_end;
 use crate::claim::sweep::{Orphans, evict_orphans};
-use crate::liveness::{Judgement, Lease, Verdict};
+use crate::liveness::{Judgement, Verdict};
 #[cfg(feature = "cli")]
 use crate::owner::because::because;
-use crate::owner::{LiveCommandLine, ending, judge_record, needs_command_line};
+use crate::owner::{LiveCommandLine, ending, judgement, needs_command_line};
 use crate::records::{End, EndReason, LockEnd, LockRow, Record, instances, locks};
 use crate::store::{Inner, Tx};
 use crate::{Force, Holder, InstanceId, LockName, ProfileName, Result, Wanted, sys};
@@ -91,7 +91,7 @@ fn command_line(inner: &Inner, name: &LockName) -> Result<LiveCommandLine> {
 
 /// Not read where no verdict hangs on it.
 fn line_of(inner: &Inner, record: &Record) -> LiveCommandLine {
-    let judged = judge_record(inner, record, Lease::None, &LiveCommandLine::not_read());
+    let judged = judgement(inner, record);
     if needs_command_line(&judged.evidence) {
         LiveCommandLine::read(record)
     } else {
@@ -115,7 +115,7 @@ fn look(
     command_line: &LiveCommandLine,
 ) -> Result<Option<Found>> {
     let record = instances::by_id(tx, row.instance)?;
-    let Some(record) = record.filter(|record| record.ended_at_ms.is_none()) else {
+    let Some(record) = record.filter(Record::is_live) else {
         return Ok(None);
     };
     let lease = row.lease(inner.observer(), inner.clock().boot_ms());

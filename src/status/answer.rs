@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use rusqlite::Connection;
 
 use crate::liveness::{Lease, Verdict};
-use crate::owner::{LiveCommandLine, judge_record, needs_command_line};
+use crate::owner::{LiveCommandLine, judge_record, judgement, needs_command_line};
 use crate::records::profiles::profiles;
 use crate::records::{instances, runtime};
 use crate::status::recorded::{HolderLooks, OfficeSnapshot, Recorded};
@@ -190,7 +190,7 @@ pub(crate) fn running_pid(inner: &Inner, office: &Office) -> Result<Option<sys::
             return Ok(None);
         }
         let judged = inner.with_clear_sight(|| {
-            let seen = judge_record(inner, &record, Lease::None, &LiveCommandLine::not_read());
+            let seen = judgement(inner, &record);
             if !needs_command_line(&seen.evidence) {
                 return Ok(seen);
             }

@@ -90,7 +90,7 @@ fn incarnations(inner: &Inner, office: &Office, records: Vec<Record>) -> Result<
                 signal: record.signal,
                 detail: record.detail.clone(),
             };
-            if record.ended_at_ms.is_some() {
+            if !record.is_live() {
                 return Ok(recorded);
             }
             let Verdict::Dead(reason) = look(inner, &record, Lease::None).verdict else {

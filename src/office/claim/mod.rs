@@ -142,8 +142,8 @@ fn share(store: &Store, held: &mut Held, candidate: &Candidate<'_>) -> Result<Op
         instances::by_id(connection, ours.row.instance)
     })?;
     let is_missing = live.is_none();
-    let still_ours = live
-        .is_some_and(|record| record.ended_at_ms.is_none() && record.belongs_to(&ours.row.nonce));
+    let still_ours =
+        live.is_some_and(|record| record.is_live() && record.belongs_to(&ours.row.nonce));
     if !still_ours {
         let lost = ours.row.instance;
         // A live row is never deleted: this is an older copy of the store, written over it.

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use crate::claim::aside;
 use crate::clock::Deadline;
-use crate::liveness::{AliveReason, Lease, Observed, Verdict};
+use crate::liveness::{AliveReason, Observed, Verdict};
 use crate::office::takeover::TakeoverTarget;
-use crate::owner::{LiveCommandLine, judge_record, older};
+use crate::owner::{judgement, older};
 use crate::patience::with_budget;
 use crate::records::{LockRow, Record, instances, locks};
 use crate::stop_budget::KILL_GRACE;
@@ -84,7 +84,7 @@ impl<'a> Pursuit<'a> {
         force: Force,
     ) -> Self {
         let trust = &aside::trust_in(inner, record, force);
-        let judged = judge_record(inner, record, Lease::None, &LiveCommandLine::not_read());
+        let judged = judgement(inner, record);
         let (mut owner, child) = if older::has_let_go(record) {
             // Whoever has that lock now is somebody else, who is not to be signalled.
             (Err(Unproven::Gone), None)
@@ -213,8 +213,7 @@ impl<'a> Pursuit<'a> {
         if has_let_go.unwrap_or(false) {
             return true;
         }
-        let judged =
-            judge_record(self.inner, self.record, Lease::None, &LiveCommandLine::not_read());
+        let judged = judgement(self.inner, self.record);
         if matches!(judged.verdict, Verdict::Dead(_)) {
             return true;
         }

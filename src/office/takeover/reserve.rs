@@ -161,7 +161,7 @@ impl Survey<'_> {
         if targets.iter().any(|target| target.record.id == row.instance) {
             return Ok(Inquiry::Nobody);
         }
-        let record = instances::by_id(self.tx, row.instance)?.filter(|it| it.ended_at_ms.is_none());
+        let record = instances::by_id(self.tx, row.instance)?.filter(Record::is_live);
         let Some(record) = record else { return Ok(Inquiry::Nobody) };
         let lease = row.lease(self.inner.observer(), self.inner.clock().boot_ms());
         let judged = match self.examine(&record, lease) {

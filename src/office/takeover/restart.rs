@@ -12,7 +12,7 @@ use crate::liveness::{Lease, Verdict};
 use crate::office::profile::Profile;
 use crate::office::takeover::stop::orphan_in;
 use crate::office::takeover::write_request;
-use crate::owner::{InProgress, LiveCommandLine, judge_record, look};
+use crate::owner::{InProgress, judgement, look};
 use crate::patience::{PATIENCE_MIN, with_budget};
 use crate::records::profiles::check_home;
 use crate::records::{Record, instances, markers};
@@ -171,7 +171,7 @@ fn prepare(
 ) -> Result<Prepared> {
     let wanted = Wanted::Office(office.clone());
     let alive = owner::live(tx, office)?.filter(|record| {
-        let judged = judge_record(inner, record, Lease::None, &LiveCommandLine::not_read());
+        let judged = judgement(inner, record);
         !matches!(judged.verdict, Verdict::Dead(_))
     });
     let Some(record) = alive else {
@@ -206,7 +206,7 @@ fn prepare(
 fn is_running(inner: &Inner, office: &Office) -> Result<bool> {
     let live = inner.read(|connection| owner::live(connection, office))?;
     Ok(live.is_some_and(|record| {
-        let judged = judge_record(inner, &record, Lease::None, &LiveCommandLine::not_read());
+        let judged = judgement(inner, &record);
         !matches!(judged.verdict, Verdict::Dead(_))
     }))
 }

@@ -16,7 +16,7 @@ use crate::office::takeover::pursuit::{Asking, Insistence, Pursued, Pursuit};
 use crate::office::takeover::restart::Restart;
 use crate::office::takeover::{TakeoverTarget, write_request};
 use crate::owner::{
-    InProgress, LiveCommandLine, because, ending, judge_record, look, needs_command_line, orphan,
+    InProgress, LiveCommandLine, because, ending, judgement, look, needs_command_line, orphan,
 };
 use crate::patience::{PATIENCE_MIN, with_budget};
 use crate::process::Orphan;
@@ -202,7 +202,7 @@ impl Profile {
         let command_line = inner.read(|connection| {
             check_home(connection, &office, self.home())?;
             let Some(record) = owner::live(connection, &office)? else { return Ok(None) };
-            let judged = judge_record(inner, &record, Lease::None, &LiveCommandLine::not_read());
+            let judged = judgement(inner, &record);
             Ok(needs_command_line(&judged.evidence).then_some(record))
         })?;
         let command_line =

@@ -29,7 +29,29 @@ pub(crate) struct NewInstance<'a> {
     pub(crate) heartbeat_every_ms: Option<u64>,
 }
 
-impl NewInstance<'_> {
+impl<'a> NewInstance<'a> {
+    /// One for locks, or for waiting: no office, no anchor, no word of its own about its end.
+    pub(crate) fn without_office(
+        subject: &'a Subject,
+        observer: &'a Observer,
+        nonce: &'a Nonce,
+    ) -> Self {
+        Self {
+            profile: None,
+            kind: None,
+            origin: Origin::Pid,
+            subject,
+            argv: &[],
+            observer,
+            nonce,
+            anchor: None,
+            keeper: None,
+            version: None,
+            stop_budget_ms: stop_budget::DEFAULT_MS,
+            heartbeat_every_ms: None,
+        }
+    }
+
     /// The command line without what another row of the process hides: an identity that it locked
     /// before is no less secret now.
     fn hidden_argv(&self, tx: &Tx<'_>) -> Result<Vec<String>> {

@@ -198,6 +198,11 @@ impl Columns<'_> {
 }
 
 impl Record {
+    /// Whether its end is not on record. Whether its owner lives is another question.
+    pub(crate) fn is_live(&self) -> bool {
+        self.ended_at_ms.is_none()
+    }
+
     /// Expects `COLUMNS`, in their order.
     pub(super) fn from_row(row: &Row<'_>) -> rusqlite::Result<Self> {
         let id = InstanceId(row.get(0)?);

@@ -14,10 +14,10 @@ use crate::process::older::wire;
 use crate::process::older::wire::{PidRecord, Unusable};
 use crate::records::locks::NewLock;
 use crate::records::{
-    End, EndReason, EventRecord, LockEnd, LockRow, NewInstance, Origin, Record, instances, locks,
+    End, EndReason, EventRecord, LockEnd, LockRow, NewInstance, Record, instances, locks,
 };
 use crate::transfer::import::{Gateway, Import, ImportFinding};
-use crate::{IdentityHash, InstanceId, LockName, Nonce, Result, Scope, clock, stop_budget, sys};
+use crate::{IdentityHash, InstanceId, LockName, Nonce, Result, Scope, clock, sys};
 
 /// Lock files that are read: more than any machine has bots.
 const FILES_MAX: usize = 10_000;
@@ -139,7 +139,7 @@ impl Import<'_> {
     /// Whoever holds a lock on record, unless it is dead.
     fn holder(&self, row: &LockRow) -> Result<Option<Record>> {
         let record = instances::by_id(self.tx, row.instance)?;
-        let record = record.filter(|record| record.ended_at_ms.is_none());
+        let record = record.filter(Record::is_live);
         Ok(record.filter(|record| !matches!(self.verdict_of(record), Verdict::Dead(_))))
     }
 
@@ -185,17 +185,9 @@ impl Import<'_> {
         let subject = Subject::told(said.pid, found.start_time, told.uid, argv.clone());
         let id = NewInstance {
             profile: Some(&self.office.profile),
-            kind: None,
-            origin: Origin::Pid,
-            subject: &subject,
             argv: &argv,
-            observer,
-            nonce: &Nonce::random()?,
-            anchor: None,
-            keeper: None,
             version: Some(MADE_BY),
-            stop_budget_ms: stop_budget::DEFAULT_MS,
-            heartbeat_every_ms: None,
+            ..NewInstance::without_office(&subject, observer, &Nonce::random()?)
         }
         .insert(self.tx)?;
         let age_ms = sys::process_age_ms(said.pid, clock::unix_time());
