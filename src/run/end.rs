@@ -3,11 +3,10 @@
 use crate::owner::autopsy;
 use crate::patience::with_budget;
 use crate::records::{End, EndReason, runtime};
-use crate::run::Run;
 use crate::run::inbox::Signalled;
 use crate::run::notice::Notice;
-use crate::run::running::LOOK_BUDGET;
-use crate::run::supervised::{Ending, Supervised, Why};
+use crate::run::plan::Run;
+use crate::run::supervised::{Ending, LOOK_BUDGET, Supervised, Why};
 use crate::sys::{ChildEnd, signals};
 use crate::{ExitCause, MarkerName, Released, Result, sys};
 

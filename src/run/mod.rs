@@ -3,7 +3,7 @@
 //!
 //! It waits for the office in the calling thread, which also forks the command (see the trampoline
 //! in `sys/supervise_unix.rs`). The thread that catches signals cancels the wait, and reaps
-//! meanwhile. What people should know is told by a [`Notice`]; nothing is printed here.
+//! meanwhile. What people should know is told by a [`Notice`](notice::Notice); nothing is printed here.
 
 pub(crate) mod claim;
 pub(crate) mod end;
@@ -11,79 +11,23 @@ pub(crate) mod inbox;
 pub(crate) mod new_store;
 pub(crate) mod notice;
 pub(crate) mod older;
+pub(crate) mod plan;
 pub(crate) mod requests;
 pub(crate) mod restart;
 pub(crate) mod running;
 pub(crate) mod start;
 pub(crate) mod supervised;
 
-use std::ffi::OsString;
-use std::fmt;
-use std::path::PathBuf;
-use std::sync::Arc;
+pub(crate) use crate::run::plan::{Finished, How, Run};
 
 use crate::patience::with_budget;
 use crate::process::older::hold;
 use crate::run::claim::Claimed;
 use crate::run::inbox::{Inbox, Signalled};
-use crate::run::notice::Notice;
-use crate::run::running::LOOK_BUDGET;
 use crate::run::start::NotStarted;
-use crate::run::supervised::Supervised;
+use crate::run::supervised::{LOOK_BUDGET, Supervised};
 use crate::sys::supervise;
-use crate::{
-    ClaimOptions, Error, ErrorKind, ExitCause, ExitCodes, Holder, OpenOptions, Profile,
-    ProfileName, Result, Store,
-};
-
-/// What to run, and how.
-pub(crate) struct Run {
-    /// The program and its arguments; not empty.
-    pub(crate) command: Vec<OsString>,
-    pub(crate) store: OpenOptions,
-    pub(crate) profile: ProfileName,
-    pub(crate) home: Option<PathBuf>,
-    pub(crate) claim: ClaimOptions,
-    /// Whether a profile that is set to stay stopped is not started.
-    pub(crate) respects_desired: bool,
-    /// Whether a start waits where those before it failed.
-    pub(crate) backs_off: bool,
-    pub(crate) exit_codes: ExitCodes,
-    /// Hears what happens, in the threads of the run: it must not wait for a reader.
-    pub(crate) tell: Arc<dyn Fn(&Notice<'_>) + Send + Sync>,
-}
-
-impl fmt::Debug for Run {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Run").field("profile", &self.profile).finish_non_exhaustive()
-    }
-}
-
-/// How a run came to its end.
-#[derive(Debug)]
-pub(crate) struct Finished {
-    /// For what supervises this process.
-    pub(crate) exit_code: i32,
-    pub(crate) how: How,
-}
-
-#[derive(Debug)]
-pub(crate) enum How {
-    /// The command ended, or a signal ended the wait for the office.
-    Ended,
-    /// The profile is set to stay stopped.
-    StaysStopped,
-    /// Somebody else holds the office or a lock.
-    Refused(Box<Holder>),
-    /// The command cannot be executed, or the office was lost before it was started.
-    Failed(Error),
-}
-
-impl Finished {
-    pub(crate) fn ended(exit_code: i32) -> Self {
-        Self { exit_code, how: How::Ended }
-    }
-}
+use crate::{Error, ErrorKind, ExitCause, Result};
 
 impl Run {
     /// Claims, starts the command and stays with it until it has ended for good.
@@ -161,17 +105,6 @@ impl Run {
                 Ok(self.end_not_executed(&store, tenure, &failure))
             }
         }
-    }
-
-    /// The profile in `store`, the first one or one that took its place.
-    fn profile(&self, store: &Store) -> Result<Profile> {
-        let profile = store.profile(self.profile.as_str())?;
-        self.home.iter().try_fold(profile, |profile, home| profile.with_home(home))
-    }
-
-    fn stays_stopped(&self) -> Finished {
-        let exit_code = self.exit_codes.code(ExitCause::DesiredStopped, 0, None);
-        Finished { exit_code, how: How::StaysStopped }
     }
 
     /// A signal came before there was a command.

@@ -6,9 +6,8 @@
 
 use crate::records::CommandLock;
 use crate::run::notice::Notice;
-use crate::run::running;
 use crate::run::start::Child;
-use crate::run::supervised::{Life, Supervised};
+use crate::run::supervised::{Life, Supervised, command_lock_is_held};
 use crate::{Claim, Error, Holder, Result, Wait};
 
 impl Supervised<'_> {
@@ -48,7 +47,7 @@ impl Supervised<'_> {
             Claim::Granted(tenure) => {
                 if let Life::Running(Child(command)) = &mut self.life {
                     // With an anchor that had to be made anew, that file is out of reach.
-                    let is_held = running::command_lock_is_held(&store, self.lock_file.as_ref());
+                    let is_held = command_lock_is_held(&store, self.lock_file.as_ref());
                     if command.lock == CommandLock::Held && !is_held {
                         command.lock = CommandLock::Lost;
                     }

@@ -15,8 +15,7 @@ use crate::process::older::hold::HoldState;
 use crate::process::older::marker_file::MarkerFile;
 use crate::records::{NewMarker, instances, markers};
 use crate::run::notice::Notice;
-use crate::run::running::LOOK_BUDGET;
-use crate::run::supervised::Supervised;
+use crate::run::supervised::{LOOK_BUDGET, Supervised};
 use crate::{Result, stop_budget};
 
 impl Supervised<'_> {

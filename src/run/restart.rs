@@ -14,9 +14,8 @@ use crate::error::{Error, ErrorKind as Kind};
 use crate::owner::request::{Request, asked_to_end, request_to};
 use crate::patience::with_budget;
 use crate::run::notice::Notice;
-use crate::run::running::LOOK_BUDGET;
 use crate::run::start::{NotStarted, Started, start};
-use crate::run::supervised::{Ending, Life, Supervised, Why};
+use crate::run::supervised::{Ending, LOOK_BUDGET, Life, Supervised, Why};
 use crate::sys::ExecFailure;
 
 impl Supervised<'_> {

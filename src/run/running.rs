@@ -9,23 +9,19 @@ use crate::forensics::Fact;
 use crate::forensics::shutdown::{Ends, Recorder};
 use crate::forensics::snapshot::Snapshot;
 use crate::patience::with_budget;
-use crate::process::command_lock::LockFile;
 use crate::records::{Command, CommandLock, shutdowns};
 use crate::run::inbox::{Inbox, LOOK_EVERY, RunEvent, Signal, Signalled};
 use crate::run::notice::Notice;
+use crate::run::plan::Finished;
 use crate::run::restart::Again;
 use crate::run::start::Child;
-use crate::run::supervised::{AskedEnd, Ending, Life, Pause, Supervised, Why};
-use crate::run::{Finished, end, requests};
+use crate::run::supervised::{
+    AskedEnd, Ending, LOOK_BUDGET, Life, Pause, Supervised, VERIFY_EVERY, Why, command_lock_is_held,
+};
+use crate::run::{end, requests};
 use crate::store::{What, data_version};
 use crate::sys::{Caught, ChildEnd, signals, supervise};
-use crate::{Lost, Result, Standing, Store, sys};
-
-/// Between two full verifications; in between only what costs next to nothing is looked at.
-pub(super) const VERIFY_EVERY: Duration = Duration::from_secs(1);
-
-/// How long a look may wait for the store's locks; what it could not see it looks at again.
-pub(super) const LOOK_BUDGET: Duration = Duration::from_millis(200);
+use crate::{Lost, Result, Standing, sys};
 
 impl Supervised<'_> {
     /// Stays with the command until it has ended for good.
@@ -297,11 +293,6 @@ impl Supervised<'_> {
         };
         self.ending = Some(Ending { why, kill_at, killed: false, echo });
     }
-}
-
-pub(super) fn command_lock_is_held(store: &Store, file: Option<&LockFile>) -> bool {
-    let (Some(file), Some(anchor)) = (file, store.inner.own_anchor()) else { return false };
-    file.is_held(&anchor)
 }
 
 /// How long to wait for what explains that the command died of `signal`. Every command that is

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use crate::process::command_lock::LockFile;
 use crate::records::{Command, CommandLock, End, EndReason, Identities};
 use crate::run::inbox::{Inbox, Signalled};
-use crate::run::{Finished, How, Run};
+use crate::run::plan::{Finished, How, Run};
 use crate::sys::supervise::HeldCommand;
 use crate::sys::{ExecFailure, Shortage};
 use crate::{Error, ErrorKind, Store, Tenure, environment};

@@ -7,13 +7,18 @@ use rusqlite::Connection;
 use crate::clock::Deadline;
 use crate::process::command_lock::LockFile;
 use crate::process::older::hold::Hold;
-use crate::run::Run;
 use crate::run::inbox::Signalled;
 use crate::run::notice::Notice;
-use crate::run::running::VERIFY_EVERY;
+use crate::run::plan::Run;
 use crate::run::start::{Child, Started};
 use crate::sys::ChildEnd;
 use crate::{Marker, Store, Tenure, state};
+
+/// Between two full verifications; in between only what costs next to nothing is looked at.
+pub(super) const VERIFY_EVERY: Duration = Duration::from_secs(1);
+
+/// How long a look may wait for the store's locks; what it could not see it looks at again.
+pub(super) const LOOK_BUDGET: Duration = Duration::from_millis(200);
 
 /// A run with its command.
 pub(super) struct Supervised<'a> {
@@ -144,4 +149,9 @@ impl AskedEnd {
         let is_it = end == ChildEnd::Signalled(self.signal.number);
         self.stands() || (is_it && !self.until.has_passed())
     }
+}
+
+pub(super) fn command_lock_is_held(store: &Store, file: Option<&LockFile>) -> bool {
+    let (Some(file), Some(anchor)) = (file, store.inner.own_anchor()) else { return false };
+    file.is_held(&anchor)
 }
