@@ -39,7 +39,7 @@ pub(crate) struct LockWish<'a> {
 
 /// What came of it.
 pub(crate) enum AcquireAnswer<F> {
-    Granted(GrantedLock),
+    Granted(Box<GrantedLock>),
     Held(Box<Holder>),
     /// What the caller's keeper reported.
     KeeperFailed(F),
@@ -80,7 +80,7 @@ pub(crate) fn acquire<F>(
         return Ok(AcquireAnswer::KeeperFailed(failure));
     }
     Ok(match granted? {
-        Ok(granted) => AcquireAnswer::Granted(granted),
+        Ok(granted) => AcquireAnswer::Granted(Box::new(granted)),
         Err(holder) => {
             acquiring.tidy(&store.inner, asked.by)?;
             AcquireAnswer::Held(holder)

@@ -23,7 +23,7 @@ pub(crate) fn say(
         if update.is_about_instance() { check_is_own(store, &speaker, office) } else { Ok(()) };
     let written =
         is_own.and_then(|()| write::write(&store.inner, speaker.id, &speaker.nonce_hash, update));
-    Known::Well(written.map(|_| speaker.id))
+    Known::Well(written.map(|()| speaker.id))
 }
 
 /// Of a profile that is served only the platforms can be told apart.

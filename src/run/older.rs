@@ -28,7 +28,7 @@ impl Supervised<'_> {
         match &kept {
             Ok(HoldState::Held) => {}
             Ok(HoldState::MadeAnew) => {
-                self.tell(&Notice::OlderLockMadeAgain { office, path: &path })
+                self.tell(&Notice::OlderLockMadeAgain { office, path: &path });
             }
             Ok(HoldState::RecordRestored) => {
                 let path = path.with_file_name(older::PID_FILE);

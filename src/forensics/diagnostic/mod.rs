@@ -48,11 +48,11 @@ const RENAMING_MAX: Duration = Duration::from_millis(100);
 /// * Only the user can read the log (0600, also if it had another mode); missing directories are
 ///   made (0700). Command lines are redacted, also of the identities that are locked in the store;
 ///   while that cannot be read, only the names of programs are shown. Environments are never read.
-///   * One diagnostic writes at most 256 KiB. A log of 1 MiB or more is renamed to `FILE.1` first,
-///   in place of the one before. * It has a session of its own, nothing of ours open, and does not
-///   heed SIGTERM, SIGHUP, SIGINT or SIGQUIT; it ends after its timeout, whatever hangs. systemd
-///   counts it to the unit it was started from (`KillMode=control-group`), so a stop may last until
-///   it has ended.
+/// * One diagnostic writes at most 256 KiB. A log of 1 MiB or more is renamed to `FILE.1` first, in
+///   place of the one before.
+/// * It has a session of its own, nothing of ours open, and does not heed SIGTERM, SIGHUP, SIGINT
+///   or SIGQUIT; it ends after its timeout, whatever hangs. systemd counts it to the unit it was
+///   started from (`KillMode=control-group`), so a stop may last until it has ended.
 ///
 /// ```no_run
 /// use std::time::Duration;
