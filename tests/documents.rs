@@ -51,10 +51,11 @@ fn bases() -> [PathBuf; 2] {
     [root().to_owned(), root().join("src")]
 }
 
-/// `target/` is made by a build, so a fresh clone does not have it.
+/// `target/` is made by a build, so a fresh clone does not have it. `mod.rs` alone is any of them.
 fn is_path(text: &str, is_for_developers: bool) -> bool {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "_-./*{},".contains(c);
-    if !text.chars().all(is_plain) || text.starts_with('/') || text.starts_with("target/") {
+    let is_elsewhere = text.starts_with('/') || text.starts_with("target/") || text == "mod.rs";
+    if !text.chars().all(is_plain) || is_elsewhere {
         return false;
     }
     let is_source = [".rs", ".md", ".sql", ".toml"].iter().any(|end| text.ends_with(end));
@@ -169,7 +170,7 @@ fn what_documents_name_exists() {
 fn a_wrong_name_is_found() {
     let wrong = |text: &str| wrong_names("A.md", text, true);
     let right = "`liveness/mod.rs` `judge`, `sys/{files,locks}.rs`, `sys/*windows*`, `migrations/`,\n\
-                 `cli/VERB.rs`, `README.md`; `cargo test`, `a::b`, `/proc/locks`, `<db>.anchors/`\n\
+                 `cli/VERB.rs`, `README.md`; `cargo test`, `mod.rs`, `/proc/locks`, `<db>.anchors/`\n\
                  ```sh\nrm `attic/old.rs`\n```\n`src/lib.rs`";
     assert_eq!(wrong(right), [""; 0]);
     assert_eq!(wrong("one\n`attic/old.rs`"), ["A.md:2: there is no `attic/old.rs`"]);
