@@ -169,9 +169,9 @@ fn what_documents_name_exists() {
 #[test]
 fn a_wrong_name_is_found() {
     let wrong = |text: &str| wrong_names("A.md", text, true);
-    let right = "`liveness/mod.rs` `judge`, `sys/{files,locks}.rs`, `sys/*windows*`, `migrations/`,\n\
-                 `cli/VERB.rs`, `README.md`; `cargo test`, `mod.rs`, `/proc/locks`, `<db>.anchors/`\n\
-                 ```sh\nrm `attic/old.rs`\n```\n`src/lib.rs`";
+    let right = "`liveness/mod.rs` `judge`, `sys/{files,locks}.rs`, `sys/*windows*`\n\
+        `cli/VERB.rs`, `migrations/`, `README.md`; `cargo test`, `mod.rs`, `/proc/locks`\n\
+        `<db>.anchors/`\n```sh\nrm `attic/old.rs`\n```\n`src/lib.rs`";
     assert_eq!(wrong(right), [""; 0]);
     assert_eq!(wrong("one\n`attic/old.rs`"), ["A.md:2: there is no `attic/old.rs`"]);
     assert_eq!(wrong("```\n\n```\n`attic/`"), ["A.md:4: there is no `attic/`"]);
