@@ -3,7 +3,8 @@
 //!
 //! It waits for the office in the calling thread, which also forks the command (see the trampoline
 //! in `sys/supervise_unix.rs`). The thread that catches signals cancels the wait, and reaps
-//! meanwhile. What people should know is told by a [`Notice`](notice::Notice); nothing is printed here.
+//! meanwhile. What people should know is told by a [`Notice`](notice::Notice): nothing is printed
+//! here.
 
 pub(crate) mod claim;
 pub(crate) mod end;
