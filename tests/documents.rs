@@ -197,7 +197,7 @@ fn architecture_is_short() {
 #[test]
 fn no_line_of_a_document_is_wide() {
     let mut wrong = Vec::new();
-    for document in FOR_DEVELOPERS.iter().chain(&["SECURITY.md"]) {
+    for document in FOR_DEVELOPERS.iter().chain(&FOR_USERS).chain(&["CHANGELOG.md"]) {
         for (number, line) in read(document).lines().enumerate() {
             let columns = line.chars().count();
             if columns > WIDTH && !line.starts_with('|') {
