@@ -26,6 +26,7 @@ mod sql;
 mod status;
 mod status_set;
 mod stop;
+mod style;
 mod usage;
 
 use std::ffi::OsString;

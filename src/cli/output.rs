@@ -5,14 +5,12 @@
 //! releasing.
 
 use std::io;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{OnceLock, mpsc};
 use std::time::Duration;
 
-use anstream::{AutoStream, ColorChoice};
-use anstyle::AnsiColor;
 use serde_json::{Value, json};
 
 use crate::cli::printable;
@@ -21,6 +19,7 @@ use crate::{Error, ErrorKind, clock, path_text};
 
 pub(crate) use crate::cli::answer::{Answer, Complaint, Outcome};
 pub(crate) use crate::cli::printable::one_line;
+pub(crate) use crate::cli::style::Style;
 
 /// The exit codes of the design.
 pub(crate) mod exit {
@@ -157,76 +156,6 @@ fn teller() -> Option<&'static mpsc::SyncSender<Line>> {
         thread.is_ok().then_some(sender)
     });
     teller.as_ref()
-}
-
-const GOOD: anstyle::Style = AnsiColor::Green.on_default().bold();
-
-const DOUBTFUL: anstyle::Style = AnsiColor::Yellow.on_default().bold();
-
-const BAD: anstyle::Style = AnsiColor::Red.on_default().bold();
-
-const FAINT: anstyle::Style = anstyle::Style::new().dimmed();
-
-/// Styles for a terminal; plain text elsewhere, and with `NO_COLOR` and the like.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Style {
-    colour: bool,
-    is_terminal: bool,
-}
-
-impl Style {
-    /// The codes that it makes, of `anstyle`'s: bold, faint, a colour, and the end of all.
-    pub(crate) const CODES: [&str; 6] = ["1", "2", "31", "32", "33", "0"];
-
-    pub(crate) fn of_stdout() -> Self {
-        let dumb = crate::environment::text("TERM").is_some_and(|term| term == "dumb");
-        Self {
-            colour: AutoStream::auto(io::stdout()).current_choice() == ColorChoice::AlwaysAnsi,
-            is_terminal: io::stdout().is_terminal() && !dumb,
-        }
-    }
-
-    /// A symbol in front of an answer, where a terminal shows it.
-    fn mark(self, style: anstyle::Style, symbol: &str) -> String {
-        if self.is_terminal { self.paint(style, symbol) + " " } else { String::new() }
-    }
-
-    pub(crate) fn good_mark(self) -> String {
-        self.mark(GOOD, "\u{25cf}")
-    }
-
-    pub(crate) fn doubtful_mark(self) -> String {
-        self.mark(DOUBTFUL, "?")
-    }
-
-    pub(crate) fn bad_mark(self) -> String {
-        self.mark(BAD, "\u{25cb}")
-    }
-
-    /// Whether there are colours in what it makes.
-    pub(crate) fn paints(self) -> bool {
-        self.colour
-    }
-
-    fn paint(self, style: anstyle::Style, text: &str) -> String {
-        if self.colour { format!("{style}{text}{style:#}") } else { text.to_owned() }
-    }
-
-    pub(crate) fn good(self, text: &str) -> String {
-        self.paint(GOOD, text)
-    }
-
-    pub(crate) fn bad(self, text: &str) -> String {
-        self.paint(BAD, text)
-    }
-
-    pub(crate) fn doubtful(self, text: &str) -> String {
-        self.paint(DOUBTFUL, text)
-    }
-
-    pub(crate) fn faint(self, text: &str) -> String {
-        self.paint(FAINT, text)
-    }
 }
 
 /// `3 min ago` for a Unix time in milliseconds; a time that lies ahead is shown as it stands, and

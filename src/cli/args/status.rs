@@ -72,7 +72,7 @@ pub(crate) struct StatusSet {
     /// heartbeat (the promise), platforms (all of them); with --platform also platform (as a
     /// whole), platform-state, error-code, error-message, needs-attention, retrying-since,
     /// platform-extra
-    #[arg(long, value_name = "FIELD", value_parser = values::parse_status_field)]
+    #[arg(long, value_name = "FIELD", value_parser = parse_status_field)]
     pub(crate) clear: Vec<StatusField>,
     /// A profile that it serves beside its own; name all of them in one call, it serves no others
     /// then
@@ -101,7 +101,7 @@ pub(crate) enum StatusField {
 }
 
 impl StatusField {
-    pub(super) const ALL: [(&str, Self); 15] = [
+    const ALL: [(&str, Self); 15] = [
         ("state", Self::State),
         ("exit-reason", Self::ExitReason),
         ("restart-requested", Self::RestartRequested),
@@ -143,4 +143,14 @@ impl StatusField {
     pub(crate) fn as_str(self) -> &'static str {
         Self::ALL.iter().find(|(_, field)| *field == self).map_or("", |(name, _)| name)
     }
+}
+
+fn parse_status_field(text: &str) -> Result<StatusField, String> {
+    let wanted = text.replace('_', "-");
+    StatusField::ALL.iter().find(|(name, _)| *name == wanted).map(|(_, field)| *field).ok_or_else(
+        || {
+            let names: Vec<&str> = StatusField::ALL.iter().map(|(name, _)| *name).collect();
+            format!("there is no such field: one of {}", names.join(", "))
+        },
+    )
 }

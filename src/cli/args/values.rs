@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use crate::cli::args::status::StatusField;
 use crate::{
     Desired, ExitCause, ExitRule, MarkerName, ProfileName, Span, Supervisor, Wait, span, sys,
 };
@@ -77,16 +76,6 @@ pub(super) fn parse_time(text: &str) -> Result<Time, String> {
         return Err(refused());
     }
     Ok(Time::At { ms })
-}
-
-pub(super) fn parse_status_field(text: &str) -> Result<StatusField, String> {
-    let wanted = text.replace('_', "-");
-    StatusField::ALL.iter().find(|(name, _)| *name == wanted).map(|(_, field)| *field).ok_or_else(
-        || {
-            let names: Vec<&str> = StatusField::ALL.iter().map(|(name, _)| *name).collect();
-            format!("there is no such field: one of {}", names.join(", "))
-        },
-    )
 }
 
 pub(super) fn parse_exit_code(text: &str) -> Result<(ExitCause, ExitRule), String> {
