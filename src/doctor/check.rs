@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::doctor::owners;
-use crate::doctor::owners::JudgedOwner;
+use crate::doctor::judged_owner;
+use crate::doctor::judged_owner::{JudgedOwner, Only};
 use crate::path_text::quoted;
 use crate::process::command_line;
 use crate::records::Identities;
@@ -137,25 +137,6 @@ impl Observation {
     }
 }
 
-/// Whom the checks of owners are about.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Only {
-    pub(super) profile: Option<ProfileName>,
-    pub(super) kind: Option<Kind>,
-}
-
-impl Only {
-    /// Something without a profile concerns everybody.
-    pub(super) fn concerns(&self, profile: Option<&str>, kind: Option<&str>) -> bool {
-        let fits = |wanted: Option<&str>, found: Option<&str>| match (wanted, found) {
-            (Some(wanted), Some(found)) => wanted == found,
-            (Some(_), None) | (None, _) => true,
-        };
-        fits(self.profile.as_ref().map(ProfileName::as_str), profile)
-            && fits(self.kind.as_ref().map(Kind::as_str), kind)
-    }
-}
-
 /// Where the store is meant to be.
 #[derive(Clone)]
 pub(crate) struct Scene {
@@ -246,7 +227,7 @@ impl Opened {
             return Ok(owners);
         }
         // Once for all checks: what the first one could not see, none of them has seen.
-        let look = || owners::look(self.inner(), &self.scene.only);
+        let look = || judged_owner::look(self.inner(), &self.scene.only);
         let owners = self.inner().with_clear_sight(look)?;
         Ok(self.owners.get_or_init(|| owners))
     }
@@ -258,10 +239,7 @@ impl Opened {
         else {
             return program(pid);
         };
-        format!(
-            "pid {pid} ({})",
-            crate::doctor::cut(&command_line::display(&identities.command(arguments)))
-        )
+        format!("pid {pid} ({})", cut(&command_line::display(&identities.command(arguments))))
     }
 
     pub(super) fn processes(&self, pids: &[sys::Pid]) -> String {
@@ -305,4 +283,19 @@ pub(super) fn size(bytes: u64) -> String {
         .iter()
         .find(|(unit, _)| bytes >= 2 * unit)
         .map_or_else(|| format!("{bytes} bytes"), |(unit, name)| format!("{} {name}", bytes / unit))
+}
+
+/// At most a line or two of it.
+fn cut(text: &str) -> String {
+    const LENGTH_MAX: usize = 160;
+    let end = text.floor_char_boundary(LENGTH_MAX);
+    if end < text.len() { format!("{}...", &text[..end]) } else { text.to_owned() }
+}
+
+/// What `seen` says of each of those on record as live.
+pub(super) fn each_owner(
+    opened: &Opened,
+    mut seen: impl FnMut(&JudgedOwner) -> Option<Observation>,
+) -> Result<Vec<Observation>> {
+    Ok(opened.owners()?.iter().filter_map(&mut seen).collect())
 }

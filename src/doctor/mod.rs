@@ -15,6 +15,7 @@
 pub(crate) mod check;
 mod contention;
 mod database;
+mod judged_owner;
 mod lost_files;
 mod namesakes;
 mod owners;
@@ -117,35 +118,4 @@ fn run<T>(checks: &[Check<T>], at: &T) -> Vec<Finding> {
         findings.extend(seen.into_iter().map(|seen| Finding::of(check.id, seen)));
     }
     findings
-}
-
-/// At most a line or two of it.
-fn cut(text: &str) -> String {
-    const LENGTH_MAX: usize = 160;
-    let end = text.floor_char_boundary(LENGTH_MAX);
-    if end < text.len() { format!("{}...", &text[..end]) } else { text.to_owned() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::doctor::check::Only;
-
-    #[test]
-    fn who_asks_for_one_profile_hears_of_no_other() {
-        let only = |profile: Option<&str>, kind: Option<&str>| Only {
-            profile: profile.map(|name| ProfileName::new(name).unwrap()),
-            kind: kind.map(|name| Kind::new(name).unwrap()),
-        };
-        for (asked, profile, kind, expected) in [
-            (only(None, None), Some("a"), Some("gateway"), true),
-            (only(Some("a"), None), Some("a"), Some("gateway"), true),
-            (only(Some("a"), None), Some("b"), Some("gateway"), false),
-            (only(Some("a"), None), None, None, true),
-            (only(None, Some("cron")), Some("a"), Some("gateway"), false),
-            (only(Some("a"), Some("cron")), Some("a"), Some("cron"), true),
-        ] {
-            assert_eq!(asked.concerns(profile, kind), expected, "{asked:?} {profile:?} {kind:?}");
-        }
-    }
 }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::claim::judge_to_end;
 use crate::doctor::check::{Opened, counted};
-use crate::doctor::owners;
+use crate::doctor::judged_owner;
 use crate::liveness::{Lease, Verdict};
 use crate::owner::{LiveCommandLine, ending, needs_command_line};
 use crate::records::{End, EndReason, EventRecord, Record, instances, locks};
@@ -145,7 +145,7 @@ fn end_one(
     let Some(record) = record else { return Ok(()) };
     let read = command_lines.iter().find(|line| line.is_for(id)).cloned();
     let judged = judge_to_end(tx.store(), &record, Lease::None, &read.unwrap_or_default());
-    let name = owners::name(&record);
+    let name = judged_owner::name(&record);
     if let Some(pid) = judged.left_behind {
         turn.kept.push((name.clone(), pid));
     }

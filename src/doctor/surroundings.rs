@@ -6,8 +6,9 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 use crate::claim::{older as claim_older, ours};
-use crate::doctor::check::{Check, Observation, Only, Opened, Scene, listed};
-use crate::doctor::owners;
+use crate::doctor::check::{Check, Observation, Opened, Scene, listed};
+use crate::doctor::judged_owner;
+use crate::doctor::judged_owner::Only;
 use crate::liveness::{AnchorState, Verdict};
 use crate::path_text::quoted;
 use crate::process::older;
@@ -115,7 +116,7 @@ fn other_stores(scene: &Scene) -> Result<Vec<Observation>> {
         }
         looked_at.push(path.clone());
         let Ok(Some(store)) = options.open_existing() else { continue };
-        let Ok(owners) = owners::look(&store.inner, &Only::default()) else { continue };
+        let Ok(owners) = judged_owner::look(&store.inner, &Only::default()) else { continue };
         let alive: Vec<_> = owners.iter().filter(|owner| !owner.is_dead()).collect();
         if !alive.is_empty() {
             seen.push(

@@ -6,8 +6,9 @@ use std::time::Duration;
 use rusqlite::OptionalExtension;
 
 use crate::clock::Deadline;
-use crate::doctor::check::{Observation, Opened, counted, listed};
-use crate::doctor::owners::JudgedOwner;
+use crate::doctor::check::{Observation, Opened, counted, each_owner, listed};
+use crate::doctor::judged_owner;
+use crate::doctor::judged_owner::{JudgedOwner, SETTLES_WITHIN};
 use crate::liveness::AnchorState;
 use crate::path_text::quoted;
 use crate::process::anchor;
@@ -95,7 +96,7 @@ fn ended_on(connection: &rusqlite::Connection, anchor: &str) -> Result<Option<St
     Ok(record.map(|record| {
         let by = record.ended_by.as_ref().map_or_else(String::new, |by| format!(", by {by}"));
         let reason = record.end_reason.as_deref().unwrap_or("unknown");
-        format!("{} ended ({reason}{by})", super::name(&record))
+        format!("{} ended ({reason}{by})", judged_owner::name(&record))
     }))
 }
 
@@ -194,11 +195,6 @@ pub(super) fn leaked_anchors(opened: &Opened) -> Result<Vec<Observation>> {
     Ok(seen)
 }
 
-/// Between two looks at what is wrong with an anchor: one that is just being made gets its row
-/// within a millisecond, one whose row has just ended is let go, and a process that was killed lets
-/// go of one descriptor after the other.
-pub(super) const SETTLES_WITHIN: Duration = Duration::from_millis(100);
-
 /// So long something is looked at again while it is wrong, and twice at least: on a machine with
 /// more to do than it can, a process may not run for a good part of a second.
 const SETTLES_WITHIN_LOAD: Duration = Duration::from_millis(600);
@@ -279,7 +275,7 @@ fn way_out(opened: &Opened, pids: &[Pid]) -> Result<String> {
     } else {
         format!(
             "; if you know that it is harmless, {}",
-            opened.scene.command(&super::evict_verb(&usual, " --force"))
+            opened.scene.command(&judged_owner::evict_verb(&usual, " --force"))
         )
     };
     Ok(format!("wait until it notices that its store is gone, or {}{evict}", end_them(pids)))
@@ -309,7 +305,7 @@ fn lost_anchor(opened: &Opened, lost: &LostOwner) -> Result<Observation> {
 
 pub(super) fn missing_anchors(opened: &Opened) -> Result<Vec<Observation>> {
     let anchors = &opened.inner().location.anchors;
-    super::each(opened, |owner| {
+    each_owner(opened, |owner| {
         if owner.is_dead() {
             return None;
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::clock::rfc3339;
 use crate::doctor::check::{Observation, Opened, counted, listed};
-use crate::doctor::owners::JudgedOwner;
+use crate::doctor::judged_owner::JudgedOwner;
 use crate::forensics::systemd::SystemdCheck;
 use crate::process::subject;
 use crate::{Result, Span, StopPhases, sys};
