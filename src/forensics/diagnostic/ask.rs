@@ -10,8 +10,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::clock::Deadline;
-use crate::forensics::diagnostic::report;
-use crate::forensics::diagnostic::report::Shown;
+use crate::forensics::diagnostic::shown::{Printed, Shown, last_lines, seconds};
 use crate::process::command_line::redact;
 use crate::sys;
 use crate::sys::{Pid, diagnostic as os};
@@ -91,11 +90,11 @@ pub(super) fn ask(words: &[&str], share: Duration, shown: &Shown) -> Result<Prin
             Some(_) => "it was ended",
             None => "it was killed, and hangs in the kernel",
         };
-        let why = format!("{name}: no answer within {}, {more}", report::seconds(share));
+        let why = format!("{name}: no answer within {}, {more}", seconds(share));
         let mut refusal = NotAnswered::new(RefusalKind::Late, why);
         let said = out.said(child.id());
         if !said.text.is_empty() {
-            refusal.until_then = report::last_lines(&said, shown);
+            refusal.until_then = last_lines(&said, shown);
         }
         return Err(refusal);
     };
@@ -118,24 +117,6 @@ fn wait(child: &mut Child, deadline: Deadline) -> Option<ExitStatus> {
             Ok(None) | Err(_) if deadline.has_passed() => return None,
             Ok(None) | Err(_) => std::thread::sleep(Duration::from_millis(1)),
         }
-    }
-}
-
-/// What a program said, or the end of it.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Printed {
-    /// Its pid.
-    pub(super) by: Pid,
-    pub(super) text: String,
-    /// The beginning was too much.
-    pub(super) is_cut: bool,
-}
-
-impl Printed {
-    /// Tells that only some of these are shown.
-    pub(super) fn count(&self, shown: usize, all: usize) -> String {
-        let more = if self.is_cut { "more than " } else { "" };
-        format!("({shown} of {more}{all})")
     }
 }
 

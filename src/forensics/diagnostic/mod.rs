@@ -9,6 +9,8 @@ pub(crate) mod ask;
 #[cfg(feature = "cli")]
 pub(crate) mod report;
 #[cfg(feature = "cli")]
+mod shown;
+#[cfg(feature = "cli")]
 pub(crate) mod table;
 
 use std::ffi::OsString;

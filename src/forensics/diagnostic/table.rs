@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::forensics::diagnostic::ask::{NotAnswered, Printed, RefusalKind};
-use crate::forensics::diagnostic::report::Shown;
+use crate::forensics::diagnostic::ask::{NotAnswered, RefusalKind};
+use crate::forensics::diagnostic::shown::{Printed, Shown};
 use crate::process::command_line::redact;
 use crate::sys::{Pid, ProcessRow};
 

@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use crate::clock::now_ms;
 use crate::forensics::snapshot::line::Line;
 use crate::forensics::snapshot::process::ProcessSummary;
-use crate::forensics::snapshot::received::ReceivedSignal;
-use crate::forensics::{Fact, Unavailable};
+use crate::forensics::snapshot::received::{ReceivedSignal, Sender};
+use crate::forensics::{Fact, Unavailable, unavailable};
 use crate::sys::{Pid, SignalOrigin, details};
 use crate::{ExitCause, Marker, environment, sys};
 
@@ -82,18 +82,6 @@ pub struct Snapshot {
     pub recorded: Fact<i64>,
     /// Where the signal came from, if we caught it.
     origin: Option<SignalOrigin>,
-}
-
-/// Who sent a signal.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Sender {
-    /// Its real user id, as the kernel gave it with the signal.
-    pub uid: u32,
-    /// By which call: `kill`, `tgkill`, `sigqueue`.
-    pub how: &'static str,
-    /// What could be seen of it. It may have ended since.
-    pub process: ProcessSummary,
 }
 
 /// Takes a snapshot for `signal`, which somebody else has caught: this process' own handler, or a
@@ -310,43 +298,6 @@ impl Snapshot {
         document.sort_all_objects();
         document
     }
-}
-
-impl Sender {
-    fn of(origin: SignalOrigin) -> Fact<Self> {
-        match origin {
-            SignalOrigin::Process { pid, uid, how } => {
-                let (mut process, seen) = ProcessSummary::look(pid);
-                // The pid may have been given to another process since.
-                if seen.is_ok_and(|seen| seen.uid.is_some_and(|now| now != uid)) {
-                    process = ProcessSummary::unknown(
-                        pid,
-                        &Unavailable::new("it has ended, and its pid is another process' by now"),
-                    );
-                }
-                Ok(Self { uid, how, process })
-            }
-            SignalOrigin::Elsewhere { uid } => Err(Unavailable::new(format!(
-                "the sender (uid {uid}) lives outside of this pid namespace, e.g. on the \
-                 container's host"
-            ))),
-            SignalOrigin::Kernel => {
-                unavailable("the kernel sent it, e.g. for a key that was typed at the terminal")
-            }
-            SignalOrigin::Unknown => unavailable("the platform does not say who sends a signal"),
-        }
-    }
-
-    fn to_json(&self) -> Value {
-        let mut document = self.process.to_json();
-        document["uid"] = json!(self.uid);
-        document["how"] = json!(self.how);
-        document
-    }
-}
-
-fn unavailable<T>(why: impl Into<String>) -> Fact<T> {
-    Err(Unavailable::new(why))
 }
 
 #[cfg(test)]
