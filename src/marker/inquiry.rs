@@ -7,17 +7,10 @@ use parking_lot::Mutex;
 
 use crate::claim::OwnedRow;
 use crate::clock::Deadline;
-use crate::marker::Consumed;
+use crate::marker::{CONSUME_WITHIN, Consumed, LOOK_AGAIN_WITHIN, consume_by, myself};
 use crate::patience::with_budget;
 use crate::records::{Addressee, markers};
 use crate::{Error, Marker, MarkerName, Result};
-
-/// How long the consumption of a marker may take. Whoever asks is being stopped, and must not hang
-/// because somebody else keeps the store busy.
-pub(super) const CONSUME_WITHIN: Duration = Duration::from_millis(250);
-
-/// How long the last look may take, of a consumption that ran out of time.
-pub(super) const LOOK_AGAIN_WITHIN: Duration = Duration::from_millis(20);
 
 /// Why a process is being stopped.
 #[derive(Debug)]
@@ -91,11 +84,10 @@ impl StopInquiry {
 
     fn consume(&self) -> Result<Option<Consumed>> {
         let OwnedRow { inner, instance, .. } = &self.footing;
-        let addressee =
-            Addressee { instances: vec![*instance], process: Some(crate::marker::myself(inner)) };
+        let addressee = Addressee { instances: vec![*instance], process: Some(myself(inner)) };
         let deadline = Deadline::after(CONSUME_WITHIN);
         for name in [MarkerName::takeover(), MarkerName::planned_stop()] {
-            let consumed = crate::marker::consume_by(inner, &addressee, Some(&name), deadline)?;
+            let consumed = consume_by(inner, &addressee, Some(&name), deadline)?;
             if consumed.is_some() {
                 return Ok(consumed);
             }

@@ -6,12 +6,15 @@
 pub(crate) mod inquiry;
 pub(crate) mod request;
 
+pub(crate) use crate::marker::request::by_or_self_in;
+
+use std::time::Duration;
+
 use crate::clock::Deadline;
-use crate::marker::inquiry::{CONSUME_WITHIN, LOOK_AGAIN_WITHIN};
 use crate::marker::request::MarkerRequest;
 use crate::patience::with_budget;
 use crate::records::markers::{Closed, ProcessKey};
-use crate::records::{Addressee, Identities, identities, instances, markers};
+use crate::records::{Addressee, identities, instances, markers};
 use crate::store::{Inner, ourselves};
 use crate::sys::Existence;
 use crate::{ErrorKind, Marker, MarkerName, Office, Result, Store, Written, sys};
@@ -19,6 +22,13 @@ use crate::{ErrorKind, Marker, MarkerName, Office, Result, Store, Written, sys};
 /// How often a consumption looks again because another consumer was faster. Each time one marker
 /// fewer is left.
 const ATTEMPTS: usize = 8;
+
+/// How long the consumption of a marker may take. Whoever asks is being stopped, and must not hang
+/// because somebody else keeps the store busy.
+const CONSUME_WITHIN: Duration = Duration::from_millis(250);
+
+/// How long the last look may take, of a consumption that ran out of time.
+const LOOK_AGAIN_WITHIN: Duration = Duration::from_millis(20);
 
 /// A marker that was consumed.
 #[derive(Clone, Debug)]
@@ -124,17 +134,6 @@ pub(crate) fn addressee(inner: &Inner, pid: sys::Pid) -> Result<Addressee> {
             pid_ns: observer.pid_ns.clone(),
         }),
     })
-}
-
-/// The same within a transaction.
-pub(crate) fn by_or_self_in(
-    tx: &crate::store::transaction::Tx<'_>,
-    by: Option<&str>,
-) -> Result<String> {
-    match by {
-        Some(by) => Ok(Identities::within(tx, [by])?.text(by)),
-        None => Ok(ourselves::by_self(tx.store())),
-    }
 }
 
 pub(crate) fn peek(
