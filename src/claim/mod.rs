@@ -6,6 +6,7 @@ pub(crate) mod examine;
 pub(crate) mod guard;
 pub(crate) mod obstacle;
 pub(crate) mod older;
+pub(crate) mod older_home;
 pub(crate) mod ours;
 pub(crate) mod sweep;
 pub(crate) mod wait;

@@ -5,7 +5,6 @@
 //! claim look there. A claim that meets an older gateway puts it on record itself, so `--wait`,
 //! `--replace`, `stop` and `status` know it like any other.
 
-use std::io::ErrorKind as Io;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
@@ -16,7 +15,7 @@ use crate::liveness::{AnchorState, Lease, Verdict};
 use crate::owner::older::Looked;
 use crate::owner::{LiveCommandLine, ending, judge_record, older};
 use crate::process::command_line::redact;
-use crate::process::older::lock::LockHolder;
+use crate::process::older::lock_holder::LockHolder;
 use crate::process::older::wire::{PidRecord, Unusable};
 use crate::process::older::{KIND, LOCK_FILE, PID_FILE, lock};
 use crate::process::{Observer, Subject};
@@ -24,77 +23,7 @@ use crate::records::{
     End, EndReason, EventRecord, NewInstance, Origin, Record, instances, profiles,
 };
 use crate::store::{Inner, Tx};
-use crate::sys::Shortage;
 use crate::{Error, ErrorKind, Holder, Kind, Nonce, Office, Result, clock, stop_budget, sys};
-
-/// The directory of an older program, as it may stand for an office of `kind`.
-///
-/// # Errors
-/// [`InvalidInput`](ErrorKind::InvalidInput) for what is no directory, and for a kind that no older
-/// gateway is of; [`Permission`](ErrorKind::Permission) for another user's directory.
-pub(crate) fn home(directory: &Path, kind: &Kind) -> Result<PathBuf> {
-    if *kind != Kind::default() {
-        return Err(Error::invalid(format!("an older program is a gateway, and no {kind}"))
-            .with_hint("leave out `--kind`"));
-    }
-    let home = std::fs::canonicalize(directory).map_err(|error| {
-        if Shortage::of(&error).is_some() || error.kind() == Io::PermissionDenied {
-            return Error::io("look at", directory, error);
-        }
-        Error::invalid(format!("no directory {}: {error}", directory.display()))
-            .at(directory)
-            .with_hint(format!("name the directory that has the {PID_FILE}"))
-    })?;
-    let facts = std::fs::metadata(&home).map_err(|error| Error::io("look at", &home, error))?;
-    if !facts.is_dir() {
-        return Err(Error::invalid(format!("{} is not a directory", home.display()))
-            .at(&home)
-            .with_hint(format!("name the directory that has the {PID_FILE}")));
-    }
-    let owner = sys::file_facts(&home).map_err(|error| Error::io("look at", &home, error))?.owner;
-    let us = sys::effective_uid();
-    // Root acts for whoever owns it.
-    if us != Some(0) && owner.is_some_and(|owner| owner != 0 && Some(owner) != us) {
-        return Err(Error::new(
-            ErrorKind::Permission,
-            format!("{} belongs to another user", home.display()),
-        )
-        .at(&home)
-        .with_hint("ask as that user, or as root"));
-    }
-    Ok(home)
-}
-
-/// The directory whose lock a claim of `office` has to look at: what the claim names, which the
-/// profile must not have another one beside, or what the profile has.
-///
-/// # Errors
-/// [`InvalidInput`](ErrorKind::InvalidInput) when the profile stands for another directory that
-/// exists.
-pub(crate) fn home_of_claim(
-    tx: &Tx<'_>,
-    office: &Office,
-    named: Option<&Path>,
-) -> Result<Option<PathBuf>> {
-    if office.kind != Kind::default() {
-        return Ok(None);
-    }
-    let bound = profiles::legacy_home(tx, &office.profile)?;
-    match (named, bound) {
-        (Some(named), Some(bound)) if named != bound && bound.try_exists().unwrap_or(true) => {
-            Err(Error::invalid(format!(
-                "profile {} stands for the older gateway of {}, and this is {}",
-                office.profile,
-                bound.display(),
-                named.display()
-            ))
-            .at(named)
-            .with_hint("use another profile for this directory (`--profile NAME`)"))
-        }
-        (Some(named), _) => Ok(Some(named.to_owned())),
-        (None, bound) => Ok(bound),
-    }
-}
 
 /// Whether a claim would meet an older gateway in `home`, or could not look for one.
 pub(crate) fn is_in_the_way(inner: &Inner, home: &Path) -> bool {

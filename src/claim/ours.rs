@@ -13,12 +13,12 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 use crate::claim::obstacle::{Obstacle, Watch};
-use crate::claim::older::home_of_claim;
+use crate::claim::older_home::home_of_claim;
 use crate::clock::Deadline;
 use crate::liveness::{AnchorState, Verdict};
 use crate::owner::older::{Looked, refreshed};
 use crate::owner::{judgement, older};
-use crate::process::older::lock::LockHolder;
+use crate::process::older::lock_holder::LockHolder;
 use crate::process::older::wire::HoldingRun;
 use crate::process::older::{LOCK_FILE, lock};
 use crate::records::instances::LockNow;

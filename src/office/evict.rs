@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::claim::older_home::home_of_claim;
 use crate::claim::sweep::{Orphans, evict_orphans};
 use crate::claim::{judge_to_end, older};
 use crate::liveness::{Lease, Verdict};
@@ -88,7 +89,7 @@ pub(super) fn evict(inner: &Inner, office: &Office, force: Force, by: &str) -> R
             }
         };
         ending::end_other(tx, record.id, &end)?;
-        let home = older::home_of_claim(tx, office, None)?;
+        let home = home_of_claim(tx, office, None)?;
         let is_of_older = owner_older::home_of_holder(&record).is_some()
             || home.is_some_and(|home| older::is_by_pid_file(&record, &home));
         let legacy_home =
@@ -105,7 +106,7 @@ pub(super) fn evict(inner: &Inner, office: &Office, force: Force, by: &str) -> R
 
 /// Forgets the directory of an older program if that stands in the way of every claim.
 fn forget_blocked_home(tx: &Tx<'_>, inner: &Inner, office: &Office) -> Result<Eviction> {
-    let home = older::home_of_claim(tx, office, None)?;
+    let home = home_of_claim(tx, office, None)?;
     if !home.is_some_and(|home| older::is_in_the_way(inner, &home)) {
         return Ok(Eviction::Nothing);
     }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::claim::older;
+use crate::claim::older_home;
 use crate::records::Origin;
 use crate::records::runtime::check_cadence;
 use crate::{Cancel, InstanceId, Kind, LockRequest, Nonce, Result, StopPhases, Wait, stop_budget};
@@ -125,10 +125,10 @@ impl ClaimOptions {
     /// its lock holds this office.
     ///
     /// # Errors
-    /// Those of [`older::home`].
+    /// Those of [`older_home::home`].
     #[cfg_attr(not(feature = "cli"), expect(dead_code))]
     pub(crate) fn beside_older_program(mut self, directory: &Path) -> Result<Self> {
-        self.legacy_home = Some(older::home(directory, &self.kind)?);
+        self.legacy_home = Some(older_home::home(directory, &self.kind)?);
         Ok(self)
     }
 

@@ -16,7 +16,7 @@ use crate::path_text::quoted;
 use crate::process::command_line;
 use crate::process::command_line::redact;
 use crate::process::older::lock;
-use crate::process::older::lock::LockHolder;
+use crate::process::older::lock_holder::LockHolder;
 use crate::process::older::wire::HoldingRun;
 use crate::records::{LockRow, Record, runtime};
 use crate::store::Inner;

@@ -9,7 +9,7 @@ use crate::clock::now_ms;
 use crate::liveness::AnchorState;
 use crate::process::command_line::redact;
 use crate::process::older::lock;
-use crate::process::older::lock::LockHolder;
+use crate::process::older::lock_holder::LockHolder;
 use crate::process::older::wire::PidRecord;
 use crate::records::instances::LockNow;
 use crate::records::{Record, instances, profiles};

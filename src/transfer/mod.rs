@@ -3,4 +3,4 @@
 pub(crate) mod export;
 pub(crate) mod import;
 
-pub(crate) use crate::claim::older::home;
+pub(crate) use crate::claim::older_home::home;

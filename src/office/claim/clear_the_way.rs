@@ -4,6 +4,7 @@ use std::path::Path;
 
 use crate::claim::obstacle::Watch;
 use crate::claim::older::Met;
+use crate::claim::older_home::home_of_claim;
 use crate::claim::{Count, Errand, Examined, Lookups, Obstacle, examine, older};
 use crate::liveness::{DeadReason, Lease};
 use crate::office::claim::candidate::{Candidate, ClaimOutcome};
@@ -30,7 +31,7 @@ pub(super) fn clear_the_way(
     count: Count,
 ) -> Result<OfficeWay> {
     let office = candidate.office;
-    let legacy_home = older::home_of_claim(tx, office, candidate.legacy_home)?;
+    let legacy_home = home_of_claim(tx, office, candidate.legacy_home)?;
     let mut live = owner::live(tx, office)?;
     let legacy_home = legacy_home.or_else(|| owner_older::home_of_holder(live.as_ref()?));
     let mut has_met_older = false;

@@ -12,11 +12,12 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::liveness::AnchorState;
-use crate::process::older::looks::LookBy;
-use crate::process::older::wire::{HoldingRun, PidRecord};
+use crate::process::older::lock_holder::LockHolder;
+use crate::process::older::looks::{LockLooks, LookBy};
+use crate::process::older::wire::PidRecord;
 use crate::process::older::{LOCK_FILE, PID_FILE, looks};
 use crate::sys;
-use crate::sys::{Existence, FileId, ListedLock, Sharing, StartTime};
+use crate::sys::{Existence, FileId, ListedLock, Sharing};
 
 /// The older program's own probes hold the lock for some microseconds, and may come one after the
 /// other: it is kept by somebody if that many looks in a row, so far apart, find it held by the
@@ -155,22 +156,6 @@ pub(super) fn forget_own(id: &FileId) {
     OWN.lock().retain(|(_, own)| own != id);
 }
 
-/// The process that holds a `gateway.lock`, as far as it can be told.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct LockHolder {
-    /// 0: nobody says.
-    pub(crate) pid: sys::Pid,
-    pub(crate) start_time: Option<StartTime>,
-    /// Not yet redacted.
-    pub(crate) argv: Vec<String>,
-    /// Its pid is one of this namespace.
-    pub(crate) is_here: bool,
-    /// It has taken the lock, and has ended: something that it started keeps it.
-    pub(crate) has_left_it: bool,
-    /// It is a `run` of ours, and says so in the file.
-    pub(crate) owner: Option<HoldingRun>,
-}
-
 /// The same, by what is `said` in the file, and by the kernel's list. Where these differ the list
 /// is right, for the file may still speak of the last holder, or with the numbers of another
 /// container. The list names the process that took the lock, also when that has ended.
@@ -226,27 +211,22 @@ pub(crate) fn look_for_holder(path: &Path) -> (LockHolder, Option<PidRecord>) {
     (find_holder(path, said.clone().or_else(beside)), said)
 }
 
-pub(crate) fn is_gone(pid: sys::Pid) -> bool {
-    sys::process_facts(pid).existence == Existence::Gone
-}
-
-impl LockHolder {
-    pub(crate) fn nobody() -> Self {
-        Self {
-            pid: 0,
-            start_time: None,
-            argv: Vec::new(),
-            is_here: false,
-            has_left_it: false,
-            owner: None,
+impl LockLooks {
+    /// Looks at what the transaction wanted to see.
+    pub(crate) fn look(&mut self) {
+        for (path, by) in self.take_wanted() {
+            let state = match by {
+                LookBy::List => look(&path),
+                LookBy::Trying => probe(&path),
+            };
+            let holder = look_for_holder(&path);
+            self.note(path, state, holder);
         }
     }
+}
 
-    /// As the words in a file have it.
-    pub(crate) fn said(said: PidRecord) -> Self {
-        let start_time = said.start_time();
-        Self { pid: said.pid, start_time, argv: said.argv, owner: said.owner, ..Self::nobody() }
-    }
+pub(crate) fn is_gone(pid: sys::Pid) -> bool {
+    sys::process_facts(pid).existence == Existence::Gone
 }
 
 #[cfg(test)]

@@ -11,8 +11,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use crate::liveness::AnchorState;
-use crate::process::older::lock;
-use crate::process::older::lock::LockHolder;
+use crate::process::older::lock_holder::LockHolder;
 use crate::process::older::wire::PidRecord;
 
 /// What was seen for one transaction, and what it wants to see yet.
@@ -56,16 +55,18 @@ impl LockLooks {
         work()
     }
 
-    /// Looks at what the transaction wanted to see.
-    pub(crate) fn look(&mut self) {
-        for (path, by) in std::mem::take(&mut self.wanted) {
-            let state = match by {
-                LookBy::List => lock::look(&path),
-                LookBy::Trying => lock::probe(&path),
-            };
-            let holder = lock::look_for_holder(&path);
-            self.seen.insert(path, Seen { state, holder });
-        }
+    /// What the transaction wanted to see; what is there is noted by [`note`](Self::note).
+    pub(super) fn take_wanted(&mut self) -> Vec<(PathBuf, LookBy)> {
+        std::mem::take(&mut self.wanted)
+    }
+
+    pub(super) fn note(
+        &mut self,
+        path: PathBuf,
+        state: AnchorState,
+        holder: (LockHolder, Option<PidRecord>),
+    ) {
+        self.seen.insert(path, Seen { state, holder });
     }
 
     fn want(&mut self, path: &Path, by: LookBy) {

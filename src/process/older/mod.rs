@@ -9,6 +9,7 @@
 #[cfg(feature = "cli")]
 pub(crate) mod hold;
 pub(crate) mod lock;
+pub(crate) mod lock_holder;
 pub(crate) mod looks;
 #[cfg(feature = "cli")]
 pub(crate) mod marker_file;

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::claim::older::home_of_claim;
+use crate::claim::older_home::home_of_claim;
 use crate::claim::{older, ours};
 use crate::liveness::{AnchorState, Lease, Verdict};
 use crate::owner::older::Looked;
