@@ -19,13 +19,15 @@ pub(crate) mod stop;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::claim::sweep;
 use crate::claim::waiting_row::WaitingRow;
 use crate::clock::millis;
 use crate::liveness::Evidence;
 use crate::office::claim::candidate::ClaimOutcome;
+use crate::process::Orphan;
 use crate::records::{NewMarker, Record};
 use crate::store::{Inner, Tx};
-use crate::{InstanceId, LeftOver, Marker, MarkerName, Nonce, Result, Wanted};
+use crate::{Holder, InstanceId, LeftOver, Marker, MarkerName, Nonce, Result, Wanted};
 
 /// An owner to be brought to an end.
 #[derive(Debug)]
@@ -104,4 +106,15 @@ fn write_request(
         ttl_ms: millis(ttl),
     };
     new.write(tx).map(|written| Some(written.marker))
+}
+
+/// Whoever may be at work although nobody is on record.
+fn orphan_in(tx: &Tx<'_>, inner: &Inner, wanted: &Wanted) -> Result<Option<Box<Holder>>> {
+    let sweep = sweep::sweep(tx, inner, &tx.named_anchors()?, [wanted.clone()])?;
+    Ok(sweep.orphans.first().map(|orphan| holder_of(wanted, orphan)))
+}
+
+fn holder_of(wanted: &Wanted, orphan: &Orphan) -> Box<Holder> {
+    let holder = Holder::orphan(wanted.clone(), orphan.pid);
+    Box::new(Holder { verdict: "unknown", ..holder })
 }

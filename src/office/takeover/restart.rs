@@ -10,10 +10,13 @@ use crate::claim::obstacle;
 use crate::clock::Deadline;
 use crate::liveness::{Lease, Verdict};
 use crate::office::profile::Profile;
-use crate::office::takeover::stop::orphan_in;
-use crate::office::takeover::write_request;
+#[cfg(feature = "cli")]
+use crate::office::takeover::holder_of;
+use crate::office::takeover::{orphan_in, write_request};
 use crate::owner::{InProgress, judgement, look};
 use crate::patience::{PATIENCE_MIN, with_budget};
+#[cfg(feature = "cli")]
+use crate::process::Orphan;
 use crate::records::profiles::check_home;
 use crate::records::{Record, instances, markers};
 use crate::status::answer;
@@ -94,6 +97,14 @@ pub enum Restart {
     NotServed(Box<Holder>),
     /// Somebody withdrew the request, or asked for an end instead.
     Withdrawn(Box<Holder>),
+}
+
+impl Restart {
+    /// Nobody is on record, and `orphan` may be at work.
+    #[cfg(feature = "cli")]
+    pub(crate) fn of_orphan(office: &Office, orphan: &Orphan) -> Self {
+        Self::Orphaned(holder_of(&Wanted::Office(office.clone()), orphan))
+    }
 }
 
 enum Prepared {

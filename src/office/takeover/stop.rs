@@ -8,17 +8,17 @@ use std::time::Duration;
 
 use crate::claim::aside::trust_in;
 use crate::claim::waiting_row::{WaitingAs, WaitingRow};
-use crate::claim::{examine, judge_to_end, obstacle, ours, sweep};
+use crate::claim::{examine, judge_to_end, obstacle, ours};
 use crate::clock::{Deadline, millis};
 use crate::liveness::{Lease, Verdict};
 use crate::office::profile::Profile;
 use crate::office::takeover::pursuit::{Asking, Insistence, Pursued, Pursuit};
-use crate::office::takeover::restart::Restart;
-use crate::office::takeover::{TakeoverTarget, write_request};
+use crate::office::takeover::{TakeoverTarget, holder_of, orphan_in, write_request};
 use crate::owner::{
     InProgress, LiveCommandLine, because, ending, judgement, look, needs_command_line, orphan,
 };
 use crate::patience::{PATIENCE_MIN, with_budget};
+#[cfg(feature = "cli")]
 use crate::process::Orphan;
 use crate::records::profiles::{check_home, set_desired};
 use crate::records::reservations::{Purpose, Reservation};
@@ -140,14 +140,6 @@ impl StopOutcome {
     #[cfg(feature = "cli")]
     pub(crate) fn of_orphan(office: &Office, orphan: &Orphan) -> Self {
         Self::unrecorded(holder_of(&Wanted::Office(office.clone()), orphan))
-    }
-}
-
-impl Restart {
-    /// The same for a restart.
-    #[cfg(feature = "cli")]
-    pub(crate) fn of_orphan(office: &Office, orphan: &Orphan) -> Self {
-        Self::Orphaned(holder_of(&Wanted::Office(office.clone()), orphan))
     }
 }
 
@@ -337,21 +329,6 @@ fn prepare(
 /// A start would be refused by the same look.
 fn nobody_on_record(tx: &Tx<'_>, inner: &Inner, wanted: &Wanted) -> Result<Prepared> {
     Ok(orphan_in(tx, inner, wanted)?.map_or(Prepared::NotRunning, Prepared::Orphan))
-}
-
-/// Whoever may be at work although nobody is on record.
-pub(super) fn orphan_in(
-    tx: &Tx<'_>,
-    inner: &Inner,
-    wanted: &Wanted,
-) -> Result<Option<Box<Holder>>> {
-    let sweep = sweep::sweep(tx, inner, &tx.named_anchors()?, [wanted.clone()])?;
-    Ok(sweep.orphans.first().map(|orphan| holder_of(wanted, orphan)))
-}
-
-fn holder_of(wanted: &Wanted, orphan: &Orphan) -> Box<Holder> {
-    let holder = Holder::orphan(wanted.clone(), orphan.pid);
-    Box::new(Holder { verdict: "unknown", ..holder })
 }
 
 fn refuse_ourselves(
