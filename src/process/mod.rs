@@ -12,6 +12,6 @@ pub(crate) mod party;
 pub(crate) mod subject;
 
 pub(crate) use crate::process::anchor::Anchor;
-pub(crate) use crate::process::anchor::sweep::Orphan;
+pub(crate) use crate::process::anchor::probing::Orphan;
 pub(crate) use crate::process::observer::{Observer, View};
 pub(crate) use crate::process::subject::Subject;
