@@ -2,7 +2,8 @@
 
 use rusqlite::named_params;
 
-use crate::process::command_line::{mask, redact};
+use crate::process::command_line;
+use crate::process::command_line::mask;
 use crate::process::{Observer, Subject};
 use crate::records::instances::row::{Command, Origin};
 use crate::store::Tx;
@@ -68,7 +69,7 @@ impl<'a> NewInstance<'a> {
                     self.subject.start_time.map(|time| time.value),
                     &self.observer.boot_id,
                     &self.observer.pid_ns,
-                    redact::REDACTED,
+                    command_line::REDACTED,
                 ),
                 |row| row.get(0),
             )?
