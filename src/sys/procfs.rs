@@ -9,7 +9,6 @@ mod locks;
 mod mounts;
 mod stat;
 
-use self::cgroup::is_container_id;
 pub use self::cgroup::{
     cgroup_path_of, container_of_cgroup, systemd_service, systemd_unit, telling_cgroup,
 };
