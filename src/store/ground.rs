@@ -19,6 +19,7 @@
 //! files belong to the owner of the database.
 
 pub(crate) mod close;
+mod modes;
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -27,20 +28,12 @@ use std::path::{Path, PathBuf};
 
 use crate::path_text::quoted;
 use crate::process::anchor;
-use crate::store::ground::close::Kind;
+use crate::store::ground::modes::{BY_GROUP, BY_OTHERS, Kind};
 use crate::store::location::{Location, cannot_look, is_absence, sidecars_of};
 use crate::store::overwritten;
 use crate::sys::wal_index::keep;
 use crate::sys::{FileFacts, Membership};
 use crate::{Error, ErrorKind, Result, sys};
-
-const FILE_MODE: u32 = 0o600;
-
-const DIRECTORY_MODE: u32 = 0o700;
-
-const BY_OTHERS: u32 = 0o002;
-
-const BY_GROUP: u32 = 0o020;
 
 /// A directory that is shared on purpose: nobody shall close /tmp because of us.
 const STICKY: u32 = 0o1000;
@@ -277,9 +270,9 @@ pub(crate) fn prepare_anchors(location: &Location) -> Result<()> {
     let user = user_of(&place, &location.file);
     if is_ours_to_close(&facts)
         && facts.owner == user
-        && let Some(closed) = close::wanted(&facts, Kind::Anchors)
+        && let Some(closed) = modes::wanted(&facts, Kind::Anchors)
     {
-        close::close_directory(anchors, user, closed)
+        modes::close_directory(anchors, user, closed)
             .map_err(|error| Error::io("set the mode of", anchors, error))?;
     }
     check_directory(location, anchors, |_| false)
@@ -290,7 +283,7 @@ pub(crate) fn prepare_anchors(location: &Location) -> Result<()> {
 pub(super) fn new_file(place: &Path, prefix: &str) -> io::Result<tempfile::TempPath> {
     let made = tempfile::Builder::new().prefix(prefix).tempfile_in(place)?;
     let facts = sys::open_file_facts(made.as_file())?;
-    if let Some(mode) = close::wanted(&facts, Kind::File) {
+    if let Some(mode) = modes::wanted(&facts, Kind::File) {
         sys::set_mode(made.as_file(), mode)?;
     }
     sys::give_to_owner_of_directory(made.as_file(), made.path())?;
