@@ -17,7 +17,6 @@ use crate::process::anchor;
 use crate::records::EventRecord;
 use crate::store::ground::close::{Depth, Proof, each_open};
 use crate::store::migrate::SCHEMA_VERSION;
-use crate::store::recovery::{is_in_progress, recover};
 use crate::store::{Inner, Tx};
 use crate::{Error, ErrorKind, OpenOptions, Result, sys};
 
@@ -105,7 +104,7 @@ pub fn repair(options: &OpenOptions, by: &str, repair: Repair) -> Vec<Act> {
     let scene = Scene { options: options.clone(), ..Scene::new(options, None, None) };
     let by = by.to_owned();
     let mut surgery = Surgery { scene, by, repair, acts: Vec::new(), unrecorded: Vec::new() };
-    if is_in_progress(options) {
+    if options.is_being_recovered() {
         surgery.replace("open", Tell::Always);
     } else if surgery.scene.is_there() {
         surgery.close_files();
@@ -224,7 +223,7 @@ impl Surgery {
             }
             return tell == Tell::Always;
         }
-        match recover(&self.scene.options, &self.by) {
+        match self.scene.options.recover(&self.by) {
             // Sound, or somebody else has done it by now.
             Ok(None) => false,
             Ok(Some(recovered)) => {

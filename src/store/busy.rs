@@ -18,6 +18,10 @@ use crate::store::location;
 use crate::sys::ProcessState;
 use crate::{Error, ErrorKind, patience, sys};
 
+/// How long one operation waits for SQLite's locks in all. A transaction takes well under a
+/// millisecond, so whoever waits this long is kept out by a stopped or stuck process.
+pub(super) const BUSY_BUDGET_DEFAULT: Duration = Duration::from_secs(5);
+
 /// The byte of the `-shm` file that a WAL writer locks: `UNIX_SHM_BASE` (120) plus
 /// `WAL_WRITE_LOCK` (0), <https://sqlite.org/walformat.html#wal_locks>.
 const WAL_WRITE_LOCK_OFFSET: u64 = 120;

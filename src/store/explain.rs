@@ -1,28 +1,12 @@
 //! Errors of SQLite, as what they mean here.
 
-use std::path::Path;
-
 use crate::error::RECOVER;
 use crate::store::files::{CompareBy, FilesState};
 use crate::store::handle::Inner;
 use crate::store::location::me;
-use crate::store::migrate::SCHEMA_VERSION;
 use crate::store::overwritten::Damage;
-use crate::store::{busy, location, migrate};
-use crate::{Error, ErrorKind, Result, sys};
-
-/// The handle of `file` was made by another process, before a fork.
-pub(super) fn forked(file: &Path) -> Error {
-    Error::new(
-        ErrorKind::Forked,
-        format!("{} was opened before this process was forked from its parent", file.display()),
-    )
-    .at(file)
-    .with_hint(
-        "fork before the store is opened, or execute a program in the child: this process cannot \
-         open it",
-    )
-}
+use crate::store::{busy, location};
+use crate::{Error, ErrorKind, sys};
 
 impl Inner {
     pub(super) fn replaced(&self, how: &str) -> Error {
@@ -144,28 +128,4 @@ impl Inner {
             _ => error.at(file),
         }
     }
-}
-
-pub(super) fn check_min_writer(min_writer: i64) -> Result<()> {
-    if min_writer <= SCHEMA_VERSION {
-        return Ok(());
-    }
-    if !migrate::is_a_version(min_writer) {
-        return Err(Error::new(
-            ErrorKind::Corrupt,
-            format!(
-                "the store says that it is closed to writers before version {min_writer}, which no \
-                 program has"
-            ),
-        )
-        .with_hint(RECOVER));
-    }
-    Err(Error::new(
-        ErrorKind::TooNew,
-        format!(
-            "a newer incumbent closed this store to writers older than schema version \
-             {min_writer}; this program writes version {SCHEMA_VERSION}"
-        ),
-    )
-    .with_hint("upgrade this program; it can still read the store"))
 }

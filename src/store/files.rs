@@ -26,7 +26,7 @@ use parking_lot::Mutex;
 
 use crate::clock::Deadline;
 use crate::environment::{Guard, is_in_force};
-use crate::store::location::{is_absence, with_sidecars};
+use crate::store::location::{is_absence, paths_of};
 use crate::store::overwritten;
 use crate::store::overwritten::{Backfill, Damage};
 use crate::sys::wal_index::Kept;
@@ -304,11 +304,6 @@ impl Files {
 /// told then.
 fn between_checkpoints(index: &File) -> Option<Backfill> {
     Backfill::read(index).filter(|_| !wal_index::is_checkpointing(index))
-}
-
-pub(super) fn paths_of(database: &Path) -> [PathBuf; 3] {
-    let mut paths = with_sidecars(database);
-    std::array::from_fn(|_| paths.next().unwrap_or_default())
 }
 
 /// What comparing them came to: the database as it is now, or how they were lost.

@@ -34,14 +34,12 @@ use crate::store::held::Held;
 use crate::store::last_words::{Survival, What};
 use crate::store::location::Location;
 use crate::store::migrate::{Contents, SCHEMA_VERSION};
-use crate::store::open::Settings;
 use crate::store::overwritten::Damage;
 use crate::store::pool::Readers;
 use crate::store::pragmas::Access;
+use crate::store::settings::Settings;
 use crate::store::transaction::{BootTime, Tx};
-use crate::store::{
-    explain, ground, location, migrate, overwritten, pool, pragmas, registry, transaction,
-};
+use crate::store::{ground, location, migrate, overwritten, pool, pragmas, registry, transaction};
 use crate::sys::{FileId, Looks, Trust};
 use crate::{
     Clock, CommandLineMatcher, Error, ErrorKind, InstanceId, Result, Wanted, patience, sys,
@@ -139,7 +137,7 @@ impl Inner {
         if self.creator_pid == std::process::id() {
             return Ok(());
         }
-        Err(explain::forked(&self.location.file))
+        Err(registry::forked(&self.location.file))
     }
 
     pub(crate) fn clock(&self) -> &dyn Clock {
@@ -225,6 +223,11 @@ impl Inner {
         Ok(connection)
     }
 
+    /// Runs `work` on one of the reading connections.
+    fn with_reader<T>(&self, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+        self.readers.with(|| self.connect(Access::Read), work)
+    }
+
     /// Lets go of all connections: to files that others do not see, or with pages that were read
     /// before somebody wrote to them. One that another thread writes with goes before the next
     /// change.
@@ -248,11 +251,11 @@ impl Inner {
         patience::with_budget(self.settings.busy_budget, || {
             self.refuse_to_be_opened_again()?;
             let before = self.files.named();
-            let contents = self.readers.with(self, migrate::inspect)?;
+            let contents = self.with_reader(migrate::inspect)?;
             if contents != Contents::Empty {
                 self.learn_files(before, || {
                     self.readers.clear();
-                    self.readers.with(self, migrate::inspect).map(drop)
+                    self.with_reader(migrate::inspect).map(drop)
                 })?;
             }
             if overwritten::is_index_of_another_wal(&self.location) {
@@ -322,7 +325,7 @@ impl Inner {
             }
             self.record_opening(connection, &mended, closed.as_ref())?;
             let state = transaction::read_state(connection)?;
-            explain::check_min_writer(state.min_writer)?;
+            migrate::check_min_writer(state.min_writer)?;
             self.check_uuid(&state.store_uuid)?;
             self.learn_files(before, || {
                 *writer = None;

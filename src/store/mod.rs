@@ -24,6 +24,7 @@ pub(crate) mod query;
 pub(crate) mod recovery;
 mod registry;
 pub(crate) mod salvage;
+mod settings;
 pub(crate) mod transaction;
 pub(crate) mod turns;
 pub(crate) mod wal;
@@ -35,13 +36,12 @@ pub(crate) use crate::store::last_words::What;
 pub(crate) use crate::store::location::Location;
 pub(crate) use crate::store::transaction::{BootTime, Tx};
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use rusqlite::Connection;
 
 use crate::Result;
-use crate::store::open::OpenOptions;
 
 /// A store of this process. Clones and further opens of the same file share one handle inside;
 /// the last one to go closes it and drops the process' anchor.
@@ -68,30 +68,6 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the store at `path` for owning; see [`OpenOptions::open`].
-    ///
-    /// # Errors
-    /// As [`OpenOptions::open`].
-    pub fn open(path: impl Into<PathBuf>) -> Result<Self> {
-        OpenOptions::new().path(path).open()
-    }
-
-    /// Opens the user's own store for owning.
-    ///
-    /// # Errors
-    /// As [`OpenOptions::open`].
-    pub fn open_default() -> Result<Self> {
-        OpenOptions::new().open()
-    }
-
-    /// Opens the store at `path` for asking; see [`OpenOptions::open_existing`].
-    ///
-    /// # Errors
-    /// As [`OpenOptions::open_existing`].
-    pub fn open_existing(path: impl Into<PathBuf>) -> Result<Option<Self>> {
-        OpenOptions::new().path(path).open_existing()
-    }
-
     /// The real path of the SQLite file. Read it through this handle. Opening it otherwise does no
     /// harm on Linux; elsewhere it would cancel SQLite's locks when it is closed.
     #[must_use]

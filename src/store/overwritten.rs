@@ -15,8 +15,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::{fmt, io};
 
-use crate::store::files::paths_of;
-use crate::store::location::{Location, free_name, me};
+use crate::store::location::{Location, free_name, me, paths_of};
 use crate::store::migrate::APPLICATION_ID;
 use crate::sys::wal_index;
 use crate::{Error, ErrorKind, Result, sys};

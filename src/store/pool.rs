@@ -14,8 +14,6 @@ use std::fmt;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use rusqlite::Connection;
 
-use crate::store::handle::Inner;
-use crate::store::pragmas;
 use crate::{Error, ErrorKind, Result, patience};
 
 /// How readers are kept.
@@ -63,16 +61,16 @@ impl Readers {
         Self { max: strategy.readers_max(), state: Mutex::default(), returned: Condvar::new() }
     }
 
-    /// Runs `work` on a reading connection, made if need be.
+    /// Runs `work` on a reading connection, made by `connect` if need be.
     pub(super) fn with<T>(
         &self,
-        store: &Inner,
+        connect: impl FnOnce() -> Result<Connection>,
         work: impl FnOnce(&Connection) -> Result<T>,
     ) -> Result<T> {
         let mut place = self.place()?;
         let connection = match place.connection.take() {
             Some(connection) => connection,
-            None => store.connect(pragmas::Access::Read)?,
+            None => connect()?,
         };
         work(place.connection.insert(connection))
     }

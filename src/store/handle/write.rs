@@ -14,7 +14,7 @@ use crate::store::handle::Inner;
 use crate::store::handle::lost::Content;
 use crate::store::handle::settle::{Attempted, Patience};
 use crate::store::transaction::{Rest, Tx};
-use crate::store::{explain, ourselves, transaction};
+use crate::store::{migrate, ourselves, transaction};
 use crate::{Error, ErrorKind, Result, patience};
 
 /// How often a transaction begins because something has written past SQLite; the last time it goes
@@ -29,7 +29,7 @@ impl Inner {
         self.retry_pending();
         let mut work = Some(work);
         let mut look = |attempt: usize| {
-            self.readers.with(self, |connection| {
+            self.with_reader(|connection| {
                 let snapshot = connection.unchecked_transaction()?;
                 let state = transaction::read_state(&snapshot)?;
                 // After the first read: by then SQLite has all files open.
@@ -144,7 +144,7 @@ impl Inner {
         }
         let state = transaction::read_state(&transaction)?;
         self.check_uuid(&state.store_uuid)?;
-        explain::check_min_writer(state.min_writer)?;
+        migrate::check_min_writer(state.min_writer)?;
         let tx = Tx::new(&transaction, self, &state, patience);
         let settled = tx.settle_pending()?;
         let done = self.with_clear_sight(|| work(&tx));
