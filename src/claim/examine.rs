@@ -302,7 +302,7 @@ fn another_life_of_ours(
         && judged.evidence.is_here()
         && start_time == StartTimeMatch::Equal
         && record.child_pid.is_none();
-    if names_our_anchor && inner.comes_from_a_lost_store() {
+    if names_our_anchor && !inner.held_before.is_nothing() {
         return Some(EndReason::StoreReplaced);
     }
     (names_our_anchor || re_executed).then_some(EndReason::ReExecuted)

@@ -23,7 +23,7 @@ pub(crate) fn sweep(
 ) -> Result<Sweep> {
     let own = inner.own_anchor();
     let lost_store = match &own {
-        Some(own) if inner.held_before(wanted) => own.store_id(),
+        Some(own) if inner.held_before.has_all(wanted) => own.store_id(),
         Some(_) | None => None,
     };
     let mut sweep = sweep::sweep(

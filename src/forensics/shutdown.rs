@@ -265,7 +265,7 @@ impl Recorder {
                 let now = inner.boot_time();
                 let known = Known {
                     was_starting: runtime::is_starting(connection, id)?,
-                    has_just_panicked: inner.has_just_panicked(),
+                    has_just_panicked: inner.last_words.has_just_panicked(),
                     stop_budget: instances::by_id(connection, id)?
                         .map_or(stop_budget::believed(None), |record| record.stop_budget()),
                     identities: Identities::read(connection)?,
@@ -286,7 +286,7 @@ impl Recorder {
             })
         });
         read.unwrap_or_else(|error| Known {
-            has_just_panicked: inner.has_just_panicked(),
+            has_just_panicked: inner.last_words.has_just_panicked(),
             // At least what this process holds itself, if that can be seen without waiting.
             identities: Identities::held_by(&inner),
             ..Known::unknown(error.to_string())
@@ -396,7 +396,7 @@ fn record_panic(info: &PanicHookInfo<'_>) {
             if inner.check_process().is_err() {
                 continue;
             }
-            inner.note_panic();
+            inner.last_words.note_panic();
             let word = NewShutdown {
                 message: Some(message.clone()),
                 place: place.clone(),

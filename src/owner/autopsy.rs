@@ -159,7 +159,7 @@ impl Left {
             // Only a process that has said something can have ended by that; a verb acts for
             // another.
             EndReason::Released | EndReason::Panicked
-                if inner.has_said_something() || how.by.is_some() =>
+                if inner.last_words.has_said_something() || how.by.is_some() =>
             {
                 false
             }

@@ -3,7 +3,6 @@
 //! A word that the table refuses is dropped by its savepoint: no release may fail by it.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, named_params};
@@ -212,7 +211,7 @@ impl Inner {
     /// `budget` is kept, and written with the next change.
     pub(crate) fn say(&self, word: NewShutdown, budget: Duration) -> Result<Option<i64>> {
         self.check_process()?;
-        self.has_said_something.store(true, Ordering::Relaxed);
+        self.last_words.note_said();
         let said = patience::with_budget(budget, || self.write(|tx| word.insert(tx)));
         if said.as_ref().is_err_and(Self::may_be_said_later) {
             self.keep_word(word);

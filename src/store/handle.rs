@@ -12,7 +12,7 @@ mod room;
 pub(super) mod settle;
 pub(crate) mod write;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -30,8 +30,8 @@ use crate::store::deferred::Deferred;
 use crate::store::files::Files;
 use crate::store::ground::close;
 use crate::store::handle::settle::Orphaned;
-use crate::store::held::Held;
-use crate::store::last_words::{Survival, What};
+use crate::store::held::{Held, HeldBefore};
+use crate::store::last_words::LastWords;
 use crate::store::location::Location;
 use crate::store::migrate::{Contents, SCHEMA_VERSION};
 use crate::store::overwritten::Damage;
@@ -41,9 +41,7 @@ use crate::store::settings::Settings;
 use crate::store::transaction::{BootTime, Tx};
 use crate::store::{ground, location, migrate, overwritten, pool, pragmas, registry, transaction};
 use crate::sys::{FileId, Looks, Trust};
-use crate::{
-    Clock, CommandLineMatcher, Error, ErrorKind, InstanceId, Result, Wanted, patience, sys,
-};
+use crate::{Clock, CommandLineMatcher, Error, ErrorKind, Result, patience, sys};
 
 /// The one handle of a file in this process.
 pub(crate) struct Inner {
@@ -69,17 +67,11 @@ pub(crate) struct Inner {
     /// The anchor of a handle of ours whose store was replaced: ours with the first row that names
     /// it, and gone with that handle if none ever does.
     pub(super) adopted: Mutex<Weak<Anchor>>,
-    /// What was held through the handle of the store that this one replaced.
-    pub(super) held_before: Mutex<HashSet<Wanted>>,
+    pub(crate) held_before: HeldBefore,
     /// What this process holds, so that a second claim shares the first.
     pub(crate) held: Mutex<Held>,
     pub(crate) pending: Mutex<Vec<Arc<dyn Deferred>>>,
-    /// Whether this process has left a last word: a signal that it received, or a panic.
-    pub(crate) has_said_something: AtomicBool,
-    /// When a process that is still there has survived its last words of each kind.
-    pub(super) survivals: Mutex<HashMap<(InstanceId, What), Survival>>,
-    /// Until when a panic of this process counts as the cause of its end.
-    pub(super) panic_counts: Mutex<Option<Deadline>>,
+    pub(crate) last_words: LastWords,
     /// Transactions of this handle, for what is done after some of them.
     pub(super) writes: AtomicU32,
     trust: Trust,
@@ -117,12 +109,10 @@ impl Inner {
             writer_is_stale: AtomicBool::new(false),
             anchor: Mutex::new(None),
             adopted: Mutex::new(Weak::new()),
-            held_before: Mutex::new(HashSet::new()),
+            held_before: HeldBefore::default(),
             held: Mutex::new(Held::default()),
             pending: Mutex::new(Vec::new()),
-            has_said_something: AtomicBool::new(false),
-            survivals: Mutex::new(HashMap::new()),
-            panic_counts: Mutex::new(None),
+            last_words: LastWords::default(),
             writes: AtomicU32::new(0),
         }
     }
@@ -381,6 +371,12 @@ impl Inner {
             .get()
             .map(String::as_str)
             .ok_or_else(|| Error::internal("the store has no id"))
+    }
+
+    /// The identities that this process has locked, by their hashes; none while another thread
+    /// claims.
+    pub(crate) fn held_identities(&self) -> HashSet<u64> {
+        self.held.try_lock().map(|held| held.identities()).unwrap_or_default()
     }
 
     /// Goes on with an anchor that another process of ours held before, and that rows name.

@@ -2,7 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::store::handle::Inner;
+use parking_lot::Mutex;
+
 use crate::{Error, IdentityHash, InstanceId, LockName, Nonce, Office, Wanted};
 
 /// What came of a release.
@@ -60,6 +61,12 @@ impl Held {
         self.offices.values().map(|office| &office.row).chain(&self.without_office)
     }
 
+    /// The identities that this process has locked, by their hashes.
+    pub(super) fn identities(&self) -> HashSet<u64> {
+        let hashes = self.locks.keys().map(|name| name.identity_hash.as_str());
+        hashes.filter_map(IdentityHash::number_of).collect()
+    }
+
     /// Notes a granted lock; what is left of one of the same name that was lost does not count.
     pub(crate) fn hold(&mut self, name: &LockName, instance: InstanceId, fence: i64) {
         let held = self.locks.entry(name.clone()).or_insert(OwnLock { instance, fence, claims: 0 });
@@ -77,34 +84,37 @@ impl Held {
     }
 }
 
-impl Inner {
-    /// The identities that this process has locked, by their hashes; none while another thread
-    /// claims.
-    pub(crate) fn held_identities(&self) -> HashSet<u64> {
-        let Some(held) = self.held.try_lock() else { return HashSet::new() };
-        let hashes = held.locks.keys().map(|name| name.identity_hash.as_str());
-        hashes.filter_map(IdentityHash::number_of).collect()
-    }
+/// What was held through the handle of the store that this one replaced.
+#[derive(Default)]
+pub(crate) struct HeldBefore(Mutex<HashSet<Wanted>>);
 
+impl HeldBefore {
     /// Notes what was held by the row `lost`, which the store has lost.
     pub(crate) fn note_lost(&self, held: &Held, lost: InstanceId) {
         let offices = held.offices.iter().filter(|(_, it)| it.row.instance == lost);
         let locks = held.locks.iter().filter(|(_, it)| it.instance == lost);
-        self.held_before.lock().extend(
+        self.0.lock().extend(
             offices
                 .map(|(office, _)| Wanted::Office(office.clone()))
                 .chain(locks.map(|(name, _)| Wanted::Lock(name.clone()))),
         );
     }
 
-    /// Whether this process held something in the store that this one replaced.
-    pub(crate) fn comes_from_a_lost_store(&self) -> bool {
-        !self.held_before.lock().is_empty()
+    /// Takes over what another handle holds, and what it had held before: the store may be replaced
+    /// twice before anything is claimed again.
+    pub(super) fn inherit(&self, held: &Held, before: &Self) {
+        let offices = held.offices.keys().cloned().map(Wanted::Office);
+        let locks = held.locks.keys().cloned().map(Wanted::Lock);
+        *self.0.lock() = offices.chain(locks).chain(before.0.lock().iter().cloned()).collect();
     }
 
-    /// Whether this process held all of `wanted` in the store that this one replaced.
-    pub(crate) fn held_before(&self, wanted: impl IntoIterator<Item = Wanted>) -> bool {
-        let held = self.held_before.lock();
+    pub(crate) fn is_nothing(&self) -> bool {
+        self.0.lock().is_empty()
+    }
+
+    /// Whether all of `wanted` was held, and something was.
+    pub(crate) fn has_all(&self, wanted: impl IntoIterator<Item = Wanted>) -> bool {
+        let held = self.0.lock();
         !held.is_empty() && wanted.into_iter().all(|wanted| held.contains(&wanted))
     }
 }

@@ -1,14 +1,16 @@
 //! The last words of this process: a signal or a panic, said once.
 //!
 //! A normal release asks nothing of them: only a process that has left a word can have ended by it
-//! (`Inner::has_said_something`).
+//! (`LastWords::has_said_something`).
 
-use std::sync::atomic::Ordering;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use crate::InstanceId;
 use crate::clock::Deadline;
-use crate::store::handle::Inner;
 
 /// What a last word is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -34,7 +36,23 @@ pub(crate) struct Survival {
     pub(crate) until_boot_ms: i64,
 }
 
-impl Inner {
+/// What this process has said in one store.
+#[derive(Default)]
+pub(crate) struct LastWords {
+    /// A signal that it received, or a panic.
+    has_said_something: AtomicBool,
+    /// When a process that is still there has survived its last words of each kind.
+    survivals: Mutex<HashMap<(InstanceId, What), Survival>>,
+    /// Until when a panic of this process counts as the cause of its end.
+    panic_counts: Mutex<Option<Deadline>>,
+}
+
+impl LastWords {
+    /// It is about to leave one.
+    pub(crate) fn note_said(&self) {
+        self.has_said_something.store(true, Ordering::Relaxed);
+    }
+
     /// Whether this process has left a last word in this store.
     pub(crate) fn has_said_something(&self) -> bool {
         self.has_said_something.load(Ordering::Relaxed)

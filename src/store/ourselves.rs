@@ -19,7 +19,7 @@ use crate::store::held::{Held, Released};
 use crate::store::location::Location;
 use crate::store::transaction;
 use crate::store::transaction::Tx;
-use crate::{ErrorKind, Result, Wanted, sys};
+use crate::{ErrorKind, Result, sys};
 
 /// Whether any row, ended or not, names `anchor`.
 pub(crate) fn names_anchor(connection: &Connection, anchor: &str) -> Result<bool> {
@@ -147,16 +147,7 @@ impl Inner {
     /// Goes on with the anchor of a handle whose store was replaced, so that its lock never lapses.
     pub(crate) fn adopt_anchor(&self, from: &Self) {
         *self.adopted.lock() = from.own_anchor().map_or_else(Weak::new, |it| Arc::downgrade(&it));
-        let held = from.held.lock();
-        *self.held_before.lock() = held
-            .offices
-            .keys()
-            .cloned()
-            .map(Wanted::Office)
-            .chain(held.locks.keys().cloned().map(Wanted::Lock))
-            // Replaced twice, before anything was claimed again.
-            .chain(from.held_before.lock().iter().cloned())
-            .collect();
+        self.held_before.inherit(&from.held.lock(), &from.held_before);
     }
 }
 

@@ -148,7 +148,7 @@ fn share(store: &Store, held: &mut Held, candidate: &Candidate<'_>) -> Result<Op
         let lost = ours.row.instance;
         // A live row is never deleted: this is an older copy of the store, written over it.
         if is_missing {
-            store.inner.note_lost(held, lost);
+            store.inner.held_before.note_lost(held, lost);
         }
         held.forget(lost);
         return Ok(None);
