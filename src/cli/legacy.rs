@@ -11,7 +11,8 @@ use crate::cli::output::{Answer, Outcome, exit};
 use crate::cli::{args, output};
 use crate::sys::Shortage;
 use crate::transfer::export::{Exported, ExportedFile};
-use crate::transfer::import::{ImportedFile, OlderFiles};
+use crate::transfer::import::ImportedFile;
+use crate::transfer::import::files::OlderFiles;
 use crate::transfer::{self, export, import};
 use crate::{Error, ErrorKind, Office, environment, sys};
 

@@ -1,7 +1,7 @@
 //! `*.lock` files: who has which token.
 
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
@@ -16,27 +16,15 @@ use crate::records::locks::NewLock;
 use crate::records::{
     End, EndReason, EventRecord, LockEnd, LockRow, NewInstance, Record, instances, locks,
 };
+use crate::transfer::import::files::lock_files;
 use crate::transfer::import::{Gateway, Import, ImportFinding};
 use crate::{IdentityHash, InstanceId, LockName, Nonce, Result, Scope, clock, sys};
-
-/// Lock files that are read: more than any machine has bots.
-const FILES_MAX: usize = 10_000;
 
 /// What tells the rows that an import made for locks from all others: their `version`.
 const MADE_BY: &str = "imported";
 
 /// Who ends what an import made.
 const BY: &str = "incumbent import";
-
-/// The lock files in a directory, in the order of their names.
-pub(super) fn names(directory: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
-    let is_one = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "lock");
-    let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
-    let mut paths: Vec<PathBuf> = paths.filter(is_one).take(FILES_MAX).collect();
-    paths.sort();
-    paths
-}
 
 /// What a lock file says.
 struct Said {
@@ -78,7 +66,7 @@ impl Import<'_> {
     pub(crate) fn locks(&mut self, gateway: Option<&Gateway>) -> Result<()> {
         let Some(directory) = self.files.lock_dir else { return Ok(()) };
         let mut held: HashSet<(LockName, InstanceId)> = HashSet::new();
-        for path in names(directory) {
+        for path in lock_files(directory) {
             let finding = match read(&path) {
                 Ok(said) => {
                     let (finding, owner) = self.lock(&said, gateway, &path)?;

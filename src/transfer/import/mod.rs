@@ -3,6 +3,7 @@
 //! No file is changed or deleted. What is found out twice is written once: a second import changes
 //! nothing.
 
+pub(crate) mod files;
 pub(crate) mod locks;
 pub(crate) mod markers;
 pub(crate) mod status;
@@ -17,10 +18,11 @@ use crate::liveness::{AnchorState, Lease, Verdict};
 use crate::owner::older::Looked;
 use crate::owner::{LiveCommandLine, ending, judge_record};
 use crate::process::older::wire::{PidRecord, Unusable};
-use crate::process::older::{LOCK_FILE, MARKER_FILES, PID_FILE, STATUS_FILE, lock};
+use crate::process::older::{LOCK_FILE, PID_FILE, lock};
 use crate::records::instances::LockNow;
 use crate::records::{End, EndReason, EventRecord, Record, profiles};
 use crate::store::{Inner, Tx};
+use crate::transfer::import::files::OlderFiles;
 use crate::{Office, Result, Store, owner, path_text, sys};
 
 /// What an import made of one file.
@@ -116,28 +118,6 @@ impl ImportFinding {
     fn conflict(mut self, detail: impl Into<String>) -> Self {
         self.is_conflict = true;
         self.detail(detail)
-    }
-}
-
-/// The files of the older program in its directory `home` and, where it has one, its directory of
-/// locks.
-#[derive(Debug)]
-pub(crate) struct OlderFiles<'a> {
-    home: &'a Path,
-    lock_dir: Option<&'a Path>,
-}
-
-impl<'a> OlderFiles<'a> {
-    pub(crate) fn new(home: &'a Path, lock_dir: Option<&'a Path>) -> Self {
-        Self { home, lock_dir }
-    }
-
-    /// Whether there is anything to import.
-    pub(crate) fn any(&self) -> bool {
-        let names = [PID_FILE, LOCK_FILE, STATUS_FILE].into_iter();
-        let mut names = names.chain(MARKER_FILES.iter().map(|(file, _)| *file));
-        names.any(|name| std::fs::symlink_metadata(self.home.join(name)).is_ok())
-            || self.lock_dir.is_some_and(|directory| !locks::names(directory).is_empty())
     }
 }
 
