@@ -3,9 +3,18 @@
 use std::path::PathBuf;
 
 use crate::cli::args::Global;
-use crate::cli::{Existing, output};
+use crate::cli::output;
 use crate::office::profile::real_home;
+use crate::process::Orphan;
 use crate::{Error, Kind, OpenOptions, Profile, ProfileName, Result, Store, environment};
+
+/// What there is to be asked.
+pub(super) enum Existing {
+    Store(Store),
+    /// Not a store, and somebody who recorded himself in the one that was there.
+    Orphan(Orphan),
+    Nothing,
+}
 
 impl Global {
     pub(super) fn options(&self) -> OpenOptions {

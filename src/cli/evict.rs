@@ -5,10 +5,10 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::cli::advice::Invocation;
+use crate::cli::args;
 use crate::cli::args::Global;
-use crate::cli::context::by_us;
+use crate::cli::context::{Existing, by_us};
 use crate::cli::output::{Answer, Complaint, Outcome, exit};
-use crate::cli::{Existing, args};
 use crate::{Eviction, Force, Holder, Office, Store, Wanted, path_text};
 
 pub(super) fn evict(global: &Global, arguments: &args::Evict) -> Outcome {

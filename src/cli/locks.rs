@@ -2,11 +2,11 @@
 
 use serde_json::{Value, json};
 
+use crate::cli::args;
 use crate::cli::args::Global;
-use crate::cli::context::by_us;
+use crate::cli::context::{Existing, by_us};
 use crate::cli::identity::{name, scope};
 use crate::cli::output::{Answer, Complaint, Outcome, Style, ago, exit, one_line, since};
-use crate::cli::{Existing, args};
 use crate::clock::length;
 use crate::path_text::quoted;
 use crate::{

@@ -1,8 +1,8 @@
 //! Before a "no" to somebody who may be an owner of a store that was lost: 75 in its place, see
 //! [`keeper::ask`].
 
-use crate::cli::Existing;
 use crate::cli::args::Global;
+use crate::cli::context::Existing;
 use crate::keeper::Known;
 use crate::process::Orphan;
 use crate::{Error, ErrorKind, Result, Store, keeper};

@@ -39,9 +39,8 @@ use crate::cli::answer::{Answer, Outcome};
 use crate::cli::args::{Cli, Global, Verb};
 use crate::cli::output::{Format, exit};
 use crate::forensics::diagnostic;
-use crate::process::Orphan;
 use crate::sys::{signals, supervise};
-use crate::{Error, Store, path_text};
+use crate::{Error, path_text};
 
 /// Runs the command line `arguments`, the program's name first; returns the exit code.
 #[must_use]
@@ -165,12 +164,4 @@ fn render_verbs(command: &clap::Command, prefix: &str, page: &mut Vec<u8>) -> st
         render_verbs(verb, &name, page)?;
     }
     Ok(())
-}
-
-/// What there is to be asked.
-enum Existing {
-    Store(Store),
-    /// Not a store, and somebody who recorded himself in the one that was there.
-    Orphan(Orphan),
-    Nothing,
 }

@@ -2,8 +2,9 @@
 
 use crate::cli::advice::Invocation;
 use crate::cli::args::Global;
+use crate::cli::context::Existing;
 use crate::cli::output::{Answer, Format, Outcome, Style, ago, exit};
-use crate::cli::{Existing, args, metrics, output};
+use crate::cli::{args, metrics, output};
 use crate::clock::{length, rfc3339};
 use crate::patience::with_budget;
 use crate::status::answer;

@@ -6,9 +6,9 @@
 use serde_json::{Value, json};
 
 use crate::cli::args::Global;
-use crate::cli::context::by_us;
+use crate::cli::context::{Existing, by_us};
 use crate::cli::output::{Answer, Complaint, Outcome, exit};
-use crate::cli::{Existing, args, output};
+use crate::cli::{args, output};
 use crate::{
     Desired, Error, Holder, InstanceId, Office, Restart, RestartOptions, StopOptions, StopOutcome,
     StopReport, Store, sys,
