@@ -4,10 +4,19 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use sysinfo::{ProcessRefreshKind, ProcessesToUpdate, System, UpdateKind};
+
 use super::{ListedLock, OpenedFile, Pid};
 
+/// As sysinfo knows them: there are no plain files to read.
 pub fn processes_and_parents() -> Vec<(Pid, Pid)> {
-    super::processes_and_parents_by_sysinfo()
+    let Ok(mut system) = System::new() else { return Vec::new() };
+    let nothing = ProcessRefreshKind::nothing().without_tasks();
+    system.refresh_processes_specifics(ProcessesToUpdate::All, false, nothing);
+    let processes = system.processes().iter();
+    processes
+        .filter_map(|(pid, process)| Some((pid.as_u32(), process.parent()?.as_u32())))
+        .collect()
 }
 
 pub fn program_name(pid: Pid) -> Option<String> {
@@ -15,8 +24,17 @@ pub fn program_name(pid: Pid) -> Option<String> {
     Some(Path::new(&program).file_name()?.to_string_lossy().into_owned())
 }
 
+/// As sysinfo knows it.
 pub fn command_line(pid: Pid) -> Option<Vec<String>> {
-    super::command_line_by_sysinfo(pid)
+    let pid = sysinfo::Pid::from_u32(pid);
+    let mut system = System::new().ok()?;
+    system.refresh_processes_specifics(
+        ProcessesToUpdate::Some(&[pid]),
+        false,
+        ProcessRefreshKind::nothing().with_cmd(UpdateKind::Always).without_tasks(),
+    );
+    let arguments = system.process(pid)?.cmd().iter();
+    Some(arguments.map(|argument| argument.to_string_lossy().into_owned()).collect())
 }
 
 /// There are no pid namespaces.
