@@ -280,11 +280,11 @@ impl OpenOptions {
         self.requested_path().is_ok_and(|path| location::is_being_recovered(&path))
     }
 
-    /// Moves a damaged store aside and begins a new one with what can be read of it. `None` when the
-    /// store is sound, or when there is none.
+    /// Moves a damaged store aside and begins a new one with what can be read of it. `None` when
+    /// the store is sound, or when there is none.
     ///
-    /// Whoever lives in the store keeps its anchor, and so keeps others out: a `run` claims again in
-    /// the new store, an owner that links the library is told of the loss.
+    /// Whoever lives in the store keeps its anchor, and so keeps others out: a `run` claims again
+    /// in the new store, an owner that links the library is told of the loss.
     ///
     /// # Errors
     /// [`NotOurs`](ErrorKind::NotOurs) for a file that was never a store,

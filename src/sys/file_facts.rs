@@ -1,4 +1,4 @@
-//! What can be seen of a file and of the place that it is in, in the terms that all platforms share.
+//! What can be seen of a file and of where it is, in the terms that all platforms share.
 
 use super::process_facts::Pid;
 

@@ -1,4 +1,4 @@
-//! Signals and children: what was received, how one ended, what it printed.
+//! The names of signals, and running a program for what it prints.
 
 use std::time::Duration;
 
