@@ -201,6 +201,7 @@ pub(crate) fn load_average() -> Result<String, String> {
 }
 
 /// The load averages of 1, 5 and 15 minutes.
+#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn load_average() -> Result<String, String> {
     let mut averages = [0.0; 3];
@@ -242,6 +243,7 @@ pub(crate) fn process_rows() -> Result<Vec<ProcessRow>, String> {
     Ok(rows.collect())
 }
 
+#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn process_rows() -> Result<Vec<ProcessRow>, String> {
     Ok(super::process_rows_by_parents())
@@ -264,6 +266,7 @@ pub(crate) fn why_hidden() -> Option<String> {
     Some(format!("/proc is mounted with {option}: processes of other users may be hidden"))
 }
 
+#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn why_hidden() -> Option<String> {
     None

@@ -29,7 +29,7 @@ use windows_sys::Win32::Foundation::{
     STATUS_FLOAT_DIVIDE_BY_ZERO, STATUS_HEAP_CORRUPTION, STATUS_ILLEGAL_INSTRUCTION,
     STATUS_IN_PAGE_ERROR, STATUS_INTEGER_DIVIDE_BY_ZERO, STATUS_INTEGER_OVERFLOW,
     STATUS_PRIVILEGED_INSTRUCTION, STATUS_STACK_BUFFER_OVERRUN, STATUS_STACK_OVERFLOW,
-    SetHandleInformation, TRUE, WAIT_OBJECT_0,
+    SetHandleInformation, WAIT_OBJECT_0,
 };
 use windows_sys::Win32::System::Console::{
     CTRL_BREAK_EVENT, FreeConsole, GenerateConsoleCtrlEvent, STD_OUTPUT_HANDLE, SetStdHandle,
@@ -46,7 +46,7 @@ use windows_sys::Win32::System::Threading::{
 use windows_sys::core::BOOL;
 
 use super::signals::{
-    self, ABORT, ARITHMETIC, BREAK, Catcher, ILLEGAL, INTERRUPT, SEGMENTATION, a_person_may_type,
+    self, ABORT, ARITHMETIC, Catcher, ILLEGAL, INTERRUPT, SEGMENTATION, a_person_may_type,
 };
 pub(crate) use super::signals::{KILL, TERMINATE};
 use super::{ChildEnd, ExecFailure, Pid, Received, StartTime};
@@ -483,8 +483,10 @@ mod tests {
     use std::sync::mpsc;
     use std::time::Duration;
 
+    use windows_sys::Win32::Foundation::TRUE;
     use windows_sys::Win32::System::Console::CTRL_LOGOFF_EVENT;
 
+    use super::signals::BREAK;
     use super::*;
     use crate::sys::ProcessHandle;
 

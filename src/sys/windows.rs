@@ -345,8 +345,10 @@ mod tests {
     use std::io::Read;
     use std::process::{Child, Command, Stdio};
 
+    use super::files::{classify_local, real_path_in_lower_case};
     use super::*;
     use crate::sys;
+    use crate::sys::FilesystemClass;
 
     /// Says to the helper below that it was started by a test.
     const HELPER: &str = "INCUMBENT_TEST_WAIT";

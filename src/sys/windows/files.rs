@@ -3,9 +3,8 @@
 use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::windows::ffi::{OsStrExt, OsStringExt};
 use std::os::windows::fs::OpenOptionsExt;
-use std::os::windows::io::{AsRawHandle, FromRawHandle, RawHandle};
+use std::os::windows::io::{AsRawHandle, RawHandle};
 use std::path::{Path, PathBuf};
 
 use windows_sys::Win32::Storage::FileSystem::{
@@ -62,7 +61,7 @@ pub fn open_file_facts(file: &File) -> io::Result<FileFacts> {
     Ok(FileFacts { id, owner: None, group: None, mode: None, links, length, modified: None })
 }
 
-fn real_path_in_lower_case(handle: RawHandle) -> io::Result<PathBuf> {
+pub(super) fn real_path_in_lower_case(handle: RawHandle) -> io::Result<PathBuf> {
     // The longest path that the kernel knows, with its NUL.
     let mut path = vec![0_u16; 32_768];
     // SAFETY: the handle is open, the buffer is passed with its length in characters. 0 asks for
@@ -245,7 +244,7 @@ pub fn is_mounted_read_only(path: &Path) -> io::Result<bool> {
 
 /// `WinFsp` names its volumes `FUSE` or `FUSE-<server>`, Dokan `DOKAN`: programs of the user, shown
 /// as local drives.
-fn classify_local(kind: &str) -> FilesystemClass {
+pub(super) fn classify_local(kind: &str) -> FilesystemClass {
     let kind = kind.to_ascii_lowercase();
     if matches!(kind.as_str(), "fuse-sshfs" | "fuse-rclone") {
         FilesystemClass::Remote
