@@ -136,11 +136,7 @@
 //! Linux is complete and tested. Windows is tested under wine, without what wine lacks (console
 //! groups, services, boot ids). macOS is compiled and type-checked only.
 
-#![cfg_attr(
-    not(feature = "cli"),
-    allow(dead_code, unused_imports, reason = "some of it only the command line uses")
-)]
-
+mod background;
 mod claim;
 #[cfg(feature = "cli")]
 #[doc(hidden)]
@@ -161,15 +157,17 @@ mod path_text;
 mod patience;
 mod process;
 mod records;
+#[cfg(feature = "cli")]
+mod run;
 mod scoped;
 mod span;
 pub mod state;
 mod status;
 mod stop_budget;
 mod store;
-mod sync;
 #[allow(unsafe_code, reason = "the home of unsafe code")]
 mod sys;
+#[cfg(feature = "cli")]
 mod transfer;
 
 pub use crate::claim::examine::Evicted;
@@ -220,6 +218,8 @@ pub use crate::store::Store;
 pub use crate::store::held::Released;
 pub use crate::store::open::OpenOptions;
 pub use crate::store::pragmas::Durability;
+#[cfg(feature = "cli")]
+pub(crate) use crate::store::query::Rows;
 
 /// The examples of the README are run as tests.
 #[cfg(doctest)]

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::error::{Error, Result};
+use crate::{Error, Result};
 
 /// The longest name of a profile or kind, in bytes.
 const NAME_LENGTH_MAX: usize = 64;

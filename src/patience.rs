@@ -1,5 +1,6 @@
 //! How long to wait, and how to stop waiting.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -76,6 +77,7 @@ impl Cancel {
     }
 
     /// What a signal handler may set.
+    #[cfg_attr(not(feature = "cli"), expect(dead_code))]
     pub(crate) fn flag(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.0)
     }
@@ -96,4 +98,30 @@ pub enum Stopped {
     /// Yes, if it is found stopped twice, 200 ms apart. It learns it by its fence: its next
     /// [`verify`](crate::ScopedLock::verify) says [`Lost`](crate::Standing::Lost).
     Evict,
+}
+
+thread_local! {
+    static DEADLINE: Cell<Option<Deadline>> = const { Cell::new(None) };
+}
+
+/// Runs `work` with `budget` for all lock waits of this thread's connections together; inside a
+/// tighter one, that one holds.
+pub(crate) fn with_budget<T>(budget: Duration, work: impl FnOnce() -> T) -> T {
+    /// Restores the outer budget also when `work` panics.
+    struct Restore(Option<Deadline>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            DEADLINE.set(self.0);
+        }
+    }
+    let outer = DEADLINE.get();
+    let budget = outer.map_or(budget, |outer| budget.min(outer.remaining()));
+    let _restore = Restore(outer);
+    DEADLINE.set(Some(Deadline::after(budget)));
+    work()
+}
+
+/// The deadline of the budget that this thread is in, if it is in one.
+pub(crate) fn deadline() -> Option<Deadline> {
+    DEADLINE.get()
 }

@@ -6,8 +6,7 @@
 
 use std::time::Duration;
 
-use crate::error::{Error, Result};
-use crate::span::Span;
+use crate::{Error, Result, Span};
 
 /// How long a gateway lets its work finish when it did not say.
 const DRAIN_DEFAULT: Duration = Duration::from_mins(1);

@@ -4,7 +4,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// The command line parses, asks and prints. What decides is not its to name.
@@ -31,35 +31,55 @@ impl Source {
 
     /// Without its unit tests.
     fn code(&self) -> &str {
-        let tests = ["#[cfg(test)]\nmod tests", "#[cfg(all(test"];
-        let end = tests.iter().filter_map(|it| self.text.find(it)).min();
-        &self.text[..end.unwrap_or(self.text.len())]
+        &self.text[..self.text.find("\nmod tests {").unwrap_or(self.text.len())]
     }
 
-    /// The rooms that it names by `crate::ROOM`, with the number of the line.
-    fn rooms_named(&self) -> Vec<(usize, String)> {
+    /// What it names by `crate::NAME` or in `crate::{NAME, ...}`, with the number of the line.
+    fn names(&self) -> Vec<(usize, String)> {
+        let code = without_comments(self.code());
+        let is_word = |c: char| c.is_alphanumeric() || c == '_';
+        let word = |text: &str| text.chars().take_while(|c| is_word(*c)).collect::<String>();
         let mut named = Vec::new();
-        for (number, line) in self.code().lines().enumerate() {
-            let line = line.split("//").next().unwrap();
-            for (at, found) in line.match_indices("crate::") {
-                let is_part =
-                    line[..at].ends_with(|c: char| c.is_alphanumeric() || "_$".contains(c));
-                if is_part {
-                    continue;
-                }
-                let rest = &line[at + found.len()..];
-                let list =
-                    rest.strip_prefix('{').map_or(vec![rest], |list| list.split(',').collect());
-                for name in list {
-                    let is_word = |c: char| c.is_alphanumeric() || c == '_';
-                    let word: String =
-                        name.trim_start().chars().take_while(|c| is_word(*c)).collect();
-                    named.push((number + 1, word));
-                }
+        for (at, found) in code.match_indices("crate::") {
+            if code[..at].ends_with(|c: char| is_word(c) || c == '$') {
+                continue;
+            }
+            let line = code[..at].lines().count().max(1);
+            let rest = &code[at + found.len()..];
+            match rest.strip_prefix('{') {
+                None => named.push((line, word(rest))),
+                Some(list) => named.extend(top_of(list).map(|name| (line, word(name)))),
             }
         }
         named
     }
+}
+
+fn without_comments(code: &str) -> String {
+    code.lines().map(|line| line.split("//").next().unwrap().to_owned() + "\n").collect()
+}
+
+/// The entries of a list of imports that has begun.
+fn top_of(list: &str) -> impl Iterator<Item = &str> {
+    let mut depth = 0;
+    let end = list.find(|c| {
+        depth += match c {
+            '{' => 1,
+            '}' => -1,
+            _ => 0,
+        };
+        depth < 0
+    });
+    let mut depth = 0;
+    let at_comma = move |c| {
+        depth += match c {
+            '{' => 1,
+            '}' => -1,
+            _ => 0,
+        };
+        depth == 0 && c == ','
+    };
+    list[..end.unwrap_or(list.len())].split(at_comma).map(str::trim).filter(|it| !it.is_empty())
 }
 
 fn root() -> &'static Path {
@@ -105,6 +125,22 @@ fn floors() -> BTreeMap<String, u32> {
     floors
 }
 
+/// The room of each name that `lib.rs` exports: `crate::Holder` is one of `owner`.
+fn exported() -> BTreeMap<String, String> {
+    let lib = std::fs::read_to_string(root().join("src/lib.rs")).unwrap();
+    let mut rooms = BTreeMap::new();
+    for text in lib.split("use crate::").skip(1) {
+        let path = text.split(';').next().unwrap();
+        let room = path.split("::").next().unwrap();
+        let names = path.rsplit_once('{').map_or(path.rsplit("::").next().unwrap(), |it| it.1);
+        for name in names.trim_end_matches('}').split(',') {
+            rooms.insert(name.trim().to_owned(), room.to_owned());
+        }
+    }
+    assert!(rooms.len() > 50, "the exports of src/lib.rs were not found");
+    rooms
+}
+
 /// What is wrong with the imports of `source`.
 fn wrong_imports(source: &Source, floors: &BTreeMap<String, u32>) -> Vec<String> {
     let room = source.room();
@@ -115,19 +151,21 @@ fn wrong_imports(source: &Source, floors: &BTreeMap<String, u32>) -> Vec<String>
         return vec![format!("{}: give `{room}` a floor in ARCHITECTURE.md", source.path)];
     };
     let mut wrong = Vec::new();
-    for (line, other) in source.rooms_named() {
+    let exported = exported();
+    for (line, name) in source.names() {
         let at = format!("{}:{line}", source.path);
-        // `crate::Error` and other names of the root are no rooms.
-        if other == room || !other.starts_with(|c: char| c.is_ascii_lowercase()) {
+        let other = exported.get(&name).unwrap_or(&name);
+        if other == room {
             continue;
         }
-        match floors.get(&other) {
+        match floors.get(other) {
             None => wrong.push(format!("{at}: give `{other}` a floor in ARCHITECTURE.md")),
             Some(above) if above >= floor => wrong.push(format!(
                 "{at}: `{room}` (floor {floor}) names `{other}` (floor {above}): a room may use lower \
                  floors only. Move what is needed down, or hand it in from above"
             )),
-            Some(_) if room == "cli" && NOT_FOR_CLI.contains(&other.as_str()) => wrong.push(format!(
+            // What the library exports is for everybody.
+            Some(_) if room == "cli" && NOT_FOR_CLI.contains(&name.as_str()) => wrong.push(format!(
                 "{at}: the command line names `{other}`: let a room below it do that, and return \
                  what is to be printed"
             )),
@@ -135,6 +173,173 @@ fn wrong_imports(source: &Source, floors: &BTreeMap<String, u32>) -> Vec<String>
         }
     }
     wrong
+}
+
+/// The handle of the store and its transactions: one thing in several files, which know each other.
+const ONE_THING: [&str; 4] =
+    ["store/deferred.rs", "store/handle.rs", "store/handle/settle.rs", "store/transaction.rs"];
+
+/// Something that a file names: by an import, or where it uses it.
+#[derive(Debug)]
+struct Named {
+    path: String,
+    /// What an import calls it, where others may find it under that name.
+    known_as: Option<String>,
+    is_export: bool,
+}
+
+impl Source {
+    /// `store::handle`; nothing for `lib.rs`.
+    fn module(&self) -> String {
+        let path = self.path.trim_end_matches(".rs").trim_end_matches("/mod").replace('/', "::");
+        if path == "lib" { String::new() } else { path }
+    }
+
+    fn named(&self) -> Vec<Named> {
+        let code = without_comments(self.code()).replace("(in crate::", "(");
+        let mut named = Vec::new();
+        let in_path = |c: char| c.is_alphanumeric() || "_:".contains(c);
+        for statement in code.split(';') {
+            let (used, tree) = match statement.rsplit_once("use ") {
+                Some((before, tree))
+                    if (before.is_empty() || before.ends_with(char::is_whitespace))
+                        && tree.chars().all(|c| in_path(c) || "{}*, \n".contains(c)) =>
+                {
+                    (before, tree)
+                }
+                Some(_) | None => (statement, ""),
+            };
+            let words = used.split(|c| !in_path(c)).map(|word| word.trim_end_matches(':'));
+            named.extend(words.filter(|word| word.contains("::")).map(|word| Named {
+                path: word.to_owned(),
+                known_as: None,
+                is_export: false,
+            }));
+            let is_export = used.rsplit('\n').next().unwrap().trim().starts_with("pub");
+            for import in spelled_out(tree) {
+                let (path, name) = match import.split_once(" as ") {
+                    Some((path, name)) => (path, Some(name)),
+                    None => (&*import, import.rsplit("::").next().filter(|_| is_export)),
+                };
+                let path = path.trim_end_matches("::self").to_owned();
+                named.push(Named { path, known_as: name.map(str::to_owned), is_export });
+            }
+        }
+        named
+    }
+}
+
+/// `a::{b, c::d}` is `a::b` and `a::c::d`.
+fn spelled_out(tree: &str) -> Vec<String> {
+    match tree.split_once('{') {
+        None => vec![tree.trim().to_owned()],
+        Some((start, list)) => top_of(list)
+            .flat_map(spelled_out)
+            .map(|rest| format!("{}{rest}", start.trim()))
+            .collect(),
+    }
+}
+
+/// Where things come from: what a file exports is not its own.
+struct Origins<'a> {
+    files: BTreeMap<String, &'a str>,
+    /// What a name of a module stands for: one thing, or one for each platform.
+    aliases: BTreeMap<(String, String), Vec<String>>,
+}
+
+impl<'a> Origins<'a> {
+    fn of(sources: &'a [Source]) -> Self {
+        let files = sources.iter().map(|it| (it.module(), &*it.path)).collect();
+        let mut origins = Self { files, aliases: BTreeMap::new() };
+        for source in sources {
+            let module = source.module();
+            // `#[path = "signals_unix.rs"] mod signals;`
+            for text in source.code().split("#[path = \"").skip(1) {
+                let (file, rest) = text.split_once(".rs\"").unwrap();
+                let name = rest.split_once("mod ").unwrap().1.split(';').next().unwrap();
+                let key = (module.clone(), name.to_owned());
+                origins.aliases.entry(key).or_default().push(format!("{module}::{file}"));
+            }
+            for Named { path, known_as, .. } in source.named() {
+                if let (Some(path), Some(name)) = (origins.absolute(&module, &path), known_as) {
+                    origins.aliases.entry((module.clone(), name)).or_default().push(path);
+                }
+            }
+        }
+        origins
+    }
+
+    /// Without `crate::`; `None` for what is of another crate.
+    fn absolute(&self, module: &str, path: &str) -> Option<String> {
+        if let Some(path) = path.strip_prefix("crate::") {
+            return Some(path.to_owned());
+        }
+        let (mut module, mut path) = (module, path.strip_prefix("self::").unwrap_or(path));
+        let is_super = path.starts_with("super::");
+        while let Some(rest) = path.strip_prefix("super::") {
+            (module, path) = (module.rsplit_once("::").map_or("", |it| it.0), rest);
+        }
+        let first = path.split("::").next().unwrap();
+        let is_below = self.files.contains_key(&format!("{module}::{first}"))
+            || self.aliases.contains_key(&(module.to_owned(), first.to_owned()));
+        (is_super || is_below).then(|| format!("{module}::{path}").trim_matches(':').to_owned())
+    }
+
+    /// The files that a path leads to; through at most so many exports.
+    fn files(&self, path: &str, exports: usize) -> BTreeSet<&'a str> {
+        let mut module = path;
+        while !self.files.contains_key(module) && !module.is_empty() {
+            module = module.rsplit_once("::").map_or("", |it| it.0);
+        }
+        let rest = path[module.len()..].trim_start_matches("::");
+        let (name, rest) = rest.split_once("::").unwrap_or((rest, ""));
+        match self.aliases.get(&(module.to_owned(), name.to_owned())) {
+            Some(all) if exports > 0 => all
+                .iter()
+                .map(|it| format!("{it}::{rest}"))
+                .flat_map(|it| self.files(it.trim_end_matches(':'), exports - 1))
+                .collect(),
+            Some(_) | None => self.files.get(module).copied().into_iter().collect(),
+        }
+    }
+}
+
+/// Files of one room that import each other, directly or around, each with those of them that it
+/// imports.
+fn circles(sources: &[Source]) -> BTreeSet<BTreeMap<&str, Vec<&str>>> {
+    const EXPORTS_MAX: usize = 5;
+    let origins = Origins::of(sources);
+    let mut imports: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for source in sources.iter().filter(|it| !["lib", "main"].contains(&it.room())) {
+        let named = source.named();
+        let paths = named.iter().filter(|it| !it.is_export).map(|it| &it.path);
+        let paths = paths.filter_map(|path| origins.absolute(&source.module(), path));
+        let mut files: BTreeSet<_> =
+            paths.flat_map(|path| origins.files(&path, EXPORTS_MAX)).collect();
+        let of_room = |file: &str| file.split(['/', '.']).next() == Some(source.room());
+        files.retain(|file| *file != source.path && of_room(file));
+        imports.insert(&source.path, files);
+    }
+    let mut reached: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for from in imports.keys() {
+        let (found, mut left) = (reached.entry(from).or_default(), vec![*from]);
+        while let Some(file) = left.pop() {
+            left.extend(imports[file].iter().filter(|it| found.insert(**it)));
+        }
+    }
+    let circle_of = |file: &str| {
+        let back = |other: &&&str| reached[**other].contains(file);
+        let circle: BTreeSet<&str> = reached[file].iter().filter(back).copied().collect();
+        circle
+            .iter()
+            .map(|it| (*it, imports[it].intersection(&circle).copied().collect()))
+            .collect()
+    };
+    imports
+        .keys()
+        .map(|file| circle_of(file))
+        .filter(|it: &BTreeMap<_, _>| !it.is_empty())
+        .collect()
 }
 
 fn assert_none(wrong: &[String], what: &str) {
@@ -164,6 +369,8 @@ fn an_import_that_runs_up_is_found() {
         assert!(up[0].contains(words), "no {words:?} in {up:?}");
     }
     assert_eq!(planted("store/open.rs", "use crate::{clock, doctor};").len(), 1);
+    let nested = "use crate::{\n    Holder,\n    clock::{Clock, length},\n    Tenure,\n};";
+    assert_eq!(planted("store/open.rs", nested).len(), 2, "`owner` and `office`, by their exports");
     assert_eq!(
         planted("claim/wait.rs", "use crate::status::report::Report;").len(),
         1,
@@ -173,6 +380,74 @@ fn an_import_that_runs_up_is_found() {
     assert_eq!(planted("attic/mod.rs", "").len(), 1, "a room without a floor");
     let right = "use crate::clock::Deadline;\n// use crate::office\n#[cfg(test)]\nmod tests { use crate::cli; }";
     assert_eq!(planted("store/open.rs", right), [""; 0]);
+}
+
+#[test]
+fn no_circle_within_a_room() {
+    let sources = sources();
+    let (excused, circles): (Vec<_>, Vec<_>) =
+        circles(&sources).into_iter().partition(|circle| circle.keys().eq(&ONE_THING));
+    let told = |(file, imports): (&str, Vec<&str>)| format!("{file} -> {}", imports.join(", "));
+    let wrong: Vec<String> = circles
+        .into_iter()
+        .map(|circle| circle.into_iter().map(told).collect::<Vec<_>>().join("\n"))
+        .map(|files| {
+            format!(
+                "{files}\nMove what several of them need to a file below them, or hand it in from \
+                 above\n"
+            )
+        })
+        .collect();
+    assert_none(&wrong, "circles of files that import each other");
+    assert_eq!(excused.len(), 1, "{ONE_THING:?} are no circle any more: name those that are");
+}
+
+/// The test itself: by whatever name something is imported, it counts for the file it comes from.
+#[test]
+fn a_circle_within_a_room_is_found() {
+    let planted = |files: &[(&str, &str)]| {
+        let source = |(path, text): &(&str, &str)| Source {
+            path: (*path).to_owned(),
+            text: (*text).to_owned(),
+        };
+        let sources: Vec<Source> = files.iter().map(source).collect();
+        circles(&sources)
+            .into_iter()
+            .map(|circle| circle.into_keys().collect::<Vec<_>>().join(" "))
+            .collect::<Vec<_>>()
+    };
+    let lib = ("lib.rs", "pub use crate::attic::chest::Chest;");
+    let room = ("attic/mod.rs", "mod chest;\npub(crate) use self::lid::{Hinge, Lid as Top};");
+    let lid = ("attic/lid.rs", "use super::lock;\nfn close() { lock::turn(); }");
+    let lock = ("attic/lock.rs", "use crate::{\n    Chest,\n    clock::Clock,\n};");
+    for import in [
+        "use crate::attic::Top;",
+        "use super::{Hinge, key::Key};",
+        "fn open() -> crate::attic::lid::Lid {}",
+        "use crate::{clock, attic::lid::{self, Lid}};",
+    ] {
+        let files = [lib, room, lid, lock, ("attic/chest.rs", import)];
+        assert_eq!(planted(&files), ["attic/chest.rs attic/lid.rs attic/lock.rs"], "{import}");
+    }
+    for import in [
+        "use crate::cellar::Lid;",
+        "// use crate::attic::Lid",
+        "pub(in crate::attic) fn open() {}",
+        "#[cfg(test)]\nmod tests {\n    use crate::attic::Top;\n}",
+    ] {
+        assert_eq!(
+            planted(&[lib, room, lid, lock, ("attic/chest.rs", import)]),
+            [""; 0],
+            "{import}"
+        );
+    }
+    let parent = ("attic/chest.rs", "mod lid;\nfn open() { lid::lift(); }");
+    let child = ("attic/chest/lid.rs", "use super::Chest;");
+    assert_eq!(planted(&[lib, parent, child]), ["attic/chest.rs attic/chest/lid.rs"]);
+    let platforms = ("attic/mod.rs", "#[path = \"a_unix.rs\"]\nmod a;\nuse a as os;");
+    let files =
+        [lib, platforms, ("attic/a_unix.rs", "use super::b::B;"), ("attic/b.rs", "use super::os;")];
+    assert_eq!(planted(&files), ["attic/a_unix.rs attic/b.rs"]);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! its transaction.
 //!
 //! Reading a command line, or ending the command or the family of a `run` that is gone, can be
-//! slow. `claim_once` and `acquire_once` return such a step as an `Errand`, `Aside::run` does it,
+//! slow. `claim_once` and `acquire_once` return such a step as an `Errand`, `Lookups::run` does it,
 //! and the claim starts over. What an errand found counts only for the generation that it was found
 //! for.
 //!
@@ -15,18 +15,15 @@ use std::time::Duration;
 use crate::claim::ours;
 use crate::claim::sweep::Force;
 use crate::clock::Deadline;
-use crate::error::{Result, with_clear_sight};
-use crate::names::InstanceId;
-use crate::owner::evidence::LiveCommandLine;
+use crate::error::with_clear_sight;
 use crate::owner::family::{Family, Remains};
-use crate::owner::{family, judge};
+use crate::owner::{LiveCommandLine, family, judge};
 use crate::process::anchor;
-use crate::process::descendants::LeftOver;
 use crate::process::observer::FREE_TWICE_APART;
-use crate::records::instances::Record;
-use crate::store::handle::Inner;
+use crate::records::Record;
+use crate::store::Inner;
 use crate::sys::{Trust, Unproven};
-use crate::{environment, sys};
+use crate::{InstanceId, LeftOver, Result, environment, sys};
 
 /// How long a claimant waits for a killed child to be gone. A killed process goes in milliseconds
 /// unless it hangs in the kernel (a dead disk), and then nobody else can help either.
@@ -73,7 +70,7 @@ impl Errand {
 
 /// What a claim learns and does between two transactions, because it is too slow for one.
 #[derive(Debug, Default)]
-pub(crate) struct Aside {
+pub(crate) struct Lookups {
     command_lines: Vec<LiveCommandLine>,
     /// The holders whose command could not be ended, or was, and still counts as alive by its lock:
     /// they are refused like any other.
@@ -92,7 +89,7 @@ pub(crate) struct Aside {
     children: Vec<(InstanceId, Vec<LeftOver>)>,
 }
 
-impl Aside {
+impl Lookups {
     /// Runs `errand`, which must not go on beyond `deadline` for the sake of an eviction.
     ///
     /// # Errors

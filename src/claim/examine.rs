@@ -6,22 +6,19 @@
 
 use std::fmt;
 
-use crate::claim::aside::{Aside, Errand};
-use crate::error::{Error, ErrorKind, Result};
+use crate::claim::aside::{Errand, Lookups};
 use crate::liveness::{
     AliveReason, AnchorState, DeadReason, Evidence, Judgement, Lease, Presence, StartTimeMatch,
     UnknownReason, Verdict,
 };
-use crate::names::{InstanceId, ProfileName};
-use crate::owner::evidence::{LiveCommandLine, hangs_on_init, needs_command_line};
+use crate::owner::evidence::hangs_on_init;
 use crate::owner::family::{Family, Remains};
-use crate::owner::{family, judge};
-use crate::process::subject::Subject;
-use crate::records::instances::{EndReason, Origin, Record};
-use crate::store::handle::Inner;
-use crate::store::transaction::Tx;
-use crate::sys;
+use crate::owner::{LiveCommandLine, family, judge, judgement, needs_command_line};
+use crate::process::Subject;
+use crate::records::{EndReason, Origin, Record};
+use crate::store::{Inner, Tx};
 use crate::sys::{StartTime, Trust};
+use crate::{Error, ErrorKind, InstanceId, ProfileName, Result, sys};
 
 /// How often one claim looks again because what it had read before belonged to another
 /// generation, or a child had to be ended first. More would mean something that changes hands
@@ -46,7 +43,7 @@ pub struct Evicted {
 }
 
 impl Evicted {
-    pub(crate) fn of(record: &Record, reason: EndReason, aside: &Aside) -> Self {
+    pub(crate) fn of(record: &Record, reason: EndReason, aside: &Lookups) -> Self {
         let Remains { ended, left_alone, .. } = aside.remains_of(record.id);
         Self {
             ended,
@@ -81,10 +78,13 @@ pub(crate) enum Attachment {
     /// This process' own anchor.
     Own,
     /// This process' own anchor, held for another process that we keep.
+    #[cfg_attr(not(feature = "cli"), expect(dead_code))]
     Keeper { pid: sys::Pid, start_time: Option<StartTime> },
     /// The anchor of a keeper that already keeps the recorded process.
+    #[cfg_attr(not(feature = "cli"), expect(dead_code))]
     Kept { anchor: String, keeper: sys::Pid, keeper_start_time: Option<StartTime> },
     /// None: only pid and start time tell.
+    #[cfg_attr(not(feature = "cli"), expect(dead_code))]
     None,
 }
 
@@ -152,7 +152,7 @@ pub(crate) fn examine(
     claimant: Claimant<'_>,
     record: &Record,
     lease: Lease,
-    aside: &Aside,
+    aside: &Lookups,
 ) -> Examined {
     let command_line = aside.command_line(record.id);
     let judged = judge::judge_for_claim(inner, record, lease, &command_line);
@@ -216,9 +216,9 @@ pub(crate) fn examine(
     }
 }
 
-/// Whether a claimant ends the command that a killed `run` left behind. Only where the free lock is the
-/// very file on record: in a copy of the store the `run` may live and hold the original (FIELD-BUGS row
-/// 95), and rows of version 0.1 do not say which file it was.
+/// Whether a claimant ends the command that a killed `run` left behind. Only where the free lock is
+/// the very file on record: in a copy of the store the `run` may live and hold the original
+/// (FIELD-BUGS row 95), and rows of version 0.1 do not say which file it was.
 fn may_end_child(record: &Record, seen: &Evidence) -> bool {
     seen.anchor == AnchorState::Free && seen.is_here() && record.identity.anchor.is_some()
 }
@@ -265,7 +265,7 @@ fn with_family(judged: Judgement, family: &Family) -> Judgement {
 /// Ends the family of an owner that is dead, outside of any transaction: whoever stops an office
 /// stops that as well. Returns whom that ended.
 pub(crate) fn end_family(inner: &Inner, record: &Record, trust: &Trust) -> Vec<sys::Pid> {
-    let judged = judge::judge_record(inner, record, Lease::None, &LiveCommandLine::not_read());
+    let judged = judgement(inner, record);
     if matches!(judged.verdict, Verdict::Dead(_))
         && may_have_family(record, &judged.evidence)
         && may_end_family(record, &judged.evidence)
@@ -302,7 +302,7 @@ fn another_life_of_ours(
         && judged.evidence.is_here()
         && start_time == StartTimeMatch::Equal
         && record.child_pid.is_none();
-    if names_our_anchor && inner.comes_from_a_lost_store() {
+    if names_our_anchor && !inner.held_before.is_nothing() {
         return Some(EndReason::StoreReplaced);
     }
     (names_our_anchor || re_executed).then_some(EndReason::ReExecuted)

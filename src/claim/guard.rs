@@ -6,11 +6,10 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
-use crate::error::{ErrorKind, Result};
-use crate::names::{InstanceId, LockName};
+use crate::background::BackgroundThread;
 use crate::records::instances;
-use crate::store::handle::Inner;
-use crate::sync::BackgroundThread;
+use crate::store::Inner;
+use crate::{ErrorKind, InstanceId, LockName, Result};
 
 /// How often a watched tenure or lock is verified: a replaced store is noticed within a second.
 const VERIFY_EVERY: Duration = Duration::from_millis(500);
@@ -66,13 +65,13 @@ impl std::fmt::Display for Lost {
 
 /// A row of this process, as one of its guards knows it.
 #[derive(Clone, Debug)]
-pub(crate) struct Footing {
+pub(crate) struct OwnedRow {
     pub(crate) inner: Arc<Inner>,
     pub(crate) instance: InstanceId,
     pub(crate) nonce_hash: String,
 }
 
-impl Footing {
+impl OwnedRow {
     /// Whether the row still stands, and whatever `more` looks for in the same snapshot. An anchor
     /// file that somebody removed is made anew.
     pub(crate) fn verify(

@@ -6,7 +6,15 @@ pub(crate) mod examine;
 pub(crate) mod guard;
 pub(crate) mod obstacle;
 pub(crate) mod older;
+pub(crate) mod older_home;
 pub(crate) mod ours;
 pub(crate) mod sweep;
 pub(crate) mod wait;
 pub(crate) mod waiting_row;
+
+pub(crate) use crate::claim::aside::{Errand, Lookups};
+pub(crate) use crate::claim::examine::{
+    ATTEMPTS, Attachment, Claimant, Count, Examined, changes_too_fast, examine, judge_to_end,
+};
+pub(crate) use crate::claim::guard::OwnedRow;
+pub(crate) use crate::claim::obstacle::Obstacle;

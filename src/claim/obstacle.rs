@@ -1,15 +1,10 @@
 //! What stands in the way of a claim, and how to notice that it no longer does.
 
-use crate::error::Result;
-use crate::liveness::{Lease, Verdict};
-use crate::names::{InstanceId, Wanted};
-use crate::owner::evidence::LiveCommandLine;
-use crate::owner::holder::Holder;
-use crate::owner::judge;
-use crate::records::instances::Record;
-use crate::records::{instances, markers, reservations};
-use crate::store::handle::Inner;
-use crate::store::transaction::Tx;
+use crate::liveness::Verdict;
+use crate::owner::judgement;
+use crate::records::{Record, instances, markers, reservations};
+use crate::store::{Inner, Tx};
+use crate::{Holder, InstanceId, Result, Wanted};
 
 /// Whoever reserved `wanted` and stands in the way by that: it lives, its time is not over, and it
 /// is not the row `ours`.
@@ -25,10 +20,9 @@ pub(crate) fn reserved_by_another(
     let reservation = reservations::of(tx, inner.boot_time(), wanted)?
         .filter(|reservation| ours != Some(reservation.instance));
     let Some(reservation) = reservation else { return Ok(None) };
-    let record =
-        instances::by_id(tx, reservation.instance)?.filter(|record| record.ended_at_ms.is_none());
+    let record = instances::by_id(tx, reservation.instance)?.filter(Record::is_live);
     let Some(record) = record else { return Ok(None) };
-    let judged = judge::judge_record(inner, &record, Lease::None, &LiveCommandLine::not_read());
+    let judged = judgement(inner, &record);
     if matches!(judged.verdict, Verdict::Dead(_)) {
         return Ok(None);
     }

@@ -5,103 +5,25 @@
 //! claim look there. A claim that meets an older gateway puts it on record itself, so `--wait`,
 //! `--replace`, `stop` and `status` know it like any other.
 
-use std::io::ErrorKind as Io;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
 use crate::claim::obstacle::Obstacle;
 use crate::claim::ours;
-use crate::clock;
-use crate::error::{Error, ErrorKind, Result};
 use crate::liveness::{AnchorState, Lease, Verdict};
-use crate::names::{Kind, Nonce, Office};
-use crate::owner::evidence::LiveCommandLine;
-use crate::owner::holder::Holder;
-use crate::owner::judge::judge_record;
 use crate::owner::older::Looked;
-use crate::owner::{ending, older};
+use crate::owner::{LiveCommandLine, ending, judge_record, older};
 use crate::process::command_line::redact;
-use crate::process::observer::Observer;
-use crate::process::older::lock::Found;
+use crate::process::older::lock_holder::LockHolder;
 use crate::process::older::wire::{PidRecord, Unusable};
 use crate::process::older::{KIND, LOCK_FILE, PID_FILE, lock};
-use crate::process::subject::Subject;
-use crate::records::events::EventRecord;
-use crate::records::instances::{End, EndReason, NewInstance, Origin, Record};
-use crate::records::{instances, profiles};
-use crate::store::handle::Inner;
-use crate::store::transaction::Tx;
-use crate::sys::Shortage;
-use crate::{stop_budget, sys};
-
-/// The directory of an older program, as it may stand for an office of `kind`.
-///
-/// # Errors
-/// [`InvalidInput`](ErrorKind::InvalidInput) for what is no directory, and for a kind that no older
-/// gateway is of; [`Permission`](ErrorKind::Permission) for another user's directory.
-pub(crate) fn home(directory: &Path, kind: &Kind) -> Result<PathBuf> {
-    if *kind != Kind::default() {
-        return Err(Error::invalid(format!("an older program is a gateway, and no {kind}"))
-            .with_hint("leave out `--kind`"));
-    }
-    let home = std::fs::canonicalize(directory).map_err(|error| {
-        if Shortage::of(&error).is_some() || error.kind() == Io::PermissionDenied {
-            return Error::io("look at", directory, error);
-        }
-        Error::invalid(format!("no directory {}: {error}", directory.display()))
-            .at(directory)
-            .with_hint(format!("name the directory that has the {PID_FILE}"))
-    })?;
-    let facts = std::fs::metadata(&home).map_err(|error| Error::io("look at", &home, error))?;
-    if !facts.is_dir() {
-        return Err(Error::invalid(format!("{} is not a directory", home.display()))
-            .at(&home)
-            .with_hint(format!("name the directory that has the {PID_FILE}")));
-    }
-    let owner = sys::file_facts(&home).map_err(|error| Error::io("look at", &home, error))?.owner;
-    let us = sys::effective_uid();
-    // Root acts for whoever owns it.
-    if us != Some(0) && owner.is_some_and(|owner| owner != 0 && Some(owner) != us) {
-        return Err(Error::new(
-            ErrorKind::Permission,
-            format!("{} belongs to another user", home.display()),
-        )
-        .at(&home)
-        .with_hint("ask as that user, or as root"));
-    }
-    Ok(home)
-}
-
-/// The directory whose lock a claim of `office` has to look at: what the claim names, which the
-/// profile must not have another one beside, or what the profile has.
-///
-/// # Errors
-/// [`InvalidInput`](ErrorKind::InvalidInput) when the profile stands for another directory that exists.
-pub(crate) fn home_of_claim(
-    tx: &Tx<'_>,
-    office: &Office,
-    named: Option<&Path>,
-) -> Result<Option<PathBuf>> {
-    if office.kind != Kind::default() {
-        return Ok(None);
-    }
-    let bound = profiles::legacy_home(tx, &office.profile)?;
-    match (named, bound) {
-        (Some(named), Some(bound)) if named != bound && bound.try_exists().unwrap_or(true) => {
-            Err(Error::invalid(format!(
-                "profile {} stands for the older gateway of {}, and this is {}",
-                office.profile,
-                bound.display(),
-                named.display()
-            ))
-            .at(named)
-            .with_hint("use another profile for this directory (`--profile NAME`)"))
-        }
-        (Some(named), _) => Ok(Some(named.to_owned())),
-        (None, bound) => Ok(bound),
-    }
-}
+use crate::process::{Observer, Subject};
+use crate::records::{
+    End, EndReason, EventRecord, NewInstance, Origin, Record, instances, profiles,
+};
+use crate::store::{Inner, Tx};
+use crate::{Error, ErrorKind, Holder, Kind, Nonce, Office, Result, clock, stop_budget, sys};
 
 /// Whether a claim would meet an older gateway in `home`, or could not look for one.
 pub(crate) fn is_in_the_way(inner: &Inner, home: &Path) -> bool {
@@ -201,7 +123,7 @@ fn cannot_tell(path: &Path, office: &Office) -> Error {
 fn by_pid_file(
     inner: &Inner,
     home: &Path,
-) -> std::result::Result<Option<(Found, Record)>, PathBuf> {
+) -> std::result::Result<Option<(LockHolder, Record)>, PathBuf> {
     let path = home.join(PID_FILE);
     let said = match PidRecord::read(&path) {
         Ok(said) => said,
@@ -230,7 +152,7 @@ pub(crate) fn beside(
     home: &Path,
     record: &Record,
 ) -> Result<Option<Box<Obstacle>>> {
-    let older = |found: &Found| {
+    let older = |found: &LockHolder| {
         let holder = Holder::older(office, found.pid, &found.argv);
         Box::new(Obstacle { holder: Box::new(holder), watch: None })
     };
@@ -278,7 +200,7 @@ pub(crate) fn insert(
     tx: &Tx<'_>,
     inner: &Inner,
     office: &Office,
-    found: &Found,
+    found: &LockHolder,
     home: &Path,
     anchor: Option<&str>,
     files_owner: Option<u32>,
@@ -329,7 +251,7 @@ pub(crate) fn insert(
 
 /// For how long an older gateway has been running: by the kernel, or else by when it wrote its
 /// `gateway.pid`, which it does once.
-fn runs_for_ms(found: &Found, home: &Path, now_ms: i64) -> Option<i64> {
+fn runs_for_ms(found: &LockHolder, home: &Path, now_ms: i64) -> Option<i64> {
     if let Some(age_ms) =
         sys::process_age_ms(found.pid, clock::unix_time()).filter(|_| found.is_here)
     {
@@ -361,7 +283,7 @@ pub(crate) fn judge(inner: &Inner, record: &PidRecord, file: &Path) -> (Record, 
 
 /// What goes on record of a process that a file names: of one that is known to be it, what it shows
 /// itself says more.
-pub(crate) fn found(said: &PidRecord, verdict: Verdict) -> Found {
+pub(crate) fn found(said: &PidRecord, verdict: Verdict) -> LockHolder {
     let shown = sys::command_line(said.pid);
     let told = said.start_time();
     let start_time = match verdict {
@@ -369,5 +291,5 @@ pub(crate) fn found(said: &PidRecord, verdict: Verdict) -> Found {
         Verdict::Dead(_) | Verdict::Unknown(_) => told,
     };
     let argv = shown.unwrap_or_else(|| said.argv.clone());
-    Found { pid: said.pid, start_time, argv, is_here: true, has_left_it: false, owner: None }
+    LockHolder { pid: said.pid, start_time, argv, is_here: true, has_left_it: false, owner: None }
 }

@@ -13,25 +13,18 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 use crate::claim::obstacle::{Obstacle, Watch};
-use crate::claim::older::home_of_claim;
+use crate::claim::older_home::home_of_claim;
 use crate::clock::Deadline;
-use crate::error::Result;
-use crate::liveness::{AnchorState, Lease, Verdict};
-use crate::names::{Kind, Office};
-use crate::owner;
-use crate::owner::evidence::LiveCommandLine;
-use crate::owner::holder::Holder;
-use crate::owner::judge::judge_record;
-use crate::owner::older;
+use crate::liveness::{AnchorState, Verdict};
 use crate::owner::older::{Looked, refreshed};
-use crate::process::older::lock::Found;
-use crate::process::older::wire::Owner;
+use crate::owner::{judgement, older};
+use crate::process::older::lock_holder::LockHolder;
+use crate::process::older::wire::HoldingRun;
 use crate::process::older::{LOCK_FILE, lock};
-use crate::records::instances::{LockNow, Record};
-use crate::records::{instances, profiles};
-use crate::store::handle::Inner;
-use crate::store::transaction::Tx;
-use crate::sys;
+use crate::records::instances::LockNow;
+use crate::records::{Record, instances, profiles};
+use crate::store::{Inner, Tx};
+use crate::{Holder, Kind, Office, Result, owner, sys};
 
 /// Who of our own holds a lock of the older program.
 #[derive(Debug)]
@@ -40,7 +33,7 @@ pub(crate) enum Ours {
     Row(Box<Record>),
     /// A `run` that is not on record here, as it says itself in the file: of another store, or one
     /// that has lost its office, and is about to end.
-    Unrecorded(Box<Found>, Owner),
+    Unrecorded(Box<LockHolder>, HoldingRun),
 }
 
 /// Who of our own, but for the holder of `office`, holds the lock in `home`, which is held. An
@@ -93,7 +86,7 @@ pub(super) fn about_to_lock(
         let other = Office { profile, kind: office.kind.clone() };
         let live = owner::live(connection, &other)?;
         let Some(row) = live.filter(|row| row.is_run && row.child_pid.is_none()) else { continue };
-        let judged = judge_record(inner, &row, Lease::None, &LiveCommandLine::not_read());
+        let judged = judgement(inner, &row);
         if matches!(judged.verdict, Verdict::Alive(_)) {
             return Ok(Some(row));
         }
@@ -125,7 +118,7 @@ pub(crate) fn obstacle(
     Ok(match holder_of_lock(connection, office, home)? {
         None => None,
         Some(Ours::Row(record)) => {
-            let judged = judge_record(inner, &record, Lease::None, &LiveCommandLine::not_read());
+            let judged = judgement(inner, &record);
             if matches!(judged.verdict, Verdict::Dead(_)) {
                 return Ok(None);
             }

@@ -2,20 +2,13 @@
 
 use std::collections::HashSet;
 
-use crate::error::Result;
-use crate::liveness::{Lease, Verdict};
-use crate::names::Wanted;
-use crate::owner::evidence::LiveCommandLine;
-use crate::owner::holder::Holder;
-use crate::owner::{ending, judge};
+use crate::liveness::Verdict;
+use crate::owner::{ending, judge, judgement};
 use crate::process::anchor::sweep;
 use crate::process::anchor::sweep::Sweep;
-use crate::records::events::EventRecord;
-use crate::records::instances;
-use crate::records::instances::Record;
-use crate::store::handle::Inner;
-use crate::store::ourselves;
-use crate::store::transaction::Tx;
+use crate::records::{EventRecord, Record, instances};
+use crate::store::{Inner, Tx, ourselves};
+use crate::{Holder, Result, Wanted};
 
 /// Looks for anchors without a row: orphans stand in the way of what is `wanted`, garbage is
 /// collected.
@@ -30,7 +23,7 @@ pub(crate) fn sweep(
 ) -> Result<Sweep> {
     let own = inner.own_anchor();
     let lost_store = match &own {
-        Some(own) if inner.held_before(wanted) => own.store_id(),
+        Some(own) if inner.held_before.has_all(wanted) => own.store_id(),
         Some(_) | None => None,
     };
     let mut sweep = sweep::sweep(
@@ -92,14 +85,7 @@ pub(crate) fn evict_orphans(
 /// office that died. Nobody else would.
 pub(crate) fn tidy(tx: &Tx<'_>, inner: &Inner, sweep: &Sweep) -> Result<()> {
     sweep.remove_garbage();
-    let death = |record: &Record| match judge::judge_record(
-        inner,
-        record,
-        Lease::None,
-        &LiveCommandLine::not_read(),
-    )
-    .verdict
-    {
+    let death = |record: &Record| match judgement(inner, record).verdict {
         Verdict::Dead(reason) => Some(reason),
         Verdict::Alive(_) | Verdict::Unknown(_) => None,
     };

@@ -3,18 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::error::{ErrorKind, Result};
-use crate::names::{InstanceId, Nonce, ProfileName, Wanted};
-use crate::owner::ending;
-use crate::owner::ending::Release;
-use crate::owner::judge::is_held;
-use crate::records::identities::Identities;
-use crate::records::instances::{End, EndReason, NewInstance, Origin};
-use crate::records::{instances, waiters};
-use crate::store::busy::with_budget;
-use crate::store::handle::Inner;
-use crate::store::transaction::Tx;
-use crate::sync::lock;
+use crate::owner::ending::RowRelease;
+use crate::owner::{ending, is_held};
+use crate::patience::with_budget;
+use crate::records::{End, EndReason, Identities, NewInstance, Origin, instances, waiters};
+use crate::store::{Inner, Tx};
+use crate::{ErrorKind, InstanceId, Nonce, ProfileName, Result, Wanted};
 
 /// How long the end of a wait may take where the store is busy: its deadline is kept to 20 ms.
 const LET_GO_WITHIN: Duration = Duration::from_millis(15);
@@ -56,17 +50,12 @@ impl WaitingRow {
         let argv = Identities::within(tx, words)?.mask_words(as_whom.argv);
         let instance = NewInstance {
             profile: as_whom.profile,
-            kind: None,
             origin: as_whom.origin,
-            subject,
             argv: &argv,
-            observer: inner.observer(),
-            nonce,
             anchor: Some(anchor.name()),
-            keeper: None,
             version: as_whom.version,
             stop_budget_ms: as_whom.stop_budget_ms,
-            heartbeat_every_ms: None,
+            ..NewInstance::without_office(subject, inner.observer(), nonce)
         }
         .insert(tx)?;
         waiters::insert(tx, instance, subject.pid, as_whom.profile, wanted)?;
@@ -115,8 +104,8 @@ impl Drop for WaitingRow {
             // With the next change of this process: it may live for months.
             Err(error) => {
                 tracing::debug!(%error, "the end of a wait is kept for later");
-                let kept = Release { instance: self.instance, nonce_hash: hash, end };
-                lock(&self.inner.pending).push(Arc::new(kept));
+                let kept = RowRelease { instance: self.instance, nonce_hash: hash, end };
+                self.inner.pending.lock().push(Arc::new(kept));
             }
         }
     }

@@ -9,6 +9,7 @@
 //! file of a store takes their numbers. Output to a closed one is output that nobody wants, and
 //! changes nothing.
 
+use std::borrow::Cow;
 use std::io::{self, IsTerminal};
 
 use serde::{Deserialize, Serialize};
@@ -18,7 +19,7 @@ use super::advice::Invocation;
 use super::nature::Nature;
 use super::output::{self, Format, exit};
 use super::printable;
-use crate::error::Error;
+use crate::Error;
 
 /// How a verb ended: what it answers, or an error to be shown.
 pub(crate) type Outcome = crate::error::Result<Answer>;
@@ -28,9 +29,28 @@ pub(crate) type Outcome = crate::error::Result<Answer>;
 pub(crate) struct Answer {
     code: i32,
     /// For standard output.
-    body: Vec<u8>,
+    body: Body,
     /// For standard error, where people read; a document says the same.
     complaints: Vec<Complaint>,
+}
+
+#[derive(Debug)]
+enum Body {
+    /// The same twice: text for people, as it is written, and one JSON document for programs.
+    Both(Vec<u8>, Value),
+    /// The same in either format, as it is.
+    Bytes(Vec<u8>),
+}
+
+impl Body {
+    fn in_format(&self, format: Format) -> Cow<'_, [u8]> {
+        match (self, format) {
+            (Self::Both(_, document), Format::Json) => {
+                Cow::Owned(printable::document(document).into_bytes())
+            }
+            (Self::Both(bytes, _), Format::Text) | (Self::Bytes(bytes), _) => Cow::Borrowed(bytes),
+        }
+    }
 }
 
 /// What went wrong or was refused, for people.
@@ -44,12 +64,16 @@ pub(crate) struct Complaint {
 
 impl Answer {
     /// `text` for people, or `document` as one JSON document.
-    pub(crate) fn new(code: i32, format: Format, text: &str, document: &Value) -> Self {
-        let body = match format {
-            Format::Text => printable::printable_lines(text),
-            Format::Json => printable::document(document),
-        };
-        Self::bytes(code, body.into_bytes())
+    pub(crate) fn new(code: i32, text: impl AsRef<str>, document: Value) -> Self {
+        let text = printable::printable_lines(text.as_ref()).into_bytes();
+        Self { code, body: Body::Both(text, document), complaints: Vec::new() }
+    }
+
+    /// Another one for programs.
+    pub(crate) fn or_document(mut self, document: Value) -> Self {
+        let (Body::Both(text, _) | Body::Bytes(text)) = self.body;
+        self.body = Body::Both(text, document);
+        self
     }
 
     /// Data, byte for byte; but a person who looks at it sees it on a terminal, which obeys none of
@@ -63,7 +87,7 @@ impl Answer {
 
     /// The same bytes in either format, as they are.
     pub(crate) fn bytes(code: i32, body: Vec<u8>) -> Self {
-        Self { code, body, complaints: Vec::new() }
+        Self { code, body: Body::Bytes(body), complaints: Vec::new() }
     }
 
     /// Nothing on standard output.
@@ -72,20 +96,15 @@ impl Answer {
     }
 
     /// A verb that failed.
-    pub(crate) fn error(format: Format, invocation: &Invocation, error: &Error) -> Self {
-        Self::failed(output::exit_code(error), format, invocation, error)
+    pub(crate) fn error(invocation: &Invocation, error: &Error) -> Self {
+        Self::failed(output::exit_code(error), invocation, error)
     }
 
     /// The same, where something else decides about the code.
-    pub(crate) fn failed(
-        code: i32,
-        format: Format,
-        invocation: &Invocation,
-        error: &Error,
-    ) -> Self {
+    pub(crate) fn failed(code: i32, invocation: &Invocation, error: &Error) -> Self {
         let mut document = output::error_document(error);
         invocation.complete_in(&mut document);
-        Self::new(code, format, "", &document).complaining(Complaint::of(error))
+        Self::new(code, "", document).complaining(Complaint::of(error))
     }
 
     pub(crate) fn complaining(mut self, complaints: impl IntoIterator<Item = Complaint>) -> Self {
@@ -109,11 +128,12 @@ impl Answer {
                 complaint.tell(invocation, verb);
             }
         };
+        let body = self.body.in_format(format);
         // A document says the same.
-        if format == Format::Text || self.body.is_empty() {
+        if format == Format::Text || body.is_empty() {
             complain();
         }
-        let Err(error) = output::write(&self.body) else { return self.code };
+        let Err(error) = output::write(&body) else { return self.code };
         if format == Format::Json {
             complain();
         }

@@ -3,12 +3,18 @@
 use std::path::PathBuf;
 
 use crate::cli::args::Global;
-use crate::cli::{Existing, output};
-use crate::environment;
-use crate::error::{Error, Result};
-use crate::names::{Kind, ProfileName};
-use crate::office::profile::{Profile, real_home};
-use crate::{OpenOptions, Store};
+use crate::cli::output;
+use crate::office::profile::real_home;
+use crate::process::Orphan;
+use crate::{Error, Kind, OpenOptions, Profile, ProfileName, Result, Store, environment};
+
+/// What there is to be asked.
+pub(super) enum Existing {
+    Store(Store),
+    /// Not a store, and somebody who recorded himself in the one that was there.
+    Orphan(Orphan),
+    Nothing,
+}
 
 impl Global {
     pub(super) fn options(&self) -> OpenOptions {
@@ -44,7 +50,7 @@ impl Global {
     }
 
     /// The home that the arguments or the environment name.
-    fn home(&self) -> Option<PathBuf> {
+    pub(super) fn home(&self) -> Option<PathBuf> {
         self.home.clone().or_else(|| environment::value(environment::HOME).map(Into::into))
     }
 

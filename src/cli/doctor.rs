@@ -2,19 +2,16 @@
 
 use serde_json::{Value, json};
 
-use crate::OpenOptions;
 use crate::cli::advice::Invocation;
 use crate::cli::args::Global;
 use crate::cli::context::by_us;
-use crate::cli::output::{Answer, Complaint, Format, Outcome, Style, exit, one_line};
+use crate::cli::output::{Answer, Complaint, Outcome, Style, exit, one_line};
 use crate::cli::{args, output};
-use crate::doctor;
 use crate::doctor::check::{Finding, Severity};
 use crate::doctor::{Act, Repair};
-use crate::error::Result;
-use crate::names::{Kind, ProfileName};
+use crate::{Kind, OpenOptions, ProfileName, Result, doctor};
 
-pub(super) fn doctor(global: &Global, arguments: &args::Doctor, format: Format) -> Outcome {
+pub(super) fn doctor(global: &Global, arguments: &args::Doctor) -> Outcome {
     let invocation = Invocation::of(global);
     let examine = || -> Result<Vec<Finding>> {
         let profile = global.profile.clone().map(ProfileName::new).transpose()?;
@@ -29,7 +26,7 @@ pub(super) fn doctor(global: &Global, arguments: &args::Doctor, format: Format) 
     let acts = match (arguments.fix, arguments.dry_run) {
         (false, _) => {
             let (code, complaint) = outcome(&[], &before);
-            let answer = Answer::new(code, format, &text(&[], &before), &found(&before));
+            let answer = Answer::new(code, text(&[], &before), found(&before));
             return Ok(answer.complaining(complaint));
         }
         (true, true) => doctor::repair(&global.options(), &by_us("doctor"), Repair::DryRun),
@@ -38,7 +35,7 @@ pub(super) fn doctor(global: &Global, arguments: &args::Doctor, format: Format) 
     let after = examine()?;
     let (code, complaint) = outcome(&acts, &after);
     let document = repaired(&before, &acts, &after);
-    Ok(Answer::new(code, format, &text(&acts, &after), &document).complaining(complaint))
+    Ok(Answer::new(code, text(&acts, &after), document).complaining(complaint))
 }
 
 /// Repairs; before a store is moved aside, whoever still works with it is named.

@@ -6,11 +6,8 @@ use crate::cli::args::Global;
 use crate::cli::output::{Answer, Complaint, Format, Outcome, exit};
 use crate::cli::{args, output, printable};
 use crate::clock::rfc3339;
-use crate::error::{Error, ErrorKind, Result};
-use crate::names::ProfileName;
-use crate::patience::{Cancel, Wait};
 use crate::sys::supervise;
-use crate::{Event, Store};
+use crate::{Cancel, Error, ErrorKind, Event, ProfileName, Result, Store, Wait};
 
 /// Events printed at once; the store keeps more.
 const SHOWN: usize = 1_000;
@@ -32,7 +29,7 @@ pub(super) fn events(global: &Global, arguments: &args::Events, format: Format) 
         None => Vec::new(),
     };
     let text: String = events.iter().map(|event| line(event) + "\n").collect();
-    Ok(Answer::new(exit::OK, format, &text, &events.iter().map(Event::to_json).collect()))
+    Ok(Answer::new(exit::OK, text, events.iter().map(Event::to_json).collect()))
 }
 
 /// Where a follower starts in a store that it opens.

@@ -5,17 +5,13 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::cli::advice::Invocation;
+use crate::cli::args;
 use crate::cli::args::Global;
-use crate::cli::context::by_us;
-use crate::cli::output::{Answer, Complaint, Format, Outcome, exit};
-use crate::cli::{Existing, args};
-use crate::names::{Office, Wanted};
-use crate::office::evict::Eviction;
-use crate::owner::because::because;
-use crate::path_text;
-use crate::{Force, Holder, Store};
+use crate::cli::context::{Existing, by_us};
+use crate::cli::output::{Answer, Complaint, Outcome, exit};
+use crate::{Eviction, Force, Holder, Office, Store, Wanted, path_text};
 
-pub(super) fn evict(global: &Global, arguments: &args::Evict, format: Format) -> Outcome {
+pub(super) fn evict(global: &Global, arguments: &args::Evict) -> Outcome {
     let office = global.office()?;
     let force = if arguments.force { Force::Yes } else { Force::No };
     let evict_in = |store: &Store| {
@@ -41,7 +37,7 @@ pub(super) fn evict(global: &Global, arguments: &args::Evict, format: Format) ->
             format!(
                 "{office}: evicted {}, which was {verdict}: {}\n{}",
                 pid.map_or_else(|| "its holder".to_owned(), |pid| format!("pid {pid}")),
-                because(reason),
+                eviction.because(),
                 legacy_home.as_deref().map(&forgotten).unwrap_or_default()
             ),
             with_home(
@@ -97,7 +93,7 @@ pub(super) fn evict(global: &Global, arguments: &args::Evict, format: Format) ->
     };
     let holder = refused.map_or(Value::Null, |holder| holder.to_json());
     let document = json!({"evicted": document, "holder": holder});
-    Ok(Answer::new(code, format, &text, &document).complaining(refused.map(|holder| {
+    Ok(Answer::new(code, text, document).complaining(refused.map(|holder| {
         Complaint::new(holder.to_string()).advising(holder.advice()).advising_also(
             "incumbent evict",
             "`incumbent evict --force` ends its record without ending the process",
@@ -119,6 +115,7 @@ fn forgotten(office: &Office, home: &Path, invocation: &Invocation) -> String {
     ));
     let home = home.display();
     format!(
-        "{office}: the older gateway of {home} keeps nobody out any more; {advice} brings that back\n"
+        "{office}: the older gateway of {home} keeps nobody out any more; {advice} brings that \
+         back\n"
     )
 }

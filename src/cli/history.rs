@@ -2,16 +2,14 @@
 
 use crate::cli::args::Global;
 use crate::cli::output;
-use crate::cli::output::{Answer, Format, Outcome, ago, exit, until};
+use crate::cli::output::{Answer, Outcome, ago, exit, until};
 use crate::clock::{is_believed, length, rfc3339};
-use crate::owner::because::because;
-use crate::status::history::Incarnation;
-use crate::sys;
+use crate::{Incarnation, sys};
 
 /// As many as the store keeps.
 const HISTORY_SHOWN: usize = 200;
 
-pub(super) fn history(global: &Global, format: Format) -> Outcome {
+pub(super) fn history(global: &Global) -> Outcome {
     let office = global.office()?;
     let incarnations = match global.existing()? {
         Some(store) => {
@@ -25,7 +23,7 @@ pub(super) fn history(global: &Global, format: Format) -> Outcome {
         incarnations.iter().map(line).collect()
     };
     let document = incarnations.iter().map(Incarnation::to_json).collect();
-    Ok(Answer::new(exit::OK, format, &text, &document))
+    Ok(Answer::new(exit::OK, text, document))
 }
 
 /// Not where the clock was set in between.
@@ -70,7 +68,7 @@ fn story(incarnation: &Incarnation, reason: &str) -> String {
         "exited" => "its command ended by itself".to_owned(),
         "evicted" => format!("its record was ended{by}"),
         "anchor_released" => "it ended without a word: killed, or crashed".to_owned(),
-        _ => format!("{}{by}", because(reason)),
+        _ => format!("{}{by}", incarnation.because()),
     };
     let is_told = matches!(reason, "signalled" | "crashed" | "oom_suspected");
     if let Some(number) = incarnation.signal.filter(|_| !is_told) {

@@ -6,10 +6,7 @@ use std::io::Read;
 use serde_json::Value;
 
 use crate::cli::args;
-use crate::environment;
-use crate::error::{Error, Result};
-use crate::names::{LockName, Scope};
-use crate::scoped::request::LockRequest;
+use crate::{Error, LockName, LockRequest, Result, Scope, environment};
 
 /// The longest identity that is read from standard input, in bytes: more is the wrong file.
 const IDENTITY_LENGTH_MAX: u64 = 64 * 1024;

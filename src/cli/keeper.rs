@@ -18,17 +18,16 @@ use serde_json::{Value, json};
 use crate::cli::args::Global;
 use crate::cli::output;
 use crate::cli::output::{Complaint, exit};
-use crate::error::{Error, ErrorKind, Result};
 use crate::keeper::keep::Keeping;
-use crate::keeper::pair::{Inbox, Pair, wait_as_second};
+use crate::keeper::pair::{KeeperInbox, Pair, wait_as_second};
 use crate::keeper::record;
-use crate::keeper::record::{Recorded, Recorder};
+use crate::keeper::record::{Record, RecordOutcome, RecordedBy};
 use crate::keeper::target::Target;
-use crate::names::{InstanceId, Office, ProfileName};
-use crate::records::instances::Record;
-use crate::sys;
 use crate::sys::{ProcessHandle, StartTime, StartTimeUnit, supervise};
-use crate::{Evicted, Holder, OpenOptions, Store};
+use crate::{
+    Error, ErrorKind, Evicted, Holder, InstanceId, Office, OpenOptions, ProfileName, Result, Store,
+    sys,
+};
 
 pub(super) use crate::keeper::pair::VERB as VERB_OF_SECOND;
 
@@ -37,7 +36,7 @@ pub(super) const VERB: &str = "__keeper";
 
 /// What a keeper tells the verb that started it, in one JSON document on a pipe.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Report {
+pub(super) struct KeeperAnswer {
     pub(super) code: i32,
     pub(super) document: Value,
     /// For standard output.
@@ -105,7 +104,7 @@ impl Arguments {
 }
 
 /// What a keeper is started for.
-pub(super) enum Purpose<'a> {
+pub(super) enum KeeperFor<'a> {
     Office(&'a Office, Option<&'a Path>),
     /// Locks of this profile.
     Locks(&'a ProfileName),
@@ -115,22 +114,22 @@ pub(super) enum Purpose<'a> {
 pub(super) fn start(
     global: &Global,
     store: &Store,
-    purpose: &Purpose<'_>,
+    purpose: &KeeperFor<'_>,
     target: &Target,
-) -> Result<Report> {
+) -> Result<KeeperAnswer> {
     let mut arguments: Vec<OsString> = vec![VERB.into()];
     let mut add = |name: &str, value: OsString| arguments.extend([name.into(), value]);
     add("--db", store.path().into());
     add("--pid", target.pid.to_string().into());
     match purpose {
-        Purpose::Office(office, home) => {
+        KeeperFor::Office(office, home) => {
             add("--profile", office.profile.as_str().into());
             add("--kind", office.kind.as_str().into());
             if let Some(home) = home {
                 add("--home", home.into());
             }
         }
-        Purpose::Locks(profile) => add("--profile", profile.as_str().into()),
+        KeeperFor::Locks(profile) => add("--profile", profile.as_str().into()),
     }
     if let Some(start_time) = target.start_time {
         add("--start-time", start_time.value.to_string().into());
@@ -202,7 +201,7 @@ pub(super) fn second(arguments: &[OsString]) -> i32 {
     // unlocked.
     let Ok(file) = supervise::detach_with(descriptor) else { return exit::FAILED };
     let Ok(target) = parsed.target() else { return exit::OK };
-    let inbox = Inbox::new(&target.handle);
+    let inbox = KeeperInbox::new(&target.handle);
     // It started us: if it has ended by now, somebody else is our parent.
     let is_parent = supervise::own_parent() == Some(first);
     if is_parent
@@ -230,8 +229,8 @@ pub(super) fn second(arguments: &[OsString]) -> i32 {
 }
 
 /// An error of a keeper, as its verb will show it.
-fn failure(error: &Error) -> Report {
-    Report {
+fn failure(error: &Error) -> KeeperAnswer {
+    KeeperAnswer {
         code: output::exit_code(error),
         document: output::error_document(error),
         text: String::new(),
@@ -239,58 +238,65 @@ fn failure(error: &Error) -> Report {
     }
 }
 
-fn claim_and_keep(arguments: &Arguments, words: &[OsString]) -> Result<(Report, Option<Keeping>)> {
+fn claim_and_keep(
+    arguments: &Arguments,
+    words: &[OsString],
+) -> Result<(KeeperAnswer, Option<Keeping>)> {
     let target = arguments.target()?;
     let options = arguments.options();
     let store = options.open()?;
     let profile: ProfileName = arguments.profile.parse()?;
     let Some(kind) = &arguments.kind else {
         let keeps = record::register(&store, &profile, &target)?;
-        let report =
-            Report { code: exit::OK, document: Value::Null, text: String::new(), complaint: None };
+        let report = KeeperAnswer {
+            code: exit::OK,
+            document: Value::Null,
+            text: String::new(),
+            complaint: None,
+        };
         return Ok((report, keeps.then(|| Keeping::new(options, store, target, words))));
     };
     let office = Office { profile, kind: kind.parse()? };
     let home = arguments.home.as_deref();
-    let recorded = record::record(&store, &office, home, &target, Recorder::Keeper)?;
+    let recorded = record::record(&store, &office, home, &target, RecordedBy::Keeper)?;
     let report = report(&office, &target, &recorded);
     // Another keeper may have been faster, and then it keeps this record as well.
     let anchored = store.inner.own_anchor().is_some();
-    let keeping = matches!(recorded, Recorded::Granted { .. }) && anchored;
+    let keeping = matches!(recorded, RecordOutcome::Granted { .. }) && anchored;
     Ok((report, keeping.then(|| Keeping::new(options, store, target, words))))
 }
 
 /// A claim's answer, for people and for programs.
-pub(super) fn report(office: &Office, target: &Target, recorded: &Recorded) -> Report {
+pub(super) fn report(office: &Office, target: &Target, recorded: &RecordOutcome) -> KeeperAnswer {
     match recorded {
-        Recorded::Granted { instance, evicted } => {
+        RecordOutcome::Granted { instance, evicted } => {
             let instead = evicted.as_ref().map_or_else(String::new, |evicted| {
                 format!(", in the place of a dead one ({})", evicted.reason.replace('_', " "))
             });
-            Report {
+            KeeperAnswer {
                 code: exit::OK,
                 document: document(Some(*instance), evicted.as_ref(), None, None),
                 text: format!("{office}: claimed for pid {}{instead}\n", target.pid),
                 complaint: None,
             }
         }
-        Recorded::Already(record) => already(office, record),
-        Recorded::Held(holder) => Report {
+        RecordOutcome::Already(record) => already(office, record),
+        RecordOutcome::Held(holder) => KeeperAnswer {
             code: exit::NOT_NOW,
             document: document(None, None, None, Some(holder)),
             text: String::new(),
             complaint: Some(Complaint::new(holder.to_string()).advising(holder.advice())),
         },
-        Recorded::NeedsKeeper => {
+        RecordOutcome::NeedsKeeper => {
             failure(&Error::internal("a keeper was asked to make a record that needs a keeper"))
         }
     }
 }
 
 /// The office is held by the very process that asks.
-pub(super) fn already(office: &Office, record: &Record) -> Report {
+pub(super) fn already(office: &Office, record: &Record) -> KeeperAnswer {
     let pid = record.pid.map_or_else(|| "?".to_owned(), |pid| pid.to_string());
-    Report {
+    KeeperAnswer {
         code: exit::OK,
         document: document(Some(record.id), None, Some(record), None),
         text: format!("{office}: pid {pid} holds it already\n"),

@@ -5,22 +5,20 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::claim::older;
 use crate::cli::args::Global;
 use crate::cli::context::no_store;
-use crate::cli::output::{Answer, Format, Outcome, exit};
+use crate::cli::output::{Answer, Outcome, exit};
 use crate::cli::{args, output};
-use crate::error::{Error, ErrorKind};
-use crate::names::Office;
 use crate::sys::Shortage;
 use crate::transfer::export::{Exported, ExportedFile};
-use crate::transfer::import::{Files, ImportedFile};
-use crate::transfer::{export, import};
-use crate::{environment, sys};
+use crate::transfer::import::ImportedFile;
+use crate::transfer::import::files::OlderFiles;
+use crate::transfer::{self, export, import};
+use crate::{Error, ErrorKind, Office, environment, sys};
 
-pub(super) fn import(global: &Global, arguments: &args::Import, format: Format) -> Outcome {
+pub(super) fn import(global: &Global, arguments: &args::Import) -> Outcome {
     let office = global.office()?;
-    let home = older::home(&arguments.directory, &office.kind)?;
+    let home = transfer::home(&arguments.directory, &office.kind)?;
     let (lock_dir, left_out) = match &arguments.lock_dir {
         Some(directory) => match lock_directory(directory) {
             Ok(directory) => (Some(directory), None),
@@ -33,7 +31,7 @@ pub(super) fn import(global: &Global, arguments: &args::Import, format: Format) 
         },
         None => (default_lock_dir(), None),
     };
-    let files = Files::new(&home, lock_dir.as_deref());
+    let files = OlderFiles::new(&home, lock_dir.as_deref());
     let mut rows = if files.any() {
         let store = global.options().open()?;
         import::import(&store, &office, &files)?
@@ -44,7 +42,7 @@ pub(super) fn import(global: &Global, arguments: &args::Import, format: Format) 
     let documents: Vec<Value> = rows.iter().map(ImportedFile::to_json).collect();
     let is_conflict = rows.iter().any(|row| row.finding.is_conflict);
     let code = if is_conflict { exit::NOT_NOW } else { exit::OK };
-    Ok(Answer::new(code, format, &import_in_words(&rows, &home), &documents.into()))
+    Ok(Answer::new(code, import_in_words(&rows, &home), documents.into()))
 }
 
 /// A directory that can be listed.
@@ -85,13 +83,13 @@ fn import_in_words(rows: &[ImportedFile], home: &Path) -> String {
     rows.iter().map(line).collect()
 }
 
-pub(super) fn export(global: &Global, arguments: &args::Export, format: Format) -> Outcome {
+pub(super) fn export(global: &Global, arguments: &args::Export) -> Outcome {
     let office = global.office()?;
     let Some(store) = global.existing()? else { return Err(no_store(global)?) };
     let directory = &arguments.directory;
     sys::create_private_dirs(directory)
         .map_err(|error| Error::io("create the directory", directory, error))?;
-    let home = older::home(directory, &office.kind)?;
+    let home = transfer::home(directory, &office.kind)?;
     let lock_dir = arguments.lock_dir.clone().unwrap_or_else(|| home.join("gateway-locks"));
     let rows = match export::export(&store, &office, &home, &lock_dir)? {
         Exported::Files(rows) => rows,
@@ -102,7 +100,7 @@ pub(super) fn export(global: &Global, arguments: &args::Export, format: Format) 
         }
     };
     let documents: Vec<Value> = rows.iter().map(ExportedFile::to_json).collect();
-    Ok(Answer::new(exit::OK, format, &export_in_words(&rows, &office), &documents.into()))
+    Ok(Answer::new(exit::OK, export_in_words(&rows, &office), documents.into()))
 }
 
 fn export_in_words(rows: &[ExportedFile], office: &Office) -> String {

@@ -2,20 +2,18 @@
 
 use serde_json::{Value, json};
 
+use crate::cli::args;
 use crate::cli::args::Global;
-use crate::cli::context::by_us;
+use crate::cli::context::{Existing, by_us};
 use crate::cli::identity::{name, scope};
-use crate::cli::output::{Answer, Complaint, Format, Outcome, Style, ago, exit, one_line, since};
-use crate::cli::{Existing, args};
+use crate::cli::output::{Answer, Complaint, Outcome, Style, ago, exit, one_line, since};
 use crate::clock::length;
-use crate::names::{IdentityHash, LockName, ProfileName, Wanted};
-use crate::owner::because::because;
 use crate::path_text::quoted;
-use crate::scoped::ask::LockReport;
-use crate::scoped::unlock::{Unlocked, UnlockedLock};
-use crate::{Force, Holder};
+use crate::{
+    Force, Holder, IdentityHash, LockName, LockReport, ProfileName, Unlocked, UnlockedLock, Wanted,
+};
 
-pub(super) fn locks(global: &Global, format: Format) -> Outcome {
+pub(super) fn locks(global: &Global) -> Outcome {
     let reports = match global.existing()? {
         Some(store) => store.locks()?,
         None => Vec::new(),
@@ -25,7 +23,7 @@ pub(super) fn locks(global: &Global, format: Format) -> Outcome {
     } else {
         reports.iter().map(text).collect()
     };
-    Ok(Answer::new(exit::OK, format, &text, &reports.iter().map(LockReport::to_json).collect()))
+    Ok(Answer::new(exit::OK, text, reports.iter().map(LockReport::to_json).collect()))
 }
 
 fn holder(profile: Option<&ProfileName>, pid: Option<crate::sys::Pid>) -> String {
@@ -84,9 +82,9 @@ fn text(report: &LockReport) -> String {
     lines.join("\n") + "\n"
 }
 
-pub(super) fn unlock(global: &Global, arguments: &args::Unlock, format: Format) -> Outcome {
+pub(super) fn unlock(global: &Global, arguments: &args::Unlock) -> Outcome {
     if arguments.stale {
-        return unlock_stale(global, format);
+        return unlock_stale(global);
     }
     let scope_argument = arguments.scope.as_deref().unwrap_or_default();
     let name = match &arguments.hash {
@@ -127,7 +125,7 @@ pub(super) fn unlock(global: &Global, arguments: &args::Unlock, format: Format) 
         "holder": refused.map(|holder| holder.to_json()),
     });
     let code = if refused.is_some() { exit::NOT_NOW } else { exit::OK };
-    Ok(Answer::new(code, format, &text, &document).complaining(refused.map(|holder| {
+    Ok(Answer::new(code, text, document).complaining(refused.map(|holder| {
         let force = format!(
             "`incumbent unlock {} --hash {} --force` removes the lock without ending the process",
             quoted(name.scope.as_str()),
@@ -139,7 +137,7 @@ pub(super) fn unlock(global: &Global, arguments: &args::Unlock, format: Format) 
     })))
 }
 
-fn unlock_stale(global: &Global, format: Format) -> Outcome {
+fn unlock_stale(global: &Global) -> Outcome {
     let removed = match global.existing()? {
         Some(store) => store.unlock_stale(&by_us("unlock --stale"))?,
         None => Vec::new(),
@@ -150,7 +148,7 @@ fn unlock_stale(global: &Global, format: Format) -> Outcome {
         removed.iter().map(line).collect()
     };
     let documents: Vec<Value> = removed.iter().map(document).collect();
-    Ok(Answer::new(exit::OK, format, &text, &json!({"unlocked": documents})))
+    Ok(Answer::new(exit::OK, text, json!({"unlocked": documents})))
 }
 
 fn line(removed: &UnlockedLock) -> String {
@@ -159,7 +157,7 @@ fn line(removed: &UnlockedLock) -> String {
         removed.name,
         holder(removed.profile.as_ref(), removed.pid),
         removed.verdict,
-        because(removed.reason)
+        removed.because()
     )
 }
 

@@ -4,19 +4,13 @@ use serde_json::{Value, json};
 
 use crate::cli::args::Global;
 use crate::cli::context::by_us;
-use crate::cli::output::{Answer, Complaint, Format, Outcome, ago, exit};
+use crate::cli::output::{Answer, Complaint, Outcome, ago, exit};
 use crate::cli::{args, lost_store, output};
-use crate::error::Result;
-use crate::keeper::Known;
-use crate::keeper::release::{current_run, parent};
-use crate::marker::request::MarkerRequest;
-use crate::marker::{Consumed, request};
-use crate::names::MarkerName;
-use crate::records::markers::Addressee;
-use crate::{Marker, Store, Written};
-use crate::{marker, sys};
+use crate::keeper::markers;
+use crate::marker::request;
+use crate::{Consumed, Marker, MarkerName, MarkerRequest, Written};
 
-pub(super) fn write(global: &Global, arguments: &args::MarkerWrite, format: Format) -> Outcome {
+pub(super) fn write(global: &Global, arguments: &args::MarkerWrite) -> Outcome {
     let office = global.office()?;
     let mut request = MarkerRequest::new(arguments.name.clone()).by(by_us("marker write"));
     if let Some(ttl) = arguments.ttl {
@@ -38,56 +32,24 @@ pub(super) fn write(global: &Global, arguments: &args::MarkerWrite, format: Form
     }
     let replaced: Vec<Value> = replaced.iter().map(Marker::to_json).collect();
     let more = json!({"written": true, "replaced": replaced});
-    Ok(Answer::new(exit::OK, format, &text, &document(Some(&marker), more)))
+    Ok(Answer::new(exit::OK, text, document(Some(&marker), more)))
 }
 
-/// Whom a verb is about: the run that we are in, or a process.
-fn meant(store: &Store, pid: Option<sys::Pid>) -> Result<(sys::Pid, Addressee)> {
-    let pid = match pid {
-        Some(pid) => pid,
-        None => match current_run(store)? {
-            Some(run) => return Ok((run.pid.unwrap_or_default(), Addressee::of(&run))),
-            None => parent()?,
-        },
-    };
-    Ok((pid, marker::addressee(&store.inner, pid)?))
-}
-
-/// Looks for a marker. That there is none for somebody who is not on record may be for want of the
-/// record.
-fn look_for<T>(
-    global: &Global,
-    pid: Option<sys::Pid>,
-    look: impl Fn(&Store, &Addressee) -> Result<Option<T>>,
-) -> Result<Option<T>> {
-    let found = lost_store::ask(global, |store| {
-        let (_, addressee) = meant(store, pid)?;
-        Ok(match look(store, &addressee)? {
-            None if addressee.instances.is_empty() => Known::ByLack(None),
-            found => Known::Well(found),
-        })
-    })?;
-    Ok(found.flatten())
-}
-
-pub(super) fn peek(global: &Global, arguments: &args::MarkerRead, format: Format) -> Outcome {
+pub(super) fn peek(global: &Global, arguments: &args::MarkerRead) -> Outcome {
     let name = arguments.name.as_ref();
-    let marker = look_for(global, arguments.pid, |store, addressee| {
-        marker::peek(&store.inner, addressee, name)
-    })?;
+    let marker = lost_store::ask(global, |store| markers::peek(store, arguments.pid, name))?;
+    let marker = marker.flatten();
     Ok(Answer::new(
         if marker.is_some() { exit::OK } else { exit::NO },
-        format,
-        &text(marker.as_ref()),
-        &document(marker.as_ref(), json!({})),
+        text(marker.as_ref()),
+        document(marker.as_ref(), json!({})),
     ))
 }
 
-pub(super) fn consume(global: &Global, arguments: &args::MarkerRead, format: Format) -> Outcome {
+pub(super) fn consume(global: &Global, arguments: &args::MarkerRead) -> Outcome {
     let name = arguments.name.as_ref();
-    let consumed = look_for(global, arguments.pid, |store, addressee| {
-        marker::consume(&store.inner, addressee, name)
-    })?;
+    let consumed = lost_store::ask(global, |store| markers::consume(store, arguments.pid, name))?;
+    let consumed = consumed.flatten();
     let recorded = consumed.as_ref().is_none_or(|consumed| consumed.recorded);
     let complaint = (!recorded).then(|| {
         Complaint::new(
@@ -97,18 +59,15 @@ pub(super) fn consume(global: &Global, arguments: &args::MarkerRead, format: For
     let marker = consumed.map(|Consumed { marker, .. }| marker);
     let more = json!({"consumed": marker.is_some(), "recorded": recorded});
     let code = if marker.is_some() { exit::OK } else { exit::NO };
-    Ok(Answer::new(code, format, &text(marker.as_ref()), &document(marker.as_ref(), more))
+    Ok(Answer::new(code, text(marker.as_ref()), document(marker.as_ref(), more))
         .complaining(complaint))
 }
 
-pub(super) fn clear(global: &Global, arguments: &args::MarkerClear, format: Format) -> Outcome {
+pub(super) fn clear(global: &Global, arguments: &args::MarkerClear) -> Outcome {
     let name: &MarkerName = &arguments.name;
     let by = by_us("marker clear");
     let cleared = match global.existing()? {
-        Some(store) => {
-            let (pid, addressee) = meant(&store, arguments.pid)?;
-            marker::clear(&store.inner, pid, &addressee, name, &by)?
-        }
+        Some(store) => markers::clear(&store, arguments.pid, name, &by)?,
         None => 0,
     };
     let text = match cleared {
@@ -118,9 +77,8 @@ pub(super) fn clear(global: &Global, arguments: &args::MarkerClear, format: Form
     };
     Ok(Answer::new(
         if cleared > 0 { exit::OK } else { exit::NO },
-        format,
-        &text,
-        &json!({"cleared": cleared}),
+        text,
+        json!({"cleared": cleared}),
     ))
 }
 

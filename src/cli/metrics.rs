@@ -3,11 +3,13 @@
 //! Names and units follow Prometheus' conventions: base units (seconds), `_info` for what only
 //! carries labels, and for a word a time series with the value 1. Nothing here counts events: what
 //! the store keeps is bounded, and a counter that falls is none.
+//!
+//! Not by the crate `prometheus-client`: its registry is for values that a program counts up, and
+//! exports each of them; here each line is an answer of the store, and absent where it has none.
 
 use std::fmt::Write;
 
-use crate::Desired;
-use crate::status::report::Report;
+use crate::{Desired, Report};
 
 /// Metrics of one name, in the order in which they are printed.
 struct Family {

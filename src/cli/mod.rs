@@ -26,6 +26,7 @@ mod sql;
 mod status;
 mod status_set;
 mod stop;
+mod style;
 mod usage;
 
 use std::ffi::OsString;
@@ -33,16 +34,13 @@ use std::ffi::OsString;
 use clap::{CommandFactory, Parser};
 use serde_json::json;
 
-use crate::Store;
 use crate::cli::advice::Invocation;
 use crate::cli::answer::{Answer, Outcome};
 use crate::cli::args::{Cli, Global, Verb};
 use crate::cli::output::{Format, exit};
-use crate::error::Error;
 use crate::forensics::diagnostic;
-use crate::path_text;
-use crate::process::anchor::sweep::Orphan;
 use crate::sys::{signals, supervise};
+use crate::{Error, path_text};
 
 /// Runs the command line `arguments`, the program's name first; returns the exit code.
 #[must_use]
@@ -65,64 +63,64 @@ pub fn main(arguments: &[OsString]) -> i32 {
 fn dispatch(cli: &Cli) -> i32 {
     let format = if cli.global.json { Format::Json } else { Format::Text };
     let (name, outcome): (_, Outcome) = match &cli.verb {
-        Verb::Run(arguments) => ("run", run::run(&cli.global, arguments, format)),
+        Verb::Run(arguments) => ("run", run::run(&cli.global, arguments)),
         Verb::Status(arguments) => ("status", status::status(&cli.global, arguments, format)),
         Verb::StatusSet(arguments) => {
-            ("status-set", status_set::status_set(&cli.global, arguments, format))
+            ("status-set", status_set::status_set(&cli.global, arguments))
         }
-        Verb::Claim(arguments) => ("claim", claim::claim(&cli.global, arguments, format)),
-        Verb::Release(arguments) => ("release", claim::release(&cli.global, arguments, format)),
-        Verb::Evict(arguments) => ("evict", evict::evict(&cli.global, arguments, format)),
-        Verb::Stop(arguments) => ("stop", stop::stop(&cli.global, arguments, format)),
-        Verb::Restart(arguments) => ("restart", stop::restart(&cli.global, arguments, format)),
-        Verb::Desired { desired } => ("desired", stop::desired(&cli.global, *desired, format)),
+        Verb::Claim(arguments) => ("claim", claim::claim(&cli.global, arguments)),
+        Verb::Release(arguments) => ("release", claim::release(&cli.global, arguments)),
+        Verb::Evict(arguments) => ("evict", evict::evict(&cli.global, arguments)),
+        Verb::Stop(arguments) => ("stop", stop::stop(&cli.global, arguments)),
+        Verb::Restart(arguments) => ("restart", stop::restart(&cli.global, arguments)),
+        Verb::Desired { desired } => ("desired", stop::desired(&cli.global, *desired)),
         Verb::Marker(args::Marker::Write(arguments)) => {
-            ("marker write", marker::write(&cli.global, arguments, format))
+            ("marker write", marker::write(&cli.global, arguments))
         }
         Verb::Marker(args::Marker::Peek(arguments)) => {
-            ("marker peek", marker::peek(&cli.global, arguments, format))
+            ("marker peek", marker::peek(&cli.global, arguments))
         }
         Verb::Marker(args::Marker::Consume(arguments)) => {
-            ("marker consume", marker::consume(&cli.global, arguments, format))
+            ("marker consume", marker::consume(&cli.global, arguments))
         }
         Verb::Marker(args::Marker::Clear(arguments)) => {
-            ("marker clear", marker::clear(&cli.global, arguments, format))
+            ("marker clear", marker::clear(&cli.global, arguments))
         }
         Verb::Lock(args::Lock::Acquire(arguments)) => {
-            ("lock acquire", lock::acquire(&cli.global, arguments, format))
+            ("lock acquire", lock::acquire(&cli.global, arguments))
         }
         Verb::Lock(args::Lock::Renew(arguments)) => {
-            ("lock renew", lock::renew(&cli.global, arguments, format))
+            ("lock renew", lock::renew(&cli.global, arguments))
         }
         Verb::Lock(args::Lock::Verify(arguments)) => {
-            ("lock verify", lock::verify(&cli.global, arguments, format))
+            ("lock verify", lock::verify(&cli.global, arguments))
         }
         Verb::Lock(args::Lock::Release(arguments)) => {
-            ("lock release", lock::release(&cli.global, arguments, format))
+            ("lock release", lock::release(&cli.global, arguments))
         }
-        Verb::Locks => ("locks", locks::locks(&cli.global, format)),
-        Verb::Unlock(arguments) => ("unlock", locks::unlock(&cli.global, arguments, format)),
-        Verb::History => ("history", history::history(&cli.global, format)),
+        Verb::Locks => ("locks", locks::locks(&cli.global)),
+        Verb::Unlock(arguments) => ("unlock", locks::unlock(&cli.global, arguments)),
+        Verb::History => ("history", history::history(&cli.global)),
         Verb::Events(arguments) => ("events", events::events(&cli.global, arguments, format)),
         Verb::Forensics(args::Forensics::Snapshot(arguments)) => {
-            ("forensics snapshot", forensics::snapshot(&cli.global, arguments, format))
+            ("forensics snapshot", forensics::snapshot(&cli.global, arguments))
         }
         Verb::Forensics(args::Forensics::Systemd(arguments)) => {
-            ("forensics systemd", forensics::systemd(&cli.global, arguments, format))
+            ("forensics systemd", forensics::systemd(&cli.global, arguments))
         }
         Verb::Forensics(args::Forensics::Diagnose(arguments)) => {
-            ("forensics diagnose", forensics::diagnose(&cli.global, arguments, format))
+            ("forensics diagnose", forensics::diagnose(&cli.global, arguments))
         }
-        Verb::Doctor(arguments) => ("doctor", doctor::doctor(&cli.global, arguments, format)),
-        Verb::Import(arguments) => ("import", legacy::import(&cli.global, arguments, format)),
-        Verb::Export(arguments) => ("export", legacy::export(&cli.global, arguments, format)),
-        Verb::Path => ("path", path(&cli.global, format)),
+        Verb::Doctor(arguments) => ("doctor", doctor::doctor(&cli.global, arguments)),
+        Verb::Import(arguments) => ("import", legacy::import(&cli.global, arguments)),
+        Verb::Export(arguments) => ("export", legacy::export(&cli.global, arguments)),
+        Verb::Path => ("path", path(&cli.global)),
         Verb::Sql(arguments) => ("sql", sql::sql(&cli.global, arguments, format)),
         Verb::Completions { shell } => ("completions", Ok(completions(*shell))),
         Verb::Man => ("man", man()),
     };
     let invocation = Invocation::of(&cli.global);
-    outcome.unwrap_or_else(|error| Answer::error(format, &invocation, &error)).deliver(
+    outcome.unwrap_or_else(|error| Answer::error(&invocation, &error)).deliver(
         format,
         &invocation,
         name,
@@ -130,19 +128,13 @@ fn dispatch(cli: &Cli) -> i32 {
     )
 }
 
-fn path(global: &Global, format: Format) -> Outcome {
+fn path(global: &Global) -> Outcome {
     let path = global.options().resolved_path()?;
-    Ok(match format {
-        // For `$(incumbent path)`.
-        Format::Text => {
-            Answer::data(exit::OK, [path.as_os_str().as_encoded_bytes(), b"\n"].concat())
-        }
-        Format::Json => {
-            let mut document = json!({});
-            path_text::put(&mut document, "path", &path);
-            Answer::new(exit::OK, format, "", &document)
-        }
-    })
+    let mut document = json!({});
+    path_text::put(&mut document, "path", &path);
+    // For `$(incumbent path)`.
+    let line = [path.as_os_str().as_encoded_bytes(), b"\n"].concat();
+    Ok(Answer::data(exit::OK, line).or_document(document))
 }
 
 fn completions(shell: clap_complete::Shell) -> Answer {
@@ -172,12 +164,4 @@ fn render_verbs(command: &clap::Command, prefix: &str, page: &mut Vec<u8>) -> st
         render_verbs(verb, &name, page)?;
     }
     Ok(())
-}
-
-/// What there is to be asked.
-enum Existing {
-    Store(Store),
-    /// Not a store, and somebody who recorded himself in the one that was there.
-    Orphan(Orphan),
-    Nothing,
 }

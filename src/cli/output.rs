@@ -5,7 +5,9 @@
 //! releasing.
 
 use std::io;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{OnceLock, mpsc};
 use std::time::Duration;
 
@@ -13,11 +15,11 @@ use serde_json::{Value, json};
 
 use crate::cli::printable;
 use crate::clock::{is_believed, length, rfc3339};
-use crate::error::{Error, ErrorKind};
-use crate::{clock, path_text};
+use crate::{Error, ErrorKind, clock, path_text};
 
 pub(crate) use crate::cli::answer::{Answer, Complaint, Outcome};
 pub(crate) use crate::cli::printable::one_line;
+pub(crate) use crate::cli::style::Style;
 
 /// The exit codes of the design.
 pub(crate) mod exit {
@@ -100,33 +102,53 @@ pub(crate) fn tell_lines(text: &str) {
 /// terminal): written by a thread of its own, and dropped where that has too much to say already.
 pub(crate) fn tell_aside(text: &str) {
     let Some(teller) = teller() else { return tell(text) };
-    let _ = teller.try_send(Said::Text(text.to_owned()));
+    let _ = teller.try_send(Line::Text(text.to_owned()));
 }
 
-/// Waits until what was told aside is written, but not for long.
+/// Waits until what was told aside is written, but not for a reader: one line is not written for
+/// long where nobody reads. On a busy machine the thread that writes may only not have had its turn
+/// yet.
 pub(crate) fn finish_telling() {
-    const WITHIN: Duration = Duration::from_millis(100);
+    const LOOK_EVERY: Duration = Duration::from_millis(50);
+    const ALIKE_MAX: usize = 3;
+    let Some(Some(teller)) = TELLER.get() else { return };
     let (done, finished) = mpsc::channel();
-    if teller().is_some_and(|teller| teller.try_send(Said::Done(done)).is_ok()) {
-        let _ = finished.recv_timeout(WITHIN);
+    if teller.try_send(Line::Done(done)).is_err() {
+        return;
+    }
+    let (mut before, mut alike) = (0, 0);
+    while alike < ALIKE_MAX && finished.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Timeout) {
+        let now = WRITTEN.load(Ordering::Relaxed);
+        let is_writing = now % 2 == 1;
+        alike = if is_writing && now == before { alike + 1 } else { 0 };
+        before = now;
     }
 }
 
-enum Said {
+/// How often the thread that writes what is told aside has begun and ended a line: odd while it
+/// writes one.
+static WRITTEN: AtomicUsize = AtomicUsize::new(0);
+
+enum Line {
     Text(String),
     Done(mpsc::Sender<()>),
 }
 
-fn teller() -> Option<&'static mpsc::SyncSender<Said>> {
+static TELLER: OnceLock<Option<mpsc::SyncSender<Line>>> = OnceLock::new();
+
+fn teller() -> Option<&'static mpsc::SyncSender<Line>> {
     const LINES_MAX: usize = 64;
-    static TELLER: OnceLock<Option<mpsc::SyncSender<Said>>> = OnceLock::new();
     let teller = TELLER.get_or_init(|| {
         let (sender, lines) = mpsc::sync_channel(LINES_MAX);
         let write = move || {
             for line in lines {
                 match line {
-                    Said::Text(text) => tell(&text),
-                    Said::Done(done) => drop(done.send(())),
+                    Line::Text(text) => {
+                        WRITTEN.fetch_add(1, Ordering::Relaxed);
+                        tell(&text);
+                        WRITTEN.fetch_add(1, Ordering::Relaxed);
+                    }
+                    Line::Done(done) => drop(done.send(())),
                 }
             }
         };
@@ -134,82 +156,6 @@ fn teller() -> Option<&'static mpsc::SyncSender<Said>> {
         thread.is_ok().then_some(sender)
     });
     teller.as_ref()
-}
-
-/// Styles for a terminal; plain text elsewhere, and with `NO_COLOR`.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Style {
-    colour: bool,
-    is_terminal: bool,
-}
-
-impl Style {
-    const GOOD: &str = "32;1";
-
-    const DOUBTFUL: &str = "33;1";
-
-    const BAD: &str = "31;1";
-
-    const FAINT: &str = "2";
-
-    const PLAIN: &str = "0";
-
-    /// All that it makes.
-    pub(crate) const CODES: [&str; 5] =
-        [Self::GOOD, Self::DOUBTFUL, Self::BAD, Self::FAINT, Self::PLAIN];
-
-    pub(crate) fn of_stdout() -> Self {
-        let refused = crate::environment::value("NO_COLOR").is_some();
-        let dumb = crate::environment::text("TERM").is_some_and(|term| term == "dumb");
-        let is_terminal = io::stdout().is_terminal() && !dumb;
-        Self { colour: is_terminal && !refused, is_terminal }
-    }
-
-    /// A symbol in front of an answer, where a terminal shows it.
-    fn mark(self, code: &str, symbol: &str) -> String {
-        if self.is_terminal { self.paint(code, symbol) + " " } else { String::new() }
-    }
-
-    pub(crate) fn good_mark(self) -> String {
-        self.mark(Self::GOOD, "\u{25cf}")
-    }
-
-    pub(crate) fn doubtful_mark(self) -> String {
-        self.mark(Self::DOUBTFUL, "?")
-    }
-
-    pub(crate) fn bad_mark(self) -> String {
-        self.mark(Self::BAD, "\u{25cb}")
-    }
-
-    /// Whether there are colours in what it makes.
-    pub(crate) fn paints(self) -> bool {
-        self.colour
-    }
-
-    fn paint(self, code: &str, text: &str) -> String {
-        if self.colour {
-            format!("\x1b[{code}m{text}\x1b[{}m", Self::PLAIN)
-        } else {
-            text.to_owned()
-        }
-    }
-
-    pub(crate) fn good(self, text: &str) -> String {
-        self.paint(Self::GOOD, text)
-    }
-
-    pub(crate) fn bad(self, text: &str) -> String {
-        self.paint(Self::BAD, text)
-    }
-
-    pub(crate) fn doubtful(self, text: &str) -> String {
-        self.paint(Self::DOUBTFUL, text)
-    }
-
-    pub(crate) fn faint(self, text: &str) -> String {
-        self.paint(Self::FAINT, text)
-    }
 }
 
 /// `3 min ago` for a Unix time in milliseconds; a time that lies ahead is shown as it stands, and

@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
-use super::output::Style;
+use crate::cli::style::Style;
 use crate::path_text::is_unprintable;
 
 /// Begins a colour of ours, up to the letter `m`.

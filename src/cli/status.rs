@@ -2,16 +2,14 @@
 
 use crate::cli::advice::Invocation;
 use crate::cli::args::Global;
+use crate::cli::context::Existing;
 use crate::cli::output::{Answer, Format, Outcome, Style, ago, exit};
-use crate::cli::{Existing, args, metrics, output};
+use crate::cli::{args, metrics, output};
 use crate::clock::{length, rfc3339};
-use crate::error::Error;
-use crate::names::{Kind, ProfileName};
-use crate::records::runtime::PlatformStatus;
-use crate::state;
+use crate::patience::with_budget;
 use crate::status::answer;
-use crate::status::report::{ANSWER_WITHIN, Report};
-use crate::store::busy::with_budget;
+use crate::status::report::ANSWER_WITHIN;
+use crate::{Desired, Error, Kind, PlatformStatus, ProfileName, Report, state};
 
 /// Of platforms, locks and markers this many are shown: an answer fits on a screen.
 const SHOWN: usize = 12;
@@ -30,7 +28,7 @@ fn answer(global: &Global, arguments: &args::Status, format: Format) -> Outcome 
             .with_hint("leave out one of them"));
     }
     if arguments.all {
-        return all(global, arguments, format);
+        return all(global, arguments);
     }
     let office = global.office()?;
     let report = match global.existing_or_orphan()? {
@@ -50,10 +48,10 @@ fn answer(global: &Global, arguments: &args::Status, format: Format) -> Outcome 
     } else {
         text(&report, &Invocation::of(global))
     };
-    Ok(Answer::new(code, format, &text, &report.to_json()))
+    Ok(Answer::new(code, text, report.to_json()))
 }
 
-fn all(global: &Global, arguments: &args::Status, format: Format) -> Outcome {
+fn all(global: &Global, arguments: &args::Status) -> Outcome {
     let profile = global.profile.as_deref().map(ProfileName::new).transpose()?;
     let kind = global.kind.as_deref().map(Kind::new).transpose()?;
     let reports = match global.existing()? {
@@ -69,7 +67,7 @@ fn all(global: &Global, arguments: &args::Status, format: Format) -> Outcome {
     } else {
         table(&reports)
     };
-    Ok(Answer::new(exit::OK, format, &text, &reports.iter().map(Report::to_json).collect()))
+    Ok(Answer::new(exit::OK, text, reports.iter().map(Report::to_json).collect()))
 }
 
 /// One line for each office.
@@ -150,7 +148,7 @@ fn note(report: &Report) -> String {
         }
     }
     if let Some(desired) = report.desired
-        && (desired == crate::records::profiles::Desired::Running) != (report.verdict != "dead")
+        && (desired == Desired::Running) != (report.verdict != "dead")
     {
         notes.push(format!("should be {desired}"));
     }

@@ -2,25 +2,14 @@
 
 use serde_json::{Value, json};
 
-use crate::Store;
 use crate::cli::args::{Cadence, Global, StatusField, StatusSet, Time};
 use crate::cli::context::by_us;
 use crate::cli::lost_store;
-use crate::cli::output::{Answer, Format, Outcome, exit};
-use crate::clock::{Clock, SystemClock};
-use crate::error::{Error, ErrorKind, Result};
-use crate::keeper::Known;
-use crate::keeper::release::{current_run, is_about, parent};
-use crate::names::Office;
-use crate::records::instances::Record;
-use crate::records::runtime;
-use crate::status::field::Field;
-use crate::status::platform::PlatformUpdate;
-use crate::status::update::StatusUpdate;
-use crate::status::write;
-use crate::{owner, sys};
+use crate::cli::output::{Answer, Outcome, exit};
+use crate::keeper::speak;
+use crate::{Clock, Error, Field, Office, PlatformUpdate, Result, StatusUpdate, SystemClock};
 
-pub(super) fn status_set(global: &Global, arguments: &StatusSet, format: Format) -> Outcome {
+pub(super) fn status_set(global: &Global, arguments: &StatusSet) -> Outcome {
     let office = global.office()?;
     let update = update(arguments, &office)?;
     update.check()?;
@@ -29,121 +18,24 @@ pub(super) fn status_set(global: &Global, arguments: &StatusSet, format: Format)
             "name a field, such as `--state running`; see `incumbent status-set --help`",
         ));
     }
-    let said = lost_store::ask(global, |store| {
-        Ok(match owner(store, &office, arguments.pid) {
-            // Most of these say no more than that nobody is on record.
-            Err(error) if error.kind() == ErrorKind::NotOwner => Known::ByLack(Err(error)),
-            found => Known::Well(found.and_then(|record| say(store, &office, record, &update))),
-        })
-    })?;
+    let said =
+        lost_store::ask(global, |store| Ok(speak::say(store, &office, arguments.pid, &update)))?;
     let Some(said) = said else {
         let path = global.options().resolved_path()?;
-        return Err(not_owner(format!(
+        return Err(speak::not_owner(format!(
             "nobody holds {office}: there is no store at {}",
             path.display()
         ))
         .at(path));
     };
-    let record = said?;
+    let instance = said?;
     let document = json!({
         "written": true,
         "profile": office.profile.as_str(),
         "kind": office.kind.as_str(),
-        "instance": record.id.as_i64(),
+        "instance": instance.as_i64(),
     });
-    Ok(Answer::new(exit::OK, format, "", &document))
-}
-
-fn say(store: &Store, office: &Office, owner: Record, update: &StatusUpdate) -> Result<Record> {
-    if update.is_about_instance() {
-        check_is_own(store, &owner, office)?;
-    }
-    write::write(&store.inner, owner.id, &owner.nonce_hash, update)?;
-    Ok(owner)
-}
-
-/// Of a profile that is served only the platforms can be told apart.
-fn check_is_own(store: &Store, record: &Record, office: &Office) -> Result<()> {
-    let Some(own) = record.office().filter(|own| own.profile != office.profile) else {
-        return Ok(());
-    };
-    let serves = store.inner.read(|connection| {
-        Ok(runtime::exists(connection)?
-            && runtime::serves(connection, record.id)?.contains(&office.profile))
-    })?;
-    if !serves {
-        return Err(not_owner(format!("the run we are in holds {own}, not {office}")));
-    }
-    Err(Error::invalid(format!(
-        "profile {} is served by {own}: only its platforms can be told apart",
-        office.profile
-    ))
-    .with_hint(format!(
-        "say `--profile {}` for what is true of the gateway as a whole",
-        own.profile
-    )))
-}
-
-/// The record of whoever may speak for the office: the run that we are in, or the process that is
-/// meant and that `--pid` recorded. A profile that nobody holds is spoken for by who serves it.
-fn owner(store: &Store, office: &Office, pid: Option<sys::Pid>) -> Result<Record> {
-    let run = current_run(store)?;
-    let pid = match (pid, run) {
-        (None, Some(run)) => return speaks_for(run, office),
-        // By its own pid, by that of its command: the same run.
-        (Some(pid), Some(run)) if [run.pid, run.child_pid].contains(&Some(pid)) => {
-            return speaks_for(run, office);
-        }
-        (Some(pid), _) => pid,
-        (None, None) => parent()?,
-    };
-    let (candidates, found) = store.inner.read(|connection| {
-        let mut offices = vec![office.clone()];
-        if runtime::exists(connection)? {
-            offices.extend(runtime::servers(connection, office)?);
-        }
-        let live = |office: &Office| owner::live(connection, office).transpose();
-        let candidates = offices.iter().filter_map(live).collect::<Result<Vec<_>>>()?;
-        for record in &candidates {
-            if is_about(&store.inner, record, pid)? {
-                let found = record.clone();
-                return Ok((candidates, Some(found)));
-            }
-        }
-        Ok((candidates, None))
-    })?;
-    match (found, candidates.first()) {
-        (Some(record), _) if record.is_pid => Ok(record),
-        (Some(_), _) => Err(not_owner(format!(
-            "pid {pid} holds {office} itself, and speaks for itself: a `run` by its command, a program \
-             through the library"
-        ))),
-        (None, Some(holder)) => Err(not_owner(match holder.pid {
-            Some(same) if same == pid => format!(
-                "{office} is held by another process that has pid {pid} in its own pid namespace, or \
-                 had it before"
-            ),
-            Some(other) => format!("pid {pid} does not hold {office}; pid {other} does"),
-            None => format!("pid {pid} does not hold {office}"),
-        })),
-        (None, None) => Err(not_owner(format!("pid {pid} does not hold {office}: nobody does"))),
-    }
-}
-
-/// A run speaks for its own office, and for profiles: whether it serves them, the write finds out.
-fn speaks_for(run: Record, office: &Office) -> Result<Record> {
-    if run.kind() == Some(&office.kind) {
-        return Ok(run);
-    }
-    let own = run.office().map_or_else(|| "no office".to_owned(), |office| office.to_string());
-    Err(not_owner(format!("the run we are in holds {own}, not {office}")))
-}
-
-fn not_owner(message: String) -> Error {
-    Error::new(ErrorKind::NotOwner, message).with_hint(
-        "call it in the command of a `run`, or claim the office for the process first (`incumbent claim \
-         --pid PID`)",
-    )
+    Ok(Answer::new(exit::OK, "", document))
 }
 
 /// The update that the arguments describe; a field cannot be set and forgotten at once.

@@ -6,17 +6,15 @@
 use serde_json::{Value, json};
 
 use crate::cli::args::Global;
-use crate::cli::context::by_us;
-use crate::cli::output::{Answer, Complaint, Format, Outcome, exit};
-use crate::cli::{Existing, args, output};
-use crate::error::Error;
-use crate::names::{InstanceId, Office};
-use crate::office::takeover::restart::{Restart, RestartOptions};
-use crate::office::takeover::stop::{StopOptions, StopOutcome, StopReport};
-use crate::sys;
-use crate::{Desired, Holder, Store};
+use crate::cli::context::{Existing, by_us};
+use crate::cli::output::{Answer, Complaint, Outcome, exit};
+use crate::cli::{args, output};
+use crate::{
+    Desired, Error, Holder, InstanceId, Office, Restart, RestartOptions, StopOptions, StopOutcome,
+    StopReport, Store, sys,
+};
 
-pub(super) fn stop(global: &Global, arguments: &args::Stop, format: Format) -> Outcome {
+pub(super) fn stop(global: &Global, arguments: &args::Stop) -> Outcome {
     let office = global.office()?;
     let without_store = |outcome| StopReport {
         outcome,
@@ -81,7 +79,7 @@ pub(super) fn stop(global: &Global, arguments: &args::Stop, format: Format) -> O
     if !report.ended_left_over.is_empty() {
         document["ended_left_over"] = json!(report.ended_left_over);
     }
-    Ok(Answer::new(code, format, &text, &document)
+    Ok(Answer::new(code, text, document)
         .complaining(beside(&office, &report))
         .complaining(complaint))
 }
@@ -91,8 +89,8 @@ fn beside(office: &Office, report: &StopReport) -> Vec<Complaint> {
     let mut complaints = Vec::new();
     if let Some(error) = &report.not_recorded {
         complaints.push(Complaint::new(format!(
-            "this stop could not be recorded ({error}): the gateway and its supervisor may take it for \
-             a crash"
+            "this stop could not be recorded ({error}): the gateway and its supervisor may take it \
+             for a crash"
         )));
     }
     complaints.extend(report.ended_left_over.iter().map(|pid| {
@@ -203,8 +201,7 @@ fn told<'a>(office: &Office, outcome: &'a StopOutcome, arguments: &args::Stop) -
             refused(complaint, Some(holder), exit::UNKNOWN)
         }
         StopOutcome::StillRunning(holder, why) => {
-            let advice = if arguments.force || holder.reason == crate::owner::holder::CANNOT_SIGNAL
-            {
+            let advice = if arguments.force || holder.cannot_be_signalled() {
                 holder.advice()
             } else {
                 "`incumbent stop --force` kills it; `incumbent stop --timeout DUR` waits longer"
@@ -220,7 +217,7 @@ fn told<'a>(office: &Office, outcome: &'a StopOutcome, arguments: &args::Stop) -
     }
 }
 
-pub(super) fn restart(global: &Global, arguments: &args::Restart, format: Format) -> Outcome {
+pub(super) fn restart(global: &Global, arguments: &args::Restart) -> Outcome {
     let office = global.office()?;
     let mut options = RestartOptions::new().by(by_us("restart"));
     if let Some(timeout) = arguments.timeout {
@@ -246,7 +243,7 @@ pub(super) fn restart(global: &Global, arguments: &args::Restart, format: Format
         "holder": holder.map_or(Value::Null, Holder::to_json),
         "retry_after_ms": holder.and_then(|holder| holder.retry_after_ms),
     });
-    Ok(Answer::new(code, format, &text, &document).complaining(complaint))
+    Ok(Answer::new(code, text, document).complaining(complaint))
 }
 
 fn told_of_restart<'a>(office: &Office, answer: &'a Restart) -> Told<'a> {
@@ -285,7 +282,7 @@ fn told_of_restart<'a>(office: &Office, answer: &'a Restart) -> Told<'a> {
     }
 }
 
-pub(super) fn desired(global: &Global, wanted: Option<Desired>, format: Format) -> Outcome {
+pub(super) fn desired(global: &Global, wanted: Option<Desired>) -> Outcome {
     let name = global.profile_name()?;
     let desired = match wanted {
         Some(wanted) => {
@@ -308,5 +305,5 @@ pub(super) fn desired(global: &Global, wanted: Option<Desired>, format: Format) 
         None => format!("{name}: nobody has said whether it should run\n"),
     };
     let document = json!({"profile": name.as_str(), "desired": desired.map(Desired::as_str)});
-    Ok(Answer::new(exit::OK, format, &text, &document))
+    Ok(Answer::new(exit::OK, text, document))
 }

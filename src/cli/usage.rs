@@ -11,7 +11,7 @@ use super::answer::Answer;
 use super::nature::Nature;
 use super::output::{self, Format, Style, exit};
 use super::printable::one_line;
-use crate::error::Error;
+use crate::Error;
 
 /// Says it, and returns the exit code.
 pub(super) fn show(mut error: clap::Error, arguments: &[OsString]) -> i32 {
@@ -37,7 +37,7 @@ pub(super) fn show(mut error: clap::Error, arguments: &[OsString]) -> i32 {
         }
     };
     let invocation = Invocation::default();
-    let answer = Answer::error(format, &invocation, &error);
+    let answer = Answer::error(&invocation, &error);
     answer.deliver(format, &invocation, verb, Nature::Question)
 }
 

@@ -6,18 +6,13 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::doctor::owners;
-use crate::doctor::owners::Owner;
-use crate::error::Result;
-use crate::names::{Kind, ProfileName};
+use crate::doctor::judged_owner;
+use crate::doctor::judged_owner::{JudgedOwner, Only};
 use crate::path_text::quoted;
 use crate::process::command_line;
-use crate::records::identities::Identities;
-use crate::store::Store;
-use crate::store::handle::Inner;
-use crate::store::location::Location;
-use crate::store::open::OpenOptions;
-use crate::{environment, sys};
+use crate::records::Identities;
+use crate::store::{Inner, Location};
+use crate::{Kind, OpenOptions, ProfileName, Result, Store, environment, sys};
 
 /// How much a [`Finding`] matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -73,6 +68,7 @@ pub struct Finding {
     /// What a person can do, where there is something to do.
     pub remedy: Option<String>,
     /// Whether the look failed for want of something, and may succeed a moment later.
+    #[cfg_attr(not(feature = "cli"), expect(dead_code))]
     pub(crate) ran_short: bool,
 }
 
@@ -88,8 +84,8 @@ impl Finding {
         })
     }
 
-    pub(super) fn of(id: &'static str, seen: Seen) -> Self {
-        let Seen { severity, evidence, remedy, ran_short } = seen;
+    pub(super) fn of(id: &'static str, seen: Observation) -> Self {
+        let Observation { severity, evidence, remedy, ran_short } = seen;
         Self { id, severity, evidence, remedy, ran_short }
     }
 }
@@ -99,19 +95,19 @@ pub(crate) struct Check<T> {
     pub(super) id: &'static str,
     /// What there is to say when nothing is found.
     pub(super) silent: &'static str,
-    pub(super) look: fn(&T) -> Result<Vec<Seen>>,
+    pub(super) look: fn(&T) -> Result<Vec<Observation>>,
 }
 
 /// A finding that does not know yet whose it is.
 #[derive(Debug)]
-pub(crate) struct Seen {
+pub(crate) struct Observation {
     pub(super) severity: Severity,
     pub(super) evidence: String,
     pub(super) remedy: Option<String>,
     pub(super) ran_short: bool,
 }
 
-impl Seen {
+impl Observation {
     fn new(severity: Severity, evidence: impl Into<String>) -> Self {
         Self { severity, evidence: evidence.into(), remedy: None, ran_short: false }
     }
@@ -138,25 +134,6 @@ impl Seen {
 
     pub(super) fn remedy(self, remedy: impl Into<String>) -> Self {
         Self { remedy: Some(remedy.into()), ..self }
-    }
-}
-
-/// Whom the checks of owners are about.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Only {
-    pub(super) profile: Option<ProfileName>,
-    pub(super) kind: Option<Kind>,
-}
-
-impl Only {
-    /// Something without a profile concerns everybody.
-    pub(super) fn concerns(&self, profile: Option<&str>, kind: Option<&str>) -> bool {
-        let fits = |wanted: Option<&str>, found: Option<&str>| match (wanted, found) {
-            (Some(wanted), Some(found)) => wanted == found,
-            (Some(_), None) | (None, _) => true,
-        };
-        fits(self.profile.as_ref().map(ProfileName::as_str), profile)
-            && fits(self.kind.as_ref().map(Kind::as_str), kind)
     }
 }
 
@@ -228,7 +205,7 @@ impl Scene {
 pub(crate) struct Opened {
     pub(super) scene: Scene,
     store: Store,
-    owners: OnceCell<Vec<Owner>>,
+    owners: OnceCell<Vec<JudgedOwner>>,
 }
 
 impl Opened {
@@ -245,12 +222,12 @@ impl Opened {
     }
 
     /// Everybody on record as live, and what is known of them.
-    pub(super) fn owners(&self) -> Result<&[Owner]> {
+    pub(super) fn owners(&self) -> Result<&[JudgedOwner]> {
         if let Some(owners) = self.owners.get() {
             return Ok(owners);
         }
         // Once for all checks: what the first one could not see, none of them has seen.
-        let look = || owners::look(self.inner(), &self.scene.only);
+        let look = || judged_owner::look(self.inner(), &self.scene.only);
         let owners = self.inner().with_clear_sight(look)?;
         Ok(self.owners.get_or_init(|| owners))
     }
@@ -262,10 +239,7 @@ impl Opened {
         else {
             return program(pid);
         };
-        format!(
-            "pid {pid} ({})",
-            crate::doctor::cut(&command_line::display(&identities.command(arguments)))
-        )
+        format!("pid {pid} ({})", cut(&command_line::display(&identities.command(arguments))))
     }
 
     pub(super) fn processes(&self, pids: &[sys::Pid]) -> String {
@@ -309,4 +283,19 @@ pub(super) fn size(bytes: u64) -> String {
         .iter()
         .find(|(unit, _)| bytes >= 2 * unit)
         .map_or_else(|| format!("{bytes} bytes"), |(unit, name)| format!("{} {name}", bytes / unit))
+}
+
+/// At most a line or two of it.
+fn cut(text: &str) -> String {
+    const LENGTH_MAX: usize = 160;
+    let end = text.floor_char_boundary(LENGTH_MAX);
+    if end < text.len() { format!("{}...", &text[..end]) } else { text.to_owned() }
+}
+
+/// What `seen` says of each of those on record as live.
+pub(super) fn each_owner(
+    opened: &Opened,
+    mut seen: impl FnMut(&JudgedOwner) -> Option<Observation>,
+) -> Result<Vec<Observation>> {
+    Ok(opened.owners()?.iter().filter_map(&mut seen).collect())
 }

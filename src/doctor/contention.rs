@@ -7,14 +7,12 @@ use std::time::{Duration, SystemTime};
 use rusqlite::Row;
 
 use crate::clock::{length, rfc3339};
-use crate::doctor::check::{Check, Opened, Scene, Seen, beside, counted, listed, program};
-use crate::error::Result;
-use crate::names::{InstanceId, Kind, Office, ProfileName};
+use crate::doctor::check::{Check, Observation, Opened, Scene, beside, counted, listed, program};
 use crate::office::storm::of as storm_of;
 use crate::records::{locks, markers};
 use crate::store::busy::blocker;
-use crate::sys;
 use crate::sys::ProcessState;
+use crate::{InstanceId, Kind, Office, ProfileName, Result, sys};
 
 pub(super) const CHECKS_OF_FILES: &[Check<Scene>] =
     &[Check { id: "write_lock", silent: "nobody keeps others from writing", look: write_lock }];
@@ -39,10 +37,12 @@ const LOOKS_APART: Duration = Duration::from_millis(150);
 const LOOKS_MAX: u32 = 7;
 
 /// Somebody who holds the write lock at all looks and has written nothing in between.
-fn write_lock(scene: &Scene) -> Result<Vec<Seen>> {
+fn write_lock(scene: &Scene) -> Result<Vec<Observation>> {
     let Some(location) = &scene.location else { return Ok(Vec::new()) };
     if !sys::SHOWS_RECORD_LOCKS || !sys::process_table_is_ours() {
-        return Ok(vec![Seen::unknown("this system does not show who holds a file's locks")]);
+        return Ok(vec![Observation::unknown(
+            "this system does not show who holds a file's locks",
+        )]);
     }
     let wal = beside(&location.file, "-wal");
     let Some(first) = blocker(&location.file) else { return Ok(Vec::new()) };
@@ -74,15 +74,15 @@ fn write_lock(scene: &Scene) -> Result<Vec<Seen>> {
         held_for.as_millis()
     );
     Ok(vec![match second.state {
-        ProcessState::Stopped => Seen::error(text)
+        ProcessState::Stopped => Observation::error(text)
             .remedy(format!("`kill -CONT {pid}` lets it go on, `kill -KILL {pid}` ends it")),
-        ProcessState::Traced => {
-            Seen::error(text).remedy(format!("end its debugger or tracer, or end it: `kill {pid}`"))
-        }
-        ProcessState::Running | ProcessState::Zombie | ProcessState::Unknown => Seen::warning(text)
-            .remedy(format!(
+        ProcessState::Traced => Observation::error(text)
+            .remedy(format!("end its debugger or tracer, or end it: `kill {pid}`")),
+        ProcessState::Running | ProcessState::Zombie | ProcessState::Unknown => {
+            Observation::warning(text).remedy(format!(
                 "look at what it does; an idle `sqlite3` shell is ended by `kill {pid}`"
-            )),
+            ))
+        }
     }])
 }
 
@@ -102,7 +102,7 @@ fn text(row: &Row<'_>, index: usize) -> String {
 }
 
 /// FIELD-BUGS row 67: a profile that was cloned carries the token of the first.
-fn duplicate_tokens(opened: &Opened) -> Result<Vec<Seen>> {
+fn duplicate_tokens(opened: &Opened) -> Result<Vec<Observation>> {
     const LOOKED_BACK_MS: i64 = 7 * 24 * 60 * 60 * 1_000;
     const SQL: &str = "
         SELECT scope, identity_hash, i.profile, 1 FROM scoped_locks JOIN instances AS i
@@ -148,7 +148,7 @@ fn duplicate_tokens(opened: &Opened) -> Result<Vec<Seen>> {
             || "nobody holds it now".to_owned(),
             |holder| format!("{holder} holds it now"),
         );
-        Seen::warning(format!(
+        Observation::warning(format!(
             "one identity ({scope}/{hash}) was used by {} within 7 days: {}; {now}",
             counted(profiles.len(), "profile", "profiles"),
             listed(&profiles, 8, Clone::clone)
@@ -184,7 +184,7 @@ impl Refused {
         }
     }
 
-    fn seen(self, opened: &Opened) -> Seen {
+    fn seen(self, opened: &Opened) -> Observation {
         const RECENTLY_MS: i64 = 24 * 60 * 60 * 1_000;
         let times =
             if self.count == 1 { "once".to_owned() } else { format!("{} times", self.count) };
@@ -197,16 +197,16 @@ impl Refused {
             self.pid
         );
         if opened.now_ms().saturating_sub(self.last_at_ms) > RECENTLY_MS {
-            return Seen::info(text);
+            return Observation::info(text);
         }
-        Seen::warning(text).remedy(format!(
+        Observation::warning(text).remedy(format!(
             "see to it that only one supervisor starts it; {} shows who holds what",
             opened.scene.command("status --all")
         ))
     }
 }
 
-fn conflicts(opened: &Opened) -> Result<Vec<Seen>> {
+fn conflicts(opened: &Opened) -> Result<Vec<Observation>> {
     const OFFICES: &str = "SELECT contender, pid, first_at_ms, last_at_ms, count, profile, kind
          FROM conflicts ORDER BY last_at_ms DESC LIMIT 1000";
     const LOCKS: &str = "SELECT contender, pid, first_at_ms, last_at_ms, count, profile, scope,
@@ -265,7 +265,7 @@ fn contender(party: &str) -> String {
 }
 
 /// FIELD-BUGS row 46.
-fn storms(opened: &Opened) -> Result<Vec<Seen>> {
+fn storms(opened: &Opened) -> Result<Vec<Observation>> {
     // A storm is forgotten after two minutes and its longest backoff.
     const LOOKED_BACK_MS: i64 = 10 * 60 * 1_000;
     const SQL: &str = "SELECT DISTINCT profile, kind, party FROM starts
@@ -296,7 +296,7 @@ fn storms(opened: &Opened) -> Result<Vec<Seen>> {
                 storm.starts,
                 length(remaining_ms)
             );
-            seen.push(Seen::warning(text).remedy(format!(
+            seen.push(Observation::warning(text).remedy(format!(
                 "find out why with {}; once that is repaired, `run --no-backoff` does not wait",
                 opened.scene.command(&format!(
                     "history --profile {} --kind {}",
@@ -308,7 +308,7 @@ fn storms(opened: &Opened) -> Result<Vec<Seen>> {
     })
 }
 
-fn open_markers(opened: &Opened) -> Result<Vec<Seen>> {
+fn open_markers(opened: &Opened) -> Result<Vec<Observation>> {
     let inner = opened.inner();
     let markers = inner.read(|connection| {
         if !markers::exists(connection)? {
@@ -326,7 +326,7 @@ fn open_markers(opened: &Opened) -> Result<Vec<Seen>> {
         };
         let pid = marker.pid.map_or_else(String::new, |pid| format!(" (pid {pid})"));
         let why = marker.reason.as_ref().map_or_else(String::new, |why| format!(" ({why})"));
-        Some(Seen::info(format!(
+        Some(Observation::info(format!(
             "{} for {whom}{pid}, written by {} at {}{why}, counts until {}",
             marker.name,
             marker.by,
@@ -337,7 +337,7 @@ fn open_markers(opened: &Opened) -> Result<Vec<Seen>> {
     Ok(concerned.collect())
 }
 
-fn desired(opened: &Opened) -> Result<Vec<Seen>> {
+fn desired(opened: &Opened) -> Result<Vec<Observation>> {
     const SQL: &str =
         "SELECT profile FROM profiles WHERE desired = 'stopped' ORDER BY profile LIMIT 100";
     let stopped: Vec<String> = opened.inner().read(|connection| {
@@ -348,7 +348,7 @@ fn desired(opened: &Opened) -> Result<Vec<Seen>> {
     let only = &opened.scene.only;
     let concerned = stopped.into_iter().filter(|name| only.concerns(Some(name), None));
     let found = concerned.map(|name| {
-        Seen::info(format!(
+        Observation::info(format!(
             "an operator wants profile {name} stopped: `run --respect-desired` does not start it"
         ))
         .remedy(opened.scene.command(&format!("desired running --profile {name}")))

@@ -6,11 +6,10 @@ use rusqlite::Connection;
 
 use crate::clock::{Deadline, length};
 use crate::doctor::check;
-use crate::doctor::check::{Check, Opened, Scene, Seen, beside, counted, listed, program};
-use crate::error::{Error, ErrorKind, Result};
+use crate::doctor::check::{Check, Observation, Opened, Scene, beside, counted, listed, program};
 use crate::store::migrate::{SCHEMA_VERSION, is_a_version, missing_from_schema};
 use crate::store::salvage::impossible_rows;
-use crate::sys;
+use crate::{Error, ErrorKind, Result, sys};
 
 pub(super) const CHECKS_OF_FILES: &[Check<Scene>] =
     &[Check { id: "wal_size", silent: "the WAL is short", look: wal_size }];
@@ -22,9 +21,9 @@ pub(super) const CHECKS: &[Check<Opened>] = &[
 ];
 
 /// A store that is there and cannot be asked.
-pub(super) fn cannot_open(scene: &Scene, error: &Error) -> Seen {
+pub(super) fn cannot_open(scene: &Scene, error: &Error) -> Observation {
     if is_damaged(scene, error) {
-        return Seen::error(format!("the store is damaged: {error}")).remedy(format!(
+        return Observation::error(format!("the store is damaged: {error}")).remedy(format!(
             "{}: the file is moved aside, what can be read of it is saved, and a new one begins",
             scene.command("doctor --fix")
         ));
@@ -32,21 +31,24 @@ pub(super) fn cannot_open(scene: &Scene, error: &Error) -> Seen {
     let evidence = format!("the store cannot be asked: {error}");
     let ran_short = error.is_of_shortage();
     // What was not seen is no problem yet.
-    let seen = if ran_short { Seen::unknown(evidence) } else { Seen::error(evidence) };
+    let seen =
+        if ran_short { Observation::unknown(evidence) } else { Observation::error(evidence) };
     let hint = error.hint().unwrap_or("look at the other findings, and ask again");
-    Seen { ran_short, ..seen.remedy(hint) }
+    Observation { ran_short, ..seen.remedy(hint) }
 }
 
 /// A file to which nothing has been committed. The anchors' directory is made after the first
 /// commit.
-pub(super) fn empty(scene: &Scene) -> Option<Seen> {
+pub(super) fn empty(scene: &Scene) -> Option<Observation> {
     let location = scene.location.as_ref().filter(|_| scene.is_there())?;
     let file = location.file.display();
     if !location.anchors.is_dir() {
-        return Some(Seen::info(format!("{file} is empty: the next start makes a store of it")));
+        return Some(Observation::info(format!(
+            "{file} is empty: the next start makes a store of it"
+        )));
     }
     Some(
-        Seen::warning(format!(
+        Observation::warning(format!(
             "{file} is empty, and anchors beside it tell that it once was a store"
         ))
         .remedy(
@@ -82,7 +84,7 @@ pub(super) fn wal_is_long(scene: &Scene) -> bool {
 }
 
 /// FIELD-BUGS row 77: a reader that stays keeps the WAL from starting over.
-fn wal_size(scene: &Scene) -> Result<Vec<Seen>> {
+fn wal_size(scene: &Scene) -> Result<Vec<Observation>> {
     let Some(location) = scene.location.as_ref().filter(|_| wal_is_long(scene)) else {
         return Ok(Vec::new());
     };
@@ -95,7 +97,7 @@ fn wal_size(scene: &Scene) -> Result<Vec<Seen>> {
         format!("a reader may be in the way; who has it open: {who}")
     };
     Ok(vec![
-        Seen::warning(format!(
+        Observation::warning(format!(
             "{} has {} and slows every question down; {who}",
             wal.display(),
             check::size(wal_length(scene))
@@ -144,32 +146,34 @@ pub(super) fn schema_of(opened: &Opened) -> Result<(Schema, i64)> {
 }
 
 /// FIELD-BUGS row 81: no question migrates, so an old schema stays until somebody owns something.
-fn schema(opened: &Opened) -> Result<Vec<Seen>> {
+fn schema(opened: &Opened) -> Result<Vec<Observation>> {
     let (schema, said) = schema_of(opened)?;
     let fix = opened.scene.command("doctor --fix");
     Ok(vec![match schema {
-        Schema::Ours => Seen::ok(format!("the schema has version {said}, that of this program")),
-        Schema::Older => Seen::info(format!(
+        Schema::Ours => {
+            Observation::ok(format!("the schema has version {said}, that of this program"))
+        }
+        Schema::Older => Observation::info(format!(
             "the schema has version {said}, and this program writes version {SCHEMA_VERSION}"
         ))
         .remedy(format!(
             "nothing: the next `run` or `claim` brings it up to date, and so does \
         {fix}"
         )),
-        Schema::Newer => Seen::info(format!(
+        Schema::Newer => Observation::info(format!(
             "the schema has version {said}, which is newer than this program ({SCHEMA_VERSION}); \
             it \
              can be read and written all the same"
         ))
         .remedy("use one version of the program for all that share a store"),
-        Schema::Closed => Seen::error(format!(
+        Schema::Closed => Observation::error(format!(
             "the schema has version {said}, and a newer program closed it to writers of version \
              {SCHEMA_VERSION}: this one can read it, and own nothing"
         ))
         .remedy("upgrade this program"),
-        Schema::Damaged => Seen::error(format!(
-            "the schema has version {said}, and not all of it is there as it was made: the store is \
-             damaged"
+        Schema::Damaged => Observation::error(format!(
+            "the schema has version {said}, and not all of it is there as it was made: the store \
+             is damaged"
         ))
         .remedy(fix),
     }])
@@ -250,11 +254,11 @@ fn look_through(connection: &Connection) -> Result<Integrity> {
     Ok(if dangling.is_empty() { Integrity::Good } else { Integrity::Dangling(dangling) })
 }
 
-fn integrity(opened: &Opened) -> Result<Vec<Seen>> {
+fn integrity(opened: &Opened) -> Result<Vec<Observation>> {
     let fix = || opened.scene.command("doctor --fix");
     Ok(vec![match integrity_of(opened)? {
-        Integrity::Good => Seen::ok("the database is whole"),
-        Integrity::Damaged(lines) => Seen::error(format!(
+        Integrity::Good => Observation::ok("the database is whole"),
+        Integrity::Damaged(lines) => Observation::error(format!(
             "the database is damaged: {}",
             listed(&lines, LINES_SHOWN, |line| line.replace('\n', " "))
         ))
@@ -262,7 +266,7 @@ fn integrity(opened: &Opened) -> Result<Vec<Seen>> {
             "{}: the file is moved aside, what can be read of it is saved, and a new one begins",
             fix()
         )),
-        Integrity::Dangling(tables) => Seen::warning(format!(
+        Integrity::Dangling(tables) => Observation::warning(format!(
             "rows belong to an incarnation that is gone: {}",
             listed(&tables, 10, |(table, count)| format!(
                 "{} of {table}",
@@ -270,7 +274,7 @@ fn integrity(opened: &Opened) -> Result<Vec<Seen>> {
             ))
         ))
         .remedy(fix()),
-        Integrity::TookTooLong => Seen::unknown(format!(
+        Integrity::TookTooLong => Observation::unknown(format!(
             "the database was not read through within {} s",
             INTEGRITY_WITHIN.as_secs()
         ))
@@ -284,7 +288,7 @@ const AHEAD_MAX_MS: i64 = 60_000;
 /// Ids rise with the clock, in microseconds; after a moment of haste they are ahead by that.
 const IDS_AHEAD_MAX_MS: i64 = 60 * 60 * 1_000;
 
-fn clock(opened: &Opened) -> Result<Vec<Seen>> {
+fn clock(opened: &Opened) -> Result<Vec<Observation>> {
     let now_ms = opened.now_ms();
     let latest_ms = now_ms.saturating_add(AHEAD_MAX_MS);
     let (rows, events, last_id): (i64, i64, i64) = opened.inner().read(|connection| {
@@ -303,7 +307,7 @@ fn clock(opened: &Opened) -> Result<Vec<Seen>> {
     let mut seen = Vec::new();
     if rows + events > 0 {
         seen.push(
-            Seen::warning(format!(
+            Observation::warning(format!(
                 "{rows} incarnations and {events} events are from the future: the clock of this \
                  machine was ahead of {now}, or is behind now",
                 now = crate::clock::rfc3339(now_ms).unwrap_or_default()
@@ -317,7 +321,7 @@ fn clock(opened: &Opened) -> Result<Vec<Seen>> {
     let ahead_ms = (last_id / 1_000).saturating_sub(now_ms);
     if ahead_ms > IDS_AHEAD_MAX_MS {
         seen.push(
-            Seen::warning(format!(
+            Observation::warning(format!(
                 "the last generation was drawn {} ahead of the clock: it was ahead when that was \
                 drawn, \
                  or is behind now",

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::doctor::check::{Check, Scene, Seen, listed, program};
-use crate::error::Result;
-use crate::store::location::{Location, with_sidecars};
-use crate::sys;
+use crate::doctor::check::{Check, Observation, Scene, listed, program};
+use crate::store::Location;
+use crate::store::location::with_sidecars;
 use crate::sys::Pid;
+use crate::{Result, sys};
 
 pub(super) const CHECKS: &[Check<Scene>] = &[Check {
     id: "lost_files",
@@ -24,7 +24,7 @@ const NOTICES_WITHIN: Duration = Duration::from_millis(1_500);
 const SHOWN: usize = 5;
 
 /// FIELD-BUGS rows 98 and 99: what they write is seen by nobody.
-fn lost_files(scene: &Scene) -> Result<Vec<Seen>> {
+fn lost_files(scene: &Scene) -> Result<Vec<Observation>> {
     let Some(location) = &scene.location else { return Ok(Vec::new()) };
     let mut found = look(location);
     if !found.is_empty() {
@@ -34,21 +34,21 @@ fn lost_files(scene: &Scene) -> Result<Vec<Seen>> {
     }
     let told = |(pid, files): (&Pid, &Vec<PathBuf>)| {
         let names = listed(files, files.len(), |file| file.display().to_string());
-        Seen::error(format!(
-            "{} has files of the store open that were deleted or replaced ({names}): nobody sees what it \
-             writes there, and it does not see others",
+        Observation::error(format!(
+            "{} has files of the store open that were deleted or replaced ({names}): nobody sees \
+             what it writes there, and it does not see others",
             program(*pid)
         ))
         .remedy(format!(
-            "a gateway that asks whether it still holds its office is told so; end pid {pid} if it is not a \
-             gateway, or does not ask. And keep what deletes old files away from {} (systemd-tmpfiles: a \
-             line `x {0}*`)",
+            "a gateway that asks whether it still holds its office is told so; end pid {pid} if it \
+             is not a gateway, or does not ask. And keep what deletes old files away from {} \
+             (systemd-tmpfiles: a line `x {0}*`)",
             location.file.display()
         ))
     };
-    let mut seen: Vec<Seen> = found.iter().take(SHOWN).map(told).collect();
+    let mut seen: Vec<Observation> = found.iter().take(SHOWN).map(told).collect();
     if found.len() > SHOWN {
-        seen.push(Seen::info(format!("and {} processes more", found.len() - SHOWN)));
+        seen.push(Observation::info(format!("and {} processes more", found.len() - SHOWN)));
     }
     Ok(seen)
 }

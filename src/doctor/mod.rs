@@ -15,6 +15,7 @@
 pub(crate) mod check;
 mod contention;
 mod database;
+mod judged_owner;
 mod lost_files;
 mod namesakes;
 mod owners;
@@ -25,11 +26,10 @@ mod surroundings;
 
 use std::time::Duration;
 
-use crate::doctor::check::{Check, Opened, Scene, Seen};
-use crate::error::{ErrorKind, with_clear_sight};
-use crate::names::{Kind, ProfileName};
-use crate::store::busy::with_budget;
-use crate::store::open::OpenOptions;
+use crate::doctor::check::{Check, Observation, Opened, Scene};
+use crate::error::with_clear_sight;
+use crate::patience::with_budget;
+use crate::{ErrorKind, Kind, OpenOptions, ProfileName};
 
 pub use crate::doctor::check::{Finding, Severity};
 pub use crate::doctor::repair::{Act, Outcome, Repair, repair};
@@ -77,7 +77,7 @@ pub fn examine_only(
     }
     match with_budget(LOCKS_WITHIN, || scene.open()) {
         Ok(Some(store)) => {
-            findings.push(Finding::of("open", Seen::ok("the store can be opened and read")));
+            findings.push(Finding::of("open", Observation::ok("the store can be opened and read")));
             let opened = Opened::new(&scene, store);
             for checks in [database::CHECKS, owners::CHECKS, contention::CHECKS] {
                 findings.extend(run(checks, &opened));
@@ -105,48 +105,17 @@ fn run<T>(checks: &[Check<T>], at: &T) -> Vec<Finding> {
         let seen = match with_budget(LOCKS_WITHIN, || {
             with_clear_sight(|| "look at all of it", || (check.look)(at))
         }) {
-            Ok(seen) if seen.is_empty() => vec![Seen::ok(check.silent)],
+            Ok(seen) if seen.is_empty() => vec![Observation::ok(check.silent)],
             Ok(seen) => seen,
             Err(error) => {
-                let unknown = Seen::unknown(format!("cannot be looked at: {error}"));
+                let unknown = Observation::unknown(format!("cannot be looked at: {error}"));
                 let ran_short = error.is_of_shortage();
                 // What to do about a damaged store is said once, by `integrity`.
                 let hint = error.hint().filter(|_| error.kind() != ErrorKind::Corrupt);
-                vec![Seen { remedy: hint.map(str::to_owned), ran_short, ..unknown }]
+                vec![Observation { remedy: hint.map(str::to_owned), ran_short, ..unknown }]
             }
         };
         findings.extend(seen.into_iter().map(|seen| Finding::of(check.id, seen)));
     }
     findings
-}
-
-/// At most a line or two of it.
-fn cut(text: &str) -> String {
-    const LENGTH_MAX: usize = 160;
-    let end = text.floor_char_boundary(LENGTH_MAX);
-    if end < text.len() { format!("{}...", &text[..end]) } else { text.to_owned() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::doctor::check::Only;
-
-    #[test]
-    fn who_asks_for_one_profile_hears_of_no_other() {
-        let only = |profile: Option<&str>, kind: Option<&str>| Only {
-            profile: profile.map(|name| ProfileName::new(name).unwrap()),
-            kind: kind.map(|name| Kind::new(name).unwrap()),
-        };
-        for (asked, profile, kind, expected) in [
-            (only(None, None), Some("a"), Some("gateway"), true),
-            (only(Some("a"), None), Some("a"), Some("gateway"), true),
-            (only(Some("a"), None), Some("b"), Some("gateway"), false),
-            (only(Some("a"), None), None, None, true),
-            (only(None, Some("cron")), Some("a"), Some("gateway"), false),
-            (only(Some("a"), Some("cron")), Some("a"), Some("cron"), true),
-        ] {
-            assert_eq!(asked.concerns(profile, kind), expected, "{asked:?} {profile:?} {kind:?}");
-        }
-    }
 }

@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::doctor::check::{Check, Scene, Seen, program};
-use crate::error::Result;
+use crate::doctor::check::{Check, Observation, Scene, program};
 use crate::path_text::quoted;
 use crate::process::anchor;
 use crate::process::anchor::lost;
-use crate::store::location::{Location, with_sidecars};
-use crate::sys;
+use crate::store::Location;
+use crate::store::location::with_sidecars;
 use crate::sys::{FileKey, OpenedFile, Pid};
+use crate::{Result, sys};
 
 pub(super) const CHECKS: &[Check<Scene>] = &[Check {
     id: "namesakes",
@@ -28,7 +28,7 @@ const ASKS_WITHIN: Duration = Duration::from_millis(100);
 
 /// FIELD-BUGS row 101: two gateways of one token, each with a store at the same path, in which
 /// nobody sees the other.
-fn namesakes(scene: &Scene) -> Result<Vec<Seen>> {
+fn namesakes(scene: &Scene) -> Result<Vec<Observation>> {
     let Some(location) = &scene.location else { return Ok(Vec::new()) };
     let mut found = look(location);
     if !found.is_empty() {
@@ -36,10 +36,10 @@ fn namesakes(scene: &Scene) -> Result<Vec<Seen>> {
         let again = look(location);
         found.retain(|pid, _| again.contains_key(pid));
     }
-    let mut seen: Vec<Seen> =
+    let mut seen: Vec<Observation> =
         found.iter().take(SHOWN).map(|(pid, path)| told(*pid, path, location)).collect();
     if found.len() > SHOWN {
-        seen.push(Seen::info(format!("and {} processes more", found.len() - SHOWN)));
+        seen.push(Observation::info(format!("and {} processes more", found.len() - SHOWN)));
     }
     Ok(seen)
 }
@@ -88,26 +88,29 @@ fn is(key: &FileKey, path: &Path) -> bool {
 }
 
 /// Its command line is not shown: which words of that are secret only its own store knows.
-fn told(pid: Pid, path: &Path, location: &Location) -> Seen {
+fn told(pid: Pid, path: &Path, location: &Location) -> Observation {
     let at = quoted(&location.file);
     let text = format!(
-        "{} has another store at {at}: in its own mounts that path leads elsewhere (it has {} open, which is \
-         another file than here), and neither store refuses what the other one granted",
+        "{} has another store at {at}: in its own mounts that path leads elsewhere (it has {} \
+         open, which is another file than here), and neither store refuses what the other one \
+         granted",
         program(pid),
         path.display()
     );
     let look =
         format!("`nsenter -t {pid} -m incumbent --db {at} status --all` shows what it holds");
     let container = sys::supervision(pid).container;
-    match container.filter(|theirs| {
-        sys::supervision(std::process::id()).container.as_ref() != Some(theirs)
-    }) {
+    match container
+        .filter(|theirs| sys::supervision(std::process::id()).container.as_ref() != Some(theirs))
+    {
         // Containers have stores of their own as a rule.
-        Some(container) => Seen::info(format!("in container {container}, {text}")).remedy(look),
-        None => Seen::warning(text).remedy(format!(
+        Some(container) => {
+            Observation::info(format!("in container {container}, {text}")).remedy(look)
+        }
+        None => Observation::warning(text).remedy(format!(
             "{look}; if both are to respect each other, give both the same directory (systemd: \
-             `PrivateTmp=no`, or a `--db PATH` that no mount hides; snap, flatpak: a directory that \
-             they share)"
+             `PrivateTmp=no`, or a `--db PATH` that no mount hides; snap, flatpak: a directory \
+             that they share)"
         )),
     }
 }

@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::doctor::check;
-use crate::doctor::check::{Check, Scene, Seen, counted, listed};
-use crate::error::Result;
+use crate::doctor::check::{Check, Observation, Scene, counted, listed};
 use crate::path_text::quoted;
+use crate::store::Location;
 use crate::store::ground::{expected_owner, is_open_to_others, is_something_else, is_to_be_closed};
-use crate::store::location::{Location, me, with_sidecars};
-use crate::sys;
+use crate::store::location::{me, with_sidecars};
 use crate::sys::{FileFacts, FilesystemClass, FreeSpace};
+use crate::{Result, sys};
 
 pub(super) const CHECKS: &[Check<Scene>] = &[
     Check { id: "path", silent: "", look: path },
@@ -29,13 +29,13 @@ pub(super) const CHECKS_OF_FILES: &[Check<Scene>] = &[Check {
 const PATHS_SHOWN: usize = 3;
 
 /// Where it is and why, and that nobody can put another store in its place.
-fn path(scene: &Scene) -> Result<Vec<Seen>> {
+fn path(scene: &Scene) -> Result<Vec<Observation>> {
     let location = match scene.options.location() {
         Ok(location) => location,
         Err(error) if error.is_of_shortage() => return Err(error),
         Err(error) => {
-            let seen = Seen::error(error.to_string());
-            return Ok(vec![Seen { remedy: error.hint().map(str::to_owned), ..seen }]);
+            let seen = Observation::error(error.to_string());
+            return Ok(vec![Observation { remedy: error.hint().map(str::to_owned), ..seen }]);
         }
     };
     let why = scene.why_there();
@@ -44,22 +44,22 @@ fn path(scene: &Scene) -> Result<Vec<Seen>> {
         // `open` says what to do about that.
         if let Err(error) = path.try_exists() {
             let text = format!("cannot look at {} ({why}): {error}", path.display());
-            return Ok(vec![Seen::unknown(text)]);
+            return Ok(vec![Observation::unknown(text)]);
         }
         return Ok(vec![
-            Seen::info(format!("there is no store at {} ({why})", path.display()))
+            Observation::info(format!("there is no store at {} ({why})", path.display()))
                 .remedy("nothing: the first `incumbent run` or `claim` makes it"),
         ]);
     };
     let mut seen = untrusted(&location, &scene.command("doctor --fix"));
     if seen.is_empty() {
-        seen.push(Seen::ok(format!("{} ({why})", location.file.display())));
+        seen.push(Observation::ok(format!("{} ({why})", location.file.display())));
     }
     Ok(seen)
 }
 
 /// What lets others replace `directory`: itself, or a directory above it.
-fn untrusted(location: &Location, fix: &str) -> Vec<Seen> {
+fn untrusted(location: &Location, fix: &str) -> Vec<Observation> {
     let Location { directory, file, .. } = location;
     let owner = sys::file_facts(directory).ok().and_then(|facts| facts.owner);
     let me = sys::effective_uid();
@@ -73,13 +73,16 @@ fn untrusted(location: &Location, fix: &str) -> Vec<Seen> {
         let facts = match sys::file_facts(ancestor) {
             Ok(facts) => facts,
             Err(error) => {
-                seen.push(Seen::unknown(format!("cannot look at {}: {error}", ancestor.display())));
+                seen.push(Observation::unknown(format!(
+                    "cannot look at {}: {error}",
+                    ancestor.display()
+                )));
                 continue;
             }
         };
         if let Some(uid) = facts.owner.filter(|uid| !is_trusted(*uid)) {
             seen.push(
-                Seen::error(format!(
+                Observation::error(format!(
                     "{} belongs to uid {uid}, who can put another store in the place of this one",
                     ancestor.display()
                 ))
@@ -102,7 +105,7 @@ fn untrusted(location: &Location, fix: &str) -> Vec<Seen> {
                     .to_owned()
             };
             seen.push(
-                Seen::error(format!(
+                Observation::error(format!(
                     "{} can be written by others (mode {:04o}), who can put another store in the \
                      place of this one",
                     ancestor.display(),
@@ -211,7 +214,7 @@ fn flaws_of(location: &Location, owner: Option<u32>, scene: &Scene) -> Flaws {
 const SETTLES_WITHIN: Duration = Duration::from_millis(20);
 
 /// No more than the owner can read them, the owner is that of the store, and we can write them.
-fn modes(scene: &Scene) -> Result<Vec<Seen>> {
+fn modes(scene: &Scene) -> Result<Vec<Observation>> {
     let Some(location) = scene.location.as_ref().filter(|it| !is_something_else(it)) else {
         return Ok(Vec::new());
     };
@@ -231,13 +234,14 @@ fn modes(scene: &Scene) -> Result<Vec<Seen>> {
         let remedy =
             format!("{}, or `chmod go= {}`", scene.command("doctor --fix"), words(&readable));
         seen.push(
-            Seen::warning(format!("others can read or write {}", show(&readable))).remedy(remedy),
+            Observation::warning(format!("others can read or write {}", show(&readable)))
+                .remedy(remedy),
         );
     }
     if !foreign.is_empty() {
         let uid = owner.map_or_else(|| "the owner".to_owned(), |uid| uid.to_string());
         seen.push(
-            Seen::warning(format!(
+            Observation::warning(format!(
                 "another user than that of the store (uid {uid}) owns {}: {}",
                 counted(foreign.len(), "file", "files"),
                 show(&foreign)
@@ -248,20 +252,22 @@ fn modes(scene: &Scene) -> Result<Vec<Seen>> {
     if let Some(read_only) = read_only(scene, &location.directory) {
         seen.push(read_only);
     } else if !unwritable.is_empty() {
-        seen.push(Seen::error(format!("{} cannot write {}", me(), show(&unwritable))).remedy(
-            format!(
-                "as the owner `chmod u+w {}`, or run gateways as that user",
-                words(&unwritable)
+        seen.push(
+            Observation::error(format!("{} cannot write {}", me(), show(&unwritable))).remedy(
+                format!(
+                    "as the owner `chmod u+w {}`, or run gateways as that user",
+                    words(&unwritable)
+                ),
             ),
-        ));
+        );
     }
     Ok(seen)
 }
 
 /// No mode helps there, and the kernel does it by itself when a disk fails.
-fn read_only(scene: &Scene, directory: &Path) -> Option<Seen> {
+fn read_only(scene: &Scene, directory: &Path) -> Option<Observation> {
     sys::is_mounted_read_only(directory).is_ok_and(|it| it).then(|| {
-        Seen::error(format!(
+        Observation::error(format!(
             "{} is mounted read-only: nobody can claim, release or record anything there",
             directory.display()
         ))
@@ -281,11 +287,11 @@ fn ground(scene: &Scene) -> Result<PathBuf> {
 }
 
 /// On which locks and shared memory reach everybody who uses the store.
-fn filesystem(scene: &Scene) -> Result<Vec<Seen>> {
+fn filesystem(scene: &Scene) -> Result<Vec<Observation>> {
     let directory = ground(scene)?;
     let at = directory.display();
     let Some(filesystem) = sys::filesystem_of(&directory) else {
-        return Ok(vec![Seen::unknown(format!(
+        return Ok(vec![Observation::unknown(format!(
             "the type of the filesystem of {at} cannot be seen"
         ))]);
     };
@@ -296,20 +302,20 @@ fn filesystem(scene: &Scene) -> Result<Vec<Seen>> {
     let kind = &filesystem.kind;
     if scene.options.allows(kind) {
         let text = format!("{at} is on {kind}, which `--allow-filesystem` vouches for");
-        return Ok(vec![Seen::info(text)]);
+        return Ok(vec![Observation::info(text)]);
     }
     Ok(vec![match filesystem.class {
-        FilesystemClass::Local => Seen::ok(format!(
+        FilesystemClass::Local => Observation::ok(format!(
             "{at} is on {kind}, a filesystem of this \
         machine"
         )),
-        FilesystemClass::Remote => Seen::error(format!(
+        FilesystemClass::Remote => Observation::error(format!(
             "{at} is on {kind}: locks and shared memory do not reach across machines, so two \
             owners \
              could meet"
         ))
         .remedy("put the store on a local filesystem with `--db PATH`"),
-        FilesystemClass::UserSpace => Seen::unknown(format!(
+        FilesystemClass::UserSpace => Observation::unknown(format!(
             "{at} is on {kind}, a program's filesystem: whether locks work there is tried out \
             when a \
              gateway starts, and not by a question"
@@ -317,13 +323,13 @@ fn filesystem(scene: &Scene) -> Result<Vec<Seen>> {
     }])
 }
 
-fn free_space(scene: &Scene) -> Result<Vec<Seen>> {
+fn free_space(scene: &Scene) -> Result<Vec<Observation>> {
     let directory = ground(scene)?;
     let at = directory.display();
     let left = match sys::free_space(&directory) {
         Ok(left) => left,
         Err(error) => {
-            return Ok(vec![Seen::unknown(format!(
+            return Ok(vec![Observation::unknown(format!(
                 "the free space of {at} cannot be seen: {error}"
             ))]);
         }
@@ -337,11 +343,11 @@ fn free_space(scene: &Scene) -> Result<Vec<Seen>> {
         check::size(left.bytes_total)
     );
     Ok(vec![match shortage(left) {
-        Shortage::None => Seen::ok(text),
+        Shortage::None => Observation::ok(text),
         Shortage::Soon => {
-            Seen::warning(text).remedy("make room: what cannot be written is not owned")
+            Observation::warning(text).remedy("make room: what cannot be written is not owned")
         }
-        Shortage::Now => Seen::error(text).remedy("make room: nobody can start without"),
+        Shortage::Now => Observation::error(text).remedy("make room: nobody can start without"),
     }])
 }
 

@@ -10,19 +10,15 @@ use crate::claim::sweep::sweep;
 use crate::doctor::check::{Opened, Scene, counted, listed, program};
 use crate::doctor::database::{Integrity, Schema, integrity_of, is_damaged, schema_of};
 use crate::doctor::owners::anchors;
-use crate::doctor::stale::{Ended, StaleRecord};
+use crate::doctor::stale::{EndedStale, StaleRecord};
 use crate::doctor::{database, stale};
-use crate::error::{Error, ErrorKind, Result};
 use crate::liveness::AnchorState;
 use crate::process::anchor;
-use crate::records::events::EventRecord;
+use crate::records::EventRecord;
 use crate::store::ground::close::{Depth, Proof, each_open};
-use crate::store::handle::Inner;
 use crate::store::migrate::SCHEMA_VERSION;
-use crate::store::open::OpenOptions;
-use crate::store::recovery::{is_in_progress, recover};
-use crate::store::transaction::Tx;
-use crate::sys;
+use crate::store::{Inner, Tx};
+use crate::{Error, ErrorKind, OpenOptions, Result, sys};
 
 /// Whether anything is changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,7 +104,7 @@ pub fn repair(options: &OpenOptions, by: &str, repair: Repair) -> Vec<Act> {
     let scene = Scene { options: options.clone(), ..Scene::new(options, None, None) };
     let by = by.to_owned();
     let mut surgery = Surgery { scene, by, repair, acts: Vec::new(), unrecorded: Vec::new() };
-    if is_in_progress(options) {
+    if options.is_being_recovered() {
         surgery.replace("open", Tell::Always);
     } else if surgery.scene.is_there() {
         surgery.close_files();
@@ -227,7 +223,7 @@ impl Surgery {
             }
             return tell == Tell::Always;
         }
-        match recover(&self.scene.options, &self.by) {
+        match self.scene.options.recover(&self.by) {
             // Sound, or somebody else has done it by now.
             Ok(None) => false,
             Ok(Some(recovered)) => {
@@ -353,7 +349,7 @@ impl Surgery {
             self.acts.extend(found.into_iter().map(|it| Act::of_record(it, Outcome::Would)));
             return Ok(());
         }
-        let mut all = Ended::default();
+        let mut all = EndedStale::default();
         let over = stale::end(opened, &self.by, &mut all);
         for (name, pid) in all.kept {
             // The next start would find it by the record, and ends it.

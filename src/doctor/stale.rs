@@ -2,20 +2,15 @@
 
 use serde_json::{Value, json};
 
-use crate::claim::examine::judge_to_end;
+use crate::claim::judge_to_end;
 use crate::doctor::check::{Opened, counted};
-use crate::doctor::owners;
-use crate::error::Result;
+use crate::doctor::judged_owner;
 use crate::liveness::{Lease, Verdict};
-use crate::names::{InstanceId, Kind, LockName, ProfileName};
-use crate::owner::ending;
-use crate::owner::evidence::{LiveCommandLine, needs_command_line};
-use crate::records::events::EventRecord;
-use crate::records::instances::{End, EndReason, Record};
-use crate::records::{instances, locks};
-use crate::store::transaction::Tx;
-use crate::store::turns::{Step, in_turns};
-use crate::sys;
+use crate::owner::{LiveCommandLine, ending, needs_command_line};
+use crate::records::{End, EndReason, EventRecord, Record, instances, locks};
+use crate::store::Tx;
+use crate::store::turns::{Progress, in_turns};
+use crate::{InstanceId, Kind, LockName, ProfileName, Result, sys};
 
 /// Locks that are named; of more the count is told.
 const LOCKS_NAMED: usize = 20;
@@ -78,7 +73,10 @@ impl StaleRecord {
 
     /// As the CLI's JSON shows it.
     pub(super) fn to_json(&self) -> Value {
-        let lock = |name: &LockName| json!({"scope": name.scope.as_str(), "identity_hash": name.identity_hash.as_str()});
+        let lock = |name: &LockName| {
+            let (scope, hash) = (name.scope.as_str(), name.identity_hash.as_str());
+            json!({"scope": scope, "identity_hash": hash})
+        };
         json!({
             "instance": self.instance.as_i64(),
             "profile": self.profile.as_ref().map(ProfileName::as_str),
@@ -93,7 +91,7 @@ impl StaleRecord {
 
 /// What became of the records that seemed stale.
 #[derive(Default)]
-pub(super) struct Ended {
+pub(super) struct EndedStale {
     pub(super) ended: Vec<(String, StaleRecord)>,
     /// Whose command lives on: the name of the record, and that process.
     pub(super) kept: Vec<(String, sys::Pid)>,
@@ -116,7 +114,7 @@ pub(super) fn stale(opened: &Opened) -> Result<Vec<(String, StaleRecord)>> {
 
 /// Judges everybody again inside the transactions, and ends who is dead, as a claim would, in the
 /// name of `by`. What was committed is in `all`, also where the rest failed.
-pub(super) fn end(opened: &Opened, by: &str, all: &mut Ended) -> Result<()> {
+pub(super) fn end(opened: &Opened, by: &str, all: &mut EndedStale) -> Result<()> {
     let inner = opened.inner();
     let command_lines: Vec<LiveCommandLine> = opened
         .owners()?
@@ -126,9 +124,9 @@ pub(super) fn end(opened: &Opened, by: &str, all: &mut Ended) -> Result<()> {
         .collect();
     let live = inner.read(instances::all_live)?;
     let ids = live.into_iter().map(|record| record.id).collect();
-    let step = |tx: &Tx<'_>, id: &InstanceId, turn: &mut Ended| {
+    let step = |tx: &Tx<'_>, id: &InstanceId, turn: &mut EndedStale| {
         end_one(tx, *id, &command_lines, by, turn)?;
-        Ok(Step::Done)
+        Ok(Progress::Done)
     };
     in_turns(inner, ids, step, |turn| {
         all.ended.extend(turn.ended);
@@ -141,13 +139,13 @@ fn end_one(
     id: InstanceId,
     command_lines: &[LiveCommandLine],
     by: &str,
-    turn: &mut Ended,
+    turn: &mut EndedStale,
 ) -> Result<()> {
-    let record = instances::by_id(tx, id)?.filter(|record| record.ended_at_ms.is_none());
+    let record = instances::by_id(tx, id)?.filter(Record::is_live);
     let Some(record) = record else { return Ok(()) };
     let read = command_lines.iter().find(|line| line.is_for(id)).cloned();
     let judged = judge_to_end(tx.store(), &record, Lease::None, &read.unwrap_or_default());
-    let name = owners::name(&record);
+    let name = judged_owner::name(&record);
     if let Some(pid) = judged.left_behind {
         turn.kept.push((name.clone(), pid));
     }

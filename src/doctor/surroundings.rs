@@ -6,18 +6,16 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 use crate::claim::{older as claim_older, ours};
-use crate::doctor::check::{Check, Only, Opened, Scene, Seen, listed};
-use crate::doctor::owners;
-use crate::error::Result;
+use crate::doctor::check::{Check, Observation, Opened, Scene, listed};
+use crate::doctor::judged_owner;
+use crate::doctor::judged_owner::Only;
 use crate::liveness::{AnchorState, Verdict};
-use crate::names::{Office, ProfileName};
 use crate::path_text::quoted;
 use crate::process::older;
 use crate::process::older::{lock, wire};
 use crate::store::location::state_path;
-use crate::store::open::OpenOptions;
 use crate::sys::{CaptureError, Pid, ProcessState};
-use crate::{environment, sys};
+use crate::{Office, OpenOptions, ProfileName, Result, environment, sys};
 
 pub(super) const CHECKS: &[Check<Scene>] = &[
     Check { id: "sqlite_library", silent: "", look: sqlite_library },
@@ -55,21 +53,21 @@ fn is_affected(version: Version) -> bool {
     major == 3 && minor >= 7 && !is_repaired
 }
 
-fn sqlite_library(_: &Scene) -> Result<Vec<Seen>> {
+fn sqlite_library(_: &Scene) -> Result<Vec<Observation>> {
     let version = rusqlite::version();
     Ok(vec![match parsed(version) {
-        Some(parsed) if is_affected(parsed) => Seen::error(format!(
+        Some(parsed) if is_affected(parsed) => Observation::error(format!(
             "this program is built with SQLite {version}, which can lose what others write (WAL \
             reset)"
         ))
         .remedy("build it with the SQLite that it brings along, or with 3.51.3 or later"),
-        Some(_) => Seen::ok(format!("SQLite {version} has no known bug that matters here")),
-        None => Seen::unknown(format!("this program is built with SQLite {version:?}")),
+        Some(_) => Observation::ok(format!("SQLite {version} has no known bug that matters here")),
+        None => Observation::unknown(format!("this program is built with SQLite {version:?}")),
     }])
 }
 
 /// People write with it, too.
-fn sqlite_shell(_: &Scene) -> Result<Vec<Seen>> {
+fn sqlite_shell(_: &Scene) -> Result<Vec<Observation>> {
     const WITHIN: Duration = Duration::from_secs(1);
     const LENGTH_MAX: usize = 4 * 1024;
     let mut command = sys::program("sqlite3");
@@ -84,28 +82,28 @@ fn sqlite_shell(_: &Scene) -> Result<Vec<Seen>> {
                 CaptureError::TimedOut => format!("did not answer within {} s", WITHIN.as_secs()),
                 CaptureError::TooMuch => "says too much".to_owned(),
             };
-            return Ok(vec![Seen::unknown(format!("the sqlite3 on the path {why}"))]);
+            return Ok(vec![Observation::unknown(format!("the sqlite3 on the path {why}"))]);
         }
     };
     Ok(vec![match parsed(&answer) {
         Some(version) if is_affected(version) => {
             let (major, minor, patch) = version;
-            Seen::info(format!(
+            Observation::info(format!(
                 "the sqlite3 on the path has version {major}.{minor}.{patch}: what it writes while \
                  gateways run may damage the store (WAL reset)"
             ))
             .remedy("only read with it: `sqlite3 -readonly`, or `incumbent sql`")
         }
-        Some((major, minor, patch)) => Seen::ok(format!(
+        Some((major, minor, patch)) => Observation::ok(format!(
             "the sqlite3 on the path has version {major}.{minor}.{patch}, without known bugs that \
              matter here"
         )),
-        None => Seen::unknown("the sqlite3 on the path does not say its version"),
+        None => Observation::unknown("the sqlite3 on the path does not say its version"),
     }])
 }
 
 /// FIELD-BUGS row 30: two stores are two authorities, and neither refuses what the other granted.
-fn other_stores(scene: &Scene) -> Result<Vec<Seen>> {
+fn other_stores(scene: &Scene) -> Result<Vec<Observation>> {
     let ours = scene.options.resolved_path()?;
     let by_environment = environment::value(environment::DB).map(PathBuf::from);
     let mut seen = Vec::new();
@@ -118,11 +116,11 @@ fn other_stores(scene: &Scene) -> Result<Vec<Seen>> {
         }
         looked_at.push(path.clone());
         let Ok(Some(store)) = options.open_existing() else { continue };
-        let Ok(owners) = owners::look(&store.inner, &Only::default()) else { continue };
+        let Ok(owners) = judged_owner::look(&store.inner, &Only::default()) else { continue };
         let alive: Vec<_> = owners.iter().filter(|owner| !owner.is_dead()).collect();
         if !alive.is_empty() {
             seen.push(
-                Seen::info(format!(
+                Observation::info(format!(
                     "another store has live holders, which this one knows nothing of: {} ({})",
                     path.display(),
                     listed(&alive, 5, |owner| owner.name())
@@ -135,7 +133,7 @@ fn other_stores(scene: &Scene) -> Result<Vec<Seen>> {
 }
 
 /// What nobody can see from here.
-fn blind_spots(_: &Scene) -> Result<Vec<Seen>> {
+fn blind_spots(_: &Scene) -> Result<Vec<Observation>> {
     let mut blind = vec!["other machines that use the same tokens".to_owned()];
     blind.push(
         "another store, by another `--db` or by another build with a place of its own".to_owned(),
@@ -158,7 +156,7 @@ fn blind_spots(_: &Scene) -> Result<Vec<Seen>> {
     } else if sys::process_facts(1).state == ProcessState::Unknown {
         blind.push("the processes of other users: they are hidden (hidepid)".to_owned());
     }
-    Ok(vec![Seen::info(format!("this doctor cannot see: {}", blind.join("; ")))])
+    Ok(vec![Observation::info(format!("this doctor cannot see: {}", blind.join("; ")))])
 }
 
 /// The directories in which older programs may have left their files, and whose they are.
@@ -197,7 +195,7 @@ fn legacy_homes(opened: &Opened) -> Result<Vec<(PathBuf, Option<ProfileName>)>> 
 }
 
 /// An older program knows its own files alone, and may say in them that somebody else runs.
-fn legacy_files(opened: &Opened) -> Result<Vec<Seen>> {
+fn legacy_files(opened: &Opened) -> Result<Vec<Observation>> {
     let holders: Vec<Pid> = opened
         .owners()?
         .iter()
@@ -219,7 +217,7 @@ fn one_home(
     home: &Path,
     profile: Option<&ProfileName>,
     holders: &[Pid],
-) -> Result<Vec<Seen>> {
+) -> Result<Vec<Observation>> {
     let of = profile.map_or_else(String::new, |profile| format!(" of profile {profile}"));
     let lock = home.join(older::LOCK_FILE);
     let state = lock::look(&lock);
@@ -235,18 +233,20 @@ fn one_home(
         let inner = opened.inner();
         let ours = |connection: &Connection| ours::obstacle(connection, inner, &office, home);
         if let Some(obstacle) = inner.read(ours)? {
-            return Ok(vec![Seen::info(obstacle.holder.to_string())]);
+            return Ok(vec![Observation::info(obstacle.holder.to_string())]);
         }
         let option = profile.map_or_else(String::new, |profile| format!("--profile {profile} "));
         let import = opened.scene.command(&format!("{option}import {}", quoted(home)));
         return Ok(vec![
-            Seen::error(format!(
-                "an older gateway, {}, holds {}{of}, and is not on record as a holder here: two may be \
-                 at work, or a start is about to be refused",
+            Observation::error(format!(
+                "an older gateway, {}, holds {}{of}, and is not on record as a holder here: two \
+                 may be at work, or a start is about to be refused",
                 opened.process(pid),
                 lock.display()
             ))
-            .remedy(format!("{import} puts it on record; then `incumbent stop` ends it like any other")),
+            .remedy(format!(
+                "{import} puts it on record; then `incumbent stop` ends it like any other"
+            )),
         ]);
     }
     let mut seen = Vec::new();
@@ -259,28 +259,32 @@ fn one_home(
                 let verdict = claim_older::judge(opened.inner(), &said, &path).1;
                 // Whoever lives without the lock has let it go.
                 match verdict {
-                    Verdict::Alive(_) if state != AnchorState::Free => Seen::error(format!(
-                        "{at}{of} names {}, which lives, and is not on record as a holder here: two \
-                         gateways may be at work",
+                    Verdict::Alive(_) if state != AnchorState::Free => Observation::error(format!(
+                        "{at}{of} names {}, which lives, and is not on record as a holder here: \
+                         two gateways may be at work",
                         opened.process(said.pid)
                     ))
                     .remedy(format!("stop one of them (`kill {}` asks that one to end)", said.pid)),
-                    Verdict::Unknown(_) if state != AnchorState::Free => Seen::unknown(format!(
-                        "{at}{of} names pid {}, and nobody can tell what that is",
-                        said.pid
-                    )),
-                    Verdict::Alive(_) | Verdict::Dead(_) | Verdict::Unknown(_) => Seen::info(format!(
-                        "{at}{of} names pid {}, which is not that gateway any more",
-                        said.pid
-                    )),
+                    Verdict::Unknown(_) if state != AnchorState::Free => {
+                        Observation::unknown(format!(
+                            "{at}{of} names pid {}, and nobody can tell what that is",
+                            said.pid
+                        ))
+                    }
+                    Verdict::Alive(_) | Verdict::Dead(_) | Verdict::Unknown(_) => {
+                        Observation::info(format!(
+                            "{at}{of} names pid {}, which is not that gateway any more",
+                            said.pid
+                        ))
+                    }
                 }
             }
             Err(wire::Unusable::Missing) => continue,
             Err(wire::Unusable::Corrupt(why)) => {
-                Seen::info(format!("{at} names no process: {why}"))
+                Observation::info(format!("{at} names no process: {why}"))
             }
             Err(wire::Unusable::Unreadable(why)) => {
-                Seen::unknown(format!("{at} cannot be read: {why}"))
+                Observation::unknown(format!("{at} cannot be read: {why}"))
             }
         });
     }

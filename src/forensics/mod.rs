@@ -16,7 +16,8 @@ use serde_json::{Value, json};
 pub use crate::forensics::diagnostic::Diagnostic;
 pub use crate::forensics::shutdown::{Shutdown, ShutdownWatch};
 pub use crate::forensics::snapshot::process::ProcessSummary;
-pub use crate::forensics::snapshot::{Sender, Snapshot, snapshot};
+pub use crate::forensics::snapshot::received::Sender;
+pub use crate::forensics::snapshot::{Snapshot, snapshot};
 pub use crate::forensics::systemd::{Manager, SystemdCheck};
 
 /// A fact, or why it could not be had.
@@ -46,4 +47,8 @@ impl fmt::Display for Unavailable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "unavailable: {}", self.0)
     }
+}
+
+fn unavailable<T>(why: impl Into<String>) -> Fact<T> {
+    Err(Unavailable::new(why))
 }

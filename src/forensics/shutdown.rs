@@ -9,28 +9,26 @@
 //! the rest afterwards.
 
 use std::panic::PanicHookInfo;
-use std::sync::{Arc, Mutex, Once, PoisonError, Weak};
+use std::sync::{Arc, Once, Weak};
 use std::time::Duration;
 
+use parking_lot::Mutex;
+
 use crate::clock::now_ms;
-use crate::error::{Error, Result};
 use crate::forensics::snapshot::Snapshot;
-use crate::forensics::snapshot::received::Received;
+use crate::forensics::snapshot::received::ReceivedSignal;
 use crate::forensics::{Fact, Unavailable, survival};
-use crate::marker::inquiry::{StopAnswer, StopCause, StopInquiry};
-use crate::names::{InstanceId, MarkerName, Office};
-use crate::office::tenure::Tenure;
+use crate::patience::with_budget;
 use crate::process::command_line::redact;
-use crate::process::exit_code::{ExitCause, ExitCodes};
-use crate::records::identities::Identities;
-use crate::records::markers::Marker;
 use crate::records::shutdowns::NewShutdown;
-use crate::records::{instances, markers, runtime};
-use crate::store::busy::with_budget;
-use crate::store::handle::Inner;
+use crate::records::{Identities, instances, markers, runtime};
+use crate::store::Inner;
 use crate::sys::signals::Catcher;
 use crate::sys::{Caught, signals};
-use crate::{stop_budget, sys};
+use crate::{
+    Error, ExitCause, ExitCodes, InstanceId, Marker, MarkerName, Office, Result, StopAnswer,
+    StopCause, StopInquiry, Tenure, stop_budget, sys,
+};
 
 /// How long the markers may take to be read. A read waits for nobody but for a store that is just
 /// being made or recovered.
@@ -128,7 +126,7 @@ impl Tenure {
     /// ([`Snapshot::recorded`]) and is written with the next change.
     #[must_use]
     pub fn snapshot(&self, signal: Option<i32>) -> Snapshot {
-        self.recorder().complete(Snapshot::take(Received::ByOthers(signal))).0
+        self.recorder().complete(Snapshot::take(ReceivedSignal::ByOthers(signal))).0
     }
 
     /// From now on a panic of any thread leaves its message and its place in the table `shutdowns`;
@@ -151,7 +149,7 @@ impl Tenure {
             }));
         });
         let recorder = self.recorder();
-        let mut recorders = RECORDERS.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut recorders = RECORDERS.lock();
         recorders
             .retain(|other| other.inner.strong_count() > 0 && other.instance != recorder.instance);
         recorders.push(recorder);
@@ -219,7 +217,7 @@ impl Recorder {
     }
 
     fn shut_down(&self, caught: Caught, inquiry: &StopInquiry, codes: &ExitCodes) -> Shutdown {
-        let (snapshot, cause) = self.complete(Snapshot::take(Received::by_us(caught)));
+        let (snapshot, cause) = self.complete(Snapshot::take(ReceivedSignal::by_us(caught)));
         tracing::info!(target: "incumbent::shutdown", "{}", snapshot.to_log_line());
         let stop = inquiry.ask();
         let cause = match (&stop.cause, cause) {
@@ -267,7 +265,7 @@ impl Recorder {
                 let now = inner.boot_time();
                 let known = Known {
                     was_starting: runtime::is_starting(connection, id)?,
-                    has_just_panicked: inner.has_just_panicked(),
+                    has_just_panicked: inner.last_words.has_just_panicked(),
                     stop_budget: instances::by_id(connection, id)?
                         .map_or(stop_budget::believed(None), |record| record.stop_budget()),
                     identities: Identities::read(connection)?,
@@ -288,7 +286,7 @@ impl Recorder {
             })
         });
         read.unwrap_or_else(|error| Known {
-            has_just_panicked: inner.has_just_panicked(),
+            has_just_panicked: inner.last_words.has_just_panicked(),
             // At least what this process holds itself, if that can be seen without waiting.
             identities: Identities::held_by(&inner),
             ..Known::unknown(error.to_string())
@@ -343,8 +341,8 @@ impl Recorder {
         match said {
             Ok(Some(id)) => Ok(id),
             Ok(None) => Err(Unavailable::new(
-                "not written: the store's schema is older; the next `incumbent run` or `claim` brings it \
-                 up to date",
+                "not written: the store's schema is older; the next `incumbent run` or `claim` \
+                 brings it up to date",
             )),
             Err(error) if self.ends == Ends::Now || !Inner::may_be_said_later(&error) => {
                 Err(Unavailable::new(format!("not written: {error}")))
@@ -379,7 +377,7 @@ fn cause_of(known: &Known, snapshot: Option<&Snapshot>) -> ExitCause {
 /// Called by the hook, on the thread that panicked. Whatever it does must not panic.
 fn record_panic(info: &PanicHookInfo<'_>) {
     // Whoever panics while this list is locked is not worth waiting for.
-    let Ok(recorders) = RECORDERS.try_lock().map(|recorders| recorders.clone()) else { return };
+    let Some(recorders) = RECORDERS.try_lock().map(|recorders| recorders.clone()) else { return };
     let said = info.payload_as_str().unwrap_or("a value that is no text");
     let cut = &said[..said.floor_char_boundary(MESSAGE_LENGTH_MAX)];
     let thread = std::thread::current();
@@ -398,7 +396,7 @@ fn record_panic(info: &PanicHookInfo<'_>) {
             if inner.check_process().is_err() {
                 continue;
             }
-            inner.note_panic();
+            inner.last_words.note_panic();
             let word = NewShutdown {
                 message: Some(message.clone()),
                 place: place.clone(),

@@ -8,12 +8,12 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use crate::InstanceId;
 use crate::clock::Deadline;
-use crate::names::InstanceId;
+use crate::patience::with_budget;
 use crate::records::shutdowns;
-use crate::store::busy::with_budget;
-use crate::store::handle::Inner;
-use crate::store::last_words::{Survival, What};
+use crate::store::last_words::Survival;
+use crate::store::{Inner, What};
 
 /// Who is still there so long after a panic has survived it.
 pub(crate) const AFTER_PANIC: Duration = Duration::from_secs(5);
@@ -36,14 +36,15 @@ pub(crate) fn expect(
 ) {
     let survival = Survival { at: Deadline::after(after), until_boot_ms: said_boot_ms };
     // In a forked child its lock may be held by a thread that is not there.
-    if inner.check_process().is_err() || !inner.expect_survival(instance, what, survival) {
+    if inner.check_process().is_err() || !inner.last_words.expect_survival(instance, what, survival)
+    {
         return; // Somebody waits already, and from now on for this one.
     }
     let weak = Arc::downgrade(inner);
     let thread = std::thread::Builder::new().name("incumbent-survival".to_owned());
     if let Err(error) = thread.spawn(move || wait(&weak, instance, what)) {
         tracing::debug!(%error, "nobody waits for the survival of a last word");
-        inner.cancel_survival(instance, what);
+        inner.last_words.cancel_survival(instance, what);
     }
 }
 
@@ -51,7 +52,7 @@ fn wait(inner: &Weak<Inner>, instance: InstanceId, what: What) {
     loop {
         // A store that nobody has open any more is kept open by nobody.
         let Some(inner) = inner.upgrade() else { return };
-        let Some(survival) = inner.survival(instance, what) else { return };
+        let Some(survival) = inner.last_words.survival(instance, what) else { return };
         let mut pause = survival.at.remaining().min(LOOK_EVERY);
         if pause.is_zero() {
             let until = survival.until_boot_ms;
@@ -61,7 +62,7 @@ fn wait(inner: &Weak<Inner>, instance: InstanceId, what: What) {
                 // Tried for as long as it takes: else an old word would explain every later end.
                 Err(error) => !Inner::may_be_said_later(&error),
             };
-            if is_over && inner.forget_survival(instance, what, until) {
+            if is_over && inner.last_words.forget_survival(instance, what, until) {
                 return;
             }
             pause = LOOK_EVERY;

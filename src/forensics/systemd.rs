@@ -8,10 +8,8 @@ use serde_json::{Value, json};
 use crate::clock::Deadline;
 use crate::forensics::{Fact, Unavailable};
 use crate::process::command_line::redact;
-use crate::span::Span;
-use crate::stop_budget::StopPhases;
 use crate::sys::{CaptureError, details};
-use crate::{span, stop_budget, sys};
+use crate::{Span, StopPhases, span, stop_budget, sys};
 
 /// How long the question may take, asked of both managers; with the 100 ms in which a killed
 /// `systemctl` is reaped that is 2 s.
@@ -191,6 +189,7 @@ impl SystemdCheck {
 
 /// What to say when the service that this process is in, if it is in one, is killed before `budget`
 /// is over. Takes 2 s at most; nothing is started, and no time taken, outside of a service.
+#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub(crate) fn warn_if_short(budget: Duration) -> Option<String> {
     let drain = StopPhases::of_budget(budget).drain();
     SystemdCheck::new(own_unit(), drain, budget).warning()

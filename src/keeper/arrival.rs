@@ -2,43 +2,36 @@
 
 use std::cell::Cell;
 
-use crate::claim::aside::{Aside, Errand};
-use crate::claim::examine::{Claimant, Count};
-use crate::error::{Error, ErrorKind, Result};
-use crate::keeper::kept::Kept;
-use crate::keeper::record::{Recorder, attachment};
+use crate::claim::{Claimant, Count, Errand, Lookups};
+use crate::keeper::kept::KeptRow;
+use crate::keeper::record::{RecordedBy, attachment};
 use crate::keeper::target::Target;
 use crate::liveness::Lease;
-use crate::names::{Office, Secret};
-use crate::office::claim::candidate::{Candidate, Outcome};
+use crate::names::Secret;
+use crate::office::claim::candidate::{Candidate, ClaimOutcome};
 use crate::office::claim::once::claim_once;
-use crate::owner::holder::{Holder, ORPHANED_ANCHOR};
-use crate::owner::judge::is_held;
-use crate::patience::Stopped;
-use crate::process::subject::Subject;
-use crate::records::instances::{Origin, Record};
-use crate::records::locks::LockRow;
-use crate::records::{instances, locks};
-use crate::scoped::acquire::{Acquired, Owner, acquire_once};
-use crate::scoped::request::LockRequest;
+use crate::owner::because::ORPHANED_ANCHOR;
+use crate::owner::is_held;
+use crate::process::Subject;
+use crate::records::{LockRow, Origin, Record, instances, locks};
+use crate::scoped::acquire::{Acquired, LockSource, acquire_once};
 use crate::scoped::survey::LockClaim;
-use crate::store::handle::Inner;
-use crate::store::ourselves;
-use crate::store::transaction::Tx;
+use crate::store::{Inner, Tx, ourselves};
+use crate::{Error, ErrorKind, Holder, LockRequest, Office, Result, Stopped};
 
 /// One transaction in the new store: all that was kept, or nothing yet.
 pub(crate) struct Arrival<'a> {
     pub(super) target: &'a Target,
-    pub(super) aside: &'a Aside,
+    pub(super) aside: &'a Lookups,
     /// What has to be done first, outside of it.
     pub(super) errand: Cell<Option<Errand>>,
 }
 
 impl Arrival<'_> {
-    pub(super) fn arrive(&self, tx: &Tx<'_>, inner: &Inner, kept: &[Kept]) -> Result<()> {
+    pub(super) fn arrive(&self, tx: &Tx<'_>, inner: &Inner, kept: &[KeptRow]) -> Result<()> {
         for kept in kept {
             match kept.find(tx)? {
-                Some(record) if record.ended_at_ms.is_some() => {}
+                Some(record) if !record.is_live() => {}
                 Some(record) => {
                     if !record.anchor.as_deref().is_some_and(|anchor| is_held(inner, anchor)) {
                         let anchor = inner.anchor(tx)?;
@@ -61,24 +54,24 @@ impl Arrival<'_> {
         Ok(())
     }
 
-    fn claim(&self, tx: &Tx<'_>, inner: &Inner, kept: &Kept, office: &Office) -> Result<()> {
+    fn claim(&self, tx: &Tx<'_>, inner: &Inner, kept: &KeptRow, office: &Office) -> Result<()> {
         let mut subject =
             Subject::process(self.target.pid, self.target.start_time, inner.observer());
         // An identity may stand in it that was known when the row was made, and is not known to us.
         subject.argv.clone_from(&kept.record.argv);
         let candidate = Candidate::by_pid(office, None, &subject);
-        let Some(attachment) = attachment(tx, inner, &subject, Recorder::Keeper)? else {
+        let Some(attachment) = attachment(tx, inner, &subject, RecordedBy::Keeper)? else {
             return Ok(());
         };
         match claim_once(tx, inner, &candidate, &attachment, self.aside, Count::No)? {
-            Outcome::Granted(_) | Outcome::AlreadyRecorded(_) => Ok(()),
-            Outcome::Held(obstacle) => give_up(&obstacle.holder),
-            Outcome::Errand(errand) => Err(self.interrupted(errand)),
+            ClaimOutcome::Granted(_) | ClaimOutcome::AlreadyRecorded(_) => Ok(()),
+            ClaimOutcome::Held(obstacle) => give_up(&obstacle.holder),
+            ClaimOutcome::Errand(errand) => Err(self.interrupted(errand)),
         }
     }
 
     /// Acquires the locks again that were not let go since.
-    fn acquire(&self, tx: &Tx<'_>, inner: &Inner, kept: &Kept, has_row: bool) -> Result<()> {
+    fn acquire(&self, tx: &Tx<'_>, inner: &Inner, kept: &KeptRow, has_row: bool) -> Result<()> {
         let Record { id, uid, argv, party, supervisor, profile, .. } = &kept.record;
         // The command line as it was recorded, for the same reason.
         let Target { pid, start_time, .. } = *self.target;
@@ -104,10 +97,10 @@ impl Arrival<'_> {
                 stopped: Stopped::Respect,
                 waiter: None,
             };
-            let attachment = attachment(tx, inner, &subject, Recorder::Keeper)?;
+            let attachment = attachment(tx, inner, &subject, RecordedBy::Keeper)?;
             let from = match (owner, &attachment) {
-                (Some(owner), _) => Owner::Row(owner),
-                (None, Some(attachment)) => Owner::New(attachment),
+                (Some(owner), _) => LockSource::Row(owner),
+                (None, Some(attachment)) => LockSource::New(attachment),
                 (None, None) => return Ok(()),
             };
             match acquire_once(tx, inner, &claim, from, None, self.aside, Count::No)? {

@@ -19,26 +19,19 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
-use crate::claim::aside::Aside;
-use crate::claim::examine::{ATTEMPTS, changes_too_fast};
+use crate::claim::{ATTEMPTS, Lookups, changes_too_fast};
 use crate::clock::Deadline;
-use crate::error::{ErrorKind, Result};
 use crate::keeper::arrival::Arrival;
-use crate::keeper::kept::{Kept, Seen};
-use crate::keeper::pair::{Event, Inbox, Pair};
+use crate::keeper::kept::{KeptRow, StoreLook};
+use crate::keeper::pair::{KeeperEvent, KeeperInbox, Pair};
 use crate::keeper::target::Target;
-use crate::names::Nonce;
-use crate::owner::ending;
-use crate::owner::judge::is_held;
-use crate::process::anchor::Anchor;
-use crate::records::instances::{End, EndReason};
-use crate::records::{instances, locks, waiters};
-use crate::store::handle::Inner;
-use crate::store::held::{Held, HeldOffice, OwnRow};
-use crate::store::open::OpenOptions;
-use crate::store::{Store, data_version, ourselves};
-use crate::sync::lock;
+use crate::owner::{ending, is_held};
+use crate::process::Anchor;
+use crate::records::{End, EndReason, instances, locks, waiters};
+use crate::store::held::{Held, HeldOffice};
+use crate::store::{Inner, OwnRow, data_version, ourselves};
 use crate::sys::supervise;
+use crate::{ErrorKind, Nonce, OpenOptions, Result, Store};
 
 /// How often a keeper looks whether its records have ended; the end of the process wakes it.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -87,7 +80,7 @@ pub(crate) struct Keeping {
     /// What the watcher said when all was seen.
     seen: Option<i64>,
     /// The rows on our anchor as they were last seen: what is claimed again in another store.
-    kept: Vec<Kept>,
+    kept: Vec<KeptRow>,
     pair: Pair,
     /// The last grant on our anchor that we have seen.
     grant_seen: Option<i64>,
@@ -108,7 +101,7 @@ impl Keeping {
         target: Target,
         words: &[OsString],
     ) -> Self {
-        let pair = Pair::new(Inbox::new(&target.handle), words);
+        let pair = Pair::new(KeeperInbox::new(&target.handle), words);
         // Before anybody hears of the record: its store, or one of us, may be gone a moment later.
         let mut keeping = Self::with(options, store, target, pair);
         keeping.complete_pair();
@@ -187,7 +180,7 @@ impl Keeping {
         let Some(anchor) = self.store.inner.own_anchor() else { return };
         let has_changed = self.pair.complete(&anchor);
         let (first, second) = (Some(std::process::id()), self.pair.second_pid());
-        let is_on_record = self.kept.iter().all(|Kept { record, .. }| {
+        let is_on_record = self.kept.iter().all(|KeptRow { record, .. }| {
             record.keeper_pid == first && record.identity.keeper2_pid == second
         });
         if (has_changed || !is_on_record) && !self.kept.is_empty() {
@@ -218,7 +211,7 @@ impl Keeping {
             if self.target.handle.has_ended() {
                 return;
             }
-            if event == Some(Event::AskedToEnd) && self.ends_alone() {
+            if event == Some(KeeperEvent::AskedToEnd) && self.ends_alone() {
                 return;
             }
             self.complete_pair();
@@ -274,22 +267,22 @@ impl Keeping {
             if let Some(grant) = unseen
                 && !locks::was_granted(connection, grant)?
             {
-                return Ok(Seen::LacksAGrant);
+                return Ok(StoreLook::LacksAGrant);
             }
             for kept in &self.kept {
                 if kept.is_missing(connection)? {
-                    return Ok(Seen::IsOlder);
+                    return Ok(StoreLook::IsOlder);
                 }
             }
-            Ok(Seen::Rows(self.rows(connection)?))
+            Ok(StoreLook::Rows(self.rows(connection)?))
         });
         match seen {
-            Ok(Seen::Rows(kept)) => {
+            Ok(StoreLook::Rows(kept)) => {
                 self.kept = kept;
                 self.grant_seen = last_grant.or(self.grant_seen);
             }
-            Ok(Seen::LacksAGrant) => return self.keep_everybody_out(),
-            Ok(Seen::IsOlder) => return self.follow(None),
+            Ok(StoreLook::LacksAGrant) => return self.keep_everybody_out(),
+            Ok(StoreLook::IsOlder) => return self.follow(None),
             Err(error) if error.kind() == ErrorKind::StoreReplaced || !inner.is_in_place() => {
                 return self.follow(last_grant);
             }
@@ -324,7 +317,7 @@ impl Keeping {
     }
 
     /// The live rows on our anchor.
-    fn rows(&self, connection: &Connection) -> Result<Vec<Kept>> {
+    fn rows(&self, connection: &Connection) -> Result<Vec<KeptRow>> {
         let inner = &self.store.inner;
         let Some(anchor) = inner.own_anchor() else { return Ok(Vec::new()) };
         let Target { pid, start_time, .. } = self.target;
@@ -333,7 +326,7 @@ impl Keeping {
             .filter(|record| record.anchor.as_deref() == Some(anchor.name()))
             .map(|record| {
                 let locks = locks::of_instance(connection, record.id)?;
-                Ok(Kept { record, locks })
+                Ok(KeptRow { record, locks })
             })
             .collect()
     }
@@ -363,7 +356,7 @@ impl Keeping {
         }
         self.note_what_is_held()?;
         let store = self.options.open()?;
-        let mut aside = Aside::default();
+        let mut aside = Lookups::default();
         for _ in 0..ATTEMPTS + self.kept.len() {
             let errand = Cell::default();
             let arrival = Arrival { target: &self.target, aside: &aside, errand };
@@ -393,8 +386,7 @@ impl Keeping {
         let rows = rows.unwrap_or_default();
         self.kept.retain(|kept| {
             let is_again = rows.iter().any(|row| row.record.id == kept.record.id);
-            let has_ended =
-                || matches!(kept.find(watcher), Ok(Some(it)) if it.ended_at_ms.is_some());
+            let has_ended = || matches!(kept.find(watcher), Ok(Some(it)) if !it.is_live());
             !is_again && !has_ended()
         });
         self.kept.extend(rows);
@@ -404,7 +396,7 @@ impl Keeping {
     /// Those who lost the store together with us are in nobody's way for what each of them held.
     fn note_what_is_held(&self) -> Result<()> {
         let mut held = Held::default();
-        for Kept { record, locks } in &self.kept {
+        for KeptRow { record, locks } in &self.kept {
             if let Some(office) = record.office() {
                 let row = OwnRow { instance: record.id, nonce: Nonce::random()? };
                 held.offices.insert(office, HeldOffice { row, claims: 1 });
@@ -413,7 +405,7 @@ impl Keeping {
                 held.hold(&row.name, row.instance, row.fence);
             }
         }
-        *lock(&self.store.inner.held) = held;
+        *self.store.inner.held.lock() = held;
         Ok(())
     }
 }

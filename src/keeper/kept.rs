@@ -2,28 +2,26 @@
 
 use rusqlite::Connection;
 
-use crate::error::Result;
-use crate::records::instances::Record;
-use crate::records::locks::LockRow;
-use crate::records::{instances, locks};
+use crate::Result;
+use crate::records::{LockRow, Record, instances, locks};
 
 /// A row on our anchor, and the locks that were taken from it.
 #[derive(Clone)]
-pub(crate) struct Kept {
+pub(crate) struct KeptRow {
     pub(super) record: Record,
     pub(super) locks: Vec<LockRow>,
 }
 
 /// What a look at the store shows.
-pub(crate) enum Seen {
-    Rows(Vec<Kept>),
+pub(crate) enum StoreLook {
+    Rows(Vec<KeptRow>),
     /// Rows are not deleted while they live, and locks not without a trace: it is an older copy.
     IsOlder,
     /// The same, and it is not known to us what it lacks (FIELD-BUGS row 97).
     LacksAGrant,
 }
 
-impl Kept {
+impl KeptRow {
     /// Whether the grant with this fence is one that we have seen.
     pub(super) fn has_grant(&self, fence: i64) -> bool {
         self.record.id.as_i64() == fence || self.locks.iter().any(|row| row.fence == fence)
@@ -32,7 +30,7 @@ impl Kept {
     /// Whether the row, or one of its locks, is gone without having ended.
     pub(super) fn is_missing(&self, connection: &Connection) -> Result<bool> {
         let Some(record) = self.find(connection)? else { return Ok(true) };
-        if record.ended_at_ms.is_some() {
+        if !record.is_live() {
             return Ok(false);
         }
         for row in &self.locks {

@@ -1,38 +1,22 @@
-//! Takes, renews and releases locks for another process.
+//! Verifies, renews and releases locks for another process.
 //!
-//! A verb makes the record itself, in a row whose anchor a keeper holds. The keeper is started for
-//! the row alone, before the lock is taken if the verb waits. A keeper ends a row that stays
-//! without locks for a minute while nobody of its profile waits. A record whose keepers were killed
-//! leans on another one with the next `lock acquire`.
+//! A keeper ends a row that stays without locks for a minute while nobody of its profile waits.
 
-use crate::claim::aside::Aside;
-use crate::claim::examine::{Claimant, Count};
-use crate::claim::wait::Turn;
-use crate::error::{Error, Result};
-use crate::keeper::record::{Recorder, attachment};
-use crate::keeper::release::{current_run, is_about, parent};
-use crate::keeper::target::Target;
-use crate::liveness::{Lease, Verdict};
-use crate::names::{InstanceId, LockName, ProfileName};
-use crate::owner::evidence::LiveCommandLine;
-use crate::owner::holder::because_seen;
-use crate::owner::judge::{is_held, judge_record};
-use crate::patience::Stopped;
-use crate::process::subject::Subject;
-use crate::records::instances::{Origin, Record};
-use crate::records::locks::LockRow;
-use crate::records::{instances, locks};
-use crate::scoped::acquire::{Acquired, Owner, acquire_once};
-use crate::scoped::request::LockRequest;
-use crate::scoped::survey::{LockClaim, Surveyed, hide_in, survey};
+use crate::keeper::Known;
+use crate::keeper::release::{cannot_tell, current_run, is_about, parent};
+use crate::liveness::Verdict;
+use crate::owner::because::because_seen;
+use crate::owner::judgement;
+use crate::records::{EndReason, LockEnd, Record, instances, locks};
 use crate::scoped::unlock::end_if_without_purpose;
-use crate::store::Store;
-use crate::store::handle::Inner;
-use crate::store::transaction::Tx;
-use crate::sys;
+use crate::store::{Inner, Tx};
+use crate::sys::Existence;
+use crate::{InstanceId, LockName, Result, Store, sys};
+
+pub(crate) use crate::records::locks::LockRow;
 
 /// For whom a verb acts.
-pub(crate) enum Subjected {
+enum Subjected {
     /// The run it was started in.
     Run(Box<Record>),
     Process(sys::Pid),
@@ -40,7 +24,7 @@ pub(crate) enum Subjected {
 
 impl Subjected {
     /// Of the run.
-    pub(crate) fn id(&self) -> Option<InstanceId> {
+    fn id(&self) -> Option<InstanceId> {
         match self {
             Self::Run(run) => Some(run.id),
             Self::Process(_) => None,
@@ -48,7 +32,7 @@ impl Subjected {
     }
 }
 
-pub(crate) fn subjected(store: &Store, pid: Option<sys::Pid>) -> Result<Subjected> {
+fn subjected(store: &Store, pid: Option<sys::Pid>) -> Result<Subjected> {
     match pid {
         Some(pid) => Ok(Subjected::Process(pid)),
         None => match current_run(store)? {
@@ -58,153 +42,127 @@ pub(crate) fn subjected(store: &Store, pid: Option<sys::Pid>) -> Result<Subjecte
     }
 }
 
-/// What is asked for, and how.
-#[derive(Clone, Copy)]
-pub(crate) struct Asked<'a> {
-    pub(crate) requests: &'a [LockRequest],
-    pub(crate) stopped: Stopped,
-    /// Whether a keeper is to hold the anchor of its row.
-    pub(crate) keeper: bool,
-    pub(crate) waits: bool,
+/// Which lock of whom.
+pub(crate) struct LockQuestion<'a> {
+    pub(crate) name: &'a LockName,
+    pub(crate) pid: Option<sys::Pid>,
+    /// Which grant; without it, any.
+    pub(crate) fence: Option<i64>,
 }
 
-/// Whose the lock will be.
-pub(crate) enum Acquiring {
-    Run(Box<Record>),
-    Process { profile: ProfileName, target: Target, subject: Box<Subject> },
-}
+/// The lock, or why it is not theirs.
+pub(crate) type LockAnswer = Known<std::result::Result<LockRow, String>>;
 
-/// What one transaction for a process came to.
-pub(crate) enum Step {
-    Done(Acquired),
-    /// The lock is to be had, by a row that only a keeper can make.
-    NeedsKeeper,
-}
-
-impl Acquiring {
-    pub(crate) fn profile(&self) -> Option<&ProfileName> {
-        match self {
-            Self::Run(run) => run.profile.as_ref(),
-            Self::Process { profile, .. } => Some(profile),
-        }
-    }
-
-    pub(crate) fn process(&self) -> Option<(sys::Pid, &sys::ProcessHandle)> {
-        match self {
-            // Whoever asks is below it, and ends with it.
-            Self::Run(_) => None,
-            Self::Process { target, .. } => Some((target.pid, target.handle())),
-        }
-    }
-
-    pub(crate) fn pid(&self) -> Option<sys::Pid> {
-        match self {
-            Self::Run(run) => run.pid,
-            Self::Process { target, .. } => Some(target.pid),
-        }
-    }
-
-    pub(crate) fn step(
-        &self,
-        tx: &Tx<'_>,
-        inner: &Inner,
-        asked: Asked<'_>,
-        turn: &Turn,
-        aside: &Aside,
-        count: Count,
-    ) -> Result<Step> {
-        let (claimant, ours) = match self {
-            Self::Run(run) => (
-                Claimant { origin: Origin::Library, subject: inner.myself() },
-                std::slice::from_ref(&run.id),
-            ),
-            Self::Process { subject, .. } => {
-                (Claimant { origin: Origin::Pid, subject }, [].as_slice())
-            }
-        };
-        let claim = LockClaim {
-            requests: asked.requests,
-            claimant,
-            profile: self.profile(),
-            ours,
-            stopped: asked.stopped,
-            waiter: turn.waiter,
-        };
-        let acquire = |owner| {
-            acquire_once(tx, inner, &claim, owner, turn.waiter, aside, count).map(Step::Done)
-        };
-        match self {
-            Self::Run(run) => {
-                let standing = instances::standing(tx, run.id)?;
-                if standing.is_none_or(|row| row.ended.is_some()) {
-                    return Err(Error::new(
-                        crate::error::ErrorKind::NotOwner,
-                        "the run we are in has lost its office",
-                    )
-                    .with_hint(
-                        "its command is being ended; `incumbent status` says who holds it",
-                    ));
-                }
-                hide_in(tx, run.id, asked.requests)?;
-                acquire(Owner::Row(run.id))
-            }
-            Self::Process { profile, subject, .. } => {
-                let rows =
-                    instances::live_of_pid(tx, subject.pid, subject.start_time, inner.observer())?;
-                let is_kept =
-                    |row: &&Record| row.anchor.as_ref().is_some_and(|it| is_held(inner, it));
-                if asked.keeper
-                    && let Some(kept) = rows.iter().find(is_kept)
-                {
-                    // Their keeper was killed, this one lives.
-                    for row in rows.iter().filter(|row| row.keeper_pid.is_some()) {
-                        if !is_kept(&row) {
-                            instances::lean_on(tx, row.id, kept.id)?;
-                        }
-                    }
-                }
-                let own = rows
-                    .iter()
-                    .filter(|row| row.kind().is_none() && row.profile.as_ref() == Some(profile))
-                    .find(|row| if asked.keeper { is_kept(row) } else { true });
-                if let Some(own) = own {
-                    return acquire(Owner::Row(own.id));
-                }
-                let recorder = if asked.keeper { Recorder::Verb } else { Recorder::NoKeeper };
-                match attachment(tx, inner, subject, recorder)? {
-                    Some(attachment) => acquire(Owner::New(&attachment)),
-                    // Who waits has its keeper ready, to own within milliseconds of the release.
-                    None if asked.waits => Ok(Step::NeedsKeeper),
-                    None => Ok(match survey(tx, inner, &claim, aside, count)? {
-                        Surveyed::Clear(_) => Step::NeedsKeeper,
-                        Surveyed::Held(obstacle) => Step::Done(Acquired::Held(obstacle)),
-                        Surveyed::Errand(errand) => Step::Done(Acquired::Errand(errand)),
-                    }),
-                }
-            }
-        }
-    }
-
-    /// After a refusal: a row that was made for the lock, and a keeper with it, need not stay.
-    pub(crate) fn tidy(&self, inner: &Inner, by: &str) -> Result<()> {
-        let Self::Process { subject, .. } = self else { return Ok(()) };
-        let rows = |connection: &rusqlite::Connection| {
-            instances::live_of_pid(connection, subject.pid, subject.start_time, inner.observer())
-        };
-        if inner.read(|connection| rows(connection))?.iter().all(|row| row.kind().is_some()) {
-            return Ok(());
-        }
-        inner.write(|tx| {
-            for row in rows(tx)? {
-                end_if_without_purpose(tx, &row, by)?;
-            }
-            Ok(())
+impl LockQuestion<'_> {
+    /// Whether they hold it.
+    pub(crate) fn verify(&self, store: &Store) -> Result<LockAnswer> {
+        self.ask(store, |inner, subjected| {
+            inner.read(|connection| find(connection, inner, self.name, subjected, self.fence))
         })
     }
+
+    /// Starts its lease anew.
+    pub(crate) fn renew(&self, store: &Store) -> Result<LockAnswer> {
+        self.ask(store, |inner, subjected| {
+            inner.write(|tx| {
+                let found = find(tx, inner, self.name, subjected, self.fence)?;
+                if let Ok((row, _)) = &found {
+                    let now_boot_ms = inner.clock().boot_ms();
+                    locks::renew(tx, self.name, row.fence, inner.observer(), now_boot_ms)?;
+                }
+                Ok(found)
+            })
+        })
+    }
+
+    /// Releases it, in the name of `by`.
+    pub(crate) fn release(&self, store: &Store, by: &str) -> Result<LockAnswer> {
+        self.ask(store, |inner, subjected| {
+            inner.write(|tx| {
+                let found = find(tx, inner, self.name, subjected, self.fence)?;
+                if let Ok((row, record)) = &found {
+                    locks::end(tx, self.name, row.fence, released(by))?;
+                    end_if_without_purpose(tx, record, by)?;
+                }
+                Ok(found)
+            })
+        })
+    }
+
+    /// What `question` finds in the store. A process of which nothing is on record may have lost
+    /// its store; a run that is on record here has its locks here, too.
+    fn ask(
+        &self,
+        store: &Store,
+        question: impl Fn(&Inner, &Subjected) -> Result<Found>,
+    ) -> Result<LockAnswer> {
+        let subjected = subjected(store, self.pid)?;
+        let why_not = match question(&store.inner, &subjected)? {
+            Ok((row, _)) => return Ok(Known::Well(Ok(row))),
+            Err(No::Nobodys(why)) if matches!(subjected, Subjected::Process(_)) => {
+                return Ok(Known::ByLack(Err(why)));
+            }
+            Err(No::Nobodys(why) | No::Others(why)) => why,
+        };
+        // The run that we are in may have claimed again between the two reads.
+        let is_the_same = self::subjected(store, self.pid)?.id() == subjected.id();
+        Ok(if is_the_same { Known::Well(Err(why_not)) } else { Known::ByLack(Err(why_not)) })
+    }
+}
+
+fn released(by: &str) -> LockEnd<'_> {
+    LockEnd { reason: EndReason::Released.as_str(), by: Some(by) }
+}
+
+/// Releases all locks of one process, or of the run we are in; how many those were. Of very many
+/// some at a time, so that others can claim meanwhile.
+pub(crate) fn release_all(store: &Store, pid: Option<sys::Pid>, by: &str) -> Result<Known<usize>> {
+    let subjected = subjected(store, pid)?;
+    let (mut count, mut are_left) = (0, true);
+    while are_left {
+        let released;
+        (released, are_left) =
+            store.inner.write(|tx| release_some(tx, &store.inner, &subjected, by))?;
+        count += released;
+    }
+    Ok(match subjected {
+        Subjected::Process(_) if count == 0 => Known::ByLack(count),
+        Subjected::Process(_) | Subjected::Run(_) => Known::Well(count),
+    })
+}
+
+/// How many were released, and whether some are left.
+fn release_some(
+    tx: &Tx<'_>,
+    inner: &Inner,
+    subjected: &Subjected,
+    by: &str,
+) -> Result<(usize, bool)> {
+    let rows = match subjected {
+        Subjected::Run(run) => vec![(**run).clone()],
+        Subjected::Process(pid) => {
+            let facts = sys::process_facts(*pid);
+            let rows = instances::live_of_pid(tx, *pid, facts.start_time, inner.observer())?;
+            if rows.is_empty() && facts.start_time.is_none() && facts.existence != Existence::Gone {
+                return Err(cannot_tell(*pid, "when it was started"));
+            }
+            rows
+        }
+    };
+    let mut count = 0;
+    for row in &rows {
+        let released = locks::end_some_of(tx, row.id, released(by))?;
+        count += released;
+        if released == locks::ENDED_AT_ONCE {
+            return Ok((count, true));
+        }
+        end_if_without_purpose(tx, row, by)?;
+    }
+    Ok((count, false))
 }
 
 /// Why a lock is not the subject's.
-pub(crate) enum No {
+enum No {
     /// Somebody else has it, or has had it meanwhile.
     Others(String),
     /// Nobody who lives is on record for it.
@@ -212,10 +170,10 @@ pub(crate) enum No {
 }
 
 /// A lock that a verb found to be of whom it acts for; else why not.
-pub(crate) type Found = std::result::Result<(LockRow, Record), No>;
+type Found = std::result::Result<(LockRow, Record), No>;
 
 /// Looks for the lock of `subjected`, which a dead process no longer has.
-pub(crate) fn find(
+fn find(
     connection: &rusqlite::Connection,
     inner: &Inner,
     name: &LockName,
@@ -227,7 +185,7 @@ pub(crate) fn find(
         Some(row) => instances::by_id(connection, row.instance)?,
         None => None,
     };
-    let (Some(row), Some(record)) = (row, record.filter(|it| it.ended_at_ms.is_none())) else {
+    let (Some(row), Some(record)) = (row, record.filter(Record::is_live)) else {
         return Ok(Err(No::Nobodys(format!("nobody holds {name}"))));
     };
     let holder =
@@ -247,7 +205,7 @@ pub(crate) fn find(
     };
     let is_runs_own = matches!(subjected, Subjected::Run(run) if run.id == record.id);
     if !is_runs_own {
-        let seen = judge_record(inner, &record, Lease::None, &LiveCommandLine::not_read());
+        let seen = judgement(inner, &record);
         if let Verdict::Dead(reason) = seen.verdict {
             return Ok(Err(No::Nobodys(why_not.unwrap_or_else(|| {
                 let because = because_seen(reason.as_str(), seen.flags, &seen.evidence);

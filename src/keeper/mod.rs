@@ -6,14 +6,21 @@
 //! the keeper still keeps is decided inside the transaction, and the keeper drops its anchor only
 //! inside one.
 
+pub(crate) mod acquire;
 pub(crate) mod arrival;
 pub(crate) mod keep;
 pub(crate) mod kept;
 pub(crate) mod locks;
+pub(crate) mod markers;
 pub(crate) mod pair;
 pub(crate) mod record;
 pub(crate) mod release;
+pub(crate) mod speak;
 pub(crate) mod target;
+
+use crate::owner::orphan;
+use crate::process::Orphan;
+use crate::{Result, Store};
 
 /// What a store answers.
 pub(crate) enum Known<T> {
@@ -23,10 +30,21 @@ pub(crate) enum Known<T> {
     ByLack(T),
 }
 
-impl<T> Known<T> {
-    pub(crate) fn answer(self) -> T {
-        match self {
-            Self::Well(answer) | Self::ByLack(answer) => answer,
-        }
+/// Asks `store`. Before a "no" to somebody who may be an owner: its record may have been in a store
+/// that was deleted or replaced a moment ago. It claims again in the new one as soon as it notices;
+/// a caller that takes the "no" for a loss ends a gateway that is well. So beside an orphan there
+/// is no answer by lack of a record: `Err`, with the orphan.
+pub(crate) fn ask<T>(
+    store: &Store,
+    question: impl Fn(&Store) -> Result<Known<T>>,
+) -> Result<std::result::Result<T, Orphan>> {
+    if let Known::Well(answer) = question(store)? {
+        return Ok(Ok(answer));
     }
+    if let Some(orphan) = store.inner.with_clear_sight(|| orphan::orphan(&store.inner))? {
+        return Ok(Err(orphan));
+    }
+    // It may have claimed again since it was asked about.
+    let (Known::Well(answer) | Known::ByLack(answer)) = question(store)?;
+    Ok(Ok(answer))
 }

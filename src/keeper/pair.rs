@@ -19,11 +19,10 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use crate::clock::Deadline;
-use crate::process::anchor::Anchor;
+use crate::process::Anchor;
 use crate::records::instances;
 use crate::records::instances::Keepers;
-use crate::store::handle::Inner;
-use crate::store::transaction::Tx;
+use crate::store::{Inner, Tx};
 use crate::sys;
 use crate::sys::{ProcessHandle, StartTime, supervise};
 
@@ -35,7 +34,7 @@ const FOLLOW_EVERY: Duration = Duration::from_secs(1);
 
 /// What wakes a keeper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Event {
+pub(crate) enum KeeperEvent {
     /// The process that it stands for has ended.
     ProcessEnded,
     /// The other one of the pair has ended.
@@ -45,28 +44,28 @@ pub(crate) enum Event {
 }
 
 /// What reaches a keeper, and who sends it.
-pub(crate) struct Inbox {
-    sender: Sender<Event>,
-    events: Receiver<Event>,
+pub(crate) struct KeeperInbox {
+    sender: Sender<KeeperEvent>,
+    events: Receiver<KeeperEvent>,
     /// The signal thread, for as long as we live.
     _catcher: Option<sys::signals::Catcher>,
 }
 
-impl Inbox {
+impl KeeperInbox {
     /// Hears of the end of `process`, and of requests to end.
     pub(crate) fn new(process: &Arc<ProcessHandle>) -> Self {
         let (sender, events) = mpsc::channel();
         let on_signal = sender.clone();
         let catcher = supervise::catch_request_to_end(move || {
-            let _ = on_signal.send(Event::AskedToEnd);
+            let _ = on_signal.send(KeeperEvent::AskedToEnd);
         });
         let inbox = Self { sender, events, _catcher: catcher.ok() };
-        inbox.tell_of_end(Arc::clone(process), Event::ProcessEnded);
+        inbox.tell_of_end(Arc::clone(process), KeeperEvent::ProcessEnded);
         inbox
     }
 
     /// The next event, within `timeout`.
-    pub(crate) fn next(&self, timeout: Duration) -> Option<Event> {
+    pub(crate) fn next(&self, timeout: Duration) -> Option<KeeperEvent> {
         match self.events.recv_timeout(timeout) {
             Ok(event) => Some(event),
             Err(RecvTimeoutError::Timeout) => None,
@@ -80,7 +79,7 @@ impl Inbox {
 
     /// Sends `event` once `process` has ended. Where no thread can be had the keeper looks by
     /// itself, only less often.
-    fn tell_of_end(&self, process: Arc<ProcessHandle>, event: Event) {
+    fn tell_of_end(&self, process: Arc<ProcessHandle>, event: KeeperEvent) {
         const WAIT: Duration = Duration::from_hours(1);
         let sender = self.sender.clone();
         let wait = move || {
@@ -96,7 +95,7 @@ impl Inbox {
 
 /// The pair, as its first process sees it.
 pub(crate) struct Pair {
-    pub(crate) inbox: Inbox,
+    pub(crate) inbox: KeeperInbox,
     /// As the second one is started.
     arguments: Vec<OsString>,
     /// The file that both hold: of one that has to be made again, another second one has to be
@@ -119,7 +118,7 @@ struct Second {
 
 impl Pair {
     /// `arguments` are those of the keeper, without its verb.
-    pub(crate) fn new(inbox: Inbox, arguments: &[OsString]) -> Self {
+    pub(crate) fn new(inbox: KeeperInbox, arguments: &[OsString]) -> Self {
         Self {
             inbox,
             arguments: arguments.to_vec(),
@@ -130,7 +129,12 @@ impl Pair {
     }
 
     /// The pair of which the first was killed; `file` is the anchor `name`, which we hold.
-    pub(crate) fn left_alone(inbox: Inbox, arguments: &[OsString], name: &str, file: File) -> Self {
+    pub(crate) fn left_alone(
+        inbox: KeeperInbox,
+        arguments: &[OsString],
+        name: &str,
+        file: File,
+    ) -> Self {
         let mut pair = Self::new(inbox, arguments);
         pair.anchor = Some(Shared { name: name.to_owned(), file });
         pair.start_second();
@@ -184,7 +188,7 @@ impl Pair {
                 // Ours, and not collected: nobody else has this pid.
                 let handle = ProcessHandle::open(pid).ok().map(Arc::new);
                 if let Some(handle) = &handle {
-                    self.inbox.tell_of_end(Arc::clone(handle), Event::PartnerEnded);
+                    self.inbox.tell_of_end(Arc::clone(handle), KeeperEvent::PartnerEnded);
                 }
                 let start_time = sys::process_facts(pid).start_time;
                 self.second = Some(Second { child, handle, start_time });
@@ -238,11 +242,11 @@ impl Drop for Pair {
 
 /// What the second one waits for; true when it is to take the place of the first.
 pub(crate) fn wait_as_second(
-    inbox: &Inbox,
+    inbox: &KeeperInbox,
     process: (sys::Pid, &ProcessHandle),
     first: &Arc<ProcessHandle>,
 ) -> bool {
-    inbox.tell_of_end(Arc::clone(first), Event::PartnerEnded);
+    inbox.tell_of_end(Arc::clone(first), KeeperEvent::PartnerEnded);
     loop {
         if process.1.has_ended() {
             return false;

@@ -2,27 +2,21 @@
 
 use std::path::Path;
 
-use crate::claim::aside::Aside;
-use crate::claim::examine::{ATTEMPTS, Attachment, Count, Evicted, changes_too_fast};
+use crate::claim::{ATTEMPTS, Attachment, Count, Lookups, changes_too_fast};
 use crate::clock::Deadline;
-use crate::error::Result;
 use crate::keeper::target::Target;
-use crate::names::{InstanceId, Nonce, Office, ProfileName};
-use crate::office::claim::candidate::{Candidate, Outcome};
+use crate::office::claim::candidate::{Candidate, ClaimOutcome};
 use crate::office::claim::once::claim_once;
-use crate::owner::holder::Holder;
-use crate::owner::judge::is_held;
-use crate::process::anchor;
-use crate::process::subject::Subject;
-use crate::records::instances;
-use crate::records::instances::{NewInstance, Origin, Record};
-use crate::store::Store;
-use crate::store::handle::Inner;
-use crate::store::transaction::Tx;
-use crate::{stop_budget, sys};
+use crate::owner::is_held;
+use crate::process::{Subject, anchor};
+use crate::records::{NewInstance, instances};
+use crate::store::{Inner, Tx};
+use crate::{Evicted, Holder, InstanceId, Nonce, Office, ProfileName, Result, Store, sys};
+
+pub(crate) use crate::records::instances::Record;
 
 /// What came of recording a process.
-pub(crate) enum Recorded {
+pub(crate) enum RecordOutcome {
     Granted {
         instance: InstanceId,
         evicted: Option<Evicted>,
@@ -36,7 +30,7 @@ pub(crate) enum Recorded {
 
 /// Who makes the record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Recorder {
+pub(crate) enum RecordedBy {
     /// A verb that ends soon.
     Verb,
     /// The keeper itself.
@@ -51,12 +45,12 @@ pub(crate) fn record(
     office: &Office,
     home: Option<&Path>,
     target: &Target,
-    recorder: Recorder,
-) -> Result<Recorded> {
+    recorder: RecordedBy,
+) -> Result<RecordOutcome> {
     let inner = &store.inner;
     let subject = Subject::process(target.pid, target.start_time, inner.observer());
     let candidate = Candidate::by_pid(office, home, &subject);
-    let mut aside = Aside::default();
+    let mut aside = Lookups::default();
     for _ in 0..ATTEMPTS {
         let outcome = Count::Yes.if_writable(|count| {
             inner.write(|tx| {
@@ -67,17 +61,17 @@ pub(crate) fn record(
             })
         })?;
         return Ok(match outcome {
-            None => Recorded::NeedsKeeper,
-            Some(Outcome::Granted(granted)) => {
+            None => RecordOutcome::NeedsKeeper,
+            Some(ClaimOutcome::Granted(granted)) => {
                 let instance = granted.row.instance;
-                if recorder == Recorder::Verb {
+                if recorder == RecordedBy::Verb {
                     note_grant(inner, instance, instance.as_i64());
                 }
-                Recorded::Granted { instance, evicted: granted.evicted }
+                RecordOutcome::Granted { instance, evicted: granted.evicted }
             }
-            Some(Outcome::AlreadyRecorded(record)) => Recorded::Already(record),
-            Some(Outcome::Held(obstacle)) => Recorded::Held(obstacle.holder),
-            Some(Outcome::Errand(errand)) => {
+            Some(ClaimOutcome::AlreadyRecorded(record)) => RecordOutcome::Already(record),
+            Some(ClaimOutcome::Held(obstacle)) => RecordOutcome::Held(obstacle.holder),
+            Some(ClaimOutcome::Errand(errand)) => {
                 aside.run(errand, Deadline::never(), inner.trust())?;
                 continue;
             }
@@ -92,26 +86,19 @@ pub(crate) fn register(store: &Store, profile: &ProfileName, target: &Target) ->
     let inner = &store.inner;
     let subject = Subject::process(target.pid, target.start_time, inner.observer());
     inner.write(|tx| {
-        let attachment = attachment(tx, inner, &subject, Recorder::Keeper)?;
+        let attachment = attachment(tx, inner, &subject, RecordedBy::Keeper)?;
         let Some(attachment @ Attachment::Keeper { .. }) = attachment else {
             // Another keeper was faster: what wants the row finds that one.
             return Ok(false);
         };
         let (anchor, keeper) = attachment.attach(tx, inner)?;
+        // Without a command line: an identity may stand in it. Whoever acquires the lock knows, and
+        // fills it in.
         NewInstance {
             profile: Some(profile),
-            kind: None,
-            origin: Origin::Pid,
-            subject: &subject,
-            // An identity may stand in it. Whoever acquires the lock knows, and fills it in.
-            argv: &[],
-            observer: inner.observer(),
-            nonce: &Nonce::random()?,
             anchor: anchor.as_deref(),
             keeper,
-            version: None,
-            stop_budget_ms: stop_budget::DEFAULT_MS,
-            heartbeat_every_ms: None,
+            ..NewInstance::without_office(&subject, inner.observer(), &Nonce::random()?)
         }
         .insert(tx)?;
         Ok(true)
@@ -124,9 +111,9 @@ pub(super) fn attachment(
     tx: &Tx<'_>,
     inner: &Inner,
     subject: &Subject,
-    recorder: Recorder,
+    recorder: RecordedBy,
 ) -> Result<Option<Attachment>> {
-    if recorder == Recorder::NoKeeper {
+    if recorder == RecordedBy::NoKeeper {
         return Ok(Some(Attachment::None));
     }
     for record in instances::live_of_pid(tx, subject.pid, subject.start_time, inner.observer())? {
@@ -137,7 +124,7 @@ pub(super) fn attachment(
             return Ok(Some(Attachment::Kept { anchor, keeper, keeper_start_time }));
         }
     }
-    Ok((recorder == Recorder::Keeper).then(|| Attachment::Keeper {
+    Ok((recorder == RecordedBy::Keeper).then(|| Attachment::Keeper {
         pid: inner.observer().pid,
         start_time: inner.observer().start_time,
     }))

@@ -2,20 +2,13 @@
 //!
 //! `release` inside a `run` is refused: the office is the run's, and ends with its command.
 
-use crate::error::{Error, ErrorKind, Result};
 use crate::keeper::Known;
-use crate::liveness::{Boot, Lease, Relation, StartTimeMatch};
-use crate::names::{InstanceId, Nonce, Office};
-use crate::owner;
-use crate::owner::ending;
-use crate::owner::evidence::LiveCommandLine;
-use crate::owner::judge::judge_record;
-use crate::records::instances;
-use crate::records::instances::{End, EndReason, Record};
-use crate::store::Store;
-use crate::store::handle::Inner;
+use crate::liveness::{Boot, Relation, StartTimeMatch};
+use crate::owner::{ending, judgement};
+use crate::records::{End, EndReason, Record, instances};
+use crate::store::Inner;
 use crate::sys::supervise;
-use crate::{environment, sys};
+use crate::{Error, ErrorKind, InstanceId, Nonce, Office, Result, Store, environment, owner, sys};
 
 /// The live record of the `run` that this process was started by, if it was and the record is in
 /// this store.
@@ -36,13 +29,13 @@ pub(crate) fn current_run(store: &Store) -> Result<Option<Record>> {
     let record = store.inner.read(|connection| {
         let recorded = instances::by_id(connection, InstanceId(id))?;
         match recorded.filter(|record| record.belongs_to(&nonce)) {
-            Some(record) if record.ended_at_ms.is_none() => Ok(Some(record)),
+            Some(record) if record.is_live() => Ok(Some(record)),
             // In a store that replaced the one it began in, the run has another generation.
             ended => Ok(instances::live_of_nonce(connection, &nonce)?.or(ended)),
         }
     })?;
     match record {
-        Some(record) if record.ended_at_ms.is_some() => Err(Error::new(
+        Some(record) if !record.is_live() => Err(Error::new(
             ErrorKind::NotOwner,
             format!(
                 "the run we are in has lost its office: {}",
@@ -74,7 +67,7 @@ pub(crate) fn is_about(inner: &Inner, record: &Record, pid: sys::Pid) -> Result<
     if record.pid != Some(pid) {
         return Ok(false);
     }
-    let seen = judge_record(inner, record, Lease::None, &LiveCommandLine::not_read()).evidence;
+    let seen = judgement(inner, record).evidence;
     let places = [seen.host, seen.namespace];
     if places.contains(&Relation::Different)
         || seen.boot == Boot::Rebooted
@@ -150,4 +143,17 @@ pub(crate) fn release_in(
         ending::end_other(tx, record.id, &end)?;
         Ok(Known::Well(Ok(record.id)))
     })
+}
+
+/// The row of the run that we are in, or of the process that started us, with its office.
+pub(crate) fn whose_row(store: &Store) -> Result<Option<(InstanceId, Option<Office>)>> {
+    if let Ok(Some(run)) = current_run(store) {
+        return Ok(Some((run.id, run.office())));
+    }
+    let Ok(pid) = parent() else { return Ok(None) };
+    let start_time = sys::process_facts(pid).start_time;
+    let rows = store.inner.read(|connection| {
+        instances::live_of_process(connection, pid, start_time, store.inner.observer())
+    })?;
+    Ok(rows.first().map(|record| (record.id, record.office())))
 }

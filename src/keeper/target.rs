@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::error::{Error, ErrorKind, Result};
-use crate::sys;
 use crate::sys::{Looks, OpenProcessError, ProcessHandle, StartTime, supervise};
+use crate::{Error, ErrorKind, Result, sys};
 
 /// A process to be recorded, pinned and proven.
 pub(crate) struct Target {

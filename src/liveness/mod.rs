@@ -37,27 +37,27 @@ pub struct Judgement {
 /// Decides whether a recorded owner lives. The rules, in the order in which they are tried:
 ///
 /// 1. anchor not held; child alive: alive, `child_lives`
-/// 2. anchor held; process gone, child gone or none: dead, for that reason, flag `anchor_leaked` unless
-///    a keeper is recorded, which is about to end
+/// 2. anchor held; process gone, child gone or none: dead, for that reason, flag `anchor_leaked`
+///    unless a keeper is recorded, which is about to end
 /// 3. anchor held otherwise: alive, `anchor_held`
 ///
 /// From here on the anchor is not held, and no child is known to live.
 ///
-/// 4. child unknown: unknown, `not_verifiable`, or `foreign_namespace` where the table is not visible; of
-///    version 0.1, anchor free, table not visible: as 5
+/// 4. child unknown: unknown, `not_verifiable`, or `foreign_namespace` where the table is not
+///    visible; of version 0.1, anchor free, table not visible: as 5
 /// 5. anchor free, no keeper: dead, `rebooted` after a proven reboot, else `anchor_released`
 /// 6. anchor free, keeper; process alive: alive, `start_time_matches`, flag `keeper_lost`
 /// 7. anchor free, keeper; process gone: dead, as 5
-/// 8. anchor free, keeper; table not visible, and its keepers did not say that they ended alone: dead,
-///    as 5
+/// 8. anchor free, keeper; table not visible, and its keepers did not say that they ended alone:
+///    dead, as 5
 /// 9. anchor free, keeper, otherwise: unknown, `not_verifiable`
 ///
 /// From here on the anchor is missing, unreadable or none.
 ///
 /// 10. process alive: alive, `start_time_matches`
 /// 11. process gone: dead, for that reason
-/// 12. table not visible: dead, `lease_expired`, where a lease ran out in this very boot; else unknown,
-///     `foreign_namespace`
+/// 12. table not visible: dead, `lease_expired`, where a lease ran out in this very boot; else
+///     unknown, `foreign_namespace`
 /// 13. anchor missing or none, a start time unknown, and the process is another user's: dead,
 ///     `pid_reused`
 /// 14. a start time unknown, command line of the recorded kind: alive, `command_line_matches`

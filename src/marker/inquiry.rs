@@ -1,24 +1,16 @@
 //! Was I asked to stop? What a gateway asks in its signal handler.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::claim::guard::Footing;
+use parking_lot::Mutex;
+
+use crate::claim::OwnedRow;
 use crate::clock::Deadline;
-use crate::error::{Error, Result};
-use crate::marker::Consumed;
-use crate::names::MarkerName;
-use crate::records::markers;
-use crate::records::markers::{Addressee, Marker};
-use crate::store::busy::with_budget;
-use crate::sync::lock;
-
-/// How long the consumption of a marker may take. Whoever asks is being stopped, and must not hang
-/// because somebody else keeps the store busy.
-pub(super) const CONSUME_WITHIN: Duration = Duration::from_millis(250);
-
-/// How long the last look may take, of a consumption that ran out of time.
-pub(super) const LOOK_AGAIN_WITHIN: Duration = Duration::from_millis(20);
+use crate::marker::{CONSUME_WITHIN, Consumed, LOOK_AGAIN_WITHIN, consume_by, myself};
+use crate::patience::with_budget;
+use crate::records::{Addressee, markers};
+use crate::{Error, Marker, MarkerName, Result};
 
 /// Why a process is being stopped.
 #[derive(Debug)]
@@ -52,13 +44,13 @@ pub struct StopAnswer {
 /// `signal-hook` or tokio hands the signal to.
 #[derive(Clone, Debug)]
 pub struct StopInquiry {
-    footing: Footing,
+    footing: OwnedRow,
     /// What the store said last, and until when that counts: for when it says nothing any more.
     known: Arc<Mutex<Option<(Consumed, Deadline)>>>,
 }
 
 impl StopInquiry {
-    pub(crate) fn new(footing: Footing) -> Self {
+    pub(crate) fn new(footing: OwnedRow) -> Self {
         Self { footing, known: Arc::default() }
     }
 
@@ -79,11 +71,11 @@ impl StopInquiry {
                 let marker = &consumed.marker;
                 let lives_ms = marker.expires_at_ms.saturating_sub(marker.written_at_ms);
                 let until = Duration::from_millis(u64::try_from(lives_ms).unwrap_or(0));
-                *lock(&self.known) = Some((consumed.clone(), Deadline::after(until)));
+                *self.known.lock() = Some((consumed.clone(), Deadline::after(until)));
                 StopAnswer::of(consumed)
             }
             Ok(None) => StopAnswer { cause: StopCause::Unplanned, recorded: true },
-            Err(error) => match lock(&self.known).clone() {
+            Err(error) => match self.known.lock().clone() {
                 Some((known, until)) if !until.has_passed() => StopAnswer::of(known),
                 Some(_) | None => StopAnswer { cause: StopCause::Unknown(error), recorded: false },
             },
@@ -91,12 +83,11 @@ impl StopInquiry {
     }
 
     fn consume(&self) -> Result<Option<Consumed>> {
-        let Footing { inner, instance, .. } = &self.footing;
-        let addressee =
-            Addressee { instances: vec![*instance], process: Some(crate::marker::myself(inner)) };
+        let OwnedRow { inner, instance, .. } = &self.footing;
+        let addressee = Addressee { instances: vec![*instance], process: Some(myself(inner)) };
         let deadline = Deadline::after(CONSUME_WITHIN);
         for name in [MarkerName::takeover(), MarkerName::planned_stop()] {
-            let consumed = crate::marker::consume_by(inner, &addressee, Some(&name), deadline)?;
+            let consumed = consume_by(inner, &addressee, Some(&name), deadline)?;
             if consumed.is_some() {
                 return Ok(consumed);
             }

@@ -6,26 +6,29 @@
 pub(crate) mod inquiry;
 pub(crate) mod request;
 
-use crate::clock::Deadline;
-use crate::error::{ErrorKind, Result};
-use crate::marker::inquiry::{CONSUME_WITHIN, LOOK_AGAIN_WITHIN};
-use crate::marker::request::MarkerRequest;
-use crate::names::{MarkerName, Office};
-use crate::records::identities::Identities;
-use crate::records::markers::{Addressee, Closed, ProcessKey};
-use crate::records::{identities, instances, markers};
-use crate::store::busy::with_budget;
-use crate::store::handle::Inner;
-use crate::store::{Store, ourselves};
-use crate::sys;
-use crate::sys::Existence;
+pub(crate) use crate::marker::request::by_or_self_in;
 
-use crate::records::markers::Marker;
-use crate::records::markers::Written;
+use std::time::Duration;
+
+use crate::clock::Deadline;
+use crate::marker::request::MarkerRequest;
+use crate::patience::with_budget;
+use crate::records::markers::{Closed, ProcessKey};
+use crate::records::{Addressee, identities, instances, markers};
+use crate::store::{Inner, ourselves};
+use crate::sys::Existence;
+use crate::{ErrorKind, Marker, MarkerName, Office, Result, Store, Written, sys};
 
 /// How often a consumption looks again because another consumer was faster. Each time one marker
 /// fewer is left.
 const ATTEMPTS: usize = 8;
+
+/// How long the consumption of a marker may take. Whoever asks is being stopped, and must not hang
+/// because somebody else keeps the store busy.
+const CONSUME_WITHIN: Duration = Duration::from_millis(250);
+
+/// How long the last look may take, of a consumption that ran out of time.
+const LOOK_AGAIN_WITHIN: Duration = Duration::from_millis(20);
 
 /// A marker that was consumed.
 #[derive(Clone, Debug)]
@@ -49,10 +52,9 @@ impl Store {
     ///
     /// # Errors
     /// [`NotRunning`](ErrorKind::NotRunning) when there is no such process, or it has ended;
-    /// [`InvalidInput`](ErrorKind::InvalidInput) when it is on record nowhere and cannot be told apart
-    /// from a later one with its pid;
-    /// [`CannotWrite`](ErrorKind::CannotWrite), [`Busy`](ErrorKind::Busy),
-    /// [`TooOld`](ErrorKind::TooOld).
+    /// [`InvalidInput`](ErrorKind::InvalidInput) when it is on record nowhere and cannot be told
+    /// apart from a later one with its pid; [`CannotWrite`](ErrorKind::CannotWrite),
+    /// [`Busy`](ErrorKind::Busy), [`TooOld`](ErrorKind::TooOld).
     pub fn write_marker(&self, pid: u32, request: &MarkerRequest) -> Result<Written> {
         self.write_marker_to(pid, &Office::default(), request)
     }
@@ -132,17 +134,6 @@ pub(crate) fn addressee(inner: &Inner, pid: sys::Pid) -> Result<Addressee> {
             pid_ns: observer.pid_ns.clone(),
         }),
     })
-}
-
-/// The same within a transaction.
-pub(crate) fn by_or_self_in(
-    tx: &crate::store::transaction::Tx<'_>,
-    by: Option<&str>,
-) -> Result<String> {
-    match by {
-        Some(by) => Ok(Identities::within(tx, [by])?.text(by)),
-        None => Ok(ourselves::by_self(tx.store())),
-    }
 }
 
 pub(crate) fn peek(

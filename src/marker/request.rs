@@ -5,14 +5,12 @@
 
 use std::time::Duration;
 
-use crate::error::{Error, ErrorKind, Result};
-use crate::names::MarkerName;
-use crate::owner::request::InProgress;
-use crate::records::instances::Record;
-use crate::records::markers::{NewMarker, ProcessKey, TTL_MAX_MS, Written};
-use crate::store::handle::Inner;
+use crate::owner::InProgress;
+use crate::records::markers::{ProcessKey, TTL_MAX_MS};
+use crate::records::{Identities, NewMarker, Record};
+use crate::store::{Inner, Tx, ourselves};
 use crate::sys::Existence;
-use crate::{clock, stop_budget, sys};
+use crate::{Error, ErrorKind, MarkerName, Result, Written, clock, stop_budget, sys};
 
 /// How long a marker lives whose writer named no time.
 const TTL_DEFAULT: Duration = Duration::from_mins(1);
@@ -73,7 +71,7 @@ pub(crate) fn check_exists(pid: sys::Pid) -> Result<Option<sys::StartTime>> {
 }
 
 pub(super) fn write_to(
-    tx: &crate::store::transaction::Tx<'_>,
+    tx: &Tx<'_>,
     inner: &Inner,
     row: Option<&Record>,
     pid: sys::Pid,
@@ -124,7 +122,7 @@ pub(super) fn write_to(
         name: &request.name,
         instance,
         process: &process,
-        by: &crate::marker::by_or_self_in(tx, request.by.as_deref())?,
+        by: &by_or_self_in(tx, request.by.as_deref())?,
         by_pid: observer.pid,
         by_uid: observer.uid,
         requester: None,
@@ -132,4 +130,12 @@ pub(super) fn write_to(
         ttl_ms: clock::millis(ttl),
     }
     .write(tx)
+}
+
+/// Who writes: as `by` says, or this process.
+pub(crate) fn by_or_self_in(tx: &Tx<'_>, by: Option<&str>) -> Result<String> {
+    match by {
+        Some(by) => Ok(Identities::within(tx, [by])?.text(by)),
+        None => Ok(ourselves::by_self(tx.store())),
+    }
 }

@@ -2,22 +2,18 @@
 
 use std::path::PathBuf;
 
-use crate::claim::examine::judge_to_end;
-use crate::claim::older;
-use crate::claim::sweep::{Force, Orphans, evict_orphans};
-use crate::error::Result;
+use crate::claim::older_home::home_of_claim;
+use crate::claim::sweep::{Orphans, evict_orphans};
+use crate::claim::{judge_to_end, older};
 use crate::liveness::{Lease, Verdict};
-use crate::names::{InstanceId, Office, Wanted};
-use crate::owner;
-use crate::owner::evidence::{LiveCommandLine, needs_command_line};
-use crate::owner::holder::Holder;
-use crate::owner::judge::judge_record;
+#[cfg(feature = "cli")]
+use crate::owner::because::because;
+use crate::owner::{LiveCommandLine, judgement, needs_command_line};
 use crate::owner::{ending, older as owner_older};
-use crate::records::instances::{End, EndReason};
 use crate::records::profiles::forget_legacy_home;
-use crate::store::handle::Inner;
-use crate::store::transaction::Tx;
-use crate::sys;
+use crate::records::{End, EndReason};
+use crate::store::{Inner, Tx};
+use crate::{Force, Holder, InstanceId, Office, Result, Wanted, owner, sys};
 
 /// What came of [`Profile::evict`](crate::Profile::evict).
 #[derive(Clone, Debug)]
@@ -48,11 +44,20 @@ pub enum Eviction {
     Refused(Box<Holder>),
 }
 
+impl Eviction {
+    /// What was known of the owner whose record was ended, in words.
+    #[cfg(feature = "cli")]
+    pub(crate) fn because(&self) -> &'static str {
+        let Self::Done { reason, .. } = self else { return "" };
+        because(reason)
+    }
+}
+
 pub(super) fn evict(inner: &Inner, office: &Office, force: Force, by: &str) -> Result<Eviction> {
     // Read the command line first if the verdict may hang on it; it counts only for that row.
     let command_line = inner.read(|connection| {
         let Some(record) = owner::live(connection, office)? else { return Ok(None) };
-        let judged = judge_record(inner, &record, Lease::None, &LiveCommandLine::not_read());
+        let judged = judgement(inner, &record);
         Ok(needs_command_line(&judged.evidence).then_some(record))
     })?;
     let command_line =
@@ -84,7 +89,7 @@ pub(super) fn evict(inner: &Inner, office: &Office, force: Force, by: &str) -> R
             }
         };
         ending::end_other(tx, record.id, &end)?;
-        let home = older::home_of_claim(tx, office, None)?;
+        let home = home_of_claim(tx, office, None)?;
         let is_of_older = owner_older::home_of_holder(&record).is_some()
             || home.is_some_and(|home| older::is_by_pid_file(&record, &home));
         let legacy_home =
@@ -101,7 +106,7 @@ pub(super) fn evict(inner: &Inner, office: &Office, force: Force, by: &str) -> R
 
 /// Forgets the directory of an older program if that stands in the way of every claim.
 fn forget_blocked_home(tx: &Tx<'_>, inner: &Inner, office: &Office) -> Result<Eviction> {
-    let home = older::home_of_claim(tx, office, None)?;
+    let home = home_of_claim(tx, office, None)?;
     if !home.is_some_and(|home| older::is_in_the_way(inner, &home)) {
         return Ok(Eviction::Nothing);
     }

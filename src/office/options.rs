@@ -1,16 +1,12 @@
 //! How an office is claimed.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::error::Result;
-use crate::names::{InstanceId, Kind, Nonce};
-use crate::patience::{Cancel, Wait};
-use crate::records::instances::Origin;
+use crate::claim::older_home;
+use crate::records::Origin;
 use crate::records::runtime::check_cadence;
-use crate::scoped::request::LockRequest;
-use crate::stop_budget;
-use crate::stop_budget::StopPhases;
+use crate::{Cancel, InstanceId, Kind, LockRequest, Nonce, Result, StopPhases, Wait, stop_budget};
 
 /// How to claim an office, for callers that need more than
 /// [`Profile::claim`](crate::Profile::claim).
@@ -118,10 +114,22 @@ impl ClaimOptions {
     }
 
     /// Records the claim as that of an `incumbent run`, which wants these locks or nothing.
+    #[cfg_attr(not(feature = "cli"), expect(dead_code))]
     pub(crate) fn for_run(mut self, locks: Vec<LockRequest>) -> Self {
         self.origin = Origin::Run;
         self.locks = locks;
         self
+    }
+
+    /// Not beside the gateway of an older program that has its files in `directory`: whoever holds
+    /// its lock holds this office.
+    ///
+    /// # Errors
+    /// Those of [`older_home::home`].
+    #[cfg_attr(not(feature = "cli"), expect(dead_code))]
+    pub(crate) fn beside_older_program(mut self, directory: &Path) -> Result<Self> {
+        self.legacy_home = Some(older_home::home(directory, &self.kind)?);
+        Ok(self)
     }
 
     pub(super) fn heartbeat_every_ms(&self) -> Result<Option<u64>> {

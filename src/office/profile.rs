@@ -3,21 +3,14 @@
 use std::io::ErrorKind as Io;
 use std::path::{Path, PathBuf};
 
-use crate::claim::sweep::Force;
-use crate::error::{Error, Result};
-use crate::names::{Kind, Office, ProfileName};
+use crate::office::evict::Eviction;
 use crate::office::storm::Storm;
 use crate::office::{evict, storm};
-use crate::process::subject::Subject;
+use crate::process::Subject;
 use crate::records::{identities, profiles};
-use crate::status::history::Incarnation;
-use crate::status::report::Report;
 use crate::status::{answer, history};
-use crate::store::Store;
 use crate::sys::Shortage;
-
-use crate::office::evict::Eviction;
-use crate::records::profiles::Desired;
+use crate::{Desired, Error, Force, Incarnation, Kind, Office, ProfileName, Report, Result, Store};
 
 impl Profile {
     /// What an operator wants of this profile; `None` if nobody has said so. Reads only.
@@ -136,6 +129,7 @@ impl Profile {
     }
 
     /// The storm that this process' party is in at an office, if any.
+    #[cfg_attr(not(feature = "cli"), expect(dead_code))]
     pub(crate) fn storm(&self, kind: &Kind, subject: &Subject) -> Result<Option<Storm>> {
         let inner = &self.store.inner;
         let Some(party) = &subject.party else { return Ok(None) };

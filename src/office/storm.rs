@@ -7,8 +7,7 @@
 
 use rusqlite::{Connection, named_params};
 
-use crate::error::Result;
-use crate::names::Office;
+use crate::{Office, Result};
 
 /// Starts within this time belong together.
 const WINDOW_MS: i64 = 120_000;

@@ -23,17 +23,13 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension};
 
 use crate::clock::{length, millis};
-use crate::error::{Error, Result};
 use crate::liveness::{AnchorState, DeadReason};
-use crate::names::{InstanceId, MarkerName};
 use crate::process::{anchor, subject};
-use crate::records::instances::{End, EndReason};
-use crate::records::shutdowns::{Said, Word};
-use crate::records::{instances, markers, runtime, shutdowns};
-use crate::store::handle::Inner;
-use crate::store::last_words::What;
+use crate::records::shutdowns::{LastWord, Word};
+use crate::records::{End, EndReason, instances, markers, runtime, shutdowns};
+use crate::store::{Inner, What};
 use crate::sys::{KernelLog, MemoryGroup, StartTime, StartTimeUnit};
-use crate::{stop_budget, sys};
+use crate::{Error, InstanceId, MarkerName, Result, stop_budget, sys};
 
 /// SIGKILL, and what stands for it elsewhere.
 const KILL: i32 = 9;
@@ -124,8 +120,8 @@ fn is_waiting(connection: &Connection, inner: &Inner, id: InstanceId) -> Result<
 /// What an incarnation and the kernel left behind.
 #[derive(Debug)]
 struct Left {
-    signal: Option<LastWord>,
-    panic: Option<LastWord>,
+    signal: Option<RecentWord>,
+    panic: Option<RecentWord>,
     stop_budget: Duration,
     /// What the kernel says of its killing for want of memory.
     out_of_memory: Option<OutOfMemory>,
@@ -133,9 +129,9 @@ struct Left {
 
 /// A last word that was not survived.
 #[derive(Debug)]
-struct LastWord {
+struct RecentWord {
     id: i64,
-    said: Said,
+    said: LastWord,
     /// How long ago that was; `None`: under another boot.
     ago: Option<Duration>,
     /// The process wrote it itself, and would have noted by now if it had survived it.
@@ -163,7 +159,7 @@ impl Left {
             // Only a process that has said something can have ended by that; a verb acts for
             // another.
             EndReason::Released | EndReason::Panicked
-                if inner.has_said_something() || how.by.is_some() =>
+                if inner.last_words.has_said_something() || how.by.is_some() =>
             {
                 false
             }
@@ -207,13 +203,13 @@ impl Left {
         }
     }
 
-    fn newest(&self) -> Option<&LastWord> {
+    fn newest(&self) -> Option<&RecentWord> {
         [&self.signal, &self.panic].into_iter().flatten().max_by_key(|word| word.id)
     }
 
     /// Who lets go in peace has survived its panics; and follows the signal that came just before.
     fn release(&self, how: &End) -> End {
-        let is_recent = |word: &&LastWord, within| word.ago.is_some_and(|ago| ago <= within);
+        let is_recent = |word: &&RecentWord, within| word.ago.is_some_and(|ago| ago <= within);
         let panic = self.panic.as_ref().filter(|word| is_recent(word, self.stop_budget));
         let how = match panic {
             Some(panic) => {
@@ -225,7 +221,9 @@ impl Left {
         };
         let deadline = stop_budget::deadline(self.stop_budget);
         match self.signal.as_ref().filter(|word| is_recent(word, deadline)) {
-            Some(LastWord { said: Said::Signal { number, sender, unknown_because }, .. }) => {
+            Some(RecentWord {
+                said: LastWord::Signal { number, sender, unknown_because }, ..
+            }) => {
                 let end = End { signal: Some(*number), by: sender.clone(), ..how };
                 match unknown_because {
                     Some(why) => with_detail(&end, EndReason::Signalled, why),
@@ -245,7 +243,7 @@ impl Left {
             Some(OutOfMemory::Counted(_)) | None => {}
         }
         let newest = self.newest().filter(|_| how.reason != EndReason::Signalled);
-        let explains = |word: &&LastWord| {
+        let explains = |word: &&RecentWord| {
             let deadline = stop_budget::deadline(self.stop_budget);
             word.is_its_own || word.ago.is_some_and(|ago| ago <= deadline)
         };
@@ -264,8 +262,8 @@ impl Left {
         }
     }
 
-    fn death_by(&self, word: &LastWord, how: &End) -> End {
-        let Said::Signal { number, sender, unknown_because } = &word.said else {
+    fn death_by(&self, word: &RecentWord, how: &End) -> End {
+        let LastWord::Signal { number, sender, unknown_because } = &word.said else {
             let after = self.signal.as_ref().map(|signal| format!(", after {signal}"));
             let detail = Some(format!("{word}{}", after.unwrap_or_default()));
             return End { reason: EndReason::Panicked, detail, ..how.clone() };
@@ -291,15 +289,15 @@ fn with_detail(how: &End, reason: EndReason, told: &str) -> End {
     End { reason, detail, ..how.clone() }
 }
 
-impl fmt::Display for LastWord {
+impl fmt::Display for RecentWord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.said {
-            Said::Panic { message, place: Some(place) } => write!(f, "{message} at {place}"),
-            Said::Panic { message, place: None } => f.write_str(message),
-            Said::Signal { number, sender: Some(sender), .. } => {
+            LastWord::Panic { message, place: Some(place) } => write!(f, "{message} at {place}"),
+            LastWord::Panic { message, place: None } => f.write_str(message),
+            LastWord::Signal { number, sender: Some(sender), .. } => {
                 write!(f, "{} from {sender}", sys::signal_name(*number))
             }
-            Said::Signal { number, .. } => f.write_str(&sys::signal_name(*number)),
+            LastWord::Signal { number, .. } => f.write_str(&sys::signal_name(*number)),
         }
     }
 }
@@ -348,12 +346,12 @@ impl Row {
         Ok(row)
     }
 
-    fn last_word(&self, word: Word, inner: &Inner) -> LastWord {
+    fn last_word(&self, word: Word, inner: &Inner) -> RecentWord {
         let now = inner.boot_time();
         let is_of_this_boot = word.boot_id.is_some() && word.boot_id.as_deref() == now.boot_id;
         let age_ms = word.at_boot_ms.filter(|_| is_of_this_boot).map(|at_ms| now.ms - at_ms);
         let is_own = |(pid, _): &(sys::Pid, _)| word.pid == Some(i64::from(*pid));
-        LastWord {
+        RecentWord {
             id: word.id,
             // Ahead of this clock: nobody of ours wrote that.
             ago: age_ms.and_then(|ms| u64::try_from(ms).ok()).map(Duration::from_millis),

@@ -1,9 +1,46 @@
 //! Reasons, in words.
 
-use crate::owner::holder::{
-    CANNOT_SIGNAL, LEGACY_HOME_IN_USE, OLDER_GATEWAY, ORPHANED_ANCHOR, RESERVED, SUPERSEDED,
-    TIMED_OUT,
-};
+use crate::liveness::{Evidence, Flags, Observed};
+
+/// The reason of a refusal by a held anchor of a store that is no longer here.
+pub(crate) const ORPHANED_ANCHOR: &str = "orphaned_anchor";
+
+/// The reason of a refused takeover: an older gateway acts beside the holder that was to be
+/// replaced.
+pub(crate) const OLDER_GATEWAY: &str = "older_gateway";
+
+/// The reason of a refusal by one of our own that holds the lock of the directory which the profile
+/// stands for: one of another profile, or of another store.
+pub(crate) const LEGACY_HOME_IN_USE: &str = "legacy_home_in_use";
+
+/// The reason of a refusal by a takeover or a stop in progress.
+pub(crate) const RESERVED: &str = "reserved";
+
+/// The reason of a refused takeover: the holder took over from our party.
+pub(crate) const SUPERSEDED: &str = "superseded";
+
+/// The reason of a failed takeover: the holder may not be signalled, and did not follow its marker.
+pub(crate) const CANNOT_SIGNAL: &str = "cannot_signal";
+
+/// The reason of a failed takeover: the holder was still there when its time was over.
+pub(crate) const TIMED_OUT: &str = "timed_out";
+
+/// Why a verdict was reached, as a clause for people, by what was seen as well.
+pub(crate) fn because_seen(reason: &str, flags: Flags, seen: &Evidence) -> &'static str {
+    if flags.release_pending {
+        return "its owner has released it, and could not write that down yet";
+    }
+    match (reason, seen.observed()) {
+        // A pending release of another process, or an exec.
+        ("anchor_released", Observed::Alive) => {
+            "the kernel released its lock: the process still runs, but no longer holds it"
+        }
+        ("anchor_released", Observed::Gone(_)) => {
+            "the kernel released its lock: the process has ended"
+        }
+        _ => because(reason),
+    }
+}
 
 /// The same where only the reason is known.
 pub(crate) fn because(reason: &str) -> &'static str {

@@ -3,9 +3,8 @@
 use std::path::Path;
 
 use crate::liveness::CommandLockState;
-use crate::process::observer::Observer;
-use crate::process::{anchor, command_lock};
-use crate::records::instances::{CommandLock, Record};
+use crate::process::{Observer, anchor, command_lock};
+use crate::records::{CommandLock, Record};
 use crate::sys;
 use crate::sys::{CommandLocks, FileKey};
 

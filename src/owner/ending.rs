@@ -2,26 +2,14 @@
 
 use std::time::Duration;
 
-use rusqlite::{OptionalExtension, named_params};
-
 use crate::clock::Deadline;
-use crate::error::Result;
 use crate::liveness::DeadReason;
-use crate::names::{InstanceId, Kind, Office, ProfileName};
 use crate::owner::autopsy;
-use crate::process::subject;
-use crate::records::events::EventRecord;
-use crate::records::instances::{End, EndReason, Record};
-use crate::records::locks::LockEnd;
-use crate::records::{instances, locks, markers, reservations, waiters};
-use crate::store::deferred::Deferred;
-use crate::store::transaction::Tx;
-
-const END_SQL: &str = "UPDATE instances
-    SET ended_at_ms = :ended_at_ms, end_reason = :reason, ended_by = :by, exit_code = :exit_code,
-        signal = :signal, detail = coalesce(:detail, detail)
-    WHERE id = :id AND ended_at_ms IS NULL AND (:nonce_hash IS NULL OR nonce_hash = :nonce_hash)
-    RETURNING profile, kind, pid";
+use crate::records::{
+    End, EndReason, EventRecord, LockEnd, Record, instances, locks, markers, reservations, waiters,
+};
+use crate::store::{Deferred, Tx};
+use crate::{InstanceId, Result};
 
 /// Ends a row, and everything that is for it or leans on it. The reason that was recorded; `None`
 /// when the row has ended already or is not the one of `nonce_hash`.
@@ -32,21 +20,7 @@ fn end(
     end: &End,
 ) -> Result<Option<EndReason>> {
     let end = &autopsy::explain(tx, tx.store(), id, end)?;
-    let parameters = named_params! {
-        ":id": id.0,
-        ":nonce_hash": nonce_hash,
-        ":ended_at_ms": tx.now_ms(),
-        ":reason": end.reason.as_str(),
-        ":by": end.by,
-        ":exit_code": end.exit_code,
-        ":signal": end.signal,
-        ":detail": end.detail,
-    };
-    let ended: Option<(Option<String>, Option<String>, Option<i64>)> = tx
-        .prepare_cached(END_SQL)?
-        .query_row(parameters, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
-        .optional()?;
-    let Some((profile, kind, pid)) = ended else { return Ok(None) };
+    let Some(ended) = instances::end(tx, id, nonce_hash, end)? else { return Ok(None) };
     let has_markers = markers::exists(tx)?;
     if has_markers {
         markers::close_all_of(tx, id)?;
@@ -55,19 +29,19 @@ fn end(
     if locks::end_some_of(tx, id, how)? == locks::ENDED_AT_ONCE {
         tx.leave(Box::new(move |tx| locks::end_left_of(tx, id)));
     }
-    let (Some(profile), Some(kind)) = (profile, kind) else {
+    if !ended.had_office {
         waiters::remove(tx, id)?;
         if has_markers {
             reservations::remove_all_of(tx, id)?;
         }
         return Ok(Some(end.reason));
-    };
-    if let (Ok(profile), Ok(kind)) = (ProfileName::new(profile), Kind::new(kind)) {
+    }
+    if let Some(office) = &ended.office {
         tx.record(&EventRecord {
             event: "office_ended",
-            office: Some(&Office { profile, kind }),
+            office: Some(office),
             instance: Some(id),
-            pid: pid.and_then(subject::valid_pid),
+            pid: ended.pid,
             detail: Some(serde_json::json!({
                 "reason": end.reason.as_str(),
                 "by": end.by,
@@ -89,13 +63,13 @@ pub(crate) fn end_own(tx: &Tx<'_>, id: InstanceId, nonce_hash: &str, how: &End) 
 
 /// The release of a row.
 #[derive(Debug)]
-pub(crate) struct Release {
+pub(crate) struct RowRelease {
     pub(crate) instance: InstanceId,
     pub(crate) nonce_hash: String,
     pub(crate) end: End,
 }
 
-impl Deferred for Release {
+impl Deferred for RowRelease {
     fn write(&self, tx: &Tx<'_>) -> Result<()> {
         end_own(tx, self.instance, &self.nonce_hash, &self.end).map(drop)
     }
@@ -123,12 +97,7 @@ pub(crate) fn sweep_without_office(
     is_held: impl Fn(&str) -> bool,
 ) -> Result<()> {
     let until = Deadline::after(SWEPT_WITHIN);
-    let mut live: Vec<(InstanceId, Option<String>)> = tx
-        .prepare_cached(
-            "SELECT id, anchor FROM instances WHERE ended_at_ms IS NULL AND kind IS NULL",
-        )?
-        .query_map([], |row| Ok((InstanceId(row.get(0)?), row.get(1)?)))?
-        .collect::<rusqlite::Result<_>>()?;
+    let mut live = instances::live_without_office(tx)?;
     let begin = tx.one_of(live.len());
     live.rotate_left(begin);
     let mut dead = Vec::new();

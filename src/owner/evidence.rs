@@ -14,17 +14,15 @@ use crate::liveness::{
     AnchorState, Boot, ChildState, CommandLineMatch, CommandLockState, Evidence, Keeper, Lease,
     Observed, Presence, ProcessTable, Relation, RunState, StartTimeMatch, Table, Writer,
 };
-use crate::names::InstanceId;
 use crate::owner::older::Keeps;
 use crate::owner::{command_lock, older};
-use crate::process::anchor;
-use crate::process::command_line::matcher::CommandLineMatcher;
 use crate::process::command_line::{mask, matcher, redact};
-use crate::process::observer::{Observer, View};
 use crate::process::older::lock;
-use crate::records::instances::{LockNow, Record};
-use crate::sys;
+use crate::process::{Observer, View, anchor};
+use crate::records::Record;
+use crate::records::instances::LockNow;
 use crate::sys::{Existence, ProcessFacts, ProcessNumber, ProcessState, StartTime};
+use crate::{CommandLineMatcher, InstanceId, sys};
 
 /// The live command line of a recorded pid, read before the transaction because it is slow. It
 /// counts only for the generation it was read for.

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use crate::clock::Deadline;
 use crate::process::anchor;
-use crate::records::instances::Record;
+use crate::records::Record;
 use crate::sys::{Existence, Pid, ProcessFacts, ProcessState, Proven, StartTime, Trust, Unproven};
 use crate::{environment, sys};
 
@@ -92,7 +92,8 @@ pub(crate) fn living(record: &Record, subject: Option<Pid>, trust: &Trust) -> Fa
 fn end_all(processes: &[&Proven], what: fn(&Proven) -> std::io::Result<()>) -> bool {
     for process in processes {
         if let Err(error) = what(process) {
-            tracing::debug!(pid = process.pid(), %error, "cannot end what a killed run left behind");
+            let pid = process.pid();
+            tracing::debug!(pid, %error, "cannot end what a killed run left behind");
         }
     }
     let until = Deadline::after(ENDS_WITHIN);

@@ -4,11 +4,9 @@ use rusqlite::Connection;
 use serde_json::{Value, json};
 
 use crate::clock::rfc3339;
-use crate::error::Result;
-use crate::names::{InstanceId, LockName};
-use crate::records::locks;
-use crate::records::locks::LockRow;
-use crate::store::handle::Inner;
+use crate::records::{LockRow, locks};
+use crate::store::Inner;
+use crate::{InstanceId, LockName, Result};
 
 /// A lock, as the status of its holder shows it.
 #[derive(Clone, Debug)]

@@ -7,44 +7,23 @@ use rusqlite::Connection;
 use serde_json::Value;
 
 use crate::clock::rfc3339;
-use crate::error::Result;
-use crate::liveness::{Evidence, Flags, Judgement, Observed};
-use crate::names::{InstanceId, Kind, LockName, Office, ProfileName, Wanted};
-use crate::owner::because;
+use crate::liveness::{Flags, Judgement};
+use crate::owner::because::{
+    CANNOT_SIGNAL, LEGACY_HOME_IN_USE, OLDER_GATEWAY, ORPHANED_ANCHOR, RESERVED, SUPERSEDED,
+    TIMED_OUT, because,
+};
 use crate::path_text::quoted;
 use crate::process::command_line;
 use crate::process::command_line::redact;
 use crate::process::older::lock;
-use crate::process::older::lock::Found;
-use crate::process::older::wire::Owner;
-use crate::records::instances::Record;
-use crate::records::locks::LockRow;
-use crate::records::runtime;
-use crate::store::handle::Inner;
-use crate::{environment, path_text, state, sys};
-
-/// The reason of a refusal by a held anchor of a store that is no longer here.
-pub(crate) const ORPHANED_ANCHOR: &str = "orphaned_anchor";
-
-/// The reason of a refused takeover: an older gateway acts beside the holder that was to be
-/// replaced.
-pub(crate) const OLDER_GATEWAY: &str = "older_gateway";
-
-/// The reason of a refusal by one of our own that holds the lock of the directory which the profile
-/// stands for: one of another profile, or of another store.
-pub(crate) const LEGACY_HOME_IN_USE: &str = "legacy_home_in_use";
-
-/// The reason of a refusal by a takeover or a stop in progress.
-pub(crate) const RESERVED: &str = "reserved";
-
-/// The reason of a refused takeover: the holder took over from our party.
-pub(crate) const SUPERSEDED: &str = "superseded";
-
-/// The reason of a failed takeover: the holder may not be signalled, and did not follow its marker.
-pub(crate) const CANNOT_SIGNAL: &str = "cannot_signal";
-
-/// The reason of a failed takeover: the holder was still there when its time was over.
-pub(crate) const TIMED_OUT: &str = "timed_out";
+use crate::process::older::lock_holder::LockHolder;
+use crate::process::older::wire::HoldingRun;
+use crate::records::{LockRow, Record, runtime};
+use crate::store::Inner;
+use crate::{
+    InstanceId, Kind, LockName, Office, ProfileName, Result, Wanted, environment, path_text, state,
+    sys,
+};
 
 /// The holder that a claim met. Its `Display` is a full explanation in one sentence; what to do
 /// about it is [`Holder::advice`].
@@ -151,8 +130,8 @@ impl Holder {
     pub(crate) fn unrecorded(
         office: &Office,
         path: PathBuf,
-        found: &Found,
-        owner: &Owner,
+        found: &LockHolder,
+        owner: &HoldingRun,
         db: Option<String>,
     ) -> Self {
         Self {
@@ -257,8 +236,14 @@ impl Holder {
                 "it is a parent of this process, so it is not signalled, and it did not act on the \
                  marker"
             }
-            reason => because::because(reason),
+            reason => because(reason),
         }
+    }
+
+    /// Whether it may not be signalled from here.
+    #[cfg_attr(not(feature = "cli"), expect(dead_code))]
+    pub(crate) fn cannot_be_signalled(&self) -> bool {
+        self.reason == CANNOT_SIGNAL
     }
 
     /// What a person can do about it, as one sentence without a full stop.
@@ -363,8 +348,8 @@ impl Holder {
         };
         match &lock.db {
             Some(db) => format!(
-                "stop it there (`incumbent --db {} --profile {profile} stop`), or use one store for \
-                 both",
+                "stop it there (`incumbent --db {} --profile {profile} stop`), or use one store \
+                 for both",
                 quoted(db)
             ),
             None if self.instance.is_none() => {
@@ -377,8 +362,8 @@ impl Holder {
                     format!("`incumbent{wanted} run {how} --legacy-home {home} -- CMD`")
                 };
                 format!(
-                    "stop that one first (`incumbent --profile {profile} stop`), take its place ({}), or \
-                     wait for it with {}",
+                    "stop that one first (`incumbent --profile {profile} stop`), take its place \
+                     ({}), or wait for it with {}",
                     run("--replace"),
                     run("--wait")
                 )
@@ -427,23 +412,6 @@ fn arguments(office: &Office) -> String {
         arguments += &format!(" --kind {}", office.kind);
     }
     arguments
-}
-
-/// Why a verdict was reached, as a clause for people, by what was seen as well.
-pub(crate) fn because_seen(reason: &str, flags: Flags, seen: &Evidence) -> &'static str {
-    if flags.release_pending {
-        return "its owner has released it, and could not write that down yet";
-    }
-    match (reason, seen.observed()) {
-        // A pending release of another process, or an exec.
-        ("anchor_released", Observed::Alive) => {
-            "the kernel released its lock: the process still runs, but no longer holds it"
-        }
-        ("anchor_released", Observed::Gone(_)) => {
-            "the kernel released its lock: the process has ended"
-        }
-        _ => because::because(reason),
-    }
 }
 
 impl fmt::Display for Holder {

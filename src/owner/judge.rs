@@ -8,9 +8,8 @@ use crate::process::anchor;
 use crate::process::anchor::lost;
 use crate::process::observer::FREE_TWICE_APART;
 use crate::process::older::lock;
-use crate::records::instances::Record;
-use crate::store::handle::Inner;
-use crate::store::location::Location;
+use crate::records::Record;
+use crate::store::{Inner, Location};
 use crate::sys;
 use crate::sys::{Existence, ProcessFacts, ProcessState, StartTime};
 
@@ -26,6 +25,11 @@ pub(crate) fn judge_record(
         anchor = AnchorState::Held;
     }
     judge_with(inner, record, anchor, lease, command_line)
+}
+
+/// The same for whoever needs neither its lease nor its command line.
+pub(crate) fn judgement(inner: &Inner, record: &Record) -> Judgement {
+    judge_record(inner, record, Lease::None, &LiveCommandLine::not_read())
 }
 
 /// Whether the owner of a free anchor of ours has gone back to where the store was before it was

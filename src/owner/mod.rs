@@ -13,4 +13,9 @@ pub(crate) mod older;
 pub(crate) mod orphan;
 pub(crate) mod request;
 
+pub(crate) use crate::owner::because::because;
+pub(crate) use crate::owner::evidence::{LiveCommandLine, needs_command_line};
+pub(crate) use crate::owner::judge::{is_held, judge_record, judgement, look};
+pub(crate) use crate::owner::request::InProgress;
+
 pub(crate) use self::older::live;

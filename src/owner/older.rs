@@ -5,19 +5,16 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
 
-use crate::clock;
 use crate::clock::now_ms;
-use crate::error::Result;
 use crate::liveness::AnchorState;
-use crate::names::Office;
 use crate::process::command_line::redact;
 use crate::process::older::lock;
-use crate::process::older::lock::Found;
+use crate::process::older::lock_holder::LockHolder;
 use crate::process::older::wire::PidRecord;
-use crate::records::instances::{LockNow, Record};
-use crate::records::{instances, profiles};
-use crate::sys;
+use crate::records::instances::LockNow;
+use crate::records::{Record, instances, profiles};
 use crate::sys::StartTime;
+use crate::{Office, Result, clock, sys};
 
 /// The directory of an older gateway on record.
 pub(crate) fn home_of_holder(record: &Record) -> Option<PathBuf> {
@@ -35,7 +32,7 @@ pub(crate) fn live(connection: &Connection, office: &Office) -> Result<Option<Re
 /// holds is over, whoever it names: that `run` has a row of its own.
 pub(crate) fn refreshed(connection: &Connection, mut record: Record) -> Result<Record> {
     let path = record.anchor.as_deref().and_then(lock::path_of);
-    let Some(path) = path.filter(|_| record.ended_at_ms.is_none()) else { return Ok(record) };
+    let Some(path) = path.filter(|_| record.is_live()) else { return Ok(record) };
     // On record as one whose lock is free or gone, it is as dead as it looks.
     if !matches!(lock::look(path), AnchorState::Held | AnchorState::Unreadable) {
         return Ok(record);
@@ -92,7 +89,7 @@ pub(crate) fn who_keeps(record: &Record, path: &Path) -> Keeps {
     Looked::at(path).keeper(record)
 }
 
-fn is_another(record: &Record, found: &Found) -> bool {
+fn is_another(record: &Record, found: &LockHolder) -> bool {
     match (record.start_time, found.start_time) {
         (Some(recorded), Some(now)) if recorded != now => true,
         // Another pid may be the same process', counted in another namespace.
@@ -103,7 +100,7 @@ fn is_another(record: &Record, found: &Found) -> bool {
 
 /// A held lock that was looked at once, for any number of rows.
 pub(crate) struct Looked {
-    pub(crate) found: Found,
+    pub(crate) found: LockHolder,
     said: Option<PidRecord>,
     home: PathBuf,
     /// What the holder descends from, without itself; looked for once, when it is asked for.

@@ -8,13 +8,11 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
+use crate::Result;
 use crate::clock::Deadline;
-use crate::error::Result;
-use crate::process::anchor;
-use crate::process::anchor::sweep::Orphan;
-use crate::store::handle::Inner;
-use crate::store::ourselves;
+use crate::process::{Orphan, anchor};
 use crate::store::transaction::{lost_owners, named_anchors};
+use crate::store::{Inner, ourselves};
 
 /// How long an anchor without a row has to stay so before a question calls it an orphan: one that
 /// is just being made gets its row within a millisecond, and on a busy machine within this.

@@ -2,16 +2,12 @@
 
 use rusqlite::Connection;
 
-use crate::error::Result;
-use crate::liveness::{Judgement, Lease, Verdict};
-use crate::names::{InstanceId, Wanted};
-use crate::owner::evidence::LiveCommandLine;
+use crate::liveness::{Judgement, Verdict};
 use crate::owner::holder::Holder;
-use crate::owner::judge::judge_record;
-use crate::records::instances::Record;
-use crate::records::markers::Marker;
-use crate::records::{instances, markers};
-use crate::store::handle::Inner;
+use crate::owner::judgement;
+use crate::records::{Record, instances, markers};
+use crate::store::Inner;
+use crate::{InstanceId, Marker, Result, Wanted};
 
 /// An end that somebody has asked of an instance, who lives and waits for it.
 pub(crate) struct InProgress {
@@ -34,9 +30,9 @@ impl InProgress {
         else {
             return Ok(None);
         };
-        let requester = instances::by_id(connection, id)?.filter(|it| it.ended_at_ms.is_none());
+        let requester = instances::by_id(connection, id)?.filter(Record::is_live);
         let Some(requester) = requester else { return Ok(None) };
-        let judged = judge_record(inner, &requester, Lease::None, &LiveCommandLine::not_read());
+        let judged = judgement(inner, &requester);
         let is_dead = matches!(judged.verdict, Verdict::Dead(_));
         Ok((!is_dead).then_some(Self { marker, requester, judged }))
     }
@@ -50,6 +46,7 @@ impl InProgress {
 }
 
 /// What is asked of a `run`.
+#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 #[derive(Debug)]
 pub(crate) enum Request {
     /// To end, by somebody who lives and waits for it.
@@ -61,6 +58,7 @@ pub(crate) enum Request {
 /// What is asked of the holder of an office by a marker alone: it acts on it without a signal,
 /// which may never come. A marker that somebody wrote by hand announces a signal, and asks for
 /// nothing.
+#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub(crate) fn request_to(inner: &Inner, instance: InstanceId) -> Result<Option<Request>> {
     inner.read(|connection| {
         if let Some(asked) = InProgress::of(connection, inner, instance)? {
@@ -76,6 +74,7 @@ pub(crate) fn request_to(inner: &Inner, instance: InstanceId) -> Result<Option<R
 }
 
 /// The takeover or planned stop that was asked of a generation, whoever wrote it.
+#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub(crate) fn asked_to_end(inner: &Inner, instance: InstanceId) -> Result<Option<Marker>> {
     inner.read(|connection| {
         if !markers::exists(connection)? {

@@ -9,8 +9,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::error::{Error, Result};
-use crate::{environment, sys};
+use crate::{Error, Result, environment, sys};
 
 /// Who starts this process again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

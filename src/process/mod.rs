@@ -10,3 +10,8 @@ pub(crate) mod observer;
 pub(crate) mod older;
 pub(crate) mod party;
 pub(crate) mod subject;
+
+pub(crate) use crate::process::anchor::Anchor;
+pub(crate) use crate::process::anchor::probing::Orphan;
+pub(crate) use crate::process::observer::{Observer, View};
+pub(crate) use crate::process::subject::Subject;

@@ -2,14 +2,14 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use crate::clock::Deadline;
 use crate::liveness::ProcessTable;
-use crate::names::InstanceId;
-use crate::sys;
 use crate::sys::{ProcessNumber, StartTime};
+use crate::{InstanceId, sys};
 
 /// What this process knows of itself; it does not change while the process lives.
 #[derive(Debug)]
@@ -84,7 +84,7 @@ pub(crate) struct SeenFree(Mutex<HashMap<InstanceId, Deadline>>);
 impl SeenFree {
     /// Notes that it is free now; whether it was so [`FREE_TWICE_APART`] ago.
     pub(crate) fn twice(&self, id: InstanceId) -> bool {
-        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = self.0.lock();
         seen.entry(id).or_insert_with(|| Deadline::after(FREE_TWICE_APART)).has_passed()
     }
 }

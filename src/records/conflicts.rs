@@ -5,12 +5,10 @@ use rusqlite::{Connection, named_params};
 use serde_json::{Value, json};
 
 use crate::clock::rfc3339;
-use crate::error::Result;
-use crate::names::{InstanceId, LockName, Office, ProfileName};
-use crate::process::subject::Subject;
+use crate::process::Subject;
 use crate::records::events::EventRecord;
-use crate::store::transaction::Tx;
-use crate::sys;
+use crate::store::Tx;
+use crate::{InstanceId, LockName, Office, ProfileName, Result, sys};
 
 /// Contenders remembered for each office and lock: the latest, in the order of their holders. The
 /// wall clock alone forgets nobody, see [`prune_history`](super::instances::prune::prune_history).
@@ -158,7 +156,8 @@ pub(crate) fn count_lock_conflict(
 ) -> Result<()> {
     const SQL: &str = "INSERT INTO lock_conflicts (scope, identity_hash, holder_id, contender,
             profile, pid, first_at_ms, last_at_ms, count)
-         VALUES (:scope, :identity_hash, :holder_id, :contender, :profile, :pid, :now_ms, :now_ms, 1)
+         VALUES (:scope, :identity_hash, :holder_id, :contender, :profile, :pid, :now_ms, :now_ms,
+            1)
          ON CONFLICT DO UPDATE SET pid = excluded.pid, last_at_ms = excluded.last_at_ms,
             count = count + 1
          RETURNING count";

@@ -8,10 +8,8 @@ use rusqlite::{Connection, OptionalExtension, Params, named_params};
 use serde_json::{Value, json};
 
 use crate::clock::rfc3339;
-use crate::error::Result;
-use crate::names::{InstanceId, Office, ProfileName};
-use crate::store::transaction::Tx;
-use crate::sys;
+use crate::store::Tx;
+use crate::{InstanceId, Office, ProfileName, Result, sys};
 
 /// Events read at once.
 pub(crate) const BATCH: usize = 500;

@@ -11,13 +11,12 @@ use std::collections::HashSet;
 use rusqlite::Connection;
 use serde_json::Value;
 
-use crate::error::Result;
-use crate::names::{IdentityHash, Secret};
+use crate::names::Secret;
 use crate::process::command_line::mask::Raw;
 use crate::process::command_line::{mask, redact};
 use crate::records::locks;
-use crate::store::handle::Inner;
-use crate::store::ourselves;
+use crate::store::{Inner, ourselves};
+use crate::{IdentityHash, Result};
 
 /// What is shorter is a word of any sentence, and no secret.
 const LENGTH_MIN: usize = 4;
@@ -98,6 +97,7 @@ impl Identities {
     }
 
     /// A line of somebody else's log.
+    #[cfg_attr(not(feature = "cli"), expect(dead_code))]
     pub(crate) fn line(&self, text: &str) -> String {
         redact::redact_line(&self.mask(text))
     }

@@ -7,14 +7,11 @@
 use rusqlite::{Connection, OptionalExtension, Row, named_params};
 use serde_json::{Value, json};
 
-use crate::error::Result;
-use crate::names::{IdentityHash, InstanceId, LockName, ProfileName, Scope};
-use crate::process::observer::Observer;
+use crate::process::Observer;
 use crate::records::events::EventRecord;
 use crate::records::instances::EndReason;
-use crate::store::deferred::Deferred;
-use crate::store::transaction::Tx;
-use crate::{liveness, sys};
+use crate::store::{Deferred, Tx};
+use crate::{IdentityHash, InstanceId, LockName, ProfileName, Result, Scope, liveness, sys};
 
 /// The longest time to live, in milliseconds: a stored lease that lies further ahead was not
 /// written by us.
@@ -315,12 +312,12 @@ pub(crate) fn end_some_of(tx: &Tx<'_>, instance: InstanceId, how: LockEnd<'_>) -
 
 /// The release of one lock.
 #[derive(Debug)]
-pub(crate) struct Release {
+pub(crate) struct LockRelease {
     pub(crate) name: LockName,
     pub(crate) fence: i64,
 }
 
-impl Deferred for Release {
+impl Deferred for LockRelease {
     fn write(&self, tx: &Tx<'_>) -> Result<()> {
         // A store that was restored from before there were locks has none to end.
         if exists(tx)? {

@@ -17,3 +17,11 @@ pub(crate) mod runtime;
 pub(crate) mod shutdowns;
 pub(crate) mod starts;
 pub(crate) mod waiters;
+
+pub(crate) use crate::records::events::EventRecord;
+pub(crate) use crate::records::identities::Identities;
+pub(crate) use crate::records::instances::{
+    Command, CommandLock, End, EndReason, NewInstance, Origin, Record,
+};
+pub(crate) use crate::records::locks::{LockEnd, LockRow};
+pub(crate) use crate::records::markers::{Addressee, NewMarker};

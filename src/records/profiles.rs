@@ -9,10 +9,9 @@ use std::str::FromStr;
 use rusqlite::{Connection, OptionalExtension};
 use serde_json::json;
 
-use crate::error::{Error, ErrorKind, Result};
-use crate::names::{Office, ProfileName};
 use crate::records::events::EventRecord;
-use crate::store::transaction::Tx;
+use crate::store::Tx;
+use crate::{Error, ErrorKind, Office, ProfileName, Result};
 
 /// What an operator wants of a profile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,8 +158,8 @@ pub(crate) fn check_homes_of_both(
         Some((theirs, true)) if theirs != own.to_string_lossy() => Err(Error::new(
             ErrorKind::ProfileBelongsTo,
             format!(
-                "profile {}, whose place was to be taken, belongs to the home {theirs}, and profile {} \
-                 to {}",
+                "profile {}, whose place was to be taken, belongs to the home {theirs}, and \
+                 profile {} to {}",
                 other.profile,
                 office.profile,
                 own.display()
@@ -168,8 +167,8 @@ pub(crate) fn check_homes_of_both(
         )
         .at(&own)
         .with_hint(format!(
-            "stop that one first (`incumbent --profile {} stop`), or take its place from another home \
-             (`--cross-home`)",
+            "stop that one first (`incumbent --profile {} stop`), or take its place from another \
+             home (`--cross-home`)",
             other.profile
         ))),
         Some(_) | None => Ok(()),

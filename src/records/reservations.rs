@@ -11,9 +11,8 @@
 
 use rusqlite::{Connection, OptionalExtension, named_params};
 
-use crate::error::Result;
-use crate::names::{InstanceId, Kind, Office, ProfileName, Wanted};
-use crate::store::transaction::{BootTime, Tx};
+use crate::store::{BootTime, Tx};
+use crate::{InstanceId, Kind, Office, ProfileName, Result, Wanted};
 
 /// What something is reserved for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,21 +3,14 @@
 //! A word that the table refuses is dropped by its savepoint: no release may fail by it.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, named_params};
 use serde_json::json;
 
-use crate::error::{Error, ErrorKind, Result};
-use crate::names::{InstanceId, Office};
 use crate::records::events::EventRecord;
-use crate::store::busy;
-use crate::store::deferred::Deferred;
-use crate::store::handle::Inner;
-use crate::store::last_words::What;
-use crate::store::transaction::Tx;
-use crate::{sync, sys};
+use crate::store::{Deferred, Inner, Tx, What};
+use crate::{Error, ErrorKind, InstanceId, Office, Result, patience, sys};
 
 /// Rows kept of each instance: who signals it in a loop shall not push out what others said.
 const KEPT_OF_INSTANCE: i64 = 20;
@@ -60,11 +53,12 @@ impl NewShutdown {
 
     /// Writes it; the row's id, which is `None` where the store has no such table yet.
     pub(crate) fn insert(&self, tx: &Tx<'_>) -> Result<Option<i64>> {
-        const SQL: &str = "INSERT INTO shutdowns (at_ms, at_boot_ms, boot_id, instance_id, profile, kind, pid, what, signal,
-                signal_name, sender_pid, sender_uid, sender, may_be_reload, cause, message, place,
-                snapshot)
-             VALUES (:at_ms, :at_boot_ms, :boot_id, (SELECT id FROM instances WHERE id = :instance_id), :profile, :kind, :pid,
-                :what, :signal, :signal_name, :sender_pid, :sender_uid, :sender, :may_be_reload, :cause,
+        const SQL: &str = "INSERT INTO shutdowns (at_ms, at_boot_ms, boot_id, instance_id,
+                profile, kind, pid, what, signal, signal_name, sender_pid, sender_uid,
+                sender, may_be_reload, cause, message, place, snapshot)
+             VALUES (:at_ms, :at_boot_ms, :boot_id,
+                (SELECT id FROM instances WHERE id = :instance_id), :profile, :kind, :pid, :what,
+                :signal, :signal_name, :sender_pid, :sender_uid, :sender, :may_be_reload, :cause,
                 :message, :place, :snapshot)";
         if !exists(tx)? {
             return Ok(None);
@@ -147,11 +141,11 @@ pub(crate) struct Word {
     pub(crate) boot_id: Option<String>,
     /// Who wrote it.
     pub(crate) pid: Option<i64>,
-    pub(crate) said: Said,
+    pub(crate) said: LastWord,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Said {
+pub(crate) enum LastWord {
     /// It received a signal.
     Signal {
         number: i32,
@@ -181,13 +175,13 @@ pub(crate) fn last_word(
         .prepare_cached(SQL)?
         .query_row((id.as_i64(), what.as_str()), |row| {
             let said = match what {
-                What::Panic => Said::Panic {
+                What::Panic => LastWord::Panic {
                     message: row.get::<_, Option<String>>(7)?.unwrap_or_default(),
                     place: row.get(8)?,
                 },
                 What::Signal => {
                     let (sender, is_known): (Option<String>, bool) = (row.get(5)?, row.get(6)?);
-                    Said::Signal {
+                    LastWord::Signal {
                         number: row.get(4)?,
                         sender: sender.clone().filter(|_| is_known),
                         unknown_because: sender.filter(|_| !is_known),
@@ -217,8 +211,8 @@ impl Inner {
     /// `budget` is kept, and written with the next change.
     pub(crate) fn say(&self, word: NewShutdown, budget: Duration) -> Result<Option<i64>> {
         self.check_process()?;
-        self.has_said_something.store(true, Ordering::Relaxed);
-        let said = busy::with_budget(budget, || self.write(|tx| word.insert(tx)));
+        self.last_words.note_said();
+        let said = patience::with_budget(budget, || self.write(|tx| word.insert(tx)));
         if said.as_ref().is_err_and(Self::may_be_said_later) {
             self.keep_word(word);
         }
@@ -233,7 +227,7 @@ impl Inner {
     /// Keeps a last word that could not be written; of many only the newest.
     fn keep_word(&self, word: NewShutdown) {
         const WORDS_MAX: usize = 20;
-        let mut pending = sync::lock(&self.pending);
+        let mut pending = self.pending.lock();
         if pending.iter().filter(|it| !it.is_release()).count() >= WORDS_MAX
             && let Some(oldest) = pending.iter().position(|it| !it.is_release())
         {

@@ -3,12 +3,10 @@
 
 use rusqlite::{OptionalExtension, named_params};
 
-use crate::error::Result;
-use crate::names::{InstanceId, Office};
-use crate::process::observer::Observer;
-use crate::process::subject::Subject;
+use crate::process::{Observer, Subject};
 use crate::records::{conflicts, instances};
-use crate::store::transaction::Tx;
+use crate::store::Tx;
+use crate::{InstanceId, Office, Result};
 
 /// Starts kept per office.
 const STARTS_KEPT: i64 = 200;

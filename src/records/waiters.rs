@@ -6,11 +6,9 @@
 use rusqlite::Connection;
 use serde_json::json;
 
-use crate::error::Result;
-use crate::names::{InstanceId, Kind, LockName, ProfileName, Wanted};
 use crate::records::events::EventRecord;
-use crate::store::transaction::Tx;
-use crate::sys;
+use crate::store::Tx;
+use crate::{InstanceId, Kind, LockName, ProfileName, Result, Wanted, sys};
 
 /// The columns that say what is waited for: kind, scope, identity hash.
 fn columns(wanted: &Wanted) -> (Option<&str>, Option<&str>, Option<&str>) {
@@ -71,6 +69,7 @@ pub(crate) fn remove(tx: &Tx<'_>, instance: InstanceId) -> Result<()> {
 }
 
 /// The anchors of those who are on record as waiting for a lock of `profile`.
+#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub(crate) fn anchors(connection: &Connection, profile: &ProfileName) -> Result<Vec<String>> {
     let anchors = connection
         .prepare_cached(

@@ -9,28 +9,22 @@
 
 use serde_json::{Value, json};
 
-use crate::claim::aside::{Aside, Errand};
-use crate::claim::examine::{Attachment, Count, Evicted};
-use crate::claim::obstacle::Obstacle;
-use crate::claim::sweep;
+use crate::claim::{Attachment, Count, Errand, Lookups, Obstacle, sweep};
 use crate::clock::rfc3339;
-use crate::error::Result;
-use crate::names::{InstanceId, LockName, Nonce, Secret, Wanted};
+use crate::names::Secret;
 use crate::owner::ending;
-use crate::owner::holder::Holder;
 use crate::process::command_line::mask;
-use crate::records::events::EventRecord;
-use crate::records::instances::{End, EndReason, NewInstance, Origin, Record};
-use crate::records::locks::{LockEnd, LockRow, NewLock};
-use crate::records::{identities, instances, locks};
+use crate::records::locks::NewLock;
+use crate::records::{
+    End, EndReason, EventRecord, LockEnd, LockRow, NewInstance, Origin, Record, identities,
+    instances, locks,
+};
 use crate::scoped::request::LockRequest;
 use crate::scoped::survey;
-use crate::scoped::survey::{LockClaim, Surveyed, Way};
+use crate::scoped::survey::{LockClaim, LockWay, Surveyed};
 use crate::scoped::unlock::end_if_without_purpose;
-use crate::stop_budget;
-use crate::store::handle::Inner;
-use crate::store::held::OwnRow;
-use crate::store::transaction::Tx;
+use crate::store::{Inner, OwnRow, Tx};
+use crate::{Evicted, Holder, InstanceId, LockName, Nonce, Result, Wanted};
 
 /// A lock that was granted.
 #[derive(Clone, Debug)]
@@ -99,9 +93,9 @@ pub(crate) fn take(
     tx: &Tx<'_>,
     inner: &Inner,
     claim: &LockClaim<'_>,
-    ways: Vec<Way>,
+    ways: Vec<LockWay>,
     instance: InstanceId,
-    aside: &Aside,
+    aside: &Lookups,
 ) -> Result<Vec<GrantedLock>> {
     let (observer, now_boot_ms) = (inner.observer(), inner.clock().boot_ms());
     let mut granted = Vec::with_capacity(ways.len());
@@ -114,7 +108,7 @@ pub(crate) fn take(
             ttl_ms: request.ttl_ms,
         };
         let evicted = match way {
-            Way::Ours(row, record) => {
+            LockWay::Ours(row, record) => {
                 locks::replace(tx, &new, observer, now_boot_ms)?;
                 granted.push(GrantedLock {
                     name: request.name.clone(),
@@ -125,13 +119,13 @@ pub(crate) fn take(
                 });
                 continue;
             }
-            Way::Free => None,
-            Way::LeftOver(row) => {
+            LockWay::Free => None,
+            LockWay::LeftOver(row) => {
                 let how = LockEnd { reason: EndReason::Released.as_str(), by: None };
                 locks::end(tx, &row.name, row.fence, how)?;
                 None
             }
-            Way::FromTheDead(record, reason) => {
+            LockWay::FromTheDead(record, reason) => {
                 let pid = claim.claimant.subject.pid;
                 let end = End::new(reason).detail(format!("found by pid {pid}"));
                 // Its locks end with it; false when another of them has come first.
@@ -143,7 +137,7 @@ pub(crate) fn take(
                 }
                 Some(Evicted::of(&record, reason, aside))
             }
-            Way::LockAlone(row, record, reason) => {
+            LockWay::LockAlone(row, record, reason) => {
                 let pid = claim.claimant.subject.pid;
                 let by = match reason {
                     EndReason::Evicted => format!("pid {pid}, which found it stopped"),
@@ -186,7 +180,7 @@ pub(crate) fn take(
 
 /// The row that locks are taken from.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Owner<'a> {
+pub(crate) enum LockSource<'a> {
     /// A live row of the claimant's.
     Row(InstanceId),
     /// A new one without an office, that leans on this.
@@ -208,9 +202,9 @@ pub(crate) fn acquire_once(
     tx: &Tx<'_>,
     inner: &Inner,
     claim: &LockClaim<'_>,
-    owner: Owner<'_>,
+    owner: LockSource<'_>,
     waiter: Option<InstanceId>,
-    aside: &Aside,
+    aside: &Lookups,
     count: Count,
 ) -> Result<Acquired> {
     tx.check_schema()?;
@@ -225,7 +219,7 @@ pub(crate) fn acquire_once(
         Some(waiter) => ending::end_other(tx, waiter, &End::new(EndReason::Released)).map(drop),
         None => Ok(()),
     };
-    let owners: Option<Vec<InstanceId>> = ways.iter().map(Way::owner).collect();
+    let owners: Option<Vec<InstanceId>> = ways.iter().map(LockWay::owner).collect();
     if let Some(&[owner, ..]) = owners.as_deref() {
         end_waiter()?;
         return Ok(Acquired::Granted(take(tx, inner, claim, ways, owner, aside)?, None));
@@ -238,8 +232,8 @@ pub(crate) fn acquire_once(
         return Ok(Acquired::Held(Box::new(Obstacle { holder, watch: None })));
     }
     let (instance, new_row) = match owner {
-        Owner::Row(instance) => (instance, None),
-        Owner::New(attachment) => {
+        LockSource::Row(instance) => (instance, None),
+        LockSource::New(attachment) => {
             let row = register(tx, inner, claim, attachment)?;
             (row.instance, Some(row))
         }
@@ -281,17 +275,11 @@ fn register(
     let nonce = Nonce::random()?;
     let instance = NewInstance {
         profile: claim.profile,
-        kind: None,
         origin: claim.claimant.origin,
-        subject: claim.claimant.subject,
         argv: &survey::masked(claim.claimant.subject, claim.requests),
-        observer: inner.observer(),
-        nonce: &nonce,
         anchor: anchor.as_deref(),
         keeper,
-        version: None,
-        stop_budget_ms: stop_budget::DEFAULT_MS,
-        heartbeat_every_ms: None,
+        ..NewInstance::without_office(claim.claimant.subject, inner.observer(), &nonce)
     }
     .insert(tx)?;
     Ok(OwnRow { instance, nonce })

@@ -4,21 +4,13 @@ use rusqlite::Connection;
 use serde_json::{Value, json};
 
 use crate::clock::rfc3339;
-use crate::error::Result;
-use crate::liveness::{Flags, Judgement, Lease, Verdict};
-use crate::names::{InstanceId, Kind, LockName, ProfileName};
-use crate::owner::because::because;
-use crate::owner::evidence::LiveCommandLine;
-use crate::owner::held_lock;
-use crate::owner::judge::{judge_record, look};
+use crate::liveness::{Flags, Judgement, Verdict};
+use crate::owner::{LiveCommandLine, because, held_lock, judge_record, judgement, look};
 use crate::process::command_line;
-use crate::records::conflicts::Conflict;
-use crate::records::instances::Record;
-use crate::records::locks::LockRow;
-use crate::records::{conflicts, instances, locks, waiters};
+use crate::records::{LockRow, Record, conflicts, instances, locks, waiters};
 use crate::scoped::request::LockRequest;
-use crate::store::handle::Inner;
-use crate::sys;
+use crate::store::Inner;
+use crate::{Conflict, InstanceId, Kind, LockName, ProfileName, Result, sys};
 
 /// How often the question starts over because locks changed hands while it was looking.
 const ATTEMPTS: usize = 4;
@@ -153,7 +145,7 @@ fn entries(inner: &Inner, connection: &Connection) -> Result<Vec<Entry>> {
     for row in locks::all(connection)? {
         // A row that ended, ended by an older version that knows nothing of locks, holds none.
         let record = instances::by_id(connection, row.instance)?;
-        let Some(record) = record.filter(|record| record.ended_at_ms.is_none()) else { continue };
+        let Some(record) = record.filter(Record::is_live) else { continue };
         let waiters = waiters::of_lock(connection, &row.name)?
             .into_iter()
             .filter_map(|(id, since_ms)| waiter(inner, connection, id, since_ms).transpose())
@@ -172,7 +164,7 @@ fn waiter(
     since_ms: i64,
 ) -> Result<Option<LockWaiter>> {
     let Some(record) = instances::by_id(connection, id)? else { return Ok(None) };
-    let judged = judge_record(inner, &record, Lease::None, &LiveCommandLine::not_read());
+    let judged = judgement(inner, &record);
     Ok(match judged.verdict {
         Verdict::Dead(_) => None,
         Verdict::Alive(_) | Verdict::Unknown(_) => {
@@ -182,12 +174,13 @@ fn waiter(
 }
 
 /// Whether any of these locks has a holder that is not known to be dead.
+#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub(crate) fn any_is_held(inner: &Inner, requests: &[LockRequest]) -> Result<bool> {
     inner.read(|connection| {
         for request in requests {
             let Some(row) = locks::by_name(connection, &request.name)? else { continue };
             let record = instances::by_id(connection, row.instance)?;
-            let Some(record) = record.filter(|it| it.ended_at_ms.is_none()) else { continue };
+            let Some(record) = record.filter(Record::is_live) else { continue };
             let lease = row.lease(inner.observer(), inner.clock().boot_ms());
             let judged = judge_record(inner, &record, lease, &LiveCommandLine::not_read());
             match judged.verdict {

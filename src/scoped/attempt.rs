@@ -2,26 +2,17 @@
 
 use std::sync::Arc;
 
-use crate::claim::aside::Aside;
-use crate::claim::examine::{ATTEMPTS, Attachment, Claimant, Count, changes_too_fast};
-use crate::claim::guard::Footing;
 use crate::claim::wait::{Attempt, Turn, WaitOptions, until_granted};
-use crate::error::{Error, ErrorKind, Result};
-use crate::names::{InstanceId, Office};
-use crate::owner::holder::Holder;
-use crate::patience::Stopped;
-use crate::records::instances;
-use crate::records::instances::Origin;
-use crate::scoped::acquire::{Acquired, GrantedLock, Owner, acquire_once};
+use crate::claim::{ATTEMPTS, Attachment, Claimant, Count, Lookups, OwnedRow, changes_too_fast};
+use crate::records::{Origin, instances};
+use crate::scoped::acquire::{Acquired, GrantedLock, LockSource, acquire_once};
 use crate::scoped::guard::ScopedLock;
 use crate::scoped::request;
 use crate::scoped::request::{AcquireOptions, LockRequest};
 use crate::scoped::survey::{LockClaim, masked};
-use crate::stop_budget;
-use crate::store::handle::Inner;
 use crate::store::held::Held;
-use crate::store::{Store, transaction};
-use crate::sync::lock;
+use crate::store::{Inner, transaction};
+use crate::{Error, ErrorKind, Holder, InstanceId, Office, Result, Stopped, Store, stop_budget};
 
 /// The answer to a request for locks.
 #[derive(Debug)]
@@ -86,11 +77,11 @@ fn attempt(
     let inner = &store.inner;
     let claimant = Claimant { origin: Origin::Library, subject: inner.myself() };
     let count = if turn.waiter.is_some() { Count::No } else { Count::Yes };
-    let mut aside = Aside::default();
+    let mut aside = Lookups::default();
     for _ in 0..ATTEMPTS + requests.len() {
         // As for an office: attempts of this process are serialised, so that its own fresh lock is
         // never taken for another process' one.
-        let mut held = lock(&inner.held);
+        let mut held = inner.held.lock();
         let ours: Vec<InstanceId> = held.rows().map(|row| row.instance).collect();
         let claim = LockClaim {
             requests,
@@ -134,19 +125,19 @@ fn own_row<'a>(
     tx: &transaction::Tx<'_>,
     held: &Held,
     from: Option<&Tenancy<'_>>,
-) -> Result<Owner<'a>> {
+) -> Result<LockSource<'a>> {
     let is_live = |instance| {
         Ok::<_, Error>(instances::standing(tx, instance)?.is_some_and(|row| row.ended.is_none()))
     };
     match (from, &held.without_office) {
-        (Some(from), _) if is_live(from.instance)? => Ok(Owner::Row(from.instance)),
+        (Some(from), _) if is_live(from.instance)? => Ok(LockSource::Row(from.instance)),
         (Some(from), _) => Err(Error::new(
             ErrorKind::NotOwner,
             format!("{} is no longer held by this tenure", from.office),
         )
         .with_hint("claim it again first")),
-        (None, Some(row)) if is_live(row.instance)? => Ok(Owner::Row(row.instance)),
-        (None, _) => Ok(Owner::New(&Attachment::Own)),
+        (None, Some(row)) if is_live(row.instance)? => Ok(LockSource::Row(row.instance)),
+        (None, _) => Ok(LockSource::New(&Attachment::Own)),
     }
 }
 
@@ -158,6 +149,6 @@ fn hold(inner: &Arc<Inner>, held: &mut Held, granted: GrantedLock) -> Result<Sco
         .map(|row| row.nonce.hash())
         .ok_or_else(|| Error::internal("a lock was granted to a row that is not ours"))?;
     held.hold(&granted.name, granted.instance, granted.fence);
-    let footing = Footing { inner: Arc::clone(inner), instance: granted.instance, nonce_hash };
+    let footing = OwnedRow { inner: Arc::clone(inner), instance: granted.instance, nonce_hash };
     Ok(ScopedLock::new(footing, granted))
 }

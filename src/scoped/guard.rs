@@ -6,17 +6,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rusqlite::Connection;
 use serde_json::Value;
 
-use crate::claim::examine::Evicted;
-use crate::claim::guard::{Footing, LossWatch, Lost, Standing, watch};
-use crate::error::{ErrorKind, Result};
-use crate::names::{InstanceId, LockName};
+use crate::claim::OwnedRow;
+use crate::claim::guard::watch;
 use crate::owner::ending;
-use crate::records::instances::{End, EndReason};
-use crate::records::locks;
-use crate::records::locks::LockEnd;
+use crate::records::{End, EndReason, LockEnd, locks};
 use crate::scoped::acquire::{GrantedLock, PreviousLock};
-use crate::store::held::Released;
-use crate::sync::lock;
+use crate::{
+    ErrorKind, Evicted, InstanceId, LockName, LossWatch, Lost, Released, Result, Standing,
+};
 
 /// A scoped lock held by this process. Dropping it releases the lock, unless another guard of this
 /// process shares it; the kernel releases it when the process ends, whatever way it ends.
@@ -26,14 +23,14 @@ use crate::sync::lock;
 #[derive(Debug)]
 #[must_use = "dropping the guard releases the lock"]
 pub struct ScopedLock {
-    footing: Footing,
+    footing: OwnedRow,
     granted: GrantedLock,
     /// Shared with the watches: what was let go was not lost.
     let_go: Arc<AtomicBool>,
 }
 
 impl ScopedLock {
-    pub(super) fn new(footing: Footing, granted: GrantedLock) -> Self {
+    pub(super) fn new(footing: OwnedRow, granted: GrantedLock) -> Self {
         Self { footing, granted, let_go: Arc::default() }
     }
 
@@ -143,8 +140,8 @@ impl ScopedLock {
         if self.let_go.swap(true, Ordering::AcqRel) {
             return Released::WasLost;
         }
-        let Footing { inner, instance, nonce_hash } = &self.footing;
-        let mut held = lock(&inner.held);
+        let OwnedRow { inner, instance, nonce_hash } = &self.footing;
+        let mut held = inner.held.lock();
         match held.locks.get_mut(&self.granted.name) {
             Some(ours) if ours.fence == self.granted.fence && ours.claims > 1 => {
                 ours.claims -= 1;
@@ -176,17 +173,21 @@ impl ScopedLock {
             || {
                 if is_last {
                     let nonce_hash = nonce_hash.clone();
-                    Arc::new(ending::Release { instance: *instance, nonce_hash, end: end.clone() })
+                    Arc::new(ending::RowRelease {
+                        instance: *instance,
+                        nonce_hash,
+                        end: end.clone(),
+                    })
                 } else {
                     let GrantedLock { name, fence, .. } = &self.granted;
-                    Arc::new(locks::Release { name: name.clone(), fence: *fence })
+                    Arc::new(locks::LockRelease { name: name.clone(), fence: *fence })
                 }
             },
         )
     }
 }
 
-fn verify(footing: &Footing, lock: &GrantedLock) -> Result<Standing> {
+fn verify(footing: &OwnedRow, lock: &GrantedLock) -> Result<Standing> {
     footing.verify(|connection| {
         let lost = how_it_was_lost(connection, lock)?;
         Ok(lost.map(|(reason, by)| Lost::Ended { reason, by }))

@@ -13,22 +13,17 @@ mod stale;
 pub(crate) mod survey;
 pub(crate) mod unlock;
 
-use crate::claim::sweep::Force;
-use crate::error::{Error, ErrorKind, Result};
-use crate::names::{InstanceId, LockName};
-use crate::owner::ending;
-use crate::records::locks::LockEnd;
-use crate::records::{identities, instances, locks};
-use crate::scoped::attempt::Acquire;
-use crate::scoped::request::{AcquireOptions, LockRequest};
-use crate::store::held::OwnRow;
-use crate::store::{Store, transaction};
-use crate::sync::lock;
+pub(crate) use crate::scoped::acquire::GrantedLock;
 
+use crate::owner::ending;
+use crate::records::{LockEnd, identities, instances, locks};
 use crate::scoped::ask::LockReport;
+use crate::scoped::attempt::Acquire;
 use crate::scoped::guard::ScopedLock;
-use crate::scoped::unlock::Unlocked;
-use crate::scoped::unlock::UnlockedLock;
+use crate::scoped::request::{AcquireOptions, LockRequest};
+use crate::scoped::unlock::{Unlocked, UnlockedLock};
+use crate::store::{OwnRow, transaction};
+use crate::{Error, ErrorKind, Force, InstanceId, LockName, Result, Store};
 
 impl Store {
     /// Acquires a lock for this process, without an office; never waits. See
@@ -92,7 +87,7 @@ impl Store {
     /// [`Store::acquire_all`].
     pub fn release_all(&self, instance: InstanceId) -> Result<usize> {
         self.inner.check_process()?;
-        let mut held = lock(&self.inner.held);
+        let mut held = self.inner.held.lock();
         let Some(row) = held.rows().find(|row| row.instance == instance).cloned() else {
             return Err(Error::new(
                 ErrorKind::NotOwner,

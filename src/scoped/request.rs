@@ -4,10 +4,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::error::{Error, Result};
-use crate::names::{LockName, Secret};
-use crate::patience::{Cancel, Stopped, Wait};
+use crate::names::Secret;
 use crate::records::locks::TTL_MAX_MS;
+use crate::{Cancel, Error, LockName, Result, Stopped, Wait};
 
 /// The longest metadata, as compact JSON, in bytes.
 const METADATA_LENGTH_MAX: usize = 64 * 1024;

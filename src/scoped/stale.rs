@@ -6,20 +6,15 @@
 
 use std::collections::VecDeque;
 
-use crate::claim::examine::judge_to_end;
-use crate::error::Result;
+use crate::claim::judge_to_end;
 use crate::liveness::{DeadReason, Lease, Verdict};
-use crate::names::InstanceId;
-use crate::owner::evidence::{LiveCommandLine, needs_command_line};
-use crate::owner::judge::judge_record;
-use crate::owner::{autopsy, ending};
-use crate::records::instances::{End, EndReason, Record};
-use crate::records::locks::{ENDED_AT_ONCE, LockEnd, LockRow};
-use crate::records::{instances, locks};
+use crate::owner::{LiveCommandLine, autopsy, ending, judgement, needs_command_line};
+use crate::records::locks::ENDED_AT_ONCE;
+use crate::records::{End, EndReason, LockEnd, LockRow, Record, instances, locks};
 use crate::scoped::unlock::{UnlockedLock, end_if_without_purpose};
-use crate::store::handle::Inner;
-use crate::store::transaction::Tx;
-use crate::store::turns::{Step, in_turns};
+use crate::store::turns::{Progress, in_turns};
+use crate::store::{Inner, Tx};
+use crate::{InstanceId, Result};
 
 /// An owner of locks that seemed to be dead, or to have let a lease run out.
 struct Suspect {
@@ -35,7 +30,7 @@ pub(super) fn unlock_stale(inner: &Inner, by: &str) -> Result<Vec<UnlockedLock>>
     let mut removed = Vec::new();
     let step = |tx: &Tx<'_>, suspect: &Suspect, batch: &mut Vec<UnlockedLock>| {
         let is_done = batch.len() < ENDED_AT_ONCE && remove_of(tx, inner, suspect, by, batch)?;
-        Ok(if is_done { Step::Done } else { Step::Unfinished })
+        Ok(if is_done { Progress::Done } else { Progress::Unfinished })
     };
     in_turns(inner, suspects, step, |batch| removed.extend(batch))?;
     Ok(removed)
@@ -45,11 +40,11 @@ fn suspect(inner: &Inner, owner: InstanceId) -> Result<Option<Suspect>> {
     let read = inner.read(|connection| instances::by_id(connection, owner))?;
     // A row that is gone has taken its locks with it.
     let Some(record) = read else { return Ok(None) };
-    if record.ended_at_ms.is_some() {
+    if !record.is_live() {
         return Ok(Some(Suspect { owner, command_line: LiveCommandLine::not_read() }));
     }
     let (is_dead, has_lease, reads_command_line) = inner.read(|connection| {
-        let judged = judge_record(inner, &record, Lease::None, &LiveCommandLine::not_read());
+        let judged = judgement(inner, &record);
         Ok((
             matches!(judged.verdict, Verdict::Dead(_)),
             locks::has_lease(connection, owner)?,
@@ -75,7 +70,7 @@ fn remove_of(
     removed: &mut Vec<UnlockedLock>,
 ) -> Result<bool> {
     let Some(record) = instances::by_id(tx, *owner)? else { return Ok(true) };
-    if record.ended_at_ms.is_some() {
+    if !record.is_live() {
         return Ok(!locks::end_left_of(tx, *owner)?);
     }
     match judge_to_end(inner, &record, Lease::None, command_line).verdict {

@@ -1,23 +1,16 @@
 //! Looks at all wanted locks in one transaction, before any is taken.
 
-use crate::claim::aside::{Aside, Errand};
-use crate::claim::examine::{Claimant, Count, Examined, examine};
-use crate::claim::obstacle;
-use crate::claim::obstacle::{Obstacle, Watch};
-use crate::error::Result;
-use crate::names::{InstanceId, ProfileName, Secret, Wanted};
-use crate::owner::holder::Holder;
+use crate::claim::obstacle::Watch;
+use crate::claim::{Claimant, Count, Errand, Examined, Lookups, Obstacle, examine, obstacle};
+use crate::names::Secret;
 use crate::owner::judge::is_stopped;
-use crate::patience::Stopped;
+use crate::process::Subject;
 use crate::process::command_line::mask;
-use crate::process::subject::Subject;
 use crate::records::conflicts::Refusal;
-use crate::records::instances::{EndReason, Record};
-use crate::records::locks::LockRow;
-use crate::records::{conflicts, instances, locks};
+use crate::records::{EndReason, LockRow, Record, conflicts, instances, locks};
 use crate::scoped::request::LockRequest;
-use crate::store::handle::Inner;
-use crate::store::transaction::Tx;
+use crate::store::{Inner, Tx};
+use crate::{Holder, InstanceId, ProfileName, Result, Stopped, Wanted};
 
 /// Who wants which locks.
 #[derive(Clone, Copy, Debug)]
@@ -53,14 +46,14 @@ pub(crate) fn hide_in(tx: &Tx<'_>, owner: InstanceId, requests: &[LockRequest]) 
 #[derive(Debug)]
 pub(crate) enum Surveyed {
     /// Nothing that cannot be taken: one way for each request.
-    Clear(Vec<Way>),
+    Clear(Vec<LockWay>),
     Errand(Errand),
     Held(Box<Obstacle>),
 }
 
 /// How a lock is to be had.
 #[derive(Debug)]
-pub(crate) enum Way {
+pub(crate) enum LockWay {
     Free,
     /// Its owner's row was ended by an older version, which knows nothing of locks, or deleted by
     /// hand.
@@ -73,7 +66,7 @@ pub(crate) enum Way {
     LockAlone(LockRow, Box<Record>, EndReason),
 }
 
-impl Way {
+impl LockWay {
     /// The claimant's own row that has the lock already.
     pub(super) fn owner(&self) -> Option<InstanceId> {
         match self {
@@ -88,7 +81,7 @@ pub(crate) fn survey(
     tx: &Tx<'_>,
     inner: &Inner,
     claim: &LockClaim<'_>,
-    aside: &Aside,
+    aside: &Lookups,
     count: Count,
 ) -> Result<Surveyed> {
     let mut ways = Vec::with_capacity(claim.requests.len());
@@ -99,16 +92,16 @@ pub(crate) fn survey(
             reserved = obstacle::reserved_by_another(tx, inner, &wanted, claim.waiter)?;
         }
         let Some(row) = locks::by_name(tx, &request.name)? else {
-            ways.push(Way::Free);
+            ways.push(LockWay::Free);
             continue;
         };
-        let record = instances::by_id(tx, row.instance)?.filter(|it| it.ended_at_ms.is_none());
+        let record = instances::by_id(tx, row.instance)?.filter(Record::is_live);
         let Some(record) = record.map(Box::new) else {
-            ways.push(Way::LeftOver(row));
+            ways.push(LockWay::LeftOver(row));
             continue;
         };
         if claim.ours.contains(&record.id) {
-            ways.push(Way::Ours(row, record));
+            ways.push(LockWay::Ours(row, record));
             continue;
         }
         let lease = row.lease(inner.observer(), inner.clock().boot_ms());
@@ -118,17 +111,17 @@ pub(crate) fn survey(
                 if reason.is_of_the_lease()
                     || (reason == EndReason::ReExecuted && record.is_pid) =>
             {
-                Way::LockAlone(row, record, reason)
+                LockWay::LockAlone(row, record, reason)
             }
-            Examined::Over(reason) => Way::FromTheDead(record, reason),
-            Examined::Same => Way::Ours(row, record),
+            Examined::Over(reason) => LockWay::FromTheDead(record, reason),
+            Examined::Same => LockWay::Ours(row, record),
             Examined::Errand(errand) => return Ok(Surveyed::Errand(errand)),
             Examined::InTheWay(judged) => {
                 let may_evict = claim.stopped == Stopped::Evict
                     && judged.evidence.is_here()
                     && is_stopped(&record);
                 match aside.was_found_stopped(record.id) {
-                    Some(true) if may_evict => Way::LockAlone(row, record, EndReason::Evicted),
+                    Some(true) if may_evict => LockWay::LockAlone(row, record, EndReason::Evicted),
                     None if may_evict => {
                         return Ok(Surveyed::Errand(Errand::FindStopped(record)));
                     }

@@ -1,20 +1,14 @@
 //! Removing locks by hand.
 
-use crate::claim::examine::judge_to_end;
-use crate::claim::sweep::{Force, Orphans, evict_orphans};
-use crate::error::Result;
-use crate::liveness::{Judgement, Lease, Verdict};
-use crate::names::{InstanceId, LockName, ProfileName, Wanted};
-use crate::owner::ending;
-use crate::owner::evidence::{LiveCommandLine, needs_command_line};
-use crate::owner::holder::Holder;
-use crate::owner::judge::judge_record;
-use crate::records::instances::{End, EndReason, Record};
-use crate::records::locks::{LockEnd, LockRow};
-use crate::records::{instances, locks};
-use crate::store::handle::Inner;
-use crate::store::transaction::Tx;
-use crate::sys;
+use crate::claim::judge_to_end;
+use crate::claim::sweep::{Orphans, evict_orphans};
+use crate::liveness::{Judgement, Verdict};
+#[cfg(feature = "cli")]
+use crate::owner::because::because;
+use crate::owner::{LiveCommandLine, ending, judgement, needs_command_line};
+use crate::records::{End, EndReason, LockEnd, LockRow, Record, instances, locks};
+use crate::store::{Inner, Tx};
+use crate::{Force, Holder, InstanceId, LockName, ProfileName, Result, Wanted, sys};
 
 /// What came of [`Store::unlock`](crate::Store::unlock).
 #[derive(Clone, Debug)]
@@ -47,6 +41,14 @@ pub struct UnlockedLock {
     pub verdict: &'static str,
     /// Why.
     pub reason: &'static str,
+}
+
+impl UnlockedLock {
+    /// What was known of the holder, in words.
+    #[cfg(feature = "cli")]
+    pub(crate) fn because(&self) -> &'static str {
+        because(self.reason)
+    }
 }
 
 pub(super) fn unlock(inner: &Inner, name: &LockName, force: Force, by: &str) -> Result<Unlocked> {
@@ -89,7 +91,7 @@ fn command_line(inner: &Inner, name: &LockName) -> Result<LiveCommandLine> {
 
 /// Not read where no verdict hangs on it.
 fn line_of(inner: &Inner, record: &Record) -> LiveCommandLine {
-    let judged = judge_record(inner, record, Lease::None, &LiveCommandLine::not_read());
+    let judged = judgement(inner, record);
     if needs_command_line(&judged.evidence) {
         LiveCommandLine::read(record)
     } else {
@@ -113,7 +115,7 @@ fn look(
     command_line: &LiveCommandLine,
 ) -> Result<Option<Found>> {
     let record = instances::by_id(tx, row.instance)?;
-    let Some(record) = record.filter(|record| record.ended_at_ms.is_none()) else {
+    let Some(record) = record.filter(Record::is_live) else {
         return Ok(None);
     };
     let lease = row.lease(inner.observer(), inner.clock().boot_ms());

@@ -4,25 +4,25 @@ use std::collections::BTreeSet;
 
 use rusqlite::Connection;
 
-use crate::error::Result;
 use crate::liveness::{Lease, Verdict};
-use crate::names::{InstanceId, Kind, Office, ProfileName};
-use crate::owner;
-use crate::owner::evidence::{LiveCommandLine, needs_command_line};
-use crate::owner::judge::judge_record;
+use crate::owner::{LiveCommandLine, judge_record, judgement, needs_command_line};
 use crate::records::profiles::profiles;
 use crate::records::{instances, runtime};
-use crate::status::recorded::{Known, Looks, Recorded};
+use crate::status::recorded::{HolderLooks, OfficeSnapshot, Recorded};
 use crate::status::report::{LastEnd, Report};
 use crate::status::{ended, recorded};
-use crate::store::handle::Inner;
-use crate::sys;
+use crate::store::Inner;
+use crate::{InstanceId, Kind, Office, ProfileName, Result, owner, sys};
 
 /// How often a question starts over because the office changed hands while it was looking.
 const ATTEMPTS: usize = 4;
 
 /// `None`, after microseconds, where nobody is on record who may hold or serve it.
-fn known_again(inner: &Inner, connection: &Connection, office: &Office) -> Result<Option<Known>> {
+fn known_again(
+    inner: &Inner,
+    connection: &Connection,
+    office: &Office,
+) -> Result<Option<OfficeSnapshot>> {
     let is_on_record = owner::live(connection, office)?.is_some()
         || (runtime::exists(connection)? && !runtime::servers(connection, office)?.is_empty());
     is_on_record.then(|| recorded::known(inner, connection, office)).transpose()
@@ -31,7 +31,7 @@ fn known_again(inner: &Inner, connection: &Connection, office: &Office) -> Resul
 /// Answers "is it up?". Reads only, and never waits for a writer.
 pub(crate) fn report(inner: &Inner, office: &Office) -> Result<Report> {
     let known = ended::read(inner, |connection| recorded::known(inner, connection, office))?;
-    inner.with_clear_sight(|| resolve(&mut Looks::new(inner), office, known))
+    inner.with_clear_sight(|| resolve(&mut HolderLooks::new(inner), office, known))
 }
 
 /// What is true of every office that the store knows: those that were ever claimed, those that are
@@ -58,13 +58,13 @@ pub(crate) fn report_all(
             |office: Office| Ok((office.clone(), recorded::known(inner, connection, &office)?));
         offices.into_iter().map(look_up).collect::<Result<Vec<_>>>()
     })?;
-    let mut looks = Looks::new(inner);
+    let mut looks = HolderLooks::new(inner);
     let resolve = |(office, known)| resolve(&mut looks, &office, known);
     inner.with_clear_sight(|| known.into_iter().map(resolve).collect())
 }
 
 /// What is true of an office, or whether an owner of a lost store may be at work in it.
-fn resolve(looks: &mut Looks<'_>, office: &Office, known: Known) -> Result<Report> {
+fn resolve(looks: &mut HolderLooks<'_>, office: &Office, known: OfficeSnapshot) -> Result<Report> {
     let report = resolve_recorded(looks, office, known)?;
     if report.verdict != "dead" {
         return Ok(report);
@@ -81,7 +81,11 @@ fn resolve(looks: &mut Looks<'_>, office: &Office, known: Known) -> Result<Repor
 }
 
 /// What is true of an office by its own record, or by that of whoever serves its profile.
-fn resolve_recorded(looks: &mut Looks<'_>, office: &Office, known: Known) -> Result<Report> {
+fn resolve_recorded(
+    looks: &mut HolderLooks<'_>,
+    office: &Office,
+    known: OfficeSnapshot,
+) -> Result<Report> {
     let own = resolve_as(looks, office, &office.profile, known.own)?;
     if own.verdict != "dead" {
         return Ok(own);
@@ -110,7 +114,7 @@ fn resolve_recorded(looks: &mut Looks<'_>, office: &Office, known: Known) -> Res
 }
 
 fn resolve_as(
-    looks: &mut Looks<'_>,
+    looks: &mut HolderLooks<'_>,
     office: &Office,
     profile: &ProfileName,
     mut known: Recorded,
@@ -186,7 +190,7 @@ pub(crate) fn running_pid(inner: &Inner, office: &Office) -> Result<Option<sys::
             return Ok(None);
         }
         let judged = inner.with_clear_sight(|| {
-            let seen = judge_record(inner, &record, Lease::None, &LiveCommandLine::not_read());
+            let seen = judgement(inner, &record);
             if !needs_command_line(&seen.evidence) {
                 return Ok(seen);
             }

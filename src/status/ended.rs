@@ -2,13 +2,13 @@
 
 use rusqlite::Connection;
 
-use crate::error::Result;
+use crate::Result;
 use crate::liveness::DeadReason;
 use crate::owner::autopsy;
-use crate::records::instances::{End, EndReason, Record};
+use crate::patience::with_budget;
+use crate::records::{End, EndReason, Record};
 use crate::status::report::{ANSWER_WITHIN, LastEnd};
-use crate::store::busy::with_budget;
-use crate::store::handle::Inner;
+use crate::store::Inner;
 
 pub(super) fn read<T>(inner: &Inner, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
     with_budget(ANSWER_WITHIN, || inner.read(work))

@@ -7,19 +7,17 @@
 //! what is kept.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rusqlite::Connection;
 
 use crate::clock::Deadline;
-use crate::error::{ErrorKind, Result};
-use crate::names::ProfileName;
-use crate::patience::{Cancel, Wait};
+use crate::patience::with_budget;
 use crate::records::events;
-use crate::records::events::{BATCH, EVENTS_LOST, Event};
-use crate::store::busy::with_budget;
-use crate::store::{Store, data_version};
+use crate::records::events::{BATCH, EVENTS_LOST};
+use crate::store::data_version;
+use crate::{Cancel, ErrorKind, Event, ProfileName, Result, Store, Wait};
 
 /// Between two looks while something happens, and for as long afterwards.
 const LOOK_EVERY_BUSY: Duration = Duration::from_millis(5);
@@ -58,7 +56,8 @@ impl Store {
     /// tenure.update_status(&StatusUpdate::new().state("running"))?;
     /// assert_eq!(events.next_event(Wait::Forever)?.unwrap().event, "office_claimed");
     /// let event = events.next_event(Wait::Forever)?.unwrap();
-    /// assert_eq!((event.event.as_str(), &event.detail["state"]), ("status_changed", &"running".into()));
+    /// assert_eq!(event.event, "status_changed");
+    /// assert_eq!(event.detail["state"], "running");
     /// assert!(events.next_event(Wait::No)?.is_none());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -241,7 +240,7 @@ impl EventStream {
     }
 
     fn watcher(&mut self) -> &Connection {
-        self.watcher.get_mut().unwrap_or_else(PoisonError::into_inner)
+        self.watcher.get_mut()
     }
 
     fn is_meant(&self, event: &Event) -> bool {

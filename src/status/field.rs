@@ -2,9 +2,9 @@
 
 use serde_json::Value;
 
-use crate::error::{Error, Result};
 use crate::path_text::is_unprintable;
 use crate::process::command_line::redact::redact_text;
+use crate::{Error, Result};
 
 /// The longest state, platform name or error code, in characters.
 const WORD_LENGTH_MAX: usize = 64;

@@ -3,15 +3,14 @@
 use serde_json::{Value, json};
 
 use crate::clock::rfc3339;
-use crate::error::Result;
 use crate::liveness::{Lease, Verdict};
-use crate::names::{InstanceId, Office};
-use crate::owner::judge::look;
-use crate::records::instances;
-use crate::records::instances::Record;
+#[cfg(feature = "cli")]
+use crate::owner::because::because;
+use crate::owner::look;
+use crate::records::{Record, instances};
 use crate::status::ended;
-use crate::store::handle::Inner;
-use crate::sys;
+use crate::store::Inner;
+use crate::{InstanceId, Office, Result, sys};
 
 /// One incarnation of an office, as the history tells it.
 #[derive(Clone, Debug)]
@@ -40,6 +39,12 @@ pub struct Incarnation {
 }
 
 impl Incarnation {
+    /// Why it ended, in words.
+    #[cfg(feature = "cli")]
+    pub(crate) fn because(&self) -> &'static str {
+        because(self.end_reason.as_deref().unwrap_or_default())
+    }
+
     /// The incarnation as the CLI's JSON shows it.
     #[must_use]
     pub fn to_json(&self) -> Value {
@@ -85,7 +90,7 @@ fn incarnations(inner: &Inner, office: &Office, records: Vec<Record>) -> Result<
                 signal: record.signal,
                 detail: record.detail.clone(),
             };
-            if record.ended_at_ms.is_some() {
+            if !record.is_live() {
                 return Ok(recorded);
             }
             let Verdict::Dead(reason) = look(inner, &record, Lease::None).verdict else {

@@ -3,13 +3,12 @@
 use serde_json::Value;
 
 use crate::clock::rfc3339;
-use crate::error::{Error, Result};
-use crate::names::ProfileName;
 use crate::records::runtime;
-use crate::records::runtime::{Owner, PlatformStatus};
+use crate::records::runtime::{PlatformStatus, Speaker};
 use crate::status::field;
 use crate::status::field::Field;
-use crate::store::transaction::Tx;
+use crate::store::Tx;
+use crate::{Error, ProfileName, Result};
 
 /// Platforms that one instance may speak of: a status is read as a whole.
 const PLATFORMS_MAX: i64 = 256;
@@ -125,7 +124,7 @@ impl PlatformUpdate {
 
 pub(super) fn apply_to_platform(
     tx: &Tx<'_>,
-    owner: &Owner<'_>,
+    owner: &Speaker<'_>,
     profile: &ProfileName,
     update: &PlatformUpdate,
 ) -> Result<()> {

@@ -6,22 +6,16 @@ use std::collections::HashMap;
 use rusqlite::Connection;
 use serde_json::Value;
 
-use crate::error::Result;
 use crate::liveness::{Judgement, Lease};
-use crate::names::{InstanceId, Office, ProfileName};
-use crate::owner;
-use crate::owner::held_lock;
-use crate::owner::held_lock::HeldLock;
-use crate::owner::judge::look;
 use crate::owner::orphan::orphan;
-use crate::process::anchor::sweep::Orphan;
-use crate::records::conflicts::{Conflict, conflicts};
-use crate::records::instances::{LockNow, Record};
-use crate::records::markers::Marker;
-use crate::records::profiles::Desired;
-use crate::records::{instances, markers, profiles, runtime};
-use crate::status::report::Said;
-use crate::store::handle::Inner;
+use crate::owner::{held_lock, look};
+use crate::process::Orphan;
+use crate::records::conflicts::conflicts;
+use crate::records::instances::LockNow;
+use crate::records::{Record, instances, markers, profiles, runtime};
+use crate::status::report::Statement;
+use crate::store::Inner;
+use crate::{Conflict, Desired, HeldLock, InstanceId, Marker, Office, ProfileName, Result, owner};
 
 /// What one snapshot of the store says of an office.
 pub(crate) struct Recorded {
@@ -31,7 +25,7 @@ pub(crate) struct Recorded {
     pub(super) conflicts: Value,
     pub(super) locks: Vec<HeldLock>,
     pub(super) markers: Vec<Marker>,
-    pub(super) said: Said,
+    pub(super) said: Statement,
 }
 
 /// The holder of `office` as asked about for `profile`: its own, or one that it serves.
@@ -62,30 +56,34 @@ pub(super) fn recorded(
     };
     let speaker = if live.is_some() { own } else { last_ended.as_ref() };
     let said = match speaker {
-        Some(record) if runtime::exists(connection)? => Said {
+        Some(record) if runtime::exists(connection)? => Statement {
             runtime: runtime::runtime(connection, record.id)?,
             platforms: runtime::platforms(connection, record.id, profile)?,
             serves: runtime::serves(connection, record.id)?,
         },
-        Some(_) | None => Said::default(),
+        Some(_) | None => Statement::default(),
     };
     Ok(Recorded { live, last_ended, desired, conflicts, locks, markers, said })
 }
 
 /// What one snapshot says of an office, and of those who serve its profile.
-pub(crate) struct Known {
+pub(crate) struct OfficeSnapshot {
     pub(super) own: Recorded,
     /// `None`: not read yet, because somebody is on record as its holder.
     pub(super) servers: Option<Vec<(Office, Recorded)>>,
 }
 
-pub(super) fn known(inner: &Inner, connection: &Connection, office: &Office) -> Result<Known> {
+pub(super) fn known(
+    inner: &Inner,
+    connection: &Connection,
+    office: &Office,
+) -> Result<OfficeSnapshot> {
     let own = recorded(inner, connection, office, &office.profile)?;
     let servers = match own.live {
         None => Some(servers(inner, connection, office)?),
         Some(_) => None,
     };
-    Ok(Known { own, servers })
+    Ok(OfficeSnapshot { own, servers })
 }
 
 pub(super) fn servers(
@@ -104,14 +102,14 @@ pub(super) fn servers(
 }
 
 /// The looks that were taken for one answer: one at each holder, whatever it answers for.
-pub(crate) struct Looks<'a> {
+pub(crate) struct HolderLooks<'a> {
     pub(super) inner: &'a Inner,
     taken: HashMap<InstanceId, Judgement>,
     /// Whoever refuses every claim without a record; looked for only where nobody is on record.
     orphan: OnceCell<Option<Orphan>>,
 }
 
-impl<'a> Looks<'a> {
+impl<'a> HolderLooks<'a> {
     pub(super) fn new(inner: &'a Inner) -> Self {
         Self { inner, taken: HashMap::new(), orphan: OnceCell::new() }
     }

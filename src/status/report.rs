@@ -12,18 +12,12 @@ use serde_json::{Value, json};
 
 use crate::clock::rfc3339;
 use crate::liveness::{Boot, Evidence, Flags, Judgement, Verdict};
-use crate::names::{InstanceId, Office, ProfileName};
-use crate::owner::held_lock::HeldLock;
-use crate::owner::holder::{ORPHANED_ANCHOR, because_seen};
-use crate::process::anchor::sweep::Orphan;
-use crate::process::command_line;
-use crate::records::instances::Record;
-use crate::records::markers::Marker;
-use crate::records::profiles::Desired;
-use crate::records::runtime;
+use crate::owner::because::{ORPHANED_ANCHOR, because_seen};
+use crate::process::{Orphan, command_line};
 use crate::records::runtime::{PlatformStatus, RuntimeStatus};
-use crate::store::handle::Inner;
-use crate::{state, sys};
+use crate::records::{Record, runtime};
+use crate::store::Inner;
+use crate::{Desired, HeldLock, InstanceId, Marker, Office, ProfileName, state, sys};
 
 /// A question answers quickly or says that it cannot. A writer never stands in its way; only a
 /// program that has the whole database for itself does.
@@ -198,8 +192,8 @@ impl Report {
     }
 
     /// Adds what the gateway said, as far as it is true of one that is as was judged.
-    pub(super) fn said(mut self, inner: &Inner, record: &Record, known: Said) -> Self {
-        let Said { runtime, platforms, serves } = known;
+    pub(super) fn said(mut self, inner: &Inner, record: &Record, known: Statement) -> Self {
+        let Statement { runtime, platforms, serves } = known;
         let wall_ms = inner.clock().wall_ms();
         let said = runtime.as_ref().and_then(|runtime| runtime.state.clone());
         self.state = said.filter(|word| self.verdict != "dead" || state::is_final(word));
@@ -306,7 +300,7 @@ impl Report {
 
 /// What an instance has said.
 #[derive(Default)]
-pub(crate) struct Said {
+pub(crate) struct Statement {
     pub(super) runtime: Option<RuntimeStatus>,
     pub(super) platforms: Vec<PlatformStatus>,
     pub(super) serves: Vec<ProfileName>,

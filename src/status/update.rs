@@ -11,16 +11,13 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::error::{Error, Result};
-use crate::names::ProfileName;
-use crate::records::identities::Identities;
 use crate::records::runtime::RuntimeStatus;
-use crate::records::{identities, runtime};
-use crate::state;
+use crate::records::{Identities, identities, runtime};
 use crate::status::field;
 use crate::status::field::Field;
 use crate::status::platform::PlatformUpdate;
-use crate::store::transaction::Tx;
+use crate::store::Tx;
+use crate::{Error, ProfileName, Result, state};
 
 /// Profiles that one instance may serve: each is answered for with all that is known of the server.
 const SERVES_MAX: usize = 256;
@@ -138,6 +135,7 @@ impl StatusUpdate {
             || !self.heartbeat_every.is_keep()
     }
 
+    #[cfg_attr(not(feature = "cli"), expect(dead_code))]
     pub(crate) fn is_empty(&self) -> bool {
         !self.is_about_instance() && self.platforms.is_empty() && self.forgotten.is_empty()
     }

@@ -1,17 +1,15 @@
 //! Writes an update, as the holder.
 
 use crate::clock::millis;
-use crate::error::{Error, ErrorKind, Result};
-use crate::names::{InstanceId, ProfileName};
 use crate::records::identities::by_or_self;
-use crate::records::runtime::Owner;
+use crate::records::runtime::Speaker;
 use crate::records::{instances, runtime};
 use crate::status::field::Field;
 use crate::status::platform;
 use crate::status::platform::PlatformUpdate;
 use crate::status::update::StatusUpdate;
-use crate::store::handle::Inner;
-use crate::store::transaction::Tx;
+use crate::store::{Inner, Tx};
+use crate::{Error, ErrorKind, InstanceId, ProfileName, Result};
 
 /// Writes `update` to the row `id`, as its owner, all of it or nothing.
 pub(crate) fn write(
@@ -39,7 +37,7 @@ pub(crate) fn write(
             tx.check_schema()?;
         }
         let owner =
-            Owner { id, office: &office, pid, writer: &writer, writer_pid: inner.observer().pid };
+            Speaker { id, office: &office, pid, writer: &writer, writer_pid: inner.observer().pid };
         apply(tx, &owner, update)
     })
 }
@@ -49,7 +47,7 @@ fn not_owner(why: &str) -> Error {
         .with_hint("`incumbent status` says who holds it; claim it first")
 }
 
-fn apply(tx: &Tx<'_>, owner: &Owner<'_>, update: &StatusUpdate) -> Result<()> {
+fn apply(tx: &Tx<'_>, owner: &Speaker<'_>, update: &StatusUpdate) -> Result<()> {
     if update.sets_runtime() {
         let before = runtime::runtime(tx, owner.id)?;
         let mut now = before.clone().unwrap_or_default();
@@ -105,9 +103,10 @@ fn apply(tx: &Tx<'_>, owner: &Owner<'_>, update: &StatusUpdate) -> Result<()> {
 
 /// Says all of `update`, of the time `at_ms`, unless all of it was said already; whether it was
 /// news.
+#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub(crate) fn apply_if_news(
     tx: &Tx<'_>,
-    owner: &Owner<'_>,
+    owner: &Speaker<'_>,
     update: &StatusUpdate,
     at_ms: i64,
 ) -> Result<bool> {

@@ -9,17 +9,18 @@
 //! When the budget is spent, `/proc/locks` names the process that holds byte 120 of the `-shm`, and
 //! the error says so.
 
-use std::cell::Cell;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::clock::Deadline;
-use crate::error::{Error, ErrorKind};
 use crate::process::command_line;
 use crate::process::command_line::redact;
 use crate::store::location;
-use crate::sys;
 use crate::sys::ProcessState;
+use crate::{Error, ErrorKind, patience, sys};
+
+/// How long one operation waits for SQLite's locks in all. A transaction takes well under a
+/// millisecond, so whoever waits this long is kept out by a stopped or stuck process.
+pub(super) const BUSY_BUDGET_DEFAULT: Duration = Duration::from_secs(5);
 
 /// The byte of the `-shm` file that a WAL writer locks: `UNIX_SHM_BASE` (120) plus
 /// `WAL_WRITE_LOCK` (0), <https://sqlite.org/walformat.html#wal_locks>.
@@ -38,37 +39,10 @@ const SLEEP_MIN: Duration = Duration::from_micros(60);
 /// And at most this long before jitter, so that a free lock is noticed within a millisecond or so.
 const SLEEP_MAX: Duration = Duration::from_micros(800);
 
-thread_local! {
-    static DEADLINE: Cell<Option<Deadline>> = const { Cell::new(None) };
-    static JITTER: Cell<u64> = const { Cell::new(0) };
-}
-
-/// Runs `work` with `budget` for all lock waits of this thread's connections together; inside a
-/// tighter one, that one holds.
-pub(crate) fn with_budget<T>(budget: Duration, work: impl FnOnce() -> T) -> T {
-    /// Restores the outer budget also when `work` panics.
-    struct Restore(Option<Deadline>);
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            DEADLINE.set(self.0);
-        }
-    }
-    let outer = DEADLINE.get();
-    let budget = outer.map_or(budget, |outer| budget.min(outer.remaining()));
-    let _restore = Restore(outer);
-    DEADLINE.set(Some(Deadline::after(budget)));
-    work()
-}
-
-/// The deadline of the budget that this thread is in, if it is in one.
-pub(crate) fn deadline() -> Option<Deadline> {
-    DEADLINE.get()
-}
-
 /// The busy handler of every connection: true after a sleep, false when the budget is spent.
-/// A statement outside [`with_budget`] does not wait at all.
+/// A statement outside [`patience::with_budget`] does not wait at all.
 pub(crate) fn handler(attempt: i32) -> bool {
-    let Some(deadline) = DEADLINE.get() else { return false };
+    let Some(deadline) = patience::deadline() else { return false };
     let remaining = deadline.remaining();
     if remaining.is_zero() {
         return false;
@@ -84,23 +58,7 @@ fn sleep_for(attempt: i32) -> Duration {
     let longest = SLEEP_MIN.saturating_mul(1 << doublings).min(SLEEP_MAX);
     let half = longest / 2;
     let span_ns = u64::try_from(half.as_nanos()).unwrap_or(u64::MAX).max(1);
-    half + Duration::from_nanos(random() % span_ns)
-}
-
-/// xorshift64*, seeded per thread: statistical jitter, no secret.
-fn random() -> u64 {
-    let mut state = JITTER.get();
-    if state == 0 {
-        let mut seed = [0; 8];
-        // Without a seed all threads sleep in step, which is slow and not wrong.
-        let _ = getrandom::fill(&mut seed);
-        state = u64::from_ne_bytes(seed) | 1;
-    }
-    state ^= state >> 12;
-    state ^= state << 25;
-    state ^= state >> 27;
-    JITTER.set(state);
-    state.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    half + Duration::from_nanos(fastrand::u64(..span_ns))
 }
 
 /// The error for a spent budget: who holds the store's write lock, and whether it is stopped.
@@ -109,8 +67,11 @@ pub(crate) fn error(file: &Path, cause: rusqlite::Error) -> Error {
     let who = match &blocker {
         Some(blocker) => format!(": its write lock is held by {}", blocker.describe()),
         // What changes hands quickly is held by nobody in the instant of the look.
-        None => ": other processes took the write lock again and again; none that is visible holds it now"
-            .to_owned(),
+        None => {
+            ": other processes took the write lock again and again; none that is visible holds \
+                 it now"
+                .to_owned()
+        }
     };
     let hint = match &blocker {
         Some(Blocker { pid, state: ProcessState::Stopped, .. }) => {
@@ -169,6 +130,7 @@ pub(crate) fn blocker(file: &Path) -> Option<Blocker> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::patience::with_budget;
 
     #[test]
     fn sleeps_stay_within_their_bounds() {

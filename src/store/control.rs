@@ -4,7 +4,7 @@ use std::ffi::{c_int, c_void};
 
 use rusqlite::{Connection, ffi};
 
-use crate::error::Result;
+use crate::Result;
 
 /// Leaves `-wal` and `-shm` in place when the last connection closes
 /// (<https://sqlite.org/c3ref/c_fcntl_begin_atomic_write.html#sqlitefcntlpersistwal>).

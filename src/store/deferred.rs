@@ -4,12 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::error::Result;
-use crate::names::InstanceId;
-use crate::store::busy;
 use crate::store::handle::Inner;
 use crate::store::transaction::Tx;
-use crate::sync::lock;
+use crate::{InstanceId, Result, patience};
 
 /// What could not be written, and is written with the next change that succeeds.
 pub(crate) trait Deferred: fmt::Debug + Send + Sync {
@@ -32,24 +29,24 @@ impl Inner {
     pub(super) fn retry_pending(&self) {
         const BUDGET: Duration = Duration::from_millis(10);
         // A last word can wait for the next write; nobody reads slower for it.
-        if !lock(&self.pending).iter().any(|it| it.is_release()) {
+        if !self.pending.lock().iter().any(|it| it.is_release()) {
             return;
         }
-        if let Err(error) = busy::with_budget(BUDGET, || self.write(|_| Ok(()))) {
+        if let Err(error) = patience::with_budget(BUDGET, || self.write(|_| Ok(()))) {
             tracing::debug!(%error, "releases are still pending");
         }
     }
 
     /// Whether this process has released that row, and could not write it down yet.
     pub(crate) fn has_pending_release(&self, id: InstanceId) -> bool {
-        lock(&self.pending).iter().any(|it| it.releases(id))
+        self.pending.lock().iter().any(|it| it.releases(id))
     }
 }
 
 impl Tx<'_> {
     /// Writes what could not be written before, and hands it back.
     pub(crate) fn settle_pending(&self) -> Result<Vec<Arc<dyn Deferred>>> {
-        let pending = lock(&self.store.pending).clone();
+        let pending = self.store.pending.lock().clone();
         pending.iter().try_for_each(|it| it.write(self))?;
         Ok(pending)
     }

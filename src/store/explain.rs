@@ -1,35 +1,19 @@
 //! Errors of SQLite, as what they mean here.
 
-use std::path::Path;
-
-use crate::error::{Error, ErrorKind, RECOVER, Result};
-use crate::store::files::{By, Found};
+use crate::error::RECOVER;
+use crate::store::files::{CompareBy, FilesState};
 use crate::store::handle::Inner;
 use crate::store::location::me;
-use crate::store::migrate::SCHEMA_VERSION;
 use crate::store::overwritten::Damage;
-use crate::store::{busy, location, migrate};
-use crate::{sync, sys};
-
-/// The handle of `file` was made by another process, before a fork.
-pub(super) fn forked(file: &Path) -> Error {
-    Error::new(
-        ErrorKind::Forked,
-        format!(
-            "{} was opened before this process was forked from its parent",
-            file.display()
-        ),
-    )
-    .at(file)
-    .with_hint(
-        "fork before the store is opened, or execute a program in the child: this process cannot open it",
-    )
-}
+use crate::store::{busy, location};
+use crate::{Error, ErrorKind, sys};
 
 impl Inner {
     pub(super) fn replaced(&self, how: &str) -> Error {
         // What was seen first: since then others may have made the file anew.
-        let how = sync::lock(&self.lost)
+        let how = self
+            .lost
+            .lock()
             .get_or_insert_with(|| {
                 tracing::warn!(store = %self.location.file.display(), how, "the store is lost");
                 how.to_owned()
@@ -61,7 +45,7 @@ impl Inner {
         }
         // Whatever SQLite says of a file that is gone: it is gone.
         if (error.sqlite_code().is_some() || error.kind() == ErrorKind::Corrupt)
-            && let Ok(Found::Lost(how)) = self.files.check(By::Path)
+            && let Ok(FilesState::Lost(how)) = self.files.check(CompareBy::Path)
         {
             return self.replaced(&how).caused_by(error);
         }
@@ -72,8 +56,8 @@ impl Inner {
             return Error::new(
                 ErrorKind::Corrupt,
                 format!(
-                    "{} is damaged: something else than SQLite has written to it while it was in use (a copy that \
-                     was put over it?)",
+                    "{} is damaged: something else than SQLite has written to it while it was in \
+                     use (a copy that was put over it?)",
                     file.display()
                 ),
             )
@@ -144,28 +128,4 @@ impl Inner {
             _ => error.at(file),
         }
     }
-}
-
-pub(super) fn check_min_writer(min_writer: i64) -> Result<()> {
-    if min_writer <= SCHEMA_VERSION {
-        return Ok(());
-    }
-    if !migrate::is_a_version(min_writer) {
-        return Err(Error::new(
-            ErrorKind::Corrupt,
-            format!(
-                "the store says that it is closed to writers before version {min_writer}, which no \
-                 program has"
-            ),
-        )
-        .with_hint(RECOVER));
-    }
-    Err(Error::new(
-        ErrorKind::TooNew,
-        format!(
-            "a newer incumbent closed this store to writers older than schema version \
-             {min_writer}; this program writes version {SCHEMA_VERSION}"
-        ),
-    )
-    .with_hint("upgrade this program; it can still read the store"))
 }

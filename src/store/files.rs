@@ -14,25 +14,24 @@
 //! a new handle, which goes on with the same anchor (`registry`).
 //!
 //! Only checkpoints write to the database itself, and the wal-index tells of those. If the database
-//! was written to without one, what was read before no longer counts (`Found::Changed`).
+//! was written to without one, what was read before no longer counts (`FilesState::Changed`).
 
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
+use parking_lot::Mutex;
+
 use crate::clock::Deadline;
 use crate::environment::{Guard, is_in_force};
-use crate::error::{Error, Result};
-use crate::store::location::{is_absence, with_sidecars};
+use crate::store::location::{is_absence, paths_of};
 use crate::store::overwritten;
 use crate::store::overwritten::{Backfill, Damage};
-use crate::sync::lock;
-use crate::sys;
 use crate::sys::wal_index::Kept;
 use crate::sys::{FileFacts, FileId, Shortage, wal_index};
+use crate::{Error, Result, sys};
 
 /// A store that was moved away, whose files have all their names, is noticed within this.
 const LOOK_EVERY: Duration = Duration::from_millis(900);
@@ -81,7 +80,7 @@ struct Seen {
 
 /// How to look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum By {
+pub(super) enum CompareBy {
     /// What everybody else finds.
     Path,
     /// Whether the files that we have open have lost their names; by their paths once a second.
@@ -90,7 +89,7 @@ pub(super) enum By {
 
 /// What became of the files.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Found {
+pub(super) enum FilesState {
     /// They are what they were, as far as can be seen.
     InPlace,
     /// Something else than SQLite has written to the database: what was read of it before counts no
@@ -119,13 +118,13 @@ impl Files {
     }
 
     pub(super) fn are_known(&self) -> bool {
-        lock(&self.known).is_some()
+        self.known.lock().is_some()
     }
 
     /// All connections are closed: the next one may begin the wal-index anew, and what was seen
     /// with the one before is not to be compared with it.
     pub(super) fn look_anew(&self) {
-        *lock(&self.seen) = None;
+        *self.seen.lock() = None;
         self.wal_length.store(u64::MAX, Ordering::Relaxed);
         self.look_soon();
     }
@@ -162,7 +161,7 @@ impl Files {
         if let Ok(known) = <[Known; 3]>::try_from(known)
             && known[0].id == self.database
         {
-            *lock(&self.known) = Some(known);
+            *self.known.lock() = Some(known);
         }
         self.look_soon();
         Ok(self.are_known())
@@ -170,56 +169,56 @@ impl Files {
 
     /// A connection was opened by the paths: they are looked at with the next question.
     pub(super) fn look_soon(&self) {
-        *lock(&self.look_at) = Deadline::after(Duration::ZERO);
+        *self.look_at.lock() = Deadline::after(Duration::ZERO);
     }
 
     /// Looks what became of them, and whether the database is what SQLite made it.
     ///
     /// # Errors
     /// [`Busy`](crate::ErrorKind::Busy) when this process ran short of something.
-    pub(super) fn check(&self, by: By) -> Result<Found> {
-        let known = lock(&self.known);
+    pub(super) fn check(&self, by: CompareBy) -> Result<FilesState> {
+        let known = self.known.lock();
         let facts = match self.compare(known.as_ref(), by)? {
-            Compared::Lost(how) => return Ok(Found::Lost(how)),
+            Compared::Lost(how) => return Ok(FilesState::Lost(how)),
             Compared::Same(facts) => facts,
         };
         let Some([database, wal, index]) = known.as_ref().map(|it| it.each_ref().map(Known::file))
         else {
-            return Ok(Found::InPlace);
+            return Ok(FilesState::InPlace);
         };
         let (Some(database), Some(wal), Some(index)) = (database, wal, index) else {
-            return Ok(Found::InPlace);
+            return Ok(FilesState::InPlace);
         };
         if let Some(length) = facts.wal_length {
             let before = self.wal_length.load(Ordering::Relaxed);
             // What is lost stays so until others have made it anew.
             if length < before && overwritten::is_of_another_wal(index, wal) {
-                return Ok(Found::Lost(Damage::WalLost.to_string()));
+                return Ok(FilesState::Lost(Damage::WalLost.to_string()));
             }
             self.wal_length.store(length, Ordering::Relaxed);
         }
         Ok(facts
             .database
-            .map_or(Found::InPlace, |facts| self.check_content(database, index, &facts)))
+            .map_or(FilesState::InPlace, |facts| self.check_content(database, index, &facts)))
     }
 
     /// Looks whether others find the same files.
     ///
     /// # Errors
     /// As [`Files::check`].
-    pub(super) fn how_lost(&self, by: By) -> Result<Option<String>> {
-        Ok(match self.compare(lock(&self.known).as_ref(), by)? {
+    pub(super) fn how_lost(&self, by: CompareBy) -> Result<Option<String>> {
+        Ok(match self.compare(self.known.lock().as_ref(), by)? {
             Compared::Same(_) => None,
             Compared::Lost(how) => Some(how),
         })
     }
 
-    fn compare(&self, known: Option<&[Known; 3]>, by: By) -> Result<Compared> {
+    fn compare(&self, known: Option<&[Known; 3]>, by: CompareBy) -> Result<Compared> {
         let mut seen = Facts::default();
         if !is_in_force(Guard::Files) {
             return Ok(Compared::Same(seen));
         }
-        let by_path = by == By::Path || known.is_none() || lock(&self.look_at).has_passed();
+        let by_path = by == CompareBy::Path || known.is_none() || self.look_at.lock().has_passed();
         for (number, path) in self.paths.iter().enumerate() {
             let (id, open) = match known {
                 Some(known) => (&known[number].id, known[number].file()),
@@ -253,7 +252,7 @@ impl Files {
             }
         }
         if by_path {
-            *lock(&self.look_at) = Deadline::after(LOOK_EVERY);
+            *self.look_at.lock() = Deadline::after(LOOK_EVERY);
         }
         Ok(Compared::Same(seen))
     }
@@ -264,39 +263,39 @@ impl Files {
     /// `facts` may be old by now: another thread has seen newer ones, or a checkpoint was done. So
     /// what counts is looked at here, by one thread at a time, and between two looks at the
     /// wal-index that agree.
-    fn check_content(&self, file: &File, index: &File, facts: &FileFacts) -> Found {
-        let mut seen = lock(&self.seen);
+    fn check_content(&self, file: &File, index: &File, facts: &FileFacts) -> FilesState {
+        let mut seen = self.seen.lock();
         let is_seen = |seen: &Option<Seen>, facts: &FileFacts| {
             seen.is_some_and(|it| (it.modified, it.length) == (facts.modified, facts.length))
         };
         if is_seen(&seen, facts) {
-            return Found::InPlace;
+            return FilesState::InPlace;
         }
         match overwritten::look(file, facts.length) {
-            Ok(Some(damage)) => return Found::Lost(damage.to_string()),
+            Ok(Some(damage)) => return FilesState::Lost(damage.to_string()),
             Ok(None) => {}
-            Err(_) => return Found::InPlace,
+            Err(_) => return FilesState::InPlace,
         }
         let before = between_checkpoints(index);
-        let Ok(facts) = sys::open_file_facts(file) else { return Found::InPlace };
+        let Ok(facts) = sys::open_file_facts(file) else { return FilesState::InPlace };
         let Some(backfill) = between_checkpoints(index).filter(|_| !is_seen(&seen, &facts)) else {
-            return Found::InPlace;
+            return FilesState::InPlace;
         };
         if before != Some(backfill) {
-            return Found::InPlace;
+            return FilesState::InPlace;
         }
         let now = Seen { modified: facts.modified, length: facts.length, backfill };
         let no_checkpoint_since = seen.filter(|before| before.backfill == backfill);
         if no_checkpoint_since.is_some_and(|before| facts.length < before.length) {
-            return Found::Lost(Damage::Shortened(facts.length).to_string());
+            return FilesState::Lost(Damage::Shortened(facts.length).to_string());
         }
         *seen = Some(now);
         match no_checkpoint_since {
             Some(_) => {
                 self.was_changed.store(true, Ordering::Relaxed);
-                Found::Changed
+                FilesState::Changed
             }
-            None => Found::InPlace,
+            None => FilesState::InPlace,
         }
     }
 }
@@ -305,11 +304,6 @@ impl Files {
 /// told then.
 fn between_checkpoints(index: &File) -> Option<Backfill> {
     Backfill::read(index).filter(|_| !wal_index::is_checkpointing(index))
-}
-
-pub(super) fn paths_of(database: &Path) -> [PathBuf; 3] {
-    let mut paths = with_sidecars(database);
-    std::array::from_fn(|_| paths.next().unwrap_or_default())
 }
 
 /// What comparing them came to: the database as it is now, or how they were lost.
@@ -340,8 +334,8 @@ fn lost(number: usize, fate: Fate) -> String {
     match SUFFIXES[number] {
         "" => "the file was deleted, renamed or replaced".to_owned(),
         "-wal" => format!(
-            "its -wal was {how} while it was in use, and what was written since the last checkpoint is \
-             lost"
+            "its -wal was {how} while it was in use, and what was written since the last \
+             checkpoint is lost"
         ),
         suffix => format!("its {suffix} was {how} while it was in use"),
     }
@@ -364,7 +358,9 @@ mod tests {
     /// Makes the database longer.
     const GROW: &str = "
         WITH RECURSIVE counted (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM counted WHERE n < 500)
-        INSERT INTO events (at_ms, event, detail) SELECT 0, 'of_a_test', json_quote(hex(zeroblob(99))) FROM counted;
+        INSERT INTO events (at_ms, event, detail)
+            SELECT 0, 'of_a_test', json_quote(hex(zeroblob(99)))
+            FROM counted;
         PRAGMA wal_checkpoint(TRUNCATE);";
 
     const SHRINK: &str = "DELETE FROM events; VACUUM; PRAGMA wal_checkpoint(TRUNCATE);";
@@ -387,10 +383,14 @@ mod tests {
             other.execute_batch(statements).unwrap();
             assert_ne!(sys::open_file_facts(file).unwrap().length, old.length, "{statements}");
             if another_thread_looks {
-                assert_eq!(files.check(By::Path).unwrap(), Found::InPlace, "{statements}");
+                assert_eq!(
+                    files.check(CompareBy::Path).unwrap(),
+                    FilesState::InPlace,
+                    "{statements}"
+                );
             }
-            assert_eq!(files.check_content(file, index, &old), Found::InPlace, "{statements}");
-            assert_eq!(files.check(By::Path).unwrap(), Found::InPlace, "{statements}");
+            assert_eq!(files.check_content(file, index, &old), FilesState::InPlace, "{statements}");
+            assert_eq!(files.check(CompareBy::Path).unwrap(), FilesState::InPlace, "{statements}");
         }
     }
 }

@@ -19,29 +19,21 @@
 //! files belong to the owner of the database.
 
 pub(crate) mod close;
+mod modes;
 
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, ErrorKind, Result};
 use crate::path_text::quoted;
 use crate::process::anchor;
-use crate::store::ground::close::Kind;
+use crate::store::ground::modes::{BY_GROUP, BY_OTHERS, Kind};
 use crate::store::location::{Location, cannot_look, is_absence, sidecars_of};
 use crate::store::overwritten;
-use crate::sys;
 use crate::sys::wal_index::keep;
 use crate::sys::{FileFacts, Membership};
-
-const FILE_MODE: u32 = 0o600;
-
-const DIRECTORY_MODE: u32 = 0o700;
-
-const BY_OTHERS: u32 = 0o002;
-
-const BY_GROUP: u32 = 0o020;
+use crate::{Error, ErrorKind, Result, sys};
 
 /// A directory that is shared on purpose: nobody shall close /tmp because of us.
 const STICKY: u32 = 0o1000;
@@ -187,8 +179,11 @@ fn holds_a_store(location: &Location, directory: &FileFacts) -> bool {
 /// Whether the file is known to be no store: it can be read, says something else, and has no
 /// anchors beside it.
 pub(crate) fn is_something_else(location: &Location) -> bool {
-    std::fs::symlink_metadata(&location.anchors).is_err()
-        && matches!(keep(&location.file, &location.file), Ok(Some(file)) if !overwritten::says_ours(&file))
+    let says_otherwise = || {
+        let file = keep(&location.file, &location.file).ok().flatten();
+        file.is_some_and(|file| !overwritten::says_ours(&file))
+    };
+    std::fs::symlink_metadata(&location.anchors).is_err() && says_otherwise()
 }
 
 /// Refuses a `-wal` or `-journal` in which root would write, and which SQLite would give to the
@@ -216,8 +211,8 @@ pub(crate) fn check_sidecars(location: &Location) -> Result<()> {
         if file.links > 1 {
             // It has the latest commits: whoever moves it away loses them.
             let hint = format!(
-                "remove the other name (`find DIR -samefile {}` finds it in DIR); never move or delete this file \
-                 while a gateway runs",
+                "remove the other name (`find DIR -samefile {}` finds it in DIR); never move or \
+                 delete this file while a gateway runs",
                 quoted(&path)
             );
             return Err(refused(&path, "has more than one name (hard links)", hint));
@@ -275,9 +270,9 @@ pub(crate) fn prepare_anchors(location: &Location) -> Result<()> {
     let user = user_of(&place, &location.file);
     if is_ours_to_close(&facts)
         && facts.owner == user
-        && let Some(closed) = close::wanted(&facts, Kind::Anchors)
+        && let Some(closed) = modes::wanted(&facts, Kind::Anchors)
     {
-        close::close_directory(anchors, user, closed)
+        modes::close_directory(anchors, user, closed)
             .map_err(|error| Error::io("set the mode of", anchors, error))?;
     }
     check_directory(location, anchors, |_| false)
@@ -288,7 +283,7 @@ pub(crate) fn prepare_anchors(location: &Location) -> Result<()> {
 pub(super) fn new_file(place: &Path, prefix: &str) -> io::Result<tempfile::TempPath> {
     let made = tempfile::Builder::new().prefix(prefix).tempfile_in(place)?;
     let facts = sys::open_file_facts(made.as_file())?;
-    if let Some(mode) = close::wanted(&facts, Kind::File) {
+    if let Some(mode) = modes::wanted(&facts, Kind::File) {
         sys::set_mode(made.as_file(), mode)?;
     }
     sys::give_to_owner_of_directory(made.as_file(), made.path())?;

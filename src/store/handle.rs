@@ -12,39 +12,36 @@ mod room;
 pub(super) mod settle;
 pub(crate) mod write;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rusqlite::Connection;
 
-use crate::clock::{Clock, Deadline};
-use crate::error::{Error, ErrorKind, Result, with_clear_sight};
-use crate::names::{InstanceId, Wanted};
+use crate::clock::Deadline;
+use crate::error::with_clear_sight;
 use crate::process::anchor::{Anchor, lost as anchor_lost};
-use crate::process::command_line::matcher::CommandLineMatcher;
-use crate::process::observer::{Observer, SeenFree, View};
-use crate::process::subject::Subject;
+use crate::process::observer::SeenFree;
+use crate::process::{Observer, Subject, View};
 use crate::store::deferred::Deferred;
 use crate::store::files::Files;
 use crate::store::ground::close;
 use crate::store::handle::settle::Orphaned;
-use crate::store::held::Held;
-use crate::store::last_words::{Survival, What};
+use crate::store::held::{Held, HeldBefore};
+use crate::store::last_words::LastWords;
 use crate::store::location::Location;
 use crate::store::migrate::{Contents, SCHEMA_VERSION};
-use crate::store::open::Settings;
 use crate::store::overwritten::Damage;
 use crate::store::pool::Readers;
 use crate::store::pragmas::Access;
+use crate::store::settings::Settings;
 use crate::store::transaction::{BootTime, Tx};
-use crate::store::{
-    busy, explain, ground, location, migrate, overwritten, pool, pragmas, registry, transaction,
-};
+use crate::store::{ground, location, migrate, overwritten, pool, pragmas, registry, transaction};
 use crate::sys::{FileId, Looks, Trust};
-use crate::{sync, sys};
+use crate::{Clock, CommandLineMatcher, Error, ErrorKind, Result, patience, sys};
 
 /// The one handle of a file in this process.
 pub(crate) struct Inner {
@@ -70,17 +67,11 @@ pub(crate) struct Inner {
     /// The anchor of a handle of ours whose store was replaced: ours with the first row that names
     /// it, and gone with that handle if none ever does.
     pub(super) adopted: Mutex<Weak<Anchor>>,
-    /// What was held through the handle of the store that this one replaced.
-    pub(super) held_before: Mutex<HashSet<Wanted>>,
+    pub(crate) held_before: HeldBefore,
     /// What this process holds, so that a second claim shares the first.
     pub(crate) held: Mutex<Held>,
     pub(crate) pending: Mutex<Vec<Arc<dyn Deferred>>>,
-    /// Whether this process has left a last word: a signal that it received, or a panic.
-    pub(crate) has_said_something: AtomicBool,
-    /// When a process that is still there has survived its last words of each kind.
-    pub(super) survivals: Mutex<HashMap<(InstanceId, What), Survival>>,
-    /// Until when a panic of this process counts as the cause of its end.
-    pub(super) panic_counts: Mutex<Option<Deadline>>,
+    pub(crate) last_words: LastWords,
     /// Transactions of this handle, for what is done after some of them.
     pub(super) writes: AtomicU32,
     trust: Trust,
@@ -118,12 +109,10 @@ impl Inner {
             writer_is_stale: AtomicBool::new(false),
             anchor: Mutex::new(None),
             adopted: Mutex::new(Weak::new()),
-            held_before: Mutex::new(HashSet::new()),
+            held_before: HeldBefore::default(),
             held: Mutex::new(Held::default()),
             pending: Mutex::new(Vec::new()),
-            has_said_something: AtomicBool::new(false),
-            survivals: Mutex::new(HashMap::new()),
-            panic_counts: Mutex::new(None),
+            last_words: LastWords::default(),
             writes: AtomicU32::new(0),
         }
     }
@@ -138,7 +127,7 @@ impl Inner {
         if self.creator_pid == std::process::id() {
             return Ok(());
         }
-        Err(explain::forked(&self.location.file))
+        Err(registry::forked(&self.location.file))
     }
 
     pub(crate) fn clock(&self) -> &dyn Clock {
@@ -224,13 +213,18 @@ impl Inner {
         Ok(connection)
     }
 
+    /// Runs `work` on one of the reading connections.
+    fn with_reader<T>(&self, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+        self.readers.with(|| self.connect(Access::Read), work)
+    }
+
     /// Lets go of all connections: to files that others do not see, or with pages that were read
     /// before somebody wrote to them. One that another thread writes with goes before the next
     /// change.
     pub(super) fn close_connections(&self) {
         match self.writer.try_lock() {
-            Ok(mut writer) => *writer = None,
-            Err(_) => self.writer_is_stale.store(true, Ordering::Release),
+            Some(mut writer) => *writer = None,
+            None => self.writer_is_stale.store(true, Ordering::Release),
         }
         self.close_readers();
     }
@@ -244,14 +238,14 @@ impl Inner {
     pub(super) fn inspect(&self) -> Result<Contents> {
         self.check_process()?;
         self.know_ourselves()?;
-        busy::with_budget(self.settings.busy_budget, || {
+        patience::with_budget(self.settings.busy_budget, || {
             self.refuse_to_be_opened_again()?;
             let before = self.files.named();
-            let contents = self.readers.with(self, migrate::inspect)?;
+            let contents = self.with_reader(migrate::inspect)?;
             if contents != Contents::Empty {
                 self.learn_files(before, || {
                     self.readers.clear();
-                    self.readers.with(self, migrate::inspect).map(drop)
+                    self.with_reader(migrate::inspect).map(drop)
                 })?;
             }
             if overwritten::is_index_of_another_wal(&self.location) {
@@ -286,7 +280,7 @@ impl Inner {
     /// A read-only connection of the caller's own, for watching `PRAGMA data_version`.
     pub(crate) fn watcher(&self) -> Result<Connection> {
         self.check_process()?;
-        busy::with_budget(self.settings.busy_budget, || self.connect(Access::Read))
+        patience::with_budget(self.settings.busy_budget, || self.connect(Access::Read))
             .map_err(|error| self.explain(error))
     }
 
@@ -297,9 +291,9 @@ impl Inner {
     pub(super) fn prepare_for_owning(&self) -> Result<()> {
         self.check_process()?;
         self.know_ourselves()?;
-        let mut writer = sync::lock(&self.writer);
+        let mut writer = self.writer.lock();
         let mut closed = None;
-        let prepared = busy::with_budget(self.settings.busy_budget, || {
+        let prepared = patience::with_budget(self.settings.busy_budget, || {
             self.refuse_to_be_opened_again()?;
             let (before, contents, mended) = self.look_and_mend(&mut writer)?;
             // SQLite has read in this very file that it is ours.
@@ -321,7 +315,7 @@ impl Inner {
             }
             self.record_opening(connection, &mended, closed.as_ref())?;
             let state = transaction::read_state(connection)?;
-            explain::check_min_writer(state.min_writer)?;
+            migrate::check_min_writer(state.min_writer)?;
             self.check_uuid(&state.store_uuid)?;
             self.learn_files(before, || {
                 *writer = None;
@@ -379,10 +373,16 @@ impl Inner {
             .ok_or_else(|| Error::internal("the store has no id"))
     }
 
+    /// The identities that this process has locked, by their hashes; none while another thread
+    /// claims.
+    pub(crate) fn held_identities(&self) -> HashSet<u64> {
+        self.held.try_lock().map(|held| held.identities()).unwrap_or_default()
+    }
+
     /// Goes on with an anchor that another process of ours held before, and that rows name.
     #[cfg(feature = "cli")]
     pub(crate) fn inherit(&self, anchor: Anchor) {
-        *sync::lock(&self.anchor) = Some(Arc::new(anchor));
+        *self.anchor.lock() = Some(Arc::new(anchor));
     }
 }
 
@@ -400,7 +400,7 @@ impl Drop for Inner {
             return;
         }
         // In a forked child, closing a connection would touch the parent's database.
-        let writer = self.writer.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let writer = self.writer.get_mut();
         std::mem::forget(writer.take());
         self.readers.forget();
     }

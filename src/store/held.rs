@@ -2,10 +2,9 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::error::Error;
-use crate::names::{IdentityHash, InstanceId, LockName, Nonce, Office, Wanted};
-use crate::store::handle::Inner;
-use crate::sync;
+use parking_lot::Mutex;
+
+use crate::{Error, IdentityHash, InstanceId, LockName, Nonce, Office, Wanted};
 
 /// What came of a release.
 #[derive(Debug)]
@@ -26,7 +25,7 @@ pub(crate) struct Held {
     pub(crate) offices: HashMap<Office, HeldOffice>,
     /// The row that locks are taken from without an office. It lasts as long as they do.
     pub(crate) without_office: Option<OwnRow>,
-    pub(crate) locks: HashMap<LockName, HeldLock>,
+    pub(crate) locks: HashMap<LockName, OwnLock>,
 }
 
 /// A row of this process.
@@ -45,7 +44,7 @@ pub(crate) struct HeldOffice {
 
 /// A lock held by this process, shared by its claims.
 #[derive(Clone, Debug)]
-pub(crate) struct HeldLock {
+pub(crate) struct OwnLock {
     /// The row it was taken from.
     pub(crate) instance: InstanceId,
     pub(crate) fence: i64,
@@ -62,12 +61,17 @@ impl Held {
         self.offices.values().map(|office| &office.row).chain(&self.without_office)
     }
 
+    /// The identities that this process has locked, by their hashes.
+    pub(super) fn identities(&self) -> HashSet<u64> {
+        let hashes = self.locks.keys().map(|name| name.identity_hash.as_str());
+        hashes.filter_map(IdentityHash::number_of).collect()
+    }
+
     /// Notes a granted lock; what is left of one of the same name that was lost does not count.
     pub(crate) fn hold(&mut self, name: &LockName, instance: InstanceId, fence: i64) {
-        let held =
-            self.locks.entry(name.clone()).or_insert(HeldLock { instance, fence, claims: 0 });
+        let held = self.locks.entry(name.clone()).or_insert(OwnLock { instance, fence, claims: 0 });
         if held.fence != fence {
-            *held = HeldLock { instance, fence, claims: 0 };
+            *held = OwnLock { instance, fence, claims: 0 };
         }
         held.claims += 1;
     }
@@ -80,34 +84,37 @@ impl Held {
     }
 }
 
-impl Inner {
-    /// The identities that this process has locked, by their hashes; none while another thread
-    /// claims.
-    pub(crate) fn held_identities(&self) -> HashSet<u64> {
-        let Ok(held) = self.held.try_lock() else { return HashSet::new() };
-        let hashes = held.locks.keys().map(|name| name.identity_hash.as_str());
-        hashes.filter_map(IdentityHash::number_of).collect()
-    }
+/// What was held through the handle of the store that this one replaced.
+#[derive(Default)]
+pub(crate) struct HeldBefore(Mutex<HashSet<Wanted>>);
 
+impl HeldBefore {
     /// Notes what was held by the row `lost`, which the store has lost.
     pub(crate) fn note_lost(&self, held: &Held, lost: InstanceId) {
         let offices = held.offices.iter().filter(|(_, it)| it.row.instance == lost);
         let locks = held.locks.iter().filter(|(_, it)| it.instance == lost);
-        sync::lock(&self.held_before).extend(
+        self.0.lock().extend(
             offices
                 .map(|(office, _)| Wanted::Office(office.clone()))
                 .chain(locks.map(|(name, _)| Wanted::Lock(name.clone()))),
         );
     }
 
-    /// Whether this process held something in the store that this one replaced.
-    pub(crate) fn comes_from_a_lost_store(&self) -> bool {
-        !sync::lock(&self.held_before).is_empty()
+    /// Takes over what another handle holds, and what it had held before: the store may be replaced
+    /// twice before anything is claimed again.
+    pub(super) fn inherit(&self, held: &Held, before: &Self) {
+        let offices = held.offices.keys().cloned().map(Wanted::Office);
+        let locks = held.locks.keys().cloned().map(Wanted::Lock);
+        *self.0.lock() = offices.chain(locks).chain(before.0.lock().iter().cloned()).collect();
     }
 
-    /// Whether this process held all of `wanted` in the store that this one replaced.
-    pub(crate) fn held_before(&self, wanted: impl IntoIterator<Item = Wanted>) -> bool {
-        let held = sync::lock(&self.held_before);
+    pub(crate) fn is_nothing(&self) -> bool {
+        self.0.lock().is_empty()
+    }
+
+    /// Whether all of `wanted` was held, and something was.
+    pub(crate) fn has_all(&self, wanted: impl IntoIterator<Item = Wanted>) -> bool {
+        let held = self.0.lock();
         !held.is_empty() && wanted.into_iter().all(|wanted| held.contains(&wanted))
     }
 }

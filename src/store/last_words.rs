@@ -1,15 +1,16 @@
 //! The last words of this process: a signal or a panic, said once.
 //!
 //! A normal release asks nothing of them: only a process that has left a word can have ended by it
-//! (`Inner::has_said_something`).
+//! (`LastWords::has_said_something`).
 
-use std::sync::atomic::Ordering;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
+
+use crate::InstanceId;
 use crate::clock::Deadline;
-use crate::names::InstanceId;
-use crate::store::handle::Inner;
-use crate::sync;
 
 /// What a last word is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -35,7 +36,23 @@ pub(crate) struct Survival {
     pub(crate) until_boot_ms: i64,
 }
 
-impl Inner {
+/// What this process has said in one store.
+#[derive(Default)]
+pub(crate) struct LastWords {
+    /// A signal that it received, or a panic.
+    has_said_something: AtomicBool,
+    /// When a process that is still there has survived its last words of each kind.
+    survivals: Mutex<HashMap<(InstanceId, What), Survival>>,
+    /// Until when a panic of this process counts as the cause of its end.
+    panic_counts: Mutex<Option<Deadline>>,
+}
+
+impl LastWords {
+    /// It is about to leave one.
+    pub(crate) fn note_said(&self) {
+        self.has_said_something.store(true, Ordering::Relaxed);
+    }
+
     /// Whether this process has left a last word in this store.
     pub(crate) fn has_said_something(&self) -> bool {
         self.has_said_something.load(Ordering::Relaxed)
@@ -48,7 +65,7 @@ impl Inner {
         what: What,
         mut survival: Survival,
     ) -> bool {
-        let mut survivals = sync::lock(&self.survivals);
+        let mut survivals = self.survivals.lock();
         let known = survivals.get(&(instance, what));
         if let Some(known) = known {
             survival.until_boot_ms = survival.until_boot_ms.max(known.until_boot_ms);
@@ -57,7 +74,7 @@ impl Inner {
     }
 
     pub(crate) fn survival(&self, instance: InstanceId, what: What) -> Option<Survival> {
-        sync::lock(&self.survivals).get(&(instance, what)).copied()
+        self.survivals.lock().get(&(instance, what)).copied()
     }
 
     /// Expects it no more, unless there was a later word meanwhile; whether that is so.
@@ -67,7 +84,7 @@ impl Inner {
         what: What,
         until_boot_ms: i64,
     ) -> bool {
-        let mut survivals = sync::lock(&self.survivals);
+        let mut survivals = self.survivals.lock();
         let is_later =
             |known: &Survival| known.until_boot_ms > until_boot_ms || !known.at.has_passed();
         let later = survivals.get(&(instance, what)).is_some_and(is_later);
@@ -79,17 +96,17 @@ impl Inner {
 
     /// Nobody waits for it: the next word has to find somebody who does.
     pub(crate) fn cancel_survival(&self, instance: InstanceId, what: What) {
-        sync::lock(&self.survivals).remove(&(instance, what));
+        self.survivals.lock().remove(&(instance, what));
     }
 
     /// Whether a thread of this process has panicked just now.
     pub(crate) fn has_just_panicked(&self) -> bool {
-        sync::lock(&self.panic_counts).is_some_and(|until| !until.has_passed())
+        self.panic_counts.lock().is_some_and(|until| !until.has_passed())
     }
 
     /// One that was survived for longer than this (a task whose panic was caught) ends nobody.
     pub(crate) fn note_panic(&self) {
         const COUNTS_FOR: Duration = Duration::from_secs(10);
-        *sync::lock(&self.panic_counts) = Some(Deadline::after(COUNTS_FOR));
+        *self.panic_counts.lock() = Some(Deadline::after(COUNTS_FOR));
     }
 }

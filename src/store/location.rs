@@ -7,13 +7,10 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use crate::clock::Clock;
-use crate::error::{Error, ErrorKind, Result};
 use crate::path_text::quoted;
 use crate::process::anchor::lost::Site;
-use crate::store::recovery;
 use crate::sys::{FilesystemClass, Shortage};
-use crate::{clock, environment, sys};
+use crate::{Clock, Error, ErrorKind, Result, clock, environment, sys};
 
 /// The real paths of one store.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,9 +83,7 @@ pub(crate) fn state_path() -> Result<PathBuf> {
 /// Resolves `path` to real paths, once; `None` when there is no such place and it may not be made.
 pub(crate) fn resolve(path: &Path, if_missing: IfMissing) -> Result<Option<Location>> {
     match std::fs::metadata(path) {
-        Ok(facts) if facts.is_dir() && recovery::is_in_progress_at(path) => {
-            Err(recovery::in_progress(path))
-        }
+        Ok(facts) if facts.is_dir() && is_being_recovered(path) => Err(being_recovered(path)),
         Ok(facts) if facts.is_dir() => {
             Err(Error::invalid(format!("{} is a directory", path.display()))
                 .at(path)
@@ -96,6 +91,26 @@ pub(crate) fn resolve(path: &Path, if_missing: IfMissing) -> Result<Option<Locat
         }
         Ok(_) | Err(_) => resolve_place(path, if_missing),
     }
+}
+
+/// In the directory that stands in for the database while that is recovered: the name of the file
+/// that it stands in for now.
+pub(super) const MOVED_TO: &str = "moved-to";
+
+/// Whether a recovery has put its directory in the place of the store at `path`.
+pub(super) fn is_being_recovered(path: &Path) -> bool {
+    path.join(MOVED_TO).is_file()
+}
+
+/// What everybody else is told while a store is being recovered.
+pub(super) fn being_recovered(path: &Path) -> Error {
+    Error::new(ErrorKind::Busy, format!("the store {} is being recovered", path.display()))
+        .at(path)
+        .with_hint(
+            "try again in a moment; if it stays like this, the recovery was interrupted: \
+             `incumbent doctor --fix` goes on with it",
+        )
+        .retry_after(1_000)
 }
 
 /// The same, whatever lies there.
@@ -261,6 +276,12 @@ pub(crate) fn check_file(location: &Location) -> Result<()> {
 /// The database and the two files that SQLite keeps beside it.
 pub(crate) fn with_sidecars(file: &Path) -> impl Iterator<Item = PathBuf> {
     ["", WAL, SHM].into_iter().map(|suffix| beside(file, suffix))
+}
+
+/// The same, as an array.
+pub(super) fn paths_of(database: &Path) -> [PathBuf; 3] {
+    let mut paths = with_sidecars(database);
+    std::array::from_fn(|_| paths.next().unwrap_or_default())
 }
 
 /// What SQLite may make beside the database; the journal only where it is not in WAL mode.

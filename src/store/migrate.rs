@@ -219,3 +219,27 @@ fn set_meta(connection: &Connection, key: &str, value: impl rusqlite::ToSql) -> 
     )?;
     Ok(())
 }
+
+pub(super) fn check_min_writer(min_writer: i64) -> Result<()> {
+    if min_writer <= SCHEMA_VERSION {
+        return Ok(());
+    }
+    if !is_a_version(min_writer) {
+        return Err(Error::new(
+            ErrorKind::Corrupt,
+            format!(
+                "the store says that it is closed to writers before version {min_writer}, which no \
+                 program has"
+            ),
+        )
+        .with_hint(error::RECOVER));
+    }
+    Err(Error::new(
+        ErrorKind::TooNew,
+        format!(
+            "a newer incumbent closed this store to writers older than schema version \
+             {min_writer}; this program writes version {SCHEMA_VERSION}"
+        ),
+    )
+    .with_hint("upgrade this program; it can still read the store"))
+}

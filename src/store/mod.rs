@@ -19,22 +19,29 @@ pub(crate) mod ourselves;
 mod overwritten;
 mod pool;
 pub(crate) mod pragmas;
+#[cfg(feature = "cli")]
+pub(crate) mod query;
 pub(crate) mod recovery;
 mod registry;
 pub(crate) mod salvage;
+mod settings;
 pub(crate) mod transaction;
 pub(crate) mod turns;
 pub(crate) mod wal;
 
-use std::path::{Path, PathBuf};
+pub(crate) use crate::store::deferred::Deferred;
+pub(crate) use crate::store::handle::Inner;
+pub(crate) use crate::store::held::OwnRow;
+pub(crate) use crate::store::last_words::What;
+pub(crate) use crate::store::location::Location;
+pub(crate) use crate::store::transaction::{BootTime, Tx};
+
+use std::path::Path;
 use std::sync::Arc;
 
 use rusqlite::Connection;
 
-use crate::error::Result;
-use crate::store::handle::Inner;
-use crate::store::open::OpenOptions;
-use crate::sync::lock;
+use crate::Result;
 
 /// A store of this process. Clones and further opens of the same file share one handle inside;
 /// the last one to go closes it and drops the process' anchor.
@@ -61,30 +68,6 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the store at `path` for owning; see [`OpenOptions::open`].
-    ///
-    /// # Errors
-    /// As [`OpenOptions::open`].
-    pub fn open(path: impl Into<PathBuf>) -> Result<Self> {
-        OpenOptions::new().path(path).open()
-    }
-
-    /// Opens the user's own store for owning.
-    ///
-    /// # Errors
-    /// As [`OpenOptions::open`].
-    pub fn open_default() -> Result<Self> {
-        OpenOptions::new().open()
-    }
-
-    /// Opens the store at `path` for asking; see [`OpenOptions::open_existing`].
-    ///
-    /// # Errors
-    /// As [`OpenOptions::open_existing`].
-    pub fn open_existing(path: impl Into<PathBuf>) -> Result<Option<Self>> {
-        OpenOptions::new().path(path).open_existing()
-    }
-
     /// The real path of the SQLite file. Read it through this handle. Opening it otherwise does no
     /// harm on Linux; elsewhere it would cancel SQLite's locks when it is closed.
     #[must_use]
@@ -96,7 +79,7 @@ impl Store {
     /// that succeeds; ownership itself ends with the process in any case.
     #[must_use]
     pub fn pending_releases(&self) -> usize {
-        lock(&self.inner.pending).iter().filter(|it| it.is_release()).count()
+        self.inner.pending.lock().iter().filter(|it| it.is_release()).count()
     }
 }
 

@@ -5,43 +5,56 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::clock::{Clock, SystemClock};
-use crate::error::{Error, ErrorKind, Result};
-use crate::process::anchor;
 use crate::process::anchor::lost;
 use crate::process::anchor::recovery_lock::RecoveryLock;
-use crate::process::anchor::sweep::Orphan;
-use crate::process::command_line::matcher::{CommandLineMatcher, DefaultMatcher};
-use crate::process::observer::Observer;
+use crate::process::{Observer, Orphan, anchor};
+use crate::store::busy::BUSY_BUDGET_DEFAULT;
 use crate::store::handle::Inner;
 use crate::store::location::{AllowedFilesystems, IfMissing, Location, SelfTest, me};
 use crate::store::migrate::Contents;
 use crate::store::pragmas::Durability;
+use crate::store::recovery::Recovered;
+use crate::store::settings::Settings;
 use crate::store::{Store, ground, location, pool, recovery, registry};
 use crate::sys::Looks;
-use crate::{environment, sys};
+use crate::{
+    Clock, CommandLineMatcher, DefaultMatcher, Error, ErrorKind, Result, SystemClock, environment,
+    sys,
+};
 
-/// How long one operation waits for SQLite's locks in all. A transaction takes well under a
-/// millisecond, so whoever waits this long is kept out by a stopped or stuck process.
-pub(super) const BUSY_BUDGET_DEFAULT: Duration = Duration::from_secs(5);
+impl Store {
+    /// Opens the store at `path` for owning; see [`OpenOptions::open`].
+    ///
+    /// # Errors
+    /// As [`OpenOptions::open`].
+    pub fn open(path: impl Into<PathBuf>) -> Result<Self> {
+        OpenOptions::new().path(path).open()
+    }
+
+    /// Opens the user's own store for owning.
+    ///
+    /// # Errors
+    /// As [`OpenOptions::open`].
+    pub fn open_default() -> Result<Self> {
+        OpenOptions::new().open()
+    }
+
+    /// Opens the store at `path` for asking; see [`OpenOptions::open_existing`].
+    ///
+    /// # Errors
+    /// As [`OpenOptions::open_existing`].
+    pub fn open_existing(path: impl Into<PathBuf>) -> Result<Option<Self>> {
+        OpenOptions::new().path(path).open_existing()
+    }
+}
 
 /// How to open a [`Store`], for callers that need more than [`Store::open`].
 #[derive(Clone)]
 pub struct OpenOptions {
     path: Option<PathBuf>,
     allowed_filesystems: AllowedFilesystems,
-    pub(super) settings: Settings,
+    settings: Settings,
     readers: pool::Strategy,
-}
-
-#[derive(Clone)]
-pub(crate) struct Settings {
-    pub(super) busy_budget: Duration,
-    pub(super) durability: Durability,
-    pub(super) clock: Arc<dyn Clock>,
-    pub(super) matcher: Arc<dyn CommandLineMatcher>,
-    /// Says a line to the person who starts us, where there is one.
-    pub(super) tell: fn(&str),
 }
 
 impl Default for OpenOptions {
@@ -201,7 +214,10 @@ impl OpenOptions {
         let Some(inner) = self.shared(location)? else { return Ok(None) };
         match prepare(&inner) {
             // The handle that this process has is about files that are not there any more.
-            Err(error) if error.kind() == ErrorKind::StoreReplaced => registry::retire(&inner),
+            Err(error) if error.kind() == ErrorKind::StoreReplaced => {
+                registry::retire(&inner);
+                inner.close_connections();
+            }
             prepared => return prepared.map(|done| Some((inner, done))),
         }
         drop(inner);
@@ -239,6 +255,7 @@ impl OpenOptions {
 
     /// Where there is no store, or an empty file: somebody who was on record in the one before, and
     /// has not let go. A claim would be refused by the same look.
+    #[cfg_attr(not(feature = "cli"), expect(dead_code))]
     pub(crate) fn orphan(&self) -> Result<Option<Orphan>> {
         let Some(location) = self.location()? else { return Ok(None) };
         let looks = Looks::begin();
@@ -256,6 +273,25 @@ impl OpenOptions {
             }
             None => Ok(held.into_iter().next()),
         }
+    }
+
+    /// Whether a recovery of the store did not come to its end, or is still going on.
+    pub(crate) fn is_being_recovered(&self) -> bool {
+        self.requested_path().is_ok_and(|path| location::is_being_recovered(&path))
+    }
+
+    /// Moves a damaged store aside and begins a new one with what can be read of it. `None` when
+    /// the store is sound, or when there is none.
+    ///
+    /// Whoever lives in the store keeps its anchor, and so keeps others out: a `run` claims again
+    /// in the new store, an owner that links the library is told of the loss.
+    ///
+    /// # Errors
+    /// [`NotOurs`](ErrorKind::NotOurs) for a file that was never a store,
+    /// [`TooNew`](ErrorKind::TooNew), [`Busy`](ErrorKind::Busy) while somebody else recovers it;
+    /// otherwise what keeps files from being moved or made. The damaged store is then where it was.
+    pub(crate) fn recover(&self, by: &str) -> Result<Option<Recovered>> {
+        recovery::recover(&self.requested_path()?, &*self.settings.clock, by)
     }
 
     /// Whether the caller vouches for filesystems of this type.
@@ -307,10 +343,16 @@ impl OpenOptions {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(location::cannot_look(&location.file, error)),
         };
-        registry::share(&id, &location.file, || {
-            Inner::new(location.clone(), id.clone(), self.settings.clone(), self.readers)
-        })
-        .map(Some)
+        let make = |others: &[Arc<Inner>]| {
+            let new = Inner::new(location.clone(), id.clone(), self.settings.clone(), self.readers);
+            // A store was replaced under a handle of ours: its anchor goes on, so that its lock
+            // never lapses and is not taken for somebody else's.
+            if let Some(before) = others.iter().rfind(|it| it.location.file == location.file) {
+                new.adopt_anchor(before);
+            }
+            new
+        };
+        registry::share(&id, &location.file, make).map(Some)
     }
 }
 
@@ -324,7 +366,7 @@ fn create_file(location: &Location) -> Result<()> {
     }
     // Where two names cannot be swapped at once, there is nothing for a moment.
     if RecoveryLock::is_taken(&location.anchors) {
-        return Err(recovery::in_progress(&location.file));
+        return Err(location::being_recovered(&location.file));
     }
     let fail = |error| {
         Error::io("create the store in", &location.directory, error)

@@ -10,18 +10,16 @@ use std::sync::{Arc, Weak};
 
 use rusqlite::Connection;
 
-use crate::error::{ErrorKind, Result};
-use crate::names::Wanted;
-use crate::process::anchor::{Anchor, Dropped};
+use crate::process::anchor::Dropped;
 use crate::process::older::lock;
-use crate::process::{command_line, command_lock};
+use crate::process::{Anchor, command_line, command_lock};
 use crate::store::deferred::Deferred;
 use crate::store::handle::Inner;
 use crate::store::held::{Held, Released};
 use crate::store::location::Location;
 use crate::store::transaction;
 use crate::store::transaction::Tx;
-use crate::{sync, sys};
+use crate::{ErrorKind, Result, sys};
 
 /// Whether any row, ended or not, names `anchor`.
 pub(crate) fn names_anchor(connection: &Connection, anchor: &str) -> Result<bool> {
@@ -66,7 +64,7 @@ impl Inner {
             && anchor.is_in_place()
         {
             // An adopted one becomes ours for good, with the row that will name it.
-            if sync::lock(&self.anchor).is_none() {
+            if self.anchor.lock().is_none() {
                 tx.set_new_anchor(Arc::clone(anchor));
             }
             return Ok(Arc::clone(anchor));
@@ -90,14 +88,14 @@ impl Inner {
 
     /// The anchor that this process holds in this store, or goes on with from the one before it.
     pub(crate) fn own_anchor(&self) -> Option<Arc<Anchor>> {
-        let own = sync::lock(&self.anchor).clone();
-        own.or_else(|| sync::lock(&self.adopted).upgrade())
+        let own = self.anchor.lock().clone();
+        own.or_else(|| self.adopted.lock().upgrade())
     }
 
     /// A process holds an anchor only while a live row relies on it: one that is held without any
     /// row means that the store has lost rows. One that was only adopted is still another handle's.
     pub(super) fn unneeded_anchor(&self, tx: &Tx<'_>) -> Result<Option<Dropped>> {
-        let ours = sync::lock(&self.anchor).clone();
+        let ours = self.anchor.lock().clone();
         match ours {
             Some(anchor) if live_on_anchor(tx, anchor.name())? == 0 => {
                 Ok(Some(Dropped::new(anchor)))
@@ -121,7 +119,7 @@ impl Inner {
             Err(error) => {
                 let pending = kept();
                 tracing::warn!(?pending, %error, "release kept for later");
-                sync::lock(&self.pending).push(pending);
+                self.pending.lock().push(pending);
                 Released::Pending(error)
             }
         };
@@ -135,7 +133,7 @@ impl Inner {
     /// After something was lost with its store: an anchor that nothing else relies on would stand
     /// in everybody's way in the next one.
     pub(crate) fn let_go_of_lost_store(&self) {
-        if sync::lock(&self.held).is_nothing() {
+        if self.held.lock().is_nothing() {
             self.abandon_anchor();
         }
     }
@@ -143,23 +141,13 @@ impl Inner {
     /// Lets the anchor go although a row still names it: the release could not be written, and
     /// nobody shall be kept out by that.
     fn abandon_anchor(&self) {
-        sync::lock(&self.anchor).take();
+        self.anchor.lock().take();
     }
 
     /// Goes on with the anchor of a handle whose store was replaced, so that its lock never lapses.
     pub(crate) fn adopt_anchor(&self, from: &Self) {
-        *sync::lock(&self.adopted) =
-            from.own_anchor().map_or_else(Weak::new, |it| Arc::downgrade(&it));
-        let held = sync::lock(&from.held);
-        *sync::lock(&self.held_before) = held
-            .offices
-            .keys()
-            .cloned()
-            .map(Wanted::Office)
-            .chain(held.locks.keys().cloned().map(Wanted::Lock))
-            // Replaced twice, before anything was claimed again.
-            .chain(sync::lock(&from.held_before).iter().cloned())
-            .collect();
+        *self.adopted.lock() = from.own_anchor().map_or_else(Weak::new, |it| Arc::downgrade(&it));
+        self.held_before.inherit(&from.held.lock(), &from.held_before);
     }
 }
 

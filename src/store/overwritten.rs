@@ -15,12 +15,10 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::{fmt, io};
 
-use crate::error::{Error, ErrorKind, Result};
-use crate::store::files::paths_of;
-use crate::store::location::{Location, free_name, me};
+use crate::store::location::{Location, free_name, me, paths_of};
 use crate::store::migrate::APPLICATION_ID;
-use crate::sys;
 use crate::sys::wal_index;
+use crate::{Error, ErrorKind, Result, sys};
 
 const HEADER_LENGTH: usize = 100;
 
@@ -51,8 +49,8 @@ impl fmt::Display for Damage {
                 write!(f, "the file was cut off to {length} bytes while it was in use")
             }
             Self::WalLost => f.write_str(
-                "its -wal was deleted, replaced or cut off while it was in use, and what was written since the \
-                 last checkpoint is lost",
+                "its -wal was deleted, replaced or cut off while it was in use, and what was \
+                 written since the last checkpoint is lost",
             ),
             Self::NotSqlite => f.write_str(
                 "something that is not a database was copied over the file while it was in use",
@@ -61,8 +59,8 @@ impl fmt::Display for Damage {
                 "a database of another program was copied over the file while it was in use",
             ),
             Self::Rollback => f.write_str(
-                "a copy in rollback-journal mode (a backup made by VACUUM INTO?) was copied over the file \
-                 while it was in use",
+                "a copy in rollback-journal mode (a backup made by VACUUM INTO?) was copied over \
+                 the file while it was in use",
             ),
         }
     }
@@ -177,8 +175,8 @@ pub(super) fn refusal(location: &Location, damage: &Damage) -> Error {
         )
         .at(file)
         .with_hint(
-            "nobody that can be seen from here has it open: the next start (`incumbent run`, or `claim`) goes on \
-             with what is there, and keeps the -wal aside",
+            "nobody that can be seen from here has it open: the next start (`incumbent run`, or \
+             `claim`) goes on with what is there, and keeps the -wal aside",
         );
     };
     Error::new(
@@ -187,8 +185,8 @@ pub(super) fn refusal(location: &Location, damage: &Damage) -> Error {
     )
     .at(file)
     .with_hint(
-        "a gateway notices when it looks, as a rule within a second; then the next start goes on with what \
-         is there, and keeps a -wal that does not belong to it aside",
+        "a gateway notices when it looks, as a rule within a second; then the next start goes on \
+         with what is there, and keeps a -wal that does not belong to it aside",
     )
 }
 
@@ -395,8 +393,8 @@ pub(super) fn still_open(location: &Location, damage: &Damage) -> Error {
     )
     .at(file)
     .with_hint(
-        "stop those processes, or wait a second until they notice, then start again; the start keeps what is in the \
-         file now",
+        "stop those processes, or wait a second until they notice, then start again; the start \
+         keeps what is in the file now",
     )
     .retry_after(1_000)
 }

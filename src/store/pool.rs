@@ -10,14 +10,11 @@
 
 use std::cell::Cell;
 use std::fmt;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use rusqlite::Connection;
 
-use crate::error::{Error, ErrorKind, Result};
-use crate::store::handle::Inner;
-use crate::store::{busy, pragmas};
-use crate::sync::lock;
+use crate::{Error, ErrorKind, Result, patience};
 
 /// How readers are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,23 +61,23 @@ impl Readers {
         Self { max: strategy.readers_max(), state: Mutex::default(), returned: Condvar::new() }
     }
 
-    /// Runs `work` on a reading connection, made if need be.
+    /// Runs `work` on a reading connection, made by `connect` if need be.
     pub(super) fn with<T>(
         &self,
-        store: &Inner,
+        connect: impl FnOnce() -> Result<Connection>,
         work: impl FnOnce(&Connection) -> Result<T>,
     ) -> Result<T> {
         let mut place = self.place()?;
         let connection = match place.connection.take() {
             Some(connection) => connection,
-            None => store.connect(pragmas::Access::Read)?,
+            None => connect()?,
         };
         work(place.connection.insert(connection))
     }
 
     /// A place among the readers, with a connection that waits for work if there is one.
     fn place(&self) -> Result<Place<'_>> {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         if BORROWED.get() == 0 {
             state = self.wait_for_place(state)?;
         }
@@ -95,12 +92,11 @@ impl Readers {
         mut state: MutexGuard<'a, State>,
     ) -> Result<MutexGuard<'a, State>> {
         while state.lent >= self.max {
-            let remaining = busy::deadline().map(|deadline| deadline.remaining());
+            let remaining = patience::deadline().map(|deadline| deadline.remaining());
             let Some(remaining) = remaining.filter(|remaining| !remaining.is_zero()) else {
                 return Err(self.all_lent());
             };
-            let waited = self.returned.wait_timeout(state, remaining);
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            self.returned.wait_for(&mut state, remaining);
         }
         Ok(state)
     }
@@ -114,7 +110,7 @@ impl Readers {
 
     /// Closes the connections, those that are lent as soon as they come back.
     pub(super) fn clear(&self) {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         state.cleared += 1;
         let idle = std::mem::take(&mut state.idle);
         // Closing takes locks of SQLite's.
@@ -124,7 +120,7 @@ impl Readers {
 
     /// In a forked child: lets go of the connections without closing them.
     pub(super) fn forget(&mut self) {
-        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let state = self.state.get_mut();
         std::mem::forget(std::mem::take(&mut state.idle));
     }
 }
@@ -142,7 +138,7 @@ impl Drop for Place<'_> {
         let mut connection = self.connection.take();
         // One in the middle of a transaction is left by a panic.
         let is_whole = connection.as_ref().is_some_and(Connection::is_autocommit);
-        let mut state = lock(&self.readers.state);
+        let mut state = self.readers.state.lock();
         state.lent -= 1;
         // Of nested readers there may be too many.
         let has_room = state.idle.len() + state.lent < self.readers.max;
@@ -190,7 +186,7 @@ mod tests {
                 }
                 all_lent.wait();
                 let impatient =
-                    busy::with_budget(Duration::from_millis(20), || inner.read(|_| Ok(())));
+                    patience::with_budget(Duration::from_millis(20), || inner.read(|_| Ok(())));
                 // Whatever came of it: the others would wait here for ever.
                 seen.wait();
                 let error = impatient.unwrap_err();
@@ -198,7 +194,7 @@ mod tests {
                 assert!(error.hint().is_some() && error.retry_after_ms().is_some(), "{error:?}");
                 inner.read(|_| Ok(())).unwrap();
             });
-            let state = lock(&inner.readers.state);
+            let state = inner.readers.state.lock();
             assert_eq!((state.lent, state.idle.len() <= readers_max), (0, true));
         }
     }

@@ -9,8 +9,8 @@ use rusqlite::limits::Limit;
 use rusqlite::{Connection, OpenFlags};
 
 use super::{busy, control};
-use crate::error::{Error, Result};
 use crate::sys::wal_index;
+use crate::{Error, Result};
 
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

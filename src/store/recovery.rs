@@ -22,20 +22,17 @@ use std::time::Duration;
 use rusqlite::Connection;
 use serde_json::json;
 
-use crate::error::{Error, ErrorKind, Result};
 use crate::process::anchor::lost;
 use crate::process::anchor::recovery_lock::RecoveryLock;
-use crate::store::location::{IfMissing, Location, NAME_LENGTH_MAX, free_name, with_sidecars};
+use crate::store::busy::BUSY_BUDGET_DEFAULT;
+use crate::store::location::{
+    IfMissing, Location, MOVED_TO, NAME_LENGTH_MAX, free_name, is_being_recovered, with_sidecars,
+};
 use crate::store::migrate::{Contents, SCHEMA_VERSION};
-use crate::store::open::OpenOptions;
 use crate::store::pragmas::{Access, Durability};
 use crate::store::salvage::Saved;
 use crate::store::{busy, ground, location, migrate, pragmas, salvage, transaction};
-use crate::{clock, sys};
-
-/// In the directory that stands in for the database: the name of the file that it stands in for
-/// now.
-const MOVED_TO: &str = "moved-to";
+use crate::{Clock, Error, ErrorKind, Result, clock, patience, sys};
 
 /// What came of a recovery.
 #[derive(Clone, Debug)]
@@ -59,41 +56,9 @@ enum Condition {
     },
 }
 
-/// Whether a recovery has put its directory in the place of the store at `path`.
-pub(super) fn is_in_progress_at(path: &Path) -> bool {
-    path.join(MOVED_TO).is_file()
-}
-
-/// What everybody else is told meanwhile.
-pub(super) fn in_progress(path: &Path) -> Error {
-    Error::new(ErrorKind::Busy, format!("the store {} is being recovered", path.display()))
-        .at(path)
-        .with_hint(
-            "try again in a moment; if it stays like this, the recovery was interrupted: \
-             `incumbent doctor --fix` goes on with it",
-        )
-        .retry_after(1_000)
-}
-
-/// Whether a recovery of the store that `options` name did not come to its end, or is still going
-/// on.
-pub(crate) fn is_in_progress(options: &OpenOptions) -> bool {
-    options.requested_path().is_ok_and(|path| is_in_progress_at(&path))
-}
-
-/// Moves a damaged store aside and begins a new one with what can be read of it. `None` when the
-/// store is sound, or when there is none.
-///
-/// Whoever lives in the store keeps its anchor, and so keeps others out: a `run` claims again in
-/// the new store, an owner that links the library is told of the loss.
-///
-/// # Errors
-/// [`NotOurs`](ErrorKind::NotOurs) for a file that was never a store, [`TooNew`](ErrorKind::TooNew),
-/// [`Busy`](ErrorKind::Busy) while somebody else recovers it; otherwise what keeps files from being
-/// moved or made. The damaged store is then where it was.
-pub(crate) fn recover(options: &OpenOptions, by: &str) -> Result<Option<Recovered>> {
-    let path = options.requested_path()?;
-    let Some(location) = location::resolve_place(&path, IfMissing::Leave)? else { return Ok(None) };
+/// See [`OpenOptions::recover`](crate::OpenOptions::recover); `path` is the store.
+pub(super) fn recover(path: &Path, clock: &dyn Clock, by: &str) -> Result<Option<Recovered>> {
+    let Some(location) = location::resolve_place(path, IfMissing::Leave)? else { return Ok(None) };
     ground::check(&location)?;
     ground::check_sidecars(&location)?;
     let was_a_store = location.anchors.is_dir();
@@ -111,7 +76,7 @@ pub(crate) fn recover(options: &OpenOptions, by: &str) -> Result<Option<Recovere
         Condition::Sound => return Ok(None),
         Condition::Damaged(damage) => {
             let writers = keep_writers_out(&location)?;
-            (move_aside(&location, options)?, damage, writers)
+            (move_aside(&location, clock)?, damage, writers)
         }
         Condition::Interrupted { aside } => {
             let damage = "a recovery was interrupted after it had moved the store aside";
@@ -119,7 +84,7 @@ pub(crate) fn recover(options: &OpenOptions, by: &str) -> Result<Option<Recovere
         }
     };
     let begun = move_sidecars(&location.file, &aside)
-        .and_then(|()| begin_anew(&location, &aside, options, by));
+        .and_then(|()| begin_anew(&location, &aside, clock, by));
     match begun {
         Ok(tables) => Ok(Some(Recovered { damage, aside, tables })),
         Err(error) => {
@@ -144,7 +109,7 @@ fn condition(location: &Location, was_a_store: bool) -> Result<Condition> {
 
 /// What one look at a file says, which is there.
 fn condition_now(location: &Location, was_a_store: bool) -> Result<Condition> {
-    let found = busy::with_budget(crate::store::open::BUSY_BUDGET_DEFAULT, || {
+    let found = patience::with_budget(BUSY_BUDGET_DEFAULT, || {
         let connection = connect(&location.file, Access::Write(Durability::Normal))?;
         try_out(&connection)
     });
@@ -221,7 +186,7 @@ fn file_name(location: &Location) -> String {
 /// Holds the write lock of the damaged store while it is moved and read, so that no commit lands in
 /// a file that nobody will look at; `None` where it is too damaged for that.
 fn keep_writers_out(location: &Location) -> Result<Option<Connection>> {
-    let held = busy::with_budget(crate::store::open::BUSY_BUDGET_DEFAULT, || {
+    let held = patience::with_budget(BUSY_BUDGET_DEFAULT, || {
         let connection = connect(&location.file, Access::Write(Durability::Normal))?;
         connection.execute_batch("BEGIN IMMEDIATE")?;
         Ok::<_, Error>(connection)
@@ -298,7 +263,7 @@ fn remove_leftovers(location: &Location) {
         let (name, path) = (entry.file_name().to_string_lossy().into_owned(), entry.path());
         let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
         let is_ours = name.starts_with(&unfinished) || name.starts_with(&aside);
-        let removed = if is_directory && is_ours && is_in_progress_at(&path) {
+        let removed = if is_directory && is_ours && is_being_recovered(&path) {
             std::fs::remove_dir_all(&path)
         } else if !is_directory && name.starts_with(&unfinished) {
             std::fs::remove_file(&path)
@@ -319,8 +284,8 @@ fn fail<'a>(what: &'a str, path: &'a Path) -> impl FnOnce(std::io::Error) -> Err
 }
 
 /// Puts a directory in the place of the database; where the database is now.
-fn move_aside(location: &Location, options: &OpenOptions) -> Result<PathBuf> {
-    let aside = free_name(&location.file, "damaged", options.settings.clock.wall_ms());
+fn move_aside(location: &Location, clock: &dyn Clock) -> Result<PathBuf> {
+    let aside = free_name(&location.file, "damaged", clock.wall_ms());
     let name = aside.file_name().unwrap_or_default();
     sys::create_private_dirs(&aside).map_err(fail("create", &aside))?;
     let moved_to = aside.join(MOVED_TO);
@@ -373,7 +338,7 @@ fn move_sidecars(from: &Path, to: &Path) -> Result<()> {
 /// with.
 fn move_back(location: &Location, aside: &Path) {
     // Not into the place of a store that somebody has begun meanwhile.
-    let undone = if is_in_progress_at(&location.file) {
+    let undone = if is_being_recovered(&location.file) {
         move_sidecars(aside, &location.file).is_ok()
             && swap(&location.file, aside).is_ok()
             && std::fs::remove_dir_all(aside).is_ok()
@@ -391,12 +356,12 @@ fn move_back(location: &Location, aside: &Path) {
 fn begin_anew(
     location: &Location,
     aside: &Path,
-    options: &OpenOptions,
+    clock: &dyn Clock,
     by: &str,
 ) -> Result<Vec<Saved>> {
     let new = ground::new_file(&location.directory, &unfinished_prefix(location))
         .map_err(fail("create a new store in", &location.directory))?;
-    let tables = fill(&new, location, aside, options, by)?;
+    let tables = fill(&new, location, aside, clock, by)?;
     match sys::exchange(&new, &location.file) {
         Ok(()) => {
             // Now the temporary name is that of the directory.
@@ -421,12 +386,11 @@ fn fill(
     new: &Path,
     location: &Location,
     aside: &Path,
-    options: &OpenOptions,
+    clock: &dyn Clock,
     by: &str,
 ) -> Result<Vec<Saved>> {
-    let now_ms = options.settings.clock.wall_ms();
+    let now_ms = clock.wall_ms();
     let mut connection = pragmas::open(new, Access::Write(Durability::Normal))?;
-    let clock = &*options.settings.clock;
     migrate::migrate(&mut connection, now_ms, || lost::find_lost(location.as_site(clock)))?;
     let tables = match connect_to_damaged(aside) {
         Ok(damaged) => salvage::save(&damaged, &mut connection)?,

@@ -5,7 +5,7 @@ use rusqlite::{Connection, Row, params_from_iter};
 
 use super::migrate::{self, SCHEMA_VERSION};
 use super::transaction::{ID_MAX, is_store_id};
-use crate::error::Result;
+use crate::Result;
 
 /// More rows than any table of a sound store has by far: pages that lead in circles end there.
 const ROWS_MAX: u64 = 1_000_000;
@@ -63,7 +63,8 @@ fn copy(damaged: &Connection, new: &Connection) -> Result<Vec<Saved>> {
     let tables: Vec<(String, bool)> = new
         .prepare(
             "SELECT name, wr FROM pragma_table_list
-             WHERE schema = 'main' AND type = 'table' AND name NOT LIKE 'sqlite_%' AND name <> 'meta'
+             WHERE schema = 'main' AND type = 'table' AND name NOT LIKE 'sqlite_%'
+                AND name <> 'meta'
              ORDER BY name",
         )?
         .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?

@@ -11,15 +11,13 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, Transaction};
 
-use crate::error;
-use crate::error::{Error, ErrorKind, Result};
+use crate::process::anchor::lost;
 use crate::process::anchor::lost::LostOwner;
-use crate::process::anchor::sweep::Orphan;
-use crate::process::anchor::{Anchor, lost};
-use crate::process::observer::View;
+use crate::process::{Anchor, Orphan, View};
 use crate::store::handle::Inner;
 use crate::store::handle::settle::Patience;
 use crate::store::migrate::SCHEMA_VERSION;
+use crate::{Error, ErrorKind, Result, error};
 
 /// The row of `meta` that every transaction starts from.
 pub(super) struct State {
@@ -174,7 +172,8 @@ impl<'a> Tx<'a> {
             ),
         )
         .with_hint(
-            "the next `incumbent run` or `claim` (in a program, `Store::open`) brings it up to date",
+            "the next `incumbent run` or `claim` (in a program, `Store::open`) brings it up to \
+             date",
         ))
     }
 
@@ -218,8 +217,8 @@ impl<'a> Tx<'a> {
                 format!("the store has used up its fences: the last one is {}", self.last_id.get()),
             )
             .with_hint(
-                "stop everybody who uses the store and move its files away; the next start makes a new one, \
-                 whose fences are lower",
+                "stop everybody who uses the store and move its files away; the next start makes a \
+                 new one, whose fences are lower",
             ));
         }
         self.last_id.set(id);
@@ -278,7 +277,8 @@ impl<'a> Tx<'a> {
     /// Anchors that are held and that no row names.
     ///
     /// # Errors
-    /// Where they may be about to be released. Then all is rolled back, and done again once that is known.
+    /// Where they may be about to be released. Then all is rolled back, and done again once that is
+    /// known.
     pub(crate) fn check_settled(&self, found: &[Orphan]) -> Result<()> {
         if found.is_empty() || self.patience == Patience::Over {
             return Ok(());

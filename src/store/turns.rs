@@ -10,8 +10,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use crate::Result;
 use crate::clock::Deadline;
-use crate::error::Result;
 use crate::store::handle::Inner;
 use crate::store::transaction::Tx;
 
@@ -22,7 +22,7 @@ const TURN: Duration = Duration::from_millis(10);
 const PAUSE: Duration = Duration::from_millis(1);
 
 /// How far one of the list has come.
-pub(crate) enum Step {
+pub(crate) enum Progress {
     Done,
     /// The next transaction goes on with it.
     Unfinished,
@@ -34,7 +34,7 @@ pub(crate) enum Step {
 pub(crate) fn in_turns<T, Did: Default>(
     inner: &Inner,
     mut left: VecDeque<T>,
-    step: impl Fn(&Tx<'_>, &T, &mut Did) -> Result<Step>,
+    step: impl Fn(&Tx<'_>, &T, &mut Did) -> Result<Progress>,
     mut committed: impl FnMut(Did),
 ) -> Result<()> {
     loop {
@@ -43,8 +43,8 @@ pub(crate) fn in_turns<T, Did: Default>(
             let (mut done, mut did) = (0, Did::default());
             for one in &left {
                 match step(tx, one, &mut did)? {
-                    Step::Done => done += 1,
-                    Step::Unfinished => break,
+                    Progress::Done => done += 1,
+                    Progress::Unfinished => break,
                 }
                 if until.has_passed() {
                     break;

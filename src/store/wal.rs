@@ -1,15 +1,13 @@
 //! The write-ahead log, and how it is kept short.
 
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rusqlite::Connection;
 
-use crate::error::Result;
 use crate::store::handle::Inner;
-use crate::store::{busy, location, pragmas};
-use crate::sync;
+use crate::store::{location, pragmas};
+use crate::{Result, patience};
 
 impl Inner {
     fn is_wal_longer_than(&self, length: u64) -> bool {
@@ -29,7 +27,7 @@ impl Inner {
         const LOOK_EVERY: u32 = 64;
         let writes = self.writes.fetch_add(1, Ordering::Relaxed) + 1;
         if writes.is_multiple_of(LOOK_EVERY) && self.is_wal_longer_than(LENGTH_MIN) {
-            busy::with_budget(BUDGET, || {
+            patience::with_budget(BUDGET, || {
                 if pragmas::checkpoint(connection, "PASSIVE") {
                     pragmas::checkpoint(connection, "RESTART");
                 }
@@ -41,8 +39,8 @@ impl Inner {
     /// than `budget`; whether that was so.
     pub(crate) fn empty_wal(&self, budget: Duration) -> Result<bool> {
         self.check_process()?;
-        let mut writer = sync::lock(&self.writer);
-        busy::with_budget(budget, || {
+        let mut writer = self.writer.lock();
+        patience::with_budget(budget, || {
             self.refuse_lost()?;
             Ok(pragmas::checkpoint(self.connected(&mut writer)?, "TRUNCATE"))
         })
@@ -55,11 +53,11 @@ impl Inner {
         const BUDGET: Duration = Duration::from_millis(5);
         // Not into a file that is gone or belongs to another store by now.
         let is_long = self.is_wal_longer_than(LENGTH_MIN) && self.refuse_lost().is_ok();
-        let writer = self.writer.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let writer = self.writer.get_mut();
         if let Some(connection) = writer
             && is_long
         {
-            busy::with_budget(BUDGET, || pragmas::checkpoint(connection, "TRUNCATE"));
+            patience::with_budget(BUDGET, || pragmas::checkpoint(connection, "TRUNCATE"));
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What a report tells of a process and of the machine.
 
-use super::{Pid, os};
+use super::process_facts::Pid;
 
 /// Something that is only for people to know, or why it cannot be known.
 pub(crate) type Seen<T> = Result<T, String>;
@@ -58,6 +58,7 @@ pub(crate) struct Limit {
 
 /// What a table of all processes shows of one, beside its command line; `None` where the platform
 /// has no plain file that says it.
+#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ProcessRow {
     pub(crate) pid: Pid,
@@ -72,25 +73,4 @@ pub(crate) struct ProcessRow {
     pub(crate) memory_kib: Option<u64>,
     /// Since its start.
     pub(crate) age_s: Option<u64>,
-}
-
-#[cfg(not(target_os = "linux"))]
-pub(super) fn process_rows_by_parents() -> Vec<ProcessRow> {
-    let table = os::processes_and_parents().into_iter();
-    table
-        .map(|(pid, parent)| ProcessRow {
-            pid,
-            parent: Some(parent).filter(|parent| *parent != 0),
-            uid: super::process_facts(pid).uid,
-            state: None,
-            cpu_ms: None,
-            memory_kib: None,
-            age_s: None,
-        })
-        .collect()
-}
-
-/// The name of the program that `pid` runs, as the kernel keeps it; `None` when it cannot be read.
-pub fn program_name(pid: Pid) -> Option<String> {
-    os::program_name(pid)
 }

@@ -5,68 +5,8 @@ use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
 
+use super::file_facts::{FileFacts, FileKey, Filesystem, FreeSpace};
 use super::{Shortage, os};
-
-/// Identifies a file while it exists: device and inode, or the path where there are none.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum FileId {
-    /// Device and inode.
-    Inode {
-        /// `st_dev`
-        device: u64,
-        /// `st_ino`
-        inode: u64,
-    },
-    /// The real path, in lower case: on Windows, for filesystems that number no files.
-    #[cfg_attr(unix, allow(dead_code, reason = "every Unix filesystem numbers its files"))]
-    Path(std::path::PathBuf),
-}
-
-/// Which file it is, also after its filesystem was mounted again: the inode, and the device or the
-/// filesystem's own id. overlayfs and btrfs have another device at each mount.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct FileKey {
-    /// `st_ino`
-    pub inode: u64,
-    /// `st_dev`
-    pub device: u64,
-    /// `f_fsid` of statfs(2); `None` where the filesystem has none.
-    pub filesystem: Option<u64>,
-}
-
-impl FileKey {
-    /// Whether both mean one file.
-    pub fn is(&self, other: &Self) -> bool {
-        let same_filesystem = self.filesystem.is_some() && self.filesystem == other.filesystem;
-        self.inode == other.inode && (self.device == other.device || same_filesystem)
-    }
-}
-
-/// The number that the kernel gave to one process of this boot and will give to no other (Linux
-/// 6.9: the inode of its pidfd, where fstatfs(2) says pidfs). The same from every namespace, and
-/// for every user.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ProcessNumber(pub u64);
-
-/// What `stat` says of a path, as far as the crate cares. Taken by path: opening and closing a
-/// database file outside SQLite would cancel its POSIX locks (sqlite.org/howtocorrupt.html, 2.2).
-#[derive(Clone, Debug)]
-pub struct FileFacts {
-    /// The file's identity.
-    pub id: FileId,
-    /// The owner's user id, where there is one.
-    pub owner: Option<u32>,
-    /// The owning group's id, where there is one.
-    pub group: Option<u32>,
-    /// The permission bits (`0o7777`), where there are any.
-    pub mode: Option<u32>,
-    /// Hard links; 0 once unlinked. 1 where it cannot be known.
-    pub links: u64,
-    /// In bytes.
-    pub length: u64,
-    /// When its content was last changed, where that is known.
-    pub modified: Option<std::time::SystemTime>,
-}
 
 /// Facts about the file at `path`, symbolic links followed.
 ///
@@ -272,40 +212,9 @@ pub fn open_anchor_file(path: &Path) -> io::Result<std::fs::File> {
     os::open_anchor_file(path)
 }
 
-/// How far a filesystem can be trusted with SQLite's WAL and with advisory locks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FilesystemClass {
-    /// One kernel sees all its users: locks and shared memory work.
-    Local,
-    /// Served by another machine or across a VM bridge: refused.
-    Remote,
-    /// Implemented in user space: must pass the lock self-test.
-    UserSpace,
-}
-
-/// A mounted filesystem.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Filesystem {
-    /// The type as the kernel names it: `ext4`, `nfs4`, `fuse.sshfs`, `apfs`, `NTFS`.
-    pub kind: String,
-    /// What follows from the type.
-    pub class: FilesystemClass,
-}
-
 /// The filesystem that holds the (existing, real) `directory`. `None` when it cannot be found out.
 pub fn filesystem_of(directory: &Path) -> Option<Filesystem> {
     os::filesystem_of(directory)
-}
-
-/// What is left of a filesystem.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FreeSpace {
-    /// Bytes that this user may still write.
-    pub bytes: u64,
-    /// Bytes in all.
-    pub bytes_total: u64,
-    /// Files that may still be made, and those in all; `None` where they are not counted.
-    pub files: Option<(u64, u64)>,
 }
 
 /// What is left of the filesystem that holds the (existing) `path`.

@@ -22,7 +22,6 @@ pub use self::others::{
     environment_of, processes_and_parents, processes_of_session, processes_with_environment,
     program_name, session_of, supervision,
 };
-use self::process::read_stat;
 pub use self::process::{
     ProcessHandle, command_line, is_kernel_thread, process_facts, process_table_is_ours,
 };

@@ -3,7 +3,10 @@
 use std::io;
 use std::path::Path;
 
-use super::{FileKey, Pid, os};
+use super::file_facts::{FileKey, OpenedFile};
+use super::lock_facts::{CommandLocks, ListedLock, Sharing};
+use super::os;
+use super::process_facts::Pid;
 
 /// Takes two shared record locks on the existing file at `path`. One lasts until this process ends,
 /// and goes along when it executes another program; the other one for as long as any process that
@@ -16,15 +19,6 @@ pub(crate) fn hold_command_lock(path: &Path) -> io::Result<()> {
     os::hold_command_lock(path)
 }
 
-/// Who holds what [`hold_command_lock`] takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct CommandLocks {
-    /// The command itself.
-    pub(crate) command: bool,
-    /// It, or something that it has started and that has not closed what it inherited.
-    pub(crate) descendants: bool,
-}
-
 /// Whether other processes hold these locks on the file. Never ask the command itself: closing
 /// `file` there would cancel its lock.
 ///
@@ -35,6 +29,7 @@ pub(crate) fn command_lock(file: &std::fs::File) -> io::Result<CommandLocks> {
 }
 
 /// Whether a file can be read, and renamed, while another process or handle has it locked.
+#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub const SHOWS_LOCKED_CONTENT: bool = cfg!(unix);
 
 /// Whether the platform shows what other processes have open.
@@ -65,19 +60,6 @@ pub fn processes_with_open_file(path: &Path) -> Vec<Pid> {
 /// we may look (Linux: `/proc/*/fd`). One look at every process, however many files there are.
 pub fn processes_with_files_of(directory: &Path) -> Vec<(Pid, String)> {
     os::processes_with_files_of(directory)
-}
-
-/// A file that a process has open, by what the kernel calls it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OpenedFile {
-    /// The process.
-    pub pid: Pid,
-    /// The file's path, in the mount namespace of whoever opened it.
-    pub path: std::path::PathBuf,
-    /// That name is gone.
-    pub is_deleted: bool,
-    /// What leads to the file, whatever became of its name.
-    pub(super) descriptor: std::path::PathBuf,
 }
 
 impl OpenedFile {
@@ -139,32 +121,10 @@ pub fn record_lock_holder(path: &Path, offset: u64) -> Option<Pid> {
     os::record_lock_holder(path, offset)
 }
 
-/// An exclusive lock on a whole file (`flock`), by the kernel's own list.
-#[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "only Linux has such a list"))]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ListedLock {
-    /// Somebody holds one; its pid, if it has one in our namespace.
-    Held(Option<Pid>),
-    /// Nobody does.
-    Free,
-    /// The list does not show everybody's, or cannot be read.
-    Unknown,
-    /// The platform has no such list: only trying to lock the file tells.
-    #[cfg_attr(target_os = "linux", allow(dead_code, reason = "Linux has one"))]
-    NoList,
-}
-
 /// Whether some process holds an exclusive `flock` on the file at `path`, without touching that
 /// lock (Linux: from `/proc/locks`). A shared one counts as none.
 pub(crate) fn listed_lock(path: &Path) -> ListedLock {
     os::listed_lock(path)
-}
-
-/// How a lock is to be had.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Sharing {
-    Shared,
-    Exclusive,
 }
 
 /// Opens a lock file that other programs use as well, or makes it: read and write, 0600 if it is
@@ -172,6 +132,7 @@ pub(crate) enum Sharing {
 ///
 /// # Errors
 /// As `open(2)`; `InvalidInput` for what is no regular file.
+#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub(crate) fn open_foreign_lock_file(path: &Path) -> io::Result<std::fs::File> {
     os::open_foreign_lock_file(path)
 }

@@ -1,5 +1,6 @@
 //! The machine and this process in it: ids, namespaces, clocks, users.
 
+use super::file_facts::Membership;
 use super::os;
 
 /// This machine, by an id that does not change with its name: `/etc/machine-id`,
@@ -56,15 +57,6 @@ pub(crate) fn is_first_pid_namespace(name: &str) -> bool {
 /// Always false on Windows.
 pub(crate) fn is_private_group(gid: u32, uid: u32, membership: Membership) -> bool {
     os::is_private_group(gid, uid, membership)
-}
-
-/// How it is known that a user is in a group: that of a pod is in no file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Membership {
-    /// This process is.
-    Ours,
-    /// The user has made a file where only root and the group can.
-    Shown,
 }
 
 /// Where the platform keeps a user's state: a variable that names the directory, and the place

@@ -17,6 +17,12 @@ use rustix::io::Errno;
 use rustix::process::Signal;
 
 pub use super::capture::capture;
+pub use super::elsewhere::{
+    command_line, exchange, files_opened_by, in_root_of, is_mount_point, is_open_for_writing,
+    listed_lock, open_again, opened_files, pid_namespace, process_table_is_ours,
+    processes_and_parents, processes_with_files_of, processes_with_open_file, program_name,
+    record_lock_holder, record_lock_holders, shares_mounts_with, unmapped_uid,
+};
 pub use super::modes::{
     facts_in, open_directory, open_in, owners_of_links, path_of_open, pin_directory, set_mode,
     set_mode_in,
@@ -32,8 +38,8 @@ pub use super::unix::{
     open_file_key, open_foreign_lock_file, read_at, rename_beside, try_foreign_lock,
 };
 use super::{
-    Existence, Filesystem, FilesystemClass, ListedLock, OpenProcessError, OpenedFile, Pid,
-    ProcessFacts, ProcessNumber, ProcessState, StartTime, StartTimeUnit, Supervision,
+    Existence, Filesystem, FilesystemClass, OpenProcessError, Pid, ProcessFacts, ProcessNumber,
+    ProcessState, StartTime, StartTimeUnit, Supervision,
 };
 
 /// `sys/proc_info.h`: set in `pbi_flags` while a debugger is attached.
@@ -71,19 +77,6 @@ fn bsd_info(pid: rustix::process::Pid) -> BsdInfo {
         Some(libc::ESRCH) => BsdInfo::NoSuchProcess,
         _ => BsdInfo::Unreadable,
     }
-}
-
-pub fn processes_and_parents() -> Vec<(Pid, Pid)> {
-    super::processes_and_parents_by_sysinfo()
-}
-
-pub fn program_name(pid: Pid) -> Option<String> {
-    let program = command_line(pid)?.into_iter().next()?;
-    Some(Path::new(&program).file_name()?.to_string_lossy().into_owned())
-}
-
-pub fn command_line(pid: Pid) -> Option<Vec<String>> {
-    super::command_line_by_sysinfo(pid)
 }
 
 pub fn process_facts(pid: Pid) -> ProcessFacts {
@@ -169,14 +162,6 @@ pub fn boot_id() -> Option<String> {
     } != 0;
     let id = text_of(&text)?;
     (!failed && id.len() == 36).then_some(id)
-}
-
-pub fn pid_namespace() -> Option<String> {
-    None
-}
-
-pub fn process_table_is_ours() -> bool {
-    true
 }
 
 /// `CLOCK_MONOTONIC_RAW` is `mach_continuous_time` here and goes on in sleep; `CLOCK_MONOTONIC`
@@ -323,55 +308,8 @@ pub fn supervision(pid: Pid) -> Supervision {
     }
 }
 
-/// Not looked up here: libproc would have to be asked about every descriptor of every process.
-pub fn exchange(_one: &Path, _other: &Path) -> io::Result<()> {
-    Err(io::ErrorKind::Unsupported.into())
-}
-
-pub fn processes_with_files_of(_directory: &Path) -> Vec<(Pid, String)> {
-    Vec::new()
-}
-
-pub fn files_opened_by(_pid: Pid) -> Option<Vec<OpenedFile>> {
-    None
-}
-
-pub fn opened_files() -> impl Iterator<Item = OpenedFile> {
-    std::iter::empty()
-}
-
-pub fn is_open_for_writing(_: &OpenedFile) -> bool {
-    false
-}
-
-pub fn open_again(_opened: &OpenedFile) -> io::Result<std::fs::File> {
-    Err(io::ErrorKind::Unsupported.into())
-}
-
-pub fn shares_mounts_with(_pid: Pid) -> Option<bool> {
-    None
-}
-
-pub fn in_root_of(_pid: Pid, _path: &Path) -> Option<std::path::PathBuf> {
-    None
-}
-
-pub fn processes_with_open_file(_path: &Path) -> Vec<Pid> {
-    Vec::new()
-}
-
 /// As on Linux: command line programs follow the XDG base directories on macOS, too.
 pub const STATE_DIRECTORY: (&str, Option<&str>) = ("XDG_STATE_HOME", Some(".local/state"));
-
-/// macOS mounts directories only.
-pub fn is_mount_point(_path: &Path) -> bool {
-    false
-}
-
-/// There are no user namespaces.
-pub fn unmapped_uid() -> Option<u32> {
-    None
-}
 
 pub fn filesystem_of(directory: &Path) -> Option<Filesystem> {
     let found = rustix::fs::statfs(directory).ok()?;
@@ -398,19 +336,6 @@ fn classify(kind: &str) -> FilesystemClass {
     } else {
         FilesystemClass::Local
     }
-}
-
-pub fn record_lock_holders(_path: &Path, _offset: u64) -> Option<Vec<Pid>> {
-    None
-}
-
-/// `F_GETLK` would tell, but it needs an open file, and closing that would cancel SQLite's locks.
-pub fn record_lock_holder(_path: &Path, _offset: u64) -> Option<Pid> {
-    None
-}
-
-pub fn listed_lock(_path: &Path) -> ListedLock {
-    ListedLock::NoList
 }
 
 /// The text up to the NUL; `None` when there is no NUL or no text.

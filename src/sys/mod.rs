@@ -24,9 +24,13 @@ pub(crate) mod diagnostic;
 #[cfg(windows)]
 #[path = "diagnostic_windows.rs"]
 pub(crate) mod diagnostic;
+#[cfg(not(target_os = "linux"))]
+mod elsewhere;
+mod file_facts;
 mod files;
 #[cfg(target_os = "linux")]
 mod linux;
+mod lock_facts;
 mod locks;
 mod machine;
 #[cfg(target_os = "macos")]
@@ -40,11 +44,13 @@ mod open_files;
 #[cfg(unix)]
 mod own_group;
 mod process;
+mod process_facts;
 #[cfg(any(target_os = "linux", test))]
 #[cfg_attr(not(target_os = "linux"), allow(unused_imports, reason = "only Linux asks, all test"))]
 mod procfs;
 mod programs;
 mod proven;
+mod received;
 mod shortage;
 mod signal;
 #[cfg(unix)]
@@ -62,6 +68,7 @@ pub(crate) mod supervise;
 mod trust;
 #[cfg(unix)]
 mod unix;
+mod unproven;
 #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
 pub(crate) mod wal_index;
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
@@ -78,12 +85,12 @@ use macos as os;
 use windows as os;
 
 pub(crate) use age::process_age_ms;
-#[cfg(not(target_os = "linux"))]
-use described::process_rows_by_parents;
-pub use described::program_name;
 pub(crate) use described::{Details, KernelLog, Limit, MemoryGroup, ProcessRow, Seen};
+pub(crate) use file_facts::Membership;
+pub use file_facts::{
+    FileFacts, FileId, FileKey, Filesystem, FilesystemClass, FreeSpace, OpenedFile,
+};
 pub use files::{
-    FileFacts, FileId, FileKey, Filesystem, FilesystemClass, FreeSpace, ProcessNumber,
     create_anchor_file, create_private_dirs, exchange, file_facts, file_key, filesystem_of,
     free_space, is_mount_point, is_mounted_read_only, may_read, may_write, open_anchor_file,
     open_file_facts, open_file_key,
@@ -93,39 +100,47 @@ pub(crate) use files::{
     open_directory, open_in, owners_of_links, path_of_open, pin_directory, read_at, rename_beside,
     set_mode, set_mode_in,
 };
+pub(crate) use lock_facts::{CommandLocks, ListedLock, Sharing};
 #[cfg(test)]
 pub(crate) use locks::SHOWS_OPENED_FILES;
 #[cfg(all(unix, feature = "cli"))]
 pub(crate) use locks::hold_command_lock;
-pub(crate) use locks::{
-    CommandLocks, ListedLock, Sharing, command_lock, foreign_unlock, listed_lock,
-    open_foreign_lock_file, try_foreign_lock,
-};
+#[cfg(any(feature = "cli", test))]
+pub(crate) use locks::{SHOWS_LOCKED_CONTENT, open_foreign_lock_file};
 pub use locks::{
-    OpenedFile, SHOWS_LOCKED_CONTENT, SHOWS_RECORD_LOCKS, files_opened_by, in_root_of,
-    lock_self_test, opened_files, processes_with_files_of, processes_with_open_file,
-    record_lock_holder, record_lock_holders, shares_mounts_with,
+    SHOWS_RECORD_LOCKS, files_opened_by, in_root_of, lock_self_test, opened_files,
+    processes_with_files_of, processes_with_open_file, record_lock_holder, record_lock_holders,
+    shares_mounts_with,
 };
-pub(crate) use machine::{Membership, is_first_pid_namespace, is_private_group};
+pub(crate) use locks::{command_lock, foreign_unlock, listed_lock, try_foreign_lock};
 pub use machine::{
     STATE_DIRECTORY, boot_clock_ms, boot_id, effective_uid, host_id, pid_namespace,
     process_table_is_ours, unmapped_uid,
 };
+pub(crate) use machine::{is_first_pid_namespace, is_private_group};
 pub(crate) use no_room::NoRoom;
-pub use process::{
-    Existence, OpenProcessError, Pid, ProcessFacts, ProcessHandle, ProcessState, StartTime,
-    StartTimeUnit, Supervision, command_line, descendants, process_facts, supervision,
-};
 #[cfg(not(target_os = "linux"))]
-use process::{command_line_by_sysinfo, processes_and_parents_by_sysinfo};
+use process::process_rows_by_parents;
+pub use process::{
+    ProcessHandle, command_line, descendants, process_facts, program_name, supervision,
+};
 pub(crate) use process::{
     environment_of, is_kernel_thread, processes_of_session, processes_with_environment, session_of,
 };
+pub use process_facts::{
+    Existence, OpenProcessError, Pid, ProcessFacts, ProcessNumber, ProcessState, StartTime,
+    StartTimeUnit, Supervision,
+};
 pub(crate) use programs::{program, program_places};
-pub(crate) use proven::{Proven, Unproven};
-pub(crate) use shortage::{Looks, Shortage, note};
-pub use signal::{CaptureError, Captured, capture};
-pub(crate) use signal::{Caught, SignalOrigin, signal_name, signal_number};
+pub(crate) use proven::Proven;
+pub use received::{CaptureError, Captured};
+pub(crate) use received::{Caught, SignalOrigin};
 #[cfg(feature = "cli")]
-pub(crate) use signal::{ChildEnd, ExecFailure, Received};
+pub(crate) use received::{ChildEnd, ExecFailure, Received};
+pub(crate) use shortage::{Looks, Shortage, note};
+pub use signal::capture;
+pub(crate) use signal::signal_name;
+#[cfg(any(feature = "cli", test))]
+pub(crate) use signal::signal_number;
 pub(crate) use trust::Trust;
+pub(crate) use unproven::Unproven;

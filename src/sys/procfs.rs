@@ -9,7 +9,6 @@ mod locks;
 mod mounts;
 mod stat;
 
-use self::cgroup::is_container_id;
 pub use self::cgroup::{
     cgroup_path_of, container_of_cgroup, systemd_service, systemd_unit, telling_cgroup,
 };
@@ -447,8 +446,8 @@ mod tests {
     /// FIELD-BUGS 84: killed for memory, and nothing says so. The lines are the kernel's.
     #[test]
     fn the_kernels_log_names_whom_it_killed_for_memory() {
-        let group = "3,437,46822398529,-;Memory cgroup out of memory: Killed process 26045 (python3) \
-            total-vm:49476kB, anon-rss:38784kB";
+        let group = "3,437,46822398529,-;Memory cgroup out of memory: Killed process 26045 \
+                     (python3) total-vm:49476kB, anon-rss:38784kB";
         let machine = "3,9,500,-;Out of memory: Killed process 42 (a b) total-vm:1kB";
         let says = |record: &str, pid, since_us| {
             kill_for_memory(record.as_bytes(), pid, since_us).is_some()

@@ -72,11 +72,13 @@ impl Shortage {
     pub fn hint(self) -> &'static str {
         match self.errno {
             libc::EMFILE => {
-                "raise this process' limit on open files (RLIMIT_NOFILE: `ulimit -n`, `LimitNOFILE=`)"
+                "raise this process' limit on open files (RLIMIT_NOFILE: `ulimit -n`, \
+                 `LimitNOFILE=`)"
             }
             libc::ENFILE => "the whole machine has too many open files: look at `fs.file-max`",
             libc::EAGAIN => {
-                "raise the limit on processes and threads (RLIMIT_NPROC: `ulimit -u`, `TasksMax=`, `pids.max`)"
+                "raise the limit on processes and threads (RLIMIT_NPROC: `ulimit -u`, `TasksMax=`, \
+                 `pids.max`)"
             }
             libc::ENOMEM => {
                 "make room in memory, or raise its limit (RLIMIT_AS: `ulimit -v`, `MemoryMax=`)"

@@ -6,10 +6,11 @@
 //! could not be started. It does not apply to a signal that somebody had caught before us.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
+use parking_lot::{Mutex, MutexGuard};
 use signal_hook::consts::signal as number;
 use signal_hook::iterator::exfiltrator::WithOrigin;
 use signal_hook::iterator::{Handle, SignalsInfo};
@@ -42,7 +43,7 @@ struct Default {
 }
 
 fn defaults() -> MutexGuard<'static, Vec<Default>> {
-    DEFAULTS.lock().unwrap_or_else(PoisonError::into_inner)
+    DEFAULTS.lock()
 }
 
 /// Catches `signals` and hands them to `on_signal`, one after the other, from a thread of its own.
@@ -203,6 +204,7 @@ pub(crate) fn survive_file_size_limit() {
 }
 
 /// Whether the end of a signal's action is to end the process: what a stop is made of.
+#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub(crate) fn asks_to_end(signal: i32) -> bool {
     matches!(signal, number::SIGTERM | number::SIGINT | number::SIGHUP | number::SIGQUIT)
 }
@@ -213,6 +215,7 @@ pub(crate) fn may_mean_reload(signal: i32) -> bool {
 }
 
 /// Whether a process that died of `signal` did so by a fault of its own.
+#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub(crate) fn is_fault(signal: i32) -> bool {
     matches!(
         signal,

@@ -3,8 +3,9 @@
 #![allow(unsafe_code, reason = "none of this has a safe wrapper")]
 
 use std::io::{self, IsTerminal};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::{Mutex, MutexGuard};
 use windows_sys::Win32::Foundation::TRUE;
 use windows_sys::Win32::System::Console::{
     CTRL_BREAK_EVENT, CTRL_C_EVENT, CTRL_CLOSE_EVENT, CTRL_SHUTDOWN_EVENT, SetConsoleCtrlHandler,
@@ -39,7 +40,7 @@ struct Listener {
 static LISTENERS: Mutex<Vec<Arc<Listener>>> = Mutex::new(Vec::new());
 
 fn listeners() -> MutexGuard<'static, Vec<Arc<Listener>>> {
-    LISTENERS.lock().unwrap_or_else(PoisonError::into_inner)
+    LISTENERS.lock()
 }
 
 /// Events that are caught for as long as this lives. Afterwards each does again what it does by
@@ -106,7 +107,7 @@ pub(super) unsafe extern "system" fn on_console_event(event: u32) -> BOOL {
     let told: Vec<Arc<Listener>> =
         listeners().iter().filter(|listener| listener.signals.contains(&number)).cloned().collect();
     for listener in told {
-        let mut on_signal = listener.on_signal.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut on_signal = listener.on_signal.lock();
         on_signal(Caught { number, from_terminal, origin: SignalOrigin::Unknown });
     }
     if matches!(event, CTRL_CLOSE_EVENT | CTRL_SHUTDOWN_EVENT) {
@@ -129,6 +130,7 @@ pub(crate) fn a_person_may_type() -> bool {
 }
 
 /// Whether the end of a signal's action is to end the process: what a stop is made of.
+#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub(crate) fn asks_to_end(signal: i32) -> bool {
     SHUTDOWN.contains(&signal)
 }
@@ -139,6 +141,7 @@ pub(crate) fn may_mean_reload(_signal: i32) -> bool {
 }
 
 /// Whether a process that died of `signal` did so by a fault of its own.
+#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub(crate) fn is_fault(signal: i32) -> bool {
     matches!(signal, SEGMENTATION | ILLEGAL | ARITHMETIC | ABORT)
 }

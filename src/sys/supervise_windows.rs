@@ -20,15 +20,16 @@ use std::os::windows::io::{AsRawHandle, FromRawHandle, IntoRawHandle, OwnedHandl
 use std::os::windows::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::OnceLock;
 
+use parking_lot::{Mutex, MutexGuard};
 use windows_sys::Win32::Foundation::{
     ERROR_ACCESS_DENIED, HANDLE, HANDLE_FLAG_INHERIT, INVALID_HANDLE_VALUE, NTSTATUS,
     RtlNtStatusToDosError, STATUS_ACCESS_VIOLATION, STATUS_BREAKPOINT, STATUS_CONTROL_C_EXIT,
     STATUS_FLOAT_DIVIDE_BY_ZERO, STATUS_HEAP_CORRUPTION, STATUS_ILLEGAL_INSTRUCTION,
     STATUS_IN_PAGE_ERROR, STATUS_INTEGER_DIVIDE_BY_ZERO, STATUS_INTEGER_OVERFLOW,
     STATUS_PRIVILEGED_INSTRUCTION, STATUS_STACK_BUFFER_OVERRUN, STATUS_STACK_OVERFLOW,
-    SetHandleInformation, TRUE, WAIT_OBJECT_0,
+    SetHandleInformation, WAIT_OBJECT_0,
 };
 use windows_sys::Win32::System::Console::{
     CTRL_BREAK_EVENT, FreeConsole, GenerateConsoleCtrlEvent, STD_OUTPUT_HANDLE, SetStdHandle,
@@ -45,7 +46,7 @@ use windows_sys::Win32::System::Threading::{
 use windows_sys::core::BOOL;
 
 use super::signals::{
-    self, ABORT, ARITHMETIC, BREAK, Catcher, ILLEGAL, INTERRUPT, SEGMENTATION, a_person_may_type,
+    self, ABORT, ARITHMETIC, Catcher, ILLEGAL, INTERRUPT, SEGMENTATION, a_person_may_type,
 };
 pub(crate) use super::signals::{KILL, TERMINATE};
 use super::{ChildEnd, ExecFailure, Pid, Received, StartTime};
@@ -91,12 +92,12 @@ static ON_EVENT: OnceLock<Mutex<OnEvent>> = OnceLock::new();
 
 fn announce(received: Received) {
     if let Some(on_event) = ON_EVENT.get() {
-        on_event.lock().unwrap_or_else(PoisonError::into_inner)(received);
+        on_event.lock()(received);
     }
 }
 
 fn started() -> MutexGuard<'static, Vec<Started>> {
-    STARTED.lock().unwrap_or_else(PoisonError::into_inner)
+    STARTED.lock()
 }
 
 impl Started {
@@ -482,8 +483,10 @@ mod tests {
     use std::sync::mpsc;
     use std::time::Duration;
 
+    use windows_sys::Win32::Foundation::TRUE;
     use windows_sys::Win32::System::Console::CTRL_LOGOFF_EVENT;
 
+    use super::signals::BREAK;
     use super::*;
     use crate::sys::ProcessHandle;
 
@@ -497,7 +500,7 @@ mod tests {
     static TURN: Mutex<()> = Mutex::new(());
 
     fn turn() -> MutexGuard<'static, ()> {
-        TURN.lock().unwrap_or_else(PoisonError::into_inner)
+        TURN.lock()
     }
 
     /// No test by itself: the processes that the tests below look at.

@@ -1,28 +1,20 @@
 //! Windows: process handles for existence, files shared for everything. No signal anywhere: there
 //! "signal 0" is Ctrl+C to a whole console group.
 
+mod files;
+mod locks;
+
 use std::ffi::OsStr;
-use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::windows::ffi::{OsStrExt, OsStringExt};
-use std::os::windows::fs::OpenOptionsExt;
-use std::os::windows::io::{AsRawHandle, FromRawHandle, OwnedHandle, RawHandle};
-use std::path::{Path, PathBuf};
+use std::os::windows::io::{AsRawHandle, FromRawHandle, OwnedHandle};
 use std::time::Duration;
 
 use windows_sys::Wdk::System::Threading::{NtQueryInformationProcess, ProcessBasicInformation};
 use windows_sys::Win32::Foundation::{
-    ERROR_ACCESS_DENIED, ERROR_INVALID_PARAMETER, ERROR_IO_PENDING, ERROR_LOCK_VIOLATION,
-    ERROR_SUCCESS, FILETIME, STILL_ACTIVE, WAIT_OBJECT_0, WAIT_TIMEOUT,
+    ERROR_ACCESS_DENIED, ERROR_INVALID_PARAMETER, ERROR_SUCCESS, FILETIME, STILL_ACTIVE,
+    WAIT_OBJECT_0, WAIT_TIMEOUT,
 };
-use windows_sys::Win32::Storage::FileSystem::{
-    BY_HANDLE_FILE_INFORMATION, FILE_FLAG_BACKUP_SEMANTICS, FILE_FLAG_OPEN_REPARSE_POINT,
-    FILE_SHARE_DELETE, FILE_SHARE_READ, FILE_SHARE_WRITE, FILE_STANDARD_INFO, FileStandardInfo,
-    GetDiskFreeSpaceExW, GetDriveTypeW, GetFileInformationByHandle, GetFileInformationByHandleEx,
-    GetFinalPathNameByHandleW, GetVolumeInformationW, GetVolumePathNameW, LOCKFILE_EXCLUSIVE_LOCK,
-    LOCKFILE_FAIL_IMMEDIATELY, LockFileEx, UnlockFile,
-};
-use windows_sys::Win32::System::IO::OVERLAPPED;
 use windows_sys::Win32::System::Registry::{
     HKEY_LOCAL_MACHINE, RRF_RT_REG_SZ, RRF_SUBKEY_WOW6464KEY, RegGetValueW,
 };
@@ -32,12 +24,26 @@ use windows_sys::Win32::System::Threading::{
     PROCESS_BASIC_INFORMATION, PROCESS_QUERY_LIMITED_INFORMATION, PROCESS_SYNCHRONIZE,
     PROCESS_TERMINATE, TerminateProcess, WaitForSingleObject,
 };
-use windows_sys::Win32::System::WindowsProgramming::DRIVE_REMOTE;
 
+pub use self::files::{
+    STATE_DIRECTORY, create_private_dirs, facts_in, file_facts, file_key, filesystem_of,
+    free_space, give_to_owner_of_directory, is_mounted_read_only, is_private_group, link_beside,
+    linked_file_key, may_read, may_write, open_directory, open_file_facts, open_file_key, open_in,
+    owners_of_links, path_of_open, pin_directory, read_at, rename_beside, set_mode, set_mode_in,
+};
+pub use self::locks::{
+    command_lock, create_anchor_file, foreign_unlock, lock_self_test, open_anchor_file,
+    open_foreign_lock_file, try_foreign_lock,
+};
+pub use super::elsewhere::{
+    command_line, exchange, files_opened_by, in_root_of, is_mount_point, is_open_for_writing,
+    listed_lock, open_again, opened_files, pid_namespace, process_table_is_ours,
+    processes_and_parents, processes_with_files_of, processes_with_open_file, program_name,
+    record_lock_holder, record_lock_holders, shares_mounts_with, unmapped_uid,
+};
 use super::{
-    CaptureError, Captured, CommandLocks, Existence, FileFacts, FileId, Filesystem,
-    FilesystemClass, FreeSpace, ListedLock, OpenProcessError, OpenedFile, Pid, ProcessFacts,
-    ProcessNumber, ProcessState, Sharing, StartTime, StartTimeUnit, Supervision,
+    CaptureError, Captured, Existence, OpenProcessError, Pid, ProcessFacts, ProcessNumber,
+    ProcessState, StartTime, StartTimeUnit, Supervision,
 };
 
 fn open_process(pid: Pid, access: PROCESS_ACCESS_RIGHTS) -> Result<OwnedHandle, OpenProcessError> {
@@ -76,19 +82,6 @@ fn wait_ms(process: &OwnedHandle, timeout_ms: u32) -> Option<bool> {
         WAIT_TIMEOUT => Some(false),
         _ => None,
     }
-}
-
-pub fn processes_and_parents() -> Vec<(Pid, Pid)> {
-    super::processes_and_parents_by_sysinfo()
-}
-
-pub fn program_name(pid: Pid) -> Option<String> {
-    let program = command_line(pid)?.into_iter().next()?;
-    Some(Path::new(&program).file_name()?.to_string_lossy().into_owned())
-}
-
-pub fn command_line(pid: Pid) -> Option<Vec<String>> {
-    super::command_line_by_sysinfo(pid)
 }
 
 pub fn process_facts(pid: Pid) -> ProcessFacts {
@@ -230,14 +223,6 @@ pub fn boot_id() -> Option<String> {
     (number != 0).then(|| format!("boot-{number}"))
 }
 
-pub fn pid_namespace() -> Option<String> {
-    None
-}
-
-pub fn process_table_is_ours() -> bool {
-    true
-}
-
 /// Since the start of the system, sleep and hibernation included, in steps of the timer tick (10 to
 /// 16 ms).
 pub fn boot_clock_ms() -> i64 {
@@ -340,411 +325,7 @@ pub fn capture(
     Err(CaptureError::Start(error))
 }
 
-/// Opened without any access right, so that no share mode of SQLite's is in the way; on Windows
-/// locks belong to the handle, and closing another one cancels nothing.
-pub fn file_facts(path: &Path) -> io::Result<FileFacts> {
-    let file = OpenOptions::new()
-        .access_mode(0)
-        .share_mode(SHARE_ALL)
-        .custom_flags(FILE_FLAG_BACKUP_SEMANTICS)
-        .open(path)?;
-    open_file_facts(&file)
-}
-
-/// A name in a directory of ours stands for its file here: nobody replaces one that is locked.
-pub fn file_key(_: &Path) -> io::Result<Option<super::FileKey>> {
-    Ok(None)
-}
-
-pub fn linked_file_key(_: &Path) -> io::Result<Option<super::FileKey>> {
-    Ok(None)
-}
-
-pub fn open_file_key(_: &File) -> io::Result<Option<super::FileKey>> {
-    Ok(None)
-}
-
-pub fn open_file_facts(file: &File) -> io::Result<FileFacts> {
-    let handle = file.as_raw_handle();
-    let mut info = BY_HANDLE_FILE_INFORMATION::default();
-    // SAFETY: the handle is open, `info` is written.
-    if unsafe { GetFileInformationByHandle(handle, &raw mut info) } == 0 {
-        return Err(io::Error::last_os_error());
-    }
-    let inode = u64::from(info.nFileIndexHigh) << 32 | u64::from(info.nFileIndexLow);
-    // Some redirectors have no file index.
-    let id = if inode == 0 {
-        FileId::Path(real_path_in_lower_case(handle)?)
-    } else {
-        FileId::Inode { device: u64::from(info.dwVolumeSerialNumber), inode }
-    };
-    let links = if delete_is_pending(handle) { 0 } else { u64::from(info.nNumberOfLinks) };
-    let length = u64::from(info.nFileSizeHigh) << 32 | u64::from(info.nFileSizeLow);
-    Ok(FileFacts { id, owner: None, group: None, mode: None, links, length, modified: None })
-}
-
-fn real_path_in_lower_case(handle: RawHandle) -> io::Result<PathBuf> {
-    // The longest path that the kernel knows, with its NUL.
-    let mut path = vec![0_u16; 32_768];
-    // SAFETY: the handle is open, the buffer is passed with its length in characters. 0 asks for
-    // the drive letter form.
-    let written = unsafe { GetFinalPathNameByHandleW(handle, path.as_mut_ptr(), length(&path), 0) };
-    if written == 0 || written >= length(&path) {
-        return Err(io::Error::last_os_error());
-    }
-    let path = until_nul(&path);
-    Ok(PathBuf::from(path.to_string_lossy().to_lowercase()))
-}
-
-/// A deleted file keeps its link in the count until its last handle is closed.
-fn delete_is_pending(handle: RawHandle) -> bool {
-    let mut info = FILE_STANDARD_INFO::default();
-    let Ok(size) = u32::try_from(size_of_val(&info)) else {
-        return false;
-    };
-    // SAFETY: the handle is open; at most `size` bytes are written to a struct of that size.
-    let known = unsafe {
-        GetFileInformationByHandleEx(handle, FileStandardInfo, (&raw mut info).cast(), size)
-    };
-    known != 0 && info.DeletePending
-}
-
-/// What a profile directory inherits is private to its user.
-pub fn create_private_dirs(path: &Path) -> io::Result<()> {
-    std::fs::create_dir_all(path)
-}
-
-/// Windows tells nobody who has a file open, short of the restart manager.
-pub fn exchange(_one: &Path, _other: &Path) -> io::Result<()> {
-    Err(io::ErrorKind::Unsupported.into())
-}
-
-pub fn processes_with_files_of(_directory: &Path) -> Vec<(Pid, String)> {
-    Vec::new()
-}
-
-pub fn files_opened_by(_pid: Pid) -> Option<Vec<OpenedFile>> {
-    None
-}
-
-pub fn opened_files() -> impl Iterator<Item = OpenedFile> {
-    std::iter::empty()
-}
-
-pub fn is_open_for_writing(_: &OpenedFile) -> bool {
-    false
-}
-
-pub fn open_again(_opened: &OpenedFile) -> io::Result<File> {
-    Err(io::ErrorKind::Unsupported.into())
-}
-
-pub fn shares_mounts_with(_pid: Pid) -> Option<bool> {
-    None
-}
-
-pub fn in_root_of(_pid: Pid, _path: &Path) -> Option<PathBuf> {
-    None
-}
-
-pub fn processes_with_open_file(_path: &Path) -> Vec<Pid> {
-    Vec::new()
-}
-
-pub const STATE_DIRECTORY: (&str, Option<&str>) = ("LOCALAPPDATA", None);
-
-/// Windows mounts directories only.
-pub fn is_mount_point(_path: &Path) -> bool {
-    false
-}
-
-pub fn may_write(path: &Path) -> bool {
-    std::fs::metadata(path).is_ok_and(|facts| !facts.permissions().readonly())
-}
-
-pub fn read_at(file: &File, bytes: &mut [u8], at: u64) -> io::Result<usize> {
-    std::os::windows::fs::FileExt::seek_read(file, bytes, at)
-}
-
-/// What is there can be read, as far as its attributes tell.
-pub fn may_read(path: &Path) -> bool {
-    path.exists()
-}
-
 // Who may do what is told by inherited access lists here, which are left as they are.
-
-#[expect(clippy::unnecessary_wraps, reason = "the same shape everywhere")]
-pub fn pin_directory(_path: &Path) -> io::Result<Option<File>> {
-    Ok(None)
-}
-
-pub fn open_directory(_path: &Path) -> io::Result<File> {
-    Err(io::ErrorKind::Unsupported.into())
-}
-
-pub fn open_in(_directory: &File, _name: &OsStr) -> io::Result<File> {
-    Err(io::ErrorKind::Unsupported.into())
-}
-
-pub fn path_of_open(_directory: &File) -> Option<PathBuf> {
-    None
-}
-
-pub fn facts_in(_directory: &File, _name: &OsStr) -> io::Result<FileFacts> {
-    Err(io::ErrorKind::Unsupported.into())
-}
-
-pub fn set_mode(_file: &File, _mode: u32) -> io::Result<()> {
-    Err(io::ErrorKind::Unsupported.into())
-}
-
-pub fn set_mode_in(
-    _directory: &File,
-    _name: &OsStr,
-    _expected: &FileFacts,
-    _mode: u32,
-) -> io::Result<()> {
-    Err(io::ErrorKind::Unsupported.into())
-}
-
-pub fn is_private_group(_gid: u32, _uid: u32, _membership: super::Membership) -> bool {
-    false
-}
-
-pub fn owners_of_links(_path: &Path) -> Vec<u32> {
-    Vec::new()
-}
-
-pub fn rename_beside(from: &Path, to: &Path) -> io::Result<()> {
-    std::fs::rename(from, to)
-}
-
-pub fn link_beside(from: &Path, to: &Path) -> io::Result<()> {
-    std::fs::hard_link(from, to)
-}
-
-#[expect(clippy::unnecessary_wraps, reason = "the same shape everywhere")]
-pub fn give_to_owner_of_directory(_file: &File, _path: &Path) -> io::Result<()> {
-    Ok(())
-}
-
-/// So that an anchor can be looked at, and removed as garbage, while others have it open.
-const SHARE_ALL: u32 = FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE;
-
-/// Handles of std are not inherited by child processes.
-pub fn create_anchor_file(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .share_mode(SHARE_ALL)
-        .custom_flags(FILE_FLAG_OPEN_REPARSE_POINT)
-        .open(path)
-}
-
-pub fn open_anchor_file(path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new()
-        .read(true)
-        .share_mode(SHARE_ALL)
-        .custom_flags(FILE_FLAG_OPEN_REPARSE_POINT)
-        .open(path)?;
-    // A symbolic link is opened as itself by that flag.
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            format!("{} is not a regular file", path.display()),
-        ));
-    }
-    Ok(file)
-}
-
-/// There are no user namespaces.
-pub fn unmapped_uid() -> Option<u32> {
-    None
-}
-
-/// The volume's own word for its filesystem, and whether the drive is a network's.
-pub fn filesystem_of(directory: &Path) -> Option<Filesystem> {
-    let path = wide(directory);
-    let mut root = [0_u16; 1024];
-    let mut kind = [0_u16; 64];
-    // SAFETY: `path` ends in NUL; each buffer is passed with its length in characters, and the
-    // values not wanted are null as the functions allow.
-    unsafe {
-        if GetVolumePathNameW(path.as_ptr(), root.as_mut_ptr(), length(&root)) == 0 {
-            return None;
-        }
-        let is_remote = GetDriveTypeW(root.as_ptr()) == DRIVE_REMOTE;
-        let known = GetVolumeInformationW(
-            root.as_ptr(),
-            std::ptr::null_mut(),
-            0,
-            std::ptr::null_mut(),
-            std::ptr::null_mut(),
-            std::ptr::null_mut(),
-            kind.as_mut_ptr(),
-            length(&kind),
-        ) != 0;
-        let kind = until_nul(&kind).to_string_lossy().into_owned();
-        if is_remote {
-            // A server that does not answer is a server all the same.
-            let kind = if known { kind } else { "network".to_owned() };
-            let class = FilesystemClass::Remote;
-            return Some(Filesystem { kind, class });
-        }
-        let class = classify_local(&kind);
-        known.then_some(Filesystem { kind, class })
-    }
-}
-
-/// What this user's quota leaves. NTFS makes room for files as it goes.
-pub fn free_space(path: &Path) -> io::Result<FreeSpace> {
-    // A file's name is taken for none: the directory that it is in.
-    let directory = if path.is_dir() { path } else { path.parent().unwrap_or(path) };
-    let directory = wide(directory);
-    let (mut bytes, mut bytes_total) = (0_u64, 0_u64);
-    // SAFETY: the path ends in NUL, two numbers are written, and the third is not wanted.
-    let found = unsafe {
-        GetDiskFreeSpaceExW(
-            directory.as_ptr(),
-            &raw mut bytes,
-            &raw mut bytes_total,
-            std::ptr::null_mut(),
-        )
-    };
-    if found == 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(FreeSpace { bytes, bytes_total, files: None })
-}
-
-/// As the volume says of itself: a disc, or a snapshot.
-pub fn is_mounted_read_only(path: &Path) -> io::Result<bool> {
-    /// `FILE_READ_ONLY_VOLUME` of winnt.h.
-    const READ_ONLY: u32 = 0x0008_0000;
-    let path = wide(path);
-    let mut root = [0_u16; 1024];
-    let mut flags = 0;
-    // SAFETY: `path` ends in NUL; the buffer is passed with its length in characters, one number is
-    // written, and the values not wanted are null as the functions allow.
-    let is_known = unsafe {
-        GetVolumePathNameW(path.as_ptr(), root.as_mut_ptr(), length(&root)) != 0
-            && GetVolumeInformationW(
-                root.as_ptr(),
-                std::ptr::null_mut(),
-                0,
-                std::ptr::null_mut(),
-                std::ptr::null_mut(),
-                &raw mut flags,
-                std::ptr::null_mut(),
-                0,
-            ) != 0
-    };
-    if is_known { Ok(flags & READ_ONLY != 0) } else { Err(io::Error::last_os_error()) }
-}
-
-/// `WinFsp` names its volumes `FUSE` or `FUSE-<server>`, Dokan `DOKAN`: programs of the user, shown
-/// as local drives.
-fn classify_local(kind: &str) -> FilesystemClass {
-    let kind = kind.to_ascii_lowercase();
-    if matches!(kind.as_str(), "fuse-sshfs" | "fuse-rclone") {
-        FilesystemClass::Remote
-    } else if kind.starts_with("fuse") || kind.starts_with("dokan") {
-        FilesystemClass::UserSpace
-    } else {
-        FilesystemClass::Local
-    }
-}
-
-/// A second handle stands for a second process: `LockFileEx` locks belong to handles. SQLite's
-/// locks are made by the same call, so there is only one kind to test.
-pub fn lock_self_test(directory: &Path) -> io::Result<Result<(), String>> {
-    let scratch = tempfile::Builder::new().prefix(".lock-self-test-").tempfile_in(directory)?;
-    let first = scratch.as_file();
-    let second = scratch.reopen()?;
-    if let Err(error) = first.try_lock() {
-        return Ok(Err(format!("a lock cannot be taken: {error}")));
-    }
-    match second.try_lock_shared() {
-        Err(std::fs::TryLockError::WouldBlock) => {}
-        Ok(()) => {
-            let why = "a lock was granted to a second handle while the first one held it";
-            return Ok(Err(why.to_owned()));
-        }
-        Err(std::fs::TryLockError::Error(error)) => {
-            return Ok(Err(format!("a second handle was refused a lock: {error}")));
-        }
-    }
-    // Whether that worked is what the next lock finds out; wine 8 unlocks and reports an error.
-    let _ = first.unlock();
-    Ok(second
-        .try_lock_shared()
-        .map_err(|error| format!("a second handle did not get the lock once free: {error}")))
-}
-
-pub fn record_lock_holders(_path: &Path, _offset: u64) -> Option<Vec<Pid>> {
-    None
-}
-
-/// Windows does not tell who holds a lock.
-pub fn record_lock_holder(_path: &Path, _offset: u64) -> Option<Pid> {
-    None
-}
-
-pub fn listed_lock(_path: &Path) -> ListedLock {
-    ListedLock::NoList
-}
-
-pub fn open_foreign_lock_file(path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .share_mode(SHARE_ALL)
-        .custom_flags(FILE_FLAG_OPEN_REPARSE_POINT)
-        .open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            format!("{} is not a regular file", path.display()),
-        ));
-    }
-    Ok(file)
-}
-
-/// Where other programs lock one byte: a locked range cannot be read, and this lies beyond what
-/// they write.
-const FOREIGN_LOCK_OFFSET: u32 = 1 << 20;
-
-/// There a command ends with its `run`, by the job that holds both.
-pub fn command_lock(_file: &File) -> io::Result<CommandLocks> {
-    Err(io::ErrorKind::Unsupported.into())
-}
-
-pub fn try_foreign_lock(file: &File, sharing: Sharing) -> io::Result<bool> {
-    let mut at = OVERLAPPED::default();
-    at.Anonymous.Anonymous.Offset = FOREIGN_LOCK_OFFSET;
-    let flags = match sharing {
-        Sharing::Shared => LOCKFILE_FAIL_IMMEDIATELY,
-        Sharing::Exclusive => LOCKFILE_FAIL_IMMEDIATELY | LOCKFILE_EXCLUSIVE_LOCK,
-    };
-    // SAFETY: the handle is open and `at` lives until the call returns; it never waits.
-    let taken = unsafe { LockFileEx(file.as_raw_handle(), flags, 0, 1, 0, &raw mut at) } != 0;
-    if taken {
-        return Ok(true);
-    }
-    let error = io::Error::last_os_error();
-    match error.raw_os_error().map(i32::cast_unsigned) {
-        Some(ERROR_LOCK_VIOLATION | ERROR_IO_PENDING) => Ok(false),
-        _ => Err(error),
-    }
-}
-
-pub fn foreign_unlock(file: &File) {
-    // SAFETY: the handle is open. What is not locked is refused.
-    unsafe { UnlockFile(file.as_raw_handle(), FOREIGN_LOCK_OFFSET, 0, 1, 0) };
-}
 
 fn wide(text: impl AsRef<OsStr>) -> Vec<u16> {
     text.as_ref().encode_wide().chain([0]).collect()
@@ -764,8 +345,10 @@ mod tests {
     use std::io::Read;
     use std::process::{Child, Command, Stdio};
 
+    use super::files::{classify_local, real_path_in_lower_case};
     use super::*;
     use crate::sys;
+    use crate::sys::FilesystemClass;
 
     /// Says to the helper below that it was started by a test.
     const HELPER: &str = "INCUMBENT_TEST_WAIT";

@@ -9,23 +9,17 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use crate::claim::older::judge;
-use crate::error::{Error, Result};
 use crate::liveness::{AnchorState, Verdict};
-use crate::names::Office;
-use crate::owner::held_lock::HeldLock;
 use crate::owner::older;
 use crate::owner::older::Looked;
 use crate::process::older::hold::{scratch, write_whole};
 use crate::process::older::wire::{PidRecord, Unusable, python_time, recognised};
 use crate::process::older::{LOCK_FILE, MARKER_FILES, PID_FILE, STATUS_FILE, lock};
-use crate::records::instances;
-use crate::records::instances::Record;
+use crate::records::{Record, instances};
 use crate::status::answer;
-use crate::status::report::Report;
-use crate::store::Store;
-use crate::store::handle::Inner;
+use crate::store::Inner;
 use crate::sys::StartTimeUnit;
-use crate::{path_text, state, sys};
+use crate::{Error, HeldLock, Office, Report, Result, Store, path_text, state, sys};
 
 /// What an export did with one file.
 #[derive(Clone, Debug)]

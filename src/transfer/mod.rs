@@ -2,3 +2,5 @@
 
 pub(crate) mod export;
 pub(crate) mod import;
+
+pub(crate) use crate::claim::older_home::home;

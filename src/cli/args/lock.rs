@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
+use crate::Wait;
 use crate::cli::args::values;
-use crate::patience::Wait;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Lock {
@@ -52,7 +52,12 @@ pub(crate) struct LockAcquire {
     #[arg(long)]
     pub(crate) no_keeper: bool,
     /// Ask for a lease that has to be renewed within this time, at most 30 days
-    #[arg(long, value_name = "DUR", allow_hyphen_values = true, value_parser = values::parse_duration)]
+    #[arg(
+        long,
+        value_name = "DUR",
+        allow_hyphen_values = true,
+        value_parser = values::parse_duration
+    )]
     pub(crate) ttl: Option<Duration>,
     /// Wait for the lock while another one holds it [without =DUR: without limit]
     #[arg(

@@ -7,8 +7,7 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::cli::args::values;
-use crate::patience::Wait;
-use crate::process::exit_code::{ExitCause, ExitRule, Supervisor};
+use crate::{ExitCause, ExitRule, Supervisor, Wait};
 
 #[derive(Debug, Args)]
 #[allow(clippy::struct_excessive_bools, reason = "flags are independent of each other")]

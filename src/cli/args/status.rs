@@ -2,8 +2,9 @@
 
 use clap::Args;
 
+use crate::ProfileName;
+use crate::cli::args::values;
 use crate::cli::args::values::{Cadence, Time};
-use crate::names::ProfileName;
 
 #[derive(Debug, Args)]
 pub(crate) struct Status {
@@ -18,7 +19,7 @@ pub(crate) struct Status {
 #[derive(Debug, Args)]
 pub(crate) struct StatusSet {
     /// The process that holds the office [default: the run we are in, else the parent process]
-    #[arg(long, value_name = "PID", allow_hyphen_values = true, value_parser = crate::cli::args::values::parse_pid)]
+    #[arg(long, value_name = "PID", allow_hyphen_values = true, value_parser = values::parse_pid)]
     pub(crate) pid: Option<u32>,
     /// starting, running, draining, degraded, stopped, startup_failed, or a word of your own
     #[arg(long, value_name = "S")]
@@ -27,7 +28,7 @@ pub(crate) struct StatusSet {
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub(crate) exit_reason: Option<String>,
     /// Whether it wants to be started again
-    #[arg(long, value_name = "BOOL", value_parser = crate::cli::args::values::parse_bool)]
+    #[arg(long, value_name = "BOOL", value_parser = values::parse_bool)]
     pub(crate) restart_requested: Option<bool>,
     /// How many agents work for it just now; below 0 counts as 0
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
@@ -43,7 +44,7 @@ pub(crate) struct StatusSet {
         num_args = 0..=1,
         require_equals = true,
         default_missing_value = "",
-        value_parser = crate::cli::args::values::parse_cadence
+        value_parser = values::parse_cadence
     )]
     pub(crate) heartbeat: Option<Cadence>,
     /// The platform that the following options are about
@@ -59,10 +60,10 @@ pub(crate) struct StatusSet {
     #[arg(long, value_name = "M", requires = "platform", allow_hyphen_values = true)]
     pub(crate) error_message: Option<String>,
     /// Whether a person has to do something
-    #[arg(long, value_name = "BOOL", requires = "platform", value_parser = crate::cli::args::values::parse_bool)]
+    #[arg(long, value_name = "BOOL", requires = "platform", value_parser = values::parse_bool)]
     pub(crate) needs_attention: Option<bool>,
     /// Since when it tries to connect again: RFC 3339, Unix seconds, or `now`
-    #[arg(long, value_name = "T", requires = "platform", value_parser = crate::cli::args::values::parse_time)]
+    #[arg(long, value_name = "T", requires = "platform", value_parser = values::parse_time)]
     pub(crate) retrying_since: Option<Time>,
     /// Whatever else is to be said of it
     #[arg(long, value_name = "JSON", requires = "platform", allow_hyphen_values = true)]
@@ -71,11 +72,11 @@ pub(crate) struct StatusSet {
     /// heartbeat (the promise), platforms (all of them); with --platform also platform (as a
     /// whole), platform-state, error-code, error-message, needs-attention, retrying-since,
     /// platform-extra
-    #[arg(long, value_name = "FIELD", value_parser = crate::cli::args::values::parse_status_field)]
+    #[arg(long, value_name = "FIELD", value_parser = parse_status_field)]
     pub(crate) clear: Vec<StatusField>,
     /// A profile that it serves beside its own; name all of them in one call, it serves no others
     /// then
-    #[arg(long, value_name = "PROFILE", value_parser = crate::cli::args::values::parse_profile)]
+    #[arg(long, value_name = "PROFILE", value_parser = values::parse_profile)]
     pub(crate) serves: Vec<ProfileName>,
 }
 
@@ -100,7 +101,7 @@ pub(crate) enum StatusField {
 }
 
 impl StatusField {
-    pub(super) const ALL: [(&str, Self); 15] = [
+    const ALL: [(&str, Self); 15] = [
         ("state", Self::State),
         ("exit-reason", Self::ExitReason),
         ("restart-requested", Self::RestartRequested),
@@ -142,4 +143,14 @@ impl StatusField {
     pub(crate) fn as_str(self) -> &'static str {
         Self::ALL.iter().find(|(_, field)| *field == self).map_or("", |(name, _)| name)
     }
+}
+
+fn parse_status_field(text: &str) -> Result<StatusField, String> {
+    let wanted = text.replace('_', "-");
+    StatusField::ALL.iter().find(|(name, _)| *name == wanted).map(|(_, field)| *field).ok_or_else(
+        || {
+            let names: Vec<&str> = StatusField::ALL.iter().map(|(name, _)| *name).collect();
+            format!("there is no such field: one of {}", names.join(", "))
+        },
+    )
 }

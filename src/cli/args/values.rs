@@ -2,13 +2,9 @@
 
 use std::time::Duration;
 
-use crate::Desired;
-use crate::cli::args::status::StatusField;
-use crate::names::{MarkerName, ProfileName};
-use crate::patience::Wait;
-use crate::process::exit_code::{ExitCause, ExitRule, Supervisor};
-use crate::span::Span;
-use crate::{span, sys};
+use crate::{
+    Desired, ExitCause, ExitRule, MarkerName, ProfileName, Span, Supervisor, Wait, span, sys,
+};
 
 /// A sign of life, and the promise that may come with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,16 +76,6 @@ pub(super) fn parse_time(text: &str) -> Result<Time, String> {
         return Err(refused());
     }
     Ok(Time::At { ms })
-}
-
-pub(super) fn parse_status_field(text: &str) -> Result<StatusField, String> {
-    let wanted = text.replace('_', "-");
-    StatusField::ALL.iter().find(|(name, _)| *name == wanted).map(|(_, field)| *field).ok_or_else(
-        || {
-            let names: Vec<&str> = StatusField::ALL.iter().map(|(name, _)| *name).collect();
-            format!("there is no such field: one of {}", names.join(", "))
-        },
-    )
 }
 
 pub(super) fn parse_exit_code(text: &str) -> Result<(ExitCause, ExitRule), String> {

@@ -8,19 +8,14 @@ use serde_json::json;
 
 use crate::cli::args;
 use crate::cli::args::Global;
-use crate::cli::output::{Answer, Complaint, Format, Outcome, exit};
-use crate::error::{Error, ErrorKind, Result};
+use crate::cli::output::{Answer, Complaint, Outcome, exit};
 use crate::forensics::diagnostic::report::Task;
 use crate::forensics::diagnostic::{Diagnostic, report};
 use crate::keeper::release::current_run;
 use crate::sys::supervise;
-use crate::{path_text, sys};
+use crate::{Error, ErrorKind, Result, path_text, sys};
 
-pub(crate) fn diagnose(
-    global: &Global,
-    arguments: &args::ForensicsDiagnose,
-    format: Format,
-) -> Outcome {
+pub(crate) fn diagnose(global: &Global, arguments: &args::ForensicsDiagnose) -> Outcome {
     let program = supervise::own_executable()
         .map_err(|error| Error::internal(format!("cannot find our own program: {error}")))?;
     let mut diagnostic = Diagnostic::new(&arguments.log)
@@ -49,7 +44,7 @@ pub(crate) fn diagnose(
         "timeout_ms": u64::try_from(arguments.timeout.as_millis()).unwrap_or(u64::MAX),
     });
     path_text::put(&mut document, "log", &arguments.log);
-    Ok(Answer::new(exit::OK, format, &text, &document).complaining(complaint))
+    Ok(Answer::new(exit::OK, text, document).complaining(complaint))
 }
 
 /// The process meant: a store that cannot be read, or a run that has lost its office, keeps nobody

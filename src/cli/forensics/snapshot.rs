@@ -6,28 +6,20 @@
 
 use std::time::Duration;
 
-use crate::Store;
 use crate::cli::args;
 use crate::cli::args::Global;
-use crate::cli::output::{Answer, Format, Outcome, exit};
-use crate::error::Result;
+use crate::cli::output::{Answer, Outcome, exit};
 use crate::forensics::shutdown::{Ends, Recorder};
 use crate::forensics::snapshot as forensics_snapshot;
 use crate::forensics::snapshot::Snapshot;
-use crate::keeper::release::{current_run, parent};
-use crate::names::{InstanceId, Office};
-use crate::records::instances;
-use crate::store::busy::with_budget;
-use crate::sys;
+use crate::keeper::release::whose_row;
+use crate::patience::with_budget;
+use crate::{Office, Store};
 
 /// How long the store may keep us: whoever asks is being stopped.
 const STORE_WITHIN: Duration = Duration::from_millis(50);
 
-pub(crate) fn snapshot(
-    global: &Global,
-    arguments: &args::ForensicsSnapshot,
-    format: Format,
-) -> Outcome {
+pub(crate) fn snapshot(global: &Global, arguments: &args::ForensicsSnapshot) -> Outcome {
     // Before the store is opened: what is seen now counts.
     let seen = forensics_snapshot::snapshot(arguments.signal);
     let office = global.office()?;
@@ -36,28 +28,16 @@ pub(crate) fn snapshot(
         Ok(None) => seen.without_store("there is no store"),
         Err(error) => seen.without_store(error.to_string()),
     });
-    Ok(Answer::new(exit::OK, format, &(snapshot.to_log_line() + "\n"), &snapshot.to_json()))
+    Ok(Answer::new(exit::OK, snapshot.to_log_line() + "\n", snapshot.to_json()))
 }
 
 /// Leaves it on record for the run that we are in, or for the process that started us if it is on
 /// record.
 fn record(store: &Store, office: Office, seen: Snapshot) -> Snapshot {
-    let (instance, office) = match whose(store) {
+    let (instance, office) = match whose_row(store) {
         Ok(Some((instance, own))) => (Some(instance), own.unwrap_or(office)),
         Ok(None) => (None, office),
         Err(error) => return seen.without_store(error.to_string()),
     };
     Recorder::new(&store.inner, instance, &office, Ends::Now).complete(seen).0
-}
-
-fn whose(store: &Store) -> Result<Option<(InstanceId, Option<Office>)>> {
-    if let Ok(Some(run)) = current_run(store) {
-        return Ok(Some((run.id, run.office())));
-    }
-    let Ok(pid) = parent() else { return Ok(None) };
-    let start_time = sys::process_facts(pid).start_time;
-    let rows = store.inner.read(|connection| {
-        instances::live_of_process(connection, pid, start_time, store.inner.observer())
-    })?;
-    Ok(rows.first().map(|record| (record.id, record.office())))
 }

@@ -3,21 +3,13 @@
 use std::time::Duration;
 
 use crate::cli::args::Global;
-use crate::cli::output::{Answer, Format, Outcome, Style, exit};
+use crate::cli::output::{Answer, Outcome, Style, exit};
 use crate::cli::{args, output};
-use crate::error::{Error, Result};
 use crate::forensics::systemd::{SystemdCheck, own_unit, unit_name};
 use crate::forensics::{Fact, Unavailable};
-use crate::span::Span;
-use crate::status::report::Report;
-use crate::stop_budget;
-use crate::stop_budget::StopPhases;
+use crate::{Error, Report, Result, Span, StopPhases, stop_budget};
 
-pub(crate) fn systemd(
-    global: &Global,
-    arguments: &args::ForensicsSystemd,
-    format: Format,
-) -> Outcome {
+pub(crate) fn systemd(global: &Global, arguments: &args::ForensicsSystemd) -> Outcome {
     let unit = match &arguments.unit {
         Some(name) => Some(named(name)?),
         None => own_unit().ok(),
@@ -36,9 +28,8 @@ pub(crate) fn systemd(
             Ok(true) => exit::NO,
             Err(_) => exit::UNKNOWN,
         },
-        format,
-        &text(&check),
-        &check.to_json(),
+        text(&check),
+        check.to_json(),
     ))
 }
 

@@ -6,11 +6,10 @@ use std::time::Duration;
 use rusqlite::OptionalExtension;
 
 use crate::clock::Deadline;
-use crate::doctor::check::{Opened, Seen, counted, listed};
-use crate::doctor::owners::Owner;
-use crate::error::{Error, Result};
+use crate::doctor::check::{Observation, Opened, counted, each_owner, listed};
+use crate::doctor::judged_owner;
+use crate::doctor::judged_owner::{JudgedOwner, SETTLES_WITHIN};
 use crate::liveness::AnchorState;
-use crate::names::{InstanceId, Office};
 use crate::path_text::quoted;
 use crate::process::anchor;
 use crate::process::anchor::lost::LostOwner;
@@ -18,8 +17,8 @@ use crate::process::older::lock;
 use crate::records::instances;
 use crate::store::ourselves;
 use crate::store::transaction::lost_owners;
-use crate::sys;
 use crate::sys::Pid;
+use crate::{Error, InstanceId, Office, Result, sys};
 
 /// An anchor file, and what the store says of it.
 struct AnchorFile {
@@ -97,7 +96,7 @@ fn ended_on(connection: &rusqlite::Connection, anchor: &str) -> Result<Option<St
     Ok(record.map(|record| {
         let by = record.ended_by.as_ref().map_or_else(String::new, |by| format!(", by {by}"));
         let reason = record.end_reason.as_deref().unwrap_or("unknown");
-        format!("{} ended ({reason}{by})", super::name(&record))
+        format!("{} ended ({reason}{by})", judged_owner::name(&record))
     }))
 }
 
@@ -134,9 +133,9 @@ fn end_them(pids: &[Pid]) -> String {
 
 /// A descriptor that a child inherited holds the lock of an owner that is gone (FIELD-BUGS row 69),
 /// or an owner goes on whose record was ended.
-pub(super) fn leaked_anchors(opened: &Opened) -> Result<Vec<Seen>> {
+pub(super) fn leaked_anchors(opened: &Opened) -> Result<Vec<Observation>> {
     let leaked = opened.owners()?.iter().filter(|owner| owner.judged.flags.anchor_leaked);
-    let leaked: Vec<&Owner> = leaked.collect();
+    let leaked: Vec<&JudgedOwner> = leaked.collect();
     let is_ended = |file: &AnchorFile| {
         file.state == AnchorState::Held && matches!(file.named_by, NamedBy::Ended(_))
     };
@@ -157,13 +156,13 @@ pub(super) fn leaked_anchors(opened: &Opened) -> Result<Vec<Seen>> {
                 opened.processes(&pids)
             };
             let text = format!(
-                "{} is held by an older gateway, {}, which is gone; {} is kept by {who}, which may be that \
-                 gateway, so every start is refused",
+                "{} is held by an older gateway, {}, which is gone; {} is kept by {who}, which may \
+                 be that gateway, so every start is refused",
                 owner.name(),
                 owner.pid(),
                 path.display()
             );
-            seen.push(Seen::warning(text).remedy(format!(
+            seen.push(Observation::warning(text).remedy(format!(
                 "{}; if nothing of it is at work, {}",
                 end_them(&pids),
                 opened.scene.command("evict --force")
@@ -177,7 +176,7 @@ pub(super) fn leaked_anchors(opened: &Opened) -> Result<Vec<Seen>> {
             owner.pid(),
             owner.judged.verdict.reason()
         );
-        seen.push(Seen::warning(text).remedy(format!(
+        seen.push(Observation::warning(text).remedy(format!(
             "nothing has to be done, the next start takes its place; {}",
             end_them(&pids)
         )));
@@ -186,7 +185,7 @@ pub(super) fn leaked_anchors(opened: &Opened) -> Result<Vec<Seen>> {
         let NamedBy::Ended(how) = &file.named_by else { continue };
         let (who, pids) = holders.of(opened, &file.name);
         seen.push(
-            Seen::warning(format!(
+            Observation::warning(format!(
                 "{how}, and its anchor is still held by {who}: a child of it, or itself, may \
                  still be at work"
             ))
@@ -195,11 +194,6 @@ pub(super) fn leaked_anchors(opened: &Opened) -> Result<Vec<Seen>> {
     }
     Ok(seen)
 }
-
-/// Between two looks at what is wrong with an anchor: one that is just being made gets its row
-/// within a millisecond, one whose row has just ended is let go, and a process that was killed lets
-/// go of one descriptor after the other.
-pub(super) const SETTLES_WITHIN: Duration = Duration::from_millis(100);
 
 /// So long something is looked at again while it is wrong, and twice at least: on a machine with
 /// more to do than it can, a process may not run for a good part of a second.
@@ -226,7 +220,7 @@ fn settled_anchors(
     Ok((wrong, others))
 }
 
-pub(super) fn orphan_anchors(opened: &Opened) -> Result<Vec<Seen>> {
+pub(super) fn orphan_anchors(opened: &Opened) -> Result<Vec<Observation>> {
     let is_orphan =
         |file: &AnchorFile| file.state == AnchorState::Held && file.named_by == NamedBy::Nobody;
     let (orphans, files) = settled_anchors(opened, is_orphan)?;
@@ -243,7 +237,7 @@ pub(super) fn orphan_anchors(opened: &Opened) -> Result<Vec<Seen>> {
     let free: Vec<&AnchorFile> = files.iter().filter(|file| file.is_garbage()).collect();
     if !free.is_empty() {
         seen.push(
-            Seen::info(format!(
+            Observation::info(format!(
                 "{} that nobody holds any more: {}",
                 counted(free.len(), "anchor", "anchors"),
                 listed(&free, 2, |file| file.name.clone())
@@ -259,7 +253,7 @@ pub(super) fn orphan_anchors(opened: &Opened) -> Result<Vec<Seen>> {
 
 /// Its owner recorded itself in a store that was deleted, replaced or restored from a copy, and
 /// acts.
-fn orphan(opened: &Opened, file: &AnchorFile, holders: &Holders) -> Result<Seen> {
+fn orphan(opened: &Opened, file: &AnchorFile, holders: &Holders) -> Result<Observation> {
     let (who, pids) = holders.of(opened, &file.name);
     let maker = file.maker.map_or_else(String::new, |pid| {
         format!(", and was made by pid {pid} of its own pid namespace")
@@ -269,7 +263,7 @@ fn orphan(opened: &Opened, file: &AnchorFile, holders: &Holders) -> Result<Seen>
          store, and every claim is refused",
         file.name
     );
-    Ok(Seen::error(text).remedy(way_out(opened, &pids)?))
+    Ok(Observation::error(text).remedy(way_out(opened, &pids)?))
 }
 
 fn way_out(opened: &Opened, pids: &[Pid]) -> Result<String> {
@@ -281,7 +275,7 @@ fn way_out(opened: &Opened, pids: &[Pid]) -> Result<String> {
     } else {
         format!(
             "; if you know that it is harmless, {}",
-            opened.scene.command(&super::evict_verb(&usual, " --force"))
+            opened.scene.command(&judged_owner::evict_verb(&usual, " --force"))
         )
     };
     Ok(format!("wait until it notices that its store is gone, or {}{evict}", end_them(pids)))
@@ -294,24 +288,24 @@ fn lost_anchors(opened: &Opened) -> Result<Vec<LostOwner>> {
     inner.read(|connection| lost_owners(connection, inner.view()))
 }
 
-fn lost_anchor(opened: &Opened, lost: &LostOwner) -> Result<Seen> {
+fn lost_anchor(opened: &Opened, lost: &LostOwner) -> Result<Observation> {
     let pids: Vec<Pid> = lost.anchor.pid.into_iter().collect();
     let fate = match &lost.moved_to {
         Some(path) => format!("moved with its store to {}", path.display()),
         None => "deleted together with its store".to_owned(),
     };
     let text = format!(
-        "the anchor {} was {fate} and is still held by {}; its owner may be at work, so every claim is \
-         refused",
+        "the anchor {} was {fate} and is still held by {}; its owner may be at work, so every \
+         claim is refused",
         lost.anchor.name,
         opened.processes(&pids)
     );
-    Ok(Seen::error(text).remedy(way_out(opened, &pids)?))
+    Ok(Observation::error(text).remedy(way_out(opened, &pids)?))
 }
 
-pub(super) fn missing_anchors(opened: &Opened) -> Result<Vec<Seen>> {
+pub(super) fn missing_anchors(opened: &Opened) -> Result<Vec<Observation>> {
     let anchors = &opened.inner().location.anchors;
-    super::each(opened, |owner| {
+    each_owner(opened, |owner| {
         if owner.is_dead() {
             return None;
         }
@@ -319,7 +313,7 @@ pub(super) fn missing_anchors(opened: &Opened) -> Result<Vec<Seen>> {
         let held = format!("{} is held by {}", owner.name(), owner.pid());
         match owner.judged.evidence.anchor {
             AnchorState::Missing => Some(
-                Seen::warning(format!(
+                Observation::warning(format!(
                     "{held}, whose anchor {file} is gone from {}: only its pid and start time tell \
                      that it lives",
                     anchors.display()
@@ -331,10 +325,10 @@ pub(super) fn missing_anchors(opened: &Opened) -> Result<Vec<Seen>> {
                 ),
             ),
             AnchorState::Unreadable => Some(
-                Seen::unknown(format!("{held}, whose anchor {file} cannot be looked at"))
+                Observation::unknown(format!("{held}, whose anchor {file} cannot be looked at"))
                     .remedy(format!("look at the modes of {}", quoted(anchors))),
             ),
-            AnchorState::None => Some(Seen::info(format!(
+            AnchorState::None => Some(Observation::info(format!(
                 "{held} without an anchor (`--no-keeper`): only its pid and start time tell that \
                 it \
                  lives"

@@ -4,18 +4,15 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::clock::rfc3339;
-use crate::doctor::check::{Opened, Seen, counted, listed};
-use crate::doctor::owners::Owner;
-use crate::error::Result;
+use crate::doctor::check::{Observation, Opened, counted, listed};
+use crate::doctor::judged_owner::JudgedOwner;
 use crate::forensics::systemd::SystemdCheck;
 use crate::process::subject;
-use crate::span::Span;
-use crate::stop_budget::StopPhases;
-use crate::sys;
+use crate::{Result, Span, StopPhases, sys};
 
 /// FIELD-BUGS row 52: an owner that its supervisor does not know keeps the office for days, and the
 /// supervisor's own starts are refused.
-pub(super) fn outside_supervisor(opened: &Opened) -> Result<Vec<Seen>> {
+pub(super) fn outside_supervisor(opened: &Opened) -> Result<Vec<Observation>> {
     let mut seen = Vec::new();
     for owner in opened.owners()?.iter().filter(|owner| owner.lives()) {
         let Some(pid) = owner.pid_here() else { continue };
@@ -33,7 +30,7 @@ pub(super) fn outside_supervisor(opened: &Opened) -> Result<Vec<Seen>> {
         // The supervisors of other processes can be seen by their cgroups alone.
         if recorded.starts_with("systemd:") && now != recorded && is_it_still() {
             seen.push(
-                Seen::warning(format!(
+                Observation::warning(format!(
                     "{} is held by pid {pid}, which was started under {recorded} and is under \
                     {now} \
                      now: its supervisor does not know it",
@@ -45,7 +42,7 @@ pub(super) fn outside_supervisor(opened: &Opened) -> Result<Vec<Seen>> {
         if recorded == "none" {
             let refused = refused_services(opened, owner)?;
             seen.extend(refused.into_iter().map(|(service, count, last)| {
-                Seen::warning(format!(
+                Observation::warning(format!(
                     "{} is held by pid {pid}, which no supervisor started, since {}; {service} was \
                      refused it {}, the last time at {last}",
                     owner.name(),
@@ -60,7 +57,7 @@ pub(super) fn outside_supervisor(opened: &Opened) -> Result<Vec<Seen>> {
 }
 
 /// The services whose starts this owner refused, how often, and when last.
-fn refused_services(opened: &Opened, owner: &Owner) -> Result<Vec<(String, i64, String)>> {
+fn refused_services(opened: &Opened, owner: &JudgedOwner) -> Result<Vec<(String, i64, String)>> {
     let rows: Vec<(String, i64, i64)> = opened.inner().read(|connection| {
         Ok(connection
             .prepare_cached(
@@ -91,7 +88,7 @@ pub(super) fn service_of(party: &str) -> Option<&str> {
 /// So many units are asked about, all at the same time: 2 s in all.
 const UNITS_MAX: usize = 8;
 
-pub(super) fn stop_budgets(opened: &Opened) -> Result<Vec<Seen>> {
+pub(super) fn stop_budgets(opened: &Opened) -> Result<Vec<Observation>> {
     let mut units: BTreeMap<&str, (Duration, Vec<String>)> = BTreeMap::new();
     for owner in opened.owners()?.iter().filter(|owner| owner.lives()) {
         let supervisor = owner.record.supervisor.as_deref().unwrap_or_default();
@@ -107,7 +104,7 @@ pub(super) fn stop_budgets(opened: &Opened) -> Result<Vec<Seen>> {
     let units: Vec<_> = units.iter().take(UNITS_MAX).collect();
     let mut seen = ask_at_once(&units);
     if left_out > 0 {
-        seen.push(Seen::unknown(format!("{left_out} more units were not asked about")));
+        seen.push(Observation::unknown(format!("{left_out} more units were not asked about")));
     }
     Ok(seen)
 }
@@ -116,7 +113,7 @@ type Unit<'a> = (&'a &'a str, &'a (Duration, Vec<String>));
 
 /// Asks about all of them at the same time; where there can be no more threads, one after the
 /// other.
-fn ask_at_once(units: &[Unit<'_>]) -> Vec<Seen> {
+fn ask_at_once(units: &[Unit<'_>]) -> Vec<Observation> {
     std::thread::scope(|threads| {
         let mut asked = Vec::new();
         for (unit, (budget, names)) in units {
@@ -131,7 +128,7 @@ fn ask_at_once(units: &[Unit<'_>]) -> Vec<Seen> {
     })
 }
 
-fn one_unit(unit: &str, budget: Duration, names: &[String]) -> Option<Seen> {
+fn one_unit(unit: &str, budget: Duration, names: &[String]) -> Option<Observation> {
     let check = SystemdCheck::of_unit(unit, &StopPhases::of_budget(budget));
     let of = listed(names, 3, Clone::clone);
     match (&check.mismatch, &check.timeout_stop) {
@@ -141,10 +138,10 @@ fn one_unit(unit: &str, budget: Duration, names: &[String]) -> Option<Seen> {
                 Span::Finite(check.expected_min)
             );
             let remedy = check.advice();
-            Some(Seen { remedy, ..Seen::warning(text) })
+            Some(Observation { remedy, ..Observation::warning(text) })
         }
         (Ok(_), _) => None,
-        (Err(_), _) => Some(Seen::unknown(format!(
+        (Err(_), _) => Some(Observation::unknown(format!(
             "whether {unit} gives {of} time enough to stop cannot be told: {}",
             check.reason().unwrap_or("systemd does not say")
         ))),

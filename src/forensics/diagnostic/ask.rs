@@ -3,13 +3,14 @@
 use std::io;
 use std::io::Read;
 use std::process::{Child, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
+
 use crate::clock::Deadline;
-use crate::forensics::diagnostic::report;
-use crate::forensics::diagnostic::report::Shown;
+use crate::forensics::diagnostic::shown::{Printed, Shown, last_lines, seconds};
 use crate::process::command_line::redact;
 use crate::sys;
 use crate::sys::{Pid, diagnostic as os};
@@ -22,7 +23,7 @@ pub(super) const OUTPUT_LENGTH_MAX: usize = 4 * 1024 * 1024;
 const KILLED_WITHIN: Duration = Duration::from_millis(100);
 
 /// Why a program gave no answer.
-pub(crate) struct Refusal {
+pub(crate) struct NotAnswered {
     pub(super) kind: RefusalKind,
     pub(super) why: String,
     /// What it had said until it was ended.
@@ -39,7 +40,7 @@ pub(crate) enum RefusalKind {
     Late,
 }
 
-impl Refusal {
+impl NotAnswered {
     pub(super) fn new(kind: RefusalKind, why: String) -> Self {
         Self { kind, why, until_then: Vec::new() }
     }
@@ -55,10 +56,10 @@ impl Refusal {
 }
 
 /// Runs a program to its end, or to that of its time.
-pub(super) fn ask(words: &[&str], share: Duration, shown: &Shown) -> Result<Said, Refusal> {
-    let [name, arguments @ ..] = words else { return Ok(Said::default()) };
+pub(super) fn ask(words: &[&str], share: Duration, shown: &Shown) -> Result<Printed, NotAnswered> {
+    let [name, arguments @ ..] = words else { return Ok(Printed::default()) };
     if share.is_zero() {
-        return Err(Refusal::new(RefusalKind::Late, format!("{name}: no time was left")));
+        return Err(NotAnswered::new(RefusalKind::Late, format!("{name}: no time was left")));
     }
     let deadline = Deadline::after(share);
     let mut command = sys::program(name);
@@ -76,7 +77,7 @@ pub(super) fn ask(words: &[&str], share: Duration, shown: &Shown) -> Result<Said
             io::ErrorKind::NotFound => format!("not found in {}", sys::program_places()),
             _ => error.to_string(),
         };
-        Refusal::new(RefusalKind::Missing, format!("{name}: {why}"))
+        NotAnswered::new(RefusalKind::Missing, format!("{name}: {why}"))
     })?;
     let (ended, pipes) = channel();
     let out = Tail::of(child.stdout.take(), ended.clone());
@@ -89,11 +90,11 @@ pub(super) fn ask(words: &[&str], share: Duration, shown: &Shown) -> Result<Said
             Some(_) => "it was ended",
             None => "it was killed, and hangs in the kernel",
         };
-        let why = format!("{name}: no answer within {}, {more}", report::seconds(share));
-        let mut refusal = Refusal::new(RefusalKind::Late, why);
+        let why = format!("{name}: no answer within {}, {more}", seconds(share));
+        let mut refusal = NotAnswered::new(RefusalKind::Late, why);
         let said = out.said(child.id());
         if !said.text.is_empty() {
-            refusal.until_then = report::last_lines(&said, shown);
+            refusal.until_then = last_lines(&said, shown);
         }
         return Err(refusal);
     };
@@ -105,7 +106,7 @@ pub(super) fn ask(words: &[&str], share: Duration, shown: &Shown) -> Result<Said
     // Most name themselves.
     let said = first.as_deref().unwrap_or("no reason given").trim();
     let said = said.strip_prefix(name).and_then(|said| said.strip_prefix(": ")).unwrap_or(said);
-    Err(Refusal::new(RefusalKind::Failed, format!("{name}: {said} ({status})")))
+    Err(NotAnswered::new(RefusalKind::Failed, format!("{name}: {said} ({status})")))
 }
 
 /// Waits for the end of our child; `None` when it has not come by then.
@@ -119,29 +120,11 @@ fn wait(child: &mut Child, deadline: Deadline) -> Option<ExitStatus> {
     }
 }
 
-/// What a program said, or the end of it.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Said {
-    /// Its pid.
-    pub(super) by: Pid,
-    pub(super) text: String,
-    /// The beginning was too much.
-    pub(super) is_cut: bool,
-}
-
-impl Said {
-    /// Tells that only some of these are shown.
-    pub(super) fn count(&self, shown: usize, all: usize) -> String {
-        let more = if self.is_cut { "more than " } else { "" };
-        format!("({shown} of {more}{all})")
-    }
-}
-
 /// The end of what comes out of a pipe, read as it comes by a thread.
-pub(crate) struct Tail(pub(super) Arc<Mutex<Kept>>);
+pub(crate) struct Tail(pub(super) Arc<Mutex<TailBytes>>);
 
 #[derive(Default)]
-pub(super) struct Kept {
+pub(super) struct TailBytes {
     pub(super) bytes: Vec<u8>,
     is_cut: bool,
 }
@@ -149,30 +132,30 @@ pub(super) struct Kept {
 impl Tail {
     /// Lets go of `ended` at the end of the pipe.
     fn of(pipe: Option<impl Read + Send + 'static>, ended: Sender<()>) -> Self {
-        let kept = Arc::new(Mutex::new(Kept::default()));
+        let kept = Arc::new(Mutex::new(TailBytes::default()));
         let ours = Arc::clone(&kept);
         // Without a thread nothing is read, and the program is late.
         let _ = std::thread::Builder::new().spawn(move || {
             let mut chunk = vec![0; 64 * 1024];
             let mut pipe = pipe;
             while let Some(length @ 1..) = pipe.as_mut().and_then(|it| it.read(&mut chunk).ok()) {
-                ours.lock().unwrap_or_else(PoisonError::into_inner).push(&chunk[..length]);
+                ours.lock().push(&chunk[..length]);
             }
             drop(ended);
         });
         Self(kept)
     }
 
-    pub(super) fn said(&self, by: Pid) -> Said {
-        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(super) fn said(&self, by: Pid) -> Printed {
+        let kept = self.0.lock();
         // A line that has lost its beginning is none.
         let from = if kept.is_cut { kept.bytes.iter().position(|it| *it == b'\n') } else { None };
         let bytes = &kept.bytes[from.map_or(0, |at| at + 1)..];
-        Said { by, text: String::from_utf8_lossy(bytes).into_owned(), is_cut: kept.is_cut }
+        Printed { by, text: String::from_utf8_lossy(bytes).into_owned(), is_cut: kept.is_cut }
     }
 }
 
-impl Kept {
+impl TailBytes {
     pub(super) fn push(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
         let surplus = self.bytes.len().saturating_sub(OUTPUT_LENGTH_MAX);

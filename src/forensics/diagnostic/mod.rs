@@ -4,8 +4,13 @@
 //! hands it over as the output of the new process. That is our own program, which redacts, cuts and
 //! times what it writes; see [`report`].
 
+#[cfg(feature = "cli")]
 pub(crate) mod ask;
+#[cfg(feature = "cli")]
 pub(crate) mod report;
+#[cfg(feature = "cli")]
+mod shown;
+#[cfg(feature = "cli")]
 pub(crate) mod table;
 
 use std::ffi::OsString;
@@ -15,10 +20,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::clock::Deadline;
-use crate::error::{Error, ErrorKind, Result};
-use crate::store::open::OpenOptions;
 use crate::sys::{Pid, Shortage, diagnostic as os};
-use crate::{environment, sys};
+use crate::{Error, ErrorKind, OpenOptions, Result, environment, sys};
 
 /// The hidden verb of the process that looks.
 pub(crate) const VERB: &str = "__diagnostic";
@@ -45,8 +48,8 @@ const RENAMING_MAX: Duration = Duration::from_millis(100);
 /// those of several diagnostics may take turns. What cannot be found out says why.
 ///
 /// * Only the user can read the log (0600, also if it had another mode); missing directories are
-///   made (0700). Command lines are redacted, also of the identities that are locked in the store; while
-///   that cannot be read, only the names of programs are shown. Environments are never read.
+///   made (0700). Command lines are redacted, also of the identities that are locked in the store;
+///   while that cannot be read, only the names of programs are shown. Environments are never read.
 /// * One diagnostic writes at most 256 KiB. A log of 1 MiB or more is renamed to `FILE.1` first, in
 ///   place of the one before.
 /// * It has a session of its own, nothing of ours open, and does not heed SIGTERM, SIGHUP, SIGINT

@@ -13,14 +13,13 @@ use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use crate::clock::{Deadline, now_ms, rfc3339};
-use crate::forensics::diagnostic::ask::{Refusal, RefusalKind, Said};
-use crate::forensics::diagnostic::table::Table;
+use crate::forensics::diagnostic::ask::{NotAnswered, RefusalKind};
+use crate::forensics::diagnostic::shown::{
+    IDENTITIES_WITHIN, MESSAGES_MAX, Printed, Shown, last_lines, seconds,
+};
+use crate::forensics::diagnostic::table::PsTable;
 use crate::forensics::diagnostic::{ask, table};
 use crate::path_text::is_unprintable;
-use crate::process::command_line;
-use crate::process::command_line::redact;
-use crate::records::identities::Identities;
-use crate::store::open::OpenOptions;
 use crate::sys;
 use crate::sys::{Existence, Pid, ProcessRow, diagnostic as os};
 
@@ -30,19 +29,12 @@ const PROCESSES_MAX: usize = 60;
 /// A gateway with more ancestors and children is lost in them anyway.
 const TREE_LINES_MAX: usize = 40;
 
-/// The OOM killer's report of one kill is longer, but its verdict stands in the last lines.
-const MESSAGES_MAX: usize = 20;
-
 /// A line, in bytes.
 const LINE_LENGTH_MAX: usize = 1_000;
 
 /// A section, in bytes. There are at most six, so that a diagnostic has at most 256 KiB, and no
 /// section costs another one its place.
 const SECTION_LENGTH_MAX: usize = 40 * 1024;
-
-/// How long the store may take to say what is locked, which is a matter of milliseconds on an idle
-/// machine.
-const IDENTITIES_WITHIN: Duration = Duration::from_secs(2);
 
 /// How much later than the process itself the watchdog ends it: time for a write on a busy disk.
 const GRACE: Duration = Duration::from_millis(500);
@@ -157,7 +149,7 @@ impl Report {
     }
 
     /// Asks a program; `Err` with what to write in place of its answer.
-    fn ask(&mut self, words: &[&str], share: Duration) -> Result<Said, Refusal> {
+    fn ask(&mut self, words: &[&str], share: Duration) -> Result<Printed, NotAnswered> {
         let answer = ask::ask(words, share, &self.shown);
         if answer.as_ref().is_err_and(|refusal| refusal.kind == RefusalKind::Late) {
             self.cut_off.push(format!("{} after {}", words[0], seconds(share)));
@@ -204,7 +196,7 @@ impl Report {
                 (refusal.lines().into_iter().chain([ours]).collect(), None)
             }
         };
-        if let Some(Table { heading, mut rows }) = rows {
+        if let Some(PsTable { heading, mut rows }) = rows {
             let count = rows.len();
             rows.sort_by(|a, b| {
                 let by_memory = b.memory_kib.cmp(&a.memory_kib);
@@ -277,62 +269,6 @@ impl Report {
     }
 }
 
-/// What may be shown of others.
-pub(super) struct Shown {
-    /// What is locked; or why nobody knows.
-    identities: Result<Identities, String>,
-}
-
-impl Default for Shown {
-    /// There is no store.
-    fn default() -> Self {
-        Self { identities: Ok(Identities::default()) }
-    }
-}
-
-impl Shown {
-    fn identities_of(store: PathBuf) -> Result<Identities, String> {
-        let identities = OpenOptions::new()
-            .path(store)
-            .single_reader()
-            .busy_budget(IDENTITIES_WITHIN)
-            .open_existing()
-            .and_then(|store| store.map(|store| store.inner.read(Identities::read)).transpose());
-        identities.map(Option::unwrap_or_default).map_err(|error| error.to_string())
-    }
-
-    /// The command line of a process, redacted, or what else says what it is.
-    pub(super) fn process(&self, pid: Pid) -> String {
-        let arguments = sys::command_line(pid);
-        match (arguments.filter(|_| self.identities.is_ok()), sys::program_name(pid)) {
-            (Some(arguments), _) => self.command(arguments),
-            (None, Some(name)) => format!("[{}]", redact::redact_line(&name)),
-            (None, None) => "(ended, or not to be seen)".to_owned(),
-        }
-    }
-
-    fn command(&self, arguments: Vec<String>) -> String {
-        let known = self.identities.as_ref();
-        known.map_or_else(
-            |_| String::new(),
-            |known| command_line::display(&known.command(arguments)),
-        )
-    }
-}
-
-pub(super) fn last_lines(said: &Said, of: &Shown) -> Vec<String> {
-    let lines: Vec<&str> = said.text.lines().collect();
-    let from = lines.len().saturating_sub(MESSAGES_MAX);
-    // What is locked could stand in any of them.
-    let known = match &of.identities {
-        Ok(known) => known,
-        Err(why) => return vec![format!("unavailable: its lines are not shown: {why}")],
-    };
-    let mut shown: Vec<String> = lines[from..].iter().map(|line| known.line(line)).collect();
-    shown.push(said.count(lines.len() - from, lines.len()));
-    shown
-}
-
 /// A section as it is written: bounded, and with nothing in it that a terminal would obey.
 fn section(title: &str, lines: &[String]) -> String {
     let mut text = format!("{title}\n");
@@ -369,45 +305,12 @@ fn one_line(line: &str) -> String {
     shown
 }
 
-pub(super) fn seconds(duration: Duration) -> String {
-    let ms = duration.as_millis();
-    if ms < 1_000 { format!("{ms} ms") } else { format!("{:.1} s", duration.as_secs_f64()) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::forensics::diagnostic::ask::OUTPUT_LENGTH_MAX;
     use crate::forensics::diagnostic::ask::Tail;
     use crate::forensics::diagnostic::table::ANCESTORS_MAX;
-
-    /// FIELD-BUGS 87: a dump with a token in it was pasted into a public place.
-    #[test]
-    fn secrets_of_command_lines() {
-        let check = |arguments: &[&str], expected: &str| {
-            let arguments: Vec<String> = arguments.iter().map(|it| (*it).to_owned()).collect();
-            let shown = Shown::default().command(arguments);
-            assert_eq!(shown, expected);
-            assert!(!shown.contains("hunter2"), "{shown}");
-        };
-        check(&["gw", "--token=hunter2", "-v"], "gw --token=<redacted> -v");
-        check(&["gw", "--api-key", "hunter2", "run"], "gw --api-key <redacted> run");
-        check(
-            &["sh", "-c", "exec gw --api-key hunter2 run"],
-            r#"sh -c "exec gw --api-key <redacted>""#,
-        );
-        check(
-            &["sh", "-c", "A=1 gw --token=hunter2 run"],
-            r#"sh -c "A=1 gw --token=<redacted> run""#,
-        );
-        check(&["sh", "-c", "x; TOKEN='hunter2' gw"], r#"sh -c "x; TOKEN='<redacted>' gw""#);
-        check(&["sh", "-c", "a=1 TOKEN='hunter2' gw"], r#"sh -c "a=1 TOKEN='<redacted>' gw""#);
-        check(&["gw", r#"{"a":1,"token":"hunter2"}"#], r#"gw {"a":1,"token":"<redacted>"}"#);
-        check(&["curl", "https://h/?a=1&token=hunter2"], "curl https://h/?a=1&token=<redacted>");
-        check(&["gw: --password 'hunter2 hunter2'"], r#""gw: --password <redacted>""#);
-        check(&["sh", "-c", "A=1 gw --pin=1234 x"], r#"sh -c "A=1 gw --pin=<redacted> x""#);
-        check(&["gateway", "run", "--profile", "work"], "gateway run --profile work");
-    }
 
     #[test]
     fn rows_of_ps() {
@@ -418,7 +321,7 @@ mod tests {
         for other in ["", "PID USER TIME COMMAND", "812 1 root x 0.1 1 S 1"] {
             assert!(table::row_of_ps(other).is_none(), "{other}");
         }
-        let said = Said { by: 1, text: "PID USER --token=hunter2\n".to_owned(), is_cut: false };
+        let said = Printed { by: 1, text: "PID USER --token=hunter2\n".to_owned(), is_cut: false };
         let refusal = table::table_of_ps(&said).unwrap_err();
         assert!(!refusal.why.contains("hunter2") && refusal.why.contains("PID USER"));
     }
@@ -464,10 +367,10 @@ mod tests {
         let tail = Tail(Arc::default());
         let line = "0123456789\n".repeat(1_000);
         for _ in 0..1_000 {
-            tail.0.lock().unwrap().push(line.as_bytes());
-            assert!(tail.0.lock().unwrap().bytes.len() <= 2 * OUTPUT_LENGTH_MAX + line.len());
+            tail.0.lock().push(line.as_bytes());
+            assert!(tail.0.lock().bytes.len() <= 2 * OUTPUT_LENGTH_MAX + line.len());
         }
-        tail.0.lock().unwrap().push(b"last");
+        tail.0.lock().push(b"last");
         let lines = last_lines(&tail.said(1), &Shown::default());
         assert_eq!(lines.len(), MESSAGES_MAX + 1);
         assert_eq!(lines[MESSAGES_MAX - 2..MESSAGES_MAX], ["0123456789", "last"]);

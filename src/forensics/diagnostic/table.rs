@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::forensics::diagnostic::ask::{Refusal, RefusalKind, Said};
-use crate::forensics::diagnostic::report::Shown;
+use crate::forensics::diagnostic::ask::{NotAnswered, RefusalKind};
+use crate::forensics::diagnostic::shown::{Printed, Shown};
 use crate::process::command_line::redact;
 use crate::sys::{Pid, ProcessRow};
 
@@ -12,7 +12,7 @@ pub(super) const ANCESTORS_MAX: usize = 15;
 
 /// A table of processes, to be sorted, and to be given command lines.
 #[derive(Debug)]
-pub(crate) struct Table {
+pub(crate) struct PsTable {
     pub(super) heading: String,
     pub(super) rows: Vec<Row>,
 }
@@ -27,17 +27,17 @@ pub(super) struct Row {
     pub(super) columns: String,
 }
 
-pub(super) fn table_of_ps(said: &Said) -> Result<Table, Refusal> {
+pub(super) fn table_of_ps(said: &Printed) -> Result<PsTable, NotAnswered> {
     // It sees itself, at work.
     let rows = said.text.lines().filter_map(row_of_ps).filter(|row| row.pid != said.by);
     let rows: Vec<Row> = rows.collect();
     if rows.is_empty() {
         let first = redact::redact_line(said.text.lines().next().unwrap_or_default());
         let why = format!("ps: no table of processes, but {first:?}");
-        return Err(Refusal::new(RefusalKind::Failed, why));
+        return Err(NotAnswered::new(RefusalKind::Failed, why));
     }
     let heading = columns(["PID", "PPID", "USER", "%CPU", "%MEM", "RSS(KiB)", "STAT", "ELAPSED"]);
-    Ok(Table { heading: heading + " COMMAND", rows })
+    Ok(PsTable { heading: heading + " COMMAND", rows })
 }
 
 /// The name of a user may hold blanks, so the last columns are counted from the end.
@@ -61,7 +61,7 @@ fn columns([pid, parent, user, cpu, memory, resident, state, elapsed]: [&str; 8]
     )
 }
 
-pub(super) fn table_of_ours(table: &[ProcessRow]) -> Table {
+pub(super) fn table_of_ours(table: &[ProcessRow]) -> PsTable {
     let or_unknown = |value: Option<String>| value.unwrap_or_else(|| "?".to_owned());
     let rows = table.iter().map(|row| Row {
         pid: row.pid,
@@ -79,7 +79,7 @@ pub(super) fn table_of_ours(table: &[ProcessRow]) -> Table {
         ]),
     });
     let heading = our_columns(["PID", "PPID", "UID", "CPU(s)", "RSS(KiB)", "STAT", "ELAPSED"]);
-    Table { heading: heading + " COMMAND", rows: rows.collect() }
+    PsTable { heading: heading + " COMMAND", rows: rows.collect() }
 }
 
 fn our_columns([pid, parent, uid, cpu, resident, state, elapsed]: [&str; 7]) -> String {

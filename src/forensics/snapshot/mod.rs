@@ -11,12 +11,10 @@ use serde_json::{Value, json};
 use crate::clock::now_ms;
 use crate::forensics::snapshot::line::Line;
 use crate::forensics::snapshot::process::ProcessSummary;
-use crate::forensics::snapshot::received::Received;
-use crate::forensics::{Fact, Unavailable};
-use crate::process::exit_code::ExitCause;
-use crate::records::markers::Marker;
+use crate::forensics::snapshot::received::{ReceivedSignal, Sender};
+use crate::forensics::{Fact, Unavailable, unavailable};
 use crate::sys::{Pid, SignalOrigin, details};
-use crate::{environment, sys};
+use crate::{ExitCause, Marker, environment, sys};
 
 /// Why a snapshot knows no markers, and is on record nowhere.
 const NO_STORE: &str = "no store was asked";
@@ -86,18 +84,6 @@ pub struct Snapshot {
     origin: Option<SignalOrigin>,
 }
 
-/// Who sent a signal.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Sender {
-    /// Its real user id, as the kernel gave it with the signal.
-    pub uid: u32,
-    /// By which call: `kill`, `tgkill`, `sigqueue`.
-    pub how: &'static str,
-    /// What could be seen of it. It may have ended since.
-    pub process: ProcessSummary,
-}
-
 /// Takes a snapshot for `signal`, which somebody else has caught: this process' own handler, or a
 /// runtime. Who sent it cannot be known then; [`Tenure::on_shutdown`](crate::Tenure::on_shutdown)
 /// knows it.
@@ -106,15 +92,17 @@ pub struct Sender {
 /// [`Tenure::snapshot`](crate::Tenure::snapshot).
 #[must_use]
 pub fn snapshot(signal: Option<i32>) -> Snapshot {
-    Snapshot::take(Received::ByOthers(signal))
+    Snapshot::take(ReceivedSignal::ByOthers(signal))
 }
 
 impl Snapshot {
     /// Everything but what a store says.
-    pub(crate) fn take(received: Received) -> Self {
+    pub(crate) fn take(received: ReceivedSignal) -> Self {
         let (number, origin, sender) = match received {
-            Received::ByUs(caught, sender) => (Some(caught.number), Some(caught.origin), *sender),
-            Received::ByOthers(number) => {
+            ReceivedSignal::ByUs(caught, sender) => {
+                (Some(caught.number), Some(caught.origin), *sender)
+            }
+            ReceivedSignal::ByOthers(number) => {
                 let why =
                     "the signal was not caught by incumbent, so the kernel did not name its sender";
                 (number, None, unavailable(why))
@@ -312,42 +300,6 @@ impl Snapshot {
     }
 }
 
-impl Sender {
-    fn of(origin: SignalOrigin) -> Fact<Self> {
-        match origin {
-            SignalOrigin::Process { pid, uid, how } => {
-                let (mut process, seen) = ProcessSummary::look(pid);
-                // The pid may have been given to another process since.
-                if seen.is_ok_and(|seen| seen.uid.is_some_and(|now| now != uid)) {
-                    process = ProcessSummary::unknown(
-                        pid,
-                        &Unavailable::new("it has ended, and its pid is another process' by now"),
-                    );
-                }
-                Ok(Self { uid, how, process })
-            }
-            SignalOrigin::Elsewhere { uid } => Err(Unavailable::new(format!(
-                "the sender (uid {uid}) lives outside of this pid namespace, e.g. on the container's host"
-            ))),
-            SignalOrigin::Kernel => {
-                unavailable("the kernel sent it, e.g. for a key that was typed at the terminal")
-            }
-            SignalOrigin::Unknown => unavailable("the platform does not say who sends a signal"),
-        }
-    }
-
-    fn to_json(&self) -> Value {
-        let mut document = self.process.to_json();
-        document["uid"] = json!(self.uid);
-        document["how"] = json!(self.how);
-        document
-    }
-}
-
-fn unavailable<T>(why: impl Into<String>) -> Fact<T> {
-    Err(Unavailable::new(why))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -373,7 +325,7 @@ mod tests {
     fn what_a_signal_means_by_its_sender() {
         let caught = |origin| Caught { number: 15, from_terminal: false, origin };
         let by = |pid| SignalOrigin::Process { pid, uid: 0, how: "kill" };
-        let cause = |origin| Snapshot::take(Received::by_us(caught(origin))).cause();
+        let cause = |origin| Snapshot::take(ReceivedSignal::by_us(caught(origin))).cause();
         let parent = details::own_parent().unwrap();
         assert_eq!(cause(by(parent)), Some(ExitCause::SupervisorStop));
         assert_eq!(cause(by(std::process::id())), Some(ExitCause::Signalled));

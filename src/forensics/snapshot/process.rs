@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use crate::forensics::snapshot::line;
-use crate::forensics::{Fact, Unavailable};
+use crate::forensics::{Fact, Unavailable, unavailable};
 use crate::names::Secret;
 use crate::process::command_line;
 use crate::process::command_line::mask::Raw;
@@ -124,9 +124,7 @@ pub(super) fn under_systemd(
     match parents_name {
         Some(Ok(name)) => Ok(name == "systemd"),
         Some(Err(why)) => Err(why.clone()),
-        None => crate::forensics::snapshot::unavailable(
-            "it is in a service, and its parent cannot be seen",
-        ),
+        None => unavailable("it is in a service, and its parent cannot be seen"),
     }
 }
 
@@ -138,7 +136,7 @@ pub(super) fn memory(
         Ok(seen) => {
             of(seen).map(Value::from).ok_or_else(|| Unavailable::new("the platform does not say"))
         }
-        Err(why) => crate::forensics::snapshot::unavailable(why.as_str()),
+        Err(why) => unavailable(why.as_str()),
     };
     let group = details::memory_group(pid);
     let of_group = |of: &dyn Fn(&MemoryGroup) -> Result<Value, String>| {

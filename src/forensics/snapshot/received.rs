@@ -1,8 +1,10 @@
 //! The signal that was received, and who sent it.
 
-use crate::forensics::Fact;
-use crate::forensics::snapshot::Sender;
-use crate::process::exit_code::ExitCause;
+use serde_json::{Value, json};
+
+use crate::ExitCause;
+use crate::forensics::snapshot::process::ProcessSummary;
+use crate::forensics::{Fact, Unavailable, unavailable};
 use crate::sys::{Caught, Pid, SignalOrigin, details, signals};
 
 /// Why it cannot be known who sent a signal that somebody else has caught.
@@ -11,14 +13,14 @@ const NOT_CAUGHT: &str =
 
 /// How we know of a signal.
 #[derive(Clone, Debug)]
-pub(crate) enum Received {
+pub(crate) enum ReceivedSignal {
     /// We caught it, and looked at once at who sent it: whoever only sends one is about to end.
     ByUs(Caught, Box<Fact<Sender>>),
     /// Somebody else did, if there was one.
     ByOthers(Option<i32>),
 }
 
-impl Received {
+impl ReceivedSignal {
     pub(crate) fn by_us(caught: Caught) -> Self {
         Self::ByUs(caught, Box::new(Sender::of(caught.origin)))
     }
@@ -31,6 +33,7 @@ impl Received {
     }
 
     /// The pid of the sender, where the kernel named one.
+    #[cfg_attr(not(feature = "cli"), expect(dead_code))]
     pub(crate) fn sender_pid(&self) -> Option<Pid> {
         match self.origin() {
             Some(SignalOrigin::Process { pid, .. }) => Some(pid),
@@ -39,23 +42,71 @@ impl Received {
     }
 
     /// The sender for people, or why it is not known.
+    #[cfg_attr(not(feature = "cli"), expect(dead_code))]
     pub(crate) fn sender_in_words(&self) -> Fact<String> {
         match self {
             Self::ByUs(_, sender) => in_words(sender),
-            Self::ByOthers(_) => crate::forensics::snapshot::unavailable(NOT_CAUGHT),
+            Self::ByOthers(_) => unavailable(NOT_CAUGHT),
         }
     }
 
     /// What it means if nobody announced it.
+    #[cfg_attr(not(feature = "cli"), expect(dead_code))]
     pub(crate) fn cause(&self) -> ExitCause {
         cause_of(self.origin())
     }
 
+    #[cfg_attr(not(feature = "cli"), expect(dead_code))]
     pub(crate) fn may_mean_reload(&self) -> bool {
         match self {
             Self::ByUs(Caught { number, origin, .. }, _) => may_mean_reload(*number, Some(*origin)),
             Self::ByOthers(number) => number.is_some_and(|number| may_mean_reload(number, None)),
         }
+    }
+}
+
+/// Who sent a signal.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Sender {
+    /// Its real user id, as the kernel gave it with the signal.
+    pub uid: u32,
+    /// By which call: `kill`, `tgkill`, `sigqueue`.
+    pub how: &'static str,
+    /// What could be seen of it. It may have ended since.
+    pub process: ProcessSummary,
+}
+
+impl Sender {
+    fn of(origin: SignalOrigin) -> Fact<Self> {
+        match origin {
+            SignalOrigin::Process { pid, uid, how } => {
+                let (mut process, seen) = ProcessSummary::look(pid);
+                // The pid may have been given to another process since.
+                if seen.is_ok_and(|seen| seen.uid.is_some_and(|now| now != uid)) {
+                    process = ProcessSummary::unknown(
+                        pid,
+                        &Unavailable::new("it has ended, and its pid is another process' by now"),
+                    );
+                }
+                Ok(Self { uid, how, process })
+            }
+            SignalOrigin::Elsewhere { uid } => Err(Unavailable::new(format!(
+                "the sender (uid {uid}) lives outside of this pid namespace, e.g. on the \
+                 container's host"
+            ))),
+            SignalOrigin::Kernel => {
+                unavailable("the kernel sent it, e.g. for a key that was typed at the terminal")
+            }
+            SignalOrigin::Unknown => unavailable("the platform does not say who sends a signal"),
+        }
+    }
+
+    pub(super) fn to_json(&self) -> Value {
+        let mut document = self.process.to_json();
+        document["uid"] = json!(self.uid);
+        document["how"] = json!(self.how);
+        document
     }
 }
 

@@ -2,17 +2,13 @@
 
 use std::path::Path;
 
-use crate::claim::aside::Errand;
-use crate::claim::examine::{Claimant, Evicted};
-use crate::claim::obstacle::Obstacle;
-use crate::names::{InstanceId, Nonce, Office};
+use crate::claim::{Claimant, Errand, Obstacle};
 use crate::office::options::{Replace, Succession};
-use crate::process::subject::Subject;
-use crate::records::instances::{Origin, Record};
-use crate::scoped::acquire::GrantedLock;
-use crate::scoped::request::LockRequest;
-use crate::stop_budget;
-use crate::store::held::OwnRow;
+use crate::process::Subject;
+use crate::records::{Origin, Record};
+use crate::scoped::GrantedLock;
+use crate::store::OwnRow;
+use crate::{Evicted, InstanceId, LockRequest, Nonce, Office, stop_budget};
 
 /// Everything a claim needs to know before it opens its transaction.
 #[derive(Clone, Debug)]
@@ -40,6 +36,7 @@ pub(crate) struct Candidate<'a> {
 
 impl<'a> Candidate<'a> {
     /// For a process that does not link the library.
+    #[cfg_attr(not(feature = "cli"), expect(dead_code))]
     pub(crate) fn by_pid(office: &'a Office, home: Option<&'a Path>, subject: &'a Subject) -> Self {
         Self {
             office,
@@ -78,7 +75,7 @@ pub(crate) struct Granted {
 
 /// What one transaction came to.
 #[derive(Debug)]
-pub(crate) enum Outcome {
+pub(crate) enum ClaimOutcome {
     Granted(Granted),
     /// The recorded process holds the office already, by a row that `--pid` made.
     AlreadyRecorded(Box<Record>),

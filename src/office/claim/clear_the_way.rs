@@ -2,27 +2,24 @@
 
 use std::path::Path;
 
-use crate::claim::aside::{Aside, Errand};
-use crate::claim::examine::{Count, Examined, examine};
-use crate::claim::obstacle::{Obstacle, Watch};
-use crate::claim::older;
+use crate::claim::obstacle::Watch;
 use crate::claim::older::Met;
-use crate::error::Result;
+use crate::claim::older_home::home_of_claim;
+use crate::claim::{Count, Errand, Examined, Lookups, Obstacle, examine, older};
 use crate::liveness::{DeadReason, Lease};
-use crate::office::claim::candidate::{Candidate, Outcome};
+use crate::office::claim::candidate::{Candidate, ClaimOutcome};
 use crate::office::claim::insert;
-use crate::owner;
-use crate::owner::holder::Holder;
 use crate::owner::older as owner_older;
-use crate::records::instances::{EndReason, LockNow, Record};
-use crate::store::handle::Inner;
-use crate::store::transaction::Tx;
+use crate::records::instances::LockNow;
+use crate::records::{EndReason, Record};
+use crate::store::{Inner, Tx};
+use crate::{Holder, Result, owner};
 
 /// What a claim found on its way to the office itself.
-pub(crate) enum Way {
+pub(crate) enum OfficeWay {
     /// Nobody, or one whose row is to be ended for this reason.
     Clear(Option<(Box<Record>, EndReason)>),
-    Not(Outcome),
+    Not(ClaimOutcome),
 }
 
 /// Looks at whoever is on record as the holder, and then for an older gateway that is not.
@@ -30,11 +27,11 @@ pub(super) fn clear_the_way(
     tx: &Tx<'_>,
     inner: &Inner,
     candidate: &Candidate<'_>,
-    aside: &Aside,
+    aside: &Lookups,
     count: Count,
-) -> Result<Way> {
+) -> Result<OfficeWay> {
     let office = candidate.office;
-    let legacy_home = older::home_of_claim(tx, office, candidate.legacy_home)?;
+    let legacy_home = home_of_claim(tx, office, candidate.legacy_home)?;
     let mut live = owner::live(tx, office)?;
     let legacy_home = legacy_home.or_else(|| owner_older::home_of_holder(live.as_ref()?));
     let mut has_met_older = false;
@@ -49,41 +46,43 @@ pub(super) fn clear_the_way(
                 match examine(inner, candidate.claimant(), &record, Lease::None, aside) {
                     Examined::Over(reason) => Some((Box::new(record), reason)),
                     Examined::Same => {
-                        return Ok(Way::Not(Outcome::AlreadyRecorded(Box::new(record))));
+                        return Ok(OfficeWay::Not(ClaimOutcome::AlreadyRecorded(Box::new(record))));
                     }
-                    Examined::Errand(errand) => return Ok(Way::Not(Outcome::Errand(errand))),
+                    Examined::Errand(errand) => {
+                        return Ok(OfficeWay::Not(ClaimOutcome::Errand(errand)));
+                    }
                     Examined::InTheWay(judged) => {
                         if let Some(home) = legacy_home.as_deref()
                             && let Some(beside) =
                                 beside_replaced(tx, inner, candidate, home, &record)?
                         {
                             return insert::refuse_candidate(tx, inner, candidate, count, beside)
-                                .map(Way::Not);
+                                .map(OfficeWay::Not);
                         }
                         let mut holder = Box::new(Holder::of(&record, office, &judged));
                         holder.add_what_it_said(tx, inner, &record)?;
                         let watch = Some(Watch { fence: record.id.as_i64(), record });
                         let obstacle = Box::new(Obstacle { holder, watch });
                         return insert::refuse_candidate(tx, inner, candidate, count, obstacle)
-                            .map(Way::Not);
+                            .map(OfficeWay::Not);
                     }
                 }
             }
         };
         let Some(home) = legacy_home.as_deref().filter(|_| !has_met_older) else {
-            return Ok(Way::Clear(over));
+            return Ok(OfficeWay::Clear(over));
         };
         let claimant = candidate.subject.pid;
         live = match older::meet(tx, inner, office, home, claimant, over.as_ref())? {
             // Once: it may not have been asked to.
             Met::Coming(record) if !aside.has_awaited(record.id) => {
                 let errand = Errand::AwaitOlderLock(record, home.to_owned());
-                return Ok(Way::Not(Outcome::Errand(errand)));
+                return Ok(OfficeWay::Not(ClaimOutcome::Errand(errand)));
             }
-            Met::Nobody | Met::Coming(_) => return Ok(Way::Clear(over)),
+            Met::Nobody | Met::Coming(_) => return Ok(OfficeWay::Clear(over)),
             Met::Ours(obstacle) => {
                 return insert::refuse_candidate(tx, inner, candidate, count, obstacle)
-                    .map(Way::Not);
+                    .map(OfficeWay::Not);
             }
             Met::Older(record) => Some(*record),
         };

@@ -3,16 +3,13 @@
 use std::path::Path;
 
 use crate::claim::wait::{WaitOptions, until_granted};
-use crate::error::{Error, Result};
-use crate::names::Office;
 use crate::office::claim::candidate::Candidate;
 use crate::office::claim::{Claim, Won};
 use crate::office::options::ClaimOptions;
 use crate::office::profile::Profile;
 use crate::office::takeover::carry_out;
-use crate::patience::Stopped;
 use crate::scoped::survey;
-use crate::store::Store;
+use crate::{Error, Office, Result, Stopped, Store};
 
 /// Claims `office` for this process.
 pub(crate) fn claim_for_myself(

@@ -2,23 +2,16 @@
 
 use serde_json::json;
 
-use crate::claim::examine::{Attachment, Count, Evicted};
-use crate::claim::obstacle::Obstacle;
-use crate::error::Result;
-use crate::names::{Nonce, Wanted};
-use crate::office::claim::candidate::{Candidate, Granted, Outcome};
+use crate::claim::{Attachment, Count, Obstacle};
+use crate::office::claim::candidate::{Candidate, ClaimOutcome, Granted};
 use crate::office::storm;
 use crate::owner::ending;
-use crate::records::events::EventRecord;
-use crate::records::instances::{End, EndReason, NewInstance};
-use crate::records::runtime::Owner;
+use crate::records::runtime::Speaker;
 use crate::records::starts::Start;
-use crate::records::{profiles, reservations, starts};
+use crate::records::{End, EndReason, EventRecord, NewInstance, profiles, reservations, starts};
 use crate::scoped::survey;
-use crate::store::handle::Inner;
-use crate::store::held::OwnRow;
-use crate::store::ourselves;
-use crate::store::transaction::Tx;
+use crate::store::{Inner, OwnRow, Tx, ourselves};
+use crate::{Evicted, Nonce, Result, Wanted};
 
 /// Counts a refusal, and says when the next start may come.
 pub(crate) fn refuse_candidate(
@@ -27,7 +20,7 @@ pub(crate) fn refuse_candidate(
     candidate: &Candidate<'_>,
     count: Count,
     mut obstacle: Box<Obstacle>,
-) -> Result<Outcome> {
+) -> Result<ClaimOutcome> {
     let holder = &mut *obstacle.holder;
     if count == Count::Yes {
         let (instance, reason) = (holder.instance, holder.reason);
@@ -39,7 +32,7 @@ pub(crate) fn refuse_candidate(
     }
     let backoff_ms = backoff_ms(tx, inner, candidate)?;
     holder.retry_after_ms = backoff_ms.or(holder.retry_after_ms);
-    Ok(Outcome::Held(obstacle))
+    Ok(ClaimOutcome::Held(obstacle))
 }
 
 fn record_start(
@@ -102,7 +95,7 @@ pub(super) fn insert(
     if candidate.heartbeat_every_ms.is_some() {
         // The claim is the first sign of life: the next one is expected from now on.
         let writer = ourselves::by_self(inner);
-        let owner = Owner {
+        let owner = Speaker {
             id: instance,
             office: candidate.office,
             pid: Some(candidate.subject.pid),

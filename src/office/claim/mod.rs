@@ -11,22 +11,16 @@ pub(crate) mod once;
 
 use std::sync::Arc;
 
-use crate::claim::aside::Aside;
-use crate::claim::examine::{ATTEMPTS, Attachment, Count, changes_too_fast};
-use crate::claim::sweep::Force;
 use crate::claim::wait::{Attempt, Turn};
+use crate::claim::{ATTEMPTS, Attachment, Count, Lookups, changes_too_fast};
 use crate::clock::Deadline;
-use crate::error::{Error, Result};
-use crate::office::claim::candidate::{Candidate, Outcome};
-use crate::office::takeover::{Plan, Step, reserve};
+use crate::office::claim::candidate::{Candidate, ClaimOutcome};
+use crate::office::takeover::{Plan, TakeoverStep, reserve};
 use crate::office::tenure::{Shares, Tenure};
-use crate::owner::holder::Holder;
 use crate::records::{instances, profiles};
-use crate::store::Store;
-use crate::store::handle::Inner;
 use crate::store::held::{Held, HeldOffice};
-use crate::store::transaction::Tx;
-use crate::sync::lock;
+use crate::store::{Inner, Tx};
+use crate::{Error, Force, Holder, Result, Store};
 
 /// The answer to a claim.
 #[derive(Debug)]
@@ -66,11 +60,11 @@ fn attempt(store: &Store, candidate: &Candidate<'_>, turn: &Turn) -> Result<Atte
     let inner = &store.inner;
     let candidate = Candidate { waiter: turn.waiter, ..candidate.clone() };
     let count = if turn.waiter.is_some() { Count::No } else { Count::Yes };
-    let mut aside = Aside::default();
+    let mut aside = Lookups::default();
     for _ in 0..ATTEMPTS + candidate.locks.len() {
         // Claims of this process are serialised, so that its own fresh row is never taken for
         // another process' one. Order: what is held, then the writer.
-        let mut held = lock(&inner.held);
+        let mut held = inner.held.lock();
         if let Some(shared) = share(store, &mut held, &candidate)? {
             return Ok(Attempt::Shared(Won::Tenure(shared)));
         }
@@ -78,20 +72,20 @@ fn attempt(store: &Store, candidate: &Candidate<'_>, turn: &Turn) -> Result<Atte
             inner.write(|tx| claim_or_reserve(tx, inner, &candidate, &aside, count))
         })?;
         let outcome = match step {
-            Step::Claimed(outcome) => outcome,
-            Step::Reserved(reserved) => {
+            TakeoverStep::Claimed(outcome) => outcome,
+            TakeoverStep::Reserved(reserved) => {
                 return Ok(Attempt::Granted(Won::Plan(reserved.plan(inner))));
             }
         };
         match outcome {
-            Outcome::Errand(errand) => {
+            ClaimOutcome::Errand(errand) => {
                 drop(held);
                 let is_forced = candidate.replace.is_some_and(|replace| replace.force);
                 let force = if is_forced { Force::Yes } else { Force::No };
                 let trust = errand.trust(inner, force);
                 aside.run(errand, turn.deadline, &trust)?;
             }
-            Outcome::Granted(granted) => {
+            ClaimOutcome::Granted(granted) => {
                 let office = HeldOffice { row: granted.row.clone(), claims: 1 };
                 held.offices.insert(candidate.office.clone(), office);
                 for lock in &granted.locks {
@@ -106,8 +100,8 @@ fn attempt(store: &Store, candidate: &Candidate<'_>, turn: &Turn) -> Result<Atte
                     Shares::No,
                 ))));
             }
-            Outcome::Held(obstacle) => return Ok(Attempt::Held(obstacle)),
-            Outcome::AlreadyRecorded(record) => {
+            ClaimOutcome::Held(obstacle) => return Ok(Attempt::Held(obstacle)),
+            ClaimOutcome::AlreadyRecorded(record) => {
                 return Err(Error::internal(format!(
                     "instance {} claims to be ours without our nonce",
                     record.id
@@ -123,19 +117,19 @@ fn claim_or_reserve(
     tx: &Tx<'_>,
     inner: &Arc<Inner>,
     candidate: &Candidate<'_>,
-    aside: &Aside,
+    aside: &Lookups,
     count: Count,
-) -> Result<Step> {
+) -> Result<TakeoverStep> {
     let Some(replace) = candidate.replace.filter(|_| candidate.succession.is_none()) else {
         return once::claim_once(tx, inner, candidate, &Attachment::Own, aside, count)
-            .map(Step::Claimed);
+            .map(TakeoverStep::Claimed);
     };
     // Not a refusal yet.
     match once::claim_once(tx, inner, candidate, &Attachment::Own, aside, Count::No)? {
-        Outcome::Held(obstacle) => {
+        ClaimOutcome::Held(obstacle) => {
             reserve::reserve(tx, inner, candidate, replace, obstacle, aside, count)
         }
-        outcome => Ok(Step::Claimed(outcome)),
+        outcome => Ok(TakeoverStep::Claimed(outcome)),
     }
 }
 
@@ -148,13 +142,13 @@ fn share(store: &Store, held: &mut Held, candidate: &Candidate<'_>) -> Result<Op
         instances::by_id(connection, ours.row.instance)
     })?;
     let is_missing = live.is_none();
-    let still_ours = live
-        .is_some_and(|record| record.ended_at_ms.is_none() && record.belongs_to(&ours.row.nonce));
+    let still_ours =
+        live.is_some_and(|record| record.is_live() && record.belongs_to(&ours.row.nonce));
     if !still_ours {
         let lost = ours.row.instance;
         // A live row is never deleted: this is an older copy of the store, written over it.
         if is_missing {
-            store.inner.note_lost(held, lost);
+            store.inner.held_before.note_lost(held, lost);
         }
         held.forget(lost);
         return Ok(None);

@@ -1,23 +1,15 @@
 //! Claiming an office: one transaction that looks, judges, ends the dead and inserts.
 
-use crate::claim::aside::Aside;
-use crate::claim::examine::{Attachment, Count, Evicted};
-use crate::claim::obstacle::Obstacle;
-use crate::claim::{obstacle, sweep};
-use crate::error::Result;
-use crate::names::Wanted;
-use crate::office::claim::candidate::{Candidate, Outcome};
-use crate::office::claim::clear_the_way::Way;
+use crate::claim::{Attachment, Count, Lookups, Obstacle, obstacle, sweep};
+use crate::office::claim::candidate::{Candidate, ClaimOutcome};
+use crate::office::claim::clear_the_way::OfficeWay;
 use crate::office::claim::{clear_the_way, insert};
-use crate::owner::holder::Holder;
 use crate::owner::{ending, judge};
-use crate::patience::Stopped;
-use crate::records::instances::{End, EndReason};
-use crate::records::{instances, profiles, starts};
+use crate::records::{End, EndReason, instances, profiles, starts};
 use crate::scoped::survey::{LockClaim, Surveyed};
 use crate::scoped::{acquire, survey};
-use crate::store::handle::Inner;
-use crate::store::transaction::Tx;
+use crate::store::{Inner, Tx};
+use crate::{Evicted, Holder, Result, Stopped, Wanted};
 
 /// The heart of every claim, inside one write transaction. Looks at everything before it ends
 /// anything: a refused claim changes nobody.
@@ -26,17 +18,17 @@ pub(crate) fn claim_once(
     inner: &Inner,
     candidate: &Candidate<'_>,
     attachment: &Attachment,
-    aside: &Aside,
+    aside: &Lookups,
     count: Count,
-) -> Result<Outcome> {
+) -> Result<ClaimOutcome> {
     let office = candidate.office;
     profiles::check_home(tx, office, candidate.home_to_check())?;
     // Before any row is ended: what relies on an anchor now loses it with a later claim at the
     // earliest, when this one is certain to have been committed.
     let named = tx.named_anchors()?;
     let over = match clear_the_way::clear_the_way(tx, inner, candidate, aside, count)? {
-        Way::Clear(over) => over,
-        Way::Not(outcome) => return Ok(outcome),
+        OfficeWay::Clear(over) => over,
+        OfficeWay::Not(outcome) => return Ok(outcome),
     };
     let wanted = Wanted::Office(office.clone());
     if let Some(obstacle) = obstacle::reserved_by_another(tx, inner, &wanted, candidate.waiter)? {
@@ -52,7 +44,7 @@ pub(crate) fn claim_once(
     };
     let ways = match survey::survey(tx, inner, &lock_claim, aside, count)? {
         Surveyed::Clear(ways) => ways,
-        Surveyed::Errand(errand) => return Ok(Outcome::Errand(errand)),
+        Surveyed::Errand(errand) => return Ok(ClaimOutcome::Errand(errand)),
         Surveyed::Held(obstacle) => {
             return insert::refuse_candidate(tx, inner, candidate, count, obstacle);
         }
@@ -86,5 +78,5 @@ pub(crate) fn claim_once(
         instances::prune_history(tx, office, |anchor| judge::is_held(inner, anchor))?;
         instances::forget_notes_of_earlier(tx, office)?;
     }
-    Ok(Outcome::Granted(granted))
+    Ok(ClaimOutcome::Granted(granted))
 }

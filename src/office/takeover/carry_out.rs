@@ -1,24 +1,18 @@
 //! Takes an office over: reserves it, has its holder end, and claims it.
 
-use crate::claim::sweep::Force;
-use crate::error::Result;
 use crate::liveness::Lease;
-use crate::names::{Office, Wanted};
 use crate::office::claim::candidate::Candidate;
 use crate::office::claim::{Claim, claim_reserved};
 use crate::office::options::{Replace, Succession};
 use crate::office::takeover::pursuit::{Asking, Insistence, Pursued, Pursuit};
-use crate::office::takeover::{Plan, Target};
+use crate::office::takeover::{Plan, TakeoverTarget};
 use crate::office::tenure::Replaced;
-use crate::owner::holder::Holder;
-use crate::owner::{holder, judge};
-use crate::patience::Cancel;
-use crate::process::descendants::LeftOver;
+use crate::owner::{because, judge};
 use crate::records::locks;
 use crate::stop_budget::KILL_GRACE;
-use crate::store::Store;
-use crate::store::handle::Inner;
+use crate::store::Inner;
 use crate::sys::Unproven;
+use crate::{Cancel, Force, Holder, LeftOver, Office, Result, Store, Wanted};
 
 /// Brings the owners to an end, and claims.
 pub(crate) fn carry_out(
@@ -44,11 +38,11 @@ pub(crate) fn carry_out(
         match pursuit.finish(Insistence::Kill, cancel) {
             Pursued::Over { killed: was_killed } => killed.push(was_killed),
             Pursued::Cancelled | Pursued::TimedOut => {
-                return Ok(Claim::Held(still_there(inner, target, holder::TIMED_OUT)?));
+                return Ok(Claim::Held(still_there(inner, target, because::TIMED_OUT)?));
             }
             Pursued::CannotSignal(why) => {
                 tracing::warn!(pid = target.record.pid, %why, "cannot end the holder");
-                let mut holder = still_there(inner, target, holder::CANNOT_SIGNAL)?;
+                let mut holder = still_there(inner, target, because::CANNOT_SIGNAL)?;
                 holder.is_our_ancestor = why == Unproven::Ancestor;
                 return Ok(Claim::Held(holder));
             }
@@ -82,7 +76,11 @@ pub(crate) fn carry_out(
 }
 
 /// Whoever was to be replaced, and why it was not.
-fn still_there(inner: &Inner, target: &Target, reason: &'static str) -> Result<Box<Holder>> {
+fn still_there(
+    inner: &Inner,
+    target: &TakeoverTarget,
+    reason: &'static str,
+) -> Result<Box<Holder>> {
     let judged = judge::look(inner, &target.record, Lease::None);
     let mut holder = match &target.wanted {
         Wanted::Office(office) => Holder::of(&target.record, office, &judged),

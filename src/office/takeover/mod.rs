@@ -19,22 +19,19 @@ pub(crate) mod stop;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::claim::sweep;
 use crate::claim::waiting_row::WaitingRow;
 use crate::clock::millis;
-use crate::error::Result;
 use crate::liveness::Evidence;
-use crate::names::{InstanceId, MarkerName, Nonce, Wanted};
-use crate::office::claim::candidate::Outcome;
-use crate::records::instances::Record;
-use crate::records::markers::{Marker, NewMarker};
-use crate::store::handle::Inner;
-use crate::store::transaction::Tx;
-
-use crate::process::descendants::LeftOver;
+use crate::office::claim::candidate::ClaimOutcome;
+use crate::process::Orphan;
+use crate::records::{NewMarker, Record};
+use crate::store::{Inner, Tx};
+use crate::{Holder, InstanceId, LeftOver, Marker, MarkerName, Nonce, Result, Wanted};
 
 /// An owner to be brought to an end.
 #[derive(Debug)]
-pub(crate) struct Target {
+pub(crate) struct TakeoverTarget {
     record: Record,
     /// What is wanted of it.
     wanted: Wanted,
@@ -42,7 +39,7 @@ pub(crate) struct Target {
     children: Option<Vec<LeftOver>>,
 }
 
-impl Target {
+impl TakeoverTarget {
     fn new(record: Record, wanted: Wanted, seen: &Evidence) -> Self {
         // The numbers of another namespace are those of strangers here.
         let children = if seen.is_here() { None } else { Some(Vec::new()) };
@@ -58,13 +55,13 @@ impl Target {
 #[derive(Debug)]
 pub(crate) struct Plan {
     row: WaitingRow,
-    targets: Vec<Target>,
+    targets: Vec<TakeoverTarget>,
 }
 
 /// What one attempt came to.
 #[derive(Debug)]
-pub(crate) enum Step {
-    Claimed(Outcome),
+pub(crate) enum TakeoverStep {
+    Claimed(ClaimOutcome),
     Reserved(Reserved),
 }
 
@@ -73,7 +70,7 @@ pub(crate) enum Step {
 pub(crate) struct Reserved {
     instance: InstanceId,
     nonce: Nonce,
-    targets: Vec<Target>,
+    targets: Vec<TakeoverTarget>,
 }
 
 impl Reserved {
@@ -109,4 +106,15 @@ fn write_request(
         ttl_ms: millis(ttl),
     };
     new.write(tx).map(|written| Some(written.marker))
+}
+
+/// Whoever may be at work although nobody is on record.
+fn orphan_in(tx: &Tx<'_>, inner: &Inner, wanted: &Wanted) -> Result<Option<Box<Holder>>> {
+    let sweep = sweep::sweep(tx, inner, &tx.named_anchors()?, [wanted.clone()])?;
+    Ok(sweep.orphans.first().map(|orphan| holder_of(wanted, orphan)))
+}
+
+fn holder_of(wanted: &Wanted, orphan: &Orphan) -> Box<Holder> {
+    let holder = Holder::orphan(wanted.clone(), orphan.pid);
+    Box::new(Holder { verdict: "unknown", ..holder })
 }

@@ -4,24 +4,16 @@
 use std::time::Duration;
 
 use crate::claim::aside;
-use crate::claim::sweep::Force;
 use crate::clock::Deadline;
-use crate::liveness::{AliveReason, Lease, Observed, Verdict};
-use crate::names::Wanted;
-use crate::office::takeover::Target;
-use crate::owner::evidence::LiveCommandLine;
-use crate::owner::judge::judge_record;
-use crate::owner::older;
-use crate::patience::Cancel;
-use crate::process::descendants::LeftOver;
-use crate::records::instances::Record;
-use crate::records::locks::LockRow;
-use crate::records::{instances, locks};
+use crate::liveness::{AliveReason, Observed, Verdict};
+use crate::office::takeover::TakeoverTarget;
+use crate::owner::{judgement, older};
+use crate::patience::with_budget;
+use crate::records::{LockRow, Record, instances, locks};
 use crate::stop_budget::KILL_GRACE;
-use crate::store::busy::with_budget;
-use crate::store::handle::Inner;
-use crate::sys;
+use crate::store::Inner;
 use crate::sys::{Proven, Unproven};
+use crate::{Cancel, Force, LeftOver, Wanted, sys};
 
 /// Between two looks whether an owner is gone, where the kernel does not wake us: when it lets go
 /// without ending, or cannot be pinned. Each costs some 40 µs.
@@ -85,14 +77,14 @@ impl<'a> Pursuit<'a> {
     /// means this very owner.
     pub(crate) fn begin(
         inner: &'a Inner,
-        Target { record, wanted, children }: &'a Target,
+        TakeoverTarget { record, wanted, children }: &'a TakeoverTarget,
         budget: Duration,
         grace: Duration,
         asking: Asking,
         force: Force,
     ) -> Self {
         let trust = &aside::trust_in(inner, record, force);
-        let judged = judge_record(inner, record, Lease::None, &LiveCommandLine::not_read());
+        let judged = judgement(inner, record);
         let (mut owner, child) = if older::has_let_go(record) {
             // Whoever has that lock now is somebody else, who is not to be signalled.
             (Err(Unproven::Gone), None)
@@ -221,8 +213,7 @@ impl<'a> Pursuit<'a> {
         if has_let_go.unwrap_or(false) {
             return true;
         }
-        let judged =
-            judge_record(self.inner, self.record, Lease::None, &LiveCommandLine::not_read());
+        let judged = judgement(self.inner, self.record);
         if matches!(judged.verdict, Verdict::Dead(_)) {
             return true;
         }

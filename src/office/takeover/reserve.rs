@@ -4,33 +4,25 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use crate::claim::aside::{Aside, Errand};
-use crate::claim::examine::{Attachment, Count, Examined, examine};
-use crate::claim::obstacle::{Obstacle, Watch};
+use crate::claim::obstacle::Watch;
 use crate::claim::waiting_row::{WaitingAs, WaitingRow};
-use crate::claim::{obstacle, ours};
+use crate::claim::{
+    Attachment, Count, Errand, Examined, Lookups, Obstacle, examine, obstacle, ours,
+};
 use crate::clock::millis;
-use crate::error::Result;
 use crate::liveness::Lease;
-use crate::names::{LockName, MarkerName, Nonce, Office, Wanted};
-use crate::office::claim::candidate::{Candidate, Outcome};
+use crate::office::claim::candidate::{Candidate, ClaimOutcome};
 use crate::office::claim::insert::refuse_candidate;
 use crate::office::claim::once::claim_once;
 use crate::office::options::Replace;
-use crate::office::takeover::{Reserved, Step, Target};
-use crate::owner::holder::Holder;
-use crate::owner::request::InProgress;
-use crate::owner::{ending, holder};
-use crate::records::events::EventRecord;
-use crate::records::instances::Record;
+use crate::office::takeover::{Reserved, TakeoverStep, TakeoverTarget};
+use crate::owner::{InProgress, because, ending};
 use crate::records::profiles::check_homes_of_both;
 use crate::records::reservations::Purpose;
-use crate::records::{instances, locks, reservations};
+use crate::records::{EventRecord, Record, instances, locks, reservations};
 use crate::scoped::survey;
-use crate::store::handle::Inner;
-use crate::store::ourselves;
-use crate::store::transaction::Tx;
-use crate::{owner, stop_budget};
+use crate::store::{Inner, Tx, ourselves};
+use crate::{Holder, LockName, MarkerName, Nonce, Office, Result, Wanted, owner, stop_budget};
 
 /// A live holder refused the claim: reserves the office, and all locks that come with it, and
 /// writes down who is asked to end. Refuses if that may not be.
@@ -40,18 +32,18 @@ pub(crate) fn reserve(
     candidate: &Candidate<'_>,
     replace: &Replace,
     obstacle: Box<Obstacle>,
-    aside: &Aside,
+    aside: &Lookups,
     count: Count,
-) -> Result<Step> {
+) -> Result<TakeoverStep> {
     let refuse = |obstacle: Box<Obstacle>| {
-        refuse_candidate(tx, inner, candidate, count, obstacle).map(Step::Claimed)
+        refuse_candidate(tx, inner, candidate, count, obstacle).map(TakeoverStep::Claimed)
     };
     // Nobody on record, or somebody who was first.
-    if obstacle.watch.is_none() || obstacle.holder.reason == holder::RESERVED {
+    if obstacle.watch.is_none() || obstacle.holder.reason == because::RESERVED {
         return refuse(obstacle);
     }
     let survey = Survey { tx, inner, candidate, replace, aside };
-    let mut targets: Vec<Target> = Vec::new();
+    let mut targets: Vec<TakeoverTarget> = Vec::new();
     let wanted = std::iter::once(None).chain(candidate.locks.iter().map(Some));
     for wanted in wanted {
         let found = match wanted {
@@ -59,10 +51,12 @@ pub(crate) fn reserve(
             Some(request) => survey.holder_of_lock(request.name(), &targets)?,
         };
         match found {
-            Found::Nobody => {}
-            Found::Target(target) => targets.push(*target),
-            Found::Refused(obstacle) => return refuse(obstacle),
-            Found::Errand(errand) => return Ok(Step::Claimed(Outcome::Errand(errand))),
+            Inquiry::Nobody => {}
+            Inquiry::Target(target) => targets.push(*target),
+            Inquiry::Refused(obstacle) => return refuse(obstacle),
+            Inquiry::Errand(errand) => {
+                return Ok(TakeoverStep::Claimed(ClaimOutcome::Errand(errand)));
+            }
         }
     }
     if let Some(record) = ours::row_in_the_way(tx, candidate.office, candidate.legacy_home)?
@@ -73,26 +67,28 @@ pub(crate) fn reserve(
             check_homes_of_both(tx, candidate.office, candidate.home, &office)?;
         }
         match survey.holder(record, &office)? {
-            Found::Nobody => {}
-            Found::Target(target) => targets.push(*target),
-            Found::Refused(obstacle) => return refuse(obstacle),
-            Found::Errand(errand) => return Ok(Step::Claimed(Outcome::Errand(errand))),
+            Inquiry::Nobody => {}
+            Inquiry::Target(target) => targets.push(*target),
+            Inquiry::Refused(obstacle) => return refuse(obstacle),
+            Inquiry::Errand(errand) => {
+                return Ok(TakeoverStep::Claimed(ClaimOutcome::Errand(errand)));
+            }
         }
     }
     if targets.is_empty() {
         // Whoever stood in the way has died since, in this very instant.
         let outcome = claim_once(tx, inner, candidate, &Attachment::Own, aside, count)?;
-        return Ok(Step::Claimed(outcome));
+        return Ok(TakeoverStep::Claimed(outcome));
     }
     // Before anybody is asked: a `run` may follow its marker at once, and then they are nobody's.
     for target in targets.iter_mut().filter(|target| target.children.is_none()) {
         let Some(children) = aside.children(target.record.id) else {
             let errand = Errand::ListChildren(Box::new(target.record.clone()));
-            return Ok(Step::Claimed(Outcome::Errand(errand)));
+            return Ok(TakeoverStep::Claimed(ClaimOutcome::Errand(errand)));
         };
         target.children = Some(children);
     }
-    write_down(tx, inner, candidate, targets).map(Step::Reserved)
+    write_down(tx, inner, candidate, targets).map(TakeoverStep::Reserved)
 }
 
 /// A look at everybody who holds what a taker wants.
@@ -101,20 +97,20 @@ struct Survey<'a> {
     inner: &'a Inner,
     candidate: &'a Candidate<'a>,
     replace: &'a Replace,
-    aside: &'a Aside,
+    aside: &'a Lookups,
 }
 
 /// Who holds one of the things that a taker wants.
-enum Found {
+enum Inquiry {
     Nobody,
     /// It is to be asked to end.
-    Target(Box<Target>),
+    Target(Box<TakeoverTarget>),
     /// It may not be asked.
     Refused(Box<Obstacle>),
     Errand(Errand),
 }
 
-impl Found {
+impl Inquiry {
     fn refused(holder: Holder, record: Record, fence: i64) -> Self {
         let watch = Some(Watch { record, fence });
         Self::Refused(Box::new(Obstacle { holder: Box::new(holder), watch }))
@@ -122,25 +118,25 @@ impl Found {
 }
 
 impl Survey<'_> {
-    fn holder_of_office(&self) -> Result<Found> {
+    fn holder_of_office(&self) -> Result<Inquiry> {
         let office = self.candidate.office;
         match owner::live(self.tx, office)? {
             Some(record) => self.holder(record, office),
-            None => Ok(Found::Nobody),
+            None => Ok(Inquiry::Nobody),
         }
     }
 
     /// The holder of `office`, which may be that of another profile with the same directory of an
     /// older program.
-    fn holder(&self, record: Record, office: &Office) -> Result<Found> {
+    fn holder(&self, record: Record, office: &Office) -> Result<Inquiry> {
         let wanted = Wanted::Office(office.clone());
         let judged = match self.examine(&record, Lease::None) {
             Examined::InTheWay(judged) => judged,
-            Examined::Errand(errand) => return Ok(Found::Errand(errand)),
-            Examined::Over(_) | Examined::Same => return Ok(Found::Nobody),
+            Examined::Errand(errand) => return Ok(Inquiry::Errand(errand)),
+            Examined::Over(_) | Examined::Same => return Ok(Inquiry::Nobody),
         };
         if let Some(held) = obstacle::reserved_by_another(self.tx, self.inner, &wanted, None)? {
-            return Ok(Found::Refused(held));
+            return Ok(Inquiry::Refused(held));
         }
         if let Some(asked) = InProgress::of(self.tx, self.inner, record.id)? {
             return Ok(asked.refused(&wanted));
@@ -149,44 +145,44 @@ impl Survey<'_> {
             let mut holder = Holder::of(&record, office, &judged);
             holder.add_what_it_said(self.tx, self.inner, &record)?;
             let fence = record.id.as_i64();
-            let holder = Holder { reason: holder::SUPERSEDED, ..holder };
-            return Ok(Found::refused(holder, record, fence));
+            let holder = Holder { reason: because::SUPERSEDED, ..holder };
+            return Ok(Inquiry::refused(holder, record, fence));
         }
-        Ok(Found::Target(Box::new(Target::new(record, wanted, &judged.evidence))))
+        Ok(Inquiry::Target(Box::new(TakeoverTarget::new(record, wanted, &judged.evidence))))
     }
 
     /// Of a lock whose holder is not among the `targets` already.
-    fn holder_of_lock(&self, name: &LockName, targets: &[Target]) -> Result<Found> {
+    fn holder_of_lock(&self, name: &LockName, targets: &[TakeoverTarget]) -> Result<Inquiry> {
         let wanted = Wanted::Lock(name.clone());
         if let Some(held) = obstacle::reserved_by_another(self.tx, self.inner, &wanted, None)? {
-            return Ok(Found::Refused(held));
+            return Ok(Inquiry::Refused(held));
         }
-        let Some(row) = locks::by_name(self.tx, name)? else { return Ok(Found::Nobody) };
+        let Some(row) = locks::by_name(self.tx, name)? else { return Ok(Inquiry::Nobody) };
         if targets.iter().any(|target| target.record.id == row.instance) {
-            return Ok(Found::Nobody);
+            return Ok(Inquiry::Nobody);
         }
-        let record = instances::by_id(self.tx, row.instance)?.filter(|it| it.ended_at_ms.is_none());
-        let Some(record) = record else { return Ok(Found::Nobody) };
+        let record = instances::by_id(self.tx, row.instance)?.filter(Record::is_live);
+        let Some(record) = record else { return Ok(Inquiry::Nobody) };
         let lease = row.lease(self.inner.observer(), self.inner.clock().boot_ms());
         let judged = match self.examine(&record, lease) {
             Examined::InTheWay(judged) => judged,
-            Examined::Errand(errand) => return Ok(Found::Errand(errand)),
-            Examined::Over(_) | Examined::Same => return Ok(Found::Nobody),
+            Examined::Errand(errand) => return Ok(Inquiry::Errand(errand)),
+            Examined::Over(_) | Examined::Same => return Ok(Inquiry::Nobody),
         };
         let mut holder = Holder::of_lock(&record, &row, &judged);
         holder.add_what_it_said(self.tx, self.inner, &record)?;
         // Another profile's is never taken: it has a home and a person of its own.
         if record.profile.as_ref() != Some(&self.candidate.office.profile) {
-            return Ok(Found::refused(holder, record, row.fence));
+            return Ok(Inquiry::refused(holder, record, row.fence));
         }
         if let Some(asked) = InProgress::of(self.tx, self.inner, record.id)? {
             return Ok(asked.refused(&wanted));
         }
         if self.is_superseded(&record)? {
-            let holder = Holder { reason: holder::SUPERSEDED, ..holder };
-            return Ok(Found::refused(holder, record, row.fence));
+            let holder = Holder { reason: because::SUPERSEDED, ..holder };
+            return Ok(Inquiry::refused(holder, record, row.fence));
         }
-        Ok(Found::Target(Box::new(Target::new(record, wanted, &judged.evidence))))
+        Ok(Inquiry::Target(Box::new(TakeoverTarget::new(record, wanted, &judged.evidence))))
     }
 
     fn examine(&self, record: &Record, lease: Lease) -> Examined {
@@ -207,7 +203,7 @@ fn write_down(
     tx: &Tx<'_>,
     inner: &Inner,
     candidate: &Candidate<'_>,
-    targets: Vec<Target>,
+    targets: Vec<TakeoverTarget>,
 ) -> Result<Reserved> {
     let office = Wanted::Office(candidate.office.clone());
     let argv = survey::masked(candidate.subject, candidate.locks);
@@ -223,7 +219,7 @@ fn write_down(
     if let Some(waiter) = candidate.waiter {
         ending::end_other(tx, waiter, &instances::End::new(instances::EndReason::Released))?;
     }
-    let longest = targets.iter().map(Target::budget).max().unwrap_or_default();
+    let longest = targets.iter().map(TakeoverTarget::budget).max().unwrap_or_default();
     let deadline = stop_budget::deadline(longest);
     let locks = candidate.locks.iter().map(|request| Wanted::Lock(request.name().clone()));
     // One of another profile must not come back before we are there.
@@ -261,9 +257,9 @@ fn write_down(
 }
 
 impl InProgress {
-    fn refused(self, wanted: &Wanted) -> Found {
+    fn refused(self, wanted: &Wanted) -> Inquiry {
         let holder = self.holder(wanted);
         let fence = self.requester.id.as_i64();
-        Found::refused(holder, self.requester, fence)
+        Inquiry::refused(holder, self.requester, fence)
     }
 }

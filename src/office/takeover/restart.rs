@@ -8,26 +8,23 @@ use std::time::Duration;
 
 use crate::claim::obstacle;
 use crate::clock::Deadline;
-use crate::error::Result;
 use crate::liveness::{Lease, Verdict};
-use crate::names::{InstanceId, Kind, MarkerName, Office, Wanted};
 use crate::office::profile::Profile;
-use crate::office::takeover::stop::orphan_in;
-use crate::office::takeover::write_request;
-use crate::owner;
-use crate::owner::evidence::LiveCommandLine;
-use crate::owner::holder::Holder;
-use crate::owner::judge::{judge_record, look};
-use crate::owner::request::InProgress;
-use crate::patience::{Cancel, PATIENCE_MIN};
-use crate::records::instances::Record;
+#[cfg(feature = "cli")]
+use crate::office::takeover::holder_of;
+use crate::office::takeover::{orphan_in, write_request};
+use crate::owner::{InProgress, judgement, look};
+use crate::patience::{PATIENCE_MIN, with_budget};
+#[cfg(feature = "cli")]
+use crate::process::Orphan;
 use crate::records::profiles::check_home;
-use crate::records::{instances, markers};
+use crate::records::{Record, instances, markers};
 use crate::status::answer;
-use crate::store::busy::with_budget;
-use crate::store::handle::Inner;
-use crate::store::transaction::Tx;
-use crate::{marker, stop_budget};
+use crate::store::{Inner, Tx};
+use crate::{
+    Cancel, Holder, InstanceId, Kind, MarkerName, Office, Result, Wanted, marker, owner,
+    stop_budget,
+};
 
 /// Between two looks whether a restart was served. A look is one read of about 20 µs.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
@@ -100,6 +97,14 @@ pub enum Restart {
     NotServed(Box<Holder>),
     /// Somebody withdrew the request, or asked for an end instead.
     Withdrawn(Box<Holder>),
+}
+
+impl Restart {
+    /// Nobody is on record, and `orphan` may be at work.
+    #[cfg(feature = "cli")]
+    pub(crate) fn of_orphan(office: &Office, orphan: &Orphan) -> Self {
+        Self::Orphaned(holder_of(&Wanted::Office(office.clone()), orphan))
+    }
 }
 
 enum Prepared {
@@ -177,7 +182,7 @@ fn prepare(
 ) -> Result<Prepared> {
     let wanted = Wanted::Office(office.clone());
     let alive = owner::live(tx, office)?.filter(|record| {
-        let judged = judge_record(inner, record, Lease::None, &LiveCommandLine::not_read());
+        let judged = judgement(inner, record);
         !matches!(judged.verdict, Verdict::Dead(_))
     });
     let Some(record) = alive else {
@@ -212,7 +217,7 @@ fn prepare(
 fn is_running(inner: &Inner, office: &Office) -> Result<bool> {
     let live = inner.read(|connection| owner::live(connection, office))?;
     Ok(live.is_some_and(|record| {
-        let judged = judge_record(inner, &record, Lease::None, &LiveCommandLine::not_read());
+        let judged = judgement(inner, &record);
         !matches!(judged.verdict, Verdict::Dead(_))
     }))
 }

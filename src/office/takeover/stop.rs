@@ -7,37 +7,29 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::claim::aside::trust_in;
-use crate::claim::examine::judge_to_end;
-use crate::claim::sweep::Force;
 use crate::claim::waiting_row::{WaitingAs, WaitingRow};
-use crate::claim::{examine, obstacle, ours, sweep};
+use crate::claim::{examine, judge_to_end, obstacle, ours};
 use crate::clock::{Deadline, millis};
-use crate::error::{Error, ErrorKind, Result};
 use crate::liveness::{Lease, Verdict};
-use crate::names::{InstanceId, Kind, MarkerName, Nonce, Office, Wanted};
 use crate::office::profile::Profile;
 use crate::office::takeover::pursuit::{Asking, Insistence, Pursued, Pursuit};
-use crate::office::takeover::restart::Restart;
-use crate::office::takeover::{Target, write_request};
-use crate::owner;
-use crate::owner::evidence::{LiveCommandLine, needs_command_line};
-use crate::owner::holder::Holder;
-use crate::owner::judge::{judge_record, look};
-use crate::owner::request::InProgress;
-use crate::owner::{ending, holder, orphan};
-use crate::patience::{Cancel, PATIENCE_MIN};
-use crate::process::anchor::sweep::Orphan;
-use crate::records::identities;
-use crate::records::instances::{End, EndReason, Origin, Record};
-use crate::records::profiles::{Desired, check_home, set_desired};
+use crate::office::takeover::{TakeoverTarget, holder_of, orphan_in, write_request};
+use crate::owner::{
+    InProgress, LiveCommandLine, because, ending, judgement, look, needs_command_line, orphan,
+};
+use crate::patience::{PATIENCE_MIN, with_budget};
+#[cfg(feature = "cli")]
+use crate::process::Orphan;
+use crate::records::profiles::{check_home, set_desired};
 use crate::records::reservations::{Purpose, Reservation};
-use crate::records::{instances, reservations};
+use crate::records::{End, EndReason, Origin, Record, identities, instances, reservations};
 use crate::status::answer;
-use crate::store::busy::with_budget;
-use crate::store::handle::Inner;
-use crate::store::transaction::Tx;
+use crate::store::{Inner, Tx};
 use crate::sys::{Pid, Proven, Unproven};
-use crate::{marker, stop_budget, sys};
+use crate::{
+    Cancel, Desired, Error, ErrorKind, Force, Holder, InstanceId, Kind, MarkerName, Nonce, Office,
+    Result, Wanted, marker, owner, stop_budget, sys,
+};
 
 /// How to stop an office's holder, see [`Profile::stop`].
 #[derive(Clone, Debug, Default)]
@@ -151,14 +143,6 @@ impl StopOutcome {
     }
 }
 
-impl Restart {
-    /// The same for a restart.
-    #[cfg(feature = "cli")]
-    pub(crate) fn of_orphan(office: &Office, orphan: &Orphan) -> Self {
-        Self::Orphaned(holder_of(&Wanted::Office(office.clone()), orphan))
-    }
-}
-
 /// The answer to [`Profile::stop`].
 #[derive(Debug)]
 #[non_exhaustive]
@@ -210,7 +194,7 @@ impl Profile {
         let command_line = inner.read(|connection| {
             check_home(connection, &office, self.home())?;
             let Some(record) = owner::live(connection, &office)? else { return Ok(None) };
-            let judged = judge_record(inner, &record, Lease::None, &LiveCommandLine::not_read());
+            let judged = judgement(inner, &record);
             Ok(needs_command_line(&judged.evidence).then_some(record))
         })?;
         let command_line =
@@ -347,21 +331,6 @@ fn nobody_on_record(tx: &Tx<'_>, inner: &Inner, wanted: &Wanted) -> Result<Prepa
     Ok(orphan_in(tx, inner, wanted)?.map_or(Prepared::NotRunning, Prepared::Orphan))
 }
 
-/// Whoever may be at work although nobody is on record.
-pub(super) fn orphan_in(
-    tx: &Tx<'_>,
-    inner: &Inner,
-    wanted: &Wanted,
-) -> Result<Option<Box<Holder>>> {
-    let sweep = sweep::sweep(tx, inner, &tx.named_anchors()?, [wanted.clone()])?;
-    Ok(sweep.orphans.first().map(|orphan| holder_of(wanted, orphan)))
-}
-
-fn holder_of(wanted: &Wanted, orphan: &Orphan) -> Box<Holder> {
-    let holder = Holder::orphan(wanted.clone(), orphan.pid);
-    Box::new(Holder { verdict: "unknown", ..holder })
-}
-
 fn refuse_ourselves(
     inner: &Inner,
     office: &Office,
@@ -415,7 +384,7 @@ fn finish(
     asking: Asking,
 ) -> StopOutcome {
     let wanted = Wanted::Office(office.clone());
-    let target = Target { record: record.clone(), wanted, children: Some(Vec::new()) };
+    let target = TakeoverTarget { record: record.clone(), wanted, children: Some(Vec::new()) };
     let budget = options.timeout.unwrap_or_else(|| target.budget());
     let (insistence, force) =
         if options.kill { (Insistence::Kill, Force::Yes) } else { (Insistence::Ask, Force::No) };
@@ -430,16 +399,16 @@ fn finish(
                 still_runs: pursuit.goes_on(),
             };
         }
-        Pursued::TimedOut => (holder::TIMED_OUT, "it has not ended in its time".to_owned()),
-        Pursued::Cancelled => (holder::TIMED_OUT, "nobody waited any longer".to_owned()),
+        Pursued::TimedOut => (because::TIMED_OUT, "it has not ended in its time".to_owned()),
+        Pursued::Cancelled => (because::TIMED_OUT, "nobody waited any longer".to_owned()),
         Pursued::CannotSignal(Unproven::Ancestor) => {
             is_our_ancestor = true;
             let why =
                 "it cannot be signalled, because it started this process; it was asked by a marker";
-            (holder::CANNOT_SIGNAL, why.to_owned())
+            (because::CANNOT_SIGNAL, why.to_owned())
         }
         Pursued::CannotSignal(why) => {
-            (holder::CANNOT_SIGNAL, format!("it cannot be signalled: {why}"))
+            (because::CANNOT_SIGNAL, format!("it cannot be signalled: {why}"))
         }
     };
     let (reason, why) = why;

@@ -2,12 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::error::Result;
 use crate::office::tenure::Tenure;
 use crate::scoped::attempt::{Acquire, Tenancy, acquire_for_myself, only};
-use crate::scoped::guard::ScopedLock;
-use crate::scoped::request::{AcquireOptions, LockRequest};
-use crate::store::Store;
+use crate::{AcquireOptions, LockRequest, Result, ScopedLock, Store};
 
 impl Tenure {
     /// Acquires a lock that ends with this tenure; never waits. See [`Tenure::acquire_all`].

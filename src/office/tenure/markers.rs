@@ -1,12 +1,8 @@
 //! The markers that are addressed to the holder of an office.
 
-use crate::error::Result;
-use crate::marker;
-use crate::marker::Consumed;
-use crate::marker::inquiry::StopInquiry;
-use crate::names::MarkerName;
 use crate::office::tenure::Tenure;
-use crate::records::markers::{Addressee, Marker};
+use crate::records::Addressee;
+use crate::{Consumed, Marker, MarkerName, Result, StopInquiry, marker};
 
 impl Tenure {
     /// Asks why this process is being stopped, from whatever thread handles its signals.

@@ -4,23 +4,23 @@ pub(crate) mod locks;
 pub(crate) mod markers;
 pub(crate) mod status;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 
-use crate::claim::examine::Evicted;
-use crate::claim::guard::{Footing, LossWatch, Lost, Standing, watch};
-use crate::error::Result;
-use crate::names::{InstanceId, LockName, Nonce, Office, ProfileName};
+use parking_lot::Mutex;
+
+use crate::claim::OwnedRow;
+use crate::claim::guard::watch;
 use crate::owner::ending;
-use crate::process::descendants::LeftOver;
-use crate::records::instances::{Command, End, EndReason};
+use crate::records::{Command, End, EndReason};
 use crate::records::{instances, markers as records_markers};
-use crate::scoped::acquire::GrantedLock;
-use crate::scoped::guard;
-use crate::store::Store;
-use crate::store::held::{OwnRow, Released};
-use crate::sync::lock;
+use crate::scoped::{GrantedLock, guard};
+use crate::store::OwnRow;
 use crate::sys::Pid;
+use crate::{
+    Evicted, InstanceId, LeftOver, LockName, LossWatch, Lost, Nonce, Office, ProfileName, Released,
+    Result, Standing, Store,
+};
 
 /// An office held by this process. Dropping it releases the office, unless another claim of this
 /// process shares it; the kernel releases it when the process ends, whatever way it ends.
@@ -30,7 +30,7 @@ use crate::sys::Pid;
 #[derive(Debug)]
 #[must_use = "dropping the tenure releases the office"]
 pub struct Tenure {
-    pub(crate) footing: Footing,
+    pub(crate) footing: OwnedRow,
     office: Office,
     nonce: Nonce,
     evicted: Option<Box<Evicted>>,
@@ -60,7 +60,7 @@ impl Tenure {
         shares: Shares,
     ) -> Self {
         Self {
-            footing: Footing {
+            footing: OwnedRow {
                 inner: Arc::clone(&store.inner),
                 instance: row.instance,
                 nonce_hash: row.nonce.hash(),
@@ -112,8 +112,9 @@ impl Tenure {
     }
 
     /// The locks that were claimed together with the office, without those that were let go since.
+    #[cfg_attr(not(feature = "cli"), expect(dead_code))]
     pub(crate) fn locks(&self) -> Vec<GrantedLock> {
-        lock(&self.locks).clone()
+        self.locks.lock().clone()
     }
 
     /// Whether the process held the office before this claim.
@@ -154,23 +155,26 @@ impl Tenure {
     }
 
     /// Releases the office with a record of how its command ended.
+    #[cfg_attr(not(feature = "cli"), expect(dead_code))]
     pub(crate) fn end(mut self, how: &End) -> Result<Released> {
         self.footing.inner.check_process()?;
         Ok(self.let_go(how))
     }
 
     /// Gives up the tenure without writing to a store that is gone.
+    #[cfg_attr(not(feature = "cli"), expect(dead_code))]
     pub(crate) fn abandon(self) {
         self.let_go.store(true, Ordering::Release);
-        lock(&self.footing.inner.held).forget(self.footing.instance);
+        self.footing.inner.held.lock().forget(self.footing.instance);
         self.footing.inner.let_go_of_lost_store();
     }
 
     /// Records the command that a `run` is about to let go; a restart that was asked for is served
     /// by that. What the last command said of itself goes with it (a trigger of the schema). False
     /// when the office was lost.
+    #[cfg_attr(not(feature = "cli"), expect(dead_code))]
     pub(crate) fn set_child(&self, command: &Command) -> Result<bool> {
-        let Footing { inner, instance, .. } = &self.footing;
+        let OwnedRow { inner, instance, .. } = &self.footing;
         inner.write(|tx| {
             if !instances::set_child(tx, *instance, &self.nonce, command)? {
                 return Ok(false);
@@ -187,7 +191,7 @@ impl Tenure {
     /// Records that the command lives without the lock of its own.
     #[cfg(feature = "cli")]
     pub(crate) fn lose_command_lock(&self) -> Result<()> {
-        let Footing { inner, instance, .. } = &self.footing;
+        let OwnedRow { inner, instance, .. } = &self.footing;
         inner.write(|tx| instances::lose_command_lock(tx, *instance, &self.nonce))
     }
 
@@ -195,8 +199,8 @@ impl Tenure {
         if self.let_go.swap(true, Ordering::AcqRel) {
             return Released::WasLost;
         }
-        let Footing { inner, instance, nonce_hash } = &self.footing;
-        let mut held = lock(&inner.held);
+        let OwnedRow { inner, instance, nonce_hash } = &self.footing;
+        let mut held = inner.held.lock();
         if let Some(office) = held.offices.get_mut(&self.office)
             && office.row.instance == *instance
         {
@@ -210,7 +214,7 @@ impl Tenure {
             &held,
             |tx| ending::end_own(tx, *instance, nonce_hash, how),
             || {
-                Arc::new(ending::Release {
+                Arc::new(ending::RowRelease {
                     instance: *instance,
                     nonce_hash: nonce_hash.clone(),
                     end: how.clone(),
@@ -220,10 +224,10 @@ impl Tenure {
     }
 }
 
-fn verify(footing: &Footing, locks: &Mutex<Vec<GrantedLock>>) -> Result<Standing> {
+fn verify(footing: &OwnedRow, locks: &Mutex<Vec<GrantedLock>>) -> Result<Standing> {
     let mut let_go: Vec<LockName> = Vec::new();
     let standing = footing.verify(|connection| {
-        for lock in lock(locks).iter() {
+        for lock in locks.lock().iter() {
             match guard::how_it_was_lost(connection, lock)? {
                 Some((reason, _)) if reason == EndReason::Released.as_str() => {
                     let_go.push(lock.name.clone());
@@ -237,8 +241,8 @@ fn verify(footing: &Footing, locks: &Mutex<Vec<GrantedLock>>) -> Result<Standing
         Ok(None)
     })?;
     if !let_go.is_empty() && standing == Standing::Held {
-        lock(locks).retain(|lock| !let_go.contains(&lock.name));
-        lock(&footing.inner.held).locks.retain(|name, _| !let_go.contains(name));
+        locks.lock().retain(|lock| !let_go.contains(&lock.name));
+        footing.inner.held.lock().locks.retain(|name, _| !let_go.contains(name));
     }
     Ok(standing)
 }

@@ -4,12 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::error::{ErrorKind, Result};
+use crate::background::BackgroundThread;
 use crate::office::tenure::Tenure;
-use crate::status::update::StatusUpdate;
+use crate::patience::with_budget;
 use crate::status::write;
-use crate::store::busy::with_budget;
-use crate::sync::BackgroundThread;
+use crate::{ErrorKind, Result, StatusUpdate};
 
 /// How long one beat may take to be written. The next one comes soon.
 const BEAT_WITHIN: Duration = Duration::from_millis(250);
@@ -39,11 +38,11 @@ impl Tenure {
     /// ```
     ///
     /// # Errors
-    /// [`NotOwner`](ErrorKind::NotOwner) when the office was lost, or a platform is of a profile that
-    /// this instance does not serve; [`InvalidInput`](ErrorKind::InvalidInput) for a word or a JSON that
-    /// is too long; [`TooOld`](ErrorKind::TooOld), [`CannotWrite`](ErrorKind::CannotWrite),
-    /// [`Busy`](ErrorKind::Busy), [`StoreReplaced`](ErrorKind::StoreReplaced),
-    /// [`Forked`](ErrorKind::Forked).
+    /// [`NotOwner`](ErrorKind::NotOwner) when the office was lost, or a platform is of a profile
+    /// that this instance does not serve; [`InvalidInput`](ErrorKind::InvalidInput) for a word or a
+    /// JSON that is too long; [`TooOld`](ErrorKind::TooOld),
+    /// [`CannotWrite`](ErrorKind::CannotWrite), [`Busy`](ErrorKind::Busy),
+    /// [`StoreReplaced`](ErrorKind::StoreReplaced), [`Forked`](ErrorKind::Forked).
     pub fn update_status(&self, update: &StatusUpdate) -> Result<()> {
         write::write(&self.footing.inner, self.footing.instance, &self.footing.nonce_hash, update)
     }
@@ -58,7 +57,8 @@ impl Tenure {
     /// keeps the store open.
     ///
     /// # Errors
-    /// As [`Tenure::update_status`]; [`Internal`](ErrorKind::Internal) when no thread can be started.
+    /// As [`Tenure::update_status`]; [`Internal`](ErrorKind::Internal) when no thread can be
+    /// started.
     pub fn heartbeat(&self, cadence: Duration) -> Result<Heartbeat> {
         self.update_status(&StatusUpdate::new().heartbeat_every(cadence))?;
         let footing = self.footing.clone();

@@ -25,18 +25,12 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::error::{Error, Result};
 use crate::liveness::{AnchorState, ProcessTable};
-use crate::process::anchor::sweep::Orphan;
-use crate::process::anchor::{held_in, parse_name, probe_file, probe_open};
+use crate::process::anchor::content_for;
+use crate::process::anchor::probing::{Orphan, held_in, parse_name, probe_file, probe_open};
 use crate::process::observer::{Observer, View};
-use crate::sys;
 use crate::sys::{Existence, FileKey, Looks, OpenedFile, ProcessNumber};
-
-/// What is in an anchor: the store's real path, and the end of the line that says that it is whole.
-pub(super) fn content_for(store: &Path) -> Vec<u8> {
-    [store.as_os_str().as_encoded_bytes(), b"\n"].concat()
-}
+use crate::{Error, Result, sys};
 
 /// Whether an anchor was made for the store at the real path `store`. False for one that does not
 /// say (of an older version), and where it cannot be read: on Windows, while it is locked.

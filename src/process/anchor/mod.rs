@@ -21,32 +21,32 @@
 
 #![allow(clippy::disallowed_methods, reason = "the home of file locks")]
 
+pub(crate) mod dropped;
 pub(crate) mod lost;
+pub(crate) mod probing;
 pub(crate) mod recovery_lock;
 pub(crate) mod sweep;
 
-use std::collections::HashSet;
+pub(crate) use crate::process::anchor::dropped::Dropped;
+pub(crate) use crate::process::anchor::probing::{
+    file_name, held_in, look, parse_name, probe, stays_held,
+};
+
 use std::fs::File;
 #[cfg(feature = "cli")]
 use std::fs::FileTimes;
 use std::io;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use fs4::{FileExt, TryLockError};
 
-use crate::clock::Deadline;
-use crate::error::{Error, ErrorKind, Result};
 use crate::liveness::AnchorState;
 use crate::names::hex;
-use crate::process::anchor::lost::content_for;
-use crate::process::anchor::sweep::Orphan;
-use crate::process::command_lock;
-use crate::process::older::lock;
-use crate::sys;
+use crate::process::anchor::probing::retry_interrupted;
 use crate::sys::FileKey;
+use crate::{Error, ErrorKind, Result, sys};
 
 /// How often a new name is tried when an observer's probe met our file in the instant between its
 /// creation and its lock. One retry is already improbable.
@@ -205,37 +205,6 @@ impl Anchor {
     }
 }
 
-/// An anchor that its process is about to let go: still locked, because rows that others can read
-/// name it until the transaction that ends them is committed.
-pub(crate) struct Dropped(Arc<Anchor>);
-
-impl Dropped {
-    pub(crate) fn new(anchor: Arc<Anchor>) -> Self {
-        Self(anchor)
-    }
-
-    /// Whether that is `anchor`.
-    pub(crate) fn is(&self, anchor: &Arc<Anchor>) -> bool {
-        Arc::ptr_eq(&self.0, anchor)
-    }
-
-    /// Unlocks it, and unlinks it then: whoever has it open by now does not see a lock on a file
-    /// without a name. Only once no row names it any more.
-    pub(crate) fn remove(self) {
-        let path = self.0.path.clone();
-        drop(self.0);
-        let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else { return };
-        for path in [command_lock::path_of(directory, &name.to_string_lossy()), path.clone()] {
-            match std::fs::remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    tracing::debug!(path = %path.display(), %error, "left for the next claim to collect");
-                }
-                Ok(()) | Err(_) => {}
-            }
-        }
-    }
-}
-
 impl Drop for Anchor {
     fn drop(&mut self) {
         // flock belongs to the open file, which a forked child shares: only the creator unlocks,
@@ -260,68 +229,14 @@ pub(crate) fn prepare_directory(directory: &Path) -> Result<()> {
         .map_err(|error| Error::io("create the directory", directory, error))
 }
 
-/// Looks at a recorded anchor: a name inside the directory `anchors`, or the lock of an older
-/// gateway, which is not touched. A forged path is not followed.
-pub(crate) fn look(anchors: &Path, anchor: &str, recorded: Option<&FileKey>) -> AnchorState {
-    match file_name(anchor) {
-        Some(name) => probe_file(&anchors.join(name), recorded),
-        None => lock::path_of(anchor).map_or(AnchorState::Unreadable, lock::look),
-    }
-}
-
-/// A recorded anchor that is a name inside the anchors directory: a forged path is followed
-/// nowhere, and a name that no anchor has may be that of anything, where the directory is a link of
-/// a user's (to `/dev`, for root).
-pub(crate) fn file_name(anchor: &str) -> Option<&str> {
-    parse_name(anchor).map(|_| anchor)
-}
-
-/// Looks at the anchor at `path` without waiting and without disturbing its owner.
-pub(crate) fn probe(path: &Path) -> AnchorState {
-    probe_file(path, None)
-}
-
-/// The same, where it is known which file is meant: a copy at the same path says nothing about the
-/// owner of the original (FIELD-BUGS row 95), and counts as missing.
-fn probe_file(path: &Path, recorded: Option<&FileKey>) -> AnchorState {
-    let file = match sys::open_anchor_file(path).map_err(sys::note) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return AnchorState::Missing,
-        // Permissions, a symbolic link in its place, too many open files: not a free lock.
-        Err(_) => return AnchorState::Unreadable,
-    };
-    if let Some(recorded) = recorded {
-        match sys::open_file_key(&file) {
-            Ok(Some(found)) if !found.is(recorded) => return AnchorState::Missing,
-            Ok(_) => {}
-            Err(_) => return AnchorState::Unreadable,
-        }
-    }
-    probe_open(&file)
-}
-
-/// The same by a descriptor of our own, which nobody shares.
-fn probe_open(file: &File) -> AnchorState {
-    match retry_interrupted(|| FileExt::try_lock_shared(file)) {
-        // Closing the descriptor drops the shared lock again.
-        Ok(()) => AnchorState::Free,
-        Err(TryLockError::WouldBlock) => AnchorState::Held,
-        // "Cannot lock" is not "nobody holds it".
-        Err(TryLockError::Error(error)) => {
-            sys::note(error);
-            AnchorState::Unreadable
-        }
-    }
-}
-
 /// What is left of a microsecond in the time of an anchor that tells a fence: another time, as
 /// `touch` writes it, is none.
 #[cfg(feature = "cli")]
 const GRANT_MARK_NS: u64 = 777;
 
-/// Notes the fence of a grant that a keeper has to learn of, as the time of its anchor: if the store is
-/// replaced by an older copy before the keeper looks, this is all that is left of the grant (FIELD-BUGS row
-/// 97). Fences are microseconds.
+/// Notes the fence of a grant that a keeper has to learn of, as the time of its anchor: if the
+/// store is replaced by an older copy before the keeper looks, this is all that is left of the
+/// grant (FIELD-BUGS row 97). Fences are microseconds.
 #[cfg(feature = "cli")]
 pub(crate) fn note_grant(anchors: &Path, anchor: &str, fence: i64) {
     let Some(name) = file_name(anchor) else { return };
@@ -344,56 +259,15 @@ fn grant_of(modified: SystemTime) -> Option<i64> {
     is_ours.then(|| i64::try_from(at.as_micros()).ok())?
 }
 
-fn retry_interrupted(
-    mut lock: impl FnMut() -> Result<(), TryLockError>,
-) -> Result<(), TryLockError> {
-    loop {
-        match lock() {
-            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Interrupted => {}
-            result => return result,
-        }
-    }
-}
-
-/// Whether somebody holds an anchor until then. Sleeps, so never inside a transaction.
-pub(crate) fn stays_held(path: &Path, until: &Deadline) -> bool {
-    const LOOK_EVERY: Duration = Duration::from_millis(1);
-    while probe(path) == AnchorState::Held {
-        if until.has_passed() {
-            return true;
-        }
-        std::thread::sleep(LOOK_EVERY);
-    }
-    false
-}
-
-/// The anchors in `directory` that somebody holds, but for those in `named`: of owners that are
-/// about to be recorded, too. For a question, which has no write transaction.
-pub(crate) fn held_in(directory: &Path, named: &HashSet<String>) -> Result<Vec<Orphan>> {
-    let mut held = Vec::new();
-    for name in sweep::names_in(directory)? {
-        let path = directory.join(&name);
-        let Some((_, pid)) = parse_name(&name) else { continue };
-        if !named.contains(&name) && probe(&path) == AnchorState::Held {
-            held.push(Orphan { name, pid });
-        }
-    }
-    Ok(held)
-}
-
-/// `<store id>-<pid>-<random>.lock`; `None` for a file that is not an anchor.
-pub(crate) fn parse_name(name: &str) -> Option<(&str, Option<sys::Pid>)> {
-    let mut parts = name.strip_suffix(".lock")?.split('-');
-    let (id, pid, random) = (parts.next()?, parts.next()?, parts.next()?);
-    let is_hex = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_hexdigit());
-    if parts.next().is_some() || !is_hex(id) || !is_hex(random) {
-        return None;
-    }
-    Some((id, pid.parse().ok()))
+/// What is in an anchor: the store's real path, and the end of the line that says that it is whole.
+fn content_for(store: &Path) -> Vec<u8> {
+    [store.as_os_str().as_encoded_bytes(), b"\n"].concat()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
 
     fn directory() -> tempfile::TempDir {

@@ -14,10 +14,10 @@ use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Result};
 use crate::liveness::AnchorState;
+use crate::process::anchor::probing::{Orphan, names_in, parse_name, probe};
 use crate::process::command_lock;
-use crate::sys;
+use crate::{Error, Result};
 
 /// What a look through the anchors directory found.
 #[derive(Debug, Default)]
@@ -27,14 +27,6 @@ pub(crate) struct Sweep {
     pub(crate) orphans: Vec<Orphan>,
     /// Free anchors that no unended row names.
     garbage: Vec<PathBuf>,
-}
-
-/// An anchor whose owner recorded itself in a store that is no longer here.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Orphan {
-    pub(crate) name: String,
-    /// The owner's pid in its own namespace, from the name.
-    pub(crate) pid: Option<sys::Pid>,
 }
 
 /// Looks through `directory`. `named` are the anchors of unended rows, `own` is ours, `lost_store`
@@ -57,18 +49,18 @@ pub(crate) fn sweep(
             // one.
             let is_needed = named.contains(anchor)
                 || own == Some(anchor)
-                || crate::process::anchor::parse_name(anchor).is_none()
+                || parse_name(anchor).is_none()
                 || std::fs::symlink_metadata(directory.join(anchor)).is_ok();
             if !is_needed {
                 sweep.garbage.push(path);
             }
             continue;
         }
-        let Some((id, pid)) = crate::process::anchor::parse_name(&name) else { continue };
+        let Some((id, pid)) = parse_name(&name) else { continue };
         if named.contains(&name) || own == Some(name.as_str()) {
             continue;
         }
-        match crate::process::anchor::probe(&path) {
+        match probe(&path) {
             AnchorState::Free => {
                 sweep.garbage.push(path);
                 let of_command = command_lock::path_of(directory, &name);
@@ -89,20 +81,6 @@ pub(crate) fn sweep(
         }
     }
     Ok(sweep)
-}
-
-/// The names of what is in `directory`; none where there is no such place.
-pub(super) fn names_in(directory: &Path) -> Result<Vec<String>> {
-    let failed = |error| Error::io("list", directory, error);
-    let entries = match std::fs::read_dir(directory) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        listed => listed.map_err(failed)?,
-    };
-    let mut names = Vec::new();
-    for entry in entries {
-        names.extend(entry.map_err(failed)?.file_name().into_string());
-    }
-    Ok(names)
 }
 
 impl Sweep {

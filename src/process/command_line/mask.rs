@@ -1,8 +1,8 @@
 //! Takes known secrets out of a command line.
 
 use crate::names::Secret;
+use crate::process::command_line::REDACTED;
 use crate::process::command_line::redact;
-use crate::process::command_line::redact::REDACTED;
 
 /// A command line as it was read, for redacting it anew. It hides from `{:?}`.
 #[derive(Clone, Default)]

@@ -1,6 +1,6 @@
 //! Whether a command line is that of a gateway.
 
-use crate::names::Kind;
+use crate::Kind;
 
 /// Decides whether a live command line is of the recorded kind, when the start time cannot tell.
 pub trait CommandLineMatcher: Send + Sync {

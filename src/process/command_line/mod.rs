@@ -10,6 +10,9 @@ pub(crate) mod matcher;
 pub(crate) mod own_verbs;
 pub(crate) mod redact;
 
+/// What stands in place of a secret.
+pub(crate) const REDACTED: &str = "<redacted>";
+
 /// A longer argument is cut: command lines are for recognising a process, not for its input.
 const ARGUMENT_LENGTH_MAX: usize = 300;
 

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::process::command_line::redact::REDACTED;
+use crate::process::command_line::REDACTED;
 
 /// Removes the identities from calls of our own verbs, in an argument list or in a script.
 pub(super) fn redact_own_verbs(arguments: &[String]) -> Vec<String> {

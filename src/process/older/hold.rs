@@ -14,17 +14,16 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::clock::{Deadline, now_ms};
-use crate::error::{Error, ErrorKind, Result};
 use crate::liveness::AnchorState;
 use crate::names::Secret;
 use crate::process::command_line::{mask, redact};
 use crate::process::observer::Observer;
 use crate::process::older::lock::{forget_own, note_own, probe, whoever_holds};
 use crate::process::older::marker_file::{EXPIRED, MarkerFile};
-use crate::process::older::wire::{Owner, PidRecord, python_time, recognised};
+use crate::process::older::wire::{HoldingRun, PidRecord, python_time, recognised};
 use crate::process::older::{LOCK_FILE, PID_FILE, STATUS_FILE, marker_file};
 use crate::sys::{FileFacts, FileId, Sharing, StartTimeUnit};
-use crate::{state, sys};
+use crate::{Error, ErrorKind, Result, state, sys};
 
 /// How often the lock is tried anew because its file was replaced meanwhile, or a probe of the
 /// older program's met it, and so far apart.
@@ -61,7 +60,7 @@ struct Locked {
 
 /// Whether the lock is still the one that the path names.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Kept {
+pub(crate) enum HoldState {
     Held,
     /// Its file was removed or replaced, and a new one is locked now.
     MadeAnew,
@@ -87,7 +86,7 @@ impl Hold {
         directory: &Path,
         observer: &Observer,
         argv: Vec<String>,
-        owner: Owner,
+        owner: HoldingRun,
     ) -> Result<Option<Self>> {
         let ticks = observer.start_time.filter(|time| time.unit == StartTimeUnit::Ticks);
         let start_time = ticks.map(|time| time.value);
@@ -149,27 +148,27 @@ impl Hold {
     ///
     /// # Errors
     /// When it could not be found out, or made anew: the first time. It is tried again each time.
-    pub(crate) fn verify(&mut self) -> Result<Kept> {
+    pub(crate) fn verify(&mut self) -> Result<HoldState> {
         let looked = self.look();
         let has_failed = std::mem::replace(&mut self.is_failing, looked.is_err());
-        if has_failed && looked.is_err() { Ok(Kept::Held) } else { looked }
+        if has_failed && looked.is_err() { Ok(HoldState::Held) } else { looked }
     }
 
-    fn look(&mut self) -> Result<Kept> {
+    fn look(&mut self) -> Result<HoldState> {
         if self.locked.is_at(&self.path())? {
             if !self.record_is_missing() {
-                return Ok(Kept::Held);
+                return Ok(HoldState::Held);
             }
             write_whole(&self.directory, PID_FILE, &self.record.to_json().to_string())?;
-            return Ok(self.restored(Kept::RecordRestored));
+            return Ok(self.restored(HoldState::RecordRestored));
         }
         match lock_and_write(&self.directory, &self.record)? {
             Some(locked) => {
                 self.locked = locked;
-                Ok(self.restored(Kept::MadeAnew))
+                Ok(self.restored(HoldState::MadeAnew))
             }
             None if probe(&self.path()) == AnchorState::Held => {
-                Ok(Kept::LostTo(Some(whoever_holds(&self.path()).pid).filter(|pid| *pid > 0)))
+                Ok(HoldState::LostTo(Some(whoever_holds(&self.path()).pid).filter(|pid| *pid > 0)))
             }
             None => Err(Error::new(
                 ErrorKind::Busy,
@@ -181,8 +180,8 @@ impl Hold {
     }
 
     /// A program that removes the files each time that it looks would fill the journal.
-    fn restored(&mut self, how: Kept) -> Kept {
-        if std::mem::replace(&mut self.is_restored, true) { Kept::Held } else { how }
+    fn restored(&mut self, how: HoldState) -> HoldState {
+        if std::mem::replace(&mut self.is_restored, true) { HoldState::Held } else { how }
     }
 
     /// Whether the path still leads to the file that we have locked, and the record beside it is

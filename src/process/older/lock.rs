@@ -2,19 +2,22 @@
 //!
 //! The older program tries to take that lock itself to find out whether it is held, and gives up
 //! when anybody else has it; a shared probe of ours would refuse it. So only a claim tries the
-//! lock, for an instant, in its transaction. Questions and waiters read the kernel's list
-//! `/proc/locks`. `anchor::look` is the one way to look at a recorded anchor, of either kind.
+//! lock, for an instant, in its transaction (see `looks.rs`). Questions and waiters read the
+//! kernel's list `/proc/locks`. `anchor::look` is the one way to look at a recorded anchor, of
+//! either kind.
 
 use std::path::Path;
-use std::sync::Mutex;
 use std::time::Duration;
 
+use parking_lot::Mutex;
+
 use crate::liveness::AnchorState;
-use crate::process::older::wire::{Owner, PidRecord};
-use crate::process::older::{LOCK_FILE, PID_FILE};
-use crate::sync::lock;
+use crate::process::older::lock_holder::LockHolder;
+use crate::process::older::looks::{LockLooks, LookBy};
+use crate::process::older::wire::PidRecord;
+use crate::process::older::{LOCK_FILE, PID_FILE, looks};
 use crate::sys;
-use crate::sys::{Existence, FileId, ListedLock, Sharing, StartTime};
+use crate::sys::{Existence, FileId, ListedLock, Sharing};
 
 /// The older program's own probes hold the lock for some microseconds, and may come one after the
 /// other: it is kept by somebody if that many looks in a row, so far apart, find it held by the
@@ -44,17 +47,24 @@ pub(crate) fn look(path: &Path) -> AnchorState {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return AnchorState::Missing,
         Err(_) => return AnchorState::Unreadable,
     }
-    unless_passing(|| match sys::listed_lock(path) {
-        ListedLock::Held(pid) => seen_held(path, pid),
-        ListedLock::Free => Seen::Surely(AnchorState::Free),
-        ListedLock::Unknown => Seen::Surely(AnchorState::Unreadable),
-        ListedLock::NoList => try_to_see(path),
+    looks::state(path, LookBy::List).unwrap_or_else(|| {
+        unless_passing(|| match sys::listed_lock(path) {
+            ListedLock::Held(pid) => seen_held(path, pid),
+            ListedLock::Free => Seen::Surely(AnchorState::Free),
+            ListedLock::Unknown => Seen::Surely(AnchorState::Unreadable),
+            ListedLock::NoList => try_to_see(path),
+        })
     })
 }
 
 /// For claims: the kernel's word. A lock that this process holds itself keeps nobody else's place.
 pub(crate) fn probe(path: &Path) -> AnchorState {
-    unless_passing(|| try_to_see(path))
+    if !looks::is_bound() {
+        return unless_passing(|| try_to_see(path));
+    }
+    let tried = try_lock(path);
+    let held = (tried == AnchorState::Held).then(|| looks::state(path, LookBy::Trying)).flatten();
+    held.unwrap_or(tried)
 }
 
 /// What one look came to.
@@ -132,51 +142,37 @@ fn try_lock(path: &Path) -> AnchorState {
 
 fn is_own(id: &FileId) -> bool {
     let me = std::process::id();
-    lock(&OWN).iter().any(|(creator, own)| *creator == me && own == id)
+    OWN.lock().iter().any(|(creator, own)| *creator == me && own == id)
 }
 
 /// Notes that this process holds the lock on a file.
+#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub(super) fn note_own(id: FileId) {
-    lock(&OWN).push((std::process::id(), id));
+    OWN.lock().push((std::process::id(), id));
 }
 
+#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub(super) fn forget_own(id: &FileId) {
-    lock(&OWN).retain(|(_, own)| own != id);
-}
-
-/// The process that holds a `gateway.lock`, as far as it can be told.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Found {
-    /// 0: nobody says.
-    pub(crate) pid: sys::Pid,
-    pub(crate) start_time: Option<StartTime>,
-    /// Not yet redacted.
-    pub(crate) argv: Vec<String>,
-    /// Its pid is one of this namespace.
-    pub(crate) is_here: bool,
-    /// It has taken the lock, and has ended: something that it started keeps it.
-    pub(crate) has_left_it: bool,
-    /// It is a `run` of ours, and says so in the file.
-    pub(crate) owner: Option<Owner>,
+    OWN.lock().retain(|(_, own)| own != id);
 }
 
 /// The same, by what is `said` in the file, and by the kernel's list. Where these differ the list
 /// is right, for the file may still speak of the last holder, or with the numbers of another
 /// container. The list names the process that took the lock, also when that has ended.
-fn find_holder(path: &Path, said: Option<PidRecord>) -> Found {
+fn find_holder(path: &Path, said: Option<PidRecord>) -> LockHolder {
     let listed = match sys::listed_lock(path) {
         ListedLock::Held(pid) => pid,
         ListedLock::Free | ListedLock::Unknown | ListedLock::NoList => None,
     };
     match (listed, said) {
         (Some(pid), Some(said)) if said.pid == pid && said.is_of_the_dead() => {
-            Found { is_here: true, has_left_it: true, ..Found::said(said) }
+            LockHolder { is_here: true, has_left_it: true, ..LockHolder::said(said) }
         }
         (Some(pid), said) if said.is_none() || !is_gone(pid) => {
             let start_time = sys::process_facts(pid).start_time;
             let is_its_own =
                 |said: &PidRecord| said.start_time().is_some() && said.start_time() == start_time;
-            Found {
+            LockHolder {
                 pid,
                 start_time,
                 owner: said.filter(is_its_own).and_then(|said| said.owner),
@@ -193,46 +189,44 @@ fn find_holder(path: &Path, said: Option<PidRecord>) -> Found {
                 && sys::process_table_is_ours()
                 && sys::process_facts(said.pid).start_time == said.start_time();
             let shown = if is_here { sys::command_line(said.pid) } else { None };
-            let found = Found::said(said);
-            Found { argv: shown.unwrap_or_else(|| found.argv.clone()), is_here, ..found }
+            let found = LockHolder::said(said);
+            LockHolder { argv: shown.unwrap_or_else(|| found.argv.clone()), is_here, ..found }
         }
-        (_, None) => Found { is_here: false, ..Found::nobody() },
+        (_, None) => LockHolder { is_here: false, ..LockHolder::nobody() },
     }
 }
 
 /// Who holds the lock at `path`, which is held.
-pub(crate) fn whoever_holds(path: &Path) -> Found {
+pub(crate) fn whoever_holds(path: &Path) -> LockHolder {
     look_for_holder(path).0
 }
 
 /// Who holds the lock at `path`, which is held, and what its file says.
-pub(crate) fn look_for_holder(path: &Path) -> (Found, Option<PidRecord>) {
+pub(crate) fn look_for_holder(path: &Path) -> (LockHolder, Option<PidRecord>) {
+    if let Some(seen) = looks::holder(path) {
+        return seen;
+    }
     let said = PidRecord::read(path).ok();
     let beside = || PidRecord::read(&path.with_file_name(PID_FILE)).ok();
     (find_holder(path, said.clone().or_else(beside)), said)
 }
 
-pub(crate) fn is_gone(pid: sys::Pid) -> bool {
-    sys::process_facts(pid).existence == Existence::Gone
-}
-
-impl Found {
-    pub(crate) fn nobody() -> Self {
-        Self {
-            pid: 0,
-            start_time: None,
-            argv: Vec::new(),
-            is_here: false,
-            has_left_it: false,
-            owner: None,
+impl LockLooks {
+    /// Looks at what the transaction wanted to see.
+    pub(crate) fn look(&mut self) {
+        for (path, by) in self.take_wanted() {
+            let state = match by {
+                LookBy::List => look(&path),
+                LookBy::Trying => probe(&path),
+            };
+            let holder = look_for_holder(&path);
+            self.note(path, state, holder);
         }
     }
+}
 
-    /// As the words in a file have it.
-    pub(crate) fn said(said: PidRecord) -> Self {
-        let start_time = said.start_time();
-        Self { pid: said.pid, start_time, argv: said.argv, owner: said.owner, ..Self::nobody() }
-    }
+pub(crate) fn is_gone(pid: sys::Pid) -> bool {
+    sys::process_facts(pid).existence == Existence::Gone
 }
 
 #[cfg(test)]

@@ -39,12 +39,12 @@ pub(crate) struct PidRecord {
     pub(crate) argv: Vec<String>,
     /// Where a `run` of ours that wrote it is on record; the older program has no such thing, and
     /// passes over it.
-    pub(crate) owner: Option<Owner>,
+    pub(crate) owner: Option<HoldingRun>,
 }
 
 /// A `run` of ours, for programs of ours that look into another store.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Owner {
+pub(crate) struct HoldingRun {
     /// The id of its store.
     pub(crate) store: String,
     /// The path of that.
@@ -52,7 +52,7 @@ pub(crate) struct Owner {
     pub(crate) profile: String,
 }
 
-impl Owner {
+impl HoldingRun {
     const KEY: &str = "incumbent";
 
     fn of(object: &Map<String, Value>) -> Option<Self> {
@@ -112,6 +112,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Value, Unusable> {
 }
 
 /// The JSON object in a file.
+#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub(crate) fn read_object(path: &Path) -> Result<Map<String, Value>, Unusable> {
     match parse(&read(path)?)? {
         Value::Object(object) => Ok(object),
@@ -121,6 +122,7 @@ pub(crate) fn read_object(path: &Path) -> Result<Map<String, Value>, Unusable> {
 
 impl PidRecord {
     /// By a descriptor, from where that stands.
+    #[cfg_attr(not(feature = "cli"), expect(dead_code))]
     pub(crate) fn read_open(file: &File) -> Result<Self, Unusable> {
         let bytes = read_open(file).map_err(|error| Unusable::Unreadable(error.to_string()))?;
         Self::parse(&bytes)
@@ -153,7 +155,7 @@ impl PidRecord {
             pid: pid(object.get("pid"))?,
             start_time: start_time(object.get("start_time")),
             argv: words.collect(),
-            owner: Owner::of(object),
+            owner: HoldingRun::of(object),
         })
     }
 
@@ -170,6 +172,7 @@ impl PidRecord {
     }
 
     /// The record as the older program writes it.
+    #[cfg_attr(not(feature = "cli"), expect(dead_code))]
     pub(crate) fn to_json(&self) -> Value {
         let mut document = json!({
             "pid": self.pid,
@@ -178,7 +181,7 @@ impl PidRecord {
             "start_time": self.start_time,
         });
         if let Some(owner) = &self.owner {
-            document[Owner::KEY] = owner.to_json();
+            document[HoldingRun::KEY] = owner.to_json();
         }
         document
     }
@@ -203,18 +206,21 @@ pub(crate) fn start_time(value: Option<&Value>) -> Option<i64> {
 
 /// A time as Python's `isoformat` writes it with a zone, in Unix milliseconds. Without a zone it is
 /// nobody knows when.
+#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub(crate) fn time_ms(value: &Value) -> Option<i64> {
     let time = chrono::DateTime::parse_from_rfc3339(value.as_str()?).ok()?;
     Some(time.timestamp_millis())
 }
 
 /// As Python's `isoformat` writes a time in UTC.
+#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub(crate) fn python_time(wall_ms: i64) -> Option<String> {
     let time = chrono::DateTime::from_timestamp_millis(wall_ms)?;
     Some(time.to_rfc3339_opts(chrono::SecondsFormat::Micros, false))
 }
 
 /// A command line that the older program, of whatever version, takes for one of its own.
+#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub(crate) fn recognised(argv: Vec<String>) -> Vec<String> {
     let line = argv.join(" ");
     if FORMS.iter().any(|form| line.contains(form)) && runs_gateway(&argv) {
@@ -224,6 +230,7 @@ pub(crate) fn recognised(argv: Vec<String>) -> Vec<String> {
 }
 
 /// Whether every version knows the process with this command line for its own.
+#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub(crate) fn is_known_line(words: &[OsString]) -> bool {
     let words: Vec<String> = words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
     let line = words.join(" ");
@@ -233,6 +240,7 @@ pub(crate) fn is_known_line(words: &[OsString]) -> bool {
 
 /// The words that make a command line one of these. In the directory of a named profile
 /// (`<root>/profiles/<name>`) later versions want to see that as well.
+#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub(crate) fn known_words(home: &Path) -> Vec<OsString> {
     let mut words = PROGRAM.map(OsString::from).to_vec();
     if home.parent().and_then(Path::file_name).is_some_and(|name| name == "profiles") {

@@ -2,7 +2,12 @@
 
 use std::fmt;
 
+use rusqlite::{OptionalExtension, named_params};
+
 use crate::liveness::DeadReason;
+use crate::process::subject;
+use crate::store::Tx;
+use crate::{InstanceId, Kind, Office, ProfileName, Result, sys};
 
 /// Why an incarnation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,10 +15,12 @@ pub(crate) enum EndReason {
     /// Its owner let go.
     Released,
     /// The command of a `run` ended by itself.
+    #[cfg_attr(not(feature = "cli"), expect(dead_code))]
     Exited,
     /// The command of a `run` was ended by a signal that somebody sent.
     Signalled,
     /// The command of a `run` was ended by a fault of its own.
+    #[cfg_attr(not(feature = "cli"), expect(dead_code))]
     Crashed,
     /// A person ended the record.
     Evicted,
@@ -138,4 +145,51 @@ pub(crate) fn is_abnormal(end_reason: &str, exit_code: Option<i64>) -> bool {
         "exited" => exit_code != Some(0),
         _ => true,
     }
+}
+
+/// The row that was ended.
+pub(crate) struct EndedRow {
+    pub(crate) had_office: bool,
+    /// If its names can be read.
+    pub(crate) office: Option<Office>,
+    pub(crate) pid: Option<sys::Pid>,
+}
+
+/// Writes that a row has ended, and nothing of what ends with it: that is `owner/ending.rs`'s.
+/// `None` when it has ended already or is not the one of `nonce_hash`.
+pub(crate) fn end(
+    tx: &Tx<'_>,
+    id: InstanceId,
+    nonce_hash: Option<&str>,
+    end: &End,
+) -> Result<Option<EndedRow>> {
+    const SQL: &str = "UPDATE instances
+        SET ended_at_ms = :ended_at_ms, end_reason = :reason, ended_by = :by,
+            exit_code = :exit_code, signal = :signal, detail = coalesce(:detail, detail)
+        WHERE id = :id AND ended_at_ms IS NULL
+            AND (:nonce_hash IS NULL OR nonce_hash = :nonce_hash)
+        RETURNING profile, kind, pid";
+    let parameters = named_params! {
+        ":id": id.0,
+        ":nonce_hash": nonce_hash,
+        ":ended_at_ms": tx.now_ms(),
+        ":reason": end.reason.as_str(),
+        ":by": end.by,
+        ":exit_code": end.exit_code,
+        ":signal": end.signal,
+        ":detail": end.detail,
+    };
+    let ended = tx.prepare_cached(SQL)?.query_row(parameters, |row| {
+        let names: (Option<String>, Option<String>) = (row.get(0)?, row.get(1)?);
+        let pid: Option<i64> = row.get(2)?;
+        let (had_office, office) = match names {
+            (Some(profile), Some(kind)) => {
+                let names = ProfileName::new(profile).and_then(|it| Ok((it, Kind::new(kind)?)));
+                (true, names.ok().map(|(profile, kind)| Office { profile, kind }))
+            }
+            _ => (false, None),
+        };
+        Ok(EndedRow { had_office, office, pid: pid.and_then(subject::valid_pid) })
+    });
+    Ok(ended.optional()?)
 }

@@ -6,20 +6,18 @@
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{CachedStatement, Connection, OptionalExtension};
 
-use crate::error::Result;
-use crate::names::{InstanceId, Kind, Nonce, Office, ProfileName};
-use crate::process::observer::Observer;
-use crate::process::subject;
+use crate::process::{Observer, subject};
 use crate::records::instances::row::{ABSENT_BEFORE_SCHEMA_7, Record};
-use crate::sys;
 use crate::sys::StartTime;
+use crate::{InstanceId, Kind, Nonce, Office, ProfileName, Result, sys};
 
 const COLUMNS: &str = "id, nonce_hash, profile, kind, origin, pid, start_time_unit, start_time,
     child_pid, child_start_time, boot_id, pid_ns, host, uid, argv, version, party, supervisor,
-    stop_budget_ms, anchor, keeper_pid, started_at_ms, heartbeat_every_ms, heartbeat_at_ms, ended_at_ms,
-    end_reason, ended_by, exit_code, signal, detail, anchor_inode, anchor_dev, anchor_fsid,
-    process_inode, child_process_inode, keeper_process_inode, child_sid, command_lock,
-    command_lock_inode, keeper2_pid, keeper2_start_time, keeper_ended_at_ms, written_boot_clock_ms,
+    stop_budget_ms, anchor, keeper_pid, started_at_ms, heartbeat_every_ms, heartbeat_at_ms,
+    ended_at_ms, end_reason, ended_by, exit_code, signal, detail, anchor_inode, anchor_dev,
+    anchor_fsid, process_inode, child_process_inode, keeper_process_inode, child_sid,
+    command_lock, command_lock_inode, keeper2_pid, keeper2_start_time, keeper_ended_at_ms,
+    written_boot_clock_ms,
     written_by";
 
 /// The first of the columns that schema 7 added, and as many absent values.
@@ -61,6 +59,7 @@ pub(crate) fn live(connection: &Connection, office: &Office) -> Result<Option<Re
 /// start time is among them; so is what has to be told apart by its anchor. A boot id that differs
 /// or is hidden is doubt (FIELD-BUGS rows 91, 103): with an equal start time it is the same
 /// process.
+#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub(crate) fn live_of_pid(
     connection: &Connection,
     pid: sys::Pid,
@@ -125,6 +124,7 @@ pub(crate) fn all_live(connection: &Connection) -> Result<Vec<Record>> {
 }
 
 /// Rows for locks that lean on `anchor`, were made by `--pid` before `before_ms`, and have no lock.
+#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub(crate) fn without_purpose(
     connection: &Connection,
     anchor: &str,
@@ -165,6 +165,7 @@ pub(crate) fn office_of(
 }
 
 /// The live row that `nonce` owns: a `run` goes on in a new store with the one of the old.
+#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub(crate) fn live_of_nonce(connection: &Connection, nonce: &Nonce) -> Result<Option<Record>> {
     let sql =
         format!("SELECT {COLUMNS} FROM instances WHERE nonce_hash = ?1 AND ended_at_ms IS NULL");
@@ -228,6 +229,7 @@ pub(crate) fn last_ended(connection: &Connection, office: &Office) -> Result<Opt
 }
 
 /// The incarnation of an older gateway with this lock, whether or not it has ended; the youngest.
+#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub(crate) fn of_older(
     connection: &Connection,
     office: &Office,
@@ -253,6 +255,7 @@ pub(crate) fn of_older(
 
 /// The live rows of a profile that an import made: of older gateways, and those whose version is
 /// `made_by`.
+#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub(crate) fn imported(
     connection: &Connection,
     profile: &ProfileName,
@@ -267,4 +270,14 @@ pub(crate) fn imported(
         .query_map((profile.as_str(), made_by), Record::from_row)?
         .collect::<rusqlite::Result<_>>()?;
     Ok(rows)
+}
+
+/// The live rows that hold no office, with their anchors.
+pub(crate) fn live_without_office(
+    connection: &Connection,
+) -> Result<Vec<(InstanceId, Option<String>)>> {
+    const SQL: &str = "SELECT id, anchor FROM instances WHERE ended_at_ms IS NULL AND kind IS NULL";
+    let mut statement = connection.prepare_cached(SQL)?;
+    let rows = statement.query_map([], |row| Ok((InstanceId(row.get(0)?), row.get(1)?)))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
 }

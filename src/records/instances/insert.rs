@@ -2,16 +2,14 @@
 
 use rusqlite::named_params;
 
-use crate::error::Result;
-use crate::names::{InstanceId, Kind, Nonce, Office, ProfileName};
-use crate::process::command_line::{mask, redact};
-use crate::process::observer::Observer;
-use crate::process::subject::Subject;
+use crate::process::command_line;
+use crate::process::command_line::mask;
+use crate::process::{Observer, Subject};
 use crate::records::instances::row::{Command, Origin};
+use crate::store::Tx;
 use crate::store::ourselves::AnchorFile;
-use crate::store::transaction::Tx;
 use crate::sys::StartTime;
-use crate::{stop_budget, sys};
+use crate::{InstanceId, Kind, Nonce, Office, ProfileName, Result, stop_budget, sys};
 
 /// What to insert.
 #[derive(Debug)]
@@ -32,7 +30,29 @@ pub(crate) struct NewInstance<'a> {
     pub(crate) heartbeat_every_ms: Option<u64>,
 }
 
-impl NewInstance<'_> {
+impl<'a> NewInstance<'a> {
+    /// One for locks, or for waiting: no office, no anchor, no word of its own about its end.
+    pub(crate) fn without_office(
+        subject: &'a Subject,
+        observer: &'a Observer,
+        nonce: &'a Nonce,
+    ) -> Self {
+        Self {
+            profile: None,
+            kind: None,
+            origin: Origin::Pid,
+            subject,
+            argv: &[],
+            observer,
+            nonce,
+            anchor: None,
+            keeper: None,
+            version: None,
+            stop_budget_ms: stop_budget::DEFAULT_MS,
+            heartbeat_every_ms: None,
+        }
+    }
+
     /// The command line without what another row of the process hides: an identity that it locked
     /// before is no less secret now.
     fn hidden_argv(&self, tx: &Tx<'_>) -> Result<Vec<String>> {
@@ -49,7 +69,7 @@ impl NewInstance<'_> {
                     self.subject.start_time.map(|time| time.value),
                     &self.observer.boot_id,
                     &self.observer.pid_ns,
-                    redact::REDACTED,
+                    command_line::REDACTED,
                 ),
                 |row| row.get(0),
             )?
@@ -71,9 +91,9 @@ impl NewInstance<'_> {
              VALUES (:id, :nonce_hash, :profile, :kind, :origin, :pid, :start_time,
                 :start_time_unit, :boot_id, :pid_ns, :host, :uid, :argv, :version, :party,
                 :supervisor, :stop_budget_ms, :heartbeat_every_ms, :anchor, :keeper_pid,
-                :keeper_start_time, :started_at_ms, :memory_cgroup, :memory_cgroup_inode, :oom_kills,
-                :anchor_inode, :anchor_dev, :anchor_fsid, :process_inode, :written_boot_clock_ms,
-                :written_by)";
+                :keeper_start_time, :started_at_ms, :memory_cgroup, :memory_cgroup_inode,
+                :oom_kills, :anchor_inode, :anchor_dev, :anchor_fsid, :process_inode,
+                :written_boot_clock_ms, :written_by)";
         tx.check_schema()?;
         let argv = self.hidden_argv(tx)?;
         let id = tx.draw_id()?;
@@ -135,6 +155,7 @@ pub(crate) struct EndedInstance<'a> {
 }
 
 impl EndedInstance<'_> {
+    #[cfg_attr(not(feature = "cli"), expect(dead_code))]
     pub(crate) fn insert(&self, tx: &Tx<'_>) -> Result<InstanceId> {
         const SQL: &str = "INSERT INTO instances (id, nonce_hash, profile, kind, origin, pid,
                 start_time, start_time_unit, host, argv, supervisor, stop_budget_ms, anchor,
@@ -202,6 +223,7 @@ pub(crate) fn set_anchor(tx: &Tx<'_>, id: InstanceId, nonce_hash: &str, name: &s
 }
 
 /// Makes one row lean on the keepers of another row of the same process.
+#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub(crate) fn lean_on(tx: &Tx<'_>, id: InstanceId, other: InstanceId) -> Result<()> {
     tx.prepare_cached(
         "UPDATE instances

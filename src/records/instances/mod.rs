@@ -6,18 +6,19 @@ pub(crate) mod insert;
 pub(crate) mod prune;
 pub(crate) mod row;
 
-pub(crate) use self::end::{End, EndReason, is_abnormal};
+pub(crate) use self::end::{End, EndReason, end, is_abnormal};
 pub(crate) use self::find::{
-    all_live, by_id, history, imported, last_ended, live, live_of_nonce, live_of_pid,
-    live_of_process, of_older, office_of, offices, without_purpose,
-};
-pub(crate) use self::insert::{
-    EndedInstance, NewInstance, lean_on, rewrite_argv, set_anchor, set_child,
-};
-pub(crate) use self::prune::{prune_history, prune_without_office};
-pub(crate) use self::row::{
-    Command, CommandLock, LockNow, Origin, Record, date_back, forget_notes_of_earlier,
-    lose_command_lock, standing,
+    all_live, by_id, history, last_ended, live, live_of_process, live_without_office, office_of,
+    offices,
 };
 #[cfg(feature = "cli")]
-pub(crate) use self::row::{Keepers, keepers_end, set_keepers};
+pub(crate) use self::find::{imported, live_of_nonce, live_of_pid, of_older, without_purpose};
+#[cfg(feature = "cli")]
+pub(crate) use self::insert::{EndedInstance, lean_on};
+pub(crate) use self::insert::{NewInstance, rewrite_argv, set_anchor, set_child};
+pub(crate) use self::prune::{prune_history, prune_without_office};
+pub(crate) use self::row::{
+    Command, CommandLock, LockNow, Origin, Record, date_back, forget_notes_of_earlier, standing,
+};
+#[cfg(feature = "cli")]
+pub(crate) use self::row::{Keepers, keepers_end, lose_command_lock, set_keepers};

@@ -6,10 +6,9 @@
 use std::time::Duration;
 
 use crate::clock::Deadline;
-use crate::error::Result;
-use crate::names::{InstanceId, Office};
 use crate::records::locks;
-use crate::store::transaction::Tx;
+use crate::store::Tx;
+use crate::{InstanceId, Office, Result};
 
 /// Incarnations kept per office.
 const HISTORY_KEPT: i64 = 200;

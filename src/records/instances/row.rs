@@ -5,14 +5,10 @@ use std::time::Duration;
 use rusqlite::types::FromSql;
 use rusqlite::{Connection, OptionalExtension, Row};
 
-use crate::error::Result;
-use crate::names::{InstanceId, Kind, Nonce, Office, ProfileName};
-use crate::process::observer::Observer;
-use crate::process::subject;
-use crate::stop_budget;
-use crate::store::transaction::Tx;
-use crate::sys;
+use crate::process::{Observer, subject};
+use crate::store::Tx;
 use crate::sys::{Proven, StartTime, StartTimeUnit, Trust, Unproven};
+use crate::{InstanceId, Kind, Nonce, Office, ProfileName, Result, stop_budget, sys};
 
 /// How a row came to be. Verbs with `--pid` touch only rows that `--pid` made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,13 +81,13 @@ pub(crate) struct Record {
     /// Of an older gateway: whose its lock is by now.
     pub(crate) older_lock: LockNow,
     /// Since schema 7.
-    pub(crate) identity: Identity,
+    pub(crate) identity: KernelIdentity,
 }
 
 /// What rows of schema 7 say beside the older columns: which file the anchor is, which processes
 /// the pids meant. All of it is unknown in a row of version 0.1.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Identity {
+pub(crate) struct KernelIdentity {
     /// The very file that the owner locked.
     pub(crate) anchor: Option<sys::FileKey>,
     pub(crate) process: Option<sys::ProcessNumber>,
@@ -177,9 +173,9 @@ impl Columns<'_> {
         self.unsigned().map(sys::ProcessNumber)
     }
 
-    fn identity(&mut self, unit: Option<StartTimeUnit>) -> Identity {
+    fn identity(&mut self, unit: Option<StartTimeUnit>) -> KernelIdentity {
         let (inode, device, filesystem) = (self.unsigned(), self.unsigned(), self.unsigned());
-        Identity {
+        KernelIdentity {
             anchor: inode.zip(device).map(|(inode, device)| sys::FileKey {
                 inode,
                 device,
@@ -202,6 +198,11 @@ impl Columns<'_> {
 }
 
 impl Record {
+    /// Whether its end is not on record. Whether its owner lives is another question.
+    pub(crate) fn is_live(&self) -> bool {
+        self.ended_at_ms.is_none()
+    }
+
     /// Expects `COLUMNS`, in their order.
     pub(super) fn from_row(row: &Row<'_>) -> rusqlite::Result<Self> {
         let id = InstanceId(row.get(0)?);
@@ -292,7 +293,7 @@ impl Record {
             signal: None,
             detail: None,
             older_lock: LockNow::AsRecorded,
-            identity: Identity::default(),
+            identity: KernelIdentity::default(),
         }
     }
 
@@ -329,14 +330,14 @@ impl Record {
 
 /// What an owner has to know of its own row.
 #[derive(Debug)]
-pub(crate) struct Standing {
+pub(crate) struct RowState {
     pub(crate) nonce_hash: String,
     pub(crate) anchor: Option<String>,
     /// Why and by whom it was ended, if it was.
     pub(crate) ended: Option<(String, Option<String>)>,
 }
 
-pub(crate) fn standing(connection: &Connection, id: InstanceId) -> Result<Option<Standing>> {
+pub(crate) fn standing(connection: &Connection, id: InstanceId) -> Result<Option<RowState>> {
     let row = connection
         .prepare_cached(
             "SELECT nonce_hash, ended_at_ms IS NOT NULL, end_reason, ended_by, anchor
@@ -345,7 +346,7 @@ pub(crate) fn standing(connection: &Connection, id: InstanceId) -> Result<Option
         .query_row([id.0], |row| {
             let ended: bool = row.get(1)?;
             let reason: Option<String> = row.get(2)?;
-            Ok(Standing {
+            Ok(RowState {
                 nonce_hash: row.get(0)?,
                 ended: ended.then_some((reason.unwrap_or_default(), row.get(3)?)),
                 anchor: row.get(4)?,
@@ -420,6 +421,7 @@ pub(crate) struct Command {
 }
 
 /// Records that the command which the row names lives, or lived, without its lock.
+#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub(crate) fn lose_command_lock(tx: &Tx<'_>, id: InstanceId, nonce: &Nonce) -> Result<()> {
     tx.prepare_cached(
         "UPDATE instances SET command_lock = ?3

@@ -2,11 +2,9 @@
 
 use rusqlite::{Connection, OptionalExtension, named_params};
 
-use crate::error::Result;
-use crate::names::{InstanceId, MarkerName, Office};
 use crate::records::markers::{Addressee, COLUMNS, COUNTS, Closed, Marker, ProcessKey, TTL_MAX_MS};
-use crate::store::transaction::BootTime;
-use crate::sys;
+use crate::store::BootTime;
+use crate::{InstanceId, MarkerName, Office, Result, sys};
 
 /// The markers for one generation that have not expired, as far as `which` selects them.
 fn of_instance(

@@ -9,15 +9,13 @@ use rusqlite::{Connection, OptionalExtension, Row, named_params};
 use serde_json::{Value, json};
 
 use crate::clock::rfc3339;
-use crate::error::Result;
-use crate::names::{InstanceId, MarkerName};
 use crate::records::events::EventRecord;
 use crate::records::identities::Identities;
 use crate::records::instances;
 use crate::records::instances::Record;
-use crate::store::transaction::Tx;
-use crate::sys;
+use crate::store::Tx;
 use crate::sys::StartTime;
+use crate::{InstanceId, MarkerName, Result, sys};
 
 pub(crate) use self::find::{
     all_open, asked_end, fate, find, is_open, open_by_pid, open_for, open_in_office,
@@ -156,6 +154,7 @@ pub(crate) struct Addressee {
 
 impl Addressee {
     /// The owner of `record`, and nobody else.
+    #[cfg_attr(not(feature = "cli"), expect(dead_code))]
     pub(crate) fn of(record: &Record) -> Self {
         Self { instances: vec![record.id], process: ProcessKey::of(record) }
     }
@@ -261,7 +260,8 @@ impl NewMarker<'_> {
                 .prepare_cached(
                     "SELECT id FROM markers
                      WHERE pid = ?1 AND start_time IS ?2
-                       AND (boot_id IS ?3 OR start_time = ?2) AND pid_ns IS ?4 AND name = ?5 AND instance_id IS NULL AND closed_at_ms IS NULL",
+                       AND (boot_id IS ?3 OR start_time = ?2) AND pid_ns IS ?4 AND name = ?5
+                       AND instance_id IS NULL AND closed_at_ms IS NULL",
                 )?
                 .query_map(
                     (

@@ -8,12 +8,11 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
-use crate::error::{Error, Result};
-use crate::names::InstanceId;
 use crate::records::instances::Record;
 use crate::records::runtime::said::RuntimeStatus;
-use crate::records::runtime::write::Owner;
-use crate::store::transaction::{BootTime, Tx};
+use crate::records::runtime::write::Speaker;
+use crate::store::{BootTime, Tx};
+use crate::{Error, InstanceId, Result};
 
 /// The shortest and the longest cadence of heartbeats: each is a write, and somebody watches for
 /// them.
@@ -30,7 +29,7 @@ pub(crate) fn check_cadence(cadence: Duration) -> Result<()> {
         .with_hint("at least 10 ms, at most 24 h"))
 }
 
-impl Owner<'_> {
+impl Speaker<'_> {
     /// Takes back the promise of a next sign of life.
     pub(crate) fn promise_nothing(&self, tx: &Tx<'_>) -> Result<()> {
         tx.prepare_cached("UPDATE instances SET heartbeat_every_ms = NULL WHERE id = ?1")?

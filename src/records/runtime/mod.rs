@@ -14,16 +14,14 @@ use rusqlite::{Connection, OptionalExtension, Row};
 use serde_json::Value;
 
 use crate::clock::rfc3339;
-use crate::error::Result;
-use crate::names::{InstanceId, ProfileName};
 use crate::records::instances::Record;
-use crate::store::transaction::BootTime;
-use crate::sys;
+use crate::store::BootTime;
+use crate::{InstanceId, ProfileName, Result, sys};
 
 pub(crate) use self::heartbeat::{check_cadence, is_starting, unresponsive_ms};
 pub(crate) use self::said::{PlatformStatus, RuntimeStatus};
 pub(crate) use self::serves::{served, servers, serves};
-pub(crate) use self::write::{Owner, said_at};
+pub(crate) use self::write::{Speaker, said_at};
 
 /// Whether there is a runtime status at all: a store that an older version made has none, and what
 /// asks or ends something does not migrate it.

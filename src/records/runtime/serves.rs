@@ -7,8 +7,7 @@
 
 use rusqlite::Connection;
 
-use crate::error::Result;
-use crate::names::{InstanceId, Kind, Office, ProfileName};
+use crate::{InstanceId, Kind, Office, ProfileName, Result};
 
 /// The profiles that an instance serves, beside that of its office.
 pub(crate) fn serves(connection: &Connection, id: InstanceId) -> Result<Vec<ProfileName>> {

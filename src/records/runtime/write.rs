@@ -3,13 +3,11 @@
 use rusqlite::named_params;
 use serde_json::{Value, json};
 
-use crate::error::Result;
-use crate::names::{InstanceId, Office, ProfileName};
 use crate::records::events::EventRecord;
 use crate::records::runtime::said::{PlatformStatus, RuntimeStatus};
 use crate::records::runtime::serves;
-use crate::store::transaction::Tx;
-use crate::sys;
+use crate::store::Tx;
+use crate::{InstanceId, Office, ProfileName, Result, sys};
 
 /// Notes that all of what an instance says now was said at another time, in Unix milliseconds.
 pub(crate) fn said_at(tx: &Tx<'_>, id: InstanceId, at_ms: i64) -> Result<()> {
@@ -25,7 +23,7 @@ pub(crate) fn said_at(tx: &Tx<'_>, id: InstanceId, at_ms: i64) -> Result<()> {
 
 /// The row's owner, as events name it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Owner<'a> {
+pub(crate) struct Speaker<'a> {
     pub(crate) id: InstanceId,
     pub(crate) office: &'a Office,
     pub(crate) pid: Option<sys::Pid>,
@@ -33,7 +31,7 @@ pub(crate) struct Owner<'a> {
     pub(crate) writer_pid: sys::Pid,
 }
 
-impl Owner<'_> {
+impl Speaker<'_> {
     fn record(
         &self,
         tx: &Tx<'_>,

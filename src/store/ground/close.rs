@@ -5,13 +5,13 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Result};
-use crate::store::ground::{BY_GROUP, BY_OTHERS, DIRECTORY_MODE, FILE_MODE};
+use crate::store::ground;
+use crate::store::ground::modes::{BY_OTHERS, Kind, wanted};
 use crate::store::location::{Location, with_sidecars};
 use crate::store::{overwritten, registry};
-use crate::sys;
 use crate::sys::wal_index::{Kept, keep};
 use crate::sys::{FileFacts, FileId};
+use crate::{Error, Result, sys};
 
 /// How it is known that a database is ours.
 #[derive(Clone, Copy, Debug)]
@@ -102,7 +102,7 @@ pub(crate) fn close_to_others(location: &Location, id: &FileId) -> Result<Option
         sys::file_facts(&path).is_ok_and(|facts| wanted(&facts, Kind::File).is_none())
     };
     let directory = sys::file_facts(&location.directory);
-    if directory.is_ok_and(|facts| !super::is_to_be_closed(&facts, &location.file))
+    if directory.is_ok_and(|facts| !ground::is_to_be_closed(&facts, &location.file))
         && with_sidecars(&location.file).all(is_closed)
     {
         return Ok(None);
@@ -119,7 +119,7 @@ pub(crate) fn close_to_others(location: &Location, id: &FileId) -> Result<Option
         tracing::debug!(%error, "whether others can get at the store was not found out");
     }
     // What it could do about its files before it will do now; but nobody may replace them.
-    let is_safe = super::check_directory(location, &location.directory, |_| false);
+    let is_safe = ground::check_directory(location, &location.directory, |_| false);
     is_safe.map_err(|error| failed.unwrap_or(error))?;
     Ok(closed)
 }
@@ -139,7 +139,7 @@ pub(crate) fn each_open(
     let place = ground.directory.try_clone()?;
     let facts = sys::open_file_facts(&place)?;
     if facts.owner == Some(ground.owner)
-        && super::is_to_be_closed(&facts, &location.file)
+        && ground::is_to_be_closed(&facts, &location.file)
         && let Some(open) =
             open(location.directory.clone(), Kind::Place, &facts, Pinned::Opened(place))
     {
@@ -175,25 +175,6 @@ pub(crate) fn each_open(
     Ok(())
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// The directory, which may be there for other things, too.
-    Place,
-    Anchors,
-    File,
-}
-
-/// The mode that it ought to have, if it has another one.
-pub(super) fn wanted(facts: &FileFacts, kind: Kind) -> Option<u32> {
-    let mode = facts.mode?;
-    match kind {
-        Kind::Place => Some(mode & !(BY_GROUP | BY_OTHERS)),
-        Kind::Anchors if mode & 0o777 != DIRECTORY_MODE => Some(DIRECTORY_MODE),
-        Kind::File if mode & 0o677 != FILE_MODE => Some(FILE_MODE),
-        Kind::Anchors | Kind::File => None,
-    }
-}
-
 fn open(path: PathBuf, kind: Kind, facts: &FileFacts, pinned: Pinned) -> Option<Open> {
     let closed = wanted(facts, kind)?;
     Some(Open { path, mode: facts.mode?, closed, pinned })
@@ -204,8 +185,8 @@ impl<'a> Ground<'a> {
     fn of(location: &'a Location, proof: Proof<'_>) -> io::Result<Option<Self>> {
         let directory = sys::open_directory(&location.directory)?;
         let facts = sys::open_file_facts(&directory)?;
-        let owner = super::user_of(&facts, &location.file);
-        let is_ours = super::is_ours_to_close(&facts) || facts.owner == Some(0);
+        let owner = ground::user_of(&facts, &location.file);
+        let is_ours = ground::is_ours_to_close(&facts) || facts.owner == Some(0);
         let Some(owner) = owner.filter(|_| is_ours) else { return Ok(None) };
         let ground = Self { location, directory, owner };
         let Some((facts, pinned)) = ground.pin_database(&location.file)? else { return Ok(None) };
@@ -291,12 +272,4 @@ impl<'a> Ground<'a> {
         }
         Ok(is_ours)
     }
-}
-
-pub(super) fn close_directory(path: &Path, owner: Option<u32>, mode: u32) -> io::Result<()> {
-    let directory = sys::open_directory(path)?;
-    if sys::open_file_facts(&directory)?.owner == owner {
-        sys::set_mode(&directory, mode)?;
-    }
-    Ok(())
 }

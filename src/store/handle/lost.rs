@@ -5,15 +5,14 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 use crate::clock::Deadline;
-use crate::error::{ErrorKind, Result};
-use crate::store::files::{By, Found};
+use crate::store::files::{CompareBy, FilesState};
 use crate::store::handle::Inner;
 use crate::store::migrate::Contents;
 use crate::store::overwritten::{Damage, Mended, SetAside};
 use crate::store::pragmas::Access;
-use crate::store::{busy, migrate, overwritten};
-use crate::sync;
+use crate::store::{migrate, overwritten};
 use crate::sys::FileId;
+use crate::{ErrorKind, Result, patience};
 
 /// Whether what a connection has read before is still what is in the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +50,7 @@ impl Inner {
         const LOOK_EVERY: Duration = Duration::from_millis(20);
         /// `cp` empties what it copies over, and writes at once.
         const COPY_BEGINS_WITHIN: Duration = Duration::from_millis(100);
-        let deadline = busy::deadline().unwrap_or_else(|| Deadline::after(Duration::ZERO));
+        let deadline = patience::deadline().unwrap_or_else(|| Deadline::after(Duration::ZERO));
         let mut mended = Vec::new();
         let mut is_seen_empty = false;
         loop {
@@ -96,7 +95,7 @@ impl Inner {
     /// Whether the files that this handle has open are those that others find: open descriptors
     /// tell, and once a second the paths. Not being able to look is no sign that they are not.
     pub(crate) fn is_in_place(&self) -> bool {
-        match self.check_files(By::Descriptor) {
+        match self.check_files(CompareBy::Descriptor) {
             Ok(Content::AsRead) => true,
             Ok(Content::Changed) => {
                 self.close_connections();
@@ -108,7 +107,7 @@ impl Inner {
 
     /// What became of the files, for people, where that was seen.
     pub(crate) fn how_lost(&self) -> Option<String> {
-        sync::lock(&self.lost).clone()
+        self.lost.lock().clone()
     }
 
     /// Whoever opens the store anew gets a handle without a past.
@@ -120,7 +119,7 @@ impl Inner {
     }
 
     pub(crate) fn refuse_lost(&self) -> Result<()> {
-        match self.files.how_lost(By::Path)? {
+        match self.files.how_lost(CompareBy::Path)? {
             Some(how) => Err(self.replaced(&how)),
             None => Ok(()),
         }
@@ -129,11 +128,11 @@ impl Inner {
     /// Before anything is opened by a path that may lead nowhere: SQLite would try that for a
     /// while.
     pub(super) fn refuse_if_still_lost(&self) -> Result<()> {
-        if sync::lock(&self.lost).is_some() {
-            if let Found::Lost(how) = self.files.check(By::Path)? {
+        if self.lost.lock().is_some() {
+            if let FilesState::Lost(how) = self.files.check(CompareBy::Path)? {
                 return Err(self.replaced(&how));
             }
-            *sync::lock(&self.lost) = None;
+            *self.lost.lock() = None;
             // No connection is open yet.
             self.files.look_anew();
         }
@@ -141,11 +140,11 @@ impl Inner {
     }
 
     /// Whether what was read before still counts.
-    pub(super) fn check_files(&self, by: By) -> Result<Content> {
+    pub(super) fn check_files(&self, by: CompareBy) -> Result<Content> {
         match self.files.check(by)? {
-            Found::InPlace => Ok(Content::AsRead),
-            Found::Changed => Ok(Content::Changed),
-            Found::Lost(how) => Err(self.replaced(&how)),
+            FilesState::InPlace => Ok(Content::AsRead),
+            FilesState::Changed => Ok(Content::Changed),
+            FilesState::Lost(how) => Err(self.replaced(&how)),
         }
     }
 }

@@ -3,7 +3,7 @@
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
-use crate::error::Result;
+use crate::Result;
 use crate::store::ground::close::ClosedPlace;
 use crate::store::handle::Inner;
 use crate::store::overwritten::SetAside;

@@ -14,8 +14,8 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 use super::Inner;
-use crate::error::Result;
-use crate::store::{busy, pragmas};
+use crate::store::pragmas;
+use crate::{Result, patience};
 
 /// First the WAL starts over in the room that it has. If that is not enough, it gives that up for a
 /// file beside it, such as an anchor; and somebody else may be faster to take it.
@@ -44,7 +44,7 @@ impl Inner {
     /// for long.
     fn make_room(&self, writer: &mut Option<Connection>, how: &str) -> bool {
         const BUDGET: Duration = Duration::from_millis(250);
-        busy::with_budget(BUDGET, || {
+        patience::with_budget(BUDGET, || {
             let is_ours = self.refuse_lost().is_ok();
             is_ours && self.connected(writer).is_ok_and(|it| pragmas::checkpoint(it, how))
         })

@@ -7,16 +7,16 @@
 //! never given twice.
 
 use std::collections::HashSet;
-use std::sync::Mutex;
 use std::time::Duration;
 
+use parking_lot::Mutex;
+
 use crate::clock::Deadline;
-use crate::error::{Error, Result};
-use crate::process::anchor;
-use crate::process::anchor::sweep::Orphan;
+use crate::process::older::looks::LockLooks;
+use crate::process::{Orphan, anchor};
 use crate::store::handle::Inner;
 use crate::store::transaction::{Rest, Tx};
-use crate::sync::lock;
+use crate::{Error, Result};
 
 /// How long an anchor without a row has to be held until it is an orphan. A rollback takes less.
 const SETTLES_WITHIN: Duration = Duration::from_millis(20);
@@ -30,16 +30,17 @@ const ROUNDS: usize = 4;
 pub(super) struct Orphaned(Mutex<HashSet<String>>);
 
 /// What one transaction came to.
-pub(super) enum Written<T> {
+pub(super) enum Attempted<T> {
     Done {
         value: T,
         rests: Vec<Rest>,
     },
-    /// It was rolled back: these anchors have to be waited for first.
+    /// It was rolled back: something has to be looked at first, and these anchors waited for.
     NotYet(Vec<String>),
 }
 
-/// Whether a transaction may be rolled back because of anchors without a row.
+/// Whether a transaction may be rolled back because of anchors without a row, or of locks of the
+/// older program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Patience {
     Waits,
@@ -48,20 +49,29 @@ pub(crate) enum Patience {
 
 impl Inner {
     /// One change, all or nothing. What `work` returns as an error is rolled back. It is done again
-    /// where there was no room for what it wrote, and where it met an anchor without a row: so it
-    /// changes nothing but the store.
+    /// where there was no room for what it wrote, and where it met an anchor without a row or a
+    /// held lock of the older program: so it changes nothing but the store.
     pub(crate) fn write<T>(&self, work: impl Fn(&Tx<'_>) -> Result<T>) -> Result<T> {
         let patience = [Patience::Waits; ROUNDS].into_iter().chain([Patience::Over]);
+        let mut looks = LockLooks::default();
         for patience in patience {
-            match self.write_with(patience, &work)? {
-                Written::Done { value, rests } => {
+            let write = || self.write_with(patience, &work);
+            let written = match patience {
+                Patience::Waits => looks.bound(write),
+                Patience::Over => write(),
+            };
+            match written? {
+                Attempted::Done { value, rests } => {
                     self.go_on_with(rests);
                     return Ok(value);
                 }
-                Written::NotYet(names) => self.await_release(names),
+                Attempted::NotYet(names) => {
+                    looks.look();
+                    self.await_release(names);
+                }
             }
         }
-        Err(Error::internal("a change waits for anchors for ever"))
+        Err(Error::internal("a change waits for ever"))
     }
 
     /// Waits until nobody holds those anchors; what is held after that is on record as an orphan.
@@ -70,12 +80,12 @@ impl Inner {
         let stays_held =
             |name: &String| anchor::stays_held(&self.location.anchors.join(name), &until);
         let held: Vec<String> = names.into_iter().filter(stays_held).collect();
-        lock(&self.orphaned.0).extend(held);
+        self.orphaned.0.lock().extend(held);
     }
 
     /// Those of `found` that were not waited for yet.
     pub(in crate::store) fn not_waited_for(&self, found: &[Orphan]) -> Vec<String> {
-        let known = lock(&self.orphaned.0);
+        let known = self.orphaned.0.lock();
         let names = found.iter().map(|orphan| &orphan.name);
         names.filter(|name| !known.contains(*name)).cloned().collect()
     }
@@ -84,9 +94,14 @@ impl Inner {
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
+    use std::path::Path;
 
     use super::*;
+    use crate::liveness::AnchorState;
+    use crate::process::older::lock;
     use crate::store::Store;
+    use crate::sys;
+    use crate::sys::Sharing;
 
     fn orphan(store: &Store) -> Orphan {
         let location = &store.inner.location;
@@ -129,5 +144,34 @@ mod tests {
         drop(releases);
         store.inner.write(|tx| tx.check_settled(&found)).unwrap();
         assert_eq!(store.inner.not_waited_for(&found), [found[1].name.clone()]);
+    }
+
+    /// Symptom: a claim beside an older gateway kept the write lock while it looked for it in the
+    /// kernel's list, up to twelve times, 5 ms apart. It holds because what is held is looked at
+    /// between two transactions; what is free is told at once.
+    #[test]
+    fn a_lock_of_the_older_program_is_looked_at_outside_of_the_transaction() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path().join("state.db")).unwrap();
+        let path = directory.path().join("gateway.lock");
+        let file = sys::open_foreign_lock_file(&path).unwrap();
+        let looks: [fn(&Path) -> AnchorState; 2] = [lock::look, lock::probe];
+        for (sharing, state, transactions) in [
+            (None, AnchorState::Free, [2, 1]),
+            (Some(Sharing::Exclusive), AnchorState::Held, [2, 2]),
+        ] {
+            if let Some(sharing) = sharing {
+                assert!(sys::try_foreign_lock(&file, sharing).unwrap());
+            }
+            for (look, transactions) in looks.into_iter().zip(transactions) {
+                let done = Cell::new(0);
+                let seen = store.inner.write(|_| {
+                    done.set(done.get() + 1);
+                    Ok(look(&path))
+                });
+                assert_eq!((seen.unwrap(), done.get()), (state, transactions));
+            }
+            assert_eq!(looks.map(|look| look(&path)), [state; 2], "outside");
+        }
     }
 }

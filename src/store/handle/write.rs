@@ -1,20 +1,21 @@
 //! One look at the store, and one change of it, all or nothing.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, MutexGuard, TryLockError};
 use std::time::Duration;
 
+use parking_lot::MutexGuard;
 use rusqlite::{Connection, TransactionBehavior};
 
 use crate::clock::Deadline;
-use crate::error::{Error, ErrorKind, Result};
-use crate::store::files::By;
+use crate::process::older::looks;
+use crate::store::files::CompareBy;
 use crate::store::handle::Inner;
 use crate::store::handle::lost::Content;
-use crate::store::handle::settle::{Patience, Written};
+use crate::store::handle::settle::{Attempted, Patience};
 use crate::store::transaction::{Rest, Tx};
-use crate::store::{busy, explain, ourselves, transaction};
-use crate::sync;
+use crate::store::{migrate, ourselves, transaction};
+use crate::{Error, ErrorKind, Result, patience};
 
 /// How often a transaction begins because something has written past SQLite; the last time it goes
 /// on with what it has just read: who touches the file all the time changes nothing.
@@ -28,11 +29,11 @@ impl Inner {
         self.retry_pending();
         let mut work = Some(work);
         let mut look = |attempt: usize| {
-            self.readers.with(self, |connection| {
+            self.with_reader(|connection| {
                 let snapshot = connection.unchecked_transaction()?;
                 let state = transaction::read_state(&snapshot)?;
                 // After the first read: by then SQLite has all files open.
-                if self.check_files(By::Descriptor)? == Content::Changed
+                if self.check_files(CompareBy::Descriptor)? == Content::Changed
                     && attempt < ATTEMPTS_CHANGED
                 {
                     return Ok(None);
@@ -42,7 +43,7 @@ impl Inner {
                 self.with_clear_sight(|| work(&snapshot)).map(Some)
             })
         };
-        let read = busy::with_budget(self.settings.busy_budget, || {
+        let read = patience::with_budget(self.settings.busy_budget, || {
             let mut attempt = 1;
             loop {
                 if let Some(read) = look(attempt)? {
@@ -60,14 +61,14 @@ impl Inner {
         &self,
         patience: Patience,
         work: &impl Fn(&Tx<'_>) -> Result<T>,
-    ) -> Result<Written<T>> {
+    ) -> Result<Attempted<T>> {
         self.check_process()?;
         self.refuse_if_still_lost()?;
         let mut writer = self.lock_writer()?;
         if self.writer_is_stale.swap(false, Ordering::Acquire) {
             *writer = None;
         }
-        let written = busy::with_budget(self.settings.busy_budget, || {
+        let written = patience::with_budget(self.settings.busy_budget, || {
             self.making_room(&mut writer, |writer| self.write_as_it_is(writer, patience, work))
         });
         match written {
@@ -91,7 +92,7 @@ impl Inner {
         for rest in rests {
             loop {
                 // No longer than that for somebody else's change either: ours is written.
-                match busy::with_budget(until.remaining(), || self.write(&rest)) {
+                match patience::with_budget(until.remaining(), || self.write(&rest)) {
                     Ok(_) if until.has_passed() => return,
                     Ok(true) => std::thread::yield_now(),
                     Ok(false) => break,
@@ -109,7 +110,7 @@ impl Inner {
         writer: &mut Option<Connection>,
         patience: Patience,
         work: &impl Fn(&Tx<'_>) -> Result<T>,
-    ) -> Result<Written<T>> {
+    ) -> Result<Attempted<T>> {
         let mut attempt = 1;
         loop {
             if let Some(written) = self.write_once(writer, patience, work, attempt)? {
@@ -128,7 +129,7 @@ impl Inner {
         patience: Patience,
         work: &impl Fn(&Tx<'_>) -> Result<T>,
         attempt: usize,
-    ) -> Result<Option<Written<T>>> {
+    ) -> Result<Option<Attempted<T>>> {
         let transaction =
             self.connected(writer)?.transaction_with_behavior(TransactionBehavior::Immediate)?;
         // SQLite opens for reading what it could not open for writing. There even an immediate
@@ -138,18 +139,19 @@ impl Inner {
             let read_only = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_READONLY);
             return Err(rusqlite::Error::SqliteFailure(read_only, None).into());
         }
-        if self.check_files(By::Path)? == Content::Changed && attempt < ATTEMPTS_CHANGED {
+        if self.check_files(CompareBy::Path)? == Content::Changed && attempt < ATTEMPTS_CHANGED {
             return Ok(None);
         }
         let state = transaction::read_state(&transaction)?;
         self.check_uuid(&state.store_uuid)?;
-        explain::check_min_writer(state.min_writer)?;
+        migrate::check_min_writer(state.min_writer)?;
         let tx = Tx::new(&transaction, self, &state, patience);
         let settled = tx.settle_pending()?;
-        let value = match self.with_clear_sight(|| work(&tx)) {
-            Err(_) if tx.meets_suspects() => return Ok(Some(Written::NotYet(tx.suspects()))),
-            done => done?,
-        };
+        let done = self.with_clear_sight(|| work(&tx));
+        if looks::wants_more() || (done.is_err() && tx.meets_suspects()) {
+            return Ok(Some(Attempted::NotYet(tx.suspects())));
+        }
+        let value = done?;
         let rests = tx.rests();
         tx.save_last_id()?;
         let dropped = if tx.lets_go() { self.unneeded_anchor(&tx)? } else { None };
@@ -164,19 +166,18 @@ impl Inner {
         // What was committed to files that nobody else finds is not acknowledged. Whoever moves a
         // store away keeps writers out, if he can. A look that fails takes nothing back: it is
         // committed.
-        if let Ok(Some(how)) = self.files.how_lost(By::Path) {
+        if let Ok(Some(how)) = self.files.how_lost(CompareBy::Path) {
             return Err(self.replaced(&how));
         }
         // Not before the commit: until then the rows name the anchor that we had.
         if let Some(dropped) = &dropped {
-            sync::lock(&self.anchor).take_if(|anchor| dropped.is(anchor));
+            self.anchor.lock().take_if(|anchor| dropped.is(anchor));
         }
         if let Some(anchor) = new_anchor {
-            *sync::lock(&self.anchor) = Some(anchor);
+            *self.anchor.lock() = Some(anchor);
         }
         if !settled.is_empty() {
-            sync::lock(&self.pending)
-                .retain(|it| !settled.iter().any(|done| Arc::ptr_eq(it, done)));
+            self.pending.lock().retain(|it| !settled.iter().any(|done| Arc::ptr_eq(it, done)));
         }
         // Neither unlocked nor unlinked before the commit either: whoever reads meanwhile would
         // take a row with a free anchor for one of the dead, and judge one whose file is gone by
@@ -187,7 +188,7 @@ impl Inner {
         if let Some(connection) = &*writer {
             self.restart_long_wal(connection);
         }
-        Ok(Some(Written::Done { value, rests }))
+        Ok(Some(Attempted::Done { value, rests }))
     }
 
     pub(super) fn changes_under_us(&self) -> Error {
@@ -214,25 +215,14 @@ impl Inner {
     /// The connection that writes, for this thread alone. A caller with a budget of its own, such
     /// as a signal handler, does not wait longer for another thread than for another process.
     fn lock_writer(&self) -> Result<MutexGuard<'_, Option<Connection>>> {
-        const LOOK_EVERY: Duration = Duration::from_micros(200);
-        let deadline = busy::deadline().filter(|deadline| deadline.remaining() < Duration::MAX);
-        let Some(deadline) = deadline else { return Ok(sync::lock(&self.writer)) };
-        loop {
-            match self.writer.try_lock() {
-                Ok(writer) => return Ok(writer),
-                Err(TryLockError::Poisoned(poisoned)) => return Ok(poisoned.into_inner()),
-                Err(TryLockError::WouldBlock) if deadline.has_passed() => {
-                    return Err(Error::new(
-                        ErrorKind::Busy,
-                        "another thread of this process is writing to the store",
-                    )
-                    .with_hint("try again")
-                    .retry_after(100));
-                }
-                Err(TryLockError::WouldBlock) => {
-                    std::thread::sleep(LOOK_EVERY.min(deadline.remaining()));
-                }
-            }
-        }
+        let remaining = patience::deadline().map(|deadline| deadline.remaining());
+        let Some(remaining) = remaining.filter(|remaining| *remaining < Duration::MAX) else {
+            return Ok(self.writer.lock());
+        };
+        self.writer.try_lock_for(remaining).ok_or_else(|| {
+            Error::new(ErrorKind::Busy, "another thread of this process is writing to the store")
+                .with_hint("try again")
+                .retry_after(100)
+        })
     }
 }

@@ -6,7 +6,8 @@ use std::path::Path;
 use super::super::procfs;
 use super::super::unix::own_pid;
 use super::super::{Pid, Supervision, note};
-use super::{process_table_is_ours, read_proc, read_stat};
+use super::process::read_stat;
+use super::{process_table_is_ours, read_proc};
 
 /// One pass over the process table.
 pub fn processes_and_parents() -> Vec<(Pid, Pid)> {

@@ -1,6 +1,7 @@
 //! The list of mounts.
 
-use super::{is_container_id, lossy, parse_number, words};
+use super::cgroup::is_container_id;
+use super::{lossy, parse_number, words};
 
 /// The option that hides processes of other users, if `/proc` is mounted with one:
 /// `hidepid=invisible`, before Linux 5.8 `hidepid=2` (`proc(5)`).

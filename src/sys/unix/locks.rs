@@ -14,7 +14,9 @@ use rustix::io::Errno;
 use rustix::process::{Signal, WaitOptions};
 
 use super::super::{CommandLocks, Sharing};
-use super::{create_in, directory_of, open_anchor_file, regular, retry, wait_readable};
+#[cfg(feature = "cli")]
+use super::open_anchor_file;
+use super::{create_in, directory_of, regular, retry, wait_readable};
 
 /// `O_NONBLOCK` as above. The mode and the owner of a file that is there are its owner's business;
 /// what root makes belongs to the owner of the directory.

@@ -12,7 +12,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use rusqlite::ffi;
 
-use super::{DATABASE_COUNT, DATABASE_FIRST, IN_USE, LOCKS, note};
+use super::layout::{DATABASE_COUNT, DATABASE_FIRST, IN_USE, LOCKS};
+use crate::sys::shortage::note;
 
 /// Whether a connection in this process has record locks on it, as far as the kernel names whose
 /// lock is in the way: of several who read it names one, but a writer is alone.

@@ -10,9 +10,10 @@ use std::ptr;
 use rusqlite::ffi;
 
 use super::descriptors::{CHILDREN, Descriptor, Key, open, range, set};
+use super::layout::{DATABASE_SHARED, DATABASE_WRITER, IN_USE, LOCKS, beside};
 use super::system_calls::give_to_owner_of_database;
-use super::{DATABASE_SHARED, DATABASE_WRITER, IN_USE, LOCKS, beside, note};
 use crate::environment::{Guard, is_in_force};
+use crate::sys::shortage::note;
 
 /// To what length the first one cuts it back, as SQLite does: shorter than any header.
 const LENGTH_ANEW: i64 = 3;

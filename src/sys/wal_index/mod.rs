@@ -27,6 +27,7 @@
 
 mod descriptors;
 mod index;
+mod layout;
 mod system_calls;
 #[cfg(test)]
 mod tests;
@@ -46,23 +47,8 @@ use self::descriptors::{
     CHILDREN, Descriptor, Key, close_in_children, locked_by, open, range, set,
 };
 use self::index::{NotOpened, OpenIndex};
-use super::shortage::note;
+use self::layout::{DATABASE_COUNT, DATABASE_FIRST, DATABASE_WRITER, IN_USE, LOCKS, beside};
 use crate::environment::{Guard, is_in_force};
-
-/// The byte of the database that readers lock first (`SHARED_FIRST`): whoever wants all of it for
-/// itself locks this one, too.
-const DATABASE_SHARED: i64 = 0x4000_0002;
-
-/// The first byte after those that SQLite locks: whoever writes holds it, whatever `-shm` he has
-/// open.
-const DATABASE_WRITER: i64 = 0x4000_0200;
-
-/// Where the eight locks of a `-shm` begin.
-const LOCKS: i64 = 120;
-
-/// The byte that says that the `-shm` is in use (`UNIX_SHM_DMS`): whoever finds it free begins the
-/// file anew.
-const IN_USE: i64 = 128;
 
 /// What stands in the place of SQLite's own methods for one open database.
 #[repr(C)]
@@ -137,10 +123,6 @@ impl Drop for Alone {
         let _ = set(&self.0, libc::F_UNLCK, DATABASE_FIRST, DATABASE_COUNT);
     }
 }
-
-/// From `PENDING_BYTE` to the last of those that readers lock.
-const DATABASE_FIRST: i64 = 0x4000_0000;
-const DATABASE_COUNT: i64 = 512;
 
 /// Locks all of a database, as SQLite does; `None` where somebody has it open.
 ///
@@ -382,12 +364,6 @@ unsafe extern "C" fn unmap(file: *mut ffi::sqlite3_file, delete: c_int) -> c_int
             Index::Left => original!(guarded, xShmUnmap(file, delete)),
         }
     }
-}
-
-fn beside(database: &CStr, suffix: &str) -> CString {
-    let mut path = database.to_bytes().to_vec();
-    path.extend_from_slice(suffix.as_bytes());
-    CString::new(path).unwrap_or_default()
 }
 
 fn length_of(path: &CStr) -> Option<i64> {

@@ -1,45 +1,30 @@
 //! `*.lock` files: who has which token.
 
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
 use crate::claim::older::found;
-use crate::clock;
-use crate::error::Result;
 use crate::liveness::Verdict;
-use crate::names::{IdentityHash, InstanceId, LockName, Nonce, Scope};
 use crate::owner::ending;
+use crate::process::Subject;
 use crate::process::command_line::redact;
 use crate::process::older::wire;
 use crate::process::older::wire::{PidRecord, Unusable};
-use crate::process::subject::Subject;
-use crate::records::events::EventRecord;
-use crate::records::instances::{End, EndReason, NewInstance, Origin, Record};
-use crate::records::locks::{LockEnd, LockRow, NewLock};
-use crate::records::{instances, locks};
-use crate::transfer::import::{Finding, Gateway, Import};
-use crate::{stop_budget, sys};
-
-/// Lock files that are read: more than any machine has bots.
-const FILES_MAX: usize = 10_000;
+use crate::records::locks::NewLock;
+use crate::records::{
+    End, EndReason, EventRecord, LockEnd, LockRow, NewInstance, Record, instances, locks,
+};
+use crate::transfer::import::files::lock_files;
+use crate::transfer::import::{Gateway, Import, ImportFinding};
+use crate::{IdentityHash, InstanceId, LockName, Nonce, Result, Scope, clock, sys};
 
 /// What tells the rows that an import made for locks from all others: their `version`.
 const MADE_BY: &str = "imported";
 
 /// Who ends what an import made.
 const BY: &str = "incumbent import";
-
-/// The lock files in a directory, in the order of their names.
-pub(super) fn names(directory: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
-    let is_one = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "lock");
-    let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
-    let mut paths: Vec<PathBuf> = paths.filter(is_one).take(FILES_MAX).collect();
-    paths.sort();
-    paths
-}
 
 /// What a lock file says.
 struct Said {
@@ -81,14 +66,14 @@ impl Import<'_> {
     pub(crate) fn locks(&mut self, gateway: Option<&Gateway>) -> Result<()> {
         let Some(directory) = self.files.lock_dir else { return Ok(()) };
         let mut held: HashSet<(LockName, InstanceId)> = HashSet::new();
-        for path in names(directory) {
+        for path in lock_files(directory) {
             let finding = match read(&path) {
                 Ok(said) => {
                     let (finding, owner) = self.lock(&said, gateway, &path)?;
                     held.extend(owner.map(|owner| (said.name, owner)));
                     Some(finding)
                 }
-                Err(why) => Finding::unusable(why),
+                Err(why) => ImportFinding::unusable(why),
             };
             if let Some(finding) = finding {
                 self.add(path, finding);
@@ -103,13 +88,13 @@ impl Import<'_> {
         said: &Said,
         gateway: Option<&Gateway>,
         path: &Path,
-    ) -> Result<(Finding, Option<InstanceId>)> {
+    ) -> Result<(ImportFinding, Option<InstanceId>)> {
         let pid = Some(said.record.pid);
         let own = gateway.filter(|gateway| gateway.wrote(&said.record));
         let (told, verdict) = self.judge(&said.record, path);
         let finding = match (own, verdict) {
-            (Some(_), _) => Finding::live("of_the_gateway", pid),
-            (None, verdict) => Finding::of(verdict, pid),
+            (Some(_), _) => ImportFinding::live("of_the_gateway", pid),
+            (None, verdict) => ImportFinding::of(verdict, pid),
         };
         if own.is_none() && matches!(verdict, Verdict::Dead(_)) {
             return Ok((finding, None));
@@ -142,7 +127,7 @@ impl Import<'_> {
     /// Whoever holds a lock on record, unless it is dead.
     fn holder(&self, row: &LockRow) -> Result<Option<Record>> {
         let record = instances::by_id(self.tx, row.instance)?;
-        let record = record.filter(|record| record.ended_at_ms.is_none());
+        let record = record.filter(Record::is_live);
         Ok(record.filter(|record| !matches!(self.verdict_of(record), Verdict::Dead(_))))
     }
 
@@ -188,17 +173,9 @@ impl Import<'_> {
         let subject = Subject::told(said.pid, found.start_time, told.uid, argv.clone());
         let id = NewInstance {
             profile: Some(&self.office.profile),
-            kind: None,
-            origin: Origin::Pid,
-            subject: &subject,
             argv: &argv,
-            observer,
-            nonce: &Nonce::random()?,
-            anchor: None,
-            keeper: None,
             version: Some(MADE_BY),
-            stop_budget_ms: stop_budget::DEFAULT_MS,
-            heartbeat_every_ms: None,
+            ..NewInstance::without_office(&subject, observer, &Nonce::random()?)
         }
         .insert(self.tx)?;
         let age_ms = sys::process_age_ms(said.pid, clock::unix_time());

@@ -2,15 +2,13 @@
 
 use std::path::PathBuf;
 
-use crate::error::Result;
+use crate::Result;
 use crate::liveness::Verdict;
 use crate::process::older::marker_file;
 use crate::process::older::marker_file::MarkerFile;
 use crate::process::older::wire::{PidRecord, Unusable};
-use crate::records::instances::Record;
-use crate::records::markers;
-use crate::records::markers::{Addressee, NewMarker};
-use crate::transfer::import::{Finding, Gateway, Import};
+use crate::records::{Addressee, NewMarker, Record, markers};
+use crate::transfer::import::{Gateway, Import, ImportFinding};
 
 impl Import<'_> {
     pub(crate) fn markers(&mut self, gateway: Option<&Gateway>) -> Result<()> {
@@ -28,8 +26,8 @@ impl Import<'_> {
             let is_first = imported.as_ref().is_none_or(|target| *target != said.target);
             let finding = match said.remaining_ms(self.tx.now_ms()) {
                 Ok(remaining_ms) if is_first => self.marker(&said, remaining_ms, gateway)?,
-                Ok(_) => Finding::stale("replaced", Some(said.target.pid)),
-                Err(over) => Finding::stale(over, Some(said.target.pid)),
+                Ok(_) => ImportFinding::stale("replaced", Some(said.target.pid)),
+                Err(over) => ImportFinding::stale(over, Some(said.target.pid)),
             };
             if finding.verdict == "imported" {
                 imported = Some(said.target);
@@ -40,7 +38,7 @@ impl Import<'_> {
     }
 
     fn add_unusable(&mut self, file: PathBuf, why: Unusable) {
-        if let Some(finding) = Finding::unusable(why) {
+        if let Some(finding) = ImportFinding::unusable(why) {
             self.add(file, finding);
         }
     }
@@ -50,23 +48,23 @@ impl Import<'_> {
         said: &MarkerFile,
         remaining_ms: i64,
         gateway: Option<&Gateway>,
-    ) -> Result<Finding> {
+    ) -> Result<ImportFinding> {
         let pid = Some(said.target.pid);
         let own = gateway.filter(|gateway| gateway.wrote(&said.target));
         let (told, verdict) = self.judge(&said.target, &said.path);
         let record: &Record = match (own, verdict) {
             (Some(own), _) => &own.record,
             (None, Verdict::Alive(_)) => &told,
-            (None, verdict) => return Ok(Finding::of(verdict, pid)),
+            (None, verdict) => return Ok(ImportFinding::of(verdict, pid)),
         };
         let Some((instance, process)) = NewMarker::target(record) else {
-            return Ok(Finding::unknown("not_verifiable", pid));
+            return Ok(ImportFinding::unknown("not_verifiable", pid));
         };
         let addressee = Addressee {
             instances: own.map(|_| instance).into_iter().collect(),
             process: Some(process.clone()),
         };
-        let finding = Finding::imported("of_the_process", pid);
+        let finding = ImportFinding::imported("of_the_process", pid);
         let now = self.tx.boot_time();
         if markers::find(self.tx, now, &addressee, Some(&said.name))?.is_some() {
             return Ok(finding);

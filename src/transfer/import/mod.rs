@@ -3,6 +3,7 @@
 //! No file is changed or deleted. What is found out twice is written once: a second import changes
 //! nothing.
 
+pub(crate) mod files;
 pub(crate) mod locks;
 pub(crate) mod markers;
 pub(crate) mod status;
@@ -11,35 +12,28 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::claim::older::home_of_claim;
+use crate::claim::older_home::home_of_claim;
 use crate::claim::{older, ours};
-use crate::error::Result;
 use crate::liveness::{AnchorState, Lease, Verdict};
-use crate::names::Office;
-use crate::owner;
-use crate::owner::ending;
-use crate::owner::evidence::LiveCommandLine;
-use crate::owner::judge::judge_record;
 use crate::owner::older::Looked;
+use crate::owner::{LiveCommandLine, ending, judge_record};
 use crate::process::older::wire::{PidRecord, Unusable};
-use crate::process::older::{LOCK_FILE, MARKER_FILES, PID_FILE, STATUS_FILE, lock};
-use crate::records::events::EventRecord;
-use crate::records::instances::{End, EndReason, LockNow, Record};
-use crate::records::profiles;
-use crate::store::Store;
-use crate::store::handle::Inner;
-use crate::store::transaction::Tx;
-use crate::{path_text, sys};
+use crate::process::older::{LOCK_FILE, PID_FILE, lock};
+use crate::records::instances::LockNow;
+use crate::records::{End, EndReason, EventRecord, Record, profiles};
+use crate::store::{Inner, Tx};
+use crate::transfer::import::files::OlderFiles;
+use crate::{Office, Result, Store, owner, path_text, sys};
 
 /// What an import made of one file.
 #[derive(Clone, Debug)]
 pub(crate) struct ImportedFile {
     pub(crate) file: PathBuf,
-    pub(crate) finding: Finding,
+    pub(crate) finding: ImportFinding,
 }
 
 #[derive(Clone, Debug)]
-pub(crate) struct Finding {
+pub(crate) struct ImportFinding {
     /// `imported`, `live`, `stale`, `corrupt`, `missing` or `unknown`.
     pub(crate) verdict: &'static str,
     /// Why, in snake case.
@@ -54,9 +48,11 @@ impl ImportedFile {
     /// A directory that was named, and whose files cannot be read: the rest is imported.
     pub(crate) fn left_out(directory: &Path, why: &std::io::Error) -> Self {
         let finding = match why.kind() {
-            std::io::ErrorKind::NotFound => Finding::new("missing", "no_directory", None),
-            std::io::ErrorKind::NotADirectory => Finding::new("missing", "not_a_directory", None),
-            _ => Finding::unknown("unreadable", None).detail(why.to_string()),
+            std::io::ErrorKind::NotFound => ImportFinding::new("missing", "no_directory", None),
+            std::io::ErrorKind::NotADirectory => {
+                ImportFinding::new("missing", "not_a_directory", None)
+            }
+            _ => ImportFinding::unknown("unreadable", None).detail(why.to_string()),
         };
         Self { file: directory.to_owned(), finding }
     }
@@ -75,7 +71,7 @@ impl ImportedFile {
     }
 }
 
-impl Finding {
+impl ImportFinding {
     fn new(verdict: &'static str, reason: &'static str, pid: Option<sys::Pid>) -> Self {
         Self { verdict, reason, pid, detail: None, is_conflict: false }
     }
@@ -125,34 +121,12 @@ impl Finding {
     }
 }
 
-/// The files of the older program in its directory `home` and, where it has one, its directory of
-/// locks.
-#[derive(Debug)]
-pub(crate) struct Files<'a> {
-    home: &'a Path,
-    lock_dir: Option<&'a Path>,
-}
-
-impl<'a> Files<'a> {
-    pub(crate) fn new(home: &'a Path, lock_dir: Option<&'a Path>) -> Self {
-        Self { home, lock_dir }
-    }
-
-    /// Whether there is anything to import.
-    pub(crate) fn any(&self) -> bool {
-        let names = [PID_FILE, LOCK_FILE, STATUS_FILE].into_iter();
-        let mut names = names.chain(MARKER_FILES.iter().map(|(file, _)| *file));
-        names.any(|name| std::fs::symlink_metadata(self.home.join(name)).is_ok())
-            || self.lock_dir.is_some_and(|directory| !locks::names(directory).is_empty())
-    }
-}
-
 /// What an import has at hand.
 struct Import<'a> {
     tx: &'a Tx<'a>,
     inner: &'a Inner,
     office: &'a Office,
-    files: &'a Files<'a>,
+    files: &'a OlderFiles<'a>,
     /// How often the store was changed.
     changes: usize,
     rows: Vec<ImportedFile>,
@@ -189,12 +163,12 @@ impl Gateway {
 /// Imports `files` for `office`. The rows come in the order of their paths.
 ///
 /// # Errors
-/// [`InvalidInput`](crate::ErrorKind::InvalidInput) when the profile stands for another directory, and
-/// what a claim fails by.
+/// [`InvalidInput`](crate::ErrorKind::InvalidInput) when the profile stands for another directory,
+/// and what a claim fails by.
 pub(crate) fn import(
     store: &Store,
     office: &Office,
-    files: &Files<'_>,
+    files: &OlderFiles<'_>,
 ) -> Result<Vec<ImportedFile>> {
     let inner = &store.inner;
     inner.check_process()?;
@@ -216,7 +190,7 @@ pub(crate) fn import(
 }
 
 impl Import<'_> {
-    fn add(&mut self, file: PathBuf, finding: Finding) {
+    fn add(&mut self, file: PathBuf, finding: ImportFinding) {
         self.rows.push(ImportedFile { file, finding });
     }
 
@@ -253,9 +227,9 @@ impl Import<'_> {
             AnchorState::Free => {
                 for (file, said) in [(lock, in_lock), (pid, in_pid)] {
                     let finding = match said {
-                        Ok(said) => Some(Finding::stale("anchor_released", Some(said.pid))),
+                        Ok(said) => Some(ImportFinding::stale("anchor_released", Some(said.pid))),
                         // The older program lets an empty file be.
-                        Err(why) => Finding::unusable(why),
+                        Err(why) => ImportFinding::unusable(why),
                     };
                     if let Some(finding) = finding {
                         self.add(file, finding);
@@ -265,9 +239,9 @@ impl Import<'_> {
             }
             AnchorState::Unreadable => {
                 let why = "nobody can tell whether its lock is held";
-                self.add(lock, Finding::unknown("unreadable", None).detail(why));
-                let said = in_pid.map(|said| Finding::unknown("unreadable", Some(said.pid)));
-                if let Some(finding) = said.map_or_else(Finding::unusable, Some) {
+                self.add(lock, ImportFinding::unknown("unreadable", None).detail(why));
+                let said = in_pid.map(|said| ImportFinding::unknown("unreadable", Some(said.pid)));
+                if let Some(finding) = said.map_or_else(ImportFinding::unusable, Some) {
                     self.add(pid, finding);
                 }
                 Ok(None)
@@ -287,7 +261,7 @@ impl Import<'_> {
         let (record, conflict) = self.holder_of_lock(&lock, &looked)?;
         let found = looked.found;
         let holder = Some(found.pid).filter(|pid| *pid > 0);
-        let mut finding = Finding::live("anchor_held", holder);
+        let mut finding = ImportFinding::live("anchor_held", holder);
         if let Err(Unusable::Corrupt(why) | Unusable::Unreadable(why)) = &in_lock {
             finding = finding.detail(format!("its text is of no use: {why}"));
         }
@@ -304,12 +278,14 @@ impl Import<'_> {
             Some(said.pid) == holder || in_lock.as_ref().is_ok_and(|lock| lock.pid == said.pid)
         };
         let finding = match in_pid {
-            Ok(said) if of_holder(&said) => Some(Finding::live("anchor_held", Some(said.pid))),
+            Ok(said) if of_holder(&said) => {
+                Some(ImportFinding::live("anchor_held", Some(said.pid)))
+            }
             Ok(said) => Some(
-                Finding::stale("pid_mismatch", Some(said.pid))
+                ImportFinding::stale("pid_mismatch", Some(said.pid))
                     .detail("another process holds the lock"),
             ),
-            Err(why) => Finding::unusable(why),
+            Err(why) => ImportFinding::unusable(why),
         };
         if let Some(finding) = finding {
             self.add(pid, finding);
@@ -380,14 +356,14 @@ impl Import<'_> {
         let said = match in_pid {
             Ok(said) => said,
             Err(why) => {
-                if let Some(finding) = Finding::unusable(why) {
+                if let Some(finding) = ImportFinding::unusable(why) {
                     self.add(pid, finding);
                 }
                 return Ok(None);
             }
         };
         let (told, verdict) = self.judge(&said, &pid);
-        let finding = Finding::of(verdict, Some(said.pid));
+        let finding = ImportFinding::of(verdict, Some(said.pid));
         if let Verdict::Dead(_) = verdict {
             self.add(pid, finding);
             return Ok(None);

@@ -5,19 +5,15 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use crate::claim::older::modified_ms;
-use crate::error::Result;
 use crate::liveness::{DeadReason, Verdict};
-use crate::names::InstanceId;
 use crate::process::older::wire::PidRecord;
 use crate::process::older::{LOCK_FILE, STATUS_FILE, wire};
-use crate::records::instances;
-use crate::records::instances::{EndedInstance, Record};
-use crate::records::runtime::Owner;
-use crate::status::platform::PlatformUpdate;
-use crate::status::update::StatusUpdate;
+use crate::records::instances::EndedInstance;
+use crate::records::runtime::Speaker;
+use crate::records::{Record, instances};
 use crate::status::write;
-use crate::sys;
-use crate::transfer::import::{Finding, Gateway, Import};
+use crate::transfer::import::{Gateway, Import, ImportFinding};
+use crate::{InstanceId, PlatformUpdate, Result, StatusUpdate, sys};
 
 /// Platforms that are read: an instance cannot speak of more.
 const PLATFORMS_MAX: usize = 256;
@@ -32,7 +28,7 @@ impl Import<'_> {
             .and_then(|object| PidRecord::of(&object).map(|record| (object, record)));
         let finding = match said {
             Ok((object, record)) => Some(self.status_of(&object, &record, gateway, &file)?),
-            Err(why) => Finding::unusable(why),
+            Err(why) => ImportFinding::unusable(why),
         };
         if let Some(finding) = finding {
             self.add(file, finding);
@@ -46,7 +42,7 @@ impl Import<'_> {
         record: &PidRecord,
         gateway: Option<&Gateway>,
         file: &Path,
-    ) -> Result<Finding> {
+    ) -> Result<ImportFinding> {
         let pid = Some(record.pid);
         if let Some(owner) = &record.owner {
             return self.status_of_run(record, owner, file);
@@ -55,30 +51,30 @@ impl Import<'_> {
         let at_ms = at_ms.unwrap_or_else(|| self.tx.now_ms()).min(self.tx.now_ms());
         if let Some(gateway) = gateway.filter(|gateway| gateway.wrote(record)) {
             self.say(gateway.record.id, pid, object, at_ms)?;
-            return Ok(Finding::imported("of_the_gateway", pid));
+            return Ok(ImportFinding::imported("of_the_gateway", pid));
         }
         let reason = match self.judge(record, file).1 {
             Verdict::Dead(reason) => reason,
             Verdict::Alive(_) => {
                 let why = "its process lives, and is not the gateway that has the lock";
-                return Ok(Finding::live("left_alone", pid).detail(why));
+                return Ok(ImportFinding::live("left_alone", pid).detail(why));
             }
             Verdict::Unknown(reason) => {
-                return Ok(Finding::of(Verdict::Unknown(reason), pid));
+                return Ok(ImportFinding::of(Verdict::Unknown(reason), pid));
             }
         };
         let id = self.past_instance(record, reason, at_ms)?;
         self.say(id, pid, object, at_ms)?;
-        Ok(Finding::imported(Verdict::Dead(reason).reason(), pid))
+        Ok(ImportFinding::imported(Verdict::Dead(reason).reason(), pid))
     }
 
     /// The status of a `run` of ours is not imported: its row says more.
     fn status_of_run(
         &self,
         record: &PidRecord,
-        owner: &wire::Owner,
+        owner: &wire::HoldingRun,
         file: &Path,
-    ) -> Result<Finding> {
+    ) -> Result<ImportFinding> {
         let pid = Some(record.pid);
         // Its pid may be that of another container.
         let is_it = |row: &Record| row.pid == pid && row.start_time == record.start_time();
@@ -89,8 +85,11 @@ impl Import<'_> {
             let lives = !matches!(self.judge(record, file).1, Verdict::Dead(_));
             (lives, format!("in the store {}", owner.db))
         };
-        let finding =
-            if lives { Finding::live("on_record", pid) } else { Finding::stale("on_record", pid) };
+        let finding = if lives {
+            ImportFinding::live("on_record", pid)
+        } else {
+            ImportFinding::stale("on_record", pid)
+        };
         Ok(finding.detail(format!("it belongs to a `run` that is on record {whose}")))
     }
 
@@ -131,7 +130,7 @@ impl Import<'_> {
         object: &Map<String, Value>,
         at_ms: i64,
     ) -> Result<()> {
-        let owner = Owner {
+        let owner = Speaker {
             id,
             office: self.office,
             pid,

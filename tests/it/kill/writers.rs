@@ -2,7 +2,7 @@
 //! locked out by what is left of them. FIELD-BUGS row 98.
 //!
 //! Our locks belong to open files, and a forked process has those, too. It closes them at once
-//! (`sys/wal_index.rs`), unless it was made by a bare system call, past the C library: such a one
+//! (`sys/wal_index/`), unless it was made by a bare system call, past the C library: such a one
 //! holds what was locked at that moment for as long as it lives.
 //!
 //! `INCUMBENT_TEST_ROUNDS=long` kills a thousand.

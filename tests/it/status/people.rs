@@ -122,9 +122,9 @@ fn colours_and_symbols_are_for_terminals() {
     }
     let text = on_a_terminal(&sandbox, &[], &["status"]);
     let first = text.lines().next().unwrap();
-    assert!(first.contains('\u{25cf}') && first.contains("\u{1b}[32;1mrunning"), "{text:?}");
+    assert!(first.contains('\u{25cf}') && first.contains("\u{1b}[1m\u{1b}[32mrunning"), "{text:?}");
     let all = on_a_terminal(&sandbox, &[], &["status", "--all"]);
-    assert!(all.contains("\u{1b}[32;1myes"), "{all:?}");
+    assert!(all.contains("\u{1b}[1m\u{1b}[32myes"), "{all:?}");
     // The columns stand where they stand without colours.
     let without = strip_escapes(&all);
     let pipe = shown_by(&sandbox, &["status", "--all"]);
@@ -146,7 +146,10 @@ fn colours_and_symbols_are_for_terminals() {
     run.end().assert_code(0);
     let text = on_a_terminal(&sandbox, &[], &["status"]);
     let first = text.lines().next().unwrap();
-    assert!(first.contains('\u{25cb}') && first.contains("\u{1b}[31;1mnot running"), "{text:?}");
+    assert!(
+        first.contains('\u{25cb}') && first.contains("\u{1b}[1m\u{1b}[31mnot running"),
+        "{text:?}"
+    );
 }
 
 /// Without the colours.

@@ -5,7 +5,7 @@
 //! went on in files that nobody else had; two writers wrote at once; rows that had been
 //! acknowledged were gone. Cause: SQLite locks by POSIX record locks, and any close of a file by a
 //! process cancels all of that process (<https://sqlite.org/howtocorrupt.html>, section 2.2). It
-//! holds because our connections lock by open file (`sys/wal_index.rs`), and look whether the files
+//! holds because our connections lock by open file (`sys/wal_index/`), and look whether the files
 //! are still those that others have (`store/files.rs`).
 //!
 //! Whatever happens in the storm, four things hold: what was acknowledged is seen by everybody

@@ -6,15 +6,13 @@
 //! only if the marker was not seen first, so that the command is asked once. A marker that a person
 //! wrote announces a signal and asks for nothing; `restart` always asks.
 
-use crate::Marker;
-use crate::cli::output;
-use crate::cli::run::running::{Ending, Watch, Why};
 use crate::clock::Deadline;
-use crate::names::MarkerName;
 use crate::owner::request::{Request, request_to};
-use crate::sys;
+use crate::run::notice::Notice;
+use crate::run::supervised::{Ending, Supervised, Why};
+use crate::{Marker, MarkerName, sys};
 
-impl Watch<'_> {
+impl Supervised<'_> {
     /// A request to end, or to start anew, reaches us by its marker as well: whoever asks may be in
     /// another container, or a child of our command.
     pub(super) fn look_for_requests(&mut self) {
@@ -30,7 +28,7 @@ impl Watch<'_> {
         if !matches!(request, Some(Request::End(_))) {
             self.forget_request_to_end();
         }
-        let kill_at = Deadline::after(self.run.options.stop_budget);
+        let kill_at = Deadline::after(self.run.claim.stop_budget);
         match request {
             Some(Request::End(marker)) if known == Some(marker.id) => {}
             Some(Request::End(marker)) => {
@@ -43,12 +41,11 @@ impl Watch<'_> {
                 Some(Ending { why: Why::Restart(_), .. }) => {}
                 // Whoever wanted an end has ended, or has given up.
                 _ if !self.is_asked_to_end() => {
-                    output::tell_aside(&format!(
-                        "incumbent: run: {}: restarting the command (pid {}), asked for by {}\n",
-                        self.tenure.office(),
-                        child.0.pid,
-                        output::one_line(&marker.by)
-                    ));
+                    self.tell(&Notice::Restarting {
+                        office: self.tenure.office(),
+                        pid: child.0.pid,
+                        by: &marker.by,
+                    });
                     self.end_command(Why::Restart(marker), kill_at);
                 }
                 _ => {}

@@ -1,12 +1,12 @@
-//! Mutexes that a panic does not poison, and a thread that ends with its handle.
+//! A thread that ends with its handle.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::error::{Error, Result};
 use crate::sys::Shortage;
+use crate::{Error, Result};
 
 /// A background thread does not spin.
 const PAUSE_MIN: Duration = Duration::from_millis(1);
@@ -58,10 +58,4 @@ impl Drop for BackgroundThread {
             }
         }
     }
-}
-
-/// A poisoned lock is still good here: what it guards changes in single steps, and a transaction
-/// that panicked was rolled back.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

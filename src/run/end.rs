@@ -1,18 +1,16 @@
 //! How a command ended, and what the `run` makes of it.
 
-use crate::cli::run::inbox::Signalled;
-use crate::cli::run::report_release;
-use crate::cli::run::running::{Ending, LOOK_BUDGET, Watch, Why};
-use crate::names::MarkerName;
 use crate::owner::autopsy;
-use crate::process::exit_code::ExitCause;
-use crate::records::instances::{End, EndReason};
-use crate::records::runtime;
-use crate::store::busy::with_budget;
-use crate::sys;
+use crate::patience::with_budget;
+use crate::records::{End, EndReason, runtime};
+use crate::run::inbox::Signalled;
+use crate::run::notice::Notice;
+use crate::run::plan::Run;
+use crate::run::supervised::{Ending, LOOK_BUDGET, Supervised, Why};
 use crate::sys::{ChildEnd, signals};
+use crate::{ExitCause, MarkerName, Released, Result, sys};
 
-impl Watch<'_> {
+impl Supervised<'_> {
     /// Records how the command ended; the exit code that tells our supervisor.
     pub(super) fn finish(mut self, end: ChildEnd) -> i32 {
         self.take_older_marker();
@@ -37,7 +35,7 @@ impl Watch<'_> {
             }
         }
         let cause = self.cause(&how, asked.as_ref());
-        report_release(self.tenure.end(&how));
+        self.run.report_release(self.tenure.end(&how));
         self.run.exit_codes.code(cause, own, asked.map(|signal| signal.number))
     }
 
@@ -75,10 +73,14 @@ impl Watch<'_> {
     }
 }
 
-pub(super) fn describe(end: ChildEnd) -> String {
-    match end {
-        ChildEnd::Exited(code) => format!("ended with exit code {code}"),
-        ChildEnd::Signalled(signal) => format!("was ended by {}", sys::signal_name(signal)),
+impl Run {
+    pub(super) fn report_release(&self, released: Result<Released>) {
+        match released {
+            Ok(Released::Free | Released::StillShared | Released::WasLost) => {}
+            Ok(Released::Pending(error)) | Err(error) => {
+                (self.tell)(&Notice::EndNotRecorded { error: &error });
+            }
+        }
     }
 }
 

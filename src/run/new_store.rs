@@ -4,17 +4,13 @@
 //! still find it, and with those of its locks that were not released since. Locks that its command
 //! took by verbs are not among them: `lock verify` tells the command.
 
-use crate::Holder;
-use crate::cli::output;
-use crate::cli::run::running;
-use crate::cli::run::running::{Life, Watch};
-use crate::cli::run::start::Child;
-use crate::error::{Error, Result};
-use crate::office::claim::Claim;
-use crate::patience::Wait;
-use crate::records::instances::CommandLock;
+use crate::records::CommandLock;
+use crate::run::notice::Notice;
+use crate::run::start::Child;
+use crate::run::supervised::{Life, Supervised, command_lock_is_held};
+use crate::{Claim, Error, Holder, Result, Wait};
 
-impl Watch<'_> {
+impl Supervised<'_> {
     /// The store was deleted or replaced under us: go on in the new one, with the same anchor.
     /// `Err` says why not, where somebody else holds the office there.
     pub(super) fn claim_in_new_store(&mut self) -> std::result::Result<(), String> {
@@ -24,10 +20,9 @@ impl Watch<'_> {
             None => "the store was deleted or replaced".to_owned(),
         };
         match self.try_new_store() {
-            Ok(None) => output::tell_aside(&format!(
-                "incumbent: run: {lost}; {} is claimed again in the new one\n",
-                self.tenure.office()
-            )),
+            Ok(None) => {
+                self.tell(&Notice::NewStore { office: self.tenure.office(), lost: &lost });
+            }
             Ok(Some(holder)) => return Err(format!("{lost}, and in the new one {holder}")),
             Err(error) => {
                 self.doubt(&format!("{lost}, and the new one cannot be claimed yet: {error}"));
@@ -37,9 +32,9 @@ impl Watch<'_> {
     }
 
     fn try_new_store(&mut self) -> Result<Option<Box<Holder>>> {
-        let store = self.run.global.options().path(self.store.path()).open()?;
-        let profile = self.run.global.profile(&store)?;
-        let mut options = self.run.options.clone().wait(Wait::No);
+        let store = self.run.store.clone().path(self.store.path()).open()?;
+        let profile = self.run.profile(&store)?;
+        let mut options = self.run.claim.clone().wait(Wait::No);
         // Whoever holds it there was faster.
         options.replace = None;
         // Not what was let go since; and with the same proof, so that verbs of the command that
@@ -52,7 +47,7 @@ impl Watch<'_> {
             Claim::Granted(tenure) => {
                 if let Life::Running(Child(command)) = &mut self.life {
                     // With an anchor that had to be made anew, that file is out of reach.
-                    let is_held = running::command_lock_is_held(&store, self.lock_file.as_ref());
+                    let is_held = command_lock_is_held(&store, self.lock_file.as_ref());
                     if command.lock == CommandLock::Held && !is_held {
                         command.lock = CommandLock::Lost;
                     }

@@ -1,24 +1,22 @@
 //! What a `run` is told while it waits: signals, and the end of a child.
 
 use std::sync::mpsc::Receiver;
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use crate::error::{Error, Result};
+use parking_lot::Mutex;
+
 use crate::forensics::Fact;
 use crate::forensics::snapshot::received;
-use crate::patience::Cancel;
-use crate::process::exit_code::{ExitCause, ExitCodes};
-use crate::sync::lock as lock_of;
-use crate::sys;
 use crate::sys::{Caught, Received, Shortage, signals, supervise};
+use crate::{Cancel, Error, ExitCause, ExitCodes, Result, sys};
 
 /// Between two looks at what may have changed.
 pub(super) const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// What reaches the run, from the thread that catches signals.
 pub(crate) struct Inbox {
-    pub(super) received: Receiver<Event>,
+    pub(super) received: Receiver<RunEvent>,
     /// The wait for the office, which a signal ends: this thread waits itself, because there may be
     /// no other one (FIELD-BUGS row 111).
     waiting: Arc<Mutex<Option<Cancel>>>,
@@ -30,11 +28,12 @@ impl Inbox {
         let waiting = Arc::<Mutex<Option<Cancel>>>::default();
         let seen_waiting = Arc::clone(&waiting);
         let on_event = move |received: Received| {
-            let event = Event::from(received);
-            let asks_to_end = matches!(&event, Event::Signal(signal) if signal.received.is_some());
+            let event = RunEvent::from(received);
+            let asks_to_end =
+                matches!(&event, RunEvent::Signal(signal) if signal.received.is_some());
             // Held while it reaps: once the wait is over, the command's end is the run's own.
-            let waiting = lock_of(&seen_waiting);
-            if waiting.is_some() && matches!(event, Event::ChildEnded) {
+            let waiting = seen_waiting.lock();
+            if waiting.is_some() && matches!(event, RunEvent::ChildEnded) {
                 // As PID 1 we reap orphans while we wait, too.
                 drop(supervise::reap());
             }
@@ -59,13 +58,13 @@ impl Inbox {
         cancel: &Cancel,
         wait: impl FnOnce() -> T,
     ) -> (T, Option<Signalled>) {
-        *lock_of(&self.waiting) = Some(cancel.clone());
+        *self.waiting.lock() = Some(cancel.clone());
         let before = self.request_to_end();
         if before.is_some() {
             cancel.cancel();
         }
         let waited = wait();
-        *lock_of(&self.waiting) = None;
+        *self.waiting.lock() = None;
         (waited, self.request_to_end().or(before))
     }
 
@@ -73,15 +72,15 @@ impl Inbox {
     /// start.
     pub(super) fn request_to_end(&self) -> Option<Signalled> {
         let signals = self.received.try_iter().filter_map(|event| match event {
-            Event::Signal(signal) => Signalled::of(&signal),
-            Event::ChildEnded => None,
+            RunEvent::Signal(signal) => Signalled::of(&signal),
+            RunEvent::ChildEnded => None,
         });
         signals.last()
     }
 }
 
 /// What reaches the run.
-pub(crate) enum Event {
+pub(crate) enum RunEvent {
     ChildEnded,
     Signal(Signal),
 }
@@ -91,16 +90,16 @@ pub(crate) enum Event {
 pub(crate) struct Signal {
     pub(super) caught: Caught,
     /// For one that asks to end.
-    pub(super) received: Option<received::Received>,
+    pub(super) received: Option<received::ReceivedSignal>,
 }
 
-impl From<Received> for Event {
+impl From<Received> for RunEvent {
     fn from(received: Received) -> Self {
         match received {
             Received::ChildEnded => Self::ChildEnded,
             Received::Signal(caught) => {
-                let received =
-                    signals::asks_to_end(caught.number).then(|| received::Received::by_us(caught));
+                let received = signals::asks_to_end(caught.number)
+                    .then(|| received::ReceivedSignal::by_us(caught));
                 Self::Signal(Signal { caught, received })
             }
         }

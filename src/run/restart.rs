@@ -9,18 +9,16 @@
 use std::time::Duration;
 
 use crate::Marker;
-use crate::cli::advice::Invocation;
-use crate::cli::output;
-use crate::cli::run::end;
-use crate::cli::run::running::{Ending, LOOK_BUDGET, Life, Watch, Why};
-use crate::cli::run::start::{NotStarted, Started, start};
 use crate::clock::Deadline;
 use crate::error::{Error, ErrorKind as Kind};
 use crate::owner::request::{Request, asked_to_end, request_to};
-use crate::store::busy::with_budget;
+use crate::patience::with_budget;
+use crate::run::notice::Notice;
+use crate::run::start::{NotStarted, Started, start};
+use crate::run::supervised::{Ending, LOOK_BUDGET, Life, Supervised, Why};
 use crate::sys::ExecFailure;
 
-impl Watch<'_> {
+impl Supervised<'_> {
     /// The command has ended: the restart that it is to be started again for, if there is one.
     pub(super) fn restart_asked_for(&self) -> Option<Marker> {
         match &self.ending {
@@ -48,7 +46,6 @@ impl Watch<'_> {
             return Again::Later;
         }
         let (ended, restart) = (pause.ended, pause.restart.clone());
-        let asked_by = output::one_line(&restart.by);
         let started = with_budget(LOOK_BUDGET, || {
             match asked_to_end(&self.store.inner, self.tenure.instance()) {
                 // The last word counts.
@@ -56,17 +53,16 @@ impl Watch<'_> {
                 Ok(Some(_) | None) => {}
                 Err(error) => return Err(NotStarted::Error(error)),
             }
-            start(&self.run.arguments.command, &self.tenure, &self.store, None).map(Some)
+            start(&self.run.command, &self.tenure, &self.store, None).map(Some)
         });
         match started {
             Ok(Some(Some(Started { child, lock_file }))) => {
-                output::tell_aside(&format!(
-                    "incumbent: run: {}: restarted the command (pid {}), asked for by {asked_by}; \
-                     the one before {}\n",
-                    self.tenure.office(),
-                    child.0.pid,
-                    end::describe(ended)
-                ));
+                self.tell(&Notice::Restarted {
+                    office: self.tenure.office(),
+                    pid: child.0.pid,
+                    by: &restart.by,
+                    before: ended,
+                });
                 self.life = Life::Running(child);
                 self.lock_file = lock_file;
                 self.ending = None;
@@ -100,11 +96,7 @@ impl Watch<'_> {
         pause.retry_at = Deadline::after(pause.retry_after);
         pause.retry_after = (pause.retry_after * 2).min(PAUSE_MAX);
         if !std::mem::replace(&mut pause.is_told, true) {
-            let invocation = Invocation::of(self.run.global);
-            let advice = error.hint().map(|hint| format!("; {}", invocation.complete(hint)));
-            let advice = advice.unwrap_or_default();
-            let text = format!("the command cannot be restarted yet: {error}{advice}");
-            output::tell_aside(&format!("incumbent: run: {text}\n"));
+            self.tell(&Notice::RestartDelayed { error: &error });
         }
         Again::Later
     }

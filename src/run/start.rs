@@ -2,20 +2,13 @@
 
 use std::ffi::OsString;
 
-use crate::Store;
-use crate::cli::advice::Invocation;
-use crate::cli::args;
-use crate::cli::args::Global;
-use crate::cli::output::{Answer, Format};
-use crate::cli::run::inbox::{Inbox, Signalled};
-use crate::environment;
-use crate::error::{Error, ErrorKind};
-use crate::office::tenure::Tenure;
 use crate::process::command_lock::LockFile;
-use crate::records::identities::Identities;
-use crate::records::instances::{Command, CommandLock, End, EndReason};
+use crate::records::{Command, CommandLock, End, EndReason, Identities};
+use crate::run::inbox::{Inbox, Signalled};
+use crate::run::plan::{Finished, How, Run};
 use crate::sys::supervise::HeldCommand;
 use crate::sys::{ExecFailure, Shortage};
+use crate::{Error, ErrorKind, Store, Tenure, environment};
 
 /// The started command, as it is on record.
 #[derive(Clone, Copy, Debug)]
@@ -95,33 +88,31 @@ fn not_started(failure: ExecFailure) -> NotStarted {
     }
 }
 
-pub(super) fn not_executed(
-    global: &Global,
-    store: &Store,
-    tenure: Tenure,
-    failure: &ExecFailure,
-    arguments: &args::Run,
-    format: Format,
-) -> Answer {
-    let (answer, message) = show_not_executed(global, failure, arguments, format);
-    // The program may be below a directory that is named after what is locked.
-    let message = Identities::known_to(&store.inner).text(&message);
-    let mut end = End::new(EndReason::Exited).detail(message);
-    end.exit_code = Some(failure.exit_code());
-    super::report_release(tenure.end(&end));
-    answer
+/// The answer to a command that cannot be executed.
+pub(super) fn not_executed(command: &[OsString], failure: &ExecFailure) -> Finished {
+    let program = command.first().map(|program| program.to_string_lossy().into_owned());
+    let error =
+        Error::invalid(format!("cannot execute {:?}: {}", program.unwrap_or_default(), failure.0))
+            .with_hint("look at the path, the mode and the interpreter of the command");
+    Finished { exit_code: failure.exit_code(), how: How::Failed(error) }
 }
 
-pub(super) fn show_not_executed(
-    global: &Global,
-    failure: &ExecFailure,
-    arguments: &args::Run,
-    format: Format,
-) -> (Answer, String) {
-    let program = arguments.command.first().map(|program| program.to_string_lossy().into_owned());
-    let message = format!("cannot execute {:?}: {}", program.unwrap_or_default(), failure.0);
-    let hint = "look at the path, the mode and the interpreter of the command";
-    let error = Error::invalid(message.clone()).with_hint(hint);
-    let code = failure.exit_code();
-    (Answer::failed(code, format, &Invocation::of(global), &error), message)
+impl Run {
+    /// The same, once the office is ours: it ends with that.
+    pub(super) fn end_not_executed(
+        &self,
+        store: &Store,
+        tenure: Tenure,
+        failure: &ExecFailure,
+    ) -> Finished {
+        let finished = not_executed(&self.command, failure);
+        if let How::Failed(error) = &finished.how {
+            // The program may be below a directory that is named after what is locked.
+            let message = Identities::known_to(&store.inner).text(&error.to_string());
+            let mut end = End::new(EndReason::Exited).detail(message);
+            end.exit_code = Some(failure.exit_code());
+            self.report_release(tenure.end(&end));
+        }
+        finished
+    }
 }

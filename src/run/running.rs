@@ -4,172 +4,32 @@ use std::io::ErrorKind;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
-use rusqlite::Connection;
-
-use crate::cli::args::Global;
-use crate::cli::output::{Answer, Format, Outcome};
-use crate::cli::run::inbox::{Event, Inbox, LOOK_EVERY, Signal, Signalled};
-use crate::cli::run::restart::Again;
-use crate::cli::run::start::{Child, Started, not_executed};
-use crate::cli::run::{end, report_release, requests};
-use crate::cli::{args, output};
 use crate::clock::Deadline;
 use crate::forensics::Fact;
 use crate::forensics::shutdown::{Ends, Recorder};
 use crate::forensics::snapshot::Snapshot;
-use crate::office::options::ClaimOptions;
-use crate::office::tenure::Tenure;
-use crate::process::command_lock::LockFile;
-use crate::process::exit_code::ExitCodes;
-use crate::process::older::hold::Hold;
-use crate::records::instances::{Command, CommandLock};
-use crate::records::shutdowns;
-use crate::store::busy::with_budget;
-use crate::store::data_version;
-use crate::store::last_words::What;
+use crate::patience::with_budget;
+use crate::records::{Command, CommandLock, shutdowns};
+use crate::run::inbox::{Inbox, LOOK_EVERY, RunEvent, Signal, Signalled};
+use crate::run::notice::Notice;
+use crate::run::plan::Finished;
+use crate::run::restart::Again;
+use crate::run::start::Child;
+use crate::run::supervised::{
+    AskedEnd, Ending, LOOK_BUDGET, Life, Pause, Supervised, VERIFY_EVERY, Why, command_lock_is_held,
+};
+use crate::run::{end, requests};
+use crate::store::{What, data_version};
 use crate::sys::{Caught, ChildEnd, signals, supervise};
-use crate::{Lost, Marker, Standing, Store};
-use crate::{state, sys};
+use crate::{Lost, Result, Standing, sys};
 
-/// Between two full verifications; in between only what costs next to nothing is looked at.
-const VERIFY_EVERY: Duration = Duration::from_secs(1);
-
-/// How long a look may wait for the store's locks; what it could not see it looks at again.
-pub(super) const LOOK_BUDGET: Duration = Duration::from_millis(200);
-
-/// A run, as it was asked for.
-pub(super) struct Running<'a> {
-    pub(super) global: &'a Global,
-    pub(super) arguments: &'a args::Run,
-    format: Format,
-    pub(super) options: ClaimOptions,
-    pub(super) exit_codes: ExitCodes,
-}
-
-/// What it runs on.
-pub(super) struct Watch<'a> {
-    pub(super) run: Running<'a>,
-    pub(super) store: Store,
-    /// `None` once its files were lost: open, they would stand in the way of the next store.
-    pub(super) watcher: Option<Connection>,
-    pub(super) data_version: Option<i64>,
-    pub(super) tenure: Tenure,
-    /// The lock of the older program. It goes before the tenure: whoever gets that one next must
-    /// not meet us behind it.
-    pub(super) hold: Option<Hold>,
-    pub(super) life: Life,
-    /// What the command locks, for as long as the row says that it does.
-    pub(super) lock_file: Option<LockFile>,
-    verify_at: Deadline,
-    /// The last signal that asked to end; it counts for as long as a stop may take.
-    pub(super) asked: Option<Asked>,
-    pub(super) ending: Option<Ending>,
-    doubt_told: bool,
-}
-
-/// The command.
-#[derive(Debug)]
-pub(super) enum Life {
-    Running(Child),
-    /// It was reaped: its pid may be another process's by now, and is neither signalled nor
-    /// recorded.
-    Ended,
-    /// The same, and it is to be started again.
-    Between(Box<Pause>),
-}
-
-/// The time between two commands. What cannot be recorded is tried again, less and less often: each
-/// attempt forks.
-#[derive(Debug)]
-pub(super) struct Pause {
-    pub(super) ended: ChildEnd,
-    pub(super) restart: Marker,
-    pub(super) retry_at: Deadline,
-    pub(super) retry_after: Duration,
-    pub(super) is_told: bool,
-}
-
-/// A signal that asked to end.
-pub(super) struct Asked {
-    pub(super) signal: Signalled,
-    until: Deadline,
-}
-
-/// The command is being ended.
-pub(super) struct Ending {
-    pub(super) why: Why,
-    kill_at: Deadline,
-    killed: bool,
-    /// The signal of the same request is still to come: the command has been asked in its place.
-    echo: bool,
-}
-
-/// What the command is being ended for.
-pub(super) enum Why {
-    /// The office was lost.
-    Lost,
-    /// Somebody takes the office over, or stops us.
-    End(Marker),
-    /// To be started again.
-    Restart(Marker),
-}
-
-impl Why {
-    pub(super) fn is_lost(&self) -> bool {
-        matches!(self, Self::Lost)
-    }
-}
-
-impl<'a> Running<'a> {
-    pub(super) fn new(
-        global: &'a Global,
-        arguments: &'a args::Run,
-        format: Format,
-        options: ClaimOptions,
-        exit_codes: ExitCodes,
-    ) -> Self {
-        Self { global, arguments, format, options, exit_codes }
-    }
-
-    /// Stays with the command until it has ended for good; the exit code.
-    pub(super) fn supervise(
-        self,
-        inbox: &Inbox,
-        store: Store,
-        watcher: Connection,
-        tenure: Tenure,
-        hold: Option<Hold>,
-        started: Started,
-    ) -> Outcome {
-        if let Some(hold) = &hold {
-            hold.say(state::RUNNING);
-        }
-        let watch = Watch {
-            run: self,
-            store,
-            watcher: Some(watcher),
-            data_version: None,
-            tenure,
-            hold,
-            life: Life::Running(started.child),
-            lock_file: started.lock_file,
-            verify_at: Deadline::after(VERIFY_EVERY),
-            asked: None,
-            ending: None,
-            doubt_told: false,
-        };
-        let outcome = watch.supervise(inbox);
-        output::finish_telling();
-        outcome
-    }
-}
-
-impl Watch<'_> {
-    fn supervise(mut self, inbox: &Inbox) -> Outcome {
+impl Supervised<'_> {
+    /// Stays with the command until it has ended for good.
+    pub(super) fn supervise(mut self, inbox: &Inbox) -> Result<Finished> {
         loop {
             match inbox.received.recv_timeout(LOOK_EVERY) {
-                Ok(Event::ChildEnded) | Err(RecvTimeoutError::Timeout) => {}
-                Ok(Event::Signal(signal)) => self.forward(signal),
+                Ok(RunEvent::ChildEnded) | Err(RecvTimeoutError::Timeout) => {}
+                Ok(RunEvent::Signal(signal)) => self.forward(signal),
                 // The signal thread never ends; if it did, we would still look.
                 Err(RecvTimeoutError::Disconnected) => std::thread::sleep(LOOK_EVERY),
             }
@@ -188,30 +48,23 @@ impl Watch<'_> {
                             is_told: false,
                         }));
                     }
-                    None => return Ok(Answer::silent(self.finish(end))),
+                    None => return Ok(Finished::ended(self.finish(end))),
                 }
             }
             if let Life::Between(pause) = &self.life {
                 let ended = pause.ended;
                 match self.start_again() {
                     Again::Started | Again::Later => {}
-                    Again::No => return Ok(Answer::silent(self.finish(ended))),
+                    Again::No => return Ok(Finished::ended(self.finish(ended))),
                     Again::Failed(failure) => {
                         drop(self.hold.take());
-                        let Running { global, arguments, format, .. } = self.run;
-                        return Ok(not_executed(
-                            global,
-                            &self.store,
-                            self.tenure,
-                            &failure,
-                            arguments,
-                            format,
-                        ));
+                        return Ok(self.run.end_not_executed(&self.store, self.tenure, &failure));
                     }
                     // Whatever is started in our place may be able to.
                     Again::Never(error) => {
                         drop(self.hold.take());
-                        report_release(self.tenure.end(&end::how_it_ended(ended, None)));
+                        let how = end::how_it_ended(ended, None);
+                        self.run.report_release(self.tenure.end(&how));
                         return Err(error);
                     }
                 }
@@ -226,18 +79,9 @@ impl Watch<'_> {
                 && ending.kill_at.has_passed()
             {
                 ending.killed = true;
-                output::tell_aside(
-                    "incumbent: run: the stop budget is spent, killing the command\n",
-                );
+                self.tell(&Notice::Killing);
                 let _ = self.signal(supervise::KILL);
             }
-        }
-    }
-
-    pub(super) fn child(&self) -> Option<Child> {
-        match self.life {
-            Life::Running(child) => Some(child),
-            Life::Ended | Life::Between(_) => None,
         }
     }
 
@@ -273,8 +117,8 @@ impl Watch<'_> {
         loop {
             let wait = if self.asked.is_some() { Duration::ZERO } else { until.remaining() };
             match inbox.received.recv_timeout(wait) {
-                Ok(Event::Signal(signal)) => self.forward(signal),
-                Ok(Event::ChildEnded) => {}
+                Ok(RunEvent::Signal(signal)) => self.forward(signal),
+                Ok(RunEvent::ChildEnded) => {}
                 Err(_) => return,
             }
         }
@@ -289,9 +133,9 @@ impl Watch<'_> {
             // A request to reload takes nothing back.
             is_asked = !(signalled.may_mean_reload && self.is_asked_to_end());
             if is_asked {
-                self.asked = Some(Asked {
+                self.asked = Some(AskedEnd {
                     signal: signalled,
-                    until: Deadline::after(self.run.options.stop_budget),
+                    until: Deadline::after(self.run.claim.stop_budget),
                 });
             }
             is_echo = self.is_echo(sender);
@@ -326,7 +170,7 @@ impl Watch<'_> {
         let (snapshot, _) = recorder.complete(snapshot);
         // Whoever pressed the key knows.
         if !from_terminal {
-            output::tell_aside(&format!("incumbent: run: {office}: {}\n", snapshot.to_log_line()));
+            self.tell(&Notice::Signalled { office, snapshot: snapshot.to_log_line() });
         }
         snapshot.sender_in_words()
     }
@@ -400,30 +244,24 @@ impl Watch<'_> {
 
     pub(super) fn doubt(&mut self, what: &str) {
         if !std::mem::replace(&mut self.doubt_told, true) {
-            output::tell_aside(&format!("incumbent: run: {what}\n"));
+            self.tell(&Notice::Doubt { what });
         }
     }
 
     pub(super) fn lose(&mut self, why: &str) {
         self.tell_lost(why);
-        self.end_command(Why::Lost, Deadline::after(self.run.options.stop_budget));
+        self.end_command(Why::Lost, Deadline::after(self.run.claim.stop_budget));
     }
 
     pub(super) fn tell_lost(&self, why: &str) {
-        let command = match self.child() {
-            Some(child) => format!("; ending the command (pid {})", child.0.pid),
-            None => String::new(),
-        };
-        output::tell_aside(&format!(
-            "incumbent: run: {} was lost: {why}{command}\n",
-            self.tenure.office()
-        ));
+        let ending = self.child().map(|child| child.0.pid);
+        self.tell(&Notice::Lost { office: self.tenure.office(), why, ending });
     }
 
     /// Asks the command to end, unless the very same request has reached it by a signal.
     pub(super) fn end_command(&mut self, why: Why, kill_at: Deadline) {
         let was_signalled = match (&why, &self.asked) {
-            (Why::End(marker), Some(Asked { signal, .. })) => {
+            (Why::End(marker), Some(AskedEnd { signal, .. })) => {
                 requests::is_by(marker, signal.sender)
             }
             _ => false,
@@ -454,28 +292,6 @@ impl Watch<'_> {
             }
         };
         self.ending = Some(Ending { why, kill_at, killed: false, echo });
-    }
-
-    /// Whether a signal has asked for an end, not too long ago.
-    pub(super) fn is_asked_to_end(&self) -> bool {
-        self.asked.as_ref().is_some_and(Asked::stands)
-    }
-}
-
-pub(super) fn command_lock_is_held(store: &Store, file: Option<&LockFile>) -> bool {
-    let (Some(file), Some(anchor)) = (file, store.inner.own_anchor()) else { return false };
-    file.is_held(&anchor)
-}
-
-impl Asked {
-    /// Whether an end is still expected of it: not for ever, and not if it was a request to reload.
-    fn stands(&self) -> bool {
-        !self.signal.may_mean_reload && !self.until.has_passed()
-    }
-
-    pub(super) fn explains(&self, end: ChildEnd) -> bool {
-        let is_it = end == ChildEnd::Signalled(self.signal.number);
-        self.stands() || (is_it && !self.until.has_passed())
     }
 }
 

@@ -1,0 +1,26 @@
+# Short names for the scripts. `just` is optional: each line below is the whole of its recipe.
+
+# What has to hold before a change lands.
+ci:
+    .ci/run
+
+# All tests, or those that the arguments name.
+test *arguments:
+    cargo test {{ arguments }}
+
+# Races longer, and damages more stores.
+long:
+    INCUMBENT_TEST_ROUNDS=long cargo test
+
+# Each operation against the bare SQLite statements.
+bench name="ratios":
+    cargo bench --bench {{ name }}
+
+# The other platforms: Windows under wine, macOS compiled.
+ports:
+    .ci/windows
+    .ci/macos
+
+# The suite beside a load, to find tests that lean on time.
+busy rounds="5":
+    .ci/busy {{ rounds }}

@@ -1,0 +1,160 @@
+//! The claim of a run, and what it says about it.
+
+use std::time::Duration;
+
+use crate::claim::{ATTEMPTS, changes_too_fast};
+use crate::clock::Deadline;
+use crate::forensics::systemd;
+use crate::process::older::hold;
+use crate::process::older::hold::Hold;
+use crate::process::older::wire::HoldingRun;
+use crate::run::inbox::{Inbox, LOOK_EVERY, RunEvent, Signalled};
+use crate::run::notice::Notice;
+use crate::run::plan::Run;
+use crate::scoped::ask;
+use crate::sys::supervise;
+use crate::{Claim, Desired, Error, Evicted, Holder, Profile, Result, Tenure};
+
+pub(crate) enum Claimed {
+    Granted(Tenure),
+    Held(Box<Holder>),
+    Signalled(Signalled),
+}
+
+impl Run {
+    /// Claims the office, and with it the lock of the older program if that is wanted. Whoever
+    /// takes that lock between the two is met by the next claim, which refuses us.
+    pub(super) fn claim_with_older(
+        &self,
+        profile: &Profile,
+        inbox: &Inbox,
+    ) -> Result<(Claimed, Option<Hold>)> {
+        let secrets: Vec<_> = self.claim.locks.iter().map(|lock| &lock.identity).collect();
+        let argv = hold::command_words(&self.command, &secrets);
+        for _ in 0..ATTEMPTS {
+            let claimed = self.claim(profile, inbox)?;
+            let (Claimed::Granted(_), Some(home)) = (&claimed, &self.claim.legacy_home) else {
+                return Ok((claimed, None));
+            };
+            let inner = &profile.store().inner;
+            let owner = HoldingRun {
+                store: inner.store_uuid()?.to_owned(),
+                db: profile.store().path().display().to_string(),
+                profile: profile.name().to_string(),
+            };
+            if let Some(hold) = Hold::take(home, inner.observer(), argv.clone(), owner)? {
+                return Ok((claimed, Some(hold)));
+            }
+        }
+        Err(changes_too_fast(&profile.office(&self.claim.kind)))
+    }
+
+    /// Claims, waiting if asked to; a signal that asks us to end ends the wait.
+    fn claim(&self, profile: &Profile, inbox: &Inbox) -> Result<Claimed> {
+        let options = &self.claim;
+        let claim = || profile.claim_with(options);
+        let (claim, signal) = if options.wait.waits() || options.replace.is_some() {
+            inbox.while_waiting(&options.cancel, claim)
+        } else {
+            (claim(), None)
+        };
+        Ok(match (claim?, signal) {
+            // Granted in the very moment of the signal: dropping the tenure releases it.
+            (Claim::Granted(_) | Claim::Held(_), Some(signal)) => Claimed::Signalled(signal),
+            (Claim::Granted(tenure), None) => Claimed::Granted(tenure),
+            (Claim::Held(holder), None) => Claimed::Held(holder),
+        })
+    }
+
+    pub(super) fn is_to_stay_stopped(&self, profile: &Profile) -> Result<bool> {
+        Ok(self.respects_desired && profile.desired()? == Some(Desired::Stopped))
+    }
+
+    pub(super) fn tell_whose_place_we_took(&self, tenure: &Tenure) {
+        let office = tenure.office();
+        if let Some(from) = tenure.replaced() {
+            (self.tell)(&Notice::TookOver { office, from });
+            for process in &from.left_over {
+                (self.tell)(&Notice::LeftOver { office, process });
+            }
+        }
+        if let Some(evicted) = tenure.evicted().filter(|evicted| evicted.reason != "re_executed") {
+            self.tell_of_evicted(&office.to_string(), evicted);
+        }
+        // Of one that was replaced, enough has been said.
+        let replaced = tenure.replaced().map(|replaced| replaced.instance);
+        for lock in tenure.locks() {
+            let evicted = lock.evicted.as_ref();
+            if let Some(evicted) = evicted.filter(|evicted| Some(evicted.instance) != replaced) {
+                self.tell_of_evicted(&lock.name.to_string(), evicted);
+            }
+        }
+    }
+
+    fn tell_of_evicted(&self, what: &str, evicted: &Evicted) {
+        (self.tell)(&Notice::Evicted { what, evicted });
+        for &pid in &evicted.ended {
+            (self.tell)(&Notice::EndedRemains { what, pid });
+        }
+        for &pid in &evicted.left_alone {
+            (self.tell)(&Notice::LeftAlone { what, pid });
+        }
+    }
+
+    /// Says so if systemd would kill the command before its time to stop is over. Aside, because
+    /// asking takes up to two seconds.
+    pub(super) fn warn_of_short_unit(&self) {
+        let (budget, tell) = (self.claim.stop_budget, self.tell.clone());
+        let ask = move || {
+            if let Some(warning) = systemd::warn_if_short(budget) {
+                tell(&Notice::ShortUnit { warning });
+            }
+        };
+        if let Err(error) = std::thread::Builder::new().name("incumbent-systemd".into()).spawn(ask)
+        {
+            tracing::debug!(%error, "systemd was not asked how long it waits");
+        }
+    }
+
+    /// Waits out the backoff of a storm that our party is in. Returns the signal that ended the
+    /// wait.
+    pub(super) fn sit_out_storm(
+        &self,
+        profile: &Profile,
+        inbox: &Inbox,
+    ) -> Result<Option<Signalled>> {
+        let kind = &self.claim.kind;
+        let inner = &profile.store().inner;
+        let Some(storm) = profile.storm(kind, inner.myself())? else { return Ok(None) };
+        let remaining_ms = storm.remaining_ms(inner.clock().boot_ms());
+        if remaining_ms == 0 {
+            return Ok(None);
+        }
+        // Nobody is kept out of a free office by a storm that was about its holder.
+        let is_over = || {
+            Ok::<_, Error>(
+                storm.after_refusal
+                    && profile.status_of(kind)?.verdict == "dead"
+                    && !ask::any_is_held(inner, &self.claim.locks)?,
+            )
+        };
+        if is_over()? {
+            return Ok(None);
+        }
+        (self.tell)(&Notice::Storm { starts: storm.starts, wait_ms: remaining_ms });
+        let until = Deadline::after(Duration::from_millis(remaining_ms));
+        while !until.has_passed() && !is_over()? {
+            match inbox.received.recv_timeout(LOOK_EVERY.min(until.remaining())) {
+                Ok(RunEvent::Signal(signal)) => {
+                    if let Some(signalled) = Signalled::of(&signal) {
+                        return Ok(Some(signalled));
+                    }
+                }
+                // As PID 1 we reap orphans meanwhile, too; nothing of ours runs yet.
+                Ok(RunEvent::ChildEnded) => drop(supervise::reap()),
+                Err(_) => {}
+            }
+        }
+        Ok(None)
+    }
+}

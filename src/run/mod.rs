@@ -1,0 +1,115 @@
+//! A command in an office: claims it, starts the command, which does not outlive the run, and stays
+//! with it.
+//!
+//! It waits for the office in the calling thread, which also forks the command (see the trampoline
+//! in `sys/supervise_unix.rs`). The thread that catches signals cancels the wait, and reaps
+//! meanwhile. What people should know is told by a [`Notice`](notice::Notice): nothing is printed
+//! here.
+
+pub(crate) mod claim;
+pub(crate) mod end;
+pub(crate) mod inbox;
+pub(crate) mod new_store;
+pub(crate) mod notice;
+pub(crate) mod older;
+pub(crate) mod plan;
+pub(crate) mod requests;
+pub(crate) mod restart;
+pub(crate) mod running;
+pub(crate) mod start;
+pub(crate) mod supervised;
+
+pub(crate) use crate::run::plan::{Finished, How, Run};
+
+use crate::patience::with_budget;
+use crate::process::older::hold;
+use crate::run::claim::Claimed;
+use crate::run::inbox::{Inbox, Signalled};
+use crate::run::start::NotStarted;
+use crate::run::supervised::{LOOK_BUDGET, Supervised};
+use crate::sys::supervise;
+use crate::{Error, ErrorKind, ExitCause, Result};
+
+impl Run {
+    /// Claims, starts the command and stays with it until it has ended for good.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](ErrorKind::InvalidInput) for a stop budget out of range, and what keeps a
+    /// claim from being made or the command from being recorded.
+    pub(crate) fn run(&self) -> Result<Finished> {
+        self.claim.stop_budget_ms()?;
+        // A gateway that works is not ended for a command that cannot.
+        if self.claim.replace.is_some()
+            && let Some(program) = self.command.first()
+            && let Err(failure) = supervise::find_program(program)
+        {
+            return Ok(start::not_executed(&self.command, &failure));
+        }
+        if self.claim.replace.is_some()
+            && let Some(home) = &self.claim.legacy_home
+        {
+            hold::check_usable(home)?;
+        }
+        let inbox = Inbox::open()?;
+        let store = self.store.open()?;
+        let profile = self.profile(&store)?;
+        if self.is_to_stay_stopped(&profile)? {
+            return Ok(self.stays_stopped());
+        }
+        if self.backs_off
+            && let Some(signalled) = self.sit_out_storm(&profile, &inbox)?
+        {
+            return Ok(self.not_started(&signalled));
+        }
+        let (tenure, hold) = match self.claim_with_older(&profile, &inbox)? {
+            (Claimed::Granted(tenure), hold) => (tenure, hold),
+            (Claimed::Held(holder), _) => {
+                let exit_code = self.exit_codes.code(ExitCause::Refused, 0, None);
+                return Ok(Finished { exit_code, how: How::Refused(holder) });
+            }
+            (Claimed::Signalled(signalled), _) => return Ok(self.not_started(&signalled)),
+        };
+        // A person may have said so while we waited.
+        if self.is_to_stay_stopped(&profile)? {
+            drop(hold);
+            drop(tenure);
+            return Ok(self.stays_stopped());
+        }
+        self.tell_whose_place_we_took(&tenure);
+        // Everything that can fail comes before the command: once it runs, the office must not be
+        // released under it.
+        let watcher = store.inner.watcher()?;
+        match start::start(&self.command, &tenure, &store, Some(&inbox)) {
+            Ok(Some(started)) => {
+                self.warn_of_short_unit();
+                // A store that is lost is let go of as a whole.
+                drop(profile);
+                Supervised::new(self, store, watcher, tenure, hold, started).supervise(&inbox)
+            }
+            Ok(None) => {
+                let why = "the office was lost before the command started";
+                let error = Error::new(ErrorKind::NotOwner, why)
+                    .with_hint("`incumbent events` says by whom, `incumbent status` who holds it");
+                let exit_code = self.exit_codes.code(ExitCause::Refused, 0, None);
+                Ok(Finished { exit_code, how: How::Failed(error) })
+            }
+            Err(NotStarted::Error(error)) => Err(error),
+            Err(NotStarted::Signalled(signalled)) => {
+                drop(hold);
+                // The store is busy. The office is free in any case, and the next claim records
+                // that.
+                with_budget(LOOK_BUDGET, || drop(tenure));
+                Ok(self.not_started(&signalled))
+            }
+            Err(NotStarted::Exec(failure)) => {
+                drop(hold);
+                Ok(self.end_not_executed(&store, tenure, &failure))
+            }
+        }
+    }
+
+    /// A signal came before there was a command.
+    fn not_started(&self, signalled: &Signalled) -> Finished {
+        Finished::ended(signalled.exit_code(&self.exit_codes))
+    }
+}

@@ -1,0 +1,148 @@
+//! What a run tells while it goes on.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use crate::clock::length;
+use crate::sys::{ChildEnd, Pid, signal_name};
+use crate::{Error, Evicted, LeftOver, Office, Replaced};
+
+/// Something that the log of a run should have. Its text is one line, without a full stop.
+#[derive(Debug)]
+pub(crate) enum Notice<'a> {
+    /// Many starts of our party failed: the next one waits.
+    Storm { starts: usize, wait_ms: u64 },
+    /// A holder was replaced.
+    TookOver { office: &'a Office, from: &'a Replaced },
+    /// What that one had started goes on.
+    LeftOver { office: &'a Office, process: &'a LeftOver },
+    /// A dead holder of `what`, the office or a lock, lost it to us.
+    Evicted { what: &'a str, evicted: &'a Evicted },
+    /// What that one had left in its session was ended.
+    EndedRemains { what: &'a str, pid: Pid },
+    /// What had left that session was not.
+    LeftAlone { what: &'a str, pid: Pid },
+    /// The unit that we are in gives less time to stop than the command has.
+    ShortUnit { warning: String },
+    /// A signal asked for an end: the line of its snapshot.
+    Signalled { office: &'a Office, snapshot: String },
+    /// The command is ended, to be started again.
+    Restarting { office: &'a Office, pid: Pid, by: &'a str },
+    /// It was.
+    Restarted { office: &'a Office, pid: Pid, by: &'a str, before: ChildEnd },
+    /// It could not be yet.
+    RestartDelayed { error: &'a Error },
+    /// The office was lost; `ending` is the command that is ended for it.
+    Lost { office: &'a Office, why: &'a str, ending: Option<Pid> },
+    /// The command had its time to stop.
+    Killing,
+    /// Something could not be found out or recorded; it is tried again, and told once.
+    Doubt { what: &'a str },
+    /// The store was lost, and the office is ours in the new one.
+    NewStore { office: &'a Office, lost: &'a str },
+    /// Somebody removed the lock file of the older program.
+    OlderLockMadeAgain { office: &'a Office, path: &'a Path },
+    /// The same of its record.
+    OlderRecordRestored { office: &'a Office, path: PathBuf },
+    /// That lock cannot be looked at.
+    OlderLockFailed { office: &'a Office, error: &'a Error },
+    /// How the run ended is not on record.
+    EndNotRecorded { error: &'a Error },
+}
+
+impl Notice<'_> {
+    /// What can be done about it.
+    pub(crate) fn advice(&self) -> Option<&str> {
+        match self {
+            Self::RestartDelayed { error } => error.hint(),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Notice<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Storm { starts, wait_ms } => write!(
+                f,
+                "{starts} starts in a row failed: waiting {} before the next \
+                 (`--no-backoff` starts at once)",
+                length(i64::try_from(*wait_ms).unwrap_or(i64::MAX))
+            ),
+            Self::TookOver { office, from } => {
+                write!(f, "{office}: took over from {}", process(from.pid))?;
+                if let Some(profile) = from.profile.as_ref().filter(|it| **it != office.profile) {
+                    write!(f, " (profile {profile})")?;
+                }
+                f.write_str(if from.killed { ", which had to be killed" } else { "" })
+            }
+            Self::LeftOver { office, process } => write!(
+                f,
+                "{office}: pid {} ({}), which that one had started, still runs (`--reap` ends \
+                 such processes)",
+                process.pid,
+                process.command.as_deref().unwrap_or("its command cannot be read")
+            ),
+            Self::Evicted { what, evicted } => write!(
+                f,
+                "{what}: took the place of {}, which is dead ({})",
+                process(evicted.pid),
+                evicted.reason.replace('_', " ")
+            ),
+            Self::EndedRemains { what, pid } => {
+                write!(f, "{what}: ended pid {pid}, which that one had left behind")
+            }
+            Self::LeftAlone { what, pid } => write!(
+                f,
+                "{what}: pid {pid} left the session of that one's command, and is left alone"
+            ),
+            Self::ShortUnit { warning } => f.write_str(warning),
+            Self::Signalled { office, snapshot } => write!(f, "{office}: {snapshot}"),
+            Self::Restarting { office, pid, by } => {
+                write!(f, "{office}: restarting the command (pid {pid}), asked for by {by}")
+            }
+            Self::Restarted { office, pid, by, before } => {
+                write!(f, "{office}: restarted the command (pid {pid}), asked for by {by}; the ")?;
+                match before {
+                    ChildEnd::Exited(code) => write!(f, "one before ended with exit code {code}"),
+                    ChildEnd::Signalled(signal) => {
+                        write!(f, "one before was ended by {}", signal_name(*signal))
+                    }
+                }
+            }
+            Self::RestartDelayed { error } => {
+                write!(f, "the command cannot be restarted yet: {error}")
+            }
+            Self::Lost { office, why, ending } => {
+                write!(f, "{office} was lost: {why}")?;
+                ending.map_or(Ok(()), |pid| write!(f, "; ending the command (pid {pid})"))
+            }
+            Self::Killing => f.write_str("the stop budget is spent, killing the command"),
+            Self::Doubt { what } => f.write_str(what),
+            Self::NewStore { office, lost } => {
+                write!(f, "{lost}; {office} is claimed again in the new one")
+            }
+            Self::OlderLockMadeAgain { office, path } => write!(
+                f,
+                "{office}: {} was removed or replaced; it was created and locked again",
+                path.display()
+            ),
+            Self::OlderRecordRestored { office, path } => {
+                write!(f, "{office}: {} was removed; it is written again", path.display())
+            }
+            Self::OlderLockFailed { office, error } => write!(
+                f,
+                "{office}: {error}; until that works, older gateways may not see this run"
+            ),
+            Self::EndNotRecorded { error } => write!(
+                f,
+                "the end could not be recorded ({error}); the office is free all the same, and \
+                 the next claim records it"
+            ),
+        }
+    }
+}
+
+fn process(pid: Option<Pid>) -> String {
+    pid.map_or_else(|| "a process".to_owned(), |pid| format!("pid {pid}"))
+}

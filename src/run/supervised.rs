@@ -1,0 +1,157 @@
+//! What a run with its command consists of.
+
+use std::time::Duration;
+
+use rusqlite::Connection;
+
+use crate::clock::Deadline;
+use crate::process::command_lock::LockFile;
+use crate::process::older::hold::Hold;
+use crate::run::inbox::Signalled;
+use crate::run::notice::Notice;
+use crate::run::plan::Run;
+use crate::run::start::{Child, Started};
+use crate::sys::ChildEnd;
+use crate::{Marker, Store, Tenure, state};
+
+/// Between two full verifications; in between only what costs next to nothing is looked at.
+pub(super) const VERIFY_EVERY: Duration = Duration::from_secs(1);
+
+/// How long a look may wait for the store's locks; what it could not see it looks at again.
+pub(super) const LOOK_BUDGET: Duration = Duration::from_millis(200);
+
+/// A run with its command.
+pub(super) struct Supervised<'a> {
+    pub(super) run: &'a Run,
+    pub(super) store: Store,
+    /// `None` once its files were lost: open, they would stand in the way of the next store.
+    pub(super) watcher: Option<Connection>,
+    pub(super) data_version: Option<i64>,
+    pub(super) tenure: Tenure,
+    /// The lock of the older program. It goes before the tenure: whoever gets that one next must
+    /// not meet us behind it.
+    pub(super) hold: Option<Hold>,
+    pub(super) life: Life,
+    /// What the command locks, for as long as the row says that it does.
+    pub(super) lock_file: Option<LockFile>,
+    pub(super) verify_at: Deadline,
+    /// The last signal that asked to end; it counts for as long as a stop may take.
+    pub(super) asked: Option<AskedEnd>,
+    pub(super) ending: Option<Ending>,
+    pub(super) doubt_told: bool,
+}
+
+/// The command.
+#[derive(Debug)]
+pub(super) enum Life {
+    Running(Child),
+    /// It was reaped: its pid may be another process's by now, and is neither signalled nor
+    /// recorded.
+    Ended,
+    /// The same, and it is to be started again.
+    Between(Box<Pause>),
+}
+
+/// The time between two commands. What cannot be recorded is tried again, less and less often: each
+/// attempt forks.
+#[derive(Debug)]
+pub(super) struct Pause {
+    pub(super) ended: ChildEnd,
+    pub(super) restart: Marker,
+    pub(super) retry_at: Deadline,
+    pub(super) retry_after: Duration,
+    pub(super) is_told: bool,
+}
+
+/// A signal that asked to end.
+pub(super) struct AskedEnd {
+    pub(super) signal: Signalled,
+    pub(super) until: Deadline,
+}
+
+/// The command is being ended.
+pub(super) struct Ending {
+    pub(super) why: Why,
+    pub(super) kill_at: Deadline,
+    pub(super) killed: bool,
+    /// The signal of the same request is still to come: the command has been asked in its place.
+    pub(super) echo: bool,
+}
+
+/// What the command is being ended for.
+pub(super) enum Why {
+    /// The office was lost.
+    Lost,
+    /// Somebody takes the office over, or stops us.
+    End(Marker),
+    /// To be started again.
+    Restart(Marker),
+}
+
+impl Why {
+    pub(super) fn is_lost(&self) -> bool {
+        matches!(self, Self::Lost)
+    }
+}
+
+impl<'a> Supervised<'a> {
+    pub(super) fn new(
+        run: &'a Run,
+        store: Store,
+        watcher: Connection,
+        tenure: Tenure,
+        hold: Option<Hold>,
+        started: Started,
+    ) -> Self {
+        if let Some(hold) = &hold {
+            hold.say(state::RUNNING);
+        }
+        Self {
+            run,
+            store,
+            watcher: Some(watcher),
+            data_version: None,
+            tenure,
+            hold,
+            life: Life::Running(started.child),
+            lock_file: started.lock_file,
+            verify_at: Deadline::after(VERIFY_EVERY),
+            asked: None,
+            ending: None,
+            doubt_told: false,
+        }
+    }
+
+    pub(super) fn tell(&self, notice: &Notice<'_>) {
+        (self.run.tell)(notice);
+    }
+
+    pub(super) fn child(&self) -> Option<Child> {
+        match self.life {
+            Life::Running(child) => Some(child),
+            Life::Ended | Life::Between(_) => None,
+        }
+    }
+
+    /// Whether a signal has asked for an end, not too long ago.
+    pub(super) fn is_asked_to_end(&self) -> bool {
+        self.asked.as_ref().is_some_and(AskedEnd::stands)
+    }
+}
+
+impl AskedEnd {
+    /// Whether an end is still expected of it: not for ever, and not if it was a request to reload.
+    fn stands(&self) -> bool {
+        !self.signal.may_mean_reload && !self.until.has_passed()
+    }
+
+    pub(super) fn explains(&self, end: ChildEnd) -> bool {
+        let is_it = end == ChildEnd::Signalled(self.signal.number);
+        self.stands() || (is_it && !self.until.has_passed())
+    }
+}
+
+pub(super) fn command_lock_is_held(store: &Store, file: Option<&LockFile>) -> bool {
+    let (Some(file), Some(anchor)) = (file, store.inner.own_anchor()) else { return false };
+    file.is_held(&anchor)
+}

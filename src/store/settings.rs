@@ -1,0 +1,18 @@
+//! How a store is worked with, by whatever handle.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::store::pragmas::Durability;
+use crate::{Clock, CommandLineMatcher};
+
+/// What every handle of a store has from who opened it.
+#[derive(Clone)]
+pub(crate) struct Settings {
+    pub(super) busy_budget: Duration,
+    pub(super) durability: Durability,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) matcher: Arc<dyn CommandLineMatcher>,
+    /// Says a line to the person who starts us, where there is one.
+    pub(super) tell: fn(&str),
+}
