@@ -1,4 +1,4 @@
-//! Those who want what others have.
+//! Processes that want what others have, and parties that start again and again.
 
 use super::Diagnosis;
 use crate::support::{LIMIT, Process, Sandbox};

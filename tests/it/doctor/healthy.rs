@@ -1,4 +1,4 @@
-//! A healthy store.
+//! On a healthy store every check is silent, also while it is busy.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};

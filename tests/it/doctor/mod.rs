@@ -1,5 +1,5 @@
-//! `doctor`: for each check something real that provokes it, and a healthy store on which all are
-//! silent.
+//! Does `doctor` find each thing that is wrong, provoked by something real, and is it silent on a
+//! healthy store?
 
 mod contenders;
 mod database;

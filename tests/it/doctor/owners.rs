@@ -1,4 +1,4 @@
-//! Those on record.
+//! The owners on record: dead, stopped, leaking, unknown to their supervisor.
 
 use std::time::{Duration, Instant};
 

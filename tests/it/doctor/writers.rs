@@ -1,4 +1,4 @@
-//! Those who write.
+//! Processes that keep others from writing are named, and a repair does not wait for them.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! Ends for want of memory.
+//! Ends for want of memory, and the evidence for them.
 
 use rustix::process::Signal;
 use serde_json::json;

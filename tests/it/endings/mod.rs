@@ -1,5 +1,5 @@
-//! How every incarnation ended: told by `history`, `status` and the events, by the way it really
-//! came about; settled by the next one that writes, and the same for whoever only asked before.
+//! How did every incarnation end? `history`, `status` and the events tell it by the way it really
+//! came about; the next one that writes settles it, and whoever only asked before was told the same.
 
 mod cgroup;
 mod damage;

@@ -1,4 +1,4 @@
-//! Panics.
+//! Panics: in a thread, in a callback, while unwinding, survived.
 
 use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};

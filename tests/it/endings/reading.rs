@@ -1,4 +1,4 @@
-//! A person reads it.
+//! A night of ends, as a person reads it line by line.
 
 use rustix::process::Signal;
 

@@ -1,4 +1,4 @@
-//! Which ends at each start are a storm.
+//! Which ends, where each start has one, are a storm.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! `events --follow`.
+//! `events --follow`: what it prints, when it ends, and what it survives.
 
 use std::collections::BTreeSet;
 use std::io::Read;

@@ -1,4 +1,4 @@
-//! What happens in a store reaches whoever follows it: once, in order, and at once; and following
+//! Does what happens in a store reach whoever follows it: once, in order, and at once? Following
 //! costs those who write nothing.
 
 mod cli;

@@ -1,4 +1,4 @@
-//! Owners of other users.
+//! Owners that belong to another user.
 
 use rustix::process::Signal;
 use serde_json::{Value, json};

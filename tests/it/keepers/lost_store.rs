@@ -1,4 +1,4 @@
-//! The store changes under a keeper.
+//! The store is deleted, copied back or recovered under a keeper.
 
 use rustix::process::Signal;
 

@@ -1,4 +1,4 @@
-//! The view `open_markers`.
+//! The view `open_markers` shows what is open.
 
 use serde_json::{Value, json};
 

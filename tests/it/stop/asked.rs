@@ -1,4 +1,4 @@
-//! `stop`: asked once, and told.
+//! `stop`: the owner is asked once, and told why.
 
 use rustix::process::Signal;
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! Two intents at once.
+//! Two intents at once: a second stop, a takeover, a start, a stop that was killed.
 
 use rustix::process::Signal;
 use serde_json::json;

@@ -1,4 +1,4 @@
-//! No signal without proof.
+//! No process is signalled that is not proven to be the recorded one.
 
 use rustix::process::Signal;
 

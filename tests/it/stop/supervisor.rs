@@ -1,4 +1,4 @@
-//! What the supervisor is told.
+//! What the supervisor is told: exit codes, signals, the history.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! `stop` across users.
+//! `stop` of a process of another user.
 
 use super::terms;
 use crate::support::{LIMIT, Process, Run, Sandbox, another_user, skipped};

@@ -1,4 +1,4 @@
-//! A busy store.
+//! A store that somebody else writes: questions do not wait, a claim gives up in time.
 
 use std::time::{Duration, Instant};
 

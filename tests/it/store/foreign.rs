@@ -1,4 +1,4 @@
-//! What is not ours stays as it is.
+//! What is not ours stays as it is: other databases, links, damaged files.
 
 use std::os::unix::fs::{chown, symlink};
 use std::path::Path;

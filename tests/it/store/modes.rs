@@ -1,4 +1,4 @@
-//! Modes and owners.
+//! Modes and owners of what we make, and of where we are told to make it.
 
 use std::os::unix::fs::{MetadataExt, chown, symlink};
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! One file, two names.
+//! One file with two names has one owner.
 
 use std::path::Path;
 use std::process::Command;

@@ -1,4 +1,4 @@
-//! `run` alone: waits and restarts.
+//! `run` that waits for the office, or is started again and again.
 
 mod storm;
 mod wait;

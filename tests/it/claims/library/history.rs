@@ -1,4 +1,4 @@
-//! The history is bounded, and what is pending or half done in it is told apart from an end.
+//! The history is bounded, and a pending release is not the end of its process.
 
 use incumbent::{Kind, Store};
 

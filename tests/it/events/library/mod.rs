@@ -1,4 +1,4 @@
-//! A stream of the library.
+//! A stream of events, as the library gives it.
 
 mod cost;
 mod order;

@@ -1,4 +1,4 @@
-//! What comes, and in which order.
+//! Every change arrives once and in order, and nothing else arrives.
 
 use std::time::{Duration, SystemTime};
 

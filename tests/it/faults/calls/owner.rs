@@ -1,4 +1,4 @@
-//! The owner itself.
+//! The owner itself: a call that fails while it asks is no loss.
 
 use std::collections::BTreeMap;
 

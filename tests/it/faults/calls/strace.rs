@@ -1,4 +1,4 @@
-//! A program under strace.
+//! A program under strace, with one call that fails.
 
 use std::collections::BTreeMap;
 use std::fs::File;

@@ -1,4 +1,4 @@
-//! What is asked.
+//! The verbs that are asked, and what each may change.
 
 use super::world::{Owner, State, World};
 

@@ -1,4 +1,4 @@
-//! A store with a living owner.
+//! A store with a living owner, of each kind.
 
 use std::sync::mpsc::Receiver;
 

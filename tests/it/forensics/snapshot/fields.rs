@@ -1,4 +1,4 @@
-//! Every field.
+//! Every field says what is so.
 
 use std::time::SystemTime;
 

@@ -1,4 +1,4 @@
-//! No secret is kept or said.
+//! No secret of a command line or a script is kept or said.
 
 use super::gateway::{GATEWAY, ROLE_TEST, next_report};
 use super::left::listening;

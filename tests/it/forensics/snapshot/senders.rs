@@ -1,4 +1,4 @@
-//! Who sent the signal.
+//! Who sent the signal is named everywhere, or why that is not known.
 
 use std::io::{PipeReader, Write};
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! Under systemd, or not.
+//! Only the main process of a service is under systemd.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! Holders in other pid namespaces.
+//! Holders inside of another pid namespace, and outside of ours.
 
 use std::time::Instant;
 

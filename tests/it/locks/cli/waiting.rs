@@ -1,4 +1,4 @@
-//! `lock acquire --wait`.
+//! `lock acquire --wait`: deadlines, wake-ups, waiters that are killed or stopped.
 
 use std::time::{Duration, Instant};
 

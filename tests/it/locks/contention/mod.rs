@@ -1,4 +1,5 @@
-//! Many processes want the same few locks while they are killed, stopped and continued.
+//! Many processes want the same few locks while they are killed, stopped and continued: there are
+//! never two holders, and nothing is left.
 
 mod contenders;
 mod lockers;

@@ -1,4 +1,4 @@
-//! An owner that does what it is told.
+//! An owner that does one thing at a time, as it is told.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;

@@ -1,4 +1,4 @@
-//! One thing at a time.
+//! One stray close or deleted file at a time.
 
 use super::AN_EVENT;
 use super::storm::{World, inodes_of, sqlite3};

@@ -1,4 +1,4 @@
-//! An owner.
+//! An owner that works while others open and close its files.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;

@@ -1,4 +1,4 @@
-//! The storm.
+//! The storm: owners and others at once, until the time is over or something is broken.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;

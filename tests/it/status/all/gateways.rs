@@ -1,4 +1,4 @@
-//! Gateways that say how they are.
+//! The gateways of these tests: they say how they are, and obey.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! Every office of a store.
+//! Every office of a store, as a table, as JSON and by the library.
 
 use incumbent::{Report, Store};
 use rustix::process::Signal;

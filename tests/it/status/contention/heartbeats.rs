@@ -1,4 +1,4 @@
-//! Heartbeats of many processes.
+//! Heartbeats of many processes keep the log small, and none is lost.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,4 +1,4 @@
-//! Owners that are starting.
+//! Owners that are starting, and starts that were cut short.
 
 use rustix::process::Signal;
 use serde_json::json;

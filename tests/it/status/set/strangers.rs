@@ -1,4 +1,4 @@
-//! Who may not speak for the office.
+//! Only the holder of the office may speak for it.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Forks and threads.
+//! A forked child says nothing, and threads lose nothing.
 
 use incumbent::{PlatformUpdate, StatusUpdate, Store};
 use serde_json::json;

@@ -1,4 +1,4 @@
-//! What comes in between.
+//! What comes in between: signals, stops, takeovers, crashes, other restarts.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! How the command is stopped.
+//! How the command is stopped before it is started again.
 
 use rustix::process::Signal;
 use serde_json::json;

@@ -1,4 +1,4 @@
-//! Gateways that link the library.
+//! The gateway that links the library: one order a line, one answer a line.
 
 use std::time::Duration;
 

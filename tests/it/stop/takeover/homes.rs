@@ -1,4 +1,4 @@
-//! A gateway of another home.
+//! A gateway of another home is replaced only where that is asked for.
 
 use rustix::process::Signal;
 use serde_json::json;

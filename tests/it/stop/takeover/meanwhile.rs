@@ -1,4 +1,4 @@
-//! While a takeover lasts.
+//! While a takeover lasts, contenders do not get the office.
 
 use std::time::Instant;
 

@@ -1,4 +1,4 @@
-//! Who is taken over.
+//! Which owners are taken over, and how they end.
 
 use std::time::Instant;
 

@@ -1,4 +1,4 @@
-//! Who cannot be ended keeps its office.
+//! An owner that cannot be ended keeps its office.
 
 use std::time::{Duration, Instant};
 
