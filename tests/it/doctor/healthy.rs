@@ -8,8 +8,7 @@ use incumbent::doctor::{self, Severity};
 
 use super::CHECKS;
 use crate::support::{
-    BINARY, LIMIT, Process, Sandbox, assert_within, order, plays, role_db, rounds, skipped,
-    test_name,
+    BINARY, LIMIT, Process, Sandbox, order, plays, role_db, rounds, skipped, test_name,
 };
 
 /// Each check gives one finding; nothing is a problem, also while a gateway holds an office and a
