@@ -11,8 +11,12 @@
 
 use std::collections::BTreeMap;
 use std::process::Command;
+use std::time::Duration;
 
-use incumbent::{Acquire, Claim, LockRequest, PlatformUpdate, StatusUpdate, Store, Tenure};
+use incumbent::{
+    Acquire, Claim, Kind, LockRequest, MarkerName, MarkerRequest, PlatformUpdate, ScopedLock,
+    StatusUpdate, Store, Tenure,
+};
 
 /// N: by then the store keeps as many ended rows as it ever will, and each operation costs the same.
 const REPEATS: u32 = 500;
@@ -23,12 +27,17 @@ const RUN_ONE: &str = "--run-one";
 /// Does it so many times in a new store.
 type Operation = fn(&Store, u32);
 
-const OPERATIONS: [(&str, Operation); 5] = [
+const OPERATIONS: [(&str, Operation); 10] = [
     ("verify a tenure", verify),
     ("update a status", update_status),
     ("read a status", read_status),
     ("claim + release an office", claim_and_release),
     ("acquire + release a lock", acquire_and_release),
+    ("find the running instance", find_running),
+    ("verify a lock", verify_lock),
+    ("renew a lock", renew_lock),
+    ("write + consume a marker", write_and_consume_marker),
+    ("status of 20 offices", status_of_many),
 ];
 
 fn main() {
@@ -112,7 +121,11 @@ fn run_under(tool: &str, options: &[&str], number: usize, repeats: u32) -> Resul
 }
 
 fn claim(store: &Store) -> Tenure {
-    match store.profile("default").expect("a profile").claim() {
+    claim_as(store, "default")
+}
+
+fn claim_as(store: &Store, profile: &str) -> Tenure {
+    match store.profile(profile).expect("a profile").claim() {
         Ok(Claim::Granted(tenure)) => tenure,
         refused => panic!("{refused:?}"),
     }
@@ -150,12 +163,56 @@ fn claim_and_release(store: &Store, repeats: u32) {
     }
 }
 
-fn acquire_and_release(store: &Store, repeats: u32) {
+fn acquire(store: &Store) -> ScopedLock {
     let request = LockRequest::new("bot-token", "cycled").expect("a request");
+    let request = request.ttl(Duration::from_mins(1)).expect("a lease");
+    match store.try_acquire(&request).expect("an answer") {
+        Acquire::Granted(lock) => lock,
+        Acquire::Held(holder) => panic!("{holder}"),
+    }
+}
+
+fn acquire_and_release(store: &Store, repeats: u32) {
     for _ in 0..repeats {
-        match store.try_acquire(&request).expect("an answer") {
-            Acquire::Granted(lock) => drop(lock.release().expect("released")),
-            Acquire::Held(holder) => panic!("{holder}"),
-        }
+        drop(acquire(store).release().expect("released"));
+    }
+}
+
+fn verify_lock(store: &Store, repeats: u32) {
+    let lock = acquire(store);
+    for _ in 0..repeats {
+        lock.verify().expect("an answer");
+    }
+}
+
+fn renew_lock(store: &Store, repeats: u32) {
+    let lock = acquire(store);
+    for _ in 0..repeats {
+        lock.renew().expect("renewed");
+    }
+}
+
+fn find_running(store: &Store, repeats: u32) {
+    let _tenure = claim(store);
+    let profile = store.profile("default").expect("a profile");
+    for _ in 0..repeats {
+        assert!(profile.running_pid(&Kind::default()).expect("an answer").is_some());
+    }
+}
+
+fn write_and_consume_marker(store: &Store, repeats: u32) {
+    let tenure = claim(store);
+    let name = MarkerName::new("note").expect("a name");
+    let request = MarkerRequest::new(name.clone());
+    for _ in 0..repeats {
+        store.write_marker(std::process::id(), &request).expect("written");
+        drop(tenure.consume_marker(Some(&name)).expect("an answer").expect("a marker"));
+    }
+}
+
+fn status_of_many(store: &Store, repeats: u32) {
+    let held: Vec<Tenure> = (0..20).map(|number| claim_as(store, &format!("p{number}"))).collect();
+    for _ in 0..repeats {
+        assert_eq!(store.status_of_all().expect("an answer").len(), held.len());
     }
 }
