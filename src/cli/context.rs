@@ -55,12 +55,11 @@ impl Global {
     }
 
     /// Says what is wrong with the names in the arguments before a store is made for them.
-    pub(super) fn check(&self) -> Result<()> {
+    /// The home is returned as it is.
+    pub(super) fn check(&self) -> Result<Option<PathBuf>> {
         self.office()?;
-        match self.home() {
-            Some(home) => real_home(&home).map(drop).map_err(|error| self.of_home(error)),
-            None => Ok(()),
-        }
+        let home = self.home().map(|home| real_home(&home).map_err(|error| self.of_home(error)));
+        home.transpose()
     }
 
     /// Where the home comes from, in an error about it.

@@ -6,11 +6,12 @@
 
 use std::io;
 use std::io::Write;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc;
 use std::sync::mpsc::RecvTimeoutError;
-use std::sync::{OnceLock, mpsc};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::cli::printable;
@@ -89,7 +90,24 @@ pub(crate) fn error_document(error: &Error) -> Value {
 
 /// Says something beside the data, on standard error: one line, whatever it repeats.
 pub(crate) fn tell(line: &str) {
+    if NEVER_WAITS.load(Ordering::Relaxed) {
+        return tell_aside(line);
+    }
+    write_line(line);
+}
+
+fn write_line(line: &str) {
     tell_lines(&(one_line(line.trim_end_matches('\n')) + "\n"));
+}
+
+/// Whether nobody is waited for any more.
+static NEVER_WAITS: AtomicBool = AtomicBool::new(false);
+
+/// From now on what is told waits for no reader of standard error (a full pipe, a stopped
+/// terminal). Not before it has to be so: that takes a thread, and where one task is left it is
+/// for the command of a `run`.
+pub(crate) fn never_wait() {
+    NEVER_WAITS.store(true, Ordering::Relaxed);
 }
 
 /// The same for lines of ours.
@@ -98,11 +116,12 @@ pub(crate) fn tell_lines(text: &str) {
     let _ = io::stderr().lock().write_all(printable::lines(text).as_bytes());
 }
 
-/// The same for whoever must not wait for a reader of standard error (a full pipe, a stopped
-/// terminal): written by a thread of its own, and dropped where that has too much to say already.
-pub(crate) fn tell_aside(text: &str) {
-    let Some(teller) = teller() else { return tell(text) };
-    let _ = teller.try_send(Line::Text(text.to_owned()));
+/// Written by a thread of its own, and dropped where that has too much to say already.
+fn tell_aside(line: &str) {
+    match teller() {
+        Some(teller) => drop(teller.try_send(Line::Text(line.to_owned()))),
+        None => write_line(line),
+    }
 }
 
 /// Waits until what was told aside is written, but not for a reader: one line is not written for
@@ -111,7 +130,7 @@ pub(crate) fn tell_aside(text: &str) {
 pub(crate) fn finish_telling() {
     const LOOK_EVERY: Duration = Duration::from_millis(50);
     const ALIKE_MAX: usize = 3;
-    let Some(Some(teller)) = TELLER.get() else { return };
+    let Some(teller) = TELLER.lock().clone() else { return };
     let (done, finished) = mpsc::channel();
     if teller.try_send(Line::Done(done)).is_err() {
         return;
@@ -134,18 +153,20 @@ enum Line {
     Done(mpsc::Sender<()>),
 }
 
-static TELLER: OnceLock<Option<mpsc::SyncSender<Line>>> = OnceLock::new();
+static TELLER: Mutex<Option<mpsc::SyncSender<Line>>> = Mutex::new(None);
 
-fn teller() -> Option<&'static mpsc::SyncSender<Line>> {
+/// `None` where no thread can be started now.
+fn teller() -> Option<mpsc::SyncSender<Line>> {
     const LINES_MAX: usize = 64;
-    let teller = TELLER.get_or_init(|| {
+    let mut teller = TELLER.lock();
+    if teller.is_none() {
         let (sender, lines) = mpsc::sync_channel(LINES_MAX);
         let write = move || {
             for line in lines {
                 match line {
                     Line::Text(text) => {
                         WRITTEN.fetch_add(1, Ordering::Relaxed);
-                        tell(&text);
+                        write_line(&text);
                         WRITTEN.fetch_add(1, Ordering::Relaxed);
                     }
                     Line::Done(done) => drop(done.send(())),
@@ -153,9 +174,9 @@ fn teller() -> Option<&'static mpsc::SyncSender<Line>> {
             }
         };
         let thread = std::thread::Builder::new().name("incumbent-stderr".to_owned()).spawn(write);
-        thread.is_ok().then_some(sender)
-    });
-    teller.as_ref()
+        *teller = thread.is_ok().then_some(sender);
+    }
+    teller.clone()
 }
 
 /// `3 min ago` for a Unix time in milliseconds; a time that lies ahead is shown as it stands, and

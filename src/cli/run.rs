@@ -20,18 +20,19 @@ pub(super) fn run(global: &Global, arguments: &args::Run) -> Outcome {
         return Err(Error::invalid("the command is empty")
             .with_hint("name it after `--`, e.g. `incumbent run -- my-gateway --serve`"));
     }
-    global.check()?;
-    let mut claim = ClaimOptions::new()
+    let home = global.check()?;
+    let mut options = ClaimOptions::new()
         .kind(global.kind()?)
         .stop_budget(arguments.stop_budget)
         .wait(arguments.wait.unwrap_or_default())
         .for_run(identity::requests(arguments)?);
     if arguments.replace {
-        claim = claim.replace(replace(arguments));
+        options = options.replace(replace(arguments));
     }
+    options.stop_budget_ms()?;
     if let Some(directory) = &arguments.legacy_home {
-        claim = claim.beside_older_program(directory)?;
-        if let Some(home) = &claim.legacy_home {
+        options = options.beside_older_program(directory)?;
+        if let Some(home) = &options.legacy_home {
             become_known(arguments, home);
         }
     }
@@ -40,8 +41,8 @@ pub(super) fn run(global: &Global, arguments: &args::Run) -> Outcome {
         command: arguments.command.clone(),
         store: global.options(),
         profile: global.profile_name()?,
-        home: global.home(),
-        claim,
+        home,
+        claim: options,
         respects_desired: arguments.respect_desired,
         backs_off: !arguments.no_backoff,
         exit_codes: exit_codes(arguments),
@@ -78,9 +79,13 @@ fn exit_codes(arguments: &args::Run) -> ExitCodes {
 }
 
 fn tell(invocation: &Invocation, notice: &Notice<'_>) {
+    if matches!(notice, Notice::Started { .. }) {
+        // Not told: `status` shows it.
+        return output::never_wait();
+    }
     let advice = notice.advice().map(|advice| format!("; {}", invocation.complete(advice)));
     let advice = advice.unwrap_or_default();
-    output::tell_aside(&format!("incumbent: run: {notice}{advice}\n"));
+    output::tell(&format!("incumbent: run: {notice}{advice}\n"));
 }
 
 fn answer(global: &Global, run: &Run, finished: Finished) -> Answer {

@@ -1,4 +1,4 @@
-//! Colours and marks of answers: for a terminal only.
+//! Colours and marks of answers: for a terminal, and colours where the environment asks for them.
 
 use std::io;
 use std::io::IsTerminal;
@@ -16,7 +16,7 @@ const BAD: anstyle::Style = AnsiColor::Red.on_default().bold();
 
 const FAINT: anstyle::Style = anstyle::Style::new().dimmed();
 
-/// Styles for a terminal; plain text elsewhere, and with `NO_COLOR` and the like.
+/// Styles for a terminal, by `NO_COLOR`, `CLICOLOR` and the like; plain text elsewhere.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Style {
     colour: bool,
@@ -30,7 +30,9 @@ impl Style {
     pub(crate) fn of_stdout() -> Self {
         let dumb = environment::text("TERM").is_some_and(|term| term == "dumb");
         Self {
-            colour: AutoStream::auto(io::stdout()).current_choice() == ColorChoice::AlwaysAnsi,
+            // Of a dumb one anstream would ask for more.
+            colour: !dumb
+                && AutoStream::auto(io::stdout()).current_choice() == ColorChoice::AlwaysAnsi,
             is_terminal: io::stdout().is_terminal() && !dumb,
         }
     }

@@ -1,4 +1,4 @@
-//! The claim of a run, and what it says about it.
+//! The claim of a run, with what comes before it (a storm is waited out) and what is said of it.
 
 use std::time::Duration;
 

@@ -3,7 +3,7 @@
 //!
 //! It waits for the office in the calling thread, which also forks the command (see the trampoline
 //! in `sys/supervise_unix.rs`). The thread that catches signals cancels the wait, and reaps
-//! meanwhile. What people should know is told by a [`Notice`](notice::Notice): nothing is printed
+//! meanwhile. What people should know is told by a [`Notice`]: nothing is printed
 //! here.
 
 pub(crate) mod claim;
@@ -25,6 +25,7 @@ use crate::patience::with_budget;
 use crate::process::older::hold;
 use crate::run::claim::Claimed;
 use crate::run::inbox::{Inbox, Signalled};
+use crate::run::notice::Notice;
 use crate::run::start::NotStarted;
 use crate::run::supervised::{LOOK_BUDGET, Supervised};
 use crate::sys::supervise;
@@ -43,7 +44,8 @@ impl Run {
             && let Some(program) = self.command.first()
             && let Err(failure) = supervise::find_program(program)
         {
-            return Ok(start::not_executed(&self.command, &failure));
+            let (exit_code, error) = start::not_executed(&self.command, &failure);
+            return Ok(Finished { exit_code, how: How::Failed(error) });
         }
         if self.claim.replace.is_some()
             && let Some(home) = &self.claim.legacy_home
@@ -81,6 +83,7 @@ impl Run {
         let watcher = store.inner.watcher()?;
         match start::start(&self.command, &tenure, &store, Some(&inbox)) {
             Ok(Some(started)) => {
+                (self.tell)(&Notice::Started { office: tenure.office(), pid: started.child.0.pid });
                 self.warn_of_short_unit();
                 // A store that is lost is let go of as a whole.
                 drop(profile);

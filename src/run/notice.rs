@@ -10,6 +10,8 @@ use crate::{Error, Evicted, LeftOver, Office, Replaced};
 /// Something that the log of a run should have. Its text is one line, without a full stop.
 #[derive(Debug)]
 pub(crate) enum Notice<'a> {
+    /// The command was started, for the first time. From now on nobody may be waited for.
+    Started { office: &'a Office, pid: Pid },
     /// Many starts of our party failed: the next one waits.
     Storm { starts: usize, wait_ms: u64 },
     /// A holder was replaced.
@@ -63,6 +65,9 @@ impl Notice<'_> {
 impl fmt::Display for Notice<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Started { office, pid } => {
+                write!(f, "{office}: started the command (pid {pid})")
+            }
             Self::Storm { starts, wait_ms } => write!(
                 f,
                 "{starts} starts in a row failed: waiting {} before the next \

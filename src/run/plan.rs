@@ -24,7 +24,8 @@ pub(crate) struct Run {
     /// Whether a start waits where those before it failed.
     pub(crate) backs_off: bool,
     pub(crate) exit_codes: ExitCodes,
-    /// Hears what happens, in the threads of the run: it must not wait for a reader.
+    /// Hears what happens, in the threads of the run. From [`Notice::Started`] on it must not wait
+    /// for a reader.
     pub(crate) tell: Arc<dyn Fn(&Notice<'_>) + Send + Sync>,
 }
 

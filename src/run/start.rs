@@ -89,12 +89,12 @@ fn not_started(failure: ExecFailure) -> NotStarted {
 }
 
 /// The answer to a command that cannot be executed.
-pub(super) fn not_executed(command: &[OsString], failure: &ExecFailure) -> Finished {
+pub(super) fn not_executed(command: &[OsString], failure: &ExecFailure) -> (i32, Error) {
     let program = command.first().map(|program| program.to_string_lossy().into_owned());
     let error =
         Error::invalid(format!("cannot execute {:?}: {}", program.unwrap_or_default(), failure.0))
             .with_hint("look at the path, the mode and the interpreter of the command");
-    Finished { exit_code: failure.exit_code(), how: How::Failed(error) }
+    (failure.exit_code(), error)
 }
 
 impl Run {
@@ -105,14 +105,12 @@ impl Run {
         tenure: Tenure,
         failure: &ExecFailure,
     ) -> Finished {
-        let finished = not_executed(&self.command, failure);
-        if let How::Failed(error) = &finished.how {
-            // The program may be below a directory that is named after what is locked.
-            let message = Identities::known_to(&store.inner).text(&error.to_string());
-            let mut end = End::new(EndReason::Exited).detail(message);
-            end.exit_code = Some(failure.exit_code());
-            self.report_release(tenure.end(&end));
-        }
-        finished
+        let (exit_code, error) = not_executed(&self.command, failure);
+        // The program may be below a directory that is named after what is locked.
+        let message = Identities::known_to(&store.inner).text(&error.to_string());
+        let mut end = End::new(EndReason::Exited).detail(message);
+        end.exit_code = Some(exit_code);
+        self.report_release(tenure.end(&end));
+        Finished { exit_code, how: How::Failed(error) }
     }
 }

@@ -183,6 +183,27 @@ fn where_there_can_be_no_more_tasks_nothing_panics() {
     run.end().assert_code(0);
 }
 
+/// FIELD-BUGS row 111.
+///
+/// Symptom: a start that took the place of a dead one said so by a thread of its own, and where
+/// there was room for one task more it was refused for that. It holds because nothing is told aside
+/// before the command runs.
+#[test]
+fn a_start_that_has_something_to_say_needs_no_further_task() {
+    let sandbox = Sandbox::new();
+    let Some(user) = User::new(&sandbox) else { return };
+    let start = |tasks| {
+        let verb = ["run", "--no-backoff", "--", "true"];
+        Process::start(user.with_tasks(tasks, &verb)).finish(LIMIT)
+    };
+    let enough = (1..=8).find(|tasks| start(*tasks).code() == 0).expect("a number that is enough");
+    let holding = ["run", "--no-backoff", "--", "sh", "-c", "echo $$; exec cat"];
+    let mut run = Run::start(user.with_tasks(1_000, &holding));
+    run.kill();
+    let answer = start(enough).assert_code(0);
+    assert!(answer.err.contains("took the place of"), "{answer:#?}");
+}
+
 /// FIELD-BUGS row 109.
 ///
 /// Symptom: a restart that met a full process table for a moment ended the run for good. It holds
