@@ -29,6 +29,8 @@ pub(crate) struct Arrival<'a> {
 
 impl Arrival<'_> {
     pub(super) fn arrive(&self, tx: &Tx<'_>, inner: &Inner, kept: &[KeptRow]) -> Result<()> {
+        // That of an attempt that was rolled back does not count.
+        self.errand.take();
         for kept in kept {
             match kept.find(tx)? {
                 Some(record) if !record.is_live() => {}

@@ -13,7 +13,7 @@ use std::path::Path;
 
 use super::linux::{other_processes, pid_namespace, process_table_is_ours, read_proc};
 use super::unix::own_pid;
-use super::{ListedLock, Pid, procfs};
+use super::{ListedLock, Pid, note, procfs};
 
 fn key(facts: &Metadata) -> (u64, u64) {
     (facts.dev(), facts.ino())
@@ -111,7 +111,7 @@ const LISTINGS: usize = 3;
 fn list_of_locks() -> Option<Vec<u8>> {
     const LENGTH_USUAL: usize = 64 * 1024;
     let mut locks = Vec::with_capacity(LENGTH_USUAL);
-    File::open("/proc/locks").ok()?.read_to_end(&mut locks).ok()?;
+    File::open("/proc/locks").map_err(note).ok()?.read_to_end(&mut locks).map_err(note).ok()?;
     Some(locks)
 }
 

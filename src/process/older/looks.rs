@@ -2,61 +2,70 @@
 //!
 //! Who keeps such a lock stands in the kernel's list of all locks, and whether it is kept or only
 //! probed by the older program is known after some looks, 5 ms apart. While a write transaction is
-//! open everybody else waits for that. So in one, nobody looks: what it wants to know is noted, the
-//! transaction is rolled back, and it is done again with what was seen in between. Only a lock that
-//! is free, or no longer there, is believed at once; and what was held is tried again, by a claim.
+//! open everybody else waits for that. So what one wants to know is noted, the transaction is
+//! rolled back, and it is done again with what was seen in between. Only in the last of some rounds
+//! (`store/handle/settle.rs`) it looks itself.
+//!
+//! What was seen in the list is believed for a moment only: the wait for the store may have been
+//! long. A claim tries the lock again inside its transaction, and there a lock that is free, gone or
+//! unreadable needs no other look.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use crate::clock::Deadline;
 use crate::liveness::AnchorState;
 use crate::process::older::lock_holder::LockHolder;
 use crate::process::older::wire::PidRecord;
+
+/// How long a look at the list counts.
+const COUNTS_FOR: Duration = Duration::from_millis(100);
 
 /// What was seen for one transaction, and what it wants to see yet.
 #[derive(Debug, Default)]
 pub(crate) struct LockLooks {
     seen: HashMap<PathBuf, Seen>,
-    wanted: Vec<(PathBuf, LookBy)>,
+    wanted: HashMap<PathBuf, LookBy>,
 }
 
 #[derive(Debug)]
 struct Seen {
     state: AnchorState,
     holder: (LockHolder, Option<PidRecord>),
+    counts_until: Deadline,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LookBy {
     /// The kernel's list.
     List,
-    /// Trying the lock.
+    /// Trying the lock, which says more.
     Trying,
 }
 
 thread_local! {
-    /// Those of the transaction that this thread is in.
+    /// Those of the transaction that this thread is in. Gone while the thread ends: then whoever
+    /// still writes looks himself.
     static LOOKS: RefCell<Option<LockLooks>> = const { RefCell::new(None) };
 }
 
 impl LockLooks {
     /// Runs `work`, which sees nothing but what was seen before.
     pub(crate) fn bound<T>(&mut self, work: impl FnOnce() -> T) -> T {
-        /// Also when `work` panics.
-        struct Restore<'a>(&'a mut LockLooks);
-        impl Drop for Restore<'_> {
-            fn drop(&mut self) {
-                *self.0 = LOOKS.take().unwrap_or_default();
-            }
-        }
-        LOOKS.set(Some(std::mem::take(self)));
-        let _restore = Restore(self);
-        work()
+        let (seen, result) = with_looks(Some(std::mem::take(self)), work);
+        *self = seen.unwrap_or_default();
+        result
+    }
+
+    /// Runs `work`, which looks itself.
+    pub(crate) fn unbound<T>(work: impl FnOnce() -> T) -> T {
+        with_looks(None, work).1
     }
 
     /// What the transaction wanted to see; what is there is noted by [`note`](Self::note).
-    pub(super) fn take_wanted(&mut self) -> Vec<(PathBuf, LookBy)> {
+    pub(super) fn take_wanted(&mut self) -> HashMap<PathBuf, LookBy> {
         std::mem::take(&mut self.wanted)
     }
 
@@ -66,46 +75,78 @@ impl LockLooks {
         state: AnchorState,
         holder: (LockHolder, Option<PidRecord>),
     ) {
-        self.seen.insert(path, Seen { state, holder });
+        let counts_until = Deadline::after(COUNTS_FOR);
+        self.seen.insert(path, Seen { state, holder, counts_until });
     }
 
     fn want(&mut self, path: &Path, by: LookBy) {
-        self.wanted.push((path.to_owned(), by));
+        let wanted = self.wanted.entry(path.to_owned()).or_insert(by);
+        if by == LookBy::Trying {
+            *wanted = by;
+        }
     }
+
+    fn seen(&self, path: &Path) -> Option<&Seen> {
+        self.seen.get(path)
+    }
+}
+
+/// Runs `work` with these looks in the place of those before, which come back, also when it panics.
+fn with_looks<T>(looks: Option<LockLooks>, work: impl FnOnce() -> T) -> (Option<LockLooks>, T) {
+    struct Restore(Option<Option<LockLooks>>);
+    impl Restore {
+        fn restore(&mut self) -> Option<LockLooks> {
+            let outer = self.0.take()?;
+            LOOKS.try_with(|looks| looks.replace(outer)).ok().flatten()
+        }
+    }
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            self.restore();
+        }
+    }
+    let mut outer = Restore(LOOKS.try_with(|place| place.replace(looks)).ok());
+    let result = work();
+    (outer.restore(), result)
+}
+
+fn ask<T>(question: impl FnOnce(&mut LockLooks) -> T) -> Option<T> {
+    LOOKS.try_with(|looks| looks.borrow_mut().as_mut().map(question)).ok().flatten()
 }
 
 /// Whether this thread is in a transaction that is not allowed to look.
 pub(super) fn is_bound() -> bool {
-    LOOKS.with_borrow(Option::is_some)
+    ask(|_| ()).is_some()
 }
 
 /// Whether the transaction has to be done again: what it saw of a lock stands for what it did not.
 pub(crate) fn wants_more() -> bool {
-    LOOKS.with_borrow(|looks| looks.as_ref().is_some_and(|looks| !looks.wanted.is_empty()))
+    ask(|looks| !looks.wanted.is_empty()).unwrap_or(false)
 }
 
 /// What was seen of a lock that is there, and held if it was tried; `None` for whoever may look.
 pub(super) fn state(path: &Path, by: LookBy) -> Option<AnchorState> {
-    LOOKS.with_borrow_mut(|looks| {
-        let looks = looks.as_mut()?;
-        if let Some(Seen { state, .. }) = looks.seen.get(path)
-            && (by == LookBy::List || *state == AnchorState::Held)
-        {
-            return Some(*state);
+    ask(|looks| {
+        let seen = looks.seen(path).filter(|seen| match by {
+            LookBy::List => !seen.counts_until.has_passed(),
+            // It was tried just now, too.
+            LookBy::Trying => seen.state == AnchorState::Held,
+        });
+        let state = seen.map(|seen| seen.state);
+        if state.is_none() {
+            looks.want(path, by);
         }
-        looks.want(path, by);
-        Some(AnchorState::Held)
+        state.unwrap_or(AnchorState::Held)
     })
 }
 
 /// The same of its holder.
 pub(super) fn holder(path: &Path) -> Option<(LockHolder, Option<PidRecord>)> {
-    LOOKS.with_borrow_mut(|looks| {
-        let looks = looks.as_mut()?;
-        if let Some(Seen { holder, .. }) = looks.seen.get(path) {
-            return Some(holder.clone());
+    ask(|looks| {
+        let holder = looks.seen(path).map(|seen| seen.holder.clone());
+        if holder.is_none() {
+            looks.want(path, LookBy::List);
         }
-        looks.want(path, LookBy::List);
-        Some((LockHolder::nobody(), None))
+        holder.unwrap_or_else(|| (LockHolder::nobody(), None))
     })
 }

@@ -1,6 +1,7 @@
-//! Anchors that a claim meets without a row, and which may be about to be released.
+//! A change of the store, done again once what it met was waited for or looked at: an anchor without
+//! a row, or a held lock of the older program (`process/older/looks.rs`).
 //!
-//! A claim that cannot be committed (a full disk) releases its new anchor only after SQLite has
+//! An anchor without a row may be about to be released. A claim that cannot be committed (a full disk) releases its new anchor only after SQLite has
 //! rolled it back and given up the write lock. Whoever claims in that instant finds an anchor that
 //! is held and that no row names. So it waits before it calls that an orphan: outside of the
 //! transaction, because everybody else waits for that, and for each anchor once, because names are
@@ -58,7 +59,7 @@ impl Inner {
             let write = || self.write_with(patience, &work);
             let written = match patience {
                 Patience::Waits => looks.bound(write),
-                Patience::Over => write(),
+                Patience::Over => LockLooks::unbound(write),
             };
             match written? {
                 Attempted::Done { value, rests } => {
@@ -66,7 +67,10 @@ impl Inner {
                     return Ok(value);
                 }
                 Attempted::NotYet(names) => {
-                    looks.look();
+                    self.with_clear_sight(|| {
+                        looks.look();
+                        Ok(())
+                    })?;
                     self.await_release(names);
                 }
             }

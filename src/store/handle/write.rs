@@ -1,4 +1,4 @@
-//! One look at the store, and one change of it, all or nothing.
+//! One look at the store, and one attempt to change it, all or nothing.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -8,6 +8,7 @@ use parking_lot::MutexGuard;
 use rusqlite::{Connection, TransactionBehavior};
 
 use crate::clock::Deadline;
+use crate::process::anchor::Dropped;
 use crate::process::older::looks;
 use crate::store::files::CompareBy;
 use crate::store::handle::Inner;
@@ -149,7 +150,14 @@ impl Inner {
         let settled = tx.settle_pending()?;
         let done = self.with_clear_sight(|| work(&tx));
         if looks::wants_more() || (done.is_err() && tx.meets_suspects()) {
-            return Ok(Some(Attempted::NotYet(tx.suspects())));
+            let (suspects, made) = (tx.suspects(), tx.new_anchor());
+            drop((done, tx));
+            transaction.rollback()?;
+            // Nobody has seen it. A file that stayed would be reported as left behind.
+            if let Some(anchor) = made {
+                Dropped::new(anchor).remove();
+            }
+            return Ok(Some(Attempted::NotYet(suspects)));
         }
         let value = done?;
         let rests = tx.rests();

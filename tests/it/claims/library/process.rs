@@ -76,3 +76,29 @@ fn a_watch_dropped_in_a_forked_child_does_nothing() {
     sandbox.remove_store();
     gateway.err_line_with("the watch says: StoreReplaced");
 }
+
+/// Symptom: a guard among the locals of a thread ended the whole process when the thread ended. What
+/// a transaction looks at was among them as well, and was gone before. It holds because a release
+/// does without.
+#[test]
+fn a_guard_among_the_locals_of_a_thread_goes_with_them() {
+    thread_local! {
+        static HELD: std::cell::RefCell<Option<incumbent::Tenure>> = const {
+            std::cell::RefCell::new(None)
+        };
+    }
+    let sandbox = Sandbox::new();
+    let store = incumbent::Store::open(sandbox.db()).unwrap();
+    let holder = store.clone();
+    let hold = move || {
+        let Ok(incumbent::Claim::Granted(tenure)) = holder.profile("default").unwrap().claim()
+        else {
+            panic!("refused")
+        };
+        HELD.with(|held| *held.borrow_mut() = Some(tenure));
+    };
+    std::thread::spawn(hold).join().unwrap();
+    assert_eq!(store.profile("default").unwrap().status().unwrap().verdict, "dead");
+    let end = &sandbox.history()[0];
+    assert_eq!(end["end_reason"], "released", "{end:#}");
+}
