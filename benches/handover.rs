@@ -1,7 +1,8 @@
 //! How long it takes from the end of a holder to the ownership of whoever waits for it.
 //!
-//! Holder and waiter are processes of their own. The waiter stamps the system's monotonic clock when
-//! it is granted; the end is stamped just before the kill, or by the holder just before it releases.
+//! Holder and waiter are processes of their own. The waiter stamps the system's monotonic clock
+//! when it is granted; the end is stamped just before the kill, or by the holder just before it
+//! releases.
 //!
 //! `cargo bench --bench handover -- [ROUNDS]` (default: 300).
 

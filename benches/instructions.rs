@@ -1,9 +1,10 @@
 //! Instructions and system calls of single operations: numbers that a busy machine does not change.
 //!
-//! The benchmark runs itself again under `valgrind --tool=callgrind` and under `strace -c`, with N and with
-//! 2N repeats of an operation, and shows the difference per repeat: the cost of starting and opening is in
-//! both. The kernel's instructions are not counted. Claims vary by some seven percent from run to run, the
-//! others by one or two. Where a tool is missing or may not be used, its column says so.
+//! The benchmark runs itself again under `valgrind --tool=callgrind` and under `strace -c`, with N
+//! and with 2N repeats of an operation, and shows the difference per repeat: the cost of starting
+//! and opening is in both. The kernel's instructions are not counted. Claims vary by some seven
+//! percent from run to run, the others by one or two. Where a tool is missing or may not be used,
+//! its column says so.
 //!
 //! `cargo bench --bench instructions [-- part of an operation's name]`
 
@@ -18,7 +19,8 @@ use incumbent::{
     StatusUpdate, Store, Tenure,
 };
 
-/// N: by then the store keeps as many ended rows as it ever will, and each operation costs the same.
+/// N: by then the store keeps as many ended rows as it ever will, and each operation costs the
+/// same.
 const REPEATS: u32 = 500;
 
 /// How the benchmark asks itself for one operation.

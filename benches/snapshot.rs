@@ -1,11 +1,11 @@
 //! How long a snapshot takes: on a machine that idles, and on one that has more to do than it can.
 //!
-//! Two busy loops per core and 2,000 processes are started for the second half. Each snapshot is taken by
-//! a thread that has slept before, as the one that waits for signals does; so what the scheduler makes it
-//! wait is in the figures.
+//! Two busy loops per core and 2,000 processes are started for the second half. Each snapshot is
+//! taken by a thread that has slept before, as the one that waits for signals does; so what the
+//! scheduler makes it wait is in the figures.
 //!
-//! `cargo bench --bench snapshot -- [ROUNDS]` (default: 1,000). It says whether the bounds hold (p99 1 ms
-//! idle, 10 ms busy), and fails if they do not with `--check`.
+//! `cargo bench --bench snapshot -- [ROUNDS]` (default: 1,000). It says whether the bounds hold
+//! (p99 1 ms idle, 10 ms busy), and fails if they do not with `--check`.
 
 #![allow(clippy::expect_used, reason = "a benchmark may die of a surprise")]
 #![allow(clippy::disallowed_methods, reason = "a benchmark reads the clock")]

@@ -218,8 +218,6 @@ pub use crate::store::Store;
 pub use crate::store::held::Released;
 pub use crate::store::open::OpenOptions;
 pub use crate::store::pragmas::Durability;
-#[cfg(feature = "cli")]
-pub(crate) use crate::store::query::Rows;
 
 /// The examples of the README are run as tests.
 #[cfg(doctest)]

@@ -45,6 +45,19 @@ fn escaped(byte: u8) -> String {
     }
 }
 
+/// Whether a character is not seen, but acts on what is: control characters, those that turn the
+/// direction of writing, and those that end a line.
+pub(crate) fn is_unprintable(character: char) -> bool {
+    character.is_control()
+        || matches!(
+            character,
+            '\u{061c}'
+                | '\u{200e}'..='\u{200f}'
+                | '\u{2028}'..='\u{202e}'
+                | '\u{2066}'..='\u{2069}'
+        )
+}
+
 #[cfg(all(test, unix))]
 mod tests {
     use super::*;
@@ -78,17 +91,4 @@ mod tests {
         assert_eq!(of(b"/a\xff"), one);
         assert_ne!(of(b"/a\xfe"), one);
     }
-}
-
-/// Whether a character is not seen, but acts on what is: control characters, those that turn the
-/// direction of writing, and those that end a line.
-pub(crate) fn is_unprintable(character: char) -> bool {
-    character.is_control()
-        || matches!(
-            character,
-            '\u{061c}'
-                | '\u{200e}'..='\u{200f}'
-                | '\u{2028}'..='\u{202e}'
-                | '\u{2066}'..='\u{2069}'
-        )
 }

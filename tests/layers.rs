@@ -129,7 +129,7 @@ fn floors() -> BTreeMap<String, u32> {
 fn exported() -> BTreeMap<String, String> {
     let lib = std::fs::read_to_string(root().join("src/lib.rs")).unwrap();
     let mut rooms = BTreeMap::new();
-    for text in lib.split("use crate::").skip(1) {
+    for text in lib.split("\npub use crate::").skip(1) {
         let path = text.split(';').next().unwrap();
         let room = path.split("::").next().unwrap();
         let names = path.rsplit_once('{').map_or(path.rsplit("::").next().unwrap(), |it| it.1);
@@ -152,6 +152,17 @@ fn wrong_imports(source: &Source, floors: &BTreeMap<String, u32>) -> Vec<String>
     };
     let mut wrong = Vec::new();
     let exported = exported();
+    // By a number of `super` that leaves the room, an import would not be seen here.
+    let depth = source.module().split("::").count();
+    let leaves_room = "super::".repeat(depth);
+    if without_comments(source.code()).contains(&leaves_room) {
+        wrong.push(format!("{}: name what is outside of `{room}` by `crate::`", source.path));
+    }
+    if room == "cli"
+        && [".inner.write(", ".inner.read("].iter().any(|it| source.code().contains(it))
+    {
+        wrong.push(format!("{}: the command line opens no transaction", source.path));
+    }
     for (line, name) in source.names() {
         let at = format!("{}:{line}", source.path);
         let other = exported.get(&name).unwrap_or(&name);
@@ -161,8 +172,8 @@ fn wrong_imports(source: &Source, floors: &BTreeMap<String, u32>) -> Vec<String>
         match floors.get(other) {
             None => wrong.push(format!("{at}: give `{other}` a floor in ARCHITECTURE.md")),
             Some(above) if above >= floor => wrong.push(format!(
-                "{at}: `{room}` (floor {floor}) names `{other}` (floor {above}): a room may use lower \
-                 floors only. Move what is needed down, or hand it in from above"
+                "{at}: `{room}` (floor {floor}) names `{other}` (floor {above}): a room may use \
+                 lower floors only. Move what is needed down, or hand it in from above"
             )),
             // What the library exports is for everybody.
             Some(_) if room == "cli" && NOT_FOR_CLI.contains(&name.as_str()) => wrong.push(format!(
@@ -378,7 +389,10 @@ fn an_import_that_runs_up_is_found() {
     );
     assert_eq!(planted("cli/status.rs", "let row = crate::records::locks::all();").len(), 1);
     assert_eq!(planted("attic/mod.rs", "").len(), 1, "a room without a floor");
-    let right = "use crate::clock::Deadline;\n// use crate::office\n#[cfg(test)]\nmod tests { use crate::cli; }";
+    assert_eq!(planted("records/locks.rs", "use super::super::office::Profile;").len(), 1);
+    assert_eq!(planted("cli/sql.rs", "store.inner.write(|tx| Ok(()))").len(), 1);
+    let right = "use crate::clock::Deadline;\n// use crate::office\n#[cfg(test)]\nmod tests { \
+                 use crate::cli; }";
     assert_eq!(planted("store/open.rs", right), [""; 0]);
 }
 
@@ -448,6 +462,18 @@ fn a_circle_within_a_room_is_found() {
     let files =
         [lib, platforms, ("attic/a_unix.rs", "use super::b::B;"), ("attic/b.rs", "use super::os;")];
     assert_eq!(planted(&files), ["attic/a_unix.rs attic/b.rs"]);
+}
+
+/// What stands behind the unit tests would be looked at by none of the tests here.
+#[test]
+fn the_unit_tests_end_their_file() {
+    let behind = |source: &Source| {
+        let tests = &source.text[source.code().len()..];
+        tests.lines().skip(2).any(|line| !line.starts_with([' ', '}']) && !line.is_empty())
+    };
+    let wrong: Vec<String> =
+        sources().into_iter().filter(behind).map(|source| source.path).collect();
+    assert_none(&wrong, "files have code behind their unit tests: put it in front of them");
 }
 
 #[test]

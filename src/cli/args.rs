@@ -88,7 +88,7 @@ pub(crate) enum Verb {
     Run(Run),
     /// Say whether the office's holder is running, and why we believe it
     Status(Status),
-    /// Say how the gateway is: what `status` shows beside what is true of it. Only the office's
+    /// Say how the gateway is: shown by `status` next to what was observed. Only the office's
     /// holder may; inside a `run` that is the run
     StatusSet(Box<StatusSet>),
     /// Claim the office for a process that does not link the library

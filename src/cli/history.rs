@@ -57,7 +57,7 @@ fn story(incarnation: &Incarnation, reason: &str) -> String {
     let signal = incarnation.signal.and_then(|number| i32::try_from(number).ok());
     let signal = signal.map_or_else(|| "a signal".to_owned(), sys::signal_name);
     let mut told = match reason {
-        "released" => "it let go".to_owned(),
+        "released" => "it released the office".to_owned(),
         "planned_stop" => format!("it was stopped on purpose{by}"),
         "taken_over" => format!("its office was taken over{by}"),
         "signalled" => match &incarnation.ended_by {

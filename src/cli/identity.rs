@@ -63,8 +63,10 @@ fn identity_in(variable: &OsStr) -> Result<Vec<u8>> {
     let hint = "name the variable, not its value: `--lock-env telegram-bot-token=BOT_TOKEN`, \
                 `--identity-env BOT_TOKEN`";
     let Some(name) = variable.to_str().filter(|name| !name.is_empty() && is_name(name)) else {
-        return Err(Error::invalid("what should name the identity's variable is no name of one")
-            .with_hint(hint));
+        return Err(Error::invalid(
+            "this is not a valid variable name, and is not repeated: it may be the secret",
+        )
+        .with_hint(hint));
     };
     let Some(identity) = environment::value(name) else {
         // By custom a variable is written in capitals; anything else may be a token.

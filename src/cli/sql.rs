@@ -7,7 +7,7 @@ use crate::cli::args::Global;
 use crate::cli::context::no_store;
 use crate::cli::output::{Answer, Format, Outcome, exit};
 use crate::cli::{args, printable};
-use crate::{Error, Result, Rows};
+use crate::{Error, Result};
 
 pub(super) fn sql(global: &Global, arguments: &args::Sql, format: Format) -> Outcome {
     if arguments.csv && format == Format::Json {
@@ -16,19 +16,18 @@ pub(super) fn sql(global: &Global, arguments: &args::Sql, format: Format) -> Out
     }
     let Some(store) = global.existing()? else { return Err(no_store(global)?) };
     let answer = store.query(&arguments.query)?;
+    let (columns, rows) = (&answer.columns, &answer.rows);
     if arguments.csv {
-        return Ok(Answer::data(exit::OK, csv(&answer)?));
+        return Ok(Answer::data(exit::OK, csv(columns, rows)?));
     }
-    let text = if format == Format::Text { table(&answer) } else { String::new() };
-    Ok(Answer::new(exit::OK, text, documents(&answer)))
+    let text = if format == Format::Text { table(columns, rows) } else { String::new() };
+    Ok(Answer::new(exit::OK, text, documents(columns, rows)))
 }
 
-fn documents(answer: &Rows) -> Value {
-    answer
-        .rows
-        .iter()
+fn documents(columns: &[String], rows: &[Vec<SqlValue>]) -> Value {
+    rows.iter()
         .map(|row| {
-            let fields = answer.columns.iter().cloned().zip(row.iter().map(to_json));
+            let fields = columns.iter().cloned().zip(row.iter().map(to_json));
             Value::Object(fields.collect::<Map<_, _>>())
         })
         .collect()
@@ -54,23 +53,23 @@ fn to_text(value: &SqlValue) -> String {
     }
 }
 
-fn csv(answer: &Rows) -> Result<Vec<u8>> {
+fn csv(columns: &[String], rows: &[Vec<SqlValue>]) -> Result<Vec<u8>> {
     let mut writer = csv::Writer::from_writer(Vec::new());
     let failed = |error: String| Error::internal(format!("cannot write the CSV: {error}"));
-    writer.write_record(&answer.columns).map_err(|error| failed(error.to_string()))?;
-    for row in &answer.rows {
+    writer.write_record(columns).map_err(|error| failed(error.to_string()))?;
+    for row in rows {
         let cells = row.iter().map(to_text);
         writer.write_record(cells).map_err(|error| failed(error.to_string()))?;
     }
     writer.into_inner().map_err(|error| failed(error.to_string()))
 }
 
-fn table(answer: &Rows) -> String {
+fn table(columns: &[String], rows: &[Vec<SqlValue>]) -> String {
     let mut table = comfy_table::Table::new();
     table
         .load_style(comfy_table::presets::UTF8_NO_BORDERS)
-        .set_header(answer.columns.iter().map(|name| printable::lines(name)));
-    for row in &answer.rows {
+        .set_header(columns.iter().map(|name| printable::lines(name)));
+    for row in rows {
         table.add_row(row.iter().map(|cell| printable::lines(&to_text(cell))));
     }
     format!("{table}\n")

@@ -24,7 +24,7 @@ pub(super) const CHECKS: &[Check<Opened>] = &[
         look: duplicate_tokens,
     },
     Check { id: "conflicts", silent: "nobody was refused anything", look: conflicts },
-    Check { id: "storms", silent: "nobody starts again and again in vain", look: storms },
+    Check { id: "storms", silent: "no start fails again and again", look: storms },
     Check { id: "open_markers", silent: "nobody is asked to stop or restart", look: open_markers },
     Check { id: "desired", silent: "every profile may run", look: desired },
 ];
@@ -291,7 +291,7 @@ fn storms(opened: &Opened) -> Result<Vec<Observation>> {
             };
             let remaining_ms = i64::try_from(storm.remaining_ms(now.ms)).unwrap_or(i64::MAX);
             let text = format!(
-                "{} has started {office} {} times in a row in vain; its next `run` waits for {}",
+                "{}: {office} failed to start {} times in a row; its next `run` waits for {}",
                 contender(&party),
                 storm.starts,
                 length(remaining_ms)

@@ -162,8 +162,7 @@ fn schema(opened: &Opened) -> Result<Vec<Observation>> {
         )),
         Schema::Newer => Observation::info(format!(
             "the schema has version {said}, which is newer than this program ({SCHEMA_VERSION}); \
-            it \
-             can be read and written all the same"
+             it can still be read and written"
         ))
         .remedy("use one version of the program for all that share a store"),
         Schema::Closed => Observation::error(format!(
@@ -323,11 +322,10 @@ fn clock(opened: &Opened) -> Result<Vec<Observation>> {
         seen.push(
             Observation::warning(format!(
                 "the last generation was drawn {} ahead of the clock: it was ahead when that was \
-                drawn, \
-                 or is behind now",
+                 drawn, or is behind now",
                 length(ahead_ms)
             ))
-            .remedy("compare `date -u` with another clock; generations go on rising all the same"),
+            .remedy("compare `date -u` with another clock; generations still rise"),
         );
     }
     Ok(seen)

@@ -82,8 +82,7 @@ fn unknown_holders(opened: &Opened) -> Result<Vec<Observation>> {
         let reason = owner.judged.verdict.reason();
         let text = format!(
             "{} is on record as held by {} since {}, and nobody can tell from here whether that \
-            lives \
-             ({reason}: {})",
+             lives ({reason}: {})",
             owner.name(),
             owner.pid(),
             owner.since(),
@@ -103,8 +102,7 @@ fn holders_stopped(opened: &Opened) -> Result<Vec<Observation>> {
         (is_stopped && !owner.is_dead()).then(|| {
             let text = format!(
                 "{} is held by pid {pid}, which is stopped by a signal: it does nothing, and \
-                nobody \
-                 else may",
+                 nobody else may",
                 owner.name()
             );
             Observation::warning(text)
@@ -126,7 +124,7 @@ fn unresponsive(opened: &Opened) -> Result<Vec<Observation>> {
         );
         let restart = owner.record.office().map_or_else(String::new, |office| {
             let verb = format!("restart --profile {} --kind {}", office.profile, office.kind);
-            format!("; {} starts it anew", opened.scene.command(&verb))
+            format!("; {} restarts it", opened.scene.command(&verb))
         });
         Some(Observation::warning(text).remedy(format!("look at what it does{restart}")))
     })

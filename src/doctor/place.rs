@@ -311,14 +311,12 @@ fn filesystem(scene: &Scene) -> Result<Vec<Observation>> {
         )),
         FilesystemClass::Remote => Observation::error(format!(
             "{at} is on {kind}: locks and shared memory do not reach across machines, so two \
-            owners \
-             could meet"
+             owners could meet"
         ))
         .remedy("put the store on a local filesystem with `--db PATH`"),
         FilesystemClass::UserSpace => Observation::unknown(format!(
-            "{at} is on {kind}, a program's filesystem: whether locks work there is tried out \
-            when a \
-             gateway starts, and not by a question"
+            "{at} is on {kind}, a program's filesystem: whether locks work there is tried out when \
+             a gateway starts, and not by a question"
         )),
     }])
 }

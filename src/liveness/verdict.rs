@@ -1,4 +1,4 @@
-//! What may follow from it.
+//! The verdict, its reasons and its flags.
 
 use serde::Serialize;
 

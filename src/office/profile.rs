@@ -1,4 +1,4 @@
-//! The office: at most one live instance of a kind per profile.
+//! A profile: what is asked and set for it.
 
 use std::io::ErrorKind as Io;
 use std::path::{Path, PathBuf};

@@ -74,14 +74,14 @@ pub(crate) fn because(reason: &str) -> &'static str {
         "panicked" => "one of its threads panicked",
         "oom_suspected" => "it was killed, and memory had run out",
         RESERVED => "a takeover or a stop is in progress",
-        SUPERSEDED => "it took over from whoever asks",
-        CANNOT_SIGNAL => "it may not be signalled from here, and did not follow the marker",
+        SUPERSEDED => "it replaced the caller",
+        CANNOT_SIGNAL => "it cannot be signalled from here, and ignored the request",
         TIMED_OUT => "it has not ended in its time",
         "planned_stop" => "it was stopped on purpose",
         "taken_over" => "its office was taken over",
         "evicted" => "a person evicted it",
-        "re_executed" => "the process executed itself anew",
+        "re_executed" => "the process re-executed itself",
         "store_replaced" => "its store was deleted or replaced",
-        _ => "of a reason recorded by another version",
+        _ => "for a reason this version does not know",
     }
 }

@@ -141,8 +141,8 @@ impl fmt::Display for Notice<'_> {
             ),
             Self::EndNotRecorded { error } => write!(
                 f,
-                "the end could not be recorded ({error}); the office is free all the same, and \
-                 the next claim records it"
+                "the end could not be recorded ({error}); the office is free anyway, and the next \
+                 claim records it"
             ),
         }
     }

@@ -1,4 +1,4 @@
-//! How an office was last released.
+//! How the last holder of an office ended, also where nobody has recorded it.
 
 use rusqlite::Connection;
 

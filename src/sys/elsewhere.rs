@@ -1,4 +1,4 @@
-//! What only Linux tells or does: the same answer on every other system.
+//! What the other systems answer alike, mostly because only Linux tells or does it.
 
 use std::fs::File;
 use std::io;

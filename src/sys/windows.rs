@@ -325,8 +325,6 @@ pub fn capture(
     Err(CaptureError::Start(error))
 }
 
-// Who may do what is told by inherited access lists here, which are left as they are.
-
 fn wide(text: impl AsRef<OsStr>) -> Vec<u16> {
     text.as_ref().encode_wide().chain([0]).collect()
 }

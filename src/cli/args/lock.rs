@@ -12,7 +12,7 @@ use crate::cli::args::values;
 pub(crate) enum Lock {
     /// Acquire a lock for a process, which holds it until it releases it or ends
     Acquire(LockAcquire),
-    /// Start the lease of a lock anew
+    /// Renew the lease of a lock
     Renew(LockRef),
     /// Say whether a process still holds a lock
     Verify(LockRef),

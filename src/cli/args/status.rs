@@ -36,8 +36,8 @@ pub(crate) struct StatusSet {
     /// Whatever else is to be said; it is stored, so never a secret
     #[arg(long, value_name = "JSON", allow_hyphen_values = true)]
     pub(crate) extra: Option<String>,
-    /// A sign of life; with =DUR it promises the next one within that time, and who breaks that is
-    /// shown as unresponsive
+    /// A sign of life; with =DUR it promises the next one within that time, and a gateway that
+    /// misses it is shown as unresponsive
     #[arg(
         long,
         value_name = "DUR",

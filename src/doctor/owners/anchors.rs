@@ -319,9 +319,8 @@ pub(super) fn missing_anchors(opened: &Opened) -> Result<Vec<Observation>> {
                     anchors.display()
                 ))
                 .remedy(
-                    "nothing as a rule: its owner makes it anew within a second, unless it is \
-                    stopped \
-                     or writes nothing; then start it again",
+                    "nothing as a rule: its owner creates it again within a second, unless it is \
+                     stopped or writes nothing; then start it again",
                 ),
             ),
             AnchorState::Unreadable => Some(
@@ -330,8 +329,7 @@ pub(super) fn missing_anchors(opened: &Opened) -> Result<Vec<Observation>> {
             ),
             AnchorState::None => Some(Observation::info(format!(
                 "{held} without an anchor (`--no-keeper`): only its pid and start time tell that \
-                it \
-                 lives"
+                 it lives"
             ))),
             AnchorState::Held | AnchorState::Free => None,
         }

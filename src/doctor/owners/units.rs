@@ -32,8 +32,7 @@ pub(super) fn outside_supervisor(opened: &Opened) -> Result<Vec<Observation>> {
             seen.push(
                 Observation::warning(format!(
                     "{} is held by pid {pid}, which was started under {recorded} and is under \
-                    {now} \
-                     now: its supervisor does not know it",
+                     {now} now: its supervisor does not know it",
                     owner.name()
                 ))
                 .remedy(format!("{stop}, and let the service start it")),

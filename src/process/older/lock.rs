@@ -2,9 +2,8 @@
 //!
 //! The older program tries to take that lock itself to find out whether it is held, and gives up
 //! when anybody else has it; a shared probe of ours would refuse it. So only a claim tries the
-//! lock, for an instant, in its transaction (see `looks.rs`). Questions and waiters read the
-//! kernel's list `/proc/locks`. `anchor::look` is the one way to look at a recorded anchor, of
-//! either kind.
+//! lock, for an instant (see `looks.rs`). Questions and waiters read the kernel's list
+//! `/proc/locks`. `anchor::look` is the one way to look at a recorded anchor, of either kind.
 
 use std::path::Path;
 use std::time::Duration;

@@ -7,8 +7,8 @@
 //! (`store/handle/settle.rs`) it looks itself.
 //!
 //! What was seen in the list is believed for a moment only: the wait for the store may have been
-//! long. A claim tries the lock again inside its transaction, and there a lock that is free, gone or
-//! unreadable needs no other look.
+//! long. A claim tries the lock again inside its transaction, and there a lock that is free, gone
+//! or unreadable needs no other look.
 
 use std::cell::RefCell;
 use std::collections::HashMap;

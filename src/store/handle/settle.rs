@@ -1,11 +1,11 @@
-//! A change of the store, done again once what it met was waited for or looked at: an anchor without
-//! a row, or a held lock of the older program (`process/older/looks.rs`).
+//! A change of the store, done again once what it met was waited for or looked at: an anchor
+//! without a row, or a held lock of the older program (`process/older/looks.rs`).
 //!
-//! An anchor without a row may be about to be released. A claim that cannot be committed (a full disk) releases its new anchor only after SQLite has
-//! rolled it back and given up the write lock. Whoever claims in that instant finds an anchor that
-//! is held and that no row names. So it waits before it calls that an orphan: outside of the
-//! transaction, because everybody else waits for that, and for each anchor once, because names are
-//! never given twice.
+//! An anchor without a row may be about to be released. A claim that cannot be committed (a full
+//! disk) releases its new anchor only after SQLite has rolled it back and given up the write lock.
+//! Whoever claims in that instant finds an anchor that is held and that no row names. So it waits
+//! before it calls that an orphan: outside of the transaction, because everybody else waits for
+//! that, and for each anchor once, because names are never given twice.
 
 use std::collections::HashSet;
 use std::time::Duration;

@@ -16,7 +16,9 @@ fn a_linked_gateway_that_lets_go_was_released() {
     let mut gateway = sandbox.linked_gateway(&["record", "catch"]);
     assert_eq!(ask(&mut gateway, "release"), "Free");
     let told = sandbox.end_now();
-    told.assert("released", None, None, None).assert_last().assert_story("it let go [released]");
+    told.assert("released", None, None, None)
+        .assert_last()
+        .assert_story("it released the office [released]");
     assert!(told.end["detail"].is_null(), "{told:#?}");
     let event = json!({"reason": "released", "by": null, "exit_code": null, "signal": null});
     assert_eq!(sandbox.end_event(), event);
@@ -265,7 +267,7 @@ fn an_eviction_and_a_re_execution_are_told() {
     owner.err_line_with("second life: ");
     let told = sandbox.end_told(None, 1);
     told.assert("re_executed", None, None, None);
-    told.assert_story("the process executed itself anew [re_executed]");
+    told.assert_story("the process re-executed itself [re_executed]");
     owner.finish(LIMIT).assert_code(0);
 }
 

@@ -92,7 +92,7 @@ fn a_panic_that_was_survived_explains_nothing() {
     assert_eq!(ask(&mut gateway, "release"), "Free");
     let told = sandbox.end_now();
     told.assert("released", None, None, None).assert_last().assert_detail(&[BOOM]);
-    assert!(told.story().starts_with("it let go (thread "), "{told:#?}");
+    assert!(told.story().starts_with("it released the office (thread "), "{told:#?}");
     gateway.finish(LIMIT).assert_code(0);
 }
 

@@ -274,7 +274,7 @@ fn two_supervisors_of_one_directory_settle_after_one_swap() {
         assert_eq!(sandbox.number(count), 2, "round {round}");
         let taken = format!("{count} AND profile = 'a' AND end_reason = 'taken_over'");
         assert_eq!(sandbox.number(&taken), 1, "round {round}");
-        first.err_line_with("took over from whoever asks");
+        first.err_line_with("it replaced the caller");
         sandbox.cli(["stop", "--profile", "b"]).assert_code(0);
     }
 }

@@ -27,7 +27,7 @@ fn the_superseded_yield_to_whoever_replaced_them() {
     let told = Process::start(run_of(&sandbox, "a", &["--replace"], "true")).finish(LIMIT);
     told.assert_code(75).assert_complains(&[
         &format!("is held by pid {}", b.pid()),
-        "it took over from whoever asks",
+        "it replaced the caller",
         "--force",
     ]);
     assert_eq!(takeovers_begun(&sandbox), 1, "the owner was asked to end");
