@@ -1,13 +1,16 @@
 //! Limits of a process: how large a file may be, how many tasks and open files there may be, how
 //! long a path may be. Each is named, and none is a panic, a signal or a lie.
 
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{MetadataExt, chown};
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::support::{Answer, Identity, LIMIT, Process, Run, Sandbox, has, is_root, skipped};
+use crate::support::{
+    Answer, Identity, LIMIT, Process, Run, Sandbox, eventually, has, is_root, skipped,
+};
 
 const NO_PANIC: &[i32] = &[101, 134];
 
@@ -117,7 +120,10 @@ impl<'a> User<'a> {
             skipped("needs root, setpriv and prlimit");
             return None;
         }
-        let uid = 61_000 + std::process::id() % 4_000;
+        // The limit counts the tasks of a user: each test has one of its own.
+        static USERS: AtomicU32 = AtomicU32::new(0);
+        let number = 16 * std::process::id() + USERS.fetch_add(1, Ordering::Relaxed);
+        let uid = 61_000 + number % 4_000;
         for path in [sandbox.path().to_owned(), sandbox.file("home")] {
             chown(path, Some(uid), Some(uid)).unwrap();
         }
@@ -129,6 +135,14 @@ impl<'a> User<'a> {
         let mut command = self.sandbox.program("setpriv");
         command.args(["--reuid", &self.uid, "--regid", &self.uid, "--clear-groups", "prlimit"]);
         command
+    }
+
+    /// Whether it has no process, not even one that nobody has collected yet.
+    fn is_alone(&self) -> bool {
+        let owner =
+            |entry: std::io::Result<std::fs::DirEntry>| Some(entry.ok()?.metadata().ok()?.uid());
+        let mut owners = std::fs::read_dir("/proc").unwrap().filter_map(owner);
+        owners.all(|owner| owner.to_string() != self.uid)
     }
 
     /// `incumbent`, or a program that `words` begin with, where there may be no more than `tasks`.
@@ -200,6 +214,7 @@ fn a_start_that_has_something_to_say_needs_no_further_task() {
     let holding = ["run", "--no-backoff", "--", "sh", "-c", "echo $$; exec cat"];
     let mut run = Run::start(user.with_tasks(1_000, &holding));
     run.kill();
+    eventually("its tasks are gone", LIMIT, || user.is_alone().then_some(()));
     let answer = start(enough).assert_code(0);
     assert!(answer.err.contains("took the place of"), "{answer:#?}");
 }
