@@ -93,10 +93,16 @@ impl LockLooks {
 
 /// Runs `work` with these looks in the place of those before, which come back, also when it panics.
 fn with_looks<T>(looks: Option<LockLooks>, work: impl FnOnce() -> T) -> (Option<LockLooks>, T) {
-    struct Restore(Option<Option<LockLooks>>);
+    struct Restore {
+        outer: Option<LockLooks>,
+        is_done: bool,
+    }
     impl Restore {
         fn restore(&mut self) -> Option<LockLooks> {
-            let outer = self.0.take()?;
+            if std::mem::replace(&mut self.is_done, true) {
+                return None;
+            }
+            let outer = self.outer.take();
             LOOKS.try_with(|looks| looks.replace(outer)).ok().flatten()
         }
     }
@@ -105,9 +111,10 @@ fn with_looks<T>(looks: Option<LockLooks>, work: impl FnOnce() -> T) -> (Option<
             self.restore();
         }
     }
-    let mut outer = Restore(LOOKS.try_with(|place| place.replace(looks)).ok());
+    let outer = LOOKS.try_with(|place| place.replace(looks)).ok().flatten();
+    let mut restore = Restore { outer, is_done: false };
     let result = work();
-    (outer.restore(), result)
+    (restore.restore(), result)
 }
 
 fn ask<T>(question: impl FnOnce(&mut LockLooks) -> T) -> Option<T> {

@@ -116,12 +116,12 @@ struct User<'a> {
 impl<'a> User<'a> {
     /// `None`, said loudly, where that cannot be.
     fn new(sandbox: &'a Sandbox) -> Option<Self> {
+        /// The limit counts the tasks of a user: each test has one of its own.
+        static USERS: AtomicU32 = AtomicU32::new(0);
         if !is_root() || !has("setpriv") || !has("prlimit") {
             skipped("needs root, setpriv and prlimit");
             return None;
         }
-        // The limit counts the tasks of a user: each test has one of its own.
-        static USERS: AtomicU32 = AtomicU32::new(0);
         let number = 16 * std::process::id() + USERS.fetch_add(1, Ordering::Relaxed);
         let uid = 61_000 + number % 4_000;
         for path in [sandbox.path().to_owned(), sandbox.file("home")] {
