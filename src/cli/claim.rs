@@ -51,7 +51,7 @@ pub(super) fn release(global: &Global, arguments: &args::Release) -> Outcome {
         release::release_in(store, &office, arguments.pid, &by_us("release"))
     })?;
     let answer = answer.unwrap_or_else(|| {
-        let why = format!("{office} was never claimed: there is no store");
+        let why = format!("{office} was never claimed: no store was found");
         Err(NotYours { why, advice: None })
     });
     Ok(match answer {

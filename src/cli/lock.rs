@@ -100,7 +100,7 @@ fn ask(
     question: impl Fn(&Store) -> Result<locks::LockAnswer>,
 ) -> Result<std::result::Result<LockRow, String>> {
     let found = lost_store::ask(global, question)?;
-    Ok(found.unwrap_or_else(|| Err(format!("nobody holds {name}: there is no store"))))
+    Ok(found.unwrap_or_else(|| Err(format!("nobody holds {name}: no store was found"))))
 }
 
 /// A verb's answer about one lock.

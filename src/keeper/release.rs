@@ -42,7 +42,7 @@ pub(crate) fn current_run(store: &Store) -> Result<Option<Record>> {
                 record.end_reason.unwrap_or_default()
             ),
         )
-        .with_hint("nothing: the run ends its command, and whoever started it decides")),
+        .with_hint("nothing: the run ends its command, and its supervisor decides what is next")),
         record => Ok(record),
     }
 }
@@ -86,7 +86,7 @@ pub(crate) fn is_about(inner: &Inner, record: &Record, pid: sys::Pid) -> Result<
 pub(crate) fn parent() -> Result<sys::Pid> {
     supervise::own_parent().ok_or_else(|| {
         Error::invalid(
-            "there is no parent process to record: it is init, or outside of this namespace",
+            "no parent process can be recorded: it is init, or outside of this namespace",
         )
         .with_hint("name the process with `--pid PID`")
     })

@@ -107,7 +107,7 @@ impl PlatformUpdate {
         self.extra.check(|extra| field::check_extra("a platform's extra", extra))?;
         self.retrying_since_ms.check(|ms| match rfc3339(*ms) {
             Some(_) => Ok(()),
-            None => Err(Error::invalid(format!("{ms} ms is no time since 1970"))
+            None => Err(Error::invalid(format!("{ms} is not a valid time in Unix milliseconds"))
                 .with_hint("Unix milliseconds")),
         })
     }

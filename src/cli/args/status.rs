@@ -150,7 +150,7 @@ fn parse_status_field(text: &str) -> Result<StatusField, String> {
     StatusField::ALL.iter().find(|(name, _)| *name == wanted).map(|(_, field)| *field).ok_or_else(
         || {
             let names: Vec<&str> = StatusField::ALL.iter().map(|(name, _)| *name).collect();
-            format!("there is no such field: one of {}", names.join(", "))
+            format!("unknown field: use one of {}", names.join(", "))
         },
     )
 }

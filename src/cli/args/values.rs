@@ -56,7 +56,7 @@ pub(super) fn parse_time(text: &str) -> Result<Time, String> {
     const MS_MIN: f64 = 1e11;
     let refused = || {
         format!(
-            "{text:?} is no time: `2026-11-22T08:15:00Z`, Unix seconds (`1795334400`), or `now`"
+            "{text:?} is not a valid time: `2026-11-22T08:15:00Z`, Unix seconds (`1795334400`), or `now`"
         )
     };
     if text == "now" {
@@ -88,7 +88,9 @@ pub(super) fn parse_exit_code(text: &str) -> Result<(ExitCause, ExitRule), Strin
     }
     match code.parse() {
         Ok(code) => Ok((cause, ExitRule::Code(code))),
-        Err(_) => Err(format!("{code:?} is no exit code: a number from 0 to 255, or `own`")),
+        Err(_) => {
+            Err(format!("{code:?} is not a valid exit code: a number from 0 to 255, or `own`"))
+        }
     }
 }
 
