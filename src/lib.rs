@@ -175,6 +175,7 @@ pub use crate::claim::guard::{LossWatch, Lost, Standing};
 pub use crate::claim::sweep::Force;
 pub use crate::clock::{Clock, ManualClock, SystemClock};
 pub use crate::error::{Error, ErrorKind, Result};
+pub use crate::liveness::{Reason, Verdict};
 pub use crate::marker::Consumed;
 pub use crate::marker::inquiry::{StopAnswer, StopCause, StopInquiry};
 pub use crate::marker::request::MarkerRequest;

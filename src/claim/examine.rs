@@ -8,8 +8,8 @@ use std::fmt;
 
 use crate::claim::aside::{Errand, Lookups};
 use crate::liveness::{
-    AliveReason, AnchorState, DeadReason, Evidence, Judgement, Lease, Presence, StartTimeMatch,
-    UnknownReason, Verdict,
+    AliveReason, AnchorState, DeadReason, Evidence, Judgement, Lease, Presence, Ruling,
+    StartTimeMatch, UnknownReason,
 };
 use crate::owner::evidence::hangs_on_init;
 use crate::owner::family::{Family, Remains};
@@ -18,7 +18,7 @@ use crate::process::Subject;
 use crate::records::{EndReason, Origin, Record};
 use crate::store::{Inner, Tx};
 use crate::sys::{StartTime, Trust};
-use crate::{Error, ErrorKind, InstanceId, ProfileName, Result, sys};
+use crate::{Error, ErrorKind, InstanceId, ProfileName, Reason, Result, sys};
 
 /// How often one claim looks again because what it had read before belonged to another
 /// generation, or a child had to be ended first. More would mean something that changes hands
@@ -34,8 +34,8 @@ pub struct Evicted {
     pub profile: Option<ProfileName>,
     /// Its generation.
     pub instance: InstanceId,
-    /// Why it counted as dead, in snake case; `evicted` for one that was stopped.
-    pub reason: &'static str,
+    /// Why it counted as dead; [`Reason::Evicted`] for one that was stopped.
+    pub reason: Reason,
     /// What it, a `run` that was killed, had left in its session: ended before the place was taken.
     pub ended: Vec<sys::Pid>,
     /// What had left that session, and was left alone.
@@ -51,7 +51,7 @@ impl Evicted {
             pid: record.pid,
             profile: record.profile.clone(),
             instance: record.id,
-            reason: reason.as_str(),
+            reason: reason.into(),
         }
     }
 
@@ -164,13 +164,13 @@ pub(crate) fn examine(
         && judged.evidence.is_here()
         && record.pid == Some(claimant.subject.pid)
         && judged.evidence.start_time != StartTimeMatch::Different;
-    match judged.verdict {
+    match judged.ruling {
         // What a script recorded for itself goes on when it executes a program that claims.
-        Verdict::Alive(_) if is_about_the_subject && claimant.origin != Origin::Pid => {
+        Ruling::Alive(_) if is_about_the_subject && claimant.origin != Origin::Pid => {
             Examined::Over(EndReason::ReExecuted)
         }
         // Its own lease that ran out is still its own while nobody else came.
-        Verdict::Dead(DeadReason::LeaseExpired)
+        Ruling::Dead(DeadReason::LeaseExpired)
             if is_about_the_subject && judged.evidence.process == Presence::Present =>
         {
             match claimant.origin {
@@ -178,7 +178,7 @@ pub(crate) fn examine(
                 Origin::Library | Origin::Run => Examined::Over(EndReason::ReExecuted),
             }
         }
-        Verdict::Dead(reason) if may_have_family(record, &judged.evidence) => {
+        Ruling::Dead(reason) if may_have_family(record, &judged.evidence) => {
             match aside.family_left(record.id) {
                 None if may_end_family(record, &judged.evidence) => {
                     Examined::Errand(Errand::EndFamily(Box::new(record.clone()), subject))
@@ -186,33 +186,33 @@ pub(crate) fn examine(
                 None => Examined::Errand(Errand::FindFamily(Box::new(record.clone()), subject)),
                 Some(family) => {
                     let judged = with_family(judged, family);
-                    match judged.verdict {
-                        Verdict::Dead(_) => Examined::Over(EndReason::Dead(reason)),
-                        Verdict::Alive(_) | Verdict::Unknown(_) => Examined::InTheWay(judged),
+                    match judged.ruling {
+                        Ruling::Dead(_) => Examined::Over(EndReason::Dead(reason)),
+                        Ruling::Alive(_) | Ruling::Unknown(_) => Examined::InTheWay(judged),
                     }
                 }
             }
         }
-        Verdict::Dead(reason) => Examined::Over(EndReason::Dead(reason)),
+        Ruling::Dead(reason) => Examined::Over(EndReason::Dead(reason)),
         // Of a pid here there is one process: if that is alive, the two are the same.
-        Verdict::Alive(_) if is_about_the_subject => Examined::Same,
-        Verdict::Alive(_) | Verdict::Unknown(_)
+        Ruling::Alive(_) if is_about_the_subject => Examined::Same,
+        Ruling::Alive(_) | Ruling::Unknown(_)
             if needs_command_line(&judged.evidence) && !command_line.is_for(record.id) =>
         {
             Examined::Errand(Errand::ReadCommandLine(Box::new(record.clone())))
         }
-        Verdict::Unknown(_)
+        Ruling::Unknown(_)
             if hangs_on_init(record, &judged.evidence)
                 && !aside.looked_again.contains(&record.id) =>
         {
             Examined::Errand(Errand::LookAgain(Box::new(record.clone())))
         }
-        Verdict::Alive(AliveReason::ChildLives)
+        Ruling::Alive(AliveReason::ChildLives)
             if !aside.spared.contains(&record.id) && may_end_child(record, &judged.evidence) =>
         {
             Examined::Errand(Errand::EndChild(Box::new(record.clone())))
         }
-        Verdict::Alive(_) | Verdict::Unknown(_) => Examined::InTheWay(judged),
+        Ruling::Alive(_) | Ruling::Unknown(_) => Examined::InTheWay(judged),
     }
 }
 
@@ -239,7 +239,7 @@ pub(crate) fn judge_to_end(
     command_line: &LiveCommandLine,
 ) -> Judgement {
     let judged = judge::judge_record(inner, record, lease, command_line);
-    if !matches!(judged.verdict, Verdict::Dead(_)) || !may_have_family(record, &judged.evidence) {
+    if !matches!(judged.ruling, Ruling::Dead(_)) || !may_have_family(record, &judged.evidence) {
         return judged;
     }
     with_family(judged, &family::living(record, None, inner.trust()))
@@ -249,11 +249,11 @@ pub(crate) fn judge_to_end(
 fn with_family(judged: Judgement, family: &Family) -> Judgement {
     match family {
         Family::NotSeen => {
-            Judgement { verdict: Verdict::Unknown(UnknownReason::NotVerifiable), ..judged }
+            Judgement { ruling: Ruling::Unknown(UnknownReason::NotVerifiable), ..judged }
         }
         Family::Seen(remains) => match remains.living.first() {
             Some(pid) => Judgement {
-                verdict: Verdict::Alive(AliveReason::ChildLives),
+                ruling: Ruling::Alive(AliveReason::ChildLives),
                 left_behind: Some(*pid),
                 ..judged
             },
@@ -266,7 +266,7 @@ fn with_family(judged: Judgement, family: &Family) -> Judgement {
 /// stops that as well. Returns whom that ended.
 pub(crate) fn end_family(inner: &Inner, record: &Record, trust: &Trust) -> Vec<sys::Pid> {
     let judged = judgement(inner, record);
-    if matches!(judged.verdict, Verdict::Dead(_))
+    if matches!(judged.ruling, Ruling::Dead(_))
         && may_have_family(record, &judged.evidence)
         && may_end_family(record, &judged.evidence)
         && let Family::Seen(remains) = family::end(record, None, trust)

@@ -9,7 +9,7 @@ use rusqlite::Connection;
 use crate::background::BackgroundThread;
 use crate::records::instances;
 use crate::store::Inner;
-use crate::{ErrorKind, InstanceId, LockName, Result};
+use crate::{ErrorKind, InstanceId, LockName, Reason, Result};
 
 /// How often a watched tenure or lock is verified: a replaced store is noticed within a second.
 const VERIFY_EVERY: Duration = Duration::from_millis(500);
@@ -33,15 +33,15 @@ pub enum Lost {
     Lock {
         /// Which lock.
         name: LockName,
-        /// Why, in snake case: `evicted`.
-        reason: String,
+        /// Why: [`Reason::Evicted`].
+        reason: Reason,
         /// Who did it, if they said so.
         by: Option<String>,
     },
     /// The record was ended by somebody else.
     Ended {
-        /// Why, in snake case: `evicted`, `taken_over`.
-        reason: String,
+        /// Why: [`Reason::Evicted`], [`Reason::TakenOver`].
+        reason: Reason,
         /// Who did it, if they said so.
         by: Option<String>,
     },
@@ -58,7 +58,7 @@ impl std::fmt::Display for Lost {
                 write!(f, "its lock {name} was lost: {reason}")
             }
             Self::Ended { reason, by: Some(by) } => write!(f, "{reason} by {by}"),
-            Self::Ended { reason, by: None } => f.write_str(reason),
+            Self::Ended { reason, by: None } => reason.fmt(f),
         }
     }
 }
@@ -94,7 +94,7 @@ impl OwnedRow {
             return Ok(Standing::Lost(Lost::StoreReplaced));
         };
         if let Some((reason, by)) = row.ended {
-            return Ok(Standing::Lost(Lost::Ended { reason, by }));
+            return Ok(Standing::Lost(Lost::Ended { reason: reason.into(), by }));
         }
         if let Some(lost) = lost {
             return Ok(Standing::Lost(lost));

@@ -1,6 +1,6 @@
 //! What stands in the way of a claim, and how to notice that it no longer does.
 
-use crate::liveness::Verdict;
+use crate::liveness::Ruling;
 use crate::owner::judgement;
 use crate::records::{Record, instances, markers, reservations};
 use crate::store::{Inner, Tx};
@@ -23,7 +23,7 @@ pub(crate) fn reserved_by_another(
     let record = instances::by_id(tx, reservation.instance)?.filter(Record::is_live);
     let Some(record) = record else { return Ok(None) };
     let judged = judgement(inner, &record);
-    if matches!(judged.verdict, Verdict::Dead(_)) {
+    if matches!(judged.ruling, Ruling::Dead(_)) {
         return Ok(None);
     }
     let holder = Box::new(Holder::reserved(wanted, &record, &judged, reservation.remaining_ms));

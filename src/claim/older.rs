@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::claim::obstacle::Obstacle;
 use crate::claim::ours;
-use crate::liveness::{AnchorState, Lease, Verdict};
+use crate::liveness::{AnchorState, Lease, Ruling};
 use crate::owner::older::Looked;
 use crate::owner::{LiveCommandLine, ending, judge_record, older};
 use crate::process::command_line::redact;
@@ -135,8 +135,8 @@ fn by_pid_file(
     }
     let (told, verdict) = judge(inner, &said, &path);
     Ok(match verdict {
-        Verdict::Dead(_) => None,
-        Verdict::Alive(_) | Verdict::Unknown(_) => Some((found(&said, verdict), told)),
+        Ruling::Dead(_) => None,
+        Ruling::Alive(_) | Ruling::Unknown(_) => Some((found(&said, verdict), told)),
     })
 }
 
@@ -270,25 +270,25 @@ pub(crate) fn modified_ms(file: &Path) -> Option<i64> {
 }
 
 /// A process as a file names it, and what is true of it by pid, start time and command line.
-pub(crate) fn judge(inner: &Inner, record: &PidRecord, file: &Path) -> (Record, Verdict) {
+pub(crate) fn judge(inner: &Inner, record: &PidRecord, file: &Path) -> (Record, Ruling) {
     let uid = sys::file_facts(file).ok().and_then(|facts| facts.owner);
     let start_time = record.start_time();
     let argv = redact::redact(&record.argv);
     let kind = Kind::new(KIND).ok();
     let told = Record::told(record.pid, start_time, uid, argv, kind, inner.observer());
     let command_line = LiveCommandLine::read(&told);
-    let verdict = judge_record(inner, &told, Lease::None, &command_line).verdict;
+    let verdict = judge_record(inner, &told, Lease::None, &command_line).ruling;
     (told, verdict)
 }
 
 /// What goes on record of a process that a file names: of one that is known to be it, what it shows
 /// itself says more.
-pub(crate) fn found(said: &PidRecord, verdict: Verdict) -> LockHolder {
+pub(crate) fn found(said: &PidRecord, verdict: Ruling) -> LockHolder {
     let shown = sys::command_line(said.pid);
     let told = said.start_time();
     let start_time = match verdict {
-        Verdict::Alive(_) => told.or_else(|| sys::process_facts(said.pid).start_time),
-        Verdict::Dead(_) | Verdict::Unknown(_) => told,
+        Ruling::Alive(_) => told.or_else(|| sys::process_facts(said.pid).start_time),
+        Ruling::Dead(_) | Ruling::Unknown(_) => told,
     };
     let argv = shown.unwrap_or_else(|| said.argv.clone());
     LockHolder { pid: said.pid, start_time, argv, is_here: true, has_left_it: false, owner: None }

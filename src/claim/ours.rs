@@ -15,7 +15,7 @@ use rusqlite::Connection;
 use crate::claim::obstacle::{Obstacle, Watch};
 use crate::claim::older_home::home_of_claim;
 use crate::clock::Deadline;
-use crate::liveness::{AnchorState, Verdict};
+use crate::liveness::{AnchorState, Ruling};
 use crate::owner::older::{Looked, refreshed};
 use crate::owner::{judgement, older};
 use crate::process::older::lock_holder::LockHolder;
@@ -87,7 +87,7 @@ pub(super) fn about_to_lock(
         let live = owner::live(connection, &other)?;
         let Some(row) = live.filter(|row| row.is_run && row.child_pid.is_none()) else { continue };
         let judged = judgement(inner, &row);
-        if matches!(judged.verdict, Verdict::Alive(_)) {
+        if matches!(judged.ruling, Ruling::Alive(_)) {
             return Ok(Some(row));
         }
     }
@@ -119,7 +119,7 @@ pub(crate) fn obstacle(
         None => None,
         Some(Ours::Row(record)) => {
             let judged = judgement(inner, &record);
-            if matches!(judged.verdict, Verdict::Dead(_)) {
+            if matches!(judged.ruling, Ruling::Dead(_)) {
                 return Ok(None);
             }
             let mut holder = Holder::of_older_lock(office, lock, &record, &judged);

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use crate::liveness::Verdict;
+use crate::liveness::Ruling;
 use crate::owner::{ending, judge, judgement};
 use crate::process::anchor::sweep;
 use crate::process::anchor::sweep::Sweep;
@@ -85,9 +85,9 @@ pub(crate) fn evict_orphans(
 /// office that died. Nobody else would.
 pub(crate) fn tidy(tx: &Tx<'_>, inner: &Inner, sweep: &Sweep) -> Result<()> {
     sweep.remove_garbage();
-    let death = |record: &Record| match judgement(inner, record).verdict {
-        Verdict::Dead(reason) => Some(reason),
-        Verdict::Alive(_) | Verdict::Unknown(_) => None,
+    let death = |record: &Record| match judgement(inner, record).ruling {
+        Ruling::Dead(reason) => Some(reason),
+        Ruling::Alive(_) | Ruling::Unknown(_) => None,
     };
     ending::sweep_without_office(tx, death, |anchor| judge::is_held(inner, anchor))?;
     if tx.prunes() {

@@ -15,15 +15,15 @@ use rusqlite::Connection;
 use crate::claim::obstacle::{Obstacle, Watch};
 use crate::claim::waiting_row::{WaitingAs, WaitingRow};
 use crate::clock::Deadline;
+use crate::owner::is_held;
 use crate::owner::judge::is_stopped;
-use crate::owner::{because, is_held};
 use crate::patience::with_budget;
 use crate::records::{Origin, Record, locks, waiters};
 use crate::store::Inner;
 use crate::sys::{Pid, ProcessHandle};
 use crate::{
-    Cancel, Error, ErrorKind, Holder, InstanceId, Nonce, ProfileName, Result, Stopped, Store, Wait,
-    Wanted, owner,
+    Cancel, Error, ErrorKind, Holder, InstanceId, Nonce, ProfileName, Reason, Result, Stopped,
+    Store, Wait, Wanted, owner,
 };
 
 /// Between two looks while the wait is young: a release is seen within 5 ms.
@@ -130,7 +130,7 @@ pub(crate) fn until_granted<T>(
             }
         };
         // The time of a reservation is over without anything being written.
-        let lapses = obstacle.holder.reason == because::RESERVED;
+        let lapses = obstacle.holder.reason == Reason::Reserved;
         match waiting.wait_for_change(obstacle.watch.as_ref(), options, lapses)? {
             Waited::Changed => last_holder = Some(obstacle.holder),
             Waited::ForNobody => return Err(nobody_to_wait_for(options)),

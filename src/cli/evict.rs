@@ -37,7 +37,7 @@ pub(super) fn evict(global: &Global, arguments: &args::Evict) -> Outcome {
             format!(
                 "{office}: evicted {}, which was {verdict}: {}\n{}",
                 pid.map_or_else(|| "its holder".to_owned(), |pid| format!("pid {pid}")),
-                eviction.because(),
+                reason.because(),
                 legacy_home.as_deref().map(&forgotten).unwrap_or_default()
             ),
             with_home(

@@ -4,7 +4,7 @@ use crate::cli::args::Global;
 use crate::cli::output;
 use crate::cli::output::{Answer, Outcome, ago, exit, until};
 use crate::clock::{is_believed, length, rfc3339};
-use crate::{Incarnation, sys};
+use crate::{Incarnation, Reason, sys};
 
 /// As many as the store keeps.
 const HISTORY_SHOWN: usize = 200;
@@ -52,25 +52,25 @@ fn line(incarnation: &Incarnation) -> String {
 }
 
 /// How it ended, in a sentence, with the word that scripts look for.
-fn story(incarnation: &Incarnation, reason: &str) -> String {
+fn story(incarnation: &Incarnation, reason: &Reason) -> String {
     let by = incarnation.ended_by.as_ref().map(|by| format!(" by {by}")).unwrap_or_default();
     let signal = incarnation.signal.and_then(|number| i32::try_from(number).ok());
     let signal = signal.map_or_else(|| "a signal".to_owned(), sys::signal_name);
     let mut told = match reason {
-        "released" => "it released the office".to_owned(),
-        "planned_stop" => format!("it was stopped on purpose{by}"),
-        "taken_over" => format!("its office was taken over{by}"),
-        "signalled" => match &incarnation.ended_by {
+        Reason::Released => "it released the office".to_owned(),
+        Reason::PlannedStop => format!("it was stopped on purpose{by}"),
+        Reason::TakenOver => format!("its office was taken over{by}"),
+        Reason::Signalled => match &incarnation.ended_by {
             Some(sender) => format!("{signal} from {sender} ended it"),
             None => format!("{signal} ended it"),
         },
-        "crashed" => format!("its command crashed: {signal}"),
-        "exited" => "its command ended by itself".to_owned(),
-        "evicted" => format!("its record was ended{by}"),
-        "anchor_released" => "it ended without a word: killed, or crashed".to_owned(),
-        _ => format!("{}{by}", incarnation.because()),
+        Reason::Crashed => format!("its command crashed: {signal}"),
+        Reason::Exited => "its command ended by itself".to_owned(),
+        Reason::Evicted => format!("its record was ended{by}"),
+        Reason::AnchorReleased => "it ended without a word: killed, or crashed".to_owned(),
+        _ => format!("{}{by}", reason.because()),
     };
-    let is_told = matches!(reason, "signalled" | "crashed" | "oom_suspected");
+    let is_told = matches!(reason, Reason::Signalled | Reason::Crashed | Reason::OomSuspected);
     if let Some(number) = incarnation.signal.filter(|_| !is_told) {
         told += &format!(", by {}", sys::signal_name(i32::try_from(number).unwrap_or_default()));
     }

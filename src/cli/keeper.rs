@@ -271,7 +271,7 @@ pub(super) fn report(office: &Office, target: &Target, recorded: &RecordOutcome)
     match recorded {
         RecordOutcome::Granted { instance, evicted } => {
             let instead = evicted.as_ref().map_or_else(String::new, |evicted| {
-                format!(", in the place of a dead one ({})", evicted.reason.replace('_', " "))
+                format!(", in the place of a dead one ({})", evicted.reason.in_words())
             });
             KeeperAnswer {
                 code: exit::OK,

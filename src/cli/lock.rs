@@ -65,7 +65,7 @@ fn granted_text(acquiring: &Acquiring, granted: &GrantedLock) -> String {
         (None, Some(evicted)) => format!(
             "acquired for pid {pid}, in the place of {} ({})",
             evicted.pid.map_or_else(|| "another".to_owned(), |pid| format!("pid {pid}")),
-            evicted.reason.replace('_', " ")
+            evicted.reason.in_words()
         ),
         (None, None) => format!("acquired for pid {pid}"),
     };

@@ -10,7 +10,8 @@ use crate::cli::output::{Answer, Complaint, Outcome, Style, ago, exit, one_line,
 use crate::clock::length;
 use crate::path_text::quoted;
 use crate::{
-    Force, Holder, IdentityHash, LockName, LockReport, ProfileName, Unlocked, UnlockedLock, Wanted,
+    Force, Holder, IdentityHash, LockName, LockReport, ProfileName, Unlocked, UnlockedLock,
+    Verdict, Wanted,
 };
 
 pub(super) fn locks(global: &Global) -> Outcome {
@@ -42,9 +43,9 @@ fn text(report: &LockReport) -> String {
     };
     let who = holder(report.profile.as_ref(), report.pid);
     let verdict = match report.verdict {
-        "alive" => format!("{}{flags} by {who}", style.good("held")),
-        "unknown" => format!("{}{flags}, on record for {who}", style.doubtful("unknown")),
-        _ => format!("{}, on record for {who}, which is dead", style.bad("free")),
+        Verdict::Alive => format!("{}{flags} by {who}", style.good("held")),
+        Verdict::Unknown => format!("{}{flags}, on record for {who}", style.doubtful("unknown")),
+        Verdict::Dead => format!("{}, on record for {who}, which is dead", style.bad("free")),
     };
     let mut lines =
         vec![format!("{}: {verdict}, {}", report.name, since(&ago(report.acquired_at_ms)))];
@@ -56,7 +57,7 @@ fn text(report: &LockReport) -> String {
     if let Some(command) = &report.command {
         add("command", one_line(command));
     }
-    if let Some(child) = report.child_pid.filter(|_| report.verdict != "dead") {
+    if let Some(child) = report.child_pid.filter(|_| report.verdict != Verdict::Dead) {
         add("child", format!("pid {child}"));
     }
     match report.lease_remaining_ms {
@@ -157,7 +158,7 @@ fn line(removed: &UnlockedLock) -> String {
         removed.name,
         holder(removed.profile.as_ref(), removed.pid),
         removed.verdict,
-        removed.because()
+        removed.reason.because()
     )
 }
 

@@ -9,7 +9,7 @@
 
 use std::fmt::Write;
 
-use crate::{Desired, Report};
+use crate::{Desired, Report, Verdict};
 
 /// Metrics of one name, in the order in which they are printed.
 struct Family {
@@ -95,11 +95,12 @@ fn of_offices(reports: &[Report]) -> Vec<Family> {
     for report in reports {
         let [profile, kind] = office_labels(report);
         // Unknown is neither.
-        if report.verdict != "unknown" {
+        if report.verdict != Verdict::Unknown {
             up.add(&[profile, kind], flag(report.running));
         }
-        for word in ["alive", "dead", "unknown"] {
-            verdict.add(&[profile, kind, ("verdict", word)], flag(report.verdict == word));
+        for one in [Verdict::Alive, Verdict::Dead, Verdict::Unknown] {
+            let labels = [profile, kind, ("verdict", one.as_str())];
+            verdict.add(&labels, flag(report.verdict == one));
         }
         if let Some(wanted) = report.desired {
             desired.add(&[profile, kind], flag(wanted == Desired::Running));
@@ -107,9 +108,9 @@ fn of_offices(reports: &[Report]) -> Vec<Family> {
         if let Some(end) = &report.last_end
             && let Some(at_ms) = end.at_ms
         {
-            last_end.add(&[profile, kind, ("reason", &end.reason)], seconds(at_ms));
+            last_end.add(&[profile, kind, ("reason", end.reason.as_str())], seconds(at_ms));
         }
-        if report.verdict == "dead" {
+        if report.verdict == Verdict::Dead {
             continue;
         }
         let instance = report.instance.map(|id| id.to_string()).unwrap_or_default();
@@ -178,7 +179,7 @@ fn of_what_they_said(reports: &[Report]) -> Vec<Family> {
             state.add(&[profile, kind, ("state", word)], 1.0);
         }
         // Of a profile that is served the rest is its server's, and would be counted twice.
-        if report.verdict == "dead" || report.served_by.is_some() {
+        if report.verdict == Verdict::Dead || report.served_by.is_some() {
             continue;
         }
         busy.add(&[profile, kind], flag(report.busy()));
@@ -229,7 +230,7 @@ fn of_platforms(reports: &[Report]) -> Vec<Family> {
         "incumbent_platform_status_timestamp_seconds",
         "When it was last said how a platform is, in seconds since the epoch.",
     );
-    for report in reports.iter().filter(|report| report.verdict != "dead") {
+    for report in reports.iter().filter(|report| report.verdict != Verdict::Dead) {
         let [profile, kind] = office_labels(report);
         for platform in &report.platforms {
             let name = ("platform", platform.platform.as_str());

@@ -9,7 +9,7 @@ use crate::clock::{length, rfc3339};
 use crate::patience::with_budget;
 use crate::status::answer;
 use crate::status::report::ANSWER_WITHIN;
-use crate::{Desired, Error, Kind, PlatformStatus, ProfileName, Report, state};
+use crate::{Desired, Error, Kind, PlatformStatus, ProfileName, Report, Verdict, state};
 
 /// Of platforms, locks and markers this many are shown: an answer fits on a screen.
 const SHOWN: usize = 12;
@@ -39,9 +39,9 @@ fn answer(global: &Global, arguments: &args::Status, format: Format) -> Outcome 
         Existing::Nothing => Report::never_claimed(office),
     };
     let code = match report.verdict {
-        "alive" => exit::OK,
-        "unknown" => exit::UNKNOWN,
-        _ => exit::NOT_RUNNING,
+        Verdict::Alive => exit::OK,
+        Verdict::Unknown => exit::UNKNOWN,
+        Verdict::Dead => exit::NOT_RUNNING,
     };
     let text = if arguments.metrics {
         metrics::text(std::slice::from_ref(&report))
@@ -85,7 +85,7 @@ fn table(reports: &[Report]) -> String {
         "NOTE",
     ]);
     for report in reports {
-        let is_dead = report.verdict == "dead";
+        let is_dead = report.verdict == Verdict::Dead;
         let live = |text: Option<String>| text.filter(|_| !is_dead).unwrap_or_default();
         let connected = report.platforms.iter().filter(|platform| !is_in_trouble(platform));
         let platforms = (!report.platforms.is_empty())
@@ -108,9 +108,9 @@ fn table(reports: &[Report]) -> String {
     for (line, report) in lines.iter_mut().skip(1).zip(reports) {
         let word = in_words(report.verdict);
         let painted = match report.verdict {
-            "alive" => style.good(word),
-            "unknown" => style.doubtful(word),
-            _ => style.bad(word),
+            Verdict::Alive => style.good(word),
+            Verdict::Unknown => style.doubtful(word),
+            Verdict::Dead => style.bad(word),
         };
         line.replace_range(column..column + word.len(), &painted);
     }
@@ -118,11 +118,11 @@ fn table(reports: &[Report]) -> String {
 }
 
 /// Whether it runs.
-fn in_words(verdict: &str) -> &'static str {
+fn in_words(verdict: Verdict) -> &'static str {
     match verdict {
-        "alive" => "yes",
-        "unknown" => "unknown",
-        _ => "no",
+        Verdict::Alive => "yes",
+        Verdict::Unknown => "unknown",
+        Verdict::Dead => "no",
     }
 }
 
@@ -137,18 +137,18 @@ fn note(report: &Report) -> String {
         notes.push(format!("unresponsive for {}", span(ms)));
     }
     match report.verdict {
-        "alive" => {}
-        "unknown" => notes.push(report.because().to_owned()),
-        _ => {
+        Verdict::Alive => {}
+        Verdict::Unknown => notes.push(report.because().to_owned()),
+        Verdict::Dead => {
             let end = report.last_end.as_ref();
             let when = end.and_then(|end| end.at_ms);
             let when = when.map_or_else(String::new, |at_ms| format!(", {}", ago(at_ms)));
             let reason = end.map_or(&report.reason, |end| &end.reason);
-            notes.push(format!("{}{when}", reason.replace('_', " ")));
+            notes.push(format!("{}{when}", reason.in_words()));
         }
     }
     if let Some(desired) = report.desired
-        && (desired == Desired::Running) != (report.verdict != "dead")
+        && (desired == Desired::Running) != (report.verdict != Verdict::Dead)
     {
         notes.push(format!("should be {desired}"));
     }
@@ -197,7 +197,7 @@ fn said(report: &Report) -> Vec<(String, String)> {
             (None, Some(last)) => facts.push(format!("was {last}")),
             (None, None) => {}
         }
-        if report.verdict != "dead" {
+        if report.verdict != Verdict::Dead {
             match said.active_agents {
                 Some(1) => facts.push("1 agent at work".to_owned()),
                 Some(count) => facts.push(format!("{count} agents at work")),
@@ -230,7 +230,7 @@ fn said(report: &Report) -> Vec<(String, String)> {
     let mut platforms: Vec<&PlatformStatus> = report.platforms.iter().collect();
     // Of many, those that a person has to see.
     platforms.sort_by_key(|platform| !is_in_trouble(platform));
-    lines.extend(shown(&platforms, |it| platform(it, report.verdict != "dead")));
+    lines.extend(shown(&platforms, |it| platform(it, report.verdict != Verdict::Dead)));
     if !report.serves.is_empty() && report.served_by.is_none() {
         let names: Vec<&str> = report.serves.iter().map(ProfileName::as_str).collect();
         lines.push(line("serves", names.join(", ")));
@@ -294,7 +294,7 @@ fn headline(report: &Report, style: Style) -> String {
     let served = report.served_by.as_ref().map(|server| format!(", served by {server}"));
     let served = served.unwrap_or_default();
     match report.verdict {
-        "alive" => {
+        Verdict::Alive => {
             let since = age(report).map(|age| format!(", {}", output::since(&age)));
             let flags = match report.flags.names().as_slice() {
                 [] => String::new(),
@@ -307,12 +307,12 @@ fn headline(report: &Report, style: Style) -> String {
                 since.unwrap_or_default()
             )
         }
-        "unknown" => format!(
+        Verdict::Unknown => format!(
             "{}{office}: {}{served}, {pid} may be running",
             style.doubtful_mark(),
             style.doubtful("unknown")
         ),
-        _ => {
+        Verdict::Dead => {
             let failed = report.state.as_deref() == Some(state::STARTUP_FAILED);
             let why = if failed { ", its last start failed" } else { "" };
             format!("{}{office}: {}{why}", style.bad_mark(), style.bad("not running"))
@@ -322,7 +322,7 @@ fn headline(report: &Report, style: Style) -> String {
 
 /// Why, and what else is to be known.
 fn facts(report: &Report) -> Vec<(String, String)> {
-    let is_dead = report.verdict == "dead";
+    let is_dead = report.verdict == Verdict::Dead;
     let line = |label: &str, value: String| (label.to_owned(), value);
     let mut lines = vec![line("because", report.because().to_owned())];
     if is_dead && report.pid.is_some() {
@@ -381,7 +381,7 @@ fn facts(report: &Report) -> Vec<(String, String)> {
 fn advice(report: &Report, invocation: &Invocation) -> Vec<(String, String)> {
     let line = |label: &str, value: String| (label.to_owned(), value);
     let mut lines = Vec::new();
-    if report.verdict == "unknown" {
+    if report.verdict == Verdict::Unknown {
         let holder = report.served_by.as_ref().unwrap_or(&report.office);
         let evict = invocation.complete(&format!(
             "`incumbent evict --force --profile {} --kind {}`",

@@ -11,7 +11,7 @@ use crate::cli::output::{Answer, Complaint, Outcome, exit};
 use crate::cli::{args, output};
 use crate::{
     Desired, Error, Holder, InstanceId, Office, Restart, RestartOptions, StopOptions, StopOutcome,
-    StopReport, Store, sys,
+    StopReport, Store, Verdict, sys,
 };
 
 pub(super) fn stop(global: &Global, arguments: &args::Stop) -> Outcome {
@@ -196,7 +196,7 @@ fn told<'a>(office: &Office, outcome: &'a StopOutcome, arguments: &args::Stop) -
         StopOutcome::Ended { pid, killed: true, .. } => {
             done(format!("{office}: stopped, {} had to be killed\n", named(*pid)))
         }
-        StopOutcome::StillRunning(holder, why) if holder.verdict == "unknown" => {
+        StopOutcome::StillRunning(holder, why) if holder.verdict == Verdict::Unknown => {
             let complaint = Complaint::new(format!("{holder}; {why}")).advising(holder.advice());
             refused(complaint, Some(holder), exit::UNKNOWN)
         }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::clock::rfc3339;
-use crate::liveness::{AnchorState, Judgement, Lease, Verdict};
+use crate::liveness::{AnchorState, Judgement, Lease, Ruling};
 use crate::owner::judge::look as look_at;
 use crate::records::{Record, instances, runtime};
 use crate::store::Inner;
@@ -52,7 +52,7 @@ impl JudgedOwner {
     }
 
     pub(super) fn is_dead(&self) -> bool {
-        matches!(self.judged.verdict, Verdict::Dead(_))
+        matches!(self.judged.ruling, Ruling::Dead(_))
     }
 
     /// Its row may be ended: it is dead, and nobody holds its anchor in its place.
@@ -67,7 +67,7 @@ impl JudgedOwner {
     }
 
     pub(super) fn lives(&self) -> bool {
-        matches!(self.judged.verdict, Verdict::Alive(_))
+        matches!(self.judged.ruling, Ruling::Alive(_))
     }
 
     /// Its pid is one of this process table.

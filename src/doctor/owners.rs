@@ -6,9 +6,7 @@ pub(crate) mod units;
 use crate::Result;
 use crate::doctor::check::{Check, Observation, Opened, each_owner};
 use crate::doctor::judged_owner::{JudgedOwner, evict_verb};
-use crate::liveness::{RunState, Verdict};
-use crate::owner::because;
-use crate::owner::because::because_seen;
+use crate::liveness::{Ruling, RunState};
 
 pub(super) const CHECKS: &[Check<Opened>] = &[
     Check { id: "stale_rows", silent: "nobody is on record who is dead", look: stale_rows },
@@ -57,14 +55,14 @@ fn evict(opened: &Opened, owner: &JudgedOwner, force: &str) -> String {
 /// It blocks nobody; but whoever counts rows counts it.
 fn stale_rows(opened: &Opened) -> Result<Vec<Observation>> {
     each_owner(opened, |owner| {
-        let reason = owner.judged.verdict.reason();
+        let reason = owner.judged.ruling.reason();
         owner.is_stale().then(|| {
             Observation::warning(format!(
                 "{} is on record as held by {} since {}, which is dead ({reason}: {})",
                 owner.name(),
                 owner.pid(),
                 owner.since(),
-                because_seen(reason, owner.judged.flags, &owner.judged.evidence)
+                reason.because_seen(owner.judged.flags, &owner.judged.evidence)
             ))
             .remedy(format!(
                 "nothing has to be done, the next start takes its place; {} ends this record, {} \
@@ -78,15 +76,15 @@ fn stale_rows(opened: &Opened) -> Result<Vec<Observation>> {
 
 fn unknown_holders(opened: &Opened) -> Result<Vec<Observation>> {
     each_owner(opened, |owner| {
-        let Verdict::Unknown(_) = owner.judged.verdict else { return None };
-        let reason = owner.judged.verdict.reason();
+        let Ruling::Unknown(_) = owner.judged.ruling else { return None };
+        let reason = owner.judged.ruling.reason();
         let text = format!(
             "{} is on record as held by {} since {}, and nobody can tell from here whether that \
              lives ({reason}: {})",
             owner.name(),
             owner.pid(),
             owner.since(),
-            because(reason)
+            reason.because()
         );
         Some(Observation::unknown(text).remedy(format!(
             "look where it was started; if you know that it does not run any more, {}",

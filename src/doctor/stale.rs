@@ -5,12 +5,12 @@ use serde_json::{Value, json};
 use crate::claim::judge_to_end;
 use crate::doctor::check::{Opened, counted};
 use crate::doctor::judged_owner;
-use crate::liveness::{Lease, Verdict};
+use crate::liveness::{Lease, Ruling};
 use crate::owner::{LiveCommandLine, ending, needs_command_line};
 use crate::records::{End, EndReason, EventRecord, Record, instances, locks};
 use crate::store::Tx;
 use crate::store::turns::{Progress, in_turns};
-use crate::{InstanceId, Kind, LockName, ProfileName, Result, sys};
+use crate::{InstanceId, Kind, LockName, ProfileName, Reason, Result, sys};
 
 /// Locks that are named; of more the count is told.
 const LOCKS_NAMED: usize = 20;
@@ -31,16 +31,12 @@ pub struct StaleRecord {
     pub locks: Vec<LockName>,
     /// How many locks end with it.
     pub lock_count: usize,
-    /// Why its owner counts as dead, in snake case.
-    pub reason: &'static str,
+    /// Why its owner counts as dead.
+    pub reason: Reason,
 }
 
 impl StaleRecord {
-    fn of(
-        connection: &rusqlite::Connection,
-        record: &Record,
-        reason: &'static str,
-    ) -> Result<Self> {
+    fn of(connection: &rusqlite::Connection, record: &Record, reason: Reason) -> Result<Self> {
         let locks = locks::some_of_instance(connection, record.id, LOCKS_NAMED)?;
         Ok(Self {
             instance: record.id,
@@ -105,7 +101,7 @@ pub(super) fn stale(opened: &Opened) -> Result<Vec<(String, StaleRecord)>> {
         stale
             .iter()
             .map(|owner| {
-                let reason = owner.judged.verdict.reason();
+                let reason = owner.judged.ruling.reason();
                 Ok((owner.name(), StaleRecord::of(connection, &owner.record, reason)?))
             })
             .collect()
@@ -149,14 +145,14 @@ fn end_one(
     if let Some(pid) = judged.left_behind {
         turn.kept.push((name.clone(), pid));
     }
-    let Verdict::Dead(reason) = judged.verdict else { return Ok(()) };
+    let Ruling::Dead(reason) = judged.ruling else { return Ok(()) };
     if judged.flags.anchor_leaked {
         return Ok(());
     }
-    let stale = StaleRecord::of(tx, &record, reason.as_str())?;
+    let stale = StaleRecord::of(tx, &record, reason.into())?;
     let end = End::new(EndReason::Dead(reason)).detail(format!("found by {by}"));
     let recorded = ending::end_other(tx, id, &end)?;
-    let stale = StaleRecord { reason: recorded.map_or(stale.reason, EndReason::as_str), ..stale };
+    let stale = StaleRecord { reason: recorded.map_or(stale.reason, Reason::from), ..stale };
     let office = record.office();
     tx.record(&EventRecord {
         event: "doctor_fixed",

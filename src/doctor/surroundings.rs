@@ -9,7 +9,7 @@ use crate::claim::{older as claim_older, ours};
 use crate::doctor::check::{Check, Observation, Opened, Scene, listed};
 use crate::doctor::judged_owner;
 use crate::doctor::judged_owner::Only;
-use crate::liveness::{AnchorState, Verdict};
+use crate::liveness::{AnchorState, Ruling};
 use crate::path_text::quoted;
 use crate::process::older;
 use crate::process::older::{lock, wire};
@@ -259,19 +259,19 @@ fn one_home(
                 let verdict = claim_older::judge(opened.inner(), &said, &path).1;
                 // Whoever lives without the lock has let it go.
                 match verdict {
-                    Verdict::Alive(_) if state != AnchorState::Free => Observation::error(format!(
+                    Ruling::Alive(_) if state != AnchorState::Free => Observation::error(format!(
                         "{at}{of} names {}, which lives, and is not on record as a holder here: \
                          two gateways may be at work",
                         opened.process(said.pid)
                     ))
                     .remedy(format!("stop one of them (`kill {}` asks that one to end)", said.pid)),
-                    Verdict::Unknown(_) if state != AnchorState::Free => {
+                    Ruling::Unknown(_) if state != AnchorState::Free => {
                         Observation::unknown(format!(
                             "{at}{of} names pid {}, and nobody can tell what that is",
                             said.pid
                         ))
                     }
-                    Verdict::Alive(_) | Verdict::Dead(_) | Verdict::Unknown(_) => {
+                    Ruling::Alive(_) | Ruling::Dead(_) | Ruling::Unknown(_) => {
                         Observation::info(format!(
                             "{at}{of} names pid {}, which is not that gateway any more",
                             said.pid

@@ -10,14 +10,13 @@ use crate::liveness::Lease;
 use crate::names::Secret;
 use crate::office::claim::candidate::{Candidate, ClaimOutcome};
 use crate::office::claim::once::claim_once;
-use crate::owner::because::ORPHANED_ANCHOR;
 use crate::owner::is_held;
 use crate::process::Subject;
 use crate::records::{LockRow, Origin, Record, instances, locks};
 use crate::scoped::acquire::{Acquired, LockSource, acquire_once};
 use crate::scoped::survey::LockClaim;
 use crate::store::{Inner, Tx, ourselves};
-use crate::{Error, ErrorKind, Holder, LockRequest, Office, Result, Stopped};
+use crate::{Error, ErrorKind, Holder, LockRequest, Office, Reason, Result, Stopped};
 
 /// One transaction in the new store: all that was kept, or nothing yet.
 pub(crate) struct Arrival<'a> {
@@ -131,7 +130,7 @@ fn is_to_be_acquired(tx: &Tx<'_>, inner: &Inner, row: &LockRow) -> Result<bool> 
 
 /// Whoever holds it was faster. One who lost its store as well may only be about to come.
 fn give_up(holder: &Holder) -> Result<()> {
-    if holder.reason == ORPHANED_ANCHOR {
+    if holder.reason == Reason::OrphanedAnchor {
         return Err(Error::new(ErrorKind::Busy, holder.to_string()));
     }
     tracing::debug!(%holder, "is given up: the store was replaced, and somebody else has it now");

@@ -4,14 +4,13 @@
 
 use crate::keeper::Known;
 use crate::keeper::release::{cannot_tell, current_run, is_about, parent};
-use crate::liveness::Verdict;
-use crate::owner::because::because_seen;
+use crate::liveness::Ruling;
 use crate::owner::judgement;
-use crate::records::{EndReason, LockEnd, Record, instances, locks};
+use crate::records::{LockEnd, Record, instances, locks};
 use crate::scoped::unlock::end_if_without_purpose;
 use crate::store::{Inner, Tx};
 use crate::sys::Existence;
-use crate::{InstanceId, LockName, Result, Store, sys};
+use crate::{InstanceId, LockName, Reason, Result, Store, sys};
 
 pub(crate) use crate::records::locks::LockRow;
 
@@ -81,7 +80,7 @@ impl LockQuestion<'_> {
             inner.write(|tx| {
                 let found = find(tx, inner, self.name, subjected, self.fence)?;
                 if let Ok((row, record)) = &found {
-                    locks::end(tx, self.name, row.fence, released(by))?;
+                    locks::end(tx, self.name, row.fence, &released(by))?;
                     end_if_without_purpose(tx, record, by)?;
                 }
                 Ok(found)
@@ -111,7 +110,7 @@ impl LockQuestion<'_> {
 }
 
 fn released(by: &str) -> LockEnd<'_> {
-    LockEnd { reason: EndReason::Released.as_str(), by: Some(by) }
+    LockEnd { reason: Reason::Released, by: Some(by) }
 }
 
 /// Releases all locks of one process, or of the run we are in; how many those were. Of very many
@@ -151,7 +150,7 @@ fn release_some(
     };
     let mut count = 0;
     for row in &rows {
-        let released = locks::end_some_of(tx, row.id, released(by))?;
+        let released = locks::end_some_of(tx, row.id, &released(by))?;
         count += released;
         if released == locks::ENDED_AT_ONCE {
             return Ok((count, true));
@@ -206,9 +205,9 @@ fn find(
     let is_runs_own = matches!(subjected, Subjected::Run(run) if run.id == record.id);
     if !is_runs_own {
         let seen = judgement(inner, &record);
-        if let Verdict::Dead(reason) = seen.verdict {
+        if let Ruling::Dead(reason) = seen.ruling {
             return Ok(Err(No::Nobodys(why_not.unwrap_or_else(|| {
-                let because = because_seen(reason.as_str(), seen.flags, &seen.evidence);
+                let because = Reason::from(reason).because_seen(seen.flags, &seen.evidence);
                 format!("{name} is on record for {holder}, which is dead: {because}")
             }))));
         }

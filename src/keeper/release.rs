@@ -8,7 +8,9 @@ use crate::owner::{ending, judgement};
 use crate::records::{End, EndReason, Record, instances};
 use crate::store::Inner;
 use crate::sys::supervise;
-use crate::{Error, ErrorKind, InstanceId, Nonce, Office, Result, Store, environment, owner, sys};
+use crate::{
+    Error, ErrorKind, InstanceId, Nonce, Office, Reason, Result, Store, environment, owner, sys,
+};
 
 /// The live record of the `run` that this process was started by, if it was and the record is in
 /// this store.
@@ -39,7 +41,7 @@ pub(crate) fn current_run(store: &Store) -> Result<Option<Record>> {
             ErrorKind::NotOwner,
             format!(
                 "the run we are in has lost its office: {}",
-                record.end_reason.unwrap_or_default()
+                record.end_reason.as_ref().map_or("", Reason::as_str)
             ),
         )
         .with_hint("nothing: the run ends its command, and its supervisor decides what is next")),

@@ -10,6 +10,7 @@
 //! *unknown is never dead*: not being able to look evicts nobody.
 
 mod evidence;
+mod reason;
 #[cfg(test)]
 mod tests;
 mod verdict;
@@ -18,13 +19,14 @@ pub use self::evidence::{
     AnchorState, Boot, ChildState, CommandLineMatch, CommandLockState, Evidence, Keeper, Lease,
     Observed, Presence, ProcessTable, Relation, RunState, StartTimeMatch, Table, Writer,
 };
-pub use self::verdict::{AliveReason, DeadReason, Flags, UnknownReason, Verdict};
+pub use self::reason::Reason;
+pub use self::verdict::{AliveReason, DeadReason, Flags, Ruling, UnknownReason, Verdict};
 
 /// A verdict, with the flags that qualify it and the evidence it rests on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Judgement {
-    /// The answer.
-    pub verdict: Verdict,
+    /// The answer, with its reason.
+    pub ruling: Ruling,
     /// What else a person should know.
     pub flags: Flags,
     /// What was seen.
@@ -68,16 +70,16 @@ pub struct Judgement {
 /// Where 4, 9, 10, 14 or 16 would apply to a lock whose lease has run out: dead, `lease_expired`.
 ///
 /// ```
-/// use incumbent::liveness::{judge, AnchorState, DeadReason, Evidence, Verdict};
+/// use incumbent::liveness::{judge, AnchorState, DeadReason, Evidence, Ruling};
 ///
 /// let released = judge(Evidence { anchor: AnchorState::Free, ..Evidence::nothing_seen() });
-/// assert_eq!(released.verdict, Verdict::Dead(DeadReason::AnchorReleased));
+/// assert_eq!(released.ruling, Ruling::Dead(DeadReason::AnchorReleased));
 /// ```
 #[must_use]
 pub fn judge(evidence: Evidence) -> Judgement {
-    let (verdict, flags) = match (evidence.anchor, evidence.child) {
+    let (ruling, flags) = match (evidence.anchor, evidence.child) {
         (AnchorState::Held, _) => judge_held(&evidence),
-        (_, ChildState::Alive) => (Verdict::Alive(AliveReason::ChildLives), Flags::default()),
+        (_, ChildState::Alive) => (Ruling::Alive(AliveReason::ChildLives), Flags::default()),
         (_, ChildState::Unknown) => judge_unknown_child(&evidence),
         (AnchorState::Free, ChildState::None | ChildState::Gone) => judge_free(&evidence),
         (AnchorState::Missing | AnchorState::None, ChildState::None | ChildState::Gone) => {
@@ -87,25 +89,25 @@ pub fn judge(evidence: Evidence) -> Judgement {
             judge_process(&evidence, Authority::UnseenAnchor)
         }
     };
-    Judgement { verdict, flags, evidence, left_behind: None }
+    Judgement { ruling, flags, evidence, left_behind: None }
 }
 
 /// Rules 2 and 3.
-fn judge_held(seen: &Evidence) -> (Verdict, Flags) {
+fn judge_held(seen: &Evidence) -> (Ruling, Flags) {
     match (seen.observed(), seen.child) {
         (Observed::Gone(reason), ChildState::None | ChildState::Gone) => {
             let anchor_leaked = seen.keeper == Keeper::None;
-            (Verdict::Dead(reason), Flags { anchor_leaked, ..Flags::default() })
+            (Ruling::Dead(reason), Flags { anchor_leaked, ..Flags::default() })
         }
         (Observed::Gone(_), ChildState::Alive | ChildState::Unknown)
         | (Observed::Alive | Observed::Unknown, _) => {
-            (Verdict::Alive(AliveReason::AnchorHeld), alive_flags(seen))
+            (Ruling::Alive(AliveReason::AnchorHeld), alive_flags(seen))
         }
     }
 }
 
 /// Rule 4.
-fn judge_unknown_child(seen: &Evidence) -> (Verdict, Flags) {
+fn judge_unknown_child(seen: &Evidence) -> (Ruling, Flags) {
     match (seen.table, seen.anchor, seen.writer) {
         // Version 0.1 left nothing to tell a container that was ended from one that is only
         // elsewhere, and the upgrade of an image ends it.
@@ -113,32 +115,32 @@ fn judge_unknown_child(seen: &Evidence) -> (Verdict, Flags) {
             dead(released_reason(seen))
         }
         (Table::NotVisible, _, _) => {
-            or_expired(seen, Verdict::Unknown(UnknownReason::ForeignNamespace))
+            or_expired(seen, Ruling::Unknown(UnknownReason::ForeignNamespace))
         }
-        (Table::Visible, _, _) => or_expired(seen, Verdict::Unknown(UnknownReason::NotVerifiable)),
+        (Table::Visible, _, _) => or_expired(seen, Ruling::Unknown(UnknownReason::NotVerifiable)),
     }
 }
 
 /// Rules 5 to 9.
-fn judge_free(seen: &Evidence) -> (Verdict, Flags) {
+fn judge_free(seen: &Evidence) -> (Ruling, Flags) {
     match (seen.keeper, seen.observed()) {
         (Keeper::None, _) | (Keeper::Recorded | Keeper::EndedAlone, Observed::Gone(_)) => {
             dead(released_reason(seen))
         }
         (Keeper::Recorded | Keeper::EndedAlone, Observed::Alive) => {
             let flags = Flags { keeper_lost: true, ..alive_flags(seen) };
-            (Verdict::Alive(AliveReason::StartTimeMatches), flags)
+            (Ruling::Alive(AliveReason::StartTimeMatches), flags)
         }
         // The keeper ended with its whole namespace.
         (Keeper::Recorded, Observed::Unknown) if seen.is_elsewhere() => dead(released_reason(seen)),
         (Keeper::Recorded | Keeper::EndedAlone, Observed::Unknown) => {
-            or_expired(seen, Verdict::Unknown(UnknownReason::NotVerifiable))
+            or_expired(seen, Ruling::Unknown(UnknownReason::NotVerifiable))
         }
     }
 }
 
-fn dead(reason: DeadReason) -> (Verdict, Flags) {
-    (Verdict::Dead(reason), Flags::default())
+fn dead(reason: DeadReason) -> (Ruling, Flags) {
+    (Ruling::Dead(reason), Flags::default())
 }
 
 /// Rule 5: what a free anchor is a sign of.
@@ -160,51 +162,51 @@ enum Authority {
 }
 
 /// Rules 10 to 16.
-fn judge_process(seen: &Evidence, authority: Authority) -> (Verdict, Flags) {
+fn judge_process(seen: &Evidence, authority: Authority) -> (Ruling, Flags) {
     match (seen.observed(), seen.table) {
-        (Observed::Alive, _) => or_expired(seen, Verdict::Alive(AliveReason::StartTimeMatches)),
+        (Observed::Alive, _) => or_expired(seen, Ruling::Alive(AliveReason::StartTimeMatches)),
         (Observed::Gone(reason), _) => dead(reason),
         (Observed::Unknown, Table::NotVisible) => {
             // By a clock that we share: a lease of another boot says nothing here.
             if seen.lease == Lease::Expired && seen.boot == Boot::Same {
                 dead(DeadReason::LeaseExpired)
             } else {
-                (Verdict::Unknown(UnknownReason::ForeignNamespace), Flags::default())
+                (Ruling::Unknown(UnknownReason::ForeignNamespace), Flags::default())
             }
         }
         (Observed::Unknown, Table::Visible) if seen.start_time == StartTimeMatch::Unknown => {
             judge_by_description(seen, authority)
         }
         (Observed::Unknown, Table::Visible) => {
-            or_expired(seen, Verdict::Unknown(UnknownReason::NotVerifiable))
+            or_expired(seen, Ruling::Unknown(UnknownReason::NotVerifiable))
         }
     }
 }
 
 /// Rules 13 to 16: the start time cannot tell.
-fn judge_by_description(seen: &Evidence, authority: Authority) -> (Verdict, Flags) {
+fn judge_by_description(seen: &Evidence, authority: Authority) -> (Ruling, Flags) {
     if authority == Authority::Process && seen.uid == Relation::Different {
         return dead(DeadReason::PidReused);
     }
     match (seen.command_line, authority) {
         (CommandLineMatch::Match, Authority::Process | Authority::UnseenAnchor) => {
-            or_expired(seen, Verdict::Alive(AliveReason::CommandLineMatches))
+            or_expired(seen, Ruling::Alive(AliveReason::CommandLineMatches))
         }
         (CommandLineMatch::Mismatch, Authority::Process) => dead(DeadReason::IdentityMismatch),
         (CommandLineMatch::Mismatch, Authority::UnseenAnchor)
         | (CommandLineMatch::Unreadable | CommandLineMatch::NotRead, _) => {
-            or_expired(seen, Verdict::Unknown(UnknownReason::NotVerifiable))
+            or_expired(seen, Ruling::Unknown(UnknownReason::NotVerifiable))
         }
     }
 }
 
-fn or_expired(seen: &Evidence, otherwise: Verdict) -> (Verdict, Flags) {
+fn or_expired(seen: &Evidence, otherwise: Ruling) -> (Ruling, Flags) {
     match seen.lease {
         Lease::Expired => dead(DeadReason::LeaseExpired),
         Lease::None | Lease::Current => {
             let flags = match otherwise {
-                Verdict::Alive(_) => alive_flags(seen),
-                Verdict::Dead(_) | Verdict::Unknown(_) => Flags::default(),
+                Ruling::Alive(_) => alive_flags(seen),
+                Ruling::Dead(_) | Ruling::Unknown(_) => Flags::default(),
             };
             (otherwise, flags)
         }

@@ -90,7 +90,7 @@ fn for_each_process(owner: Evidence, visit: &mut impl FnMut(Evidence)) {
 }
 
 type Condition = fn(&Evidence) -> bool;
-type Outcome = fn(&Evidence) -> Verdict;
+type Outcome = fn(&Evidence) -> Ruling;
 
 /// Whether the process that is there is the recorded one: by the kernel's number where it is known.
 fn is_it(seen: &Evidence) -> StartTimeMatch {
@@ -107,8 +107,8 @@ fn lives(seen: &Evidence) -> bool {
     seen.is_here() && seen.process == Presence::Present && is_it(seen) == StartTimeMatch::Equal
 }
 
-fn gone_because(seen: &Evidence) -> Verdict {
-    Verdict::Dead(if seen.boot == Boot::Rebooted {
+fn gone_because(seen: &Evidence) -> Ruling {
+    Ruling::Dead(if seen.boot == Boot::Rebooted {
         DeadReason::Rebooted
     } else if seen.process != Presence::Gone {
         DeadReason::PidReused
@@ -119,8 +119,8 @@ fn gone_because(seen: &Evidence) -> Verdict {
     })
 }
 
-fn released(seen: &Evidence) -> Verdict {
-    Verdict::Dead(if seen.boot == Boot::Rebooted {
+fn released(seen: &Evidence) -> Ruling {
+    Ruling::Dead(if seen.boot == Boot::Rebooted {
         DeadReason::Rebooted
     } else {
         DeadReason::AnchorReleased
@@ -147,27 +147,27 @@ fn no_anchor(seen: &Evidence) -> bool {
     matches!(seen.anchor, AnchorState::Missing | AnchorState::None)
 }
 
-fn unless_expired(seen: &Evidence, verdict: Verdict) -> Verdict {
-    if seen.lease == Lease::Expired { Verdict::Dead(DeadReason::LeaseExpired) } else { verdict }
+fn unless_expired(seen: &Evidence, verdict: Ruling) -> Ruling {
+    if seen.lease == Lease::Expired { Ruling::Dead(DeadReason::LeaseExpired) } else { verdict }
 }
 
-const NOT_VERIFIABLE: Verdict = Verdict::Unknown(UnknownReason::NotVerifiable);
-const FOREIGN: Verdict = Verdict::Unknown(UnknownReason::ForeignNamespace);
-const STARTED_THEN: Verdict = Verdict::Alive(AliveReason::StartTimeMatches);
+const NOT_VERIFIABLE: Ruling = Ruling::Unknown(UnknownReason::NotVerifiable);
+const FOREIGN: Ruling = Ruling::Unknown(UnknownReason::ForeignNamespace);
+const STARTED_THEN: Ruling = Ruling::Alive(AliveReason::StartTimeMatches);
 
 /// The rules of the design, one line each, first match wins.
 const RULES: [(u8, Condition, Outcome); 17] = [
     (
         1,
         |e| !is_held(e) && e.child == ChildState::Alive,
-        |_| Verdict::Alive(AliveReason::ChildLives),
+        |_| Ruling::Alive(AliveReason::ChildLives),
     ),
     (
         2,
         |e| is_held(e) && gone(e) && matches!(e.child, ChildState::None | ChildState::Gone),
         gone_because,
     ),
-    (3, is_held, |_| Verdict::Alive(AliveReason::AnchorHeld)),
+    (3, is_held, |_| Ruling::Alive(AliveReason::AnchorHeld)),
     (
         4,
         |e| {
@@ -196,17 +196,17 @@ const RULES: [(u8, Condition, Outcome); 17] = [
     (
         13,
         |e| no_anchor(e) && unknown_start(e) && e.uid == Relation::Different,
-        |_| Verdict::Dead(DeadReason::PidReused),
+        |_| Ruling::Dead(DeadReason::PidReused),
     ),
     (
         14,
         |e| unknown_start(e) && e.command_line == CommandLineMatch::Match,
-        |e| unless_expired(e, Verdict::Alive(AliveReason::CommandLineMatches)),
+        |e| unless_expired(e, Ruling::Alive(AliveReason::CommandLineMatches)),
     ),
     (
         15,
         |e| no_anchor(e) && unknown_start(e) && e.command_line == CommandLineMatch::Mismatch,
-        |_| Verdict::Dead(DeadReason::IdentityMismatch),
+        |_| Ruling::Dead(DeadReason::IdentityMismatch),
     ),
     (16, |_| true, |e| unless_expired(e, NOT_VERIFIABLE)),
 ];
@@ -229,7 +229,7 @@ fn judge_follows_the_table_over_the_whole_product() {
 fn unknown_is_never_dead_and_a_held_anchor_needs_proof() {
     for_each_evidence(|seen| {
         let judged = judge(seen);
-        let dead = matches!(judged.verdict, Verdict::Dead(_));
+        let dead = matches!(judged.ruling, Ruling::Dead(_));
         if is_held(&seen) && dead {
             assert!(gone(&seen), "{seen:?}");
             assert_eq!(judged.flags.anchor_leaked, seen.keeper == Keeper::None, "{seen:?}");
@@ -255,8 +255,8 @@ fn unknown_is_never_dead_and_a_held_anchor_needs_proof() {
         }
         if seen.boot == Boot::Unknown {
             assert_ne!(
-                judged.verdict,
-                Verdict::Dead(DeadReason::Rebooted),
+                judged.ruling,
+                Ruling::Dead(DeadReason::Rebooted),
                 "doubt about the boot proves nothing"
             );
         }
@@ -281,13 +281,13 @@ fn stories_from_the_field() {
         uid: Relation::Same,
         ..Evidence::nothing_seen()
     };
-    let check = |story: &str, seen: Evidence, verdict: Verdict, flags: &[&str]| {
+    let check = |story: &str, seen: Evidence, verdict: Ruling, flags: &[&str]| {
         let judged = judge(seen);
-        assert_eq!(judged.verdict, verdict, "{story}");
+        assert_eq!(judged.ruling, verdict, "{story}");
         assert_eq!(judged.flags.names(), flags, "{story}");
     };
     let held = Evidence { anchor: AnchorState::Held, ..here };
-    let alive = Verdict::Alive(AliveReason::AnchorHeld);
+    let alive = Ruling::Alive(AliveReason::AnchorHeld);
     check("a healthy owner", held, alive, &[]);
     check(
         "20: stopped by Ctrl-Z",
@@ -316,25 +316,25 @@ fn stories_from_the_field() {
     check(
         "69: a forked child keeps the descriptor",
         Evidence { process: Presence::Gone, start_time: StartTimeMatch::Unknown, ..held },
-        Verdict::Dead(DeadReason::NoSuchProcess),
+        Ruling::Dead(DeadReason::NoSuchProcess),
         &["anchor_leaked"],
     );
     check(
         "1, 24: killed, and its pid is ours now",
         Evidence { anchor: AnchorState::Free, ..here },
-        Verdict::Dead(DeadReason::AnchorReleased),
+        Ruling::Dead(DeadReason::AnchorReleased),
         &[],
     );
     check(
         "10: the same pid and ticks after a reboot",
         Evidence { boot: Boot::Rebooted, ..here },
-        Verdict::Dead(DeadReason::Rebooted),
+        Ruling::Dead(DeadReason::Rebooted),
         &[],
     );
     check(
         "91: a service sees another boot id than its neighbours",
         Evidence { boot: Boot::Unknown, ..here },
-        Verdict::Alive(AliveReason::StartTimeMatches),
+        Ruling::Alive(AliveReason::StartTimeMatches),
         &[],
     );
     check(
@@ -346,7 +346,7 @@ fn stories_from_the_field() {
             child: ChildState::Alive,
             ..here
         },
-        Verdict::Alive(AliveReason::ChildLives),
+        Ruling::Alive(AliveReason::ChildLives),
         &[],
     );
     check(
@@ -357,7 +357,7 @@ fn stories_from_the_field() {
             child: ChildState::Unknown,
             ..here
         },
-        Verdict::Unknown(UnknownReason::NotVerifiable),
+        Ruling::Unknown(UnknownReason::NotVerifiable),
         &[],
     );
     check(
@@ -368,13 +368,13 @@ fn stories_from_the_field() {
             child: ChildState::Alive,
             ..here
         },
-        Verdict::Alive(AliveReason::ChildLives),
+        Ruling::Alive(AliveReason::ChildLives),
         &[],
     );
     check(
         "the kernel's number decides before the start time",
         Evidence { process_id: StartTimeMatch::Different, ..here },
-        Verdict::Dead(DeadReason::PidReused),
+        Ruling::Dead(DeadReason::PidReused),
         &[],
     );
     check(
@@ -385,7 +385,7 @@ fn stories_from_the_field() {
             table: Table::NotVisible,
             ..here
         },
-        Verdict::Unknown(UnknownReason::ForeignNamespace),
+        Ruling::Unknown(UnknownReason::ForeignNamespace),
         &[],
     );
     let no_start =
@@ -393,19 +393,19 @@ fn stories_from_the_field() {
     check(
         "7, 8: no start time, and the pid belongs to an unrelated process",
         Evidence { command_line: CommandLineMatch::Mismatch, ..no_start },
-        Verdict::Dead(DeadReason::IdentityMismatch),
+        Ruling::Dead(DeadReason::IdentityMismatch),
         &[],
     );
     check(
         "8: no start time and no command line to compare",
         Evidence { command_line: CommandLineMatch::Unreadable, ..no_start },
-        Verdict::Unknown(UnknownReason::NotVerifiable),
+        Ruling::Unknown(UnknownReason::NotVerifiable),
         &[],
     );
     check(
         "11: the pid is another user's now",
         Evidence { uid: Relation::Different, ..no_start },
-        Verdict::Dead(DeadReason::PidReused),
+        Ruling::Dead(DeadReason::PidReused),
         &[],
     );
     check(
@@ -416,7 +416,7 @@ fn stories_from_the_field() {
             command_line: CommandLineMatch::Mismatch,
             ..no_start
         },
-        Verdict::Unknown(UnknownReason::NotVerifiable),
+        Ruling::Unknown(UnknownReason::NotVerifiable),
         &[],
     );
     check(
@@ -427,13 +427,13 @@ fn stories_from_the_field() {
             process_state: RunState::Zombie,
             ..here
         },
-        Verdict::Dead(DeadReason::Zombie),
+        Ruling::Dead(DeadReason::Zombie),
         &[],
     );
     check(
         "a process whose main thread has ended shows Z and lives",
         Evidence { anchor: AnchorState::None, process_state: RunState::Zombie, ..here },
-        Verdict::Alive(AliveReason::StartTimeMatches),
+        Ruling::Alive(AliveReason::StartTimeMatches),
         &[],
     );
     check(

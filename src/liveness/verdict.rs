@@ -1,10 +1,13 @@
 //! The verdict, its reasons and its flags.
 
+use std::fmt;
+
 use serde::Serialize;
 
+use crate::liveness::Reason;
+
 /// Why an owner counts as alive.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AliveReason {
     /// The kernel says so: the anchor is locked.
     AnchorHeld,
@@ -17,8 +20,7 @@ pub enum AliveReason {
 }
 
 /// Why an owner counts as dead.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DeadReason {
     /// The kernel released its anchor, which it does when the process ends.
     AnchorReleased,
@@ -37,8 +39,7 @@ pub enum DeadReason {
 }
 
 /// Why nothing can be said about an owner.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum UnknownReason {
     /// It lives on another machine, in another pid namespace, or behind a foreign process table,
     /// and no anchor can be seen.
@@ -86,9 +87,40 @@ impl Flags {
     }
 }
 
-/// What follows from the [`Evidence`](super::Evidence).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// `alive`, `dead` or `unknown`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Verdict {
+    /// The owner lives: nobody else may own.
+    Alive,
+    /// The owner is gone, or there never was one: the next claimant may own at once.
+    Dead,
+    /// Nobody can tell: nobody is evicted, and a person may decide.
+    Unknown,
+}
+
+impl Verdict {
+    /// `alive`, `dead` or `unknown`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Alive => "alive",
+            Self::Dead => "dead",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What follows from the [`Evidence`](super::Evidence): the verdict, with a reason that the rules
+/// can give for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Ruling {
     /// The owner lives: nobody else may own.
     Alive(AliveReason),
     /// The owner is gone: the next claimant may own at once.
@@ -97,44 +129,24 @@ pub enum Verdict {
     Unknown(UnknownReason),
 }
 
-impl Verdict {
-    /// `alive`, `dead` or `unknown`.
+impl Ruling {
+    /// The verdict alone.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub fn verdict(self) -> Verdict {
         match self {
-            Self::Alive(_) => "alive",
-            Self::Dead(_) => "dead",
-            Self::Unknown(_) => "unknown",
+            Self::Alive(_) => Verdict::Alive,
+            Self::Dead(_) => Verdict::Dead,
+            Self::Unknown(_) => Verdict::Unknown,
         }
     }
 
-    /// The reason in snake case, as stored and as shown by the CLI.
+    /// The reason alone.
     #[must_use]
-    pub fn reason(self) -> &'static str {
+    pub fn reason(self) -> Reason {
         match self {
-            Self::Alive(AliveReason::AnchorHeld) => "anchor_held",
-            Self::Alive(AliveReason::StartTimeMatches) => "start_time_matches",
-            Self::Alive(AliveReason::CommandLineMatches) => "command_line_matches",
-            Self::Alive(AliveReason::ChildLives) => "child_lives",
-            Self::Dead(reason) => reason.as_str(),
-            Self::Unknown(UnknownReason::ForeignNamespace) => "foreign_namespace",
-            Self::Unknown(UnknownReason::NotVerifiable) => "not_verifiable",
-        }
-    }
-}
-
-impl DeadReason {
-    /// The reason in snake case, as stored in `instances.end_reason`.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::AnchorReleased => "anchor_released",
-            Self::Rebooted => "rebooted",
-            Self::NoSuchProcess => "no_such_process",
-            Self::Zombie => "zombie",
-            Self::PidReused => "pid_reused",
-            Self::IdentityMismatch => "identity_mismatch",
-            Self::LeaseExpired => "lease_expired",
+            Self::Alive(reason) => reason.into(),
+            Self::Dead(reason) => reason.into(),
+            Self::Unknown(reason) => reason.into(),
         }
     }
 }

@@ -5,15 +5,14 @@ use std::path::PathBuf;
 use crate::claim::older_home::home_of_claim;
 use crate::claim::sweep::{Orphans, evict_orphans};
 use crate::claim::{judge_to_end, older};
-use crate::liveness::{Lease, Verdict};
+use crate::liveness::{Lease, Ruling};
 #[cfg(feature = "cli")]
-use crate::owner::because::because;
 use crate::owner::{LiveCommandLine, judgement, needs_command_line};
 use crate::owner::{ending, older as owner_older};
 use crate::records::profiles::forget_legacy_home;
 use crate::records::{End, EndReason};
 use crate::store::{Inner, Tx};
-use crate::{Force, Holder, InstanceId, Office, Result, Wanted, owner, sys};
+use crate::{Force, Holder, InstanceId, Office, Reason, Result, Verdict, Wanted, owner, sys};
 
 /// What came of [`Profile::evict`](crate::Profile::evict).
 #[derive(Clone, Debug)]
@@ -26,10 +25,10 @@ pub enum Eviction {
         instance: InstanceId,
         /// Its recorded pid.
         pid: Option<sys::Pid>,
-        /// What was known of it: `alive`, `dead` or `unknown`.
-        verdict: &'static str,
+        /// What was known of it.
+        verdict: Verdict,
         /// Why.
-        reason: &'static str,
+        reason: Reason,
         /// The directory of an older program that the profile stands for no more: its lock would
         /// keep everybody out again.
         legacy_home: Option<PathBuf>,
@@ -42,15 +41,6 @@ pub enum Eviction {
     OrphansRemoved(usize),
     /// It lives or may live, and nobody said `force`.
     Refused(Box<Holder>),
-}
-
-impl Eviction {
-    /// What was known of the owner whose record was ended, in words.
-    #[cfg(feature = "cli")]
-    pub(crate) fn because(&self) -> &'static str {
-        let Self::Done { reason, .. } = self else { return "" };
-        because(reason)
-    }
 }
 
 pub(super) fn evict(inner: &Inner, office: &Office, force: Force, by: &str) -> Result<Eviction> {
@@ -73,16 +63,16 @@ pub(super) fn evict(inner: &Inner, office: &Office, force: Force, by: &str) -> R
             });
         };
         let judged = judge_to_end(inner, &record, Lease::None, &command_line);
-        let end = match (judged.verdict, force) {
-            (Verdict::Dead(reason), Force::No) => {
+        let end = match (judged.ruling, force) {
+            (Ruling::Dead(reason), Force::No) => {
                 End::new(EndReason::Dead(reason)).detail(format!("found by {by}"))
             }
-            (Verdict::Dead(_) | Verdict::Alive(_) | Verdict::Unknown(_), Force::Yes) => End::new(
+            (Ruling::Dead(_) | Ruling::Alive(_) | Ruling::Unknown(_), Force::Yes) => End::new(
                 EndReason::Evicted,
             )
             .by(by)
-            .detail(format!("it was {}: {}", judged.verdict.as_str(), judged.verdict.reason())),
-            (Verdict::Alive(_) | Verdict::Unknown(_), Force::No) => {
+            .detail(format!("it was {}: {}", judged.ruling.verdict(), judged.ruling.reason())),
+            (Ruling::Alive(_) | Ruling::Unknown(_), Force::No) => {
                 let mut holder = Holder::of(&record, office, &judged);
                 holder.add_what_it_said(tx, inner, &record)?;
                 return Ok(Eviction::Refused(Box::new(holder)));
@@ -98,8 +88,8 @@ pub(super) fn evict(inner: &Inner, office: &Office, force: Force, by: &str) -> R
             legacy_home,
             instance: record.id,
             pid: record.pid,
-            verdict: judged.verdict.as_str(),
-            reason: judged.verdict.reason(),
+            verdict: judged.ruling.verdict(),
+            reason: judged.ruling.reason(),
         })
     })
 }

@@ -9,7 +9,7 @@ use crate::records::{
     End, EndReason, EventRecord, LockEnd, Record, instances, locks, markers, reservations, waiters,
 };
 use crate::store::{Deferred, Tx};
-use crate::{InstanceId, Result};
+use crate::{InstanceId, Reason, Result};
 
 /// Ends a row, and everything that is for it or leans on it. The reason that was recorded; `None`
 /// when the row has ended already or is not the one of `nonce_hash`.
@@ -25,8 +25,8 @@ fn end(
     if has_markers {
         markers::close_all_of(tx, id)?;
     }
-    let how = LockEnd { reason: end.reason.as_str(), by: end.by.as_deref() };
-    if locks::end_some_of(tx, id, how)? == locks::ENDED_AT_ONCE {
+    let how = LockEnd { reason: end.reason.into(), by: end.by.as_deref() };
+    if locks::end_some_of(tx, id, &how)? == locks::ENDED_AT_ONCE {
         tx.leave(Box::new(move |tx| locks::end_left_of(tx, id)));
     }
     if !ended.had_office {
@@ -43,7 +43,7 @@ fn end(
             instance: Some(id),
             pid: ended.pid,
             detail: Some(serde_json::json!({
-                "reason": end.reason.as_str(),
+                "reason": Reason::from(end.reason),
                 "by": end.by,
                 "exit_code": end.exit_code,
                 "signal": end.signal,

@@ -8,10 +8,6 @@ use serde_json::Value;
 
 use crate::clock::rfc3339;
 use crate::liveness::{Flags, Judgement};
-use crate::owner::because::{
-    CANNOT_SIGNAL, LEGACY_HOME_IN_USE, OLDER_GATEWAY, ORPHANED_ANCHOR, RESERVED, SUPERSEDED,
-    TIMED_OUT, because,
-};
 use crate::path_text::quoted;
 use crate::process::command_line;
 use crate::process::command_line::redact;
@@ -21,8 +17,8 @@ use crate::process::older::wire::HoldingRun;
 use crate::records::{LockRow, Record, runtime};
 use crate::store::Inner;
 use crate::{
-    InstanceId, Kind, LockName, Office, ProfileName, Result, Wanted, environment, path_text, state,
-    sys,
+    InstanceId, Kind, LockName, Office, ProfileName, Reason, Result, Verdict, Wanted, environment,
+    path_text, state, sys,
 };
 
 /// The holder that a claim met. Its `Display` is a full explanation in one sentence; what to do
@@ -43,10 +39,10 @@ pub struct Holder {
     pub instance: Option<InstanceId>,
     /// Since when it holds what was wanted: Unix milliseconds, wall time.
     pub since_ms: Option<i64>,
-    /// `alive`, `dead` or `unknown`.
-    pub verdict: &'static str,
-    /// Why, in snake case.
-    pub reason: &'static str,
+    /// Whether it is alive, as far as it can be told.
+    pub verdict: Verdict,
+    /// Why the claim was refused, or why the holder counts as alive.
+    pub reason: Reason,
     /// What else is to be known of it.
     pub flags: Flags,
     /// Its redacted command line.
@@ -90,8 +86,8 @@ impl Holder {
             child_pid: judged.left_behind.or(record.child_pid),
             instance: Some(record.id),
             since_ms: Some(record.started_at_ms),
-            verdict: judged.verdict.as_str(),
-            reason: judged.verdict.reason(),
+            verdict: judged.ruling.verdict(),
+            reason: judged.ruling.reason(),
             flags: judged.flags,
             command: (!record.argv.is_empty()).then(|| command_line::display(&record.argv)),
             supervisor: record.supervisor.clone(),
@@ -119,7 +115,7 @@ impl Holder {
         judged: &Judgement,
     ) -> Self {
         Self {
-            reason: LEGACY_HOME_IN_USE,
+            reason: Reason::LegacyHomeInUse,
             older_lock: Some(OlderLock { path, db: None }),
             ..Self::of(record, office, judged)
         }
@@ -136,7 +132,7 @@ impl Holder {
     ) -> Self {
         Self {
             profile: ProfileName::new(owner.profile.as_str()).ok(),
-            reason: LEGACY_HOME_IN_USE,
+            reason: Reason::LegacyHomeInUse,
             older_lock: Some(OlderLock { path, db }),
             ..Self::older(office, found.pid, &found.argv)
         }
@@ -183,7 +179,7 @@ impl Holder {
     ) -> Self {
         Self {
             wanted: wanted.clone(),
-            reason: RESERVED,
+            reason: Reason::Reserved,
             // It is over long before its deadline, as a rule.
             retry_after_ms: Some(remaining_ms.min(1_000)),
             ..Self::of(record, &Office::default(), judged)
@@ -199,8 +195,8 @@ impl Holder {
             child_pid: None,
             instance: None,
             since_ms: None,
-            verdict: "alive",
-            reason: ORPHANED_ANCHOR,
+            verdict: Verdict::Alive,
+            reason: Reason::OrphanedAnchor,
             flags: Flags::default(),
             command: None,
             supervisor: None,
@@ -221,29 +217,29 @@ impl Holder {
         Self {
             profile: Some(office.profile.clone()),
             kind: Some(office.kind.clone()),
-            reason: OLDER_GATEWAY,
+            reason: Reason::OlderGateway,
             command: (!argv.is_empty()).then_some(command),
             ..Self::orphan(Wanted::Office(office.clone()), Some(pid).filter(|pid| *pid > 0))
         }
     }
 
     fn because(&self) -> &'static str {
-        match self.reason {
+        match &self.reason {
             _ if self.flags.release_pending => {
                 "its owner has released it, and could not write that down yet"
             }
-            CANNOT_SIGNAL if self.is_our_ancestor => {
+            Reason::CannotSignal if self.is_our_ancestor => {
                 "it is a parent of this process, so it is not signalled, and it did not act on the \
                  marker"
             }
-            reason => because(reason),
+            reason => reason.because(),
         }
     }
 
     /// Whether it may not be signalled from here.
     #[cfg_attr(not(feature = "cli"), expect(dead_code))]
     pub(crate) fn cannot_be_signalled(&self) -> bool {
-        self.reason == CANNOT_SIGNAL
+        self.reason == Reason::CannotSignal
     }
 
     /// What a person can do about it, as one sentence without a full stop.
@@ -274,44 +270,46 @@ impl Holder {
                 path.display()
             );
         }
-        if let Some(lock) = self.older_lock.as_ref().filter(|_| self.reason == LEGACY_HOME_IN_USE) {
+        if let Some(lock) =
+            self.older_lock.as_ref().filter(|_| self.reason == Reason::LegacyHomeInUse)
+        {
             return self.advice_on_older_lock(lock);
         }
-        match self.reason {
-            OLDER_GATEWAY => format!(
+        match &self.reason {
+            Reason::OlderGateway => format!(
                 "two act for it: end pid {pid}, or the holder on record (`incumbent stop`), first"
             ),
-            RESERVED => {
+            Reason::Reserved => {
                 format!("wait until pid {pid} is done, or end it: its reservation ends with it")
             }
-            SUPERSEDED => {
+            Reason::Superseded => {
                 "nothing, if that one is the gateway you want; else take its place anyway \
                 (`incumbent run --replace --force -- CMD`), and see to it that only one supervisor \
                 starts it"
                     .to_owned()
             }
-            CANNOT_SIGNAL if self.is_our_ancestor => format!(
+            Reason::CannotSignal if self.is_our_ancestor => format!(
                 "run this outside of it (another terminal, its supervisor), or have pid {pid} end \
                  itself (it may look for its markers: `incumbent marker consume`)"
             ),
-            CANNOT_SIGNAL => format!(
+            Reason::CannotSignal => format!(
                 "stop pid {pid} where and as whom it runs (another container or pid namespace, \
                  another user), then start again"
             ),
-            TIMED_OUT => format!(
+            Reason::TimedOut => format!(
                 "look at what pid {pid} does: one that a kill does not end hangs in the kernel, or \
                  is not who holds the lock"
             ),
-            ORPHANED_ANCHOR => format!(
+            Reason::OrphanedAnchor => format!(
                 "end the process that recorded itself as pid {pid} (in its own pid namespace), or \
                  wait until it notices that its store is gone; if you know that it is harmless, \
                  `{evict}`"
             ),
-            "child_lives" => {
+            Reason::ChildLives => {
                 let child = self.child_pid.map_or_else(|| pid, |pid| pid.to_string());
                 format!("end pid {child} (`kill -KILL {child}`), then start again")
             }
-            _ if self.verdict == "unknown" => {
+            _ if self.verdict == Verdict::Unknown => {
                 format!("look whether it still runs; if you know that it does not, `{evict}`")
             }
             _ if self.flags.elsewhere => format!(
@@ -392,7 +390,9 @@ impl Holder {
             "state": self.state,
             "unresponsive_ms": self.unresponsive_ms,
         });
-        if let Some(lock) = self.older_lock.as_ref().filter(|_| self.reason == LEGACY_HOME_IN_USE) {
+        if let Some(lock) =
+            self.older_lock.as_ref().filter(|_| self.reason == Reason::LegacyHomeInUse)
+        {
             document["db"] = lock.db.as_deref().into();
             path_text::put(&mut document, "legacy_lock", &lock.path);
         }
@@ -418,7 +418,7 @@ impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let older_lock = self.older_lock.as_ref();
         let relation = match self.reason {
-            RESERVED => "is reserved for",
+            Reason::Reserved => "is reserved for",
             _ if older_lock.is_some() => "is kept out by",
             _ => "is held by",
         };
@@ -446,7 +446,7 @@ impl fmt::Display for Holder {
         if self.left.is_some() {
             return write!(f, ", which has ended, but something that it started keeps its lock");
         }
-        let certainty = if self.verdict == "unknown" { "may be alive" } else { "is alive" };
+        let certainty = if self.verdict == Verdict::Unknown { "may be alive" } else { "is alive" };
         write!(f, ", which {certainty}: {}", self.because())?;
         if let Some(lock) = older_lock {
             write!(f, " ({})", lock.path.display())?;

@@ -1,7 +1,6 @@
 //! The rules about one recorded owner: is it alive, how did it end, who stands in the way.
 
 pub(crate) mod autopsy;
-pub(crate) mod because;
 pub(crate) mod command_lock;
 pub(crate) mod ending;
 pub(crate) mod evidence;
@@ -13,7 +12,6 @@ pub(crate) mod older;
 pub(crate) mod orphan;
 pub(crate) mod request;
 
-pub(crate) use crate::owner::because::because;
 pub(crate) use crate::owner::evidence::{LiveCommandLine, needs_command_line};
 pub(crate) use crate::owner::judge::{is_held, judge_record, judgement, look};
 pub(crate) use crate::owner::request::InProgress;

@@ -2,7 +2,7 @@
 
 use rusqlite::Connection;
 
-use crate::liveness::{Judgement, Verdict};
+use crate::liveness::{Judgement, Ruling};
 use crate::owner::holder::Holder;
 use crate::owner::judgement;
 use crate::records::{Record, instances, markers};
@@ -33,7 +33,7 @@ impl InProgress {
         let requester = instances::by_id(connection, id)?.filter(Record::is_live);
         let Some(requester) = requester else { return Ok(None) };
         let judged = judgement(inner, &requester);
-        let is_dead = matches!(judged.verdict, Verdict::Dead(_));
+        let is_dead = matches!(judged.ruling, Ruling::Dead(_));
         Ok((!is_dead).then_some(Self { marker, requester, judged }))
     }
 

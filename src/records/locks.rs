@@ -9,9 +9,10 @@ use serde_json::{Value, json};
 
 use crate::process::Observer;
 use crate::records::events::EventRecord;
-use crate::records::instances::EndReason;
 use crate::store::{Deferred, Tx};
-use crate::{IdentityHash, InstanceId, LockName, ProfileName, Result, Scope, liveness, sys};
+use crate::{
+    IdentityHash, InstanceId, LockName, ProfileName, Reason, Result, Scope, liveness, sys,
+};
 
 /// The longest time to live, in milliseconds: a stored lease that lies further ahead was not
 /// written by us.
@@ -276,14 +277,14 @@ pub(crate) fn renew(
 }
 
 /// Why a lock ended, and who did it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct LockEnd<'a> {
-    pub(crate) reason: &'a str,
+    pub(crate) reason: Reason,
     pub(crate) by: Option<&'a str>,
 }
 
 /// Ends a lock that still has this fence; false when it has ended already.
-pub(crate) fn end(tx: &Tx<'_>, name: &LockName, fence: i64, how: LockEnd<'_>) -> Result<bool> {
+pub(crate) fn end(tx: &Tx<'_>, name: &LockName, fence: i64, how: &LockEnd<'_>) -> Result<bool> {
     let instance: Option<i64> = tx
         .prepare_cached(
             "DELETE FROM scoped_locks WHERE scope = ?1 AND identity_hash = ?2 AND fence = ?3
@@ -302,7 +303,7 @@ pub(crate) const ENDED_AT_ONCE: usize = 500;
 
 /// Ends locks that were taken from one row, at most [`ENDED_AT_ONCE`]; how many those were. With
 /// fewer than that none is left.
-pub(crate) fn end_some_of(tx: &Tx<'_>, instance: InstanceId, how: LockEnd<'_>) -> Result<usize> {
+pub(crate) fn end_some_of(tx: &Tx<'_>, instance: InstanceId, how: &LockEnd<'_>) -> Result<usize> {
     let locks = some_of_instance(tx, instance, ENDED_AT_ONCE)?;
     for lock in &locks {
         end(tx, &lock.name, lock.fence, how)?;
@@ -321,8 +322,8 @@ impl Deferred for LockRelease {
     fn write(&self, tx: &Tx<'_>) -> Result<()> {
         // A store that was restored from before there were locks has none to end.
         if exists(tx)? {
-            let how = LockEnd { reason: EndReason::Released.as_str(), by: None };
-            end(tx, &self.name, self.fence, how)?;
+            let how = LockEnd { reason: Reason::Released, by: None };
+            end(tx, &self.name, self.fence, &how)?;
         }
         Ok(())
     }
@@ -338,8 +339,8 @@ pub(crate) fn end_left_of(tx: &Tx<'_>, instance: InstanceId) -> Result<bool> {
         .query_row([instance.as_i64()], |row| Ok((row.get(0)?, row.get(1)?)))
         .optional()?;
     let Some((reason, by)) = ended else { return Ok(false) };
-    let how = LockEnd { reason: reason.as_deref().unwrap_or_default(), by: by.as_deref() };
-    Ok(end_some_of(tx, instance, how)? == ENDED_AT_ONCE)
+    let how = LockEnd { reason: Reason::from(reason.unwrap_or_default()), by: by.as_deref() };
+    Ok(end_some_of(tx, instance, &how)? == ENDED_AT_ONCE)
 }
 
 fn record_end(
@@ -347,7 +348,7 @@ fn record_end(
     name: &LockName,
     instance: InstanceId,
     fence: i64,
-    how: LockEnd<'_>,
+    how: &LockEnd<'_>,
 ) -> Result<()> {
     let owner: Option<(Option<String>, Option<sys::Pid>)> = tx
         .prepare_cached("SELECT profile, pid FROM instances WHERE id = ?1")?
@@ -402,7 +403,7 @@ pub(crate) fn how_it_ended(
     connection: &Connection,
     instance: InstanceId,
     fence: i64,
-) -> Result<Option<(String, Option<String>)>> {
+) -> Result<Option<(Reason, Option<String>)>> {
     let ended = connection
         .prepare_cached(
             "SELECT json_extract(detail, '$.reason'), json_extract(detail, '$.by') FROM events
@@ -410,7 +411,7 @@ pub(crate) fn how_it_ended(
              ORDER BY id DESC LIMIT 1",
         )?
         .query_row((LOCK_ENDED, instance.as_i64(), fence), |row| {
-            Ok((row.get::<_, Option<String>>(0)?.unwrap_or_default(), row.get(1)?))
+            Ok((row.get::<_, Option<String>>(0)?.unwrap_or_default().into(), row.get(1)?))
         })
         .optional()?;
     Ok(ended)

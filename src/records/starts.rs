@@ -95,5 +95,5 @@ pub(crate) fn last_end_was_abnormal(tx: &Tx<'_>, office: &Office) -> Result<bool
             Ok((row.get(0)?, row.get(1)?))
         })
         .optional()?;
-    Ok(last.is_some_and(|(reason, exit_code)| instances::is_abnormal(&reason, exit_code)))
+    Ok(last.is_some_and(|(reason, exit_code)| instances::is_abnormal(&reason.into(), exit_code)))
 }

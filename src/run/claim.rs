@@ -13,7 +13,7 @@ use crate::run::notice::Notice;
 use crate::run::plan::Run;
 use crate::scoped::ask;
 use crate::sys::supervise;
-use crate::{Claim, Desired, Error, Evicted, Holder, Profile, Result, Tenure};
+use crate::{Claim, Desired, Error, Evicted, Holder, Profile, Reason, Result, Tenure, Verdict};
 
 pub(crate) enum Claimed {
     Granted(Tenure),
@@ -78,7 +78,9 @@ impl Run {
                 (self.tell)(&Notice::LeftOver { office, process });
             }
         }
-        if let Some(evicted) = tenure.evicted().filter(|evicted| evicted.reason != "re_executed") {
+        if let Some(evicted) =
+            tenure.evicted().filter(|evicted| evicted.reason != Reason::ReExecuted)
+        {
             self.tell_of_evicted(&office.to_string(), evicted);
         }
         // Of one that was replaced, enough has been said.
@@ -134,7 +136,7 @@ impl Run {
         let is_over = || {
             Ok::<_, Error>(
                 storm.after_refusal
-                    && profile.status_of(kind)?.verdict == "dead"
+                    && profile.status_of(kind)?.verdict == Verdict::Dead
                     && !ask::any_is_held(inner, &self.claim.locks)?,
             )
         };

@@ -92,7 +92,7 @@ impl fmt::Display for Notice<'_> {
                 f,
                 "{what}: took the place of {}, which is dead ({})",
                 process(evicted.pid),
-                evicted.reason.replace('_', " ")
+                evicted.reason.in_words()
             ),
             Self::EndedRemains { what, pid } => {
                 write!(f, "{what}: ended pid {pid}, which that one had left behind")

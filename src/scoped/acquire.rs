@@ -24,7 +24,7 @@ use crate::scoped::survey;
 use crate::scoped::survey::{LockClaim, LockWay, Surveyed};
 use crate::scoped::unlock::end_if_without_purpose;
 use crate::store::{Inner, OwnRow, Tx};
-use crate::{Evicted, Holder, InstanceId, LockName, Nonce, Result, Wanted};
+use crate::{Evicted, Holder, InstanceId, LockName, Nonce, Reason, Result, Wanted};
 
 /// A lock that was granted.
 #[derive(Clone, Debug)]
@@ -121,8 +121,8 @@ pub(crate) fn take(
             }
             LockWay::Free => None,
             LockWay::LeftOver(row) => {
-                let how = LockEnd { reason: EndReason::Released.as_str(), by: None };
-                locks::end(tx, &row.name, row.fence, how)?;
+                let how = LockEnd { reason: Reason::Released, by: None };
+                locks::end(tx, &row.name, row.fence, &how)?;
                 None
             }
             LockWay::FromTheDead(record, reason) => {
@@ -132,8 +132,8 @@ pub(crate) fn take(
                 ending::end_other(tx, record.id, &end)?;
                 // Of one with very many, this one may be left.
                 if let Some(row) = locks::by_name(tx, &request.name)? {
-                    let how = LockEnd { reason: reason.as_str(), by: None };
-                    locks::end(tx, &row.name, row.fence, how)?;
+                    let how = LockEnd { reason: reason.into(), by: None };
+                    locks::end(tx, &row.name, row.fence, &how)?;
                 }
                 Some(Evicted::of(&record, reason, aside))
             }
@@ -143,8 +143,8 @@ pub(crate) fn take(
                     EndReason::Evicted => format!("pid {pid}, which found it stopped"),
                     _ => format!("pid {pid}"),
                 };
-                let how = LockEnd { reason: reason.as_str(), by: Some(&by) };
-                locks::end(tx, &row.name, row.fence, how)?;
+                let how = LockEnd { reason: reason.into(), by: Some(&by) };
+                locks::end(tx, &row.name, row.fence, &how)?;
                 end_if_without_purpose(tx, &record, &by)?;
                 // From itself, under another record, is from nobody.
                 (!reason.goes_on()).then(|| Evicted::of(&record, reason, aside))

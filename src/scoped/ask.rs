@@ -4,13 +4,13 @@ use rusqlite::Connection;
 use serde_json::{Value, json};
 
 use crate::clock::rfc3339;
-use crate::liveness::{Flags, Judgement, Verdict};
-use crate::owner::{LiveCommandLine, because, held_lock, judge_record, judgement, look};
+use crate::liveness::{Flags, Judgement, Ruling};
+use crate::owner::{LiveCommandLine, held_lock, judge_record, judgement, look};
 use crate::process::command_line;
 use crate::records::{LockRow, Record, conflicts, instances, locks, waiters};
 use crate::scoped::request::LockRequest;
 use crate::store::Inner;
-use crate::{Conflict, InstanceId, Kind, LockName, ProfileName, Result, sys};
+use crate::{Conflict, InstanceId, Kind, LockName, ProfileName, Reason, Result, Verdict, sys};
 
 /// How often the question starts over because locks changed hands while it was looking.
 const ATTEMPTS: usize = 4;
@@ -32,10 +32,10 @@ pub struct LockReport {
     pub instance: InstanceId,
     /// Rises with every change of holder.
     pub fence: i64,
-    /// `alive`, `dead` or `unknown`: a dead holder's lock is free for whoever asks.
-    pub verdict: &'static str,
-    /// Why, in snake case.
-    pub reason: &'static str,
+    /// Whether its holder is alive; a dead holder's lock is free for the next who asks.
+    pub verdict: Verdict,
+    /// Why.
+    pub reason: Reason,
     /// What else is to be known of the holder.
     pub flags: Flags,
     /// When it was acquired: Unix milliseconds, wall time.
@@ -75,8 +75,8 @@ impl LockReport {
             child_pid: record.child_pid,
             instance: record.id,
             fence: row.fence,
-            verdict: judged.verdict.as_str(),
-            reason: judged.verdict.reason(),
+            verdict: judged.ruling.verdict(),
+            reason: judged.ruling.reason(),
             flags: judged.flags,
             acquired_at_ms: row.acquired_at_ms,
             lease_remaining_ms: held_lock::remaining_ms(inner, &row),
@@ -91,7 +91,7 @@ impl LockReport {
     /// Why the verdict was reached, as a clause for people.
     #[must_use]
     pub fn because(&self) -> &'static str {
-        because(self.reason)
+        self.reason.because()
     }
 
     /// The lock as the CLI's JSON shows it.
@@ -165,9 +165,9 @@ fn waiter(
 ) -> Result<Option<LockWaiter>> {
     let Some(record) = instances::by_id(connection, id)? else { return Ok(None) };
     let judged = judgement(inner, &record);
-    Ok(match judged.verdict {
-        Verdict::Dead(_) => None,
-        Verdict::Alive(_) | Verdict::Unknown(_) => {
+    Ok(match judged.ruling {
+        Ruling::Dead(_) => None,
+        Ruling::Alive(_) | Ruling::Unknown(_) => {
             Some(LockWaiter { profile: record.profile, pid: record.pid, instance: id, since_ms })
         }
     })
@@ -183,9 +183,9 @@ pub(crate) fn any_is_held(inner: &Inner, requests: &[LockRequest]) -> Result<boo
             let Some(record) = record.filter(Record::is_live) else { continue };
             let lease = row.lease(inner.observer(), inner.clock().boot_ms());
             let judged = judge_record(inner, &record, lease, &LiveCommandLine::not_read());
-            match judged.verdict {
-                Verdict::Dead(_) => {}
-                Verdict::Alive(_) | Verdict::Unknown(_) => return Ok(true),
+            match judged.ruling {
+                Ruling::Dead(_) => {}
+                Ruling::Alive(_) | Ruling::Unknown(_) => return Ok(true),
             }
         }
         Ok(false)
@@ -206,7 +206,7 @@ pub(super) fn locks(inner: &Inner) -> Result<Vec<LockReport>> {
         let reports: Vec<LockReport> =
             inner.with_clear_sight(|| Ok(entries.into_iter().map(report).collect()))?;
         let dead: Vec<&LockReport> =
-            reports.iter().filter(|report| report.verdict == "dead").collect();
+            reports.iter().filter(|report| report.verdict == Verdict::Dead).collect();
         // A holder may have let go, and another one come, since the snapshot was taken.
         let changed = !dead.is_empty()
             && inner.read(|connection| {

@@ -12,7 +12,7 @@ use crate::owner::ending;
 use crate::records::{End, EndReason, LockEnd, locks};
 use crate::scoped::acquire::{GrantedLock, PreviousLock};
 use crate::{
-    ErrorKind, Evicted, InstanceId, LockName, LossWatch, Lost, Released, Result, Standing,
+    ErrorKind, Evicted, InstanceId, LockName, LossWatch, Lost, Reason, Released, Result, Standing,
 };
 
 /// A scoped lock held by this process. Dropping it releases the lock, unless another guard of this
@@ -163,8 +163,8 @@ impl ScopedLock {
         inner.let_go(
             &held,
             |tx| {
-                let how = LockEnd { reason: EndReason::Released.as_str(), by: None };
-                let was_held = locks::end(tx, &self.granted.name, self.granted.fence, how)?;
+                let how = LockEnd { reason: Reason::Released, by: None };
+                let was_held = locks::end(tx, &self.granted.name, self.granted.fence, &how)?;
                 if is_last {
                     ending::end_own(tx, *instance, nonce_hash, &end)?;
                 }
@@ -198,7 +198,7 @@ fn verify(footing: &OwnedRow, lock: &GrantedLock) -> Result<Standing> {
 pub(crate) fn how_it_was_lost(
     connection: &Connection,
     lock: &GrantedLock,
-) -> Result<Option<(String, Option<String>)>> {
+) -> Result<Option<(Reason, Option<String>)>> {
     // An older copy of the store may know of no locks at all; then our row is missing, too.
     if !locks::exists(connection)? {
         return Ok(None);
@@ -210,7 +210,7 @@ pub(crate) fn how_it_was_lost(
     let ended = locks::how_it_ended(connection, lock.instance, lock.fence)?;
     // Too long ago for the events: whatever nobody remembers was not let go by its owner, who looks
     // more often than that, unless somebody stopped it.
-    Ok(Some(ended.unwrap_or_else(|| (EndReason::Evicted.as_str().to_owned(), None))))
+    Ok(Some(ended.unwrap_or_else(|| (Reason::Evicted, None))))
 }
 
 impl Drop for ScopedLock {

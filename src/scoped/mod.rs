@@ -145,8 +145,8 @@ impl Store {
 /// last lock.
 fn release_some_of(tx: &transaction::Tx<'_>, row: &OwnRow, is_office: bool) -> Result<usize> {
     let released = instances::EndReason::Released;
-    let how = LockEnd { reason: released.as_str(), by: None };
-    let count = locks::end_some_of(tx, row.instance, how)?;
+    let how = LockEnd { reason: released.into(), by: None };
+    let count = locks::end_some_of(tx, row.instance, &how)?;
     if !is_office && count < locks::ENDED_AT_ONCE {
         ending::end_own(tx, row.instance, &row.nonce.hash(), &instances::End::new(released))?;
     }

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 
 use crate::claim::judge_to_end;
-use crate::liveness::{DeadReason, Lease, Verdict};
+use crate::liveness::{DeadReason, Lease, Ruling};
 use crate::owner::{LiveCommandLine, autopsy, ending, judgement, needs_command_line};
 use crate::records::locks::ENDED_AT_ONCE;
 use crate::records::{End, EndReason, LockEnd, LockRow, Record, instances, locks};
@@ -46,7 +46,7 @@ fn suspect(inner: &Inner, owner: InstanceId) -> Result<Option<Suspect>> {
     let (is_dead, has_lease, reads_command_line) = inner.read(|connection| {
         let judged = judgement(inner, &record);
         Ok((
-            matches!(judged.verdict, Verdict::Dead(_)),
+            matches!(judged.ruling, Ruling::Dead(_)),
             locks::has_lease(connection, owner)?,
             needs_command_line(&judged.evidence),
         ))
@@ -73,9 +73,9 @@ fn remove_of(
     if !record.is_live() {
         return Ok(!locks::end_left_of(tx, *owner)?);
     }
-    match judge_to_end(inner, &record, Lease::None, command_line).verdict {
-        Verdict::Dead(reason) => end_dead(tx, inner, &record, reason, by, removed),
-        Verdict::Alive(_) | Verdict::Unknown(_) => {
+    match judge_to_end(inner, &record, Lease::None, command_line).ruling {
+        Ruling::Dead(reason) => end_dead(tx, inner, &record, reason, by, removed),
+        Ruling::Alive(_) | Ruling::Unknown(_) => {
             end_leases(tx, inner, &record, command_line, by, removed)
         }
     }
@@ -97,13 +97,13 @@ fn end_dead(
         ending::end_other(tx, record.id, &end)?;
     } else {
         let end = autopsy::explain(tx, inner, record.id, &end)?;
-        let how = LockEnd { reason: end.reason.as_str(), by: end.by.as_deref() };
+        let how = LockEnd { reason: end.reason.into(), by: end.by.as_deref() };
         for lock in &locks {
-            locks::end(tx, &lock.name, lock.fence, how)?;
+            locks::end(tx, &lock.name, lock.fence, &how)?;
         }
     }
     let are_all = locks.len() < ENDED_AT_ONCE;
-    removed.extend(locks.into_iter().map(|row| told(row, record, Verdict::Dead(reason))));
+    removed.extend(locks.into_iter().map(|row| told(row, record, Ruling::Dead(reason))));
     Ok(are_all)
 }
 
@@ -117,7 +117,7 @@ fn end_leases(
     removed: &mut Vec<UnlockedLock>,
 ) -> Result<bool> {
     let judged = judge_to_end(inner, record, Lease::Expired, command_line);
-    let Verdict::Dead(reason) = judged.verdict else { return Ok(true) };
+    let Ruling::Dead(reason) = judged.ruling else { return Ok(true) };
     let now_boot_ms = inner.clock().boot_ms();
     let mut left = false;
     let mut count = 0;
@@ -129,23 +129,23 @@ fn end_leases(
             left = true;
             break;
         }
-        let how = LockEnd { reason: EndReason::Dead(reason).as_str(), by: Some(by) };
-        locks::end(tx, &row.name, row.fence, how)?;
-        removed.push(told(row, record, judged.verdict));
+        let how = LockEnd { reason: reason.into(), by: Some(by) };
+        locks::end(tx, &row.name, row.fence, &how)?;
+        removed.push(told(row, record, judged.ruling));
         count += 1;
     }
     end_if_without_purpose(tx, record, by)?;
     Ok(!left)
 }
 
-fn told(row: LockRow, record: &Record, verdict: Verdict) -> UnlockedLock {
+fn told(row: LockRow, record: &Record, ruling: Ruling) -> UnlockedLock {
     UnlockedLock {
         name: row.name,
         profile: record.profile.clone(),
         pid: record.pid,
         instance: record.id,
         fence: row.fence,
-        verdict: verdict.as_str(),
-        reason: verdict.reason(),
+        verdict: ruling.verdict(),
+        reason: ruling.reason(),
     }
 }

@@ -127,7 +127,7 @@ pub(crate) fn survey(
                     }
                     Some(_) | None => {
                         if count == Count::Yes {
-                            refuse(tx, claim, &row, judged.verdict.reason())?;
+                            refuse(tx, claim, &row, judged.ruling.reason().as_str())?;
                         }
                         let mut holder = Box::new(Holder::of_lock(&record, &row, &judged));
                         holder.add_what_it_said(tx, inner, &record)?;

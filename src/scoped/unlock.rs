@@ -2,13 +2,13 @@
 
 use crate::claim::judge_to_end;
 use crate::claim::sweep::{Orphans, evict_orphans};
-use crate::liveness::{Judgement, Verdict};
-#[cfg(feature = "cli")]
-use crate::owner::because::because;
+use crate::liveness::{Judgement, Ruling};
 use crate::owner::{LiveCommandLine, ending, judgement, needs_command_line};
 use crate::records::{End, EndReason, LockEnd, LockRow, Record, instances, locks};
 use crate::store::{Inner, Tx};
-use crate::{Force, Holder, InstanceId, LockName, ProfileName, Result, Wanted, sys};
+use crate::{
+    Force, Holder, InstanceId, LockName, ProfileName, Reason, Result, Verdict, Wanted, sys,
+};
 
 /// What came of [`Store::unlock`](crate::Store::unlock).
 #[derive(Clone, Debug)]
@@ -37,18 +37,10 @@ pub struct UnlockedLock {
     pub instance: InstanceId,
     /// The fence, which the next holder's exceeds.
     pub fence: i64,
-    /// What was known of the holder: `alive`, `dead` or `unknown`.
-    pub verdict: &'static str,
+    /// What was known of the holder.
+    pub verdict: Verdict,
     /// Why.
-    pub reason: &'static str,
-}
-
-impl UnlockedLock {
-    /// What was known of the holder, in words.
-    #[cfg(feature = "cli")]
-    pub(crate) fn because(&self) -> &'static str {
-        because(self.reason)
-    }
+    pub reason: Reason,
 }
 
 pub(super) fn unlock(inner: &Inner, name: &LockName, force: Force, by: &str) -> Result<Unlocked> {
@@ -57,13 +49,13 @@ pub(super) fn unlock(inner: &Inner, name: &LockName, force: Force, by: &str) -> 
         let row = if locks::exists(tx)? { locks::by_name(tx, name)? } else { None };
         let found = row.map(|row| look(tx, inner, row, &command_line)).transpose()?.flatten();
         if let Some(found) = found {
-            return match found.judged.verdict {
-                Verdict::Alive(_) | Verdict::Unknown(_) if force == Force::No => {
+            return match found.judged.ruling {
+                Ruling::Alive(_) | Ruling::Unknown(_) if force == Force::No => {
                     let mut holder = Holder::of_lock(&found.record, &found.row, &found.judged);
                     holder.add_what_it_said(tx, inner, &found.record)?;
                     Ok(Unlocked::Refused(Box::new(holder)))
                 }
-                Verdict::Alive(_) | Verdict::Unknown(_) | Verdict::Dead(_) => {
+                Ruling::Alive(_) | Ruling::Unknown(_) | Ruling::Dead(_) => {
                     remove(tx, found, by).map(Unlocked::Done)
                 }
             };
@@ -126,17 +118,17 @@ fn look(
 /// Ends a lock: with the row of a dead owner, alone that of any other.
 fn remove(tx: &Tx<'_>, found: Found, by: &str) -> Result<UnlockedLock> {
     let Found { row, record, judged } = found;
-    let reason = match judged.verdict {
-        Verdict::Dead(reason) => EndReason::Dead(reason),
-        Verdict::Alive(_) | Verdict::Unknown(_) => EndReason::Evicted,
+    let reason = match judged.ruling {
+        Ruling::Dead(reason) => EndReason::Dead(reason),
+        Ruling::Alive(_) | Ruling::Unknown(_) => EndReason::Evicted,
     };
-    if let Verdict::Dead(_) = judged.verdict
+    if let Ruling::Dead(_) = judged.ruling
         && !reason.is_of_the_lease()
     {
         ending::end_other(tx, record.id, &End::new(reason).by(by))?;
     } else {
-        let how = LockEnd { reason: reason.as_str(), by: Some(by) };
-        locks::end(tx, &row.name, row.fence, how)?;
+        let how = LockEnd { reason: reason.into(), by: Some(by) };
+        locks::end(tx, &row.name, row.fence, &how)?;
         end_if_without_purpose(tx, &record, by)?;
     }
     Ok(UnlockedLock {
@@ -145,8 +137,8 @@ fn remove(tx: &Tx<'_>, found: Found, by: &str) -> Result<UnlockedLock> {
         pid: record.pid,
         instance: record.id,
         fence: row.fence,
-        verdict: judged.verdict.as_str(),
-        reason: judged.verdict.reason(),
+        verdict: judged.ruling.verdict(),
+        reason: judged.ruling.reason(),
     })
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use rusqlite::Connection;
 
-use crate::liveness::{Lease, Verdict};
+use crate::liveness::{Lease, Ruling};
 use crate::owner::{LiveCommandLine, judge_record, judgement, needs_command_line};
 use crate::records::profiles::profiles;
 use crate::records::{instances, runtime};
@@ -12,7 +12,7 @@ use crate::status::recorded::{HolderLooks, OfficeSnapshot, Recorded};
 use crate::status::report::{LastEnd, Report};
 use crate::status::{ended, recorded};
 use crate::store::Inner;
-use crate::{InstanceId, Kind, Office, ProfileName, Result, owner, sys};
+use crate::{InstanceId, Kind, Office, ProfileName, Reason, Result, Verdict, owner, sys};
 
 /// How often a question starts over because the office changed hands while it was looking.
 const ATTEMPTS: usize = 4;
@@ -66,7 +66,7 @@ pub(crate) fn report_all(
 /// What is true of an office, or whether an owner of a lost store may be at work in it.
 fn resolve(looks: &mut HolderLooks<'_>, office: &Office, known: OfficeSnapshot) -> Result<Report> {
     let report = resolve_recorded(looks, office, known)?;
-    if report.verdict != "dead" {
+    if report.verdict != Verdict::Dead {
         return Ok(report);
     }
     if let Some(orphan) = looks.orphan()? {
@@ -87,7 +87,7 @@ fn resolve_recorded(
     known: OfficeSnapshot,
 ) -> Result<Report> {
     let own = resolve_as(looks, office, &office.profile, known.own)?;
-    if own.verdict != "dead" {
+    if own.verdict != Verdict::Dead {
         return Ok(own);
     }
     let servers = match known.servers {
@@ -100,7 +100,7 @@ fn resolve_recorded(
     for (server, recorded) in servers {
         let report = resolve_as(looks, &server, &office.profile, recorded)?;
         // Who ended, or serves it no more since.
-        if report.verdict == "dead" || !report.serves.contains(&office.profile) {
+        if report.verdict == Verdict::Dead || !report.serves.contains(&office.profile) {
             continue;
         }
         let is_alive = report.running;
@@ -123,7 +123,7 @@ fn resolve_as(
     for _ in 0..ATTEMPTS {
         let Some(record) = known.live else { break };
         let judged = looks.at(&record);
-        if matches!(judged.verdict, Verdict::Dead(_)) {
+        if matches!(judged.ruling, Ruling::Dead(_)) {
             // It may have let go, and another one come, since the snapshot was taken.
             let again = ended::read(inner, |connection| {
                 recorded::recorded(inner, connection, office, profile)
@@ -133,13 +133,13 @@ fn resolve_as(
                 continue;
             }
         }
-        let last_end = match judged.verdict {
-            Verdict::Dead(reason) => {
+        let last_end = match judged.ruling {
+            Ruling::Dead(reason) => {
                 let end = ended::unrecorded_end(inner, &record, reason)?;
-                let reason = end.reason.as_str().to_owned();
+                let reason = end.reason.into();
                 Some(LastEnd { reason, by: end.by, at_ms: None })
             }
-            Verdict::Alive(_) | Verdict::Unknown(_) => {
+            Ruling::Alive(_) | Ruling::Unknown(_) => {
                 known.last_ended.as_ref().and_then(ended::last_end)
             }
         };
@@ -163,7 +163,7 @@ fn resolve_as(
         return Ok(Report { desired: known.desired, ..Report::never_claimed(office.clone()) });
     };
     let report = Report {
-        reason: ended.end_reason.clone().unwrap_or_default(),
+        reason: ended.end_reason.clone().unwrap_or(Reason::Other("".into())),
         desired: known.desired,
         last_end: ended::last_end(&ended),
         ..Report::of(office, &ended)
@@ -196,10 +196,10 @@ pub(crate) fn running_pid(inner: &Inner, office: &Office) -> Result<Option<sys::
             }
             Ok(judge_record(inner, &record, Lease::None, &LiveCommandLine::read(&record)))
         })?;
-        match judged.verdict {
-            Verdict::Alive(_) => return Ok(record.pid),
-            Verdict::Unknown(_) => return Ok(None),
-            Verdict::Dead(_) => dead = Some(record.id),
+        match judged.ruling {
+            Ruling::Alive(_) => return Ok(record.pid),
+            Ruling::Unknown(_) => return Ok(None),
+            Ruling::Dead(_) => dead = Some(record.id),
         }
     }
     Ok(None)

@@ -3,14 +3,12 @@
 use serde_json::{Value, json};
 
 use crate::clock::rfc3339;
-use crate::liveness::{Lease, Verdict};
-#[cfg(feature = "cli")]
-use crate::owner::because::because;
+use crate::liveness::{Lease, Ruling};
 use crate::owner::look;
 use crate::records::{Record, instances};
 use crate::status::ended;
 use crate::store::Inner;
-use crate::{InstanceId, Office, Result, sys};
+use crate::{InstanceId, Office, Reason, Result, sys};
 
 /// One incarnation of an office, as the history tells it.
 #[derive(Clone, Debug)]
@@ -25,9 +23,9 @@ pub struct Incarnation {
     pub started_at_ms: i64,
     /// When its end was recorded; `None` while it is on record as live.
     pub ended_at_ms: Option<i64>,
-    /// Why it ended, in snake case. Present without `ended_at_ms` when it is dead and nobody has
+    /// Why it ended. Present without `ended_at_ms` when it is dead and nobody has
     /// recorded that yet.
-    pub end_reason: Option<String>,
+    pub end_reason: Option<Reason>,
     /// Who ended it, if they said so.
     pub ended_by: Option<String>,
     /// The exit code of a `run`'s command.
@@ -39,12 +37,6 @@ pub struct Incarnation {
 }
 
 impl Incarnation {
-    /// Why it ended, in words.
-    #[cfg(feature = "cli")]
-    pub(crate) fn because(&self) -> &'static str {
-        because(self.end_reason.as_deref().unwrap_or_default())
-    }
-
     /// The incarnation as the CLI's JSON shows it.
     #[must_use]
     pub fn to_json(&self) -> Value {
@@ -93,12 +85,12 @@ fn incarnations(inner: &Inner, office: &Office, records: Vec<Record>) -> Result<
             if !record.is_live() {
                 return Ok(recorded);
             }
-            let Verdict::Dead(reason) = look(inner, &record, Lease::None).verdict else {
+            let Ruling::Dead(reason) = look(inner, &record, Lease::None).ruling else {
                 return Ok(recorded);
             };
             let end = ended::unrecorded_end(inner, &record, reason)?;
             Ok(Incarnation {
-                end_reason: Some(end.reason.as_str().to_owned()),
+                end_reason: Some(end.reason.into()),
                 ended_by: end.by,
                 signal: end.signal.map(i64::from),
                 detail: end.detail,

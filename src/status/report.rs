@@ -11,13 +11,14 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::clock::rfc3339;
-use crate::liveness::{Boot, Evidence, Flags, Judgement, Verdict};
-use crate::owner::because::{ORPHANED_ANCHOR, because_seen};
+use crate::liveness::{Boot, Evidence, Flags, Judgement, Ruling};
 use crate::process::{Orphan, command_line};
 use crate::records::runtime::{PlatformStatus, RuntimeStatus};
 use crate::records::{Record, runtime};
 use crate::store::Inner;
-use crate::{Desired, HeldLock, InstanceId, Marker, Office, ProfileName, state, sys};
+use crate::{
+    Desired, HeldLock, InstanceId, Marker, Office, ProfileName, Reason, Verdict, state, sys,
+};
 
 /// A question answers quickly or says that it cannot. A writer never stands in its way; only a
 /// program that has the whole database for itself does.
@@ -37,10 +38,10 @@ pub struct Report {
     pub office: Office,
     /// Whether its holder is known to be alive.
     pub running: bool,
-    /// `alive`, `dead` or `unknown`.
-    pub verdict: &'static str,
-    /// Why, in snake case; `never_claimed` when there is no record.
-    pub reason: String,
+    /// Whether its holder is alive, as far as it can be told.
+    pub verdict: Verdict,
+    /// Why; [`Reason::NeverClaimed`] when there is no record.
+    pub reason: Reason,
     /// What else is to be known of the holder.
     pub flags: Flags,
     /// The recorded process, in its own pid namespace. Of a dead holder too: check `running`.
@@ -102,8 +103,8 @@ pub struct Report {
 /// How an incarnation ended.
 #[derive(Clone, Debug)]
 pub struct LastEnd {
-    /// Why, in snake case.
-    pub reason: String,
+    /// Why.
+    pub reason: Reason,
     /// Who did it, if they said so.
     pub by: Option<String>,
     /// When that was recorded: Unix milliseconds, wall time. `None`: it was found dead just now,
@@ -118,8 +119,8 @@ impl Report {
         Self {
             office,
             running: false,
-            verdict: "dead",
-            reason: "never_claimed".to_owned(),
+            verdict: Verdict::Dead,
+            reason: Reason::NeverClaimed,
             flags: Flags::default(),
             pid: None,
             child_pid: None,
@@ -169,8 +170,8 @@ impl Report {
     /// be at work all the same.
     pub(crate) fn orphaned(self, orphan: &Orphan) -> Self {
         Self {
-            verdict: "unknown",
-            reason: ORPHANED_ANCHOR.to_owned(),
+            verdict: Verdict::Unknown,
+            reason: Reason::OrphanedAnchor,
             pid: orphan.pid,
             child_pid: None,
             instance: None,
@@ -182,9 +183,9 @@ impl Report {
 
     pub(super) fn judged(self, judged: &Judgement) -> Self {
         Self {
-            running: matches!(judged.verdict, Verdict::Alive(_)),
-            verdict: judged.verdict.as_str(),
-            reason: judged.verdict.reason().to_owned(),
+            running: matches!(judged.ruling, Ruling::Alive(_)),
+            verdict: judged.ruling.verdict(),
+            reason: judged.ruling.reason(),
             flags: judged.flags,
             evidence: judged.evidence,
             ..self
@@ -196,8 +197,8 @@ impl Report {
         let Statement { runtime, platforms, serves } = known;
         let wall_ms = inner.clock().wall_ms();
         let said = runtime.as_ref().and_then(|runtime| runtime.state.clone());
-        self.state = said.filter(|word| self.verdict != "dead" || state::is_final(word));
-        if self.verdict != "dead" {
+        self.state = said.filter(|word| self.verdict != Verdict::Dead || state::is_final(word));
+        if self.verdict != Verdict::Dead {
             self.unresponsive_ms =
                 runtime::unresponsive_ms(record, runtime.as_ref(), inner.boot_time(), wall_ms);
         }
@@ -209,7 +210,7 @@ impl Report {
                 .contains(at_ms)
         };
         // Nobody is served by the dead.
-        let serves = if self.verdict == "dead" { Vec::new() } else { serves };
+        let serves = if self.verdict == Verdict::Dead { Vec::new() } else { serves };
         self.stale = !spoken.is_empty() && !spoken.iter().flatten().any(is_recent);
         Self { runtime, platforms, serves, ..self }
     }
@@ -232,7 +233,7 @@ impl Report {
     /// Why the verdict was reached, as a clause for people.
     #[must_use]
     pub fn because(&self) -> &'static str {
-        because_seen(&self.reason, self.flags, &self.evidence)
+        self.reason.because_seen(self.flags, &self.evidence)
     }
 
     /// The report as the CLI's JSON shows it.
@@ -274,7 +275,7 @@ impl Report {
             "heartbeat_at": self.heartbeat_at_ms.and_then(rfc3339),
             "runtime": self.runtime.as_ref().map(|said| said.to_json(self.state.as_deref())),
             "platforms": self.platforms.iter().map(|said| {
-                (said.platform.clone(), said.to_json(self.verdict != "dead"))
+                (said.platform.clone(), said.to_json(self.verdict != Verdict::Dead))
             }).collect::<serde_json::Map<_, _>>(),
             "serves": self.serves.iter().map(ProfileName::as_str).collect::<Vec<_>>(),
             "served_by": self.served_by.as_ref().map(|office| json!({

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use crate::claim::older::judge;
-use crate::liveness::{AnchorState, Verdict};
+use crate::liveness::{AnchorState, Ruling};
 use crate::owner::older;
 use crate::owner::older::Looked;
 use crate::process::older::hold::{scratch, write_whole};
@@ -19,7 +19,7 @@ use crate::records::{Record, instances};
 use crate::status::answer;
 use crate::store::Inner;
 use crate::sys::StartTimeUnit;
-use crate::{Error, HeldLock, Office, Report, Result, Store, path_text, state, sys};
+use crate::{Error, HeldLock, Office, Report, Result, Store, Verdict, path_text, state, sys};
 
 /// What an export did with one file.
 #[derive(Clone, Debug)]
@@ -103,7 +103,7 @@ pub(crate) fn export(
 impl Export<'_> {
     /// Whoever holds the office, or may.
     fn holder(&self) -> Option<&Record> {
-        self.record.as_ref().filter(|_| self.report.verdict != "dead")
+        self.record.as_ref().filter(|_| self.report.verdict != Verdict::Dead)
     }
 
     /// Whose the files are, if they are another's.
@@ -153,9 +153,9 @@ impl Export<'_> {
             return None;
         }
         let lives = match judge(self.inner, &said, file).1 {
-            Verdict::Dead(_) => return None,
-            Verdict::Alive(_) => "lives",
-            Verdict::Unknown(_) => "may be alive",
+            Ruling::Dead(_) => return None,
+            Ruling::Alive(_) => "lives",
+            Ruling::Unknown(_) => "may be alive",
         };
         Some(format!("it names pid {}, which {lives}, and is not the holder here", said.pid))
     }

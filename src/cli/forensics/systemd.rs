@@ -7,7 +7,7 @@ use crate::cli::output::{Answer, Outcome, Style, exit};
 use crate::cli::{args, output};
 use crate::forensics::systemd::{SystemdCheck, own_unit, unit_name};
 use crate::forensics::{Fact, Unavailable};
-use crate::{Error, Report, Result, Span, StopPhases, stop_budget};
+use crate::{Error, Report, Result, Span, StopPhases, Verdict, stop_budget};
 
 pub(crate) fn systemd(global: &Global, arguments: &args::ForensicsSystemd) -> Outcome {
     let unit = match &arguments.unit {
@@ -45,7 +45,7 @@ fn holder(global: &Global) -> Result<Option<Report>> {
     let office = global.office()?;
     let Some(store) = global.existing()? else { return Ok(None) };
     let report = store.profile(office.profile.as_str())?.status_of(&office.kind)?;
-    Ok(Some(report).filter(|report| report.verdict != "dead"))
+    Ok(Some(report).filter(|report| report.verdict != Verdict::Dead))
 }
 
 fn phases(drain: Option<Duration>, holder: Option<&Report>) -> StopPhases {

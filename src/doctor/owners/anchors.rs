@@ -18,7 +18,7 @@ use crate::records::instances;
 use crate::store::ourselves;
 use crate::store::transaction::lost_owners;
 use crate::sys::Pid;
-use crate::{Error, InstanceId, Office, Result, sys};
+use crate::{Error, InstanceId, Office, Reason, Result, sys};
 
 /// An anchor file, and what the store says of it.
 struct AnchorFile {
@@ -95,7 +95,7 @@ fn ended_on(connection: &rusqlite::Connection, anchor: &str) -> Result<Option<St
     let record = instances::by_id(connection, InstanceId(id))?;
     Ok(record.map(|record| {
         let by = record.ended_by.as_ref().map_or_else(String::new, |by| format!(", by {by}"));
-        let reason = record.end_reason.as_deref().unwrap_or("unknown");
+        let reason = record.end_reason.as_ref().map_or("unknown", Reason::as_str);
         format!("{} ended ({reason}{by})", judged_owner::name(&record))
     }))
 }
@@ -174,7 +174,7 @@ pub(super) fn leaked_anchors(opened: &Opened) -> Result<Vec<Observation>> {
             "{} was held by {}, which is gone ({}); its anchor is still held by {who}",
             owner.name(),
             owner.pid(),
-            owner.judged.verdict.reason()
+            owner.judged.ruling.reason()
         );
         seen.push(Observation::warning(text).remedy(format!(
             "nothing has to be done, the next start takes its place; {}",

@@ -23,7 +23,7 @@ pub(crate) fn refuse_candidate(
 ) -> Result<ClaimOutcome> {
     let holder = &mut *obstacle.holder;
     if count == Count::Yes {
-        let (instance, reason) = (holder.instance, holder.reason);
+        let (instance, reason) = (holder.instance, holder.reason.as_str());
         let refused = match &holder.wanted {
             Wanted::Office(_) => Start::Refused { holder: instance, reason },
             Wanted::Lock(_) => Start::RefusedForLock { holder: instance, reason },

@@ -65,7 +65,7 @@ pub(crate) fn claim_once(
             }
             let recorded = ending::end_other(tx, record.id, &end)?;
             let abnormal =
-                recorded.is_some_and(|reason| instances::is_abnormal(reason.as_str(), None));
+                recorded.is_some_and(|reason| instances::is_abnormal(&reason.into(), None));
             (Some(Evicted::of(&record, reason, aside)), abnormal)
         }
         None => (None, starts::last_end_was_abnormal(tx, office)?),

@@ -7,12 +7,12 @@ use crate::office::options::{Replace, Succession};
 use crate::office::takeover::pursuit::{Asking, Insistence, Pursued, Pursuit};
 use crate::office::takeover::{Plan, TakeoverTarget};
 use crate::office::tenure::Replaced;
-use crate::owner::{because, judge};
+use crate::owner::judge;
 use crate::records::locks;
 use crate::stop_budget::KILL_GRACE;
 use crate::store::Inner;
 use crate::sys::Unproven;
-use crate::{Cancel, Force, Holder, LeftOver, Office, Result, Store, Wanted};
+use crate::{Cancel, Force, Holder, LeftOver, Office, Reason, Result, Store, Wanted};
 
 /// Brings the owners to an end, and claims.
 pub(crate) fn carry_out(
@@ -38,11 +38,11 @@ pub(crate) fn carry_out(
         match pursuit.finish(Insistence::Kill, cancel) {
             Pursued::Over { killed: was_killed } => killed.push(was_killed),
             Pursued::Cancelled | Pursued::TimedOut => {
-                return Ok(Claim::Held(still_there(inner, target, because::TIMED_OUT)?));
+                return Ok(Claim::Held(still_there(inner, target, Reason::TimedOut)?));
             }
             Pursued::CannotSignal(why) => {
                 tracing::warn!(pid = target.record.pid, %why, "cannot end the holder");
-                let mut holder = still_there(inner, target, because::CANNOT_SIGNAL)?;
+                let mut holder = still_there(inner, target, Reason::CannotSignal)?;
                 holder.is_our_ancestor = why == Unproven::Ancestor;
                 return Ok(Claim::Held(holder));
             }
@@ -76,11 +76,7 @@ pub(crate) fn carry_out(
 }
 
 /// Whoever was to be replaced, and why it was not.
-fn still_there(
-    inner: &Inner,
-    target: &TakeoverTarget,
-    reason: &'static str,
-) -> Result<Box<Holder>> {
+fn still_there(inner: &Inner, target: &TakeoverTarget, reason: Reason) -> Result<Box<Holder>> {
     let judged = judge::look(inner, &target.record, Lease::None);
     let mut holder = match &target.wanted {
         Wanted::Office(office) => Holder::of(&target.record, office, &judged),

@@ -27,7 +27,7 @@ use crate::office::claim::candidate::ClaimOutcome;
 use crate::process::Orphan;
 use crate::records::{NewMarker, Record};
 use crate::store::{Inner, Tx};
-use crate::{Holder, InstanceId, LeftOver, Marker, MarkerName, Nonce, Result, Wanted};
+use crate::{Holder, InstanceId, LeftOver, Marker, MarkerName, Nonce, Result, Verdict, Wanted};
 
 /// An owner to be brought to an end.
 #[derive(Debug)]
@@ -116,5 +116,5 @@ fn orphan_in(tx: &Tx<'_>, inner: &Inner, wanted: &Wanted) -> Result<Option<Box<H
 
 fn holder_of(wanted: &Wanted, orphan: &Orphan) -> Box<Holder> {
     let holder = Holder::orphan(wanted.clone(), orphan.pid);
-    Box::new(Holder { verdict: "unknown", ..holder })
+    Box::new(Holder { verdict: Verdict::Unknown, ..holder })
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::claim::aside;
 use crate::clock::Deadline;
-use crate::liveness::{AliveReason, Observed, Verdict};
+use crate::liveness::{AliveReason, Observed, Ruling};
 use crate::office::takeover::TakeoverTarget;
 use crate::owner::{judgement, older};
 use crate::patience::with_budget;
@@ -92,7 +92,7 @@ impl<'a> Pursuit<'a> {
             (Err(Unproven::Copied), None)
         } else if !judged.evidence.is_here() {
             (Err(Unproven::Elsewhere), None)
-        } else if judged.verdict == Verdict::Alive(AliveReason::ChildLives)
+        } else if judged.ruling == Ruling::Alive(AliveReason::ChildLives)
             && judged.evidence.observed() != Observed::Alive
         {
             // The `run` is gone: what is left of the owner is its command.
@@ -106,7 +106,7 @@ impl<'a> Pursuit<'a> {
             children
                 .extend(more.into_iter().filter(|it| !children.contains(it)).collect::<Vec<_>>());
         }
-        let has_let_go = matches!(judged.verdict, Verdict::Dead(_)) || has_ended(inner, record);
+        let has_let_go = matches!(judged.ruling, Ruling::Dead(_)) || has_ended(inner, record);
         if asking == Asking::Ask
             // Whoever has let go in this instant, and lives on, is nobody's gateway.
             && !has_let_go
@@ -214,7 +214,7 @@ impl<'a> Pursuit<'a> {
             return true;
         }
         let judged = judgement(self.inner, self.record);
-        if matches!(judged.verdict, Verdict::Dead(_)) {
+        if matches!(judged.ruling, Ruling::Dead(_)) {
             return true;
         }
         // Its lock may be another one's by now, who is not to be waited for.

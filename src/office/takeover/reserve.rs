@@ -16,13 +16,15 @@ use crate::office::claim::insert::refuse_candidate;
 use crate::office::claim::once::claim_once;
 use crate::office::options::Replace;
 use crate::office::takeover::{Reserved, TakeoverStep, TakeoverTarget};
-use crate::owner::{InProgress, because, ending};
+use crate::owner::{InProgress, ending};
 use crate::records::profiles::check_homes_of_both;
 use crate::records::reservations::Purpose;
 use crate::records::{EventRecord, Record, instances, locks, reservations};
 use crate::scoped::survey;
 use crate::store::{Inner, Tx, ourselves};
-use crate::{Holder, LockName, MarkerName, Nonce, Office, Result, Wanted, owner, stop_budget};
+use crate::{
+    Holder, LockName, MarkerName, Nonce, Office, Reason, Result, Wanted, owner, stop_budget,
+};
 
 /// A live holder refused the claim: reserves the office, and all locks that come with it, and
 /// writes down who is asked to end. Refuses if that may not be.
@@ -39,7 +41,7 @@ pub(crate) fn reserve(
         refuse_candidate(tx, inner, candidate, count, obstacle).map(TakeoverStep::Claimed)
     };
     // Nobody on record, or somebody who was first.
-    if obstacle.watch.is_none() || obstacle.holder.reason == because::RESERVED {
+    if obstacle.watch.is_none() || obstacle.holder.reason == Reason::Reserved {
         return refuse(obstacle);
     }
     let survey = Survey { tx, inner, candidate, replace, aside };
@@ -145,7 +147,7 @@ impl Survey<'_> {
             let mut holder = Holder::of(&record, office, &judged);
             holder.add_what_it_said(self.tx, self.inner, &record)?;
             let fence = record.id.as_i64();
-            let holder = Holder { reason: because::SUPERSEDED, ..holder };
+            let holder = Holder { reason: Reason::Superseded, ..holder };
             return Ok(Inquiry::refused(holder, record, fence));
         }
         Ok(Inquiry::Target(Box::new(TakeoverTarget::new(record, wanted, &judged.evidence))))
@@ -179,7 +181,7 @@ impl Survey<'_> {
             return Ok(asked.refused(&wanted));
         }
         if self.is_superseded(&record)? {
-            let holder = Holder { reason: because::SUPERSEDED, ..holder };
+            let holder = Holder { reason: Reason::Superseded, ..holder };
             return Ok(Inquiry::refused(holder, record, row.fence));
         }
         Ok(Inquiry::Target(Box::new(TakeoverTarget::new(record, wanted, &judged.evidence))))

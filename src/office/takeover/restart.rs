@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::claim::obstacle;
 use crate::clock::Deadline;
-use crate::liveness::{Lease, Verdict};
+use crate::liveness::{Lease, Ruling};
 use crate::office::profile::Profile;
 #[cfg(feature = "cli")]
 use crate::office::takeover::holder_of;
@@ -183,7 +183,7 @@ fn prepare(
     let wanted = Wanted::Office(office.clone());
     let alive = owner::live(tx, office)?.filter(|record| {
         let judged = judgement(inner, record);
-        !matches!(judged.verdict, Verdict::Dead(_))
+        !matches!(judged.ruling, Ruling::Dead(_))
     });
     let Some(record) = alive else {
         let orphan = orphan_in(tx, inner, &wanted)?;
@@ -218,7 +218,7 @@ fn is_running(inner: &Inner, office: &Office) -> Result<bool> {
     let live = inner.read(|connection| owner::live(connection, office))?;
     Ok(live.is_some_and(|record| {
         let judged = judgement(inner, &record);
-        !matches!(judged.verdict, Verdict::Dead(_))
+        !matches!(judged.ruling, Ruling::Dead(_))
     }))
 }
 

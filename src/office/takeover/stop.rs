@@ -10,12 +10,12 @@ use crate::claim::aside::trust_in;
 use crate::claim::waiting_row::{WaitingAs, WaitingRow};
 use crate::claim::{examine, judge_to_end, obstacle, ours};
 use crate::clock::{Deadline, millis};
-use crate::liveness::{Lease, Verdict};
+use crate::liveness::{Lease, Ruling};
 use crate::office::profile::Profile;
 use crate::office::takeover::pursuit::{Asking, Insistence, Pursued, Pursuit};
 use crate::office::takeover::{TakeoverTarget, holder_of, orphan_in, write_request};
 use crate::owner::{
-    InProgress, LiveCommandLine, because, ending, judgement, look, needs_command_line, orphan,
+    InProgress, LiveCommandLine, ending, judgement, look, needs_command_line, orphan,
 };
 use crate::patience::{PATIENCE_MIN, with_budget};
 #[cfg(feature = "cli")]
@@ -28,7 +28,7 @@ use crate::store::{Inner, Tx};
 use crate::sys::{Pid, Proven, Unproven};
 use crate::{
     Cancel, Desired, Error, ErrorKind, Force, Holder, InstanceId, Kind, MarkerName, Nonce, Office,
-    Result, Wanted, marker, owner, stop_budget, sys,
+    Reason, Result, Wanted, marker, owner, stop_budget, sys,
 };
 
 /// How to stop an office's holder, see [`Profile::stop`].
@@ -287,7 +287,7 @@ fn prepare(
         return nobody_on_record(tx, inner, &wanted);
     };
     let judged = judge_to_end(inner, &record, Lease::None, command_line);
-    if let Verdict::Dead(reason) = judged.verdict {
+    if let Ruling::Dead(reason) = judged.ruling {
         let found_by = format!("found by pid {}", inner.observer().pid);
         let end = End::new(EndReason::Dead(reason)).detail(found_by);
         ending::end_other(tx, record.id, &end)?;
@@ -369,7 +369,7 @@ fn living(
         return Ok(None);
     };
     let judged = judge_to_end(inner, &record, Lease::None, command_line);
-    if matches!(judged.verdict, Verdict::Dead(_)) {
+    if matches!(judged.ruling, Ruling::Dead(_)) {
         return Ok(None);
     }
     refuse_ourselves(inner, office, &record, &judged.evidence)?;
@@ -399,16 +399,15 @@ fn finish(
                 still_runs: pursuit.goes_on(),
             };
         }
-        Pursued::TimedOut => (because::TIMED_OUT, "it has not ended in its time".to_owned()),
-        Pursued::Cancelled => (because::TIMED_OUT, "nobody waited any longer".to_owned()),
+        Pursued::TimedOut => (Reason::TimedOut, "it has not ended in its time".to_owned()),
+        Pursued::Cancelled => (Reason::TimedOut, "nobody waited any longer".to_owned()),
         Pursued::CannotSignal(Unproven::Ancestor) => {
             is_our_ancestor = true;
-            let why =
-                "it cannot be signalled, because it started this process; it was asked by a marker";
-            (because::CANNOT_SIGNAL, why.to_owned())
+            let why = "it cannot be signalled it started this process; it was asked by a marker";
+            (Reason::CannotSignal, why.to_owned())
         }
         Pursued::CannotSignal(why) => {
-            (because::CANNOT_SIGNAL, format!("it cannot be signalled: {why}"))
+            (Reason::CannotSignal, format!("it cannot be signalled: {why}"))
         }
     };
     let (reason, why) = why;
@@ -454,7 +453,7 @@ fn settle(
     let settled = row.end_with(|tx| {
         let Some(now) = instances::by_id(tx, record.id)? else { return Ok(()) };
         let judged = judge_to_end(inner, record, Lease::None, &LiveCommandLine::not_read());
-        if let (None, Verdict::Dead(reason)) = (now.ended_at_ms, judged.verdict) {
+        if let (None, Ruling::Dead(reason)) = (now.ended_at_ms, judged.ruling) {
             ending::end_other(tx, record.id, &End::new(EndReason::Dead(reason)))?;
         }
         Ok(())

@@ -18,8 +18,8 @@ use crate::scoped::{GrantedLock, guard};
 use crate::store::OwnRow;
 use crate::sys::Pid;
 use crate::{
-    Evicted, InstanceId, LeftOver, LockName, LossWatch, Lost, Nonce, Office, ProfileName, Released,
-    Result, Standing, Store,
+    Evicted, InstanceId, LeftOver, LockName, LossWatch, Lost, Nonce, Office, ProfileName, Reason,
+    Released, Result, Standing, Store,
 };
 
 /// An office held by this process. Dropping it releases the office, unless another claim of this
@@ -229,7 +229,7 @@ fn verify(footing: &OwnedRow, locks: &Mutex<Vec<GrantedLock>>) -> Result<Standin
     let standing = footing.verify(|connection| {
         for lock in locks.lock().iter() {
             match guard::how_it_was_lost(connection, lock)? {
-                Some((reason, _)) if reason == EndReason::Released.as_str() => {
+                Some((Reason::Released, _)) => {
                     let_go.push(lock.name.clone());
                 }
                 Some((reason, by)) => {

@@ -7,7 +7,7 @@ use rusqlite::{OptionalExtension, named_params};
 use crate::liveness::DeadReason;
 use crate::process::subject;
 use crate::store::Tx;
-use crate::{InstanceId, Kind, Office, ProfileName, Result, sys};
+use crate::{InstanceId, Kind, Office, ProfileName, Reason, Result, sys};
 
 /// Why an incarnation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,21 +40,21 @@ pub(crate) enum EndReason {
     Dead(DeadReason),
 }
 
-impl EndReason {
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Released => "released",
-            Self::Exited => "exited",
-            Self::Signalled => "signalled",
-            Self::Crashed => "crashed",
-            Self::Evicted => "evicted",
-            Self::ReExecuted => "re_executed",
-            Self::StoreReplaced => "store_replaced",
-            Self::PlannedStop => "planned_stop",
-            Self::TakenOver => "taken_over",
-            Self::Panicked => "panicked",
-            Self::OomSuspected => "oom_suspected",
-            Self::Dead(reason) => reason.as_str(),
+impl From<EndReason> for Reason {
+    fn from(reason: EndReason) -> Self {
+        match reason {
+            EndReason::Released => Self::Released,
+            EndReason::Exited => Self::Exited,
+            EndReason::Signalled => Self::Signalled,
+            EndReason::Crashed => Self::Crashed,
+            EndReason::Evicted => Self::Evicted,
+            EndReason::ReExecuted => Self::ReExecuted,
+            EndReason::StoreReplaced => Self::StoreReplaced,
+            EndReason::PlannedStop => Self::PlannedStop,
+            EndReason::TakenOver => Self::TakenOver,
+            EndReason::Panicked => Self::Panicked,
+            EndReason::OomSuspected => Self::OomSuspected,
+            EndReason::Dead(reason) => reason.into(),
         }
     }
 }
@@ -107,7 +107,7 @@ impl EndReason {
 
 impl fmt::Display for EndReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+        Reason::from(*self).fmt(f)
     }
 }
 
@@ -138,11 +138,17 @@ impl End {
 }
 
 /// Whether an end of this reason and exit code counts towards a storm: nobody asked for it.
-pub(crate) fn is_abnormal(end_reason: &str, exit_code: Option<i64>) -> bool {
-    match end_reason {
-        "released" | "planned_stop" | "taken_over" | "signalled" | "evicted" | "re_executed"
-        | "store_replaced" | "rebooted" => false,
-        "exited" => exit_code != Some(0),
+pub(crate) fn is_abnormal(reason: &Reason, exit_code: Option<i64>) -> bool {
+    match reason {
+        Reason::Released
+        | Reason::PlannedStop
+        | Reason::TakenOver
+        | Reason::Signalled
+        | Reason::Evicted
+        | Reason::ReExecuted
+        | Reason::StoreReplaced
+        | Reason::Rebooted => false,
+        Reason::Exited => exit_code != Some(0),
         _ => true,
     }
 }
@@ -169,11 +175,12 @@ pub(crate) fn end(
         WHERE id = :id AND ended_at_ms IS NULL
             AND (:nonce_hash IS NULL OR nonce_hash = :nonce_hash)
         RETURNING profile, kind, pid";
+    let reason = Reason::from(end.reason);
     let parameters = named_params! {
         ":id": id.0,
         ":nonce_hash": nonce_hash,
         ":ended_at_ms": tx.now_ms(),
-        ":reason": end.reason.as_str(),
+        ":reason": reason.as_str(),
         ":by": end.by,
         ":exit_code": end.exit_code,
         ":signal": end.signal,

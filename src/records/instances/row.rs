@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension, Row};
 use crate::process::{Observer, subject};
 use crate::store::Tx;
 use crate::sys::{Proven, StartTime, StartTimeUnit, Trust, Unproven};
-use crate::{InstanceId, Kind, Nonce, Office, ProfileName, Result, stop_budget, sys};
+use crate::{InstanceId, Kind, Nonce, Office, ProfileName, Reason, Result, stop_budget, sys};
 
 /// How a row came to be. Verbs with `--pid` touch only rows that `--pid` made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +73,7 @@ pub(crate) struct Record {
     pub(crate) heartbeat_every_ms: Option<i64>,
     pub(crate) heartbeat_at_ms: Option<i64>,
     pub(crate) ended_at_ms: Option<i64>,
-    pub(crate) end_reason: Option<String>,
+    pub(crate) end_reason: Option<Reason>,
     pub(crate) ended_by: Option<String>,
     pub(crate) exit_code: Option<i64>,
     pub(crate) signal: Option<i64>,
@@ -242,7 +242,7 @@ impl Record {
             heartbeat_every_ms: columns.number().filter(|ms| *ms > 0),
             heartbeat_at_ms: columns.number(),
             ended_at_ms: columns.number(),
-            end_reason: columns.text(),
+            end_reason: columns.text().map(Reason::from),
             ended_by: columns.text(),
             exit_code: columns.number(),
             signal: columns.number(),

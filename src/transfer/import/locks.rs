@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use crate::claim::older::found;
-use crate::liveness::Verdict;
+use crate::liveness::Ruling;
 use crate::owner::ending;
 use crate::process::Subject;
 use crate::process::command_line::redact;
@@ -18,7 +18,7 @@ use crate::records::{
 };
 use crate::transfer::import::files::lock_files;
 use crate::transfer::import::{Gateway, Import, ImportFinding};
-use crate::{IdentityHash, InstanceId, LockName, Nonce, Result, Scope, clock, sys};
+use crate::{IdentityHash, InstanceId, LockName, Nonce, Reason, Result, Scope, clock, sys};
 
 /// What tells the rows that an import made for locks from all others: their `version`.
 const MADE_BY: &str = "imported";
@@ -96,7 +96,7 @@ impl Import<'_> {
             (Some(_), _) => ImportFinding::live("of_the_gateway", pid),
             (None, verdict) => ImportFinding::of(verdict, pid),
         };
-        if own.is_none() && matches!(verdict, Verdict::Dead(_)) {
+        if own.is_none() && matches!(verdict, Ruling::Dead(_)) {
             return Ok((finding, None));
         }
         if let Some(row) = locks::by_name(self.tx, &said.name)? {
@@ -111,8 +111,8 @@ impl Import<'_> {
                     return Ok((finding.conflict(why), None));
                 }
                 None => {
-                    let how = LockEnd { reason: EndReason::Released.as_str(), by: Some(BY) };
-                    locks::end(self.tx, &row.name, row.fence, how)?;
+                    let how = LockEnd { reason: Reason::Released, by: Some(BY) };
+                    locks::end(self.tx, &row.name, row.fence, &how)?;
                 }
             }
         }
@@ -128,7 +128,7 @@ impl Import<'_> {
     fn holder(&self, row: &LockRow) -> Result<Option<Record>> {
         let record = instances::by_id(self.tx, row.instance)?;
         let record = record.filter(Record::is_live);
-        Ok(record.filter(|record| !matches!(self.verdict_of(record), Verdict::Dead(_))))
+        Ok(record.filter(|record| !matches!(self.verdict_of(record), Ruling::Dead(_))))
     }
 
     fn take(&mut self, said: &Said, owner: InstanceId) -> Result<()> {
@@ -157,7 +157,7 @@ impl Import<'_> {
     }
 
     /// The row without an office of a process that has a lock, and is not the gateway.
-    fn owner(&mut self, said: &PidRecord, told: &Record, verdict: Verdict) -> Result<InstanceId> {
+    fn owner(&mut self, said: &PidRecord, told: &Record, verdict: Ruling) -> Result<InstanceId> {
         let found = found(said, verdict);
         let observer = self.inner.observer();
         let rows = instances::live_of_pid(self.tx, said.pid, found.start_time, observer)?;
@@ -179,7 +179,7 @@ impl Import<'_> {
         }
         .insert(self.tx)?;
         let age_ms = sys::process_age_ms(said.pid, clock::unix_time());
-        if let Some(age_ms) = age_ms.filter(|_| matches!(verdict, Verdict::Alive(_))) {
+        if let Some(age_ms) = age_ms.filter(|_| matches!(verdict, Ruling::Alive(_))) {
             instances::date_back(self.tx, id, age_ms)?;
         }
         Ok(id)
@@ -194,8 +194,8 @@ impl Import<'_> {
                 if held.contains(&(lock.name.clone(), record.id)) {
                     continue;
                 }
-                let how = LockEnd { reason: EndReason::Released.as_str(), by: Some(BY) };
-                locks::end(self.tx, &lock.name, lock.fence, how)?;
+                let how = LockEnd { reason: Reason::Released, by: Some(BY) };
+                locks::end(self.tx, &lock.name, lock.fence, &how)?;
                 self.changes += 1;
                 left -= 1;
             }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::Result;
-use crate::liveness::Verdict;
+use crate::liveness::Ruling;
 use crate::process::older::marker_file;
 use crate::process::older::marker_file::MarkerFile;
 use crate::process::older::wire::{PidRecord, Unusable};
@@ -54,7 +54,7 @@ impl Import<'_> {
         let (told, verdict) = self.judge(&said.target, &said.path);
         let record: &Record = match (own, verdict) {
             (Some(own), _) => &own.record,
-            (None, Verdict::Alive(_)) => &told,
+            (None, Ruling::Alive(_)) => &told,
             (None, verdict) => return Ok(ImportFinding::of(verdict, pid)),
         };
         let Some((instance, process)) = NewMarker::target(record) else {

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::claim::older_home::home_of_claim;
 use crate::claim::{older, ours};
-use crate::liveness::{AnchorState, Lease, Verdict};
+use crate::liveness::{AnchorState, Lease, Ruling};
 use crate::owner::older::Looked;
 use crate::owner::{LiveCommandLine, ending, judge_record};
 use crate::process::older::wire::{PidRecord, Unusable};
@@ -37,7 +37,7 @@ pub(crate) struct ImportFinding {
     /// `imported`, `live`, `stale`, `corrupt`, `missing` or `unknown`.
     pub(crate) verdict: &'static str,
     /// Why, in snake case.
-    pub(crate) reason: &'static str,
+    pub(crate) reason: String,
     pub(crate) pid: Option<sys::Pid>,
     pub(crate) detail: Option<String>,
     /// Two act for what only one may act for.
@@ -72,33 +72,33 @@ impl ImportedFile {
 }
 
 impl ImportFinding {
-    fn new(verdict: &'static str, reason: &'static str, pid: Option<sys::Pid>) -> Self {
-        Self { verdict, reason, pid, detail: None, is_conflict: false }
+    fn new(verdict: &'static str, reason: impl Into<String>, pid: Option<sys::Pid>) -> Self {
+        Self { verdict, reason: reason.into(), pid, detail: None, is_conflict: false }
     }
 
-    fn imported(reason: &'static str, pid: Option<sys::Pid>) -> Self {
+    fn imported(reason: impl Into<String>, pid: Option<sys::Pid>) -> Self {
         Self::new("imported", reason, pid)
     }
 
-    fn live(reason: &'static str, pid: Option<sys::Pid>) -> Self {
+    fn live(reason: impl Into<String>, pid: Option<sys::Pid>) -> Self {
         Self::new("live", reason, pid)
     }
 
-    fn stale(reason: &'static str, pid: Option<sys::Pid>) -> Self {
+    fn stale(reason: impl Into<String>, pid: Option<sys::Pid>) -> Self {
         Self::new("stale", reason, pid)
     }
 
-    fn unknown(reason: &'static str, pid: Option<sys::Pid>) -> Self {
+    fn unknown(reason: impl Into<String>, pid: Option<sys::Pid>) -> Self {
         Self::new("unknown", reason, pid)
     }
 
-    fn of(verdict: Verdict, pid: Option<sys::Pid>) -> Self {
+    fn of(verdict: Ruling, pid: Option<sys::Pid>) -> Self {
         let word = match verdict {
-            Verdict::Alive(_) => "live",
-            Verdict::Dead(_) => "stale",
-            Verdict::Unknown(_) => "unknown",
+            Ruling::Alive(_) => "live",
+            Ruling::Dead(_) => "stale",
+            Ruling::Unknown(_) => "unknown",
         };
-        Self::new(word, verdict.reason(), pid)
+        Self::new(word, verdict.reason().as_str(), pid)
     }
 
     /// `None` for a file that is not there.
@@ -213,7 +213,7 @@ impl Import<'_> {
         })
     }
 
-    fn judge(&self, record: &PidRecord, file: &Path) -> (Record, Verdict) {
+    fn judge(&self, record: &PidRecord, file: &Path) -> (Record, Ruling) {
         older::judge(self.inner, record, file)
     }
 
@@ -326,8 +326,8 @@ impl Import<'_> {
             crate::liveness::DeadReason::AnchorReleased
         } else {
             match self.verdict_of(&live) {
-                Verdict::Dead(reason) => reason,
-                Verdict::Alive(_) | Verdict::Unknown(_) => {
+                Ruling::Dead(reason) => reason,
+                Ruling::Alive(_) | Ruling::Unknown(_) => {
                     return Ok((None, Some(Beside::Older(two_owners(self.office, &live)))));
                 }
             }
@@ -343,8 +343,8 @@ impl Import<'_> {
         older::record_holder(self.tx, self.inner, self.office, self.files.home)
     }
 
-    fn verdict_of(&self, record: &Record) -> Verdict {
-        judge_record(self.inner, record, Lease::None, &LiveCommandLine::read(record)).verdict
+    fn verdict_of(&self, record: &Record) -> Ruling {
+        judge_record(self.inner, record, Lease::None, &LiveCommandLine::read(record)).ruling
     }
 
     /// There is no lock file: the oldest programs had none. The process decides.
@@ -364,20 +364,20 @@ impl Import<'_> {
         };
         let (told, verdict) = self.judge(&said, &pid);
         let finding = ImportFinding::of(verdict, Some(said.pid));
-        if let Verdict::Dead(_) = verdict {
+        if let Ruling::Dead(_) = verdict {
             self.add(pid, finding);
             return Ok(None);
         }
         if let Some(live) = owner::live(self.tx, self.office)? {
             match self.verdict_of(&live) {
-                Verdict::Dead(reason) => {
+                Ruling::Dead(reason) => {
                     ending::end_other(self.tx, live.id, &End::new(EndReason::Dead(reason)))?;
                 }
-                Verdict::Alive(_) | Verdict::Unknown(_) if live.pid == told.pid => {
+                Ruling::Alive(_) | Ruling::Unknown(_) if live.pid == told.pid => {
                     self.add(pid, finding);
                     return Ok(live.is_pid.then_some(Gateway { record: live, said: Some(said) }));
                 }
-                Verdict::Alive(_) | Verdict::Unknown(_) => {
+                Ruling::Alive(_) | Ruling::Unknown(_) => {
                     self.add(pid, finding.conflict(two_owners(self.office, &live)));
                     return Ok(None);
                 }

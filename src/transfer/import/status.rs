@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use crate::claim::older::modified_ms;
-use crate::liveness::{DeadReason, Verdict};
+use crate::liveness::{DeadReason, Ruling};
 use crate::process::older::wire::PidRecord;
 use crate::process::older::{LOCK_FILE, STATUS_FILE, wire};
 use crate::records::instances::EndedInstance;
@@ -13,7 +13,7 @@ use crate::records::runtime::Speaker;
 use crate::records::{Record, instances};
 use crate::status::write;
 use crate::transfer::import::{Gateway, Import, ImportFinding};
-use crate::{InstanceId, PlatformUpdate, Result, StatusUpdate, sys};
+use crate::{InstanceId, PlatformUpdate, Reason, Result, StatusUpdate, sys};
 
 /// Platforms that are read: an instance cannot speak of more.
 const PLATFORMS_MAX: usize = 256;
@@ -54,18 +54,18 @@ impl Import<'_> {
             return Ok(ImportFinding::imported("of_the_gateway", pid));
         }
         let reason = match self.judge(record, file).1 {
-            Verdict::Dead(reason) => reason,
-            Verdict::Alive(_) => {
+            Ruling::Dead(reason) => reason,
+            Ruling::Alive(_) => {
                 let why = "its process lives, and is not the gateway that has the lock";
                 return Ok(ImportFinding::live("left_alone", pid).detail(why));
             }
-            Verdict::Unknown(reason) => {
-                return Ok(ImportFinding::of(Verdict::Unknown(reason), pid));
+            Ruling::Unknown(reason) => {
+                return Ok(ImportFinding::of(Ruling::Unknown(reason), pid));
             }
         };
         let id = self.past_instance(record, reason, at_ms)?;
         self.say(id, pid, object, at_ms)?;
-        Ok(ImportFinding::imported(Verdict::Dead(reason).reason(), pid))
+        Ok(ImportFinding::imported(Reason::from(reason).as_str(), pid))
     }
 
     /// The status of a `run` of ours is not imported: its row says more.
@@ -82,7 +82,7 @@ impl Import<'_> {
             let lives = instances::all_live(self.tx)?.iter().any(is_it);
             (lives, "here; `incumbent status` says more".to_owned())
         } else {
-            let lives = !matches!(self.judge(record, file).1, Verdict::Dead(_));
+            let lives = !matches!(self.judge(record, file).1, Ruling::Dead(_));
             (lives, format!("in the store {}", owner.db))
         };
         let finding = if lives {
@@ -116,7 +116,7 @@ impl Import<'_> {
             host: self.inner.observer().host.as_deref(),
             anchor: &anchor,
             at_ms,
-            reason: reason.as_str(),
+            reason: Reason::from(reason).as_str(),
             detail: "imported from gateway_state.json",
         }
         .insert(self.tx)
