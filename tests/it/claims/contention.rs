@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use incumbent::{Claim, Store};
+use incumbent::{Claim, Reason, Store};
 use rustix::process::Signal;
 
 use crate::support::{
@@ -207,7 +207,7 @@ fn a_claim_beside_a_killed_owner_succeeds_every_time() {
             Claim::Granted(tenure) => {
                 let evicted = tenure.evicted().expect("it took the place of the killed one");
                 assert_eq!(evicted.pid, Some(owner.pid()), "round {round}");
-                assert_eq!(evicted.reason, "anchor_released", "round {round}");
+                assert_eq!(evicted.reason, Reason::AnchorReleased, "round {round}");
                 assert!(owner.command.is_gone(), "round {round}: its command still runs");
             }
             Claim::Held(holder) => panic!("round {round}: {holder}"),

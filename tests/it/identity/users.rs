@@ -1,5 +1,6 @@
 //! Owners that belong to another user.
 
+use incumbent::{Reason, Verdict};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -91,10 +92,10 @@ fn the_library_sees_what_the_program_sees() {
     let run = sandbox.hold(&[]);
     let store = incumbent::Store::open_existing(sandbox.db()).unwrap().unwrap();
     let profile = store.profile("default").unwrap();
-    assert_eq!(profile.status().unwrap().reason, "anchor_held");
+    assert_eq!(profile.status().unwrap().reason, Reason::AnchorHeld);
     kill(run.pid(), Signal::KILL);
     assert!(wait_ended(run.pid(), LIMIT));
     run.command.wait_gone(LIMIT);
     let report = profile.status().unwrap();
-    assert_eq!((report.verdict, report.reason.as_str()), ("dead", "anchor_released"));
+    assert_eq!((report.verdict, report.reason), (Verdict::Dead, Reason::AnchorReleased));
 }

@@ -340,7 +340,7 @@ fn busy_and_drainable_follow_from_what_is_true_and_what_was_said() {
             for verdict in ["alive", "dead", "unknown"] {
                 let report = store.profile(verdict).unwrap().status().unwrap();
                 let what = format!("{verdict}, {state:?}, {agents:?}: {report:?}");
-                assert_eq!(report.verdict, verdict, "{what}");
+                assert_eq!(report.verdict.as_str(), verdict, "{what}");
                 assert_eq!(report.running, verdict == "alive", "{what}");
                 let drainable = verdict == "alive" && state == Some("running");
                 let busy = drainable && agents.is_some_and(|agents| agents > 0);

@@ -1,5 +1,7 @@
 //! One process, one handle; and a forked child has no part in it.
 
+use incumbent::Verdict;
+
 use super::ask_child;
 use crate::support::{Sandbox, ask};
 
@@ -98,7 +100,7 @@ fn a_guard_among_the_locals_of_a_thread_goes_with_them() {
         HELD.with(|held| *held.borrow_mut() = Some(tenure));
     };
     std::thread::spawn(hold).join().unwrap();
-    assert_eq!(store.profile("default").unwrap().status().unwrap().verdict, "dead");
+    assert_eq!(store.profile("default").unwrap().status().unwrap().verdict, Verdict::Dead);
     let end = &sandbox.history()[0];
     assert_eq!(end["end_reason"], "released", "{end:#}");
 }

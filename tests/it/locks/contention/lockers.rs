@@ -4,8 +4,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use incumbent::{
-    Acquire, AcquireOptions, ErrorKind, LockRequest, Released, ScopedLock, Standing, Stopped,
-    Store, Wait,
+    Acquire, AcquireOptions, ErrorKind, LockRequest, Reason, Released, ScopedLock, Standing,
+    Stopped, Store, Wait,
 };
 use serde_json::Value;
 
@@ -73,7 +73,7 @@ impl Locker for Library {
     }
 
     fn evicted(&self, lock: &ScopedLock) -> bool {
-        lock.evicted().is_some_and(|evicted| evicted.reason == "evicted")
+        lock.evicted().is_some_and(|evicted| evicted.reason == Reason::Evicted)
     }
 
     fn is_held(&mut self, lock: &ScopedLock, renew: bool) -> bool {

@@ -1,6 +1,8 @@
 //! One holder; several locks are granted together or not at all.
 
-use incumbent::{AcquireOptions, Claim, ErrorKind, LockRequest, Released, Standing};
+use incumbent::{
+    AcquireOptions, Claim, ErrorKind, LockRequest, Reason, Released, Standing, Verdict,
+};
 use serde_json::{Value, json};
 
 use super::{
@@ -55,7 +57,7 @@ fn a_refused_contender_is_told_who_holds_it() {
     assert_eq!(holder.profile.as_ref().unwrap().as_str(), "work");
     assert_eq!(holder.kind.as_ref().unwrap().as_str(), "gateway");
     assert_eq!(holder.pid, Some(owner.pid()));
-    assert_eq!((holder.verdict, holder.reason), ("alive", "anchor_held"));
+    assert_eq!((holder.verdict, &holder.reason), (Verdict::Alive, &Reason::AnchorHeld));
     assert!(holder.flags.names().is_empty(), "{:?}", holder.flags);
     assert_eq!(holder.metadata, Some(json!({"bot": "@weather"})));
     let listed = lock_report(&store, "123:secret");

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use incumbent::{AcquireOptions, ErrorKind, OpenOptions, Standing, Store};
+use incumbent::{AcquireOptions, ErrorKind, OpenOptions, Reason, Standing, Store, Verdict};
 use serde_json::{Value, json};
 
 use super::party::Party;
@@ -80,12 +80,12 @@ fn an_overdue_lease_is_a_flag_while_its_owner_can_be_seen() {
     let store = sandbox.here_after(TTL_MS);
     for options in [AcquireOptions::new(), evicting()] {
         let holder = lock_refused(store.acquire(&request("leased"), &options));
-        assert_eq!((holder.verdict, holder.reason), ("alive", "anchor_held"));
+        assert_eq!((holder.verdict, &holder.reason), (Verdict::Alive, &Reason::AnchorHeld));
         assert!(holder.flags.lease_overdue, "{holder:?}");
         assert_eq!(holder.to_json()["flags"], json!(["lease_overdue"]));
     }
     let listed = lock_report(&store, "leased");
-    assert_eq!((listed.lease_remaining_ms, listed.verdict), (Some(0), "alive"));
+    assert_eq!((listed.lease_remaining_ms, listed.verdict), (Some(0), Verdict::Alive));
     assert!(listed.flags.lease_overdue);
     assert!(!lock_report(&store, "plain").flags.lease_overdue, "another lock's lease is its own");
     assert!(store.unlock_stale("a sweep").unwrap().is_empty());
@@ -121,21 +121,21 @@ fn where_no_anchor_is_seen_a_lease_that_ran_out_ends_that_lock_only() {
     sandbox.hide_anchors();
     let early = sandbox.here_after(TTL_MS - 1);
     let holder = lock_refused(early.try_acquire(&request("leased")));
-    assert_eq!((holder.verdict, holder.reason), ("alive", "start_time_matches"));
+    assert_eq!((holder.verdict, &holder.reason), (Verdict::Alive, &Reason::StartTimeMatches));
     drop(early);
     let store = sandbox.here_after(TTL_MS);
     let listed = lock_report(&store, "leased");
-    assert_eq!((listed.verdict, listed.reason), ("dead", "lease_expired"));
-    assert_eq!(lock_report(&store, "plain").verdict, "alive");
+    assert_eq!((listed.verdict, listed.reason), (Verdict::Dead, Reason::LeaseExpired));
+    assert_eq!(lock_report(&store, "plain").verdict, Verdict::Alive);
     let holder = lock_refused(store.try_acquire(&request("plain")));
-    assert_eq!(holder.reason, "start_time_matches");
+    assert_eq!(holder.reason, Reason::StartTimeMatches);
     // All or none here as well.
     lock_refused(store.acquire_all(&requests(&["leased", "plain"]), &AcquireOptions::new()));
     assert_eq!(lock_report(&store, "leased").fence, listed.fence);
 
     let lock = lock_granted(store.try_acquire(&request("leased")));
     let evicted = lock.evicted().unwrap();
-    assert_eq!((evicted.reason, evicted.pid), ("lease_expired", Some(owner.pid())));
+    assert_eq!((&evicted.reason, evicted.pid), (&Reason::LeaseExpired, Some(owner.pid())));
     assert!(lock.fence() > listed.fence);
     assert!(store.profile("work").unwrap().status().unwrap().running, "the office stays");
     assert_eq!(lock_report(&store, "plain").instance, listed.instance);
@@ -160,7 +160,7 @@ fn where_no_anchor_is_seen_a_late_renewal_comes_before_the_rival() {
     sandbox.forge(&format!("UPDATE scoped_locks SET lease_until_ms = {BOOT_MS} WHERE ttl_ms > 0"));
     let store = sandbox.here_after(0);
     let before = lock_report(&store, "leased");
-    assert_eq!((before.reason, before.lease_remaining_ms), ("lease_expired", Some(0)));
+    assert_eq!((before.reason, before.lease_remaining_ms), (Reason::LeaseExpired, Some(0)));
     assert_eq!(owner.about("renew", 0), "held");
     let after = lock_report(&store, "leased");
     assert_eq!((after.fence, after.lease_remaining_ms), (before.fence, Some(TTL_MS)));
@@ -179,13 +179,13 @@ fn a_lease_of_another_boot_is_over() {
     );
     let store = sandbox.here_after(0);
     let listed = lock_report(&store, "leased");
-    assert_eq!((listed.verdict, listed.lease_remaining_ms), ("alive", Some(0)));
+    assert_eq!((listed.verdict, listed.lease_remaining_ms), (Verdict::Alive, Some(0)));
     assert!(listed.flags.lease_overdue);
     lock_refused(store.try_acquire(&request("leased")));
     assert_eq!(owner.about("verify", 0), "held");
     sandbox.hide_anchors();
     let lock = lock_granted(store.try_acquire(&request("leased")));
-    assert_eq!(lock.evicted().unwrap().reason, "lease_expired");
+    assert_eq!(lock.evicted().unwrap().reason, Reason::LeaseExpired);
     lock_refused(store.try_acquire(&request("plain")));
 }
 
@@ -207,10 +207,14 @@ fn an_absurd_lease_is_neither_fresh_nor_over() {
             }
             let listed = lock_report(&store, "leased");
             assert_eq!(listed.lease_remaining_ms, None, "until {until_ms}");
-            assert_eq!((listed.verdict, listed.reason), ("alive", reason), "until {until_ms}");
+            assert_eq!(
+                (listed.verdict, listed.reason.as_str()),
+                (Verdict::Alive, reason),
+                "until {until_ms}"
+            );
             assert!(!listed.flags.lease_overdue, "until {until_ms}");
             let holder = lock_refused(store.try_acquire(&request("leased")));
-            assert_eq!(holder.reason, reason, "until {until_ms}");
+            assert_eq!(holder.reason.as_str(), reason, "until {until_ms}");
         }
         assert_eq!(owner.about("renew", 0), "held");
         drop(store);

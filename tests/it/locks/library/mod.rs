@@ -76,7 +76,7 @@ fn lock_refused<T: std::fmt::Debug>(acquire: Result<Acquire<T>>) -> Holder {
 }
 
 fn lost(reason: &str, by: Option<&str>) -> Standing {
-    Standing::Lost(Lost::Ended { reason: reason.to_owned(), by: by.map(str::to_owned) })
+    Standing::Lost(Lost::Ended { reason: reason.to_owned().into(), by: by.map(str::to_owned) })
 }
 
 /// A lock as the store's list shows it.

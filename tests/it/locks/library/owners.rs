@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use incumbent::{Claim, Released, Standing, Wait};
+use incumbent::{Claim, Reason, Released, Standing, Verdict, Wait};
 use serde_json::json;
 
 use super::{acquires, fences, lock_granted, lock_refused, lock_report, lost, request, waiting};
@@ -62,11 +62,15 @@ fn a_recycled_pid_does_not_keep_a_lock() {
             ));
             let store = sandbox.here();
             let listed = lock_report(&store, "token");
-            assert_eq!((listed.verdict, listed.reason), ("dead", reason), "{columns}, {anchor}");
+            assert_eq!(
+                (listed.verdict, listed.reason.as_str()),
+                (Verdict::Dead, reason),
+                "{columns}, {anchor}"
+            );
             let lock = lock_granted(store.try_acquire(&request("token")));
             let evicted = lock.evicted().unwrap();
             assert_eq!(
-                (evicted.reason, evicted.pid),
+                (evicted.reason.as_str(), evicted.pid),
                 (reason, Some(it.pid)),
                 "{columns}, {anchor}"
             );
@@ -103,7 +107,11 @@ fn an_unreadable_command_line_with_a_matching_record_blocks() {
         ));
         let store = sandbox.here();
         let holder = lock_refused(store.try_acquire(&request("token")));
-        assert_eq!((holder.verdict, holder.reason), (verdict, reason), "{holder}");
+        assert_eq!(
+            (holder.verdict.as_str(), holder.reason.as_str()),
+            (verdict, reason),
+            "{holder}"
+        );
         if verdict == "unknown" {
             assert!(holder.to_string().contains("may be alive"), "{holder}");
             assert!(holder.advice().contains("unlock"), "{}", holder.advice());
@@ -164,13 +172,13 @@ fn the_holder_in_a_store_that_was_deleted_still_refuses() {
     let store = sandbox.here();
     for identity in ["token", "another"] {
         let holder = lock_refused(store.try_acquire(&request(identity)));
-        assert_eq!((holder.reason, holder.pid), ("orphaned_anchor", Some(owner.pid())));
+        assert_eq!((&holder.reason, holder.pid), (&Reason::OrphanedAnchor, Some(owner.pid())));
         assert!(holder.advice().contains(&owner.pid().to_string()), "{}", holder.advice());
     }
     let limit = Wait::UpTo(Duration::from_millis(20));
     assert_eq!(
         lock_refused(store.acquire(&request("token"), &waiting(limit))).reason,
-        "orphaned_anchor"
+        Reason::OrphanedAnchor
     );
     assert_eq!(owner.about("verify", 0)["lost"], "StoreReplaced");
     assert_eq!(owner.about("renew", 0)["lost"], "StoreReplaced");
@@ -237,7 +245,7 @@ fn a_killed_holders_lock_is_free_at_once() {
     owner.0.kill();
     let lock = lock_granted(store.try_acquire(&request("token")));
     let evicted = lock.evicted().unwrap();
-    assert_eq!((evicted.reason, evicted.pid), ("anchor_released", Some(owner.pid())));
+    assert_eq!((&evicted.reason, evicted.pid), (&Reason::AnchorReleased, Some(owner.pid())));
     assert_eq!(evicted.profile.as_ref().unwrap().as_str(), "work");
     assert_eq!(sandbox.live_rows(), 1, "its row has ended, too");
 }
@@ -253,9 +261,9 @@ fn a_removed_anchor_is_made_anew_by_verify() {
     for name in sandbox.anchor_names() {
         std::fs::remove_file(sandbox.anchors().join(name)).unwrap();
     }
-    assert_eq!(lock_refused(store.try_acquire(&request("token"))).reason, "start_time_matches");
+    assert_eq!(lock_refused(store.try_acquire(&request("token"))).reason, Reason::StartTimeMatches);
     assert_eq!(owner.about("verify", 0), "held");
-    assert_eq!(lock_refused(store.try_acquire(&request("token"))).reason, "anchor_held");
+    assert_eq!(lock_refused(store.try_acquire(&request("token"))).reason, Reason::AnchorHeld);
     assert_eq!(owner.about("release", 0), "Free");
     lock_granted(store.try_acquire(&request("token"))).release().unwrap();
 }

@@ -1,6 +1,6 @@
 //! Releases that cannot be written now are written later, and block nobody.
 
-use incumbent::Standing;
+use incumbent::{Reason, Standing};
 use serde_json::json;
 
 use super::party::{LOCKER, Party, ROLE_TEST};
@@ -44,7 +44,7 @@ fn a_busy_store_is_no_loss() {
     blocker.execute_batch("BEGIN IMMEDIATE").unwrap();
     assert_eq!(owner.about("verify", 0), "held");
     assert_eq!(owner.about("renew", 0)["error"], "busy");
-    assert_eq!(lock_report(&store, "token").reason, "anchor_held");
+    assert_eq!(lock_report(&store, "token").reason, Reason::AnchorHeld);
     blocker.execute_batch("ROLLBACK").unwrap();
     assert_eq!(owner.about("renew", 0), "held");
 }

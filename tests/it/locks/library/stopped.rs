@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use incumbent::{Acquire, Claim, Standing, Wait};
+use incumbent::{Acquire, Claim, Reason, Standing, Verdict, Wait};
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -55,13 +55,13 @@ fn a_stopped_owner_is_evicted_on_request_only() {
     owner.stop();
     let holder = lock_refused(store.try_acquire(&request("token")));
     assert!(holder.flags.stopped, "{holder:?}");
-    assert_eq!((holder.verdict, holder.reason), ("alive", "anchor_held"));
+    assert_eq!((holder.verdict, &holder.reason), (Verdict::Alive, &Reason::AnchorHeld));
     let advice = holder.advice();
     assert!(advice.contains(&format!("kill -CONT {}", owner.pid())), "{advice}");
 
     let lock = lock_granted(store.acquire(&request("token"), &evicting()));
     let evicted = lock.evicted().unwrap();
-    assert_eq!((evicted.reason, evicted.pid), ("evicted", Some(owner.pid())));
+    assert_eq!((&evicted.reason, evicted.pid), (&Reason::Evicted, Some(owner.pid())));
     assert!(lock.fence() > fence);
     // That lock, and nothing else of its owner's.
     let profile = store.profile("work").unwrap();
@@ -116,7 +116,7 @@ fn a_traced_owner_is_never_evicted() {
     }
     assert_eq!(Stat::of(owner.pid()).unwrap().state, 't');
     let holder = lock_refused(store.acquire(&request("token"), &evicting()));
-    assert_eq!(holder.reason, "anchor_held");
+    assert_eq!(holder.reason, Reason::AnchorHeld);
     tracer::let_go(pid);
     assert_eq!(owner.about("verify", 0), "held");
 }
@@ -136,7 +136,7 @@ fn a_waiter_that_may_evict_wakes_when_the_owner_is_stopped() {
     let stopped = Instant::now();
     let lock = thread.join().unwrap();
     let took = stopped.elapsed();
-    assert_eq!(lock.evicted().unwrap().reason, "evicted");
+    assert_eq!(lock.evicted().unwrap().reason, Reason::Evicted);
     assert_within(Duration::from_secs(3), took, "the eviction");
     owner.go_on();
     assert_eq!(owner.about("verify", 0)["lost"], "evicted");

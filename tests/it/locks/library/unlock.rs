@@ -2,7 +2,7 @@
 
 use std::sync::mpsc::channel;
 
-use incumbent::{Force, Lost, Released, Standing, Unlocked};
+use incumbent::{Force, Lost, Reason, Released, Standing, Unlocked, Verdict};
 use serde_json::json;
 
 use super::{SCOPE, is_listed, lock_granted, lock_refused, lock_report, lost, name, request};
@@ -17,13 +17,13 @@ fn unlock_ends_a_live_holders_lock_by_force_only() {
     let fence = owner.acquire(&["a", "b"])[0];
     let unlock = |force| store.unlock(&name("a"), force, "a test of unlock");
     let Unlocked::Refused(holder) = unlock(Force::No).unwrap() else { panic!("not refused") };
-    assert_eq!((holder.pid, holder.reason), (Some(owner.pid()), "anchor_held"));
+    assert_eq!((holder.pid, holder.reason), (Some(owner.pid()), Reason::AnchorHeld));
     assert_eq!(owner.about("verify", 0), "held");
     let Unlocked::Done(done) = unlock(Force::Yes).unwrap() else { panic!("not done") };
     assert_eq!(done.name, name("a"));
     assert_eq!(done.profile.unwrap().as_str(), "work");
     assert_eq!((done.pid, done.fence), (Some(owner.pid()), fence));
-    assert_eq!((done.verdict, done.reason), ("alive", "anchor_held"));
+    assert_eq!((done.verdict, done.reason), (Verdict::Alive, Reason::AnchorHeld));
     assert!(matches!(unlock(Force::Yes).unwrap(), Unlocked::Nothing));
     assert!(matches!(store.unlock(&name("nobody's"), Force::No, "me").unwrap(), Unlocked::Nothing));
     // It learns who did it; the rest of what it has stays.
@@ -48,13 +48,13 @@ fn unlock_ends_an_unknown_holders_lock_by_force() {
     owner.0.kill();
     sandbox.forge("UPDATE instances SET anchor = NULL, host = 'another'");
     let holder = lock_refused(store.try_acquire(&request("token")));
-    assert_eq!((holder.verdict, holder.reason), ("unknown", "foreign_namespace"));
+    assert_eq!((holder.verdict, holder.reason), (Verdict::Unknown, Reason::ForeignNamespace));
     let refused = store.unlock(&name("token"), Force::No, "me").unwrap();
     assert!(matches!(&refused, Unlocked::Refused(_)), "{refused:?}");
     let Unlocked::Done(done) = store.unlock(&name("token"), Force::Yes, "me").unwrap() else {
         panic!("not done")
     };
-    assert_eq!((done.verdict, done.reason), ("unknown", "foreign_namespace"));
+    assert_eq!((done.verdict, done.reason), (Verdict::Unknown, Reason::ForeignNamespace));
     let ended = "SELECT count(*) FROM events WHERE event = 'lock_ended'
         AND json_extract(detail, '$.by') = 'me' AND json_extract(detail, '$.reason') = 'evicted'";
     assert_eq!(sandbox.number(ended), 1, "it is on record who did it");
@@ -87,7 +87,7 @@ fn a_watch_tells_of_an_unlock() {
     let Lost::Ended { reason, by } = received.recv_timeout(LIMIT).unwrap() else {
         panic!("another loss")
     };
-    assert_eq!(reason, "evicted");
+    assert_eq!(reason, Reason::Evicted);
     assert!(by.unwrap().contains("unlock"));
     drop(watch);
     assert!(received.recv().is_err(), "it tells once");
@@ -102,7 +102,7 @@ fn unlock_removes_a_dead_holders_lock() {
     owner.0.kill();
     let unlocked = store.unlock(&name("a"), Force::No, "me").unwrap();
     let Unlocked::Done(done) = unlocked else { panic!("{unlocked:?}") };
-    assert_eq!((done.verdict, done.reason), ("dead", "anchor_released"));
+    assert_eq!((done.verdict, done.reason), (Verdict::Dead, Reason::AnchorReleased));
     assert_eq!(sandbox.live_rows(), 0);
     assert!(!is_listed(&store, "a"));
     assert!(lock_granted(store.try_acquire(&request("b"))).fence() > done.fence);
@@ -125,13 +125,13 @@ fn unlock_stale_removes_only_the_dead() {
         "UPDATE instances SET anchor = NULL, host = 'another' WHERE pid = {}",
         unknown.pid()
     ));
-    assert_eq!(lock_report(&store, "unknown").verdict, "unknown");
+    assert_eq!(lock_report(&store, "unknown").verdict, Verdict::Unknown);
     let removed = store.unlock_stale("a sweep").unwrap();
     let mut fences: Vec<_> = removed.iter().map(|lock| lock.fence).collect();
     fences.sort_unstable();
     assert_eq!(fences, gone, "{removed:?}");
     for lock in &removed {
-        assert_eq!((lock.verdict, lock.reason), ("dead", "anchor_released"));
+        assert_eq!((lock.verdict, &lock.reason), (Verdict::Dead, &Reason::AnchorReleased));
         assert_eq!(lock.pid, Some(dead.pid()));
     }
     assert_eq!(sandbox.locks_on_record(), 4);

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use incumbent::{Cancel, Claim, ErrorKind, Standing, Wait};
+use incumbent::{Cancel, Claim, ErrorKind, Reason, Standing, Wait};
 use serde_json::json;
 
 use super::{
@@ -348,7 +348,7 @@ fn a_waiter_gets_a_lock_whose_lease_runs_out_unseen() {
     sandbox.hide_anchors();
     let asked = Instant::now();
     let lock = lock_granted(store.acquire(&request("token"), &waiting(Wait::UpTo(LIMIT))));
-    assert_eq!(lock.evicted().unwrap().reason, "lease_expired");
+    assert_eq!(lock.evicted().unwrap().reason, Reason::LeaseExpired);
     let refusals = sandbox.number("SELECT sum(count) FROM lock_conflicts");
     assert_eq!(refusals, 1, "a waiter is refused once, however often it looks");
     assert_within(Duration::from_secs(5), asked.elapsed(), "it");

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use incumbent::{Claim, ClaimOptions, Field, StatusUpdate};
+use incumbent::{Claim, ClaimOptions, Field, StatusUpdate, Verdict};
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -49,7 +49,7 @@ fn beats_are_counted_by_a_clock_that_does_not_step() {
     clock.step_wall_ms(-86_400_000);
     assert_eq!(unresponsive(), Some(60_201), "the wall clock does not wake anybody");
     let held = report_of(&store);
-    assert!(held.running && held.verdict == "alive", "{held:?}");
+    assert!(held.running && held.verdict == Verdict::Alive, "{held:?}");
     assert_eq!(tenure.verify().unwrap(), incumbent::Standing::Held);
     beat();
     assert_eq!(unresponsive(), None, "a late beat heals at once");
