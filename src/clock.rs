@@ -8,6 +8,8 @@
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use serde::{Serialize, Serializer};
+
 use crate::sys;
 
 /// A source of both times.
@@ -141,6 +143,23 @@ pub(crate) fn rfc3339(wall_ms: i64) -> Option<String> {
     }
     let time = chrono::DateTime::from_timestamp_millis(wall_ms)?;
     Some(time.to_rfc3339_opts(chrono::SecondsFormat::Millis, true))
+}
+
+/// A stored Unix time in milliseconds as documents show it: RFC 3339, or null for one that no clock
+/// of ours has written.
+pub(crate) fn as_rfc3339<S: Serializer>(
+    wall_ms: &(impl Copy + Into<Option<i64>>),
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    (*wall_ms).into().and_then(rfc3339).serialize(serializer)
+}
+
+/// A length of time as documents show it: whole milliseconds.
+pub(crate) fn as_millis<S: Serializer>(
+    length: &(impl Copy + Into<Option<Duration>>),
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    (*length).into().map(millis).serialize(serializer)
 }
 
 /// Whether a stored Unix time in milliseconds can be that of a clock that was set: a machine

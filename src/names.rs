@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::Serialize;
+
 use crate::{Error, Result};
 
 /// The longest name of a profile or kind, in bytes.
@@ -37,7 +39,7 @@ fn validate(what: &str, name: &str, echo: Echo) -> Result<()> {
 macro_rules! name {
     ($(#[$doc:meta])* $type:ident, $what:literal, $echo:expr) => {
         $(#[$doc])*
-        #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
         pub struct $type(String);
 
         impl $type {
@@ -148,7 +150,7 @@ impl fmt::Debug for Secret {
 }
 
 /// The first 16 hex digits of the SHA-256 of an identity: all that the store ever sees of it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct IdentityHash(String);
 
 impl IdentityHash {
@@ -217,7 +219,7 @@ impl fmt::Display for IdentityHash {
 /// assert_eq!(name.to_string(), "telegram-bot-token/210fd51512083fab");
 /// # Ok::<(), incumbent::Error>(())
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct LockName {
     /// What sort of thing it is.
     pub scope: Scope,
@@ -255,7 +257,7 @@ impl Default for Kind {
 }
 
 /// What at most one live instance holds: a kind of process of a profile.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct Office {
     /// The gateway configuration.
     pub profile: ProfileName,
@@ -289,7 +291,7 @@ impl fmt::Display for Wanted {
 
 /// The id of one incarnation of a process, its *generation*: never reused, always rising, also in
 /// a store restored from an older copy (`max(last + 1, Unix µs)`). It is the office's fence.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct InstanceId(pub(crate) i64);
 
 impl InstanceId {

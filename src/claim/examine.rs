@@ -6,6 +6,8 @@
 
 use std::fmt;
 
+use serde::Serialize;
+
 use crate::claim::aside::{Errand, Lookups};
 use crate::liveness::{
     AliveReason, AnchorState, DeadReason, Evidence, Judgement, Lease, Presence, Ruling,
@@ -26,19 +28,22 @@ use crate::{Error, ErrorKind, InstanceId, ProfileName, Reason, Result, sys};
 pub(crate) const ATTEMPTS: usize = 8;
 
 /// The holder whose place a claim took.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Evicted {
     /// Its recorded pid.
     pub pid: Option<sys::Pid>,
     /// Its profile, if it has one.
     pub profile: Option<ProfileName>,
     /// Its generation.
+    #[serde(skip)]
     pub instance: InstanceId,
     /// Why it counted as dead; [`Reason::Evicted`] for one that was stopped.
     pub reason: Reason,
     /// What it, a `run` that was killed, had left in its session: ended before the place was taken.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ended: Vec<sys::Pid>,
     /// What had left that session, and was left alone.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub left_alone: Vec<sys::Pid>,
 }
 
@@ -53,22 +58,6 @@ impl Evicted {
             instance: record.id,
             reason: reason.into(),
         }
-    }
-
-    /// As the CLI's JSON shows it.
-    #[must_use]
-    pub fn to_json(&self) -> serde_json::Value {
-        let mut document = serde_json::json!({
-            "pid": self.pid,
-            "profile": self.profile.as_ref().map(ProfileName::as_str),
-            "reason": self.reason,
-        });
-        for (name, pids) in [("ended", &self.ended), ("left_alone", &self.left_alone)] {
-            if !pids.is_empty() {
-                document[name] = serde_json::json!(pids);
-            }
-        }
-        document
     }
 }
 

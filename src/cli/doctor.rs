@@ -69,7 +69,7 @@ fn outcome(acts: &[Act], findings: &[Finding]) -> (i32, Option<Complaint>) {
 }
 
 fn found(findings: &[Finding]) -> Value {
-    findings.iter().map(Finding::to_json).collect()
+    json!(findings)
 }
 
 /// What was found before, what was done about it, and whether it is left; then what is new since.
@@ -84,9 +84,9 @@ fn repaired(before: &[Finding], acts: &[Act], after: &[Finding]) -> Value {
         let about = acts.iter().filter(|act| act.check == finding.id);
         let about: Vec<&Act> = about.collect();
         let told: Vec<String> = about.iter().map(ToString::to_string).collect();
-        let mut document = finding.to_json();
+        let mut document = json!(finding);
         document["act"] = if told.is_empty() { Value::Null } else { json!(told.join("; ")) };
-        document["acts"] = about.into_iter().map(Act::to_json).collect();
+        document["acts"] = json!(about);
         document["left"] = json!(is_in(finding, after));
         document
     };

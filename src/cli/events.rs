@@ -8,6 +8,7 @@ use crate::cli::{args, output, printable};
 use crate::clock::rfc3339;
 use crate::sys::supervise;
 use crate::{Cancel, Error, ErrorKind, Event, ProfileName, Result, Store, Wait};
+use serde_json::json;
 
 /// Events printed at once; the store keeps more.
 const SHOWN: usize = 1_000;
@@ -29,7 +30,7 @@ pub(super) fn events(global: &Global, arguments: &args::Events, format: Format) 
         None => Vec::new(),
     };
     let text: String = events.iter().map(|event| line(event) + "\n").collect();
-    Ok(Answer::new(exit::OK, text, events.iter().map(Event::to_json).collect()))
+    Ok(Answer::new(exit::OK, text, json!(events)))
 }
 
 /// Where a follower starts in a store that it opens.
@@ -147,7 +148,7 @@ impl Reader {
 fn print(event: &Event, format: Format) -> Reader {
     let line = match format {
         Format::Text => line(event),
-        Format::Json => printable::document_line(&event.to_json()),
+        Format::Json => printable::document_line(&json!(event)),
     };
     match output::write(format!("{line}\n").as_bytes()) {
         Ok(()) => Reader::Reads,

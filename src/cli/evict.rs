@@ -91,7 +91,7 @@ pub(super) fn evict(global: &Global, arguments: &args::Evict) -> Outcome {
         | Eviction::LegacyHomeForgotten(_)
         | Eviction::OrphansRemoved(_) => None,
     };
-    let holder = refused.map_or(Value::Null, |holder| holder.to_json());
+    let holder = json!(refused);
     let document = json!({"evicted": document, "holder": holder});
     Ok(Answer::new(code, text, document).complaining(refused.map(|holder| {
         Complaint::new(holder.to_string()).advising(holder.advice()).advising_also(

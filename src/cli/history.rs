@@ -5,6 +5,7 @@ use crate::cli::output;
 use crate::cli::output::{Answer, Outcome, ago, exit, until};
 use crate::clock::{is_believed, length, rfc3339};
 use crate::{Incarnation, Reason, sys};
+use serde_json::json;
 
 /// As many as the store keeps.
 const HISTORY_SHOWN: usize = 200;
@@ -22,7 +23,7 @@ pub(super) fn history(global: &Global) -> Outcome {
     } else {
         incarnations.iter().map(line).collect()
     };
-    let document = incarnations.iter().map(Incarnation::to_json).collect();
+    let document = json!(incarnations);
     Ok(Answer::new(exit::OK, text, document))
 }
 

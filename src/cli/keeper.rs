@@ -320,8 +320,8 @@ pub(super) fn document(
             "pid": record.pid,
             "since": crate::clock::rfc3339(record.started_at_ms),
         })),
-        "evicted": evicted.map(Evicted::to_json),
-        "holder": holder.map(Holder::to_json),
+        "evicted": evicted,
+        "holder": holder,
         "retry_after_ms": holder.and_then(|holder| holder.retry_after_ms),
     })
 }

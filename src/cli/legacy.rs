@@ -39,7 +39,7 @@ pub(super) fn import(global: &Global, arguments: &args::Import) -> Outcome {
         Vec::new()
     };
     rows.extend(left_out);
-    let documents: Vec<Value> = rows.iter().map(ImportedFile::to_json).collect();
+    let documents: Vec<Value> = rows.iter().map(ImportedFile::document).collect();
     let is_conflict = rows.iter().any(|row| row.finding.is_conflict);
     let code = if is_conflict { exit::NOT_NOW } else { exit::OK };
     Ok(Answer::new(code, import_in_words(&rows, &home), documents.into()))
@@ -99,7 +99,7 @@ pub(super) fn export(global: &Global, arguments: &args::Export) -> Outcome {
             return Err(error);
         }
     };
-    let documents: Vec<Value> = rows.iter().map(ExportedFile::to_json).collect();
+    let documents: Vec<Value> = rows.iter().map(ExportedFile::document).collect();
     Ok(Answer::new(exit::OK, export_in_words(&rows, &office), documents.into()))
 }
 

@@ -15,7 +15,7 @@ use crate::keeper::acquire::{self, Acquiring};
 use crate::keeper::locks::{self, LockQuestion, LockRow};
 use crate::keeper::target::Target;
 use crate::scoped::GrantedLock;
-use crate::{Evicted, Holder, LockName, PreviousLock, Result, Stopped, Store, sys};
+use crate::{Holder, LockName, Result, Stopped, Store, sys};
 
 pub(crate) fn acquire(global: &Global, arguments: &args::LockAcquire) -> Outcome {
     let identity = &arguments.identity;
@@ -82,13 +82,9 @@ fn document(answer: std::result::Result<&GrantedLock, &Holder>) -> Value {
         "fence": granted.map(|granted| granted.fence),
         "instance": granted.map(|granted| granted.instance.as_i64()),
         "reacquired": granted.is_some_and(|granted| granted.previous.is_some()),
-        "previous": granted
-            .and_then(|granted| granted.previous.as_ref())
-            .map(PreviousLock::to_json),
-        "evicted": granted
-            .and_then(|granted| granted.evicted.as_ref())
-            .map(Evicted::to_json),
-        "holder": holder.map(Holder::to_json),
+        "previous": granted.and_then(|granted| granted.previous.as_ref()),
+        "evicted": granted.and_then(|granted| granted.evicted.as_ref()),
+        "holder": holder,
         "retry_after_ms": holder.and_then(|holder| holder.retry_after_ms),
     })
 }

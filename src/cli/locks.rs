@@ -1,6 +1,6 @@
 //! `locks` and `unlock`: who holds what, and removing what the dead left.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::cli::args;
 use crate::cli::args::Global;
@@ -24,7 +24,7 @@ pub(super) fn locks(global: &Global) -> Outcome {
     } else {
         reports.iter().map(text).collect()
     };
-    Ok(Answer::new(exit::OK, text, reports.iter().map(LockReport::to_json).collect()))
+    Ok(Answer::new(exit::OK, text, json!(reports)))
 }
 
 fn holder(profile: Option<&ProfileName>, pid: Option<crate::sys::Pid>) -> String {
@@ -122,8 +122,8 @@ pub(super) fn unlock(global: &Global, arguments: &args::Unlock) -> Outcome {
         Unlocked::Refused(holder) => (String::new(), None, Some(holder)),
     };
     let document = json!({
-        "unlocked": removed.map(document),
-        "holder": refused.map(|holder| holder.to_json()),
+        "unlocked": removed,
+        "holder": refused,
     });
     let code = if refused.is_some() { exit::NOT_NOW } else { exit::OK };
     Ok(Answer::new(code, text, document).complaining(refused.map(|holder| {
@@ -148,8 +148,7 @@ fn unlock_stale(global: &Global) -> Outcome {
     } else {
         removed.iter().map(line).collect()
     };
-    let documents: Vec<Value> = removed.iter().map(document).collect();
-    Ok(Answer::new(exit::OK, text, json!({"unlocked": documents})))
+    Ok(Answer::new(exit::OK, text, json!({"unlocked": removed})))
 }
 
 fn line(removed: &UnlockedLock) -> String {
@@ -160,17 +159,4 @@ fn line(removed: &UnlockedLock) -> String {
         removed.verdict,
         removed.reason.because()
     )
-}
-
-fn document(removed: &UnlockedLock) -> Value {
-    json!({
-        "scope": removed.name.scope.as_str(),
-        "identity_hash": removed.name.identity_hash.as_str(),
-        "profile": removed.profile.as_ref().map(ProfileName::as_str),
-        "pid": removed.pid,
-        "instance": removed.instance.as_i64(),
-        "fence": removed.fence,
-        "verdict": removed.verdict,
-        "reason": removed.reason,
-    })
 }

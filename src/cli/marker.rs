@@ -30,7 +30,6 @@ pub(super) fn write(global: &Global, arguments: &args::MarkerWrite) -> Outcome {
     for replaced in &replaced {
         text += &format!("{}: took the place of {}", marker.name, self::text(Some(replaced)));
     }
-    let replaced: Vec<Value> = replaced.iter().map(Marker::to_json).collect();
     let more = json!({"written": true, "replaced": replaced});
     Ok(Answer::new(exit::OK, text, document(Some(&marker), more)))
 }
@@ -92,7 +91,7 @@ fn text(marker: Option<&Marker>) -> String {
 /// The marker's own fields, beside whether there is one.
 fn document(marker: Option<&Marker>, more: Value) -> Value {
     let mut document = json!({"found": marker.is_some()});
-    let fields = marker.map(Marker::to_json).into_iter().chain([more]);
+    let fields = marker.map(|marker| json!(marker)).into_iter().chain([more]);
     for field in fields {
         if let (Value::Object(document), Value::Object(field)) = (&mut document, field) {
             document.extend(field);

@@ -10,6 +10,7 @@ use crate::patience::with_budget;
 use crate::status::answer;
 use crate::status::report::ANSWER_WITHIN;
 use crate::{Desired, Error, Kind, PlatformStatus, ProfileName, Report, Verdict, state};
+use serde_json::json;
 
 /// Of platforms, locks and markers this many are shown: an answer fits on a screen.
 const SHOWN: usize = 12;
@@ -48,7 +49,7 @@ fn answer(global: &Global, arguments: &args::Status, format: Format) -> Outcome 
     } else {
         text(&report, &Invocation::of(global))
     };
-    Ok(Answer::new(code, text, report.to_json()))
+    Ok(Answer::new(code, text, json!(report)))
 }
 
 fn all(global: &Global, arguments: &args::Status) -> Outcome {
@@ -67,7 +68,7 @@ fn all(global: &Global, arguments: &args::Status) -> Outcome {
     } else {
         table(&reports)
     };
-    Ok(Answer::new(exit::OK, text, reports.iter().map(Report::to_json).collect()))
+    Ok(Answer::new(exit::OK, text, json!(reports)))
 }
 
 /// One line for each office.

@@ -73,7 +73,7 @@ pub(super) fn stop(global: &Global, arguments: &args::Stop) -> Outcome {
         "recorded": report.not_recorded.is_none(),
         "not_recorded": report.not_recorded.as_ref().map(Error::to_string),
         "not_desired": report.not_desired.as_ref().map(Error::to_string),
-        "holder": holder.map_or(Value::Null, Holder::to_json),
+        "holder": holder,
         "retry_after_ms": holder.and_then(|holder| holder.retry_after_ms),
     });
     if !report.ended_left_over.is_empty() {
@@ -240,7 +240,7 @@ pub(super) fn restart(global: &Global, arguments: &args::Restart) -> Outcome {
         "served_by": served_by,
         "restarted": code == exit::OK,
         "instance": instance.map(InstanceId::as_i64),
-        "holder": holder.map_or(Value::Null, Holder::to_json),
+        "holder": holder,
         "retry_after_ms": holder.and_then(|holder| holder.retry_after_ms),
     });
     Ok(Answer::new(code, text, document).complaining(complaint))

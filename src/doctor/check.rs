@@ -4,7 +4,7 @@ use std::cell::OnceCell;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use serde_json::{Value, json};
+use serde::Serialize;
 
 use crate::doctor::judged_owner;
 use crate::doctor::judged_owner::{JudgedOwner, Only};
@@ -15,7 +15,8 @@ use crate::store::{Inner, Location};
 use crate::{Kind, OpenOptions, ProfileName, Result, Store, environment, sys};
 
 /// How much a [`Finding`] matters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Severity {
     /// As it should be.
@@ -57,7 +58,7 @@ impl fmt::Display for Severity {
 }
 
 /// What one check found.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Finding {
     /// Which check, in snake case; one that found several things has several findings.
     pub id: &'static str,
@@ -69,21 +70,11 @@ pub struct Finding {
     pub remedy: Option<String>,
     /// Whether the look failed for want of something, and may succeed a moment later.
     #[cfg_attr(not(feature = "cli"), expect(dead_code))]
+    #[serde(skip)]
     pub(crate) ran_short: bool,
 }
 
 impl Finding {
-    /// As the CLI's JSON shows it.
-    #[must_use]
-    pub fn to_json(&self) -> Value {
-        json!({
-            "id": self.id,
-            "severity": self.severity.as_str(),
-            "evidence": self.evidence,
-            "remedy": self.remedy,
-        })
-    }
-
     pub(super) fn of(id: &'static str, seen: Observation) -> Self {
         let Observation { severity, evidence, remedy, ran_short } = seen;
         Self { id, severity, evidence, remedy, ran_short }

@@ -4,6 +4,7 @@
 
 use std::path::PathBuf;
 
+use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
 use crate::claim::sweep::sweep;
@@ -65,8 +66,7 @@ impl Act {
     }
 
     /// As the CLI's JSON shows it.
-    #[must_use]
-    pub fn to_json(&self) -> Value {
+    fn document(&self) -> Value {
         let (outcome, why) = match &self.outcome {
             Outcome::Would => ("would", None),
             Outcome::Done => ("done", None),
@@ -77,8 +77,14 @@ impl Act {
             "act": self.act,
             "outcome": outcome,
             "why": why,
-            "record": self.record.as_ref().map(StaleRecord::to_json),
+            "record": self.record,
         })
+    }
+}
+
+impl Serialize for Act {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        self.document().serialize(serializer)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Ending the records of the dead, some at a time: each start waits while one transaction lasts.
 
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::json;
 
 use crate::claim::judge_to_end;
 use crate::doctor::check::{Opened, counted};
@@ -16,7 +17,7 @@ use crate::{InstanceId, Kind, LockName, ProfileName, Reason, Result, sys};
 const LOCKS_NAMED: usize = 20;
 
 /// A record that is ended because its owner is dead.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct StaleRecord {
     /// Its generation.
@@ -65,23 +66,6 @@ impl StaleRecord {
             }
         };
         format!("end the record of {name}{pid}{locks} ({})", self.reason)
-    }
-
-    /// As the CLI's JSON shows it.
-    pub(super) fn to_json(&self) -> Value {
-        let lock = |name: &LockName| {
-            let (scope, hash) = (name.scope.as_str(), name.identity_hash.as_str());
-            json!({"scope": scope, "identity_hash": hash})
-        };
-        json!({
-            "instance": self.instance.as_i64(),
-            "profile": self.profile.as_ref().map(ProfileName::as_str),
-            "kind": self.kind.as_ref().map(Kind::as_str),
-            "pid": self.pid,
-            "locks": self.locks.iter().map(lock).collect::<Vec<_>>(),
-            "lock_count": self.lock_count,
-            "reason": self.reason,
-        })
     }
 }
 
@@ -161,7 +145,7 @@ fn end_one(
         instance: Some(id),
         pid: record.pid,
         detail: Some(json!({
-            "check": "stale_rows", "act": stale.act(&name), "by": by, "record": stale.to_json(),
+            "check": "stale_rows", "act": stale.act(&name), "by": by, "record": stale,
         })),
     })?;
     turn.ended.push((name, stale));

@@ -11,7 +11,7 @@ pub(crate) mod systemd;
 
 use std::fmt;
 
-use serde_json::{Value, json};
+use serde::Serialize;
 
 pub use crate::forensics::diagnostic::Diagnostic;
 pub use crate::forensics::shutdown::{Shutdown, ShutdownWatch};
@@ -24,28 +24,27 @@ pub use crate::forensics::systemd::{Manager, SystemdCheck};
 pub type Fact<T> = Result<T, Unavailable>;
 
 /// Why a fact could not be had, for people. In JSON: `{"unavailable": "..."}`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unavailable(String);
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Unavailable {
+    #[serde(rename = "unavailable")]
+    why: String,
+}
 
 impl Unavailable {
     pub(crate) fn new(why: impl Into<String>) -> Self {
-        Self(why.into())
+        Self { why: why.into() }
     }
 
     /// Why.
     #[must_use]
     pub fn why(&self) -> &str {
-        &self.0
-    }
-
-    pub(crate) fn to_json(&self) -> Value {
-        json!({"unavailable": self.0})
+        &self.why
     }
 }
 
 impl fmt::Display for Unavailable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "unavailable: {}", self.0)
+        write!(f, "unavailable: {}", self.why)
     }
 }
 

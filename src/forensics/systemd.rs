@@ -3,6 +3,7 @@
 use std::time::Duration;
 use std::{fmt, io};
 
+use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
 use crate::clock::Deadline;
@@ -168,8 +169,7 @@ impl SystemdCheck {
 
     /// As `incumbent forensics systemd --json` shows it: seconds, `"infinity"`, and `null` for
     /// what is unavailable.
-    #[must_use]
-    pub fn to_json(&self) -> Value {
+    fn document(&self) -> Value {
         let timeout_stop = self.timeout_stop.as_ref().ok().map(|given| match given {
             Span::Finite(given) => seconds(*given),
             Span::Infinite => json!("infinity"),
@@ -184,6 +184,12 @@ impl SystemdCheck {
             "reason": self.reason(),
             "advice": self.advice(),
         })
+    }
+}
+
+impl Serialize for SystemdCheck {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.document().serialize(serializer)
     }
 }
 
@@ -492,7 +498,7 @@ mod tests {
         ];
         let drain = Duration::from_millis(1_500);
         let unknown = check("gw.service", Manager::User, Err(Unavailable::new("why")), drain);
-        let json = unknown.to_json();
+        let json = json!(unknown);
         assert!(json.as_object().unwrap().keys().eq(keys));
         assert_eq!(
             json,
@@ -502,13 +508,13 @@ mod tests {
                 "advice": null,
             })
         );
-        let forever = check("gw.service", Manager::System, Ok(Span::Infinite), drain).to_json();
+        let forever = json!(check("gw.service", Manager::System, Ok(Span::Infinite), drain));
         assert_eq!(forever["timeout_stop_sec"], "infinity");
         assert_eq!(forever["mismatch"], false);
         assert_eq!(forever["reason"], Value::Null);
         let no_unit = Err(Unavailable::new("no unit"));
         let no_unit = SystemdCheck::new(no_unit, drain, drain);
         assert_eq!((no_unit.reason(), no_unit.warning()), (Some("no unit"), None));
-        assert_eq!(no_unit.to_json()["unit"], Value::Null);
+        assert_eq!(json!(no_unit)["unit"], Value::Null);
     }
 }

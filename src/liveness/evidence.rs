@@ -192,15 +192,16 @@ pub enum ProcessTable {
     Foreign,
 }
 
-/// Everything that was seen of one recorded owner.
+/// Everything that was seen of one recorded owner. Documents leave out the user id, the lease and
+/// the writer, which say something only together with a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Evidence {
     /// The kernel lock.
     pub anchor: AnchorState,
-    /// The machine; also `Same` where the boot id is, because one boot is one machine.
-    pub host: Relation,
     /// The boot of the kernel.
     pub boot: Boot,
+    /// The machine; also `Same` where the boot id is, because one boot is one machine.
+    pub host: Relation,
     /// The pid namespace.
     pub namespace: Relation,
     /// Whether its pids can be looked up here.
@@ -214,6 +215,7 @@ pub struct Evidence {
     /// Its scheduling state.
     pub process_state: RunState,
     /// Its user id.
+    #[serde(skip)]
     pub uid: Relation,
     /// Its command line.
     pub command_line: CommandLineMatch,
@@ -224,8 +226,10 @@ pub struct Evidence {
     /// Who holds the anchor.
     pub keeper: Keeper,
     /// The time to live.
+    #[serde(skip)]
     pub lease: Lease,
     /// Which program wrote the record.
+    #[serde(skip)]
     pub writer: Writer,
 }
 

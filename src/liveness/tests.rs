@@ -217,7 +217,7 @@ fn judge_follows_the_table_over_the_whole_product() {
     for_each_evidence(|seen| {
         let (number, _, outcome) = RULES.iter().find(|(_, condition, _)| condition(&seen)).unwrap();
         matched[usize::from(*number)] += 1;
-        assert_eq!(judge(seen).verdict, outcome(&seen), "rule {number}: {seen:?}");
+        assert_eq!(judge(seen).ruling, outcome(&seen), "rule {number}: {seen:?}");
     });
     for (number, count) in matched.iter().enumerate().skip(1) {
         assert!(*count > 0, "rule {number} never matched");

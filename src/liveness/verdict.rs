@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::liveness::Reason;
 
@@ -84,6 +84,13 @@ impl Flags {
         .into_iter()
         .filter_map(|(raised, name)| raised.then_some(name))
         .collect()
+    }
+}
+
+/// The names of the raised flags.
+impl Serialize for Flags {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.names())
     }
 }
 

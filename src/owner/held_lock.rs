@@ -1,21 +1,24 @@
 //! The locks that an owner holds, as they are shown.
 
 use rusqlite::Connection;
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
 
-use crate::clock::rfc3339;
+use crate::clock::as_rfc3339;
 use crate::records::{LockRow, locks};
 use crate::store::Inner;
 use crate::{InstanceId, LockName, Result};
 
 /// A lock, as the status of its holder shows it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct HeldLock {
     /// Which one.
+    #[serde(flatten)]
     pub name: LockName,
     /// Its fence.
     pub fence: i64,
     /// Unix milliseconds, wall time.
+    #[serde(rename = "acquired_at", serialize_with = "as_rfc3339")]
     pub acquired_at_ms: i64,
     /// What is left of its lease, in milliseconds, if it has one; 0 once it is over.
     pub lease_remaining_ms: Option<i64>,
@@ -32,19 +35,6 @@ impl HeldLock {
             acquired_at_ms: row.acquired_at_ms,
             metadata: row.metadata,
         }
-    }
-
-    /// The lock as the CLI's JSON shows it.
-    #[must_use]
-    pub fn to_json(&self) -> Value {
-        json!({
-            "scope": self.name.scope.as_str(),
-            "identity_hash": self.name.identity_hash.as_str(),
-            "fence": self.fence,
-            "acquired_at": rfc3339(self.acquired_at_ms),
-            "lease_remaining_ms": self.lease_remaining_ms,
-            "metadata": self.metadata,
-        })
     }
 }
 

@@ -4,7 +4,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
-use serde_json::Value;
+use serde::{Serialize, Serializer};
+use serde_json::{Value, json};
 
 use crate::clock::rfc3339;
 use crate::liveness::{Flags, Judgement};
@@ -372,18 +373,17 @@ impl Holder {
     /// The holder as the CLI's JSON shows it. Of one that holds the lock of an older program, also
     /// the path of that (`legacy_lock`), and that of its store where it is not on record in this
     /// one (`db`, or null).
-    #[must_use]
-    pub fn to_json(&self) -> Value {
-        let mut document = serde_json::json!({
-            "profile": self.profile.as_ref().map(ProfileName::as_str),
-            "kind": self.kind.as_ref().map(Kind::as_str),
+    fn document(&self) -> Value {
+        let mut document = json!({
+            "profile": self.profile,
+            "kind": self.kind,
             "pid": self.pid,
             "child_pid": self.child_pid,
-            "instance": self.instance.map(InstanceId::as_i64),
+            "instance": self.instance,
             "since": self.since_ms.and_then(rfc3339),
             "verdict": self.verdict,
             "reason": self.reason,
-            "flags": self.flags.names(),
+            "flags": self.flags,
             "command": self.command,
             "supervisor": self.supervisor,
             "metadata": self.metadata,
@@ -397,6 +397,12 @@ impl Holder {
             path_text::put(&mut document, "legacy_lock", &lock.path);
         }
         document
+    }
+}
+
+impl Serialize for Holder {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        self.document().serialize(serializer)
     }
 }
 

@@ -2,9 +2,10 @@
 //! a loop of 50,000 refusals is one row with that count.
 
 use rusqlite::{Connection, named_params};
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::json;
 
-use crate::clock::rfc3339;
+use crate::clock::as_rfc3339;
 use crate::process::Subject;
 use crate::records::events::EventRecord;
 use crate::store::Tx;
@@ -15,32 +16,20 @@ use crate::{InstanceId, LockName, Office, ProfileName, Result, sys};
 pub(crate) const KEPT: i64 = 64;
 
 /// One contender that a holder's presence refused.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Conflict {
     /// The contender's profile, if it has one.
     pub profile: Option<String>,
     /// Its last pid.
     pub pid: i64,
     /// When it was refused first: Unix milliseconds, wall time.
+    #[serde(rename = "first_at", serialize_with = "as_rfc3339")]
     pub first_at_ms: i64,
     /// When it was refused last.
+    #[serde(rename = "last_at", serialize_with = "as_rfc3339")]
     pub last_at_ms: i64,
     /// How often.
     pub count: i64,
-}
-
-impl Conflict {
-    /// The conflict as the CLI's JSON shows it.
-    #[must_use]
-    pub fn to_json(&self) -> Value {
-        json!({
-            "profile": self.profile,
-            "pid": self.pid,
-            "first_at": rfc3339(self.first_at_ms),
-            "last_at": rfc3339(self.last_at_ms),
-            "count": self.count,
-        })
-    }
 }
 
 /// Who was refused by whom.

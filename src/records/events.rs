@@ -5,9 +5,10 @@
 //! the last one of a key is the state.
 
 use rusqlite::{Connection, OptionalExtension, Params, named_params};
+use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::clock::rfc3339;
+use crate::clock::as_rfc3339;
 use crate::store::Tx;
 use crate::{InstanceId, Office, ProfileName, Result, sys};
 
@@ -18,12 +19,13 @@ pub(crate) const BATCH: usize = 500;
 pub(crate) const EVENTS_LOST: &str = "events_lost";
 
 /// One committed change.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct Event {
     /// Rises with every event of the store.
     pub id: i64,
     /// Unix milliseconds, wall time.
+    #[serde(rename = "at", serialize_with = "as_rfc3339")]
     pub at_ms: i64,
     /// What happened: `office_claimed`, `office_refused`, `office_ended`, ...
     pub event: String,
@@ -37,23 +39,6 @@ pub struct Event {
     pub pid: Option<i64>,
     /// What else is to be known, as JSON.
     pub detail: Value,
-}
-
-impl Event {
-    /// The event as the CLI's JSON shows it.
-    #[must_use]
-    pub fn to_json(&self) -> Value {
-        json!({
-            "id": self.id,
-            "at": rfc3339(self.at_ms),
-            "event": self.event,
-            "profile": self.profile,
-            "kind": self.kind,
-            "instance": self.instance,
-            "pid": self.pid,
-            "detail": self.detail,
-        })
-    }
 }
 
 impl Event {

@@ -12,9 +12,11 @@ use serde_json::json;
 use crate::records::events::EventRecord;
 use crate::store::Tx;
 use crate::{Error, ErrorKind, Office, ProfileName, Result};
+use serde::Serialize;
 
 /// What an operator wants of a profile.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Desired {
     /// It should run.
     Running,

@@ -7,10 +7,11 @@
 //! take that lock alone. A lock's row is never updated to another holder but deleted and inserted,
 //! with a new fence: a guard holds exactly as long as the row has its fence.
 
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::claim::{Attachment, Count, Errand, Lookups, Obstacle, sweep};
-use crate::clock::rfc3339;
+use crate::clock::as_rfc3339;
 use crate::names::Secret;
 use crate::owner::ending;
 use crate::process::command_line::mask;
@@ -38,16 +39,17 @@ pub(crate) struct GrantedLock {
 }
 
 /// A lock as it was recorded before its holder acquired it again.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct PreviousLock {
     /// The row it was taken from.
     pub instance: InstanceId,
     /// The process it was recorded for.
     pub pid: Option<crate::sys::Pid>,
+    /// When it was acquired: Unix milliseconds, wall time.
+    #[serde(rename = "since", serialize_with = "as_rfc3339")]
+    pub acquired_at_ms: i64,
     /// Its fence, which stays.
     pub fence: i64,
-    /// When it was acquired: Unix milliseconds, wall time.
-    pub acquired_at_ms: i64,
     /// What it said about itself until now.
     pub metadata: Option<Value>,
 }
@@ -61,18 +63,6 @@ impl PreviousLock {
             acquired_at_ms: row.acquired_at_ms,
             metadata: row.metadata,
         }
-    }
-
-    /// The record as the CLI's JSON shows it.
-    #[must_use]
-    pub fn to_json(&self) -> Value {
-        json!({
-            "instance": self.instance.as_i64(),
-            "pid": self.pid,
-            "since": rfc3339(self.acquired_at_ms),
-            "fence": self.fence,
-            "metadata": self.metadata,
-        })
     }
 }
 

@@ -1,9 +1,10 @@
 //! Questions about scoped locks: who holds what, is it alive, and who wants it. Reads only.
 
 use rusqlite::Connection;
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
 
-use crate::clock::rfc3339;
+use crate::clock::as_rfc3339;
 use crate::liveness::{Flags, Judgement, Ruling};
 use crate::owner::{LiveCommandLine, held_lock, judge_record, judgement, look};
 use crate::process::command_line;
@@ -16,9 +17,10 @@ use crate::{Conflict, InstanceId, Kind, LockName, ProfileName, Reason, Result, V
 const ATTEMPTS: usize = 4;
 
 /// A lock on record, what is true of its holder, and who wants it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct LockReport {
     /// Which lock.
+    #[serde(flatten)]
     pub name: LockName,
     /// The holder's profile, if it has one.
     pub profile: Option<ProfileName>,
@@ -39,6 +41,7 @@ pub struct LockReport {
     /// What else is to be known of the holder.
     pub flags: Flags,
     /// When it was acquired: Unix milliseconds, wall time.
+    #[serde(rename = "acquired_at", serialize_with = "as_rfc3339")]
     pub acquired_at_ms: i64,
     /// What is left of its lease, in milliseconds, if it has one; 0 once it is over.
     pub lease_remaining_ms: Option<i64>,
@@ -53,7 +56,7 @@ pub struct LockReport {
 }
 
 /// A process that waits for a lock.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct LockWaiter {
     /// Its profile, if it has one.
     pub profile: Option<ProfileName>,
@@ -62,6 +65,7 @@ pub struct LockWaiter {
     /// Its own row.
     pub instance: InstanceId,
     /// Since when: Unix milliseconds, wall time.
+    #[serde(rename = "since", serialize_with = "as_rfc3339")]
     pub since_ms: i64,
 }
 
@@ -92,43 +96,6 @@ impl LockReport {
     #[must_use]
     pub fn because(&self) -> &'static str {
         self.reason.because()
-    }
-
-    /// The lock as the CLI's JSON shows it.
-    #[must_use]
-    pub fn to_json(&self) -> Value {
-        json!({
-            "scope": self.name.scope.as_str(),
-            "identity_hash": self.name.identity_hash.as_str(),
-            "profile": self.profile.as_ref().map(ProfileName::as_str),
-            "kind": self.kind.as_ref().map(Kind::as_str),
-            "pid": self.pid,
-            "child_pid": self.child_pid,
-            "instance": self.instance.as_i64(),
-            "fence": self.fence,
-            "verdict": self.verdict,
-            "reason": self.reason,
-            "flags": self.flags.names(),
-            "acquired_at": rfc3339(self.acquired_at_ms),
-            "lease_remaining_ms": self.lease_remaining_ms,
-            "metadata": self.metadata,
-            "command": self.command,
-            "waiters": self.waiters.iter().map(LockWaiter::to_json).collect::<Vec<_>>(),
-            "conflicts": self.conflicts.iter().map(Conflict::to_json).collect::<Vec<_>>(),
-        })
-    }
-}
-
-impl LockWaiter {
-    /// The waiter as the CLI's JSON shows it.
-    #[must_use]
-    pub fn to_json(&self) -> Value {
-        json!({
-            "profile": self.profile.as_ref().map(ProfileName::as_str),
-            "pid": self.pid,
-            "instance": self.instance.as_i64(),
-            "since": rfc3339(self.since_ms),
-        })
     }
 }
 

@@ -1,5 +1,7 @@
 //! Removing locks by hand.
 
+use serde::Serialize;
+
 use crate::claim::judge_to_end;
 use crate::claim::sweep::{Orphans, evict_orphans};
 use crate::liveness::{Judgement, Ruling};
@@ -25,9 +27,10 @@ pub enum Unlocked {
 }
 
 /// A lock that was removed, and what was known of its holder.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct UnlockedLock {
     /// Which lock.
+    #[serde(flatten)]
     pub name: LockName,
     /// The holder's profile, if it has one.
     pub profile: Option<ProfileName>,

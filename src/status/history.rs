@@ -1,8 +1,8 @@
 //! Past incarnations.
 
-use serde_json::{Value, json};
+use serde::Serialize;
 
-use crate::clock::rfc3339;
+use crate::clock::as_rfc3339;
 use crate::liveness::{Lease, Ruling};
 use crate::owner::look;
 use crate::records::{Record, instances};
@@ -11,17 +11,20 @@ use crate::store::Inner;
 use crate::{InstanceId, Office, Reason, Result, sys};
 
 /// One incarnation of an office, as the history tells it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Incarnation {
     /// The generation.
     pub instance: InstanceId,
     /// Which office.
+    #[serde(flatten)]
     pub office: Office,
     /// The recorded process.
     pub pid: Option<sys::Pid>,
     /// When it was granted the office: Unix milliseconds, wall time.
+    #[serde(rename = "started_at", serialize_with = "as_rfc3339")]
     pub started_at_ms: i64,
     /// When its end was recorded; `None` while it is on record as live.
+    #[serde(rename = "ended_at", serialize_with = "as_rfc3339")]
     pub ended_at_ms: Option<i64>,
     /// Why it ended. Present without `ended_at_ms` when it is dead and nobody has
     /// recorded that yet.
@@ -34,26 +37,6 @@ pub struct Incarnation {
     pub signal: Option<i64>,
     /// Anything else.
     pub detail: Option<String>,
-}
-
-impl Incarnation {
-    /// The incarnation as the CLI's JSON shows it.
-    #[must_use]
-    pub fn to_json(&self) -> Value {
-        json!({
-            "instance": self.instance.as_i64(),
-            "profile": self.office.profile.as_str(),
-            "kind": self.office.kind.as_str(),
-            "pid": self.pid,
-            "started_at": rfc3339(self.started_at_ms),
-            "ended_at": self.ended_at_ms.and_then(rfc3339),
-            "end_reason": self.end_reason,
-            "ended_by": self.ended_by,
-            "exit_code": self.exit_code,
-            "signal": self.signal,
-            "detail": self.detail,
-        })
-    }
 }
 
 /// The incarnations of an office, newest first; what a dead one could not write is derived.

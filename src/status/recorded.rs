@@ -4,7 +4,7 @@ use std::cell::OnceCell;
 use std::collections::HashMap;
 
 use rusqlite::Connection;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::liveness::{Judgement, Lease};
 use crate::owner::orphan::orphan;
@@ -15,7 +15,7 @@ use crate::records::instances::LockNow;
 use crate::records::{Record, instances, markers, profiles, runtime};
 use crate::status::report::Statement;
 use crate::store::Inner;
-use crate::{Conflict, Desired, HeldLock, InstanceId, Marker, Office, ProfileName, Result, owner};
+use crate::{Desired, HeldLock, InstanceId, Marker, Office, ProfileName, Result, owner};
 
 /// What one snapshot of the store says of an office.
 pub(crate) struct Recorded {
@@ -47,7 +47,7 @@ pub(super) fn recorded(
         ),
         None => (Vec::new(), Vec::new()),
     };
-    let conflicts = conflicts.iter().map(Conflict::to_json).collect();
+    let conflicts = json!(conflicts);
     let markers = match own {
         Some(record) if markers::exists(connection)? => {
             markers::open_for(connection, inner.boot_time(), record.id)?

@@ -8,9 +8,10 @@
 
 use std::time::Duration;
 
+use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
-use crate::clock::rfc3339;
+use crate::clock::{as_rfc3339, rfc3339};
 use crate::liveness::{Boot, Evidence, Flags, Judgement, Ruling};
 use crate::process::{Orphan, command_line};
 use crate::records::runtime::{PlatformStatus, RuntimeStatus};
@@ -101,7 +102,7 @@ pub struct Report {
 }
 
 /// How an incarnation ended.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct LastEnd {
     /// Why.
     pub reason: Reason,
@@ -109,6 +110,7 @@ pub struct LastEnd {
     pub by: Option<String>,
     /// When that was recorded: Unix milliseconds, wall time. `None`: it was found dead just now,
     /// and the next one that writes will record it.
+    #[serde(rename = "at", serialize_with = "as_rfc3339")]
     pub at_ms: Option<i64>,
 }
 
@@ -237,58 +239,37 @@ impl Report {
     }
 
     /// The report as the CLI's JSON shows it.
-    #[must_use]
-    pub fn to_json(&self) -> Value {
+    fn document(&self) -> Value {
+        let mut evidence = json!(self.evidence);
+        evidence["anchor_holders"] = json!(self.anchor_holders);
         json!({
-            "profile": self.office.profile.as_str(),
-            "kind": self.office.kind.as_str(),
+            "profile": self.office.profile,
+            "kind": self.office.kind,
             "running": self.running,
             "verdict": self.verdict,
             "reason": self.reason,
-            "flags": self.flags.names(),
+            "flags": self.flags,
             "pid": self.pid,
             "child_pid": self.child_pid,
-            "instance": self.instance.map(InstanceId::as_i64),
+            "instance": self.instance,
             "since": self.since_ms.and_then(rfc3339),
             "state": self.state,
-            "desired": self.desired.map(Desired::as_str),
-            "evidence": {
-                "anchor": self.evidence.anchor,
-                "boot": self.evidence.boot,
-                "host": self.evidence.host,
-                "namespace": self.evidence.namespace,
-                "table": self.evidence.table,
-                "process": self.evidence.process,
-                "start_time": self.evidence.start_time,
-                "process_id": self.evidence.process_id,
-                "process_state": self.evidence.process_state,
-                "command_line": self.evidence.command_line,
-                "child": self.evidence.child,
-                "command_lock": self.evidence.command_lock,
-                "keeper": self.evidence.keeper,
-                "anchor_holders": self.anchor_holders,
-            },
+            "desired": self.desired,
+            "evidence": evidence,
             "busy": self.busy(),
             "drainable": self.drainable(),
             "stale": self.stale,
             "unresponsive_ms": self.unresponsive_ms,
             "heartbeat_at": self.heartbeat_at_ms.and_then(rfc3339),
-            "runtime": self.runtime.as_ref().map(|said| said.to_json(self.state.as_deref())),
+            "runtime": self.runtime.as_ref().map(|said| said.document(self.state.as_deref())),
             "platforms": self.platforms.iter().map(|said| {
-                (said.platform.clone(), said.to_json(self.verdict != Verdict::Dead))
+                (said.platform.clone(), said.document(self.verdict != Verdict::Dead))
             }).collect::<serde_json::Map<_, _>>(),
-            "serves": self.serves.iter().map(ProfileName::as_str).collect::<Vec<_>>(),
-            "served_by": self.served_by.as_ref().map(|office| json!({
-                "profile": office.profile.as_str(),
-                "kind": office.kind.as_str(),
-            })),
-            "locks": self.locks.iter().map(HeldLock::to_json).collect::<Vec<_>>(),
-            "markers": self.markers.iter().map(Marker::to_json).collect::<Vec<_>>(),
-            "last_end": self.last_end.as_ref().map(|end| json!({
-                "reason": end.reason,
-                "by": end.by,
-                "at": end.at_ms.and_then(rfc3339),
-            })),
+            "serves": self.serves,
+            "served_by": self.served_by,
+            "locks": self.locks,
+            "markers": self.markers,
+            "last_end": self.last_end,
             "command": self.command,
             "version": self.version,
             "supervisor": self.supervisor,
@@ -296,6 +277,12 @@ impl Report {
             "stop_budget_ms": self.stop_budget_ms,
             "conflicts": self.conflicts,
         })
+    }
+}
+
+impl Serialize for Report {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.document().serialize(serializer)
     }
 }
 

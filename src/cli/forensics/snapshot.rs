@@ -15,6 +15,7 @@ use crate::forensics::snapshot::Snapshot;
 use crate::keeper::release::whose_row;
 use crate::patience::with_budget;
 use crate::{Office, Store};
+use serde_json::json;
 
 /// How long the store may keep us: whoever asks is being stopped.
 const STORE_WITHIN: Duration = Duration::from_millis(50);
@@ -28,7 +29,7 @@ pub(crate) fn snapshot(global: &Global, arguments: &args::ForensicsSnapshot) -> 
         Ok(None) => seen.without_store("there is no store"),
         Err(error) => seen.without_store(error.to_string()),
     });
-    Ok(Answer::new(exit::OK, snapshot.to_log_line() + "\n", snapshot.to_json()))
+    Ok(Answer::new(exit::OK, snapshot.to_log_line() + "\n", json!(snapshot)))
 }
 
 /// Leaves it on record for the run that we are in, or for the process that started us if it is on

@@ -8,6 +8,7 @@ use crate::cli::{args, output};
 use crate::forensics::systemd::{SystemdCheck, own_unit, unit_name};
 use crate::forensics::{Fact, Unavailable};
 use crate::{Error, Report, Result, Span, StopPhases, Verdict, stop_budget};
+use serde_json::json;
 
 pub(crate) fn systemd(global: &Global, arguments: &args::ForensicsSystemd) -> Outcome {
     let unit = match &arguments.unit {
@@ -29,7 +30,7 @@ pub(crate) fn systemd(global: &Global, arguments: &args::ForensicsSystemd) -> Ou
             Err(_) => exit::UNKNOWN,
         },
         text(&check),
-        check.to_json(),
+        json!(check),
     ))
 }
 

@@ -2,20 +2,30 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Map, Value};
+use serde::{Serialize, Serializer};
+use serde_json::{Map, Value, json};
 
 use crate::forensics::Fact;
 use crate::path_text::is_unprintable;
 
-pub(super) fn shown<T>(fact: &Fact<T>, value: impl FnOnce(&T) -> Value) -> Value {
+/// A fact as documents show it: itself, or why it could not be had.
+pub(super) fn shown<T: Serialize>(fact: &Result<T, impl Serialize>) -> Value {
     match fact {
-        Ok(known) => value(known),
-        Err(why) => why.to_json(),
+        Ok(known) => json!(known),
+        Err(why) => json!(why),
     }
 }
 
+/// The same for `serialize_with`.
+pub(super) fn serialize<T: Serialize, S: Serializer>(
+    fact: &Fact<T>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    shown(fact).serialize(serializer)
+}
+
 pub(super) fn group(facts: &BTreeMap<&'static str, Fact<Value>>) -> Value {
-    let members = facts.iter().map(|(name, fact)| ((*name).to_owned(), shown(fact, Value::clone)));
+    let members = facts.iter().map(|(name, fact)| ((*name).to_owned(), shown(fact)));
     Value::Object(members.collect::<Map<_, _>>())
 }
 

@@ -6,6 +6,7 @@ pub(crate) mod received;
 
 use std::collections::BTreeMap;
 
+use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
 use crate::clock::now_ms;
@@ -192,7 +193,7 @@ impl Snapshot {
 
     /// Everything but the id of its own row, which it gets only with that.
     pub(crate) fn to_stored_json(&self) -> Value {
-        let mut document = self.to_json();
+        let mut document = self.document();
         if let Some(fields) = document.as_object_mut() {
             fields.shift_remove("recorded");
         }
@@ -250,53 +251,49 @@ impl Snapshot {
     }
 
     /// The whole snapshot, with sorted keys: a value, or `{"unavailable": why}`.
-    #[must_use]
-    pub fn to_json(&self) -> Value {
+    fn document(&self) -> Value {
         let seconds = |ms: i64| {
             json!(std::time::Duration::from_millis(ms.max(0).unsigned_abs()).as_secs_f64())
         };
-        let marker = |marker: &Option<Marker>| marker.as_ref().map_or(Value::Null, Marker::to_json);
         let fields: BTreeMap<&str, Value> = BTreeMap::from([
-            ("boot_id", line::shown(&self.boot_id, |id| json!(id))),
-            ("cgroup", line::shown(&self.cgroup, |path| json!(path))),
+            ("boot_id", line::shown(&self.boot_id)),
+            ("cgroup", line::shown(&self.cgroup)),
             ("limits", line::group(&self.limits)),
-            ("loadavg_1m", line::shown(&self.loadavg_1m, |load| json!(load))),
+            ("loadavg_1m", line::shown(&self.loadavg_1m)),
             ("memory", line::group(&self.memory)),
-            ("parent", line::shown(&self.parent, ProcessSummary::to_json)),
+            ("parent", line::shown(&self.parent)),
             ("pid", json!(self.pid)),
-            ("planned_stop_marker", line::shown(&self.planned_stop_marker, marker)),
-            ("ppid", line::shown(&self.ppid, |pid| json!(pid))),
-            ("recorded", line::shown(&self.recorded, |id| json!(id))),
-            ("self", self.myself.to_json()),
-            ("sender", line::shown(&self.sender, Sender::to_json)),
+            ("planned_stop_marker", line::shown(&self.planned_stop_marker)),
+            ("ppid", line::shown(&self.ppid)),
+            ("recorded", line::shown(&self.recorded)),
+            ("self", json!(self.myself)),
+            ("sender", line::shown(&self.sender)),
             ("signal", json!(self.signal)),
             ("signal_num", json!(self.signal_num)),
             ("systemd_invocation_id", json!(self.systemd_invocation_id)),
             ("systemd_journal_stream", json!(self.systemd_journal_stream)),
-            ("takeover_marker", line::shown(&self.takeover_marker, marker)),
-            (
-                "takeover_marker_for_self",
-                line::shown(&self.takeover_marker_for_self, |it| json!(it)),
-            ),
-            (
-                "tracer",
-                line::shown(&self.tracer, |tracer| {
-                    tracer.as_ref().map_or(Value::Null, ProcessSummary::to_json)
-                }),
-            ),
+            ("takeover_marker", line::shown(&self.takeover_marker)),
+            ("takeover_marker_for_self", line::shown(&self.takeover_marker_for_self)),
+            ("tracer", line::shown(&self.tracer)),
             (
                 "tracer_pid",
-                line::shown(&self.tracer, |tracer| json!(tracer.as_ref().map(|tracer| tracer.pid))),
+                line::shown(&self.tracer.as_ref().map(|tracer| tracer.as_ref().map(|it| it.pid))),
             ),
             ("ts", seconds(self.at_ms)),
             ("ts_monotonic", seconds(self.at_boot_ms)),
-            ("under_systemd", line::shown(&self.under_systemd, |yes| json!(yes))),
-            ("unit", line::shown(&self.unit, |unit| json!(unit))),
+            ("under_systemd", line::shown(&self.under_systemd)),
+            ("unit", line::shown(&self.unit)),
         ]);
         let mut document: Value =
             fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         document.sort_all_objects();
         document
+    }
+}
+
+impl Serialize for Snapshot {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.document().serialize(serializer)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::forensics::snapshot::line;
@@ -16,21 +17,27 @@ use crate::sys::{Details, Limit, MemoryGroup, Pid, details};
 const COMMAND_LINE_LENGTH_MAX: usize = 300;
 
 /// What can be seen of a process.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct ProcessSummary {
     /// Its pid.
     pub pid: u32,
     /// The name of its program.
+    #[serde(serialize_with = "line::serialize")]
     pub name: Fact<String>,
     /// Its state, in the platform's words: `S (sleeping)`.
+    #[serde(serialize_with = "line::serialize")]
     pub state: Fact<String>,
     /// Its parent's pid; 0 for one that lives outside of this pid namespace.
+    #[serde(serialize_with = "line::serialize")]
     pub ppid: Fact<u32>,
     /// Its real user id.
+    #[serde(serialize_with = "line::serialize")]
     pub uid: Fact<u32>,
     /// Its command line without what looks like a secret, cut at 300 characters.
+    #[serde(serialize_with = "line::serialize")]
     pub cmdline: Fact<String>,
+    #[serde(skip)]
     raw: Raw,
 }
 
@@ -87,17 +94,6 @@ impl ProcessSummary {
             let secrets: Vec<&Secret> = secrets.iter().collect();
             self.cmdline = Ok(shown_command(&self.raw, &secrets));
         }
-    }
-
-    pub(super) fn to_json(&self) -> Value {
-        json!({
-            "cmdline": line::shown(&self.cmdline, |text| json!(text)),
-            "name": line::shown(&self.name, |text| json!(text)),
-            "pid": self.pid,
-            "ppid": line::shown(&self.ppid, |pid| json!(pid)),
-            "state": line::shown(&self.state, |text| json!(text)),
-            "uid": line::shown(&self.uid, |uid| json!(uid)),
-        })
     }
 }
 

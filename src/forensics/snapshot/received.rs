@@ -1,6 +1,7 @@
 //! The signal that was received, and who sent it.
 
-use serde_json::{Value, json};
+use serde::{Serialize, Serializer};
+use serde_json::json;
 
 use crate::ExitCause;
 use crate::forensics::snapshot::process::ProcessSummary;
@@ -101,12 +102,15 @@ impl Sender {
             SignalOrigin::Unknown => unavailable("the platform does not say who sends a signal"),
         }
     }
+}
 
-    pub(super) fn to_json(&self) -> Value {
-        let mut document = self.process.to_json();
+/// The fields of the process, with what the kernel said of the sender.
+impl Serialize for Sender {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut document = json!(self.process);
         document["uid"] = json!(self.uid);
         document["how"] = json!(self.how);
-        document
+        document.serialize(serializer)
     }
 }
 

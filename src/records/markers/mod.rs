@@ -6,9 +6,10 @@
 pub(crate) mod find;
 
 use rusqlite::{Connection, OptionalExtension, Row, named_params};
+use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::clock::rfc3339;
+use crate::clock::as_rfc3339;
 use crate::records::events::EventRecord;
 use crate::records::identities::Identities;
 use crate::records::instances;
@@ -30,7 +31,7 @@ pub(crate) const TTL_MAX_MS: i64 = 30 * 24 * 60 * 60 * 1_000;
 const CLOSED_KEPT: i64 = 1_000;
 
 /// A one-shot message to one instance.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Marker {
     /// Rises with every marker of the store.
     pub id: i64,
@@ -49,31 +50,17 @@ pub struct Marker {
     /// Why, in the writer's words.
     pub reason: Option<String>,
     /// When it was written: Unix milliseconds, wall time.
+    #[serde(rename = "written_at", serialize_with = "as_rfc3339")]
     pub written_at_ms: i64,
     /// Until when it counts: Unix milliseconds, wall time. What decides is the boot clock.
+    #[serde(rename = "expires_at", serialize_with = "as_rfc3339")]
     pub expires_at_ms: i64,
     /// The writer's own instance, where it waits for what comes of it.
+    #[serde(skip)]
     pub(crate) requester: Option<InstanceId>,
 }
 
 impl Marker {
-    /// The marker as the CLI's JSON shows it.
-    #[must_use]
-    pub fn to_json(&self) -> Value {
-        json!({
-            "id": self.id,
-            "name": self.name.as_str(),
-            "instance": self.instance.map(InstanceId::as_i64),
-            "pid": self.pid,
-            "by": self.by,
-            "by_pid": self.by_pid,
-            "by_uid": self.by_uid,
-            "reason": self.reason,
-            "written_at": rfc3339(self.written_at_ms),
-            "expires_at": rfc3339(self.expires_at_ms),
-        })
-    }
-
     /// Expects [`COLUMNS`]; `None` for a name that no program of ours writes.
     fn from_row(row: &Row<'_>) -> rusqlite::Result<Option<Self>> {
         let name: String = row.get(1)?;

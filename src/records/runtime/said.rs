@@ -67,7 +67,7 @@ impl RuntimeStatus {
     }
 
     /// What was said, as the CLI's JSON shows it; `now` is the state that is still true.
-    pub(crate) fn to_json(&self, now: Option<&str>) -> Value {
+    pub(crate) fn document(&self, now: Option<&str>) -> Value {
         // Nothing said is nobody at work; what cannot be read is not known.
         let unless_damaged = |column, value: Value| {
             if self.damaged.contains(&column) { Value::Null } else { value }
@@ -153,7 +153,7 @@ impl PlatformStatus {
 
     /// What was said, as the CLI's JSON shows it. The state of a platform is no longer true when
     /// its gateway `is_alive` no more; its last error is.
-    pub(crate) fn to_json(&self, is_alive: bool) -> Value {
+    pub(crate) fn document(&self, is_alive: bool) -> Value {
         let needs_attention = if self.damaged.contains(&"needs_attention") {
             Value::Null
         } else {

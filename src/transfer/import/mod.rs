@@ -58,7 +58,7 @@ impl ImportedFile {
     }
 
     /// The row as the CLI's JSON shows it.
-    pub(crate) fn to_json(&self) -> Value {
+    pub(crate) fn document(&self) -> Value {
         let mut document = json!({
             "file": null,
             "verdict": self.finding.verdict,

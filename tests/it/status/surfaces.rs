@@ -1,6 +1,6 @@
 //! Every surface gives the same answer, and none writes.
 
-use incumbent::{Report, Store};
+use incumbent::Store;
 use serde_json::{Value, json};
 
 use super::set::{obeying, say};
@@ -150,9 +150,9 @@ fn assert_same_everywhere(sandbox: &Sandbox, when: &str) {
     let store = Store::open_existing(sandbox.db()).unwrap().unwrap();
     let profile = store.profile("default").unwrap();
     let report = profile.status().unwrap();
-    assert_eq!(without_what_moves(report.to_json()), expected, "{when}: the library");
-    let all = store.status_of_all().unwrap().iter().map(Report::to_json).collect();
-    assert_eq!(of_default(all), expected, "{when}: the library, all of it");
+    assert_eq!(without_what_moves(json!(report)), expected, "{when}: the library");
+    let all = json!(store.status_of_all().unwrap());
+    assert_eq!(of_default(all.as_array().unwrap().clone()), expected, "{when}: the library, all");
     let running = profile.running_pid(&incumbent::Kind::default()).unwrap();
     assert_eq!(running, report.pid.filter(|_| report.running), "{when}");
     let up = if report.running { 1.0 } else { 0.0 };

@@ -24,7 +24,7 @@ fn assert_dead_everywhere(sandbox: &Sandbox, reason: &str, when: &str) {
     assert_eq!(by_library.running_pid(&incumbent::Kind::default()).unwrap(), None, "{when}");
     let report = by_library.status().unwrap();
     assert!(!report.busy() && !report.drainable() && !report.running, "{when}: {report:?}");
-    for document in [&status, &all, &report.to_json()] {
+    for document in [&status, &all, &json!(report)] {
         for (key, value) in [
             ("running", json!(false)),
             ("verdict", json!("dead")),
@@ -348,7 +348,7 @@ fn busy_and_drainable_follow_from_what_is_true_and_what_was_said() {
                 let outlives = matches!(state, Some("stopped" | "startup_failed"));
                 let still = state.filter(|_| verdict != "dead" || outlives);
                 assert_eq!(report.state.as_deref(), still, "{what}");
-                let document = report.to_json();
+                let document = json!(report);
                 assert_eq!(document["busy"], busy, "{what}");
                 assert_eq!(document["drainable"], drainable, "{what}");
                 assert_eq!(document["state"], json!(still), "{what}");

@@ -82,7 +82,7 @@ impl Gateway {
                     };
                     let report = json!({
                         "profile": name,
-                        "snapshot": shutdown.snapshot.to_json(),
+                        "snapshot": json!(shutdown.snapshot),
                         "line": shutdown.snapshot.to_log_line(),
                         "logged": logged.take(),
                         "cause": shutdown.cause.as_str(),
@@ -124,13 +124,13 @@ impl Gateway {
                 let before = Instant::now();
                 let snapshot = self.tenures[*profile].snapshot(Some(15));
                 let took_us = before.elapsed().as_micros();
-                json!({"snapshot": snapshot.to_json(), "took_us": took_us}).to_string()
+                json!({"snapshot": json!(snapshot), "took_us": took_us}).to_string()
             }
             ["snapshot"] => {
                 let before = Instant::now();
                 let snapshot = forensics::snapshot(None);
                 let took_us = before.elapsed().as_micros();
-                json!({"snapshot": snapshot.to_json(), "took_us": took_us}).to_string()
+                json!({"snapshot": json!(snapshot), "took_us": took_us}).to_string()
             }
             ["change", profile] => {
                 let update = StatusUpdate::new().state("draining");

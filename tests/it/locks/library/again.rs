@@ -23,7 +23,7 @@ fn acquired_again_a_lock_keeps_its_fence_and_has_the_new_metadata() {
     assert_eq!(previous.acquired_at_ms, since_ms);
     assert_eq!(previous.metadata, Some(json!({"n": 1})));
     assert_eq!(second.previous_metadata(), Some(&json!({"n": 1})));
-    let document = previous.to_json();
+    let document = json!(previous);
     assert_eq!(
         (&document["pid"], &document["fence"], &document["metadata"]),
         (&json!(std::process::id()), &json!(first.fence()), &json!({"n": 1}))

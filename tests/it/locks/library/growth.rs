@@ -40,7 +40,7 @@ fn a_hundred_refusals_are_one_conflict_and_cost_no_descriptors() {
     assert!(conflict.first_at_ms <= conflict.last_at_ms);
     let refused = "SELECT count(*) FROM events WHERE event = 'lock_refused'";
     assert_eq!(sandbox.number(refused), 1, "one event, too");
-    assert_eq!(lock_report(&store, "token").to_json()["conflicts"][0]["count"], 100);
+    assert_eq!(json!(lock_report(&store, "token"))["conflicts"][0]["count"], 100);
     // A contender with an office is named by it. A wait is one refusal, however often it looks.
     contender.claim("work");
     contender.try_acquire(&["token"]);

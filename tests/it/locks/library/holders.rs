@@ -77,7 +77,7 @@ fn a_refused_contender_is_told_who_holds_it() {
         assert!(advice.contains(words), "no {words:?} in: {advice}");
     }
 
-    let document = holder.to_json();
+    let document = json!(holder);
     let since = document["since"].as_str().unwrap();
     assert!(since.ends_with('Z') && since.contains('T'), "{since}");
     let expected = json!({
@@ -88,7 +88,7 @@ fn a_refused_contender_is_told_who_holds_it() {
         "state": null, "unresponsive_ms": null,
     });
     assert_eq!(document, expected, "{document:#}");
-    let all = format!("{holder:?} {text} {advice} {document} {listed:?} {}", listed.to_json());
+    let all = format!("{holder:?} {text} {advice} {document} {listed:?} {}", json!(listed));
     assert!(!all.contains("secret"), "{all}");
 }
 
@@ -101,7 +101,7 @@ fn a_holder_without_an_office_is_named_by_its_pid() {
     assert_eq!((&holder.profile, &holder.kind, &holder.metadata), (&None, &None, &None));
     let text = holder.to_string();
     assert!(text.contains(&format!(" is held by pid {}", owner.pid())), "{text}");
-    let document = holder.to_json();
+    let document = json!(holder);
     assert_eq!(
         (&document["profile"], &document["kind"], &document["metadata"]),
         (&Value::Null, &Value::Null, &Value::Null)

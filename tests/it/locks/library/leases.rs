@@ -63,7 +63,7 @@ fn what_is_left_of_a_lease_is_shown() {
     assert_eq!(left(), None);
     assert_eq!(lock.renew().unwrap(), Standing::Held);
     assert_eq!(left(), None);
-    let document = lock_report(&store, "token").to_json();
+    let document = json!(lock_report(&store, "token"));
     assert_eq!(document["lease_remaining_ms"], Value::Null);
 }
 
@@ -82,7 +82,7 @@ fn an_overdue_lease_is_a_flag_while_its_owner_can_be_seen() {
         let holder = lock_refused(store.acquire(&request("leased"), &options));
         assert_eq!((holder.verdict, &holder.reason), (Verdict::Alive, &Reason::AnchorHeld));
         assert!(holder.flags.lease_overdue, "{holder:?}");
-        assert_eq!(holder.to_json()["flags"], json!(["lease_overdue"]));
+        assert_eq!(json!(holder)["flags"], json!(["lease_overdue"]));
     }
     let listed = lock_report(&store, "leased");
     assert_eq!((listed.lease_remaining_ms, listed.verdict), (Some(0), Verdict::Alive));

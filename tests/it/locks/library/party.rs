@@ -4,8 +4,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use incumbent::{
-    Acquire, AcquireOptions, Claim, LockReport, LockRequest, LossWatch, Lost, OpenOptions,
-    Released, Result, ScopedLock, Standing, Store, Tenure, Wait,
+    Acquire, AcquireOptions, Claim, LockRequest, LossWatch, Lost, OpenOptions, Released, Result,
+    ScopedLock, Standing, Store, Tenure, Wait,
 };
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -125,7 +125,7 @@ impl Locker {
             }
             "pending" => json!(self.store().pending_releases()),
             "list" => {
-                json!(self.store().locks()?.iter().map(LockReport::to_json).collect::<Vec<_>>())
+                json!(self.store().locks()?)
             }
             "fork" => self.fork(),
             "execute" => {
@@ -164,7 +164,7 @@ impl Locker {
                 self.locks.extend(locks.into_iter().map(Some));
                 json!(fences)
             }
-            Acquire::Held(holder) => json!({"held": holder.to_json()}),
+            Acquire::Held(holder) => json!({"held": json!(holder)}),
         }
     }
 

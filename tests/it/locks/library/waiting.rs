@@ -29,7 +29,7 @@ fn a_release_wakes_the_waiter_of_a_lock() {
         let waiters = lock_report(&store, "token").waiters;
         assert_eq!(waiters.len(), 1);
         assert_eq!(waiters[0].pid, Some(std::process::id()));
-        assert_eq!(waiters[0].to_json()["pid"], std::process::id());
+        assert_eq!(json!(waiters[0])["pid"], std::process::id());
         let released = Instant::now();
         assert_eq!(owner.about("release", round), "Free");
         let (locks, at) = thread.join().unwrap();

@@ -162,7 +162,7 @@ pub fn follow_until_told() {
             while follower.last < until.load(Ordering::Relaxed) {
                 let wait = Wait::UpTo(Duration::from_millis(50));
                 if let Some(event) = events.next_event(wait).unwrap() {
-                    follower.note(&event.to_json());
+                    follower.note(&json!(event));
                 }
             }
             follower
