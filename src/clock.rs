@@ -181,6 +181,11 @@ pub(crate) fn length(ms: i64) -> String {
         .map_or_else(|| format!("{ms} ms"), |(unit_ms, name)| format!("{} {name}", ms / unit_ms))
 }
 
+/// What [`millis`] gives, back; of a negative number, nothing.
+pub(crate) fn of_millis(ms: i64) -> Duration {
+    Duration::from_millis(u64::try_from(ms).unwrap_or(0))
+}
+
 pub(crate) fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }

@@ -1,8 +1,10 @@
 //! The one error type. Expected answers ("somebody else holds it") are values elsewhere; an
 //! [`Error`] means that the answer could not be found out, or that the request cannot be served.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::sys::{Looks, NoRoom, Shortage};
 
@@ -103,7 +105,7 @@ struct Details {
     message: String,
     path: Option<PathBuf>,
     hint: Option<String>,
-    retry_after_ms: Option<u64>,
+    retry_after: Option<Duration>,
     no_room: Option<NoRoom>,
     is_of_shortage: bool,
     #[source]
@@ -122,7 +124,7 @@ impl Error {
             message: message.into(),
             path: None,
             hint: None,
-            retry_after_ms: None,
+            retry_after: None,
             no_room: None,
             is_of_shortage: false,
             source: None,
@@ -147,10 +149,17 @@ impl Error {
         self.0.hint.as_deref()
     }
 
-    /// When asking again may succeed, in milliseconds.
+    /// Whether the same request may succeed later, without anybody's help: the store was busy, or
+    /// has just been replaced.
     #[must_use]
-    pub fn retry_after_ms(&self) -> Option<u64> {
-        self.0.retry_after_ms
+    pub fn is_temporary(&self) -> bool {
+        matches!(self.kind(), ErrorKind::Busy | ErrorKind::StoreReplaced)
+    }
+
+    /// How long to wait before asking again, where that is known.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.0.retry_after
     }
 
     pub(crate) fn at(mut self, path: impl Into<PathBuf>) -> Self {
@@ -175,8 +184,8 @@ impl Error {
         self
     }
 
-    pub(crate) fn retry_after(mut self, retry_after_ms: u64) -> Self {
-        self.0.retry_after_ms = Some(retry_after_ms);
+    pub(crate) fn with_retry_after(mut self, pause: Duration) -> Self {
+        self.0.retry_after = Some(pause);
         self
     }
 
@@ -234,7 +243,7 @@ impl Error {
     pub(crate) fn shortage(shortage: Shortage, what: &str) -> Self {
         let mut error = Self::new(ErrorKind::Busy, format!("cannot {what}: {shortage}"))
             .with_hint(format!("{}, and try again; nothing was changed", shortage.hint()))
-            .retry_after(1_000);
+            .with_retry_after(Duration::from_secs(1));
         error.0.is_of_shortage = true;
         error
     }
@@ -301,6 +310,13 @@ impl fmt::Debug for Error {
 impl fmt::Debug for Details {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)
+    }
+}
+
+/// For conversions that cannot fail, where others of the kind can.
+impl From<Infallible> for Error {
+    fn from(never: Infallible) -> Self {
+        match never {}
     }
 }
 

@@ -36,6 +36,19 @@ fn validate(what: &str, name: &str, echo: Echo) -> Result<()> {
     )))
 }
 
+/// What a name is made of, so that who has a text and who has a name may pass it as it is.
+macro_rules! try_from {
+    ($type:ident, $($text:ty),*) => {
+        $(impl TryFrom<$text> for $type {
+            type Error = Error;
+
+            fn try_from(name: $text) -> Result<Self> {
+                Self::new(name)
+            }
+        })*
+    };
+}
+
 macro_rules! name {
     ($(#[$doc:meta])* $type:ident, $what:literal, $echo:expr) => {
         $(#[$doc])*
@@ -58,6 +71,14 @@ macro_rules! name {
             #[must_use]
             pub fn as_str(&self) -> &str {
                 &self.0
+            }
+        }
+
+        try_from!($type, &str, &String, String);
+
+        impl From<&$type> for $type {
+            fn from(name: &$type) -> Self {
+                name.clone()
             }
         }
 

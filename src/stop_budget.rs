@@ -129,8 +129,8 @@ pub(crate) fn published_ms(budget: Duration) -> Result<u64> {
 }
 
 /// A published stop budget, as far as it is believed; the default where there is none.
-pub(crate) fn believed(published_ms: Option<u64>) -> Duration {
-    Duration::from_millis(published_ms.unwrap_or(DEFAULT_MS)).min(MAX)
+pub(crate) fn believed(published: Option<Duration>) -> Duration {
+    published.unwrap_or(Duration::from_millis(DEFAULT_MS)).min(MAX)
 }
 
 /// When a request is over whose target gets `budget` to end: the killed are gone, and what they
@@ -194,7 +194,7 @@ mod tests {
         let error = published_ms(MAX + Duration::from_millis(1)).unwrap_err();
         assert_eq!(error.kind(), crate::error::ErrorKind::InvalidInput);
         assert_eq!(believed(None), s(90));
-        assert_eq!(believed(Some(1_500)), Duration::from_millis(1_500));
-        assert_eq!(believed(Some(u64::MAX)), MAX);
+        assert_eq!(believed(Some(Duration::from_millis(1_500))), Duration::from_millis(1_500));
+        assert_eq!(believed(Some(Duration::MAX)), MAX);
     }
 }

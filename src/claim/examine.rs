@@ -21,6 +21,7 @@ use crate::records::{EndReason, Origin, Record};
 use crate::store::{Inner, Tx};
 use crate::sys::{StartTime, Trust};
 use crate::{Error, ErrorKind, InstanceId, ProfileName, Reason, Result, sys};
+use std::time::Duration;
 
 /// How often one claim looks again because what it had read before belonged to another
 /// generation, or a child had to be ended first. More would mean something that changes hands
@@ -29,6 +30,7 @@ pub(crate) const ATTEMPTS: usize = 8;
 
 /// The holder whose place a claim took.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Evicted {
     /// Its recorded pid.
     pub pid: Option<sys::Pid>,
@@ -300,5 +302,5 @@ fn another_life_of_ours(
 pub(crate) fn changes_too_fast(what: &impl fmt::Display) -> Error {
     Error::new(ErrorKind::Busy, format!("{what} changes hands too fast to be claimed"))
         .with_hint("try again")
-        .retry_after(1_000)
+        .with_retry_after(Duration::from_secs(1))
 }

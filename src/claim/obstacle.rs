@@ -26,7 +26,7 @@ pub(crate) fn reserved_by_another(
     if matches!(judged.ruling, Ruling::Dead(_)) {
         return Ok(None);
     }
-    let holder = Box::new(Holder::reserved(wanted, &record, &judged, reservation.remaining_ms));
+    let holder = Box::new(Holder::reserved(wanted, &record, &judged, reservation.remaining));
     let watch = Some(Watch { fence: record.id.as_i64(), record });
     Ok(Some(Box::new(Obstacle { holder, watch })))
 }

@@ -16,7 +16,7 @@ pub(super) fn evict(global: &Global, arguments: &args::Evict) -> Outcome {
     let force = if arguments.force { Force::Yes } else { Force::No };
     let evict_in = |store: &Store| {
         let verb = if arguments.force { "evict --force" } else { "evict" };
-        store.profile(office.profile.as_str())?.evict(&office.kind, force, &by_us(verb))
+        store.profile(&office.profile)?.evict(&office.kind, force, &by_us(verb))
     };
     let eviction = match global.existing_or_orphan()? {
         Existing::Store(store) => evict_in(&store)?,

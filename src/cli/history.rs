@@ -13,9 +13,7 @@ const HISTORY_SHOWN: usize = 200;
 pub(super) fn history(global: &Global) -> Outcome {
     let office = global.office()?;
     let incarnations = match global.existing()? {
-        Some(store) => {
-            store.profile(office.profile.as_str())?.history(&office.kind, HISTORY_SHOWN)?
-        }
+        Some(store) => store.profile(&office.profile)?.history(&office.kind, HISTORY_SHOWN)?,
         None => Vec::new(),
     };
     let text = if incarnations.is_empty() {
@@ -55,8 +53,7 @@ fn line(incarnation: &Incarnation) -> String {
 /// How it ended, in a sentence, with the word that scripts look for.
 fn story(incarnation: &Incarnation, reason: &Reason) -> String {
     let by = incarnation.ended_by.as_ref().map(|by| format!(" by {by}")).unwrap_or_default();
-    let signal = incarnation.signal.and_then(|number| i32::try_from(number).ok());
-    let signal = signal.map_or_else(|| "a signal".to_owned(), sys::signal_name);
+    let signal = incarnation.signal.map_or_else(|| "a signal".to_owned(), sys::signal_name);
     let mut told = match reason {
         Reason::Released => "it released the office".to_owned(),
         Reason::PlannedStop => format!("it was stopped on purpose{by}"),
@@ -73,7 +70,7 @@ fn story(incarnation: &Incarnation, reason: &Reason) -> String {
     };
     let is_told = matches!(reason, Reason::Signalled | Reason::Crashed | Reason::OomSuspected);
     if let Some(number) = incarnation.signal.filter(|_| !is_told) {
-        told += &format!(", by {}", sys::signal_name(i32::try_from(number).unwrap_or_default()));
+        told += &format!(", by {}", sys::signal_name(number));
     }
     if let Some(code) = incarnation.exit_code {
         told += &format!(", exit code {code}");

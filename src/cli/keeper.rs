@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use crate::cli::args::Global;
 use crate::cli::output;
 use crate::cli::output::{Complaint, exit};
+use crate::clock::millis;
 use crate::keeper::keep::Keeping;
 use crate::keeper::pair::{KeeperInbox, Pair, wait_as_second};
 use crate::keeper::record;
@@ -28,6 +29,7 @@ use crate::{
     Error, ErrorKind, Evicted, Holder, InstanceId, Office, OpenOptions, ProfileName, Result, Store,
     sys,
 };
+use std::time::Duration;
 
 pub(super) use crate::keeper::pair::VERB as VERB_OF_SECOND;
 
@@ -154,7 +156,7 @@ pub(super) fn start(
     serde_json::from_str(&answer).map_err(|error| {
         Error::new(ErrorKind::Busy, "the keeper process was ended before it could report")
             .with_hint("try again; `--no-keeper` records without one")
-            .retry_after(100)
+            .with_retry_after(Duration::from_millis(100))
             .caused_by(error)
     })
 }
@@ -322,6 +324,6 @@ pub(super) fn document(
         })),
         "evicted": evicted,
         "holder": holder,
-        "retry_after_ms": holder.and_then(|holder| holder.retry_after_ms),
+        "retry_after_ms": holder.and_then(|holder| holder.retry_after).map(millis),
     })
 }

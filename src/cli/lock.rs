@@ -10,7 +10,7 @@ use crate::cli::context::by_us;
 use crate::cli::keeper::KeeperFor;
 use crate::cli::output::{Answer, Complaint, Outcome, exit};
 use crate::cli::{args, identity, keeper, lost_store};
-use crate::clock::length;
+use crate::clock::{length, millis};
 use crate::keeper::acquire::{self, Acquiring};
 use crate::keeper::locks::{self, LockQuestion, LockRow};
 use crate::keeper::target::Target;
@@ -85,7 +85,7 @@ fn document(answer: std::result::Result<&GrantedLock, &Holder>) -> Value {
         "previous": granted.and_then(|granted| granted.previous.as_ref()),
         "evicted": granted.and_then(|granted| granted.evicted.as_ref()),
         "holder": holder,
-        "retry_after_ms": holder.and_then(|holder| holder.retry_after_ms),
+        "retry_after_ms": holder.and_then(|holder| holder.retry_after).map(millis),
     })
 }
 

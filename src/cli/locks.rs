@@ -7,12 +7,13 @@ use crate::cli::args::Global;
 use crate::cli::context::{Existing, by_us};
 use crate::cli::identity::{name, scope};
 use crate::cli::output::{Answer, Complaint, Outcome, Style, ago, exit, one_line, since};
-use crate::clock::length;
+use crate::clock::{length, millis};
 use crate::path_text::quoted;
 use crate::{
     Force, Holder, IdentityHash, LockName, LockReport, ProfileName, Unlocked, UnlockedLock,
     Verdict, Wanted,
 };
+use std::time::Duration;
 
 pub(super) fn locks(global: &Global) -> Outcome {
     let reports = match global.existing()? {
@@ -60,9 +61,9 @@ fn text(report: &LockReport) -> String {
     if let Some(child) = report.child_pid.filter(|_| report.verdict != Verdict::Dead) {
         add("child", format!("pid {child}"));
     }
-    match report.lease_remaining_ms {
-        Some(0) => add("lease", "over".to_owned()),
-        Some(remaining_ms) => add("lease", format!("{} left", length(remaining_ms))),
+    match report.lease_remaining {
+        Some(Duration::ZERO) => add("lease", "over".to_owned()),
+        Some(remaining) => add("lease", format!("{} left", length(millis(remaining)))),
         None => {}
     }
     if let Some(metadata) = &report.metadata {
@@ -73,9 +74,10 @@ fn text(report: &LockReport) -> String {
         add("waiting", format!("{who}, {}", since(&ago(waiter.since_ms))));
     }
     for conflict in &report.conflicts {
+        let pid = conflict.pid.map_or_else(|| "pid ?".to_owned(), |pid| format!("pid {pid}"));
         let who = match &conflict.profile {
-            Some(profile) => format!("profile {profile}, pid {}", conflict.pid),
-            None => format!("pid {}", conflict.pid),
+            Some(profile) => format!("profile {profile}, {pid}"),
+            None => pid,
         };
         let times = if conflict.count == 1 { "once" } else { &format!("{} times", conflict.count) };
         add("refused", format!("{who}, {times}, last {}", ago(conflict.last_at_ms)));

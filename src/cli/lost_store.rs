@@ -6,6 +6,7 @@ use crate::cli::context::Existing;
 use crate::keeper::Known;
 use crate::process::Orphan;
 use crate::{Error, ErrorKind, Result, Store, keeper};
+use std::time::Duration;
 
 /// Asks the store; `None` where there is none, and nobody is left of one.
 ///
@@ -40,5 +41,5 @@ fn lost(global: &Global, orphan: &Orphan) -> Result<Error> {
             "ask again: an owner that notices claims again within a second; `incumbent status` \
              says if it stays so",
         )
-        .retry_after(1_000))
+        .with_retry_after(Duration::from_secs(1)))
 }

@@ -185,9 +185,8 @@ fn of_what_they_said(reports: &[Report]) -> Vec<Family> {
         busy.add(&[profile, kind], flag(report.busy()));
         drainable.add(&[profile, kind], flag(report.drainable()));
         is_stale.add(&[profile, kind], flag(report.stale));
-        #[allow(clippy::cast_precision_loss, reason = "no gateway has that many")]
-        let silent_ms = report.unresponsive_ms.unwrap_or(0) as f64;
-        unresponsive.add(&[profile, kind], silent_ms / 1_000.0);
+        let silence = report.unresponsive_for.unwrap_or_default();
+        unresponsive.add(&[profile, kind], silence.as_secs_f64());
         if let Some(at_ms) = report.heartbeat_at_ms {
             heartbeat.add(&[profile, kind], seconds(at_ms));
         }

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::cli::printable;
-use crate::clock::{is_believed, length, rfc3339};
+use crate::clock::{is_believed, length, millis, rfc3339};
 use crate::{Error, ErrorKind, clock, path_text};
 
 pub(crate) use crate::cli::answer::{Answer, Complaint, Outcome};
@@ -80,7 +80,7 @@ pub(crate) fn error_document(error: &Error) -> Value {
         "message": error.to_string(),
         "path": null,
         "hint": error.hint(),
-        "retry_after_ms": error.retry_after_ms(),
+        "retry_after_ms": error.retry_after().map(millis),
     });
     if let Some(path) = error.path() {
         path_text::put(&mut document, "path", path);

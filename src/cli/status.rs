@@ -5,12 +5,13 @@ use crate::cli::args::Global;
 use crate::cli::context::Existing;
 use crate::cli::output::{Answer, Format, Outcome, Style, ago, exit};
 use crate::cli::{args, metrics, output};
-use crate::clock::{length, rfc3339};
+use crate::clock::{length, millis, rfc3339};
 use crate::patience::with_budget;
 use crate::status::answer;
 use crate::status::report::ANSWER_WITHIN;
 use crate::{Desired, Error, Kind, PlatformStatus, ProfileName, Report, Verdict, state};
 use serde_json::json;
+use std::time::Duration;
 
 /// Of platforms, locks and markers this many are shown: an answer fits on a screen.
 const SHOWN: usize = 12;
@@ -33,9 +34,7 @@ fn answer(global: &Global, arguments: &args::Status, format: Format) -> Outcome 
     }
     let office = global.office()?;
     let report = match global.existing_or_orphan()? {
-        Existing::Store(store) => {
-            store.profile(office.profile.as_str())?.status_of(&office.kind)?
-        }
+        Existing::Store(store) => store.profile(&office.profile)?.status_of(&office.kind)?,
         Existing::Orphan(orphan) => Report::never_claimed(office).orphaned(&orphan),
         Existing::Nothing => Report::never_claimed(office),
     };
@@ -134,8 +133,8 @@ fn note(report: &Report) -> String {
         notes.push(format!("served by {}", server.profile));
     }
     notes.extend(report.flags.names().iter().map(|name| name.replace('_', " ")));
-    if let Some(ms) = report.unresponsive_ms {
-        notes.push(format!("unresponsive for {}", span(ms)));
+    if let Some(silence) = report.unresponsive_for {
+        notes.push(format!("unresponsive for {}", span(silence)));
     }
     match report.verdict {
         Verdict::Alive => {}
@@ -163,8 +162,8 @@ fn is_in_trouble(platform: &PlatformStatus) -> bool {
         || platform.retrying_since_ms.is_some()
 }
 
-fn span(ms: u64) -> String {
-    length(i64::try_from(ms).unwrap_or(i64::MAX))
+fn span(duration: Duration) -> String {
+    length(millis(duration))
 }
 
 /// The first few of many, and how many more there are.
@@ -181,10 +180,10 @@ fn shown<T>(items: &[T], line: impl Fn(&T) -> (String, String)) -> Vec<(String, 
 fn said(report: &Report) -> Vec<(String, String)> {
     let mut lines = Vec::new();
     let line = |label: &str, value: String| (label.to_owned(), value);
-    if let Some(ms) = report.unresponsive_ms {
+    if let Some(silence) = report.unresponsive_for {
         lines.push(line(
             "hangs",
-            format!("it gave no sign of life for {}, and promised to", span(ms)),
+            format!("it gave no sign of life for {}, and promised to", span(silence)),
         ));
     }
     if let Some(said) = &report.runtime {
@@ -285,7 +284,7 @@ fn pid(report: &Report) -> String {
 
 /// For how long, by the clock that does not step if that can be told.
 fn age(report: &Report) -> Option<String> {
-    let age = report.age_ms.map(|age_ms| format!("{} ago", length(age_ms)));
+    let age = report.age.map(|age| format!("{} ago", span(age)));
     age.or_else(|| report.since_ms.map(ago))
 }
 
@@ -397,8 +396,8 @@ fn advice(report: &Report, invocation: &Invocation) -> Vec<(String, String)> {
         let pid = report.pid.unwrap_or_default();
         lines.push(line("try", format!("continue it with `kill -CONT {pid}`")));
     }
-    if let Some(budget_ms) = report.stop_budget_ms.filter(|_| report.running) {
-        lines.push(line("may take", format!("{} to stop", span(budget_ms))));
+    if let Some(budget) = report.stop_budget.filter(|_| report.running) {
+        lines.push(line("may take", format!("{} to stop", span(budget))));
     }
     lines
 }

@@ -9,6 +9,7 @@ use crate::cli::args::Global;
 use crate::cli::context::{Existing, by_us};
 use crate::cli::output::{Answer, Complaint, Outcome, exit};
 use crate::cli::{args, output};
+use crate::clock::millis;
 use crate::{
     Desired, Error, Holder, InstanceId, Office, Restart, RestartOptions, StopOptions, StopOutcome,
     StopReport, Store, Verdict, sys,
@@ -74,7 +75,7 @@ pub(super) fn stop(global: &Global, arguments: &args::Stop) -> Outcome {
         "not_recorded": report.not_recorded.as_ref().map(Error::to_string),
         "not_desired": report.not_desired.as_ref().map(Error::to_string),
         "holder": holder,
-        "retry_after_ms": holder.and_then(|holder| holder.retry_after_ms),
+        "retry_after_ms": holder.and_then(|holder| holder.retry_after).map(millis),
     });
     if !report.ended_left_over.is_empty() {
         document["ended_left_over"] = json!(report.ended_left_over);
@@ -241,7 +242,7 @@ pub(super) fn restart(global: &Global, arguments: &args::Restart) -> Outcome {
         "restarted": code == exit::OK,
         "instance": instance.map(InstanceId::as_i64),
         "holder": holder,
-        "retry_after_ms": holder.and_then(|holder| holder.retry_after_ms),
+        "retry_after_ms": holder.and_then(|holder| holder.retry_after).map(millis),
     });
     Ok(Answer::new(code, text, document).complaining(complaint))
 }
@@ -291,12 +292,12 @@ pub(super) fn desired(global: &Global, wanted: Option<Desired>) -> Outcome {
                 Some(store) => store,
                 None => global.options().open()?,
             };
-            let profile = store.profile(name.as_str())?;
+            let profile = store.profile(&name)?;
             profile.set_desired(wanted, &by_us("desired"))?;
             Some(wanted)
         }
         None => match global.existing()? {
-            Some(store) => store.profile(name.as_str())?.desired()?,
+            Some(store) => store.profile(&name)?.desired()?,
             None => None,
         },
     };
@@ -304,6 +305,6 @@ pub(super) fn desired(global: &Global, wanted: Option<Desired>) -> Outcome {
         Some(desired) => format!("{name}: {desired}\n"),
         None => format!("{name}: nobody has said whether it should run\n"),
     };
-    let document = json!({"profile": name.as_str(), "desired": desired.map(Desired::as_str)});
+    let document = json!({"profile": name, "desired": desired});
     Ok(Answer::new(exit::OK, text, document))
 }

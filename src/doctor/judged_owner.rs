@@ -34,7 +34,7 @@ impl Only {
 pub(super) struct JudgedOwner {
     pub(super) record: Record,
     pub(super) judged: Judgement,
-    pub(super) unresponsive_ms: Option<u64>,
+    pub(super) unresponsive_for: Option<Duration>,
 }
 
 impl JudgedOwner {
@@ -125,13 +125,13 @@ fn look_once(inner: &Inner, only: &Only) -> Result<Vec<JudgedOwner>> {
             let said = if has_runtime { runtime::runtime(connection, record.id)? } else { None };
             let wall_ms = inner.clock().wall_ms();
             let now = inner.boot_time();
-            silences.push(runtime::unresponsive_ms(record, said.as_ref(), now, wall_ms));
+            silences.push(runtime::unresponsive_for(record, said.as_ref(), now, wall_ms));
         }
         Ok((records, silences))
     })?;
-    let looked_at = records.into_iter().zip(silences).map(|(record, unresponsive_ms)| {
+    let looked_at = records.into_iter().zip(silences).map(|(record, unresponsive_for)| {
         let judged = look_at(inner, &record, Lease::None);
-        JudgedOwner { record, judged, unresponsive_ms }
+        JudgedOwner { record, judged, unresponsive_for }
     });
     Ok(looked_at.collect())
 }

@@ -111,13 +111,13 @@ fn holders_stopped(opened: &Opened) -> Result<Vec<Observation>> {
 
 fn unresponsive(opened: &Opened) -> Result<Vec<Observation>> {
     each_owner(opened, |owner| {
-        let silent_ms = owner.unresponsive_ms.filter(|_| !owner.is_dead())?;
+        let silent = owner.unresponsive_for.filter(|_| !owner.is_dead())?;
         let text = format!(
             "{} is held by {}, which has given no sign of life for {} s and had promised one \
             every {} ms",
             owner.name(),
             owner.pid(),
-            silent_ms / 1_000,
+            silent.as_secs(),
             owner.record.heartbeat_every_ms.unwrap_or_default()
         );
         let restart = owner.record.office().map_or_else(String::new, |office| {

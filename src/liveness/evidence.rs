@@ -195,6 +195,7 @@ pub enum ProcessTable {
 /// Everything that was seen of one recorded owner. Documents leave out the user id, the lease and
 /// the writer, which say something only together with a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[non_exhaustive]
 pub struct Evidence {
     /// The kernel lock.
     pub anchor: AnchorState,

@@ -24,6 +24,7 @@ pub use self::verdict::{AliveReason, DeadReason, Flags, Ruling, UnknownReason, V
 
 /// A verdict, with the flags that qualify it and the evidence it rests on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Judgement {
     /// The answer, with its reason.
     pub ruling: Ruling,
@@ -72,7 +73,9 @@ pub struct Judgement {
 /// ```
 /// use incumbent::liveness::{judge, AnchorState, DeadReason, Evidence, Ruling};
 ///
-/// let released = judge(Evidence { anchor: AnchorState::Free, ..Evidence::nothing_seen() });
+/// let mut seen = Evidence::nothing_seen();
+/// seen.anchor = AnchorState::Free;
+/// let released = judge(seen);
 /// assert_eq!(released.ruling, Ruling::Dead(DeadReason::AnchorReleased));
 /// ```
 #[must_use]

@@ -51,6 +51,7 @@ pub enum UnknownReason {
 /// Facts beside a verdict of alive or dead that a person should know.
 #[allow(clippy::struct_excessive_bools, reason = "flags are independent of each other")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct Flags {
     /// The process is stopped (job control); it keeps what it holds.
     pub stopped: bool,

@@ -108,11 +108,11 @@ pub(super) fn write_to(
         .with_hint(
             "wait until it is done, or end the process that asked for it: that cancels the request",
         )
-        .retry_after(1_000));
+        .with_retry_after(Duration::from_secs(1)));
     }
     let ttl = request.ttl.unwrap_or_else(|| {
         if request.name.is_request() {
-            let budget = stop_budget::believed(row.and_then(|row| row.stop_budget_ms));
+            let budget = row.map_or(stop_budget::believed(None), |row| row.stop_budget());
             stop_budget::marker_lives(stop_budget::deadline(budget))
         } else {
             TTL_DEFAULT

@@ -16,6 +16,7 @@ use crate::{Force, Holder, InstanceId, Office, Reason, Result, Verdict, Wanted, 
 
 /// What came of [`Profile::evict`](crate::Profile::evict).
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum Eviction {
     /// No office is on record as held: nothing to do.
     Nothing,

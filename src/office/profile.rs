@@ -51,13 +51,18 @@ impl Store {
         answer::report_all(&self.inner, None, None)
     }
 
-    /// The profile `name`. Nothing is written until something is claimed for it.
+    /// The profile `name`: a text, or a [`ProfileName`]. Nothing is written until something is
+    /// claimed for it.
     ///
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for a name outside
     /// `[A-Za-z0-9_][A-Za-z0-9._-]{0,63}`.
-    pub fn profile(&self, name: &str) -> Result<Profile> {
-        Ok(Profile { store: self.clone(), name: ProfileName::new(name)?, home: None })
+    pub fn profile<N>(&self, name: N) -> Result<Profile>
+    where
+        N: TryInto<ProfileName>,
+        Error: From<N::Error>,
+    {
+        Ok(Profile { store: self.clone(), name: name.try_into()?, home: None })
     }
 }
 

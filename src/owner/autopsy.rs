@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension};
 
-use crate::clock::{length, millis};
+use crate::clock::{length, millis, of_millis};
 use crate::liveness::{AnchorState, DeadReason};
 use crate::process::{anchor, subject};
 use crate::records::shutdowns::{LastWord, Word};
@@ -334,9 +334,7 @@ impl Row {
                     processes: process(0, 1).into_iter().chain(process(2, 3)).collect(),
                     boot_id: text(5),
                     pid_ns: text(6),
-                    stop_budget: stop_budget::believed(
-                        number(7).and_then(|ms| u64::try_from(ms).ok()),
-                    ),
+                    stop_budget: stop_budget::believed(number(7).map(of_millis)),
                     memory: text(8)
                         .and_then(|directory| MemoryGroup::recorded(directory, number(9)))
                         .zip(kills),

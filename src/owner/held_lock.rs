@@ -4,13 +4,15 @@ use rusqlite::Connection;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::clock::as_rfc3339;
+use crate::clock::{as_millis, as_rfc3339, of_millis};
 use crate::records::{LockRow, locks};
 use crate::store::Inner;
 use crate::{InstanceId, LockName, Result};
+use std::time::Duration;
 
 /// A lock, as the status of its holder shows it.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct HeldLock {
     /// Which one.
     #[serde(flatten)]
@@ -20,8 +22,9 @@ pub struct HeldLock {
     /// Unix milliseconds, wall time.
     #[serde(rename = "acquired_at", serialize_with = "as_rfc3339")]
     pub acquired_at_ms: i64,
-    /// What is left of its lease, in milliseconds, if it has one; 0 once it is over.
-    pub lease_remaining_ms: Option<i64>,
+    /// What is left of its lease, if it has one; nothing once it is over.
+    #[serde(rename = "lease_remaining_ms", serialize_with = "as_millis")]
+    pub lease_remaining: Option<Duration>,
     /// What the holder says about it.
     pub metadata: Option<Value>,
 }
@@ -29,7 +32,7 @@ pub struct HeldLock {
 impl HeldLock {
     fn of(inner: &Inner, row: LockRow) -> Self {
         Self {
-            lease_remaining_ms: remaining_ms(inner, &row),
+            lease_remaining: remaining(inner, &row),
             name: row.name,
             fence: row.fence,
             acquired_at_ms: row.acquired_at_ms,
@@ -38,8 +41,8 @@ impl HeldLock {
     }
 }
 
-pub(crate) fn remaining_ms(inner: &Inner, row: &LockRow) -> Option<i64> {
-    row.lease_remaining_ms(inner.observer(), inner.clock().boot_ms())
+pub(crate) fn remaining(inner: &Inner, row: &LockRow) -> Option<Duration> {
+    row.lease_remaining_ms(inner.observer(), inner.clock().boot_ms()).map(of_millis)
 }
 
 /// The locks that were taken from one row.

@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
-use crate::clock::rfc3339;
+use crate::clock::{millis, of_millis, rfc3339};
 use crate::liveness::{Flags, Judgement};
 use crate::path_text::quoted;
 use crate::process::command_line;
@@ -21,10 +21,12 @@ use crate::{
     InstanceId, Kind, LockName, Office, ProfileName, Reason, Result, Verdict, Wanted, environment,
     path_text, state, sys,
 };
+use std::time::Duration;
 
 /// The holder that a claim met. Its `Display` is a full explanation in one sentence; what to do
 /// about it is [`Holder::advice`].
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Holder {
     /// What was wanted of it.
     pub wanted: Wanted,
@@ -54,13 +56,13 @@ pub struct Holder {
     pub metadata: Option<Value>,
     /// What it last said of its state.
     pub state: Option<String>,
-    /// For how long it has been in that state: milliseconds.
-    pub state_for_ms: Option<u64>,
-    /// For how long it has given none of the signs of life that it promised: milliseconds. It holds
-    /// what it holds all the same.
-    pub unresponsive_ms: Option<u64>,
-    /// When asking again may succeed, if that is known: milliseconds.
-    pub retry_after_ms: Option<u64>,
+    /// For how long it has been in that state.
+    pub state_for: Option<Duration>,
+    /// For how long it has given none of the signs of life that it promised. It holds what it
+    /// holds anyway.
+    pub unresponsive_for: Option<Duration>,
+    /// How long to wait before asking again, where that is known.
+    pub retry_after: Option<Duration>,
     /// The lock of an older gateway that has ended, which something else keeps.
     pub(crate) left: Option<PathBuf>,
     /// The lock of an older program, where that is what the claim was refused for.
@@ -94,9 +96,9 @@ impl Holder {
             supervisor: record.supervisor.clone(),
             metadata: None,
             state: None,
-            state_for_ms: None,
-            unresponsive_ms: None,
-            retry_after_ms: None,
+            state_for: None,
+            unresponsive_for: None,
+            retry_after: None,
             is_our_ancestor: false,
             left: judged
                 .flags
@@ -152,10 +154,10 @@ impl Holder {
         }
         let said = runtime::runtime(connection, record.id)?;
         let (now, wall_ms) = (inner.boot_time(), inner.clock().wall_ms());
-        self.unresponsive_ms = runtime::unresponsive_ms(record, said.as_ref(), now, wall_ms);
+        self.unresponsive_for = runtime::unresponsive_for(record, said.as_ref(), now, wall_ms);
         if let Some(said) = said {
             let since_ms = said.state_since_ms.filter(|since_ms| *since_ms <= wall_ms);
-            self.state_for_ms = since_ms.map(|since_ms| (wall_ms - since_ms).unsigned_abs());
+            self.state_for = since_ms.map(|since_ms| of_millis(wall_ms - since_ms));
             self.state = said.state;
         }
         Ok(())
@@ -176,13 +178,13 @@ impl Holder {
         wanted: &Wanted,
         record: &Record,
         judged: &Judgement,
-        remaining_ms: u64,
+        remaining: Duration,
     ) -> Self {
         Self {
             wanted: wanted.clone(),
             reason: Reason::Reserved,
             // It is over long before its deadline, as a rule.
-            retry_after_ms: Some(remaining_ms.min(1_000)),
+            retry_after: Some(remaining.min(Duration::from_secs(1))),
             ..Self::of(record, &Office::default(), judged)
         }
     }
@@ -203,9 +205,9 @@ impl Holder {
             supervisor: None,
             metadata: None,
             state: None,
-            state_for_ms: None,
-            unresponsive_ms: None,
-            retry_after_ms: None,
+            state_for: None,
+            unresponsive_for: None,
+            retry_after: None,
             is_our_ancestor: false,
             left: None,
             older_lock: None,
@@ -388,7 +390,7 @@ impl Holder {
             "supervisor": self.supervisor,
             "metadata": self.metadata,
             "state": self.state,
-            "unresponsive_ms": self.unresponsive_ms,
+            "unresponsive_ms": self.unresponsive_for.map(millis),
         });
         if let Some(lock) =
             self.older_lock.as_ref().filter(|_| self.reason == Reason::LegacyHomeInUse)
@@ -459,12 +461,12 @@ impl fmt::Display for Holder {
         }
         // Of the other states it is no news.
         if let Some(word @ (state::STARTING | state::DRAINING)) = self.state.as_deref() {
-            let length = self.state_for_ms.map(|ms| format!(" for {} s", ms / 1_000));
+            let length = self.state_for.map(|length| format!(" for {} s", length.as_secs()));
             write!(f, "; it has been {word}{}", length.unwrap_or_default())?;
         }
-        match self.unresponsive_ms {
-            Some(ms) => {
-                write!(f, "; it is unresponsive, without a sign of life for {} s", ms / 1_000)
+        match self.unresponsive_for {
+            Some(length) => {
+                write!(f, "; it is unresponsive, without a sign of life for {} s", length.as_secs())
             }
             None => Ok(()),
         }

@@ -8,6 +8,7 @@ use crate::owner::judgement;
 use crate::records::{Record, instances, markers};
 use crate::store::Inner;
 use crate::{InstanceId, Marker, Result, Wanted};
+use std::time::Duration;
 
 /// An end that somebody has asked of an instance, who lives and waits for it.
 pub(crate) struct InProgress {
@@ -40,8 +41,8 @@ impl InProgress {
     /// Who asked for it, as what keeps others from it.
     pub(crate) fn holder(&self, wanted: &Wanted) -> Holder {
         /// Nobody knows how long it will take; looking again costs nothing.
-        const LOOK_AGAIN_MS: u64 = 1_000;
-        Holder::reserved(wanted, &self.requester, &self.judged, LOOK_AGAIN_MS)
+        const LOOK_AGAIN: Duration = Duration::from_secs(1);
+        Holder::reserved(wanted, &self.requester, &self.judged, LOOK_AGAIN)
     }
 }
 

@@ -17,11 +17,12 @@ pub(crate) const KEPT: i64 = 64;
 
 /// One contender that a holder's presence refused.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct Conflict {
     /// The contender's profile, if it has one.
     pub profile: Option<String>,
-    /// Its last pid.
-    pub pid: i64,
+    /// Its last pid, in its own pid namespace.
+    pub pid: Option<sys::Pid>,
     /// When it was refused first: Unix milliseconds, wall time.
     #[serde(rename = "first_at", serialize_with = "as_rfc3339")]
     pub first_at_ms: i64,
@@ -29,7 +30,7 @@ pub struct Conflict {
     #[serde(rename = "last_at", serialize_with = "as_rfc3339")]
     pub last_at_ms: i64,
     /// How often.
-    pub count: i64,
+    pub count: u64,
 }
 
 /// Who was refused by whom.
@@ -127,10 +128,10 @@ pub(crate) fn conflicts(
         .query_map((office.profile.as_str(), office.kind.as_str(), holder.as_i64()), |row| {
             Ok(Conflict {
                 profile: Some(office.profile.to_string()),
-                pid: row.get(0)?,
+                pid: row.get(0).unwrap_or(None),
                 first_at_ms: row.get(1)?,
                 last_at_ms: row.get(2)?,
-                count: row.get(3)?,
+                count: row.get::<_, i64>(3)?.unsigned_abs(),
             })
         })?
         .collect::<rusqlite::Result<_>>()?;
@@ -197,10 +198,10 @@ pub(crate) fn lock_conflicts(
             let profile: String = row.get(0)?;
             Ok(Conflict {
                 profile: Some(profile).filter(|profile| !profile.is_empty()),
-                pid: row.get(1)?,
+                pid: row.get(1).unwrap_or(None),
                 first_at_ms: row.get(2)?,
                 last_at_ms: row.get(3)?,
-                count: row.get(4)?,
+                count: row.get::<_, i64>(4)?.unsigned_abs(),
             })
         })?
         .collect::<rusqlite::Result<_>>()?;

@@ -34,9 +34,9 @@ pub struct Event {
     /// The kind of office it is about, if any.
     pub kind: Option<String>,
     /// The generation it is about, if any.
-    pub instance: Option<i64>,
-    /// The process that did it or that it happened to.
-    pub pid: Option<i64>,
+    pub instance: Option<InstanceId>,
+    /// The process that did it or that it happened to, in its own pid namespace.
+    pub pid: Option<sys::Pid>,
     /// What else is to be known, as JSON.
     pub detail: Value,
 }
@@ -108,7 +108,7 @@ fn select(connection: &Connection, sql: &str, parameters: impl Params) -> Result
                 event: text("event")?.unwrap_or_default(),
                 profile: text("profile")?,
                 kind: text("kind")?,
-                instance: row.get("instance_id").unwrap_or(None),
+                instance: row.get("instance_id").unwrap_or(None).map(InstanceId),
                 pid: row.get("pid").unwrap_or(None),
                 detail: detail.unwrap_or(Value::Null),
             })

@@ -11,8 +11,10 @@
 
 use rusqlite::{Connection, OptionalExtension, named_params};
 
+use crate::clock::of_millis;
 use crate::store::{BootTime, Tx};
 use crate::{InstanceId, Kind, Office, ProfileName, Result, Wanted};
+use std::time::Duration;
 
 /// What something is reserved for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +46,7 @@ const PARTIES_KEPT: i64 = 32;
 pub(crate) struct Reservation {
     pub(crate) instance: InstanceId,
     pub(crate) purpose: Purpose,
-    pub(crate) remaining_ms: u64,
+    pub(crate) remaining: Duration,
 }
 
 /// The columns that say what is reserved: profile, kind, scope, identity hash.
@@ -120,7 +122,7 @@ pub(crate) fn of(
             } else {
                 Purpose::Takeover
             },
-            remaining_ms: u64::try_from(remaining_ms).ok()?,
+            remaining: of_millis(remaining_ms),
         })
     }))
 }

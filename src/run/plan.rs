@@ -64,7 +64,7 @@ impl Finished {
 impl Run {
     /// The profile in `store`, the first one or one that took its place.
     pub(super) fn profile(&self, store: &Store) -> Result<Profile> {
-        let profile = store.profile(self.profile.as_str())?;
+        let profile = store.profile(&self.profile)?;
         self.home.iter().try_fold(profile, |profile, home| profile.with_home(home))
     }
 

@@ -40,6 +40,7 @@ pub(crate) struct GrantedLock {
 
 /// A lock as it was recorded before its holder acquired it again.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct PreviousLock {
     /// The row it was taken from.
     pub instance: InstanceId,

@@ -4,7 +4,7 @@ use rusqlite::Connection;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::clock::as_rfc3339;
+use crate::clock::{as_millis, as_rfc3339};
 use crate::liveness::{Flags, Judgement, Ruling};
 use crate::owner::{LiveCommandLine, held_lock, judge_record, judgement, look};
 use crate::process::command_line;
@@ -12,12 +12,14 @@ use crate::records::{LockRow, Record, conflicts, instances, locks, waiters};
 use crate::scoped::request::LockRequest;
 use crate::store::Inner;
 use crate::{Conflict, InstanceId, Kind, LockName, ProfileName, Reason, Result, Verdict, sys};
+use std::time::Duration;
 
 /// How often the question starts over because locks changed hands while it was looking.
 const ATTEMPTS: usize = 4;
 
 /// A lock on record, what is true of its holder, and who wants it.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct LockReport {
     /// Which lock.
     #[serde(flatten)]
@@ -43,8 +45,9 @@ pub struct LockReport {
     /// When it was acquired: Unix milliseconds, wall time.
     #[serde(rename = "acquired_at", serialize_with = "as_rfc3339")]
     pub acquired_at_ms: i64,
-    /// What is left of its lease, in milliseconds, if it has one; 0 once it is over.
-    pub lease_remaining_ms: Option<i64>,
+    /// What is left of its lease, if it has one; nothing once it is over.
+    #[serde(rename = "lease_remaining_ms", serialize_with = "as_millis")]
+    pub lease_remaining: Option<Duration>,
     /// What the holder says about itself.
     pub metadata: Option<Value>,
     /// The holder's redacted command line.
@@ -57,6 +60,7 @@ pub struct LockReport {
 
 /// A process that waits for a lock.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct LockWaiter {
     /// Its profile, if it has one.
     pub profile: Option<ProfileName>,
@@ -83,7 +87,7 @@ impl LockReport {
             reason: judged.ruling.reason(),
             flags: judged.flags,
             acquired_at_ms: row.acquired_at_ms,
-            lease_remaining_ms: held_lock::remaining_ms(inner, &row),
+            lease_remaining: held_lock::remaining(inner, &row),
             metadata: row.metadata,
             command: (!record.argv.is_empty()).then(|| command_line::display(&record.argv)),
             waiters,

@@ -14,6 +14,7 @@ use crate::{
 
 /// What came of [`Store::unlock`](crate::Store::unlock).
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum Unlocked {
     /// Nobody is on record as holding it: nothing to do.
     Nothing,
@@ -28,6 +29,7 @@ pub enum Unlocked {
 
 /// A lock that was removed, and what was known of its holder.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct UnlockedLock {
     /// Which lock.
     #[serde(flatten)]

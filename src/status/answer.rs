@@ -148,7 +148,7 @@ fn resolve_as(
             sys::processes_with_open_file(&inner.location.anchors.join(anchor))
         });
         let report = Report {
-            age_ms: crate::status::report::age_ms(inner, &record, &judged.evidence),
+            age: crate::status::report::age(inner, &record, &judged.evidence),
             desired: known.desired,
             last_end,
             anchor_holders,

@@ -12,6 +12,7 @@ use crate::{InstanceId, Office, Reason, Result, sys};
 
 /// One incarnation of an office, as the history tells it.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct Incarnation {
     /// The generation.
     pub instance: InstanceId,
@@ -32,9 +33,9 @@ pub struct Incarnation {
     /// Who ended it, if they said so.
     pub ended_by: Option<String>,
     /// The exit code of a `run`'s command.
-    pub exit_code: Option<i64>,
+    pub exit_code: Option<i32>,
     /// The signal that ended a `run`'s command.
-    pub signal: Option<i64>,
+    pub signal: Option<i32>,
     /// Anything else.
     pub detail: Option<String>,
 }
@@ -61,8 +62,8 @@ fn incarnations(inner: &Inner, office: &Office, records: Vec<Record>) -> Result<
                 ended_at_ms: record.ended_at_ms,
                 end_reason: record.end_reason.clone(),
                 ended_by: record.ended_by.clone(),
-                exit_code: record.exit_code,
-                signal: record.signal,
+                exit_code: record.exit_code.and_then(|code| i32::try_from(code).ok()),
+                signal: record.signal.and_then(|number| i32::try_from(number).ok()),
                 detail: record.detail.clone(),
             };
             if !record.is_live() {
@@ -75,7 +76,7 @@ fn incarnations(inner: &Inner, office: &Office, records: Vec<Record>) -> Result<
             Ok(Incarnation {
                 end_reason: Some(end.reason.into()),
                 ended_by: end.by,
-                signal: end.signal.map(i64::from),
+                signal: end.signal,
                 detail: end.detail,
                 ..recorded
             })

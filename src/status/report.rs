@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
-use crate::clock::{as_rfc3339, rfc3339};
+use crate::clock::{as_rfc3339, millis, of_millis, rfc3339};
 use crate::liveness::{Boot, Evidence, Flags, Judgement, Ruling};
 use crate::process::{Orphan, command_line};
 use crate::records::runtime::{PlatformStatus, RuntimeStatus};
@@ -34,6 +34,7 @@ const AHEAD_MAX_MS: i64 = 60_000;
 
 /// What is true of an office, and why.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Report {
     /// Which office.
     pub office: Office,
@@ -53,9 +54,9 @@ pub struct Report {
     pub instance: Option<InstanceId>,
     /// When it was granted the office: Unix milliseconds, wall time.
     pub since_ms: Option<i64>,
-    /// For how long it has held it: milliseconds of a clock that does not step. `None` where that
+    /// For how long it has held it, by a clock that does not step. `None` where that
     /// was in another boot, or cannot be told.
-    pub age_ms: Option<i64>,
+    pub age: Option<Duration>,
     /// What an operator wants: `running`, `stopped`, or nothing was said.
     pub desired: Option<Desired>,
     /// What was seen.
@@ -70,8 +71,8 @@ pub struct Report {
     pub supervisor: Option<String>,
     /// Who keeps starting it.
     pub party: Option<String>,
-    /// How long it may take to stop, in milliseconds.
-    pub stop_budget_ms: Option<u64>,
+    /// How long it may take to stop.
+    pub stop_budget: Option<Duration>,
     /// The scoped locks that were taken from this incarnation and are on record as held.
     pub locks: Vec<HeldLock>,
     /// What was asked of this incarnation by markers that are open.
@@ -93,9 +94,8 @@ pub struct Report {
     pub served_by: Option<Office>,
     /// Whether what it said last is older than 5 min, or of an unknown age. Never a sign of death.
     pub stale: bool,
-    /// For how long it has given no sign of life, in milliseconds, if it missed two that it had
-    /// promised; see [`Tenure::heartbeat`](crate::Tenure::heartbeat). Never a sign of death.
-    pub unresponsive_ms: Option<u64>,
+    /// For how long it has given no sign of life, if it missed two that it had promised; see [`Tenure::heartbeat`](crate::Tenure::heartbeat). Never a sign of death.
+    pub unresponsive_for: Option<Duration>,
     /// When it last gave a sign of life, by a heartbeat: Unix milliseconds, wall time.
     pub heartbeat_at_ms: Option<i64>,
     pub(super) conflicts: Value,
@@ -103,6 +103,7 @@ pub struct Report {
 
 /// How an incarnation ended.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct LastEnd {
     /// Why.
     pub reason: Reason,
@@ -128,7 +129,7 @@ impl Report {
             child_pid: None,
             instance: None,
             since_ms: None,
-            age_ms: None,
+            age: None,
             desired: None,
             evidence: Evidence::nothing_seen(),
             anchor_holders: Vec::new(),
@@ -136,7 +137,7 @@ impl Report {
             version: None,
             supervisor: None,
             party: None,
-            stop_budget_ms: None,
+            stop_budget: None,
             locks: Vec::new(),
             markers: Vec::new(),
             last_end: None,
@@ -146,7 +147,7 @@ impl Report {
             serves: Vec::new(),
             served_by: None,
             stale: false,
-            unresponsive_ms: None,
+            unresponsive_for: None,
             heartbeat_at_ms: None,
             conflicts: json!([]),
         }
@@ -162,7 +163,7 @@ impl Report {
             version: record.version.clone(),
             supervisor: record.supervisor.clone(),
             party: record.party.clone(),
-            stop_budget_ms: record.stop_budget_ms,
+            stop_budget: record.stop_budget_ms.map(Duration::from_millis),
             heartbeat_at_ms: record.heartbeat_at_ms,
             ..Self::never_claimed(office.clone())
         }
@@ -178,7 +179,7 @@ impl Report {
             child_pid: None,
             instance: None,
             since_ms: None,
-            age_ms: None,
+            age: None,
             ..self
         }
     }
@@ -201,8 +202,8 @@ impl Report {
         let said = runtime.as_ref().and_then(|runtime| runtime.state.clone());
         self.state = said.filter(|word| self.verdict != Verdict::Dead || state::is_final(word));
         if self.verdict != Verdict::Dead {
-            self.unresponsive_ms =
-                runtime::unresponsive_ms(record, runtime.as_ref(), inner.boot_time(), wall_ms);
+            self.unresponsive_for =
+                runtime::unresponsive_for(record, runtime.as_ref(), inner.boot_time(), wall_ms);
         }
         let spoken = runtime.iter().map(|runtime| runtime.updated_at_ms);
         let spoken = spoken.chain(platforms.iter().map(|platform| platform.updated_at_ms));
@@ -259,7 +260,7 @@ impl Report {
             "busy": self.busy(),
             "drainable": self.drainable(),
             "stale": self.stale,
-            "unresponsive_ms": self.unresponsive_ms,
+            "unresponsive_ms": self.unresponsive_for.map(millis),
             "heartbeat_at": self.heartbeat_at_ms.and_then(rfc3339),
             "runtime": self.runtime.as_ref().map(|said| said.document(self.state.as_deref())),
             "platforms": self.platforms.iter().map(|said| {
@@ -274,7 +275,7 @@ impl Report {
             "version": self.version,
             "supervisor": self.supervisor,
             "party": self.party,
-            "stop_budget_ms": self.stop_budget_ms,
+            "stop_budget_ms": self.stop_budget.map(millis),
             "conflicts": self.conflicts,
         })
     }
@@ -296,7 +297,7 @@ pub(crate) struct Statement {
 
 /// The wall clock may have been set since, as after every boot of a machine that has no other
 /// clock.
-pub(super) fn age_ms(inner: &Inner, record: &Record, seen: &Evidence) -> Option<i64> {
+pub(super) fn age(inner: &Inner, record: &Record, seen: &Evidence) -> Option<Duration> {
     let written_ms = record.identity.written_boot_clock_ms.filter(|_| seen.boot == Boot::Same)?;
-    Some(inner.clock().boot_ms() - written_ms).filter(|age_ms| *age_ms >= 0)
+    Some(inner.clock().boot_ms() - written_ms).filter(|age_ms| *age_ms >= 0).map(of_millis)
 }

@@ -86,7 +86,7 @@ pub(crate) fn error(file: &Path, cause: rusqlite::Error) -> Error {
     Error::new(ErrorKind::Busy, format!("the store {} stayed busy{who}", file.display()))
         .at(file)
         .with_hint(hint)
-        .retry_after(1_000)
+        .with_retry_after(Duration::from_secs(1))
         .caused_by(cause)
 }
 

@@ -7,6 +7,7 @@ use crate::store::location::me;
 use crate::store::overwritten::Damage;
 use crate::store::{busy, location};
 use crate::{Error, ErrorKind, sys};
+use std::time::Duration;
 
 impl Inner {
     pub(super) fn replaced(&self, how: &str) -> Error {
@@ -91,7 +92,7 @@ impl Inner {
                     )
                     .at(file)
                     .with_hint("try again; nothing was changed")
-                    .retry_after(1_000)
+                    .with_retry_after(Duration::from_secs(1))
                     .caused_by(error),
                 }
             }

@@ -11,6 +11,7 @@ use crate::path_text::quoted;
 use crate::process::anchor::lost::Site;
 use crate::sys::{FilesystemClass, Shortage};
 use crate::{Clock, Error, ErrorKind, Result, clock, environment, sys};
+use std::time::Duration;
 
 /// The real paths of one store.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,7 +111,7 @@ pub(super) fn being_recovered(path: &Path) -> Error {
             "try again in a moment; if it stays like this, the recovery was interrupted: \
              `incumbent doctor --fix` goes on with it",
         )
-        .retry_after(1_000)
+        .with_retry_after(Duration::from_secs(1))
 }
 
 /// The same, whatever lies there.

@@ -19,6 +19,7 @@ use crate::store::location::{Location, free_name, me, paths_of};
 use crate::store::migrate::APPLICATION_ID;
 use crate::sys::wal_index;
 use crate::{Error, ErrorKind, Result, sys};
+use std::time::Duration;
 
 const HEADER_LENGTH: usize = 100;
 
@@ -396,5 +397,5 @@ pub(super) fn still_open(location: &Location, damage: &Damage) -> Error {
         "stop those processes, or wait a second until they notice, then start again; the start \
          keeps what is in the file now",
     )
-    .retry_after(1_000)
+    .with_retry_after(Duration::from_secs(1))
 }

@@ -15,6 +15,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use rusqlite::Connection;
 
 use crate::{Error, ErrorKind, Result, patience};
+use std::time::Duration;
 
 /// How readers are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,7 +106,7 @@ impl Readers {
         let message = format!("all {} read connections of this process stayed busy", self.max);
         Error::new(ErrorKind::Busy, message)
             .with_hint("try again, or raise `busy_budget`")
-            .retry_after(100)
+            .with_retry_after(Duration::from_millis(100))
     }
 
     /// Closes the connections, those that are lent as soon as they come back.
@@ -191,7 +192,7 @@ mod tests {
                 seen.wait();
                 let error = impatient.unwrap_err();
                 assert_eq!(error.kind(), ErrorKind::Busy, "{error}");
-                assert!(error.hint().is_some() && error.retry_after_ms().is_some(), "{error:?}");
+                assert!(error.hint().is_some() && error.retry_after().is_some(), "{error:?}");
                 inner.read(|_| Ok(())).unwrap();
             });
             let state = inner.readers.state.lock();

@@ -45,14 +45,14 @@ fn named(name: &str) -> Result<String> {
 fn holder(global: &Global) -> Result<Option<Report>> {
     let office = global.office()?;
     let Some(store) = global.existing()? else { return Ok(None) };
-    let report = store.profile(office.profile.as_str())?.status_of(&office.kind)?;
+    let report = store.profile(&office.profile)?.status_of(&office.kind)?;
     Ok(Some(report).filter(|report| report.verdict != Verdict::Dead))
 }
 
 fn phases(drain: Option<Duration>, holder: Option<&Report>) -> StopPhases {
     match (drain, holder) {
         (Some(drain), _) => StopPhases::draining_for(drain),
-        (None, Some(holder)) => StopPhases::of_budget(stop_budget::believed(holder.stop_budget_ms)),
+        (None, Some(holder)) => StopPhases::of_budget(stop_budget::believed(holder.stop_budget)),
         (None, None) => StopPhases::default(),
     }
 }

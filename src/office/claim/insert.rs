@@ -12,6 +12,7 @@ use crate::records::{End, EndReason, EventRecord, NewInstance, profiles, reserva
 use crate::scoped::survey;
 use crate::store::{Inner, OwnRow, Tx, ourselves};
 use crate::{Evicted, Nonce, Result, Wanted};
+use std::time::Duration;
 
 /// Counts a refusal, and says when the next start may come.
 pub(crate) fn refuse_candidate(
@@ -30,8 +31,8 @@ pub(crate) fn refuse_candidate(
         };
         record_start(tx, inner, candidate, refused)?;
     }
-    let backoff_ms = backoff_ms(tx, inner, candidate)?;
-    holder.retry_after_ms = backoff_ms.or(holder.retry_after_ms);
+    let backoff = backoff_ms(tx, inner, candidate)?.map(Duration::from_millis);
+    holder.retry_after = backoff.or(holder.retry_after);
     Ok(ClaimOutcome::Held(obstacle))
 }
 

@@ -12,6 +12,7 @@
 
 pub(crate) mod carry_out;
 pub(crate) mod pursuit;
+mod request_options;
 pub(crate) mod reserve;
 pub(crate) mod restart;
 pub(crate) mod stop;

@@ -12,6 +12,7 @@ use crate::liveness::{Lease, Ruling};
 use crate::office::profile::Profile;
 #[cfg(feature = "cli")]
 use crate::office::takeover::holder_of;
+use crate::office::takeover::request_options::{RequestOptions, request_setters};
 use crate::office::takeover::{orphan_in, write_request};
 use crate::owner::{InProgress, judgement, look};
 use crate::patience::{PATIENCE_MIN, with_budget};
@@ -35,10 +36,7 @@ const COMES_BACK_WITHIN: Duration = Duration::from_secs(10);
 /// How to have an office's holder start anew, see [`Profile::restart`].
 #[derive(Clone, Debug, Default)]
 pub struct RestartOptions {
-    timeout: Option<Duration>,
-    reason: Option<String>,
-    by: Option<String>,
-    cancel: Cancel,
+    request: RequestOptions,
 }
 
 impl RestartOptions {
@@ -47,35 +45,9 @@ impl RestartOptions {
     pub fn new() -> Self {
         Self::default()
     }
-
-    /// Waits for this long instead.
-    #[must_use]
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = Some(timeout);
-        self
-    }
-
-    /// Why, for whoever reads the marker.
-    #[must_use]
-    pub fn reason(mut self, reason: impl Into<String>) -> Self {
-        self.reason = Some(reason.into());
-        self
-    }
-
-    /// Who asks, in place of this process' pid and command line.
-    #[must_use]
-    pub fn by(mut self, by: impl Into<String>) -> Self {
-        self.by = Some(by.into());
-        self
-    }
-
-    /// Lets another thread end the wait. What was asked for stays asked for.
-    #[must_use]
-    pub fn cancel(mut self, cancel: Cancel) -> Self {
-        self.cancel = cancel;
-        self
-    }
 }
+
+request_setters!(RestartOptions);
 
 /// What came of [`Profile::restart`].
 #[derive(Debug)]
@@ -130,8 +102,8 @@ impl Profile {
         inner.check_process()?;
         let office = self.office(kind);
         inner.read(|connection| check_home(connection, &office, self.home()))?;
-        let until = options.timeout.map(Deadline::after);
-        let patience = options.timeout.map_or(Duration::MAX, |it| PATIENCE_MIN.max(it));
+        let until = options.request.timeout.map(Deadline::after);
+        let patience = options.request.timeout.map_or(Duration::MAX, |it| PATIENCE_MIN.max(it));
         let prepared =
             with_budget(patience, || inner.write(|tx| prepare(tx, inner, &office, options)));
         let (record, marker) = match prepared? {
@@ -161,7 +133,7 @@ impl Profile {
             } else if comes_back.has_passed() || deadline.has_passed() {
                 return Ok(Restart::NotRunning);
             }
-            if deadline.has_passed() || options.cancel.is_cancelled() {
+            if deadline.has_passed() || options.request.cancel.is_cancelled() {
                 let judged = look(inner, &record, Lease::None);
                 return Ok(Restart::NotServed(Box::new(Holder::of(&record, &office, &judged))));
             }
@@ -171,7 +143,7 @@ impl Profile {
 }
 
 fn timeout(record: &Record, options: &RestartOptions) -> Duration {
-    options.timeout.unwrap_or_else(|| stop_budget::deadline(record.stop_budget()))
+    options.request.timeout.unwrap_or_else(|| stop_budget::deadline(record.stop_budget()))
 }
 
 fn prepare(
@@ -202,10 +174,10 @@ fn prepare(
     {
         return Ok(Prepared::Asked(Box::new(record), open.id));
     }
-    let by = marker::by_or_self_in(tx, options.by.as_deref())?;
+    let by = marker::by_or_self_in(tx, options.request.by.as_deref())?;
     // At least the time that the holder may take: the request stands when nobody waits any more.
     let longest = timeout(&record, options).max(stop_budget::deadline(record.stop_budget()));
-    let (name, reason) = (MarkerName::restart(), options.reason.as_deref());
+    let (name, reason) = (MarkerName::restart(), options.request.reason.as_deref());
     let ttl = stop_budget::marker_lives(longest);
     let marker = write_request(tx, inner, &record, &name, &by, None, reason, ttl)?;
     Ok(match marker {

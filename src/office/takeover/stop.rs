@@ -13,6 +13,7 @@ use crate::clock::{Deadline, millis};
 use crate::liveness::{Lease, Ruling};
 use crate::office::profile::Profile;
 use crate::office::takeover::pursuit::{Asking, Insistence, Pursued, Pursuit};
+use crate::office::takeover::request_options::{RequestOptions, request_setters};
 use crate::office::takeover::{TakeoverTarget, holder_of, orphan_in, write_request};
 use crate::owner::{
     InProgress, LiveCommandLine, ending, judgement, look, needs_command_line, orphan,
@@ -34,12 +35,9 @@ use crate::{
 /// How to stop an office's holder, see [`Profile::stop`].
 #[derive(Clone, Debug, Default)]
 pub struct StopOptions {
-    timeout: Option<Duration>,
     kill: bool,
     desired: bool,
-    reason: Option<String>,
-    by: Option<String>,
-    cancel: Cancel,
+    request: RequestOptions,
 }
 
 impl StopOptions {
@@ -47,13 +45,6 @@ impl StopOptions {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
-    }
-
-    /// Waits for this long instead.
-    #[must_use]
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = Some(timeout);
-        self
     }
 
     /// Kills it when its time is over.
@@ -69,28 +60,9 @@ impl StopOptions {
         self.desired = true;
         self
     }
-
-    /// Why, for whoever reads the marker.
-    #[must_use]
-    pub fn reason(mut self, reason: impl Into<String>) -> Self {
-        self.reason = Some(reason.into());
-        self
-    }
-
-    /// Who stops it, in place of this process' pid and command line.
-    #[must_use]
-    pub fn by(mut self, by: impl Into<String>) -> Self {
-        self.by = Some(by.into());
-        self
-    }
-
-    /// Lets another thread end the wait. What was asked for stays asked for.
-    #[must_use]
-    pub fn cancel(mut self, cancel: Cancel) -> Self {
-        self.cancel = cancel;
-        self
-    }
 }
+
+request_setters!(StopOptions);
 
 /// What came of [`Profile::stop`].
 #[derive(Debug)]
@@ -186,7 +158,7 @@ impl Profile {
         let inner = &self.store().inner;
         inner.check_process()?;
         let office = self.office(kind);
-        let deadline = options.timeout.map(Deadline::after);
+        let deadline = options.request.timeout.map(Deadline::after);
         let on_record = inner.read(|connection| owner::live(connection, &office))?;
         let is_on_record = on_record.is_some();
         let ended_left_over =
@@ -200,7 +172,7 @@ impl Profile {
         let command_line =
             command_line.as_ref().map_or_else(LiveCommandLine::not_read, LiveCommandLine::read);
         // Half of the time is the owner's, which is asked to end after this.
-        let patience = options.timeout.map_or(Duration::MAX, |it| PATIENCE_MIN.max(it / 2));
+        let patience = options.request.timeout.map_or(Duration::MAX, |it| PATIENCE_MIN.max(it / 2));
         let prepared = with_budget(patience, || {
             inner.write(|tx| prepare(tx, inner, &office, options, &command_line))
         });
@@ -209,7 +181,7 @@ impl Profile {
             Err(error) if cannot_be_written(&error) => {
                 // A store of an older version can keep the wish at least.
                 let wish = options.desired.then(|| {
-                    let by = identities::by_or_self(inner, options.by.as_deref());
+                    let by = identities::by_or_self(inner, options.request.by.as_deref());
                     with_budget(patience, || {
                         inner.write(|tx| set_desired(tx, &office.profile, Desired::Stopped, &by))
                     })
@@ -219,8 +191,9 @@ impl Profile {
             }
             Err(error) => return Err(error),
         };
-        let timeout = deadline.map(|deadline| deadline.remaining());
-        let options = &StopOptions { timeout, ..options.clone() };
+        let mut options = options.clone();
+        options.request.timeout = deadline.map(|deadline| deadline.remaining());
+        let options = &options;
         let outcome = match prepared {
             Prepared::NotRunning => match answer::server_of(inner, &office) {
                 Some((by, report)) => {
@@ -270,7 +243,7 @@ fn prepare(
     options: &StopOptions,
     command_line: &LiveCommandLine,
 ) -> Result<Prepared> {
-    let by = marker::by_or_self_in(tx, options.by.as_deref())?;
+    let by = marker::by_or_self_in(tx, options.request.by.as_deref())?;
     if options.desired {
         set_desired(tx, &office.profile, Desired::Stopped, &by)?;
     }
@@ -316,10 +289,10 @@ fn prepare(
     };
     let instance = WaitingRow::insert(tx, inner, &nonce, &wanted, &as_whom)?;
     let budget = record.stop_budget();
-    let timeout = options.timeout.unwrap_or(budget);
+    let timeout = options.request.timeout.unwrap_or(budget);
     let reserved_for = stop_budget::deadline(timeout);
     reservations::make(tx, &wanted, instance, Purpose::Stop, millis(reserved_for))?;
-    let (name, reason) = (MarkerName::planned_stop(), options.reason.as_deref());
+    let (name, reason) = (MarkerName::planned_stop(), options.request.reason.as_deref());
     // At least as long as it may take to end, whether or not anybody waits that long.
     let ttl = stop_budget::marker_lives(stop_budget::deadline(timeout.max(budget)));
     write_request(tx, inner, &record, &name, &by, Some(instance), reason, ttl)?;
@@ -385,12 +358,12 @@ fn finish(
 ) -> StopOutcome {
     let wanted = Wanted::Office(office.clone());
     let target = TakeoverTarget { record: record.clone(), wanted, children: Some(Vec::new()) };
-    let budget = options.timeout.unwrap_or_else(|| target.budget());
+    let budget = options.request.timeout.unwrap_or_else(|| target.budget());
     let (insistence, force) =
         if options.kill { (Insistence::Kill, Force::Yes) } else { (Insistence::Ask, Force::No) };
     let pursuit = Pursuit::begin(inner, &target, budget, Duration::ZERO, asking, force);
     let mut is_our_ancestor = false;
-    let why = match pursuit.finish(insistence, &options.cancel) {
+    let why = match pursuit.finish(insistence, &options.request.cancel) {
         Pursued::Over { killed } => {
             return StopOutcome::Ended {
                 instance: record.id,

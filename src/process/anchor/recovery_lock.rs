@@ -9,6 +9,7 @@ use fs4::{FileExt, TryLockError};
 use crate::liveness::AnchorState;
 use crate::process::anchor::probing::{probe, retry_interrupted};
 use crate::{Error, ErrorKind, Result, sys};
+use std::time::Duration;
 
 const RECOVERY_LOCK: &str = "recovery.lock";
 
@@ -42,7 +43,7 @@ impl RecoveryLock {
             )
             .at(path)
             .with_hint("wait for it, then look again")
-            .retry_after(1_000)),
+            .with_retry_after(Duration::from_secs(1))),
             Err(TryLockError::Error(error)) => Err(Error::io("lock", &path, error)),
         }
     }

@@ -175,7 +175,7 @@ impl Hold {
                 format!("{} was replaced, and cannot be locked yet", self.path().display()),
             )
             .with_hint("it is tried again")
-            .retry_after(1_000)),
+            .with_retry_after(Duration::from_secs(1))),
         }
     }
 

@@ -311,7 +311,7 @@ impl Record {
 
     /// The stop budget that the owner published, as far as it is believed.
     pub(crate) fn stop_budget(&self) -> Duration {
-        stop_budget::believed(self.stop_budget_ms)
+        stop_budget::believed(self.stop_budget_ms.map(Duration::from_millis))
     }
 
     pub(crate) fn kind(&self) -> Option<&Kind> {

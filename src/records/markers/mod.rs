@@ -32,6 +32,7 @@ const CLOSED_KEPT: i64 = 1_000;
 
 /// A one-shot message to one instance.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Marker {
     /// Rises with every marker of the store.
     pub id: i64,

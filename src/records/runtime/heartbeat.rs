@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
+use crate::clock::of_millis;
 use crate::records::instances::Record;
 use crate::records::runtime::said::RuntimeStatus;
 use crate::records::runtime::write::Speaker;
@@ -76,15 +77,15 @@ pub(crate) fn is_starting(connection: &Connection, id: InstanceId) -> Result<boo
     Ok(starting)
 }
 
-/// For how long the owner of `record` has been unresponsive, in milliseconds: it missed two of the
+/// For how long the owner of `record` has been unresponsive: it missed two of the
 /// heartbeats that it promised.
-pub(crate) fn unresponsive_ms(
+pub(crate) fn unresponsive_for(
     record: &Record,
     runtime: Option<&RuntimeStatus>,
     now: BootTime<'_>,
     wall_ms: i64,
-) -> Option<u64> {
+) -> Option<Duration> {
     let every_ms = record.heartbeat_every_ms?;
     let silent_ms = crate::records::runtime::silent_ms(record, runtime, now, wall_ms)?;
-    (silent_ms > every_ms.saturating_mul(2)).then(|| silent_ms.unsigned_abs())
+    (silent_ms > every_ms.saturating_mul(2)).then(|| of_millis(silent_ms))
 }

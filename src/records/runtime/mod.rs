@@ -18,7 +18,7 @@ use crate::records::instances::Record;
 use crate::store::BootTime;
 use crate::{InstanceId, ProfileName, Result, sys};
 
-pub(crate) use self::heartbeat::{check_cadence, is_starting, unresponsive_ms};
+pub(crate) use self::heartbeat::{check_cadence, is_starting, unresponsive_for};
 pub(crate) use self::said::{PlatformStatus, RuntimeStatus};
 pub(crate) use self::serves::{served, servers, serves};
 pub(crate) use self::write::{Speaker, said_at};

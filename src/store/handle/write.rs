@@ -207,7 +207,7 @@ impl Inner {
         )
         .at(file)
         .with_hint("stop the program that copies over or deletes them, then try again")
-        .retry_after(1_000)
+        .with_retry_after(Duration::from_secs(1))
     }
 
     /// As [`Inner::explain`]; and connections to files that others do not find would stand in their
@@ -230,7 +230,7 @@ impl Inner {
         self.writer.try_lock_for(remaining).ok_or_else(|| {
             Error::new(ErrorKind::Busy, "another thread of this process is writing to the store")
                 .with_hint("try again")
-                .retry_after(100)
+                .with_retry_after(Duration::from_millis(100))
         })
     }
 }

@@ -43,7 +43,7 @@ impl Gateway {
         let note = || MarkerName::new("note").unwrap();
         match words.as_slice() {
             ["claim", profile] => {
-                return match self.store.profile(profile).unwrap().claim().unwrap() {
+                return match self.store.profile(*profile).unwrap().claim().unwrap() {
                     Claim::Granted(tenure) => {
                         self.tenure = Some(tenure);
                         "granted".to_owned()

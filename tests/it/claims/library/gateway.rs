@@ -54,12 +54,12 @@ impl Gateway {
             }),
             ["waited"] => self.waiting.take().unwrap().1.join().unwrap(),
             ["verify"] => standing(self.tenures.last().unwrap()),
-            ["status", profile] => match self.store().profile(profile).unwrap().status() {
+            ["status", profile] => match self.store().profile(*profile).unwrap().status() {
                 Ok(report) => format!("{} {}", report.verdict, report.reason),
                 Err(error) => kind(&error),
             },
             ["because", profile] => {
-                let report = self.store().profile(profile).unwrap().status().unwrap();
+                let report = self.store().profile(*profile).unwrap().status().unwrap();
                 format!("{} {:?}", report.because(), report.flags.names())
             }
             ["release"] => match self.tenures.pop().unwrap().release() {

@@ -59,7 +59,7 @@ impl Gateway {
         Some(match words.as_slice() {
             ["claim", profile, kind] => {
                 let options = ClaimOptions::new().kind(Kind::new(*kind).unwrap());
-                match self.store.profile(profile).unwrap().claim_with(&options).unwrap() {
+                match self.store.profile(*profile).unwrap().claim_with(&options).unwrap() {
                     Claim::Granted(tenure) => {
                         let answer = tenure.instance().to_string();
                         self.tenures.insert((*profile).to_owned(), tenure);

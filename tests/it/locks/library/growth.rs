@@ -35,7 +35,7 @@ fn a_hundred_refusals_are_one_conflict_and_cost_no_descriptors() {
     assert_eq!(answer["before"], answer["after"], "descriptors: {answer}");
     let conflicts = lock_report(&store, "token").conflicts;
     let [conflict] = conflicts.as_slice() else { panic!("{conflicts:?}") };
-    assert_eq!((conflict.count, conflict.pid), (100, i64::from(contender.pid())));
+    assert_eq!((conflict.count, conflict.pid), (100, Some(contender.pid())));
     assert_eq!(conflict.profile, None);
     assert!(conflict.first_at_ms <= conflict.last_at_ms);
     let refused = "SELECT count(*) FROM events WHERE event = 'lock_refused'";

@@ -45,26 +45,26 @@ fn what_is_left_of_a_lease_is_shown() {
     let sandbox = Sandbox::new();
     let clock = clock(BOOT_MS);
     let store = OpenOptions::new().path(sandbox.db()).clock(clock.clone()).open().unwrap();
-    let left = || lock_report(&store, "token").lease_remaining_ms;
+    let left = || lock_report(&store, "token").lease_remaining;
     let lock = lock_granted(store.try_acquire(&leased("token", TTL)));
-    assert_eq!(left(), Some(TTL_MS));
+    assert_eq!(left(), Some(TTL));
     clock.advance(Duration::from_secs(4));
-    assert_eq!(left(), Some(6_000));
+    assert_eq!(left(), Some(Duration::from_secs(6)));
     clock.step_wall_ms(1_000_000);
-    assert_eq!(left(), Some(6_000), "the wall clock says nothing about it");
+    assert_eq!(left(), Some(Duration::from_secs(6)), "the wall clock says nothing about it");
     assert_eq!(lock.renew().unwrap(), Standing::Held);
-    assert_eq!(left(), Some(TTL_MS));
+    assert_eq!(left(), Some(TTL));
     clock.advance(Duration::from_secs(11));
-    assert_eq!(left(), Some(0));
+    assert_eq!(left(), Some(Duration::ZERO));
     // Acquired again, it is what was asked for now.
     let _again = lock_granted(store.try_acquire(&leased("token", Duration::from_secs(1))));
-    assert_eq!(left(), Some(1_000));
+    assert_eq!(left(), Some(Duration::from_secs(1)));
     let _again = lock_granted(store.try_acquire(&request("token")));
     assert_eq!(left(), None);
     assert_eq!(lock.renew().unwrap(), Standing::Held);
     assert_eq!(left(), None);
     let document = json!(lock_report(&store, "token"));
-    assert_eq!(document["lease_remaining_ms"], Value::Null);
+    assert_eq!(document["lease_remaining"], Value::Null);
 }
 
 /// An owner whose renewals are late because its machine is busy is alive all the same: as long as
@@ -85,7 +85,7 @@ fn an_overdue_lease_is_a_flag_while_its_owner_can_be_seen() {
         assert_eq!(json!(holder)["flags"], json!(["lease_overdue"]));
     }
     let listed = lock_report(&store, "leased");
-    assert_eq!((listed.lease_remaining_ms, listed.verdict), (Some(0), Verdict::Alive));
+    assert_eq!((listed.lease_remaining, listed.verdict), (Some(Duration::ZERO), Verdict::Alive));
     assert!(listed.flags.lease_overdue);
     assert!(!lock_report(&store, "plain").flags.lease_overdue, "another lock's lease is its own");
     assert!(store.unlock_stale("a sweep").unwrap().is_empty());
@@ -104,7 +104,7 @@ fn a_late_renewal_by_the_unrivalled_owner_succeeds() {
         assert_eq!(lock.verify().unwrap(), Standing::Held);
         assert_eq!(lock.renew().unwrap(), Standing::Held);
         let listed = lock_report(&store, "token");
-        assert_eq!((listed.fence, listed.lease_remaining_ms), (fence, Some(TTL_MS)));
+        assert_eq!((listed.fence, listed.lease_remaining), (fence, Some(TTL)));
     }
     clock.advance(TTL * 2);
     let again = lock_granted(store.try_acquire(&leased("token", TTL)));
@@ -160,10 +160,13 @@ fn where_no_anchor_is_seen_a_late_renewal_comes_before_the_rival() {
     sandbox.forge(&format!("UPDATE scoped_locks SET lease_until_ms = {BOOT_MS} WHERE ttl_ms > 0"));
     let store = sandbox.here_after(0);
     let before = lock_report(&store, "leased");
-    assert_eq!((before.reason, before.lease_remaining_ms), (Reason::LeaseExpired, Some(0)));
+    assert_eq!(
+        (before.reason, before.lease_remaining),
+        (Reason::LeaseExpired, Some(Duration::ZERO))
+    );
     assert_eq!(owner.about("renew", 0), "held");
     let after = lock_report(&store, "leased");
-    assert_eq!((after.fence, after.lease_remaining_ms), (before.fence, Some(TTL_MS)));
+    assert_eq!((after.fence, after.lease_remaining), (before.fence, Some(TTL)));
     lock_refused(store.try_acquire(&request("leased")));
 }
 
@@ -179,7 +182,7 @@ fn a_lease_of_another_boot_is_over() {
     );
     let store = sandbox.here_after(0);
     let listed = lock_report(&store, "leased");
-    assert_eq!((listed.verdict, listed.lease_remaining_ms), (Verdict::Alive, Some(0)));
+    assert_eq!((listed.verdict, listed.lease_remaining), (Verdict::Alive, Some(Duration::ZERO)));
     assert!(listed.flags.lease_overdue);
     lock_refused(store.try_acquire(&request("leased")));
     assert_eq!(owner.about("verify", 0), "held");
@@ -206,7 +209,7 @@ fn an_absurd_lease_is_neither_fresh_nor_over() {
                 sandbox.hide_anchors();
             }
             let listed = lock_report(&store, "leased");
-            assert_eq!(listed.lease_remaining_ms, None, "until {until_ms}");
+            assert_eq!(listed.lease_remaining, None, "until {until_ms}");
             assert_eq!(
                 (listed.verdict, listed.reason.as_str()),
                 (Verdict::Alive, reason),
@@ -219,7 +222,7 @@ fn an_absurd_lease_is_neither_fresh_nor_over() {
         assert_eq!(owner.about("renew", 0), "held");
         drop(store);
         let listed = lock_report(&sandbox.here_after(0), "leased");
-        assert_eq!(listed.lease_remaining_ms, Some(TTL_MS), "renewed, it is a lease again");
+        assert_eq!(listed.lease_remaining, Some(TTL), "renewed, it is a lease again");
     }
 }
 
@@ -237,6 +240,9 @@ fn a_time_to_live_has_bounds() {
     let store = sandbox.here_after(0);
     for (ttl, left_ms) in [(Duration::from_millis(1), 1), (DAY * 30, 30 * 24 * 3_600_000)] {
         let _lock = lock_granted(store.try_acquire(&leased("token", ttl)));
-        assert_eq!(lock_report(&store, "token").lease_remaining_ms, Some(left_ms));
+        assert_eq!(
+            lock_report(&store, "token").lease_remaining,
+            Some(Duration::from_millis(left_ms))
+        );
     }
 }

@@ -127,5 +127,5 @@ fn a_stream_may_move_to_another_thread() {
         stream.next_event(Wait::UpTo(LIMIT)).unwrap().unwrap()
     });
     let tenure = claim_patiently(&store, "default");
-    assert_eq!(thread.join().unwrap().instance, Some(tenure.instance().as_i64()));
+    assert_eq!(thread.join().unwrap().instance, Some(tenure.instance()));
 }

@@ -29,7 +29,7 @@ fn beats_are_counted_by_a_clock_that_does_not_step() {
         let now = BOOT_MS.max(incumbent::Clock::boot_ms(&*clock));
         eventually("the beat is written", LIMIT, || (last_beat() == now).then_some(()));
     };
-    let unresponsive = || report_of(&store).unresponsive_ms;
+    let unresponsive = || report_of(&store).unresponsive_for;
     for round in 0..20 {
         clock.advance(Duration::from_millis(150));
         assert_eq!(unresponsive(), None, "round {round}");
@@ -43,11 +43,15 @@ fn beats_are_counted_by_a_clock_that_does_not_step() {
     clock.advance(Duration::from_millis(200));
     assert_eq!(unresponsive(), None, "the second beat is not missing yet");
     clock.advance(Duration::from_millis(1));
-    assert_eq!(unresponsive(), Some(201));
+    assert_eq!(unresponsive(), Some(Duration::from_millis(201)));
     clock.advance(Duration::from_mins(1));
-    assert_eq!(unresponsive(), Some(60_201));
+    assert_eq!(unresponsive(), Some(Duration::from_millis(60_201)));
     clock.step_wall_ms(-86_400_000);
-    assert_eq!(unresponsive(), Some(60_201), "the wall clock does not wake anybody");
+    assert_eq!(
+        unresponsive(),
+        Some(Duration::from_millis(60_201)),
+        "the wall clock does not wake anybody"
+    );
     let held = report_of(&store);
     assert!(held.running && held.verdict == Verdict::Alive, "{held:?}");
     assert_eq!(tenure.verify().unwrap(), incumbent::Standing::Held);
@@ -56,17 +60,17 @@ fn beats_are_counted_by_a_clock_that_does_not_step() {
     // The promise stays when the heart is gone.
     drop(heart);
     clock.advance(Duration::from_millis(201));
-    assert_eq!(unresponsive(), Some(201));
+    assert_eq!(unresponsive(), Some(Duration::from_millis(201)));
     // An update is no beat; one that says so is.
     tenure.update_status(&StatusUpdate::new().state("running")).unwrap();
-    assert_eq!(unresponsive(), Some(201));
+    assert_eq!(unresponsive(), Some(Duration::from_millis(201)));
     tenure.update_status(&StatusUpdate::new().heartbeat()).unwrap();
     assert_eq!(unresponsive(), None);
     tenure.update_status(&StatusUpdate::new().heartbeat_every(Duration::from_secs(9))).unwrap();
     clock.advance(Duration::from_secs(18));
     assert_eq!(unresponsive(), None, "a new promise");
     clock.advance(Duration::from_secs(1));
-    assert_eq!(unresponsive(), Some(19_000));
+    assert_eq!(unresponsive(), Some(Duration::from_millis(19_000)));
     tenure.update_status(&StatusUpdate::new().heartbeat_every(Field::Clear)).unwrap();
     clock.advance(Duration::from_hours(9));
     assert_eq!(unresponsive(), None, "the promise was taken back");
@@ -86,12 +90,12 @@ fn a_promise_made_with_the_claim_counts_from_then_on() {
     else {
         panic!("held")
     };
-    let unresponsive = || report_of(&store).unresponsive_ms;
+    let unresponsive = || report_of(&store).unresponsive_for;
     assert_eq!(unresponsive(), None);
     clock.advance(Duration::from_secs(2));
     assert_eq!(unresponsive(), None);
     clock.advance(Duration::from_millis(1));
-    assert_eq!(unresponsive(), Some(2_001));
+    assert_eq!(unresponsive(), Some(Duration::from_millis(2_001)));
     tenure.update_status(&StatusUpdate::new().heartbeat()).unwrap();
     assert_eq!(unresponsive(), None);
     clock.step_wall_ms(86_400_000);
