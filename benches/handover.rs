@@ -26,9 +26,9 @@ mod linux {
     use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
     use std::time::{Duration, Instant};
 
-    use incumbent::{
-        Acquire, AcquireOptions, Claim, ClaimOptions, LockRequest, Replace, Store, Wait,
-    };
+    use incumbent::lock::AcquireOptions;
+    use incumbent::stop::Replace;
+    use incumbent::{Acquire, Claim, ClaimOptions, LockRequest, Store, Wait};
 
     const ROLE: &str = "HANDOVER_ROLE";
 

@@ -14,10 +14,9 @@ use std::collections::BTreeMap;
 use std::process::Command;
 use std::time::Duration;
 
-use incumbent::{
-    Acquire, Claim, Kind, LockRequest, MarkerName, MarkerRequest, PlatformUpdate, ScopedLock,
-    StatusUpdate, Store, Tenure,
-};
+use incumbent::marker::{MarkerName, MarkerRequest};
+use incumbent::status::PlatformUpdate;
+use incumbent::{Acquire, Claim, Kind, LockRequest, ScopedLock, StatusUpdate, Store, Tenure};
 
 /// N: by then the store keeps as many ended rows as it ever will, and each operation costs the
 /// same.

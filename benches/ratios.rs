@@ -14,10 +14,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use fs4::FileExt;
-use incumbent::{
-    Acquire, Claim, LockRequest, MarkerName, MarkerRequest, PlatformUpdate, ScopedLock, Standing,
-    StatusUpdate, Store,
-};
+use incumbent::marker::{MarkerName, MarkerRequest};
+use incumbent::status::PlatformUpdate;
+use incumbent::{Acquire, Claim, LockRequest, ScopedLock, Standing, StatusUpdate, Store};
 use rusqlite::{Connection, TransactionBehavior};
 
 /// Batches of each side; the median of their ratios is shown.

@@ -10,10 +10,10 @@ use std::process::ExitCode;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
-use incumbent::{
-    Claim, ClaimOptions, ExitCodes, PlatformUpdate, StatusUpdate, StopCause, Store, Supervisor,
-    state,
-};
+use incumbent::exit::{ExitCodes, Supervisor};
+use incumbent::status::{PlatformUpdate, state};
+use incumbent::stop::StopCause;
+use incumbent::{Claim, ClaimOptions, StatusUpdate, Store};
 
 /// "Not now": what a supervisor should take as a reason to try again later (sysexits.h).
 const EX_TEMPFAIL: u8 = 75;

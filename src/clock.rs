@@ -43,7 +43,7 @@ impl Clock for SystemClock {
 /// Clocks that stand still until told otherwise, for tests of what depends on time.
 ///
 /// ```
-/// use incumbent::{Clock, ManualClock};
+/// use incumbent::clock::{Clock, ManualClock};
 /// use std::time::Duration;
 ///
 /// let clock = ManualClock::new(1_000, 50);

@@ -43,18 +43,19 @@
 //!   tell of a loss.
 //! * [`ScopedLock`] - an identity (a bot token, an account) that no other process of the machine
 //!   has; acquired with a [`LockRequest`], from a [`Tenure`] or from the [`Store`].
-//! * [`StopInquiry`] - asked by whatever handles the process' signals: why is it being stopped, and
-//!   by whom? [`Replace`] and [`StopOptions`] are the other side.
+//! * [`StopInquiry`](stop::StopInquiry) - asked by what handles the process' signals: why is it
+//!   being stopped, and by whom? [`Replace`](stop::Replace) and
+//!   [`StopOptions`](stop::StopOptions) are the other side.
 //! * [`Report`] - what is true of an office, with the evidence; [`liveness`] decides it.
 //! * [`StatusUpdate`] - what a gateway says of itself, beside that; [`Heartbeat`] proves that its
 //!   loop turns.
 //! * [`Shutdown`](forensics::Shutdown) - a signal that asks to end, with its sender, the cause and
 //!   the exit code; handed out by [`Tenure::on_shutdown`]. [`forensics`] has the rest: snapshots,
-//!   the check of the systemd unit ([`StopPhases`] adds up what it must give), the detached
-//!   diagnostic.
+//!   the check of the systemd unit ([`StopPhases`](stop::StopPhases) adds up what it must give),
+//!   the detached diagnostic.
 //! * [`doctor`] - what keeps gateways from starting, or makes two of one, and what can be repaired
 //!   safely.
-//! * [`EventStream`] - every change of every process, as it is committed.
+//! * [`EventStream`](status::EventStream) - every change of every process, as it is committed.
 //! * [`Error`] - "could not find out"; its [`ErrorKind`] says what to do next.
 //!
 //! # Guarantees, each with its test
@@ -141,7 +142,7 @@ mod claim;
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod cli;
-mod clock;
+pub mod clock;
 pub mod doctor;
 mod environment;
 mod error;
@@ -149,20 +150,20 @@ pub mod forensics;
 #[cfg(feature = "cli")]
 mod keeper;
 pub mod liveness;
-mod marker;
+pub mod marker;
 mod names;
 mod office;
 mod owner;
 mod path_text;
 mod patience;
-mod process;
+pub mod process;
 mod records;
 #[cfg(feature = "cli")]
 mod run;
 mod scoped;
 mod span;
-pub mod state;
-mod status;
+mod state;
+pub mod status;
 mod stop_budget;
 mod store;
 #[allow(unsafe_code, reason = "the home of unsafe code")]
@@ -170,55 +171,58 @@ mod sys;
 #[cfg(feature = "cli")]
 mod transfer;
 
-pub use crate::claim::examine::Evicted;
 pub use crate::claim::guard::{LossWatch, Lost, Standing};
-pub use crate::claim::sweep::Force;
-pub use crate::clock::{Clock, ManualClock, SystemClock};
 pub use crate::error::{Error, ErrorKind, Result};
 pub use crate::liveness::{Reason, Verdict};
-pub use crate::marker::Consumed;
-pub use crate::marker::inquiry::{StopAnswer, StopCause, StopInquiry};
-pub use crate::marker::request::MarkerRequest;
-pub use crate::names::{
-    IdentityHash, InstanceId, Kind, LockName, MarkerName, Nonce, Office, ProfileName, Scope, Wanted,
-};
+pub use crate::names::{InstanceId, Kind, LockName, Nonce, Office, ProfileName, Wanted};
 pub use crate::office::claim::Claim;
-pub use crate::office::evict::Eviction;
-pub use crate::office::options::{ClaimOptions, Replace};
+pub use crate::office::options::ClaimOptions;
 pub use crate::office::profile::Profile;
-pub use crate::office::takeover::restart::{Restart, RestartOptions};
-pub use crate::office::takeover::stop::{StopOptions, StopOutcome, StopReport};
+pub use crate::office::tenure::Tenure;
 pub use crate::office::tenure::status::Heartbeat;
-pub use crate::office::tenure::{Replaced, Tenure};
-pub use crate::owner::held_lock::HeldLock;
 pub use crate::owner::holder::Holder;
-pub use crate::patience::{Cancel, Stopped, Wait};
-pub use crate::process::command_line::matcher::{CommandLineMatcher, DefaultMatcher};
-pub use crate::process::descendants::LeftOver;
-pub use crate::process::exit_code::{ExitCause, ExitCodes, ExitRule, Supervisor};
-pub use crate::records::conflicts::Conflict;
-pub use crate::records::events::Event;
-pub use crate::records::markers::{Marker, Written};
-pub use crate::records::profiles::Desired;
-pub use crate::records::runtime::said::{PlatformStatus, RuntimeStatus};
-pub use crate::scoped::acquire::PreviousLock;
-pub use crate::scoped::ask::{LockReport, LockWaiter};
+pub use crate::patience::{Cancel, Wait};
 pub use crate::scoped::attempt::Acquire;
 pub use crate::scoped::guard::ScopedLock;
-pub use crate::scoped::request::{AcquireOptions, LockRequest};
-pub use crate::scoped::unlock::{Unlocked, UnlockedLock};
-pub use crate::span::Span;
-pub use crate::status::events::EventStream;
-pub use crate::status::field::Field;
-pub use crate::status::history::Incarnation;
-pub use crate::status::platform::PlatformUpdate;
-pub use crate::status::report::{LastEnd, Report};
+pub use crate::scoped::request::LockRequest;
+pub use crate::status::report::Report;
 pub use crate::status::update::StatusUpdate;
-pub use crate::stop_budget::StopPhases;
 pub use crate::store::Store;
 pub use crate::store::held::Released;
 pub use crate::store::open::OpenOptions;
 pub use crate::store::pragmas::Durability;
+
+/// Scoped locks beyond [`LockRequest`](crate::LockRequest) and [`ScopedLock`](crate::ScopedLock):
+/// how to wait for them, what is known of them, and how to remove one by hand.
+pub mod lock {
+    pub use crate::names::{IdentityHash, Scope};
+    pub use crate::owner::held_lock::HeldLock;
+    pub use crate::patience::Stopped;
+    pub use crate::scoped::acquire::PreviousLock;
+    pub use crate::scoped::ask::{LockReport, LockWaiter};
+    pub use crate::scoped::request::AcquireOptions;
+    pub use crate::scoped::unlock::{Unlocked, UnlockedLock};
+}
+
+/// The end of a holder: asking it to stop or to restart, taking its place, ending its record; and,
+/// on the other side, why one is being stopped.
+pub mod stop {
+    pub use crate::claim::examine::Evicted;
+    pub use crate::claim::sweep::Force;
+    pub use crate::marker::inquiry::{StopAnswer, StopCause, StopInquiry};
+    pub use crate::office::evict::Eviction;
+    pub use crate::office::options::Replace;
+    pub use crate::office::takeover::restart::{Restart, RestartOptions};
+    pub use crate::office::takeover::stop::{StopOptions, StopOutcome, StopReport};
+    pub use crate::office::tenure::Replaced;
+    pub use crate::process::descendants::LeftOver;
+    pub use crate::stop_budget::StopPhases;
+}
+
+/// Why a process ends, and the exit code that its supervisor understands.
+pub mod exit {
+    pub use crate::process::exit_code::{ExitCause, ExitCodes, ExitRule, Supervisor};
+}
 
 /// The examples of the README are run as tests.
 #[cfg(doctest)]

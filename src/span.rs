@@ -14,7 +14,7 @@ use crate::{Error, Result};
 /// A time span as systemd writes it in its unit files.
 ///
 /// ```
-/// use incumbent::Span;
+/// use incumbent::forensics::Span;
 /// use std::time::Duration;
 ///
 /// assert_eq!("1min 30s".parse::<Span>()?, Span::Finite(Duration::from_secs(90)));

@@ -6,7 +6,8 @@
 
 use std::time::Duration;
 
-use crate::{Error, Result, Span};
+use crate::span::Span;
+use crate::{Error, Result};
 
 /// How long a gateway lets its work finish when it did not say.
 const DRAIN_DEFAULT: Duration = Duration::from_mins(1);
@@ -36,7 +37,7 @@ const AFTER_DEADLINE: Duration = Duration::from_mins(1);
 /// and the time that the unit file has to give, so that the two never differ.
 ///
 /// ```
-/// use incumbent::StopPhases;
+/// use incumbent::stop::StopPhases;
 /// use std::time::Duration;
 ///
 /// let phases = StopPhases::draining_for(Duration::from_secs(60))

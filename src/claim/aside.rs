@@ -19,11 +19,12 @@ use crate::error::with_clear_sight;
 use crate::owner::family::{Family, Remains};
 use crate::owner::{LiveCommandLine, family, judge};
 use crate::process::anchor;
+use crate::process::descendants::LeftOver;
 use crate::process::observer::FREE_TWICE_APART;
 use crate::records::Record;
 use crate::store::Inner;
 use crate::sys::{Trust, Unproven};
-use crate::{InstanceId, LeftOver, Result, environment, sys};
+use crate::{InstanceId, Result, environment, sys};
 
 /// How long a claimant waits for a killed child to be gone. A killed process goes in milliseconds
 /// unless it hangs in the kernel (a dead disk), and then nobody else can help either.

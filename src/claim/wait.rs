@@ -17,13 +17,14 @@ use crate::claim::waiting_row::{WaitingAs, WaitingRow};
 use crate::clock::Deadline;
 use crate::owner::is_held;
 use crate::owner::judge::is_stopped;
+use crate::patience::Stopped;
 use crate::patience::with_budget;
 use crate::records::{Origin, Record, locks, waiters};
 use crate::store::Inner;
 use crate::sys::{Pid, ProcessHandle};
 use crate::{
-    Cancel, Error, ErrorKind, Holder, InstanceId, Nonce, ProfileName, Reason, Result, Stopped,
-    Store, Wait, Wanted, owner,
+    Cancel, Error, ErrorKind, Holder, InstanceId, Nonce, ProfileName, Reason, Result, Store, Wait,
+    Wanted, owner,
 };
 
 /// Between two looks while the wait is young: a release is seen within 5 ms.

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::Desired;
+use crate::status::Desired;
 
 pub(super) use self::forensics::{
     Forensics, ForensicsDiagnose, ForensicsSnapshot, ForensicsSystemd,

@@ -6,8 +6,9 @@ use crate::cli::args::Global;
 use crate::cli::output::{Answer, Complaint, Format, Outcome, exit};
 use crate::cli::{args, output, printable};
 use crate::clock::rfc3339;
+use crate::status::Event;
 use crate::sys::supervise;
-use crate::{Cancel, Error, ErrorKind, Event, ProfileName, Result, Store, Wait};
+use crate::{Cancel, Error, ErrorKind, ProfileName, Result, Store, Wait};
 use serde_json::json;
 
 /// Events printed at once; the store keeps more.

@@ -9,7 +9,8 @@ use crate::cli::args;
 use crate::cli::args::Global;
 use crate::cli::context::{Existing, by_us};
 use crate::cli::output::{Answer, Complaint, Outcome, exit};
-use crate::{Eviction, Force, Holder, Office, Store, Wanted, path_text};
+use crate::stop::{Eviction, Force};
+use crate::{Holder, Office, Store, Wanted, path_text};
 
 pub(super) fn evict(global: &Global, arguments: &args::Evict) -> Outcome {
     let office = global.office()?;

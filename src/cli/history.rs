@@ -4,7 +4,8 @@ use crate::cli::args::Global;
 use crate::cli::output;
 use crate::cli::output::{Answer, Outcome, ago, exit, until};
 use crate::clock::{is_believed, length, rfc3339};
-use crate::{Incarnation, Reason, sys};
+use crate::status::Incarnation;
+use crate::{Reason, sys};
 use serde_json::json;
 
 /// As many as the store keeps.

@@ -6,7 +6,8 @@ use std::io::Read;
 use serde_json::Value;
 
 use crate::cli::args;
-use crate::{Error, LockName, LockRequest, Result, Scope, environment};
+use crate::lock::Scope;
+use crate::{Error, LockName, LockRequest, Result, environment};
 
 /// The longest identity that is read from standard input, in bytes: more is the wrong file.
 const IDENTITY_LENGTH_MAX: u64 = 64 * 1024;

@@ -24,10 +24,10 @@ use crate::keeper::pair::{KeeperInbox, Pair, wait_as_second};
 use crate::keeper::record;
 use crate::keeper::record::{Record, RecordOutcome, RecordedBy};
 use crate::keeper::target::Target;
+use crate::stop::Evicted;
 use crate::sys::{ProcessHandle, StartTime, StartTimeUnit, supervise};
 use crate::{
-    Error, ErrorKind, Evicted, Holder, InstanceId, Office, OpenOptions, ProfileName, Result, Store,
-    sys,
+    Error, ErrorKind, Holder, InstanceId, Office, OpenOptions, ProfileName, Result, Store, sys,
 };
 use std::time::Duration;
 

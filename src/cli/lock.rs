@@ -14,8 +14,9 @@ use crate::clock::{length, millis};
 use crate::keeper::acquire::{self, Acquiring};
 use crate::keeper::locks::{self, LockQuestion, LockRow};
 use crate::keeper::target::Target;
+use crate::lock::Stopped;
 use crate::scoped::GrantedLock;
-use crate::{Holder, LockName, Result, Stopped, Store, sys};
+use crate::{Holder, LockName, Result, Store, sys};
 
 pub(crate) fn acquire(global: &Global, arguments: &args::LockAcquire) -> Outcome {
     let identity = &arguments.identity;

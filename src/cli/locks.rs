@@ -8,11 +8,10 @@ use crate::cli::context::{Existing, by_us};
 use crate::cli::identity::{name, scope};
 use crate::cli::output::{Answer, Complaint, Outcome, Style, ago, exit, one_line, since};
 use crate::clock::{length, millis};
+use crate::lock::{IdentityHash, LockReport, Unlocked, UnlockedLock};
 use crate::path_text::quoted;
-use crate::{
-    Force, Holder, IdentityHash, LockName, LockReport, ProfileName, Unlocked, UnlockedLock,
-    Verdict, Wanted,
-};
+use crate::stop::Force;
+use crate::{Holder, LockName, ProfileName, Verdict, Wanted};
 use std::time::Duration;
 
 pub(super) fn locks(global: &Global) -> Outcome {

@@ -8,7 +8,7 @@ use crate::cli::output::{Answer, Complaint, Outcome, ago, exit};
 use crate::cli::{args, lost_store, output};
 use crate::keeper::markers;
 use crate::marker::request;
-use crate::{Consumed, Marker, MarkerName, MarkerRequest, Written};
+use crate::marker::{Consumed, Marker, MarkerName, MarkerRequest, Written};
 
 pub(super) fn write(global: &Global, arguments: &args::MarkerWrite) -> Outcome {
     let office = global.office()?;

@@ -9,7 +9,8 @@
 
 use std::fmt::Write;
 
-use crate::{Desired, Report, Verdict};
+use crate::status::Desired;
+use crate::{Report, Verdict};
 
 /// Metrics of one name, in the order in which they are printed.
 struct Family {

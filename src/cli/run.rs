@@ -9,11 +9,13 @@ use crate::cli::args::Global;
 use crate::cli::keeper::document;
 use crate::cli::output::{Answer, Complaint, Outcome};
 use crate::cli::{args, identity, output};
+use crate::exit::{ExitCause, ExitCodes, ExitRule, Supervisor};
 use crate::process::older::wire;
 use crate::run::notice::Notice;
 use crate::run::{Finished, How, Run};
+use crate::stop::Replace;
 use crate::sys::supervise;
-use crate::{ClaimOptions, Error, ExitCause, ExitCodes, ExitRule, Replace, Supervisor};
+use crate::{ClaimOptions, Error};
 
 pub(super) fn run(global: &Global, arguments: &args::Run) -> Outcome {
     if arguments.command.first().is_none_or(|program| program.is_empty()) {

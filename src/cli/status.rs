@@ -9,7 +9,8 @@ use crate::clock::{length, millis, rfc3339};
 use crate::patience::with_budget;
 use crate::status::answer;
 use crate::status::report::ANSWER_WITHIN;
-use crate::{Desired, Error, Kind, PlatformStatus, ProfileName, Report, Verdict, state};
+use crate::status::{Desired, PlatformStatus};
+use crate::{Error, Kind, ProfileName, Report, Verdict, state};
 use serde_json::json;
 use std::time::Duration;
 

@@ -6,8 +6,10 @@ use crate::cli::args::{Cadence, Global, StatusField, StatusSet, Time};
 use crate::cli::context::by_us;
 use crate::cli::lost_store;
 use crate::cli::output::{Answer, Outcome, exit};
+use crate::clock::{Clock, SystemClock};
 use crate::keeper::speak;
-use crate::{Clock, Error, Field, Office, PlatformUpdate, Result, StatusUpdate, SystemClock};
+use crate::status::{Field, PlatformUpdate};
+use crate::{Error, Office, Result, StatusUpdate};
 
 pub(super) fn status_set(global: &Global, arguments: &StatusSet) -> Outcome {
     let office = global.office()?;

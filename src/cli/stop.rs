@@ -10,10 +10,9 @@ use crate::cli::context::{Existing, by_us};
 use crate::cli::output::{Answer, Complaint, Outcome, exit};
 use crate::cli::{args, output};
 use crate::clock::millis;
-use crate::{
-    Desired, Error, Holder, InstanceId, Office, Restart, RestartOptions, StopOptions, StopOutcome,
-    StopReport, Store, Verdict, sys,
-};
+use crate::status::Desired;
+use crate::stop::{Restart, RestartOptions, StopOptions, StopOutcome, StopReport};
+use crate::{Error, Holder, InstanceId, Office, Store, Verdict, sys};
 
 pub(super) fn stop(global: &Global, arguments: &args::Stop) -> Outcome {
     let office = global.office()?;

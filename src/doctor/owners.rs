@@ -6,7 +6,7 @@ pub(crate) mod units;
 use crate::Result;
 use crate::doctor::check::{Check, Observation, Opened, each_owner};
 use crate::doctor::judged_owner::{JudgedOwner, evict_verb};
-use crate::liveness::{Ruling, RunState};
+use crate::liveness::{Ruling, RunState, because_seen};
 
 pub(super) const CHECKS: &[Check<Opened>] = &[
     Check { id: "stale_rows", silent: "nobody is on record who is dead", look: stale_rows },
@@ -62,7 +62,7 @@ fn stale_rows(opened: &Opened) -> Result<Vec<Observation>> {
                 owner.name(),
                 owner.pid(),
                 owner.since(),
-                reason.because_seen(owner.judged.flags, &owner.judged.evidence)
+                because_seen(&reason, owner.judged.flags, &owner.judged.evidence)
             ))
             .remedy(format!(
                 "nothing has to be done, the next start takes its place; {} ends this record, {} \

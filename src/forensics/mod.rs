@@ -19,6 +19,7 @@ pub use crate::forensics::snapshot::process::ProcessSummary;
 pub use crate::forensics::snapshot::received::Sender;
 pub use crate::forensics::snapshot::{Snapshot, snapshot};
 pub use crate::forensics::systemd::{Manager, SystemdCheck};
+pub use crate::span::Span;
 
 /// A fact, or why it could not be had.
 pub type Fact<T> = Result<T, Unavailable>;

@@ -18,17 +18,18 @@ use crate::clock::now_ms;
 use crate::forensics::snapshot::Snapshot;
 use crate::forensics::snapshot::received::ReceivedSignal;
 use crate::forensics::{Fact, Unavailable, survival};
+use crate::marker::inquiry::{StopAnswer, StopCause, StopInquiry};
+use crate::names::MarkerName;
 use crate::patience::with_budget;
 use crate::process::command_line::redact;
+use crate::process::exit_code::{ExitCause, ExitCodes};
+use crate::records::markers::Marker;
 use crate::records::shutdowns::NewShutdown;
 use crate::records::{Identities, instances, markers, runtime};
 use crate::store::Inner;
 use crate::sys::signals::Catcher;
 use crate::sys::{Caught, signals};
-use crate::{
-    Error, ExitCause, ExitCodes, InstanceId, Marker, MarkerName, Office, Result, StopAnswer,
-    StopCause, StopInquiry, Tenure, stop_budget, sys,
-};
+use crate::{Error, InstanceId, Office, Result, Tenure, stop_budget, sys};
 
 /// How long the markers may take to be read. A read waits for nobody but for a store that is just
 /// being made or recovered.
@@ -80,7 +81,8 @@ impl Tenure {
     /// (`nohup`) stays ignored. Nothing ends by itself: the gateway drains, lets go and exits.
     ///
     /// ```
-    /// use incumbent::{ExitCodes, Supervisor, Tenure};
+    /// use incumbent::Tenure;
+    /// use incumbent::exit::{ExitCodes, Supervisor};
     /// use std::sync::mpsc;
     ///
     /// fn serve(tenure: Tenure) -> incumbent::Result<i32> {

@@ -9,8 +9,10 @@ use serde_json::{Value, json};
 use crate::clock::Deadline;
 use crate::forensics::{Fact, Unavailable};
 use crate::process::command_line::redact;
+use crate::span::Span;
+use crate::stop_budget::StopPhases;
 use crate::sys::{CaptureError, details};
-use crate::{Span, StopPhases, span, stop_budget, sys};
+use crate::{span, stop_budget, sys};
 
 /// How long the question may take, asked of both managers; with the 100 ms in which a killed
 /// `systemctl` is reaped that is 2 s.
@@ -58,7 +60,7 @@ impl fmt::Display for Manager {
 /// kills the gateway in the middle of it, and the next start finds what it could not put away.
 ///
 /// ```no_run
-/// use incumbent::StopPhases;
+/// use incumbent::stop::StopPhases;
 /// use incumbent::forensics::SystemdCheck;
 /// use std::time::Duration;
 ///

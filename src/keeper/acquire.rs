@@ -10,6 +10,7 @@ use crate::keeper::record::{RecordedBy, attachment, note_grant};
 use crate::keeper::release::{current_run, parent};
 use crate::keeper::target::Target;
 use crate::owner::is_held;
+use crate::patience::Stopped;
 use crate::process::Subject;
 use crate::records::{Origin, Record, instances};
 use crate::scoped::GrantedLock;
@@ -18,8 +19,8 @@ use crate::scoped::survey::{LockClaim, Surveyed, hide_in, masked, survey};
 use crate::scoped::unlock::end_if_without_purpose;
 use crate::store::{Inner, Tx};
 use crate::{
-    Cancel, Error, ErrorKind, Holder, LockRequest, ProfileName, Result, Stopped, Store, Wait,
-    stop_budget, sys,
+    Cancel, Error, ErrorKind, Holder, LockRequest, ProfileName, Result, Store, Wait, stop_budget,
+    sys,
 };
 
 /// How many keepers one attempt starts at most.

@@ -11,12 +11,13 @@ use crate::names::Secret;
 use crate::office::claim::candidate::{Candidate, ClaimOutcome};
 use crate::office::claim::once::claim_once;
 use crate::owner::is_held;
+use crate::patience::Stopped;
 use crate::process::Subject;
 use crate::records::{LockRow, Origin, Record, instances, locks};
 use crate::scoped::acquire::{Acquired, LockSource, acquire_once};
 use crate::scoped::survey::LockClaim;
 use crate::store::{Inner, Tx, ourselves};
-use crate::{Error, ErrorKind, Holder, LockRequest, Office, Reason, Result, Stopped};
+use crate::{Error, ErrorKind, Holder, LockRequest, Office, Reason, Result};
 
 /// One transaction in the new store: all that was kept, or nothing yet.
 pub(crate) struct Arrival<'a> {

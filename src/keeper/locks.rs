@@ -4,7 +4,7 @@
 
 use crate::keeper::Known;
 use crate::keeper::release::{cannot_tell, current_run, is_about, parent};
-use crate::liveness::Ruling;
+use crate::liveness::{Ruling, because_seen};
 use crate::owner::judgement;
 use crate::records::{LockEnd, Record, instances, locks};
 use crate::scoped::unlock::end_if_without_purpose;
@@ -207,7 +207,7 @@ fn find(
         let seen = judgement(inner, &record);
         if let Ruling::Dead(reason) = seen.ruling {
             return Ok(Err(No::Nobodys(why_not.unwrap_or_else(|| {
-                let because = Reason::from(reason).because_seen(seen.flags, &seen.evidence);
+                let because = because_seen(&reason.into(), seen.flags, &seen.evidence);
                 format!("{name} is on record for {holder}, which is dead: {because}")
             }))));
         }

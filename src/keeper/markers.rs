@@ -2,8 +2,11 @@
 
 use crate::keeper::Known;
 use crate::keeper::release::{current_run, parent};
+use crate::marker::Consumed;
+use crate::names::MarkerName;
 use crate::records::Addressee;
-use crate::{Consumed, Marker, MarkerName, Result, Store, marker, sys};
+use crate::records::markers::Marker;
+use crate::{Result, Store, marker, sys};
 
 /// Whom a verb is about: the run that we are in, or a process.
 fn meant(store: &Store, pid: Option<sys::Pid>) -> Result<(sys::Pid, Addressee)> {

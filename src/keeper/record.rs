@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::claim::examine::Evicted;
 use crate::claim::{ATTEMPTS, Attachment, Count, Lookups, changes_too_fast};
 use crate::clock::Deadline;
 use crate::keeper::target::Target;
@@ -11,7 +12,7 @@ use crate::owner::is_held;
 use crate::process::{Subject, anchor};
 use crate::records::{NewInstance, instances};
 use crate::store::{Inner, Tx};
-use crate::{Evicted, Holder, InstanceId, Nonce, Office, ProfileName, Result, Store, sys};
+use crate::{Holder, InstanceId, Nonce, Office, ProfileName, Result, Store, sys};
 
 pub(crate) use crate::records::instances::Record;
 

@@ -37,6 +37,23 @@ pub struct Judgement {
     pub left_behind: Option<crate::sys::Pid>,
 }
 
+/// Why a verdict was reached, as a clause for people, by what was seen as well.
+pub(crate) fn because_seen(reason: &Reason, flags: Flags, seen: &Evidence) -> &'static str {
+    if flags.release_pending {
+        return "its owner has released it, and could not write that down yet";
+    }
+    match (reason, seen.observed()) {
+        // A pending release of another process, or an exec.
+        (Reason::AnchorReleased, Observed::Alive) => {
+            "the kernel released its lock: the process still runs, but no longer holds it"
+        }
+        (Reason::AnchorReleased, Observed::Gone(_)) => {
+            "the kernel released its lock: the process has ended"
+        }
+        _ => reason.because(),
+    }
+}
+
 /// Decides whether a recorded owner lives. The rules, in the order in which they are tried:
 ///
 /// 1. anchor not held; child alive: alive, `child_lives`

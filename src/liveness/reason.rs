@@ -5,8 +5,6 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
-use crate::liveness::{AliveReason, DeadReason, Evidence, Flags, Observed, UnknownReason};
-
 macro_rules! reasons {
     ($($(#[$doc:meta])* $variant:ident = $word:literal, $because:literal;)*) => {
         /// Why something is as it is said to be: why an owner counts as alive or dead, why a claim
@@ -137,23 +135,6 @@ reasons! {
 }
 
 impl Reason {
-    /// Why a verdict was reached, as a clause for people, by what was seen as well.
-    pub(crate) fn because_seen(&self, flags: Flags, seen: &Evidence) -> &'static str {
-        if flags.release_pending {
-            return "its owner has released it, and could not write that down yet";
-        }
-        match (self, seen.observed()) {
-            // A pending release of another process, or an exec.
-            (Self::AnchorReleased, Observed::Alive) => {
-                "the kernel released its lock: the process still runs, but no longer holds it"
-            }
-            (Self::AnchorReleased, Observed::Gone(_)) => {
-                "the kernel released its lock: the process has ended"
-            }
-            _ => self.because(),
-        }
-    }
-
     /// The word for people: `pid reused`.
     pub(crate) fn in_words(&self) -> String {
         self.as_str().replace('_', " ")
@@ -169,39 +150,5 @@ impl fmt::Display for Reason {
 impl Serialize for Reason {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self.as_str())
-    }
-}
-
-impl From<AliveReason> for Reason {
-    fn from(reason: AliveReason) -> Self {
-        match reason {
-            AliveReason::AnchorHeld => Self::AnchorHeld,
-            AliveReason::StartTimeMatches => Self::StartTimeMatches,
-            AliveReason::CommandLineMatches => Self::CommandLineMatches,
-            AliveReason::ChildLives => Self::ChildLives,
-        }
-    }
-}
-
-impl From<DeadReason> for Reason {
-    fn from(reason: DeadReason) -> Self {
-        match reason {
-            DeadReason::AnchorReleased => Self::AnchorReleased,
-            DeadReason::Rebooted => Self::Rebooted,
-            DeadReason::NoSuchProcess => Self::NoSuchProcess,
-            DeadReason::Zombie => Self::Zombie,
-            DeadReason::PidReused => Self::PidReused,
-            DeadReason::IdentityMismatch => Self::IdentityMismatch,
-            DeadReason::LeaseExpired => Self::LeaseExpired,
-        }
-    }
-}
-
-impl From<UnknownReason> for Reason {
-    fn from(reason: UnknownReason) -> Self {
-        match reason {
-            UnknownReason::ForeignNamespace => Self::ForeignNamespace,
-            UnknownReason::NotVerifiable => Self::NotVerifiable,
-        }
     }
 }

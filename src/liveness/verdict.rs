@@ -158,3 +158,37 @@ impl Ruling {
         }
     }
 }
+
+impl From<AliveReason> for Reason {
+    fn from(reason: AliveReason) -> Self {
+        match reason {
+            AliveReason::AnchorHeld => Self::AnchorHeld,
+            AliveReason::StartTimeMatches => Self::StartTimeMatches,
+            AliveReason::CommandLineMatches => Self::CommandLineMatches,
+            AliveReason::ChildLives => Self::ChildLives,
+        }
+    }
+}
+
+impl From<DeadReason> for Reason {
+    fn from(reason: DeadReason) -> Self {
+        match reason {
+            DeadReason::AnchorReleased => Self::AnchorReleased,
+            DeadReason::Rebooted => Self::Rebooted,
+            DeadReason::NoSuchProcess => Self::NoSuchProcess,
+            DeadReason::Zombie => Self::Zombie,
+            DeadReason::PidReused => Self::PidReused,
+            DeadReason::IdentityMismatch => Self::IdentityMismatch,
+            DeadReason::LeaseExpired => Self::LeaseExpired,
+        }
+    }
+}
+
+impl From<UnknownReason> for Reason {
+    fn from(reason: UnknownReason) -> Self {
+        match reason {
+            UnknownReason::ForeignNamespace => Self::ForeignNamespace,
+            UnknownReason::NotVerifiable => Self::NotVerifiable,
+        }
+    }
+}

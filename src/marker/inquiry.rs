@@ -8,9 +8,11 @@ use parking_lot::Mutex;
 use crate::claim::OwnedRow;
 use crate::clock::Deadline;
 use crate::marker::{CONSUME_WITHIN, Consumed, LOOK_AGAIN_WITHIN, consume_by, myself};
+use crate::names::MarkerName;
 use crate::patience::with_budget;
+use crate::records::markers::Marker;
 use crate::records::{Addressee, markers};
-use crate::{Error, Marker, MarkerName, Result};
+use crate::{Error, Result};
 
 /// Why a process is being stopped.
 #[derive(Debug)]

@@ -6,18 +6,21 @@
 pub(crate) mod inquiry;
 pub(crate) mod request;
 
+pub use crate::marker::request::MarkerRequest;
+pub use crate::names::MarkerName;
+pub use crate::records::markers::{Marker, Written};
+
 pub(crate) use crate::marker::request::by_or_self_in;
 
 use std::time::Duration;
 
 use crate::clock::Deadline;
-use crate::marker::request::MarkerRequest;
 use crate::patience::with_budget;
 use crate::records::markers::{Closed, ProcessKey};
 use crate::records::{Addressee, identities, instances, markers};
 use crate::store::{Inner, ourselves};
 use crate::sys::Existence;
-use crate::{ErrorKind, Marker, MarkerName, Office, Result, Store, Written, sys};
+use crate::{ErrorKind, Office, Result, Store, sys};
 
 /// How often a consumption looks again because another consumer was faster. Each time one marker
 /// fewer is left.

@@ -5,12 +5,14 @@
 
 use std::time::Duration;
 
+use crate::names::MarkerName;
 use crate::owner::InProgress;
+use crate::records::markers::Written;
 use crate::records::markers::{ProcessKey, TTL_MAX_MS};
 use crate::records::{Identities, NewMarker, Record};
 use crate::store::{Inner, Tx, ourselves};
 use crate::sys::Existence;
-use crate::{Error, ErrorKind, MarkerName, Result, Written, clock, stop_budget, sys};
+use crate::{Error, ErrorKind, Result, clock, stop_budget, sys};
 
 /// How long a marker lives whose writer named no time.
 const TTL_DEFAULT: Duration = Duration::from_mins(1);

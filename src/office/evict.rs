@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::claim::older_home::home_of_claim;
+use crate::claim::sweep::Force;
 use crate::claim::sweep::{Orphans, evict_orphans};
 use crate::claim::{judge_to_end, older};
 use crate::liveness::{Lease, Ruling};
@@ -12,7 +13,7 @@ use crate::owner::{ending, older as owner_older};
 use crate::records::profiles::forget_legacy_home;
 use crate::records::{End, EndReason};
 use crate::store::{Inner, Tx};
-use crate::{Force, Holder, InstanceId, Office, Reason, Result, Verdict, Wanted, owner, sys};
+use crate::{Holder, InstanceId, Office, Reason, Result, Verdict, Wanted, owner, sys};
 
 /// What came of [`Profile::evict`](crate::Profile::evict).
 #[derive(Clone, Debug)]

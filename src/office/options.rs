@@ -6,7 +6,8 @@ use std::time::Duration;
 use crate::claim::older_home;
 use crate::records::Origin;
 use crate::records::runtime::check_cadence;
-use crate::{Cancel, InstanceId, Kind, LockRequest, Nonce, Result, StopPhases, Wait, stop_budget};
+use crate::stop_budget::StopPhases;
+use crate::{Cancel, InstanceId, Kind, LockRequest, Nonce, Result, Wait, stop_budget};
 
 /// How to claim an office, for callers that need more than
 /// [`Profile::claim`](crate::Profile::claim).

@@ -3,14 +3,17 @@
 use std::io::ErrorKind as Io;
 use std::path::{Path, PathBuf};
 
+use crate::claim::sweep::Force;
 use crate::office::evict::Eviction;
 use crate::office::storm::Storm;
 use crate::office::{evict, storm};
 use crate::process::Subject;
+use crate::records::profiles::Desired;
 use crate::records::{identities, profiles};
+use crate::status::history::Incarnation;
 use crate::status::{answer, history};
 use crate::sys::Shortage;
-use crate::{Desired, Error, Force, Incarnation, Kind, Office, ProfileName, Report, Result, Store};
+use crate::{Error, Kind, Office, ProfileName, Report, Result, Store};
 
 impl Profile {
     /// What an operator wants of this profile; `None` if nobody has said so. Reads only.

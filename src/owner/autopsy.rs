@@ -24,12 +24,13 @@ use rusqlite::{Connection, OptionalExtension};
 
 use crate::clock::{length, millis, of_millis};
 use crate::liveness::{AnchorState, DeadReason};
+use crate::names::MarkerName;
 use crate::process::{anchor, subject};
 use crate::records::shutdowns::{LastWord, Word};
 use crate::records::{End, EndReason, instances, markers, runtime, shutdowns};
 use crate::store::{Inner, What};
 use crate::sys::{KernelLog, MemoryGroup, StartTime, StartTimeUnit};
-use crate::{Error, InstanceId, MarkerName, Result, stop_budget, sys};
+use crate::{Error, InstanceId, Result, stop_budget, sys};
 
 /// SIGKILL, and what stands for it elsewhere.
 const KILL: i32 = 9;

@@ -16,13 +16,14 @@ use crate::liveness::{
 };
 use crate::owner::older::Keeps;
 use crate::owner::{command_lock, older};
+use crate::process::command_line::matcher::CommandLineMatcher;
 use crate::process::command_line::{mask, matcher, redact};
 use crate::process::older::lock;
 use crate::process::{Observer, View, anchor};
 use crate::records::Record;
 use crate::records::instances::LockNow;
 use crate::sys::{Existence, ProcessFacts, ProcessNumber, ProcessState, StartTime};
-use crate::{CommandLineMatcher, InstanceId, sys};
+use crate::{InstanceId, sys};
 
 /// The live command line of a recorded pid, read before the transaction because it is slow. It
 /// counts only for the generation it was read for.

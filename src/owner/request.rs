@@ -5,9 +5,10 @@ use rusqlite::Connection;
 use crate::liveness::{Judgement, Ruling};
 use crate::owner::holder::Holder;
 use crate::owner::judgement;
+use crate::records::markers::Marker;
 use crate::records::{Record, instances, markers};
 use crate::store::Inner;
-use crate::{InstanceId, Marker, Result, Wanted};
+use crate::{InstanceId, Result, Wanted};
 use std::time::Duration;
 
 /// An end that somebody has asked of an instance, who lives and waits for it.

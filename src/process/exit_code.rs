@@ -195,7 +195,7 @@ pub enum ExitRule {
 /// shuts down stays down after the boot under `on-failure`, hence no 0 there.
 ///
 /// ```
-/// use incumbent::{ExitCause, ExitCodes, ExitRule, Supervisor};
+/// use incumbent::exit::{ExitCause, ExitCodes, ExitRule, Supervisor};
 ///
 /// let codes = ExitCodes::of(Supervisor::Systemd);
 /// assert_eq!(codes.code(ExitCause::PlannedStop, 143, Some(15)), 0);

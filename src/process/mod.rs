@@ -11,6 +11,8 @@ pub(crate) mod older;
 pub(crate) mod party;
 pub(crate) mod subject;
 
+pub use crate::process::command_line::matcher::{CommandLineMatcher, DefaultMatcher};
+
 pub(crate) use crate::process::anchor::Anchor;
 pub(crate) use crate::process::anchor::probing::Orphan;
 pub(crate) use crate::process::observer::{Observer, View};

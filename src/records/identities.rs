@@ -11,12 +11,13 @@ use std::collections::HashSet;
 use rusqlite::Connection;
 use serde_json::Value;
 
+use crate::Result;
+use crate::names::IdentityHash;
 use crate::names::Secret;
 use crate::process::command_line::mask::Raw;
 use crate::process::command_line::{mask, redact};
 use crate::records::locks;
 use crate::store::{Inner, ourselves};
-use crate::{IdentityHash, Result};
 
 /// What is shorter is a word of any sentence, and no secret.
 const LENGTH_MIN: usize = 4;

@@ -7,12 +7,11 @@
 use rusqlite::{Connection, OptionalExtension, Row, named_params};
 use serde_json::{Value, json};
 
+use crate::names::{IdentityHash, Scope};
 use crate::process::Observer;
 use crate::records::events::EventRecord;
 use crate::store::{Deferred, Tx};
-use crate::{
-    IdentityHash, InstanceId, LockName, ProfileName, Reason, Result, Scope, liveness, sys,
-};
+use crate::{InstanceId, LockName, ProfileName, Reason, Result, liveness, sys};
 
 /// The longest time to live, in milliseconds: a stored lease that lies further ahead was not
 /// written by us.

@@ -2,18 +2,20 @@
 
 use std::time::Duration;
 
+use crate::claim::examine::Evicted;
 use crate::claim::{ATTEMPTS, changes_too_fast};
 use crate::clock::Deadline;
 use crate::forensics::systemd;
 use crate::process::older::hold;
 use crate::process::older::hold::Hold;
 use crate::process::older::wire::HoldingRun;
+use crate::records::profiles::Desired;
 use crate::run::inbox::{Inbox, LOOK_EVERY, RunEvent, Signalled};
 use crate::run::notice::Notice;
 use crate::run::plan::Run;
 use crate::scoped::ask;
 use crate::sys::supervise;
-use crate::{Claim, Desired, Error, Evicted, Holder, Profile, Reason, Result, Tenure, Verdict};
+use crate::{Claim, Error, Holder, Profile, Reason, Result, Tenure, Verdict};
 
 pub(crate) enum Claimed {
     Granted(Tenure),

@@ -1,14 +1,16 @@
 //! How a command ended, and what the `run` makes of it.
 
+use crate::names::MarkerName;
 use crate::owner::autopsy;
 use crate::patience::with_budget;
+use crate::process::exit_code::ExitCause;
 use crate::records::{End, EndReason, runtime};
 use crate::run::inbox::Signalled;
 use crate::run::notice::Notice;
 use crate::run::plan::Run;
 use crate::run::supervised::{Ending, LOOK_BUDGET, Supervised, Why};
 use crate::sys::{ChildEnd, signals};
-use crate::{ExitCause, MarkerName, Released, Result, sys};
+use crate::{Released, Result, sys};
 
 impl Supervised<'_> {
     /// Records how the command ended; the exit code that tells our supervisor.

@@ -8,8 +8,9 @@ use parking_lot::Mutex;
 
 use crate::forensics::Fact;
 use crate::forensics::snapshot::received;
+use crate::process::exit_code::{ExitCause, ExitCodes};
 use crate::sys::{Caught, Received, Shortage, signals, supervise};
-use crate::{Cancel, Error, ExitCause, ExitCodes, Result, sys};
+use crate::{Cancel, Error, Result, sys};
 
 /// Between two looks at what may have changed.
 pub(super) const LOOK_EVERY: Duration = Duration::from_millis(100);

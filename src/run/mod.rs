@@ -22,6 +22,7 @@ pub(crate) mod supervised;
 pub(crate) use crate::run::plan::{Finished, How, Run};
 
 use crate::patience::with_budget;
+use crate::process::exit_code::ExitCause;
 use crate::process::older::hold;
 use crate::run::claim::Claimed;
 use crate::run::inbox::{Inbox, Signalled};
@@ -29,7 +30,7 @@ use crate::run::notice::Notice;
 use crate::run::start::NotStarted;
 use crate::run::supervised::{LOOK_BUDGET, Supervised};
 use crate::sys::supervise;
-use crate::{Error, ErrorKind, ExitCause, Result};
+use crate::{Error, ErrorKind, Result};
 
 impl Run {
     /// Claims, starts the command and stays with it until it has ended for good.

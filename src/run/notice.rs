@@ -3,9 +3,12 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use crate::claim::examine::Evicted;
 use crate::clock::length;
+use crate::office::tenure::Replaced;
+use crate::process::descendants::LeftOver;
 use crate::sys::{ChildEnd, Pid, signal_name};
-use crate::{Error, Evicted, LeftOver, Office, Replaced};
+use crate::{Error, Office};
 
 /// Something that the log of a run should have. Its text is one line, without a full stop.
 #[derive(Debug)]

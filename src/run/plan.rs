@@ -5,11 +5,9 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::process::exit_code::{ExitCause, ExitCodes};
 use crate::run::notice::Notice;
-use crate::{
-    ClaimOptions, Error, ExitCause, ExitCodes, Holder, OpenOptions, Profile, ProfileName, Result,
-    Store,
-};
+use crate::{ClaimOptions, Error, Holder, OpenOptions, Profile, ProfileName, Result, Store};
 
 /// What to run, and how.
 pub(crate) struct Run {

@@ -7,10 +7,12 @@
 //! wrote announces a signal and asks for nothing; `restart` always asks.
 
 use crate::clock::Deadline;
+use crate::names::MarkerName;
 use crate::owner::request::{Request, request_to};
+use crate::records::markers::Marker;
 use crate::run::notice::Notice;
 use crate::run::supervised::{Ending, Supervised, Why};
-use crate::{Marker, MarkerName, sys};
+use crate::sys;
 
 impl Supervised<'_> {
     /// A request to end, or to start anew, reaches us by its marker as well: whoever asks may be in

@@ -8,11 +8,11 @@
 
 use std::time::Duration;
 
-use crate::Marker;
 use crate::clock::Deadline;
 use crate::error::{Error, ErrorKind as Kind};
 use crate::owner::request::{Request, asked_to_end, request_to};
 use crate::patience::with_budget;
+use crate::records::markers::Marker;
 use crate::run::notice::Notice;
 use crate::run::start::{NotStarted, Started, start};
 use crate::run::supervised::{Ending, LOOK_BUDGET, Life, Supervised, Why};

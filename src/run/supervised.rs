@@ -7,12 +7,13 @@ use rusqlite::Connection;
 use crate::clock::Deadline;
 use crate::process::command_lock::LockFile;
 use crate::process::older::hold::Hold;
+use crate::records::markers::Marker;
 use crate::run::inbox::Signalled;
 use crate::run::notice::Notice;
 use crate::run::plan::Run;
 use crate::run::start::{Child, Started};
 use crate::sys::ChildEnd;
-use crate::{Marker, Store, Tenure, state};
+use crate::{Store, Tenure, state};
 
 /// Between two full verifications; in between only what costs next to nothing is looked at.
 pub(super) const VERIFY_EVERY: Duration = Duration::from_secs(1);

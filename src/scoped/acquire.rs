@@ -10,6 +10,7 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::claim::examine::Evicted;
 use crate::claim::{Attachment, Count, Errand, Lookups, Obstacle, sweep};
 use crate::clock::as_rfc3339;
 use crate::names::Secret;
@@ -25,7 +26,7 @@ use crate::scoped::survey;
 use crate::scoped::survey::{LockClaim, LockWay, Surveyed};
 use crate::scoped::unlock::end_if_without_purpose;
 use crate::store::{Inner, OwnRow, Tx};
-use crate::{Evicted, Holder, InstanceId, LockName, Nonce, Reason, Result, Wanted};
+use crate::{Holder, InstanceId, LockName, Nonce, Reason, Result, Wanted};
 
 /// A lock that was granted.
 #[derive(Clone, Debug)]

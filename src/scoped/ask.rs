@@ -8,10 +8,11 @@ use crate::clock::{as_millis, as_rfc3339};
 use crate::liveness::{Flags, Judgement, Ruling};
 use crate::owner::{LiveCommandLine, held_lock, judge_record, judgement, look};
 use crate::process::command_line;
+use crate::records::conflicts::Conflict;
 use crate::records::{LockRow, Record, conflicts, instances, locks, waiters};
 use crate::scoped::request::LockRequest;
 use crate::store::Inner;
-use crate::{Conflict, InstanceId, Kind, LockName, ProfileName, Reason, Result, Verdict, sys};
+use crate::{InstanceId, Kind, LockName, ProfileName, Reason, Result, Verdict, sys};
 use std::time::Duration;
 
 /// How often the question starts over because locks changed hands while it was looking.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::claim::wait::{Attempt, Turn, WaitOptions, until_granted};
 use crate::claim::{ATTEMPTS, Attachment, Claimant, Count, Lookups, OwnedRow, changes_too_fast};
+use crate::patience::Stopped;
 use crate::records::{Origin, instances};
 use crate::scoped::acquire::{Acquired, GrantedLock, LockSource, acquire_once};
 use crate::scoped::guard::ScopedLock;
@@ -12,7 +13,7 @@ use crate::scoped::request::{AcquireOptions, LockRequest};
 use crate::scoped::survey::{LockClaim, masked};
 use crate::store::held::Held;
 use crate::store::{Inner, transaction};
-use crate::{Error, ErrorKind, Holder, InstanceId, Office, Result, Stopped, Store, stop_budget};
+use crate::{Error, ErrorKind, Holder, InstanceId, Office, Result, Store, stop_budget};
 
 /// The answer to a request for locks.
 #[derive(Debug)]

@@ -7,13 +7,12 @@ use rusqlite::Connection;
 use serde_json::Value;
 
 use crate::claim::OwnedRow;
+use crate::claim::examine::Evicted;
 use crate::claim::guard::watch;
 use crate::owner::ending;
 use crate::records::{End, EndReason, LockEnd, locks};
 use crate::scoped::acquire::{GrantedLock, PreviousLock};
-use crate::{
-    ErrorKind, Evicted, InstanceId, LockName, LossWatch, Lost, Reason, Released, Result, Standing,
-};
+use crate::{ErrorKind, InstanceId, LockName, LossWatch, Lost, Reason, Released, Result, Standing};
 
 /// A scoped lock held by this process. Dropping it releases the lock, unless another guard of this
 /// process shares it; the kernel releases it when the process ends, whatever way it ends.

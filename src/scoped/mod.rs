@@ -15,6 +15,7 @@ pub(crate) mod unlock;
 
 pub(crate) use crate::scoped::acquire::GrantedLock;
 
+use crate::claim::sweep::Force;
 use crate::owner::ending;
 use crate::records::{LockEnd, identities, instances, locks};
 use crate::scoped::ask::LockReport;
@@ -23,7 +24,7 @@ use crate::scoped::guard::ScopedLock;
 use crate::scoped::request::{AcquireOptions, LockRequest};
 use crate::scoped::unlock::{Unlocked, UnlockedLock};
 use crate::store::{OwnRow, transaction};
-use crate::{Error, ErrorKind, Force, InstanceId, LockName, Result, Store};
+use crate::{Error, ErrorKind, InstanceId, LockName, Result, Store};
 
 impl Store {
     /// Acquires a lock for this process, without an office; never waits. See

@@ -5,8 +5,9 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::names::Secret;
+use crate::patience::Stopped;
 use crate::records::locks::TTL_MAX_MS;
-use crate::{Cancel, Error, LockName, Result, Stopped, Wait};
+use crate::{Cancel, Error, LockName, Result, Wait};
 
 /// The longest metadata, as compact JSON, in bytes.
 const METADATA_LENGTH_MAX: usize = 64 * 1024;

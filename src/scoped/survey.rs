@@ -4,13 +4,14 @@ use crate::claim::obstacle::Watch;
 use crate::claim::{Claimant, Count, Errand, Examined, Lookups, Obstacle, examine, obstacle};
 use crate::names::Secret;
 use crate::owner::judge::is_stopped;
+use crate::patience::Stopped;
 use crate::process::Subject;
 use crate::process::command_line::mask;
 use crate::records::conflicts::Refusal;
 use crate::records::{EndReason, LockRow, Record, conflicts, instances, locks};
 use crate::scoped::request::LockRequest;
 use crate::store::{Inner, Tx};
-use crate::{Holder, InstanceId, ProfileName, Result, Stopped, Wanted};
+use crate::{Holder, InstanceId, ProfileName, Result, Wanted};
 
 /// Who wants which locks.
 #[derive(Clone, Copy, Debug)]

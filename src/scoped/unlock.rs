@@ -3,14 +3,13 @@
 use serde::Serialize;
 
 use crate::claim::judge_to_end;
+use crate::claim::sweep::Force;
 use crate::claim::sweep::{Orphans, evict_orphans};
 use crate::liveness::{Judgement, Ruling};
 use crate::owner::{LiveCommandLine, ending, judgement, needs_command_line};
 use crate::records::{End, EndReason, LockEnd, LockRow, Record, instances, locks};
 use crate::store::{Inner, Tx};
-use crate::{
-    Force, Holder, InstanceId, LockName, ProfileName, Reason, Result, Verdict, Wanted, sys,
-};
+use crate::{Holder, InstanceId, LockName, ProfileName, Reason, Result, Verdict, Wanted, sys};
 
 /// What came of [`Store::unlock`](crate::Store::unlock).
 #[derive(Clone, Debug)]

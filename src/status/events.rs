@@ -15,9 +15,10 @@ use rusqlite::Connection;
 use crate::clock::Deadline;
 use crate::patience::with_budget;
 use crate::records::events;
+use crate::records::events::Event;
 use crate::records::events::{BATCH, EVENTS_LOST};
 use crate::store::data_version;
-use crate::{Cancel, ErrorKind, Event, ProfileName, Result, Store, Wait};
+use crate::{Cancel, ErrorKind, ProfileName, Result, Store, Wait};
 
 /// Between two looks while something happens, and for as long afterwards.
 const LOOK_EVERY_BUSY: Duration = Duration::from_millis(5);

@@ -19,7 +19,8 @@ const EXTRA_LENGTH_MAX: usize = 64 * 1_024;
 /// What an update does to one field.
 ///
 /// ```
-/// use incumbent::{Field, StatusUpdate};
+/// use incumbent::StatusUpdate;
+/// use incumbent::status::Field;
 ///
 /// StatusUpdate::new()
 ///     .state("running")            // set

@@ -10,3 +10,20 @@ pub(crate) mod recorded;
 pub(crate) mod report;
 pub(crate) mod update;
 pub(crate) mod write;
+
+pub use crate::records::conflicts::Conflict;
+pub use crate::records::events::Event;
+pub use crate::records::profiles::Desired;
+pub use crate::records::runtime::said::{PlatformStatus, RuntimeStatus};
+pub use crate::status::events::EventStream;
+pub use crate::status::field::Field;
+pub use crate::status::history::Incarnation;
+pub use crate::status::platform::PlatformUpdate;
+pub use crate::status::report::LastEnd;
+
+/// The states of a gateway that others understand; any other word is as good, for people.
+pub mod state {
+    pub use crate::state::{
+        DEGRADED, DRAINING, RUNNING, STARTING, STARTUP_FAILED, STOPPED, is_final,
+    };
+}

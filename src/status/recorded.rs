@@ -7,15 +7,18 @@ use rusqlite::Connection;
 use serde_json::{Value, json};
 
 use crate::liveness::{Judgement, Lease};
+use crate::owner::held_lock::HeldLock;
 use crate::owner::orphan::orphan;
 use crate::owner::{held_lock, look};
 use crate::process::Orphan;
 use crate::records::conflicts::conflicts;
 use crate::records::instances::LockNow;
+use crate::records::markers::Marker;
+use crate::records::profiles::Desired;
 use crate::records::{Record, instances, markers, profiles, runtime};
 use crate::status::report::Statement;
 use crate::store::Inner;
-use crate::{Desired, HeldLock, InstanceId, Marker, Office, ProfileName, Result, owner};
+use crate::{InstanceId, Office, ProfileName, Result, owner};
 
 /// What one snapshot of the store says of an office.
 pub(crate) struct Recorded {

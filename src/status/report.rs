@@ -12,14 +12,15 @@ use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
 use crate::clock::{as_rfc3339, millis, of_millis, rfc3339};
-use crate::liveness::{Boot, Evidence, Flags, Judgement, Ruling};
+use crate::liveness::{Boot, Evidence, Flags, Judgement, Ruling, because_seen};
+use crate::owner::held_lock::HeldLock;
 use crate::process::{Orphan, command_line};
+use crate::records::markers::Marker;
+use crate::records::profiles::Desired;
 use crate::records::runtime::{PlatformStatus, RuntimeStatus};
 use crate::records::{Record, runtime};
 use crate::store::Inner;
-use crate::{
-    Desired, HeldLock, InstanceId, Marker, Office, ProfileName, Reason, Verdict, state, sys,
-};
+use crate::{InstanceId, Office, ProfileName, Reason, Verdict, state, sys};
 
 /// A question answers quickly or says that it cannot. A writer never stands in its way; only a
 /// program that has the whole database for itself does.
@@ -94,7 +95,8 @@ pub struct Report {
     pub served_by: Option<Office>,
     /// Whether what it said last is older than 5 min, or of an unknown age. Never a sign of death.
     pub stale: bool,
-    /// For how long it has given no sign of life, if it missed two that it had promised; see [`Tenure::heartbeat`](crate::Tenure::heartbeat). Never a sign of death.
+    /// For how long it has given no sign of life, if it missed two that it had promised; see
+    /// [`Tenure::heartbeat`](crate::Tenure::heartbeat). Never a sign of death.
     pub unresponsive_for: Option<Duration>,
     /// When it last gave a sign of life, by a heartbeat: Unix milliseconds, wall time.
     pub heartbeat_at_ms: Option<i64>,
@@ -236,7 +238,7 @@ impl Report {
     /// Why the verdict was reached, as a clause for people.
     #[must_use]
     pub fn because(&self) -> &'static str {
-        self.reason.because_seen(self.flags, &self.evidence)
+        because_seen(&self.reason, self.flags, &self.evidence)
     }
 
     /// The report as the CLI's JSON shows it.

@@ -21,9 +21,11 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use rusqlite::Connection;
 
+use crate::clock::Clock;
 use crate::clock::Deadline;
 use crate::error::with_clear_sight;
 use crate::process::anchor::{Anchor, lost as anchor_lost};
+use crate::process::command_line::matcher::CommandLineMatcher;
 use crate::process::observer::SeenFree;
 use crate::process::{Observer, Subject, View};
 use crate::store::deferred::Deferred;
@@ -41,7 +43,7 @@ use crate::store::settings::Settings;
 use crate::store::transaction::{BootTime, Tx};
 use crate::store::{ground, location, migrate, overwritten, pool, pragmas, registry, transaction};
 use crate::sys::{FileId, Looks, Trust};
-use crate::{Clock, CommandLineMatcher, Error, ErrorKind, Result, patience, sys};
+use crate::{Error, ErrorKind, Result, patience, sys};
 
 /// The one handle of a file in this process.
 pub(crate) struct Inner {

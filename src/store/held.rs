@@ -4,7 +4,8 @@ use std::collections::{HashMap, HashSet};
 
 use parking_lot::Mutex;
 
-use crate::{Error, IdentityHash, InstanceId, LockName, Nonce, Office, Wanted};
+use crate::names::IdentityHash;
+use crate::{Error, InstanceId, LockName, Nonce, Office, Wanted};
 
 /// What came of a release.
 #[derive(Debug)]

@@ -7,10 +7,11 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
+use crate::clock::Clock;
 use crate::path_text::quoted;
 use crate::process::anchor::lost::Site;
 use crate::sys::{FilesystemClass, Shortage};
-use crate::{Clock, Error, ErrorKind, Result, clock, environment, sys};
+use crate::{Error, ErrorKind, Result, clock, environment, sys};
 use std::time::Duration;
 
 /// The real paths of one store.

@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::clock::{Clock, SystemClock};
 use crate::process::anchor::lost;
 use crate::process::anchor::recovery_lock::RecoveryLock;
+use crate::process::command_line::matcher::{CommandLineMatcher, DefaultMatcher};
 use crate::process::{Observer, Orphan, anchor};
 use crate::store::busy::BUSY_BUDGET_DEFAULT;
 use crate::store::handle::Inner;
@@ -17,10 +19,7 @@ use crate::store::recovery::Recovered;
 use crate::store::settings::Settings;
 use crate::store::{Store, ground, location, pool, recovery, registry};
 use crate::sys::Looks;
-use crate::{
-    Clock, CommandLineMatcher, DefaultMatcher, Error, ErrorKind, Result, SystemClock, environment,
-    sys,
-};
+use crate::{Error, ErrorKind, Result, environment, sys};
 
 impl Store {
     /// Opens the store at `path` for owning; see [`OpenOptions::open`].

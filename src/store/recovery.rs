@@ -22,6 +22,7 @@ use std::time::Duration;
 use rusqlite::Connection;
 use serde_json::json;
 
+use crate::clock::Clock;
 use crate::process::anchor::lost;
 use crate::process::anchor::recovery_lock::RecoveryLock;
 use crate::store::busy::BUSY_BUDGET_DEFAULT;
@@ -32,7 +33,7 @@ use crate::store::migrate::{Contents, SCHEMA_VERSION};
 use crate::store::pragmas::{Access, Durability};
 use crate::store::salvage::Saved;
 use crate::store::{busy, ground, location, migrate, pragmas, salvage, transaction};
-use crate::{Clock, Error, ErrorKind, Result, clock, patience, sys};
+use crate::{Error, ErrorKind, Result, clock, patience, sys};
 
 /// What came of a recovery.
 #[derive(Clone, Debug)]

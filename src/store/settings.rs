@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::clock::Clock;
+use crate::process::command_line::matcher::CommandLineMatcher;
 use crate::store::pragmas::Durability;
-use crate::{Clock, CommandLineMatcher};
 
 /// What every handle of a store has from who opened it.
 #[derive(Clone)]

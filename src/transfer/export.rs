@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::claim::older::judge;
 use crate::liveness::{AnchorState, Ruling};
+use crate::owner::held_lock::HeldLock;
 use crate::owner::older;
 use crate::owner::older::Looked;
 use crate::process::older::hold::{scratch, write_whole};
@@ -19,7 +20,7 @@ use crate::records::{Record, instances};
 use crate::status::answer;
 use crate::store::Inner;
 use crate::sys::StartTimeUnit;
-use crate::{Error, HeldLock, Office, Report, Result, Store, Verdict, path_text, state, sys};
+use crate::{Error, Office, Report, Result, Store, Verdict, path_text, state, sys};
 
 /// What an export did with one file.
 #[derive(Clone, Debug)]

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use crate::MarkerName;
 use crate::cli::args::values;
+use crate::marker::MarkerName;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Marker {

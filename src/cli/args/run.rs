@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use clap::Args;
 
+use crate::Wait;
 use crate::cli::args::values;
-use crate::{ExitCause, ExitRule, Supervisor, Wait};
+use crate::exit::{ExitCause, ExitRule, Supervisor};
 
 #[derive(Debug, Args)]
 #[allow(clippy::struct_excessive_bools, reason = "flags are independent of each other")]

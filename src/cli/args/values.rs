@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use crate::{
-    Desired, ExitCause, ExitRule, MarkerName, ProfileName, Span, Supervisor, Wait, span, sys,
-};
+use crate::exit::{ExitCause, ExitRule, Supervisor};
+use crate::forensics::Span;
+use crate::marker::MarkerName;
+use crate::status::Desired;
+use crate::{ProfileName, Wait, span, sys};
 
 /// A sign of life, and the promise that may come with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +58,8 @@ pub(super) fn parse_time(text: &str) -> Result<Time, String> {
     const MS_MIN: f64 = 1e11;
     let refused = || {
         format!(
-            "{text:?} is not a valid time: `2026-11-22T08:15:00Z`, Unix seconds (`1795334400`), or `now`"
+            "{text:?} is not a valid time: `2026-11-22T08:15:00Z`, Unix seconds \
+             (`1795334400`), or `now`"
         )
     };
     if text == "now" {

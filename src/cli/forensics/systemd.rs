@@ -5,9 +5,11 @@ use std::time::Duration;
 use crate::cli::args::Global;
 use crate::cli::output::{Answer, Outcome, Style, exit};
 use crate::cli::{args, output};
+use crate::forensics::Span;
 use crate::forensics::systemd::{SystemdCheck, own_unit, unit_name};
 use crate::forensics::{Fact, Unavailable};
-use crate::{Error, Report, Result, Span, StopPhases, Verdict, stop_budget};
+use crate::stop::StopPhases;
+use crate::{Error, Report, Result, Verdict, stop_budget};
 use serde_json::json;
 
 pub(crate) fn systemd(global: &Global, arguments: &args::ForensicsSystemd) -> Outcome {

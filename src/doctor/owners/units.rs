@@ -8,7 +8,9 @@ use crate::doctor::check::{Observation, Opened, counted, listed};
 use crate::doctor::judged_owner::JudgedOwner;
 use crate::forensics::systemd::SystemdCheck;
 use crate::process::subject;
-use crate::{Result, Span, StopPhases, sys};
+use crate::span::Span;
+use crate::stop_budget::StopPhases;
+use crate::{Result, sys};
 
 /// FIELD-BUGS row 52: an owner that its supervisor does not know keeps the office for days, and the
 /// supervisor's own starts are refused.

@@ -14,8 +14,10 @@ use crate::forensics::snapshot::line::Line;
 use crate::forensics::snapshot::process::ProcessSummary;
 use crate::forensics::snapshot::received::{ReceivedSignal, Sender};
 use crate::forensics::{Fact, Unavailable, unavailable};
+use crate::process::exit_code::ExitCause;
+use crate::records::markers::Marker;
 use crate::sys::{Pid, SignalOrigin, details};
-use crate::{ExitCause, Marker, environment, sys};
+use crate::{environment, sys};
 
 /// Why a snapshot knows no markers, and is on record nowhere.
 const NO_STORE: &str = "no store was asked";

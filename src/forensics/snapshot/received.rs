@@ -3,9 +3,9 @@
 use serde::{Serialize, Serializer};
 use serde_json::json;
 
-use crate::ExitCause;
 use crate::forensics::snapshot::process::ProcessSummary;
 use crate::forensics::{Fact, Unavailable, unavailable};
+use crate::process::exit_code::ExitCause;
 use crate::sys::{Caught, Pid, SignalOrigin, details, signals};
 
 /// Why it cannot be known who sent a signal that somebody else has caught.

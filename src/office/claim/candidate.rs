@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
+use crate::claim::examine::Evicted;
 use crate::claim::{Claimant, Errand, Obstacle};
 use crate::office::options::{Replace, Succession};
 use crate::process::Subject;
 use crate::records::{Origin, Record};
 use crate::scoped::GrantedLock;
 use crate::store::OwnRow;
-use crate::{Evicted, InstanceId, LockRequest, Nonce, Office, stop_budget};
+use crate::{InstanceId, LockRequest, Nonce, Office, stop_budget};
 
 /// Everything a claim needs to know before it opens its transaction.
 #[derive(Clone, Debug)]

@@ -8,8 +8,9 @@ use crate::office::claim::{Claim, Won};
 use crate::office::options::ClaimOptions;
 use crate::office::profile::Profile;
 use crate::office::takeover::carry_out;
+use crate::patience::Stopped;
 use crate::scoped::survey;
-use crate::{Error, Office, Result, Stopped, Store};
+use crate::{Error, Office, Result, Store};
 
 /// Claims `office` for this process.
 pub(crate) fn claim_for_myself(

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use crate::claim::examine::Evicted;
 use crate::claim::{Attachment, Count, Obstacle};
 use crate::office::claim::candidate::{Candidate, ClaimOutcome, Granted};
 use crate::office::storm;
@@ -11,7 +12,7 @@ use crate::records::starts::Start;
 use crate::records::{End, EndReason, EventRecord, NewInstance, profiles, reservations, starts};
 use crate::scoped::survey;
 use crate::store::{Inner, OwnRow, Tx, ourselves};
-use crate::{Evicted, Nonce, Result, Wanted};
+use crate::{Nonce, Result, Wanted};
 use std::time::Duration;
 
 /// Counts a refusal, and says when the next start may come.

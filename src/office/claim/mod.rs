@@ -11,6 +11,7 @@ pub(crate) mod once;
 
 use std::sync::Arc;
 
+use crate::claim::sweep::Force;
 use crate::claim::wait::{Attempt, Turn};
 use crate::claim::{ATTEMPTS, Attachment, Count, Lookups, changes_too_fast};
 use crate::clock::Deadline;
@@ -20,7 +21,7 @@ use crate::office::tenure::{Shares, Tenure};
 use crate::records::{instances, profiles};
 use crate::store::held::{Held, HeldOffice};
 use crate::store::{Inner, Tx};
-use crate::{Error, Force, Holder, Result, Store};
+use crate::{Error, Holder, Result, Store};
 
 /// The answer to a claim.
 #[derive(Debug)]

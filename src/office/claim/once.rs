@@ -1,15 +1,17 @@
 //! Claiming an office: one transaction that looks, judges, ends the dead and inserts.
 
+use crate::claim::examine::Evicted;
 use crate::claim::{Attachment, Count, Lookups, Obstacle, obstacle, sweep};
 use crate::office::claim::candidate::{Candidate, ClaimOutcome};
 use crate::office::claim::clear_the_way::OfficeWay;
 use crate::office::claim::{clear_the_way, insert};
 use crate::owner::{ending, judge};
+use crate::patience::Stopped;
 use crate::records::{End, EndReason, instances, profiles, starts};
 use crate::scoped::survey::{LockClaim, Surveyed};
 use crate::scoped::{acquire, survey};
 use crate::store::{Inner, Tx};
-use crate::{Evicted, Holder, Result, Stopped, Wanted};
+use crate::{Holder, Result, Wanted};
 
 /// The heart of every claim, inside one write transaction. Looks at everything before it ends
 /// anything: a refused claim changes nobody.

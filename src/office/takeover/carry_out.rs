@@ -1,5 +1,6 @@
 //! Takes an office over: reserves it, has its holder end, and claims it.
 
+use crate::claim::sweep::Force;
 use crate::liveness::Lease;
 use crate::office::claim::candidate::Candidate;
 use crate::office::claim::{Claim, claim_reserved};
@@ -8,11 +9,12 @@ use crate::office::takeover::pursuit::{Asking, Insistence, Pursued, Pursuit};
 use crate::office::takeover::{Plan, TakeoverTarget};
 use crate::office::tenure::Replaced;
 use crate::owner::judge;
+use crate::process::descendants::LeftOver;
 use crate::records::locks;
 use crate::stop_budget::KILL_GRACE;
 use crate::store::Inner;
 use crate::sys::Unproven;
-use crate::{Cancel, Force, Holder, LeftOver, Office, Reason, Result, Store, Wanted};
+use crate::{Cancel, Holder, Office, Reason, Result, Store, Wanted};
 
 /// Brings the owners to an end, and claims.
 pub(crate) fn carry_out(

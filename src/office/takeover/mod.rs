@@ -24,11 +24,14 @@ use crate::claim::sweep;
 use crate::claim::waiting_row::WaitingRow;
 use crate::clock::millis;
 use crate::liveness::Evidence;
+use crate::names::MarkerName;
 use crate::office::claim::candidate::ClaimOutcome;
 use crate::process::Orphan;
+use crate::process::descendants::LeftOver;
+use crate::records::markers::Marker;
 use crate::records::{NewMarker, Record};
 use crate::store::{Inner, Tx};
-use crate::{Holder, InstanceId, LeftOver, Marker, MarkerName, Nonce, Result, Verdict, Wanted};
+use crate::{Holder, InstanceId, Nonce, Result, Verdict, Wanted};
 
 /// An owner to be brought to an end.
 #[derive(Debug)]

@@ -4,16 +4,18 @@
 use std::time::Duration;
 
 use crate::claim::aside;
+use crate::claim::sweep::Force;
 use crate::clock::Deadline;
 use crate::liveness::{AliveReason, Observed, Ruling};
 use crate::office::takeover::TakeoverTarget;
 use crate::owner::{judgement, older};
 use crate::patience::with_budget;
+use crate::process::descendants::LeftOver;
 use crate::records::{LockRow, Record, instances, locks};
 use crate::stop_budget::KILL_GRACE;
 use crate::store::Inner;
 use crate::sys::{Proven, Unproven};
-use crate::{Cancel, Force, LeftOver, Wanted, sys};
+use crate::{Cancel, Wanted, sys};
 
 /// Between two looks whether an owner is gone, where the kernel does not wake us: when it lets go
 /// without ending, or cannot be pinned. Each costs some 40 µs.

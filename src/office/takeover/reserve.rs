@@ -11,6 +11,7 @@ use crate::claim::{
 };
 use crate::clock::millis;
 use crate::liveness::Lease;
+use crate::names::MarkerName;
 use crate::office::claim::candidate::{Candidate, ClaimOutcome};
 use crate::office::claim::insert::refuse_candidate;
 use crate::office::claim::once::claim_once;
@@ -22,9 +23,7 @@ use crate::records::reservations::Purpose;
 use crate::records::{EventRecord, Record, instances, locks, reservations};
 use crate::scoped::survey;
 use crate::store::{Inner, Tx, ourselves};
-use crate::{
-    Holder, LockName, MarkerName, Nonce, Office, Reason, Result, Wanted, owner, stop_budget,
-};
+use crate::{Holder, LockName, Nonce, Office, Reason, Result, Wanted, owner, stop_budget};
 
 /// A live holder refused the claim: reserves the office, and all locks that come with it, and
 /// writes down who is asked to end. Refuses if that may not be.

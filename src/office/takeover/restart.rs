@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::claim::obstacle;
 use crate::clock::Deadline;
 use crate::liveness::{Lease, Ruling};
+use crate::names::MarkerName;
 use crate::office::profile::Profile;
 #[cfg(feature = "cli")]
 use crate::office::takeover::holder_of;
@@ -22,10 +23,7 @@ use crate::records::profiles::check_home;
 use crate::records::{Record, instances, markers};
 use crate::status::answer;
 use crate::store::{Inner, Tx};
-use crate::{
-    Cancel, Holder, InstanceId, Kind, MarkerName, Office, Result, Wanted, marker, owner,
-    stop_budget,
-};
+use crate::{Cancel, Holder, InstanceId, Kind, Office, Result, Wanted, marker, owner, stop_budget};
 
 /// Between two looks whether a restart was served. A look is one read of about 20 µs.
 const LOOK_EVERY: Duration = Duration::from_millis(10);

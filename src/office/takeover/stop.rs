@@ -7,10 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::claim::aside::trust_in;
+use crate::claim::sweep::Force;
 use crate::claim::waiting_row::{WaitingAs, WaitingRow};
 use crate::claim::{examine, judge_to_end, obstacle, ours};
 use crate::clock::{Deadline, millis};
 use crate::liveness::{Lease, Ruling};
+use crate::names::MarkerName;
 use crate::office::profile::Profile;
 use crate::office::takeover::pursuit::{Asking, Insistence, Pursued, Pursuit};
 use crate::office::takeover::request_options::{RequestOptions, request_setters};
@@ -21,6 +23,7 @@ use crate::owner::{
 use crate::patience::{PATIENCE_MIN, with_budget};
 #[cfg(feature = "cli")]
 use crate::process::Orphan;
+use crate::records::profiles::Desired;
 use crate::records::profiles::{check_home, set_desired};
 use crate::records::reservations::{Purpose, Reservation};
 use crate::records::{End, EndReason, Origin, Record, identities, instances, reservations};
@@ -28,8 +31,8 @@ use crate::status::answer;
 use crate::store::{Inner, Tx};
 use crate::sys::{Pid, Proven, Unproven};
 use crate::{
-    Cancel, Desired, Error, ErrorKind, Force, Holder, InstanceId, Kind, MarkerName, Nonce, Office,
-    Reason, Result, Wanted, marker, owner, stop_budget, sys,
+    Cancel, Error, ErrorKind, Holder, InstanceId, Kind, Nonce, Office, Reason, Result, Wanted,
+    marker, owner, stop_budget, sys,
 };
 
 /// How to stop an office's holder, see [`Profile::stop`].

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use crate::office::tenure::Tenure;
 use crate::scoped::attempt::{Acquire, Tenancy, acquire_for_myself, only};
-use crate::{AcquireOptions, LockRequest, Result, ScopedLock, Store};
+use crate::scoped::request::AcquireOptions;
+use crate::{LockRequest, Result, ScopedLock, Store};
 
 impl Tenure {
     /// Acquires a lock that ends with this tenure; never waits. See [`Tenure::acquire_all`].

@@ -1,8 +1,12 @@
 //! The markers that are addressed to the holder of an office.
 
+use crate::marker::Consumed;
+use crate::marker::inquiry::StopInquiry;
+use crate::names::MarkerName;
 use crate::office::tenure::Tenure;
 use crate::records::Addressee;
-use crate::{Consumed, Marker, MarkerName, Result, StopInquiry, marker};
+use crate::records::markers::Marker;
+use crate::{Result, marker};
 
 impl Tenure {
     /// Asks why this process is being stopped, from whatever thread handles its signals.

@@ -10,16 +10,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 
 use crate::claim::OwnedRow;
+use crate::claim::examine::Evicted;
 use crate::claim::guard::watch;
 use crate::owner::ending;
+use crate::process::descendants::LeftOver;
 use crate::records::{Command, End, EndReason};
 use crate::records::{instances, markers as records_markers};
 use crate::scoped::{GrantedLock, guard};
 use crate::store::OwnRow;
 use crate::sys::Pid;
 use crate::{
-    Evicted, InstanceId, LeftOver, LockName, LossWatch, Lost, Nonce, Office, ProfileName, Reason,
-    Released, Result, Standing, Store,
+    InstanceId, LockName, LossWatch, Lost, Nonce, Office, ProfileName, Reason, Released, Result,
+    Standing, Store,
 };
 
 /// An office held by this process. Dropping it releases the office, unless another claim of this

@@ -23,7 +23,8 @@ impl Tenure {
     /// ```
     /// # let directory = tempfile::tempdir()?;
     /// # let store = incumbent::Store::open(directory.path().join("state.db"))?;
-    /// use incumbent::{Claim, Field, PlatformUpdate, StatusUpdate, state};
+    /// use incumbent::{Claim, StatusUpdate, state};
+    /// use incumbent::status::{Field, PlatformUpdate};
     ///
     /// let profile = store.profile("default")?;
     /// let Claim::Granted(tenure) = profile.claim()? else { panic!("nobody else runs here") };

@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use crate::names::MarkerName;
 use crate::process::older::wire::{PidRecord, Unusable};
 use crate::process::older::{MARKER_FILES, wire};
-use crate::{MarkerName, Result, sys};
+use crate::{Result, sys};
 
 /// How long a marker of the older program counts.
 const LIVES_MS: i64 = 60_000;

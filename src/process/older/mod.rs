@@ -15,7 +15,7 @@ pub(crate) mod looks;
 pub(crate) mod marker_file;
 pub(crate) mod wire;
 
-use crate::MarkerName;
+use crate::names::MarkerName;
 
 /// The names that the older program gives to its files.
 pub(crate) const LOCK_FILE: &str = "gateway.lock";

@@ -2,9 +2,10 @@
 
 use rusqlite::{Connection, OptionalExtension, named_params};
 
+use crate::names::MarkerName;
 use crate::records::markers::{Addressee, COLUMNS, COUNTS, Closed, Marker, ProcessKey, TTL_MAX_MS};
 use crate::store::BootTime;
-use crate::{InstanceId, MarkerName, Office, Result, sys};
+use crate::{InstanceId, Office, Result, sys};
 
 /// The markers for one generation that have not expired, as far as `which` selects them.
 fn of_instance(

@@ -10,13 +10,14 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::clock::as_rfc3339;
+use crate::names::MarkerName;
 use crate::records::events::EventRecord;
 use crate::records::identities::Identities;
 use crate::records::instances;
 use crate::records::instances::Record;
 use crate::store::Tx;
 use crate::sys::StartTime;
-use crate::{InstanceId, MarkerName, Result, sys};
+use crate::{InstanceId, Result, sys};
 
 pub(crate) use self::find::{
     all_open, asked_end, fate, find, is_open, open_by_pid, open_for, open_in_office,

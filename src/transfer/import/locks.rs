@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::claim::older::found;
 use crate::liveness::Ruling;
+use crate::names::{IdentityHash, Scope};
 use crate::owner::ending;
 use crate::process::Subject;
 use crate::process::command_line::redact;
@@ -18,7 +19,7 @@ use crate::records::{
 };
 use crate::transfer::import::files::lock_files;
 use crate::transfer::import::{Gateway, Import, ImportFinding};
-use crate::{IdentityHash, InstanceId, LockName, Nonce, Reason, Result, Scope, clock, sys};
+use crate::{InstanceId, LockName, Nonce, Reason, Result, clock, sys};
 
 /// What tells the rows that an import made for locks from all others: their `version`.
 const MADE_BY: &str = "imported";

@@ -11,9 +11,10 @@ use crate::process::older::{LOCK_FILE, STATUS_FILE, wire};
 use crate::records::instances::EndedInstance;
 use crate::records::runtime::Speaker;
 use crate::records::{Record, instances};
+use crate::status::platform::PlatformUpdate;
 use crate::status::write;
 use crate::transfer::import::{Gateway, Import, ImportFinding};
-use crate::{InstanceId, PlatformUpdate, Reason, Result, StatusUpdate, sys};
+use crate::{InstanceId, Reason, Result, StatusUpdate, sys};
 
 /// Platforms that are read: an instance cannot speak of more.
 const PLATFORMS_MAX: usize = 256;

@@ -5,7 +5,8 @@ use std::io::Read;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use incumbent::{PlatformUpdate, StatusUpdate, Store};
+use incumbent::status::PlatformUpdate;
+use incumbent::{StatusUpdate, Store};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 

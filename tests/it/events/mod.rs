@@ -8,7 +8,8 @@ mod party;
 
 use std::time::Duration;
 
-use incumbent::{Event, EventStream, Wait};
+use incumbent::Wait;
+use incumbent::status::{Event, EventStream};
 use serde_json::Value;
 
 use crate::support::{LIMIT, Process};

@@ -1,9 +1,8 @@
 //! The gateway and the forker that the tests order about: one order a line, one answer a line.
 
-use incumbent::{
-    Acquire, Claim, ErrorKind, Field, LockRequest, MarkerName, MarkerRequest, PlatformUpdate,
-    ProfileName, StatusUpdate, Store, Tenure,
-};
+use incumbent::marker::{MarkerName, MarkerRequest};
+use incumbent::status::{Field, PlatformUpdate};
+use incumbent::{Acquire, Claim, ErrorKind, LockRequest, ProfileName, StatusUpdate, Store, Tenure};
 
 use super::next;
 use crate::events::library::replaced::follow_in_a_child;

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 
-use incumbent::{Acquire, Claim, Kind, LockRequest, ManualClock, OpenOptions, Store};
+use incumbent::clock::ManualClock;
+use incumbent::{Acquire, Claim, Kind, LockRequest, OpenOptions, Store};
 
 use crate::support::{LIMIT, Process, Sandbox, skipped};
 
@@ -15,7 +16,7 @@ const YEAR_9999_MS: i64 = 253_402_300_799_000;
 
 /// A store whose clock the test sets; each transaction of it prunes.
 fn store(sandbox: &Sandbox, clock: &Arc<ManualClock>) -> Store {
-    let clock: Arc<dyn incumbent::Clock> = Arc::<ManualClock>::clone(clock);
+    let clock: Arc<dyn incumbent::clock::Clock> = Arc::<ManualClock>::clone(clock);
     OpenOptions::new().path(sandbox.db()).clock(clock).open().unwrap()
 }
 

@@ -3,7 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use incumbent::{Acquire, AcquireOptions, Claim, LockRequest, Store};
+use incumbent::lock::AcquireOptions;
+use incumbent::{Acquire, Claim, LockRequest, Store};
 
 use crate::support::{
     AS_ROLE, Answer, Container, Disk, LIMIT, Process, Sandbox, assert_within, container, is_root,

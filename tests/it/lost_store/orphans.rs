@@ -3,7 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use incumbent::{MarkerName, MarkerRequest, Released, Standing, Store};
+use incumbent::marker::{MarkerName, MarkerRequest};
+use incumbent::{Released, Standing, Store};
 
 use crate::support::{LIMIT, Process, Sandbox, eventually, rounds, tenure_of};
 

@@ -1,6 +1,6 @@
 //! The `marker` verbs.
 
-use incumbent::MarkerRequest;
+use incumbent::marker::MarkerRequest;
 use serde_json::{Value, json};
 
 use super::{FIELDS, boot_ms, word};

@@ -11,7 +11,7 @@ mod party;
 mod time;
 mod view;
 
-use incumbent::MarkerName;
+use incumbent::marker::MarkerName;
 use serde_json::Value;
 
 use self::party::ANSWER_WITHIN_MS;

@@ -1,6 +1,7 @@
 //! Stores from before there were markers.
 
-use incumbent::{ErrorKind, MarkerRequest, Store};
+use incumbent::marker::MarkerRequest;
+use incumbent::{ErrorKind, Store};
 use serde_json::{Value, json};
 
 use super::{store_of_version, word};

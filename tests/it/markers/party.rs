@@ -9,10 +9,10 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use incumbent::{
-    Claim, ErrorKind, ManualClock, Marker, MarkerName, OpenOptions, StopAnswer, StopCause,
-    StopInquiry, Store, Tenure,
-};
+use incumbent::clock::ManualClock;
+use incumbent::marker::{Marker, MarkerName};
+use incumbent::stop::{StopAnswer, StopCause, StopInquiry};
+use incumbent::{Claim, ErrorKind, OpenOptions, Store, Tenure};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use incumbent::{ClaimOptions, MarkerName, MarkerRequest, StopCause};
+use incumbent::ClaimOptions;
+use incumbent::marker::{MarkerName, MarkerRequest};
+use incumbent::stop::StopCause;
 use serde_json::json;
 
 use super::{boot_ms, word};

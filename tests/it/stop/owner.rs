@@ -3,7 +3,9 @@
 use std::process::Command;
 use std::time::Duration;
 
-use incumbent::{Claim, ClaimOptions, MarkerName, StopCause, Store};
+use incumbent::marker::MarkerName;
+use incumbent::stop::StopCause;
+use incumbent::{Claim, ClaimOptions, Store};
 
 use crate::support::{order, plays, role_db, test_name};
 

@@ -3,7 +3,8 @@
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use incumbent::{Acquire, Claim, Kind, LockRequest, MarkerName, MarkerRequest, Standing, Store};
+use incumbent::marker::{MarkerName, MarkerRequest};
+use incumbent::{Acquire, Claim, Kind, LockRequest, Standing, Store};
 
 use crate::support::{LIMIT, Process, Sandbox, plays, role_db, rounds, test_name};
 

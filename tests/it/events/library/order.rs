@@ -2,7 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
-use incumbent::{Cancel, ErrorKind, Event, PlatformUpdate, ProfileName, StatusUpdate, Store, Wait};
+use incumbent::status::{Event, PlatformUpdate};
+use incumbent::{Cancel, ErrorKind, ProfileName, StatusUpdate, Store, Wait};
 use serde_json::{Value, json};
 
 use crate::events::{IDLE_LATENCY, drain, names, take};

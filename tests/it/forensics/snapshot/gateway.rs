@@ -7,10 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use incumbent::{
-    Claim, ClaimOptions, ExitCodes, Kind, StatusUpdate, StopCause, Store, Supervisor, Tenure,
-    forensics,
-};
+use incumbent::exit::{ExitCodes, Supervisor};
+use incumbent::stop::StopCause;
+use incumbent::{Claim, ClaimOptions, Kind, StatusUpdate, Store, Tenure, forensics};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::{Value, json};
 

@@ -3,8 +3,9 @@
 use std::process::Command;
 use std::time::Instant;
 
+use incumbent::forensics::Span;
 use incumbent::forensics::{Manager, SystemdCheck};
-use incumbent::{Span, StopPhases};
+use incumbent::stop::StopPhases;
 use proptest::test_runner::{Config, TestRunner};
 
 use crate::support::{LIMIT, Process, Sandbox, has, order, role, skipped, test_name};

@@ -341,7 +341,8 @@ fn a_program_that_a_script_executes_takes_over_a_lease_that_ran_out() {
 /// kept everybody out of the next store. It holds because it lets go of its anchor.
 #[test]
 fn who_waited_in_a_lost_store_refuses_nobody() {
-    use incumbent::{Acquire, AcquireOptions, ErrorKind, LockRequest, Store, Wait};
+    use incumbent::lock::AcquireOptions;
+    use incumbent::{Acquire, ErrorKind, LockRequest, Store, Wait};
 
     let sandbox = Sandbox::new();
     let mut holder = sandbox

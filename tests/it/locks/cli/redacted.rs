@@ -68,8 +68,8 @@ fn reasons_are_kept_without_what_is_secret() {
     let store = incumbent::Store::open(sandbox.db()).unwrap();
     let by = format!("somebody with {IDENTITY}");
     let profile = store.profile("a").unwrap();
-    profile.set_desired(incumbent::Desired::Stopped, &by).unwrap();
-    let _ = profile.evict(&incumbent::Kind::default(), incumbent::Force::No, &by).unwrap();
+    profile.set_desired(incumbent::status::Desired::Stopped, &by).unwrap();
+    let _ = profile.evict(&incumbent::Kind::default(), incumbent::stop::Force::No, &by).unwrap();
     drop((profile, store));
     let (_, status) = sandbox.status();
     let status = status.to_string();

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use incumbent::{Acquire, LockRequest, Released, Stopped, Store, Wait};
+use incumbent::lock::Stopped;
+use incumbent::{Acquire, LockRequest, Released, Store, Wait};
 use rustix::process::Signal;
 use serde_json::Value;
 

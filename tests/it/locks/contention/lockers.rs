@@ -3,9 +3,9 @@
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use incumbent::lock::{AcquireOptions, Stopped};
 use incumbent::{
-    Acquire, AcquireOptions, ErrorKind, LockRequest, Reason, Released, ScopedLock, Standing,
-    Stopped, Store, Wait,
+    Acquire, ErrorKind, LockRequest, Reason, Released, ScopedLock, Standing, Store, Wait,
 };
 use serde_json::Value;
 

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::fs::File;
 
-use incumbent::{Acquire, AcquireOptions, LockRequest, Released, Standing, Store};
+use incumbent::lock::AcquireOptions;
+use incumbent::{Acquire, LockRequest, Released, Standing, Store};
 
 use super::contenders::{ROLE, STARVED};
 use super::lockers::LONG;

@@ -1,6 +1,8 @@
 //! A lock that its holder acquires again.
 
-use incumbent::{AcquireOptions, Claim, ErrorKind, Force, Kind, Released, Standing};
+use incumbent::lock::AcquireOptions;
+use incumbent::stop::Force;
+use incumbent::{Claim, ErrorKind, Kind, Released, Standing};
 use serde_json::json;
 
 use super::{lock_granted, lock_report, lost, request, requests};

@@ -1,8 +1,7 @@
 //! One holder; several locks are granted together or not at all.
 
-use incumbent::{
-    AcquireOptions, Claim, ErrorKind, LockRequest, Reason, Released, Standing, Verdict,
-};
+use incumbent::lock::AcquireOptions;
+use incumbent::{Claim, ErrorKind, LockRequest, Reason, Released, Standing, Verdict};
 use serde_json::{Value, json};
 
 use super::{

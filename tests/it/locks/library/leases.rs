@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use incumbent::{AcquireOptions, ErrorKind, OpenOptions, Reason, Standing, Store, Verdict};
+use incumbent::lock::AcquireOptions;
+use incumbent::{ErrorKind, OpenOptions, Reason, Standing, Store, Verdict};
 use serde_json::{Value, json};
 
 use super::party::Party;

@@ -21,9 +21,10 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use incumbent::clock::ManualClock;
+use incumbent::lock::{AcquireOptions, LockReport, Stopped};
 use incumbent::{
-    Acquire, AcquireOptions, Holder, LockName, LockReport, LockRequest, Lost, ManualClock, Result,
-    ScopedLock, Standing, Stopped, Store, Wait,
+    Acquire, Holder, LockName, LockRequest, Lost, Result, ScopedLock, Standing, Store, Wait,
 };
 use serde_json::{Value, json};
 

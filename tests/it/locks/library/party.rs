@@ -3,9 +3,10 @@
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use incumbent::lock::AcquireOptions;
 use incumbent::{
-    Acquire, AcquireOptions, Claim, LockRequest, LossWatch, Lost, OpenOptions, Released, Result,
-    ScopedLock, Standing, Store, Tenure, Wait,
+    Acquire, Claim, LockRequest, LossWatch, Lost, OpenOptions, Released, Result, ScopedLock,
+    Standing, Store, Tenure, Wait,
 };
 use rustix::process::Signal;
 use serde_json::{Value, json};

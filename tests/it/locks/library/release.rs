@@ -1,6 +1,8 @@
 //! A release ends one's own lock, and nobody else's.
 
-use incumbent::{AcquireOptions, ErrorKind, Force, Released, ScopedLock, Standing};
+use incumbent::lock::AcquireOptions;
+use incumbent::stop::Force;
+use incumbent::{ErrorKind, Released, ScopedLock, Standing};
 use serde_json::json;
 
 use super::{lock_granted, lock_refused, lock_report, request, requests};

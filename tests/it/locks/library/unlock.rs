@@ -2,7 +2,9 @@
 
 use std::sync::mpsc::channel;
 
-use incumbent::{Force, Lost, Reason, Released, Standing, Unlocked, Verdict};
+use incumbent::lock::Unlocked;
+use incumbent::stop::Force;
+use incumbent::{Lost, Reason, Released, Standing, Verdict};
 use serde_json::json;
 
 use super::{SCOPE, is_listed, lock_granted, lock_refused, lock_report, lost, name, request};

@@ -5,7 +5,8 @@ use std::os::unix::fs::FileExt;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 
-use incumbent::{Claim, Clock, OpenOptions, StatusUpdate, SystemClock};
+use incumbent::clock::{Clock, SystemClock};
+use incumbent::{Claim, OpenOptions, StatusUpdate};
 use serde_json::json;
 
 use super::open_and_close;

@@ -5,7 +5,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use chrono::DateTime;
-use incumbent::{Claim, PlatformUpdate, StatusUpdate, Store};
+use incumbent::status::PlatformUpdate;
+use incumbent::{Claim, StatusUpdate, Store};
 use rustix::process::Signal;
 use serde_json::Value;
 

@@ -1,8 +1,7 @@
 //! Whom a gateway serves: set, replaced, cleared, bounded; and what it says of their platforms.
 
-use incumbent::{
-    Claim, ErrorKind, Field, Kind, PlatformUpdate, ProfileName, Report, StatusUpdate, Store,
-};
+use incumbent::status::{Field, PlatformUpdate};
+use incumbent::{Claim, ErrorKind, Kind, ProfileName, Report, StatusUpdate, Store};
 use serde_json::{Value, json};
 
 use super::{assert_same, offices, profiles};

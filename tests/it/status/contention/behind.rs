@@ -2,7 +2,8 @@
 
 use std::time::Instant;
 
-use incumbent::{PlatformUpdate, StatusUpdate};
+use incumbent::StatusUpdate;
+use incumbent::status::PlatformUpdate;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 

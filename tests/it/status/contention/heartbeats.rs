@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use incumbent::{ErrorKind, Event, Standing, StatusUpdate, Store, Wait};
+use incumbent::status::Event;
+use incumbent::{ErrorKind, Standing, StatusUpdate, Store, Wait};
 use rustix::process::Signal;
 use serde_json::json;
 

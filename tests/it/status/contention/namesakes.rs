@@ -1,6 +1,7 @@
 //! One platform's name in many profiles.
 
-use incumbent::{Field, PlatformUpdate, ProfileName, StatusUpdate, Store};
+use incumbent::status::{Field, PlatformUpdate};
+use incumbent::{ProfileName, StatusUpdate, Store};
 use serde_json::json;
 
 use super::{ROLE_TEST, claim_patiently, open, patiently, tell};

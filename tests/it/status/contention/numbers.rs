@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use incumbent::{Field, PlatformUpdate, Report, StatusUpdate};
+use incumbent::status::{Field, PlatformUpdate};
+use incumbent::{Report, StatusUpdate};
 use serde_json::{Value, json};
 
 use super::{ALL_EVERY, PLATFORMS};

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use incumbent::{ErrorKind, Field, PlatformUpdate, ProfileName, StatusUpdate, Store};
+use incumbent::status::{Field, PlatformUpdate};
+use incumbent::{ErrorKind, ProfileName, StatusUpdate, Store};
 use serde_json::{Value, json};
 
 use super::{claimed, report_of, write_for};

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use incumbent::{Claim, ClaimOptions, Field, StatusUpdate, Verdict};
+use incumbent::status::Field;
+use incumbent::{Claim, ClaimOptions, StatusUpdate, Verdict};
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -26,7 +27,7 @@ fn beats_are_counted_by_a_clock_that_does_not_step() {
     let last_beat = || sandbox.number("SELECT heartbeat_boot_ms FROM runtime_status");
     let beat = || {
         heart.beat();
-        let now = BOOT_MS.max(incumbent::Clock::boot_ms(&*clock));
+        let now = BOOT_MS.max(incumbent::clock::Clock::boot_ms(&*clock));
         eventually("the beat is written", LIMIT, || (last_beat() == now).then_some(()));
     };
     let unresponsive = || report_of(&store).unresponsive_for;

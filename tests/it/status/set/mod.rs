@@ -15,7 +15,8 @@ mod words;
 
 use std::sync::Arc;
 
-use incumbent::{ManualClock, OpenOptions, Report, Store};
+use incumbent::clock::ManualClock;
+use incumbent::{OpenOptions, Report, Store};
 use serde_json::{Value, json};
 
 use crate::support::{BOOT_MS, Process, Run, Sandbox, WALL_MS, bystander};

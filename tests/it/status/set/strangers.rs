@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use incumbent::{Claim, ClaimOptions, ErrorKind, PlatformUpdate, StatusUpdate, Store};
+use incumbent::status::PlatformUpdate;
+use incumbent::{Claim, ClaimOptions, ErrorKind, StatusUpdate, Store};
 use serde_json::json;
 
 use super::{claimed, in_run, obey, obeying, say, set_for, write_for};

@@ -1,6 +1,7 @@
 //! A forked child says nothing, and threads lose nothing.
 
-use incumbent::{PlatformUpdate, StatusUpdate, Store};
+use incumbent::status::PlatformUpdate;
+use incumbent::{StatusUpdate, Store};
 use serde_json::json;
 
 use super::report_of;

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use incumbent::{ErrorKind, PlatformUpdate, StatusUpdate, Store};
+use incumbent::status::PlatformUpdate;
+use incumbent::{ErrorKind, StatusUpdate, Store};
 use serde_json::{Value, json};
 
 use super::{claimed, report_of};

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use incumbent::{Field, PlatformUpdate, StatusUpdate, Store};
+use incumbent::status::{Field, PlatformUpdate};
+use incumbent::{StatusUpdate, Store};
 use serde_json::{Value, json};
 
 use super::{TOKEN, claimed, report_of, with_clock, write_for};

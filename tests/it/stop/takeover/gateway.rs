@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use incumbent::{Claim, ClaimOptions, ErrorKind, Replace, Standing, Store};
+use incumbent::stop::Replace;
+use incumbent::{Claim, ClaimOptions, ErrorKind, Standing, Store};
 
 use crate::support::{Process, Sandbox, order, plays, role_db, test_name};
 

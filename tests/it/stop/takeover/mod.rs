@@ -136,7 +136,7 @@ fn assert_holder(sandbox: &Sandbox, pid: u32) {
 /// The command line `ps` shows of whoever has the lock now.
 fn holder_of_lock(sandbox: &Sandbox, identity: &str) -> Option<u64> {
     let (_, locks) = sandbox.json(["locks"]);
-    let hash = incumbent::IdentityHash::of(identity).unwrap();
+    let hash = incumbent::lock::IdentityHash::of(identity).unwrap();
     let wanted = json!(hash.as_str());
     locks.as_array().unwrap().iter().find(|lock| lock["identity_hash"] == wanted)?["pid"].as_u64()
 }
