@@ -105,6 +105,8 @@ struct Details {
     message: String,
     path: Option<PathBuf>,
     hint: Option<String>,
+    /// The same where a person at a command line reads it, if that is something else.
+    command_line_hint: Option<String>,
     retry_after: Option<Duration>,
     no_room: Option<NoRoom>,
     is_of_shortage: bool,
@@ -124,6 +126,7 @@ impl Error {
             message: message.into(),
             path: None,
             hint: None,
+            command_line_hint: None,
             retry_after: None,
             no_room: None,
             is_of_shortage: false,
@@ -149,6 +152,11 @@ impl Error {
         self.0.hint.as_deref()
     }
 
+    /// The same for a person at a command line, who has flags in place of methods.
+    pub(crate) fn command_line_hint(&self) -> Option<&str> {
+        self.0.command_line_hint.as_deref().or(self.hint())
+    }
+
     /// Whether the same request may succeed later, without anybody's help: the store was busy, or
     /// has just been replaced.
     #[must_use]
@@ -172,16 +180,36 @@ impl Error {
         self
     }
 
+    /// A hint that names a method, and what does the same at a command line.
+    pub(crate) fn with_hints(
+        mut self,
+        hint: impl Into<String>,
+        at_command_line: impl Into<String>,
+    ) -> Self {
+        if self.0.hint.is_none() {
+            self.0.command_line_hint = Some(at_command_line.into());
+        }
+        self.with_hint(hint)
+    }
+
+    /// A hint to do `what`, which at a command line is done with `flag`; and what else there is to
+    /// say.
+    pub(crate) fn with_flag_hint(self, what: &str, flag: &str, rest: &str) -> Self {
+        self.with_hints(format!("{what}{rest}"), format!("{what} with `{flag}`{rest}"))
+    }
+
     /// What is wrong came from the environment variable `name`, which whoever reads this may not
     /// know of; `instead` is what takes its place.
-    pub(crate) fn of_variable(mut self, name: &str, instead: &str) -> Self {
+    pub(crate) fn of_variable(mut self, name: &str, instead: &str, flag: Option<&str>) -> Self {
         self.0.message += &format!(" (from {name})");
-        let remedy = format!("`unset {name}`, or {instead}");
-        self.0.hint = Some(match self.0.hint.take() {
-            Some(hint) => format!("{hint}; or {remedy}"),
-            None => remedy,
+        let known = [self.hint(), self.command_line_hint()].map(|hint| hint.map(str::to_owned));
+        let with_flag = flag.map_or_else(String::new, |flag| format!(" with `{flag}`"));
+        let [hint, at_command_line] = known.map(|hint| match hint {
+            Some(hint) => format!("{hint}; or `unset {name}`, or {instead}"),
+            None => format!("`unset {name}`, or {instead}"),
         });
-        self
+        self.0.hint = None;
+        self.with_hints(hint, at_command_line + &with_flag)
     }
 
     pub(crate) fn with_retry_after(mut self, pause: Duration) -> Self {

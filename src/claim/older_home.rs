@@ -17,7 +17,7 @@ use crate::{Error, ErrorKind, Kind, Office, Result, sys};
 pub(crate) fn home(directory: &Path, kind: &Kind) -> Result<PathBuf> {
     if *kind != Kind::default() {
         return Err(Error::invalid(format!("an older program is a gateway, and no {kind}"))
-            .with_hint("leave out `--kind`"));
+            .with_hint("leave the kind out"));
     }
     let home = std::fs::canonicalize(directory).map_err(|error| {
         if Shortage::of(&error).is_some() || error.kind() == Io::PermissionDenied {
@@ -71,7 +71,11 @@ pub(crate) fn home_of_claim(
                 named.display()
             ))
             .at(named)
-            .with_hint("use another profile for this directory (`--profile NAME`)"))
+            .with_flag_hint(
+                "use another profile for this directory",
+                "--profile NAME",
+                "",
+            ))
         }
         (Some(named), _) => Ok(Some(named.to_owned())),
         (None, bound) => Ok(bound),

@@ -175,7 +175,7 @@ impl Complaint {
         let place = error.path().map(|path| path.display().to_string());
         Self {
             place: place.filter(|place| !message.contains(place)),
-            advice: error.hint().map(str::to_owned).into_iter().collect(),
+            advice: error.command_line_hint().map(str::to_owned).into_iter().collect(),
             message,
         }
     }

@@ -34,7 +34,7 @@ impl Global {
         }
         match environment::text(environment::PROFILE) {
             Some(name) => ProfileName::new(name).map_err(|error| {
-                error.of_variable(environment::PROFILE, "name another one with `--profile NAME`")
+                error.of_variable(environment::PROFILE, "name another one", Some("--profile NAME"))
             }),
             None => Ok(ProfileName::default()),
         }
@@ -67,7 +67,7 @@ impl Global {
         if self.home.is_some() {
             return error;
         }
-        error.of_variable(environment::HOME, "name another one with `--home DIR`")
+        error.of_variable(environment::HOME, "name another one", Some("--home DIR"))
     }
 
     /// The profile in `store`, with the home that the arguments or the environment name.

@@ -79,7 +79,7 @@ pub(crate) fn error_document(error: &Error) -> Value {
         "kind": error.kind().as_str(),
         "message": error.to_string(),
         "path": null,
-        "hint": error.hint(),
+        "hint": error.command_line_hint(),
         "retry_after_ms": error.retry_after().map(millis),
     });
     if let Some(path) = error.path() {

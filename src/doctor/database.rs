@@ -33,7 +33,7 @@ pub(super) fn cannot_open(scene: &Scene, error: &Error) -> Observation {
     // What was not seen is no problem yet.
     let seen =
         if ran_short { Observation::unknown(evidence) } else { Observation::error(evidence) };
-    let hint = error.hint().unwrap_or("look at the other findings, and ask again");
+    let hint = error.command_line_hint().unwrap_or("look at the other findings, and ask again");
     Observation { ran_short, ..seen.remedy(hint) }
 }
 

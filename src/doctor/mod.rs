@@ -111,7 +111,7 @@ fn run<T>(checks: &[Check<T>], at: &T) -> Vec<Finding> {
                 let unknown = Observation::unknown(format!("cannot be looked at: {error}"));
                 let ran_short = error.is_of_shortage();
                 // What to do about a damaged store is said once, by `integrity`.
-                let hint = error.hint().filter(|_| error.kind() != ErrorKind::Corrupt);
+                let hint = error.command_line_hint().filter(|_| error.kind() != ErrorKind::Corrupt);
                 vec![Observation { remedy: hint.map(str::to_owned), ran_short, ..unknown }]
             }
         };

@@ -35,7 +35,10 @@ fn path(scene: &Scene) -> Result<Vec<Observation>> {
         Err(error) if error.is_of_shortage() => return Err(error),
         Err(error) => {
             let seen = Observation::error(error.to_string());
-            return Ok(vec![Observation { remedy: error.hint().map(str::to_owned), ..seen }]);
+            return Ok(vec![Observation {
+                remedy: error.command_line_hint().map(str::to_owned),
+                ..seen
+            }]);
         }
     };
     let why = scene.why_there();

@@ -21,7 +21,7 @@ pub(crate) fn current_run(store: &Store) -> Result<Option<Record>> {
         return Ok(None);
     };
     let of_run = |error: Error, name| {
-        error.of_variable(name, "leave it as the `run` that we are in has set it")
+        error.of_variable(name, "leave it as the `run` that we are in has set it", None)
     };
     let id = id.parse::<i64>().map_err(|_| {
         let error = Error::invalid(format!("{id:?} is not the number of an instance"));
@@ -90,7 +90,7 @@ pub(crate) fn parent() -> Result<sys::Pid> {
         Error::invalid(
             "no parent process can be recorded: it is init, or outside of this namespace",
         )
-        .with_hint("name the process with `--pid PID`")
+        .with_flag_hint("name the process", "--pid PID", "")
     })
 }
 

@@ -66,8 +66,11 @@ impl MarkerRequest {
 pub(crate) fn check_exists(pid: sys::Pid) -> Result<Option<sys::StartTime>> {
     let facts = sys::process_facts(pid);
     if facts.existence == Existence::Gone {
-        return Err(Error::no_process(pid)
-            .with_hint("a marker is for a process that runs: name one with `--pid`"));
+        return Err(Error::no_process(pid).with_flag_hint(
+            "a marker is for a process that runs: name one",
+            "--pid",
+            "",
+        ));
     }
     Ok(facts.start_time)
 }

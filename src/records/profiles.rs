@@ -136,7 +136,7 @@ pub(crate) fn check_home(
             ),
         )
         .at(home)
-        .with_hint("use another profile for this home (`--profile NAME`)")),
+        .with_flag_hint("use another profile for this home", "--profile NAME", "")),
         Some(_) | None => Ok(()),
     }
 }
@@ -168,11 +168,14 @@ pub(crate) fn check_homes_of_both(
             ),
         )
         .at(&own)
-        .with_hint(format!(
-            "stop that one first (`incumbent --profile {} stop`), or take its place from another \
-             home (`--cross-home`)",
-            other.profile
-        ))),
+        .with_hints(
+            "stop that one first, or take its place from another home (`Replace::across_homes`)",
+            format!(
+                "stop that one first (`incumbent --profile {} stop`), or take its place from \
+                 another home (`--cross-home`)",
+                other.profile
+            ),
+        )),
         Some(_) | None => Ok(()),
     }
 }

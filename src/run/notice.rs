@@ -59,7 +59,7 @@ impl Notice<'_> {
     /// What can be done about it.
     pub(crate) fn advice(&self) -> Option<&str> {
         match self {
-            Self::RestartDelayed { error } => error.hint(),
+            Self::RestartDelayed { error } => error.command_line_hint(),
             _ => None,
         }
     }

@@ -137,7 +137,10 @@ pub(super) fn apply_to_platform(
             "{} speaks of {PLATFORMS_MAX} platforms already",
             owner.office
         ))
-        .with_hint("forget some (`incumbent status-set --clear platforms`)"));
+        .with_hints(
+            "forget some (`PlatformUpdate::remove`)",
+            "forget some (`incumbent status-set --clear platforms`)",
+        ));
     }
     let mut now = before.clone().unwrap_or_default();
     now.platform.clone_from(&update.platform);

@@ -91,10 +91,14 @@ fn apply(tx: &Tx<'_>, owner: &Speaker<'_>, update: &StatusUpdate) -> Result<()> 
                 ErrorKind::NotOwner,
                 format!("{} neither holds profile {profile} nor serves it", owner.office),
             )
-            .with_hint(format!(
-                "say so first: `incumbent status-set --profile {} --kind {} --serves {profile}`",
-                own, owner.office.kind
-            )));
+            .with_hints(
+                "say so first (`StatusUpdate::serves`)",
+                format!(
+                    "say so first: `incumbent status-set --profile {own} --kind {} --serves \
+                     {profile}`",
+                    owner.office.kind
+                ),
+            ));
         }
         platform::apply_to_platform(tx, owner, profile, platform)?;
     }

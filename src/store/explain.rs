@@ -124,7 +124,7 @@ impl Inner {
                 format!("{} is not an SQLite database", file.display()),
             )
             .at(file)
-            .with_hint("name another file with `--db PATH`; this one was left as it is")
+            .with_flag_hint("name another file", "--db PATH", "; this one was left as it is")
             .caused_by(error),
             _ => error.at(file),
         }

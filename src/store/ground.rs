@@ -61,7 +61,7 @@ fn check_directory(
         Ok(_) | Err(_) => {
             return Err(Error::invalid(format!("{} is not a directory", directory.display()))
                 .at(directory)
-                .with_hint("name a file in a directory of its own with `--db PATH`"));
+                .with_flag_hint("name a file in a directory of its own", "--db PATH", ""));
         }
     }
     let facts = sys::file_facts(directory).map_err(|error| cannot_look(directory, error))?;

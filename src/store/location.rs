@@ -78,7 +78,7 @@ pub(crate) fn state_path() -> Result<PathBuf> {
     match state {
         Some(state) if state.is_absolute() => Ok(state.join("incumbent").join("state.db")),
         Some(_) | None => Err(Error::invalid("no home directory to keep the store in")
-            .with_hint("name the store with `--db PATH` or INCUMBENT_DB")),
+            .with_flag_hint("name the store", "--db PATH", ", or set INCUMBENT_DB")),
     }
 }
 
@@ -117,10 +117,11 @@ pub(super) fn being_recovered(path: &Path) -> Error {
 
 /// The same, whatever lies there.
 pub(crate) fn resolve_place(path: &Path, if_missing: IfMissing) -> Result<Option<Location>> {
-    let absolute = std::path::absolute(path).map_err(|error| {
-        Error::invalid(format!("invalid store path {}: {error}", path.display()))
-            .with_hint("name a file, e.g. `--db ~/.local/state/incumbent/state.db`")
-    })?;
+    let absolute =
+        std::path::absolute(path).map_err(|error| {
+            Error::invalid(format!("invalid store path {}: {error}", path.display()))
+                .with_flag_hint("name a file", "--db ~/.local/state/incumbent/state.db", "")
+        })?;
     let asked = absolute.clone();
     // The file itself may be a symbolic link: what counts is the ground it leads to.
     let absolute = match std::fs::symlink_metadata(&absolute) {
@@ -134,15 +135,18 @@ pub(crate) fn resolve_place(path: &Path, if_missing: IfMissing) -> Result<Option
     };
     let (Some(parent), Some(name)) = (absolute.parent(), absolute.file_name()) else {
         return Err(Error::invalid(format!("{} does not name a file", path.display()))
-            .with_hint("name a file, e.g. `--db ~/.local/state/incumbent/state.db`"));
+            .with_flag_hint("name a file", "--db ~/.local/state/incumbent/state.db", ""));
     };
     let mut directory = std::fs::canonicalize(parent);
     let will_be = directory.as_deref().map_or_else(|_| real_place(parent), Path::to_owned);
     check_lengths(&will_be, name)?;
     if directory.is_err() && if_missing == IfMissing::Create {
         sys::create_private_dirs(parent).map_err(|error| {
-            Error::io("create the directory", parent, error)
-                .with_hint(format!("let {} write there, or name another place with `--db`", me()))
+            Error::io("create the directory", parent, error).with_flag_hint(
+                &format!("let {} write there, or name another place", me()),
+                "--db",
+                "",
+            )
         })?;
         directory = std::fs::canonicalize(parent);
     }
@@ -174,9 +178,11 @@ fn check_lengths(directory: &Path, name: &OsStr) -> Result<()> {
         let file = directory.join(name);
         let message =
             format!("{what} of {} is too long: {length} bytes, and {why} {limit}", file.display());
-        Err(Error::new(ErrorKind::Filesystem, message)
-            .at(file)
-            .with_hint("name a shorter path with `--db PATH` or INCUMBENT_DB"))
+        Err(Error::new(ErrorKind::Filesystem, message).at(file).with_flag_hint(
+            "name a shorter path",
+            "--db PATH",
+            ", or set INCUMBENT_DB",
+        ))
     };
     let with_suffix = name.len() + LONGEST_SUFFIX.len();
     if with_suffix > NAME_LENGTH_MAX {
@@ -216,10 +222,11 @@ fn check_links(path: &Path, leads_to: &Path) -> Result<()> {
         ),
     )
     .at(path)
-    .with_hint(format!(
-        "if that is the store that you mean, name it without the link: `--db {}`",
-        leads_to.display()
-    )))
+    .with_flag_hint(
+        "if that is the store that you mean, name it without the link",
+        &format!("--db {}", leads_to.display()),
+        "",
+    ))
 }
 
 /// "Cannot look" is not "not there".
@@ -254,7 +261,7 @@ pub(crate) fn check_file(location: &Location) -> Result<()> {
             format!("{} is not a regular file", file.display()),
         )
         .at(file)
-        .with_hint("name another file with `--db PATH`"));
+        .with_flag_hint("name another file", "--db PATH", ""));
     }
     let facts = sys::file_facts(file).map_err(|error| cannot_look(file, error))?;
     let ambiguous = if facts.links > 1 {
@@ -326,12 +333,12 @@ pub(crate) fn unwritable(location: &Location) -> Option<Error> {
     let files = with_sidecars(&location.file).chain([location.directory.clone()]);
     let path = files.filter(|path| path.exists()).find(|path| !sys::may_write(path))?;
     let error = refused(&path, ErrorKind::Permission, "written")?;
-    Some(error.with_hint(if sys::is_mounted_read_only(&path).unwrap_or(false) {
-        "it is mounted read-only: mount it for writing, or name another place with `--db`"
-            .to_owned()
+    Some(if sys::is_mounted_read_only(&path).unwrap_or(false) {
+        let what = "it is mounted read-only: mount it for writing, or name another place";
+        error.with_flag_hint(what, "--db", "")
     } else {
-        format!("run as its owner, or as its owner `chmod u+w {}`", quoted(&path))
-    }))
+        error.with_hint(format!("run as its owner, or as its owner `chmod u+w {}`", quoted(&path)))
+    })
 }
 
 /// The first of them that we may not read.
@@ -388,11 +395,15 @@ pub(crate) fn check_filesystem(
             format!("{} is on {}: {why}", directory.display(), filesystem.kind),
         )
         .at(directory)
-        .with_hint(format!(
-            "put the store on a local filesystem with `--db PATH`; \
-             `--allow-filesystem {}` overrides this at your own risk",
-            filesystem.kind
-        ))
+        .with_hints(
+            "put the store on a local filesystem; `OpenOptions::allow_filesystem` overrides this \
+             at your own risk",
+            format!(
+                "put the store on a local filesystem with `--db PATH`; `--allow-filesystem {}` \
+                 overrides this at your own risk",
+                filesystem.kind
+            ),
+        )
     };
     match filesystem.class {
         FilesystemClass::Local => Ok(()),

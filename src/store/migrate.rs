@@ -96,7 +96,7 @@ pub(crate) fn inspect(connection: &Connection) -> Result<Contents> {
             "this SQLite database belongs to another program (application id {application_id})"
         ),
     )
-    .with_hint("name another file with `--db PATH`; this one was left as it is"))
+    .with_flag_hint("name another file", "--db PATH", "; this one was left as it is"))
 }
 
 /// Refuses a store that has what a later version of the schema made: its number is damaged, and

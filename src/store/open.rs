@@ -190,7 +190,7 @@ impl OpenOptions {
         if self.names_path() || !is_about_place || environment::value(environment::DB).is_none() {
             return error;
         }
-        error.of_variable(environment::DB, "name another store with `--db PATH`")
+        error.of_variable(environment::DB, "name another store", Some("--db PATH"))
     }
 
     fn open_for_asking(&self) -> Result<Option<Store>> {
@@ -300,10 +300,10 @@ impl OpenOptions {
 
     pub(crate) fn requested_path(&self) -> Result<PathBuf> {
         match &self.path {
-            Some(path) if path.as_os_str().is_empty() => {
-                Err(Error::invalid("the store's path is empty")
-                    .with_hint("name a file with `--db PATH` or INCUMBENT_DB"))
-            }
+            Some(path) if path.as_os_str().is_empty() => Err(Error::invalid(
+                "the store's path is empty",
+            )
+            .with_flag_hint("name a file", "--db PATH", ", or set INCUMBENT_DB")),
             Some(path) => Ok(path.clone()),
             None => location::default_path(),
         }
@@ -368,8 +368,11 @@ fn create_file(location: &Location) -> Result<()> {
         return Err(location::being_recovered(&location.file));
     }
     let fail = |error| {
-        Error::io("create the store in", &location.directory, error)
-            .with_hint(format!("let {} write there, or name another place with `--db`", me()))
+        Error::io("create the store in", &location.directory, error).with_flag_hint(
+            &format!("let {} write there, or name another place", me()),
+            "--db",
+            "",
+        )
     };
     // In the very directory that was opened, whatever its path leads to when the file gets its
     // name.

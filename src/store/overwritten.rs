@@ -242,7 +242,7 @@ fn check_ours(location: &Location, damage: &Damage) -> Result<()> {
         format!("{} and the -wal beside it belong to another program", file.display()),
     )
     .at(file)
-    .with_hint("name another file with `--db PATH`; these were left as they are"))
+    .with_flag_hint("name another file", "--db PATH", "; these were left as they are"))
 }
 
 fn cannot<'a>(what: &'a str, path: &'a Path) -> impl FnOnce(io::Error) -> Error + 'a {

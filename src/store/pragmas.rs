@@ -132,5 +132,5 @@ pub(crate) fn ensure_wal(connection: &Connection) -> Result<()> {
         return Ok(());
     }
     Err(Error::internal(format!("SQLite keeps journal mode {mode:?} instead of WAL"))
-        .with_hint("put the store on a local filesystem with `--db PATH`"))
+        .with_flag_hint("put the store on a local filesystem", "--db PATH", ""))
 }

@@ -114,7 +114,7 @@ pub(super) fn parse_profile(text: &str) -> Result<ProfileName, String> {
 }
 
 fn explain(error: &crate::error::Error) -> String {
-    match error.hint() {
+    match error.command_line_hint() {
         Some(hint) => format!("{error}; {hint}"),
         None => error.to_string(),
     }

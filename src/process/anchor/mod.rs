@@ -79,7 +79,11 @@ impl Anchor {
                         format!("file locks do not work in {}: {why}", directory.display()),
                     )
                     .at(directory)
-                    .with_hint("put the store on a local filesystem with `--db PATH`"));
+                    .with_flag_hint(
+                        "put the store on a local filesystem",
+                        "--db PATH",
+                        "",
+                    ));
                 }
             }
             let _ = std::fs::remove_file(&anchor.path);
