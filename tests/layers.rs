@@ -520,6 +520,39 @@ fn nobody_else_adds_to_the_handle() {
 /// Files that are longer, and why. What is short again leaves the list.
 const LONG: [(&str, &str); 0] = [];
 
+/// A program that links the library has methods, and no flags: a hint that names one is for the
+/// command line alone.
+#[test]
+fn hints_of_the_library_name_no_flag() {
+    const HINT: &str = ".with_hint(";
+    let names_flag = |text: &str| {
+        let after = text.split(HINT).skip(1);
+        after.filter(|it| it[..hint_end(it)].contains("`--")).count()
+    };
+    assert_eq!(names_flag("error.with_hint(\"name it by `--db`\"); // `--db`"), 1);
+    assert_eq!(names_flag("error.with_hint(\"name it\"); // `--db`"), 0);
+    let wrong: Vec<String> = sources()
+        .iter()
+        .filter(|source| source.room() != "cli" && names_flag(source.code()) > 0)
+        .map(|source| format!("{}: say it `with_flag_hint`, or `with_hints` for both", source.path))
+        .collect();
+    assert_none(&wrong, "files hint at flags");
+}
+
+/// Where the bracket that is open before `text` is closed in it.
+fn hint_end(text: &str) -> usize {
+    let mut open = 1;
+    let end = text.char_indices().find(|(_, character)| {
+        match character {
+            '(' => open += 1,
+            ')' => open -= 1,
+            _ => {}
+        }
+        open == 0
+    });
+    end.map_or(text.len(), |(at, _)| at)
+}
+
 #[test]
 fn no_file_is_long() {
     let mut wrong = Vec::new();
