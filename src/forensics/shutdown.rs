@@ -309,7 +309,11 @@ impl Recorder {
                 may_be_reload: snapshot.may_mean_reload(),
                 cause: Some(cause.as_str()),
                 snapshot: Some(snapshot.to_stored_json().to_string()),
-                ..self.word(snapshot.at_ms, snapshot.at_boot_ms, snapshot.boot_id.clone().ok())
+                ..self.word(
+                    snapshot.at_us / 1_000,
+                    snapshot.at_boot_ms,
+                    snapshot.boot_id.clone().ok(),
+                )
             },
             WRITE_WITHIN,
             // Not sooner than its supervisor kills it, which is after the budget.

@@ -5,11 +5,12 @@ pub(crate) mod process;
 pub(crate) mod received;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
-use crate::clock::now_ms;
+use crate::clock::{Clock, SystemClock, of_millis};
 use crate::forensics::snapshot::line::Line;
 use crate::forensics::snapshot::process::ProcessSummary;
 use crate::forensics::snapshot::received::{ReceivedSignal, Sender};
@@ -35,8 +36,8 @@ const NO_STORE: &str = "no store was asked";
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Snapshot {
-    /// When it was taken: Unix milliseconds, wall time.
-    pub at_ms: i64,
+    /// When it was taken: Unix microseconds, wall time.
+    pub at_us: i64,
     /// The same on the clock that never steps and counts suspend: milliseconds since boot.
     pub at_boot_ms: i64,
     /// The signal by its name, `signal#99` for one that has none, `UNKNOWN` if there was none.
@@ -128,7 +129,7 @@ impl Snapshot {
         let cgroup = details::cgroup(pid);
         let parents_name = parent.as_ref().ok().map(|parent| parent.name.clone());
         Self {
-            at_ms: now_ms(),
+            at_us: SystemClock.wall_us(),
             at_boot_ms: sys::boot_clock_ms(),
             signal: number.map_or_else(|| "UNKNOWN".to_owned(), sys::signal_name),
             signal_num: number,
@@ -254,9 +255,7 @@ impl Snapshot {
 
     /// The whole snapshot, with sorted keys: a value, or `{"unavailable": why}`.
     fn document(&self) -> Value {
-        let seconds = |ms: i64| {
-            json!(std::time::Duration::from_millis(ms.max(0).unsigned_abs()).as_secs_f64())
-        };
+        let seconds = |since: Duration| json!(since.as_secs_f64());
         let fields: BTreeMap<&str, Value> = BTreeMap::from([
             ("boot_id", line::shown(&self.boot_id)),
             ("cgroup", line::shown(&self.cgroup)),
@@ -281,8 +280,8 @@ impl Snapshot {
                 "tracer_pid",
                 line::shown(&self.tracer.as_ref().map(|tracer| tracer.as_ref().map(|it| it.pid))),
             ),
-            ("ts", seconds(self.at_ms)),
-            ("ts_monotonic", seconds(self.at_boot_ms)),
+            ("ts", seconds(Duration::from_micros(self.at_us.unsigned_abs()))),
+            ("ts_monotonic", seconds(of_millis(self.at_boot_ms))),
             ("under_systemd", line::shown(&self.under_systemd)),
             ("unit", line::shown(&self.unit)),
         ]);
