@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::sys::{Looks, NoRoom, Shortage};
+use crate::words::words;
 
 /// `Result` with the crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -15,73 +16,48 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub(crate) const RECOVER: &str =
     "`incumbent doctor --fix` moves it aside whole, and begins a new one with what can be read";
 
-/// What the caller can do about an [`Error`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum ErrorKind {
-    /// The request itself is wrong: correct the argument and ask again.
-    InvalidInput,
-    /// Somebody holds the store's write lock for longer than our budget: ask again later.
-    Busy,
-    /// The store is there and cannot be read. This is *not* "nothing runs".
-    CannotRead,
-    /// The store cannot be written (disk full, read-only, I/O): nothing was recorded, so nothing
-    /// is held.
-    CannotWrite,
-    /// Modes or owners stand in the way, or are too open to be trusted: fix them.
-    Permission,
-    /// The store lies where its locks cannot be trusted, or where its path is too long: move it.
-    Filesystem,
-    /// The file is not an incumbent store: point to another path.
-    NotOurs,
-    /// A newer version has closed this store to writers as old as this one: upgrade.
-    TooNew,
-    /// The store has an older schema and this call may not migrate it: open it for owning once.
-    TooOld,
-    /// The database is damaged: `incumbent doctor --fix` moves it aside and begins a new one.
-    Corrupt,
-    /// The profile is bound to another home directory.
-    ProfileBelongsTo,
-    /// The store file was deleted or replaced since it was opened: open it again.
-    StoreReplaced,
-    /// The caller does not hold (or no longer holds) what it tried to act on.
-    NotOwner,
-    /// The process that is meant does not run (any more): nothing was done.
-    NotRunning,
-    /// This process was forked from one that had the store open. Handles opened before the fork do
-    /// not work here, and the same store cannot be opened again, also not when all of them are
-    /// dropped: fork before the store is opened or after its last handle is dropped, or have the
-    /// child execute a program (`exec`) that opens it.
-    Forked,
-    /// The operating system cannot do this here.
-    Unsupported,
-    /// Something failed that should not: a bug, or an operating system in distress.
-    Internal,
-}
-
-impl ErrorKind {
-    /// The kind as one word in snake case, as the CLI's JSON shows it.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::InvalidInput => "invalid_input",
-            Self::Busy => "busy",
-            Self::CannotRead => "cannot_read",
-            Self::CannotWrite => "cannot_write",
-            Self::Permission => "permission",
-            Self::Filesystem => "filesystem",
-            Self::NotOurs => "not_ours",
-            Self::TooNew => "too_new",
-            Self::TooOld => "too_old",
-            Self::Corrupt => "corrupt",
-            Self::ProfileBelongsTo => "profile_belongs_to",
-            Self::StoreReplaced => "store_replaced",
-            Self::NotOwner => "not_owner",
-            Self::NotRunning => "not_running",
-            Self::Forked => "forked",
-            Self::Unsupported => "unsupported",
-            Self::Internal => "internal",
-        }
+words! {
+    /// What the caller can do about an [`Error`].
+    #[non_exhaustive]
+    pub enum ErrorKind {
+        /// The request itself is wrong: correct the argument and ask again.
+        InvalidInput = "invalid_input",
+        /// Somebody holds the store's write lock for longer than our budget: ask again later.
+        Busy = "busy",
+        /// The store is there and cannot be read. This is *not* "nothing runs".
+        CannotRead = "cannot_read",
+        /// The store cannot be written (disk full, read-only, I/O): nothing was recorded, so nothing
+        /// is held.
+        CannotWrite = "cannot_write",
+        /// Modes or owners stand in the way, or are too open to be trusted: fix them.
+        Permission = "permission",
+        /// The store lies where its locks cannot be trusted, or where its path is too long: move it.
+        Filesystem = "filesystem",
+        /// The file is not an incumbent store: point to another path.
+        NotOurs = "not_ours",
+        /// A newer version has closed this store to writers as old as this one: upgrade.
+        TooNew = "too_new",
+        /// The store has an older schema and this call may not migrate it: open it for owning once.
+        TooOld = "too_old",
+        /// The database is damaged: `incumbent doctor --fix` moves it aside and begins a new one.
+        Corrupt = "corrupt",
+        /// The profile is bound to another home directory.
+        ProfileBelongsTo = "profile_belongs_to",
+        /// The store file was deleted or replaced since it was opened: open it again.
+        StoreReplaced = "store_replaced",
+        /// The caller does not hold (or no longer holds) what it tried to act on.
+        NotOwner = "not_owner",
+        /// The process that is meant does not run (any more): nothing was done.
+        NotRunning = "not_running",
+        /// This process was forked from one that had the store open. Handles opened before the fork do
+        /// not work here, and the same store cannot be opened again, also not when all of them are
+        /// dropped: fork before the store is opened or after its last handle is dropped, or have the
+        /// child execute a program (`exec`) that opens it.
+        Forked = "forked",
+        /// The operating system cannot do this here.
+        Unsupported = "unsupported",
+        /// Something failed that should not: a bug, or an operating system in distress.
+        Internal = "internal",
     }
 }
 

@@ -170,6 +170,7 @@ mod store;
 mod sys;
 #[cfg(feature = "cli")]
 mod transfer;
+mod words;
 
 pub use crate::claim::guard::{LossWatch, Lost, Standing};
 pub use crate::error::{Error, ErrorKind, Result};

@@ -36,6 +36,13 @@ fn validate(what: &str, name: &str, echo: Echo) -> Result<()> {
     )))
 }
 
+/// Refuses a `word` that is none of `all`.
+pub(crate) fn unknown(what: &str, word: &str, all: &[impl fmt::Display]) -> Error {
+    let all: Vec<String> = all.iter().map(ToString::to_string).collect();
+    Error::invalid(format!("unknown {what} {word:?}"))
+        .with_hint(format!("one of {}", all.join(", ")))
+}
+
 /// What a name is made of, so that who has a text and who has a name may pass it as it is.
 macro_rules! try_from {
     ($type:ident, $($text:ty),*) => {

@@ -1,7 +1,6 @@
 //! What a check is, what it finds, and what it may look at.
 
 use std::cell::OnceCell;
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -12,48 +11,32 @@ use crate::path_text::quoted;
 use crate::process::command_line;
 use crate::records::Identities;
 use crate::store::{Inner, Location};
+use crate::words::words;
 use crate::{Kind, OpenOptions, ProfileName, Result, Store, environment, sys};
 
-/// How much a [`Finding`] matters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Severity {
-    /// As it should be.
-    Ok,
-    /// Worth knowing.
-    Info,
-    /// Could not be looked at: neither right nor wrong.
-    Unknown,
-    /// Something will go wrong, or has gone wrong.
-    Warning,
-    /// Somebody is kept from working, or data is at risk.
-    Error,
+words! {
+    /// How much a [`Finding`] matters.
+    #[non_exhaustive]
+    #[derive(PartialOrd, Ord)]
+    pub enum Severity {
+        /// As it should be.
+        Ok = "ok",
+        /// Worth knowing.
+        Info = "info",
+        /// Could not be looked at: neither right nor wrong.
+        Unknown = "unknown",
+        /// Something will go wrong, or has gone wrong.
+        Warning = "warning",
+        /// Somebody is kept from working, or data is at risk.
+        Error = "error",
+    }
 }
 
 impl Severity {
-    /// As one word.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::Info => "info",
-            Self::Unknown => "unknown",
-            Self::Warning => "warning",
-            Self::Error => "error",
-        }
-    }
-
     /// Whether somebody should act.
     #[must_use]
     pub fn is_problem(self) -> bool {
         matches!(self, Self::Warning | Self::Error)
-    }
-}
-
-impl fmt::Display for Severity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
     }
 }
 

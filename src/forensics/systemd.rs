@@ -1,7 +1,7 @@
 //! Whether systemd gives the gateway as much time to stop as it takes.
 
+use std::io;
 use std::time::Duration;
-use std::{fmt, io};
 
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
@@ -12,6 +12,7 @@ use crate::process::command_line::redact;
 use crate::span::Span;
 use crate::stop_budget::StopPhases;
 use crate::sys::{CaptureError, details};
+use crate::words::words;
 use crate::{span, stop_budget, sys};
 
 /// How long the question may take, asked of both managers; with the 100 ms in which a killed
@@ -30,29 +31,13 @@ const SHOWN_MAX: usize = 60;
 /// As systemd.unit(5) limits the name of a unit.
 const UNIT_LENGTH_MAX: usize = 255;
 
-/// Who runs a unit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Manager {
-    /// The user's own: `systemctl --user`.
-    User,
-    /// The machine's.
-    System,
-}
-
-impl Manager {
-    /// The word for it: `user` or `system`.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::User => "user",
-            Self::System => "system",
-        }
-    }
-}
-
-impl fmt::Display for Manager {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+words! {
+    /// Who runs a unit.
+    pub enum Manager {
+        /// The user's own: `systemctl --user`.
+        User = "user",
+        /// The machine's.
+        System = "system",
     }
 }
 

@@ -1,10 +1,9 @@
 //! The verdict, its reasons and its flags.
 
-use std::fmt;
-
 use serde::{Serialize, Serializer};
 
 use crate::liveness::Reason;
+use crate::words::words;
 
 /// Why an owner counts as alive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -95,33 +94,15 @@ impl Serialize for Flags {
     }
 }
 
-/// `alive`, `dead` or `unknown`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Verdict {
-    /// The owner lives: nobody else may own.
-    Alive,
-    /// The owner is gone, or there never was one: the next claimant may own at once.
-    Dead,
-    /// Nobody can tell: nobody is evicted, and a person may decide.
-    Unknown,
-}
-
-impl Verdict {
+words! {
     /// `alive`, `dead` or `unknown`.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Alive => "alive",
-            Self::Dead => "dead",
-            Self::Unknown => "unknown",
-        }
-    }
-}
-
-impl fmt::Display for Verdict {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+    pub enum Verdict {
+        /// The owner lives: nobody else may own.
+        Alive = "alive",
+        /// The owner is gone, or there never was one: the next claimant may own at once.
+        Dead = "dead",
+        /// Nobody can tell: nobody is evicted, and a person may decide.
+        Unknown = "unknown",
     }
 }
 

@@ -6,42 +6,30 @@
 //! not, whatever the gateway itself made of the signal. `run --respect-desired` tells a supervisor
 //! 0, and everybody else 75: to be kept stopped is not a failure that asks for another start.
 
-use std::fmt;
 use std::str::FromStr;
 
+use crate::names::unknown;
+use crate::words::words;
 use crate::{Error, Result, environment, sys};
 
-/// Who starts this process again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Supervisor {
-    /// A systemd service, whose main process this is.
-    Systemd,
-    /// A launchd job.
-    Launchd,
-    /// An s6 service.
-    S6,
-    /// The container's first process, or the one that its init started.
-    Docker,
-    /// Nobody, or nobody that is known here.
-    None,
+words! {
+    /// Who starts this process again.
+    #[non_exhaustive]
+    pub enum Supervisor {
+        /// A systemd service, whose main process this is.
+        Systemd = "systemd",
+        /// A launchd job.
+        Launchd = "launchd",
+        /// An s6 service.
+        S6 = "s6",
+        /// The container's first process, or the one that its init started.
+        Docker = "docker",
+        /// Nobody, or nobody that is known here.
+        None = "none",
+    }
 }
 
 impl Supervisor {
-    const ALL: [Self; 5] = [Self::Systemd, Self::Launchd, Self::S6, Self::Docker, Self::None];
-
-    /// The word for it.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Systemd => "systemd",
-            Self::Launchd => "launchd",
-            Self::S6 => "s6",
-            Self::Docker => "docker",
-            Self::None => "none",
-        }
-    }
-
     /// What supervises this process, by what can be seen of it and of its parent. A shell that was
     /// started in a service is not supervised by it, although it has its `INVOCATION_ID`.
     #[must_use]
@@ -73,81 +61,37 @@ pub(crate) fn is_executed_by_systemd(pid: sys::Pid) -> bool {
     environment::text("SYSTEMD_EXEC_PID").is_some_and(|exec| exec == pid.to_string())
 }
 
-impl fmt::Display for Supervisor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
 impl FromStr for Supervisor {
     type Err = Error;
 
     fn from_str(word: &str) -> Result<Self> {
-        Self::ALL.into_iter().find(|supervisor| supervisor.as_str() == word).ok_or_else(|| {
-            Error::invalid(format!("unknown supervisor {word:?}"))
-                .with_hint("one of systemd, launchd, s6, docker, none")
-        })
+        Self::parse(word).ok_or_else(|| unknown("supervisor", word, Self::ALL))
     }
 }
 
-/// Why a gateway ends, as far as its supervisor should care.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum ExitCause {
-    /// Somebody stopped it on purpose (marker `planned_stop`).
-    PlannedStop,
-    /// Somebody else took its office over (marker `takeover`).
-    TakenOver,
-    /// Its own supervisor sent the signal.
-    SupervisorStop,
-    /// Somebody sent a signal and announced nothing.
-    Signalled,
-    /// The same, while it said that it was `starting`: it never served. Under s6, docker and nobody
-    /// also if the supervisor sent it: there a start that was cut short is no success.
-    StartInterrupted,
-    /// It is set to stay stopped, and did not start.
-    DesiredStopped,
-    /// Somebody else holds what it needs, and it did not start; or it lost that while it ran.
-    Refused,
-    /// One of its threads panicked.
-    Panicked,
-    /// It ended by itself.
-    Exited,
-}
-
-impl ExitCause {
-    const ALL: [Self; 9] = [
-        Self::PlannedStop,
-        Self::TakenOver,
-        Self::SupervisorStop,
-        Self::Signalled,
-        Self::StartInterrupted,
-        Self::DesiredStopped,
-        Self::Refused,
-        Self::Panicked,
-        Self::Exited,
-    ];
-
-    /// The word for it.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::PlannedStop => "planned_stop",
-            Self::TakenOver => "taken_over",
-            Self::SupervisorStop => "supervisor_stop",
-            Self::Signalled => "signalled",
-            Self::StartInterrupted => "start_interrupted",
-            Self::DesiredStopped => "desired_stopped",
-            Self::Refused => "refused",
-            Self::Panicked => "panicked",
-            Self::Exited => "exited",
-        }
-    }
-}
-
-impl fmt::Display for ExitCause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+words! {
+    /// Why a gateway ends, as far as its supervisor should care.
+    #[non_exhaustive]
+    pub enum ExitCause {
+        /// Somebody stopped it on purpose (marker `planned_stop`).
+        PlannedStop = "planned_stop",
+        /// Somebody else took its office over (marker `takeover`).
+        TakenOver = "taken_over",
+        /// Its own supervisor sent the signal.
+        SupervisorStop = "supervisor_stop",
+        /// Somebody sent a signal and announced nothing.
+        Signalled = "signalled",
+        /// The same, while it said that it was `starting`: it never served. Under s6, docker and nobody
+        /// also if the supervisor sent it: there a start that was cut short is no success.
+        StartInterrupted = "start_interrupted",
+        /// It is set to stay stopped, and did not start.
+        DesiredStopped = "desired_stopped",
+        /// Somebody else holds what it needs, and it did not start; or it lost that while it ran.
+        Refused = "refused",
+        /// One of its threads panicked.
+        Panicked = "panicked",
+        /// It ended by itself.
+        Exited = "exited",
     }
 }
 
@@ -155,11 +99,7 @@ impl FromStr for ExitCause {
     type Err = Error;
 
     fn from_str(word: &str) -> Result<Self> {
-        Self::ALL.into_iter().find(|cause| cause.as_str() == word).ok_or_else(|| {
-            let words: Vec<&str> = Self::ALL.into_iter().map(Self::as_str).collect();
-            Error::invalid(format!("unknown cause of an exit {word:?}"))
-                .with_hint(format!("one of {}", words.join(", ")))
-        })
+        Self::parse(word).ok_or_else(|| unknown("cause of an exit", word, Self::ALL))
     }
 }
 

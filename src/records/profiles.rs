@@ -2,42 +2,25 @@
 //!
 //! A profile bound to a home that no longer exists is bound again: nobody else could ever use it.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use rusqlite::{Connection, OptionalExtension};
 use serde_json::json;
 
+use crate::names::unknown;
 use crate::records::events::EventRecord;
 use crate::store::Tx;
+use crate::words::words;
 use crate::{Error, ErrorKind, Office, ProfileName, Result};
-use serde::Serialize;
 
-/// What an operator wants of a profile.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Desired {
-    /// It should run.
-    Running,
-    /// It should stay stopped.
-    Stopped,
-}
-
-impl Desired {
-    /// The word that is stored and shown.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Running => "running",
-            Self::Stopped => "stopped",
-        }
-    }
-}
-
-impl fmt::Display for Desired {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+words! {
+    /// What an operator wants of a profile.
+    pub enum Desired {
+        /// It should run.
+        Running = "running",
+        /// It should stay stopped.
+        Stopped = "stopped",
     }
 }
 
@@ -45,12 +28,7 @@ impl FromStr for Desired {
     type Err = Error;
 
     fn from_str(word: &str) -> Result<Self> {
-        match word {
-            "running" => Ok(Self::Running),
-            "stopped" => Ok(Self::Stopped),
-            _ => Err(Error::invalid(format!("nothing can be desired as {word:?}"))
-                .with_hint("it is `running` or `stopped`")),
-        }
+        Self::parse(word).ok_or_else(|| unknown("desired state", word, Self::ALL))
     }
 }
 

@@ -13,24 +13,17 @@ use rusqlite::{Connection, OptionalExtension, named_params};
 
 use crate::clock::of_millis;
 use crate::store::{BootTime, Tx};
+use crate::words::words;
 use crate::{InstanceId, Kind, Office, ProfileName, Result, Wanted};
 use std::time::Duration;
 
-/// What something is reserved for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Purpose {
-    /// Whoever reserved it will have it.
-    Takeover,
-    /// Nobody shall have it until whoever holds it is gone.
-    Stop,
-}
-
-impl Purpose {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Takeover => "takeover",
-            Self::Stop => "stop",
-        }
+words! {
+    /// What something is reserved for.
+    pub(crate) enum Purpose {
+        /// Whoever reserved it will have it.
+        Takeover = "takeover",
+        /// Nobody shall have it until whoever holds it is gone.
+        Stop = "stop",
     }
 }
 

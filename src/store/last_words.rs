@@ -11,20 +11,13 @@ use parking_lot::Mutex;
 
 use crate::InstanceId;
 use crate::clock::Deadline;
+use crate::words::words;
 
-/// What a last word is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum What {
-    Signal,
-    Panic,
-}
-
-impl What {
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Signal => "signal",
-            Self::Panic => "panic",
-        }
+words! {
+    /// What a last word is about.
+    pub(crate) enum What {
+        Signal = "signal",
+        Panic = "panic",
     }
 }
 

@@ -1,40 +1,21 @@
 //! What can be seen of a process, in the terms that all platforms share.
 
+use crate::words::words;
 use std::io;
 
 /// A process id as the operating system counts them. 0 never names a process here.
 pub type Pid = u32;
 
-/// The unit of a [`StartTime`]; one per source, so that values of different sources never compare.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum StartTimeUnit {
-    /// Linux: field 22 of `/proc/<pid>/stat`, clock ticks since boot, less the offset of the
-    /// reader's time namespace (`proc_pid_stat(5)`, `time_namespaces(7)`).
-    Ticks,
-    /// macOS: `pbi_start_tvsec` and `pbi_start_tvusec` of `proc_bsdinfo`, in microseconds.
-    Microseconds,
-    /// Windows: the creation time of `GetProcessTimes`, in units of 100 ns since 1601.
-    Filetime,
-}
-
-impl StartTimeUnit {
-    /// The word stored in the column `start_time_unit`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Ticks => "ticks",
-            Self::Microseconds => "microseconds",
-            Self::Filetime => "filetime",
-        }
-    }
-
-    /// The inverse of [`StartTimeUnit::as_str`]; `None` for any other word.
-    pub fn parse(word: &str) -> Option<Self> {
-        match word {
-            "ticks" => Some(Self::Ticks),
-            "microseconds" => Some(Self::Microseconds),
-            "filetime" => Some(Self::Filetime),
-            _ => None,
-        }
+words! {
+    /// The unit of a [`StartTime`]; one per source, so that values of different sources never compare.
+    pub enum StartTimeUnit {
+        /// Linux: field 22 of `/proc/<pid>/stat`, clock ticks since boot, less the offset of the
+        /// reader's time namespace (`proc_pid_stat(5)`, `time_namespaces(7)`).
+        Ticks = "ticks",
+        /// macOS: `pbi_start_tvsec` and `pbi_start_tvusec` of `proc_bsdinfo`, in microseconds.
+        Microseconds = "microseconds",
+        /// Windows: the creation time of `GetProcessTimes`, in units of 100 ns since 1601.
+        Filetime = "filetime",
     }
 }
 

@@ -8,26 +8,18 @@ use rusqlite::{Connection, OptionalExtension, Row};
 use crate::process::{Observer, subject};
 use crate::store::Tx;
 use crate::sys::{Proven, StartTime, StartTimeUnit, Trust, Unproven};
+use crate::words::words;
 use crate::{InstanceId, Kind, Nonce, Office, ProfileName, Reason, Result, stop_budget, sys};
 
-/// How a row came to be. Verbs with `--pid` touch only rows that `--pid` made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Origin {
-    /// The process registered itself.
-    Library,
-    /// `incumbent run`, for the command it supervises.
-    Run,
-    /// `--pid`, for a process that does not link the library.
-    Pid,
-}
-
-impl Origin {
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Library => "library",
-            Self::Run => "run",
-            Self::Pid => "pid",
-        }
+words! {
+    /// How a row came to be. Verbs with `--pid` touch only rows that `--pid` made.
+    pub(crate) enum Origin {
+        /// The process registered itself.
+        Library = "library",
+        /// `incumbent run`, for the command it supervises.
+        Run = "run",
+        /// `--pid`, for a process that does not link the library.
+        Pid = "pid",
     }
 }
 
@@ -106,27 +98,14 @@ pub(crate) struct KernelIdentity {
     pub(crate) written_by: Option<String>,
 }
 
-/// What was last known of the lock that the command of a `run` holds itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum CommandLock {
-    Held,
-    /// The command lives, or lived then, without it.
-    Lost,
-    /// It never had one.
-    None,
-}
-
-impl CommandLock {
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Held => "held",
-            Self::Lost => "lost",
-            Self::None => "none",
-        }
-    }
-
-    fn parse(word: &str) -> Option<Self> {
-        [Self::Held, Self::Lost, Self::None].into_iter().find(|it| it.as_str() == word)
+words! {
+    /// What was last known of the lock that the command of a `run` holds itself.
+    pub(crate) enum CommandLock {
+        Held = "held",
+        /// The command lives, or lived then, without it.
+        Lost = "lost",
+        /// It never had one.
+        None = "none",
     }
 }
 

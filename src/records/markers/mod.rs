@@ -17,6 +17,7 @@ use crate::records::instances;
 use crate::records::instances::Record;
 use crate::store::Tx;
 use crate::sys::StartTime;
+use crate::words::words;
 use crate::{InstanceId, Result, sys};
 
 pub(crate) use self::find::{
@@ -281,25 +282,17 @@ impl NewMarker<'_> {
     }
 }
 
-/// What became of a marker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Closed {
-    Consumed,
-    Cleared,
-    Replaced,
-    TargetEnded,
+words! {
+    /// What became of a marker.
+    pub(crate) enum Closed {
+        Consumed = "consumed",
+        Cleared = "cleared",
+        Replaced = "replaced",
+        TargetEnded = "target_ended",
+    }
 }
 
 impl Closed {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Consumed => "consumed",
-            Self::Cleared => "cleared",
-            Self::Replaced => "replaced",
-            Self::TargetEnded => "target_ended",
-        }
-    }
-
     fn event(self) -> &'static str {
         match self {
             Self::Consumed => "marker_consumed",
