@@ -26,12 +26,13 @@ words! {
         Busy = "busy",
         /// The store is there and cannot be read. This is *not* "nothing runs".
         CannotRead = "cannot_read",
-        /// The store cannot be written (disk full, read-only, I/O): nothing was recorded, so nothing
-        /// is held.
+        /// The store cannot be written (disk full, read-only, I/O): nothing was recorded, so
+        /// nothing is held.
         CannotWrite = "cannot_write",
         /// Modes or owners stand in the way, or are too open to be trusted: fix them.
         Permission = "permission",
-        /// The store lies where its locks cannot be trusted, or where its path is too long: move it.
+        /// The store lies where its locks cannot be trusted, or where its path is too long: move
+        /// it.
         Filesystem = "filesystem",
         /// The file is not an incumbent store: point to another path.
         NotOurs = "not_ours",
@@ -49,10 +50,10 @@ words! {
         NotOwner = "not_owner",
         /// The process that is meant does not run (any more): nothing was done.
         NotRunning = "not_running",
-        /// This process was forked from one that had the store open. Handles opened before the fork do
-        /// not work here, and the same store cannot be opened again, also not when all of them are
-        /// dropped: fork before the store is opened or after its last handle is dropped, or have the
-        /// child execute a program (`exec`) that opens it.
+        /// This process was forked from one that had the store open. Handles opened before the fork
+        /// do not work here, and the same store cannot be opened again, also not when all of them
+        /// are dropped: fork before the store is opened or after its last handle is dropped, or
+        /// have the child execute a program (`exec`) that opens it.
         Forked = "forked",
         /// The operating system cannot do this here.
         Unsupported = "unsupported",

@@ -1,38 +1,29 @@
-//! An embedded state engine for long-running gateway processes: it answers *who holds this office
-//! or token, is it really alive, and may I take it?*, in place of PID files, lock files and status
-//! JSON.
+//! One live owner for each gateway and for each token of the machine, decided by the kernel: an
+//! embedded state engine in place of PID files, lock files and status JSON.
+//!
+//! ```
+//! use incumbent::{Acquire, Claim, LockRequest, Standing, Store};
+//!
+//! # let directory = tempfile::tempdir()?;
+//! # let path = directory.path().join("state.db");
+//! let store = Store::open(&path)?; // Store::open_default() for the user's own
+//! let tenure = match store.profile("work")?.claim()? {
+//!     Claim::Granted(tenure) => tenure, // drop it, or be killed: the office is free
+//!     Claim::Held(holder) => return Err(format!("{holder}; {}", holder.advice()).into()),
+//! };
+//! let token = LockRequest::new("telegram-bot-token", "123456:secret")?;
+//! let Acquire::Granted(lock) = tenure.try_acquire(&token)? else {
+//!     return Err("another process polls with this token".into());
+//! };
+//! // Before an act that two owners must not both do:
+//! assert_eq!(lock.verify()?, Standing::Held);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 //!
 //! Everything lives in one `SQLite` file that many profiles and processes share. A claim is one
 //! write transaction that looks at the recorded owner, judges it, ends it if it is dead and inserts
 //! the new one; "alive" rests on a kernel lock (the *anchor*) that ends with its process, whatever
 //! ends that. A stale record needs no cleaning: it blocks nobody.
-//!
-//! ```
-//! use incumbent::{Claim, ClaimOptions, Standing, Store};
-//! use std::time::Duration;
-//!
-//! # let directory = tempfile::tempdir()?;
-//! # let path = directory.path().join("state.db");
-//! let store = Store::open(&path)?; // Store::open_default() for the user's own
-//! let profile = store.profile("work")?;
-//! let options = ClaimOptions::new().version("1.4.2").stop_budget(Duration::from_secs(30));
-//!
-//! match profile.claim_with(&options)? {
-//!     Claim::Granted(tenure) => {
-//!         // On duty. Other processes see it at once:
-//!         assert_eq!(profile.status()?.pid, Some(std::process::id()));
-//!         // Before an act that two owners must not both do:
-//!         assert_eq!(tenure.verify()?, Standing::Held);
-//!         tenure.release()?; // or drop it, or be killed: the office is free
-//!     }
-//!     Claim::Held(holder) => {
-//!         eprintln!("{holder}; {}", holder.advice());
-//!         # unreachable!("nobody else knows this store");
-//!     }
-//! }
-//! assert!(!profile.status()?.running);
-//! # Ok::<(), Box<dyn std::error::Error>>(())
-//! ```
 //!
 //! # The types to know
 //!

@@ -81,8 +81,8 @@ words! {
         SupervisorStop = "supervisor_stop",
         /// Somebody sent a signal and announced nothing.
         Signalled = "signalled",
-        /// The same, while it said that it was `starting`: it never served. Under s6, docker and nobody
-        /// also if the supervisor sent it: there a start that was cut short is no success.
+        /// The same, while it said that it was `starting`: it never served. Under s6, docker and
+        /// nobody also if the supervisor sent it: there a start that was cut short is no success.
         StartInterrupted = "start_interrupted",
         /// It is set to stay stopped, and did not start.
         DesiredStopped = "desired_stopped",
@@ -247,20 +247,20 @@ mod tests {
             (ExitCause::Exited, [0, 0, 0, 0, 0], [7, 7, 7, 7, 7]),
         ] {
             let codes = |own| {
-                Supervisor::ALL
-                    .map(|supervisor| ExitCodes::of(supervisor).code(cause, own, Some(15)))
+                let all = Supervisor::ALL.iter();
+                all.map(|it| ExitCodes::of(*it).code(cause, own, Some(15))).collect::<Vec<_>>()
             };
-            assert_eq!((codes(0), codes(7)), (politely, own), "{cause}");
+            assert_eq!((&*codes(0), &*codes(7)), (&politely[..], &own[..]), "{cause}");
         }
     }
 
     #[test]
     fn the_words_are_read_as_they_are_shown() {
         for cause in ExitCause::ALL {
-            assert_eq!(cause.to_string().parse::<ExitCause>().unwrap(), cause);
+            assert_eq!(cause.to_string().parse::<ExitCause>().unwrap(), *cause);
         }
         for supervisor in Supervisor::ALL {
-            assert_eq!(supervisor.to_string().parse::<Supervisor>().unwrap(), supervisor);
+            assert_eq!(supervisor.to_string().parse::<Supervisor>().unwrap(), *supervisor);
         }
         assert!("stopped".parse::<ExitCause>().is_err() && "cron".parse::<Supervisor>().is_err());
     }
