@@ -21,6 +21,10 @@ ports:
     .ci/windows
     .ci/macos
 
+# What programs are compiled against: `just surface --update` writes it down.
+surface *arguments:
+    .ci/surface {{ arguments }}
+
 # The suite beside a load, to find tests that lean on time.
 busy rounds="5":
     .ci/busy {{ rounds }}

@@ -184,8 +184,7 @@ pub use crate::store::held::Released;
 pub use crate::store::open::OpenOptions;
 pub use crate::store::pragmas::Durability;
 
-/// Scoped locks beyond [`LockRequest`](crate::LockRequest) and [`ScopedLock`](crate::ScopedLock):
-/// how to wait for them, what is known of them, and how to remove one by hand.
+/// Scoped locks beyond [`LockRequest`] and [`ScopedLock`]: how to wait for them, what is known of them, and how to remove one by hand.
 pub mod lock {
     pub use crate::names::{IdentityHash, Scope};
     pub use crate::owner::held_lock::HeldLock;
