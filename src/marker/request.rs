@@ -117,7 +117,7 @@ pub(super) fn write_to(
     }
     let ttl = request.ttl.unwrap_or_else(|| {
         if request.name.is_request() {
-            let budget = row.map_or(stop_budget::believed(None), |row| row.stop_budget());
+            let budget = row.map_or(stop_budget::believed(None), Record::stop_budget);
             stop_budget::marker_lives(stop_budget::deadline(budget))
         } else {
             TTL_DEFAULT

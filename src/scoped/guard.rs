@@ -209,7 +209,7 @@ pub(crate) fn how_it_was_lost(
     let ended = locks::how_it_ended(connection, lock.instance, lock.fence)?;
     // Too long ago for the events: whatever nobody remembers was not let go by its owner, who looks
     // more often than that, unless somebody stopped it.
-    Ok(Some(ended.unwrap_or_else(|| (Reason::Evicted, None))))
+    Ok(Some(ended.unwrap_or((Reason::Evicted, None))))
 }
 
 impl Drop for ScopedLock {
