@@ -4,6 +4,7 @@
 pub(crate) mod anchor;
 pub(crate) mod command_line;
 pub(crate) mod command_lock;
+pub(crate) mod compare;
 pub(crate) mod descendants;
 pub(crate) mod exit_code;
 pub(crate) mod observer;
@@ -13,5 +14,5 @@ pub(crate) mod subject;
 
 pub(crate) use crate::process::anchor::Anchor;
 pub(crate) use crate::process::anchor::probing::Orphan;
-pub(crate) use crate::process::observer::{Observer, View};
+pub(crate) use crate::process::observer::{Clocks, Observer, View};
 pub(crate) use crate::process::subject::Subject;
