@@ -162,7 +162,7 @@ mod run;
 mod scoped;
 mod span;
 pub mod state;
-mod status;
+pub mod status;
 mod stop_budget;
 mod store;
 #[allow(unsafe_code, reason = "the home of unsafe code")]

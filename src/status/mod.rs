@@ -5,8 +5,11 @@ pub(crate) mod ended;
 pub(crate) mod events;
 pub(crate) mod field;
 pub(crate) mod history;
+mod instance;
 pub(crate) mod platform;
 pub(crate) mod recorded;
 pub(crate) mod report;
 pub(crate) mod update;
 pub(crate) mod write;
+
+pub use crate::status::instance::{Fate, Instance, InstanceEnd};
