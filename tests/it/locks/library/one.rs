@@ -1,0 +1,33 @@
+//! What is asked about one lock is what the list of all says of it.
+
+use incumbent::Store;
+
+use super::{lock_granted, name, request};
+use crate::support::Sandbox;
+
+#[test]
+fn one_lock_is_asked_about_among_many() {
+    let sandbox = Sandbox::new();
+    let store = sandbox.here();
+    assert!(store.lock(&name("token")).unwrap().is_none());
+    let mut owner = sandbox.party();
+    owner.claim("work");
+    owner.acquire(&["token"]);
+    let other = lock_granted(store.try_acquire(&request("other")));
+    let report = store.lock(&name("token")).unwrap().unwrap();
+    assert_eq!(report.name, name("token"));
+    assert_eq!((report.pid, report.verdict), (Some(owner.pid()), "alive"));
+    assert_eq!(report.profile.as_ref().unwrap().as_str(), "work");
+    let listed = store.locks().unwrap();
+    let listed = listed.iter().find(|it| it.name == report.name).unwrap();
+    assert_eq!(listed.to_json(), report.to_json());
+    assert_eq!(store.lock(other.name()).unwrap().unwrap().fence, other.fence());
+    // A dead holder is reported as dead: the next acquire gets the lock.
+    drop(owner);
+    let report = store.lock(&name("token")).unwrap().unwrap();
+    assert_eq!((report.verdict, report.reason), ("dead", "anchor_released"));
+    other.release().unwrap();
+    let outside = Store::open_existing(sandbox.db()).unwrap().unwrap();
+    assert!(outside.lock(&name("other")).unwrap().is_none());
+    assert!(outside.lock(&name("nobody's")).unwrap().is_none());
+}
