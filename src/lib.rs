@@ -156,6 +156,7 @@ mod owner;
 mod path_text;
 mod patience;
 mod process;
+pub mod query;
 mod records;
 #[cfg(feature = "cli")]
 mod run;
