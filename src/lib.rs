@@ -155,7 +155,7 @@ mod office;
 mod owner;
 mod path_text;
 mod patience;
-mod process;
+pub mod process;
 pub mod query;
 mod records;
 #[cfg(feature = "cli")]

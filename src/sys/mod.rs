@@ -125,8 +125,8 @@ pub use process::{
     ProcessHandle, command_line, descendants, process_facts, program_name, supervision,
 };
 pub(crate) use process::{
-    environment_of, is_kernel_thread, processes_of_session, processes_with_environment,
-    session_of,
+    TableShows, environment_of, is_kernel_thread, processes_of_session, processes_with_environment,
+    session_of, table_shows,
 };
 pub use process_facts::{
     Existence, OpenProcessError, Pid, ProcessFacts, ProcessNumber, ProcessState, StartTime,

@@ -2,11 +2,14 @@
 
 use std::io;
 
+use serde::Serialize;
+
 /// A process id as the operating system counts them. 0 never names a process here.
 pub type Pid = u32;
 
 /// The unit of a [`StartTime`]; one per source, so that values of different sources never compare.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum StartTimeUnit {
     /// Linux: field 22 of `/proc/<pid>/stat`, clock ticks since boot, less the offset of the
     /// reader's time namespace (`proc_pid_stat(5)`, `time_namespaces(7)`).
@@ -19,6 +22,7 @@ pub enum StartTimeUnit {
 
 impl StartTimeUnit {
     /// The word stored in the column `start_time_unit`.
+    #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Ticks => "ticks",
@@ -28,6 +32,7 @@ impl StartTimeUnit {
     }
 
     /// The inverse of [`StartTimeUnit::as_str`]; `None` for any other word.
+    #[must_use]
     pub fn parse(word: &str) -> Option<Self> {
         match word {
             "ticks" => Some(Self::Ticks),
@@ -39,7 +44,7 @@ impl StartTimeUnit {
 }
 
 /// When the kernel started a process, as the kernel counts it; never turned into wall time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct StartTime {
     /// The raw count, in [`StartTime::unit`].
     pub value: i64,
@@ -54,7 +59,8 @@ pub struct StartTime {
 pub struct ProcessNumber(pub u64);
 
 /// Whether a pid names a process of this observer's namespace.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Existence {
     /// At least one thread of it still runs, or may run again.
     Present,
@@ -62,6 +68,18 @@ pub enum Existence {
     Gone,
     /// It could not be found out.
     Unknown,
+}
+
+impl Existence {
+    /// `present`, `gone` or `unknown`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Present => "present",
+            Self::Gone => "gone",
+            Self::Unknown => "unknown",
+        }
+    }
 }
 
 /// The scheduler's word about a process.

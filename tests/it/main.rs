@@ -30,6 +30,7 @@ mod legacy;
 mod locks;
 mod lost_store;
 mod markers;
+mod processes;
 mod run;
 mod status;
 mod stop;
