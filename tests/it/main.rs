@@ -21,6 +21,7 @@ mod cli;
 mod doctor;
 mod endings;
 mod events;
+mod examples;
 mod faults;
 mod forensics;
 mod identity;
