@@ -148,6 +148,7 @@ mod owner;
 mod path_text;
 mod patience;
 pub mod process;
+pub mod query;
 mod records;
 #[cfg(feature = "cli")]
 mod run;

@@ -323,10 +323,47 @@ impl fmt::Display for Wanted {
 pub struct InstanceId(pub(crate) i64);
 
 impl InstanceId {
+    /// The id with this number, as [`InstanceId::as_i64`] gave it: from a table of the
+    /// application's own, or from the command line. Whether there is such an instance is asked by
+    /// [`Store::instance`](crate::Store::instance).
+    ///
+    /// ```
+    /// use incumbent::InstanceId;
+    ///
+    /// assert_eq!(InstanceId::from_i64(1_790_000_000_000_000)?.as_i64(), 1_790_000_000_000_000);
+    /// assert!(InstanceId::from_i64(0).is_err());
+    /// # Ok::<(), incumbent::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for a number that no store draws: 0 or
+    /// less.
+    pub fn from_i64(number: i64) -> Result<Self> {
+        if number > 0 {
+            return Ok(Self(number));
+        }
+        Err(Error::invalid(format!("invalid instance id {number}"))
+            .with_hint("an instance id is greater than 0: store it as InstanceId::as_i64 gives it"))
+    }
+
     /// The number as stored.
     #[must_use]
     pub fn as_i64(self) -> i64 {
         self.0
+    }
+}
+
+impl TryFrom<i64> for InstanceId {
+    type Error = Error;
+
+    fn try_from(number: i64) -> Result<Self> {
+        Self::from_i64(number)
+    }
+}
+
+impl From<InstanceId> for i64 {
+    fn from(id: InstanceId) -> Self {
+        id.0
     }
 }
 

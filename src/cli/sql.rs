@@ -1,12 +1,12 @@
 //! `sql`: one read-only query, bounded in rows and time.
 
-use rusqlite::types::Value as SqlValue;
 use serde_json::{Map, Value, json};
 
 use crate::cli::args::Global;
 use crate::cli::context::no_store;
 use crate::cli::output::{Answer, Format, Outcome, exit};
 use crate::cli::{args, printable};
+use crate::query::Value as SqlValue;
 use crate::{Error, Result};
 
 pub(super) fn sql(global: &Global, arguments: &args::Sql, format: Format) -> Outcome {
@@ -27,20 +27,10 @@ pub(super) fn sql(global: &Global, arguments: &args::Sql, format: Format) -> Out
 fn documents(columns: &[String], rows: &[Vec<SqlValue>]) -> Value {
     rows.iter()
         .map(|row| {
-            let fields = columns.iter().cloned().zip(row.iter().map(to_json));
+            let fields = columns.iter().cloned().zip(row.iter().map(|value| json!(value)));
             Value::Object(fields.collect::<Map<_, _>>())
         })
         .collect()
-}
-
-fn to_json(value: &SqlValue) -> Value {
-    match value {
-        SqlValue::Null => Value::Null,
-        SqlValue::Integer(number) => json!(number),
-        SqlValue::Real(number) => json!(number),
-        SqlValue::Text(text) => json!(text),
-        SqlValue::Blob(bytes) => json!(crate::names::hex(bytes)),
-    }
 }
 
 fn to_text(value: &SqlValue) -> String {

@@ -5,24 +5,24 @@
 //! namespace), its free anchor proves the end of its command, too, if it is seen twice, 50 ms
 //! apart. A claim does that by an errand between two transactions (`Errand::LookAgain`).
 //!
-//! A boot id that differs is doubt, not proof (`View`). A process is gone only where pidfd and
-//! process table agree.
+//! A boot id that differs is doubt, not proof (`process/compare.rs`). A process is gone only where
+//! pidfd and process table agree.
 
 use std::path::Path;
 
 use crate::liveness::{
-    AnchorState, Boot, ChildState, CommandLineMatch, CommandLockState, Evidence, Keeper, Lease,
-    Observed, Presence, ProcessTable, Relation, RunState, StartTimeMatch, Table, Writer,
+    AnchorState, Boot, ChildState, CommandLineMatch, CommandLockState, Evidence, Keeper, Observed,
+    Presence, Relation, RunState, StartTimeMatch, Table, Writer,
 };
 use crate::owner::older::Keeps;
 use crate::owner::{command_lock, older};
 use crate::process::command_line::matcher::CommandLineMatcher;
 use crate::process::command_line::{mask, matcher, redact};
+use crate::process::compare::{Here, Named, Written};
 use crate::process::older::lock;
-use crate::process::{Observer, View, anchor};
+use crate::process::{Clocks, Observer, View, anchor};
 use crate::records::Record;
 use crate::records::instances::LockNow;
-use crate::sys::{Existence, ProcessFacts, ProcessNumber, ProcessState, StartTime};
 use crate::{InstanceId, sys};
 
 /// The live command line of a recorded pid, read before the transaction because it is slow. It
@@ -92,32 +92,6 @@ impl LiveCommandLine {
 pub(crate) fn anchor_of(record: &Record, anchors: &Path) -> AnchorState {
     let is_it = record.identity.anchor.as_ref();
     record.anchor.as_ref().map_or(AnchorState::None, |name| anchor::look(anchors, name, is_it))
-}
-
-impl View<'_> {
-    /// Whether the machine was restarted since `record` was written. Boot ids that differ prove
-    /// nothing by themselves: a service may see another one than its neighbours (FIELD-BUGS row
-    /// 91).
-    fn boot_of(&self, record: &Record, anchor: AnchorState, host: Relation) -> Boot {
-        if anchor == AnchorState::Held && self.is_local {
-            return Boot::Same;
-        }
-        match relation(record.boot_id.as_ref(), self.observer.boot_id.as_ref()) {
-            Relation::Same => Boot::Same,
-            // Of another machine the clocks say nothing.
-            Relation::Different if host != Relation::Different && self.clocks_restarted(record) => {
-                Boot::Rebooted
-            }
-            Relation::Different | Relation::Unknown => Boot::Unknown,
-        }
-    }
-
-    fn clocks_restarted(&self, record: &Record) -> bool {
-        record
-            .identity
-            .written_boot_clock_ms
-            .is_some_and(|boot_ms| self.clocks_restarted_since(record.started_at_ms, boot_ms))
-    }
 }
 
 /// Whether the owner was the first process of a pid namespace of its own that cannot be looked
@@ -191,18 +165,14 @@ fn look_at_process(
     matcher: &dyn CommandLineMatcher,
 ) -> Evidence {
     let machine = place(record, view, anchor);
-    // Elsewhere the recorded number names somebody else's process, or nobody's.
-    let facts = match record.pid {
-        Some(pid) if machine.is_here() => sys::process_facts(pid),
-        Some(_) | None => ProcessFacts::UNKNOWN,
+    let process = Named {
+        pid: record.pid,
+        start_time: record.start_time,
+        number: record.identity.process,
+        uid: record.uid,
     };
     let (child, command_lock) = child_state(record, &machine, view);
     Evidence {
-        process: presence(facts.existence),
-        start_time: compare_start_times(record.start_time, facts.start_time),
-        process_id: compare_numbers(record.identity.process, facts.number),
-        process_state: run_state(facts.state),
-        uid: relation(record.uid.as_ref(), facts.uid.as_ref()),
         command_line: if machine.is_here() {
             command_line.compare(record, matcher)
         } else {
@@ -219,38 +189,23 @@ fn look_at_process(
             Some(_) => Writer::Current,
             None => Writer::Older,
         },
-        ..machine
+        ..process.seen_on(machine)
     }
 }
 
 /// The anchor, and whether the owner's pids are ours.
 fn place(record: &Record, view: View<'_>, anchor: AnchorState) -> Evidence {
-    let observer = view.observer;
-    // What is unknown on both sides is equal, where one kernel sees all users of the store.
-    let absent_or = |recorded: Option<&String>, own: Option<&String>| match (recorded, own) {
-        (None, None) if view.is_local => Relation::Same,
-        (recorded, own) => relation(recorded, own),
+    let written = Written {
+        host: record.host.as_deref(),
+        boot_id: record.boot_id.as_deref(),
+        pid_ns: record.pid_ns.as_deref(),
+        clocks: record
+            .identity
+            .written_boot_clock_ms
+            .map(|boot_ms| Clocks { wall_ms: record.started_at_ms, boot_ms }),
     };
-    let by_id = absent_or(record.host.as_ref(), observer.host.as_ref());
-    let boot = view.boot_of(record, anchor, by_id);
-    let host = match by_id {
-        // One boot is one machine, also where the machine has no id.
-        Relation::Unknown if boot == Boot::Same => Relation::Same,
-        host => host,
-    };
-    let namespace = absent_or(record.pid_ns.as_ref(), observer.pid_ns.as_ref());
-    let is_visible = observer.process_table == ProcessTable::Ours
-        && host == Relation::Same
-        && namespace == Relation::Same;
-    Evidence {
-        anchor,
-        host,
-        boot,
-        namespace,
-        table: if is_visible { Table::Visible } else { Table::NotVisible },
-        lease: Lease::None,
-        ..Evidence::nothing_seen()
-    }
+    let here = Here { observer: view.observer, clocks: view.clocks(), is_local: view.is_local };
+    written.seen_from(&here, anchor)
 }
 
 fn child_state(
@@ -300,13 +255,13 @@ fn child_by_table(
     if child == observer.pid {
         return ChildState::Gone;
     }
-    let facts = sys::process_facts(child);
-    let seen = Evidence {
-        process: presence(facts.existence),
-        start_time: compare_start_times(record.child_start_time, facts.start_time),
-        process_id: compare_numbers(record.identity.child, facts.number),
-        ..*machine
+    let child = Named {
+        pid: Some(child),
+        start_time: record.child_start_time,
+        number: record.identity.child,
+        uid: None,
     };
+    let seen = child.seen_on(*machine);
     match seen.observed() {
         Observed::Alive => ChildState::Alive,
         Observed::Gone(_) => ChildState::Gone,
@@ -333,47 +288,4 @@ pub(crate) fn needs_command_line(seen: &Evidence) -> bool {
         && seen.table == Table::Visible
         && seen.observed() == Observed::Unknown
         && seen.start_time == StartTimeMatch::Unknown
-}
-
-fn relation<T: PartialEq>(recorded: Option<&T>, own: Option<&T>) -> Relation {
-    match (recorded, own) {
-        (Some(recorded), Some(own)) if recorded == own => Relation::Same,
-        (Some(_), Some(_)) => Relation::Different,
-        (Some(_) | None, None) | (None, Some(_)) => Relation::Unknown,
-    }
-}
-
-/// Values of different units say nothing about each other.
-fn compare_start_times(recorded: Option<StartTime>, live: Option<StartTime>) -> StartTimeMatch {
-    match (recorded, live) {
-        (Some(recorded), Some(live)) if recorded.unit != live.unit => StartTimeMatch::Unknown,
-        (Some(recorded), Some(live)) if recorded == live => StartTimeMatch::Equal,
-        (Some(_), Some(_)) => StartTimeMatch::Different,
-        (Some(_) | None, None) | (None, Some(_)) => StartTimeMatch::Unknown,
-    }
-}
-
-fn compare_numbers(recorded: Option<ProcessNumber>, live: Option<ProcessNumber>) -> StartTimeMatch {
-    match relation(recorded.as_ref(), live.as_ref()) {
-        Relation::Same => StartTimeMatch::Equal,
-        Relation::Different => StartTimeMatch::Different,
-        Relation::Unknown => StartTimeMatch::Unknown,
-    }
-}
-
-fn presence(existence: Existence) -> Presence {
-    match existence {
-        Existence::Present => Presence::Present,
-        Existence::Gone => Presence::Gone,
-        Existence::Unknown => Presence::Unknown,
-    }
-}
-
-fn run_state(state: ProcessState) -> RunState {
-    match state {
-        ProcessState::Running | ProcessState::Traced => RunState::Running,
-        ProcessState::Stopped => RunState::Stopped,
-        ProcessState::Zombie => RunState::Zombie,
-        ProcessState::Unknown => RunState::Unknown,
-    }
 }

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use crate::clock::Deadline;
 use crate::process::anchor;
+use crate::process::descendants::end_all;
 use crate::records::Record;
 use crate::sys::{Existence, Pid, ProcessFacts, ProcessState, Proven, StartTime, Trust, Unproven};
 use crate::{environment, sys};
@@ -63,9 +64,9 @@ pub(crate) fn end(record: &Record, subject: Option<Pid>, trust: &Trust) -> Famil
         for process in &proven {
             tracing::warn!(pid = process.pid(), "ending what a killed run left behind");
         }
-        let asked = end_all(&proven, Proven::ask_to_end);
+        let asked = end_all(&proven, Proven::ask_to_end, ENDS_WITHIN);
         wait_collected(&proven);
-        let all_ended = asked || end_all(&proven, Proven::kill);
+        let all_ended = asked || end_all(&proven, Proven::kill, ENDS_WITHIN);
         for process in proven {
             let list = if process.has_ended() { &mut remains.ended } else { &mut remains.living };
             list.push(process.pid());
@@ -86,18 +87,6 @@ pub(crate) fn living(record: &Record, subject: Option<Pid>, trust: &Trust) -> Fa
         Err(_) => member.refuses(),
     });
     Family::Seen(Remains { living: living.collect(), ..Remains::default() })
-}
-
-/// Does `what` to all of them, and waits for their end; whether all have ended.
-fn end_all(processes: &[&Proven], what: fn(&Proven) -> std::io::Result<()>) -> bool {
-    for process in processes {
-        if let Err(error) = what(process) {
-            let pid = process.pid();
-            tracing::debug!(pid, %error, "cannot end what a killed run left behind");
-        }
-    }
-    let until = Deadline::after(ENDS_WITHIN);
-    processes.iter().all(|process| process.wait_ended(until.remaining()))
 }
 
 /// Whoever asks by number alone (`kill -0`, a PID file) takes a zombie for the living, and their

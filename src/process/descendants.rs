@@ -6,12 +6,12 @@ use crate::clock::Deadline;
 use crate::process::command_line;
 use crate::process::command_line::redact;
 use crate::sys;
-use crate::sys::{Pid, Proven, StartTime, Trust, Unproven};
+use crate::sys::{Pid, ProcessNumber, Proven, StartTime, Trust, Unproven};
 
 /// How long what an owner left behind may take to end before it is killed.
-const LEFT_OVER_ENDS_WITHIN: Duration = Duration::from_secs(2);
+pub(super) const LEFT_OVER_ENDS_WITHIN: Duration = Duration::from_secs(2);
 
-/// A process that a replaced owner left behind.
+/// A process that another one has started, and has left behind or may leave behind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeftOver {
     /// Its pid.
@@ -19,6 +19,23 @@ pub struct LeftOver {
     /// Its redacted command line, where it can be read.
     pub command: Option<String>,
     start_time: Option<StartTime>,
+    number: Option<ProcessNumber>,
+}
+
+/// Does `what` to all of these processes, and waits for their end, for at most `within` altogether;
+/// whether all have ended.
+pub(crate) fn end_all(
+    processes: &[&Proven],
+    what: fn(&Proven) -> std::io::Result<()>,
+    within: Duration,
+) -> bool {
+    for process in processes {
+        if let Err(error) = what(process) {
+            tracing::debug!(pid = process.pid(), %error, "cannot end what was left behind");
+        }
+    }
+    let until = Deadline::after(within);
+    processes.iter().all(|process| process.wait_ended(until.remaining()))
 }
 
 impl LeftOver {
@@ -36,6 +53,7 @@ impl LeftOver {
                     command: sys::command_line(child)
                         .map(|words| command_line::display(&redact::redact(&words))),
                     start_time: facts.start_time,
+                    number: facts.number,
                 })
             })
             .collect()
@@ -43,7 +61,12 @@ impl LeftOver {
 
     /// The process, if it still runs and is neither we nor one of those that we descend from.
     pub(crate) fn prove(&self, trust: &Trust) -> Result<Proven, Unproven> {
-        Proven::of(self.pid, self.start_time, None, trust)
+        Proven::of(self.pid, self.start_time, self.number, trust)
+    }
+
+    /// Whether both are one process.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.pid == other.pid && self.start_time == other.start_time && self.number == other.number
     }
 
     /// Ends these processes: asks all of them, and kills those that do not follow. Returns those
@@ -53,17 +76,9 @@ impl LeftOver {
             .into_iter()
             .filter_map(|process| process.prove(trust).ok().map(|proven| (process, proven)))
             .collect();
-        let on_all = |what: fn(&Proven) -> std::io::Result<()>| {
-            for (process, proven) in &proven {
-                if let Err(error) = what(proven) {
-                    tracing::debug!(pid = process.pid, %error, "cannot end what was left over");
-                }
-            }
-            let until = Deadline::after(LEFT_OVER_ENDS_WITHIN);
-            proven.iter().all(|(_, proven)| proven.wait_ended(until.remaining()))
-        };
-        if !on_all(Proven::ask_to_end) {
-            on_all(Proven::kill);
+        let all: Vec<&Proven> = proven.iter().map(|(_, proven)| proven).collect();
+        if !end_all(&all, Proven::ask_to_end, LEFT_OVER_ENDS_WITHIN) {
+            end_all(&all, Proven::kill, LEFT_OVER_ENDS_WITHIN);
         }
         proven.into_iter().filter(|(_, proven)| !proven.has_ended()).map(|it| it.0).collect()
     }

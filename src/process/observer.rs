@@ -61,14 +61,32 @@ pub(crate) struct View<'a> {
 }
 
 impl View<'_> {
-    /// Whether the clocks agree that there was a restart since they showed this: the boot clock
-    /// stood higher, or it and the wall clock have moved apart.
+    /// See [`Clocks::restarted_since`].
     pub(crate) fn clocks_restarted_since(&self, wall_ms: i64, boot_ms: i64) -> bool {
+        self.clocks().restarted_since(Clocks { wall_ms, boot_ms })
+    }
+
+    pub(crate) fn clocks(&self) -> Clocks {
+        Clocks { wall_ms: self.wall_ms, boot_ms: self.boot_ms }
+    }
+}
+
+/// Both clocks at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Clocks {
+    pub(crate) wall_ms: i64,
+    pub(crate) boot_ms: i64,
+}
+
+impl Clocks {
+    /// Whether they agree that there was a restart since they showed `then`: the boot clock stood
+    /// higher, or it and the wall clock have moved apart.
+    pub(crate) fn restarted_since(self, then: Self) -> bool {
         /// More than a wall clock that is being corrected moves.
         const APART_MAX_MS: i64 = 60_000;
-        let by_wall_ms = self.wall_ms.saturating_sub(wall_ms);
-        let by_boot_ms = self.boot_ms.saturating_sub(boot_ms);
-        boot_ms > self.boot_ms || by_wall_ms.abs_diff(by_boot_ms) > APART_MAX_MS as u64
+        let by_wall_ms = self.wall_ms.saturating_sub(then.wall_ms);
+        let by_boot_ms = self.boot_ms.saturating_sub(then.boot_ms);
+        then.boot_ms > self.boot_ms || by_wall_ms.abs_diff(by_boot_ms) > APART_MAX_MS as u64
     }
 }
 

@@ -112,9 +112,9 @@ struct Entry {
     conflicts: Vec<Conflict>,
 }
 
-fn entries(inner: &Inner, connection: &Connection) -> Result<Vec<Entry>> {
+fn entries(inner: &Inner, connection: &Connection, rows: Vec<LockRow>) -> Result<Vec<Entry>> {
     let mut entries = Vec::new();
-    for row in locks::all(connection)? {
+    for row in rows {
         // A row that ended, ended by an older version that knows nothing of locks, holds none.
         let record = instances::by_id(connection, row.instance)?;
         let Some(record) = record.filter(Record::is_live) else { continue };
@@ -166,10 +166,27 @@ pub(crate) fn any_is_held(inner: &Inner, requests: &[LockRequest]) -> Result<boo
 
 /// All locks on record.
 pub(super) fn locks(inner: &Inner) -> Result<Vec<LockReport>> {
+    reports(inner, locks::all)
+}
+
+/// One of them.
+pub(super) fn lock(inner: &Inner, name: &LockName) -> Result<Option<LockReport>> {
+    let row = |connection: &Connection| {
+        let row = if locks::exists(connection)? { locks::by_name(connection, name)? } else { None };
+        Ok(row.into_iter().collect())
+    };
+    Ok(reports(inner, row)?.pop())
+}
+
+fn reports(
+    inner: &Inner,
+    rows: impl Fn(&Connection) -> Result<Vec<LockRow>>,
+) -> Result<Vec<LockReport>> {
     let mut attempts = 0;
     loop {
         attempts += 1;
-        let entries = inner.read(|connection| entries(inner, connection))?;
+        let read = |connection: &Connection| entries(inner, connection, rows(connection)?);
+        let entries = inner.read(read)?;
         let report = |entry: Entry| {
             let lease = entry.row.lease(inner.observer(), inner.clock().boot_ms());
             let judged = look(inner, &entry.record, lease);

@@ -121,6 +121,31 @@ impl Store {
         ask::locks(&self.inner)
     }
 
+    /// What is on record of one lock, with a verdict about its holder; `None` where nobody is on
+    /// record as its holder. The next acquire gets the lock of a dead holder. Reads
+    /// only.
+    ///
+    /// ```
+    /// use incumbent::{Acquire, LockName, LockRequest, Store};
+    ///
+    /// # let directory = tempfile::tempdir()?;
+    /// # let path = directory.path().join("state.db");
+    /// let store = Store::open(&path)?;
+    /// let name = LockName::new("telegram-bot-token", "123456:secret")?;
+    /// assert!(store.lock(&name)?.is_none());
+    /// let request = LockRequest::new("telegram-bot-token", "123456:secret")?;
+    /// let Acquire::Granted(lock) = store.try_acquire(&request)? else { panic!("nobody else") };
+    /// let report = store.lock(&name)?.expect("it was just acquired");
+    /// assert_eq!((report.fence, report.pid), (lock.fence(), Some(std::process::id())));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Profile::status_of`](crate::Profile::status_of).
+    pub fn lock(&self, name: &LockName) -> Result<Option<LockReport>> {
+        ask::lock(&self.inner, name)
+    }
+
     /// Removes a lock whose holder is dead; one whose holder lives or cannot be told dead only when
     /// `force` says so. `by` names who asked, for the record. Nothing is signalled: a live holder
     /// learns it from its next [`ScopedLock::verify`].

@@ -5,6 +5,7 @@ pub(crate) mod ended;
 pub(crate) mod events;
 pub(crate) mod field;
 pub(crate) mod history;
+mod instance;
 pub(crate) mod platform;
 pub(crate) mod recorded;
 pub(crate) mod report;
@@ -18,6 +19,7 @@ pub use crate::records::runtime::said::{PlatformStatus, RuntimeStatus};
 pub use crate::status::events::EventStream;
 pub use crate::status::field::Field;
 pub use crate::status::history::Incarnation;
+pub use crate::status::instance::{Fate, Instance, InstanceEnd};
 pub use crate::status::platform::PlatformUpdate;
 pub use crate::status::report::LastEnd;
 

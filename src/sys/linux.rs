@@ -20,7 +20,7 @@ pub use self::files::{
 pub(crate) use self::others::other_processes;
 pub use self::others::{
     environment_of, processes_and_parents, processes_of_session, processes_with_environment,
-    program_name, session_of, supervision,
+    program_name, session_of, supervision, table_shows,
 };
 pub use self::process::{
     ProcessHandle, command_line, is_kernel_thread, process_facts, process_table_is_ours,

@@ -21,6 +21,9 @@ pub fn pid_namespace() -> Option<String> {
     os::pid_namespace()
 }
 
+/// Whether a pid is one of several namespaces', so that a namespace without a name is doubt.
+pub(crate) const HAS_PID_NAMESPACES: bool = cfg!(target_os = "linux");
+
 /// Whether the process table we can read is the one our own pid lives in (Linux: field 1 of
 /// `/proc/self/stat` is our pid). Always true where there is only one.
 pub fn process_table_is_ours() -> bool {

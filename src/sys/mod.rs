@@ -113,11 +113,11 @@ pub use locks::{
     shares_mounts_with,
 };
 pub(crate) use locks::{command_lock, foreign_unlock, listed_lock, try_foreign_lock};
+pub(crate) use machine::{HAS_PID_NAMESPACES, is_first_pid_namespace, is_private_group};
 pub use machine::{
     STATE_DIRECTORY, boot_clock_ms, boot_id, effective_uid, host_id, pid_namespace,
     process_table_is_ours, unmapped_uid,
 };
-pub(crate) use machine::{is_first_pid_namespace, is_private_group};
 pub(crate) use no_room::NoRoom;
 #[cfg(not(target_os = "linux"))]
 use process::process_rows_by_parents;
@@ -125,7 +125,8 @@ pub use process::{
     ProcessHandle, command_line, descendants, process_facts, program_name, supervision,
 };
 pub(crate) use process::{
-    environment_of, is_kernel_thread, processes_of_session, processes_with_environment, session_of,
+    TableShows, environment_of, is_kernel_thread, processes_of_session, processes_with_environment,
+    session_of, table_shows,
 };
 pub use process_facts::{
     Existence, OpenProcessError, Pid, ProcessFacts, ProcessNumber, ProcessState, StartTime,

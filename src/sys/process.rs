@@ -110,6 +110,24 @@ pub fn descendants(pid: Pid) -> Vec<Pid> {
     found.split_off(1)
 }
 
+/// How much of the process table of our own pid namespace can be looked through.
+#[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "only Linux hides some of it"))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TableShows {
+    All,
+    /// Processes of other users are hidden (`hidepid` of proc(5)).
+    OwnUserOnly,
+    /// It is not there, or another namespace's.
+    Nothing,
+}
+
+pub(crate) fn table_shows() -> TableShows {
+    #[cfg(target_os = "linux")]
+    return os::table_shows();
+    #[cfg(not(target_os = "linux"))]
+    TableShows::All
+}
+
 /// The processes of a session that can be seen, without us; `None` where none can be looked for
 /// now. Where it can never be told (macOS, Windows), none.
 pub(crate) fn processes_of_session(session: Pid) -> Option<Vec<Pid>> {

@@ -3,6 +3,8 @@
 use crate::words::words;
 use std::io;
 
+use serde::Serialize;
+
 /// A process id as the operating system counts them. 0 never names a process here.
 pub type Pid = u32;
 
@@ -21,7 +23,7 @@ words! {
 }
 
 /// When the kernel started a process, as the kernel counts it; never turned into wall time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct StartTime {
     /// The raw count, in [`StartTime::unit`].
     pub value: i64,
@@ -36,7 +38,8 @@ pub struct StartTime {
 pub struct ProcessNumber(pub u64);
 
 /// Whether a pid names a process of this observer's namespace.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Existence {
     /// At least one thread of it still runs, or may run again.
     Present,
@@ -44,6 +47,18 @@ pub enum Existence {
     Gone,
     /// It could not be found out.
     Unknown,
+}
+
+impl Existence {
+    /// `present`, `gone` or `unknown`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Present => "present",
+            Self::Gone => "gone",
+            Self::Unknown => "unknown",
+        }
+    }
 }
 
 /// The scheduler's word about a process.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::super::procfs;
 use super::super::unix::own_pid;
-use super::super::{Pid, Supervision, note};
+use super::super::{Pid, Supervision, TableShows, note};
 use super::process::read_stat;
 use super::{process_table_is_ours, read_proc};
 
@@ -19,6 +19,17 @@ pub fn processes_and_parents() -> Vec<(Pid, Pid)> {
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
         .filter_map(|pid| Some((pid, read_stat(pid)?.parent)))
         .collect()
+}
+
+/// The first process of a namespace ends with the namespace: if it does not show, it is hidden.
+pub fn table_shows() -> TableShows {
+    if !process_table_is_ours() {
+        TableShows::Nothing
+    } else if read_stat(1).is_some() {
+        TableShows::All
+    } else {
+        TableShows::OwnUserOnly
+    }
 }
 
 pub fn session_of(pid: Pid) -> Option<Pid> {

@@ -3,12 +3,12 @@
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
 use std::time::{Duration, Instant};
 
-use incumbent::Heartbeat;
 use incumbent::exit::{ExitCodes, Supervisor};
 use incumbent::forensics::ShutdownWatch;
 use incumbent::lock::AcquireOptions;
 use incumbent::{
-    Acquire, Claim, ClaimOptions, LockRequest, LossWatch, ScopedLock, StatusUpdate, Store, Tenure,
+    Acquire, Claim, ClaimOptions, Heartbeat, LockRequest, LossWatch, ScopedLock, StatusUpdate,
+    Store, Tenure,
 };
 
 use crate::support::{LIMIT, Process, obey_orders, plays, role_db, test_name};

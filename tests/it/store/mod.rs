@@ -9,6 +9,7 @@ mod foreign;
 mod modes;
 mod names;
 mod one_way_in;
+mod query;
 
 use std::path::PathBuf;
 use std::process::Command;

@@ -179,6 +179,14 @@ impl Sandbox {
         copy
     }
 
+    /// A copy of this very test program, for a user who may not look into the build directory.
+    pub fn copy_of_this_program(&self) -> PathBuf {
+        let copy = self.file("it");
+        let copied = Command::new("cp").arg(std::env::current_exe().unwrap()).arg(&copy).status();
+        assert!(copied.unwrap().success());
+        copy
+    }
+
     /// Changes the store behind everybody's back (R:ROW). Returns how many rows that touched.
     pub fn forge(&self, statement: &str) -> usize {
         let connection = rusqlite::Connection::open(self.db()).unwrap();

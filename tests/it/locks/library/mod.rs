@@ -9,6 +9,7 @@ mod forks;
 mod growth;
 mod holders;
 mod leases;
+mod one;
 mod owners;
 mod party;
 mod pending;

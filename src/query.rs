@@ -1,0 +1,236 @@
+//! Read-only SQL, bounded in rows and time: [`Store::query`].
+
+use std::time::Duration;
+
+use rusqlite::types::Value as SqlValue;
+use rusqlite::{Connection, ErrorCode, params_from_iter};
+use serde::{Serialize, Serializer};
+
+use crate::clock::Deadline;
+use crate::store::Store;
+use crate::store::salvage::values_of;
+use crate::{Error, Result};
+
+/// More rows are for `sqlite3 -readonly`.
+const ROWS_MAX: usize = 10_000;
+
+/// A query that takes longer holds back the WAL's checkpoint.
+const TIME_MAX: Duration = Duration::from_secs(10);
+
+/// Virtual machine steps between two looks at the clock: well under a millisecond.
+const STEPS_PER_LOOK: i32 = 10_000;
+
+/// A value of SQLite's.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// Nothing.
+    Null,
+    /// A whole number.
+    Integer(i64),
+    /// A number with a fraction.
+    Real(f64),
+    /// A text. Bytes in it that are not UTF-8 are replaced.
+    Text(String),
+    /// Bytes.
+    Blob(Vec<u8>),
+}
+
+impl Value {
+    /// The number, if it is a whole one.
+    #[must_use]
+    pub fn as_i64(&self) -> Option<i64> {
+        match self {
+            Self::Integer(number) => Some(*number),
+            Self::Null | Self::Real(_) | Self::Text(_) | Self::Blob(_) => None,
+        }
+    }
+
+    /// The text, if it is one.
+    #[must_use]
+    pub fn as_str(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::Null | Self::Integer(_) | Self::Real(_) | Self::Blob(_) => None,
+        }
+    }
+}
+
+/// Null, a number or a text; bytes as hex digits.
+impl Serialize for Value {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        match self {
+            Self::Null => serializer.serialize_unit(),
+            Self::Integer(number) => serializer.serialize_i64(*number),
+            Self::Real(number) => serializer.serialize_f64(*number),
+            Self::Text(text) => serializer.serialize_str(text),
+            Self::Blob(bytes) => serializer.serialize_str(&crate::names::hex(bytes)),
+        }
+    }
+}
+
+impl From<i64> for Value {
+    fn from(number: i64) -> Self {
+        Self::Integer(number)
+    }
+}
+
+impl From<f64> for Value {
+    fn from(number: f64) -> Self {
+        Self::Real(number)
+    }
+}
+
+impl From<&str> for Value {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+}
+
+impl From<String> for Value {
+    fn from(text: String) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl From<crate::InstanceId> for Value {
+    fn from(id: crate::InstanceId) -> Self {
+        Self::Integer(id.as_i64())
+    }
+}
+
+fn from_sqlite(value: SqlValue) -> Value {
+    match value {
+        SqlValue::Null => Value::Null,
+        SqlValue::Integer(number) => Value::Integer(number),
+        SqlValue::Real(number) => Value::Real(number),
+        SqlValue::Text(text) => Value::Text(text),
+        SqlValue::Blob(bytes) => Value::Blob(bytes),
+    }
+}
+
+fn to_sqlite(value: &Value) -> SqlValue {
+    match value {
+        Value::Null => SqlValue::Null,
+        Value::Integer(number) => SqlValue::Integer(*number),
+        Value::Real(number) => SqlValue::Real(*number),
+        Value::Text(text) => SqlValue::Text(text.clone()),
+        Value::Blob(bytes) => SqlValue::Blob(bytes.clone()),
+    }
+}
+
+/// What a query answered.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Rows {
+    /// The names of the columns, as the query gives them.
+    pub columns: Vec<String>,
+    /// Each row has a value for each column.
+    pub rows: Vec<Vec<Value>>,
+}
+
+impl Store {
+    /// Asks the store one SELECT, of the tables and views that `SELECT * FROM sqlite_schema` lists.
+    /// A row says who claimed something, never that its owner lives: for that, ask
+    /// [`Store::instance`](crate::Store::instance).
+    ///
+    /// What it reads is one snapshot. It never writes, and the whole answer is collected before it
+    /// returns, so that it holds back nobody: at most 10,000 rows, and at most 10 s.
+    ///
+    /// ```
+    /// use incumbent::Store;
+    ///
+    /// # let directory = tempfile::tempdir()?;
+    /// # let path = directory.path().join("state.db");
+    /// let store = Store::open(&path)?;
+    /// let _tenure = store.profile("work")?.claim()?;
+    /// let answer = store.query("SELECT profile, kind FROM gateways")?;
+    /// assert_eq!(answer.columns, ["profile", "kind"]);
+    /// assert_eq!(answer.rows, [["work".into(), "gateway".into()]]);
+    /// assert!(store.query("DELETE FROM events").is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for what is not one statement that asks,
+    /// for more rows, and for a query that takes longer; else as
+    /// [`Profile::status_of`](crate::Profile::status_of).
+    pub fn query(&self, sql: &str) -> Result<Rows> {
+        self.query_with(sql, &[])
+    }
+
+    /// [`Store::query`], with a value for each `?` of the SQL. A value is never read as SQL.
+    ///
+    /// ```
+    /// use incumbent::{Claim, Store};
+    ///
+    /// # let directory = tempfile::tempdir()?;
+    /// # let path = directory.path().join("state.db");
+    /// let store = Store::open(&path)?;
+    /// let Claim::Granted(tenure) = store.profile("work")?.claim()? else { panic!("nobody else") };
+    /// let sql = "SELECT pid FROM instances WHERE id = ? AND profile = ?";
+    /// let answer = store.query_with(sql, &[tenure.instance().into(), "work".into()])?;
+    /// assert_eq!(answer.rows[0][0].as_i64(), Some(std::process::id().into()));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Store::query`]; also [`InvalidInput`](crate::ErrorKind::InvalidInput) for fewer or more
+    /// values than the SQL has places for.
+    pub fn query_with(&self, sql: &str, values: &[Value]) -> Result<Rows> {
+        let connection = self.inner.watcher()?;
+        let deadline = Deadline::after(TIME_MAX);
+        connection.progress_handler(STEPS_PER_LOOK, Some(move || deadline.has_passed()))?;
+        let failed = |error| self.query_failed(&connection, error);
+        let mut statement = connection.prepare(sql).map_err(failed)?;
+        if !statement.readonly() {
+            return Err(refused("this statement would write"));
+        }
+        let columns: Vec<String> =
+            statement.column_names().into_iter().map(str::to_owned).collect();
+        if columns.is_empty() {
+            return Err(refused("this statement answers nothing"));
+        }
+        let places = statement.parameter_count();
+        if places != values.len() {
+            let message = format!("the SQL has places for {places} values, not {}", values.len());
+            return Err(Error::invalid(message).with_hint("give a value for each `?`"));
+        }
+        let mut rows = Vec::new();
+        let values = params_from_iter(values.iter().map(to_sqlite));
+        let mut cursor = statement.query(values).map_err(failed)?;
+        while let Some(row) = cursor.next().map_err(failed)? {
+            if rows.len() == ROWS_MAX {
+                return Err(Error::invalid(format!("the answer has more than {ROWS_MAX} rows"))
+                    .with_hint("add a LIMIT"));
+            }
+            let row = values_of(row, columns.len()).map_err(failed)?;
+            rows.push(row.into_iter().map(from_sqlite).collect());
+        }
+        Ok(Rows { columns, rows })
+    }
+
+    fn query_failed(&self, connection: &Connection, error: rusqlite::Error) -> Error {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::OperationInterrupted) => {
+                Error::invalid(format!("the query was ended after {} s", TIME_MAX.as_secs()))
+                    .with_hint("narrow it, by a WHERE or a LIMIT")
+            }
+            // The question may be as good as it likes.
+            Some(
+                ErrorCode::DatabaseCorrupt
+                | ErrorCode::NotADatabase
+                | ErrorCode::DatabaseBusy
+                | ErrorCode::SystemIoFailure
+                | ErrorCode::CannotOpen,
+            ) => Error::from(error).at(self.path()),
+            _ => match connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())) {
+                Ok(()) => refused(&format!("SQLite: {error}")),
+                Err(damage) => Error::from(damage).at(self.path()),
+            },
+        }
+    }
+}
+
+fn refused(message: &str) -> Error {
+    Error::invalid(message).with_hint("ask one SELECT: a query never writes")
+}
