@@ -6,6 +6,7 @@ use rusqlite::types::Value;
 
 use crate::clock::Deadline;
 use crate::store::Store;
+use crate::store::gate;
 use crate::store::salvage::values_of;
 use crate::{Error, Result};
 
@@ -30,6 +31,7 @@ impl Store {
     /// Collects the whole answer before anything is printed: no reader of ours keeps the store's
     /// snapshot open.
     pub(crate) fn query(&self, text: &str) -> Result<Rows> {
+        let _inside = gate::enter()?;
         let connection = self.inner.watcher()?;
         let deadline = Deadline::after(TIME_MAX);
         connection.progress_handler(STEPS_PER_LOOK, Some(move || deadline.has_passed()))?;
