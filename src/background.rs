@@ -1,4 +1,6 @@
-//! A thread that ends with its handle.
+//! A thread that ends with its handle, and what it wakes.
+
+pub(crate) mod readiness;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::sys::Shortage;
-use crate::{Error, Result};
+use crate::{Error, ErrorKind, Result};
 
 /// A background thread does not spin.
 const PAUSE_MIN: Duration = Duration::from_millis(1);
@@ -40,6 +42,16 @@ impl BackgroundThread {
                 None => Error::internal(format!("cannot start a thread: {error}")),
             })?;
         Ok(Self { creator_pid: std::process::id(), ended, thread: Some(thread) })
+    }
+
+    /// A forked child has the handle, and no thread.
+    pub(crate) fn check_process(&self) -> Result<()> {
+        if self.creator_pid == std::process::id() {
+            return Ok(());
+        }
+        let message = "this watch is that of the process that this one was forked from";
+        Err(Error::new(ErrorKind::Forked, message)
+            .with_hint("open the store again here, and watch what this process holds"))
     }
 }
 

@@ -51,9 +51,10 @@ words! {
         /// The process that is meant does not run (any more): nothing was done.
         NotRunning = "not_running",
         /// This process was forked from one that had the store open. Handles opened before the fork
-        /// do not work here, and the same store cannot be opened again, also not when all of them
-        /// are dropped: fork before the store is opened or after its last handle is dropped, or
-        /// have the child execute a program (`exec`) that opens it.
+        /// do not work here. The same store can be opened again here if the parent has closed it
+        /// for the fork ([`Store::close_for_fork`](crate::Store::close_for_fork)); otherwise not,
+        /// also not when all of them are dropped: have the child execute a program (`exec`) that
+        /// opens it.
         Forked = "forked",
         /// The operating system cannot do this here.
         Unsupported = "unsupported",

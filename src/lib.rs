@@ -105,11 +105,12 @@
 //! # Threads, async, fork
 //!
 //! All types are `Send + Sync`; calls block, usually for tens of microseconds and at most for the
-//! busy budget (5 s). Under tokio use `spawn_blocking`. A handle does not survive `fork`: every
-//! call in the child is [`ErrorKind::Forked`], dropping it there does nothing, and what the parent
-//! holds stays the parent's. The child cannot open that store again, but it can open another one.
-//! The store works in a child that was forked before it was opened or after its last handle was
-//! dropped, and in the program that a child executes.
+//! busy budget (5 s). Under tokio use `spawn_blocking`; an event loop waits for a [`Readiness`]. A
+//! handle does not survive `fork`: every call in the child is [`ErrorKind::Forked`], dropping it
+//! there does nothing, and what the parent holds stays the parent's. The child can open that store
+//! again if the parent closed it for the fork ([`Store::close_for_fork`]), if it was forked before
+//! the store was opened or after its last handle was dropped, and in a program that it executes.
+//! `docs/linking.md` has more of this, and signals, panics and exits.
 //!
 //! A process that uses this crate reads the store through it. On Linux it does no harm if it opens
 //! and closes the files itself, or with another `SQLite`; elsewhere such a close cancels `SQLite`'s
@@ -164,6 +165,7 @@ mod sys;
 mod transfer;
 mod words;
 
+pub use crate::background::readiness::Readiness;
 pub use crate::claim::guard::{LossWatch, Lost, Standing};
 pub use crate::error::{Error, ErrorKind, Result};
 pub use crate::liveness::{Reason, Verdict};
@@ -181,11 +183,13 @@ pub use crate::scoped::request::LockRequest;
 pub use crate::status::report::Report;
 pub use crate::status::update::StatusUpdate;
 pub use crate::store::Store;
+pub use crate::store::fork::ClosedForFork;
 pub use crate::store::held::Released;
 pub use crate::store::open::OpenOptions;
 pub use crate::store::pragmas::Durability;
 
-/// Scoped locks beyond [`LockRequest`] and [`ScopedLock`]: how to wait for them, what is known of them, and how to remove one by hand.
+/// Scoped locks beyond [`LockRequest`] and [`ScopedLock`]: how to wait for them, what is known of
+/// them, and how to remove one by hand.
 pub mod lock {
     pub use crate::names::{IdentityHash, Scope};
     pub use crate::owner::held_lock::HeldLock;
@@ -220,3 +224,8 @@ pub mod exit {
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct ReadmeExamples;
+
+/// So are those of the page about linking.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/linking.md")]
+struct LinkingExamples;

@@ -7,8 +7,8 @@ use rusqlite::{Connection, ErrorCode, params_from_iter};
 use serde::{Serialize, Serializer};
 
 use crate::clock::Deadline;
-use crate::store::Store;
 use crate::store::salvage::values_of;
+use crate::store::{Store, gate};
 use crate::{Error, Result};
 
 /// More rows are for `sqlite3 -readonly`.
@@ -177,6 +177,7 @@ impl Store {
     /// As [`Store::query`]; also [`InvalidInput`](crate::ErrorKind::InvalidInput) for fewer or more
     /// values than the SQL has places for.
     pub fn query_with(&self, sql: &str, values: &[Value]) -> Result<Rows> {
+        let _inside = gate::enter()?;
         let connection = self.inner.watcher()?;
         let deadline = Deadline::after(TIME_MAX);
         connection.progress_handler(STEPS_PER_LOOK, Some(move || deadline.has_passed()))?;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 const FOR_DEVELOPERS: [&str; 3] = ["ARCHITECTURE.md", "CONTRIBUTING.md", "RELEASE.md"];
 
 /// These also name files of their readers, so only what is certainly ours is looked for.
-const FOR_USERS: [&str; 2] = ["README.md", "SECURITY.md"];
+const FOR_USERS: [&str; 3] = ["README.md", "SECURITY.md", "docs/linking.md"];
 
 /// Bytes of ARCHITECTURE.md: it is read in one go.
 const LENGTH: usize = 10_000;

@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rusqlite::Connection;
 
 use crate::background::BackgroundThread;
+use crate::background::readiness::Readiness;
 use crate::records::instances;
 use crate::store::Inner;
 use crate::{ErrorKind, InstanceId, LockName, Reason, Result};
@@ -130,11 +132,14 @@ pub(crate) fn watch(
     on_loss: impl FnOnce(Lost) + Send + 'static,
 ) -> Result<LossWatch> {
     let mut on_loss = Some(on_loss);
+    let loss: Arc<Mutex<Loss>> = Arc::default();
+    let noted = Arc::clone(&loss);
     let thread = BackgroundThread::start("incumbent-watch", VERIFY_EVERY, move || {
         match verify() {
             Ok(Standing::Held) => return false,
             Ok(Standing::Lost(_)) if let_go.load(Ordering::Acquire) => {}
             Ok(Standing::Lost(lost)) => {
+                noted.lock().note(&lost);
                 if let Some(on_loss) = on_loss.take() {
                     on_loss(lost);
                 }
@@ -147,13 +152,76 @@ pub(crate) fn watch(
         }
         true
     })?;
-    Ok(LossWatch { _thread: thread })
+    Ok(LossWatch { loss, thread })
 }
 
-/// A watch over what is held; see [`Tenure::watch`](crate::Tenure::watch). Dropping it ends the
-/// watch.
+/// A watch over what is held; see [`Tenure::watch`](crate::Tenure::watch). A loop that polls waits
+/// for its [`readiness`](Self::readiness). Dropping it ends the watch.
 #[derive(Debug)]
 #[must_use = "dropping the watch ends it"]
 pub struct LossWatch {
-    _thread: BackgroundThread,
+    loss: Arc<Mutex<Loss>>,
+    thread: BackgroundThread,
+}
+
+/// What the watch has seen, and who is to be told.
+#[derive(Debug, Default)]
+struct Loss {
+    lost: Option<Lost>,
+    readiness: Option<Readiness>,
+}
+
+impl Loss {
+    fn note(&mut self, lost: &Lost) {
+        self.lost = Some(lost.clone());
+        if let Some(readiness) = &self.readiness {
+            readiness.raise();
+        }
+    }
+}
+
+impl LossWatch {
+    /// How it was lost, once the watch has seen that. Asks nobody.
+    ///
+    /// # Errors
+    /// [`Forked`](ErrorKind::Forked) in a forked child.
+    pub fn lost(&self) -> Result<Option<Lost>> {
+        self.thread.check_process()?;
+        Ok(self.loss.lock().lost.clone())
+    }
+
+    /// A descriptor that becomes readable when the watch sees the loss, within a second of it, and
+    /// stays so. What was let go is not lost: then it never becomes readable, nor once the watch is
+    /// dropped.
+    ///
+    /// ```
+    /// # let directory = tempfile::tempdir()?;
+    /// # let store = incumbent::Store::open(directory.path().join("state.db"))?;
+    /// # let incumbent::Claim::Granted(tenure) = store.profile("default")?.claim()? else {
+    /// #     unreachable!()
+    /// # };
+    /// let watch = tenure.watch(|_lost| ())?;
+    /// # #[cfg(unix)] {
+    /// let readiness = watch.readiness()?;
+    /// // Hand it to the loop; once it is readable:
+    /// assert_eq!(watch.lost()?, None);
+    /// # }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Unsupported`](ErrorKind::Unsupported) on Windows, [`Forked`](ErrorKind::Forked) in a
+    /// forked child, [`Busy`](ErrorKind::Busy) where no descriptor is left.
+    pub fn readiness(&self) -> Result<Readiness> {
+        self.thread.check_process()?;
+        let mut loss = self.loss.lock();
+        if let Some(readiness) = &loss.readiness {
+            return Ok(readiness.clone());
+        }
+        let readiness = loss.readiness.insert(Readiness::new()?).clone();
+        if loss.lost.is_some() {
+            readiness.raise();
+        }
+        Ok(readiness)
+    }
 }

@@ -10,8 +10,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rusqlite::Connection;
-
 use crate::claim::obstacle::{Obstacle, Watch};
 use crate::claim::waiting_row::{WaitingAs, WaitingRow};
 use crate::clock::Deadline;
@@ -21,6 +19,7 @@ use crate::patience::Stopped;
 use crate::patience::with_budget;
 use crate::records::{Origin, Record, locks, waiters};
 use crate::store::Inner;
+use crate::store::watcher::{Version, Watcher};
 use crate::sys::{Pid, ProcessHandle};
 use crate::{
     Cancel, Error, ErrorKind, Holder, InstanceId, Nonce, ProfileName, Reason, Result, Store, Wait,
@@ -168,8 +167,8 @@ struct Waiter {
     inner: Arc<Inner>,
     row: WaitingRow,
     wanted: Wanted,
-    connection: Connection,
-    data_version: i64,
+    watcher: Watcher,
+    version: Version,
     young: Deadline,
     deadline: Deadline,
     cancel: Cancel,
@@ -186,8 +185,8 @@ impl Waiter {
         deadline: Deadline,
     ) -> Result<Self> {
         let inner = Arc::clone(&store.inner);
-        let connection = inner.watcher()?;
-        let data_version = crate::store::data_version(&connection)?;
+        let watcher = Watcher::new(&inner)?;
+        let version = watcher.version()?;
         let nonce = Nonce::random()?;
         let as_whom = WaitingAs {
             profile: match wanted {
@@ -205,8 +204,8 @@ impl Waiter {
             row: WaitingRow::new(&inner, instance, nonce),
             inner,
             wanted: wanted.clone(),
-            connection,
-            data_version,
+            watcher,
+            version,
             young: Deadline::after(YOUNG_FOR),
             deadline,
             cancel: options.cancel.clone(),
@@ -312,11 +311,11 @@ impl Waiter {
             )
             .with_hint("start again: the new store knows nothing of this wait"));
         }
-        let data_version = crate::store::data_version(&self.connection)?;
-        if data_version == self.data_version {
+        let version = self.watcher.version()?;
+        if version == self.version {
             return Ok(false);
         }
-        self.data_version = data_version;
+        self.version = version;
         let fence = with_budget(self.deadline.remaining(), || {
             self.inner.read(|connection| match &self.wanted {
                 Wanted::Office(office) => {

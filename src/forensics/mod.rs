@@ -4,6 +4,7 @@
 //! fails, and what could not be found out says why.
 
 pub(crate) mod diagnostic;
+pub(crate) mod host;
 pub(crate) mod shutdown;
 pub(crate) mod snapshot;
 mod survival;
@@ -14,6 +15,7 @@ use std::fmt;
 use serde::Serialize;
 
 pub use crate::forensics::diagnostic::Diagnostic;
+pub use crate::forensics::host::{HostSignal, ShutdownFeed};
 pub use crate::forensics::shutdown::{Shutdown, ShutdownWatch};
 pub use crate::forensics::snapshot::process::ProcessSummary;
 pub use crate::forensics::snapshot::received::Sender;

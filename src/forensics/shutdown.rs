@@ -27,8 +27,8 @@ use crate::records::markers::Marker;
 use crate::records::shutdowns::NewShutdown;
 use crate::records::{Identities, instances, markers, runtime};
 use crate::store::Inner;
+use crate::sys::signals;
 use crate::sys::signals::Catcher;
-use crate::sys::{Caught, signals};
 use crate::{Error, InstanceId, Office, Result, Tenure, stop_budget, sys};
 
 /// How long the markers may take to be read. A read waits for nobody but for a store that is just
@@ -66,7 +66,35 @@ pub struct Shutdown {
 #[derive(Debug)]
 #[must_use = "dropping it lets the signals end the process again"]
 pub struct ShutdownWatch {
-    _catcher: Catcher,
+    catcher: Catcher,
+}
+
+impl ShutdownWatch {
+    /// Whether the handlers that this watch relies on are still those that the kernel calls. False
+    /// where something has replaced one since (Python's `signal.signal`, `asyncio`'s
+    /// `add_signal_handler`, another library): then that signal is not handed out, unless the other
+    /// handler calls ours. Also false where the watch's thread has ended by a panic of its
+    /// callback, and in a forked child. Looks, and changes nothing.
+    ///
+    /// Who is about to be replaced lets the host catch the signals: [`Tenure::shutdown_by`].
+    ///
+    /// ```
+    /// # let directory = tempfile::tempdir()?;
+    /// # let store = incumbent::Store::open(directory.path().join("state.db"))?;
+    /// # use incumbent::Claim;
+    /// # use incumbent::exit::{ExitCodes, Supervisor};
+    /// # let Claim::Granted(tenure) = store.profile("default")?.claim()? else { unreachable!() };
+    /// let watch = tenure.on_shutdown(ExitCodes::of(Supervisor::None), |_shutdown| ())?;
+    /// assert!(watch.is_in_place());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Platform
+    /// Windows does not tell: always true.
+    #[must_use]
+    pub fn is_in_place(&self) -> bool {
+        self.catcher.is_in_place()
+    }
 }
 
 impl Tenure {
@@ -79,6 +107,9 @@ impl Tenure {
     /// The call comes within some milliseconds, also while the store is locked, full or gone; where
     /// the store cannot even be read, within 300 ms. What was ignored when the process started
     /// (`nohup`) stays ignored. Nothing ends by itself: the gateway drains, lets go and exits.
+    ///
+    /// Where the host catches signals itself, see [`Tenure::shutdown_by`] and
+    /// [`Tenure::shutdown_feed`]. In a forked child the signals do what they do by default.
     ///
     /// ```
     /// use incumbent::Tenure;
@@ -107,19 +138,25 @@ impl Tenure {
         exit_codes: ExitCodes,
         mut on_signal: impl FnMut(Shutdown) + Send + 'static,
     ) -> Result<ShutdownWatch> {
-        let inner = &self.footing.inner;
-        inner.check_process()?;
-        // Makes a reader while there is time for that.
-        if let Err(error) = inner.read(|_| Ok(())) {
-            tracing::debug!(%error, "the store cannot be read now");
-        }
+        self.prepare_to_shut_down()?;
         let recorder = self.recorder();
         let inquiry = self.stop_inquiry();
         let catcher = signals::catch(signals::SHUTDOWN, move |caught| {
-            on_signal(recorder.shut_down(caught, &inquiry, &exit_codes));
+            let (received, number) = (ReceivedSignal::by_us(caught), caught.number);
+            on_signal(recorder.shut_down(received, number, &inquiry, &exit_codes));
         })
         .map_err(|error| Error::internal(format!("cannot catch signals: {error}")))?;
-        Ok(ShutdownWatch { _catcher: catcher })
+        Ok(ShutdownWatch { catcher })
+    }
+
+    /// Makes a reader while there is time for that.
+    pub(super) fn prepare_to_shut_down(&self) -> Result<()> {
+        let inner = &self.footing.inner;
+        inner.check_process()?;
+        if let Err(error) = inner.read(|_| Ok(())) {
+            tracing::debug!(%error, "the store cannot be read now");
+        }
+        Ok(())
     }
 
     /// Takes a snapshot for a signal that somebody else has caught (a runtime, a handler of the
@@ -166,7 +203,7 @@ impl Tenure {
         if known.was_starting { exit_codes.cause_while_starting(cause) } else { cause }
     }
 
-    fn recorder(&self) -> Recorder {
+    pub(super) fn recorder(&self) -> Recorder {
         Recorder::new(&self.footing.inner, Some(self.instance()), self.office(), Ends::Later)
     }
 }
@@ -218,8 +255,14 @@ impl Recorder {
         Self { inner: Arc::downgrade(inner), instance, office: office.clone(), ends }
     }
 
-    fn shut_down(&self, caught: Caught, inquiry: &StopInquiry, codes: &ExitCodes) -> Shutdown {
-        let (snapshot, cause) = self.complete(Snapshot::take(ReceivedSignal::by_us(caught)));
+    pub(super) fn shut_down(
+        &self,
+        received: ReceivedSignal,
+        number: i32,
+        inquiry: &StopInquiry,
+        codes: &ExitCodes,
+    ) -> Shutdown {
+        let (snapshot, cause) = self.complete(Snapshot::take(received));
         tracing::info!(target: "incumbent::shutdown", "{}", snapshot.to_log_line());
         let stop = inquiry.ask();
         let cause = match (&stop.cause, cause) {
@@ -229,7 +272,7 @@ impl Recorder {
             (_, (cause, true)) => codes.cause_while_starting(cause),
             (_, (cause, false)) => cause,
         };
-        let exit_code = codes.code(cause, 128 + caught.number, Some(caught.number));
+        let exit_code = codes.code(cause, 128 + number, Some(number));
         Shutdown { snapshot, stop, cause, exit_code }
     }
 

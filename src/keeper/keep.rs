@@ -29,7 +29,8 @@ use crate::owner::{ending, is_held};
 use crate::process::Anchor;
 use crate::records::{End, EndReason, instances, locks, waiters};
 use crate::store::held::{Held, HeldOffice};
-use crate::store::{Inner, OwnRow, data_version, ourselves};
+use crate::store::watcher::{Version, Watcher};
+use crate::store::{Inner, OwnRow, ourselves};
 use crate::sys::supervise;
 use crate::{ErrorKind, Nonce, OpenOptions, Result, Store};
 
@@ -76,9 +77,9 @@ pub(crate) struct Keeping {
     options: OpenOptions,
     store: Store,
     target: Target,
-    watcher: Option<Connection>,
+    watcher: Option<Watcher>,
     /// What the watcher said when all was seen.
-    seen: Option<i64>,
+    seen: Option<Version>,
     /// The rows on our anchor as they were last seen: what is claimed again in another store.
     kept: Vec<KeptRow>,
     pair: Pair,
@@ -219,7 +220,7 @@ impl Keeping {
             if self.is_orphan {
                 continue;
             }
-            let version = self.watcher.as_ref().and_then(|watcher| data_version(watcher).ok());
+            let version = self.watcher.as_ref().and_then(|watcher| watcher.version().ok());
             let is_quiet =
                 version.is_some() && version == self.seen && self.store.inner.is_in_place();
             if is_quiet && !unused_until.has_passed() {
@@ -247,8 +248,8 @@ impl Keeping {
     /// Opens a connection that goes on reading the file and its WAL when both are gone: SQLite
     /// opens them with the first question.
     fn watch(&mut self) {
-        self.watcher = self.store.inner.watcher().ok();
-        if let Some(Err(error)) = self.watcher.as_ref().map(data_version) {
+        self.watcher = Watcher::new(&self.store.inner).ok();
+        if let Some(Err(error)) = self.watcher.as_ref().map(Watcher::version) {
             tracing::debug!(%error, "cannot watch the store");
         }
     }
@@ -381,12 +382,13 @@ impl Keeping {
     /// could tell.
     fn take_last_look(&mut self) -> bool {
         let Some(watcher) = &self.watcher else { return false };
-        let rows = self.rows(watcher);
+        let rows = watcher.with(|connection| self.rows(connection));
         let could_tell = rows.is_ok();
         let rows = rows.unwrap_or_default();
         self.kept.retain(|kept| {
             let is_again = rows.iter().any(|row| row.record.id == kept.record.id);
-            let has_ended = || matches!(kept.find(watcher), Ok(Some(it)) if !it.is_live());
+            let find = || watcher.with(|connection| kept.find(connection));
+            let has_ended = || matches!(find(), Ok(Some(it)) if !it.is_live());
             !is_again && !has_ended()
         });
         self.kept.extend(rows);

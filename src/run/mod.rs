@@ -29,6 +29,7 @@ use crate::run::inbox::{Inbox, Signalled};
 use crate::run::notice::Notice;
 use crate::run::start::NotStarted;
 use crate::run::supervised::{LOOK_BUDGET, Supervised};
+use crate::store::watcher::Watcher;
 use crate::sys::supervise;
 use crate::{Error, ErrorKind, Result};
 
@@ -81,7 +82,7 @@ impl Run {
         self.tell_whose_place_we_took(&tenure);
         // Everything that can fail comes before the command: once it runs, the office must not be
         // released under it.
-        let watcher = store.inner.watcher()?;
+        let watcher = Watcher::new(&store.inner)?;
         match start::start(&self.command, &tenure, &store, Some(&inbox)) {
             Ok(Some(started)) => {
                 (self.tell)(&Notice::Started { office: tenure.office(), pid: started.child.0.pid });

@@ -8,6 +8,7 @@ use crate::records::CommandLock;
 use crate::run::notice::Notice;
 use crate::run::start::Child;
 use crate::run::supervised::{Life, Supervised, command_lock_is_held};
+use crate::store::watcher::Watcher;
 use crate::{Claim, Error, Holder, Result, Wait};
 
 impl Supervised<'_> {
@@ -55,8 +56,8 @@ impl Supervised<'_> {
                         return Err(Error::internal("the office was lost again"));
                     }
                 }
-                self.watcher = Some(store.inner.watcher()?);
-                self.data_version = None;
+                self.watcher = Some(Watcher::new(&store.inner)?);
+                self.seen_version = None;
                 std::mem::replace(&mut self.tenure, tenure).abandon();
                 self.store = store;
                 Ok(None)

@@ -19,7 +19,8 @@ use crate::run::supervised::{
     AskedEnd, Ending, LOOK_BUDGET, Life, Pause, Supervised, VERIFY_EVERY, Why, command_lock_is_held,
 };
 use crate::run::{end, requests};
-use crate::store::{What, data_version};
+use crate::store::What;
+use crate::store::watcher::Watcher;
 use crate::sys::{Caught, ChildEnd, signals, supervise};
 use crate::{Lost, Result, Standing, sys};
 
@@ -208,22 +209,22 @@ impl Supervised<'_> {
         if self.ending.as_ref().is_some_and(|ending| ending.why.is_lost()) {
             return;
         }
-        let version = self.watcher.as_ref().and_then(|watcher| data_version(watcher).ok());
+        let version = self.watcher.as_ref().and_then(|watcher| watcher.version().ok());
         let quiet =
-            version.is_some() && version == self.data_version && self.store.inner.is_in_place();
+            version.is_some() && version == self.seen_version && self.store.inner.is_in_place();
         if quiet && !self.verify_at.has_passed() {
             if self.hold.as_ref().is_some_and(|hold| !hold.is_in_place()) {
                 self.look_at_older_lock();
             }
             return;
         }
-        self.data_version = version;
+        self.seen_version = version;
         self.verify_at = Deadline::after(VERIFY_EVERY);
         match self.tenure.verify() {
             Ok(Standing::Held) => {
                 self.doubt_told = false;
                 if self.watcher.is_none() {
-                    self.watcher = self.store.inner.watcher().ok();
+                    self.watcher = Watcher::new(&self.store.inner).ok();
                 }
                 self.look_for_requests();
                 self.look_at_older_lock();

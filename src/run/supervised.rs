@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use rusqlite::Connection;
-
 use crate::clock::Deadline;
 use crate::process::command_lock::LockFile;
 use crate::process::older::hold::Hold;
@@ -12,6 +10,7 @@ use crate::run::inbox::Signalled;
 use crate::run::notice::Notice;
 use crate::run::plan::Run;
 use crate::run::start::{Child, Started};
+use crate::store::watcher::{Version, Watcher};
 use crate::sys::ChildEnd;
 use crate::{Store, Tenure, state};
 
@@ -26,8 +25,8 @@ pub(super) struct Supervised<'a> {
     pub(super) run: &'a Run,
     pub(super) store: Store,
     /// `None` once its files were lost: open, they would stand in the way of the next store.
-    pub(super) watcher: Option<Connection>,
-    pub(super) data_version: Option<i64>,
+    pub(super) watcher: Option<Watcher>,
+    pub(super) seen_version: Option<Version>,
     pub(super) tenure: Tenure,
     /// The lock of the older program. It goes before the tenure: whoever gets that one next must
     /// not meet us behind it.
@@ -99,7 +98,7 @@ impl<'a> Supervised<'a> {
     pub(super) fn new(
         run: &'a Run,
         store: Store,
-        watcher: Connection,
+        watcher: Watcher,
         tenure: Tenure,
         hold: Option<Hold>,
         started: Started,
@@ -111,7 +110,7 @@ impl<'a> Supervised<'a> {
             run,
             store,
             watcher: Some(watcher),
-            data_version: None,
+            seen_version: None,
             tenure,
             hold,
             life: Life::Running(started.child),

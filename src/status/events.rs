@@ -7,17 +7,18 @@
 //! what is kept.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-use rusqlite::Connection;
-
+use crate::background::BackgroundThread;
+use crate::background::readiness::Readiness;
 use crate::clock::Deadline;
 use crate::patience::with_budget;
 use crate::records::events;
 use crate::records::events::Event;
 use crate::records::events::{BATCH, EVENTS_LOST};
-use crate::store::data_version;
+use crate::store::Inner;
+use crate::store::watcher::{Version, Watcher};
 use crate::{Cancel, ErrorKind, ProfileName, Result, Store, Wait};
 
 /// Between two looks while something happens, and for as long afterwards.
@@ -27,6 +28,9 @@ const BUSY_FOR: Duration = Duration::from_secs(1);
 
 /// Between two looks otherwise: 20 a second cost a thousandth of a core.
 const LOOK_EVERY_IDLE: Duration = Duration::from_millis(50);
+
+/// Between two looks for a loop that polls.
+const LOOK_EVERY_POLLED: Duration = Duration::from_millis(20);
 
 /// How long one read may wait for the store; it is tried again.
 const READ_WITHIN: Duration = Duration::from_millis(250);
@@ -69,7 +73,7 @@ impl Store {
         let newest = self.recent_events(None, 1)?;
         let after = newest.last().map_or(0, |event| event.id);
         Ok(EventStream {
-            watcher: Mutex::new(self.inner.watcher()?),
+            watcher: Watcher::new(&self.inner)?,
             store: self.clone(),
             profile: None,
             after,
@@ -80,6 +84,7 @@ impl Store {
             busy_until: Deadline::after(Duration::ZERO),
             cancel: Cancel::new(),
             is_over: false,
+            pollable: None,
         })
     }
 }
@@ -96,8 +101,7 @@ impl Store {
 #[derive(Debug)]
 pub struct EventStream {
     store: Store,
-    /// `data_version` compares only on one connection.
-    watcher: Mutex<Connection>,
+    watcher: Watcher,
     profile: Option<ProfileName>,
     /// The id of the newest event that was read.
     after: i64,
@@ -105,11 +109,51 @@ pub struct EventStream {
     after_at_ms: Option<i64>,
     /// Up to which id everything was handed out, while there is something `ready`.
     handed_out: i64,
-    seen_version: Option<i64>,
+    seen_version: Option<Version>,
     ready: VecDeque<Event>,
     busy_until: Deadline,
     cancel: Cancel,
     is_over: bool,
+    pollable: Option<Pollable>,
+}
+
+/// What a loop waits for in the place of this stream.
+#[derive(Debug)]
+struct Pollable {
+    readiness: Readiness,
+    /// Whether the stream has lowered it since it raised it.
+    is_lowered: bool,
+    /// Raises it when something was committed.
+    _thread: BackgroundThread,
+}
+
+impl Pollable {
+    fn new(inner: &Arc<Inner>) -> Result<Self> {
+        let (readiness, watcher) = (Readiness::new()?, Watcher::new(inner)?);
+        let (raised, inner) = (readiness.clone(), Arc::clone(inner));
+        let mut seen = None;
+        let thread = BackgroundThread::start("incumbent-events", LOOK_EVERY_POLLED, move || {
+            let version = if inner.is_in_place() { watcher.version().ok() } else { None };
+            // What cannot be read is something to ask for, too: the stream says why.
+            if version.is_none() || version != seen {
+                raised.raise();
+            }
+            seen = version;
+            false
+        })?;
+        Ok(Self { readiness, is_lowered: true, _thread: thread })
+    }
+
+    fn lower(&mut self) {
+        self.readiness.lower();
+        self.is_lowered = true;
+    }
+
+    fn raise(&mut self) {
+        if std::mem::take(&mut self.is_lowered) {
+            self.readiness.raise();
+        }
+    }
 }
 
 impl EventStream {
@@ -130,6 +174,9 @@ impl EventStream {
         self.handed_out = id;
         self.seen_version = None;
         self.ready.clear();
+        if let Some(pollable) = &mut self.pollable {
+            pollable.raise();
+        }
         self
     }
 
@@ -152,7 +199,60 @@ impl EventStream {
     /// # Errors
     /// As [`Profile::status_of`](crate::Profile::status_of).
     pub fn next_event(&mut self, wait: Wait) -> Result<Option<Event>> {
-        let deadline = wait.deadline();
+        let next = self.next_until(wait.deadline());
+        // There may be more, or the same error.
+        if let (Some(pollable), Ok(Some(_)) | Err(_)) = (&mut self.pollable, &next) {
+            pollable.raise();
+        }
+        next
+    }
+
+    /// A descriptor that is readable while there may be something new, for a loop that polls: it
+    /// becomes readable within 20 ms of a commit, and stays so until
+    /// [`next_event(Wait::No)`](Self::next_event) has answered `None`. So ask until it does, also
+    /// in a loop that is woken by edges (`AsyncFd`), and before the first wait.
+    ///
+    /// It is also readable after a commit that is not an event of this stream, and when the store
+    /// cannot be read or is gone: then `next_event` says why, and an error that stays keeps it
+    /// readable. It is not told that the stream was cancelled. A thread of the crate's own looks
+    /// for commits from now on, 50 times a second, until the stream is dropped.
+    ///
+    /// ```
+    /// # let directory = tempfile::tempdir()?;
+    /// # let store = incumbent::Store::open(directory.path().join("state.db"))?;
+    /// use incumbent::{Claim, Wait};
+    ///
+    /// let mut events = store.events()?;
+    /// # #[cfg(unix)] {
+    /// let readiness = events.readiness()?;
+    /// let Claim::Granted(_tenure) = store.profile("default")?.claim()? else { unreachable!() };
+    /// // The loop says that `readiness` is readable:
+    /// # drop(readiness);
+    /// while let Some(event) = events.next_event(Wait::No)? {
+    ///     assert_eq!(event.event, "office_claimed");
+    /// }
+    /// # }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Unsupported`](ErrorKind::Unsupported) on Windows; [`Busy`](ErrorKind::Busy) where no
+    /// descriptor or thread is left; otherwise as [`Store::events`].
+    pub fn readiness(&mut self) -> Result<Readiness> {
+        self.store.inner.check_process()?;
+        let pollable = match self.pollable.take() {
+            Some(pollable) => pollable,
+            None => {
+                let mut new = Pollable::new(&self.store.inner)?;
+                // There may be something already.
+                new.raise();
+                new
+            }
+        };
+        Ok(self.pollable.insert(pollable).readiness.clone())
+    }
+
+    fn next_until(&mut self, deadline: Deadline) -> Result<Option<Event>> {
         loop {
             if self.cancel.is_cancelled() {
                 return Ok(None);
@@ -186,8 +286,12 @@ impl EventStream {
     /// Fetches what is new; how many events that were.
     fn look(&mut self) -> Result<usize> {
         self.store.inner.check_process()?;
+        // Before anything is read: what is committed after that raises it again.
+        if let Some(pollable) = &mut self.pollable {
+            pollable.lower();
+        }
         let is_there = self.store.inner.is_in_place();
-        let version = if is_there { Some(data_version(self.watcher())?) } else { None };
+        let version = if is_there { Some(self.watcher.version()?) } else { None };
         // A store that is gone is found out by reading it.
         if is_there && version == self.seen_version {
             return Ok(0);
@@ -238,10 +342,6 @@ impl EventStream {
             self.ready.push_back(event);
         }
         Ok(read)
-    }
-
-    fn watcher(&mut self) -> &Connection {
-        self.watcher.get_mut()
     }
 
     fn is_meant(&self, event: &Event) -> bool {

@@ -47,8 +47,8 @@ impl StatusUpdate {
         Self::default()
     }
 
-    /// `starting`, `running`, `draining`, `degraded`, `stopped`, `startup_failed` (see [`state`](crate::status::state)),
-    /// or a word of the gateway's own: 1 to 64 characters.
+    /// `starting`, `running`, `draining`, `degraded`, `stopped`, `startup_failed` (see
+    /// [`state`](crate::status::state)), or a word of the gateway's own: 1 to 64 characters.
     pub fn state(mut self, state: impl Into<Field<String>>) -> Self {
         self.state = state.into();
         self

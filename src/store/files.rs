@@ -129,6 +129,33 @@ impl Files {
         self.look_soon();
     }
 
+    /// Keeps others from deleting `-wal` and `-shm` while all connections of ours are closed, until
+    /// [`Files::leave`]; false where that cannot be.
+    pub(super) fn stay(&self) -> bool {
+        match self.known.lock().as_ref() {
+            Some([Known { file: Some(database), .. }, _, Known { file: Some(index), .. }]) => {
+                wal_index::stay(database, index)
+            }
+            Some(_) | None => false,
+        }
+    }
+
+    /// Undoes [`Files::stay`].
+    pub(super) fn leave(&self) {
+        if let Some([Known { file: Some(database), .. }, _, Known { file: Some(index), .. }]) =
+            self.known.lock().as_ref()
+        {
+            wal_index::leave(database, index);
+        }
+    }
+
+    /// Nothing has them open any more, and others may put new ones in their place: `-wal` and
+    /// `-shm` rightly so. The next connection learns them again.
+    pub(super) fn forget(&self) {
+        *self.known.lock() = None;
+        self.look_anew();
+    }
+
     /// Whether something else than SQLite has written to the database.
     pub(super) fn were_changed(&self) -> bool {
         self.was_changed.load(Ordering::Relaxed)

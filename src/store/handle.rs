@@ -41,7 +41,9 @@ use crate::store::pool::Readers;
 use crate::store::pragmas::Access;
 use crate::store::settings::Settings;
 use crate::store::transaction::{BootTime, Tx};
-use crate::store::{ground, location, migrate, overwritten, pool, pragmas, registry, transaction};
+use crate::store::{
+    gate, ground, location, migrate, overwritten, pool, pragmas, registry, transaction,
+};
 use crate::sys::{FileId, Looks, Trust};
 use crate::{Error, ErrorKind, Result, patience, sys};
 
@@ -62,6 +64,8 @@ pub(crate) struct Inner {
     myself: OnceLock<Subject>,
     description: OnceLock<String>,
     pub(super) readers: Readers,
+    /// Connections of watchers, which make another one where it was closed.
+    pub(super) watchers: Mutex<Vec<Weak<Mutex<Option<Connection>>>>>,
     pub(super) writer: Mutex<Option<Connection>>,
     /// The writing connection was to be closed while it was in use.
     writer_is_stale: AtomicBool,
@@ -94,6 +98,7 @@ impl Inner {
         Self {
             trust: Trust::of_owners([owner(&location.directory), owner(&location.file)]),
             readers: Readers::new(readers),
+            watchers: Mutex::new(Vec::new()),
             files: Files::new(&location.file, file_id.clone()),
             lost: Mutex::new(None),
             location,
@@ -224,6 +229,7 @@ impl Inner {
     /// before somebody wrote to them. One that another thread writes with goes before the next
     /// change.
     pub(super) fn close_connections(&self) {
+        let _inside = gate::enter_anyway();
         match self.writer.try_lock() {
             Some(mut writer) => *writer = None,
             None => self.writer_is_stale.store(true, Ordering::Release),
@@ -233,12 +239,14 @@ impl Inner {
 
     fn close_readers(&self) {
         self.readers.clear();
+        self.files.leave();
         self.files.look_anew();
     }
 
     /// What the file holds, without expecting anything of it.
     pub(super) fn inspect(&self) -> Result<Contents> {
         self.check_process()?;
+        let _inside = gate::enter()?;
         self.know_ourselves()?;
         patience::with_budget(self.settings.busy_budget, || {
             self.refuse_to_be_opened_again()?;
@@ -279,7 +287,8 @@ impl Inner {
         })
     }
 
-    /// A read-only connection of the caller's own, for watching `PRAGMA data_version`.
+    /// A read-only connection of the caller's own. It must not outlive a stay inside the gate: what
+    /// is kept longer is a [`Watcher`](crate::store::watcher::Watcher).
     pub(crate) fn watcher(&self) -> Result<Connection> {
         self.check_process()?;
         patience::with_budget(self.settings.busy_budget, || self.connect(Access::Read))
@@ -292,6 +301,7 @@ impl Inner {
 
     pub(super) fn prepare_for_owning(&self) -> Result<()> {
         self.check_process()?;
+        let _inside = gate::enter()?;
         self.know_ourselves()?;
         let mut writer = self.writer.lock();
         let mut closed = None;
@@ -397,6 +407,8 @@ impl std::fmt::Debug for Inner {
 impl Drop for Inner {
     fn drop(&mut self) {
         if self.creator_pid == std::process::id() {
+            // As long as its connections are closed, which are fields.
+            let _inside = gate::enter_anyway();
             registry::forget(&self.file_id, self);
             self.trim_large_wal();
             return;

@@ -8,6 +8,8 @@ mod control;
 pub(crate) mod deferred;
 pub(crate) mod explain;
 mod files;
+pub(crate) mod fork;
+pub(crate) mod gate;
 pub(crate) mod ground;
 pub(crate) mod handle;
 pub(crate) mod held;
@@ -26,6 +28,7 @@ mod settings;
 pub(crate) mod transaction;
 pub(crate) mod turns;
 pub(crate) mod wal;
+pub(crate) mod watcher;
 
 pub(crate) use crate::store::deferred::Deferred;
 pub(crate) use crate::store::handle::Inner;

@@ -17,7 +17,7 @@ use crate::store::migrate::Contents;
 use crate::store::pragmas::Durability;
 use crate::store::recovery::Recovered;
 use crate::store::settings::Settings;
-use crate::store::{Store, ground, location, pool, recovery, registry};
+use crate::store::{Store, gate, ground, location, pool, recovery, registry};
 use crate::sys::Looks;
 use crate::{Error, ErrorKind, Result, environment, sys};
 
@@ -210,6 +210,8 @@ impl OpenOptions {
         location: &Location,
         prepare: impl Fn(&Inner) -> Result<T>,
     ) -> Result<Option<(Arc<Inner>, T)>> {
+        registry::begin_process()?;
+        let _inside = gate::enter()?;
         let Some(inner) = self.shared(location)? else { return Ok(None) };
         match prepare(&inner) {
             // The handle that this process has is about files that are not there any more.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 use crate::store::handle::Inner;
-use crate::store::{location, pragmas};
+use crate::store::{gate, location, pragmas};
 use crate::{Result, patience};
 
 impl Inner {
@@ -39,6 +39,7 @@ impl Inner {
     /// than `budget`; whether that was so.
     pub(crate) fn empty_wal(&self, budget: Duration) -> Result<bool> {
         self.check_process()?;
+        let _inside = gate::enter()?;
         let mut writer = self.writer.lock();
         patience::with_budget(budget, || {
             self.refuse_lost()?;

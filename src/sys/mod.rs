@@ -28,6 +28,12 @@ pub(crate) mod diagnostic;
 mod elsewhere;
 mod file_facts;
 mod files;
+#[cfg(unix)]
+#[path = "forked_unix.rs"]
+mod forked;
+#[cfg(windows)]
+#[path = "forked_windows.rs"]
+mod forked;
 #[cfg(target_os = "linux")]
 mod linux;
 mod lock_facts;
@@ -53,6 +59,7 @@ mod proven;
 mod received;
 mod shortage;
 mod signal;
+mod signal_feed;
 #[cfg(unix)]
 #[path = "signals_unix.rs"]
 pub(crate) mod signals;
@@ -69,6 +76,12 @@ mod trust;
 #[cfg(unix)]
 mod unix;
 mod unproven;
+#[cfg(unix)]
+#[path = "wake_unix.rs"]
+mod wake;
+#[cfg(windows)]
+#[path = "wake_windows.rs"]
+mod wake;
 #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
 pub(crate) mod wal_index;
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
@@ -100,6 +113,7 @@ pub(crate) use files::{
     open_directory, open_in, owners_of_links, path_of_open, pin_directory, read_at, rename_beside,
     set_mode, set_mode_in,
 };
+pub(crate) use forked::close_inherited;
 pub(crate) use lock_facts::{CommandLocks, ListedLock, Sharing};
 #[cfg(test)]
 pub(crate) use locks::SHOWS_OPENED_FILES;
@@ -143,5 +157,7 @@ pub use signal::capture;
 pub(crate) use signal::signal_name;
 #[cfg(any(feature = "cli", test))]
 pub(crate) use signal::signal_number;
+pub(crate) use signal_feed::{Fed, Feed};
 pub(crate) use trust::Trust;
 pub(crate) use unproven::Unproven;
+pub(crate) use wake::Wake;

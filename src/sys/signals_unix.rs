@@ -3,11 +3,13 @@
 //!
 //! signal-hook leaves a signal that nobody catches any more without effect. So `catch` registers
 //! the default as well: it applies when the last catcher is gone, or its thread has panicked or
-//! could not be started. It does not apply to a signal that somebody had caught before us.
+//! could not be started, and in a forked child. It does not apply to a signal that somebody had
+//! caught before us.
 
 use std::io;
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::JoinHandle;
 
 use parking_lot::{Mutex, MutexGuard};
@@ -29,6 +31,8 @@ pub(crate) struct Catcher {
     handle: Handle,
     thread: Option<JoinHandle<()>>,
     defaults: Arc<Suspended>,
+    /// What the kernel did with each signal right after we had caught it.
+    handlers: Vec<(i32, Option<libc::sighandler_t>)>,
     creator_pid: u32,
 }
 
@@ -40,6 +44,8 @@ struct Default {
     signal: i32,
     catchers: usize,
     applies: Arc<AtomicBool>,
+    /// The process that has those catchers.
+    caught_by: Arc<AtomicU32>,
 }
 
 fn defaults() -> MutexGuard<'static, Vec<Default>> {
@@ -76,7 +82,19 @@ pub(crate) fn catch(
                 });
             }
         })?;
-    Ok(Catcher { handle, thread: Some(thread), defaults, creator_pid: std::process::id() })
+    let handlers = defaults.signals.iter().map(|signal| (*signal, disposition(*signal))).collect();
+    let creator_pid = std::process::id();
+    Ok(Catcher { handle, thread: Some(thread), defaults, handlers, creator_pid })
+}
+
+impl Catcher {
+    /// Whether the kernel still calls the handlers that we left, and somebody takes what they hand
+    /// on. Changes nothing. Another handler may call ours; that cannot be seen.
+    pub(crate) fn is_in_place(&self) -> bool {
+        self.creator_pid == std::process::id()
+            && !self.defaults.is_restored.load(Ordering::SeqCst)
+            && self.handlers.iter().all(|(signal, handler)| disposition(*signal) == *handler)
+    }
 }
 
 /// What has its default effect until now has none until this is restored.
@@ -108,14 +126,20 @@ impl Suspended {
     }
 
     fn add(&mut self, signal: i32) -> io::Result<()> {
+        let me = std::process::id();
         let mut defaults = defaults();
         if let Some(default) = defaults.iter_mut().find(|default| default.signal == signal) {
+            // Those of the process that we were forked from catch nothing here.
+            if default.caught_by.swap(me, Ordering::SeqCst) != me {
+                default.catchers = 0;
+            }
             default.catchers += 1;
             default.applies.store(false, Ordering::SeqCst);
         } else if disposition(signal) == Some(libc::SIG_DFL) {
             let applies = Arc::new(AtomicBool::new(false));
-            flag::register_conditional_default(signal, Arc::clone(&applies))?;
-            defaults.push(Default { signal, catchers: 1, applies });
+            let caught_by = Arc::new(AtomicU32::new(me));
+            register_default(signal, Arc::clone(&applies), Arc::clone(&caught_by))?;
+            defaults.push(Default { signal, catchers: 1, applies, caught_by });
         }
         self.signals.push(signal);
         Ok(())
@@ -135,6 +159,71 @@ impl Suspended {
 impl Drop for Suspended {
     fn drop(&mut self) {
         self.restore();
+    }
+}
+
+/// Ends the process as the signal would, while `applies` says so, and in a forked child: there
+/// nobody takes what the handlers hand on, and it could not be ended any more.
+fn register_default(
+    signal: i32,
+    applies: Arc<AtomicBool>,
+    caught_by: Arc<AtomicU32>,
+) -> io::Result<()> {
+    let act = move || {
+        let is_caught_here = caught_by.load(Ordering::SeqCst) == std::process::id();
+        if applies.load(Ordering::SeqCst) || !is_caught_here {
+            let _ = low_level::emulate_default_handler(signal);
+        }
+    };
+    // SAFETY: two loads, getpid(2), and what signal-hook says is safe in a handler; nothing panics.
+    unsafe { low_level::register(signal, act) }.map(drop)
+}
+
+/// Who sent a signal, by the fields of its siginfo (sigaction(2)). macOS fills in `si_code` for
+/// nobody: there 0 is as good as `kill`.
+pub(crate) fn origin_by_info(code: i32, pid: u32, uid: u32) -> SignalOrigin {
+    let how = match code {
+        #[cfg(target_os = "linux")]
+        libc::SI_KERNEL => return SignalOrigin::Kernel,
+        #[cfg(target_os = "linux")]
+        libc::SI_TKILL => "tgkill",
+        #[cfg(target_os = "linux")]
+        libc::SI_QUEUE => "sigqueue",
+        #[cfg(target_os = "linux")]
+        libc::SI_USER => "kill",
+        // SI_USER and SI_QUEUE there.
+        #[cfg(not(target_os = "linux"))]
+        0 | 0x10001 => "kill",
+        #[cfg(not(target_os = "linux"))]
+        0x10002 => "sigqueue",
+        _ => return SignalOrigin::Unknown,
+    };
+    match pid {
+        #[cfg(not(target_os = "linux"))]
+        0 if uid == 0 => SignalOrigin::Unknown,
+        // kill(2) from where our namespace counts no pids.
+        0 => SignalOrigin::Elsewhere { uid },
+        pid => SignalOrigin::Process { pid, uid, how },
+    }
+}
+
+/// From now on a write that would wait fails.
+pub(crate) fn never_wait_for(writer: &io::PipeWriter) -> io::Result<()> {
+    Ok(rustix::io::ioctl_fionbio(writer, true)?)
+}
+
+/// A write in a signal handler: `errno` is that of the code that was interrupted.
+pub(crate) fn write_in_handler(writer: &io::PipeWriter, bytes: &[u8]) {
+    // SAFETY: write(2) may be called in a handler (signal-safety(7)), on an open descriptor and
+    // bytes of that length; the place of this thread's `errno` is always there.
+    unsafe {
+        #[cfg(target_os = "linux")]
+        let errno = libc::__errno_location();
+        #[cfg(not(target_os = "linux"))]
+        let errno = libc::__error();
+        let before = *errno;
+        libc::write(writer.as_raw_fd(), bytes.as_ptr().cast(), bytes.len());
+        *errno = before;
     }
 }
 

@@ -81,6 +81,30 @@ pub(crate) fn catch(
     Ok(Catcher { listener })
 }
 
+impl Catcher {
+    /// The system does not tell which handlers there are; ours stays until it is taken back.
+    #[expect(clippy::unused_self, reason = "as where it can be seen")]
+    pub(crate) fn is_in_place(&self) -> bool {
+        true
+    }
+}
+
+/// Nobody is told who caused an event.
+pub(crate) fn origin_by_info(_code: i32, _pid: u32, _uid: u32) -> SignalOrigin {
+    SignalOrigin::Unknown
+}
+
+/// Handlers run on threads of their own here, and may wait for a moment.
+#[expect(clippy::unnecessary_wraps, reason = "as where it can fail")]
+pub(crate) fn never_wait_for(_writer: &io::PipeWriter) -> io::Result<()> {
+    Ok(())
+}
+
+/// See [`never_wait_for`].
+pub(crate) fn write_in_handler(mut writer: &io::PipeWriter, bytes: &[u8]) {
+    let _ = io::Write::write(&mut writer, bytes);
+}
+
 impl Drop for Catcher {
     fn drop(&mut self) {
         let mut listeners = listeners();

@@ -37,6 +37,14 @@ pub fn keep(_path: &Path, _database: &Path) -> io::Result<Option<Kept>> {
     Ok(None)
 }
 
+/// Not possible here.
+pub fn stay(_database: &Kept, _index: &Kept) -> bool {
+    false
+}
+
+/// Undoes nothing.
+pub fn leave(_database: &Kept, _index: &Kept) {}
+
 /// Never told here.
 pub const EMPTIED: i32 = -1;
 

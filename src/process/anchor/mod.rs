@@ -209,6 +209,18 @@ impl Anchor {
     }
 }
 
+impl Anchor {
+    /// In a forked child: closes it, which leaves the lock to the parent (flock(2): the lock is
+    /// that of the open file, and goes with the last descriptor of it).
+    pub(crate) fn leave_to_parent(&self) {
+        if self.creator_pid != std::process::id()
+            && let Err(error) = sys::close_inherited(&self.file)
+        {
+            tracing::debug!(%error, "an inherited anchor stays open until this process ends");
+        }
+    }
+}
+
 impl Drop for Anchor {
     fn drop(&mut self) {
         // flock belongs to the open file, which a forked child shares: only the creator unlocks,

@@ -4,7 +4,7 @@ use proptest::option;
 use proptest::prelude::{Just, Strategy, prop_oneof};
 
 use super::*;
-use crate::liveness::{AliveReason, DeadReason, ProcessTable, UnknownReason, Verdict};
+use crate::liveness::{AliveReason, DeadReason, ProcessTable, Ruling, UnknownReason};
 use crate::sys::{ProcessNumber, StartTimeUnit};
 
 const EXAMPLE: &str = "p1.48213.t881234.n52731.b0c6d6c1e-1111-4222-8333-444444444444.s4026531836.\
@@ -156,7 +156,7 @@ proptest::proptest! {
     #[test]
     fn whatever_can_be_read_can_be_judged(process in references()) {
         let judged = process.is_alive().unwrap();
-        proptest::prop_assert!(matches!(judged.verdict, Verdict::Unknown(_)), "{:?}", judged);
+        proptest::prop_assert!(matches!(judged.ruling, Ruling::Unknown(_)), "{:?}", judged);
     }
 }
 
@@ -188,7 +188,7 @@ fn pids_that_are_none_are_invalid_input() {
 }
 
 /// A machine whose ids are all known, a minute after the reference was made.
-fn judged(change: impl FnOnce(&mut Identity, &mut Observer, &mut Clocks)) -> Verdict {
+fn judged(change: impl FnOnce(&mut Identity, &mut Observer, &mut Clocks)) -> Ruling {
     let mut observer = Observer::new();
     observer.process_table = ProcessTable::Ours;
     observer.host = Some("host".to_owned());
@@ -205,17 +205,17 @@ fn judged(change: impl FnOnce(&mut Identity, &mut Observer, &mut Clocks)) -> Ver
     };
     let mut now = Clocks { wall_ms: 1_060_000, boot_ms: 560_000 };
     change(&mut process, &mut observer, &mut now);
-    judge(ProcessRef(process).evidence(&observer, now)).verdict
+    judge(ProcessRef(process).evidence(&observer, now)).ruling
 }
 
 /// FIELD-BUGS rows 6, 7, 8, 10, 24, 25 and 91, for a process outside of any store.
 #[test]
 fn what_cannot_be_seen_is_unknown_and_what_is_dead_is_proven() {
-    const ALIVE: Verdict = Verdict::Alive(AliveReason::StartTimeMatches);
-    const REUSED: Verdict = Verdict::Dead(DeadReason::PidReused);
-    const REBOOTED: Verdict = Verdict::Dead(DeadReason::Rebooted);
-    const ELSEWHERE: Verdict = Verdict::Unknown(UnknownReason::ForeignNamespace);
-    const UNVERIFIABLE: Verdict = Verdict::Unknown(UnknownReason::NotVerifiable);
+    const ALIVE: Ruling = Ruling::Alive(AliveReason::StartTimeMatches);
+    const REUSED: Ruling = Ruling::Dead(DeadReason::PidReused);
+    const REBOOTED: Ruling = Ruling::Dead(DeadReason::Rebooted);
+    const ELSEWHERE: Ruling = Ruling::Unknown(UnknownReason::ForeignNamespace);
+    const UNVERIFIABLE: Ruling = Ruling::Unknown(UnknownReason::NotVerifiable);
     let other = || Some("other".to_owned());
     let earlier = |process: &mut Identity| {
         process.number = None;

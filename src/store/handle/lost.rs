@@ -85,6 +85,20 @@ impl Inner {
         }
     }
 
+    /// Where the files could not be kept while nothing had them open (`Files::forget`): those that
+    /// are there now are the store's, if it is the same store.
+    pub(in crate::store) fn relearn_files(&self) -> Result<()> {
+        if self.files.are_known() {
+            return Ok(());
+        }
+        let before = self.files.named();
+        self.read(|_| Ok(()))?;
+        self.learn_files(before, || {
+            self.readers.clear();
+            self.read(|_| Ok(()))
+        })
+    }
+
     pub(super) fn check_uuid(&self, found: &str) -> Result<()> {
         if self.store_uuid.get_or_init(|| found.to_owned()) == found {
             return Ok(());
@@ -95,6 +109,10 @@ impl Inner {
     /// Whether the files that this handle has open are those that others find: open descriptors
     /// tell, and once a second the paths. Not being able to look is no sign that they are not.
     pub(crate) fn is_in_place(&self) -> bool {
+        // In a forked child the descriptors are closed, and their numbers may be of other files.
+        if self.check_process().is_err() {
+            return true;
+        }
         match self.check_files(CompareBy::Descriptor) {
             Ok(Content::AsRead) => true,
             Ok(Content::Changed) => {

@@ -15,7 +15,7 @@ use crate::store::handle::Inner;
 use crate::store::handle::lost::Content;
 use crate::store::handle::settle::{Attempted, Patience};
 use crate::store::transaction::{Rest, Tx};
-use crate::store::{migrate, ourselves, transaction};
+use crate::store::{gate, migrate, ourselves, transaction};
 use crate::{Error, ErrorKind, Result, patience};
 
 /// How often a transaction begins because something has written past SQLite; the last time it goes
@@ -26,6 +26,7 @@ impl Inner {
     /// One consistent look at the store.
     pub(crate) fn read<T>(&self, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
         self.check_process()?;
+        let _inside = gate::enter()?;
         self.refuse_if_still_lost()?;
         self.retry_pending();
         let mut work = Some(work);
@@ -64,6 +65,7 @@ impl Inner {
         work: &impl Fn(&Tx<'_>) -> Result<T>,
     ) -> Result<Attempted<T>> {
         self.check_process()?;
+        let _inside = gate::enter()?;
         self.refuse_if_still_lost()?;
         let mut writer = self.lock_writer()?;
         if self.writer_is_stale.swap(false, Ordering::Acquire) {

@@ -47,7 +47,9 @@ use self::descriptors::{
     CHILDREN, Descriptor, Key, close_in_children, locked_by, open, range, set,
 };
 use self::index::{NotOpened, OpenIndex};
-use self::layout::{DATABASE_COUNT, DATABASE_FIRST, DATABASE_WRITER, IN_USE, LOCKS, beside};
+use self::layout::{
+    DATABASE_COUNT, DATABASE_FIRST, DATABASE_SHARED, DATABASE_WRITER, IN_USE, LOCKS, beside,
+};
 use crate::environment::{Guard, is_in_force};
 
 /// What stands in the place of SQLite's own methods for one open database.
@@ -109,6 +111,23 @@ impl std::ops::Deref for Kept {
     fn deref(&self) -> &File {
         &self.0.file
     }
+}
+
+/// Says by kept descriptors that the database and its `-shm` are in use, as a connection does;
+/// whether that was possible.
+pub fn stay(database: &Kept, index: &Kept) -> bool {
+    let is_set = set(&index.0, libc::F_RDLCK, IN_USE, 1)
+        .and_then(|()| set(&database.0, libc::F_RDLCK, DATABASE_SHARED, 1));
+    if is_set.is_err() {
+        leave(database, index);
+    }
+    is_set.is_ok()
+}
+
+/// Undoes [`stay`].
+pub fn leave(database: &Kept, index: &Kept) {
+    let _ = set(&database.0, libc::F_UNLCK, DATABASE_SHARED, 1);
+    let _ = set(&index.0, libc::F_UNLCK, IN_USE, 1);
 }
 
 fn path_of(path: &Path) -> io::Result<CString> {

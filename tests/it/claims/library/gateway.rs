@@ -3,11 +3,15 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use incumbent::{Cancel, Claim, ClaimOptions, LossWatch, Released, Standing, Store, Tenure, Wait};
+use incumbent::status::EventStream;
+use incumbent::{
+    Cancel, Claim, ClaimOptions, ClosedForFork, Heartbeat, LossWatch, Released, Standing, Store,
+    Tenure, Wait,
+};
 use serde_json::json;
 
-use crate::support::forked::{alarm, fork, leave, wait_for};
-use crate::support::{Process, Sandbox, ask, obey_orders, plays, role_db, test_name};
+use crate::support::forked::{alarm, fork, leave, stay, wait_for};
+use crate::support::{LIMIT, Process, Sandbox, ask, obey_orders, plays, role_db, test_name};
 
 pub const ROLE_TEST: &str = test_name!(role_of_a_gateway);
 pub const GATEWAY: &str = "gateway";
@@ -27,6 +31,9 @@ struct Gateway {
     tenures: Vec<Tenure>,
     watch: Option<LossWatch>,
     waiting: Option<(Cancel, std::thread::JoinHandle<String>)>,
+    events: Option<EventStream>,
+    heart: Option<Heartbeat>,
+    closed: Option<ClosedForFork>,
 }
 
 fn kind(error: &incumbent::Error) -> String {
@@ -88,6 +95,26 @@ impl Gateway {
                 "cycled".to_owned()
             }
             ["fork", orders @ ..] => self.fork(orders),
+            ["events"] => {
+                self.events = Some(self.store().events().unwrap());
+                "listening".to_owned()
+            }
+            ["next"] => match self.events.as_mut().unwrap().next_event(Wait::UpTo(LIMIT)) {
+                Ok(event) => event.map_or("nothing".to_owned(), |event| event.event),
+                Err(error) => kind(&error),
+            },
+            ["busy"] => self.be_busy(),
+            ["close-for-fork"] => match Store::close_for_fork() {
+                Ok(closed) => {
+                    self.closed = Some(closed);
+                    "closed".to_owned()
+                }
+                Err(error) => kind(&error),
+            },
+            ["reopen"] => {
+                self.closed = None;
+                "reopened".to_owned()
+            }
             _ => panic!("{order}"),
         }
     }
@@ -135,11 +162,51 @@ impl Gateway {
         "waiting".to_owned()
     }
 
-    /// Obeys `orders` (joined by `+`) in a forked child; `drop` lets go of what it inherited.
+    /// From now on other threads are at work on the store all the time.
+    fn be_busy(&mut self) -> String {
+        let tenure = self.tenures.last().unwrap();
+        let heart = tenure.heartbeat(Duration::from_millis(10)).unwrap();
+        heart.beat();
+        self.heart = Some(heart);
+        for name in ["first", "second"] {
+            let store = self.store().clone();
+            std::thread::spawn(move || {
+                let profile = store.profile(name).unwrap();
+                loop {
+                    match profile.claim() {
+                        Ok(Claim::Granted(tenure)) => drop(tenure.release().unwrap()),
+                        other => panic!("{other:?}"),
+                    }
+                }
+            });
+            let store = self.store().clone();
+            // Readers that nest, and stores that come and go.
+            std::thread::spawn(move || {
+                loop {
+                    store.status_of_all().map(drop).unwrap();
+                    drop(Store::open(role_db()).unwrap());
+                }
+            });
+        }
+        "busy".to_owned()
+    }
+
+    /// Obeys `orders` (joined by `+`) in a forked child; `drop` lets go of what it inherited. The
+    /// stores may be `closed` for it, by a value that the child never drops, if it is `leaked`.
     fn fork(&mut self, orders: &[&str]) -> String {
+        let (how, orders) = match orders {
+            [how @ ("closed" | "leaked"), orders @ ..] => (Some(*how), orders),
+            orders => (None, orders),
+        };
+        let closed = how.map(|_| Store::close_for_fork().unwrap());
         let child = fork();
+        if child == 0 && how == Some("leaked") {
+            std::mem::forget(closed);
+        } else {
+            drop(closed);
+        }
         if child == 0 {
-            alarm(10);
+            alarm(20);
             let answers = catch_unwind(AssertUnwindSafe(|| self.obey_in_child(orders)));
             eprintln!("child: {}", answers.unwrap_or_else(|_| "panicked".to_owned()));
             leave();
@@ -151,6 +218,16 @@ impl Gateway {
         let mut answers = Vec::new();
         for order in orders.join(" ").split('+') {
             answers.push(match order {
+                "stay" => {
+                    eprintln!("child: {}", answers.join(", "));
+                    eprintln!("=> {}", std::process::id());
+                    alarm(0);
+                    stay()
+                }
+                "drop events" => {
+                    self.events = None;
+                    "dropped".to_owned()
+                }
                 "drop watch" => {
                     self.watch = None;
                     "dropped".to_owned()

@@ -2,5 +2,6 @@
 
 mod cost;
 mod order;
+mod polled;
 pub mod replaced;
 mod waiting;

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use incumbent::exit::{ExitCodes, Supervisor};
@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use super::left::{assert_log_line, assert_sorted};
 use super::raw;
+use crate::support::forked::{fork, leave, stay, wait_for};
 use crate::support::{LIMIT, Process, eventually, order, plays, role_db, test_name};
 
 pub const ROLE_TEST: &str = test_name!(role_of_a_gateway);
@@ -34,6 +35,7 @@ fn role_of_a_gateway() {
         watches: BTreeMap::new(),
         logged,
         raised: Arc::default(),
+        child: None,
     };
     eprintln!("=> open");
     while let Some(order) = order() {
@@ -50,7 +52,11 @@ struct Gateway {
     logged: Log,
     /// When this process sent itself a signal.
     raised: Arc<Mutex<Option<Instant>>>,
+    child: Option<i32>,
 }
+
+/// Where the gateway's own signal handler finds it.
+pub static FEED: OnceLock<forensics::ShutdownFeed> = OnceLock::new();
 
 impl Gateway {
     fn obey(&mut self, order: &str) -> Option<String> {
@@ -69,33 +75,54 @@ impl Gateway {
             }
             ["listen", profile, supervisor] => {
                 let codes = ExitCodes::of(supervisor.parse::<Supervisor>().unwrap());
-                let (name, logged) = ((*profile).to_owned(), self.logged.clone());
-                let raised = Arc::clone(&self.raised);
-                let tell = move |shutdown: forensics::Shutdown| {
-                    let took = raised.lock().unwrap().map(|at| at.elapsed());
-                    let (stop, by) = match &shutdown.stop.cause {
-                        StopCause::TakenOver(marker) => ("taken_over", marker.by_pid),
-                        StopCause::PlannedStop(marker) => ("planned_stop", marker.by_pid),
-                        StopCause::Unplanned => ("unplanned", None),
-                        _ => ("unknown", None),
-                    };
-                    let report = json!({
-                        "profile": name,
-                        "snapshot": json!(shutdown.snapshot),
-                        "line": shutdown.snapshot.to_log_line(),
-                        "logged": logged.take(),
-                        "cause": shutdown.cause.as_str(),
-                        "exit_code": shutdown.exit_code,
-                        "stop": stop,
-                        "stop_by": by,
-                        "took_us": took.map(|took| took.as_micros()),
-                    });
-                    eprintln!("!! {report}");
-                };
+                let tell = self.teller(profile);
                 let watch = self.tenures[*profile].on_shutdown(codes, tell).unwrap();
                 self.watches.insert((*profile).to_owned(), watch);
                 "listening".to_owned()
             }
+            ["in-place", profile] => self.watches[*profile].is_in_place().to_string(),
+            ["replace", signal] => {
+                raw::catch(signal.parse().unwrap(), raw::nothing);
+                "replaced".to_owned()
+            }
+            ["feed", profile, signal] => {
+                let codes = ExitCodes::of(Supervisor::None);
+                let feed = self.tenures[*profile].shutdown_feed(codes, self.teller(profile));
+                FEED.set(feed.unwrap()).unwrap();
+                raw::catch(signal.parse().unwrap(), raw::hand_on);
+                "feeding".to_owned()
+            }
+            ["by-host", profile, signal] => {
+                let codes = ExitCodes::of(Supervisor::None);
+                let signal = forensics::HostSignal::new(signal.parse().unwrap());
+                match self.tenures[*profile].shutdown_by(signal, &codes) {
+                    Ok(shutdown) => {
+                        self.teller(profile)(shutdown);
+                        return None;
+                    }
+                    Err(error) => format!("{:?}: {error}", error.kind()),
+                }
+            }
+            ["fork", profile] => {
+                let child = fork();
+                if child == 0 {
+                    let watch = self.watches.get(*profile);
+                    let in_place = watch.map(forensics::ShutdownWatch::is_in_place);
+                    eprintln!("=> {} {in_place:?}", std::process::id());
+                    stay();
+                }
+                self.child = Some(child);
+                return None;
+            }
+            ["feed-in-child"] => {
+                let child = fork();
+                if child == 0 {
+                    raw::raise(libc::SIGTERM);
+                    leave();
+                }
+                wait_for(child)
+            }
+            ["waited"] => wait_for(self.child.take().unwrap()),
             ["listen-once", profile] => self.listen_once(profile),
             ["listen-without-descriptors", profile] => self.listen_without_descriptors(profile),
             ["record", profile] => {
@@ -152,6 +179,33 @@ impl Gateway {
             ["exit", code] => std::process::exit(code.parse().unwrap()),
             _ => panic!("{order}"),
         })
+    }
+
+    /// Reports a shutdown with `!! JSON`.
+    fn teller(&self, profile: &str) -> impl FnMut(forensics::Shutdown) + Send + use<> {
+        let (name, logged) = (profile.to_owned(), self.logged.clone());
+        let raised = Arc::clone(&self.raised);
+        move |shutdown: forensics::Shutdown| {
+            let took = raised.lock().unwrap().map(|at| at.elapsed());
+            let (stop, by) = match &shutdown.stop.cause {
+                StopCause::TakenOver(marker) => ("taken_over", marker.by_pid),
+                StopCause::PlannedStop(marker) => ("planned_stop", marker.by_pid),
+                StopCause::Unplanned => ("unplanned", None),
+                _ => ("unknown", None),
+            };
+            let report = json!({
+                "profile": name,
+                "snapshot": json!(shutdown.snapshot),
+                "line": shutdown.snapshot.to_log_line(),
+                "logged": logged.take(),
+                "cause": shutdown.cause.as_str(),
+                "exit_code": shutdown.exit_code,
+                "stop": stop,
+                "stop_by": by,
+                "took_us": took.map(|took| took.as_micros()),
+            });
+            eprintln!("!! {report}");
+        }
     }
 
     /// Listens for one signal.

@@ -9,6 +9,7 @@ mod command_lines;
 mod fields;
 mod gateway;
 mod hidden;
+mod hosts;
 mod left;
 mod markers;
 mod record;
@@ -52,6 +53,30 @@ mod raw {
         use std::os::fd::AsRawFd;
         // SAFETY: takes numbers.
         usize::try_from(unsafe { libc::fcntl(pipe.as_raw_fd(), libc::F_GETPIPE_SZ) }).unwrap()
+    }
+
+    pub type Handler = extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_void);
+
+    /// Installs a handler past signal-hook, as another language does.
+    pub fn catch(signal: i32, handler: Handler) {
+        // SAFETY: a whole sigaction, whose handler is of the type that SA_SIGINFO asks for.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = handler as *const () as usize;
+            action.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART;
+            assert_eq!(libc::sigaction(signal, &raw const action, std::ptr::null_mut()), 0);
+        }
+    }
+
+    pub extern "C" fn nothing(_: i32, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}
+
+    /// Hands a signal on to the library, with all that the kernel says of it.
+    pub extern "C" fn hand_on(signal: i32, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
+        let Some(feed) = super::gateway::FEED.get() else { return };
+        // SAFETY: the kernel hands the handler a siginfo of a signal that was sent.
+        let (code, pid, uid) =
+            unsafe { ((*info).si_code, (*info).si_pid().cast_unsigned(), (*info).si_uid()) };
+        feed.feed(incumbent::forensics::HostSignal::new(signal).siginfo(code, pid, uid));
     }
 
     pub fn raise(signal: i32) {

@@ -1,0 +1,95 @@
+//! A reading connection of one's own, for watching whether anything has changed.
+//!
+//! `PRAGMA data_version` compares only on one connection. This one is closed for a fork and made
+//! again afterwards; a forked child closes nothing.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use rusqlite::Connection;
+
+use crate::store::gate;
+use crate::store::handle::Inner;
+use crate::{Result, store};
+
+/// Watches one store.
+pub(crate) struct Watcher {
+    inner: Arc<Inner>,
+    /// The handle has a weak reference, to close it.
+    connection: Arc<Mutex<Option<Connection>>>,
+    /// How many connections there were.
+    opened: AtomicU64,
+}
+
+/// Equal for as long as nothing was committed, by whatever process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Version {
+    opened: u64,
+    data_version: i64,
+}
+
+impl Watcher {
+    /// Opens the connection.
+    ///
+    /// # Errors
+    /// As [`Inner::read`].
+    pub(crate) fn new(inner: &Arc<Inner>) -> Result<Self> {
+        let watcher = Self {
+            inner: Arc::clone(inner),
+            connection: Arc::default(),
+            opened: AtomicU64::new(0),
+        };
+        watcher.with(|_| Ok(()))?;
+        Ok(watcher)
+    }
+
+    /// Reads through the connection.
+    ///
+    /// # Errors
+    /// As [`Inner::read`], and those of `work`.
+    pub(crate) fn with<T>(&self, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+        self.inner.check_process()?;
+        let _inside = gate::enter()?;
+        let mut connection = self.connection.lock();
+        if let Some(connection) = &*connection {
+            return work(connection);
+        }
+        let new = connection.insert(self.inner.watcher()?);
+        self.opened.fetch_add(1, Ordering::Relaxed);
+        let mut watchers = self.inner.watchers.lock();
+        let this = Arc::downgrade(&self.connection);
+        watchers.retain(|other| other.strong_count() > 0 && !other.ptr_eq(&this));
+        watchers.push(this);
+        drop(watchers);
+        work(new)
+    }
+
+    /// What to compare with what it says later.
+    ///
+    /// # Errors
+    /// As [`Inner::read`].
+    pub(crate) fn version(&self) -> Result<Version> {
+        self.with(|connection| {
+            let data_version = store::data_version(connection)?;
+            Ok(Version { opened: self.opened.load(Ordering::Relaxed), data_version })
+        })
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        if self.inner.check_process().is_err() {
+            // In a forked child, closing it would touch the parent's database.
+            return std::mem::forget(Arc::clone(&self.connection));
+        }
+        let _inside = gate::enter_anyway();
+        *self.connection.lock() = None;
+    }
+}
+
+impl std::fmt::Debug for Watcher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Watcher(..)")
+    }
+}
