@@ -28,9 +28,7 @@ impl Inner {
         let writes = self.writes.fetch_add(1, Ordering::Relaxed) + 1;
         if writes.is_multiple_of(LOOK_EVERY) && self.is_wal_longer_than(LENGTH_MIN) {
             patience::with_budget(BUDGET, || {
-                if pragmas::checkpoint(connection, "PASSIVE") {
-                    pragmas::checkpoint(connection, "RESTART");
-                }
+                pragmas::checkpoint_beside_others(connection, "RESTART")
             });
         }
     }
@@ -43,12 +41,16 @@ impl Inner {
         let mut writer = self.writer.lock();
         patience::with_budget(budget, || {
             self.refuse_lost()?;
-            Ok(pragmas::checkpoint(self.connected(&mut writer)?, "TRUNCATE"))
+            let connection = self.connected(&mut writer)?;
+            pragmas::checkpoint(connection, "PASSIVE");
+            Ok(pragmas::checkpoint(connection, "TRUNCATE"))
         })
         .map_err(|error| self.explain(error))
     }
 
-    /// A long WAL makes the first question after us slow; a short one is not worth the syncs.
+    /// A long WAL makes the first question after us slow; a short one is not worth the syncs. They
+    /// are done first, while others write: a disk with much to do takes seconds for one, and
+    /// whoever empties the WAL keeps all writers out.
     pub(super) fn trim_large_wal(&mut self) {
         const LENGTH_MIN: u64 = 256 * 1024;
         const BUDGET: Duration = Duration::from_millis(5);
@@ -58,7 +60,9 @@ impl Inner {
         if let Some(connection) = writer
             && is_long
         {
-            patience::with_budget(BUDGET, || pragmas::checkpoint(connection, "TRUNCATE"));
+            patience::with_budget(BUDGET, || {
+                pragmas::checkpoint_beside_others(connection, "TRUNCATE")
+            });
         }
     }
 }

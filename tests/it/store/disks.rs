@@ -1,13 +1,15 @@
 //! Disks that are full or read-only.
 
 use std::path::Path;
+use std::time::Duration;
 
+use incumbent::{Claim, StatusUpdate, Store};
 use serde_json::{Value, json};
 
 use super::{QUESTIONS, START, as_json};
 use crate::support::{
     BINARY, Disk, LIMIT, Process, Sandbox, assert_untouched, fingerprint, has, mount_namespace,
-    read_only_store, skipped,
+    read_only_store, skipped, works,
 };
 
 /// R:FULL. FIELD-BUGS row 78.
@@ -142,4 +144,46 @@ fn no_change_begins_where_nothing_can_be_written() {
     }
     // Nobody takes for a crash what does not run.
     assert_eq!(cli(&["stop"]).assert_code(0).err, "");
+}
+
+/// Symptom: beside a disk with much to do, a refused start held up all other writers for seconds
+/// when it ended: it emptied the WAL, and waited for the disk with the write lock in its hands. It
+/// holds because the disk is waited for first, while others write.
+#[test]
+fn who_empties_the_wal_waits_for_a_slow_disk_alone() {
+    if !works(&["strace", "-f", "-o", "/dev/null"]) {
+        return skipped("needs strace, and leave to trace");
+    }
+    /// Two syncs of this length are more than a call waits.
+    const SYNC_TAKES: Duration = Duration::from_secs(3);
+    let sandbox = Sandbox::new();
+    let store = Store::open(sandbox.db()).unwrap();
+    let Claim::Granted(tenure) = store.profile("default").unwrap().claim().unwrap() else {
+        panic!("refused");
+    };
+    let said = json!("x".repeat(1_000));
+    let say = |number: u32| {
+        let update = StatusUpdate::new().extra(json!({"number": number, "said": said}));
+        tenure.update_status(&update).map(drop)
+    };
+    let wal = || std::fs::metadata(sandbox.file("store/state.db-wal")).unwrap().len();
+    let mut number = 0;
+    while wal() < 300 * 1024 {
+        number += 1;
+        say(number).unwrap();
+    }
+    let trace = sandbox.file("trace");
+    let mut command = sandbox.program("strace");
+    command.args(["-f", "-q", "-e", "trace=fsync,fdatasync", "-o"]).arg(&trace);
+    let inject = format!("inject=fsync,fdatasync:delay_enter={}", SYNC_TAKES.as_micros());
+    command.args(["-e", &inject, BINARY, "desired", "running", "--profile", "another"]);
+    let mut traced = Process::start(command);
+    while !traced.has_ended() {
+        number += 1;
+        say(number).unwrap();
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    traced.finish(LIMIT).assert_code(0);
+    let trace = std::fs::read_to_string(trace).unwrap();
+    assert!(trace.matches("sync(").count() >= 2, "the WAL was not moved: {trace}");
 }

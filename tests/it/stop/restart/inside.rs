@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use incumbent::{Claim, Store};
+use incumbent::{Claim, ErrorKind, Store};
 
 use super::is_done;
 use crate::support::{LIMIT, Sandbox, eventually, rounds};
@@ -45,6 +45,8 @@ fn restarts_asked_for_from_inside_are_served_once_each_and_nobody_else_gets_in()
                 match profile.claim() {
                     Ok(Claim::Held(_)) => refused += 1,
                     Ok(Claim::Granted(_)) => panic!("granted after {refused} refusals"),
+                    // Beside a disk with much to do; nobody got in by that.
+                    Err(error) if error.kind() == ErrorKind::Busy => {}
                     Err(error) => panic!("{error}"),
                 }
                 std::thread::sleep(Duration::from_micros(500));

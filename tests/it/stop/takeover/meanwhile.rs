@@ -1,6 +1,6 @@
 //! While a takeover lasts, contenders do not get the office.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
@@ -10,7 +10,12 @@ use super::{
     draining, run_of, taking_over, try_to_take, wait_for_reservation,
 };
 use crate::stop::terms;
-use crate::support::{LIMIT, Process, SOON, Sandbox, ask, assert_within, rounds, wait_stopped};
+use crate::support::{
+    LIMIT, Process, SOON, Sandbox, ask, assert_within, rounds, wait_stopped, writer,
+};
+
+/// For how long a call waits for the store at most.
+const CALL_WAITS: Duration = Duration::from_secs(5);
 
 /// While the old one drains, nobody else gets in: not a plain start, not a second taker, which
 /// meets the first and says so. The owner is asked by one of them.
@@ -130,5 +135,28 @@ fn a_stopped_taker_keeps_others_out_until_its_deadline() {
     assert_eq!(late.out, "", "it started its command");
     late.assert_complains(&[&format!("is held by pid {} (", waiter.pid())]);
     assert_holder(&sandbox, waiter.pid());
+    assert_nothing_is_left(&sandbox, "at the end");
+}
+
+/// Symptom: beside a disk with much to do, a store stayed busy for longer than a call waits, just
+/// when the old gateway had ended: the taker gave up, and nobody was left. It holds because the
+/// claim that ends a takeover is tried for as long as the office is reserved for it.
+#[test]
+fn a_store_that_is_busy_when_the_old_one_has_ended_is_waited_for() {
+    let sandbox = Sandbox::new();
+    let mut old = draining(&sandbox, "a", &[]);
+    let mut taker = taking_over(&sandbox, "b", &[]);
+    assert_eq!(old.process.line(), "TERM");
+    let writer = writer(&sandbox);
+    let old_pid = old.pid();
+    old.end();
+    std::thread::sleep(CALL_WAITS + Duration::from_secs(2));
+    assert!(!taker.has_ended(), "{:#?}", taker.finish(LIMIT));
+    writer.finish(LIMIT);
+    taker.line();
+    let taker_pid = taker.pid();
+    assert_taken_over(&sandbox, old_pid, taker_pid);
+    taker.signal(Signal::TERM);
+    taker.finish_with_stdin_open(LIMIT).assert_code(0);
     assert_nothing_is_left(&sandbox, "at the end");
 }
