@@ -17,7 +17,7 @@ use crate::{Error, ErrorKind, Kind, Office, Result, sys};
 pub(crate) fn home(directory: &Path, kind: &Kind) -> Result<PathBuf> {
     if *kind != Kind::default() {
         return Err(Error::invalid(format!("an older program is a gateway, and no {kind}"))
-            .with_hint("leave the kind out"));
+            .with_hints("leave the kind out", "leave out `--kind`"));
     }
     let home = std::fs::canonicalize(directory).map_err(|error| {
         if Shortage::of(&error).is_some() || error.kind() == Io::PermissionDenied {

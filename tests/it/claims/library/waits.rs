@@ -47,7 +47,7 @@ fn an_evicted_owner_learns_it() {
     assert_eq!(ask(&mut owner, "verify"), "Held");
     sandbox.cli(["evict", "--force"]).assert_code(0);
     let verdict = ask(&mut owner, "verify");
-    assert!(verdict.contains("Ended") && verdict.contains("evicted"), "{verdict}");
+    assert!(verdict.contains("Ended") && verdict.contains("Evicted"), "{verdict}");
     assert!(verdict.contains("incumbent evict --force (pid "), "{verdict}");
     let next = sandbox.hold(&[]);
     assert_eq!(ask(&mut owner, "release"), "WasLost");
