@@ -111,8 +111,8 @@ pub(crate) fn apply(connection: &Connection, access: Access) -> Result<()> {
 
 /// Moves the WAL into the database, if that takes no time; then the next write starts it over
 /// (`RESTART`), or it is emptied (`TRUNCATE`: the first one to open an idle store reads all of it).
-/// `PASSIVE` keeps nobody out, `NOOP` only asks. Whether all of it was moved: not while a reader needs what was
-/// before.
+/// `PASSIVE` keeps nobody out, `NOOP` only asks. Whether all of it is in the database: not while a
+/// reader needs what was before.
 pub(crate) fn checkpoint(connection: &Connection, how: &str) -> bool {
     let pragma = format!("PRAGMA wal_checkpoint({how})");
     let moved = connection.query_row(&pragma, [], |row| {
@@ -123,13 +123,6 @@ pub(crate) fn checkpoint(connection: &Connection, how: &str) -> bool {
         tracing::debug!(%error, "the WAL is left as it is");
         false
     })
-}
-
-/// Moves the WAL into the database while others write, and has it start over (`RESTART`) or emptied
-/// (`TRUNCATE`) only where nobody has written since: what keeps all writers out then takes no sync,
-/// for which a disk with much to do needs seconds.
-pub(crate) fn checkpoint_beside_others(connection: &Connection, how: &str) -> bool {
-    ["PASSIVE", "NOOP", how].into_iter().all(|how| checkpoint(connection, how))
 }
 
 /// Puts the database into WAL mode, if it is not, and checks that it is.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
+use crate::clock::Deadline;
 use crate::store::handle::Inner;
 use crate::store::{gate, location, pragmas};
 use crate::{Result, patience};
@@ -28,7 +29,9 @@ impl Inner {
         let writes = self.writes.fetch_add(1, Ordering::Relaxed) + 1;
         if writes.is_multiple_of(LOOK_EVERY) && self.is_wal_longer_than(LENGTH_MIN) {
             patience::with_budget(BUDGET, || {
-                pragmas::checkpoint_beside_others(connection, "RESTART")
+                if pragmas::checkpoint(connection, "PASSIVE") {
+                    pragmas::checkpoint(connection, "RESTART");
+                }
             });
         }
     }
@@ -50,18 +53,27 @@ impl Inner {
 
     /// A long WAL makes the first question after us slow; a short one is not worth the syncs. They
     /// are done first, while others write: a disk with much to do takes seconds for one, and
-    /// whoever empties the WAL keeps all writers out.
+    /// whoever empties the WAL keeps all writers out. On such a disk the WAL is emptied only where
+    /// nobody has written since, so that nothing is left to be synced, or before it gets too long.
     pub(super) fn trim_large_wal(&mut self) {
         const LENGTH_MIN: u64 = 256 * 1024;
+        const LENGTH_MAX: u64 = 8 << 20;
         const BUDGET: Duration = Duration::from_millis(5);
+        /// What the syncs took just now they will take again.
+        const KEEPS_OUT_MAX: Duration = Duration::from_millis(50);
         // Not into a file that is gone or belongs to another store by now.
         let is_long = self.is_wal_longer_than(LENGTH_MIN) && self.refuse_lost().is_ok();
+        let is_very_long = is_long && self.is_wal_longer_than(LENGTH_MAX);
         let writer = self.writer.get_mut();
         if let Some(connection) = writer
             && is_long
         {
+            let quick = Deadline::after(KEEPS_OUT_MAX);
             patience::with_budget(BUDGET, || {
-                pragmas::checkpoint_beside_others(connection, "TRUNCATE")
+                pragmas::checkpoint(connection, "PASSIVE");
+                if !quick.has_passed() || is_very_long || pragmas::checkpoint(connection, "NOOP") {
+                    pragmas::checkpoint(connection, "TRUNCATE");
+                }
             });
         }
     }

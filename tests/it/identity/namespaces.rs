@@ -139,6 +139,9 @@ fn the_next_user_of_a_killed_owners_pid_keeps_nobody_out_and_gets_no_signal() {
         owner=$!
         read -r command < pids
         kill -KILL $owner; wait $owner
+        # Its command is killed as well, a moment later.
+        until [ ! -e /proc/$command ] || grep -q '^State:.Z' /proc/$command/status
+        do sleep 0.01; done
         reuse $owner; echo \"run: same pid $(($! - owner))\"
         incumbent status > /dev/null; echo \"status $?\"
         incumbent run --no-backoff -- true; echo \"run $?\"

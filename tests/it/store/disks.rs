@@ -151,11 +151,11 @@ fn no_change_begins_where_nothing_can_be_written() {
 /// holds because the disk is waited for first, while others write.
 #[test]
 fn who_empties_the_wal_waits_for_a_slow_disk_alone() {
+    /// Two syncs of this length are more than a call waits.
+    const SYNC_TAKES: Duration = Duration::from_secs(3);
     if !works(&["strace", "-f", "-o", "/dev/null"]) {
         return skipped("needs strace, and leave to trace");
     }
-    /// Two syncs of this length are more than a call waits.
-    const SYNC_TAKES: Duration = Duration::from_secs(3);
     let sandbox = Sandbox::new();
     let store = Store::open(sandbox.db()).unwrap();
     let Claim::Granted(tenure) = store.profile("default").unwrap().claim().unwrap() else {

@@ -264,7 +264,7 @@ fn an_update_is_all_or_nothing() {
     let refused = tenure.update_status(&update).unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::NotOwner);
     assert!(refused.to_string().contains("elsewhere"), "{refused}");
-    assert!(refused.hint().unwrap().contains("--serves elsewhere"), "{refused:?}");
+    assert!(refused.hint().unwrap().contains("StatusUpdate::serves"), "{refused:?}");
     let said = report_of(&store);
     assert_eq!(said.state.as_deref(), Some("starting"));
     assert_eq!((said.platforms.len(), said.heartbeat_at_ms), (0, None));

@@ -80,6 +80,11 @@ fn restarts_asked_for_from_inside_are_served_once_each_and_nobody_else_gets_in()
     });
     let status = sandbox.assert_status(0, "alive", "anchor_held");
     assert_eq!(status["instance"], instance, "{status:#}");
+    // Whoever outlived the command is told, while what came of it runs.
+    eventually("the answer to the last child that asked", LIMIT, || {
+        let last = sandbox.file(&format!("answer.{}", (count - 1) | 1));
+        (std::fs::read_to_string(last).unwrap() == "default/gateway: restarted\n").then_some(())
+    });
     let answer = run.finish(LIMIT).assert_code(0);
     assert_eq!(answer.out, format!("{} starts\n", count + 1));
     let count = i64::try_from(count).unwrap();
@@ -87,11 +92,6 @@ fn restarts_asked_for_from_inside_are_served_once_each_and_nobody_else_gets_in()
     let open = "SELECT count(*) FROM markers WHERE closed_how IS NOT 'consumed'";
     assert_eq!(sandbox.number(open), 0);
     assert_eq!(sandbox.history().len(), 1);
-    // Whoever outlived the command was told.
-    eventually("the answer to the last child that asked", LIMIT, || {
-        let last = sandbox.file(&format!("answer.{}", (count - 1) | 1));
-        (std::fs::read_to_string(last).unwrap() == "default/gateway: restarted\n").then_some(())
-    });
 }
 
 /// Locks, environment, proof: all that a command has of its run, the next one has as well.
