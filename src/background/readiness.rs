@@ -13,7 +13,7 @@ use crate::{Error, ErrorKind, Result};
 /// Only wait for it: what is in it is the library's. It may be readable although there is nothing
 /// new. In a forked child it says nothing.
 ///
-/// [`EventStream::readiness`]: crate::EventStream::readiness
+/// [`EventStream::readiness`]: crate::status::EventStream::readiness
 /// [`LossWatch::readiness`]: crate::LossWatch::readiness
 ///
 /// # Platform

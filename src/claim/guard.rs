@@ -133,15 +133,15 @@ pub(crate) fn watch(
 ) -> Result<LossWatch> {
     let mut on_loss = Some(on_loss);
     let loss: Arc<Mutex<Loss>> = Arc::default();
-    let noted = Arc::clone(&loss);
+    let losses = Arc::clone(&loss);
     let thread = BackgroundThread::start("incumbent-watch", VERIFY_EVERY, move || {
         match verify() {
             Ok(Standing::Held) => return false,
             Ok(Standing::Lost(_)) if let_go.load(Ordering::Acquire) => {}
-            Ok(Standing::Lost(lost)) => {
-                noted.lock().note(&lost);
+            Ok(Standing::Lost(how)) => {
+                losses.lock().note(&how);
                 if let Some(on_loss) = on_loss.take() {
-                    on_loss(lost);
+                    on_loss(how);
                 }
             }
             // Not knowing is not losing: look again.

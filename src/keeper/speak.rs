@@ -42,7 +42,11 @@ fn check_is_own(store: &Store, record: &Record, office: &Office) -> Result<()> {
         "profile {} is served by {own}: only its platforms can be told apart",
         office.profile
     ))
-    .with_hint(format!("name profile {} for what is true of the gateway as a whole", own.profile)))
+    .with_flag_hint(
+        "name its own profile for what is true of the gateway as a whole",
+        &format!("--profile {}", own.profile),
+        "",
+    ))
 }
 
 /// The record of whoever may speak for the office: the run that we are in, or the process that is

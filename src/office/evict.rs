@@ -7,7 +7,6 @@ use crate::claim::sweep::Force;
 use crate::claim::sweep::{Orphans, evict_orphans};
 use crate::claim::{judge_to_end, older};
 use crate::liveness::{Lease, Ruling};
-#[cfg(feature = "cli")]
 use crate::owner::{LiveCommandLine, judgement, needs_command_line};
 use crate::owner::{ending, older as owner_older};
 use crate::records::profiles::forget_legacy_home;

@@ -240,14 +240,13 @@ impl EventStream {
     /// descriptor or thread is left; otherwise as [`Store::events`].
     pub fn readiness(&mut self) -> Result<Readiness> {
         self.store.inner.check_process()?;
-        let pollable = match self.pollable.take() {
-            Some(pollable) => pollable,
-            None => {
-                let mut new = Pollable::new(&self.store.inner)?;
-                // There may be something already.
-                new.raise();
-                new
-            }
+        let pollable = if let Some(pollable) = self.pollable.take() {
+            pollable
+        } else {
+            let mut new = Pollable::new(&self.store.inner)?;
+            // There may be something already.
+            new.raise();
+            new
         };
         Ok(self.pollable.insert(pollable).readiness.clone())
     }

@@ -195,7 +195,7 @@ mod tests {
         has_entered.recv().unwrap();
         let error = GATE.close(Duration::from_millis(5)).unwrap_err();
         assert_eq!((error.kind(), error.hint()), (ErrorKind::Busy, Some("try again")), "{error}");
-        let closer = std::thread::spawn(|| GATE.close(Duration::from_secs(60)));
+        let closer = std::thread::spawn(|| GATE.close(Duration::from_mins(1)));
         drop(leave);
         worker.join().unwrap();
         closer.join().unwrap().unwrap();
@@ -206,13 +206,13 @@ mod tests {
         assert_eq!(late.unwrap_err().kind(), ErrorKind::Busy);
         GATE.open();
         let inside = GATE.enter().unwrap();
-        let error = GATE.close(Duration::from_secs(60)).unwrap_err();
+        let error = GATE.close(Duration::from_mins(1)).unwrap_err();
         assert_eq!(error.hint(), Some("fork after it has returned"), "{error}");
         drop(inside);
 
         // It would wait for itself.
-        GATE.close(Duration::from_secs(60)).unwrap();
-        for error in [GATE.enter().map(drop), GATE.close(Duration::from_secs(60))] {
+        GATE.close(Duration::from_mins(1)).unwrap();
+        for error in [GATE.enter().map(drop), GATE.close(Duration::from_mins(1))] {
             assert_eq!(error.unwrap_err().kind(), ErrorKind::Busy);
         }
         let late = std::thread::spawn(|| GATE.enter().map(drop));

@@ -141,10 +141,10 @@ mod tests {
     #[test]
     fn a_feed_that_nobody_reads_is_never_waited_for() {
         let (go, may_go) = std::sync::mpsc::channel::<()>();
-        let (heard, hears) = std::sync::mpsc::channel();
+        let (tell, hears) = std::sync::mpsc::channel();
         let feed = Feed::start(move |fed| {
             let _ = may_go.recv();
-            let _ = heard.send(fed.number);
+            let _ = tell.send(fed.number);
         })
         .unwrap();
         for number in 0..20_000 {

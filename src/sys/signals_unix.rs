@@ -16,8 +16,8 @@ use parking_lot::{Mutex, MutexGuard};
 use signal_hook::consts::signal as number;
 use signal_hook::iterator::exfiltrator::WithOrigin;
 use signal_hook::iterator::{Handle, SignalsInfo};
+use signal_hook::low_level;
 use signal_hook::low_level::siginfo::{Cause, Sent};
-use signal_hook::{flag, low_level};
 
 use super::{Caught, SignalOrigin};
 
@@ -287,7 +287,7 @@ pub(crate) fn survive_file_size_limit() {
     if is_ignored(libc::SIGXFSZ) {
         return;
     }
-    if let Err(error) = flag::register(libc::SIGXFSZ, Arc::default()) {
+    if let Err(error) = signal_hook::flag::register(libc::SIGXFSZ, Arc::default()) {
         tracing::debug!(%error, "a file that grows too large would end this process");
     }
 }
