@@ -58,21 +58,35 @@ struct Gateway {
 /// Where the gateway's own signal handler finds it.
 pub static FEED: OnceLock<forensics::ShutdownFeed> = OnceLock::new();
 
+/// By the gateway's own handler.
+fn handle_term() -> String {
+    let flag = Arc::new(AtomicBool::new(false));
+    signal_hook::flag::register(libc::SIGTERM, Arc::clone(&flag)).unwrap();
+    std::thread::spawn(move || {
+        let seen = || flag.load(Ordering::SeqCst).then_some(());
+        eventually("the gateway's own handler is called", LIMIT, seen);
+        eprintln!("?? handled");
+    });
+    "handling".to_owned()
+}
+
 impl Gateway {
+    fn claim(&mut self, profile: &str, kind: &str) -> String {
+        let options = ClaimOptions::new().kind(Kind::new(kind).unwrap());
+        match self.store.profile(profile).unwrap().claim_with(&options).unwrap() {
+            Claim::Granted(tenure) => {
+                let answer = tenure.instance().to_string();
+                self.tenures.insert(profile.to_owned(), tenure);
+                answer
+            }
+            Claim::Held(holder) => format!("held: {}", holder.reason),
+        }
+    }
+
     fn obey(&mut self, order: &str) -> Option<String> {
         let words: Vec<&str> = order.split(' ').collect();
         Some(match words.as_slice() {
-            ["claim", profile, kind] => {
-                let options = ClaimOptions::new().kind(Kind::new(*kind).unwrap());
-                match self.store.profile(*profile).unwrap().claim_with(&options).unwrap() {
-                    Claim::Granted(tenure) => {
-                        let answer = tenure.instance().to_string();
-                        self.tenures.insert((*profile).to_owned(), tenure);
-                        answer
-                    }
-                    Claim::Held(holder) => format!("held: {}", holder.reason),
-                }
-            }
+            ["claim", profile, kind] => self.claim(profile, kind),
             ["listen", profile, supervisor] => {
                 let codes = ExitCodes::of(supervisor.parse::<Supervisor>().unwrap());
                 let tell = self.teller(profile);
@@ -163,16 +177,7 @@ impl Gateway {
                 self.tenures[*profile].update_status(&update).map(drop).unwrap();
                 "changed".to_owned()
             }
-            ["handle", "TERM"] => {
-                let flag = Arc::new(AtomicBool::new(false));
-                signal_hook::flag::register(libc::SIGTERM, Arc::clone(&flag)).unwrap();
-                std::thread::spawn(move || {
-                    let seen = || flag.load(Ordering::SeqCst).then_some(());
-                    eventually("the gateway's own handler is called", LIMIT, seen);
-                    eprintln!("?? handled");
-                });
-                "handling".to_owned()
-            }
+            ["handle", "TERM"] => handle_term(),
             ["release", profile] => {
                 format!("{:?}", self.tenures.remove(*profile).unwrap().release().unwrap())
             }

@@ -81,7 +81,7 @@ impl Owner {
     }
 
     fn run(&self, others: Others) {
-        let profile = self.store.profile(&format!("owner-{}", self.number)).unwrap();
+        let profile = self.store.profile(format!("owner-{}", self.number)).unwrap();
         let Claim::Granted(tenure) = profile.claim().unwrap() else {
             panic!("it is nobody else's")
         };
@@ -168,7 +168,7 @@ impl Owner {
 
     fn look_at(&self, other: u64) {
         let Some(acknowledged) = self.notes.acknowledged(other) else { return };
-        match self.store.profile(&format!("owner-{other}")).and_then(|profile| profile.status()) {
+        match self.store.profile(format!("owner-{other}")).and_then(|profile| profile.status()) {
             Ok(report) => {
                 let extra = report.runtime.and_then(|runtime| runtime.extra);
                 let seen = extra.and_then(|extra| extra["number"].as_u64());
