@@ -84,18 +84,21 @@ fn check_directory(
 
 fn open_to_others(location: &Location, directory: &Path, facts: &FileFacts) -> Error {
     let mode = facts.mode.unwrap_or_default();
-    let separate = format!(
-        "put the store in a directory of its own, which is made if it is missing: `--db {}`",
-        quoted(directory.join("incumbent").join("state.db"))
-    );
     let user = user_of(facts, &location.file);
-    let hint = if mode & STICKY != 0 || !is_ours_to_close(facts) {
-        separate
+    let instead = if mode & STICKY != 0 || !is_ours_to_close(facts) {
+        String::new()
     } else if let Some(user) = user.filter(|user| Some(*user) != facts.owner) {
         // It may be by the group that he can write there.
-        format!("ask as uid {user}, whose store it is; or {separate}")
+        format!("ask as uid {user}, whose store it is; or ")
     } else {
-        format!("run `chmod go-w {}`, or {separate}", quoted(directory))
+        format!("run `chmod go-w {}`, or ", quoted(directory))
+    };
+    let place = directory.join("incumbent").join("state.db");
+    let separate = |named: &str| {
+        format!(
+            "{instead}put the store in a directory of its own, which is made if it is missing: \
+             {named}"
+        )
     };
     let who = if mode & BY_OTHERS == 0 { "its group" } else { "others" };
     let group = facts.group.filter(|_| mode & BY_OTHERS == 0);
@@ -105,7 +108,10 @@ fn open_to_others(location: &Location, directory: &Path, facts: &FileFacts) -> E
         format!("{} can be written by {who} (mode {mode:04o}{group})", directory.display()),
     )
     .at(directory)
-    .with_hint(hint)
+    .with_hints(
+        separate(&place.display().to_string()),
+        separate(&format!("`--db {}`", quoted(&place))),
+    )
 }
 
 /// Whether somebody else than its owner can write to a directory, in which the database `file` may

@@ -16,6 +16,7 @@
 
 mod support;
 
+mod arguments;
 mod claims;
 mod cli;
 mod doctor;
