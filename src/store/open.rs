@@ -306,6 +306,10 @@ impl OpenOptions {
                 "the store's path is empty",
             )
             .with_flag_hint("name a file", "--db PATH", ", or set INCUMBENT_DB")),
+            Some(path) if path.as_os_str().as_encoded_bytes().contains(&0) => {
+                Err(Error::invalid(format!("the store's path {path:?} has a NUL byte"))
+                    .with_hint("name a file without it"))
+            }
             Some(path) => Ok(path.clone()),
             None => location::default_path(),
         }
