@@ -1,11 +1,20 @@
 //! How long to wait, and how to stop waiting.
+//!
+//! A caller that wants to be asked whether to go on is asked on its own thread, and only where
+//! nothing of ours is locked: it may call the library. So what waits for the store's locks gives up
+//! after a slice of time, the caller is asked, and the work is done again.
 
 use std::cell::Cell;
+use std::fmt;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
+
 use crate::clock::Deadline;
+use crate::error::{ErrorKind, Result};
 
 /// Whoever has no time at all waits this long for the store's locks anyway: dozens of writers that
 /// take turns need less, and a writer that is stopped does not end by then.
@@ -51,7 +60,15 @@ impl Wait {
     }
 }
 
-/// Ends a wait from another thread. Clones share one state.
+/// Between two times that a caller is asked whether to go on: of the 100 ms that are promised, the
+/// rest is for the longest pause of a wait (50 ms).
+const ASK_EVERY: Duration = Duration::from_millis(20);
+
+/// How long one operation waits for the store's locks until its caller is asked again.
+const SLICE: Duration = Duration::from_millis(50);
+
+/// Ends a wait: from another thread, or by a question that the wait asks its caller. Clones share
+/// one state, and what was cancelled stays cancelled.
 ///
 /// ```
 /// use incumbent::Cancel;
@@ -61,8 +78,17 @@ impl Wait {
 /// cancel.clone().cancel();
 /// assert!(cancel.is_cancelled());
 /// ```
-#[derive(Clone, Debug, Default)]
-pub struct Cancel(Arc<AtomicBool>);
+#[derive(Clone, Default)]
+pub struct Cancel {
+    cancelled: Arc<AtomicBool>,
+    question: Option<Arc<Mutex<Question>>>,
+}
+
+/// What a caller wants to be asked while it waits.
+struct Question {
+    next: Deadline,
+    ask: Box<dyn FnMut() -> ControlFlow<()> + Send>,
+}
 
 impl Cancel {
     /// One that has not been used.
@@ -71,21 +97,115 @@ impl Cancel {
         Self::default()
     }
 
+    /// One that asks: while a call waits with it, `ask` is called every 20 to 100 ms, and the wait
+    /// ends as soon as it breaks. However long the wait, there is one waiter on record for it.
+    ///
+    /// It is called on the thread that waits, never on another one, and nothing of the store is
+    /// locked meanwhile: it may use the library, or run an interpreter's signal handlers. The next
+    /// call asks after it has returned. It is not called while a claim ends what a killed `run` left
+    /// behind, which takes up to 10 s where that does not follow.
+    ///
+    /// ```
+    /// use incumbent::{Acquire, AcquireOptions, Cancel, LockRequest, Store, Wait};
+    /// use std::ops::ControlFlow;
+    ///
+    /// # let directory = tempfile::tempdir()?;
+    /// let store = Store::open(directory.path().join("state.db"))?;
+    /// let request = LockRequest::new("port", "8080")?.exclusive();
+    /// let Acquire::Granted(lock) = store.try_acquire(&request)? else { panic!("nobody else") };
+    ///
+    /// // In Python this is `PyErr_CheckSignals`.
+    /// let mut asked = 0;
+    /// let cancel = Cancel::polling(move || {
+    ///     asked += 1;
+    ///     if asked == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    /// });
+    /// let options = AcquireOptions::new().wait(Wait::Forever).cancel(cancel.clone());
+    /// assert!(matches!(store.acquire(&request, &options)?, Acquire::Held(_)));
+    /// assert!(cancel.is_cancelled());
+    /// # drop(lock);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn polling(ask: impl FnMut() -> ControlFlow<()> + Send + 'static) -> Self {
+        let question = Question { next: Deadline::after(ASK_EVERY), ask: Box::new(ask) };
+        Self {
+            cancelled: Arc::default(),
+            question: Some(Arc::new(Mutex::new(question))),
+        }
+    }
+
     /// Ends the wait within 50 ms. Safe to call in any thread, any number of times.
     pub fn cancel(&self) {
-        self.0.store(true, Ordering::Release);
+        self.cancelled.store(true, Ordering::Release);
     }
 
     /// What a signal handler may set.
     #[cfg_attr(not(feature = "cli"), expect(dead_code))]
     pub(crate) fn flag(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.0)
+        Arc::clone(&self.cancelled)
     }
 
-    /// Whether it was used.
+    /// Whether it was used, or a question was answered with a break. Asks nobody.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
-        self.0.load(Ordering::Acquire)
+        self.cancelled.load(Ordering::Acquire)
+    }
+
+    /// Whether the wait of this thread is to end; its caller is asked if it is time for that. Not
+    /// to be called with anything locked.
+    pub(crate) fn ends_wait(&self) -> bool {
+        // Where it is locked, another thread's wait asks, or the question itself waits.
+        if let Some(mut question) = self.question.as_ref().and_then(|it| it.try_lock())
+            && !self.is_cancelled()
+            && question.next.has_passed()
+        {
+            if (question.ask)().is_break() {
+                self.cancel();
+            }
+            question.next = Deadline::after(ASK_EVERY);
+        }
+        self.is_cancelled()
+    }
+
+    /// Does `work` with `budget` for the store's locks; whoever wants to be asked meanwhile is. Then
+    /// `work` may be done more than once, if the store is busy.
+    pub(crate) fn patiently<T>(
+        &self,
+        budget: Duration,
+        mut work: impl FnMut() -> Result<T>,
+    ) -> Result<T> {
+        if self.question.is_none() {
+            return with_budget(budget, work);
+        }
+        let until = Deadline::after(budget);
+        loop {
+            let slice = Deadline::after(SLICE);
+            match with_budget(until.remaining(), || in_slices(&mut work)) {
+                // What is busy without a wait is so for another reason than the store's locks.
+                Err(error)
+                    if error.kind() == ErrorKind::Busy
+                        && slice.has_passed()
+                        && !until.has_passed()
+                        && !self.ends_wait() => {}
+                done => return done,
+            }
+        }
+    }
+
+    /// How long something may wait for the store's locks that is not done again: no longer than
+    /// whoever wants to be asked meanwhile waits for that.
+    pub(crate) fn at_once(&self, budget: Duration) -> Duration {
+        if self.question.is_some() { budget.min(SLICE) } else { budget }
+    }
+}
+
+impl fmt::Debug for Cancel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cancel")
+            .field("is_cancelled", &self.is_cancelled())
+            .field("asks", &self.question.is_some())
+            .finish()
     }
 }
 
@@ -102,26 +222,46 @@ pub enum Stopped {
 
 thread_local! {
     static DEADLINE: Cell<Option<Deadline>> = const { Cell::new(None) };
+    static SLICED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// What a thread-local was before, given back also when the work in between panics.
+struct Restore<T: Copy + 'static>(&'static std::thread::LocalKey<Cell<T>>, T);
+
+impl<T: Copy> Restore<T> {
+    fn set(key: &'static std::thread::LocalKey<Cell<T>>, value: T) -> Self {
+        Self(key, key.replace(value))
+    }
+}
+
+impl<T: Copy> Drop for Restore<T> {
+    fn drop(&mut self) {
+        self.0.set(self.1);
+    }
 }
 
 /// Runs `work` with `budget` for all lock waits of this thread's connections together; inside a
 /// tighter one, that one holds.
 pub(crate) fn with_budget<T>(budget: Duration, work: impl FnOnce() -> T) -> T {
-    /// Restores the outer budget also when `work` panics.
-    struct Restore(Option<Deadline>);
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            DEADLINE.set(self.0);
-        }
-    }
-    let outer = DEADLINE.get();
-    let budget = outer.map_or(budget, |outer| budget.min(outer.remaining()));
-    let _restore = Restore(outer);
-    DEADLINE.set(Some(Deadline::after(budget)));
+    let budget = remaining().map_or(budget, |remaining| budget.min(remaining));
+    let _restore = Restore::set(&DEADLINE, Some(Deadline::after(budget)));
+    work()
+}
+
+/// Runs `work`, each operation of which gives up after a slice of its budget.
+fn in_slices<T>(work: impl FnOnce() -> T) -> T {
+    let _restore = Restore::set(&SLICED, true);
     work()
 }
 
 /// The deadline of the budget that this thread is in, if it is in one.
 pub(crate) fn deadline() -> Option<Deadline> {
     DEADLINE.get()
+}
+
+/// How long an operation that begins now may wait for what other threads and processes lock;
+/// `None` outside of any budget.
+pub(crate) fn remaining() -> Option<Duration> {
+    let budget = deadline().map(|deadline| deadline.remaining());
+    if SLICED.get() { Some(budget.map_or(SLICE, |budget| budget.min(SLICE))) } else { budget }
 }

@@ -23,7 +23,7 @@ use crate::store::Inner;
 use crate::sys::{Pid, ProcessHandle};
 use crate::{
     Cancel, Error, ErrorKind, Holder, InstanceId, Nonce, ProfileName, Result, Stopped, Store, Wait,
-    Wanted, owner,
+    Wanted, owner, patience,
 };
 
 /// Between two looks while the wait is young: a release is seen within 5 ms.
@@ -80,22 +80,23 @@ pub(crate) fn until_granted<T>(
     options: &WaitOptions<'_>,
     mut attempt: impl FnMut(&Turn) -> Result<Attempt<T>>,
 ) -> Result<std::result::Result<T, Box<Holder>>> {
-    let deadline = options.wait.deadline();
+    let deadline = options.deadline();
     let mut waiter: Option<Waiter> = None;
     let mut last_holder: Option<Box<Holder>> = None;
+    let budget = store.inner.busy_budget();
     loop {
         // The deadline holds for the store's locks as well.
         let patience = options.wait.patience(deadline);
         let limit = if options.wait.waits() { deadline } else { Deadline::never() };
         let turn =
             Turn { waiter: waiter.as_ref().map(|waiter| waiter.row.instance), deadline: limit };
-        let attempted = with_budget(patience, || attempt(&turn));
+        let attempted = options.cancel.patiently(patience.min(budget), || attempt(&turn));
         let obstacle = match attempted {
             // What it came to says nothing then, unless it was granted.
             Err(_) | Ok(Attempt::Held(_)) if options.is_for_nobody() => {
                 return Err(nobody_to_wait_for(options));
             }
-            Err(error) if error.kind() == ErrorKind::Busy && deadline.has_passed() => {
+            Err(error) if options.has_given_up(&error, deadline) => {
                 return last_holder.map(Err).ok_or(error);
             }
             Err(error) => return Err(error),
@@ -117,12 +118,13 @@ pub(crate) fn until_granted<T>(
                 waiter
             }
             none => {
-                let registered = with_budget(deadline.remaining(), || {
+                let patience = deadline.remaining().min(budget);
+                let registered = options.cancel.patiently(patience, || {
                     Waiter::register(store, &obstacle.holder.wanted, options, deadline)
                 });
                 match registered {
                     Ok(waiter) => none.insert(waiter),
-                    Err(error) if error.kind() == ErrorKind::Busy && deadline.has_passed() => {
+                    Err(error) if options.has_given_up(&error, deadline) => {
                         return Ok(Err(obstacle.holder));
                     }
                     Err(error) => return Err(error),
@@ -131,10 +133,14 @@ pub(crate) fn until_granted<T>(
         };
         // The time of a reservation is over without anything being written.
         let lapses = obstacle.holder.reason == because::RESERVED;
-        match waiting.wait_for_change(obstacle.watch.as_ref(), options, lapses)? {
-            Waited::Changed => last_holder = Some(obstacle.holder),
-            Waited::ForNobody => return Err(nobody_to_wait_for(options)),
-            Waited::DeadlinePassed | Waited::Cancelled => return Ok(Err(obstacle.holder)),
+        match waiting.wait_for_change(obstacle.watch.as_ref(), options, lapses) {
+            Ok(Waited::Changed) => last_holder = Some(obstacle.holder),
+            Ok(Waited::ForNobody) => return Err(nobody_to_wait_for(options)),
+            Ok(Waited::DeadlinePassed | Waited::Cancelled) => return Ok(Err(obstacle.holder)),
+            Err(error) if options.has_given_up(&error, deadline) => {
+                return Ok(Err(obstacle.holder));
+            }
+            Err(error) => return Err(error),
         }
     }
 }
@@ -151,6 +157,17 @@ enum Waited {
 }
 
 impl WaitOptions<'_> {
+    /// A caller with a budget of its own does not wait beyond that.
+    fn deadline(&self) -> Deadline {
+        let own = self.wait.deadline();
+        patience::deadline().map_or(own, |budget| own.earlier(budget))
+    }
+
+    /// Whether the store stayed busy until nobody waited any more: nothing is wrong then.
+    fn has_given_up(&self, error: &Error, deadline: Deadline) -> bool {
+        error.kind() == ErrorKind::Busy && (deadline.has_passed() || self.cancel.is_cancelled())
+    }
+
     fn is_for_nobody(&self) -> bool {
         self.wait.waits() && self.for_whom.is_some_and(|(_, process)| process.has_ended())
     }
@@ -219,7 +236,7 @@ impl Waiter {
             return Ok(());
         }
         self.wanted = wanted.clone();
-        let changed = with_budget(self.deadline.remaining(), || {
+        let changed = with_budget(self.cancel.at_once(self.deadline.remaining()), || {
             self.inner.write(|tx| waiters::change(tx, self.row.instance, wanted))
         });
         match changed {
@@ -246,7 +263,7 @@ impl Waiter {
         let may_stop = record.filter(|record| evicts && self.is_here(record));
         let mut claim_again = Deadline::after(CLAIM_EVERY);
         loop {
-            if self.cancel.is_cancelled() {
+            if self.cancel.ends_wait() {
                 return Ok(Waited::Cancelled);
             }
             if options.is_for_nobody() {
@@ -316,7 +333,8 @@ impl Waiter {
             return Ok(false);
         }
         self.data_version = data_version;
-        let fence = with_budget(self.deadline.remaining(), || {
+        let patience = self.deadline.remaining().min(self.inner.busy_budget());
+        let fence = self.cancel.patiently(patience, || {
             self.inner.read(|connection| match &self.wanted {
                 Wanted::Office(office) => {
                     Ok(owner::live(connection, office)?.map(|record| record.id.as_i64()))

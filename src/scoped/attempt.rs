@@ -81,7 +81,7 @@ fn attempt(
     for _ in 0..ATTEMPTS + requests.len() {
         // As for an office: attempts of this process are serialised, so that its own fresh lock is
         // never taken for another process' one.
-        let mut held = inner.held.lock();
+        let mut held = inner.lock_held()?;
         let ours: Vec<InstanceId> = held.rows().map(|row| row.instance).collect();
         let claim = LockClaim {
             requests,

@@ -87,7 +87,7 @@ impl Store {
     /// [`Store::acquire_all`].
     pub fn release_all(&self, instance: InstanceId) -> Result<usize> {
         self.inner.check_process()?;
-        let mut held = self.inner.held.lock();
+        let mut held = self.inner.lock_held()?;
         let Some(row) = held.rows().find(|row| row.instance == instance).cloned() else {
             return Err(Error::new(
                 ErrorKind::NotOwner,

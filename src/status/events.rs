@@ -153,7 +153,7 @@ impl EventStream {
     pub fn next_event(&mut self, wait: Wait) -> Result<Option<Event>> {
         let deadline = wait.deadline();
         loop {
-            if self.cancel.is_cancelled() {
+            if self.cancel.ends_wait() {
                 return Ok(None);
             }
             while let Some(event) = self.ready.pop_front() {

@@ -64,7 +64,7 @@ fn attempt(store: &Store, candidate: &Candidate<'_>, turn: &Turn) -> Result<Atte
     for _ in 0..ATTEMPTS + candidate.locks.len() {
         // Claims of this process are serialised, so that its own fresh row is never taken for
         // another process' one. Order: what is held, then the writer.
-        let mut held = inner.held.lock();
+        let mut held = inner.lock_held()?;
         if let Some(shared) = share(store, &mut held, &candidate)? {
             return Ok(Attempt::Shared(Won::Tenure(shared)));
         }
