@@ -63,6 +63,9 @@
 //! |---|---|
 //! | of any number of contenders at once exactly one owns | `claims::contention` |
 //! | of many contenders exactly one holds a lock that it can verify | `locks::contention` |
+//! | of an exclusive lock one guard exists, within one process, too | `locks::library::exclusive` |
+//! | of n slots never more than n are held, nor one of them twice | `locks::library::slots` |
+//! | a long wait asks its caller, and is one waiter on record | `claims::library::asked` |
 //! | a killed owner blocks nobody, and nothing has to be cleaned up | `kill` |
 //! | a `run`'s command is gone before the next start is granted | `kill` |
 //! | not being able to look evicts nobody | `liveness::tests`, `identity`, `identity::namespaces` |
@@ -149,6 +152,10 @@ pub mod forensics;
 #[cfg(feature = "cli")]
 mod keeper;
 pub mod liveness;
+/// Scoped locks, beyond what a simple caller needs.
+pub mod lock {
+    pub use crate::names::slot::Slot;
+}
 mod marker;
 mod names;
 mod office;

@@ -101,9 +101,9 @@ impl Cancel {
     /// ends as soon as it breaks. However long the wait, there is one waiter on record for it.
     ///
     /// It is called on the thread that waits, never on another one, and nothing of the store is
-    /// locked meanwhile: it may use the library, or run an interpreter's signal handlers. The next
-    /// call asks after it has returned. It is not called while a claim ends what a killed `run` left
-    /// behind, which takes up to 10 s where that does not follow.
+    /// locked meanwhile: it may use the library, or run an interpreter's signal handlers. It is not
+    /// called while a claim ends what a killed `run` left behind, which takes up to 10 s where that
+    /// does not follow.
     ///
     /// ```
     /// use incumbent::{Acquire, AcquireOptions, Cancel, LockRequest, Store, Wait};
@@ -129,10 +129,7 @@ impl Cancel {
     #[must_use]
     pub fn polling(ask: impl FnMut() -> ControlFlow<()> + Send + 'static) -> Self {
         let question = Question { next: Deadline::after(ASK_EVERY), ask: Box::new(ask) };
-        Self {
-            cancelled: Arc::default(),
-            question: Some(Arc::new(Mutex::new(question))),
-        }
+        Self { cancelled: Arc::default(), question: Some(Arc::new(Mutex::new(question))) }
     }
 
     /// Ends the wait within 50 ms. Safe to call in any thread, any number of times.
@@ -168,17 +165,20 @@ impl Cancel {
         self.is_cancelled()
     }
 
-    /// Does `work` with `budget` for the store's locks; whoever wants to be asked meanwhile is. Then
-    /// `work` may be done more than once, if the store is busy.
+    /// Does `work` with `patience` for the store's locks. Whoever wants to be asked meanwhile is:
+    /// then `work` is done again where it found the store busy, until that has cost `busy_budget`.
     pub(crate) fn patiently<T>(
         &self,
-        budget: Duration,
+        patience: Duration,
+        busy_budget: Duration,
         mut work: impl FnMut() -> Result<T>,
     ) -> Result<T> {
         if self.question.is_none() {
-            return with_budget(budget, work);
+            return with_budget(patience, work);
         }
-        let until = Deadline::after(budget);
+        let until = Deadline::after(patience);
+        // Counted, because what `work` does between its operations may take longer.
+        let mut slices = busy_budget.as_millis() / SLICE.as_millis();
         loop {
             let slice = Deadline::after(SLICE);
             match with_budget(until.remaining(), || in_slices(&mut work)) {
@@ -186,8 +186,12 @@ impl Cancel {
                 Err(error)
                     if error.kind() == ErrorKind::Busy
                         && slice.has_passed()
+                        && slices > 1
                         && !until.has_passed()
-                        && !self.ends_wait() => {}
+                        && !self.ends_wait() =>
+                {
+                    slices -= 1;
+                }
                 done => return done,
             }
         }
@@ -264,4 +268,103 @@ pub(crate) fn deadline() -> Option<Deadline> {
 pub(crate) fn remaining() -> Option<Duration> {
     let budget = deadline().map(|deadline| deadline.remaining());
     if SLICED.get() { Some(budget.map_or(SLICE, |budget| budget.min(SLICE))) } else { budget }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use super::*;
+    use crate::Error;
+
+    const BUSY_BUDGET: Duration = Duration::from_secs(5);
+
+    /// One that counts how often it is asked, and ends the wait at the `last` time.
+    fn counting(last: usize) -> (Cancel, Arc<AtomicUsize>) {
+        let count = Arc::new(AtomicUsize::new(0));
+        let asked = Arc::clone(&count);
+        let cancel = Cancel::polling(move || {
+            if asked.fetch_add(1, Ordering::SeqCst) + 1 >= last {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        });
+        (cancel, count)
+    }
+
+    fn busy() -> Error {
+        Error::new(ErrorKind::Busy, "somebody writes")
+    }
+
+    #[test]
+    fn a_question_is_asked_now_and_then_and_its_answer_stays() {
+        let (cancel, count) = counting(2);
+        assert!(!cancel.ends_wait() && !cancel.is_cancelled());
+        assert_eq!(count.load(Ordering::SeqCst), 0, "not at once");
+        let began = Deadline::after(2 * ASK_EVERY);
+        while !cancel.ends_wait() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert!(began.has_passed(), "twice, and not at each look");
+        assert!(cancel.is_cancelled() && cancel.clone().ends_wait());
+        assert_eq!(count.load(Ordering::SeqCst), 2, "nobody is asked again");
+    }
+
+    /// One that waits with the same question from within it is not locked out.
+    #[test]
+    fn a_question_that_waits_itself_is_not_asked_meanwhile() {
+        let again: Arc<Mutex<Option<Cancel>>> = Arc::default();
+        let inner = Arc::clone(&again);
+        let cancel = Cancel::polling(move || {
+            assert!(inner.lock().as_ref().is_some_and(|cancel| !cancel.ends_wait()));
+            ControlFlow::Break(())
+        });
+        *again.lock() = Some(cancel.clone());
+        while !cancel.ends_wait() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    #[test]
+    fn work_behind_a_busy_store_is_done_in_slices_until_its_caller_has_enough() {
+        let (cancel, count) = counting(3);
+        let mut done = 0;
+        let answer: Result<()> = cancel.patiently(Duration::MAX, BUSY_BUDGET, || {
+            done += 1;
+            // As an operation of the store, which knows nothing of it.
+            with_budget(BUSY_BUDGET, || {
+                assert!(remaining().is_some_and(|remaining| remaining <= SLICE));
+                std::thread::sleep(deadline().map_or(SLICE, |deadline| deadline.remaining()));
+            });
+            Err(busy())
+        });
+        assert_eq!(answer.map_err(|error| error.kind()), Err(ErrorKind::Busy));
+        assert_eq!((done, count.load(Ordering::SeqCst)), (3, 3));
+        assert_eq!(remaining(), None);
+    }
+
+    #[test]
+    fn work_behind_a_store_that_stays_busy_ends_with_the_budget() {
+        let mut done = 0;
+        let (cancel, _) = counting(usize::MAX);
+        let answer: Result<()> = cancel.patiently(Duration::MAX, 3 * SLICE, || {
+            done += 1;
+            std::thread::sleep(SLICE);
+            Err(busy())
+        });
+        assert_eq!((done, answer.is_err()), (3, true));
+    }
+
+    #[test]
+    fn what_is_busy_without_a_wait_or_asks_nobody_is_done_once() {
+        for cancel in [Cancel::new(), counting(1_000).0] {
+            let mut done = 0;
+            let answer: Result<()> = cancel.patiently(Duration::MAX, BUSY_BUDGET, || {
+                done += 1;
+                Err(busy())
+            });
+            assert_eq!((done, answer.is_err()), (1, true));
+        }
+    }
 }

@@ -8,6 +8,7 @@ use crate::cli::context::{Existing, by_us};
 use crate::cli::identity::{name, scope};
 use crate::cli::output::{Answer, Complaint, Outcome, Style, ago, exit, one_line, since};
 use crate::clock::length;
+use crate::names::slot::Slot;
 use crate::path_text::quoted;
 use crate::{
     Force, Holder, IdentityHash, LockName, LockReport, ProfileName, Unlocked, UnlockedLock, Wanted,
@@ -34,6 +35,14 @@ fn holder(profile: Option<&ProfileName>, pid: Option<crate::sys::Pid>) -> String
     }
 }
 
+/// A lock, and which of its slots.
+fn place(name: &LockName, slot: Option<Slot>) -> String {
+    match slot.filter(|slot| slot.of > 1) {
+        Some(Slot { number, of, .. }) => format!("{name}, slot {number} of {of}"),
+        None => name.to_string(),
+    }
+}
+
 fn text(report: &LockReport) -> String {
     let style = Style::of_stdout();
     let flags = match report.flags.names().as_slice() {
@@ -46,8 +55,8 @@ fn text(report: &LockReport) -> String {
         "unknown" => format!("{}{flags}, on record for {who}", style.doubtful("unknown")),
         _ => format!("{}, on record for {who}, which is dead", style.bad("free")),
     };
-    let mut lines =
-        vec![format!("{}: {verdict}, {}", report.name, since(&ago(report.acquired_at_ms)))];
+    let name = place(&report.name, report.slot);
+    let mut lines = vec![format!("{name}: {verdict}, {}", since(&ago(report.acquired_at_ms)))];
     let mut add = |label: &str, value: String| {
         lines.push(format!("  {} {value}", style.faint(&format!("{label:<10}"))));
     };
@@ -154,7 +163,7 @@ fn unlock_stale(global: &Global) -> Outcome {
 fn line(removed: &UnlockedLock) -> String {
     format!(
         "{}: removed; it was held by {}, which was {}: {}\n",
-        removed.name,
+        place(&removed.name, removed.slot),
         holder(removed.profile.as_ref(), removed.pid),
         removed.verdict,
         removed.because()
@@ -165,6 +174,7 @@ fn document(removed: &UnlockedLock) -> Value {
     json!({
         "scope": removed.name.scope.as_str(),
         "identity_hash": removed.name.identity_hash.as_str(),
+        "slot": Slot::json(removed.slot),
         "profile": removed.profile.as_ref().map(ProfileName::as_str),
         "pid": removed.pid,
         "instance": removed.instance.as_i64(),

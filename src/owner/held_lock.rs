@@ -4,6 +4,7 @@ use rusqlite::Connection;
 use serde_json::{Value, json};
 
 use crate::clock::rfc3339;
+use crate::names::slot::Slot;
 use crate::records::{LockRow, locks};
 use crate::store::Inner;
 use crate::{InstanceId, LockName, Result};
@@ -13,6 +14,8 @@ use crate::{InstanceId, LockName, Result};
 pub struct HeldLock {
     /// Which one.
     pub name: LockName,
+    /// Which of its slots; `None` for a lock without slots.
+    pub slot: Option<Slot>,
     /// Its fence.
     pub fence: i64,
     /// Unix milliseconds, wall time.
@@ -28,6 +31,7 @@ impl HeldLock {
         Self {
             lease_remaining_ms: remaining_ms(inner, &row),
             name: row.name,
+            slot: row.slot,
             fence: row.fence,
             acquired_at_ms: row.acquired_at_ms,
             metadata: row.metadata,
@@ -40,6 +44,7 @@ impl HeldLock {
         json!({
             "scope": self.name.scope.as_str(),
             "identity_hash": self.name.identity_hash.as_str(),
+            "slot": Slot::json(self.slot),
             "fence": self.fence,
             "acquired_at": rfc3339(self.acquired_at_ms),
             "lease_remaining_ms": self.lease_remaining_ms,

@@ -132,7 +132,7 @@ impl Profile {
         inner.read(|connection| check_home(connection, &office, self.home()))?;
         let until = options.timeout.map(Deadline::after);
         let patience = options.timeout.map_or(Duration::MAX, |it| PATIENCE_MIN.max(it));
-        let prepared = options.cancel.patiently(patience.min(inner.busy_budget()), || {
+        let prepared = options.cancel.patiently(patience, inner.busy_budget(), || {
             inner.write(|tx| prepare(tx, inner, &office, options))
         });
         let (record, marker) = match prepared? {

@@ -201,7 +201,7 @@ impl Profile {
             command_line.as_ref().map_or_else(LiveCommandLine::not_read, LiveCommandLine::read);
         // Half of the time is the owner's, which is asked to end after this.
         let patience = options.timeout.map_or(Duration::MAX, |it| PATIENCE_MIN.max(it / 2));
-        let prepared = options.cancel.patiently(patience.min(inner.busy_budget()), || {
+        let prepared = options.cancel.patiently(patience, inner.busy_budget(), || {
             inner.write(|tx| prepare(tx, inner, &office, options, &command_line))
         });
         // The rest is not done again.
@@ -209,9 +209,7 @@ impl Profile {
         let (prepared, not_recorded, not_desired) = match prepared {
             Ok(prepared) => (prepared, None, None),
             // Nobody was asked yet, and nobody is.
-            Err(error)
-                if error.kind() == ErrorKind::Busy && options.cancel.is_cancelled() =>
-            {
+            Err(error) if error.kind() == ErrorKind::Busy && options.cancel.is_cancelled() => {
                 return Err(error);
             }
             Err(error) if cannot_be_written(&error) => {

@@ -156,12 +156,9 @@ pub(crate) fn runtime(connection: &Connection, id: InstanceId) -> Result<Option<
     Ok(status)
 }
 
-/// What the instance on record as the holder of an office says of itself; `None` when there is none,
-/// or it has said nothing.
-pub(crate) fn of_office(
-    connection: &Connection,
-    office: &Office,
-) -> Result<Option<RuntimeStatus>> {
+/// What the instance on record as the holder of an office says of itself; `None` when there is
+/// none, or it has said nothing.
+pub(crate) fn of_office(connection: &Connection, office: &Office) -> Result<Option<RuntimeStatus>> {
     let sql = format!(
         "SELECT {RUNTIME_COLUMNS} FROM runtime_status WHERE instance_id =
              (SELECT id FROM instances
