@@ -2,6 +2,7 @@
 
 mod all;
 mod contention;
+mod light;
 mod people;
 mod quick;
 mod set;
