@@ -209,7 +209,7 @@ impl fmt::Debug for Cancel {
         f.debug_struct("Cancel")
             .field("is_cancelled", &self.is_cancelled())
             .field("asks", &self.question.is_some())
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 

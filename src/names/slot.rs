@@ -53,7 +53,7 @@ pub(crate) fn lowest_free(taken: &[Option<Slot>]) -> u32 {
         // A lock without slots stands where the first one does.
         taken.iter().any(|slot| slot.map_or(0, |slot| slot.number) == *number)
     };
-    (0..).find(|number| !is_taken(number)).unwrap_or(u32::MAX)
+    (0..SLOTS_MAX).find(|number| !is_taken(number)).unwrap_or(SLOTS_MAX)
 }
 
 impl LockName {

@@ -37,10 +37,10 @@ pub(super) fn way(
         let Some(row) = unseen.pop_front() else { break };
         match look_at(row)? {
             Look::Over(row) => over.push(row),
-            Look::InTheWay(holder) => met.push(holder),
+            Look::InTheWay(holder) => met.push(*holder),
             Look::Errand(errand) => return Ok(Way::Errand(errand)),
         }
     }
     let first = met.remove(0);
-    Ok(Way::Held(Met { others: met, ..first }))
+    Ok(Way::Held(Box::new(Met { others: met, ..first })))
 }

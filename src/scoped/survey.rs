@@ -109,7 +109,9 @@ fn way(
                         let is_ours = claim.rows.contains(&record.id)
                             && record.pid == Some(inner.observer().pid);
                         let judged = judgement(inner, &record);
-                        Look::InTheWay(Met { is_ours, ..Met::new(row, *record, judged) })
+                        let mut met = Met::new(row, *record, judged);
+                        met.is_ours = is_ours;
+                        Look::InTheWay(met)
                     }
                     Seen::Others(look) => look,
                 })

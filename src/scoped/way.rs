@@ -43,7 +43,7 @@ impl LockWay {
 pub(super) enum Way {
     Clear(LockWay),
     Errand(Errand),
-    Held(Met),
+    Held(Box<Met>),
 }
 
 /// Who stands in the way of a lock.
@@ -59,8 +59,8 @@ pub(super) struct Met {
 }
 
 impl Met {
-    pub(super) fn new(row: LockRow, record: Record, judged: Judgement) -> Self {
-        Self { row, record, judged, is_ours: false, others: Vec::new() }
+    pub(super) fn new(row: LockRow, record: Record, judged: Judgement) -> Box<Self> {
+        Box::new(Self { row, record, judged, is_ours: false, others: Vec::new() })
     }
 
     fn holder(&self, tx: &Tx<'_>, inner: &Inner) -> Result<Holder> {
@@ -95,6 +95,6 @@ pub(super) enum Seen {
 /// What somebody else's turned out to be; and any of which nobody may have two.
 pub(super) enum Look {
     Over(LockOver),
-    InTheWay(Met),
+    InTheWay(Box<Met>),
     Errand(Errand),
 }
