@@ -55,6 +55,9 @@
 //! |---|---|
 //! | of any number of contenders at once exactly one owns | `claims::contention` |
 //! | of many contenders exactly one holds a lock that it can verify | `locks::contention` |
+//! | of an exclusive lock one guard exists, within one process, too | `locks::library::exclusive` |
+//! | of n slots never more than n are held, nor one of them twice | `locks::library::slots` |
+//! | a long wait asks its caller, and is one waiter on record | `claims::library::asked` |
 //! | a killed owner blocks nobody, and nothing has to be cleaned up | `kill` |
 //! | a `run`'s command is gone before the next start is granted | `kill` |
 //! | not being able to look evicts nobody | `liveness::tests`, `identity`, `identity::namespaces` |
@@ -191,6 +194,7 @@ pub use crate::store::pragmas::Durability;
 /// Scoped locks beyond [`LockRequest`] and [`ScopedLock`]: how to wait for them, what is known of
 /// them, and how to remove one by hand.
 pub mod lock {
+    pub use crate::names::slot::Slot;
     pub use crate::names::{IdentityHash, Scope};
     pub use crate::owner::held_lock::HeldLock;
     pub use crate::patience::Stopped;

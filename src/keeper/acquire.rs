@@ -214,6 +214,7 @@ impl Acquiring {
             claimant,
             profile: self.profile(),
             ours,
+            rows: ours,
             stopped: asked.stopped,
             waiter: turn.waiter,
         };

@@ -404,7 +404,7 @@ impl Keeping {
                 held.offices.insert(office, HeldOffice { row, claims: 1 });
             }
             for row in locks {
-                held.hold(&row.name, row.instance, row.fence);
+                held.hold(&row.name, row.slot, row.instance, row.fence);
             }
         }
         *self.store.inner.held.lock() = held;

@@ -79,16 +79,17 @@ fn attempt(
     let claimant = Claimant { origin: Origin::Library, subject: inner.myself() };
     let count = if turn.waiter.is_some() { Count::No } else { Count::Yes };
     let mut aside = Lookups::default();
-    for _ in 0..ATTEMPTS + requests.len() {
+    for _ in 0..ATTEMPTS + request::owners_max(requests) {
         // As for an office: attempts of this process are serialised, so that its own fresh lock is
         // never taken for another process' one.
-        let mut held = inner.held.lock();
+        let mut held = inner.lock_held()?;
         let ours: Vec<InstanceId> = held.rows().map(|row| row.instance).collect();
         let claim = LockClaim {
             requests,
             claimant,
             profile: from.map(|from| &from.office.profile),
             ours: &ours,
+            rows: &ours,
             stopped,
             waiter: turn.waiter,
         };
@@ -149,7 +150,7 @@ fn hold(inner: &Arc<Inner>, held: &mut Held, granted: GrantedLock) -> Result<Sco
         .find(|row| row.instance == granted.instance)
         .map(|row| row.nonce.hash())
         .ok_or_else(|| Error::internal("a lock was granted to a row that is not ours"))?;
-    held.hold(&granted.name, granted.instance, granted.fence);
+    held.hold(&granted.name, granted.slot, granted.instance, granted.fence);
     let footing = OwnedRow { inner: Arc::clone(inner), instance: granted.instance, nonce_hash };
     Ok(ScopedLock::new(footing, granted))
 }

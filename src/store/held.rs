@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use parking_lot::Mutex;
 
 use crate::names::IdentityHash;
+use crate::names::slot::Slot;
 use crate::{Error, InstanceId, LockName, Nonce, Office, Wanted};
 
 /// What came of a release.
@@ -26,7 +27,8 @@ pub(crate) struct Held {
     pub(crate) offices: HashMap<Office, HeldOffice>,
     /// The row that locks are taken from without an office. It lasts as long as they do.
     pub(crate) without_office: Option<OwnRow>,
-    pub(crate) locks: HashMap<LockName, OwnLock>,
+    /// By their fences: of a lock with slots a process may hold several.
+    pub(crate) locks: HashMap<i64, OwnLock>,
 }
 
 /// A row of this process.
@@ -46,10 +48,19 @@ pub(crate) struct HeldOffice {
 /// A lock held by this process, shared by its claims.
 #[derive(Clone, Debug)]
 pub(crate) struct OwnLock {
+    pub(crate) name: LockName,
+    pub(crate) slot: Option<Slot>,
     /// The row it was taken from.
     pub(crate) instance: InstanceId,
-    pub(crate) fence: i64,
     pub(crate) claims: usize,
+}
+
+impl OwnLock {
+    /// What nobody else can have held at the same time.
+    fn held_alone(&self) -> Option<Wanted> {
+        let is_alone = self.slot.is_none_or(|slot| slot.of == 1);
+        is_alone.then(|| Wanted::Lock(self.name.clone()))
+    }
 }
 
 impl Held {
@@ -64,17 +75,20 @@ impl Held {
 
     /// The identities that this process has locked, by their hashes.
     pub(super) fn identities(&self) -> HashSet<u64> {
-        let hashes = self.locks.keys().map(|name| name.identity_hash.as_str());
+        let hashes = self.locks.values().map(|lock| lock.name.identity_hash.as_str());
         hashes.filter_map(IdentityHash::number_of).collect()
     }
 
-    /// Notes a granted lock; what is left of one of the same name that was lost does not count.
-    pub(crate) fn hold(&mut self, name: &LockName, instance: InstanceId, fence: i64) {
-        let held = self.locks.entry(name.clone()).or_insert(OwnLock { instance, fence, claims: 0 });
-        if held.fence != fence {
-            *held = OwnLock { instance, fence, claims: 0 };
-        }
-        held.claims += 1;
+    /// Notes a granted lock. What was lost, and acquired again since, has another fence.
+    pub(crate) fn hold(
+        &mut self,
+        name: &LockName,
+        slot: Option<Slot>,
+        instance: InstanceId,
+        fence: i64,
+    ) {
+        let new = || OwnLock { name: name.clone(), slot, instance, claims: 0 };
+        self.locks.entry(fence).or_insert_with(new).claims += 1;
     }
 
     /// Forgets a row that has ended, and with it the locks that were taken from it.
@@ -93,11 +107,11 @@ impl HeldBefore {
     /// Notes what was held by the row `lost`, which the store has lost.
     pub(crate) fn note_lost(&self, held: &Held, lost: InstanceId) {
         let offices = held.offices.iter().filter(|(_, it)| it.row.instance == lost);
-        let locks = held.locks.iter().filter(|(_, it)| it.instance == lost);
+        let locks = held.locks.values().filter(|it| it.instance == lost);
         self.0.lock().extend(
             offices
                 .map(|(office, _)| Wanted::Office(office.clone()))
-                .chain(locks.map(|(name, _)| Wanted::Lock(name.clone()))),
+                .chain(locks.filter_map(OwnLock::held_alone)),
         );
     }
 
@@ -105,7 +119,7 @@ impl HeldBefore {
     /// twice before anything is claimed again.
     pub(super) fn inherit(&self, held: &Held, before: &Self) {
         let offices = held.offices.keys().cloned().map(Wanted::Office);
-        let locks = held.locks.keys().cloned().map(Wanted::Lock);
+        let locks = held.locks.values().filter_map(OwnLock::held_alone);
         *self.0.lock() = offices.chain(locks).chain(before.0.lock().iter().cloned()).collect();
     }
 

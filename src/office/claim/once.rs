@@ -41,6 +41,7 @@ pub(crate) fn claim_once(
         claimant: candidate.claimant(),
         profile: Some(&office.profile),
         ours: &[],
+        rows: candidate.rows,
         stopped: Stopped::Respect,
         waiter: candidate.waiter,
     };

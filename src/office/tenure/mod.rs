@@ -20,8 +20,8 @@ use crate::scoped::{GrantedLock, guard};
 use crate::store::OwnRow;
 use crate::sys::Pid;
 use crate::{
-    InstanceId, LockName, LossWatch, Lost, Nonce, Office, ProfileName, Reason, Released, Result,
-    Standing, Store,
+    InstanceId, LossWatch, Lost, Nonce, Office, ProfileName, Reason, Released, Result, Standing,
+    Store,
 };
 
 /// An office held by this process. Dropping it releases the office, unless another claim of this
@@ -227,12 +227,12 @@ impl Tenure {
 }
 
 fn verify(footing: &OwnedRow, locks: &Mutex<Vec<GrantedLock>>) -> Result<Standing> {
-    let mut let_go: Vec<LockName> = Vec::new();
+    let mut let_go: Vec<i64> = Vec::new();
     let standing = footing.verify(|connection| {
         for lock in locks.lock().iter() {
             match guard::how_it_was_lost(connection, lock)? {
                 Some((Reason::Released, _)) => {
-                    let_go.push(lock.name.clone());
+                    let_go.push(lock.fence);
                 }
                 Some((reason, by)) => {
                     return Ok(Some(Lost::Lock { name: lock.name.clone(), reason, by }));
@@ -243,8 +243,8 @@ fn verify(footing: &OwnedRow, locks: &Mutex<Vec<GrantedLock>>) -> Result<Standin
         Ok(None)
     })?;
     if !let_go.is_empty() && standing == Standing::Held {
-        locks.lock().retain(|lock| !let_go.contains(&lock.name));
-        footing.inner.held.lock().locks.retain(|name, _| !let_go.contains(name));
+        locks.lock().retain(|lock| !let_go.contains(&lock.fence));
+        footing.inner.held.lock().locks.retain(|fence, _| !let_go.contains(fence));
     }
     Ok(standing)
 }
