@@ -81,6 +81,7 @@ pub(crate) fn because(reason: &str) -> &'static str {
         "taken_over" => "its office was taken over",
         "evicted" => "a person evicted it",
         "re_executed" => "the process re-executed itself",
+        "handed_over" => "it handed over to its successor",
         "store_replaced" => "its store was deleted or replaced",
         _ => "for a reason this version does not know",
     }

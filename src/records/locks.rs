@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::process::Observer;
 use crate::records::events::EventRecord;
+use crate::records::instances;
 use crate::records::instances::EndReason;
 use crate::store::{Deferred, Tx};
 use crate::{IdentityHash, InstanceId, LockName, ProfileName, Result, Scope, liveness, sys};
@@ -308,6 +309,44 @@ pub(crate) fn end_some_of(tx: &Tx<'_>, instance: InstanceId, how: LockEnd<'_>) -
         end(tx, &lock.name, lock.fence, how)?;
     }
     Ok(locks.len())
+}
+
+/// Moves the locks of a row whose owner goes on under another one: as any other change of a holder
+/// that is an end and a new fence. Metadata and length of the lease stay, and the lease begins
+/// again.
+pub(crate) fn follow(
+    tx: &Tx<'_>,
+    from: InstanceId,
+    to: InstanceId,
+    reason: &'static str,
+) -> Result<()> {
+    let (observer, now_boot_ms) = (tx.store().observer(), tx.boot_time().ms);
+    let profile_and_pid = instances::office_of(tx, to)?;
+    for lock in of_instance(tx, from)? {
+        end(tx, &lock.name, lock.fence, LockEnd { reason, by: None })?;
+        let new = NewLock {
+            name: &lock.name,
+            instance: to,
+            metadata: lock.metadata.as_ref(),
+            ttl_ms: lock.ttl_ms,
+        };
+        let fence = insert(tx, &new, observer, now_boot_ms)?;
+        tx.record(&EventRecord {
+            event: "lock_acquired",
+            profile: profile_and_pid.as_ref().map(|(office, _)| &office.profile),
+            instance: Some(to),
+            pid: profile_and_pid.as_ref().and_then(|(_, pid)| *pid),
+            detail: Some(json!({
+                "scope": lock.name.scope.as_str(),
+                "identity_hash": lock.name.identity_hash.as_str(),
+                "fence": fence,
+                "evicted": Value::Null,
+                "handed_over_from": from.as_i64(),
+            })),
+            ..EventRecord::default()
+        })?;
+    }
+    Ok(())
 }
 
 /// The release of one lock.
