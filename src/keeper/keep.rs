@@ -29,7 +29,7 @@ use crate::owner::{ending, is_held};
 use crate::process::Anchor;
 use crate::records::{End, EndReason, instances, locks, waiters};
 use crate::store::held::{Held, HeldOffice};
-use crate::store::{Inner, OwnRow, data_version, ourselves};
+use crate::store::{AnchoredBy, Inner, OwnRow, data_version, ourselves};
 use crate::sys::supervise;
 use crate::{ErrorKind, Nonce, OpenOptions, Result, Store};
 
@@ -398,7 +398,11 @@ impl Keeping {
         let mut held = Held::default();
         for KeptRow { record, locks } in &self.kept {
             if let Some(office) = record.office() {
-                let row = OwnRow { instance: record.id, nonce: Nonce::random()? };
+                let row = OwnRow {
+                    instance: record.id,
+                    nonce: Nonce::random()?,
+                    anchored_by: AnchoredBy::Us,
+                };
                 held.offices.insert(office, HeldOffice { row, claims: 1 });
             }
             for row in locks {

@@ -23,7 +23,7 @@ use crate::scoped::request::LockRequest;
 use crate::scoped::survey;
 use crate::scoped::survey::{LockClaim, LockWay, Surveyed};
 use crate::scoped::unlock::end_if_without_purpose;
-use crate::store::{Inner, OwnRow, Tx};
+use crate::store::{AnchoredBy, Inner, OwnRow, Tx};
 use crate::{Evicted, Holder, InstanceId, LockName, Nonce, Result, Wanted};
 
 /// A lock that was granted.
@@ -282,5 +282,5 @@ fn register(
         ..NewInstance::without_office(claim.claimant.subject, inner.observer(), &nonce)
     }
     .insert(tx)?;
-    Ok(OwnRow { instance, nonce })
+    Ok(OwnRow { instance, nonce, anchored_by: AnchoredBy::Us })
 }

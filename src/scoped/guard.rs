@@ -11,6 +11,7 @@ use crate::claim::guard::watch;
 use crate::owner::ending;
 use crate::records::{End, EndReason, LockEnd, locks};
 use crate::scoped::acquire::{GrantedLock, PreviousLock};
+use crate::store::AnchoredBy;
 use crate::{
     ErrorKind, Evicted, InstanceId, LockName, LossWatch, Lost, Released, Result, Standing,
 };
@@ -101,7 +102,7 @@ impl ScopedLock {
         let GrantedLock { name, fence, .. } = &self.granted;
         let renewed = inner.write(|tx| {
             let renewed = locks::renew(tx, name, *fence, inner.observer(), now_boot_ms)?;
-            if renewed {
+            if renewed && self.footing.anchored_by == AnchoredBy::Us {
                 // Made anew where somebody removed its file, as a verification does.
                 inner.anchor(tx)?;
             }
@@ -140,7 +141,7 @@ impl ScopedLock {
         if self.let_go.swap(true, Ordering::AcqRel) {
             return Released::WasLost;
         }
-        let OwnedRow { inner, instance, nonce_hash } = &self.footing;
+        let OwnedRow { inner, instance, nonce_hash, .. } = &self.footing;
         let mut held = inner.held.lock();
         match held.locks.get_mut(&self.granted.name) {
             Some(ours) if ours.fence == self.granted.fence && ours.claims > 1 => {
