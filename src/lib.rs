@@ -40,7 +40,8 @@
 //! * [`Profile`] - a named configuration in it; claims, asks, evicts.
 //! * [`Claim`] - the answer to a claim: a [`Tenure`] or the [`Holder`] who explains itself.
 //! * [`Tenure`] - a held office. Dropping it releases; [`Tenure::verify`] and [`Tenure::watch`]
-//!   tell of a loss.
+//!   tell of a loss. [`Tenure::from_environment`] adopts the one of an `incumbent run`, or of a
+//!   predecessor that handed it over ([`Tenure::exec`], [`Tenure::hand_over`]).
 //! * [`ScopedLock`] - an identity (a bot token, an account) that no other process of the machine
 //!   has; acquired with a [`LockRequest`], from a [`Tenure`] or from the [`Store`].
 //! * [`StopInquiry`] - asked by whatever handles the process' signals: why is it being stopped, and
@@ -73,6 +74,8 @@
 //! | a death during a takeover leaves one owner or none, and blocks nobody | `stop::swap` |
 //! | a restart is served once, and the office is never free meanwhile | `stop::restart` |
 //! | no process is signalled that is not proven to be the recorded one | `stop`, `stop::takeover` |
+//! | an office that is handed over is never free, and never of two | `handover` |
+//! | the command of a `run` is not refused by it | `handover::in_run` |
 //! | the dead are never shown running, and nobody dies of an old status | `status` |
 //! | an acknowledged status is not lost, and nobody reads half of one | `status::contention` |
 //! | who follows the events ends with the state of the store | `status::contention`, `events` |
@@ -117,7 +120,8 @@
 //! call in the child is [`ErrorKind::Forked`], dropping it there does nothing, and what the parent
 //! holds stays the parent's. The child cannot open that store again, but it can open another one.
 //! The store works in a child that was forked before it was opened or after its last handle was
-//! dropped, and in the program that a child executes.
+//! dropped, and in the program that a child executes. What is held goes to another program, in this
+//! process or in a child, by [`Tenure::exec`] and [`Tenure::hand_over`] alone.
 //!
 //! A process that uses this crate reads the store through it. On Linux it does no harm if it opens
 //! and closes the files itself, or with another `SQLite`; elsewhere such a close cancels `SQLite`'s
@@ -169,6 +173,16 @@ mod store;
 mod sys;
 #[cfg(feature = "cli")]
 mod transfer;
+
+/// How a program ends, and what is said of it.
+pub mod exit {
+    pub use crate::office::tenure::last_word::End;
+}
+
+/// Handing an office over without a gap, and going on with one that was handed over.
+pub mod handover {
+    pub use crate::office::handover::{HandedOver, Inherited, NotInherited, NotTaken, Successor};
+}
 
 pub use crate::claim::examine::Evicted;
 pub use crate::claim::guard::{LossWatch, Lost, Standing};
