@@ -23,6 +23,7 @@ mod endings;
 mod events;
 mod faults;
 mod forensics;
+mod handover;
 mod identity;
 mod keepers;
 mod kill;
