@@ -215,6 +215,7 @@ impl Acquiring {
             profile: self.profile(),
             ours,
             rows: ours,
+            held: None,
             stopped: asked.stopped,
             waiter: turn.waiter,
         };

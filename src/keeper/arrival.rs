@@ -98,6 +98,7 @@ impl Arrival<'_> {
                 profile: profile.as_ref(),
                 ours: owner.as_slice(),
                 rows: owner.as_slice(),
+                held: None,
                 stopped: Stopped::Respect,
                 waiter: None,
             };

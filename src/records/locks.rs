@@ -7,8 +7,10 @@
 //! A slot of a lock is a row of its own. Questions do not migrate, so that a store of an older
 //! version may lack the columns that say so: there they read as absent.
 
+mod follow;
 mod slots;
 
+pub(crate) use follow::follow;
 pub(crate) use slots::{all_of, in_slots, insert_slot, prepare_of_slots, slots_of};
 
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, named_params};
@@ -280,9 +282,11 @@ pub(crate) fn insert(
 pub(crate) fn replace(
     tx: &Tx<'_>,
     lock: &NewLock<'_>,
+    slot: Option<Slot>,
     observer: &Observer,
     now_boot_ms: i64,
 ) -> Result<()> {
+    let stored = lock.name.stored(slot);
     tx.prepare_cached(
         "UPDATE scoped_locks SET metadata = :metadata, ttl_ms = :ttl_ms,
             lease_until_ms = :lease_until_ms, lease_boot_id = :lease_boot_id,
@@ -290,8 +294,8 @@ pub(crate) fn replace(
          WHERE scope = :scope AND identity_hash = :identity_hash",
     )?
     .execute(named_params! {
-        ":scope": lock.name.scope.as_str(),
-        ":identity_hash": lock.name.identity_hash.as_str(),
+        ":scope": stored.scope.as_str(),
+        ":identity_hash": stored.identity_hash.as_str(),
         ":metadata": lock.metadata.map(Value::to_string),
         ":ttl_ms": lock.ttl_ms,
         ":lease_until_ms": lock.ttl_ms.map(|ttl_ms| now_boot_ms.saturating_add(ttl_ms)),

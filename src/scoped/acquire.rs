@@ -27,7 +27,7 @@ use crate::scoped::survey;
 use crate::scoped::survey::{LockClaim, Surveyed};
 use crate::scoped::unlock::end_if_without_purpose;
 use crate::scoped::way::{LockOver, LockWay};
-use crate::store::{Inner, OwnRow, Tx};
+use crate::store::{AnchoredBy, Inner, OwnRow, Tx};
 use crate::{Holder, InstanceId, LockName, Nonce, Result, Wanted};
 
 /// A lock that was granted.
@@ -106,10 +106,10 @@ pub(crate) fn take(
         let (over, slot) = match way {
             LockWay::Free(over, slot) => (over, slot),
             LockWay::Ours(row, record) => {
-                locks::replace(tx, &new, observer, now_boot_ms)?;
+                locks::replace(tx, &new, row.slot, observer, now_boot_ms)?;
                 granted.push(GrantedLock {
                     name: request.name.clone(),
-                    slot: None,
+                    slot: row.slot,
                     instance: row.instance,
                     fence: row.fence,
                     evicted: None,
@@ -298,5 +298,5 @@ fn register(
         ..NewInstance::without_office(claim.claimant.subject, inner.observer(), &nonce)
     }
     .insert(tx)?;
-    Ok(OwnRow { instance, nonce })
+    Ok(OwnRow { instance, nonce, anchored_by: AnchoredBy::Us })
 }

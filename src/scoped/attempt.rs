@@ -90,6 +90,7 @@ fn attempt(
             profile: from.map(|from| &from.office.profile),
             ours: &ours,
             rows: &ours,
+            held: Some(&held),
             stopped,
             waiter: turn.waiter,
         };
@@ -145,12 +146,11 @@ fn own_row<'a>(
 
 /// Notes a granted lock as this process' own, and makes a guard of it.
 fn hold(inner: &Arc<Inner>, held: &mut Held, granted: GrantedLock) -> Result<ScopedLock> {
-    let nonce_hash = held
+    let footing = held
         .rows()
         .find(|row| row.instance == granted.instance)
-        .map(|row| row.nonce.hash())
+        .map(|row| OwnedRow::of(inner, row))
         .ok_or_else(|| Error::internal("a lock was granted to a row that is not ours"))?;
     held.hold(&granted.name, granted.slot, granted.instance, granted.fence);
-    let footing = OwnedRow { inner: Arc::clone(inner), instance: granted.instance, nonce_hash };
     Ok(ScopedLock::new(footing, granted))
 }

@@ -13,6 +13,7 @@ use crate::names::slot::Slot;
 use crate::owner::ending;
 use crate::records::{End, EndReason, LockEnd, locks};
 use crate::scoped::acquire::{GrantedLock, PreviousLock};
+use crate::store::AnchoredBy;
 use crate::{ErrorKind, InstanceId, LockName, LossWatch, Lost, Reason, Released, Result, Standing};
 
 /// A scoped lock held by this process. Dropping it releases the lock, unless another guard of this
@@ -108,7 +109,7 @@ impl ScopedLock {
         let GrantedLock { name, slot, fence, .. } = &self.granted;
         let renewed = inner.write(|tx| {
             let renewed = locks::renew(tx, name, *slot, *fence, inner.observer(), now_boot_ms)?;
-            if renewed {
+            if renewed && self.footing.anchored_by == AnchoredBy::Us {
                 // Made anew where somebody removed its file, as a verification does.
                 inner.anchor(tx)?;
             }
@@ -147,7 +148,7 @@ impl ScopedLock {
         if self.let_go.swap(true, Ordering::AcqRel) {
             return Released::WasLost;
         }
-        let OwnedRow { inner, instance, nonce_hash } = &self.footing;
+        let OwnedRow { inner, instance, nonce_hash, .. } = &self.footing;
         let mut held = inner.held.lock();
         match held.locks.get_mut(&self.granted.fence) {
             Some(ours) if ours.claims > 1 => {

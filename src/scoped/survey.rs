@@ -12,6 +12,7 @@ use crate::records::{EndReason, LockRow, Record, conflicts, instances, locks};
 use crate::scoped::request::LockRequest;
 use crate::scoped::slots;
 use crate::scoped::way::{LockOver, LockWay, Look, Met, Seen, Way};
+use crate::store::held::Held;
 use crate::store::{Inner, Tx};
 use crate::{InstanceId, ProfileName, Result, Wanted};
 
@@ -26,6 +27,8 @@ pub(crate) struct LockClaim<'a> {
     pub(crate) ours: &'a [InstanceId],
     /// All rows that its process has: a slot of theirs is held, and nobody's to take.
     pub(crate) rows: &'a [InstanceId],
+    /// What its process holds, where it may go on with what the program before it left.
+    pub(crate) held: Option<&'a Held>,
     pub(crate) stopped: Stopped,
     /// The claimant's row that something may be reserved for.
     pub(crate) waiter: Option<InstanceId>,
@@ -98,13 +101,24 @@ fn way(
     request: &LockRequest,
     aside: &Lookups,
 ) -> Result<Way> {
+    let was_left =
+        |row: &LockRow| claim.held.is_some_and(|held| held.was_left(row.instance, row.fence));
     let row = locks::by_name(tx, &request.name)?;
     let row = match row.filter(|row| row.slot.is_none()) {
         Some(row) if request.slots.is_none() => row,
         row => {
             let rows = row.into_iter().chain(locks::slots_of(tx, &request.name)?);
-            return slots::way(request, rows, |row| {
+            let rows: Vec<LockRow> = rows.collect();
+            let is_same = |row: &&LockRow| row.slot.map(|slot| slot.of) == request.slots;
+            if let Some(row) = rows.iter().filter(is_same).find(|row| was_left(row))
+                && let Some(record) = instances::by_id(tx, row.instance)?.filter(Record::is_live)
+            {
+                return Ok(Way::Clear(LockWay::Ours(row.clone(), Box::new(record))));
+            }
+            return slots::way(request, rows.into_iter(), |row| {
                 Ok(match look_at(tx, inner, claim, request, row, aside)? {
+                    // In another number of slots than it is wanted in now.
+                    Seen::Ours(row, _) if was_left(&row) => Look::Over(LockOver::Left(row)),
                     // Nobody shares a slot, and nobody has a slot of what is held without.
                     Seen::Ours(row, record) => {
                         let is_ours = claim.rows.contains(&record.id)

@@ -21,7 +21,7 @@ pub(crate) enum LockWay {
 #[derive(Debug)]
 pub(crate) enum LockOver {
     /// Its owner's row was ended by an older version, which knows nothing of locks, or deleted by
-    /// hand.
+    /// hand; or the program before this one left it.
     Left(LockRow),
     /// Its owner's row ends with this.
     WithOwner(LockRow, Box<Record>, EndReason),

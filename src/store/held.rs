@@ -13,7 +13,7 @@ use crate::{Error, InstanceId, LockName, Nonce, Office, Wanted};
 pub enum Released {
     /// It is free.
     Free,
-    /// Another claim of this process still holds it.
+    /// Another claim of this process still holds it, or the `run` does whose tenure it is.
     StillShared,
     /// It was lost before.
     WasLost,
@@ -31,11 +31,21 @@ pub(crate) struct Held {
     pub(crate) locks: HashMap<i64, OwnLock>,
 }
 
-/// A row of this process.
+/// A row of this process, or of the `run` that it acts for.
 #[derive(Clone, Debug)]
 pub(crate) struct OwnRow {
     pub(crate) instance: InstanceId,
     pub(crate) nonce: Nonce,
+    pub(crate) anchored_by: AnchoredBy,
+}
+
+/// Who holds the anchor that a row leans on, and ends the row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AnchoredBy {
+    /// This process.
+    Us,
+    /// The `run` that we are in: we act for it, and neither touch its anchor nor end its row.
+    TheRun,
 }
 
 /// An office held by this process, shared by its claims.
@@ -91,6 +101,26 @@ impl Held {
         self.locks.entry(fence).or_insert_with(new).claims += 1;
     }
 
+    /// Whether the program before this one left a lock to it: a row of this process has it, and no
+    /// guard does.
+    pub(crate) fn was_left(&self, instance: InstanceId, fence: i64) -> bool {
+        let is_ours = |row: &OwnRow| row.instance == instance && row.anchored_by == AnchoredBy::Us;
+        self.rows().any(is_ours) && !self.locks.contains_key(&fence)
+    }
+
+    /// Lets one claim of an office go that a `run` holds. What was locked for that `run` stays
+    /// known: each lock has a guard of its own.
+    pub(crate) fn leave_to_run(&mut self, office: &Office, instance: InstanceId) {
+        if let Some(held) = self.offices.get_mut(office)
+            && held.row.instance == instance
+        {
+            held.claims -= 1;
+            if held.claims == 0 {
+                self.offices.remove(office);
+            }
+        }
+    }
+
     /// Forgets a row that has ended, and with it the locks that were taken from it.
     pub(crate) fn forget(&mut self, instance: InstanceId) {
         self.offices.retain(|_, office| office.row.instance != instance);
@@ -131,5 +161,27 @@ impl HeldBefore {
     pub(crate) fn has_all(&self, wanted: impl IntoIterator<Item = Wanted>) -> bool {
         let held = self.0.lock();
         !held.is_empty() && wanted.into_iter().all(|wanted| held.contains(&wanted))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A lock that was taken for the `run` has a guard of its own, which still has to release it.
+    #[test]
+    fn an_office_that_is_left_to_its_run_leaves_the_locks() {
+        let (office, instance) = (Office::default(), InstanceId(7));
+        let row =
+            OwnRow { instance, nonce: Nonce::random().unwrap(), anchored_by: AnchoredBy::TheRun };
+        let mut held = Held::default();
+        held.offices.insert(office.clone(), HeldOffice { row, claims: 2 });
+        let name = LockName::new("token", "chat").unwrap();
+        held.hold(&name, None, instance, 8);
+        held.leave_to_run(&office, InstanceId(6));
+        held.leave_to_run(&office, instance);
+        assert!(held.offices.contains_key(&office), "it is shared");
+        held.leave_to_run(&office, instance);
+        assert!(held.is_nothing() && held.locks.contains_key(&8));
     }
 }

@@ -32,7 +32,7 @@ pub(crate) mod watcher;
 
 pub(crate) use crate::store::deferred::Deferred;
 pub(crate) use crate::store::handle::Inner;
-pub(crate) use crate::store::held::OwnRow;
+pub(crate) use crate::store::held::{AnchoredBy, OwnRow};
 pub(crate) use crate::store::last_words::What;
 pub(crate) use crate::store::location::Location;
 pub(crate) use crate::store::transaction::{BootTime, Tx};

@@ -42,6 +42,7 @@ pub(crate) fn claim_once(
         profile: Some(&office.profile),
         ours: &[],
         rows: candidate.rows,
+        held: None,
         stopped: Stopped::Respect,
         waiter: candidate.waiter,
     };

@@ -139,8 +139,8 @@ impl Speaker<'_> {
         Ok(())
     }
 
-    /// Writes which profiles the instance serves, in this order; each is there once. What it said of
-    /// the platforms of the others goes.
+    /// Writes which profiles the instance serves, in this order, each once. What it said of the
+    /// platforms of the others goes.
     pub(crate) fn set_serves(&self, tx: &Tx<'_>, profiles: &[ProfileName]) -> Result<()> {
         let before = serves(tx, self.id)?;
         for profile in before.iter().filter(|profile| !profiles.contains(profile)) {

@@ -123,7 +123,7 @@ fn whom_it_serves_is_set_replaced_and_cleared() {
     };
     let pair = |one: &str, two: &str| (one.to_owned(), two.to_owned());
     server.says("--serves c --serves b --serves c");
-    assert_eq!(list_of(&sandbox), json!(["b", "c"]));
+    assert_eq!(list_of(&sandbox), json!(["c", "b"]));
     for profile in ["a", "b", "c"] {
         server.says(&format!("--profile {profile} --platform mail --platform-state connected"));
     }
@@ -131,8 +131,8 @@ fn whom_it_serves_is_set_replaced_and_cleared() {
     let events = || sandbox.number("SELECT count(*) FROM events WHERE event = 'serves_changed'");
     assert_eq!(events(), 1);
     server.says("--state running --heartbeat");
-    server.says("--serves b --serves c");
-    assert_eq!((list_of(&sandbox), events()), (json!(["b", "c"]), 1));
+    server.says("--serves c --serves b");
+    assert_eq!((list_of(&sandbox), events()), (json!(["c", "b"]), 1));
     sandbox.assert_served("b", "a");
     sandbox.assert_served("c", "a");
     // Replaced.
