@@ -28,7 +28,7 @@ const RUN_ONE: &str = "--run-one";
 /// Does it so many times in a new store.
 type Operation = fn(&Store, u32);
 
-const OPERATIONS: [(&str, Operation); 10] = [
+const OPERATIONS: [(&str, Operation); 12] = [
     ("verify a tenure", verify),
     ("update a status", update_status),
     ("read a status", read_status),
@@ -39,6 +39,8 @@ const OPERATIONS: [(&str, Operation); 10] = [
     ("renew a lock", renew_lock),
     ("write + consume a marker", write_and_consume_marker),
     ("status of 20 offices", status_of_many),
+    ("read what it said", read_runtime),
+    ("look for a marker", peek_marker),
 ];
 
 fn main() {
@@ -155,6 +157,23 @@ fn read_status(store: &Store, repeats: u32) {
     let profile = store.profile("default").expect("a profile");
     for _ in 0..repeats {
         profile.status().expect("an answer");
+    }
+}
+
+/// What [`read_status`] costs beside what the gateway said.
+fn read_runtime(store: &Store, repeats: u32) {
+    let tenure = claim(store);
+    tenure.update_status(&StatusUpdate::new().state("running")).expect("written");
+    let profile = store.profile("default").expect("a profile");
+    for _ in 0..repeats {
+        assert!(profile.runtime(&Kind::default()).expect("an answer").is_some());
+    }
+}
+
+fn peek_marker(store: &Store, repeats: u32) {
+    let tenure = claim(store);
+    for _ in 0..repeats {
+        assert!(tenure.peek_marker(None).expect("an answer").is_none());
     }
 }
 

@@ -18,8 +18,9 @@ pub(crate) const PARTY: &str = "INCUMBENT_PARTY";
 /// The instance that this process acts for: set by `run` for its command.
 pub(crate) const INSTANCE: &str = "INCUMBENT_INSTANCE";
 /// The nonce of that instance.
-#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub(crate) const TOKEN: &str = "INCUMBENT_TOKEN";
+/// What a process was given by the one before it: whose tenure, and the numbers of descriptors.
+pub(crate) const HANDOVER: &str = "INCUMBENT_HANDOVER";
 /// The `incumbent` program, where the library has to start it.
 pub(crate) const PROGRAM: &str = "INCUMBENT_PROGRAM";
 

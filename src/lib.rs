@@ -31,7 +31,8 @@
 //! * [`Profile`] - a named configuration in it; claims, asks, evicts.
 //! * [`Claim`] - the answer to a claim: a [`Tenure`] or the [`Holder`] who explains itself.
 //! * [`Tenure`] - a held office. Dropping it releases; [`Tenure::verify`] and [`Tenure::watch`]
-//!   tell of a loss.
+//!   tell of a loss. [`Tenure::from_environment`] adopts the one of an `incumbent run`, or of a
+//!   predecessor that handed it over ([`Tenure::exec`], [`Tenure::hand_over`]).
 //! * [`ScopedLock`] - an identity (a bot token, an account) that no other process of the machine
 //!   has; acquired with a [`LockRequest`], from a [`Tenure`] or from the [`Store`].
 //! * [`StopInquiry`](stop::StopInquiry) - asked by what handles the process' signals: why is it
@@ -55,6 +56,9 @@
 //! |---|---|
 //! | of any number of contenders at once exactly one owns | `claims::contention` |
 //! | of many contenders exactly one holds a lock that it can verify | `locks::contention` |
+//! | of an exclusive lock one guard exists, within one process, too | `locks::library::exclusive` |
+//! | of n slots never more than n are held, nor one of them twice | `locks::library::slots` |
+//! | a long wait asks its caller, and is one waiter on record | `claims::library::asked` |
 //! | a killed owner blocks nobody, and nothing has to be cleaned up | `kill` |
 //! | a `run`'s command is gone before the next start is granted | `kill` |
 //! | not being able to look evicts nobody | `liveness::tests`, `identity`, `identity::namespaces` |
@@ -65,6 +69,8 @@
 //! | a death during a takeover leaves one owner or none, and blocks nobody | `stop::swap` |
 //! | a restart is served once, and the office is never free meanwhile | `stop::restart` |
 //! | no process is signalled that is not proven to be the recorded one | `stop`, `stop::takeover` |
+//! | an office that is handed over is never free, and never of two | `handover` |
+//! | the command of a `run` is not refused by it | `handover::in_run` |
 //! | the dead are never shown running, and nobody dies of an old status | `status` |
 //! | an acknowledged status is not lost, and nobody reads half of one | `status::contention` |
 //! | who follows the events ends with the state of the store | `status::contention`, `events` |
@@ -110,7 +116,8 @@
 //! there does nothing, and what the parent holds stays the parent's. The child can open that store
 //! again if the parent closed it for the fork ([`Store::close_for_fork`]), if it was forked before
 //! the store was opened or after its last handle was dropped, and in a program that it executes.
-//! `docs/linking.md` has more of this, and signals, panics and exits.
+//! What is held goes to another program, in this process or in a child, by [`Tenure::exec`] and
+//! [`Tenure::hand_over`] alone. `docs/linking.md` has more of this, and signals, panics and exits.
 //!
 //! A process that uses this crate reads the store through it. On Linux it does no harm if it opens
 //! and closes the files itself, or with another `SQLite`; elsewhere such a close cancels `SQLite`'s
@@ -191,6 +198,7 @@ pub use crate::store::pragmas::Durability;
 /// Scoped locks beyond [`LockRequest`] and [`ScopedLock`]: how to wait for them, what is known of
 /// them, and how to remove one by hand.
 pub mod lock {
+    pub use crate::names::slot::Slot;
     pub use crate::names::{IdentityHash, Scope};
     pub use crate::owner::held_lock::HeldLock;
     pub use crate::patience::Stopped;
@@ -215,8 +223,14 @@ pub mod stop {
     pub use crate::stop_budget::StopPhases;
 }
 
-/// Why a process ends, and the exit code that its supervisor understands.
+/// Handing an office over without a gap, and going on with one that was handed over.
+pub mod handover {
+    pub use crate::office::handover::{HandedOver, Inherited, NotInherited, NotTaken, Successor};
+}
+
+/// Why a process ends, what it says of that, and the exit code that its supervisor understands.
 pub mod exit {
+    pub use crate::office::tenure::last_word::End;
     pub use crate::process::exit_code::{ExitCause, ExitCodes, ExitRule, Supervisor};
 }
 

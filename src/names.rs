@@ -1,5 +1,7 @@
 //! Names that people choose, validated once, and ids that the store draws.
 
+pub(crate) mod slot;
+
 use std::fmt;
 use std::str::FromStr;
 
@@ -201,6 +203,14 @@ impl IdentityHash {
         let mut hash = hex(&sha2::Sha256::digest(identity));
         hash.truncate(Self::LENGTH);
         Ok(Self(hash))
+    }
+
+    /// What a slot of the lock on this identity is stored by. No identity begins with such a byte.
+    fn of_slot(&self, number: u32) -> Self {
+        use sha2::Digest;
+        let mut hash = hex(&sha2::Sha256::digest(format!("\0slot {number} of {self}")));
+        hash.truncate(Self::LENGTH);
+        Self(hash)
     }
 
     /// The number that its digits stand for.

@@ -16,7 +16,7 @@ use crate::liveness::{
 use crate::owner::evidence::hangs_on_init;
 use crate::owner::family::{Family, Remains};
 use crate::owner::{LiveCommandLine, family, judge, judgement, needs_command_line};
-use crate::process::Subject;
+use crate::process::{Subject, handover};
 use crate::records::{EndReason, Origin, Record};
 use crate::store::{Inner, Tx};
 use crate::sys::{StartTime, Trust};
@@ -274,9 +274,9 @@ fn may_end_family(record: &Record, seen: &Evidence) -> bool {
     is_that_file && seen.is_here() && record.identity.anchor.is_some()
 }
 
-/// The process executed itself anew (same pid, same start time, its anchor released by the exec),
-/// lost track of a grant that was committed all the same (the row names our very anchor), or meets
-/// itself in a copy of the store that was put in the place of the one it was in.
+/// The process executed itself anew (same pid, same start time, its anchor released by the exec, or
+/// inherited), lost track of a grant that was committed all the same (the row names our very
+/// anchor), or meets itself in a copy of the store that was put in the place of the one it was in.
 fn another_life_of_ours(
     inner: &Inner,
     claimant: Claimant<'_>,
@@ -289,7 +289,13 @@ fn another_life_of_ours(
     let Evidence { anchor, start_time, .. } = judged.evidence;
     let names_our_anchor =
         inner.own_anchor().is_some_and(|anchor| record.anchor.as_deref() == Some(anchor.name()));
-    let re_executed = anchor == AnchorState::Free
+    // Released by the exec, or left to us by the program before.
+    let let_go = match anchor {
+        AnchorState::Free => true,
+        AnchorState::Held => handover::was_left_to_us(record.id, record.identity.anchor.as_ref()),
+        AnchorState::Missing | AnchorState::Unreadable | AnchorState::None => false,
+    };
+    let re_executed = let_go
         && judged.evidence.is_here()
         && start_time == StartTimeMatch::Equal
         && record.child_pid.is_none();

@@ -10,7 +10,7 @@ use rusqlite::Connection;
 use crate::background::BackgroundThread;
 use crate::background::readiness::Readiness;
 use crate::records::instances;
-use crate::store::Inner;
+use crate::store::{AnchoredBy, Inner, OwnRow};
 use crate::{ErrorKind, InstanceId, LockName, Reason, Result};
 
 /// How often a watched tenure or lock is verified: a replaced store is noticed within a second.
@@ -71,9 +71,19 @@ pub(crate) struct OwnedRow {
     pub(crate) inner: Arc<Inner>,
     pub(crate) instance: InstanceId,
     pub(crate) nonce_hash: String,
+    pub(crate) anchored_by: AnchoredBy,
 }
 
 impl OwnedRow {
+    pub(crate) fn of(inner: &Arc<Inner>, row: &OwnRow) -> Self {
+        Self {
+            inner: Arc::clone(inner),
+            instance: row.instance,
+            nonce_hash: row.nonce.hash(),
+            anchored_by: row.anchored_by,
+        }
+    }
+
     /// Whether the row still stands, and whatever `more` looks for in the same snapshot. An anchor
     /// file that somebody removed is made anew.
     pub(crate) fn verify(
@@ -101,7 +111,9 @@ impl OwnedRow {
         if let Some(lost) = lost {
             return Ok(Standing::Lost(lost));
         }
-        self.restore_anchor(row.anchor.as_deref())?;
+        if self.anchored_by == AnchoredBy::Us {
+            self.restore_anchor(row.anchor.as_deref())?;
+        }
         Ok(Standing::Held)
     }
 
@@ -138,6 +150,8 @@ pub(crate) fn watch(
         match verify() {
             Ok(Standing::Held) => return false,
             Ok(Standing::Lost(_)) if let_go.load(Ordering::Acquire) => {}
+            // By ourselves, who alone can: our successor is seen before it tells us.
+            Ok(Standing::Lost(Lost::Ended { reason: Reason::HandedOver, .. })) => {}
             Ok(Standing::Lost(how)) => {
                 losses.lock().note(&how);
                 if let Some(on_loss) = on_loss.take() {

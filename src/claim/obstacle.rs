@@ -27,7 +27,7 @@ pub(crate) fn reserved_by_another(
         return Ok(None);
     }
     let holder = Box::new(Holder::reserved(wanted, &record, &judged, reservation.remaining));
-    let watch = Some(Watch { fence: record.id.as_i64(), record });
+    let watch = Some(Watch::of_instance(record));
     Ok(Some(Box::new(Obstacle { holder, watch })))
 }
 
@@ -43,6 +43,25 @@ pub(crate) struct Obstacle {
 #[derive(Debug)]
 pub(crate) struct Watch {
     pub(crate) record: Record,
-    /// The instance id of an office's holder, the fence of a lock.
+    /// Whoever holds other slots of the same lock.
+    pub(crate) others: Vec<Record>,
+    /// The instance id of an office's holder, the fence of a lock, the sum of those of its slots.
     pub(crate) fence: i64,
+}
+
+impl Watch {
+    pub(crate) fn new(record: Record, fence: i64) -> Self {
+        Self { record, others: Vec::new(), fence }
+    }
+
+    /// Of everybody whose end may change something.
+    pub(crate) fn records(&self) -> impl Iterator<Item = &Record> {
+        std::iter::once(&self.record).chain(&self.others)
+    }
+
+    /// Of whoever holds something by its own row.
+    pub(crate) fn of_instance(record: Record) -> Self {
+        let fence = record.id.as_i64();
+        Self::new(record, fence)
+    }
 }

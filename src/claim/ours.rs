@@ -124,7 +124,7 @@ pub(crate) fn obstacle(
             }
             let mut holder = Holder::of_older_lock(office, lock, &record, &judged);
             holder.add_what_it_said(connection, inner, &record)?;
-            let watch = Some(Watch { fence: record.id.as_i64(), record: *record });
+            let watch = Some(Watch::of_instance(*record));
             Some(Box::new(Obstacle { holder: Box::new(holder), watch }))
         }
         Some(Ours::Unrecorded(found, owner)) => {

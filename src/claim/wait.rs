@@ -7,6 +7,7 @@
 //! namespace) it probes the anchor every few milliseconds instead of parking a thread in a blocking
 //! `flock`: a parked thread cannot be cancelled.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ use crate::store::watcher::{Version, Watcher};
 use crate::sys::{Pid, ProcessHandle};
 use crate::{
     Cancel, Error, ErrorKind, Holder, InstanceId, Nonce, ProfileName, Reason, Result, Store, Wait,
-    Wanted, owner,
+    Wanted, owner, patience,
 };
 
 /// Between two looks while the wait is young: a release is seen within 5 ms.
@@ -80,22 +81,23 @@ pub(crate) fn until_granted<T>(
     options: &WaitOptions<'_>,
     mut attempt: impl FnMut(&Turn) -> Result<Attempt<T>>,
 ) -> Result<std::result::Result<T, Box<Holder>>> {
-    let deadline = options.wait.deadline();
+    let deadline = options.deadline();
     let mut waiter: Option<Waiter> = None;
     let mut last_holder: Option<Box<Holder>> = None;
+    let budget = store.inner.busy_budget();
     loop {
         // The deadline holds for the store's locks as well.
         let patience = options.wait.patience(deadline);
         let limit = if options.wait.waits() { deadline } else { Deadline::never() };
         let turn =
             Turn { waiter: waiter.as_ref().map(|waiter| waiter.row.instance), deadline: limit };
-        let attempted = with_budget(patience, || attempt(&turn));
+        let attempted = options.cancel.patiently(patience, budget, || attempt(&turn));
         let obstacle = match attempted {
             // What it came to says nothing then, unless it was granted.
             Err(_) | Ok(Attempt::Held(_)) if options.is_for_nobody() => {
                 return Err(nobody_to_wait_for(options));
             }
-            Err(error) if error.kind() == ErrorKind::Busy && deadline.has_passed() => {
+            Err(error) if options.has_given_up(&error, deadline) => {
                 return last_holder.map(Err).ok_or(error);
             }
             Err(error) => return Err(error),
@@ -117,12 +119,12 @@ pub(crate) fn until_granted<T>(
                 waiter
             }
             none => {
-                let registered = with_budget(deadline.remaining(), || {
+                let registered = options.cancel.patiently(deadline.remaining(), budget, || {
                     Waiter::register(store, &obstacle.holder.wanted, options, deadline)
                 });
                 match registered {
                     Ok(waiter) => none.insert(waiter),
-                    Err(error) if error.kind() == ErrorKind::Busy && deadline.has_passed() => {
+                    Err(error) if options.has_given_up(&error, deadline) => {
                         return Ok(Err(obstacle.holder));
                     }
                     Err(error) => return Err(error),
@@ -131,10 +133,14 @@ pub(crate) fn until_granted<T>(
         };
         // The time of a reservation is over without anything being written.
         let lapses = obstacle.holder.reason == Reason::Reserved;
-        match waiting.wait_for_change(obstacle.watch.as_ref(), options, lapses)? {
-            Waited::Changed => last_holder = Some(obstacle.holder),
-            Waited::ForNobody => return Err(nobody_to_wait_for(options)),
-            Waited::DeadlinePassed | Waited::Cancelled => return Ok(Err(obstacle.holder)),
+        match waiting.wait_for_change(obstacle.watch.as_ref(), options, lapses) {
+            Ok(Waited::Changed) => last_holder = Some(obstacle.holder),
+            Ok(Waited::ForNobody) => return Err(nobody_to_wait_for(options)),
+            Ok(Waited::DeadlinePassed | Waited::Cancelled) => return Ok(Err(obstacle.holder)),
+            Err(error) if options.has_given_up(&error, deadline) => {
+                return Ok(Err(obstacle.holder));
+            }
+            Err(error) => return Err(error),
         }
     }
 }
@@ -151,6 +157,17 @@ enum Waited {
 }
 
 impl WaitOptions<'_> {
+    /// A caller with a budget of its own does not wait beyond that.
+    fn deadline(&self) -> Deadline {
+        let own = self.wait.deadline();
+        patience::deadline().map_or(own, |budget| own.earlier(budget))
+    }
+
+    /// Whether the store stayed busy until nobody waited any more: nothing is wrong then.
+    fn has_given_up(&self, error: &Error, deadline: Deadline) -> bool {
+        error.kind() == ErrorKind::Busy && (deadline.has_passed() || self.cancel.is_cancelled())
+    }
+
     fn is_for_nobody(&self) -> bool {
         self.wait.waits() && self.for_whom.is_some_and(|(_, process)| process.has_ended())
     }
@@ -172,8 +189,26 @@ struct Waiter {
     young: Deadline,
     deadline: Deadline,
     cancel: Cancel,
-    /// The holder whose end was seen last: seeing it again changes nothing.
-    seen_ended: Option<InstanceId>,
+    /// The holders whose ends were seen: seeing one again changes nothing.
+    seen_ended: HashSet<InstanceId>,
+}
+
+/// A holder that is waited for.
+struct Watched<'a> {
+    record: &'a Record,
+    handle: Option<ProcessHandle>,
+    /// If it was held when the wait began.
+    anchor: Option<&'a str>,
+}
+
+impl Watched<'_> {
+    fn has_ended(&self, inner: &Inner) -> bool {
+        match (&self.handle, self.anchor) {
+            (Some(handle), _) => handle.has_ended(),
+            (None, Some(name)) => !is_held(inner, name),
+            (None, None) => false,
+        }
+    }
 }
 
 impl Waiter {
@@ -209,7 +244,7 @@ impl Waiter {
             young: Deadline::after(YOUNG_FOR),
             deadline,
             cancel: options.cancel.clone(),
-            seen_ended: None,
+            seen_ended: HashSet::new(),
         })
     }
 
@@ -219,7 +254,7 @@ impl Waiter {
             return Ok(());
         }
         self.wanted = wanted.clone();
-        let changed = with_budget(self.deadline.remaining(), || {
+        let changed = with_budget(self.cancel.at_once(self.deadline.remaining()), || {
             self.inner.write(|tx| waiters::change(tx, self.row.instance, wanted))
         });
         match changed {
@@ -236,17 +271,11 @@ impl Waiter {
         options: &WaitOptions<'_>,
         lapses: bool,
     ) -> Result<Waited> {
-        let record = watch.map(|watch| &watch.record);
-        let handle = record.and_then(|record| self.watchable(record));
-        let inner = Arc::clone(&self.inner);
-        let is_held = |name: &str| is_held(&inner, name);
-        let anchor =
-            record.and_then(|record| record.anchor.as_deref()).filter(|name| is_held(name));
-        let evicts = options.stopped == Stopped::Evict;
-        let may_stop = record.filter(|record| evicts && self.is_here(record));
+        let watched: Vec<Watched<'_>> =
+            watch.into_iter().flat_map(Watch::records).map(|record| self.watched(record)).collect();
         let mut claim_again = Deadline::after(CLAIM_EVERY);
         loop {
-            if self.cancel.is_cancelled() {
+            if self.cancel.ends_wait() {
                 return Ok(Waited::Cancelled);
             }
             if options.is_for_nobody() {
@@ -260,7 +289,8 @@ impl Waiter {
             }
             if claim_again.has_passed() {
                 // Without a lock of the kernel's, a lease may have run out unseen.
-                if anchor.is_none() || lapses || may_stop.is_some_and(is_stopped) {
+                let is_sure = |it| self.tells_us(it, options.stopped);
+                if watched.is_empty() || lapses || !watched.iter().all(is_sure) {
                     return Ok(Waited::Changed);
                 }
                 claim_again = Deadline::after(CLAIM_EVERY);
@@ -268,22 +298,33 @@ impl Waiter {
             let look_every =
                 if self.young.has_passed() { LOOK_EVERY_OLD } else { LOOK_EVERY_YOUNG };
             let step = look_every.min(self.deadline.remaining());
-            let ended = match (&handle, &anchor) {
-                (Some(handle), _) => handle.wait_ended(step),
-                (None, Some(name)) => {
-                    std::thread::sleep(step);
-                    !is_held(name)
+            match watched.iter().find_map(|it| it.handle.as_ref()) {
+                Some(handle) => {
+                    handle.wait_ended(step);
                 }
-                (None, None) => {
-                    std::thread::sleep(step);
-                    false
-                }
-            };
-            if ended {
-                self.seen_ended = record.map(|record| record.id);
+                None => std::thread::sleep(step),
+            }
+            if let Some(ended) = watched.iter().find(|it| it.has_ended(&self.inner)) {
+                self.seen_ended.insert(ended.record.id);
                 return Ok(Waited::Changed);
             }
         }
+    }
+
+    fn watched<'a>(&self, record: &'a Record) -> Watched<'a> {
+        let anchor = record.anchor.as_deref();
+        Watched {
+            record,
+            handle: self.watchable(record),
+            anchor: anchor.filter(|name| is_held(&self.inner, name)),
+        }
+    }
+
+    /// Whether nothing can become of this holder without our being woken.
+    fn tells_us(&self, holder: &Watched<'_>, stopped: Stopped) -> bool {
+        let Watched { record, anchor, .. } = holder;
+        let may_evict = stopped == Stopped::Evict && self.is_here(record) && is_stopped(record);
+        anchor.is_some() && !may_evict
     }
 
     fn is_here(&self, record: &Record) -> bool {
@@ -293,7 +334,7 @@ impl Waiter {
 
     /// The holder's process, pinned, if it can tell us more than the store does.
     fn watchable(&self, record: &Record) -> Option<ProcessHandle> {
-        if !self.is_here(record) || self.seen_ended == Some(record.id) {
+        if !self.is_here(record) || self.seen_ended.contains(&record.id) {
             return None;
         }
         let handle = ProcessHandle::open(record.pid?).ok()?;
@@ -316,7 +357,8 @@ impl Waiter {
             return Ok(false);
         }
         self.version = version;
-        let fence = with_budget(self.deadline.remaining(), || {
+        let (patience, budget) = (self.deadline.remaining(), self.inner.busy_budget());
+        let fence = self.cancel.patiently(patience, budget, || {
             self.inner.read(|connection| match &self.wanted {
                 Wanted::Office(office) => {
                     Ok(owner::live(connection, office)?.map(|record| record.id.as_i64()))

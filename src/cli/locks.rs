@@ -8,7 +8,7 @@ use crate::cli::context::{Existing, by_us};
 use crate::cli::identity::{name, scope};
 use crate::cli::output::{Answer, Complaint, Outcome, Style, ago, exit, one_line, since};
 use crate::clock::{length, millis};
-use crate::lock::{IdentityHash, LockReport, Unlocked, UnlockedLock};
+use crate::lock::{IdentityHash, LockReport, Slot, Unlocked, UnlockedLock};
 use crate::path_text::quoted;
 use crate::stop::Force;
 use crate::{Holder, LockName, ProfileName, Verdict, Wanted};
@@ -35,6 +35,14 @@ fn holder(profile: Option<&ProfileName>, pid: Option<crate::sys::Pid>) -> String
     }
 }
 
+/// A lock, and which of its slots.
+fn place(name: &LockName, slot: Option<Slot>) -> String {
+    match slot.filter(|slot| slot.of > 1) {
+        Some(Slot { number, of, .. }) => format!("{name}, slot {number} of {of}"),
+        None => name.to_string(),
+    }
+}
+
 fn text(report: &LockReport) -> String {
     let style = Style::of_stdout();
     let flags = match report.flags.names().as_slice() {
@@ -47,8 +55,8 @@ fn text(report: &LockReport) -> String {
         Verdict::Unknown => format!("{}{flags}, on record for {who}", style.doubtful("unknown")),
         Verdict::Dead => format!("{}, on record for {who}, which is dead", style.bad("free")),
     };
-    let mut lines =
-        vec![format!("{}: {verdict}, {}", report.name, since(&ago(report.acquired_at_ms)))];
+    let name = place(&report.name, report.slot);
+    let mut lines = vec![format!("{name}: {verdict}, {}", since(&ago(report.acquired_at_ms)))];
     let mut add = |label: &str, value: String| {
         lines.push(format!("  {} {value}", style.faint(&format!("{label:<10}"))));
     };
@@ -155,7 +163,7 @@ fn unlock_stale(global: &Global) -> Outcome {
 fn line(removed: &UnlockedLock) -> String {
     format!(
         "{}: removed; it was held by {}, which was {}: {}\n",
-        removed.name,
+        place(&removed.name, removed.slot),
         holder(removed.profile.as_ref(), removed.pid),
         removed.verdict,
         removed.reason.because()

@@ -135,6 +135,10 @@ fn duplicate_tokens(opened: &Opened) -> Result<Vec<Observation>> {
             }
             profiles.insert(profile);
         }
+        // Of a lock with slots it is what they are for.
+        for (scope, name) in locks::in_slots(connection, since_ms)? {
+            users.remove(&(scope, name));
+        }
         Ok(())
     })?;
     let only = &opened.scene.only;

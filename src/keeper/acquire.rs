@@ -214,6 +214,8 @@ impl Acquiring {
             claimant,
             profile: self.profile(),
             ours,
+            rows: ours,
+            held: None,
             stopped: asked.stopped,
             waiter: turn.waiter,
         };

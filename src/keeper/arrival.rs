@@ -90,12 +90,15 @@ impl Arrival<'_> {
                 identity: Secret::of(b""),
                 metadata: row.metadata.clone(),
                 ttl_ms: row.ttl_ms,
+                slots: row.slot.map(|slot| slot.of),
             };
             let claim = LockClaim {
                 requests: &[request],
                 claimant: Claimant { origin: Origin::Pid, subject: &subject },
                 profile: profile.as_ref(),
                 ours: owner.as_slice(),
+                rows: owner.as_slice(),
+                held: None,
                 stopped: Stopped::Respect,
                 waiter: None,
             };
@@ -123,7 +126,7 @@ impl Arrival<'_> {
 /// Whether a lock of the store before is still wanted here, and not there already.
 fn is_to_be_acquired(tx: &Tx<'_>, inner: &Inner, row: &LockRow) -> Result<bool> {
     let is_over = row.lease(inner.observer(), inner.clock().boot_ms()) == Lease::Expired;
-    let is_there = locks::by_name(tx, &row.name)?.is_some_and(|it| it.fence == row.fence);
+    let is_there = locks::fence_at(tx, &row.name, row.slot)? == Some(row.fence);
     // Let go in a store that was recovered, before we came.
     let was_let_go = locks::how_it_ended(tx, row.instance, row.fence)?.is_some();
     Ok(!is_over && !is_there && !was_let_go)

@@ -30,7 +30,7 @@ use crate::process::Anchor;
 use crate::records::{End, EndReason, instances, locks, waiters};
 use crate::store::held::{Held, HeldOffice};
 use crate::store::watcher::{Version, Watcher};
-use crate::store::{Inner, OwnRow, ourselves};
+use crate::store::{AnchoredBy, Inner, OwnRow, ourselves};
 use crate::sys::supervise;
 use crate::{ErrorKind, Nonce, OpenOptions, Result, Store};
 
@@ -400,11 +400,15 @@ impl Keeping {
         let mut held = Held::default();
         for KeptRow { record, locks } in &self.kept {
             if let Some(office) = record.office() {
-                let row = OwnRow { instance: record.id, nonce: Nonce::random()? };
+                let row = OwnRow {
+                    instance: record.id,
+                    nonce: Nonce::random()?,
+                    anchored_by: AnchoredBy::Us,
+                };
                 held.offices.insert(office, HeldOffice { row, claims: 1 });
             }
             for row in locks {
-                held.hold(&row.name, row.instance, row.fence);
+                held.hold(&row.name, row.slot, row.instance, row.fence);
             }
         }
         *self.store.inner.held.lock() = held;

@@ -34,8 +34,8 @@ impl KeptRow {
             return Ok(false);
         }
         for row in &self.locks {
-            let is_there =
-                locks::by_name(connection, &row.name)?.is_some_and(|it| it.fence >= row.fence);
+            let fence = locks::fence_at(connection, &row.name, row.slot)?;
+            let is_there = fence.is_some_and(|fence| fence >= row.fence);
             if !is_there && locks::how_it_ended(connection, row.instance, row.fence)?.is_none() {
                 return Ok(true);
             }

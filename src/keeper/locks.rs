@@ -67,7 +67,8 @@ impl LockQuestion<'_> {
                 let found = find(tx, inner, self.name, subjected, self.fence)?;
                 if let Ok((row, _)) = &found {
                     let now_boot_ms = inner.clock().boot_ms();
-                    locks::renew(tx, self.name, row.fence, inner.observer(), now_boot_ms)?;
+                    let fence = row.fence;
+                    locks::renew(tx, self.name, row.slot, fence, inner.observer(), now_boot_ms)?;
                 }
                 Ok(found)
             })
@@ -80,7 +81,7 @@ impl LockQuestion<'_> {
             inner.write(|tx| {
                 let found = find(tx, inner, self.name, subjected, self.fence)?;
                 if let Ok((row, record)) = &found {
-                    locks::end(tx, self.name, row.fence, &released(by))?;
+                    locks::end(tx, self.name, row.slot, row.fence, &released(by))?;
                     end_if_without_purpose(tx, record, by)?;
                 }
                 Ok(found)

@@ -4,39 +4,17 @@
 
 use crate::keeper::Known;
 use crate::liveness::{Boot, Relation, StartTimeMatch};
-use crate::owner::{ending, judgement};
+use crate::owner::{OurRun, ending, judgement};
 use crate::records::{End, EndReason, Record, instances};
 use crate::store::Inner;
 use crate::sys::supervise;
-use crate::{
-    Error, ErrorKind, InstanceId, Nonce, Office, Reason, Result, Store, environment, owner, sys,
-};
+use crate::{Error, ErrorKind, InstanceId, Office, Reason, Result, Store, owner, sys};
 
 /// The live record of the `run` that this process was started by, if it was and the record is in
 /// this store.
 pub(crate) fn current_run(store: &Store) -> Result<Option<Record>> {
-    let (Some(id), Some(token)) =
-        (environment::text(environment::INSTANCE), environment::text(environment::TOKEN))
-    else {
-        return Ok(None);
-    };
-    let of_run = |error: Error, name| {
-        error.of_variable(name, "leave it as the `run` that we are in has set it", None)
-    };
-    let id = id.parse::<i64>().map_err(|_| {
-        let error = Error::invalid(format!("{id:?} is not the number of an instance"));
-        of_run(error, environment::INSTANCE)
-    })?;
-    let nonce = Nonce::from_hex(&token).map_err(|error| of_run(error, environment::TOKEN))?;
-    let record = store.inner.read(|connection| {
-        let recorded = instances::by_id(connection, InstanceId(id))?;
-        match recorded.filter(|record| record.belongs_to(&nonce)) {
-            Some(record) if record.is_live() => Ok(Some(record)),
-            // In a store that replaced the one it began in, the run has another generation.
-            ended => Ok(instances::live_of_nonce(connection, &nonce)?.or(ended)),
-        }
-    })?;
-    match record {
+    let Some(run) = OurRun::of_environment()? else { return Ok(None) };
+    match run.record(&store.inner)? {
         Some(record) if !record.is_live() => Err(Error::new(
             ErrorKind::NotOwner,
             format!(

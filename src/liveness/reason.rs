@@ -130,6 +130,8 @@ reasons! {
     Evicted = "evicted", "a person evicted it";
     /// The process executed itself again and claimed again.
     ReExecuted = "re_executed", "the process re-executed itself";
+    /// It handed its office over to a process that it had started.
+    HandedOver = "handed_over", "it handed over to its successor";
     /// The store was deleted, replaced or restored under its owner.
     StoreReplaced = "store_replaced", "its store was deleted or replaced";
 }

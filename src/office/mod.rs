@@ -2,6 +2,7 @@
 
 pub(crate) mod claim;
 pub(crate) mod evict;
+pub(crate) mod handover;
 pub(crate) mod options;
 pub(crate) mod profile;
 pub(crate) mod storm;

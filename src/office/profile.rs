@@ -9,7 +9,8 @@ use crate::office::storm::Storm;
 use crate::office::{evict, storm};
 use crate::process::Subject;
 use crate::records::profiles::Desired;
-use crate::records::{identities, profiles};
+use crate::records::runtime::said::RuntimeStatus;
+use crate::records::{identities, profiles, runtime};
 use crate::status::history::Incarnation;
 use crate::status::{answer, history};
 use crate::sys::Shortage;
@@ -115,6 +116,38 @@ impl Profile {
     /// As [`Profile::status_of`].
     pub fn running_pid(&self, kind: &Kind) -> Result<Option<u32>> {
         answer::running_pid(&self.store.inner, &self.office(kind))
+    }
+
+    /// What the holder on record of the office of `kind` last said of itself, as it was written:
+    /// nobody looks whether it lives, and [`RuntimeStatus::state`] may be that of a process which
+    /// was killed since. A fraction of the cost of [`Profile::status_of`], which judges; for a
+    /// display, or a caller that has judged before. `None` where nobody is on record, or the holder
+    /// has said nothing. What a server of the profile says is not looked for. Reads only.
+    ///
+    /// ```
+    /// # let directory = tempfile::tempdir()?;
+    /// # let store = incumbent::Store::open(directory.path().join("state.db"))?;
+    /// use incumbent::status::state;
+    /// use incumbent::{Claim, Kind, StatusUpdate};
+    ///
+    /// let (profile, kind) = (store.profile("work")?, Kind::default());
+    /// assert!(profile.runtime(&kind)?.is_none());
+    /// let Claim::Granted(tenure) = profile.claim()? else { panic!("nobody else runs here") };
+    /// tenure.update_status(&StatusUpdate::new().state(state::RUNNING).active_agents(2))?;
+    /// assert_eq!(profile.runtime(&kind)?.unwrap().active_agents, Some(2));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Profile::status_of`].
+    pub fn runtime(&self, kind: &Kind) -> Result<Option<RuntimeStatus>> {
+        let office = self.office(kind);
+        self.store.inner.read(|connection| {
+            if !runtime::exists(connection)? {
+                return Ok(None);
+            }
+            runtime::of_office(connection, &office)
+        })
     }
 
     /// The incarnations of an office, newest first. Reads only.

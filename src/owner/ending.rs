@@ -8,8 +8,8 @@ use crate::owner::autopsy;
 use crate::records::{
     End, EndReason, EventRecord, LockEnd, Record, instances, locks, markers, reservations, waiters,
 };
-use crate::store::{Deferred, Tx};
-use crate::{InstanceId, Reason, Result};
+use crate::store::{Deferred, OwnRow, Tx};
+use crate::{Error, InstanceId, Office, Reason, Result, sys};
 
 /// Ends a row, and everything that is for it or leans on it. The reason that was recorded; `None`
 /// when the row has ended already or is not the one of `nonce_hash`.
@@ -37,21 +37,31 @@ fn end(
         return Ok(Some(end.reason));
     }
     if let Some(office) = &ended.office {
-        tx.record(&EventRecord {
-            event: "office_ended",
-            office: Some(office),
-            instance: Some(id),
-            pid: ended.pid,
-            detail: Some(serde_json::json!({
-                "reason": Reason::from(end.reason),
-                "by": end.by,
-                "exit_code": end.exit_code,
-                "signal": end.signal,
-            })),
-            ..EventRecord::default()
-        })?;
+        record_end(tx, id, office, ended.pid, end)?;
     }
     Ok(Some(end.reason))
+}
+
+fn record_end(
+    tx: &Tx<'_>,
+    id: InstanceId,
+    office: &Office,
+    pid: Option<sys::Pid>,
+    end: &End,
+) -> Result<()> {
+    tx.record(&EventRecord {
+        event: "office_ended",
+        office: Some(office),
+        instance: Some(id),
+        pid,
+        detail: Some(serde_json::json!({
+            "reason": Reason::from(end.reason),
+            "by": end.by,
+            "exit_code": end.exit_code,
+            "signal": end.signal,
+        })),
+        ..EventRecord::default()
+    })
 }
 
 /// Ends a row that its owner lets go. The nonce makes sure that it is the owner's; false when the
@@ -83,6 +93,32 @@ impl Deferred for RowRelease {
 /// when the row has ended already.
 pub(crate) fn end_other(tx: &Tx<'_>, id: InstanceId, how: &End) -> Result<Option<EndReason>> {
     end(tx, id, None, how)
+}
+
+/// Ends the row of an owner that goes on under another one, which `insert` makes: everything that
+/// leans on the old row follows. Requests to the old one are over with it, as with every end. The
+/// new row.
+pub(crate) fn hand_on(
+    tx: &Tx<'_>,
+    id: InstanceId,
+    how: &End,
+    insert: impl FnOnce() -> Result<OwnRow>,
+) -> Result<OwnRow> {
+    let ended = instances::end(tx, id, None, how)?;
+    let Some(ended) = ended else {
+        return Err(Error::internal(format!("instance {id} had ended before it was handed over")));
+    };
+    if let Some(office) = &ended.office {
+        record_end(tx, id, office, ended.pid, how)?;
+    }
+    let row = insert()?;
+    locks::follow(tx, id, row.instance, how.reason.into())?;
+    if markers::exists(tx)? {
+        markers::follow(tx, id, row.instance)?;
+        reservations::follow(tx, id, row.instance)?;
+        markers::close_all_of(tx, id)?;
+    }
+    Ok(row)
 }
 
 /// How long one claim looks for the dead that are in nobody's way, and ends them.

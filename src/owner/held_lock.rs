@@ -5,6 +5,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::clock::{as_millis, as_rfc3339, of_millis};
+use crate::names::slot::Slot;
 use crate::records::{LockRow, locks};
 use crate::store::Inner;
 use crate::{InstanceId, LockName, Result};
@@ -17,6 +18,8 @@ pub struct HeldLock {
     /// Which one.
     #[serde(flatten)]
     pub name: LockName,
+    /// Which of its slots; `None` for a lock without slots.
+    pub slot: Option<Slot>,
     /// Its fence.
     pub fence: i64,
     /// Unix milliseconds, wall time.
@@ -34,6 +37,7 @@ impl HeldLock {
         Self {
             lease_remaining: remaining(inner, &row),
             name: row.name,
+            slot: row.slot,
             fence: row.fence,
             acquired_at_ms: row.acquired_at_ms,
             metadata: row.metadata,

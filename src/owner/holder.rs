@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::clock::{millis, of_millis, rfc3339};
 use crate::liveness::{Flags, Judgement};
+use crate::names::slot::Slot;
 use crate::path_text::quoted;
 use crate::process::command_line;
 use crate::process::command_line::redact;
@@ -54,6 +55,13 @@ pub struct Holder {
     pub supervisor: Option<String>,
     /// What the holder of a lock says about itself.
     pub metadata: Option<Value>,
+    /// Which of the slots of a lock it holds; `None` for an office, and a lock without slots.
+    pub slot: Option<Slot>,
+    /// Whoever holds the other slots: each of them is in the way as well.
+    pub others: Vec<Self>,
+    /// It is this very process, which holds an exclusive lock or all slots, or wants one while it
+    /// shares the lock: another thread or handle of it may release it.
+    pub is_this_process: bool,
     /// What it last said of its state.
     pub state: Option<String>,
     /// For how long it has been in that state.
@@ -95,6 +103,9 @@ impl Holder {
             command: (!record.argv.is_empty()).then(|| command_line::display(&record.argv)),
             supervisor: record.supervisor.clone(),
             metadata: None,
+            slot: None,
+            others: Vec::new(),
+            is_this_process: false,
             state: None,
             state_for: None,
             unresponsive_for: None,
@@ -168,6 +179,7 @@ impl Holder {
             wanted: Wanted::Lock(row.name.clone()),
             since_ms: Some(row.acquired_at_ms),
             metadata: row.metadata.clone(),
+            slot: row.slot,
             ..Self::of(record, &Office::default(), judged)
         }
     }
@@ -204,6 +216,9 @@ impl Holder {
             command: None,
             supervisor: None,
             metadata: None,
+            slot: None,
+            others: Vec::new(),
+            is_this_process: false,
             state: None,
             state_for: None,
             unresponsive_for: None,
@@ -248,6 +263,9 @@ impl Holder {
     /// What a person can do about it, as one sentence without a full stop.
     #[must_use]
     pub fn advice(&self) -> String {
+        if self.is_this_process {
+            return "release it where this process holds it, or wait until that is done".to_owned();
+        }
         let pid = self.pid.map_or_else(|| "PID".to_owned(), |pid| pid.to_string());
         let (evict, wait) = match &self.wanted {
             Wanted::Office(Office { profile, kind }) => (
@@ -392,6 +410,10 @@ impl Holder {
             "state": self.state,
             "unresponsive_ms": self.unresponsive_for.map(millis),
         });
+        Slot::tell(self.slot, &mut document);
+        if !self.others.is_empty() {
+            document["others"] = json!(self.others);
+        }
         if let Some(lock) =
             self.older_lock.as_ref().filter(|_| self.reason == Reason::LegacyHomeInUse)
         {
@@ -442,6 +464,7 @@ impl fmt::Display for Holder {
             write!(f, "profile {profile}, ")?;
         }
         match self.pid {
+            Some(pid) if self.is_this_process => write!(f, "this very process, pid {pid}")?,
             Some(pid) => write!(f, "pid {pid}")?,
             None => write!(f, "an unknown process")?,
         }
@@ -464,11 +487,14 @@ impl fmt::Display for Holder {
             let length = self.state_for.map(|length| format!(" for {} s", length.as_secs()));
             write!(f, "; it has been {word}{}", length.unwrap_or_default())?;
         }
-        match self.unresponsive_for {
-            Some(length) => {
-                write!(f, "; it is unresponsive, without a sign of life for {} s", length.as_secs())
-            }
-            None => Ok(()),
+        if let Some(length) = self.unresponsive_for {
+            write!(f, "; it is unresponsive, without a sign of life for {} s", length.as_secs())?;
         }
+        if self.others.is_empty() {
+            return Ok(());
+        }
+        let pid = |other: &Self| other.pid.map_or_else(|| "?".to_owned(), |pid| pid.to_string());
+        let pids: Vec<String> = self.others.iter().map(pid).collect();
+        write!(f, "; its other slots are held by pid {}", pids.join(", "))
     }
 }

@@ -37,7 +37,7 @@ pub(crate) fn judgement(inner: &Inner, record: &Record) -> Judgement {
 fn holds_another(inner: &Inner, record: &Record) -> bool {
     let Location { file, anchors, .. } = &inner.location;
     match (&record.anchor, &record.identity.anchor) {
-        (Some(name), Some(key)) => lost::went_back(anchors, name, key, file),
+        (Some(name), Some(key)) => lost::went_back(anchors, name, key, file, record.pid),
         (Some(_) | None, None) | (None, Some(_)) => false,
     }
 }

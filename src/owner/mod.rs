@@ -10,10 +10,12 @@ pub(crate) mod holder;
 pub(crate) mod judge;
 pub(crate) mod older;
 pub(crate) mod orphan;
+pub(crate) mod our_run;
 pub(crate) mod request;
 
 pub(crate) use crate::owner::evidence::{LiveCommandLine, needs_command_line};
 pub(crate) use crate::owner::judge::{is_held, judge_record, judgement, look};
+pub(crate) use crate::owner::our_run::OurRun;
 pub(crate) use crate::owner::request::InProgress;
 
 pub(crate) use self::older::live;

@@ -15,6 +15,7 @@ pub(crate) mod command_lock;
 pub(crate) mod compare;
 pub(crate) mod descendants;
 pub(crate) mod exit_code;
+pub(crate) mod handover;
 mod look;
 pub(crate) mod observer;
 pub(crate) mod older;

@@ -167,11 +167,14 @@ pub(crate) fn identity_hashes(connection: &Connection) -> Result<HashSet<u64>> {
     if !locks::exists(connection)? {
         return Ok(hashes);
     }
-    let mut statement =
-        connection.prepare_cached("SELECT identity_hash FROM scoped_locks LIMIT ?1")?;
-    let mut rows = statement.query([READ_MAX])?;
-    while let Some(row) = rows.next()? {
-        hashes.extend(row.get_ref(0)?.as_str().ok().and_then(IdentityHash::number_of));
+    // Of a slot the lock's own: that of the row is made of it, and no word has it.
+    for column in ["identity_hash", "slot_of"] {
+        let sql = format!("SELECT {column} FROM scoped_locks LIMIT ?1");
+        let Some(mut statement) = locks::prepare_of_slots(connection, &sql)? else { continue };
+        let mut rows = statement.query([READ_MAX])?;
+        while let Some(row) = rows.next()? {
+            hashes.extend(row.get_ref(0)?.as_str().ok().and_then(IdentityHash::number_of));
+        }
     }
     Ok(hashes)
 }
@@ -205,9 +208,14 @@ pub(crate) fn locked_among(
     }
     let mut is_locked = connection
         .prepare_cached("SELECT 1 FROM scoped_locks WHERE scope = ?1 AND identity_hash = ?2")?;
+    let in_slots = "SELECT 1 FROM scoped_locks WHERE scope = ?1 AND slot_of = ?2";
+    let mut in_slots = locks::prepare_of_slots(connection, in_slots)?;
     for hash in hashes {
         for scope in &scopes {
-            if is_locked.exists((scope, hash.as_str()))? {
+            let names = (scope, hash.as_str());
+            if is_locked.exists(names)?
+                || in_slots.as_mut().map_or(Ok(false), |it| it.exists(names))?
+            {
                 locked.extend(IdentityHash::number_of(hash.as_str()));
                 break;
             }

@@ -3,10 +3,20 @@
 //! A lock's row leans on a row of `instances`, and ends with it; a row that has ended holds
 //! nothing, also if an older version ended it. A row without an office that locks are taken from
 //! ends with the last of them. Nothing here decides whether that owner lives.
+//!
+//! A slot of a lock is a row of its own. Questions do not migrate, so that a store of an older
+//! version may lack the columns that say so: there they read as absent.
 
-use rusqlite::{Connection, OptionalExtension, Row, named_params};
+mod follow;
+mod slots;
+
+pub(crate) use follow::follow;
+pub(crate) use slots::{all_of, in_slots, insert_slot, prepare_of_slots, slots_of};
+
+use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, named_params};
 use serde_json::{Value, json};
 
+use crate::names::slot::Slot;
 use crate::names::{IdentityHash, Scope};
 use crate::process::Observer;
 use crate::records::events::EventRecord;
@@ -27,6 +37,8 @@ pub(crate) fn exists(connection: &Connection) -> Result<bool> {
 #[derive(Clone, Debug)]
 pub(crate) struct LockRow {
     pub(crate) name: LockName,
+    /// Which of its slots; `None` for a lock without slots.
+    pub(crate) slot: Option<Slot>,
     pub(crate) instance: InstanceId,
     pub(crate) fence: i64,
     pub(crate) acquired_at_ms: i64,
@@ -37,13 +49,38 @@ pub(crate) struct LockRow {
 }
 
 const COLUMNS: &str = "scope, identity_hash, instance_id, fence, acquired_at_ms, ttl_ms,
-    lease_until_ms, lease_boot_id, metadata";
+    lease_until_ms, lease_boot_id, metadata, slot, slots, slot_of";
+
+/// Those that schema 8 added, and as many absent values.
+const OF_SCHEMA_8: &str = "slot, slots, slot_of";
+const ABSENT_BEFORE_SCHEMA_8: &str = "NULL, NULL, NULL";
+
+/// Prepares a statement that selects [`COLUMNS`].
+fn prepare<'c>(connection: &'c Connection, sql: &str) -> Result<CachedStatement<'c>> {
+    if let Some(statement) = prepare_of_slots(connection, sql)? {
+        return Ok(statement);
+    }
+    let sql = sql.replace(OF_SCHEMA_8, ABSENT_BEFORE_SCHEMA_8);
+    Ok(connection.prepare_cached(&sql)?)
+}
 
 impl LockRow {
+    /// By lock, then by slot.
+    fn place(&self) -> (&LockName, Option<u32>) {
+        (&self.name, self.slot.map(|slot| slot.number))
+    }
+
     /// Expects [`COLUMNS`], in their order. A value that no program of ours could have written
     /// reads as absent; `None` for a row that has no valid name.
     fn from_row(row: &Row<'_>) -> rusqlite::Result<Option<Self>> {
-        let name = match (Scope::new(row.get::<_, String>(0)?), row.get::<_, String>(1)?) {
+        let number = |column| {
+            let number: Option<i64> = row.get(column)?;
+            Ok::<_, rusqlite::Error>(number.and_then(|number| u32::try_from(number).ok()))
+        };
+        let slot = number(9)?.zip(number(10)?).and_then(|(number, of)| Slot::new(number, of));
+        let hash: Option<String> = if slot.is_some() { row.get(11)? } else { None };
+        let hash = hash.map_or_else(|| row.get(1), Ok)?;
+        let name = match (Scope::new(row.get::<_, String>(0)?), hash) {
             (Ok(scope), hash) => IdentityHash::from_hex(&hash)
                 .ok()
                 .map(|identity_hash| LockName { scope, identity_hash }),
@@ -53,6 +90,7 @@ impl LockRow {
         let metadata: Option<String> = row.get(8)?;
         Ok(Some(Self {
             name,
+            slot,
             instance: InstanceId(row.get(2)?),
             fence: row.get(3)?,
             acquired_at_ms: row.get(4)?,
@@ -88,26 +126,43 @@ impl LockRow {
     }
 }
 
+/// The lock without slots, or its first slot.
 pub(crate) fn by_name(connection: &Connection, name: &LockName) -> Result<Option<LockRow>> {
     let sql = format!("SELECT {COLUMNS} FROM scoped_locks WHERE scope = ?1 AND identity_hash = ?2");
-    let row = connection
-        .prepare_cached(&sql)?
+    let row = prepare(connection, &sql)?
         .query_row((name.scope.as_str(), name.identity_hash.as_str()), LockRow::from_row)
         .optional()?;
     Ok(row.flatten())
 }
 
-/// The fence of whoever is on record as holding a lock. A row that ended holds nothing, also where
-/// an older version, which knows nothing of locks, ended it.
-pub(crate) fn current_fence(connection: &Connection, name: &LockName) -> Result<Option<i64>> {
+/// The fence of the grant that stands in the place of this one.
+pub(crate) fn fence_at(
+    connection: &Connection,
+    name: &LockName,
+    slot: Option<Slot>,
+) -> Result<Option<i64>> {
+    let stored = name.stored(slot);
     let fence = connection
-        .prepare_cached(
-            "SELECT fence FROM scoped_locks JOIN instances ON instances.id = instance_id
-             WHERE scope = ?1 AND identity_hash = ?2 AND ended_at_ms IS NULL",
-        )?
-        .query_row((name.scope.as_str(), name.identity_hash.as_str()), |row| row.get(0))
+        .prepare_cached("SELECT fence FROM scoped_locks WHERE scope = ?1 AND identity_hash = ?2")?
+        .query_row((stored.scope.as_str(), stored.identity_hash.as_str()), |row| row.get(0))
         .optional()?;
     Ok(fence)
+}
+
+/// The fence of whoever is on record as holding a lock; of several, the sum of theirs. A row that
+/// ended holds nothing, also where an older version, which knows nothing of locks, ended it.
+pub(crate) fn current_fence(connection: &Connection, name: &LockName) -> Result<Option<i64>> {
+    // At most 64 of them, none above 2^53.
+    const SQL: &str = "SELECT sum(fence) FROM scoped_locks
+         JOIN instances ON instances.id = instance_id
+         WHERE scope = ?1 AND identity_hash = ?2 AND ended_at_ms IS NULL";
+    let sql = SQL.replace("identity_hash = ?2", "(identity_hash = ?2 OR slot_of = ?2)");
+    let mut statement = match prepare_of_slots(connection, &sql)? {
+        Some(statement) => statement,
+        None => connection.prepare_cached(SQL)?,
+    };
+    let names = (name.scope.as_str(), name.identity_hash.as_str());
+    Ok(statement.query_row(names, |row| row.get(0))?)
 }
 
 pub(crate) fn all(connection: &Connection) -> Result<Vec<LockRow>> {
@@ -115,7 +170,10 @@ pub(crate) fn all(connection: &Connection) -> Result<Vec<LockRow>> {
         return Ok(Vec::new());
     }
     let sql = format!("SELECT {COLUMNS} FROM scoped_locks ORDER BY scope, identity_hash");
-    select(connection, &sql, [])
+    let mut rows = select(connection, &sql, [])?;
+    // The slots of one lock together.
+    rows.sort_by(|one, other| one.place().cmp(&other.place()));
+    Ok(rows)
 }
 
 /// The locks that were taken from one row.
@@ -179,8 +237,7 @@ fn select(
     sql: &str,
     parameters: impl rusqlite::Params,
 ) -> Result<Vec<LockRow>> {
-    let rows: Vec<Option<LockRow>> = connection
-        .prepare_cached(sql)?
+    let rows: Vec<Option<LockRow>> = prepare(connection, sql)?
         .query_map(parameters, LockRow::from_row)?
         .collect::<rusqlite::Result<_>>()?;
     Ok(rows.into_iter().flatten().collect())
@@ -225,9 +282,11 @@ pub(crate) fn insert(
 pub(crate) fn replace(
     tx: &Tx<'_>,
     lock: &NewLock<'_>,
+    slot: Option<Slot>,
     observer: &Observer,
     now_boot_ms: i64,
 ) -> Result<()> {
+    let stored = lock.name.stored(slot);
     tx.prepare_cached(
         "UPDATE scoped_locks SET metadata = :metadata, ttl_ms = :ttl_ms,
             lease_until_ms = :lease_until_ms, lease_boot_id = :lease_boot_id,
@@ -235,8 +294,8 @@ pub(crate) fn replace(
          WHERE scope = :scope AND identity_hash = :identity_hash",
     )?
     .execute(named_params! {
-        ":scope": lock.name.scope.as_str(),
-        ":identity_hash": lock.name.identity_hash.as_str(),
+        ":scope": stored.scope.as_str(),
+        ":identity_hash": stored.identity_hash.as_str(),
         ":metadata": lock.metadata.map(Value::to_string),
         ":ttl_ms": lock.ttl_ms,
         ":lease_until_ms": lock.ttl_ms.map(|ttl_ms| now_boot_ms.saturating_add(ttl_ms)),
@@ -251,10 +310,12 @@ pub(crate) fn replace(
 pub(crate) fn renew(
     tx: &Tx<'_>,
     name: &LockName,
+    slot: Option<Slot>,
     fence: i64,
     observer: &Observer,
     now_boot_ms: i64,
 ) -> Result<bool> {
+    let stored = name.stored(slot);
     let changed = tx
         .prepare_cached(
             "UPDATE scoped_locks SET renewed_at_ms = :now_ms,
@@ -265,8 +326,8 @@ pub(crate) fn renew(
                    WHERE instances.id = instance_id AND ended_at_ms IS NULL)",
         )?
         .execute(named_params! {
-            ":scope": name.scope.as_str(),
-            ":identity_hash": name.identity_hash.as_str(),
+            ":scope": stored.scope.as_str(),
+            ":identity_hash": stored.identity_hash.as_str(),
             ":fence": fence,
             ":now_ms": tx.now_ms(),
             ":now_boot_ms": now_boot_ms,
@@ -283,16 +344,23 @@ pub(crate) struct LockEnd<'a> {
 }
 
 /// Ends a lock that still has this fence; false when it has ended already.
-pub(crate) fn end(tx: &Tx<'_>, name: &LockName, fence: i64, how: &LockEnd<'_>) -> Result<bool> {
+pub(crate) fn end(
+    tx: &Tx<'_>,
+    name: &LockName,
+    slot: Option<Slot>,
+    fence: i64,
+    how: &LockEnd<'_>,
+) -> Result<bool> {
+    let stored = name.stored(slot);
     let instance: Option<i64> = tx
         .prepare_cached(
             "DELETE FROM scoped_locks WHERE scope = ?1 AND identity_hash = ?2 AND fence = ?3
              RETURNING instance_id",
         )?
-        .query_row((name.scope.as_str(), name.identity_hash.as_str(), fence), |row| row.get(0))
+        .query_row((stored.scope.as_str(), stored.identity_hash.as_str(), fence), |row| row.get(0))
         .optional()?;
     let Some(instance) = instance else { return Ok(false) };
-    record_end(tx, name, InstanceId(instance), fence, how)?;
+    record_end(tx, name, slot, InstanceId(instance), fence, how)?;
     Ok(true)
 }
 
@@ -305,7 +373,7 @@ pub(crate) const ENDED_AT_ONCE: usize = 500;
 pub(crate) fn end_some_of(tx: &Tx<'_>, instance: InstanceId, how: &LockEnd<'_>) -> Result<usize> {
     let locks = some_of_instance(tx, instance, ENDED_AT_ONCE)?;
     for lock in &locks {
-        end(tx, &lock.name, lock.fence, how)?;
+        end(tx, &lock.name, lock.slot, lock.fence, how)?;
     }
     Ok(locks.len())
 }
@@ -314,6 +382,7 @@ pub(crate) fn end_some_of(tx: &Tx<'_>, instance: InstanceId, how: &LockEnd<'_>) 
 #[derive(Debug)]
 pub(crate) struct LockRelease {
     pub(crate) name: LockName,
+    pub(crate) slot: Option<Slot>,
     pub(crate) fence: i64,
 }
 
@@ -322,7 +391,7 @@ impl Deferred for LockRelease {
         // A store that was restored from before there were locks has none to end.
         if exists(tx)? {
             let how = LockEnd { reason: Reason::Released, by: None };
-            end(tx, &self.name, self.fence, &how)?;
+            end(tx, &self.name, self.slot, self.fence, &how)?;
         }
         Ok(())
     }
@@ -345,6 +414,7 @@ pub(crate) fn end_left_of(tx: &Tx<'_>, instance: InstanceId) -> Result<bool> {
 fn record_end(
     tx: &Tx<'_>,
     name: &LockName,
+    slot: Option<Slot>,
     instance: InstanceId,
     fence: i64,
     how: &LockEnd<'_>,
@@ -355,18 +425,20 @@ fn record_end(
         .optional()?;
     let (profile, pid) = owner.unwrap_or_default();
     let profile = profile.and_then(|profile| ProfileName::new(profile).ok());
+    let mut detail = json!({
+        "scope": name.scope.as_str(),
+        "identity_hash": name.identity_hash.as_str(),
+        "fence": fence,
+        "reason": how.reason,
+        "by": how.by,
+    });
+    Slot::tell(slot, &mut detail);
     tx.record(&EventRecord {
         event: LOCK_ENDED,
         profile: profile.as_ref(),
         instance: Some(instance),
         pid,
-        detail: Some(json!({
-            "scope": name.scope.as_str(),
-            "identity_hash": name.identity_hash.as_str(),
-            "fence": fence,
-            "reason": how.reason,
-            "by": how.by,
-        })),
+        detail: Some(detail),
         ..EventRecord::default()
     })
 }
@@ -431,6 +503,7 @@ mod tests {
         };
         let row = |until_ms: Option<i64>, boot_id: Option<&str>| LockRow {
             name: LockName::new("scope", "identity").unwrap(),
+            slot: None,
             instance: InstanceId(1),
             fence: 2,
             acquired_at_ms: 0,

@@ -137,6 +137,13 @@ pub(crate) fn remove_all_of(tx: &Tx<'_>, instance: InstanceId) -> Result<()> {
     Ok(())
 }
 
+/// The parties that an owner took over from, who goes on under another row.
+pub(crate) fn follow(tx: &Tx<'_>, from: InstanceId, to: InstanceId) -> Result<()> {
+    tx.prepare_cached("UPDATE superseded SET instance_id = ?2 WHERE instance_id = ?1")?
+        .execute((from.as_i64(), to.as_i64()))?;
+    Ok(())
+}
+
 /// Whether `party` was replaced by `instance`, or by one that it replaced in turn.
 pub(crate) fn is_superseded(
     connection: &Connection,

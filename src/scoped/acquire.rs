@@ -14,6 +14,7 @@ use crate::claim::examine::Evicted;
 use crate::claim::{Attachment, Count, Errand, Lookups, Obstacle, sweep};
 use crate::clock::as_rfc3339;
 use crate::names::Secret;
+use crate::names::slot::Slot;
 use crate::owner::ending;
 use crate::process::command_line::mask;
 use crate::records::locks::NewLock;
@@ -23,15 +24,18 @@ use crate::records::{
 };
 use crate::scoped::request::LockRequest;
 use crate::scoped::survey;
-use crate::scoped::survey::{LockClaim, LockWay, Surveyed};
+use crate::scoped::survey::{LockClaim, Surveyed};
 use crate::scoped::unlock::end_if_without_purpose;
-use crate::store::{Inner, OwnRow, Tx};
-use crate::{Holder, InstanceId, LockName, Nonce, Reason, Result, Wanted};
+use crate::scoped::way::{LockOver, LockWay};
+use crate::store::{AnchoredBy, Inner, OwnRow, Tx};
+use crate::{Holder, InstanceId, LockName, Nonce, Result, Wanted};
 
 /// A lock that was granted.
 #[derive(Clone, Debug)]
 pub(crate) struct GrantedLock {
     pub(crate) name: LockName,
+    /// Which of its slots; `None` for a lock without slots.
+    pub(crate) slot: Option<Slot>,
     /// The row it belongs to.
     pub(crate) instance: InstanceId,
     pub(crate) fence: i64,
@@ -99,11 +103,13 @@ pub(crate) fn take(
             metadata: metadata.as_ref(),
             ttl_ms: request.ttl_ms,
         };
-        let evicted = match way {
+        let (over, slot) = match way {
+            LockWay::Free(over, slot) => (over, slot),
             LockWay::Ours(row, record) => {
-                locks::replace(tx, &new, observer, now_boot_ms)?;
+                locks::replace(tx, &new, row.slot, observer, now_boot_ms)?;
                 granted.push(GrantedLock {
                     name: request.name.clone(),
+                    slot: row.slot,
                     instance: row.instance,
                     fence: row.fence,
                     evicted: None,
@@ -111,56 +117,36 @@ pub(crate) fn take(
                 });
                 continue;
             }
-            LockWay::Free => None,
-            LockWay::LeftOver(row) => {
-                let how = LockEnd { reason: Reason::Released, by: None };
-                locks::end(tx, &row.name, row.fence, &how)?;
-                None
-            }
-            LockWay::FromTheDead(record, reason) => {
-                let pid = claim.claimant.subject.pid;
-                let end = End::new(reason).detail(format!("found by pid {pid}"));
-                // Its locks end with it; false when another of them has come first.
-                ending::end_other(tx, record.id, &end)?;
-                // Of one with very many, this one may be left.
-                if let Some(row) = locks::by_name(tx, &request.name)? {
-                    let how = LockEnd { reason: reason.into(), by: None };
-                    locks::end(tx, &row.name, row.fence, &how)?;
-                }
-                Some(Evicted::of(&record, reason, aside))
-            }
-            LockWay::LockAlone(row, record, reason) => {
-                let pid = claim.claimant.subject.pid;
-                let by = match reason {
-                    EndReason::Evicted => format!("pid {pid}, which found it stopped"),
-                    _ => format!("pid {pid}"),
-                };
-                let how = LockEnd { reason: reason.into(), by: Some(&by) };
-                locks::end(tx, &row.name, row.fence, &how)?;
-                end_if_without_purpose(tx, &record, &by)?;
-                // From itself, under another record, is from nobody.
-                (!reason.goes_on()).then(|| Evicted::of(&record, reason, aside))
-            }
         };
-        let fence = locks::insert(tx, &new, observer, now_boot_ms)?;
+        let mut evicted = None;
+        for over in over {
+            evicted = end(tx, claim, over, aside)?.or(evicted);
+        }
+        let fence = match slot {
+            Some(slot) => locks::insert_slot(tx, &new, slot, observer, now_boot_ms)?,
+            None => locks::insert(tx, &new, observer, now_boot_ms)?,
+        };
+        let mut detail = json!({
+            "scope": request.name.scope.as_str(),
+            "identity_hash": request.name.identity_hash.as_str(),
+            "fence": fence,
+            "evicted": evicted.as_ref().map(|evicted| json!({
+                "instance": evicted.instance.as_i64(),
+                "reason": evicted.reason,
+            })),
+        });
+        Slot::tell(slot, &mut detail);
         tx.record(&EventRecord {
             event: "lock_acquired",
             profile: claim.profile,
             instance: Some(instance),
             pid: Some(claim.claimant.subject.pid),
-            detail: Some(json!({
-                "scope": request.name.scope.as_str(),
-                "identity_hash": request.name.identity_hash.as_str(),
-                "fence": fence,
-                "evicted": evicted.as_ref().map(|evicted| json!({
-                    "instance": evicted.instance.as_i64(),
-                    "reason": evicted.reason,
-                })),
-            })),
+            detail: Some(detail),
             ..EventRecord::default()
         })?;
         granted.push(GrantedLock {
             name: request.name.clone(),
+            slot,
             instance,
             fence,
             evicted,
@@ -168,6 +154,44 @@ pub(crate) fn take(
         });
     }
     Ok(granted)
+}
+
+/// Ends a lock that is over; whose place was taken by that.
+fn end(
+    tx: &Tx<'_>,
+    claim: &LockClaim<'_>,
+    over: LockOver,
+    aside: &Lookups,
+) -> Result<Option<Evicted>> {
+    let pid = claim.claimant.subject.pid;
+    let end = |row: &LockRow, reason: EndReason, by: Option<&str>| {
+        let how = LockEnd { reason: reason.into(), by };
+        locks::end(tx, &row.name, row.slot, row.fence, &how)
+    };
+    match over {
+        LockOver::Left(row) => {
+            end(&row, EndReason::Released, None)?;
+            Ok(None)
+        }
+        LockOver::WithOwner(row, record, reason) => {
+            let owner = End::new(reason).detail(format!("found by pid {pid}"));
+            // Its locks end with it; false when another of them has come first.
+            ending::end_other(tx, record.id, &owner)?;
+            // Of one with very many, this one may be left.
+            end(&row, reason, None)?;
+            Ok(Some(Evicted::of(&record, reason, aside)))
+        }
+        LockOver::Alone(row, record, reason) => {
+            let by = match reason {
+                EndReason::Evicted => format!("pid {pid}, which found it stopped"),
+                _ => format!("pid {pid}"),
+            };
+            end(&row, reason, Some(&by))?;
+            end_if_without_purpose(tx, &record, &by)?;
+            // From itself, under another record, is from nobody.
+            Ok((!reason.goes_on()).then(|| Evicted::of(&record, reason, aside)))
+        }
+    }
 }
 
 /// The row that locks are taken from.
@@ -274,5 +298,5 @@ fn register(
         ..NewInstance::without_office(claim.claimant.subject, inner.observer(), &nonce)
     }
     .insert(tx)?;
-    Ok(OwnRow { instance, nonce })
+    Ok(OwnRow { instance, nonce, anchored_by: AnchoredBy::Us })
 }

@@ -6,11 +6,13 @@ use serde_json::Value;
 
 use crate::clock::{as_millis, as_rfc3339};
 use crate::liveness::{Flags, Judgement, Ruling};
+use crate::names::slot::Slot;
 use crate::owner::{LiveCommandLine, held_lock, judge_record, judgement, look};
 use crate::process::command_line;
 use crate::records::conflicts::Conflict;
 use crate::records::{LockRow, Record, conflicts, instances, locks, waiters};
 use crate::scoped::request::LockRequest;
+use crate::scoped::slots;
 use crate::store::Inner;
 use crate::{InstanceId, Kind, LockName, ProfileName, Reason, Result, Verdict, sys};
 use std::time::Duration;
@@ -25,6 +27,8 @@ pub struct LockReport {
     /// Which lock.
     #[serde(flatten)]
     pub name: LockName,
+    /// Which of its slots; `None` for a lock without slots.
+    pub slot: Option<Slot>,
     /// The holder's profile, if it has one.
     pub profile: Option<ProfileName>,
     /// The kind of the holder's office, if it has one.
@@ -93,6 +97,7 @@ impl LockReport {
             command: (!record.argv.is_empty()).then(|| command_line::display(&record.argv)),
             waiters,
             conflicts,
+            slot: row.slot,
             name: row.name,
         }
     }
@@ -145,19 +150,24 @@ fn waiter(
     })
 }
 
-/// Whether any of these locks has a holder that is not known to be dead.
+/// Whether any of these locks is not to be had, because of holders that are not known to be dead.
 #[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub(crate) fn any_is_held(inner: &Inner, requests: &[LockRequest]) -> Result<bool> {
     inner.read(|connection| {
         for request in requests {
-            let Some(row) = locks::by_name(connection, &request.name)? else { continue };
-            let record = instances::by_id(connection, row.instance)?;
-            let Some(record) = record.filter(Record::is_live) else { continue };
-            let lease = row.lease(inner.observer(), inner.clock().boot_ms());
-            let judged = judge_record(inner, &record, lease, &LiveCommandLine::not_read());
-            match judged.ruling {
-                Ruling::Dead(_) => {}
-                Ruling::Alive(_) | Ruling::Unknown(_) => return Ok(true),
+            let mut rows = Vec::new();
+            for row in locks::all_of(connection, &request.name)? {
+                let record = instances::by_id(connection, row.instance)?;
+                let Some(record) = record.filter(Record::is_live) else { continue };
+                let lease = row.lease(inner.observer(), inner.clock().boot_ms());
+                let judged = judge_record(inner, &record, lease, &LiveCommandLine::not_read());
+                match judged.ruling {
+                    Ruling::Dead(_) => {}
+                    Ruling::Alive(_) | Ruling::Unknown(_) => rows.push(row),
+                }
+            }
+            if !slots::has_room(request, rows.iter()) {
+                return Ok(true);
             }
         }
         Ok(false)
@@ -201,8 +211,8 @@ fn reports(
             && inner.read(|connection| {
                 let mut changed = false;
                 for report in &dead {
-                    let row = locks::by_name(connection, &report.name)?;
-                    changed |= row.is_none_or(|row| row.fence != report.fence);
+                    let fence = locks::fence_at(connection, &report.name, report.slot)?;
+                    changed |= fence != Some(report.fence);
                 }
                 Ok(changed)
             })?;

@@ -79,16 +79,18 @@ fn attempt(
     let claimant = Claimant { origin: Origin::Library, subject: inner.myself() };
     let count = if turn.waiter.is_some() { Count::No } else { Count::Yes };
     let mut aside = Lookups::default();
-    for _ in 0..ATTEMPTS + requests.len() {
+    for _ in 0..ATTEMPTS + request::owners_max(requests) {
         // As for an office: attempts of this process are serialised, so that its own fresh lock is
         // never taken for another process' one.
-        let mut held = inner.held.lock();
+        let mut held = inner.lock_held()?;
         let ours: Vec<InstanceId> = held.rows().map(|row| row.instance).collect();
         let claim = LockClaim {
             requests,
             claimant,
             profile: from.map(|from| &from.office.profile),
             ours: &ours,
+            rows: &ours,
+            held: Some(&held),
             stopped,
             waiter: turn.waiter,
         };
@@ -144,12 +146,11 @@ fn own_row<'a>(
 
 /// Notes a granted lock as this process' own, and makes a guard of it.
 fn hold(inner: &Arc<Inner>, held: &mut Held, granted: GrantedLock) -> Result<ScopedLock> {
-    let nonce_hash = held
+    let footing = held
         .rows()
         .find(|row| row.instance == granted.instance)
-        .map(|row| row.nonce.hash())
+        .map(|row| OwnedRow::of(inner, row))
         .ok_or_else(|| Error::internal("a lock was granted to a row that is not ours"))?;
-    held.hold(&granted.name, granted.instance, granted.fence);
-    let footing = OwnedRow { inner: Arc::clone(inner), instance: granted.instance, nonce_hash };
+    held.hold(&granted.name, granted.slot, granted.instance, granted.fence);
     Ok(ScopedLock::new(footing, granted))
 }

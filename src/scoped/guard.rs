@@ -9,9 +9,11 @@ use serde_json::Value;
 use crate::claim::OwnedRow;
 use crate::claim::examine::Evicted;
 use crate::claim::guard::watch;
+use crate::names::slot::Slot;
 use crate::owner::ending;
 use crate::records::{End, EndReason, LockEnd, locks};
 use crate::scoped::acquire::{GrantedLock, PreviousLock};
+use crate::store::AnchoredBy;
 use crate::{ErrorKind, InstanceId, LockName, LossWatch, Lost, Reason, Released, Result, Standing};
 
 /// A scoped lock held by this process. Dropping it releases the lock, unless another guard of this
@@ -37,6 +39,13 @@ impl ScopedLock {
     #[must_use]
     pub fn name(&self) -> &LockName {
         &self.granted.name
+    }
+
+    /// Which of the slots it is; `None` for a lock without slots, which the guards of a process
+    /// share.
+    #[must_use]
+    pub fn slot(&self) -> Option<Slot> {
+        self.granted.slot
     }
 
     /// Rises with every change of holder, and stays while the holder stays: hand it to the
@@ -97,10 +106,10 @@ impl ScopedLock {
     pub fn renew(&self) -> Result<Standing> {
         let inner = &self.footing.inner;
         let now_boot_ms = inner.clock().boot_ms();
-        let GrantedLock { name, fence, .. } = &self.granted;
+        let GrantedLock { name, slot, fence, .. } = &self.granted;
         let renewed = inner.write(|tx| {
-            let renewed = locks::renew(tx, name, *fence, inner.observer(), now_boot_ms)?;
-            if renewed {
+            let renewed = locks::renew(tx, name, *slot, *fence, inner.observer(), now_boot_ms)?;
+            if renewed && self.footing.anchored_by == AnchoredBy::Us {
                 // Made anew where somebody removed its file, as a verification does.
                 inner.anchor(tx)?;
             }
@@ -139,18 +148,18 @@ impl ScopedLock {
         if self.let_go.swap(true, Ordering::AcqRel) {
             return Released::WasLost;
         }
-        let OwnedRow { inner, instance, nonce_hash } = &self.footing;
+        let OwnedRow { inner, instance, nonce_hash, .. } = &self.footing;
         let mut held = inner.held.lock();
-        match held.locks.get_mut(&self.granted.name) {
-            Some(ours) if ours.fence == self.granted.fence && ours.claims > 1 => {
+        match held.locks.get_mut(&self.granted.fence) {
+            Some(ours) if ours.claims > 1 => {
                 ours.claims -= 1;
                 return Released::StillShared;
             }
-            Some(ours) if ours.fence == self.granted.fence => {
-                held.locks.remove(&self.granted.name);
+            Some(_) => {
+                held.locks.remove(&self.granted.fence);
             }
-            // Its row has ended, and the lock with it; or it was lost and acquired anew.
-            Some(_) | None => return Released::WasLost,
+            // Its row has ended, and the lock with it.
+            None => return Released::WasLost,
         }
         // The row without an office is there for locks alone.
         let is_last = held.without_office.as_ref().is_some_and(|row| row.instance == *instance)
@@ -163,7 +172,8 @@ impl ScopedLock {
             &held,
             |tx| {
                 let how = LockEnd { reason: Reason::Released, by: None };
-                let was_held = locks::end(tx, &self.granted.name, self.granted.fence, &how)?;
+                let GrantedLock { name, slot, fence, .. } = &self.granted;
+                let was_held = locks::end(tx, name, *slot, *fence, &how)?;
                 if is_last {
                     ending::end_own(tx, *instance, nonce_hash, &end)?;
                 }
@@ -178,8 +188,8 @@ impl ScopedLock {
                         end: end.clone(),
                     })
                 } else {
-                    let GrantedLock { name, fence, .. } = &self.granted;
-                    Arc::new(locks::LockRelease { name: name.clone(), fence: *fence })
+                    let GrantedLock { name, slot, fence, .. } = &self.granted;
+                    Arc::new(locks::LockRelease { name: name.clone(), slot: *slot, fence: *fence })
                 }
             },
         )
@@ -202,8 +212,7 @@ pub(crate) fn how_it_was_lost(
     if !locks::exists(connection)? {
         return Ok(None);
     }
-    let row = locks::by_name(connection, &lock.name)?;
-    if row.is_some_and(|row| row.fence == lock.fence) {
+    if locks::fence_at(connection, &lock.name, lock.slot)? == Some(lock.fence) {
         return Ok(None);
     }
     let ended = locks::how_it_ended(connection, lock.instance, lock.fence)?;

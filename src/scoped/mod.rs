@@ -9,9 +9,11 @@ pub(crate) mod ask;
 pub(crate) mod attempt;
 pub(crate) mod guard;
 pub(crate) mod request;
+pub(crate) mod slots;
 mod stale;
 pub(crate) mod survey;
 pub(crate) mod unlock;
+mod way;
 
 pub(crate) use crate::scoped::acquire::GrantedLock;
 
@@ -63,7 +65,9 @@ impl Store {
     /// dead are ended; whoever lives (or cannot be told dead) is returned as [`Acquire::Held`].
     ///
     /// Acquired again by the same process, a lock is shared: it keeps its fence, has the new
-    /// metadata and lease, and is released with the last of its guards.
+    /// metadata and lease, and is released with the last of its guards. Not one that is
+    /// [exclusive](LockRequest::exclusive) or has [slots](LockRequest::slots): each guard of these
+    /// is a holder of its own.
     ///
     /// # Errors
     /// [`InvalidInput`](ErrorKind::InvalidInput) for no locks, more than 64, or one named twice;
@@ -88,7 +92,7 @@ impl Store {
     /// [`Store::acquire_all`].
     pub fn release_all(&self, instance: InstanceId) -> Result<usize> {
         self.inner.check_process()?;
-        let mut held = self.inner.held.lock();
+        let mut held = self.inner.lock_held()?;
         let Some(row) = held.rows().find(|row| row.instance == instance).cloned() else {
             return Err(Error::new(
                 ErrorKind::NotOwner,

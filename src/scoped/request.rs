@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::names::Secret;
+use crate::names::slot::SLOTS_MAX;
 use crate::patience::Stopped;
 use crate::records::locks::TTL_MAX_MS;
 use crate::{Cancel, Error, LockName, Result, Wait};
@@ -35,6 +36,8 @@ pub struct LockRequest {
     pub(crate) identity: Secret,
     pub(crate) metadata: Option<Value>,
     pub(crate) ttl_ms: Option<i64>,
+    /// How many may hold it at once; `None`: one process, whose guards share it.
+    pub(crate) slots: Option<u32>,
 }
 
 impl LockRequest {
@@ -49,7 +52,78 @@ impl LockRequest {
             identity: Secret::of(identity),
             metadata: None,
             ttl_ms: None,
+            slots: None,
         })
+    }
+
+    /// Excludes within one process, too. Without it the threads and handles of a process share a
+    /// lock; an exclusive one has a single guard, and whoever else asks is refused by it, whatever
+    /// it asks for: another thread, another handle, another tenure of this process, a request that
+    /// is not exclusive. Until the guard is dropped, wherever that happens. The other way round an
+    /// exclusive request is refused while this process holds the lock in any way. The [`Holder`]
+    /// then says that it [is this process](crate::Holder::is_this_process).
+    ///
+    /// It does not know which thread holds it: a thread that waits for its own guard waits for
+    /// ever. The same as [`LockRequest::slots`] with 1.
+    ///
+    /// ```
+    /// use incumbent::{Acquire, LockRequest, Store};
+    ///
+    /// # let directory = tempfile::tempdir()?;
+    /// let store = Store::open(directory.path().join("state.db"))?;
+    /// let request = LockRequest::new("session-file", "work")?.exclusive();
+    /// let Acquire::Granted(lock) = store.try_acquire(&request)? else { panic!("nobody else") };
+    /// match store.try_acquire(&request)? {
+    ///     Acquire::Held(holder) => assert!(holder.is_this_process),
+    ///     Acquire::Granted(_) => unreachable!("one guard at a time"),
+    /// }
+    /// drop(lock);
+    /// assert!(matches!(store.try_acquire(&request)?, Acquire::Granted(_)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// [`Holder`]: crate::Holder
+    #[must_use]
+    pub fn exclusive(mut self) -> Self {
+        self.slots = Some(1);
+        self
+    }
+
+    /// Up to `count` may hold the lock at once, 1 to 64: of accounts that allow so many sessions.
+    /// Each guard has a [slot](crate::ScopedLock::slot) of its own, and a fence of its own, also
+    /// within one process. The one too many is refused, by a [`Holder`](crate::Holder) that
+    /// [names all](crate::Holder::others).
+    ///
+    /// Everybody should say the same number. Where they do not, the smallest counts: nobody is
+    /// granted a slot while as many hold the lock as any of them, or whoever asks, has said. A lock
+    /// without slots counts as one of one, so that it and slots exclude each other, also within one
+    /// process. Which slot it is says nothing but that no other holder has the same.
+    ///
+    /// ```
+    /// use incumbent::{Acquire, LockRequest, Store};
+    ///
+    /// # let directory = tempfile::tempdir()?;
+    /// let store = Store::open(directory.path().join("state.db"))?;
+    /// let request = LockRequest::new("api-account", "42")?.slots(2)?;
+    /// let Acquire::Granted(first) = store.try_acquire(&request)? else { panic!("nobody else") };
+    /// let Acquire::Granted(second) = store.try_acquire(&request)? else { panic!("one is left") };
+    /// assert_eq!(first.slot().map(|slot| slot.number), Some(0));
+    /// assert_eq!(second.slot().map(|slot| slot.number), Some(1));
+    /// assert!(second.fence() > first.fence());
+    /// let Acquire::Held(holder) = store.try_acquire(&request)? else { panic!("both are held") };
+    /// assert_eq!(holder.others.len(), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for 0 and for more than 64.
+    pub fn slots(mut self, count: u32) -> Result<Self> {
+        if !(1..=SLOTS_MAX).contains(&count) {
+            return Err(Error::invalid(format!("`slots` is {count}"))
+                .with_hint(format!("a lock has 1 to {SLOTS_MAX} slots")));
+        }
+        self.slots = Some(count);
+        Ok(self)
     }
 
     /// What others should be told about the holder. Never put a secret here: it is stored and
@@ -127,6 +201,12 @@ impl AcquireOptions {
         self.stopped = stopped;
         self
     }
+}
+
+/// How many owners may stand in the way of these at once: each may need an errand.
+pub(crate) fn owners_max(requests: &[LockRequest]) -> usize {
+    let of_each = requests.iter().map(|request| request.slots.map_or(1, |_| SLOTS_MAX));
+    of_each.filter_map(|of| usize::try_from(of).ok()).sum()
 }
 
 /// Refuses lists that cannot be meant.

@@ -99,7 +99,7 @@ fn end_dead(
         let end = autopsy::explain(tx, inner, record.id, &end)?;
         let how = LockEnd { reason: end.reason.into(), by: end.by.as_deref() };
         for lock in &locks {
-            locks::end(tx, &lock.name, lock.fence, &how)?;
+            locks::end(tx, &lock.name, lock.slot, lock.fence, &how)?;
         }
     }
     let are_all = locks.len() < ENDED_AT_ONCE;
@@ -130,7 +130,7 @@ fn end_leases(
             break;
         }
         let how = LockEnd { reason: reason.into(), by: Some(by) };
-        locks::end(tx, &row.name, row.fence, &how)?;
+        locks::end(tx, &row.name, row.slot, row.fence, &how)?;
         removed.push(told(row, record, judged.ruling));
         count += 1;
     }
@@ -141,6 +141,7 @@ fn end_leases(
 fn told(row: LockRow, record: &Record, ruling: Ruling) -> UnlockedLock {
     UnlockedLock {
         name: row.name,
+        slot: row.slot,
         profile: record.profile.clone(),
         pid: record.pid,
         instance: record.id,

@@ -1,17 +1,20 @@
 //! Looks at all wanted locks in one transaction, before any is taken.
 
-use crate::claim::obstacle::Watch;
 use crate::claim::{Claimant, Count, Errand, Examined, Lookups, Obstacle, examine, obstacle};
 use crate::names::Secret;
 use crate::owner::judge::is_stopped;
+use crate::owner::judgement;
 use crate::patience::Stopped;
 use crate::process::Subject;
 use crate::process::command_line::mask;
 use crate::records::conflicts::Refusal;
 use crate::records::{EndReason, LockRow, Record, conflicts, instances, locks};
 use crate::scoped::request::LockRequest;
+use crate::scoped::slots;
+use crate::scoped::way::{LockOver, LockWay, Look, Met, Seen, Way};
+use crate::store::held::Held;
 use crate::store::{Inner, Tx};
-use crate::{Holder, InstanceId, ProfileName, Result, Wanted};
+use crate::{InstanceId, ProfileName, Result, Wanted};
 
 /// Who wants which locks.
 #[derive(Clone, Copy, Debug)]
@@ -22,6 +25,10 @@ pub(crate) struct LockClaim<'a> {
     pub(crate) profile: Option<&'a ProfileName>,
     /// The claimant's own rows: what was taken from them is its own.
     pub(crate) ours: &'a [InstanceId],
+    /// All rows that its process has: a slot of theirs is held, and nobody's to take.
+    pub(crate) rows: &'a [InstanceId],
+    /// What its process holds, where it may go on with what the program before it left.
+    pub(crate) held: Option<&'a Held>,
     pub(crate) stopped: Stopped,
     /// The claimant's row that something may be reserved for.
     pub(crate) waiter: Option<InstanceId>,
@@ -52,31 +59,6 @@ pub(crate) enum Surveyed {
     Held(Box<Obstacle>),
 }
 
-/// How a lock is to be had.
-#[derive(Debug)]
-pub(crate) enum LockWay {
-    Free,
-    /// Its owner's row was ended by an older version, which knows nothing of locks, or deleted by
-    /// hand.
-    LeftOver(LockRow),
-    /// The claimant has it already.
-    Ours(LockRow, Box<Record>),
-    /// From an owner whose row ends with this.
-    FromTheDead(Box<Record>, EndReason),
-    /// The lock alone: its lease has run out, or its owner is stopped and may be evicted.
-    LockAlone(LockRow, Box<Record>, EndReason),
-}
-
-impl LockWay {
-    /// The claimant's own row that has the lock already.
-    pub(super) fn owner(&self) -> Option<InstanceId> {
-        match self {
-            Self::Ours(row, _) => Some(row.instance),
-            Self::Free | Self::LeftOver(_) | Self::FromTheDead(..) | Self::LockAlone(..) => None,
-        }
-    }
-}
-
 /// Looks at all locks of a claim. Writes nothing but the count of a refusal.
 pub(crate) fn survey(
     tx: &Tx<'_>,
@@ -92,52 +74,17 @@ pub(crate) fn survey(
             let wanted = Wanted::Lock(request.name.clone());
             reserved = obstacle::reserved_by_another(tx, inner, &wanted, claim.waiter)?;
         }
-        let Some(row) = locks::by_name(tx, &request.name)? else {
-            ways.push(LockWay::Free);
-            continue;
-        };
-        let record = instances::by_id(tx, row.instance)?.filter(Record::is_live);
-        let Some(record) = record.map(Box::new) else {
-            ways.push(LockWay::LeftOver(row));
-            continue;
-        };
-        if claim.ours.contains(&record.id) {
-            ways.push(LockWay::Ours(row, record));
-            continue;
-        }
-        let lease = row.lease(inner.observer(), inner.clock().boot_ms());
-        ways.push(match examine(inner, claim.claimant, &record, lease, aside) {
-            // A script that recorded itself may have other locks, which stay with its record.
-            Examined::Over(reason)
-                if reason.is_of_the_lease()
-                    || (reason == EndReason::ReExecuted && record.is_pid) =>
-            {
-                LockWay::LockAlone(row, record, reason)
-            }
-            Examined::Over(reason) => LockWay::FromTheDead(record, reason),
-            Examined::Same => LockWay::Ours(row, record),
-            Examined::Errand(errand) => return Ok(Surveyed::Errand(errand)),
-            Examined::InTheWay(judged) => {
-                let may_evict = claim.stopped == Stopped::Evict
-                    && judged.evidence.is_here()
-                    && is_stopped(&record);
-                match aside.was_found_stopped(record.id) {
-                    Some(true) if may_evict => LockWay::LockAlone(row, record, EndReason::Evicted),
-                    None if may_evict => {
-                        return Ok(Surveyed::Errand(Errand::FindStopped(record)));
-                    }
-                    Some(_) | None => {
-                        if count == Count::Yes {
-                            refuse(tx, claim, &row, judged.ruling.reason().as_str())?;
-                        }
-                        let mut holder = Box::new(Holder::of_lock(&record, &row, &judged));
-                        holder.add_what_it_said(tx, inner, &record)?;
-                        let watch = Some(Watch { record: *record, fence: row.fence });
-                        return Ok(Surveyed::Held(Box::new(Obstacle { holder, watch })));
-                    }
+        match way(tx, inner, claim, request, aside)? {
+            Way::Clear(way) => ways.push(way),
+            Way::Errand(errand) => return Ok(Surveyed::Errand(errand)),
+            Way::Held(met) => {
+                // Threads that take turns are no conflict.
+                if count == Count::Yes && !met.is_ours {
+                    refuse(tx, claim, &met.row, met.judged.ruling.reason().as_str())?;
                 }
+                return met.obstacle(tx, inner).map(Surveyed::Held);
             }
-        });
+        }
     }
     // What is its own already is not withheld from anybody.
     let is_ours = ways.iter().all(|way| way.owner().is_some());
@@ -145,6 +92,96 @@ pub(crate) fn survey(
         Some(obstacle) => Ok(Surveyed::Held(obstacle)),
         None => Ok(Surveyed::Clear(ways)),
     }
+}
+
+fn way(
+    tx: &Tx<'_>,
+    inner: &Inner,
+    claim: &LockClaim<'_>,
+    request: &LockRequest,
+    aside: &Lookups,
+) -> Result<Way> {
+    let was_left =
+        |row: &LockRow| claim.held.is_some_and(|held| held.was_left(row.instance, row.fence));
+    let row = locks::by_name(tx, &request.name)?;
+    let row = match row.filter(|row| row.slot.is_none()) {
+        Some(row) if request.slots.is_none() => row,
+        row => {
+            let rows = row.into_iter().chain(locks::slots_of(tx, &request.name)?);
+            let rows: Vec<LockRow> = rows.collect();
+            let is_same = |row: &&LockRow| row.slot.map(|slot| slot.of) == request.slots;
+            if let Some(row) = rows.iter().filter(is_same).find(|row| was_left(row))
+                && let Some(record) = instances::by_id(tx, row.instance)?.filter(Record::is_live)
+            {
+                return Ok(Way::Clear(LockWay::Ours(row.clone(), Box::new(record))));
+            }
+            return slots::way(request, rows.into_iter(), |row| {
+                Ok(match look_at(tx, inner, claim, request, row, aside)? {
+                    // In another number of slots than it is wanted in now.
+                    Seen::Ours(row, _) if was_left(&row) => Look::Over(LockOver::Left(row)),
+                    // Nobody shares a slot, and nobody has a slot of what is held without.
+                    Seen::Ours(row, record) => {
+                        let is_ours = claim.rows.contains(&record.id)
+                            && record.pid == Some(inner.observer().pid);
+                        let judged = judgement(inner, &record);
+                        let mut met = Met::new(row, *record, judged);
+                        met.is_ours = is_ours;
+                        Look::InTheWay(met)
+                    }
+                    Seen::Others(look) => look,
+                })
+            });
+        }
+    };
+    Ok(match look_at(tx, inner, claim, request, row, aside)? {
+        Seen::Ours(row, record) => Way::Clear(LockWay::Ours(row, record)),
+        Seen::Others(Look::Over(over)) => Way::Clear(LockWay::Free(vec![over], None)),
+        Seen::Others(Look::InTheWay(met)) => Way::Held(met),
+        Seen::Others(Look::Errand(errand)) => Way::Errand(errand),
+    })
+}
+
+/// Looks at the owner of a lock on record.
+fn look_at(
+    tx: &Tx<'_>,
+    inner: &Inner,
+    claim: &LockClaim<'_>,
+    request: &LockRequest,
+    row: LockRow,
+    aside: &Lookups,
+) -> Result<Seen> {
+    let record = instances::by_id(tx, row.instance)?.filter(Record::is_live);
+    let Some(record) = record.map(Box::new) else {
+        return Ok(Seen::Others(Look::Over(LockOver::Left(row))));
+    };
+    let are_slots = row.slot.is_some() || request.slots.is_some();
+    let ours = if are_slots { claim.rows } else { claim.ours };
+    if ours.contains(&record.id) {
+        return Ok(Seen::Ours(row, record));
+    }
+    let lease = row.lease(inner.observer(), inner.clock().boot_ms());
+    Ok(Seen::Others(match examine(inner, claim.claimant, &record, lease, aside) {
+        // A script that recorded itself may have other locks, which stay with its record.
+        Examined::Over(reason)
+            if reason.is_of_the_lease() || (reason == EndReason::ReExecuted && record.is_pid) =>
+        {
+            Look::Over(LockOver::Alone(row, record, reason))
+        }
+        Examined::Over(reason) => Look::Over(LockOver::WithOwner(row, record, reason)),
+        Examined::Same => return Ok(Seen::Ours(row, record)),
+        Examined::Errand(errand) => Look::Errand(errand),
+        Examined::InTheWay(judged) => {
+            let may_evict =
+                claim.stopped == Stopped::Evict && judged.evidence.is_here() && is_stopped(&record);
+            match aside.was_found_stopped(record.id) {
+                Some(true) if may_evict => {
+                    Look::Over(LockOver::Alone(row, record, EndReason::Evicted))
+                }
+                None if may_evict => Look::Errand(Errand::FindStopped(record)),
+                Some(_) | None => Look::InTheWay(Met::new(row, *record, judged)),
+            }
+        }
+    }))
 }
 
 fn refuse(tx: &Tx<'_>, claim: &LockClaim<'_>, row: &LockRow, reason: &str) -> Result<()> {

@@ -6,6 +6,7 @@ use crate::claim::judge_to_end;
 use crate::claim::sweep::Force;
 use crate::claim::sweep::{Orphans, evict_orphans};
 use crate::liveness::{Judgement, Ruling};
+use crate::names::slot::Slot;
 use crate::owner::{LiveCommandLine, ending, judgement, needs_command_line};
 use crate::records::{End, EndReason, LockEnd, LockRow, Record, instances, locks};
 use crate::store::{Inner, Tx};
@@ -33,6 +34,8 @@ pub struct UnlockedLock {
     /// Which lock.
     #[serde(flatten)]
     pub name: LockName,
+    /// Which of its slots; `None` for a lock without slots.
+    pub slot: Option<Slot>,
     /// The holder's profile, if it has one.
     pub profile: Option<ProfileName>,
     /// The holder's recorded pid.
@@ -47,22 +50,24 @@ pub struct UnlockedLock {
     pub reason: Reason,
 }
 
+/// Of a lock with slots one goes: that of a dead holder if there is one, else the lowest.
 pub(super) fn unlock(inner: &Inner, name: &LockName, force: Force, by: &str) -> Result<Unlocked> {
-    let command_line = command_line(inner, name)?;
+    let command_lines = command_lines(inner, name)?;
     inner.write(|tx| {
-        let row = if locks::exists(tx)? { locks::by_name(tx, name)? } else { None };
-        let found = row.map(|row| look(tx, inner, row, &command_line)).transpose()?.flatten();
-        if let Some(found) = found {
-            return match found.judged.ruling {
-                Ruling::Alive(_) | Ruling::Unknown(_) if force == Force::No => {
-                    let mut holder = Holder::of_lock(&found.record, &found.row, &found.judged);
-                    holder.add_what_it_said(tx, inner, &found.record)?;
-                    Ok(Unlocked::Refused(Box::new(holder)))
-                }
-                Ruling::Alive(_) | Ruling::Unknown(_) | Ruling::Dead(_) => {
-                    remove(tx, found, by).map(Unlocked::Done)
-                }
-            };
+        let mut found = Vec::new();
+        for row in if locks::exists(tx)? { locks::all_of(tx, name)? } else { Vec::new() } {
+            found.extend(look(tx, inner, row, &command_lines)?);
+        }
+        let is_dead = |found: &Found| matches!(found.judged.ruling, Ruling::Dead(_));
+        let which = found.iter().position(is_dead).unwrap_or_default();
+        if which < found.len() {
+            let found = found.swap_remove(which);
+            if is_dead(&found) || force == Force::Yes {
+                return remove(tx, found, by).map(Unlocked::Done);
+            }
+            let mut holder = Holder::of_lock(&found.record, &found.row, &found.judged);
+            holder.add_what_it_said(tx, inner, &found.record)?;
+            return Ok(Unlocked::Refused(Box::new(holder)));
         }
         Ok(match evict_orphans(tx, inner, &Wanted::Lock(name.clone()), force, by)? {
             Orphans::None => Unlocked::Nothing,
@@ -72,17 +77,19 @@ pub(super) fn unlock(inner: &Inner, name: &LockName, force: Force, by: &str) -> 
     })
 }
 
-/// The command line that the verdict about the holder of `name` hangs on. Read first, because that
-/// is slow; it counts only for its row.
-fn command_line(inner: &Inner, name: &LockName) -> Result<LiveCommandLine> {
-    let record = inner.read(|connection| {
-        if !locks::exists(connection)? {
-            return Ok(None);
+/// The command lines that the verdicts about the holders of `name` hang on. Read first, because
+/// that is slow; each counts only for its row.
+fn command_lines(inner: &Inner, name: &LockName) -> Result<Vec<LiveCommandLine>> {
+    let records = inner.read(|connection| {
+        let mut records = Vec::new();
+        if locks::exists(connection)? {
+            for row in locks::all_of(connection, name)? {
+                records.extend(instances::by_id(connection, row.instance)?);
+            }
         }
-        let row = locks::by_name(connection, name)?;
-        row.map_or(Ok(None), |row| instances::by_id(connection, row.instance))
+        Ok(records)
     })?;
-    Ok(record.map_or_else(LiveCommandLine::not_read, |record| line_of(inner, &record)))
+    Ok(records.iter().map(|record| line_of(inner, record)).collect())
 }
 
 /// Not read where no verdict hangs on it.
@@ -108,13 +115,15 @@ fn look(
     tx: &Tx<'_>,
     inner: &Inner,
     row: LockRow,
-    command_line: &LiveCommandLine,
+    command_lines: &[LiveCommandLine],
 ) -> Result<Option<Found>> {
     let record = instances::by_id(tx, row.instance)?;
     let Some(record) = record.filter(Record::is_live) else {
         return Ok(None);
     };
     let lease = row.lease(inner.observer(), inner.clock().boot_ms());
+    let none = LiveCommandLine::not_read();
+    let command_line = command_lines.iter().find(|it| it.is_for(record.id)).unwrap_or(&none);
     let judged = judge_to_end(inner, &record, lease, command_line);
     Ok(Some(Found { row, record, judged }))
 }
@@ -132,11 +141,12 @@ fn remove(tx: &Tx<'_>, found: Found, by: &str) -> Result<UnlockedLock> {
         ending::end_other(tx, record.id, &End::new(reason).by(by))?;
     } else {
         let how = LockEnd { reason: reason.into(), by: Some(by) };
-        locks::end(tx, &row.name, row.fence, &how)?;
+        locks::end(tx, &row.name, row.slot, row.fence, &how)?;
         end_if_without_purpose(tx, &record, by)?;
     }
     Ok(UnlockedLock {
         name: row.name,
+        slot: row.slot,
         profile: record.profile,
         pid: record.pid,
         instance: record.id,

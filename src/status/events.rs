@@ -253,7 +253,7 @@ impl EventStream {
 
     fn next_until(&mut self, deadline: Deadline) -> Result<Option<Event>> {
         loop {
-            if self.cancel.is_cancelled() {
+            if self.cancel.ends_wait() {
                 return Ok(None);
             }
             while let Some(event) = self.ready.pop_front() {

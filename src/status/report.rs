@@ -88,7 +88,7 @@ pub struct Report {
     pub runtime: Option<RuntimeStatus>,
     /// What it said of its platforms, for the profile that was asked about.
     pub platforms: Vec<PlatformStatus>,
-    /// The profiles that it serves beside its own.
+    /// The profiles that it serves beside its own, in the order in which it named them.
     pub serves: Vec<ProfileName>,
     /// Nobody holds this office, but the holder of that one serves its profile: this report is
     /// about that holder.

@@ -81,7 +81,7 @@ impl StatusUpdate {
 
     /// The profiles that it serves beside that of its office: questions about them are answered
     /// through it, for as long as nobody holds their own offices. These are all of them: what it
-    /// said of the platforms of others is forgotten.
+    /// said of the platforms of others is forgotten. They are shown in this order.
     pub fn serves(mut self, profiles: impl Into<Field<Vec<ProfileName>>>) -> Self {
         self.serves = profiles.into();
         self

@@ -1,5 +1,7 @@
 //! Writes an update, as the holder.
 
+use std::collections::HashSet;
+
 use crate::clock::millis;
 use crate::records::identities::by_or_self;
 use crate::records::runtime::Speaker;
@@ -64,12 +66,10 @@ fn apply(tx: &Tx<'_>, owner: &Speaker<'_>, update: &StatusUpdate) -> Result<()> 
         Field::Keep => {}
         Field::Clear => owner.set_serves(tx, &[])?,
         Field::Set(profiles) => {
-            // Its own it serves anyway.
-            let others: Vec<ProfileName> = profiles
-                .iter()
-                .filter(|profile| **profile != owner.office.profile)
-                .cloned()
-                .collect();
+            // Its own it serves anyway; one that is named twice stands where it was named first.
+            let mut named = HashSet::from([&owner.office.profile]);
+            let others: Vec<ProfileName> =
+                profiles.iter().filter(|profile| named.insert(profile)).cloned().collect();
             owner.set_serves(tx, &others)?;
         }
     }

@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use rusqlite::Connection;
 
 use crate::clock::Clock;
@@ -150,6 +150,11 @@ impl Inner {
         }
     }
 
+    /// How long one operation waits for the store's locks, at most.
+    pub(crate) fn busy_budget(&self) -> Duration {
+        self.settings.busy_budget
+    }
+
     /// From where and when records are looked at.
     pub(crate) fn view(&self) -> View<'_> {
         View {
@@ -241,6 +246,19 @@ impl Inner {
         self.readers.clear();
         self.files.leave();
         self.files.look_anew();
+    }
+
+    /// What this process holds, for this thread alone: locked around a whole claim. A caller with a
+    /// budget of its own does not wait longer for another thread's claim.
+    pub(crate) fn lock_held(&self) -> Result<MutexGuard<'_, Held>> {
+        match patience::remaining().filter(|remaining| *remaining < Duration::MAX) {
+            None => Ok(self.held.lock()),
+            Some(remaining) => self.held.try_lock_for(remaining).ok_or_else(|| {
+                Error::new(ErrorKind::Busy, "another thread of this process is claiming something")
+                    .with_hint("try again")
+                    .with_retry_after(Duration::from_millis(100))
+            }),
+        }
     }
 
     /// What the file holds, without expecting anything of it.

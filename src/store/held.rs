@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use parking_lot::Mutex;
 
 use crate::names::IdentityHash;
+use crate::names::slot::Slot;
 use crate::{Error, InstanceId, LockName, Nonce, Office, Wanted};
 
 /// What came of a release.
@@ -12,7 +13,7 @@ use crate::{Error, InstanceId, LockName, Nonce, Office, Wanted};
 pub enum Released {
     /// It is free.
     Free,
-    /// Another claim of this process still holds it.
+    /// Another claim of this process still holds it, or the `run` does whose tenure it is.
     StillShared,
     /// It was lost before.
     WasLost,
@@ -26,14 +27,25 @@ pub(crate) struct Held {
     pub(crate) offices: HashMap<Office, HeldOffice>,
     /// The row that locks are taken from without an office. It lasts as long as they do.
     pub(crate) without_office: Option<OwnRow>,
-    pub(crate) locks: HashMap<LockName, OwnLock>,
+    /// By their fences: of a lock with slots a process may hold several.
+    pub(crate) locks: HashMap<i64, OwnLock>,
 }
 
-/// A row of this process.
+/// A row of this process, or of the `run` that it acts for.
 #[derive(Clone, Debug)]
 pub(crate) struct OwnRow {
     pub(crate) instance: InstanceId,
     pub(crate) nonce: Nonce,
+    pub(crate) anchored_by: AnchoredBy,
+}
+
+/// Who holds the anchor that a row leans on, and ends the row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AnchoredBy {
+    /// This process.
+    Us,
+    /// The `run` that we are in: we act for it, and neither touch its anchor nor end its row.
+    TheRun,
 }
 
 /// An office held by this process, shared by its claims.
@@ -46,10 +58,19 @@ pub(crate) struct HeldOffice {
 /// A lock held by this process, shared by its claims.
 #[derive(Clone, Debug)]
 pub(crate) struct OwnLock {
+    pub(crate) name: LockName,
+    pub(crate) slot: Option<Slot>,
     /// The row it was taken from.
     pub(crate) instance: InstanceId,
-    pub(crate) fence: i64,
     pub(crate) claims: usize,
+}
+
+impl OwnLock {
+    /// What nobody else can have held at the same time.
+    fn held_alone(&self) -> Option<Wanted> {
+        let is_alone = self.slot.is_none_or(|slot| slot.of == 1);
+        is_alone.then(|| Wanted::Lock(self.name.clone()))
+    }
 }
 
 impl Held {
@@ -64,17 +85,40 @@ impl Held {
 
     /// The identities that this process has locked, by their hashes.
     pub(super) fn identities(&self) -> HashSet<u64> {
-        let hashes = self.locks.keys().map(|name| name.identity_hash.as_str());
+        let hashes = self.locks.values().map(|lock| lock.name.identity_hash.as_str());
         hashes.filter_map(IdentityHash::number_of).collect()
     }
 
-    /// Notes a granted lock; what is left of one of the same name that was lost does not count.
-    pub(crate) fn hold(&mut self, name: &LockName, instance: InstanceId, fence: i64) {
-        let held = self.locks.entry(name.clone()).or_insert(OwnLock { instance, fence, claims: 0 });
-        if held.fence != fence {
-            *held = OwnLock { instance, fence, claims: 0 };
+    /// Notes a granted lock. What was lost, and acquired again since, has another fence.
+    pub(crate) fn hold(
+        &mut self,
+        name: &LockName,
+        slot: Option<Slot>,
+        instance: InstanceId,
+        fence: i64,
+    ) {
+        let new = || OwnLock { name: name.clone(), slot, instance, claims: 0 };
+        self.locks.entry(fence).or_insert_with(new).claims += 1;
+    }
+
+    /// Whether the program before this one left a lock to it: a row of this process has it, and no
+    /// guard does.
+    pub(crate) fn was_left(&self, instance: InstanceId, fence: i64) -> bool {
+        let is_ours = |row: &OwnRow| row.instance == instance && row.anchored_by == AnchoredBy::Us;
+        self.rows().any(is_ours) && !self.locks.contains_key(&fence)
+    }
+
+    /// Lets one claim of an office go that a `run` holds. What was locked for that `run` stays
+    /// known: each lock has a guard of its own.
+    pub(crate) fn leave_to_run(&mut self, office: &Office, instance: InstanceId) {
+        if let Some(held) = self.offices.get_mut(office)
+            && held.row.instance == instance
+        {
+            held.claims -= 1;
+            if held.claims == 0 {
+                self.offices.remove(office);
+            }
         }
-        held.claims += 1;
     }
 
     /// Forgets a row that has ended, and with it the locks that were taken from it.
@@ -93,11 +137,11 @@ impl HeldBefore {
     /// Notes what was held by the row `lost`, which the store has lost.
     pub(crate) fn note_lost(&self, held: &Held, lost: InstanceId) {
         let offices = held.offices.iter().filter(|(_, it)| it.row.instance == lost);
-        let locks = held.locks.iter().filter(|(_, it)| it.instance == lost);
+        let locks = held.locks.values().filter(|it| it.instance == lost);
         self.0.lock().extend(
             offices
                 .map(|(office, _)| Wanted::Office(office.clone()))
-                .chain(locks.map(|(name, _)| Wanted::Lock(name.clone()))),
+                .chain(locks.filter_map(OwnLock::held_alone)),
         );
     }
 
@@ -105,7 +149,7 @@ impl HeldBefore {
     /// twice before anything is claimed again.
     pub(super) fn inherit(&self, held: &Held, before: &Self) {
         let offices = held.offices.keys().cloned().map(Wanted::Office);
-        let locks = held.locks.keys().cloned().map(Wanted::Lock);
+        let locks = held.locks.values().filter_map(OwnLock::held_alone);
         *self.0.lock() = offices.chain(locks).chain(before.0.lock().iter().cloned()).collect();
     }
 
@@ -117,5 +161,27 @@ impl HeldBefore {
     pub(crate) fn has_all(&self, wanted: impl IntoIterator<Item = Wanted>) -> bool {
         let held = self.0.lock();
         !held.is_empty() && wanted.into_iter().all(|wanted| held.contains(&wanted))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A lock that was taken for the `run` has a guard of its own, which still has to release it.
+    #[test]
+    fn an_office_that_is_left_to_its_run_leaves_the_locks() {
+        let (office, instance) = (Office::default(), InstanceId(7));
+        let row =
+            OwnRow { instance, nonce: Nonce::random().unwrap(), anchored_by: AnchoredBy::TheRun };
+        let mut held = Held::default();
+        held.offices.insert(office.clone(), HeldOffice { row, claims: 2 });
+        let name = LockName::new("token", "chat").unwrap();
+        held.hold(&name, None, instance, 8);
+        held.leave_to_run(&office, InstanceId(6));
+        held.leave_to_run(&office, instance);
+        assert!(held.offices.contains_key(&office), "it is shared");
+        held.leave_to_run(&office, instance);
+        assert!(held.is_nothing() && held.locks.contains_key(&8));
     }
 }

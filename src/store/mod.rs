@@ -32,17 +32,18 @@ pub(crate) mod watcher;
 
 pub(crate) use crate::store::deferred::Deferred;
 pub(crate) use crate::store::handle::Inner;
-pub(crate) use crate::store::held::OwnRow;
+pub(crate) use crate::store::held::{AnchoredBy, OwnRow};
 pub(crate) use crate::store::last_words::What;
 pub(crate) use crate::store::location::Location;
 pub(crate) use crate::store::transaction::{BootTime, Tx};
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rusqlite::Connection;
 
-use crate::Result;
+use crate::{Result, patience};
 
 /// A store of this process. Clones and further opens of the same file share one handle inside;
 /// the last one to go closes it and drops the process' anchor.
@@ -74,6 +75,32 @@ impl Store {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.inner.location.file
+    }
+
+    /// Makes calls that fail fast: all that this thread does in `calls`, through whatever handle,
+    /// waits for other writers for `budget` at most, together. What takes longer is
+    /// [`Busy`](crate::ErrorKind::Busy), with the time after which to try again. Other threads keep
+    /// the store's own budget ([`OpenOptions::busy_budget`](crate::OpenOptions::busy_budget), 5 s),
+    /// which this one can only shorten.
+    ///
+    /// A claim or an acquisition that waits ends its wait with the budget, too. A stop, a restart
+    /// and a replacement go on for as long as the holder may take: no budget shortens that time. A
+    /// release may wait for a claim of another thread of this process.
+    ///
+    /// ```
+    /// use incumbent::Store;
+    /// use std::time::Duration;
+    ///
+    /// # let directory = tempfile::tempdir()?;
+    /// let store = Store::open(directory.path().join("state.db"))?;
+    /// let report = store.within(Duration::from_millis(50), |store| {
+    ///     store.profile("work")?.status()
+    /// })?;
+    /// assert!(!report.running);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn within<T>(&self, budget: Duration, calls: impl FnOnce(&Self) -> T) -> T {
+        patience::with_budget(budget, || calls(self))
     }
 
     /// How many releases could not be written yet. They are written together with the next change

@@ -40,6 +40,17 @@ pub(crate) fn live_on_anchor(connection: &Connection, anchor: &str) -> Result<i6
     Ok(count)
 }
 
+/// How many live rows of the process `pid` rely on `anchor`.
+fn live_on_anchor_of(connection: &Connection, anchor: &str, pid: sys::Pid) -> Result<i64> {
+    let count = connection
+        .prepare_cached(
+            "SELECT count(*) FROM instances
+             WHERE anchor = ?1 AND ended_at_ms IS NULL AND pid = ?2",
+        )?
+        .query_row((anchor, pid), |row| row.get(0))?;
+    Ok(count)
+}
+
 /// This process, for people, as who acts.
 pub(crate) fn by_self(inner: &Inner) -> String {
     inner.description(|| describe_self(inner, &inner.myself().argv)).to_owned()
@@ -72,7 +83,9 @@ impl Inner {
         let Location { file, anchors, .. } = &self.location;
         let anchor = Arc::new(Anchor::create(file, anchors, self.store_uuid()?)?);
         if let Some(previous) = current {
-            tx.rename_anchor(previous.name(), anchor.name())?;
+            // Of one that was handed over, others lean on the same file, and still hold it.
+            let only_of = previous.is_shared().then(|| self.observer().pid);
+            tx.rename_anchor(previous.name(), anchor.name(), only_of)?;
             // The command that lives holds its lock on that very file.
             let of_command = |name| command_lock::path_of(&self.location.anchors, name);
             match sys::link_beside(&of_command(previous.name()), &of_command(anchor.name())) {
@@ -144,6 +157,41 @@ impl Inner {
         self.anchor.lock().take();
     }
 
+    /// Goes on with an anchor that the process before us left, unless there is one already; whether
+    /// it does.
+    pub(crate) fn go_on_with_anchor(&self, left: &Arc<Anchor>) -> bool {
+        if self.own_anchor().is_some() {
+            return false;
+        }
+        *self.anchor.lock() = Some(Arc::clone(left));
+        true
+    }
+
+    /// Goes on without it: no row of ours came to lean on it.
+    pub(crate) fn give_back(&self, left: &Arc<Anchor>) {
+        self.anchor.lock().take_if(|anchor| Arc::ptr_eq(anchor, left));
+    }
+
+    /// Leaves the anchor to whom it was handed over, unless something else of this process leans on
+    /// it. What cannot be found out now stays open until the handle is closed. `held` is what this
+    /// process holds.
+    pub(crate) fn leave_anchor(&self, held: &Held) {
+        if !held.is_nothing() {
+            return;
+        }
+        let left = self.write(|tx| {
+            if let Some(anchor) = self.own_anchor()
+                && live_on_anchor_of(tx, anchor.name(), self.observer().pid)? == 0
+            {
+                self.anchor.lock().take();
+            }
+            Ok(())
+        });
+        if let Err(error) = left {
+            tracing::debug!(%error, "the anchor that was handed over stays open here as well");
+        }
+    }
+
     /// Goes on with the anchor of a handle whose store was replaced, so that its lock never lapses.
     pub(crate) fn adopt_anchor(&self, from: &Self) {
         *self.adopted.lock() = from.own_anchor().map_or_else(Weak::new, |it| Arc::downgrade(&it));
@@ -182,13 +230,18 @@ impl Tx<'_> {
     }
 
     /// The process' own anchor was removed and made again: its live rows follow.
-    pub(crate) fn rename_anchor(&self, from: &str, to: &str) -> Result<()> {
+    pub(crate) fn rename_anchor(
+        &self,
+        from: &str,
+        to: &str,
+        only_of: Option<sys::Pid>,
+    ) -> Result<()> {
         let file = AnchorFile::of(self, Some(to))?;
         self.prepare_cached(
             "UPDATE instances SET anchor = ?2, anchor_inode = ?3, anchor_dev = ?4, anchor_fsid = ?5
-             WHERE anchor = ?1 AND ended_at_ms IS NULL",
+             WHERE anchor = ?1 AND ended_at_ms IS NULL AND (?6 IS NULL OR pid = ?6)",
         )?
-        .execute((from, to, file.inode, file.device, file.filesystem))?;
+        .execute((from, to, file.inode, file.device, file.filesystem, only_of))?;
         Ok(())
     }
 }

@@ -34,6 +34,12 @@ mod forked;
 #[cfg(windows)]
 #[path = "forked_windows.rs"]
 mod forked;
+#[cfg(unix)]
+#[path = "handover_unix.rs"]
+pub(crate) mod handover;
+#[cfg(not(unix))]
+#[path = "handover_other.rs"]
+pub(crate) mod handover;
 #[cfg(target_os = "linux")]
 mod linux;
 mod lock_facts;
@@ -147,7 +153,7 @@ pub use process_facts::{
     StartTimeUnit, Supervision,
 };
 pub(crate) use programs::{program, program_places};
-pub(crate) use proven::Proven;
+pub(crate) use proven::{Proven, descends_from};
 pub use received::{CaptureError, Captured};
 pub(crate) use received::{Caught, SignalOrigin};
 #[cfg(feature = "cli")]

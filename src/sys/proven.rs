@@ -97,11 +97,29 @@ impl Proven {
 
 /// Whether `pid` is this process or one that it descends from.
 fn is_ancestor(pid: Pid) -> bool {
+    ancestors().any(|ancestor| ancestor == pid)
+}
+
+/// This process, its parent, and so on, as far as can be seen.
+fn ancestors() -> impl Iterator<Item = Pid> {
     /// No real chain of parents is longer; a loop in a racing process table is.
     const GENERATIONS_MAX: usize = 1_024;
     std::iter::successors(Some(std::process::id()), |pid| process_facts(*pid).parent)
         .take(GENERATIONS_MAX)
-        .any(|ancestor| ancestor == pid)
+}
+
+/// Whether this process is one of `pids`, or descends from it; `None` where the chain of parents
+/// cannot be followed to its end, which is the first process.
+pub(crate) fn descends_from(pids: &[Pid]) -> Option<bool> {
+    const FIRST: Pid = 1;
+    let mut last = None;
+    for pid in ancestors() {
+        if pids.contains(&pid) {
+            return Some(true);
+        }
+        last = Some(pid);
+    }
+    (last == Some(FIRST)).then_some(false)
 }
 
 #[cfg(test)]

@@ -165,7 +165,10 @@ impl Export<'_> {
         self.write_records()?;
         self.write_status()?;
         for lock in std::mem::take(&mut self.report.locks) {
-            self.write_lock(&lock)?;
+            // The older program knows one holder of each.
+            if lock.slot.is_none_or(|slot| slot.of == 1) {
+                self.write_lock(&lock)?;
+            }
         }
         self.write_markers()?;
         Ok(self.files)

@@ -25,6 +25,7 @@ mod events;
 mod examples;
 mod faults;
 mod forensics;
+mod handover;
 mod identity;
 mod keepers;
 mod kill;

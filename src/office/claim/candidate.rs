@@ -27,6 +27,8 @@ pub(crate) struct Candidate<'a> {
     pub(crate) locks: &'a [LockRequest],
     /// The proof of ownership to go on with, in place of a new one.
     pub(crate) nonce: Option<&'a Nonce>,
+    /// The rows that this process has.
+    pub(crate) rows: &'a [InstanceId],
     /// The waiter's own row, which ends when it becomes the owner.
     pub(crate) waiter: Option<InstanceId>,
     /// Whether a live holder is to be replaced.
@@ -50,6 +52,7 @@ impl<'a> Candidate<'a> {
             heartbeat_every_ms: None,
             locks: &[],
             nonce: None,
+            rows: &[],
             waiter: None,
             replace: None,
             succession: None,

@@ -61,7 +61,7 @@ pub(super) fn clear_the_way(
                         }
                         let mut holder = Box::new(Holder::of(&record, office, &judged));
                         holder.add_what_it_said(tx, inner, &record)?;
-                        let watch = Some(Watch { fence: record.id.as_i64(), record });
+                        let watch = Some(Watch::of_instance(record));
                         let obstacle = Box::new(Obstacle { holder, watch });
                         return insert::refuse_candidate(tx, inner, candidate, count, obstacle)
                             .map(OfficeWay::Not);

@@ -32,6 +32,7 @@ pub(crate) fn claim_for_myself(
         heartbeat_every_ms: options.heartbeat_every_ms()?,
         locks: &options.locks,
         nonce: options.nonce.as_ref(),
+        rows: &[],
         waiter: None,
         replace: options.replace.as_ref(),
         succession: None,

@@ -11,7 +11,7 @@ use crate::records::runtime::Speaker;
 use crate::records::starts::Start;
 use crate::records::{End, EndReason, EventRecord, NewInstance, profiles, reservations, starts};
 use crate::scoped::survey;
-use crate::store::{Inner, OwnRow, Tx, ourselves};
+use crate::store::{AnchoredBy, Inner, OwnRow, Tx, ourselves};
 use crate::{Nonce, Result, Wanted};
 use std::time::Duration;
 
@@ -62,7 +62,7 @@ fn backoff_ms(tx: &Tx<'_>, inner: &Inner, candidate: &Candidate<'_>) -> Result<O
     Ok(storm.map(|storm| storm.remaining_ms(now)))
 }
 
-pub(super) fn insert(
+pub(in crate::office) fn insert(
     tx: &Tx<'_>,
     inner: &Inner,
     candidate: &Candidate<'_>,
@@ -124,5 +124,6 @@ pub(super) fn insert(
         }),
         ..EventRecord::default()
     })?;
-    Ok(Granted { row: OwnRow { instance, nonce }, evicted, locks: Vec::new() })
+    let row = OwnRow { instance, nonce, anchored_by: AnchoredBy::Us };
+    Ok(Granted { row, evicted, locks: Vec::new() })
 }

@@ -19,9 +19,10 @@ use crate::office::claim::candidate::{Candidate, ClaimOutcome};
 use crate::office::takeover::{Plan, TakeoverStep, reserve};
 use crate::office::tenure::{Shares, Tenure};
 use crate::records::{instances, profiles};
+use crate::scoped::request;
 use crate::store::held::{Held, HeldOffice};
 use crate::store::{Inner, Tx};
-use crate::{Error, Holder, Result, Store};
+use crate::{Error, Holder, InstanceId, Result, Store};
 
 /// The answer to a claim.
 #[derive(Debug)]
@@ -62,13 +63,15 @@ fn attempt(store: &Store, candidate: &Candidate<'_>, turn: &Turn) -> Result<Atte
     let candidate = Candidate { waiter: turn.waiter, ..candidate.clone() };
     let count = if turn.waiter.is_some() { Count::No } else { Count::Yes };
     let mut aside = Lookups::default();
-    for _ in 0..ATTEMPTS + candidate.locks.len() {
+    for _ in 0..ATTEMPTS + request::owners_max(candidate.locks) {
         // Claims of this process are serialised, so that its own fresh row is never taken for
         // another process' one. Order: what is held, then the writer.
-        let mut held = inner.held.lock();
+        let mut held = inner.lock_held()?;
         if let Some(shared) = share(store, &mut held, &candidate)? {
             return Ok(Attempt::Shared(Won::Tenure(shared)));
         }
+        let rows: Vec<InstanceId> = held.rows().map(|row| row.instance).collect();
+        let candidate = Candidate { rows: &rows, ..candidate.clone() };
         let step = count.if_writable(|count| {
             inner.write(|tx| claim_or_reserve(tx, inner, &candidate, &aside, count))
         })?;
@@ -90,7 +93,7 @@ fn attempt(store: &Store, candidate: &Candidate<'_>, turn: &Turn) -> Result<Atte
                 let office = HeldOffice { row: granted.row.clone(), claims: 1 };
                 held.offices.insert(candidate.office.clone(), office);
                 for lock in &granted.locks {
-                    held.hold(&lock.name, lock.instance, lock.fence);
+                    held.hold(&lock.name, lock.slot, lock.instance, lock.fence);
                 }
                 return Ok(Attempt::Granted(Won::Tenure(Tenure::new(
                     store,

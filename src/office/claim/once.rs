@@ -41,6 +41,8 @@ pub(crate) fn claim_once(
         claimant: candidate.claimant(),
         profile: Some(&office.profile),
         ours: &[],
+        rows: candidate.rows,
+        held: None,
         stopped: Stopped::Respect,
         waiter: candidate.waiter,
     };

@@ -27,6 +27,9 @@ const LOOKS_WITHIN: Duration = Duration::from_millis(500);
 /// How long a `run` whose command was killed may take to record that and to end by itself.
 const RUN_ENDS_WITHIN: Duration = Duration::from_secs(2);
 
+/// Between two times that a caller is asked while an owner is given the time to end.
+const GOES_ON_LOOK: Duration = Duration::from_millis(50);
+
 /// How long the store may delay a look; what it does not say, the kernel says.
 const READ_WITHIN: Duration = Duration::from_millis(100);
 
@@ -137,18 +140,23 @@ impl<'a> Pursuit<'a> {
 
     /// Waits for its end, and escalates.
     pub(crate) fn finish(&self, insistence: Insistence, cancel: &Cancel) -> Pursued {
-        if self.wait_over(self.until, cancel) {
+        if self.wait_over(self.until, || cancel.ends_wait()) {
             return Pursued::Over { killed: false };
         }
         if cancel.is_cancelled() {
             return Pursued::Cancelled;
         }
+        // Not to be cancelled any more: what was killed is gone in an instant, or hangs.
+        let asks = || {
+            cancel.ends_wait();
+            false
+        };
         // The command first, so that no moment is left in which it runs without its `run`, and so
         // that a `run` that may not be signalled (the first process of a container) ends as well.
         if insistence == Insistence::Kill
             && let Some(child) = &self.child
             && let Ok(()) = child.kill()
-            && self.wait_over(Deadline::after(RUN_ENDS_WITHIN), &Cancel::new())
+            && self.wait_over(Deadline::after(RUN_ENDS_WITHIN), asks)
         {
             return Pursued::Over { killed: true };
         }
@@ -164,19 +172,18 @@ impl<'a> Pursuit<'a> {
         if let Err(error) = owner.kill() {
             return Pursued::CannotSignal(Unproven::Denied(error.to_string()));
         }
-        // Not to be cancelled any more: what was killed is gone in an instant, or hangs.
-        if self.wait_over(Deadline::after(KILL_GRACE), &Cancel::new()) {
+        if self.wait_over(Deadline::after(KILL_GRACE), asks) {
             return Pursued::Over { killed: true };
         }
         Pursued::TimedOut
     }
 
-    fn wait_over(&self, until: Deadline, cancel: &Cancel) -> bool {
+    fn wait_over(&self, until: Deadline, ends: impl Fn() -> bool) -> bool {
         loop {
             if self.is_over() {
                 return true;
             }
-            if until.has_passed() || cancel.is_cancelled() {
+            if until.has_passed() || ends() {
                 return false;
             }
             let step = LOOK_EVERY.min(until.remaining());
@@ -191,9 +198,17 @@ impl<'a> Pursuit<'a> {
 
     /// Whether the owner's process goes on without what it held. One that lets go as the last thing
     /// that it does is given the time for that.
-    pub(crate) fn goes_on(&self) -> bool {
+    pub(crate) fn goes_on(&self, cancel: &Cancel) -> bool {
         const ENDS_WITHIN: Duration = Duration::from_millis(500);
-        self.owner.as_ref().is_ok_and(|owner| !owner.wait_ended(ENDS_WITHIN))
+        let until = Deadline::after(ENDS_WITHIN);
+        self.owner.as_ref().is_ok_and(|owner| {
+            while !until.has_passed() && !cancel.ends_wait() {
+                if owner.wait_ended(GOES_ON_LOOK.min(until.remaining())) {
+                    return false;
+                }
+            }
+            !owner.has_ended()
+        })
     }
 
     /// What is wanted of the owner is its own no more, or it is dead.

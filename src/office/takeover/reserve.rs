@@ -21,9 +21,9 @@ use crate::owner::{InProgress, ending};
 use crate::records::profiles::check_homes_of_both;
 use crate::records::reservations::Purpose;
 use crate::records::{EventRecord, Record, instances, locks, reservations};
-use crate::scoped::survey;
+use crate::scoped::{slots, survey};
 use crate::store::{Inner, Tx, ourselves};
-use crate::{Holder, LockName, Nonce, Office, Reason, Result, Wanted, owner, stop_budget};
+use crate::{Holder, LockRequest, Nonce, Office, Reason, Result, Wanted, owner, stop_budget};
 
 /// A live holder refused the claim: reserves the office, and all locks that come with it, and
 /// writes down who is asked to end. Refuses if that may not be.
@@ -49,7 +49,7 @@ pub(crate) fn reserve(
     for wanted in wanted {
         let found = match wanted {
             None => survey.holder_of_office()?,
-            Some(request) => survey.holder_of_lock(request.name(), &targets)?,
+            Some(request) => survey.holder_of_lock(request, &targets)?,
         };
         match found {
             Inquiry::Nobody => {}
@@ -113,7 +113,7 @@ enum Inquiry {
 
 impl Inquiry {
     fn refused(holder: Holder, record: Record, fence: i64) -> Self {
-        let watch = Some(Watch { record, fence });
+        let watch = Some(Watch::new(record, fence));
         Self::Refused(Box::new(Obstacle { holder: Box::new(holder), watch }))
     }
 }
@@ -153,27 +153,37 @@ impl Survey<'_> {
     }
 
     /// Of a lock whose holder is not among the `targets` already.
-    fn holder_of_lock(&self, name: &LockName, targets: &[TakeoverTarget]) -> Result<Inquiry> {
+    fn holder_of_lock(&self, request: &LockRequest, targets: &[TakeoverTarget]) -> Result<Inquiry> {
+        let name = request.name();
         let wanted = Wanted::Lock(name.clone());
         if let Some(held) = obstacle::reserved_by_another(self.tx, self.inner, &wanted, None)? {
             return Ok(Inquiry::Refused(held));
         }
-        let Some(row) = locks::by_name(self.tx, name)? else { return Ok(Inquiry::Nobody) };
-        if targets.iter().any(|target| target.record.id == row.instance) {
+        let mut rows = locks::all_of(self.tx, name)?;
+        rows.retain(|row| targets.iter().all(|target| target.record.id != row.instance));
+        let mut living = Vec::new();
+        while let Some(row) = rows.pop() {
+            let record = instances::by_id(self.tx, row.instance)?.filter(Record::is_live);
+            let Some(record) = record else { continue };
+            let lease = row.lease(self.inner.observer(), self.inner.clock().boot_ms());
+            match self.examine(&record, lease) {
+                Examined::InTheWay(judged) => living.push((row, record, judged)),
+                Examined::Errand(errand) => return Ok(Inquiry::Errand(errand)),
+                Examined::Over(_) | Examined::Same => {}
+            }
+        }
+        if slots::has_room(request, living.iter().map(|(row, ..)| row)) {
             return Ok(Inquiry::Nobody);
         }
-        let record = instances::by_id(self.tx, row.instance)?.filter(Record::is_live);
-        let Some(record) = record else { return Ok(Inquiry::Nobody) };
-        let lease = row.lease(self.inner.observer(), self.inner.clock().boot_ms());
-        let judged = match self.examine(&record, lease) {
-            Examined::InTheWay(judged) => judged,
-            Examined::Errand(errand) => return Ok(Inquiry::Errand(errand)),
-            Examined::Over(_) | Examined::Same => return Ok(Inquiry::Nobody),
-        };
+        let Some((row, record, judged)) = living.pop() else { return Ok(Inquiry::Nobody) };
         let mut holder = Holder::of_lock(&record, &row, &judged);
         holder.add_what_it_said(self.tx, self.inner, &record)?;
-        // Another profile's is never taken: it has a home and a person of its own.
-        if record.profile.as_ref() != Some(&self.candidate.office.profile) {
+        // Another profile's is never taken: it has a home and a person of its own. Nor is that of
+        // one among several: each of them has as good a right.
+        if record.profile.as_ref() != Some(&self.candidate.office.profile)
+            || row.slot.is_some_and(|slot| slot.of > 1)
+            || !living.is_empty()
+        {
             return Ok(Inquiry::refused(holder, record, row.fence));
         }
         if let Some(asked) = InProgress::of(self.tx, self.inner, record.id)? {

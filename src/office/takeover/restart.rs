@@ -16,7 +16,7 @@ use crate::office::takeover::holder_of;
 use crate::office::takeover::request_options::{RequestOptions, request_setters};
 use crate::office::takeover::{orphan_in, write_request};
 use crate::owner::{InProgress, judgement, look};
-use crate::patience::{PATIENCE_MIN, with_budget};
+use crate::patience::PATIENCE_MIN;
 #[cfg(feature = "cli")]
 use crate::process::Orphan;
 use crate::records::profiles::check_home;
@@ -102,8 +102,9 @@ impl Profile {
         inner.read(|connection| check_home(connection, &office, self.home()))?;
         let until = options.request.timeout.map(Deadline::after);
         let patience = options.request.timeout.map_or(Duration::MAX, |it| PATIENCE_MIN.max(it));
-        let prepared =
-            with_budget(patience, || inner.write(|tx| prepare(tx, inner, &office, options)));
+        let prepared = options.request.cancel.patiently(patience, inner.busy_budget(), || {
+            inner.write(|tx| prepare(tx, inner, &office, options))
+        });
         let (record, marker) = match prepared? {
             Prepared::NotRunning => {
                 let server = answer::server_of(inner, &office);
@@ -131,7 +132,7 @@ impl Profile {
             } else if comes_back.has_passed() || deadline.has_passed() {
                 return Ok(Restart::NotRunning);
             }
-            if deadline.has_passed() || options.request.cancel.is_cancelled() {
+            if deadline.has_passed() || options.request.cancel.ends_wait() {
                 let judged = look(inner, &record, Lease::None);
                 return Ok(Restart::NotServed(Box::new(Holder::of(&record, &office, &judged))));
             }

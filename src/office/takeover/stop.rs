@@ -176,11 +176,19 @@ impl Profile {
             command_line.as_ref().map_or_else(LiveCommandLine::not_read, LiveCommandLine::read);
         // Half of the time is the owner's, which is asked to end after this.
         let patience = options.request.timeout.map_or(Duration::MAX, |it| PATIENCE_MIN.max(it / 2));
-        let prepared = with_budget(patience, || {
+        let prepared = options.request.cancel.patiently(patience, inner.busy_budget(), || {
             inner.write(|tx| prepare(tx, inner, &office, options, &command_line))
         });
+        // The rest is not done again.
+        let patience = options.request.cancel.at_once(patience);
         let (prepared, not_recorded, not_desired) = match prepared {
             Ok(prepared) => (prepared, None, None),
+            // Nobody was asked yet, and nobody is.
+            Err(error)
+                if error.kind() == ErrorKind::Busy && options.request.cancel.is_cancelled() =>
+            {
+                return Err(error);
+            }
             Err(error) if cannot_be_written(&error) => {
                 // A store of an older version can keep the wish at least.
                 let wish = options.desired.then(|| {
@@ -372,7 +380,7 @@ fn finish(
                 instance: record.id,
                 pid: record.pid,
                 killed,
-                still_runs: pursuit.goes_on(),
+                still_runs: pursuit.goes_on(&options.request.cancel),
             };
         }
         Pursued::TimedOut => (Reason::TimedOut, "it has not ended in its time".to_owned()),

@@ -1,5 +1,6 @@
 //! A held office: the guard, how it is released, and how its loss is noticed.
 
+pub(crate) mod last_word;
 pub(crate) mod locks;
 pub(crate) mod markers;
 pub(crate) mod status;
@@ -17,15 +18,16 @@ use crate::process::descendants::LeftOver;
 use crate::records::{Command, End, EndReason};
 use crate::records::{instances, markers as records_markers};
 use crate::scoped::{GrantedLock, guard};
-use crate::store::OwnRow;
+use crate::store::{AnchoredBy, OwnRow};
 use crate::sys::Pid;
 use crate::{
-    InstanceId, LockName, LossWatch, Lost, Nonce, Office, ProfileName, Reason, Released, Result,
-    Standing, Store,
+    InstanceId, LossWatch, Lost, Nonce, Office, ProfileName, Reason, Released, Result, Standing,
+    Store,
 };
 
 /// An office held by this process. Dropping it releases the office, unless another claim of this
-/// process shares it; the kernel releases it when the process ends, whatever way it ends.
+/// process shares it; the kernel releases it when the process ends, whatever way it ends. One that
+/// belongs to the `run` that we are in ([`Tenure::from_environment`]) ends with that `run` alone.
 ///
 /// The drop never panics: a release that cannot be written is kept and retried, see
 /// [`Store::pending_releases`].
@@ -42,7 +44,7 @@ pub struct Tenure {
     reacquired: bool,
     replaced: Option<Box<Replaced>>,
     /// Shared with the watches: what was let go was not lost.
-    let_go: Arc<AtomicBool>,
+    pub(super) let_go: Arc<AtomicBool>,
 }
 
 /// Whether a claim shares what the process held before.
@@ -62,11 +64,7 @@ impl Tenure {
         shares: Shares,
     ) -> Self {
         Self {
-            footing: OwnedRow {
-                inner: Arc::clone(&store.inner),
-                instance: row.instance,
-                nonce_hash: row.nonce.hash(),
-            },
+            footing: OwnedRow::of(&store.inner, row),
             office: office.clone(),
             nonce: row.nonce.clone(),
             evicted: evicted.map(Box::new),
@@ -147,7 +145,8 @@ impl Tenure {
         watch(move || verify(&footing, &locks), Arc::clone(&self.let_go), on_loss)
     }
 
-    /// Releases the office now, and says what came of it. Dropping does the same in silence.
+    /// Releases the office now, and says what came of it. Dropping does the same in silence. The
+    /// tenure of a `run` is [`StillShared`](Released::StillShared) then: the `run` holds it.
     ///
     /// # Errors
     /// [`Forked`](crate::ErrorKind::Forked) in a forked child, which releases nothing.
@@ -201,8 +200,12 @@ impl Tenure {
         if self.let_go.swap(true, Ordering::AcqRel) {
             return Released::WasLost;
         }
-        let OwnedRow { inner, instance, nonce_hash } = &self.footing;
+        let OwnedRow { inner, instance, nonce_hash, .. } = &self.footing;
         let mut held = inner.held.lock();
+        if self.footing.anchored_by == AnchoredBy::TheRun {
+            held.leave_to_run(&self.office, *instance);
+            return Released::StillShared;
+        }
         if let Some(office) = held.offices.get_mut(&self.office)
             && office.row.instance == *instance
         {
@@ -227,12 +230,12 @@ impl Tenure {
 }
 
 fn verify(footing: &OwnedRow, locks: &Mutex<Vec<GrantedLock>>) -> Result<Standing> {
-    let mut let_go: Vec<LockName> = Vec::new();
+    let mut let_go: Vec<i64> = Vec::new();
     let standing = footing.verify(|connection| {
         for lock in locks.lock().iter() {
             match guard::how_it_was_lost(connection, lock)? {
                 Some((Reason::Released, _)) => {
-                    let_go.push(lock.name.clone());
+                    let_go.push(lock.fence);
                 }
                 Some((reason, by)) => {
                     return Ok(Some(Lost::Lock { name: lock.name.clone(), reason, by }));
@@ -243,8 +246,8 @@ fn verify(footing: &OwnedRow, locks: &Mutex<Vec<GrantedLock>>) -> Result<Standin
         Ok(None)
     })?;
     if !let_go.is_empty() && standing == Standing::Held {
-        locks.lock().retain(|lock| !let_go.contains(&lock.name));
-        footing.inner.held.lock().locks.retain(|name, _| !let_go.contains(name));
+        locks.lock().retain(|lock| !let_go.contains(&lock.fence));
+        footing.inner.held.lock().locks.retain(|fence, _| !let_go.contains(fence));
     }
     Ok(standing)
 }

@@ -23,8 +23,8 @@ impl Tenure {
     /// ```
     /// # let directory = tempfile::tempdir()?;
     /// # let store = incumbent::Store::open(directory.path().join("state.db"))?;
-    /// use incumbent::{Claim, StatusUpdate, state};
-    /// use incumbent::status::{Field, PlatformUpdate};
+    /// use incumbent::status::{Field, PlatformUpdate, state};
+    /// use incumbent::{Claim, StatusUpdate};
     ///
     /// let profile = store.profile("default")?;
     /// let Claim::Granted(tenure) = profile.claim()? else { panic!("nobody else runs here") };

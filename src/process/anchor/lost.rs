@@ -41,10 +41,17 @@ pub(crate) fn is_made_for(anchor: &File, store: &Path) -> bool {
     read.is_ok() && found == wanted
 }
 
-/// Whether the process that made the anchor `name`, the very file that is `recorded`, holds another
-/// one by now in the store that this one was made for: the store was moved from there to `store`,
-/// and its owner went back. What it let go here says nothing about its end then.
-pub(crate) fn went_back(anchors: &Path, name: &str, recorded: &FileKey, store: &Path) -> bool {
+/// Whether the process that made the anchor `name`, the very file that is `recorded`, or `owner`,
+/// to whom it was handed over, holds another one by now in the store that this one was made for:
+/// the store was moved from there to `store`, and its owner went back. What it let go here says
+/// nothing about its end then.
+pub(crate) fn went_back(
+    anchors: &Path,
+    name: &str,
+    recorded: &FileKey,
+    store: &Path,
+    owner: Option<sys::Pid>,
+) -> bool {
     const LENGTH_MAX: u64 = 4_096 + 1;
     let Ok(file) = sys::open_anchor_file(&anchors.join(name)).map_err(sys::note) else {
         return false;
@@ -54,9 +61,10 @@ pub(crate) fn went_back(anchors: &Path, name: &str, recorded: &FileKey, store: &
     let read = file.take(LENGTH_MAX).read_to_string(&mut made_for).map_err(sys::note);
     let made_for = made_for.strip_suffix('\n').filter(|path| Path::new(path) != store);
     let (true, Ok(_), Some(made_for)) = (is_it, read, made_for) else { return false };
-    let Some((_, Some(pid))) = parse_name(name) else { return false };
+    let Some((_, Some(maker))) = parse_name(name) else { return false };
     let held = held_in(Path::new(&format!("{made_for}.anchors")), &HashSet::new());
-    held.is_ok_and(|held| held.iter().any(|other| other.pid == Some(pid)))
+    let is_its = |other: &Orphan| [Some(maker), owner].contains(&other.pid) && other.pid.is_some();
+    held.is_ok_and(|held| held.iter().any(is_its))
 }
 
 /// Somebody who held an anchor of the store that was at our path before, as the next store

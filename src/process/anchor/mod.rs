@@ -38,6 +38,7 @@ use std::fs::FileTimes;
 use std::io;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use fs4::{FileExt, TryLockError};
@@ -59,6 +60,8 @@ pub(crate) struct Anchor {
     path: PathBuf,
     name: String,
     creator_pid: u32,
+    /// Another process may hold the same open file in its own right: an unlock would be for both.
+    is_shared: AtomicBool,
 }
 
 impl Anchor {
@@ -126,7 +129,7 @@ impl Anchor {
             let whole = SystemTime::UNIX_EPOCH + Duration::from_secs(at.as_secs());
             let _ = file.set_modified(whole);
         }
-        Ok(Self { file, path, name, creator_pid })
+        Ok(Self { file, path, name, creator_pid, is_shared: AtomicBool::new(false) })
     }
 
     fn lock_and_check(&self) -> Result<(), Refusal> {
@@ -177,7 +180,36 @@ impl Anchor {
     #[cfg(feature = "cli")]
     pub(crate) fn inherited(directory: &Path, name: &str, file: File) -> Self {
         let path = directory.join(name);
-        Self { file, path, name: name.to_owned(), creator_pid: std::process::id() }
+        Self {
+            file,
+            path,
+            name: name.to_owned(),
+            creator_pid: std::process::id(),
+            is_shared: AtomicBool::new(false),
+        }
+    }
+
+    /// An anchor that the process before us gave us, and may still hold.
+    pub(crate) fn handed_over(directory: &Path, name: &str, file: File) -> Self {
+        Self {
+            file,
+            path: directory.join(name),
+            name: name.to_owned(),
+            creator_pid: std::process::id(),
+            is_shared: AtomicBool::new(true),
+        }
+    }
+
+    /// Whether another process may hold it as well, for rows of its own.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.is_shared.load(Ordering::Acquire)
+    }
+
+    /// The open file, for a process that may go on with it in our place. From now on the lock is
+    /// released by closing the file alone, for good: nobody can tell who still shares it.
+    pub(crate) fn to_hand_over(&self) -> &File {
+        self.is_shared.store(true, Ordering::Release);
+        &self.file
     }
 
     /// The fence of the last grant that [`note_grant`] wrote down.
@@ -224,8 +256,9 @@ impl Anchor {
 impl Drop for Anchor {
     fn drop(&mut self) {
         // flock belongs to the open file, which a forked child shares: only the creator unlocks,
-        // and it does so explicitly because a child may keep the file open after us.
-        if self.creator_pid == std::process::id() {
+        // and it does so explicitly because a child may keep the file open after us. Not where a
+        // successor may go on with that very file.
+        if !self.is_shared() && self.creator_pid == std::process::id() {
             let _ = FileExt::unlock(&self.file);
         }
     }

@@ -14,18 +14,18 @@ use crate::{InstanceId, Kind, Office, ProfileName, Reason, Result, sys};
 pub(crate) enum EndReason {
     /// Its owner let go.
     Released,
-    /// The command of a `run` ended by itself.
-    #[cfg_attr(not(feature = "cli"), expect(dead_code))]
+    /// The command of a `run` ended by itself, or a program says so.
     Exited,
     /// The command of a `run` was ended by a signal that somebody sent.
     Signalled,
-    /// The command of a `run` was ended by a fault of its own.
-    #[cfg_attr(not(feature = "cli"), expect(dead_code))]
+    /// The command of a `run` was ended by a fault of its own, or a program says so.
     Crashed,
     /// A person ended the record.
     Evicted,
     /// The process executed itself anew and claimed again.
     ReExecuted,
+    /// It handed its office over to a process that it had started.
+    HandedOver,
     /// The store was restored from a copy under its owner, which claimed again.
     StoreReplaced,
     /// Somebody stopped it on purpose.
@@ -49,6 +49,7 @@ impl From<EndReason> for Reason {
             EndReason::Crashed => Self::Crashed,
             EndReason::Evicted => Self::Evicted,
             EndReason::ReExecuted => Self::ReExecuted,
+            EndReason::HandedOver => Self::HandedOver,
             EndReason::StoreReplaced => Self::StoreReplaced,
             EndReason::PlannedStop => Self::PlannedStop,
             EndReason::TakenOver => Self::TakenOver,
@@ -71,6 +72,7 @@ impl EndReason {
             Self::Crashed
             | Self::Evicted
             | Self::ReExecuted
+            | Self::HandedOver
             | Self::StoreReplaced
             | Self::PlannedStop
             | Self::TakenOver
@@ -90,13 +92,17 @@ impl EndReason {
             | Self::Panicked
             | Self::OomSuspected => true,
             Self::Dead(reason) => reason != DeadReason::LeaseExpired,
-            Self::Released | Self::Evicted | Self::ReExecuted | Self::StoreReplaced => false,
+            Self::Released
+            | Self::Evicted
+            | Self::ReExecuted
+            | Self::HandedOver
+            | Self::StoreReplaced => false,
         }
     }
 
     /// Whether it goes on under another row: nobody's place was taken.
     pub(crate) fn goes_on(self) -> bool {
-        matches!(self, Self::ReExecuted | Self::StoreReplaced)
+        matches!(self, Self::ReExecuted | Self::HandedOver | Self::StoreReplaced)
     }
 
     /// Whether it is about one lock, and not about its owner.
@@ -146,6 +152,7 @@ pub(crate) fn is_abnormal(reason: &Reason, exit_code: Option<i64>) -> bool {
         | Reason::Signalled
         | Reason::Evicted
         | Reason::ReExecuted
+        | Reason::HandedOver
         | Reason::StoreReplaced
         | Reason::Rebooted => false,
         Reason::Exited => exit_code != Some(0),
@@ -161,6 +168,18 @@ pub(crate) struct EndedRow {
     pub(crate) pid: Option<sys::Pid>,
 }
 
+/// What the command of a `run` says of its end before that comes: it stands in the row's `detail`
+/// until then, and goes with whatever is said of the end. False when the row has ended.
+pub(crate) fn last_word(tx: &Tx<'_>, id: InstanceId, nonce_hash: &str, word: &str) -> Result<bool> {
+    let changed = tx
+        .prepare_cached(
+            "UPDATE instances SET detail = ?3
+             WHERE id = ?1 AND nonce_hash = ?2 AND ended_at_ms IS NULL",
+        )?
+        .execute((id.0, nonce_hash, word))?;
+    Ok(changed == 1)
+}
+
 /// Writes that a row has ended, and nothing of what ends with it: that is `owner/ending.rs`'s.
 /// `None` when it has ended already or is not the one of `nonce_hash`.
 pub(crate) fn end(
@@ -171,7 +190,8 @@ pub(crate) fn end(
 ) -> Result<Option<EndedRow>> {
     const SQL: &str = "UPDATE instances
         SET ended_at_ms = :ended_at_ms, end_reason = :reason, ended_by = :by,
-            exit_code = :exit_code, signal = :signal, detail = coalesce(:detail, detail)
+            exit_code = :exit_code, signal = :signal,
+            detail = coalesce(:detail || '; ' || detail, :detail, detail)
         WHERE id = :id AND ended_at_ms IS NULL
             AND (:nonce_hash IS NULL OR nonce_hash = :nonce_hash)
         RETURNING profile, kind, pid";

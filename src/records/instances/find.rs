@@ -111,6 +111,15 @@ pub(crate) fn live_of_process(
     Ok(rows)
 }
 
+/// The rows on record as live that lean on `anchor`.
+pub(crate) fn live_on(connection: &Connection, anchor: &str) -> Result<Vec<InstanceId>> {
+    let ids = connection
+        .prepare_cached("SELECT id FROM instances WHERE anchor = ?1 AND ended_at_ms IS NULL")?
+        .query_map([anchor], |row| row.get(0).map(InstanceId))?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(ids)
+}
+
 /// Every row that is on record as live, with and without an office, the oldest first.
 pub(crate) fn all_live(connection: &Connection) -> Result<Vec<Record>> {
     /// More than any machine has processes that matter.
@@ -165,7 +174,6 @@ pub(crate) fn office_of(
 }
 
 /// The live row that `nonce` owns: a `run` goes on in a new store with the one of the old.
-#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub(crate) fn live_of_nonce(connection: &Connection, nonce: &Nonce) -> Result<Option<Record>> {
     let sql =
         format!("SELECT {COLUMNS} FROM instances WHERE nonce_hash = ?1 AND ended_at_ms IS NULL");

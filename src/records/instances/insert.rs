@@ -238,7 +238,8 @@ pub(crate) fn lean_on(tx: &Tx<'_>, id: InstanceId, other: InstanceId) -> Result<
     Ok(())
 }
 
-/// Records which process the `run` started, before that process may begin.
+/// Records which process the `run` started, before that process may begin. The last word of the
+/// one before it is not its own.
 pub(crate) fn set_child(
     tx: &Tx<'_>,
     id: InstanceId,
@@ -249,7 +250,7 @@ pub(crate) fn set_child(
         .prepare_cached(
             "UPDATE instances
              SET child_pid = ?3, child_start_time = ?4, child_process_inode = ?5, child_sid = ?6,
-                 command_lock = ?7, command_lock_inode = ?8
+                 command_lock = ?7, command_lock_inode = ?8, detail = NULL
              WHERE id = ?1 AND nonce_hash = ?2 AND ended_at_ms IS NULL",
         )?
         .execute((

@@ -6,13 +6,13 @@ pub(crate) mod insert;
 pub(crate) mod prune;
 pub(crate) mod row;
 
-pub(crate) use self::end::{End, EndReason, end, is_abnormal};
+pub(crate) use self::end::{End, EndReason, end, is_abnormal, last_word};
 pub(crate) use self::find::{
-    all_live, by_id, history, last_ended, live, live_of_process, live_without_office, office_of,
-    offices,
+    all_live, by_id, history, last_ended, live, live_of_nonce, live_of_process, live_on,
+    live_without_office, office_of, offices,
 };
 #[cfg(feature = "cli")]
-pub(crate) use self::find::{imported, live_of_nonce, live_of_pid, of_older, without_purpose};
+pub(crate) use self::find::{imported, live_of_pid, of_older, without_purpose};
 #[cfg(feature = "cli")]
 pub(crate) use self::insert::{EndedInstance, lean_on};
 pub(crate) use self::insert::{NewInstance, rewrite_argv, set_anchor, set_child};

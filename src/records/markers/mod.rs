@@ -401,6 +401,18 @@ pub(crate) fn serve_restarts(tx: &Tx<'_>, instance: InstanceId, by: &str) -> Res
     Ok(())
 }
 
+/// What somebody has left for an owner that goes on under another row. Requests are not among it:
+/// a restart is served by that, and nobody hands over who is asked to end.
+pub(crate) fn follow(tx: &Tx<'_>, from: InstanceId, to: InstanceId) -> Result<()> {
+    tx.prepare_cached(
+        "UPDATE markers SET instance_id = ?2
+         WHERE instance_id = ?1 AND closed_at_ms IS NULL
+           AND name NOT IN ('takeover', 'planned_stop', 'restart')",
+    )?
+    .execute((from.as_i64(), to.as_i64()))?;
+    Ok(())
+}
+
 /// An instance has ended: what was for it is inert from now on.
 pub(crate) fn close_all_of(tx: &Tx<'_>, instance: InstanceId) -> Result<()> {
     let open: Vec<i64> = tx

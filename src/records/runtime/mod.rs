@@ -16,7 +16,7 @@ use serde_json::Value;
 use crate::clock::rfc3339;
 use crate::records::instances::Record;
 use crate::store::BootTime;
-use crate::{InstanceId, ProfileName, Result, sys};
+use crate::{InstanceId, Office, ProfileName, Result, sys};
 
 pub(crate) use self::heartbeat::{check_cadence, is_starting, unresponsive_for};
 pub(crate) use self::said::{PlatformStatus, RuntimeStatus};
@@ -152,6 +152,23 @@ pub(crate) fn runtime(connection: &Connection, id: InstanceId) -> Result<Option<
     let status = connection
         .prepare_cached(&sql)?
         .query_row([id.0], |row| Ok(RuntimeStatus::from_row(row)))
+        .optional()?;
+    Ok(status)
+}
+
+/// What the instance on record as the holder of an office says of itself; `None` when there is
+/// none, or it has said nothing.
+pub(crate) fn of_office(connection: &Connection, office: &Office) -> Result<Option<RuntimeStatus>> {
+    let sql = format!(
+        "SELECT {RUNTIME_COLUMNS} FROM runtime_status WHERE instance_id =
+             (SELECT id FROM instances
+              WHERE profile = ?1 AND kind = ?2 AND ended_at_ms IS NULL)"
+    );
+    let status = connection
+        .prepare_cached(&sql)?
+        .query_row((office.profile.as_str(), office.kind.as_str()), |row| {
+            Ok(RuntimeStatus::from_row(row))
+        })
         .optional()?;
     Ok(status)
 }

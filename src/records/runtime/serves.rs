@@ -5,18 +5,40 @@
 //! answers from then on. Else a row could keep a gateway from starting. Only scoped locks keep two
 //! gateways from one token.
 
-use rusqlite::Connection;
+use rusqlite::{CachedStatement, Connection};
 
 use crate::{InstanceId, Kind, Office, ProfileName, Result};
 
-/// The profiles that an instance serves, beside that of its office.
+/// The profiles that an instance serves, beside that of its office, in the order in which it said
+/// so. What an older program said, or is asked in a store of before, is in the order of names.
 pub(crate) fn serves(connection: &Connection, id: InstanceId) -> Result<Vec<ProfileName>> {
-    let names: Vec<Option<String>> = connection
-        .prepare_cached("SELECT profile FROM serves WHERE instance_id = ?1 ORDER BY profile")?
+    let names: Vec<Option<String>> = in_order(connection)?
         .query_map([id.0], |row| Ok(row.get(0).unwrap_or(None)))?
         .collect::<rusqlite::Result<_>>()?;
     // Names that no program of ours writes are nobody's.
     Ok(names.into_iter().flatten().filter_map(|name| ProfileName::new(name).ok()).collect())
+}
+
+fn in_order(connection: &Connection) -> Result<CachedStatement<'_>> {
+    const SQL: &str =
+        "SELECT profile FROM serves WHERE instance_id = ?1 ORDER BY position, profile";
+    match connection.prepare_cached(SQL) {
+        Ok(statement) => Ok(statement),
+        Err(error) if has_positions(connection)? => Err(error.into()),
+        Err(_) => Ok(connection.prepare_cached(
+            "SELECT profile FROM serves WHERE instance_id = ?1 ORDER BY profile",
+        )?),
+    }
+}
+
+/// Whether the store knows of an order.
+fn has_positions(connection: &Connection) -> Result<bool> {
+    let columns: i64 = connection.query_row(
+        "SELECT count(*) FROM pragma_table_info('serves') WHERE name = 'position'",
+        [],
+        |row| row.get(0),
+    )?;
+    Ok(columns > 0)
 }
 
 /// The offices of the live instances that serve the profile of `office`, the youngest first.

@@ -139,7 +139,8 @@ impl Speaker<'_> {
         Ok(())
     }
 
-    /// Writes which profiles the instance serves. What it said of the platforms of the others goes.
+    /// Writes which profiles the instance serves, in this order, each once. What it said of the
+    /// platforms of the others goes.
     pub(crate) fn set_serves(&self, tx: &Tx<'_>, profiles: &[ProfileName]) -> Result<()> {
         let before = serves(tx, self.id)?;
         for profile in before.iter().filter(|profile| !profiles.contains(profile)) {
@@ -151,12 +152,13 @@ impl Speaker<'_> {
                 self.record(tx, "served_by_changed", &self.office_of(profile), detail)?;
             }
         }
-        for profile in profiles {
+        for (position, profile) in (0_i64..).zip(profiles) {
             tx.prepare_cached(
-                "INSERT INTO serves (instance_id, profile, since_at_ms) VALUES (?1, ?2, ?3)
-                 ON CONFLICT DO NOTHING",
+                "INSERT INTO serves (instance_id, profile, since_at_ms, position)
+                 VALUES (?1, ?2, ?3, ?4)
+                 ON CONFLICT DO UPDATE SET position = excluded.position",
             )?
-            .execute((self.id.0, profile.as_str(), tx.now_ms()))?;
+            .execute((self.id.0, profile.as_str(), tx.now_ms(), position))?;
             if !before.contains(profile) && *profile != self.office.profile {
                 let detail = json!({"served_by": self.office.profile.as_str()});
                 self.record(tx, "served_by_changed", &self.office_of(profile), detail)?;

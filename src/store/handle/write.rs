@@ -225,8 +225,8 @@ impl Inner {
     /// The connection that writes, for this thread alone. A caller with a budget of its own, such
     /// as a signal handler, does not wait longer for another thread than for another process.
     fn lock_writer(&self) -> Result<MutexGuard<'_, Option<Connection>>> {
-        let remaining = patience::deadline().map(|deadline| deadline.remaining());
-        let Some(remaining) = remaining.filter(|remaining| *remaining < Duration::MAX) else {
+        let remaining = patience::remaining().filter(|remaining| *remaining < Duration::MAX);
+        let Some(remaining) = remaining else {
             return Ok(self.writer.lock());
         };
         self.writer.try_lock_for(remaining).ok_or_else(|| {

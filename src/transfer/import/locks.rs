@@ -100,7 +100,7 @@ impl Import<'_> {
         if own.is_none() && matches!(verdict, Ruling::Dead(_)) {
             return Ok((finding, None));
         }
-        if let Some(row) = locks::by_name(self.tx, &said.name)? {
+        for row in locks::all_of(self.tx, &said.name)? {
             match self.holder(&row)? {
                 Some(holder) if own.is_some_and(|own| own.record.id == holder.id) => {
                     return Ok((finding, Some(holder.id)));
@@ -113,7 +113,7 @@ impl Import<'_> {
                 }
                 None => {
                     let how = LockEnd { reason: Reason::Released, by: Some(BY) };
-                    locks::end(self.tx, &row.name, row.fence, &how)?;
+                    locks::end(self.tx, &row.name, row.slot, row.fence, &how)?;
                 }
             }
         }
@@ -196,7 +196,7 @@ impl Import<'_> {
                     continue;
                 }
                 let how = LockEnd { reason: Reason::Released, by: Some(BY) };
-                locks::end(self.tx, &lock.name, lock.fence, &how)?;
+                locks::end(self.tx, &lock.name, lock.slot, lock.fence, &how)?;
                 self.changes += 1;
                 left -= 1;
             }

@@ -3,6 +3,7 @@
 mod all;
 mod contention;
 mod instance;
+mod light;
 mod people;
 mod quick;
 mod set;

@@ -2,6 +2,7 @@
 //! if it is damaged?
 
 mod beside;
+mod budgets;
 mod busy;
 pub mod damage;
 mod disks;

@@ -1,5 +1,6 @@
 //! Processes that link the library: shared handles, forks, waits, homes, evictions.
 
+mod asked;
 mod forks;
 pub mod gateway;
 mod history;

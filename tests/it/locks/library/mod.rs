@@ -4,6 +4,7 @@
 //! ordered about. Time stands still in the tests of leases: both sides open with the same clock.
 
 mod again;
+mod exclusive;
 mod fences;
 mod forks;
 mod growth;
@@ -14,6 +15,7 @@ mod owners;
 mod party;
 mod pending;
 mod release;
+mod slots;
 mod stopped;
 mod unlock;
 mod waiting;

@@ -11,6 +11,7 @@ use incumbent::{
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
+use super::slots::take_turns;
 use super::{SCOPE, clock, fences, request, waiting};
 use crate::support::{Process, forked, obey_orders, plays, role_db, test_name, wait_stopped};
 
@@ -64,6 +65,9 @@ fn wanted(identities: &[&str], order: &Value) -> Result<Vec<LockRequest>> {
             if let Some(ttl_ms) = order["ttl_ms"].as_u64() {
                 request = request.ttl(Duration::from_millis(ttl_ms))?;
             }
+            if let Some(slots) = order["slots"].as_u64() {
+                request = request.slots(u32::try_from(slots).unwrap())?;
+            }
             request.metadata(order["metadata"].clone())
         })
         .collect()
@@ -103,6 +107,12 @@ impl Locker {
             "waited" => {
                 let acquire = self.wait.take().unwrap().join().unwrap();
                 self.keep(acquire?)
+            }
+            "turns" => {
+                let (wanted, count) = (wanted(&identities, order)?, order["count"].as_u64());
+                let directory = order["in"].as_str().unwrap();
+                take_turns(self.store(), &wanted[0], count.unwrap(), directory);
+                json!("taken")
             }
             "contend" => self.contend(identities[0], order["count"].as_u64().unwrap())?,
             "verify" => standing_json(self.lock(index).verify()?),

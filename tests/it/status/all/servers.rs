@@ -35,6 +35,34 @@ fn a_server_of_very_many_is_refused_and_pushes_nothing_out() {
     assert_eq!(store.profile("a").unwrap().status().unwrap().serves, []);
 }
 
+/// They are told in the order in which they were said, and a new order is a change. What a program of
+/// before said has none, and is in that of the names.
+#[test]
+fn the_order_in_which_profiles_are_served_is_kept() {
+    let sandbox = Sandbox::new();
+    let store = Store::open(sandbox.db()).unwrap();
+    let Claim::Granted(tenure) = store.profile("a").unwrap().claim().unwrap() else {
+        panic!("nobody else is here")
+    };
+    let changes = || sandbox.number("SELECT count(*) FROM events WHERE event = 'serves_changed'");
+    let says = |names: &[&str]| {
+        let names: Vec<ProfileName> =
+            names.iter().map(|name| ProfileName::new(*name).unwrap()).collect();
+        tenure.update_status(&StatusUpdate::new().serves(names)).unwrap();
+    };
+    let serves = || json!(store.profile("a").unwrap().status().unwrap().serves);
+    says(&["z", "m", "b", "m", "a"]);
+    assert_eq!((serves(), changes()), (json!(["z", "m", "b"]), 1));
+    says(&["z", "m", "b"]);
+    assert_eq!((serves(), changes()), (json!(["z", "m", "b"]), 1), "nothing has changed");
+    says(&["b", "y", "z", "m"]);
+    assert_eq!((serves(), changes()), (json!(["b", "y", "z", "m"]), 2));
+    sandbox.forge("UPDATE serves SET position = NULL");
+    assert_eq!(serves(), json!(["b", "m", "y", "z"]));
+    says(&["z", "y", "m", "b"]);
+    assert_eq!((serves(), changes()), (json!(["z", "y", "m", "b"]), 3));
+}
+
 /// Two gateways that stand in for each other: each answers for itself while it lives, the one that
 /// is left for both, and nobody goes round in circles when both are gone.
 #[test]
@@ -95,7 +123,7 @@ fn whom_it_serves_is_set_replaced_and_cleared() {
     };
     let pair = |one: &str, two: &str| (one.to_owned(), two.to_owned());
     server.says("--serves c --serves b --serves c");
-    assert_eq!(list_of(&sandbox), json!(["b", "c"]));
+    assert_eq!(list_of(&sandbox), json!(["c", "b"]));
     for profile in ["a", "b", "c"] {
         server.says(&format!("--profile {profile} --platform mail --platform-state connected"));
     }
@@ -103,8 +131,8 @@ fn whom_it_serves_is_set_replaced_and_cleared() {
     let events = || sandbox.number("SELECT count(*) FROM events WHERE event = 'serves_changed'");
     assert_eq!(events(), 1);
     server.says("--state running --heartbeat");
-    server.says("--serves b --serves c");
-    assert_eq!((list_of(&sandbox), events()), (json!(["b", "c"]), 1));
+    server.says("--serves c --serves b");
+    assert_eq!((list_of(&sandbox), events()), (json!(["c", "b"]), 1));
     sandbox.assert_served("b", "a");
     sandbox.assert_served("c", "a");
     // Replaced.

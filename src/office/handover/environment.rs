@@ -1,0 +1,123 @@
+//! The tenure that this process was given: by its predecessor, or by the `run` that it is in.
+
+use crate::office::handover::{Inherited, NotInherited, adopt};
+use crate::office::options::ClaimOptions;
+use crate::office::tenure::{Shares, Tenure};
+use crate::owner::{OurRun, judgement};
+use crate::process::handover::Given;
+use crate::records::Record;
+use crate::store::held::HeldOffice;
+use crate::store::{AnchoredBy, Inner, OwnRow};
+use crate::{Result, Store, sys};
+
+impl Tenure {
+    /// The tenure that this process was given, if it was given one: by the process before it
+    /// ([`Tenure::exec`], [`Tenure::hand_over`]), whose place it takes with this call; or by the
+    /// `incumbent run` that it is in, for which it acts then. Call it at the start, and claim where
+    /// it gives nothing: a process that is in a `run` is refused the office that its own `run` has.
+    ///
+    /// What comes from a predecessor is a new incarnation, with a new fence. The locks of the old
+    /// one belong to it, with new fences: acquire them again for their guards, which say
+    /// [`reacquired`](crate::ScopedLock::reacquired). Markers that were no request follow. Its
+    /// status is fresh. Others see all of that at once, when this returns.
+    ///
+    /// What comes from a `run` is the same incarnation: status, markers and locks are the run's,
+    /// and [`Tenure::verify`] asks for its row. Dropping or releasing it ends nothing, because the
+    /// run does when this process has ended. Where the store is lost, the run goes on in the next
+    /// one: open that, and call this again.
+    ///
+    /// ```
+    /// use incumbent::handover::{Inherited, NotInherited};
+    /// use incumbent::{Claim, Store, Tenure};
+    ///
+    /// # let directory = tempfile::tempdir()?;
+    /// # let path = directory.path().join("state.db");
+    /// let store = Store::open(&path)?;
+    /// let tenure = match Tenure::from_environment(&store)? {
+    ///     Inherited::FromPredecessor(tenure) | Inherited::FromRun(tenure) => tenure,
+    ///     Inherited::Nothing(why) => {
+    ///         assert_eq!(why, NotInherited::NotGiven);
+    ///         match store.profile("work")?.claim()? {
+    ///             Claim::Granted(tenure) => tenure,
+    ///             Claim::Held(holder) => panic!("{holder}"),
+    ///         }
+    ///     }
+    ///     _ => unreachable!("a later version"),
+    /// };
+    /// assert_eq!(tenure.office().profile.as_str(), "work");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) when a variable is not what a `run` or a
+    /// predecessor sets; [`CannotRead`](crate::ErrorKind::CannotRead),
+    /// [`Busy`](crate::ErrorKind::Busy), [`CannotWrite`](crate::ErrorKind::CannotWrite),
+    /// [`StoreReplaced`](crate::ErrorKind::StoreReplaced), [`Forked`](crate::ErrorKind::Forked):
+    /// what a predecessor had left is given back then, and it goes on.
+    pub fn from_environment(store: &Store) -> Result<Inherited> {
+        from_environment(store, None)
+    }
+
+    /// The same, where the successor has a version, a stop budget and a heartbeat of its own: those
+    /// three of `options` count, and nothing else. Without this they are the predecessor's. Those
+    /// of a `run` stay as they are.
+    ///
+    /// # Errors
+    /// As [`Tenure::from_environment`], and those of the options.
+    pub fn from_environment_with(store: &Store, options: &ClaimOptions) -> Result<Inherited> {
+        options.stop_budget_ms()?;
+        options.heartbeat_every_ms()?;
+        from_environment(store, Some(options))
+    }
+}
+
+fn from_environment(store: &Store, options: Option<&ClaimOptions>) -> Result<Inherited> {
+    store.inner.check_process()?;
+    // Whoever hands over inside of a `run` is nearer to us than that.
+    if let Some(given) = Given::of_environment()?
+        && let Some(inherited) = adopt::adopt(store, &given, options)?
+    {
+        return Ok(inherited);
+    }
+    of_run(store)
+}
+
+fn of_run(store: &Store) -> Result<Inherited> {
+    let inner = &store.inner;
+    let Some(run) = OurRun::of_environment()? else {
+        return Ok(Inherited::Nothing(NotInherited::NotGiven));
+    };
+    let Some(record) = run.record(inner)? else {
+        return Ok(Inherited::Nothing(NotInherited::OtherStore));
+    };
+    if !started_us(inner, &record) {
+        return Ok(Inherited::Nothing(NotInherited::OtherRun));
+    }
+    let Some(office) = record.office().filter(|_| record.is_live()) else {
+        return Ok(Inherited::Nothing(NotInherited::Lost));
+    };
+    let row = OwnRow { instance: record.id, nonce: run.nonce, anchored_by: AnchoredBy::TheRun };
+    let mut held = inner.held.lock();
+    let shares = match held.offices.get_mut(&office) {
+        Some(ours) if ours.row.instance == row.instance => {
+            ours.claims += 1;
+            Shares::Yes
+        }
+        // Nobody but the run holds it: what was ours was lost.
+        Some(_) | None => {
+            held.offices.insert(office.clone(), HeldOffice { row: row.clone(), claims: 1 });
+            Shares::No
+        }
+    };
+    Ok(Inherited::FromRun(Tenure::new(store, &office, &row, None, Vec::new(), shares)))
+}
+
+/// Whether we descend from that `run`, or from its command. Where parents cannot be seen the token
+/// alone says so.
+fn started_us(inner: &Inner, record: &Record) -> bool {
+    if !judgement(inner, record).evidence.is_here() {
+        return true;
+    }
+    let pids: Vec<sys::Pid> = [record.pid, record.child_pid].into_iter().flatten().collect();
+    sys::descends_from(&pids).unwrap_or(true)
+}

@@ -1,0 +1,335 @@
+//! Giving an office to a successor.
+
+use std::convert::Infallible;
+use std::io;
+use std::process::{Child, Command, ExitStatus};
+use std::time::Duration;
+
+use crate::claim::guard::{Lost, Standing};
+use crate::clock::Deadline;
+use crate::office::handover::{HandedOver, NotTaken, Successor};
+use crate::office::tenure::Tenure;
+use crate::owner::InProgress;
+use crate::process::handover::Given;
+use crate::records::instances;
+use crate::store::AnchoredBy;
+use crate::store::held::Held;
+use crate::sys::Shortage;
+use crate::sys::handover::{self, Estate, Said};
+use crate::{Error, ErrorKind, InstanceId, Reason, Result, environment};
+
+/// How long a successor that will not take over may take to end by itself.
+const ENDS_WITHIN: Duration = Duration::from_secs(1);
+
+/// Between two looks whether it has ended.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// What became of the row that was offered.
+enum Fate {
+    Ours,
+    Adopted(InstanceId),
+    Lost(Lost),
+}
+
+impl Tenure {
+    /// Becomes another program, which goes on with this office: same process, same pid, and the
+    /// lock is never free. Returns only why it could not; then this program holds the office as
+    /// before.
+    ///
+    /// The program adopts the tenure with [`Tenure::from_environment`], or claims as usual. A start
+    /// script has to `exec` it. One that does neither holds the office until it ends.
+    ///
+    /// All other threads of this process end at once, wherever they are, as with every exec; what
+    /// they were writing to the store is not written. Descriptors stay open that are not
+    /// close-on-exec. What `command` changes of this process itself (its directory, its standard
+    /// streams, its user) may have been changed when it fails.
+    ///
+    /// The office must be the only thing that this process holds in the store, beside the locks
+    /// that were taken from this tenure: anything else would be left behind.
+    ///
+    /// # Errors
+    /// [`NotOwner`](ErrorKind::NotOwner) when the tenure was lost, [`Busy`](ErrorKind::Busy) when
+    /// somebody is stopping or replacing this process, or it is short of descriptors;
+    /// [`InvalidInput`](ErrorKind::InvalidInput) when the program cannot be executed, or the
+    /// process holds more than this office; [`Unsupported`](ErrorKind::Unsupported) on Windows;
+    /// and those of [`Tenure::verify`].
+    #[must_use = "it returns only when it has failed"]
+    pub fn exec(&self, command: Command) -> Error {
+        match self.try_exec(command) {
+            Ok(never) => match never {},
+            Err(error) => error,
+        }
+    }
+
+    fn try_exec(&self, mut command: Command) -> Result<Infallible> {
+        self.check_still_held()?;
+        let program = command.get_program().to_string_lossy().into_owned();
+        if self.footing.anchored_by == AnchoredBy::TheRun {
+            // Its command stays its command, and finds the run in its environment.
+            return Err(not_started(&program, handover::exec(command)));
+        }
+        if self.is_asked_to_end()? {
+            return Err(Error::new(
+                ErrorKind::Busy,
+                format!("{} is being stopped or replaced", self.office()),
+            )
+            .with_hint("end, as was asked for"));
+        }
+        let inner = &self.footing.inner;
+        // Nobody of ours claims or releases anything in between.
+        let held = inner.held.lock();
+        self.check_holds_nothing_else(&held)?;
+        let anchor = inner.own_anchor().ok_or_else(no_anchor)?;
+        let estate = Estate::for_ourselves(anchor.to_hand_over(), self.secret().as_bytes())
+            .map_err(|error| not_passed_on(&error))?;
+        command.env(environment::HANDOVER, Given::value(self.instance(), &estate.descriptors()));
+        Err(not_started(&program, estate.exec(command)))
+    }
+
+    /// Starts `command` and gives it this office: the successor adopts it with
+    /// [`Tenure::from_environment`], in one transaction, and the lock is never free. Returns when
+    /// it has, and then this process has no office any more and should end; or when it is certain
+    /// that it has not and cannot, and then all is as before, and what was started has ended.
+    ///
+    /// It has `within` to adopt: the time that it takes to start. Until then this process holds the
+    /// office and works on, in its other threads. A script may start the successor in turn; what
+    /// counts is who adopts.
+    ///
+    /// Whoever supervises this process sees it end, and the successor is not its child: under
+    /// systemd and the like use [`Tenure::exec`].
+    ///
+    /// ```no_run
+    /// use incumbent::handover::HandedOver;
+    /// use std::process::Command;
+    /// use std::time::Duration;
+    ///
+    /// # fn upgrade(tenure: incumbent::Tenure) -> incumbent::Result<()> {
+    /// let successor = Command::new("/opt/gateway/new/gateway");
+    /// match tenure.hand_over(successor, Duration::from_secs(30))? {
+    ///     HandedOver::Yes(successor) => println!("instance {} goes on", successor.instance),
+    ///     HandedOver::No(why) => eprintln!("{why}: this one goes on"),
+    ///     _ => unreachable!("a later version"),
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// The office must be the only thing that this process holds in the store, beside the locks
+    /// that were taken from this tenure: anything else would be left behind.
+    ///
+    /// # Errors
+    /// [`NotOwner`](ErrorKind::NotOwner) when the tenure was lost, before or meanwhile;
+    /// [`InvalidInput`](ErrorKind::InvalidInput) when the program cannot be executed, or the
+    /// process holds more than this office; [`Unsupported`](ErrorKind::Unsupported) on Windows, and
+    /// for the tenure of a `run`, which ends with its command; [`Busy`](ErrorKind::Busy) when this
+    /// process is short of descriptors or memory; and those of [`Tenure::verify`]. Where it could
+    /// not be found out in the end whether the successor took over, what was started is left alone:
+    /// [`Tenure::verify`] tells as soon as the store can be read.
+    pub fn hand_over(&self, mut command: Command, within: Duration) -> Result<HandedOver> {
+        self.check_still_held()?;
+        if self.footing.anchored_by == AnchoredBy::TheRun {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                format!("{} is held by the `run` that this process is in", self.office()),
+            )
+            .with_hint(
+                "execute the successor in this process (`Tenure::exec`), or end: the run \
+                        can start it again",
+            ));
+        }
+        if self.is_asked_to_end()? {
+            return Ok(HandedOver::No(NotTaken::AskedToEnd));
+        }
+        let inner = &self.footing.inner;
+        self.check_holds_nothing_else(&inner.held.lock())?;
+        let anchor = inner.own_anchor().ok_or_else(no_anchor)?;
+        let (estate, mut successor) =
+            Estate::for_child(anchor.to_hand_over(), self.secret().as_bytes())
+                .map_err(|error| not_passed_on(&error))?;
+        drop(anchor);
+        command.env(environment::HANDOVER, Given::value(self.instance(), &estate.descriptors()));
+        let program = command.get_program().to_string_lossy().into_owned();
+        let child = estate.spawn(command).map_err(|error| not_started(&program, error))?;
+        let mut started = Started(child);
+        let until = Deadline::after(within);
+        let said = loop {
+            match successor.wait(until.remaining()) {
+                Ok(Said::NothingYet) if !until.has_passed() => {}
+                Ok(said) => break said,
+                Err(error) => {
+                    tracing::warn!(%error, "the successor cannot be heard");
+                    break Said::NothingYet;
+                }
+            }
+        };
+        let (fate, is_late) = match said {
+            Said::Adopted(instance) => (Fate::Adopted(InstanceId(instance)), false),
+            // Nobody is left who could: what is on record stays so.
+            Said::Closed => (self.fate(Look::Read)?, false),
+            Said::NothingYet if successor.take_back().unwrap_or(false) => (Fate::Ours, true),
+            // Somebody has read it, inside of a transaction that ends before ours begins.
+            Said::NothingYet => (self.fate_after(&mut started)?, true),
+        };
+        match fate {
+            Fate::Adopted(instance) => {
+                self.leave();
+                Ok(HandedOver::Yes(Successor { instance, child: started.0 }))
+            }
+            Fate::Ours if is_late => {
+                started.end_now();
+                Ok(HandedOver::No(NotTaken::TimedOut))
+            }
+            Fate::Ours => Ok(HandedOver::No(NotTaken::Ended(started.end()?))),
+            Fate::Lost(lost) => {
+                started.end_now();
+                Err(not_held(&lost))
+            }
+        }
+    }
+
+    fn secret(&self) -> String {
+        self.nonce().to_hex()
+    }
+
+    /// And that nothing is left to be written that would be forgotten.
+    fn check_still_held(&self) -> Result<()> {
+        let inner = &self.footing.inner;
+        inner.check_process()?;
+        if !inner.pending.lock().is_empty() {
+            inner.write(|_| Ok(()))?;
+        }
+        match self.verify()? {
+            Standing::Held => Ok(()),
+            Standing::Lost(lost) => Err(not_held(&lost)),
+        }
+    }
+
+    fn is_asked_to_end(&self) -> Result<bool> {
+        let inner = &self.footing.inner;
+        inner.read(|connection| Ok(InProgress::of(connection, inner, self.instance())?.is_some()))
+    }
+
+    fn check_holds_nothing_else(&self, held: &Held) -> Result<()> {
+        let other = held.offices.keys().find(|office| *office != self.office());
+        let what = match (other, &held.without_office) {
+            (Some(office), _) => format!("{office} as well"),
+            (None, Some(_)) => "locks that were not taken from this tenure".to_owned(),
+            (None, None) => return Ok(()),
+        };
+        Err(Error::invalid(format!(
+            "this process holds {what}, and only {} would be handed over",
+            self.office()
+        ))
+        .with_hint("release the others first, and acquire locks with `Tenure::acquire`"))
+    }
+
+    /// What became of the row once somebody has read the nonce.
+    fn fate_after(&self, started: &mut Started) -> Result<Fate> {
+        match self.fate(Look::Write) {
+            Err(error) if error.kind() == ErrorKind::Busy => match self.fate(Look::Read)? {
+                // Whoever read it has not committed: it may hold the write lock, and be stopped.
+                Fate::Ours => {
+                    started.end_now();
+                    self.fate(Look::Write)
+                }
+                fate => Ok(fate),
+            },
+            fate => fate,
+        }
+    }
+
+    fn fate(&self, look: Look) -> Result<Fate> {
+        let inner = &self.footing.inner;
+        let look_at = |connection: &rusqlite::Connection| {
+            let row = instances::standing(connection, self.instance())?;
+            let row = row.filter(|row| row.nonce_hash == self.footing.nonce_hash);
+            Ok(match row.map(|row| row.ended.map(|(reason, by)| (Reason::from(reason), by))) {
+                None => Fate::Lost(Lost::StoreReplaced),
+                Some(None) => Fate::Ours,
+                Some(Some((Reason::HandedOver, _))) => {
+                    let next = instances::history(connection, self.office(), 1)?;
+                    Fate::Adopted(next.first().map_or(self.instance(), |record| record.id))
+                }
+                Some(Some((reason, by))) => Fate::Lost(Lost::Ended { reason, by }),
+            })
+        };
+        match look {
+            Look::Read => inner.read(look_at),
+            Look::Write => inner.write(|tx| look_at(tx)),
+        }
+    }
+
+    /// The office is our successor's.
+    fn leave(&self) {
+        self.let_go.store(true, std::sync::atomic::Ordering::Release);
+        let inner = &self.footing.inner;
+        let mut held = inner.held.lock();
+        held.forget(self.instance());
+        inner.leave_anchor(&held);
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Look {
+    Read,
+    /// After every transaction that has begun.
+    Write,
+}
+
+/// What was started. It does not outlive a handover that came to nothing; but where nobody can tell
+/// what came of it, it may be the owner, and is left alone.
+struct Started(Child);
+
+impl Started {
+    fn end_now(&mut self) {
+        // One that has ended meanwhile is no error.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+
+    /// It may be about to end, and to say why.
+    fn end(mut self) -> Result<ExitStatus> {
+        let failed =
+            |error: io::Error| Error::internal(format!("cannot wait for the successor: {error}"));
+        let child = &mut self.0;
+        let until = Deadline::after(ENDS_WITHIN);
+        while !until.has_passed() {
+            if let Some(status) = child.try_wait().map_err(failed)? {
+                return Ok(status);
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+        let _ = child.kill();
+        child.wait().map_err(failed)
+    }
+}
+
+fn not_held(lost: &Lost) -> Error {
+    Error::new(ErrorKind::NotOwner, format!("the office was lost: {lost}"))
+        .with_hint("claim it again first")
+}
+
+fn no_anchor() -> Error {
+    Error::internal("this process holds an office without an anchor")
+}
+
+/// What a successor inherits could not be made.
+fn not_passed_on(error: &io::Error) -> Error {
+    match Shortage::of(error) {
+        Some(shortage) => Error::shortage(shortage, "prepare a handover"),
+        None if error.kind() == io::ErrorKind::Unsupported => {
+            Error::new(ErrorKind::Unsupported, "a lock cannot be handed over on this platform")
+                .with_hint("release the office and let the successor wait for it")
+        }
+        None => Error::internal(format!("cannot prepare a handover: {error}")),
+    }
+}
+
+fn not_started(program: &str, error: io::Error) -> Error {
+    match Shortage::of(&error) {
+        Some(shortage) => Error::shortage(shortage, "start the successor"),
+        None if error.kind() == io::ErrorKind::Unsupported => not_passed_on(&error),
+        None => Error::invalid(format!("cannot execute {program:?}: {error}"))
+            .with_hint("look at the path, the mode and the interpreter of the successor")
+            .caused_by(error),
+    }
+}

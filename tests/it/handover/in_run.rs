@@ -1,0 +1,166 @@
+//! A gateway that links the library, as the command of a `run`.
+
+use std::process::Command;
+
+use serde_json::json;
+
+use crate::handover::Owns;
+use crate::handover::gateway::{GATEWAY, ROLE_TEST};
+use crate::support::{LIMIT, Process, Sandbox, ask, told};
+
+impl Sandbox {
+    /// `run`, with the gateway as its command.
+    fn run_of_gateway(&self, options: &[&str]) -> Process {
+        let part = self.role_command(ROLE_TEST, GATEWAY);
+        let mut run = self.incumbent([&["run", "--no-backoff"], options, &["--"]].concat());
+        run.arg(part.get_program()).args(part.get_args());
+        play(&mut run, &part);
+        Process::start(run)
+    }
+}
+
+/// The environment of a part.
+fn play(command: &mut Command, part: &Command) {
+    for (name, value) in part.get_envs() {
+        if let Some(value) = value
+            && name.to_string_lossy().starts_with("IT_")
+        {
+            command.env(name, value);
+        }
+    }
+}
+
+/// Symptom: a bot that links the library was refused by its own wrapper. Cause: to a claim, the
+/// `run` around it is another process. It holds because the bot adopts the tenure that the
+/// environment names, and claims nothing.
+#[test]
+fn a_linked_gateway_acts_for_its_run() {
+    let sandbox = Sandbox::new();
+    let mut run = sandbox.run_of_gateway(&["--lock", "token=chat"]);
+    let owns = Owns::parse(&told(&mut run));
+    assert_eq!(owns.how, "run");
+    let status = sandbox.assert_status(0, "alive", "anchor_held");
+    assert_eq!(status["instance"], owns.instance, "{status:#}");
+    assert_eq!((&status["pid"], &status["child_pid"]), (&json!(run.pid()), &json!(owns.pid)));
+    let anchors = sandbox.anchor_names();
+
+    assert_eq!(ask(&mut run, "verify"), "Held");
+    assert_eq!(ask(&mut run, "status running"), "said");
+    assert_eq!(sandbox.status().1["runtime"]["state"], "running");
+    let pid = run.pid().to_string();
+    let write = ["marker", "write", "reload", "--pid", &pid, "--reason", "why"];
+    sandbox.cli(write).assert_code(0);
+    assert_eq!(ask(&mut run, "consume reload"), "Some(Some(\"why\"))");
+    assert_eq!(ask(&mut run, "consume reload"), "None");
+
+    // The run's own lock, and one more.
+    assert!(ask(&mut run, "lock chat").ends_with(" true"));
+    assert!(ask(&mut run, "lock mail").ends_with(" false"));
+    assert_eq!(ask(&mut run, "verify locks"), "[Ok(Held), Ok(Held)]");
+    for identity in ["chat", "mail"] {
+        assert_eq!(sandbox.holder_of(identity), Some(owns.instance));
+    }
+    assert_eq!(sandbox.anchor_names(), anchors, "it needs none of its own");
+
+    // The tenure is not its own to end.
+    assert_eq!(ask(&mut run, "drop"), "dropped");
+    sandbox.assert_status(0, "alive", "anchor_held");
+    run.finish(LIMIT).assert_code(0);
+    let ended = sandbox.end_of(owns.instance);
+    assert_eq!((&ended["end_reason"], &ended["exit_code"]), (&json!("exited"), &json!(0)));
+}
+
+#[test]
+fn its_exception_stands_in_the_history() {
+    let sandbox = Sandbox::new();
+    let mut run = sandbox.run_of_gateway(&[]);
+    let owns = Owns::parse(&told(&mut run));
+    assert_eq!(ask(&mut run, "end 7"), "StillShared");
+    run.finish(LIMIT).assert_code(7);
+    let ended = sandbox.end_of(owns.instance);
+    assert_eq!((&ended["end_reason"], &ended["exit_code"]), (&json!("exited"), &json!(7)));
+    assert_eq!(ended["detail"], "KeyError: 'chat' in bot.py:31", "{ended:#}");
+}
+
+/// And of one without a `run`.
+#[test]
+fn an_exception_is_told_of_with_a_release() {
+    let sandbox = Sandbox::new();
+    let mut gateway = sandbox.predecessor();
+    let owns = Owns::parse(&told(&mut gateway));
+    assert_eq!(ask(&mut gateway, "end 7"), "Free");
+    gateway.finish(LIMIT).assert_code(7);
+    let ended = sandbox.end_of(owns.instance);
+    assert_eq!((&ended["end_reason"], &ended["exit_code"]), (&json!("crashed"), &json!(7)));
+    assert_eq!(ended["detail"], "KeyError: 'chat' in bot.py:31", "{ended:#}");
+}
+
+/// What the last command said is not said of the next one.
+#[test]
+fn a_restart_forgets_the_last_word() {
+    let sandbox = Sandbox::new();
+    let mut run = sandbox.run_of_gateway(&[]);
+    let owns = Owns::parse(&told(&mut run));
+    let forged = format!("UPDATE instances SET detail = 'a word' WHERE id = {}", owns.instance);
+    assert_eq!(sandbox.forge(&forged), 1);
+    let restart = Process::start(sandbox.incumbent(["restart"]));
+    let again = Owns::parse(&told(&mut run));
+    assert_eq!((again.how.as_str(), again.instance), ("run", owns.instance));
+    assert_ne!(again.pid, owns.pid);
+    restart.finish(LIMIT).assert_code(0);
+    run.finish(LIMIT).assert_code(0);
+    assert_eq!(sandbox.end_of(owns.instance)["detail"], json!(null));
+}
+
+#[test]
+fn it_consumes_its_stop_marker() {
+    let sandbox = Sandbox::new();
+    let mut run = sandbox.run_of_gateway(&[]);
+    let owns = Owns::parse(&told(&mut run));
+    assert_eq!(ask(&mut run, "heed stop"), "heeds");
+    sandbox.cli(["stop", "--reason", "an upgrade"]).assert_code(0);
+    assert_eq!(told(&mut run), "stopped: Some(\"an upgrade\")");
+    run.finish(LIMIT).assert_code(0);
+    assert_eq!(sandbox.end_of(owns.instance)["end_reason"], "planned_stop");
+}
+
+/// The command of a `run` that becomes another program stays its command.
+#[test]
+fn the_command_of_a_run_becomes_another_program() {
+    let sandbox = Sandbox::new();
+    let mut run = sandbox.run_of_gateway(&[]);
+    let owns = Owns::parse(&told(&mut run));
+    let again = Owns::parse(&ask(&mut run, "exec adopts"));
+    assert_eq!(again, owns);
+    sandbox.assert_status(0, "alive", "anchor_held");
+    let said = ask(&mut run, "hand over 60000 adopts");
+    assert!(said.starts_with("Unsupported"), "{said}");
+    run.finish(LIMIT).assert_code(0);
+}
+
+/// `INCUMBENT_*` of a run that did not start us, as a terminal multiplexer keeps it.
+#[test]
+fn the_environment_of_another_run_is_ignored() {
+    let sandbox = Sandbox::new();
+    let say = "echo $$; echo $INCUMBENT_INSTANCE $INCUMBENT_TOKEN; exec cat";
+    let mut run = sandbox.hold_with(&["sh", "-c", say]);
+    let said = run.process.line();
+    let (instance, token) = said.split_once(' ').unwrap();
+    let start = |change: &dyn Fn(&mut Command)| {
+        let mut part = sandbox.role_command(ROLE_TEST, GATEWAY);
+        part.env("INCUMBENT_INSTANCE", instance).env("INCUMBENT_TOKEN", token);
+        change(&mut part);
+        told(&mut Process::start(part))
+    };
+    assert_eq!(start(&|_| {}), "nothing other_run");
+    let elsewhere = |part: &mut Command| {
+        part.env("INCUMBENT_DB", sandbox.file("elsewhere.db"));
+    };
+    assert_eq!(start(&elsewhere), "nothing other_store");
+    run.end().assert_code(0);
+    assert_eq!(start(&|_| {}), "nothing other_run", "also of one that has ended");
+    let outside = |part: &mut Command| {
+        part.env_remove("INCUMBENT_TOKEN");
+    };
+    assert_eq!(start(&outside), "nothing not_given");
+}
