@@ -16,8 +16,9 @@ use crate::process::command_line::redact;
 use crate::process::older::lock;
 use crate::process::older::lock_holder::LockHolder;
 use crate::process::older::wire::HoldingRun;
-use crate::records::{LockRow, Record, runtime};
+use crate::records::{LockRow, Record, profiles, runtime};
 use crate::store::Inner;
+use crate::sys::StartTime;
 use crate::{
     InstanceId, Kind, LockName, Office, ProfileName, Reason, Result, Verdict, Wanted, environment,
     path_text, state, sys,
@@ -49,8 +50,14 @@ pub struct Holder {
     pub reason: Reason,
     /// What else is to be known of it.
     pub flags: Flags,
-    /// Its redacted command line.
+    /// When the kernel started its process, where that is on record.
+    pub start_time: Option<StartTime>,
+    /// Its redacted command line, word by word; empty where it is not known.
+    pub argv: Vec<String>,
+    /// The same as a shell would take it.
     pub command: Option<String>,
+    /// The directory that its profile is bound to, if it is bound to one.
+    pub home: Option<PathBuf>,
     /// What supervises it: `systemd:UNIT`, `launchd:LABEL`, `container:ID` or `none`.
     pub supervisor: Option<String>,
     /// What the holder of a lock says about itself.
@@ -100,7 +107,10 @@ impl Holder {
             verdict: judged.ruling.verdict(),
             reason: judged.ruling.reason(),
             flags: judged.flags,
+            start_time: record.start_time,
+            argv: record.argv.clone(),
             command: (!record.argv.is_empty()).then(|| command_line::display(&record.argv)),
+            home: None,
             supervisor: record.supervisor.clone(),
             metadata: None,
             slot: None,
@@ -160,6 +170,9 @@ impl Holder {
         inner: &Inner,
         record: &Record,
     ) -> Result<()> {
+        if let Some(profile) = &record.profile {
+            self.home = profiles::home(connection, profile)?.map(PathBuf::from);
+        }
         if !runtime::exists(connection)? {
             return Ok(());
         }
@@ -213,7 +226,10 @@ impl Holder {
             verdict: Verdict::Alive,
             reason: Reason::OrphanedAnchor,
             flags: Flags::default(),
+            start_time: None,
+            argv: Vec::new(),
             command: None,
+            home: None,
             supervisor: None,
             metadata: None,
             slot: None,
@@ -231,12 +247,14 @@ impl Holder {
 
     /// An older gateway that is not on record, beside one that is. A pid of 0 is nobody's.
     pub(crate) fn older(office: &Office, pid: sys::Pid, argv: &[String]) -> Self {
-        let command = command_line::display(&redact::redact(argv));
+        let argv = redact::redact(argv);
+        let command = command_line::display(&argv);
         Self {
             profile: Some(office.profile.clone()),
             kind: Some(office.kind.clone()),
             reason: Reason::OlderGateway,
             command: (!argv.is_empty()).then_some(command),
+            argv,
             ..Self::orphan(Wanted::Office(office.clone()), Some(pid).filter(|pid| *pid > 0))
         }
     }

@@ -78,6 +78,16 @@ pub(crate) fn profiles(connection: &Connection) -> Result<Vec<ProfileName>> {
     Ok(names.into_iter().flatten().filter_map(|name| ProfileName::new(name).ok()).collect())
 }
 
+/// The home that a profile is bound to, whether it is still there or not.
+pub(crate) fn home(connection: &Connection, profile: &ProfileName) -> Result<Option<String>> {
+    let bound = connection
+        .prepare_cached("SELECT home FROM profiles WHERE profile = ?1")?
+        .query_row([profile.as_str()], |row| row.get(0))
+        .optional()?
+        .flatten();
+    Ok(bound)
+}
+
 /// The home that a profile is bound to. `None` also for one that no longer exists: its directory
 /// was moved, and the profile moves along. Not being able to look is no sign of that.
 fn bound_home(
@@ -85,12 +95,7 @@ fn bound_home(
     office: &Office,
     home: &Path,
 ) -> Result<Option<(String, bool)>> {
-    let bound: Option<String> = connection
-        .prepare_cached("SELECT home FROM profiles WHERE profile = ?1")?
-        .query_row([office.profile.as_str()], |row| row.get(0))
-        .optional()?
-        .flatten();
-    Ok(bound.map(|bound| {
+    Ok(self::home(connection, &office.profile)?.map(|bound| {
         let is_this = home.to_string_lossy() == bound;
         let binds = is_this || Path::new(&bound).try_exists().unwrap_or(true);
         (bound, binds)

@@ -150,6 +150,7 @@ fn resolve_as(
         let report = Report {
             age: crate::status::report::age(inner, &record, &judged.evidence),
             desired: known.desired,
+            home: known.home,
             last_end,
             anchor_holders,
             conflicts: known.conflicts,
@@ -165,6 +166,7 @@ fn resolve_as(
     let report = Report {
         reason: ended.end_reason.clone().unwrap_or(Reason::Other("".into())),
         desired: known.desired,
+        home: known.home,
         last_end: ended::last_end(&ended),
         ..Report::of(office, &ended)
     };

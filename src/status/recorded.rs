@@ -2,6 +2,7 @@
 
 use std::cell::OnceCell;
 use std::collections::HashMap;
+use std::path::PathBuf;
 
 use rusqlite::Connection;
 use serde_json::{Value, json};
@@ -25,6 +26,7 @@ pub(crate) struct Recorded {
     pub(super) live: Option<Record>,
     pub(super) last_ended: Option<Record>,
     pub(super) desired: Option<Desired>,
+    pub(super) home: Option<PathBuf>,
     pub(super) conflicts: Value,
     pub(super) locks: Vec<HeldLock>,
     pub(super) markers: Vec<Marker>,
@@ -41,6 +43,7 @@ pub(super) fn recorded(
     let live = owner::live(connection, office)?;
     let last_ended = instances::last_ended(connection, office)?;
     let desired = profiles::desired(connection, profile)?;
+    let home = profiles::home(connection, &office.profile)?.map(PathBuf::from);
     // What an older gateway has said, and holds, is not its successor's in the same directory.
     let own = live.as_ref().filter(|record| record.older_lock != LockNow::Successors);
     let (conflicts, locks) = match own {
@@ -66,7 +69,7 @@ pub(super) fn recorded(
         },
         Some(_) | None => Statement::default(),
     };
-    Ok(Recorded { live, last_ended, desired, conflicts, locks, markers, said })
+    Ok(Recorded { live, last_ended, desired, home, conflicts, locks, markers, said })
 }
 
 /// What one snapshot says of an office, and of those who serve its profile.

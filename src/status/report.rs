@@ -20,7 +20,9 @@ use crate::records::profiles::Desired;
 use crate::records::runtime::{PlatformStatus, RuntimeStatus};
 use crate::records::{Record, runtime};
 use crate::store::Inner;
+use crate::sys::StartTime;
 use crate::{InstanceId, Office, ProfileName, Reason, Verdict, state, sys};
+use std::path::PathBuf;
 
 /// A question answers quickly or says that it cannot. A writer never stands in its way; only a
 /// program that has the whole database for itself does.
@@ -64,8 +66,14 @@ pub struct Report {
     pub evidence: Evidence,
     /// Who holds the anchor of a dead process (flag `anchor_leaked`): a child that it forked.
     pub anchor_holders: Vec<sys::Pid>,
-    /// The holder's redacted command line.
+    /// When the kernel started the holder's process, where that is on record.
+    pub start_time: Option<StartTime>,
+    /// Its redacted command line, word by word; empty where it is not known.
+    pub argv: Vec<String>,
+    /// The same as a shell would take it.
     pub command: Option<String>,
+    /// The directory that its profile is bound to, if it is bound to one.
+    pub home: Option<PathBuf>,
     /// The holder's own version.
     pub version: Option<String>,
     /// What supervises it.
@@ -135,7 +143,10 @@ impl Report {
             desired: None,
             evidence: Evidence::nothing_seen(),
             anchor_holders: Vec::new(),
+            start_time: None,
+            argv: Vec::new(),
             command: None,
+            home: None,
             version: None,
             supervisor: None,
             party: None,
@@ -161,6 +172,8 @@ impl Report {
             child_pid: record.child_pid,
             instance: Some(record.id),
             since_ms: Some(record.started_at_ms),
+            start_time: record.start_time,
+            argv: record.argv.clone(),
             command: (!record.argv.is_empty()).then(|| command_line::display(&record.argv)),
             version: record.version.clone(),
             supervisor: record.supervisor.clone(),

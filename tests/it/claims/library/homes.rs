@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use incumbent::{Claim, Store, process};
+
 use crate::support::{LIMIT, Process, Sandbox};
 
 impl Sandbox {
@@ -63,4 +65,26 @@ fn a_refused_claim_binds_nothing() {
     run.end().assert_code(0);
     contend(&first).assert_code(0);
     assert_eq!(sandbox.homes_bound(), 1);
+}
+
+/// A binding shows more of a holder than one line: when its process started, its words, its home.
+#[test]
+fn a_report_and_a_refusal_say_start_time_words_and_home() {
+    let sandbox = Sandbox::new();
+    let home = sandbox.home("configuration");
+    let run = sandbox.hold(&["--home", home.to_str().unwrap()]);
+    let store = Store::open(sandbox.db()).unwrap();
+    let profile = store.profile("default").unwrap();
+    let Claim::Held(holder) = profile.claim().unwrap() else { panic!("granted") };
+    let report = profile.status().unwrap();
+    let started = process::start_time(run.pid()).unwrap().known();
+    assert!(started.is_some());
+    assert_eq!((report.start_time, holder.start_time), (started, started));
+    assert_eq!((report.home.as_ref(), holder.home.as_ref()), (Some(&home), Some(&home)));
+    assert_eq!(report.argv[1..3], ["run", "--no-backoff"], "{report:?}");
+    assert_eq!(report.argv, holder.argv);
+    run.end().assert_code(0);
+    // It stays its profile's.
+    let report = profile.status().unwrap();
+    assert_eq!((report.running, report.home), (false, Some(home)));
 }
