@@ -145,7 +145,6 @@ pub(crate) fn rfc3339(wall_ms: i64) -> Option<String> {
 
 /// Whether a stored Unix time in milliseconds can be that of a clock that was set: a machine
 /// without one of its own begins with 1970, or with the day of its last shutdown.
-#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub(crate) fn is_believed(wall_ms: i64) -> bool {
     const YEAR_2020_MS: i64 = 1_577_836_800_000;
     wall_ms >= YEAR_2020_MS

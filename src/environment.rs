@@ -8,17 +8,14 @@ pub(crate) const DB: &str = "INCUMBENT_DB";
 /// The profile, where none was named.
 pub(crate) const PROFILE: &str = "INCUMBENT_PROFILE";
 /// The home of the profile, where none was named.
-#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub(crate) const HOME: &str = "INCUMBENT_HOME";
 /// The kind of office that the command of a `run` is about.
-#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub(crate) const KIND: &str = "INCUMBENT_KIND";
 /// Names the party that keeps starting this process, in place of what was found out about it.
 pub(crate) const PARTY: &str = "INCUMBENT_PARTY";
 /// The instance that this process acts for: set by `run` for its command.
 pub(crate) const INSTANCE: &str = "INCUMBENT_INSTANCE";
 /// The nonce of that instance.
-#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub(crate) const TOKEN: &str = "INCUMBENT_TOKEN";
 /// The `incumbent` program, where the library has to start it.
 pub(crate) const PROGRAM: &str = "INCUMBENT_PROGRAM";

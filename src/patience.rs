@@ -77,7 +77,6 @@ impl Cancel {
     }
 
     /// What a signal handler may set.
-    #[cfg_attr(not(feature = "cli"), expect(dead_code))]
     pub(crate) fn flag(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.0)
     }

@@ -189,7 +189,6 @@ impl SystemdCheck {
 
 /// What to say when the service that this process is in, if it is in one, is killed before `budget`
 /// is over. Takes 2 s at most; nothing is started, and no time taken, outside of a service.
-#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub(crate) fn warn_if_short(budget: Duration) -> Option<String> {
     let drain = StopPhases::of_budget(budget).drain();
     SystemdCheck::new(own_unit(), drain, budget).warning()

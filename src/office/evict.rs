@@ -6,7 +6,6 @@ use crate::claim::older_home::home_of_claim;
 use crate::claim::sweep::{Orphans, evict_orphans};
 use crate::claim::{judge_to_end, older};
 use crate::liveness::{Lease, Verdict};
-#[cfg(feature = "cli")]
 use crate::owner::because::because;
 use crate::owner::{LiveCommandLine, judgement, needs_command_line};
 use crate::owner::{ending, older as owner_older};
@@ -46,7 +45,6 @@ pub enum Eviction {
 
 impl Eviction {
     /// What was known of the owner whose record was ended, in words.
-    #[cfg(feature = "cli")]
     pub(crate) fn because(&self) -> &'static str {
         let Self::Done { reason, .. } = self else { return "" };
         because(reason)

@@ -114,7 +114,6 @@ impl ClaimOptions {
     }
 
     /// Records the claim as that of an `incumbent run`, which wants these locks or nothing.
-    #[cfg_attr(not(feature = "cli"), expect(dead_code))]
     pub(crate) fn for_run(mut self, locks: Vec<LockRequest>) -> Self {
         self.origin = Origin::Run;
         self.locks = locks;
@@ -126,7 +125,6 @@ impl ClaimOptions {
     ///
     /// # Errors
     /// Those of [`older_home::home`].
-    #[cfg_attr(not(feature = "cli"), expect(dead_code))]
     pub(crate) fn beside_older_program(mut self, directory: &Path) -> Result<Self> {
         self.legacy_home = Some(older_home::home(directory, &self.kind)?);
         Ok(self)

@@ -129,7 +129,6 @@ impl Profile {
     }
 
     /// The storm that this process' party is in at an office, if any.
-    #[cfg_attr(not(feature = "cli"), expect(dead_code))]
     pub(crate) fn storm(&self, kind: &Kind, subject: &Subject) -> Result<Option<Storm>> {
         let inner = &self.store.inner;
         let Some(party) = &subject.party else { return Ok(None) };

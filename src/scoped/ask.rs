@@ -174,7 +174,6 @@ fn waiter(
 }
 
 /// Whether any of these locks has a holder that is not known to be dead.
-#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub(crate) fn any_is_held(inner: &Inner, requests: &[LockRequest]) -> Result<bool> {
     inner.read(|connection| {
         for request in requests {

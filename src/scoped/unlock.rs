@@ -3,7 +3,6 @@
 use crate::claim::judge_to_end;
 use crate::claim::sweep::{Orphans, evict_orphans};
 use crate::liveness::{Judgement, Verdict};
-#[cfg(feature = "cli")]
 use crate::owner::because::because;
 use crate::owner::{LiveCommandLine, ending, judgement, needs_command_line};
 use crate::records::{End, EndReason, LockEnd, LockRow, Record, instances, locks};
@@ -45,7 +44,6 @@ pub struct UnlockedLock {
 
 impl UnlockedLock {
     /// What was known of the holder, in words.
-    #[cfg(feature = "cli")]
     pub(crate) fn because(&self) -> &'static str {
         because(self.reason)
     }

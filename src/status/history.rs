@@ -4,7 +4,6 @@ use serde_json::{Value, json};
 
 use crate::clock::rfc3339;
 use crate::liveness::{Lease, Verdict};
-#[cfg(feature = "cli")]
 use crate::owner::because::because;
 use crate::owner::look;
 use crate::records::{Record, instances};
@@ -40,7 +39,6 @@ pub struct Incarnation {
 
 impl Incarnation {
     /// Why it ended, in words.
-    #[cfg(feature = "cli")]
     pub(crate) fn because(&self) -> &'static str {
         because(self.end_reason.as_deref().unwrap_or_default())
     }

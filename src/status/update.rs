@@ -135,7 +135,6 @@ impl StatusUpdate {
             || !self.heartbeat_every.is_keep()
     }
 
-    #[cfg_attr(not(feature = "cli"), expect(dead_code))]
     pub(crate) fn is_empty(&self) -> bool {
         !self.is_about_instance() && self.platforms.is_empty() && self.forgotten.is_empty()
     }

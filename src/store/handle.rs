@@ -380,7 +380,6 @@ impl Inner {
     }
 
     /// Goes on with an anchor that another process of ours held before, and that rows name.
-    #[cfg(feature = "cli")]
     pub(crate) fn inherit(&self, anchor: Anchor) {
         *self.anchor.lock() = Some(Arc::new(anchor));
     }

@@ -19,7 +19,6 @@ pub(crate) mod ourselves;
 mod overwritten;
 mod pool;
 pub(crate) mod pragmas;
-#[cfg(feature = "cli")]
 pub(crate) mod query;
 pub(crate) mod recovery;
 mod registry;

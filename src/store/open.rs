@@ -133,7 +133,6 @@ impl OpenOptions {
     }
 
     /// Who is told what an opening has changed, beside the log and the events.
-    #[cfg(feature = "cli")]
     pub(crate) fn tell(mut self, tell: fn(&str)) -> Self {
         self.settings.tell = tell;
         self
@@ -255,7 +254,6 @@ impl OpenOptions {
 
     /// Where there is no store, or an empty file: somebody who was on record in the one before, and
     /// has not let go. A claim would be refused by the same look.
-    #[cfg_attr(not(feature = "cli"), expect(dead_code))]
     pub(crate) fn orphan(&self) -> Result<Option<Orphan>> {
         let Some(location) = self.location()? else { return Ok(None) };
         let looks = Looks::begin();

@@ -59,10 +59,10 @@ pub(crate) mod signals;
 #[cfg(windows)]
 #[path = "signals_windows.rs"]
 pub(crate) mod signals;
-#[cfg(all(unix, feature = "cli"))]
+#[cfg(unix)]
 #[path = "supervise_unix.rs"]
 pub(crate) mod supervise;
-#[cfg(all(windows, feature = "cli"))]
+#[cfg(windows)]
 #[path = "supervise_windows.rs"]
 pub(crate) mod supervise;
 mod trust;
@@ -103,9 +103,8 @@ pub(crate) use files::{
 pub(crate) use lock_facts::{CommandLocks, ListedLock, Sharing};
 #[cfg(test)]
 pub(crate) use locks::SHOWS_OPENED_FILES;
-#[cfg(all(unix, feature = "cli"))]
+#[cfg(unix)]
 pub(crate) use locks::hold_command_lock;
-#[cfg(any(feature = "cli", test))]
 pub(crate) use locks::{SHOWS_LOCKED_CONTENT, open_foreign_lock_file};
 pub use locks::{
     SHOWS_RECORD_LOCKS, files_opened_by, in_root_of, lock_self_test, opened_files,
@@ -135,12 +134,10 @@ pub(crate) use programs::{program, program_places};
 pub(crate) use proven::Proven;
 pub use received::{CaptureError, Captured};
 pub(crate) use received::{Caught, SignalOrigin};
-#[cfg(feature = "cli")]
 pub(crate) use received::{ChildEnd, ExecFailure, Received};
 pub(crate) use shortage::{Looks, Shortage, note};
 pub use signal::capture;
 pub(crate) use signal::signal_name;
-#[cfg(any(feature = "cli", test))]
 pub(crate) use signal::signal_number;
 pub(crate) use trust::Trust;
 pub(crate) use unproven::Unproven;

@@ -62,7 +62,6 @@ pub(crate) struct Caught {
 }
 
 /// How a child of ours ended.
-#[cfg(feature = "cli")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ChildEnd {
     /// It returned this code.
@@ -72,7 +71,6 @@ pub(crate) enum ChildEnd {
 }
 
 /// What reached a `run` from outside.
-#[cfg(feature = "cli")]
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Received {
     /// At least one child has ended: look.
@@ -82,6 +80,5 @@ pub(crate) enum Received {
 }
 
 /// The command could not be executed.
-#[cfg(feature = "cli")]
 #[derive(Debug)]
 pub(crate) struct ExecFailure(pub(crate) io::Error);

@@ -4,13 +4,9 @@
 //! hands it over as the output of the new process. That is our own program, which redacts, cuts and
 //! times what it writes; see [`report`].
 
-#[cfg(feature = "cli")]
 pub(crate) mod ask;
-#[cfg(feature = "cli")]
 pub(crate) mod report;
-#[cfg(feature = "cli")]
 mod shown;
-#[cfg(feature = "cli")]
 pub(crate) mod table;
 
 use std::ffi::OsString;

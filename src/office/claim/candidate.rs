@@ -36,7 +36,6 @@ pub(crate) struct Candidate<'a> {
 
 impl<'a> Candidate<'a> {
     /// For a process that does not link the library.
-    #[cfg_attr(not(feature = "cli"), expect(dead_code))]
     pub(crate) fn by_pid(office: &'a Office, home: Option<&'a Path>, subject: &'a Subject) -> Self {
         Self {
             office,

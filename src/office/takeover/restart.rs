@@ -10,12 +10,10 @@ use crate::claim::obstacle;
 use crate::clock::Deadline;
 use crate::liveness::{Lease, Verdict};
 use crate::office::profile::Profile;
-#[cfg(feature = "cli")]
 use crate::office::takeover::holder_of;
 use crate::office::takeover::{orphan_in, write_request};
 use crate::owner::{InProgress, judgement, look};
 use crate::patience::{PATIENCE_MIN, with_budget};
-#[cfg(feature = "cli")]
 use crate::process::Orphan;
 use crate::records::profiles::check_home;
 use crate::records::{Record, instances, markers};
@@ -101,7 +99,6 @@ pub enum Restart {
 
 impl Restart {
     /// Nobody is on record, and `orphan` may be at work.
-    #[cfg(feature = "cli")]
     pub(crate) fn of_orphan(office: &Office, orphan: &Orphan) -> Self {
         Self::Orphaned(holder_of(&Wanted::Office(office.clone()), orphan))
     }

@@ -18,7 +18,6 @@ use crate::owner::{
     InProgress, LiveCommandLine, because, ending, judgement, look, needs_command_line, orphan,
 };
 use crate::patience::{PATIENCE_MIN, with_budget};
-#[cfg(feature = "cli")]
 use crate::process::Orphan;
 use crate::records::profiles::{check_home, set_desired};
 use crate::records::reservations::{Purpose, Reservation};
@@ -137,7 +136,6 @@ impl StopOutcome {
     }
 
     /// Of an owner that was on record in a store that is not there any more.
-    #[cfg(feature = "cli")]
     pub(crate) fn of_orphan(office: &Office, orphan: &Orphan) -> Self {
         Self::unrecorded(holder_of(&Wanted::Office(office.clone()), orphan))
     }

@@ -112,7 +112,6 @@ impl Tenure {
     }
 
     /// The locks that were claimed together with the office, without those that were let go since.
-    #[cfg_attr(not(feature = "cli"), expect(dead_code))]
     pub(crate) fn locks(&self) -> Vec<GrantedLock> {
         self.locks.lock().clone()
     }
@@ -155,14 +154,12 @@ impl Tenure {
     }
 
     /// Releases the office with a record of how its command ended.
-    #[cfg_attr(not(feature = "cli"), expect(dead_code))]
     pub(crate) fn end(mut self, how: &End) -> Result<Released> {
         self.footing.inner.check_process()?;
         Ok(self.let_go(how))
     }
 
     /// Gives up the tenure without writing to a store that is gone.
-    #[cfg_attr(not(feature = "cli"), expect(dead_code))]
     pub(crate) fn abandon(self) {
         self.let_go.store(true, Ordering::Release);
         self.footing.inner.held.lock().forget(self.footing.instance);
@@ -172,7 +169,6 @@ impl Tenure {
     /// Records the command that a `run` is about to let go; a restart that was asked for is served
     /// by that. What the last command said of itself goes with it (a trigger of the schema). False
     /// when the office was lost.
-    #[cfg_attr(not(feature = "cli"), expect(dead_code))]
     pub(crate) fn set_child(&self, command: &Command) -> Result<bool> {
         let OwnedRow { inner, instance, .. } = &self.footing;
         inner.write(|tx| {
@@ -189,7 +185,6 @@ impl Tenure {
     }
 
     /// Records that the command lives without the lock of its own.
-    #[cfg(feature = "cli")]
     pub(crate) fn lose_command_lock(&self) -> Result<()> {
         let OwnedRow { inner, instance, .. } = &self.footing;
         inner.write(|tx| instances::lose_command_lock(tx, *instance, &self.nonce))

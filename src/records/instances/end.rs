@@ -15,12 +15,10 @@ pub(crate) enum EndReason {
     /// Its owner let go.
     Released,
     /// The command of a `run` ended by itself.
-    #[cfg_attr(not(feature = "cli"), expect(dead_code))]
     Exited,
     /// The command of a `run` was ended by a signal that somebody sent.
     Signalled,
     /// The command of a `run` was ended by a fault of its own.
-    #[cfg_attr(not(feature = "cli"), expect(dead_code))]
     Crashed,
     /// A person ended the record.
     Evicted,
