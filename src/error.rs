@@ -116,6 +116,23 @@ impl Error {
         Self::new(ErrorKind::NotRunning, format!("no process has pid {pid}"))
     }
 
+    /// An owner of a store that is gone has not claimed again in `path`.
+    pub(crate) fn lost_owner(pid: Option<crate::sys::Pid>, path: &Path) -> Self {
+        let who = pid.map_or_else(|| "a process".to_owned(), |pid| format!("pid {pid}"));
+        let message = format!(
+            "{who} was on record in a store that was moved, deleted or replaced, and has not \
+             claimed again in {}",
+            path.display()
+        );
+        Self::new(ErrorKind::StoreReplaced, message)
+            .at(path)
+            .with_hint(
+                "ask again: an owner that notices claims again within a second; `incumbent \
+                 status` says if it stays so",
+            )
+            .retry_after(1_000)
+    }
+
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self(Box::new(Details {
             kind,

@@ -146,8 +146,8 @@ pub mod doctor;
 mod environment;
 mod error;
 pub mod forensics;
-#[cfg(feature = "cli")]
-mod keeper;
+pub mod helper;
+pub mod keeper;
 pub mod liveness;
 mod marker;
 mod names;
@@ -157,8 +157,7 @@ mod path_text;
 mod patience;
 mod process;
 mod records;
-#[cfg(feature = "cli")]
-mod run;
+pub mod run;
 mod scoped;
 mod span;
 pub mod state;
@@ -167,8 +166,7 @@ mod stop_budget;
 mod store;
 #[allow(unsafe_code, reason = "the home of unsafe code")]
 mod sys;
-#[cfg(feature = "cli")]
-mod transfer;
+pub mod transfer;
 
 pub use crate::claim::examine::Evicted;
 pub use crate::claim::guard::{LossWatch, Lost, Standing};
@@ -216,7 +214,7 @@ pub use crate::status::update::StatusUpdate;
 pub use crate::stop_budget::StopPhases;
 pub use crate::store::Store;
 pub use crate::store::held::Released;
-pub use crate::store::open::OpenOptions;
+pub use crate::store::open::{Existing, OpenOptions};
 pub use crate::store::pragmas::Durability;
 
 /// The examples of the README are run as tests.

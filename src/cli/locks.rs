@@ -4,14 +4,12 @@ use serde_json::{Value, json};
 
 use crate::cli::args;
 use crate::cli::args::Global;
-use crate::cli::context::{Existing, by_us};
+use crate::cli::context::by_us;
 use crate::cli::identity::{name, scope};
 use crate::cli::output::{Answer, Complaint, Outcome, Style, ago, exit, one_line, since};
 use crate::clock::length;
 use crate::path_text::quoted;
-use crate::{
-    Force, Holder, IdentityHash, LockName, LockReport, ProfileName, Unlocked, UnlockedLock, Wanted,
-};
+use crate::{Existing, Force, Holder, IdentityHash, LockName, LockReport, ProfileName, Unlocked, UnlockedLock, Wanted,};
 
 pub(super) fn locks(global: &Global) -> Outcome {
     let reports = match global.existing()? {
@@ -96,14 +94,14 @@ pub(super) fn unlock(global: &Global, arguments: &args::Unlock) -> Outcome {
     };
     let force = if arguments.force { Force::Yes } else { Force::No };
     let verb = if arguments.force { "unlock --force" } else { "unlock" };
-    let unlocked = match global.existing_or_orphan()? {
+    let unlocked = match global.options().find()? {
         Existing::Store(store) => store.unlock(&name, force, &by_us(verb))?,
         // See `evict`.
-        Existing::Orphan(_) if arguments.force => {
+        Existing::LostOwner { .. } if arguments.force => {
             global.options().open()?.unlock(&name, force, &by_us(verb))?
         }
-        Existing::Orphan(orphan) => {
-            Unlocked::Refused(Box::new(Holder::orphan(Wanted::Lock(name.clone()), orphan.pid)))
+        Existing::LostOwner { pid, .. } => {
+            Unlocked::Refused(Box::new(Holder::orphan(Wanted::Lock(name.clone()), pid)))
         }
         Existing::Nothing => Unlocked::Nothing,
     };

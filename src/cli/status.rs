@@ -2,14 +2,13 @@
 
 use crate::cli::advice::Invocation;
 use crate::cli::args::Global;
-use crate::cli::context::Existing;
 use crate::cli::output::{Answer, Format, Outcome, Style, ago, exit};
 use crate::cli::{args, metrics, output};
 use crate::clock::{length, rfc3339};
 use crate::patience::with_budget;
 use crate::status::answer;
 use crate::status::report::ANSWER_WITHIN;
-use crate::{Desired, Error, Kind, PlatformStatus, ProfileName, Report, state};
+use crate::{Existing, Desired, Error, Kind, PlatformStatus, ProfileName, Report, state};
 
 /// Of platforms, locks and markers this many are shown: an answer fits on a screen.
 const SHOWN: usize = 12;
@@ -31,11 +30,11 @@ fn answer(global: &Global, arguments: &args::Status, format: Format) -> Outcome 
         return all(global, arguments);
     }
     let office = global.office()?;
-    let report = match global.existing_or_orphan()? {
+    let report = match global.options().find()? {
         Existing::Store(store) => {
             store.profile(office.profile.as_str())?.status_of(&office.kind)?
         }
-        Existing::Orphan(orphan) => Report::never_claimed(office).orphaned(&orphan),
+        Existing::LostOwner { pid, .. } => Report::never_claimed(office).of_lost_owner(pid),
         Existing::Nothing => Report::never_claimed(office),
     };
     let code = match report.verdict {

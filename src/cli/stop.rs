@@ -6,13 +6,11 @@
 use serde_json::{Value, json};
 
 use crate::cli::args::Global;
-use crate::cli::context::{Existing, by_us};
+use crate::cli::context::by_us;
 use crate::cli::output::{Answer, Complaint, Outcome, exit};
 use crate::cli::{args, output};
-use crate::{
-    Desired, Error, Holder, InstanceId, Office, Restart, RestartOptions, StopOptions, StopOutcome,
-    StopReport, Store, sys,
-};
+use crate::{Existing, Desired, Error, Holder, InstanceId, Office, Restart, RestartOptions, StopOptions, StopOutcome,
+    StopReport, Store, sys,};
 
 pub(super) fn stop(global: &Global, arguments: &args::Stop) -> Outcome {
     let office = global.office()?;
@@ -22,13 +20,13 @@ pub(super) fn stop(global: &Global, arguments: &args::Stop) -> Outcome {
         not_desired: None,
         ended_left_over: Vec::new(),
     };
-    let report = match global.existing_or_orphan()? {
+    let report = match global.options().find()? {
         Existing::Store(store) => stop_in(global, &store, &office, arguments)?,
         // What is wished for has to be kept somewhere.
-        Existing::Orphan(_) | Existing::Nothing if arguments.desired => {
+        Existing::LostOwner { .. } | Existing::Nothing if arguments.desired => {
             stop_in(global, &global.options().open()?, &office, arguments)?
         }
-        Existing::Orphan(orphan) => without_store(StopOutcome::of_orphan(&office, &orphan)),
+        Existing::LostOwner { pid, .. } => without_store(StopOutcome::of_lost_owner(&office, pid)),
         Existing::Nothing => without_store(StopOutcome::NotRunning),
     };
     let Told { text, complaint, holder, code } = told(&office, &report.outcome, arguments);
@@ -226,9 +224,9 @@ pub(super) fn restart(global: &Global, arguments: &args::Restart) -> Outcome {
     if let Some(reason) = &arguments.reason {
         options = options.reason(reason.as_str());
     }
-    let answer = match global.existing_or_orphan()? {
+    let answer = match global.options().find()? {
         Existing::Store(store) => global.profile(&store)?.restart(&office.kind, &options)?,
-        Existing::Orphan(orphan) => Restart::of_orphan(&office, &orphan),
+        Existing::LostOwner { pid, .. } => Restart::of_lost_owner(&office, pid),
         Existing::Nothing => Restart::NotRunning,
     };
     let Told { text, complaint, holder, code } = told_of_restart(&office, &answer);

@@ -94,12 +94,12 @@ pub(crate) struct Keeping {
 }
 
 impl Keeping {
-    /// `words` are the arguments of this keeper.
+    /// `words` are the arguments of this keeper, without its verb.
     pub(crate) fn new(
         options: OpenOptions,
         store: Store,
         target: Target,
-        words: &[OsString],
+        words: Vec<OsString>,
     ) -> Self {
         let pair = Pair::new(KeeperInbox::new(&target.handle), words);
         // Before anybody hears of the record: its store, or one of us, may be gone a moment later.

@@ -145,12 +145,23 @@ pub(crate) fn release_in(
     })
 }
 
-/// The row of the run that we are in, or of the process that started us, with its office.
-pub(crate) fn whose_row(store: &Store) -> Result<Option<(InstanceId, Option<Office>)>> {
-    if let Ok(Some(run)) = current_run(store) {
-        return Ok(Some((run.id, run.office())));
-    }
-    let Ok(pid) = parent() else { return Ok(None) };
+/// The row of `pid`, or else of the run that we are in or of the process that started us, with its
+/// office.
+pub(crate) fn whose_row(
+    store: &Store,
+    pid: Option<sys::Pid>,
+) -> Result<Option<(InstanceId, Option<Office>)>> {
+    let pid = match pid {
+        Some(pid) => pid,
+        None => {
+            // A run that has lost its office has no row.
+            if let Ok(Some(run)) = current_run(store) {
+                return Ok(Some((run.id, run.office())));
+            }
+            let Ok(pid) = parent() else { return Ok(None) };
+            pid
+        }
+    };
     let start_time = sys::process_facts(pid).start_time;
     let rows = store.inner.read(|connection| {
         instances::live_of_process(connection, pid, start_time, store.inner.observer())

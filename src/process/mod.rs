@@ -6,6 +6,7 @@ pub(crate) mod command_line;
 pub(crate) mod command_lock;
 pub(crate) mod descendants;
 pub(crate) mod exit_code;
+pub(crate) mod helper;
 pub(crate) mod observer;
 pub(crate) mod older;
 pub(crate) mod party;

@@ -13,11 +13,11 @@ use serde_json::{Value, json};
 use crate::clock::rfc3339;
 use crate::liveness::{Boot, Evidence, Flags, Judgement, Verdict};
 use crate::owner::because::{ORPHANED_ANCHOR, because_seen};
-use crate::process::{Orphan, command_line};
+use crate::process::command_line;
 use crate::records::runtime::{PlatformStatus, RuntimeStatus};
 use crate::records::{Record, runtime};
 use crate::store::Inner;
-use crate::{Desired, HeldLock, InstanceId, Marker, Office, ProfileName, state, sys};
+use crate::{Conflict, Desired, HeldLock, InstanceId, Marker, Office, ProfileName, state, sys};
 
 /// A question answers quickly or says that it cannot. A writer never stands in its way; only a
 /// program that has the whole database for itself does.
@@ -96,7 +96,8 @@ pub struct Report {
     pub unresponsive_ms: Option<u64>,
     /// When it last gave a sign of life, by a heartbeat: Unix milliseconds, wall time.
     pub heartbeat_at_ms: Option<i64>,
-    pub(super) conflicts: Value,
+    /// Who was refused because of this incarnation, the latest first.
+    pub conflicts: Vec<Conflict>,
 }
 
 /// How an incarnation ended.
@@ -145,7 +146,7 @@ impl Report {
             stale: false,
             unresponsive_ms: None,
             heartbeat_at_ms: None,
-            conflicts: json!([]),
+            conflicts: Vec::new(),
         }
     }
 
@@ -167,11 +168,12 @@ impl Report {
 
     /// Nobody is on record, and somebody who recorded himself in a store that is no longer here may
     /// be at work all the same.
-    pub(crate) fn orphaned(self, orphan: &Orphan) -> Self {
+    #[must_use]
+    pub fn of_lost_owner(self, pid: Option<sys::Pid>) -> Self {
         Self {
             verdict: "unknown",
             reason: ORPHANED_ANCHOR.to_owned(),
-            pid: orphan.pid,
+            pid,
             child_pid: None,
             instance: None,
             since_ms: None,
@@ -293,7 +295,7 @@ impl Report {
             "supervisor": self.supervisor,
             "party": self.party,
             "stop_budget_ms": self.stop_budget_ms,
-            "conflicts": self.conflicts,
+            "conflicts": self.conflicts.iter().map(Conflict::to_json).collect::<Vec<_>>(),
         })
     }
 }

@@ -82,6 +82,11 @@ pub(crate) struct Inner {
 const STATEMENTS_PREPARED: usize = 96;
 
 impl Inner {
+    /// The filesystems that whoever opened the store has vouched for.
+    pub(crate) fn allowed_filesystems(&self) -> &[String] {
+        &self.settings.allowed_filesystems.0
+    }
+
     pub(super) fn new(
         location: Location,
         file_id: FileId,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::store::location::AllowedFilesystems;
 use crate::store::pragmas::Durability;
 use crate::{Clock, CommandLineMatcher};
 
@@ -13,6 +14,7 @@ pub(crate) struct Settings {
     pub(super) durability: Durability,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) matcher: Arc<dyn CommandLineMatcher>,
+    pub(super) allowed_filesystems: AllowedFilesystems,
     /// Says a line to the person who starts us, where there is one.
     pub(super) tell: fn(&str),
 }

@@ -6,7 +6,6 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -137,9 +136,12 @@ pub(crate) fn try_lock_log(log: &File) -> io::Result<bool> {
 }
 
 /// Starts the process of a diagnostic: its output is the log, and it has nothing else of ours.
-pub(crate) fn spawn(program: &Path, arguments: &[OsString], log: File) -> io::Result<Child> {
-    Command::new(program)
-        .arg0("incumbent")
+pub(crate) fn spawn(
+    mut helper: Command,
+    arguments: &[OsString],
+    log: File,
+) -> io::Result<Child> {
+    helper
         .args(arguments)
         .stdin(Stdio::null())
         .stdout(log)

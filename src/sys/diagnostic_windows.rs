@@ -23,7 +23,7 @@ pub(crate) fn try_lock_log(_log: &File) -> io::Result<bool> {
     unsupported()
 }
 
-pub(crate) fn spawn(_program: &Path, _arguments: &[OsString], _log: File) -> io::Result<Child> {
+pub(crate) fn spawn(_helper: Command, _arguments: &[OsString], _log: File) -> io::Result<Child> {
     unsupported()
 }
 

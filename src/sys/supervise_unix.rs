@@ -1,7 +1,7 @@
 //! What `run` and the keepers need of a Unix: a command that waits for permission to start, signals
 //! with their origin, one reaping loop, and a process that belongs to nobody's terminal.
 //!
-//! The trampoline: `run` forks our own binary. That asks for SIGKILL at its parent's death, checks
+//! The trampoline: `run` starts a helper process. That asks for SIGKILL at its parent's death, checks
 //! its parent, leaves for a session of its own where there is no terminal, takes the command's
 //! lock, says so, and waits for a byte. `run` commits its pid and start time, and only then sends
 //! the byte. So from fork to exec there is no moment at which a claimant could miss the command.
@@ -24,7 +24,10 @@ use signal_hook::consts::signal as number;
 use super::signals::{self, Catcher, is_ignored};
 use super::{ChildEnd, ExecFailure, Received, StartTime};
 
-/// The hidden verb under which our own binary waits and then becomes the command.
+/// Whether a command is held by a helper process, which becomes the command.
+pub(crate) const HOLDS_BY_HELPER: bool = true;
+
+/// The hidden verb of that helper.
 pub(crate) const TRAMPOLINE_VERB: &str = "__trampoline";
 
 /// What a trampoline exits with when there is nobody left to start a command for.
@@ -73,6 +76,7 @@ fn named_path(path: &Path) -> io::Result<PathBuf> {
 pub(crate) struct HeldCommand {
     pid: super::Pid,
     start_time: Option<StartTime>,
+    has_answered: bool,
     holds_lock: bool,
     channel: UnixStream,
 }
@@ -82,32 +86,48 @@ const LOCKED: u8 = 1;
 const NOT_LOCKED: u8 = 0;
 
 impl HeldCommand {
-    /// Starts the trampoline for `argv`, and waits until it holds the lock on the existing file
+    /// Starts the trampoline for `argv`, by the program `helper`, and waits until it holds the lock on the existing file
     /// `lock_file`, or cannot have it. Call it from the main thread: on Linux the command is
     /// killed when the *thread* that forked it ends (`PR_SET_PDEATHSIG`, prctl(2)).
     pub(crate) fn spawn(
+        helper: Option<Command>,
         argv: &[OsString],
         environment: &[(&str, OsString)],
         lock_file: Option<&Path>,
     ) -> io::Result<Self> {
+        let mut helper = helper.ok_or(io::ErrorKind::InvalidInput)?;
         let (mut channel, theirs) = UnixStream::pair()?;
-        // The trampoline inherits its end; nothing else is started while it is inheritable.
-        rustix::io::fcntl_setfd(&theirs, FdFlags::empty())?;
-        let mut command = Command::new(own_executable()?);
-        command
-            .arg0("incumbent")
+        helper
             .arg(TRAMPOLINE_VERB)
             .arg(std::os::fd::AsRawFd::as_raw_fd(&theirs).to_string())
             .arg(std::process::id().to_string())
             .arg(lock_file.unwrap_or(Path::new("")))
             .args(argv)
             .envs(environment.iter().map(|(name, value)| (name, value)));
-        let pid = command.spawn()?.id();
+        let inherited = std::os::fd::AsRawFd::as_raw_fd(&theirs);
+        // Nobody but the trampoline inherits its end, whatever other threads start meanwhile: who
+        // waits for the exec waits until all of them have closed it.
+        let inherit = move || {
+            // SAFETY: the descriptor is open in the child, which has a copy of all of ours.
+            let changed = unsafe { libc::fcntl(inherited, libc::F_SETFD, 0) };
+            if changed == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+        };
+        // SAFETY: fcntl is async-signal-safe, and nothing else is done (fork(2)).
+        unsafe { helper.pre_exec(inherit) };
+        let pid = helper.spawn()?.id();
         // The end of the channel is that of the trampoline, as soon as ours of its side is closed.
         drop(theirs);
         let mut ready = [NOT_LOCKED];
-        let holds_lock = channel.read_exact(&mut ready).is_ok() && ready == [LOCKED];
-        Ok(Self { pid, start_time: super::process_facts(pid).start_time, holds_lock, channel })
+        let has_answered = channel.read_exact(&mut ready).is_ok();
+        let holds_lock = has_answered && ready == [LOCKED];
+        let start_time = super::process_facts(pid).start_time;
+        Ok(Self { pid, start_time, has_answered, holds_lock, channel })
+    }
+
+    /// Whether it has said that it is ready: a program that cannot be a trampoline does not, nor
+    /// does one that was killed.
+    pub(crate) fn has_answered(&self) -> bool {
+        self.has_answered
     }
 
     /// Whether it holds the lock, which it will keep as the command.
@@ -276,10 +296,23 @@ pub(crate) fn catch_signals(
     })
 }
 
-/// Starts a keeper: our own binary with `arguments`, nothing of ours but a pipe for its report.
-pub(crate) fn spawn_keeper(arguments: &[OsString]) -> io::Result<std::process::Child> {
-    Command::new(own_executable()?)
-        .arg0("incumbent")
+/// The program of helper processes. Lists of processes show one that needs no arguments of its own
+/// by our name.
+pub(crate) fn helper(program: &Path, arguments: &[OsString]) -> Command {
+    let mut command = Command::new(program);
+    if arguments.is_empty() {
+        command.arg0("incumbent");
+    }
+    command.args(arguments);
+    command
+}
+
+/// Starts a keeper: nothing of ours but a pipe for its report.
+pub(crate) fn spawn_keeper(
+    mut helper: Command,
+    arguments: &[OsString],
+) -> io::Result<std::process::Child> {
+    helper
         .args(arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -293,14 +326,14 @@ const ANCHOR: RawFd = 3;
 
 /// Starts the second keeper, which shares the open file `anchor` with us.
 pub(crate) fn spawn_second_keeper(
+    mut helper: Command,
     arguments: &[OsString],
     anchor: &std::fs::File,
 ) -> io::Result<std::process::Child> {
     let shared = rustix::io::fcntl_dupfd_cloexec(anchor, ANCHOR)?;
     // Nothing else is started while it is inheritable.
     rustix::io::fcntl_setfd(&shared, FdFlags::empty())?;
-    Command::new(own_executable()?)
-        .arg0("incumbent")
+    helper
         .args(arguments)
         .arg("--anchor-descriptor")
         .arg(std::os::fd::AsRawFd::as_raw_fd(&shared).to_string())

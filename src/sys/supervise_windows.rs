@@ -52,6 +52,9 @@ pub(crate) use super::signals::{KILL, TERMINATE};
 use super::{ChildEnd, ExecFailure, Pid, Received, StartTime};
 
 /// There is no exec on Windows, and no trampoline: a process can be created suspended.
+pub(crate) const HOLDS_BY_HELPER: bool = false;
+
+/// As on Unix.
 pub(crate) const TRAMPOLINE_VERB: &str = "__trampoline";
 
 /// The end of a command that was held and never released, as a trampoline would say it.
@@ -72,6 +75,13 @@ unsafe extern "system" {
 /// this is the new one.
 pub(crate) fn own_executable() -> io::Result<PathBuf> {
     std::env::current_exe()
+}
+
+/// The program of helper processes.
+pub(crate) fn helper(program: &Path, arguments: &[OsString]) -> Command {
+    let mut command = Command::new(program);
+    command.args(arguments);
+    command
 }
 
 /// A child of ours, until [`reap`] has told how it ended.
@@ -198,6 +208,7 @@ impl HeldCommand {
     /// thread handle to itself, hence `NtResumeProcess`. If we are killed between the first two
     /// steps, a process remains that never runs.
     pub(crate) fn spawn(
+        _helper: Option<Command>,
         argv: &[OsString],
         environment: &[(&str, OsString)],
         _lock_file: Option<&Path>,
@@ -228,6 +239,11 @@ impl HeldCommand {
 
     pub(crate) fn pid(&self) -> Pid {
         self.pid
+    }
+
+    /// Always: there is no helper that could be the wrong program.
+    pub(crate) fn has_answered(&self) -> bool {
+        true
     }
 
     /// Never: it ends with its `run`, by the job that holds both.
@@ -346,21 +362,20 @@ pub(crate) fn catch_signals(
     signals::catch(signals::SHUTDOWN, |caught| announce(Received::Signal(caught)))
 }
 
-/// Starts a keeper: our own binary with `arguments`, nothing of ours but a pipe for its report. Not
+/// Starts a keeper: nothing of ours but a pipe for its report. Not
 /// for a process with other threads that start children.
-pub(crate) fn spawn_keeper(arguments: &[OsString]) -> io::Result<Child> {
+pub(crate) fn spawn_keeper(mut helper: Command, arguments: &[OsString]) -> io::Result<Child> {
     inherit_nothing();
-    let program = own_executable()?;
-    let start = |flags: PROCESS_CREATION_FLAGS| {
-        Command::new(&program)
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            // A current directory cannot be removed; that drive our own file is on anyway.
-            .current_dir(program.ancestors().last().unwrap_or(Path::new("\\")))
-            .creation_flags(DETACHED_PROCESS | CREATE_NEW_PROCESS_GROUP | flags)
-            .spawn()
+    let program = PathBuf::from(helper.get_program());
+    helper
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        // A current directory cannot be removed; that drive our own file is on anyway.
+        .current_dir(program.ancestors().last().unwrap_or(Path::new("\\")));
+    let mut start = |flags: PROCESS_CREATION_FLAGS| {
+        helper.creation_flags(DETACHED_PROCESS | CREATE_NEW_PROCESS_GROUP | flags).spawn()
     };
     // The keeper is not part of a command, even if one asked for it. A job that is not ours may
     // forbid to leave it; then it ends the recorded process together with the keeper.
@@ -395,7 +410,11 @@ pub(crate) fn detach() -> io::Result<()> {
 }
 
 /// A lock belongs to one process there: a keeper stays alone.
-pub(crate) fn spawn_second_keeper(_arguments: &[OsString], _anchor: &File) -> io::Result<Child> {
+pub(crate) fn spawn_second_keeper(
+    _helper: Command,
+    _arguments: &[OsString],
+    _anchor: &File,
+) -> io::Result<Child> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
@@ -546,7 +565,7 @@ mod tests {
             Ok("keeper") => {
                 assert!(own_parent().is_some());
                 let arguments = ["--exact", &helper_name(), "keep"].map(OsString::from);
-                let mut keeper = spawn_keeper(&arguments).unwrap();
+                let mut keeper = spawn_keeper(helper(&own_executable().unwrap(), &[]), &arguments).unwrap();
                 let mut report = String::new();
                 keeper.stdout.take().unwrap().read_to_string(&mut report).unwrap();
                 assert!(report.contains("ready") && !report.contains("unseen"), "{report}");
@@ -626,12 +645,12 @@ mod tests {
         const INTERNAL_ERROR: i32 = 1359;
         const ATTEMPTS: usize = 5;
         for _ in 1..ATTEMPTS {
-            match HeldCommand::spawn(argv, environment, None) {
+            match HeldCommand::spawn(None, argv, environment, None) {
                 Err(error) if error.raw_os_error() == Some(INTERNAL_ERROR) => {}
                 spawned => return spawned.unwrap(),
             }
         }
-        HeldCommand::spawn(argv, environment, None).unwrap()
+        HeldCommand::spawn(None, argv, environment, None).unwrap()
     }
 
     #[test]

@@ -24,10 +24,9 @@ use crate::claim::waiting_row::WaitingRow;
 use crate::clock::millis;
 use crate::liveness::Evidence;
 use crate::office::claim::candidate::ClaimOutcome;
-use crate::process::Orphan;
 use crate::records::{NewMarker, Record};
 use crate::store::{Inner, Tx};
-use crate::{Holder, InstanceId, LeftOver, Marker, MarkerName, Nonce, Result, Wanted};
+use crate::{Holder, InstanceId, LeftOver, Marker, MarkerName, Nonce, Result, Wanted, sys};
 
 /// An owner to be brought to an end.
 #[derive(Debug)]
@@ -111,10 +110,10 @@ fn write_request(
 /// Whoever may be at work although nobody is on record.
 fn orphan_in(tx: &Tx<'_>, inner: &Inner, wanted: &Wanted) -> Result<Option<Box<Holder>>> {
     let sweep = sweep::sweep(tx, inner, &tx.named_anchors()?, [wanted.clone()])?;
-    Ok(sweep.orphans.first().map(|orphan| holder_of(wanted, orphan)))
+    Ok(sweep.orphans.first().map(|orphan| holder_of(wanted, orphan.pid)))
 }
 
-fn holder_of(wanted: &Wanted, orphan: &Orphan) -> Box<Holder> {
-    let holder = Holder::orphan(wanted.clone(), orphan.pid);
+fn holder_of(wanted: &Wanted, pid: Option<sys::Pid>) -> Box<Holder> {
+    let holder = Holder::orphan(wanted.clone(), pid);
     Box::new(Holder { verdict: "unknown", ..holder })
 }

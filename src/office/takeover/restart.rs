@@ -99,8 +99,9 @@ pub enum Restart {
 
 impl Restart {
     /// Nobody is on record, and `orphan` may be at work.
-    pub(crate) fn of_orphan(office: &Office, orphan: &Orphan) -> Self {
-        Self::Orphaned(holder_of(&Wanted::Office(office.clone()), orphan))
+    #[must_use]
+    pub fn of_lost_owner(office: &Office, pid: Option<sys::Pid>) -> Self {
+        Self::Orphaned(holder_of(&Wanted::Office(office.clone()), pid))
     }
 }
 

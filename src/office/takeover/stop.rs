@@ -136,8 +136,9 @@ impl StopOutcome {
     }
 
     /// Of an owner that was on record in a store that is not there any more.
-    pub(crate) fn of_orphan(office: &Office, orphan: &Orphan) -> Self {
-        Self::unrecorded(holder_of(&Wanted::Office(office.clone()), orphan))
+    #[must_use]
+    pub fn of_lost_owner(office: &Office, pid: Option<sys::Pid>) -> Self {
+        Self::unrecorded(holder_of(&Wanted::Office(office.clone()), pid))
     }
 }
 
