@@ -168,6 +168,11 @@ mod store;
 mod sys;
 pub mod transfer;
 
+/// Scoped locks.
+pub mod lock {
+    pub use crate::scoped::acquire::GrantedLock;
+}
+
 pub use crate::claim::examine::Evicted;
 pub use crate::claim::guard::{LossWatch, Lost, Standing};
 pub use crate::claim::sweep::Force;

@@ -399,7 +399,7 @@ impl Keeping {
         for KeptRow { record, locks } in &self.kept {
             if let Some(office) = record.office() {
                 let row = OwnRow { instance: record.id, nonce: Nonce::random()? };
-                held.offices.insert(office, HeldOffice { row, claims: 1 });
+                held.offices.insert(office, HeldOffice { row, claims: 1, beside: None });
             }
             for row in locks {
                 held.hold(&row.name, row.instance, row.fence);

@@ -102,6 +102,12 @@ impl HelperProgram {
         &self.program
     }
 
+    /// Whether it is this very program, which answers as a helper of this version.
+    pub(crate) fn is_ours(&self) -> bool {
+        let own = supervise::own_executable().ok();
+        SERVES.load(Ordering::Acquire) && own.as_ref() == Some(&self.program)
+    }
+
     /// Executes it; the verb of the helper and its arguments come next.
     pub(crate) fn command(&self) -> Command {
         supervise::helper(&self.program, &self.arguments)

@@ -32,7 +32,7 @@ impl Run {
         let secrets: Vec<_> = self.claim.locks.iter().map(|lock| &lock.identity).collect();
         let argv = hold::command_words(&self.command, &secrets);
         for _ in 0..ATTEMPTS {
-            let claimed = self.claim(profile, inbox)?;
+            let claimed = self.claim_office(profile, inbox)?;
             let (Claimed::Granted(_), Some(home)) = (&claimed, &self.claim.legacy_home) else {
                 return Ok((claimed, None));
             };
@@ -50,9 +50,9 @@ impl Run {
     }
 
     /// Claims, waiting if asked to; a signal that asks us to end ends the wait.
-    fn claim(&self, profile: &Profile, inbox: &Inbox) -> Result<Claimed> {
+    fn claim_office(&self, profile: &Profile, inbox: &Inbox) -> Result<Claimed> {
         let options = &self.claim;
-        let claim = || profile.claim_with(options);
+        let claim = || profile.claim_for_run(options);
         let (claim, signal) = if options.wait.waits() || options.replace.is_some() {
             inbox.while_waiting(&options.cancel, claim)
         } else {
@@ -141,7 +141,7 @@ impl Run {
         if is_over()? {
             return Ok(None);
         }
-        (self.tell)(&Notice::Storm { starts: storm.starts, wait_ms: remaining_ms });
+        (self.tell)(&Notice::Storm { starts: storm.starts, wait: Duration::from_millis(remaining_ms) });
         let until = Deadline::after(Duration::from_millis(remaining_ms));
         while !until.has_passed() && !is_over()? {
             match inbox.received.recv_timeout(LOOK_EVERY.min(until.remaining())) {
@@ -151,7 +151,8 @@ impl Run {
                     }
                 }
                 // As PID 1 we reap orphans meanwhile, too; nothing of ours runs yet.
-                Ok(RunEvent::ChildEnded) => drop(supervise::reap()),
+                Ok(RunEvent::ChildEnded) if self.is_whole_process => drop(supervise::reap()),
+                Ok(RunEvent::ChildEnded) => {}
                 Err(_) => {}
             }
         }

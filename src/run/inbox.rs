@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 
 use crate::forensics::Fact;
 use crate::forensics::snapshot::received;
+use crate::sys::signals::Catcher;
 use crate::sys::{Caught, Received, Shortage, signals, supervise};
 use crate::{Cancel, Error, ExitCause, ExitCodes, Result, sys};
 
@@ -20,10 +21,12 @@ pub(crate) struct Inbox {
     /// The wait for the office, which a signal ends: this thread waits itself, because there may be
     /// no other one (FIELD-BUGS row 111).
     waiting: Arc<Mutex<Option<Cancel>>>,
+    _catcher: Option<Catcher>,
 }
 
 impl Inbox {
-    pub(super) fn open() -> Result<Self> {
+    /// `is_whole_process`: all children of this process may be collected, and signals stay caught.
+    pub(super) fn open(is_whole_process: bool) -> Result<Self> {
         let (sender, received) = mpsc::channel();
         let waiting = Arc::<Mutex<Option<Cancel>>>::default();
         let seen_waiting = Arc::clone(&waiting);
@@ -33,7 +36,7 @@ impl Inbox {
                 matches!(&event, RunEvent::Signal(signal) if signal.received.is_some());
             // Held while it reaps: once the wait is over, the command's end is the run's own.
             let waiting = seen_waiting.lock();
-            if waiting.is_some() && matches!(event, RunEvent::ChildEnded) {
+            if is_whole_process && waiting.is_some() && matches!(event, RunEvent::ChildEnded) {
                 // As PID 1 we reap orphans while we wait, too.
                 drop(supervise::reap());
             }
@@ -47,9 +50,14 @@ impl Inbox {
                 Some(shortage) => Error::shortage(shortage, "catch signals"),
                 None => Error::internal(format!("cannot catch signals: {error}")),
             })?;
-        // For as long as we live: one that comes while we end does not change what we end with.
-        std::mem::forget(catcher);
-        Ok(Self { received, waiting })
+        let catcher = if is_whole_process {
+            // One that comes while we end does not change what we end with.
+            std::mem::forget(catcher);
+            None
+        } else {
+            Some(catcher)
+        };
+        Ok(Self { received, waiting, _catcher: catcher })
     }
 
     /// Waits by `wait`, which a signal that asks us to end cancels; that signal.

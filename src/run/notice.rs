@@ -2,18 +2,20 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use crate::clock::length;
+use crate::clock::{length, millis};
 use crate::sys::{ChildEnd, Pid, signal_name};
 use crate::{Error, Evicted, LeftOver, Office, Replaced};
 
 /// Something that the log of a run should have. Its text is one line, without a full stop.
 #[derive(Debug)]
-pub(crate) enum Notice<'a> {
+#[non_exhaustive]
+pub enum Notice<'a> {
     /// The command was started, for the first time. From now on nobody may be waited for.
     Started { office: &'a Office, pid: Pid },
     /// Many starts of our party failed: the next one waits.
-    Storm { starts: usize, wait_ms: u64 },
+    Storm { starts: usize, wait: Duration },
     /// A holder was replaced.
     TookOver { office: &'a Office, from: &'a Replaced },
     /// What that one had started goes on.
@@ -54,7 +56,8 @@ pub(crate) enum Notice<'a> {
 
 impl Notice<'_> {
     /// What can be done about it.
-    pub(crate) fn advice(&self) -> Option<&str> {
+    #[must_use]
+    pub fn advice(&self) -> Option<&str> {
         match self {
             Self::RestartDelayed { error } => error.hint(),
             _ => None,
@@ -68,11 +71,10 @@ impl fmt::Display for Notice<'_> {
             Self::Started { office, pid } => {
                 write!(f, "{office}: started the command (pid {pid})")
             }
-            Self::Storm { starts, wait_ms } => write!(
+            Self::Storm { starts, wait } => write!(
                 f,
-                "{starts} starts in a row failed: waiting {} before the next \
-                 (`--no-backoff` starts at once)",
-                length(i64::try_from(*wait_ms).unwrap_or(i64::MAX))
+                "{starts} starts in a row failed: waiting {} before the next",
+                length(millis(*wait))
             ),
             Self::TookOver { office, from } => {
                 write!(f, "{office}: took over from {}", process(from.pid))?;
@@ -83,8 +85,7 @@ impl fmt::Display for Notice<'_> {
             }
             Self::LeftOver { office, process } => write!(
                 f,
-                "{office}: pid {} ({}), which that one had started, still runs (`--reap` ends \
-                 such processes)",
+                "{office}: pid {} ({}), which that one had started, still runs",
                 process.pid,
                 process.command.as_deref().unwrap_or("its command cannot be read")
             ),

@@ -4,7 +4,6 @@ use std::cell::OnceCell;
 use std::collections::HashMap;
 
 use rusqlite::Connection;
-use serde_json::Value;
 
 use crate::liveness::{Judgement, Lease};
 use crate::owner::orphan::orphan;
@@ -22,7 +21,7 @@ pub(crate) struct Recorded {
     pub(super) live: Option<Record>,
     pub(super) last_ended: Option<Record>,
     pub(super) desired: Option<Desired>,
-    pub(super) conflicts: Value,
+    pub(super) conflicts: Vec<Conflict>,
     pub(super) locks: Vec<HeldLock>,
     pub(super) markers: Vec<Marker>,
     pub(super) said: Statement,
@@ -47,7 +46,6 @@ pub(super) fn recorded(
         ),
         None => (Vec::new(), Vec::new()),
     };
-    let conflicts = conflicts.iter().map(Conflict::to_json).collect();
     let markers = match own {
         Some(record) if markers::exists(connection)? => {
             markers::open_for(connection, inner.boot_time(), record.id)?

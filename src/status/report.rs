@@ -166,10 +166,10 @@ impl Report {
         }
     }
 
-    /// Nobody is on record, and somebody who recorded himself in a store that is no longer here may
-    /// be at work all the same.
+    /// Nobody is on record, and an owner of a store that is no longer here may be at work, see
+    /// [`OpenOptions::find`](crate::OpenOptions::find).
     #[must_use]
-    pub fn of_lost_owner(self, pid: Option<sys::Pid>) -> Self {
+    pub fn of_lost_owner(self, pid: Option<u32>) -> Self {
         Self {
             verdict: "unknown",
             reason: ORPHANED_ANCHOR.to_owned(),

@@ -1,9 +1,11 @@
 //! What this process holds in a store.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use crate::process::older::beside::HeldBeside;
 use crate::{Error, IdentityHash, InstanceId, LockName, Nonce, Office, Wanted};
 
 /// What came of a release.
@@ -40,6 +42,8 @@ pub(crate) struct OwnRow {
 pub(crate) struct HeldOffice {
     pub(crate) row: OwnRow,
     pub(crate) claims: usize,
+    /// The lock of an older program that is held with it.
+    pub(crate) beside: Option<Arc<HeldBeside>>,
 }
 
 /// A lock held by this process, shared by its claims.

@@ -61,9 +61,9 @@ pub(crate) struct Caught {
     pub(crate) origin: SignalOrigin,
 }
 
-/// How a child of ours ended.
+/// How a child process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ChildEnd {
+pub enum ChildEnd {
     /// It returned this code.
     Exited(i32),
     /// This signal ended it.

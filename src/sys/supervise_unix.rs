@@ -130,6 +130,14 @@ impl HeldCommand {
         self.has_answered
     }
 
+    /// Ends what was started, and collects it.
+    pub(crate) fn end(self) {
+        let _ = signal_child(self.pid, KILL);
+        while reap_child(self.pid).is_none() {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+    }
+
     /// Whether it holds the lock, which it will keep as the command.
     pub(crate) fn holds_lock(&self) -> bool {
         self.holds_lock
@@ -279,6 +287,25 @@ pub(crate) fn reap() -> Vec<(super::Pid, ChildEnd)> {
             Err(rustix::io::Errno::INTR) => {}
             // ECHILD: no children left.
             Ok(None) | Err(_) => return ended,
+        }
+    }
+}
+
+/// How the child `pid` ended, if it has. Others are left to whoever started them.
+pub(crate) fn reap_child(pid: super::Pid) -> Option<ChildEnd> {
+    /// Somebody else has collected it, and keeps to himself how it ended.
+    const COLLECTED_ELSEWHERE: ChildEnd = ChildEnd::Exited(255);
+
+    let child = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw)?;
+    loop {
+        match rustix::process::waitpid(Some(child), WaitOptions::NOHANG) {
+            Ok(Some((_, status))) => {
+                let signalled = || status.terminating_signal().map(ChildEnd::Signalled);
+                return status.exit_status().map(ChildEnd::Exited).or_else(signalled);
+            }
+            Err(rustix::io::Errno::INTR) => {}
+            Err(rustix::io::Errno::CHILD) => return Some(COLLECTED_ELSEWHERE),
+            Ok(None) | Err(_) => return None,
         }
     }
 }

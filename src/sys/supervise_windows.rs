@@ -98,11 +98,11 @@ static STARTED: Mutex<Vec<Started>> = Mutex::new(Vec::new());
 type OnEvent = Box<dyn FnMut(Received) + Send>;
 
 /// What [`catch_signals`] was given.
-static ON_EVENT: OnceLock<Mutex<OnEvent>> = OnceLock::new();
+static ON_EVENT: Mutex<Option<OnEvent>> = Mutex::new(None);
 
 fn announce(received: Received) {
-    if let Some(on_event) = ON_EVENT.get() {
-        on_event.lock()(received);
+    if let Some(on_event) = &mut *ON_EVENT.lock() {
+        on_event(received);
     }
 }
 
@@ -246,6 +246,9 @@ impl HeldCommand {
         true
     }
 
+    /// There is nothing that could be another program.
+    pub(crate) fn end(self) {}
+
     /// Never: it ends with its `run`, by the job that holds both.
     pub(crate) fn holds_lock(&self) -> bool {
         false
@@ -352,13 +355,22 @@ pub(crate) fn reap() -> Vec<(Pid, ChildEnd)> {
         .collect()
 }
 
-/// Catches the events of the console and hands them to `on_event`, once per process.
+/// How the child `pid` ended, if it has.
+pub(crate) fn reap_child(pid: Pid) -> Option<ChildEnd> {
+    let mut started = started();
+    let at = started.iter().position(|command| command.pid == pid)?;
+    let end = started[at].end()?;
+    let command = started.swap_remove(at);
+    command.let_go(end);
+    Some(end)
+}
+
+/// Catches the events of the console and hands them to `on_event`, in the place of whoever caught
+/// them before.
 pub(crate) fn catch_signals(
     on_event: impl FnMut(Received) + Send + 'static,
 ) -> io::Result<Catcher> {
-    ON_EVENT
-        .set(Mutex::new(Box::new(on_event)))
-        .map_err(|_| io::Error::from(io::ErrorKind::AlreadyExists))?;
+    *ON_EVENT.lock() = Some(Box::new(on_event));
     signals::catch(signals::SHUTDOWN, |caught| announce(Received::Signal(caught)))
 }
 

@@ -24,6 +24,8 @@ pub(crate) struct Candidate<'a> {
     pub(crate) heartbeat_every_ms: Option<u64>,
     /// Locks without which the office is not wanted.
     pub(crate) locks: &'a [LockRequest],
+    /// The claimant's own rows: a lock that was taken from one is shared.
+    pub(crate) ours: &'a [InstanceId],
     /// The proof of ownership to go on with, in place of a new one.
     pub(crate) nonce: Option<&'a Nonce>,
     /// The waiter's own row, which ends when it becomes the owner.
@@ -47,6 +49,7 @@ impl<'a> Candidate<'a> {
             stop_budget_ms: stop_budget::DEFAULT_MS,
             heartbeat_every_ms: None,
             locks: &[],
+            ours: &[],
             nonce: None,
             waiter: None,
             replace: None,

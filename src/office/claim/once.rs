@@ -38,7 +38,7 @@ pub(crate) fn claim_once(
         requests: candidate.locks,
         claimant: candidate.claimant(),
         profile: Some(&office.profile),
-        ours: &[],
+        ours: candidate.ours,
         stopped: Stopped::Respect,
         waiter: candidate.waiter,
     };

@@ -158,7 +158,8 @@ impl Survey<'_> {
             return Ok(Inquiry::Refused(held));
         }
         let Some(row) = locks::by_name(self.tx, name)? else { return Ok(Inquiry::Nobody) };
-        if targets.iter().any(|target| target.record.id == row.instance) {
+        let is_ours = self.candidate.ours.contains(&row.instance);
+        if is_ours || targets.iter().any(|target| target.record.id == row.instance) {
             return Ok(Inquiry::Nobody);
         }
         let record = instances::by_id(self.tx, row.instance)?.filter(Record::is_live);

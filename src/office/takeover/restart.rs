@@ -14,7 +14,6 @@ use crate::office::takeover::holder_of;
 use crate::office::takeover::{orphan_in, write_request};
 use crate::owner::{InProgress, judgement, look};
 use crate::patience::{PATIENCE_MIN, with_budget};
-use crate::process::Orphan;
 use crate::records::profiles::check_home;
 use crate::records::{Record, instances, markers};
 use crate::status::answer;
@@ -98,9 +97,10 @@ pub enum Restart {
 }
 
 impl Restart {
-    /// Nobody is on record, and `orphan` may be at work.
+    /// Nobody is on record, and an owner of a lost store may be at work, see
+    /// [`OpenOptions::find`](crate::OpenOptions::find).
     #[must_use]
-    pub fn of_lost_owner(office: &Office, pid: Option<sys::Pid>) -> Self {
+    pub fn of_lost_owner(office: &Office, pid: Option<u32>) -> Self {
         Self::Orphaned(holder_of(&Wanted::Office(office.clone()), pid))
     }
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod locks;
 pub(crate) mod markers;
+pub(crate) mod older;
 pub(crate) mod status;
 
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use parking_lot::Mutex;
 use crate::claim::OwnedRow;
 use crate::claim::guard::watch;
 use crate::owner::ending;
+use crate::process::older::beside::{HeldBeside, LostLock};
 use crate::records::{Command, End, EndReason};
 use crate::records::{instances, markers as records_markers};
 use crate::scoped::{GrantedLock, guard};
@@ -19,7 +21,7 @@ use crate::store::OwnRow;
 use crate::sys::Pid;
 use crate::{
     Evicted, InstanceId, LeftOver, LockName, LossWatch, Lost, Nonce, Office, ProfileName, Released,
-    Result, Standing, Store,
+    Result, ScopedLock, Standing, Store,
 };
 
 /// An office held by this process. Dropping it releases the office, unless another claim of this
@@ -37,6 +39,10 @@ pub struct Tenure {
     /// The locks that were claimed together with the office, and that it is not wanted without. One
     /// that a verb lets go, acting for this office, is taken off the list.
     locks: Arc<Mutex<Vec<GrantedLock>>>,
+    /// Those that this process had before, from another row: shared for as long as this lives.
+    guards: Vec<ScopedLock>,
+    /// The lock of an older program, held with the office.
+    beside: Option<Arc<HeldBeside>>,
     reacquired: bool,
     replaced: Option<Box<Replaced>>,
     /// Shared with the watches: what was let go was not lost.
@@ -69,10 +75,19 @@ impl Tenure {
             nonce: row.nonce.clone(),
             evicted: evicted.map(Box::new),
             locks: Arc::new(Mutex::new(locks)),
+            guards: Vec::new(),
+            beside: None,
             reacquired: shares == Shares::Yes,
             replaced: None,
             let_go: Arc::default(),
         }
+    }
+
+    /// Holds these locks as well, which are not of this row alone.
+    pub(super) fn with_guards(mut self, guards: Vec<ScopedLock>) -> Self {
+        self.locks.lock().extend(guards.iter().map(|guard| guard.granted().clone()));
+        self.guards.extend(guards);
+        self
     }
 
     pub(crate) fn in_the_place_of(mut self, replaced: Replaced) -> Self {
@@ -111,8 +126,12 @@ impl Tenure {
         self.replaced.as_deref()
     }
 
-    /// The locks that were claimed together with the office, without those that were let go since.
-    pub(crate) fn locks(&self) -> Vec<GrantedLock> {
+    /// The locks that were claimed together with the office
+    /// ([`ClaimOptions::lock`](crate::ClaimOptions::lock)), each with its fence; without those that
+    /// somebody who acts for this office has released since. They are not guards: they end with the
+    /// tenure, and the loss of one is [`Lost::Lock`].
+    #[must_use]
+    pub fn locks(&self) -> Vec<GrantedLock> {
         self.locks.lock().clone()
     }
 
@@ -131,7 +150,7 @@ impl Tenure {
     /// [`CannotRead`](crate::ErrorKind::CannotRead), [`Corrupt`](crate::ErrorKind::Corrupt),
     /// [`Forked`](crate::ErrorKind::Forked).
     pub fn verify(&self) -> Result<Standing> {
-        verify(&self.footing, &self.locks)
+        verify(&self.footing, &self.locks, self.beside.as_deref())
     }
 
     /// Watches the tenure from a thread of its own and calls `on_loss` once, from that thread,
@@ -141,7 +160,9 @@ impl Tenure {
     /// [`Internal`](crate::ErrorKind::Internal) when no thread can be started.
     pub fn watch(&self, on_loss: impl FnOnce(Lost) + Send + 'static) -> Result<LossWatch> {
         let (footing, locks) = (self.footing.clone(), Arc::clone(&self.locks));
-        watch(move || verify(&footing, &locks), Arc::clone(&self.let_go), on_loss)
+        let beside = self.beside.clone();
+        let verify = move || verify(&footing, &locks, beside.as_deref());
+        watch(verify, Arc::clone(&self.let_go), on_loss)
     }
 
     /// Releases the office now, and says what came of it. Dropping does the same in silence.
@@ -194,6 +215,7 @@ impl Tenure {
         if self.let_go.swap(true, Ordering::AcqRel) {
             return Released::WasLost;
         }
+        self.note_older_marker();
         let OwnedRow { inner, instance, nonce_hash } = &self.footing;
         let mut held = inner.held.lock();
         if let Some(office) = held.offices.get_mut(&self.office)
@@ -205,6 +227,10 @@ impl Tenure {
             }
         }
         held.forget(*instance);
+        // Before the office: whoever claims that next must not meet us behind it.
+        if let Some(beside) = self.beside.take() {
+            beside.let_go();
+        }
         inner.let_go(
             &held,
             |tx| ending::end_own(tx, *instance, nonce_hash, how),
@@ -219,7 +245,14 @@ impl Tenure {
     }
 }
 
-fn verify(footing: &OwnedRow, locks: &Mutex<Vec<GrantedLock>>) -> Result<Standing> {
+fn verify(
+    footing: &OwnedRow,
+    locks: &Mutex<Vec<GrantedLock>>,
+    beside: Option<&HeldBeside>,
+) -> Result<Standing> {
+    if let Some(LostLock { path, by }) = beside.and_then(HeldBeside::lost) {
+        return Ok(Standing::Lost(Lost::LegacyLock { path: path.clone(), by_pid: *by }));
+    }
     let mut let_go: Vec<LockName> = Vec::new();
     let standing = footing.verify(|connection| {
         for lock in locks.lock().iter() {

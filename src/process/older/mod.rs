@@ -6,6 +6,7 @@
 //! says *which* of them lives: the words in the file do. Such a lock is not taken for a leaked one.
 //! `gateway.lock` is never unlinked and never renamed over: that would be another lock.
 
+pub(crate) mod beside;
 pub(crate) mod hold;
 pub(crate) mod lock;
 pub(crate) mod lock_holder;
