@@ -7,7 +7,8 @@ use std::path::PathBuf;
 pub(crate) const DB: &str = "INCUMBENT_DB";
 /// The profile, where none was named.
 pub(crate) const PROFILE: &str = "INCUMBENT_PROFILE";
-/// The home of the profile, where none was named.
+/// The home of the profile, where none was named: a variable of the command line alone.
+#[cfg(feature = "cli")]
 pub(crate) const HOME: &str = "INCUMBENT_HOME";
 /// The kind of office that the command of a `run` is about.
 pub(crate) const KIND: &str = "INCUMBENT_KIND";

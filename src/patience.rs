@@ -76,8 +76,9 @@ impl Cancel {
         self.0.store(true, Ordering::Release);
     }
 
-    /// What a signal handler may set.
-    pub(crate) fn flag(&self) -> Arc<AtomicBool> {
+    /// What it sets: for a signal handler, which may do no more than that.
+    #[must_use]
+    pub fn flag(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.0)
     }
 

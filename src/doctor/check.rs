@@ -68,7 +68,7 @@ pub struct Finding {
     /// What a person can do, where there is something to do.
     pub remedy: Option<String>,
     /// Whether the look failed for want of something, and may succeed a moment later.
-    pub(crate) ran_short: bool,
+    pub ran_short: bool,
 }
 
 impl Finding {

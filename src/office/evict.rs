@@ -45,7 +45,8 @@ pub enum Eviction {
 
 impl Eviction {
     /// What was known of the owner whose record was ended, in words.
-    pub(crate) fn because(&self) -> &'static str {
+    #[must_use]
+    pub fn because(&self) -> &'static str {
         let Self::Done { reason, .. } = self else { return "" };
         because(reason)
     }

@@ -4,9 +4,7 @@ use std::io::ErrorKind as Io;
 use std::path::{Path, PathBuf};
 
 use crate::office::evict::Eviction;
-use crate::office::storm::Storm;
-use crate::office::{evict, storm};
-use crate::process::Subject;
+use crate::office::evict;
 use crate::records::{identities, profiles};
 use crate::status::{answer, history};
 use crate::sys::Shortage;
@@ -48,7 +46,20 @@ impl Store {
     /// # Errors
     /// As [`Profile::status_of`].
     pub fn status_of_all(&self) -> Result<Vec<Report>> {
-        answer::report_all(&self.inner, None, None)
+        self.status_of_matching(None, None)
+    }
+
+    /// The same, only for this profile and this kind where they are named. The holders of others
+    /// are not looked at.
+    ///
+    /// # Errors
+    /// As [`Profile::status_of`].
+    pub fn status_of_matching(
+        &self,
+        profile: Option<&ProfileName>,
+        kind: Option<&Kind>,
+    ) -> Result<Vec<Report>> {
+        answer::report_all(&self.inner, profile, kind)
     }
 
     /// The profile `name`. Nothing is written until something is claimed for it.
@@ -126,15 +137,6 @@ impl Profile {
     pub fn evict(&self, kind: &Kind, force: Force, by: &str) -> Result<Eviction> {
         let inner = &self.store.inner;
         evict::evict(inner, &self.office(kind), force, &identities::presentable(inner, by))
-    }
-
-    /// The storm that this process' party is in at an office, if any.
-    pub(crate) fn storm(&self, kind: &Kind, subject: &Subject) -> Result<Option<Storm>> {
-        let inner = &self.store.inner;
-        let Some(party) = &subject.party else { return Ok(None) };
-        let boot_id = inner.observer().boot_id.as_deref();
-        let now = inner.clock().boot_ms();
-        inner.read(|connection| storm::of(connection, &self.office(kind), party, boot_id, now))
     }
 
     /// The store it belongs to.

@@ -241,7 +241,8 @@ impl Holder {
     }
 
     /// Whether it may not be signalled from here.
-    pub(crate) fn cannot_be_signalled(&self) -> bool {
+    #[must_use]
+    pub fn cannot_be_signalled(&self) -> bool {
         self.reason == CANNOT_SIGNAL
     }
 

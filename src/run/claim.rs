@@ -1,7 +1,5 @@
 //! The claim of a run, with what comes before it (a storm is waited out) and what is said of it.
 
-use std::time::Duration;
-
 use crate::claim::{ATTEMPTS, changes_too_fast};
 use crate::clock::Deadline;
 use crate::forensics::systemd;
@@ -125,15 +123,14 @@ impl Run {
     ) -> Result<Option<Signalled>> {
         let kind = &self.claim.kind;
         let inner = &profile.store().inner;
-        let Some(storm) = profile.storm(kind, inner.myself())? else { return Ok(None) };
-        let remaining_ms = storm.remaining_ms(inner.clock().boot_ms());
-        if remaining_ms == 0 {
+        let Some(backoff) = profile.backoff(kind)? else { return Ok(None) };
+        if backoff.pause.is_zero() {
             return Ok(None);
         }
         // Nobody is kept out of a free office by a storm that was about its holder.
         let is_over = || {
             Ok::<_, Error>(
-                storm.after_refusal
+                backoff.after_refusal
                     && profile.status_of(kind)?.verdict == "dead"
                     && !ask::any_is_held(inner, &self.claim.locks)?,
             )
@@ -141,8 +138,8 @@ impl Run {
         if is_over()? {
             return Ok(None);
         }
-        (self.tell)(&Notice::Storm { starts: storm.starts, wait: Duration::from_millis(remaining_ms) });
-        let until = Deadline::after(Duration::from_millis(remaining_ms));
+        (self.tell)(&Notice::Storm { starts: backoff.starts, wait: backoff.pause });
+        let until = Deadline::after(backoff.pause);
         while !until.has_passed() && !is_over()? {
             match inbox.received.recv_timeout(LOOK_EVERY.min(until.remaining())) {
                 Ok(RunEvent::Signal(signal)) => {

@@ -8,6 +8,7 @@
 pub(crate) mod claim;
 pub(crate) mod end;
 pub(crate) mod inbox;
+pub(crate) mod known;
 pub(crate) mod new_store;
 pub(crate) mod notice;
 pub(crate) mod older;
@@ -18,6 +19,7 @@ pub(crate) mod running;
 pub(crate) mod start;
 pub(crate) mod supervised;
 
+pub use crate::run::known::{execute_again, words_known_to_older};
 pub use crate::run::notice::Notice;
 pub use crate::run::plan::{Finished, Run, RunOutcome};
 pub use crate::sys::ChildEnd;

@@ -44,7 +44,8 @@ pub struct UnlockedLock {
 
 impl UnlockedLock {
     /// What was known of the holder, in words.
-    pub(crate) fn because(&self) -> &'static str {
+    #[must_use]
+    pub fn because(&self) -> &'static str {
         because(self.reason)
     }
 }
