@@ -116,6 +116,14 @@ impl Error {
         Self::new(ErrorKind::NotRunning, format!("no process has pid {pid}"))
     }
 
+    /// A process does not hold the office that it wants to speak for.
+    pub(crate) fn not_speaker(message: String) -> Self {
+        Self::new(ErrorKind::NotOwner, message).with_hint(
+            "call it in the command of a `run`, or claim the office for the process first \
+             (`incumbent claim --pid PID`)",
+        )
+    }
+
     /// An owner of a store that is gone has not claimed again in `path`.
     pub(crate) fn lost_owner(pid: Option<crate::sys::Pid>, path: &Path) -> Self {
         let who = pid.map_or_else(|| "a process".to_owned(), |pid| format!("pid {pid}"));

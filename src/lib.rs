@@ -149,7 +149,7 @@ pub mod forensics;
 pub mod helper;
 pub mod keeper;
 pub mod liveness;
-mod marker;
+pub mod marker;
 mod names;
 mod office;
 mod owner;

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::clock::Deadline;
+use crate::sys::supervise;
 
 /// Whoever has no time at all waits this long for the store's locks anyway: dozens of writers that
 /// take turns need less, and a writer that is stopped does not end by then.
@@ -80,6 +81,15 @@ impl Cancel {
     #[must_use]
     pub fn flag(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.0)
+    }
+
+    /// Cancels at the first SIGINT or SIGTERM (Windows: Ctrl+C), for the rest of this process; a
+    /// second one ends the process as ever. What whoever started us ignores stays ignored.
+    ///
+    /// # Errors
+    /// What keeps the signals from being caught.
+    pub fn cancel_on_interrupt(&self) -> std::io::Result<()> {
+        supervise::cancel_on_interrupt(&self.0)
     }
 
     /// Whether it was used.

@@ -47,7 +47,8 @@ enum Start {
 /// replaced.
 fn follow(global: &Global, profile: Option<&ProfileName>, format: Format) -> Outcome {
     let cancel = Cancel::new();
-    supervise::cancel_on_interrupt(&cancel.flag())
+    cancel
+        .cancel_on_interrupt()
         .map_err(|error| Error::internal(format!("cannot handle signals: {error}")))?;
     let mut start = Start::Tail;
     while !cancel.is_cancelled() {

@@ -6,7 +6,6 @@ use crate::cli::output::{Answer, Format, Outcome, Style, ago, exit};
 use crate::cli::{args, metrics, output};
 use crate::clock::{length, rfc3339};
 use crate::patience::with_budget;
-use crate::status::answer;
 use crate::status::report::ANSWER_WITHIN;
 use crate::{Existing, Desired, Error, Kind, PlatformStatus, ProfileName, Report, state};
 
@@ -54,7 +53,7 @@ fn all(global: &Global, arguments: &args::Status) -> Outcome {
     let profile = global.profile.as_deref().map(ProfileName::new).transpose()?;
     let kind = global.kind.as_deref().map(Kind::new).transpose()?;
     let reports = match global.existing()? {
-        Some(store) => answer::report_all(&store.inner, profile.as_ref(), kind.as_ref())?,
+        Some(store) => store.status_of_matching(profile.as_ref(), kind.as_ref())?,
         None => Vec::new(),
     };
     let text = if arguments.metrics {

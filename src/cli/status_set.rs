@@ -3,10 +3,10 @@
 use serde_json::{Value, json};
 
 use crate::cli::args::{Cadence, Global, StatusField, StatusSet, Time};
+use crate::cli::claim::whom;
 use crate::cli::context::by_us;
 use crate::cli::lost_store;
 use crate::cli::output::{Answer, Outcome, exit};
-use crate::keeper::speak;
 use crate::{Clock, Error, Field, Office, PlatformUpdate, Result, StatusUpdate, SystemClock};
 
 pub(super) fn status_set(global: &Global, arguments: &StatusSet) -> Outcome {
@@ -18,17 +18,17 @@ pub(super) fn status_set(global: &Global, arguments: &StatusSet) -> Outcome {
             "name a field, such as `--state running`; see `incumbent status-set --help`",
         ));
     }
-    let said =
-        lost_store::ask(global, |store| Ok(speak::say(store, &office, arguments.pid, &update)))?;
-    let Some(said) = said else {
+    let said = lost_store::ask(global, |store| {
+        store.kept(whom(arguments.pid)).say(&office, &update)
+    })?;
+    let Some(instance) = said else {
         let path = global.options().resolved_path()?;
-        return Err(speak::not_owner(format!(
+        return Err(Error::not_speaker(format!(
             "nobody holds {office}: there is no store at {}",
             path.display()
         ))
         .at(path));
     };
-    let instance = said?;
     let document = json!({
         "written": true,
         "profile": office.profile.as_str(),

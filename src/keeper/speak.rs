@@ -103,9 +103,6 @@ fn speaks_for(run: Record, office: &Office) -> Result<Record> {
     Err(not_owner(format!("the run we are in holds {own}, not {office}")))
 }
 
-pub(crate) fn not_owner(message: String) -> Error {
-    Error::new(ErrorKind::NotOwner, message).with_hint(
-        "call it in the command of a `run`, or claim the office for the process first (`incumbent \
-         claim --pid PID`)",
-    )
+fn not_owner(message: String) -> Error {
+    Error::not_speaker(message)
 }

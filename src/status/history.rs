@@ -39,7 +39,8 @@ pub struct Incarnation {
 
 impl Incarnation {
     /// Why it ended, in words.
-    pub(crate) fn because(&self) -> &'static str {
+    #[must_use]
+    pub fn because(&self) -> &'static str {
         because(self.end_reason.as_deref().unwrap_or_default())
     }
 

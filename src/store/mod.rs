@@ -19,6 +19,7 @@ pub(crate) mod ourselves;
 mod overwritten;
 mod pool;
 pub(crate) mod pragmas;
+#[cfg(feature = "cli")]
 pub(crate) mod query;
 pub(crate) mod recovery;
 mod registry;

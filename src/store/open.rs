@@ -147,8 +147,10 @@ impl OpenOptions {
         self
     }
 
-    /// Who is told what an opening has changed, beside the log and the events.
-    pub(crate) fn tell(mut self, tell: fn(&str)) -> Self {
+    /// Who is told, in lines for people, what an opening has changed (a recovery, a migration),
+    /// beside the log and the events.
+    #[must_use]
+    pub fn tell(mut self, tell: fn(&str)) -> Self {
         self.settings.tell = tell;
         self
     }

@@ -139,6 +139,7 @@ pub(crate) use received::{ExecFailure, Received};
 pub(crate) use shortage::{Looks, Shortage, note};
 pub use signal::capture;
 pub(crate) use signal::signal_name;
+#[cfg(any(feature = "cli", test))]
 pub(crate) use signal::signal_number;
 pub(crate) use trust::Trust;
 pub(crate) use unproven::Unproven;

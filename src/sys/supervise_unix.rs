@@ -479,6 +479,7 @@ pub(crate) fn cancel_on_interrupt(flag: &Arc<AtomicBool>) -> io::Result<()> {
 }
 
 /// Whether nobody reads our standard output any more (a closed pipe).
+#[cfg(feature = "cli")]
 pub(crate) fn standard_output_is_closed() -> bool {
     use rustix::event::{PollFd, PollFlags, poll};
     let stdout = io::stdout();

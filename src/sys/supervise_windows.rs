@@ -478,6 +478,7 @@ pub(crate) fn has_terminal() -> bool {
 
 /// Windows does not tell a writer that nobody reads, before it writes; a write of nothing is no
 /// way to ask, since a reader takes it for the end. The next line finds out.
+#[cfg(feature = "cli")]
 pub(crate) fn standard_output_is_closed() -> bool {
     false
 }

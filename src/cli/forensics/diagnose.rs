@@ -6,7 +6,7 @@ use crate::cli::args;
 use crate::cli::args::Global;
 use crate::cli::output::{Answer, Complaint, Outcome, exit};
 use crate::forensics::Diagnostic;
-use crate::keeper::release::current_run;
+use crate::keeper::Whom;
 use crate::{Error, ErrorKind, Result, path_text, sys};
 
 pub(crate) fn diagnose(global: &Global, arguments: &args::ForensicsDiagnose) -> Outcome {
@@ -44,7 +44,7 @@ pub(crate) fn diagnose(global: &Global, arguments: &args::ForensicsDiagnose) -> 
 fn subject(global: &Global, named: Option<sys::Pid>) -> Result<sys::Pid> {
     let run = || {
         let store = global.existing().ok()??;
-        current_run(&store).ok()??.pid
+        Some(store.kept(Whom::Caller).pid().ok()?)
     };
     let parent = || sys::process_facts(std::process::id()).parent;
     named.or_else(run).or_else(parent).ok_or_else(|| {

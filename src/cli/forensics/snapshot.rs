@@ -12,7 +12,7 @@ use crate::cli::output::{Answer, Outcome, exit};
 use crate::forensics::shutdown::{Ends, Recorder};
 use crate::forensics::snapshot as forensics_snapshot;
 use crate::forensics::snapshot::Snapshot;
-use crate::keeper::release::whose_row;
+use crate::keeper::Whom;
 use crate::patience::with_budget;
 use crate::{Office, Store};
 
@@ -34,7 +34,7 @@ pub(crate) fn snapshot(global: &Global, arguments: &args::ForensicsSnapshot) -> 
 /// Leaves it on record for the run that we are in, or for the process that started us if it is on
 /// record.
 fn record(store: &Store, office: Office, seen: Snapshot) -> Snapshot {
-    let (instance, office) = match whose_row(store) {
+    let (instance, office) = match store.kept(Whom::Caller).instance() {
         Ok(Some((instance, own))) => (Some(instance), own.unwrap_or(office)),
         Ok(None) => (None, office),
         Err(error) => return seen.without_store(error.to_string()),
