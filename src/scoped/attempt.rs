@@ -58,7 +58,8 @@ pub(crate) fn acquire_for_myself(
         stopped: options.stopped,
     };
     let answer = until_granted(store, &wait_options, |turn| {
-        attempt(store, from, requests, options.stopped, turn)
+        let count = if turn.waiter.is_some() { Count::No } else { Count::Yes };
+        attempt(store, from, requests, options.stopped, turn, count)
     })?;
     Ok(match answer {
         Ok(locks) => Acquire::Granted(locks),
@@ -67,16 +68,16 @@ pub(crate) fn acquire_for_myself(
 }
 
 /// One attempt that does not wait for the holder.
-fn attempt(
+pub(crate) fn attempt(
     store: &Store,
     from: Option<&Tenancy<'_>>,
     requests: &[LockRequest],
     stopped: Stopped,
     turn: &Turn,
+    count: Count,
 ) -> Result<Attempt<Vec<ScopedLock>>> {
     let inner = &store.inner;
     let claimant = Claimant { origin: Origin::Library, subject: inner.myself() };
-    let count = if turn.waiter.is_some() { Count::No } else { Count::Yes };
     let mut aside = Lookups::default();
     for _ in 0..ATTEMPTS + requests.len() {
         // As for an office: attempts of this process are serialised, so that its own fresh lock is

@@ -11,6 +11,7 @@
 //! it is for.
 
 pub(crate) mod carry_out;
+pub(crate) mod locks;
 pub(crate) mod pursuit;
 pub(crate) mod reserve;
 pub(crate) mod restart;
