@@ -67,7 +67,8 @@ impl std::fmt::Display for Lost {
                 write!(f, "its lock {name} was lost: {reason}")
             }
             Self::LegacyLock { path, by_pid } => {
-                let who = by_pid.map_or_else(|| "another process".to_owned(), |it| format!("pid {it}"));
+                let who =
+                    by_pid.map_or_else(|| "another process".to_owned(), |it| format!("pid {it}"));
                 write!(f, "{} was replaced, and {who} holds it", path.display())
             }
             Self::Ended { reason, by: Some(by) } => write!(f, "{reason} by {by}"),

@@ -4,8 +4,7 @@ use std::path::PathBuf;
 
 use crate::cli::args::Global;
 use crate::cli::output;
-use crate::office::profile::real_home;
-use crate::{Error, Kind, OpenOptions, Profile, ProfileName, Result, Store, environment};
+use crate::{Error, Kind, Office, OpenOptions, Profile, ProfileName, Result, Store, environment};
 
 impl Global {
     pub(super) fn options(&self) -> OpenOptions {
@@ -36,8 +35,8 @@ impl Global {
     }
 
     /// The office these arguments name.
-    pub(super) fn office(&self) -> Result<crate::names::Office> {
-        Ok(crate::names::Office { profile: self.profile_name()?, kind: self.kind()? })
+    pub(super) fn office(&self) -> Result<Office> {
+        Ok(Office { profile: self.profile_name()?, kind: self.kind()? })
     }
 
     /// The home that the arguments or the environment name.
@@ -49,7 +48,8 @@ impl Global {
     /// The home is returned as it is.
     pub(super) fn check(&self) -> Result<Option<PathBuf>> {
         self.office()?;
-        let home = self.home().map(|home| real_home(&home).map_err(|error| self.of_home(error)));
+        let home =
+            self.home().map(|home| Profile::real_home(&home).map_err(|error| self.of_home(error)));
         home.transpose()
     }
 

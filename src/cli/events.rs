@@ -92,7 +92,7 @@ fn follow_store(
     cancel: &Cancel,
 ) -> Result<Reader> {
     let mut stream = store.events()?.cancel(cancel.clone());
-    let id = store.inner.store_uuid()?.to_owned();
+    let id = store.uuid()?;
     match start {
         Start::Tail => {
             let past = store.recent_events(profile, FOLLOWED)?;

@@ -9,7 +9,7 @@ use crate::cli::args;
 use crate::cli::args::Global;
 use crate::cli::context::by_us;
 use crate::cli::output::{Answer, Complaint, Outcome, exit};
-use crate::{Existing, Eviction, Force, Holder, Office, Store, Wanted, path_text};
+use crate::{Eviction, Existing, Force, Holder, Office, Store, Wanted, path_text};
 
 pub(super) fn evict(global: &Global, arguments: &args::Evict) -> Outcome {
     let office = global.office()?;

@@ -11,9 +11,7 @@ use crate::cli::output::{Answer, Complaint, Outcome, exit};
 use crate::cli::{args, identity, lost_store};
 use crate::clock::{length, millis};
 use crate::keeper::{KeptGrant, KeptLock, KeptProcess, KeptStanding};
-use crate::{
-    Acquire, AcquireOptions, Evicted, Holder, LockName, PreviousLock, Result, Stopped,
-};
+use crate::{Acquire, AcquireOptions, Evicted, Holder, LockName, PreviousLock, Result, Stopped};
 
 pub(crate) fn acquire(global: &Global, arguments: &args::LockAcquire) -> Outcome {
     let identity = &arguments.identity;
@@ -33,12 +31,9 @@ pub(crate) fn acquire(global: &Global, arguments: &args::LockAcquire) -> Outcome
     whom.check()?;
     let store = global.options().open()?;
     let stopped = if arguments.evict_stopped { Stopped::Evict } else { Stopped::Respect };
-    let options =
-        AcquireOptions::new().stopped(stopped).wait(arguments.wait.unwrap_or_default());
-    let process = store
-        .kept(whom)
-        .anchoring(anchoring(arguments.no_keeper))
-        .by(by_us("lock acquire"));
+    let options = AcquireOptions::new().stopped(stopped).wait(arguments.wait.unwrap_or_default());
+    let process =
+        store.kept(whom).anchoring(anchoring(arguments.no_keeper)).by(by_us("lock acquire"));
     Ok(match process.acquire(&profile, &request, &options)? {
         Acquire::Granted(granted) => {
             Answer::new(exit::OK, granted_text(&granted), document(Ok(&granted)))
@@ -119,17 +114,15 @@ fn ref_name(arguments: &args::LockRef) -> Result<LockName> {
 
 pub(super) fn verify(global: &Global, arguments: &args::LockRef) -> Outcome {
     let name = ref_name(arguments)?;
-    let found = ask(global, arguments.pid, &name, |process| {
-        process.verify_lock(&name, arguments.fence)
-    })?;
+    let found =
+        ask(global, arguments.pid, &name, |process| process.verify_lock(&name, arguments.fence))?;
     Ok(answer("held", found, |lock| format!("held, fence {}", lock.fence)))
 }
 
 pub(super) fn renew(global: &Global, arguments: &args::LockRef) -> Outcome {
     let name = ref_name(arguments)?;
-    let found = ask(global, arguments.pid, &name, |process| {
-        process.renew_lock(&name, arguments.fence)
-    })?;
+    let found =
+        ask(global, arguments.pid, &name, |process| process.renew_lock(&name, arguments.fence))?;
     Ok(answer("renewed", found, |lock| match lock.ttl {
         Some(ttl) => format!("renewed for {}, fence {}", length(millis(ttl)), lock.fence),
         None => format!("held without a lease, fence {}", lock.fence),

@@ -9,7 +9,10 @@ use crate::cli::identity::{name, scope};
 use crate::cli::output::{Answer, Complaint, Outcome, Style, ago, exit, one_line, since};
 use crate::clock::length;
 use crate::path_text::quoted;
-use crate::{Existing, Force, Holder, IdentityHash, LockName, LockReport, ProfileName, Unlocked, UnlockedLock, Wanted,};
+use crate::{
+    Existing, Force, Holder, IdentityHash, LockName, LockReport, ProfileName, Unlocked,
+    UnlockedLock, Wanted,
+};
 
 pub(super) fn locks(global: &Global) -> Outcome {
     let reports = match global.existing()? {
@@ -24,7 +27,7 @@ pub(super) fn locks(global: &Global) -> Outcome {
     Ok(Answer::new(exit::OK, text, reports.iter().map(LockReport::to_json).collect()))
 }
 
-fn holder(profile: Option<&ProfileName>, pid: Option<crate::sys::Pid>) -> String {
+fn holder(profile: Option<&ProfileName>, pid: Option<u32>) -> String {
     let pid = pid.map_or_else(|| "pid unknown".to_owned(), |pid| format!("pid {pid}"));
     match profile {
         Some(profile) => format!("profile {profile}, {pid}"),

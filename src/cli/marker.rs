@@ -38,7 +38,8 @@ pub(super) fn write(global: &Global, arguments: &args::MarkerWrite) -> Outcome {
 
 pub(super) fn peek(global: &Global, arguments: &args::MarkerRead) -> Outcome {
     let name = arguments.name.as_ref();
-    let marker = lost_store::ask(global, |store| store.kept(whom(arguments.pid)).peek_marker(name))?;
+    let marker =
+        lost_store::ask(global, |store| store.kept(whom(arguments.pid)).peek_marker(name))?;
     let marker = marker.flatten();
     Ok(Answer::new(
         if marker.is_some() { exit::OK } else { exit::NO },

@@ -39,7 +39,7 @@ fn to_json(value: &SqlValue) -> Value {
         SqlValue::Integer(number) => json!(number),
         SqlValue::Real(number) => json!(number),
         SqlValue::Text(text) => json!(text),
-        SqlValue::Blob(bytes) => json!(crate::names::hex(bytes)),
+        SqlValue::Blob(bytes) => json!(hex(bytes)),
     }
 }
 
@@ -49,7 +49,7 @@ fn to_text(value: &SqlValue) -> String {
         SqlValue::Integer(number) => number.to_string(),
         SqlValue::Real(number) => number.to_string(),
         SqlValue::Text(text) => text.clone(),
-        SqlValue::Blob(bytes) => crate::names::hex(bytes),
+        SqlValue::Blob(bytes) => hex(bytes),
     }
 }
 
@@ -73,4 +73,8 @@ fn table(columns: &[String], rows: &[Vec<SqlValue>]) -> String {
         table.add_row(row.iter().map(|cell| printable::lines(&to_text(cell))));
     }
     format!("{table}\n")
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

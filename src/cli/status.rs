@@ -7,7 +7,7 @@ use crate::cli::{args, metrics, output};
 use crate::clock::{length, rfc3339};
 use crate::patience::with_budget;
 use crate::status::report::ANSWER_WITHIN;
-use crate::{Existing, Desired, Error, Kind, PlatformStatus, ProfileName, Report, state};
+use crate::{Desired, Error, Existing, Kind, PlatformStatus, ProfileName, Report, state};
 
 /// Of platforms, locks and markers this many are shown: an answer fits on a screen.
 const SHOWN: usize = 12;

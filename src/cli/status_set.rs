@@ -18,9 +18,8 @@ pub(super) fn status_set(global: &Global, arguments: &StatusSet) -> Outcome {
             "name a field, such as `--state running`; see `incumbent status-set --help`",
         ));
     }
-    let said = lost_store::ask(global, |store| {
-        store.kept(whom(arguments.pid)).say(&office, &update)
-    })?;
+    let said =
+        lost_store::ask(global, |store| store.kept(whom(arguments.pid)).say(&office, &update))?;
     let Some(instance) = said else {
         let path = global.options().resolved_path()?;
         return Err(Error::not_speaker(format!(

@@ -9,8 +9,10 @@ use crate::cli::args::Global;
 use crate::cli::context::by_us;
 use crate::cli::output::{Answer, Complaint, Outcome, exit};
 use crate::cli::{args, output};
-use crate::{Existing, Desired, Error, Holder, InstanceId, Office, Restart, RestartOptions, StopOptions, StopOutcome,
-    StopReport, Store, sys,};
+use crate::{
+    Desired, Error, Existing, Holder, InstanceId, Office, Restart, RestartOptions, StopOptions,
+    StopOutcome, StopReport, Store,
+};
 
 pub(super) fn stop(global: &Global, arguments: &args::Stop) -> Outcome {
     let office = global.office()?;
@@ -112,7 +114,7 @@ fn stop_in(
     store: &Store,
     office: &Office,
     arguments: &args::Stop,
-) -> crate::error::Result<StopReport> {
+) -> crate::Result<StopReport> {
     let mut options = StopOptions::new().by(by_us("stop"));
     if let Some(timeout) = arguments.timeout {
         options = options.timeout(timeout);
@@ -129,7 +131,7 @@ fn stop_in(
     global.profile(store)?.stop(&office.kind, &options)
 }
 
-fn named(pid: Option<sys::Pid>) -> String {
+fn named(pid: Option<u32>) -> String {
     pid.map_or_else(|| "its holder".to_owned(), |pid| format!("pid {pid}"))
 }
 

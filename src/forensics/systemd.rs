@@ -107,7 +107,9 @@ impl SystemdCheck {
         Self::of(unit_name(unit), phases)
     }
 
-    pub(crate) fn of(unit: Fact<String>, phases: &StopPhases) -> Self {
+    /// The same where the name may not be known, see [`own_unit`].
+    #[must_use]
+    pub fn of(unit: Fact<String>, phases: &StopPhases) -> Self {
         Self::new(unit, phases.drain(), phases.budget())
     }
 
@@ -194,8 +196,11 @@ pub(crate) fn warn_if_short(budget: Duration) -> Option<String> {
     SystemdCheck::new(own_unit(), drain, budget).warning()
 }
 
-/// The service that this process is in.
-pub(crate) fn own_unit() -> Fact<String> {
+/// The service that this process is in, by its cgroup.
+///
+/// # Errors
+/// Why it cannot be told, or that it is in none.
+pub fn own_unit() -> Fact<String> {
     let (_, unit) = details::cgroup(std::process::id()).map_err(Unavailable::new)?;
     match unit.filter(|unit| unit.ends_with(".service")) {
         Some(unit) => unit_name(&unit),
@@ -217,8 +222,12 @@ const OTHER_UNITS: [&str; 10] = [
     ".device",
 ];
 
-/// `name` as that of one service: `systemctl` takes options and patterns in its place.
-pub(crate) fn unit_name(name: &str) -> Fact<String> {
+/// `name` as that of one service, with its suffix: `systemctl` takes options and patterns in its
+/// place.
+///
+/// # Errors
+/// That it cannot be the name of one.
+pub fn unit_name(name: &str) -> Fact<String> {
     let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b":-_.\\@".contains(&byte);
     let unit = if name.ends_with(".service") { name.to_owned() } else { format!("{name}.service") };
     if unit.len() > UNIT_LENGTH_MAX

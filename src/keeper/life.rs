@@ -69,9 +69,7 @@ pub(crate) fn second(arguments: &[OsString]) -> i32 {
     }
     let Ok(shared) = file.try_clone() else { return exit::FAILED };
     let pair = Pair::left_alone(inbox, words.to_arguments(), &second.anchor, shared);
-    if let Some(keeping) =
-        Keeping::take_over(words.options(), target, pair, &second.anchor, file)
-    {
+    if let Some(keeping) = Keeping::take_over(words.options(), target, pair, &second.anchor, file) {
         keeping.keep();
     }
     exit::OK

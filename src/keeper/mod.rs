@@ -51,10 +51,7 @@ pub(crate) enum Known<T> {
 /// that was deleted or replaced a moment ago. It claims again in the new one as soon as it notices;
 /// a caller that takes the "no" for a loss ends a gateway that is well. So beside an orphan there
 /// is no answer by lack of a record.
-pub(crate) fn ask<T>(
-    store: &Store,
-    question: impl Fn(&Store) -> Result<Known<T>>,
-) -> Result<T> {
+pub(crate) fn ask<T>(store: &Store, question: impl Fn(&Store) -> Result<Known<T>>) -> Result<T> {
     if let Known::Well(answer) = question(store)? {
         return Ok(answer);
     }

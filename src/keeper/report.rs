@@ -9,7 +9,10 @@ use crate::{Error, ErrorKind};
 pub(crate) enum KeeperReport {
     /// It holds an anchor for the process, or another keeper does already. `granted` is the office's
     /// fence, if this keeper claimed one, and `evicted` whose place that took.
-    Keeps { granted: Option<i64>, evicted: Option<i64> },
+    Keeps {
+        granted: Option<i64>,
+        evicted: Option<i64>,
+    },
     /// Whatever was seen before it was started has changed: look again.
     Changed,
     Failed(ToldError),

@@ -45,9 +45,8 @@ impl Profile {
         let Some(party) = &inner.myself().party else { return Ok(None) };
         let boot_id = inner.observer().boot_id.as_deref();
         let now = inner.clock().boot_ms();
-        let storm = inner.read(|connection| {
-            storm::of(connection, &self.office(kind), party, boot_id, now)
-        })?;
+        let storm = inner
+            .read(|connection| storm::of(connection, &self.office(kind), party, boot_id, now))?;
         Ok(storm.map(|storm| Backoff {
             pause: Duration::from_millis(storm.remaining_ms(now)),
             starts: storm.starts,

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::claim::older_home;
-use crate::scoped::request;
 use crate::records::runtime::check_cadence;
+use crate::scoped::request;
 use crate::{Cancel, InstanceId, Kind, LockRequest, Nonce, Result, StopPhases, Wait, stop_budget};
 
 /// How to claim an office, for callers that need more than
@@ -139,8 +139,13 @@ impl ClaimOptions {
         Ok(self)
     }
 
-    /// Says what cannot be meant.
-    pub(crate) fn check(&self) -> Result<()> {
+    /// Says what cannot be meant, before a store is opened for it; a claim says the same.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for a time out of its range, more than 64
+    /// locks or one named twice, and a [`legacy_home`](Self::legacy_home) for an office that is not
+    /// of kind `gateway`.
+    pub fn check(&self) -> Result<()> {
         self.stop_budget_ms()?;
         self.heartbeat_every_ms()?;
         if let Some(home) = &self.legacy_home {

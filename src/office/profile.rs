@@ -3,8 +3,8 @@
 use std::io::ErrorKind as Io;
 use std::path::{Path, PathBuf};
 
-use crate::office::evict::Eviction;
 use crate::office::evict;
+use crate::office::evict::Eviction;
 use crate::records::{identities, profiles};
 use crate::status::{answer, history};
 use crate::sys::Shortage;
@@ -85,8 +85,16 @@ impl Profile {
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) when the directory does not exist.
     pub fn with_home(mut self, directory: &Path) -> Result<Self> {
-        self.home = Some(real_home(directory)?);
+        self.home = Some(Self::real_home(directory)?);
         Ok(self)
+    }
+
+    /// The directory that [`Profile::with_home`] would bind a profile to: its real path.
+    ///
+    /// # Errors
+    /// As [`Profile::with_home`].
+    pub fn real_home(directory: &Path) -> Result<PathBuf> {
+        real_home(directory)
     }
 
     /// The office of `kind` in this profile.
@@ -152,7 +160,7 @@ impl Profile {
 }
 
 /// The canonical directory that a profile is bound to.
-pub(crate) fn real_home(directory: &Path) -> Result<PathBuf> {
+fn real_home(directory: &Path) -> Result<PathBuf> {
     let home = std::fs::canonicalize(directory).map_err(|error| {
         if Shortage::of(&error).is_some() || error.kind() == Io::PermissionDenied {
             return Error::io("look at", directory, error);

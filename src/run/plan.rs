@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use crate::run::notice::Notice;
 use crate::{
-    ClaimOptions, Error, ErrorKind, ExitCause, ExitCodes, Holder, OpenOptions, Profile, ProfileName,
-    Result, Store, Supervisor,
+    ClaimOptions, Error, ErrorKind, ExitCause, ExitCodes, Holder, OpenOptions, Profile,
+    ProfileName, Result, Store, Supervisor,
 };
 
 /// A command to be run in an office: what `incumbent run` does.

@@ -143,7 +143,11 @@ fn own_row<'a>(
 }
 
 /// Notes a granted lock as this process' own, and makes a guard of it.
-pub(crate) fn hold(inner: &Arc<Inner>, held: &mut Held, granted: GrantedLock) -> Result<ScopedLock> {
+pub(crate) fn hold(
+    inner: &Arc<Inner>,
+    held: &mut Held,
+    granted: GrantedLock,
+) -> Result<ScopedLock> {
     let nonce_hash = held
         .rows()
         .find(|row| row.instance == granted.instance)

@@ -75,6 +75,15 @@ impl Store {
         &self.inner.location.file
     }
 
+    /// Names the store, and stays with it wherever it is moved: a copy has the same, a new one in
+    /// its place another.
+    ///
+    /// # Errors
+    /// [`CannotRead`](crate::ErrorKind::CannotRead), [`Busy`](crate::ErrorKind::Busy).
+    pub fn uuid(&self) -> Result<String> {
+        self.inner.store_uuid().map(str::to_owned)
+    }
+
     /// How many releases could not be written yet. They are written together with the next change
     /// that succeeds; ownership itself ends with the process in any case.
     #[must_use]

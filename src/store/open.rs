@@ -361,7 +361,11 @@ impl OpenOptions {
     ) -> Result<Option<Location>> {
         let Some(location) = location::resolve(path, if_missing)? else { return Ok(None) };
         ground::check(&location)?;
-        location::check_filesystem(&location.directory, &self.settings.allowed_filesystems, self_test)?;
+        location::check_filesystem(
+            &location.directory,
+            &self.settings.allowed_filesystems,
+            self_test,
+        )?;
         location::check_file(&location)?;
         ground::check_sidecars(&location)?;
         Ok(Some(location))

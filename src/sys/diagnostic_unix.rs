@@ -137,11 +137,7 @@ pub(crate) fn try_lock_log(log: &File) -> io::Result<bool> {
 }
 
 /// Starts the process of a diagnostic: its output is the log, and it has nothing else of ours.
-pub(crate) fn spawn(
-    mut helper: Command,
-    arguments: &[OsString],
-    log: File,
-) -> io::Result<Child> {
+pub(crate) fn spawn(mut helper: Command, arguments: &[OsString], log: File) -> io::Result<Child> {
     helper
         .args(arguments)
         .stdin(Stdio::null())

@@ -132,9 +132,9 @@ pub use process_facts::{
 };
 pub(crate) use programs::{program, program_places};
 pub(crate) use proven::Proven;
+pub use received::ChildEnd;
 pub use received::{CaptureError, Captured};
 pub(crate) use received::{Caught, SignalOrigin};
-pub use received::ChildEnd;
 pub(crate) use received::{ExecFailure, Received};
 pub(crate) use shortage::{Looks, Shortage, note};
 pub use signal::capture;

@@ -578,7 +578,8 @@ mod tests {
             Ok("keeper") => {
                 assert!(own_parent().is_some());
                 let arguments = ["--exact", &helper_name(), "keep"].map(OsString::from);
-                let mut keeper = spawn_keeper(helper(&own_executable().unwrap(), &[]), &arguments).unwrap();
+                let mut keeper =
+                    spawn_keeper(helper(&own_executable().unwrap(), &[]), &arguments).unwrap();
                 let mut report = String::new();
                 keeper.stdout.take().unwrap().read_to_string(&mut report).unwrap();
                 assert!(report.contains("ready") && !report.contains("unseen"), "{report}");

@@ -41,7 +41,7 @@ pub(crate) fn diagnose(global: &Global, arguments: &args::ForensicsDiagnose) -> 
 /// The process meant: a store that cannot be read, or a run that has lost its office, keeps nobody
 /// from looking at the machine. A parent counts even if it is pid 1: so is the gateway of a
 /// container.
-fn subject(global: &Global, named: Option<sys::Pid>) -> Result<sys::Pid> {
+fn subject(global: &Global, named: Option<u32>) -> Result<u32> {
     let run = || {
         let store = global.existing().ok()??;
         Some(store.kept(Whom::Caller).pid().ok()?)

@@ -9,9 +9,8 @@ use std::time::Duration;
 use crate::cli::args;
 use crate::cli::args::Global;
 use crate::cli::output::{Answer, Outcome, exit};
-use crate::forensics::shutdown::{Ends, Recorder};
-use crate::forensics::snapshot as forensics_snapshot;
-use crate::forensics::snapshot::Snapshot;
+use crate::forensics;
+use crate::forensics::Snapshot;
 use crate::keeper::Whom;
 use crate::patience::with_budget;
 use crate::{Office, Store};
@@ -21,7 +20,7 @@ const STORE_WITHIN: Duration = Duration::from_millis(50);
 
 pub(crate) fn snapshot(global: &Global, arguments: &args::ForensicsSnapshot) -> Outcome {
     // Before the store is opened: what is seen now counts.
-    let seen = forensics_snapshot::snapshot(arguments.signal);
+    let seen = forensics::snapshot(arguments.signal);
     let office = global.office()?;
     let snapshot = with_budget(STORE_WITHIN, || match global.existing() {
         Ok(Some(store)) => record(&store, office, seen),
@@ -39,5 +38,5 @@ fn record(store: &Store, office: Office, seen: Snapshot) -> Snapshot {
         Ok(None) => (None, office),
         Err(error) => return seen.without_store(error.to_string()),
     };
-    Recorder::new(&store.inner, instance, &office, Ends::Now).complete(seen).0
+    seen.recorded_in(store, instance, &office)
 }

@@ -5,8 +5,7 @@ use std::time::Duration;
 use crate::cli::args::Global;
 use crate::cli::output::{Answer, Outcome, Style, exit};
 use crate::cli::{args, output};
-use crate::forensics::systemd::{SystemdCheck, own_unit, unit_name};
-use crate::forensics::{Fact, Unavailable};
+use crate::forensics::{Fact, SystemdCheck, Unavailable, own_unit, unit_name};
 use crate::{Error, Report, Result, Span, StopPhases, stop_budget};
 
 pub(crate) fn systemd(global: &Global, arguments: &args::ForensicsSystemd) -> Outcome {

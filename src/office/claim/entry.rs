@@ -118,8 +118,7 @@ impl Profile {
 
     fn claim_as(&self, origin: Origin, options: &ClaimOptions) -> Result<Claim> {
         let office = self.office(&options.kind);
-        let claim =
-            claim_for_myself(&self.store, self.home.as_deref(), &office, options, origin)?;
+        let claim = claim_for_myself(&self.store, self.home.as_deref(), &office, options, origin)?;
         let tenure = match claim {
             Claim::Granted(tenure) if tenure.reacquired() && !options.locks.is_empty() => tenure,
             claim => return Ok(claim),

@@ -102,8 +102,7 @@ fn attempt(store: &Store, candidate: &Candidate<'_>, turn: &Turn) -> Result<Atte
                 // A guard that is dropped for an error locks it again.
                 drop(held);
                 let (row, evicted) = (&granted.row, granted.evicted);
-                let tenure =
-                    Tenure::new(store, candidate.office, row, evicted, own, Shares::No);
+                let tenure = Tenure::new(store, candidate.office, row, evicted, own, Shares::No);
                 let shared = shared.into_iter().collect::<Result<_>>()?;
                 return Ok(Attempt::Granted(Won::Tenure(tenure.with_guards(shared))));
             }

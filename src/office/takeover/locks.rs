@@ -85,8 +85,7 @@ impl Tenure {
         let inner = &self.footing.inner;
         let mut aside = Lookups::default();
         for _ in 0..ATTEMPTS + requests.len() {
-            let ours: Vec<InstanceId> =
-                inner.held.lock().rows().map(|row| row.instance).collect();
+            let ours: Vec<InstanceId> = inner.held.lock().rows().map(|row| row.instance).collect();
             let candidate = Candidate {
                 origin: Origin::Library,
                 locks: requests,

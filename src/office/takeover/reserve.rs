@@ -89,10 +89,7 @@ pub(crate) fn reserve(
 
 /// What the targets have started, before anybody is asked: a `run` may follow its marker at once,
 /// and then they are nobody's. What has to be looked at first.
-pub(super) fn children_to_list(
-    targets: &mut [TakeoverTarget],
-    aside: &Lookups,
-) -> Option<Errand> {
+pub(super) fn children_to_list(targets: &mut [TakeoverTarget], aside: &Lookups) -> Option<Errand> {
     for target in targets.iter_mut().filter(|target| target.children.is_none()) {
         let Some(children) = aside.children(target.record.id) else {
             return Some(Errand::ListChildren(Box::new(target.record.clone())));
@@ -163,7 +160,11 @@ impl Survey<'_> {
     }
 
     /// Of a lock whose holder is not among the `targets` already.
-    pub(super) fn holder_of_lock(&self, name: &LockName, targets: &[TakeoverTarget]) -> Result<Inquiry> {
+    pub(super) fn holder_of_lock(
+        &self,
+        name: &LockName,
+        targets: &[TakeoverTarget],
+    ) -> Result<Inquiry> {
         let wanted = Wanted::Lock(name.clone());
         if let Some(held) = obstacle::reserved_by_another(self.tx, self.inner, &wanted, None)? {
             return Ok(Inquiry::Refused(held));

@@ -90,7 +90,9 @@ impl ImportedFile {
     /// A directory that was named, and whose files cannot be read: the rest is imported.
     fn left_out(directory: &Path, why: &std::io::Error) -> Self {
         let finding = match why.kind() {
-            std::io::ErrorKind::NotFound => ImportFinding::new(FileVerdict::Missing, "no_directory", None),
+            std::io::ErrorKind::NotFound => {
+                ImportFinding::new(FileVerdict::Missing, "no_directory", None)
+            }
             std::io::ErrorKind::NotADirectory => {
                 ImportFinding::new(FileVerdict::Missing, "not_a_directory", None)
             }
@@ -148,7 +150,9 @@ impl ImportFinding {
     fn unusable(why: Unusable) -> Option<Self> {
         match why {
             Unusable::Missing => None,
-            Unusable::Corrupt(why) => Some(Self::new(FileVerdict::Corrupt, "corrupt", None).detail(why)),
+            Unusable::Corrupt(why) => {
+                Some(Self::new(FileVerdict::Corrupt, "corrupt", None).detail(why))
+            }
             Unusable::Unreadable(why) => Some(Self::unknown("unreadable", None).detail(why)),
         }
     }
