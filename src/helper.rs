@@ -18,7 +18,7 @@
 use std::ffi::OsString;
 
 use crate::forensics::diagnostic;
-use crate::keeper;
+use crate::keeper::{life, words};
 use crate::process::helper;
 use crate::sys::{signals, supervise};
 
@@ -36,8 +36,8 @@ pub fn serve(arguments: &[OsString]) -> Option<i32> {
     let verb = arguments.get(1)?.to_str()?;
     let work: fn(&[OsString]) -> i32 = match verb {
         supervise::TRAMPOLINE_VERB => supervise::trampoline,
-        keeper::VERB => keeper::life::first,
-        keeper::VERB_OF_SECOND => keeper::life::second,
+        words::VERB => life::first,
+        words::VERB_OF_SECOND => life::second,
         diagnostic::VERB => diagnostic::life,
         _ => return None,
     };

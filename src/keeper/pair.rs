@@ -19,7 +19,7 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use crate::clock::Deadline;
-use crate::keeper::VERB_OF_SECOND;
+use crate::keeper::words::VERB_OF_SECOND;
 use crate::process::Anchor;
 use crate::process::helper::HelperProgram;
 use crate::records::instances;

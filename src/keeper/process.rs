@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use crate::claim::{ATTEMPTS, changes_too_fast};
 use crate::keeper::acquire::{AcquireAnswer, Acquiring, LockWish, acquire};
+use crate::keeper::known::{Known, ask};
 use crate::keeper::locks::{LockQuestion, LockRow, release_all};
 use crate::keeper::record::{RecordOutcome, RecordedBy, record};
 use crate::keeper::release::{NotYours, current_run, parent, release_in};
 use crate::keeper::report::KeeperReport;
 use crate::keeper::start::{Purpose, start};
 use crate::keeper::target::Target;
-use crate::keeper::{Known, ask, markers, release, speak};
+use crate::keeper::{markers, release, speak};
 use crate::records::{Record, identities, instances};
 use crate::scoped::attempt::Acquire;
 use crate::store::ourselves;

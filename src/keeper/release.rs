@@ -2,7 +2,7 @@
 //!
 //! `release` inside a `run` is refused: the office is the run's, and ends with its command.
 
-use crate::keeper::Known;
+use crate::keeper::known::Known;
 use crate::liveness::{Boot, Relation, StartTimeMatch};
 use crate::owner::{ending, judgement};
 use crate::records::{End, EndReason, Record, instances};

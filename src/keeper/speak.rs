@@ -1,6 +1,6 @@
 //! Who may say how the gateway of an office is, for a process that does not link the library.
 
-use crate::keeper::Known;
+use crate::keeper::known::Known;
 use crate::keeper::release::{current_run, is_about, parent};
 use crate::records::{Record, runtime};
 use crate::status::write;

@@ -3,10 +3,9 @@
 use std::io::Read;
 use std::path::Path;
 
-use crate::keeper::VERB;
 use crate::keeper::report::KeeperReport;
 use crate::keeper::target::Target;
-use crate::keeper::words::Words;
+use crate::keeper::words::{VERB, Words};
 use crate::process::helper::HelperProgram;
 use crate::sys::supervise;
 use crate::{Error, ErrorKind, Kind, ProfileName, Result, Store, sys};

@@ -7,6 +7,12 @@ use crate::keeper::target::Target;
 use crate::sys::{StartTime, StartTimeUnit};
 use crate::{Error, ErrorKind, OpenOptions, Result, sys};
 
+/// The hidden verb of a keeper.
+pub(crate) const VERB: &str = "__keeper";
+
+/// That of the second one.
+pub(crate) const VERB_OF_SECOND: &str = "__keeper-second";
+
 /// What a keeper is started with.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Words {

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use crate::claim::older_home;
 use crate::process::older::{LOCK_FILE, MARKER_FILES, PID_FILE, STATUS_FILE};
 use crate::sys::Shortage;
-use crate::transfer::import::ImportedFile;
 use crate::{Error, Kind, Office, Result, environment, sys};
 
 /// Lock files that are read: more than any machine has bots.
@@ -19,7 +18,7 @@ pub struct OlderFiles {
     pub(super) home: PathBuf,
     pub(super) lock_dir: Option<PathBuf>,
     /// The directory of locks that was named, and why its files are left out.
-    left_out: Option<(PathBuf, Arc<io::Error>)>,
+    pub(super) left_out: Option<(PathBuf, Arc<io::Error>)>,
 }
 
 impl OlderFiles {
@@ -72,12 +71,6 @@ impl OlderFiles {
         let lock_dir = self.lock_dir.as_deref();
         names.any(|name| std::fs::symlink_metadata(self.home.join(name)).is_ok())
             || lock_dir.is_some_and(|directory| !lock_files(directory).is_empty())
-    }
-
-    /// The directory of locks that was named and cannot be read: the rest is imported.
-    #[must_use]
-    pub fn left_out(&self) -> Option<ImportedFile> {
-        self.left_out.as_ref().map(|(directory, why)| ImportedFile::left_out(directory, why))
     }
 }
 

@@ -8,7 +8,7 @@ use crate::process::older::marker_file;
 use crate::process::older::marker_file::MarkerFile;
 use crate::process::older::wire::{PidRecord, Unusable};
 use crate::records::{Addressee, NewMarker, Record, markers};
-use crate::transfer::FileVerdict;
+use crate::transfer::import::FileVerdict;
 use crate::transfer::import::{Gateway, Import, ImportFinding};
 
 impl Import<'_> {

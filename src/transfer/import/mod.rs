@@ -116,6 +116,14 @@ impl ImportedFile {
     }
 }
 
+impl OlderFiles {
+    /// The directory of locks that was named and cannot be read: the rest is imported.
+    #[must_use]
+    pub fn left_out(&self) -> Option<ImportedFile> {
+        self.left_out.as_ref().map(|(directory, why)| ImportedFile::left_out(directory, why))
+    }
+}
+
 impl ImportFinding {
     fn new(verdict: FileVerdict, reason: &'static str, pid: Option<sys::Pid>) -> Self {
         Self { verdict, reason, pid, detail: None, is_conflict: false }
