@@ -7,8 +7,8 @@ use crate::{Error, ErrorKind};
 /// What came of a keeper's first transaction.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum KeeperReport {
-    /// It holds an anchor for the process, or another keeper does already. `granted` is the office's
-    /// fence, if this keeper claimed one, and `evicted` whose place that took.
+    /// It holds an anchor for the process, or another keeper does already. `granted` is the
+    /// office's fence, if this keeper claimed one, and `evicted` whose place that took.
     Keeps {
         granted: Option<i64>,
         evicted: Option<i64>,

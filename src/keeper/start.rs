@@ -72,7 +72,8 @@ pub(super) fn start(
         Err(error) => Err(Error::new(
             ErrorKind::Busy,
             format!(
-                "the keeper process ({}) was ended before it could report, or is of another version",
+                "the keeper process ({}) was ended before it could report, or is of another \
+                 version",
                 program.path().display()
             ),
         )

@@ -48,8 +48,9 @@ pub struct Consumed {
 impl Store {
     /// Leaves a marker for a generation (an [`InstanceId`](crate::InstanceId)), or for a process of
     /// this machine (its pid): for its incarnation on record, which is that of a `run` if it is the
-    /// `run`'s command; for the process itself if it is on record nowhere. Another marker of the same name is replaced, and of the requests (`takeover`,
-    /// `planned_stop`, `restart`) to one incarnation any other: [`Written::replaced`] says which.
+    /// `run`'s command; for the process itself if it is on record nowhere. Another marker of the
+    /// same name is replaced, and of the requests (`takeover`, `planned_stop`, `restart`) to one
+    /// incarnation any other: [`Written::replaced`] says which.
     ///
     /// The marker is visible to others when this returns. Nothing is signalled.
     ///

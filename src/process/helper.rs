@@ -90,7 +90,7 @@ impl HelperProgram {
         programs.into_iter().find(|program| program.is_file()).map(Self::new).ok_or_else(|| {
             Error::invalid(
                 "this needs a helper process, and there is no program for it: this one does not \
-                 call `helper::serve`, and `incumbent` is neither beside it nor in PATH",
+                 call `helper::serve`, and `incumbent` is neither beside this program nor in PATH",
             )
             .with_hint(HINT)
         })

@@ -12,6 +12,12 @@ mod age;
 #[cfg(unix)]
 mod capture;
 mod described;
+#[cfg(unix)]
+#[path = "detached_unix.rs"]
+mod detached;
+#[cfg(windows)]
+#[path = "detached_windows.rs"]
+mod detached;
 #[cfg(target_os = "linux")]
 #[path = "details_linux.rs"]
 pub(crate) mod details;

@@ -1,8 +1,8 @@
 //! A slow look at the whole machine, by a process of its own.
 //!
 //! The one who starts it opens the log, so that whatever is wrong with that is told at once, and
-//! hands it over as the output of the new process. That is a helper of ours, which redacts, cuts and
-//! times what it writes; see [`report`].
+//! hands it over as the output of the new process. That is a helper of ours, which redacts, cuts
+//! and times what it writes; see [`report`].
 
 pub(crate) mod ask;
 pub(crate) mod report;
