@@ -162,7 +162,8 @@ impl Diagnostic {
                 io::ErrorKind::PermissionDenied => ErrorKind::Permission,
                 _ => ErrorKind::Internal,
             };
-            Error::new(kind, what).at(path).with_hint(helper::HINT).caused_by(error)
+            let hint = format!("name another one with `Diagnostic::program`, or {}", helper::HINT);
+            Error::new(kind, what).at(path).with_hint(hint).caused_by(error)
         })?;
         let pid = child.id();
         let wait = move || drop(child.wait());

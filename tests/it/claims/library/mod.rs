@@ -6,6 +6,7 @@ mod homes;
 mod process;
 mod readers;
 mod waits;
+mod with_locks;
 
 use crate::support::Process;
 

@@ -14,6 +14,7 @@ mod party;
 mod pending;
 mod release;
 mod stopped;
+mod take_over;
 mod unlock;
 mod waiting;
 
