@@ -8,5 +8,6 @@ pub(crate) mod history;
 pub(crate) mod platform;
 pub(crate) mod recorded;
 pub(crate) mod report;
+mod stop_time;
 pub(crate) mod update;
 pub(crate) mod write;

@@ -6,7 +6,7 @@ use crate::cli::args::Global;
 use crate::cli::output::{Answer, Outcome, Style, exit};
 use crate::cli::{args, output};
 use crate::forensics::{Fact, SystemdCheck, Unavailable, own_unit, unit_name};
-use crate::{Error, Report, Result, Span, StopPhases, stop_budget};
+use crate::{Error, Report, Result, Span, StopPhases};
 
 pub(crate) fn systemd(global: &Global, arguments: &args::ForensicsSystemd) -> Outcome {
     let unit = match &arguments.unit {
@@ -50,7 +50,7 @@ fn holder(global: &Global) -> Result<Option<Report>> {
 fn phases(drain: Option<Duration>, holder: Option<&Report>) -> StopPhases {
     match (drain, holder) {
         (Some(drain), _) => StopPhases::draining_for(drain),
-        (None, Some(holder)) => StopPhases::of_budget(stop_budget::believed(holder.stop_budget_ms)),
+        (None, Some(holder)) => StopPhases::of_budget(holder.stop_time()),
         (None, None) => StopPhases::default(),
     }
 }

@@ -226,9 +226,11 @@ impl Tenure {
                 return Released::StillShared;
             }
         }
+        let ours = held.offices.get(&self.office).filter(|it| it.row.instance == *instance);
+        let beside = ours.and_then(|office| office.beside.clone()).or(self.beside.take());
         held.forget(*instance);
         // Before the office: whoever claims that next must not meet us behind it.
-        if let Some(beside) = self.beside.take() {
+        if let Some(beside) = beside {
             beside.let_go();
         }
         inner.let_go(

@@ -68,7 +68,7 @@ fn role_of_a_binding() {
             ["helper", program, arguments @ ..] => {
                 let helper = HelperProgram::new(program);
                 let helper =
-                    arguments.iter().fold(helper, |it, word| it.argument(word.replace('_', " ")));
+                    arguments.iter().fold(helper, |it, word| it.argument(word.replace('~', " ")));
                 helper.use_from_now_on();
                 "chosen".to_owned()
             }
@@ -157,7 +157,7 @@ fn what_was_claimed_for_a_process_is_released_for_it() {
 fn an_interpreter_with_arguments_may_be_the_helper() {
     let sandbox = Sandbox::new();
     let (process, mut binding) = (sleeper(&sandbox), binding(&sandbox));
-    let script = format!("exec_{BINARY}_\"$@\"");
+    let script = format!("exec~{BINARY}~\"$@\"");
     assert_eq!(ask(&mut binding, &format!("helper /bin/sh -c {script} sh")), "chosen");
     assert!(ask(&mut binding, &format!("claim {}", process.pid())).starts_with("granted"));
     eventually("two keepers", LIMIT, || (pairs(&sandbox) == (1, 1)).then_some(()));

@@ -27,7 +27,7 @@ fn run(script: &str) -> Run {
         })
 }
 
-/// Plays a program with a child of its own: `run SCRIPT` (blanks as `_`), `child`, `helper PROGRAM`.
+/// Plays a program with a child of its own: `run SCRIPT` (blanks as `~`), `child`, `helper PROGRAM`.
 #[test]
 fn role_of_a_supervisor() {
     if !plays(SUPERVISOR) {
@@ -35,7 +35,7 @@ fn role_of_a_supervisor() {
     }
     let mut other = Command::new("/bin/sh").args(["-c", "exit 7"]).spawn().unwrap();
     obey_orders(|order| match order.split_once(' ') {
-        Some(("run", script)) => match run(&script.replace('_', " ")).run() {
+        Some(("run", script)) => match run(&script.replace('~', " ")).run() {
             Ok(finished) => {
                 let outcome = match finished.outcome {
                     RunOutcome::Ended => "ended".to_owned(),
@@ -64,7 +64,7 @@ fn supervisor(sandbox: &Sandbox) -> Process {
 fn only_the_command_is_collected() {
     let sandbox = Sandbox::new();
     let mut supervisor = supervisor(&sandbox);
-    assert!(ask(&mut supervisor, "run exit_3").starts_with("started"));
+    assert!(ask(&mut supervisor, "run exit~3").starts_with("started"));
     assert_eq!(told(&mut supervisor), "ended 3");
     assert_eq!(ask(&mut supervisor, "child"), "7");
     let end = &sandbox.history()[0];
@@ -78,7 +78,7 @@ fn signals_are_forwarded_for_as_long_as_it_runs() {
     let sandbox = Sandbox::new();
     let mut supervisor = supervisor(&sandbox);
     for _ in 0..2 {
-        assert!(ask(&mut supervisor, "run exec_sleep_600").starts_with("started"));
+        assert!(ask(&mut supervisor, "run exec~sleep~600").starts_with("started"));
         assert_eq!(sandbox.status().1["running"], true);
         supervisor.signal(Signal::TERM);
         assert_eq!(told(&mut supervisor), "ended 143");
@@ -94,7 +94,7 @@ fn signals_are_forwarded_for_as_long_as_it_runs() {
 fn a_killed_program_takes_its_command_along() {
     let sandbox = Sandbox::new();
     let mut supervisor = supervisor(&sandbox);
-    let started = ask(&mut supervisor, "run exec_sleep_600");
+    let started = ask(&mut supervisor, "run exec~sleep~600");
     let pid: u32 = started.trim_start_matches("started ").parse().unwrap();
     supervisor.kill();
     assert!(crate::support::wait_ended(pid, LIMIT));
