@@ -54,6 +54,8 @@
 //!   diagnostic.
 //! * [`doctor`] - what keeps gateways from starting, or makes two of one, and what can be repaired
 //!   safely.
+//! * [`keeper`] - records and locks for processes that do not link this crate; [`run`] supervises a
+//!   command in an office. Both, and the diagnostic, start [`helper`] processes.
 //! * [`EventStream`] - every change of every process, as it is committed.
 //! * [`Error`] - "could not find out"; its [`ErrorKind`] says what to do next.
 //!

@@ -8,7 +8,7 @@ use crate::process::older::hold::Hold;
 use crate::process::older::wire::HoldingRun;
 use crate::run::inbox::{Inbox, LOOK_EVERY, RunEvent, Signalled};
 use crate::run::notice::Notice;
-use crate::run::plan::Run;
+use crate::run::plan::{Extent, Run};
 use crate::scoped::ask;
 use crate::sys::supervise;
 use crate::{Claim, Desired, Error, Evicted, Holder, Profile, Result, Tenure};
@@ -148,7 +148,7 @@ impl Run {
                     }
                 }
                 // As PID 1 we reap orphans meanwhile, too; nothing of ours runs yet.
-                Ok(RunEvent::ChildEnded) if self.is_whole_process => drop(supervise::reap()),
+                Ok(RunEvent::ChildEnded) if self.extent == Extent::Whole => drop(supervise::reap()),
                 Ok(RunEvent::ChildEnded) => {}
                 Err(_) => {}
             }

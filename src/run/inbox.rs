@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 
 use crate::forensics::Fact;
 use crate::forensics::snapshot::received;
+use crate::run::plan::Extent;
 use crate::sys::signals::Catcher;
 use crate::sys::{Caught, Received, Shortage, signals, supervise};
 use crate::{Cancel, Error, ExitCause, ExitCodes, Result, sys};
@@ -25,8 +26,10 @@ pub(crate) struct Inbox {
 }
 
 impl Inbox {
-    /// `is_whole_process`: all children of this process may be collected, and signals stay caught.
-    pub(super) fn open(is_whole_process: bool) -> Result<Self> {
+    /// In a process that is nothing beside the run all children are collected, and signals stay
+    /// caught.
+    pub(super) fn open(extent: Extent) -> Result<Self> {
+        let is_whole = extent == Extent::Whole;
         let (sender, received) = mpsc::channel();
         let waiting = Arc::<Mutex<Option<Cancel>>>::default();
         let seen_waiting = Arc::clone(&waiting);
@@ -36,7 +39,7 @@ impl Inbox {
                 matches!(&event, RunEvent::Signal(signal) if signal.received.is_some());
             // Held while it reaps: once the wait is over, the command's end is the run's own.
             let waiting = seen_waiting.lock();
-            if is_whole_process && waiting.is_some() && matches!(event, RunEvent::ChildEnded) {
+            if is_whole && waiting.is_some() && matches!(event, RunEvent::ChildEnded) {
                 // As PID 1 we reap orphans while we wait, too.
                 drop(supervise::reap());
             }
@@ -50,7 +53,7 @@ impl Inbox {
                 Some(shortage) => Error::shortage(shortage, "catch signals"),
                 None => Error::internal(format!("cannot catch signals: {error}")),
             })?;
-        let catcher = if is_whole_process {
+        let catcher = if is_whole {
             // One that comes while we end does not change what we end with.
             std::mem::forget(catcher);
             None

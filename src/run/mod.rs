@@ -57,7 +57,7 @@ impl Run {
         {
             hold::check_usable(home)?;
         }
-        let inbox = Inbox::open(self.is_whole_process)?;
+        let inbox = Inbox::open(self.extent)?;
         let store = self.store.open()?;
         let profile = self.profile(&store)?;
         if self.is_to_stay_stopped(&profile)? {

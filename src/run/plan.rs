@@ -18,6 +18,9 @@ use crate::{
 /// `restart` and takeovers, and records how the command ended. On Linux the command does not
 /// outlive this process, however that ends.
 ///
+/// Of a process that collects all of its children itself (`wait`), the exit code of the command is
+/// lost: it counts as 255.
+///
 /// ```no_run
 /// use incumbent::run::{Run, RunOutcome};
 /// use incumbent::{ClaimOptions, LockRequest, ProfileName};
@@ -46,8 +49,17 @@ pub struct Run {
     /// Whether a start waits where those before it failed.
     pub(super) backs_off: bool,
     pub(super) exit_codes: ExitCodes,
-    pub(super) is_whole_process: bool,
+    pub(super) extent: Extent,
     pub(super) tell: Tell,
+}
+
+/// What this process is beside the run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Extent {
+    /// It has a life, children and signals of its own.
+    Part,
+    /// Nothing.
+    Whole,
 }
 
 /// Hears what happens.
@@ -75,7 +87,7 @@ impl Run {
             respects_desired: false,
             backs_off: true,
             exit_codes: ExitCodes::of(Supervisor::of_this_process()),
-            is_whole_process: false,
+            extent: Extent::Part,
             tell: Arc::new(|_| ()),
         }
     }
@@ -121,7 +133,7 @@ impl Run {
     /// too where it is the first of its container, and signals stay caught to its end. Without it
     /// only the command is collected, and the signals have their old effect afterwards.
     pub fn as_whole_process(mut self) -> Self {
-        self.is_whole_process = true;
+        self.extent = Extent::Whole;
         self
     }
 

@@ -12,7 +12,7 @@ use crate::patience::with_budget;
 use crate::records::{Command, CommandLock, shutdowns};
 use crate::run::inbox::{Inbox, LOOK_EVERY, RunEvent, Signal, Signalled};
 use crate::run::notice::Notice;
-use crate::run::plan::Finished;
+use crate::run::plan::{Extent, Finished};
 use crate::run::restart::Again;
 use crate::run::start::Child;
 use crate::run::supervised::{
@@ -86,7 +86,7 @@ impl Supervised<'_> {
     /// How the command ended, if it has just now. Where all children are ours to collect, so are
     /// orphans.
     fn command_end(&self) -> Option<ChildEnd> {
-        if !self.run.is_whole_process {
+        if self.run.extent == Extent::Part {
             return self.child().and_then(|child| supervise::reap_child(child.0.pid));
         }
         let reaped = supervise::reap();

@@ -420,8 +420,10 @@ pub(crate) fn own_parent() -> Option<Pid> {
 #[cfg(test)]
 #[allow(clippy::disallowed_methods, reason = "helper processes get their part by the environment")]
 mod tests {
+    use std::fs::OpenOptions;
     use std::io::Read;
     use std::net::{TcpListener, TcpStream};
+    use std::process::Stdio;
     use std::sync::mpsc;
     use std::time::Duration;
 
