@@ -56,7 +56,8 @@ pub(super) fn parse_time(text: &str) -> Result<Time, String> {
     const MS_MIN: f64 = 1e11;
     let refused = || {
         format!(
-            "{text:?} is not a valid time: `2026-11-22T08:15:00Z`, Unix seconds (`1795334400`), or `now`"
+            "{text:?} is not a valid time: `2026-11-22T08:15:00Z`, Unix seconds \
+             (`1795334400`), or `now`"
         )
     };
     if text == "now" {

@@ -173,7 +173,7 @@ fn what_is_no_exit_code_is_a_usage_error() {
     let sandbox = Sandbox::new();
     for (option, value, words) in [
         ("--exit-code", "planned_stop", "CAUSE=CODE"),
-        ("--exit-code", "planned_stop=", "no exit code"),
+        ("--exit-code", "planned_stop=", "not a valid exit code"),
         ("--exit-code", "planned_stop=256", "from 0 to 255"),
         ("--exit-code", "planned_stop=-1", "from 0 to 255"),
         ("--exit-code", "planned_stop=zero", "from 0 to 255"),
