@@ -14,6 +14,10 @@ const OF_THE_STORE: [&str; 7] = ["doctor", "locks", "unlock", "sql", "path", "co
 /// What a command begins with: alone, and within another one.
 const BEGINNINGS: [&str; 2] = ["`incumbent ", "$(incumbent "];
 
+/// What the library's advice names, and the option that it is here.
+const OPTIONS: [(&str, &str); 2] =
+    [("`Anchoring::None`", "`--no-keeper`"), ("`Whom::Process`", "`--pid PID`")];
+
 /// The global options of this call.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Invocation {
@@ -47,8 +51,11 @@ impl Invocation {
     /// `advice` with these options in each command of ours. An option that a command has stays as
     /// it is.
     pub(crate) fn complete(&self, advice: &str) -> String {
+        let advice = OPTIONS
+            .iter()
+            .fold(advice.to_owned(), |text, (named, option)| text.replace(named, option));
         let mut text = String::new();
-        let mut rest = advice;
+        let mut rest = advice.as_str();
         while let Some(at) =
             BEGINNINGS.iter().filter_map(|it| Some(rest.find(it)? + it.len())).min()
         {
@@ -127,5 +134,12 @@ mod tests {
             assert_eq!(invocation().complete(advice), expected);
             assert_eq!(Invocation::default().complete(advice), advice);
         }
+    }
+
+    #[test]
+    fn what_the_library_names_is_an_option_here() {
+        let advice = "try again; `Anchoring::None` records without one";
+        let expected = "try again; `--no-keeper` records without one";
+        assert_eq!(Invocation::default().complete(advice), expected);
     }
 }

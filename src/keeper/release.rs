@@ -88,7 +88,7 @@ pub(crate) fn parent() -> Result<sys::Pid> {
         Error::invalid(
             "no parent process can be recorded: it is init, or outside of this namespace",
         )
-        .with_hint("name the process with `--pid PID`")
+        .with_hint("name the process (`Whom::Process`)")
     })
 }
 

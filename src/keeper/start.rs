@@ -84,4 +84,4 @@ pub(super) fn start(
 }
 
 /// What can be done without a keeper.
-const WITHOUT: &str = "`--no-keeper` (`Anchoring::None`) records without one";
+const WITHOUT: &str = "`Anchoring::None` records without one";

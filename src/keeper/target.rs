@@ -15,7 +15,8 @@ pub(crate) struct Target {
 impl Target {
     /// Pins `pid` and checks that we may record it.
     pub(crate) fn prove(pid: sys::Pid) -> Result<Self> {
-        let gone = || Error::no_process(pid).with_hint("name a process that runs, with `--pid`");
+        let gone =
+            || Error::no_process(pid).with_hint("name a process that runs (`Whom::Process`)");
         let looks = Looks::begin();
         let short = || {
             let what = format!("look at pid {pid}");

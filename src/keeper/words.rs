@@ -99,9 +99,8 @@ impl Words {
         let target = Target::prove(self.pid)?;
         if self.start_time.is_some() && target.start_time != self.start_time {
             let what = format!("pid {} ended while it was being recorded", self.pid);
-            return Err(
-                Error::new(ErrorKind::NotRunning, what).with_hint("name a process that runs")
-            );
+            return Err(Error::new(ErrorKind::NotRunning, what)
+                .with_hint("name a process that runs (`Whom::Process`)"));
         }
         Ok(target)
     }

@@ -19,6 +19,7 @@ pub(crate) mod running;
 pub(crate) mod start;
 pub(crate) mod supervised;
 
+pub use crate::office::backoff::Backoff;
 pub use crate::run::known::{execute_again, words_known_to_older};
 pub use crate::run::notice::Notice;
 pub use crate::run::plan::{Finished, Run, RunOutcome};

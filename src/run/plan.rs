@@ -18,6 +18,9 @@ use crate::{
 /// `restart` and takeovers, and records how the command ended. On Linux the command does not
 /// outlive this process, however that ends.
 ///
+/// Signals that reach this process meanwhile are the command's: TERM, HUP, INT, QUIT, USR1, USR2,
+/// WINCH and CONT. Handlers that this process has for them are called as well.
+///
 /// Of a process that collects all of its children itself (`wait`), the exit code of the command is
 /// lost: it counts as 255.
 ///
