@@ -128,8 +128,13 @@ impl ClaimOptions {
 
     /// Not beside the gateway of an older program that has its files in `directory`: whoever holds
     /// its `gateway.lock` holds this office, and with the office that lock is held as well, with
-    /// the record of this process beside it. Later claims of the profile look at the same
-    /// directory. For offices of kind `gateway`.
+    /// the record of this process beside it. What the older program removes of that is put back
+    /// within 100 ms. Later claims of the profile look at the same directory. For offices of kind
+    /// `gateway`.
+    ///
+    /// Later versions of the older program remove the files of a process whose command line they do
+    /// not know: [`run::words_known_to_older`](crate::run::words_known_to_older) are words that
+    /// they do.
     ///
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for what is not a directory,

@@ -3,10 +3,10 @@
 //!
 //! The trampoline: `run` starts a helper process. That asks for SIGKILL at its parent's death,
 //! checks its parent, leaves for a session of its own where there is no terminal, takes the
-//! command's lock, says so, and waits for a byte. `run` commits its pid and start time, and only then sends
-//! the byte. So from fork to exec there is no moment at which a claimant could miss the command.
-//! A thread that lives as long has to start it: the kernel counts the forking *thread* as the
-//! parent.
+//! command's lock, says so, and waits for a byte. `run` commits its pid and start time, and only
+//! then sends the byte. So from fork to exec there is no moment at which a claimant could miss the
+//! command. A thread that lives as long has to start it: the kernel counts the forking *thread* as
+//! the parent.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write};
