@@ -86,8 +86,11 @@ impl HelperProgram {
         let beside = own.as_deref().and_then(Path::parent).map(Path::to_owned);
         let path = environment::value("PATH").unwrap_or_default();
         let places = beside.into_iter().chain(std::env::split_paths(&path));
-        let programs = places.filter(|place| place.is_absolute()).map(|place| place.join(&name));
-        programs.into_iter().find(|program| program.is_file()).map(Self::new).ok_or_else(|| {
+        let program = places
+            .filter(|place| place.is_absolute())
+            .map(|place| place.join(&name))
+            .find(|program| program.is_file());
+        program.map(Self::new).ok_or_else(|| {
             Error::invalid(
                 "this needs a helper process, and there is no program for it: this one does not \
                  call `helper::serve`, and `incumbent` is neither beside this program nor in PATH",
