@@ -50,7 +50,7 @@ pub(crate) fn check_kind(kind: &Kind) -> Result<()> {
         return Ok(());
     }
     Err(Error::invalid(format!("an older program is a gateway, and not a {kind}"))
-        .with_hint("claim an office of the kind `gateway`"))
+        .with_hint("leave out `ClaimOptions::kind`"))
 }
 
 /// The directory whose lock a claim of `office` has to look at: what the claim names, which the

@@ -15,8 +15,11 @@ const OF_THE_STORE: [&str; 7] = ["doctor", "locks", "unlock", "sql", "path", "co
 const BEGINNINGS: [&str; 2] = ["`incumbent ", "$(incumbent "];
 
 /// What the library's advice names, and the option that it is here.
-const OPTIONS: [(&str, &str); 2] =
-    [("`Anchoring::None`", "`--no-keeper`"), ("`Whom::Process`", "`--pid PID`")];
+const OPTIONS: [(&str, &str); 3] = [
+    ("`Anchoring::None`", "`--no-keeper`"),
+    ("`ClaimOptions::kind`", "`--kind`"),
+    ("`Whom::Process`", "`--pid PID`"),
+];
 
 /// The global options of this call.
 #[derive(Clone, Debug, Default)]

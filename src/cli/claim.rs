@@ -44,7 +44,7 @@ pub(super) fn claim(global: &Global, arguments: &args::Claim) -> Outcome {
                 "since": rfc3339(since_ms),
             });
             let text = format!("{office}: pid {} holds it already\n", pid_of(pid));
-            Answer::new(exit::OK, text, document(Some(instance), None, Some(previous), None))
+            Answer::new(exit::OK, text, document(Some(instance), None, Some(&previous), None))
         }
         KeptClaim::Held(holder) => {
             Answer::new(exit::NOT_NOW, "", document(None, None, None, Some(&holder)))
@@ -57,7 +57,7 @@ pub(super) fn claim(global: &Global, arguments: &args::Claim) -> Outcome {
 pub(super) fn document(
     granted: Option<InstanceId>,
     evicted: Option<&Evicted>,
-    previous: Option<Value>,
+    previous: Option<&Value>,
     holder: Option<&Holder>,
 ) -> Value {
     json!({

@@ -151,16 +151,15 @@ pub(crate) fn whose_row(
     store: &Store,
     pid: Option<sys::Pid>,
 ) -> Result<Option<(InstanceId, Option<Office>)>> {
-    let pid = match pid {
-        Some(pid) => pid,
-        None => {
-            // A run that has lost its office has no row.
-            if let Ok(Some(run)) = current_run(store) {
-                return Ok(Some((run.id, run.office())));
-            }
-            let Ok(pid) = parent() else { return Ok(None) };
-            pid
+    let pid = if let Some(pid) = pid {
+        pid
+    } else {
+        // A run that has lost its office has no row.
+        if let Ok(Some(run)) = current_run(store) {
+            return Ok(Some((run.id, run.office())));
         }
+        let Ok(pid) = parent() else { return Ok(None) };
+        pid
     };
     let start_time = sys::process_facts(pid).start_time;
     let rows = store.inner.read(|connection| {

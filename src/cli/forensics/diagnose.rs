@@ -44,7 +44,7 @@ pub(crate) fn diagnose(global: &Global, arguments: &args::ForensicsDiagnose) -> 
 fn subject(global: &Global, named: Option<u32>) -> Result<u32> {
     let run = || {
         let store = global.existing().ok()??;
-        Some(store.kept(Whom::Caller).pid().ok()?)
+        store.kept(Whom::Caller).pid().ok()
     };
     let parent = || sys::process_facts(std::process::id()).parent;
     named.or_else(run).or_else(parent).ok_or_else(|| {

@@ -141,7 +141,7 @@ fn look(tx: &Tx<'_>, survey: &Survey<'_>) -> Result<Step> {
         return Ok(Step::Errand(errand));
     }
     let wanted = Wanted::Lock(survey.candidate.locks[0].name().clone());
-    write_down(tx, survey.inner, survey.candidate, wanted, targets).map(Step::Reserved)
+    write_down(tx, survey.inner, survey.candidate, &wanted, targets).map(Step::Reserved)
 }
 
 impl<T> From<Attempt<T>> for Acquire<T> {

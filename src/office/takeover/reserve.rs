@@ -84,7 +84,7 @@ pub(crate) fn reserve(
         return Ok(TakeoverStep::Claimed(ClaimOutcome::Errand(errand)));
     }
     let office = Wanted::Office(candidate.office.clone());
-    write_down(tx, inner, candidate, office, targets).map(TakeoverStep::Reserved)
+    write_down(tx, inner, candidate, &office, targets).map(TakeoverStep::Reserved)
 }
 
 /// What the targets have started, before anybody is asked: a `run` may follow its marker at once,
@@ -217,7 +217,7 @@ pub(super) fn write_down(
     tx: &Tx<'_>,
     inner: &Inner,
     candidate: &Candidate<'_>,
-    wanted: Wanted,
+    wanted: &Wanted,
     targets: Vec<TakeoverTarget>,
 ) -> Result<Reserved> {
     let argv = survey::masked(candidate.subject, candidate.locks);
@@ -229,7 +229,7 @@ pub(super) fn write_down(
         argv: &argv,
     };
     let nonce = Nonce::random()?;
-    let instance = WaitingRow::insert(tx, inner, &nonce, &wanted, &as_whom)?;
+    let instance = WaitingRow::insert(tx, inner, &nonce, wanted, &as_whom)?;
     if let Some(waiter) = candidate.waiter {
         ending::end_other(tx, waiter, &instances::End::new(instances::EndReason::Released))?;
     }
@@ -238,7 +238,7 @@ pub(super) fn write_down(
     let locks = candidate.locks.iter().map(|request| Wanted::Lock(request.name().clone()));
     // One of another profile must not come back before we are there.
     let others = targets.iter().map(|target| target.wanted.clone());
-    let others = others.filter(|other| matches!(other, Wanted::Office(_)) && *other != wanted);
+    let others = others.filter(|other| matches!(other, Wanted::Office(_)) && other != wanted);
     let office = matches!(wanted, Wanted::Office(_)).then(|| wanted.clone());
     for wanted in locks.chain(others).chain(office) {
         reservations::make(tx, &wanted, instance, Purpose::Takeover, millis(deadline))?;

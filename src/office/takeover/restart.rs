@@ -99,7 +99,6 @@ pub enum Restart {
 impl Restart {
     /// Nobody is on record, and an owner of a lost store may be at work, see
     /// [`OpenOptions::find`](crate::OpenOptions::find).
-    #[must_use]
     pub fn of_lost_owner(office: &Office, pid: Option<u32>) -> Self {
         Self::Orphaned(holder_of(&Wanted::Office(office.clone()), pid))
     }

@@ -136,7 +136,6 @@ impl StopOutcome {
 
     /// Of an owner that was on record in a store that is not there any more, see
     /// [`OpenOptions::find`](crate::OpenOptions::find).
-    #[must_use]
     pub fn of_lost_owner(office: &Office, pid: Option<u32>) -> Self {
         Self::unrecorded(holder_of(&Wanted::Office(office.clone()), pid))
     }
