@@ -162,14 +162,6 @@ pub(crate) fn as_millis<S: Serializer>(
     (*length).into().map(millis).serialize(serializer)
 }
 
-/// Whether a stored Unix time in milliseconds can be that of a clock that was set: a machine
-/// without one of its own begins with 1970, or with the day of its last shutdown.
-#[cfg_attr(not(feature = "cli"), expect(dead_code))]
-pub(crate) fn is_believed(wall_ms: i64) -> bool {
-    const YEAR_2020_MS: i64 = 1_577_836_800_000;
-    wall_ms >= YEAR_2020_MS
-}
-
 /// A length of time for people, in its largest fitting unit: `850 ms`, `12 s`, `3 min`, `5 h`.
 pub(crate) fn length(ms: i64) -> String {
     const UNITS: [(i64, &str); 4] =

@@ -7,11 +7,10 @@ use std::path::PathBuf;
 pub(crate) const DB: &str = "INCUMBENT_DB";
 /// The profile, where none was named.
 pub(crate) const PROFILE: &str = "INCUMBENT_PROFILE";
-/// The home of the profile, where none was named.
-#[cfg_attr(not(feature = "cli"), expect(dead_code))]
+/// The home of the profile, where none was named: a variable of the command line alone.
+#[cfg(feature = "cli")]
 pub(crate) const HOME: &str = "INCUMBENT_HOME";
 /// The kind of office that the command of a `run` is about.
-#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub(crate) const KIND: &str = "INCUMBENT_KIND";
 /// Names the party that keeps starting this process, in place of what was found out about it.
 pub(crate) const PARTY: &str = "INCUMBENT_PARTY";

@@ -98,6 +98,31 @@ impl Error {
         Self::new(ErrorKind::NotRunning, format!("no process has pid {pid}"))
     }
 
+    /// A process does not hold the office that it wants to speak for.
+    pub(crate) fn not_speaker(message: String) -> Self {
+        Self::new(ErrorKind::NotOwner, message).with_hint(
+            "call it in the command of a `run`, or claim the office for the process first \
+             (`incumbent claim --pid PID`)",
+        )
+    }
+
+    /// An owner of a store that is gone has not claimed again in `path`.
+    pub(crate) fn lost_owner(pid: Option<crate::sys::Pid>, path: &Path) -> Self {
+        let who = pid.map_or_else(|| "a process".to_owned(), |pid| format!("pid {pid}"));
+        let message = format!(
+            "{who} was on record in a store that was moved, deleted or replaced, and has not \
+             claimed again in {}",
+            path.display()
+        );
+        Self::new(ErrorKind::StoreReplaced, message)
+            .at(path)
+            .with_hint(
+                "ask again: an owner that notices claims again within a second; `incumbent \
+                 status` says if it stays so",
+            )
+            .with_retry_after(Duration::from_secs(1))
+    }
+
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self(Box::new(Details {
             kind,

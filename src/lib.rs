@@ -47,6 +47,8 @@
 //!   the detached diagnostic.
 //! * [`doctor`] - what keeps gateways from starting, or makes two of one, and what can be repaired
 //!   safely.
+//! * [`keeper`] - records and locks for processes that do not link this crate; [`run`] supervises a
+//!   command in an office. Both, and the diagnostic, start [`helper`] processes.
 //! * [`EventStream`](status::EventStream) - every change of every process, as it is committed.
 //! * [`Error`] - "could not find out"; its [`ErrorKind`] says what to do next.
 //!
@@ -146,8 +148,8 @@ pub mod doctor;
 mod environment;
 mod error;
 pub mod forensics;
-#[cfg(feature = "cli")]
-mod keeper;
+pub mod helper;
+pub mod keeper;
 pub mod liveness;
 pub mod marker;
 mod names;
@@ -158,8 +160,7 @@ mod patience;
 pub mod process;
 pub mod query;
 mod records;
-#[cfg(feature = "cli")]
-mod run;
+pub mod run;
 mod scoped;
 mod span;
 mod state;
@@ -168,8 +169,7 @@ mod stop_budget;
 mod store;
 #[allow(unsafe_code, reason = "the home of unsafe code")]
 mod sys;
-#[cfg(feature = "cli")]
-mod transfer;
+pub mod transfer;
 mod words;
 
 pub use crate::background::readiness::Readiness;
@@ -192,7 +192,7 @@ pub use crate::status::update::StatusUpdate;
 pub use crate::store::Store;
 pub use crate::store::fork::ClosedForFork;
 pub use crate::store::held::Released;
-pub use crate::store::open::OpenOptions;
+pub use crate::store::open::{Existing, OpenOptions};
 pub use crate::store::pragmas::Durability;
 
 /// Scoped locks beyond [`LockRequest`] and [`ScopedLock`]: how to wait for them, what is known of
@@ -202,7 +202,7 @@ pub mod lock {
     pub use crate::names::{IdentityHash, Scope};
     pub use crate::owner::held_lock::HeldLock;
     pub use crate::patience::Stopped;
-    pub use crate::scoped::acquire::PreviousLock;
+    pub use crate::scoped::acquire::{GrantedLock, PreviousLock};
     pub use crate::scoped::ask::{LockReport, LockWaiter};
     pub use crate::scoped::request::AcquireOptions;
     pub use crate::scoped::unlock::{Unlocked, UnlockedLock};

@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 
 use crate::clock::Deadline;
 use crate::error::{ErrorKind, Result};
+use crate::sys::supervise;
 
 /// Whoever has no time at all waits this long for the store's locks anyway: dozens of writers that
 /// take turns need less, and a writer that is stopped does not end by then.
@@ -138,10 +139,19 @@ impl Cancel {
         self.cancelled.store(true, Ordering::Release);
     }
 
-    /// What a signal handler may set.
-    #[cfg_attr(not(feature = "cli"), expect(dead_code))]
-    pub(crate) fn flag(&self) -> Arc<AtomicBool> {
+    /// What it sets: for a signal handler, which may do no more than that.
+    #[must_use]
+    pub fn flag(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.cancelled)
+    }
+
+    /// Cancels at the first SIGINT or SIGTERM (Windows: Ctrl+C), for the rest of this process; a
+    /// second one ends the process as ever. What whoever started us ignores stays ignored.
+    ///
+    /// # Errors
+    /// What keeps the signals from being caught.
+    pub fn cancel_on_interrupt(&self) -> std::io::Result<()> {
+        supervise::cancel_on_interrupt(&self.cancelled)
     }
 
     /// Whether it was used, or a question was answered with a break. Asks nobody.

@@ -69,13 +69,10 @@ pub(crate) enum Attachment {
     /// This process' own anchor.
     Own,
     /// This process' own anchor, held for another process that we keep.
-    #[cfg_attr(not(feature = "cli"), expect(dead_code))]
     Keeper { pid: sys::Pid, start_time: Option<StartTime> },
     /// The anchor of a keeper that already keeps the recorded process.
-    #[cfg_attr(not(feature = "cli"), expect(dead_code))]
     Kept { anchor: String, keeper: sys::Pid, keeper_start_time: Option<StartTime> },
     /// None: only pid and start time tell.
-    #[cfg_attr(not(feature = "cli"), expect(dead_code))]
     None,
 }
 

@@ -1,5 +1,6 @@
 //! Whether what this process holds is still its own, how it was lost, and how it is released.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -40,6 +41,14 @@ pub enum Lost {
         /// Who did it, if they said so.
         by: Option<String>,
     },
+    /// Of an office that is held beside an older program: somebody else has the lock of that by
+    /// now, and acts as well.
+    LegacyLock {
+        /// The lock file.
+        path: PathBuf,
+        /// Who has it, where that can be seen.
+        by_pid: Option<u32>,
+    },
     /// The record was ended by somebody else.
     Ended {
         /// Why: [`Reason::Evicted`], [`Reason::TakenOver`].
@@ -58,6 +67,11 @@ impl std::fmt::Display for Lost {
             }
             Self::Lock { name, reason, by: None } => {
                 write!(f, "its lock {name} was lost: {reason}")
+            }
+            Self::LegacyLock { path, by_pid } => {
+                let who =
+                    by_pid.map_or_else(|| "another process".to_owned(), |it| format!("pid {it}"));
+                write!(f, "{} was replaced, and {who} holds it", path.display())
             }
             Self::Ended { reason, by: Some(by) } => write!(f, "{reason} by {by}"),
             Self::Ended { reason, by: None } => reason.fmt(f),

@@ -15,10 +15,7 @@ use crate::{Error, ErrorKind, Kind, Office, Result, sys};
 /// [`InvalidInput`](ErrorKind::InvalidInput) for what is no directory, and for a kind that no older
 /// gateway is of; [`Permission`](ErrorKind::Permission) for another user's directory.
 pub(crate) fn home(directory: &Path, kind: &Kind) -> Result<PathBuf> {
-    if *kind != Kind::default() {
-        return Err(Error::invalid(format!("an older program is a gateway, and no {kind}"))
-            .with_hints("leave the kind out", "leave out `--kind`"));
-    }
+    check_kind(kind)?;
     let home = std::fs::canonicalize(directory).map_err(|error| {
         if Shortage::of(&error).is_some() || error.kind() == Io::PermissionDenied {
             return Error::io("look at", directory, error);
@@ -45,6 +42,15 @@ pub(crate) fn home(directory: &Path, kind: &Kind) -> Result<PathBuf> {
         .with_hint("ask as that user, or as root"));
     }
     Ok(home)
+}
+
+/// An older program is a gateway.
+pub(crate) fn check_kind(kind: &Kind) -> Result<()> {
+    if *kind == Kind::default() {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("an older program is a gateway, and not a {kind}"))
+        .with_hints("leave out `ClaimOptions::kind`", "leave out `--kind`"))
 }
 
 /// The directory whose lock a claim of `office` has to look at: what the claim names, which the

@@ -176,7 +176,10 @@ impl WaitOptions<'_> {
 fn nobody_to_wait_for(options: &WaitOptions<'_>) -> Error {
     let pid = options.for_whom.map_or(0, |(pid, _)| pid);
     Error::new(ErrorKind::Busy, format!("pid {pid}, for which it was wanted, has ended"))
-        .with_flag_hint("nothing was acquired; name a process that runs", "--pid", "")
+        .with_hints(
+            "nothing was acquired; name a process that runs (`Whom::Process`)",
+            "nothing was acquired; name a process that runs with `--pid`",
+        )
 }
 
 /// This process, waiting.

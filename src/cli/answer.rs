@@ -22,7 +22,7 @@ use super::printable;
 use crate::Error;
 
 /// How a verb ended: what it answers, or an error to be shown.
-pub(crate) type Outcome = crate::error::Result<Answer>;
+pub(crate) type Outcome = crate::Result<Answer>;
 
 /// An exit code, and what is said with it.
 #[derive(Debug)]

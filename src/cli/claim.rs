@@ -1,67 +1,95 @@
 //! `claim` and `release`: records for processes that do not link the library.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::cli::advice::Invocation;
 use crate::cli::args::Global;
 use crate::cli::context::by_us;
-use crate::cli::keeper::KeeperFor;
 use crate::cli::output::{Answer, Complaint, Outcome, exit};
-use crate::cli::{args, keeper, lost_store};
-use crate::keeper::record::{RecordOutcome, RecordedBy};
-use crate::keeper::release::NotYours;
-use crate::keeper::target::Target;
-use crate::keeper::{record, release};
+use crate::cli::{args, lost_store};
+use crate::clock::{millis, rfc3339};
+use crate::keeper::{Anchoring, KeptClaim, KeptRelease, Whom};
+use crate::stop::Evicted;
+use crate::{Holder, InstanceId};
+
+/// Whom a verb is about.
+pub(super) fn whom(pid: Option<u32>) -> Whom {
+    pid.map_or(Whom::Caller, Whom::Process)
+}
+
+pub(super) fn anchoring(no_keeper: bool) -> Anchoring {
+    if no_keeper { Anchoring::None } else { Anchoring::Keeper }
+}
 
 pub(super) fn claim(global: &Global, arguments: &args::Claim) -> Outcome {
     global.check()?;
     let office = global.office()?;
-    let named = arguments.pid.map(Target::prove).transpose()?;
+    let whom = whom(arguments.pid);
+    whom.check()?;
     let store = global.options().open()?;
     let profile = global.profile(&store)?;
-    let pid = match &named {
-        Some(target) => target.pid,
-        None => match release::current_run(&store)? {
-            Some(run) if run.office().as_ref() == Some(&office) => {
-                return Ok(show(global, keeper::already(&office, &run)));
-            }
-            run => run.and_then(|run| run.pid).map_or_else(release::parent, Ok)?,
-        },
-    };
-    let target = named.map_or_else(|| Target::prove(pid), Ok)?;
-    let recorder = if arguments.no_keeper { RecordedBy::NoKeeper } else { RecordedBy::Verb };
-    let report = match record::record(&store, &office, profile.home(), &target, recorder)? {
-        RecordOutcome::NeedsKeeper => {
-            let purpose = KeeperFor::Office(&office, profile.home());
-            keeper::start(global, &store, &purpose, &target)?
+    let process = store.kept(whom).anchoring(anchoring(arguments.no_keeper));
+    let pid_of = |pid: Option<u32>| pid.map_or_else(|| "?".to_owned(), |pid| pid.to_string());
+    Ok(match process.claim(&profile, &office.kind)? {
+        KeptClaim::Granted { instance, evicted } => {
+            let instead = evicted.as_ref().map_or_else(String::new, |evicted| {
+                format!(", in the place of a dead one ({})", evicted.reason.in_words())
+            });
+            let pid = pid_of(process.pid().ok());
+            let text = format!("{office}: claimed for pid {pid}{instead}\n");
+            Answer::new(exit::OK, text, document(Some(instance), evicted.as_ref(), None, None))
         }
-        answer => keeper::report(&office, &target, &answer),
-    };
-    Ok(show(global, report))
+        KeptClaim::Already { instance, pid, since_ms } => {
+            let previous = json!({
+                "instance": instance.as_i64(),
+                "pid": pid,
+                "since": rfc3339(since_ms),
+            });
+            let text = format!("{office}: pid {} holds it already\n", pid_of(pid));
+            Answer::new(exit::OK, text, document(Some(instance), None, Some(&previous), None))
+        }
+        KeptClaim::Held(holder) => {
+            Answer::new(exit::NOT_NOW, "", document(None, None, None, Some(&holder)))
+                .complaining(Complaint::new(holder.to_string()).advising(holder.advice()))
+        }
+    })
 }
 
-pub(super) fn show(global: &Global, mut report: keeper::KeeperAnswer) -> Answer {
-    Invocation::of(global).complete_in(&mut report.document);
-    Answer::new(report.code, report.text, report.document).complaining(report.complaint)
+/// The document of a claim.
+pub(super) fn document(
+    granted: Option<InstanceId>,
+    evicted: Option<&Evicted>,
+    previous: Option<&Value>,
+    holder: Option<&Holder>,
+) -> Value {
+    json!({
+        "granted": granted.is_some(),
+        "fence": granted.map(InstanceId::as_i64),
+        "instance": granted.map(InstanceId::as_i64),
+        "reacquired": previous.is_some(),
+        "previous": previous,
+        "evicted": evicted,
+        "holder": holder,
+        "retry_after_ms": holder.and_then(|holder| holder.retry_after).map(millis),
+    })
 }
 
 pub(super) fn release(global: &Global, arguments: &args::Release) -> Outcome {
     let office = global.office()?;
     let answer = lost_store::ask(global, |store| {
-        release::release_in(store, &office, arguments.pid, &by_us("release"))
+        store.kept(whom(arguments.pid)).by(by_us("release")).release(&office)
     })?;
-    let answer = answer.unwrap_or_else(|| {
-        let why = format!("{office} was never claimed: no store was found");
-        Err(NotYours { why, advice: None })
+    let answer = answer.unwrap_or_else(|| KeptRelease::NotHeld {
+        why: format!("{office} was never claimed: no store was found"),
+        advice: None,
     });
     Ok(match answer {
-        Ok(instance) => {
+        KeptRelease::Released(instance) => {
             let document = json!({
                 "released": true, "instance": instance.as_i64(), "reason": null,
             });
             Answer::new(exit::OK, format!("{office}: released\n"), document)
         }
-        Err(NotYours { why, advice }) => {
+        KeptRelease::NotHeld { why, advice } => {
             let document = json!({"released": false, "instance": null, "reason": why});
             let complaint = Complaint::new(why);
             let complaint = match advice {

@@ -4,17 +4,7 @@ use std::path::PathBuf;
 
 use crate::cli::args::Global;
 use crate::cli::output;
-use crate::office::profile::real_home;
-use crate::process::Orphan;
-use crate::{Error, Kind, OpenOptions, Profile, ProfileName, Result, Store, environment};
-
-/// What there is to be asked.
-pub(super) enum Existing {
-    Store(Store),
-    /// Not a store, and somebody who recorded himself in the one that was there.
-    Orphan(Orphan),
-    Nothing,
-}
+use crate::{Error, Kind, Office, OpenOptions, Profile, ProfileName, Result, Store, environment};
 
 impl Global {
     pub(super) fn options(&self) -> OpenOptions {
@@ -45,8 +35,8 @@ impl Global {
     }
 
     /// The office these arguments name.
-    pub(super) fn office(&self) -> Result<crate::names::Office> {
-        Ok(crate::names::Office { profile: self.profile_name()?, kind: self.kind()? })
+    pub(super) fn office(&self) -> Result<Office> {
+        Ok(Office { profile: self.profile_name()?, kind: self.kind()? })
     }
 
     /// The home that the arguments or the environment name.
@@ -58,7 +48,8 @@ impl Global {
     /// The home is returned as it is.
     pub(super) fn check(&self) -> Result<Option<PathBuf>> {
         self.office()?;
-        let home = self.home().map(|home| real_home(&home).map_err(|error| self.of_home(error)));
+        let home =
+            self.home().map(|home| Profile::real_home(&home).map_err(|error| self.of_home(error)));
         home.transpose()
     }
 
@@ -83,17 +74,6 @@ impl Global {
     /// its arguments alone.
     pub(super) fn existing(&self) -> Result<Option<Store>> {
         self.options().open_existing()
-    }
-
-    /// The same; where there is none, whoever is left of the one before it.
-    pub(super) fn existing_or_orphan(&self) -> Result<Existing> {
-        let options = self.options();
-        if let Some(store) = options.open_existing()? {
-            return Ok(Existing::Store(store));
-        }
-        let Some(orphan) = options.orphan()? else { return Ok(Existing::Nothing) };
-        // It may be an owner that has begun a new store since we looked.
-        Ok(options.open_existing()?.map_or(Existing::Orphan(orphan), Existing::Store))
     }
 }
 

@@ -7,8 +7,7 @@ use crate::cli::args::Global;
 use crate::cli::context::by_us;
 use crate::cli::output::{Answer, Complaint, Outcome, Style, exit, one_line};
 use crate::cli::{args, output};
-use crate::doctor::check::{Finding, Severity};
-use crate::doctor::{Act, Repair};
+use crate::doctor::{Act, Finding, Repair, Severity};
 use crate::{Kind, OpenOptions, ProfileName, Result, doctor};
 
 pub(super) fn doctor(global: &Global, arguments: &args::Doctor) -> Outcome {
@@ -190,11 +189,11 @@ mod tests {
 
     #[test]
     fn the_last_line() {
-        use crate::doctor::check::Severity::Error;
-        use crate::doctor::check::Severity::Info;
-        use crate::doctor::check::Severity::Ok;
-        use crate::doctor::check::Severity::Unknown;
-        use crate::doctor::check::Severity::Warning;
+        use crate::doctor::Severity::Error;
+        use crate::doctor::Severity::Info;
+        use crate::doctor::Severity::Ok;
+        use crate::doctor::Severity::Unknown;
+        use crate::doctor::Severity::Warning;
         let findings = |severities: &[Severity]| -> Vec<Finding> {
             let finding = |severity: &Severity| Finding {
                 id: "x",

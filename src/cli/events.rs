@@ -49,7 +49,8 @@ enum Start {
 /// replaced.
 fn follow(global: &Global, profile: Option<&ProfileName>, format: Format) -> Outcome {
     let cancel = Cancel::new();
-    supervise::cancel_on_interrupt(&cancel.flag())
+    cancel
+        .cancel_on_interrupt()
         .map_err(|error| Error::internal(format!("cannot handle signals: {error}")))?;
     let mut start = Start::Tail;
     while !cancel.is_cancelled() {
@@ -93,7 +94,7 @@ fn follow_store(
     cancel: &Cancel,
 ) -> Result<Reader> {
     let mut stream = store.events()?.cancel(cancel.clone());
-    let id = store.inner.store_uuid()?.to_owned();
+    let id = store.uuid()?;
     match start {
         Start::Tail => {
             let past = store.recent_events(profile, FOLLOWED)?;

@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 use crate::cli::advice::Invocation;
 use crate::cli::args;
 use crate::cli::args::Global;
-use crate::cli::context::{Existing, by_us};
+use crate::cli::context::by_us;
 use crate::cli::output::{Answer, Complaint, Outcome, exit};
 use crate::stop::{Eviction, Force};
-use crate::{Holder, Office, Store, Wanted, path_text};
+use crate::{Existing, Holder, Office, Store, Wanted, path_text};
 
 pub(super) fn evict(global: &Global, arguments: &args::Evict) -> Outcome {
     let office = global.office()?;
@@ -19,13 +19,13 @@ pub(super) fn evict(global: &Global, arguments: &args::Evict) -> Outcome {
         let verb = if arguments.force { "evict --force" } else { "evict" };
         store.profile(&office.profile)?.evict(&office.kind, force, &by_us(verb))
     };
-    let eviction = match global.existing_or_orphan()? {
+    let eviction = match global.options().find()? {
         Existing::Store(store) => evict_in(&store)?,
         // What it holds stands in the way of the next store. That has to be there for it to be
         // removed.
-        Existing::Orphan(_) if arguments.force => evict_in(&global.options().open()?)?,
-        Existing::Orphan(orphan) => {
-            Eviction::Refused(Box::new(Holder::orphan(Wanted::Office(office.clone()), orphan.pid)))
+        Existing::LostOwner { .. } if arguments.force => evict_in(&global.options().open()?)?,
+        Existing::LostOwner { pid, .. } => {
+            Eviction::Refused(Box::new(Holder::orphan(Wanted::Office(office.clone()), pid)))
         }
         Existing::Nothing => Eviction::Nothing,
     };

@@ -2,8 +2,8 @@
 
 use crate::cli::args::Global;
 use crate::cli::output;
-use crate::cli::output::{Answer, Outcome, ago, exit, until};
-use crate::clock::{is_believed, length, rfc3339};
+use crate::cli::output::{Answer, Outcome, ago, exit, is_believed, until};
+use crate::clock::{length, rfc3339};
 use crate::status::Incarnation;
 use crate::{Reason, sys};
 use serde_json::json;

@@ -5,18 +5,14 @@
 use serde_json::{Value, json};
 
 use crate::cli::args::Global;
-use crate::cli::claim::show;
+use crate::cli::claim::{anchoring, whom};
 use crate::cli::context::by_us;
-use crate::cli::keeper::KeeperFor;
 use crate::cli::output::{Answer, Complaint, Outcome, exit};
-use crate::cli::{args, identity, keeper, lost_store};
+use crate::cli::{args, identity, lost_store};
 use crate::clock::{length, millis};
-use crate::keeper::acquire::{self, Acquiring};
-use crate::keeper::locks::{self, LockQuestion, LockRow};
-use crate::keeper::target::Target;
-use crate::lock::Stopped;
-use crate::scoped::GrantedLock;
-use crate::{Holder, LockName, Result, Store, sys};
+use crate::keeper::{KeptGrant, KeptLock, KeptProcess, KeptStanding};
+use crate::lock::{AcquireOptions, Stopped};
+use crate::{Acquire, Holder, LockName, Result};
 
 pub(crate) fn acquire(global: &Global, arguments: &args::LockAcquire) -> Outcome {
     let identity = &arguments.identity;
@@ -32,35 +28,24 @@ pub(crate) fn acquire(global: &Global, arguments: &args::LockAcquire) -> Outcome
         request = request.ttl(ttl)?;
     }
     let profile = global.profile_name()?;
-    let named = arguments.pid.map(Target::prove).transpose()?;
+    let whom = whom(arguments.pid);
+    whom.check()?;
     let store = global.options().open()?;
-    let acquiring = Acquiring::new(&store, profile, named)?;
-    let asked = acquire::LockWish {
-        request: &request,
-        stopped: if arguments.evict_stopped { Stopped::Evict } else { Stopped::Respect },
-        keeper: !arguments.no_keeper,
-        wait: arguments.wait.unwrap_or_default(),
-        by: &by_us("lock acquire"),
-    };
-    let answer = acquire::acquire(&store, &acquiring, asked, |profile, target| {
-        let report = keeper::start(global, &store, &KeeperFor::Locks(profile), target)?;
-        Ok(if report.code == exit::OK { Ok(()) } else { Err(report) })
-    })?;
-    Ok(match answer {
-        acquire::AcquireAnswer::KeeperFailed(report) => show(global, report),
-        acquire::AcquireAnswer::Granted(granted) => {
-            let text = granted_text(&acquiring, &granted);
-            Answer::new(exit::OK, text, document(Ok(&granted)))
+    let stopped = if arguments.evict_stopped { Stopped::Evict } else { Stopped::Respect };
+    let options = AcquireOptions::new().stopped(stopped).wait(arguments.wait.unwrap_or_default());
+    let process =
+        store.kept(whom).anchoring(anchoring(arguments.no_keeper)).by(by_us("lock acquire"));
+    Ok(match process.acquire(&profile, &request, &options)? {
+        Acquire::Granted(granted) => {
+            Answer::new(exit::OK, granted_text(&granted), document(Ok(&granted)))
         }
-        acquire::AcquireAnswer::Held(holder) => {
-            Answer::new(exit::NOT_NOW, "", document(Err(&holder)))
-                .complaining(Complaint::new(holder.to_string()).advising(holder.advice()))
-        }
+        Acquire::Held(holder) => Answer::new(exit::NOT_NOW, "", document(Err(&holder)))
+            .complaining(Complaint::new(holder.to_string()).advising(holder.advice())),
     })
 }
 
-fn granted_text(acquiring: &Acquiring, granted: &GrantedLock) -> String {
-    let pid = acquiring.pid().map_or_else(|| "?".to_owned(), |pid| pid.to_string());
+fn granted_text(granted: &KeptGrant) -> String {
+    let pid = granted.pid.map_or_else(|| "?".to_owned(), |pid| pid.to_string());
     let how = match (&granted.previous, &granted.evicted) {
         (Some(_), _) => format!("pid {pid} holds it already"),
         (None, Some(evicted)) => format!(
@@ -70,18 +55,18 @@ fn granted_text(acquiring: &Acquiring, granted: &GrantedLock) -> String {
         ),
         (None, None) => format!("acquired for pid {pid}"),
     };
-    format!("{}: {how}, fence {}\n", granted.name, granted.fence)
+    format!("{}: {how}, fence {}\n", granted.lock.name, granted.lock.fence)
 }
 
-fn document(answer: std::result::Result<&GrantedLock, &Holder>) -> Value {
+fn document(answer: std::result::Result<&KeptGrant, &Holder>) -> Value {
     let (granted, holder) = match answer {
         Ok(granted) => (Some(granted), None),
         Err(holder) => (None, Some(holder)),
     };
     json!({
         "granted": granted.is_some(),
-        "fence": granted.map(|granted| granted.fence),
-        "instance": granted.map(|granted| granted.instance.as_i64()),
+        "fence": granted.map(|granted| granted.lock.fence),
+        "instance": granted.map(|granted| granted.lock.instance.as_i64()),
         "reacquired": granted.is_some_and(|granted| granted.previous.is_some()),
         "previous": granted.and_then(|granted| granted.previous.as_ref()),
         "evicted": granted.and_then(|granted| granted.evicted.as_ref()),
@@ -93,28 +78,26 @@ fn document(answer: std::result::Result<&GrantedLock, &Holder>) -> Value {
 /// What `question` finds in the store about the lock.
 fn ask(
     global: &Global,
+    pid: Option<u32>,
     name: &LockName,
-    question: impl Fn(&Store) -> Result<locks::LockAnswer>,
-) -> Result<std::result::Result<LockRow, String>> {
-    let found = lost_store::ask(global, question)?;
-    Ok(found.unwrap_or_else(|| Err(format!("nobody holds {name}: no store was found"))))
+    question: impl FnOnce(KeptProcess) -> Result<KeptStanding>,
+) -> Result<KeptStanding> {
+    let found = lost_store::ask(global, |store| question(store.kept(whom(pid))))?;
+    let nobody = || format!("nobody holds {name}: no store was found");
+    Ok(found.unwrap_or_else(|| KeptStanding::NotHeld { why: nobody() }))
 }
 
 /// A verb's answer about one lock.
-fn answer(
-    done: &str,
-    found: std::result::Result<LockRow, String>,
-    more: impl FnOnce(&LockRow) -> String,
-) -> Answer {
+fn answer(done: &str, found: KeptStanding, more: impl FnOnce(&KeptLock) -> String) -> Answer {
     match found {
-        Ok(row) => {
+        KeptStanding::Held(lock) => {
             let document = json!({
-                done: true, "fence": row.fence, "instance": row.instance.as_i64(), "reason": null,
+                done: true, "fence": lock.fence, "instance": lock.instance.as_i64(), "reason": null,
             });
-            let text = format!("{}: {}\n", row.name, more(&row));
+            let text = format!("{}: {}\n", lock.name, more(&lock));
             Answer::new(exit::OK, text, document)
         }
-        Err(why) => {
+        KeptStanding::NotHeld { why } => {
             let document = json!({done: false, "fence": null, "instance": null, "reason": why});
             Answer::new(exit::NO, "", document).complaining(Complaint::new(why))
         }
@@ -128,18 +111,18 @@ fn ref_name(arguments: &args::LockRef) -> Result<LockName> {
 
 pub(super) fn verify(global: &Global, arguments: &args::LockRef) -> Outcome {
     let name = ref_name(arguments)?;
-    let asked = LockQuestion { name: &name, pid: arguments.pid, fence: arguments.fence };
-    let found = ask(global, &name, |store| asked.verify(store))?;
-    Ok(answer("held", found, |row| format!("held, fence {}", row.fence)))
+    let found =
+        ask(global, arguments.pid, &name, |process| process.verify_lock(&name, arguments.fence))?;
+    Ok(answer("held", found, |lock| format!("held, fence {}", lock.fence)))
 }
 
 pub(super) fn renew(global: &Global, arguments: &args::LockRef) -> Outcome {
     let name = ref_name(arguments)?;
-    let asked = LockQuestion { name: &name, pid: arguments.pid, fence: arguments.fence };
-    let found = ask(global, &name, |store| asked.renew(store))?;
-    Ok(answer("renewed", found, |row| match row.ttl_ms {
-        Some(ttl_ms) => format!("renewed for {}, fence {}", length(ttl_ms), row.fence),
-        None => format!("held without a lease, fence {}", row.fence),
+    let found =
+        ask(global, arguments.pid, &name, |process| process.renew_lock(&name, arguments.fence))?;
+    Ok(answer("renewed", found, |lock| match lock.ttl {
+        Some(ttl) => format!("renewed for {}, fence {}", length(millis(ttl)), lock.fence),
+        None => format!("held without a lease, fence {}", lock.fence),
     }))
 }
 
@@ -149,15 +132,17 @@ pub(super) fn release(global: &Global, arguments: &args::LockRelease) -> Outcome
     }
     let scope = arguments.scope.as_deref().unwrap_or_default();
     let name = identity::name(scope, arguments.identity.as_ref(), arguments.identity_env.as_ref())?;
-    let asked = LockQuestion { name: &name, pid: arguments.pid, fence: arguments.fence };
-    let by = by_us("lock release");
-    let found = ask(global, &name, |store| asked.release(store, &by))?;
+    let found = ask(global, arguments.pid, &name, |process| {
+        process.by(by_us("lock release")).release_lock(&name, arguments.fence)
+    })?;
     Ok(answer("released", found, |_| "released".to_owned()))
 }
 
 /// Releases the locks of one process, or of the run we are in, and prints how many those were.
-fn release_all(global: &Global, pid: Option<sys::Pid>) -> Outcome {
-    let by = by_us("lock release --all");
-    let count = lost_store::ask(global, |store| locks::release_all(store, pid, &by))?.unwrap_or(0);
+fn release_all(global: &Global, pid: Option<u32>) -> Outcome {
+    let released = lost_store::ask(global, |store| {
+        store.kept(whom(pid)).by(by_us("lock release --all")).release_locks()
+    })?;
+    let count = released.unwrap_or(0);
     Ok(Answer::new(exit::OK, format!("{count}\n"), json!({"released": count})))
 }

@@ -4,14 +4,14 @@ use serde_json::json;
 
 use crate::cli::args;
 use crate::cli::args::Global;
-use crate::cli::context::{Existing, by_us};
+use crate::cli::context::by_us;
 use crate::cli::identity::{name, scope};
 use crate::cli::output::{Answer, Complaint, Outcome, Style, ago, exit, one_line, since};
 use crate::clock::{length, millis};
 use crate::lock::{IdentityHash, LockReport, Slot, Unlocked, UnlockedLock};
 use crate::path_text::quoted;
 use crate::stop::Force;
-use crate::{Holder, LockName, ProfileName, Verdict, Wanted};
+use crate::{Existing, Holder, LockName, ProfileName, Verdict, Wanted};
 use std::time::Duration;
 
 pub(super) fn locks(global: &Global) -> Outcome {
@@ -27,7 +27,7 @@ pub(super) fn locks(global: &Global) -> Outcome {
     Ok(Answer::new(exit::OK, text, json!(reports)))
 }
 
-fn holder(profile: Option<&ProfileName>, pid: Option<crate::sys::Pid>) -> String {
+fn holder(profile: Option<&ProfileName>, pid: Option<u32>) -> String {
     let pid = pid.map_or_else(|| "pid unknown".to_owned(), |pid| format!("pid {pid}"));
     match profile {
         Some(profile) => format!("profile {profile}, {pid}"),
@@ -106,14 +106,14 @@ pub(super) fn unlock(global: &Global, arguments: &args::Unlock) -> Outcome {
     };
     let force = if arguments.force { Force::Yes } else { Force::No };
     let verb = if arguments.force { "unlock --force" } else { "unlock" };
-    let unlocked = match global.existing_or_orphan()? {
+    let unlocked = match global.options().find()? {
         Existing::Store(store) => store.unlock(&name, force, &by_us(verb))?,
         // See `evict`.
-        Existing::Orphan(_) if arguments.force => {
+        Existing::LostOwner { .. } if arguments.force => {
             global.options().open()?.unlock(&name, force, &by_us(verb))?
         }
-        Existing::Orphan(orphan) => {
-            Unlocked::Refused(Box::new(Holder::orphan(Wanted::Lock(name.clone()), orphan.pid)))
+        Existing::LostOwner { pid, .. } => {
+            Unlocked::Refused(Box::new(Holder::orphan(Wanted::Lock(name.clone()), pid)))
         }
         Existing::Nothing => Unlocked::Nothing,
     };

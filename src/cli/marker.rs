@@ -3,12 +3,11 @@
 use serde_json::{Value, json};
 
 use crate::cli::args::Global;
+use crate::cli::claim::whom;
 use crate::cli::context::by_us;
 use crate::cli::output::{Answer, Complaint, Outcome, ago, exit};
 use crate::cli::{args, lost_store, output};
-use crate::keeper::markers;
-use crate::marker::request;
-use crate::marker::{Consumed, Marker, MarkerName, MarkerRequest, Written};
+use crate::marker::{Consumed, Marker, MarkerName, MarkerRequest, MarkerTarget, Written};
 
 pub(super) fn write(global: &Global, arguments: &args::MarkerWrite) -> Outcome {
     let office = global.office()?;
@@ -19,13 +18,14 @@ pub(super) fn write(global: &Global, arguments: &args::MarkerWrite) -> Outcome {
     if let Some(reason) = &arguments.reason {
         request = request.reason(reason.as_str());
     }
-    request::check_exists(arguments.pid)?;
+    let target = MarkerTarget::of_office(arguments.pid, office);
+    target.check()?;
     // What an older version made says so itself.
     let store = match global.existing()? {
         Some(store) => store,
         None => global.options().open()?,
     };
-    let Written { marker, replaced } = store.write_marker_to(arguments.pid, &office, &request)?;
+    let Written { marker, replaced } = store.write_marker(target, &request)?;
     let mut text = format!("{}: left for pid {}\n", marker.name, arguments.pid);
     for replaced in &replaced {
         text += &format!("{}: took the place of {}", marker.name, self::text(Some(replaced)));
@@ -36,7 +36,8 @@ pub(super) fn write(global: &Global, arguments: &args::MarkerWrite) -> Outcome {
 
 pub(super) fn peek(global: &Global, arguments: &args::MarkerRead) -> Outcome {
     let name = arguments.name.as_ref();
-    let marker = lost_store::ask(global, |store| markers::peek(store, arguments.pid, name))?;
+    let marker =
+        lost_store::ask(global, |store| store.kept(whom(arguments.pid)).peek_marker(name))?;
     let marker = marker.flatten();
     Ok(Answer::new(
         if marker.is_some() { exit::OK } else { exit::NO },
@@ -47,7 +48,8 @@ pub(super) fn peek(global: &Global, arguments: &args::MarkerRead) -> Outcome {
 
 pub(super) fn consume(global: &Global, arguments: &args::MarkerRead) -> Outcome {
     let name = arguments.name.as_ref();
-    let consumed = lost_store::ask(global, |store| markers::consume(store, arguments.pid, name))?;
+    let consumed =
+        lost_store::ask(global, |store| store.kept(whom(arguments.pid)).consume_marker(name))?;
     let consumed = consumed.flatten();
     let recorded = consumed.as_ref().is_none_or(|consumed| consumed.recorded);
     let complaint = (!recorded).then(|| {
@@ -66,7 +68,7 @@ pub(super) fn clear(global: &Global, arguments: &args::MarkerClear) -> Outcome {
     let name: &MarkerName = &arguments.name;
     let by = by_us("marker clear");
     let cleared = match global.existing()? {
-        Some(store) => markers::clear(&store, arguments.pid, name, &by)?,
+        Some(store) => store.kept(whom(arguments.pid)).by(by).clear_marker(name)?,
         None => 0,
     };
     let text = match cleared {

@@ -11,7 +11,6 @@ mod evict;
 mod forensics;
 mod history;
 pub(crate) mod identity;
-pub(crate) mod keeper;
 mod legacy;
 pub(crate) mod lock;
 mod locks;
@@ -38,22 +37,16 @@ use crate::cli::advice::Invocation;
 use crate::cli::answer::{Answer, Outcome};
 use crate::cli::args::{Cli, Global, Verb};
 use crate::cli::output::{Format, exit};
-use crate::forensics::diagnostic;
-use crate::sys::{signals, supervise};
-use crate::{Error, path_text};
+use crate::sys::signals;
+use crate::{Error, helper, path_text};
 
 /// Runs the command line `arguments`, the program's name first; returns the exit code.
 #[must_use]
 pub fn main(arguments: &[OsString]) -> i32 {
-    signals::survive_file_size_limit();
-    // Hidden verbs: processes of ours that wait in the place of others.
-    match arguments.get(1).and_then(|verb| verb.to_str()) {
-        Some(supervise::TRAMPOLINE_VERB) => return supervise::trampoline(&arguments[2..]),
-        Some(keeper::VERB) => return keeper::main(&arguments[2..]),
-        Some(keeper::VERB_OF_SECOND) => return keeper::second(&arguments[2..]),
-        Some(diagnostic::VERB) => return forensics::diagnostic_main(&arguments[2..]),
-        Some(_) | None => {}
+    if let Some(exit_code) = helper::serve(arguments) {
+        return exit_code;
     }
+    signals::survive_file_size_limit();
     match Cli::try_parse_from(arguments) {
         Ok(cli) => dispatch(&cli),
         Err(error) => usage::show(error, arguments),

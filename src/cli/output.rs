@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::cli::printable;
-use crate::clock::{is_believed, length, millis, rfc3339};
+use crate::clock::{length, millis, rfc3339};
 use crate::{Error, ErrorKind, clock, path_text};
 
 pub(crate) use crate::cli::answer::{Answer, Complaint, Outcome};
@@ -205,4 +205,11 @@ pub(crate) fn until(ago: &str) -> String {
 
 fn without_at(ago: &str) -> &str {
     ago.strip_prefix("at ").unwrap_or(ago)
+}
+
+/// Whether a stored Unix time in milliseconds can be that of a clock that was set: a machine
+/// without one of its own begins with 1970, or with the day of its last shutdown.
+pub(super) fn is_believed(wall_ms: i64) -> bool {
+    const YEAR_2020_MS: i64 = 1_577_836_800_000;
+    wall_ms >= YEAR_2020_MS
 }

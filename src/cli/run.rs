@@ -2,20 +2,16 @@
 
 use std::ffi::OsString;
 use std::path::Path;
-use std::sync::Arc;
 
 use crate::cli::advice::Invocation;
 use crate::cli::args::Global;
-use crate::cli::keeper::document;
+use crate::cli::claim::document;
 use crate::cli::output::{Answer, Complaint, Outcome};
 use crate::cli::{args, identity, output};
 use crate::exit::{ExitCause, ExitCodes, ExitRule, Supervisor};
-use crate::process::older::wire;
-use crate::run::notice::Notice;
-use crate::run::{Finished, How, Run};
+use crate::run::{Finished, Notice, Run, RunOutcome};
 use crate::stop::Replace;
-use crate::sys::supervise;
-use crate::{ClaimOptions, Error};
+use crate::{ClaimOptions, Error, ProfileName, run};
 
 pub(super) fn run(global: &Global, arguments: &args::Run) -> Outcome {
     if arguments.command.first().is_none_or(|program| program.is_empty()) {
@@ -27,32 +23,36 @@ pub(super) fn run(global: &Global, arguments: &args::Run) -> Outcome {
         .kind(global.kind()?)
         .stop_budget(arguments.stop_budget)
         .wait(arguments.wait.unwrap_or_default())
-        .for_run(identity::requests(arguments)?);
+        .locks(identity::requests(arguments)?);
     if arguments.replace {
         options = options.replace(replace(arguments));
     }
-    options.stop_budget_ms()?;
+    options.check()?;
     if let Some(directory) = &arguments.legacy_home {
-        options = options.beside_older_program(directory)?;
-        if let Some(home) = &options.legacy_home {
-            become_known(arguments, home);
-        }
+        options = options.legacy_home(directory)?;
+        options.check()?;
+        become_known(arguments, directory);
     }
     let invocation = Invocation::of(global);
-    let run = Run {
-        command: arguments.command.clone(),
-        store: global.options(),
-        profile: global.profile_name()?,
-        home,
-        claim: options,
-        respects_desired: arguments.respect_desired,
-        backs_off: !arguments.no_backoff,
-        exit_codes: exit_codes(arguments),
-        tell: Arc::new(move |notice| tell(&invocation, notice)),
-    };
+    let profile = global.profile_name()?;
+    let mut run = Run::new(profile.clone(), &arguments.command)
+        .store(global.options())
+        .claim(options)
+        .exit_codes(exit_codes(arguments))
+        .as_whole_process()
+        .on_notice(move |notice| tell(&invocation, notice));
+    if let Some(home) = home {
+        run = run.home(home);
+    }
+    if arguments.respect_desired {
+        run = run.respect_desired();
+    }
+    if arguments.no_backoff {
+        run = run.without_backoff();
+    }
     let finished = run.run();
     output::finish_telling();
-    Ok(answer(global, &run, finished?))
+    Ok(answer(global, &profile, finished?))
 }
 
 fn replace(arguments: &args::Run) -> Replace {
@@ -85,25 +85,30 @@ fn tell(invocation: &Invocation, notice: &Notice<'_>) {
         // Not told: `status` shows it.
         return output::never_wait();
     }
+    // What of it this call could have said otherwise.
+    let option = match notice {
+        Notice::Storm { .. } => " (`--no-backoff` starts at once)",
+        Notice::LeftOver { .. } => " (`--reap` ends such processes)",
+        _ => "",
+    };
     let advice = notice.advice().map(|advice| format!("; {}", invocation.complete(advice)));
     let advice = advice.unwrap_or_default();
-    output::tell(&format!("incumbent: run: {notice}{advice}\n"));
+    output::tell(&format!("incumbent: run: {notice}{option}{advice}\n"));
 }
 
-fn answer(global: &Global, run: &Run, finished: Finished) -> Answer {
+fn answer(global: &Global, name: &ProfileName, finished: Finished) -> Answer {
     let code = finished.exit_code;
-    match finished.how {
-        How::Ended => Answer::silent(code),
-        How::Failed(error) => Answer::failed(code, &Invocation::of(global), &error),
-        How::Refused(holder) => {
+    match finished.outcome {
+        RunOutcome::Ended => Answer::silent(code),
+        RunOutcome::Failed(error) => Answer::failed(code, &Invocation::of(global), &error),
+        RunOutcome::Refused(holder) => {
             let document = document(None, None, None, Some(&holder));
             Answer::new(code, "", document)
                 .complaining(Complaint::new(holder.to_string()).advising(holder.advice()))
         }
-        How::StaysStopped => {
+        RunOutcome::StaysStopped => {
             let mut document = document(None, None, None, None);
             document["reason"] = ExitCause::DesiredStopped.as_str().into();
-            let name = &run.profile;
             Answer::new(code, "", document).complaining(
                 Complaint::new(format!(
                     "profile {name} is set to stay stopped (`desired`), so it was not started"
@@ -115,19 +120,19 @@ fn answer(global: &Global, run: &Run, finished: Finished) -> Answer {
 }
 
 /// Executes this very program again, with words in its command line that later versions of the
-/// older program look for: they believe the command line of a live process before its record, and
-/// remove the files of one that they do not know (FIELD-BUGS row 138). Nothing was opened or
-/// started yet; the pid, the environment, the descriptors and the parent stay as they are. A user
-/// who writes that option is left alone. Returns where that was not needed, or cannot be.
-fn become_known(arguments: &args::Run, home: &Path) {
-    let words: Vec<OsString> = std::env::args_os().collect();
-    if !arguments.known_as.is_empty() || wire::is_known_line(&words) {
+/// older program look for. Nothing was opened or started yet. A user who writes that option is left
+/// alone. Returns where that was not needed, or cannot be.
+fn become_known(arguments: &args::Run, directory: &Path) {
+    if !arguments.known_as.is_empty() {
         return;
     }
+    let home = std::fs::canonicalize(directory);
+    let Some(known) = home.ok().and_then(|home| run::words_known_to_older(&home)) else { return };
+    let words: Vec<OsString> = std::env::args_os().collect();
     let Some(at) = words.iter().position(|word| word == "--") else { return };
-    let known_as = std::iter::once(OsString::from("--known-as")).chain(wire::known_words(home));
+    let known_as = std::iter::once(OsString::from("--known-as")).chain(known);
     let argv: Vec<OsString> =
         words[..at].iter().cloned().chain(known_as).chain(words[at..].iter().cloned()).collect();
-    let error = supervise::execute_again(&argv);
+    let Err(error) = run::execute_again(&argv);
     tracing::debug!(%error, "later versions of the older gateway may not recognise this run");
 }

@@ -39,7 +39,7 @@ fn to_text(value: &SqlValue) -> String {
         SqlValue::Integer(number) => number.to_string(),
         SqlValue::Real(number) => number.to_string(),
         SqlValue::Text(text) => text.clone(),
-        SqlValue::Blob(bytes) => crate::names::hex(bytes),
+        SqlValue::Blob(bytes) => hex(bytes),
     }
 }
 
@@ -63,4 +63,12 @@ fn table(columns: &[String], rows: &[Vec<SqlValue>]) -> String {
         table.add_row(row.iter().map(|cell| printable::lines(&to_text(cell))));
     }
     format!("{table}\n")
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }

@@ -2,15 +2,13 @@
 
 use crate::cli::advice::Invocation;
 use crate::cli::args::Global;
-use crate::cli::context::Existing;
 use crate::cli::output::{Answer, Format, Outcome, Style, ago, exit};
 use crate::cli::{args, metrics, output};
 use crate::clock::{length, millis, rfc3339};
 use crate::patience::with_budget;
-use crate::status::answer;
 use crate::status::report::ANSWER_WITHIN;
 use crate::status::{Desired, PlatformStatus};
-use crate::{Error, Kind, ProfileName, Report, Verdict, state};
+use crate::{Error, Existing, Kind, ProfileName, Report, Verdict, state};
 use serde_json::json;
 use std::time::Duration;
 
@@ -34,9 +32,9 @@ fn answer(global: &Global, arguments: &args::Status, format: Format) -> Outcome 
         return all(global, arguments);
     }
     let office = global.office()?;
-    let report = match global.existing_or_orphan()? {
+    let report = match global.options().find()? {
         Existing::Store(store) => store.profile(&office.profile)?.status_of(&office.kind)?,
-        Existing::Orphan(orphan) => Report::never_claimed(office).orphaned(&orphan),
+        Existing::LostOwner { pid, .. } => Report::never_claimed(office).of_lost_owner(pid),
         Existing::Nothing => Report::never_claimed(office),
     };
     let code = match report.verdict {
@@ -56,7 +54,7 @@ fn all(global: &Global, arguments: &args::Status) -> Outcome {
     let profile = global.profile.as_deref().map(ProfileName::new).transpose()?;
     let kind = global.kind.as_deref().map(Kind::new).transpose()?;
     let reports = match global.existing()? {
-        Some(store) => answer::report_all(&store.inner, profile.as_ref(), kind.as_ref())?,
+        Some(store) => store.status_of_matching(profile.as_ref(), kind.as_ref())?,
         None => Vec::new(),
     };
     let text = if arguments.metrics {

@@ -3,11 +3,11 @@
 use serde_json::{Value, json};
 
 use crate::cli::args::{Cadence, Global, StatusField, StatusSet, Time};
+use crate::cli::claim::whom;
 use crate::cli::context::by_us;
 use crate::cli::lost_store;
 use crate::cli::output::{Answer, Outcome, exit};
 use crate::clock::{Clock, SystemClock};
-use crate::keeper::speak;
 use crate::status::{Field, PlatformUpdate};
 use crate::{Error, Office, Result, StatusUpdate};
 
@@ -21,16 +21,15 @@ pub(super) fn status_set(global: &Global, arguments: &StatusSet) -> Outcome {
         ));
     }
     let said =
-        lost_store::ask(global, |store| Ok(speak::say(store, &office, arguments.pid, &update)))?;
-    let Some(said) = said else {
+        lost_store::ask(global, |store| store.kept(whom(arguments.pid)).say(&office, &update))?;
+    let Some(instance) = said else {
         let path = global.options().resolved_path()?;
-        return Err(speak::not_owner(format!(
+        return Err(Error::not_speaker(format!(
             "nobody holds {office}: there is no store at {}",
             path.display()
         ))
         .at(path));
     };
-    let instance = said?;
     let document = json!({
         "written": true,
         "profile": office.profile.as_str(),

@@ -6,13 +6,13 @@
 use serde_json::{Value, json};
 
 use crate::cli::args::Global;
-use crate::cli::context::{Existing, by_us};
+use crate::cli::context::by_us;
 use crate::cli::output::{Answer, Complaint, Outcome, exit};
 use crate::cli::{args, output};
 use crate::clock::millis;
 use crate::status::Desired;
 use crate::stop::{Restart, RestartOptions, StopOptions, StopOutcome, StopReport};
-use crate::{Error, Holder, InstanceId, Office, Store, Verdict, sys};
+use crate::{Error, Existing, Holder, InstanceId, Office, Store, Verdict};
 
 pub(super) fn stop(global: &Global, arguments: &args::Stop) -> Outcome {
     let office = global.office()?;
@@ -22,13 +22,13 @@ pub(super) fn stop(global: &Global, arguments: &args::Stop) -> Outcome {
         not_desired: None,
         ended_left_over: Vec::new(),
     };
-    let report = match global.existing_or_orphan()? {
+    let report = match global.options().find()? {
         Existing::Store(store) => stop_in(global, &store, &office, arguments)?,
         // What is wished for has to be kept somewhere.
-        Existing::Orphan(_) | Existing::Nothing if arguments.desired => {
+        Existing::LostOwner { .. } | Existing::Nothing if arguments.desired => {
             stop_in(global, &global.options().open()?, &office, arguments)?
         }
-        Existing::Orphan(orphan) => without_store(StopOutcome::of_orphan(&office, &orphan)),
+        Existing::LostOwner { pid, .. } => without_store(StopOutcome::of_lost_owner(&office, pid)),
         Existing::Nothing => without_store(StopOutcome::NotRunning),
     };
     let Told { text, complaint, holder, code } = told(&office, &report.outcome, arguments);
@@ -114,7 +114,7 @@ fn stop_in(
     store: &Store,
     office: &Office,
     arguments: &args::Stop,
-) -> crate::error::Result<StopReport> {
+) -> crate::Result<StopReport> {
     let mut options = StopOptions::new().by(by_us("stop"));
     if let Some(timeout) = arguments.timeout {
         options = options.timeout(timeout);
@@ -131,7 +131,7 @@ fn stop_in(
     global.profile(store)?.stop(&office.kind, &options)
 }
 
-fn named(pid: Option<sys::Pid>) -> String {
+fn named(pid: Option<u32>) -> String {
     pid.map_or_else(|| "its holder".to_owned(), |pid| format!("pid {pid}"))
 }
 
@@ -226,9 +226,9 @@ pub(super) fn restart(global: &Global, arguments: &args::Restart) -> Outcome {
     if let Some(reason) = &arguments.reason {
         options = options.reason(reason.as_str());
     }
-    let answer = match global.existing_or_orphan()? {
+    let answer = match global.options().find()? {
         Existing::Store(store) => global.profile(&store)?.restart(&office.kind, &options)?,
-        Existing::Orphan(orphan) => Restart::of_orphan(&office, &orphan),
+        Existing::LostOwner { pid, .. } => Restart::of_lost_owner(&office, pid),
         Existing::Nothing => Restart::NotRunning,
     };
     let Told { text, complaint, holder, code } = told_of_restart(&office, &answer);

@@ -52,9 +52,8 @@ pub struct Finding {
     /// What a person can do, where there is something to do.
     pub remedy: Option<String>,
     /// Whether the look failed for want of something, and may succeed a moment later.
-    #[cfg_attr(not(feature = "cli"), expect(dead_code))]
     #[serde(skip)]
-    pub(crate) ran_short: bool,
+    pub ran_short: bool,
 }
 
 impl Finding {

@@ -20,7 +20,7 @@ pub use crate::forensics::shutdown::{Shutdown, ShutdownWatch};
 pub use crate::forensics::snapshot::process::ProcessSummary;
 pub use crate::forensics::snapshot::received::Sender;
 pub use crate::forensics::snapshot::{Snapshot, snapshot};
-pub use crate::forensics::systemd::{Manager, SystemdCheck};
+pub use crate::forensics::systemd::{Manager, SystemdCheck, own_unit, unit_name};
 pub use crate::span::Span;
 
 /// A fact, or why it could not be had.

@@ -29,7 +29,7 @@ use crate::records::{Identities, instances, markers, runtime};
 use crate::store::Inner;
 use crate::sys::signals;
 use crate::sys::signals::Catcher;
-use crate::{Error, InstanceId, Office, Result, Tenure, stop_budget, sys};
+use crate::{Error, InstanceId, Office, Result, Store, Tenure, stop_budget, sys};
 
 /// How long the markers may take to be read. A read waits for nobody but for a store that is just
 /// being made or recovered.
@@ -225,6 +225,17 @@ pub(crate) enum Ends {
     /// A verb that ends at once.
     Now,
     Later,
+}
+
+impl Snapshot {
+    /// Adds the markers of `instance`, and leaves the snapshot on record for it: for a handler that
+    /// acts for a gateway without a [`Tenure`](crate::Tenure) of its own. For a process that is on
+    /// record nowhere (`None`) it is left beside `office`. What cannot be read or written within
+    /// 250 ms says so in its field.
+    #[must_use]
+    pub fn recorded_in(self, store: &Store, instance: Option<InstanceId>, office: &Office) -> Self {
+        Recorder::new(&store.inner, instance, office, Ends::Now).complete(self).0
+    }
 }
 
 /// Who records panics. A panic of any thread may be the end of each office of the process.

@@ -95,7 +95,9 @@ impl SystemdCheck {
         Self::of(unit_name(unit), phases)
     }
 
-    pub(crate) fn of(unit: Fact<String>, phases: &StopPhases) -> Self {
+    /// The same where the name may not be known, see [`own_unit`].
+    #[must_use]
+    pub fn of(unit: Fact<String>, phases: &StopPhases) -> Self {
         Self::new(unit, phases.drain(), phases.budget())
     }
 
@@ -182,14 +184,16 @@ impl Serialize for SystemdCheck {
 
 /// What to say when the service that this process is in, if it is in one, is killed before `budget`
 /// is over. Takes 2 s at most; nothing is started, and no time taken, outside of a service.
-#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub(crate) fn warn_if_short(budget: Duration) -> Option<String> {
     let drain = StopPhases::of_budget(budget).drain();
     SystemdCheck::new(own_unit(), drain, budget).warning()
 }
 
-/// The service that this process is in.
-pub(crate) fn own_unit() -> Fact<String> {
+/// The service that this process is in, by its cgroup.
+///
+/// # Errors
+/// Why it cannot be told, or that it is in none.
+pub fn own_unit() -> Fact<String> {
     let (_, unit) = details::cgroup(std::process::id()).map_err(Unavailable::new)?;
     match unit.filter(|unit| unit.ends_with(".service")) {
         Some(unit) => unit_name(&unit),
@@ -211,8 +215,12 @@ const OTHER_UNITS: [&str; 10] = [
     ".device",
 ];
 
-/// `name` as that of one service: `systemctl` takes options and patterns in its place.
-pub(crate) fn unit_name(name: &str) -> Fact<String> {
+/// `name` as that of one service, with its suffix: `systemctl` takes options and patterns in its
+/// place.
+///
+/// # Errors
+/// That it cannot be the name of one.
+pub fn unit_name(name: &str) -> Fact<String> {
     let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b":-_.\\@".contains(&byte);
     let unit = if name.ends_with(".service") { name.to_owned() } else { format!("{name}.service") };
     if unit.len() > UNIT_LENGTH_MAX

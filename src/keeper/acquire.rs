@@ -8,6 +8,7 @@ use crate::claim::wait::{Attempt, Turn, WaitOptions, until_granted};
 use crate::claim::{ATTEMPTS, Claimant, Count, Lookups, changes_too_fast};
 use crate::keeper::record::{RecordedBy, attachment, note_grant};
 use crate::keeper::release::{current_run, parent};
+use crate::keeper::start::{Purpose, start};
 use crate::keeper::target::Target;
 use crate::owner::is_held;
 use crate::patience::Stopped;
@@ -34,30 +35,26 @@ pub(crate) struct LockWish<'a> {
     /// Whether a keeper is to hold the anchor of its row.
     pub(crate) keeper: bool,
     pub(crate) wait: Wait,
+    pub(crate) cancel: &'a Cancel,
     /// Names the asker in the history.
     pub(crate) by: &'a str,
 }
 
 /// What came of it.
-pub(crate) enum AcquireAnswer<F> {
+pub(crate) enum AcquireAnswer {
     Granted(Box<GrantedLock>),
     Held(Box<Holder>),
-    /// What the caller's keeper reported.
-    KeeperFailed(F),
 }
 
-/// Acquires a lock for whom it is, waiting if asked to. `start_keeper` starts a keeper for a row
-/// without an office, and waits until that is there, or says why not.
-pub(crate) fn acquire<F>(
+/// Acquires a lock for whom it is, waiting if asked to.
+pub(crate) fn acquire(
     store: &Store,
     acquiring: &Acquiring,
     asked: LockWish<'_>,
-    start_keeper: impl Fn(&ProfileName, &Target) -> Result<std::result::Result<(), F>>,
-) -> Result<AcquireAnswer<F>> {
-    let cancel = Cancel::new();
+) -> Result<AcquireAnswer> {
     let options = WaitOptions {
         wait: asked.wait,
-        cancel: &cancel,
+        cancel: asked.cancel,
         for_whom: acquiring.process(),
         profile: acquiring.profile(),
         origin: Origin::Library,
@@ -66,21 +63,8 @@ pub(crate) fn acquire<F>(
         argv: masked(store.inner.myself(), asked.requests()),
         stopped: asked.stopped,
     };
-    let mut failure = None;
-    let granted = until_granted(store, &options, |turn| {
-        match acquiring.attempt(&store.inner, asked, turn, &start_keeper)? {
-            Ok(attempt) => Ok(attempt),
-            Err(report) => {
-                failure = Some(report);
-                // Ends the loop; what the keeper reported counts in place of this.
-                Err(Error::internal("the keeper failed"))
-            }
-        }
-    });
-    if let Some(failure) = failure {
-        return Ok(AcquireAnswer::KeeperFailed(failure));
-    }
-    Ok(match granted? {
+    let granted = until_granted(store, &options, |turn| acquiring.attempt(store, asked, turn))?;
+    Ok(match granted {
         Ok(granted) => AcquireAnswer::Granted(Box::new(granted)),
         Err(holder) => {
             acquiring.tidy(&store.inner, asked.by)?;
@@ -148,13 +132,13 @@ impl Acquiring {
         }
     }
 
-    fn attempt<F>(
+    fn attempt(
         &self,
-        inner: &Inner,
+        store: &Store,
         asked: LockWish<'_>,
         turn: &Turn,
-        start_keeper: impl Fn(&ProfileName, &Target) -> Result<std::result::Result<(), F>>,
-    ) -> Result<std::result::Result<Attempt<GrantedLock>, F>> {
+    ) -> Result<Attempt<GrantedLock>> {
+        let inner = &store.inner;
         let count = if turn.waiter.is_some() { Count::No } else { Count::Yes };
         let mut aside = Lookups::default();
         let mut keepers = 0;
@@ -167,9 +151,9 @@ impl Acquiring {
                     for lock in &granted {
                         note_grant(inner, lock.instance, lock.fence);
                     }
-                    return Ok(Ok(Attempt::Granted(granted.swap_remove(0))));
+                    return Ok(Attempt::Granted(granted.swap_remove(0)));
                 }
-                Step::Done(Acquired::Held(obstacle)) => return Ok(Ok(Attempt::Held(obstacle))),
+                Step::Done(Acquired::Held(obstacle)) => return Ok(Attempt::Held(obstacle)),
                 Step::Done(Acquired::Errand(errand)) => {
                     aside.run(errand, turn.deadline, inner.trust())?;
                 }
@@ -182,9 +166,7 @@ impl Acquiring {
                     if keepers > KEEPERS_MAX {
                         break;
                     }
-                    if let Err(failure) = start_keeper(profile, target)? {
-                        return Ok(Err(failure));
-                    }
+                    start(store, profile, Purpose::Locks, target)?;
                 }
             }
         }
@@ -214,7 +196,6 @@ impl Acquiring {
             claimant,
             profile: self.profile(),
             ours,
-            rows: ours,
             held: None,
             stopped: asked.stopped,
             waiter: turn.waiter,

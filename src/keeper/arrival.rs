@@ -97,7 +97,6 @@ impl Arrival<'_> {
                 claimant: Claimant { origin: Origin::Pid, subject: &subject },
                 profile: profile.as_ref(),
                 ours: owner.as_slice(),
-                rows: owner.as_slice(),
                 held: None,
                 stopped: Stopped::Respect,
                 waiter: None,

@@ -95,12 +95,12 @@ pub(crate) struct Keeping {
 }
 
 impl Keeping {
-    /// `words` are the arguments of this keeper.
+    /// `words` are the arguments of this keeper, without its verb.
     pub(crate) fn new(
         options: OpenOptions,
         store: Store,
         target: Target,
-        words: &[OsString],
+        words: Vec<OsString>,
     ) -> Self {
         let pair = Pair::new(KeeperInbox::new(&target.handle), words);
         // Before anybody hears of the record: its store, or one of us, may be gone a moment later.
@@ -405,7 +405,7 @@ impl Keeping {
                     nonce: Nonce::random()?,
                     anchored_by: AnchoredBy::Us,
                 };
-                held.offices.insert(office, HeldOffice { row, claims: 1 });
+                held.offices.insert(office, HeldOffice { row, claims: 1, beside: None });
             }
             for row in locks {
                 held.hold(&row.name, row.slot, row.instance, row.fence);

@@ -2,7 +2,7 @@
 //!
 //! A keeper ends a row that stays without locks for a minute while nobody of its profile waits.
 
-use crate::keeper::Known;
+use crate::keeper::known::Known;
 use crate::keeper::release::{cannot_tell, current_run, is_about, parent};
 use crate::liveness::{Ruling, because_seen};
 use crate::owner::judgement;

@@ -1,6 +1,6 @@
 //! Markers of the run that we are in, or of a process that does not link the library.
 
-use crate::keeper::Known;
+use crate::keeper::known::Known;
 use crate::keeper::release::{current_run, parent};
 use crate::marker::Consumed;
 use crate::names::MarkerName;

@@ -19,15 +19,14 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use crate::clock::Deadline;
+use crate::keeper::words::VERB_OF_SECOND;
 use crate::process::Anchor;
+use crate::process::helper::HelperProgram;
 use crate::records::instances;
 use crate::records::instances::Keepers;
 use crate::store::{Inner, Tx};
 use crate::sys;
 use crate::sys::{ProcessHandle, StartTime, supervise};
-
-/// The hidden verb of the second one.
-pub(crate) const VERB: &str = "__keeper-second";
 
 /// How often each of them looks whether its process was moved to another cgroup.
 const FOLLOW_EVERY: Duration = Duration::from_secs(1);
@@ -118,10 +117,10 @@ struct Second {
 
 impl Pair {
     /// `arguments` are those of the keeper, without its verb.
-    pub(crate) fn new(inbox: KeeperInbox, arguments: &[OsString]) -> Self {
+    pub(crate) fn new(inbox: KeeperInbox, arguments: Vec<OsString>) -> Self {
         Self {
             inbox,
-            arguments: arguments.to_vec(),
+            arguments,
             anchor: None,
             second: None,
             follow_at: Deadline::after(FOLLOW_EVERY),
@@ -131,7 +130,7 @@ impl Pair {
     /// The pair of which the first was killed; `file` is the anchor `name`, which we hold.
     pub(crate) fn left_alone(
         inbox: KeeperInbox,
-        arguments: &[OsString],
+        arguments: Vec<OsString>,
         name: &str,
         file: File,
     ) -> Self {
@@ -178,11 +177,15 @@ impl Pair {
 
     fn start_second(&mut self) {
         let Some(Shared { name, file }) = &self.anchor else { return };
-        let mut arguments: Vec<OsString> = vec![VERB.into()];
+        let mut arguments: Vec<OsString> = vec![VERB_OF_SECOND.into()];
         arguments.extend(self.arguments.iter().cloned());
         arguments.extend(["--anchor".into(), name.into()]);
         arguments.extend(["--first".into(), std::process::id().to_string().into()]);
-        match supervise::spawn_second_keeper(&arguments, file) {
+        let program = HelperProgram::find().map_err(std::io::Error::other);
+        let spawned = program.and_then(|program| {
+            supervise::spawn_second_keeper(program.command(), &arguments, file)
+        });
+        match spawned {
             Ok(child) => {
                 let pid = child.id();
                 // Ours, and not collected: nobody else has this pid.

@@ -1,5 +1,6 @@
 //! Records another process as the holder of an office.
 
+use std::cell::Cell;
 use std::path::Path;
 
 use crate::claim::examine::Evicted;
@@ -12,7 +13,7 @@ use crate::owner::is_held;
 use crate::process::{Subject, anchor};
 use crate::records::{NewInstance, instances};
 use crate::store::{Inner, Tx};
-use crate::{Holder, InstanceId, Nonce, Office, ProfileName, Result, Store, sys};
+use crate::{Error, Holder, InstanceId, Nonce, Office, ProfileName, Result, Store, sys};
 
 pub(crate) use crate::records::instances::Record;
 
@@ -25,8 +26,8 @@ pub(crate) enum RecordOutcome {
     /// It was on record already.
     Already(Box<Record>),
     Held(Box<Holder>),
-    /// Only a keeper can make this record.
-    NeedsKeeper,
+    /// Nobody is in the way, and only a keeper can make this record. Whose place it will take.
+    NeedsKeeper(Option<Evicted>),
 }
 
 /// Who makes the record.
@@ -53,26 +54,38 @@ pub(crate) fn record(
     let candidate = Candidate::by_pid(office, home, &subject);
     let mut aside = Lookups::default();
     for _ in 0..ATTEMPTS {
+        // Set where all that was missing is a keeper; nothing is written then.
+        let needs_keeper = Cell::new(None);
         let outcome = Count::Yes.if_writable(|count| {
+            needs_keeper.take();
             inner.write(|tx| {
                 let Some(attachment) = attachment(tx, inner, &subject, recorder)? else {
-                    return Ok(None);
+                    let trial = Attachment::None;
+                    return match claim_once(tx, inner, &candidate, &trial, &aside, count)? {
+                        ClaimOutcome::Granted(granted) => {
+                            needs_keeper.set(Some(granted.evicted));
+                            Err(Error::internal("a keeper is needed first"))
+                        }
+                        outcome => Ok(outcome),
+                    };
                 };
-                claim_once(tx, inner, &candidate, &attachment, &aside, count).map(Some)
+                claim_once(tx, inner, &candidate, &attachment, &aside, count)
             })
-        })?;
-        return Ok(match outcome {
-            None => RecordOutcome::NeedsKeeper,
-            Some(ClaimOutcome::Granted(granted)) => {
+        });
+        if let Some(evicted) = needs_keeper.take() {
+            return Ok(RecordOutcome::NeedsKeeper(evicted));
+        }
+        return Ok(match outcome? {
+            ClaimOutcome::Granted(granted) => {
                 let instance = granted.row.instance;
                 if recorder == RecordedBy::Verb {
                     note_grant(inner, instance, instance.as_i64());
                 }
                 RecordOutcome::Granted { instance, evicted: granted.evicted }
             }
-            Some(ClaimOutcome::AlreadyRecorded(record)) => RecordOutcome::Already(record),
-            Some(ClaimOutcome::Held(obstacle)) => RecordOutcome::Held(obstacle.holder),
-            Some(ClaimOutcome::Errand(errand)) => {
+            ClaimOutcome::AlreadyRecorded(record) => RecordOutcome::Already(record),
+            ClaimOutcome::Held(obstacle) => RecordOutcome::Held(obstacle.holder),
+            ClaimOutcome::Errand(errand) => {
                 aside.run(errand, Deadline::never(), inner.trust())?;
                 continue;
             }

@@ -2,7 +2,7 @@
 //!
 //! `release` inside a `run` is refused: the office is the run's, and ends with its command.
 
-use crate::keeper::Known;
+use crate::keeper::known::Known;
 use crate::liveness::{Boot, Relation, StartTimeMatch};
 use crate::owner::{OurRun, ending, judgement};
 use crate::records::{End, EndReason, Record, instances};
@@ -68,7 +68,7 @@ pub(crate) fn parent() -> Result<sys::Pid> {
         Error::invalid(
             "no parent process can be recorded: it is init, or outside of this namespace",
         )
-        .with_flag_hint("name the process", "--pid PID", "")
+        .with_hints("name the process (`Whom::Process`)", "name the process with `--pid PID`")
     })
 }
 
@@ -125,12 +125,22 @@ pub(crate) fn release_in(
     })
 }
 
-/// The row of the run that we are in, or of the process that started us, with its office.
-pub(crate) fn whose_row(store: &Store) -> Result<Option<(InstanceId, Option<Office>)>> {
-    if let Ok(Some(run)) = current_run(store) {
-        return Ok(Some((run.id, run.office())));
-    }
-    let Ok(pid) = parent() else { return Ok(None) };
+/// The row of `pid`, or else of the run that we are in or of the process that started us, with its
+/// office.
+pub(crate) fn whose_row(
+    store: &Store,
+    pid: Option<sys::Pid>,
+) -> Result<Option<(InstanceId, Option<Office>)>> {
+    let pid = if let Some(pid) = pid {
+        pid
+    } else {
+        // A run that has lost its office has no row.
+        if let Ok(Some(run)) = current_run(store) {
+            return Ok(Some((run.id, run.office())));
+        }
+        let Ok(pid) = parent() else { return Ok(None) };
+        pid
+    };
     let start_time = sys::process_facts(pid).start_time;
     let rows = store.inner.read(|connection| {
         instances::live_of_process(connection, pid, start_time, store.inner.observer())

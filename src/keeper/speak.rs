@@ -1,6 +1,6 @@
 //! Who may say how the gateway of an office is, for a process that does not link the library.
 
-use crate::keeper::Known;
+use crate::keeper::known::Known;
 use crate::keeper::release::{current_run, is_about, parent};
 use crate::records::{Record, runtime};
 use crate::status::write;
@@ -104,9 +104,6 @@ fn speaks_for(run: Record, office: &Office) -> Result<Record> {
     Err(not_owner(format!("the run we are in holds {own}, not {office}")))
 }
 
-pub(crate) fn not_owner(message: String) -> Error {
-    Error::new(ErrorKind::NotOwner, message).with_hint(
-        "call it in the command of a `run`, or claim the office for the process first (`incumbent \
-         claim --pid PID`)",
-    )
+fn not_owner(message: String) -> Error {
+    Error::not_speaker(message)
 }

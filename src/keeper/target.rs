@@ -15,8 +15,12 @@ pub(crate) struct Target {
 impl Target {
     /// Pins `pid` and checks that we may record it.
     pub(crate) fn prove(pid: sys::Pid) -> Result<Self> {
-        let gone =
-            || Error::no_process(pid).with_flag_hint("name a process that runs", "--pid", "");
+        let gone = || {
+            Error::no_process(pid).with_hints(
+                "name a process that runs (`Whom::Process`)",
+                "name a process that runs, with `--pid`",
+            )
+        };
         let looks = Looks::begin();
         let short = || {
             let what = format!("look at pid {pid}");

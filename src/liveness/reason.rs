@@ -138,7 +138,6 @@ reasons! {
 
 impl Reason {
     /// The word for people: `pid reused`.
-    #[cfg(feature = "cli")]
     pub(crate) fn in_words(&self) -> String {
         self.as_str().replace('_', " ")
     }

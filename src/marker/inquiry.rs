@@ -1,5 +1,6 @@
 //! Was I asked to stop? What a gateway asks in its signal handler.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,16 +45,30 @@ pub struct StopAnswer {
 ///
 /// Not from within a signal handler itself, where nearly nothing is allowed: from the thread that
 /// `signal-hook` or tokio hands the signal to.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct StopInquiry {
     footing: OwnedRow,
+    /// Notes what was announced elsewhere than in the store.
+    first: Option<Arc<dyn Fn() + Send + Sync>>,
     /// What the store said last, and until when that counts: for when it says nothing any more.
     known: Arc<Mutex<Option<(Consumed, Deadline)>>>,
 }
 
+impl fmt::Debug for StopInquiry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StopInquiry").field("footing", &self.footing).finish_non_exhaustive()
+    }
+}
+
 impl StopInquiry {
     pub(crate) fn new(footing: OwnedRow) -> Self {
-        Self { footing, known: Arc::default() }
+        Self { footing, first: None, known: Arc::default() }
+    }
+
+    /// Does this before each question.
+    pub(crate) fn first(mut self, first: impl Fn() + Send + Sync + 'static) -> Self {
+        self.first = Some(Arc::new(first));
+        self
     }
 
     /// Why this process is being stopped: taken over by whom, stopped on purpose by whom, or
@@ -67,6 +82,9 @@ impl StopInquiry {
         // Before any lock, which another thread may have held at the moment of the fork.
         if let Err(error) = self.footing.inner.check_process() {
             return StopAnswer { cause: StopCause::Unknown(error), recorded: false };
+        }
+        if let Some(first) = &self.first {
+            first();
         }
         match self.consume() {
             Ok(Some(consumed)) => {

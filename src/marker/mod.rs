@@ -5,22 +5,25 @@
 
 pub(crate) mod inquiry;
 pub(crate) mod request;
+pub(crate) mod target;
 
 pub use crate::marker::request::MarkerRequest;
 pub use crate::names::MarkerName;
 pub use crate::records::markers::{Marker, Written};
 
 pub(crate) use crate::marker::request::by_or_self_in;
+pub use crate::marker::target::MarkerTarget;
 
 use std::time::Duration;
 
 use crate::clock::Deadline;
+use crate::marker::target::To;
 use crate::patience::with_budget;
 use crate::records::markers::{Closed, ProcessKey};
-use crate::records::{Addressee, identities, instances, markers};
+use crate::records::{Addressee, Record, identities, instances, markers};
 use crate::store::{Inner, ourselves};
 use crate::sys::Existence;
-use crate::{ErrorKind, Office, Result, Store, sys};
+use crate::{Error, ErrorKind, Result, Store, sys};
 
 /// How often a consumption looks again because another consumer was faster. Each time one marker
 /// fewer is left.
@@ -46,36 +49,44 @@ pub struct Consumed {
 }
 
 impl Store {
-    /// Leaves a marker for the process `pid` of this machine: for its incarnation on record, which
-    /// is that of a `run` if it is the `run`'s command; for the process itself if it is on record
-    /// nowhere. Another marker of the same name is replaced, and of the requests (`takeover`,
-    /// `planned_stop`, `restart`) to one incarnation any other: [`Written::replaced`] says which.
+    /// Leaves a marker for a generation (an [`InstanceId`](crate::InstanceId)), or for a process of
+    /// this machine (its pid): for its incarnation on record, which is that of a `run` if it is the
+    /// `run`'s command; for the process itself if it is on record nowhere. Another marker of the
+    /// same name is replaced, and of the requests (`takeover`, `planned_stop`, `restart`) to one
+    /// incarnation any other: [`Written::replaced`] says which.
     ///
     /// The marker is visible to others when this returns. Nothing is signalled.
     ///
     /// # Errors
-    /// [`NotRunning`](ErrorKind::NotRunning) when there is no such process, or it has ended;
+    /// [`NotRunning`](ErrorKind::NotRunning) when there is no such process or generation, or it has
+    /// ended;
     /// [`InvalidInput`](ErrorKind::InvalidInput) when it is on record nowhere and cannot be told
     /// apart from a later one with its pid; [`CannotWrite`](ErrorKind::CannotWrite),
     /// [`Busy`](ErrorKind::Busy), [`TooOld`](ErrorKind::TooOld).
-    pub fn write_marker(&self, pid: u32, request: &MarkerRequest) -> Result<Written> {
-        self.write_marker_to(pid, &Office::default(), request)
-    }
-
-    /// As [`Store::write_marker`]; of several offices of one process, `office` is meant.
-    pub(crate) fn write_marker_to(
+    pub fn write_marker(
         &self,
-        pid: sys::Pid,
-        office: &Office,
+        to: impl Into<MarkerTarget>,
         request: &MarkerRequest,
     ) -> Result<Written> {
-        let inner = &self.inner;
-        inner.write(|tx| {
-            let start_time = request::check_exists(pid)?;
-            let rows = instances::live_of_process(tx, pid, start_time, inner.observer())?;
-            let named = rows.iter().find(|row| row.office().as_ref() == Some(office));
-            let row = named.or(rows.first());
-            request::write_to(tx, inner, row, pid, start_time, request)
+        let (inner, to) = (&self.inner, to.into().0);
+        inner.write(|tx| match &to {
+            To::Process(pid, office) => {
+                let start_time = request::check_exists(*pid)?;
+                let rows = instances::live_of_process(tx, *pid, start_time, inner.observer())?;
+                let named = rows.iter().find(|row| row.office().as_ref() == Some(office));
+                let row = named.or(rows.first());
+                request::write_to(tx, inner, row, *pid, start_time, request)
+            }
+            To::Instance(id) => {
+                let row = instances::by_id(tx, *id)?.filter(Record::is_live);
+                let Some((row, pid)) = row.and_then(|row| row.pid.map(|pid| (row, pid))) else {
+                    let what = format!("instance {id} has ended, or is not of this store");
+                    return Err(Error::new(ErrorKind::NotRunning, what)
+                        .with_hint("a marker is for a generation that has not ended"));
+                };
+                let start_time = row.start_time;
+                request::write_to(tx, inner, Some(&row), pid, start_time, request)
+            }
         })
     }
 

@@ -44,6 +44,15 @@ pub enum Eviction {
     Refused(Box<Holder>),
 }
 
+impl Eviction {
+    /// What was known of the owner whose record was ended, in words.
+    #[must_use]
+    pub fn because(&self) -> &'static str {
+        let Self::Done { reason, .. } = self else { return "" };
+        reason.because()
+    }
+}
+
 pub(super) fn evict(inner: &Inner, office: &Office, force: Force, by: &str) -> Result<Eviction> {
     // Read the command line first if the verdict may hang on it; it counts only for that row.
     let command_line = inner.read(|connection| {

@@ -1,5 +1,6 @@
 //! The office: at most one live instance of a kind per profile.
 
+pub(crate) mod backoff;
 pub(crate) mod claim;
 pub(crate) mod evict;
 pub(crate) mod handover;

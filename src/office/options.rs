@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::claim::older_home;
-use crate::records::Origin;
 use crate::records::runtime::check_cadence;
+use crate::scoped::request;
 use crate::stop_budget::StopPhases;
 use crate::{Cancel, InstanceId, Kind, LockRequest, Nonce, Result, Wait, stop_budget};
 
@@ -17,7 +17,7 @@ pub struct ClaimOptions {
     pub(crate) version: Option<String>,
     pub(crate) stop_budget: Duration,
     pub(crate) heartbeat_every: Option<Duration>,
-    /// Locks without which a `run` does not want the office.
+    /// Locks without which the office is not wanted.
     pub(crate) locks: Vec<LockRequest>,
     /// The proof of ownership to go on with, in place of a new one.
     pub(crate) nonce: Option<Nonce>,
@@ -26,7 +26,6 @@ pub struct ClaimOptions {
     pub(crate) legacy_home: Option<PathBuf>,
     pub(crate) wait: Wait,
     pub(crate) cancel: Cancel,
-    pub(crate) origin: Origin,
 }
 
 impl Default for ClaimOptions {
@@ -50,7 +49,6 @@ impl ClaimOptions {
             heartbeat_every: None,
             wait: Wait::No,
             cancel: Cancel::new(),
-            origin: Origin::Library,
         }
     }
 
@@ -114,23 +112,52 @@ impl ClaimOptions {
         self
     }
 
-    /// Records the claim as that of an `incumbent run`, which wants these locks or nothing.
-    #[cfg_attr(not(feature = "cli"), expect(dead_code))]
-    pub(crate) fn for_run(mut self, locks: Vec<LockRequest>) -> Self {
-        self.origin = Origin::Run;
-        self.locks = locks;
+    /// Claims this lock together with the office, in one transaction: both or nothing. It ends with
+    /// the tenure, and its loss is the tenure's; see [`Tenure::locks`](crate::Tenure::locks).
+    #[must_use]
+    pub fn lock(mut self, request: LockRequest) -> Self {
+        self.locks.push(request);
+        self
+    }
+
+    /// The same for several locks; at most 64 in all, each named once.
+    #[must_use]
+    pub fn locks(mut self, requests: impl IntoIterator<Item = LockRequest>) -> Self {
+        self.locks.extend(requests);
         self
     }
 
     /// Not beside the gateway of an older program that has its files in `directory`: whoever holds
-    /// its lock holds this office.
+    /// its `gateway.lock` holds this office, and with the office that lock is held as well, with
+    /// the record of this process beside it. What the older program removes of that is put back
+    /// within 100 ms. Later claims of the profile look at the same directory. For offices of kind
+    /// `gateway`.
+    ///
+    /// Later versions of the older program remove the files of a process whose command line they do
+    /// not know: [`run::words_known_to_older`](crate::run::words_known_to_older) are words that
+    /// they do.
     ///
     /// # Errors
-    /// Those of [`older_home::home`].
-    #[cfg_attr(not(feature = "cli"), expect(dead_code))]
-    pub(crate) fn beside_older_program(mut self, directory: &Path) -> Result<Self> {
-        self.legacy_home = Some(older_home::home(directory, &self.kind)?);
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for what is not a directory,
+    /// [`Permission`](crate::ErrorKind::Permission) for another user's.
+    pub fn legacy_home(mut self, directory: impl AsRef<Path>) -> Result<Self> {
+        self.legacy_home = Some(older_home::home(directory.as_ref(), &Kind::default())?);
         Ok(self)
+    }
+
+    /// Says what cannot be meant, before a store is opened for it; a claim says the same.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for a time out of its range, more than 64
+    /// locks or one named twice, and a [`legacy_home`](Self::legacy_home) for an office that is not
+    /// of kind `gateway`.
+    pub fn check(&self) -> Result<()> {
+        self.stop_budget_ms()?;
+        self.heartbeat_every_ms()?;
+        if let Some(home) = &self.legacy_home {
+            older_home::check_kind(&self.kind).map_err(|error| error.at(home))?;
+        }
+        if self.locks.is_empty() { Ok(()) } else { request::check(&self.locks) }
     }
 
     pub(super) fn heartbeat_every_ms(&self) -> Result<Option<u64>> {

@@ -4,10 +4,8 @@ use std::io::ErrorKind as Io;
 use std::path::{Path, PathBuf};
 
 use crate::claim::sweep::Force;
+use crate::office::evict;
 use crate::office::evict::Eviction;
-use crate::office::storm::Storm;
-use crate::office::{evict, storm};
-use crate::process::Subject;
 use crate::records::profiles::Desired;
 use crate::records::runtime::said::RuntimeStatus;
 use crate::records::{identities, profiles, runtime};
@@ -52,7 +50,20 @@ impl Store {
     /// # Errors
     /// As [`Profile::status_of`].
     pub fn status_of_all(&self) -> Result<Vec<Report>> {
-        answer::report_all(&self.inner, None, None)
+        self.status_of_matching(None, None)
+    }
+
+    /// The same, only for this profile and this kind where they are named. The holders of others
+    /// are not looked at.
+    ///
+    /// # Errors
+    /// As [`Profile::status_of`].
+    pub fn status_of_matching(
+        &self,
+        profile: Option<&ProfileName>,
+        kind: Option<&Kind>,
+    ) -> Result<Vec<Report>> {
+        answer::report_all(&self.inner, profile, kind)
     }
 
     /// The profile `name`: a text, or a [`ProfileName`]. Nothing is written until something is
@@ -83,8 +94,16 @@ impl Profile {
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) when the directory does not exist.
     pub fn with_home(mut self, directory: &Path) -> Result<Self> {
-        self.home = Some(real_home(directory)?);
+        self.home = Some(Self::real_home(directory)?);
         Ok(self)
+    }
+
+    /// The directory that [`Profile::with_home`] would bind a profile to: its real path.
+    ///
+    /// # Errors
+    /// As [`Profile::with_home`].
+    pub fn real_home(directory: &Path) -> Result<PathBuf> {
+        real_home(directory)
     }
 
     /// The office of `kind` in this profile.
@@ -169,16 +188,6 @@ impl Profile {
         evict::evict(inner, &self.office(kind), force, &identities::presentable(inner, by))
     }
 
-    /// The storm that this process' party is in at an office, if any.
-    #[cfg_attr(not(feature = "cli"), expect(dead_code))]
-    pub(crate) fn storm(&self, kind: &Kind, subject: &Subject) -> Result<Option<Storm>> {
-        let inner = &self.store.inner;
-        let Some(party) = &subject.party else { return Ok(None) };
-        let boot_id = inner.observer().boot_id.as_deref();
-        let now = inner.clock().boot_ms();
-        inner.read(|connection| storm::of(connection, &self.office(kind), party, boot_id, now))
-    }
-
     /// The store it belongs to.
     #[must_use]
     pub fn store(&self) -> &Store {
@@ -192,7 +201,7 @@ impl Profile {
 }
 
 /// The canonical directory that a profile is bound to.
-pub(crate) fn real_home(directory: &Path) -> Result<PathBuf> {
+fn real_home(directory: &Path) -> Result<PathBuf> {
     let home = std::fs::canonicalize(directory).map_err(|error| {
         if Shortage::of(&error).is_some() || error.kind() == Io::PermissionDenied {
             return Error::io("look at", directory, error);

@@ -273,8 +273,8 @@ impl Holder {
     }
 
     /// Whether it may not be signalled from here.
-    #[cfg_attr(not(feature = "cli"), expect(dead_code))]
-    pub(crate) fn cannot_be_signalled(&self) -> bool {
+    #[must_use]
+    pub fn cannot_be_signalled(&self) -> bool {
         self.reason == Reason::CannotSignal
     }
 

@@ -48,7 +48,6 @@ impl InProgress {
 }
 
 /// What is asked of a `run`.
-#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 #[derive(Debug)]
 pub(crate) enum Request {
     /// To end, by somebody who lives and waits for it.
@@ -60,7 +59,6 @@ pub(crate) enum Request {
 /// What is asked of the holder of an office by a marker alone: it acts on it without a signal,
 /// which may never come. A marker that somebody wrote by hand announces a signal, and asks for
 /// nothing.
-#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub(crate) fn request_to(inner: &Inner, instance: InstanceId) -> Result<Option<Request>> {
     inner.read(|connection| {
         if let Some(asked) = InProgress::of(connection, inner, instance)? {
@@ -76,7 +74,6 @@ pub(crate) fn request_to(inner: &Inner, instance: InstanceId) -> Result<Option<R
 }
 
 /// The takeover or planned stop that was asked of a generation, whoever wrote it.
-#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub(crate) fn asked_to_end(inner: &Inner, instance: InstanceId) -> Result<Option<Marker>> {
     inner.read(|connection| {
         if !markers::exists(connection)? {

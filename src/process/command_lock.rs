@@ -23,7 +23,6 @@
 
 use std::path::{Path, PathBuf};
 
-#[cfg(feature = "cli")]
 pub(crate) use of_run::LockFile;
 
 /// The file beside the anchor of this name.
@@ -35,7 +34,6 @@ pub(crate) fn path_of(anchors: &Path, anchor: &str) -> PathBuf {
 pub(crate) const SUFFIX: &str = ".cmd";
 
 /// What the `run` does about it.
-#[cfg(feature = "cli")]
 mod of_run {
     use std::fs::File;
     use std::io;

@@ -16,6 +16,7 @@ pub(crate) mod compare;
 pub(crate) mod descendants;
 pub(crate) mod exit_code;
 pub(crate) mod handover;
+pub(crate) mod helper;
 mod look;
 pub(crate) mod observer;
 pub(crate) mod older;

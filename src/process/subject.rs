@@ -45,7 +45,6 @@ impl Subject {
     }
 
     /// Another process of this namespace.
-    #[cfg_attr(not(feature = "cli"), expect(dead_code))]
     pub(crate) fn process(
         pid: sys::Pid,
         start_time: Option<StartTime>,

@@ -98,7 +98,6 @@ impl Identities {
     }
 
     /// A line of somebody else's log.
-    #[cfg_attr(not(feature = "cli"), expect(dead_code))]
     pub(crate) fn line(&self, text: &str) -> String {
         redact::redact_line(&self.mask(text))
     }

@@ -447,7 +447,6 @@ const LOCK_ENDED: &str = "lock_ended";
 
 /// Whether the store knows of the grant with this fence, of an office or a lock, also if it has
 /// ended.
-#[cfg(feature = "cli")]
 pub(crate) fn was_granted(connection: &Connection, fence: i64) -> Result<bool> {
     let known = connection
         .prepare_cached(
@@ -461,7 +460,6 @@ pub(crate) fn was_granted(connection: &Connection, fence: i64) -> Result<bool> {
 }
 
 /// Whether the store has drawn fences as high as this one.
-#[cfg(feature = "cli")]
 pub(crate) fn is_drawn(connection: &Connection, fence: i64) -> Result<bool> {
     let is_drawn = connection
         .prepare_cached("SELECT value >= ?1 FROM meta WHERE key = 'last_id'")?

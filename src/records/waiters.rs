@@ -69,7 +69,6 @@ pub(crate) fn remove(tx: &Tx<'_>, instance: InstanceId) -> Result<()> {
 }
 
 /// The anchors of those who are on record as waiting for a lock of `profile`.
-#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub(crate) fn anchors(connection: &Connection, profile: &ProfileName) -> Result<Vec<String>> {
     let anchors = connection
         .prepare_cached(

@@ -1,7 +1,5 @@
 //! The claim of a run, with what comes before it (a storm is waited out) and what is said of it.
 
-use std::time::Duration;
-
 use crate::claim::examine::Evicted;
 use crate::claim::{ATTEMPTS, changes_too_fast};
 use crate::clock::Deadline;
@@ -12,7 +10,7 @@ use crate::process::older::wire::HoldingRun;
 use crate::records::profiles::Desired;
 use crate::run::inbox::{Inbox, LOOK_EVERY, RunEvent, Signalled};
 use crate::run::notice::Notice;
-use crate::run::plan::Run;
+use crate::run::plan::{Extent, Run};
 use crate::scoped::ask;
 use crate::sys::supervise;
 use crate::{Claim, Error, Holder, Profile, Reason, Result, Tenure, Verdict};
@@ -34,7 +32,7 @@ impl Run {
         let secrets: Vec<_> = self.claim.locks.iter().map(|lock| &lock.identity).collect();
         let argv = hold::command_words(&self.command, &secrets);
         for _ in 0..ATTEMPTS {
-            let claimed = self.claim(profile, inbox)?;
+            let claimed = self.claim_office(profile, inbox)?;
             let (Claimed::Granted(_), Some(home)) = (&claimed, &self.claim.legacy_home) else {
                 return Ok((claimed, None));
             };
@@ -52,9 +50,9 @@ impl Run {
     }
 
     /// Claims, waiting if asked to; a signal that asks us to end ends the wait.
-    fn claim(&self, profile: &Profile, inbox: &Inbox) -> Result<Claimed> {
+    fn claim_office(&self, profile: &Profile, inbox: &Inbox) -> Result<Claimed> {
         let options = &self.claim;
-        let claim = || profile.claim_with(options);
+        let claim = || profile.claim_for_run(options);
         let (claim, signal) = if options.wait.waits() || options.replace.is_some() {
             inbox.while_waiting(&options.cancel, claim)
         } else {
@@ -129,15 +127,14 @@ impl Run {
     ) -> Result<Option<Signalled>> {
         let kind = &self.claim.kind;
         let inner = &profile.store().inner;
-        let Some(storm) = profile.storm(kind, inner.myself())? else { return Ok(None) };
-        let remaining_ms = storm.remaining_ms(inner.clock().boot_ms());
-        if remaining_ms == 0 {
+        let Some(backoff) = profile.backoff(kind)? else { return Ok(None) };
+        if backoff.pause.is_zero() {
             return Ok(None);
         }
         // Nobody is kept out of a free office by a storm that was about its holder.
         let is_over = || {
             Ok::<_, Error>(
-                storm.after_refusal
+                backoff.after_refusal
                     && profile.status_of(kind)?.verdict == Verdict::Dead
                     && !ask::any_is_held(inner, &self.claim.locks)?,
             )
@@ -145,8 +142,8 @@ impl Run {
         if is_over()? {
             return Ok(None);
         }
-        (self.tell)(&Notice::Storm { starts: storm.starts, wait_ms: remaining_ms });
-        let until = Deadline::after(Duration::from_millis(remaining_ms));
+        (self.tell)(&Notice::Storm { starts: backoff.starts, wait: backoff.pause });
+        let until = Deadline::after(backoff.pause);
         while !until.has_passed() && !is_over()? {
             match inbox.received.recv_timeout(LOOK_EVERY.min(until.remaining())) {
                 Ok(RunEvent::Signal(signal)) => {
@@ -155,8 +152,8 @@ impl Run {
                     }
                 }
                 // As PID 1 we reap orphans meanwhile, too; nothing of ours runs yet.
-                Ok(RunEvent::ChildEnded) => drop(supervise::reap()),
-                Err(_) => {}
+                Ok(RunEvent::ChildEnded) if self.extent == Extent::Whole => drop(supervise::reap()),
+                Ok(RunEvent::ChildEnded) | Err(_) => {}
             }
         }
         Ok(None)

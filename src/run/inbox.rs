@@ -9,6 +9,8 @@ use parking_lot::Mutex;
 use crate::forensics::Fact;
 use crate::forensics::snapshot::received;
 use crate::process::exit_code::{ExitCause, ExitCodes};
+use crate::run::plan::Extent;
+use crate::sys::signals::Catcher;
 use crate::sys::{Caught, Received, Shortage, signals, supervise};
 use crate::{Cancel, Error, Result, sys};
 
@@ -21,10 +23,14 @@ pub(crate) struct Inbox {
     /// The wait for the office, which a signal ends: this thread waits itself, because there may be
     /// no other one (FIELD-BUGS row 111).
     waiting: Arc<Mutex<Option<Cancel>>>,
+    _catcher: Option<Catcher>,
 }
 
 impl Inbox {
-    pub(super) fn open() -> Result<Self> {
+    /// In a process that is nothing beside the run all children are collected, and signals stay
+    /// caught.
+    pub(super) fn open(extent: Extent) -> Result<Self> {
+        let is_whole = extent == Extent::Whole;
         let (sender, received) = mpsc::channel();
         let waiting = Arc::<Mutex<Option<Cancel>>>::default();
         let seen_waiting = Arc::clone(&waiting);
@@ -34,7 +40,7 @@ impl Inbox {
                 matches!(&event, RunEvent::Signal(signal) if signal.received.is_some());
             // Held while it reaps: once the wait is over, the command's end is the run's own.
             let waiting = seen_waiting.lock();
-            if waiting.is_some() && matches!(event, RunEvent::ChildEnded) {
+            if is_whole && waiting.is_some() && matches!(event, RunEvent::ChildEnded) {
                 // As PID 1 we reap orphans while we wait, too.
                 drop(supervise::reap());
             }
@@ -48,9 +54,14 @@ impl Inbox {
                 Some(shortage) => Error::shortage(shortage, "catch signals"),
                 None => Error::internal(format!("cannot catch signals: {error}")),
             })?;
-        // For as long as we live: one that comes while we end does not change what we end with.
-        std::mem::forget(catcher);
-        Ok(Self { received, waiting })
+        let catcher = if is_whole {
+            // One that comes while we end does not change what we end with.
+            std::mem::forget(catcher);
+            None
+        } else {
+            Some(catcher)
+        };
+        Ok(Self { received, waiting, _catcher: catcher })
     }
 
     /// Waits by `wait`, which a signal that asks us to end cancels; that signal.

@@ -1,14 +1,14 @@
 //! A command in an office: claims it, starts the command, which does not outlive the run, and stays
 //! with it.
 //!
-//! It waits for the office in the calling thread, which also forks the command (see the trampoline
-//! in `sys/supervise_unix.rs`). The thread that catches signals cancels the wait, and reaps
-//! meanwhile. What people should know is told by a [`Notice`]: nothing is printed
-//! here.
+//! It waits for the office in the calling thread, which also starts the command, by a
+//! [helper](crate::helper) that becomes it. A thread that catches signals cancels the wait. What
+//! people should know is told by a [`Notice`]: nothing is printed here.
 
 pub(crate) mod claim;
 pub(crate) mod end;
 pub(crate) mod inbox;
+pub(crate) mod known;
 pub(crate) mod new_store;
 pub(crate) mod notice;
 pub(crate) mod older;
@@ -19,14 +19,17 @@ pub(crate) mod running;
 pub(crate) mod start;
 pub(crate) mod supervised;
 
-pub(crate) use crate::run::plan::{Finished, How, Run};
+pub use crate::office::backoff::Backoff;
+pub use crate::run::known::{execute_again, words_known_to_older};
+pub use crate::run::notice::Notice;
+pub use crate::run::plan::{Finished, Run, RunOutcome};
+pub use crate::sys::ChildEnd;
 
 use crate::patience::with_budget;
 use crate::process::exit_code::ExitCause;
 use crate::process::older::hold;
 use crate::run::claim::Claimed;
 use crate::run::inbox::{Inbox, Signalled};
-use crate::run::notice::Notice;
 use crate::run::start::NotStarted;
 use crate::run::supervised::{LOOK_BUDGET, Supervised};
 use crate::store::watcher::Watcher;
@@ -34,27 +37,30 @@ use crate::sys::supervise;
 use crate::{Error, ErrorKind, Result};
 
 impl Run {
-    /// Claims, starts the command and stays with it until it has ended for good.
+    /// Claims, starts the command and stays with it until it has ended for good. The calling thread
+    /// must live as long: on Linux the command is killed when the thread that started it ends.
     ///
     /// # Errors
-    /// [`InvalidInput`](ErrorKind::InvalidInput) for a stop budget out of range, and what keeps a
-    /// claim from being made or the command from being recorded.
-    pub(crate) fn run(&self) -> Result<Finished> {
-        self.claim.stop_budget_ms()?;
+    /// [`InvalidInput`](ErrorKind::InvalidInput) for an empty command, options that
+    /// [`Profile::claim_with`](crate::Profile::claim_with) would refuse, or where there is no
+    /// [program for helpers](crate::helper::HelperProgram::find); and what keeps a claim from being
+    /// made or the command from being recorded. Nothing is held then, and no command runs.
+    pub fn run(&self) -> Result<Finished> {
+        self.check()?;
         // A gateway that works is not ended for a command that cannot.
         if self.claim.replace.is_some()
             && let Some(program) = self.command.first()
             && let Err(failure) = supervise::find_program(program)
         {
             let (exit_code, error) = start::not_executed(&self.command, &failure);
-            return Ok(Finished { exit_code, how: How::Failed(error) });
+            return Ok(Finished::new(exit_code, RunOutcome::Failed(error)));
         }
         if self.claim.replace.is_some()
             && let Some(home) = &self.claim.legacy_home
         {
             hold::check_usable(home)?;
         }
-        let inbox = Inbox::open()?;
+        let inbox = Inbox::open(self.extent)?;
         let store = self.store.open()?;
         let profile = self.profile(&store)?;
         if self.is_to_stay_stopped(&profile)? {
@@ -69,7 +75,7 @@ impl Run {
             (Claimed::Granted(tenure), hold) => (tenure, hold),
             (Claimed::Held(holder), _) => {
                 let exit_code = self.exit_codes.code(ExitCause::Refused, 0, None);
-                return Ok(Finished { exit_code, how: How::Refused(holder) });
+                return Ok(Finished::new(exit_code, RunOutcome::Refused(holder)));
             }
             (Claimed::Signalled(signalled), _) => return Ok(self.not_started(&signalled)),
         };
@@ -96,7 +102,7 @@ impl Run {
                 let error = Error::new(ErrorKind::NotOwner, why)
                     .with_hint("`incumbent events` says by whom, `incumbent status` who holds it");
                 let exit_code = self.exit_codes.code(ExitCause::Refused, 0, None);
-                Ok(Finished { exit_code, how: How::Failed(error) })
+                Ok(Finished::new(exit_code, RunOutcome::Failed(error)))
             }
             Err(NotStarted::Error(error)) => Err(error),
             Err(NotStarted::Signalled(signalled)) => {

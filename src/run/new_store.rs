@@ -43,7 +43,7 @@ impl Supervised<'_> {
         let held = self.tenure.locks();
         options.locks.retain(|lock| held.iter().any(|held| held.name == *lock.name()));
         options.nonce = Some(self.tenure.nonce().clone());
-        match profile.claim_with(&options)? {
+        match profile.claim_for_run(&options)? {
             Claim::Held(holder) => Ok(Some(holder)),
             Claim::Granted(tenure) => {
                 if let Life::Running(Child(command)) = &mut self.life {

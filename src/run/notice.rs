@@ -2,9 +2,10 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::claim::examine::Evicted;
-use crate::clock::length;
+use crate::clock::{length, millis};
 use crate::office::tenure::Replaced;
 use crate::process::descendants::LeftOver;
 use crate::sys::{ChildEnd, Pid, signal_name};
@@ -12,11 +13,13 @@ use crate::{Error, Office};
 
 /// Something that the log of a run should have. Its text is one line, without a full stop.
 #[derive(Debug)]
-pub(crate) enum Notice<'a> {
+#[non_exhaustive]
+#[allow(missing_docs, reason = "`office` is the run's own, and each `pid` is named by its variant")]
+pub enum Notice<'a> {
     /// The command was started, for the first time. From now on nobody may be waited for.
-    Started { office: &'a Office, pid: Pid },
-    /// Many starts of our party failed: the next one waits.
-    Storm { starts: usize, wait_ms: u64 },
+    Started { office: &'a Office, pid: u32 },
+    /// So many starts of our party failed: the next one waits.
+    Storm { starts: usize, wait: Duration },
     /// A holder was replaced.
     TookOver { office: &'a Office, from: &'a Replaced },
     /// What that one had started goes on.
@@ -24,26 +27,26 @@ pub(crate) enum Notice<'a> {
     /// A dead holder of `what`, the office or a lock, lost it to us.
     Evicted { what: &'a str, evicted: &'a Evicted },
     /// What that one had left in its session was ended.
-    EndedRemains { what: &'a str, pid: Pid },
+    EndedRemains { what: &'a str, pid: u32 },
     /// What had left that session was not.
-    LeftAlone { what: &'a str, pid: Pid },
+    LeftAlone { what: &'a str, pid: u32 },
     /// The unit that we are in gives less time to stop than the command has.
     ShortUnit { warning: String },
     /// A signal asked for an end: the line of its snapshot.
     Signalled { office: &'a Office, snapshot: String },
-    /// The command is ended, to be started again.
-    Restarting { office: &'a Office, pid: Pid, by: &'a str },
-    /// It was.
-    Restarted { office: &'a Office, pid: Pid, by: &'a str, before: ChildEnd },
+    /// The command is ended, to be started again; asked for `by` whom.
+    Restarting { office: &'a Office, pid: u32, by: &'a str },
+    /// It was, and the one before ended so.
+    Restarted { office: &'a Office, pid: u32, by: &'a str, before: ChildEnd },
     /// It could not be yet.
     RestartDelayed { error: &'a Error },
     /// The office was lost; `ending` is the command that is ended for it.
-    Lost { office: &'a Office, why: &'a str, ending: Option<Pid> },
+    Lost { office: &'a Office, why: &'a str, ending: Option<u32> },
     /// The command had its time to stop.
     Killing,
     /// Something could not be found out or recorded; it is tried again, and told once.
     Doubt { what: &'a str },
-    /// The store was lost, and the office is ours in the new one.
+    /// The store was lost, how, and the office is ours in the new one.
     NewStore { office: &'a Office, lost: &'a str },
     /// Somebody removed the lock file of the older program.
     OlderLockMadeAgain { office: &'a Office, path: &'a Path },
@@ -57,7 +60,8 @@ pub(crate) enum Notice<'a> {
 
 impl Notice<'_> {
     /// What can be done about it.
-    pub(crate) fn advice(&self) -> Option<&str> {
+    #[must_use]
+    pub fn advice(&self) -> Option<&str> {
         match self {
             Self::RestartDelayed { error } => error.command_line_hint(),
             _ => None,
@@ -71,11 +75,10 @@ impl fmt::Display for Notice<'_> {
             Self::Started { office, pid } => {
                 write!(f, "{office}: started the command (pid {pid})")
             }
-            Self::Storm { starts, wait_ms } => write!(
+            Self::Storm { starts, wait } => write!(
                 f,
-                "{starts} starts in a row failed: waiting {} before the next \
-                 (`--no-backoff` starts at once)",
-                length(i64::try_from(*wait_ms).unwrap_or(i64::MAX))
+                "{starts} starts in a row failed: waiting {} before the next",
+                length(millis(*wait))
             ),
             Self::TookOver { office, from } => {
                 write!(f, "{office}: took over from {}", process(from.pid))?;
@@ -86,8 +89,7 @@ impl fmt::Display for Notice<'_> {
             }
             Self::LeftOver { office, process } => write!(
                 f,
-                "{office}: pid {} ({}), which that one had started, still runs (`--reap` ends \
-                 such processes)",
+                "{office}: pid {} ({}), which that one had started, still runs",
                 process.pid,
                 process.command.as_deref().unwrap_or("its command cannot be read")
             ),

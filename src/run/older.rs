@@ -8,15 +8,12 @@
 //! program. What they announce becomes a marker here, so that the end is a planned stop and not a
 //! crash.
 
-use crate::clock::millis;
+use crate::office::tenure::older::keep_older_marker;
 use crate::patience::with_budget;
 use crate::process::older;
 use crate::process::older::hold::HoldState;
-use crate::process::older::marker_file::MarkerFile;
-use crate::records::{NewMarker, instances, markers};
 use crate::run::notice::Notice;
 use crate::run::supervised::{LOOK_BUDGET, Supervised};
-use crate::{Result, stop_budget};
 
 impl Supervised<'_> {
     /// The older program respects the file that its path names, and no other one.
@@ -50,7 +47,7 @@ impl Supervised<'_> {
     pub(super) fn take_older_marker(&mut self) {
         let now_ms = self.store.inner.clock().wall_ms();
         let Some(marker) = self.hold.as_ref().and_then(|hold| hold.marker(now_ms)) else { return };
-        match with_budget(LOOK_BUDGET, || self.keep_older_marker(&marker)) {
+        match with_budget(LOOK_BUDGET, || keep_older_marker(&self.tenure.footing, &marker)) {
             Ok(()) => marker.consume(),
             Err(error) => self.doubt(&format!(
                 "cannot record the {} that {} announced: {error}",
@@ -58,31 +55,5 @@ impl Supervised<'_> {
                 marker.writer()
             )),
         }
-    }
-
-    fn keep_older_marker(&self, marker: &MarkerFile) -> Result<()> {
-        let inner = &self.store.inner;
-        inner.write(|tx| {
-            let Some(record) = instances::by_id(tx, self.tenure.instance())? else { return Ok(()) };
-            let Some((instance, process)) = NewMarker::target(&record) else { return Ok(()) };
-            // Whoever asked first explains the end.
-            if markers::asked_end(tx, tx.boot_time(), instance)?.is_some() {
-                return Ok(());
-            }
-            let deadline = stop_budget::deadline(record.stop_budget());
-            NewMarker {
-                name: &marker.name,
-                instance: Some(instance),
-                process: &process,
-                by: &marker.writer(),
-                by_pid: marker.by.unwrap_or(0),
-                by_uid: None,
-                requester: None,
-                reason: None,
-                ttl_ms: millis(stop_budget::marker_lives(deadline)),
-            }
-            .write(tx)
-            .map(drop)
-        })
     }
 }

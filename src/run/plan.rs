@@ -5,27 +5,69 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::process::exit_code::Supervisor;
 use crate::process::exit_code::{ExitCause, ExitCodes};
 use crate::run::notice::Notice;
-use crate::{ClaimOptions, Error, Holder, OpenOptions, Profile, ProfileName, Result, Store};
+use crate::{
+    ClaimOptions, Error, ErrorKind, Holder, OpenOptions, Profile, ProfileName, Result, Store,
+};
 
-/// What to run, and how.
-pub(crate) struct Run {
-    /// The program and its arguments; not empty.
-    pub(crate) command: Vec<OsString>,
-    pub(crate) store: OpenOptions,
-    pub(crate) profile: ProfileName,
-    pub(crate) home: Option<PathBuf>,
-    pub(crate) claim: ClaimOptions,
+/// A command to be run in an office: what `incumbent run` does.
+///
+/// [`Run::run`] claims the office, with the locks of its [`ClaimOptions`], starts the command and
+/// stays with it: it forwards signals, ends the command when the office is lost, serves `stop`,
+/// `restart` and takeovers, and records how the command ended. On Linux the command does not
+/// outlive this process, however that ends.
+///
+/// Signals that reach this process meanwhile are the command's: TERM, HUP, INT, QUIT, USR1, USR2,
+/// WINCH and CONT. Handlers that this process has for them are called as well.
+///
+/// Of a process that collects all of its children itself (`wait`), the exit code of the command is
+/// lost: it counts as 255.
+///
+/// ```no_run
+/// use incumbent::run::{Run, RunOutcome};
+/// use incumbent::{ClaimOptions, LockRequest, ProfileName};
+///
+/// let lock = LockRequest::new("telegram-bot-token", "123456:secret")?;
+/// let finished = Run::new(ProfileName::new("work")?, ["my-gateway", "--serve"])
+///     .claim(ClaimOptions::new().lock(lock))
+///     .on_notice(|notice| eprintln!("{notice}"))
+///     .run()?;
+/// if let RunOutcome::Refused(holder) = &finished.outcome {
+///     eprintln!("{holder}; {}", holder.advice());
+/// }
+/// std::process::exit(finished.exit_code);
+/// # Ok::<(), incumbent::Error>(())
+/// ```
+#[derive(Clone)]
+#[must_use = "nothing is done before `run`"]
+pub struct Run {
+    pub(super) command: Vec<OsString>,
+    pub(super) store: OpenOptions,
+    pub(super) profile: ProfileName,
+    pub(super) home: Option<PathBuf>,
+    pub(super) claim: ClaimOptions,
     /// Whether a profile that is set to stay stopped is not started.
-    pub(crate) respects_desired: bool,
+    pub(super) respects_desired: bool,
     /// Whether a start waits where those before it failed.
-    pub(crate) backs_off: bool,
-    pub(crate) exit_codes: ExitCodes,
-    /// Hears what happens, in the threads of the run. From [`Notice::Started`] on it must not wait
-    /// for a reader.
-    pub(crate) tell: Arc<dyn Fn(&Notice<'_>) + Send + Sync>,
+    pub(super) backs_off: bool,
+    pub(super) exit_codes: ExitCodes,
+    pub(super) extent: Extent,
+    pub(super) tell: Tell,
 }
+
+/// What this process is beside the run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Extent {
+    /// It has a life, children and signals of its own.
+    Part,
+    /// Nothing.
+    Whole,
+}
+
+/// Hears what happens.
+pub(super) type Tell = Arc<dyn Fn(&Notice<'_>) + Send + Sync>;
 
 impl fmt::Debug for Run {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -33,33 +75,126 @@ impl fmt::Debug for Run {
     }
 }
 
-/// How a run came to its end.
-#[derive(Debug)]
-pub(crate) struct Finished {
-    /// For what supervises this process.
-    pub(crate) exit_code: i32,
-    pub(crate) how: How,
+impl Run {
+    /// The program `command[0]` with its arguments, in the office `gateway` of this profile in the
+    /// user's own store; with the exit codes that the supervisor of this process expects.
+    pub fn new(
+        profile: ProfileName,
+        command: impl IntoIterator<Item = impl Into<OsString>>,
+    ) -> Self {
+        Self {
+            command: command.into_iter().map(Into::into).collect(),
+            store: OpenOptions::new(),
+            profile,
+            home: None,
+            claim: ClaimOptions::new(),
+            respects_desired: false,
+            backs_off: true,
+            exit_codes: ExitCodes::of(Supervisor::of_this_process()),
+            extent: Extent::Part,
+            tell: Arc::new(|_| ()),
+        }
+    }
+
+    /// Which store, and how it is opened. It is opened again in the place of one that was lost.
+    pub fn store(mut self, options: OpenOptions) -> Self {
+        self.store = options;
+        self
+    }
+
+    /// The configuration directory that the claim runs on, see [`Profile::with_home`].
+    pub fn home(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.home = Some(directory.into());
+        self
+    }
+
+    /// How the office is claimed: its kind, its locks, for how long to wait, whom to replace, how
+    /// long the command may take to stop.
+    pub fn claim(mut self, options: ClaimOptions) -> Self {
+        self.claim = options;
+        self
+    }
+
+    /// Starts nothing while the profile is [set](Profile::set_desired) to stay stopped.
+    pub fn respect_desired(mut self) -> Self {
+        self.respects_desired = true;
+        self
+    }
+
+    /// Claims at once, also in a storm of restarts; see [`Profile::backoff`].
+    pub fn without_backoff(mut self) -> Self {
+        self.backs_off = false;
+        self
+    }
+
+    /// The exit codes of [`Finished`].
+    pub fn exit_codes(mut self, codes: ExitCodes) -> Self {
+        self.exit_codes = codes;
+        self
+    }
+
+    /// This process does nothing else, and ends after this: all its children are collected, orphans
+    /// too where it is the first of its container, and signals stay caught to its end. Without it
+    /// only the command is collected, and the signals have their old effect afterwards.
+    pub fn as_whole_process(mut self) -> Self {
+        self.extent = Extent::Whole;
+        self
+    }
+
+    /// Hears what happens, in threads of the run. From [`Notice::Started`] on it must not wait:
+    /// signals and the end of the command are seen between two calls.
+    pub fn on_notice(mut self, tell: impl Fn(&Notice<'_>) + Send + Sync + 'static) -> Self {
+        self.tell = Arc::new(tell);
+        self
+    }
 }
 
+/// How a run came to its end.
 #[derive(Debug)]
-pub(crate) enum How {
+#[non_exhaustive]
+#[must_use = "it says what to exit with"]
+pub struct Finished {
+    /// For what supervises this process: the exit code of the command, 128 and the signal that
+    /// ended it, or what [`ExitCodes`] says for the cause.
+    pub exit_code: i32,
+    /// What came of it.
+    pub outcome: RunOutcome,
+}
+
+/// What came of a [`Run`].
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum RunOutcome {
     /// The command ended, or a signal ended the wait for the office.
     Ended,
-    /// The profile is set to stay stopped.
+    /// The profile is set to stay stopped: nothing was started.
     StaysStopped,
-    /// Somebody else holds the office or a lock.
+    /// Somebody else holds the office or a lock: nothing was started.
     Refused(Box<Holder>),
     /// The command cannot be executed, or the office was lost before it was started.
     Failed(Error),
 }
 
 impl Finished {
-    pub(crate) fn ended(exit_code: i32) -> Self {
-        Self { exit_code, how: How::Ended }
+    pub(super) fn new(exit_code: i32, outcome: RunOutcome) -> Self {
+        Self { exit_code, outcome }
+    }
+
+    pub(super) fn ended(exit_code: i32) -> Self {
+        Self::new(exit_code, RunOutcome::Ended)
     }
 }
 
 impl Run {
+    /// Says what cannot be meant, before anything is opened.
+    pub(super) fn check(&self) -> Result<()> {
+        if self.command.first().is_none_or(|program| program.is_empty()) {
+            return Err(Error::new(ErrorKind::InvalidInput, "the command is empty")
+                .with_hint("name the program and its arguments"));
+        }
+        self.claim.check()
+    }
+
     /// The profile in `store`, the first one or one that took its place.
     pub(super) fn profile(&self, store: &Store) -> Result<Profile> {
         let profile = store.profile(&self.profile)?;
@@ -68,6 +203,6 @@ impl Run {
 
     pub(super) fn stays_stopped(&self) -> Finished {
         let exit_code = self.exit_codes.code(ExitCause::DesiredStopped, 0, None);
-        Finished { exit_code, how: How::StaysStopped }
+        Finished::new(exit_code, RunOutcome::StaysStopped)
     }
 }

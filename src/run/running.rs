@@ -12,7 +12,7 @@ use crate::patience::with_budget;
 use crate::records::{Command, CommandLock, shutdowns};
 use crate::run::inbox::{Inbox, LOOK_EVERY, RunEvent, Signal, Signalled};
 use crate::run::notice::Notice;
-use crate::run::plan::Finished;
+use crate::run::plan::{Extent, Finished};
 use crate::run::restart::Again;
 use crate::run::start::Child;
 use crate::run::supervised::{
@@ -34,9 +34,7 @@ impl Supervised<'_> {
                 // The signal thread never ends; if it did, we would still look.
                 Err(RecvTimeoutError::Disconnected) => std::thread::sleep(LOOK_EVERY),
             }
-            let reaped = supervise::reap();
-            let ours = self.child().and_then(|child| reaped.iter().find(|it| it.0 == child.0.pid));
-            if let Some(&(_, end)) = ours {
+            if let Some(end) = self.command_end() {
                 self.life = Life::Ended;
                 self.hear_out(inbox, end);
                 match self.restart_asked_for() {
@@ -84,6 +82,17 @@ impl Supervised<'_> {
                 let _ = self.signal(supervise::KILL);
             }
         }
+    }
+
+    /// How the command ended, if it has just now. Where all children are ours to collect, so are
+    /// orphans.
+    fn command_end(&self) -> Option<ChildEnd> {
+        if self.run.extent == Extent::Part {
+            return self.child().and_then(|child| supervise::reap_child(child.0.pid));
+        }
+        let reaped = supervise::reap();
+        let pid = self.child()?.0.pid;
+        reaped.iter().find(|(ended, _)| *ended == pid).map(|(_, end)| *end)
     }
 
     /// The row says that the command holds its lock only while that is so: a claimant who cannot

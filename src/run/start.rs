@@ -3,10 +3,12 @@
 use std::ffi::OsString;
 
 use crate::process::command_lock::LockFile;
+use crate::process::helper;
+use crate::process::helper::HelperProgram;
 use crate::records::{Command, CommandLock, End, EndReason, Identities};
 use crate::run::inbox::{Inbox, Signalled};
-use crate::run::plan::{Finished, How, Run};
-use crate::sys::supervise::HeldCommand;
+use crate::run::plan::{Finished, Run, RunOutcome};
+use crate::sys::supervise::{self, HeldCommand};
 use crate::sys::{ExecFailure, Shortage};
 use crate::{Error, ErrorKind, Store, Tenure, environment};
 
@@ -51,8 +53,22 @@ pub(super) fn start(
     let anchor = store.inner.own_anchor();
     let lock_file = anchor.as_deref().map(LockFile::beside).transpose();
     let lock_file = lock_file.map_err(NotStarted::Error)?.flatten();
-    let held = HeldCommand::spawn(command, &environment, lock_file.as_ref().map(LockFile::path))
+    let helper = supervise::HOLDS_BY_HELPER.then(HelperProgram::find).transpose();
+    let helper = helper.map_err(NotStarted::Error)?;
+    let by = helper.as_ref().map(HelperProgram::command);
+    let lock_path = lock_file.as_ref().map(LockFile::path);
+    let held = HeldCommand::spawn(by, command, &environment, lock_path)
         .map_err(|error| not_started(ExecFailure(error)))?;
+    // One that was killed is seen to have ended; another program would be taken for the command.
+    if let Some(helper) = helper.filter(|helper| !held.has_answered() && !helper.is_ours()) {
+        held.end();
+        let path = helper.path();
+        let error = Error::invalid(format!(
+            "{} is not a program for helpers, or one of another version",
+            path.display()
+        ));
+        return Err(NotStarted::Error(error.at(path).with_hint(helper::HINT)));
+    }
     let child = Child(Command {
         pid: held.pid(),
         start_time: held.start_time(),
@@ -111,6 +127,6 @@ impl Run {
         let mut end = End::new(EndReason::Exited).detail(message);
         end.exit_code = Some(exit_code);
         self.report_release(tenure.end(&end));
-        Finished { exit_code, how: How::Failed(error) }
+        Finished::new(exit_code, RunOutcome::Failed(error))
     }
 }

@@ -32,15 +32,20 @@ use crate::{Holder, InstanceId, LockName, Nonce, Result, Wanted};
 
 /// A lock that was granted.
 #[derive(Clone, Debug)]
-pub(crate) struct GrantedLock {
-    pub(crate) name: LockName,
+#[non_exhaustive]
+pub struct GrantedLock {
+    /// Which lock.
+    pub name: LockName,
     /// Which of its slots; `None` for a lock without slots.
-    pub(crate) slot: Option<Slot>,
+    pub slot: Option<Slot>,
     /// The row it belongs to.
-    pub(crate) instance: InstanceId,
-    pub(crate) fence: i64,
-    pub(crate) evicted: Option<Evicted>,
-    pub(crate) previous: Option<PreviousLock>,
+    pub instance: InstanceId,
+    /// Rises with every change of holder: hand it to the resource, which refuses a lower one.
+    pub fence: i64,
+    /// The holder whose place was taken, if there was one.
+    pub evicted: Option<Evicted>,
+    /// The lock as it was recorded, if the process held it before.
+    pub previous: Option<PreviousLock>,
 }
 
 /// A lock as it was recorded before its holder acquired it again.

@@ -151,7 +151,6 @@ fn waiter(
 }
 
 /// Whether any of these locks is not to be had, because of holders that are not known to be dead.
-#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub(crate) fn any_is_held(inner: &Inner, requests: &[LockRequest]) -> Result<bool> {
     inner.read(|connection| {
         for request in requests {

@@ -59,7 +59,8 @@ pub(crate) fn acquire_for_myself(
         stopped: options.stopped,
     };
     let answer = until_granted(store, &wait_options, |turn| {
-        attempt(store, from, requests, options.stopped, turn)
+        let count = if turn.waiter.is_some() { Count::No } else { Count::Yes };
+        attempt(store, from, requests, options.stopped, turn, count)
     })?;
     Ok(match answer {
         Ok(locks) => Acquire::Granted(locks),
@@ -68,16 +69,16 @@ pub(crate) fn acquire_for_myself(
 }
 
 /// One attempt that does not wait for the holder.
-fn attempt(
+pub(crate) fn attempt(
     store: &Store,
     from: Option<&Tenancy<'_>>,
     requests: &[LockRequest],
     stopped: Stopped,
     turn: &Turn,
+    count: Count,
 ) -> Result<Attempt<Vec<ScopedLock>>> {
     let inner = &store.inner;
     let claimant = Claimant { origin: Origin::Library, subject: inner.myself() };
-    let count = if turn.waiter.is_some() { Count::No } else { Count::Yes };
     let mut aside = Lookups::default();
     for _ in 0..ATTEMPTS + request::owners_max(requests) {
         // As for an office: attempts of this process are serialised, so that its own fresh lock is
@@ -89,7 +90,6 @@ fn attempt(
             claimant,
             profile: from.map(|from| &from.office.profile),
             ours: &ours,
-            rows: &ours,
             held: Some(&held),
             stopped,
             waiter: turn.waiter,
@@ -145,7 +145,11 @@ fn own_row<'a>(
 }
 
 /// Notes a granted lock as this process' own, and makes a guard of it.
-fn hold(inner: &Arc<Inner>, held: &mut Held, granted: GrantedLock) -> Result<ScopedLock> {
+pub(crate) fn hold(
+    inner: &Arc<Inner>,
+    held: &mut Held,
+    granted: GrantedLock,
+) -> Result<ScopedLock> {
     let footing = held
         .rows()
         .find(|row| row.instance == granted.instance)

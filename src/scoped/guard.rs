@@ -35,6 +35,11 @@ impl ScopedLock {
         Self { footing, granted, let_go: Arc::default() }
     }
 
+    /// As it was granted.
+    pub(crate) fn granted(&self) -> &GrantedLock {
+        &self.granted
+    }
+
     /// Which lock it is.
     #[must_use]
     pub fn name(&self) -> &LockName {

@@ -23,10 +23,9 @@ pub(crate) struct LockClaim<'a> {
     pub(crate) claimant: Claimant<'a>,
     /// The claimant's profile, if it has one.
     pub(crate) profile: Option<&'a ProfileName>,
-    /// The claimant's own rows: what was taken from them is its own.
+    /// The claimant's own rows: what was taken from them is its own. A slot of theirs is held, and
+    /// nobody's to take.
     pub(crate) ours: &'a [InstanceId],
-    /// All rows that its process has: a slot of theirs is held, and nobody's to take.
-    pub(crate) rows: &'a [InstanceId],
     /// What its process holds, where it may go on with what the program before it left.
     pub(crate) held: Option<&'a Held>,
     pub(crate) stopped: Stopped,
@@ -116,12 +115,12 @@ fn way(
                 return Ok(Way::Clear(LockWay::Ours(row.clone(), Box::new(record))));
             }
             return slots::way(request, rows.into_iter(), |row| {
-                Ok(match look_at(tx, inner, claim, request, row, aside)? {
+                Ok(match look_at(tx, inner, claim, row, aside)? {
                     // In another number of slots than it is wanted in now.
                     Seen::Ours(row, _) if was_left(&row) => Look::Over(LockOver::Left(row)),
                     // Nobody shares a slot, and nobody has a slot of what is held without.
                     Seen::Ours(row, record) => {
-                        let is_ours = claim.rows.contains(&record.id)
+                        let is_ours = claim.ours.contains(&record.id)
                             && record.pid == Some(inner.observer().pid);
                         let judged = judgement(inner, &record);
                         let mut met = Met::new(row, *record, judged);
@@ -133,7 +132,7 @@ fn way(
             });
         }
     };
-    Ok(match look_at(tx, inner, claim, request, row, aside)? {
+    Ok(match look_at(tx, inner, claim, row, aside)? {
         Seen::Ours(row, record) => Way::Clear(LockWay::Ours(row, record)),
         Seen::Others(Look::Over(over)) => Way::Clear(LockWay::Free(vec![over], None)),
         Seen::Others(Look::InTheWay(met)) => Way::Held(met),
@@ -146,7 +145,6 @@ fn look_at(
     tx: &Tx<'_>,
     inner: &Inner,
     claim: &LockClaim<'_>,
-    request: &LockRequest,
     row: LockRow,
     aside: &Lookups,
 ) -> Result<Seen> {
@@ -154,9 +152,7 @@ fn look_at(
     let Some(record) = record.map(Box::new) else {
         return Ok(Seen::Others(Look::Over(LockOver::Left(row))));
     };
-    let are_slots = row.slot.is_some() || request.slots.is_some();
-    let ours = if are_slots { claim.rows } else { claim.ours };
-    if ours.contains(&record.id) {
+    if claim.ours.contains(&record.id) {
         return Ok(Seen::Ours(row, record));
     }
     let lease = row.lease(inner.observer(), inner.clock().boot_ms());

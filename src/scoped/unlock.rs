@@ -50,6 +50,14 @@ pub struct UnlockedLock {
     pub reason: Reason,
 }
 
+impl UnlockedLock {
+    /// What was known of the holder, in words.
+    #[must_use]
+    pub fn because(&self) -> &'static str {
+        self.reason.because()
+    }
+}
+
 /// Of a lock with slots one goes: that of a dead holder if there is one, else the lowest.
 pub(super) fn unlock(inner: &Inner, name: &LockName, force: Force, by: &str) -> Result<Unlocked> {
     let command_lines = command_lines(inner, name)?;

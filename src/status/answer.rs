@@ -70,7 +70,7 @@ fn resolve(looks: &mut HolderLooks<'_>, office: &Office, known: OfficeSnapshot) 
         return Ok(report);
     }
     if let Some(orphan) = looks.orphan()? {
-        return Ok(report.orphaned(orphan));
+        return Ok(report.of_lost_owner(orphan.pid));
     }
     // Such an owner may have claimed again since the records were read.
     let inner = looks.inner;

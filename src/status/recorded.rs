@@ -5,14 +5,13 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use rusqlite::Connection;
-use serde_json::{Value, json};
 
 use crate::liveness::{Judgement, Lease};
 use crate::owner::held_lock::HeldLock;
 use crate::owner::orphan::orphan;
 use crate::owner::{held_lock, look};
 use crate::process::Orphan;
-use crate::records::conflicts::conflicts;
+use crate::records::conflicts::{Conflict, conflicts};
 use crate::records::instances::LockNow;
 use crate::records::markers::Marker;
 use crate::records::profiles::Desired;
@@ -27,7 +26,7 @@ pub(crate) struct Recorded {
     pub(super) last_ended: Option<Record>,
     pub(super) desired: Option<Desired>,
     pub(super) home: Option<PathBuf>,
-    pub(super) conflicts: Value,
+    pub(super) conflicts: Vec<Conflict>,
     pub(super) locks: Vec<HeldLock>,
     pub(super) markers: Vec<Marker>,
     pub(super) said: Statement,
@@ -53,7 +52,6 @@ pub(super) fn recorded(
         ),
         None => (Vec::new(), Vec::new()),
     };
-    let conflicts = json!(conflicts);
     let markers = match own {
         Some(record) if markers::exists(connection)? => {
             markers::open_for(connection, inner.boot_time(), record.id)?

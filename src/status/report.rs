@@ -14,7 +14,8 @@ use serde_json::{Value, json};
 use crate::clock::{as_rfc3339, millis, of_millis, rfc3339};
 use crate::liveness::{Boot, Evidence, Flags, Judgement, Ruling, because_seen};
 use crate::owner::held_lock::HeldLock;
-use crate::process::{Orphan, command_line};
+use crate::process::command_line;
+use crate::records::conflicts::Conflict;
 use crate::records::markers::Marker;
 use crate::records::profiles::Desired;
 use crate::records::runtime::{PlatformStatus, RuntimeStatus};
@@ -108,7 +109,8 @@ pub struct Report {
     pub unresponsive_for: Option<Duration>,
     /// When it last gave a sign of life, by a heartbeat: Unix milliseconds, wall time.
     pub heartbeat_at_ms: Option<i64>,
-    pub(super) conflicts: Value,
+    /// Who was refused because of this incarnation, the latest first.
+    pub conflicts: Vec<Conflict>,
 }
 
 /// How an incarnation ended.
@@ -162,7 +164,7 @@ impl Report {
             stale: false,
             unresponsive_for: None,
             heartbeat_at_ms: None,
-            conflicts: json!([]),
+            conflicts: Vec::new(),
         }
     }
 
@@ -184,13 +186,14 @@ impl Report {
         }
     }
 
-    /// Nobody is on record, and somebody who recorded himself in a store that is no longer here may
-    /// be at work all the same.
-    pub(crate) fn orphaned(self, orphan: &Orphan) -> Self {
+    /// Nobody is on record, and an owner of a store that is no longer here may be at work, see
+    /// [`OpenOptions::find`](crate::OpenOptions::find).
+    #[must_use]
+    pub fn of_lost_owner(self, pid: Option<u32>) -> Self {
         Self {
             verdict: Verdict::Unknown,
             reason: Reason::OrphanedAnchor,
-            pid: orphan.pid,
+            pid,
             child_pid: None,
             instance: None,
             since_ms: None,

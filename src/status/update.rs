@@ -135,8 +135,9 @@ impl StatusUpdate {
             || !self.heartbeat_every.is_keep()
     }
 
-    #[cfg_attr(not(feature = "cli"), expect(dead_code))]
-    pub(crate) fn is_empty(&self) -> bool {
+    /// Whether it says nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
         !self.is_about_instance() && self.platforms.is_empty() && self.forgotten.is_empty()
     }
 

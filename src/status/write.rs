@@ -107,7 +107,6 @@ fn apply(tx: &Tx<'_>, owner: &Speaker<'_>, update: &StatusUpdate) -> Result<()> 
 
 /// Says all of `update`, of the time `at_ms`, unless all of it was said already; whether it was
 /// news.
-#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub(crate) fn apply_if_news(
     tx: &Tx<'_>,
     owner: &Speaker<'_>,

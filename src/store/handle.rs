@@ -88,6 +88,11 @@ pub(crate) struct Inner {
 const STATEMENTS_PREPARED: usize = 96;
 
 impl Inner {
+    /// The filesystems that whoever opened the store has vouched for.
+    pub(crate) fn allowed_filesystems(&self) -> &[String] {
+        &self.settings.allowed_filesystems.0
+    }
+
     pub(super) fn new(
         location: Location,
         file_id: FileId,
@@ -410,7 +415,6 @@ impl Inner {
     }
 
     /// Goes on with an anchor that another process of ours held before, and that rows name.
-    #[cfg(feature = "cli")]
     pub(crate) fn inherit(&self, anchor: Anchor) {
         *self.anchor.lock() = Some(Arc::new(anchor));
     }

@@ -1,11 +1,13 @@
 //! What this process holds in a store.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 
 use crate::names::IdentityHash;
 use crate::names::slot::Slot;
+use crate::process::older::beside::HeldBeside;
 use crate::{Error, InstanceId, LockName, Nonce, Office, Wanted};
 
 /// What came of a release.
@@ -53,6 +55,8 @@ pub(crate) enum AnchoredBy {
 pub(crate) struct HeldOffice {
     pub(crate) row: OwnRow,
     pub(crate) claims: usize,
+    /// The lock of an older program that is held with it.
+    pub(crate) beside: Option<Arc<HeldBeside>>,
 }
 
 /// A lock held by this process, shared by its claims.
@@ -175,7 +179,7 @@ mod tests {
         let row =
             OwnRow { instance, nonce: Nonce::random().unwrap(), anchored_by: AnchoredBy::TheRun };
         let mut held = Held::default();
-        held.offices.insert(office.clone(), HeldOffice { row, claims: 2 });
+        held.offices.insert(office.clone(), HeldOffice { row, claims: 2, beside: None });
         let name = LockName::new("token", "chat").unwrap();
         held.hold(&name, None, instance, 8);
         held.leave_to_run(&office, InstanceId(6));

@@ -77,6 +77,15 @@ impl Store {
         &self.inner.location.file
     }
 
+    /// Names the store, and stays with it wherever it is moved: a copy has the same, a new one in
+    /// its place another.
+    ///
+    /// # Errors
+    /// [`CannotRead`](crate::ErrorKind::CannotRead), [`Busy`](crate::ErrorKind::Busy).
+    pub fn uuid(&self) -> Result<String> {
+        self.inner.store_uuid().map(str::to_owned)
+    }
+
     /// Makes calls that fail fast: all that this thread does in `calls`, through whatever handle,
     /// waits for other writers for `budget` at most, together. What takes longer is
     /// [`Busy`](crate::ErrorKind::Busy), with the time after which to try again. Other threads keep

@@ -47,11 +47,26 @@ impl Store {
     }
 }
 
+/// What there is to be asked, see [`OpenOptions::find`].
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Existing {
+    /// The store.
+    Store(Store),
+    /// None, and an owner of one that was there before, who may be at work.
+    #[non_exhaustive]
+    LostOwner {
+        /// Its pid, where that can be seen.
+        pid: Option<sys::Pid>,
+    },
+    /// Neither.
+    Nothing,
+}
+
 /// How to open a [`Store`], for callers that need more than [`Store::open`].
 #[derive(Clone)]
 pub struct OpenOptions {
     path: Option<PathBuf>,
-    allowed_filesystems: AllowedFilesystems,
     settings: Settings,
     readers: pool::Strategy,
 }
@@ -68,12 +83,12 @@ impl OpenOptions {
     pub fn new() -> Self {
         Self {
             path: None,
-            allowed_filesystems: AllowedFilesystems::default(),
             settings: Settings {
                 busy_budget: BUSY_BUDGET_DEFAULT,
                 durability: Durability::default(),
                 clock: Arc::new(SystemClock),
                 matcher: Arc::new(DefaultMatcher),
+                allowed_filesystems: AllowedFilesystems::default(),
                 tell: |_| (),
             },
             readers: pool::Strategy::Pooled,
@@ -92,7 +107,7 @@ impl OpenOptions {
     /// where locks do not reach every user, two owners can meet.
     #[must_use]
     pub fn allow_filesystem(mut self, kind: impl Into<String>) -> Self {
-        self.allowed_filesystems.0.push(kind.into());
+        self.settings.allowed_filesystems.0.push(kind.into());
         self
     }
 
@@ -131,9 +146,10 @@ impl OpenOptions {
         self
     }
 
-    /// Who is told what an opening has changed, beside the log and the events.
-    #[cfg(feature = "cli")]
-    pub(crate) fn tell(mut self, tell: fn(&str)) -> Self {
+    /// Who is told, in lines for people, what an opening has changed (a recovery, a migration),
+    /// beside the log and the events.
+    #[must_use]
+    pub fn tell(mut self, tell: fn(&str)) -> Self {
         self.settings.tell = tell;
         self
     }
@@ -191,6 +207,21 @@ impl OpenOptions {
             return error;
         }
         error.of_variable(environment::DB, "name another store", Some("--db PATH"))
+    }
+
+    /// Opens for asking, as [`OpenOptions::open_existing`] does; where there is no store, says
+    /// whether an owner of the one before is left. A claim would be refused for that one.
+    ///
+    /// # Errors
+    /// As [`OpenOptions::open_existing`].
+    pub fn find(&self) -> Result<Existing> {
+        if let Some(store) = self.open_existing()? {
+            return Ok(Existing::Store(store));
+        }
+        let Some(orphan) = self.orphan()? else { return Ok(Existing::Nothing) };
+        // It may be an owner that has begun a new store since we looked.
+        let lost = Existing::LostOwner { pid: orphan.pid };
+        Ok(self.open_existing()?.map_or(lost, Existing::Store))
     }
 
     fn open_for_asking(&self) -> Result<Option<Store>> {
@@ -256,7 +287,6 @@ impl OpenOptions {
 
     /// Where there is no store, or an empty file: somebody who was on record in the one before, and
     /// has not let go. A claim would be refused by the same look.
-    #[cfg_attr(not(feature = "cli"), expect(dead_code))]
     pub(crate) fn orphan(&self) -> Result<Option<Orphan>> {
         let Some(location) = self.location()? else { return Ok(None) };
         let looks = Looks::begin();
@@ -297,7 +327,7 @@ impl OpenOptions {
 
     /// Whether the caller vouches for filesystems of this type.
     pub(crate) fn allows(&self, filesystem: &str) -> bool {
-        self.allowed_filesystems.0.iter().any(|kind| kind == filesystem)
+        self.settings.allowed_filesystems.0.iter().any(|kind| kind == filesystem)
     }
 
     pub(crate) fn requested_path(&self) -> Result<PathBuf> {
@@ -336,7 +366,11 @@ impl OpenOptions {
     ) -> Result<Option<Location>> {
         let Some(location) = location::resolve(path, if_missing)? else { return Ok(None) };
         ground::check(&location)?;
-        location::check_filesystem(&location.directory, &self.allowed_filesystems, self_test)?;
+        location::check_filesystem(
+            &location.directory,
+            &self.settings.allowed_filesystems,
+            self_test,
+        )?;
         location::check_file(&location)?;
         ground::check_sidecars(&location)?;
         Ok(Some(location))

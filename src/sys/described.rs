@@ -58,7 +58,6 @@ pub(crate) struct Limit {
 
 /// What a table of all processes shows of one, beside its command line; `None` where the platform
 /// has no plain file that says it.
-#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ProcessRow {
     pub(crate) pid: Pid,

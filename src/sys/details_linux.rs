@@ -106,14 +106,12 @@ pub fn cgroup(pid: Pid) -> Seen<(String, Option<String>)> {
 
 /// The hierarchies that a service manager counts a unit's processes in: version 2, alone or beside
 /// version 1, and systemd's own of version 1.
-#[cfg(feature = "cli")]
 const UNIT_HIERARCHIES: [(&[u8], &[&str]); 2] = [
     (b"", &["/sys/fs/cgroup/unified", "/sys/fs/cgroup"]),
     (b"name=systemd", &["/sys/fs/cgroup/systemd"]),
 ];
 
 /// See [`crate::sys::supervise::follow_to_cgroup`].
-#[cfg(feature = "cli")]
 pub fn follow_to_cgroup(pid: Pid) -> bool {
     let paths = |pid| {
         let bytes = read_cgroup(pid).unwrap_or_default();

@@ -137,9 +137,8 @@ pub(crate) fn try_lock_log(log: &File) -> io::Result<bool> {
 }
 
 /// Starts the process of a diagnostic: its output is the log, and it has nothing else of ours.
-pub(crate) fn spawn(program: &Path, arguments: &[OsString], log: File) -> io::Result<Child> {
-    Command::new(program)
-        .arg0("incumbent")
+pub(crate) fn spawn(mut helper: Command, arguments: &[OsString], log: File) -> io::Result<Child> {
+    helper
         .args(arguments)
         .stdin(Stdio::null())
         .stdout(log)
@@ -150,28 +149,24 @@ pub(crate) fn spawn(program: &Path, arguments: &[OsString], log: File) -> io::Re
 }
 
 /// The log, in the process that was started with it: unbuffered, so that one write is one write.
-#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub(crate) fn standard_output() -> io::Result<File> {
     Ok(File::from(io::stdout().as_fd().try_clone_to_owned()?))
 }
 
 /// Makes the ends of our children known to us: a gateway may ignore SIGCHLD, and what it starts
 /// with it.
-#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub(crate) fn expect_children() {
     // SAFETY: SIG_DFL is a valid disposition, and no handler runs.
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
 }
 
 /// Has a program lead a process group of its own, so that [`kill_group`] also ends what it starts.
-#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub(crate) fn lead_group(command: &mut Command) {
     command.process_group(0);
 }
 
 /// Ends a program that [`lead_group`] was called for. It must not have been waited for: only that
 /// keeps the number of the group its own.
-#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub(crate) fn kill_group(child: &mut Child) {
     if let Some(group) = super::unix::kernel_pid(child.id()) {
         let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
@@ -179,7 +174,6 @@ pub(crate) fn kill_group(child: &mut Child) {
 }
 
 /// Ends this process from any thread, while others hang in the kernel. Nothing is cleaned up.
-#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub(crate) fn end_at_once(code: i32) -> ! {
     // SAFETY: takes a number and does not return; what is open the kernel closes.
     unsafe { libc::_exit(code) }
@@ -187,7 +181,6 @@ pub(crate) fn end_at_once(code: i32) -> ! {
 
 /// The load averages of 1, 5 and 15 minutes, and on Linux how many of how many threads are
 /// runnable.
-#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 #[cfg(target_os = "linux")]
 pub(crate) fn load_average() -> Result<String, String> {
     const FILE: &str = "/proc/loadavg";
@@ -201,7 +194,6 @@ pub(crate) fn load_average() -> Result<String, String> {
 }
 
 /// The load averages of 1, 5 and 15 minutes.
-#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn load_average() -> Result<String, String> {
     let mut averages = [0.0; 3];
@@ -215,7 +207,6 @@ pub(crate) fn load_average() -> Result<String, String> {
 }
 
 /// Every process that can be seen, by a look of our own.
-#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 #[cfg(target_os = "linux")]
 pub(crate) fn process_rows() -> Result<Vec<ProcessRow>, String> {
     if !super::process_table_is_ours() {
@@ -243,7 +234,6 @@ pub(crate) fn process_rows() -> Result<Vec<ProcessRow>, String> {
     Ok(rows.collect())
 }
 
-#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn process_rows() -> Result<Vec<ProcessRow>, String> {
     Ok(super::process_rows_by_parents())
@@ -253,7 +243,6 @@ pub(crate) fn process_rows() -> Result<Vec<ProcessRow>, String> {
 const FOREIGN_TABLE: &str = "/proc belongs to another pid namespace, or is not mounted";
 
 /// Why processes are missing in what can be seen, if there is a reason to think so.
-#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 #[cfg(target_os = "linux")]
 pub(crate) fn why_hidden() -> Option<String> {
     if !super::process_table_is_ours() {
@@ -266,7 +255,6 @@ pub(crate) fn why_hidden() -> Option<String> {
     Some(format!("/proc is mounted with {option}: processes of other users may be hidden"))
 }
 
-#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn why_hidden() -> Option<String> {
     None

@@ -23,44 +23,36 @@ pub(crate) fn try_lock_log(_log: &File) -> io::Result<bool> {
     unsupported()
 }
 
-pub(crate) fn spawn(_program: &Path, _arguments: &[OsString], _log: File) -> io::Result<Child> {
+pub(crate) fn spawn(_helper: Command, _arguments: &[OsString], _log: File) -> io::Result<Child> {
     unsupported()
 }
 
-#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub(crate) fn standard_output() -> io::Result<File> {
     unsupported()
 }
 
-#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub(crate) fn expect_children() {}
 
-#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub(crate) fn lead_group(_command: &mut Command) {}
 
-#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub(crate) fn kill_group(child: &mut Child) {
     let _ = child.kill();
 }
 
 #[allow(clippy::disallowed_methods, reason = "a process that has nothing to clean up")]
-#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub(crate) fn end_at_once(code: i32) -> ! {
     std::process::exit(code)
 }
 
-#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub(crate) fn load_average() -> Result<String, String> {
     Err("Windows has no load average".to_owned())
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "the contract of all platforms")]
-#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub(crate) fn process_rows() -> Result<Vec<ProcessRow>, String> {
     Ok(super::process_rows_by_parents())
 }
 
-#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub(crate) fn why_hidden() -> Option<String> {
     None
 }

@@ -36,7 +36,6 @@ pub use super::open_files::{
 };
 pub use super::own_group::is_private_group;
 use super::procfs;
-#[cfg(feature = "cli")]
 pub use super::unix::hold_command_lock;
 use super::unix::own_pid;
 pub use super::unix::{

@@ -30,6 +30,5 @@ pub(crate) enum ListedLock {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sharing {
     Shared,
-    #[cfg_attr(not(feature = "cli"), expect(dead_code))]
     Exclusive,
 }

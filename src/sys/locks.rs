@@ -14,7 +14,7 @@ use super::process_facts::Pid;
 ///
 /// # Errors
 /// As `open(2)` and `fcntl(2)`.
-#[cfg(all(unix, feature = "cli"))]
+#[cfg(unix)]
 pub(crate) fn hold_command_lock(path: &Path) -> io::Result<()> {
     os::hold_command_lock(path)
 }
@@ -29,7 +29,6 @@ pub(crate) fn command_lock(file: &std::fs::File) -> io::Result<CommandLocks> {
 }
 
 /// Whether a file can be read, and renamed, while another process or handle has it locked.
-#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub const SHOWS_LOCKED_CONTENT: bool = cfg!(unix);
 
 /// Whether the platform shows what other processes have open.
@@ -132,7 +131,6 @@ pub(crate) fn listed_lock(path: &Path) -> ListedLock {
 ///
 /// # Errors
 /// As `open(2)`; `InvalidInput` for what is no regular file.
-#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub(crate) fn open_foreign_lock_file(path: &Path) -> io::Result<std::fs::File> {
     os::open_foreign_lock_file(path)
 }

@@ -28,7 +28,6 @@ pub use super::modes::{
     set_mode_in,
 };
 pub use super::own_group::is_private_group;
-#[cfg(feature = "cli")]
 pub use super::unix::hold_command_lock;
 use super::unix::{WAIT_MAX, kernel_pid, monotonic, own_pid};
 pub use super::unix::{

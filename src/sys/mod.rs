@@ -12,6 +12,12 @@ mod age;
 #[cfg(unix)]
 mod capture;
 mod described;
+#[cfg(unix)]
+#[path = "detached_unix.rs"]
+mod detached;
+#[cfg(windows)]
+#[path = "detached_windows.rs"]
+mod detached;
 #[cfg(target_os = "linux")]
 #[path = "details_linux.rs"]
 pub(crate) mod details;
@@ -72,10 +78,10 @@ pub(crate) mod signals;
 #[cfg(windows)]
 #[path = "signals_windows.rs"]
 pub(crate) mod signals;
-#[cfg(all(unix, feature = "cli"))]
+#[cfg(unix)]
 #[path = "supervise_unix.rs"]
 pub(crate) mod supervise;
-#[cfg(all(windows, feature = "cli"))]
+#[cfg(windows)]
 #[path = "supervise_windows.rs"]
 pub(crate) mod supervise;
 mod trust;
@@ -123,9 +129,8 @@ pub(crate) use forked::close_inherited;
 pub(crate) use lock_facts::{CommandLocks, ListedLock, Sharing};
 #[cfg(test)]
 pub(crate) use locks::SHOWS_OPENED_FILES;
-#[cfg(all(unix, feature = "cli"))]
+#[cfg(unix)]
 pub(crate) use locks::hold_command_lock;
-#[cfg(any(feature = "cli", test))]
 pub(crate) use locks::{SHOWS_LOCKED_CONTENT, open_foreign_lock_file};
 pub use locks::{
     SHOWS_RECORD_LOCKS, files_opened_by, in_root_of, lock_self_test, opened_files,
@@ -154,10 +159,10 @@ pub use process_facts::{
 };
 pub(crate) use programs::{program, program_places};
 pub(crate) use proven::{Proven, descends_from};
+pub use received::ChildEnd;
 pub use received::{CaptureError, Captured};
 pub(crate) use received::{Caught, SignalOrigin};
-#[cfg(feature = "cli")]
-pub(crate) use received::{ChildEnd, ExecFailure, Received};
+pub(crate) use received::{ExecFailure, Received};
 pub(crate) use shortage::{Looks, Shortage, note};
 pub use signal::capture;
 pub(crate) use signal::signal_name;

@@ -61,10 +61,9 @@ pub(crate) struct Caught {
     pub(crate) origin: SignalOrigin,
 }
 
-/// How a child of ours ended.
-#[cfg(feature = "cli")]
+/// How a child process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ChildEnd {
+pub enum ChildEnd {
     /// It returned this code.
     Exited(i32),
     /// This signal ended it.
@@ -72,7 +71,6 @@ pub(crate) enum ChildEnd {
 }
 
 /// What reached a `run` from outside.
-#[cfg(feature = "cli")]
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Received {
     /// At least one child has ended: look.
@@ -82,6 +80,5 @@ pub(crate) enum Received {
 }
 
 /// The command could not be executed.
-#[cfg(feature = "cli")]
 #[derive(Debug)]
 pub(crate) struct ExecFailure(pub(crate) io::Error);

@@ -25,7 +25,7 @@ pub(crate) fn signal_name(signal: i32) -> String {
 }
 
 /// 15 for `15`, `TERM` or `SIGTERM`.
-#[cfg_attr(not(feature = "cli"), expect(dead_code))]
+#[cfg(any(feature = "cli", test))]
 pub(crate) fn signal_number(word: &str) -> Option<i32> {
     const NUMBER_MAX: i32 = 127;
     let number = word.parse().ok().filter(|number| (1..=NUMBER_MAX).contains(number));

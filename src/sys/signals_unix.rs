@@ -282,7 +282,6 @@ pub(crate) fn is_ignored(signal: i32) -> bool {
 /// Makes a write beyond the limit on the size of a file (`RLIMIT_FSIZE`) an error like any other
 /// one: SIGXFSZ would end us, and the command of a `run` with us. By a handler, because a program
 /// that we execute does not inherit that; ignored as we started, it stays ignored for both.
-#[cfg(feature = "cli")]
 pub(crate) fn survive_file_size_limit() {
     if is_ignored(libc::SIGXFSZ) {
         return;
@@ -293,7 +292,6 @@ pub(crate) fn survive_file_size_limit() {
 }
 
 /// Whether the end of a signal's action is to end the process: what a stop is made of.
-#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub(crate) fn asks_to_end(signal: i32) -> bool {
     matches!(signal, number::SIGTERM | number::SIGINT | number::SIGHUP | number::SIGQUIT)
 }
@@ -304,7 +302,6 @@ pub(crate) fn may_mean_reload(signal: i32) -> bool {
 }
 
 /// Whether a process that died of `signal` did so by a fault of its own.
-#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub(crate) fn is_fault(signal: i32) -> bool {
     matches!(
         signal,

@@ -56,7 +56,6 @@ impl std::fmt::Debug for Catcher {
 }
 
 /// Windows has no such limit.
-#[cfg(feature = "cli")]
 pub(crate) fn survive_file_size_limit() {}
 
 /// Catches the events of the console that stand for `signals` and hands them to `on_signal`, from a
@@ -154,7 +153,6 @@ pub(crate) fn a_person_may_type() -> bool {
 }
 
 /// Whether the end of a signal's action is to end the process: what a stop is made of.
-#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub(crate) fn asks_to_end(signal: i32) -> bool {
     SHUTDOWN.contains(&signal)
 }
@@ -165,7 +163,6 @@ pub(crate) fn may_mean_reload(_signal: i32) -> bool {
 }
 
 /// Whether a process that died of `signal` did so by a fault of its own.
-#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub(crate) fn is_fault(signal: i32) -> bool {
     matches!(signal, SEGMENTATION | ILLEGAL | ARITHMETIC | ABORT)
 }

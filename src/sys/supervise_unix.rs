@@ -1,11 +1,12 @@
-//! What `run` and the keepers need of a Unix: a command that waits for permission to start, signals
-//! with their origin, one reaping loop, and a process that belongs to nobody's terminal.
+//! What `run` needs of a Unix: a command that waits for permission to start, signals with their
+//! origin, and a reaping loop.
 //!
-//! The trampoline: `run` forks our own binary. That asks for SIGKILL at its parent's death, checks
-//! its parent, leaves for a session of its own where there is no terminal, takes the command's
-//! lock, says so, and waits for a byte. `run` commits its pid and start time, and only then sends
-//! the byte. So from fork to exec there is no moment at which a claimant could miss the command.
-//! The main thread has to fork it: the kernel counts the forking *thread* as the parent.
+//! The trampoline: `run` starts a helper process. That asks for SIGKILL at its parent's death,
+//! checks its parent, leaves for a session of its own where there is no terminal, takes the
+//! command's lock, says so, and waits for a byte. `run` commits its pid and start time, and only
+//! then sends the byte. So from fork to exec there is no moment at which a claimant could miss the
+//! command. A thread that lives as long has to start it: the kernel counts the forking *thread* as
+//! the parent.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write};
@@ -13,18 +14,24 @@ use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use rustix::io::FdFlags;
 use rustix::process::{Signal, WaitOptions};
 use signal_hook::consts::signal as number;
 
+pub(crate) use super::detached::{
+    catch_request_to_end, close_standard_output, detach, detach_with, follow_to_cgroup,
+    spawn_keeper, spawn_second_keeper,
+};
 use super::signals::{self, Catcher, is_ignored};
 use super::{ChildEnd, ExecFailure, Received, StartTime};
 
-/// The hidden verb under which our own binary waits and then becomes the command.
+/// Whether a command is held by a helper process, which becomes the command.
+pub(crate) const HOLDS_BY_HELPER: bool = true;
+
+/// The hidden verb of that helper.
 pub(crate) const TRAMPOLINE_VERB: &str = "__trampoline";
 
 /// What a trampoline exits with when there is nobody left to start a command for.
@@ -73,6 +80,7 @@ fn named_path(path: &Path) -> io::Result<PathBuf> {
 pub(crate) struct HeldCommand {
     pid: super::Pid,
     start_time: Option<StartTime>,
+    has_answered: bool,
     holds_lock: bool,
     channel: UnixStream,
 }
@@ -82,32 +90,57 @@ const LOCKED: u8 = 1;
 const NOT_LOCKED: u8 = 0;
 
 impl HeldCommand {
-    /// Starts the trampoline for `argv`, and waits until it holds the lock on the existing file
-    /// `lock_file`, or cannot have it. Call it from the main thread: on Linux the command is
-    /// killed when the *thread* that forked it ends (`PR_SET_PDEATHSIG`, prctl(2)).
+    /// Starts the trampoline for `argv`, by the program `helper`, and waits until it holds the lock
+    /// on the existing file `lock_file`, or cannot have it. Call it from a thread that lives as
+    /// long as the command may: on Linux that is killed when the *thread* that forked it ends
+    /// (`PR_SET_PDEATHSIG`, prctl(2)).
     pub(crate) fn spawn(
+        helper: Option<Command>,
         argv: &[OsString],
         environment: &[(&str, OsString)],
         lock_file: Option<&Path>,
     ) -> io::Result<Self> {
+        let mut helper = helper.ok_or(io::ErrorKind::InvalidInput)?;
         let (mut channel, theirs) = UnixStream::pair()?;
-        // The trampoline inherits its end; nothing else is started while it is inheritable.
-        rustix::io::fcntl_setfd(&theirs, FdFlags::empty())?;
-        let mut command = Command::new(own_executable()?);
-        command
-            .arg0("incumbent")
+        helper
             .arg(TRAMPOLINE_VERB)
             .arg(std::os::fd::AsRawFd::as_raw_fd(&theirs).to_string())
             .arg(std::process::id().to_string())
             .arg(lock_file.unwrap_or(Path::new("")))
             .args(argv)
             .envs(environment.iter().map(|(name, value)| (name, value)));
-        let pid = command.spawn()?.id();
+        let inherited = std::os::fd::AsRawFd::as_raw_fd(&theirs);
+        // Nobody but the trampoline inherits its end, whatever other threads start meanwhile: who
+        // waits for the exec waits until all of them have closed it.
+        let inherit = move || {
+            // SAFETY: the descriptor is open in the child, which has a copy of all of ours.
+            let changed = unsafe { libc::fcntl(inherited, libc::F_SETFD, 0) };
+            if changed == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+        };
+        // SAFETY: fcntl is async-signal-safe, and nothing else is done (fork(2)).
+        unsafe { helper.pre_exec(inherit) };
+        let pid = helper.spawn()?.id();
         // The end of the channel is that of the trampoline, as soon as ours of its side is closed.
         drop(theirs);
         let mut ready = [NOT_LOCKED];
-        let holds_lock = channel.read_exact(&mut ready).is_ok() && ready == [LOCKED];
-        Ok(Self { pid, start_time: super::process_facts(pid).start_time, holds_lock, channel })
+        let has_answered = channel.read_exact(&mut ready).is_ok();
+        let holds_lock = has_answered && ready == [LOCKED];
+        let start_time = super::process_facts(pid).start_time;
+        Ok(Self { pid, start_time, has_answered, holds_lock, channel })
+    }
+
+    /// Whether it has said that it is ready: a program that cannot be a trampoline does not, nor
+    /// does one that was killed.
+    pub(crate) fn has_answered(&self) -> bool {
+        self.has_answered
+    }
+
+    /// Ends what was started, and collects it.
+    pub(crate) fn end(self) {
+        let _ = signal_child(self.pid, KILL);
+        while reap_child(self.pid).is_none() {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
     }
 
     /// Whether it holds the lock, which it will keep as the command.
@@ -263,6 +296,25 @@ pub(crate) fn reap() -> Vec<(super::Pid, ChildEnd)> {
     }
 }
 
+/// How the child `pid` ended, if it has. Others are left to whoever started them.
+pub(crate) fn reap_child(pid: super::Pid) -> Option<ChildEnd> {
+    /// Somebody else has collected it, and keeps to himself how it ended.
+    const COLLECTED_ELSEWHERE: ChildEnd = ChildEnd::Exited(255);
+
+    let child = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw)?;
+    loop {
+        match rustix::process::waitpid(Some(child), WaitOptions::NOHANG) {
+            Ok(Some((_, status))) => {
+                let signalled = || status.terminating_signal().map(ChildEnd::Signalled);
+                return status.exit_status().map(ChildEnd::Exited).or_else(signalled);
+            }
+            Err(rustix::io::Errno::INTR) => {}
+            Err(rustix::io::Errno::CHILD) => return Some(COLLECTED_ELSEWHERE),
+            Ok(None) | Err(_) => return None,
+        }
+    }
+}
+
 /// Catches the signals of [`HANDLED`] and hands them to `on_event`, from a thread of its own.
 pub(crate) fn catch_signals(
     mut on_event: impl FnMut(Received) + Send + 'static,
@@ -276,132 +328,15 @@ pub(crate) fn catch_signals(
     })
 }
 
-/// Starts a keeper: our own binary with `arguments`, nothing of ours but a pipe for its report.
-pub(crate) fn spawn_keeper(arguments: &[OsString]) -> io::Result<std::process::Child> {
-    Command::new(own_executable()?)
-        .arg0("incumbent")
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .current_dir("/")
-        .spawn()
-}
-
-/// Under which number the second keeper gets the anchor.
-const ANCHOR: RawFd = 3;
-
-/// Starts the second keeper, which shares the open file `anchor` with us.
-pub(crate) fn spawn_second_keeper(
-    arguments: &[OsString],
-    anchor: &std::fs::File,
-) -> io::Result<std::process::Child> {
-    let shared = rustix::io::fcntl_dupfd_cloexec(anchor, ANCHOR)?;
-    // Nothing else is started while it is inheritable.
-    rustix::io::fcntl_setfd(&shared, FdFlags::empty())?;
-    Command::new(own_executable()?)
-        .arg0("incumbent")
-        .args(arguments)
-        .arg("--anchor-descriptor")
-        .arg(std::os::fd::AsRawFd::as_raw_fd(&shared).to_string())
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .current_dir("/")
-        .spawn()
-}
-
-/// Makes this process nobody's as [`detach`] does, but for the open file that it was started with.
-pub(crate) fn detach_with(anchor: RawFd) -> io::Result<std::fs::File> {
-    let anchor = if anchor == ANCHOR {
-        // SAFETY: our parent passed this descriptor to us for our sole use, and nothing in this
-        // process has opened or wrapped it.
-        unsafe { OwnedFd::from_raw_fd(anchor) }
-    } else {
-        // SAFETY: dup2 takes any numbers; what was open as the new one is nobody's here.
-        if unsafe { libc::dup2(anchor, ANCHOR) } != ANCHOR {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: dup2 has just opened it.
-        unsafe { OwnedFd::from_raw_fd(ANCHOR) }
-    };
-    rustix::io::fcntl_setfd(&anchor, FdFlags::CLOEXEC)?;
-    make_nobodys(ANCHOR + 1)?;
-    Ok(anchor.into())
-}
-
-/// Hears of requests to end, which keepers are deaf to otherwise.
-pub(crate) fn catch_request_to_end(
-    mut on_request: impl FnMut() + Send + 'static,
-) -> io::Result<Catcher> {
-    attend(number::SIGTERM);
-    signals::catch(&[number::SIGTERM], move |_| on_request())
-}
-
-/// Moves this process to the cgroups that a service manager would find `pid` in. False when it is
-/// in another one for good; true also where there is nothing to see.
-pub(crate) fn follow_to_cgroup(pid: super::Pid) -> bool {
-    #[cfg(target_os = "linux")]
-    return super::details::follow_to_cgroup(pid);
-    #[cfg(not(target_os = "linux"))]
-    {
-        let _ = pid;
-        true
+/// The program of helper processes. Lists of processes show one that needs no arguments of its own
+/// by our name.
+pub(crate) fn helper(program: &Path, arguments: &[OsString]) -> Command {
+    let mut command = Command::new(program);
+    if arguments.is_empty() {
+        command.arg0("incumbent");
     }
-}
-
-/// Makes this process nobody's: a session of its own, no descriptors but the standard ones, deaf
-/// to the signals that terminals and supervisors send. Call it first thing, while nothing is open.
-pub(crate) fn detach() -> io::Result<()> {
-    make_nobodys(3)
-}
-
-fn make_nobodys(close_from_descriptor: RawFd) -> io::Result<()> {
-    close_from(close_from_descriptor);
-    for signal in [number::SIGHUP, number::SIGINT, number::SIGTERM, number::SIGQUIT] {
-        ignore(signal);
-    }
-    // EPERM: a session leader already, which is as good.
-    match rustix::process::setsid() {
-        Ok(_) | Err(rustix::io::Errno::PERM) => Ok(()),
-        Err(error) => Err(error.into()),
-    }
-}
-
-fn close_from(first: RawFd) {
-    #[cfg(target_os = "linux")]
-    {
-        // SAFETY: called before this process opened anything above the standard descriptors, so
-        // nothing here owns what is closed.
-        let closed = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) };
-        if closed == 0 {
-            return;
-        }
-    }
-    // Before Linux 5.9, and on macOS: one by one, as far as the limit goes.
-    // SAFETY: sysconf has no preconditions.
-    let limit = unsafe { libc::sysconf(libc::_SC_OPEN_MAX) };
-    for descriptor in first..i32::try_from(limit.clamp(0, 65_536)).unwrap_or(1_024) {
-        // SAFETY: as above.
-        unsafe { libc::close(descriptor) };
-    }
-}
-
-fn ignore(signal: i32) {
-    // SAFETY: SIG_IGN is a valid disposition for these signals, and no handler runs.
-    unsafe { libc::signal(signal, libc::SIG_IGN) };
-}
-
-fn attend(signal: i32) {
-    // SAFETY: SIG_DFL is a valid disposition, and no handler runs.
-    unsafe { libc::signal(signal, libc::SIG_DFL) };
-}
-
-/// Lets go of the pipe on standard output, so that whoever reads it sees its end.
-pub(crate) fn close_standard_output() -> io::Result<()> {
-    // That is the null device already, and there may be no descriptor left for another one.
-    rustix::stdio::dup2_stdout(rustix::stdio::stdin())?;
-    Ok(())
+    command.args(arguments);
+    command
 }
 
 /// Sets the flag at the first SIGINT or SIGTERM, so that what is being printed is printed to its
@@ -419,6 +354,7 @@ pub(crate) fn cancel_on_interrupt(flag: &Arc<AtomicBool>) -> io::Result<()> {
 }
 
 /// Whether nobody reads our standard output any more (a closed pipe).
+#[cfg(feature = "cli")]
 pub(crate) fn standard_output_is_closed() -> bool {
     use rustix::event::{PollFd, PollFlags, poll};
     let stdout = io::stdout();

@@ -1,4 +1,4 @@
-//! What `run` and the keepers need of Windows: a command that is created suspended and held in a
+//! What `run` needs of Windows: a command that is created suspended and held in a
 //! job, console events in the place of signals, and a process without a console.
 //!
 //! There are no signals. Numbers are those of the C runtime; what each one does:
@@ -14,37 +14,36 @@
 #![allow(unsafe_code, reason = "none of this has a safe wrapper")]
 
 use std::ffi::OsString;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
-use std::os::windows::io::{AsRawHandle, FromRawHandle, IntoRawHandle, OwnedHandle};
+use std::io;
+use std::os::windows::io::{AsRawHandle, FromRawHandle, OwnedHandle};
 use std::os::windows::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
+use std::process::Command;
 
 use parking_lot::{Mutex, MutexGuard};
 use windows_sys::Win32::Foundation::{
-    ERROR_ACCESS_DENIED, HANDLE, HANDLE_FLAG_INHERIT, INVALID_HANDLE_VALUE, NTSTATUS,
-    RtlNtStatusToDosError, STATUS_ACCESS_VIOLATION, STATUS_BREAKPOINT, STATUS_CONTROL_C_EXIT,
-    STATUS_FLOAT_DIVIDE_BY_ZERO, STATUS_HEAP_CORRUPTION, STATUS_ILLEGAL_INSTRUCTION,
-    STATUS_IN_PAGE_ERROR, STATUS_INTEGER_DIVIDE_BY_ZERO, STATUS_INTEGER_OVERFLOW,
-    STATUS_PRIVILEGED_INSTRUCTION, STATUS_STACK_BUFFER_OVERRUN, STATUS_STACK_OVERFLOW,
-    SetHandleInformation, WAIT_OBJECT_0,
+    HANDLE, NTSTATUS, RtlNtStatusToDosError, STATUS_ACCESS_VIOLATION, STATUS_BREAKPOINT,
+    STATUS_CONTROL_C_EXIT, STATUS_FLOAT_DIVIDE_BY_ZERO, STATUS_HEAP_CORRUPTION,
+    STATUS_ILLEGAL_INSTRUCTION, STATUS_IN_PAGE_ERROR, STATUS_INTEGER_DIVIDE_BY_ZERO,
+    STATUS_INTEGER_OVERFLOW, STATUS_PRIVILEGED_INSTRUCTION, STATUS_STACK_BUFFER_OVERRUN,
+    STATUS_STACK_OVERFLOW, WAIT_OBJECT_0,
 };
-use windows_sys::Win32::System::Console::{
-    CTRL_BREAK_EVENT, FreeConsole, GenerateConsoleCtrlEvent, STD_OUTPUT_HANDLE, SetStdHandle,
-};
+use windows_sys::Win32::System::Console::{CTRL_BREAK_EVENT, GenerateConsoleCtrlEvent};
 use windows_sys::Win32::System::JobObjects::{
     AssignProcessToJobObject, CreateJobObjectW, JOB_OBJECT_LIMIT, JOB_OBJECT_LIMIT_BREAKAWAY_OK,
     JOB_OBJECT_LIMIT_KILL_ON_JOB_CLOSE, JOBOBJECT_EXTENDED_LIMIT_INFORMATION,
     JobObjectExtendedLimitInformation, SetInformationJobObject, TerminateJobObject,
 };
 use windows_sys::Win32::System::Threading::{
-    CREATE_BREAKAWAY_FROM_JOB, CREATE_NEW_PROCESS_GROUP, CREATE_SUSPENDED, DETACHED_PROCESS,
-    GetExitCodeProcess, INFINITE, PROCESS_CREATION_FLAGS, TerminateProcess, WaitForSingleObject,
+    CREATE_NEW_PROCESS_GROUP, CREATE_SUSPENDED, GetExitCodeProcess, INFINITE, TerminateProcess,
+    WaitForSingleObject,
 };
 use windows_sys::core::BOOL;
 
+pub(crate) use super::detached::{
+    catch_request_to_end, close_standard_output, detach, detach_with, follow_to_cgroup,
+    spawn_keeper, spawn_second_keeper,
+};
 use super::signals::{
     self, ABORT, ARITHMETIC, Catcher, ILLEGAL, INTERRUPT, SEGMENTATION, a_person_may_type,
 };
@@ -52,6 +51,9 @@ pub(crate) use super::signals::{KILL, TERMINATE};
 use super::{ChildEnd, ExecFailure, Pid, Received, StartTime};
 
 /// There is no exec on Windows, and no trampoline: a process can be created suspended.
+pub(crate) const HOLDS_BY_HELPER: bool = false;
+
+/// As on Unix.
 pub(crate) const TRAMPOLINE_VERB: &str = "__trampoline";
 
 /// The end of a command that was held and never released, as a trampoline would say it.
@@ -74,6 +76,13 @@ pub(crate) fn own_executable() -> io::Result<PathBuf> {
     std::env::current_exe()
 }
 
+/// The program of helper processes.
+pub(crate) fn helper(program: &Path, arguments: &[OsString]) -> Command {
+    let mut command = Command::new(program);
+    command.args(arguments);
+    command
+}
+
 /// A child of ours, until [`reap`] has told how it ended.
 struct Started {
     pid: Pid,
@@ -88,11 +97,11 @@ static STARTED: Mutex<Vec<Started>> = Mutex::new(Vec::new());
 type OnEvent = Box<dyn FnMut(Received) + Send>;
 
 /// What [`catch_signals`] was given.
-static ON_EVENT: OnceLock<Mutex<OnEvent>> = OnceLock::new();
+static ON_EVENT: Mutex<Option<OnEvent>> = Mutex::new(None);
 
 fn announce(received: Received) {
-    if let Some(on_event) = ON_EVENT.get() {
-        on_event.lock()(received);
+    if let Some(on_event) = &mut *ON_EVENT.lock() {
+        on_event(received);
     }
 }
 
@@ -179,7 +188,7 @@ fn limit(job: &OwnedHandle, flags: JOB_OBJECT_LIMIT) -> io::Result<()> {
     })
 }
 
-fn check(succeeded: BOOL) -> io::Result<()> {
+pub(super) fn check(succeeded: BOOL) -> io::Result<()> {
     if succeeded == 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
@@ -198,6 +207,7 @@ impl HeldCommand {
     /// thread handle to itself, hence `NtResumeProcess`. If we are killed between the first two
     /// steps, a process remains that never runs.
     pub(crate) fn spawn(
+        _helper: Option<Command>,
         argv: &[OsString],
         environment: &[(&str, OsString)],
         _lock_file: Option<&Path>,
@@ -229,6 +239,14 @@ impl HeldCommand {
     pub(crate) fn pid(&self) -> Pid {
         self.pid
     }
+
+    /// Always: there is no helper that could be the wrong program.
+    pub(crate) fn has_answered(&self) -> bool {
+        true
+    }
+
+    /// There is nothing that could be another program.
+    pub(crate) fn end(self) {}
 
     /// Never: it ends with its `run`, by the job that holds both.
     pub(crate) fn holds_lock(&self) -> bool {
@@ -336,100 +354,23 @@ pub(crate) fn reap() -> Vec<(Pid, ChildEnd)> {
         .collect()
 }
 
-/// Catches the events of the console and hands them to `on_event`, once per process.
+/// How the child `pid` ended, if it has.
+pub(crate) fn reap_child(pid: Pid) -> Option<ChildEnd> {
+    let mut started = started();
+    let at = started.iter().position(|command| command.pid == pid)?;
+    let end = started[at].end()?;
+    let command = started.swap_remove(at);
+    command.let_go(end);
+    Some(end)
+}
+
+/// Catches the events of the console and hands them to `on_event`, in the place of whoever caught
+/// them before.
 pub(crate) fn catch_signals(
     on_event: impl FnMut(Received) + Send + 'static,
 ) -> io::Result<Catcher> {
-    ON_EVENT
-        .set(Mutex::new(Box::new(on_event)))
-        .map_err(|_| io::Error::from(io::ErrorKind::AlreadyExists))?;
+    *ON_EVENT.lock() = Some(Box::new(on_event));
     signals::catch(signals::SHUTDOWN, |caught| announce(Received::Signal(caught)))
-}
-
-/// Starts a keeper: our own binary with `arguments`, nothing of ours but a pipe for its report. Not
-/// for a process with other threads that start children.
-pub(crate) fn spawn_keeper(arguments: &[OsString]) -> io::Result<Child> {
-    inherit_nothing();
-    let program = own_executable()?;
-    let start = |flags: PROCESS_CREATION_FLAGS| {
-        Command::new(&program)
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            // A current directory cannot be removed; that drive our own file is on anyway.
-            .current_dir(program.ancestors().last().unwrap_or(Path::new("\\")))
-            .creation_flags(DETACHED_PROCESS | CREATE_NEW_PROCESS_GROUP | flags)
-            .spawn()
-    };
-    // The keeper is not part of a command, even if one asked for it. A job that is not ours may
-    // forbid to leave it; then it ends the recorded process together with the keeper.
-    start(CREATE_BREAKAWAY_FROM_JOB).or_else(|error| {
-        let is_denied = error.raw_os_error() == Some(ERROR_ACCESS_DENIED.cast_signed());
-        if is_denied { start(0) } else { Err(error) }
-    })
-}
-
-/// What was inherited is inheritable again, and a keeper lives for days: `$(incumbent claim)` would
-/// wait for it, because it would hold the pipe open. std passes its own three on explicitly.
-fn inherit_nothing() {
-    /// Handles are multiples of four and keep their numbers when inherited; few processes have more
-    /// than 10,000.
-    const HANDLE_MAX: usize = 65_536;
-
-    for handle in (4..=HANDLE_MAX).step_by(4) {
-        let handle = std::ptr::without_provenance_mut(handle);
-        // SAFETY: changes nothing about a handle but whether later children inherit it; a number
-        // that is none is refused.
-        unsafe { SetHandleInformation(handle, HANDLE_FLAG_INHERIT, 0) };
-    }
-}
-
-/// Makes this process nobody's: no console, and so no event of one. It still ends when its user
-/// logs off, as does the process that it keeps a record for.
-#[expect(clippy::unnecessary_wraps, reason = "the same shape everywhere")]
-pub(crate) fn detach() -> io::Result<()> {
-    // SAFETY: takes nothing. It fails when there is no console, which is what is wanted.
-    unsafe { FreeConsole() };
-    Ok(())
-}
-
-/// A lock belongs to one process there: a keeper stays alone.
-pub(crate) fn spawn_second_keeper(_arguments: &[OsString], _anchor: &File) -> io::Result<Child> {
-    Err(io::ErrorKind::Unsupported.into())
-}
-
-/// There is no second keeper.
-pub(crate) fn detach_with(_anchor: i32) -> io::Result<File> {
-    Err(io::ErrorKind::Unsupported.into())
-}
-
-/// Nobody asks a process without a console to end.
-pub(crate) fn catch_request_to_end(
-    _on_request: impl FnMut() + Send + 'static,
-) -> io::Result<Catcher> {
-    Err(io::ErrorKind::Unsupported.into())
-}
-
-/// There are no cgroups.
-pub(crate) fn follow_to_cgroup(_pid: Pid) -> bool {
-    true
-}
-
-/// Lets go of the pipe on standard output, so that whoever reads it sees its end.
-pub(crate) fn close_standard_output() -> io::Result<()> {
-    let null = OpenOptions::new().write(true).open("NUL")?;
-    // Nobody writes while the handles change places, and what was written goes to the old one.
-    let mut stdout = io::stdout().lock();
-    stdout.flush()?;
-    let pipe = stdout.as_raw_handle();
-    // SAFETY: the new handle is open and from now on belongs to standard output.
-    check(unsafe { SetStdHandle(STD_OUTPUT_HANDLE, null.into_raw_handle()) })?;
-    if !pipe.is_null() && pipe != INVALID_HANDLE_VALUE {
-        // SAFETY: standard output owned it, and is something else now.
-        drop(unsafe { OwnedHandle::from_raw_handle(pipe) });
-    }
-    Ok(())
 }
 
 /// Ctrl-C ends the process; a line is printed in one piece.
@@ -447,6 +388,7 @@ pub(crate) fn has_terminal() -> bool {
 
 /// Windows does not tell a writer that nobody reads, before it writes; a write of nothing is no
 /// way to ask, since a reader takes it for the end. The next line finds out.
+#[cfg(feature = "cli")]
 pub(crate) fn standard_output_is_closed() -> bool {
     false
 }
@@ -478,8 +420,10 @@ pub(crate) fn own_parent() -> Option<Pid> {
 #[cfg(test)]
 #[allow(clippy::disallowed_methods, reason = "helper processes get their part by the environment")]
 mod tests {
+    use std::fs::OpenOptions;
     use std::io::Read;
     use std::net::{TcpListener, TcpStream};
+    use std::process::Stdio;
     use std::sync::mpsc;
     use std::time::Duration;
 
@@ -546,7 +490,8 @@ mod tests {
             Ok("keeper") => {
                 assert!(own_parent().is_some());
                 let arguments = ["--exact", &helper_name(), "keep"].map(OsString::from);
-                let mut keeper = spawn_keeper(&arguments).unwrap();
+                let mut keeper =
+                    spawn_keeper(helper(&own_executable().unwrap(), &[]), &arguments).unwrap();
                 let mut report = String::new();
                 keeper.stdout.take().unwrap().read_to_string(&mut report).unwrap();
                 assert!(report.contains("ready") && !report.contains("unseen"), "{report}");
@@ -626,12 +571,12 @@ mod tests {
         const INTERNAL_ERROR: i32 = 1359;
         const ATTEMPTS: usize = 5;
         for _ in 1..ATTEMPTS {
-            match HeldCommand::spawn(argv, environment, None) {
+            match HeldCommand::spawn(None, argv, environment, None) {
                 Err(error) if error.raw_os_error() == Some(INTERNAL_ERROR) => {}
                 spawned => return spawned.unwrap(),
             }
         }
-        HeldCommand::spawn(argv, environment, None).unwrap()
+        HeldCommand::spawn(None, argv, environment, None).unwrap()
     }
 
     #[test]

@@ -15,7 +15,6 @@ use rustix::fs::{Access, AtFlags, CWD, Gid, Mode, OFlags, Uid, accessat};
 use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 
-#[cfg(feature = "cli")]
 pub use self::locks::hold_command_lock;
 pub use self::locks::{
     command_lock, foreign_unlock, lock_self_test, open_foreign_lock_file, try_foreign_lock,

@@ -6,9 +6,11 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
 use crate::claim::older::judge;
+use crate::claim::older_home;
 use crate::liveness::{AnchorState, Ruling};
 use crate::owner::held_lock::HeldLock;
 use crate::owner::older;
@@ -24,11 +26,14 @@ use crate::{Error, Office, Report, Result, Store, Verdict, path_text, state, sys
 
 /// What an export did with one file.
 #[derive(Clone, Debug)]
-pub(crate) struct ExportedFile {
-    pub(crate) file: PathBuf,
-    pub(crate) is_written: bool,
+#[non_exhaustive]
+pub struct ExportedFile {
+    /// Which file.
+    pub file: PathBuf,
+    /// Whether it was written.
+    pub is_written: bool,
     /// Why it was left as it is.
-    pub(crate) detail: Option<String>,
+    pub detail: Option<String>,
 }
 
 impl ExportedFile {
@@ -40,12 +45,14 @@ impl ExportedFile {
         Self { file, is_written: false, detail: Some(why.into()) }
     }
 
-    pub(crate) fn verdict(&self) -> &'static str {
+    /// `written` or `left`.
+    #[must_use]
+    pub fn verdict(&self) -> &'static str {
         if self.is_written { "written" } else { "left" }
     }
 
     /// The row as the CLI's JSON shows it.
-    pub(crate) fn document(&self) -> Value {
+    fn document(&self) -> Value {
         let mut document = json!({
             "file": null,
             "verdict": self.verdict(),
@@ -56,9 +63,17 @@ impl ExportedFile {
     }
 }
 
+impl Serialize for ExportedFile {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        self.document().serialize(serializer)
+    }
+}
+
 /// What came of an export.
 #[derive(Debug)]
-pub(crate) enum Exported {
+#[non_exhaustive]
+pub enum Exported {
+    /// What was done with each file.
     Files(Vec<ExportedFile>),
     /// Nothing was written: these files are of a process that lives, and is not the holder.
     InUse(String),
@@ -75,17 +90,32 @@ struct Export<'a> {
     files: Vec<ExportedFile>,
 }
 
-/// Writes the files of `office` to the existing directory `home`, and one for each of its locks to
-/// `lock_dir`.
-///
-/// # Errors
-/// When the store cannot be read, or a file cannot be written.
-pub(crate) fn export(
-    store: &Store,
-    office: &Office,
-    home: &Path,
-    lock_dir: &Path,
-) -> Result<Exported> {
+impl Store {
+    /// Writes what the store knows of `office` to `directory` as files of the older program, once;
+    /// and one file for each of its locks to `lock_dir`, else to `gateway-locks` in it. Missing
+    /// directories are made (0700).
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for an office that is not of kind
+    /// `gateway`, [`Permission`](crate::ErrorKind::Permission) for another user's directory; when
+    /// the store cannot be read, or a file cannot be written.
+    pub fn export(
+        &self,
+        office: &Office,
+        directory: impl AsRef<Path>,
+        lock_dir: Option<&Path>,
+    ) -> Result<Exported> {
+        let directory = directory.as_ref();
+        older_home::check_kind(&office.kind)?;
+        sys::create_private_dirs(directory)
+            .map_err(|error| Error::io("create the directory", directory, error))?;
+        let home = older_home::home(directory, &office.kind)?;
+        let lock_dir = lock_dir.map_or_else(|| home.join("gateway-locks"), Path::to_owned);
+        export(self, office, &home, &lock_dir)
+    }
+}
+
+fn export(store: &Store, office: &Office, home: &Path, lock_dir: &Path) -> Result<Exported> {
     let inner = &store.inner;
     let report = answer::report(inner, office)?;
     let record = match report.instance {

@@ -3,4 +3,6 @@
 pub(crate) mod export;
 pub(crate) mod import;
 
-pub(crate) use crate::claim::older_home::home;
+pub use crate::transfer::export::{Exported, ExportedFile};
+pub use crate::transfer::import::files::OlderFiles;
+pub use crate::transfer::import::{FileVerdict, ImportFinding, ImportedFile};

@@ -113,7 +113,7 @@ pub(super) fn parse_profile(text: &str) -> Result<ProfileName, String> {
     ProfileName::new(text).map_err(|error| explain(&error))
 }
 
-fn explain(error: &crate::error::Error) -> String {
+fn explain(error: &crate::Error) -> String {
     match error.command_line_hint() {
         Some(hint) => format!("{error}; {hint}"),
         None => error.to_string(),

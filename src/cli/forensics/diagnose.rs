@@ -1,27 +1,18 @@
 //! `forensics diagnose`, and the process that it starts.
 
-use std::ffi::OsString;
-use std::path::PathBuf;
-use std::time::Duration;
-
 use serde_json::json;
 
 use crate::cli::args;
 use crate::cli::args::Global;
 use crate::cli::output::{Answer, Complaint, Outcome, exit};
-use crate::forensics::diagnostic::report::Task;
-use crate::forensics::diagnostic::{Diagnostic, report};
-use crate::keeper::release::current_run;
-use crate::sys::supervise;
+use crate::forensics::Diagnostic;
+use crate::keeper::Whom;
 use crate::{Error, ErrorKind, Result, path_text, sys};
 
 pub(crate) fn diagnose(global: &Global, arguments: &args::ForensicsDiagnose) -> Outcome {
-    let program = supervise::own_executable()
-        .map_err(|error| Error::internal(format!("cannot find our own program: {error}")))?;
     let mut diagnostic = Diagnostic::new(&arguments.log)
         .timeout(arguments.timeout)
-        .subject(subject(global, arguments.pid)?)
-        .program(program);
+        .subject(subject(global, arguments.pid)?);
     if let Ok(store) = global.options().resolved_path() {
         diagnostic = diagnostic.store(store);
     }
@@ -50,32 +41,14 @@ pub(crate) fn diagnose(global: &Global, arguments: &args::ForensicsDiagnose) -> 
 /// The process meant: a store that cannot be read, or a run that has lost its office, keeps nobody
 /// from looking at the machine. A parent counts even if it is pid 1: so is the gateway of a
 /// container.
-fn subject(global: &Global, named: Option<sys::Pid>) -> Result<sys::Pid> {
+fn subject(global: &Global, named: Option<u32>) -> Result<u32> {
     let run = || {
         let store = global.existing().ok()??;
-        current_run(&store).ok()??.pid
+        store.kept(Whom::Caller).pid().ok()
     };
     let parent = || sys::process_facts(std::process::id()).parent;
     named.or_else(run).or_else(parent).ok_or_else(|| {
         Error::invalid("there is no parent process to look at: it is outside of this namespace")
             .with_hint("name the process with `--pid PID`")
     })
-}
-
-/// The whole life of the process that looks: `TIMEOUT_MS SUBJECT SIGNAL|- [STORE]`, and the log as
-/// its output.
-pub(crate) fn main(arguments: &[OsString]) -> i32 {
-    if supervise::detach().is_err() {
-        return exit::FAILED;
-    }
-    let number = |at: usize| arguments.get(at)?.to_str()?.parse::<u32>().ok();
-    let (Some(timeout_ms), Some(subject)) = (number(0), number(1)) else { return exit::USAGE };
-    let signal = number(2).and_then(|signal| i32::try_from(signal).ok());
-    let store = arguments.get(3).map(PathBuf::from);
-    let timeout = Duration::from_millis(timeout_ms.into());
-    // Nobody is left to be told.
-    match report::write(&Task { timeout, subject, signal, store }) {
-        Ok(()) => exit::OK,
-        Err(_) => exit::FAILED,
-    }
 }

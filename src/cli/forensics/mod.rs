@@ -4,6 +4,6 @@ mod diagnose;
 mod snapshot;
 mod systemd;
 
-pub(super) use diagnose::{diagnose, main as diagnostic_main};
+pub(super) use diagnose::diagnose;
 pub(super) use snapshot::snapshot;
 pub(super) use systemd::systemd;

@@ -9,10 +9,9 @@ use std::time::Duration;
 use crate::cli::args;
 use crate::cli::args::Global;
 use crate::cli::output::{Answer, Outcome, exit};
-use crate::forensics::shutdown::{Ends, Recorder};
-use crate::forensics::snapshot as forensics_snapshot;
-use crate::forensics::snapshot::Snapshot;
-use crate::keeper::release::whose_row;
+use crate::forensics;
+use crate::forensics::Snapshot;
+use crate::keeper::Whom;
 use crate::patience::with_budget;
 use crate::{Office, Store};
 use serde_json::json;
@@ -22,7 +21,7 @@ const STORE_WITHIN: Duration = Duration::from_millis(50);
 
 pub(crate) fn snapshot(global: &Global, arguments: &args::ForensicsSnapshot) -> Outcome {
     // Before the store is opened: what is seen now counts.
-    let seen = forensics_snapshot::snapshot(arguments.signal);
+    let seen = forensics::snapshot(arguments.signal);
     let office = global.office()?;
     let snapshot = with_budget(STORE_WITHIN, || match global.existing() {
         Ok(Some(store)) => record(&store, office, seen),
@@ -35,10 +34,10 @@ pub(crate) fn snapshot(global: &Global, arguments: &args::ForensicsSnapshot) -> 
 /// Leaves it on record for the run that we are in, or for the process that started us if it is on
 /// record.
 fn record(store: &Store, office: Office, seen: Snapshot) -> Snapshot {
-    let (instance, office) = match whose_row(store) {
+    let (instance, office) = match store.kept(Whom::Caller).instance() {
         Ok(Some((instance, own))) => (Some(instance), own.unwrap_or(office)),
         Ok(None) => (None, office),
         Err(error) => return seen.without_store(error.to_string()),
     };
-    Recorder::new(&store.inner, instance, &office, Ends::Now).complete(seen).0
+    seen.recorded_in(store, instance, &office)
 }

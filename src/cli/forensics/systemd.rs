@@ -5,11 +5,9 @@ use std::time::Duration;
 use crate::cli::args::Global;
 use crate::cli::output::{Answer, Outcome, Style, exit};
 use crate::cli::{args, output};
-use crate::forensics::Span;
-use crate::forensics::systemd::{SystemdCheck, own_unit, unit_name};
-use crate::forensics::{Fact, Unavailable};
+use crate::forensics::{Fact, Span, SystemdCheck, Unavailable, own_unit, unit_name};
 use crate::stop::StopPhases;
-use crate::{Error, Report, Result, Verdict, stop_budget};
+use crate::{Error, Report, Result, Verdict};
 use serde_json::json;
 
 pub(crate) fn systemd(global: &Global, arguments: &args::ForensicsSystemd) -> Outcome {
@@ -54,7 +52,7 @@ fn holder(global: &Global) -> Result<Option<Report>> {
 fn phases(drain: Option<Duration>, holder: Option<&Report>) -> StopPhases {
     match (drain, holder) {
         (Some(drain), _) => StopPhases::draining_for(drain),
-        (None, Some(holder)) => StopPhases::of_budget(stop_budget::believed(holder.stop_budget)),
+        (None, Some(holder)) => StopPhases::of_budget(holder.stop_time()),
         (None, None) => StopPhases::default(),
     }
 }

@@ -1,16 +1,12 @@
 //! A slow look at the whole machine, by a process of its own.
 //!
 //! The one who starts it opens the log, so that whatever is wrong with that is told at once, and
-//! hands it over as the output of the new process. That is our own program, which redacts, cuts and
-//! times what it writes; see [`report`].
+//! hands it over as the output of the new process. That is a helper of ours, which redacts, cuts
+//! and times what it writes; see [`report`].
 
-#[cfg(feature = "cli")]
 pub(crate) mod ask;
-#[cfg(feature = "cli")]
 pub(crate) mod report;
-#[cfg(feature = "cli")]
 mod shown;
-#[cfg(feature = "cli")]
 pub(crate) mod table;
 
 use std::ffi::OsString;
@@ -20,8 +16,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::clock::Deadline;
+use crate::forensics::diagnostic::report::Task;
+use crate::process::helper;
+use crate::process::helper::{HelperProgram, exit};
+use crate::sys::supervise;
 use crate::sys::{Pid, Shortage, diagnostic as os};
-use crate::{Error, ErrorKind, OpenOptions, Result, environment, sys};
+use crate::{Error, ErrorKind, OpenOptions, Result, sys};
 
 /// The hidden verb of the process that looks.
 pub(crate) const VERB: &str = "__diagnostic";
@@ -40,8 +40,8 @@ const LOG_LENGTH_MAX: u64 = 1024 * 1024;
 const RENAMING_MAX: Duration = Duration::from_millis(100);
 
 /// A look at the whole machine while a process ends: what runs and how hard, whose child that
-/// process is, what the kernel said last. It is left to a detached process of the program
-/// `incumbent`, because it may take seconds, and appended to a log file.
+/// process is, what the kernel said last. It is left to a detached [helper](crate::helper), because
+/// it may take seconds, and appended to a log file.
 ///
 /// Each diagnostic begins with `=== shutdown diagnostic @ SIGTERM ===` and ends with `=== end ===`.
 /// Every line that begins or ends something carries `#PID`, the pid of the process that wrote it:
@@ -119,9 +119,8 @@ impl Diagnostic {
         self
     }
 
-    /// The program `incumbent`, in place of the one that is found: `$INCUMBENT_PROGRAM`, else
-    /// beside this process' own program, else in `PATH`. It should be of the version of this
-    /// library.
+    /// The program of the process that looks, in place of the one that all
+    /// [helpers](HelperProgram::find) execute. It should be of the version of this library.
     pub fn program(mut self, program: impl Into<PathBuf>) -> Self {
         self.program = Some(program.into());
         self
@@ -133,7 +132,8 @@ impl Diagnostic {
     /// # Errors
     /// Nothing is started then, and nothing written.
     /// * [`ErrorKind::InvalidInput`]: the timeout is 0 or too long, the log is no regular file of
-    ///   its own (a symbolic link, a named pipe), no program `incumbent` is found.
+    ///   its own (a symbolic link, a named pipe), or there is no
+    ///   [program for helpers](HelperProgram::find).
     /// * [`ErrorKind::Permission`]: the log or its directory may not be written, or is another
     ///   user's.
     /// * [`ErrorKind::CannotWrite`]: the disk is full or read-only.
@@ -150,18 +150,20 @@ impl Diagnostic {
         self.check_timeout()?;
         let program = self.find_program()?;
         let log = open_log(&self.log)?;
-        let mut child = os::spawn(&program, &self.arguments(), log).map_err(|error| {
+        let (path, command) = (program.path(), program.command());
+        let mut child = os::spawn(command, &self.arguments(), log).map_err(|error| {
             if let Some(shortage) = Shortage::of(&error) {
-                let what = format!("start {}", program.display());
-                return Error::shortage(shortage, &what).at(&program).caused_by(error);
+                let what = format!("start {}", path.display());
+                return Error::shortage(shortage, &what).at(path).caused_by(error);
             }
-            let what = format!("cannot start {}: {error}", program.display());
+            let what = format!("cannot start {}: {error}", path.display());
             let kind = match error.kind() {
                 io::ErrorKind::NotFound => ErrorKind::InvalidInput,
                 io::ErrorKind::PermissionDenied => ErrorKind::Permission,
                 _ => ErrorKind::Internal,
             };
-            Error::new(kind, what).at(&program).with_hint(PROGRAM_HINT).caused_by(error)
+            let hint = format!("name another one with `Diagnostic::program`, or {}", helper::HINT);
+            Error::new(kind, what).at(path).with_hint(hint).caused_by(error)
         })?;
         let pid = child.id();
         let wait = move || drop(child.wait());
@@ -201,36 +203,28 @@ impl Diagnostic {
             .collect()
     }
 
-    fn find_program(&self) -> Result<PathBuf> {
-        if let Some(program) = &self.program {
-            // The process starts in another directory.
-            return std::path::absolute(program)
-                .map_err(|error| Error::io("find", program, error).with_hint(PROGRAM_HINT));
-        }
-        if let Some(program) = environment::absolute_path(environment::PROGRAM) {
-            return Ok(program);
-        }
-        let name = format!("incumbent{}", std::env::consts::EXE_SUFFIX);
-        let own = std::env::current_exe().ok();
-        let beside = own.as_deref().and_then(Path::parent).map(Path::to_owned);
-        let path = environment::value("PATH").unwrap_or_default();
-        let places = beside.into_iter().chain(std::env::split_paths(&path));
-        places
-            .filter(|place| place.is_absolute())
-            .map(|place| place.join(&name))
-            .find(|program| program.is_file())
-            .ok_or_else(|| {
-                Error::invalid(
-                    "a diagnostic is written by the program `incumbent`, which is neither beside \
-                     this program nor in PATH",
-                )
-                .with_hint(PROGRAM_HINT)
-            })
+    fn find_program(&self) -> Result<HelperProgram> {
+        self.program.as_ref().map_or_else(HelperProgram::find, |it| Ok(HelperProgram::new(it)))
     }
 }
 
-const PROGRAM_HINT: &str = "install `incumbent` (`cargo install incumbent`), or name it: \
-                            `Diagnostic::program`, or its absolute path in $INCUMBENT_PROGRAM";
+/// The whole life of the process that looks: `TIMEOUT_MS SUBJECT SIGNAL|- [STORE]`, and the log as
+/// its output.
+pub(crate) fn life(arguments: &[OsString]) -> i32 {
+    if supervise::detach().is_err() {
+        return exit::FAILED;
+    }
+    let number = |at: usize| arguments.get(at)?.to_str()?.parse::<u32>().ok();
+    let (Some(timeout_ms), Some(subject)) = (number(0), number(1)) else { return exit::USAGE };
+    let signal = number(2).and_then(|signal| i32::try_from(signal).ok());
+    let store = arguments.get(3).map(PathBuf::from);
+    let timeout = Duration::from_millis(timeout_ms.into());
+    // Nobody is left to be told.
+    match report::write(&Task { timeout, subject, signal, store }) {
+        Ok(()) => exit::OK,
+        Err(_) => exit::FAILED,
+    }
+}
 
 /// Opens the log, with its directories; a long one is renamed first.
 fn open_log(path: &Path) -> Result<File> {

@@ -165,7 +165,8 @@ impl Snapshot {
     }
 
     /// The same without any store.
-    pub(crate) fn without_store(mut self, why: impl Into<String>) -> Self {
+    #[must_use]
+    pub fn without_store(mut self, why: impl Into<String>) -> Self {
         let why = Unavailable::new(why);
         self.takeover_marker = Err(why.clone());
         self.takeover_marker_for_self = Err(why.clone());

@@ -34,7 +34,6 @@ impl ReceivedSignal {
     }
 
     /// The pid of the sender, where the kernel named one.
-    #[cfg_attr(not(feature = "cli"), expect(dead_code))]
     pub(crate) fn sender_pid(&self) -> Option<Pid> {
         match self.origin() {
             Some(SignalOrigin::Process { pid, .. }) => Some(pid),
@@ -43,7 +42,6 @@ impl ReceivedSignal {
     }
 
     /// The sender for people, or why it is not known.
-    #[cfg_attr(not(feature = "cli"), expect(dead_code))]
     pub(crate) fn sender_in_words(&self) -> Fact<String> {
         match self {
             Self::ByUs(_, sender) => in_words(sender),
@@ -52,12 +50,10 @@ impl ReceivedSignal {
     }
 
     /// What it means if nobody announced it.
-    #[cfg_attr(not(feature = "cli"), expect(dead_code))]
     pub(crate) fn cause(&self) -> ExitCause {
         cause_of(self.origin())
     }
 
-    #[cfg_attr(not(feature = "cli"), expect(dead_code))]
     pub(crate) fn may_mean_reload(&self) -> bool {
         match self {
             Self::ByUs(Caught { number, origin, .. }, _) => may_mean_reload(*number, Some(*origin)),

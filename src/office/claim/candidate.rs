@@ -25,10 +25,10 @@ pub(crate) struct Candidate<'a> {
     pub(crate) heartbeat_every_ms: Option<u64>,
     /// Locks without which the office is not wanted.
     pub(crate) locks: &'a [LockRequest],
+    /// The claimant's own rows: a lock that was taken from one is shared.
+    pub(crate) ours: &'a [InstanceId],
     /// The proof of ownership to go on with, in place of a new one.
     pub(crate) nonce: Option<&'a Nonce>,
-    /// The rows that this process has.
-    pub(crate) rows: &'a [InstanceId],
     /// The waiter's own row, which ends when it becomes the owner.
     pub(crate) waiter: Option<InstanceId>,
     /// Whether a live holder is to be replaced.
@@ -39,7 +39,6 @@ pub(crate) struct Candidate<'a> {
 
 impl<'a> Candidate<'a> {
     /// For a process that does not link the library.
-    #[cfg_attr(not(feature = "cli"), expect(dead_code))]
     pub(crate) fn by_pid(office: &'a Office, home: Option<&'a Path>, subject: &'a Subject) -> Self {
         Self {
             office,
@@ -51,8 +50,8 @@ impl<'a> Candidate<'a> {
             stop_budget_ms: stop_budget::DEFAULT_MS,
             heartbeat_every_ms: None,
             locks: &[],
+            ours: &[],
             nonce: None,
-            rows: &[],
             waiter: None,
             replace: None,
             succession: None,

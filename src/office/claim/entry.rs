@@ -3,36 +3,42 @@
 use std::path::Path;
 
 use crate::claim::wait::{WaitOptions, until_granted};
+use crate::claim::{ATTEMPTS, changes_too_fast};
 use crate::office::claim::candidate::Candidate;
 use crate::office::claim::{Claim, Won};
 use crate::office::options::ClaimOptions;
 use crate::office::profile::Profile;
 use crate::office::takeover::carry_out;
 use crate::patience::Stopped;
+use crate::process::older::hold;
+use crate::records::Origin;
+use crate::scoped::request::AcquireOptions;
 use crate::scoped::survey;
-use crate::{Error, Office, Result, Store};
+use crate::{Acquire, Error, Office, Result, Store};
 
 /// Claims `office` for this process.
-pub(crate) fn claim_for_myself(
+fn claim_for_myself(
     store: &Store,
     home: Option<&Path>,
     office: &Office,
     options: &ClaimOptions,
+    origin: Origin,
 ) -> Result<Claim> {
     let inner = &store.inner;
     inner.check_process()?;
+    options.check()?;
     let candidate = Candidate {
         office,
         home,
         legacy_home: options.legacy_home.as_deref(),
-        origin: options.origin,
+        origin,
         subject: inner.myself(),
         version: options.version.as_deref(),
         stop_budget_ms: options.stop_budget_ms()?,
         heartbeat_every_ms: options.heartbeat_every_ms()?,
         locks: &options.locks,
+        ours: &[],
         nonce: options.nonce.as_ref(),
-        rows: &[],
         waiter: None,
         replace: options.replace.as_ref(),
         succession: None,
@@ -80,12 +86,50 @@ impl Profile {
     /// this returns; it ends with the process.
     ///
     /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for options out of their range,
     /// [`ProfileBelongsTo`](crate::ErrorKind::ProfileBelongsTo) for another home,
     /// [`CannotWrite`](crate::ErrorKind::CannotWrite) and [`Busy`](crate::ErrorKind::Busy) when the
     /// claim could not be recorded, and then nothing is held;
     /// [`StoreReplaced`](crate::ErrorKind::StoreReplaced), [`TooNew`](crate::ErrorKind::TooNew),
     /// [`Forked`](crate::ErrorKind::Forked).
     pub fn claim_with(&self, options: &ClaimOptions) -> Result<Claim> {
-        claim_for_myself(&self.store, self.home.as_deref(), &self.office(&options.kind), options)
+        let Some(legacy_home) = &options.legacy_home else {
+            return self.claim_as(Origin::Library, options);
+        };
+        if options.replace.is_some() {
+            // A gateway that works is not ended for one that cannot have its lock.
+            hold::check_usable(legacy_home)?;
+        }
+        for _ in 0..ATTEMPTS {
+            let mut tenure = match self.claim_as(Origin::Library, options)? {
+                Claim::Granted(tenure) => tenure,
+                held @ Claim::Held(_) => return Ok(held),
+            };
+            if tenure.hold_beside(legacy_home, &options.locks)? {
+                return Ok(Claim::Granted(tenure));
+            }
+            // Whoever has taken that lock since is met by the next claim, which refuses us.
+        }
+        Err(changes_too_fast(&self.office(&options.kind)))
+    }
+
+    /// The claim of a `run`, which holds the lock of an older program itself.
+    pub(crate) fn claim_for_run(&self, options: &ClaimOptions) -> Result<Claim> {
+        self.claim_as(Origin::Run, options)
+    }
+
+    fn claim_as(&self, origin: Origin, options: &ClaimOptions) -> Result<Claim> {
+        let office = self.office(&options.kind);
+        let claim = claim_for_myself(&self.store, self.home.as_deref(), &office, options, origin)?;
+        let tenure = match claim {
+            Claim::Granted(tenure) if tenure.reacquired() && !options.locks.is_empty() => tenure,
+            claim => return Ok(claim),
+        };
+        // The office was ours before: the locks are taken from it now, or it is not wanted.
+        let acquire = AcquireOptions::new().wait(options.wait).cancel(options.cancel.clone());
+        Ok(match tenure.acquire_all(&options.locks, &acquire)? {
+            Acquire::Granted(guards) => Claim::Granted(tenure.with_guards(guards)),
+            Acquire::Held(holder) => Claim::Held(holder),
+        })
     }
 }

@@ -19,10 +19,11 @@ use crate::office::claim::candidate::{Candidate, ClaimOutcome};
 use crate::office::takeover::{Plan, TakeoverStep, reserve};
 use crate::office::tenure::{Shares, Tenure};
 use crate::records::{instances, profiles};
+use crate::scoped::attempt::hold;
 use crate::scoped::request;
 use crate::store::held::{Held, HeldOffice};
 use crate::store::{Inner, Tx};
-use crate::{Error, Holder, InstanceId, Result, Store};
+use crate::{Error, Holder, InstanceId, Result, ScopedLock, Store};
 
 /// The answer to a claim.
 #[derive(Debug)]
@@ -70,8 +71,8 @@ fn attempt(store: &Store, candidate: &Candidate<'_>, turn: &Turn) -> Result<Atte
         if let Some(shared) = share(store, &mut held, &candidate)? {
             return Ok(Attempt::Shared(Won::Tenure(shared)));
         }
-        let rows: Vec<InstanceId> = held.rows().map(|row| row.instance).collect();
-        let candidate = Candidate { rows: &rows, ..candidate.clone() };
+        let ours: Vec<InstanceId> = held.rows().map(|row| row.instance).collect();
+        let candidate = Candidate { ours: &ours, ..candidate.clone() };
         let step = count.if_writable(|count| {
             inner.write(|tx| claim_or_reserve(tx, inner, &candidate, &aside, count))
         })?;
@@ -90,19 +91,22 @@ fn attempt(store: &Store, candidate: &Candidate<'_>, turn: &Turn) -> Result<Atte
                 aside.run(errand, turn.deadline, &trust)?;
             }
             ClaimOutcome::Granted(granted) => {
-                let office = HeldOffice { row: granted.row.clone(), claims: 1 };
+                let office = HeldOffice { row: granted.row.clone(), claims: 1, beside: None };
                 held.offices.insert(candidate.office.clone(), office);
-                for lock in &granted.locks {
+                let instance = granted.row.instance;
+                let (own, shared): (Vec<_>, Vec<_>) =
+                    granted.locks.into_iter().partition(|lock| lock.instance == instance);
+                for lock in &own {
                     held.hold(&lock.name, lock.slot, lock.instance, lock.fence);
                 }
-                return Ok(Attempt::Granted(Won::Tenure(Tenure::new(
-                    store,
-                    candidate.office,
-                    &granted.row,
-                    granted.evicted,
-                    granted.locks,
-                    Shares::No,
-                ))));
+                let shared: Vec<Result<ScopedLock>> =
+                    shared.into_iter().map(|lock| hold(inner, &mut held, lock)).collect();
+                // A guard that is dropped for an error locks it again.
+                drop(held);
+                let (row, evicted) = (&granted.row, granted.evicted);
+                let tenure = Tenure::new(store, candidate.office, row, evicted, own, Shares::No);
+                let shared = shared.into_iter().collect::<Result<_>>()?;
+                return Ok(Attempt::Granted(Won::Tenure(tenure.with_guards(shared))));
             }
             ClaimOutcome::Held(obstacle) => return Ok(Attempt::Held(obstacle)),
             ClaimOutcome::AlreadyRecorded(record) => {

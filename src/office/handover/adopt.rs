@@ -93,7 +93,7 @@ pub(super) fn adopt(
             return Err(error);
         }
     };
-    held.offices.insert(office.clone(), HeldOffice { row: row.clone(), claims: 1 });
+    held.offices.insert(office.clone(), HeldOffice { row: row.clone(), claims: 1, beside: None });
     will.say_adopted(row.instance.as_i64());
     let tenure = Tenure::new(store, &office, &row, None, Vec::new(), Shares::No);
     Ok(Some(Inherited::FromPredecessor(tenure)))
@@ -196,7 +196,7 @@ impl Adoption<'_> {
             heartbeat_every_ms,
             locks: &[],
             nonce: None,
-            rows: &[],
+            ours: &[],
             waiter: None,
             replace: None,
             succession: None,

@@ -105,7 +105,8 @@ fn of_run(store: &Store) -> Result<Inherited> {
         }
         // Nobody but the run holds it: what was ours was lost.
         Some(_) | None => {
-            held.offices.insert(office.clone(), HeldOffice { row: row.clone(), claims: 1 });
+            held.offices
+                .insert(office.clone(), HeldOffice { row: row.clone(), claims: 1, beside: None });
             Shares::No
         }
     };

@@ -26,37 +26,12 @@ pub(crate) fn carry_out(
     cancel: &Cancel,
 ) -> Result<Claim> {
     let Plan { mut row, targets } = plan;
-    let inner = &store.inner;
     let longest = targets.iter().map(TakeoverTarget::budget).max().unwrap_or_default();
     let reserved = Deadline::after(stop_budget::deadline(longest));
-    // All of them at once: each takes its own time, and they take it together.
-    let force = if replace.force { Force::Yes } else { Force::No };
-    let pursuits: Vec<Pursuit<'_>> = targets
-        .iter()
-        .map(|target| {
-            let budget = target.budget();
-            Pursuit::begin(inner, target, budget, KILL_GRACE, Asking::Ask, force)
-        })
-        .collect();
-    let mut killed = Vec::new();
-    for (target, pursuit) in targets.iter().zip(&pursuits) {
-        match pursuit.finish(Insistence::Kill, cancel) {
-            Pursued::Over { killed: was_killed } => killed.push(was_killed),
-            Pursued::Cancelled | Pursued::TimedOut => {
-                return Ok(Claim::Held(still_there(inner, target, Reason::TimedOut)?));
-            }
-            Pursued::CannotSignal(why) => {
-                tracing::warn!(pid = target.record.pid, %why, "cannot end the holder");
-                let mut holder = still_there(inner, target, Reason::CannotSignal)?;
-                holder.is_our_ancestor = why == Unproven::Ancestor;
-                return Ok(Claim::Held(holder));
-            }
-        }
-    }
-    let mut left_over: Vec<LeftOver> = pursuits.into_iter().flat_map(Pursuit::left_over).collect();
-    if replace.reap {
-        left_over = LeftOver::reap(left_over, inner.trust());
-    }
+    let ended = match bring_to_an_end(&store.inner, &targets, replace, cancel)? {
+        Ok(ended) => ended,
+        Err(holder) => return Ok(Claim::Held(holder)),
+    };
     let succession =
         Succession { replaced: targets.iter().map(|target| target.record.id).collect() };
     let candidate = Candidate {
@@ -84,12 +59,58 @@ pub(crate) fn carry_out(
                 pid: first.pid,
                 profile: first.profile.clone(),
                 instance: first.id,
-                killed: killed.contains(&true),
-                left_over,
+                killed: ended.killed,
+                left_over: ended.left_over,
             }))
         }
         held @ Claim::Held(_) => held,
     })
+}
+
+/// The owners are gone.
+pub(super) struct Ended {
+    /// Whether one of them had to be killed.
+    pub(super) killed: bool,
+    /// What they had started, and that still runs.
+    pub(super) left_over: Vec<LeftOver>,
+}
+
+/// Asks the owners to end, waits, and escalates. `Err` is the first one that is still there.
+pub(super) fn bring_to_an_end(
+    inner: &Inner,
+    targets: &[TakeoverTarget],
+    replace: &Replace,
+    cancel: &Cancel,
+) -> Result<std::result::Result<Ended, Box<Holder>>> {
+    // All of them at once: each takes its own time, and they take it together.
+    let force = if replace.force { Force::Yes } else { Force::No };
+    let pursuits: Vec<Pursuit<'_>> = targets
+        .iter()
+        .map(|target| {
+            let budget = target.budget();
+            Pursuit::begin(inner, target, budget, KILL_GRACE, Asking::Ask, force)
+        })
+        .collect();
+    let mut killed = Vec::new();
+    for (target, pursuit) in targets.iter().zip(&pursuits) {
+        match pursuit.finish(Insistence::Kill, cancel) {
+            Pursued::Over { killed: was_killed } => killed.push(was_killed),
+            Pursued::Cancelled | Pursued::TimedOut => {
+                return Ok(Err(still_there(inner, target, Reason::TimedOut)?));
+            }
+            Pursued::CannotSignal(why) => {
+                tracing::warn!(pid = target.record.pid, %why, "cannot end the holder");
+                let mut holder = still_there(inner, target, Reason::CannotSignal)?;
+                holder.is_our_ancestor = why == Unproven::Ancestor;
+                return Ok(Err(holder));
+            }
+        }
+    }
+    let mut left_over: Vec<LeftOver> = pursuits.into_iter().flat_map(Pursuit::left_over).collect();
+    if replace.reap {
+        left_over = LeftOver::reap(left_over, inner.trust());
+    }
+    Ok(Ok(Ended { killed: killed.contains(&true), left_over }))
 }
 
 /// Whoever was to be replaced, and why it was not.

@@ -11,6 +11,7 @@
 //! it is for.
 
 pub(crate) mod carry_out;
+pub(crate) mod locks;
 pub(crate) mod pursuit;
 mod request_options;
 pub(crate) mod reserve;
@@ -26,12 +27,11 @@ use crate::clock::millis;
 use crate::liveness::Evidence;
 use crate::names::MarkerName;
 use crate::office::claim::candidate::ClaimOutcome;
-use crate::process::Orphan;
 use crate::process::descendants::LeftOver;
 use crate::records::markers::Marker;
 use crate::records::{NewMarker, Record};
 use crate::store::{Inner, Tx};
-use crate::{Holder, InstanceId, Nonce, Result, Verdict, Wanted};
+use crate::{Holder, InstanceId, Nonce, Result, Verdict, Wanted, sys};
 
 /// An owner to be brought to an end.
 #[derive(Debug)]
@@ -115,10 +115,10 @@ fn write_request(
 /// Whoever may be at work although nobody is on record.
 fn orphan_in(tx: &Tx<'_>, inner: &Inner, wanted: &Wanted) -> Result<Option<Box<Holder>>> {
     let sweep = sweep::sweep(tx, inner, &tx.named_anchors()?, [wanted.clone()])?;
-    Ok(sweep.orphans.first().map(|orphan| holder_of(wanted, orphan)))
+    Ok(sweep.orphans.first().map(|orphan| holder_of(wanted, orphan.pid)))
 }
 
-fn holder_of(wanted: &Wanted, orphan: &Orphan) -> Box<Holder> {
-    let holder = Holder::orphan(wanted.clone(), orphan.pid);
+fn holder_of(wanted: &Wanted, pid: Option<sys::Pid>) -> Box<Holder> {
+    let holder = Holder::orphan(wanted.clone(), pid);
     Box::new(Holder { verdict: Verdict::Unknown, ..holder })
 }

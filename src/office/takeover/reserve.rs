@@ -81,28 +81,36 @@ pub(crate) fn reserve(
         let outcome = claim_once(tx, inner, candidate, &Attachment::Own, aside, count)?;
         return Ok(TakeoverStep::Claimed(outcome));
     }
-    // Before anybody is asked: a `run` may follow its marker at once, and then they are nobody's.
+    if let Some(errand) = children_to_list(&mut targets, aside) {
+        return Ok(TakeoverStep::Claimed(ClaimOutcome::Errand(errand)));
+    }
+    let office = Wanted::Office(candidate.office.clone());
+    write_down(tx, inner, candidate, &office, targets).map(TakeoverStep::Reserved)
+}
+
+/// What the targets have started, before anybody is asked: a `run` may follow its marker at once,
+/// and then they are nobody's. What has to be looked at first.
+pub(super) fn children_to_list(targets: &mut [TakeoverTarget], aside: &Lookups) -> Option<Errand> {
     for target in targets.iter_mut().filter(|target| target.children.is_none()) {
         let Some(children) = aside.children(target.record.id) else {
-            let errand = Errand::ListChildren(Box::new(target.record.clone()));
-            return Ok(TakeoverStep::Claimed(ClaimOutcome::Errand(errand)));
+            return Some(Errand::ListChildren(Box::new(target.record.clone())));
         };
         target.children = Some(children);
     }
-    write_down(tx, inner, candidate, targets).map(TakeoverStep::Reserved)
+    None
 }
 
 /// A look at everybody who holds what a taker wants.
-struct Survey<'a> {
-    tx: &'a Tx<'a>,
-    inner: &'a Inner,
-    candidate: &'a Candidate<'a>,
-    replace: &'a Replace,
-    aside: &'a Lookups,
+pub(super) struct Survey<'a> {
+    pub(super) tx: &'a Tx<'a>,
+    pub(super) inner: &'a Inner,
+    pub(super) candidate: &'a Candidate<'a>,
+    pub(super) replace: &'a Replace,
+    pub(super) aside: &'a Lookups,
 }
 
 /// Who holds one of the things that a taker wants.
-enum Inquiry {
+pub(super) enum Inquiry {
     Nobody,
     /// It is to be asked to end.
     Target(Box<TakeoverTarget>),
@@ -153,14 +161,22 @@ impl Survey<'_> {
     }
 
     /// Of a lock whose holder is not among the `targets` already.
-    fn holder_of_lock(&self, request: &LockRequest, targets: &[TakeoverTarget]) -> Result<Inquiry> {
+    pub(super) fn holder_of_lock(
+        &self,
+        request: &LockRequest,
+        targets: &[TakeoverTarget],
+    ) -> Result<Inquiry> {
         let name = request.name();
         let wanted = Wanted::Lock(name.clone());
         if let Some(held) = obstacle::reserved_by_another(self.tx, self.inner, &wanted, None)? {
             return Ok(Inquiry::Refused(held));
         }
         let mut rows = locks::all_of(self.tx, name)?;
-        rows.retain(|row| targets.iter().all(|target| target.record.id != row.instance));
+        // Nobody ends itself: what is its own already is granted, or refused, by the claim.
+        rows.retain(|row| {
+            let is_ours = self.candidate.ours.contains(&row.instance);
+            !is_ours && targets.iter().all(|target| target.record.id != row.instance)
+        });
         let mut living = Vec::new();
         while let Some(row) = rows.pop() {
             let record = instances::by_id(self.tx, row.instance)?.filter(Record::is_live);
@@ -210,13 +226,14 @@ impl Survey<'_> {
     }
 }
 
-fn write_down(
+/// `wanted` is the office, or the first of the locks where the office is ours already.
+pub(super) fn write_down(
     tx: &Tx<'_>,
     inner: &Inner,
     candidate: &Candidate<'_>,
+    wanted: &Wanted,
     targets: Vec<TakeoverTarget>,
 ) -> Result<Reserved> {
-    let office = Wanted::Office(candidate.office.clone());
     let argv = survey::masked(candidate.subject, candidate.locks);
     let as_whom = WaitingAs {
         profile: Some(&candidate.office.profile),
@@ -226,7 +243,7 @@ fn write_down(
         argv: &argv,
     };
     let nonce = Nonce::random()?;
-    let instance = WaitingRow::insert(tx, inner, &nonce, &office, &as_whom)?;
+    let instance = WaitingRow::insert(tx, inner, &nonce, wanted, &as_whom)?;
     if let Some(waiter) = candidate.waiter {
         ending::end_other(tx, waiter, &instances::End::new(instances::EndReason::Released))?;
     }
@@ -235,8 +252,9 @@ fn write_down(
     let locks = candidate.locks.iter().map(|request| Wanted::Lock(request.name().clone()));
     // One of another profile must not come back before we are there.
     let others = targets.iter().map(|target| target.wanted.clone());
-    let others = others.filter(|wanted| matches!(wanted, Wanted::Office(_)) && *wanted != office);
-    for wanted in locks.chain(others).chain([office.clone()]) {
+    let others = others.filter(|other| matches!(other, Wanted::Office(_)) && other != wanted);
+    let office = matches!(wanted, Wanted::Office(_)).then(|| wanted.clone());
+    for wanted in locks.chain(others).chain(office) {
         reservations::make(tx, &wanted, instance, Purpose::Takeover, millis(deadline))?;
     }
     let by = ourselves::describe_self(inner, &argv);

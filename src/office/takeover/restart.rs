@@ -11,14 +11,11 @@ use crate::clock::Deadline;
 use crate::liveness::{Lease, Ruling};
 use crate::names::MarkerName;
 use crate::office::profile::Profile;
-#[cfg(feature = "cli")]
 use crate::office::takeover::holder_of;
 use crate::office::takeover::request_options::{RequestOptions, request_setters};
 use crate::office::takeover::{orphan_in, write_request};
 use crate::owner::{InProgress, judgement, look};
 use crate::patience::PATIENCE_MIN;
-#[cfg(feature = "cli")]
-use crate::process::Orphan;
 use crate::records::profiles::check_home;
 use crate::records::{Record, instances, markers};
 use crate::status::answer;
@@ -70,10 +67,10 @@ pub enum Restart {
 }
 
 impl Restart {
-    /// Nobody is on record, and `orphan` may be at work.
-    #[cfg(feature = "cli")]
-    pub(crate) fn of_orphan(office: &Office, orphan: &Orphan) -> Self {
-        Self::Orphaned(holder_of(&Wanted::Office(office.clone()), orphan))
+    /// Nobody is on record, and an owner of a lost store may be at work, see
+    /// [`OpenOptions::find`](crate::OpenOptions::find).
+    pub fn of_lost_owner(office: &Office, pid: Option<u32>) -> Self {
+        Self::Orphaned(holder_of(&Wanted::Office(office.clone()), pid))
     }
 }
 

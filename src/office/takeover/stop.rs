@@ -21,8 +21,6 @@ use crate::owner::{
     InProgress, LiveCommandLine, ending, judgement, look, needs_command_line, orphan,
 };
 use crate::patience::{PATIENCE_MIN, with_budget};
-#[cfg(feature = "cli")]
-use crate::process::Orphan;
 use crate::records::profiles::Desired;
 use crate::records::profiles::{check_home, set_desired};
 use crate::records::reservations::{Purpose, Reservation};
@@ -111,10 +109,10 @@ impl StopOutcome {
         Self::StillRunning(holder, why)
     }
 
-    /// Of an owner that was on record in a store that is not there any more.
-    #[cfg(feature = "cli")]
-    pub(crate) fn of_orphan(office: &Office, orphan: &Orphan) -> Self {
-        Self::unrecorded(holder_of(&Wanted::Office(office.clone()), orphan))
+    /// Of an owner that was on record in a store that is not there any more, see
+    /// [`OpenOptions::find`](crate::OpenOptions::find).
+    pub fn of_lost_owner(office: &Office, pid: Option<u32>) -> Self {
+        Self::unrecorded(holder_of(&Wanted::Office(office.clone()), pid))
     }
 }
 
@@ -338,7 +336,7 @@ fn without_record(
         return Ok(on_record);
     }
     if let Some(orphan) = orphan::orphan(inner)? {
-        return Ok(Prepared::Orphan(holder_of(&Wanted::Office(office.clone()), &orphan)));
+        return Ok(Prepared::Orphan(holder_of(&Wanted::Office(office.clone()), orphan.pid)));
     }
     // An owner that lost its store may have claimed again since the look for its record.
     Ok(living(inner, office, command_line)?.unwrap_or(Prepared::NotRunning))

@@ -3,6 +3,7 @@
 pub(crate) mod last_word;
 pub(crate) mod locks;
 pub(crate) mod markers;
+pub(crate) mod older;
 pub(crate) mod status;
 
 use std::sync::Arc;
@@ -15,14 +16,15 @@ use crate::claim::examine::Evicted;
 use crate::claim::guard::watch;
 use crate::owner::ending;
 use crate::process::descendants::LeftOver;
+use crate::process::older::beside::{HeldBeside, LostLock};
 use crate::records::{Command, End, EndReason};
 use crate::records::{instances, markers as records_markers};
 use crate::scoped::{GrantedLock, guard};
 use crate::store::{AnchoredBy, OwnRow};
 use crate::sys::Pid;
 use crate::{
-    InstanceId, LossWatch, Lost, Nonce, Office, ProfileName, Reason, Released, Result, Standing,
-    Store,
+    InstanceId, LossWatch, Lost, Nonce, Office, ProfileName, Reason, Released, Result, ScopedLock,
+    Standing, Store,
 };
 
 /// An office held by this process. Dropping it releases the office, unless another claim of this
@@ -41,6 +43,10 @@ pub struct Tenure {
     /// The locks that were claimed together with the office, and that it is not wanted without. One
     /// that a verb lets go, acting for this office, is taken off the list.
     locks: Arc<Mutex<Vec<GrantedLock>>>,
+    /// Those that this process had before, from another row: shared for as long as this lives.
+    guards: Vec<ScopedLock>,
+    /// The lock of an older program, held with the office.
+    beside: Option<Arc<HeldBeside>>,
     reacquired: bool,
     replaced: Option<Box<Replaced>>,
     /// Shared with the watches: what was let go was not lost.
@@ -69,10 +75,19 @@ impl Tenure {
             nonce: row.nonce.clone(),
             evicted: evicted.map(Box::new),
             locks: Arc::new(Mutex::new(locks)),
+            guards: Vec::new(),
+            beside: None,
             reacquired: shares == Shares::Yes,
             replaced: None,
             let_go: Arc::default(),
         }
+    }
+
+    /// Holds these locks as well, which are not of this row alone.
+    pub(super) fn with_guards(mut self, guards: Vec<ScopedLock>) -> Self {
+        self.locks.lock().extend(guards.iter().map(|guard| guard.granted().clone()));
+        self.guards.extend(guards);
+        self
     }
 
     pub(crate) fn in_the_place_of(mut self, replaced: Replaced) -> Self {
@@ -111,9 +126,12 @@ impl Tenure {
         self.replaced.as_deref()
     }
 
-    /// The locks that were claimed together with the office, without those that were let go since.
-    #[cfg_attr(not(feature = "cli"), expect(dead_code))]
-    pub(crate) fn locks(&self) -> Vec<GrantedLock> {
+    /// The locks that were claimed together with the office
+    /// ([`ClaimOptions::lock`](crate::ClaimOptions::lock)), each with its fence; without those that
+    /// somebody who acts for this office has released since. They are not guards: they end with the
+    /// tenure, and the loss of one is [`Lost::Lock`].
+    #[must_use]
+    pub fn locks(&self) -> Vec<GrantedLock> {
         self.locks.lock().clone()
     }
 
@@ -132,7 +150,7 @@ impl Tenure {
     /// [`CannotRead`](crate::ErrorKind::CannotRead), [`Corrupt`](crate::ErrorKind::Corrupt),
     /// [`Forked`](crate::ErrorKind::Forked).
     pub fn verify(&self) -> Result<Standing> {
-        verify(&self.footing, &self.locks)
+        verify(&self.footing, &self.locks, self.beside.as_deref())
     }
 
     /// Watches the tenure from a thread of its own and calls `on_loss` once, from that thread,
@@ -142,7 +160,9 @@ impl Tenure {
     /// [`Internal`](crate::ErrorKind::Internal) when no thread can be started.
     pub fn watch(&self, on_loss: impl FnOnce(Lost) + Send + 'static) -> Result<LossWatch> {
         let (footing, locks) = (self.footing.clone(), Arc::clone(&self.locks));
-        watch(move || verify(&footing, &locks), Arc::clone(&self.let_go), on_loss)
+        let beside = self.beside.clone();
+        let verify = move || verify(&footing, &locks, beside.as_deref());
+        watch(verify, Arc::clone(&self.let_go), on_loss)
     }
 
     /// Releases the office now, and says what came of it. Dropping does the same in silence. The
@@ -156,14 +176,12 @@ impl Tenure {
     }
 
     /// Releases the office with a record of how its command ended.
-    #[cfg_attr(not(feature = "cli"), expect(dead_code))]
     pub(crate) fn end(mut self, how: &End) -> Result<Released> {
         self.footing.inner.check_process()?;
         Ok(self.let_go(how))
     }
 
     /// Gives up the tenure without writing to a store that is gone.
-    #[cfg_attr(not(feature = "cli"), expect(dead_code))]
     pub(crate) fn abandon(self) {
         self.let_go.store(true, Ordering::Release);
         self.footing.inner.held.lock().forget(self.footing.instance);
@@ -173,7 +191,6 @@ impl Tenure {
     /// Records the command that a `run` is about to let go; a restart that was asked for is served
     /// by that. What the last command said of itself goes with it (a trigger of the schema). False
     /// when the office was lost.
-    #[cfg_attr(not(feature = "cli"), expect(dead_code))]
     pub(crate) fn set_child(&self, command: &Command) -> Result<bool> {
         let OwnedRow { inner, instance, .. } = &self.footing;
         inner.write(|tx| {
@@ -190,7 +207,6 @@ impl Tenure {
     }
 
     /// Records that the command lives without the lock of its own.
-    #[cfg(feature = "cli")]
     pub(crate) fn lose_command_lock(&self) -> Result<()> {
         let OwnedRow { inner, instance, .. } = &self.footing;
         inner.write(|tx| instances::lose_command_lock(tx, *instance, &self.nonce))
@@ -200,6 +216,7 @@ impl Tenure {
         if self.let_go.swap(true, Ordering::AcqRel) {
             return Released::WasLost;
         }
+        self.note_older_marker();
         let OwnedRow { inner, instance, nonce_hash, .. } = &self.footing;
         let mut held = inner.held.lock();
         if self.footing.anchored_by == AnchoredBy::TheRun {
@@ -214,7 +231,13 @@ impl Tenure {
                 return Released::StillShared;
             }
         }
+        let ours = held.offices.get(&self.office).filter(|it| it.row.instance == *instance);
+        let beside = ours.and_then(|office| office.beside.clone()).or(self.beside.take());
         held.forget(*instance);
+        // Before the office: whoever claims that next must not meet us behind it.
+        if let Some(beside) = beside {
+            beside.let_go();
+        }
         inner.let_go(
             &held,
             |tx| ending::end_own(tx, *instance, nonce_hash, how),
@@ -229,7 +252,14 @@ impl Tenure {
     }
 }
 
-fn verify(footing: &OwnedRow, locks: &Mutex<Vec<GrantedLock>>) -> Result<Standing> {
+fn verify(
+    footing: &OwnedRow,
+    locks: &Mutex<Vec<GrantedLock>>,
+    beside: Option<&HeldBeside>,
+) -> Result<Standing> {
+    if let Some(LostLock { path, by }) = beside.and_then(HeldBeside::lost) {
+        return Ok(Standing::Lost(Lost::LegacyLock { path: path.clone(), by_pid: *by }));
+    }
     let mut let_go: Vec<i64> = Vec::new();
     let standing = footing.verify(|connection| {
         for lock in locks.lock().iter() {

@@ -33,7 +33,6 @@ pub(crate) use crate::process::anchor::probing::{
 };
 
 use std::fs::File;
-#[cfg(feature = "cli")]
 use std::fs::FileTimes;
 use std::io;
 use std::io::Write;
@@ -164,20 +163,17 @@ impl Anchor {
     }
 
     /// The anchors directory.
-    #[cfg(feature = "cli")]
     pub(crate) fn directory(&self) -> &Path {
         self.path.parent().unwrap_or(Path::new(""))
     }
 
     /// The same open file for another process, which holds the lock as well then: it is free once
     /// both have let go.
-    #[cfg(feature = "cli")]
     pub(crate) fn share(&self) -> io::Result<File> {
         self.file.try_clone()
     }
 
     /// An anchor whose lock came to this process with the open `file`.
-    #[cfg(feature = "cli")]
     pub(crate) fn inherited(directory: &Path, name: &str, file: File) -> Self {
         let path = directory.join(name);
         Self {
@@ -213,7 +209,6 @@ impl Anchor {
     }
 
     /// The fence of the last grant that [`note_grant`] wrote down.
-    #[cfg(feature = "cli")]
     pub(crate) fn last_grant(&self) -> Option<i64> {
         grant_of(self.file.metadata().ok()?.modified().ok()?)
     }
@@ -280,13 +275,11 @@ pub(crate) fn prepare_directory(directory: &Path) -> Result<()> {
 
 /// What is left of a microsecond in the time of an anchor that tells a fence: another time, as
 /// `touch` writes it, is none.
-#[cfg(feature = "cli")]
 const GRANT_MARK_NS: u64 = 777;
 
 /// Notes the fence of a grant that a keeper has to learn of, as the time of its anchor: if the
 /// store is replaced by an older copy before the keeper looks, this is all that is left of the
 /// grant (FIELD-BUGS row 97). Fences are microseconds.
-#[cfg(feature = "cli")]
 pub(crate) fn note_grant(anchors: &Path, anchor: &str, fence: i64) {
     let Some(name) = file_name(anchor) else { return };
     let noted = u64::try_from(fence).map_err(io::Error::other).and_then(|fence| {
@@ -301,7 +294,6 @@ pub(crate) fn note_grant(anchors: &Path, anchor: &str, fence: i64) {
     }
 }
 
-#[cfg(feature = "cli")]
 fn grant_of(modified: SystemTime) -> Option<i64> {
     let at = modified.duration_since(SystemTime::UNIX_EPOCH).ok()?;
     let is_ours = u64::from(at.subsec_nanos()) % 1_000 == GRANT_MARK_NS;

@@ -145,12 +145,10 @@ fn is_own(id: &FileId) -> bool {
 }
 
 /// Notes that this process holds the lock on a file.
-#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub(super) fn note_own(id: FileId) {
     OWN.lock().push((std::process::id(), id));
 }
 
-#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub(super) fn forget_own(id: &FileId) {
     OWN.lock().retain(|(_, own)| own != id);
 }

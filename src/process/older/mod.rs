@@ -6,12 +6,11 @@
 //! says *which* of them lives: the words in the file do. Such a lock is not taken for a leaked one.
 //! `gateway.lock` is never unlinked and never renamed over: that would be another lock.
 
-#[cfg(feature = "cli")]
+pub(crate) mod beside;
 pub(crate) mod hold;
 pub(crate) mod lock;
 pub(crate) mod lock_holder;
 pub(crate) mod looks;
-#[cfg(feature = "cli")]
 pub(crate) mod marker_file;
 pub(crate) mod wire;
 
@@ -22,11 +21,9 @@ pub(crate) const LOCK_FILE: &str = "gateway.lock";
 
 pub(crate) const PID_FILE: &str = "gateway.pid";
 
-#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub(crate) const STATUS_FILE: &str = "gateway_state.json";
 
 /// Its markers, and what they are here.
-#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub(crate) const MARKER_FILES: [(&str, &str); 2] = [
     (".gateway-takeover.json", MarkerName::TAKEOVER),
     (".gateway-planned-stop.json", MarkerName::PLANNED_STOP),

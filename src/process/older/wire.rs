@@ -112,7 +112,6 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Value, Unusable> {
 }
 
 /// The JSON object in a file.
-#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub(crate) fn read_object(path: &Path) -> Result<Map<String, Value>, Unusable> {
     match parse(&read(path)?)? {
         Value::Object(object) => Ok(object),
@@ -122,7 +121,6 @@ pub(crate) fn read_object(path: &Path) -> Result<Map<String, Value>, Unusable> {
 
 impl PidRecord {
     /// By a descriptor, from where that stands.
-    #[cfg_attr(not(feature = "cli"), expect(dead_code))]
     pub(crate) fn read_open(file: &File) -> Result<Self, Unusable> {
         let bytes = read_open(file).map_err(|error| Unusable::Unreadable(error.to_string()))?;
         Self::parse(&bytes)
@@ -172,7 +170,6 @@ impl PidRecord {
     }
 
     /// The record as the older program writes it.
-    #[cfg_attr(not(feature = "cli"), expect(dead_code))]
     pub(crate) fn to_json(&self) -> Value {
         let mut document = json!({
             "pid": self.pid,
@@ -206,21 +203,18 @@ pub(crate) fn start_time(value: Option<&Value>) -> Option<i64> {
 
 /// A time as Python's `isoformat` writes it with a zone, in Unix milliseconds. Without a zone it is
 /// nobody knows when.
-#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub(crate) fn time_ms(value: &Value) -> Option<i64> {
     let time = chrono::DateTime::parse_from_rfc3339(value.as_str()?).ok()?;
     Some(time.timestamp_millis())
 }
 
 /// As Python's `isoformat` writes a time in UTC.
-#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub(crate) fn python_time(wall_ms: i64) -> Option<String> {
     let time = chrono::DateTime::from_timestamp_millis(wall_ms)?;
     Some(time.to_rfc3339_opts(chrono::SecondsFormat::Micros, false))
 }
 
 /// A command line that the older program, of whatever version, takes for one of its own.
-#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub(crate) fn recognised(argv: Vec<String>) -> Vec<String> {
     let line = argv.join(" ");
     if FORMS.iter().any(|form| line.contains(form)) && runs_gateway(&argv) {
@@ -230,7 +224,6 @@ pub(crate) fn recognised(argv: Vec<String>) -> Vec<String> {
 }
 
 /// Whether every version knows the process with this command line for its own.
-#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub(crate) fn is_known_line(words: &[OsString]) -> bool {
     let words: Vec<String> = words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
     let line = words.join(" ");
@@ -240,7 +233,6 @@ pub(crate) fn is_known_line(words: &[OsString]) -> bool {
 
 /// The words that make a command line one of these. In the directory of a named profile
 /// (`<root>/profiles/<name>`) later versions want to see that as well.
-#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub(crate) fn known_words(home: &Path) -> Vec<OsString> {
     let mut words = PROGRAM.map(OsString::from).to_vec();
     if home.parent().and_then(Path::file_name).is_some_and(|name| name == "profiles") {

@@ -59,7 +59,6 @@ pub(crate) fn live(connection: &Connection, office: &Office) -> Result<Option<Re
 /// start time is among them; so is what has to be told apart by its anchor. A boot id that differs
 /// or is hidden is doubt (FIELD-BUGS rows 91, 103): with an equal start time it is the same
 /// process.
-#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub(crate) fn live_of_pid(
     connection: &Connection,
     pid: sys::Pid,
@@ -133,7 +132,6 @@ pub(crate) fn all_live(connection: &Connection) -> Result<Vec<Record>> {
 }
 
 /// Rows for locks that lean on `anchor`, were made by `--pid` before `before_ms`, and have no lock.
-#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub(crate) fn without_purpose(
     connection: &Connection,
     anchor: &str,
@@ -237,7 +235,6 @@ pub(crate) fn last_ended(connection: &Connection, office: &Office) -> Result<Opt
 }
 
 /// The incarnation of an older gateway with this lock, whether or not it has ended; the youngest.
-#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub(crate) fn of_older(
     connection: &Connection,
     office: &Office,
@@ -263,7 +260,6 @@ pub(crate) fn of_older(
 
 /// The live rows of a profile that an import made: of older gateways, and those whose version is
 /// `made_by`.
-#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub(crate) fn imported(
     connection: &Connection,
     profile: &ProfileName,

@@ -155,7 +155,6 @@ pub(crate) struct EndedInstance<'a> {
 }
 
 impl EndedInstance<'_> {
-    #[cfg_attr(not(feature = "cli"), expect(dead_code))]
     pub(crate) fn insert(&self, tx: &Tx<'_>) -> Result<InstanceId> {
         const SQL: &str = "INSERT INTO instances (id, nonce_hash, profile, kind, origin, pid,
                 start_time, start_time_unit, host, argv, supervisor, stop_budget_ms, anchor,
@@ -223,7 +222,6 @@ pub(crate) fn set_anchor(tx: &Tx<'_>, id: InstanceId, nonce_hash: &str, name: &s
 }
 
 /// Makes one row lean on the keepers of another row of the same process.
-#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub(crate) fn lean_on(tx: &Tx<'_>, id: InstanceId, other: InstanceId) -> Result<()> {
     tx.prepare_cached(
         "UPDATE instances

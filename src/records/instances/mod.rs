@@ -11,14 +11,11 @@ pub(crate) use self::find::{
     all_live, by_id, history, last_ended, live, live_of_nonce, live_of_process, live_on,
     live_without_office, office_of, offices,
 };
-#[cfg(feature = "cli")]
 pub(crate) use self::find::{imported, live_of_pid, of_older, without_purpose};
-#[cfg(feature = "cli")]
 pub(crate) use self::insert::{EndedInstance, lean_on};
 pub(crate) use self::insert::{NewInstance, rewrite_argv, set_anchor, set_child};
 pub(crate) use self::prune::{prune_history, prune_without_office};
 pub(crate) use self::row::{
     Command, CommandLock, LockNow, Origin, Record, date_back, forget_notes_of_earlier, standing,
 };
-#[cfg(feature = "cli")]
 pub(crate) use self::row::{Keepers, keepers_end, lose_command_lock, set_keepers};

@@ -349,7 +349,6 @@ pub(crate) fn date_back(tx: &Tx<'_>, id: InstanceId, age_ms: i64) -> Result<()> 
 }
 
 /// The two processes that hold an anchor in the place of another one.
-#[cfg(feature = "cli")]
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Keepers {
     pub(crate) first: (sys::Pid, Option<StartTime>, Option<sys::ProcessNumber>),
@@ -357,7 +356,6 @@ pub(crate) struct Keepers {
 }
 
 /// Makes all live rows on `anchor` name these keepers.
-#[cfg(feature = "cli")]
 pub(crate) fn set_keepers(tx: &Tx<'_>, anchor: &str, keepers: &Keepers) -> Result<()> {
     let (pid, start_time, number) = keepers.first;
     let value = |time: Option<StartTime>| time.map(|time| time.value);
@@ -379,7 +377,6 @@ pub(crate) fn set_keepers(tx: &Tx<'_>, anchor: &str, keepers: &Keepers) -> Resul
 }
 
 /// Records that the keepers on `anchor` end although their process lives on.
-#[cfg(feature = "cli")]
 pub(crate) fn keepers_end(tx: &Tx<'_>, anchor: &str) -> Result<()> {
     tx.prepare_cached(
         "UPDATE instances SET keeper_ended_at_ms = ?2
@@ -400,7 +397,6 @@ pub(crate) struct Command {
 }
 
 /// Records that the command which the row names lives, or lived, without its lock.
-#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub(crate) fn lose_command_lock(tx: &Tx<'_>, id: InstanceId, nonce: &Nonce) -> Result<()> {
     tx.prepare_cached(
         "UPDATE instances SET command_lock = ?3

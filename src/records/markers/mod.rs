@@ -144,7 +144,6 @@ pub(crate) struct Addressee {
 
 impl Addressee {
     /// The owner of `record`, and nobody else.
-    #[cfg_attr(not(feature = "cli"), expect(dead_code))]
     pub(crate) fn of(record: &Record) -> Self {
         Self { instances: vec![record.id], process: ProcessKey::of(record) }
     }

@@ -14,7 +14,6 @@ use rustix::io::Errno;
 use rustix::process::{Signal, WaitOptions};
 
 use super::super::{CommandLocks, Sharing};
-#[cfg(feature = "cli")]
 use super::open_anchor_file;
 use super::{create_in, directory_of, regular, retry, wait_readable};
 
@@ -42,12 +41,10 @@ pub fn open_foreign_lock_file(path: &Path) -> io::Result<File> {
 }
 
 /// From which number on a descriptor is out of the way of programs that close or use the first few.
-#[cfg(feature = "cli")]
 pub(super) const COMMAND_LOCK_DESCRIPTOR_MIN: i32 = 64;
 
 /// The descriptor that the file is opened with is closed before the lock is taken: any later close
 /// of that file by this process would cancel the lock (fcntl(2), "Record locks").
-#[cfg(feature = "cli")]
 pub fn hold_command_lock(path: &Path) -> io::Result<()> {
     let opened = open_anchor_file(path)?;
     let kept = rustix::io::fcntl_dupfd_cloexec(&opened, COMMAND_LOCK_DESCRIPTOR_MIN)?;
@@ -77,7 +74,6 @@ pub fn hold_command_lock(path: &Path) -> io::Result<()> {
     reason = "the values are 0 to 3"
 )]
 pub(super) mod lock_kind {
-    #[cfg(feature = "cli")]
     pub const READ: libc::c_short = libc::F_RDLCK as libc::c_short;
     pub const WRITE: libc::c_short = libc::F_WRLCK as libc::c_short;
     pub const NONE: libc::c_short = libc::F_UNLCK as libc::c_short;

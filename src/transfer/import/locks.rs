@@ -65,7 +65,7 @@ fn metadata(said: &Map<String, Value>) -> Option<Value> {
 
 impl Import<'_> {
     pub(crate) fn locks(&mut self, gateway: Option<&Gateway>) -> Result<()> {
-        let Some(directory) = self.files.lock_dir else { return Ok(()) };
+        let Some(directory) = self.files.lock_dir.as_deref() else { return Ok(()) };
         let mut held: HashSet<(LockName, InstanceId)> = HashSet::new();
         for path in lock_files(directory) {
             let finding = match read(&path) {

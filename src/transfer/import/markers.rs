@@ -8,12 +8,13 @@ use crate::process::older::marker_file;
 use crate::process::older::marker_file::MarkerFile;
 use crate::process::older::wire::{PidRecord, Unusable};
 use crate::records::{Addressee, NewMarker, Record, markers};
+use crate::transfer::import::FileVerdict;
 use crate::transfer::import::{Gateway, Import, ImportFinding};
 
 impl Import<'_> {
     pub(crate) fn markers(&mut self, gateway: Option<&Gateway>) -> Result<()> {
         let mut read = Vec::new();
-        for (path, said) in marker_file::all(self.files.home)? {
+        for (path, said) in marker_file::all(&self.files.home)? {
             match said {
                 Ok(said) => read.push(said),
                 Err(why) => self.add_unusable(path, why),
@@ -29,7 +30,7 @@ impl Import<'_> {
                 Ok(_) => ImportFinding::stale("replaced", Some(said.target.pid)),
                 Err(over) => ImportFinding::stale(over, Some(said.target.pid)),
             };
-            if finding.verdict == "imported" {
+            if finding.verdict == FileVerdict::Imported {
                 imported = Some(said.target);
             }
             self.add(said.path, finding);

@@ -10,6 +10,7 @@ pub(crate) mod status;
 
 use std::path::{Path, PathBuf};
 
+use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
 use crate::claim::older_home::home_of_claim;
@@ -23,34 +24,63 @@ use crate::records::instances::LockNow;
 use crate::records::{End, EndReason, EventRecord, Record, profiles};
 use crate::store::{Inner, Tx};
 use crate::transfer::import::files::OlderFiles;
+use crate::words::words;
 use crate::{Office, Result, Store, owner, path_text, sys};
 
 /// What an import made of one file.
 #[derive(Clone, Debug)]
-pub(crate) struct ImportedFile {
-    pub(crate) file: PathBuf,
-    pub(crate) finding: ImportFinding,
+#[non_exhaustive]
+pub struct ImportedFile {
+    /// Which file.
+    pub file: PathBuf,
+    /// What was found.
+    pub finding: ImportFinding,
 }
 
+/// What was found in a file of the older program.
 #[derive(Clone, Debug)]
-pub(crate) struct ImportFinding {
-    /// `imported`, `live`, `stale`, `corrupt`, `missing` or `unknown`.
-    pub(crate) verdict: &'static str,
+#[non_exhaustive]
+pub struct ImportFinding {
+    /// What became of it.
+    pub verdict: FileVerdict,
     /// Why, in snake case.
-    pub(crate) reason: String,
-    pub(crate) pid: Option<sys::Pid>,
-    pub(crate) detail: Option<String>,
-    /// Two act for what only one may act for.
-    pub(crate) is_conflict: bool,
+    pub reason: String,
+    /// The process that it is about.
+    pub pid: Option<sys::Pid>,
+    /// More, for people.
+    pub detail: Option<String>,
+    /// Whether two act for what only one may act for.
+    pub is_conflict: bool,
+}
+
+words! {
+    /// What became of a file.
+    #[non_exhaustive]
+    pub enum FileVerdict {
+        /// What it says is in the store.
+        Imported = "imported",
+        /// It is about a process that lives, and that is on record now or must not be.
+        Live = "live",
+        /// It is about a process that has ended: nothing was imported.
+        Stale = "stale",
+        /// It cannot be understood.
+        Corrupt = "corrupt",
+        /// It is not there.
+        Missing = "missing",
+        /// It could not be found out.
+        Unknown = "unknown",
+    }
 }
 
 impl ImportedFile {
     /// A directory that was named, and whose files cannot be read: the rest is imported.
-    pub(crate) fn left_out(directory: &Path, why: &std::io::Error) -> Self {
+    fn left_out(directory: &Path, why: &std::io::Error) -> Self {
         let finding = match why.kind() {
-            std::io::ErrorKind::NotFound => ImportFinding::new("missing", "no_directory", None),
+            std::io::ErrorKind::NotFound => {
+                ImportFinding::new(FileVerdict::Missing, "no_directory", None)
+            }
             std::io::ErrorKind::NotADirectory => {
-                ImportFinding::new("missing", "not_a_directory", None)
+                ImportFinding::new(FileVerdict::Missing, "not_a_directory", None)
             }
             _ => ImportFinding::unknown("unreadable", None).detail(why.to_string()),
         };
@@ -58,7 +88,7 @@ impl ImportedFile {
     }
 
     /// The row as the CLI's JSON shows it.
-    pub(crate) fn document(&self) -> Value {
+    fn document(&self) -> Value {
         let mut document = json!({
             "file": null,
             "verdict": self.finding.verdict,
@@ -71,32 +101,46 @@ impl ImportedFile {
     }
 }
 
+impl Serialize for ImportedFile {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        self.document().serialize(serializer)
+    }
+}
+
+impl OlderFiles {
+    /// The directory of locks that was named and cannot be read: the rest is imported.
+    #[must_use]
+    pub fn left_out(&self) -> Option<ImportedFile> {
+        self.left_out.as_ref().map(|(directory, why)| ImportedFile::left_out(directory, why))
+    }
+}
+
 impl ImportFinding {
-    fn new(verdict: &'static str, reason: impl Into<String>, pid: Option<sys::Pid>) -> Self {
+    fn new(verdict: FileVerdict, reason: impl Into<String>, pid: Option<sys::Pid>) -> Self {
         Self { verdict, reason: reason.into(), pid, detail: None, is_conflict: false }
     }
 
     fn imported(reason: impl Into<String>, pid: Option<sys::Pid>) -> Self {
-        Self::new("imported", reason, pid)
+        Self::new(FileVerdict::Imported, reason, pid)
     }
 
     fn live(reason: impl Into<String>, pid: Option<sys::Pid>) -> Self {
-        Self::new("live", reason, pid)
+        Self::new(FileVerdict::Live, reason, pid)
     }
 
     fn stale(reason: impl Into<String>, pid: Option<sys::Pid>) -> Self {
-        Self::new("stale", reason, pid)
+        Self::new(FileVerdict::Stale, reason, pid)
     }
 
     fn unknown(reason: impl Into<String>, pid: Option<sys::Pid>) -> Self {
-        Self::new("unknown", reason, pid)
+        Self::new(FileVerdict::Unknown, reason, pid)
     }
 
     fn of(verdict: Ruling, pid: Option<sys::Pid>) -> Self {
         let word = match verdict {
-            Ruling::Alive(_) => "live",
-            Ruling::Dead(_) => "stale",
-            Ruling::Unknown(_) => "unknown",
+            Ruling::Alive(_) => FileVerdict::Live,
+            Ruling::Dead(_) => FileVerdict::Stale,
+            Ruling::Unknown(_) => FileVerdict::Unknown,
         };
         Self::new(word, verdict.reason().as_str(), pid)
     }
@@ -105,7 +149,9 @@ impl ImportFinding {
     fn unusable(why: Unusable) -> Option<Self> {
         match why {
             Unusable::Missing => None,
-            Unusable::Corrupt(why) => Some(Self::new("corrupt", "corrupt", None).detail(why)),
+            Unusable::Corrupt(why) => {
+                Some(Self::new(FileVerdict::Corrupt, "corrupt", None).detail(why))
+            }
             Unusable::Unreadable(why) => Some(Self::unknown("unreadable", None).detail(why)),
         }
     }
@@ -126,7 +172,7 @@ struct Import<'a> {
     tx: &'a Tx<'a>,
     inner: &'a Inner,
     office: &'a Office,
-    files: &'a OlderFiles<'a>,
+    files: &'a OlderFiles,
     /// How often the store was changed.
     changes: usize,
     rows: Vec<ImportedFile>,
@@ -160,33 +206,35 @@ impl Gateway {
     }
 }
 
-/// Imports `files` for `office`. The rows come in the order of their paths.
-///
-/// # Errors
-/// [`InvalidInput`](crate::ErrorKind::InvalidInput) when the profile stands for another directory,
-/// and what a claim fails by.
-pub(crate) fn import(
-    store: &Store,
-    office: &Office,
-    files: &OlderFiles<'_>,
-) -> Result<Vec<ImportedFile>> {
-    let inner = &store.inner;
-    inner.check_process()?;
-    inner.write(|tx| {
-        tx.check_schema()?;
-        home_of_claim(tx, office, Some(files.home))?;
-        let mut import = Import { tx, inner, office, files, changes: 0, rows: Vec::new() };
-        if profiles::bind_legacy_home(tx, office, files.home)? {
-            import.changes += 1;
-        }
-        let gateway = import.gateway()?;
-        import.status(gateway.as_ref())?;
-        import.locks(gateway.as_ref())?;
-        import.markers(gateway.as_ref())?;
-        import.rows.sort_by(|one, other| one.file.cmp(&other.file));
-        import.record()?;
-        Ok(import.rows)
-    })
+impl Store {
+    /// Imports the files of an older program for `office`, in one transaction; no file is changed.
+    /// A second import changes nothing. One row for each file, in the order of their paths.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for an office that is not of kind
+    /// `gateway`, or when the profile stands for another directory; and what a claim fails by.
+    pub fn import(&self, office: &Office, files: &OlderFiles) -> Result<Vec<ImportedFile>> {
+        files.check(office)?;
+        let inner = &self.inner;
+        inner.check_process()?;
+        let mut rows = inner.write(|tx| {
+            tx.check_schema()?;
+            home_of_claim(tx, office, Some(&files.home))?;
+            let mut import = Import { tx, inner, office, files, changes: 0, rows: Vec::new() };
+            if profiles::bind_legacy_home(tx, office, &files.home)? {
+                import.changes += 1;
+            }
+            let gateway = import.gateway()?;
+            import.status(gateway.as_ref())?;
+            import.locks(gateway.as_ref())?;
+            import.markers(gateway.as_ref())?;
+            import.rows.sort_by(|one, other| one.file.cmp(&other.file));
+            import.record()?;
+            Ok(import.rows)
+        })?;
+        rows.extend(files.left_out());
+        Ok(rows)
+    }
 }
 
 impl Import<'_> {
@@ -201,8 +249,8 @@ impl Import<'_> {
         }
         let mut detail = json!({"from": self.files.home.to_string_lossy()});
         for row in &self.rows {
-            let count = detail[row.finding.verdict].as_u64().unwrap_or(0);
-            detail[row.finding.verdict] = (count + 1).into();
+            let count = detail[row.finding.verdict.as_str()].as_u64().unwrap_or(0);
+            detail[row.finding.verdict.as_str()] = (count + 1).into();
         }
         self.tx.record(&EventRecord {
             event: "legacy_imported",
@@ -306,7 +354,7 @@ impl Import<'_> {
             Some(_) | None => false,
         };
         if !is_ours
-            && let Some(other) = ours::obstacle(self.tx, self.inner, self.office, self.files.home)?
+            && let Some(other) = ours::obstacle(self.tx, self.inner, self.office, &self.files.home)?
         {
             return Ok((None, Some(Beside::Ours(other.holder.to_string()))));
         }
@@ -340,7 +388,7 @@ impl Import<'_> {
 
     fn record_holder(&mut self) -> Result<Record> {
         self.changes += 1;
-        older::record_holder(self.tx, self.inner, self.office, self.files.home)
+        older::record_holder(self.tx, self.inner, self.office, &self.files.home)
     }
 
     fn verdict_of(&self, record: &Record) -> Ruling {
@@ -385,7 +433,7 @@ impl Import<'_> {
         }
         let found = older::found(&said, verdict);
         let insert = older::insert;
-        let home = self.files.home;
+        let home = &self.files.home;
         let record = insert(self.tx, self.inner, self.office, &found, home, None, told.uid)?;
         self.changes += 1;
         self.add(pid, finding);

@@ -1,6 +1,7 @@
 //! How did every incarnation end? `history`, `status` and the events tell it by the way it really
 //! came about; the next one that writes settles it, and whoever only asked before was told the same.
 
+mod backoff;
 mod cgroup;
 mod damage;
 mod ends;

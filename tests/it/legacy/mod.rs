@@ -5,4 +5,5 @@ mod export;
 mod files;
 mod gateways;
 mod import;
+mod library;
 mod lock;

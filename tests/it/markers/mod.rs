@@ -4,6 +4,7 @@ mod cli;
 mod contention;
 mod damage;
 mod generations;
+mod instance;
 mod library;
 mod older_stores;
 mod owners;

@@ -94,7 +94,22 @@ fn the_command_inherits_nothing_of_ours() {
     let mut command = sandbox.incumbent(["run", "--"]);
     command.arg(shell.get_program()).args(shell.get_args());
     let under_run = Process::start(command).finish(LIMIT).assert_code(0);
-    assert_eq!(under_run.out, format!("{}fd 64\n", plain.out));
+    let expected = format!("{}fd 64\n", without_signals_of_libc(&plain.out));
+    assert_eq!(without_signals_of_libc(&under_run.out), expected);
+}
+
+/// The two that the C library keeps to itself (32 and 33): nobody else can set them, and whether
+/// they are ignored tells only if it forked or spawned.
+fn without_signals_of_libc(said: &str) -> String {
+    const OF_LIBC: u64 = 0b11 << 31;
+    let line = |line: &str| match line.split_once(":\t") {
+        Some((name, mask)) => {
+            let mask = u64::from_str_radix(mask, 16).unwrap() & !OF_LIBC;
+            format!("{name}:\t{mask:016x}\n")
+        }
+        None => format!("{line}\n"),
+    };
+    said.lines().map(line).collect()
 }
 
 /// FIELD-BUGS rows 16 and 50: a verb used inside acts for the run, and a second run is refused by

@@ -2,5 +2,6 @@
 //! terminal, the duties of PID 1?
 
 mod command;
+mod library;
 mod reaped;
 mod signals;

@@ -8,6 +8,7 @@ mod homes;
 mod process;
 mod readers;
 mod waits;
+mod with_locks;
 
 use crate::support::Process;
 

@@ -17,6 +17,7 @@ mod pending;
 mod release;
 mod slots;
 mod stopped;
+mod take_over;
 mod unlock;
 mod waiting;
 

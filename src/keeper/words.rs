@@ -1,0 +1,152 @@
+//! The arguments of a keeper. They show in lists of processes, where they say what it is for.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use crate::keeper::target::Target;
+use crate::sys::{StartTime, StartTimeUnit};
+use crate::{Error, ErrorKind, OpenOptions, Result, sys};
+
+/// The hidden verb of a keeper.
+pub(crate) const VERB: &str = "__keeper";
+
+/// That of the second one.
+pub(crate) const VERB_OF_SECOND: &str = "__keeper-second";
+
+/// What a keeper is started with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Words {
+    pub(super) db: PathBuf,
+    pub(super) profile: String,
+    /// The kind of office to claim; without it, a row for locks is made.
+    pub(super) kind: Option<String>,
+    pub(super) home: Option<PathBuf>,
+    pub(super) pid: sys::Pid,
+    pub(super) start_time: Option<StartTime>,
+    pub(super) allowed_filesystems: Vec<String>,
+}
+
+/// What the second one is started with beside these: the anchor that both hold, as what it is open
+/// there, and the first one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct WordsOfSecond {
+    pub(super) anchor: String,
+    pub(super) descriptor: i32,
+    pub(super) first: sys::Pid,
+}
+
+impl Words {
+    pub(super) fn to_arguments(&self) -> Vec<OsString> {
+        let mut arguments: Vec<OsString> = Vec::new();
+        let mut add = |name: &str, value: OsString| arguments.extend([name.into(), value]);
+        add("--db", self.db.clone().into());
+        add("--pid", self.pid.to_string().into());
+        add("--profile", self.profile.clone().into());
+        if let Some(kind) = &self.kind {
+            add("--kind", kind.into());
+        }
+        if let Some(home) = &self.home {
+            add("--home", home.into());
+        }
+        if let Some(start_time) = self.start_time {
+            add("--start-time", start_time.value.to_string().into());
+            add("--start-time-unit", start_time.unit.as_str().into());
+        }
+        for kind in &self.allowed_filesystems {
+            add("--allow-filesystem", kind.into());
+        }
+        arguments
+    }
+
+    /// `None` for arguments that are not ours.
+    pub(super) fn parse(arguments: &[OsString]) -> Option<(Self, Option<WordsOfSecond>)> {
+        let mut words = Self::default();
+        let (mut start_time, mut unit) = (None, None);
+        let (mut anchor, mut descriptor, mut first) = (None, None, None);
+        let (pairs, rest) = arguments.as_chunks::<2>();
+        for [name, value] in pairs {
+            let text = || value.to_str().map(str::to_owned);
+            match name.to_str()? {
+                "--db" => words.db = value.into(),
+                "--home" => words.home = Some(value.into()),
+                "--profile" => words.profile = text()?,
+                "--kind" => words.kind = Some(text()?),
+                "--pid" => words.pid = text()?.parse().ok()?,
+                "--start-time" => start_time = Some(text()?.parse().ok()?),
+                "--start-time-unit" => unit = Some(StartTimeUnit::parse(value.to_str()?)?),
+                "--allow-filesystem" => words.allowed_filesystems.push(text()?),
+                "--anchor" => anchor = Some(text()?),
+                "--anchor-descriptor" => descriptor = Some(text()?.parse().ok()?),
+                "--first" => first = Some(text()?.parse().ok()?),
+                _ => return None,
+            }
+        }
+        words.start_time = start_time.zip(unit).map(|(value, unit)| StartTime { value, unit });
+        if !rest.is_empty() || words.pid == 0 || words.db.as_os_str().is_empty() {
+            return None;
+        }
+        let second = match (anchor, descriptor, first) {
+            (Some(anchor), Some(descriptor), Some(first)) => {
+                Some(WordsOfSecond { anchor, descriptor, first })
+            }
+            _ => None,
+        };
+        Some((words, second))
+    }
+
+    /// The process to be kept, if it is still the same.
+    pub(super) fn target(&self) -> Result<Target> {
+        let target = Target::prove(self.pid)?;
+        if self.start_time.is_some() && target.start_time != self.start_time {
+            let what = format!("pid {} ended while it was being recorded", self.pid);
+            return Err(Error::new(ErrorKind::NotRunning, what).with_hints(
+                "name a process that runs (`Whom::Process`)",
+                "name a process that runs with `--pid`",
+            ));
+        }
+        Ok(target)
+    }
+
+    pub(super) fn options(&self) -> OpenOptions {
+        let options = OpenOptions::new().path(&self.db).single_reader();
+        self.allowed_filesystems.iter().fold(options, OpenOptions::allow_filesystem)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words() -> Words {
+        Words {
+            db: "/a b/state.db".into(),
+            profile: "work".to_owned(),
+            kind: Some("bot".to_owned()),
+            home: Some("/home/work".into()),
+            pid: 42,
+            start_time: Some(StartTime { value: -1, unit: StartTimeUnit::Ticks }),
+            allowed_filesystems: vec!["nfs".to_owned(), "9p".to_owned()],
+        }
+    }
+
+    #[test]
+    fn a_keeper_reads_what_it_was_started_with() {
+        for words in [words(), Words { kind: None, home: None, start_time: None, ..words() }] {
+            assert_eq!(Words::parse(&words.to_arguments()), Some((words, None)));
+        }
+        let second = ["--anchor", "a.lock", "--first", "7", "--anchor-descriptor", "3"];
+        let arguments = [words().to_arguments(), second.map(OsString::from).to_vec()].concat();
+        let second = WordsOfSecond { anchor: "a.lock".to_owned(), descriptor: 3, first: 7 };
+        assert_eq!(Words::parse(&arguments), Some((words(), Some(second))));
+    }
+
+    #[test]
+    fn arguments_of_another_version_are_refused() {
+        let mut arguments = words().to_arguments();
+        arguments.push("--later".into());
+        assert_eq!(Words::parse(&arguments), None, "an option without a value");
+        arguments.push("1".into());
+        assert_eq!(Words::parse(&arguments), None, "an option that is not known");
+        assert_eq!(Words::parse(&[]), None);
+    }
+}

@@ -1,0 +1,89 @@
+//! A held office takes a lock over from its live holder.
+
+use incumbent::lock::AcquireOptions;
+use incumbent::stop::Replace;
+use incumbent::{Acquire, Claim, ClaimOptions, Kind, LockRequest, Reason, Standing, Store, Tenure};
+
+use super::{SCOPE, lock_granted, lock_refused, request};
+use crate::support::{
+    LIMIT, Process, Sandbox, ask, granted, obey_orders, plays, role_db, test_name, wait_ended,
+};
+
+const HOLDER: &str = "lock-holder";
+
+/// Plays a process that holds an office of kind `bot` with a lock, and does not heed markers.
+#[test]
+fn role_of_a_lock_holder() {
+    if !plays(HOLDER) {
+        return;
+    }
+    let store = Store::open(role_db()).unwrap();
+    let mut tenures: Vec<Tenure> = Vec::new();
+    obey_orders(|profile| {
+        let options = ClaimOptions::new()
+            .kind(Kind::new("bot").unwrap())
+            .lock(LockRequest::new(SCOPE, "a").unwrap());
+        match store.profile(profile).unwrap().claim_with(&options).unwrap() {
+            Claim::Granted(tenure) => {
+                tenures.push(tenure);
+                "granted".to_owned()
+            }
+            Claim::Held(holder) => format!("{holder}"),
+        }
+    });
+}
+
+fn holder(sandbox: &Sandbox, profile: &str) -> Process {
+    let mut holder = sandbox.role(test_name!(role_of_a_lock_holder), HOLDER);
+    assert_eq!(ask(&mut holder, profile), "granted");
+    holder
+}
+
+fn take_over(
+    tenure: &Tenure,
+    identity: &str,
+) -> incumbent::Result<Acquire<Vec<incumbent::ScopedLock>>> {
+    tenure.take_over(&[request(identity)], &AcquireOptions::new(), &Replace::new())
+}
+
+/// A new gateway of the same profile wants the token of the old one. It asks it
+/// to end, and has the lock when it is gone; the history says why that one ended.
+#[test]
+fn a_holder_of_the_same_profile_is_asked_to_end() {
+    let sandbox = Sandbox::new();
+    let store = Store::open(sandbox.db()).unwrap();
+    let holder = holder(&sandbox, "work");
+    let tenure = granted(store.profile("work").unwrap().claim());
+    let before = lock_refused(tenure.acquire_all(&[request("a")], &AcquireOptions::new()));
+    assert_eq!(before.pid, Some(holder.pid()));
+    let fence = store.locks().unwrap()[0].fence;
+
+    let locks = lock_granted(take_over(&tenure, "a"));
+    assert_eq!(locks[0].verify().unwrap(), Standing::Held);
+    assert_eq!(locks[0].instance(), tenure.instance());
+    assert!(locks[0].fence() > fence);
+    assert!(wait_ended(holder.pid(), LIMIT));
+    let bot = Kind::new("bot").unwrap();
+    let ended = &store.profile("work").unwrap().history(&bot, 1).unwrap()[0];
+    assert_eq!(ended.end_reason, Some(Reason::TakenOver));
+
+    // With the tenure it is gone, and nobody else is asked twice.
+    drop(locks);
+    let free = lock_granted(take_over(&tenure, "a"));
+    drop((free, tenure));
+    assert!(store.locks().unwrap().is_empty());
+}
+
+/// Another profile has a home and a person of its own.
+#[test]
+fn a_holder_of_another_profile_is_left_alone() {
+    let sandbox = Sandbox::new();
+    let store = Store::open(sandbox.db()).unwrap();
+    let mut holder = holder(&sandbox, "other");
+    let tenure = granted(store.profile("work").unwrap().claim());
+    let refused = lock_refused(take_over(&tenure, "a"));
+    assert_eq!(refused.pid, Some(holder.pid()));
+    assert!(!holder.has_ended());
+    assert_eq!(sandbox.number("SELECT count(*) FROM markers"), 0, "nobody was asked");
+    assert_eq!(tenure.verify().unwrap(), Standing::Held);
+}
