@@ -337,7 +337,7 @@ impl OpenOptions {
             )
             .with_flag_hint("name a file", "--db PATH", ", or set INCUMBENT_DB")),
             Some(path) if path.as_os_str().as_encoded_bytes().contains(&0) => {
-                Err(Error::invalid(format!("the store's path {path:?} has a NUL byte"))
+                Err(Error::invalid(format!("the store's path {} has a NUL byte", quoted(path)))
                     .with_hint("name a file without it"))
             }
             Some(path) => Ok(path.clone()),
