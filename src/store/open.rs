@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::{Clock, SystemClock};
+use crate::path_text::quoted;
 use crate::process::anchor::lost;
 use crate::process::anchor::recovery_lock::RecoveryLock;
 use crate::process::command_line::matcher::{CommandLineMatcher, DefaultMatcher};
