@@ -10,7 +10,6 @@ use serde_json::{Value, json};
 use crate::clock::{millis, of_millis, rfc3339};
 use crate::liveness::{Flags, Judgement};
 use crate::names::slot::Slot;
-use crate::path_text::quoted;
 use crate::process::command_line;
 use crate::process::command_line::redact;
 use crate::process::older::lock;
@@ -20,8 +19,7 @@ use crate::records::{LockRow, Record, profiles, runtime};
 use crate::store::Inner;
 use crate::sys::StartTime;
 use crate::{
-    InstanceId, Kind, LockName, Office, ProfileName, Reason, Result, Verdict, Wanted, environment,
-    path_text, state, sys,
+    InstanceId, Kind, Office, ProfileName, Reason, Result, Verdict, Wanted, path_text, state, sys,
 };
 use std::time::Duration;
 
@@ -89,9 +87,9 @@ pub struct Holder {
 /// The lock of an older program that one of our own holds.
 #[derive(Clone, Debug)]
 pub(crate) struct OlderLock {
-    path: PathBuf,
+    pub(super) path: PathBuf,
     /// The path of its store, where that is another one.
-    db: Option<String>,
+    pub(super) db: Option<String>,
 }
 
 impl Holder {
@@ -278,136 +276,6 @@ impl Holder {
         self.reason == Reason::CannotSignal
     }
 
-    /// What a person can do about it, as one sentence without a full stop.
-    #[must_use]
-    pub fn advice(&self) -> String {
-        if self.is_this_process {
-            return "release it where this process holds it, or wait until that is done".to_owned();
-        }
-        let pid = self.pid.map_or_else(|| "PID".to_owned(), |pid| pid.to_string());
-        let (evict, wait) = match &self.wanted {
-            Wanted::Office(Office { profile, kind }) => (
-                format!("incumbent evict --force --profile {profile} --kind {kind}"),
-                "wait for it with `incumbent run --wait -- CMD`",
-            ),
-            Wanted::Lock(LockName { scope, identity_hash }) => (
-                format!("incumbent unlock {scope} --hash {identity_hash} --force"),
-                "use another identity, or wait for it (`--wait` of `run` and `lock acquire`)",
-            ),
-        };
-        if let Some(path) = &self.left {
-            let keepers = sys::processes_with_open_file(path);
-            let keepers: Vec<String> = keepers.iter().map(|pid| format!("pid {pid}")).collect();
-            let (who, whom) = match keepers.as_slice() {
-                [] => ("some process that cannot be seen from here".to_owned(), "it"),
-                [one] => (one.clone(), "it"),
-                [..] => (keepers.join(", "), "them"),
-            };
-            let keep = if keepers.len() > 1 { "keep" } else { "keeps" };
-            return format!(
-                "{who} {keep} {0}: end {whom}, or, if no gateway runs any more, remove {0}",
-                path.display()
-            );
-        }
-        if let Some(lock) =
-            self.older_lock.as_ref().filter(|_| self.reason == Reason::LegacyHomeInUse)
-        {
-            return self.advice_on_older_lock(lock);
-        }
-        match &self.reason {
-            Reason::OlderGateway => format!(
-                "two act for it: end pid {pid}, or the holder on record (`incumbent stop`), first"
-            ),
-            Reason::Reserved => {
-                format!("wait until pid {pid} is done, or end it: its reservation ends with it")
-            }
-            Reason::Superseded => {
-                "nothing, if that one is the gateway you want; else take its place anyway \
-                (`incumbent run --replace --force -- CMD`), and see to it that only one supervisor \
-                starts it"
-                    .to_owned()
-            }
-            Reason::CannotSignal if self.is_our_ancestor => format!(
-                "run this outside of it (another terminal, its supervisor), or have pid {pid} end \
-                 itself (it may look for its markers: `incumbent marker consume`)"
-            ),
-            Reason::CannotSignal => format!(
-                "stop pid {pid} where and as whom it runs (another container or pid namespace, \
-                 another user), then start again"
-            ),
-            Reason::TimedOut => format!(
-                "look at what pid {pid} does: one that a kill does not end hangs in the kernel, or \
-                 is not who holds the lock"
-            ),
-            Reason::OrphanedAnchor => format!(
-                "end the process that recorded itself as pid {pid} (in its own pid namespace), or \
-                 wait until it notices that its store is gone; if you know that it is harmless, \
-                 `{evict}`"
-            ),
-            Reason::ChildLives => {
-                let child = self.child_pid.map_or_else(|| pid, |pid| pid.to_string());
-                format!("end pid {child} (`kill -KILL {child}`), then start again")
-            }
-            _ if self.verdict == Verdict::Unknown => {
-                format!("look whether it still runs; if you know that it does not, `{evict}`")
-            }
-            _ if self.flags.elsewhere => format!(
-                "stop it where it runs, in another container, pid namespace or machine; or {wait}"
-            ),
-            _ if self.flags.stopped => format!(
-                "it is stopped: continue it with `kill -CONT {pid}`, or end it with \
-                 `kill -KILL {pid}`"
-            ),
-            _ => match &self.wanted {
-                Wanted::Office(office) => format!(
-                    "stop it first (`incumbent stop{0}`), take its place (`incumbent run{0} \
-                     --replace -- CMD`), or {wait}",
-                    arguments(office)
-                ),
-                Wanted::Lock(_) => {
-                    let stop = match (&self.profile, &self.kind) {
-                        (Some(profile), Some(kind)) => {
-                            format!("incumbent stop --profile {profile} --kind {kind}")
-                        }
-                        _ => format!("kill {pid}"),
-                    };
-                    format!("stop it first (`{stop}`), or {wait}")
-                }
-            },
-        }
-    }
-
-    fn advice_on_older_lock(&self, lock: &OlderLock) -> String {
-        let profile = self.profile.as_ref().map_or("default", ProfileName::as_str);
-        let wanted = match &self.wanted {
-            Wanted::Office(office) => arguments(office),
-            Wanted::Lock(_) => String::new(),
-        };
-        match &lock.db {
-            Some(db) => format!(
-                "stop it there (`incumbent --db {} --profile {profile} stop`), or use one store \
-                 for both",
-                quoted(db)
-            ),
-            None if self.instance.is_none() => {
-                "wait until it has ended: it has lost its office, and ends its command".to_owned()
-            }
-            None => {
-                // Without the directory it would start beside that one.
-                let home = lock.path.parent().map(quoted).unwrap_or_default();
-                let run = |how: &str| {
-                    format!("`incumbent{wanted} run {how} --legacy-home {home} -- CMD`")
-                };
-                format!(
-                    "stop that one first (`incumbent --profile {profile} stop`), take its place \
-                     ({}), or wait for it with {}",
-                    run("--replace"),
-                    run("--wait")
-                )
-            }
-        }
-    }
-
     /// The holder as the CLI's JSON shows it. Of one that holds the lock of an older program, also
     /// the path of that (`legacy_lock`), and that of its store where it is not on record in this
     /// one (`db`, or null).
@@ -446,20 +314,6 @@ impl Serialize for Holder {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
         self.document().serialize(serializer)
     }
-}
-
-/// How the command line names an office, where it is not the one that is meant anyway.
-fn arguments(office: &Office) -> String {
-    let usual = Office::default();
-    let mut arguments = String::new();
-    // The environment may mean another profile than the default.
-    if office.profile != usual.profile || environment::value(environment::PROFILE).is_some() {
-        arguments += &format!(" --profile {}", office.profile);
-    }
-    if office.kind != usual.kind {
-        arguments += &format!(" --kind {}", office.kind);
-    }
-    arguments
 }
 
 impl fmt::Display for Holder {

@@ -1,5 +1,6 @@
 //! The rules about one recorded owner: is it alive, how did it end, who stands in the way.
 
+mod advice;
 pub(crate) mod autopsy;
 pub(crate) mod command_lock;
 pub(crate) mod ending;
