@@ -12,13 +12,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// What the command line names of the library's inside, and why.
-const INSIDE: [(&str, &str); 17] = [
+const INSIDE: [(&str, &str); 18] = [
     // Words for people, in one place for both.
     ("clock", "times and lengths, as all texts of the library write them"),
     ("path_text", "paths that a shell or JSON could not take as they are"),
     ("span", "durations, as systemd writes them"),
     // The surroundings of a program that is not a library.
     ("environment", "the one place that reads variables"),
+    ("value", "a variable, from there"),
     ("sys", "names of signals, our user, whether anybody reads our output"),
     // A question answers in its time, opening included.
     ("patience", "`with_budget`, around a verb as a whole"),
@@ -30,18 +31,17 @@ const INSIDE: [(&str, &str); 17] = [
     ("at", "an error of its own"),
     ("of_variable", "an error that names where the argument came from"),
     ("of_path", "the same, for the path of the store"),
+    ("command_line_hint", "a hint that may name a flag"),
     // Without a store there is nobody to ask, and the answer is the same.
     ("lost_owner", "an owner of a store that is gone may be at work"),
     ("not_speaker", "nobody holds the office that is spoken for"),
     ("orphan", "the same owner as the holder that refuses"),
-    // To be public.
-    ("query", "SQL that only reads"),
 ];
 
 /// Functions that the standard library has as well.
-const STANDARD: [&str; 14] = [
+const STANDARD: [&str; 15] = [
     "command", "contains", "count", "first", "insert", "last", "lock", "next", "now_ms", "ok",
-    "push", "spawn", "take", "without",
+    "parse", "push", "spawn", "take", "without",
 ];
 
 fn root() -> &'static Path {
