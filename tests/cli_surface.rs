@@ -30,18 +30,17 @@ const INSIDE: [(&str, &str); 17] = [
     ("at", "an error of its own"),
     ("of_variable", "an error that names where the argument came from"),
     ("of_path", "the same, for the path of the store"),
+    ("command_line_hint", "an error's advice, with the options of the command line"),
     // Without a store there is nobody to ask, and the answer is the same.
     ("lost_owner", "an owner of a store that is gone may be at work"),
     ("not_speaker", "nobody holds the office that is spoken for"),
     ("orphan", "the same owner as the holder that refuses"),
-    // To be public.
-    ("query", "SQL that only reads"),
 ];
 
 /// Functions that the standard library has as well.
-const STANDARD: [&str; 14] = [
+const STANDARD: [&str; 15] = [
     "command", "contains", "count", "first", "insert", "last", "lock", "next", "now_ms", "ok",
-    "push", "spawn", "take", "without",
+    "parse", "push", "spawn", "take", "without",
 ];
 
 fn root() -> &'static Path {

@@ -7,8 +7,8 @@ use crate::cli::{args, metrics, output};
 use crate::clock::{length, millis, rfc3339};
 use crate::patience::with_budget;
 use crate::status::report::ANSWER_WITHIN;
-use crate::status::{Desired, PlatformStatus};
-use crate::{Error, Existing, Kind, ProfileName, Report, Verdict, state};
+use crate::status::{Desired, PlatformStatus, state};
+use crate::{Error, Existing, Kind, ProfileName, Report, Verdict};
 use serde_json::json;
 use std::time::Duration;
 
