@@ -367,7 +367,16 @@ impl From<rusqlite::Error> for Error {
             };
             return Self::no_room(no_room, message).caused_by(error);
         }
-        let kind = match error.sqlite_error_code() {
+        let code = match &error {
+            // Which column or table is not there: the schema is not the one that we made.
+            rusqlite::Error::SqlInputError { error, .. } => Some(error.code),
+            // Of a type that no program of ours writes there.
+            rusqlite::Error::InvalidColumnType(..)
+            | rusqlite::Error::FromSqlConversionFailure(..)
+            | rusqlite::Error::IntegralValueOutOfRange(..) => Some(Code::DatabaseCorrupt),
+            error => error.sqlite_error_code(),
+        };
+        let kind = match code {
             // SQLITE_PROTOCOL: the locks of the WAL could not be had again and again.
             Some(Code::DatabaseBusy | Code::DatabaseLocked | Code::FileLockingProtocolFailed) => {
                 ErrorKind::Busy

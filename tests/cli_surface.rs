@@ -31,7 +31,7 @@ const INSIDE: [(&str, &str); 18] = [
     ("at", "an error of its own"),
     ("of_variable", "an error that names where the argument came from"),
     ("of_path", "the same, for the path of the store"),
-    ("command_line_hint", "a hint that may name a flag"),
+    ("command_line_hint", "an error's advice, with the options of the command line"),
     // Without a store there is nobody to ask, and the answer is the same.
     ("lost_owner", "an owner of a store that is gone may be at work"),
     ("not_speaker", "nobody holds the office that is spoken for"),

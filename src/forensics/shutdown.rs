@@ -229,7 +229,7 @@ pub(crate) enum Ends {
 
 impl Snapshot {
     /// Adds the markers of `instance`, and leaves the snapshot on record for it: for a handler that
-    /// acts for a gateway without a [`Tenure`](crate::Tenure) of its own. For a process that is on
+    /// acts for a gateway without a [`Tenure`] of its own. For a process that is on
     /// record nowhere (`None`) it is left beside `office`. What cannot be read or written within
     /// 250 ms says so in its field.
     #[must_use]

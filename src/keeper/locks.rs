@@ -172,7 +172,8 @@ enum No {
 /// A lock that a verb found to be of whom it acts for; else why not.
 type Found = std::result::Result<(LockRow, Record), No>;
 
-/// Looks for the lock of `subjected`, which a dead process no longer has.
+/// Looks for the lock of `subjected`, which a dead process no longer has. Of one with slots, any
+/// that is theirs.
 fn find(
     connection: &rusqlite::Connection,
     inner: &Inner,
@@ -180,14 +181,31 @@ fn find(
     subjected: &Subjected,
     fence: Option<i64>,
 ) -> Result<Found> {
-    let row = if locks::exists(connection)? { locks::by_name(connection, name)? } else { None };
-    let record = match &row {
-        Some(row) => instances::by_id(connection, row.instance)?,
-        None => None,
-    };
-    let (Some(row), Some(record)) = (row, record.filter(Record::is_live)) else {
-        return Ok(Err(No::Nobodys(format!("nobody holds {name}"))));
-    };
+    let mut why_not = No::Nobodys(format!("nobody holds {name}"));
+    for row in if locks::exists(connection)? { locks::all_of(connection, name)? } else { vec![] } {
+        let record = instances::by_id(connection, row.instance)?;
+        let Some(record) = record.filter(Record::is_live) else { continue };
+        match check(inner, name, subjected, fence, (row, record))? {
+            Ok(found) => return Ok(Ok(found)),
+            // Somebody who has it says more than somebody who had it.
+            Err(no) => {
+                if matches!(why_not, No::Nobodys(_)) {
+                    why_not = no;
+                }
+            }
+        }
+    }
+    Ok(Err(why_not))
+}
+
+/// Whether a lock on record is that of `subjected`.
+fn check(
+    inner: &Inner,
+    name: &LockName,
+    subjected: &Subjected,
+    fence: Option<i64>,
+    (row, record): (LockRow, Record),
+) -> Result<Found> {
     let holder =
         record.pid.map_or_else(|| "another process".to_owned(), |pid| format!("pid {pid}"));
     let why_not = match subjected {

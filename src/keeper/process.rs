@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use serde::Serialize;
+
 use crate::claim::examine::Evicted;
 use crate::claim::{ATTEMPTS, changes_too_fast};
+use crate::clock::{as_millis, as_rfc3339};
 use crate::keeper::acquire::{AcquireAnswer, Acquiring, LockWish, acquire};
 use crate::keeper::known::{Known, ask};
 use crate::keeper::locks::{LockQuestion, LockRow, release_all};
@@ -15,6 +18,7 @@ use crate::keeper::target::Target;
 use crate::keeper::{markers, release, speak};
 use crate::marker::Consumed;
 use crate::names::MarkerName;
+use crate::names::slot::Slot;
 use crate::records::markers::Marker;
 use crate::records::{Record, identities, instances};
 use crate::scoped::acquire::PreviousLock;
@@ -117,24 +121,29 @@ pub enum KeptRelease {
 }
 
 /// A lock of a kept process.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct KeptLock {
     /// Which lock.
+    #[serde(flatten)]
     pub name: LockName,
+    /// Which of its slots; `None` for a lock without slots.
+    pub slot: Option<Slot>,
     /// The row it was taken from.
     pub instance: InstanceId,
     /// Rises with every change of holder.
     pub fence: i64,
     /// How long its lease is, if it has one.
+    #[serde(rename = "ttl_ms", serialize_with = "as_millis")]
     pub ttl: Option<Duration>,
 }
 
 /// A lock that was granted to a kept process.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct KeptGrant {
     /// The lock.
+    #[serde(flatten)]
     pub lock: KeptLock,
     /// The pid that it is recorded for.
     pub pid: Option<u32>,
@@ -159,7 +168,7 @@ pub enum KeptStanding {
 }
 
 /// What is on record for a kept process.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct KeptRecord {
     /// Its generation.
@@ -167,6 +176,7 @@ pub struct KeptRecord {
     /// The office that it holds; `None` for a row that is there for locks.
     pub office: Option<Office>,
     /// Since when: Unix milliseconds, wall time.
+    #[serde(rename = "since", serialize_with = "as_rfc3339")]
     pub since_ms: i64,
     /// The keeper that holds the anchor, as it was recorded last.
     pub keeper_pid: Option<u32>,
@@ -320,6 +330,7 @@ impl KeptProcess {
             AcquireAnswer::Granted(granted) => Acquire::Granted(KeptGrant {
                 lock: KeptLock {
                     name: granted.name,
+                    slot: granted.slot,
                     instance: granted.instance,
                     fence: granted.fence,
                     ttl: request.ttl_ms.and_then(duration),
@@ -452,6 +463,7 @@ impl KeptStanding {
         match answer {
             Ok(row) => Self::Held(KeptLock {
                 name: row.name,
+                slot: row.slot,
                 instance: row.instance,
                 fence: row.fence,
                 ttl: row.ttl_ms.and_then(duration),

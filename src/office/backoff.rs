@@ -2,16 +2,20 @@
 
 use std::time::Duration;
 
+use serde::Serialize;
+
+use crate::clock::as_millis;
 use crate::office::profile::Profile;
 use crate::office::storm;
 use crate::{Kind, Result};
 
 /// Our party is in a storm: it has started again and again without getting or keeping an office.
 /// The next start should wait.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Backoff {
     /// How long, from now on. Zero when it was waited for.
+    #[serde(rename = "pause_ms", serialize_with = "as_millis")]
     pub pause: Duration,
     /// The starts that belong to the storm, as far as they are kept: at most 64.
     pub starts: usize,

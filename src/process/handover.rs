@@ -36,7 +36,7 @@ impl Given {
     }
 
     /// The variable as the successor finds it.
-    pub(crate) fn value(instance: InstanceId, descriptors: &str) -> String {
+    pub(crate) fn as_variable(instance: InstanceId, descriptors: &str) -> String {
         format!("{instance}:{descriptors}")
     }
 }
@@ -54,7 +54,7 @@ mod tests {
 
     #[test]
     fn what_was_given_is_read_as_it_was_said() {
-        let given = Given::parse(&Given::value(InstanceId(7), "3:4:5")).unwrap();
+        let given = Given::parse(&Given::as_variable(InstanceId(7), "3:4:5")).unwrap();
         assert_eq!((given.instance, &*given.descriptors), (InstanceId(7), "3:4:5"));
         for other in ["", ":", "x:3", "3", "99999999999999999999:3"] {
             assert!(Given::parse(other).is_none(), "{other}");

@@ -31,10 +31,11 @@ use crate::store::{AnchoredBy, Inner, OwnRow, Tx};
 use crate::{Holder, InstanceId, LockName, Nonce, Result, Wanted};
 
 /// A lock that was granted.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct GrantedLock {
     /// Which lock.
+    #[serde(flatten)]
     pub name: LockName,
     /// Which of its slots; `None` for a lock without slots.
     pub slot: Option<Slot>,

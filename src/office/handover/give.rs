@@ -51,8 +51,10 @@ impl Tenure {
     /// [`NotOwner`](ErrorKind::NotOwner) when the tenure was lost, [`Busy`](ErrorKind::Busy) when
     /// somebody is stopping or replacing this process, or it is short of descriptors;
     /// [`InvalidInput`](ErrorKind::InvalidInput) when the program cannot be executed, or the
-    /// process holds more than this office; [`Unsupported`](ErrorKind::Unsupported) on Windows;
-    /// and those of [`Tenure::verify`].
+    /// process holds more than this office; [`Unsupported`](ErrorKind::Unsupported) on Windows,
+    /// and with the lock of an older program
+    /// ([`ClaimOptions::legacy_home`](crate::ClaimOptions::legacy_home)); and those of
+    /// [`Tenure::verify`].
     #[must_use = "it returns only when it has failed"]
     pub fn exec(&self, command: Command) -> Error {
         match self.try_exec(command) {
@@ -82,7 +84,8 @@ impl Tenure {
         let anchor = inner.own_anchor().ok_or_else(no_anchor)?;
         let estate = Estate::for_ourselves(anchor.to_hand_over(), self.secret().as_bytes())
             .map_err(|error| not_passed_on(&error))?;
-        command.env(environment::HANDOVER, Given::value(self.instance(), &estate.descriptors()));
+        command
+            .env(environment::HANDOVER, Given::as_variable(self.instance(), &estate.descriptors()));
         Err(not_started(&program, estate.exec(command)))
     }
 
@@ -119,8 +122,8 @@ impl Tenure {
     /// # Errors
     /// [`NotOwner`](ErrorKind::NotOwner) when the tenure was lost, before or meanwhile;
     /// [`InvalidInput`](ErrorKind::InvalidInput) when the program cannot be executed, or the
-    /// process holds more than this office; [`Unsupported`](ErrorKind::Unsupported) on Windows, and
-    /// for the tenure of a `run`, which ends with its command; [`Busy`](ErrorKind::Busy) when this
+    /// process holds more than this office; [`Unsupported`](ErrorKind::Unsupported) on Windows, with
+    /// the lock of an older program, and for the tenure of a `run`, which ends with its command; [`Busy`](ErrorKind::Busy) when this
     /// process is short of descriptors or memory; and those of [`Tenure::verify`]. Where it could
     /// not be found out in the end whether the successor took over, what was started is left alone:
     /// [`Tenure::verify`] tells as soon as the store can be read.
@@ -146,7 +149,8 @@ impl Tenure {
             Estate::for_child(anchor.to_hand_over(), self.secret().as_bytes())
                 .map_err(|error| not_passed_on(&error))?;
         drop(anchor);
-        command.env(environment::HANDOVER, Given::value(self.instance(), &estate.descriptors()));
+        command
+            .env(environment::HANDOVER, Given::as_variable(self.instance(), &estate.descriptors()));
         let program = command.get_program().to_string_lossy().into_owned();
         let child = estate.spawn(command).map_err(|error| not_started(&program, error))?;
         let mut started = Started(child);
@@ -210,9 +214,18 @@ impl Tenure {
 
     fn check_holds_nothing_else(&self, held: &Held) -> Result<()> {
         let other = held.offices.keys().find(|office| *office != self.office());
+        let ours = held.offices.get(self.office());
         let what = match (other, &held.without_office) {
             (Some(office), _) => format!("{office} as well"),
             (None, Some(_)) => "locks that were not taken from this tenure".to_owned(),
+            (None, None) if ours.is_some_and(|office| office.beside.is_some()) => {
+                return Err(Error::new(
+                    ErrorKind::Unsupported,
+                    "this process holds the lock of an older program as well, which cannot be \
+                     handed over",
+                )
+                .with_hint("release the office and let the successor wait for it"));
+            }
             (None, None) => return Ok(()),
         };
         Err(Error::invalid(format!(

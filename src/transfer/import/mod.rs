@@ -38,7 +38,7 @@ pub struct ImportedFile {
 }
 
 /// What was found in a file of the older program.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct ImportFinding {
     /// What became of it.

@@ -206,3 +206,36 @@ fn a_process_that_has_ended_gets_no_record() {
         assert!(answer.starts_with("NotRunning"), "{answer}");
     }
 }
+
+/// Of a lock with slots each process has its own, by the name that all of them have.
+#[test]
+fn each_process_has_its_own_slot() {
+    let sandbox = Sandbox::new();
+    let store = Store::open(sandbox.db()).unwrap();
+    let request = LockRequest::new(SCOPE, "a").unwrap().slots(2).unwrap();
+    let (name, profile) = (LockName::new(SCOPE, "a").unwrap(), ProfileName::default());
+    let sleepers = [sleeper(&sandbox), sleeper(&sandbox), sleeper(&sandbox)];
+    let [first, second, third] = sleepers
+        .each_ref()
+        .map(|sleeper| store.kept(Whom::Process(sleeper.pid())).anchoring(Anchoring::None));
+    let acquire = |process: &KeptProcess| match process
+        .acquire(&profile, &request, &AcquireOptions::new())
+        .unwrap()
+    {
+        Acquire::Granted(granted) => Ok(granted.lock),
+        Acquire::Held(holder) => Err(holder.others.len()),
+    };
+    let (one, two) = (acquire(&first).unwrap(), acquire(&second).unwrap());
+    assert_eq!((one.slot.unwrap().number, two.slot.unwrap().number), (0, 1));
+    assert_eq!(acquire(&third), Err(1), "one more holds it");
+    let verify = |process: &KeptProcess, fence| match process.verify_lock(&name, fence).unwrap() {
+        KeptStanding::Held(lock) => Some((lock.slot.unwrap().number, lock.fence)),
+        _ => None,
+    };
+    assert_eq!(verify(&first, None), Some((0, one.fence)));
+    assert_eq!(verify(&second, Some(two.fence)), Some((1, two.fence)));
+    assert_eq!((verify(&second, Some(one.fence)), verify(&third, None)), (None, None));
+    assert!(matches!(second.release_lock(&name, None).unwrap(), KeptStanding::Held(_)));
+    assert_eq!((verify(&first, None), verify(&second, None)), (Some((0, one.fence)), None));
+    assert_eq!(acquire(&third).unwrap().slot.unwrap().number, 1);
+}

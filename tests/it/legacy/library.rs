@@ -10,7 +10,7 @@ use crate::support::{
 
 const GATEWAY: &str = "beside-older";
 
-/// Plays a gateway: `claim DIR`, `verify`, `release`, `why` (catches SIGTERM, says why it came).
+/// Plays a gateway: `claim DIR`, `verify`, `pass` (hands it over, or executes a program), `release`, `why` (catches SIGTERM, says why it came).
 #[test]
 fn role_of_a_gateway_beside_an_older_one() {
     if !plays(GATEWAY) {
@@ -35,6 +35,11 @@ fn role_of_a_gateway_beside_an_older_one() {
             Standing::Held => "held".to_owned(),
             Standing::Lost(lost) => format!("{lost}"),
         },
+        None if order == "pass" => {
+            let program = || std::process::Command::new("/bin/true");
+            let handed_over = held[0].hand_over(program(), LIMIT).unwrap_err();
+            format!("{:?} {:?}", handed_over.kind(), held[0].exec(program()).kind())
+        }
         None if order == "release" => {
             let count = held.len();
             held.pop();
@@ -59,6 +64,18 @@ impl Older<'_> {
     fn claim(&self) -> String {
         format!("claim {}", self.home())
     }
+}
+
+/// A successor would hold the office without the lock that keeps older gateways out.
+#[test]
+fn the_lock_of_an_older_program_is_not_handed_over() {
+    let Some(sandbox) = Sandbox::with_python() else { return };
+    let older = Older::new(&sandbox);
+    let mut linked = older.linked();
+    assert_eq!(ask(&mut linked, &older.claim()), "granted");
+    assert_eq!(ask(&mut linked, "pass"), "Unsupported Unsupported");
+    assert_eq!(ask(&mut linked, "verify"), "held");
+    linked.finish(LIMIT).assert_code(0);
 }
 
 /// Symptom: a bot was ported to the library, and its old unit still started the old gateway: both
