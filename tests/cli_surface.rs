@@ -12,14 +12,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// What the command line names of the library's inside, and why.
-const INSIDE: [(&str, &str); 18] = [
+const INSIDE: [(&str, &str); 17] = [
     // Words for people, in one place for both.
     ("clock", "times and lengths, as all texts of the library write them"),
     ("path_text", "paths that a shell or JSON could not take as they are"),
     ("span", "durations, as systemd writes them"),
     // The surroundings of a program that is not a library.
     ("environment", "the one place that reads variables"),
-    ("value", "a variable, from there"),
     ("sys", "names of signals, our user, whether anybody reads our output"),
     // A question answers in its time, opening included.
     ("patience", "`with_budget`, around a verb as a whole"),
