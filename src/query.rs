@@ -232,8 +232,8 @@ impl Store {
     }
 }
 
-/// Whether the schema can be read, and its views fit its tables: a damaged one may be the reason why
-/// a good question cannot be answered.
+/// Whether the schema can be read, and its views fit its tables: a damaged one may be why a good
+/// question cannot be answered.
 fn check_schema(connection: &Connection) -> rusqlite::Result<()> {
     let views: Vec<String> = connection
         .prepare("SELECT name FROM sqlite_schema WHERE type = 'view'")?
