@@ -224,12 +224,25 @@ impl Store {
                 | ErrorCode::SystemIoFailure
                 | ErrorCode::CannotOpen,
             ) => Error::from(error).at(self.path()),
-            _ => match connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())) {
+            _ => match check_schema(connection) {
                 Ok(()) => refused(&format!("SQLite: {error}")),
                 Err(damage) => Error::from(damage).at(self.path()),
             },
         }
     }
+}
+
+/// Whether the schema can be read, and its views fit its tables: a damaged one may be why a good
+/// question cannot be answered.
+fn check_schema(connection: &Connection) -> rusqlite::Result<()> {
+    let views: Vec<String> = connection
+        .prepare("SELECT name FROM sqlite_schema WHERE type = 'view'")?
+        .query_map([], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    for view in views {
+        connection.prepare(&format!("SELECT * FROM \"{}\"", view.replace('"', "\"\"")))?;
+    }
+    Ok(())
 }
 
 fn refused(message: &str) -> Error {

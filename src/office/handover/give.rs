@@ -122,11 +122,12 @@ impl Tenure {
     /// # Errors
     /// [`NotOwner`](ErrorKind::NotOwner) when the tenure was lost, before or meanwhile;
     /// [`InvalidInput`](ErrorKind::InvalidInput) when the program cannot be executed, or the
-    /// process holds more than this office; [`Unsupported`](ErrorKind::Unsupported) on Windows, with
-    /// the lock of an older program, and for the tenure of a `run`, which ends with its command; [`Busy`](ErrorKind::Busy) when this
-    /// process is short of descriptors or memory; and those of [`Tenure::verify`]. Where it could
-    /// not be found out in the end whether the successor took over, what was started is left alone:
-    /// [`Tenure::verify`] tells as soon as the store can be read.
+    /// process holds more than this office; [`Unsupported`](ErrorKind::Unsupported) on Windows,
+    /// beside an older program, and for the tenure of a `run`, which ends with its command;
+    /// [`Busy`](ErrorKind::Busy) when this process is short of descriptors or memory; and those of
+    /// [`Tenure::verify`]. Where it could not be found out in the end whether the successor took
+    /// over, what was started is left alone: [`Tenure::verify`] tells as soon as the store can be
+    /// read.
     pub fn hand_over(&self, mut command: Command, within: Duration) -> Result<HandedOver> {
         self.check_still_held()?;
         if self.footing.anchored_by == AnchoredBy::TheRun {

@@ -161,7 +161,7 @@ fn the_answer_is_true_on_a_full_disk() {
     for name in ["planned_stop", "note"] {
         disk.cli(&["marker", "write", name, "--pid", &pid]).assert_code(0);
     }
-    disk.shell("dd if=/dev/zero of=store/fill bs=1k 2> /dev/null; true").assert_code(0);
+    disk.fill_up();
     for _ in 0..2 {
         gateway.signal(Signal::TERM);
         let told = told_json(&mut gateway);
