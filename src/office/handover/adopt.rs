@@ -37,7 +37,7 @@ pub(super) fn adopt(
 ) -> Result<Option<Inherited>> {
     let inner = &store.inner;
     // As for a claim: no thread of ours meets our fresh row as a stranger's.
-    let mut held = inner.held.lock();
+    let mut held = inner.lock_held()?;
     let record = inner.read(|connection| instances::by_id(connection, given.instance))?;
     let Some(record) = record else { return Ok(None) };
     let (Some(key), Some(name), Some(office)) =

@@ -3,6 +3,8 @@
 //! As a takeover of an office: a waiting row, the reservations and the markers are written in one
 //! transaction; then the holders are asked to end, and killed after their time.
 
+use std::time::Duration;
+
 use crate::claim::wait::{Attempt, Turn};
 use crate::claim::{ATTEMPTS, Count, Errand, Lookups, changes_too_fast};
 use crate::clock::Deadline;
@@ -17,7 +19,7 @@ use crate::scoped::attempt::{Tenancy, attempt};
 use crate::scoped::request;
 use crate::scoped::request::AcquireOptions;
 use crate::store::Tx;
-use crate::{Acquire, Holder, InstanceId, LockRequest, Result, ScopedLock, Store, Wanted};
+use crate::{Acquire, Cancel, Holder, InstanceId, LockRequest, Result, ScopedLock, Store, Wanted};
 
 /// What one look at the holders came to.
 enum Step {
@@ -52,13 +54,15 @@ impl Tenure {
         let tenancy = Tenancy { instance: self.instance(), office: self.office() };
         let acquire = |waiter, count| {
             let turn = Turn { waiter, deadline: Deadline::never() };
-            attempt(&store, Some(&tenancy), requests, options.stopped, &turn, count)
+            options.cancel.patiently(Duration::MAX, inner.busy_budget(), || {
+                attempt(&store, Some(&tenancy), requests, options.stopped, &turn, count)
+            })
         };
         // Not a refusal yet.
         if let Attempt::Granted(locks) | Attempt::Shared(locks) = acquire(None, Count::No)? {
             return Ok(Acquire::Granted(locks));
         }
-        let Plan { mut row, targets } = match self.plan(requests, replace)? {
+        let Plan { mut row, targets } = match self.plan(requests, replace, &options.cancel)? {
             Ok(Some(plan)) => plan,
             Ok(None) => return acquire(None, Count::Yes).map(Into::into),
             Err(holder) => return Ok(Acquire::Held(holder)),
@@ -80,11 +84,12 @@ impl Tenure {
         &self,
         requests: &[LockRequest],
         replace: &Replace,
+        cancel: &Cancel,
     ) -> Result<std::result::Result<Option<Plan>, Box<Holder>>> {
         let inner = &self.footing.inner;
         let mut aside = Lookups::default();
         for _ in 0..ATTEMPTS + requests.len() {
-            let ours: Vec<InstanceId> = inner.held.lock().rows().map(|row| row.instance).collect();
+            let ours: Vec<InstanceId> = inner.lock_held()?.rows().map(|row| row.instance).collect();
             let candidate = Candidate {
                 origin: Origin::Library,
                 locks: requests,
@@ -92,9 +97,12 @@ impl Tenure {
                 replace: Some(replace),
                 ..Candidate::by_pid(self.office(), None, inner.myself())
             };
-            let step = inner.write(|tx| {
-                let survey = Survey { tx, inner, candidate: &candidate, replace, aside: &aside };
-                look(tx, &survey)
+            let step = cancel.patiently(Duration::MAX, inner.busy_budget(), || {
+                inner.write(|tx| {
+                    let survey =
+                        Survey { tx, inner, candidate: &candidate, replace, aside: &aside };
+                    look(tx, &survey)
+                })
             })?;
             match step {
                 Step::Reserved(reserved) => return Ok(Ok(Some(reserved.plan(inner)))),
