@@ -1,5 +1,7 @@
 //! Takes an office over: reserves it, has its holder end, and claims it.
 
+use std::time::Duration;
+
 use crate::claim::sweep::Force;
 use crate::clock::Deadline;
 use crate::liveness::Lease;
@@ -16,6 +18,9 @@ use crate::stop_budget::KILL_GRACE;
 use crate::store::Inner;
 use crate::sys::Unproven;
 use crate::{Cancel, Holder, Office, Reason, Result, Store, Wanted, stop_budget};
+
+/// Between two tries to claim in a store that stays busy.
+const TRY_EVERY: Duration = Duration::from_millis(50);
 
 /// Brings the owners to an end, and claims.
 pub(crate) fn carry_out(
@@ -40,13 +45,15 @@ pub(crate) fn carry_out(
         ..candidate.clone()
     };
     // Nobody holds it now, and nobody else may: a store that is busy for longer than a call waits
-    // does not leave it like that. (FIELD-BUGS row 19: a takeover that leaves nobody.)
+    // does not leave it like that.
     let claimed = loop {
         match claim_reserved(store, &candidate) {
             Err(error)
                 if error.is_of_a_lock() && !reserved.has_passed() && !cancel.is_cancelled() =>
             {
                 tracing::debug!(%error, "the store stays busy after a takeover");
+                // The caller may have given a call no time of its own to wait.
+                std::thread::sleep(TRY_EVERY);
             }
             claimed => break claimed?,
         }
