@@ -104,6 +104,11 @@ impl OwnedRow {
         &self,
         more: impl FnOnce(&Connection) -> Result<Option<Lost>>,
     ) -> Result<Standing> {
+        if self.anchored_by == AnchoredBy::TheRun && self.inner.was_left_to_successor(self.instance)
+        {
+            // The row is the run's, and goes on.
+            return Ok(Standing::Lost(Lost::Ended { reason: Reason::HandedOver, by: None }));
+        }
         let read = self.inner.read(|connection| {
             let row = instances::standing(connection, self.instance)?;
             Ok((row, more(connection)?))

@@ -110,6 +110,9 @@ impl ScopedLock {
     /// As [`ScopedLock::verify`], and [`CannotWrite`](crate::ErrorKind::CannotWrite).
     pub fn renew(&self) -> Result<Standing> {
         let inner = &self.footing.inner;
+        if inner.was_left_to_successor(self.footing.instance) {
+            return self.verify();
+        }
         let now_boot_ms = inner.clock().boot_ms();
         let GrantedLock { name, slot, fence, .. } = &self.granted;
         let renewed = inner.write(|tx| {

@@ -6,6 +6,7 @@
 //! unlinked after the commit. Claims collect what the dead leave.
 
 use std::collections::HashSet;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use rusqlite::Connection;
@@ -19,7 +20,7 @@ use crate::store::held::{Held, Released};
 use crate::store::location::Location;
 use crate::store::transaction;
 use crate::store::transaction::Tx;
-use crate::{ErrorKind, Result, sys};
+use crate::{ErrorKind, InstanceId, Result, sys};
 
 /// Whether any row, ended or not, names `anchor`.
 pub(crate) fn names_anchor(connection: &Connection, anchor: &str) -> Result<bool> {
@@ -190,6 +191,16 @@ impl Inner {
         if let Err(error) = left {
             tracing::debug!(%error, "the anchor that was handed over stays open here as well");
         }
+    }
+
+    /// Leaves the tenure of our `run` to another process, which acts for it from now on.
+    pub(crate) fn leave_to_successor(&self, instance: InstanceId) {
+        self.left_to_successor.store(instance.0, Ordering::Release);
+        self.held.lock().forget(instance);
+    }
+
+    pub(crate) fn was_left_to_successor(&self, instance: InstanceId) -> bool {
+        self.left_to_successor.load(Ordering::Acquire) == instance.0
     }
 
     /// Goes on with the anchor of a handle whose store was replaced, so that its lock never lapses.

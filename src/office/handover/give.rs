@@ -10,6 +10,7 @@ use crate::clock::Deadline;
 use crate::office::handover::{HandedOver, NotTaken, Successor};
 use crate::office::tenure::Tenure;
 use crate::owner::InProgress;
+use crate::owner::request::request_to;
 use crate::process::handover::Given;
 use crate::records::instances;
 use crate::store::AnchoredBy;
@@ -99,7 +100,9 @@ impl Tenure {
     /// counts is who adopts.
     ///
     /// Whoever supervises this process sees it end, and the successor is not its child: under
-    /// systemd and the like use [`Tenure::exec`].
+    /// systemd and the like use [`Tenure::exec`]. The command of an `incumbent run` may hand over
+    /// on Linux, to a child that is no script: the `run` goes on with it, in the same incarnation,
+    /// whose status begins anew.
     ///
     /// ```no_run
     /// use incumbent::handover::HandedOver;
@@ -123,35 +126,31 @@ impl Tenure {
     /// [`NotOwner`](ErrorKind::NotOwner) when the tenure was lost, before or meanwhile;
     /// [`InvalidInput`](ErrorKind::InvalidInput) when the program cannot be executed, or the
     /// process holds more than this office; [`Unsupported`](ErrorKind::Unsupported) on Windows,
-    /// beside an older program, and for the tenure of a `run`, which ends with its command;
-    /// [`Busy`](ErrorKind::Busy) when this process is short of descriptors or memory; and those of
+    /// beside an older program, and in a `run` that does not follow: of a library, on macOS, of an
+    /// older version, or behind a start script that is still there; [`Busy`](ErrorKind::Busy) when this process is short of descriptors or memory; and those of
     /// [`Tenure::verify`]. Where it could not be found out in the end whether the successor took
     /// over, what was started is left alone: [`Tenure::verify`] tells as soon as the store can be
     /// read.
     pub fn hand_over(&self, mut command: Command, within: Duration) -> Result<HandedOver> {
         self.check_still_held()?;
-        if self.footing.anchored_by == AnchoredBy::TheRun {
-            return Err(Error::new(
-                ErrorKind::Unsupported,
-                format!("{} is held by the `run` that this process is in", self.office()),
-            )
-            .with_hint(
-                "execute the successor in this process (`Tenure::exec`), or end: the run \
-                        can start it again",
-            ));
-        }
         if self.is_asked_to_end()? {
             return Ok(HandedOver::No(NotTaken::AskedToEnd));
         }
         let inner = &self.footing.inner;
         self.check_holds_nothing_else(&inner.held.lock())?;
-        let anchor = inner.own_anchor().ok_or_else(no_anchor)?;
-        let (estate, mut successor) =
-            Estate::for_child(anchor.to_hand_over(), self.secret().as_bytes())
-                .map_err(|error| not_passed_on(&error))?;
-        drop(anchor);
-        command
-            .env(environment::HANDOVER, Given::as_variable(self.instance(), &estate.descriptors()));
+        let secret = self.secret();
+        let (given_by, estate) = match self.footing.anchored_by {
+            AnchoredBy::Us => {
+                let anchor = inner.own_anchor().ok_or_else(no_anchor)?;
+                (self.instance(), Estate::for_child(anchor.to_hand_over(), secret.as_bytes()))
+            }
+            AnchoredBy::TheRun => {
+                let (run, anchor) = self.anchor_of_run()?;
+                (run, Estate::for_child(&anchor, secret.as_bytes()))
+            }
+        };
+        let (estate, mut successor) = estate.map_err(|error| not_passed_on(&error))?;
+        command.env(environment::HANDOVER, Given::as_variable(given_by, &estate.descriptors()));
         let program = command.get_program().to_string_lossy().into_owned();
         let child = estate.spawn(command).map_err(|error| not_started(&program, error))?;
         let mut started = Started(child);
@@ -209,8 +208,14 @@ impl Tenure {
     }
 
     fn is_asked_to_end(&self) -> Result<bool> {
-        let inner = &self.footing.inner;
-        inner.read(|connection| Ok(InProgress::of(connection, inner, self.instance())?.is_some()))
+        let (inner, id) = (&self.footing.inner, self.instance());
+        match self.footing.anchored_by {
+            AnchoredBy::Us => {
+                inner.read(|connection| Ok(InProgress::of(connection, inner, id)?.is_some()))
+            }
+            // Its command is to end in both cases.
+            AnchoredBy::TheRun => Ok(request_to(inner, id)?.is_some()),
+        }
     }
 
     fn check_holds_nothing_else(&self, held: &Held) -> Result<()> {
@@ -258,7 +263,12 @@ impl Tenure {
             let row = row.filter(|row| row.nonce_hash == self.footing.nonce_hash);
             Ok(match row.map(|row| row.ended.map(|(reason, by)| (Reason::from(reason), by))) {
                 None => Fate::Lost(Lost::StoreReplaced),
-                Some(None) => Fate::Ours,
+                Some(None) => match self.footing.anchored_by {
+                    AnchoredBy::TheRun if !self.is_command_of_run(connection)? => {
+                        Fate::Adopted(self.instance())
+                    }
+                    AnchoredBy::Us | AnchoredBy::TheRun => Fate::Ours,
+                },
                 Some(Some((Reason::HandedOver, _))) => {
                     let next = instances::history(connection, self.office(), 1)?;
                     Fate::Adopted(next.first().map_or(self.instance(), |record| record.id))
@@ -276,6 +286,9 @@ impl Tenure {
     fn leave(&self) {
         self.let_go.store(true, std::sync::atomic::Ordering::Release);
         let inner = &self.footing.inner;
+        if self.footing.anchored_by == AnchoredBy::TheRun {
+            return inner.leave_to_successor(self.instance());
+        }
         let mut held = inner.held.lock();
         held.forget(self.instance());
         inner.leave_anchor(&held);

@@ -53,10 +53,14 @@
 //! neither holds the office until it ends.
 //!
 //! What else the process holds in the store would be left behind, so it is refused beforehand.
+//!
+//! The command of a `run` has no anchor of its own: what it hands over is its place, see
+//! `in_run.rs`.
 
 pub(crate) mod adopt;
 pub(crate) mod environment;
 pub(crate) mod give;
+pub(crate) mod in_run;
 
 use std::fmt;
 use std::process::{Child, ExitStatus};
@@ -141,7 +145,7 @@ pub enum HandedOver {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Successor {
-    /// Its generation: the new fence of the office.
+    /// Its generation: the new fence of the office. In a `run` it is the run's, as before.
     pub instance: InstanceId,
     /// The process that was started. It may have ended by now, if it was a script that started the
     /// successor in turn.

@@ -282,7 +282,17 @@ impl Record {
         Proven::of(pid, self.start_time, self.identity.process, trust)
     }
 
-    /// The command that it started, likewise.
+    /// The command of a `run`.
+    pub(crate) fn command(&self) -> Option<Command> {
+        Some(Command {
+            pid: self.child_pid?,
+            start_time: self.child_start_time,
+            lock: self.identity.command_lock.unwrap_or(CommandLock::None),
+            lock_inode: self.identity.command_lock_inode,
+        })
+    }
+
+    /// The same process, pinned and proven.
     pub(crate) fn prove_child(&self, trust: &Trust) -> Result<Proven, Unproven> {
         let pid = self.child_pid.ok_or(Unproven::Unknown)?;
         Proven::of(pid, self.child_start_time, self.identity.child, trust)

@@ -2,6 +2,8 @@
 //! `run` to its command.
 
 mod chain;
+#[cfg(target_os = "linux")]
+mod chain_in_run;
 mod child;
 mod example;
 mod exec;
