@@ -57,6 +57,16 @@ pub(crate) fn was_left_to_us(id: InstanceId, key: Option<&FileKey>) -> bool {
     given.instance == id && handover::has_inherited(&given.descriptors, key)
 }
 
+/// Closes what the row `id` left to us, once we need nothing of it: whoever we start would inherit
+/// it, and hold the lock of a row that has ended.
+pub(crate) fn close_what_was_left(id: InstanceId, key: Option<&FileKey>) {
+    if let (Ok(Some(given)), Some(key)) = (Given::of_environment(), key)
+        && given.instance == id
+    {
+        drop(handover::Inherited::find(&given.descriptors, key));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

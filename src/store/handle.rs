@@ -14,7 +14,7 @@ pub(crate) mod write;
 
 use std::collections::HashSet;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -76,8 +76,9 @@ pub(crate) struct Inner {
     pub(crate) held_before: HeldBefore,
     /// What this process holds, so that a second claim shares the first.
     pub(crate) held: Mutex<Held>,
-    /// The tenure of a `run` that another process acts for in our place, or 0.
-    pub(super) left_to_successor: AtomicI64,
+    pub(super) handing_over: AtomicBool,
+    /// This process was the command of a `run` when it began to hand over.
+    pub(super) was_command: AtomicBool,
     pub(crate) pending: Mutex<Vec<Arc<dyn Deferred>>>,
     pub(crate) last_words: LastWords,
     /// Transactions of this handle, for what is done after some of them.
@@ -125,7 +126,8 @@ impl Inner {
             adopted: Mutex::new(Weak::new()),
             held_before: HeldBefore::default(),
             held: Mutex::new(Held::default()),
-            left_to_successor: AtomicI64::new(0),
+            handing_over: AtomicBool::new(false),
+            was_command: AtomicBool::new(false),
             pending: Mutex::new(Vec::new()),
             last_words: LastWords::default(),
             writes: AtomicU32::new(0),

@@ -12,7 +12,7 @@ use crate::office::options::ClaimOptions;
 use crate::office::tenure::{Shares, Tenure};
 use crate::owner::{InProgress, ending};
 use crate::process::handover::Given;
-use crate::process::{Anchor, Subject};
+use crate::process::{Anchor, Subject, anchor};
 use crate::records::{End, EndReason, Identities, Origin, Record, instances};
 use crate::store::held::HeldOffice;
 use crate::store::{AnchoredBy, Inner, OwnRow, Tx, ourselves};
@@ -93,7 +93,10 @@ pub(super) fn adopt(
         }
     };
     held.offices.insert(office.clone(), HeldOffice { row: row.clone(), claims: 1, beside: None });
-    will.say_adopted(row.instance.as_i64());
+    if row.instance != record.id {
+        anchor::note_handover(&inner.location.anchors, name, row.instance.as_i64());
+    }
+    will.say_adopted();
     let tenure = Tenure::new(store, &office, &row, None, Vec::new(), Shares::No);
     Ok(Some(Inherited::FromPredecessor(tenure)))
 }
@@ -166,9 +169,11 @@ impl Adoption<'_> {
             && let Some(anchor) = &record.anchor
         {
             // What the program before us waited for, or reserved: nobody does any more.
-            for left in instances::live_on(tx, anchor)? {
-                if left != row.instance {
-                    ending::end_other(tx, left, &End::new(EndReason::ReExecuted))?;
+            for id in instances::live_on(tx, anchor)? {
+                // Others share the anchor: a predecessor that stayed has rows of its own.
+                let left = instances::by_id(tx, id)?.filter(|it| is_this_process(self.inner, it));
+                if left.is_some() && id != row.instance {
+                    ending::end_other(tx, id, &End::new(EndReason::ReExecuted))?;
                 }
             }
         }

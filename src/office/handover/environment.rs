@@ -81,14 +81,14 @@ fn from_environment(store: &Store, options: Option<&ClaimOptions>) -> Result<Inh
         given => (None, given),
     };
     // Whoever hands over an office of its own inside of a `run` is nearer to us than that.
-    if let Some(given) = given
-        && let Some(inherited) = adopt::adopt(store, &given, options)?
-    {
-        return Ok(inherited);
-    }
-    match run {
-        Some(run) => of_run(store, run, in_run.as_ref()),
-        None => Ok(Inherited::Nothing(NotInherited::NotGiven)),
+    let adopted = match given {
+        Some(given) => adopt::adopt(store, &given, options)?,
+        None => None,
+    };
+    match (adopted, run) {
+        (Some(Inherited::Nothing(_)) | None, Some(run)) => of_run(store, run, in_run.as_ref()),
+        (Some(adopted), _) => Ok(adopted),
+        (None, None) => Ok(Inherited::Nothing(NotInherited::NotGiven)),
     }
 }
 
@@ -104,7 +104,7 @@ fn of_run(store: &Store, run: OurRun, given: Option<&Given>) -> Result<Inherited
     let Some(office) = record.office().filter(|_| record.is_live()) else {
         return Ok(Inherited::Nothing(NotInherited::Lost));
     };
-    if inner.was_left_to_successor(record.id) {
+    if inner.is_followed(record.child_pid) {
         return Ok(Inherited::Nothing(NotInherited::Lost));
     }
     if let Some(given) = given

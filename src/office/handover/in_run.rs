@@ -18,8 +18,6 @@
 
 use std::fs::File;
 
-use rusqlite::Connection;
-
 use crate::office::handover::NotInherited;
 use crate::office::handover::adopt::Secret;
 use crate::office::tenure::Tenure;
@@ -76,13 +74,8 @@ impl Tenure {
             )
             .at(&path),
         })?;
+        inner.may_be_followed();
         Ok((run, opened))
-    }
-
-    /// Whether somebody else acts for the `run` in our place by now.
-    pub(super) fn is_command_of_run(&self, connection: &Connection) -> Result<bool> {
-        let record = instances::by_id(connection, self.instance())?;
-        Ok(record.is_some_and(|it| it.child_pid == Some(self.footing.inner.observer().pid)))
     }
 }
 
@@ -93,28 +86,13 @@ pub(super) fn take_place(
     record: &Record,
     given: &Given,
 ) -> Result<Option<std::result::Result<(), NotInherited>>> {
-    let (Some(key), Some(anchor)) = (record.identity.anchor, &record.anchor) else {
-        return Ok(None);
-    };
+    let Some(key) = record.identity.anchor else { return Ok(None) };
     let Some(Inherited { anchor: proof, will }) = Inherited::find(&given.descriptors, &key) else {
         return Ok(None);
     };
     drop(proof);
     let secret = Secret::new(&will);
     let observer = inner.observer();
-    let lock = match record.identity.command_lock_inode {
-        Some(_) => {
-            let path = command_lock::path_of(&inner.location.anchors, anchor);
-            match sys::hold_command_lock(&path) {
-                Ok(()) => CommandLock::Held,
-                Err(error) => {
-                    tracing::debug!(%error, "no lock of the command's own");
-                    CommandLock::None
-                }
-            }
-        }
-        None => CommandLock::None,
-    };
     let taken = inner.write(|tx| {
         let Some(row) = instances::by_id(tx, record.id)?.filter(Record::is_live) else {
             return Ok(Err(NotInherited::Lost));
@@ -127,7 +105,8 @@ pub(super) fn take_place(
         if Request::to(tx, inner, row.id)?.is_some() {
             return Ok(Err(NotInherited::AskedToEnd));
         }
-        if row.child_pid != supervise::own_parent() || row.pid_ns != observer.pid_ns {
+        let is_child = supervise::own_parent().is_some_and(|it| row.child_pid == Some(it));
+        if !is_child || row.pid_ns != observer.pid_ns {
             return Err(Error::new(
                 ErrorKind::Unsupported,
                 "the command of a `run` hands over to a child of its own alone",
@@ -137,7 +116,8 @@ pub(super) fn take_place(
         let command = Command {
             pid: observer.pid,
             start_time: observer.start_time,
-            lock,
+            // Not before it is certain: it cannot be given back.
+            lock: hold_command_lock(inner, &row),
             lock_inode: row.identity.command_lock_inode,
         };
         Ok(if instances::set_child(tx, row.id, nonce, &command)? {
@@ -147,7 +127,21 @@ pub(super) fn take_place(
         })
     })?;
     if taken.is_ok() {
-        will.say_adopted(record.id.as_i64());
+        will.say_adopted();
     }
     Ok(Some(taken))
+}
+
+/// Takes the lock that commands of this `run` hold, where there is one.
+fn hold_command_lock(inner: &Inner, row: &Record) -> CommandLock {
+    let (Some(anchor), Some(_)) = (&row.anchor, row.identity.command_lock_inode) else {
+        return CommandLock::None;
+    };
+    match sys::hold_command_lock(&command_lock::path_of(&inner.location.anchors, anchor)) {
+        Ok(()) => CommandLock::Held,
+        Err(error) => {
+            tracing::debug!(%error, "no lock of the command's own");
+            CommandLock::None
+        }
+    }
 }

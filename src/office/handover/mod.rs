@@ -103,7 +103,7 @@ words! {
         /// The environment is that of a `run` that did not start us: a terminal multiplexer keeps
         /// it.
         OtherRun = "other_run",
-        /// The `run`, or the predecessor, is on record in another store.
+        /// The `run` is on record in another store.
         OtherStore = "other_store",
         /// It has lost its office, or somebody else has it by now.
         Lost = "lost",
@@ -156,8 +156,10 @@ pub struct Successor {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum NotTaken {
-    /// The process that was started ended, or said that it would not, and how it ended.
-    Ended(ExitStatus),
+    /// The process that was started ended, or said that it would not, and how it ended: `None` where
+    /// this process has its children collected by others (SIGCHLD is ignored, or a handler reaps
+    /// all of them).
+    Ended(Option<ExitStatus>),
     /// It took too long, and was killed.
     TimedOut,
     /// Somebody is stopping or replacing this process: nothing was started.
@@ -167,7 +169,8 @@ pub enum NotTaken {
 impl fmt::Display for NotTaken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Ended(status) => write!(f, "the successor did not take over ({status})"),
+            Self::Ended(Some(status)) => write!(f, "the successor did not take over ({status})"),
+            Self::Ended(None) => f.write_str("the successor did not take over, and has ended"),
             Self::TimedOut => f.write_str("the successor did not take over in time"),
             Self::AskedToEnd => f.write_str("this process is being stopped or replaced"),
         }

@@ -162,7 +162,7 @@ impl Tenure {
         let (footing, locks) = (self.footing.clone(), Arc::clone(&self.locks));
         let beside = self.beside.clone();
         let verify = move || verify(&footing, &locks, beside.as_deref());
-        watch(verify, Arc::clone(&self.let_go), on_loss)
+        watch(&self.footing, verify, Arc::clone(&self.let_go), on_loss)
     }
 
     /// Releases the office now, and says what came of it. Dropping does the same in silence. The

@@ -324,12 +324,15 @@ pub(crate) struct RowState {
     pub(crate) anchor: Option<String>,
     /// Why and by whom it was ended, if it was.
     pub(crate) ended: Option<(String, Option<String>)>,
+    /// The command of a `run`.
+    pub(crate) child_pid: Option<sys::Pid>,
 }
 
 pub(crate) fn standing(connection: &Connection, id: InstanceId) -> Result<Option<RowState>> {
     let row = connection
         .prepare_cached(
-            "SELECT nonce_hash, ended_at_ms IS NOT NULL, end_reason, ended_by, anchor
+            "SELECT nonce_hash, ended_at_ms IS NOT NULL, end_reason, ended_by, anchor,
+                    child_pid
              FROM instances WHERE id = ?1",
         )?
         .query_row([id.0], |row| {
@@ -339,6 +342,7 @@ pub(crate) fn standing(connection: &Connection, id: InstanceId) -> Result<Option
                 nonce_hash: row.get(0)?,
                 ended: ended.then_some((reason.unwrap_or_default(), row.get(3)?)),
                 anchor: row.get(4)?,
+                child_pid: row.get(5)?,
             })
         })
         .optional()?;
