@@ -263,12 +263,7 @@ impl Tx<'_> {
     }
 
     /// The process' own anchor was removed and made again: its live rows follow.
-    pub(crate) fn rename_anchor(
-        &self,
-        from: &str,
-        to: &str,
-        only_of: Option<Pid>,
-    ) -> Result<()> {
+    pub(crate) fn rename_anchor(&self, from: &str, to: &str, only_of: Option<Pid>) -> Result<()> {
         let file = AnchorFile::of(self, Some(to))?;
         self.prepare_cached(
             "UPDATE instances SET anchor = ?2, anchor_inode = ?3, anchor_dev = ?4, anchor_fsid = ?5

@@ -366,6 +366,34 @@ mod tests {
         assert_eq!(successor.wait(Duration::from_mins(1)).unwrap(), Said::Closed);
     }
 
+    /// Symptom: a handover never came to its end. Cause: each signal began the wait anew. It holds
+    /// because a wait that was interrupted is over.
+    #[test]
+    fn signals_do_not_prolong_the_wait() {
+        use std::sync::Arc;
+        use std::sync::atomic::AtomicBool;
+        use std::sync::mpsc;
+        let _signals =
+            signal_hook::flag::register(libc::SIGURG, Arc::new(AtomicBool::new(false))).unwrap();
+        let (_line, successor) = UnixStream::pair().unwrap();
+        let (reader, _writer) = io::pipe().unwrap();
+        let secret = OwnedFd::from(reader).into();
+        let mut successor = Successor { secret, line: successor };
+        let (sender, received) = mpsc::channel();
+        let waits = std::thread::spawn(move || {
+            // SAFETY: it has no preconditions.
+            sender.send(unsafe { libc::pthread_self() } as usize).unwrap();
+            successor.wait(Duration::from_mins(1)).unwrap()
+        });
+        let thread = received.recv().unwrap();
+        while !waits.is_finished() {
+            // SAFETY: the thread has not been joined.
+            unsafe { libc::pthread_kill(thread as libc::pthread_t, libc::SIGURG) };
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert_eq!(waits.join().unwrap(), Said::NothingYet);
+    }
+
     /// Numbers of before mean something else in a process that was not started by a handover.
     #[test]
     fn nothing_is_taken_that_was_not_inherited() {

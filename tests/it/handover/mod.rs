@@ -9,6 +9,7 @@ mod example;
 mod exec;
 mod gateway;
 mod in_run;
+mod strain;
 
 use incumbent::lock::IdentityHash;
 use serde_json::Value;
