@@ -182,7 +182,10 @@ impl Tenure {
         let fate = match said {
             // In this store, as far as that can be told.
             Said::Adopted => self.fate(Look::Read)?,
-            Said::Closed | Said::NothingYet if successor.take_back().unwrap_or(false) => Fate::Ours,
+            // Nobody can adopt any more, and whether it was lost before is no question of that.
+            Said::Closed | Said::NothingYet if successor.take_back().unwrap_or(false) => {
+                self.fate(Look::Read).unwrap_or(Fate::Ours)
+            }
             // Nobody is left who could: what is on record stays so.
             Said::Closed => self.fate(Look::Read)?,
             // Somebody has read it, inside of a transaction that ends before ours begins.

@@ -299,15 +299,15 @@ fn a_successor_that_a_killed_run_leaves_holds_the_office() {
     kill(run.pid(), Signal::KILL);
     run.wait(LIMIT);
     sandbox.assert_status(0, "alive", "child_lives");
-    sandbox.cli(START).assert_code(75);
     assert_eq!(ask(&mut run, "verify"), "Held");
-    run.close_stdin();
-    assert!(wait_ended(second.pid, LIMIT));
+    // Whoever comes next ends it first, as it does every command that a killed `run` left.
     sandbox.cli(START).assert_code(0);
+    assert!(wait_ended(second.pid, LIMIT));
 }
 
 /// Somebody in between would have to end first, and a run that does not know of it ends with its
 /// command.
+#[cfg(target_os = "linux")]
 #[test]
 fn a_command_is_told_where_its_run_does_not_follow() {
     for (script, why) in [

@@ -19,7 +19,9 @@ fn an_older_copy_keeps_everybody_out_while_a_successor_lives() {
     let mut gateway = sandbox.predecessor();
     let first = Owns::parse(&told(&mut gateway));
     let copy = sandbox.file("copy.db");
-    sandbox.cli(["backup", copy.to_str().unwrap()]).assert_code(0);
+    let connection = rusqlite::Connection::open(sandbox.db()).unwrap();
+    connection.execute("VACUUM INTO ?1", [copy.to_str().unwrap()]).unwrap();
+    drop(connection);
     gateway.say("hand over 60000 adopts");
     let (_, second) = both(&mut gateway);
     assert!(wait_ended(first.pid, LIMIT));
@@ -69,10 +71,10 @@ fn a_predecessor_that_was_evicted_ends_nobody() {
     let find = |start: &str| said.iter().find(|it| it.starts_with(start));
     assert!(find("nothing lost").is_some() && find("NotOwner").is_some(), "{said:#?}");
     let second = Owns::parse(find("owns claim").unwrap_or_else(|| panic!("{said:#?}")));
-    gateway.close_stdin();
     sandbox.assert_held_by(&second);
-    kill(second.pid, Signal::KILL);
+    gateway.finish(LIMIT).assert_code(0);
     assert!(wait_ended(second.pid, LIMIT));
+    sandbox.assert_status(3, "dead", "released");
 }
 
 /// Symptom: a living gateway lost an office. Cause: it shared the anchor with the successor of
@@ -101,7 +103,8 @@ fn an_exec_of_a_successor_ends_nothing_of_its_predecessor() {
 #[test]
 fn a_gateway_that_ignores_its_children_keeps_its_office() {
     let sandbox = Sandbox::new();
-    let mut deaf = sandbox.shell(&format!("trap '' CHLD; {AS_ROLE}"));
+    let program = AS_ROLE.strip_prefix("exec ").unwrap();
+    let mut deaf = sandbox.shell(&format!("exec env --ignore-signal=CHLD {program}"));
     set_role(&mut deaf, ROLE_TEST, GATEWAY);
     let mut gateway = Process::start(deaf);
     let first = Owns::parse(&told(&mut gateway));
