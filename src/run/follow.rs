@@ -86,6 +86,7 @@ impl Supervised<'_> {
     }
 
     fn follow(&mut self, before: Child, successor: Child) {
+        self.leash.pass_on(successor.0.pid);
         self.tell(&Notice::HandedOver {
             office: self.tenure.office(),
             pid: successor.0.pid,

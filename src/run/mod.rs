@@ -45,8 +45,10 @@ impl Run {
     /// # Errors
     /// [`InvalidInput`](ErrorKind::InvalidInput) for an empty command, options that
     /// [`Profile::claim_with`](crate::Profile::claim_with) would refuse, or where there is no
-    /// [program for helpers](crate::helper::HelperProgram::find); and what keeps a claim from being
-    /// made or the command from being recorded. Nothing is held then, and no command runs.
+    /// [program for helpers](crate::helper::HelperProgram::find); [`Busy`](ErrorKind::Busy) when
+    /// the backoff of a storm was [cancelled](crate::ClaimOptions::cancel); and what keeps a claim
+    /// from being made or the command from being recorded. Nothing is held then, and no command
+    /// runs.
     pub fn run(&self) -> Result<Finished> {
         self.check()?;
         // A gateway that works is not ended for a command that cannot.

@@ -65,7 +65,7 @@ impl Notice<'_> {
     #[must_use]
     pub fn advice(&self) -> Option<&str> {
         match self {
-            Self::RestartDelayed { error } => error.command_line_hint(),
+            Self::RestartDelayed { error } => error.hint(),
             _ => None,
         }
     }

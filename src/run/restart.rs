@@ -62,7 +62,8 @@ impl Supervised<'_> {
             start(&self.run.command, &self.tenure, &self.store, None).map(Some)
         });
         match started {
-            Ok(Some(Some(Started { child, lock_file }))) => {
+            Ok(Some(Some(Started { child, lock_file, leash }))) => {
+                self.leash = leash;
                 self.tell(&Notice::Restarted {
                     office: self.tenure.office(),
                     pid: child.0.pid,

@@ -36,7 +36,10 @@ impl Supervised<'_> {
                 Err(RecvTimeoutError::Disconnected) => std::thread::sleep(LOOK_EVERY),
             }
             if let Some(end) = self.command_end() {
+                self.leash.slip();
                 let Some(end) = self.go_on_with_successor(end) else { continue };
+                // A successor may have been collected as well.
+                self.leash.slip();
                 self.life = Life::Ended;
                 self.hear_out(inbox, end);
                 match self.restart_asked_for() {

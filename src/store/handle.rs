@@ -38,7 +38,7 @@ use crate::store::location::Location;
 use crate::store::migrate::{Contents, SCHEMA_VERSION};
 use crate::store::overwritten::Damage;
 use crate::store::pool::Readers;
-use crate::store::pragmas::Access;
+use crate::store::pragmas::{Access, Durability};
 use crate::store::settings::Settings;
 use crate::store::transaction::{BootTime, Tx};
 use crate::store::{
@@ -158,6 +158,11 @@ impl Inner {
             wall_ms: self.clock().wall_ms(),
             boot_id: self.observer().boot_id.as_deref(),
         }
+    }
+
+    /// What survives a power loss of what this handle writes.
+    pub(crate) fn durability(&self) -> Durability {
+        self.settings.durability
     }
 
     /// How long one operation waits for the store's locks, at most.

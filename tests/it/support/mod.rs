@@ -36,6 +36,7 @@ pub use barrier::*;
 pub use container::*;
 pub use disk::*;
 pub use files::*;
+pub use heed::{ignore_children, ignores_children};
 pub use namespace::*;
 pub use pace::*;
 pub use process::*;
