@@ -36,7 +36,6 @@ pub use super::open_files::{
 };
 pub use super::own_group::is_private_group;
 use super::procfs;
-pub use super::unix::hold_command_lock;
 use super::unix::own_pid;
 pub use super::unix::{
     command_lock, create_anchor_file, create_private_dirs, effective_uid, file_facts, file_key,
@@ -44,6 +43,7 @@ pub use super::unix::{
     linked_file_key, lock_self_test, may_read, may_write, open_anchor_file, open_file_facts,
     open_file_key, open_foreign_lock_file, read_at, rename_beside, try_foreign_lock,
 };
+pub use super::unix::{hold_command_lock, owner_follows, say_that_we_follow};
 use super::{Looks, note};
 
 /// Reads a whole file of `/proc`; these files have no size to ask for.

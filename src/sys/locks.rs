@@ -27,6 +27,20 @@ pub(crate) fn command_lock(file: &std::fs::File) -> io::Result<CommandLocks> {
     os::command_lock(file)
 }
 
+/// Notes on an anchor, for as long as this open file of it, that its owner goes on with whomever
+/// its command hands over to: by a shared record lock of the open file, which changes nothing else.
+///
+/// # Errors
+/// As `fcntl(2)`; `Unsupported` where a file has no such locks.
+pub(crate) fn say_that_we_follow(anchor: &std::fs::File) -> io::Result<()> {
+    os::say_that_we_follow(anchor)
+}
+
+/// Whether the owner of this anchor has said so.
+pub(crate) fn owner_follows(anchor: &std::fs::File) -> bool {
+    os::owner_follows(anchor)
+}
+
 /// Whether a file can be read, and renamed, while another process or handle has it locked.
 pub const SHOWS_LOCKED_CONTENT: bool = cfg!(unix);
 

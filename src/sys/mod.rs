@@ -129,8 +129,6 @@ pub(crate) use forked::close_inherited;
 pub(crate) use lock_facts::{CommandLocks, ListedLock, Sharing};
 #[cfg(test)]
 pub(crate) use locks::SHOWS_OPENED_FILES;
-#[cfg(unix)]
-pub(crate) use locks::hold_command_lock;
 pub(crate) use locks::{SHOWS_LOCKED_CONTENT, open_foreign_lock_file};
 pub use locks::{
     SHOWS_RECORD_LOCKS, files_opened_by, in_root_of, lock_self_test, opened_files,
@@ -138,6 +136,7 @@ pub use locks::{
     shares_mounts_with,
 };
 pub(crate) use locks::{command_lock, foreign_unlock, listed_lock, try_foreign_lock};
+pub(crate) use locks::{hold_command_lock, owner_follows, say_that_we_follow};
 pub(crate) use machine::{HAS_PID_NAMESPACES, is_first_pid_namespace, is_private_group};
 pub use machine::{
     STATE_DIRECTORY, boot_clock_ms, boot_id, effective_uid, host_id, pid_namespace,

@@ -32,8 +32,8 @@ pub use self::files::{
     owners_of_links, path_of_open, pin_directory, read_at, rename_beside, set_mode, set_mode_in,
 };
 pub use self::locks::{
-    command_lock, create_anchor_file, foreign_unlock, lock_self_test, open_anchor_file,
-    open_foreign_lock_file, try_foreign_lock,
+    command_lock, create_anchor_file, foreign_unlock, hold_command_lock, lock_self_test,
+    open_anchor_file, open_foreign_lock_file, owner_follows, say_that_we_follow, try_foreign_lock,
 };
 pub use super::elsewhere::{
     command_line, exchange, files_opened_by, in_root_of, is_mount_point, is_open_for_writing,

@@ -43,14 +43,8 @@ impl Tenure {
             let what = format!("{} is held by the `run` that this process is in, ", self.office());
             Error::new(ErrorKind::Unsupported, what + why).with_hint(hint)
         };
-        let run = OurRun::of_environment()?.map(|run| run.instance);
-        let given = Given::of_environment()?.map(|given| given.instance);
-        let Some(run) = run.filter(|run| given == Some(*run)) else {
-            return Err(refused(
-                "which does not go on with another process",
-                "execute the successor in this process (`Tenure::exec`), or end: the run can \
-                 start it again",
-            ));
+        let Some(run) = OurRun::of_environment()?.map(|run| run.instance) else {
+            return Err(Error::internal("the tenure of a `run` outside of it"));
         };
         let record = inner.read(|connection| instances::by_id(connection, self.instance()))?;
         let (observer, record) = (inner.observer(), record.filter(Record::is_live));
@@ -74,6 +68,13 @@ impl Tenure {
             )
             .at(&path),
         })?;
+        if !sys::owner_follows(&opened) {
+            return Err(refused(
+                "which does not go on with another process",
+                "execute the successor in this process (`Tenure::exec`), or end: the run can \
+                 start it again",
+            ));
+        }
         inner.may_be_followed();
         Ok((run, opened))
     }

@@ -201,6 +201,13 @@ impl Anchor {
         self.is_shared.load(Ordering::Acquire)
     }
 
+    /// Says to the command of this `run` that it may hand over to a child of its own.
+    pub(crate) fn say_that_we_follow(&self) {
+        if let Err(error) = sys::say_that_we_follow(&self.file) {
+            tracing::debug!(%error, "the command cannot hand over to a child of its own");
+        }
+    }
+
     /// The open file, for a process that may go on with it in our place.
     pub(crate) fn to_hand_over(&self) -> &File {
         &self.file

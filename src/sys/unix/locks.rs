@@ -95,18 +95,44 @@ pub(super) fn record_lock(kind: libc::c_short, byte: libc::off_t) -> libc::flock
 }
 
 pub fn command_lock(file: &File) -> io::Result<CommandLocks> {
-    let is_held = |byte| {
-        let mut asked = record_lock(lock_kind::WRITE, byte);
-        retry(|| {
-            // SAFETY: `asked` is a whole `flock`, which the kernel fills in.
-            match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETLK, &raw mut asked) } {
-                0 => Ok(()),
-                _ => Err(Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::IO)),
-            }
-        })?;
-        io::Result::Ok(asked.l_type != lock_kind::NONE)
-    };
-    Ok(CommandLocks { command: is_held(COMMAND_BYTE)?, descendants: is_held(DESCENDANTS_BYTE)? })
+    Ok(CommandLocks {
+        command: is_locked(file, COMMAND_BYTE)?,
+        descendants: is_locked(file, DESCENDANTS_BYTE)?,
+    })
+}
+
+/// Whether another process or open file has a record lock on this byte.
+fn is_locked(file: &File, byte: libc::off_t) -> io::Result<bool> {
+    let mut asked = record_lock(lock_kind::WRITE, byte);
+    retry(|| {
+        // SAFETY: `asked` is a whole `flock`, which the kernel fills in.
+        match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETLK, &raw mut asked) } {
+            0 => Ok(()),
+            _ => Err(Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::IO)),
+        }
+    })?;
+    Ok(asked.l_type != lock_kind::NONE)
+}
+
+/// The byte of an anchor that its owner locks who follows its command.
+const FOLLOWS_BYTE: libc::off_t = 0;
+
+#[cfg(target_os = "linux")]
+pub fn say_that_we_follow(anchor: &File) -> io::Result<()> {
+    let shared = record_lock(lock_kind::READ, FOLLOWS_BYTE);
+    // SAFETY: `shared` is a whole `flock` that the kernel only reads.
+    let done = unsafe { libc::fcntl(anchor.as_raw_fd(), libc::F_OFD_SETLK, &raw const shared) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// There are no locks of an open file.
+#[cfg(not(target_os = "linux"))]
+pub fn say_that_we_follow(_anchor: &File) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+pub fn owner_follows(anchor: &File) -> bool {
+    is_locked(anchor, FOLLOWS_BYTE).unwrap_or(false)
 }
 
 pub fn try_foreign_lock(file: &File, sharing: Sharing) -> io::Result<bool> {

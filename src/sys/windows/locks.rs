@@ -93,6 +93,14 @@ pub fn open_foreign_lock_file(path: &Path) -> io::Result<File> {
 /// they write.
 const FOREIGN_LOCK_OFFSET: u32 = 1 << 20;
 
+pub fn say_that_we_follow(_anchor: &File) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+pub fn owner_follows(_anchor: &File) -> bool {
+    false
+}
+
 pub fn hold_command_lock(_path: &Path) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }

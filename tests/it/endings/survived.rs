@@ -93,6 +93,8 @@ fn a_signal_that_a_command_survived_explains_nothing() {
                     WHERE s.survived_at_ms IS NOT NULL";
     eventually("the survival on record", LIMIT, || (sandbox.number(survived) == 1).then_some(()));
     run.kill();
+    // The kernel ends it with its `run`, a moment later.
+    run.command.wait_gone(LIMIT);
     sandbox.end_now().assert("anchor_released", None, None, None);
     sandbox.end_settled().assert("anchor_released", None, None, None);
 }

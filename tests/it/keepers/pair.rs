@@ -16,17 +16,6 @@ impl Sandbox {
         (process, pid)
     }
 
-    /// The pids of the pair, as the row names them.
-    fn pair(&self) -> (u32, u32) {
-        let of = |column: &str| {
-            let query = format!(
-                "SELECT coalesce({column}, 0) FROM instances WHERE ended_at_ms IS NULL LIMIT 1"
-            );
-            u32::try_from(self.number(&query)).unwrap()
-        };
-        (of("keeper_pid"), of("keeper2_pid"))
-    }
-
     fn other_namespace(&self, arguments: &[&str]) -> i32 {
         let [program, rest @ ..] = pid_namespace().unwrap() else { unreachable!() };
         let mut command = self.program(program);
@@ -44,10 +33,7 @@ fn whichever_keeper_is_killed_the_lock_is_never_free() {
     sandbox.cli(["claim", "--pid", &pid]).assert_code(0);
     let mut random = Random::seeded();
     for round in 0..12 {
-        let (first, second) = eventually("two keepers", LIMIT, || {
-            let pair = sandbox.pair();
-            (pair.0 != 0 && pair.1 != 0 && is_running(pair.0) && is_running(pair.1)).then_some(pair)
-        });
+        let [first, second] = sandbox.keeper_pair();
         let killed = if random.chance(2) { first } else { second };
         kill(killed, Signal::KILL);
         sandbox.assert_status(0, "alive", "anchor_held");
@@ -65,10 +51,6 @@ fn whichever_keeper_is_killed_the_lock_is_never_free() {
     sandbox.cli(["run", "--no-backoff", "--", "true"]).assert_code(0);
 }
 
-fn is_running(pid: u32) -> bool {
-    crate::support::Stat::of(pid).is_some_and(|stat| stat.state != 'Z')
-}
-
 /// Both go when the last record is released, whoever of the two came first.
 #[test]
 fn both_keepers_go_with_the_last_record() {
@@ -76,13 +58,13 @@ fn both_keepers_go_with_the_last_record() {
     let (mut process, pid) = sandbox.idle();
     for killed in [None, Some(0), Some(1)] {
         sandbox.cli(["claim", "--pid", &pid]).assert_code(0);
-        let pair = sandbox.pair();
+        let pair = sandbox.keeper_pair();
         if let Some(which) = killed {
-            let victim = [pair.0, pair.1][which];
+            let victim = pair[which];
             kill(victim, Signal::KILL);
             eventually("another one", LIMIT, || {
-                let now = sandbox.pair();
-                (now != pair && now.1 != 0 && ![now.0, now.1].contains(&victim)).then_some(())
+                let now = sandbox.keepers_on_record();
+                (now != pair && now[1] != 0 && !now.contains(&victim)).then_some(())
             });
         }
         sandbox.cli(["release", "--pid", &pid]).assert_code(0);
@@ -203,15 +185,15 @@ fn a_grant_of_long_ago_and_a_time_by_chance_keep_nobody_out() {
                 "SELECT count(*) FROM instances WHERE origin = 'pid' AND kind IS NOT NULL";
             assert_eq!(sandbox.number(of_office), 0, "its row is pruned");
         }
-        let pair = sandbox.pair();
-        kill(pair.0, Signal::KILL);
+        let [first, second] = sandbox.keeper_pair();
+        kill(first, Signal::KILL);
         eventually("the second one is the first", LIMIT, || {
-            (sandbox.pair().0 == pair.1).then_some(())
+            (sandbox.keepers_on_record()[0] == second).then_some(())
         });
         // It looks at what has changed.
         for _ in 0..4 {
             sandbox.cli(["--profile", "other", "run", "--no-backoff", "--", "true"]).assert_code(0);
-            wait_for_looks(&[pair.1], 2);
+            wait_for_looks(&[second], 2);
         }
         process.finish(LIMIT);
     }
@@ -263,14 +245,14 @@ fn keepers_live_in_the_cgroup_of_their_process() {
     let (process, pid) = sandbox.idle();
     sandbox.cli(["claim", "--pid", &pid]).assert_code(0);
     group.take(process.pid());
-    let (first, second) = sandbox.pair();
+    let [first, second] = sandbox.keeper_pair();
     eventually("both have moved", LIMIT, || (group.has(first) && group.has(second)).then_some(()));
     // There a request to end is not meant for them alone.
     for keeper in [first, second] {
         kill(keeper, Signal::TERM);
     }
     std::thread::sleep(std::time::Duration::from_millis(700));
-    assert_eq!(sandbox.pair(), (first, second));
+    assert_eq!(sandbox.keepers_on_record(), [first, second]);
     sandbox.assert_status(0, "alive", "anchor_held");
     process.finish(LIMIT);
     eventually("both are gone", LIMIT, || {
@@ -299,8 +281,7 @@ fn keepers_that_may_not_move_end_when_their_manager_says_so() {
     claim.args(&as_nobody[1..]).arg(incumbent).args(["claim", "--pid", &pid]);
     Process::start(claim).finish(LIMIT).assert_code(0);
     group.take(process.pid());
-    let keepers = [sandbox.keepers(), sandbox.second_keepers()].concat();
-    assert_eq!(keepers.len(), 2);
+    let keepers = sandbox.keeper_pair();
     for keeper in &keepers {
         // The one that is asked first takes the other one along.
         let pid = rustix::process::Pid::from_raw(i32::try_from(*keeper).unwrap()).unwrap();

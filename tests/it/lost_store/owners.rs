@@ -215,7 +215,7 @@ fn the_advice_works_beside_keepers_without_a_record() {
         let gateway = Process::start(sandbox.program("cat"));
         let pid = gateway.pid().to_string();
         sandbox.cli(["claim", "--pid", &pid]).assert_code(0);
-        let keepers = [sandbox.keepers(), sandbox.second_keepers()].concat();
+        let keepers = sandbox.keeper_pair();
         kill_all(&keepers, Signal::STOP);
         for keeper in &keepers {
             wait_stopped(*keeper);

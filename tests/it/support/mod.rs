@@ -225,6 +225,26 @@ impl Sandbox {
         self.keepers_called("__keeper-second")
     }
 
+    /// The pair of keepers that the live row names; 0 for one that is not on record.
+    pub fn keepers_on_record(&self) -> [u32; 2] {
+        let of = |column: &str| {
+            let query = format!(
+                "SELECT coalesce(max({column}), 0) FROM instances WHERE ended_at_ms IS NULL"
+            );
+            u32::try_from(self.number(&query)).unwrap()
+        };
+        ["keeper_pid", "keeper2_pid"].map(of)
+    }
+
+    /// The same once both are at work. What starts one of them is called by its name for a moment.
+    #[track_caller]
+    pub fn keeper_pair(&self) -> [u32; 2] {
+        eventually("two keepers", LIMIT, || {
+            let pair = self.keepers_on_record();
+            pair.iter().all(|pid| *pid != 0 && is_running(*pid)).then_some(pair)
+        })
+    }
+
     fn keepers_called(&self, verb: &str) -> Vec<u32> {
         let is_keeper = |pid: &u32| {
             std::fs::read(format!("/proc/{pid}/cmdline"))

@@ -325,6 +325,11 @@ impl Stat {
     }
 }
 
+/// Whether there is such a process that has not ended.
+pub fn is_running(pid: u32) -> bool {
+    Stat::of(pid).is_some_and(|stat| stat.state != 'Z')
+}
+
 pub fn kill(pid: u32, signal: Signal) {
     let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
     kill_process(pid, signal).unwrap_or_else(|error| panic!("kill {pid:?}: {error}"));
