@@ -70,6 +70,9 @@ impl LookedAt {
 /// 3. With [`AfterBudget::Kill`], what has not ended in its time gets SIGKILL. With
 ///    [`AfterBudget::LetRun`] it goes on; a named process that goes on keeps its descendants.
 ///
+/// It takes `budget` at most, and 5 s for what is killed; 7 s more where descendants outlive the
+/// named process, and at most a minute where these go on starting others.
+///
 /// Each signal is proven as in [`terminate`](super::terminate()), and never reaches this process or
 /// an ancestor of it. Two kinds of descendants are not found: those whose parent had ended before
 /// the call (a daemon that has detached itself), and those that are started in the moment in which
