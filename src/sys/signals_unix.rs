@@ -212,8 +212,9 @@ pub(crate) fn never_wait_for(writer: &io::PipeWriter) -> io::Result<()> {
     Ok(rustix::io::ioctl_fionbio(writer, true)?)
 }
 
-/// A write in a signal handler: `errno` is that of the code that was interrupted.
-pub(crate) fn write_in_handler(writer: &io::PipeWriter, bytes: &[u8]) {
+/// A write in a signal handler, whole or not at all; whether it was done. `errno` is that of the
+/// code that was interrupted.
+pub(crate) fn write_in_handler(writer: &io::PipeWriter, bytes: &[u8]) -> bool {
     // SAFETY: write(2) may be called in a handler (signal-safety(7)), on an open descriptor and
     // bytes of that length; the place of this thread's `errno` is always there.
     unsafe {
@@ -222,8 +223,9 @@ pub(crate) fn write_in_handler(writer: &io::PipeWriter, bytes: &[u8]) {
         #[cfg(not(target_os = "linux"))]
         let errno = libc::__error();
         let before = *errno;
-        libc::write(writer.as_raw_fd(), bytes.as_ptr().cast(), bytes.len());
+        let written = libc::write(writer.as_raw_fd(), bytes.as_ptr().cast(), bytes.len());
         *errno = before;
+        usize::try_from(written) == Ok(bytes.len())
     }
 }
 
