@@ -106,6 +106,12 @@ impl Gateway {
                 raw::catch(signal.parse().unwrap(), raw::hand_on);
                 "feeding".to_owned()
             }
+            // As its handler would, of a signal that the kernel sent.
+            ["hand-on-of-kernel", signal] => {
+                let signal = forensics::HostSignal::new(signal.parse().unwrap());
+                FEED.get().unwrap().feed(signal.siginfo(libc::SI_KERNEL, 0, 0));
+                return None;
+            }
             ["by-host", profile, signal] => {
                 let codes = ExitCodes::of(Supervisor::None);
                 let signal = forensics::HostSignal::new(signal.parse().unwrap());
@@ -205,6 +211,7 @@ impl Gateway {
                 "logged": logged.take(),
                 "cause": shutdown.cause.as_str(),
                 "exit_code": shutdown.exit_code,
+                "may_mean_reload": shutdown.snapshot.may_mean_reload(),
                 "stop": stop,
                 "stop_by": by,
                 "took_us": took.map(|took| took.as_micros()),
