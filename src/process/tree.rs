@@ -41,7 +41,8 @@ pub struct TerminatedTree {
 pub enum LookedAt {
     /// All of the pid namespace.
     All,
-    /// Those of our own user: `/proc` hides the others (`hidepid`). One that has become another
+    /// Those of our own user: `/proc` hides the others (`hidepid`), or we are not root, and the
+    /// system does not tell whose children they are (macOS, Windows). One that has become another
     /// user (sudo, su) is not found, and neither is what that one has started.
     OwnUserOnly,
     /// Not all: this process ran short of descriptors or memory after the first signal was sent.
