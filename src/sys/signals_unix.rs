@@ -253,9 +253,10 @@ fn origin_of(origin: &low_level::siginfo::Origin) -> SignalOrigin {
 
 impl Drop for Catcher {
     fn drop(&mut self) {
-        // In a forked child there is no such thread, and the pipe is the parent's.
+        // In a forked child there is no such thread, and the pipe is the parent's. To let go of the
+        // thread would let go of another one, which has been given its place since.
         if self.creator_pid != std::process::id() {
-            return;
+            return std::mem::forget(self.thread.take());
         }
         self.handle.close();
         // Not only with the thread: it may be in the middle of a call.

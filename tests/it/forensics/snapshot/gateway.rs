@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
@@ -15,7 +16,7 @@ use serde_json::{Value, json};
 
 use super::left::{assert_log_line, assert_sorted};
 use super::raw;
-use crate::support::forked::{fork, leave, stay, wait_for};
+use crate::support::forked::{alarm, fork, leave, leave_with, stay, wait_for};
 use crate::support::{LIMIT, Process, eventually, order, plays, role_db, test_name};
 
 pub const ROLE_TEST: &str = test_name!(role_of_a_gateway);
@@ -133,6 +134,19 @@ impl Gateway {
                 }
                 self.child = Some(child);
                 return None;
+            }
+            ["drop-in-child", profile] => {
+                let child = fork();
+                if child == 0 {
+                    alarm(60);
+                    let (go, may_go) = std::sync::mpsc::channel::<()>();
+                    let own = std::thread::spawn(move || drop(may_go.recv()));
+                    drop(self.watches.remove(*profile));
+                    drop(go);
+                    let joined = catch_unwind(AssertUnwindSafe(|| own.join().is_ok()));
+                    leave_with(i32::from(!joined.unwrap_or(false)));
+                }
+                wait_for(child)
             }
             ["feed-in-child"] => {
                 let child = fork();
