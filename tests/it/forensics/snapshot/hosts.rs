@@ -165,8 +165,8 @@ fn a_forked_child_of_a_gateway_that_listens_is_ended_by_signals() {
 
 /// Symptom: a forked worker panicked when it joined a thread of its own. Cause: the C library had
 /// given that thread the place of the parent's thread that waits for signals, and the drop of the
-/// inherited watch let go of whoever is in that place. It holds because a child drops no thread that
-/// it does not have.
+/// inherited watch let go of whoever is in that place. It holds because a child drops no thread
+/// that it does not have.
 #[test]
 fn a_forked_child_lets_go_of_a_watch_and_of_nothing_else() {
     let sandbox = Sandbox::new();
