@@ -67,7 +67,7 @@ use crate::{Error, ErrorKind, Result};
 /// ```
 ///
 /// * `p1`: the version of the form;
-/// * the pid, in its own pid namespace;
+/// * the pid, as it was named: in the pid namespace of whoever named it;
 /// * `t`, `u` or `f` and the start time: ticks since boot (Linux), microseconds (macOS), units of
 ///   100 ns (Windows);
 /// * `n` and the kernel's own number of the process;
@@ -226,7 +226,7 @@ impl ProcessRef {
         }
     }
 
-    /// Its pid, in its own pid namespace.
+    /// Its pid, in the pid namespace of whoever named it.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.0.pid
@@ -251,7 +251,8 @@ impl ProcessRef {
         self.0.boot_id.as_deref()
     }
 
-    /// Its pid namespace (Linux): the number of that.
+    /// The pid namespace that the pid is of (Linux), by its number: that of whoever named it. A
+    /// process in a container has one that is further inside, and another pid there.
     #[must_use]
     pub fn pid_namespace(&self) -> Option<&str> {
         self.0.pid_ns.as_deref()
