@@ -140,7 +140,9 @@ impl Gateway {
                 if child == 0 {
                     alarm(60);
                     let (go, may_go) = std::sync::mpsc::channel::<()>();
-                    let own = std::thread::spawn(move || drop(may_go.recv()));
+                    let own = std::thread::spawn(move || {
+                        let _ = may_go.recv();
+                    });
                     drop(self.watches.remove(*profile));
                     drop(go);
                     let joined = catch_unwind(AssertUnwindSafe(|| own.join().is_ok()));
