@@ -96,7 +96,8 @@ impl Tenure {
     }
 
     /// As [`Tenure::on_shutdown`], but no handler is installed: the host's own handler calls
-    /// [`ShutdownFeed::feed`] for each signal.
+    /// [`ShutdownFeed::feed`] for each signal. After a call of `on_signal` that has panicked, the
+    /// next one comes anyway.
     ///
     /// A handler of SIGHUP that reads the configuration again feeds it as well: who asked for that
     /// is on record then. Whether it ends the gateway is for `on_signal` to decide, see

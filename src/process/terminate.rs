@@ -80,8 +80,8 @@ impl Terminated {
 ///
 /// # Platform
 /// Windows has nothing that asks a process to end: there [`AfterBudget::Kill`] ends it at once, and
-/// [`AfterBudget::LetRun`] is an error. macOS has no pidfd: the start time is compared right before
-/// each signal.
+/// [`AfterBudget::LetRun`] is an error. macOS, and Linux before 5.3, have no pidfd: there the start
+/// time is compared right before each signal.
 ///
 /// # Errors
 /// [`InvalidInput`](ErrorKind::InvalidInput) for this process, an ancestor of it, and pid 1;

@@ -5,6 +5,7 @@
 //! more than fits into every pipe until somebody takes it; what comes on top of that is dropped.
 
 use std::io::{self, PipeReader, Read};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -69,7 +70,8 @@ pub(crate) struct Feed {
 }
 
 impl Feed {
-    /// Calls `on_signal` for each, one after the other, from a thread of its own.
+    /// Calls `on_signal` for each, one after the other, from a thread of its own. After a call that
+    /// has panicked the next one comes anyway.
     ///
     /// # Errors
     /// As `pipe(2)`, and where no thread can be started.
@@ -82,7 +84,9 @@ impl Feed {
             std::thread::Builder::new().name("incumbent-signals".to_owned()).spawn(move || {
                 while let Some(fed) = next(&mut reader) {
                     taken.fetch_sub(1, Ordering::Relaxed);
-                    on_signal(fed);
+                    // Nobody would take the next signal, and the write that hands it on, to a pipe
+                    // without a reader, would raise SIGPIPE. The panic itself was told by its hook.
+                    let _ = catch_unwind(AssertUnwindSafe(|| on_signal(fed)));
                 }
             })?;
         let creator_pid = std::process::id();
@@ -179,5 +183,23 @@ mod tests {
         }
         assert!(taken <= WAITING_MAX + 2, "{taken}");
         drop(feed);
+    }
+
+    /// Symptom: a host whose callback had panicked was ended by its own handler, with the next
+    /// signal: SIGPIPE, because the thread that read had ended with the callback.
+    #[test]
+    fn after_a_call_that_panics_the_next_one_comes() {
+        let (tell, hears) = std::sync::mpsc::channel();
+        let feed = Feed::start(move |fed| {
+            assert_ne!(fed.number, 1, "a fault of the host's");
+            let _ = tell.send(fed.number);
+        })
+        .unwrap();
+        for number in 0..3 {
+            feed.feed(Fed { number, info: None });
+        }
+        assert_eq!((hears.recv(), hears.recv()), (Ok(0), Ok(2)));
+        drop(feed);
+        assert!(hears.recv().is_err(), "it ends with the feed");
     }
 }
