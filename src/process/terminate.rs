@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Duration;
 
+use crate::error::with_clear_sight;
 use crate::liveness::Ruling;
 use crate::process::reference::{ProcessRef, cannot_tell};
 use crate::sys::{Proven, Unproven};
@@ -116,7 +117,8 @@ pub(super) fn prove(process: &ProcessRef) -> Result<Option<Proven>> {
         }
         Ruling::Alive(_) => {}
     }
-    match process.prove() {
+    let what = || format!("prove that pid {pid} is still that process");
+    match with_clear_sight(what, || Ok(process.prove()))? {
         Ok(proven) => Ok(Some(proven)),
         // It has ended since.
         Err(Unproven::Gone) => Ok(None),
