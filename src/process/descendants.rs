@@ -63,7 +63,19 @@ fn confirmed(
 impl LeftOver {
     /// What a process of this namespace has started.
     pub(crate) fn started_by(pid: Pid) -> Vec<Self> {
-        confirmed(pid, sys::descendants(pid), sys::process_facts)
+        Self::of(pid, sys::descendants(pid))
+    }
+
+    /// What a `run` has started with its `command`. Whom it adopted has left that.
+    pub(crate) fn started_by_run(pid: Pid, command: Pid) -> Vec<Self> {
+        let mut listed = sys::descendants(command);
+        listed.insert(0, command);
+        Self::of(pid, listed)
+    }
+
+    /// Those of `listed`, parents first, that descend from `pid`.
+    fn of(pid: Pid, listed: Vec<Pid>) -> Vec<Self> {
+        confirmed(pid, listed, sys::process_facts)
             .into_iter()
             .map(|(child, facts)| Self {
                 pid: child,
