@@ -1,7 +1,15 @@
-//! Read-only SQL, bounded in rows and time: [`Store::query`].
+//! Read-only SQL, bounded in rows, size and time: [`Store::query`].
+//!
+//! What could change a file is kept out by the connection, which only reads, attaches nothing and
+//! lasts as long as the query. A PRAGMA is another matter: SQLite obeys many of them while it only
+//! compiles them, and some set what is the whole process' (`hard_heap_limit` would end every other
+//! store of it in "out of memory", and nothing here could take it back). So those are refused
+//! before they are compiled.
 
 use std::time::Duration;
 
+use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
+use rusqlite::limits::Limit;
 use rusqlite::types::Value as SqlValue;
 use rusqlite::{Connection, ErrorCode, params_from_iter};
 use serde::{Serialize, Serializer};
@@ -9,16 +17,36 @@ use serde::{Serialize, Serializer};
 use crate::clock::Deadline;
 use crate::store::salvage::values_of;
 use crate::store::{Store, gate};
-use crate::{Error, Result};
+use crate::{Error, Result, patience};
 
 /// More rows are for `sqlite3 -readonly`.
 const ROWS_MAX: usize = 10_000;
+
+/// How much memory an answer may take: many times what the store keeps of anything.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+
+/// The longest single value, which SQLite makes before anybody sees it: its own limit is 1 GB.
+const VALUE_BYTES_MAX: i32 = 16 << 20;
 
 /// A query that takes longer holds back the WAL's checkpoint.
 const TIME_MAX: Duration = Duration::from_secs(10);
 
 /// Virtual machine steps between two looks at the clock: well under a millisecond.
 const STEPS_PER_LOOK: i32 = 10_000;
+
+/// The PRAGMAs whose argument says what is asked about. That of any other one is a new setting.
+const ASKING_PRAGMAS: [&str; 10] = [
+    "foreign_key_check",
+    "foreign_key_list",
+    "index_info",
+    "index_list",
+    "index_xinfo",
+    "integrity_check",
+    "quick_check",
+    "table_info",
+    "table_list",
+    "table_xinfo",
+];
 
 /// A value of SQLite's.
 #[derive(Clone, Debug, PartialEq)]
@@ -133,8 +161,9 @@ impl Store {
     /// A row says who claimed something, never that its owner lives: for that, ask
     /// [`Store::instance`](crate::Store::instance).
     ///
-    /// What it reads is one snapshot. It never writes, and the whole answer is collected before it
-    /// returns, so that it holds back nobody: at most 10,000 rows, and at most 10 s.
+    /// What it reads is one snapshot. It never writes and sets nothing, and the whole answer is
+    /// collected before it returns, so that it holds back nobody: at most 10,000 rows, 64 MiB, and
+    /// 10 s, which are looked at between two steps of SQLite's.
     ///
     /// ```
     /// use incumbent::Store;
@@ -152,7 +181,7 @@ impl Store {
     ///
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for what is not one statement that asks,
-    /// for more rows, and for a query that takes longer; else as
+    /// for a larger answer, and for a query that takes longer; else as
     /// [`Profile::status_of`](crate::Profile::status_of).
     pub fn query(&self, sql: &str) -> Result<Rows> {
         self.query_with(sql, &[])
@@ -177,10 +206,19 @@ impl Store {
     /// As [`Store::query`]; also [`InvalidInput`](crate::ErrorKind::InvalidInput) for fewer or more
     /// values than the SQL has places for.
     pub fn query_with(&self, sql: &str, values: &[Value]) -> Result<Rows> {
+        self.inner.check_process()?;
         let _inside = gate::enter()?;
+        patience::with_budget(self.inner.busy_budget(), || self.answer(sql, values))
+    }
+
+    fn answer(&self, sql: &str, values: &[Value]) -> Result<Rows> {
         let connection = self.inner.watcher()?;
+        // It opens what is there by now, which may be another store.
+        self.inner.refuse_lost()?;
         let deadline = Deadline::after(TIME_MAX);
         connection.progress_handler(STEPS_PER_LOOK, Some(move || deadline.has_passed()))?;
+        connection.authorizer(Some(authorize))?;
+        connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, VALUE_BYTES_MAX)?;
         let failed = |error| self.query_failed(&connection, error);
         let mut statement = connection.prepare(sql).map_err(failed)?;
         if !statement.readonly() {
@@ -196,15 +234,19 @@ impl Store {
             let message = format!("the SQL has places for {places} values, not {}", values.len());
             return Err(Error::invalid(message).with_hint("give a value for each `?`"));
         }
-        let mut rows = Vec::new();
+        let (mut rows, mut answer_bytes) = (Vec::new(), 0);
         let values = params_from_iter(values.iter().map(to_sqlite));
         let mut cursor = statement.query(values).map_err(failed)?;
         while let Some(row) = cursor.next().map_err(failed)? {
             if rows.len() == ROWS_MAX {
-                return Err(Error::invalid(format!("the answer has more than {ROWS_MAX} rows"))
-                    .with_hint("add a LIMIT"));
+                return Err(too_much(&format!("the answer has more than {ROWS_MAX} rows")));
             }
             let row = values_of(row, columns.len()).map_err(failed)?;
+            answer_bytes += row.iter().map(bytes_of).sum::<usize>();
+            if answer_bytes > ANSWER_BYTES_MAX {
+                let mib = ANSWER_BYTES_MAX >> 20;
+                return Err(too_much(&format!("the answer is larger than {mib} MiB")));
+            }
             rows.push(row.into_iter().map(from_sqlite).collect());
         }
         Ok(Rows { columns, rows })
@@ -215,6 +257,14 @@ impl Store {
             Some(ErrorCode::OperationInterrupted) => {
                 Error::invalid(format!("the query was ended after {} s", TIME_MAX.as_secs()))
                     .with_hint("narrow it, by a WHERE or a LIMIT")
+            }
+            Some(ErrorCode::AuthorizationForStatementDenied) => {
+                refused("this statement would set something")
+            }
+            Some(ErrorCode::TooBig) => {
+                let mib = VALUE_BYTES_MAX >> 20;
+                Error::invalid(format!("a value of the query is larger than {mib} MiB"))
+                    .with_hint("ask for a part of it (`substr`)")
             }
             // The question may be as good as it likes.
             Some(
@@ -232,6 +282,28 @@ impl Store {
     }
 }
 
+/// Asked by SQLite for each part of a statement before it is compiled.
+fn authorize(context: AuthContext<'_>) -> Authorization {
+    match context.action {
+        AuthAction::Pragma { pragma_name, pragma_value: Some(_) }
+            if !ASKING_PRAGMAS.iter().any(|asks| asks.eq_ignore_ascii_case(pragma_name)) =>
+        {
+            Authorization::Deny
+        }
+        _ => Authorization::Allow,
+    }
+}
+
+/// What a value takes in memory.
+fn bytes_of(value: &SqlValue) -> usize {
+    let content = match value {
+        SqlValue::Text(text) => text.len(),
+        SqlValue::Blob(bytes) => bytes.len(),
+        SqlValue::Null | SqlValue::Integer(_) | SqlValue::Real(_) => 0,
+    };
+    size_of::<SqlValue>() + content
+}
+
 /// Whether the schema can be read, and its views fit its tables: a damaged one may be why a good
 /// question cannot be answered.
 fn check_schema(connection: &Connection) -> rusqlite::Result<()> {
@@ -243,6 +315,10 @@ fn check_schema(connection: &Connection) -> rusqlite::Result<()> {
         connection.prepare(&format!("SELECT * FROM \"{}\"", view.replace('"', "\"\"")))?;
     }
     Ok(())
+}
+
+fn too_much(message: &str) -> Error {
+    Error::invalid(message).with_hint("add a LIMIT")
 }
 
 fn refused(message: &str) -> Error {

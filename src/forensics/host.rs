@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use crate::forensics::Shutdown;
+use crate::forensics::shutdown::cannot;
 use crate::forensics::snapshot::received::ReceivedSignal;
 use crate::process::exit_code::ExitCodes;
 use crate::sys::{Fed, Feed};
@@ -95,11 +96,17 @@ impl Tenure {
     }
 
     /// As [`Tenure::on_shutdown`], but no handler is installed: the host's own handler calls
-    /// [`ShutdownFeed::feed`] for each signal.
+    /// [`ShutdownFeed::feed`] for each signal. After a call of `on_signal` that has panicked, the
+    /// next one comes anyway.
+    ///
+    /// A handler of SIGHUP that reads the configuration again feeds it as well: who asked for that
+    /// is on record then. Whether it ends the gateway is for `on_signal` to decide, see
+    /// [`Snapshot::may_mean_reload`](crate::forensics::Snapshot::may_mean_reload).
     ///
     /// # Errors
-    /// [`Internal`](crate::ErrorKind::Internal) when no thread or pipe can be made,
-    /// [`Forked`](crate::ErrorKind::Forked) in a forked child.
+    /// [`Busy`](crate::ErrorKind::Busy) where no descriptor or thread is left,
+    /// [`Forked`](crate::ErrorKind::Forked) in a forked child,
+    /// [`Internal`](crate::ErrorKind::Internal) where neither can be made for another reason.
     pub fn shutdown_feed(
         &self,
         exit_codes: ExitCodes,
@@ -115,7 +122,7 @@ impl Tenure {
             let received = signal.received();
             on_signal(recorder.shut_down(received, signal.number(), &inquiry, &exit_codes));
         })
-        .map_err(|error| Error::internal(format!("cannot take signals: {error}")))?;
+        .map_err(|error| cannot("take signals", &error))?;
         Ok(ShutdownFeed(Arc::new(feed)))
     }
 }
@@ -159,8 +166,8 @@ pub struct ShutdownFeed(Arc<Feed>);
 
 impl ShutdownFeed {
     /// Hands a signal on. May be called in a signal handler, by any thread, any number of times: it
-    /// takes no lock, allocates nothing, does not wait, and leaves `errno` as it is. In a forked
-    /// child it does nothing.
+    /// takes no lock, allocates nothing, does not wait, and leaves `errno` as it is. While 128 are
+    /// waiting to be taken it drops what comes. In a forked child it does nothing.
     pub fn feed(&self, signal: HostSignal) {
         self.0.feed(signal.0);
     }

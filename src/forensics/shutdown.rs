@@ -8,6 +8,7 @@
 //! `kill` ends within a millisecond of what it did. A `run` passes the signal on then, and looks at
 //! the rest afterwards.
 
+use std::io;
 use std::panic::PanicHookInfo;
 use std::sync::{Arc, Once, Weak};
 use std::time::Duration;
@@ -27,8 +28,8 @@ use crate::records::markers::Marker;
 use crate::records::shutdowns::NewShutdown;
 use crate::records::{Identities, instances, markers, runtime};
 use crate::store::Inner;
-use crate::sys::signals;
 use crate::sys::signals::Catcher;
+use crate::sys::{Shortage, signals};
 use crate::{Error, InstanceId, Office, Result, Store, Tenure, stop_budget, sys};
 
 /// How long the markers may take to be read. A read waits for nobody but for a store that is just
@@ -106,7 +107,9 @@ impl Tenure {
     ///
     /// The call comes within some milliseconds, also while the store is locked, full or gone; where
     /// the store cannot even be read, within 300 ms. What was ignored when the process started
-    /// (`nohup`) stays ignored. Nothing ends by itself: the gateway drains, lets go and exits.
+    /// (`nohup`) stays ignored. Nothing ends by itself: the gateway drains, lets go and exits; or
+    /// reads its configuration again, where the signal
+    /// [may mean that](crate::forensics::Snapshot::may_mean_reload).
     ///
     /// Where the host catches signals itself, see [`Tenure::shutdown_by`] and
     /// [`Tenure::shutdown_feed`]. In a forked child the signals do what they do by default.
@@ -132,7 +135,10 @@ impl Tenure {
     /// ```
     ///
     /// # Errors
-    /// [`Internal`](crate::ErrorKind::Internal) when the signals cannot be caught.
+    /// [`Busy`](crate::ErrorKind::Busy) where no descriptor or thread is left,
+    /// [`Internal`](crate::ErrorKind::Internal) when the signals cannot be caught for another
+    /// reason: then they do what they did before. [`Forked`](crate::ErrorKind::Forked) in a forked
+    /// child.
     pub fn on_shutdown(
         &self,
         exit_codes: ExitCodes,
@@ -145,7 +151,7 @@ impl Tenure {
             let (received, number) = (ReceivedSignal::by_us(caught), caught.number);
             on_signal(recorder.shut_down(received, number, &inquiry, &exit_codes));
         })
-        .map_err(|error| Error::internal(format!("cannot catch signals: {error}")))?;
+        .map_err(|error| cannot("catch signals", &error))?;
         Ok(ShutdownWatch { catcher })
     }
 
@@ -205,6 +211,14 @@ impl Tenure {
 
     pub(super) fn recorder(&self) -> Recorder {
         Recorder::new(&self.footing.inner, Some(self.instance()), self.office(), Ends::Later)
+    }
+}
+
+/// What the system did not let us do.
+pub(super) fn cannot(what: &str, error: &io::Error) -> Error {
+    match Shortage::of(error) {
+        Some(shortage) => Error::shortage(shortage, what),
+        None => Error::internal(format!("cannot {what}: {error}")),
     }
 }
 

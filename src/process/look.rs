@@ -31,9 +31,10 @@ impl<T> Fact<T> {
 
 /// Whether a process has this pid now, in our pid namespace. A zombie has ended: it is `Gone`.
 ///
-/// Asked of the kernel (a pidfd, a process handle) and of the process table, which have to agree
-/// before anything is called gone. `os.kill(pid, 0)` and its like ask less: on Windows signal 0 is
-/// Ctrl+C to a whole console group, elsewhere a zombie and a thread pass for a process.
+/// Asked of the kernel (a pidfd, a process handle) and, on Linux, of the process table: both have
+/// to say that it is gone, unless there is no table of our own pid namespace to ask. What
+/// `os.kill(pid, 0)` and its like ask is less: on Windows signal 0 is Ctrl+C to a whole console
+/// group, elsewhere a zombie and a thread pass for a process.
 ///
 /// A stored pid may be another process' by now: see [`ProcessRef`](super::ProcessRef).
 ///

@@ -2,26 +2,29 @@
 //! that was seen.
 //!
 //! It is what our own records keep of a process, without an anchor. So it is judged by the same
-//! rules, with a stricter one: nobody knows where its text is kept. Two machines may share
-//! that table, so a restart is believed only of a machine that is known to be the same.
+//! rules, with two that are stricter, because nobody knows where and for how long its text is kept.
+//! Two machines may share that table, so a restart is believed only of a machine that is known to
+//! be the same. And where no boot id says that there was none, clocks that have moved apart are
+//! doubt: the very pid, tick and number may have come back (FIELD-BUGS row 10).
 
 mod identity;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::OnceLock;
 
-use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{Clock, SystemClock};
 use crate::error::with_clear_sight;
-use crate::liveness::{AnchorState, Boot, Evidence, Judgement, Relation, judge};
+use crate::liveness::{
+    AnchorState, Boot, Evidence, Judgement, Observed, Relation, StartTimeMatch, judge,
+};
 use crate::process::compare::{Here, Named, Written};
 use crate::process::observer::{Clocks, Observer};
 use crate::process::reference::identity::{Identity, is_word, read};
 use crate::process::subject::valid_pid;
 use crate::sys;
-use crate::sys::{Existence, Pid, StartTime};
+use crate::sys::{Existence, Pid, StartTime, StartTimeUnit};
 use crate::{Error, ErrorKind, Result};
 
 /// A process, named so that no later one is taken for it: to be stored in a table of the
@@ -64,7 +67,7 @@ use crate::{Error, ErrorKind, Result};
 /// ```
 ///
 /// * `p1`: the version of the form;
-/// * the pid, in its own pid namespace;
+/// * the pid, as it was named: in the pid namespace of whoever named it;
 /// * `t`, `u` or `f` and the start time: ticks since boot (Linux), microseconds (macOS), units of
 ///   100 ns (Windows);
 /// * `n` and the kernel's own number of the process;
@@ -95,19 +98,13 @@ impl ProcessRef {
     /// looked; [`Unsupported`](ErrorKind::Unsupported) where neither a start time nor a number of
     /// it can be seen (Linux before 6.9 without `/proc`).
     pub fn current() -> Result<Self> {
-        static CURRENT: Mutex<Option<ProcessRef>> = Mutex::new(None);
-        let own = std::process::id();
-        // A forked child has a copy of its parent's.
-        if let Some(known) = CURRENT.lock().as_ref().filter(|known| known.pid() == own) {
+        let ourselves = ourselves()?;
+        if let Some(known) = ourselves.reference.get() {
             return Ok(known.clone());
         }
-        let made = Self::of(own)?;
-        let mut current = CURRENT.lock();
-        match &*current {
-            // Another thread was faster.
-            Some(known) if known.pid() == own => Ok(known.clone()),
-            Some(_) | None => Ok(current.insert(made).clone()),
-        }
+        let made = Self::of(ourselves.observer.pid)?;
+        // Another thread may have been faster.
+        Ok(ourselves.reference.get_or_init(|| made).clone())
     }
 
     /// The process that has this pid now. A pid that was stored may be another one's by now: name a
@@ -121,7 +118,7 @@ impl ProcessRef {
     /// [`Busy`](ErrorKind::Busy) as [`ProcessRef::current`].
     pub fn of(pid: u32) -> Result<Self> {
         let pid = checked(pid)?;
-        let observer = observer()?;
+        let observer = &ourselves()?.observer;
         let facts =
             with_clear_sight(|| format!("look at pid {pid}"), || Ok(sys::process_facts(pid)))?;
         let is_known = facts.start_time.is_some() || facts.number.is_some();
@@ -150,7 +147,8 @@ impl ProcessRef {
     ///   zombie has no thread left, and waits for its parent to collect it.
     /// * `Unknown(ForeignNamespace)`: it is of another pid namespace or machine, or the process
     ///   table that can be read here is not ours. `Unknown(NotVerifiable)`: it cannot be looked at
-    ///   well enough. Unknown is never dead.
+    ///   well enough; or no boot id can be read, and the clocks say that the machine may have been
+    ///   restarted since (Linux). Unknown is never dead.
     ///
     /// No signal is sent.
     ///
@@ -158,9 +156,9 @@ impl ProcessRef {
     /// [`Busy`](ErrorKind::Busy) when this process ran short of descriptors or memory while it
     /// looked: ask again.
     pub fn is_alive(&self) -> Result<Judgement> {
-        let observer = observer()?;
+        let observer = &ourselves()?.observer;
         let what = || format!("look at pid {}", self.pid());
-        with_clear_sight(what, || Ok(judge(self.evidence(&observer, now()))))
+        with_clear_sight(what, || Ok(judge(self.evidence(observer, now()))))
     }
 
     fn evidence(&self, observer: &Observer, clocks: Clocks) -> Evidence {
@@ -178,7 +176,17 @@ impl ProcessRef {
         }
         let process =
             Named { pid: Some(*pid), start_time: *start_time, number: *number, uid: None };
-        process.seen_on(machine)
+        let seen = process.seen_on(machine);
+        // What differs is another process in any boot.
+        let may_be_of_later_boot = seen.observed() == Observed::Alive
+            && machine.boot == Boot::Unknown
+            && start_time.is_none_or(|time| time.unit == StartTimeUnit::Ticks)
+            && clocks.restarted_since(*made);
+        if may_be_of_later_boot {
+            let unknown = StartTimeMatch::Unknown;
+            return Evidence { start_time: unknown, process_id: unknown, ..seen };
+        }
+        seen
     }
 
     /// Whether two references name one process, as far as they tell: not whether it lives.
@@ -207,7 +215,10 @@ impl ProcessRef {
         }
         match (one.start_time, two.start_time) {
             (Some(first), Some(second))
-                if one.pid_ns == two.pid_ns && first.unit == second.unit =>
+                if one.pid_ns == two.pid_ns
+                    // Of two that are unknown nobody knows whether they are one.
+                    && (one.pid_ns.is_some() || first.unit != StartTimeUnit::Ticks)
+                    && first.unit == second.unit =>
             {
                 is_it(one.pid == two.pid && first == second)
             }
@@ -215,7 +226,7 @@ impl ProcessRef {
         }
     }
 
-    /// Its pid, in its own pid namespace.
+    /// Its pid, in the pid namespace of whoever named it.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.0.pid
@@ -240,7 +251,8 @@ impl ProcessRef {
         self.0.boot_id.as_deref()
     }
 
-    /// Its pid namespace (Linux): the number of that.
+    /// The pid namespace that the pid is of (Linux), by its number: that of whoever named it. A
+    /// process in a container has one that is further inside, and another pid there.
     #[must_use]
     pub fn pid_namespace(&self) -> Option<&str> {
         self.0.pid_ns.as_deref()
@@ -312,16 +324,34 @@ fn now() -> Clocks {
     Clocks { wall_ms: SystemClock.wall_ms(), boot_ms: SystemClock.boot_ms() }
 }
 
-/// What this process knows of itself, learned once, and not while it runs short of something.
-fn observer() -> Result<Arc<Observer>> {
-    static KNOWN: Mutex<Option<Arc<Observer>>> = Mutex::new(None);
+/// What this process knows of itself, learned once. Without a lock, which a child that is forked
+/// while a thread of its parent holds it would wait for: it goes on from a copy of what its parent
+/// knew, and learns its own beside it.
+struct Ourselves {
+    observer: Observer,
+    reference: OnceLock<ProcessRef>,
+    as_forked_child: OnceLock<Box<Ourselves>>,
+}
+
+/// Not learned while this process runs short of something.
+fn ourselves() -> Result<&'static Ourselves> {
+    static FIRST: OnceLock<Box<Ourselves>> = OnceLock::new();
     let own = std::process::id();
-    if let Some(known) = KNOWN.lock().as_ref().filter(|known| known.pid == own) {
-        return Ok(Arc::clone(known));
+    let mut place = &FIRST;
+    while let Some(known) = place.get().map(Box::as_ref) {
+        // The last one: a child's child may have the pid of its grandparent, which has ended.
+        if known.observer.pid == own && known.as_forked_child.get().is_none() {
+            return Ok(known);
+        }
+        place = &known.as_forked_child;
     }
-    let learn = || Ok(Arc::new(Observer::new()));
-    let observer = with_clear_sight(|| "find out about this process", learn)?;
-    Ok(Arc::clone(KNOWN.lock().insert(observer)))
+    let observer = with_clear_sight(|| "find out about this process", || Ok(Observer::new()))?;
+    // Another thread may have been faster.
+    let known: &Ourselves = place.get_or_init(|| {
+        let (reference, as_forked_child) = (OnceLock::new(), OnceLock::new());
+        Box::new(Ourselves { observer, reference, as_forked_child })
+    });
+    Ok(known)
 }
 
 #[cfg(test)]

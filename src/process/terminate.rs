@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Duration;
 
+use crate::error::with_clear_sight;
 use crate::liveness::Ruling;
 use crate::process::reference::{ProcessRef, cannot_tell};
 use crate::sys::{Proven, Unproven};
@@ -80,8 +81,8 @@ impl Terminated {
 ///
 /// # Platform
 /// Windows has nothing that asks a process to end: there [`AfterBudget::Kill`] ends it at once, and
-/// [`AfterBudget::LetRun`] is an error. macOS has no pidfd: the start time is compared right before
-/// each signal.
+/// [`AfterBudget::LetRun`] is an error. macOS, and Linux before 5.3, have no pidfd: there the start
+/// time is compared right before each signal.
 ///
 /// # Errors
 /// [`InvalidInput`](ErrorKind::InvalidInput) for this process, an ancestor of it, and pid 1;
@@ -116,7 +117,8 @@ pub(super) fn prove(process: &ProcessRef) -> Result<Option<Proven>> {
         }
         Ruling::Alive(_) => {}
     }
-    match process.prove() {
+    let what = || format!("prove that pid {pid} is still that process");
+    match with_clear_sight(what, || Ok(process.prove()))? {
         Ok(proven) => Ok(Some(proven)),
         // It has ended since.
         Err(Unproven::Gone) => Ok(None),

@@ -41,7 +41,8 @@ pub struct TerminatedTree {
 pub enum LookedAt {
     /// All of the pid namespace.
     All,
-    /// Those of our own user: `/proc` hides the others (`hidepid`). One that has become another
+    /// Those of our own user: `/proc` hides the others (`hidepid`), or we are not root, and the
+    /// system does not tell whose children they are (macOS, Windows). One that has become another
     /// user (sudo, su) is not found, and neither is what that one has started.
     OwnUserOnly,
     /// Not all: this process ran short of descriptors or memory after the first signal was sent.
@@ -69,6 +70,9 @@ impl LookedAt {
 ///    at least 2 s, to end.
 /// 3. With [`AfterBudget::Kill`], what has not ended in its time gets SIGKILL. With
 ///    [`AfterBudget::LetRun`] it goes on; a named process that goes on keeps its descendants.
+///
+/// It takes `budget` at most, and 5 s for what is killed; 7 s more where descendants outlive the
+/// named process, and at most a minute where these go on starting others.
 ///
 /// Each signal is proven as in [`terminate`](super::terminate()), and never reaches this process or
 /// an ancestor of it. Two kinds of descendants are not found: those whose parent had ended before

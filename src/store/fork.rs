@@ -13,7 +13,7 @@
 //! * The descriptor of the anchor. Its `flock` belongs to the open file, which both have: it is
 //!   free once both have closed it, or one of them unlocks it. So the child closes it and never
 //!   unlocks, and the parent's office stays held; a child that kept it would keep the office of a
-//!   parent that is gone.
+//!   parent that is gone. The same of the lock of an older program that is held beside an office.
 //!
 //! So the parent closes its connections, and nothing else: no row is changed, no lock released. The
 //! child gives the anchors back ([`registry::begin_process`]) and opens its own handles. Where the

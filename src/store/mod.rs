@@ -113,9 +113,13 @@ impl Store {
     }
 
     /// How many releases could not be written yet. They are written together with the next change
-    /// that succeeds; ownership itself ends with the process in any case.
+    /// that succeeds; ownership itself ends with the process in any case. In a forked child none:
+    /// they are the parent's.
     #[must_use]
     pub fn pending_releases(&self) -> usize {
+        if self.inner.check_process().is_err() {
+            return 0;
+        }
         self.inner.pending.lock().iter().filter(|it| it.is_release()).count()
     }
 }

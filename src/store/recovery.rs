@@ -32,7 +32,9 @@ use crate::store::location::{
 use crate::store::migrate::{Contents, SCHEMA_VERSION};
 use crate::store::pragmas::{Access, Durability};
 use crate::store::salvage::Saved;
-use crate::store::{busy, gate, ground, location, migrate, pragmas, salvage, transaction};
+use crate::store::{
+    busy, gate, ground, location, migrate, pragmas, registry, salvage, transaction,
+};
 use crate::{Error, ErrorKind, Result, clock, patience, sys};
 
 /// What came of a recovery.
@@ -59,6 +61,7 @@ enum Condition {
 
 /// See [`OpenOptions::recover`](crate::OpenOptions::recover); `path` is the store.
 pub(super) fn recover(path: &Path, clock: &dyn Clock, by: &str) -> Result<Option<Recovered>> {
+    registry::begin_process()?;
     let _inside = gate::enter()?;
     let Some(location) = location::resolve_place(path, IfMissing::Leave)? else { return Ok(None) };
     ground::check(&location)?;

@@ -11,6 +11,7 @@ use std::time::Duration;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::process::Anchor;
+use crate::process::older::lock as older_lock;
 use crate::store::gate;
 use crate::sys::FileId;
 use crate::{Error, ErrorKind, Result};
@@ -40,7 +41,8 @@ static HANDLES: Mutex<Vec<Entry>> = Mutex::new(Vec::new());
 static PROCESS: AtomicU32 = AtomicU32::new(0);
 
 /// Before the gate is entered for an opening. In a forked child, which has a copy of its parent's
-/// entries: forgets those that the parent had closed, and gives their anchors back to it.
+/// entries: forgets those that the parent had closed, and gives their anchors back to it, and its
+/// locks of an older program.
 ///
 /// # Errors
 /// [`Forked`](ErrorKind::Forked) where the fork met a thread that was just opening a store: nobody
@@ -72,6 +74,7 @@ pub(super) fn begin_process() -> Result<()> {
         }
         Some(_) | None => true,
     });
+    older_lock::leave_to_parent();
     PROCESS.store(me, Ordering::Release);
     Ok(())
 }
@@ -116,6 +119,7 @@ pub(super) fn all_open<T: Any + Send + Sync>() -> Vec<Arc<T>> {
 /// Does `work`, for which nobody in this process may have the file `id` open, and keeps everybody
 /// from opening it meanwhile.
 pub(super) fn unless_open<T>(id: &FileId, work: impl FnOnce() -> T) -> Option<T> {
+    begin_process().ok()?;
     let Ok(_inside) = gate::enter() else { return None };
     let handles = lock();
     // A retired one goes on with the same descriptors, and a forked child with those of its parent.

@@ -111,11 +111,11 @@ pub fn descendants(pid: Pid) -> Vec<Pid> {
 }
 
 /// How much of the process table of our own pid namespace can be looked through.
-#[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "only Linux hides some of it"))]
+#[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "only Linux may have none"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TableShows {
     All,
-    /// Processes of other users are hidden (`hidepid` of proc(5)).
+    /// Processes of other users are hidden (`hidepid` of proc(5)), or their parents are.
     OwnUserOnly,
     /// It is not there, or another namespace's.
     Nothing,
@@ -124,8 +124,13 @@ pub(crate) enum TableShows {
 pub(crate) fn table_shows() -> TableShows {
     #[cfg(target_os = "linux")]
     return os::table_shows();
+    // Of another user's process the parent is told to root alone (macOS, `proc_pidinfo`), or to
+    // whoever may open it (Windows).
     #[cfg(not(target_os = "linux"))]
-    TableShows::All
+    {
+        let is_root = os::effective_uid() == Some(0);
+        if is_root { TableShows::All } else { TableShows::OwnUserOnly }
+    }
 }
 
 /// The processes of a session that can be seen, without us; `None` where none can be looked for

@@ -9,8 +9,8 @@ use std::io;
 use std::time::Duration;
 
 use super::{
-    OpenProcessError, Pid, ProcessHandle, ProcessNumber, ProcessState, StartTime, Trust, Unproven,
-    process_facts,
+    Looks, OpenProcessError, Pid, ProcessHandle, ProcessNumber, ProcessState, StartTime, Trust,
+    Unproven, process_facts,
 };
 
 /// A process that is pinned, and proven to be the recorded one. The only way to signal a process
@@ -37,6 +37,7 @@ impl Proven {
         if pid == std::process::id() {
             return Err(Unproven::Ourselves);
         }
+        let looks = Looks::begin();
         let handle = ProcessHandle::open(pid).map_err(|error| match error {
             OpenProcessError::Gone => Unproven::Gone,
             OpenProcessError::Denied => {
@@ -59,6 +60,10 @@ impl Proven {
         }
         if is_ancestor(pid) {
             return Err(Unproven::Ancestor);
+        }
+        // Whoever runs short of descriptors does not see whom it descends from.
+        if let Some(shortage) = looks.shortage() {
+            return Err(Unproven::Denied(shortage.to_string()));
         }
         trust.check(pid, &handle)?;
         Ok(Self { pid, handle })

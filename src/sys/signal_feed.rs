@@ -1,10 +1,13 @@
 //! Signals that somebody else has caught, handed on to a thread of ours.
 //!
-//! What hands them on may run in a signal handler (signal-safety(7)): it asks for its pid and
-//! writes to a pipe. It takes no lock, allocates nothing and does not wait; what does not fit into
-//! a full pipe is dropped, after some thousand signals that nobody has taken yet.
+//! What hands them on may run in a signal handler (signal-safety(7)): it asks for its pid, counts,
+//! and writes to a pipe. It takes no lock, allocates nothing and does not wait. So it hands on no
+//! more than fits into every pipe until somebody takes it; what comes on top of that is dropped.
 
 use std::io::{self, PipeReader, Read};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
 use super::{Caught, SignalOrigin, signals};
@@ -20,6 +23,10 @@ pub(crate) struct Fed {
 /// Four words and whether the last three count. A write of so few bytes is whole or not at all
 /// (pipe(7)).
 const LENGTH: usize = 20;
+
+/// How many may wait to be taken. All of them fit into the pipe, also on Windows, where that has
+/// 4 KiB and a write to a full one waits.
+const WAITING_MAX: usize = 128;
 
 impl Fed {
     fn to_bytes(self) -> [u8; LENGTH] {
@@ -56,26 +63,34 @@ impl Fed {
 pub(crate) struct Feed {
     /// `None` once it ends.
     writer: Option<io::PipeWriter>,
+    /// How many are in the pipe, or about to be.
+    waiting: Arc<AtomicUsize>,
     thread: Option<JoinHandle<()>>,
     creator_pid: u32,
 }
 
 impl Feed {
-    /// Calls `on_signal` for each, one after the other, from a thread of its own.
+    /// Calls `on_signal` for each, one after the other, from a thread of its own. After a call that
+    /// has panicked the next one comes anyway.
     ///
     /// # Errors
     /// As `pipe(2)`, and where no thread can be started.
     pub(crate) fn start(mut on_signal: impl FnMut(Fed) + Send + 'static) -> io::Result<Self> {
         let (mut reader, writer) = io::pipe()?;
         signals::never_wait_for(&writer)?;
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let taken = Arc::clone(&waiting);
         let thread =
             std::thread::Builder::new().name("incumbent-signals".to_owned()).spawn(move || {
                 while let Some(fed) = next(&mut reader) {
-                    on_signal(fed);
+                    taken.fetch_sub(1, Ordering::Relaxed);
+                    // Nobody would take the next signal, and the write that hands it on, to a pipe
+                    // without a reader, would raise SIGPIPE. The panic itself was told by its hook.
+                    let _ = catch_unwind(AssertUnwindSafe(|| on_signal(fed)));
                 }
             })?;
         let creator_pid = std::process::id();
-        Ok(Self { writer: Some(writer), thread: Some(thread), creator_pid })
+        Ok(Self { writer: Some(writer), waiting, thread: Some(thread), creator_pid })
     }
 
     /// Hands one on. May be called in a signal handler; leaves `errno` as it is. In a forked child
@@ -84,7 +99,10 @@ impl Feed {
         if let Some(writer) = &self.writer
             && self.creator_pid == std::process::id()
         {
-            signals::write_in_handler(writer, &fed.to_bytes());
+            let has_room = self.waiting.fetch_add(1, Ordering::Relaxed) < WAITING_MAX;
+            if !has_room || !signals::write_in_handler(writer, &fed.to_bytes()) {
+                self.waiting.fetch_sub(1, Ordering::Relaxed);
+            }
         }
     }
 }
@@ -138,8 +156,10 @@ mod tests {
         }
     }
 
+    /// On Windows a write to a full pipe waits, and the pipe holds no more than 200.
     #[test]
     fn a_feed_that_nobody_reads_is_never_waited_for() {
+        const LAST: i32 = 20_000;
         let (go, may_go) = std::sync::mpsc::channel::<()>();
         let (tell, hears) = std::sync::mpsc::channel();
         let feed = Feed::start(move |fed| {
@@ -147,11 +167,39 @@ mod tests {
             let _ = tell.send(fed.number);
         })
         .unwrap();
-        for number in 0..20_000 {
+        for number in 0..LAST {
             feed.feed(Fed { number, info: None });
         }
         drop(go);
         assert_eq!((hears.recv(), hears.recv()), (Ok(0), Ok(1)));
+        // What was taken makes room again.
+        let mut taken = 2;
+        loop {
+            feed.feed(Fed { number: LAST, info: None });
+            taken += 1;
+            if hears.recv() == Ok(LAST) {
+                break;
+            }
+        }
+        assert!(taken <= WAITING_MAX + 2, "{taken}");
         drop(feed);
+    }
+
+    /// Symptom: a host whose callback had panicked was ended by its own handler, with the next
+    /// signal: SIGPIPE, because the thread that read had ended with the callback.
+    #[test]
+    fn after_a_call_that_panics_the_next_one_comes() {
+        let (tell, hears) = std::sync::mpsc::channel();
+        let feed = Feed::start(move |fed| {
+            assert_ne!(fed.number, 1, "a fault of the host's");
+            let _ = tell.send(fed.number);
+        })
+        .unwrap();
+        for number in 0..3 {
+            feed.feed(Fed { number, info: None });
+        }
+        assert_eq!((hears.recv(), hears.recv()), (Ok(0), Ok(2)));
+        drop(feed);
+        assert!(hears.recv().is_err(), "it ends with the feed");
     }
 }

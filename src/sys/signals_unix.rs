@@ -259,8 +259,9 @@ pub(crate) fn never_wait_for(writer: &io::PipeWriter) -> io::Result<()> {
     Ok(rustix::io::ioctl_fionbio(writer, true)?)
 }
 
-/// A write in a signal handler: `errno` is that of the code that was interrupted.
-pub(crate) fn write_in_handler(writer: &io::PipeWriter, bytes: &[u8]) {
+/// A write in a signal handler, whole or not at all; whether it was done. `errno` is that of the
+/// code that was interrupted.
+pub(crate) fn write_in_handler(writer: &io::PipeWriter, bytes: &[u8]) -> bool {
     // SAFETY: write(2) may be called in a handler (signal-safety(7)), on an open descriptor and
     // bytes of that length; the place of this thread's `errno` is always there.
     unsafe {
@@ -269,8 +270,9 @@ pub(crate) fn write_in_handler(writer: &io::PipeWriter, bytes: &[u8]) {
         #[cfg(not(target_os = "linux"))]
         let errno = libc::__error();
         let before = *errno;
-        libc::write(writer.as_raw_fd(), bytes.as_ptr().cast(), bytes.len());
+        let written = libc::write(writer.as_raw_fd(), bytes.as_ptr().cast(), bytes.len());
         *errno = before;
+        usize::try_from(written) == Ok(bytes.len())
     }
 }
 
@@ -298,9 +300,10 @@ fn origin_of(origin: &low_level::siginfo::Origin) -> SignalOrigin {
 
 impl Drop for Catcher {
     fn drop(&mut self) {
-        // In a forked child there is no such thread, and the pipe is the parent's.
+        // In a forked child there is no such thread, and the pipe is the parent's. To let go of the
+        // thread would let go of another one, which has been given its place since.
         if self.creator_pid != std::process::id() {
-            return;
+            return std::mem::forget(self.thread.take());
         }
         self.handle.close();
         // Not only with the thread: it may be in the middle of a call.

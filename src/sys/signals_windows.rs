@@ -93,15 +93,15 @@ pub(crate) fn origin_by_info(_code: i32, _pid: u32, _uid: u32) -> SignalOrigin {
     SignalOrigin::Unknown
 }
 
-/// Handlers run on threads of their own here, and may wait for a moment.
+/// No pipe of this kind can be told to. It does not come to that: see [`super::Feed`].
 #[expect(clippy::unnecessary_wraps, reason = "as where it can fail")]
 pub(crate) fn never_wait_for(_writer: &io::PipeWriter) -> io::Result<()> {
     Ok(())
 }
 
-/// See [`never_wait_for`].
-pub(crate) fn write_in_handler(mut writer: &io::PipeWriter, bytes: &[u8]) {
-    let _ = io::Write::write(&mut writer, bytes);
+/// Whole or not at all; whether it was done.
+pub(crate) fn write_in_handler(mut writer: &io::PipeWriter, bytes: &[u8]) -> bool {
+    io::Write::write(&mut writer, bytes).is_ok_and(|written| written == bytes.len())
 }
 
 impl Drop for Catcher {

@@ -357,7 +357,10 @@ pub fn wait_readable(descriptor: &impl std::os::fd::AsFd, timeout: Duration) -> 
             Ok(0) if remaining.is_zero() || monotonic() >= deadline => return false,
             Ok(_) | Err(Errno::INTR) => {}
             // No memory for the poll table: the answer is not known, so it is not "readable".
-            Err(_) if remaining.is_zero() => return false,
+            Err(errno) if remaining.is_zero() => {
+                note(errno.into());
+                return false;
+            }
             Err(_) => std::thread::sleep(remaining.min(Duration::from_millis(10))),
         }
     }

@@ -43,7 +43,7 @@ pub use super::elsewhere::{
 };
 use super::{
     CaptureError, Captured, Existence, OpenProcessError, Pid, ProcessFacts, ProcessNumber,
-    ProcessState, StartTime, StartTimeUnit, Supervision,
+    ProcessState, StartTime, StartTimeUnit, Supervision, note,
 };
 
 fn open_process(pid: Pid, access: PROCESS_ACCESS_RIGHTS) -> Result<OwnedHandle, OpenProcessError> {
@@ -70,7 +70,7 @@ fn open_process_error(error: io::Error) -> OpenProcessError {
         Some(ERROR_INVALID_PARAMETER) => OpenProcessError::Gone,
         // A protected process, or one of another session.
         Some(ERROR_ACCESS_DENIED) => OpenProcessError::Denied,
-        _ => OpenProcessError::Other(error),
+        _ => OpenProcessError::Other(note(error)),
     }
 }
 

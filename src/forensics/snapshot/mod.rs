@@ -180,7 +180,21 @@ impl Snapshot {
         self.signal_num.map(|_| received::cause_of(self.origin))
     }
 
-    pub(crate) fn may_mean_reload(&self) -> bool {
+    /// Whether the signal may be a request to read the configuration again: SIGHUP, unless the
+    /// kernel sent it for a terminal that is gone. A gateway that reloads goes on then, if by
+    /// [`Shutdown::stop`](crate::forensics::Shutdown::stop) nobody wants it to end. Such a signal
+    /// explains no end that comes later.
+    ///
+    /// ```
+    /// let of_signal = |number| incumbent::forensics::snapshot(Some(number));
+    /// assert_eq!(of_signal(1).may_mean_reload(), cfg!(unix));
+    /// assert!(!of_signal(15).may_mean_reload());
+    /// ```
+    ///
+    /// # Platform
+    /// Windows: false. There a hang-up is the end of the console.
+    #[must_use]
+    pub fn may_mean_reload(&self) -> bool {
         self.signal_num.is_some_and(|signal| received::may_mean_reload(signal, self.origin))
     }
 

@@ -57,6 +57,11 @@ impl Tenure {
 
 /// The same, for whoever has no tenure at hand.
 pub(super) fn note_older_marker(footing: &OwnedRow, beside: Option<&HeldBeside>) {
+    // In a forked child a thread that is not there may have locked it, and the files are for the
+    // parent.
+    if footing.inner.check_process().is_err() {
+        return;
+    }
     let now_ms = footing.inner.clock().wall_ms();
     let Some(marker) = beside.and_then(|beside| beside.marker(now_ms)) else { return };
     match with_budget(NOTE_WITHIN, || keep_older_marker(footing, &marker)) {

@@ -9,6 +9,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -53,7 +54,7 @@ pub(crate) struct Hold {
 
 #[derive(Debug)]
 struct Locked {
-    file: File,
+    file: Arc<File>,
     id: FileId,
     creator_pid: u32,
 }
@@ -229,10 +230,11 @@ impl Locked {
     }
 
     /// In place: whoever locks the file locks this very one.
-    fn write(&mut self, text: &str) -> std::io::Result<()> {
-        self.file.set_len(0)?;
-        self.file.seek(SeekFrom::Start(0))?;
-        self.file.write_all(text.as_bytes())
+    fn write(&self, text: &str) -> std::io::Result<()> {
+        let mut file = &*self.file;
+        file.set_len(0)?;
+        file.seek(SeekFrom::Start(0))?;
+        file.write_all(text.as_bytes())
     }
 }
 
@@ -262,8 +264,9 @@ fn lock_and_write(directory: &Path, record: &PidRecord) -> Result<Option<Locked>
         let Some(file) = taken else { continue };
         let facts =
             sys::open_file_facts(&file).map_err(|error| Error::io("look at", &path, error))?;
-        note_own(facts.id.clone());
-        let mut locked = Locked { file, id: facts.id, creator_pid: std::process::id() };
+        let file = Arc::new(file);
+        note_own(facts.id.clone(), Arc::downgrade(&file));
+        let locked = Locked { file, id: facts.id, creator_pid: std::process::id() };
         if !locked.is_at(&path)? {
             continue;
         }

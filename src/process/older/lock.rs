@@ -5,7 +5,9 @@
 //! lock, for an instant (see `looks.rs`). Questions and waiters read the kernel's list
 //! `/proc/locks`. `anchor::look` is the one way to look at a recorded anchor, of either kind.
 
+use std::fs::File;
 use std::path::Path;
+use std::sync::Weak;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -27,9 +29,14 @@ const LOOKS_MAX: usize = 12;
 
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(5);
 
-/// The locks of this kind that this process holds, by the process that noted it: a forked child
-/// holds none.
-static OWN: Mutex<Vec<(u32, FileId)>> = Mutex::new(Vec::new());
+/// The locks of this kind that this process holds. A forked child holds none of its parent's.
+static OWN: Mutex<Vec<Own>> = Mutex::new(Vec::new());
+
+struct Own {
+    creator_pid: u32,
+    id: FileId,
+    file: Weak<File>,
+}
 
 /// The path of a recorded anchor that is an older gateway's.
 pub(crate) fn path_of(anchor: &str) -> Option<&Path> {
@@ -141,16 +148,35 @@ fn try_lock(path: &Path) -> AnchorState {
 
 fn is_own(id: &FileId) -> bool {
     let me = std::process::id();
-    OWN.lock().iter().any(|(creator, own)| *creator == me && own == id)
+    OWN.lock().iter().any(|own| own.creator_pid == me && own.id == *id)
 }
 
 /// Notes that this process holds the lock on a file.
-pub(super) fn note_own(id: FileId) {
-    OWN.lock().push((std::process::id(), id));
+pub(super) fn note_own(id: FileId, file: Weak<File>) {
+    OWN.lock().push(Own { creator_pid: std::process::id(), id, file });
 }
 
 pub(super) fn forget_own(id: &FileId) {
-    OWN.lock().retain(|(_, own)| own != id);
+    OWN.lock().retain(|own| own.id != *id);
+}
+
+/// In a forked child: closes what it has inherited, and leaves the locks to the parent. They are
+/// those of the open files (flock(2)): a child that kept these would keep out whoever comes after
+/// its parent.
+pub(crate) fn leave_to_parent() {
+    let me = std::process::id();
+    // Where a thread of the parent's had it locked at the fork, nobody unlocks it here.
+    let Some(mut all) = OWN.try_lock_for(Duration::from_secs(1)) else { return };
+    all.retain(|own| {
+        let is_inherited = own.creator_pid != me;
+        if is_inherited
+            && let Some(file) = own.file.upgrade()
+            && let Err(error) = sys::close_inherited(&file)
+        {
+            tracing::debug!(%error, "an inherited lock stays open until this process ends");
+        }
+        !is_inherited
+    });
 }
 
 /// The same, by what is `said` in the file, and by the kernel's list. Where these differ the list
@@ -249,7 +275,7 @@ mod tests {
         assert!(sys::try_foreign_lock(&file, Sharing::Exclusive).unwrap());
         assert_eq!(probe(&path), AnchorState::Held);
         let id = sys::open_file_facts(&file).unwrap().id;
-        note_own(id.clone());
+        note_own(id.clone(), Weak::new());
         assert_eq!((probe(&path), look(&path)), (AnchorState::Free, AnchorState::Free));
         forget_own(&id);
         assert_eq!(probe(&path), AnchorState::Held);

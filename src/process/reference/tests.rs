@@ -247,6 +247,29 @@ fn what_cannot_be_seen_is_unknown_and_what_is_dead_is_proven() {
     assert_eq!(judged(|_, observer, _| observer.boot_id = None), ALIVE);
     let set_back = |_: &mut Identity, _: &mut Observer, now: &mut Clocks| now.wall_ms = 0;
     assert_eq!(judged(set_back), ALIVE);
+    // Without one the clocks are doubt, too: what looks like it may have come after a restart, and
+    // gets no signal. What does not look like it is another one in any case. A start time that is
+    // no count since the boot does not come back.
+    let after = |hide: fn(&mut Identity, &mut Observer), change: fn(&mut Identity)| {
+        judged(|process, observer, now| {
+            hide(process, observer);
+            change(process);
+            now.boot_ms = 10_000;
+        })
+    };
+    let counts_ticks =
+        Observer::new().start_time.is_some_and(|time| time.unit == StartTimeUnit::Ticks);
+    let doubtful = if counts_ticks { UNVERIFIABLE } else { ALIVE };
+    let hidings: [fn(&mut Identity, &mut Observer); 3] = [
+        |process, _| process.boot_id = None,
+        |_, observer| observer.boot_id = None,
+        |process, observer| (process.boot_id, observer.boot_id) = (None, None),
+    ];
+    for hide in hidings {
+        assert_eq!(after(hide, |_| ()), doubtful);
+        assert_eq!(after(hide, |process| process.number = None), doubtful);
+        assert_eq!(after(hide, earlier), REUSED);
+    }
 
     // Another machine, or one that nobody knows to be the same, whatever its clocks say.
     let of_host = |recorded: Option<String>, here: Option<String>| {
@@ -311,6 +334,16 @@ fn two_references_of_one_process_are_the_same() {
         (process.number, process.pid_ns) = (None, Some("1".to_owned()));
     };
     assert_eq!(with(of_namespace), Relation::Unknown);
+    // Two that were made where nobody could see the namespace.
+    let nowhere = |pid: u32| {
+        let mut process = me.clone();
+        (process.0.pid, process.0.number, process.0.pid_ns) = (pid, None, None);
+        process
+    };
+    if me.start_time().is_some_and(|time| time.unit == StartTimeUnit::Ticks) {
+        assert_eq!(nowhere(7).is_same(&nowhere(8)), Relation::Unknown);
+        assert_eq!(nowhere(7).is_same(&nowhere(7)), Relation::Unknown);
+    }
     let timeless = |process: &mut Identity| {
         (process.number, process.start_time) = (None, None);
     };

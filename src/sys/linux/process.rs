@@ -59,17 +59,17 @@ pub(super) fn has_ended(pidfd: &OwnedFd) -> bool {
 
 pub fn process_facts(pid: Pid) -> ProcessFacts {
     match pidfd_open(pid) {
-        Pidfd::Gone => ProcessFacts {
-            existence: if table_agrees_it_is_gone(pid) {
-                Existence::Gone
-            } else {
-                Existence::Unknown
-            },
-            ..ProcessFacts::UNKNOWN
-        },
+        Pidfd::Gone => facts_of_gone(pid),
         Pidfd::Open(pidfd) => facts_of_pinned(pid, &pidfd),
         Pidfd::Unavailable(_) => facts_by_number(pid),
     }
+}
+
+/// Of a number that a system call says is nobody's.
+fn facts_of_gone(pid: Pid) -> ProcessFacts {
+    let is_gone = table_agrees_it_is_gone(pid);
+    let existence = if is_gone { Existence::Gone } else { Existence::Unknown };
+    ProcessFacts { existence, ..ProcessFacts::UNKNOWN }
 }
 
 /// One answer of the kernel is not enough to call a process gone: a filter (seccomp, an emulation)
@@ -127,7 +127,7 @@ pub(super) fn facts_by_number(pid: Pid) -> ProcessFacts {
         Some(Err(_)) => Existence::Unknown,
     };
     if existence == Existence::Gone {
-        return ProcessFacts { existence, ..ProcessFacts::UNKNOWN };
+        return facts_of_gone(pid);
     }
     let stat = read_stat(pid);
     let status = read_status(pid);

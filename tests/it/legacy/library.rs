@@ -1,16 +1,22 @@
 //! A gateway that links the library, beside an older program: each respects the other.
 
+use std::io::{Read, Write};
+
 use incumbent::stop::StopCause;
 use incumbent::{Claim, ClaimOptions, Standing, Store, Tenure};
+use rustix::process::Signal;
 
 use crate::support::older::Older;
 use crate::support::{
-    LIMIT, Process, Sandbox, ask, eventually, obey_orders, plays, role_db, test_name,
+    Identity, LIMIT, Process, Sandbox, ask, eventually, forked, kill, obey_orders, plays, role_db,
+    test_name,
 };
 
 const GATEWAY: &str = "beside-older";
 
-/// Plays a gateway: `claim DIR`, `verify`, `pass` (hands it over, or executes a program), `release`, `why` (catches SIGTERM, says why it came).
+/// Plays a gateway: `claim DIR`, `verify`, `pass` (hands it over, or executes a program),
+/// `release`, `fork` (a worker that stays, and has its own view of the store), `why` (catches
+/// SIGTERM, says why it came).
 #[test]
 fn role_of_a_gateway_beside_an_older_one() {
     if !plays(GATEWAY) {
@@ -39,6 +45,18 @@ fn role_of_a_gateway_beside_an_older_one() {
             let program = || std::process::Command::new("/bin/true");
             let handed_over = held[0].hand_over(program(), LIMIT).unwrap_err();
             format!("{:?} {:?}", handed_over.kind(), held[0].exec(program()).kind())
+        }
+        None if order == "fork" => {
+            let (mut hear, mut tell) = std::io::pipe().unwrap();
+            let closed = Store::close_for_fork().unwrap();
+            let worker = forked::fork();
+            drop(closed);
+            if worker == 0 {
+                tell.write_all(&[1]).unwrap();
+                forked::stay();
+            }
+            hear.read_exact(&mut [0]).unwrap();
+            worker.to_string()
         }
         None if order == "release" => {
             let count = held.len();
@@ -100,6 +118,31 @@ fn neither_starts_beside_the_other() {
     // The kernel let its lock go, and the older program cleans up after it.
     assert_eq!(older.running(), "None");
     older.gateway().kill();
+}
+
+/// Symptom: a gateway was killed, and neither it nor the older one started again: the lock of the
+/// older program stayed held for as long as a worker lived that had been forked from it. Cause: the
+/// worker had inherited the open file, and the lock is that of the file. It holds because a worker
+/// closes it, which lets nothing of its parent's go.
+#[test]
+fn the_lock_of_a_killed_gateway_is_free_although_its_workers_live() {
+    let Some(sandbox) = Sandbox::with_python() else { return };
+    let older = Older::new(&sandbox);
+    let mut linked = older.linked();
+    assert_eq!(ask(&mut linked, &older.claim()), "granted");
+    let worker: u32 = ask(&mut linked, "fork").parse().unwrap();
+    let described = Identity::of(worker).unwrap();
+    assert_eq!(older.start("gateway").line(), "refused");
+    assert_eq!(ask(&mut linked, "verify"), "held");
+
+    linked.kill();
+    let mut next = older.linked();
+    assert_eq!(ask(&mut next, &older.claim()), "granted");
+    next.kill();
+    assert_eq!(older.running(), "None");
+    older.gateway().kill();
+    assert!(!described.is_gone(), "the worker lived all the while");
+    kill(worker, Signal::KILL);
 }
 
 /// Row 138. What a later version of the older program removes is put back, and the lock stays: no

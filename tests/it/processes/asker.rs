@@ -36,6 +36,15 @@ fn obey(order: &str) -> Result<String> {
             setrlimit(Resource::Nofile, limits).unwrap();
             answer?
         }
+        // With so many left.
+        ["with", free, rest @ ..] => {
+            let limits = getrlimit(Resource::Nofile);
+            let current = Some(limit_that_leaves(free.parse().unwrap()));
+            setrlimit(Resource::Nofile, Rlimit { current, ..limits }).unwrap();
+            let answer = obey(&rest.join(" "));
+            setrlimit(Resource::Nofile, limits).unwrap();
+            answer?
+        }
         ["ref", pid] => ProcessRef::of(pid.parse().unwrap())?.to_string(),
         ["me"] => ProcessRef::current()?.to_string(),
         ["alive", text] => {
@@ -64,6 +73,13 @@ fn obey(order: &str) -> Result<String> {
         }
         _ => panic!("what is {order:?}?"),
     })
+}
+
+/// The limit on open files below which so many numbers are free.
+fn limit_that_leaves(free: usize) -> u64 {
+    let is_free = |number: &u64| std::fs::read_link(format!("/proc/self/fd/{number}")).is_err();
+    let is_last = |limit: &u64| (0..*limit).filter(is_free).count() == free;
+    (0..).find(is_last).unwrap()
 }
 
 impl Sandbox {

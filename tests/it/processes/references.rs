@@ -1,14 +1,17 @@
 //! A stored reference, asked about after its process ended, in other places, and when another one
 //! has its pid.
 
-use incumbent::process::ProcessRef;
-use incumbent::{Reason, Verdict};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use incumbent::process::{AfterBudget, ProcessRef, terminate, terminate_tree};
+use incumbent::{ErrorKind, Reason, Verdict};
 use rustix::process::Signal;
 
 use super::asker::ask_in_script;
 use super::{reference, verdict};
 use crate::support::{
-    LIMIT, Process, Sandbox, Stat, ask, eventually, forked, pid_namespace, skipped, wait_ended,
+    LIMIT, Process, Sandbox, Stat, ask, eventually, forked, pid_namespace, rounds, skipped,
+    wait_ended,
 };
 
 #[test]
@@ -103,8 +106,7 @@ fn a_process_of_another_pid_namespace_is_unknown() {
     assert_eq!(first.pid(), 1);
     // It lives, and it is not our pid 1.
     assert_eq!(verdict(&first), (Verdict::Unknown, Reason::ForeignNamespace));
-    let refused =
-        incumbent::process::terminate(&first, LIMIT, incumbent::process::AfterBudget::Kill);
+    let refused = terminate(&first, LIMIT, AfterBudget::Kill);
     assert_eq!(refused.unwrap_err().kind().as_str(), "unsupported");
     inside.finish(LIMIT).assert_code(0);
     assert_eq!(verdict(&first), (Verdict::Unknown, Reason::ForeignNamespace));
@@ -128,6 +130,20 @@ fn a_process_of_another_boot_is_dead() {
     let (before, _) = other.split_once(".c").unwrap();
     let proven: ProcessRef = format!("{before}.c9000000000000").parse().unwrap();
     assert_eq!(verdict(&proven), (Verdict::Dead, Reason::Rebooted));
+    // A service that is shown no boot id (`ProcSubset=pid`). The clocks alone prove no end; but
+    // whoever has this pid and this tick after a restart got the signal that was meant for it.
+    let hidden = stored.to_string().replace(&format!(".b{boot}"), "");
+    let same_boot: ProcessRef = hidden.parse().unwrap();
+    assert_eq!(verdict(&same_boot), (Verdict::Alive, Reason::StartTimeMatches));
+    let (before, _) = hidden.split_once(".c").unwrap();
+    let moved: ProcessRef = format!("{before}.c9000000000000").parse().unwrap();
+    assert_eq!(verdict(&moved), (Verdict::Unknown, Reason::NotVerifiable));
+    for after in [AfterBudget::LetRun, AfterBudget::Kill] {
+        let refused = terminate(&moved, LIMIT, after).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Unsupported, "{refused}");
+        let refused = terminate_tree(&moved, LIMIT, after).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Unsupported, "{refused}");
+    }
     assert!(worker.echoes());
 }
 
@@ -150,4 +166,39 @@ fn a_forked_child_is_not_its_parent() {
     assert_eq!(forked::exit_code(child), 0);
     assert_eq!(ProcessRef::current().unwrap(), parent);
     assert!(Stat::of(u32::try_from(child).unwrap()).is_none());
+}
+
+/// Symptom: a worker hung that was forked while other threads of its parent asked who they are.
+/// Cause: it had inherited a lock, and not the thread that would have given it back. It holds
+/// because there is none.
+#[test]
+fn a_child_that_was_forked_in_the_middle_of_a_question_may_ask_it() {
+    // The first question of all is the only one that takes anything.
+    let parent = ProcessRef::current().unwrap();
+    let is_over = AtomicBool::new(false);
+    let ends = std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    assert_eq!(ProcessRef::current().unwrap(), parent);
+                }
+            });
+        }
+        let fork_and_ask = || {
+            let child = forked::fork();
+            if child == 0 {
+                forked::alarm(60);
+                let own = std::process::id();
+                let is_right = |me: ProcessRef| {
+                    me.pid() == own && me.is_alive().is_ok_and(|it| it.evidence.is_here())
+                };
+                forked::leave_with(i32::from(!ProcessRef::current().is_ok_and(is_right)));
+            }
+            forked::exit_code(child)
+        };
+        let ends: Vec<i32> = (0..rounds(20, 500)).map(|_| fork_and_ask()).collect();
+        is_over.store(true, Ordering::Relaxed);
+        ends
+    });
+    assert!(ends.iter().all(|end| *end == 0), "{ends:?}");
 }

@@ -8,7 +8,7 @@ use incumbent::process::{AfterBudget, ProcessRef, Terminated, terminate};
 use rustix::process::Signal;
 
 use super::{reference, verdict};
-use crate::support::{LIMIT, Process, Sandbox, wait_stopped};
+use crate::support::{LIMIT, Process, Sandbox, ask, wait_stopped};
 
 /// A process that says `term` when it is asked to end, and goes on.
 fn deaf(sandbox: &Sandbox) -> Process {
@@ -80,4 +80,25 @@ fn ourselves_and_what_we_descend_from_are_refused() {
             }
         }
     }
+}
+
+/// FIELD-BUGS rows 92 and 110. Where the last descriptors went to pin the process, nobody could see
+/// any more who descends from it, and it was signalled, although it might have been our parent.
+#[test]
+fn a_shortage_in_the_middle_of_the_proof_signals_nobody() {
+    let sandbox = Sandbox::new();
+    let mut worker = Process::start(sandbox.shell("exec cat"));
+    assert!(worker.echoes());
+    let stored = reference(&worker);
+    let mut asker = sandbox.asker();
+    // What it knows of itself it learns before.
+    assert_eq!(ask(&mut asker, &format!("alive {stored}")), "alive start_time_matches");
+    for free in 0..3 {
+        for order in ["terminate", "tree"] {
+            let answer = ask(&mut asker, &format!("with {free} {order} {stored}"));
+            assert!(answer.starts_with("error busy: "), "{order} with {free}: {answer}");
+        }
+    }
+    assert!(worker.echoes());
+    assert_eq!(ask(&mut asker, &format!("with 16 terminate {stored}")), "ended");
 }

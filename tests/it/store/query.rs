@@ -64,6 +64,88 @@ fn what_does_not_only_ask_is_invalid_input() {
     assert_eq!(store.query(&format!("{many} LIMIT 10000")).unwrap().rows.len(), 10_000);
 }
 
+/// Symptom: after `PRAGMA hard_heap_limit = 1000` each later call on each store of the process was
+/// out of memory. Cause: SQLite obeys that while it compiles it, for all of its connections, and a
+/// statement that is refused afterwards was compiled, too. It holds because what would set
+/// something is refused before.
+#[test]
+fn a_query_sets_nothing_that_outlives_it() {
+    let sandbox = Sandbox::new();
+    let store = store(&sandbox);
+    let before = fingerprint(sandbox.path());
+    let limit = |which: &str| store.query(&format!("PRAGMA {which}")).unwrap().rows;
+    for (pragma, which) in [
+        // Far beyond what the other tests of this process need.
+        ("hard_heap_limit = 1099511627776", "hard_heap_limit"),
+        ("hard_heap_limit(1099511627776)", "hard_heap_limit"),
+        ("main.HARD_HEAP_LIMIT = 1099511627776", "hard_heap_limit"),
+        ("soft_heap_limit = 1099511627776", "soft_heap_limit"),
+        ("temp_store_directory = '/tmp'", "temp_store_directory"),
+        ("temp_store_directory = ''", "temp_store_directory"),
+    ] {
+        let as_it_was = limit(which);
+        for sql in [
+            format!("PRAGMA {pragma}"),
+            format!("EXPLAIN PRAGMA {pragma}"),
+            format!("SELECT 1; PRAGMA {pragma}"),
+            format!("/* a question? */ PRAGMA {pragma};"),
+        ] {
+            let error = store.query(&sql).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidInput, "{sql}: {error}");
+            assert!(error.hint().is_some(), "{sql}: {error}");
+            assert_eq!(limit(which), as_it_was, "{sql}");
+            assert_untouched(&before, sandbox.path(), &sql);
+        }
+    }
+    // What asks by an argument is answered.
+    for sql in [
+        "PRAGMA table_info(instances)",
+        "PRAGMA table_info('instances')",
+        "SELECT * FROM pragma_table_info('instances')",
+        "PRAGMA integrity_check(1)",
+        "PRAGMA user_version",
+    ] {
+        assert!(!store.query(sql).unwrap().rows.is_empty(), "{sql}");
+    }
+}
+
+/// Ten thousand rows of a gigabyte each ended the process that asked.
+#[test]
+fn an_answer_is_bounded_in_size() {
+    let sandbox = Sandbox::new();
+    let store = store(&sandbox);
+    let rows = |bytes: usize, rows: usize| {
+        let count = format!(
+            "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < {rows})"
+        );
+        store.query(&format!("{count} SELECT zeroblob({bytes}) FROM c"))
+    };
+    assert_eq!(rows(1 << 20, 60).unwrap().rows.len(), 60);
+    let too_large = rows(1 << 20, 65).unwrap_err();
+    assert_eq!(too_large.kind(), ErrorKind::InvalidInput, "{too_large}");
+    assert!(too_large.to_string().contains("64 MiB"), "{too_large}");
+    let one = rows(900_000_000, 1).unwrap_err();
+    assert_eq!(one.kind(), ErrorKind::InvalidInput, "{one}");
+    assert!(one.to_string().contains("16 MiB"), "{one}");
+    let given = Value::Blob(vec![0; 17 << 20]);
+    let one = store.query_with("SELECT length(?)", &[given]).unwrap_err();
+    assert_eq!(one.kind(), ErrorKind::InvalidInput, "{one}");
+}
+
+/// A handle whose files were taken away answered from the store that stood in their place.
+#[test]
+fn another_store_in_its_place_is_not_asked() {
+    let sandbox = Sandbox::new();
+    let store = store(&sandbox);
+    assert_eq!(store.query("SELECT count(*) FROM instances").unwrap().rows[0][0].as_i64(), Some(1));
+    sandbox.remove_store();
+    sandbox.make_store();
+    for _ in 0..2 {
+        let error = store.query("SELECT count(*) FROM instances").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::StoreReplaced, "{error}");
+    }
+}
+
 #[test]
 fn no_text_and_no_values_panic() {
     let sandbox = Sandbox::new();

@@ -34,6 +34,8 @@ fn a_store_closed_for_a_fork_is_opened_by_the_child_and_held_by_the_parent() {
         ),
         ("closed open+claim work+release", "opened, granted ..."),
         ("leaked open+claim work+verify", "opened, granted ..."),
+        // Although it never opens the gate that its parent had closed.
+        ("leaked query+status default+verify", "Err(Forked), Err(Forked), Err(Forked)"),
     ] {
         assert_child(&mut gateway, orders, expected);
         assert_eq!(ask(&mut gateway, "verify"), "Held", "after {orders:?} in a child");

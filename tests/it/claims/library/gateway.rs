@@ -65,6 +65,10 @@ impl Gateway {
                 Ok(report) => format!("{} {}", report.verdict, report.reason),
                 Err(error) => kind(&error),
             },
+            ["query"] => match self.store().query("SELECT 1") {
+                Ok(_) => "answered".to_owned(),
+                Err(error) => kind(&error),
+            },
             ["because", profile] => {
                 let report = self.store().profile(*profile).unwrap().status().unwrap();
                 format!("{} {:?}", report.because(), report.flags.names())

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
@@ -15,7 +16,7 @@ use serde_json::{Value, json};
 
 use super::left::{assert_log_line, assert_sorted};
 use super::raw;
-use crate::support::forked::{fork, leave, stay, wait_for};
+use crate::support::forked::{alarm, fork, leave, leave_with, stay, wait_for};
 use crate::support::{LIMIT, Process, eventually, order, plays, role_db, test_name};
 
 pub const ROLE_TEST: &str = test_name!(role_of_a_gateway);
@@ -106,6 +107,12 @@ impl Gateway {
                 raw::catch(signal.parse().unwrap(), raw::hand_on);
                 "feeding".to_owned()
             }
+            // As its handler would, of a signal that the kernel sent.
+            ["hand-on-of-kernel", signal] => {
+                let signal = forensics::HostSignal::new(signal.parse().unwrap());
+                FEED.get().unwrap().feed(signal.siginfo(libc::SI_KERNEL, 0, 0));
+                return None;
+            }
             ["by-host", profile, signal] => {
                 let codes = ExitCodes::of(Supervisor::None);
                 let signal = forensics::HostSignal::new(signal.parse().unwrap());
@@ -127,6 +134,21 @@ impl Gateway {
                 }
                 self.child = Some(child);
                 return None;
+            }
+            ["drop-in-child", profile] => {
+                let child = fork();
+                if child == 0 {
+                    alarm(60);
+                    let (go, may_go) = std::sync::mpsc::channel::<()>();
+                    let own = std::thread::spawn(move || {
+                        let _ = may_go.recv();
+                    });
+                    drop(self.watches.remove(*profile));
+                    drop(go);
+                    let joined = catch_unwind(AssertUnwindSafe(|| own.join().is_ok()));
+                    leave_with(i32::from(!joined.unwrap_or(false)));
+                }
+                wait_for(child)
             }
             ["feed-in-child"] => {
                 let child = fork();
@@ -205,6 +227,7 @@ impl Gateway {
                 "logged": logged.take(),
                 "cause": shutdown.cause.as_str(),
                 "exit_code": shutdown.exit_code,
+                "may_mean_reload": shutdown.snapshot.may_mean_reload(),
                 "stop": stop,
                 "stop_by": by,
                 "took_us": took.map(|took| took.as_micros()),

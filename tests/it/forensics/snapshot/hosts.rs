@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::gateway::{GATEWAY, ROLE_TEST, next_report};
 use super::left::assert_complete;
-use crate::support::{LIMIT, Process, Sandbox, ask, kill, told};
+use crate::support::{LIMIT, Process, Sandbox, ask, eventually, kill, told};
 
 fn gateway(sandbox: &Sandbox) -> Process {
     let mut gateway = Process::start(sandbox.role_command(ROLE_TEST, GATEWAY));
@@ -65,6 +65,53 @@ fn a_handler_of_the_host_hands_signals_on_with_their_senders() {
     assert_eq!(gateway.wait(LIMIT).signal(), Some(1));
 }
 
+/// A handler of SIGHUP that reads the configuration again hands it on as well. It is on record with
+/// its sender, ends nothing, and a crash of later is not blamed on it. The kernel's own, for a
+/// terminal that is gone, is told apart.
+#[test]
+fn a_hangup_that_the_host_hands_on_may_be_a_reload() {
+    let sandbox = Sandbox::new();
+    let mut linked = gateway(&sandbox);
+    assert_eq!(ask(&mut linked, &format!("feed default {}", libc::SIGHUP)), "feeding");
+    let mut deployer = sandbox.deployer();
+    for _ in 0..2 {
+        deployer.send("HUP", linked.pid());
+        let report = next_report(&mut linked);
+        let snapshot = &report["snapshot"];
+        assert_complete(snapshot);
+        assert_eq!((&snapshot["signal"], &snapshot["signal_num"]), (&json!("SIGHUP"), &json!(1)));
+        assert_eq!(snapshot["sender"]["pid"], deployer.pid(), "{report:#}");
+        assert_eq!(report["may_mean_reload"], true, "{report:#}");
+        assert_eq!(report["stop"], "unplanned", "{report:#}");
+        assert_eq!((&report["exit_code"], &report["cause"]), (&json!(129), &json!("signalled")));
+        let row = sandbox.newest_shutdown();
+        assert_eq!((&row["id"], &row["may_be_reload"]), (&snapshot["recorded"], &json!(1)));
+    }
+    assert_eq!(ask(&mut linked, "change default"), "changed");
+    linked.kill();
+    sandbox.end_settled().assert("anchor_released", None, None, None);
+
+    let mut linked = gateway(&sandbox);
+    assert_eq!(ask(&mut linked, &format!("feed default {}", libc::SIGHUP)), "feeding");
+    linked.say(&format!("hand-on-of-kernel {}", libc::SIGHUP));
+    let report = next_report(&mut linked);
+    assert_eq!(report["may_mean_reload"], false, "{report:#}");
+    assert_eq!(sandbox.newest_shutdown()["may_be_reload"], 0);
+    // A marker beside one that may be a reload: somebody wants it to end, and is not heard.
+    assert_eq!(ask(&mut linked, &format!("replace {}", libc::SIGTERM)), "replaced");
+    let mut stop = Process::start(sandbox.incumbent(["stop", "--timeout", "60"]));
+    eventually("the stop is announced", LIMIT, || {
+        let open = "SELECT count(*) FROM markers WHERE name = 'planned_stop'";
+        (sandbox.number(open) == 1).then_some(())
+    });
+    deployer.send("HUP", linked.pid());
+    let report = next_report(&mut linked);
+    assert_eq!(report["may_mean_reload"], true, "{report:#}");
+    assert_eq!(report["stop"], "planned_stop", "{report:#}");
+    assert_eq!(ask(&mut linked, "release default"), "Free");
+    assert!(stop.wait(LIMIT).success());
+}
+
 /// Its handler is inherited, the thread behind it is not.
 #[test]
 fn a_forked_child_hands_nothing_on_to_its_parent() {
@@ -114,4 +161,19 @@ fn a_forked_child_of_a_gateway_that_listens_is_ended_by_signals() {
         assert_eq!(next_report(&mut gateway)["snapshot"]["signal_num"], signal.as_raw());
         assert_eq!(sandbox.shutdown_rows(), 1);
     }
+}
+
+/// Symptom: a forked worker panicked when it joined a thread of its own. Cause: the C library had
+/// given that thread the place of the parent's thread that waits for signals, and the drop of the
+/// inherited watch let go of whoever is in that place. It holds because a child drops no thread
+/// that it does not have.
+#[test]
+fn a_forked_child_lets_go_of_a_watch_and_of_nothing_else() {
+    let sandbox = Sandbox::new();
+    let mut gateway = sandbox.listening_gateway();
+    for _ in 0..3 {
+        assert_eq!(ask(&mut gateway, "drop-in-child default"), "the child ended with code 0");
+    }
+    gateway.signal(Signal::TERM);
+    assert_eq!(next_report(&mut gateway)["snapshot"]["signal_num"], 15);
 }

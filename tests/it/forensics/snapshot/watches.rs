@@ -60,7 +60,7 @@ fn a_watch_that_fails_leaves_the_signals_as_they_were() {
         let mut gateway = sandbox.role(ROLE_TEST, GATEWAY);
         gateway.err_line_with("=> open");
         ask(&mut gateway, "claim default gateway");
-        assert_eq!(ask(&mut gateway, "listen-without-descriptors default"), "Internal");
+        assert_eq!(ask(&mut gateway, "listen-without-descriptors default"), "Busy");
         if signal == Signal::HUP {
             // A second attempt is as good as the first.
             assert_eq!(ask(&mut gateway, "listen default none"), "listening");
