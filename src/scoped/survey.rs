@@ -100,8 +100,7 @@ fn way(
     request: &LockRequest,
     aside: &Lookups,
 ) -> Result<Way> {
-    let was_left =
-        |row: &LockRow| claim.held.is_some_and(|held| held.was_left(row.instance, row.fence));
+    let was_left = |row: &LockRow| claim.held.is_some_and(|held| held.was_left(row.fence));
     let row = locks::by_name(tx, &request.name)?;
     let row = match row.filter(|row| row.slot.is_none()) {
         Some(row) if request.slots.is_none() => row,

@@ -31,6 +31,9 @@ pub(crate) struct Held {
     pub(crate) without_office: Option<OwnRow>,
     /// By their fences: of a lock with slots a process may hold several.
     pub(crate) locks: HashMap<i64, OwnLock>,
+    /// The locks that the program before this one left, by their fences, until a guard has them.
+    /// Others of our rows without a guard are those of processes that act for us.
+    left: HashSet<i64>,
 }
 
 /// A row of this process, or of the `run` that it acts for.
@@ -103,13 +106,17 @@ impl Held {
     ) {
         let new = || OwnLock { name: name.clone(), slot, instance, claims: 0 };
         self.locks.entry(fence).or_insert_with(new).claims += 1;
+        self.left.remove(&fence);
     }
 
-    /// Whether the program before this one left a lock to it: a row of this process has it, and no
-    /// guard does.
-    pub(crate) fn was_left(&self, instance: InstanceId, fence: i64) -> bool {
-        let is_ours = |row: &OwnRow| row.instance == instance && row.anchored_by == AnchoredBy::Us;
-        self.rows().any(is_ours) && !self.locks.contains_key(&fence)
+    /// Notes the locks of a row that this process goes on with, by their fences.
+    pub(crate) fn inherit_locks(&mut self, fences: impl IntoIterator<Item = i64>) {
+        self.left.extend(fences);
+    }
+
+    /// Whether the program before this one left a lock to it, and no guard has it yet.
+    pub(crate) fn was_left(&self, fence: i64) -> bool {
+        self.left.contains(&fence)
     }
 
     /// Lets one claim of an office go that a `run` holds. What was locked for that `run` stays

@@ -13,7 +13,7 @@ use crate::office::tenure::{Shares, Tenure};
 use crate::owner::{InProgress, ending};
 use crate::process::handover::Given;
 use crate::process::{Anchor, Subject};
-use crate::records::{End, EndReason, Identities, Origin, Record, instances};
+use crate::records::{End, EndReason, Identities, Origin, Record, instances, locks};
 use crate::store::held::HeldOffice;
 use crate::store::{AnchoredBy, Inner, OwnRow, Tx, ourselves};
 use crate::sys::handover;
@@ -95,6 +95,11 @@ pub(super) fn adopt(
     };
     held.offices.insert(office.clone(), HeldOffice { row: row.clone(), claims: 1, beside: None });
     will.say_adopted(row.instance.as_i64());
+    match inner.read(|connection| locks::of_instance(connection, row.instance)) {
+        Ok(left) => held.inherit_locks(left.iter().map(|lock| lock.fence)),
+        // They are held by this process anyway, and end with its office.
+        Err(error) => tracing::warn!(%error, "which locks were left is not known"),
+    }
     let tenure = Tenure::new(store, &office, &row, None, Vec::new(), Shares::No);
     Ok(Some(Inherited::FromPredecessor(tenure)))
 }

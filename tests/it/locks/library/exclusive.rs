@@ -8,7 +8,7 @@ use incumbent::{Acquire, Claim, ErrorKind, LockRequest, Released, Standing, Stor
 use serde_json::json;
 
 use super::{SCOPE, SOON, lock_granted, lock_refused, lock_report, request, waiting};
-use crate::support::{LIMIT, Sandbox, assert_within};
+use crate::support::{LIMIT, Process, Sandbox, assert_within};
 
 fn exclusive(identity: &str) -> LockRequest {
     request(identity).exclusive()
@@ -110,6 +110,37 @@ fn what_a_verb_recorded_for_a_process_goes_over_to_its_exclusive_guard() {
     let lock = lock_granted(store.try_acquire(&exclusive("token")));
     verb("verify", 1);
     verb("release", 1);
+    assert_eq!(lock.verify().unwrap(), Standing::Held);
+}
+
+/// Symptom: an exclusive guard took what a child had locked, which acts for this process by its
+/// nonce, and both went on. Cause: a lock in a row of ours without a guard counted as one that the
+/// program before had left. It holds because what was left is known from the handover.
+#[test]
+fn what_a_child_locked_for_its_parent_is_not_the_parents_to_take() {
+    let sandbox = Sandbox::new();
+    let store = sandbox.here();
+    let Claim::Granted(tenure) = store.profile("work").unwrap().claim().unwrap() else {
+        panic!("held")
+    };
+    let verb = |name: &str, code: i32| {
+        let mut command = sandbox.incumbent(["lock", name, SCOPE, "token"]);
+        command
+            .env("INCUMBENT_INSTANCE", tenure.instance().to_string())
+            .env("INCUMBENT_TOKEN", tenure.nonce().to_hex());
+        Process::start(command).finish(LIMIT).assert_code(code);
+    };
+    verb("acquire", 0);
+    let fence = lock_report(&store, "token").fence;
+    for asked in [exclusive("token"), request("token").slots(5).unwrap()] {
+        assert_held_by_us(store.try_acquire(&asked));
+        assert_held_by_us(tenure.try_acquire(&asked));
+    }
+    assert_eq!(lock_report(&store, "token").fence, fence);
+    verb("release", 0);
+    // And the other way round.
+    let lock = lock_granted(tenure.try_acquire(&exclusive("token")));
+    verb("acquire", 75);
     assert_eq!(lock.verify().unwrap(), Standing::Held);
 }
 
