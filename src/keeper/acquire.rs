@@ -200,8 +200,8 @@ impl Acquiring {
             stopped: asked.stopped,
             waiter: turn.waiter,
         };
-        let acquire = |owner| {
-            acquire_once(tx, inner, &claim, owner, turn.waiter, aside, count).map(Step::Done)
+        let acquire = |owner: LockSource<'_>| {
+            acquire_once(tx, inner, &claim, owner.into(), turn.waiter, aside, count).map(Step::Done)
         };
         match self {
             Self::Run(run) => {

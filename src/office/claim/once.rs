@@ -75,7 +75,8 @@ pub(crate) fn claim_once(
     };
     let mut granted =
         insert::insert(tx, inner, candidate, attachment, evicted, after_abnormal_end)?;
-    granted.locks = acquire::take(tx, inner, &lock_claim, ways, granted.row.instance, aside)?;
+    let owners = std::iter::repeat(granted.row.instance);
+    granted.locks = acquire::take(tx, inner, &lock_claim, ways, owners, aside)?;
     sweep::tidy(tx, inner, &sweep)?;
     if tx.prunes() {
         instances::prune_history(tx, office, |anchor| judge::is_held(inner, anchor))?;

@@ -233,7 +233,10 @@ impl Tenure {
             "this process holds {what}, and only {} would be handed over",
             self.office()
         ))
-        .with_hint("release the others first, and acquire locks with `Tenure::acquire`"))
+        .with_hint(
+            "release the others first, and acquire locks with `Tenure::acquire`; inside a `run` \
+             release also those that are exclusive or have slots",
+        ))
     }
 
     /// What became of the row once somebody has read the nonce.
