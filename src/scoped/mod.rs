@@ -126,8 +126,9 @@ impl Store {
     }
 
     /// What is on record of one lock, with a verdict about its holder; `None` where nobody is on
-    /// record as its holder. The next acquire gets the lock of a dead holder. Reads
-    /// only.
+    /// record as its holder. The next acquire gets the lock of a dead holder. Of a lock with slots
+    /// it is the lowest slot whose holder is not known to be dead, else the lowest;
+    /// [`Store::locks`] has all. Reads only.
     ///
     /// ```
     /// use incumbent::{Acquire, LockName, LockRequest, Store};

@@ -6,7 +6,7 @@ use incumbent::lock::{AcquireOptions, Slot, Unlocked};
 use incumbent::marker::MarkerName;
 use incumbent::stop::Force;
 use incumbent::{
-    ErrorKind, Holder, LockRequest, Reason, Released, ScopedLock, Standing, Store, Wait,
+    ErrorKind, Holder, LockRequest, Reason, Released, ScopedLock, Standing, Store, Verdict, Wait,
 };
 use serde_json::{Value, json};
 
@@ -93,6 +93,30 @@ fn each_guard_of_one_process_has_a_slot_of_its_own() {
     assert_eq!(locks[1].renew().unwrap(), Standing::Held);
     drop((lock, locks));
     assert_eq!((sandbox.locks_on_record(), sandbox.live_rows()), (0, 0));
+}
+
+/// Symptom: a lock of which only the second slot was held was held by nobody, says the question
+/// about it. Cause: it looked at the place where the first slot is. It holds because it looks at
+/// all.
+#[test]
+fn a_lock_is_held_while_any_of_its_slots_is() {
+    let sandbox = Sandbox::new();
+    let store = sandbox.here();
+    let asked = |identity: &str| store.lock(&name(identity)).unwrap();
+    let slot_of = |identity: &str| asked(identity).map(|lock| lock.slot.unwrap().number);
+    assert!(asked("token").is_none());
+    let mut parties = holders(&sandbox, 3);
+    assert_eq!(slot_of("token"), Some(0));
+    assert_eq!(parties[0].about("release", 0), "Free");
+    let lock = asked("token").unwrap();
+    assert_eq!((lock.pid, &lock.name), (Some(parties[1].pid()), &name("token")));
+    // The dead come last: their slots are free for the next who asks.
+    parties[1].0.kill();
+    assert_eq!(slot_of("token"), Some(2));
+    parties[2].0.kill();
+    assert_eq!(slot_of("token"), Some(1));
+    assert_eq!(asked("token").unwrap().verdict, Verdict::Dead);
+    assert!(asked("other").is_none());
 }
 
 /// Not everybody says the same number: each of them was promised that no more than its own have it.
