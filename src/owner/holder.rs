@@ -64,7 +64,7 @@ pub struct Holder {
     pub slot: Option<Slot>,
     /// Whoever holds the other slots: each of them is in the way as well.
     pub others: Vec<Self>,
-    /// It is this very process, which holds an exclusive lock or all slots, or wants one while it
+    /// It is this very process, which holds an exclusive lock or this slot, or wants one while it
     /// shares the lock: another thread or handle of it may release it.
     pub is_this_process: bool,
     /// What it last said of its state.
