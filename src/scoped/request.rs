@@ -203,10 +203,11 @@ impl AcquireOptions {
     }
 }
 
-/// How many owners may stand in the way of these at once: each may need an errand.
+/// How many owners may stand in the way of these at once: each may need an errand. Of a lock that
+/// is wanted without slots as well, others may have some.
 pub(crate) fn owners_max(requests: &[LockRequest]) -> usize {
-    let of_each = requests.iter().map(|request| request.slots.map_or(1, |_| SLOTS_MAX));
-    of_each.filter_map(|of| usize::try_from(of).ok()).sum()
+    let of_each = usize::try_from(SLOTS_MAX).unwrap_or(1);
+    requests.len() * of_each
 }
 
 /// Refuses lists that cannot be meant.

@@ -88,7 +88,7 @@ impl Tenure {
     ) -> Result<std::result::Result<Option<Plan>, Box<Holder>>> {
         let inner = &self.footing.inner;
         let mut aside = Lookups::default();
-        for _ in 0..ATTEMPTS + requests.len() {
+        for _ in 0..ATTEMPTS + request::owners_max(requests) {
             let ours: Vec<InstanceId> = inner.lock_held()?.rows().map(|row| row.instance).collect();
             let candidate = Candidate {
                 origin: Origin::Library,
