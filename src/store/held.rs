@@ -114,6 +114,11 @@ impl Held {
         self.left.extend(fences);
     }
 
+    /// The locks that no guard has yet of those that were left.
+    pub(crate) fn left_locks(&self) -> HashSet<i64> {
+        self.left.clone()
+    }
+
     /// Whether the program before this one left a lock to it, and no guard has it yet.
     pub(crate) fn was_left(&self, fence: i64) -> bool {
         self.left.contains(&fence)

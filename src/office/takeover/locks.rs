@@ -89,19 +89,21 @@ impl Tenure {
         let inner = &self.footing.inner;
         let mut aside = Lookups::default();
         for _ in 0..ATTEMPTS + request::owners_max(requests) {
-            let ours: Vec<InstanceId> = inner.lock_held()?.rows().map(|row| row.instance).collect();
-            let candidate = Candidate {
-                origin: Origin::Library,
-                locks: requests,
-                ours: &ours,
-                replace: Some(replace),
-                ..Candidate::by_pid(self.office(), None, inner.myself())
-            };
             let step = cancel.patiently(Duration::MAX, inner.busy_budget(), || {
+                let held = inner.lock_held()?;
+                let ours: Vec<InstanceId> = held.rows().map(|row| row.instance).collect();
+                let left = held.left_locks();
+                drop(held);
+                let candidate = Candidate {
+                    origin: Origin::Library,
+                    locks: requests,
+                    ours: &ours,
+                    replace: Some(replace),
+                    ..Candidate::by_pid(self.office(), None, inner.myself())
+                };
                 inner.write(|tx| {
-                    let survey =
-                        Survey { tx, inner, candidate: &candidate, replace, aside: &aside };
-                    look(tx, &survey)
+                    let (candidate, aside, left) = (&candidate, &aside, &left);
+                    look(tx, &Survey { tx, inner, candidate, replace, aside, left })
                 })
             })?;
             match step {

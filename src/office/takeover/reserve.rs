@@ -1,5 +1,6 @@
 //! Writes down what is about to be done to a holder, and keeps its office for it.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use serde_json::json;
@@ -17,10 +18,10 @@ use crate::office::claim::insert::refuse_candidate;
 use crate::office::claim::once::claim_once;
 use crate::office::options::Replace;
 use crate::office::takeover::{Reserved, TakeoverStep, TakeoverTarget};
-use crate::owner::{InProgress, ending};
+use crate::owner::{InProgress, ending, judgement};
 use crate::records::profiles::check_homes_of_both;
 use crate::records::reservations::Purpose;
-use crate::records::{EventRecord, Record, instances, locks, reservations};
+use crate::records::{EventRecord, LockRow, Record, instances, locks, reservations};
 use crate::scoped::{slots, survey};
 use crate::store::{Inner, Tx, ourselves};
 use crate::{Holder, LockRequest, Nonce, Office, Reason, Result, Wanted, owner, stop_budget};
@@ -43,7 +44,8 @@ pub(crate) fn reserve(
     if obstacle.watch.is_none() || obstacle.holder.reason == Reason::Reserved {
         return refuse(obstacle);
     }
-    let survey = Survey { tx, inner, candidate, replace, aside };
+    let left = HashSet::new();
+    let survey = Survey { tx, inner, candidate, replace, aside, left: &left };
     let mut targets: Vec<TakeoverTarget> = Vec::new();
     let wanted = std::iter::once(None).chain(candidate.locks.iter().map(Some));
     for wanted in wanted {
@@ -107,6 +109,8 @@ pub(super) struct Survey<'a> {
     pub(super) candidate: &'a Candidate<'a>,
     pub(super) replace: &'a Replace,
     pub(super) aside: &'a Lookups,
+    /// The locks that the program before this one left to the claim, by their fences.
+    pub(super) left: &'a HashSet<i64>,
 }
 
 /// Who holds one of the things that a taker wants.
@@ -172,15 +176,20 @@ impl Survey<'_> {
             return Ok(Inquiry::Refused(held));
         }
         let mut rows = locks::all_of(self.tx, name)?;
-        // Nobody ends itself: what is its own already is granted, or refused, by the claim.
-        rows.retain(|row| {
-            let is_ours = self.candidate.ours.contains(&row.instance);
-            !is_ours && targets.iter().all(|target| target.record.id != row.instance)
-        });
-        let mut living = Vec::new();
+        rows.retain(|row| targets.iter().all(|target| target.record.id != row.instance));
+        let (mut ours, mut living) = (Vec::new(), Vec::new());
         while let Some(row) = rows.pop() {
             let record = instances::by_id(self.tx, row.instance)?.filter(Record::is_live);
             let Some(record) = record else { continue };
+            // Nobody ends itself. The claim grants what is shared, or was left to it, and is
+            // refused by whatever else is its own: nobody is to be ended for that.
+            if self.candidate.ours.contains(&row.instance) {
+                let is_shared = row.slot.is_none() && request.slots.is_none();
+                if !is_shared && !self.left.contains(&row.fence) {
+                    ours.push((row, record));
+                }
+                continue;
+            }
             let lease = row.lease(self.inner.observer(), self.inner.clock().boot_ms());
             match self.examine(&record, lease) {
                 Examined::InTheWay(judged) => living.push((row, record, judged)),
@@ -188,8 +197,15 @@ impl Survey<'_> {
                 Examined::Over(_) | Examined::Same => {}
             }
         }
-        if slots::has_room(request, living.iter().map(|(row, ..)| row)) {
+        let of_ours = ours.iter().map(|(row, _)| row);
+        if slots::has_room(request, of_ours.chain(living.iter().map(|(row, ..)| row))) {
             return Ok(Inquiry::Nobody);
+        }
+        if let Some((row, record)) = ours.pop() {
+            let judged = judgement(self.inner, &record);
+            let mut holder = Holder::of_lock(&record, &row, &judged);
+            holder.is_this_process = record.pid == Some(self.inner.observer().pid);
+            return self.refused_for_lock(holder, record, &row);
         }
         let Some((row, record, judged)) = living.pop() else { return Ok(Inquiry::Nobody) };
         let mut holder = Holder::of_lock(&record, &row, &judged);
@@ -200,16 +216,21 @@ impl Survey<'_> {
             || row.slot.is_some_and(|slot| slot.of > 1)
             || !living.is_empty()
         {
-            return Ok(Inquiry::refused(holder, record, row.fence));
+            return self.refused_for_lock(holder, record, &row);
         }
         if let Some(asked) = InProgress::of(self.tx, self.inner, record.id)? {
             return Ok(asked.refused(&wanted));
         }
         if self.is_superseded(&record)? {
             let holder = Holder { reason: Reason::Superseded, ..holder };
-            return Ok(Inquiry::refused(holder, record, row.fence));
+            return self.refused_for_lock(holder, record, &row);
         }
         Ok(Inquiry::Target(Box::new(TakeoverTarget::new(record, wanted, &judged.evidence))))
+    }
+
+    fn refused_for_lock(&self, holder: Holder, record: Record, row: &LockRow) -> Result<Inquiry> {
+        let fence = locks::watched_fence(self.tx, row)?;
+        Ok(Inquiry::refused(holder, record, fence))
     }
 
     fn examine(&self, record: &Record, lease: Lease) -> Examined {

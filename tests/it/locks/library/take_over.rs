@@ -2,7 +2,9 @@
 
 use incumbent::lock::AcquireOptions;
 use incumbent::stop::Replace;
-use incumbent::{Acquire, Claim, ClaimOptions, Kind, LockRequest, Reason, Standing, Store, Tenure};
+use incumbent::{
+    Acquire, Claim, ClaimOptions, Holder, Kind, LockRequest, Reason, Standing, Store, Tenure,
+};
 
 use super::{SCOPE, lock_granted, lock_refused, request};
 use crate::support::{
@@ -86,4 +88,34 @@ fn a_holder_of_another_profile_is_left_alone() {
     assert!(!holder.has_ended());
     assert_eq!(sandbox.number("SELECT count(*) FROM markers"), 0, "nobody was asked");
     assert_eq!(tenure.verify().unwrap(), Standing::Held);
+}
+
+/// Symptom: a gateway was ended for one that did not start. Cause: who replaces a holder looked at
+/// what others hold, and met its own exclusive lock when the holder was gone. It holds because its
+/// own guard refuses it before anybody is asked.
+#[test]
+fn nobody_is_ended_for_whoever_stands_in_its_own_way() {
+    let sandbox = Sandbox::new();
+    let store = Store::open(sandbox.db()).unwrap();
+    let mut holder = holder(&sandbox, "work");
+    let own = request("b").exclusive();
+    let guard = lock_granted(store.try_acquire(&own));
+    let assert_refused = |by: Holder, holder: &mut Process| {
+        assert!(by.is_this_process, "{by}");
+        assert!(!holder.has_ended());
+        assert_eq!(sandbox.number("SELECT count(*) FROM markers"), 0, "nobody was asked");
+    };
+    let bot = Kind::new("bot").unwrap();
+    let options = ClaimOptions::new().kind(bot).lock(own.clone()).replace(Replace::new());
+    let profile = store.profile("work").unwrap();
+    let Claim::Held(by) = profile.claim_with(&options).unwrap() else { panic!("granted") };
+    assert_refused(*by, &mut holder);
+
+    let tenure = granted(profile.claim());
+    let wanted = [request("a"), own];
+    let take_over = || tenure.take_over(&wanted, &AcquireOptions::new(), &Replace::new());
+    assert_refused(lock_refused(take_over()), &mut holder);
+    drop(guard);
+    assert_eq!(lock_granted(take_over()).len(), 2);
+    assert!(wait_ended(holder.pid(), LIMIT));
 }
