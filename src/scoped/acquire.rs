@@ -267,7 +267,7 @@ pub(crate) fn acquire_once(
         let owners = std::iter::repeat(owner);
         return Ok(Acquired::Granted(take(tx, inner, claim, ways, owners, aside)?, None));
     }
-    let wanted = claim.requests.iter().map(|request| Wanted::Lock(request.name.clone()));
+    let wanted = claim.requests.iter().map(LockRequest::share);
     let sweep = sweep::sweep(tx, inner, &named, wanted)?;
     if let Some(orphan) = sweep.orphans.first() {
         let wanted = Wanted::Lock(claim.requests[0].name.clone());

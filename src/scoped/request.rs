@@ -8,7 +8,8 @@ use crate::names::Secret;
 use crate::names::slot::SLOTS_MAX;
 use crate::patience::Stopped;
 use crate::records::locks::TTL_MAX_MS;
-use crate::{Cancel, Error, LockName, Result, Wait};
+use crate::store::held::Share;
+use crate::{Cancel, Error, LockName, Result, Wait, Wanted};
 
 /// The longest metadata, as compact JSON, in bytes.
 const METADATA_LENGTH_MAX: usize = 64 * 1024;
@@ -163,6 +164,11 @@ impl LockRequest {
     #[must_use]
     pub fn name(&self) -> &LockName {
         &self.name
+    }
+
+    pub(crate) fn share(&self) -> Share {
+        let what = Wanted::Lock(self.name.clone());
+        Share { what, holders_max: self.slots.unwrap_or(1) }
     }
 }
 

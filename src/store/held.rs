@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use crate::names::IdentityHash;
 use crate::names::slot::Slot;
 use crate::process::older::beside::HeldBeside;
-use crate::{Error, InstanceId, LockName, Nonce, Office, Wanted};
+use crate::{Error, InstanceId, LockName, Nonce, Office, Result, Wanted};
 
 /// What came of a release.
 #[derive(Debug)]
@@ -73,10 +73,23 @@ pub(crate) struct OwnLock {
 }
 
 impl OwnLock {
-    /// What nobody else can have held at the same time.
-    fn held_alone(&self) -> Option<Wanted> {
-        let is_alone = self.slot.is_none_or(|slot| slot.of == 1);
-        is_alone.then(|| Wanted::Lock(self.name.clone()))
+    fn share(&self) -> Share {
+        let holders_max = self.slot.map_or(1, |slot| slot.of);
+        Share { what: Wanted::Lock(self.name.clone()), holders_max }
+    }
+}
+
+/// What somebody holds or wants, and how many may have it at once.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Share {
+    pub(crate) what: Wanted,
+    pub(crate) holders_max: u32,
+}
+
+impl Share {
+    /// Of what one alone has.
+    pub(crate) fn whole(what: Wanted) -> Self {
+        Self { what, holders_max: 1 }
     }
 }
 
@@ -145,38 +158,71 @@ impl Held {
     }
 }
 
-/// What was held through the handle of the store that this one replaced.
+/// What was held through the handle of the store that this one replaced, and how often.
 #[derive(Default)]
-pub(crate) struct HeldBefore(Mutex<HashSet<Wanted>>);
+pub(crate) struct HeldBefore(Mutex<HashMap<Share, usize>>);
 
 impl HeldBefore {
     /// Notes what was held by the row `lost`, which the store has lost.
     pub(crate) fn note_lost(&self, held: &Held, lost: InstanceId) {
         let offices = held.offices.iter().filter(|(_, it)| it.row.instance == lost);
         let locks = held.locks.values().filter(|it| it.instance == lost);
-        self.0.lock().extend(
-            offices
-                .map(|(office, _)| Wanted::Office(office.clone()))
-                .chain(locks.filter_map(OwnLock::held_alone)),
-        );
+        self.note(offices.map(|(office, _)| office), locks);
     }
 
     /// Takes over what another handle holds, and what it had held before: the store may be replaced
     /// twice before anything is claimed again.
     pub(super) fn inherit(&self, held: &Held, before: &Self) {
-        let offices = held.offices.keys().cloned().map(Wanted::Office);
-        let locks = held.locks.values().filter_map(OwnLock::held_alone);
-        *self.0.lock() = offices.chain(locks).chain(before.0.lock().iter().cloned()).collect();
+        let before = before.0.lock().clone();
+        *self.0.lock() = before;
+        self.note(held.offices.keys(), held.locks.values());
+    }
+
+    fn note<'a>(
+        &self,
+        offices: impl Iterator<Item = &'a Office>,
+        locks: impl Iterator<Item = &'a OwnLock>,
+    ) {
+        let offices = offices.map(|office| Share::whole(Wanted::Office(office.clone())));
+        let mut counts: HashMap<Share, usize> = HashMap::new();
+        for share in offices.chain(locks.map(OwnLock::share)) {
+            *counts.entry(share).or_default() += 1;
+        }
+        let mut held = self.0.lock();
+        for (share, count) in counts {
+            // What was had again since is the same as before.
+            let before = held.entry(share).or_default();
+            *before = count.max(*before);
+        }
     }
 
     pub(crate) fn is_nothing(&self) -> bool {
         self.0.lock().is_empty()
     }
 
-    /// Whether all of `wanted` was held, and something was.
-    pub(crate) fn has_all(&self, wanted: impl IntoIterator<Item = Wanted>) -> bool {
-        let held = self.0.lock();
-        !held.is_empty() && wanted.into_iter().all(|wanted| held.contains(&wanted))
+    /// Whether all of `wanted` was held, and something was: then nobody else who was in the same
+    /// store stands in its way. Of slots the others may have had the rest. So there must be no
+    /// fewer now than there were, and as many as were held are had again; `has_now` says how many
+    /// already are.
+    pub(crate) fn has_all(
+        &self,
+        wanted: impl IntoIterator<Item = Share>,
+        mut has_now: impl FnMut(&Wanted) -> Result<usize>,
+    ) -> Result<bool> {
+        let held = self.0.lock().clone();
+        if held.is_empty() {
+            return Ok(false);
+        }
+        for Share { what, holders_max } in wanted {
+            let fitting =
+                held.iter().filter(|(it, _)| it.what == what && it.holders_max <= holders_max);
+            let is_whole = fitting.clone().any(|(it, _)| it.holders_max == 1);
+            let count: usize = fitting.map(|(_, count)| count).sum();
+            if !is_whole && count <= has_now(&what)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 }
 
@@ -199,5 +245,44 @@ mod tests {
         assert!(held.offices.contains_key(&office), "it is shared");
         held.leave_to_run(&office, instance);
         assert!(held.is_nothing() && held.locks.contains_key(&8));
+    }
+    /// Who lost a store with others has again what it had, and no more: they may have the rest.
+    #[test]
+    fn what_was_held_before_is_had_again_as_often() {
+        let name = |identity| LockName::new("scope", identity).unwrap();
+        let mut held = Held::default();
+        let slots = [("alone", Some(1)), ("pool", Some(3)), ("pool", Some(3)), ("shared", None)];
+        for (fence, (identity, of)) in (1..).zip(slots) {
+            let slot = of.and_then(|of| Slot::new(0, of));
+            held.hold(&name(identity), slot, InstanceId(7), fence);
+        }
+        let before = HeldBefore::default();
+        before.inherit(&held, &HeldBefore::default());
+        // Replaced once more: it is not had twice for that.
+        let again = HeldBefore::default();
+        again.inherit(&held, &before);
+        for (identity, holders_max, has_now, expected) in [
+            ("alone", 1, 0, true),
+            ("alone", 1, 1, true),
+            ("alone", 5, 0, true),
+            ("shared", 1, 1, true),
+            ("pool", 3, 0, true),
+            ("pool", 3, 1, true),
+            ("pool", 4, 1, true),
+            ("pool", 3, 2, false),
+            ("pool", 2, 0, false),
+            ("pool", 1, 0, false),
+            ("other", 1, 0, false),
+        ] {
+            let wanted = Share { what: Wanted::Lock(name(identity)), holders_max };
+            let has_all = |it: &HeldBefore| {
+                let shared = Share::whole(Wanted::Lock(name("shared")));
+                it.has_all([wanted.clone(), shared], |_| Ok(has_now)).unwrap()
+            };
+            let case = format!("{identity}, one of {holders_max}, has {has_now}");
+            assert_eq!((has_all(&before), has_all(&again)), (expected, expected), "{case}");
+        }
+        let nothing = HeldBefore::default();
+        assert!(!nothing.has_all([], |_| Ok(0)).unwrap() && before.has_all([], |_| Ok(0)).unwrap());
     }
 }

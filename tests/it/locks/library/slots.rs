@@ -318,6 +318,39 @@ pub fn take_turns(store: &Store, wanted: &LockRequest, count: u64, directory: &s
     }
 }
 
+/// Symptom: two that held slots of one lock lost their store, and each kept the other out of the
+/// next one, for as long as both lived. Cause: of slots, others may be the owners, and so everybody
+/// who had lost that store stood in the way. It holds because they may have the rest: each has as
+/// many again as it had, and no more before the others are there.
+#[test]
+fn who_had_slots_in_a_lost_store_has_them_again() {
+    let sandbox = Sandbox::new();
+    let mut parties = holders(&sandbox, 2);
+    for suffix in ["", "-wal", "-shm"] {
+        std::fs::remove_file(sandbox.sidecar(suffix)).unwrap();
+    }
+    let mut newcomer = sandbox.party();
+    let is_orphan = |answer: Value| {
+        assert_eq!(answer["held"]["reason"], "orphaned_anchor", "{answer}");
+    };
+    is_orphan(newcomer.slot("token", 2));
+    for at in [0, 1] {
+        let party = &mut parties[at];
+        assert_eq!(party.ask(&json!({"do": "open"})), "opened");
+        assert!(party.slot("token", 2).is_array());
+        if at == 0 {
+            is_orphan(party.slot("token", 2));
+            is_orphan(newcomer.slot("other", 2));
+        }
+    }
+    let pids: Vec<_> = parties.iter().map(|party| json!(party.pid())).collect();
+    for party in [&mut newcomer].into_iter().chain(&mut parties) {
+        let held = party.slot("token", 2)["held"].clone();
+        assert_eq!([&held["pid"], &held["others"][0]["pid"]], [&pids[0], &pids[1]], "{held}");
+    }
+    newcomer.acquire(&["other"]);
+}
+
 #[test]
 fn a_number_that_cannot_be_meant_is_invalid_input() {
     for count in [0, 65, u32::MAX] {
