@@ -4,7 +4,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use incumbent::lock::AcquireOptions;
-use incumbent::{Acquire, Claim, ErrorKind, LockRequest, Released, Standing, Store, Wait};
+use incumbent::{
+    Acquire, Claim, ErrorKind, LockRequest, OpenOptions, Released, Standing, Store, Wait,
+};
 use serde_json::json;
 
 use super::{SCOPE, SOON, lock_granted, lock_refused, lock_report, request, waiting};
@@ -200,7 +202,32 @@ fn a_thread_that_waits_for_another_one_is_woken_by_the_release() {
     assert_eq!((sandbox.locks_on_record(), sandbox.live_rows()), (0, 0));
 }
 
-/// Many threads and two processes that take turns: never two at once.
+/// Nobody else of this process does anything while it waits: a release that could not be written
+/// is written by the wait.
+#[test]
+fn a_thread_that_waits_writes_what_another_one_could_not() {
+    let sandbox = Sandbox::new();
+    let budget = Duration::from_millis(50);
+    let store = OpenOptions::new().path(sandbox.db()).busy_budget(budget).open().unwrap();
+    // With it the process keeps its anchor, whatever it lets go.
+    let _other = lock_granted(store.try_acquire(&exclusive("other")));
+    let lock = lock_granted(store.try_acquire(&exclusive("token")));
+    let waiter = std::thread::spawn({
+        let store = store.clone();
+        move || lock_granted(store.acquire(&exclusive("token"), &waiting(Wait::UpTo(LIMIT))))
+    });
+    sandbox.wait_for_lock_waiters(1);
+    let blocker = rusqlite::Connection::open(sandbox.db()).unwrap();
+    blocker.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let released = lock.release().unwrap();
+    assert!(matches!(released, Released::Pending(_)), "{released:?}");
+    blocker.execute_batch("ROLLBACK").unwrap();
+    let lock = waiter.join().unwrap();
+    assert_eq!(lock.verify().unwrap(), Standing::Held);
+    assert_eq!(store.pending_releases(), 0);
+}
+
+/// Many threads that take turns: never two at once.
 #[test]
 fn of_many_threads_one_at_a_time_is_inside() {
     let sandbox = Sandbox::new();
