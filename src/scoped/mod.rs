@@ -152,7 +152,8 @@ impl Store {
     }
 
     /// Removes a lock whose holder is dead; one whose holder lives or cannot be told dead only when
-    /// `force` says so. `by` names who asked, for the record. Nothing is signalled: a live holder
+    /// `force` says so. Of a lock with slots one is removed: that of a dead holder if there is one,
+    /// else the lowest. `by` names who asked, for the record. Nothing is signalled: a live holder
     /// learns it from its next [`ScopedLock::verify`].
     ///
     /// # Errors
