@@ -143,18 +143,22 @@ fn own_rows<'a>(
         })
     };
     let Some(from) = from else { return Ok(without_office()?.into()) };
-    if !is_live(from.instance)? {
-        return Err(Error::new(
-            ErrorKind::NotOwner,
-            format!("{} is no longer held by this tenure", from.office),
-        )
-        .with_hint("claim it again first"));
+    let row = held.rows().find(|row| row.instance == from.instance);
+    let Some(row) = row else { return Err(is_lost(from)) };
+    if !is_live(row.instance)? {
+        return Err(is_lost(from));
     }
-    let shared = LockSource::Row(from.instance);
-    let is_of_run = held
-        .rows()
-        .any(|row| row.instance == from.instance && row.anchored_by == AnchoredBy::TheRun);
-    Ok(LockSources { shared, for_one: if is_of_run { without_office()? } else { shared } })
+    let shared = LockSource::Row(row.instance);
+    let for_one = match row.anchored_by {
+        AnchoredBy::Us => shared,
+        AnchoredBy::TheRun => without_office()?,
+    };
+    Ok(LockSources { shared, for_one })
+}
+
+fn is_lost(from: &Tenancy<'_>) -> Error {
+    let message = format!("{} is no longer held by this tenure", from.office);
+    Error::new(ErrorKind::NotOwner, message).with_hint("claim it again first")
 }
 
 /// Notes a granted lock as this process' own, and makes a guard of it.

@@ -62,7 +62,8 @@ impl LockRequest {
     /// it asks for: another thread, another handle, another tenure of this process, a request that
     /// is not exclusive. Until the guard is dropped, wherever that happens. The other way round an
     /// exclusive request is refused while this process holds the lock in any way. The [`Holder`]
-    /// then says that it [is this process](crate::Holder::is_this_process).
+    /// then says that it [is this process](crate::Holder::is_this_process). Not so where the `run`
+    /// holds it that this process acts for: that is another holder, and keeps it.
     ///
     /// It does not know which thread holds it: a thread that waits for its own guard waits for
     /// ever. The same as [`LockRequest::slots`] with 1.

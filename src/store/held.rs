@@ -165,9 +165,7 @@ pub(crate) struct HeldBefore(Mutex<HashMap<Share, usize>>);
 impl HeldBefore {
     /// Notes what was held by the row `lost`, which the store has lost.
     pub(crate) fn note_lost(&self, held: &Held, lost: InstanceId) {
-        let offices = held.offices.iter().filter(|(_, it)| it.row.instance == lost);
-        let locks = held.locks.values().filter(|it| it.instance == lost);
-        self.note(offices.map(|(office, _)| office), locks);
+        self.note(held, |instance| instance == lost);
     }
 
     /// Takes over what another handle holds, and what it had held before: the store may be replaced
@@ -175,24 +173,29 @@ impl HeldBefore {
     pub(super) fn inherit(&self, held: &Held, before: &Self) {
         let before = before.0.lock().clone();
         *self.0.lock() = before;
-        self.note(held.offices.keys(), held.locks.values());
+        self.note(held, |_| true);
     }
 
-    fn note<'a>(
-        &self,
-        offices: impl Iterator<Item = &'a Office>,
-        locks: impl Iterator<Item = &'a OwnLock>,
-    ) {
-        let offices = offices.map(|office| Share::whole(Wanted::Office(office.clone())));
+    /// Notes what rows of our own hold; the `run` that we act for goes on with what its row holds.
+    fn note(&self, held: &Held, is_meant: impl Fn(InstanceId) -> bool) {
+        let of_run: Vec<InstanceId> = held
+            .rows()
+            .filter(|row| row.anchored_by == AnchoredBy::TheRun)
+            .map(|row| row.instance)
+            .collect();
+        let is_meant = |instance| is_meant(instance) && !of_run.contains(&instance);
+        let offices = held.offices.iter().filter(|(_, it)| is_meant(it.row.instance));
+        let offices = offices.map(|(office, _)| Share::whole(Wanted::Office(office.clone())));
+        let locks = held.locks.values().filter(|it| is_meant(it.instance)).map(OwnLock::share);
         let mut counts: HashMap<Share, usize> = HashMap::new();
-        for share in offices.chain(locks.map(OwnLock::share)) {
+        for share in offices.chain(locks) {
             *counts.entry(share).or_default() += 1;
         }
-        let mut held = self.0.lock();
+        let mut before = self.0.lock();
         for (share, count) in counts {
             // What was had again since is the same as before.
-            let before = held.entry(share).or_default();
-            *before = count.max(*before);
+            let known = before.entry(share).or_default();
+            *known = count.max(*known);
         }
     }
 
@@ -246,6 +249,28 @@ mod tests {
         held.leave_to_run(&office, instance);
         assert!(held.is_nothing() && held.locks.contains_key(&8));
     }
+    /// Symptom: a command that had a lock of its own took the office of its `run` in the store that
+    /// took the place of theirs, and the `run` ended it. Cause: what it acted for counted as what it
+    /// had held.
+    #[test]
+    fn what_a_run_held_is_not_had_again_by_its_command() {
+        let (office, instance) = (Office::default(), InstanceId(7));
+        let row = |anchored_by| OwnRow { instance, nonce: Nonce::random().unwrap(), anchored_by };
+        let name = LockName::new("token", "chat").unwrap();
+        for (anchored_by, is_ours) in [(AnchoredBy::Us, true), (AnchoredBy::TheRun, false)] {
+            let mut held = Held::default();
+            let row = row(anchored_by);
+            held.offices.insert(office.clone(), HeldOffice { row, claims: 1, beside: None });
+            held.hold(&name, None, instance, 8);
+            for what in [Wanted::Office(office.clone()), Wanted::Lock(name.clone())] {
+                let before = HeldBefore::default();
+                before.inherit(&held, &HeldBefore::default());
+                let has_all = before.has_all([Share::whole(what.clone())], |_| Ok(0)).unwrap();
+                assert_eq!(has_all, is_ours, "{what}, {anchored_by:?}");
+            }
+        }
+    }
+
     /// Who lost a store with others has again what it had, and no more: they may have the rest.
     #[test]
     fn what_was_held_before_is_had_again_as_often() {
