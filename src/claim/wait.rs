@@ -14,10 +14,12 @@ use std::time::Duration;
 use crate::claim::obstacle::{Obstacle, Watch};
 use crate::claim::waiting_row::{WaitingAs, WaitingRow};
 use crate::clock::Deadline;
+use crate::liveness::AnchorState;
 use crate::owner::is_held;
 use crate::owner::judge::is_stopped;
 use crate::patience::Stopped;
 use crate::patience::with_budget;
+use crate::process::anchor;
 use crate::records::{Origin, Record, locks, waiters};
 use crate::store::Inner;
 use crate::store::watcher::{Version, Watcher};
@@ -217,9 +219,12 @@ impl Watched<'_> {
         }
     }
 
-    /// Whether it has its lock no more.
+    /// Whether it has its lock no more. Not where that cannot be seen: a shortage of ours ends no
+    /// wait. The lock of an older program is let go by the end of it.
     fn has_let_go(&self, inner: &Inner) -> bool {
-        self.anchor.is_some_and(|name| !is_held(inner, name))
+        let anchor = self.anchor.filter(|name| anchor::file_name(name).is_some());
+        let look = |name| anchor::look(&inner.location.anchors, name, None);
+        anchor.is_some_and(|name| look(name) == AnchorState::Free)
     }
 }
 
