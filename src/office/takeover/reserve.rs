@@ -11,7 +11,7 @@ use crate::claim::{
     Attachment, Count, Errand, Examined, Lookups, Obstacle, examine, obstacle, ours,
 };
 use crate::clock::millis;
-use crate::liveness::Lease;
+use crate::liveness::{Judgement, Lease};
 use crate::names::MarkerName;
 use crate::office::claim::candidate::{Candidate, ClaimOutcome};
 use crate::office::claim::insert::refuse_candidate;
@@ -102,6 +102,9 @@ pub(super) fn children_to_list(targets: &mut [TakeoverTarget], aside: &Lookups) 
     None
 }
 
+/// A holder of a lock, and what is known of it.
+type Met = (LockRow, Record, Judgement);
+
 /// A look at everybody who holds what a taker wants.
 pub(super) struct Survey<'a> {
     pub(super) tx: &'a Tx<'a>,
@@ -177,6 +180,7 @@ impl Survey<'_> {
         }
         let mut rows = locks::all_of(self.tx, name)?;
         rows.retain(|row| targets.iter().all(|target| target.record.id != row.instance));
+        // By their slots, the lowest last, and then our own.
         let (mut ours, mut living) = (Vec::new(), Vec::new());
         while let Some(row) = rows.pop() {
             let record = instances::by_id(self.tx, row.instance)?.filter(Record::is_live);
@@ -186,7 +190,8 @@ impl Survey<'_> {
             if self.candidate.ours.contains(&row.instance) {
                 let is_shared = row.slot.is_none() && request.slots.is_none();
                 if !is_shared && !self.left.contains(&row.fence) {
-                    ours.push((row, record));
+                    let judged = judgement(self.inner, &record);
+                    ours.push((row, record, judged));
                 }
                 continue;
             }
@@ -197,40 +202,53 @@ impl Survey<'_> {
                 Examined::Over(_) | Examined::Same => {}
             }
         }
-        let of_ours = ours.iter().map(|(row, _)| row);
-        if slots::has_room(request, of_ours.chain(living.iter().map(|(row, ..)| row))) {
+        let is_ours = !ours.is_empty();
+        living.extend(ours);
+        if slots::has_room(request, living.iter().map(|(row, ..)| row)) {
             return Ok(Inquiry::Nobody);
         }
-        if let Some((row, record)) = ours.pop() {
-            let judged = judgement(self.inner, &record);
-            let mut holder = Holder::of_lock(&record, &row, &judged);
-            holder.is_this_process = record.pid == Some(self.inner.observer().pid);
-            return self.refused_for_lock(holder, record, &row);
-        }
-        let Some((row, record, judged)) = living.pop() else { return Ok(Inquiry::Nobody) };
-        let mut holder = Holder::of_lock(&record, &row, &judged);
-        holder.add_what_it_said(self.tx, self.inner, &record)?;
+        let Some(met) = living.pop() else { return Ok(Inquiry::Nobody) };
+        let (row, record, judged) = &met;
         // Another profile's is never taken: it has a home and a person of its own. Nor is that of
         // one among several: each of them has as good a right.
-        if record.profile.as_ref() != Some(&self.candidate.office.profile)
+        if is_ours
+            || record.profile.as_ref() != Some(&self.candidate.office.profile)
             || row.slot.is_some_and(|slot| slot.of > 1)
             || !living.is_empty()
         {
-            return self.refused_for_lock(holder, record, &row);
+            living.reverse();
+            return self.refused_for_lock(met, living);
         }
         if let Some(asked) = InProgress::of(self.tx, self.inner, record.id)? {
             return Ok(asked.refused(&wanted));
         }
-        if self.is_superseded(&record)? {
+        if self.is_superseded(record)? {
+            let holder = self.holder_of(&met)?;
+            let fence = locks::watched_fence(self.tx, row)?;
             let holder = Holder { reason: Reason::Superseded, ..holder };
-            return self.refused_for_lock(holder, record, &row);
+            return Ok(Inquiry::refused(holder, met.1, fence));
         }
-        Ok(Inquiry::Target(Box::new(TakeoverTarget::new(record, wanted, &judged.evidence))))
+        let target = TakeoverTarget::new(record.clone(), wanted, &judged.evidence);
+        Ok(Inquiry::Target(Box::new(target)))
     }
 
-    fn refused_for_lock(&self, holder: Holder, record: Record, row: &LockRow) -> Result<Inquiry> {
-        let fence = locks::watched_fence(self.tx, row)?;
-        Ok(Inquiry::refused(holder, record, fence))
+    /// The claim is refused by `met`, and by all `others` as well.
+    fn refused_for_lock(&self, met: Met, others: Vec<Met>) -> Result<Inquiry> {
+        let mut holder = Box::new(self.holder_of(&met)?);
+        holder.others = others.iter().map(|met| self.holder_of(met)).collect::<Result<_>>()?;
+        let (row, record, _) = met;
+        let fence = locks::watched_fence(self.tx, &row)?;
+        let others = others.into_iter().map(|(_, record, _)| record).collect();
+        let watch = Some(Watch { record, others, fence });
+        Ok(Inquiry::Refused(Box::new(Obstacle { holder, watch })))
+    }
+
+    fn holder_of(&self, (row, record, judged): &Met) -> Result<Holder> {
+        let mut holder = Holder::of_lock(record, row, judged);
+        holder.is_this_process = self.candidate.ours.contains(&record.id)
+            && record.pid == Some(self.inner.observer().pid);
+        holder.add_what_it_said(self.tx, self.inner, record)?;
+        Ok(holder)
     }
 
     fn examine(&self, record: &Record, lease: Lease) -> Examined {

@@ -3,8 +3,9 @@
 use incumbent::lock::AcquireOptions;
 use incumbent::stop::Replace;
 use incumbent::{
-    Acquire, Claim, ClaimOptions, Holder, Kind, LockRequest, Reason, Standing, Store, Tenure,
+    Acquire, Claim, ClaimOptions, Holder, Kind, LockRequest, Reason, Standing, Store, Tenure, Wait,
 };
+use serde_json::json;
 
 use super::{SCOPE, lock_granted, lock_refused, request};
 use crate::support::{
@@ -118,4 +119,32 @@ fn nobody_is_ended_for_whoever_stands_in_its_own_way() {
     drop(guard);
     assert_eq!(lock_granted(take_over()).len(), 2);
     assert!(wait_ended(holder.pid(), LIMIT));
+}
+
+/// Symptom: who would replace the holder of its office, and waited for a slot, was not woken when
+/// the holder of one was killed. Cause: it watched one of them. It holds because it watches all.
+#[test]
+fn whoever_would_replace_is_woken_by_any_holder_of_a_slot() {
+    for leaves in [0, 1] {
+        let sandbox = Sandbox::new();
+        let store = Store::open(sandbox.db()).unwrap();
+        let mut parties = [sandbox.party(), sandbox.party()];
+        for party in &mut parties {
+            let wanted = json!({"do": "acquire", "ids": ["token"], "slots": 2});
+            assert!(party.ask(&wanted).is_array());
+        }
+        let lock = request("token").slots(2).unwrap();
+        let options = ClaimOptions::new().lock(lock).replace(Replace::new());
+        let profile = store.profile("work").unwrap();
+        let Claim::Held(holder) = profile.claim_with(&options).unwrap() else { panic!("granted") };
+        let pids = [holder.pid, holder.others[0].pid];
+        assert_eq!(pids, [Some(parties[0].pid()), Some(parties[1].pid())], "{holder}");
+
+        let options = options.wait(Wait::UpTo(LIMIT));
+        let waiter = std::thread::spawn(move || profile.claim_with(&options));
+        sandbox.wait_for_lock_waiters(1);
+        parties[leaves].0.kill();
+        let tenure = granted(waiter.join().unwrap());
+        assert_eq!(tenure.locks()[0].slot.map(|slot| slot.number as usize), Some(leaves));
+    }
 }
