@@ -132,12 +132,19 @@ impl LockRequest {
     /// shown.
     ///
     /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for more than 64 KiB of compact JSON.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for more than 64 KiB of compact JSON, and
+    /// for more than 127 levels of arrays and objects.
     pub fn metadata(mut self, metadata: Value) -> Result<Self> {
-        let length = metadata.to_string().len();
+        let text = metadata.to_string();
+        let length = text.len();
         if length > METADATA_LENGTH_MAX {
             return Err(Error::invalid(format!("the metadata has {length} bytes"))
                 .with_hint(format!("at most {METADATA_LENGTH_MAX}: it says who holds the lock")));
+        }
+        // Whoever reads it back has the same limit of depth.
+        if serde_json::from_str::<Value>(&text).is_err() {
+            return Err(Error::invalid("the metadata is nested too deeply")
+                .with_hint("at most 127 levels of arrays and objects"));
         }
         self.metadata = Some(metadata).filter(|metadata| !metadata.is_null());
         Ok(self)
