@@ -100,9 +100,10 @@ impl Error {
 
     /// A process does not hold the office that it wants to speak for.
     pub(crate) fn not_speaker(message: String) -> Self {
-        Self::new(ErrorKind::NotOwner, message).with_hint(
-            "call it in the command of a `run`, or claim the office for the process first \
-             (`incumbent claim --pid PID`)",
+        let what = "call it in the command of a `run`, or claim the office for the process first";
+        Self::new(ErrorKind::NotOwner, message).with_hints(
+            format!("{what} (`KeptProcess::claim`)"),
+            format!("{what} (`incumbent claim --pid PID`)"),
         )
     }
 
@@ -160,11 +161,16 @@ impl Error {
         self.0.command_line_hint.as_deref().or(self.hint())
     }
 
-    /// Whether the same request may succeed later, without anybody's help: the store was busy, or
-    /// has just been replaced.
+    /// Whether the same call may succeed later, without anybody's help: the store was busy, or an
+    /// owner that lost its store is about to claim again. A handle whose store was replaced stays
+    /// useless: that is not temporary, but opening the store again helps.
     #[must_use]
     pub fn is_temporary(&self) -> bool {
-        matches!(self.kind(), ErrorKind::Busy | ErrorKind::StoreReplaced)
+        match self.kind() {
+            ErrorKind::Busy => true,
+            ErrorKind::StoreReplaced => self.0.retry_after.is_some(),
+            _ => false,
+        }
     }
 
     /// How long to wait before asking again, where that is known.
@@ -351,7 +357,9 @@ impl From<Infallible> for Error {
     }
 }
 
-/// A failed statement on an open store. The path is added by the caller that knows it.
+/// A failed statement on an open store. The path is added by the caller that knows it. Hidden,
+/// because it is there for `?`: what is below is no promise of the crate.
+#[doc(hidden)]
 impl From<rusqlite::Error> for Error {
     fn from(error: rusqlite::Error) -> Self {
         use rusqlite::ErrorCode as Code;

@@ -82,6 +82,8 @@ const SLICE: Duration = Duration::from_millis(50);
 #[derive(Clone, Default)]
 pub struct Cancel {
     cancelled: Arc<AtomicBool>,
+    /// That of the caller, where this is for one wait of several: it cancels this, too.
+    of_caller: Option<Arc<AtomicBool>>,
     question: Option<Arc<Mutex<Question>>>,
 }
 
@@ -131,7 +133,17 @@ impl Cancel {
     #[must_use]
     pub fn polling(ask: impl FnMut() -> ControlFlow<()> + Send + 'static) -> Self {
         let question = Question { next: Deadline::after(ASK_EVERY), ask: Box::new(ask) };
-        Self { cancelled: Arc::default(), question: Some(Arc::new(Mutex::new(question))) }
+        Self { question: Some(Arc::new(Mutex::new(question))), ..Self::default() }
+    }
+
+    /// One for a single wait: what cancels `self` cancels it, and not the other way round. A
+    /// question that breaks is the caller's own answer.
+    pub(crate) fn for_one_wait(&self) -> Self {
+        Self {
+            cancelled: Arc::default(),
+            of_caller: Some(Arc::clone(self.of_caller.as_ref().unwrap_or(&self.cancelled))),
+            question: self.question.clone(),
+        }
     }
 
     /// Ends the wait within 50 ms. Safe to call in any thread, any number of times.
@@ -157,7 +169,8 @@ impl Cancel {
     /// Whether it was used, or a question was answered with a break. Asks nobody.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
-        self.cancelled.load(Ordering::Acquire)
+        let callers = self.of_caller.iter();
+        callers.chain([&self.cancelled]).any(|cancelled| cancelled.load(Ordering::Acquire))
     }
 
     /// Whether the wait of this thread is to end; its caller is asked if it is time for that. Not
@@ -169,7 +182,8 @@ impl Cancel {
             && question.next.has_passed()
         {
             if (question.ask)().is_break() {
-                self.cancel();
+                let cancelled = self.of_caller.as_ref().unwrap_or(&self.cancelled);
+                cancelled.store(true, Ordering::Release);
             }
             question.next = Deadline::after(ASK_EVERY);
         }
@@ -341,6 +355,24 @@ mod tests {
         while !cancel.ends_wait() {
             std::thread::sleep(Duration::from_millis(1));
         }
+    }
+
+    /// A signal that ends one wait of a plan is no reason to end the next one.
+    #[test]
+    fn what_cancels_one_wait_does_not_cancel_the_next() {
+        let cancel = Cancel::new();
+        let (one, next) = (cancel.for_one_wait(), cancel.for_one_wait());
+        one.cancel();
+        assert!(one.ends_wait() && !next.ends_wait() && !cancel.is_cancelled());
+        cancel.cancel();
+        assert!(next.is_cancelled() && next.for_one_wait().is_cancelled());
+
+        let (asks, _) = counting(1);
+        let one = asks.for_one_wait();
+        while !one.ends_wait() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert!(asks.is_cancelled(), "its caller has said so");
     }
 
     #[test]

@@ -111,11 +111,15 @@ fn cannot_tell(path: &Path, office: &Office) -> Error {
         format!("{} cannot be looked at, so that an older gateway may be running", path.display()),
     )
     .at(path)
-    .with_hint(format!(
-        "make it a file that this user can read; `incumbent evict --force --profile {} --kind {}` \
-         forgets the directory",
-        office.profile, office.kind
-    ))
+    .with_hints(
+        "make it a file that this user can read; `Profile::evict` with `Force::Yes` forgets the \
+         directory",
+        format!(
+            "make it a file that this user can read; `incumbent evict --force --profile {} --kind \
+             {}` forgets the directory",
+            office.profile, office.kind
+        ),
+    )
 }
 
 /// The live process that the `gateway.pid` in `home` names, if that is not this one; and what is

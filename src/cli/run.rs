@@ -91,7 +91,11 @@ fn tell(invocation: &Invocation, notice: &Notice<'_>) {
         Notice::LeftOver { .. } => " (`--reap` ends such processes)",
         _ => "",
     };
-    let advice = notice.advice().map(|advice| format!("; {}", invocation.complete(advice)));
+    let advice = match notice {
+        Notice::RestartDelayed { error } => error.command_line_hint(),
+        _ => notice.advice(),
+    };
+    let advice = advice.map(|advice| format!("; {}", invocation.complete(advice)));
     let advice = advice.unwrap_or_default();
     output::tell(&format!("incumbent: run: {notice}{option}{advice}\n"));
 }

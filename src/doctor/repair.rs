@@ -15,7 +15,7 @@ use crate::doctor::stale::{EndedStale, StaleRecord};
 use crate::doctor::{database, stale};
 use crate::liveness::AnchorState;
 use crate::process::anchor;
-use crate::records::EventRecord;
+use crate::records::{EventRecord, identities};
 use crate::store::ground::close::{Depth, Proof, each_open};
 use crate::store::migrate::SCHEMA_VERSION;
 use crate::store::{Inner, Tx};
@@ -172,7 +172,11 @@ impl Surgery {
 
     fn operate(&mut self) {
         let store = match self.scene.open() {
-            Ok(Some(store)) => store,
+            Ok(Some(store)) => {
+                // What somebody says of himself may have an identity in it.
+                self.by = identities::presentable(&store.inner, &self.by);
+                store
+            }
             Err(error) if is_damaged(&self.scene, &error) => {
                 self.replace("open", Tell::Always);
                 return;

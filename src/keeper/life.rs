@@ -16,7 +16,7 @@ use crate::keeper::report::{KeeperReport, ToldError};
 use crate::keeper::words::Words;
 use crate::process::helper::exit;
 use crate::sys::{ProcessHandle, supervise};
-use crate::{Office, ProfileName, Result};
+use crate::{Office, ProfileName, Result, sys};
 
 /// A keeper that fails in the middle of something holds the lock to its last moment, and leaves the
 /// other one at work.
@@ -31,7 +31,9 @@ pub(crate) fn first(arguments: &[OsString]) -> i32 {
         return exit::FAILED;
     }
     let Some((words, None)) = Words::parse(arguments) else { return exit::USAGE };
-    let (report, keeping) = match claim_and_keep(&words) {
+    words.start_helpers_alike();
+    let kept = words.check_not_launched().and_then(|()| claim_and_keep(&words));
+    let (report, keeping) = match kept {
         Ok((report, keeping)) => (report, keeping),
         Err(error) => (KeeperReport::Failed(ToldError::of(&error)), None),
     };
@@ -54,6 +56,7 @@ pub(crate) fn first(arguments: &[OsString]) -> i32 {
 pub(crate) fn second(arguments: &[OsString]) -> i32 {
     abort_on_panic();
     let Some((words, Some(second))) = Words::parse(arguments) else { return exit::USAGE };
+    words.start_helpers_alike();
     // From here on the lock is ours as well, and ends with us, however we end: it is never
     // unlocked.
     let Ok(file) = supervise::detach_with(second.descriptor) else { return exit::FAILED };
@@ -61,6 +64,10 @@ pub(crate) fn second(arguments: &[OsString]) -> i32 {
     let inbox = KeeperInbox::new(&target.handle);
     // It started us: if it has ended by now, somebody else is our parent.
     let is_parent = supervise::own_parent() == Some(second.first);
+    // Taken for the only one left, each would start the next.
+    if !is_parent && sys::descends_from(&[second.first]) == Some(true) {
+        return exit::FAILED;
+    }
     if is_parent
         && let Ok(first) = ProcessHandle::open(second.first).map(Arc::new)
         && !wait_as_second(&inbox, (target.pid, &target.handle), &first)

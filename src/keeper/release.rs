@@ -107,7 +107,7 @@ pub(crate) fn release_in(
         if !record.is_pid {
             return Ok(Known::Well(Err(NotYours {
                 why: format!(
-                    "{office} was not claimed with `incumbent claim`: only its owner releases it"
+                    "{office} was not claimed for another process: only its owner releases it"
                 ),
                 advice: Some("`incumbent stop` asks it to end".to_owned()),
             })));
@@ -116,7 +116,10 @@ pub(crate) fn release_in(
             let holder = record.pid.unwrap_or_default();
             return Ok(Known::Well(Err(NotYours {
                 why: format!("{office} is not held by pid {pid}, but by pid {holder}"),
-                advice: Some(format!("`incumbent release --pid {holder}`, if that one is meant")),
+                advice: Some(format!(
+                    "release it for pid {holder} (`incumbent release --pid {holder}`), if that one \
+                     is meant"
+                )),
             })));
         }
         let end = End::new(EndReason::Released).by(by);

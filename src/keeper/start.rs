@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::keeper::report::KeeperReport;
 use crate::keeper::target::Target;
-use crate::keeper::words::{VERB, Words};
+use crate::keeper::words::{ChosenHelper, VERB, Words};
 use crate::process::helper::HelperProgram;
 use crate::sys::supervise;
 use crate::{Error, ErrorKind, Kind, ProfileName, Result, Store, sys};
@@ -35,6 +35,7 @@ pub(super) fn start(
         Purpose::Office(kind, home) => (Some(kind.as_str().to_owned()), home),
         Purpose::Locks => (None, None),
     };
+    let program = HelperProgram::find()?;
     let words = Words {
         db: store.path().to_owned(),
         profile: profile.as_str().to_owned(),
@@ -43,9 +44,12 @@ pub(super) fn start(
         pid: target.pid,
         start_time: target.start_time,
         allowed_filesystems: store.inner.allowed_filesystems().to_vec(),
+        durability: store.inner.durability(),
+        helper: program
+            .was_chosen()
+            .then(|| ChosenHelper { program: program.clone(), starter: std::process::id() }),
     };
     let arguments = [vec![VERB.into()], words.to_arguments()].concat();
-    let program = HelperProgram::find()?;
     let failed = |what: &str, error: std::io::Error| {
         let what = format!("{what} a keeper process ({})", program.path().display());
         if let Some(shortage) = sys::Shortage::of(&error) {

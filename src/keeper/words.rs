@@ -4,14 +4,18 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use crate::keeper::target::Target;
-use crate::sys::{StartTime, StartTimeUnit};
-use crate::{Error, ErrorKind, OpenOptions, Result, sys};
+use crate::process::helper::HelperProgram;
+use crate::sys::{StartTime, StartTimeUnit, supervise};
+use crate::{Durability, Error, ErrorKind, OpenOptions, Result, sys};
 
 /// The hidden verb of a keeper.
 pub(crate) const VERB: &str = "__keeper";
 
 /// That of the second one.
 pub(crate) const VERB_OF_SECOND: &str = "__keeper-second";
+
+/// The word for [`Durability::Full`].
+const FULL: &str = "full";
 
 /// What a keeper is started with.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,6 +28,19 @@ pub(crate) struct Words {
     pub(super) pid: sys::Pid,
     pub(super) start_time: Option<StartTime>,
     pub(super) allowed_filesystems: Vec<String>,
+    /// What survives a power loss of what it grants.
+    pub(super) durability: Durability,
+    /// What it was started with, where that may not be its own program.
+    pub(super) helper: Option<ChosenHelper>,
+}
+
+/// A program for helpers that was named. It may be an interpreter: a keeper does not know the words
+/// that led to it then, and has to start the other one. Or it may be a launcher, which is none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ChosenHelper {
+    pub(super) program: HelperProgram,
+    /// Whoever has started it.
+    pub(super) starter: sys::Pid,
 }
 
 /// What the second one is started with beside these: the anchor that both hold, as what it is open
@@ -55,6 +72,16 @@ impl Words {
         for kind in &self.allowed_filesystems {
             add("--allow-filesystem", kind.into());
         }
+        if self.durability == Durability::Full {
+            add("--durability", FULL.into());
+        }
+        if let Some(ChosenHelper { program, starter }) = &self.helper {
+            add("--starter", starter.to_string().into());
+            add("--helper", program.path().into());
+            for argument in program.arguments() {
+                add("--helper-argument", argument.clone());
+            }
+        }
         arguments
     }
 
@@ -63,6 +90,7 @@ impl Words {
         let mut words = Self::default();
         let (mut start_time, mut unit) = (None, None);
         let (mut anchor, mut descriptor, mut first) = (None, None, None);
+        let (mut starter, mut program) = (None, None);
         let (pairs, rest) = arguments.as_chunks::<2>();
         for [name, value] in pairs {
             let text = || value.to_str().map(str::to_owned);
@@ -75,6 +103,10 @@ impl Words {
                 "--start-time" => start_time = Some(text()?.parse().ok()?),
                 "--start-time-unit" => unit = Some(StartTimeUnit::parse(value.to_str()?)?),
                 "--allow-filesystem" => words.allowed_filesystems.push(text()?),
+                "--durability" if *value == *FULL => words.durability = Durability::Full,
+                "--starter" => starter = Some(text()?.parse().ok()?),
+                "--helper" => program = Some(HelperProgram::new(value)),
+                "--helper-argument" => program = Some(program.take()?.argument(value)),
                 "--anchor" => anchor = Some(text()?),
                 "--anchor-descriptor" => descriptor = Some(text()?.parse().ok()?),
                 "--first" => first = Some(text()?.parse().ok()?),
@@ -82,6 +114,8 @@ impl Words {
             }
         }
         words.start_time = start_time.zip(unit).map(|(value, unit)| StartTime { value, unit });
+        words.helper =
+            program.zip(starter).map(|(program, starter)| ChosenHelper { program, starter });
         if !rest.is_empty() || words.pid == 0 || words.db.as_os_str().is_empty() {
             return None;
         }
@@ -107,8 +141,28 @@ impl Words {
         Ok(target)
     }
 
+    /// From now on the helpers of this process are started as it was itself.
+    pub(super) fn start_helpers_alike(&self) {
+        if let Some(ChosenHelper { program, .. }) = &self.helper {
+            program.clone().use_from_now_on();
+        }
+    }
+
+    /// A launcher that waits for its child is the one that whoever started it knows, and ends.
+    pub(super) fn check_not_launched(&self) -> Result<()> {
+        let Some(ChosenHelper { program, starter }) = &self.helper else { return Ok(()) };
+        // Which of our parents is init is nobody's affair.
+        if supervise::own_parent() == Some(*starter).filter(|pid| *pid > 1) {
+            return Ok(());
+        }
+        let path = program.path();
+        Err(Error::invalid(format!("{} starts another process as the keeper", path.display()))
+            .at(path)
+            .with_hint("it has to become it: by `exec`, or by `helper::serve`"))
+    }
+
     pub(super) fn options(&self) -> OpenOptions {
-        let options = OpenOptions::new().path(&self.db).single_reader();
+        let options = OpenOptions::new().path(&self.db).single_reader().durability(self.durability);
         self.allowed_filesystems.iter().fold(options, OpenOptions::allow_filesystem)
     }
 }
@@ -126,12 +180,20 @@ mod tests {
             pid: 42,
             start_time: Some(StartTime { value: -1, unit: StartTimeUnit::Ticks }),
             allowed_filesystems: vec!["nfs".to_owned(), "9p".to_owned()],
+            durability: Durability::Full,
+            helper: Some(ChosenHelper {
+                program: HelperProgram::new("/usr/bin/python3").argument("-m").argument("a b"),
+                starter: 7,
+            }),
         }
     }
 
     #[test]
     fn a_keeper_reads_what_it_was_started_with() {
-        for words in [words(), Words { kind: None, home: None, start_time: None, ..words() }] {
+        let durability = Durability::Normal;
+        let bare =
+            Words { kind: None, home: None, start_time: None, helper: None, durability, ..words() };
+        for words in [words(), bare] {
             assert_eq!(Words::parse(&words.to_arguments()), Some((words, None)));
         }
         let second = ["--anchor", "a.lock", "--first", "7", "--anchor-descriptor", "3"];

@@ -17,7 +17,9 @@ pub use crate::marker::target::MarkerTarget;
 use std::time::Duration;
 
 use crate::clock::Deadline;
+use crate::liveness::Ruling;
 use crate::marker::target::To;
+use crate::owner::judgement;
 use crate::patience::with_budget;
 use crate::records::markers::{Closed, ProcessKey};
 use crate::records::{Addressee, Record, identities, instances, markers};
@@ -78,7 +80,11 @@ impl Store {
                 request::write_to(tx, inner, row, *pid, start_time, request)
             }
             To::Instance(id) => {
-                let row = instances::by_id(tx, *id)?.filter(Record::is_live);
+                // Nor for one that was killed, whose record the next claim ends.
+                let lives = |row: &Record| {
+                    row.is_live() && !matches!(judgement(inner, row).ruling, Ruling::Dead(_))
+                };
+                let row = instances::by_id(tx, *id)?.filter(lives);
                 let Some((row, pid)) = row.and_then(|row| row.pid.map(|pid| (row, pid))) else {
                     let what = format!("instance {id} has ended, or is not of this store");
                     return Err(Error::new(ErrorKind::NotRunning, what)

@@ -98,7 +98,9 @@ impl ClaimOptions {
     }
 
     /// Takes the office over from a live holder: it is asked to end by a marker and a signal, gets
-    /// the time that it said it may take, and is killed after that. The call takes as long.
+    /// the time that it said it may take, and is killed after that. The call takes as long; and
+    /// longer in a store that stays busy then, because nobody holds the office while it is reserved
+    /// for this claim.
     #[must_use]
     pub fn replace(mut self, replace: Replace) -> Self {
         self.replace = Some(replace);

@@ -19,7 +19,8 @@ impl Holder {
             ),
             Wanted::Lock(LockName { scope, identity_hash }) => (
                 format!("incumbent unlock {scope} --hash {identity_hash} --force"),
-                "use another identity, or wait for it (`--wait` of `run` and `lock acquire`)",
+                "use another identity, or wait for it (`incumbent run --wait`, `incumbent lock \
+                 acquire --wait`)",
             ),
         };
         if let Some(path) = &self.left {

@@ -65,7 +65,8 @@ pub struct Holder {
     /// Whoever holds the other slots: each of them is in the way as well.
     pub others: Vec<Self>,
     /// It is this very process, which holds an exclusive lock or this slot, or wants one while it
-    /// shares the lock: another thread or handle of it may release it.
+    /// shares the lock; or which holds it for the command of a [`Run`](crate::run::Run), or wants
+    /// it for one. Another thread or handle of it may release it.
     pub is_this_process: bool,
     /// What it last said of its state.
     pub state: Option<String>,

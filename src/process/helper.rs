@@ -48,7 +48,7 @@ impl HelperProgram {
     }
 
     /// Adds an argument that comes before those of the helper: `-m` and `package` of an
-    /// interpreter.
+    /// interpreter. A keeper starts in the directory `/`: a path in it has to be absolute.
     pub fn argument(mut self, argument: impl Into<OsString>) -> Self {
         self.arguments.push(argument.into());
         self
@@ -99,10 +99,33 @@ impl HelperProgram {
         })
     }
 
+    /// Looks whether there is such a file, before anything is done that cannot be taken back.
+    pub(crate) fn check_exists(&self) -> Result<()> {
+        match std::fs::metadata(&self.program) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let path = self.program.display();
+                Err(Error::invalid(format!("there is no program for helpers at {path}"))
+                    .at(&self.program)
+                    .with_hint(HINT))
+            }
+            // What else is wrong with it shows when it is executed.
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
     /// Where it is.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.program
+    }
+
+    pub(crate) fn arguments(&self) -> &[OsString] {
+        &self.arguments
+    }
+
+    /// Whether it was named: it may be an interpreter, or a script that executes one.
+    pub(crate) fn was_chosen(&self) -> bool {
+        CHOSEN.lock().as_ref() == Some(self)
     }
 
     /// Whether it is this very program, which answers as a helper of this version.

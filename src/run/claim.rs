@@ -13,7 +13,7 @@ use crate::run::notice::Notice;
 use crate::run::plan::{Extent, Run};
 use crate::scoped::ask;
 use crate::sys::supervise;
-use crate::{Claim, Error, Holder, Profile, Reason, Result, Tenure, Verdict};
+use crate::{Claim, Error, ErrorKind, Holder, Profile, Reason, Result, Tenure, Verdict};
 
 pub(crate) enum Claimed {
     Granted(Tenure),
@@ -51,10 +51,12 @@ impl Run {
 
     /// Claims, waiting if asked to; a signal that asks us to end ends the wait.
     fn claim_office(&self, profile: &Profile, inbox: &Inbox) -> Result<Claimed> {
-        let options = &self.claim;
+        // This plan may be run again: a signal ends this wait, and no other one.
+        let cancel = self.claim.cancel.for_one_wait();
+        let options = &self.claim.clone().cancel(cancel.clone());
         let claim = || profile.claim_for_run(options);
         let (claim, signal) = if options.wait.waits() || options.replace.is_some() {
-            inbox.while_waiting(&options.cancel, claim)
+            inbox.while_waiting(&cancel, claim)
         } else {
             (claim(), None)
         };
@@ -145,6 +147,12 @@ impl Run {
         (self.tell)(&Notice::Storm { starts: backoff.starts, wait: backoff.pause });
         let until = Deadline::after(backoff.pause);
         while !until.has_passed() && !is_over()? {
+            if self.claim.cancel.ends_wait() {
+                let why = "the wait for the end of a storm of starts was cancelled";
+                return Err(Error::new(ErrorKind::Busy, why)
+                    .with_hint("`Run::without_backoff` starts at once")
+                    .with_retry_after(until.remaining()));
+            }
             match inbox.received.recv_timeout(LOOK_EVERY.min(until.remaining())) {
                 Ok(RunEvent::Signal(signal)) => {
                     if let Some(signalled) = Signalled::of(&signal) {

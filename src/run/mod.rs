@@ -7,6 +7,7 @@
 
 pub(crate) mod claim;
 pub(crate) mod end;
+pub(crate) mod follow;
 pub(crate) mod inbox;
 pub(crate) mod known;
 pub(crate) mod new_store;
@@ -30,6 +31,7 @@ use crate::process::exit_code::ExitCause;
 use crate::process::older::hold;
 use crate::run::claim::Claimed;
 use crate::run::inbox::{Inbox, Signalled};
+use crate::run::plan::Extent;
 use crate::run::start::NotStarted;
 use crate::run::supervised::{LOOK_BUDGET, Supervised};
 use crate::store::watcher::Watcher;
@@ -43,8 +45,10 @@ impl Run {
     /// # Errors
     /// [`InvalidInput`](ErrorKind::InvalidInput) for an empty command, options that
     /// [`Profile::claim_with`](crate::Profile::claim_with) would refuse, or where there is no
-    /// [program for helpers](crate::helper::HelperProgram::find); and what keeps a claim from being
-    /// made or the command from being recorded. Nothing is held then, and no command runs.
+    /// [program for helpers](crate::helper::HelperProgram::find); [`Busy`](ErrorKind::Busy) when
+    /// the backoff of a storm was [cancelled](crate::ClaimOptions::cancel); and what keeps a claim
+    /// from being made or the command from being recorded. Nothing is held then, and no command
+    /// runs.
     pub fn run(&self) -> Result<Finished> {
         self.check()?;
         // A gateway that works is not ended for a command that cannot.
@@ -89,6 +93,7 @@ impl Run {
         // Everything that can fail comes before the command: once it runs, the office must not be
         // released under it.
         let watcher = Watcher::new(&store.inner)?;
+        self.adopt_orphans();
         match start::start(&self.command, &tenure, &store, Some(&inbox)) {
             Ok(Some(started)) => {
                 (self.tell)(&Notice::Started { office: tenure.office(), pid: started.child.0.pid });
@@ -116,6 +121,15 @@ impl Run {
                 drop(hold);
                 Ok(self.end_not_executed(&store, tenure, &failure))
             }
+        }
+    }
+
+    /// A process that does more than this keeps whom it adopts to itself.
+    fn adopt_orphans(&self) {
+        if self.extent == Extent::Whole
+            && let Err(error) = supervise::adopt_orphans()
+        {
+            tracing::debug!(%error, "the command cannot hand over to a child of its own");
         }
     }
 

@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use crate::process::exit_code::Supervisor;
 use crate::process::exit_code::{ExitCause, ExitCodes};
+use crate::process::helper::HelperProgram;
 use crate::run::notice::Notice;
+use crate::sys::supervise;
 use crate::{
     ClaimOptions, Error, ErrorKind, Holder, OpenOptions, Profile, ProfileName, Result, Store,
 };
@@ -21,6 +23,11 @@ use crate::{
 ///
 /// Signals that reach this process meanwhile are the command's: TERM, HUP, INT, QUIT, USR1, USR2,
 /// WINCH and CONT. Handlers that this process has for them are called as well.
+///
+/// [`Profile::stop`] and [`Profile::restart`] reach it from any process, this one too.
+///
+/// An office has one command, and so has a lock: they are refused while this process holds them, by
+/// another `Run` or by a guard, and a claim of this process is refused while its `Run` holds them.
 ///
 /// Of a process that collects all of its children itself (`wait`), the exit code of the command is
 /// lost: it counts as 255.
@@ -121,7 +128,8 @@ impl Run {
         self
     }
 
-    /// Claims at once, also in a storm of restarts; see [`Profile::backoff`].
+    /// Claims at once, also in a storm of restarts, which is waited out otherwise; see
+    /// [`Profile::backoff`].
     pub fn without_backoff(mut self) -> Self {
         self.backs_off = false;
         self
@@ -191,6 +199,10 @@ impl Run {
         if self.command.first().is_none_or(|program| program.is_empty()) {
             return Err(Error::new(ErrorKind::InvalidInput, "the command is empty")
                 .with_hint("name the program and its arguments"));
+        }
+        // A gateway that works is not ended for a command that nothing here can hold.
+        if supervise::HOLDS_BY_HELPER {
+            HelperProgram::find()?.check_exists()?;
         }
         self.claim.check()
     }

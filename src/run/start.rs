@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 
 use crate::process::command_lock::LockFile;
+use crate::process::handover::Given;
 use crate::process::helper;
 use crate::process::helper::HelperProgram;
 use crate::records::{Command, CommandLock, End, EndReason, Identities};
@@ -10,7 +11,7 @@ use crate::run::inbox::{Inbox, Signalled};
 use crate::run::plan::{Finished, Run, RunOutcome};
 use crate::sys::supervise::{self, HeldCommand};
 use crate::sys::{ExecFailure, Shortage};
-use crate::{Error, ErrorKind, Store, Tenure, environment};
+use crate::{Error, ErrorKind, Store, Tenure, environment, sys};
 
 /// The started command, as it is on record.
 #[derive(Clone, Copy, Debug)]
@@ -20,6 +21,32 @@ pub(crate) struct Child(pub(crate) Command);
 pub(crate) struct Started {
     pub(super) child: Child,
     pub(super) lock_file: Option<LockFile>,
+    pub(super) leash: Leash,
+}
+
+/// Ends the command when it is dropped. A run whose thread panics, be it in what hears its notices,
+/// lets the office go by that: nobody may find its command still at work then.
+pub(crate) struct Leash(Option<sys::Pid>);
+
+impl Leash {
+    /// The command has ended, and was collected: its pid may be another process's.
+    pub(super) fn slip(&mut self) {
+        self.0 = None;
+    }
+
+    /// Another process is the command now, and a child of ours.
+    pub(super) fn pass_on(&mut self, successor: sys::Pid) {
+        self.0 = Some(successor);
+    }
+}
+
+impl Drop for Leash {
+    fn drop(&mut self) {
+        if let Some(pid) = self.0 {
+            tracing::error!(pid, "the run ends before its command, and kills it");
+            supervise::end_child(pid);
+        }
+    }
 }
 
 pub(crate) enum NotStarted {
@@ -43,13 +70,18 @@ pub(super) fn start(
     inbox: Option<&Inbox>,
 ) -> Result<Option<Started>, NotStarted> {
     let office = tenure.office();
-    let environment: [(&str, OsString); 5] = [
+    let mut environment: Vec<(&str, OsString)> = vec![
         (environment::DB, store.path().into()),
         (environment::PROFILE, office.profile.as_str().into()),
         (environment::KIND, office.kind.as_str().into()),
         (environment::INSTANCE, tenure.instance().to_string().into()),
         (environment::TOKEN, tenure.nonce().to_hex().into()),
     ];
+    // Where it ends, a child that took its place is ours.
+    if supervise::adopts_orphans() {
+        let follows = Given::for_command(tenure.instance());
+        environment.push((environment::HANDOVER, follows.into()));
+    }
     let anchor = store.inner.own_anchor();
     let lock_file = anchor.as_deref().map(LockFile::beside).transpose();
     let lock_file = lock_file.map_err(NotStarted::Error)?.flatten();
@@ -58,16 +90,12 @@ pub(super) fn start(
     let by = helper.as_ref().map(HelperProgram::command);
     let lock_path = lock_file.as_ref().map(LockFile::path);
     let held = HeldCommand::spawn(by, command, &environment, lock_path)
-        .map_err(|error| not_started(ExecFailure(error)))?;
+        .map_err(|error| not_spawned(error, helper.as_ref()))?;
     // One that was killed is seen to have ended; another program would be taken for the command.
     if let Some(helper) = helper.filter(|helper| !held.has_answered() && !helper.is_ours()) {
         held.end();
-        let path = helper.path();
-        let error = Error::invalid(format!(
-            "{} is not a program for helpers, or one of another version",
-            path.display()
-        ));
-        return Err(NotStarted::Error(error.at(path).with_hint(helper::HINT)));
+        let why = "is not a program for helpers, or one of another version";
+        return Err(NotStarted::Error(wrong_helper(&helper, why)));
     }
     let child = Child(Command {
         pid: held.pid(),
@@ -82,18 +110,41 @@ pub(super) fn start(
         let is_busy = recorded.as_ref().is_err_and(|error| error.kind() == ErrorKind::Busy);
         let Some(inbox) = inbox.filter(|_| is_busy) else { break };
         if let Some(signalled) = inbox.request_to_end() {
+            held.end();
             return Err(NotStarted::Signalled(signalled));
         }
         recorded = tenure.set_child(&child.0);
     }
     match recorded {
         Ok(true) => {}
-        // Dropping the held command lets the trampoline go without the command.
-        Ok(false) => return Ok(None),
-        Err(error) => return Err(NotStarted::Error(error)),
+        Ok(false) => {
+            held.end();
+            return Ok(None);
+        }
+        Err(error) => {
+            held.end();
+            return Err(NotStarted::Error(error));
+        }
     }
     held.release().map_err(not_started)?;
-    Ok(Some(Started { child, lock_file }))
+    Ok(Some(Started { child, lock_file, leash: Leash(Some(child.0.pid)) }))
+}
+
+/// Where another program is the helper, it is that one which could not be executed, and not the
+/// command.
+fn not_spawned(error: std::io::Error, helper: Option<&HelperProgram>) -> NotStarted {
+    match helper.filter(|helper| !helper.is_ours() && Shortage::of(&error).is_none()) {
+        Some(helper) => {
+            let why = format!("cannot be executed: {error}");
+            NotStarted::Error(wrong_helper(helper, &why).caused_by(error))
+        }
+        None => not_started(ExecFailure(error)),
+    }
+}
+
+fn wrong_helper(helper: &HelperProgram, why: &str) -> Error {
+    let path = helper.path();
+    Error::invalid(format!("{} {why}", path.display())).at(path).with_hint(helper::HINT)
 }
 
 /// What cannot be started for want of something now may be later.

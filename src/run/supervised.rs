@@ -6,10 +6,11 @@ use crate::clock::Deadline;
 use crate::process::command_lock::LockFile;
 use crate::process::older::hold::Hold;
 use crate::records::markers::Marker;
+use crate::run::follow::Unseen;
 use crate::run::inbox::Signalled;
 use crate::run::notice::Notice;
 use crate::run::plan::Run;
-use crate::run::start::{Child, Started};
+use crate::run::start::{Child, Leash, Started};
 use crate::store::watcher::{Version, Watcher};
 use crate::sys::ChildEnd;
 use crate::{Store, Tenure, state};
@@ -22,15 +23,17 @@ pub(super) const LOOK_BUDGET: Duration = Duration::from_millis(200);
 
 /// A run with its command.
 pub(super) struct Supervised<'a> {
+    /// First, so that it is dropped before the tenure.
+    pub(super) leash: Leash,
     pub(super) run: &'a Run,
     pub(super) store: Store,
     /// `None` once its files were lost: open, they would stand in the way of the next store.
     pub(super) watcher: Option<Watcher>,
     pub(super) seen_version: Option<Version>,
-    pub(super) tenure: Tenure,
     /// The lock of the older program. It goes before the tenure: whoever gets that one next must
     /// not meet us behind it.
     pub(super) hold: Option<Hold>,
+    pub(super) tenure: Tenure,
     pub(super) life: Life,
     /// What the command locks, for as long as the row says that it does.
     pub(super) lock_file: Option<LockFile>,
@@ -39,6 +42,7 @@ pub(super) struct Supervised<'a> {
     pub(super) asked: Option<AskedEnd>,
     pub(super) ending: Option<Ending>,
     pub(super) doubt_told: bool,
+    pub(super) unseen: Option<Unseen>,
 }
 
 /// The command.
@@ -107,6 +111,7 @@ impl<'a> Supervised<'a> {
             hold.say(state::RUNNING);
         }
         Self {
+            leash: started.leash,
             run,
             store,
             watcher: Some(watcher),
@@ -119,6 +124,7 @@ impl<'a> Supervised<'a> {
             asked: None,
             ending: None,
             doubt_told: false,
+            unseen: None,
         }
     }
 
@@ -141,7 +147,7 @@ impl<'a> Supervised<'a> {
 
 impl AskedEnd {
     /// Whether an end is still expected of it: not for ever, and not if it was a request to reload.
-    fn stands(&self) -> bool {
+    pub(super) fn stands(&self) -> bool {
         !self.signal.may_mean_reload && !self.until.has_passed()
     }
 

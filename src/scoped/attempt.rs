@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::claim::wait::{Attempt, Turn, WaitOptions, until_granted};
 use crate::claim::{ATTEMPTS, Attachment, Claimant, Count, Lookups, OwnedRow, changes_too_fast};
 use crate::patience::Stopped;
-use crate::records::{Origin, instances};
+use crate::records::{Origin, instances, reservations};
 use crate::scoped::acquire::{Acquired, GrantedLock, LockSource, LockSources, acquire_once};
 use crate::scoped::guard::ScopedLock;
 use crate::scoped::request;
@@ -30,6 +30,19 @@ pub enum Acquire<T = ScopedLock> {
 pub(crate) struct Tenancy<'a> {
     pub(crate) instance: InstanceId,
     pub(crate) office: &'a Office,
+    /// Whoever was brought to an end for these locks.
+    pub(crate) replaced: &'a [InstanceId],
+}
+
+impl Tenancy<'_> {
+    /// Whoever started those that were replaced does not replace us in turn, unless a person says
+    /// so.
+    fn supersede(&self, tx: &transaction::Tx<'_>, party: Option<&str>) -> Result<()> {
+        for replaced in self.replaced {
+            reservations::supersede(tx, self.instance, party, *replaced)?;
+        }
+        Ok(())
+    }
 }
 
 pub(crate) fn only(acquire: Acquire<Vec<ScopedLock>>) -> Acquire {
@@ -97,7 +110,12 @@ pub(crate) fn attempt(
         let acquired = count.if_writable(|count| {
             inner.write(|tx| {
                 let sources = own_rows(tx, &held, from)?;
-                acquire_once(tx, inner, &claim, sources, turn.waiter, &aside, count)
+                let acquired =
+                    acquire_once(tx, inner, &claim, sources, turn.waiter, &aside, count)?;
+                if let (Acquired::Granted(..), Some(from)) = (&acquired, from) {
+                    from.supersede(tx, claimant.subject.party.as_deref())?;
+                }
+                Ok(acquired)
             })
         })?;
         match acquired {

@@ -67,7 +67,8 @@ impl Store {
     /// Acquired again by the same process, a lock is shared: it keeps its fence, has the new
     /// metadata and lease, and is released with the last of its guards. Not one that is
     /// [exclusive](LockRequest::exclusive) or has [slots](LockRequest::slots): each guard of these
-    /// is a holder of its own.
+    /// is a holder of its own. Nor one that a [`Run`](crate::run::Run) of this process holds for
+    /// its command.
     ///
     /// # Errors
     /// [`InvalidInput`](ErrorKind::InvalidInput) for no locks, more than 64, or one named twice;

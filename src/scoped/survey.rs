@@ -8,7 +8,7 @@ use crate::patience::Stopped;
 use crate::process::Subject;
 use crate::process::command_line::mask;
 use crate::records::conflicts::Refusal;
-use crate::records::{EndReason, LockRow, Record, conflicts, instances, locks};
+use crate::records::{EndReason, LockRow, Origin, Record, conflicts, instances, locks};
 use crate::scoped::request::LockRequest;
 use crate::scoped::slots;
 use crate::scoped::way::{LockOver, LockWay, Look, Met, Seen, Way};
@@ -119,12 +119,7 @@ fn way(
                     Seen::Ours(row, _) if was_left(&row) => Look::Over(LockOver::Left(row)),
                     // Nobody shares a slot, and nobody has a slot of what is held without.
                     Seen::Ours(row, record) => {
-                        let is_ours = claim.ours.contains(&record.id)
-                            && record.pid == Some(inner.observer().pid);
-                        let judged = judgement(inner, &record);
-                        let mut met = Met::new(row, *record, judged);
-                        met.is_ours = is_ours;
-                        Look::InTheWay(met)
+                        Look::InTheWay(met_ourselves(inner, claim, row, *record))
                     }
                     Seen::Others(look) => look,
                 })
@@ -132,11 +127,31 @@ fn way(
         }
     };
     Ok(match look_at(tx, inner, claim, row, aside)? {
+        Seen::Ours(row, record) if is_of_command(inner, claim.claimant.origin, &record) => {
+            Way::Held(met_ourselves(inner, claim, row, *record))
+        }
         Seen::Ours(row, record) => Way::Clear(LockWay::Ours(row, record)),
         Seen::Others(Look::Over(over)) => Way::Clear(LockWay::Free(vec![over], None)),
         Seen::Others(Look::InTheWay(met)) => Way::Held(met),
         Seen::Others(Look::Errand(errand)) => Way::Errand(errand),
     })
+}
+
+/// Whether a lock of ours would be shared with a command, or is that of one. The command of a `run`
+/// in this process is somebody else; in the command itself what the `run` holds is its own.
+pub(crate) fn is_of_command(inner: &Inner, claimant: Origin, record: &Record) -> bool {
+    let observer = inner.observer();
+    let is_here = record.pid == Some(observer.pid) && record.pid_ns == observer.pid_ns;
+    claimant == Origin::Run || record.is_run && is_here
+}
+
+/// What this process holds stands in the way of what it wants.
+fn met_ourselves(inner: &Inner, claim: &LockClaim<'_>, row: LockRow, record: Record) -> Box<Met> {
+    let is_ours = claim.ours.contains(&record.id) && record.pid == Some(inner.observer().pid);
+    let judged = judgement(inner, &record);
+    let mut met = Met::new(row, record, judged);
+    met.is_ours = is_ours;
+    met
 }
 
 /// Looks at the owner of a lock on record.

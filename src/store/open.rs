@@ -178,7 +178,8 @@ impl OpenOptions {
                 format!("{} vanished while it was being opened", location.file.display()),
             )
             .at(&location.file)
-            .with_hint("somebody deletes or replaces it: open it again when that is done")),
+            .with_hint("somebody deletes or replaces it: open it again when that is done")
+            .with_retry_after(Duration::from_secs(1))),
         }
     }
 

@@ -189,6 +189,7 @@ pub(super) fn refusal(location: &Location, damage: &Damage) -> Error {
         "a gateway notices when it looks, as a rule within a second; then the next start goes on \
          with what is there, and keeps a -wal that does not belong to it aside",
     )
+    .with_retry_after(Duration::from_secs(1))
 }
 
 /// The `-wal` of a database that was copied over, moved aside.

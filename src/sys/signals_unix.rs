@@ -4,7 +4,7 @@
 //! signal-hook leaves a signal that nobody catches any more without effect. So `catch` registers
 //! the default as well: it applies when the last catcher is gone, or its thread has panicked or
 //! could not be started, and in a forked child. It does not apply to a signal that somebody had
-//! caught before us.
+//! caught before us. SIGCHLD is caught also where it is ignored, and ignored again afterwards.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -67,6 +67,9 @@ pub(crate) fn catch(
     // From here on, whatever fails: a signal that nobody takes has its default effect again.
     let defaults = Arc::new(Suspended::new(signals)?);
     let mut caught = SignalsInfo::<WithOrigin>::new(&defaults.signals)?;
+    if defaults.catches_ignored_children {
+        IGNORED_CHILDREN.lock().handler.get_or_insert_with(|| action(number::SIGCHLD));
+    }
     let handle = caught.handle();
     let of_thread = Arc::clone(&defaults);
     let thread =
@@ -97,10 +100,47 @@ impl Catcher {
     }
 }
 
+/// SIGCHLD of a process that lets the kernel collect its children by ignoring it. Caught and then
+/// left without effect, each of them would stay a zombie.
+struct IgnoredChildren {
+    catchers: usize,
+    /// That of signal-hook, which installs it once.
+    handler: Option<libc::sigaction>,
+}
+
+static IGNORED_CHILDREN: Mutex<IgnoredChildren> =
+    Mutex::new(IgnoredChildren { catchers: 0, handler: None });
+
+impl IgnoredChildren {
+    /// Whether there is something to restore.
+    fn begin_to_catch(&mut self) -> bool {
+        if self.catchers == 0 && !is_ignored(number::SIGCHLD) {
+            return false;
+        }
+        if let Some(handler) = self.handler.as_ref().filter(|_| self.catchers == 0) {
+            set_action(number::SIGCHLD, handler);
+        }
+        self.catchers += 1;
+        true
+    }
+
+    fn end(&mut self) {
+        self.catchers = self.catchers.saturating_sub(1);
+        let Some(handler) = self.handler.filter(|_| self.catchers == 0) else { return };
+        let mut ignore = action(number::SIGCHLD);
+        // Whoever has installed another one since wants that.
+        if ignore.sa_sigaction == handler.sa_sigaction {
+            ignore.sa_sigaction = libc::SIG_IGN;
+            set_action(number::SIGCHLD, &ignore);
+        }
+    }
+}
+
 /// What has its default effect until now has none until this is restored.
 #[derive(Debug)]
 struct Suspended {
     signals: Vec<i32>,
+    catches_ignored_children: bool,
     is_restored: AtomicBool,
 }
 
@@ -117,8 +157,12 @@ impl Suspended {
     fn new(signals: Vec<i32>) -> io::Result<Self> {
         // Drops, and so restores, what was suspended until something fails.
         let capacity = signals.len();
-        let mut suspended =
-            Self { signals: Vec::with_capacity(capacity), is_restored: AtomicBool::new(false) };
+        let catches_children = signals.contains(&number::SIGCHLD);
+        let mut suspended = Self {
+            signals: Vec::with_capacity(capacity),
+            catches_ignored_children: catches_children && IGNORED_CHILDREN.lock().begin_to_catch(),
+            is_restored: AtomicBool::new(false),
+        };
         for signal in signals {
             suspended.add(signal)?;
         }
@@ -148,6 +192,9 @@ impl Suspended {
     fn restore(&self) {
         if self.is_restored.swap(true, Ordering::SeqCst) {
             return;
+        }
+        if self.catches_ignored_children {
+            IGNORED_CHILDREN.lock().end();
         }
         for default in defaults().iter_mut().filter(|it| self.signals.contains(&it.signal)) {
             default.catchers = default.catchers.saturating_sub(1);
@@ -273,6 +320,21 @@ fn disposition(signal: i32) -> Option<libc::sighandler_t> {
     // SAFETY: a null new action only asks; `current` is valid for writes.
     let asked = unsafe { libc::sigaction(signal, std::ptr::null(), &raw mut current) };
     (asked == 0).then_some(current.sa_sigaction)
+}
+
+/// The same with all that belongs to it, of a signal that there is.
+fn action(signal: i32) -> libc::sigaction {
+    // SAFETY: as above.
+    unsafe {
+        let mut current: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(signal, std::ptr::null(), &raw mut current);
+        current
+    }
+}
+
+fn set_action(signal: i32, action: &libc::sigaction) {
+    // SAFETY: what the kernel has said of this process, or the same with `SIG_IGN`, is valid.
+    unsafe { libc::sigaction(signal, std::ptr::from_ref(action), std::ptr::null_mut()) };
 }
 
 pub(crate) fn is_ignored(signal: i32) -> bool {

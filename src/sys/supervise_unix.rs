@@ -64,7 +64,9 @@ pub(crate) fn execute_again(argv: &[OsString]) -> io::Error {
         Ok(program) => program,
         Err(error) => return error,
     };
-    Command::new(program).arg0(name).args(arguments).exec()
+    let mut command = Command::new(program);
+    command.arg0(name).args(arguments);
+    super::handover::exec(command)
 }
 
 /// Our program by its own name, which lists of processes show; by `path` where another one has that
@@ -137,10 +139,7 @@ impl HeldCommand {
 
     /// Ends what was started, and collects it.
     pub(crate) fn end(self) {
-        let _ = signal_child(self.pid, KILL);
-        while reap_child(self.pid).is_none() {
-            std::thread::sleep(std::time::Duration::from_millis(1));
-        }
+        end_child(self.pid);
     }
 
     /// Whether it holds the lock, which it will keep as the command.
@@ -167,7 +166,11 @@ impl HeldCommand {
         match self.channel.read_exact(&mut errno) {
             // The channel closed with the exec.
             Err(_) => Ok(()),
-            Ok(()) => Err(ExecFailure(io::Error::from_raw_os_error(i32::from_ne_bytes(errno)))),
+            Ok(()) => {
+                // It is ending, with nothing to say that we do not know.
+                collect(self.pid);
+                Err(ExecFailure(io::Error::from_raw_os_error(i32::from_ne_bytes(errno))))
+            }
         }
     }
 }
@@ -263,6 +266,32 @@ fn die_with_parent() {
 #[cfg(not(target_os = "linux"))]
 fn die_with_parent() {}
 
+/// From now on what our children leave behind is ours. It does not go to the programs that we
+/// execute, and ends with this process.
+#[cfg(target_os = "linux")]
+pub(crate) fn adopt_orphans() -> io::Result<()> {
+    // Any number but 0 says yes.
+    Ok(rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?)
+}
+
+/// Only the first process does.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn adopt_orphans() -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Whether what a child of ours leaves behind becomes our child.
+#[cfg(target_os = "linux")]
+pub(crate) fn adopts_orphans() -> bool {
+    rustix::process::child_subreaper().is_ok_and(|it| it.is_some())
+}
+
+/// Whether what a child of ours leaves behind becomes our child.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn adopts_orphans() -> bool {
+    false
+}
+
 /// Sends `signal` to our own child, which nobody but the caller reaps: its pid is not recycled.
 pub(crate) fn signal_child(pid: super::Pid, signal: i32) -> io::Result<()> {
     let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
@@ -313,6 +342,25 @@ pub(crate) fn reap_child(pid: super::Pid) -> Option<ChildEnd> {
             Ok(None) | Err(_) => return None,
         }
     }
+}
+
+/// Ends our own child, and collects it.
+pub(crate) fn end_child(pid: super::Pid) {
+    let _ = signal_child(pid, KILL);
+    collect(pid);
+}
+
+/// Waits for the end of a child that is ending. One that hangs in the kernel (a dead disk) is left
+/// to whoever collects it.
+fn collect(pid: super::Pid) {
+    const ENDS_WITHIN_MS: u32 = 5_000;
+    for _ in 0..ENDS_WITHIN_MS {
+        if reap_child(pid).is_some() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    tracing::warn!(pid, "a killed child has not ended");
 }
 
 /// Catches the signals of [`HANDLED`] and hands them to `on_event`, from a thread of its own.

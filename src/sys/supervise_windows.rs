@@ -245,8 +245,12 @@ impl HeldCommand {
         true
     }
 
-    /// There is nothing that could be another program.
-    pub(crate) fn end(self) {}
+    /// Ends what was started, and collects it.
+    pub(crate) fn end(self) {
+        let pid = self.pid;
+        drop(self);
+        collect(pid);
+    }
 
     /// Never: it ends with its `run`, by the job that holds both.
     pub(crate) fn holds_lock(&self) -> bool {
@@ -354,6 +358,16 @@ pub(crate) fn reap() -> Vec<(Pid, ChildEnd)> {
         .collect()
 }
 
+/// There are no orphans, and nobody's child is told of.
+pub(crate) fn adopt_orphans() -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Whether what a child of ours leaves behind becomes our child.
+pub(crate) fn adopts_orphans() -> bool {
+    false
+}
+
 /// How the child `pid` ended, if it has.
 pub(crate) fn reap_child(pid: Pid) -> Option<ChildEnd> {
     let mut started = started();
@@ -362,6 +376,24 @@ pub(crate) fn reap_child(pid: Pid) -> Option<ChildEnd> {
     let command = started.swap_remove(at);
     command.let_go(end);
     Some(end)
+}
+
+/// Ends our own child, and collects it.
+pub(crate) fn end_child(pid: Pid) {
+    let _ = signal_child(pid, KILL);
+    collect(pid);
+}
+
+/// Waits for the end of a child that is ending.
+fn collect(pid: Pid) {
+    const ENDS_WITHIN_MS: u32 = 5_000;
+    for _ in 0..ENDS_WITHIN_MS {
+        if reap_child(pid).is_some() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    tracing::warn!(pid, "a killed child has not ended");
 }
 
 /// Catches the events of the console and hands them to `on_event`, in the place of whoever caught

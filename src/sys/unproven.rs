@@ -51,7 +51,7 @@ impl fmt::Display for Unproven {
             Self::NotOfTheUser(uid) => write!(
                 f,
                 "it does not belong to uid {uid}, who owns the store and could have put any pid \
-                 there (`--force` ends a `run` of root's own)"
+                 there (`incumbent stop --force` ends a `run` of root's own)"
             ),
             Self::OfSeveralUsers => f.write_str(
                 "the store's directory and file belong to different users, so its records are not \

@@ -15,6 +15,7 @@ use crate::process::anchor;
 use crate::process::anchor::lost::LostOwner;
 use crate::process::older::lock;
 use crate::records::instances;
+use crate::store::busy::blocker;
 use crate::store::ourselves;
 use crate::store::transaction::lost_owners;
 use crate::sys::Pid;
@@ -201,6 +202,7 @@ const SETTLES_WITHIN_LOAD: Duration = Duration::from_millis(600);
 
 /// The anchors of which `is_wrong` at all looks, and all others as they were at the last one. A
 /// busy store always has some of which it is so at one look: people end processes because of them.
+/// One whose maker is writing to the store is about to be recorded, however long the disk takes.
 fn settled_anchors(
     opened: &Opened,
     is_wrong: impl Fn(&AnchorFile) -> bool,
@@ -213,9 +215,12 @@ fn settled_anchors(
         looks += 1;
         std::thread::sleep(SETTLES_WITHIN);
         let before: HashSet<String> = wrong.into_iter().map(|file| file.name).collect();
-        (wrong, others) = anchors(opened)?
-            .into_iter()
-            .partition(|file| is_wrong(file) && before.contains(&file.name));
+        // Asked first: whoever begins after that has committed nothing that was wrong before.
+        let writer = blocker(&opened.inner().location.file).map(|it| it.pid);
+        (wrong, others) = anchors(opened)?.into_iter().partition(|file| {
+            let is_in_work = writer.is_some() && file.maker == writer;
+            is_wrong(file) && before.contains(&file.name) && !is_in_work
+        });
     }
     Ok((wrong, others))
 }

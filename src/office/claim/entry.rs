@@ -80,7 +80,7 @@ impl Profile {
 
     /// Claims an office for this process, atomically: whoever is dead is ended, whoever lives (or
     /// cannot be told dead) is returned as [`Claim::Held`]. A second claim by the same process
-    /// shares the first.
+    /// shares the first, but not that of a [`Run`](crate::run::Run).
     ///
     /// The grant is visible to others, and survives a crash of this process' store handle, when
     /// this returns; it ends with the process.
@@ -127,7 +127,17 @@ impl Profile {
         };
         // The office was ours before: the locks are taken from it now, or it is not wanted.
         let acquire = AcquireOptions::new().wait(options.wait).cancel(options.cancel.clone());
-        Ok(match tenure.acquire_all(&options.locks, &acquire)? {
+        let acquired = match &options.replace {
+            // Whoever may not be asked to end is waited for.
+            Some(replace) => match tenure.take_over(&options.locks, &acquire, replace)? {
+                Acquire::Held(_) if options.wait.waits() => {
+                    tenure.acquire_all(&options.locks, &acquire)?
+                }
+                acquired => acquired,
+            },
+            None => tenure.acquire_all(&options.locks, &acquire)?,
+        };
+        Ok(match acquired {
             Acquire::Granted(guards) => Claim::Granted(tenure.with_guards(guards)),
             Acquire::Held(holder) => Claim::Held(holder),
         })

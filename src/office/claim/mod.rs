@@ -11,19 +11,22 @@ pub(crate) mod once;
 
 use std::sync::Arc;
 
+use crate::claim::obstacle::Watch;
 use crate::claim::sweep::Force;
 use crate::claim::wait::{Attempt, Turn};
-use crate::claim::{ATTEMPTS, Attachment, Count, Lookups, changes_too_fast};
+use crate::claim::{ATTEMPTS, Attachment, Count, Lookups, Obstacle, changes_too_fast};
 use crate::clock::Deadline;
 use crate::office::claim::candidate::{Candidate, ClaimOutcome};
 use crate::office::takeover::{Plan, TakeoverStep, reserve};
 use crate::office::tenure::{Shares, Tenure};
-use crate::records::{instances, profiles};
+use crate::owner::judgement;
+use crate::process::handover;
+use crate::records::{Origin, Record, instances, profiles};
 use crate::scoped::attempt::hold;
 use crate::scoped::request;
 use crate::store::held::{Held, HeldOffice};
-use crate::store::{Inner, Tx};
-use crate::{Error, Holder, InstanceId, Result, ScopedLock, Store};
+use crate::store::{AnchoredBy, Inner, Tx};
+use crate::{Error, Holder, InstanceId, Reason, Result, ScopedLock, Store};
 
 /// The answer to a claim.
 #[derive(Debug)]
@@ -68,8 +71,8 @@ fn attempt(store: &Store, candidate: &Candidate<'_>, turn: &Turn) -> Result<Atte
         // Claims of this process are serialised, so that its own fresh row is never taken for
         // another process' one. Order: what is held, then the writer.
         let mut held = inner.lock_held()?;
-        if let Some(shared) = share(store, &mut held, &candidate)? {
-            return Ok(Attempt::Shared(Won::Tenure(shared)));
+        if let Some(record) = held_by_us(store, &mut held, &candidate)? {
+            return share(store, &mut held, &candidate, record);
         }
         let ours: Vec<InstanceId> = held.rows().map(|row| row.instance).collect();
         let candidate = Candidate { ours: &ours, ..candidate.clone() };
@@ -104,6 +107,13 @@ fn attempt(store: &Store, candidate: &Candidate<'_>, turn: &Turn) -> Result<Atte
                 // A guard that is dropped for an error locks it again.
                 drop(held);
                 let (row, evicted) = (&granted.row, granted.evicted);
+                if let Some(before) = &evicted
+                    && before.reason == Reason::ReExecuted
+                {
+                    let old = inner.read(|tx| instances::by_id(tx, before.instance));
+                    let key = old.ok().flatten().and_then(|old| old.identity.anchor);
+                    handover::close_what_was_left(before.instance, key.as_ref());
+                }
                 let tenure = Tenure::new(store, candidate.office, row, evicted, own, Shares::No);
                 let shared = shared.into_iter().collect::<Result<_>>()?;
                 return Ok(Attempt::Granted(Won::Tenure(tenure.with_guards(shared))));
@@ -141,26 +151,47 @@ fn claim_or_reserve(
     }
 }
 
-/// The tenure this process already has, shared; `None` when it has none, or lost it.
-fn share(store: &Store, held: &mut Held, candidate: &Candidate<'_>) -> Result<Option<Tenure>> {
+/// The record by which this process holds the office already; `None` when it does not, or lost it.
+fn held_by_us(store: &Store, held: &mut Held, candidate: &Candidate<'_>) -> Result<Option<Record>> {
     let office = candidate.office;
-    let Some(ours) = held.offices.get_mut(office) else { return Ok(None) };
+    let Some(ours) = held.offices.get(office) else { return Ok(None) };
+    let row = ours.row.clone();
     let live = store.inner.read(|connection| {
         profiles::check_home(connection, office, candidate.home_to_check())?;
-        instances::by_id(connection, ours.row.instance)
+        instances::by_id(connection, row.instance)
     })?;
     let is_missing = live.is_none();
-    let still_ours =
-        live.is_some_and(|record| record.is_live() && record.belongs_to(&ours.row.nonce));
-    if !still_ours {
-        let lost = ours.row.instance;
+    let live = live.filter(|record| record.is_live() && record.belongs_to(&row.nonce));
+    if live.is_none() {
         // A live row is never deleted: this is an older copy of the store, written over it.
         if is_missing {
-            store.inner.held_before.note_lost(held, lost);
+            store.inner.held_before.note_lost(held, row.instance);
         }
-        held.forget(lost);
-        return Ok(None);
+        held.forget(row.instance);
     }
-    ours.claims += 1;
-    Ok(Some(Tenure::new(store, office, &ours.row, None, Vec::new(), Shares::Yes)))
+    Ok(live)
+}
+
+/// The tenure that this process has by `record`, shared; but not with a command, nor that of one:
+/// of two commands in one office, or one beside us, each would be an owner.
+fn share(
+    store: &Store,
+    held: &mut Held,
+    candidate: &Candidate<'_>,
+    record: Record,
+) -> Result<Attempt<Won>> {
+    let (inner, office) = (&store.inner, candidate.office);
+    let is_of_command = |ours: &HeldOffice| {
+        candidate.origin == Origin::Run || (record.is_run && ours.row.anchored_by == AnchoredBy::Us)
+    };
+    if let Some(ours) = held.offices.get_mut(office).filter(|ours| !is_of_command(ours)) {
+        ours.claims += 1;
+        let tenure = Tenure::new(store, office, &ours.row, None, Vec::new(), Shares::Yes);
+        return Ok(Attempt::Shared(Won::Tenure(tenure)));
+    }
+    let mut holder = Holder::of(&record, office, &judgement(inner, &record));
+    holder.is_this_process = record.pid == Some(inner.observer().pid);
+    inner.read(|connection| holder.add_what_it_said(connection, inner, &record))?;
+    let watch = Some(Watch::of_instance(record));
+    Ok(Attempt::Held(Box::new(Obstacle { holder: Box::new(holder), watch })))
 }

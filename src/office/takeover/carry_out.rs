@@ -17,7 +17,7 @@ use crate::records::locks;
 use crate::stop_budget::KILL_GRACE;
 use crate::store::Inner;
 use crate::sys::Unproven;
-use crate::{Cancel, Holder, Office, Reason, Result, Store, Wanted, stop_budget};
+use crate::{Cancel, ErrorKind, Holder, Office, Reason, Result, Store, Wanted};
 
 /// Between two tries to claim in a store that stays busy.
 const TRY_EVERY: Duration = Duration::from_millis(50);
@@ -30,9 +30,8 @@ pub(crate) fn carry_out(
     plan: Plan,
     cancel: &Cancel,
 ) -> Result<Claim> {
+    let reserved = plan.reserved_until();
     let Plan { mut row, targets } = plan;
-    let longest = targets.iter().map(TakeoverTarget::budget).max().unwrap_or_default();
-    let reserved = Deadline::after(stop_budget::deadline(longest));
     let ended = match bring_to_an_end(&store.inner, &targets, replace, cancel)? {
         Ok(ended) => ended,
         Err(holder) => return Ok(Claim::Held(holder)),
@@ -44,23 +43,12 @@ pub(crate) fn carry_out(
         succession: Some(&succession),
         ..candidate.clone()
     };
-    // Nobody holds it now, and nobody else may: a store that is busy for longer than a call waits
-    // does not leave it like that.
-    let claimed = loop {
-        match claim_reserved(store, &candidate) {
-            Err(error)
-                if error.is_of_a_lock() && !reserved.has_passed() && !cancel.is_cancelled() =>
-            {
-                tracing::debug!(%error, "the store stays busy after a takeover");
-                // The caller may have given a call no time of its own to wait.
-                std::thread::sleep(TRY_EVERY);
-            }
-            claimed => break claimed?,
-        }
-    };
+    let claimed =
+        until_taken(&store.inner, reserved, cancel, || claim_reserved(store, &candidate))?;
     Ok(match claimed {
         Claim::Granted(tenure) => {
-            row.has_ended = true;
+            // Unless another thread of ours was granted it.
+            row.has_ended = !tenure.reacquired();
             let first = &targets[0].record;
             Claim::Granted(tenure.in_the_place_of(Replaced {
                 pid: first.pid,
@@ -72,6 +60,31 @@ pub(crate) fn carry_out(
         }
         held @ Claim::Held(_) => held,
     })
+}
+
+/// Does `take`, which takes what is `reserved` for us, and what an owner held that is gone: nobody
+/// holds it now, and nobody else may. A store that is busy for longer than a call waits does not
+/// leave it like that.
+pub(super) fn until_taken<T>(
+    inner: &Inner,
+    reserved: Deadline,
+    cancel: &Cancel,
+    mut take: impl FnMut() -> Result<T>,
+) -> Result<T> {
+    loop {
+        match cancel.patiently(Duration::MAX, inner.busy_budget(), &mut take) {
+            Err(error)
+                if error.kind() == ErrorKind::Busy
+                    && !reserved.has_passed()
+                    && !cancel.ends_wait() =>
+            {
+                tracing::debug!(%error, "the store stays busy after a takeover");
+                // The caller may have given a call no time of its own to wait.
+                std::thread::sleep(TRY_EVERY);
+            }
+            taken => return taken,
+        }
+    }
 }
 
 /// The owners are gone.

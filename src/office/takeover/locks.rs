@@ -10,11 +10,11 @@ use crate::claim::{ATTEMPTS, Count, Errand, Lookups, changes_too_fast};
 use crate::clock::Deadline;
 use crate::office::claim::candidate::Candidate;
 use crate::office::options::Replace;
-use crate::office::takeover::carry_out::bring_to_an_end;
+use crate::office::takeover::carry_out::{bring_to_an_end, until_taken};
 use crate::office::takeover::reserve::{Inquiry, Survey, children_to_list, write_down};
 use crate::office::takeover::{Plan, Reserved, TakeoverTarget};
 use crate::office::tenure::Tenure;
-use crate::records::{Origin, instances, reservations};
+use crate::records::Origin;
 use crate::scoped::attempt::{Tenancy, attempt};
 use crate::scoped::request;
 use crate::scoped::request::AcquireOptions;
@@ -37,7 +37,8 @@ impl Tenure {
     /// [`Acquire::Held`] then, and when a holder cannot be signalled.
     ///
     /// Of `options`, [`AcquireOptions::cancel`] ends the wait for a holder, and
-    /// [`AcquireOptions::stopped`] counts; nothing else is waited for.
+    /// [`AcquireOptions::stopped`] counts; nothing else is waited for, but for a store that stays
+    /// busy once the holder has ended.
     ///
     /// # Errors
     /// As [`Tenure::acquire_all`].
@@ -51,30 +52,36 @@ impl Tenure {
         let inner = &self.footing.inner;
         inner.check_process()?;
         let store = Store { inner: std::sync::Arc::clone(inner) };
-        let tenancy = Tenancy { instance: self.instance(), office: self.office() };
-        let acquire = |waiter, count| {
+        let tenancy = self.tenancy();
+        let try_once = |tenancy: &Tenancy<'_>, waiter, count| {
             let turn = Turn { waiter, deadline: Deadline::never() };
-            options.cancel.patiently(Duration::MAX, inner.busy_budget(), || {
-                attempt(&store, Some(&tenancy), requests, options.stopped, &turn, count)
-            })
+            attempt(&store, Some(tenancy), requests, options.stopped, &turn, count)
+        };
+        let acquire = |count| {
+            options
+                .cancel
+                .patiently(Duration::MAX, inner.busy_budget(), || try_once(&tenancy, None, count))
         };
         // Not a refusal yet.
-        if let Attempt::Granted(locks) | Attempt::Shared(locks) = acquire(None, Count::No)? {
+        if let Attempt::Granted(locks) | Attempt::Shared(locks) = acquire(Count::No)? {
             return Ok(Acquire::Granted(locks));
         }
-        let Plan { mut row, targets } = match self.plan(requests, replace, &options.cancel)? {
+        let plan = match self.plan(requests, replace, &options.cancel)? {
             Ok(Some(plan)) => plan,
-            Ok(None) => return acquire(None, Count::Yes).map(Into::into),
+            Ok(None) => return acquire(Count::Yes).map(Into::into),
             Err(holder) => return Ok(Acquire::Held(holder)),
         };
+        let reserved = plan.reserved_until();
+        let Plan { mut row, targets } = plan;
         if let Err(holder) = bring_to_an_end(inner, &targets, replace, &options.cancel)? {
             return Ok(Acquire::Held(holder));
         }
-        let acquired = acquire(Some(row.instance), Count::No)?;
-        if let Attempt::Granted(_) | Attempt::Shared(_) = &acquired {
-            row.has_ended = true;
-            self.supersede(&targets)?;
-        }
+        let replaced: Vec<InstanceId> = targets.iter().map(|target| target.record.id).collect();
+        let tenancy = Tenancy { replaced: &replaced, ..tenancy };
+        let acquired = until_taken(inner, reserved, &options.cancel, || {
+            try_once(&tenancy, Some(row.instance), Count::No)
+        })?;
+        row.has_ended = matches!(acquired, Attempt::Granted(_) | Attempt::Shared(_));
         Ok(acquired.into())
     }
 
@@ -114,21 +121,6 @@ impl Tenure {
             }
         }
         Err(changes_too_fast(requests[0].name()))
-    }
-
-    /// Whoever started the holders does not replace us in turn, unless a person says so.
-    fn supersede(&self, targets: &[TakeoverTarget]) -> Result<()> {
-        let (inner, instance) = (&self.footing.inner, self.instance());
-        let party = inner.myself().party.as_deref();
-        inner.write(|tx| {
-            if instances::standing(tx, instance)?.is_none_or(|row| row.ended.is_some()) {
-                return Ok(());
-            }
-            for target in targets {
-                reservations::supersede(tx, instance, party, target.record.id)?;
-            }
-            Ok(())
-        })
     }
 }
 

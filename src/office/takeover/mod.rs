@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use crate::claim::sweep;
 use crate::claim::waiting_row::WaitingRow;
-use crate::clock::millis;
+use crate::clock::{Deadline, millis};
 use crate::liveness::Evidence;
 use crate::names::MarkerName;
 use crate::office::claim::candidate::ClaimOutcome;
@@ -32,7 +32,7 @@ use crate::records::markers::Marker;
 use crate::records::{NewMarker, Record};
 use crate::store::held::Share;
 use crate::store::{Inner, Tx};
-use crate::{Holder, InstanceId, Nonce, Result, Verdict, Wanted, sys};
+use crate::{Holder, InstanceId, Nonce, Result, Verdict, Wanted, stop_budget, sys};
 
 /// An owner to be brought to an end.
 #[derive(Debug)]
@@ -61,6 +61,14 @@ impl TakeoverTarget {
 pub(crate) struct Plan {
     row: WaitingRow,
     targets: Vec<TakeoverTarget>,
+}
+
+impl Plan {
+    /// For how long what is wanted is reserved, from now on.
+    fn reserved_until(&self) -> Deadline {
+        let longest = self.targets.iter().map(TakeoverTarget::budget).max().unwrap_or_default();
+        Deadline::after(stop_budget::deadline(longest))
+    }
 }
 
 /// What one attempt came to.

@@ -188,7 +188,9 @@ impl Survey<'_> {
             // Nobody ends itself. The claim grants what is shared, or was left to it, and is
             // refused by whatever else is its own: nobody is to be ended for that.
             if self.candidate.ours.contains(&row.instance) {
-                let is_shared = row.slot.is_none() && request.slots.is_none();
+                let is_shared = row.slot.is_none()
+                    && request.slots.is_none()
+                    && !survey::is_of_command(self.inner, self.candidate.origin, &record);
                 if !is_shared && !self.left.contains(&row.fence) {
                     let judged = judgement(self.inner, &record);
                     ours.push((row, record, judged));

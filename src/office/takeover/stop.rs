@@ -151,7 +151,8 @@ impl Profile {
     /// what could not be recorded.
     ///
     /// # Errors
-    /// [`InvalidInput`](ErrorKind::InvalidInput) when this process itself holds the office;
+    /// [`InvalidInput`](ErrorKind::InvalidInput) when this process itself holds the office, but for
+    /// a [`Run`](crate::run::Run) in it, which is stopped as any other;
     /// [`ProfileBelongsTo`](ErrorKind::ProfileBelongsTo) for another home;
     /// [`CannotRead`](ErrorKind::CannotRead), [`Corrupt`](ErrorKind::Corrupt),
     /// [`StoreReplaced`](ErrorKind::StoreReplaced) when nobody knows whom to stop.
@@ -319,7 +320,9 @@ fn refuse_ourselves(
     record: &Record,
     seen: &crate::liveness::Evidence,
 ) -> Result<()> {
-    if record.pid == Some(inner.observer().pid) && seen.is_here() && !record.is_pid {
+    // A `run` in this process ends its command by the marker.
+    let holds_itself = !record.is_pid && !record.is_run;
+    if record.pid == Some(inner.observer().pid) && seen.is_here() && holds_itself {
         return Err(Error::invalid(format!("{office} is held by this very process"))
             .with_hint("release the tenure instead"));
     }

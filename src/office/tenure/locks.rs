@@ -40,7 +40,11 @@ impl Tenure {
         options: &AcquireOptions,
     ) -> Result<Acquire<Vec<ScopedLock>>> {
         let store = Store { inner: Arc::clone(&self.footing.inner) };
-        let from = Tenancy { instance: self.instance(), office: self.office() };
-        acquire_for_myself(&store, Some(&from), requests, options)
+        acquire_for_myself(&store, Some(&self.tenancy()), requests, options)
+    }
+
+    /// What locks are taken from.
+    pub(in crate::office) fn tenancy(&self) -> Tenancy<'_> {
+        Tenancy { instance: self.instance(), office: self.office(), replaced: &[] }
     }
 }

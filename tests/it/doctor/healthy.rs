@@ -8,7 +8,8 @@ use incumbent::doctor::{self, Severity};
 
 use super::CHECKS;
 use crate::support::{
-    BINARY, LIMIT, Process, Sandbox, order, plays, role_db, rounds, skipped, test_name,
+    BINARY, LIMIT, Process, Sandbox, eventually, order, plays, role_db, rounds, skipped, test_name,
+    works,
 };
 
 /// Each check gives one finding; nothing is a problem, also while a gateway holds an office and a
@@ -94,6 +95,34 @@ fn a_busy_store_is_a_healthy_one() {
     }
     let starts = sandbox.number("SELECT count(*) FROM events WHERE event = 'office_claimed'");
     assert!(starts > 20, "the store was not busy: {starts} starts");
+}
+
+/// Symptom: beside a busy disk a start was told of as an orphan, to be killed. Cause: it had made
+/// its anchor, and the disk took longer to commit the row than two looks are apart. It holds because
+/// whoever writes to the store is waited for.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_anchor_of_a_claim_that_takes_long_is_no_orphan() {
+    const COMMIT_TAKES: Duration = Duration::from_secs(10);
+    if !works(&["strace", "-f", "-o", "/dev/null"]) {
+        return skipped("needs strace, and leave to trace");
+    }
+    let sandbox = Sandbox::new();
+    sandbox.used();
+    let mut command = sandbox.program("strace");
+    command.args(["-f", "-q", "-e", "trace=pwrite64", "-o", "/dev/null", "-e"]);
+    command.arg(format!("inject=pwrite64:delay_enter={}:when=1", COMMIT_TAKES.as_micros()));
+    command.args([BINARY, "run", "--no-backoff", "--", "true"]);
+    let traced = Process::start(command);
+    eventually("the anchor of the start", LIMIT, || {
+        (!sandbox.anchor_names().is_empty()).then_some(())
+    });
+    let findings = doctor::examine(&OpenOptions::new().path(sandbox.db()));
+    let live = sandbox.number("SELECT count(*) FROM instances WHERE ended_at_ms IS NULL");
+    assert_eq!(live, 0, "it was looked at too late");
+    let orphans = findings.iter().find(|finding| finding.id == "orphan_anchors").unwrap();
+    assert_eq!(orphans.severity, Severity::Ok, "{orphans:#?}");
+    traced.finish(LIMIT).assert_code(0);
 }
 
 /// The part of many owners: locks so many anchors that are not on record.

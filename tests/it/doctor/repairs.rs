@@ -1,6 +1,8 @@
 //! What `doctor --fix` says that it has done, it has done: a second look shows nothing of it any
 //! more (FIELD-BUGS row 131).
 
+use incumbent::doctor::{Outcome, Repair, repair};
+use incumbent::{Acquire, LockRequest, OpenOptions, Store};
 use rusqlite::Connection;
 use serde_json::json;
 
@@ -147,4 +149,24 @@ fn a_repair_names_the_records_that_it_ends() {
     assert!(text.contains("with its 31 locks") && text.contains("and 11 more"), "{text}");
     let events = sandbox.cli(["--json", "events"]).assert_code(0);
     assert!(events.out.contains(&of_run) && events.out.contains(&hash), "{events:#?}");
+}
+
+/// Who repairs may say of himself what is locked: it is not stored with his name.
+#[test]
+fn what_is_locked_is_not_stored_with_who_repaired() {
+    const IDENTITY: &str = "123456:secret-of-the-bot";
+    let sandbox = Sandbox::new();
+    let mut run = sandbox.hold(&[]);
+    run.kill();
+    run.command.wait_gone(LIMIT);
+    let store = Store::open(sandbox.db()).unwrap();
+    let request = LockRequest::new("token", IDENTITY).unwrap();
+    let Acquire::Granted(_lock) = store.try_acquire(&request).unwrap() else { panic!("held") };
+    let options = OpenOptions::new().path(sandbox.db());
+    let acts = repair(&options, &format!("bot --token {IDENTITY}"), Repair::Do);
+    assert!(acts.iter().any(|act| act.outcome == Outcome::Done), "{acts:?}");
+    for table in ["events", "instances"] {
+        let told = format!("SELECT count(*) FROM {table} WHERE detail LIKE '%secret-of-the-bot%'");
+        assert_eq!(sandbox.number(&told), 0, "{table}");
+    }
 }

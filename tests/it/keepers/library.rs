@@ -7,8 +7,8 @@ use incumbent::{Acquire, Kind, LockName, LockRequest, Office, ProfileName, Store
 use rustix::process::Signal;
 
 use crate::support::{
-    BINARY, LIMIT, Process, Sandbox, ask, eventually, kill, obey_orders, plays, role_db, sleeper,
-    test_name, wait_ended,
+    BINARY, LIMIT, Process, Sandbox, ask, eventually, kill, obey_orders, plays, role_db, skipped,
+    sleeper, test_name, wait_ended,
 };
 
 const BINDING: &str = "binding";
@@ -205,15 +205,50 @@ fn an_interpreter_with_arguments_may_be_the_helper() {
     sandbox.assert_status(0, "alive", "anchor_held");
 }
 
+/// What loads a program that is linked dynamically: it executes that as an interpreter a script.
+fn loader() -> Option<String> {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let mut files = maps.lines().filter_map(|line| line.split_whitespace().nth(5));
+    let is_loader =
+        |path: &&str| path.rsplit('/').next().is_some_and(|name| name.starts_with("ld-"));
+    files.find(is_loader).map(str::to_owned)
+}
+
+/// Symptom: the keeper of a binding was alone, and started twice a second what could not be the
+/// second one. Cause: a keeper that is an interpreter takes that for its program, without the
+/// arguments that lead to it. It is told them.
+#[test]
+fn an_interpreter_starts_the_second_keeper_as_it_was_started() {
+    let Some(loader) = loader() else { return skipped("nothing has loaded this program") };
+    let sandbox = Sandbox::new();
+    let (mut process, mut binding) = (sleeper(&sandbox), binding(&sandbox));
+    assert_eq!(ask(&mut binding, &format!("helper {loader} {BINARY}")), "chosen");
+    assert!(ask(&mut binding, &format!("claim {}", process.pid())).starts_with("granted"));
+    eventually("two keepers", LIMIT, || (pairs(&sandbox) == (1, 1)).then_some(()));
+    let first = sandbox.keepers()[0];
+    kill(first, Signal::KILL);
+    assert!(wait_ended(first, LIMIT));
+    eventually("two again", LIMIT, || (pairs(&sandbox) == (0, 2)).then_some(()));
+    sandbox.assert_status(0, "alive", "anchor_held");
+    process.kill();
+    eventually("no keepers", LIMIT, || (pairs(&sandbox) == (0, 0)).then_some(()));
+}
+
 /// Symptom of a wrong program: a record that nobody keeps. It is an error that names the program.
 #[test]
 fn what_is_no_helper_is_named() {
     let sandbox = Sandbox::new();
     let (process, mut binding) = (sleeper(&sandbox), binding(&sandbox));
     let claim = format!("claim {}", process.pid());
-    for (program, words) in [("/bin/true", "before it could report"), ("/nowhere", "cannot start")]
-    {
+    // It waits for the keeper in place of becoming it, and is the one that is known.
+    let launcher = format!("/bin/sh -c {BINARY}~\"$@\";~exit~$? sh");
+    for (program, words) in [
+        ("/bin/true", "before it could report"),
+        ("/nowhere", "cannot start"),
+        (launcher.as_str(), "starts another process as the keeper"),
+    ] {
         assert_eq!(ask(&mut binding, &format!("helper {program}")), "chosen");
+        let program = program.split(' ').next().unwrap();
         let answer = ask(&mut binding, &claim);
         assert!(answer.contains(program) && answer.contains(words), "{answer}");
     }

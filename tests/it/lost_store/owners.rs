@@ -2,11 +2,12 @@
 //! the new one as soon as they notice: until then nobody may take the lack of a record for a "no"
 //! (FIELD-BUGS rows 98 to 100).
 
+use incumbent::{ErrorKind, StatusUpdate, Store};
 use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::support::{
-    Answer, LIMIT, Process, Run, Sandbox, eventually, kill_all, rounds, wait_stopped,
+    Answer, LIMIT, Process, Run, Sandbox, eventually, granted, kill_all, rounds, wait_stopped,
 };
 
 /// What becomes of the store's files.
@@ -45,6 +46,21 @@ impl Sandbox {
         }
         Process::start(asked).finish(LIMIT)
     }
+}
+
+/// A program that tries again while an error is temporary would try for ever: the handle of a store
+/// that is gone stays useless, and opening it again helps.
+#[test]
+fn a_handle_whose_store_is_gone_is_not_waited_for() {
+    let sandbox = Sandbox::new();
+    let store = Store::open(sandbox.db()).unwrap();
+    let tenure = granted(store.profile("work").unwrap().claim());
+    sandbox.lose_files(Fate::Deleted);
+    let error = tenure.update_status(&StatusUpdate::new().state("running")).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::StoreReplaced, "{error}");
+    assert!(!error.is_temporary(), "{error}");
+    let again = Store::open(sandbox.db()).unwrap();
+    drop(granted(again.profile("work").unwrap().claim()));
 }
 
 /// A `run` with the lock `t one` that loses its store while it is stopped.

@@ -4,7 +4,7 @@ use incumbent::marker::MarkerTarget;
 use incumbent::marker::{MarkerName, MarkerRequest};
 use incumbent::{ClaimOptions, ErrorKind, Kind, Office, Store};
 
-use crate::support::{Sandbox, granted, sleeper};
+use crate::support::{LIMIT, Sandbox, granted, sleeper};
 
 fn note() -> MarkerRequest {
     MarkerRequest::new(MarkerName::new("note").unwrap())
@@ -48,6 +48,20 @@ fn a_generation_that_has_ended_gets_none() {
     let error = store.write_marker(ended, &note()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotRunning, "{error}");
     assert!(second.peek_marker(None).unwrap().is_none());
+}
+
+/// Nor does one that was killed, whose record nobody has ended yet.
+#[test]
+fn a_generation_that_was_killed_gets_none() {
+    let sandbox = Sandbox::new();
+    let mut run = sandbox.hold(&[]);
+    let store = Store::open(sandbox.db()).unwrap();
+    let killed = store.profile("default").unwrap().status().unwrap().instance.unwrap();
+    run.kill();
+    run.command.wait_gone(LIMIT);
+    let error = store.write_marker(killed, &note()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotRunning, "{error}");
+    assert_eq!(sandbox.number("SELECT count(*) FROM markers"), 0);
 }
 
 /// Somebody who is on record nowhere gets it as the process that it is.

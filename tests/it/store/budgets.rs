@@ -27,7 +27,7 @@ fn a_call_with_a_budget_fails_fast_while_another_one_waits() {
     let error = store.within(BUDGET, |store| store.try_acquire(&request("a"))).unwrap_err();
     let took = asked.elapsed();
     assert_eq!(error.kind(), ErrorKind::Busy, "{error}");
-    assert!(error.retry_after().is_some(), "{error}");
+    assert!(error.retry_after().is_some() && error.is_temporary(), "{error}");
     assert!(error.to_string().contains(&format!("pid {}", writer.pid())), "{error}");
     assert!(took >= BUDGET, "{took:?}");
     assert_within(OWN / 2, took, "it");

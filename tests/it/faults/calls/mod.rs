@@ -39,9 +39,6 @@ const SHORTAGES: [&str; 5] = ["EMFILE", "ENFILE", "ENOMEM", "EIO", "EAGAIN"];
 const CALLS_EACH: usize = 20;
 const CALLS_BEYOND: usize = 4;
 
-/// No verb here waits for more than some seconds; a busy machine under strace takes its time.
-const HANGS_AFTER: Duration = Duration::from_mins(3);
-
 /// Which sample a build tries.
 const SEED: u64 = 14;
 

@@ -6,10 +6,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::HANGS_AFTER;
 use super::verbs::{WITHIN, of_run, words};
 use super::world::World;
-use crate::support::{BINARY, exit_code, wait_ended};
+use crate::support::{BINARY, LIMIT, exit_code, wait_ended};
 
 /// The n-th call after those of the dynamic loader fails.
 #[derive(Clone, Debug)]
@@ -95,7 +94,7 @@ fn end_of(mut strace: Command, trace: &Path) -> Option<i32> {
             let code = end.strip_prefix("exited with ").and_then(|rest| rest.split(' ').next());
             break Some(code.and_then(|code| code.parse().ok()).unwrap_or(128));
         }
-        if started.elapsed() > HANGS_AFTER {
+        if started.elapsed() > LIMIT {
             break None;
         }
     };

@@ -1,15 +1,21 @@
 //! A held office takes a lock over from its live holder.
 
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
 use incumbent::lock::AcquireOptions;
 use incumbent::stop::Replace;
 use incumbent::{
-    Acquire, Claim, ClaimOptions, Holder, Kind, LockRequest, Reason, Standing, Store, Tenure, Wait,
+    Acquire, Cancel, Claim, ClaimOptions, Holder, Kind, LockRequest, OpenOptions, Reason, Standing,
+    Store, Tenure, Wait,
 };
 use serde_json::json;
 
 use super::{SCOPE, lock_granted, lock_refused, request};
 use crate::support::{
-    LIMIT, Process, Sandbox, ask, granted, obey_orders, plays, role_db, test_name, wait_ended,
+    AS_ROLE, LIMIT, Process, Sandbox, ask, eventually, granted, obey_orders, plays, role_db,
+    set_role, test_name, wait_ended, writer,
 };
 
 const HOLDER: &str = "lock-holder";
@@ -75,6 +81,56 @@ fn a_holder_of_the_same_profile_is_asked_to_end() {
     let free = lock_granted(take_over(&tenure, "a"));
     drop((free, tenure));
     assert!(store.locks().unwrap().is_empty());
+}
+
+/// Symptom: the holder was gone, and the taker gave up on a busy store: nobody had the lock. It is
+/// tried for as long as the lock is reserved.
+#[test]
+fn a_busy_store_does_not_leave_the_lock_to_nobody() {
+    const BUDGET: Duration = Duration::from_millis(100);
+    static ASKED: AtomicUsize = AtomicUsize::new(0);
+    let sandbox = Sandbox::new();
+    let store = OpenOptions::new().path(sandbox.db()).busy_budget(BUDGET).open().unwrap();
+    let mut deaf = sandbox.shell(&format!("trap '' TERM; {AS_ROLE}"));
+    set_role(&mut deaf, test_name!(role_of_a_lock_holder), HOLDER);
+    let mut holder = Process::start(deaf);
+    assert_eq!(ask(&mut holder, "work"), "granted");
+    let tenure = granted(store.profile("work").unwrap().claim());
+    let options = AcquireOptions::new().cancel(Cancel::polling(|| {
+        ASKED.fetch_add(1, Ordering::SeqCst);
+        ControlFlow::Continue(())
+    }));
+    let locks = std::thread::scope(|scope| {
+        let taker = scope.spawn(|| tenure.take_over(&[request("a")], &options, &Replace::new()));
+        eventually("the holder is asked", LIMIT, || {
+            (sandbox.number("SELECT count(*) FROM markers") == 1).then_some(())
+        });
+        let writer = writer(&sandbox);
+        holder.kill();
+        let before = ASKED.load(Ordering::SeqCst);
+        // From one question to the next it takes 20 ms at least.
+        eventually("it is tried several times", LIMIT, || {
+            (taker.is_finished() || ASKED.load(Ordering::SeqCst) > before + 20).then_some(())
+        });
+        writer.finish(LIMIT).assert_code(0);
+        lock_granted(taker.join().unwrap())
+    });
+    assert_eq!(locks[0].verify().unwrap(), Standing::Held);
+}
+
+/// The office was ours before: what is replaced is the holder of the lock that is wanted with it.
+#[test]
+fn a_second_claim_replaces_the_holder_of_its_lock() {
+    let sandbox = Sandbox::new();
+    let store = Store::open(sandbox.db()).unwrap();
+    let holder = holder(&sandbox, "work");
+    let profile = store.profile("work").unwrap();
+    let first = granted(profile.claim());
+    let options = ClaimOptions::new().lock(request("a")).replace(Replace::new());
+    let second = granted(profile.claim_with(&options));
+    assert!(second.reacquired());
+    assert_eq!(second.locks()[0].instance, first.instance());
+    assert!(wait_ended(holder.pid(), LIMIT));
 }
 
 /// Another profile has a home and a person of its own.

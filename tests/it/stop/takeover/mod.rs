@@ -1,6 +1,7 @@
 //! Takeover: `run --replace` and the library's `ClaimOptions::replace`. The holder is asked, gets
 //! the time that it said it may take, and nobody but the taker has its office after it.
 
+mod busy;
 mod gateway;
 mod homes;
 mod left_over;
