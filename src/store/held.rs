@@ -249,9 +249,10 @@ mod tests {
         held.leave_to_run(&office, instance);
         assert!(held.is_nothing() && held.locks.contains_key(&8));
     }
+
     /// Symptom: a command that had a lock of its own took the office of its `run` in the store that
-    /// took the place of theirs, and the `run` ended it. Cause: what it acted for counted as what it
-    /// had held.
+    /// replaced theirs, and the `run` ended it. Cause: what it acted for counted as what it had
+    /// held.
     #[test]
     fn what_a_run_held_is_not_had_again_by_its_command() {
         let (office, instance) = (Office::default(), InstanceId(7));
