@@ -147,7 +147,9 @@ impl Tenure {
         }
         let inner = &self.footing.inner;
         let _handing_over = inner.hand_over().ok_or_else(|| self.in_progress())?;
-        self.check_holds_nothing_else(&inner.lock_held()?)?;
+        let held = inner.lock_held()?;
+        self.check_holds_nothing_else(&held)?;
+        drop(held);
         let secret = self.secret();
         let (given_by, estate) = match self.footing.anchored_by {
             AnchoredBy::Us => {
