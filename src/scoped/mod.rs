@@ -154,8 +154,8 @@ impl Store {
 
     /// Removes a lock whose holder is dead; one whose holder lives or cannot be told dead only when
     /// `force` says so. Of a lock with slots one is removed: that of a dead holder if there is one,
-    /// else the lowest. `by` names who asked, for the record. Nothing is signalled: a live holder
-    /// learns it from its next [`ScopedLock::verify`].
+    /// else of one that cannot be told dead, else the lowest. `by` names who asked, for the record.
+    /// Nothing is signalled: a live holder learns it from its next [`ScopedLock::verify`].
     ///
     /// # Errors
     /// As [`Store::acquire_all`].

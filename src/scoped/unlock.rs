@@ -58,7 +58,8 @@ impl UnlockedLock {
     }
 }
 
-/// Of a lock with slots one goes: that of a dead holder if there is one, else the lowest.
+/// Of a lock with slots one goes: that of a dead holder if there is one, else of one that may be
+/// dead, else the lowest.
 pub(super) fn unlock(inner: &Inner, name: &LockName, force: Force, by: &str) -> Result<Unlocked> {
     let command_lines = command_lines(inner, name)?;
     inner.write(|tx| {
@@ -66,11 +67,14 @@ pub(super) fn unlock(inner: &Inner, name: &LockName, force: Force, by: &str) -> 
         for row in if locks::exists(tx)? { locks::all_of(tx, name)? } else { Vec::new() } {
             found.extend(look(tx, inner, row, &command_lines)?);
         }
-        let is_dead = |found: &Found| matches!(found.judged.ruling, Ruling::Dead(_));
-        let which = found.iter().position(is_dead).unwrap_or_default();
-        if which < found.len() {
+        let lives = |found: &Found| match found.judged.ruling {
+            Ruling::Dead(_) => 0,
+            Ruling::Unknown(_) => 1,
+            Ruling::Alive(_) => 2,
+        };
+        if let Some(which) = (0..found.len()).min_by_key(|&at| lives(&found[at])) {
             let found = found.swap_remove(which);
-            if is_dead(&found) || force == Force::Yes {
+            if matches!(found.judged.ruling, Ruling::Dead(_)) || force == Force::Yes {
                 return remove(tx, found, by).map(Unlocked::Done);
             }
             let mut holder = Holder::of_lock(&found.record, &found.row, &found.judged);

@@ -382,6 +382,30 @@ fn unlock_removes_one_slot_that_of_the_dead_first() {
     assert!(!is_listed(&store, "token"));
 }
 
+/// Symptom: who knew that a holder was gone, of whom nothing could be told, took the slot of one
+/// that was well. It holds because the doubtful come before the living.
+#[test]
+fn unlock_removes_the_slot_of_a_doubtful_holder_before_that_of_a_living_one() {
+    let sandbox = Sandbox::new();
+    let store = sandbox.here();
+    let mut parties = holders(&sandbox, 3);
+    parties[1].0.kill();
+    let gone = format!(
+        "UPDATE instances SET anchor = NULL, host = 'another' WHERE pid = {}",
+        parties[1].pid()
+    );
+    assert_eq!(sandbox.forge(&gone), 1);
+    let unlock = |force| store.unlock(&name("token"), force, "a person").unwrap();
+    let refused = unlock(Force::No);
+    let Unlocked::Refused(holder) = &refused else { panic!("{refused:?}") };
+    assert_eq!((holder.verdict, holder.pid), (Verdict::Unknown, Some(parties[1].pid())));
+    let Unlocked::Done(removed) = unlock(Force::Yes) else { panic!("by force") };
+    assert_eq!((removed.verdict, removed.slot.unwrap().number), (Verdict::Unknown, 1));
+    for at in [0, 2] {
+        assert_eq!(parties[at].about("verify", 0), "held");
+    }
+}
+
 /// Not in any text that is kept, also while only slots are held whose rows have another hash.
 #[test]
 fn the_identity_of_a_slot_is_taken_out_of_what_people_write() {
