@@ -406,6 +406,35 @@ fn unlock_removes_the_slot_of_a_doubtful_holder_before_that_of_a_living_one() {
     }
 }
 
+/// Symptom: beside a process that had lost another store nobody got the slot that was left, and the
+/// verb that the refusal named took the slot of one that was well. It holds because, where there is
+/// room, no holder is what keeps anybody out.
+#[test]
+fn unlock_forgets_orphans_before_it_takes_a_slot_where_one_is_left() {
+    let sandbox = Sandbox::new();
+    let store = sandbox.here();
+    let mut parties = [sandbox.party()];
+    assert!(parties[0].slot("token", 2).is_array());
+    let orphan = sandbox.anchors().join(format!("{}-1-ab.lock", "deadbeef".repeat(4)));
+    let orphan = std::fs::File::create(orphan).unwrap();
+    rustix::fs::flock(&orphan, rustix::fs::FlockOperation::LockExclusive).unwrap();
+
+    let wanted = slots("token", 2);
+    let holder = lock_refused(store.try_acquire(&wanted));
+    assert_eq!(holder.reason, Reason::OrphanedAnchor, "{holder}");
+    let unlock = |force| store.unlock(&name("token"), force, "a person").unwrap();
+    let refused = unlock(Force::No);
+    let by_orphan = |holder: &Holder| holder.reason == Reason::OrphanedAnchor;
+    assert!(matches!(&refused, Unlocked::Refused(holder) if by_orphan(holder)), "{refused:?}");
+    let unlocked = unlock(Force::Yes);
+    assert!(matches!(unlocked, Unlocked::OrphansRemoved(1)), "{unlocked:?}");
+    assert_eq!(parties[0].about("verify", 0), "held");
+    let lock = lock_granted(store.try_acquire(&wanted));
+    assert_eq!(number(&lock), 1);
+    // Now it is full, and somebody has to go.
+    assert!(matches!(unlock(Force::Yes), Unlocked::Done(_)));
+}
+
 /// Not in any text that is kept, also while only slots are held whose rows have another hash.
 #[test]
 fn the_identity_of_a_slot_is_taken_out_of_what_people_write() {
