@@ -19,7 +19,8 @@ ALTER TABLE scoped_locks ADD COLUMN slots INTEGER CHECK (slots > 0);
 ALTER TABLE scoped_locks ADD COLUMN slot_of TEXT CHECK (length(slot_of) = 16);
 CREATE INDEX slots_of_lock ON scoped_locks (scope, slot_of) WHERE slot_of IS NOT NULL;
 
--- At most one sort of holder, whatever the program does.
+-- No lock without slots beside any slot, whatever program asks. The other way round the key says it
+-- of slot 0, and of the others the programs that know of slots.
 CREATE TRIGGER lock_beside_its_slots BEFORE INSERT ON scoped_locks
 WHEN NEW.slot_of IS NULL AND EXISTS (
     SELECT 1 FROM scoped_locks AS l JOIN instances AS i ON i.id = l.instance_id

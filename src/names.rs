@@ -205,10 +205,11 @@ impl IdentityHash {
         Ok(Self(hash))
     }
 
-    /// What a slot of the lock on this identity is stored by. No identity begins with such a byte.
+    /// What a slot of the lock on this identity is stored by. No identity begins with whitespace
+    /// when it is hashed, so none is stored by the same.
     fn of_slot(&self, number: u32) -> Self {
         use sha2::Digest;
-        let mut hash = hex(&sha2::Sha256::digest(format!("\0slot {number} of {self}")));
+        let mut hash = hex(&sha2::Sha256::digest(format!("\nslot {number} of {self}")));
         hash.truncate(Self::LENGTH);
         Self(hash)
     }

@@ -277,6 +277,12 @@ pub(crate) fn with_budget<T>(budget: Duration, work: impl FnOnce() -> T) -> T {
     work()
 }
 
+/// The same for what has to be done when a budget around it is spent: `budget` counts from now.
+pub(crate) fn with_last_budget<T>(budget: Duration, work: impl FnOnce() -> T) -> T {
+    let _restore = Restore::set(&DEADLINE, Some(Deadline::after(budget)));
+    work()
+}
+
 /// Runs `work`, each operation of which gives up after a slice of its budget.
 fn in_slices<T>(work: impl FnOnce() -> T) -> T {
     let _restore = Restore::set(&SLICED, true);
@@ -384,6 +390,16 @@ mod tests {
         });
         assert_eq!(answer.map_err(|error| error.kind()), Err(ErrorKind::Busy));
         assert_eq!((done, count.load(Ordering::SeqCst)), (3, 3));
+        assert_eq!(remaining(), None);
+    }
+
+    #[test]
+    fn what_is_done_last_has_a_budget_when_there_is_none_left() {
+        with_budget(Duration::ZERO, || {
+            with_budget(SLICE, || assert_eq!(remaining(), Some(Duration::ZERO)));
+            with_last_budget(BUSY_BUDGET, || assert!(remaining() > Some(Duration::ZERO)));
+            assert_eq!(remaining(), Some(Duration::ZERO));
+        });
         assert_eq!(remaining(), None);
     }
 

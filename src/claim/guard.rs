@@ -155,8 +155,8 @@ impl OwnedRow {
     }
 }
 
-/// Calls `verify`, which is about `footing`, from a thread of its own until it says that all is lost, and then `on_loss`; not
-/// if it was `let_go`.
+/// Calls `verify`, which is about `footing`, from a thread of its own until it says that all is
+/// lost, and then `on_loss`; not if it was `let_go`.
 pub(crate) fn watch(
     footing: &OwnedRow,
     verify: impl Fn() -> Result<Standing> + Send + 'static,

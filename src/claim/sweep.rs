@@ -6,7 +6,8 @@ use crate::liveness::Ruling;
 use crate::owner::{ending, judge, judgement};
 use crate::process::anchor::sweep;
 use crate::process::anchor::sweep::Sweep;
-use crate::records::{EventRecord, Record, instances};
+use crate::records::{EventRecord, Record, instances, locks};
+use crate::store::held::Share;
 use crate::store::{Inner, Tx, ourselves};
 use crate::{Holder, Result, Wanted};
 
@@ -19,12 +20,15 @@ pub(crate) fn sweep(
     tx: &Tx<'_>,
     inner: &Inner,
     named: &HashSet<String>,
-    wanted: impl IntoIterator<Item = Wanted>,
+    wanted: impl IntoIterator<Item = Share>,
 ) -> Result<Sweep> {
     let own = inner.own_anchor();
     let lost_store = match &own {
-        Some(own) if inner.held_before.has_all(wanted) => own.store_id(),
-        Some(_) | None => None,
+        Some(own) => {
+            let has_now = |what: &Wanted| slots_on(tx, own.name(), what);
+            if inner.held_before.has_all(wanted, has_now)? { own.store_id() } else { None }
+        }
+        None => None,
     };
     let mut sweep = sweep::sweep(
         &inner.location.anchors,
@@ -40,6 +44,18 @@ pub(crate) fn sweep(
         sweep.orphans.extend(tx.lost_anchors()?);
     }
     Ok(sweep)
+}
+
+/// How many slots of a lock are held by rows that lean on this anchor.
+fn slots_on(tx: &Tx<'_>, anchor: &str, what: &Wanted) -> Result<usize> {
+    let mut count = 0;
+    if let Wanted::Lock(name) = what {
+        for row in locks::slots_of(tx, name)? {
+            let owner = instances::by_id(tx, row.instance)?.filter(Record::is_live);
+            count += usize::from(owner.is_some_and(|it| it.anchor.as_deref() == Some(anchor)));
+        }
+    }
+    Ok(count)
 }
 
 /// What came of looking for anchors that stand in the way without a record.
@@ -59,7 +75,7 @@ pub(crate) fn evict_orphans(
     force: Force,
     by: &str,
 ) -> Result<Orphans> {
-    let sweep = sweep(tx, inner, &tx.named_anchors()?, [wanted.clone()])?;
+    let sweep = sweep(tx, inner, &tx.named_anchors()?, [Share::whole(wanted.clone())])?;
     let Some(orphan) = sweep.orphans.first() else { return Ok(Orphans::None) };
     if force == Force::No {
         return Ok(Orphans::Refused(Box::new(Holder::orphan(wanted.clone(), orphan.pid))));

@@ -14,10 +14,12 @@ use std::time::Duration;
 use crate::claim::obstacle::{Obstacle, Watch};
 use crate::claim::waiting_row::{WaitingAs, WaitingRow};
 use crate::clock::Deadline;
+use crate::liveness::AnchorState;
 use crate::owner::is_held;
 use crate::owner::judge::is_stopped;
 use crate::patience::Stopped;
 use crate::patience::with_budget;
+use crate::process::anchor;
 use crate::records::{Origin, Record, locks, waiters};
 use crate::store::Inner;
 use crate::store::watcher::{Version, Watcher};
@@ -38,6 +40,10 @@ const LOOK_EVERY_OLD: Duration = Duration::from_millis(50);
 
 /// Between two whole claims where nothing would wake us: no lock of the kernel's to watch.
 const CLAIM_EVERY: Duration = Duration::from_millis(250);
+
+/// Between two looks at the holders' locks. Whoever has let go, and cannot write that down (a full
+/// disk), lives on and commits nothing. Of many slots each costs some 10 µs.
+const LOOK_AT_LOCKS_EVERY: Duration = Duration::from_secs(1);
 
 /// What one attempt to claim came to.
 #[derive(Debug)]
@@ -212,6 +218,14 @@ impl Watched<'_> {
             (None, None) => false,
         }
     }
+
+    /// Whether it has its lock no more. Not where that cannot be seen: a shortage of ours ends no
+    /// wait. The lock of an older program is let go by the end of it.
+    fn has_let_go(&self, inner: &Inner) -> bool {
+        let anchor = self.anchor.filter(|name| anchor::file_name(name).is_some());
+        let look = |name| anchor::look(&inner.location.anchors, name, None);
+        anchor.is_some_and(|name| look(name) == AnchorState::Free)
+    }
 }
 
 impl Waiter {
@@ -277,6 +291,7 @@ impl Waiter {
         let watched: Vec<Watched<'_>> =
             watch.into_iter().flat_map(Watch::records).map(|record| self.watched(record)).collect();
         let mut claim_again = Deadline::after(CLAIM_EVERY);
+        let mut look_at_locks = Deadline::after(LOOK_AT_LOCKS_EVERY);
         loop {
             if self.cancel.ends_wait() {
                 return Ok(Waited::Cancelled);
@@ -297,6 +312,14 @@ impl Waiter {
                     return Ok(Waited::Changed);
                 }
                 claim_again = Deadline::after(CLAIM_EVERY);
+            }
+            if look_at_locks.has_passed() {
+                // What another thread could not write down may be what we wait for.
+                self.inner.retry_pending();
+                if watched.iter().any(|it| it.has_let_go(&self.inner)) {
+                    return Ok(Waited::Changed);
+                }
+                look_at_locks = Deadline::after(LOOK_AT_LOCKS_EVERY);
             }
             let look_every =
                 if self.young.has_passed() { LOOK_EVERY_OLD } else { LOOK_EVERY_YOUNG };

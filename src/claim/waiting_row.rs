@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::owner::ending::RowRelease;
 use crate::owner::{ending, is_held};
-use crate::patience::with_budget;
+use crate::patience::with_last_budget;
 use crate::records::{End, EndReason, Identities, NewInstance, Origin, instances, waiters};
 use crate::store::{Inner, Tx};
 use crate::{ErrorKind, InstanceId, Nonce, ProfileName, Result, Wanted};
@@ -86,7 +86,8 @@ impl Drop for WaitingRow {
         }
         let end = End::new(EndReason::Released);
         let hash = self.nonce.hash();
-        let ended = with_budget(LET_GO_WITHIN, || {
+        // Nothing else would end it where the caller's own budget has ended the wait.
+        let ended = with_last_budget(LET_GO_WITHIN, || {
             self.inner.write(|tx| {
                 ending::end_own(tx, self.instance, &hash, &end)?;
                 // Waits in vain are no grants, which prune otherwise.

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::cli::args::Global;
 use crate::cli::claim::{anchoring, whom};
 use crate::cli::context::by_us;
+use crate::cli::locks::place;
 use crate::cli::output::{Answer, Complaint, Outcome, exit};
 use crate::cli::{args, identity, lost_store};
 use crate::clock::{length, millis};
@@ -91,10 +92,13 @@ fn ask(
 fn answer(done: &str, found: KeptStanding, more: impl FnOnce(&KeptLock) -> String) -> Answer {
     match found {
         KeptStanding::Held(lock) => {
-            let document = json!({
+            let mut document = json!({
                 done: true, "fence": lock.fence, "instance": lock.instance.as_i64(), "reason": null,
             });
-            let text = format!("{}: {}\n", lock.name, more(&lock));
+            if lock.slot.is_some() {
+                document["slot"] = json!(lock.slot);
+            }
+            let text = format!("{}: {}\n", place(&lock.name, lock.slot), more(&lock));
             Answer::new(exit::OK, text, document)
         }
         KeptStanding::NotHeld { why } => {

@@ -36,7 +36,7 @@ fn holder(profile: Option<&ProfileName>, pid: Option<u32>) -> String {
 }
 
 /// A lock, and which of its slots.
-fn place(name: &LockName, slot: Option<Slot>) -> String {
+pub(super) fn place(name: &LockName, slot: Option<Slot>) -> String {
     match slot.filter(|slot| slot.of > 1) {
         Some(Slot { number, of, .. }) => format!("{name}, slot {number} of {of}"),
         None => name.to_string(),

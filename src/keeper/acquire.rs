@@ -16,6 +16,7 @@ use crate::process::Subject;
 use crate::records::{Origin, Record, instances};
 use crate::scoped::GrantedLock;
 use crate::scoped::acquire::{Acquired, LockSource, acquire_once};
+use crate::scoped::request;
 use crate::scoped::survey::{LockClaim, Surveyed, hide_in, masked, survey};
 use crate::scoped::unlock::end_if_without_purpose;
 use crate::store::{Inner, Tx};
@@ -145,7 +146,7 @@ impl Acquiring {
         let count = if turn.waiter.is_some() { Count::No } else { Count::Yes };
         let mut aside = Lookups::default();
         let mut keepers = 0;
-        for _ in 0..ATTEMPTS {
+        for _ in 0..ATTEMPTS + request::owners_max(asked.requests()) {
             let step = count.if_writable(|count| {
                 inner.write(|tx| self.step(tx, inner, asked, turn, &aside, count))
             })?;
@@ -203,8 +204,8 @@ impl Acquiring {
             stopped: asked.stopped,
             waiter: turn.waiter,
         };
-        let acquire = |owner| {
-            acquire_once(tx, inner, &claim, owner, turn.waiter, aside, count).map(Step::Done)
+        let acquire = |owner: LockSource<'_>| {
+            acquire_once(tx, inner, &claim, owner.into(), turn.waiter, aside, count).map(Step::Done)
         };
         match self {
             Self::Run(run) => {

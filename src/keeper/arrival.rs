@@ -107,7 +107,7 @@ impl Arrival<'_> {
                 (None, Some(attachment)) => LockSource::New(attachment),
                 (None, None) => return Ok(()),
             };
-            match acquire_once(tx, inner, &claim, from, None, self.aside, Count::No)? {
+            match acquire_once(tx, inner, &claim, from.into(), None, self.aside, Count::No)? {
                 Acquired::Granted(granted, _) => owner = granted.first().map(|it| it.instance),
                 Acquired::Held(obstacle) => give_up(&obstacle.holder)?,
                 Acquired::Errand(errand) => return Err(self.interrupted(errand)),

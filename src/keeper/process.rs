@@ -306,7 +306,10 @@ impl KeptProcess {
     }
 
     /// Acquires a lock for the process: from the row of the `run`, or from one that is made for its
-    /// locks in `profile`.
+    /// locks in `profile`. Acquired again, it keeps its fence, with the new metadata and lease. Of
+    /// one with [slots](LockRequest::slots) each grant has a slot of its own, until
+    /// [`release_lock`](Self::release_lock) with its fence; so an
+    /// [exclusive](LockRequest::exclusive) one that it has is refused.
     ///
     /// # Errors
     /// As [`KeptProcess::claim`].
@@ -343,7 +346,8 @@ impl KeptProcess {
         })
     }
 
-    /// Whether the process holds the lock; with a `fence`, whether it still has that grant.
+    /// Whether the process holds the lock, or any slot of it; with a `fence`, whether it still has
+    /// that grant.
     ///
     /// # Errors
     /// As [`KeptProcess::release`].
@@ -361,7 +365,8 @@ impl KeptProcess {
         self.ask(|store| question.renew(store)).map(KeptStanding::of)
     }
 
-    /// Releases the lock; [`KeptStanding::Held`] is what was released.
+    /// Releases the lock, of several slots the one with that `fence`, or the lowest;
+    /// [`KeptStanding::Held`] is what was released.
     ///
     /// # Errors
     /// As [`KeptProcess::release`].

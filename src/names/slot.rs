@@ -16,8 +16,8 @@ pub(crate) const SLOTS_MAX: u32 = 64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[non_exhaustive]
 pub struct Slot {
-    /// Which one, from 0: lower than [`Slot::of`], and lower than the number that any other holder
-    /// said. No two have the same at once.
+    /// Which one, from 0: lower than [`Slot::of`], and than the number that any of those had said
+    /// who held the lock when it was granted. No two have the same at once.
     pub number: u32,
     /// How many its holder said that there are: 1 for an exclusive lock.
     pub of: u32,
@@ -124,8 +124,20 @@ mod tests {
                 assert!(stored.insert(key), "{name} {number}");
             }
         }
-        // printf '\0slot 1 of %s' 689f6a627384c7dc | sha256sum | cut -c1-16
+        // printf '\nslot 1 of %s' 689f6a627384c7dc | sha256sum | cut -c1-16
         assert_eq!(name.identity_hash.as_str(), "689f6a627384c7dc");
-        assert_eq!(name.stored(slot(1)).identity_hash.as_str(), "b7b30036605529c7");
+        assert_eq!(name.stored(slot(1)).identity_hash.as_str(), "92c0de3c739a4175");
+    }
+
+    /// Symptom: whoever chose an identity by the rule that slots are stored by stood in the place
+    /// of somebody's slot, and each of the two was refused by an error of the engine.
+    #[test]
+    fn no_identity_is_stored_as_a_slot() {
+        let name = LockName::new("scope", "identity").unwrap();
+        let stored = name.stored(slot(1)).into_owned();
+        for before in ["", "\0", "\n", " \n", "\r\n", "\u{b}", "\u{feff}"] {
+            let identity = format!("{before}slot 1 of {}", name.identity_hash);
+            assert_ne!(LockName::new("scope", &identity).unwrap(), stored, "{before:?}");
+        }
     }
 }

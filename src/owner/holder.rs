@@ -64,7 +64,7 @@ pub struct Holder {
     pub slot: Option<Slot>,
     /// Whoever holds the other slots: each of them is in the way as well.
     pub others: Vec<Self>,
-    /// It is this very process, which holds an exclusive lock or all slots, or wants one while it
+    /// It is this very process, which holds an exclusive lock or this slot, or wants one while it
     /// shares the lock; or which holds it for the command of a [`Run`](crate::run::Run), or wants
     /// it for one. Another thread or handle of it may release it.
     pub is_this_process: bool,

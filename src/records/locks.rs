@@ -165,6 +165,15 @@ pub(crate) fn current_fence(connection: &Connection, name: &LockName) -> Result<
     Ok(statement.query_row(names, |row| row.get(0))?)
 }
 
+/// The same, as seen by whoever was refused for the lock `row`: with those of its slots that are
+/// dead and do not make room.
+pub(crate) fn watched_fence(connection: &Connection, row: &LockRow) -> Result<i64> {
+    Ok(match row.slot {
+        Some(_) => current_fence(connection, &row.name)?.unwrap_or_default(),
+        None => row.fence,
+    })
+}
+
 pub(crate) fn all(connection: &Connection) -> Result<Vec<LockRow>> {
     if !exists(connection)? {
         return Ok(Vec::new());

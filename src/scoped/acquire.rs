@@ -90,18 +90,18 @@ fn masked_metadata(metadata: &Value, requests: &[LockRequest]) -> Value {
     masked
 }
 
-/// Takes what [`survey`] found to be had, for the row `instance`.
+/// Takes what [`survey`] found to be had, each lock for one of the rows `owners`.
 pub(crate) fn take(
     tx: &Tx<'_>,
     inner: &Inner,
     claim: &LockClaim<'_>,
     ways: Vec<LockWay>,
-    instance: InstanceId,
+    owners: impl IntoIterator<Item = InstanceId>,
     aside: &Lookups,
 ) -> Result<Vec<GrantedLock>> {
     let (observer, now_boot_ms) = (inner.observer(), inner.clock().boot_ms());
     let mut granted = Vec::with_capacity(ways.len());
-    for (request, way) in claim.requests.iter().zip(ways) {
+    for ((request, way), instance) in claim.requests.iter().zip(ways).zip(owners) {
         let metadata = request.metadata.as_ref().map(|it| masked_metadata(it, claim.requests));
         let new = NewLock {
             name: &request.name,
@@ -209,6 +209,26 @@ pub(crate) enum LockSource<'a> {
     New(&'a Attachment),
 }
 
+/// The rows that locks are taken from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LockSources<'a> {
+    pub(crate) shared: LockSource<'a>,
+    /// What one guard has for itself: exclusive locks, and slots.
+    pub(crate) for_one: LockSource<'a>,
+}
+
+impl<'a> From<LockSource<'a>> for LockSources<'a> {
+    fn from(source: LockSource<'a>) -> Self {
+        Self { shared: source, for_one: source }
+    }
+}
+
+impl<'a> LockSources<'a> {
+    fn of(&self, request: &LockRequest) -> LockSource<'a> {
+        if request.slots.is_some() { self.for_one } else { self.shared }
+    }
+}
+
 /// What one transaction came to.
 #[derive(Debug)]
 pub(crate) enum Acquired {
@@ -224,7 +244,7 @@ pub(crate) fn acquire_once(
     tx: &Tx<'_>,
     inner: &Inner,
     claim: &LockClaim<'_>,
-    owner: LockSource<'_>,
+    sources: LockSources<'_>,
     waiter: Option<InstanceId>,
     aside: &Lookups,
     count: Count,
@@ -244,27 +264,50 @@ pub(crate) fn acquire_once(
     let owners: Option<Vec<InstanceId>> = ways.iter().map(LockWay::owner).collect();
     if let Some(&[owner, ..]) = owners.as_deref() {
         end_waiter()?;
-        return Ok(Acquired::Granted(take(tx, inner, claim, ways, owner, aside)?, None));
+        let owners = std::iter::repeat(owner);
+        return Ok(Acquired::Granted(take(tx, inner, claim, ways, owners, aside)?, None));
     }
-    let wanted = claim.requests.iter().map(|request| Wanted::Lock(request.name.clone()));
+    let wanted = claim.requests.iter().map(LockRequest::share);
     let sweep = sweep::sweep(tx, inner, &named, wanted)?;
     if let Some(orphan) = sweep.orphans.first() {
         let wanted = Wanted::Lock(claim.requests[0].name.clone());
         let holder = Box::new(Holder::orphan(wanted, orphan.pid));
         return Ok(Acquired::Held(Box::new(Obstacle { holder, watch: None })));
     }
-    let (instance, new_row) = match owner {
-        LockSource::Row(instance) => (instance, None),
-        LockSource::New(attachment) => {
-            let row = register(tx, inner, claim, attachment)?;
-            (row.instance, Some(row))
-        }
-    };
-    hide(tx, claim, instance)?;
-    let granted = take(tx, inner, claim, ways, instance, aside)?;
+    let mut new_row: Option<OwnRow> = None;
+    let mut owners: Vec<InstanceId> = Vec::with_capacity(claim.requests.len());
+    for request in claim.requests {
+        let made = new_row.as_ref().map(|row| row.instance);
+        owners.push(match (sources.of(request), made) {
+            (LockSource::Row(instance), _) | (LockSource::New(_), Some(instance)) => instance,
+            (LockSource::New(attachment), None) => {
+                new_row.insert(register(tx, inner, claim, attachment)?).instance
+            }
+        });
+    }
+    hide_from(tx, claim, sources, &owners)?;
+    let granted = take(tx, inner, claim, ways, owners, aside)?;
     end_waiter()?;
     sweep::tidy(tx, inner, &sweep)?;
     Ok(Acquired::Granted(granted, new_row))
+}
+
+/// Hides the identities in each row that something was taken from, and in the one whose owner gave
+/// the command line.
+fn hide_from(
+    tx: &Tx<'_>,
+    claim: &LockClaim<'_>,
+    sources: LockSources<'_>,
+    owners: &[InstanceId],
+) -> Result<()> {
+    let shared = match sources.shared {
+        LockSource::Row(instance) => Some(instance),
+        LockSource::New(_) => None,
+    };
+    let mut rows: Vec<InstanceId> = owners.iter().copied().chain(shared).collect();
+    rows.sort_unstable();
+    rows.dedup();
+    rows.into_iter().try_for_each(|row| hide(tx, claim, row))
 }
 
 /// Takes the identities out of what is recorded of the owner's command line: other rows of the same

@@ -178,13 +178,15 @@ pub(super) fn locks(inner: &Inner) -> Result<Vec<LockReport>> {
     reports(inner, locks::all)
 }
 
-/// One of them.
+/// One of them. Of several holders the first that is not known to be dead.
 pub(super) fn lock(inner: &Inner, name: &LockName) -> Result<Option<LockReport>> {
-    let row = |connection: &Connection| {
-        let row = if locks::exists(connection)? { locks::by_name(connection, name)? } else { None };
-        Ok(row.into_iter().collect())
+    let rows = |connection: &Connection| {
+        if locks::exists(connection)? { locks::all_of(connection, name) } else { Ok(Vec::new()) }
     };
-    Ok(reports(inner, row)?.pop())
+    let mut reports = reports(inner, rows)?;
+    let lives = |report: &LockReport| report.verdict != Verdict::Dead;
+    let which = reports.iter().position(lives).unwrap_or_default();
+    Ok((which < reports.len()).then(|| reports.swap_remove(which)))
 }
 
 fn reports(

@@ -6,13 +6,13 @@ use crate::claim::wait::{Attempt, Turn, WaitOptions, until_granted};
 use crate::claim::{ATTEMPTS, Attachment, Claimant, Count, Lookups, OwnedRow, changes_too_fast};
 use crate::patience::Stopped;
 use crate::records::{Origin, instances, reservations};
-use crate::scoped::acquire::{Acquired, GrantedLock, LockSource, acquire_once};
+use crate::scoped::acquire::{Acquired, GrantedLock, LockSource, LockSources, acquire_once};
 use crate::scoped::guard::ScopedLock;
 use crate::scoped::request;
 use crate::scoped::request::{AcquireOptions, LockRequest};
 use crate::scoped::survey::{LockClaim, masked};
 use crate::store::held::Held;
-use crate::store::{Inner, transaction};
+use crate::store::{AnchoredBy, Inner, transaction};
 use crate::{Error, ErrorKind, Holder, InstanceId, Office, Result, Store, stop_budget};
 
 /// The answer to a request for locks.
@@ -109,8 +109,9 @@ pub(crate) fn attempt(
         };
         let acquired = count.if_writable(|count| {
             inner.write(|tx| {
-                let owner = own_row(tx, &held, from)?;
-                let acquired = acquire_once(tx, inner, &claim, owner, turn.waiter, &aside, count)?;
+                let sources = own_rows(tx, &held, from)?;
+                let acquired =
+                    acquire_once(tx, inner, &claim, sources, turn.waiter, &aside, count)?;
                 if let (Acquired::Granted(..), Some(from)) = (&acquired, from) {
                     from.supersede(tx, claimant.subject.party.as_deref())?;
                 }
@@ -140,25 +141,42 @@ pub(crate) fn attempt(
     Err(changes_too_fast(requests[0].name()))
 }
 
-/// The row that this process takes its locks from: that of its office, or the one without.
-fn own_row<'a>(
+/// The rows that this process takes its locks from: that of its office, or the one without.
+///
+/// The row of a `run` that it acts for outlives it. What one guard has for itself would stay held
+/// there when its process is killed or executes another program, and nobody could have it again: so
+/// that is taken from the process' own row.
+fn own_rows<'a>(
     tx: &transaction::Tx<'_>,
     held: &Held,
     from: Option<&Tenancy<'_>>,
-) -> Result<LockSource<'a>> {
+) -> Result<LockSources<'a>> {
     let is_live = |instance| {
         Ok::<_, Error>(instances::standing(tx, instance)?.is_some_and(|row| row.ended.is_none()))
     };
-    match (from, &held.without_office) {
-        (Some(from), _) if is_live(from.instance)? => Ok(LockSource::Row(from.instance)),
-        (Some(from), _) => Err(Error::new(
-            ErrorKind::NotOwner,
-            format!("{} is no longer held by this tenure", from.office),
-        )
-        .with_hint("claim it again first")),
-        (None, Some(row)) if is_live(row.instance)? => Ok(LockSource::Row(row.instance)),
-        (None, _) => Ok(LockSource::New(&Attachment::Own)),
+    let without_office = || {
+        Ok::<_, Error>(match &held.without_office {
+            Some(row) if is_live(row.instance)? => LockSource::Row(row.instance),
+            Some(_) | None => LockSource::New(&Attachment::Own),
+        })
+    };
+    let Some(from) = from else { return Ok(without_office()?.into()) };
+    let row = held.rows().find(|row| row.instance == from.instance);
+    let Some(row) = row else { return Err(is_lost(from)) };
+    if !is_live(row.instance)? {
+        return Err(is_lost(from));
     }
+    let shared = LockSource::Row(row.instance);
+    let for_one = match row.anchored_by {
+        AnchoredBy::Us => shared,
+        AnchoredBy::TheRun => without_office()?,
+    };
+    Ok(LockSources { shared, for_one })
+}
+
+fn is_lost(from: &Tenancy<'_>) -> Error {
+    let message = format!("{} is no longer held by this tenure", from.office);
+    Error::new(ErrorKind::NotOwner, message).with_hint("claim it again first")
 }
 
 /// Notes a granted lock as this process' own, and makes a guard of it.

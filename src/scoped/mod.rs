@@ -127,8 +127,9 @@ impl Store {
     }
 
     /// What is on record of one lock, with a verdict about its holder; `None` where nobody is on
-    /// record as its holder. The next acquire gets the lock of a dead holder. Reads
-    /// only.
+    /// record as its holder. The next acquire gets the lock of a dead holder. Of a lock with slots
+    /// it is the lowest slot whose holder is not known to be dead, else the lowest;
+    /// [`Store::locks`] has all. Reads only.
     ///
     /// ```
     /// use incumbent::{Acquire, LockName, LockRequest, Store};
@@ -152,8 +153,9 @@ impl Store {
     }
 
     /// Removes a lock whose holder is dead; one whose holder lives or cannot be told dead only when
-    /// `force` says so. `by` names who asked, for the record. Nothing is signalled: a live holder
-    /// learns it from its next [`ScopedLock::verify`].
+    /// `force` says so. Of a lock with slots one is removed: that of a dead holder if there is one,
+    /// else of one that cannot be told dead, else the lowest. `by` names who asked, for the record.
+    /// Nothing is signalled: a live holder learns it from its next [`ScopedLock::verify`].
     ///
     /// # Errors
     /// As [`Store::acquire_all`].

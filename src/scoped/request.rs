@@ -8,7 +8,8 @@ use crate::names::Secret;
 use crate::names::slot::SLOTS_MAX;
 use crate::patience::Stopped;
 use crate::records::locks::TTL_MAX_MS;
-use crate::{Cancel, Error, LockName, Result, Wait};
+use crate::store::held::Share;
+use crate::{Cancel, Error, LockName, Result, Wait, Wanted};
 
 /// The longest metadata, as compact JSON, in bytes.
 const METADATA_LENGTH_MAX: usize = 64 * 1024;
@@ -61,7 +62,8 @@ impl LockRequest {
     /// it asks for: another thread, another handle, another tenure of this process, a request that
     /// is not exclusive. Until the guard is dropped, wherever that happens. The other way round an
     /// exclusive request is refused while this process holds the lock in any way. The [`Holder`]
-    /// then says that it [is this process](crate::Holder::is_this_process).
+    /// then says that it [is this process](crate::Holder::is_this_process). Not so where the `run`
+    /// holds it that this process acts for: that is another holder, and keeps it.
     ///
     /// It does not know which thread holds it: a thread that waits for its own guard waits for
     /// ever. The same as [`LockRequest::slots`] with 1.
@@ -130,12 +132,19 @@ impl LockRequest {
     /// shown.
     ///
     /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for more than 64 KiB of compact JSON.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for more than 64 KiB of compact JSON, and
+    /// for more than 127 levels of arrays and objects.
     pub fn metadata(mut self, metadata: Value) -> Result<Self> {
-        let length = metadata.to_string().len();
+        let text = metadata.to_string();
+        let length = text.len();
         if length > METADATA_LENGTH_MAX {
             return Err(Error::invalid(format!("the metadata has {length} bytes"))
                 .with_hint(format!("at most {METADATA_LENGTH_MAX}: it says who holds the lock")));
+        }
+        // Whoever reads it back has the same limit of depth.
+        if serde_json::from_str::<Value>(&text).is_err() {
+            return Err(Error::invalid("the metadata is nested too deeply")
+                .with_hint("at most 127 levels of arrays and objects"));
         }
         self.metadata = Some(metadata).filter(|metadata| !metadata.is_null());
         Ok(self)
@@ -163,6 +172,11 @@ impl LockRequest {
     #[must_use]
     pub fn name(&self) -> &LockName {
         &self.name
+    }
+
+    pub(crate) fn share(&self) -> Share {
+        let what = Wanted::Lock(self.name.clone());
+        Share { what, holders_max: self.slots.unwrap_or(1) }
     }
 }
 
@@ -203,10 +217,11 @@ impl AcquireOptions {
     }
 }
 
-/// How many owners may stand in the way of these at once: each may need an errand.
+/// How many owners may stand in the way of these at once: each may need an errand. Of a lock that
+/// is wanted without slots as well, others may have some.
 pub(crate) fn owners_max(requests: &[LockRequest]) -> usize {
-    let of_each = requests.iter().map(|request| request.slots.map_or(1, |_| SLOTS_MAX));
-    of_each.filter_map(|of| usize::try_from(of).ok()).sum()
+    let of_each = usize::try_from(SLOTS_MAX).unwrap_or(1);
+    requests.len() * of_each
 }
 
 /// Refuses lists that cannot be meant.

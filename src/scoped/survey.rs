@@ -100,8 +100,7 @@ fn way(
     request: &LockRequest,
     aside: &Lookups,
 ) -> Result<Way> {
-    let was_left =
-        |row: &LockRow| claim.held.is_some_and(|held| held.was_left(row.instance, row.fence));
+    let was_left = |row: &LockRow| claim.held.is_some_and(|held| held.was_left(row.fence));
     let row = locks::by_name(tx, &request.name)?;
     let row = match row.filter(|row| row.slot.is_none()) {
         Some(row) if request.slots.is_none() => row,
@@ -128,7 +127,7 @@ fn way(
         }
     };
     Ok(match look_at(tx, inner, claim, row, aside)? {
-        Seen::Ours(row, record) if is_of_command(inner, claim, &record) => {
+        Seen::Ours(row, record) if is_of_command(inner, claim.claimant.origin, &record) => {
             Way::Held(met_ourselves(inner, claim, row, *record))
         }
         Seen::Ours(row, record) => Way::Clear(LockWay::Ours(row, record)),
@@ -140,10 +139,10 @@ fn way(
 
 /// Whether a lock of ours would be shared with a command, or is that of one. The command of a `run`
 /// in this process is somebody else; in the command itself what the `run` holds is its own.
-fn is_of_command(inner: &Inner, claim: &LockClaim<'_>, record: &Record) -> bool {
+pub(crate) fn is_of_command(inner: &Inner, claimant: Origin, record: &Record) -> bool {
     let observer = inner.observer();
     let is_here = record.pid == Some(observer.pid) && record.pid_ns == observer.pid_ns;
-    claim.claimant.origin == Origin::Run || record.is_run && is_here
+    claimant == Origin::Run || record.is_run && is_here
 }
 
 /// What this process holds stands in the way of what it wants.

@@ -6,6 +6,7 @@ use crate::claim::judge_to_end;
 use crate::claim::sweep::Force;
 use crate::claim::sweep::{Orphans, evict_orphans};
 use crate::liveness::{Judgement, Ruling};
+use crate::names::slot;
 use crate::names::slot::Slot;
 use crate::owner::{LiveCommandLine, ending, judgement, needs_command_line};
 use crate::records::{End, EndReason, LockEnd, LockRow, Record, instances, locks};
@@ -58,7 +59,8 @@ impl UnlockedLock {
     }
 }
 
-/// Of a lock with slots one goes: that of a dead holder if there is one, else the lowest.
+/// Of a lock with slots one goes: that of a dead holder if there is one, else of one that may be
+/// dead, else the lowest.
 pub(super) fn unlock(inner: &Inner, name: &LockName, force: Force, by: &str) -> Result<Unlocked> {
     let command_lines = command_lines(inner, name)?;
     inner.write(|tx| {
@@ -66,22 +68,46 @@ pub(super) fn unlock(inner: &Inner, name: &LockName, force: Force, by: &str) -> 
         for row in if locks::exists(tx)? { locks::all_of(tx, name)? } else { Vec::new() } {
             found.extend(look(tx, inner, row, &command_lines)?);
         }
-        let is_dead = |found: &Found| matches!(found.judged.ruling, Ruling::Dead(_));
-        let which = found.iter().position(is_dead).unwrap_or_default();
-        if which < found.len() {
+        let lives = |found: &Found| match found.judged.ruling {
+            Ruling::Dead(_) => 0,
+            Ruling::Unknown(_) => 1,
+            Ruling::Alive(_) => 2,
+        };
+        if let Some(which) = (0..found.len()).min_by_key(|&at| lives(&found[at])) {
+            let words = found.iter().map(|found| found.row.slot.map(|slot| slot.of));
+            let has_room = found.len() < slot::limit(words);
             let found = found.swap_remove(which);
-            if is_dead(&found) || force == Force::Yes {
+            let is_dead = matches!(found.judged.ruling, Ruling::Dead(_));
+            // No holder keeps anybody out then.
+            if !is_dead
+                && has_room
+                && let Some(unlocked) = unlock_orphans(tx, inner, name, force, by)?
+            {
+                return Ok(unlocked);
+            }
+            if is_dead || force == Force::Yes {
                 return remove(tx, found, by).map(Unlocked::Done);
             }
             let mut holder = Holder::of_lock(&found.record, &found.row, &found.judged);
             holder.add_what_it_said(tx, inner, &found.record)?;
             return Ok(Unlocked::Refused(Box::new(holder)));
         }
-        Ok(match evict_orphans(tx, inner, &Wanted::Lock(name.clone()), force, by)? {
-            Orphans::None => Unlocked::Nothing,
-            Orphans::Refused(holder) => Unlocked::Refused(holder),
-            Orphans::Removed(count) => Unlocked::OrphansRemoved(count),
-        })
+        Ok(unlock_orphans(tx, inner, name, force, by)?.unwrap_or(Unlocked::Nothing))
+    })
+}
+
+/// Those who lost another store stand in the way where no holder does; `None` where nobody does.
+fn unlock_orphans(
+    tx: &Tx<'_>,
+    inner: &Inner,
+    name: &LockName,
+    force: Force,
+    by: &str,
+) -> Result<Option<Unlocked>> {
+    Ok(match evict_orphans(tx, inner, &Wanted::Lock(name.clone()), force, by)? {
+        Orphans::None => None,
+        Orphans::Refused(holder) => Some(Unlocked::Refused(holder)),
+        Orphans::Removed(count) => Some(Unlocked::OrphansRemoved(count)),
     })
 }
 

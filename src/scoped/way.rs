@@ -74,11 +74,7 @@ impl Met {
         let mut holder = Box::new(self.holder(tx, inner)?);
         let others = self.others.iter().map(|met| met.holder(tx, inner));
         holder.others = others.collect::<Result<_>>()?;
-        // As whoever waits looks at it: with those that are dead, and do not make room.
-        let fence = match self.row.slot {
-            Some(_) => locks::current_fence(tx, &self.row.name)?.unwrap_or_default(),
-            None => self.row.fence,
-        };
+        let fence = locks::watched_fence(tx, &self.row)?;
         let others = self.others.into_iter().map(|met| met.record).collect();
         let watch = Some(Watch { record: self.record, others, fence });
         Ok(Box::new(Obstacle { holder, watch }))

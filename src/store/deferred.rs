@@ -26,7 +26,7 @@ pub(crate) trait Deferred: fmt::Debug + Send + Sync {
 
 impl Inner {
     /// Writes the releases that could not be written before, if that takes no time.
-    pub(super) fn retry_pending(&self) {
+    pub(crate) fn retry_pending(&self) {
         const BUDGET: Duration = Duration::from_millis(10);
         // A last word can wait for the next write; nobody reads slower for it.
         if !self.pending.lock().iter().any(|it| it.is_release()) {

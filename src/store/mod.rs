@@ -93,8 +93,9 @@ impl Store {
     /// which this one can only shorten.
     ///
     /// A claim or an acquisition that waits ends its wait with the budget, too. A stop, a restart
-    /// and a replacement go on for as long as the holder may take: no budget shortens that time. A
-    /// release may wait for a claim of another thread of this process.
+    /// and a replacement go on for as long as the holder may take: no budget shortens that time,
+    /// nor the up to 10 s in which a claim ends what a killed `run` left behind, nor the start of a
+    /// [keeper](crate::keeper). A release may wait for a claim of another thread of this process.
     ///
     /// ```
     /// use incumbent::Store;

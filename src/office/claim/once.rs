@@ -10,8 +10,9 @@ use crate::patience::Stopped;
 use crate::records::{End, EndReason, instances, profiles, starts};
 use crate::scoped::survey::{LockClaim, Surveyed};
 use crate::scoped::{acquire, survey};
+use crate::store::held::Share;
 use crate::store::{Inner, Tx};
-use crate::{Holder, Result, Wanted};
+use crate::{Holder, LockRequest, Result, Wanted};
 
 /// The heart of every claim, inside one write transaction. Looks at everything before it ends
 /// anything: a refused claim changes nobody.
@@ -52,8 +53,8 @@ pub(crate) fn claim_once(
             return insert::refuse_candidate(tx, inner, candidate, count, obstacle);
         }
     };
-    let locks = candidate.locks.iter().map(|lock| Wanted::Lock(lock.name.clone()));
-    let wanted = locks.chain([Wanted::Office(office.clone())]);
+    let locks = candidate.locks.iter().map(LockRequest::share);
+    let wanted = locks.chain([Share::whole(Wanted::Office(office.clone()))]);
     let sweep = sweep::sweep(tx, inner, &named, wanted)?;
     if let Some(orphan) = sweep.orphans.first() {
         let holder = Box::new(Holder::orphan(Wanted::Office(office.clone()), orphan.pid));
@@ -75,7 +76,8 @@ pub(crate) fn claim_once(
     };
     let mut granted =
         insert::insert(tx, inner, candidate, attachment, evicted, after_abnormal_end)?;
-    granted.locks = acquire::take(tx, inner, &lock_claim, ways, granted.row.instance, aside)?;
+    let owners = std::iter::repeat(granted.row.instance);
+    granted.locks = acquire::take(tx, inner, &lock_claim, ways, owners, aside)?;
     sweep::tidy(tx, inner, &sweep)?;
     if tx.prunes() {
         instances::prune_history(tx, office, |anchor| judge::is_held(inner, anchor))?;

@@ -13,7 +13,7 @@ use crate::office::tenure::{Shares, Tenure};
 use crate::owner::{InProgress, ending};
 use crate::process::handover::Given;
 use crate::process::{Anchor, Subject, anchor};
-use crate::records::{End, EndReason, Identities, Origin, Record, instances};
+use crate::records::{End, EndReason, Identities, Origin, Record, instances, locks};
 use crate::store::held::HeldOffice;
 use crate::store::{AnchoredBy, Inner, OwnRow, Tx, ourselves};
 use crate::sys::handover;
@@ -97,6 +97,11 @@ pub(super) fn adopt(
         anchor::note_handover(&inner.location.anchors, name, row.instance.as_i64());
     }
     will.say_adopted();
+    match inner.read(|connection| locks::of_instance(connection, row.instance)) {
+        Ok(left) => held.inherit_locks(left.iter().map(|lock| lock.fence)),
+        // They are held by this process anyway, and end with its office.
+        Err(error) => tracing::warn!(%error, "which locks were left is not known"),
+    }
     let tenure = Tenure::new(store, &office, &row, None, Vec::new(), Shares::No);
     Ok(Some(Inherited::FromPredecessor(tenure)))
 }

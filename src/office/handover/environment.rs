@@ -22,10 +22,11 @@ impl Tenure {
     /// status is fresh. Others see all of that at once, when this returns.
     ///
     /// What comes from a `run` is the same incarnation: status, markers and locks are the run's,
-    /// and [`Tenure::verify`] asks for its row. Dropping or releasing it ends nothing, because the
-    /// run does when this process has ended. That holds as well for a process that the command
-    /// of a `run` has handed over to: it is the command then. Where the store is lost, the run goes on in the next
-    /// one: open that, and call this again.
+    /// but for locks that are exclusive or have slots ([`Tenure::acquire_all`]), and
+    /// [`Tenure::verify`] asks for its row. Dropping or releasing it ends nothing, because the run
+    /// does when this process has ended. That holds as well for a process that the command of a
+    /// `run` has handed over to: it is the command then. Where the store is lost, the run goes on
+    /// in the next one: open that, and call this again.
     ///
     /// ```
     /// use incumbent::handover::{Inherited, NotInherited};
@@ -107,13 +108,14 @@ fn of_run(store: &Store, run: OurRun, given: Option<&Given>) -> Result<Inherited
     if inner.is_followed(record.child_pid) {
         return Ok(Inherited::Nothing(NotInherited::Lost));
     }
+    // Before anything is taken that nobody can give back.
+    let mut held = inner.lock_held()?;
     if let Some(given) = given
         && let Some(Err(why)) = in_run::take_place(inner, &record, given)?
     {
         return Ok(Inherited::Nothing(why));
     }
     let row = OwnRow { instance: record.id, nonce: run.nonce, anchored_by: AnchoredBy::TheRun };
-    let mut held = inner.held.lock();
     let shares = match held.offices.get_mut(&office) {
         Some(ours) if ours.row.instance == row.instance => {
             ours.claims += 1;

@@ -81,7 +81,7 @@ impl Tenure {
         let inner = &self.footing.inner;
         // Nobody of ours claims or releases anything in between, or hands over.
         let _handing_over = inner.hand_over().ok_or_else(|| self.in_progress())?;
-        let held = inner.held.lock();
+        let held = inner.lock_held()?;
         self.check_holds_nothing_else(&held)?;
         if !inner.pending.lock().is_empty() {
             return Err(Error::new(
@@ -136,10 +136,10 @@ impl Tenure {
     /// [`InvalidInput`](ErrorKind::InvalidInput) when the program cannot be executed, or the
     /// process holds more than this office; [`Unsupported`](ErrorKind::Unsupported) on Windows,
     /// beside an older program, and in a `run` that does not follow: of a library, on macOS, of an
-    /// older version, or behind a start script that is still there; [`Busy`](ErrorKind::Busy) when this process is short of descriptors or memory; and those of
-    /// [`Tenure::verify`]. Where it could not be found out in the end whether the successor took
-    /// over, what was started is left alone: [`Tenure::verify`] tells as soon as the store can be
-    /// read.
+    /// older version, or behind a start script that is still there; [`Busy`](ErrorKind::Busy) when
+    /// this process is short of descriptors or memory; and those of [`Tenure::verify`]. Where it
+    /// could not be found out in the end whether the successor took over, what was started is left
+    /// alone: [`Tenure::verify`] tells as soon as the store can be read.
     pub fn hand_over(&self, mut command: Command, within: Duration) -> Result<HandedOver> {
         self.check_still_held()?;
         if self.is_asked_to_end()? {
@@ -147,7 +147,9 @@ impl Tenure {
         }
         let inner = &self.footing.inner;
         let _handing_over = inner.hand_over().ok_or_else(|| self.in_progress())?;
-        self.check_holds_nothing_else(&inner.held.lock())?;
+        let held = inner.lock_held()?;
+        self.check_holds_nothing_else(&held)?;
+        drop(held);
         let secret = self.secret();
         let (given_by, estate) = match self.footing.anchored_by {
             AnchoredBy::Us => {
@@ -259,7 +261,10 @@ impl Tenure {
             "this process holds {what}, and only {} would be handed over",
             self.office()
         ))
-        .with_hint("release the others first, and acquire locks with `Tenure::acquire`"))
+        .with_hint(
+            "release the others first, and acquire locks with `Tenure::acquire`; inside a `run` \
+             release also those that are exclusive or have slots",
+        ))
     }
 
     /// What became of the row once somebody has read the nonce.

@@ -156,9 +156,9 @@ pub struct Successor {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum NotTaken {
-    /// The process that was started ended, or said that it would not, and how it ended: `None` where
-    /// this process has its children collected by others (SIGCHLD is ignored, or a handler reaps
-    /// all of them).
+    /// The process that was started ended, or said that it would not, and how it ended: `None`
+    /// where this process has its children collected by others (SIGCHLD is ignored, or a handler
+    /// reaps all of them).
     Ended(Option<ExitStatus>),
     /// It took too long, and was killed.
     TimedOut,

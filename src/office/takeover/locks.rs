@@ -95,20 +95,22 @@ impl Tenure {
     ) -> Result<std::result::Result<Option<Plan>, Box<Holder>>> {
         let inner = &self.footing.inner;
         let mut aside = Lookups::default();
-        for _ in 0..ATTEMPTS + requests.len() {
-            let ours: Vec<InstanceId> = inner.lock_held()?.rows().map(|row| row.instance).collect();
-            let candidate = Candidate {
-                origin: Origin::Library,
-                locks: requests,
-                ours: &ours,
-                replace: Some(replace),
-                ..Candidate::by_pid(self.office(), None, inner.myself())
-            };
+        for _ in 0..ATTEMPTS + request::owners_max(requests) {
             let step = cancel.patiently(Duration::MAX, inner.busy_budget(), || {
+                let held = inner.lock_held()?;
+                let ours: Vec<InstanceId> = held.rows().map(|row| row.instance).collect();
+                let left = held.left_locks();
+                drop(held);
+                let candidate = Candidate {
+                    origin: Origin::Library,
+                    locks: requests,
+                    ours: &ours,
+                    replace: Some(replace),
+                    ..Candidate::by_pid(self.office(), None, inner.myself())
+                };
                 inner.write(|tx| {
-                    let survey =
-                        Survey { tx, inner, candidate: &candidate, replace, aside: &aside };
-                    look(tx, &survey)
+                    let (candidate, aside, left) = (&candidate, &aside, &left);
+                    look(tx, &Survey { tx, inner, candidate, replace, aside, left })
                 })
             })?;
             match step {

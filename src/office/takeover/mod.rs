@@ -30,6 +30,7 @@ use crate::office::claim::candidate::ClaimOutcome;
 use crate::process::descendants::LeftOver;
 use crate::records::markers::Marker;
 use crate::records::{NewMarker, Record};
+use crate::store::held::Share;
 use crate::store::{Inner, Tx};
 use crate::{Holder, InstanceId, Nonce, Result, Verdict, Wanted, stop_budget, sys};
 
@@ -122,7 +123,7 @@ fn write_request(
 
 /// Whoever may be at work although nobody is on record.
 fn orphan_in(tx: &Tx<'_>, inner: &Inner, wanted: &Wanted) -> Result<Option<Box<Holder>>> {
-    let sweep = sweep::sweep(tx, inner, &tx.named_anchors()?, [wanted.clone()])?;
+    let sweep = sweep::sweep(tx, inner, &tx.named_anchors()?, [Share::whole(wanted.clone())])?;
     Ok(sweep.orphans.first().map(|orphan| holder_of(wanted, orphan.pid)))
 }
 

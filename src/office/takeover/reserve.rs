@@ -1,5 +1,6 @@
 //! Writes down what is about to be done to a holder, and keeps its office for it.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use serde_json::json;
@@ -10,17 +11,17 @@ use crate::claim::{
     Attachment, Count, Errand, Examined, Lookups, Obstacle, examine, obstacle, ours,
 };
 use crate::clock::millis;
-use crate::liveness::Lease;
+use crate::liveness::{Judgement, Lease};
 use crate::names::MarkerName;
 use crate::office::claim::candidate::{Candidate, ClaimOutcome};
 use crate::office::claim::insert::refuse_candidate;
 use crate::office::claim::once::claim_once;
 use crate::office::options::Replace;
 use crate::office::takeover::{Reserved, TakeoverStep, TakeoverTarget};
-use crate::owner::{InProgress, ending};
+use crate::owner::{InProgress, ending, judgement};
 use crate::records::profiles::check_homes_of_both;
 use crate::records::reservations::Purpose;
-use crate::records::{EventRecord, Record, instances, locks, reservations};
+use crate::records::{EventRecord, LockRow, Record, instances, locks, reservations};
 use crate::scoped::{slots, survey};
 use crate::store::{Inner, Tx, ourselves};
 use crate::{Holder, LockRequest, Nonce, Office, Reason, Result, Wanted, owner, stop_budget};
@@ -43,7 +44,8 @@ pub(crate) fn reserve(
     if obstacle.watch.is_none() || obstacle.holder.reason == Reason::Reserved {
         return refuse(obstacle);
     }
-    let survey = Survey { tx, inner, candidate, replace, aside };
+    let left = HashSet::new();
+    let survey = Survey { tx, inner, candidate, replace, aside, left: &left };
     let mut targets: Vec<TakeoverTarget> = Vec::new();
     let wanted = std::iter::once(None).chain(candidate.locks.iter().map(Some));
     for wanted in wanted {
@@ -100,6 +102,9 @@ pub(super) fn children_to_list(targets: &mut [TakeoverTarget], aside: &Lookups) 
     None
 }
 
+/// A holder of a lock, and what is known of it.
+type Met = (LockRow, Record, Judgement);
+
 /// A look at everybody who holds what a taker wants.
 pub(super) struct Survey<'a> {
     pub(super) tx: &'a Tx<'a>,
@@ -107,6 +112,8 @@ pub(super) struct Survey<'a> {
     pub(super) candidate: &'a Candidate<'a>,
     pub(super) replace: &'a Replace,
     pub(super) aside: &'a Lookups,
+    /// The locks that the program before this one left to the claim, by their fences.
+    pub(super) left: &'a HashSet<i64>,
 }
 
 /// Who holds one of the things that a taker wants.
@@ -172,15 +179,24 @@ impl Survey<'_> {
             return Ok(Inquiry::Refused(held));
         }
         let mut rows = locks::all_of(self.tx, name)?;
-        // Nobody ends itself: what is its own already is granted, or refused, by the claim.
-        rows.retain(|row| {
-            let is_ours = self.candidate.ours.contains(&row.instance);
-            !is_ours && targets.iter().all(|target| target.record.id != row.instance)
-        });
-        let mut living = Vec::new();
+        rows.retain(|row| targets.iter().all(|target| target.record.id != row.instance));
+        // By their slots, the lowest last, and then our own.
+        let (mut ours, mut living) = (Vec::new(), Vec::new());
         while let Some(row) = rows.pop() {
             let record = instances::by_id(self.tx, row.instance)?.filter(Record::is_live);
             let Some(record) = record else { continue };
+            // Nobody ends itself. The claim grants what is shared, or was left to it, and is
+            // refused by whatever else is its own: nobody is to be ended for that.
+            if self.candidate.ours.contains(&row.instance) {
+                let is_shared = row.slot.is_none()
+                    && request.slots.is_none()
+                    && !survey::is_of_command(self.inner, self.candidate.origin, &record);
+                if !is_shared && !self.left.contains(&row.fence) {
+                    let judged = judgement(self.inner, &record);
+                    ours.push((row, record, judged));
+                }
+                continue;
+            }
             let lease = row.lease(self.inner.observer(), self.inner.clock().boot_ms());
             match self.examine(&record, lease) {
                 Examined::InTheWay(judged) => living.push((row, record, judged)),
@@ -188,28 +204,53 @@ impl Survey<'_> {
                 Examined::Over(_) | Examined::Same => {}
             }
         }
+        let is_ours = !ours.is_empty();
+        living.extend(ours);
         if slots::has_room(request, living.iter().map(|(row, ..)| row)) {
             return Ok(Inquiry::Nobody);
         }
-        let Some((row, record, judged)) = living.pop() else { return Ok(Inquiry::Nobody) };
-        let mut holder = Holder::of_lock(&record, &row, &judged);
-        holder.add_what_it_said(self.tx, self.inner, &record)?;
+        let Some(met) = living.pop() else { return Ok(Inquiry::Nobody) };
+        let (row, record, judged) = &met;
         // Another profile's is never taken: it has a home and a person of its own. Nor is that of
         // one among several: each of them has as good a right.
-        if record.profile.as_ref() != Some(&self.candidate.office.profile)
+        if is_ours
+            || record.profile.as_ref() != Some(&self.candidate.office.profile)
             || row.slot.is_some_and(|slot| slot.of > 1)
             || !living.is_empty()
         {
-            return Ok(Inquiry::refused(holder, record, row.fence));
+            living.reverse();
+            return self.refused_for_lock(met, living);
         }
         if let Some(asked) = InProgress::of(self.tx, self.inner, record.id)? {
             return Ok(asked.refused(&wanted));
         }
-        if self.is_superseded(&record)? {
+        if self.is_superseded(record)? {
+            let holder = self.holder_of(&met)?;
+            let fence = locks::watched_fence(self.tx, row)?;
             let holder = Holder { reason: Reason::Superseded, ..holder };
-            return Ok(Inquiry::refused(holder, record, row.fence));
+            return Ok(Inquiry::refused(holder, met.1, fence));
         }
-        Ok(Inquiry::Target(Box::new(TakeoverTarget::new(record, wanted, &judged.evidence))))
+        let target = TakeoverTarget::new(record.clone(), wanted, &judged.evidence);
+        Ok(Inquiry::Target(Box::new(target)))
+    }
+
+    /// The claim is refused by `met`, and by all `others` as well.
+    fn refused_for_lock(&self, met: Met, others: Vec<Met>) -> Result<Inquiry> {
+        let mut holder = Box::new(self.holder_of(&met)?);
+        holder.others = others.iter().map(|met| self.holder_of(met)).collect::<Result<_>>()?;
+        let (row, record, _) = met;
+        let fence = locks::watched_fence(self.tx, &row)?;
+        let others = others.into_iter().map(|(_, record, _)| record).collect();
+        let watch = Some(Watch { record, others, fence });
+        Ok(Inquiry::Refused(Box::new(Obstacle { holder, watch })))
+    }
+
+    fn holder_of(&self, (row, record, judged): &Met) -> Result<Holder> {
+        let mut holder = Holder::of_lock(record, row, judged);
+        holder.is_this_process = self.candidate.ours.contains(&record.id)
+            && record.pid == Some(self.inner.observer().pid);
+        holder.add_what_it_said(self.tx, self.inner, record)?;
+        Ok(holder)
     }
 
     fn examine(&self, record: &Record, lease: Lease) -> Examined {

@@ -27,6 +27,10 @@ impl Tenure {
     /// Acquires all of these locks, or none, as [`Store::acquire_all`] does. They are shown as this
     /// office's, and end with it at the latest, whatever becomes of their guards.
     ///
+    /// Of the tenure of a `run` ([`Tenure::from_environment`]) the shared ones are the run's.
+    /// What is exclusive, or has slots, is this process' own, as from [`Store::acquire_all`]: it
+    /// ends with the guard or the process, and the next command of that `run` finds it free.
+    ///
     /// # Errors
     /// [`NotOwner`](crate::ErrorKind::NotOwner) when the tenure was lost, and those of
     /// [`Store::acquire_all`].

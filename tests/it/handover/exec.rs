@@ -50,8 +50,8 @@ fn a_program_that_becomes_another_keeps_its_office_and_its_locks() {
 }
 
 /// Symptom: a successor was refused the exclusive lock that it had been given, by itself. Cause: who
-/// holds a slot was told by its row alone, and such a lock has one guard. It holds because a slot
-/// that no guard has was left by the program before: it is had again, as any lock is.
+/// holds a slot was told by its row alone, and such a lock has one guard. It holds because what the
+/// program before has left is known from the handover: it is had again, as any lock is.
 #[test]
 fn slots_and_exclusive_locks_are_had_again() {
     for order in ["exec adopts", "hand over 60000 adopts"] {

@@ -140,6 +140,45 @@ fn the_command_of_a_run_becomes_another_program() {
     run.finish(LIMIT).assert_code(0);
 }
 
+/// Symptom: after `restart` the new command was refused the exclusive lock of the one before, by its
+/// own `run`, for as long as that lived. Cause: each lock belonged to the row of the run, and one
+/// that has a single guard is not shared. It holds because such a lock is taken from a row of the
+/// process itself, and ends with it.
+#[test]
+fn what_a_command_has_for_itself_ends_with_it() {
+    let sandbox = Sandbox::new();
+    let mut run = sandbox.run_of_gateway(&[]);
+    let owns = Owns::parse(&told(&mut run));
+    assert!(ask(&mut run, "lock mail").ends_with(" false"));
+    let has_all = |run: &mut Process| {
+        for (order, answer) in [
+            ("slot 1 chat", "slot 0 false"),
+            ("slot 1 chat", "held by us: true"),
+            ("slot 2 pool", "slot 0 false"),
+            ("slot 2 pool", "slot 1 false"),
+        ] {
+            assert_eq!(ask(run, order), answer, "{order}");
+        }
+        assert_ne!(sandbox.holder_of("chat"), Some(owns.instance));
+        assert_eq!(sandbox.holder_of("mail"), Some(owns.instance));
+        assert_eq!(sandbox.number("SELECT count(*) FROM scoped_locks"), 4);
+    };
+    has_all(&mut run);
+    // It is shown as the command's.
+    let locks = sandbox.json(["locks"]).1;
+    let of_chat = locks.as_array().unwrap().iter().find(|it| it["slot"]["of"] == 1).unwrap();
+    assert_eq!((&of_chat["pid"], &of_chat["profile"]), (&json!(owns.pid), &json!("default")));
+
+    assert_eq!(Owns::parse(&ask(&mut run, "exec adopts")), owns);
+    has_all(&mut run);
+    let restart = Process::start(sandbox.incumbent(["restart"]));
+    assert_ne!(Owns::parse(&told(&mut run)).pid, owns.pid);
+    restart.finish(LIMIT).assert_code(0);
+    has_all(&mut run);
+    run.finish(LIMIT).assert_code(0);
+    assert_eq!(sandbox.number("SELECT count(*) FROM scoped_locks"), 0);
+}
+
 impl Sandbox {
     /// Asserts that `run` acts in the default office by this process, and who may not.
     #[track_caller]

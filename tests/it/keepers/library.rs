@@ -118,6 +118,40 @@ fn a_record_lives_with_its_process_and_not_with_who_asked() {
     eventually("no keepers", LIMIT, || (pairs(&sandbox) == (0, 0)).then_some(()));
 }
 
+/// Slots are recorded for a process as often as it asks, each with a fence of its own.
+#[test]
+fn a_process_has_as_many_slots_as_it_asked_for() {
+    let sandbox = Sandbox::new();
+    let process = sleeper(&sandbox);
+    let store = Store::open(sandbox.db()).unwrap();
+    let kept = store.kept(Whom::Process(process.pid())).anchoring(Anchoring::None);
+    let request = LockRequest::new(SCOPE, "a").unwrap();
+    let acquire = |request: &LockRequest| {
+        kept.acquire(&ProfileName::default(), request, &AcquireOptions::new()).unwrap()
+    };
+    let two = request.clone().slots(2).unwrap();
+    let grants = [(); 2].map(|()| match acquire(&two) {
+        Acquire::Granted(granted) => granted.lock,
+        Acquire::Held(holder) => panic!("{holder}"),
+    });
+    assert_eq!(grants.each_ref().map(|lock| lock.slot.unwrap().number), [0, 1]);
+    for refused in [&two, &request, &request.clone().exclusive()] {
+        let Acquire::Held(holder) = acquire(refused) else { panic!("granted: {refused:?}") };
+        assert_eq!((holder.pid, holder.others.len()), (Some(process.pid()), 1), "{holder}");
+    }
+
+    let (pid, fence) = (process.pid().to_string(), grants[1].fence.to_string());
+    let verb =
+        |name: &'static str| ["lock", name, SCOPE, "a", "--pid", &pid[..], "--fence", &fence[..]];
+    let held = sandbox.cli(verb("verify")).assert_code(0);
+    assert!(held.out.contains(", slot 1 of 2: held, fence "), "{held:#?}");
+    let (code, released) = sandbox.json(verb("release"));
+    assert_eq!((code, released["slot"]["number"].as_u64()), (0, Some(1)), "{released:#}");
+    sandbox.cli(verb("verify")).assert_code(1);
+    let left = kept.verify_lock(request.name(), None).unwrap();
+    assert!(matches!(&left, KeptStanding::Held(lock) if *lock == grants[0]), "{left:?}");
+}
+
 /// Who asks for another's office is told of its holder, and no keeper is started for a "no".
 #[test]
 fn a_refusal_starts_no_keeper() {

@@ -92,13 +92,22 @@ impl<'a> Disk<'a> {
         Process::start(command)
     }
 
-    /// Leaves no room, also not in the WAL: else a checkpoint makes some (FIELD-BUGS row 133).
-    /// Needs sqlite3.
+    /// Leaves no room, also not in the WAL, however long that is: else a checkpoint makes some
+    /// (FIELD-BUGS row 133). Needs sqlite3.
     pub fn fill_up(&self) {
-        let script =
-            "sqlite3 store/state.db '.filectrl persist_wal 1' 'PRAGMA wal_checkpoint(TRUNCATE)' &&
-            { dd if=/dev/zero of=store/fill bs=1k 2> /dev/null; true; }";
+        let script = "
+            until sqlite3 store/state.db '.filectrl persist_wal 1' 'PRAGMA wal_checkpoint(TRUNCATE)'
+                [ -e store/state.db-wal ] && [ ! -s store/state.db-wal ]
+            do sleep 0.01; done
+            dd if=/dev/zero bs=1k 2> /dev/null >> store/fill; true";
         self.shell(script).assert_code(0);
+    }
+
+    /// Leaves one page of it, which is enough for a small file beside the store, and for no change
+    /// of the store.
+    pub fn fill_up_to_a_page(&self) {
+        self.fill_up();
+        self.shell("truncate -s -4096 store/fill").assert_code(0);
     }
 
     pub fn cli(&self, verb: &[&str]) -> Answer {

@@ -172,3 +172,20 @@ fn a_guard_outlasts_its_store_handle() {
     drop(lock);
     other.acquire(&["token"]);
 }
+
+/// Symptom: metadata of 128 levels was gone when it was read back, and beyond 1000 the grant was an
+/// internal error, of the table's own check. It holds because it is refused where it is given.
+#[test]
+fn metadata_that_cannot_be_read_back_is_invalid_input() {
+    let sandbox = Sandbox::new();
+    let store = sandbox.here();
+    let nested = |levels: usize| (0..levels).fold(json!(1), |inner, _| json!([inner]));
+    let wanted = request("token").metadata(nested(127)).unwrap();
+    let _lock = lock_granted(store.try_acquire(&wanted));
+    assert_eq!(lock_report(&store, "token").metadata, Some(nested(127)));
+    for refused in [nested(128), nested(1_001), json!("x".repeat(65_535))] {
+        let error = request("token").metadata(refused).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+        assert!(error.to_string().contains("metadata") && error.hint().is_some(), "{error}");
+    }
+}

@@ -4,7 +4,7 @@ use incumbent::{Reason, Standing};
 use serde_json::json;
 
 use super::party::{LOCKER, Party, ROLE_TEST};
-use super::{fences, is_listed, lock_granted, lock_report, request};
+use super::{acquires, fences, is_listed, lock_granted, lock_report, request};
 use crate::support::{Disk, Sandbox};
 
 /// A release waits for its turn to be written like any change; what could not be written then is
@@ -68,6 +68,26 @@ fn a_pending_release_of_the_last_lock_blocks_nobody() {
     assert_eq!(owner.ask(&json!({"do": "pending"})), 0);
     assert_eq!(lock.verify().unwrap(), Standing::Held);
     assert_eq!(lock_report(&store, "token").fence, lock.fence());
+}
+
+/// Symptom: whoever waited for a lock waited on when its holder had let go, and anybody who came
+/// then got it. Cause: a waiter is woken by a commit, or by the end of the holder's process, and
+/// there was neither. It holds because it looks at the holder's lock as well, now and then.
+#[test]
+fn a_pending_release_ends_the_wait_of_others() {
+    let sandbox = Sandbox::new();
+    let store = sandbox.here();
+    let mut owner = sandbox.party_with(&json!({"busy_ms": 50}));
+    owner.acquire(&["token"]);
+    let waiter = acquires(&store, &["token"]);
+    sandbox.wait_for_lock_waiters(1);
+    let blocker = rusqlite::Connection::open(sandbox.db()).unwrap();
+    blocker.execute_batch("BEGIN IMMEDIATE").unwrap();
+    assert_eq!(owner.about("release", 0), json!({"pending": "busy"}));
+    blocker.execute_batch("ROLLBACK").unwrap();
+    let (locks, _) = waiter.join().unwrap();
+    assert_eq!(locks[0].verify().unwrap(), Standing::Held);
+    assert_eq!(owner.ask(&json!({"do": "pending"})), 1, "it has done nothing since");
 }
 
 /// R:FULL. FIELD-BUGS row 78.

@@ -6,7 +6,7 @@ use incumbent::lock::{AcquireOptions, Slot, Unlocked};
 use incumbent::marker::MarkerName;
 use incumbent::stop::Force;
 use incumbent::{
-    ErrorKind, Holder, LockRequest, Reason, Released, ScopedLock, Standing, Store, Wait,
+    ErrorKind, Holder, LockRequest, Reason, Released, ScopedLock, Standing, Store, Verdict, Wait,
 };
 use serde_json::{Value, json};
 
@@ -93,6 +93,30 @@ fn each_guard_of_one_process_has_a_slot_of_its_own() {
     assert_eq!(locks[1].renew().unwrap(), Standing::Held);
     drop((lock, locks));
     assert_eq!((sandbox.locks_on_record(), sandbox.live_rows()), (0, 0));
+}
+
+/// Symptom: a lock of which only the second slot was held was held by nobody, says the question
+/// about it. Cause: it looked at the place where the first slot is. It holds because it looks at
+/// all.
+#[test]
+fn a_lock_is_held_while_any_of_its_slots_is() {
+    let sandbox = Sandbox::new();
+    let store = sandbox.here();
+    let asked = |identity: &str| store.lock(&name(identity)).unwrap();
+    let slot_of = |identity: &str| asked(identity).map(|lock| lock.slot.unwrap().number);
+    assert!(asked("token").is_none());
+    let mut parties = holders(&sandbox, 3);
+    assert_eq!(slot_of("token"), Some(0));
+    assert_eq!(parties[0].about("release", 0), "Free");
+    let lock = asked("token").unwrap();
+    assert_eq!((lock.pid, &lock.name), (Some(parties[1].pid()), &name("token")));
+    // The dead come last: their slots are free for the next who asks.
+    parties[1].0.kill();
+    assert_eq!(slot_of("token"), Some(2));
+    parties[2].0.kill();
+    assert_eq!(slot_of("token"), Some(1));
+    assert_eq!(asked("token").unwrap().verdict, Verdict::Dead);
+    assert!(asked("other").is_none());
 }
 
 /// Not everybody says the same number: each of them was promised that no more than its own have it.
@@ -199,6 +223,29 @@ fn a_stopped_holder_keeps_its_slot_unless_it_may_be_evicted() {
     parties[1].go_on();
 }
 
+/// Symptom: the lock without slots "changes hands too fast" where nobody moved. Cause: each stopped
+/// holder is looked at between two tries, and there were fewer tries than holders. It holds because
+/// a lock that is wanted without slots may have as many holders as one with slots.
+#[test]
+fn whoever_wants_it_alone_may_evict_all_that_are_stopped() {
+    const HOLDERS: u32 = 9;
+    let sandbox = Sandbox::new();
+    let store = sandbox.here();
+    let pid = std::process::id().to_string();
+    let verb = ["lock", "acquire", super::SCOPE, "verb", "--evict-stopped", "--pid", &pid];
+    for identity in ["library", "verb"] {
+        let parties = holders_of(&sandbox, identity, HOLDERS);
+        parties.iter().for_each(Party::stop);
+        if identity == "verb" {
+            sandbox.cli([&verb[..], &["--no-keeper"]].concat()).assert_code(0);
+        } else {
+            drop(lock_granted(store.acquire(&request(identity), &super::evicting())));
+        }
+        let left = store.locks().unwrap().iter().filter(|lock| lock.slot.is_some()).count();
+        assert_eq!(left, 0, "{identity}");
+    }
+}
+
 #[test]
 fn whoever_waits_for_a_slot_is_woken_by_any_of_its_holders() {
     let sandbox = Sandbox::new();
@@ -271,6 +318,39 @@ pub fn take_turns(store: &Store, wanted: &LockRequest, count: u64, directory: &s
     }
 }
 
+/// Symptom: two that held slots of one lock lost their store, and each kept the other out of the
+/// next one, for as long as both lived. Cause: of slots, others may be the owners, and so everybody
+/// who had lost that store stood in the way. It holds because they may have the rest: each has as
+/// many again as it had, and no more before the others are there.
+#[test]
+fn who_had_slots_in_a_lost_store_has_them_again() {
+    let sandbox = Sandbox::new();
+    let mut parties = holders(&sandbox, 2);
+    for suffix in ["", "-wal", "-shm"] {
+        std::fs::remove_file(sandbox.sidecar(suffix)).unwrap();
+    }
+    let mut newcomer = sandbox.party();
+    let is_orphan = |answer: Value| {
+        assert_eq!(answer["held"]["reason"], "orphaned_anchor", "{answer}");
+    };
+    is_orphan(newcomer.slot("token", 2));
+    for at in [0, 1] {
+        let party = &mut parties[at];
+        assert_eq!(party.ask(&json!({"do": "open"})), "opened");
+        assert!(party.slot("token", 2).is_array());
+        if at == 0 {
+            is_orphan(party.slot("token", 2));
+            is_orphan(newcomer.slot("other", 2));
+        }
+    }
+    let pids: Vec<_> = parties.iter().map(|party| json!(party.pid())).collect();
+    for party in [&mut newcomer].into_iter().chain(&mut parties) {
+        let held = party.slot("token", 2)["held"].clone();
+        assert_eq!([&held["pid"], &held["others"][0]["pid"]], [&pids[0], &pids[1]], "{held}");
+    }
+    newcomer.acquire(&["other"]);
+}
+
 #[test]
 fn a_number_that_cannot_be_meant_is_invalid_input() {
     for count in [0, 65, u32::MAX] {
@@ -300,6 +380,59 @@ fn unlock_removes_one_slot_that_of_the_dead_first() {
     parties[1].0.kill();
     assert_eq!(store.unlock_stale("a person").unwrap().len(), 1);
     assert!(!is_listed(&store, "token"));
+}
+
+/// Symptom: who knew that a holder was gone, of whom nothing could be told, took the slot of one
+/// that was well. It holds because the doubtful come before the living.
+#[test]
+fn unlock_removes_the_slot_of_a_doubtful_holder_before_that_of_a_living_one() {
+    let sandbox = Sandbox::new();
+    let store = sandbox.here();
+    let mut parties = holders(&sandbox, 3);
+    parties[1].0.kill();
+    let gone = format!(
+        "UPDATE instances SET anchor = NULL, host = 'another' WHERE pid = {}",
+        parties[1].pid()
+    );
+    assert_eq!(sandbox.forge(&gone), 1);
+    let unlock = |force| store.unlock(&name("token"), force, "a person").unwrap();
+    let refused = unlock(Force::No);
+    let Unlocked::Refused(holder) = &refused else { panic!("{refused:?}") };
+    assert_eq!((holder.verdict, holder.pid), (Verdict::Unknown, Some(parties[1].pid())));
+    let Unlocked::Done(removed) = unlock(Force::Yes) else { panic!("by force") };
+    assert_eq!((removed.verdict, removed.slot.unwrap().number), (Verdict::Unknown, 1));
+    for at in [0, 2] {
+        assert_eq!(parties[at].about("verify", 0), "held");
+    }
+}
+
+/// Symptom: beside a process that had lost another store nobody got the slot that was left, and the
+/// verb that the refusal named took the slot of one that was well. It holds because, where there is
+/// room, no holder is what keeps anybody out.
+#[test]
+fn unlock_forgets_orphans_before_it_takes_a_slot_where_one_is_left() {
+    let sandbox = Sandbox::new();
+    let store = sandbox.here();
+    let mut parties = [sandbox.party()];
+    assert!(parties[0].slot("token", 2).is_array());
+    let orphan = sandbox.anchors().join(format!("{}-1-ab.lock", "deadbeef".repeat(4)));
+    let orphan = std::fs::File::create(orphan).unwrap();
+    rustix::fs::flock(&orphan, rustix::fs::FlockOperation::LockExclusive).unwrap();
+
+    let wanted = slots("token", 2);
+    let holder = lock_refused(store.try_acquire(&wanted));
+    assert_eq!(holder.reason, Reason::OrphanedAnchor, "{holder}");
+    let unlock = |force| store.unlock(&name("token"), force, "a person").unwrap();
+    let refused = unlock(Force::No);
+    let by_orphan = |holder: &Holder| holder.reason == Reason::OrphanedAnchor;
+    assert!(matches!(&refused, Unlocked::Refused(holder) if by_orphan(holder)), "{refused:?}");
+    let unlocked = unlock(Force::Yes);
+    assert!(matches!(unlocked, Unlocked::OrphansRemoved(1)), "{unlocked:?}");
+    assert_eq!(parties[0].about("verify", 0), "held");
+    let lock = lock_granted(store.try_acquire(&wanted));
+    assert_eq!(number(&lock), 1);
+    // Now it is full, and somebody has to go.
+    assert!(matches!(unlock(Force::Yes), Unlocked::Done(_)));
 }
 
 /// Not in any text that is kept, also while only slots are held whose rows have another hash.

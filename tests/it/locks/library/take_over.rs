@@ -7,9 +7,10 @@ use std::time::Duration;
 use incumbent::lock::AcquireOptions;
 use incumbent::stop::Replace;
 use incumbent::{
-    Acquire, Cancel, Claim, ClaimOptions, Kind, LockRequest, OpenOptions, Reason, Standing, Store,
-    Tenure,
+    Acquire, Cancel, Claim, ClaimOptions, Holder, Kind, LockRequest, OpenOptions, Reason, Standing,
+    Store, Tenure, Wait,
 };
+use serde_json::json;
 
 use super::{SCOPE, lock_granted, lock_refused, request};
 use crate::support::{
@@ -144,4 +145,62 @@ fn a_holder_of_another_profile_is_left_alone() {
     assert!(!holder.has_ended());
     assert_eq!(sandbox.number("SELECT count(*) FROM markers"), 0, "nobody was asked");
     assert_eq!(tenure.verify().unwrap(), Standing::Held);
+}
+
+/// Symptom: a gateway was ended for one that did not start. Cause: who replaces a holder looked at
+/// what others hold, and met its own exclusive lock when the holder was gone. It holds because its
+/// own guard refuses it before anybody is asked.
+#[test]
+fn nobody_is_ended_for_whoever_stands_in_its_own_way() {
+    let sandbox = Sandbox::new();
+    let store = Store::open(sandbox.db()).unwrap();
+    let mut holder = holder(&sandbox, "work");
+    let own = request("b").exclusive();
+    let guard = lock_granted(store.try_acquire(&own));
+    let assert_refused = |by: Holder, holder: &mut Process| {
+        assert!(by.is_this_process, "{by}");
+        assert!(!holder.has_ended());
+        assert_eq!(sandbox.number("SELECT count(*) FROM markers"), 0, "nobody was asked");
+    };
+    let bot = Kind::new("bot").unwrap();
+    let options = ClaimOptions::new().kind(bot).lock(own.clone()).replace(Replace::new());
+    let profile = store.profile("work").unwrap();
+    let Claim::Held(by) = profile.claim_with(&options).unwrap() else { panic!("granted") };
+    assert_refused(*by, &mut holder);
+
+    let tenure = granted(profile.claim());
+    let wanted = [request("a"), own];
+    let take_over = || tenure.take_over(&wanted, &AcquireOptions::new(), &Replace::new());
+    assert_refused(lock_refused(take_over()), &mut holder);
+    drop(guard);
+    assert_eq!(lock_granted(take_over()).len(), 2);
+    assert!(wait_ended(holder.pid(), LIMIT));
+}
+
+/// Symptom: who would replace the holder of its office, and waited for a slot, was not woken when
+/// the holder of one was killed. Cause: it watched one of them. It holds because it watches all.
+#[test]
+fn whoever_would_replace_is_woken_by_any_holder_of_a_slot() {
+    for leaves in [0, 1] {
+        let sandbox = Sandbox::new();
+        let store = Store::open(sandbox.db()).unwrap();
+        let mut parties = [sandbox.party(), sandbox.party()];
+        for party in &mut parties {
+            let wanted = json!({"do": "acquire", "ids": ["token"], "slots": 2});
+            assert!(party.ask(&wanted).is_array());
+        }
+        let lock = request("token").slots(2).unwrap();
+        let options = ClaimOptions::new().lock(lock).replace(Replace::new());
+        let profile = store.profile("work").unwrap();
+        let Claim::Held(holder) = profile.claim_with(&options).unwrap() else { panic!("granted") };
+        let pids = [holder.pid, holder.others[0].pid];
+        assert_eq!(pids, [Some(parties[0].pid()), Some(parties[1].pid())], "{holder}");
+
+        let options = options.wait(Wait::UpTo(LIMIT));
+        let waiter = std::thread::spawn(move || profile.claim_with(&options));
+        sandbox.wait_for_lock_waiters(1);
+        parties[leaves].0.kill();
+        let tenure = granted(waiter.join().unwrap());
+        assert_eq!(tenure.locks()[0].slot.map(|slot| slot.number as usize), Some(leaves));
+    }
 }
