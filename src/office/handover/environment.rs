@@ -50,10 +50,9 @@ impl Tenure {
     ///
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) when a variable is not what a `run` or a
-    /// predecessor sets; [`CannotRead`](crate::ErrorKind::CannotRead),
-    /// [`Busy`](crate::ErrorKind::Busy), [`CannotWrite`](crate::ErrorKind::CannotWrite),
-    /// [`StoreReplaced`](crate::ErrorKind::StoreReplaced), [`Forked`](crate::ErrorKind::Forked):
-    /// what a predecessor had left is given back then, and it goes on.
+    /// predecessor sets; [`TooOld`](crate::ErrorKind::TooOld) for a store that was opened for
+    /// asking only; and those of [`Profile::set_desired`](crate::Profile::set_desired). What a
+    /// predecessor had left is given back then, and it goes on.
     pub fn from_environment(store: &Store) -> Result<Inherited> {
         from_environment(store, None)
     }
@@ -63,7 +62,8 @@ impl Tenure {
     /// of a `run` stay as they are.
     ///
     /// # Errors
-    /// As [`Tenure::from_environment`], and those of the options.
+    /// As [`Tenure::from_environment`]: [`InvalidInput`](crate::ErrorKind::InvalidInput) also for a
+    /// stop budget or a heartbeat out of its range, and then nothing was looked at.
     pub fn from_environment_with(store: &Store, options: &ClaimOptions) -> Result<Inherited> {
         options.stop_budget_ms()?;
         options.heartbeat_every_ms()?;

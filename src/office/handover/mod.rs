@@ -91,7 +91,7 @@ impl Inherited {
 }
 
 words! {
-    /// Why there is nothing to go on with.
+    /// Why there is nothing to go on with. In JSON its word.
     #[non_exhaustive]
     pub enum NotInherited {
         /// Nobody handed anything over, and we are not in a `run`.
@@ -144,7 +144,7 @@ pub struct Successor {
     /// Its generation: the new fence of the office.
     pub instance: InstanceId,
     /// The process that was started. It may have ended by now, if it was a script that started the
-    /// successor in turn.
+    /// successor in turn. Dropping it leaves it alone.
     pub child: Child,
 }
 
@@ -154,7 +154,7 @@ pub struct Successor {
 pub enum NotTaken {
     /// The process that was started ended, or said that it would not, and how it ended.
     Ended(ExitStatus),
-    /// It took too long, and was killed.
+    /// It took longer than it was given, and was killed.
     TimedOut,
     /// Somebody is stopping or replacing this process: nothing was started.
     AskedToEnd,
