@@ -179,7 +179,8 @@ impl Store {
     }
 
     /// What is on record of one lock, with a verdict about its holder; `None` where nobody is on
-    /// record as its holder. The next acquire gets the lock of a dead holder. Reads
+    /// record as its holder. The next acquire gets the lock of a dead holder. Of a lock with
+    /// [slots](LockRequest::slots) it tells of slot 0 alone; [`Store::locks`] tells of all. Reads
     /// only.
     ///
     /// ```
