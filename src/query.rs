@@ -20,7 +20,17 @@ const TIME_MAX: Duration = Duration::from_secs(10);
 /// Virtual machine steps between two looks at the clock: well under a millisecond.
 const STEPS_PER_LOOK: i32 = 10_000;
 
-/// A value of SQLite's.
+/// A value of SQLite's. In JSON null, a number or a text; bytes as a text of hex digits.
+///
+/// ```
+/// use incumbent::query::Value;
+///
+/// assert_eq!(Value::from(7).as_i64(), Some(7));
+/// assert_eq!(Value::from("work").as_str(), Some("work"));
+/// assert_eq!(Value::Null.as_i64(), None);
+/// assert_eq!(serde_json::to_value(Value::Blob(vec![0, 255]))?, "00ff");
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
     /// Nothing.
@@ -134,7 +144,9 @@ impl Store {
     /// [`Store::instance`](crate::Store::instance).
     ///
     /// What it reads is one snapshot. It never writes, and the whole answer is collected before it
-    /// returns, so that it holds back nobody: at most 10,000 rows, and at most 10 s.
+    /// returns, so that it holds back nobody: at most 10,000 rows, and at most 10 s. Times in the
+    /// tables are integers whose unit stands in the name (`_ms`, Unix time unless it says
+    /// `boot_ms`); the views show them as text.
     ///
     /// ```
     /// use incumbent::Store;
