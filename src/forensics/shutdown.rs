@@ -45,7 +45,7 @@ const PANIC_WITHIN: Duration = Duration::from_millis(250);
 /// A message of a panic is cut here.
 const MESSAGE_LENGTH_MAX: usize = 4 * 1024;
 
-/// Somebody asks this process to end.
+/// Somebody asks this process to end; see [`Tenure::on_shutdown`].
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Shutdown {
@@ -132,7 +132,8 @@ impl Tenure {
     /// ```
     ///
     /// # Errors
-    /// [`Internal`](crate::ErrorKind::Internal) when the signals cannot be caught.
+    /// [`Internal`](crate::ErrorKind::Internal) when the signals cannot be caught,
+    /// [`Forked`](crate::ErrorKind::Forked) in a forked child. Not a store that cannot be read.
     pub fn on_shutdown(
         &self,
         exit_codes: ExitCodes,
@@ -162,7 +163,8 @@ impl Tenure {
     /// Takes a snapshot for a signal that somebody else has caught (a runtime, a handler of the
     /// gateway's), with the markers of this office, and leaves it in the table `shutdowns`. Takes
     /// about a millisecond, and never more than some: a row that cannot be written in time says so
-    /// ([`Snapshot::recorded`]) and is written with the next change.
+    /// ([`Snapshot::recorded`]) and is written with the next change. An example is at the
+    /// [module](crate::forensics).
     #[must_use]
     pub fn snapshot(&self, signal: Option<i32>) -> Snapshot {
         self.recorder().complete(Snapshot::take(ReceivedSignal::ByOthers(signal))).0
@@ -194,8 +196,9 @@ impl Tenure {
         recorders.push(recorder);
     }
 
-    /// Why this process ends, by what its store, the given snapshot and its panics say: for a
-    /// gateway that is about to exit. A panic counts for 10 s. Takes a few milliseconds at most.
+    /// Why this process ends, by what its store, the given snapshot (`None`: no signal came) and
+    /// its panics say: for a gateway that is about to exit. A panic counts for 10 s. Takes a few
+    /// milliseconds at most. [`ExitCodes::code`] says what to exit with.
     #[must_use]
     pub fn cause(&self, snapshot: Option<&Snapshot>, exit_codes: &ExitCodes) -> ExitCause {
         let known = self.recorder().look();
