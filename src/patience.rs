@@ -148,10 +148,10 @@ impl Cancel {
         Arc::clone(&self.cancelled)
     }
 
-    /// Cancels at the first SIGINT or SIGTERM (Windows: Ctrl+C), for the rest of this process; a
-    /// second one ends the process as ever. What was ignored when this process started stays
-    /// ignored. Never undone: for a program whose waits a person ends, not for a gateway, which
-    /// has [`Tenure::on_shutdown`](crate::Tenure::on_shutdown).
+    /// Cancels at the first SIGINT or SIGTERM (Windows: Ctrl+C), for the rest of this process; one
+    /// that comes when it is cancelled already ends the process as ever. What is ignored by then
+    /// stays ignored. Never undone: for a program whose waits a person ends, not for a gateway,
+    /// which has [`Tenure::on_shutdown`](crate::Tenure::on_shutdown).
     ///
     /// # Errors
     /// What keeps the signals from being caught, as the system says it.

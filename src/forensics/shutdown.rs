@@ -105,8 +105,8 @@ impl Tenure {
     /// that announced the stop is consumed.
     ///
     /// The call comes within some milliseconds, also while the store is locked, full or gone; where
-    /// the store cannot even be read, within 300 ms. What was ignored when the process started
-    /// (`nohup`) stays ignored. Nothing ends by itself: the gateway drains, lets go and exits.
+    /// the store cannot even be read, within 300 ms. What is ignored by then (`nohup`) stays
+    /// ignored. Nothing ends by itself: the gateway drains, lets go and exits.
     ///
     /// Where the host catches signals itself, see [`Tenure::shutdown_by`] and
     /// [`Tenure::shutdown_feed`]. In a forked child the signals do what they do by default.
