@@ -2,7 +2,7 @@
 //!
 //! A marker names a generation. The next one, with the same pid or without, never sees it. What a
 //! signal cannot say, a marker does: that a stop was planned, by whom, and why. They are written by
-//! [`Store::write_marker`](crate::Store::write_marker), where the example is, and read by
+//! [`Store::write_marker`], where the example is, and read by
 //! [`Tenure::consume_marker`](crate::Tenure::consume_marker).
 
 pub(crate) mod inquiry;
