@@ -354,8 +354,8 @@ impl fmt::Display for Wanted {
 
 /// The id of one incarnation of a process, its *generation*: never reused, always rising, also in
 /// a store restored from an older copy (`max(last + 1, Unix µs)`). It is the office's fence: a
-/// resource can refuse whoever comes with a lower one. At most 2^53 - 1, so that every reader of
-/// JSON, where it is a number, has all of it.
+/// resource can refuse a holder that comes with a lower one. At most 2^53 - 1, so that every reader
+/// of JSON, where it is a number, has all of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct InstanceId(pub(crate) i64);
 
@@ -450,7 +450,7 @@ impl Nonce {
         Ok(Self(bytes))
     }
 
-    /// 32 hex digits, for handing the proof to a child process. Whoever has them acts for the
+    /// 32 hex digits, for handing the proof to a child process. With them a process acts for the
     /// owner: never put them on a command line or into a log.
     #[must_use]
     pub fn to_hex(&self) -> String {

@@ -94,7 +94,7 @@ struct Question {
 }
 
 impl Cancel {
-    /// One that was not used yet, and asks nobody.
+    /// A new one, which asks nobody.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -136,8 +136,9 @@ impl Cancel {
         Self { cancelled: Arc::default(), question: Some(Arc::new(Mutex::new(question))) }
     }
 
-    /// Ends every wait that has it, within 50 ms; one that begins later ends after its first try.
-    /// The call answers as at the end of its time. Safe to call in any thread, any number of times.
+    /// Ends every wait that has it, within 50 ms; a wait that begins later ends after its first
+    /// try. The call answers as at the end of its time. Safe to call in any thread, any number of
+    /// times.
     pub fn cancel(&self) {
         self.cancelled.store(true, Ordering::Release);
     }

@@ -28,9 +28,9 @@ use std::time::Duration;
 /// faster than it can be looked at.
 pub(crate) const ATTEMPTS: usize = 8;
 
-/// The holder whose place a claim took: one that was dead, or a stopped one that was evicted. In
-/// JSON an object with these fields, without `instance`, and without lists that are empty; later
-/// versions may add others.
+/// The holder whose place a claim took: it was dead, or stopped and evicted. In JSON an object with
+/// these fields, without `instance`, and without lists that are empty; later versions may add
+/// others.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Evicted {

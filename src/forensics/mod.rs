@@ -44,7 +44,7 @@ pub use crate::forensics::snapshot::{Snapshot, snapshot};
 pub use crate::forensics::systemd::{Manager, SystemdCheck, own_unit, unit_name};
 pub use crate::span::Span;
 
-/// A fact, or why it could not be had. In JSON the fact, or `{"unavailable": "..."}`.
+/// A fact, or why it could not be read. In JSON the fact, or `{"unavailable": "..."}`.
 pub type Fact<T> = Result<T, Unavailable>;
 
 /// Why a fact could not be had, for people. In JSON: `{"unavailable": "..."}`.

@@ -55,7 +55,7 @@ words! {
 ///     eprintln!("{warning}");
 /// }
 /// assert_eq!(check.expected_min, Duration::from_secs(90));
-/// // What cannot be told is no mismatch, and says why.
+/// // What cannot be found out is not a mismatch, and says why.
 /// let check = SystemdCheck::of_unit("no/unit", &phases);
 /// assert!(check.mismatch.is_err() && check.reason().is_some() && check.warning().is_none());
 /// ```

@@ -58,8 +58,8 @@ impl Store {
     /// same name is replaced, and of the requests (`takeover`, `planned_stop`, `restart`) to one
     /// incarnation any other: [`Written::replaced`] says which.
     ///
-    /// The marker is visible to others when this returns. Nothing is signalled. One that nobody
-    /// consumes ends with its time, and one for a generation that has ended counts for nobody.
+    /// The marker is visible to others when this returns. Nothing is signalled. A marker
+    /// that nobody consumes ends with its time; for a generation that has ended it says nothing.
     ///
     /// ```
     /// # let directory = tempfile::tempdir()?;

@@ -58,7 +58,7 @@ impl MarkerRequest {
         Ok(self)
     }
 
-    /// Why, for whoever reads it. What looks like a secret is taken out.
+    /// Why, for the reader. What looks like a secret is taken out.
     #[must_use]
     pub fn reason(mut self, reason: impl Into<String>) -> Self {
         self.reason = Some(reason.into());

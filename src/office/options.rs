@@ -78,8 +78,8 @@ impl ClaimOptions {
         self
     }
 
-    /// How long this process may take to stop, at most one hour, counted in milliseconds: whoever
-    /// stops or replaces it waits that long before killing it. Zero: it is killed right after it
+    /// How long this process may take to stop, at most one hour, counted in milliseconds: others
+    /// who stop or replace it wait that long before they kill it. Zero: it is killed right after it
     /// was asked.
     #[must_use]
     pub fn stop_budget(mut self, budget: Duration) -> Self {
@@ -96,7 +96,7 @@ impl ClaimOptions {
     /// Promises a sign of life every `cadence` (10 ms to 24 h), by
     /// [`Tenure::heartbeat`](crate::Tenure::heartbeat) or
     /// [`StatusUpdate::heartbeat`](crate::StatusUpdate::heartbeat). The claim is the first one.
-    /// Whoever misses two in a row is shown as unresponsive, and loses nothing by it.
+    /// A gateway that misses two in a row is shown as unresponsive, and loses nothing.
     #[must_use]
     pub fn heartbeat_every(mut self, cadence: Duration) -> Self {
         self.heartbeat_every = Some(cadence);

@@ -203,8 +203,8 @@ impl Profile {
     ///
     /// # Errors
     /// An error is not "nothing runs": it could not be found out.
-    /// * [`Busy`](crate::ErrorKind::Busy): the store's locks, or a reading connection, were not to
-    ///   be had within the budget, or this process is short of descriptors or memory.
+    /// * [`Busy`](crate::ErrorKind::Busy): the store's locks, or a reading connection, were not
+    ///   free within the budget, or this process is short of descriptors or memory.
     /// * [`CannotRead`](crate::ErrorKind::CannotRead): the store is there and cannot be read.
     /// * [`Permission`](crate::ErrorKind::Permission),
     ///   [`CannotWrite`](crate::ErrorKind::CannotWrite): SQLite has to write before it can read (a

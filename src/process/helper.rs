@@ -77,7 +77,7 @@ impl HelperProgram {
     ///
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) where there is none;
-    /// [`Internal`](crate::ErrorKind::Internal) where the path of this very program cannot be had.
+    /// [`Internal`](crate::ErrorKind::Internal) where the path of this program cannot be found.
     pub fn find() -> Result<Self> {
         if let Some(chosen) = &*CHOSEN.lock() {
             return Ok(chosen.clone());

@@ -112,7 +112,7 @@ impl ScopedLock {
     /// Whether the lock is still held, by the store's word. Call it before an act that two holders
     /// must not both do. Reads only, unless somebody removed the anchor file: that is made again. A
     /// lease that ran out is no loss as long as nobody else got the lock. A store that is gone is
-    /// no error, but [`Lost::StoreReplaced`].
+    /// not an error, but [`Lost::StoreReplaced`].
     ///
     /// # Errors
     /// As [`Tenure::verify`](crate::Tenure::verify).
@@ -152,7 +152,7 @@ impl ScopedLock {
 
     /// Watches the lock from a thread of its own and calls `on_loss` once, from that thread, within
     /// a second of its loss (of being continued, for a process that was stopped); never after a
-    /// release. Not to know is no loss: it looks again. Dropping the watch ends it.
+    /// release. Where it cannot find out, it looks again. Dropping the watch ends it.
     ///
     /// ```
     /// # let directory = tempfile::tempdir()?;

@@ -39,7 +39,7 @@ const NO_STORE: &str = "no store was asked";
 /// # JSON
 /// An object with sorted keys: the names of the fields, with `self` for `myself`, `ts` (seconds of
 /// Unix time) and `ts_monotonic` (seconds since boot) for the two times, and `tracer_pid`. What
-/// could not be had is `{"unavailable": "..."}`. Later versions may add others.
+/// could not be read is `{"unavailable": "..."}`. Later versions may add others.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Snapshot {

@@ -129,7 +129,7 @@ impl Profile {
     /// * [`CannotWrite`](crate::ErrorKind::CannotWrite): the claim could not be recorded.
     /// * [`Permission`](crate::ErrorKind::Permission): this user may not write to the store, or may
     ///   not look at the lock of an older program.
-    /// * [`NotOurs`](crate::ErrorKind::NotOurs): what lies in the place of that lock is none.
+    /// * [`NotOurs`](crate::ErrorKind::NotOurs): what lies in the place of that lock is not a lock.
     /// * [`Filesystem`](crate::ErrorKind::Filesystem): file locks do not work beside the store.
     /// * [`TooNew`](crate::ErrorKind::TooNew); [`TooOld`](crate::ErrorKind::TooOld) for a store
     ///   that was opened for asking only.

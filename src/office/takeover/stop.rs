@@ -42,8 +42,8 @@ pub struct StopOptions {
 }
 
 impl StopOptions {
-    /// Asks the holder to end, and waits for as long as it said it may take; one that goes on then
-    /// is left alone.
+    /// Asks the holder to end, and waits for as long as it said it may take. If it goes on after
+    /// that, it is left alone.
     #[must_use]
     pub fn new() -> Self {
         Self::default()

@@ -161,7 +161,7 @@ impl Tenure {
     /// Whether the office, with the locks that were claimed together with it, is still held, by the
     /// store's word. Call it before an act that two owners must not both do; [`Tenure::watch`]
     /// calls it in the background. Reads only, unless somebody removed the anchor file: that is
-    /// made again. A store that is gone is no error, but [`Lost::StoreReplaced`].
+    /// made again. A store that is gone is not an error, but [`Lost::StoreReplaced`].
     ///
     /// # Errors
     /// It could not be found out, which is not a loss: those of
@@ -174,8 +174,8 @@ impl Tenure {
     }
 
     /// Watches the tenure from a thread of its own and calls `on_loss` once, from that thread,
-    /// within a second of its loss; never after a release. Not to know is no loss: it looks again.
-    /// Dropping the watch ends it. It keeps the store open, and not the office.
+    /// within a second of its loss; never after a release. Where it cannot find out, it looks
+    /// again. Dropping the watch ends it. It keeps the store open, and not the office.
     ///
     /// ```
     /// # let directory = tempfile::tempdir()?;

@@ -15,8 +15,8 @@ const BEAT_WITHIN: Duration = Duration::from_millis(250);
 
 impl Tenure {
     /// Says how the gateway is: everything in `update`, or nothing. Whoever asks sees it when this
-    /// returns; nobody ever sees half of it. An update that says nothing changes nothing, and is
-    /// refused all the same where the office was lost.
+    /// returns; nobody ever sees half of it. An update that says nothing changes nothing; it is
+    /// refused too where the office was lost.
     ///
     /// It waits for the store as any write does, at most the busy budget (5 s): not for the thread
     /// that must not block.
