@@ -18,7 +18,7 @@ pub(crate) const RECOVER: &str =
 
 words! {
     /// What the caller can do about an [`Error`]. In JSON its word, as [`ErrorKind::as_str`] gives
-    /// it. Later versions may have more kinds: treat an unknown one as [`Internal`](Self::Internal).
+    /// it. Later versions may have more: treat an unknown one as [`Internal`](Self::Internal).
     ///
     /// ```
     /// use incumbent::ErrorKind;
