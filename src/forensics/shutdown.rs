@@ -161,10 +161,10 @@ impl Tenure {
     }
 
     /// Takes a snapshot for a signal that somebody else has caught (a runtime, a handler of the
-    /// gateway's), with the markers of this office, and leaves it in the table `shutdowns`. Takes
-    /// about a millisecond, and never more than some: a row that cannot be written in time says so
-    /// ([`Snapshot::recorded`]) and is written with the next change. An example is at the
-    /// [module](crate::forensics).
+    /// gateway's; `None`: there was none), with the markers of this office, and leaves one of a
+    /// signal in the table `shutdowns`. Takes about a millisecond, and never more than some: a row
+    /// that cannot be written in time says so ([`Snapshot::recorded`]) and is written with the next
+    /// change. An example is at the [module](crate::forensics).
     #[must_use]
     pub fn snapshot(&self, signal: Option<i32>) -> Snapshot {
         self.recorder().complete(Snapshot::take(ReceivedSignal::ByOthers(signal))).0
@@ -231,10 +231,19 @@ pub(crate) enum Ends {
 }
 
 impl Snapshot {
-    /// Adds the markers of `instance`, and leaves the snapshot on record for it: for a handler that
-    /// acts for a gateway without a [`Tenure`] of its own. For a process that is on
+    /// Adds the markers of `instance`, and leaves the snapshot of a signal on record for it: for a
+    /// handler that acts for a gateway without a [`Tenure`] of its own. For a process that is on
     /// record nowhere (`None`) it is left beside `office`. What cannot be read or written within
     /// 250 ms says so in its field.
+    ///
+    /// ```
+    /// # let directory = tempfile::tempdir()?;
+    /// # let store = incumbent::Store::open(directory.path().join("state.db"))?;
+    /// let office = incumbent::Office::default();
+    /// let taken = incumbent::forensics::snapshot(Some(15)).recorded_in(&store, None, &office);
+    /// assert!(taken.recorded.is_ok());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn recorded_in(self, store: &Store, instance: Option<InstanceId>, office: &Office) -> Self {
         Recorder::new(&store.inner, instance, office, Ends::Now).complete(self).0

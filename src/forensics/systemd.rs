@@ -228,6 +228,13 @@ const OTHER_UNITS: [&str; 10] = [
 /// `name` as that of one service, with its suffix: `systemctl` takes options and patterns in its
 /// place.
 ///
+/// ```
+/// use incumbent::forensics::unit_name;
+///
+/// assert_eq!(unit_name("gateway").unwrap(), "gateway.service");
+/// assert!(unit_name("--all").is_err() && unit_name("gateway.timer").is_err());
+/// ```
+///
 /// # Errors
 /// That it cannot be the name of one.
 pub fn unit_name(name: &str) -> Fact<String> {

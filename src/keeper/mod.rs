@@ -18,6 +18,7 @@
 //! # let directory = tempfile::tempdir()?;
 //! use incumbent::keeper::{KeptClaim, KeptStanding, Whom};
 //! use incumbent::lock::AcquireOptions;
+//! use incumbent::marker::{MarkerName, MarkerRequest};
 //! use incumbent::{Acquire, Kind, LockRequest, Office, StatusUpdate, Store};
 //!
 //! let store = Store::open(directory.path().join("state.db"))?;
@@ -40,6 +41,9 @@
 //! let standing = kept.verify_lock(token.name(), Some(grant.lock.fence))?;
 //! assert!(matches!(standing, KeptStanding::Held(_)));
 //! assert_eq!(kept.release_locks()?, 1);
+//!
+//! store.write_marker(bot.id(), &MarkerRequest::new(MarkerName::new("reload")?))?;
+//! assert!(kept.consume_marker(None)?.is_some());
 //!
 //! // All of it ends with the process.
 //! bot.kill()?;

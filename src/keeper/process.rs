@@ -56,7 +56,7 @@ pub enum Anchoring {
 /// is recorded for it ends with it, and is visible to others when the call returns that made it.
 ///
 /// ```
-/// use incumbent::keeper::{Anchoring, KeptClaim, Whom};
+/// use incumbent::keeper::{Anchoring, KeptClaim, KeptRelease, Whom};
 /// use incumbent::{Kind, Store};
 ///
 /// # let directory = tempfile::tempdir()?;
@@ -68,6 +68,7 @@ pub enum Anchoring {
 /// assert!(matches!(process.claim(&work, &Kind::default())?, KeptClaim::Granted { .. }));
 /// assert_eq!(work.status()?.pid, Some(pid));
 /// assert_eq!(process.records()?.len(), 1);
+/// assert!(matches!(process.release(&work.status()?.office)?, KeptRelease::Released(_)));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug)]

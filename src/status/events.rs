@@ -111,6 +111,22 @@ impl Store {
 /// Events are kept for a while (10,000 of statuses, and as many others). A reader that falls behind
 /// further gets an event `events_lost` in their place, with their `count` (null where an older copy
 /// of the store was restored): then ask [`Store::status_of_all`], and go on.
+///
+/// ```
+/// # let directory = tempfile::tempdir()?;
+/// # let store = incumbent::Store::open(directory.path().join("state.db"))?;
+/// use incumbent::Wait;
+///
+/// let mut events = store.events()?;
+/// let claim = store.profile("work")?.claim()?;
+/// assert_eq!(events.next_event(Wait::No)?.unwrap().event, "office_claimed");
+/// let position = events.position(); // remembered, also by another process
+/// drop((events, claim));
+/// // Later, from where it was left:
+/// let mut later = store.events()?.after(position);
+/// assert_eq!(later.next_event(Wait::No)?.unwrap().event, "office_ended");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct EventStream {
     store: Store,

@@ -89,7 +89,7 @@ pub struct Snapshot {
     pub takeover_marker_for_self: Fact<Option<bool>>,
     /// The open planned stop, alike.
     pub planned_stop_marker: Fact<Option<Marker>>,
-    /// The id of its row in `shutdowns`, or why it was not written.
+    /// The id of its row in `shutdowns`, or why it was not written: only that of a signal is.
     pub recorded: Fact<i64>,
     /// Where the signal came from, if we caught it.
     origin: Option<SignalOrigin>,

@@ -61,6 +61,19 @@ impl Tenure {
     /// three of `options` count, and nothing else. Without this they are the predecessor's. Those
     /// of a `run` stay as they are.
     ///
+    /// ```
+    /// # let directory = tempfile::tempdir()?;
+    /// # let store = incumbent::Store::open(directory.path().join("state.db"))?;
+    /// use incumbent::{ClaimOptions, Tenure};
+    /// use std::time::Duration;
+    ///
+    /// let options = ClaimOptions::new().version("2.0.0").stop_budget(Duration::from_secs(30));
+    /// let inherited = Tenure::from_environment_with(&store, &options)?;
+    /// // Nobody handed anything over: claim, with the same options.
+    /// assert!(inherited.tenure().is_none());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`Tenure::from_environment`]: [`InvalidInput`](crate::ErrorKind::InvalidInput) also for a
     /// stop budget or a heartbeat out of its range, and then nothing was looked at.
