@@ -10,7 +10,7 @@ pub type Pid = u32;
 
 words! {
     /// The unit of a [`StartTime`]; one per source, so that values of different sources never
-    /// compare.
+    /// compare. In JSON its word.
     pub enum StartTimeUnit {
         /// Linux: field 22 of `/proc/<pid>/stat`, clock ticks since boot, less the offset of the
         /// reader's time namespace (`proc_pid_stat(5)`, `time_namespaces(7)`).
