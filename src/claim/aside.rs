@@ -138,7 +138,7 @@ impl Lookups {
             Errand::ListChildren(record) => {
                 // If it is still the same process.
                 let owner = record.prove_process(trust);
-                let left = owner.map_or_else(|_| Vec::new(), |it| LeftOver::started_by(it.pid()));
+                let left = owner.map_or_else(|_| Vec::new(), |it| started_by(&record, it.pid()));
                 self.children.push((record.id, left));
             }
         }
@@ -190,6 +190,14 @@ fn stays_stopped(record: &Record) -> bool {
         std::thread::sleep(LOOK_EVERY.min(until.remaining()));
     }
     false
+}
+
+/// What the owner of this row, which is `pid`, has started.
+pub(crate) fn started_by(record: &Record, pid: sys::Pid) -> Vec<LeftOver> {
+    match record.child_pid {
+        Some(command) if command != pid => LeftOver::started_by_run(pid, command),
+        Some(_) | None => LeftOver::started_by(pid),
+    }
 }
 
 /// Ends the command that a killed `run` left behind, and waits until it is gone. False when it

@@ -126,8 +126,13 @@ impl OwnedRow {
         if let Some(lost) = lost {
             return Ok(Standing::Lost(lost));
         }
-        if self.anchored_by == AnchoredBy::Us {
-            self.restore_anchor(row.anchor.as_deref())?;
+        match self.anchored_by {
+            AnchoredBy::Us => self.restore_anchor(row.anchor.as_deref())?,
+            // The row is the run's, and goes on.
+            AnchoredBy::TheRun if self.inner.is_followed(row.child_pid) => {
+                return Ok(Standing::Lost(Lost::Ended { reason: Reason::HandedOver, by: None }));
+            }
+            AnchoredBy::TheRun => {}
         }
         Ok(Standing::Held)
     }
@@ -151,9 +156,10 @@ impl OwnedRow {
     }
 }
 
-/// Calls `verify` from a thread of its own until it says that all is lost, and then `on_loss`; not
+/// Calls `verify`, which is about `footing`, from a thread of its own until it says that all is lost, and then `on_loss`; not
 /// if it was `let_go`.
 pub(crate) fn watch(
+    footing: &OwnedRow,
     verify: impl Fn() -> Result<Standing> + Send + 'static,
     let_go: Arc<AtomicBool>,
     on_loss: impl FnOnce(Lost) + Send + 'static,
@@ -161,12 +167,17 @@ pub(crate) fn watch(
     let mut on_loss = Some(on_loss);
     let loss: Arc<Mutex<Loss>> = Arc::default();
     let losses = Arc::clone(&loss);
+    let inner = Arc::clone(&footing.inner);
     let thread = BackgroundThread::start("incumbent-watch", VERIFY_EVERY, move || {
         match verify() {
             Ok(Standing::Held) => return false,
             Ok(Standing::Lost(_)) if let_go.load(Ordering::Acquire) => {}
-            // By ourselves, who alone can: our successor is seen before it tells us.
-            Ok(Standing::Lost(Lost::Ended { reason: Reason::HandedOver, .. })) => {}
+            // By a thread of ours, which may not have heard it yet.
+            Ok(Standing::Lost(Lost::Ended { reason: Reason::HandedOver, .. }))
+                if inner.is_handing_over() =>
+            {
+                return false;
+            }
             Ok(Standing::Lost(how)) => {
                 losses.lock().note(&how);
                 if let Some(on_loss) = on_loss.take() {

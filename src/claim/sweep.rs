@@ -33,6 +33,7 @@ pub(crate) fn sweep(
         own.as_ref().map(|anchor| anchor.name()),
         lost_store,
         |name| ourselves::names_anchor(tx, name),
+        |name, fence| instances::names_anchor_since(tx, name, fence),
     )?;
     tx.check_settled(&sweep.orphans)?;
     if lost_store.is_none() {

@@ -6,7 +6,7 @@ use crate::{Error, InstanceId, Nonce, Result, environment};
 
 /// Whom this process acts for, and the proof that it may.
 pub(crate) struct OurRun {
-    instance: InstanceId,
+    pub(crate) instance: InstanceId,
     pub(crate) nonce: Nonce,
 }
 

@@ -60,17 +60,26 @@ pub(crate) enum Request {
 /// which may never come. A marker that somebody wrote by hand announces a signal, and asks for
 /// nothing.
 pub(crate) fn request_to(inner: &Inner, instance: InstanceId) -> Result<Option<Request>> {
-    inner.read(|connection| {
+    inner.read(|connection| Request::to(connection, inner, instance))
+}
+
+impl Request {
+    /// The same, in the caller's transaction.
+    pub(crate) fn to(
+        connection: &Connection,
+        inner: &Inner,
+        instance: InstanceId,
+    ) -> Result<Option<Self>> {
         if let Some(asked) = InProgress::of(connection, inner, instance)? {
-            return Ok(Some(Request::End(asked.marker)));
+            return Ok(Some(Self::End(asked.marker)));
         }
         if !markers::exists(connection)? {
             return Ok(None);
         }
         let now = inner.boot_time();
         let restart = markers::unserved_restart(connection, now, instance)?;
-        Ok(restart.map(Request::Restart))
-    })
+        Ok(restart.map(Self::Restart))
+    }
 }
 
 /// The takeover or planned stop that was asked of a generation, whoever wrote it.

@@ -42,7 +42,18 @@ pub(crate) fn end_all(
 impl LeftOver {
     /// What a process of this namespace has started.
     pub(crate) fn started_by(pid: Pid) -> Vec<Self> {
-        let seen = sys::descendants(pid);
+        Self::of(pid, &sys::descendants(pid))
+    }
+
+    /// What a `run` has started with its `command`. Whom it adopted has left that.
+    pub(crate) fn started_by_run(pid: Pid, command: Pid) -> Vec<Self> {
+        let mut seen = sys::descendants(command);
+        seen.insert(0, command);
+        Self::of(pid, &seen)
+    }
+
+    /// Those of `seen` that descend from `pid`.
+    fn of(pid: Pid, seen: &[Pid]) -> Vec<Self> {
         seen.iter()
             .filter_map(|&child| {
                 let facts = sys::process_facts(child);

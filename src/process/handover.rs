@@ -2,11 +2,15 @@
 //! open files that it left to us.
 //!
 //! The variable stays in the environment of whatever this process starts, where the numbers mean
-//! nothing: nothing is believed before the first of them is the anchor on record.
+//! nothing: nothing is believed before the first of them is the anchor on record. A `run` sets it
+//! for its command with a word in the place of numbers: it goes on with a successor of that one.
 
 use crate::environment;
 use crate::sys::{FileKey, handover};
 use crate::{Error, InstanceId, Result};
+
+/// In the place of descriptors, in the environment of a command whose `run` follows it.
+const OF_A_RUN: &str = "run";
 
 /// What we were given, as far as the environment says it.
 #[derive(Debug)]
@@ -39,6 +43,11 @@ impl Given {
     pub(crate) fn as_variable(instance: InstanceId, descriptors: &str) -> String {
         format!("{instance}:{descriptors}")
     }
+
+    /// The variable as the command of a `run` finds it, which may hand over to a child.
+    pub(crate) fn for_command(instance: InstanceId) -> String {
+        Self::as_variable(instance, OF_A_RUN)
+    }
 }
 
 /// Whether the program that this process was before left it the anchor `key` of the row `id`, which
@@ -46,6 +55,16 @@ impl Given {
 pub(crate) fn was_left_to_us(id: InstanceId, key: Option<&FileKey>) -> bool {
     let (Ok(Some(given)), Some(key)) = (Given::of_environment(), key) else { return false };
     given.instance == id && handover::has_inherited(&given.descriptors, key)
+}
+
+/// Closes what the row `id` left to us, once we need nothing of it: whoever we start would inherit
+/// it, and hold the lock of a row that has ended.
+pub(crate) fn close_what_was_left(id: InstanceId, key: Option<&FileKey>) {
+    if let (Ok(Some(given)), Some(key)) = (Given::of_environment(), key)
+        && given.instance == id
+    {
+        drop(handover::Inherited::find(&given.descriptors, key));
+    }
 }
 
 #[cfg(test)]
@@ -56,7 +75,7 @@ mod tests {
     fn what_was_given_is_read_as_it_was_said() {
         let given = Given::parse(&Given::as_variable(InstanceId(7), "3:4:5")).unwrap();
         assert_eq!((given.instance, &*given.descriptors), (InstanceId(7), "3:4:5"));
-        for other in ["", ":", "x:3", "3", "99999999999999999999:3"] {
+        for other in ["", ":", "x:3", "3", "99999999999999999999:3", "run"] {
             assert!(Given::parse(other).is_none(), "{other}");
         }
     }

@@ -5,6 +5,7 @@ use crate::owner::autopsy;
 use crate::patience::with_budget;
 use crate::process::exit_code::ExitCause;
 use crate::records::{End, EndReason, runtime};
+use crate::run::follow::Unseen;
 use crate::run::inbox::Signalled;
 use crate::run::notice::Notice;
 use crate::run::plan::Run;
@@ -37,7 +38,13 @@ impl Supervised<'_> {
             }
         }
         let cause = self.cause(&how, asked.as_ref());
-        self.run.report_release(self.tenure.end(&how));
+        match self.unseen.take() {
+            Some(Unseen { error, .. }) => {
+                self.tenure.abandon();
+                self.run.report_release(Ok(Released::Pending(error)));
+            }
+            None => self.run.report_release(self.tenure.end(&how)),
+        }
         self.run.exit_codes.code(cause, own, asked.map(|signal| signal.number))
     }
 

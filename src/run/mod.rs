@@ -7,6 +7,7 @@
 
 pub(crate) mod claim;
 pub(crate) mod end;
+pub(crate) mod follow;
 pub(crate) mod inbox;
 pub(crate) mod known;
 pub(crate) mod new_store;
@@ -30,6 +31,7 @@ use crate::process::exit_code::ExitCause;
 use crate::process::older::hold;
 use crate::run::claim::Claimed;
 use crate::run::inbox::{Inbox, Signalled};
+use crate::run::plan::Extent;
 use crate::run::start::NotStarted;
 use crate::run::supervised::{LOOK_BUDGET, Supervised};
 use crate::store::watcher::Watcher;
@@ -93,6 +95,7 @@ impl Run {
         // Everything that can fail comes before the command: once it runs, the office must not be
         // released under it.
         let watcher = Watcher::new(&store.inner)?;
+        self.adopt_orphans();
         match start::start(&self.command, &tenure, &store, Some(&inbox)) {
             Ok(Some(started)) => {
                 (self.tell)(&Notice::Started { office: tenure.office(), pid: started.child.0.pid });
@@ -120,6 +123,15 @@ impl Run {
                 drop(hold);
                 Ok(self.end_not_executed(&store, tenure, &failure))
             }
+        }
+    }
+
+    /// A process that does more than this keeps whom it adopts to itself.
+    fn adopt_orphans(&self) {
+        if self.extent == Extent::Whole
+            && let Err(error) = supervise::adopt_orphans()
+        {
+            tracing::debug!(%error, "the command cannot hand over to a child of its own");
         }
     }
 

@@ -41,6 +41,8 @@ pub enum Notice<'a> {
     Restarted { office: &'a Office, pid: u32, by: &'a str, before: ChildEnd },
     /// It could not be yet.
     RestartDelayed { error: &'a Error },
+    /// The command, which was pid `before` and has ended, had handed over to `pid`.
+    HandedOver { office: &'a Office, pid: u32, before: u32 },
     /// The office was lost; `ending` is the command that is ended for it.
     Lost { office: &'a Office, why: &'a str, ending: Option<u32> },
     /// The command had its time to stop.
@@ -123,6 +125,9 @@ impl fmt::Display for Notice<'_> {
             }
             Self::RestartDelayed { error } => {
                 write!(f, "the command cannot be restarted yet: {error}")
+            }
+            Self::HandedOver { office, pid, before } => {
+                write!(f, "{office}: the command (pid {before}) handed over to pid {pid}")
             }
             Self::Lost { office, why, ending } => {
                 write!(f, "{office} was lost: {why}")?;

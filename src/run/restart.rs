@@ -46,6 +46,12 @@ impl Supervised<'_> {
             return Again::Later;
         }
         let (ended, restart) = (pause.ended, pause.restart.clone());
+        match with_budget(LOOK_BUDGET, || self.has_unseen_successor()) {
+            // It is asked to end, and comes to be started again in its turn.
+            Ok(true) => return Again::Later,
+            Ok(false) => {}
+            Err(error) => return self.try_later(error),
+        }
         let started = with_budget(LOOK_BUDGET, || {
             match asked_to_end(&self.store.inner, self.tenure.instance()) {
                 // The last word counts.

@@ -10,6 +10,7 @@ use crate::forensics::shutdown::{Ends, Recorder};
 use crate::forensics::snapshot::Snapshot;
 use crate::patience::with_budget;
 use crate::records::{Command, CommandLock, shutdowns};
+use crate::run::follow::Collected;
 use crate::run::inbox::{Inbox, LOOK_EVERY, RunEvent, Signal, Signalled};
 use crate::run::notice::Notice;
 use crate::run::plan::{Extent, Finished};
@@ -35,6 +36,7 @@ impl Supervised<'_> {
                 Err(RecvTimeoutError::Disconnected) => std::thread::sleep(LOOK_EVERY),
             }
             if let Some(end) = self.command_end() {
+                let Some(end) = self.go_on_with_successor(end) else { continue };
                 self.life = Life::Ended;
                 self.hear_out(inbox, end);
                 match self.restart_asked_for() {
@@ -86,13 +88,17 @@ impl Supervised<'_> {
 
     /// How the command ended, if it has just now. Where all children are ours to collect, so are
     /// orphans.
-    fn command_end(&self) -> Option<ChildEnd> {
-        if self.run.extent == Extent::Part {
-            return self.child().and_then(|child| supervise::reap_child(child.0.pid));
-        }
-        let reaped = supervise::reap();
+    fn command_end(&self) -> Option<Collected> {
+        let collected = match self.run.extent {
+            Extent::Whole => supervise::reap(),
+            Extent::Part => Vec::new(),
+        };
         let pid = self.child()?.0.pid;
-        reaped.iter().find(|(ended, _)| *ended == pid).map(|(_, end)| *end)
+        let end = match self.run.extent {
+            Extent::Whole => collected.iter().find(|(ended, _)| *ended == pid).map(|it| it.1),
+            Extent::Part => supervise::reap_child(pid),
+        };
+        Some(Collected { command: end?, with_it: collected })
     }
 
     /// The row says that the command holds its lock only while that is so: a claimant who cannot
@@ -199,7 +205,7 @@ impl Supervised<'_> {
         is_echo
     }
 
-    fn signal(&self, signal: i32) -> std::io::Result<()> {
+    pub(super) fn signal(&self, signal: i32) -> std::io::Result<()> {
         let Some(Child(Command { pid, .. })) = self.child() else { return Ok(()) };
         supervise::signal_child(pid, signal).inspect_err(|error| {
             tracing::debug!(signal, %error, "the command could not be signalled");

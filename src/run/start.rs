@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 
 use crate::process::command_lock::LockFile;
+use crate::process::handover::Given;
 use crate::process::helper;
 use crate::process::helper::HelperProgram;
 use crate::records::{Command, CommandLock, End, EndReason, Identities};
@@ -43,13 +44,18 @@ pub(super) fn start(
     inbox: Option<&Inbox>,
 ) -> Result<Option<Started>, NotStarted> {
     let office = tenure.office();
-    let environment: [(&str, OsString); 5] = [
+    let mut environment: Vec<(&str, OsString)> = vec![
         (environment::DB, store.path().into()),
         (environment::PROFILE, office.profile.as_str().into()),
         (environment::KIND, office.kind.as_str().into()),
         (environment::INSTANCE, tenure.instance().to_string().into()),
         (environment::TOKEN, tenure.nonce().to_hex().into()),
     ];
+    // Where it ends, a child that took its place is ours.
+    if supervise::adopts_orphans() {
+        let follows = Given::for_command(tenure.instance());
+        environment.push((environment::HANDOVER, follows.into()));
+    }
     let anchor = store.inner.own_anchor();
     let lock_file = anchor.as_deref().map(LockFile::beside).transpose();
     let lock_file = lock_file.map_err(NotStarted::Error)?.flatten();

@@ -6,6 +6,7 @@ use crate::clock::Deadline;
 use crate::process::command_lock::LockFile;
 use crate::process::older::hold::Hold;
 use crate::records::markers::Marker;
+use crate::run::follow::Unseen;
 use crate::run::inbox::Signalled;
 use crate::run::notice::Notice;
 use crate::run::plan::Run;
@@ -39,6 +40,7 @@ pub(super) struct Supervised<'a> {
     pub(super) asked: Option<AskedEnd>,
     pub(super) ending: Option<Ending>,
     pub(super) doubt_told: bool,
+    pub(super) unseen: Option<Unseen>,
 }
 
 /// The command.
@@ -119,6 +121,7 @@ impl<'a> Supervised<'a> {
             asked: None,
             ending: None,
             doubt_told: false,
+            unseen: None,
         }
     }
 
@@ -141,7 +144,7 @@ impl<'a> Supervised<'a> {
 
 impl AskedEnd {
     /// Whether an end is still expected of it: not for ever, and not if it was a request to reload.
-    fn stands(&self) -> bool {
+    pub(super) fn stands(&self) -> bool {
         !self.signal.may_mean_reload && !self.until.has_passed()
     }
 

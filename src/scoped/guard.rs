@@ -131,6 +131,12 @@ impl ScopedLock {
     /// [`Filesystem`](crate::ErrorKind::Filesystem) where the anchor has to be made again.
     pub fn renew(&self) -> Result<Standing> {
         let inner = &self.footing.inner;
+        if self.footing.anchored_by == AnchoredBy::TheRun
+            && let lost @ Standing::Lost(_) = self.verify()?
+        {
+            // Of a successor of ours it would succeed.
+            return Ok(lost);
+        }
         let now_boot_ms = inner.clock().boot_ms();
         let GrantedLock { name, slot, fence, .. } = &self.granted;
         let renewed = inner.write(|tx| {
@@ -176,7 +182,8 @@ impl ScopedLock {
     /// [`Internal`](crate::ErrorKind::Internal) when none can be started for another reason.
     pub fn watch(&self, on_loss: impl FnOnce(Lost) + Send + 'static) -> Result<LossWatch> {
         let (footing, granted) = (self.footing.clone(), self.granted.clone());
-        watch(move || verify(&footing, &granted), Arc::clone(&self.let_go), on_loss)
+        let looks = move || verify(&footing, &granted);
+        watch(&self.footing, looks, Arc::clone(&self.let_go), on_loss)
     }
 
     /// Releases the lock now, and says what came of it. Dropping does the same in silence. It is

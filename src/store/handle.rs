@@ -76,6 +76,9 @@ pub(crate) struct Inner {
     pub(crate) held_before: HeldBefore,
     /// What this process holds, so that a second claim shares the first.
     pub(crate) held: Mutex<Held>,
+    pub(super) handing_over: AtomicBool,
+    /// This process was the command of a `run` when it began to hand over.
+    pub(super) was_command: AtomicBool,
     pub(crate) pending: Mutex<Vec<Arc<dyn Deferred>>>,
     pub(crate) last_words: LastWords,
     /// Transactions of this handle, for what is done after some of them.
@@ -123,6 +126,8 @@ impl Inner {
             adopted: Mutex::new(Weak::new()),
             held_before: HeldBefore::default(),
             held: Mutex::new(Held::default()),
+            handing_over: AtomicBool::new(false),
+            was_command: AtomicBool::new(false),
             pending: Mutex::new(Vec::new()),
             last_words: LastWords::default(),
             writes: AtomicU32::new(0),

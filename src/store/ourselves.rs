@@ -6,6 +6,7 @@
 //! unlinked after the commit. Claims collect what the dead leave.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 use rusqlite::Connection;
@@ -19,6 +20,7 @@ use crate::store::held::{Held, Released};
 use crate::store::location::Location;
 use crate::store::transaction;
 use crate::store::transaction::Tx;
+use crate::sys::Pid;
 use crate::{ErrorKind, Result, sys};
 
 /// Whether any row, ended or not, names `anchor`.
@@ -41,7 +43,7 @@ pub(crate) fn live_on_anchor(connection: &Connection, anchor: &str) -> Result<i6
 }
 
 /// How many live rows of the process `pid` rely on `anchor`.
-fn live_on_anchor_of(connection: &Connection, anchor: &str, pid: sys::Pid) -> Result<i64> {
+fn live_on_anchor_of(connection: &Connection, anchor: &str, pid: Pid) -> Result<i64> {
     let count = connection
         .prepare_cached(
             "SELECT count(*) FROM instances
@@ -192,10 +194,41 @@ impl Inner {
         }
     }
 
+    /// Begins to hand over, until what it returns is dropped. `None` while another thread does.
+    pub(crate) fn hand_over(&self) -> Option<HandingOver<'_>> {
+        let is_first = !self.handing_over.swap(true, Ordering::AcqRel);
+        is_first.then(|| HandingOver(&self.handing_over))
+    }
+
+    /// Whether a thread of ours is handing over. It will say what came of it.
+    pub(crate) fn is_handing_over(&self) -> bool {
+        self.handing_over.load(Ordering::Acquire)
+    }
+
+    /// The row of our `run` names us as its command, and may come to name a successor.
+    pub(crate) fn may_be_followed(&self) {
+        self.was_command.store(true, Ordering::Release);
+    }
+
+    /// Whether the row of our `run`, with this command, stands for another process by now. Below a
+    /// start script that cannot be told, and nobody follows there.
+    pub(crate) fn is_followed(&self, command: Option<Pid>) -> bool {
+        self.was_command.load(Ordering::Acquire) && command != Some(self.observer().pid)
+    }
+
     /// Goes on with the anchor of a handle whose store was replaced, so that its lock never lapses.
     pub(crate) fn adopt_anchor(&self, from: &Self) {
         *self.adopted.lock() = from.own_anchor().map_or_else(Weak::new, |it| Arc::downgrade(&it));
         self.held_before.inherit(&from.held.lock(), &from.held_before);
+    }
+}
+
+/// A handover is going on.
+pub(crate) struct HandingOver<'a>(&'a AtomicBool);
+
+impl Drop for HandingOver<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
     }
 }
 
@@ -230,12 +263,7 @@ impl Tx<'_> {
     }
 
     /// The process' own anchor was removed and made again: its live rows follow.
-    pub(crate) fn rename_anchor(
-        &self,
-        from: &str,
-        to: &str,
-        only_of: Option<sys::Pid>,
-    ) -> Result<()> {
+    pub(crate) fn rename_anchor(&self, from: &str, to: &str, only_of: Option<Pid>) -> Result<()> {
         let file = AnchorFile::of(self, Some(to))?;
         self.prepare_cached(
             "UPDATE instances SET anchor = ?2, anchor_inode = ?3, anchor_dev = ?4, anchor_fsid = ?5

@@ -53,8 +53,8 @@ pub(crate) struct Successor(Infallible);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(dead_code, reason = "nobody says anything")]
 pub(crate) enum Said {
-    /// That it has taken over, under this number.
-    Adopted(i64),
+    /// That it has taken over.
+    Adopted,
     /// Nothing, and nobody is left who could.
     Closed,
     NothingYet,
@@ -98,7 +98,7 @@ impl Will {
     }
 
     /// Tells the predecessor, if it still waits.
-    pub(crate) fn say_adopted(self, _number: i64) {
+    pub(crate) fn say_adopted(self) {
         match self.0 {}
     }
 }

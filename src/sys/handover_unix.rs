@@ -6,7 +6,7 @@
 //! * The secret, in a pipe: whoever reads it has it, and nobody after him. So it is taken back by
 //!   reading it. The pipe does not block, and its other end is closed once the secret is in it.
 //! * For a child, the line: on it the successor says that it has taken over, and its end says that
-//!   nobody is left who could. It is a socket, because a write to it raises no SIGPIPE.
+//!   nobody is left who could. It is a socket, because a write to one need not raise SIGPIPE.
 //!
 //! All are close-on-exec in this process. That is undone in the child alone, between fork and
 //! exec; where this process itself executes the successor, in the instant before, and then on
@@ -51,6 +51,7 @@ impl Estate {
     pub(crate) fn for_child(anchor: &File, secret: &[u8]) -> io::Result<(Self, Successor)> {
         let secret = filled(secret)?;
         let (ours, theirs) = UnixStream::pair()?;
+        without_sigpipe(&theirs)?;
         let estate = Self {
             anchor: duplicate(anchor)?,
             secret: duplicate(&secret)?,
@@ -134,6 +135,31 @@ impl Signals {
     }
 }
 
+/// A write to a pair that nobody reads any more raises SIGPIPE on macOS, unless it was told not to.
+#[cfg(target_vendor = "apple")]
+fn without_sigpipe(line: &UnixStream) -> io::Result<()> {
+    let yes: libc::c_int = 1;
+    let size = libc::socklen_t::try_from(size_of_val(&yes)).map_err(io::Error::other)?;
+    // SAFETY: the socket is open, and `size` bytes are read of a number that has as many.
+    let set = unsafe {
+        libc::setsockopt(
+            line.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_NOSIGPIPE,
+            (&raw const yes).cast(),
+            size,
+        )
+    };
+    if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Elsewhere std writes to sockets with `MSG_NOSIGNAL`.
+#[cfg(not(target_vendor = "apple"))]
+#[allow(clippy::unnecessary_wraps, reason = "as on macOS")]
+fn without_sigpipe(_line: &UnixStream) -> io::Result<()> {
+    Ok(())
+}
+
 /// A pipe with `secret` in it, and nothing that could be written any more.
 fn filled(secret: &[u8]) -> io::Result<File> {
     let (reader, mut writer) = io::pipe()?;
@@ -168,6 +194,9 @@ fn drain(mut secret: &File) -> io::Result<Option<Vec<u8>>> {
     }
 }
 
+/// What a successor says.
+const ADOPTED: u8 = 1;
+
 /// A successor, as the process sees it that started it.
 #[derive(Debug)]
 pub(crate) struct Successor {
@@ -178,8 +207,8 @@ pub(crate) struct Successor {
 /// What a successor said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Said {
-    /// That it has taken over, under this number.
-    Adopted(i64),
+    /// That it has taken over.
+    Adopted,
     /// Nothing, and nobody is left who could.
     Closed,
     NothingYet,
@@ -188,14 +217,18 @@ pub(crate) enum Said {
 impl Successor {
     /// Waits for its word.
     pub(crate) fn wait(&mut self, timeout: Duration) -> io::Result<Said> {
-        // 0 would mean no limit.
-        self.line.set_read_timeout(Some(timeout.max(Duration::from_millis(1))))?;
-        let mut said = [0; 8];
-        match self.line.read_exact(&mut said) {
-            Ok(()) => Ok(Said::Adopted(i64::from_ne_bytes(said))),
+        /// 0 would mean no limit, and not every system takes every number.
+        const WAITS: (Duration, Duration) = (Duration::from_millis(1), Duration::from_hours(1));
+        self.line.set_read_timeout(Some(timeout.clamp(WAITS.0, WAITS.1)))?;
+        match self.line.read(&mut [0]) {
+            Ok(0) => Ok(Said::Closed),
+            Ok(_) => Ok(Said::Adopted),
             Err(error) => match error.kind() {
-                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Ok(Said::NothingYet),
-                io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => Ok(Said::Closed),
+                // A signal interrupts it, and begins the time anew.
+                io::ErrorKind::WouldBlock
+                | io::ErrorKind::TimedOut
+                | io::ErrorKind::Interrupted => Ok(Said::NothingYet),
+                io::ErrorKind::ConnectionReset => Ok(Said::Closed),
                 _ => Err(error),
             },
         }
@@ -226,6 +259,9 @@ impl Inherited {
     /// What is open under `descriptors`, if the first one is the anchor `key`. The numbers may be
     /// old, and mean something else in this process: then nothing is touched.
     pub(crate) fn find(descriptors: &str, key: &FileKey) -> Option<Self> {
+        /// Two threads must not take the same numbers.
+        static ONE_AT_A_TIME: parking_lot::Mutex<()> = parking_lot::Mutex::new(());
+        let _alone = ONE_AT_A_TIME.lock();
         let numbers: Vec<RawFd> =
             descriptors.split(':').map(|it| it.parse().ok()).collect::<Option<_>>()?;
         let (&[anchor, secret], line) = numbers.split_at_checked(2)? else { return None };
@@ -263,9 +299,9 @@ impl Will {
     }
 
     /// Tells the predecessor, if it still waits.
-    pub(crate) fn say_adopted(self, number: i64) {
+    pub(crate) fn say_adopted(self) {
         if let Some(mut line) = self.line
-            && let Err(error) = line.write_all(&number.to_ne_bytes())
+            && let Err(error) = line.write_all(&[ADOPTED])
         {
             tracing::debug!(%error, "the predecessor reads in the store that it is over");
         }
@@ -318,16 +354,44 @@ mod tests {
     }
 
     #[test]
-    fn a_successor_says_its_number_or_is_gone() {
+    fn a_successor_says_its_word_or_is_gone() {
         let anchor = tempfile::tempfile().unwrap();
         let (estate, mut successor) = Estate::for_child(&anchor, b"a secret").unwrap();
         let line = estate.line.as_ref().unwrap().try_clone().unwrap();
         let secret = estate.secret.try_clone().unwrap().into();
         drop(estate);
         assert_eq!(successor.wait(Duration::from_millis(1)).unwrap(), Said::NothingYet);
-        Will { secret, line: Some(line.into()) }.say_adopted(7);
-        assert_eq!(successor.wait(Duration::from_mins(1)).unwrap(), Said::Adopted(7));
+        Will { secret, line: Some(line.into()) }.say_adopted();
+        assert_eq!(successor.wait(Duration::MAX).unwrap(), Said::Adopted);
         assert_eq!(successor.wait(Duration::from_mins(1)).unwrap(), Said::Closed);
+    }
+
+    /// Symptom: a handover never came to its end. Cause: each signal began the wait anew. It holds
+    /// because a wait that was interrupted is over.
+    #[test]
+    fn signals_do_not_prolong_the_wait() {
+        use std::sync::Arc;
+        use std::sync::atomic::AtomicBool;
+        use std::sync::mpsc;
+        let _signals =
+            signal_hook::flag::register(libc::SIGURG, Arc::new(AtomicBool::new(false))).unwrap();
+        let (_line, successor) = UnixStream::pair().unwrap();
+        let (reader, _writer) = io::pipe().unwrap();
+        let secret = OwnedFd::from(reader).into();
+        let mut successor = Successor { secret, line: successor };
+        let (sender, received) = mpsc::channel();
+        let waits = std::thread::spawn(move || {
+            // SAFETY: it has no preconditions.
+            sender.send(unsafe { libc::pthread_self() } as usize).unwrap();
+            successor.wait(Duration::from_mins(1)).unwrap()
+        });
+        let thread = received.recv().unwrap();
+        while !waits.is_finished() {
+            // SAFETY: the thread has not been joined.
+            unsafe { libc::pthread_kill(thread as libc::pthread_t, libc::SIGURG) };
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert_eq!(waits.join().unwrap(), Said::NothingYet);
     }
 
     /// Numbers of before mean something else in a process that was not started by a handover.

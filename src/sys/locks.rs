@@ -10,11 +10,10 @@ use super::process_facts::Pid;
 
 /// Takes two shared record locks on the existing file at `path`. One lasts until this process ends,
 /// and goes along when it executes another program; the other one for as long as any process that
-/// it starts keeps the descriptor open. Call it while there is one thread.
+/// it starts keeps the descriptor open.
 ///
 /// # Errors
-/// As `open(2)` and `fcntl(2)`.
-#[cfg(unix)]
+/// As `open(2)` and `fcntl(2)`; `Unsupported` on Windows.
 pub(crate) fn hold_command_lock(path: &Path) -> io::Result<()> {
     os::hold_command_lock(path)
 }

@@ -263,6 +263,32 @@ fn die_with_parent() {
 #[cfg(not(target_os = "linux"))]
 fn die_with_parent() {}
 
+/// From now on what our children leave behind is ours. It does not go to the programs that we
+/// execute, and ends with this process.
+#[cfg(target_os = "linux")]
+pub(crate) fn adopt_orphans() -> io::Result<()> {
+    // Any number but 0 says yes.
+    Ok(rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?)
+}
+
+/// Only the first process does.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn adopt_orphans() -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Whether what a child of ours leaves behind becomes our child.
+#[cfg(target_os = "linux")]
+pub(crate) fn adopts_orphans() -> bool {
+    rustix::process::child_subreaper().is_ok_and(|it| it.is_some())
+}
+
+/// Whether what a child of ours leaves behind becomes our child.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn adopts_orphans() -> bool {
+    false
+}
+
 /// Sends `signal` to our own child, which nobody but the caller reaps: its pid is not recycled.
 pub(crate) fn signal_child(pid: super::Pid, signal: i32) -> io::Result<()> {
     let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);

@@ -354,6 +354,16 @@ pub(crate) fn reap() -> Vec<(Pid, ChildEnd)> {
         .collect()
 }
 
+/// There are no orphans, and nobody's child is told of.
+pub(crate) fn adopt_orphans() -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Whether what a child of ours leaves behind becomes our child.
+pub(crate) fn adopts_orphans() -> bool {
+    false
+}
+
 /// How the child `pid` ended, if it has.
 pub(crate) fn reap_child(pid: Pid) -> Option<ChildEnd> {
     let mut started = started();

@@ -5,7 +5,7 @@ mod locks;
 use std::ffi::OsStr;
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::time::Duration;
@@ -279,12 +279,20 @@ fn create_in(directory: &OwnedFd, path: &Path) -> io::Result<File> {
     let mode = Mode::from_raw_mode(FILE_MODE as _);
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = File::from(retry(|| rustix::fs::openat(directory, name, flags, mode))?);
-    if let Err(error) = settle_new(&file, directory) {
+    settle_new(&file, directory).and_then(|()| beyond_standard_streams(file)).inspect_err(|_| {
         // Nobody else knows this name yet; what stays behind would be an unlocked anchor.
         let _ = rustix::fs::unlinkat(directory, name, AtFlags::empty());
-        return Err(error);
+    })
+}
+
+/// Where those were closed, whoever executes a program with streams of its own closes what has
+/// their numbers.
+fn beyond_standard_streams(file: File) -> io::Result<File> {
+    const FIRST: RawFd = 3;
+    if file.as_raw_fd() >= FIRST {
+        return Ok(file);
     }
-    Ok(file)
+    Ok(rustix::io::fcntl_dupfd_cloexec(&file, FIRST)?.into())
 }
 
 /// The umask may have taken bits away; what root makes belongs to the owner of the directory.

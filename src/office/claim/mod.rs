@@ -18,12 +18,13 @@ use crate::clock::Deadline;
 use crate::office::claim::candidate::{Candidate, ClaimOutcome};
 use crate::office::takeover::{Plan, TakeoverStep, reserve};
 use crate::office::tenure::{Shares, Tenure};
+use crate::process::handover;
 use crate::records::{instances, profiles};
 use crate::scoped::attempt::hold;
 use crate::scoped::request;
 use crate::store::held::{Held, HeldOffice};
 use crate::store::{Inner, Tx};
-use crate::{Error, Holder, InstanceId, Result, ScopedLock, Store};
+use crate::{Error, Holder, InstanceId, Reason, Result, ScopedLock, Store};
 
 /// The answer to a claim.
 #[derive(Debug)]
@@ -104,6 +105,13 @@ fn attempt(store: &Store, candidate: &Candidate<'_>, turn: &Turn) -> Result<Atte
                 // A guard that is dropped for an error locks it again.
                 drop(held);
                 let (row, evicted) = (&granted.row, granted.evicted);
+                if let Some(before) = &evicted
+                    && before.reason == Reason::ReExecuted
+                {
+                    let old = inner.read(|tx| instances::by_id(tx, before.instance));
+                    let key = old.ok().flatten().and_then(|old| old.identity.anchor);
+                    handover::close_what_was_left(before.instance, key.as_ref());
+                }
                 let tenure = Tenure::new(store, candidate.office, row, evicted, own, Shares::No);
                 let shared = shared.into_iter().collect::<Result<_>>()?;
                 return Ok(Attempt::Granted(Won::Tenure(tenure.with_guards(shared))));

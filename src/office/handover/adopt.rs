@@ -12,7 +12,7 @@ use crate::office::options::ClaimOptions;
 use crate::office::tenure::{Shares, Tenure};
 use crate::owner::{InProgress, ending};
 use crate::process::handover::Given;
-use crate::process::{Anchor, Subject};
+use crate::process::{Anchor, Subject, anchor};
 use crate::records::{End, EndReason, Identities, Origin, Record, instances};
 use crate::store::held::HeldOffice;
 use crate::store::{AnchoredBy, Inner, OwnRow, Tx, ourselves};
@@ -56,22 +56,21 @@ pub(super) fn adopt(
         inner,
         office: &office,
         options,
-        nonce: OnceCell::new(),
-        will: &will,
+        secret: Secret::new(&will),
         is_this_process: is_this_process(inner, &record),
     };
     let step = match inner.write(|tx| adoption.attempt(tx, &record)) {
         // The row is about us, and the lock in our hands: no write is needed to go on.
         Err(error) if adoption.is_this_process && may_go_on_after(&error) => {
             tracing::warn!(%error, "the exec of the holder is not on record");
-            adoption.nonce().map(|nonce| match nonce {
+            adoption.secret.nonce().map(|nonce| match nonce {
                 Some(nonce) if record.belongs_to(nonce) => Step::AsBefore,
                 Some(_) | None => Step::No(NotInherited::TakenBack),
             })
         }
         step => step,
     };
-    let nonce = adoption.nonce.into_inner().flatten();
+    let nonce = adoption.secret.read.into_inner().flatten();
     let row = match (step, nonce) {
         (Ok(Step::Adopted(row)), _) => row,
         (Ok(Step::AsBefore), Some(nonce)) => {
@@ -94,7 +93,10 @@ pub(super) fn adopt(
         }
     };
     held.offices.insert(office.clone(), HeldOffice { row: row.clone(), claims: 1, beside: None });
-    will.say_adopted(row.instance.as_i64());
+    if row.instance != record.id {
+        anchor::note_handover(&inner.location.anchors, name, row.instance.as_i64());
+    }
+    will.say_adopted();
     let tenure = Tenure::new(store, &office, &row, None, Vec::new(), Shares::No);
     Ok(Some(Inherited::FromPredecessor(tenure)))
 }
@@ -103,10 +105,38 @@ struct Adoption<'a> {
     inner: &'a Inner,
     office: &'a Office,
     options: Option<&'a ClaimOptions>,
-    /// What was in the pipe, once that was read.
-    nonce: OnceCell<Option<Nonce>>,
-    will: &'a Will,
+    secret: Secret<'a>,
     is_this_process: bool,
+}
+
+/// The nonce that is in the pipe, for whoever reads it first.
+pub(super) struct Secret<'a> {
+    will: &'a Will,
+    /// What was in it, once it was read.
+    read: OnceCell<Option<Nonce>>,
+}
+
+impl<'a> Secret<'a> {
+    pub(super) fn new(will: &'a Will) -> Self {
+        Self { will, read: OnceCell::new() }
+    }
+
+    pub(super) fn was_read(&self) -> bool {
+        self.read.get().is_some()
+    }
+
+    /// What was in the pipe, which nobody else gets then.
+    pub(super) fn nonce(&self) -> Result<Option<&Nonce>> {
+        if !self.was_read() {
+            let read = self
+                .will
+                .read()
+                .map_err(|error| Error::internal(format!("cannot read what was left: {error}")))?;
+            let text = read.and_then(|bytes| String::from_utf8(bytes).ok());
+            let _ = self.read.set(text.and_then(|text| Nonce::from_hex(&text).ok()));
+        }
+        Ok(self.read.get().and_then(Option::as_ref))
+    }
 }
 
 impl Adoption<'_> {
@@ -114,8 +144,8 @@ impl Adoption<'_> {
         let record = instances::by_id(tx, seen.id)?.filter(Record::is_live);
         let Some(record) = record else { return Ok(Step::No(NotInherited::Lost)) };
         // What was rolled back may have been looked at since: the predecessor goes on.
-        let is_late = self.nonce.get().is_some() && !self.is_this_process;
-        let nonce = self.nonce()?.filter(|nonce| !is_late && record.belongs_to(nonce));
+        let is_late = self.secret.was_read() && !self.is_this_process;
+        let nonce = self.secret.nonce()?.filter(|nonce| !is_late && record.belongs_to(nonce));
         // Its predecessor has made its anchor again, which we do not hold.
         let has_anchor = record.identity.anchor == seen.identity.anchor;
         if nonce.is_none() || !has_anchor {
@@ -139,26 +169,15 @@ impl Adoption<'_> {
             && let Some(anchor) = &record.anchor
         {
             // What the program before us waited for, or reserved: nobody does any more.
-            for left in instances::live_on(tx, anchor)? {
-                if left != row.instance {
-                    ending::end_other(tx, left, &End::new(EndReason::ReExecuted))?;
+            for id in instances::live_on(tx, anchor)? {
+                // Others share the anchor: a predecessor that stayed has rows of its own.
+                let left = instances::by_id(tx, id)?.filter(|it| is_this_process(self.inner, it));
+                if left.is_some() && id != row.instance {
+                    ending::end_other(tx, id, &End::new(EndReason::ReExecuted))?;
                 }
             }
         }
         Ok(Step::Adopted(row))
-    }
-
-    /// What was in the pipe, which nobody else gets then.
-    fn nonce(&self) -> Result<Option<&Nonce>> {
-        if self.nonce.get().is_none() {
-            let read = self
-                .will
-                .read()
-                .map_err(|error| Error::internal(format!("cannot read what was left: {error}")))?;
-            let text = read.and_then(|bytes| String::from_utf8(bytes).ok());
-            let _ = self.nonce.set(text.and_then(|text| Nonce::from_hex(&text).ok()));
-        }
-        Ok(self.nonce.get().and_then(Option::as_ref))
     }
 
     fn is_asked_to_end(&self, tx: &Tx<'_>, record: &Record) -> Result<bool> {

@@ -1,6 +1,6 @@
 //! The tenure that this process was given: by its predecessor, or by the `run` that it is in.
 
-use crate::office::handover::{Inherited, NotInherited, adopt};
+use crate::office::handover::{Inherited, NotInherited, adopt, in_run};
 use crate::office::options::ClaimOptions;
 use crate::office::tenure::{Shares, Tenure};
 use crate::owner::{OurRun, judgement};
@@ -23,8 +23,9 @@ impl Tenure {
     ///
     /// What comes from a `run` is the same incarnation: status, markers and locks are the run's,
     /// and [`Tenure::verify`] asks for its row. Dropping or releasing it ends nothing, because the
-    /// run does when this process has ended. Where the store is lost, the run goes on in the next
-    /// one: open that, and call this again.
+    /// run does when this process has ended. That holds as well for a process that the command of a
+    /// `run` has handed over to: it is the command then. Where the store is lost, the run goes on
+    /// in the next one: open that, and call this again.
     ///
     /// ```
     /// use incumbent::handover::{Inherited, NotInherited};
@@ -86,20 +87,27 @@ impl Tenure {
 
 fn from_environment(store: &Store, options: Option<&ClaimOptions>) -> Result<Inherited> {
     store.inner.check_process()?;
-    // Whoever hands over inside of a `run` is nearer to us than that.
-    if let Some(given) = Given::of_environment()?
-        && let Some(inherited) = adopt::adopt(store, &given, options)?
-    {
-        return Ok(inherited);
+    let (given, run) = (Given::of_environment()?, OurRun::of_environment()?);
+    let is_of_run = |given: &Given| run.as_ref().is_some_and(|run| run.instance == given.instance);
+    let (in_run, given) = match given {
+        Some(given) if is_of_run(&given) => (Some(given), None),
+        given => (None, given),
+    };
+    // Whoever hands over an office of its own inside of a `run` is nearer to us than that.
+    let adopted = match given {
+        Some(given) => adopt::adopt(store, &given, options)?,
+        None => None,
+    };
+    match (adopted, run) {
+        (Some(Inherited::Nothing(_)) | None, Some(run)) => of_run(store, run, in_run.as_ref()),
+        (Some(adopted), _) => Ok(adopted),
+        (None, None) => Ok(Inherited::Nothing(NotInherited::NotGiven)),
     }
-    of_run(store)
 }
 
-fn of_run(store: &Store) -> Result<Inherited> {
+/// `given` is what the command before us handed over, or that it may.
+fn of_run(store: &Store, run: OurRun, given: Option<&Given>) -> Result<Inherited> {
     let inner = &store.inner;
-    let Some(run) = OurRun::of_environment()? else {
-        return Ok(Inherited::Nothing(NotInherited::NotGiven));
-    };
     let Some(record) = run.record(inner)? else {
         return Ok(Inherited::Nothing(NotInherited::OtherStore));
     };
@@ -109,6 +117,14 @@ fn of_run(store: &Store) -> Result<Inherited> {
     let Some(office) = record.office().filter(|_| record.is_live()) else {
         return Ok(Inherited::Nothing(NotInherited::Lost));
     };
+    if inner.is_followed(record.child_pid) {
+        return Ok(Inherited::Nothing(NotInherited::Lost));
+    }
+    if let Some(given) = given
+        && let Some(Err(why)) = in_run::take_place(inner, &record, given)?
+    {
+        return Ok(Inherited::Nothing(why));
+    }
     let row = OwnRow { instance: record.id, nonce: run.nonce, anchored_by: AnchoredBy::TheRun };
     let mut held = inner.held.lock();
     let shares = match held.offices.get_mut(&office) {

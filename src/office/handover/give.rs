@@ -10,12 +10,13 @@ use crate::clock::Deadline;
 use crate::office::handover::{HandedOver, NotTaken, Successor};
 use crate::office::tenure::Tenure;
 use crate::owner::InProgress;
+use crate::owner::request::request_to;
 use crate::process::handover::Given;
 use crate::records::instances;
 use crate::store::AnchoredBy;
 use crate::store::held::Held;
-use crate::sys::Shortage;
 use crate::sys::handover::{self, Estate, Said};
+use crate::sys::{ProcessHandle, Shortage};
 use crate::{Error, ErrorKind, InstanceId, Reason, Result, environment};
 
 /// How long a successor that will not take over may take to end by itself.
@@ -59,7 +60,8 @@ impl Tenure {
     ///
     /// # Errors
     /// [`NotOwner`](ErrorKind::NotOwner) when the tenure was lost, [`Busy`](ErrorKind::Busy) when
-    /// somebody is stopping or replacing this process, or it is short of descriptors;
+    /// somebody is stopping or replacing this process, another thread of it hands over, a release
+    /// of it is not written yet, or it is short of descriptors;
     /// [`InvalidInput`](ErrorKind::InvalidInput) when the program cannot be executed, or the
     /// process holds more than this office; [`Unsupported`](ErrorKind::Unsupported) on Windows,
     /// and with the lock of an older program
@@ -88,12 +90,21 @@ impl Tenure {
             .with_hint("end, as was asked for"));
         }
         let inner = &self.footing.inner;
-        // Nobody of ours claims or releases anything in between.
+        // Nobody of ours claims or releases anything in between, or hands over.
+        let _handing_over = inner.hand_over().ok_or_else(|| self.in_progress())?;
         let held = inner.held.lock();
         self.check_holds_nothing_else(&held)?;
+        if !inner.pending.lock().is_empty() {
+            return Err(Error::new(
+                ErrorKind::Busy,
+                "something that this process has released is not written yet",
+            )
+            .with_hint("try again"));
+        }
         let anchor = inner.own_anchor().ok_or_else(no_anchor)?;
         let estate = Estate::for_ourselves(anchor.to_hand_over(), self.secret().as_bytes())
             .map_err(|error| not_passed_on(&error))?;
+        anchor.be_shared();
         command
             .env(environment::HANDOVER, Given::as_variable(self.instance(), &estate.descriptors()));
         Err(not_started(&program, estate.exec(command)))
@@ -109,7 +120,9 @@ impl Tenure {
     /// start the successor in turn; what counts is who adopts.
     ///
     /// Whoever supervises this process sees it end, and the successor is not its child: under
-    /// systemd and the like use [`Tenure::exec`].
+    /// systemd and the like use [`Tenure::exec`]. The command of an `incumbent run` may hand over
+    /// on Linux, to a child that is no script: the `run` goes on with it, in the same incarnation,
+    /// whose status begins anew.
     ///
     /// ```standalone_crate
     /// # #[cfg(unix)] {
@@ -153,38 +166,40 @@ impl Tenure {
     /// [`NotOwner`](ErrorKind::NotOwner) when the tenure was lost, before or meanwhile;
     /// [`InvalidInput`](ErrorKind::InvalidInput) when the program cannot be executed, or the
     /// process holds more than this office; [`Unsupported`](ErrorKind::Unsupported) on Windows,
-    /// beside an older program, and for the tenure of a `run`, which ends with its command;
-    /// [`Busy`](ErrorKind::Busy) when this process is short of descriptors or memory; and those of
-    /// [`Tenure::verify`]. Where it could not be found out in the end whether the successor took
-    /// over, what was started is left alone: [`Tenure::verify`] tells as soon as the store can be
-    /// read.
+    /// beside an older program, and in a `run` that does not follow: of a library, on macOS, of an
+    /// older version, or behind a start script that is still there; [`Busy`](ErrorKind::Busy) when
+    /// this process is short of descriptors or memory, or another thread of it hands over; and
+    /// those of [`Tenure::verify`]. Where it could not be found out in the end whether the
+    /// successor took over, what was started is left alone: [`Tenure::verify`] tells as soon as the
+    /// store can be read.
     pub fn hand_over(&self, mut command: Command, within: Duration) -> Result<HandedOver> {
         self.check_still_held()?;
-        if self.footing.anchored_by == AnchoredBy::TheRun {
-            return Err(Error::new(
-                ErrorKind::Unsupported,
-                format!("{} is held by the `run` that this process is in", self.office()),
-            )
-            .with_hint(
-                "execute the successor in this process (`Tenure::exec`), or end: the run \
-                        can start it again",
-            ));
-        }
         if self.is_asked_to_end()? {
             return Ok(HandedOver::No(NotTaken::AskedToEnd));
         }
         let inner = &self.footing.inner;
+        let _handing_over = inner.hand_over().ok_or_else(|| self.in_progress())?;
         self.check_holds_nothing_else(&inner.held.lock())?;
-        let anchor = inner.own_anchor().ok_or_else(no_anchor)?;
-        let (estate, mut successor) =
-            Estate::for_child(anchor.to_hand_over(), self.secret().as_bytes())
-                .map_err(|error| not_passed_on(&error))?;
-        drop(anchor);
-        command
-            .env(environment::HANDOVER, Given::as_variable(self.instance(), &estate.descriptors()));
+        let secret = self.secret();
+        let (given_by, estate) = match self.footing.anchored_by {
+            AnchoredBy::Us => {
+                let anchor = inner.own_anchor().ok_or_else(no_anchor)?;
+                let estate = Estate::for_child(anchor.to_hand_over(), secret.as_bytes());
+                if estate.is_ok() {
+                    anchor.be_shared();
+                }
+                (self.instance(), estate)
+            }
+            AnchoredBy::TheRun => {
+                let (run, anchor) = self.anchor_of_run()?;
+                (run, Estate::for_child(&anchor, secret.as_bytes()))
+            }
+        };
+        let (estate, mut successor) = estate.map_err(|error| not_passed_on(&error))?;
+        command.env(environment::HANDOVER, Given::as_variable(given_by, &estate.descriptors()));
         let program = command.get_program().to_string_lossy().into_owned();
         let child = estate.spawn(command).map_err(|error| not_started(&program, error))?;
-        let mut started = Started(child);
+        let mut started = Started::new(child);
         let until = Deadline::after(within);
         let said = loop {
             match successor.wait(until.remaining()) {
@@ -196,29 +211,33 @@ impl Tenure {
                 }
             }
         };
-        let (fate, is_late) = match said {
-            Said::Adopted(instance) => (Fate::Adopted(InstanceId(instance)), false),
+        let fate = match said {
+            // In this store, as far as that can be told.
+            Said::Adopted => self.fate(Look::Read)?,
+            Said::Closed | Said::NothingYet if successor.take_back().unwrap_or(false) => Fate::Ours,
             // Nobody is left who could: what is on record stays so.
-            Said::Closed => (self.fate(Look::Read)?, false),
-            Said::NothingYet if successor.take_back().unwrap_or(false) => (Fate::Ours, true),
+            Said::Closed => self.fate(Look::Read)?,
             // Somebody has read it, inside of a transaction that ends before ours begins.
-            Said::NothingYet => (self.fate_after(&mut started)?, true),
+            Said::NothingYet => self.fate_after(&mut started)?,
         };
         match fate {
             Fate::Adopted(instance) => {
                 self.leave();
-                Ok(HandedOver::Yes(Successor { instance, child: started.0 }))
+                Ok(HandedOver::Yes(Successor { instance, child: started.child }))
             }
-            Fate::Ours if is_late => {
+            Fate::Ours if said == Said::NothingYet => {
                 started.end_now();
                 Ok(HandedOver::No(NotTaken::TimedOut))
             }
-            Fate::Ours => Ok(HandedOver::No(NotTaken::Ended(started.end()?))),
-            Fate::Lost(lost) => {
-                started.end_now();
-                Err(not_held(&lost))
-            }
+            Fate::Ours => Ok(HandedOver::No(NotTaken::Ended(started.end()))),
+            // It may have claimed since, as anybody may.
+            Fate::Lost(lost) => Err(not_held(&lost)),
         }
+    }
+
+    fn in_progress(&self) -> Error {
+        let what = format!("another thread of this process hands {} over", self.office());
+        Error::new(ErrorKind::Busy, what).with_hint("wait for that one")
     }
 
     fn secret(&self) -> String {
@@ -239,8 +258,14 @@ impl Tenure {
     }
 
     fn is_asked_to_end(&self) -> Result<bool> {
-        let inner = &self.footing.inner;
-        inner.read(|connection| Ok(InProgress::of(connection, inner, self.instance())?.is_some()))
+        let (inner, id) = (&self.footing.inner, self.instance());
+        match self.footing.anchored_by {
+            AnchoredBy::Us => {
+                inner.read(|connection| Ok(InProgress::of(connection, inner, id)?.is_some()))
+            }
+            // Its command is to end in both cases.
+            AnchoredBy::TheRun => Ok(request_to(inner, id)?.is_some()),
+        }
     }
 
     fn check_holds_nothing_else(&self, held: &Held) -> Result<()> {
@@ -286,12 +311,19 @@ impl Tenure {
         let look_at = |connection: &rusqlite::Connection| {
             let row = instances::standing(connection, self.instance())?;
             let row = row.filter(|row| row.nonce_hash == self.footing.nonce_hash);
+            let row_command = row.as_ref().and_then(|row| row.child_pid);
             Ok(match row.map(|row| row.ended.map(|(reason, by)| (Reason::from(reason), by))) {
                 None => Fate::Lost(Lost::StoreReplaced),
-                Some(None) => Fate::Ours,
+                Some(None) => match self.footing.anchored_by {
+                    AnchoredBy::TheRun if inner.is_followed(row_command) => {
+                        Fate::Adopted(self.instance())
+                    }
+                    AnchoredBy::Us | AnchoredBy::TheRun => Fate::Ours,
+                },
                 Some(Some((Reason::HandedOver, _))) => {
-                    let next = instances::history(connection, self.office(), 1)?;
-                    Fate::Adopted(next.first().map_or(self.instance(), |record| record.id))
+                    let id = self.instance();
+                    let next = instances::next_generation(connection, self.office(), id)?;
+                    Fate::Adopted(next.unwrap_or(id))
                 }
                 Some(Some((reason, by))) => Fate::Lost(Lost::Ended { reason, by }),
             })
@@ -308,7 +340,9 @@ impl Tenure {
         let inner = &self.footing.inner;
         let mut held = inner.held.lock();
         held.forget(self.instance());
-        inner.leave_anchor(&held);
+        if self.footing.anchored_by == AnchoredBy::Us {
+            inner.leave_anchor(&held);
+        }
     }
 }
 
@@ -321,29 +355,44 @@ enum Look {
 
 /// What was started. It does not outlive a handover that came to nothing; but where nobody can tell
 /// what came of it, it may be the owner, and is left alone.
-struct Started(Child);
+struct Started {
+    child: Child,
+    /// Where this process has others collect its children, a pid alone may be anybody's.
+    pinned: Option<ProcessHandle>,
+}
 
 impl Started {
-    fn end_now(&mut self) {
-        // One that has ended meanwhile is no error.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+    fn new(child: Child) -> Self {
+        let pinned = ProcessHandle::open(child.id()).ok();
+        Self { child, pinned }
     }
 
-    /// It may be about to end, and to say why.
-    fn end(mut self) -> Result<ExitStatus> {
-        let failed =
-            |error: io::Error| Error::internal(format!("cannot wait for the successor: {error}"));
-        let child = &mut self.0;
+    fn kill(&mut self) {
+        // One that has ended meanwhile is no error.
+        let _ = match &self.pinned {
+            Some(process) => process.kill(),
+            None => self.child.kill(),
+        };
+    }
+
+    fn end_now(&mut self) {
+        self.kill();
+        let _ = self.child.wait();
+    }
+
+    /// How it ended; `None` where somebody else collects our children. It may be about to end, and
+    /// to say why.
+    fn end(mut self) -> Option<ExitStatus> {
         let until = Deadline::after(ENDS_WITHIN);
         while !until.has_passed() {
-            if let Some(status) = child.try_wait().map_err(failed)? {
-                return Ok(status);
+            match self.child.try_wait() {
+                Ok(Some(status)) => return Some(status),
+                Ok(None) => std::thread::sleep(LOOK_EVERY),
+                Err(_) => break,
             }
-            std::thread::sleep(LOOK_EVERY);
         }
-        let _ = child.kill();
-        child.wait().map_err(failed)
+        self.kill();
+        self.child.wait().ok()
     }
 }
 

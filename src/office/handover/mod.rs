@@ -53,10 +53,14 @@
 //! neither holds the office until it ends.
 //!
 //! What else the process holds in the store would be left behind, so it is refused beforehand.
+//!
+//! The command of a `run` has no anchor of its own: what it hands over is its place, see
+//! `in_run.rs`.
 
 pub(crate) mod adopt;
 pub(crate) mod environment;
 pub(crate) mod give;
+pub(crate) mod in_run;
 
 use std::fmt;
 use std::process::{Child, ExitStatus};
@@ -99,7 +103,7 @@ words! {
         /// The environment is that of a `run` that did not start us: a terminal multiplexer keeps
         /// it.
         OtherRun = "other_run",
-        /// The `run`, or the predecessor, is on record in another store.
+        /// The `run` is on record in another store.
         OtherStore = "other_store",
         /// It has lost its office, or somebody else has it by now.
         Lost = "lost",
@@ -141,7 +145,7 @@ pub enum HandedOver {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Successor {
-    /// Its generation: the new fence of the office.
+    /// Its generation: the new fence of the office. In a `run` it is the run's, as before.
     pub instance: InstanceId,
     /// The process that was started. It may have ended by now, if it was a script that started the
     /// successor in turn. Dropping it leaves it alone.
@@ -152,8 +156,10 @@ pub struct Successor {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum NotTaken {
-    /// The process that was started ended, or said that it would not, and how it ended.
-    Ended(ExitStatus),
+    /// The process that was started ended, or said that it would not, and how it ended: `None`
+    /// where others collect the children of this process (SIGCHLD is ignored, or a handler reaps
+    /// all of them).
+    Ended(Option<ExitStatus>),
     /// It took longer than it was given, and was killed.
     TimedOut,
     /// Somebody is stopping or replacing this process: nothing was started.
@@ -163,7 +169,8 @@ pub enum NotTaken {
 impl fmt::Display for NotTaken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Ended(status) => write!(f, "the successor did not take over ({status})"),
+            Self::Ended(Some(status)) => write!(f, "the successor did not take over ({status})"),
+            Self::Ended(None) => f.write_str("the successor did not take over, and has ended"),
             Self::TimedOut => f.write_str("the successor did not take over in time"),
             Self::AskedToEnd => f.write_str("this process is being stopped or replaced"),
         }

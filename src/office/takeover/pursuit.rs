@@ -107,7 +107,7 @@ impl<'a> Pursuit<'a> {
         };
         let mut children = children.clone().unwrap_or_default();
         if let Ok(owner) = &owner {
-            let more = LeftOver::started_by(owner.pid());
+            let more = aside::started_by(record, owner.pid());
             children
                 .extend(more.into_iter().filter(|it| !children.contains(it)).collect::<Vec<_>>());
         }

@@ -201,7 +201,7 @@ impl Tenure {
         let (footing, locks) = (self.footing.clone(), Arc::clone(&self.locks));
         let beside = self.beside.clone();
         let verify = move || verify(&footing, &locks, beside.as_deref());
-        watch(verify, Arc::clone(&self.let_go), on_loss)
+        watch(&self.footing, verify, Arc::clone(&self.let_go), on_loss)
     }
 
     /// Releases the office now, and says what came of it. Dropping does the same in silence. It is
@@ -221,7 +221,8 @@ impl Tenure {
         Ok(self.let_go(how))
     }
 
-    /// Gives up the tenure without writing to a store that is gone.
+    /// Gives up the tenure without a word, which the store cannot or must not have: it is gone, or
+    /// somebody may have taken over.
     pub(crate) fn abandon(self) {
         self.let_go.store(true, Ordering::Release);
         self.footing.inner.held.lock().forget(self.footing.instance);
@@ -243,6 +244,17 @@ impl Tenure {
                 &format!("its run (pid {})", inner.observer().pid),
             )?;
             Ok(true)
+        })
+    }
+
+    /// The command that the row names once every transaction that has begun is over; `None` where
+    /// the office was lost.
+    pub(crate) fn command_on_record(&self) -> Result<Option<Command>> {
+        let OwnedRow { inner, instance, .. } = &self.footing;
+        inner.write(|tx| {
+            let record = instances::by_id(tx, *instance)?;
+            let ours = record.filter(|it| it.is_live() && it.belongs_to(&self.nonce));
+            Ok(ours.and_then(|record| record.command()))
         })
     }
 

@@ -201,16 +201,20 @@ impl Anchor {
         self.is_shared.load(Ordering::Acquire)
     }
 
-    /// The open file, for a process that may go on with it in our place. From now on the lock is
-    /// released by closing the file alone, for good: nobody can tell who still shares it.
+    /// The open file, for a process that may go on with it in our place.
     pub(crate) fn to_hand_over(&self) -> &File {
-        self.is_shared.store(true, Ordering::Release);
         &self.file
+    }
+
+    /// Somebody may have it as well: from now on the lock is released by closing the file alone,
+    /// for good, because nobody can tell who still shares it.
+    pub(crate) fn be_shared(&self) {
+        self.is_shared.store(true, Ordering::Release);
     }
 
     /// The fence of the last grant that [`note_grant`] wrote down.
     pub(crate) fn last_grant(&self) -> Option<i64> {
-        grant_of(self.file.metadata().ok()?.modified().ok()?)
+        noted_at(self.file.metadata().ok()?.modified().ok()?, GRANT_MARK_NS)
     }
 
     /// Which file it is.
@@ -277,13 +281,26 @@ pub(crate) fn prepare_directory(directory: &Path) -> Result<()> {
 /// `touch` writes it, is none.
 const GRANT_MARK_NS: u64 = 777;
 
+/// The same of a handover.
+const HANDOVER_MARK_NS: u64 = 778;
+
 /// Notes the fence of a grant that a keeper has to learn of, as the time of its anchor: if the
 /// store is replaced by an older copy before the keeper looks, this is all that is left of the
 /// grant (FIELD-BUGS row 97). Fences are microseconds.
 pub(crate) fn note_grant(anchors: &Path, anchor: &str, fence: i64) {
+    note(anchors, anchor, fence, GRANT_MARK_NS);
+}
+
+/// The same of the row that goes on with an anchor which was handed over: in an older copy of the
+/// store the anchor is named by a predecessor, who is gone.
+pub(crate) fn note_handover(anchors: &Path, anchor: &str, fence: i64) {
+    note(anchors, anchor, fence, HANDOVER_MARK_NS);
+}
+
+fn note(anchors: &Path, anchor: &str, fence: i64, mark_ns: u64) {
     let Some(name) = file_name(anchor) else { return };
     let noted = u64::try_from(fence).map_err(io::Error::other).and_then(|fence| {
-        let at = Duration::from_micros(fence) + Duration::from_nanos(GRANT_MARK_NS);
+        let at = Duration::from_micros(fence) + Duration::from_nanos(mark_ns);
         let times = FileTimes::new().set_modified(SystemTime::UNIX_EPOCH + at);
         let file = sys::open_anchor_file(&anchors.join(name))?;
         // Another file of that name may be anybody's.
@@ -294,9 +311,14 @@ pub(crate) fn note_grant(anchors: &Path, anchor: &str, fence: i64) {
     }
 }
 
-fn grant_of(modified: SystemTime) -> Option<i64> {
+/// The fence of the row that the anchor at `path` was handed over to.
+pub(crate) fn handed_over_to(path: &Path) -> Option<i64> {
+    noted_at(std::fs::symlink_metadata(path).ok()?.modified().ok()?, HANDOVER_MARK_NS)
+}
+
+fn noted_at(modified: SystemTime, mark_ns: u64) -> Option<i64> {
     let at = modified.duration_since(SystemTime::UNIX_EPOCH).ok()?;
-    let is_ours = u64::from(at.subsec_nanos()) % 1_000 == GRANT_MARK_NS;
+    let is_ours = u64::from(at.subsec_nanos()) % 1_000 == mark_ns;
     is_ours.then(|| i64::try_from(at.as_micros()).ok())?
 }
 
@@ -364,10 +386,21 @@ mod tests {
         std::fs::write(directory.path().join("notes.txt"), "a person's").unwrap();
 
         let named = HashSet::from([all[3].clone()]);
-        let sweep = sweep::sweep(directory.path(), "aa", &named, Some(own.name()), None, |name| {
-            Ok(name == all[0])
-        })
-        .unwrap();
+        // The first was handed over, and the store has no row of since.
+        note_handover(directory.path(), &all[0], 7);
+        let look = |known_since| {
+            sweep::sweep(
+                directory.path(),
+                "aa",
+                &named,
+                Some(own.name()),
+                None,
+                |name| Ok(name == all[0]),
+                |_, fence| Ok(fence <= known_since),
+            )
+            .unwrap()
+        };
+        let sweep = look(7);
         sweep.remove_garbage();
 
         let orphans: Vec<_> = sweep.orphans.iter().map(|orphan| orphan.name.as_str()).collect();

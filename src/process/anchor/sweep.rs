@@ -7,6 +7,9 @@
 //! with us are not orphans for what *we* held in it (`Inner::held_before`), and are for everything
 //! else.
 //!
+//! An anchor that a row names is an orphan as well if it was handed over to a later row than any
+//! that names it here: the store is a copy of before the handover.
+//!
 //! A free anchor that no row named when the transaction *began* is garbage, and grants collect it.
 //! One whose row ended a moment ago is not garbage yet, because the commit may fail.
 
@@ -15,6 +18,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::liveness::AnchorState;
+use crate::process::anchor::handed_over_to;
 use crate::process::anchor::probing::{Orphan, names_in, parse_name, probe};
 use crate::process::command_lock;
 use crate::{Error, Result};
@@ -30,8 +34,9 @@ pub(crate) struct Sweep {
 }
 
 /// Looks through `directory`. `named` are the anchors of unended rows, `own` is ours, `lost_store`
-/// is the id of a store whose anchors do not count (that of the one we were in before), and
-/// `is_on_record` tells whether any row, ended or not, names an anchor. Call it only inside a write
+/// is the id of a store whose anchors do not count (that of the one we were in before),
+/// `is_on_record` tells whether any row, ended or not, names an anchor, and `has_since` whether one
+/// does that is not older than this fence. Call it only inside a write
 /// transaction: there, a free anchor that nobody names stays so.
 pub(crate) fn sweep(
     directory: &Path,
@@ -40,6 +45,7 @@ pub(crate) fn sweep(
     own: Option<&str>,
     lost_store: Option<&str>,
     mut is_on_record: impl FnMut(&str) -> Result<bool>,
+    mut has_since: impl FnMut(&str, i64) -> Result<bool>,
 ) -> Result<Sweep> {
     let mut sweep = Sweep::default();
     for name in names_in(directory)? {
@@ -57,7 +63,16 @@ pub(crate) fn sweep(
             continue;
         }
         let Some((id, pid)) = parse_name(&name) else { continue };
-        if named.contains(&name) || own == Some(name.as_str()) {
+        if own == Some(name.as_str()) {
+            continue;
+        }
+        if named.contains(&name) {
+            if let Some(fence) = handed_over_to(&path)
+                && !has_since(&name, fence)?
+                && probe(&path) == AnchorState::Held
+            {
+                sweep.orphans.push(Orphan { name, pid });
+            }
             continue;
         }
         match probe(&path) {

@@ -198,6 +198,34 @@ pub(crate) fn history(
     Ok(rows)
 }
 
+/// Whether a row with this fence or a later one names `anchor`.
+pub(crate) fn names_anchor_since(
+    connection: &Connection,
+    anchor: &str,
+    fence: i64,
+) -> Result<bool> {
+    let named = connection
+        .prepare_cached("SELECT EXISTS (SELECT 1 FROM instances WHERE id >= ?2 AND anchor = ?1)")?
+        .query_row((anchor, fence), |row| row.get(0))?;
+    Ok(named)
+}
+
+/// The first generation of `office` after `id`.
+pub(crate) fn next_generation(
+    connection: &Connection,
+    office: &Office,
+    id: InstanceId,
+) -> Result<Option<InstanceId>> {
+    let next = connection
+        .prepare_cached(
+            "SELECT id FROM instances WHERE profile = ?1 AND kind = ?2 AND id > ?3
+             ORDER BY id LIMIT 1",
+        )?
+        .query_row((office.profile.as_str(), office.kind.as_str(), id.0), |row| row.get(0))
+        .optional()?;
+    Ok(next.map(InstanceId))
+}
+
 /// Every office that was ever claimed, as far as the history goes.
 pub(crate) fn offices(connection: &Connection) -> Result<Vec<Office>> {
     // From one name to the next by the index: there may be hundreds of rows of each.

@@ -12,6 +12,7 @@ pub(crate) use self::find::{
     live_without_office, office_of, offices,
 };
 pub(crate) use self::find::{imported, live_of_pid, of_older, without_purpose};
+pub(crate) use self::find::{names_anchor_since, next_generation};
 pub(crate) use self::insert::{EndedInstance, lean_on};
 pub(crate) use self::insert::{NewInstance, rewrite_argv, set_anchor, set_child};
 pub(crate) use self::prune::{prune_history, prune_without_office};

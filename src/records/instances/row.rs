@@ -282,7 +282,17 @@ impl Record {
         Proven::of(pid, self.start_time, self.identity.process, trust)
     }
 
-    /// The command that it started, likewise.
+    /// The command of a `run`.
+    pub(crate) fn command(&self) -> Option<Command> {
+        Some(Command {
+            pid: self.child_pid?,
+            start_time: self.child_start_time,
+            lock: self.identity.command_lock.unwrap_or(CommandLock::None),
+            lock_inode: self.identity.command_lock_inode,
+        })
+    }
+
+    /// The same process, pinned and proven.
     pub(crate) fn prove_child(&self, trust: &Trust) -> Result<Proven, Unproven> {
         let pid = self.child_pid.ok_or(Unproven::Unknown)?;
         Proven::of(pid, self.child_start_time, self.identity.child, trust)
@@ -314,12 +324,15 @@ pub(crate) struct RowState {
     pub(crate) anchor: Option<String>,
     /// Why and by whom it was ended, if it was.
     pub(crate) ended: Option<(String, Option<String>)>,
+    /// The command of a `run`.
+    pub(crate) child_pid: Option<sys::Pid>,
 }
 
 pub(crate) fn standing(connection: &Connection, id: InstanceId) -> Result<Option<RowState>> {
     let row = connection
         .prepare_cached(
-            "SELECT nonce_hash, ended_at_ms IS NOT NULL, end_reason, ended_by, anchor
+            "SELECT nonce_hash, ended_at_ms IS NOT NULL, end_reason, ended_by, anchor,
+                    child_pid
              FROM instances WHERE id = ?1",
         )?
         .query_row([id.0], |row| {
@@ -329,6 +342,7 @@ pub(crate) fn standing(connection: &Connection, id: InstanceId) -> Result<Option
                 nonce_hash: row.get(0)?,
                 ended: ended.then_some((reason.unwrap_or_default(), row.get(3)?)),
                 anchor: row.get(4)?,
+                child_pid: row.get(5)?,
             })
         })
         .optional()?;

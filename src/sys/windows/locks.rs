@@ -93,6 +93,10 @@ pub fn open_foreign_lock_file(path: &Path) -> io::Result<File> {
 /// they write.
 const FOREIGN_LOCK_OFFSET: u32 = 1 << 20;
 
+pub fn hold_command_lock(_path: &Path) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
 /// There a command ends with its `run`, by the job that holds both.
 pub fn command_lock(_file: &File) -> io::Result<CommandLocks> {
     Err(io::ErrorKind::Unsupported.into())

@@ -13,11 +13,11 @@ use crate::handover::Owns;
 use crate::support::{LIMIT, Process, Random, Sandbox, ask, rounds, told, wait_ended};
 
 /// Longer than a successor takes to adopt, from its start: in microseconds.
-const DIES_WITHIN_US: u64 = 12_000;
+pub const DIES_WITHIN_US: u64 = 12_000;
 
 /// What the contender has met.
 #[derive(Default)]
-struct Contender {
+pub struct Contender {
     is_over: AtomicBool,
     polls: AtomicUsize,
     /// How often the office was to be had.
@@ -25,7 +25,12 @@ struct Contender {
 }
 
 impl Contender {
-    fn contend(&self, store: &Store) {
+    /// Ends it when that is dropped.
+    pub fn end_with(&self) -> Over<'_> {
+        Over(&self.is_over)
+    }
+
+    pub fn contend(&self, store: &Store) {
         let profile = store.profile("default").unwrap();
         while !self.is_over.load(Ordering::Relaxed) {
             match profile.claim().unwrap() {
@@ -39,12 +44,12 @@ impl Contender {
         }
     }
 
-    fn granted(&self) -> usize {
+    pub fn granted(&self) -> usize {
         self.granted.load(Ordering::SeqCst)
     }
 
     /// Returns once it has looked from beginning to end.
-    fn looks(&self) {
+    pub fn looks(&self) {
         let before = self.polls.load(Ordering::SeqCst);
         crate::support::eventually("a look of the contender", LIMIT, || {
             (self.polls.load(Ordering::SeqCst) > before + 1).then_some(())
@@ -141,7 +146,7 @@ fn an_office_that_is_handed_on_is_never_free_and_never_of_two() {
     std::thread::scope(|scope| {
         scope.spawn(|| contender.contend(&store));
         // Also where the chain fails.
-        let _over = Over(&contender.is_over);
+        let _over = contender.end_with();
         for round in 0..rounds(24, 200) {
             let before = contender.granted();
             let after_us = random.below(DIES_WITHIN_US);
@@ -186,7 +191,7 @@ fn an_office_that_is_handed_on_is_never_free_and_never_of_two() {
 }
 
 /// Ends the contender with the test.
-struct Over<'a>(&'a AtomicBool);
+pub struct Over<'a>(&'a AtomicBool);
 
 impl Drop for Over<'_> {
     fn drop(&mut self) {

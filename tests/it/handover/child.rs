@@ -20,7 +20,7 @@ fn handed_over(said: &str) -> (i64, u32) {
 
 /// What predecessor and successor say, in whatever order.
 #[track_caller]
-fn both(gateway: &mut Process) -> (String, Owns) {
+pub fn both(gateway: &mut Process) -> (String, Owns) {
     let (one, other) = (told(gateway), told(gateway));
     if one.starts_with("owns ") { (other, Owns::parse(&one)) } else { (one, Owns::parse(&other)) }
 }

@@ -2,6 +2,7 @@
 //! line. Its successor inherits its standard streams, and obeys in its place.
 
 use std::io::Write;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -44,7 +45,10 @@ fn role_of_a_gateway() {
     }
     let conduct = std::env::var(CONDUCT).unwrap_or_default();
     let store = Store::open(role_db()).unwrap();
-    let (conduct, argument) = conduct.split_once(' ').unwrap_or((&conduct, ""));
+    let (conduct, argument) = match conduct.strip_prefix("executes once ") {
+        Some(file) => ("executes once", file),
+        None => conduct.split_once(' ').unwrap_or((&conduct, "")),
+    };
     match conduct {
         "ends" => std::process::exit(3),
         "sleeps" => loop {
@@ -63,6 +67,14 @@ fn role_of_a_gateway() {
             assert_eq!(order().as_deref(), Some("go"));
         }
         "claims" => return obey(&store, claim(&store), "claim"),
+        // Takes no orders before.
+        "executes once" => {
+            say!("waits {}", std::process::id());
+            wait_for(argument);
+            let inherited = Tenure::from_environment(&store).unwrap();
+            let error = inherited.tenure().unwrap().exec(successor("stays"));
+            panic!("{error}");
+        }
         _ => {}
     }
     let (tenure, how) = match Tenure::from_environment(&store).unwrap() {
@@ -73,8 +85,8 @@ fn role_of_a_gateway() {
             if !conduct.is_empty() || std::env::var_os("INCUMBENT_INSTANCE").is_some() {
                 say!("nothing {}", why.as_str());
             }
-            // A successor that gets nothing ends; whoever was started by the test claims.
-            if !conduct.is_empty() {
+            // A successor that gets nothing ends, or claims; whoever was started by the test claims.
+            if !conduct.is_empty() && argument != "or claims" {
                 std::process::exit(4);
             }
             (claim(&store), "claim")
@@ -82,6 +94,12 @@ fn role_of_a_gateway() {
         inherited => panic!("{inherited:?}"),
     };
     obey(&store, tenure, how);
+}
+
+fn wait_for(file: &str) {
+    while !Path::new(file).exists() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// Whoever has it lets it go, or is about to.
@@ -124,6 +142,7 @@ fn slot(tenure: &Tenure, of: u32, identity: &str) -> Option<ScopedLock> {
 
 fn obey(store: &Store, tenure: Tenure, how: &str) {
     let mut locks: Vec<ScopedLock> = Vec::new();
+    let (claimed, mut other) = (std::sync::mpsc::channel(), None);
     let mut watches = Vec::new();
     say!("owns {how} {} {}", tenure.instance(), std::process::id());
     if std::env::var(CONDUCT).as_deref() == Ok("stays") {
@@ -150,6 +169,22 @@ fn obey(store: &Store, tenure: Tenure, how: &str) {
             },
             ["slot", of, identity] => {
                 locks.extend(slot(ours.unwrap(), of.parse().unwrap(), identity));
+            }
+            // From a thread, while the main one hands over.
+            ["claim", "other", "once", file] => {
+                let (store, file, sender) = (store.clone(), file.to_owned(), claimed.0.clone());
+                std::thread::spawn(move || {
+                    wait_for(&file);
+                    let claim = store.profile("other").unwrap().claim().unwrap();
+                    let Claim::Granted(tenure) = claim else { panic!("held") };
+                    sender.send(tenure).unwrap();
+                    say!("claimed");
+                });
+                say!("waits for it");
+            }
+            ["verify", "other"] => {
+                let tenure = other.get_or_insert_with(|| claimed.1.recv().unwrap());
+                say!("{:?}", tenure.verify().unwrap());
             }
             ["verify", "locks"] => {
                 let all: Vec<_> = locks.iter().map(ScopedLock::verify).collect();
@@ -192,6 +227,14 @@ fn obey(store: &Store, tenure: Tenure, how: &str) {
                 let end = End::crashed().exit_code(code).detail("KeyError: 'chat' in bot.py:31");
                 say!("{:?}", tenure.take().unwrap().release_with(end).unwrap());
                 std::process::exit(code);
+            }
+            ["exec", "run"] => {
+                let part = successor("adopts");
+                let mut run = Command::new(env!("CARGO_BIN_EXE_incumbent"));
+                run.arg("--db").arg(role_db()).args(["run", "--no-backoff", "--"]);
+                run.arg(part.get_program()).args(part.get_args()).env(CONDUCT, "adopts");
+                let error = ours.unwrap().exec(run);
+                say!("{:?} {error}", error.kind());
             }
             ["exec", "missing"] => {
                 let error = ours.unwrap().exec(Command::new("/no/such/program"));

@@ -2,15 +2,19 @@
 
 use std::process::Command;
 
+use rustix::process::Signal;
 use serde_json::json;
 
 use crate::handover::Owns;
+use crate::handover::child::both;
 use crate::handover::gateway::{GATEWAY, ROLE_TEST};
-use crate::support::{LIMIT, Process, Sandbox, ask, told};
+use crate::support::{
+    AS_ROLE, LIMIT, Process, START, Sandbox, ask, kill, set_role, told, wait_ended,
+};
 
 impl Sandbox {
     /// `run`, with the gateway as its command.
-    fn run_of_gateway(&self, options: &[&str]) -> Process {
+    pub fn run_of_gateway(&self, options: &[&str]) -> Process {
         let part = self.role_command(ROLE_TEST, GATEWAY);
         let mut run = self.incumbent([&["run", "--no-backoff"], options, &["--"]].concat());
         run.arg(part.get_program()).args(part.get_args());
@@ -133,9 +137,196 @@ fn the_command_of_a_run_becomes_another_program() {
     let again = Owns::parse(&ask(&mut run, "exec adopts"));
     assert_eq!(again, owns);
     sandbox.assert_status(0, "alive", "anchor_held");
-    let said = ask(&mut run, "hand over 60000 adopts");
-    assert!(said.starts_with("Unsupported"), "{said}");
     run.finish(LIMIT).assert_code(0);
+}
+
+impl Sandbox {
+    /// Asserts that `run` acts in the default office by this process, and who may not.
+    #[track_caller]
+    fn assert_run_by(&self, run: &Process, owns: &Owns) {
+        let status = self.assert_status(0, "alive", "anchor_held");
+        assert_eq!((&status["pid"], &status["child_pid"]), (&json!(run.pid()), &json!(owns.pid)));
+        assert_eq!(status["instance"], owns.instance, "{status:#}");
+        self.cli(START).assert_code(75);
+    }
+}
+
+/// The run goes on with whom its command handed over to: the same incarnation and fences, its
+/// signals, its exit code.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_command_of_a_run_hands_over_to_a_child() {
+    let sandbox = Sandbox::new();
+    let mut run = sandbox.run_of_gateway(&["--lock", "token=chat"]);
+    let first = Owns::parse(&told(&mut run));
+    ask(&mut run, "lock mail");
+    ask(&mut run, "status running");
+    run.say("hand over 60000 adopts");
+    let (said, second) = both(&mut run);
+    assert_eq!(said, format!("handed over {} {}", first.instance, second.pid));
+    assert_eq!((second.how.as_str(), second.instance), ("run", first.instance));
+    assert_ne!(second.pid, first.pid);
+    assert!(wait_ended(first.pid, LIMIT));
+    sandbox.assert_run_by(&run, &second);
+    assert_eq!(sandbox.status().1["runtime"]["state"], json!(null), "its status is fresh");
+    assert_eq!(ask(&mut run, "verify"), "Held");
+    for identity in ["chat", "mail"] {
+        assert!(ask(&mut run, &format!("lock {identity}")).ends_with(" true"), "{identity}");
+        assert_eq!(sandbox.holder_of(identity), Some(first.instance));
+    }
+    // And it hands over in its turn.
+    run.say("hand over 60000 adopts");
+    let (_, third) = both(&mut run);
+    assert!(wait_ended(second.pid, LIMIT));
+    sandbox.assert_run_by(&run, &third);
+    // A stop reaches it, and its exit code is the run's.
+    ask(&mut run, "heed stop");
+    sandbox.cli(["stop", "--reason", "an upgrade"]).assert_code(0);
+    assert_eq!(told(&mut run), "stopped: Some(\"an upgrade\")");
+    run.finish(LIMIT).assert_code(0);
+    assert_eq!(sandbox.end_of(first.instance)["end_reason"], "planned_stop");
+    assert_eq!(sandbox.history().len(), 1, "nobody else was ever there");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn the_exit_code_of_a_run_is_that_of_its_last_command() {
+    let sandbox = Sandbox::new();
+    let mut run = sandbox.run_of_gateway(&[]);
+    let first = Owns::parse(&told(&mut run));
+    run.say("hand over 60000 adopts");
+    both(&mut run);
+    assert_eq!(ask(&mut run, "end 7"), "StillShared");
+    run.finish(LIMIT).assert_code(7);
+    let ended = sandbox.end_of(first.instance);
+    assert_eq!((&ended["end_reason"], &ended["exit_code"]), (&json!("exited"), &json!(7)));
+    assert_eq!(ended["detail"], "KeyError: 'chat' in bot.py:31", "{ended:#}");
+}
+
+/// It starts what it was given at first.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_run_restarts_its_command_after_a_handover() {
+    let sandbox = Sandbox::new();
+    let mut run = sandbox.run_of_gateway(&[]);
+    let first = Owns::parse(&told(&mut run));
+    run.say("hand over 60000 adopts");
+    let (_, second) = both(&mut run);
+    assert!(wait_ended(first.pid, LIMIT));
+    let restart = Process::start(sandbox.incumbent(["restart"]));
+    let third = Owns::parse(&told(&mut run));
+    restart.finish(LIMIT).assert_code(0);
+    assert_eq!((third.how.as_str(), third.instance), ("run", first.instance));
+    assert!(wait_ended(second.pid, LIMIT), "one at a time");
+    sandbox.assert_run_by(&run, &third);
+    run.finish(LIMIT).assert_code(0);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_command_whose_successor_does_not_take_over_stays_the_command() {
+    let sandbox = Sandbox::new();
+    let mut run = sandbox.run_of_gateway(&["--lock", "token=chat"]);
+    let first = Owns::parse(&told(&mut run));
+    ask(&mut run, "lock chat");
+    for (order, why) in [
+        ("hand over 60000 ends", "kept: the successor did not take over (exit status: 3)"),
+        ("hand over 300 sleeps", "kept: the successor did not take over in time"),
+    ] {
+        assert_eq!(ask(&mut run, order), why);
+        assert_eq!(ask(&mut run, "verify"), "Held");
+        assert_eq!(ask(&mut run, "verify locks"), "[Ok(Held)]");
+        sandbox.assert_run_by(&run, &first);
+    }
+    run.finish(LIMIT).assert_code(0);
+}
+
+/// A command that does not end after it has handed over acts for nobody.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_command_that_stays_after_it_handed_over_has_lost_everything() {
+    let sandbox = Sandbox::new();
+    let mut run = sandbox.run_of_gateway(&["--lock", "token=chat"]);
+    let first = Owns::parse(&told(&mut run));
+    ask(&mut run, "lock chat");
+    run.say("hand over aside 60000 stays");
+    let (_, second) = both(&mut run);
+    for (order, lost) in [("verify", 1), ("verify locks", 1)] {
+        let said = ask(&mut run, order);
+        assert_eq!(said.matches("HandedOver").count(), lost, "{order}: {said}");
+    }
+    // It lets all go that it still has.
+    assert_eq!(ask(&mut run, "unlock"), "unlocked");
+    assert_eq!(ask(&mut run, "drop"), "dropped");
+    sandbox.assert_run_by(&run, &second);
+    assert_eq!(sandbox.holder_of("chat"), Some(first.instance));
+    run.close_stdin();
+    assert!(wait_ended(first.pid, LIMIT));
+    sandbox.assert_run_by(&run, &second);
+    kill(second.pid, Signal::KILL);
+    assert_eq!(run.wait(LIMIT).code(), Some(128 + 9));
+    sandbox.cli(START).assert_code(0);
+}
+
+/// Who dies while its successor is about to adopt ends the run, and the successor gets nothing.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_command_that_dies_before_it_is_followed_leaves_nothing() {
+    let sandbox = Sandbox::new();
+    let mut run = sandbox.run_of_gateway(&[]);
+    let first = Owns::parse(&told(&mut run));
+    run.say("hand over 60000 waits");
+    let waits = told(&mut run);
+    let pid: u32 = waits.strip_prefix("waits ").unwrap().parse().unwrap();
+    kill(first.pid, Signal::KILL);
+    assert_eq!(run.wait(LIMIT).code(), Some(128 + 9));
+    sandbox.cli(START).assert_code(0);
+    let said = ask(&mut run, "go");
+    assert!(said.starts_with("nothing "), "{said}");
+    assert!(wait_ended(pid, LIMIT));
+}
+
+/// A successor is nobody's child who would end with the run; it counts as the command all the same.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_successor_that_a_killed_run_leaves_holds_the_office() {
+    let sandbox = Sandbox::new();
+    let mut run = sandbox.run_of_gateway(&[]);
+    let first = Owns::parse(&told(&mut run));
+    run.say("hand over 60000 adopts");
+    let (_, second) = both(&mut run);
+    assert!(wait_ended(first.pid, LIMIT));
+    kill(run.pid(), Signal::KILL);
+    run.wait(LIMIT);
+    sandbox.assert_status(0, "alive", "child_lives");
+    sandbox.cli(START).assert_code(75);
+    assert_eq!(ask(&mut run, "verify"), "Held");
+    run.close_stdin();
+    assert!(wait_ended(second.pid, LIMIT));
+    sandbox.cli(START).assert_code(0);
+}
+
+/// Somebody in between would have to end first, and a run that does not know of it ends with its
+/// command.
+#[test]
+fn a_command_is_told_where_its_run_does_not_follow() {
+    for (script, why) in [
+        (format!("({AS_ROLE}); true"), "whose command is another process"),
+        (
+            format!("unset INCUMBENT_HANDOVER; {AS_ROLE}"),
+            "which does not go on with another process",
+        ),
+    ] {
+        let sandbox = Sandbox::new();
+        let mut run = sandbox.incumbent(["run", "--no-backoff", "--", "sh", "-c", &script]);
+        set_role(&mut run, ROLE_TEST, GATEWAY);
+        let mut run = Process::start(run);
+        told(&mut run);
+        let said = ask(&mut run, "hand over 60000 adopts");
+        assert!(said.starts_with("Unsupported") && said.contains(why), "{said}");
+        assert_eq!(ask(&mut run, "verify"), "Held");
+        run.finish(LIMIT).assert_code(0);
+    }
 }
 
 /// `INCUMBENT_*` of a run that did not start us, as a terminal multiplexer keeps it.

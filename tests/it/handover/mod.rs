@@ -2,11 +2,14 @@
 //! `run` to its command.
 
 mod chain;
+#[cfg(target_os = "linux")]
+mod chain_in_run;
 mod child;
 mod example;
 mod exec;
 mod gateway;
 mod in_run;
+mod strain;
 
 use incumbent::lock::IdentityHash;
 use serde_json::Value;

@@ -1,0 +1,110 @@
+//! A command that has handed over to a child: the run goes on with that one.
+//!
+//! The successor is on record as the command before its predecessor ends. When that has ended and
+//! is collected, nobody can adopt any more (`office/handover/in_run.rs`), and whom the row names
+//! then is the command. It became our child with that, because the run adopts orphans.
+
+use crate::patience::with_budget;
+use crate::run::notice::Notice;
+use crate::run::start::Child;
+use crate::run::supervised::{Ending, LOOK_BUDGET, Life, Supervised};
+use crate::sys::{ChildEnd, Pid, supervise};
+use crate::{Error, ErrorKind, Result};
+
+/// Whether a command that has ended has a successor could not be told: then its end is not put on
+/// record, which would end a successor as well.
+pub(super) struct Unseen {
+    before: Child,
+    pub(super) error: Error,
+}
+
+/// What was collected at one time.
+pub(super) struct Collected {
+    /// How the command ended.
+    pub(super) command: ChildEnd,
+    /// All of it, where all children are ours.
+    pub(super) with_it: Vec<(Pid, ChildEnd)>,
+}
+
+impl Supervised<'_> {
+    /// The command has ended. `None`: another process has taken its place, and lives; else how the
+    /// last command ended.
+    pub(super) fn go_on_with_successor(&mut self, ended: Collected) -> Option<ChildEnd> {
+        let Collected { command: mut end, with_it } = ended;
+        loop {
+            let before = self.child()?;
+            let successor = if self.restart_asked_for().is_some() {
+                // That is tried again, and signals are heard meanwhile.
+                with_budget(LOOK_BUDGET, || self.successor_of(before))
+            } else {
+                self.successor_of(before)
+            };
+            let successor = match successor {
+                Ok(Some(successor)) => successor,
+                Ok(None) => return Some(end),
+                Err(error) => {
+                    self.unseen = Some(Unseen { before, error });
+                    return Some(end);
+                }
+            };
+            self.follow(before, successor);
+            // They may have ended one right after the other.
+            let pid = successor.0.pid;
+            let collected = with_it.iter().find(|it| it.0 == pid).map(|it| it.1);
+            match collected.or_else(|| supervise::reap_child(pid)) {
+                Some(ended) => end = ended,
+                None => break,
+            }
+        }
+        self.ask_successor();
+        None
+    }
+
+    /// Looks again for a successor, where that could not be told before: whether there is one.
+    pub(super) fn has_unseen_successor(&mut self) -> Result<bool> {
+        let Some(Unseen { before, .. }) = self.unseen else { return Ok(false) };
+        let successor = self.successor_of(before)?;
+        self.unseen = None;
+        let Some(successor) = successor else { return Ok(false) };
+        self.follow(before, successor);
+        self.ask_successor();
+        Ok(true)
+    }
+
+    /// Whom the row names as the command in the place of `before`, which is collected.
+    fn successor_of(&self, before: Child) -> Result<Option<Child>> {
+        if !supervise::adopts_orphans() {
+            return Ok(None);
+        }
+        let command = match self.tenure.command_on_record() {
+            // Nobody can have been followed in the next one.
+            Err(error) if error.kind() == ErrorKind::StoreReplaced => None,
+            command => command?,
+        };
+        let of = |child: &Child| (child.0.pid, child.0.start_time);
+        Ok(command.map(Child).filter(|now| of(now) != of(&before)))
+    }
+
+    fn follow(&mut self, before: Child, successor: Child) {
+        self.tell(&Notice::HandedOver {
+            office: self.tenure.office(),
+            pid: successor.0.pid,
+            before: before.0.pid,
+        });
+        self.life = Life::Running(successor);
+    }
+
+    /// What was asked of the command before is asked of its successor.
+    fn ask_successor(&self) {
+        let asked = self.asked.as_ref().filter(|asked| asked.stands());
+        let signal = match &self.ending {
+            Some(Ending { killed: true, .. }) => supervise::KILL,
+            Some(_) => supervise::TERMINATE,
+            None => match asked {
+                Some(asked) => asked.signal.number,
+                None => return,
+            },
+        };
+        let _ = self.signal(signal);
+    }
+}
