@@ -144,9 +144,8 @@ impl Store {
     /// [`Store::instance`](crate::Store::instance).
     ///
     /// What it reads is one snapshot. It never writes, and the whole answer is collected before it
-    /// returns, so that it holds back nobody: at most 10,000 rows, and at most 10 s. Times in the
-    /// tables are integers whose unit stands in the name (`_ms`, Unix time unless it says
-    /// `boot_ms`); the views show them as text.
+    /// returns, so that it holds back nobody: at most 10,000 rows, and at most 10 s. A column
+    /// `*_at_ms` is Unix time in milliseconds; the views show it as text.
     ///
     /// ```
     /// use incumbent::Store;
