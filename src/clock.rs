@@ -12,7 +12,7 @@ use serde::{Serialize, Serializer};
 
 use crate::sys;
 
-/// A source of both times.
+/// A source of both times: of the wall clock, for people, and of the one that decides.
 pub trait Clock: Send + Sync + std::fmt::Debug {
     /// Unix time in microseconds. It may step in either direction.
     fn wall_us(&self) -> i64;
@@ -22,7 +22,8 @@ pub trait Clock: Send + Sync + std::fmt::Debug {
         self.wall_us() / 1_000
     }
 
-    /// Milliseconds on a clock that does not step and counts suspend; comparable within one boot.
+    /// Milliseconds since boot, on a clock that does not step and counts suspend; comparable within
+    /// one boot.
     fn boot_ms(&self) -> i64;
 }
 
@@ -40,7 +41,8 @@ impl Clock for SystemClock {
     }
 }
 
-/// Clocks that stand still until told otherwise, for tests of what depends on time.
+/// Clocks that stand still until told otherwise, for tests of what depends on time: an application
+/// gives one to its store ([`OpenOptions::clock`](crate::OpenOptions::clock)).
 ///
 /// ```
 /// use incumbent::clock::{Clock, ManualClock};
@@ -51,6 +53,23 @@ impl Clock for SystemClock {
 /// assert_eq!((clock.wall_ms(), clock.boot_ms()), (1_007, 57));
 /// clock.step_wall_ms(-500);
 /// assert_eq!((clock.wall_ms(), clock.boot_ms()), (507, 57));
+/// ```
+///
+/// ```
+/// # let directory = tempfile::tempdir()?;
+/// use incumbent::clock::ManualClock;
+/// use incumbent::{Acquire, LockRequest, OpenOptions};
+/// use std::sync::Arc;
+/// use std::time::Duration;
+///
+/// let clock = Arc::new(ManualClock::new(1_790_000_000_000, 1_000_000));
+/// let path = directory.path().join("state.db");
+/// let store = OpenOptions::new().path(path).clock(clock.clone()).open()?;
+/// let request = LockRequest::new("account", "42")?.ttl(Duration::from_secs(30))?;
+/// let Acquire::Granted(_lock) = store.try_acquire(&request)? else { panic!("nobody else") };
+/// clock.advance(Duration::from_secs(60));
+/// assert!(store.locks()?[0].flags.lease_overdue, "it lives, and did not renew");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
 pub struct ManualClock {

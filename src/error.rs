@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::sys::{Looks, NoRoom, Shortage};
 use crate::words::words;
 
-/// `Result` with the crate's [`Error`].
+/// `Result` with the crate's [`Error`], unless another one is named.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What to do about a damaged store.
@@ -17,17 +17,29 @@ pub(crate) const RECOVER: &str =
     "`incumbent doctor --fix` moves it aside whole, and begins a new one with what can be read";
 
 words! {
-    /// What the caller can do about an [`Error`].
+    /// What the caller can do about an [`Error`]. In JSON its word, as [`ErrorKind::as_str`] gives
+    /// it. Later versions may have more: treat an unknown one as [`Internal`](Self::Internal).
+    ///
+    /// ```
+    /// use incumbent::ErrorKind;
+    ///
+    /// assert_eq!(ErrorKind::CannotRead.as_str(), "cannot_read");
+    /// assert_eq!(serde_json::to_value(ErrorKind::Busy)?, "busy");
+    /// # Ok::<(), serde_json::Error>(())
+    /// ```
     #[non_exhaustive]
     pub enum ErrorKind {
-        /// The request itself is wrong: correct the argument and ask again.
+        /// The request itself is wrong. The message names the argument: correct it and ask again.
         InvalidInput = "invalid_input",
-        /// Somebody holds the store's write lock for longer than our budget: ask again later.
+        /// Not now: somebody holds the store's locks for longer than the budget, another thread of
+        /// this process is just forking or claiming, a request to the same holder is in progress,
+        /// or this process has no descriptor, thread or memory left. Nothing was changed, and
+        /// nothing was concluded: ask again after [`Error::retry_after`].
         Busy = "busy",
         /// The store is there and cannot be read. This is *not* "nothing runs".
         CannotRead = "cannot_read",
         /// The store cannot be written (disk full, read-only, I/O): nothing was recorded, so
-        /// nothing is held.
+        /// nothing is held. What was held before is held on.
         CannotWrite = "cannot_write",
         /// Modes or owners stand in the way, or are too open to be trusted: fix them.
         Permission = "permission",
@@ -44,7 +56,8 @@ words! {
         Corrupt = "corrupt",
         /// The profile is bound to another home directory.
         ProfileBelongsTo = "profile_belongs_to",
-        /// The store file was deleted or replaced since it was opened: open it again.
+        /// The store file was deleted or replaced since it was opened: open it again, and claim
+        /// again what was held.
         StoreReplaced = "store_replaced",
         /// The caller does not hold (or no longer holds) what it tried to act on.
         NotOwner = "not_owner",
@@ -63,14 +76,20 @@ words! {
     }
 }
 
-/// What went wrong, where, and what to do about it.
+/// Why something could not be found out or done: what went wrong, where, and what to do about it.
+/// "Somebody else holds it" is never an error, but an answer.
+///
+/// `Display` is one line without a full stop, with the path and the number that matter. It repeats
+/// no identity of a lock and no nonce. `source` leads to the cause in the system or in SQLite.
 ///
 /// ```
 /// use incumbent::{ErrorKind, Store};
 ///
 /// let error = Store::open("").unwrap_err();
 /// assert_eq!(error.kind(), ErrorKind::InvalidInput);
-/// assert!(error.hint().is_some());
+/// assert_eq!(error.to_string(), "the store's path is empty");
+/// assert_eq!(error.hint(), Some("name a file, or set INCUMBENT_DB"));
+/// assert!(!error.is_temporary() && error.retry_after().is_none());
 /// ```
 #[derive(thiserror::Error)]
 #[error("{}", .0.message)]
@@ -144,13 +163,14 @@ impl Error {
         self.0.kind
     }
 
-    /// The file or directory it is about.
+    /// The file or directory it is about; `None` where it is about none.
     #[must_use]
     pub fn path(&self) -> Option<&Path> {
         self.0.path.as_deref()
     }
 
-    /// An act that may help, as one sentence without a full stop.
+    /// An act that may help, for a person: one sentence without a full stop. `None` where there is
+    /// none that is known.
     #[must_use]
     pub fn hint(&self) -> Option<&str> {
         self.0.hint.as_deref()
@@ -161,7 +181,7 @@ impl Error {
         self.0.command_line_hint.as_deref().or(self.hint())
     }
 
-    /// Whether the same call may succeed later, without anybody's help: the store was busy, or an
+    /// Whether the same call may succeed soon, without anybody's help: the store was busy, or an
     /// owner that lost its store is about to claim again. A handle whose store was replaced stays
     /// useless: that is not temporary, but opening the store again helps.
     #[must_use]

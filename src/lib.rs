@@ -49,6 +49,8 @@
 //!   safely.
 //! * [`keeper`] - records and locks for processes that do not link this crate; [`run`] supervises a
 //!   command in an office. Both, and the diagnostic, start [`helper`] processes.
+//! * [`process`] - whether a process lives that is on record nowhere, and ending it, proven;
+//!   [`query`] - read-only SQL; [`transfer`] - the files of an older program.
 //! * [`EventStream`](status::EventStream) - every change of every process, as it is committed.
 //! * [`Error`] - "could not find out"; its [`ErrorKind`] says what to do next.
 //!
@@ -113,13 +115,14 @@
 //! # Threads, async, fork
 //!
 //! All types are `Send + Sync`; calls block, usually for tens of microseconds and at most for the
-//! busy budget (5 s). Under tokio use `spawn_blocking`; an event loop waits for a [`Readiness`]. A
-//! handle does not survive `fork`: every call in the child is [`ErrorKind::Forked`], dropping it
-//! there does nothing, and what the parent holds stays the parent's. The child can open that store
-//! again if the parent closed it for the fork ([`Store::close_for_fork`]), if it was forked before
-//! the store was opened or after its last handle was dropped, and in a program that it executes.
-//! What is held goes to another program, in this process or in a child, by [`Tenure::exec`] and
-//! [`Tenure::hand_over`] alone. `docs/linking.md` has more of this, and signals, panics and exits.
+//! busy budget (5 s), but for those that wait for another process. Under tokio use
+//! `spawn_blocking`; an event loop waits for a [`Readiness`]. A handle does not survive `fork`:
+//! every call in the child is [`ErrorKind::Forked`], dropping it there does nothing, and what the
+//! parent holds stays the parent's. The child can open that store again if the parent closed it for
+//! the fork ([`Store::close_for_fork`]), if it was forked before the store was opened or after its
+//! last handle was dropped, and in a program that it executes. What is held goes to another
+//! program, in this process or in a child, by [`Tenure::exec`] and [`Tenure::hand_over`] alone.
+//! `docs/linking.md` has more of this, and signals, panics and exits.
 //!
 //! A process that uses this crate reads the store through it. On Linux it does no harm if it opens
 //! and closes the files itself, or with another `SQLite`; elsewhere such a close cancels `SQLite`'s

@@ -65,11 +65,11 @@ macro_rules! name {
         pub struct $type(String);
 
         impl $type {
-            /// Validates `name`.
+            /// The name that this text is.
             ///
             /// # Errors
-            /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for a name outside
-            /// `[A-Za-z0-9_][A-Za-z0-9._-]{0,63}`.
+            /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for a text outside
+            /// `[A-Za-z0-9_][A-Za-z0-9._-]{0,63}`: 1 to 64 of these characters.
             pub fn new(name: impl Into<String>) -> Result<Self> {
                 let name = name.into();
                 validate($what, &name, $echo)?;
@@ -108,22 +108,34 @@ macro_rules! name {
 }
 
 name! {
-    /// The name of a gateway configuration: `default`, `work`.
+    /// The name of a gateway configuration: `work`; by default `default`. In JSON a string.
+    ///
+    /// ```
+    /// use incumbent::{ErrorKind, ProfileName};
+    ///
+    /// assert_eq!(ProfileName::new("work")?.as_str(), "work");
+    /// assert_eq!(ProfileName::default().to_string(), "default");
+    /// assert_eq!(ProfileName::new("../work").unwrap_err().kind(), ErrorKind::InvalidInput);
+    /// # Ok::<(), incumbent::Error>(())
+    /// ```
     ProfileName, "profile", Echo::Yes
 }
 
 name! {
-    /// What sort of process holds an office of a profile: `gateway`, `scheduler`.
+    /// What sort of process holds an office of a profile: `scheduler`; by default `gateway`. In
+    /// JSON a string.
     Kind, "kind", Echo::Yes
 }
 
 name! {
-    /// What sort of thing a lock is about: `telegram-bot-token`.
+    /// What sort of thing a lock is about: `telegram-bot-token`. In JSON a string. An error about
+    /// one does not repeat it: it may be an identity in the wrong place.
     Scope, "scope", Echo::No
 }
 
 name! {
-    /// What a marker says: `takeover`, `planned_stop`, `restart`, or the caller's own word.
+    /// What a marker says: `takeover`, `planned_stop`, `restart`, or the caller's own word. In JSON
+    /// a string. The first three are *requests*: a process has at most one of them open.
     MarkerName, "marker", Echo::Yes
 }
 
@@ -134,19 +146,19 @@ impl MarkerName {
 
     pub(crate) const RESTART: &str = "restart";
 
-    /// Somebody takes the office over.
+    /// `takeover`: somebody takes the office over.
     #[must_use]
     pub fn takeover() -> Self {
         Self(Self::TAKEOVER.to_owned())
     }
 
-    /// Somebody stops the process on purpose.
+    /// `planned_stop`: somebody stops the process on purpose.
     #[must_use]
     pub fn planned_stop() -> Self {
         Self(Self::PLANNED_STOP.to_owned())
     }
 
-    /// Somebody wants the process to start anew.
+    /// `restart`: somebody wants the process to start again.
     #[must_use]
     pub fn restart() -> Self {
         Self(Self::RESTART.to_owned())
@@ -179,7 +191,8 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// The first 16 hex digits of the SHA-256 of an identity: all that the store ever sees of it.
+/// The first 16 hex digits of the SHA-256 of an identity: all that the store ever sees of it. In
+/// JSON a string.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct IdentityHash(String);
 
@@ -219,7 +232,7 @@ impl IdentityHash {
         u64::from_str_radix(digits, 16).ok()
     }
 
-    /// Reads what [`IdentityHash::as_str`] gives.
+    /// Reads what [`IdentityHash::as_str`] gives, in capitals as well.
     ///
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for anything but 16 hex digits. The message
@@ -234,7 +247,7 @@ impl IdentityHash {
             .with_hint("copy the hash from `incumbent locks`"))
     }
 
-    /// The 16 hex digits.
+    /// The 16 hex digits, in small letters.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -248,7 +261,8 @@ impl fmt::Display for IdentityHash {
 }
 
 /// What at most one live process of the machine holds: an identity within a scope. It knows the
-/// identity by its hash only, and may be shown and logged.
+/// identity by its hash only, and may be shown and logged. In JSON an object with `scope` and
+/// `identity_hash`; what has a lock has these two fields beside its own.
 ///
 /// ```
 /// use incumbent::LockName;
@@ -295,7 +309,17 @@ impl Default for Kind {
     }
 }
 
-/// What at most one live instance holds: a kind of process of a profile.
+/// What at most one live instance holds: a kind of process of a profile. `Display` writes
+/// `work/gateway`. In JSON an object with `profile` and `kind`; what is about an office has these
+/// two fields beside its own.
+///
+/// ```
+/// use incumbent::{Kind, Office, ProfileName};
+///
+/// let office = Office { profile: ProfileName::new("work")?, kind: Kind::default() };
+/// assert_eq!(office.to_string(), "work/gateway");
+/// # Ok::<(), incumbent::Error>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct Office {
     /// The gateway configuration.
@@ -310,7 +334,8 @@ impl fmt::Display for Office {
     }
 }
 
-/// What a claimant wants: an office or a scoped lock.
+/// What a claimant wants: an office or a scoped lock. `Display` writes `work/gateway`, or the scope
+/// and the hash of a lock.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Wanted {
     /// An office.
@@ -329,7 +354,9 @@ impl fmt::Display for Wanted {
 }
 
 /// The id of one incarnation of a process, its *generation*: never reused, always rising, also in
-/// a store restored from an older copy (`max(last + 1, Unix µs)`). It is the office's fence.
+/// a store restored from an older copy (`max(last + 1, Unix µs)`). It is the office's fence: a
+/// resource can refuse a holder that comes with a lower one. At most 2^53 - 1, so that every reader
+/// of JSON, where it is a number, has all of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct InstanceId(pub(crate) i64);
 
@@ -385,7 +412,16 @@ impl fmt::Display for InstanceId {
 }
 
 /// 128 random bits made at registration and kept in the owner's memory: the proof of ownership.
-/// The store keeps only its hash.
+/// The store keeps only its hash, and `Debug` does not show it.
+///
+/// ```
+/// use incumbent::Nonce;
+///
+/// let nonce = Nonce::from_hex("000102030405060708090a0b0c0d0e0f")?;
+/// assert_eq!(nonce.to_hex(), "000102030405060708090a0b0c0d0e0f");
+/// assert_eq!(format!("{nonce:?}"), "Nonce(..)");
+/// # Ok::<(), incumbent::Error>(())
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct Nonce([u8; 16]);
 
@@ -415,7 +451,8 @@ impl Nonce {
         Ok(Self(bytes))
     }
 
-    /// 32 hex digits, for handing the proof to a child process.
+    /// 32 hex digits, for handing the proof to a child process. With them a process acts for the
+    /// owner: never put them on a command line or into a log.
     #[must_use]
     pub fn to_hex(&self) -> String {
         hex(&self.0)

@@ -21,13 +21,15 @@ use crate::sys::supervise;
 /// take turns need less, and a writer that is stopped does not end by then.
 pub(crate) const PATIENCE_MIN: Duration = Duration::from_millis(250);
 
-/// How long to wait for what somebody else holds.
+/// How long to wait for what somebody else holds, or for the next event. Of a claim and of locks
+/// the end is kept to 20 ms. It is not the patience with the store's own locks: that is
+/// [`OpenOptions::busy_budget`](crate::OpenOptions::busy_budget).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Wait {
-    /// Not at all.
+    /// Not at all: one try.
     #[default]
     No,
-    /// Up to this long. Zero tries once.
+    /// Up to this long. Zero is one try too, with at most 250 ms for the store's own locks.
     UpTo(Duration),
     /// Until it is free.
     Forever,
@@ -94,7 +96,7 @@ struct Question {
 }
 
 impl Cancel {
-    /// One that has not been used.
+    /// A new one, which asks nobody.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -146,22 +148,26 @@ impl Cancel {
         }
     }
 
-    /// Ends the wait within 50 ms. Safe to call in any thread, any number of times.
+    /// Ends every wait that has it, within 50 ms; a wait that begins later ends after its first
+    /// try. The call answers as at the end of its time. Safe to call in any thread, any number of
+    /// times.
     pub fn cancel(&self) {
         self.cancelled.store(true, Ordering::Release);
     }
 
-    /// What it sets: for a signal handler, which may do no more than that.
+    /// What it sets: for a signal handler, which may do no more than that. True is cancelled.
     #[must_use]
     pub fn flag(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.cancelled)
     }
 
-    /// Cancels at the first SIGINT or SIGTERM (Windows: Ctrl+C), for the rest of this process; a
-    /// second one ends the process as ever. What whoever started us ignores stays ignored.
+    /// Cancels at the first SIGINT or SIGTERM (Windows: Ctrl+C), for the rest of this process; one
+    /// that comes when it is cancelled already ends the process as ever. What is ignored by then
+    /// stays ignored. Never undone: for a program whose waits a person ends, not for a gateway,
+    /// which has [`Tenure::on_shutdown`](crate::Tenure::on_shutdown).
     ///
     /// # Errors
-    /// What keeps the signals from being caught.
+    /// What keeps the signals from being caught, as the system says it.
     pub fn cancel_on_interrupt(&self) -> std::io::Result<()> {
         supervise::cancel_on_interrupt(&self.cancelled)
     }
@@ -238,7 +244,7 @@ impl fmt::Debug for Cancel {
     }
 }
 
-/// Whether an owner that is stopped is evicted.
+/// Whether an owner that is stopped (Ctrl-Z, SIGSTOP; never one that is traced) is evicted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Stopped {
     /// No: stopped is not dead, and `SIGCONT` is near.

@@ -48,7 +48,17 @@ const ASKING_PRAGMAS: [&str; 10] = [
     "table_xinfo",
 ];
 
-/// A value of SQLite's.
+/// A value of SQLite's. In JSON null, a number or a text; bytes as a text of hex digits.
+///
+/// ```
+/// use incumbent::query::Value;
+///
+/// assert_eq!(Value::from(7).as_i64(), Some(7));
+/// assert_eq!(Value::from("work").as_str(), Some("work"));
+/// assert_eq!(Value::Null.as_i64(), None);
+/// assert_eq!(serde_json::to_value(Value::Blob(vec![0, 255]))?, "00ff");
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
     /// Nothing.
@@ -163,7 +173,8 @@ impl Store {
     ///
     /// What it reads is one snapshot. It never writes and sets nothing, and the whole answer is
     /// collected before it returns, so that it holds back nobody: at most 10,000 rows, 64 MiB, and
-    /// 10 s, which are looked at between two steps of SQLite's.
+    /// 10 s, which are looked at between two steps of SQLite's. A column `*_at_ms` is Unix time in
+    /// milliseconds; the views show it as text.
     ///
     /// ```
     /// use incumbent::Store;

@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use crate::{Error, Result};
 
-/// A time span as systemd writes it in its unit files.
+/// A time span as systemd writes it in its unit files. A bare number is seconds. `FromStr` says
+/// [`InvalidInput`](crate::ErrorKind::InvalidInput) to any other text.
 ///
 /// ```
 /// use incumbent::forensics::Span;

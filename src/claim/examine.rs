@@ -28,11 +28,13 @@ use std::time::Duration;
 /// faster than it can be looked at.
 pub(crate) const ATTEMPTS: usize = 8;
 
-/// The holder whose place a claim took.
+/// The holder whose place a claim took: it was dead, or stopped and evicted. In JSON an object with
+/// these fields, without `instance`, and without lists that are empty; later versions may add
+/// others.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Evicted {
-    /// Its recorded pid.
+    /// Its recorded pid, in its own pid namespace.
     pub pid: Option<sys::Pid>,
     /// Its profile, if it has one.
     pub profile: Option<ProfileName>,
@@ -41,10 +43,11 @@ pub struct Evicted {
     pub instance: InstanceId,
     /// Why it counted as dead; [`Reason::Evicted`] for one that was stopped.
     pub reason: Reason,
-    /// What it, a `run` that was killed, had left in its session: ended before the place was taken.
+    /// The pids of what it, a `run` that was killed, had left in its session: ended before the
+    /// place was taken.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ended: Vec<sys::Pid>,
-    /// What had left that session, and was left alone.
+    /// The pids of what had left that session, and was left alone.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub left_alone: Vec<sys::Pid>,
 }

@@ -17,7 +17,8 @@ use crate::{ErrorKind, InstanceId, LockName, Reason, Result};
 /// How often a watched tenure or lock is verified: a replaced store is noticed within a second.
 const VERIFY_EVERY: Duration = Duration::from_millis(500);
 
-/// Whether an office or a lock is still held.
+/// Whether an office or a lock is still held. It is the store's word of the moment when it was
+/// asked; a resource that checks the fence needs no such moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Standing {
     /// It is.
@@ -26,7 +27,7 @@ pub enum Standing {
     Lost(Lost),
 }
 
-/// How something that was held was lost.
+/// How something that was held was lost. `Display` is a clause for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Lost {
@@ -195,7 +196,8 @@ pub(crate) fn watch(
 }
 
 /// A watch over what is held; see [`Tenure::watch`](crate::Tenure::watch). A loop that polls waits
-/// for its [`readiness`](Self::readiness). Dropping it ends the watch.
+/// for its [`readiness`](Self::readiness). Dropping it ends the watch: it waits for a call of the
+/// callback that goes on, but not when that call itself drops it.
 #[derive(Debug)]
 #[must_use = "dropping the watch ends it"]
 pub struct LossWatch {
@@ -220,7 +222,8 @@ impl Loss {
 }
 
 impl LossWatch {
-    /// How it was lost, once the watch has seen that. Asks nobody.
+    /// How it was lost, once the watch has seen that; `None` until then, and after a release. Asks
+    /// nobody.
     ///
     /// # Errors
     /// [`Forked`](ErrorKind::Forked) in a forked child.

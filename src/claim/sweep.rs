@@ -113,11 +113,11 @@ pub(crate) fn tidy(tx: &Tx<'_>, inner: &Inner, sweep: &Sweep) -> Result<()> {
     Ok(())
 }
 
-/// Whether to end a record whose owner is not known to be dead.
+/// Whether to end a record whose owner is not known to be dead. No process is signalled either way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Force {
     /// Only the dead.
     No,
-    /// Whoever it is.
+    /// Whoever it is: a person has decided.
     Yes,
 }

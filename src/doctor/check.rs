@@ -15,7 +15,7 @@ use crate::words::words;
 use crate::{Kind, OpenOptions, ProfileName, Result, Store, environment, sys};
 
 words! {
-    /// How much a [`Finding`] matters.
+    /// How much a [`Finding`] matters; what is greater matters more. In JSON its word.
     #[non_exhaustive]
     #[derive(PartialOrd, Ord)]
     pub enum Severity {
@@ -40,7 +40,8 @@ impl Severity {
     }
 }
 
-/// What one check found.
+/// What one check found. In JSON an object with these fields, without `ran_short`; later versions
+/// may add others.
 #[derive(Clone, Debug, Serialize)]
 pub struct Finding {
     /// Which check, in snake case; one that found several things has several findings.

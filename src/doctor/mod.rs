@@ -58,8 +58,8 @@ pub fn examine(options: &OpenOptions) -> Vec<Finding> {
 }
 
 /// The same, where only the owners, conflicts and markers of one profile or of one kind of office
-/// matter; what concerns all of them (the file, its place, orphaned anchors) is looked at all the
-/// same.
+/// matter (`None`: of all); what concerns all of them (the file, its place, orphaned anchors) is
+/// looked at anyway.
 #[must_use]
 pub fn examine_only(
     options: &OpenOptions,

@@ -30,7 +30,8 @@ pub enum Repair {
     Do,
 }
 
-/// What became of an [`Act`].
+/// What became of an [`Act`]. In the JSON of that: `outcome` is `would`, `done` or `failed`, and
+/// `why` is the reason of a failure.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Outcome {
@@ -42,7 +43,8 @@ pub enum Outcome {
     Failed(String),
 }
 
-/// Something that [`repair`] does about what a check found.
+/// Something that [`repair`] does about what a check found. `Display` is a line for people. In JSON
+/// an object with `check`, `act`, `outcome`, `why` and `record`; later versions may add others.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Act {
@@ -104,7 +106,34 @@ impl std::fmt::Display for Act {
 /// that belong to nobody, and empties a long WAL. What was done is recorded as events
 /// `doctor_fixed`.
 ///
-/// Never fails: what could not be done is an act that says why.
+/// Never fails: what could not be done is an act that says why. Where nothing is wrong, or where
+/// there is no store, there are no acts.
+///
+/// ```
+/// # #[cfg(unix)] {
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path().join("state.db");
+/// # // A process that is on record, and was killed.
+/// # let store = incumbent::Store::open(&path)?;
+/// # let mut other = std::process::Command::new("sleep").arg("600").spawn()?;
+/// # let of_other = store.kept(incumbent::keeper::Whom::Process(other.id()));
+/// # let of_other = of_other.anchoring(incumbent::keeper::Anchoring::None);
+/// # of_other.claim(&store.profile("work")?, &incumbent::Kind::default())?;
+/// # other.kill()?;
+/// # other.wait()?;
+/// use incumbent::OpenOptions;
+/// use incumbent::doctor::{Outcome, Repair, repair};
+///
+/// let options = OpenOptions::new().path(&path);
+/// let would = repair(&options, "alice", Repair::DryRun);
+/// assert!(would.iter().all(|act| act.outcome == Outcome::Would));
+/// // Here a process that is on record was killed.
+/// let done = repair(&options, "alice", Repair::Do);
+/// let ended = |act: &incumbent::doctor::Act| act.check == "stale_rows";
+/// assert!(done.iter().any(|act| ended(act) && act.outcome == Outcome::Done));
+/// # }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[must_use]
 pub fn repair(options: &OpenOptions, by: &str, repair: Repair) -> Vec<Act> {
     let scene = Scene { options: options.clone(), ..Scene::new(options, None, None) };

@@ -16,7 +16,8 @@ use crate::{InstanceId, Kind, LockName, ProfileName, Reason, Result, sys};
 /// Locks that are named; of more the count is told.
 const LOCKS_NAMED: usize = 20;
 
-/// A record that is ended because its owner is dead.
+/// A record that is ended because its owner is dead. In JSON an object with these fields; later
+/// versions may add others.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct StaleRecord {

@@ -10,7 +10,8 @@ use crate::process::exit_code::ExitCodes;
 use crate::sys::{Fed, Feed};
 use crate::{Error, Result, Tenure};
 
-/// A signal that the host has caught, as it knows it; see [`Tenure::shutdown_by`].
+/// A signal that the host has caught, as it knows it; see [`Tenure::shutdown_by`]. Where it does
+/// not know a siginfo, the sender is not known.
 ///
 /// ```
 /// use incumbent::forensics::HostSignal;

@@ -2,6 +2,27 @@
 //!
 //! What is read here is read while somebody waits for a process to end: nothing blocks, nothing
 //! fails, and what could not be found out says why.
+//!
+//! ```
+//! # let directory = tempfile::tempdir()?;
+//! # let store = incumbent::Store::open(directory.path().join("state.db"))?;
+//! use incumbent::Claim;
+//! use incumbent::exit::{ExitCause, ExitCodes, Supervisor};
+//!
+//! let Claim::Granted(tenure) = store.profile("default")?.claim()? else { unreachable!() };
+//! let codes = ExitCodes::of(Supervisor::None);
+//! // A signal that the gateway has caught by itself:
+//! let snapshot = tenure.snapshot(Some(15));
+//! assert_eq!(snapshot.signal, "SIGTERM");
+//! assert!(snapshot.recorded.is_ok(), "it stands in the table `shutdowns`");
+//! // A panic of any thread, once that was asked for:
+//! tenure.record_panics();
+//! let _ = std::thread::spawn(|| panic!("out of luck")).join();
+//! let cause = tenure.cause(None, &codes);
+//! assert_eq!(cause, ExitCause::Panicked);
+//! assert_eq!(codes.code(cause, 0, None), 101);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 pub(crate) mod diagnostic;
 pub(crate) mod host;
@@ -23,7 +44,7 @@ pub use crate::forensics::snapshot::{Snapshot, snapshot};
 pub use crate::forensics::systemd::{Manager, SystemdCheck, own_unit, unit_name};
 pub use crate::span::Span;
 
-/// A fact, or why it could not be had.
+/// A fact, or why it could not be read. In JSON the fact, or `{"unavailable": "..."}`.
 pub type Fact<T> = Result<T, Unavailable>;
 
 /// Why a fact could not be had, for people. In JSON: `{"unavailable": "..."}`.
@@ -38,7 +59,7 @@ impl Unavailable {
         Self { why: why.into() }
     }
 
-    /// Why.
+    /// Why, as a clause for people.
     #[must_use]
     pub fn why(&self) -> &str {
         &self.why

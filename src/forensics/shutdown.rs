@@ -46,7 +46,7 @@ const PANIC_WITHIN: Duration = Duration::from_millis(250);
 /// A message of a panic is cut here.
 const MESSAGE_LENGTH_MAX: usize = 4 * 1024;
 
-/// Somebody asks this process to end.
+/// Somebody asks this process to end; see [`Tenure::on_shutdown`].
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Shutdown {
@@ -106,9 +106,9 @@ impl Tenure {
     /// that announced the stop is consumed.
     ///
     /// The call comes within some milliseconds, also while the store is locked, full or gone; where
-    /// the store cannot even be read, within 300 ms. What was ignored when the process started
-    /// (`nohup`) stays ignored. Nothing ends by itself: the gateway drains, lets go and exits; or
-    /// reads its configuration again, where the signal
+    /// the store cannot even be read, within 300 ms. What is ignored by then (`nohup`) stays
+    /// ignored. Nothing ends by itself: the gateway drains, lets go and exits; or reads its
+    /// configuration again, where the signal
     /// [may mean that](crate::forensics::Snapshot::may_mean_reload).
     ///
     /// Where the host catches signals itself, see [`Tenure::shutdown_by`] and
@@ -138,7 +138,7 @@ impl Tenure {
     /// [`Busy`](crate::ErrorKind::Busy) where no descriptor or thread is left,
     /// [`Internal`](crate::ErrorKind::Internal) when the signals cannot be caught for another
     /// reason: then they do what they did before. [`Forked`](crate::ErrorKind::Forked) in a forked
-    /// child.
+    /// child. Not a store that cannot be read.
     pub fn on_shutdown(
         &self,
         exit_codes: ExitCodes,
@@ -166,9 +166,10 @@ impl Tenure {
     }
 
     /// Takes a snapshot for a signal that somebody else has caught (a runtime, a handler of the
-    /// gateway's), with the markers of this office, and leaves it in the table `shutdowns`. Takes
-    /// about a millisecond, and never more than some: a row that cannot be written in time says so
-    /// ([`Snapshot::recorded`]) and is written with the next change.
+    /// gateway's; `None`: there was none), with the markers of this office, and leaves one of a
+    /// signal in the table `shutdowns`. Takes about a millisecond, and never more than some: a row
+    /// that cannot be written in time says so ([`Snapshot::recorded`]) and is written with the next
+    /// change. An example is at the [module](crate::forensics).
     #[must_use]
     pub fn snapshot(&self, signal: Option<i32>) -> Snapshot {
         self.recorder().complete(Snapshot::take(ReceivedSignal::ByOthers(signal))).0
@@ -200,8 +201,9 @@ impl Tenure {
         recorders.push(recorder);
     }
 
-    /// Why this process ends, by what its store, the given snapshot and its panics say: for a
-    /// gateway that is about to exit. A panic counts for 10 s. Takes a few milliseconds at most.
+    /// Why this process ends, by what its store, the given snapshot (`None`: no signal came) and
+    /// its panics say: for a gateway that is about to exit. A panic counts for 10 s. Takes a few
+    /// milliseconds at most. [`ExitCodes::code`] says what to exit with.
     #[must_use]
     pub fn cause(&self, snapshot: Option<&Snapshot>, exit_codes: &ExitCodes) -> ExitCause {
         let known = self.recorder().look();
@@ -242,10 +244,19 @@ pub(crate) enum Ends {
 }
 
 impl Snapshot {
-    /// Adds the markers of `instance`, and leaves the snapshot on record for it: for a handler that
-    /// acts for a gateway without a [`Tenure`] of its own. For a process that is on
+    /// Adds the markers of `instance`, and leaves the snapshot of a signal on record for it: for a
+    /// handler that acts for a gateway without a [`Tenure`] of its own. For a process that is on
     /// record nowhere (`None`) it is left beside `office`. What cannot be read or written within
     /// 250 ms says so in its field.
+    ///
+    /// ```
+    /// # let directory = tempfile::tempdir()?;
+    /// # let store = incumbent::Store::open(directory.path().join("state.db"))?;
+    /// let office = incumbent::Office::default();
+    /// let taken = incumbent::forensics::snapshot(Some(15)).recorded_in(&store, None, &office);
+    /// assert!(taken.recorded.is_ok());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn recorded_in(self, store: &Store, instance: Option<InstanceId>, office: &Office) -> Self {
         Recorder::new(&store.inner, instance, office, Ends::Now).complete(self).0

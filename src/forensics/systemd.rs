@@ -32,7 +32,7 @@ const SHOWN_MAX: usize = 60;
 const UNIT_LENGTH_MAX: usize = 255;
 
 words! {
-    /// Who runs a unit.
+    /// Who runs a unit. In JSON its word.
     pub enum Manager {
         /// The user's own: `systemctl --user`.
         User = "user",
@@ -44,16 +44,26 @@ words! {
 /// What systemd allows a gateway for its end, compared with what that takes. A unit that gives less
 /// kills the gateway in the middle of it, and the next start finds what it could not put away.
 ///
-/// ```no_run
+/// ```
 /// use incumbent::stop::StopPhases;
 /// use incumbent::forensics::SystemdCheck;
 /// use std::time::Duration;
 ///
 /// let phases = StopPhases::draining_for(Duration::from_secs(60));
-/// if let Some(warning) = SystemdCheck::of_this_process(&phases).warning() {
+/// let check = SystemdCheck::of_this_process(&phases);
+/// if let Some(warning) = check.warning() {
 ///     eprintln!("{warning}");
 /// }
+/// assert_eq!(check.expected_min, Duration::from_secs(90));
+/// // What cannot be found out is not a mismatch, and says why.
+/// let check = SystemdCheck::of_unit("no/unit", &phases);
+/// assert!(check.mismatch.is_err() && check.reason().is_some() && check.warning().is_none());
 /// ```
+///
+/// # JSON
+/// An object with `unit`, `timeout_stop_sec` (seconds, or `"infinity"`), `drain_timeout` and
+/// `expected_min` (seconds), `mismatch`, `manager`, `reason` and `advice`; null for what is
+/// unavailable. Later versions may add others.
 ///
 /// # References
 /// systemd.service(5), `TimeoutStopSec=`
@@ -67,9 +77,9 @@ pub struct SystemdCheck {
     /// How long after its SIGTERM systemd kills what is left. [`Span::Infinite`] if it never does;
     /// a setting of 0 says the same.
     pub timeout_stop: Fact<Span>,
-    /// How long the gateway lets its work finish.
+    /// How long the gateway lets its work finish: [`StopPhases::drain`].
     pub drain_timeout: Duration,
-    /// What the unit has to give at least: the stop budget.
+    /// What the unit has to give at least: the stop budget, [`StopPhases::budget`].
     pub expected_min: Duration,
     /// Whether the unit gives less.
     pub mismatch: Fact<bool>,
@@ -123,14 +133,14 @@ impl SystemdCheck {
         Self { unit, manager, timeout_stop, drain_timeout, expected_min, mismatch }
     }
 
-    /// Why something is unavailable.
+    /// Why something is unavailable, as a clause for people; `None` where nothing is.
     #[must_use]
     pub fn reason(&self) -> Option<&str> {
         let unit = self.unit.as_ref().err();
         unit.or(self.timeout_stop.as_ref().err()).map(Unavailable::why)
     }
 
-    /// What to do about a mismatch: the line, and where it belongs.
+    /// What to do about a mismatch: the line, and where it belongs; `None` where there is none.
     #[must_use]
     pub fn advice(&self) -> Option<String> {
         let (Ok(unit), Ok(true)) = (&self.unit, &self.mismatch) else { return None };
@@ -217,6 +227,13 @@ const OTHER_UNITS: [&str; 10] = [
 
 /// `name` as that of one service, with its suffix: `systemctl` takes options and patterns in its
 /// place.
+///
+/// ```
+/// use incumbent::forensics::unit_name;
+///
+/// assert_eq!(unit_name("gateway").unwrap(), "gateway.service");
+/// assert!(unit_name("--all").is_err() && unit_name("gateway.timer").is_err());
+/// ```
 ///
 /// # Errors
 /// That it cannot be the name of one.

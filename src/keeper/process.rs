@@ -53,10 +53,10 @@ pub enum Anchoring {
 }
 
 /// Another process, for which records are kept: one that does not link the library. Everything that
-/// is recorded for it ends with it.
+/// is recorded for it ends with it, and is visible to others when the call returns that made it.
 ///
 /// ```
-/// use incumbent::keeper::{Anchoring, KeptClaim, Whom};
+/// use incumbent::keeper::{Anchoring, KeptClaim, KeptRelease, Whom};
 /// use incumbent::{Kind, Store};
 ///
 /// # let directory = tempfile::tempdir()?;
@@ -68,6 +68,7 @@ pub enum Anchoring {
 /// assert!(matches!(process.claim(&work, &Kind::default())?, KeptClaim::Granted { .. }));
 /// assert_eq!(work.status()?.pid, Some(pid));
 /// assert_eq!(process.records()?.len(), 1);
+/// assert!(matches!(process.release(&work.status()?.office)?, KeptRelease::Released(_)));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug)]
@@ -120,7 +121,8 @@ pub enum KeptRelease {
     },
 }
 
-/// A lock of a kept process.
+/// A lock of a kept process. In JSON an object with these fields, `scope` and `identity_hash` in
+/// place of the name, and `ttl_ms`; later versions may add others.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct KeptLock {
@@ -133,12 +135,13 @@ pub struct KeptLock {
     pub instance: InstanceId,
     /// Rises with every change of holder.
     pub fence: i64,
-    /// How long its lease is, if it has one.
+    /// How long its lease is; `None` without a lease.
     #[serde(rename = "ttl_ms", serialize_with = "as_millis")]
     pub ttl: Option<Duration>,
 }
 
-/// A lock that was granted to a kept process.
+/// A lock that was granted to a kept process. In JSON an object with these fields, and those of the
+/// lock in place of `lock`; later versions may add others.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct KeptGrant {
@@ -167,7 +170,8 @@ pub enum KeptStanding {
     },
 }
 
-/// What is on record for a kept process.
+/// What is on record for a kept process. In JSON an object with these fields, the time as `since`
+/// (RFC 3339, UTC, milliseconds); later versions may add others.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct KeptRecord {
@@ -178,7 +182,7 @@ pub struct KeptRecord {
     /// Since when: Unix milliseconds, wall time.
     #[serde(rename = "since", serialize_with = "as_rfc3339")]
     pub since_ms: i64,
-    /// The keeper that holds the anchor, as it was recorded last.
+    /// The pid of the keeper that holds the anchor, as it was recorded last; `None` without one.
     pub keeper_pid: Option<u32>,
 }
 
@@ -243,8 +247,8 @@ impl KeptProcess {
         }
     }
 
-    /// Claims the office of `kind` for the process, on the home of `profile`. The record is visible
-    /// to others when this returns.
+    /// Claims the office of `kind` for the process, on the home of `profile`; an example is at the
+    /// [module](crate::keeper). Never waits for its holder.
     ///
     /// # Errors
     /// [`NotRunning`](crate::ErrorKind::NotRunning) if it has ended,
@@ -292,10 +296,10 @@ impl KeptProcess {
     /// `run` stays the `run`'s, which ends with its command.
     ///
     /// # Errors
-    /// [`StoreReplaced`](crate::ErrorKind::StoreReplaced) if it is on record nowhere and an owner
-    /// of a lost store may be it; [`CannotWrite`](crate::ErrorKind::CannotWrite),
-    /// [`Busy`](crate::ErrorKind::Busy), [`Unsupported`](crate::ErrorKind::Unsupported) where it
-    /// cannot be told whether the record is about this process.
+    /// Those of [`Profile::set_desired`]: [`StoreReplaced`](crate::ErrorKind::StoreReplaced) also
+    /// if it is on record nowhere and an owner of a lost store may be it. And those of
+    /// [`KeptProcess::pid`], and [`Unsupported`](crate::ErrorKind::Unsupported) where it cannot be
+    /// told whether the record is about this process.
     pub fn release(&self, office: &Office) -> Result<KeptRelease> {
         let by = self.asker();
         let released = self.ask(|store| release_in(store, office, self.whom.pid(), &by))?;
@@ -356,7 +360,7 @@ impl KeptProcess {
         self.ask(|store| question.verify(store)).map(KeptStanding::of)
     }
 
-    /// Starts the lease of the lock anew, for as long as was asked for.
+    /// Starts the lease of the lock again, for as long as was asked for.
     ///
     /// # Errors
     /// As [`KeptProcess::release`].
@@ -394,7 +398,7 @@ impl KeptProcess {
         self.ask(|store| Ok(speak::say(store, office, self.whom.pid(), update)))?
     }
 
-    /// The oldest open marker for the process, of this name or of any; consumes nothing.
+    /// The next open marker for the process, as [`Store::peek_marker`] says; consumes nothing.
     ///
     /// # Errors
     /// As [`KeptProcess::release`].
@@ -402,8 +406,7 @@ impl KeptProcess {
         self.ask(|store| markers::peek(store, self.whom.pid(), name))
     }
 
-    /// Consumes the oldest open marker for the process, of this name or of any. Exactly one
-    /// consumer gets it.
+    /// Consumes the next open marker for the process, as [`Store::consume_marker`] does.
     ///
     /// # Errors
     /// As [`KeptProcess::release`]; not when the consumption alone cannot be written, see
@@ -415,7 +418,7 @@ impl KeptProcess {
     /// Closes the open markers of this name that are or were for the process; how many.
     ///
     /// # Errors
-    /// [`CannotWrite`](crate::ErrorKind::CannotWrite), [`Busy`](crate::ErrorKind::Busy).
+    /// As [`Profile::set_desired`].
     pub fn clear_marker(&self, name: &MarkerName) -> Result<usize> {
         markers::clear(&self.store, self.whom.pid(), name, &self.asker())
     }

@@ -192,8 +192,9 @@ pub enum ProcessTable {
     Foreign,
 }
 
-/// Everything that was seen of one recorded owner. Documents leave out the user id, the lease and
-/// the writer, which say something only together with a rule.
+/// Everything that was seen of one recorded owner. In JSON an object of words with these names,
+/// without the user id, the lease and the writer, which say something only together with a rule;
+/// later versions may add others. The words are those of the enums, in snake case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[non_exhaustive]
 pub struct Evidence {

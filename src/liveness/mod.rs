@@ -22,7 +22,8 @@ pub use self::evidence::{
 pub use self::reason::Reason;
 pub use self::verdict::{AliveReason, DeadReason, Flags, Ruling, UnknownReason, Verdict};
 
-/// A verdict, with the flags that qualify it and the evidence it rests on.
+/// A verdict, with the flags that qualify it and the evidence it rests on. It is about the moment
+/// of the look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Judgement {
@@ -32,8 +33,8 @@ pub struct Judgement {
     pub flags: Flags,
     /// What was seen.
     pub evidence: Evidence,
-    /// A process that a killed `run` left behind and that nobody here may end, where that is what
-    /// stands in the way.
+    /// The pid of a process that a killed `run` left behind and that nobody here may end, where
+    /// that is what stands in the way.
     pub left_behind: Option<crate::sys::Pid>,
 }
 

@@ -8,7 +8,7 @@ use serde::{Serialize, Serializer};
 macro_rules! reasons {
     ($($(#[$doc:meta])* $variant:ident = $word:literal, $because:literal;)*) => {
         /// Why something is as it is said to be: why an owner counts as alive or dead, why a claim
-        /// was refused, how an incarnation ended.
+        /// was refused, how an incarnation ended. In JSON its word.
         ///
         /// ```
         /// use incumbent::Reason;
@@ -20,7 +20,7 @@ macro_rules! reasons {
         #[non_exhaustive]
         pub enum Reason {
             $($(#[$doc])* $variant,)*
-            /// Recorded by another version, in its own word.
+            /// Recorded by another version, in its own word. Never one of those above.
             Other(Box<str>),
         }
 

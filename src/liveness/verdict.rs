@@ -47,7 +47,8 @@ pub enum UnknownReason {
     NotVerifiable,
 }
 
-/// Facts beside a verdict of alive or dead that a person should know.
+/// Facts beside a verdict of alive or dead that a person should know. In JSON a list of the names
+/// of those that are raised; later versions may add others.
 #[allow(clippy::struct_excessive_bools, reason = "flags are independent of each other")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -95,7 +96,7 @@ impl Serialize for Flags {
 }
 
 words! {
-    /// `alive`, `dead` or `unknown`.
+    /// Whether an owner lives: `alive`, `dead` or `unknown`, which is also its JSON.
     pub enum Verdict {
         /// The owner lives: nobody else may own.
         Alive = "alive",
@@ -108,6 +109,14 @@ words! {
 
 /// What follows from the [`Evidence`](super::Evidence): the verdict, with a reason that the rules
 /// can give for it.
+///
+/// ```
+/// use incumbent::liveness::{DeadReason, Ruling};
+/// use incumbent::{Reason, Verdict};
+///
+/// let ruling = Ruling::Dead(DeadReason::PidReused);
+/// assert_eq!((ruling.verdict(), ruling.reason()), (Verdict::Dead, Reason::PidReused));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Ruling {
     /// The owner lives: nobody else may own.

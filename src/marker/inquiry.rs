@@ -15,7 +15,7 @@ use crate::records::markers::Marker;
 use crate::records::{Addressee, markers};
 use crate::{Error, Result};
 
-/// Why a process is being stopped.
+/// Why a process is being stopped, by the word of the store.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum StopCause {
@@ -25,7 +25,7 @@ pub enum StopCause {
     PlannedStop(Marker),
     /// Nobody has said so in this store.
     Unplanned,
-    /// The store could not be read within 250 ms.
+    /// The store could not be read within 250 ms, and why; or this is a forked child.
     Unknown(Error),
 }
 
@@ -35,7 +35,8 @@ pub enum StopCause {
 pub struct StopAnswer {
     /// Why.
     pub cause: StopCause,
-    /// Whether the marker that says so was consumed on record; true when there is none.
+    /// Whether the marker that says so was consumed on record; true when there is none, false when
+    /// nobody could tell.
     pub recorded: bool,
 }
 
@@ -77,6 +78,24 @@ impl StopInquiry {
     ///
     /// Returns within 250 ms, and some for the scheduler, also when the store is locked, full or
     /// gone.
+    ///
+    /// ```
+    /// # let directory = tempfile::tempdir()?;
+    /// use incumbent::marker::{MarkerName, MarkerRequest};
+    /// use incumbent::stop::StopCause;
+    /// use incumbent::{Claim, Store};
+    ///
+    /// let store = Store::open(directory.path().join("state.db"))?;
+    /// let Claim::Granted(tenure) = store.profile("work")?.claim()? else { panic!("nobody else") };
+    /// let inquiry = tenure.stop_inquiry();
+    /// assert!(matches!(inquiry.ask().cause, StopCause::Unplanned));
+    /// // What `Profile::stop` of another process leaves, before its signal:
+    /// let stop = MarkerRequest::new(MarkerName::planned_stop()).by("alice");
+    /// store.write_marker(tenure.instance(), &stop)?;
+    /// let StopCause::PlannedStop(marker) = inquiry.ask().cause else { panic!("it was planned") };
+    /// assert_eq!(marker.by, "alice");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn ask(&self) -> StopAnswer {
         // Before any lock, which another thread may have held at the moment of the fork.

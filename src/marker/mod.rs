@@ -1,7 +1,9 @@
 //! Markers: one-shot messages to one instance, consumed exactly once.
 //!
 //! A marker names a generation. The next one, with the same pid or without, never sees it. What a
-//! signal cannot say, a marker does: that a stop was planned, by whom, and why.
+//! signal cannot say, a marker does: that a stop was planned, by whom, and why. They are written by
+//! [`Store::write_marker`], where the example is, and read by
+//! [`Tenure::consume_marker`](crate::Tenure::consume_marker).
 
 pub(crate) mod inquiry;
 pub(crate) mod request;
@@ -38,15 +40,16 @@ const CONSUME_WITHIN: Duration = Duration::from_millis(250);
 /// How long the last look may take, of a consumption that ran out of time.
 const LOOK_AGAIN_WITHIN: Duration = Duration::from_millis(20);
 
-/// A marker that was consumed.
+/// A marker that was consumed: nobody else gets it.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 #[must_use = "nobody else gets it"]
 pub struct Consumed {
     /// What it said.
     pub marker: Marker,
-    /// Whether its consumption could be written within 250 ms. If not, the marker is true all the
-    /// same: a planned stop must not look like a crash because the disk is full.
+    /// Whether its consumption could be written within 250 ms. If not, the marker is true anyway: a
+    /// planned stop must not look like a crash because the disk is full. Another consumer may get
+    /// it as well then.
     pub recorded: bool,
 }
 
@@ -57,14 +60,37 @@ impl Store {
     /// same name is replaced, and of the requests (`takeover`, `planned_stop`, `restart`) to one
     /// incarnation any other: [`Written::replaced`] says which.
     ///
-    /// The marker is visible to others when this returns. Nothing is signalled.
+    /// The marker is visible to others when this returns. Nothing is signalled. A marker
+    /// that nobody consumes ends with its time; for a generation that has ended it says nothing.
+    ///
+    /// ```
+    /// # let directory = tempfile::tempdir()?;
+    /// use incumbent::Store;
+    /// use incumbent::marker::{MarkerName, MarkerRequest};
+    /// use std::time::Duration;
+    ///
+    /// let store = Store::open(directory.path().join("state.db"))?;
+    /// let (reload, pid) = (MarkerName::new("reload")?, std::process::id());
+    /// let request = MarkerRequest::new(reload.clone()).ttl(Duration::from_secs(30))?;
+    /// let written = store.write_marker(pid, &request.reason("new configuration"))?;
+    /// assert!(written.replaced.is_empty());
+    ///
+    /// let seen = store.peek_marker(pid, Some(&reload))?.expect("it lives for 30 s");
+    /// assert_eq!((seen.id, seen.pid), (written.marker.id, Some(pid)));
+    /// let consumed = store.consume_marker(pid, Some(&reload))?.expect("nobody else looks");
+    /// assert_eq!(consumed.marker.reason.as_deref(), Some("new configuration"));
+    /// // Another one, which nobody needs any more:
+    /// store.write_marker(pid, &MarkerRequest::new(reload.clone()))?;
+    /// assert_eq!(store.clear_marker(pid, &reload, "alice")?, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// [`NotRunning`](ErrorKind::NotRunning) when there is no such process or generation, or it has
-    /// ended;
-    /// [`InvalidInput`](ErrorKind::InvalidInput) when it is on record nowhere and cannot be told
-    /// apart from a later one with its pid; [`CannotWrite`](ErrorKind::CannotWrite),
-    /// [`Busy`](ErrorKind::Busy), [`TooOld`](ErrorKind::TooOld).
+    /// ended; [`InvalidInput`](ErrorKind::InvalidInput) when it is on record nowhere and cannot be
+    /// told apart from a later one with its pid; [`Busy`](ErrorKind::Busy) for a request to one
+    /// that is just being stopped or replaced; [`TooOld`](ErrorKind::TooOld) for a store that was
+    /// opened for asking only; and those of [`Profile::set_desired`](crate::Profile::set_desired).
     pub fn write_marker(
         &self,
         to: impl Into<MarkerTarget>,
@@ -96,16 +122,18 @@ impl Store {
         })
     }
 
-    /// The oldest open marker for the process `pid`, of this name or of any; consumes nothing.
+    /// The next open marker for the process that has `pid` now, of this name or of any: a request
+    /// (`takeover`, `planned_stop`, `restart`) before others, and the oldest first. `None` also
+    /// where no process has it. Consumes nothing.
     ///
     /// # Errors
-    /// [`CannotRead`](ErrorKind::CannotRead), [`Busy`](ErrorKind::Busy).
+    /// As [`Profile::status_of`](crate::Profile::status_of).
     pub fn peek_marker(&self, pid: u32, name: Option<&MarkerName>) -> Result<Option<Marker>> {
         peek(&self.inner, &addressee(&self.inner, pid)?, name)
     }
 
-    /// Consumes the oldest open marker for the process `pid`, of this name or of any. Exactly one
-    /// consumer gets it.
+    /// Consumes what [`Store::peek_marker`] would show. Exactly one consumer gets it. Takes about
+    /// 250 ms at most, also where the store is locked or full.
     ///
     /// # Errors
     /// As [`Store::peek_marker`]; not when the consumption alone cannot be written, see
@@ -115,10 +143,10 @@ impl Store {
     }
 
     /// Closes the open markers of this name that are or were for the process `pid`, whatever has
-    /// become of it; how many there were.
+    /// become of it; how many there were. `by` names who does, for the record.
     ///
     /// # Errors
-    /// [`CannotWrite`](ErrorKind::CannotWrite), [`Busy`](ErrorKind::Busy).
+    /// As [`Profile::set_desired`](crate::Profile::set_desired).
     pub fn clear_marker(&self, pid: u32, name: &MarkerName, by: &str) -> Result<usize> {
         let by = identities::presentable(&self.inner, by);
         clear(&self.inner, pid, &addressee(&self.inner, pid)?, name, &by)

@@ -18,6 +18,16 @@ use crate::{Error, ErrorKind, Result, clock, stop_budget, sys};
 const TTL_DEFAULT: Duration = Duration::from_mins(1);
 
 /// A marker to be written, see [`Store::write_marker`](crate::Store::write_marker).
+///
+/// ```
+/// use incumbent::ErrorKind;
+/// use incumbent::marker::{MarkerName, MarkerRequest};
+/// use std::time::Duration;
+///
+/// let request = MarkerRequest::new(MarkerName::planned_stop()).reason("kernel update");
+/// let never = request.ttl(Duration::ZERO).unwrap_err();
+/// assert_eq!(never.kind(), ErrorKind::InvalidInput);
+/// ```
 #[derive(Clone, Debug)]
 pub struct MarkerRequest {
     name: MarkerName,
@@ -27,14 +37,15 @@ pub struct MarkerRequest {
 }
 
 impl MarkerRequest {
-    /// One of this name. It lives for 60 s; a request to end or to start anew lives for the stop
+    /// One of this name. It lives for 60 s; a request to end or to start again lives for the stop
     /// budget of its target and 75 s.
     #[must_use]
     pub fn new(name: MarkerName) -> Self {
         Self { name, ttl: None, reason: None, by: None }
     }
 
-    /// How long it lives: at least a millisecond, at most 30 days.
+    /// How long it lives: at least a millisecond, at most 30 days, by a clock that does not step
+    /// and counts suspend. It ends with the boot in any case.
     ///
     /// # Errors
     /// [`InvalidInput`](ErrorKind::InvalidInput) for any other time.
@@ -47,7 +58,7 @@ impl MarkerRequest {
         Ok(self)
     }
 
-    /// Why, for whoever reads it.
+    /// Why, for the reader. What looks like a secret is taken out.
     #[must_use]
     pub fn reason(mut self, reason: impl Into<String>) -> Self {
         self.reason = Some(reason.into());

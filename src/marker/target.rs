@@ -3,7 +3,8 @@
 use crate::marker::request::check_exists;
 use crate::{InstanceId, Office, Result};
 
-/// Whom a marker is for: a generation, or a process of this machine.
+/// Whom a marker is for: a generation ([`InstanceId`], whatever its office), or a process of this
+/// machine (its pid).
 ///
 /// ```
 /// use incumbent::marker::MarkerTarget;
@@ -29,7 +30,8 @@ impl MarkerTarget {
         Self(To::Process(pid, office))
     }
 
-    /// Says whether a process that is meant exists, before a store is made for it.
+    /// Says whether a process that is meant exists, before a store is made for it. Of a generation
+    /// it says nothing.
     ///
     /// # Errors
     /// [`NotRunning`](crate::ErrorKind::NotRunning) when it does not.

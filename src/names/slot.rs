@@ -12,7 +12,8 @@ use crate::names::{IdentityHash, LockName};
 /// The most slots of a lock. A refused claim may look at the owner of each.
 pub(crate) const SLOTS_MAX: u32 = 64;
 
-/// One of the slots of a lock, see [`LockRequest::slots`](crate::LockRequest::slots).
+/// One of the slots of a lock, see [`LockRequest::slots`](crate::LockRequest::slots). In JSON an
+/// object with these two fields; later versions may add others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[non_exhaustive]
 pub struct Slot {

@@ -10,7 +10,9 @@ use crate::office::storm;
 use crate::{Kind, Result};
 
 /// Our party is in a storm: it has started again and again without getting or keeping an office.
-/// The next start should wait.
+/// The next start should wait: 5 s, and twice as long each time that the storm goes on, at most
+/// 300 s. In JSON an object with these fields, the pause as `pause_ms`; later versions may add
+/// others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Backoff {
@@ -26,8 +28,9 @@ pub struct Backoff {
 
 impl Profile {
     /// The backoff of the storm that our party (what keeps starting this process: its unit, its
-    /// container, its terminal) is in at the office of `kind`; `None` when it is in none. Reads
-    /// only; a `run` waits by itself, before it claims.
+    /// container, its terminal) is in at the office of `kind`; `None` when it is in none, or the
+    /// party is not known. Reads only; a `run` waits by itself, before it claims, and
+    /// [`Profile::claim_with`] never does.
     ///
     /// ```
     /// use incumbent::{Kind, Store};

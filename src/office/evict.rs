@@ -14,7 +14,7 @@ use crate::records::{End, EndReason};
 use crate::store::{Inner, Tx};
 use crate::{Holder, InstanceId, Office, Reason, Result, Verdict, Wanted, owner, sys};
 
-/// What came of [`Profile::evict`](crate::Profile::evict).
+/// What came of [`Profile::evict`](crate::Profile::evict); an example is there.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Eviction {
@@ -45,7 +45,8 @@ pub enum Eviction {
 }
 
 impl Eviction {
-    /// What was known of the owner whose record was ended, in words.
+    /// What was known of the owner whose record was ended, as a clause for people; empty where none
+    /// was.
     #[must_use]
     pub fn because(&self) -> &'static str {
         let Self::Done { reason, .. } = self else { return "" };

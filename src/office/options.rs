@@ -10,7 +10,19 @@ use crate::stop_budget::StopPhases;
 use crate::{Cancel, InstanceId, Kind, LockRequest, Nonce, Result, Wait, stop_budget};
 
 /// How to claim an office, for callers that need more than
-/// [`Profile::claim`](crate::Profile::claim).
+/// [`Profile::claim`](crate::Profile::claim). What is out of its range is said by
+/// [`ClaimOptions::check`], and by the claim.
+///
+/// ```
+/// use incumbent::{ClaimOptions, ErrorKind};
+/// use std::time::Duration;
+///
+/// let options = ClaimOptions::new().version("1.4.0").heartbeat_every(Duration::from_secs(5));
+/// options.check()?;
+/// let never = options.stop_budget(Duration::from_secs(86_400));
+/// assert_eq!(never.check().unwrap_err().kind(), ErrorKind::InvalidInput);
+/// # Ok::<(), incumbent::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct ClaimOptions {
     pub(crate) kind: Kind,
@@ -35,7 +47,7 @@ impl Default for ClaimOptions {
 }
 
 impl ClaimOptions {
-    /// Kind `gateway`, a stop budget of 90 s, no waiting.
+    /// Kind `gateway`, a stop budget of 90 s, no heartbeat, no locks, no waiting, nobody replaced.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -66,15 +78,16 @@ impl ClaimOptions {
         self
     }
 
-    /// How long this process may take to stop, at most one hour: whoever stops or replaces it
-    /// waits that long before killing it.
+    /// How long this process may take to stop, at most one hour, counted in milliseconds: others
+    /// who stop or replace it wait that long before they kill it. Zero: it is killed right after it
+    /// was asked.
     #[must_use]
     pub fn stop_budget(mut self, budget: Duration) -> Self {
         self.stop_budget = budget;
         self
     }
 
-    /// The same, as the sum of what it does when it is asked to end.
+    /// The same, as the sum of what it does when it is asked to end: [`StopPhases::budget`].
     #[must_use]
     pub fn stop_phases(self, phases: &StopPhases) -> Self {
         self.stop_budget(phases.budget())
@@ -82,15 +95,16 @@ impl ClaimOptions {
 
     /// Promises a sign of life every `cadence` (10 ms to 24 h), by
     /// [`Tenure::heartbeat`](crate::Tenure::heartbeat) or
-    /// [`StatusUpdate::heartbeat`](crate::StatusUpdate::heartbeat). Whoever breaks it is shown as
-    /// unresponsive, and loses nothing by it.
+    /// [`StatusUpdate::heartbeat`](crate::StatusUpdate::heartbeat). The claim is the first one.
+    /// A gateway that misses two in a row is shown as unresponsive, and loses nothing.
     #[must_use]
     pub fn heartbeat_every(mut self, cadence: Duration) -> Self {
         self.heartbeat_every = Some(cadence);
         self
     }
 
-    /// Waits for the office while another one holds it.
+    /// Waits for the office, and the locks, while another one holds them. This process is shown as
+    /// a waiter meanwhile.
     #[must_use]
     pub fn wait(mut self, wait: Wait) -> Self {
         self.wait = wait;
@@ -100,14 +114,16 @@ impl ClaimOptions {
     /// Takes the office over from a live holder: it is asked to end by a marker and a signal, gets
     /// the time that it said it may take, and is killed after that. The call takes as long; and
     /// longer in a store that stays busy then, because nobody holds the office while it is reserved
-    /// for this claim.
+    /// for this claim. One that cannot be signalled from here gets the marker and the time, and is
+    /// never evicted: the answer is [`Held`](crate::Claim::Held) then. Locks are taken over by
+    /// [`Tenure::take_over`](crate::Tenure::take_over).
     #[must_use]
     pub fn replace(mut self, replace: Replace) -> Self {
         self.replace = Some(replace);
         self
     }
 
-    /// Lets another thread end the wait.
+    /// Ends the wait, from another thread or by a question.
     #[must_use]
     pub fn cancel(mut self, cancel: Cancel) -> Self {
         self.cancel = cancel;
@@ -141,7 +157,9 @@ impl ClaimOptions {
     ///
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for what is not a directory,
-    /// [`Permission`](crate::ErrorKind::Permission) for another user's.
+    /// [`Permission`](crate::ErrorKind::Permission) for another user's, and for one that may not be
+    /// looked at; [`Busy`](crate::ErrorKind::Busy) when this process is short of descriptors or
+    /// memory.
     pub fn legacy_home(mut self, directory: impl AsRef<Path>) -> Result<Self> {
         self.legacy_home = Some(older_home::home(directory.as_ref(), &Kind::default())?);
         Ok(self)
@@ -175,6 +193,33 @@ impl ClaimOptions {
 
 /// How to take over an office that a live process holds, see [`ClaimOptions::replace`].
 ///
+/// ```
+/// # #[cfg(unix)] {
+/// # let directory = tempfile::tempdir()?;
+/// # let store = incumbent::Store::open(directory.path().join("state.db"))?;
+/// # let work = store.profile("work")?;
+/// # // Another process, which holds the office: a keeper's record without a keeper.
+/// # let mut other = std::process::Command::new("sleep").arg("600").spawn()?;
+/// # let pid = other.id();
+/// # use incumbent::keeper::{Anchoring, Whom};
+/// # store
+/// #     .kept(Whom::Process(pid))
+/// #     .anchoring(Anchoring::None)
+/// #     .claim(&work, &incumbent::Kind::default())?;
+/// # let reaper = std::thread::spawn(move || other.wait());
+/// use incumbent::stop::Replace;
+/// use incumbent::{Claim, ClaimOptions};
+///
+/// assert!(matches!(work.claim()?, Claim::Held(holder) if holder.pid == Some(pid)));
+/// let options = ClaimOptions::new().replace(Replace::new());
+/// let Claim::Granted(tenure) = work.claim_with(&options)? else { panic!("it heeds SIGTERM") };
+/// let replaced = tenure.replaced().expect("somebody was there");
+/// assert!(replaced.pid == Some(pid) && !replaced.killed);
+/// # reaper.join().unwrap()?;
+/// # }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// [`ClaimOptions::replace`]: crate::ClaimOptions::replace
 #[derive(Clone, Debug, Default)]
 pub struct Replace {
@@ -190,8 +235,9 @@ impl Replace {
         Self::default()
     }
 
-    /// Also when our party was superseded: a person decides. Without it, whoever was replaced by
-    /// another party does not replace that one in turn.
+    /// Also when our party (what keeps starting this process: its unit, its container, its
+    /// terminal) was superseded: a person decides. Without it, whoever was replaced by another
+    /// party does not replace that one in turn.
     #[must_use]
     pub fn force(mut self) -> Self {
         self.force = true;

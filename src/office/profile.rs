@@ -15,7 +15,8 @@ use crate::sys::Shortage;
 use crate::{Error, Kind, Office, ProfileName, Report, Result, Store};
 
 impl Profile {
-    /// What an operator wants of this profile; `None` if nobody has said so. Reads only.
+    /// What an operator wants of this profile; `None` if nobody has said so. Reads only. It is a
+    /// wish: whether a gateway runs is another question.
     ///
     /// # Errors
     /// As [`Profile::status`].
@@ -23,18 +24,48 @@ impl Profile {
         self.store.inner.read(|connection| profiles::desired(connection, &self.name))
     }
 
-    /// Records what an operator wants of this profile. Starts and stops nobody: `incumbent run
-    /// --respect-desired` obeys it, and so may any other supervisor. `by` names who says so.
+    /// Records what an operator wants of this profile. Starts and stops nobody: a `run` that was
+    /// told to ([`Run::respect_desired`](crate::run::Run::respect_desired)) obeys it, and so may
+    /// any other supervisor. `by` names who says so, for the events. Visible to others when this
+    /// returns.
+    ///
+    /// ```
+    /// # let directory = tempfile::tempdir()?;
+    /// use incumbent::Store;
+    /// use incumbent::status::Desired;
+    ///
+    /// let work = Store::open(directory.path().join("state.db"))?.profile("work")?;
+    /// assert_eq!(work.desired()?, None);
+    /// work.set_desired(Desired::Stopped, "alice")?;
+    /// assert_eq!(work.desired()?, Some(Desired::Stopped));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
-    /// [`CannotWrite`](crate::ErrorKind::CannotWrite), [`Busy`](crate::ErrorKind::Busy).
+    /// [`CannotWrite`](crate::ErrorKind::CannotWrite) and
+    /// [`Permission`](crate::ErrorKind::Permission) where the store cannot be written,
+    /// [`TooNew`](crate::ErrorKind::TooNew), and those of [`Profile::status_of`].
     pub fn set_desired(&self, desired: Desired, by: &str) -> Result<()> {
         let by = identities::presentable(&self.store.inner, by);
         self.store.inner.write(|tx| profiles::set_desired(tx, &self.name, desired, &by))
     }
 }
 
-/// A named gateway configuration in a store: what offices belong to.
+/// A named gateway configuration in a store: what offices belong to. Made by [`Store::profile`].
+///
+/// ```
+/// # let directory = tempfile::tempdir()?;
+/// use incumbent::{Claim, Kind, Store};
+///
+/// let store = Store::open(directory.path().join("state.db"))?;
+/// let work = store.profile("work")?;
+/// assert_eq!(work.running_pid(&Kind::default())?, None);
+/// let Claim::Granted(tenure) = work.claim()? else { panic!("nobody else runs here") };
+/// assert_eq!(work.running_pid(&Kind::default())?, Some(std::process::id()));
+/// drop(tenure);
+/// assert!(!work.status()?.running);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Profile {
     pub(super) store: Store,
@@ -45,7 +76,22 @@ pub struct Profile {
 impl Store {
     /// What is true of every office that the store knows: of those that were ever claimed, those
     /// that somebody serves, and that of kind `gateway` of every other profile; in the order of
-    /// their names. One snapshot, and one look at each holder.
+    /// their names. One snapshot, and one look at each holder. Empty for a new store. Reads only.
+    ///
+    /// ```
+    /// # let directory = tempfile::tempdir()?;
+    /// use incumbent::{Kind, Store};
+    ///
+    /// let store = Store::open(directory.path().join("state.db"))?;
+    /// let _work = store.profile("work")?.claim()?;
+    /// let _home = store.profile("home")?.claim()?;
+    /// let reports = store.status_of_all()?;
+    /// let offices: Vec<String> = reports.iter().map(|it| it.office.to_string()).collect();
+    /// assert_eq!(offices, ["home/gateway", "work/gateway"]);
+    /// let scheduler = Kind::new("scheduler")?;
+    /// assert!(store.status_of_matching(None, Some(&scheduler))?.is_empty());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// As [`Profile::status_of`].
@@ -53,8 +99,8 @@ impl Store {
         self.status_of_matching(None, None)
     }
 
-    /// The same, only for this profile and this kind where they are named. The holders of others
-    /// are not looked at.
+    /// The same, only for this profile and this kind where they are named; `None` is all of them.
+    /// The holders of others are not looked at.
     ///
     /// # Errors
     /// As [`Profile::status_of`].
@@ -89,10 +135,26 @@ impl Profile {
     }
 
     /// Says which configuration directory the claims of this handle run on. The first such claim
-    /// binds the profile to it; from then on another home is refused.
+    /// binds the profile to its real path; from then on another home is refused, for as long as
+    /// that directory exists. A claim without a home is not.
+    ///
+    /// ```
+    /// # let directory = tempfile::tempdir()?;
+    /// # let (home, another) = (tempfile::tempdir()?, tempfile::tempdir()?);
+    /// use incumbent::{Claim, ErrorKind, Store};
+    ///
+    /// let store = Store::open(directory.path().join("state.db"))?;
+    /// let work = store.profile("work")?.with_home(home.path())?;
+    /// assert!(matches!(work.claim()?, Claim::Granted(_)));
+    /// let elsewhere = store.profile("work")?.with_home(another.path())?;
+    /// assert_eq!(elsewhere.claim().unwrap_err().kind(), ErrorKind::ProfileBelongsTo);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) when the directory does not exist.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) when there is no such directory;
+    /// [`Permission`](crate::ErrorKind::Permission) when it may not be looked at;
+    /// [`Busy`](crate::ErrorKind::Busy) when this process is short of descriptors or memory.
     pub fn with_home(mut self, directory: &Path) -> Result<Self> {
         self.home = Some(Self::real_home(directory)?);
         Ok(self)
@@ -119,17 +181,45 @@ impl Profile {
         self.status_of(&Kind::default())
     }
 
-    /// What is true of an office: one function for every surface that asks. Reads only.
+    /// What is true of an office, with the evidence: one function for every surface that asks. An
+    /// office that nobody ever claimed is reported as well. Reads only, and never waits for a
+    /// writer.
+    ///
+    /// ```
+    /// # let directory = tempfile::tempdir()?;
+    /// use incumbent::liveness::AnchorState;
+    /// use incumbent::{Claim, Kind, Reason, Store, Verdict};
+    ///
+    /// let work = Store::open(directory.path().join("state.db"))?.profile("work")?;
+    /// let before = work.status_of(&Kind::default())?;
+    /// assert_eq!((before.verdict, before.reason), (Verdict::Dead, Reason::NeverClaimed));
+    /// let Claim::Granted(tenure) = work.claim()? else { panic!("nobody else runs here") };
+    /// let report = work.status_of(&Kind::default())?;
+    /// assert!(report.running);
+    /// assert_eq!(report.evidence.anchor, AnchorState::Held);
+    /// assert_eq!(report.instance, Some(tenure.instance()));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
-    /// [`CannotRead`](crate::ErrorKind::CannotRead), [`Corrupt`](crate::ErrorKind::Corrupt),
-    /// [`StoreReplaced`](crate::ErrorKind::StoreReplaced).
+    /// An error is not "nothing runs": it could not be found out.
+    /// * [`Busy`](crate::ErrorKind::Busy): the store's locks, or a reading connection, were not
+    ///   free within the budget, or this process is short of descriptors or memory.
+    /// * [`CannotRead`](crate::ErrorKind::CannotRead): the store is there and cannot be read.
+    /// * [`Permission`](crate::ErrorKind::Permission),
+    ///   [`CannotWrite`](crate::ErrorKind::CannotWrite): SQLite has to write before it can read (a
+    ///   change that a crash cut off, on a disk that is full or read-only), and cannot.
+    /// * [`Corrupt`](crate::ErrorKind::Corrupt),
+    ///   [`StoreReplaced`](crate::ErrorKind::StoreReplaced), [`Forked`](crate::ErrorKind::Forked).
+    /// * [`Internal`](crate::ErrorKind::Internal): what else SQLite says.
     pub fn status_of(&self, kind: &Kind) -> Result<Report> {
         answer::report(&self.store.inner, &self.office(kind))
     }
 
     /// The process that is known to hold the office of `kind` now, if there is one: the shortest
     /// way to "is it up?", by the same verdict as [`Profile::status_of`] and without its story.
+    /// `None` also where nobody can tell, and for a profile that the gateway of another one serves.
+    /// Reads only.
     ///
     /// # Errors
     /// As [`Profile::status_of`].
@@ -169,7 +259,21 @@ impl Profile {
         })
     }
 
-    /// The incarnations of an office, newest first. Reads only.
+    /// The incarnations of an office, newest first, at most `count_max` of them; zero gives none.
+    /// The last 200 are kept, however old. Reads only.
+    ///
+    /// ```
+    /// # let directory = tempfile::tempdir()?;
+    /// use incumbent::{Claim, Kind, Reason, Store};
+    ///
+    /// let work = Store::open(directory.path().join("state.db"))?.profile("work")?;
+    /// let Claim::Granted(tenure) = work.claim()? else { panic!("nobody else runs here") };
+    /// tenure.release()?;
+    /// let history = work.history(&Kind::default(), 10)?;
+    /// assert_eq!(history.len(), 1);
+    /// assert_eq!(history[0].end_reason, Some(Reason::Released));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// As [`Profile::status_of`].
@@ -179,10 +283,27 @@ impl Profile {
 
     /// Ends the record of an office whose holder is dead; one that lives or cannot be told dead
     /// only when `force` says so. `by` names who asked, for the history. Nothing is signalled: an
-    /// evicted live owner learns it from its next [`Tenure::verify`](crate::Tenure::verify).
+    /// evicted live owner learns it from its next [`Tenure::verify`](crate::Tenure::verify). The
+    /// office is free for others when this returns.
+    ///
+    /// ```
+    /// # let directory = tempfile::tempdir()?;
+    /// use incumbent::stop::{Eviction, Force};
+    /// use incumbent::{Claim, Kind, Lost, Reason, Standing, Store};
+    ///
+    /// let work = Store::open(directory.path().join("state.db"))?.profile("work")?;
+    /// let Claim::Granted(tenure) = work.claim()? else { panic!("nobody else runs here") };
+    /// let refused = work.evict(&Kind::default(), Force::No, "alice")?;
+    /// assert!(matches!(refused, Eviction::Refused(_)), "it lives");
+    /// let done = work.evict(&Kind::default(), Force::Yes, "alice")?;
+    /// assert!(matches!(done, Eviction::Done { .. }));
+    /// let Standing::Lost(Lost::Ended { reason, by }) = tenure.verify()? else { panic!("held") };
+    /// assert_eq!((reason, by.as_deref()), (Reason::Evicted, Some("alice")));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
-    /// As [`Profile::claim_with`].
+    /// As [`Profile::set_desired`].
     pub fn evict(&self, kind: &Kind, force: Force, by: &str) -> Result<Eviction> {
         let inner = &self.store.inner;
         evict::evict(inner, &self.office(kind), force, &identities::presentable(inner, by))

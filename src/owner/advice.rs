@@ -5,7 +5,9 @@ use crate::path_text::quoted;
 use crate::{LockName, Office, ProfileName, Reason, Verdict, Wanted, environment, sys};
 
 impl Holder {
-    /// What a person can do about it, as one sentence without a full stop.
+    /// What a person can do about it, with the verbs of the command line `incumbent`: one sentence
+    /// without a full stop. For a program that acts itself there are [`stop`](crate::stop) and
+    /// [`Wait`](crate::Wait).
     #[must_use]
     pub fn advice(&self) -> String {
         if self.is_this_process {

@@ -11,7 +11,9 @@ use crate::store::Inner;
 use crate::{InstanceId, LockName, Result};
 use std::time::Duration;
 
-/// A lock, as the status of its holder shows it.
+/// A lock, as the status of its holder shows it. In JSON an object with these fields, with `scope`
+/// and `identity_hash` in place of the name, `acquired_at` (RFC 3339, UTC, milliseconds) and
+/// `lease_remaining_ms`; later versions may add others.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct HeldLock {
@@ -22,10 +24,10 @@ pub struct HeldLock {
     pub slot: Option<Slot>,
     /// Its fence.
     pub fence: i64,
-    /// Unix milliseconds, wall time.
+    /// When it was acquired: Unix milliseconds, wall time.
     #[serde(rename = "acquired_at", serialize_with = "as_rfc3339")]
     pub acquired_at_ms: i64,
-    /// What is left of its lease, if it has one; nothing once it is over.
+    /// What is left of its lease; zero once it is over, `None` without a lease.
     #[serde(rename = "lease_remaining_ms", serialize_with = "as_millis")]
     pub lease_remaining: Option<Duration>,
     /// What the holder says about it.

@@ -25,6 +25,27 @@ use std::time::Duration;
 
 /// The holder that a claim met. Its `Display` is a full explanation in one sentence; what to do
 /// about it is [`Holder::advice`].
+///
+/// ```
+/// # let directory = tempfile::tempdir()?;
+/// use incumbent::{Acquire, LockRequest, Reason, Store, Verdict};
+///
+/// let store = Store::open(directory.path().join("state.db"))?;
+/// let request = LockRequest::new("port", "8443")?.exclusive();
+/// let Acquire::Granted(_lock) = store.try_acquire(&request)? else { panic!("nobody else") };
+/// let Acquire::Held(holder) = store.try_acquire(&request)? else { panic!("one at a time") };
+/// eprintln!("{holder}; {}", holder.advice());
+/// assert_eq!(holder.pid, Some(std::process::id()));
+/// assert_eq!((holder.verdict, &holder.reason), (Verdict::Alive, &Reason::AnchorHeld));
+/// assert_eq!(serde_json::to_value(&holder)?["verdict"], "alive");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # JSON
+/// An object with `profile`, `kind`, `pid`, `child_pid`, `instance`, `since` (RFC 3339, UTC,
+/// milliseconds), `verdict`, `reason`, `flags`, `command`, `supervisor`, `metadata`, `state` and
+/// `unresponsive_ms`; of a lock with slots also `slot` and `others`; where an older program is in
+/// the way, `db` and `legacy_lock`. Later versions may add others.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Holder {
@@ -36,7 +57,7 @@ pub struct Holder {
     pub kind: Option<Kind>,
     /// The recorded process, in the holder's own pid namespace.
     pub pid: Option<sys::Pid>,
-    /// The command that the holder, a `run`, supervises.
+    /// The pid of the command that the holder, a `run`, supervises.
     pub child_pid: Option<sys::Pid>,
     /// The holder's generation; `None` when its record is gone with its store.
     pub instance: Option<InstanceId>,
@@ -58,7 +79,9 @@ pub struct Holder {
     pub home: Option<PathBuf>,
     /// What supervises it: `systemd:UNIT`, `launchd:LABEL`, `container:ID` or `none`.
     pub supervisor: Option<String>,
-    /// What the holder of a lock says about itself.
+    /// What the holder of a lock says about itself ([`LockRequest::metadata`]).
+    ///
+    /// [`LockRequest::metadata`]: crate::LockRequest::metadata
     pub metadata: Option<Value>,
     /// Which of the slots of a lock it holds; `None` for an office, and a lock without slots.
     pub slot: Option<Slot>,
@@ -68,12 +91,12 @@ pub struct Holder {
     /// shares the lock; or which holds it for the command of a [`Run`](crate::run::Run), or wants
     /// it for one. Another thread or handle of it may release it.
     pub is_this_process: bool,
-    /// What it last said of its state.
+    /// What it last said of its state; `None` where it has said nothing.
     pub state: Option<String>,
-    /// For how long it has been in that state.
+    /// For how long it has been in that state, where that is known.
     pub state_for: Option<Duration>,
-    /// For how long it has given none of the signs of life that it promised. It holds what it
-    /// holds anyway.
+    /// For how long it has given none of the signs of life that it promised; `None` where it keeps
+    /// its promise, or made none. It holds what it holds anyway.
     pub unresponsive_for: Option<Duration>,
     /// How long to wait before asking again, where that is known.
     pub retry_after: Option<Duration>,
@@ -271,7 +294,7 @@ impl Holder {
         }
     }
 
-    /// Whether it may not be signalled from here.
+    /// Whether it was asked to end, and may not be signalled from here: [`Reason::CannotSignal`].
     #[must_use]
     pub fn cannot_be_signalled(&self) -> bool {
         self.reason == Reason::CannotSignal

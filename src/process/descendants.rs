@@ -11,7 +11,8 @@ use crate::sys::{Pid, ProcessFacts, ProcessNumber, Proven, StartTime, Trust, Unp
 /// How long what an owner left behind may take to end before it is killed.
 pub(super) const LEFT_OVER_ENDS_WITHIN: Duration = Duration::from_secs(2);
 
-/// A process that another one has started, and has left behind or may leave behind.
+/// A process that another one has started, and has left behind or may leave behind; what can be
+/// said of it, for people. Its pid may be another's by the time it is read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeftOver {
     /// Its pid.

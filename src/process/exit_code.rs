@@ -13,7 +13,15 @@ use crate::words::words;
 use crate::{Error, Result, environment, sys};
 
 words! {
-    /// Who starts this process again.
+    /// Who starts this process again. In JSON its word, which `FromStr` reads.
+    ///
+    /// ```
+    /// use incumbent::exit::Supervisor;
+    ///
+    /// let ours = Supervisor::of_this_process();
+    /// assert_eq!(ours.as_str().parse::<Supervisor>()?, ours);
+    /// # Ok::<(), incumbent::Error>(())
+    /// ```
     #[non_exhaustive]
     pub enum Supervisor {
         /// A systemd service, whose main process this is.
@@ -70,7 +78,8 @@ impl FromStr for Supervisor {
 }
 
 words! {
-    /// Why a gateway ends, as far as its supervisor should care.
+    /// Why a gateway ends, as far as its supervisor should care. In JSON its word, which `FromStr`
+    /// reads.
     #[non_exhaustive]
     pub enum ExitCause {
         /// Somebody stopped it on purpose (marker `planned_stop`).
@@ -211,7 +220,7 @@ impl ExitCodes {
     }
 
     /// The exit code for `cause`, of a gateway that ended with `own` (128 + n if signal n ended it)
-    /// after it was sent `signal`.
+    /// after it was sent `signal`; `None`: none was sent.
     #[must_use]
     pub fn code(&self, cause: ExitCause, own: i32, signal: Option<i32>) -> i32 {
         /// SIGTERM, where nobody knows what was sent.

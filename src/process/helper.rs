@@ -31,6 +31,16 @@ pub(crate) const HINT: &str = "begin `main` with `incumbent::helper::serve`, nam
 /// A program that does the work of helper processes: it begins with
 /// [`helper::serve`](crate::helper::serve), as `incumbent` does. It should be of this library's
 /// version.
+///
+/// ```
+/// use incumbent::helper::HelperProgram;
+///
+/// // A binding for Python: `python -m package` leads to `helper::serve`.
+/// let python = HelperProgram::new("/usr/bin/python3").argument("-m").argument("package");
+/// python.clone().use_from_now_on();
+/// assert_eq!(HelperProgram::find()?, python);
+/// # Ok::<(), incumbent::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use = "it is used after `use_from_now_on`"]
 pub struct HelperProgram {
@@ -54,7 +64,8 @@ impl HelperProgram {
         self
     }
 
-    /// Makes it the program of all helpers that this process starts from now on.
+    /// Makes it the program of all helpers that this process starts from now on, in all threads.
+    /// Whether it can be one is seen when it is started.
     pub fn use_from_now_on(self) {
         *CHOSEN.lock() = Some(self);
     }
@@ -65,7 +76,8 @@ impl HelperProgram {
     /// this one, or in `PATH`.
     ///
     /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) where there is none.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) where there is none;
+    /// [`Internal`](crate::ErrorKind::Internal) where the path of this program cannot be found.
     pub fn find() -> Result<Self> {
         if let Some(chosen) = &*CHOSEN.lock() {
             return Ok(chosen.clone());
@@ -113,7 +125,7 @@ impl HelperProgram {
         }
     }
 
-    /// Where it is.
+    /// Where it is: an absolute path.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.program

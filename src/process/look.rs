@@ -7,6 +7,13 @@ use crate::sys;
 use crate::sys::{Existence, Pid, ProcessFacts, StartTime};
 
 /// What a look at a process came to.
+///
+/// ```
+/// use incumbent::process::Fact;
+///
+/// assert_eq!(Fact::Known(7).known(), Some(7));
+/// assert_eq!(Fact::<i32>::Gone.known(), None);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Fact<T> {
     /// This is so, of the process that has the pid now.
@@ -19,7 +26,7 @@ pub enum Fact<T> {
 }
 
 impl<T> Fact<T> {
-    /// What is known.
+    /// What is known; `None` where it is gone or unknown.
     #[must_use]
     pub fn known(self) -> Option<T> {
         match self {

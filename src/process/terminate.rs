@@ -22,7 +22,7 @@ pub enum AfterBudget {
     Kill,
 }
 
-/// What [`terminate`] came to.
+/// What [`terminate`] came to. In JSON its word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -50,9 +50,9 @@ impl Terminated {
     }
 }
 
-/// Ends a process: SIGTERM, up to `budget` for it to end, then what `after` says. A stopped process
-/// also gets SIGCONT, or it would not see the request. Returns as soon as it has ended, woken by
-/// the kernel.
+/// Ends a process: SIGTERM, up to `budget` for it to end (zero: none), then what `after` says. A
+/// stopped process also gets SIGCONT, or it would not see the request. Returns as soon as it has
+/// ended, woken by the kernel; with [`AfterBudget::Kill`] up to 5 s after the budget.
 ///
 /// Each signal goes through a pidfd (Windows: a process handle) that is proven to be the process
 /// that was named, by the kernel's number or its start time: another process with its pid gets

@@ -20,7 +20,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// that starts processes faster than it can be ended.
 const LOOKS_MAX: usize = 8;
 
-/// What [`terminate_tree`] came to.
+/// What [`terminate_tree`] came to. Later versions may say more.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct TerminatedTree {
@@ -34,7 +34,7 @@ pub struct TerminatedTree {
     pub looked_at: LookedAt,
 }
 
-/// Which processes were looked through for descendants.
+/// Which processes were looked through for descendants. In JSON its word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]

@@ -15,7 +15,9 @@ use crate::{InstanceId, LockName, Office, ProfileName, Result, sys};
 /// wall clock alone forgets nobody, see [`prune_history`](super::instances::prune::prune_history).
 pub(crate) const KEPT: i64 = 64;
 
-/// One contender that a holder's presence refused.
+/// One contender that a holder's presence refused: one entry however often. In JSON an object with
+/// these fields, the times as `first_at` and `last_at` (RFC 3339, UTC, milliseconds); later
+/// versions may add others.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct Conflict {
@@ -26,7 +28,7 @@ pub struct Conflict {
     /// When it was refused first: Unix milliseconds, wall time.
     #[serde(rename = "first_at", serialize_with = "as_rfc3339")]
     pub first_at_ms: i64,
-    /// When it was refused last.
+    /// When it was refused last: Unix milliseconds, wall time.
     #[serde(rename = "last_at", serialize_with = "as_rfc3339")]
     pub last_at_ms: i64,
     /// How often.

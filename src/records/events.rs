@@ -18,13 +18,14 @@ pub(crate) const BATCH: usize = 500;
 /// Instead of events that were deleted before they were read: how many those were.
 pub(crate) const EVENTS_LOST: &str = "events_lost";
 
-/// One committed change.
+/// One committed change. In JSON an object with these fields, the time as `at` (RFC 3339, UTC,
+/// milliseconds); later versions may add others, and other events.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct Event {
     /// Rises with every event of the store.
     pub id: i64,
-    /// Unix milliseconds, wall time.
+    /// When it was committed: Unix milliseconds, wall time; negative where that cannot be read.
     #[serde(rename = "at", serialize_with = "as_rfc3339")]
     pub at_ms: i64,
     /// What happened: `office_claimed`, `office_refused`, `office_ended`, ...
@@ -37,7 +38,7 @@ pub struct Event {
     pub instance: Option<InstanceId>,
     /// The process that did it or that it happened to, in its own pid namespace.
     pub pid: Option<sys::Pid>,
-    /// What else is to be known, as JSON.
+    /// What else is to be known: an object whose fields belong to the event, or null.
     pub detail: Value,
 }
 

@@ -15,7 +15,8 @@ use crate::words::words;
 use crate::{Error, ErrorKind, Office, ProfileName, Result};
 
 words! {
-    /// What an operator wants of a profile.
+    /// What an operator wants of a profile; see
+    /// [`Profile::set_desired`](crate::Profile::set_desired). In JSON its word.
     pub enum Desired {
         /// It should run.
         Running = "running",

@@ -11,7 +11,18 @@ use crate::sys::supervise;
 use crate::{Error, Result};
 
 /// The words in a command line by which all versions of the older program recognise the gateway of
-/// the directory `home`; `None` if the command line of this process has such words.
+/// the directory `home`; `None` if the command line of this process has such words. See
+/// [`ClaimOptions::legacy_home`](crate::ClaimOptions::legacy_home).
+///
+/// ```no_run
+/// // First thing in `main`: the same program, by a command line that the older one knows.
+/// let home = std::path::Path::new("/home/alice/.hermes");
+/// if let Some(words) = incumbent::run::words_known_to_older(home) {
+///     let arguments: Vec<_> = std::env::args_os().chain(words).collect();
+///     let Err(error) = incumbent::run::execute_again(&arguments);
+///     eprintln!("{error}: it starts as it is");
+/// }
+/// ```
 #[must_use]
 pub fn words_known_to_older(home: &Path) -> Option<Vec<OsString>> {
     let own: Vec<OsString> = std::env::args_os().collect();
@@ -23,8 +34,8 @@ pub fn words_known_to_older(home: &Path) -> Option<Vec<OsString>> {
 /// whatever else this process was doing is gone: call it first thing.
 ///
 /// # Errors
-/// Why it could not be executed; nothing else returns. On Windows always
-/// [`Unsupported`](crate::ErrorKind::Unsupported).
+/// Why it could not be executed; nothing else returns. [`Internal`](crate::ErrorKind::Internal), on
+/// Windows always [`Unsupported`](crate::ErrorKind::Unsupported).
 pub fn execute_again(arguments: &[OsString]) -> Result<std::convert::Infallible> {
     let error = supervise::execute_again(arguments);
     if error.kind() == std::io::ErrorKind::Unsupported {

@@ -40,14 +40,17 @@ use crate::{Error, ErrorKind, Result};
 
 impl Run {
     /// Claims, starts the command and stays with it until it has ended for good. The calling thread
-    /// must live as long: on Linux the command is killed when the thread that started it ends.
+    /// must live as long: on Linux the command is killed when the thread that started it ends. The
+    /// office is free for others when this returns, and how the command ended is on record. An
+    /// example is at [`Run`].
     ///
     /// # Errors
-    /// [`InvalidInput`](ErrorKind::InvalidInput) for an empty command, options that
-    /// [`Profile::claim_with`](crate::Profile::claim_with) would refuse, or where there is no
+    /// [`InvalidInput`](ErrorKind::InvalidInput) for an empty command, or where there is no
     /// [program for helpers](crate::helper::HelperProgram::find); [`Busy`](ErrorKind::Busy) when
-    /// the backoff of a storm was [cancelled](crate::ClaimOptions::cancel); and what keeps a claim
-    /// from being made or the command from being recorded. Nothing is held then, and no command
+    /// there may be no more processes, threads or descriptors, or the backoff of a storm was
+    /// [cancelled](crate::ClaimOptions::cancel); and those of
+    /// [`OpenOptions::open`](crate::OpenOptions::open) and
+    /// [`Profile::claim_with`](crate::Profile::claim_with). Nothing is held then, and no command
     /// runs.
     pub fn run(&self) -> Result<Finished> {
         self.check()?;

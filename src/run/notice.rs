@@ -11,7 +11,8 @@ use crate::process::descendants::LeftOver;
 use crate::sys::{ChildEnd, Pid, signal_name};
 use crate::{Error, Office};
 
-/// Something that the log of a run should have. Its text is one line, without a full stop.
+/// Something that the log of a run should have. Its text is one line, without a full stop. Times
+/// and pids are those of the moment; later versions may tell more.
 #[derive(Debug)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "`office` is the run's own, and each `pid` is named by its variant")]
@@ -61,7 +62,7 @@ pub enum Notice<'a> {
 }
 
 impl Notice<'_> {
-    /// What can be done about it.
+    /// What can be done about it, for a person; `None` where nothing is known.
     #[must_use]
     pub fn advice(&self) -> Option<&str> {
         match self {

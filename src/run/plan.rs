@@ -32,20 +32,31 @@ use crate::{
 /// Of a process that collects all of its children itself (`wait`), the exit code of the command is
 /// lost: it counts as 255.
 ///
-/// ```no_run
+/// ```standalone_crate
+/// // The program begins with this, or `incumbent` is installed.
+/// let arguments: Vec<_> = std::env::args_os().collect();
+/// if let Some(exit_code) = incumbent::helper::serve(&arguments) {
+///     std::process::exit(exit_code);
+/// }
+/// # #[cfg(unix)] {
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path().join("state.db");
 /// use incumbent::run::{Run, RunOutcome};
-/// use incumbent::{ClaimOptions, LockRequest, ProfileName};
+/// use incumbent::{ClaimOptions, LockRequest, OpenOptions, ProfileName};
 ///
 /// let lock = LockRequest::new("telegram-bot-token", "123456:secret")?;
-/// let finished = Run::new(ProfileName::new("work")?, ["my-gateway", "--serve"])
+/// let finished = Run::new(ProfileName::new("work")?, ["sh", "-c", "exit 3"])
+///     .store(OpenOptions::new().path(&path))
 ///     .claim(ClaimOptions::new().lock(lock))
 ///     .on_notice(|notice| eprintln!("{notice}"))
 ///     .run()?;
-/// if let RunOutcome::Refused(holder) = &finished.outcome {
-///     eprintln!("{holder}; {}", holder.advice());
+/// match &finished.outcome {
+///     RunOutcome::Ended => assert_eq!(finished.exit_code, 3),
+///     RunOutcome::Refused(holder) => panic!("{holder}; {}", holder.advice()),
+///     outcome => panic!("{outcome:?}"),
 /// }
-/// std::process::exit(finished.exit_code);
-/// # Ok::<(), incumbent::Error>(())
+/// # }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone)]
 #[must_use = "nothing is done before `run`"]
@@ -109,7 +120,8 @@ impl Run {
         self
     }
 
-    /// The configuration directory that the claim runs on, see [`Profile::with_home`].
+    /// The configuration directory that the claim runs on, see [`Profile::with_home`], whose errors
+    /// [`Run::run`] has then.
     pub fn home(mut self, directory: impl Into<PathBuf>) -> Self {
         self.home = Some(directory.into());
         self
@@ -122,7 +134,8 @@ impl Run {
         self
     }
 
-    /// Starts nothing while the profile is [set](Profile::set_desired) to stay stopped.
+    /// Starts nothing while the profile is [set](Profile::set_desired) to stay stopped: the answer
+    /// is [`RunOutcome::StaysStopped`] then.
     pub fn respect_desired(mut self) -> Self {
         self.respects_desired = true;
         self
@@ -135,7 +148,8 @@ impl Run {
         self
     }
 
-    /// The exit codes of [`Finished`].
+    /// The exit codes of [`Finished`], in place of those that the supervisor of this process
+    /// expects.
     pub fn exit_codes(mut self, codes: ExitCodes) -> Self {
         self.exit_codes = codes;
         self
@@ -163,7 +177,8 @@ impl Run {
 #[must_use = "it says what to exit with"]
 pub struct Finished {
     /// For what supervises this process: the exit code of the command, 128 and the signal that
-    /// ended it, or what [`ExitCodes`] says for the cause.
+    /// ended it, or what [`ExitCodes`] says for the cause; 126 and 127 for a command that cannot be
+    /// executed, as a shell has them.
     pub exit_code: i32,
     /// What came of it.
     pub outcome: RunOutcome,

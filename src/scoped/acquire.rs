@@ -30,7 +30,8 @@ use crate::scoped::way::{LockOver, LockWay};
 use crate::store::{AnchoredBy, Inner, OwnRow, Tx};
 use crate::{Holder, InstanceId, LockName, Nonce, Result, Wanted};
 
-/// A lock that was granted.
+/// A lock that was granted. In JSON an object with these fields, and with `scope` and
+/// `identity_hash` in place of the name; later versions may add others.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct GrantedLock {
@@ -49,13 +50,14 @@ pub struct GrantedLock {
     pub previous: Option<PreviousLock>,
 }
 
-/// A lock as it was recorded before its holder acquired it again.
+/// A lock as it was recorded before its holder acquired it again. In JSON an object with these
+/// fields, the time as `since` (RFC 3339, UTC, milliseconds); later versions may add others.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct PreviousLock {
     /// The row it was taken from.
     pub instance: InstanceId,
-    /// The process it was recorded for.
+    /// The process it was recorded for, in its own pid namespace.
     pub pid: Option<crate::sys::Pid>,
     /// When it was acquired: Unix milliseconds, wall time.
     #[serde(rename = "since", serialize_with = "as_rfc3339")]

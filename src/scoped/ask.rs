@@ -20,7 +20,9 @@ use std::time::Duration;
 /// How often the question starts over because locks changed hands while it was looking.
 const ATTEMPTS: usize = 4;
 
-/// A lock on record, what is true of its holder, and who wants it.
+/// A lock on record, what is true of its holder, and who wants it. In JSON an object with these
+/// fields, with `scope` and `identity_hash` in place of the name, `acquired_at` (RFC 3339, UTC,
+/// milliseconds) and `lease_remaining_ms`; later versions may add others.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct LockReport {
@@ -29,13 +31,13 @@ pub struct LockReport {
     pub name: LockName,
     /// Which of its slots; `None` for a lock without slots.
     pub slot: Option<Slot>,
-    /// The holder's profile, if it has one.
+    /// The holder's profile; `None` for a process that took it without one.
     pub profile: Option<ProfileName>,
     /// The kind of the holder's office, if it has one.
     pub kind: Option<Kind>,
     /// The recorded process, in its own pid namespace.
     pub pid: Option<sys::Pid>,
-    /// The command that the holder, a `run`, supervises.
+    /// The pid of the command that the holder, a `run`, supervises.
     pub child_pid: Option<sys::Pid>,
     /// The holder's row.
     pub instance: InstanceId,
@@ -50,7 +52,7 @@ pub struct LockReport {
     /// When it was acquired: Unix milliseconds, wall time.
     #[serde(rename = "acquired_at", serialize_with = "as_rfc3339")]
     pub acquired_at_ms: i64,
-    /// What is left of its lease, if it has one; nothing once it is over.
+    /// What is left of its lease; zero once it is over, `None` without a lease.
     #[serde(rename = "lease_remaining_ms", serialize_with = "as_millis")]
     pub lease_remaining: Option<Duration>,
     /// What the holder says about itself.
@@ -63,7 +65,8 @@ pub struct LockReport {
     pub conflicts: Vec<Conflict>,
 }
 
-/// A process that waits for a lock.
+/// A process that waits for a lock. In JSON an object with these fields, the time as `since`; later
+/// versions may add others.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct LockWaiter {

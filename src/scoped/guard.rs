@@ -19,6 +19,25 @@ use crate::{ErrorKind, InstanceId, LockName, LossWatch, Lost, Reason, Released, 
 /// A scoped lock held by this process. Dropping it releases the lock, unless another guard of this
 /// process shares it; the kernel releases it when the process ends, whatever way it ends.
 ///
+/// ```
+/// # let directory = tempfile::tempdir()?;
+/// use incumbent::{Acquire, LockRequest, Released, Standing, Store};
+/// use std::time::Duration;
+///
+/// let store = Store::open(directory.path().join("state.db"))?;
+/// let request = LockRequest::new("account", "42")?.ttl(Duration::from_secs(60))?;
+/// let Acquire::Granted(lock) = store.try_acquire(&request)? else { panic!("nobody else") };
+/// // Acquired again by the same process, it is shared: the same fence.
+/// let Acquire::Granted(shared) = store.try_acquire(&request)? else { panic!("it is ours") };
+/// assert!(shared.reacquired() && shared.fence() == lock.fence());
+/// assert!(matches!(shared.release()?, Released::StillShared));
+/// // While it is at work, and before an act that two holders must not both do:
+/// assert_eq!(lock.renew()?, Standing::Held);
+/// assert_eq!(lock.verify()?, Standing::Held);
+/// assert!(matches!(lock.release()?, Released::Free));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// The drop never panics: a release that cannot be written is kept and retried, see
 /// [`Store::pending_releases`](crate::Store::pending_releases).
 #[derive(Debug)]
@@ -84,30 +103,32 @@ impl ScopedLock {
         self.granted.previous.as_ref()
     }
 
-    /// What it said about itself before it was acquired again.
+    /// What it said about itself before it was acquired again; `None` also where that was nothing.
     #[must_use]
     pub fn previous_metadata(&self) -> Option<&Value> {
         self.granted.previous.as_ref()?.metadata.as_ref()
     }
 
     /// Whether the lock is still held, by the store's word. Call it before an act that two holders
-    /// must not both do. An anchor file that somebody removed is made anew. A lease that ran out
-    /// is no loss as long as nobody else got the lock.
+    /// must not both do. Reads only, unless somebody removed the anchor file: that is made again. A
+    /// lease that ran out is no loss as long as nobody else got the lock. A store that is gone is
+    /// not an error, but [`Lost::StoreReplaced`].
     ///
     /// # Errors
-    /// When it could not be found out: [`Busy`](crate::ErrorKind::Busy),
-    /// [`CannotRead`](crate::ErrorKind::CannotRead), [`Corrupt`](crate::ErrorKind::Corrupt),
-    /// [`Forked`](crate::ErrorKind::Forked).
+    /// As [`Tenure::verify`](crate::Tenure::verify).
     pub fn verify(&self) -> Result<Standing> {
         verify(&self.footing, &self.granted)
     }
 
-    /// Starts the lease anew, for as long as was asked for; a lock without a lease is only
-    /// verified. Too late is not lost: while nobody else got the lock, this succeeds, with the same
-    /// fence.
+    /// Starts the lease again, for as long as was asked for
+    /// ([`LockRequest::ttl`](crate::LockRequest::ttl)); a lock without a lease has nothing to be
+    /// renewed. Too late is not lost: while nobody else got the lock, this succeeds, with the same
+    /// fence. Others see the new lease when this returns.
     ///
     /// # Errors
-    /// As [`ScopedLock::verify`], and [`CannotWrite`](crate::ErrorKind::CannotWrite).
+    /// Those of a change ([`Profile::set_desired`](crate::Profile::set_desired)) but
+    /// [`StoreReplaced`](crate::ErrorKind::StoreReplaced), which is a loss;
+    /// [`Filesystem`](crate::ErrorKind::Filesystem) where the anchor has to be made again.
     pub fn renew(&self) -> Result<Standing> {
         let inner = &self.footing.inner;
         if self.footing.anchored_by == AnchoredBy::TheRun
@@ -136,18 +157,37 @@ impl ScopedLock {
     }
 
     /// Watches the lock from a thread of its own and calls `on_loss` once, from that thread, within
-    /// a second of its loss (of being continued, for a process that was stopped). Dropping the
-    /// watch ends it.
+    /// a second of its loss (of being continued, for a process that was stopped); never after a
+    /// release. Where it cannot find out, it looks again. Dropping the watch ends it.
+    ///
+    /// ```
+    /// # let directory = tempfile::tempdir()?;
+    /// use incumbent::stop::Force;
+    /// use incumbent::{Acquire, LockRequest, Lost, Reason, Store};
+    /// use std::sync::mpsc;
+    ///
+    /// let store = Store::open(directory.path().join("state.db"))?;
+    /// let request = LockRequest::new("account", "42")?;
+    /// let Acquire::Granted(lock) = store.try_acquire(&request)? else { panic!("nobody else") };
+    /// let (told, lost) = mpsc::channel();
+    /// let _watch = lock.watch(move |how| drop(told.send(how)))?;
+    /// // A person removes it.
+    /// store.unlock(lock.name(), Force::Yes, "alice")?;
+    /// assert!(matches!(lost.recv()?, Lost::Ended { reason: Reason::Evicted, .. }));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
-    /// [`Internal`](crate::ErrorKind::Internal) when no thread can be started.
+    /// [`Busy`](crate::ErrorKind::Busy) when there may be no more threads,
+    /// [`Internal`](crate::ErrorKind::Internal) when none can be started for another reason.
     pub fn watch(&self, on_loss: impl FnOnce(Lost) + Send + 'static) -> Result<LossWatch> {
         let (footing, granted) = (self.footing.clone(), self.granted.clone());
         let looks = move || verify(&footing, &granted);
         watch(&self.footing, looks, Arc::clone(&self.let_go), on_loss)
     }
 
-    /// Releases the lock now, and says what came of it. Dropping does the same in silence.
+    /// Releases the lock now, and says what came of it. Dropping does the same in silence. It is
+    /// free for others when this returns.
     ///
     /// # Errors
     /// [`Forked`](crate::ErrorKind::Forked) in a forked child, which releases nothing.

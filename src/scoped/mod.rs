@@ -29,7 +29,7 @@ use crate::store::{OwnRow, transaction};
 use crate::{Error, ErrorKind, InstanceId, LockName, Result, Store};
 
 impl Store {
-    /// Acquires a lock for this process, without an office; never waits. See
+    /// Acquires a lock for this process, without an office; never waits for its holder. See
     /// [`Store::acquire_all`].
     ///
     /// ```
@@ -55,6 +55,28 @@ impl Store {
 
     /// Acquires a lock for this process, without an office. See [`Store::acquire_all`].
     ///
+    /// ```
+    /// # let directory = tempfile::tempdir()?;
+    /// use incumbent::lock::AcquireOptions;
+    /// use incumbent::{Acquire, LockRequest, Store, Wait};
+    /// use std::time::Duration;
+    ///
+    /// let store = Store::open(directory.path().join("state.db"))?;
+    /// let request = LockRequest::new("port", "8443")?.exclusive();
+    /// let options = AcquireOptions::new().wait(Wait::UpTo(Duration::from_secs(30)));
+    /// let Acquire::Granted(first) = store.acquire(&request, &options)? else { unreachable!() };
+    /// // Another thread waits for it, and has it as soon as it is released.
+    /// let waiter = {
+    ///     let (store, request) = (store.clone(), request.clone());
+    ///     std::thread::spawn(move || store.acquire(&request, &options))
+    /// };
+    /// let fence = first.fence();
+    /// drop(first);
+    /// let Acquire::Granted(second) = waiter.join().unwrap()? else { panic!("30 s are over") };
+    /// assert!(second.fence() > fence);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`Store::acquire_all`].
     pub fn acquire(&self, request: &LockRequest, options: &AcquireOptions) -> Result<Acquire> {
@@ -63,6 +85,8 @@ impl Store {
 
     /// Acquires all of these locks for this process, or none, in one transaction. Owners that are
     /// dead are ended; whoever lives (or cannot be told dead) is returned as [`Acquire::Held`].
+    /// What is granted is visible to others when this returns, and ends with its guard, or with the
+    /// process.
     ///
     /// Acquired again by the same process, a lock is shared: it keeps its fence, has the new
     /// metadata and lease, and is released with the last of its guards. Not one that is
@@ -70,11 +94,38 @@ impl Store {
     /// is a holder of its own. Nor one that a [`Run`](crate::run::Run) of this process holds for
     /// its command.
     ///
+    /// ```
+    /// # let directory = tempfile::tempdir()?;
+    /// use incumbent::lock::AcquireOptions;
+    /// use incumbent::{Acquire, LockRequest, Store};
+    ///
+    /// let store = Store::open(directory.path().join("state.db"))?;
+    /// let token = LockRequest::new("telegram-bot-token", "123456:secret")?;
+    /// let port = LockRequest::new("port", "8443")?;
+    /// let Acquire::Granted(locks) = store.acquire_all(&[token, port], &AcquireOptions::new())?
+    /// else {
+    ///     panic!("nobody else is here");
+    /// };
+    /// assert_eq!((locks.len(), store.locks()?.len()), (2, 2));
+    /// // All that was taken from one row, whatever becomes of the guards:
+    /// assert_eq!(store.release_all(locks[0].instance())?, 2);
+    /// assert!(store.locks()?.is_empty());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
-    /// [`InvalidInput`](ErrorKind::InvalidInput) for no locks, more than 64, or one named twice;
-    /// [`CannotWrite`](ErrorKind::CannotWrite) and [`Busy`](ErrorKind::Busy) when it could not be
-    /// recorded, and then nothing is held; [`StoreReplaced`](ErrorKind::StoreReplaced),
-    /// [`TooNew`](ErrorKind::TooNew), [`Forked`](ErrorKind::Forked).
+    /// Nothing is held then.
+    /// * [`InvalidInput`](ErrorKind::InvalidInput): no locks, more than 64, or one named twice.
+    /// * [`CannotWrite`](ErrorKind::CannotWrite), [`Permission`](ErrorKind::Permission): it could
+    ///   not be recorded.
+    /// * [`Filesystem`](ErrorKind::Filesystem): file locks do not work beside the store.
+    /// * [`TooNew`](ErrorKind::TooNew); [`TooOld`](ErrorKind::TooOld) for a store that was opened
+    ///   for asking only.
+    /// * [`Busy`](ErrorKind::Busy): the store stayed locked, the lock changes hands too fast, or
+    ///   this process is short of descriptors or memory.
+    /// * [`CannotRead`](ErrorKind::CannotRead), [`Corrupt`](ErrorKind::Corrupt),
+    ///   [`StoreReplaced`](ErrorKind::StoreReplaced), [`Forked`](ErrorKind::Forked).
+    /// * [`Internal`](ErrorKind::Internal): what else the system says.
     pub fn acquire_all(
         &self,
         requests: &[LockRequest],
@@ -90,7 +141,8 @@ impl Store {
     ///
     /// # Errors
     /// [`NotOwner`](ErrorKind::NotOwner) for a row that is not this process' own, and those of
-    /// [`Store::acquire_all`].
+    /// [`Profile::set_desired`](crate::Profile::set_desired). What was released until then stays
+    /// released.
     pub fn release_all(&self, instance: InstanceId) -> Result<usize> {
         self.inner.check_process()?;
         let mut held = self.inner.lock_held()?;
@@ -118,7 +170,8 @@ impl Store {
         Ok(count)
     }
 
-    /// All scoped locks of the store, with a verdict about each holder. Reads only.
+    /// All scoped locks of the store that are on record as held, with a verdict about each holder:
+    /// the lock of a dead one is free for the next who asks. Reads only.
     ///
     /// # Errors
     /// As [`Profile::status_of`](crate::Profile::status_of).
@@ -155,10 +208,28 @@ impl Store {
     /// Removes a lock whose holder is dead; one whose holder lives or cannot be told dead only when
     /// `force` says so. Of a lock with slots one is removed: that of a dead holder if there is one,
     /// else of one that cannot be told dead, else the lowest. `by` names who asked, for the record.
-    /// Nothing is signalled: a live holder learns it from its next [`ScopedLock::verify`].
+    /// Nothing is signalled: a live holder learns it from its next [`ScopedLock::verify`]. It is
+    /// free for others when this returns.
+    ///
+    /// ```
+    /// # let directory = tempfile::tempdir()?;
+    /// use incumbent::lock::Unlocked;
+    /// use incumbent::stop::Force;
+    /// use incumbent::{Acquire, LockRequest, Standing, Store};
+    ///
+    /// let store = Store::open(directory.path().join("state.db"))?;
+    /// let request = LockRequest::new("port", "8443")?;
+    /// let Acquire::Granted(lock) = store.try_acquire(&request)? else { unreachable!() };
+    /// let refused = store.unlock(request.name(), Force::No, "alice")?;
+    /// assert!(matches!(refused, Unlocked::Refused(_)), "its holder lives");
+    /// let done = store.unlock(request.name(), Force::Yes, "alice")?;
+    /// assert!(matches!(done, Unlocked::Done(unlocked) if unlocked.fence == lock.fence()));
+    /// assert!(matches!(lock.verify()?, Standing::Lost(_)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
-    /// As [`Store::acquire_all`].
+    /// As [`Profile::set_desired`](crate::Profile::set_desired).
     pub fn unlock(&self, name: &LockName, force: Force, by: &str) -> Result<Unlocked> {
         unlock::unlock(&self.inner, name, force, &identities::presentable(&self.inner, by))
     }
@@ -167,8 +238,16 @@ impl Store {
     /// correctness: such a lock blocks nobody. At most 500 at a time, so that others can claim
     /// meanwhile; after an error those that were removed until then stay removed.
     ///
+    /// ```
+    /// # let directory = tempfile::tempdir()?;
+    /// # let store = incumbent::Store::open(directory.path().join("state.db"))?;
+    /// let removed = store.unlock_stale("the start script")?;
+    /// assert!(removed.is_empty(), "nobody died");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
-    /// As [`Store::acquire_all`].
+    /// As [`Profile::set_desired`](crate::Profile::set_desired).
     pub fn unlock_stale(&self, by: &str) -> Result<Vec<UnlockedLock>> {
         stale::unlock_stale(&self.inner, &identities::presentable(&self.inner, by))
     }

@@ -17,7 +17,7 @@ const METADATA_LENGTH_MAX: usize = 64 * 1024;
 /// The most locks that are taken together.
 const LOCKS_MAX: usize = 64;
 
-/// A lock to be acquired.
+/// A lock to be acquired. `Debug` does not show its identity.
 ///
 /// ```
 /// use incumbent::LockRequest;
@@ -150,9 +150,10 @@ impl LockRequest {
         Ok(self)
     }
 
-    /// Asks for a lease that has to be renewed within this time. It decides only where the holder's
-    /// anchor cannot be seen; elsewhere the kernel knows better, and a lease that ran out is a
-    /// flag.
+    /// Asks for a lease that has to be renewed within this time
+    /// ([`ScopedLock::renew`](crate::ScopedLock::renew)), by a clock that does not step and counts
+    /// suspend. It decides only where the holder's anchor cannot be seen; elsewhere the kernel
+    /// knows better, and a lease that ran out is a flag. Without it there is no lease.
     ///
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) below 1 ms and above 30 days.
@@ -180,7 +181,8 @@ impl LockRequest {
     }
 }
 
-/// How to acquire locks, for callers that need more than to try once.
+/// How to acquire locks, for callers that need more than to try once; an example is at
+/// [`Store::acquire`](crate::Store::acquire).
 #[derive(Clone, Debug, Default)]
 pub struct AcquireOptions {
     pub(crate) wait: Wait,
@@ -195,14 +197,15 @@ impl AcquireOptions {
         Self::default()
     }
 
-    /// Waits for the lock while another one holds it.
+    /// Waits for the locks while another one holds them. This process is shown as a waiter
+    /// meanwhile.
     #[must_use]
     pub fn wait(mut self, wait: Wait) -> Self {
         self.wait = wait;
         self
     }
 
-    /// Lets another thread end the wait.
+    /// Ends the wait, from another thread or by a question.
     #[must_use]
     pub fn cancel(mut self, cancel: Cancel) -> Self {
         self.cancel = cancel;

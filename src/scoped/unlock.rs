@@ -13,7 +13,8 @@ use crate::records::{End, EndReason, LockEnd, LockRow, Record, instances, locks}
 use crate::store::{Inner, Tx};
 use crate::{Holder, InstanceId, LockName, ProfileName, Reason, Result, Verdict, Wanted, sys};
 
-/// What came of [`Store::unlock`](crate::Store::unlock).
+/// What came of [`Store::unlock`](crate::Store::unlock), where the example is. Of a lock with slots
+/// one is removed at a time: that of a dead holder if there is one.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Unlocked {
@@ -28,7 +29,8 @@ pub enum Unlocked {
     Refused(Box<Holder>),
 }
 
-/// A lock that was removed, and what was known of its holder.
+/// A lock that was removed, and what was known of its holder. In JSON an object with these fields,
+/// and with `scope` and `identity_hash` in place of the name; later versions may add others.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct UnlockedLock {
@@ -39,7 +41,7 @@ pub struct UnlockedLock {
     pub slot: Option<Slot>,
     /// The holder's profile, if it has one.
     pub profile: Option<ProfileName>,
-    /// The holder's recorded pid.
+    /// The holder's recorded pid, in its own pid namespace.
     pub pid: Option<sys::Pid>,
     /// The holder's row.
     pub instance: InstanceId,
@@ -47,12 +49,12 @@ pub struct UnlockedLock {
     pub fence: i64,
     /// What was known of the holder.
     pub verdict: Verdict,
-    /// Why.
+    /// Why the verdict was reached.
     pub reason: Reason,
 }
 
 impl UnlockedLock {
-    /// What was known of the holder, in words.
+    /// Why the verdict was reached, as a clause for people.
     #[must_use]
     pub fn because(&self) -> &'static str {
         self.reason.because()

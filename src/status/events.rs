@@ -36,7 +36,19 @@ const LOOK_EVERY_POLLED: Duration = Duration::from_millis(20);
 const READ_WITHIN: Duration = Duration::from_millis(250);
 
 impl Store {
-    /// The newest `count_max` events, of one profile or of all, oldest first. Reads only.
+    /// The newest `count_max` events, of one profile or of all (`None`), oldest first; zero gives
+    /// none. Reads only.
+    ///
+    /// ```
+    /// # let directory = tempfile::tempdir()?;
+    /// # let store = incumbent::Store::open(directory.path().join("state.db"))?;
+    /// let work = store.profile("work")?;
+    /// drop(work.claim()?);
+    /// let events = store.recent_events(Some(work.name()), 2)?;
+    /// let words: Vec<&str> = events.iter().map(|event| event.event.as_str()).collect();
+    /// assert_eq!(words, ["office_claimed", "office_ended"]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// As [`Profile::status_of`](crate::Profile::status_of).
@@ -49,7 +61,8 @@ impl Store {
     }
 
     /// Hands out changes of offices, locks, markers and runtime statuses from now on, as they are
-    /// committed by whatever process.
+    /// committed by whatever process: within a few milliseconds while there are some, within 50 ms
+    /// else.
     ///
     /// ```
     /// # let directory = tempfile::tempdir()?;
@@ -98,6 +111,22 @@ impl Store {
 /// Events are kept for a while (10,000 of statuses, and as many others). A reader that falls behind
 /// further gets an event `events_lost` in their place, with their `count` (null where an older copy
 /// of the store was restored): then ask [`Store::status_of_all`], and go on.
+///
+/// ```
+/// # let directory = tempfile::tempdir()?;
+/// # let store = incumbent::Store::open(directory.path().join("state.db"))?;
+/// use incumbent::Wait;
+///
+/// let mut events = store.events()?;
+/// let claim = store.profile("work")?.claim()?;
+/// assert_eq!(events.next_event(Wait::No)?.unwrap().event, "office_claimed");
+/// let position = events.position(); // remembered, also by another process
+/// drop((events, claim));
+/// // Later, from where it was left:
+/// let mut later = store.events()?.after(position);
+/// assert_eq!(later.next_event(Wait::No)?.unwrap().event, "office_ended");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct EventStream {
     store: Store,
@@ -165,8 +194,9 @@ impl EventStream {
         self
     }
 
-    /// Goes on after the event of this id, for a reader that remembers how far it came. In a store
-    /// that was restored from an older copy meanwhile, the events of these ids are others.
+    /// Goes on after the event of this id, for a reader that remembers how far it came
+    /// ([`EventStream::position`]); zero begins with the oldest that is kept. In a store that was
+    /// restored from an older copy meanwhile, the events of these ids are others.
     #[must_use]
     pub fn after(mut self, id: i64) -> Self {
         self.after = id;
@@ -180,7 +210,8 @@ impl EventStream {
         self
     }
 
-    /// Lets another thread end the wait.
+    /// Ends each wait, from another thread or by a question; the answer is `None` then, and the
+    /// iterator is over.
     #[must_use]
     pub fn cancel(mut self, cancel: Cancel) -> Self {
         self.cancel = cancel;
@@ -194,10 +225,12 @@ impl EventStream {
         if self.ready.is_empty() { self.after } else { self.handed_out }
     }
 
-    /// The next event; `None` when there is none in time, or the stream was cancelled.
+    /// The next event; `None` when there is none in time, or the stream was cancelled. A store that
+    /// is busy is asked again within the time.
     ///
     /// # Errors
-    /// As [`Profile::status_of`](crate::Profile::status_of).
+    /// As [`Profile::status_of`](crate::Profile::status_of). Nothing is skipped by that: the next
+    /// call goes on from here.
     pub fn next_event(&mut self, wait: Wait) -> Result<Option<Event>> {
         let next = self.next_until(wait.deadline());
         // There may be more, or the same error.

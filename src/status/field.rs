@@ -22,9 +22,11 @@ const EXTRA_LENGTH_MAX: usize = 64 * 1_024;
 /// use incumbent::StatusUpdate;
 /// use incumbent::status::Field;
 ///
-/// StatusUpdate::new()
+/// let update = StatusUpdate::new()
 ///     .state("running")            // set
 ///     .exit_reason(Field::Clear);  // forgotten; everything else is kept
+/// assert!(!update.is_empty());
+/// assert_eq!(Field::from(3), Field::Set(3));
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Field<T> {

@@ -10,7 +10,10 @@ use crate::status::ended;
 use crate::store::Inner;
 use crate::{InstanceId, Office, Reason, Result, sys};
 
-/// One incarnation of an office, as the history tells it.
+/// One incarnation of an office, as the history tells it; see
+/// [`Profile::history`](crate::Profile::history). In JSON an object with these fields, with
+/// `profile` and `kind` in place of the office, and the times as `started_at` and `ended_at` (RFC
+/// 3339, UTC, milliseconds); later versions may add others.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct Incarnation {
@@ -19,12 +22,13 @@ pub struct Incarnation {
     /// Which office.
     #[serde(flatten)]
     pub office: Office,
-    /// The recorded process.
+    /// The recorded process, in its own pid namespace.
     pub pid: Option<sys::Pid>,
     /// When it was granted the office: Unix milliseconds, wall time.
     #[serde(rename = "started_at", serialize_with = "as_rfc3339")]
     pub started_at_ms: i64,
-    /// When its end was recorded; `None` while it is on record as live.
+    /// When its end was recorded: Unix milliseconds, wall time. `None` while it is on record as
+    /// live.
     #[serde(rename = "ended_at", serialize_with = "as_rfc3339")]
     pub ended_at_ms: Option<i64>,
     /// Why it ended. Present without `ended_at_ms` when it is dead and nobody has
@@ -32,11 +36,12 @@ pub struct Incarnation {
     pub end_reason: Option<Reason>,
     /// Who ended it, if they said so.
     pub ended_by: Option<String>,
-    /// The exit code of a `run`'s command.
+    /// Its exit code, where that is known: of a `run`'s command, of a process that a keeper stood
+    /// for, or as it said itself ([`Tenure::release_with`](crate::Tenure::release_with)).
     pub exit_code: Option<i32>,
-    /// The signal that ended a `run`'s command.
+    /// The signal that ended it, by number, where that is known.
     pub signal: Option<i32>,
-    /// Anything else.
+    /// Anything else, for people.
     pub detail: Option<String>,
 }
 

@@ -7,7 +7,8 @@ use crate::status::ended;
 use crate::store::Inner;
 use crate::{InstanceId, Office, Reason, Result, Store};
 
-/// One incarnation of a process that is on record, and what became of it.
+/// One incarnation of a process that is on record, and what became of it; see
+/// [`Store::instance`](crate::Store::instance).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Instance {
@@ -17,7 +18,7 @@ pub struct Instance {
     pub office: Option<Office>,
     /// The recorded process, in its own pid namespace.
     pub pid: Option<u32>,
-    /// The command that it, a `run`, supervises or has left behind.
+    /// The pid of the command that it, a `run`, supervises or has left behind.
     pub child_pid: Option<u32>,
     /// Since when it is on record: Unix milliseconds, wall time.
     pub started_at_ms: i64,
@@ -49,7 +50,7 @@ pub struct InstanceEnd {
     pub by: Option<String>,
     /// The exit code, where it is known.
     pub exit_code: Option<i32>,
-    /// The signal that ended it, where it is known.
+    /// The signal that ended it, by number, where it is known.
     pub signal: Option<i32>,
     /// Anything else, for people.
     pub detail: Option<String>,

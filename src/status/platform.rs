@@ -14,7 +14,28 @@ use crate::{Error, ProfileName, Result};
 const PLATFORMS_MAX: i64 = 256;
 
 /// What a gateway wants to say about one platform; see
-/// [`StatusUpdate::platform`](crate::StatusUpdate::platform).
+/// [`StatusUpdate::platform`](crate::StatusUpdate::platform). A field that is not named stays as it
+/// is. One instance speaks of 256 platforms at most.
+///
+/// ```
+/// # let directory = tempfile::tempdir()?;
+/// use incumbent::status::PlatformUpdate;
+/// use incumbent::{Claim, StatusUpdate, Store};
+///
+/// let work = Store::open(directory.path().join("state.db"))?.profile("work")?;
+/// let Claim::Granted(tenure) = work.claim()? else { panic!("nobody else runs here") };
+/// let failed = PlatformUpdate::new("telegram")
+///     .state("retrying")
+///     .error_code("401")
+///     .needs_attention(true);
+/// tenure.update_status(&StatusUpdate::new().platform(failed))?;
+/// let telegram = &work.status()?.platforms[0];
+/// assert_eq!(telegram.error_code.as_deref(), Some("401"));
+/// // Later it is given up:
+/// tenure.update_status(&StatusUpdate::new().platform(PlatformUpdate::new("telegram").remove()))?;
+/// assert!(work.status()?.platforms.is_empty());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, Default)]
 #[must_use = "it is a part of an update"]
 pub struct PlatformUpdate {
@@ -35,7 +56,9 @@ impl PlatformUpdate {
         Self { platform: platform.into(), ..Self::default() }
     }
 
-    /// For another profile, which the instance serves.
+    /// For another profile, which the instance serves ([`StatusUpdate::serves`]).
+    ///
+    /// [`StatusUpdate::serves`]: crate::StatusUpdate::serves
     pub fn of_profile(mut self, profile: ProfileName) -> Self {
         self.profile = Some(profile);
         self
@@ -53,7 +76,8 @@ impl PlatformUpdate {
         self
     }
 
-    /// What people make of it. What looks like a token is taken out, and a long text is cut.
+    /// What people make of it. What looks like a token is taken out, and what is longer than 4 KiB
+    /// is cut.
     pub fn error_message(mut self, message: impl Into<Field<String>>) -> Self {
         self.error_message = message.into();
         self
@@ -65,7 +89,7 @@ impl PlatformUpdate {
         self
     }
 
-    /// Since when it tries to connect again: Unix milliseconds.
+    /// Since when it tries to connect again: Unix milliseconds, wall time, up to the year 9999.
     pub fn retrying_since_ms(mut self, since_ms: impl Into<Field<i64>>) -> Self {
         self.retrying_since_ms = since_ms.into();
         self
@@ -78,7 +102,7 @@ impl PlatformUpdate {
         self
     }
 
-    /// Forgets the platform as a whole.
+    /// Forgets the platform as a whole; nothing else may be said of it then.
     pub fn remove(mut self) -> Self {
         self.is_removed = true;
         self

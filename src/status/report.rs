@@ -36,7 +36,30 @@ const STALE_AFTER_MS: i64 = 5 * 60 * 1_000;
 /// A stored time may lie this far ahead: clocks are corrected. One further ahead is unknown.
 const AHEAD_MAX_MS: i64 = 60_000;
 
-/// What is true of an office, and why.
+/// What is true of an office, and why; see [`Profile::status_of`](crate::Profile::status_of).
+///
+/// ```
+/// # let directory = tempfile::tempdir()?;
+/// use incumbent::{Claim, Store, StatusUpdate, Verdict};
+///
+/// let work = Store::open(directory.path().join("state.db"))?.profile("work")?;
+/// let Claim::Granted(tenure) = work.claim()? else { panic!("nobody else runs here") };
+/// tenure.update_status(&StatusUpdate::new().state("running").active_agents(0))?;
+/// let report = work.status()?;
+/// assert!(report.running && report.drainable() && !report.busy());
+/// assert_eq!((report.verdict, report.because()), (Verdict::Alive, report.reason.because()));
+/// assert_eq!(report.pid, Some(std::process::id()));
+/// assert_eq!(serde_json::to_value(&report)?["verdict"], "alive");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # JSON
+/// An object with `profile`, `kind`, `running`, `verdict`, `reason`, `flags` (a list of words),
+/// `pid`, `child_pid`, `instance`, `since`, `state`, `desired`, `evidence`, `busy`, `drainable`,
+/// `stale`, `unresponsive_ms`, `heartbeat_at`, `runtime`, `platforms` (by name), `serves`,
+/// `served_by`, `locks`, `markers`, `last_end`, `command`, `version`, `supervisor`, `party`,
+/// `stop_budget_ms` and `conflicts`. Times are RFC 3339, UTC, with milliseconds; what is not known
+/// is null. Later versions may add others. `incumbent status --json` shows it with more beside it.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Report {
@@ -46,15 +69,15 @@ pub struct Report {
     pub running: bool,
     /// Whether its holder is alive, as far as it can be told.
     pub verdict: Verdict,
-    /// Why; [`Reason::NeverClaimed`] when there is no record.
+    /// Why; [`Reason::NeverClaimed`] when there is no record, and how it ended when there is one.
     pub reason: Reason,
     /// What else is to be known of the holder.
     pub flags: Flags,
     /// The recorded process, in its own pid namespace. Of a dead holder too: check `running`.
     pub pid: Option<sys::Pid>,
-    /// The command that a `run` supervises.
+    /// The pid of the command that a `run` supervises.
     pub child_pid: Option<sys::Pid>,
-    /// The generation this is about.
+    /// The generation this is about; `None` when there is no record.
     pub instance: Option<InstanceId>,
     /// When it was granted the office: Unix milliseconds, wall time.
     pub since_ms: Option<i64>,
@@ -65,7 +88,8 @@ pub struct Report {
     pub desired: Option<Desired>,
     /// What was seen.
     pub evidence: Evidence,
-    /// Who holds the anchor of a dead process (flag `anchor_leaked`): a child that it forked.
+    /// The pids of those who hold the anchor of a dead process (flag `anchor_leaked`): a child that
+    /// it forked.
     pub anchor_holders: Vec<sys::Pid>,
     /// When the kernel started the holder's process, where that is on record.
     pub start_time: Option<StartTime>,
@@ -75,19 +99,19 @@ pub struct Report {
     pub command: Option<String>,
     /// The directory that its profile is bound to, if it is bound to one.
     pub home: Option<PathBuf>,
-    /// The holder's own version.
+    /// The holder's own version, if it said one.
     pub version: Option<String>,
-    /// What supervises it.
+    /// What supervises it: `systemd:UNIT`, `launchd:LABEL`, `container:ID` or `none`.
     pub supervisor: Option<String>,
-    /// Who keeps starting it.
+    /// Who keeps starting it, where that is known.
     pub party: Option<String>,
-    /// How long it may take to stop.
+    /// How long it may take to stop, as it said; see [`Report::stop_time`].
     pub stop_budget: Option<Duration>,
     /// The scoped locks that were taken from this incarnation and are on record as held.
     pub locks: Vec<HeldLock>,
     /// What was asked of this incarnation by markers that are open.
     pub markers: Vec<Marker>,
-    /// How the incarnation before this one ended, or this one if it has.
+    /// How the incarnation before this one ended, or this one if it has; `None` for the first.
     pub last_end: Option<LastEnd>,
     /// The state that the gateway reported, as far as it is still true: a dead one is not running,
     /// whatever it said last; `stopped` and `startup_failed` stay.
@@ -113,7 +137,8 @@ pub struct Report {
     pub conflicts: Vec<Conflict>,
 }
 
-/// How an incarnation ended.
+/// How an incarnation ended. In JSON an object with `reason`, `by` and `at` (RFC 3339, UTC,
+/// milliseconds); later versions may add others.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct LastEnd {
@@ -128,7 +153,8 @@ pub struct LastEnd {
 }
 
 impl Report {
-    /// There is no record, or no store.
+    /// Of an office of which there is no record, or no store: for a program that answers without
+    /// one.
     #[must_use]
     pub fn never_claimed(office: Office) -> Self {
         Self {
@@ -186,8 +212,8 @@ impl Report {
         }
     }
 
-    /// Nobody is on record, and an owner of a store that is no longer here may be at work, see
-    /// [`OpenOptions::find`](crate::OpenOptions::find).
+    /// The same where an owner of a store that is no longer here may be at work, see
+    /// [`OpenOptions::find`](crate::OpenOptions::find): unknown, and not dead.
     #[must_use]
     pub fn of_lost_owner(self, pid: Option<u32>) -> Self {
         Self {
@@ -251,7 +277,8 @@ impl Report {
         self.running && self.state.as_deref() == Some(state::RUNNING)
     }
 
-    /// Why the verdict was reached, as a clause for people.
+    /// Why the verdict was reached, as a clause for people; in the light of the evidence, where
+    /// that says more than the reason.
     #[must_use]
     pub fn because(&self) -> &'static str {
         because_seen(&self.reason, self.flags, &self.evidence)

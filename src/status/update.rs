@@ -23,7 +23,16 @@ use crate::{Error, ProfileName, Result, state};
 const SERVES_MAX: usize = 256;
 
 /// What a gateway wants to say about itself. Every field is kept as it is, cleared, or set; see
-/// [`Tenure::update_status`](crate::Tenure::update_status).
+/// [`Tenure::update_status`](crate::Tenure::update_status), which also checks the values.
+///
+/// ```
+/// use incumbent::StatusUpdate;
+/// use incumbent::status::{Field, state};
+///
+/// let update = StatusUpdate::new().state(state::DRAINING).exit_reason(Field::Clear);
+/// assert!(!update.is_empty());
+/// assert!(StatusUpdate::new().is_empty());
+/// ```
 #[derive(Clone, Debug, Default)]
 #[must_use = "nothing is written until a tenure is given it"]
 pub struct StatusUpdate {
@@ -54,7 +63,8 @@ impl StatusUpdate {
         self
     }
 
-    /// Why it ends, in its own words.
+    /// Why it ends, in its own words. What looks like a secret is taken out, and what is longer
+    /// than 4 KiB is cut.
     pub fn exit_reason(mut self, reason: impl Into<Field<String>>) -> Self {
         self.exit_reason = reason.into();
         self
@@ -66,7 +76,7 @@ impl StatusUpdate {
         self
     }
 
-    /// How many agents work for it just now: with one or more it is busy.
+    /// How many agents work for it just now: with one or more it is busy. At most 2^63 - 1.
     pub fn active_agents(mut self, count: impl Into<Field<u64>>) -> Self {
         self.active_agents = count.into();
         self
@@ -79,9 +89,9 @@ impl StatusUpdate {
         self
     }
 
-    /// The profiles that it serves beside that of its office: questions about them are answered
-    /// through it, for as long as nobody holds their own offices. These are all of them: what it
-    /// said of the platforms of others is forgotten. They are shown in this order.
+    /// The profiles that it serves beside that of its office, at most 256: questions about them are
+    /// answered through it, for as long as nobody holds their own offices. These are all of them:
+    /// what it said of the platforms of others is forgotten. They are shown in this order.
     pub fn serves(mut self, profiles: impl Into<Field<Vec<ProfileName>>>) -> Self {
         self.serves = profiles.into();
         self
@@ -93,8 +103,8 @@ impl StatusUpdate {
         self
     }
 
-    /// Set: a sign of life, and the promise to give the next one within this time. Cleared: no more
-    /// are promised, as before a long drain.
+    /// Set: a sign of life, and the promise to give the next one within this time (10 ms to 24 h).
+    /// Cleared: no more are promised, as before a long drain.
     pub fn heartbeat_every(mut self, cadence: impl Into<Field<Duration>>) -> Self {
         self.heartbeat_every = cadence.into();
         self.beats |= matches!(self.heartbeat_every, Field::Set(_));
@@ -113,7 +123,8 @@ impl StatusUpdate {
         self
     }
 
-    /// Who writes it, in place of this process' pid and command line.
+    /// Who writes it, in place of this process' pid and command line. What looks like a secret is
+    /// taken out.
     pub fn by(mut self, by: impl Into<String>) -> Self {
         self.by = Some(by.into());
         self

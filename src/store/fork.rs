@@ -85,7 +85,8 @@ impl Store {
     ///
     /// # Errors
     /// [`Busy`](ErrorKind::Busy) where calls of other threads do not finish within 5 s, or the
-    /// stores are closed for a fork already: nothing is closed then.
+    /// stores are closed for a fork already; [`Forked`](ErrorKind::Forked) in a child that was
+    /// itself forked while its parent was opening or closing a store. Nothing is closed then.
     ///
     /// # Platform
     /// Unix. On Windows there is no fork: [`Unsupported`](ErrorKind::Unsupported).
@@ -107,7 +108,8 @@ impl Store {
     }
 }
 
-/// The stores of this process are closed; see [`Store::close_for_fork`].
+/// The stores of this process are closed for a fork; dropping it opens them again, in the parent
+/// and in the child. See [`Store::close_for_fork`].
 #[derive(Debug)]
 #[must_use = "dropping it opens the stores again"]
 pub struct ClosedForFork {

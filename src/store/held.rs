@@ -10,16 +10,30 @@ use crate::names::slot::Slot;
 use crate::process::older::beside::HeldBeside;
 use crate::{Error, InstanceId, LockName, Nonce, Office, Result, Wanted};
 
-/// What came of a release.
+/// What came of a release. In every case this process acts for it no more.
+///
+/// ```
+/// # let directory = tempfile::tempdir()?;
+/// use incumbent::{Claim, Released, Store};
+///
+/// let work = Store::open(directory.path().join("state.db"))?.profile("work")?;
+/// let Claim::Granted(first) = work.claim()? else { unreachable!() };
+/// let Claim::Granted(second) = work.claim()? else { unreachable!() };
+/// assert!(matches!(first.release()?, Released::StillShared));
+/// assert!(matches!(second.release()?, Released::Free));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub enum Released {
     /// It is free.
     Free,
     /// Another claim of this process still holds it, or the `run` does whose tenure it is.
     StillShared,
-    /// It was lost before.
+    /// It was lost before: it was somebody else's to release, or its store is gone.
     WasLost,
-    /// It could not be written; it is kept and written with the next change that succeeds.
+    /// It could not be written, and why; it is kept and written with the next change that
+    /// succeeds. If this process holds nothing else in the store, others can have it at once; else
+    /// they see it as held until then.
     Pending(Error),
 }
 

@@ -45,10 +45,16 @@ use rusqlite::Connection;
 
 use crate::{Result, patience};
 
-/// A store of this process. Clones and further opens of the same file share one handle inside;
-/// the last one to go closes it and drops the process' anchor.
+/// A store of this process: the SQLite file that profiles and processes share. Clones and further
+/// opens of the same file share one handle inside; the last one to go closes it and drops the
+/// process' anchor.
 ///
 /// Blocking, `Send + Sync`. Under tokio call it from `spawn_blocking`.
+///
+/// A change is one transaction: when the call returns, every process sees all of it, and a crash or
+/// a kill of this one loses nothing of it. After an error nothing of it is there, unless the call
+/// says otherwise. A question is one snapshot. It writes nothing, but for releases of this process
+/// that could not be written before, and answers also where nothing can be written.
 ///
 /// ```
 /// # let directory = tempfile::tempdir()?;
@@ -70,27 +76,40 @@ pub struct Store {
 }
 
 impl Store {
-    /// The real path of the SQLite file. Read it through this handle. Opening it otherwise does no
-    /// harm on Linux; elsewhere it would cancel SQLite's locks when it is closed.
+    /// The real path of the SQLite file, symbolic links resolved. Read it through this handle.
+    /// Opening it otherwise does no harm on Linux; elsewhere it would cancel SQLite's locks when it
+    /// is closed.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.inner.location.file
     }
 
-    /// Names the store, and stays with it wherever it is moved: a copy has the same, a new one in
-    /// its place another.
+    /// Names the store by 32 hex digits, which stay with it wherever it is moved: a copy has the
+    /// same, a new one in its place another.
+    ///
+    /// ```
+    /// # let directory = tempfile::tempdir()?;
+    /// use incumbent::Store;
+    ///
+    /// let store = Store::open(directory.path().join("state.db"))?;
+    /// assert_eq!(store.uuid()?.len(), 32);
+    /// let another = Store::open(directory.path().join("another.db"))?;
+    /// assert_ne!(store.uuid()?, another.uuid()?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
-    /// [`CannotRead`](crate::ErrorKind::CannotRead), [`Busy`](crate::ErrorKind::Busy).
+    /// As [`Profile::status_of`](crate::Profile::status_of).
     pub fn uuid(&self) -> Result<String> {
         self.inner.store_uuid().map(str::to_owned)
     }
 
     /// Makes calls that fail fast: all that this thread does in `calls`, through whatever handle,
-    /// waits for other writers for `budget` at most, together. What takes longer is
-    /// [`Busy`](crate::ErrorKind::Busy), with the time after which to try again. Other threads keep
-    /// the store's own budget ([`OpenOptions::busy_budget`](crate::OpenOptions::busy_budget), 5 s),
-    /// which this one can only shorten.
+    /// waits for other writers for `budget` at most, together; zero waits for none. What takes
+    /// longer is [`Busy`](crate::ErrorKind::Busy), with the time after which to try again. Other
+    /// threads keep the store's own budget
+    /// ([`OpenOptions::busy_budget`](crate::OpenOptions::busy_budget), 5 s), which this one can
+    /// only shorten.
     ///
     /// A claim or an acquisition that waits ends its wait with the budget, too. A stop, a restart
     /// and a replacement go on for as long as the holder may take: no budget shortens that time,
@@ -113,9 +132,21 @@ impl Store {
         patience::with_budget(budget, || calls(self))
     }
 
-    /// How many releases could not be written yet. They are written together with the next change
-    /// that succeeds; ownership itself ends with the process in any case. In a forked child none:
-    /// they are the parent's.
+    /// How many releases could not be written yet, see [`Released`](crate::Released). They are
+    /// written together with the next change that succeeds; ownership itself ends with the process
+    /// in any case. In a forked child none: they are the parent's. Asks nobody, and waits for
+    /// nobody.
+    ///
+    /// ```
+    /// # let directory = tempfile::tempdir()?;
+    /// use incumbent::{Claim, Released, Store};
+    ///
+    /// let store = Store::open(directory.path().join("state.db"))?;
+    /// let Claim::Granted(tenure) = store.profile("work")?.claim()? else { unreachable!() };
+    /// assert!(matches!(tenure.release()?, Released::Free));
+    /// assert_eq!(store.pending_releases(), 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn pending_releases(&self) -> usize {
         if self.inner.check_process().is_err() {

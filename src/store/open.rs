@@ -23,7 +23,21 @@ use crate::sys::Looks;
 use crate::{Error, ErrorKind, Result, environment, sys};
 
 impl Store {
-    /// Opens the store at `path` for owning; see [`OpenOptions::open`].
+    /// Opens the store at `path` for owning, and makes it if there is none; see
+    /// [`OpenOptions::open`].
+    ///
+    /// ```
+    /// # let directory = tempfile::tempdir()?;
+    /// use incumbent::Store;
+    ///
+    /// let path = directory.path().join("state/incumbent.db");
+    /// assert!(Store::open_existing(&path)?.is_none());
+    /// let store = Store::open(&path)?;
+    /// assert!(store.path().is_file());
+    /// // Another handle in this process is the same store.
+    /// assert_eq!(Store::open(&path)?.uuid()?, store.uuid()?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// As [`OpenOptions::open`].
@@ -31,7 +45,8 @@ impl Store {
         OpenOptions::new().path(path).open()
     }
 
-    /// Opens the user's own store for owning.
+    /// Opens the user's own store for owning: `INCUMBENT_DB`, else `incumbent/state.db` below the
+    /// user's state directory.
     ///
     /// # Errors
     /// As [`OpenOptions::open`].
@@ -39,7 +54,8 @@ impl Store {
         OpenOptions::new().open()
     }
 
-    /// Opens the store at `path` for asking; see [`OpenOptions::open_existing`].
+    /// Opens the store at `path` for asking, `None` where there is none; see
+    /// [`OpenOptions::open_existing`].
     ///
     /// # Errors
     /// As [`OpenOptions::open_existing`].
@@ -65,6 +81,25 @@ pub enum Existing {
 }
 
 /// How to open a [`Store`], for callers that need more than [`Store::open`].
+///
+/// A process has one handle of a file: as long as it lives, further openings share it, with the
+/// options of the first.
+///
+/// ```
+/// # let directory = tempfile::tempdir()?;
+/// use incumbent::{Existing, OpenOptions};
+/// use std::time::Duration;
+///
+/// let path = directory.path().join("state.db");
+/// let options = OpenOptions::new().path(&path).busy_budget(Duration::from_secs(1));
+/// // A question makes nothing.
+/// assert!(options.open_existing()?.is_none());
+/// assert!(matches!(options.find()?, Existing::Nothing));
+/// let store = options.open()?;
+/// assert_eq!(store.path(), options.resolved_path()?);
+/// assert!(matches!(options.find()?, Existing::Store(_)));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone)]
 pub struct OpenOptions {
     path: Option<PathBuf>,
@@ -96,8 +131,9 @@ impl OpenOptions {
         }
     }
 
-    /// The SQLite file. Default: `INCUMBENT_DB`, else `incumbent/state.db` below the user's state
-    /// directory.
+    /// The SQLite file; a relative one is meant from the current directory. Default:
+    /// `INCUMBENT_DB`, else `incumbent/state.db` below the user's state directory
+    /// (`$XDG_STATE_HOME` or `~/.local/state`, `%LOCALAPPDATA%`).
     #[must_use]
     pub fn path(mut self, path: impl Into<PathBuf>) -> Self {
         self.path = Some(path.into());
@@ -112,7 +148,9 @@ impl OpenOptions {
         self
     }
 
-    /// How long one operation may wait for the store's locks, and for a reading connection, in all.
+    /// How long one operation may wait for the store's locks, and for a reading connection, in all:
+    /// 5 s by default. Zero does not wait: whatever is in use just then is
+    /// [`Busy`](ErrorKind::Busy).
     #[must_use]
     pub fn busy_budget(mut self, budget: Duration) -> Self {
         self.settings.busy_budget = budget;
@@ -147,21 +185,29 @@ impl OpenOptions {
         self
     }
 
-    /// Who is told, in lines for people, what an opening has changed (a recovery, a migration),
-    /// beside the log and the events.
+    /// Who is told, in lines for people, what an opening has changed in the place of the store (its
+    /// directory was open to others, and was closed), beside the log and the events.
     #[must_use]
     pub fn tell(mut self, tell: fn(&str)) -> Self {
         self.settings.tell = tell;
         self
     }
 
-    /// Opens for owning: makes the store if there is none, and brings its schema up to date.
+    /// Opens for owning: makes the store (0600, missing directories 0700) if there is none, and
+    /// brings its schema up to date. Other processes find it when this returns.
     ///
     /// # Errors
-    /// [`Permission`](ErrorKind::Permission), [`Filesystem`](ErrorKind::Filesystem) or
-    /// [`NotOurs`](ErrorKind::NotOurs) when the place cannot be trusted or is not ours,
-    /// [`TooNew`](ErrorKind::TooNew), [`Corrupt`](ErrorKind::Corrupt),
-    /// [`CannotWrite`](ErrorKind::CannotWrite), [`Busy`](ErrorKind::Busy).
+    /// * [`InvalidInput`](ErrorKind::InvalidInput): the path cannot name a file.
+    /// * [`Permission`](ErrorKind::Permission), [`Filesystem`](ErrorKind::Filesystem),
+    ///   [`NotOurs`](ErrorKind::NotOurs): the place cannot be trusted, locks cannot be trusted
+    ///   there, or the file is another program's.
+    /// * [`TooNew`](ErrorKind::TooNew), [`Corrupt`](ErrorKind::Corrupt),
+    ///   [`CannotRead`](ErrorKind::CannotRead), [`CannotWrite`](ErrorKind::CannotWrite).
+    /// * [`Busy`](ErrorKind::Busy): others keep it locked, it is being recovered, or this process
+    ///   is short of descriptors or memory.
+    /// * [`StoreReplaced`](ErrorKind::StoreReplaced): it vanishes while it is opened.
+    /// * [`Forked`](ErrorKind::Forked): this process inherited a handle of it through a fork.
+    /// * [`Internal`](ErrorKind::Internal): what else the system says.
     pub fn open(&self) -> Result<Store> {
         self.open_for_owning().map_err(|error| self.of_path(error))
     }
@@ -183,11 +229,14 @@ impl OpenOptions {
         }
     }
 
-    /// Opens for asking: makes nothing and migrates nothing. `None` when there is no store.
+    /// Opens for asking: makes nothing and migrates nothing. `None` when there is no store, or an
+    /// empty file. What the handle claims or acquires in a store of an older schema is
+    /// [`TooOld`](ErrorKind::TooOld).
     ///
     /// # Errors
-    /// [`CannotRead`](ErrorKind::CannotRead) for a store that is there and cannot be read, and
-    /// those of [`OpenOptions::open`] that say whose file it is.
+    /// [`CannotRead`](ErrorKind::CannotRead) for a store that is there and cannot be read, also
+    /// one that a killed process left in the middle of a change; and those of [`OpenOptions::open`]
+    /// but [`TooNew`](ErrorKind::TooNew): a newer store can be asked.
     pub fn open_existing(&self) -> Result<Option<Store>> {
         self.open_for_asking().map_err(|error| self.of_path(error))
     }
@@ -263,7 +312,11 @@ impl OpenOptions {
     /// The real path of the store's file, whether or not there is one.
     ///
     /// # Errors
-    /// [`InvalidInput`](ErrorKind::InvalidInput) for a path that cannot name a store.
+    /// [`InvalidInput`](ErrorKind::InvalidInput) for a path that cannot name a store;
+    /// [`Filesystem`](ErrorKind::Filesystem) for one that is too long;
+    /// [`Permission`](ErrorKind::Permission) for one that leads through another user's symbolic
+    /// link; [`CannotRead`](ErrorKind::CannotRead) where the place cannot be looked at;
+    /// [`Busy`](ErrorKind::Busy) while the store is being recovered.
     pub fn resolved_path(&self) -> Result<PathBuf> {
         let path = self.requested_path()?;
         let resolved = match location::resolve(&path, IfMissing::Leave) {

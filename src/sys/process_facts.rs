@@ -10,7 +10,7 @@ pub type Pid = u32;
 
 words! {
     /// The unit of a [`StartTime`]; one per source, so that values of different sources never
-    /// compare.
+    /// compare. In JSON its word.
     pub enum StartTimeUnit {
         /// Linux: field 22 of `/proc/<pid>/stat`, clock ticks since boot, less the offset of the
         /// reader's time namespace (`proc_pid_stat(5)`, `time_namespaces(7)`).
@@ -22,7 +22,8 @@ words! {
     }
 }
 
-/// When the kernel started a process, as the kernel counts it; never turned into wall time.
+/// When the kernel started a process, as the kernel counts it; never turned into wall time. In JSON
+/// an object with `value` and `unit`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct StartTime {
     /// The raw count, in [`StartTime::unit`].
@@ -37,7 +38,7 @@ pub struct StartTime {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ProcessNumber(pub u64);
 
-/// Whether a pid names a process of this observer's namespace.
+/// Whether a pid names a process of this observer's namespace. In JSON its word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Existence {

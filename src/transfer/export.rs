@@ -24,7 +24,8 @@ use crate::store::Inner;
 use crate::sys::StartTimeUnit;
 use crate::{Error, Office, Report, Result, Store, Verdict, path_text, state, sys};
 
-/// What an export did with one file.
+/// What an export did with one file. In JSON an object with `file`, `verdict` and `detail`; later
+/// versions may add others.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ExportedFile {
@@ -32,7 +33,7 @@ pub struct ExportedFile {
     pub file: PathBuf,
     /// Whether it was written.
     pub is_written: bool,
-    /// Why it was left as it is.
+    /// Why it was left as it is, for people; `None` where it was written.
     pub detail: Option<String>,
 }
 
@@ -93,12 +94,16 @@ struct Export<'a> {
 impl Store {
     /// Writes what the store knows of `office` to `directory` as files of the older program, once;
     /// and one file for each of its locks to `lock_dir`, else to `gateway-locks` in it. Missing
-    /// directories are made (0700).
+    /// directories are made (0700). Each file appears whole; the store is only read. An example is
+    /// at the [module](crate::transfer).
     ///
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for an office that is not of kind
-    /// `gateway`, [`Permission`](crate::ErrorKind::Permission) for another user's directory; when
-    /// the store cannot be read, or a file cannot be written.
+    /// `gateway`; [`Permission`](crate::ErrorKind::Permission) for another user's directory, or one
+    /// that may not be written; [`CannotWrite`](crate::ErrorKind::CannotWrite) and
+    /// [`Internal`](crate::ErrorKind::Internal) where a file cannot be written for another reason;
+    /// and those of [`Profile::status_of`](crate::Profile::status_of). What was written until then
+    /// stays.
     pub fn export(
         &self,
         office: &Office,

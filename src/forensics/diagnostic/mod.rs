@@ -56,16 +56,23 @@ const RENAMING_MAX: Duration = Duration::from_millis(100);
 ///   or SIGQUIT; it ends after its timeout, whatever hangs. systemd counts it to the unit it was
 ///   started from (`KillMode=control-group`), so a stop may last until it has ended.
 ///
-/// ```no_run
-/// use std::time::Duration;
+/// ```standalone_crate
+/// // The program begins with this, or `incumbent` is installed.
+/// let arguments: Vec<_> = std::env::args_os().collect();
+/// if let Some(exit_code) = incumbent::helper::serve(&arguments) {
+///     std::process::exit(exit_code);
+/// }
+/// # #[cfg(unix)] {
+/// # let directory = tempfile::tempdir()?;
+/// # let (log, store) = (directory.path().join("log"), directory.path().join("state.db"));
 /// use incumbent::forensics::Diagnostic;
+/// use std::time::Duration;
 ///
-/// let pid = Diagnostic::new("/var/log/gateway/diagnostics.log")
-///     .signal(15)
-///     .timeout(Duration::from_secs(3))
-///     .start()?;
-/// println!("diagnostic by pid {pid}");
-/// # Ok::<(), incumbent::Error>(())
+/// let diagnostic = Diagnostic::new(&log).store(&store).signal(15);
+/// let pid = diagnostic.timeout(Duration::from_secs(3)).start()?;
+/// assert!(pid != std::process::id() && log.is_file());
+/// # }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
 /// # Platform
@@ -94,13 +101,13 @@ impl Diagnostic {
         }
     }
 
-    /// How long it may take: more than nothing, and at most one minute.
+    /// How long it may take: more than nothing, and at most one minute; 5 s by default.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// The signal that it is written for, as the platform counts them.
+    /// The signal that it is written for, as the platform counts them. By default none is named.
     pub fn signal(mut self, signal: i32) -> Self {
         self.signal = Some(signal);
         self

@@ -32,7 +32,14 @@ const NO_STORE: &str = "no store was asked";
 /// assert_eq!(snapshot.signal, "SIGTERM");
 /// assert_eq!(snapshot.pid, std::process::id());
 /// assert!(snapshot.to_log_line().starts_with("signal=SIGTERM under_systemd="));
+/// assert_eq!(serde_json::to_value(&snapshot)?["self"]["pid"], std::process::id());
+/// # Ok::<(), serde_json::Error>(())
 /// ```
+///
+/// # JSON
+/// An object with sorted keys: the names of the fields, with `self` for `myself`, `ts` (seconds of
+/// Unix time) and `ts_monotonic` (seconds since boot) for the two times, and `tracer_pid`. What
+/// could not be read is `{"unavailable": "..."}`. Later versions may add others.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Snapshot {
@@ -42,7 +49,7 @@ pub struct Snapshot {
     pub at_boot_ms: i64,
     /// The signal by its name, `signal#99` for one that has none, `UNKNOWN` if there was none.
     pub signal: String,
-    /// The signal by its number.
+    /// The signal by its number; `None` if there was none.
     pub signal_num: Option<i32>,
     /// Who sent it (siginfo), with what could be seen of that process.
     pub sender: Fact<Sender>,
@@ -58,9 +65,9 @@ pub struct Snapshot {
     /// service, and `SYSTEMD_EXEC_PID` names it or its parent is the manager. `INVOCATION_ID` alone
     /// proves nothing: every shell below a service has it.
     pub under_systemd: Fact<bool>,
-    /// `INVOCATION_ID`.
+    /// The variable `INVOCATION_ID`, where it is set.
     pub systemd_invocation_id: Option<String>,
-    /// `JOURNAL_STREAM`.
+    /// The variable `JOURNAL_STREAM`, where it is set.
     pub systemd_journal_stream: Option<String>,
     /// The innermost systemd unit of its cgroup, of whatever type.
     pub unit: Fact<Option<String>>,
@@ -82,7 +89,7 @@ pub struct Snapshot {
     pub takeover_marker_for_self: Fact<Option<bool>>,
     /// The open planned stop, alike.
     pub planned_stop_marker: Fact<Option<Marker>>,
-    /// The id of its row in `shutdowns`, or why it was not written.
+    /// The id of its row in `shutdowns`, or why it was not written: only that of a signal is.
     pub recorded: Fact<i64>,
     /// Where the signal came from, if we caught it.
     origin: Option<SignalOrigin>,
@@ -164,7 +171,7 @@ impl Snapshot {
         received::in_words(&self.sender)
     }
 
-    /// The same without any store.
+    /// The same without any store: the fields that come from one are unavailable, and say `why`.
     #[must_use]
     pub fn without_store(mut self, why: impl Into<String>) -> Self {
         let why = Unavailable::new(why);

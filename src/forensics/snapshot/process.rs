@@ -16,7 +16,8 @@ use crate::sys::{Details, Limit, MemoryGroup, Pid, details};
 /// Command lines are cut here: they are for recognising a process.
 const COMMAND_LINE_LENGTH_MAX: usize = 300;
 
-/// What can be seen of a process.
+/// What can be seen of a process. In JSON an object with these fields; a fact that could not be
+/// read is `{"unavailable": "..."}`. Later versions may add others.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct ProcessSummary {

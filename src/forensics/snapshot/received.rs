@@ -62,7 +62,7 @@ impl ReceivedSignal {
     }
 }
 
-/// Who sent a signal.
+/// Who sent a signal. In JSON the object of its process, with this `uid`, and `how`.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Sender {

@@ -70,7 +70,19 @@ fn claim_for_myself(
 }
 
 impl Profile {
-    /// Claims the office of kind `gateway` for this process; never waits.
+    /// Claims the office of kind `gateway` for this process; never waits for its holder.
+    ///
+    /// ```
+    /// # let directory = tempfile::tempdir()?;
+    /// use incumbent::{Claim, Store};
+    ///
+    /// let store = Store::open(directory.path().join("state.db"))?;
+    /// match store.profile("work")?.claim()? {
+    ///     Claim::Granted(tenure) => assert_eq!(tenure.office().to_string(), "work/gateway"),
+    ///     Claim::Held(holder) => panic!("{holder}; {}", holder.advice()),
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// As [`Profile::claim_with`].
@@ -82,16 +94,50 @@ impl Profile {
     /// cannot be told dead) is returned as [`Claim::Held`]. A second claim by the same process
     /// shares the first, but not that of a [`Run`](crate::run::Run).
     ///
-    /// The grant is visible to others, and survives a crash of this process' store handle, when
-    /// this returns; it ends with the process.
+    /// The grant, with all its locks, is one transaction: visible to others when this returns, and
+    /// over when the tenure is dropped or the process ends, however it ends. A refusal changes
+    /// nobody, and is an answer also where the store cannot be written.
+    ///
+    /// ```
+    /// # let directory = tempfile::tempdir()?;
+    /// use incumbent::{Claim, ClaimOptions, Kind, LockRequest, Store, Wait};
+    /// use std::time::Duration;
+    ///
+    /// let store = Store::open(directory.path().join("state.db"))?;
+    /// let options = ClaimOptions::new()
+    ///     .kind(Kind::new("scheduler")?)
+    ///     .lock(LockRequest::new("telegram-bot-token", "123456:secret")?)
+    ///     .stop_budget(Duration::from_secs(30))
+    ///     .wait(Wait::UpTo(Duration::from_secs(10)));
+    /// let Claim::Granted(tenure) = store.profile("work")?.claim_with(&options)? else {
+    ///     panic!("nobody else runs here");
+    /// };
+    /// assert_eq!(tenure.locks().len(), 1);
+    /// let report = store.profile("work")?.status_of(&Kind::new("scheduler")?)?;
+    /// assert_eq!(report.instance, Some(tenure.instance()));
+    /// assert_eq!(report.stop_budget, Some(Duration::from_secs(30)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for options out of their range,
-    /// [`ProfileBelongsTo`](crate::ErrorKind::ProfileBelongsTo) for another home,
-    /// [`CannotWrite`](crate::ErrorKind::CannotWrite) and [`Busy`](crate::ErrorKind::Busy) when the
-    /// claim could not be recorded, and then nothing is held;
-    /// [`StoreReplaced`](crate::ErrorKind::StoreReplaced), [`TooNew`](crate::ErrorKind::TooNew),
-    /// [`Forked`](crate::ErrorKind::Forked).
+    /// Nothing is held then.
+    /// * [`InvalidInput`](crate::ErrorKind::InvalidInput): options that
+    ///   [`ClaimOptions::check`] refuses, or another directory of an older program than that which
+    ///   the profile stands for.
+    /// * [`ProfileBelongsTo`](crate::ErrorKind::ProfileBelongsTo): the profile is bound to another
+    ///   home.
+    /// * [`CannotWrite`](crate::ErrorKind::CannotWrite): the claim could not be recorded.
+    /// * [`Permission`](crate::ErrorKind::Permission): this user may not write to the store, or may
+    ///   not look at the lock of an older program.
+    /// * [`NotOurs`](crate::ErrorKind::NotOurs): what lies in the place of that lock is not a lock.
+    /// * [`Filesystem`](crate::ErrorKind::Filesystem): file locks do not work beside the store.
+    /// * [`TooNew`](crate::ErrorKind::TooNew); [`TooOld`](crate::ErrorKind::TooOld) for a store
+    ///   that was opened for asking only.
+    /// * [`Busy`](crate::ErrorKind::Busy): the store stayed locked, the office changes hands too
+    ///   fast, or this process is short of descriptors or memory.
+    /// * [`CannotRead`](crate::ErrorKind::CannotRead), [`Corrupt`](crate::ErrorKind::Corrupt),
+    ///   [`StoreReplaced`](crate::ErrorKind::StoreReplaced), [`Forked`](crate::ErrorKind::Forked).
+    /// * [`Internal`](crate::ErrorKind::Internal): what else the system says.
     pub fn claim_with(&self, options: &ClaimOptions) -> Result<Claim> {
         let Some(legacy_home) = &options.legacy_home else {
             return self.claim_as(Origin::Library, options);

@@ -52,10 +52,9 @@ impl Tenure {
     ///
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) when a variable is not what a `run` or a
-    /// predecessor sets; [`CannotRead`](crate::ErrorKind::CannotRead),
-    /// [`Busy`](crate::ErrorKind::Busy), [`CannotWrite`](crate::ErrorKind::CannotWrite),
-    /// [`StoreReplaced`](crate::ErrorKind::StoreReplaced), [`Forked`](crate::ErrorKind::Forked):
-    /// what a predecessor had left is given back then, and it goes on.
+    /// predecessor sets; [`TooOld`](crate::ErrorKind::TooOld) for a store that was opened for
+    /// asking only; and those of [`Profile::set_desired`](crate::Profile::set_desired). What a
+    /// predecessor had left is given back then, and it goes on.
     pub fn from_environment(store: &Store) -> Result<Inherited> {
         from_environment(store, None)
     }
@@ -64,8 +63,22 @@ impl Tenure {
     /// three of `options` count, and nothing else. Without this they are the predecessor's. Those
     /// of a `run` stay as they are.
     ///
+    /// ```
+    /// # let directory = tempfile::tempdir()?;
+    /// # let store = incumbent::Store::open(directory.path().join("state.db"))?;
+    /// use incumbent::{ClaimOptions, Tenure};
+    /// use std::time::Duration;
+    ///
+    /// let options = ClaimOptions::new().version("2.0.0").stop_budget(Duration::from_secs(30));
+    /// let inherited = Tenure::from_environment_with(&store, &options)?;
+    /// // Nobody handed anything over: claim, with the same options.
+    /// assert!(inherited.tenure().is_none());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
-    /// As [`Tenure::from_environment`], and those of the options.
+    /// As [`Tenure::from_environment`]: [`InvalidInput`](crate::ErrorKind::InvalidInput) also for a
+    /// stop budget or a heartbeat out of its range, and then nothing was looked at.
     pub fn from_environment_with(store: &Store, options: &ClaimOptions) -> Result<Inherited> {
         options.stop_budget_ms()?;
         options.heartbeat_every_ms()?;

@@ -48,9 +48,20 @@ impl Tenure {
     /// The office must be the only thing that this process holds in the store, beside the locks
     /// that were taken from this tenure: anything else would be left behind.
     ///
+    /// ```no_run
+    /// use std::process::Command;
+    ///
+    /// # fn upgrade(tenure: &incumbent::Tenure) {
+    /// let error = tenure.exec(Command::new("/opt/gateway/new/gateway"));
+    /// // Only here where it failed:
+    /// eprintln!("{error}: this one goes on");
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`NotOwner`](ErrorKind::NotOwner) when the tenure was lost, [`Busy`](ErrorKind::Busy) when
-    /// somebody is stopping or replacing this process, or it is short of descriptors;
+    /// somebody is stopping or replacing this process, another thread of it hands over, a release
+    /// of it is not written yet, or it is short of descriptors;
     /// [`InvalidInput`](ErrorKind::InvalidInput) when the program cannot be executed, or the
     /// process holds more than this office; [`Unsupported`](ErrorKind::Unsupported) on Windows,
     /// and with the lock of an older program
@@ -104,28 +115,48 @@ impl Tenure {
     /// it has, and then this process has no office any more and should end; or when it is certain
     /// that it has not and cannot, and then all is as before, and what was started has ended.
     ///
-    /// It has `within` to adopt: the time that it takes to start. Until then this process holds the
-    /// office and works on, in its other threads. A script may start the successor in turn; what
-    /// counts is who adopts.
+    /// It has `within` to adopt: the time that it takes to start. Zero is too short for anybody.
+    /// Until then this process holds the office and works on, in its other threads. A script may
+    /// start the successor in turn; what counts is who adopts.
     ///
     /// Whoever supervises this process sees it end, and the successor is not its child: under
     /// systemd and the like use [`Tenure::exec`]. The command of an `incumbent run` may hand over
     /// on Linux, to a child that is no script: the `run` goes on with it, in the same incarnation,
     /// whose status begins anew.
     ///
-    /// ```no_run
-    /// use incumbent::handover::HandedOver;
+    /// ```standalone_crate
+    /// # #[cfg(unix)] {
+    /// use incumbent::handover::{HandedOver, NotTaken};
+    /// use incumbent::{Claim, Standing, Store, Tenure};
     /// use std::process::Command;
     /// use std::time::Duration;
     ///
-    /// # fn upgrade(tenure: incumbent::Tenure) -> incumbent::Result<()> {
-    /// let successor = Command::new("/opt/gateway/new/gateway");
-    /// match tenure.hand_over(successor, Duration::from_secs(30))? {
-    ///     HandedOver::Yes(successor) => println!("instance {} goes on", successor.instance),
-    ///     HandedOver::No(why) => eprintln!("{why}: this one goes on"),
-    ///     _ => unreachable!("a later version"),
-    /// }
-    /// # Ok(()) }
+    /// # if let Some(path) = std::env::args_os().nth(1) {
+    /// #     // The successor: this program again.
+    /// #     let store = Store::open(path)?;
+    /// #     let tenure = Tenure::from_environment(&store)?.tenure().expect("it was handed over");
+    /// #     assert_eq!(tenure.verify()?, Standing::Held);
+    /// # } else {
+    /// # let directory = tempfile::tempdir()?;
+    /// # let path = directory.path().join("state.db");
+    /// # let mut upgraded = Command::new(std::env::current_exe()?);
+    /// # upgraded.arg(&path);
+    /// let store = Store::open(&path)?;
+    /// let Claim::Granted(tenure) = store.profile("work")?.claim()? else { panic!("nobody else") };
+    /// let within = Duration::from_secs(30);
+    /// // A program that does not adopt leaves everything as it was.
+    /// let not_taken = tenure.hand_over(Command::new("true"), within)?;
+    /// assert!(matches!(not_taken, HandedOver::No(NotTaken::Ended(_))));
+    /// assert_eq!(tenure.verify()?, Standing::Held);
+    /// // The new version begins with `Tenure::from_environment`.
+    /// let HandedOver::Yes(mut successor) = tenure.hand_over(upgraded, within)? else {
+    ///     panic!("it adopts");
+    /// };
+    /// assert!(successor.instance > tenure.instance());
+    /// # assert!(successor.child.wait()?.success());
+    /// # }
+    /// # }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// The office must be the only thing that this process holds in the store, beside the locks
@@ -137,9 +168,10 @@ impl Tenure {
     /// process holds more than this office; [`Unsupported`](ErrorKind::Unsupported) on Windows,
     /// beside an older program, and in a `run` that does not follow: of a library, on macOS, of an
     /// older version, or behind a start script that is still there; [`Busy`](ErrorKind::Busy) when
-    /// this process is short of descriptors or memory; and those of [`Tenure::verify`]. Where it
-    /// could not be found out in the end whether the successor took over, what was started is left
-    /// alone: [`Tenure::verify`] tells as soon as the store can be read.
+    /// this process is short of descriptors or memory, or another thread of it hands over; and
+    /// those of [`Tenure::verify`]. Where it could not be found out in the end whether the
+    /// successor took over, what was started is left alone: [`Tenure::verify`] tells as soon as the
+    /// store can be read.
     pub fn hand_over(&self, mut command: Command, within: Duration) -> Result<HandedOver> {
         self.check_still_held()?;
         if self.is_asked_to_end()? {

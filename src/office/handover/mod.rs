@@ -95,7 +95,7 @@ impl Inherited {
 }
 
 words! {
-    /// Why there is nothing to go on with.
+    /// Why there is nothing to go on with. In JSON its word.
     #[non_exhaustive]
     pub enum NotInherited {
         /// Nobody handed anything over, and we are not in a `run`.
@@ -148,7 +148,7 @@ pub struct Successor {
     /// Its generation: the new fence of the office. In a `run` it is the run's, as before.
     pub instance: InstanceId,
     /// The process that was started. It may have ended by now, if it was a script that started the
-    /// successor in turn.
+    /// successor in turn. Dropping it leaves it alone.
     pub child: Child,
 }
 
@@ -157,10 +157,10 @@ pub struct Successor {
 #[non_exhaustive]
 pub enum NotTaken {
     /// The process that was started ended, or said that it would not, and how it ended: `None`
-    /// where this process has its children collected by others (SIGCHLD is ignored, or a handler
-    /// reaps all of them).
+    /// where others collect the children of this process (SIGCHLD is ignored, or a handler reaps
+    /// all of them).
     Ended(Option<ExitStatus>),
-    /// It took too long, and was killed.
+    /// It took longer than it was given, and was killed.
     TimedOut,
     /// Somebody is stopping or replacing this process: nothing was started.
     AskedToEnd,

@@ -33,12 +33,41 @@ enum Step {
 impl Tenure {
     /// Acquires all of these locks, or none, also from live holders of this profile: each is asked
     /// to end by a marker and a signal, gets the time that it said it may take, and is killed after
-    /// that. The call takes as long. Holders of other profiles are never ended: the answer is
+    /// that. The call takes as long. Holders of other profiles are never ended, nor is one of
+    /// several that share the [slots](LockRequest::slots) of a lock: the answer is
     /// [`Acquire::Held`] then, and when a holder cannot be signalled.
     ///
     /// Of `options`, [`AcquireOptions::cancel`] ends the wait for a holder, and
     /// [`AcquireOptions::stopped`] counts; nothing else is waited for, but for a store that stays
     /// busy once the holder has ended.
+    ///
+    /// ```
+    /// # #[cfg(unix)] {
+    /// # let directory = tempfile::tempdir()?;
+    /// # let store = incumbent::Store::open(directory.path().join("state.db"))?;
+    /// use incumbent::lock::AcquireOptions;
+    /// use incumbent::stop::Replace;
+    /// use incumbent::{Acquire, Claim, LockRequest};
+    ///
+    /// let token = LockRequest::new("telegram-bot-token", "123456:secret")?;
+    /// let options = AcquireOptions::new();
+    /// # // Another process of the profile, which holds it: a record without a keeper.
+    /// # let mut other = std::process::Command::new("sleep").arg("600").spawn()?;
+    /// # let pid = other.id();
+    /// # let of_other = store.kept(incumbent::keeper::Whom::Process(pid));
+    /// # let of_other = of_other.anchoring(incumbent::keeper::Anchoring::None);
+    /// # of_other.acquire(store.profile("work")?.name(), &token, &options)?;
+    /// # let reaper = std::thread::spawn(move || other.wait());
+    /// let Claim::Granted(tenure) = store.profile("work")?.claim()? else { unreachable!() };
+    /// assert!(matches!(tenure.try_acquire(&token)?, Acquire::Held(by) if by.pid == Some(pid)));
+    /// let Acquire::Granted(locks) = tenure.take_over(&[token], &options, &Replace::new())? else {
+    ///     panic!("its holder heeds SIGTERM");
+    /// };
+    /// assert_eq!(locks[0].instance(), tenure.instance());
+    /// # reaper.join().unwrap()?;
+    /// # }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// As [`Tenure::acquire_all`].

@@ -17,7 +17,7 @@ pub(super) struct RequestOptions {
 macro_rules! request_setters {
     ($options:ident) => {
         impl $options {
-            /// Waits for this long instead.
+            /// Waits for this long instead; zero asks, and looks once.
             #[must_use]
             pub fn timeout(mut self, timeout: Duration) -> Self {
                 self.request.timeout = Some(timeout);
@@ -31,14 +31,16 @@ macro_rules! request_setters {
                 self
             }
 
-            /// Who asks, in place of this process' pid and command line.
+            /// Who asks, in place of this process' pid and command line. What looks like a secret
+            /// is taken out, here and in the reason.
             #[must_use]
             pub fn by(mut self, by: impl Into<String>) -> Self {
                 self.request.by = Some(by.into());
                 self
             }
 
-            /// Lets another thread end the wait. What was asked for stays asked for.
+            /// Ends the wait, from another thread or by a question. What was asked for stays asked
+            /// for.
             #[must_use]
             pub fn cancel(mut self, cancel: Cancel) -> Self {
                 self.request.cancel = cancel;

@@ -28,7 +28,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// How long a holder that has ended may take to be started again by whatever supervises it.
 const COMES_BACK_WITHIN: Duration = Duration::from_secs(10);
 
-/// How to have an office's holder start anew, see [`Profile::restart`].
+/// How to have an office's holder start again, see [`Profile::restart`].
 #[derive(Clone, Debug, Default)]
 pub struct RestartOptions {
     request: RequestOptions,
@@ -44,7 +44,7 @@ impl RestartOptions {
 
 request_setters!(RestartOptions);
 
-/// What came of [`Profile::restart`].
+/// What came of [`Profile::restart`]. A holder that is named explains itself.
 #[derive(Debug)]
 #[non_exhaustive]
 #[must_use = "it may not have been served"]
@@ -84,14 +84,40 @@ enum Prepared {
 impl Profile {
     /// Asks whoever holds the office of `kind` to start again, and waits until it has. A `run`
     /// stops its command by the rules of a stop and starts it again; any other owner finds the
-    /// marker `restart`, and serves it itself.
+    /// marker `restart`, and serves it itself: it consumes the marker, or ends and is started again
+    /// by its supervisor. Nobody is signalled by this call, and the office stays the holder's.
     ///
-    /// A request that is open already is joined.
+    /// A request that is open already is joined. It stands when this call waits no longer.
+    ///
+    /// ```
+    /// # let directory = tempfile::tempdir()?;
+    /// use incumbent::marker::MarkerName;
+    /// use incumbent::stop::{Restart, RestartOptions};
+    /// use incumbent::{Claim, Kind, Store};
+    /// use std::time::Duration;
+    ///
+    /// let work = Store::open(directory.path().join("state.db"))?.profile("work")?;
+    /// let options = RestartOptions::new().by("alice");
+    /// assert!(matches!(work.restart(&Kind::default(), &options)?, Restart::NotRunning));
+    ///
+    /// let Claim::Granted(tenure) = work.claim()? else { panic!("nobody else runs here") };
+    /// // The gateway, which looks now and then, and starts again in place:
+    /// let gateway = std::thread::spawn(move || loop {
+    ///     if let Some(asked) = tenure.consume_marker(Some(&MarkerName::restart()))? {
+    ///         break Ok::<_, incumbent::Error>((tenure, asked.marker.by));
+    ///     }
+    ///     std::thread::sleep(Duration::from_millis(10));
+    /// });
+    /// assert!(matches!(work.restart(&Kind::default(), &options)?, Restart::Done(_)));
+    /// let (_tenure, by) = gateway.join().unwrap()?;
+    /// assert_eq!(by, "alice");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// [`ProfileBelongsTo`](crate::ErrorKind::ProfileBelongsTo) for another home;
-    /// [`CannotWrite`](crate::ErrorKind::CannotWrite), [`Busy`](crate::ErrorKind::Busy),
-    /// [`TooOld`](crate::ErrorKind::TooOld), [`StoreReplaced`](crate::ErrorKind::StoreReplaced).
+    /// [`TooOld`](crate::ErrorKind::TooOld) for a store that was opened for asking only; and those
+    /// of [`Profile::set_desired`]. What was asked for may stand nevertheless.
     pub fn restart(&self, kind: &Kind, options: &RestartOptions) -> Result<Restart> {
         let inner = &self.store().inner;
         inner.check_process()?;

@@ -42,7 +42,8 @@ pub struct StopOptions {
 }
 
 impl StopOptions {
-    /// Asks the holder to end, and waits for as long as it said it may take.
+    /// Asks the holder to end, and waits for as long as it said it may take. If it goes on after
+    /// that, it is left alone.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -116,7 +117,7 @@ impl StopOutcome {
     }
 }
 
-/// The answer to [`Profile::stop`].
+/// The answer to [`Profile::stop`], where the example is.
 #[derive(Debug)]
 #[non_exhaustive]
 #[must_use = "it may still be running"]
@@ -128,7 +129,7 @@ pub struct StopReport {
     pub not_recorded: Option<Error>,
     /// Why the wish that it stay stopped could not be written down, if it could not.
     pub not_desired: Option<Error>,
-    /// What a `run` that had been killed before had left in its session: it was ended.
+    /// The pids of what a `run` that had been killed before had left in its session: ended.
     pub ended_left_over: Vec<Pid>,
 }
 
@@ -147,15 +148,38 @@ impl Profile {
     /// Stops whoever holds the office of `kind`: leaves a marker that says so, asks it by a signal
     /// on its proven process, and waits. Nobody else gets the office meanwhile.
     ///
-    /// Where the store cannot be written, the holder is stopped all the same, and the report says
-    /// what could not be recorded.
+    /// Where the store cannot be written, the holder is stopped anyway, and the report says what
+    /// could not be recorded.
+    ///
+    /// ```
+    /// # #[cfg(unix)] {
+    /// # let directory = tempfile::tempdir()?;
+    /// # let store = incumbent::Store::open(directory.path().join("state.db"))?;
+    /// use incumbent::Kind;
+    /// use incumbent::stop::{StopOptions, StopOutcome};
+    ///
+    /// let (work, kind) = (store.profile("work")?, Kind::default());
+    /// let options = StopOptions::new().reason("kernel update").by("alice");
+    /// assert!(matches!(work.stop(&kind, &options)?.outcome, StopOutcome::NotRunning));
+    /// # // Another process, which holds the office: a record without a keeper.
+    /// # let mut other = std::process::Command::new("sleep").arg("600").spawn()?;
+    /// # let of_other = store.kept(incumbent::keeper::Whom::Process(other.id()));
+    /// # of_other.anchoring(incumbent::keeper::Anchoring::None).claim(&work, &kind)?;
+    /// # let reaper = std::thread::spawn(move || other.wait());
+    /// // Once somebody holds the office:
+    /// let report = work.stop(&kind, &options)?;
+    /// assert!(matches!(report.outcome, StopOutcome::Ended { killed: false, .. }));
+    /// # reaper.join().unwrap()?;
+    /// # }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// [`InvalidInput`](ErrorKind::InvalidInput) when this process itself holds the office, but for
     /// a [`Run`](crate::run::Run) in it, which is stopped as any other;
-    /// [`ProfileBelongsTo`](ErrorKind::ProfileBelongsTo) for another home;
-    /// [`CannotRead`](ErrorKind::CannotRead), [`Corrupt`](ErrorKind::Corrupt),
-    /// [`StoreReplaced`](ErrorKind::StoreReplaced) when nobody knows whom to stop.
+    /// [`ProfileBelongsTo`](ErrorKind::ProfileBelongsTo) for another home; and those of
+    /// [`Profile::status_of`]: nobody knows whom to stop. [`Busy`](ErrorKind::Busy) also where the
+    /// wait was cancelled before anybody was asked.
     pub fn stop(&self, kind: &Kind, options: &StopOptions) -> Result<StopReport> {
         let inner = &self.store().inner;
         inner.check_process()?;

@@ -8,14 +8,7 @@ use crate::{Released, Result, records};
 /// A longer text is cut here, in bytes.
 const DETAIL_LENGTH_MAX: usize = 4 * 1024;
 
-/// How a program ended, for [`Tenure::release_with`].
-///
-/// ```
-/// use incumbent::exit::End;
-///
-/// let end = End::crashed().exit_code(1).detail("KeyError: 'token' at bot.py:31");
-/// # let _ = end;
-/// ```
+/// How a program ended, for [`Tenure::release_with`], where the example is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 #[must_use = "it does nothing by itself"]
@@ -49,14 +42,14 @@ impl End {
         Self { reason: Reason::Crashed, exit_code: None, detail: None }
     }
 
-    /// What it exits with.
+    /// What it exits with. Without it the history has none.
     pub fn exit_code(mut self, code: i32) -> Self {
         self.exit_code = Some(code);
         self
     }
 
     /// What a person should know of it: the message of the exception, and where. What is locked as
-    /// an identity is taken out, and what is longer than 4 KiB is cut.
+    /// an identity, or looks like a secret, is taken out, and what is longer than 4 KiB is cut.
     pub fn detail(mut self, detail: impl Into<String>) -> Self {
         self.detail = Some(detail.into());
         self
@@ -66,15 +59,32 @@ impl End {
 impl Tenure {
     /// Releases the office, and says how the program ended: for one that ends by an exception,
     /// which `history` then shows with its message and its exit code. A stop or a takeover that was
-    /// asked for explains an end as ever; a crash stays a crash.
+    /// asked for explains an end as ever; a crash stays a crash. Visible to others when this
+    /// returns.
+    ///
+    /// ```
+    /// # let directory = tempfile::tempdir()?;
+    /// use incumbent::exit::End;
+    /// use incumbent::{Claim, Kind, Reason, Store};
+    ///
+    /// let work = Store::open(directory.path().join("state.db"))?.profile("work")?;
+    /// let Claim::Granted(tenure) = work.claim()? else { panic!("nobody else runs here") };
+    /// tenure.release_with(End::crashed().exit_code(1).detail("division by zero"))?;
+    /// let last = &work.history(&Kind::default(), 1)?[0];
+    /// assert_eq!(last.end_reason, Some(Reason::Crashed));
+    /// assert_eq!(last.exit_code, Some(1));
+    /// assert_eq!(last.detail.as_deref(), Some("division by zero"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// The tenure of a `run` ([`Tenure::from_environment`]) ends with that `run`. There the detail
     /// is kept, and stands in the history with the end as the `run` sees it: its exit code, its
     /// signal. It is forgotten when the `run` starts its command again.
     ///
     /// # Errors
-    /// [`Forked`](crate::ErrorKind::Forked) in a forked child, which releases nothing. For the
-    /// tenure of a `run` those of [`Tenure::update_status`]: the word is lost then.
+    /// [`Forked`](crate::ErrorKind::Forked) in a forked child, which releases nothing. What cannot
+    /// be written is [`Released::Pending`]. For the tenure of a `run` those of
+    /// [`Tenure::update_status`]: the word is lost then.
     pub fn release_with(mut self, end: End) -> Result<Released> {
         let inner = &self.footing.inner;
         inner.check_process()?;

@@ -8,7 +8,8 @@ use crate::scoped::request::AcquireOptions;
 use crate::{LockRequest, Result, ScopedLock, Store};
 
 impl Tenure {
-    /// Acquires a lock that ends with this tenure; never waits. See [`Tenure::acquire_all`].
+    /// Acquires a lock that ends with this tenure; never waits for its holder. See
+    /// [`Tenure::acquire_all`].
     ///
     /// # Errors
     /// As [`Tenure::acquire_all`].
@@ -25,7 +26,28 @@ impl Tenure {
     }
 
     /// Acquires all of these locks, or none, as [`Store::acquire_all`] does. They are shown as this
-    /// office's, and end with it at the latest, whatever becomes of their guards.
+    /// office's, and end with it at the latest, whatever becomes of their guards. Visible to others
+    /// when this returns.
+    ///
+    /// ```
+    /// # let directory = tempfile::tempdir()?;
+    /// use incumbent::lock::AcquireOptions;
+    /// use incumbent::{Acquire, Claim, LockRequest, Standing, Store};
+    ///
+    /// let store = Store::open(directory.path().join("state.db"))?;
+    /// let Claim::Granted(tenure) = store.profile("work")?.claim()? else { panic!("nobody else") };
+    /// let token = LockRequest::new("telegram-bot-token", "123456:secret")?;
+    /// let port = LockRequest::new("port", "8443")?;
+    /// let locks = match tenure.acquire_all(&[token, port], &AcquireOptions::new())? {
+    ///     Acquire::Granted(locks) => locks,
+    ///     Acquire::Held(holder) => panic!("{holder}; {}", holder.advice()),
+    /// };
+    /// assert!(locks.iter().all(|lock| lock.instance() == tenure.instance()));
+    /// // With the office they end, too.
+    /// tenure.release()?;
+    /// assert!(matches!(locks[0].verify()?, Standing::Lost(_)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// Of the tenure of a `run` ([`Tenure::from_environment`]) the shared ones are the run's.
     /// What is exclusive, or has slots, is this process' own, as from [`Store::acquire_all`]: it

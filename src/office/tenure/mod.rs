@@ -31,6 +31,22 @@ use crate::{
 /// process shares it; the kernel releases it when the process ends, whatever way it ends. One that
 /// belongs to the `run` that we are in ([`Tenure::from_environment`]) ends with that `run` alone.
 ///
+/// ```
+/// # let directory = tempfile::tempdir()?;
+/// use incumbent::{Claim, Released, Standing, Store};
+///
+/// let store = Store::open(directory.path().join("state.db"))?;
+/// let Claim::Granted(tenure) = store.profile("work")?.claim()? else { panic!("nobody else") };
+/// let fence = tenure.instance().as_i64(); // for a resource that refuses lower ones
+/// // Before an act that two owners must not both do:
+/// assert_eq!(tenure.verify()?, Standing::Held);
+/// assert!(matches!(tenure.release()?, Released::Free));
+///
+/// let Claim::Granted(next) = store.profile("work")?.claim()? else { panic!("it is free") };
+/// assert!(next.instance().as_i64() > fence);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// The drop never panics: a release that cannot be written is kept and retried, see
 /// [`Store::pending_releases`].
 #[derive(Debug)]
@@ -108,13 +124,14 @@ impl Tenure {
         self.footing.instance
     }
 
-    /// The proof of ownership, for handing to a child process that acts for this one.
+    /// The proof of ownership, for handing to a child process that acts for this one: a secret.
     #[must_use]
     pub fn nonce(&self) -> &Nonce {
         &self.nonce
     }
 
-    /// The dead holder whose place was taken, if there was one.
+    /// The dead holder whose place was taken, if there was one. `None` of a claim that shares
+    /// another one.
     #[must_use]
     pub fn evicted(&self) -> Option<&Evicted> {
         self.evicted.as_deref()
@@ -135,29 +152,51 @@ impl Tenure {
         self.locks.lock().clone()
     }
 
-    /// Whether the process held the office before this claim.
+    /// Whether the process held the office before this claim, which shares it then.
     #[must_use]
     pub fn reacquired(&self) -> bool {
         self.reacquired
     }
 
-    /// Whether the office is still held, by the store's word. Call it before an act that two
-    /// owners must not both do; [`Tenure::watch`] calls it in the background. An anchor file that
-    /// somebody removed is made anew.
+    /// Whether the office, with the locks that were claimed together with it, is still held, by the
+    /// store's word. Call it before an act that two owners must not both do; [`Tenure::watch`]
+    /// calls it in the background. Reads only, unless somebody removed the anchor file: that is
+    /// made again. A store that is gone is not an error, but [`Lost::StoreReplaced`].
     ///
     /// # Errors
-    /// When it could not be found out: [`Busy`](crate::ErrorKind::Busy),
-    /// [`CannotRead`](crate::ErrorKind::CannotRead), [`Corrupt`](crate::ErrorKind::Corrupt),
-    /// [`Forked`](crate::ErrorKind::Forked).
+    /// It could not be found out, which is not a loss: those of
+    /// [`Profile::status_of`](crate::Profile::status_of) but
+    /// [`StoreReplaced`](crate::ErrorKind::StoreReplaced). Where the anchor has to be made again,
+    /// also those of a change ([`Profile::set_desired`](crate::Profile::set_desired)) and
+    /// [`Filesystem`](crate::ErrorKind::Filesystem).
     pub fn verify(&self) -> Result<Standing> {
         verify(&self.footing, &self.locks, self.beside.as_deref())
     }
 
     /// Watches the tenure from a thread of its own and calls `on_loss` once, from that thread,
-    /// within a second of its loss. Dropping the watch ends it.
+    /// within a second of its loss; never after a release. Where it cannot find out, it looks
+    /// again. Dropping the watch ends it. It keeps the store open, and not the office.
+    ///
+    /// ```
+    /// # let directory = tempfile::tempdir()?;
+    /// use incumbent::stop::Force;
+    /// use incumbent::{Claim, Kind, Lost, Reason, Store};
+    /// use std::sync::mpsc;
+    ///
+    /// let work = Store::open(directory.path().join("state.db"))?.profile("work")?;
+    /// let Claim::Granted(tenure) = work.claim()? else { panic!("nobody else runs here") };
+    /// let (told, lost) = mpsc::channel();
+    /// let watch = tenure.watch(move |how| drop(told.send(how)))?;
+    /// // A person evicts it.
+    /// work.evict(&Kind::default(), Force::Yes, "alice")?;
+    /// assert!(matches!(lost.recv()?, Lost::Ended { reason: Reason::Evicted, .. }));
+    /// assert!(watch.lost()?.is_some());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
-    /// [`Internal`](crate::ErrorKind::Internal) when no thread can be started.
+    /// [`Busy`](crate::ErrorKind::Busy) when there may be no more threads,
+    /// [`Internal`](crate::ErrorKind::Internal) when none can be started for another reason.
     pub fn watch(&self, on_loss: impl FnOnce(Lost) + Send + 'static) -> Result<LossWatch> {
         let (footing, locks) = (self.footing.clone(), Arc::clone(&self.locks));
         let beside = self.beside.clone();
@@ -165,8 +204,9 @@ impl Tenure {
         watch(&self.footing, verify, Arc::clone(&self.let_go), on_loss)
     }
 
-    /// Releases the office now, and says what came of it. Dropping does the same in silence. The
-    /// tenure of a `run` is [`StillShared`](Released::StillShared) then: the `run` holds it.
+    /// Releases the office now, and says what came of it. Dropping does the same in silence. It is
+    /// free for others, with all its locks, when this returns. The tenure of a `run` is
+    /// [`StillShared`](Released::StillShared) then: the `run` holds it.
     ///
     /// # Errors
     /// [`Forked`](crate::ErrorKind::Forked) in a forked child, which releases nothing.
@@ -305,11 +345,11 @@ impl Drop for Tenure {
     }
 }
 
-/// Whose place a takeover took.
+/// Whose place a takeover took, see [`ClaimOptions::replace`](crate::ClaimOptions::replace).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Replaced {
-    /// Its recorded pid.
+    /// Its recorded pid, in its own pid namespace.
     pub pid: Option<Pid>,
     /// Its profile: another one than ours, if both stand for the directory of one older gateway.
     pub profile: Option<ProfileName>,
@@ -317,6 +357,6 @@ pub struct Replaced {
     pub instance: InstanceId,
     /// Whether it had to be killed, because it did not end in its time.
     pub killed: bool,
-    /// What it had started and that outlived it.
+    /// What it had started and that outlived it: still alive when this was told.
     pub left_over: Vec<LeftOver>,
 }

@@ -15,7 +15,8 @@ const BEAT_WITHIN: Duration = Duration::from_millis(250);
 
 impl Tenure {
     /// Says how the gateway is: everything in `update`, or nothing. Whoever asks sees it when this
-    /// returns; nobody ever sees half of it.
+    /// returns; nobody ever sees half of it. An update that says nothing changes nothing; it is
+    /// refused too where the office was lost.
     ///
     /// It waits for the store as any write does, at most the busy budget (5 s): not for the thread
     /// that must not block.
@@ -40,10 +41,10 @@ impl Tenure {
     ///
     /// # Errors
     /// [`NotOwner`](ErrorKind::NotOwner) when the office was lost, or a platform is of a profile
-    /// that this instance does not serve; [`InvalidInput`](ErrorKind::InvalidInput) for a word or a
-    /// JSON that is too long; [`TooOld`](ErrorKind::TooOld),
-    /// [`CannotWrite`](ErrorKind::CannotWrite), [`Busy`](ErrorKind::Busy),
-    /// [`StoreReplaced`](ErrorKind::StoreReplaced), [`Forked`](ErrorKind::Forked).
+    /// that this instance does not serve; [`InvalidInput`](ErrorKind::InvalidInput) for a value out
+    /// of the range that its setter names; [`TooOld`](ErrorKind::TooOld) for a store that was
+    /// opened for asking only; and those of
+    /// [`Profile::set_desired`](crate::Profile::set_desired).
     pub fn update_status(&self, update: &StatusUpdate) -> Result<()> {
         write::write(&self.footing.inner, self.footing.instance, &self.footing.nonce_hash, update)
     }
@@ -55,11 +56,26 @@ impl Tenure {
     /// The store is written from a thread of the crate's own, so that a slow disk does not stop
     /// what the beats come from. Beating stops when the heart is dropped, which may take a quarter
     /// of a second; the promise stays, until [`StatusUpdate::heartbeat_every`] clears it. The heart
-    /// keeps the store open.
+    /// keeps the store open, and not the office.
+    ///
+    /// ```
+    /// # let directory = tempfile::tempdir()?;
+    /// use incumbent::{Claim, Store};
+    /// use std::time::Duration;
+    ///
+    /// let work = Store::open(directory.path().join("state.db"))?.profile("work")?;
+    /// let Claim::Granted(tenure) = work.claim()? else { panic!("nobody else runs here") };
+    /// let heart = tenure.heartbeat(Duration::from_secs(5))?;
+    /// heart.beat(); // each time that the loop turns
+    /// let report = work.status()?;
+    /// assert!(report.heartbeat_at_ms.is_some() && report.unresponsive_for.is_none());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
-    /// As [`Tenure::update_status`]; [`Internal`](ErrorKind::Internal) when no thread can be
-    /// started.
+    /// As [`Tenure::update_status`]: [`InvalidInput`](ErrorKind::InvalidInput) for another cadence.
+    /// [`Busy`](ErrorKind::Busy) when there may be no more threads,
+    /// [`Internal`](ErrorKind::Internal) when none can be started for another reason.
     pub fn heartbeat(&self, cadence: Duration) -> Result<Heartbeat> {
         self.update_status(&StatusUpdate::new().heartbeat_every(cadence))?;
         let footing = self.footing.clone();
@@ -99,7 +115,8 @@ pub struct Heartbeat {
 }
 
 impl Heartbeat {
-    /// One beat: call it from the loop whose life it is to prove. Never blocks and never fails.
+    /// One beat: call it from the loop whose life it is to prove, as often as it turns. Never
+    /// blocks and never fails; what is written is at most four beats in a cadence.
     pub fn beat(&self) {
         self.beats.fetch_add(1, Ordering::Release);
     }

@@ -2,9 +2,21 @@
 
 use crate::Kind;
 
-/// Decides whether a live command line is of the recorded kind, when the start time cannot tell.
+/// Decides whether a live command line is of the recorded kind, when the start time cannot tell;
+/// see [`OpenOptions::matcher`](crate::OpenOptions::matcher).
+///
+/// ```
+/// use incumbent::process::{CommandLineMatcher, DefaultMatcher};
+///
+/// let recorded = ["my-gateway".to_owned(), "--serve".to_owned()];
+/// let other = ["sleep".to_owned(), "60".to_owned()];
+/// assert!(DefaultMatcher.is_of_recorded_kind(None, &recorded, &recorded));
+/// assert!(!DefaultMatcher.is_of_recorded_kind(None, &recorded, &other));
+/// ```
 pub trait CommandLineMatcher: Send + Sync {
-    /// `recorded` and `live` are both redacted the same way; neither is empty.
+    /// Whether `live` may be the process that `recorded` was written for, word by word. Both are
+    /// redacted the same way; neither is empty. True keeps a live owner, false evicts it: in doubt
+    /// true. `kind` is that of its office, if it has one.
     fn is_of_recorded_kind(
         &self,
         kind: Option<&Kind>,

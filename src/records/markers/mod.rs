@@ -32,7 +32,8 @@ pub(crate) const TTL_MAX_MS: i64 = 30 * 24 * 60 * 60 * 1_000;
 /// Closed markers kept.
 const CLOSED_KEPT: i64 = 1_000;
 
-/// A one-shot message to one instance.
+/// A one-shot message to one instance. In JSON an object with these fields, the times as
+/// `written_at` and `expires_at` (RFC 3339, UTC, milliseconds); later versions may add others.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Marker {
@@ -42,9 +43,9 @@ pub struct Marker {
     pub name: MarkerName,
     /// The generation it is for; `None`: a process that was on record nowhere.
     pub instance: Option<InstanceId>,
-    /// The process it is for, as recorded.
+    /// The process it is for, as recorded, in its own pid namespace.
     pub pid: Option<sys::Pid>,
-    /// Who wrote it.
+    /// Who wrote it: in the writer's words, else its pid, command line and user id.
     pub by: String,
     /// The pid of whoever wrote it, in its own pid namespace.
     pub by_pid: Option<sys::Pid>,

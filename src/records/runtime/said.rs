@@ -16,7 +16,8 @@ fn abridged(extra: &Value) -> Value {
     }
 }
 
-/// What an instance said of itself, last.
+/// What an instance said of itself, last; see [`StatusUpdate`](crate::StatusUpdate). A field that
+/// is `None` was not said, or was cleared.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct RuntimeStatus {
@@ -28,7 +29,7 @@ pub struct RuntimeStatus {
     pub exit_reason: Option<String>,
     /// Whether it wants to be started again.
     pub restart_requested: Option<bool>,
-    /// How many agents work for it.
+    /// How many agents work for it; zero is idle.
     pub active_agents: Option<u64>,
     /// Whatever else it says.
     pub extra: Option<Value>,
@@ -38,7 +39,8 @@ pub struct RuntimeStatus {
     pub writer_pid: Option<sys::Pid>,
     /// When it was written: Unix milliseconds, wall time.
     pub updated_at_ms: Option<i64>,
-    /// The columns whose stored values cannot be read. The next write replaces them.
+    /// The columns whose stored values cannot be read: their fields are `None`. The next write
+    /// replaces them.
     pub damaged: Vec<&'static str>,
     /// The last heartbeat, on the boot clock.
     pub(crate) heartbeat_boot_ms: Option<i64>,
@@ -94,7 +96,10 @@ impl RuntimeStatus {
     }
 }
 
-/// What an instance said of one platform, last.
+/// What an instance said of one platform, last; see [`PlatformUpdate`]. A field that is `None` was
+/// not said, or was cleared.
+///
+/// [`PlatformUpdate`]: crate::status::PlatformUpdate
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct PlatformStatus {

@@ -22,11 +22,14 @@ pub struct OlderFiles {
 }
 
 impl OlderFiles {
-    /// Those in `directory`, with the locks of this user where the older program keeps them.
+    /// Those in `directory`, with the locks of this user where the older program keeps them
+    /// (`HERMES_GATEWAY_LOCK_DIR`, else `hermes/gateway-locks` below the user's state directory).
     ///
     /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for what is not a directory,
-    /// [`Permission`](crate::ErrorKind::Permission) for another user's.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for what is not a directory;
+    /// [`Permission`](crate::ErrorKind::Permission) for another user's, and for one that may not be
+    /// looked at; [`Busy`](crate::ErrorKind::Busy) when this process is short of descriptors or
+    /// memory.
     pub fn new(directory: impl AsRef<Path>) -> Result<Self> {
         let home = older_home::home(directory.as_ref(), &Kind::default())?;
         Ok(Self { home, lock_dir: default_lock_dir(), left_out: None })
@@ -35,7 +38,7 @@ impl OlderFiles {
     /// Another directory of locks. One that cannot be listed is a row of the import.
     ///
     /// # Errors
-    /// [`Busy`](crate::ErrorKind::Busy) when this process is out of descriptors.
+    /// [`Busy`](crate::ErrorKind::Busy) when this process is short of descriptors or memory.
     pub fn lock_dir(mut self, directory: impl Into<PathBuf>) -> Result<Self> {
         let directory = directory.into();
         (self.lock_dir, self.left_out) = match lock_directory(&directory) {

@@ -27,7 +27,8 @@ use crate::transfer::import::files::OlderFiles;
 use crate::words::words;
 use crate::{Office, Result, Store, owner, path_text, sys};
 
-/// What an import made of one file.
+/// What an import made of one file. In JSON an object with `file`, `verdict`, `reason`, `pid` and
+/// `detail`; later versions may add others.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ImportedFile {
@@ -45,7 +46,7 @@ pub struct ImportFinding {
     pub verdict: FileVerdict,
     /// Why, in snake case.
     pub reason: String,
-    /// The process that it is about.
+    /// The pid of the process that it is about, where it names one.
     pub pid: Option<sys::Pid>,
     /// More, for people.
     pub detail: Option<String>,
@@ -54,7 +55,7 @@ pub struct ImportFinding {
 }
 
 words! {
-    /// What became of a file.
+    /// What became of a file. In JSON its word.
     #[non_exhaustive]
     pub enum FileVerdict {
         /// What it says is in the store.
@@ -208,11 +209,15 @@ impl Gateway {
 
 impl Store {
     /// Imports the files of an older program for `office`, in one transaction; no file is changed.
-    /// A second import changes nothing. One row for each file, in the order of their paths.
+    /// A second import changes nothing. One row for each file, in the order of their paths. What
+    /// was imported is visible to others when this returns, and from then on the profile stands for
+    /// that directory. An example is at the [module](crate::transfer).
     ///
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for an office that is not of kind
-    /// `gateway`, or when the profile stands for another directory; and what a claim fails by.
+    /// `gateway`, or when the profile stands for another directory;
+    /// [`TooOld`](crate::ErrorKind::TooOld) for a store that was opened for asking only; and those
+    /// of [`Profile::set_desired`](crate::Profile::set_desired).
     pub fn import(&self, office: &Office, files: &OlderFiles) -> Result<Vec<ImportedFile>> {
         files.check(office)?;
         let inner = &self.inner;
