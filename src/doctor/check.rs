@@ -43,6 +43,7 @@ impl Severity {
 /// What one check found. In JSON an object with these fields, without `ran_short`; later versions
 /// may add others.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct Finding {
     /// Which check, in snake case; one that found several things has several findings.
     pub id: &'static str,

@@ -370,25 +370,19 @@ mod tests {
     /// because a wait that was interrupted is over.
     #[test]
     fn signals_do_not_prolong_the_wait() {
+        use std::os::unix::thread::JoinHandleExt;
         use std::sync::Arc;
         use std::sync::atomic::AtomicBool;
-        use std::sync::mpsc;
         let _signals =
             signal_hook::flag::register(libc::SIGURG, Arc::new(AtomicBool::new(false))).unwrap();
         let (_line, successor) = UnixStream::pair().unwrap();
         let (reader, _writer) = io::pipe().unwrap();
         let secret = OwnedFd::from(reader).into();
         let mut successor = Successor { secret, line: successor };
-        let (sender, received) = mpsc::channel();
-        let waits = std::thread::spawn(move || {
-            // SAFETY: it has no preconditions.
-            sender.send(unsafe { libc::pthread_self() } as usize).unwrap();
-            successor.wait(Duration::from_mins(1)).unwrap()
-        });
-        let thread = received.recv().unwrap();
+        let waits = std::thread::spawn(move || successor.wait(Duration::from_mins(1)).unwrap());
         while !waits.is_finished() {
             // SAFETY: the thread has not been joined.
-            unsafe { libc::pthread_kill(thread as libc::pthread_t, libc::SIGURG) };
+            unsafe { libc::pthread_kill(waits.as_pthread_t(), libc::SIGURG) };
             std::thread::sleep(Duration::from_millis(1));
         }
         assert_eq!(waits.join().unwrap(), Said::NothingYet);

@@ -163,15 +163,13 @@ impl HeldCommand {
         if self.channel.write_all(&[1]).is_err() {
             return Ok(());
         }
-        match self.channel.read_exact(&mut errno) {
-            // The channel closed with the exec.
-            Err(_) => Ok(()),
-            Ok(()) => {
-                // It is ending, with nothing to say that we do not know.
-                collect(self.pid);
-                Err(ExecFailure(io::Error::from_raw_os_error(i32::from_ne_bytes(errno))))
-            }
+        // The channel closes with the exec.
+        if self.channel.read_exact(&mut errno).is_err() {
+            return Ok(());
         }
+        // It is ending, with nothing to say that we do not know.
+        collect(self.pid);
+        Err(ExecFailure(io::Error::from_raw_os_error(i32::from_ne_bytes(errno))))
     }
 }
 

@@ -214,14 +214,12 @@ impl Tenure {
             }
         };
         let fate = match said {
-            // In this store, as far as that can be told.
-            Said::Adopted => self.fate(Look::Read)?,
             // Nobody can adopt any more, and whether it was lost before is no question of that.
             Said::Closed | Said::NothingYet if successor.take_back().unwrap_or(false) => {
                 self.fate(Look::Read).unwrap_or(Fate::Ours)
             }
-            // Nobody is left who could: what is on record stays so.
-            Said::Closed => self.fate(Look::Read)?,
+            // In this store, as far as that can be told; or nobody is left who could.
+            Said::Adopted | Said::Closed => self.fate(Look::Read)?,
             // Somebody has read it, inside of a transaction that ends before ours begins.
             Said::NothingYet => self.fate_after(&mut started)?,
         };

@@ -191,7 +191,11 @@ pub(crate) fn history(
     );
     let rows = prepare(connection, &sql)?
         .query_map(
-            (office.profile.as_str(), office.kind.as_str(), i64::try_from(count_max).ok()),
+            (
+                office.profile.as_str(),
+                office.kind.as_str(),
+                i64::try_from(count_max).unwrap_or(i64::MAX),
+            ),
             Record::from_row,
         )?
         .collect::<rusqlite::Result<_>>()?;

@@ -140,6 +140,7 @@ fn slot(tenure: &Tenure, of: u32, identity: &str) -> Option<ScopedLock> {
     }
 }
 
+#[allow(clippy::too_many_lines, reason = "an arm for each order")]
 fn obey(store: &Store, tenure: Tenure, how: &str) {
     let mut locks: Vec<ScopedLock> = Vec::new();
     let (claimed, mut other) = (std::sync::mpsc::channel(), None);

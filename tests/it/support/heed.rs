@@ -11,7 +11,7 @@ pub fn ignore_children() {
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
 }
 
-/// Whether it does (`SigIgn` of proc_pid_status(5)).
+/// Whether it does (`SigIgn` of `proc_pid_status(5)`).
 pub fn ignores_children() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
