@@ -84,11 +84,15 @@ impl LookedAt {
 /// use std::time::Duration;
 ///
 /// # if cfg!(unix) {
-/// let mut shell = std::process::Command::new("sh").args(["-c", "sleep 60 & wait"]).spawn()?;
+/// # use std::io::Read;
+/// # use std::process::{Command, Stdio};
+/// let script = "sleep 60 > /dev/null & echo; wait";
+/// let mut shell = Command::new("sh").args(["-c", script]).stdout(Stdio::piped()).spawn()?;
+/// # shell.stdout.take().unwrap().read_exact(&mut [0])?;
 /// let worker = ProcessRef::of(shell.id())?;
 /// let tree = terminate_tree(&worker, Duration::from_secs(10), AfterBudget::Kill)?;
 /// assert_eq!(tree.root, Terminated::Ended);
-/// assert!(tree.left.is_empty());
+/// assert_eq!((tree.ended.len(), tree.left.len()), (1, 0), "the sleep");
 /// shell.wait()?;
 /// # }
 /// # Ok::<(), Box<dyn std::error::Error>>(())

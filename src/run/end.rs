@@ -5,11 +5,10 @@ use crate::owner::autopsy;
 use crate::patience::with_budget;
 use crate::process::exit_code::ExitCause;
 use crate::records::{End, EndReason, runtime};
-use crate::run::follow::Unseen;
 use crate::run::inbox::Signalled;
 use crate::run::notice::Notice;
 use crate::run::plan::Run;
-use crate::run::supervised::{Ending, LOOK_BUDGET, Supervised, Why};
+use crate::run::supervised::{Ending, LOOK_BUDGET, Supervised, Unseen, Why};
 use crate::sys::{ChildEnd, signals};
 use crate::{Released, Result, sys};
 

@@ -7,16 +7,9 @@
 use crate::patience::with_budget;
 use crate::run::notice::Notice;
 use crate::run::start::Child;
-use crate::run::supervised::{Ending, LOOK_BUDGET, Life, Supervised};
+use crate::run::supervised::{Ending, LOOK_BUDGET, Life, Supervised, Unseen};
 use crate::sys::{ChildEnd, Pid, supervise};
-use crate::{Error, ErrorKind, Result};
-
-/// Whether a command that has ended has a successor could not be told: then its end is not put on
-/// record, which would end a successor as well.
-pub(super) struct Unseen {
-    before: Child,
-    pub(super) error: Error,
-}
+use crate::{ErrorKind, Result};
 
 /// What was collected at one time.
 pub(super) struct Collected {

@@ -6,14 +6,13 @@ use crate::clock::Deadline;
 use crate::process::command_lock::LockFile;
 use crate::process::older::hold::Hold;
 use crate::records::markers::Marker;
-use crate::run::follow::Unseen;
 use crate::run::inbox::Signalled;
 use crate::run::notice::Notice;
 use crate::run::plan::Run;
 use crate::run::start::{Child, Leash, Started};
 use crate::store::watcher::{Version, Watcher};
 use crate::sys::ChildEnd;
-use crate::{Store, Tenure, state};
+use crate::{Error, Store, Tenure, state};
 
 /// Between two full verifications; in between only what costs next to nothing is looked at.
 pub(super) const VERIFY_EVERY: Duration = Duration::from_secs(1);
@@ -65,6 +64,13 @@ pub(super) struct Pause {
     pub(super) retry_at: Deadline,
     pub(super) retry_after: Duration,
     pub(super) is_told: bool,
+}
+
+/// Whether a command that has ended has a successor could not be told: then its end is not put on
+/// record, which would end a successor as well.
+pub(super) struct Unseen {
+    pub(super) before: Child,
+    pub(super) error: Error,
 }
 
 /// A signal that asked to end.
