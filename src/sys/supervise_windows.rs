@@ -453,7 +453,7 @@ pub(crate) fn own_parent() -> Option<Pid> {
 #[allow(clippy::disallowed_methods, reason = "helper processes get their part by the environment")]
 mod tests {
     use std::fs::OpenOptions;
-    use std::io::Read;
+    use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
     use std::process::Stdio;
     use std::sync::mpsc;
@@ -523,7 +523,8 @@ mod tests {
                 assert!(own_parent().is_some());
                 let arguments = ["--exact", &helper_name(), "keep"].map(OsString::from);
                 let mut keeper =
-                    spawn_keeper(helper(&own_executable().unwrap(), &[]), &arguments).unwrap();
+                    spawn_keeper(super::helper(&own_executable().unwrap(), &[]), &arguments)
+                        .unwrap();
                 let mut report = String::new();
                 keeper.stdout.take().unwrap().read_to_string(&mut report).unwrap();
                 assert!(report.contains("ready") && !report.contains("unseen"), "{report}");
@@ -680,7 +681,7 @@ mod tests {
         let _turn = turn();
         let directory = tempfile::tempdir().unwrap();
         let code = |path: PathBuf| {
-            let error = HeldCommand::spawn(&[path.into()], &[], None).err().unwrap();
+            let error = HeldCommand::spawn(None, &[path.into()], &[], None).err().unwrap();
             ExecFailure(error).exit_code()
         };
         assert_eq!(code("no-such-program".into()), 127);
@@ -689,7 +690,7 @@ mod tests {
         std::fs::write(&text, "no program").unwrap();
         assert_eq!(code(text), 126);
         assert_eq!(code(directory.path().to_owned()), 126);
-        assert!(HeldCommand::spawn(&[], &[], None).is_err());
+        assert!(HeldCommand::spawn(None, &[], &[], None).is_err());
         assert_eq!(reap(), []);
     }
 
