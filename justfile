@@ -12,6 +12,10 @@ test *arguments:
 long:
     INCUMBENT_TEST_ROUNDS=long cargo test
 
+# Random work under faults on one store, and a checker of its whole history.
+soak duration="30min":
+    INCUMBENT_SOAK={{ duration }} cargo test --test history soak -- --exact --nocapture
+
 # Each operation against the bare SQLite statements.
 bench name="ratios":
     cargo bench --bench {{ name }}

@@ -1,0 +1,126 @@
+//! What was acknowledged is there later: the word of an owner, the rows at the end. And nothing is
+//! held by the dead by then.
+
+use std::collections::{BTreeSet, HashMap};
+
+use crate::log::{Answer, Call, Final, Incarnation, Ns, Thing, What};
+
+use super::facts::Asked;
+use super::{Allowance, Court, Rule, length};
+
+/// As many ended incarnations of an office as are kept.
+const HISTORY: usize = 200;
+
+pub fn check(court: &mut Court<'_, '_>) {
+    words(court);
+    let records = court.facts.records;
+    for (line, record) in records.iter().enumerate() {
+        if let What::Final(last) = &record.what {
+            at_the_end(court, last, record.at, line);
+            nothing_for_the_dead(court, last, line);
+        }
+    }
+}
+
+/// `status` shows what the owner said last.
+fn words(court: &mut Court<'_, '_>) {
+    let facts = court.facts;
+    let mut said: HashMap<Incarnation, Vec<&Asked<'_>>> = HashMap::new();
+    for call in &facts.calls {
+        if let Call::Say { incarnation, .. } = call.call {
+            said.entry(*incarnation).or_default().push(call);
+        }
+    }
+    for call in &facts.calls {
+        let (Call::Status { thing }, Some(Answer::Running { incarnation: Some(of), word, .. })) =
+            (call.call, call.answer())
+        else {
+            continue;
+        };
+        let Some(all) = said.get(of) else { continue };
+        let shown = all.iter().find(|it| word.as_deref() == Some(word_of(it)));
+        // Of another's: a served profile, a word of the command line. Not ours to judge.
+        if word.is_some() && shown.is_none() {
+            continue;
+        }
+        let shown_until = shown.map_or(0, |it| it.until);
+        let newer = all.iter().find(|it| {
+            matches!(it.answer(), Some(Answer::Yes | Answer::Done))
+                && it.until < call.begin
+                && it.begin > shown_until
+        });
+        let Some(newer) = newer else { continue };
+        if facts.loss(thing.store(), newer.begin, call.until).is_some() {
+            court.allow(Allowance::BackAgain);
+            continue;
+        }
+        let what = format!(
+            "incarnation {of} had said {:?} {} before, and {thing} was shown with {}",
+            word_of(newer),
+            length(call.begin - newer.until),
+            word.as_deref().unwrap_or("no word"),
+        );
+        court.object(Rule::Acknowledged, what, &[&newer.lines, &call.lines]);
+    }
+}
+
+fn word_of<'a>(call: &Asked<'a>) -> &'a str {
+    match call.call {
+        Call::Say { word, .. } => word,
+        _ => "",
+    }
+}
+
+/// Every incarnation that an office was granted to is on record.
+fn at_the_end(court: &mut Court<'_, '_>, last: &Final, at: Ns, line: usize) {
+    let lives = court.lives;
+    let mut rows: BTreeSet<Incarnation> = last.history.iter().map(|row| row.incarnation).collect();
+    rows.extend(last.live.iter().map(|row| row.incarnation));
+    let mut ended: HashMap<&Thing, usize> = HashMap::new();
+    for row in &last.history {
+        if let Some(thing) = &row.thing {
+            *ended.entry(thing).or_default() += 1;
+        }
+    }
+    for it in &lives.holdings {
+        let is_ours = it.thing.is_office() && it.thing.store() == last.store;
+        if !is_ours || it.sure_from > at || rows.contains(&it.incarnation) {
+            continue;
+        }
+        if court.facts.loss(&last.store, it.asked_from, at).is_some() {
+            court.allow(Allowance::BackAgain);
+        } else if ended.get(it.thing).is_some_and(|count| *count >= HISTORY) {
+            court.allow(Allowance::HistoryIsBounded);
+        } else {
+            let what = format!(
+                "incarnation {} had been granted {}, and at the end no row tells of it",
+                it.incarnation, it.thing
+            );
+            court.object(Rule::Acknowledged, what, &[&it.lines, &[line]]);
+        }
+    }
+}
+
+/// All of the soak have been ended by then.
+fn nothing_for_the_dead(court: &mut Court<'_, '_>, last: &Final, line: usize) {
+    let lives = court.lives;
+    for row in last.live.iter().chain(&last.locks) {
+        let is_elsewhere =
+            lives.lives.get(&row.incarnation).is_some_and(|life| life.namespace.is_some());
+        match row.verdict.as_str() {
+            "dead" => continue,
+            "unknown" if is_elsewhere => {
+                court.allow(Allowance::UnknownIsNeverDead);
+                continue;
+            }
+            _ => {}
+        }
+        let what = format!(
+            "at the end {} is held by incarnation {}, of which nothing lives: {} ({})",
+            row.thing, row.incarnation, row.verdict, row.reason
+        );
+        let own = lives.by(row.incarnation).find(|it| *it.thing == row.thing);
+        let lines: &[usize] = own.map_or(&[], |it| it.lines.as_slice());
+        court.object(Rule::NothingForTheDead, what, &[lines, &[line]]);
+    }
+}

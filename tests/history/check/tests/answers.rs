@@ -1,0 +1,188 @@
+//! Answers that were true at some instant of their call, and words that are shown.
+
+use super::{accepts, accepts_by, rejects};
+use crate::check::scene::{Scene, claim, held, verify};
+use crate::check::{Allowance, Rule};
+use crate::log::{Answer, Call, Death, Hurt};
+
+#[test]
+fn held_by_who_gave_it_back() {
+    let mut scene = Scene::new();
+    let owner = scene.at(0).claim("office", 10, 1);
+    scene.at(100).release(owner);
+    scene.at(200).verified(owner);
+    rejects(&scene, Rule::HeldIsTrue, "holds office/gateway, 0.100 s after it had ended");
+}
+
+#[test]
+fn held_at_some_instant_of_the_call() {
+    let mut scene = Scene::new();
+    let owner = scene.at(0).claim("office", 10, 1);
+    let asked = scene.at(90).begin(10, verify(owner));
+    scene.at(100).release(owner);
+    scene.at(110).end(10, asked, Answer::Yes);
+    accepts(&scene);
+}
+
+#[test]
+fn held_by_who_was_evicted() {
+    let mut scene = Scene::new();
+    let owner = scene.at(0).claim("office", 10, 1);
+    scene.at(50).evict("office", true);
+    scene.at(60).verified(owner);
+    rejects(&scene, Rule::HeldIsTrue, "after it had ended");
+}
+
+/// The first is evicted without a word, in a store that is in its place all the time.
+#[test]
+fn held_while_another_one_surely_has_it() {
+    let mut scene = Scene::new();
+    let first = scene.at(0).claim("office", 10, 1);
+    scene.at(50).stop("office");
+    let second = scene.at(60).claim("office", 11, 2);
+    scene.at(70).verified(first);
+    scene.at(80).words(second, "here");
+    rejects(&scene, Rule::HeldIsTrue, "while incarnation 2 surely had it");
+}
+
+#[test]
+fn lost_with_and_without_a_reason() {
+    let mut scene = Scene::new();
+    let first = scene.at(0).claim("office", 10, 1);
+    scene.at(50).evict("office", true);
+    scene.at(60).lost(first);
+    accepts(&scene);
+    let second = scene.at(100).claim("office", 11, 2);
+    scene.at(150).lost(second);
+    rejects(&scene, Rule::NoIsTrue, "incarnation 2 was told that it has lost office/gateway");
+}
+
+#[test]
+fn refused_because_somebody_has_it() {
+    let mut scene = Scene::new();
+    let owner = scene.at(0).claim("office", 10, 1);
+    scene.at(50).meets("office", 1);
+    scene.at(51).runs("office", 1, None);
+    scene.at(100).release(owner);
+    accepts(&scene);
+    scene.at(300).meets("office", 1);
+    rejects(&scene, Rule::NoIsTrue, "incarnation 1 had been gone for 0.200 s");
+}
+
+#[test]
+fn refused_because_of_the_dead() {
+    let mut scene = Scene::new();
+    scene.at(0).claim("office", 10, 1);
+    scene.at(50).died(10, Death::Exit { code: 0 });
+    scene.at(100).meets("office", 1);
+    rejects(&scene, Rule::NoIsTrue, "incarnation 1 had been gone for 0.050 s");
+}
+
+#[test]
+fn running_though_it_had_died() {
+    let mut scene = Scene::new();
+    scene.at(0).claim("office", 10, 1);
+    scene.at(50).kill(10);
+    scene.at(100).runs("office", 1, None);
+    rejects(&scene, Rule::NoIsTrue, "was told that it runs");
+}
+
+#[test]
+fn refused_because_of_somebody_unknown() {
+    let mut scene = Scene::new();
+    scene.at(50).meets("office", 9);
+    rejects(&scene, Rule::NoIsTrue, "nobody had been granted it");
+    // A call that was killed may have got it.
+    scene.at(10).begin(10, claim("office"));
+    accepts(&scene);
+}
+
+#[test]
+fn a_lock_is_refused_with_its_office() {
+    let mut scene = Scene::new();
+    scene.at(0).claim("lock", 10, 1);
+    let call = Call::Claim {
+        thing: crate::check::scene::thing("office"),
+        locks: vec![crate::check::scene::thing("lock")],
+        wait: crate::log::Wait::Once,
+        replace: false,
+        pid: None,
+    };
+    scene.at(50).ask(11, call, held(1));
+    accepts(&scene);
+}
+
+#[test]
+fn unknown_is_never_dead() {
+    let mut scene = Scene::new();
+    let owner = scene.at(0).claim("office", 10, 1);
+    scene.at(10).release(owner);
+    let answer = Answer::Held {
+        by: Some(1),
+        verdict: "unknown".to_owned(),
+        reason: "anchor_held".to_owned(),
+    };
+    scene.at(50).ask(11, claim("office"), answer);
+    accepts_by(&scene, Allowance::UnknownIsNeverDead);
+}
+
+#[test]
+fn not_running_while_it_runs() {
+    let mut scene = Scene::new();
+    scene.at(0).status("office");
+    let owner = scene.at(10).claim("office", 10, 1);
+    scene.at(100).release(owner);
+    scene.at(110).status("office");
+    accepts(&scene);
+    scene.at(50).status("office");
+    scene.at(60).words(owner, "here");
+    rejects(&scene, Rule::NoIsTrue, "does not run, while incarnation 1 surely had it");
+}
+
+/// Dead, and a forked child of its holds its lock; somebody asks.
+fn leaked(namespace: Option<&str>) -> Scene {
+    let mut scene = Scene::new();
+    scene.at(0).claim("office", 10, 1);
+    scene.at(10).fault(10, Hurt::Mischief { pid: Some(10), how: "fork".to_owned() });
+    scene.at(20).died(10, Death::Signal { signal: 9 });
+    if let Some(name) = namespace {
+        scene.inside(name);
+    }
+    scene.at(100).meets("office", 1);
+    scene
+}
+
+#[test]
+fn only_from_elsewhere_a_leaked_lock_is_a_life() {
+    accepts_by(&leaked(Some("pod")), Allowance::LeakedElsewhere);
+    rejects(&leaked(None), Rule::NoIsTrue, "incarnation 1 had been gone");
+}
+
+#[test]
+fn a_restored_store_has_a_row_again() {
+    let mut scene = Scene::new();
+    let owner = scene.at(0).claim("office", 10, 1);
+    scene.at(10).release(owner);
+    scene.at(20).store_lost(30);
+    scene.at(50).meets("office", 1);
+    scene.at(60).verified(owner);
+    accepts_by(&scene, Allowance::BackAgain);
+}
+
+/// It says one word, then another; `status` shows one of them.
+fn shown(word: Option<&str>) -> Scene {
+    let mut scene = Scene::new();
+    let owner = scene.at(0).claim("office", 10, 1);
+    scene.at(10).words(owner, "old");
+    scene.at(20).words(owner, "new");
+    scene.at(30).runs("office", 1, word);
+    scene.at(40).verified(owner);
+    scene
+}
+
+#[test]
+fn the_last_word_is_shown() {
+    accepts(&shown(Some("new")));
+    rejects(&shown(Some("old")), Rule::Acknowledged, "had said \"new\" 0.010 s before");
+    rejects(&shown(None), Rule::Acknowledged, "was shown with no word");
+}

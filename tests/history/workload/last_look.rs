@@ -1,0 +1,163 @@
+//! When all is over: everything can be had once more, and what the store says then goes into the
+//! log.
+
+use std::process::Stdio;
+
+use incumbent::lock::IdentityHash;
+use serde_json::Value;
+
+use super::actors::Stage;
+use super::caller::Caller;
+use super::operations::lock_words;
+use super::reaper::Sort;
+use super::world::{LOCKS, LockKind, MAIN, OFFICES, World, office, place_options};
+use crate::log::{Answer, Call, EndedRow, Final, LiveRow, MarkerRow, Thing, Wait, What};
+
+/// That of a hang.
+const WITHIN_MS: u64 = 120_000;
+
+/// What was not granted.
+pub fn look(stage: &Stage) -> Vec<Thing> {
+    let caller = stage.caller();
+    // A copy that was written over a store in use may have left one that has to be repaired.
+    let call = Call::Other { verb: "doctor --fix".to_owned() };
+    caller.ask(call, &office(0), &["doctor", "--fix"]);
+    let mut refused = Vec::new();
+    for thing in (0..OFFICES.len()).map(office) {
+        if !claim(caller, &thing) {
+            refused.push(thing);
+        }
+    }
+    for thing in LOCKS.into_iter().map(LockKind::thing) {
+        if !lock(caller, &thing) {
+            refused.push(thing);
+        }
+    }
+    let told = tell(&stage.world, caller);
+    stage.world.log.say(What::Final(Box::new(told)));
+    refused
+}
+
+/// Whether a start of it succeeds.
+fn claim(caller: Caller<'_>, thing: &Thing) -> bool {
+    let wait = Wait::AtMost { ms: WITHIN_MS };
+    let call = Call::Run { thing: thing.clone(), locks: Vec::new(), wait, replace: false };
+    let mut command = caller.world.program(caller.world.file("incumbent"));
+    command.args(place_options(caller.world, thing));
+    command.args(["run", "--no-backoff", &format!("--wait={WITHIN_MS}ms"), "--", "true"]);
+    let asked = caller.go(command, call, &caller.world.from, Sort::Run);
+    asked.answer == Some(Answer::Exit { code: 0 })
+}
+
+/// Whether this process can have it.
+fn lock(caller: Caller<'_>, thing: &Thing) -> bool {
+    let me = std::process::id();
+    let words = lock_words(thing);
+    let pid = me.to_string();
+    let wait = format!("--wait={WITHIN_MS}ms");
+    let call = Call::Acquire {
+        thing: thing.clone(),
+        wait: Wait::AtMost { ms: WITHIN_MS },
+        ttl_ms: None,
+        evict_stopped: false,
+        replace: false,
+        pid: Some(me),
+    };
+    let verb = [&["lock", "acquire"], &words[..], &["--pid", &pid, &wait]].concat();
+    let Some(incarnation) = caller.ask(call, thing, &verb).granted() else { return false };
+    let call = Call::Release { thing: thing.clone(), incarnation };
+    let verb = [&["lock", "release"], &words[..], &["--pid", &pid]].concat();
+    caller.ask(call, thing, &verb).is_yes()
+}
+
+/// A document of the program; it is no call of the workload any more.
+fn document(world: &World, caller: Caller<'_>, verb: &[&str]) -> Vec<Value> {
+    let said = world.file("said").join("last");
+    let mut command = world.program(world.file("incumbent"));
+    command.arg("--json").arg("--db").arg(world.db(MAIN)).args(verb);
+    let file = std::fs::File::create(&said).unwrap();
+    command.stdout(file).stderr(Stdio::inherit());
+    let pid = caller.reaper.spawn(&mut command, Sort::Verb).unwrap();
+    caller.reaper.wait(pid, crate::support::LIMIT, "the last look");
+    let text = std::fs::read_to_string(said).unwrap();
+    let document: Value = serde_json::from_str(&text)
+        .unwrap_or_else(|error| panic!("{verb:?}: {error}: {text:?}"));
+    document.as_array().unwrap_or_else(|| panic!("{verb:?}: {document:#}")).clone()
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+fn number(value: &Value) -> i64 {
+    value.as_i64().unwrap_or_else(|| panic!("not a number: {value}"))
+}
+
+fn office_of(row: &Value) -> Option<Thing> {
+    let profile = row["profile"].as_str()?.to_owned();
+    let kind = row["kind"].as_str()?.to_owned();
+    Some(Thing::Office { store: MAIN.to_owned(), profile, kind })
+}
+
+fn tell(world: &World, caller: Caller<'_>) -> Final {
+    const LIVE: &str = "SELECT id FROM instances WHERE ended_at_ms IS NULL";
+    const ENDED: &str = "SELECT id, profile, kind, end_reason, exit_code, signal
+        FROM instances WHERE ended_at_ms IS NOT NULL ORDER BY id DESC LIMIT 9000";
+    const MARKERS: &str = "SELECT name, instance, reason FROM open_markers";
+    let ask = |verb: &[&str]| document(world, caller, verb);
+    let live: Vec<i64> = ask(&["sql", LIVE]).iter().map(|row| number(&row["id"])).collect();
+    let of_status = |report: &Value| {
+        let incarnation = report["instance"].as_i64().filter(|id| live.contains(id))?;
+        Some(LiveRow {
+            thing: office_of(report)?,
+            incarnation,
+            fence: incarnation,
+            verdict: text(&report["verdict"]),
+            reason: text(&report["reason"]),
+        })
+    };
+    let of_lock = |lock: &Value| LiveRow {
+        thing: lock_named(&text(&lock["scope"]), &text(&lock["identity_hash"])),
+        incarnation: number(&lock["instance"]),
+        fence: number(&lock["fence"]),
+        verdict: text(&lock["verdict"]),
+        reason: text(&lock["reason"]),
+    };
+    let of_marker = |row: &Value| {
+        let to = row["instance"].as_i64()?;
+        let token = row["reason"].as_str().map(str::to_owned);
+        Some(MarkerRow { name: text(&row["name"]), to, token })
+    };
+    let small = |value: &Value| value.as_i64().and_then(|number| i32::try_from(number).ok());
+    let of_ended = |row: &Value| EndedRow {
+        thing: office_of(row),
+        incarnation: number(&row["id"]),
+        reason: text(&row["end_reason"]),
+        exit_code: small(&row["exit_code"]),
+        signal: small(&row["signal"]),
+    };
+    Final {
+        store: MAIN.to_owned(),
+        live: ask(&["status", "--all"]).iter().filter_map(of_status).collect(),
+        locks: ask(&["locks"]).iter().map(of_lock).collect(),
+        markers: ask(&["sql", MARKERS]).iter().filter_map(of_marker).collect(),
+        history: ask(&["sql", ENDED]).iter().map(of_ended).collect(),
+    }
+}
+
+/// By its hash; one that nobody of ours has asked for keeps that.
+fn lock_named(scope: &str, hash: &str) -> Thing {
+    let is_it = |kind: &&LockKind| {
+        kind.scope == scope
+            && IdentityHash::of(kind.identity).is_ok_and(|other| other.as_str() == hash)
+    };
+    LOCKS.iter().find(is_it).copied().map_or_else(
+        || Thing::Lock {
+            store: MAIN.to_owned(),
+            scope: scope.to_owned(),
+            identity: hash.to_owned(),
+            slots: 1,
+        },
+        LockKind::thing,
+    )
+}
