@@ -48,7 +48,7 @@ pub use writer::*;
 
 /// How long to wait for what ought to happen at once. Generous, because the machine may be busy
 /// with other things, and a single sync of a busy disk takes seconds; a test that is about speed has a bound of its own.
-pub const LIMIT: Duration = Duration::from_mins(3);
+pub const LIMIT: Duration = Duration::from_mins(10);
 
 /// Set in the environment of everything that a sandbox starts: how its `Drop` finds what is left.
 const TAG: &str = "IT_SANDBOX";

@@ -417,15 +417,20 @@ fn assert_all_is_released(sandbox: &Sandbox) {
     sandbox.cli(["unlock", "--stale"]).assert_code(0);
     assert_eq!(sandbox.json(["locks"]), (0, Value::Array(vec![])));
     let store = Store::open(sandbox.db()).unwrap();
-    for lock in 0..LOCKS {
+    let take = |lock| {
         let request = LockRequest::new(SCOPE, identity(lock)).unwrap();
         match store.try_acquire(&request).unwrap() {
             Acquire::Granted(guard) => assert!(matches!(guard.release(), Ok(Released::Free))),
             Acquire::Held(holder) => panic!("{holder}"),
         }
-    }
+    };
+    (0..LOCKS).for_each(take);
     assert_eq!(sandbox.number("SELECT count(*) FROM waiters"), 0);
-    assert_eq!(sandbox.number("SELECT count(*) FROM instances WHERE ended_at_ms IS NULL"), 0);
-    let anchors = sandbox.anchor_names();
-    assert!(anchors.len() <= 2, "{anchors:#?}");
+    // A grant ends the dead for some milliseconds, and collects the anchors of those that were
+    // ended before it: how many grants that takes depends on the machine.
+    eventually("nothing is left of the dead", LIMIT, || {
+        take(0);
+        let live = sandbox.number("SELECT count(*) FROM instances WHERE ended_at_ms IS NULL");
+        (live == 0 && sandbox.anchor_names().len() <= 2).then_some(())
+    });
 }
