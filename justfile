@@ -29,6 +29,14 @@ ports:
 surface *arguments:
     .ci/surface {{ arguments }}
 
+# Each planted fault, or those that the arguments name, with the test that has to find it.
+planted *faults:
+    .ci/planted {{ faults }}
+
+# What cargo-mutants changes and no test notices: `liveness`, or `sample SEED`. Takes hours.
+mutants *what="liveness":
+    .ci/mutants {{ what }}
+
 # The suite beside a load, to find tests that lean on time.
 busy rounds="5":
     .ci/busy {{ rounds }}

@@ -1,5 +1,9 @@
 //! The one place that reads environment variables, and the names of those that belong to us.
 
+mod fault;
+
+pub(crate) use crate::environment::fault::{Fault, planted};
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -26,6 +30,10 @@ pub(crate) const PROGRAM: &str = "INCUMBENT_PROGRAM";
 /// The guard that is left out, in builds with `switchable-guards`.
 #[cfg(feature = "switchable-guards")]
 const WITHOUT_GUARD: &str = "INCUMBENT_WITHOUT_GUARD";
+
+/// What is broken on purpose, in builds with `planted-faults`.
+#[cfg(feature = "planted-faults")]
+const PLANTED_FAULT: &str = "INCUMBENT_PLANTED_FAULT";
 
 /// What keeps a store together that other programs open, too. Each can be left out in a build with
 /// the feature `switchable-guards`, so that a test sees what it is good for; otherwise all are in

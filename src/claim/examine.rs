@@ -9,6 +9,7 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::claim::aside::{Errand, Lookups};
+use crate::environment::{Fault, planted};
 use crate::liveness::{
     AliveReason, AnchorState, DeadReason, Evidence, Judgement, Lease, Presence, Ruling,
     StartTimeMatch, UnknownReason,
@@ -217,7 +218,8 @@ fn may_end_child(record: &Record, seen: &Evidence) -> bool {
 /// Whether a dead owner is a `run` that was killed, whose command may have left something in its
 /// session here (FIELD-BUGS row 107). What is left counts whatever became of the anchor.
 fn may_have_family(record: &Record, seen: &Evidence) -> bool {
-    record.is_run && record.identity.child_sid.is_some() && seen.is_here()
+    let is_looked_for = record.is_run && !planted(Fault::FamilyIgnored);
+    is_looked_for && record.identity.child_sid.is_some() && seen.is_here()
 }
 
 /// The same as [`judge_record`](crate::owner::judge::judge_record) for verbs that end the record of

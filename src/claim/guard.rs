@@ -10,6 +10,7 @@ use rusqlite::Connection;
 
 use crate::background::BackgroundThread;
 use crate::background::readiness::Readiness;
+use crate::environment::{Fault, planted};
 use crate::records::instances;
 use crate::store::{AnchoredBy, Inner, OwnRow};
 use crate::{ErrorKind, InstanceId, LockName, Reason, Result};
@@ -120,7 +121,7 @@ impl OwnedRow {
         let Some(row) = row.filter(|row| row.nonce_hash == self.nonce_hash) else {
             return Ok(Standing::Lost(Lost::StoreReplaced));
         };
-        if let Some((reason, by)) = row.ended {
+        if let Some((reason, by)) = row.ended.filter(|_| !planted(Fault::LossUnnoticed)) {
             return Ok(Standing::Lost(Lost::Ended { reason: reason.into(), by }));
         }
         if let Some(lost) = lost {
@@ -141,6 +142,7 @@ impl OwnedRow {
     /// to everybody else.
     fn restore_anchor(&self, named: Option<&str>) -> Result<()> {
         match self.inner.own_anchor() {
+            _ if planted(Fault::AnchorStaysLost) => Ok(()),
             Some(anchor) if anchor.is_in_place() && named == Some(anchor.name()) => Ok(()),
             Some(_) | None => self.inner.write(|tx| {
                 // Another thread may have released it since: no row, no anchor.

@@ -1,5 +1,6 @@
 //! What stands in the way of a claim, and how to notice that it no longer does.
 
+use crate::environment::{Fault, planted};
 use crate::liveness::Ruling;
 use crate::owner::judgement;
 use crate::records::{Record, instances, markers, reservations};
@@ -18,7 +19,8 @@ pub(crate) fn reserved_by_another(
         return Ok(None);
     }
     let reservation = reservations::of(tx, inner.boot_time(), wanted)?
-        .filter(|reservation| ours != Some(reservation.instance));
+        .filter(|reservation| ours != Some(reservation.instance))
+        .filter(|_| !planted(Fault::ReservationIgnored));
     let Some(reservation) = reservation else { return Ok(None) };
     let record = instances::by_id(tx, reservation.instance)?.filter(Record::is_live);
     let Some(record) = record else { return Ok(None) };

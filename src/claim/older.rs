@@ -11,6 +11,7 @@ use serde_json::json;
 
 use crate::claim::obstacle::Obstacle;
 use crate::claim::ours;
+use crate::environment::{Fault, planted};
 use crate::liveness::{AnchorState, Lease, Ruling};
 use crate::owner::older::Looked;
 use crate::owner::{LiveCommandLine, ending, judge_record, older};
@@ -82,6 +83,7 @@ pub(crate) fn meet(
     };
     let path = home.join(LOCK_FILE);
     match lock::probe(&path) {
+        _ if planted(Fault::OlderLockIgnored) => nobody(),
         AnchorState::Held => {
             if let Some(obstacle) = ours::obstacle(tx, inner, office, home)? {
                 return Ok(Met::Ours(obstacle));

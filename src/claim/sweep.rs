@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use crate::environment::{Fault, planted};
 use crate::liveness::Ruling;
 use crate::owner::{ending, judge, judgement};
 use crate::process::anchor::sweep;
@@ -42,6 +43,9 @@ pub(crate) fn sweep(
     tx.check_settled(&sweep.orphans)?;
     if lost_store.is_none() {
         sweep.orphans.extend(tx.lost_anchors()?);
+    }
+    if planted(Fault::OrphansIgnored) {
+        sweep.orphans.clear();
     }
     Ok(sweep)
 }

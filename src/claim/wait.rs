@@ -14,6 +14,7 @@ use std::time::Duration;
 use crate::claim::obstacle::{Obstacle, Watch};
 use crate::claim::waiting_row::{WaitingAs, WaitingRow};
 use crate::clock::Deadline;
+use crate::environment::{Fault, planted};
 use crate::liveness::AnchorState;
 use crate::owner::is_held;
 use crate::owner::judge::is_stopped;
@@ -299,7 +300,7 @@ impl Waiter {
             if options.is_for_nobody() {
                 return Ok(Waited::ForNobody);
             }
-            if self.deadline.has_passed() {
+            if self.deadline.has_passed() && !planted(Fault::WaitForgetsDeadline) {
                 return Ok(Waited::DeadlinePassed);
             }
             if self.holder_changed(watch)? {
@@ -392,6 +393,6 @@ impl Waiter {
                 Wanted::Lock(name) => locks::current_fence(connection, name),
             })
         })?;
-        Ok(fence != watch.map(|watch| watch.fence))
+        Ok(fence != watch.map(|watch| watch.fence) && !planted(Fault::ReleaseUnheard))
     }
 }

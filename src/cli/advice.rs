@@ -6,6 +6,7 @@
 //! environment of the person who pastes as well. A hint about another office names that with both
 //! options.
 
+use crate::environment::{Fault, planted};
 use crate::path_text::quoted;
 
 /// Verbs about the store as a whole: a profile would only narrow what they look at.
@@ -80,6 +81,7 @@ impl Invocation {
         let names_office = has("--profile") || has("--kind");
         let of_office = of_office.filter(|_| !names_office);
         let all = self.of_store.iter().chain(of_office);
+        let all = all.filter(|_| !planted(Fault::HintForgetsOptions));
         all.filter(|(option, _)| !has(option) && verb != "--help")
             .fold(String::new(), |text, (option, value)| text + option + " " + value + " ")
     }

@@ -20,6 +20,7 @@ use super::nature::Nature;
 use super::output::{self, Format, exit};
 use super::printable;
 use crate::Error;
+use crate::environment::{Fault, planted};
 
 /// How a verb ended: what it answers, or an error to be shown.
 pub(crate) type Outcome = crate::Result<Answer>;
@@ -138,7 +139,7 @@ impl Answer {
             complain();
         }
         if error.kind() == io::ErrorKind::BrokenPipe {
-            return self.code;
+            return if planted(Fault::ClosedPipeIsZero) { exit::OK } else { self.code };
         }
         let is_lost = self.code == exit::OK && nature == Nature::Question;
         if is_lost {

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 
 use crate::cli::printable;
 use crate::clock::{length, millis, rfc3339};
+use crate::environment::{Fault, planted};
 use crate::{Error, ErrorKind, clock, path_text};
 
 pub(crate) use crate::cli::answer::{Answer, Complaint, Outcome};
@@ -40,6 +41,7 @@ pub(crate) fn exit_code(error: &Error) -> i32 {
         ErrorKind::InvalidInput => exit::USAGE,
         ErrorKind::NotOwner => exit::NO,
         ErrorKind::NotRunning => exit::NOT_RUNNING,
+        ErrorKind::Busy if planted(Fault::BusyIsPermanent) => exit::FAILED,
         ErrorKind::Busy | ErrorKind::StoreReplaced => exit::NOT_NOW,
         ErrorKind::CannotRead
         | ErrorKind::Permission

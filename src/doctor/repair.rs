@@ -13,6 +13,7 @@ use crate::doctor::database::{Integrity, Schema, integrity_of, is_damaged, schem
 use crate::doctor::owners::anchors;
 use crate::doctor::stale::{EndedStale, StaleRecord};
 use crate::doctor::{database, stale};
+use crate::environment::{Fault, planted};
 use crate::liveness::AnchorState;
 use crate::process::anchor;
 use crate::records::{EventRecord, identities};
@@ -159,7 +160,7 @@ struct Surgery {
 
 impl Surgery {
     fn is_dry(&self) -> bool {
-        self.repair == Repair::DryRun
+        self.repair == Repair::DryRun && !planted(Fault::DryRunRepairs)
     }
 
     fn would(&mut self, check: &'static str, act: String) {

@@ -6,7 +6,8 @@ use serde_json::json;
 use crate::claim::judge_to_end;
 use crate::doctor::check::{Opened, counted};
 use crate::doctor::judged_owner;
-use crate::liveness::{Lease, Ruling};
+use crate::environment::{Fault, planted};
+use crate::liveness::{DeadReason, Lease, Ruling};
 use crate::owner::{LiveCommandLine, ending, needs_command_line};
 use crate::records::{End, EndReason, EventRecord, Record, instances, locks};
 use crate::store::Tx;
@@ -130,7 +131,10 @@ fn end_one(
     if let Some(pid) = judged.left_behind {
         turn.kept.push((name.clone(), pid));
     }
-    let Ruling::Dead(reason) = judged.ruling else { return Ok(()) };
+    let is_ended = planted(Fault::DoctorEndsTheLiving);
+    let dead = Ruling::Dead(DeadReason::NoSuchProcess);
+    let ruling = if is_ended { dead } else { judged.ruling };
+    let Ruling::Dead(reason) = ruling else { return Ok(()) };
     if judged.flags.anchor_leaked {
         return Ok(());
     }

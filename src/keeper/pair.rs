@@ -19,6 +19,7 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use crate::clock::Deadline;
+use crate::environment::{Fault, planted};
 use crate::keeper::words::VERB_OF_SECOND;
 use crate::process::Anchor;
 use crate::process::helper::HelperProgram;
@@ -176,6 +177,9 @@ impl Pair {
     }
 
     fn start_second(&mut self) {
+        if planted(Fault::KeeperAlone) {
+            return;
+        }
         let Some(Shared { name, file }) = &self.anchor else { return };
         let mut arguments: Vec<OsString> = vec![VERB_OF_SECOND.into()];
         arguments.extend(self.arguments.iter().cloned());

@@ -22,6 +22,8 @@ pub use self::evidence::{
 pub use self::reason::Reason;
 pub use self::verdict::{AliveReason, DeadReason, Flags, Ruling, UnknownReason, Verdict};
 
+use crate::environment::{Fault, planted};
+
 /// A verdict, with the flags that qualify it and the evidence it rests on. It is about the moment
 /// of the look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,7 +109,9 @@ pub fn judge(evidence: Evidence) -> Judgement {
             judge_process(&evidence, Authority::Process)
         }
         (AnchorState::Unreadable, ChildState::None | ChildState::Gone) => {
-            judge_process(&evidence, Authority::UnseenAnchor)
+            let is_blind = planted(Fault::UnseenAnchorIgnored);
+            let unseen = if is_blind { Authority::Process } else { Authority::UnseenAnchor };
+            judge_process(&evidence, unseen)
         }
     };
     Judgement { ruling, flags, evidence, left_behind: None }
@@ -115,7 +119,16 @@ pub fn judge(evidence: Evidence) -> Judgement {
 
 /// Rules 2 and 3.
 fn judge_held(seen: &Evidence) -> (Ruling, Flags) {
+    if planted(Fault::StoppedIsDead) && seen.process_state == RunState::Stopped {
+        return dead(DeadReason::NoSuchProcess);
+    }
+    if planted(Fault::LeaseBeatsAnchor) && seen.lease == Lease::Expired {
+        return dead(DeadReason::LeaseExpired);
+    }
     match (seen.observed(), seen.child) {
+        _ if planted(Fault::LeakedAnchorLives) => {
+            (Ruling::Alive(AliveReason::AnchorHeld), alive_flags(seen))
+        }
         (Observed::Gone(reason), ChildState::None | ChildState::Gone) => {
             let anchor_leaked = seen.keeper == Keeper::None;
             (Ruling::Dead(reason), Flags { anchor_leaked, ..Flags::default() })
@@ -138,13 +151,15 @@ fn judge_unknown_child(seen: &Evidence) -> (Ruling, Flags) {
         (Table::NotVisible, _, _) => {
             or_expired(seen, Ruling::Unknown(UnknownReason::ForeignNamespace))
         }
+        (Table::Visible, _, _) if planted(Fault::UnknownChildGone) => dead(released_reason(seen)),
         (Table::Visible, _, _) => or_expired(seen, Ruling::Unknown(UnknownReason::NotVerifiable)),
     }
 }
 
 /// Rules 5 to 9.
 fn judge_free(seen: &Evidence) -> (Ruling, Flags) {
-    match (seen.keeper, seen.observed()) {
+    let keeper = if planted(Fault::KeeperIgnored) { Keeper::None } else { seen.keeper };
+    match (keeper, seen.observed()) {
         (Keeper::None, _) | (Keeper::Recorded | Keeper::EndedAlone, Observed::Gone(_)) => {
             dead(released_reason(seen))
         }
@@ -206,7 +221,8 @@ fn judge_process(seen: &Evidence, authority: Authority) -> (Ruling, Flags) {
 
 /// Rules 13 to 16: the start time cannot tell.
 fn judge_by_description(seen: &Evidence, authority: Authority) -> (Ruling, Flags) {
-    if authority == Authority::Process && seen.uid == Relation::Different {
+    let is_of_another = seen.uid == Relation::Different && !planted(Fault::UidIgnored);
+    if authority == Authority::Process && is_of_another {
         return dead(DeadReason::PidReused);
     }
     match (seen.command_line, authority) {

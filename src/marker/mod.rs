@@ -19,6 +19,7 @@ pub use crate::marker::target::MarkerTarget;
 use std::time::Duration;
 
 use crate::clock::Deadline;
+use crate::environment::{Fault, planted};
 use crate::liveness::Ruling;
 use crate::marker::target::To;
 use crate::owner::judgement;
@@ -219,7 +220,12 @@ fn consume_by(
     for _ in 0..ATTEMPTS {
         let Some(marker) = seen else { return Ok(None) };
         let written = with_budget(deadline.remaining(), || {
-            inner.write(|tx| markers::close(tx, marker.id, Closed::Consumed, Some(&by)))
+            inner.write(|tx| {
+                if planted(Fault::MarkerConsumedTwice) {
+                    return Ok(true);
+                }
+                markers::close(tx, marker.id, Closed::Consumed, Some(&by))
+            })
         });
         match written {
             Ok(true) => return Ok(Some(Consumed { marker, recorded: true })),

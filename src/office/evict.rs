@@ -6,6 +6,7 @@ use crate::claim::older_home::home_of_claim;
 use crate::claim::sweep::Force;
 use crate::claim::sweep::{Orphans, evict_orphans};
 use crate::claim::{judge_to_end, older};
+use crate::environment::{Fault, planted};
 use crate::liveness::{Lease, Ruling};
 use crate::owner::{LiveCommandLine, judgement, needs_command_line};
 use crate::owner::{ending, older as owner_older};
@@ -63,6 +64,7 @@ pub(super) fn evict(inner: &Inner, office: &Office, force: Force, by: &str) -> R
     })?;
     let command_line =
         command_line.as_ref().map_or_else(LiveCommandLine::not_read, LiveCommandLine::read);
+    let force = if planted(Fault::EvictUnasked) { Force::Yes } else { force };
     inner.write(|tx| {
         let Some(record) = owner::live(tx, office)? else {
             let wanted = Wanted::Office(office.clone());

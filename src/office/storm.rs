@@ -7,6 +7,7 @@
 
 use rusqlite::{Connection, named_params};
 
+use crate::environment::{Fault, planted};
 use crate::{Office, Result};
 
 /// Starts within this time belong together.
@@ -68,11 +69,8 @@ fn assess(starts_ms: &[i64], now_ms: i64) -> Option<Storm> {
             }
             Some(_) | None => {
                 let first = starts_ms[..index].partition_point(|&ms| at_ms - ms >= WINDOW_MS);
-                (index + 1 - first > STARTS_MAX).then_some(Level {
-                    number: 1,
-                    reached_ms: at_ms,
-                    first,
-                })
+                let is_storm = index + 1 - first > STARTS_MAX && !planted(Fault::StormUnnoticed);
+                is_storm.then_some(Level { number: 1, reached_ms: at_ms, first })
             }
         };
     }

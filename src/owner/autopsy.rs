@@ -23,6 +23,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension};
 
 use crate::clock::{length, millis, of_millis};
+use crate::environment::{Fault, planted};
 use crate::liveness::{AnchorState, DeadReason};
 use crate::names::MarkerName;
 use crate::process::{anchor, subject};
@@ -94,7 +95,7 @@ fn as_asked(connection: &Connection, inner: &Inner, id: InstanceId, how: &End) -
         }
         Some(_) | None => false,
     };
-    if gone {
+    if gone && !planted(Fault::GivenUpStopExplains) {
         let given_up = format!("a {} by {} was given up", marker.name, marker.by);
         let detail = Some(match &how.detail {
             Some(more) => format!("{given_up}; {more}"),

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::clock::Deadline;
+use crate::environment::{Fault, planted};
 use crate::liveness::DeadReason;
 use crate::owner::autopsy;
 use crate::records::{
@@ -22,11 +23,13 @@ fn end(
     let end = &autopsy::explain(tx, tx.store(), id, end)?;
     let Some(ended) = instances::end(tx, id, nonce_hash, end)? else { return Ok(None) };
     let has_markers = markers::exists(tx)?;
-    if has_markers {
+    if has_markers && !planted(Fault::MarkersOutliveTarget) {
         markers::close_all_of(tx, id)?;
     }
     let how = LockEnd { reason: end.reason.into(), by: end.by.as_deref() };
-    if locks::end_some_of(tx, id, &how)? == locks::ENDED_AT_ONCE {
+    if !planted(Fault::LocksOutliveOwner)
+        && locks::end_some_of(tx, id, &how)? == locks::ENDED_AT_ONCE
+    {
         tx.leave(Box::new(move |tx| locks::end_left_of(tx, id)));
     }
     if !ended.had_office {

@@ -10,6 +10,7 @@
 
 use std::path::Path;
 
+use crate::environment::{Fault, planted};
 use crate::liveness::{
     AnchorState, Boot, ChildState, CommandLineMatch, CommandLockState, Evidence, Keeper, Observed,
     Presence, Relation, RunState, StartTimeMatch, Table, Writer,
@@ -91,7 +92,10 @@ impl LiveCommandLine {
 /// The anchor that a record names, as far as questions look at it.
 pub(crate) fn anchor_of(record: &Record, anchors: &Path) -> AnchorState {
     let is_it = record.identity.anchor.as_ref();
-    record.anchor.as_ref().map_or(AnchorState::None, |name| anchor::look(anchors, name, is_it))
+    let seen =
+        record.anchor.as_ref().map_or(AnchorState::None, |name| anchor::look(anchors, name, is_it));
+    let is_missed = seen == AnchorState::Held && planted(Fault::HeldAnchorFree);
+    if is_missed { AnchorState::Free } else { seen }
 }
 
 /// Whether the owner was the first process of a pid namespace of its own that cannot be looked

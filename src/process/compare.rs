@@ -4,6 +4,7 @@
 //! Boot ids that differ prove nothing by themselves: a service may see another one than its
 //! neighbours (FIELD-BUGS row 91). Only the clocks prove a restart.
 
+use crate::environment::{Fault, planted};
 use crate::liveness::{
     AnchorState, Boot, Evidence, Lease, Presence, ProcessTable, Relation, RunState, StartTimeMatch,
     Table,
@@ -61,7 +62,8 @@ impl Written<'_> {
         if anchor == AnchorState::Held && here.is_local {
             return Boot::Same;
         }
-        let restarted = || self.clocks.is_some_and(|then| here.clocks.restarted_since(then));
+        let clocks_agree = || self.clocks.is_some_and(|then| here.clocks.restarted_since(then));
+        let restarted = || planted(Fault::RebootByIdAlone) || clocks_agree();
         match relation(self.boot_id, here.observer.boot_id.as_deref()) {
             Relation::Same => Boot::Same,
             // Of another machine the clocks say nothing.

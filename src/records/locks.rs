@@ -16,6 +16,7 @@ pub(crate) use slots::{all_of, in_slots, insert_slot, prepare_of_slots, slots_of
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, named_params};
 use serde_json::{Value, json};
 
+use crate::environment::{Fault, planted};
 use crate::names::slot::Slot;
 use crate::names::{IdentityHash, Scope};
 use crate::process::Observer;
@@ -205,7 +206,8 @@ pub(crate) fn some_of_instance(
     if !exists(connection)? {
         return Ok(Vec::new());
     }
-    let sql = format!("SELECT {COLUMNS} FROM scoped_locks WHERE instance_id = ?1 LIMIT ?2");
+    let whose = if planted(Fault::ReleaseUnfiltered) { "?1" } else { "instance_id = ?1" };
+    let sql = format!("SELECT {COLUMNS} FROM scoped_locks WHERE {whose} LIMIT ?2");
     select(connection, &sql, (instance.as_i64(), i64::try_from(limit).unwrap_or(i64::MAX)))
 }
 

@@ -1,5 +1,6 @@
 //! How a command ended, and what the `run` makes of it.
 
+use crate::environment::{Fault, planted};
 use crate::names::MarkerName;
 use crate::owner::autopsy;
 use crate::patience::with_budget;
@@ -19,6 +20,7 @@ impl Supervised<'_> {
         drop(self.hold.take());
         let own = match end {
             ChildEnd::Exited(code) => code,
+            ChildEnd::Signalled(_) if planted(Fault::KilledIsZero) => 0,
             ChildEnd::Signalled(signal) => 128 + signal,
         };
         let asked = self.asked.as_ref().filter(|asked| asked.explains(end));

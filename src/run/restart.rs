@@ -9,6 +9,7 @@
 use std::time::Duration;
 
 use crate::clock::Deadline;
+use crate::environment::{Fault, planted};
 use crate::error::{Error, ErrorKind as Kind};
 use crate::owner::request::{Request, asked_to_end, request_to};
 use crate::patience::with_budget;
@@ -22,6 +23,7 @@ impl Supervised<'_> {
     /// The command has ended: the restart that it is to be started again for, if there is one.
     pub(super) fn restart_asked_for(&self) -> Option<Marker> {
         match &self.ending {
+            _ if planted(Fault::RestartForgotten) => None,
             Some(Ending { why: Why::Restart(marker), .. }) => Some(marker.clone()),
             Some(_) => None,
             // It may have ended before we looked.

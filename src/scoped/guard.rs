@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::claim::OwnedRow;
 use crate::claim::examine::Evicted;
 use crate::claim::guard::watch;
+use crate::environment::{Fault, planted};
 use crate::names::slot::Slot;
 use crate::owner::ending;
 use crate::records::{End, EndReason, LockEnd, locks};
@@ -137,7 +138,8 @@ impl ScopedLock {
             // Of a successor of ours it would succeed.
             return Ok(lost);
         }
-        let now_boot_ms = inner.clock().boot_ms();
+        let is_forgotten = planted(Fault::RenewForgetsTtl);
+        let now_boot_ms = if is_forgotten { 0 } else { inner.clock().boot_ms() };
         let GrantedLock { name, slot, fence, .. } = &self.granted;
         let renewed = inner.write(|tx| {
             let renewed = locks::renew(tx, name, *slot, *fence, inner.observer(), now_boot_ms)?;
@@ -203,7 +205,7 @@ impl ScopedLock {
         let OwnedRow { inner, instance, nonce_hash, .. } = &self.footing;
         let mut held = inner.held.lock();
         match held.locks.get_mut(&self.granted.fence) {
-            Some(ours) if ours.claims > 1 => {
+            Some(ours) if ours.claims > 1 && !planted(Fault::SharedGuardReleases) => {
                 ours.claims -= 1;
                 return Released::StillShared;
             }

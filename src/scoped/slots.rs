@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::Result;
+use crate::environment::{Fault, planted};
 use crate::names::slot::{Slot, limit, lowest_free};
 use crate::records::LockRow;
 use crate::scoped::request::LockRequest;
@@ -14,7 +15,8 @@ pub(crate) fn has_room<'a>(
     rows: impl Iterator<Item = &'a LockRow> + Clone,
 ) -> bool {
     let words = rows.clone().map(|row| row.slot.map(|slot| slot.of));
-    rows.count() < limit(words.chain([request.slots]))
+    let too_many = usize::from(planted(Fault::SlotTooMany));
+    rows.count() < limit(words.chain([request.slots])) + too_many
 }
 
 /// The way to a lock of which `rows` are on record. Nobody is looked at whose end is not needed:

@@ -1,6 +1,7 @@
 //! Looks at all wanted locks in one transaction, before any is taken.
 
 use crate::claim::{Claimant, Count, Errand, Examined, Lookups, Obstacle, examine, obstacle};
+use crate::environment::{Fault, planted};
 use crate::names::Secret;
 use crate::owner::judge::is_stopped;
 use crate::owner::judgement;
@@ -116,7 +117,9 @@ fn way(
             return slots::way(request, rows.into_iter(), |row| {
                 Ok(match look_at(tx, inner, claim, row, aside)? {
                     // In another number of slots than it is wanted in now.
-                    Seen::Ours(row, _) if was_left(&row) => Look::Over(LockOver::Left(row)),
+                    Seen::Ours(row, _) if was_left(&row) || planted(Fault::ExclusiveShared) => {
+                        Look::Over(LockOver::Left(row))
+                    }
                     // Nobody shares a slot, and nobody has a slot of what is held without.
                     Seen::Ours(row, record) => {
                         Look::InTheWay(met_ourselves(inner, claim, row, *record))
@@ -181,8 +184,8 @@ fn look_at(
         Examined::Same => return Ok(Seen::Ours(row, record)),
         Examined::Errand(errand) => Look::Errand(errand),
         Examined::InTheWay(judged) => {
-            let may_evict =
-                claim.stopped == Stopped::Evict && judged.evidence.is_here() && is_stopped(&record);
+            let is_asked_for = claim.stopped == Stopped::Evict || planted(Fault::StoppedEvicted);
+            let may_evict = is_asked_for && judged.evidence.is_here() && is_stopped(&record);
             match aside.was_found_stopped(record.id) {
                 Some(true) if may_evict => {
                     Look::Over(LockOver::Alone(row, record, EndReason::Evicted))

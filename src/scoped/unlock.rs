@@ -5,6 +5,7 @@ use serde::Serialize;
 use crate::claim::judge_to_end;
 use crate::claim::sweep::Force;
 use crate::claim::sweep::{Orphans, evict_orphans};
+use crate::environment::{Fault, planted};
 use crate::liveness::{Judgement, Ruling};
 use crate::names::slot;
 use crate::names::slot::Slot;
@@ -87,7 +88,7 @@ pub(super) fn unlock(inner: &Inner, name: &LockName, force: Force, by: &str) -> 
             {
                 return Ok(unlocked);
             }
-            if is_dead || force == Force::Yes {
+            if is_dead || force == Force::Yes || planted(Fault::UnlockUnasked) {
                 return remove(tx, found, by).map(Unlocked::Done);
             }
             let mut holder = Holder::of_lock(&found.record, &found.row, &found.judged);

@@ -25,7 +25,7 @@ use std::time::{Duration, SystemTime};
 use parking_lot::Mutex;
 
 use crate::clock::Deadline;
-use crate::environment::{Guard, is_in_force};
+use crate::environment::{Fault, Guard, is_in_force, planted};
 use crate::store::location::{is_absence, paths_of};
 use crate::store::overwritten;
 use crate::store::overwritten::{Backfill, Damage};
@@ -242,7 +242,7 @@ impl Files {
 
     fn compare(&self, known: Option<&[Known; 3]>, by: CompareBy) -> Result<Compared> {
         let mut seen = Facts::default();
-        if !is_in_force(Guard::Files) {
+        if !is_in_force(Guard::Files) || planted(Fault::LostFilesUnnoticed) {
             return Ok(Compared::Same(seen));
         }
         let by_path = by == CompareBy::Path || known.is_none() || self.look_at.lock().has_passed();

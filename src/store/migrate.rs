@@ -13,6 +13,7 @@ use std::collections::HashSet;
 
 use rusqlite::{Connection, TransactionBehavior};
 
+use crate::environment::{Fault, planted};
 use crate::error::{self, Error, ErrorKind, Result};
 use crate::names::hex;
 
@@ -222,7 +223,7 @@ fn set_meta(connection: &Connection, key: &str, value: impl rusqlite::ToSql) -> 
 }
 
 pub(super) fn check_min_writer(min_writer: i64) -> Result<()> {
-    if min_writer <= SCHEMA_VERSION {
+    if min_writer <= SCHEMA_VERSION || planted(Fault::NewerStoreWritten) {
         return Ok(());
     }
     if !is_a_version(min_writer) {

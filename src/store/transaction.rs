@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, Transaction};
 
+use crate::environment::{Fault, planted};
 use crate::process::anchor::lost;
 use crate::process::anchor::lost::LostOwner;
 use crate::process::{Anchor, Orphan, View};
@@ -210,7 +211,9 @@ impl<'a> Tx<'a> {
     /// Where all numbers are used up.
     pub(crate) fn draw_id(&self) -> Result<i64> {
         let next = self.last_id.get().saturating_add(1);
-        let id = if self.now_us > BELIEVED_US_MAX { next } else { self.now_us.max(next) };
+        let next = if planted(Fault::FenceByClockAlone) { 0 } else { next };
+        let is_believed = self.now_us <= BELIEVED_US_MAX && !planted(Fault::FenceByCountAlone);
+        let id = if is_believed { self.now_us.max(next) } else { next };
         if id >= ID_MAX {
             return Err(Error::new(
                 ErrorKind::CannotWrite,

@@ -12,6 +12,7 @@ use super::{
     Looks, OpenProcessError, Pid, ProcessHandle, ProcessNumber, ProcessState, StartTime, Trust,
     Unproven, process_facts,
 };
+use crate::environment::{Fault, planted};
 
 /// A process that is pinned, and proven to be the recorded one. The only way to signal a process
 /// that is not our own child.
@@ -55,10 +56,11 @@ impl Proven {
         match is_it {
             _ if handle.has_ended() => return Err(Unproven::Gone),
             Some(true) => {}
+            Some(false) if planted(Fault::SignalByNumber) => {}
             Some(false) => return Err(Unproven::Gone),
             None => return Err(Unproven::Unknown),
         }
-        if is_ancestor(pid) {
+        if is_ancestor(pid) && !planted(Fault::AncestorSignalled) {
             return Err(Unproven::Ancestor);
         }
         // Whoever runs short of descriptors does not see whom it descends from.

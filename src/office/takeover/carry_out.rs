@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::claim::sweep::Force;
 use crate::clock::Deadline;
+use crate::environment::{Fault, planted};
 use crate::liveness::Lease;
 use crate::office::claim::candidate::Candidate;
 use crate::office::claim::{Claim, claim_reserved};
@@ -107,7 +108,8 @@ pub(super) fn bring_to_an_end(
     let pursuits: Vec<Pursuit<'_>> = targets
         .iter()
         .map(|target| {
-            let budget = target.budget();
+            let is_impatient = planted(Fault::StopBudgetIgnored);
+            let budget = if is_impatient { Duration::ZERO } else { target.budget() };
             Pursuit::begin(inner, target, budget, KILL_GRACE, Asking::Ask, force)
         })
         .collect();

@@ -42,6 +42,7 @@ use std::time::{Duration, SystemTime};
 
 use fs4::{FileExt, TryLockError};
 
+use crate::environment::{Fault, planted};
 use crate::liveness::AnchorState;
 use crate::names::hex;
 use crate::process::anchor::probing::retry_interrupted;
@@ -216,7 +217,7 @@ impl Anchor {
     /// Somebody may have it as well: from now on the lock is released by closing the file alone,
     /// for good, because nobody can tell who still shares it.
     pub(crate) fn be_shared(&self) {
-        self.is_shared.store(true, Ordering::Release);
+        self.is_shared.store(!planted(Fault::HandoverUnlocks), Ordering::Release);
     }
 
     /// The fence of the last grant that [`note_grant`] wrote down.

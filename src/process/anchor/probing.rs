@@ -9,6 +9,7 @@ use std::time::Duration;
 use fs4::{FileExt, TryLockError};
 
 use crate::clock::Deadline;
+use crate::environment::{Fault, planted};
 use crate::liveness::AnchorState;
 use crate::process::older::lock;
 use crate::sys::FileKey;
@@ -55,7 +56,7 @@ pub(super) fn probe_file(path: &Path, recorded: Option<&FileKey>) -> AnchorState
         // Permissions, a symbolic link in its place, too many open files: not a free lock.
         Err(_) => return AnchorState::Unreadable,
     };
-    if let Some(recorded) = recorded {
+    if let Some(recorded) = recorded.filter(|_| !planted(Fault::InodeIgnored)) {
         match sys::open_file_key(&file) {
             Ok(Some(found)) if !found.is(recorded) => return AnchorState::Missing,
             Ok(_) => {}
@@ -67,10 +68,15 @@ pub(super) fn probe_file(path: &Path, recorded: Option<&FileKey>) -> AnchorState
 
 /// The same by a descriptor of our own, which nobody shares.
 pub(super) fn probe_open(file: &File) -> AnchorState {
+    let (free, held) = if planted(Fault::AnchorInverted) {
+        (AnchorState::Held, AnchorState::Free)
+    } else {
+        (AnchorState::Free, AnchorState::Held)
+    };
     match retry_interrupted(|| FileExt::try_lock_shared(file)) {
         // Closing the descriptor drops the shared lock again.
-        Ok(()) => AnchorState::Free,
-        Err(TryLockError::WouldBlock) => AnchorState::Held,
+        Ok(()) => free,
+        Err(TryLockError::WouldBlock) => held,
         // "Cannot lock" is not "nobody holds it".
         Err(TryLockError::Error(error)) => {
             sys::note(error);

@@ -1,5 +1,6 @@
 //! Takes known secrets out of a command line.
 
+use crate::environment::{Fault, planted};
 use crate::names::Secret;
 use crate::process::command_line::REDACTED;
 use crate::process::command_line::redact;
@@ -62,6 +63,9 @@ impl std::fmt::Debug for Raw {
 /// a secret to be one.
 #[must_use]
 pub(crate) fn mask(arguments: &[String], secrets: &[&Secret]) -> Vec<String> {
+    if planted(Fault::IdentitiesKept) {
+        return arguments.to_vec();
+    }
     let masked = |argument: &String| {
         secrets.iter().fold(argument.clone(), |text, secret| mask_one(&text, secret.as_str()))
     };

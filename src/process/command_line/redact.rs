@@ -1,5 +1,6 @@
 //! What looks like a secret in a command line or a text, and is taken out.
 
+use crate::environment::{Fault, planted};
 use crate::process::command_line::{REDACTED, own_verbs};
 
 /// Further arguments are dropped, for the same reason.
@@ -17,6 +18,9 @@ const OPAQUE_RUN_LENGTH: usize = 24;
 /// Empty arguments are dropped: not every source of command lines reports them.
 #[must_use]
 pub(crate) fn redact(arguments: &[String]) -> Vec<String> {
+    if planted(Fault::SecretsKept) {
+        return arguments.to_vec();
+    }
     // What is dropped anyway is not looked at: somebody may wait, and there may be 64 KiB of it.
     let shown = arguments.iter().enumerate().filter(|(_, argument)| !argument.is_empty());
     let end = shown.map(|(at, _)| at + 1).nth(ARGUMENTS_MAX - 1).unwrap_or(arguments.len());

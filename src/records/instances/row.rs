@@ -5,6 +5,7 @@ use std::time::Duration;
 use rusqlite::types::FromSql;
 use rusqlite::{Connection, OptionalExtension, Row};
 
+use crate::environment::{Fault, planted};
 use crate::process::{Observer, subject};
 use crate::store::Tx;
 use crate::sys::{Proven, StartTime, StartTimeUnit, Trust, Unproven};
@@ -313,7 +314,7 @@ impl Record {
 
     /// Whether the caller that knows `nonce` owns this row.
     pub(crate) fn belongs_to(&self, nonce: &Nonce) -> bool {
-        self.nonce_hash == nonce.hash()
+        self.nonce_hash == nonce.hash() || planted(Fault::NonceIgnored)
     }
 }
 

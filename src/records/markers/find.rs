@@ -2,6 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, named_params};
 
+use crate::environment::{Fault, planted};
 use crate::names::MarkerName;
 use crate::records::markers::{Addressee, COLUMNS, COUNTS, Closed, Marker, ProcessKey, TTL_MAX_MS};
 use crate::store::BootTime;
@@ -14,9 +15,9 @@ fn of_instance(
     instance: InstanceId,
     which: &str,
 ) -> Result<Vec<Marker>> {
-    let sql = format!(
-        "SELECT {COLUMNS} FROM markers WHERE instance_id = :instance_id AND {COUNTS} AND {which}"
-    );
+    let is_any = planted(Fault::MarkerOfAnother);
+    let whose = if is_any { ":instance_id" } else { "instance_id = :instance_id" };
+    let sql = format!("SELECT {COLUMNS} FROM markers WHERE {whose} AND {COUNTS} AND {which}");
     let markers = connection
         .prepare_cached(&sql)?
         .query_map(
@@ -24,7 +25,7 @@ fn of_instance(
                 ":instance_id": instance.as_i64(),
                 ":boot_id": now.boot_id,
                 ":wall_less_boot": now.wall_less_boot_ms(),
-                ":now": now.ms,
+                ":now": if planted(Fault::MarkerNeverExpires) { 0 } else { now.ms },
                 ":latest": now.ms.saturating_add(TTL_MAX_MS),
             },
             Marker::from_row,

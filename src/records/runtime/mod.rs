@@ -14,6 +14,7 @@ use rusqlite::{Connection, OptionalExtension, Row};
 use serde_json::Value;
 
 use crate::clock::rfc3339;
+use crate::environment::{Fault, planted};
 use crate::records::instances::Record;
 use crate::store::BootTime;
 use crate::{InstanceId, Office, ProfileName, Result, sys};
@@ -148,7 +149,9 @@ impl PlatformStatus {
 
 /// What an instance says of itself; `None` when it has said nothing.
 pub(crate) fn runtime(connection: &Connection, id: InstanceId) -> Result<Option<RuntimeStatus>> {
-    let sql = format!("SELECT {RUNTIME_COLUMNS} FROM runtime_status WHERE instance_id = ?1");
+    let newest = "?1 ORDER BY updated_at_ms DESC LIMIT 1";
+    let whose = if planted(Fault::StatusOfFormer) { newest } else { "instance_id = ?1" };
+    let sql = format!("SELECT {RUNTIME_COLUMNS} FROM runtime_status WHERE {whose}");
     let status = connection
         .prepare_cached(&sql)?
         .query_row([id.0], |row| Ok(RuntimeStatus::from_row(row)))

@@ -8,6 +8,7 @@ use parking_lot::MutexGuard;
 use rusqlite::{Connection, TransactionBehavior};
 
 use crate::clock::Deadline;
+use crate::environment::{Fault, planted};
 use crate::process::anchor::Dropped;
 use crate::process::older::looks;
 use crate::store::files::CompareBy;
@@ -133,8 +134,12 @@ impl Inner {
         work: &impl Fn(&Tx<'_>) -> Result<T>,
         attempt: usize,
     ) -> Result<Option<Attempted<T>>> {
-        let transaction =
-            self.connected(writer)?.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let begin = if planted(Fault::VerdictBeforeLock) {
+            TransactionBehavior::Deferred
+        } else {
+            TransactionBehavior::Immediate
+        };
+        let transaction = self.connected(writer)?.transaction_with_behavior(begin)?;
         // SQLite opens for reading what it could not open for writing. There even an immediate
         // transaction only reads until something is written, and `work` acts on the world before:
         // nobody else is kept out.

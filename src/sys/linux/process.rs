@@ -19,6 +19,7 @@ use super::super::{
     StartTimeUnit, note,
 };
 use super::{boottime_offset_ns, read_proc};
+use crate::environment::{Fault, planted};
 
 /// What `pidfd_open(2)` says about a number.
 pub(super) enum Pidfd {
@@ -112,7 +113,8 @@ pub(super) fn facts_of_pinned(pid: Pid, pidfd: &OwnedFd) -> ProcessFacts {
     let uid = info.map(|info| info.real_uid).or_else(|| read_status(pid).real_uid);
     // Asked last: a process that has not ended by now was the one that had this pid all the while,
     // so all of the above is about it.
-    let existence = if has_ended(pidfd) { Existence::Gone } else { Existence::Present };
+    let is_gone = has_ended(pidfd) && !planted(Fault::ZombieLives);
+    let existence = if is_gone { Existence::Gone } else { Existence::Present };
     let parent = info.map(|info| info.parent);
     let number = number_of(pidfd);
     ProcessFacts { number, ..process_facts_from(existence, stat, uid, parent) }

@@ -12,7 +12,7 @@ use rusqlite::ffi;
 use super::descriptors::{CHILDREN, Descriptor, Key, open, range, set};
 use super::layout::{DATABASE_SHARED, DATABASE_WRITER, IN_USE, LOCKS, beside};
 use super::system_calls::give_to_owner_of_database;
-use crate::environment::{Guard, is_in_force};
+use crate::environment::{Fault, Guard, is_in_force, planted};
 use crate::sys::shortage::note;
 
 /// To what length the first one cuts it back, as SQLite does: shorter than any header.
@@ -92,7 +92,9 @@ impl OpenIndex {
             _ => {}
         }
         if is_in_force(Guard::InUse) {
-            set(&self.shm, libc::F_RDLCK, IN_USE, 1)?;
+            let is_left_out = planted(Fault::IndexUnguarded);
+            let kind = if is_left_out { libc::F_UNLCK } else { libc::F_RDLCK };
+            set(&self.shm, kind, IN_USE, 1)?;
         }
         if is_in_force(Guard::Database) {
             set(&self.database, libc::F_RDLCK, DATABASE_SHARED, 1)?;
