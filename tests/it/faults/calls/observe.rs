@@ -28,20 +28,24 @@ struct Thread<'a> {
     sites: Vec<Site>,
 }
 
-/// A line of a trace: the thread, the call and its arguments. `None` of signals, of ends, and of
-/// the second half of a call that was interrupted by another thread's.
+/// A line of a trace: the thread, the call and its arguments. `None` of signals, of ends, of the
+/// second half of a call that was interrupted by another thread's, and of a call that is newer than
+/// this strace, which knows it by a number alone (`syscall_0x1c4`) and cannot let it fail.
 fn call_of(line: &str) -> Option<(&str, &str, &str)> {
     let (thread, rest) = line.split_once(' ')?;
     let (call, arguments) = rest.trim_start().split_once('(')?;
     let is_name = call.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
-    (is_name && !call.is_empty()).then_some((thread, call, arguments))
+    let is_known = is_name && !call.is_empty() && !call.starts_with("syscall_");
+    is_known.then_some((thread, call, arguments))
 }
 
 /// By thread, in the order in which they were first seen.
 fn threads(trace: &str, first: Whose) -> Vec<Thread<'_>> {
     let mut places: BTreeMap<&str, usize> = BTreeMap::new();
     let mut threads: Vec<Thread<'_>> = Vec::new();
-    for (id, call, arguments) in trace.lines().filter_map(call_of) {
+    // By the first call strace becomes the program, which it does not count.
+    let of_strace = usize::from(first == Whose::Loader);
+    for (id, call, arguments) in trace.lines().filter_map(call_of).skip(of_strace) {
         let at = *places.entry(id).or_insert_with(|| {
             // Another thread, or a child that was forked: it is ours until it executes something.
             let whose = if threads.is_empty() { first } else { Whose::Ours };

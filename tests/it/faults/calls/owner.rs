@@ -77,7 +77,7 @@ impl Owner {
         strace.err_line_with("attached");
         self.agents += 1;
         let began = Instant::now();
-        self.process.say(&format!("{} {}", order.words, self.agents));
+        self.process.say_to_the_dying(&format!("{} {}", order.words, self.agents));
         let line = self.process.err_line_with_or_end("=> ");
         let took = began.elapsed();
         strace.signal(Signal::INT);
