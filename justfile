@@ -40,3 +40,9 @@ mutants *what="liveness":
 # The suite beside a load, to find tests that lean on time.
 busy rounds="5":
     .ci/busy {{ rounds }}
+
+# Each call of each verb fails, or is its last: `just faults 3/8 30` is the third of eight parts, and
+# 30 minutes at most for each of three walks. Prints what was covered.
+faults part="1/1" minutes="":
+    INCUMBENT_FAULTS=all INCUMBENT_FAULTS_PART={{ part }} INCUMBENT_FAULTS_MINUTES={{ minutes }} \
+        cargo test --test it -- --nocapture --test-threads=1 faults::calls

@@ -168,6 +168,12 @@ impl Process {
         stdin.write_all(text.as_bytes()).unwrap();
     }
 
+    /// [`Process::say`], to one who may just be killed.
+    pub fn say_to_the_dying(&mut self, line: &str) {
+        let stdin = self.stdin.as_mut().expect("standard input was closed before");
+        let _ = stdin.write_all(format!("{line}\n").as_bytes());
+    }
+
     /// Whether it lives, of a `cat`: it says back what it is told. A signal that was sent before
     /// has reached it by then.
     pub fn echoes(&mut self) -> bool {

@@ -1,68 +1,65 @@
-//! A program under strace, with one call that fails.
+//! A program under strace, with one call that fails or is its last.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::verbs::{WITHIN, of_run, words};
-use super::world::World;
-use crate::support::{BINARY, LIMIT, exit_code, wait_ended};
-
-/// The n-th call after those of the dynamic loader fails.
-#[derive(Clone, Debug)]
-pub struct Fault {
-    pub call: String,
-    pub errno: &'static str,
-    pub n: usize,
-    /// How many the loader makes.
-    pub before: usize,
-}
+use super::fault::Fault;
+use crate::support::{BINARY, LIMIT, Sandbox, exit_code, wait_ended};
 
 /// What a traced verb did.
 #[derive(Debug)]
 pub struct Traced {
+    /// 128 + n after a signal, as a shell says it.
     pub code: i32,
     pub out: String,
     pub err: String,
     pub trace: String,
+    pub took: Duration,
+}
+
+/// What is asked of the program.
+pub struct Asked {
+    pub arguments: Vec<String>,
+    pub environment: Vec<(String, String)>,
 }
 
 impl Traced {
-    /// Runs `arguments` under strace. A keeper that stays may be among those that strace follows,
-    /// so its end is not waited for.
-    pub fn run(world: &World, options: &[String], verb: &str) -> Result<Self, String> {
-        let path = |name: &str| world.sandbox.file(name);
+    /// Runs it under strace. A keeper that stays may be among those that strace follows, so its end
+    /// is not waited for. An error is what it has said so far, where it does not end.
+    fn run(sandbox: &Sandbox, options: &[String], asked: &Asked) -> Result<Self, String> {
+        let path = |name: &str| sandbox.file(name);
         let (trace, out, err) = (path("trace"), path("out.txt"), path("err.txt"));
         let _ = std::fs::remove_file(&trace);
-        let mut command = world.sandbox.program("strace");
+        let mut command = sandbox.program("strace");
         command.args(["-f", "-q", "-y", "-s", "64", "-o"]).arg(&trace).args(options);
-        command.arg(BINARY).args(words(verb, world));
-        if verb.starts_with(WITHIN) {
-            command.envs(of_run(world.living.pid));
-        }
+        command.arg(BINARY).args(&asked.arguments).envs(asked.environment.iter().cloned());
         command.stdin(Stdio::null());
         command.stdout(File::create(&out).unwrap()).stderr(File::create(&err).unwrap());
+        let began = Instant::now();
         let code = end_of(command, &trace);
+        let took = began.elapsed();
         let text = |path: &Path| {
             String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned()
         };
         let (trace, out, err) = (text(&trace), text(&out), text(&err));
         match code {
-            Some(code) => Ok(Self { code, out, err, trace }),
+            Some(code) => Ok(Self { code, out, err, trace, took }),
             None => Err(format!("{out}{err}\n{trace}")),
         }
     }
 
-    pub fn with(world: &World, verb: &str, fault: &Fault) -> Result<Self, String> {
-        let Fault { call, errno, n, before } = fault;
-        let when = before + n;
-        let inject = format!("inject={call}:error={errno}:when={when}");
+    /// Without a fault: what it does, and every call that it makes.
+    pub fn undisturbed(sandbox: &Sandbox, asked: &Asked) -> Result<Self, String> {
+        Self::run(sandbox, &["-e", "trace=all"].map(str::to_owned), asked)
+    }
+
+    pub fn with(sandbox: &Sandbox, asked: &Asked, fault: &Fault) -> Result<Self, String> {
         // The first line tells which process is the verb's.
-        let trace = format!("trace=execve,{call}");
-        let options = ["-e", &trace, "-e", &inject].map(str::to_owned);
-        Self::run(world, &options, verb)
+        let trace = format!("trace=execve,{}", fault.call);
+        let options = ["-e", &trace, "-e", &fault.injection()].map(str::to_owned);
+        Self::run(sandbox, &options, asked)
     }
 
     /// The lines of the calls that failed.
@@ -70,9 +67,35 @@ impl Traced {
         self.trace.lines().filter(|line| line.contains("(INJECTED)"))
     }
 
-    /// The dynamic loader failed, so nothing of ours was tried.
-    pub fn is_of_the_loader(&self) -> bool {
-        self.code == 127 && self.err.contains("error while loading shared libraries")
+    /// Whether the fault was met.
+    pub fn met(&self, fault: &Fault) -> bool {
+        if fault.kills() {
+            self.trace.contains("+++ killed by SIGKILL +++")
+        } else {
+            self.hits().next().is_some()
+        }
+    }
+
+    /// Whether what failed belongs to the C library's loader or to Rust's runtime, which end the
+    /// process before, or where, nothing of ours is asked.
+    pub fn is_of_the_runtime(&self) -> bool {
+        const OTHERS: [&str; 3] = [
+            "error while loading shared libraries",
+            // Of a thread that starts.
+            "alternative stack",
+            // Rust ends a program that gets no memory for a value.
+            "memory allocation of",
+        ];
+        OTHERS.iter().any(|words| self.err.contains(words))
+    }
+
+    /// The signal that a process ended itself by, of those that mean a bug.
+    pub fn crash(&self) -> Option<&'static str> {
+        const CRASHES: [&str; 8] =
+            ["SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGPIPE", "SIGSEGV", "SIGSYS", "SIGXFSZ"];
+        let killed = self.trace.lines().filter_map(|line| line.split_once("+++ killed by "));
+        let names: Vec<&str> = killed.map(|(_, name)| name).collect();
+        CRASHES.into_iter().find(|signal| names.iter().any(|name| name.starts_with(signal)))
     }
 }
 
@@ -92,7 +115,8 @@ fn end_of(mut strace: Command, trace: &Path) -> Option<i32> {
         });
         if let Some(end) = end {
             let code = end.strip_prefix("exited with ").and_then(|rest| rest.split(' ').next());
-            break Some(code.and_then(|code| code.parse().ok()).unwrap_or(128));
+            let killed = if end.starts_with("killed by SIGKILL") { 137 } else { 128 };
+            break Some(code.and_then(|code| code.parse().ok()).unwrap_or(killed));
         }
         if started.elapsed() > LIMIT {
             break None;
@@ -102,36 +126,4 @@ fn end_of(mut strace: Command, trace: &Path) -> Option<i32> {
     let _ = strace.kill();
     let _ = strace.wait();
     code
-}
-
-/// How often a process of ours makes each call: in the dynamic loader, and after it.
-pub fn counts(trace: &str) -> BTreeMap<String, (usize, usize)> {
-    // The first thing that a program does once it is loaded.
-    const LOADED: &str = "poll";
-    /// Of one process: whether it is loaded, and its calls before that and after.
-    type Calls<'a> = (bool, BTreeMap<&'a str, (usize, usize)>);
-    let mut processes: BTreeMap<&str, Calls<'_>> = BTreeMap::new();
-    for line in trace.lines() {
-        let Some((pid, rest)) = line.split_once(' ') else { continue };
-        let Some((call, _)) = rest.trim_start().split_once('(') else { continue };
-        if call.contains(' ') {
-            continue;
-        }
-        let (is_loaded, calls) = processes.entry(pid).or_default();
-        if call == LOADED {
-            *is_loaded = true;
-            continue;
-        }
-        let (before, after) = calls.entry(call).or_default();
-        *if *is_loaded { after } else { before } += 1;
-    }
-    let mut counts: BTreeMap<String, (usize, usize)> = BTreeMap::new();
-    for (is_loaded, calls) in processes.into_values() {
-        for (call, (before, after)) in calls.into_iter().filter(|_| is_loaded) {
-            let known = counts.entry(call.to_owned()).or_default();
-            *known = (known.0.max(before), known.1.max(after));
-        }
-    }
-    counts.retain(|_, (_, after)| *after > 0);
-    counts
 }

@@ -1,5 +1,6 @@
 //! The verbs that are asked, and what each may change.
 
+use super::strace::Asked;
 use super::world::{Owner, State, World};
 
 /// What a verb may do to a living owner. None of them makes a second one.
@@ -100,7 +101,8 @@ pub const VERBS: &[Verb] = &[
     ("WITHIN run --no-backoff -- ALONE", May::Claim, [-1, 75, 0, -1]),
 ];
 
-pub fn words(verb: &str, world: &World) -> Vec<String> {
+/// What is asked of the program in this world.
+pub fn asked(verb: &str, world: &World) -> Asked {
     // Whom nobody has collected is dead, and has a pid.
     let alone = format!(
         "read -r stat 2>/dev/null </proc/{}/stat || exit 0
@@ -120,11 +122,13 @@ pub fn words(verb: &str, world: &World) -> Vec<String> {
             other => arguments.push(other.to_owned()),
         }
     }
-    arguments
+    let is_within = verb.starts_with(WITHIN);
+    let environment = if is_within { of_run(world.living.pid) } else { Vec::new() };
+    Asked { arguments, environment }
 }
 
 /// What a `run` tells its command.
-pub fn of_run(command: u32) -> Vec<(String, String)> {
+fn of_run(command: u32) -> Vec<(String, String)> {
     let environ = std::fs::read(format!("/proc/{command}/environ")).unwrap_or_default();
     String::from_utf8_lossy(&environ)
         .split('\0')

@@ -1,12 +1,11 @@
 //! A store with a living owner, of each kind.
 
-use std::sync::mpsc::Receiver;
-
-use incumbent::{Acquire, Claim, LockRequest, Standing, Store};
+use incumbent::{Acquire, LockRequest, Store};
 use rustix::process::Signal;
 
 use crate::support::{
-    Identity, LIMIT, Process, Sandbox, another_user, kill, plays, role_db, test_name, wait_ended,
+    Identity, LIMIT, Process, Sandbox, another_user, kill, order, plays, role_db, sleeper,
+    tenure_of, test_name, wait_ended,
 };
 
 /// How the living owner came to its office and its lock.
@@ -39,59 +38,24 @@ impl Owner {
     }
 }
 
-pub const ROLE_TEST: &str = test_name!(role_of_an_owner);
-pub const OWNING: &str = "owning";
+const ROLE_TEST: &str = test_name!(role_of_an_owner);
+const OWNING: &str = "owning";
 
-/// Owns an office and a lock by the library, until its standard input is closed, and asks for them.
+/// Owns an office and a lock by the library, until its standard input is closed.
 #[test]
 fn role_of_an_owner() {
     if !plays(OWNING) {
         return;
     }
-    // Orders come by another thread than the one whose calls fail.
-    let (orders, received) = std::sync::mpsc::channel();
-    let owner = std::thread::spawn(move || own(&received));
-    let mut line = String::new();
-    // A read that fails says nothing about the next one.
-    while !matches!(std::io::stdin().read_line(&mut line), Ok(0)) {
-        if line.ends_with('\n') {
-            orders.send(std::mem::take(&mut line).trim().to_owned()).unwrap();
-        }
-    }
-    drop(orders);
-    owner.join().unwrap();
-}
-
-fn own(orders: &Receiver<String>) {
     let store = Store::open(role_db()).unwrap();
-    let profile = store.profile("default").unwrap();
-    let Claim::Granted(tenure) = profile.claim().unwrap() else { panic!("the office is held") };
+    let tenure = tenure_of(&store, "default");
     let request = LockRequest::new("k", "k").unwrap();
     let Acquire::Granted(lock) = store.try_acquire(&request).unwrap() else {
         panic!("the lock is held");
     };
     eprintln!("=> owning");
-    while let Ok(order) = orders.recv() {
-        let standing = match order.as_str() {
-            "verify" => tenure.verify(),
-            "verify the lock" => lock.verify(),
-            "renew" => lock.renew(),
-            "status" => profile.status().map(|report| {
-                assert_eq!(report.verdict.to_string(), "alive", "{report:?}");
-                Standing::Held
-            }),
-            "claim again" => profile.claim().map(|claim| {
-                assert!(matches!(claim, Claim::Granted(_)), "it holds it: {claim:?}");
-                Standing::Held
-            }),
-            _ => panic!("{order}"),
-        };
-        match standing {
-            Ok(Standing::Held) => eprintln!("=> Held"),
-            Ok(Standing::Lost(lost)) => eprintln!("=> Lost: {lost:?}"),
-            Err(error) => eprintln!("=> Err({:?}): {error}", error.kind()),
-        }
-    }
+    assert_eq!(order(), None);
+    drop((lock, tenure));
 }
 
 /// A store with a living owner of the default office and of the lock `k k`.
@@ -103,6 +67,7 @@ pub struct World {
     pub owner_pid: u32,
     /// Another process, for which verbs ask.
     pub other: Process,
+    owner: Owner,
     instance: i64,
     fence: i64,
     _processes: Vec<Process>,
@@ -134,7 +99,7 @@ impl World {
                 (child, pid)
             }
             Owner::KeeperKilled | Owner::KeepersKilled => {
-                let process = sandbox.sleeper();
+                let process = sleeper(&sandbox);
                 let pid = process.pid();
                 let words = pid.to_string();
                 sandbox.cli(["claim", "--pid", &words]).assert_code(0);
@@ -155,7 +120,8 @@ impl World {
         let world = Self {
             living: Identity::of(living).expect("it lives"),
             owner_pid,
-            other: sandbox.sleeper(),
+            other: sleeper(&sandbox),
+            owner,
             instance: status["instance"].as_i64().unwrap(),
             fence: sandbox.number("SELECT fence FROM scoped_locks WHERE scope = 'k'"),
             _processes: processes,
@@ -194,18 +160,36 @@ impl World {
             (true, true) => {}
         }
         let (code, status) = self.sandbox.status();
-        if code != 0 || status["instance"] != instance {
-            return Err(format!("the next status: exit code {code}: {status}"));
-        }
-        Ok(State::Same)
+        self.answered(code == 0 && status["instance"] == instance, || {
+            format!("the next status: exit code {code}: {status}")
+        })
     }
-}
 
-impl Sandbox {
-    fn sleeper(&self) -> Process {
-        let mut command = self.program("sleep");
-        command.arg("600");
-        Process::start(command)
+    /// An answer that fits, or one of an owner that has ended while it was asked about.
+    fn answered(&self, is_right: bool, said: impl FnOnce() -> String) -> Result<State, String> {
+        if self.living.is_gone() {
+            return Ok(State::OwnerGone);
+        }
+        if is_right { Ok(State::Same) } else { Err(said()) }
+    }
+
+    /// The next one who wants the office is refused by its owner. Of a killed `run` he would end
+    /// the command, so nobody is sent there.
+    pub fn contend(&self) -> Result<State, String> {
+        if self.owner == Owner::RunKilled {
+            return Ok(State::Same);
+        }
+        let pid = self.other.pid().to_string();
+        let (code, document) = self.sandbox.json(["claim", "--no-keeper", "--pid", &pid]);
+        let is_refused = code == 75 && document["holder"]["instance"] == self.instance;
+        self.answered(is_refused, || format!("a contender hears: exit code {code}: {document}"))
+    }
+
+    /// Whether the next start goes well once the owner, and whoever else was recorded, is gone;
+    /// what it says if not.
+    pub fn start_again(&mut self) -> Result<(), String> {
+        self.other.kill();
+        start_again(&self.sandbox)
     }
 }
 
@@ -216,4 +200,12 @@ pub enum State {
     LockGone,
     RecordGone,
     OwnerGone,
+}
+
+/// A start that nothing disturbs, of an office and a lock that nobody holds who lives. It waits for
+/// what is just ending, and not for what was left behind.
+pub fn start_again(sandbox: &Sandbox) -> Result<(), String> {
+    let words = ["run", "--no-backoff", "--wait=1min", "--lock", "k=k", "--", "true"];
+    let answer = sandbox.cli(words);
+    if answer.code() == 0 { Ok(()) } else { Err(format!("the next start: {answer:?}")) }
 }
