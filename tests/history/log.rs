@@ -242,8 +242,12 @@ pub enum Hurt {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Death {
-    Exit { code: i32 },
-    Signal { signal: i32 },
+    Exit {
+        code: i32,
+    },
+    Signal {
+        signal: i32,
+    },
     /// It is gone, and nobody says how.
     Gone,
 }
@@ -252,7 +256,9 @@ pub enum Death {
 #[serde(rename_all = "snake_case")]
 pub enum Killer {
     Itself,
-    Nemesis { fault: u64 },
+    Nemesis {
+        fault: u64,
+    },
     /// `run`, `stop`, a takeover, a claim that met a command left behind, a parent's death.
     Product,
     Unknown,

@@ -15,6 +15,7 @@ mod check;
 mod log;
 mod shorten;
 mod story;
+#[allow(unused_imports, reason = "the helpers of all tests; few are needed here")]
 #[path = "../it/support/mod.rs"]
 mod support;
 mod workload;

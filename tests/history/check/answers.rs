@@ -17,10 +17,9 @@ pub fn check(court: &mut Court<'_, '_>) {
     for call in &facts.calls {
         let (Some(thing), Some(answer)) = (call.call.thing(), call.answer()) else { continue };
         match (call.call, answer) {
-            (
-                Call::Verify { incarnation, .. } | Call::Renew { incarnation, .. },
-                Answer::Yes,
-            ) => held(court, call, thing, *incarnation),
+            (Call::Verify { incarnation, .. } | Call::Renew { incarnation, .. }, Answer::Yes) => {
+                held(court, call, thing, *incarnation)
+            }
             (
                 Call::Verify { incarnation, .. } | Call::Renew { incarnation, .. },
                 Answer::Lost { .. },
@@ -114,8 +113,8 @@ fn somebody_has_it(
     let from = call.from.namespace.as_deref();
     let leaked_elsewhere = known.iter().any(|it| {
         lives.life(it.incarnation).is_some_and(|life| {
-            let is_kept = life.kind == Kind::Recorded
-                && it.gone_by.saturating_add(ns(HANG)) >= call.begin;
+            let is_kept =
+                life.kind == Kind::Recorded && it.gone_by.saturating_add(ns(HANG)) >= call.begin;
             life.namespace != from && (is_kept || leaks(court, life, call.until))
         })
     });
@@ -168,9 +167,10 @@ fn was_killed(run: &Asked<'_>) -> bool {
 
 fn leaks(court: &Court<'_, '_>, life: &Life<'_>, by: Ns) -> bool {
     life.owners.iter().any(|pid| {
-        court.facts.hurts(*pid, life.born, by).any(|hurt| {
-            matches!(hurt.hurt, Hurt::Mischief { how, .. } if how.contains("fork"))
-        })
+        court
+            .facts
+            .hurts(*pid, life.born, by)
+            .any(|hurt| matches!(hurt.hurt, Hurt::Mischief { how, .. } if how.contains("fork")))
     })
 }
 

@@ -286,8 +286,8 @@ impl<'a> Lives<'a> {
             let others = takings.touching(it.asked_from, Ns::MAX).map(|call| &facts.calls[call]);
             let mut others = others.filter(|call| {
                 // Whoever was granted it by that very call did not take it from itself.
-                let is_own = is_run_of(call, life)
-                    || granted(call).is_some_and(|to| to == it.incarnation);
+                let is_own =
+                    is_run_of(call, life) || granted(call).is_some_and(|to| to == it.incarnation);
                 // Another thing of this owner is taken alone, or by the end of the owner.
                 !is_own && (decides || !call.call.takes_without_an_end())
             });

@@ -139,8 +139,7 @@ fn allowed(
     let life = lives.life(of)?;
     let things = life.offices.iter().copied().chain([old.thing]);
     // One that does not look by itself stays until it asks.
-    let learns_within =
-        if life.kind == Kind::Run { ns(RUN_LEARNS_WITHIN + HANG) } else { Ns::MAX };
+    let learns_within = if life.kind == Kind::Run { ns(RUN_LEARNS_WITHIN + HANG) } else { Ns::MAX };
     for thing in things {
         let Some(takings) = lives.takings.get(thing) else { continue };
         let mut calls = takings.touching(old.from, at).map(|call| &facts.calls[call]);

@@ -100,11 +100,8 @@ impl Scene {
 
     pub fn begin(&mut self, by: Pid, call: Call) -> Op {
         self.ops += 1;
-        let from = Origin {
-            namespace: self.namespace.clone(),
-            faked_clock: self.faked_clock,
-            uid: None,
-        };
+        let from =
+            Origin { namespace: self.namespace.clone(), faked_clock: self.faked_clock, uid: None };
         self.say(by, What::Begin { op: self.ops, call, from });
         self.ops
     }
@@ -265,11 +262,9 @@ impl Scene {
     pub fn consume_as(&mut self, owner: Owner, token: Option<&str>, recorded: bool) {
         let call = Call::MarkerConsume { name: Some("note".to_owned()), me: owner.incarnation };
         let answer = match token {
-            Some(token) => Answer::Marker {
-                name: "note".to_owned(),
-                token: Some(token.to_owned()),
-                recorded,
-            },
+            Some(token) => {
+                Answer::Marker { name: "note".to_owned(), token: Some(token.to_owned()), recorded }
+            }
             None => Answer::NoMarker,
         };
         self.ask(owner.pid, call, answer);

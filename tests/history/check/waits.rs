@@ -78,12 +78,8 @@ fn too_long(court: &mut Court<'_, '_>, call: &Asked<'_>, end: Ns) {
         court.allow(Allowance::OtherClock);
         return;
     }
-    let what = format!(
-        "a call that may take {} took {}: {:?}",
-        length(bound),
-        length(took),
-        call.call
-    );
+    let what =
+        format!("a call that may take {} took {}: {:?}", length(bound), length(took), call.call);
     court.object(Rule::WaitsAreBounded, what, &[&call.lines]);
 }
 

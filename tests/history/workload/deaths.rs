@@ -110,8 +110,8 @@ fn ended(known: &HashMap<Pid, OwnedFd>) -> Vec<Pid> {
 
 /// One that we collect ourselves is told of when it is: then we know how it ended.
 fn bury(world: &World, reaper: &Reaper, pid: Pid) {
-    let is_ours = Stat::of(pid)
-        .is_some_and(|stat| stat.state == 'Z' && stat.parent == std::process::id());
+    let is_ours =
+        Stat::of(pid).is_some_and(|stat| stat.state == 'Z' && stat.parent == std::process::id());
     if !is_ours && !reaper.is_running(pid) {
         reaper.is_gone(pid, world.forget(pid));
     }

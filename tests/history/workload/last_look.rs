@@ -80,8 +80,8 @@ fn document(world: &World, caller: Caller<'_>, verb: &[&str]) -> Vec<Value> {
     let pid = caller.reaper.spawn(&mut command, Sort::Verb).unwrap();
     caller.reaper.wait(pid, crate::support::LIMIT, "the last look");
     let text = std::fs::read_to_string(said).unwrap();
-    let document: Value = serde_json::from_str(&text)
-        .unwrap_or_else(|error| panic!("{verb:?}: {error}: {text:?}"));
+    let document: Value =
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{verb:?}: {error}: {text:?}"));
     document.as_array().unwrap_or_else(|| panic!("{verb:?}: {document:#}")).clone()
 }
 

@@ -26,14 +26,8 @@ pub enum Loss {
 }
 
 impl Loss {
-    pub const ALL: [Self; 6] = [
-        Self::Files,
-        Self::Directory,
-        Self::Moved,
-        Self::Restored,
-        Self::CopiedOver,
-        Self::Wal,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::Files, Self::Directory, Self::Moved, Self::Restored, Self::CopiedOver, Self::Wal];
 
     pub fn name(self) -> &'static str {
         match self {

@@ -53,8 +53,7 @@ impl Reaper {
     pub fn start(world: Arc<World>) -> Arc<Self> {
         let subreaper = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
         subreaper.expect("Linux 3.4 or later");
-        let reaper =
-            Arc::new(Self { world, table: Mutex::default(), changed: Condvar::new() });
+        let reaper = Arc::new(Self { world, table: Mutex::default(), changed: Condvar::new() });
         let collector = Arc::clone(&reaper);
         std::thread::spawn(move || {
             loop {

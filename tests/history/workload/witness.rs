@@ -36,7 +36,10 @@ pub struct Witness {
 /// What an attempt came to.
 enum Tried {
     Locked(PathBuf),
-    Taken { by: Option<u32>, exiting: bool },
+    Taken {
+        by: Option<u32>,
+        exiting: bool,
+    },
     /// This process is short of descriptors: that says nothing about others.
     Short,
 }

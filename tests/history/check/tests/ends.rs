@@ -77,9 +77,8 @@ fn what_was_asked_for() {
 
 #[test]
 fn what_ended_by_itself_was_not_signalled() {
-    let exit = |code| {
-        move |scene: &mut Scene, owner: Owner| scene.died(owner.pid, Death::Exit { code })
-    };
+    let exit =
+        |code| move |scene: &mut Scene, owner: Owner| scene.died(owner.pid, Death::Exit { code });
     rejects(&ends("signalled", exit(0)), Rule::EndsFit, "exited by itself");
     rejects(&ends("crashed", exit(0)), Rule::EndsFit, "no fault of its own");
     rejects(&ends("oom_suspected", exit(0)), Rule::EndsFit, "nobody killed it");

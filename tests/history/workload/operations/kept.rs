@@ -15,11 +15,7 @@ pub fn one(caller: Caller<'_>, rng: &mut Rng) {
         things.push(any_office(rng));
     }
     things.push(any_lock(rng));
-    let part = Part {
-        seed: rng.u64(..),
-        life_ms: ms(millis(rng, 200, 2_500)),
-        things,
-        ..Part::default()
-    };
+    let part =
+        Part { seed: rng.u64(..), life_ms: ms(millis(rng, 200, 2_500)), things, ..Part::default() };
     owners::role(caller, roles::KEPT, &part);
 }

@@ -58,11 +58,8 @@ fn any_how(world: &World, rng: &mut Rng) -> How {
         return How { words: other_time(rng), ..How::default() };
     };
     let days = one_of(rng, &["-4000d", "-1d", "+1d", "+4000d"]);
-    let environment = [
-        ("LD_PRELOAD", library),
-        ("FAKETIME", *days),
-        ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
-    ];
+    let environment =
+        [("LD_PRELOAD", library), ("FAKETIME", *days), ("FAKETIME_DONT_FAKE_MONOTONIC", "1")];
     How {
         environment: environment.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec(),
         from: Some(Origin { faked_clock: true, ..world.from.clone() }),

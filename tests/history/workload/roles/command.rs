@@ -35,16 +35,8 @@ const HANGS: &str = "hangs";
 /// It ends at once.
 const SHORT: &str = "short";
 
-pub const CONDUCTS: [&str; 8] = [
-    PLAIN,
-    TALKS,
-    OF_ANOTHER_USER,
-    BEHIND_A_SCRIPT,
-    RE_EXECUTES,
-    DAEMONISES,
-    HANGS,
-    SHORT,
-];
+pub const CONDUCTS: [&str; 8] =
+    [PLAIN, TALKS, OF_ANOTHER_USER, BEHIND_A_SCRIPT, RE_EXECUTES, DAEMONISES, HANGS, SHORT];
 
 /// It ends by itself then, also where nobody is left to end it.
 const HANGS_FOR_MS: u64 = 20_000;

@@ -99,12 +99,7 @@ fn leave(owner: &Owner, store: &Store, to: InstanceId, rng: &mut Rng) {
     let marker = MarkerName::new(name.as_str()).expect("a name of ours");
     let marker = MarkerRequest::new(marker).reason(token.as_str()).ttl(LIVES_FOR);
     let marker = marker.expect("less than 30 days");
-    let op = owner.begin(Call::MarkerWrite {
-        name,
-        to: to.as_i64(),
-        token,
-        ttl_ms: Some(60_000),
-    });
+    let op = owner.begin(Call::MarkerWrite { name, to: to.as_i64(), token, ttl_ms: Some(60_000) });
     let written = store.write_marker(to, &marker);
     owner.end(op, written.map_or_else(|error| answers::of_error(&error), |_| Answer::Done));
 }

@@ -89,11 +89,7 @@ const TABLE: &[(&str, &str, &str)] = &[
     ("kill tkill tgkill", "", "EPERM ESRCH"),
     ("clone3", "", "EAGAIN ENOMEM ENOSYS"),
     ("clone fork vfork", "", "EAGAIN ENOMEM"),
-    (
-        "execve execveat",
-        "",
-        "EACCES E2BIG EAGAIN EIO EMFILE ENFILE ENOENT ENOEXEC ENOMEM ETXTBSY",
-    ),
+    ("execve execveat", "", "EACCES E2BIG EAGAIN EIO EMFILE ENFILE ENOENT ENOEXEC ENOMEM ETXTBSY"),
     ("wait4 waitid", "", "ECHILD EINTR"),
     ("pipe pipe2 eventfd2 epoll_create1 timerfd_create signalfd4", "", "EMFILE ENFILE ENOMEM"),
     ("memfd_create inotify_init1", "", "EMFILE ENFILE ENOMEM"),

@@ -159,7 +159,8 @@ impl Row {
             78 => "a shortage is no fault of the configuration",
             4 => "a shortage is nothing unknown",
             // Of the command, or of the shell that it is.
-            125..=127 if words.ends_with(ALONE) && (*expected == 0 || *owner == Owner::RunKilled) =>
+            125..=127
+                if words.ends_with(ALONE) && (*expected == 0 || *owner == Owner::RunKilled) =>
             {
                 return None;
             }
