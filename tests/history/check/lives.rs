@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use crate::log::{Answer, Call, Death, Hurt, Incarnation, Ns, Pid, Thing};
+use crate::log::{Answer, Call, Death, Hurt, Incarnation, Ns, Op, Pid, Thing};
 
 use super::facts::{Asked, Facts};
 use super::spans::Spans;
@@ -45,6 +45,8 @@ pub struct Life<'a> {
 pub struct Holding<'a> {
     pub thing: &'a Thing,
     pub incarnation: Incarnation,
+    /// The call that asked for it.
+    pub op: Op,
     /// Where it is known.
     pub fence: Option<i64>,
     pub asked_from: Ns,
@@ -110,10 +112,12 @@ impl<'a> Lives<'a> {
         all.iter().map(move |index| &self.holdings[*index])
     }
 
-    /// The last one of this incarnation with the thing that was asked for by then.
+    /// The last one of this incarnation with the thing that was there by then, else that was asked
+    /// for.
     pub fn holding(&self, thing: &Thing, of: Incarnation, by: Ns) -> Option<&Holding<'a>> {
         self.life(of)?;
-        self.by(of).filter(|it| it.thing == thing && it.asked_from <= by).last()
+        let all = || self.by(of).filter(|it| it.thing == thing && it.asked_from <= by);
+        all().filter(|it| it.sure_from <= by).last().or_else(|| all().last())
     }
 
     /// Whether `heir` is `of`, or got all from it by handovers.
@@ -164,6 +168,7 @@ impl<'a> Lives<'a> {
             self.push(Holding {
                 thing,
                 incarnation: *incarnation,
+                op: call.op,
                 fence: Some(fence),
                 asked_from: call.begin,
                 sure_from: end,
@@ -223,10 +228,14 @@ impl<'a> Lives<'a> {
             }
         }
         let all: &[usize] = self.of_incarnation.get(&incarnation).map_or(&[], Vec::as_slice);
-        let known = all.iter().copied().rev().find(|index| {
+        let of_stay = |index: &usize| {
             let it = &self.holdings[*index];
             it.thing == stay.thing && it.asked_from <= stay.from
-        });
+        };
+        // Another thread of the same process may have asked before it was granted to this one.
+        let by_its_call = |index: &usize| stay.op == Some(self.holdings[*index].op);
+        let known = all.iter().copied().find(|index| of_stay(index) && by_its_call(index));
+        let known = known.or_else(|| all.iter().copied().rev().find(of_stay));
         if let Some(known) = known {
             let known = &mut self.holdings[known];
             known.sure_from = known.sure_from.min(stay.from);
@@ -236,6 +245,7 @@ impl<'a> Lives<'a> {
         self.push(Holding {
             thing: stay.thing,
             incarnation,
+            op: run.op,
             fence: stay.thing.is_office().then_some(incarnation),
             asked_from: run.begin,
             sure_from: stay.from,
@@ -310,7 +320,8 @@ impl<'a> Lives<'a> {
 /// When the incarnation itself may have ended it.
 fn own_end(facts: &Facts<'_>, it: &Holding<'_>) -> Ns {
     let mut first = Ns::MAX;
-    for call in facts.calls_of(it.incarnation).filter(|call| call.until >= it.asked_from) {
+    // A release that was over before was one of what it had before.
+    for call in facts.calls_of(it.incarnation).filter(|call| call.until >= it.sure_from) {
         let ends = match call.call {
             Call::Release { thing, .. } => thing == it.thing || thing.is_office(),
             Call::HandOver { .. } | Call::ReExec { .. } => true,

@@ -12,6 +12,9 @@ pub fn of_verb(call: &Call, code: i32, document: &Value, complaint: &str) -> Ans
         return Answer::Error { kind: word(&error["kind"]), text: word(&error["message"]) };
     }
     match (call, code) {
+        (Call::Claim { .. } | Call::Acquire { .. }, 0 | 75) if document.is_null() => {
+            Answer::Error { kind: "no_document".to_owned(), text: complaint.to_owned() }
+        }
         (Call::Claim { .. } | Call::Acquire { .. }, 0 | 75) => of_claim(document),
         (Call::Stop { .. }, 0) if document["was_running"] == false => {
             Answer::NotRunning { reason: "not_running".to_owned() }

@@ -1,6 +1,7 @@
 //! Asks the program under test, and writes down what was asked and what came back.
 
 use std::fs::File;
+use std::io::{Read, Seek};
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -82,7 +83,7 @@ impl Caller<'_> {
 
     /// The same of a call that was begun, because what is started has to know which.
     pub fn go_as(&self, op: Op, command: &mut Command, call: &Call, sort: Sort) -> Asked {
-        let spoken = Spoken::new(self.world, op);
+        let mut spoken = Spoken::new(self.world, op);
         let started = spoken.catch(command).and_then(|()| self.reaper.spawn(command, sort));
         let pid = match started {
             Ok(pid) => pid,
@@ -113,37 +114,62 @@ impl Caller<'_> {
     }
 }
 
-/// What a program says: into files, which nobody has to read meanwhile.
+/// What a program says: into files, which nobody has to read meanwhile. They stay open, because
+/// whoever asks may have run out of descriptors when the answer is there.
 struct Spoken {
-    out: PathBuf,
-    err: PathBuf,
+    out: Said,
+    err: Said,
+}
+
+struct Said {
+    path: PathBuf,
+    file: Option<File>,
 }
 
 impl Spoken {
     fn new(world: &World, op: Op) -> Self {
-        let at = |end: &str| world.file("said").join(format!("{op}.{end}"));
+        let at = |end: &str| {
+            let path = world.file("said").join(format!("{op}.{end}"));
+            Said { path, file: None }
+        };
         Self { out: at("out"), err: at("err") }
     }
 
-    fn catch(&self, command: &mut Command) -> std::io::Result<()> {
-        command.stdout(File::create(&self.out)?).stderr(File::create(&self.err)?);
+    fn catch(&mut self, command: &mut Command) -> std::io::Result<()> {
+        command.stdout(self.out.open()?).stderr(self.err.open()?);
         Ok(())
     }
 
     /// One JSON document; null where it said none.
     fn document(&self) -> Value {
-        let text = std::fs::read(&self.out).unwrap_or_default();
-        serde_json::from_slice(&text).unwrap_or_default()
+        serde_json::from_slice(&self.out.read()).unwrap_or_default()
     }
 
     fn complaint(&self) -> String {
-        String::from_utf8_lossy(&std::fs::read(&self.err).unwrap_or_default()).into_owned()
+        String::from_utf8_lossy(&self.err.read()).into_owned()
     }
 }
 
-impl Drop for Spoken {
+impl Said {
+    fn open(&mut self) -> std::io::Result<File> {
+        let file =
+            File::options().read(true).write(true).create(true).truncate(true).open(&self.path)?;
+        self.file = Some(file.try_clone()?);
+        Ok(file)
+    }
+
+    fn read(&self) -> Vec<u8> {
+        let mut text = Vec::new();
+        if let Some(mut file) = self.file.as_ref() {
+            // The program wrote through the same open file, and left its position at the end.
+            file.rewind().and_then(|()| file.read_to_end(&mut text)).unwrap();
+        }
+        text
+    }
+}
+
+impl Drop for Said {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.out);
-        let _ = std::fs::remove_file(&self.err);
+        let _ = std::fs::remove_file(&self.path);
     }
 }

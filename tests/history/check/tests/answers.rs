@@ -1,9 +1,9 @@
 //! Answers that were true at some instant of their call, and words that are shown.
 
 use super::{accepts, accepts_by, rejects};
-use crate::check::scene::{Scene, claim, held, verify};
+use crate::check::scene::{Owner, Scene, acquire, claim, granted, held, verify};
 use crate::check::{Allowance, Rule};
-use crate::log::{Answer, Call, Death, Hurt};
+use crate::log::{Answer, Call, Death, Hurt, Step, Wait};
 
 #[test]
 fn held_by_who_gave_it_back() {
@@ -12,6 +12,30 @@ fn held_by_who_gave_it_back() {
     scene.at(100).release(owner);
     scene.at(200).verified(owner);
     rejects(&scene, Rule::HeldIsTrue, "holds office/gateway, 0.100 s after it had ended");
+}
+
+/// Two threads of one process ask for one lock; the second gets it when the first gave it back.
+#[test]
+fn held_by_another_thread_of_who_gave_it_back() {
+    let wait = Wait::AtMost { ms: 1000 };
+    let mut scene = Scene::new();
+    let (first, second) = {
+        let first = scene.at(0).begin(10, acquire("lock", wait, None, None));
+        (first, scene.at(1).begin(10, acquire("lock", wait, None, None)))
+    };
+    scene.at(10).end(10, first, granted(1, 1, None));
+    let owner = Owner { thing: "lock", pid: 10, incarnation: 1 };
+    scene.witness(10, Some(first), "lock", 1, Step::In);
+    scene.at(50).witness(10, Some(first), "lock", 1, Step::Out);
+    scene.release(owner);
+    scene.at(60).end(10, second, granted(1, 2, None));
+    scene.witness(10, Some(second), "lock", 1, Step::In);
+    scene.at(70).verified(owner);
+    accepts(&scene);
+    scene.at(80).witness(10, Some(second), "lock", 1, Step::Out);
+    scene.release(owner);
+    scene.at(90).verified(owner);
+    rejects(&scene, Rule::HeldIsTrue, "holds lock lock=one, 0.010 s after it had ended");
 }
 
 #[test]
@@ -104,7 +128,7 @@ fn a_lock_is_refused_with_its_office() {
     let call = Call::Claim {
         thing: crate::check::scene::thing("office"),
         locks: vec![crate::check::scene::thing("lock")],
-        wait: crate::log::Wait::Once,
+        wait: Wait::Once,
         replace: false,
         pid: None,
     };
