@@ -33,11 +33,10 @@ fn read(path: &str) -> String {
 fn table() -> Vec<Row> {
     let text = read(TABLE);
     let row = |line: &str| {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        let [fault, target, test] = words.as_slice() else {
+        let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+        let Ok([fault, target, test]) = <[String; 3]>::try_from(words) else {
             panic!("{TABLE}: not a fault, a target and a test: {line:?}");
         };
-        let [fault, target, test] = [fault, target, test].map(|word| (*word).to_owned());
         Row { fault, target, test }
     };
     text.lines().filter(|line| !line.starts_with('#')).map(row).collect()
