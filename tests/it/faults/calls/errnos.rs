@@ -89,7 +89,8 @@ const TABLE: &[(&str, &str, &str)] = &[
     ("kill tkill tgkill", "", "EPERM ESRCH"),
     ("clone3", "", "EAGAIN ENOMEM ENOSYS"),
     ("clone fork vfork", "", "EAGAIN ENOMEM"),
-    ("execve execveat", "", "EACCES E2BIG EAGAIN EIO EMFILE ENFILE ENOENT ENOEXEC ENOMEM ETXTBSY"),
+    // Not ENOEXEC: there the C library has /bin/sh read the program.
+    ("execve execveat", "", "EACCES E2BIG EAGAIN EIO EMFILE ENFILE ENOENT ENOMEM ETXTBSY"),
     ("wait4 waitid", "", "ECHILD EINTR"),
     ("pipe pipe2 eventfd2 epoll_create1 timerfd_create signalfd4", "", "EMFILE ENFILE ENOMEM"),
     ("memfd_create inotify_init1", "", "EMFILE ENFILE ENOMEM"),
@@ -175,7 +176,6 @@ pub fn words(errno: &str) -> String {
         ("ENOBUFS", libc::ENOBUFS),
         ("ENODATA", libc::ENODATA),
         ("ENOENT", libc::ENOENT),
-        ("ENOEXEC", libc::ENOEXEC),
         ("ENOLCK", libc::ENOLCK),
         ("ENOMEM", libc::ENOMEM),
         ("ENOSPC", libc::ENOSPC),

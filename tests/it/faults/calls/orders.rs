@@ -174,6 +174,6 @@ fn released(released: &Released) -> String {
         Released::Free => "Free".to_owned(),
         Released::StillShared => "StillShared".to_owned(),
         Released::WasLost => "WasLost".to_owned(),
-        Released::Pending(error) => format!("Pending: {error}"),
+        Released::Pending(error) => format!("Pending: {error}, {:?}", error.path()),
     }
 }

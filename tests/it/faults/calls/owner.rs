@@ -14,11 +14,14 @@ use super::observe::of_busiest_thread;
 use super::orders::{self, ORDERS, Order};
 use super::turns::Walk;
 use super::world::start_again;
-use crate::support::{LIMIT, Process, Sandbox, ask, sleeper};
+use crate::support::{LIMIT, Process, Sandbox, ask, sleeper, wait_ended};
 
 /// Errors that say to an owner that it is none, or that it asked wrongly.
 const NO_ERRORS_OF_AN_OWNER: [&str; 4] =
     ["Err(not_owner)", "Err(store_replaced)", "Err(invalid_input)", "Err(forked)"];
+
+/// How long strace gets for letting go. What it wrote is complete before.
+const LETS_GO_WITHIN: Duration = Duration::from_secs(20);
 
 pub struct Owners<'a> {
     pub coverage: &'a Mutex<Coverage>,
@@ -80,8 +83,14 @@ impl Owner {
         self.process.say_to_the_dying(&format!("{} {}", order.words, self.agents));
         let line = self.process.err_line_with_or_end("=> ");
         let took = began.elapsed();
-        strace.signal(Signal::INT);
-        strace.wait(LIMIT);
+        // strace ends with what it looks at. Of a process that dies while strace lets go of it, it
+        // waits for the wrong thread for ever.
+        if line.is_some() {
+            strace.signal(Signal::INT);
+        }
+        if !wait_ended(strace.pid(), LETS_GO_WITHIN) {
+            strace.kill();
+        }
         let answer = line.map(|line| line.split_once("=> ").unwrap().1.to_owned());
         let trace = std::fs::read_to_string(trace).unwrap_or_default();
         Seen { answer, trace, took }

@@ -85,7 +85,10 @@ impl Scene {
                     && status["pid"] == self.other.pid()
                     && code(&["run", "--no-backoff", "--", "true"]) == 75
             }
-            Promise::NoOffice => code(&["status"]) == 3,
+            // A dead owner holds nothing either: the row has ended as well.
+            Promise::NoOffice => {
+                code(&["status"]) == 3 && self.sandbox.number("SELECT count(*) FROM gateways") == 0
+            }
             Promise::Lock => {
                 let contend = "--profile contender run --no-backoff --lock k=k -- true";
                 code(&["lock", "verify", "k", "k", "--pid", &pid]) == 0
