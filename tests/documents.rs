@@ -5,7 +5,8 @@
 use std::path::{Path, PathBuf};
 
 /// Written for people who change the code: whatever looks like a path is one of ours.
-const FOR_DEVELOPERS: [&str; 3] = ["ARCHITECTURE.md", "CONTRIBUTING.md", "RELEASE.md"];
+const FOR_DEVELOPERS: [&str; 4] =
+    ["ARCHITECTURE.md", "CONTRIBUTING.md", "RELEASE.md", "docs/testing.md"];
 
 /// These also name files of their readers, so only what is certainly ours is looked for.
 const FOR_USERS: [&str; 3] = ["README.md", "SECURITY.md", "docs/linking.md"];
