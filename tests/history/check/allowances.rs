@@ -13,6 +13,8 @@ pub enum Allowance {
     UnknownIsNeverDead,
     LeakedElsewhere,
     ReleaseLostWithTheWal,
+    LostWithTheWal,
+    RegisteredAgain,
     HistoryIsBounded,
     LeaseWithoutAnchor,
     KeepersGone,
@@ -21,7 +23,7 @@ pub enum Allowance {
     StoodStill,
 }
 
-pub const ALLOWANCES: [Allowance; 15] = [
+pub const ALLOWANCES: [Allowance; 17] = [
     Allowance::EvictedUntilItLearns,
     Allowance::StoreLostUntilNoticed,
     Allowance::BackAgain,
@@ -31,6 +33,8 @@ pub const ALLOWANCES: [Allowance; 15] = [
     Allowance::UnknownIsNeverDead,
     Allowance::LeakedElsewhere,
     Allowance::ReleaseLostWithTheWal,
+    Allowance::LostWithTheWal,
+    Allowance::RegisteredAgain,
     Allowance::HistoryIsBounded,
     Allowance::LeaseWithoutAnchor,
     Allowance::KeepersGone,
@@ -82,6 +86,15 @@ impl Allowance {
             Self::ReleaseLostWithTheWal => {
                 "A -wal that is deleted under a live owner may take the last release with it: the \
                  row then ends as that of a dead owner does."
+            }
+            Self::LostWithTheWal => {
+                "The identity of all three files is compared; a mismatch takes the road of \
+                 `StoreReplaced`. An owner whose `-wal` was deleted is told `store_replaced`."
+            }
+            Self::RegisteredAgain => {
+                "A mismatch takes the road of `StoreReplaced`: open again, register again with the \
+                 same anchor and nonce. Others then meet a number that nobody was granted, of an \
+                 owner from before the loss that may live still."
             }
             Self::HistoryIsBounded => "History keeps the last 200 incarnations per office.",
             Self::LeaseWithoutAnchor => {

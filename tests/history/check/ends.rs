@@ -62,10 +62,10 @@ pub fn check(court: &mut Court<'_, '_>) {
                         row.incarnation, row.reason
                     );
                     let own = lives.by(row.incarnation).next();
-                    let lines: &[usize] = own.map_or(&[], |it| it.lines.as_slice());
+                    let granted: &[usize] = own.map_or(&[], |it| it.lines.as_slice());
                     let seen = deaths(facts, life);
                     let deaths: Vec<usize> = seen.into_iter().map(|(_, line)| line).collect();
-                    court.object(Rule::EndsFit, what, &[lines, &deaths, &[line]]);
+                    court.object(Rule::EndsFit, what, &[granted, &deaths, &[line]]);
                 }
             }
         }
@@ -148,10 +148,7 @@ impl Grounds {
             }
         }
         it.store_lost = facts.loss(store, life.born, Ns::MAX).is_some();
-        it.wal_lost = facts.hurts.iter().any(|hurt| {
-            matches!(hurt.hurt, Hurt::WalLost { store: of } if of == store)
-                && hurt.until >= life.born
-        });
+        it.wal_lost = facts.wal_lost(store, life.born, Ns::MAX);
         for pid in life.owners.union(&life.commands) {
             it.by_hurts(facts, *pid, life);
         }

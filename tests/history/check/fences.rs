@@ -113,8 +113,8 @@ fn kept(court: &mut Court<'_, '_>) {
         let mut own = facts.calls_of(*incarnation).filter(between);
         let was_released = own.any(|it| matches!(it.call, Call::Release { .. }));
         let overlap = call.begin <= before.until;
-        let lost = facts.loss(thing.store(), before.begin, call.until).is_some();
-        if had != *fence && !was_released && !overlap && !lost {
+        let is_another = facts.loss(thing.store(), before.begin, call.until).is_some();
+        if had != *fence && !was_released && !overlap && !is_another {
             let what = format!(
                 "incarnation {incarnation} was told that it has {thing} still, with fence {fence}; \
                  it had {had}"

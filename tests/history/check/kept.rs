@@ -106,7 +106,7 @@ fn nothing_for_the_dead(court: &mut Court<'_, '_>, last: &Final, line: usize) {
     let lives = court.lives;
     for row in last.live.iter().chain(&last.locks) {
         let is_elsewhere =
-            lives.lives.get(&row.incarnation).is_some_and(|life| life.namespace.is_some());
+            lives.all.get(&row.incarnation).is_some_and(|life| life.namespace.is_some());
         match row.verdict.as_str() {
             "dead" => continue,
             "unknown" if is_elsewhere => {
@@ -120,7 +120,7 @@ fn nothing_for_the_dead(court: &mut Court<'_, '_>, last: &Final, line: usize) {
             row.thing, row.incarnation, row.verdict, row.reason
         );
         let own = lives.by(row.incarnation).find(|it| *it.thing == row.thing);
-        let lines: &[usize] = own.map_or(&[], |it| it.lines.as_slice());
-        court.object(Rule::NothingForTheDead, what, &[lines, &[line]]);
+        let granted: &[usize] = own.map_or(&[], |it| it.lines.as_slice());
+        court.object(Rule::NothingForTheDead, what, &[granted, &[line]]);
     }
 }

@@ -36,15 +36,14 @@ pub fn check(court: &mut Court<'_, '_>) {
     let mut shown = Vec::new();
     for call in &facts.calls {
         if let Some(seen) = seen(call) {
-            match written.get(seen.token) {
-                Some(written) => rightly(court, written, &seen),
-                None => {
-                    let what = format!(
-                        "incarnation {} was shown the marker {:?}, which nobody wrote",
-                        seen.me, seen.token
-                    );
-                    court.object(Rule::MarkersOnce, what, &[&seen.call.lines]);
-                }
+            if let Some(written) = written.get(seen.token) {
+                rightly(court, written, &seen);
+            } else {
+                let what = format!(
+                    "incarnation {} was shown the marker {:?}, which nobody wrote",
+                    seen.me, seen.token
+                );
+                court.object(Rule::MarkersOnce, what, &[&seen.call.lines]);
             }
             if seen.is_taken {
                 taken.entry(seen.token).or_default().push(seen);

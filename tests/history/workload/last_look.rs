@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::actors::Stage;
 use super::caller::Caller;
 use super::operations::lock_words;
+use super::operations::stores::repair;
 use super::reaper::Sort;
 use super::world::{LOCKS, LockKind, MAIN, OFFICES, World, office, place_options};
 use crate::log::{Answer, Call, EndedRow, Final, LiveRow, MarkerRow, Thing, Wait, What};
@@ -20,8 +21,7 @@ const WITHIN_MS: u64 = 120_000;
 pub fn look(stage: &Stage) -> Vec<Thing> {
     let caller = stage.caller();
     // A copy that was written over a store in use may have left one that has to be repaired.
-    let call = Call::Other { verb: "doctor --fix".to_owned() };
-    caller.ask(call, &office(0), &["doctor", "--fix"]);
+    repair(caller, &office(0));
     let mut refused = Vec::new();
     for thing in (0..OFFICES.len()).map(office) {
         if !claim(caller, &thing) {
