@@ -89,7 +89,8 @@ impl Allowance {
             }
             Self::LostWithTheWal => {
                 "The identity of all three files is compared; a mismatch takes the road of \
-                 `StoreReplaced`. An owner whose `-wal` was deleted is told `store_replaced`."
+                 `StoreReplaced`. An owner whose `-wal` was deleted is told `store_replaced`; a \
+                 verb finds no row of it."
             }
             Self::RegisteredAgain => {
                 "A mismatch takes the road of `StoreReplaced`: open again, register again with the \

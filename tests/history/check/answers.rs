@@ -84,14 +84,18 @@ fn lost(court: &mut Court<'_, '_>, call: &Asked<'_>, thing: &Thing, of: Incarnat
     if own.may_end_at <= call.until {
         return;
     }
-    let is_replaced = matches!(call.answer(),
-        Some(Answer::Lost { reason: Some(reason) }) if reason == "store_replaced");
-    if is_replaced {
-        if court.facts.wal_lost(thing.store(), own.asked_from, call.until) {
-            court.allow(Allowance::LostWithTheWal);
-            return;
-        }
-    } else if with_what_came_with_it(court, own, call.until) {
+    // A verb does not say why.
+    let is_because = |why: fn(&str) -> bool| match call.answer() {
+        Some(Answer::Lost { reason }) => reason.as_deref().is_none_or(why),
+        _ => false,
+    };
+    if is_because(|why| why == "store_replaced")
+        && court.facts.wal_lost(thing.store(), own.asked_from, call.until)
+    {
+        court.allow(Allowance::LostWithTheWal);
+        return;
+    }
+    if is_because(|why| why == "evicted") && with_what_came_with_it(court, own, call.until) {
         return;
     }
     let what = format!(

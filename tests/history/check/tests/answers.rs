@@ -243,7 +243,9 @@ fn an_owner_whose_wal_was_deleted_is_told_that_its_store_was_replaced() {
     accepts_by(&lost_with_the_wal(150, why), Allowance::LostWithTheWal);
     rejects(&lost_with_the_wal(50, why), Rule::NoIsTrue, "has lost office/gateway");
     rejects(&lost_with_the_wal(150, Some("evicted")), Rule::NoIsTrue, "has lost office/gateway");
-    rejects(&lost_with_the_wal(150, None), Rule::NoIsTrue, "has lost office/gateway");
+    // A verb.
+    accepts_by(&lost_with_the_wal(150, None), Allowance::LostWithTheWal);
+    rejects(&lost_with_the_wal(50, None), Rule::NoIsTrue, "has lost office/gateway");
 }
 
 /// An owner from before the loss, who meets others under a number that nobody knows.
