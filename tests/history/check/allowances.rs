@@ -15,6 +15,7 @@ pub enum Allowance {
     ReleaseLostWithTheWal,
     LostWithTheWal,
     RegisteredAgain,
+    MetItself,
     HistoryIsBounded,
     LeaseWithoutAnchor,
     KeepersGone,
@@ -23,7 +24,7 @@ pub enum Allowance {
     StoodStill,
 }
 
-pub const ALLOWANCES: [Allowance; 17] = [
+pub const ALLOWANCES: [Allowance; 18] = [
     Allowance::EvictedUntilItLearns,
     Allowance::StoreLostUntilNoticed,
     Allowance::BackAgain,
@@ -35,6 +36,7 @@ pub const ALLOWANCES: [Allowance; 17] = [
     Allowance::ReleaseLostWithTheWal,
     Allowance::LostWithTheWal,
     Allowance::RegisteredAgain,
+    Allowance::MetItself,
     Allowance::HistoryIsBounded,
     Allowance::LeaseWithoutAnchor,
     Allowance::KeepersGone,
@@ -59,8 +61,8 @@ impl Allowance {
                  since that it holds."
             }
             Self::BackAgain => {
-                "A store that is put back knows nothing of what came after the copy: what was \
-                 acknowledged since is gone, a marker may come again, a fence that was drawn by \
+                "A store that is put back knows nothing of what came after the copy, one whose -wal \
+                 was deleted nothing since the last checkpoint: what was acknowledged is gone, a marker may come again, a fence that was drawn by \
                  another clock may repeat. Each time between two losses is judged by itself."
             }
             Self::Dying => {
@@ -96,6 +98,11 @@ impl Allowance {
                 "A mismatch takes the road of `StoreReplaced`: open again, register again with the \
                  same anchor and nonce. Others then meet a number that nobody was granted, of an \
                  owner from before the loss that may live still."
+            }
+            Self::MetItself => {
+                "Same pid and start time, the recorded anchor free: it gets its office back, the \
+                 old row ends `re_executed`. So ends what a process gave back when its store, or \
+                 the `-wal`, was gone, and meets again when it claims."
             }
             Self::HistoryIsBounded => "History keeps the last 200 incarnations per office.",
             Self::LeaseWithoutAnchor => {

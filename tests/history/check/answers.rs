@@ -151,10 +151,11 @@ fn somebody_has_it(
         return;
     }
     let last = known.iter().max_by_key(|it| it.gone_by);
-    // It gave it back, and lives: a store from before has it on record again.
+    // It gave it back, and lives: a store from before has it on record again, or one whose `-wal`
+    // went with the release.
     if let Some(it) = last
         && it.gone_by == it.ended_by_word
-        && facts.loss(it.thing.store(), it.asked_from, call.until).is_some()
+        && facts.forgets(it.thing.store(), it.asked_from, call.until)
     {
         court.allow(Allowance::BackAgain);
         return;
@@ -181,10 +182,8 @@ fn registered_again(
     things: &[&Thing],
 ) -> bool {
     let (facts, lives) = (court.facts, court.lives);
-    let is_lost_since = |it: &Holding<'_>| {
-        let (store, from) = (it.thing.store(), it.asked_from);
-        facts.loss(store, from, call.until).is_some() || facts.wal_lost(store, from, call.until)
-    };
+    let is_lost_since =
+        |it: &Holding<'_>| facts.forgets(it.thing.store(), it.asked_from, call.until);
     let mut before = things.iter().flat_map(|thing| lives.about(thing));
     !lives.all.contains_key(&by) && before.any(|it| it.gone_by >= call.begin && is_lost_since(it))
 }

@@ -305,6 +305,11 @@ impl<'a> Facts<'a> {
         })
     }
 
+    /// Whether the store may have forgotten between the two what it had acknowledged.
+    pub fn forgets(&self, store: &str, from: Ns, until: Ns) -> bool {
+        self.loss(store, from, until).is_some() || self.wal_lost(store, from, until)
+    }
+
     pub fn calls_of(&self, incarnation: Incarnation) -> impl Iterator<Item = &Asked<'a>> {
         let all: &[usize] = self.of.get(&incarnation).map_or(&[], Vec::as_slice);
         all.iter().map(move |index| &self.calls[*index])

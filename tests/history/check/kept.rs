@@ -50,7 +50,7 @@ fn words(court: &mut Court<'_, '_>) {
                 && it.begin > shown_until
         });
         let Some(newer) = newer else { continue };
-        if facts.loss(thing.store(), newer.begin, call.until).is_some() {
+        if facts.forgets(thing.store(), newer.begin, call.until) {
             court.allow(Allowance::BackAgain);
             continue;
         }
@@ -87,7 +87,7 @@ fn at_the_end(court: &mut Court<'_, '_>, last: &Final, at: Ns, line: usize) {
         if !is_ours || it.sure_from > at || rows.contains(&it.incarnation) {
             continue;
         }
-        if court.facts.loss(&last.store, it.asked_from, at).is_some() {
+        if court.facts.forgets(&last.store, it.asked_from, at) {
             court.allow(Allowance::BackAgain);
         } else if ended.get(it.thing).is_some_and(|count| *count >= HISTORY) {
             court.allow(Allowance::HistoryIsBounded);
