@@ -102,7 +102,8 @@ impl Allowance {
             Self::MetItself => {
                 "Same pid and start time, the recorded anchor free: it gets its office back, the \
                  old row ends `re_executed`. So ends what a process gave back when its store, or \
-                 the `-wal`, was gone, and meets again when it claims."
+                 the `-wal`, was gone, or could not be written (a full disk), and meets again when \
+                 it claims through a new handle."
             }
             Self::HistoryIsBounded => "History keeps the last 200 incarnations per office.",
             Self::LeaseWithoutAnchor => {

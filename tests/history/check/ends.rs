@@ -31,7 +31,7 @@ struct Grounds {
     executed: bool,
     store_lost: bool,
     wal_lost: bool,
-    /// Something was lost, and the same process was granted the same later, as another one.
+    /// Something was lost, or a release not written, and the same process was granted the same later, as another one.
     met_itself: bool,
     /// A process of the row was killed by SIGKILL, or may have been.
     killed: bool,
@@ -154,7 +154,8 @@ impl Grounds {
         }
         it.store_lost = facts.loss(store, life.born, Ns::MAX).is_some();
         it.wal_lost = facts.wal_lost(store, life.born, Ns::MAX);
-        it.met_itself = (it.store_lost || it.wal_lost)
+        let is_not_written = it.released && !it.was_free;
+        it.met_itself = (it.store_lost || it.wal_lost || is_not_written)
             && things.iter().flat_map(|thing| lives.about(thing)).any(|again| {
                 again.incarnation != row.incarnation
                     && again.asked_from >= life.born

@@ -46,15 +46,15 @@ fn a_release_may_go_with_the_wal() {
     accepts_by(&scene, Allowance::ReleaseLostWithTheWal);
 }
 
-/// It gives back what it has lost, or so it was told, and the same process or another claims again.
-fn claims_again(is_lost: bool, pid: u32) -> Scene {
+/// It gives it back, with this answer, and the same process or another one claims again.
+fn claims_again(is_lost: bool, answer: Answer, pid: u32) -> Scene {
     let mut scene = Scene::new();
     let owner = scene.at(0).claim("office", 10, 1);
     if is_lost {
         scene.at(110).fault(110, Hurt::WalLost { store: "main".to_owned() });
     }
     let call = Call::Release { thing: thing("office"), incarnation: owner.incarnation };
-    scene.at(200).ask(owner.pid, call, Answer::No);
+    scene.at(200).ask(owner.pid, call, answer);
     let again = scene.at(300).claim("office", pid, 2);
     scene.at(400).release(again);
     scene.at(500).last(&[(owner, "re_executed"), (again, "released")], &[]);
@@ -63,9 +63,12 @@ fn claims_again(is_lost: bool, pid: u32) -> Scene {
 
 #[test]
 fn who_lost_its_store_may_meet_itself() {
-    accepts_by(&claims_again(true, 10), Allowance::MetItself);
-    rejects(&claims_again(false, 10), Rule::EndsFit, "it executed nothing");
-    rejects(&claims_again(true, 11), Rule::EndsFit, "it executed nothing");
+    accepts_by(&claims_again(true, Answer::No, 10), Allowance::MetItself);
+    rejects(&claims_again(true, Answer::No, 11), Rule::EndsFit, "it executed nothing");
+    let full = || Answer::Error { kind: "cannot_write".to_owned(), text: "full".to_owned() };
+    accepts_by(&claims_again(false, full(), 10), Allowance::MetItself);
+    rejects(&claims_again(false, full(), 11), Rule::EndsFit, "it executed nothing");
+    rejects(&claims_again(false, Answer::Yes, 10), Rule::EndsFit, "it executed nothing");
 }
 
 #[test]
