@@ -16,6 +16,7 @@ pub enum Allowance {
     LostWithTheWal,
     RegisteredAgain,
     MetItself,
+    CommandBegunAnew,
     HistoryIsBounded,
     LeaseWithoutAnchor,
     KeepersGone,
@@ -24,7 +25,7 @@ pub enum Allowance {
     StoodStill,
 }
 
-pub const ALLOWANCES: [Allowance; 18] = [
+pub const ALLOWANCES: [Allowance; 19] = [
     Allowance::EvictedUntilItLearns,
     Allowance::StoreLostUntilNoticed,
     Allowance::BackAgain,
@@ -37,6 +38,7 @@ pub const ALLOWANCES: [Allowance; 18] = [
     Allowance::LostWithTheWal,
     Allowance::RegisteredAgain,
     Allowance::MetItself,
+    Allowance::CommandBegunAnew,
     Allowance::HistoryIsBounded,
     Allowance::LeaseWithoutAnchor,
     Allowance::KeepersGone,
@@ -104,6 +106,10 @@ impl Allowance {
                  old row ends `re_executed`. So ends what a process gave back when its store, or \
                  the `-wal`, was gone, or could not be written (a full disk), and meets again when \
                  it claims through a new handle."
+            }
+            Self::CommandBegunAnew => {
+                "A restart stops the command and starts it again within the same tenure; what the \
+                 last one said of itself is forgotten, as with a fresh instance."
             }
             Self::HistoryIsBounded => "History keeps the last 200 incarnations per office.",
             Self::LeaseWithoutAnchor => {

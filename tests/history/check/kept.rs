@@ -44,7 +44,8 @@ fn words(court: &mut Court<'_, '_>) {
             continue;
         }
         let shown_until = shown.map_or(0, |it| it.until);
-        let newer = all.iter().find(|it| {
+        // The last of them: what happened before it explains nothing.
+        let newer = all.iter().rev().find(|it| {
             matches!(it.answer(), Some(Answer::Yes | Answer::Done))
                 && it.until < call.begin
                 && it.begin > shown_until
@@ -52,6 +53,11 @@ fn words(court: &mut Court<'_, '_>) {
         let Some(newer) = newer else { continue };
         if facts.forgets(thing.store(), newer.begin, call.until) {
             court.allow(Allowance::BackAgain);
+            continue;
+        }
+        // Of one command after the other, none has said anything yet.
+        if word.is_none() && was_restarted(court, thing, newer.begin, call.until) {
+            court.allow(Allowance::CommandBegunAnew);
             continue;
         }
         let what = format!(
@@ -62,6 +68,12 @@ fn words(court: &mut Court<'_, '_>) {
         );
         court.object(Rule::Acknowledged, what, &[&newer.lines, &call.lines]);
     }
+}
+
+fn was_restarted(court: &Court<'_, '_>, office: &Thing, from: Ns, until: Ns) -> bool {
+    court.facts.calls_about(office).any(|call| {
+        matches!(call.call, Call::Restart { .. }) && call.begin <= until && call.until >= from
+    })
 }
 
 fn word_of<'a>(call: &Asked<'a>) -> &'a str {

@@ -291,3 +291,23 @@ fn the_last_word_is_shown() {
     rejects(&shown(Some("old")), Rule::Acknowledged, "had said \"new\" 0.010 s before");
     rejects(&shown(None), Rule::Acknowledged, "was shown with no word");
 }
+
+/// The command is started again after it has said something, or before; then `status` shows this.
+fn shown_after_a_restart(at: u64, word: Option<&str>) -> Scene {
+    let mut scene = Scene::new();
+    let owner = scene.at(0).claim("office", 10, 1);
+    scene.at(10).words(owner, "older");
+    scene.at(20).words(owner, "old");
+    let wait = Wait::AtMost { ms: 1_000 };
+    scene.at(at).ask(11, Call::Restart { thing: thing("office"), wait }, Answer::Yes);
+    scene.at(40).runs("office", 1, word);
+    scene.at(50).verified(owner);
+    scene
+}
+
+#[test]
+fn a_command_that_begins_anew_has_said_nothing() {
+    accepts_by(&shown_after_a_restart(30, None), Allowance::CommandBegunAnew);
+    rejects(&shown_after_a_restart(30, Some("older")), Rule::Acknowledged, "had said \"old\"");
+    rejects(&shown_after_a_restart(15, None), Rule::Acknowledged, "was shown with no word");
+}
