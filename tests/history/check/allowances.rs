@@ -63,9 +63,10 @@ impl Allowance {
                  since that it holds."
             }
             Self::BackAgain => {
-                "A store that is put back knows nothing of what came after the copy, one whose -wal \
-                 was deleted nothing since the last checkpoint: what was acknowledged is gone, a marker may come again, a fence that was drawn by \
-                 another clock may repeat. Each time between two losses is judged by itself."
+                "A store that is put back knows nothing of what came after the copy, one whose \
+                 `-wal` was deleted nothing since the last checkpoint: what was acknowledged is \
+                 gone, a marker may come again, a fence that was drawn by another clock may \
+                 repeat. Each time between two losses is judged by itself."
             }
             Self::Dying => {
                 "Ownership ends with the process: the kernel closes the files of a dying process \

@@ -31,7 +31,8 @@ struct Grounds {
     executed: bool,
     store_lost: bool,
     wal_lost: bool,
-    /// Something was lost, or a release not written, and the same process was granted the same later, as another one.
+    /// Something was lost, or a release not written, and the same process was granted the same
+    /// later, as another one.
     met_itself: bool,
     /// A process of the row was killed by SIGKILL, or may have been.
     killed: bool,
