@@ -21,11 +21,12 @@ pub enum Allowance {
     LeaseWithoutAnchor,
     KeepersGone,
     FullDiskKeepsTheFence,
+    AskedToEndKeepsTheFence,
     OtherClock,
     StoodStill,
 }
 
-pub const ALLOWANCES: [Allowance; 19] = [
+pub const ALLOWANCES: [Allowance; 20] = [
     Allowance::EvictedUntilItLearns,
     Allowance::StoreLostUntilNoticed,
     Allowance::BackAgain,
@@ -43,6 +44,7 @@ pub const ALLOWANCES: [Allowance; 19] = [
     Allowance::LeaseWithoutAnchor,
     Allowance::KeepersGone,
     Allowance::FullDiskKeepsTheFence,
+    Allowance::AskedToEndKeepsTheFence,
     Allowance::OtherClock,
     Allowance::StoodStill,
 ];
@@ -124,6 +126,10 @@ impl Allowance {
             Self::FullDiskKeepsTheFence => {
                 "A successor whose adoption cannot be written leaves everything as it was: it goes \
                  on under the old number and fence."
+            }
+            Self::AskedToEndKeepsTheFence => {
+                "One open intent per instance: whoever stops or replaces it waits for the end of \
+                 that row, so an heir by exec, which is the same process, goes on with it."
             }
             Self::OtherClock => {
                 "A process whose clocks are faked keeps its bounds by those clocks, not by ours."

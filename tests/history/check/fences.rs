@@ -80,7 +80,8 @@ fn epoch(facts: &Facts<'_>, it: &Holding<'_>) -> Option<Ns> {
     Some(before.max().unwrap_or(0))
 }
 
-/// Whether it is the same grant, told again: by an heir that could not write its own down.
+/// Whether it is the same grant, told again: by an heir that could not write its own down, or for
+/// whose end somebody waits.
 fn keeps_it(court: &mut Court<'_, '_>, before: &Holding<'_>, next: &Holding<'_>) -> bool {
     if before.incarnation != next.incarnation || before.fence != next.fence {
         return false;
@@ -93,8 +94,16 @@ fn keeps_it(court: &mut Court<'_, '_>, before: &Holding<'_>, next: &Holding<'_>)
     });
     if is_full {
         court.allow(Allowance::FullDiskKeepsTheFence);
+        return true;
     }
-    is_full
+    let takings = court.lives.takings.get(next.thing);
+    let mut asked = takings.into_iter().flat_map(|it| it.touching(next.asked_from, next.sure_from));
+    // What takes it without asking waits for no end.
+    let is_asked_to_end = asked.any(|call| !court.facts.calls[call].call.takes_without_an_end());
+    if is_asked_to_end {
+        court.allow(Allowance::AskedToEndKeepsTheFence);
+    }
+    is_asked_to_end
 }
 
 /// Whoever asks again for what it holds is told the fence that it has.
