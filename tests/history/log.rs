@@ -142,6 +142,9 @@ pub enum Call {
     MarkerConsume { name: Option<String>, me: Incarnation },
     /// Takes all for `to` away.
     MarkerClear { name: String, to: Incarnation },
+    /// `doctor --fix`. `Yes`: it moved the store aside and began a new one, or may have; without
+    /// an answer as well. That is a loss of the store, and is written down as one, too.
+    Repair { store: String },
     /// Anything else: the verb with its arguments. Nothing follows from its answer but that the
     /// call came back.
     Other { verb: String },
@@ -222,7 +225,7 @@ pub enum Hurt {
     /// The store's file, and all that belongs to it, goes: deleted, moved, put back from a copy,
     /// copied over.
     StoreLost { store: String, how: String },
-    /// Its `-wal` alone is deleted, or another program checkpoints and resets it.
+    /// Its `-wal` alone is deleted, with what was not checkpointed.
     WalLost { store: String },
     /// Nothing can be written there.
     DiskFull { store: String },
@@ -230,7 +233,7 @@ pub enum Hurt {
     Shortage { pid: Option<Pid>, of: String },
     /// The wall clock steps for this process, or for all.
     ClockStep { pid: Option<Pid>, by_ms: i64 },
-    /// A foreign program reads, or writes, in the store.
+    /// A foreign program reads or writes in the store, or moves its `-wal` into it.
     Foreign { store: String, how: String },
     /// A process that holds something is made to do it: `fork`, `stray_open`, `panic`,
     /// `close_all`... Only the last one may cost it what it holds.

@@ -146,6 +146,7 @@ fn words(call: &Call) -> (&'static str, String) {
         Call::MarkerPeek { me, .. } => ("marker peek", format!(" for {me}")),
         Call::MarkerConsume { me, .. } => ("marker consume", format!(" for {me}")),
         Call::MarkerClear { name, to } => ("marker clear", format!(" {name} to {to}")),
+        Call::Repair { .. } => ("repair", String::new()),
         Call::Other { verb } => ("call", format!(": {verb}")),
     }
 }

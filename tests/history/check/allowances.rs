@@ -13,15 +13,20 @@ pub enum Allowance {
     UnknownIsNeverDead,
     LeakedElsewhere,
     ReleaseLostWithTheWal,
+    LostWithTheWal,
+    RegisteredAgain,
+    MetItself,
+    CommandBegunAnew,
     HistoryIsBounded,
     LeaseWithoutAnchor,
     KeepersGone,
     FullDiskKeepsTheFence,
+    AskedToEndKeepsTheFence,
     OtherClock,
     StoodStill,
 }
 
-pub const ALLOWANCES: [Allowance; 15] = [
+pub const ALLOWANCES: [Allowance; 20] = [
     Allowance::EvictedUntilItLearns,
     Allowance::StoreLostUntilNoticed,
     Allowance::BackAgain,
@@ -31,10 +36,15 @@ pub const ALLOWANCES: [Allowance; 15] = [
     Allowance::UnknownIsNeverDead,
     Allowance::LeakedElsewhere,
     Allowance::ReleaseLostWithTheWal,
+    Allowance::LostWithTheWal,
+    Allowance::RegisteredAgain,
+    Allowance::MetItself,
+    Allowance::CommandBegunAnew,
     Allowance::HistoryIsBounded,
     Allowance::LeaseWithoutAnchor,
     Allowance::KeepersGone,
     Allowance::FullDiskKeepsTheFence,
+    Allowance::AskedToEndKeepsTheFence,
     Allowance::OtherClock,
     Allowance::StoodStill,
 ];
@@ -55,9 +65,10 @@ impl Allowance {
                  since that it holds."
             }
             Self::BackAgain => {
-                "A store that is put back knows nothing of what came after the copy: what was \
-                 acknowledged since is gone, a marker may come again, a fence that was drawn by \
-                 another clock may repeat. Each time between two losses is judged by itself."
+                "A store that is put back knows nothing of what came after the copy, one whose \
+                 `-wal` was deleted nothing since the last checkpoint: what was acknowledged is \
+                 gone, a marker may come again, a fence that was drawn by another clock may \
+                 repeat. Each time between two losses is judged by itself."
             }
             Self::Dying => {
                 "Ownership ends with the process: the kernel closes the files of a dying process \
@@ -83,6 +94,26 @@ impl Allowance {
                 "A -wal that is deleted under a live owner may take the last release with it: the \
                  row then ends as that of a dead owner does."
             }
+            Self::LostWithTheWal => {
+                "The identity of all three files is compared; a mismatch takes the road of \
+                 `StoreReplaced`. An owner whose `-wal` was deleted is told `store_replaced`; a \
+                 verb finds no row of it."
+            }
+            Self::RegisteredAgain => {
+                "A mismatch takes the road of `StoreReplaced`: open again, register again with the \
+                 same anchor and nonce. Others then meet a number that nobody was granted, of an \
+                 owner from before the loss that may live still."
+            }
+            Self::MetItself => {
+                "Same pid and start time, the recorded anchor free: it gets its office back, the \
+                 old row ends `re_executed`. So ends what a process gave back when its store, or \
+                 the `-wal`, was gone, or could not be written (a full disk), and meets again when \
+                 it claims through a new handle."
+            }
+            Self::CommandBegunAnew => {
+                "A restart stops the command and starts it again within the same tenure; what the \
+                 last one said of itself is forgotten, as with a fresh instance."
+            }
             Self::HistoryIsBounded => "History keeps the last 200 incarnations per office.",
             Self::LeaseWithoutAnchor => {
                 "Where no anchor of the owner itself decides, a lease that has run out ends that \
@@ -95,6 +126,10 @@ impl Allowance {
             Self::FullDiskKeepsTheFence => {
                 "A successor whose adoption cannot be written leaves everything as it was: it goes \
                  on under the old number and fence."
+            }
+            Self::AskedToEndKeepsTheFence => {
+                "One open intent per instance: whoever stops or replaces it waits for the end of \
+                 that row, so an heir by exec, which is the same process, goes on with it."
             }
             Self::OtherClock => {
                 "A process whose clocks are faked keeps its bounds by those clocks, not by ours."

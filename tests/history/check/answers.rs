@@ -18,7 +18,7 @@ pub fn check(court: &mut Court<'_, '_>) {
         let (Some(thing), Some(answer)) = (call.call.thing(), call.answer()) else { continue };
         match (call.call, answer) {
             (Call::Verify { incarnation, .. } | Call::Renew { incarnation, .. }, Answer::Yes) => {
-                held(court, call, thing, *incarnation)
+                held(court, call, thing, *incarnation);
             }
             (
                 Call::Verify { incarnation, .. } | Call::Renew { incarnation, .. },
@@ -84,10 +84,34 @@ fn lost(court: &mut Court<'_, '_>, call: &Asked<'_>, thing: &Thing, of: Incarnat
     if own.may_end_at <= call.until {
         return;
     }
+    // A verb does not say why.
+    let is_because = |why: fn(&str) -> bool| match call.answer() {
+        Some(Answer::Lost { reason }) => reason.as_deref().is_none_or(why),
+        _ => false,
+    };
+    if is_because(|why| why == "store_replaced")
+        && court.facts.wal_lost(thing.store(), own.asked_from, call.until)
+    {
+        court.allow(Allowance::LostWithTheWal);
+        return;
+    }
+    if is_because(|why| why == "evicted") && with_what_came_with_it(court, own, call.until) {
+        return;
+    }
     let what = format!(
         "incarnation {of} was told that it has lost {thing}, and nothing happened by which it could"
     );
     court.object(Rule::NoIsTrue, what, &[&own.lines, &call.lines]);
+}
+
+/// What was granted by one call is lost as one: a lock of them may have been taken alone.
+fn with_what_came_with_it(court: &Court<'_, '_>, own: &Holding<'_>, until: Ns) -> bool {
+    let (facts, lives) = (court.facts, court.lives);
+    let with_it = lives.by(own.incarnation).filter(|it| it.op == own.op && own.thing.is_office());
+    with_it.filter_map(|it| lives.takings.get(it.thing)).any(|takings| {
+        let mut calls = takings.touching(own.asked_from, until).map(|call| &facts.calls[call]);
+        calls.any(|call| call.call.takes_without_an_end() && call.op != own.op)
+    })
 }
 
 /// The answer is that somebody has it, who lives: of several things that were asked for, one.
@@ -101,12 +125,16 @@ fn somebody_has_it(
     let things: Vec<_> = call.call.things().collect();
     let known: Vec<_> = match by {
         // A number that was given twice.
-        Some(by) if lives.lives.contains_key(&by) && lives.life(by).is_none() => return,
+        Some(by) if lives.all.contains_key(&by) && lives.life(by).is_none() => return,
         Some(by) => lives.by(by).filter(|it| things.contains(&it.thing)).collect(),
         None => things.iter().flat_map(|thing| lives.about(thing)).collect(),
     };
     let possible = |it: &Holding<'_>| it.asked_from <= call.until && it.gone_by >= call.begin;
     if known.iter().any(|it| possible(it)) || somebody_unknown(court, call, &things) {
+        return;
+    }
+    if by.is_some_and(|by| registered_again(court, call, by, &things)) {
+        court.allow(Allowance::RegisteredAgain);
         return;
     }
     // Its child may hold its lock, or its keepers for a moment; who cannot see them cannot tell.
@@ -123,15 +151,16 @@ fn somebody_has_it(
         return;
     }
     let last = known.iter().max_by_key(|it| it.gone_by);
-    // It gave it back, and lives: a store from before has it on record again.
+    // It gave it back, and lives: a store from before has it on record again, or one whose `-wal`
+    // went with the release.
     if let Some(it) = last
         && it.gone_by == it.ended_by_word
-        && facts.loss(it.thing.store(), it.asked_from, call.until).is_some()
+        && facts.forgets(it.thing.store(), it.asked_from, call.until)
     {
         court.allow(Allowance::BackAgain);
         return;
     }
-    let lines: &[usize] = last.map_or(&[], |it| it.lines.as_slice());
+    let told: &[usize] = last.map_or(&[], |it| it.lines.as_slice());
     let of = last.map_or_else(
         || "nobody had been granted it".to_owned(),
         |it| {
@@ -141,7 +170,22 @@ fn somebody_has_it(
     );
     let thing = things.first().map_or_else(String::new, ToString::to_string);
     let what = format!("who asked for {thing} {was} because somebody has it, and {of}");
-    court.object(Rule::NoIsTrue, what, &[lines, &call.lines]);
+    court.object(Rule::NoIsTrue, what, &[told, &call.lines]);
+}
+
+/// Whether the number is one that nobody was granted, and may be the new one of an owner who had
+/// one of the things before the store was lost, and may live still.
+fn registered_again(
+    court: &Court<'_, '_>,
+    call: &Asked<'_>,
+    by: Incarnation,
+    things: &[&Thing],
+) -> bool {
+    let (facts, lives) = (court.facts, court.lives);
+    let is_lost_since =
+        |it: &Holding<'_>| facts.forgets(it.thing.store(), it.asked_from, call.until);
+    let mut before = things.iter().flat_map(|thing| lives.about(thing));
+    !lives.all.contains_key(&by) && before.any(|it| it.gone_by >= call.begin && is_lost_since(it))
 }
 
 /// Whether somebody may have got it of whom the log does not tell: a call that was killed, a `run`

@@ -31,6 +31,9 @@ struct Grounds {
     executed: bool,
     store_lost: bool,
     wal_lost: bool,
+    /// Something was lost, or a release not written, and the same process was granted the same
+    /// later, as another one.
+    met_itself: bool,
     /// A process of the row was killed by SIGKILL, or may have been.
     killed: bool,
     /// Its `run`, or the process itself, was.
@@ -62,10 +65,10 @@ pub fn check(court: &mut Court<'_, '_>) {
                         row.incarnation, row.reason
                     );
                     let own = lives.by(row.incarnation).next();
-                    let lines: &[usize] = own.map_or(&[], |it| it.lines.as_slice());
+                    let granted: &[usize] = own.map_or(&[], |it| it.lines.as_slice());
                     let seen = deaths(facts, life);
                     let deaths: Vec<usize> = seen.into_iter().map(|(_, line)| line).collect();
-                    court.object(Rule::EndsFit, what, &[lines, &deaths, &[line]]);
+                    court.object(Rule::EndsFit, what, &[granted, &deaths, &[line]]);
                 }
             }
         }
@@ -92,8 +95,11 @@ fn fits(reason: &str, it: Grounds) -> Fit {
         "planned_stop" => need(it.stop_asked, "nobody asked it to stop"),
         "taken_over" => need(it.replaced, "nobody asked to replace it"),
         "evicted" => need(it.evicted, "nobody evicted it"),
-        "re_executed" => need(it.executed, "it executed nothing"),
+        "re_executed" if it.executed => Fit::Well,
+        "re_executed" if it.met_itself => Fit::By(Allowance::MetItself),
+        "re_executed" => Fit::Not("it executed nothing"),
         "handed_over" => need(it.handed_over, "it handed nothing over"),
+        "store_replaced" if it.wal_lost => Fit::By(Allowance::LostWithTheWal),
         "store_replaced" => need(it.store_lost, "its store was there all the time"),
         "panicked" => need(it.panicked || !it.seen_to_end, "nothing made it panic"),
         "crashed" => need(it.faulted || !it.seen_to_end, "no fault of its own ended it"),
@@ -148,10 +154,14 @@ impl Grounds {
             }
         }
         it.store_lost = facts.loss(store, life.born, Ns::MAX).is_some();
-        it.wal_lost = facts.hurts.iter().any(|hurt| {
-            matches!(hurt.hurt, Hurt::WalLost { store: of } if of == store)
-                && hurt.until >= life.born
-        });
+        it.wal_lost = facts.wal_lost(store, life.born, Ns::MAX);
+        let is_not_written = it.released && !it.was_free;
+        it.met_itself = (it.store_lost || it.wal_lost || is_not_written)
+            && things.iter().flat_map(|thing| lives.about(thing)).any(|again| {
+                again.incarnation != row.incarnation
+                    && again.asked_from >= life.born
+                    && lives.life(again.incarnation).is_some_and(|other| is_one(life, other))
+            });
         for pid in life.owners.union(&life.commands) {
             it.by_hurts(facts, *pid, life);
         }
@@ -225,6 +235,13 @@ impl Grounds {
             }
         }
     }
+}
+
+/// Whether both may be of one process. In a namespace that hides its number nobody can tell.
+fn is_one(one: &Life<'_>, other: &Life<'_>) -> bool {
+    let is_hidden = one.owners.is_empty() && other.owners.is_empty();
+    one.owners.intersection(&other.owners).next().is_some()
+        || (is_hidden && one.namespace == other.namespace)
 }
 
 /// How its processes ended, and where the log says so.

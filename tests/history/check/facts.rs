@@ -296,6 +296,20 @@ impl<'a> Facts<'a> {
         Some(&self.hurts[index])
     }
 
+    /// Whether the `-wal` of the store was deleted between the two.
+    pub fn wal_lost(&self, store: &str, from: Ns, until: Ns) -> bool {
+        self.hurts.iter().any(|it| {
+            matches!(it.hurt, Hurt::WalLost { store: of } if of == store)
+                && it.until >= from
+                && it.begin <= until
+        })
+    }
+
+    /// Whether the store may have forgotten between the two what it had acknowledged.
+    pub fn forgets(&self, store: &str, from: Ns, until: Ns) -> bool {
+        self.loss(store, from, until).is_some() || self.wal_lost(store, from, until)
+    }
+
     pub fn calls_of(&self, incarnation: Incarnation) -> impl Iterator<Item = &Asked<'a>> {
         let all: &[usize] = self.of.get(&incarnation).map_or(&[], Vec::as_slice);
         all.iter().map(move |index| &self.calls[*index])
@@ -373,6 +387,7 @@ impl Call {
             | Self::MarkerPeek { .. }
             | Self::MarkerConsume { .. }
             | Self::MarkerClear { .. }
+            | Self::Repair { .. }
             | Self::Other { .. } => None,
         }
     }

@@ -80,7 +80,8 @@ fn epoch(facts: &Facts<'_>, it: &Holding<'_>) -> Option<Ns> {
     Some(before.max().unwrap_or(0))
 }
 
-/// Whether it is the same grant, told again: by an heir that could not write its own down.
+/// Whether it is the same grant, told again: by an heir that could not write its own down, or for
+/// whose end somebody waits.
 fn keeps_it(court: &mut Court<'_, '_>, before: &Holding<'_>, next: &Holding<'_>) -> bool {
     if before.incarnation != next.incarnation || before.fence != next.fence {
         return false;
@@ -93,8 +94,16 @@ fn keeps_it(court: &mut Court<'_, '_>, before: &Holding<'_>, next: &Holding<'_>)
     });
     if is_full {
         court.allow(Allowance::FullDiskKeepsTheFence);
+        return true;
     }
-    is_full
+    let takings = court.lives.takings.get(next.thing);
+    let mut asked = takings.into_iter().flat_map(|it| it.touching(next.asked_from, next.sure_from));
+    // What takes it without asking waits for no end.
+    let is_asked_to_end = asked.any(|call| !court.facts.calls[call].call.takes_without_an_end());
+    if is_asked_to_end {
+        court.allow(Allowance::AskedToEndKeepsTheFence);
+    }
+    is_asked_to_end
 }
 
 /// Whoever asks again for what it holds is told the fence that it has.
@@ -113,8 +122,8 @@ fn kept(court: &mut Court<'_, '_>) {
         let mut own = facts.calls_of(*incarnation).filter(between);
         let was_released = own.any(|it| matches!(it.call, Call::Release { .. }));
         let overlap = call.begin <= before.until;
-        let lost = facts.loss(thing.store(), before.begin, call.until).is_some();
-        if had != *fence && !was_released && !overlap && !lost {
+        let is_another = facts.loss(thing.store(), before.begin, call.until).is_some();
+        if had != *fence && !was_released && !overlap && !is_another {
             let what = format!(
                 "incarnation {incarnation} was told that it has {thing} still, with fence {fence}; \
                  it had {had}"

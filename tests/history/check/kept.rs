@@ -44,14 +44,20 @@ fn words(court: &mut Court<'_, '_>) {
             continue;
         }
         let shown_until = shown.map_or(0, |it| it.until);
-        let newer = all.iter().find(|it| {
+        // The last of them: what happened before it explains nothing.
+        let newer = all.iter().rev().find(|it| {
             matches!(it.answer(), Some(Answer::Yes | Answer::Done))
                 && it.until < call.begin
                 && it.begin > shown_until
         });
         let Some(newer) = newer else { continue };
-        if facts.loss(thing.store(), newer.begin, call.until).is_some() {
+        if facts.forgets(thing.store(), newer.begin, call.until) {
             court.allow(Allowance::BackAgain);
+            continue;
+        }
+        // Of one command after the other, none has said anything yet.
+        if word.is_none() && was_restarted(court, thing, newer.begin, call.until) {
+            court.allow(Allowance::CommandBegunAnew);
             continue;
         }
         let what = format!(
@@ -62,6 +68,12 @@ fn words(court: &mut Court<'_, '_>) {
         );
         court.object(Rule::Acknowledged, what, &[&newer.lines, &call.lines]);
     }
+}
+
+fn was_restarted(court: &Court<'_, '_>, office: &Thing, from: Ns, until: Ns) -> bool {
+    court.facts.calls_about(office).any(|call| {
+        matches!(call.call, Call::Restart { .. }) && call.begin <= until && call.until >= from
+    })
 }
 
 fn word_of<'a>(call: &Asked<'a>) -> &'a str {
@@ -87,7 +99,7 @@ fn at_the_end(court: &mut Court<'_, '_>, last: &Final, at: Ns, line: usize) {
         if !is_ours || it.sure_from > at || rows.contains(&it.incarnation) {
             continue;
         }
-        if court.facts.loss(&last.store, it.asked_from, at).is_some() {
+        if court.facts.forgets(&last.store, it.asked_from, at) {
             court.allow(Allowance::BackAgain);
         } else if ended.get(it.thing).is_some_and(|count| *count >= HISTORY) {
             court.allow(Allowance::HistoryIsBounded);
@@ -106,7 +118,7 @@ fn nothing_for_the_dead(court: &mut Court<'_, '_>, last: &Final, line: usize) {
     let lives = court.lives;
     for row in last.live.iter().chain(&last.locks) {
         let is_elsewhere =
-            lives.lives.get(&row.incarnation).is_some_and(|life| life.namespace.is_some());
+            lives.all.get(&row.incarnation).is_some_and(|life| life.namespace.is_some());
         match row.verdict.as_str() {
             "dead" => continue,
             "unknown" if is_elsewhere => {
@@ -120,7 +132,7 @@ fn nothing_for_the_dead(court: &mut Court<'_, '_>, last: &Final, line: usize) {
             row.thing, row.incarnation, row.verdict, row.reason
         );
         let own = lives.by(row.incarnation).find(|it| *it.thing == row.thing);
-        let lines: &[usize] = own.map_or(&[], |it| it.lines.as_slice());
-        court.object(Rule::NothingForTheDead, what, &[lines, &[line]]);
+        let granted: &[usize] = own.map_or(&[], |it| it.lines.as_slice());
+        court.object(Rule::NothingForTheDead, what, &[granted, &[line]]);
     }
 }

@@ -65,7 +65,7 @@ pub struct Holding<'a> {
 
 #[derive(Debug)]
 pub struct Lives<'a> {
-    pub lives: HashMap<Incarnation, Life<'a>>,
+    pub all: HashMap<Incarnation, Life<'a>>,
     /// In the order of `sure_from`.
     pub holdings: Vec<Holding<'a>>,
     pub of_thing: HashMap<&'a Thing, Vec<usize>>,
@@ -77,7 +77,7 @@ pub struct Lives<'a> {
 impl<'a> Lives<'a> {
     pub fn of(facts: &Facts<'a>) -> Self {
         let mut lives = Self {
-            lives: HashMap::new(),
+            all: HashMap::new(),
             holdings: Vec::new(),
             of_thing: HashMap::new(),
             of_incarnation: HashMap::new(),
@@ -98,7 +98,7 @@ impl<'a> Lives<'a> {
     }
 
     pub fn life(&self, incarnation: Incarnation) -> Option<&Life<'a>> {
-        self.lives.get(&incarnation).filter(|life| !life.is_ambiguous)
+        self.all.get(&incarnation).filter(|life| !life.is_ambiguous)
     }
 
     pub fn about(&self, thing: &Thing) -> impl Iterator<Item = &Holding<'a>> {
@@ -128,7 +128,7 @@ impl<'a> Lives<'a> {
             if at == of {
                 return true;
             }
-            match self.lives.get(&at).and_then(|life| life.heir_of) {
+            match self.all.get(&at).and_then(|life| life.heir_of) {
                 Some(before) => at = before,
                 None => return false,
             }
@@ -196,7 +196,7 @@ impl<'a> Lives<'a> {
         owner: Option<Pid>,
         heir_of: Option<Incarnation>,
     ) {
-        let life = self.lives.entry(incarnation).or_insert_with(|| Life {
+        let life = self.all.entry(incarnation).or_insert_with(|| Life {
             kind,
             owners: BTreeSet::new(),
             commands: BTreeSet::new(),
@@ -223,7 +223,7 @@ impl<'a> Lives<'a> {
         let run = run.filter(|call| matches!(call.call, Call::Run { .. }));
         if let Some(run) = run {
             self.live(incarnation, Kind::Run, run, run.pid, None);
-            if let Some(life) = self.lives.get_mut(&incarnation) {
+            if let Some(life) = self.all.get_mut(&incarnation) {
                 life.commands.extend(stay.pid);
             }
         }
@@ -263,7 +263,7 @@ impl<'a> Lives<'a> {
         for (index, it) in self.holdings.iter().enumerate() {
             self.of_thing.entry(it.thing).or_default().push(index);
             self.of_incarnation.entry(it.incarnation).or_default().push(index);
-            if let Some(life) = self.lives.get_mut(&it.incarnation)
+            if let Some(life) = self.all.get_mut(&it.incarnation)
                 && it.thing.is_office()
                 && !life.offices.contains(&it.thing)
             {
@@ -275,7 +275,7 @@ impl<'a> Lives<'a> {
     /// When it may have ended, and when it had.
     fn judge(&mut self, facts: &Facts<'a>, index: usize) {
         let it = &self.holdings[index];
-        let Some(life) = self.lives.get(&it.incarnation) else { return };
+        let Some(life) = self.all.get(&it.incarnation) else { return };
         let may_end_at = self.may_end_at(facts, it, life);
         let ended_by_word = ended_by_word(facts, it, life);
         let gone_by = ended_by_word.min(gone_by(facts, it, life));

@@ -3,9 +3,9 @@
 
 use std::collections::HashMap;
 
-use crate::log::{Answer, Call, Incarnation, Ns};
+use crate::log::{Answer, Call, Hurt, Incarnation, Ns};
 
-use super::facts::{Asked, Facts};
+use super::facts::{Asked, Facts, Hurting};
 use super::{Allowance, Court, Rule};
 
 /// How long one lives whose writer does not say.
@@ -36,15 +36,14 @@ pub fn check(court: &mut Court<'_, '_>) {
     let mut shown = Vec::new();
     for call in &facts.calls {
         if let Some(seen) = seen(call) {
-            match written.get(seen.token) {
-                Some(written) => rightly(court, written, &seen),
-                None => {
-                    let what = format!(
-                        "incarnation {} was shown the marker {:?}, which nobody wrote",
-                        seen.me, seen.token
-                    );
-                    court.object(Rule::MarkersOnce, what, &[&seen.call.lines]);
-                }
+            if let Some(written) = written.get(seen.token) {
+                rightly(court, written, &seen);
+            } else {
+                let what = format!(
+                    "incarnation {} was shown the marker {:?}, which nobody wrote",
+                    seen.me, seen.token
+                );
+                court.object(Rule::MarkersOnce, what, &[&seen.call.lines]);
             }
             if seen.is_taken {
                 taken.entry(seen.token).or_default().push(seen);
@@ -221,7 +220,9 @@ fn is_there(
         && !any_loss(facts, it.call.begin, end)
 }
 
-/// Messages do not say which store they are in: any loss counts.
+/// Messages do not say which store they are in: any loss counts, of a `-wal` as well.
 fn any_loss(facts: &Facts<'_>, from: Ns, until: Ns) -> bool {
+    let is_hit = |it: &Hurting<'_>| it.until >= from && it.begin <= until;
     facts.losses.values().any(|losses| losses.first(from, until).is_some())
+        || facts.hurts.iter().any(|it| matches!(it.hurt, Hurt::WalLost { .. }) && is_hit(it))
 }

@@ -55,12 +55,23 @@ pub fn of_verb(call: &Call, code: i32, document: &Value, complaint: &str) -> Ans
             document["recorded"] != false,
         ),
         (Call::MarkerPeek { .. } | Call::MarkerConsume { .. }, 1) => Answer::NoMarker,
-        (Call::Other { .. } | Call::Run { .. }, code) => Answer::Exit { code },
+        (Call::Repair { .. }, _) if began_anew(document) => Answer::Yes,
+        (Call::Other { .. } | Call::Run { .. } | Call::Repair { .. }, code) => {
+            Answer::Exit { code }
+        }
         (_, code) => Answer::Error {
             kind: format!("exit {code}"),
             text: complaint.lines().next().unwrap_or_default().to_owned(),
         },
     }
+}
+
+/// Whether a repair moved the store aside, or tried to and did not say how far it came.
+fn began_anew(document: &Value) -> bool {
+    let acts = document.as_array().into_iter().flatten().filter_map(|it| it["acts"].as_array());
+    acts.flatten().any(|act| {
+        act["outcome"] != "would" && word(&act["act"]).contains(" aside, save what can be read")
+    })
 }
 
 fn word(value: &Value) -> String {
@@ -151,5 +162,31 @@ pub fn of_release(released: &incumbent::Result<Released>) -> Answer {
         Ok(Released::StillShared) => Answer::Done,
         Ok(Released::WasLost) => Answer::No,
         Ok(Released::Pending(error)) | Err(error) => of_error(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// Its document, and whether a new store was begun.
+    #[track_caller]
+    fn repairs(outcome: &str, act: &str, expected: &Answer) {
+        let act = json!({"check": "integrity", "act": act, "outcome": outcome});
+        let document = json!([{"id": "path", "acts": []}, {"id": "integrity", "acts": [act]}]);
+        let call = Call::Repair { store: "main".to_owned() };
+        assert_eq!(of_verb(&call, 1, &document, ""), *expected, "{document}");
+    }
+
+    #[test]
+    fn not_every_repair_begins_a_new_store() {
+        const ASIDE: &str = "move a.db aside, save what can be read of it, and begin a new store";
+        let nothing = Answer::Exit { code: 1 };
+        repairs("done", ASIDE, &Answer::Yes);
+        repairs("failed", ASIDE, &Answer::Yes);
+        repairs("would", ASIDE, &nothing);
+        repairs("done", "end the record of work/gateway", &nothing);
     }
 }

@@ -7,11 +7,14 @@ use incumbent::lock::IdentityHash;
 use serde_json::Value;
 
 use super::actors::Stage;
-use super::caller::Caller;
+use super::caller::{Asked, Caller};
 use super::operations::lock_words;
+use super::operations::stores::repair;
 use super::reaper::Sort;
-use super::world::{LOCKS, LockKind, MAIN, OFFICES, World, office, place_options};
-use crate::log::{Answer, Call, EndedRow, Final, LiveRow, MarkerRow, Thing, Wait, What};
+use super::world::{LOCKS, LockKind, MAIN, OFFICES, World, log_of, office, place_options};
+use crate::log::{
+    self, Answer, Call, EndedRow, Final, Hurt, LiveRow, MarkerRow, Thing, Wait, What,
+};
 
 /// That of a hang.
 const WITHIN_MS: u64 = 120_000;
@@ -20,15 +23,21 @@ const WITHIN_MS: u64 = 120_000;
 pub fn look(stage: &Stage) -> Vec<Thing> {
     let caller = stage.caller();
     // A copy that was written over a store in use may have left one that has to be repaired.
-    let call = Call::Other { verb: "doctor --fix".to_owned() };
-    caller.ask(call, &office(0), &["doctor", "--fix"]);
+    repair(caller, &office(0));
+    let was_lost = was_lost(&stage.world);
     let mut refused = Vec::new();
     for thing in (0..OFFICES.len()).map(office) {
+        if was_lost {
+            end_what_nobody_can_see(caller, &thing);
+        }
         if !claim(caller, &thing) {
             refused.push(thing);
         }
     }
     for thing in LOCKS.into_iter().map(LockKind::thing) {
+        if was_lost {
+            end_what_nobody_can_see(caller, &thing);
+        }
         if !lock(caller, &thing) {
             refused.push(thing);
         }
@@ -36,6 +45,42 @@ pub fn look(stage: &Stage) -> Vec<Thing> {
     let told = tell(&stage.world, caller);
     stage.world.log.say(What::Final(Box::new(told)));
     refused
+}
+
+/// Whether something of the store was lost, and the end of an owner may have been.
+fn was_lost(world: &World) -> bool {
+    log::read(&log_of(&world.place)).records.iter().any(|record| {
+        let What::Fault { hurt, .. } = &record.what else { return false };
+        matches!(hurt, Hurt::StoreLost { .. } | Hurt::WalLost { .. })
+    })
+}
+
+/// An owner in another pid namespace whose end was lost, and whose anchor went with that end, is
+/// unknown to everybody: a person has to end it, and there is a verb for that. Nothing else is
+/// ended here: what is said to live, or is unknown for another reason, stays and is refused.
+fn end_what_nobody_can_see(caller: Caller<'_>, thing: &Thing) {
+    let (asked, mut verb) = match thing {
+        Thing::Office { .. } => {
+            let status = Call::Status { thing: thing.clone() };
+            (caller.ask(status, thing, &["status"]), vec!["evict"])
+        }
+        Thing::Lock { .. } => (acquire(caller, thing, 0), unlock(thing)),
+    };
+    let is_unseen = match &asked.answer {
+        Some(Answer::Unknown { reason }) => reason == "foreign_namespace",
+        Some(Answer::Held { verdict, reason, .. }) => {
+            verdict == "unknown" && reason == "foreign_namespace"
+        }
+        _ => false,
+    };
+    if is_unseen {
+        verb.push("--force");
+        caller.ask(Call::Evict { thing: thing.clone(), force: true }, thing, &verb);
+    }
+}
+
+fn unlock(lock: &Thing) -> Vec<&str> {
+    [&["unlock"], &lock_words(lock)[..]].concat()
 }
 
 /// Whether a start of it succeeds.
@@ -51,23 +96,28 @@ fn claim(caller: Caller<'_>, thing: &Thing) -> bool {
 
 /// Whether this process can have it.
 fn lock(caller: Caller<'_>, thing: &Thing) -> bool {
+    let Some(incarnation) = acquire(caller, thing, WITHIN_MS).granted() else { return false };
+    let pid = std::process::id().to_string();
+    let call = Call::Release { thing: thing.clone(), incarnation };
+    let verb = [&["lock", "release"], &lock_words(thing)[..], &["--pid", &pid]].concat();
+    caller.ask(call, thing, &verb).is_yes()
+}
+
+/// For this process.
+fn acquire(caller: Caller<'_>, thing: &Thing, ms: u64) -> Asked {
     let me = std::process::id();
-    let words = lock_words(thing);
     let pid = me.to_string();
-    let wait = format!("--wait={WITHIN_MS}ms");
+    let wait = format!("--wait={ms}ms");
     let call = Call::Acquire {
         thing: thing.clone(),
-        wait: Wait::AtMost { ms: WITHIN_MS },
+        wait: Wait::AtMost { ms },
         ttl_ms: None,
         evict_stopped: false,
         replace: false,
         pid: Some(me),
     };
-    let verb = [&["lock", "acquire"], &words[..], &["--pid", &pid, &wait]].concat();
-    let Some(incarnation) = caller.ask(call, thing, &verb).granted() else { return false };
-    let call = Call::Release { thing: thing.clone(), incarnation };
-    let verb = [&["lock", "release"], &words[..], &["--pid", &pid]].concat();
-    caller.ask(call, thing, &verb).is_yes()
+    let verb = [&["lock", "acquire"], &lock_words(thing)[..], &["--pid", &pid, &wait]].concat();
+    caller.ask(call, thing, &verb)
 }
 
 /// A document of the program; it is no call of the workload any more.

@@ -45,7 +45,8 @@ pub fn write(caller: Caller<'_>, store: &str, for_ms: u64) {
 
 /// One that moves all of the WAL into the database, and begins a new one.
 pub fn checkpoint(caller: Caller<'_>, store: &str) {
-    hurting(caller.world, Hurt::WalLost { store: store.to_owned() }, |_| {
+    let how = "moves the -wal into the database".to_owned();
+    hurting(caller.world, Hurt::Foreign { store: store.to_owned(), how }, |_| {
         statements(caller, &caller.world.db(store), "rw", &["PRAGMA wal_checkpoint(TRUNCATE)"])
     });
 }

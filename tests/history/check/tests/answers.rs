@@ -1,7 +1,7 @@
 //! Answers that were true at some instant of their call, and words that are shown.
 
 use super::{accepts, accepts_by, rejects};
-use crate::check::scene::{Owner, Scene, acquire, claim, granted, held, verify};
+use crate::check::scene::{Owner, Scene, acquire, claim, granted, held, thing, verify};
 use crate::check::{Allowance, Rule};
 use crate::log::{Answer, Call, Death, Hurt, Step, Wait};
 
@@ -126,8 +126,8 @@ fn a_lock_is_refused_with_its_office() {
     let mut scene = Scene::new();
     scene.at(0).claim("lock", 10, 1);
     let call = Call::Claim {
-        thing: crate::check::scene::thing("office"),
-        locks: vec![crate::check::scene::thing("lock")],
+        thing: thing("office"),
+        locks: vec![thing("lock")],
         wait: Wait::Once,
         replace: false,
         pid: None,
@@ -193,6 +193,87 @@ fn a_restored_store_has_a_row_again() {
     accepts_by(&scene, Allowance::BackAgain);
 }
 
+/// An office and a lock of one call, or of two; the lock alone is taken.
+fn lost_with_its_lock(is_one_call: bool, reason: &str) -> Scene {
+    let mut scene = Scene::new();
+    let (office, lock) = (thing("office"), thing("lock"));
+    let wait = Wait::Once;
+    let locks = if is_one_call { vec![lock.clone()] } else { Vec::new() };
+    let fences = locks.iter().map(|lock| (lock.clone(), 2)).collect();
+    let call = Call::Claim { thing: office, locks, wait, replace: false, pid: None };
+    let answer = Answer::Granted {
+        incarnation: 1,
+        fence: 1,
+        reacquired: false,
+        heir_of: None,
+        locks: fences,
+    };
+    scene.at(0).ask(10, call, answer);
+    if !is_one_call {
+        scene.at(10).granted("lock", 10, 1, 2, None);
+    }
+    scene.at(50).evict("lock", true);
+    let owner = Owner { thing: "office", pid: 10, incarnation: 1 };
+    let reason = Some(reason.to_owned());
+    scene.at(60).ask(10, verify(owner), Answer::Lost { reason });
+    scene
+}
+
+#[test]
+fn an_office_is_lost_with_a_lock_of_the_same_claim() {
+    accepts(&lost_with_its_lock(true, "evicted"));
+    let words = "has lost office/gateway";
+    rejects(&lost_with_its_lock(false, "evicted"), Rule::NoIsTrue, words);
+    rejects(&lost_with_its_lock(true, "store_replaced"), Rule::NoIsTrue, words);
+}
+
+/// The -wal is deleted then, and an owner is told later that it has lost it, for that reason.
+fn lost_with_the_wal(at: u64, reason: Option<&str>) -> Scene {
+    let mut scene = Scene::new();
+    let owner = scene.at(100).claim("office", 10, 1);
+    scene.at(at).fault(at, Hurt::WalLost { store: "main".to_owned() });
+    let reason = reason.map(str::to_owned);
+    scene.at(200).ask(10, verify(owner), Answer::Lost { reason });
+    scene
+}
+
+#[test]
+fn an_owner_whose_wal_was_deleted_is_told_that_its_store_was_replaced() {
+    let why = Some("store_replaced");
+    accepts_by(&lost_with_the_wal(150, why), Allowance::LostWithTheWal);
+    rejects(&lost_with_the_wal(50, why), Rule::NoIsTrue, "has lost office/gateway");
+    rejects(&lost_with_the_wal(150, Some("evicted")), Rule::NoIsTrue, "has lost office/gateway");
+    // A verb.
+    accepts_by(&lost_with_the_wal(150, None), Allowance::LostWithTheWal);
+    rejects(&lost_with_the_wal(50, None), Rule::NoIsTrue, "has lost office/gateway");
+}
+
+/// An owner from before the loss, who meets others under a number that nobody knows.
+fn met_as_another(ends: Option<Death>, is_lost: bool) -> Scene {
+    let mut scene = Scene::new();
+    scene.at(0).claim("office", 10, 1);
+    if is_lost {
+        scene.at(20).store_lost(30);
+    }
+    if let Some(how) = ends {
+        scene.at(40).died(10, how);
+    }
+    scene.at(50).meets("office", 7);
+    scene
+}
+
+#[test]
+fn who_lost_the_store_is_met_under_a_new_number() {
+    accepts_by(&met_as_another(None, true), Allowance::RegisteredAgain);
+    rejects(&met_as_another(None, false), Rule::NoIsTrue, "nobody had been granted it");
+    let dead = met_as_another(Some(Death::Exit { code: 0 }), true);
+    rejects(&dead, Rule::NoIsTrue, "nobody had been granted it");
+    // Nor one of before who had something else.
+    let mut other = met_as_another(None, true);
+    other.at(60).meets("lock", 7);
+    rejects(&other, Rule::NoIsTrue, "who asked for lock lock=one was refused");
+}
+
 /// It says one word, then another; `status` shows one of them.
 fn shown(word: Option<&str>) -> Scene {
     let mut scene = Scene::new();
@@ -209,4 +290,24 @@ fn the_last_word_is_shown() {
     accepts(&shown(Some("new")));
     rejects(&shown(Some("old")), Rule::Acknowledged, "had said \"new\" 0.010 s before");
     rejects(&shown(None), Rule::Acknowledged, "was shown with no word");
+}
+
+/// The command is started again after it has said something, or before; then `status` shows this.
+fn shown_after_a_restart(at: u64, word: Option<&str>) -> Scene {
+    let mut scene = Scene::new();
+    let owner = scene.at(0).claim("office", 10, 1);
+    scene.at(10).words(owner, "older");
+    scene.at(20).words(owner, "old");
+    let wait = Wait::AtMost { ms: 1_000 };
+    scene.at(at).ask(11, Call::Restart { thing: thing("office"), wait }, Answer::Yes);
+    scene.at(40).runs("office", 1, word);
+    scene.at(50).verified(owner);
+    scene
+}
+
+#[test]
+fn a_command_that_begins_anew_has_said_nothing() {
+    accepts_by(&shown_after_a_restart(30, None), Allowance::CommandBegunAnew);
+    rejects(&shown_after_a_restart(30, Some("older")), Rule::Acknowledged, "had said \"old\"");
+    rejects(&shown_after_a_restart(15, None), Rule::Acknowledged, "was shown with no word");
 }

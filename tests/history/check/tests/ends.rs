@@ -1,9 +1,9 @@
 //! Ends that fit, what is on record at the end, and what is held then.
 
 use super::{accepts, accepts_by, rejects};
-use crate::check::scene::{Owner, Scene};
+use crate::check::scene::{Owner, Scene, thing};
 use crate::check::{Allowance, Rule};
-use crate::log::{Death, Hurt};
+use crate::log::{Answer, Call, Death, Hurt};
 
 /// An owner that does as it is told, and its row in the history.
 fn ends(reason: &str, how: impl FnOnce(&mut Scene, Owner)) -> Scene {
@@ -44,6 +44,40 @@ fn a_release_may_go_with_the_wal() {
         released(scene, owner);
     });
     accepts_by(&scene, Allowance::ReleaseLostWithTheWal);
+}
+
+/// It gives it back, with this answer, and the same process or another one claims again.
+fn claims_again(is_lost: bool, answer: Answer, pid: u32) -> Scene {
+    let mut scene = Scene::new();
+    let owner = scene.at(0).claim("office", 10, 1);
+    if is_lost {
+        scene.at(110).fault(110, Hurt::WalLost { store: "main".to_owned() });
+    }
+    let call = Call::Release { thing: thing("office"), incarnation: owner.incarnation };
+    scene.at(200).ask(owner.pid, call, answer);
+    let again = scene.at(300).claim("office", pid, 2);
+    scene.at(400).release(again);
+    scene.at(500).last(&[(owner, "re_executed"), (again, "released")], &[]);
+    scene
+}
+
+#[test]
+fn who_lost_its_store_may_meet_itself() {
+    accepts_by(&claims_again(true, Answer::No, 10), Allowance::MetItself);
+    rejects(&claims_again(true, Answer::No, 11), Rule::EndsFit, "it executed nothing");
+    let full = || Answer::Error { kind: "cannot_write".to_owned(), text: "full".to_owned() };
+    accepts_by(&claims_again(false, full(), 10), Allowance::MetItself);
+    rejects(&claims_again(false, full(), 11), Rule::EndsFit, "it executed nothing");
+    rejects(&claims_again(false, Answer::Yes, 10), Rule::EndsFit, "it executed nothing");
+}
+
+#[test]
+fn a_lost_wal_is_a_store_that_was_replaced() {
+    let lost = ends("store_replaced", |scene, owner| {
+        scene.fault(110, Hurt::WalLost { store: "main".to_owned() });
+        scene.at(120).lost(owner);
+    });
+    accepts_by(&lost, Allowance::LostWithTheWal);
 }
 
 #[test]
@@ -126,6 +160,20 @@ fn but_for_those_that_a_store_forgot() {
     scene.at(100).store_lost(110);
     scene.at(500).last(&[], &[]);
     accepts_by(&scene, Allowance::BackAgain);
+}
+
+#[test]
+fn or_that_went_with_the_wal() {
+    let went = |at: u64| {
+        let mut scene = Scene::new();
+        let owner = scene.at(100).claim("office", 10, 1);
+        scene.at(110).release(owner);
+        scene.at(at).fault(at, Hurt::WalLost { store: "main".to_owned() });
+        scene.at(500).last(&[], &[]);
+        scene
+    };
+    accepts_by(&went(200), Allowance::BackAgain);
+    rejects(&went(50), Rule::Acknowledged, "at the end no row tells of it");
 }
 
 #[test]

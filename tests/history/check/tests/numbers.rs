@@ -110,3 +110,18 @@ fn only_on_a_full_disk_an_heir_keeps_the_fence() {
     accepts_by(&goes_on(true), Allowance::FullDiskKeepsTheFence);
     rejects(&goes_on(false), Rule::FencesRise, "incarnation 5 got 5");
 }
+
+#[test]
+fn or_where_somebody_waits_for_its_end() {
+    let asked = |at: u64, force: Option<bool>| {
+        let mut scene = goes_on(false);
+        match force {
+            Some(force) => scene.at(at).evict("office", force),
+            None => scene.at(at).stop("office"),
+        }
+        scene
+    };
+    accepts_by(&asked(110, None), Allowance::AskedToEndKeepsTheFence);
+    rejects(&asked(50, None), Rule::FencesRise, "incarnation 5 got 5");
+    rejects(&asked(110, Some(false)), Rule::FencesRise, "incarnation 5 got 5");
+}

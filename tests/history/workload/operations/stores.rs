@@ -4,9 +4,10 @@
 use fastrand::Rng;
 
 use super::any_office;
-use crate::log::{Call, Thing};
+use crate::log::{Answer, Call, Hurt, Phase, Thing, What, now};
 use crate::support::has;
 use crate::workload::caller::Caller;
+use crate::workload::nemesis::faults::number;
 use crate::workload::sqlite;
 use crate::workload::world::{MAIN, OTHER};
 
@@ -15,8 +16,7 @@ pub fn one(caller: Caller<'_>, rng: &mut Rng) {
         0 => export_and_import(caller, rng),
         1 => {
             let office = any_office(rng);
-            let call = Call::Other { verb: "doctor --fix".to_owned() };
-            caller.ask(call, &office, &["doctor", "--fix"]);
+            repair(caller, &office);
         }
         _ if !has("sqlite3") => {}
         2 => sqlite::back_up(caller),
@@ -24,6 +24,21 @@ pub fn one(caller: Caller<'_>, rng: &mut Rng) {
         4 => sqlite::write(caller, MAIN, rng.u64(10..1_500)),
         _ => sqlite::checkpoint(caller, MAIN),
     }
+}
+
+/// A repair of a damaged store begins a new one. Whether it did is known only afterwards: a loss
+/// of the store, from the moment that it was asked for.
+pub fn repair(caller: Caller<'_>, office: &Thing) {
+    let begin = now();
+    let store = office.store().to_owned();
+    let asked = caller.ask(Call::Repair { store: store.clone() }, office, &["doctor", "--fix"]);
+    if !matches!(asked.answer, None | Some(Answer::Yes)) {
+        return;
+    }
+    let (fault, log) = (number(), &caller.world.log);
+    let hurt = Hurt::StoreLost { store, how: "repaired".to_owned() };
+    log.say_at(begin, What::Fault { fault, phase: Phase::Begin, hurt: hurt.clone() });
+    log.say(What::Fault { fault, phase: Phase::End, hurt });
 }
 
 /// The files of an older program, of an office that may be held; the other store takes them over.

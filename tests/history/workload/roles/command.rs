@@ -134,9 +134,9 @@ fn talk(world: &Arc<World>, rng: &mut Rng, part: &Part, incarnation: i64) {
     let reaper = Reaper::start(Arc::clone(world));
     let caller = Caller { world, reaper: &reaper };
     let Some(office) = part.things.first() else { return };
-    let word = new_word(rng);
-    let say = Call::Say { thing: office.clone(), incarnation, word: word.clone() };
-    caller.ask(say, office, &["status-set", "--state", &word]);
+    let state = new_word(rng);
+    let say = Call::Say { thing: office.clone(), incarnation, word: state.clone() };
+    caller.ask(say, office, &["status-set", "--state", &state]);
     let peek = Call::MarkerPeek { name: None, me: incarnation };
     let peeked = caller.ask(peek, office, &["marker", "peek"]);
     if let Some(Answer::Marker { name, token: Some(_), .. }) = peeked.answer {
