@@ -31,7 +31,7 @@ fn read(path: &str) -> String {
 }
 
 fn table() -> Vec<Row> {
-    let text = read(TABLE);
+    let table = read(TABLE);
     let row = |line: &str| {
         let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
         let Ok([fault, target, test]) = <[String; 3]>::try_from(words) else {
@@ -39,7 +39,7 @@ fn table() -> Vec<Row> {
         };
         Row { fault, target, test }
     };
-    text.lines().filter(|line| !line.starts_with('#')).map(row).collect()
+    table.lines().filter(|line| !line.starts_with('#')).map(row).collect()
 }
 
 /// The variants of `Fault`, in their order.
