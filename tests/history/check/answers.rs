@@ -133,6 +133,9 @@ fn somebody_has_it(
     if known.iter().any(|it| possible(it)) || somebody_unknown(court, call, &things) {
         return;
     }
+    if by.is_some_and(|by| inherited(court, by, &things) && lives.by(by).any(possible)) {
+        return;
+    }
     if by.is_some_and(|by| registered_again(court, call, by, &things)) {
         court.allow(Allowance::RegisteredAgain);
         return;
@@ -171,6 +174,22 @@ fn somebody_has_it(
     let thing = things.first().map_or_else(String::new, ToString::to_string);
     let what = format!("who asked for {thing} {was} because somebody has it, and {of}");
     court.object(Rule::NoIsTrue, what, &[told, &call.lines]);
+}
+
+/// Whether it is an heir to whom one of the things came along with the office: by a handover the
+/// locks move, and only the office is told.
+fn inherited(court: &Court<'_, '_>, by: Incarnation, things: &[&Thing]) -> bool {
+    let lives = court.lives;
+    let mut heir = lives.life(by);
+    while let Some((born, before)) = heir.and_then(|it| Some((it.born, it.heir_of?))) {
+        let mut had = lives.by(before).filter(|it| things.contains(&it.thing));
+        if had.any(|it| it.ended_by_word >= born) {
+            return true;
+        }
+        // An heir is younger: no circle.
+        heir = lives.life(before).filter(|it| it.born < born);
+    }
+    false
 }
 
 /// Whether the number is one that nobody was granted, and may be the new one of an owner who had

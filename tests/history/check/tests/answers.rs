@@ -311,3 +311,25 @@ fn a_command_that_begins_anew_has_said_nothing() {
     rejects(&shown_after_a_restart(30, Some("older")), Rule::Acknowledged, "had said \"old\"");
     rejects(&shown_after_a_restart(15, None), Rule::Acknowledged, "was shown with no word");
 }
+
+/// An owner with a lock hands over, and somebody is refused the lock because of the heir.
+fn heir_has_the_lock(release_at: Option<u64>, heir_ends_at: u64) -> Scene {
+    let mut scene = Scene::new();
+    let owner = scene.at(0).claim("office", 10, 1);
+    let lock = scene.at(5).granted("lock", 10, 1, 2, None);
+    if let Some(at) = release_at {
+        scene.at(at).release(lock);
+    }
+    scene.at(20).hand_over(owner, false);
+    let heir = scene.at(30).adopt(owner, 11, 3);
+    scene.at(heir_ends_at).release(heir);
+    scene.at(50).meets("lock", 3);
+    scene
+}
+
+#[test]
+fn the_locks_move_with_the_office() {
+    accepts(&heir_has_the_lock(None, 60));
+    rejects(&heir_has_the_lock(Some(10), 60), Rule::NoIsTrue, "nobody had been granted it");
+    rejects(&heir_has_the_lock(None, 40), Rule::NoIsTrue, "nobody had been granted it");
+}
