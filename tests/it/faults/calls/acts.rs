@@ -59,8 +59,8 @@ pub struct Row {
 /// All, or those of the verbs with these words.
 pub fn rows(only: &str) -> Vec<Row> {
     let mut rows = Vec::new();
-    for (words, befores, promise) in ACTS.iter().filter(|(words, ..)| words.contains(only)) {
-        rows.extend(befores.iter().map(|before| Row { words, before: *before, promise: *promise }));
+    for (words, states, promise) in ACTS.iter().filter(|(words, ..)| words.contains(only)) {
+        rows.extend(states.iter().map(|before| Row { words, before: *before, promise: *promise }));
     }
     rows
 }
