@@ -6,10 +6,13 @@
 //! people should know is told by a [`Notice`]: nothing is printed here.
 
 pub(crate) mod claim;
+pub(crate) mod descendant;
 pub(crate) mod end;
+pub(crate) mod family;
 pub(crate) mod follow;
 pub(crate) mod inbox;
 pub(crate) mod known;
+pub(crate) mod leaves;
 pub(crate) mod new_store;
 pub(crate) mod notice;
 pub(crate) mod older;
@@ -45,8 +48,11 @@ impl Run {
     /// example is at [`Run`].
     ///
     /// # Errors
-    /// [`InvalidInput`](ErrorKind::InvalidInput) for an empty command, or where there is no
-    /// [program for helpers](crate::helper::HelperProgram::find); [`Busy`](ErrorKind::Busy) when
+    /// [`InvalidInput`](ErrorKind::InvalidInput) for an empty command, for options that contradict
+    /// each other, or where there is no
+    /// [program for helpers](crate::helper::HelperProgram::find);
+    /// [`Unsupported`](ErrorKind::Unsupported) for [`Run::follow`] where orphans cannot be adopted
+    /// (macOS, Windows); [`Busy`](ErrorKind::Busy) when
     /// there may be no more processes, threads or descriptors, or the backoff of a storm was
     /// [cancelled](crate::ClaimOptions::cancel); and those of
     /// [`OpenOptions::open`](crate::OpenOptions::open) and

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::process::exit_code::Supervisor;
 use crate::process::exit_code::{ExitCause, ExitCodes};
 use crate::process::helper::HelperProgram;
+use crate::run::leaves::Leaves;
 use crate::run::notice::Notice;
 use crate::sys::supervise;
 use crate::{
@@ -19,7 +20,7 @@ use crate::{
 /// [`Run::run`] claims the office, with the locks of its [`ClaimOptions`], starts the command and
 /// stays with it: it forwards signals, ends the command when the office is lost, serves `stop`,
 /// `restart` and takeovers, and records how the command ended. On Linux the command does not
-/// outlive this process, however that ends.
+/// outlive this process, however that ends, and what it leaves in its session is ended with it.
 ///
 /// Signals that reach this process meanwhile are the command's: TERM, HUP, INT, QUIT, USR1, USR2,
 /// WINCH and CONT. Handlers that this process has for them are called as well.
@@ -72,6 +73,9 @@ pub struct Run {
     pub(super) backs_off: bool,
     pub(super) exit_codes: ExitCodes,
     pub(super) extent: Extent,
+    /// Whether it stays with what the command leaves behind.
+    pub(super) follows: bool,
+    pub(super) leaves: Leaves,
     pub(super) tell: Tell,
 }
 
@@ -110,6 +114,8 @@ impl Run {
             backs_off: true,
             exit_codes: ExitCodes::of(Supervisor::of_this_process()),
             extent: Extent::Part,
+            follows: false,
+            leaves: Leaves::default(),
             tell: Arc::new(|_| ()),
         }
     }
@@ -160,6 +166,35 @@ impl Run {
     /// only the command is collected, and the signals have their old effect afterwards.
     pub fn as_whole_process(mut self) -> Self {
         self.extent = Extent::Whole;
+        self
+    }
+
+    /// Stays with what the command leaves behind: the office is held for as long as a process lives
+    /// that the command has started, whatever its session, and one of them is the command then. So
+    /// a server may execute itself anew (gunicorn, nginx and unicorn do on SIGUSR2), and a start
+    /// script may leave a daemon. The exit code is that of the last one.
+    ///
+    /// Keepers, verbs of ours and what [`Run::leave_program`] names hold nothing. Linux alone, with
+    /// [`Run::as_whole_process`]; [`Run::run`] says so otherwise.
+    pub fn follow(mut self) -> Self {
+        self.follows = true;
+        self
+    }
+
+    /// Leaves alive what the command has left in its session. Without this it is ended when the
+    /// command has ended, by SIGTERM and after 5 s by SIGKILL, and told of by a
+    /// [`Notice`](crate::run::Notice). What left that session is never ended. Where there are no
+    /// sessions (Windows), or none can be looked for (macOS), nothing is.
+    pub fn leave_family(mut self) -> Self {
+        self.leaves.all = true;
+        self
+    }
+
+    /// Leaves alive the processes that run the program of this name (`ssh-agent`), which may be
+    /// that of a file which an interpreter runs. They are not told of, and a run that
+    /// [follows](Run::follow) its command does not stay for them.
+    pub fn leave_program(mut self, name: impl Into<String>) -> Self {
+        self.leaves.and(name.into());
         self
     }
 
@@ -219,7 +254,34 @@ impl Run {
         if supervise::HOLDS_BY_HELPER {
             HelperProgram::find()?.check_exists()?;
         }
+        self.check_leaves()?;
         self.claim.check()
+    }
+
+    /// Says what cannot be meant by these.
+    pub(super) fn check_leaves(&self) -> Result<()> {
+        if !self.follows {
+            return Ok(());
+        }
+        if self.leaves.all {
+            return Err(Error::invalid(
+                "a run that follows what its command leaves behind cannot leave it alone",
+            )
+            .with_hints(
+                "name what is to be left (`Run::leave_program`)",
+                "name what is to be left (`--leave=PROGRAM`)",
+            ));
+        }
+        if !supervise::CAN_ADOPT_ORPHANS {
+            let why = "only on Linux a run can follow what its command leaves behind";
+            return Err(Error::new(ErrorKind::Unsupported, why)
+                .with_hint("have the command stay in the foreground"));
+        }
+        if self.extent == Extent::Part {
+            let why = "a run can follow its command only where it is all that its process does";
+            return Err(Error::invalid(why).with_hint("say so by `Run::as_whole_process`"));
+        }
+        Ok(())
     }
 
     /// The profile in `store`, the first one or one that took its place.

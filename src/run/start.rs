@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 
+use crate::owner::family::Kin;
 use crate::process::command_lock::LockFile;
 use crate::process::helper;
 use crate::process::helper::HelperProgram;
@@ -21,6 +22,8 @@ pub(crate) struct Started {
     pub(super) child: Child,
     pub(super) lock_file: Option<LockFile>,
     pub(super) leash: Leash,
+    /// By what its family is known, where it can be.
+    pub(super) kin: Option<Kin>,
 }
 
 /// Ends the command when it is dropped. A run whose thread panics, be it in what hears its notices,
@@ -124,8 +127,9 @@ pub(super) fn start(
             return Err(NotStarted::Error(error));
         }
     }
+    let kin = Kin::of_command(tenure.instance(), &child.0);
     held.release().map_err(not_started)?;
-    Ok(Some(Started { child, lock_file, leash: Leash(Some(child.0.pid)) }))
+    Ok(Some(Started { child, lock_file, leash: Leash(Some(child.0.pid)), kin }))
 }
 
 /// Where another program is the helper, it is that one which could not be executed, and not the

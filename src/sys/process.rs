@@ -110,6 +110,12 @@ pub fn descendants(pid: Pid) -> Vec<Pid> {
     found.split_off(1)
 }
 
+/// The children of `pid` that can be seen now. Slow: it looks at every process.
+pub(crate) fn children_of(pid: Pid) -> Vec<Pid> {
+    let table = os::processes_and_parents().into_iter();
+    table.filter(|(_, parent)| *parent == pid).map(|(child, _)| child).collect()
+}
+
 /// How much of the process table of our own pid namespace can be looked through.
 #[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "only Linux may have none"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
