@@ -65,6 +65,11 @@ impl Holder {
                 "stop pid {pid} where and as whom it runs (another container or pid namespace, \
                  another user), then start again"
             ),
+            Reason::TimedOut if self.pid == Some(1) && !self.flags.elsewhere => {
+                "the first process of a container gets only signals that it has a handler for: \
+                 have it handle SIGTERM, or stop the container from outside"
+                    .to_owned()
+            }
             Reason::TimedOut => format!(
                 "look at what pid {pid} does: one that a kill does not end hangs in the kernel, or \
                  is not who holds the lock"

@@ -279,7 +279,7 @@ impl Record {
     /// The recorded process, pinned and proven.
     pub(crate) fn prove_process(&self, trust: &Trust) -> Result<Proven, Unproven> {
         let pid = self.pid.ok_or(Unproven::Unknown)?;
-        Proven::of(pid, self.start_time, self.identity.process, trust)
+        Proven::of_owner(pid, self.start_time, self.identity.process, trust)
     }
 
     /// The command of a `run`.
