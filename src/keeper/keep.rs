@@ -102,7 +102,9 @@ impl Keeping {
         target: Target,
         words: Vec<OsString>,
     ) -> Self {
-        let pair = Pair::new(KeeperInbox::new(&target.handle), words);
+        let mut pair = Pair::new(KeeperInbox::new(&target.handle), words);
+        // Whoever stops the service that we were started in does not wait for us.
+        pair.follow(target.pid);
         // Before anybody hears of the record: its store, or one of us, may be gone a moment later.
         let mut keeping = Self::with(options, store, target, pair);
         keeping.complete_pair();

@@ -55,6 +55,7 @@
 
 pub(crate) mod acquire;
 pub(crate) mod arrival;
+pub(crate) mod caller;
 pub(crate) mod keep;
 pub(crate) mod kept;
 pub(crate) mod known;

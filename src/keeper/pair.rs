@@ -123,7 +123,7 @@ impl Pair {
             arguments,
             anchor: None,
             second: None,
-            follow_at: Deadline::after(FOLLOW_EVERY),
+            follow_at: Deadline::after(Duration::ZERO),
         }
     }
 

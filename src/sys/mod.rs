@@ -152,8 +152,8 @@ pub use process::{
     ProcessHandle, command_line, descendants, process_facts, program_name, supervision,
 };
 pub(crate) use process::{
-    TableShows, children_of, environment_of, is_kernel_thread, processes_of_session,
-    processes_with_environment, session_of, table_shows,
+    TableShows, children_of, environment_of, is_forked_copy, is_kernel_thread,
+    processes_of_session, processes_with_environment, session_of, table_shows,
 };
 pub use process_facts::{
     Existence, OpenProcessError, Pid, ProcessFacts, ProcessNumber, ProcessState, StartTime,

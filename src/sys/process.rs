@@ -162,6 +162,17 @@ pub(crate) fn is_kernel_thread(pid: Pid) -> bool {
     }
 }
 
+/// Whether `pid` was forked, and goes on with the program of its parent: a subshell, a worker.
+pub(crate) fn is_forked_copy(pid: Pid) -> bool {
+    #[cfg(target_os = "linux")]
+    return os::is_forked_copy(pid);
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = pid;
+        false
+    }
+}
+
 /// The session of `pid`, where there is such a thing.
 pub(crate) fn session_of(pid: Pid) -> Option<Pid> {
     #[cfg(target_os = "linux")]

@@ -236,6 +236,10 @@ pub fn is_kernel_thread(pid: Pid) -> bool {
     read_stat(pid).is_some_and(|stat| stat.is_kernel_thread)
 }
 
+pub fn is_forked_copy(pid: Pid) -> bool {
+    read_stat(pid).is_some_and(|stat| stat.is_forked_copy)
+}
+
 pub(super) fn read_status(pid: Pid) -> procfs::Status {
     if !process_table_is_ours() {
         return procfs::Status::default();
