@@ -83,6 +83,11 @@ impl Holder {
                 let child = self.child_pid.map_or_else(|| pid, |pid| pid.to_string());
                 format!("end pid {child} (`kill -KILL {child}`), then start again")
             }
+            // To stop it, or to take its place, ends whoever asks; to wait for it never ends.
+            _ if self.is_our_run => {
+                "start the program itself, without another `run`: it is in that one already"
+                    .to_owned()
+            }
             _ if self.verdict == Verdict::Unknown => {
                 format!("look whether it still runs; if you know that it does not, `{evict}`")
             }

@@ -84,6 +84,7 @@ impl Run {
         {
             return Ok(self.not_started(&signalled));
         }
+        self.tell_of_own_run(&profile);
         let (tenure, hold) = match self.claim_with_older(&profile, &inbox)? {
             (Claimed::Granted(tenure), hold) => (tenure, hold),
             (Claimed::Held(holder), _) => {

@@ -19,6 +19,8 @@ use crate::{Error, Office};
 pub enum Notice<'a> {
     /// The command was started, for the first time. From now on nobody may be waited for.
     Started { office: &'a Office, pid: u32 },
+    /// This process is inside of the run that holds what it is about to wait for, or to take over.
+    InOwnRun { office: &'a Office, pid: u32 },
     /// So many starts of our party failed: the next one waits.
     Storm { starts: usize, wait: Duration },
     /// A holder was replaced.
@@ -143,7 +145,8 @@ impl fmt::Display for Notice<'_> {
             | Self::FamilyLives { .. }
             | Self::LeftSession { .. }
             | Self::Follows { .. }
-            | Self::MayBeFollowed { .. } => self.fmt_of_family(f),
+            | Self::MayBeFollowed { .. }
+            | Self::InOwnRun { .. } => self.fmt_of_family(f),
             Self::HandedOver { office, pid, before } => {
                 write!(f, "{office}: the command (pid {before}) handed over to pid {pid}")
             }
@@ -178,7 +181,7 @@ impl fmt::Display for Notice<'_> {
 }
 
 impl Notice<'_> {
-    /// What a command left behind.
+    /// What is told of those that a run is related to.
     fn fmt_of_family(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::FamilyEnded { office, command, pids } => {
@@ -207,6 +210,11 @@ impl Notice<'_> {
                 f,
                 "{office}: the command (pid {command}) ended with exit code 0, and left processes \
                  behind"
+            ),
+            Self::InOwnRun { office, pid } => write!(
+                f,
+                "{office}: this process is inside of the run that holds it (pid {pid}), and ends \
+                 with that"
             ),
             _ => Ok(()),
         }

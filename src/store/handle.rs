@@ -218,6 +218,11 @@ impl Inner {
         &*self.settings.matcher
     }
 
+    /// Tells whoever opened it a line for people.
+    pub(crate) fn tell(&self, line: &str) {
+        (self.settings.tell)(line);
+    }
+
     pub(crate) fn observer(&self) -> &Observer {
         self.observer.get_or_init(Observer::new)
     }

@@ -160,6 +160,8 @@ pub use process_facts::{
     StartTimeUnit, Supervision,
 };
 pub(crate) use programs::{program, program_places};
+#[cfg_attr(not(feature = "cli"), allow(unused_imports, reason = "the command line asks"))]
+pub(crate) use proven::is_below;
 pub(crate) use proven::{Proven, descends_from};
 pub use received::ChildEnd;
 pub use received::{CaptureError, Captured};

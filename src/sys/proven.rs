@@ -148,8 +148,15 @@ fn ancestors() -> impl Iterator<Item = Pid> {
         .take(GENERATIONS_MAX)
 }
 
+/// Whether one of those that this process descends from, as far as can be seen, is such a one.
+#[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "the command line asks"))]
+pub(crate) fn is_below(is_it: impl Fn(Pid) -> bool) -> bool {
+    ancestors().skip(1).any(is_it)
+}
+
 /// Whether this process is one of `pids`, or descends from it; `None` where the chain of parents
-/// cannot be followed to its end, which is the first process.
+/// cannot be followed to its end: the first process, or one that was put into our pid namespace
+/// from outside, whose parent has no number here.
 pub(crate) fn descends_from(pids: &[Pid]) -> Option<bool> {
     let mut last = None;
     for pid in ancestors() {
@@ -158,7 +165,11 @@ pub(crate) fn descends_from(pids: &[Pid]) -> Option<bool> {
         }
         last = Some(pid);
     }
-    (last == Some(FIRST)).then_some(false)
+    let was_put_in = |pid| {
+        let facts = process_facts(pid);
+        facts.start_time.is_some() && facts.parent.is_none()
+    };
+    last.is_some_and(|pid| pid == FIRST || was_put_in(pid)).then_some(false)
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 mod command;
 mod family;
 mod follow;
+mod inside;
 mod library;
 mod reaped;
 mod signals;
