@@ -39,8 +39,8 @@ impl Supervised<'_> {
     }
 
     /// What below the command says of itself that it is the main process (`MAINPID=` of
-    /// sd_notify(3)) takes the place of the command when that ends, also without `--follow`. False
-    /// for one that the command has not started.
+    /// `sd_notify(3)`) takes the place of the command when that ends, also without `--follow`.
+    /// False for one that the command has not started.
     #[allow(dead_code, reason = "for what passes on the messages of sd_notify(3)")]
     pub(super) fn name_main_process(&mut self, pid: Pid) -> bool {
         let can_follow = self.run.extent == Extent::Whole && supervise::adopts_orphans();

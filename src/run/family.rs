@@ -33,11 +33,8 @@ impl Supervised<'_> {
         if is_whole && supervise::adopts_orphans() && !supervise::may_have_children() {
             return;
         }
-        let remains = match self.look_for_family(&commands, restart) {
-            Family::Seen(remains) => remains,
-            Family::NotSeen => {
-                return tracing::debug!("what the command left behind cannot be looked for");
-            }
+        let Family::Seen(remains) = self.look_for_family(&commands, restart) else {
+            return tracing::debug!("what the command left behind cannot be looked for");
         };
         let command = commands.last().and_then(Kin::pid).unwrap_or_default();
         self.tell_remains(command, &remains);
