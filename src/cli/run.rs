@@ -50,6 +50,9 @@ pub(super) fn run(global: &Global, arguments: &args::Run) -> Outcome {
     if arguments.no_backoff {
         run = run.without_backoff();
     }
+    if arguments.exec {
+        run = run.in_place();
+    }
     if arguments.follow {
         run = run.follow();
     }

@@ -13,6 +13,11 @@ pub(super) struct Leaves {
 }
 
 impl Leaves {
+    /// Whether anybody may be.
+    pub(super) fn is_any(&self) -> bool {
+        self.all || !self.programs.is_empty()
+    }
+
     /// Also those that run this program.
     pub(super) fn and(&mut self, program: String) {
         self.programs.push(program);

@@ -8,6 +8,7 @@
 pub(crate) mod claim;
 pub(crate) mod descendant;
 pub(crate) mod end;
+pub(crate) mod exec;
 pub(crate) mod family;
 pub(crate) mod follow;
 pub(crate) mod inbox;
@@ -100,6 +101,9 @@ impl Run {
             return Ok(self.stays_stopped());
         }
         self.tell_whose_place_we_took(&tenure);
+        if self.is_in_place {
+            return self.become_command(&store, tenure, &inbox);
+        }
         // Everything that can fail comes before the command: once it runs, the office must not be
         // released under it.
         let watcher = Watcher::new(&store.inner)?;
@@ -144,7 +148,7 @@ impl Run {
     }
 
     /// A signal came before there was a command.
-    fn not_started(&self, signalled: &Signalled) -> Finished {
+    pub(super) fn not_started(&self, signalled: &Signalled) -> Finished {
         Finished::ended(signalled.exit_code(&self.exit_codes))
     }
 }

@@ -73,6 +73,8 @@ pub struct Run {
     pub(super) backs_off: bool,
     pub(super) exit_codes: ExitCodes,
     pub(super) extent: Extent,
+    /// Whether this process becomes the command.
+    pub(super) is_in_place: bool,
     /// Whether it stays with what the command leaves behind.
     pub(super) follows: bool,
     pub(super) leaves: Leaves,
@@ -114,6 +116,7 @@ impl Run {
             backs_off: true,
             exit_codes: ExitCodes::of(Supervisor::of_this_process()),
             extent: Extent::Part,
+            is_in_place: false,
             follows: false,
             leaves: Leaves::default(),
             tell: Arc::new(|_| ()),
@@ -166,6 +169,21 @@ impl Run {
     /// only the command is collected, and the signals have their old effect afterwards.
     pub fn as_whole_process(mut self) -> Self {
         self.extent = Extent::Whole;
+        self
+    }
+
+    /// Becomes the command, in the place of this process, once the office is held: [`Run::run`]
+    /// returns only where that failed. For supervisors that start again by themselves, and wait for
+    /// this very pid (`Type=notify`, socket activation, a watchdog): between them and the command
+    /// there is nothing then.
+    ///
+    /// Two keepers hold the office until the process ends, and record how it ended where the kernel
+    /// tells (Linux 6.15). When the office is lost they end it: SIGTERM, its stop budget, SIGKILL.
+    /// A restart is the supervisor's affair. What takes a parent is not to be had with this:
+    /// [`Run::follow`], [`Run::leave_family`], exit codes by cause; nor is the lock of an older
+    /// program. Unix alone, with [`Run::as_whole_process`]; [`Run::run`] says so otherwise.
+    pub fn in_place(mut self) -> Self {
+        self.is_in_place = true;
         self
     }
 
@@ -255,7 +273,31 @@ impl Run {
             HelperProgram::find()?.check_exists()?;
         }
         self.check_leaves()?;
+        self.check_in_place()?;
         self.claim.check()
+    }
+
+    /// Says what a process that becomes another one cannot do.
+    fn check_in_place(&self) -> Result<()> {
+        if !self.is_in_place {
+            return Ok(());
+        }
+        if !supervise::HOLDS_BY_HELPER {
+            let why = "a process cannot become another program here";
+            return Err(Error::new(ErrorKind::Unsupported, why)
+                .with_hint("run the command as a child"));
+        }
+        let what = if self.extent == Extent::Part {
+            "a process that has a life of its own"
+        } else if self.follows || self.leaves.is_any() {
+            "a run that looks after what its command leaves behind"
+        } else if self.claim.legacy_home.is_some() {
+            "a run that holds the lock of an older program"
+        } else {
+            return Ok(());
+        };
+        Err(Error::invalid(format!("{what} does not become its command"))
+            .with_hint("run the command as a child"))
     }
 
     /// Says what cannot be meant by these.

@@ -58,6 +58,18 @@ pub(crate) enum NotStarted {
     Exec(ExecFailure),
 }
 
+/// What verbs called in the command act by.
+pub(super) fn environment(tenure: &Tenure, store: &Store) -> [(&'static str, OsString); 5] {
+    let office = tenure.office();
+    [
+        (environment::DB, store.path().into()),
+        (environment::PROFILE, office.profile.as_str().into()),
+        (environment::KIND, office.kind.as_str().into()),
+        (environment::INSTANCE, tenure.instance().to_string().into()),
+        (environment::TOKEN, tenure.nonce().to_hex().into()),
+    ]
+}
+
 /// Each waits as long as the store may be busy, 5 s: 20 s together at a first start. A later one
 /// has less, and is tried again as a whole.
 const TRIES_TO_RECORD: usize = 4;
@@ -71,14 +83,7 @@ pub(super) fn start(
     store: &Store,
     inbox: Option<&Inbox>,
 ) -> Result<Option<Started>, NotStarted> {
-    let office = tenure.office();
-    let environment: [(&str, OsString); 5] = [
-        (environment::DB, store.path().into()),
-        (environment::PROFILE, office.profile.as_str().into()),
-        (environment::KIND, office.kind.as_str().into()),
-        (environment::INSTANCE, tenure.instance().to_string().into()),
-        (environment::TOKEN, tenure.nonce().to_hex().into()),
-    ];
+    let environment = environment(tenure, store);
     let anchor = store.inner.own_anchor();
     // Where it ends, a child that took its place is ours.
     if let Some(anchor) = anchor.as_deref().filter(|_| supervise::adopts_orphans()) {

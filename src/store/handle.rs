@@ -429,6 +429,11 @@ impl Inner {
         self.held.try_lock().map(|held| held.identities()).unwrap_or_default()
     }
 
+    /// Unlocks the anchor although rows name it: whom it was held for has ended.
+    pub(crate) fn unlock_anchor(&self) {
+        drop(self.anchor.lock().take());
+    }
+
     /// Goes on with an anchor that another process of ours held before, and that rows name.
     pub(crate) fn inherit(&self, anchor: Anchor) {
         *self.anchor.lock() = Some(Arc::new(anchor));

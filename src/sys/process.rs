@@ -8,7 +8,7 @@ use super::ProcessRow;
 use super::process_facts::{
     OpenProcessError, Pid, ProcessFacts, ProcessNumber, StartTime, Supervision,
 };
-use super::{os, process_table_is_ours};
+use super::{ChildEnd, os, process_table_is_ours};
 
 /// Looks at `pid`. Existence is asked of the kernel (a pidfd, a process handle), the rest of the
 /// process table; when existence says `Gone` the rest is whatever was still readable (a zombie has
@@ -67,6 +67,15 @@ impl ProcessHandle {
     /// Waits up to `timeout` for its end; true when it has ended. Woken by the kernel.
     pub fn wait_ended(&self, timeout: Duration) -> bool {
         self.0.wait_ended(timeout)
+    }
+
+    /// How it ended, once its parent has collected it, where the kernel tells whoever still has it
+    /// pinned (Linux 6.15).
+    pub(crate) fn end(&self) -> Option<ChildEnd> {
+        #[cfg(target_os = "linux")]
+        return self.0.end();
+        #[cfg(not(target_os = "linux"))]
+        None
     }
 
     /// Ends it at once: SIGKILL, `TerminateProcess`.

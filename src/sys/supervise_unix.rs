@@ -26,7 +26,7 @@ pub(crate) use super::children::{
 };
 pub(crate) use super::detached::{
     catch_request_to_end, close_standard_output, detach, detach_with, follow_to_cgroup,
-    spawn_keeper, spawn_second_keeper,
+    leave_starter, spawn_keeper, spawn_second_keeper,
 };
 use super::signals::{self, Catcher, is_ignored};
 use super::{ExecFailure, Received, StartTime};

@@ -42,7 +42,7 @@ use windows_sys::core::BOOL;
 
 pub(crate) use super::detached::{
     catch_request_to_end, close_standard_output, detach, detach_with, follow_to_cgroup,
-    spawn_keeper, spawn_second_keeper,
+    leave_starter, spawn_keeper, spawn_second_keeper,
 };
 use super::signals::{
     self, ABORT, ARITHMETIC, Catcher, ILLEGAL, INTERRUPT, SEGMENTATION, a_person_may_type,

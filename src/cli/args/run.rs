@@ -53,6 +53,13 @@ pub(crate) struct Run {
     /// Claim at once, also in a storm of restarts
     #[arg(long)]
     pub(crate) no_backoff: bool,
+    /// Become CMD once the office is held: same pid, nothing between CMD and its supervisor, which
+    /// restarts it; two keepers end CMD if the office is lost
+    #[arg(
+        long,
+        conflicts_with_all = ["follow", "leave", "legacy_home", "exit_code", "supervisor"]
+    )]
+    pub(crate) exec: bool,
     /// Stay with what CMD leaves behind, for as long as any of it lives: a server that executes
     /// itself anew (SIGUSR2), a start script that leaves a daemon
     #[arg(long)]

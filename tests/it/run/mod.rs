@@ -2,6 +2,7 @@
 //! terminal, the duties of PID 1? And what becomes of what the command leaves behind?
 
 mod command;
+mod exec;
 mod family;
 mod follow;
 mod inside;
