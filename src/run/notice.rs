@@ -50,7 +50,7 @@ pub enum Notice<'a> {
     /// The command has ended, and this process, which had left its session, goes on.
     LeftSession { office: &'a Office, command: u32, process: &'a LeftOver },
     /// The command ended by itself with exit code 0 and left processes behind: it may have been a
-    /// start script, or have executed itself anew. [`Run::follow`](crate::run::Run::follow) is for
+    /// start script, or have executed itself again. [`Run::follow`](crate::run::Run::follow) is for
     /// such commands.
     MayBeFollowed { office: &'a Office, command: u32 },
     /// The command, which was pid `before`, has ended, and this process, which it had started, is

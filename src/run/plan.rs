@@ -189,7 +189,7 @@ impl Run {
 
     /// Stays with what the command leaves behind: the office is held for as long as a process lives
     /// that the command has started, whatever its session, and one of them is the command then. So
-    /// a server may execute itself anew (gunicorn, nginx and unicorn do on SIGUSR2), and a start
+    /// a server may execute itself again (gunicorn, nginx and unicorn do on SIGUSR2), and a start
     /// script may leave a daemon. The exit code is that of the last one.
     ///
     /// Keepers, verbs of ours and what [`Run::leave_program`] names hold nothing. Linux alone, with

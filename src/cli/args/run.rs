@@ -61,7 +61,7 @@ pub(crate) struct Run {
     )]
     pub(crate) exec: bool,
     /// Stay with what CMD leaves behind, for as long as any of it lives: a server that executes
-    /// itself anew (SIGUSR2), a start script that leaves a daemon
+    /// itself again (SIGUSR2), a start script that leaves a daemon
     #[arg(long)]
     pub(crate) follow: bool,
     /// Leave alive what CMD leaves behind; with =NAME only that program, also beside --follow

@@ -1,4 +1,4 @@
-//! A run that stays with what its command leaves behind: a server that executes itself anew, a
+//! A run that stays with what its command leaves behind: a server that executes itself again, a
 //! start script that leaves a daemon.
 
 use std::io::{Read, Write};
@@ -82,7 +82,7 @@ const SERVER: &str = "
 /// It holds because the run adopts what its command leaves, and names one of those in the row
 /// before the old one is collected.
 #[test]
-fn a_server_that_executes_itself_anew_keeps_its_office() {
+fn a_server_that_executes_itself_again_keeps_its_office() {
     let sandbox = Sandbox::new();
     std::fs::write(sandbox.file("server.sh"), SERVER).unwrap();
     let mut run = sandbox.following(&[], "exec /bin/sh server.sh");
