@@ -44,3 +44,15 @@ pub fn serve(arguments: &[OsString]) -> Option<i32> {
     signals::survive_file_size_limit();
     Some(work(&arguments[2..]))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_helper_is_known_by_its_verb() {
+        let served =
+            [supervise::TRAMPOLINE_VERB, words::VERB, words::VERB_OF_SECOND, diagnostic::VERB];
+        assert_eq!(served, helper::VERBS);
+    }
+}

@@ -50,6 +50,15 @@ pub(super) fn run(global: &Global, arguments: &args::Run) -> Outcome {
     if arguments.no_backoff {
         run = run.without_backoff();
     }
+    if arguments.exec {
+        run = run.in_place();
+    }
+    if arguments.follow {
+        run = run.follow();
+    }
+    run = arguments.leave.iter().fold(run, |run, program| {
+        if program.is_empty() { run.leave_family() } else { run.leave_program(program) }
+    });
     let finished = run.run();
     output::finish_telling();
     Ok(answer(global, &profile, finished?))
@@ -89,6 +98,7 @@ fn tell(invocation: &Invocation, notice: &Notice<'_>) {
     let option = match notice {
         Notice::Storm { .. } => " (`--no-backoff` starts at once)",
         Notice::LeftOver { .. } => " (`--reap` ends such processes)",
+        Notice::MayBeFollowed { .. } => " (`--follow` stays with a gateway among them)",
         _ => "",
     };
     let advice = match notice {

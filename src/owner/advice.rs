@@ -65,10 +65,7 @@ impl Holder {
                 "stop pid {pid} where and as whom it runs (another container or pid namespace, \
                  another user), then start again"
             ),
-            Reason::TimedOut => format!(
-                "look at what pid {pid} does: one that a kill does not end hangs in the kernel, or \
-                 is not who holds the lock"
-            ),
+            Reason::TimedOut => self.advice_on_late_end(&pid),
             Reason::OrphanedAnchor => format!(
                 "end the process that recorded itself as pid {pid} (in its own pid namespace), or \
                  wait until it notices that its store is gone; if you know that it is harmless, \
@@ -77,6 +74,11 @@ impl Holder {
             Reason::ChildLives => {
                 let child = self.child_pid.map_or_else(|| pid, |pid| pid.to_string());
                 format!("end pid {child} (`kill -KILL {child}`), then start again")
+            }
+            // To stop it, or to take its place, ends whoever asks; to wait for it never ends.
+            _ if self.is_our_run => {
+                "start the program itself, without another `run`: it is in that one already"
+                    .to_owned()
             }
             _ if self.verdict == Verdict::Unknown => {
                 format!("look whether it still runs; if you know that it does not, `{evict}`")
@@ -105,6 +107,18 @@ impl Holder {
                 }
             },
         }
+    }
+
+    fn advice_on_late_end(&self, pid: &str) -> String {
+        if self.pid == Some(1) && !self.flags.elsewhere {
+            return "the first process of a container gets only signals that it has a handler for: \
+                    have it handle SIGTERM, or stop the container from outside"
+                .to_owned();
+        }
+        format!(
+            "look at what pid {pid} does: one that a kill does not end hangs in the kernel, or is \
+             not who holds the lock"
+        )
     }
 
     fn advice_on_older_lock(&self, lock: &OlderLock) -> String {

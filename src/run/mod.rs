@@ -6,10 +6,14 @@
 //! people should know is told by a [`Notice`]: nothing is printed here.
 
 pub(crate) mod claim;
+pub(crate) mod descendant;
 pub(crate) mod end;
+pub(crate) mod exec;
+pub(crate) mod family;
 pub(crate) mod follow;
 pub(crate) mod inbox;
 pub(crate) mod known;
+pub(crate) mod leaves;
 pub(crate) mod new_store;
 pub(crate) mod notice;
 pub(crate) mod older;
@@ -45,8 +49,11 @@ impl Run {
     /// example is at [`Run`].
     ///
     /// # Errors
-    /// [`InvalidInput`](ErrorKind::InvalidInput) for an empty command, or where there is no
-    /// [program for helpers](crate::helper::HelperProgram::find); [`Busy`](ErrorKind::Busy) when
+    /// [`InvalidInput`](ErrorKind::InvalidInput) for an empty command, for options that contradict
+    /// each other, or where there is no
+    /// [program for helpers](crate::helper::HelperProgram::find);
+    /// [`Unsupported`](ErrorKind::Unsupported) for [`Run::follow`] where orphans cannot be adopted
+    /// (macOS, Windows); [`Busy`](ErrorKind::Busy) when
     /// there may be no more processes, threads or descriptors, or the backoff of a storm was
     /// [cancelled](crate::ClaimOptions::cancel); and those of
     /// [`OpenOptions::open`](crate::OpenOptions::open) and
@@ -78,6 +85,7 @@ impl Run {
         {
             return Ok(self.not_started(&signalled));
         }
+        self.tell_of_own_run(&profile);
         let (tenure, hold) = match self.claim_with_older(&profile, &inbox)? {
             (Claimed::Granted(tenure), hold) => (tenure, hold),
             (Claimed::Held(holder), _) => {
@@ -93,6 +101,9 @@ impl Run {
             return Ok(self.stays_stopped());
         }
         self.tell_whose_place_we_took(&tenure);
+        if self.is_in_place {
+            return self.become_command(&store, tenure, &inbox);
+        }
         // Everything that can fail comes before the command: once it runs, the office must not be
         // released under it.
         let watcher = Watcher::new(&store.inner)?;
@@ -137,7 +148,7 @@ impl Run {
     }
 
     /// A signal came before there was a command.
-    fn not_started(&self, signalled: &Signalled) -> Finished {
+    pub(super) fn not_started(&self, signalled: &Signalled) -> Finished {
         Finished::ended(signalled.exit_code(&self.exit_codes))
     }
 }

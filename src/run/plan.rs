@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::process::exit_code::Supervisor;
 use crate::process::exit_code::{ExitCause, ExitCodes};
 use crate::process::helper::HelperProgram;
+use crate::run::leaves::Leaves;
 use crate::run::notice::Notice;
 use crate::sys::supervise;
 use crate::{
@@ -19,7 +20,7 @@ use crate::{
 /// [`Run::run`] claims the office, with the locks of its [`ClaimOptions`], starts the command and
 /// stays with it: it forwards signals, ends the command when the office is lost, serves `stop`,
 /// `restart` and takeovers, and records how the command ended. On Linux the command does not
-/// outlive this process, however that ends.
+/// outlive this process, however that ends, and what it leaves in its session is ended with it.
 ///
 /// Signals that reach this process meanwhile are the command's: TERM, HUP, INT, QUIT, USR1, USR2,
 /// WINCH and CONT. Handlers that this process has for them are called as well.
@@ -72,6 +73,11 @@ pub struct Run {
     pub(super) backs_off: bool,
     pub(super) exit_codes: ExitCodes,
     pub(super) extent: Extent,
+    /// Whether this process becomes the command.
+    pub(super) is_in_place: bool,
+    /// Whether it stays with what the command leaves behind.
+    pub(super) follows: bool,
+    pub(super) leaves: Leaves,
     pub(super) tell: Tell,
 }
 
@@ -110,6 +116,9 @@ impl Run {
             backs_off: true,
             exit_codes: ExitCodes::of(Supervisor::of_this_process()),
             extent: Extent::Part,
+            is_in_place: false,
+            follows: false,
+            leaves: Leaves::default(),
             tell: Arc::new(|_| ()),
         }
     }
@@ -160,6 +169,50 @@ impl Run {
     /// only the command is collected, and the signals have their old effect afterwards.
     pub fn as_whole_process(mut self) -> Self {
         self.extent = Extent::Whole;
+        self
+    }
+
+    /// Becomes the command, in the place of this process, once the office is held: [`Run::run`]
+    /// returns only where that failed. For supervisors that start again by themselves, and wait for
+    /// this very pid (`Type=notify`, socket activation, a watchdog): between them and the command
+    /// there is nothing then.
+    ///
+    /// Two keepers hold the office until the process ends, and record how it ended where the kernel
+    /// tells (Linux 6.15). When the office is lost they end it: SIGTERM, its stop budget, SIGKILL.
+    /// A restart is the supervisor's affair. What takes a parent is not to be had with this:
+    /// [`Run::follow`], [`Run::leave_family`], exit codes by cause; nor is the lock of an older
+    /// program. Unix alone, with [`Run::as_whole_process`]; [`Run::run`] says so otherwise.
+    pub fn in_place(mut self) -> Self {
+        self.is_in_place = true;
+        self
+    }
+
+    /// Stays with what the command leaves behind: the office is held for as long as a process lives
+    /// that the command has started, whatever its session, and one of them is the command then. So
+    /// a server may execute itself again (gunicorn, nginx and unicorn do on SIGUSR2), and a start
+    /// script may leave a daemon. The exit code is that of the last one.
+    ///
+    /// Keepers, verbs of ours and what [`Run::leave_program`] names hold nothing. Linux alone, with
+    /// [`Run::as_whole_process`]; [`Run::run`] says so otherwise.
+    pub fn follow(mut self) -> Self {
+        self.follows = true;
+        self
+    }
+
+    /// Leaves alive what the command has left in its session. Without this it is ended when the
+    /// command has ended, by SIGTERM and after 5 s by SIGKILL, and told of by a
+    /// [`Notice`](crate::run::Notice). What left that session is never ended. Where there are no
+    /// sessions (Windows), or none can be looked for (macOS), nothing is.
+    pub fn leave_family(mut self) -> Self {
+        self.leaves.all = true;
+        self
+    }
+
+    /// Leaves alive the processes that run the program of this name (`ssh-agent`), which may be
+    /// that of a file which an interpreter runs. They are not told of, and a run that
+    /// [follows](Run::follow) its command does not stay for them.
+    pub fn leave_program(mut self, name: impl Into<String>) -> Self {
+        self.leaves.and(name.into());
         self
     }
 
@@ -219,7 +272,58 @@ impl Run {
         if supervise::HOLDS_BY_HELPER {
             HelperProgram::find()?.check_exists()?;
         }
+        self.check_leaves()?;
+        self.check_in_place()?;
         self.claim.check()
+    }
+
+    /// Says what a process that becomes another one cannot do.
+    fn check_in_place(&self) -> Result<()> {
+        if !self.is_in_place {
+            return Ok(());
+        }
+        if !supervise::HOLDS_BY_HELPER {
+            let why = "a process cannot become another program here";
+            return Err(Error::new(ErrorKind::Unsupported, why)
+                .with_hint("run the command as a child"));
+        }
+        let what = if self.extent == Extent::Part {
+            "a process that has a life of its own"
+        } else if self.follows || self.leaves.is_any() {
+            "a run that looks after what its command leaves behind"
+        } else if self.claim.legacy_home.is_some() {
+            "a run that holds the lock of an older program"
+        } else {
+            return Ok(());
+        };
+        Err(Error::invalid(format!("{what} does not become its command"))
+            .with_hint("run the command as a child"))
+    }
+
+    /// Says what cannot be meant by these.
+    pub(super) fn check_leaves(&self) -> Result<()> {
+        if !self.follows {
+            return Ok(());
+        }
+        if self.leaves.all {
+            return Err(Error::invalid(
+                "a run that follows what its command leaves behind cannot leave it alone",
+            )
+            .with_hints(
+                "name what is to be left (`Run::leave_program`)",
+                "name what is to be left (`--leave=PROGRAM`)",
+            ));
+        }
+        if !supervise::CAN_ADOPT_ORPHANS {
+            let why = "only on Linux a run can follow what its command leaves behind";
+            return Err(Error::new(ErrorKind::Unsupported, why)
+                .with_hint("have the command stay in the foreground"));
+        }
+        if self.extent == Extent::Part {
+            let why = "a run can follow its command only where it is all that its process does";
+            return Err(Error::invalid(why).with_hint("say so by `Run::as_whole_process`"));
+        }
+        Ok(())
     }
 
     /// The profile in `store`, the first one or one that took its place.

@@ -51,7 +51,8 @@ impl Supervised<'_> {
         match with_budget(LOOK_BUDGET, || self.has_unseen_successor()) {
             // It is asked to end, and comes to be started again in its turn.
             Ok(true) => return Again::Later,
-            Ok(false) => {}
+            // Left until it was known that nobody among them is a successor.
+            Ok(false) => self.end_family(ended, Some(&restart)),
             Err(error) => return self.try_later(error),
         }
         let started = with_budget(LOOK_BUDGET, || {
@@ -64,8 +65,9 @@ impl Supervised<'_> {
             start(&self.run.command, &self.tenure, &self.store, None).map(Some)
         });
         match started {
-            Ok(Some(Some(Started { child, lock_file, leash }))) => {
+            Ok(Some(Some(Started { child, lock_file, leash, kin }))) => {
                 self.leash = leash;
+                self.kin = kin.into_iter().collect();
                 self.tell(&Notice::Restarted {
                     office: self.tenure.office(),
                     pid: child.0.pid,

@@ -35,15 +35,16 @@ impl Supervised<'_> {
                 // The signal thread never ends; if it did, we would still look.
                 Err(RecvTimeoutError::Disconnected) => std::thread::sleep(LOOK_EVERY),
             }
-            if let Some(end) = self.command_end() {
-                self.leash.slip();
-                let Some(end) = self.go_on_with_successor(end) else { continue };
+            if let Some(end) = self.last_end() {
                 // A successor may have been collected as well.
                 self.leash.slip();
                 self.life = Life::Ended;
                 self.hear_out(inbox, end);
-                match self.restart_asked_for() {
+                let restart = self.restart_asked_for();
+                self.end_family(end, restart.as_ref());
+                match restart {
                     Some(restart) => {
+                        self.hear_now(inbox);
                         self.life = Life::Between(Box::new(Pause {
                             ended: end,
                             restart,
@@ -87,6 +88,16 @@ impl Supervised<'_> {
                 let _ = self.signal(supervise::KILL);
             }
         }
+    }
+
+    /// How the command ended, if it has just now and nobody has taken its place.
+    fn last_end(&mut self) -> Option<ChildEnd> {
+        if self.stays_with_descendants() {
+            return self.end_without_descendants();
+        }
+        let ended = self.command_end()?;
+        self.leash.slip();
+        self.go_on_with_successor(ended)
     }
 
     /// How the command ended, if it has just now. Where all children are ours to collect, so are
@@ -143,7 +154,7 @@ impl Supervised<'_> {
         }
     }
 
-    fn forward(&mut self, signal: Signal) {
+    pub(super) fn forward(&mut self, signal: Signal) {
         let Caught { number, from_terminal, .. } = signal.caught;
         let (mut is_echo, mut is_asked) = (false, false);
         if let Some(signalled) = Signalled::of(&signal) {

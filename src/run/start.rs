@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 
+use crate::owner::family::Kin;
 use crate::process::command_lock::LockFile;
 use crate::process::helper;
 use crate::process::helper::HelperProgram;
@@ -21,6 +22,8 @@ pub(crate) struct Started {
     pub(super) child: Child,
     pub(super) lock_file: Option<LockFile>,
     pub(super) leash: Leash,
+    /// By what its family is known, where it can be.
+    pub(super) kin: Option<Kin>,
 }
 
 /// Ends the command when it is dropped. A run whose thread panics, be it in what hears its notices,
@@ -55,6 +58,18 @@ pub(crate) enum NotStarted {
     Exec(ExecFailure),
 }
 
+/// What verbs called in the command act by.
+pub(super) fn environment(tenure: &Tenure, store: &Store) -> [(&'static str, OsString); 5] {
+    let office = tenure.office();
+    [
+        (environment::DB, store.path().into()),
+        (environment::PROFILE, office.profile.as_str().into()),
+        (environment::KIND, office.kind.as_str().into()),
+        (environment::INSTANCE, tenure.instance().to_string().into()),
+        (environment::TOKEN, tenure.nonce().to_hex().into()),
+    ]
+}
+
 /// Each waits as long as the store may be busy, 5 s: 20 s together at a first start. A later one
 /// has less, and is tried again as a whole.
 const TRIES_TO_RECORD: usize = 4;
@@ -68,14 +83,7 @@ pub(super) fn start(
     store: &Store,
     inbox: Option<&Inbox>,
 ) -> Result<Option<Started>, NotStarted> {
-    let office = tenure.office();
-    let environment: [(&str, OsString); 5] = [
-        (environment::DB, store.path().into()),
-        (environment::PROFILE, office.profile.as_str().into()),
-        (environment::KIND, office.kind.as_str().into()),
-        (environment::INSTANCE, tenure.instance().to_string().into()),
-        (environment::TOKEN, tenure.nonce().to_hex().into()),
-    ];
+    let environment = environment(tenure, store);
     let anchor = store.inner.own_anchor();
     // Where it ends, a child that took its place is ours.
     if let Some(anchor) = anchor.as_deref().filter(|_| supervise::adopts_orphans()) {
@@ -124,8 +132,9 @@ pub(super) fn start(
             return Err(NotStarted::Error(error));
         }
     }
+    let kin = Kin::of_command(tenure.instance(), &child.0);
     held.release().map_err(not_started)?;
-    Ok(Some(Started { child, lock_file, leash: Leash(Some(child.0.pid)) }))
+    Ok(Some(Started { child, lock_file, leash: Leash(Some(child.0.pid)), kin }))
 }
 
 /// Where another program is the helper, it is that one which could not be executed, and not the

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use crate::clock::Deadline;
+use crate::owner::family::Kin;
 use crate::process::command_lock::LockFile;
+use crate::process::descendants::LeftOver;
 use crate::process::older::hold::Hold;
 use crate::records::markers::Marker;
 use crate::run::inbox::Signalled;
@@ -11,7 +13,7 @@ use crate::run::notice::Notice;
 use crate::run::plan::Run;
 use crate::run::start::{Child, Leash, Started};
 use crate::store::watcher::{Version, Watcher};
-use crate::sys::ChildEnd;
+use crate::sys::{ChildEnd, Pid, StartTime};
 use crate::{Error, Store, Tenure, state};
 
 /// Between two full verifications; in between only what costs next to nothing is looked at.
@@ -42,6 +44,14 @@ pub(super) struct Supervised<'a> {
     pub(super) ending: Option<Ending>,
     pub(super) doubt_told: bool,
     pub(super) unseen: Option<Unseen>,
+    /// The command, and those whose place it took.
+    pub(super) kin: Vec<Kin>,
+    /// What commands have left outside of their sessions, and was told of.
+    pub(super) left_alone: Vec<LeftOver>,
+    /// Who takes the place of the command when that ends, by its own word.
+    pub(super) main: Option<MainProcess>,
+    /// Commands that have ended, and are not collected before the row names who took their place.
+    pub(super) uncollected: Vec<Pid>,
 }
 
 /// The command.
@@ -71,6 +81,13 @@ pub(super) struct Pause {
 pub(super) struct Unseen {
     pub(super) before: Child,
     pub(super) error: Error,
+}
+
+/// A process that says that it is the main one of the command, as long as it is the same.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct MainProcess {
+    pub(super) pid: Pid,
+    pub(super) start_time: StartTime,
 }
 
 /// A signal that asked to end.
@@ -131,6 +148,10 @@ impl<'a> Supervised<'a> {
             ending: None,
             doubt_told: false,
             unseen: None,
+            kin: started.kin.into_iter().collect(),
+            left_alone: Vec::new(),
+            main: None,
+            uncollected: Vec::new(),
         }
     }
 

@@ -48,6 +48,18 @@ pub(crate) fn spawn_second_keeper(
         .spawn()
 }
 
+/// Goes on as a child of this process, which ends: whoever started it has no child that it did not
+/// ask for. Call it first thing, while there is one thread.
+pub(crate) fn leave_starter() -> io::Result<()> {
+    // SAFETY: there is one thread, so nothing is locked for good in the child.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(()),
+        // SAFETY: it ends this process, and runs nothing of what is registered for that.
+        _ => unsafe { libc::_exit(0) },
+    }
+}
+
 /// Makes this process nobody's as [`detach`] does, but for the open file that it was started with.
 pub(crate) fn detach_with(anchor: RawFd) -> io::Result<std::fs::File> {
     let anchor = if anchor == ANCHOR {

@@ -23,7 +23,8 @@ pub use self::others::{
     program_name, session_of, supervision, table_shows,
 };
 pub use self::process::{
-    ProcessHandle, command_line, is_kernel_thread, process_facts, process_table_is_ours,
+    ProcessHandle, command_line, is_forked_copy, is_kernel_thread, process_facts,
+    process_table_is_ours,
 };
 pub use super::capture::capture;
 pub use super::modes::{

@@ -11,6 +11,9 @@
 mod age;
 #[cfg(unix)]
 mod capture;
+#[cfg(unix)]
+#[path = "children_unix.rs"]
+mod children;
 mod described;
 #[cfg(unix)]
 #[path = "detached_unix.rs"]
@@ -149,14 +152,16 @@ pub use process::{
     ProcessHandle, command_line, descendants, process_facts, program_name, supervision,
 };
 pub(crate) use process::{
-    TableShows, environment_of, is_kernel_thread, processes_of_session, processes_with_environment,
-    session_of, table_shows,
+    TableShows, children_of, environment_of, is_forked_copy, is_kernel_thread,
+    processes_of_session, processes_with_environment, session_of, table_shows,
 };
 pub use process_facts::{
     Existence, OpenProcessError, Pid, ProcessFacts, ProcessNumber, ProcessState, StartTime,
     StartTimeUnit, Supervision,
 };
 pub(crate) use programs::{program, program_places};
+#[cfg_attr(not(feature = "cli"), allow(unused_imports, reason = "the command line asks"))]
+pub(crate) use proven::is_below;
 pub(crate) use proven::{Proven, descends_from};
 pub use received::ChildEnd;
 pub use received::{CaptureError, Captured};

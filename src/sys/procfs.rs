@@ -158,6 +158,7 @@ mod tests {
         state: b'S',
         parent: 1,
         is_kernel_thread: false,
+        is_forked_copy: false,
         start_time_ticks: 987_654,
     };
 
@@ -176,6 +177,17 @@ mod tests {
             parse_stat(fixture!("stat-parent-outside")),
             Some(Stat { parent: 0, ..SLEEPING })
         );
+    }
+
+    #[test]
+    fn flags_of_a_stat() {
+        let with = |flags: u64| {
+            let line = format!("7 (sh) S 1 7 7 0 -1 {flags} {} 9 0", "0 ".repeat(12).trim_end());
+            parse_stat(line.as_bytes()).map(|stat| (stat.is_kernel_thread, stat.is_forked_copy))
+        };
+        assert_eq!(with(0x40_0000), Some((false, false)));
+        assert_eq!(with(0x40_0040), Some((false, true)));
+        assert_eq!(with(0x20_8040), Some((true, true)));
     }
 
     #[test]

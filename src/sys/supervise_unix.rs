@@ -18,15 +18,18 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use rustix::process::{Signal, WaitOptions};
+use rustix::process::Signal;
 use signal_hook::consts::signal as number;
 
+pub(crate) use super::children::{
+    has_ended_child, may_have_children, reap, reap_child, reap_up_to,
+};
 pub(crate) use super::detached::{
     catch_request_to_end, close_standard_output, detach, detach_with, follow_to_cgroup,
-    spawn_keeper, spawn_second_keeper,
+    leave_starter, spawn_keeper, spawn_second_keeper,
 };
 use super::signals::{self, Catcher, is_ignored};
-use super::{ChildEnd, ExecFailure, Received, StartTime};
+use super::{ExecFailure, Received, StartTime};
 
 /// Whether a command is held by a helper process, which becomes the command.
 pub(crate) const HOLDS_BY_HELPER: bool = true;
@@ -278,6 +281,9 @@ pub(crate) fn adopt_orphans() -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
+/// Whether a process can have that done at all.
+pub(crate) const CAN_ADOPT_ORPHANS: bool = cfg!(target_os = "linux");
+
 /// Whether what a child of ours leaves behind becomes our child.
 #[cfg(target_os = "linux")]
 pub(crate) fn adopts_orphans() -> bool {
@@ -302,45 +308,6 @@ pub(crate) fn signal_child(pid: super::Pid, signal: i32) -> io::Result<()> {
 pub(crate) const TERMINATE: i32 = number::SIGTERM;
 pub(crate) const KILL: i32 = number::SIGKILL;
 pub(crate) const CONTINUE: i32 = number::SIGCONT;
-
-/// Collects every child that has ended, ours or, for PID 1, anybody's orphan.
-pub(crate) fn reap() -> Vec<(super::Pid, ChildEnd)> {
-    let mut ended = Vec::new();
-    loop {
-        match rustix::process::wait(WaitOptions::NOHANG) {
-            Ok(Some((pid, status))) => {
-                let pid = pid.as_raw_nonzero().get().unsigned_abs();
-                if let Some(code) = status.exit_status() {
-                    ended.push((pid, ChildEnd::Exited(code)));
-                } else if let Some(signal) = status.terminating_signal() {
-                    ended.push((pid, ChildEnd::Signalled(signal)));
-                }
-            }
-            Err(rustix::io::Errno::INTR) => {}
-            // ECHILD: no children left.
-            Ok(None) | Err(_) => return ended,
-        }
-    }
-}
-
-/// How the child `pid` ended, if it has. Others are left to whoever started them.
-pub(crate) fn reap_child(pid: super::Pid) -> Option<ChildEnd> {
-    /// Somebody else has collected it, and keeps to himself how it ended.
-    const COLLECTED_ELSEWHERE: ChildEnd = ChildEnd::Exited(255);
-
-    let child = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw)?;
-    loop {
-        match rustix::process::waitpid(Some(child), WaitOptions::NOHANG) {
-            Ok(Some((_, status))) => {
-                let signalled = || status.terminating_signal().map(ChildEnd::Signalled);
-                return status.exit_status().map(ChildEnd::Exited).or_else(signalled);
-            }
-            Err(rustix::io::Errno::INTR) => {}
-            Err(rustix::io::Errno::CHILD) => return Some(COLLECTED_ELSEWHERE),
-            Ok(None) | Err(_) => return None,
-        }
-    }
-}
 
 /// Ends our own child, and collects it.
 pub(crate) fn end_child(pid: super::Pid) {

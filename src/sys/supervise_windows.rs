@@ -42,7 +42,7 @@ use windows_sys::core::BOOL;
 
 pub(crate) use super::detached::{
     catch_request_to_end, close_standard_output, detach, detach_with, follow_to_cgroup,
-    spawn_keeper, spawn_second_keeper,
+    leave_starter, spawn_keeper, spawn_second_keeper,
 };
 use super::signals::{
     self, ABORT, ARITHMETIC, Catcher, ILLEGAL, INTERRUPT, SEGMENTATION, a_person_may_type,
@@ -363,8 +363,26 @@ pub(crate) fn adopt_orphans() -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
+/// Whether a process can have that done at all.
+pub(crate) const CAN_ADOPT_ORPHANS: bool = false;
+
 /// Whether what a child of ours leaves behind becomes our child.
 pub(crate) fn adopts_orphans() -> bool {
+    false
+}
+
+/// Whether our child `last` has ended; there are no orphans to be collected before it.
+pub(crate) fn reap_up_to(last: Pid) -> bool {
+    has_ended_child(last)
+}
+
+/// Whether our child `pid` has ended and was not collected.
+pub(crate) fn has_ended_child(pid: Pid) -> bool {
+    started().iter().any(|command| command.pid == pid && command.end().is_some())
+}
+
+/// Whether there may be a child of ours: what a command leaves behind is nobody's.
+pub(crate) fn may_have_children() -> bool {
     false
 }
 

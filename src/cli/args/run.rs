@@ -53,6 +53,26 @@ pub(crate) struct Run {
     /// Claim at once, also in a storm of restarts
     #[arg(long)]
     pub(crate) no_backoff: bool,
+    /// Become CMD once the office is held: same pid, nothing between CMD and its supervisor, which
+    /// restarts it; two keepers end CMD if the office is lost
+    #[arg(
+        long,
+        conflicts_with_all = ["follow", "leave", "legacy_home", "exit_code", "supervisor"]
+    )]
+    pub(crate) exec: bool,
+    /// Stay with what CMD leaves behind, for as long as any of it lives: a server that executes
+    /// itself again (SIGUSR2), a start script that leaves a daemon
+    #[arg(long)]
+    pub(crate) follow: bool,
+    /// Leave alive what CMD leaves behind; with =NAME only that program, also beside --follow
+    #[arg(
+        long,
+        value_name = "NAME",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = ""
+    )]
+    pub(crate) leave: Vec<String>,
     /// Hold the gateway.lock of this directory as well, so that older programs respect this one
     #[arg(long, value_name = "DIR")]
     pub(crate) legacy_home: Option<PathBuf>,

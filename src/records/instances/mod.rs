@@ -19,4 +19,6 @@ pub(crate) use self::prune::{prune_history, prune_without_office};
 pub(crate) use self::row::{
     Command, CommandLock, LockNow, Origin, Record, date_back, forget_notes_of_earlier, standing,
 };
-pub(crate) use self::row::{Keepers, keepers_end, lose_command_lock, set_keepers};
+pub(crate) use self::row::{
+    Keepers, keepers_end, leave_to_keepers, lose_command_lock, set_keepers,
+};

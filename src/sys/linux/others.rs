@@ -14,7 +14,7 @@ pub fn processes_and_parents() -> Vec<(Pid, Pid)> {
     if !process_table_is_ours() {
         return Vec::new();
     }
-    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let entries = std::fs::read_dir("/proc").map_err(note).into_iter().flatten().flatten();
     entries
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
         .filter_map(|pid| Some((pid, read_stat(pid)?.parent)))

@@ -285,12 +285,12 @@ fn a_descendant_that_outlives_a_killed_run_keeps_nothing() {
     kill(descendant.pid, Signal::KILL);
 }
 
-/// The same when the run ends in the regular way.
+/// The same when the run ends in the regular way, and leaves it alone.
 #[test]
 fn a_descendant_that_outlives_its_run_keeps_nothing() {
     let sandbox = Sandbox::new();
     let script = "sleep 1000 > /dev/null 2>&1 & echo $!";
-    let answer = sandbox.cli(["run", "--", "/bin/sh", "-c", script]).assert_code(0);
+    let answer = sandbox.cli(["run", "--leave", "--", "/bin/sh", "-c", script]).assert_code(0);
     let descendant = Identity::of(answer.out.trim().parse().unwrap()).unwrap();
     sandbox.assert_status(3, "dead", "exited");
     sandbox.hold(&[]).end().assert_code(0);

@@ -18,6 +18,7 @@ mod roles;
 mod schema;
 pub mod second_sqlite;
 mod time;
+mod tools;
 mod untouched;
 mod writer;
 
@@ -43,6 +44,7 @@ pub use process::*;
 pub use random::*;
 pub use roles::*;
 pub use time::*;
+pub use tools::*;
 pub use untouched::*;
 pub use writer::*;
 
