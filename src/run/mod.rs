@@ -36,7 +36,7 @@ use crate::run::start::NotStarted;
 use crate::run::supervised::{LOOK_BUDGET, Supervised};
 use crate::store::watcher::Watcher;
 use crate::sys::supervise;
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result, sys};
 
 impl Run {
     /// Claims, starts the command and stays with it until it has ended for good. The calling thread
@@ -66,6 +66,9 @@ impl Run {
             && let Some(home) = &self.claim.legacy_home
         {
             hold::check_usable(home)?;
+        }
+        if self.extent == Extent::Whole {
+            sys::take_over_process();
         }
         let inbox = Inbox::open(self.extent)?;
         let store = self.store.open()?;

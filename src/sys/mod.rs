@@ -46,6 +46,12 @@ pub(crate) mod handover;
 #[cfg(not(unix))]
 #[path = "handover_other.rs"]
 pub(crate) mod handover;
+#[cfg(unix)]
+#[path = "inherited_unix.rs"]
+mod inherited;
+#[cfg(windows)]
+#[path = "inherited_windows.rs"]
+mod inherited;
 #[cfg(target_os = "linux")]
 mod linux;
 mod lock_facts;
@@ -126,6 +132,7 @@ pub(crate) use files::{
     set_mode, set_mode_in,
 };
 pub(crate) use forked::close_inherited;
+pub(crate) use inherited::take_over_process;
 pub(crate) use lock_facts::{CommandLocks, ListedLock, Sharing};
 #[cfg(test)]
 pub(crate) use locks::SHOWS_OPENED_FILES;

@@ -26,7 +26,7 @@ pub(crate) use super::detached::{
     spawn_keeper, spawn_second_keeper,
 };
 use super::signals::{self, Catcher, is_ignored};
-use super::{ChildEnd, ExecFailure, Received, StartTime};
+use super::{ChildEnd, ExecFailure, Received, StartTime, inherited};
 
 /// Whether a command is held by a helper process, which becomes the command.
 pub(crate) const HOLDS_BY_HELPER: bool = true;
@@ -66,6 +66,7 @@ pub(crate) fn execute_again(argv: &[OsString]) -> io::Error {
     };
     let mut command = Command::new(program);
     command.arg0(name).args(arguments);
+    inherited::pass_on_broken_pipe(&mut command);
     super::handover::exec(command)
 }
 
@@ -160,7 +161,7 @@ impl HeldCommand {
     pub(crate) fn release(mut self) -> Result<(), ExecFailure> {
         let mut errno = [0; 4];
         // A write that fails means that the trampoline was killed: the reaping loop tells how.
-        if self.channel.write_all(&[1]).is_err() {
+        if self.channel.write_all(&[inherited::permission()]).is_err() {
             return Ok(());
         }
         // The channel closes with the exec.
@@ -212,7 +213,10 @@ pub(crate) fn trampoline(arguments: &[OsString]) -> i32 {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return NOBODY_WAITS,
         Err(error) => return give_up(&format!("cannot read from the pipe to its run: {error}")),
     }
-    let error = Command::new(program).args(rest).exec();
+    let mut command = Command::new(program);
+    command.args(rest);
+    inherited::pass_on(&mut command, parent, permission[0]);
+    let error = command.exec();
     let errno = error.raw_os_error().unwrap_or(0);
     let _ = channel.write_all(&errno.to_ne_bytes());
     ExecFailure(error).exit_code()

@@ -2,6 +2,7 @@
 //! terminal, the duties of PID 1?
 
 mod command;
+mod inherited;
 mod library;
 mod reaped;
 mod signals;
