@@ -39,6 +39,7 @@ pub(super) fn run(global: &Global, arguments: &args::Run) -> Outcome {
         .store(global.options())
         .claim(options)
         .exit_codes(exit_codes(arguments))
+        .forward(arguments.forward)
         .as_whole_process()
         .on_notice(move |notice| tell(&invocation, notice));
     if let Some(home) = home {

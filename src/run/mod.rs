@@ -5,9 +5,12 @@
 //! [helper](crate::helper) that becomes it. A thread that catches signals cancels the wait. What
 //! people should know is told by a [`Notice`]: nothing is printed here.
 
+pub(crate) mod beside;
 pub(crate) mod claim;
+pub(crate) mod delivery;
 pub(crate) mod end;
 pub(crate) mod follow;
+pub(crate) mod forward;
 pub(crate) mod inbox;
 pub(crate) mod known;
 pub(crate) mod new_store;
@@ -19,8 +22,10 @@ pub(crate) mod restart;
 pub(crate) mod running;
 pub(crate) mod start;
 pub(crate) mod supervised;
+pub(crate) mod suspension;
 
 pub use crate::office::backoff::Backoff;
+pub use crate::run::forward::Forward;
 pub use crate::run::known::{execute_again, words_known_to_older};
 pub use crate::run::notice::Notice;
 pub use crate::run::plan::{Finished, Run, RunOutcome};
@@ -29,6 +34,7 @@ pub use crate::sys::ChildEnd;
 use crate::patience::with_budget;
 use crate::process::exit_code::ExitCause;
 use crate::process::older::hold;
+use crate::run::beside::Beside;
 use crate::run::claim::Claimed;
 use crate::run::inbox::{Inbox, Signalled};
 use crate::run::plan::Extent;
@@ -100,13 +106,15 @@ impl Run {
         // released under it.
         let watcher = Watcher::new(&store.inner)?;
         self.adopt_orphans();
+        let beside = Beside::prepare(self, &inbox);
         match start::start(&self.command, &tenure, &store, Some(&inbox)) {
             Ok(Some(started)) => {
                 (self.tell)(&Notice::Started { office: tenure.office(), pid: started.child.0.pid });
                 self.warn_of_short_unit();
                 // A store that is lost is let go of as a whole.
                 drop(profile);
-                Supervised::new(self, store, watcher, tenure, hold, started).supervise(&inbox)
+                Supervised::new(self, store, watcher, tenure, hold, started, beside)
+                    .supervise(&inbox)
             }
             Ok(None) => {
                 let why = "the office was lost before the command started";

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::process::exit_code::Supervisor;
 use crate::process::exit_code::{ExitCause, ExitCodes};
 use crate::process::helper::HelperProgram;
+use crate::run::forward::Forward;
 use crate::run::notice::Notice;
 use crate::sys::supervise;
 use crate::{
@@ -71,6 +72,7 @@ pub struct Run {
     /// Whether a start waits where those before it failed.
     pub(super) backs_off: bool,
     pub(super) exit_codes: ExitCodes,
+    pub(super) forward: Forward,
     pub(super) extent: Extent,
     pub(super) tell: Tell,
 }
@@ -109,6 +111,7 @@ impl Run {
             respects_desired: false,
             backs_off: true,
             exit_codes: ExitCodes::of(Supervisor::of_this_process()),
+            forward: Forward::Auto,
             extent: Extent::Part,
             tell: Arc::new(|_| ()),
         }
@@ -152,6 +155,12 @@ impl Run {
     /// expects.
     pub fn exit_codes(mut self, codes: ExitCodes) -> Self {
         self.exit_codes = codes;
+        self
+    }
+
+    /// Which signals are passed on, in place of [`Forward::Auto`].
+    pub fn forward(mut self, forward: Forward) -> Self {
+        self.forward = forward;
         self
     }
 

@@ -32,6 +32,7 @@ impl Supervised<'_> {
             match inbox.received.recv_timeout(LOOK_EVERY) {
                 Ok(RunEvent::ChildEnded) | Err(RecvTimeoutError::Timeout) => {}
                 Ok(RunEvent::Signal(signal)) => self.forward(signal),
+                Ok(RunEvent::Suspended(caught)) => self.suspend(&caught),
                 // The signal thread never ends; if it did, we would still look.
                 Err(RecvTimeoutError::Disconnected) => std::thread::sleep(LOOK_EVERY),
             }
@@ -137,7 +138,7 @@ impl Supervised<'_> {
             let wait = if self.asked.is_some() { Duration::ZERO } else { until.remaining() };
             match inbox.received.recv_timeout(wait) {
                 Ok(RunEvent::Signal(signal)) => self.forward(signal),
-                Ok(RunEvent::ChildEnded) => {}
+                Ok(RunEvent::ChildEnded | RunEvent::Suspended(_)) => {}
                 Err(_) => return,
             }
         }
@@ -159,7 +160,12 @@ impl Supervised<'_> {
             }
             is_echo = self.is_echo(sender);
         }
-        if !from_terminal && !is_echo {
+        // An echo is asked about as well: it was told once, and is over.
+        let has_it = match self.child() {
+            Some(child) => self.beside.delivery.has_reached(child.0.pid, &signal.caught),
+            None => true,
+        };
+        if !has_it && !is_echo {
             let _ = self.signal(number);
         }
         if let Some(received) = signal.received {

@@ -6,6 +6,7 @@ use crate::clock::Deadline;
 use crate::process::command_lock::LockFile;
 use crate::process::older::hold::Hold;
 use crate::records::markers::Marker;
+use crate::run::beside::Beside;
 use crate::run::inbox::Signalled;
 use crate::run::notice::Notice;
 use crate::run::plan::Run;
@@ -36,6 +37,7 @@ pub(super) struct Supervised<'a> {
     pub(super) life: Life,
     /// What the command locks, for as long as the row says that it does.
     pub(super) lock_file: Option<LockFile>,
+    pub(super) beside: Beside,
     pub(super) verify_at: Deadline,
     /// The last signal that asked to end; it counts for as long as a stop may take.
     pub(super) asked: Option<AskedEnd>,
@@ -112,6 +114,7 @@ impl<'a> Supervised<'a> {
         tenure: Tenure,
         hold: Option<Hold>,
         started: Started,
+        beside: Beside,
     ) -> Self {
         if let Some(hold) = &hold {
             hold.say(state::RUNNING);
@@ -126,6 +129,7 @@ impl<'a> Supervised<'a> {
             hold,
             life: Life::Running(started.child),
             lock_file: started.lock_file,
+            beside,
             verify_at: Deadline::after(VERIFY_EVERY),
             asked: None,
             ending: None,

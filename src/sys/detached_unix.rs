@@ -108,7 +108,7 @@ fn make_nobodys(close_from_descriptor: RawFd) -> io::Result<()> {
     }
 }
 
-fn close_from(first: RawFd) {
+pub(super) fn close_from(first: RawFd) {
     #[cfg(target_os = "linux")]
     {
         // SAFETY: called before this process opened anything above the standard descriptors, so

@@ -52,6 +52,12 @@ mod inherited;
 #[cfg(windows)]
 #[path = "inherited_windows.rs"]
 mod inherited;
+#[cfg(unix)]
+#[path = "jobs_unix.rs"]
+pub(crate) mod jobs;
+#[cfg(windows)]
+#[path = "jobs_windows.rs"]
+pub(crate) mod jobs;
 #[cfg(target_os = "linux")]
 mod linux;
 mod lock_facts;
@@ -107,6 +113,12 @@ pub(crate) mod wal_index;
 pub(crate) mod wal_index;
 #[cfg(windows)]
 mod windows;
+#[cfg(unix)]
+#[path = "witness_unix.rs"]
+pub(crate) mod witness;
+#[cfg(windows)]
+#[path = "witness_windows.rs"]
+pub(crate) mod witness;
 
 #[cfg(target_os = "linux")]
 use linux as os;

@@ -257,7 +257,7 @@ fn inherited(descriptor: RawFd) -> io::Result<UnixStream> {
 }
 
 #[cfg(target_os = "linux")]
-fn die_with_parent() {
+pub(super) fn die_with_parent() {
     if let Err(error) = rustix::process::set_parent_process_death_signal(Some(Signal::KILL)) {
         tracing::warn!(%error, "the command would outlive a killed run");
     }
@@ -266,7 +266,7 @@ fn die_with_parent() {
 /// macOS has no such thing: there a command can outlive a killed `run`, and the next claimant ends
 /// it: a command that lives counts, whatever became of its `run`.
 #[cfg(not(target_os = "linux"))]
-fn die_with_parent() {}
+pub(super) fn die_with_parent() {}
 
 /// From now on what our children leave behind is ours. It does not go to the programs that we
 /// execute, and ends with this process.

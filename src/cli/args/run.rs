@@ -9,6 +9,7 @@ use clap::Args;
 use crate::Wait;
 use crate::cli::args::values;
 use crate::exit::{ExitCause, ExitRule, Supervisor};
+use crate::run::Forward;
 
 #[derive(Debug, Args)]
 #[allow(clippy::struct_excessive_bools, reason = "flags are independent of each other")]
@@ -53,6 +54,10 @@ pub(crate) struct Run {
     /// Claim at once, also in a storm of restarts
     #[arg(long)]
     pub(crate) no_backoff: bool,
+    /// Which signals CMD gets from this process: auto (those that it did not get anyway, from a
+    /// terminal, a service manager or pm2), always or never
+    #[arg(long, value_name = "WHEN", default_value = "auto", value_parser = values::parse_forward)]
+    pub(crate) forward: Forward,
     /// Hold the gateway.lock of this directory as well, so that older programs respect this one
     #[arg(long, value_name = "DIR")]
     pub(crate) legacy_home: Option<PathBuf>,

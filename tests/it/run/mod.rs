@@ -4,5 +4,9 @@
 mod command;
 mod inherited;
 mod library;
+mod manager;
+mod once;
 mod reaped;
 mod signals;
+mod supervisors;
+mod terminals;
