@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use crate::forensics::Fact;
 use crate::forensics::snapshot::received;
 use crate::process::exit_code::{ExitCause, ExitCodes};
+use crate::run::notify::Notification;
 use crate::run::plan::Extent;
 use crate::sys::signals::Catcher;
 use crate::sys::{Caught, Received, Shortage, jobs, signals, supervise};
@@ -67,6 +68,11 @@ impl Inbox {
         Ok(Self { received, sender: of_inbox, waiting, _catcher: catcher })
     }
 
+    /// For whoever else has something to tell.
+    pub(super) fn sender(&self) -> Sender<RunEvent> {
+        self.sender.clone()
+    }
+
     /// Hears of Ctrl-Z from now on, which stops nobody then.
     pub(super) fn hear_suspension(&self) -> Option<Catcher> {
         let sender = self.sender.clone();
@@ -101,7 +107,7 @@ impl Inbox {
     pub(super) fn request_to_end(&self) -> Option<Signalled> {
         let signals = self.received.try_iter().filter_map(|event| match event {
             RunEvent::Signal(signal) => Signalled::of(&signal),
-            RunEvent::ChildEnded | RunEvent::Suspended(_) => None,
+            RunEvent::ChildEnded | RunEvent::Suspended(_) | RunEvent::Notified(_) => None,
         });
         signals.last()
     }
@@ -113,6 +119,8 @@ pub(crate) enum RunEvent {
     Signal(Signal),
     /// Ctrl-Z.
     Suspended(Caught),
+    /// The command told its service manager something.
+    Notified(Notification),
 }
 
 /// A signal, and who sent it: whoever only sends one has ended by the time anybody else looks. All

@@ -15,11 +15,14 @@ pub(crate) mod inbox;
 pub(crate) mod known;
 pub(crate) mod new_store;
 pub(crate) mod notice;
+pub(crate) mod notified;
+pub(crate) mod notify;
 pub(crate) mod older;
 pub(crate) mod plan;
 pub(crate) mod requests;
 pub(crate) mod restart;
 pub(crate) mod running;
+pub(crate) mod said;
 pub(crate) mod start;
 pub(crate) mod supervised;
 pub(crate) mod suspension;
@@ -107,7 +110,7 @@ impl Run {
         let watcher = Watcher::new(&store.inner)?;
         self.adopt_orphans();
         let beside = Beside::prepare(self, &inbox);
-        match start::start(&self.command, &tenure, &store, Some(&inbox)) {
+        match start::start(&self.command, &tenure, &store, Some(&inbox), &beside) {
             Ok(Some(started)) => {
                 (self.tell)(&Notice::Started { office: tenure.office(), pid: started.child.0.pid });
                 self.warn_of_short_unit();

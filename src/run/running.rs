@@ -33,6 +33,7 @@ impl Supervised<'_> {
                 Ok(RunEvent::ChildEnded) | Err(RecvTimeoutError::Timeout) => {}
                 Ok(RunEvent::Signal(signal)) => self.forward(signal),
                 Ok(RunEvent::Suspended(caught)) => self.suspend(&caught),
+                Ok(RunEvent::Notified(said)) => self.heed(said),
                 // The signal thread never ends; if it did, we would still look.
                 Err(RecvTimeoutError::Disconnected) => std::thread::sleep(LOOK_EVERY),
             }
@@ -79,6 +80,7 @@ impl Supervised<'_> {
                 self.look_at_command_lock();
                 self.look();
             });
+            self.write_said();
             if let Some(ending) = &mut self.ending
                 && !ending.killed
                 && ending.kill_at.has_passed()
@@ -133,15 +135,19 @@ impl Supervised<'_> {
             (Some(Ending { why: Why::End(_), .. }), _) => SIGNALLED_WITHIN,
             (Some(_), _) | (None, ChildEnd::Exited(_)) => Duration::ZERO,
         };
+        self.beside.hear_last_words();
         let until = Deadline::after(within);
         loop {
             let wait = if self.asked.is_some() { Duration::ZERO } else { until.remaining() };
             match inbox.received.recv_timeout(wait) {
                 Ok(RunEvent::Signal(signal)) => self.forward(signal),
+                Ok(RunEvent::Notified(said)) => self.heed(said),
                 Ok(RunEvent::ChildEnded | RunEvent::Suspended(_)) => {}
-                Err(_) => return,
+                Err(_) => break,
             }
         }
+        self.beside.said.write_at_once();
+        self.write_said();
     }
 
     fn forward(&mut self, signal: Signal) {

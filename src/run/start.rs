@@ -6,6 +6,7 @@ use crate::process::command_lock::LockFile;
 use crate::process::helper;
 use crate::process::helper::HelperProgram;
 use crate::records::{Command, CommandLock, End, EndReason, Identities};
+use crate::run::beside::Beside;
 use crate::run::inbox::{Inbox, Signalled};
 use crate::run::plan::{Finished, Run, RunOutcome};
 use crate::sys::supervise::{self, HeldCommand};
@@ -67,15 +68,17 @@ pub(super) fn start(
     tenure: &Tenure,
     store: &Store,
     inbox: Option<&Inbox>,
+    beside: &Beside,
 ) -> Result<Option<Started>, NotStarted> {
     let office = tenure.office();
-    let environment: [(&str, OsString); 5] = [
+    let mut environment: Vec<(&str, OsString)> = vec![
         (environment::DB, store.path().into()),
         (environment::PROFILE, office.profile.as_str().into()),
         (environment::KIND, office.kind.as_str().into()),
         (environment::INSTANCE, tenure.instance().to_string().into()),
         (environment::TOKEN, tenure.nonce().to_hex().into()),
     ];
+    environment.extend(beside.environment());
     let anchor = store.inner.own_anchor();
     // Where it ends, a child that took its place is ours.
     if let Some(anchor) = anchor.as_deref().filter(|_| supervise::adopts_orphans()) {

@@ -70,6 +70,12 @@ mod macos;
 mod modes;
 mod no_room;
 #[cfg(target_os = "linux")]
+#[path = "notify_linux.rs"]
+pub(crate) mod notify;
+#[cfg(not(target_os = "linux"))]
+#[path = "notify_other.rs"]
+pub(crate) mod notify;
+#[cfg(target_os = "linux")]
 mod open_files;
 #[cfg(unix)]
 mod own_group;

@@ -5,6 +5,7 @@ mod command;
 mod inherited;
 mod library;
 mod manager;
+mod notify;
 mod once;
 mod reaped;
 mod signals;
