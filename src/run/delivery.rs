@@ -158,3 +158,11 @@ fn is_pm2(pid: Pid) -> bool {
 fn signals_tree() -> bool {
     environment::text("treekill").is_none_or(|word| word != "false")
 }
+
+/// Whether this process was started by somebody who is known to start it again, and to stop it.
+pub(super) fn is_supervised() -> bool {
+    const BY_NAME: [&str; 3] = ["runsv", "supervise", "supervisord"];
+    let Ok(parent) = details::own_parent() else { return false };
+    let is_named = || sys::program_name(parent).is_some_and(|name| BY_NAME.contains(&&*name));
+    Supervisor::of_this_process() != Supervisor::None || is_named() || is_pm2(parent)
+}

@@ -13,6 +13,7 @@ pub(crate) mod follow;
 pub(crate) mod forward;
 pub(crate) mod inbox;
 pub(crate) mod known;
+pub(crate) mod last_call;
 pub(crate) mod new_store;
 pub(crate) mod notice;
 pub(crate) mod notified;

@@ -32,6 +32,9 @@ impl Supervised<'_> {
         if let Some(ending) = self.ending.as_mut() {
             ending.kill_at = ending.kill_at.later(until);
         }
+        if let Some(call) = self.asked.as_mut().and_then(|asked| asked.last_call.as_mut()) {
+            call.kill_at = call.kill_at.later(until);
+        }
     }
 
     /// Writes what was said, if it is time. What cannot be written now is tried again.

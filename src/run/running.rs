@@ -81,6 +81,7 @@ impl Supervised<'_> {
                 self.look();
             });
             self.write_said();
+            self.look_at_last_call();
             if let Some(ending) = &mut self.ending
                 && !ending.killed
                 && ending.kill_at.has_passed()
@@ -159,10 +160,7 @@ impl Supervised<'_> {
             // A request to reload takes nothing back.
             is_asked = !(signalled.may_mean_reload && self.is_asked_to_end());
             if is_asked {
-                self.asked = Some(AskedEnd {
-                    signal: signalled,
-                    until: Deadline::after(self.run.claim.stop_budget),
-                });
+                self.ask_to_end(signalled);
             }
             is_echo = self.is_echo(sender);
         }

@@ -79,6 +79,16 @@ pub(super) struct Unseen {
 pub(super) struct AskedEnd {
     pub(super) signal: Signalled,
     pub(super) until: Deadline,
+    /// Where our supervisor asked, and may wait for ever.
+    pub(super) last_call: Option<LastCall>,
+}
+
+/// The command is killed when its time to stop is over; half of that before, it is said.
+pub(super) struct LastCall {
+    pub(super) tell_at: Deadline,
+    pub(super) kill_at: Deadline,
+    pub(super) is_told: bool,
+    pub(super) is_over: bool,
 }
 
 /// The command is being ended.

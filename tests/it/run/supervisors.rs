@@ -78,6 +78,35 @@ impl Sandbox {
     }
 }
 
+/// A supervisor that waits for ever, by its name: it sends TERM for a line that it reads.
+const WAITS_FOR_EVER: &str = r#"
+    my $child = fork;
+    if (!$child) { exec @ARGV or die }
+    $0 = 'runsv'; <STDIN>; kill 'TERM', $child; waitpid $child, 0;
+    exit($? & 127 ? 128 + ($? & 127) : $? >> 8);"#;
+
+/// A command that ignores the request of a supervisor is killed when its time to stop is over, and
+/// that is said before. Whoever else asks is waited for, see `endings/survived.rs`.
+#[test]
+fn a_command_that_ignores_its_supervisor_is_ended() {
+    const DEAF: &str = "trap '' TERM; echo $$; exec sleep 1000";
+    if !has("perl") {
+        return skipped("needs perl");
+    }
+    let sandbox = Sandbox::new();
+    let mut command = sandbox.within(&["perl", "-e", WAITS_FOR_EVER]);
+    command.args([BINARY, "run", "--no-backoff", "--stop-budget", "1s", "--"]);
+    command.args(["/bin/sh", "-c", DEAF]);
+    let mut runsv = Process::start(command);
+    runsv.line();
+    runsv.say("stop");
+    let answer = runsv.finish(LIMIT).assert_code(137);
+    answer.assert_complains(&["is killed in", "the stop budget is spent"]);
+    let end = &sandbox.history()[0];
+    assert_eq!((&end["end_reason"], &end["signal"]), (&"signalled".into(), &9.into()), "{end:#}");
+    assert!(end["ended_by"].is_string(), "the supervisor: {end:#}");
+}
+
 /// runit signals the process: TERM, and CONT.
 #[test]
 fn runit_stops_once() {
