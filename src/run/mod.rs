@@ -19,14 +19,18 @@ pub(crate) mod notice;
 pub(crate) mod notified;
 pub(crate) mod notify;
 pub(crate) mod older;
+pub(crate) mod on_end;
+pub(crate) mod pid_file;
 pub(crate) mod plan;
 pub(crate) mod requests;
 pub(crate) mod restart;
 pub(crate) mod running;
 pub(crate) mod said;
 pub(crate) mod start;
+pub(crate) mod stderr;
 pub(crate) mod supervised;
 pub(crate) mod suspension;
+pub(crate) mod unresponsive;
 
 pub use crate::office::backoff::Backoff;
 pub use crate::run::forward::Forward;
@@ -58,7 +62,8 @@ impl Run {
     /// [`InvalidInput`](ErrorKind::InvalidInput) for an empty command, or where there is no
     /// [program for helpers](crate::helper::HelperProgram::find); [`Busy`](ErrorKind::Busy) when
     /// there may be no more processes, threads or descriptors, or the backoff of a storm was
-    /// [cancelled](crate::ClaimOptions::cancel); and those of
+    /// [cancelled](crate::ClaimOptions::cancel); those of writing the
+    /// [pid file](Run::pid_file); and those of
     /// [`OpenOptions::open`](crate::OpenOptions::open) and
     /// [`Profile::claim_with`](crate::Profile::claim_with). Nothing is held then, and no command
     /// runs.
@@ -110,7 +115,7 @@ impl Run {
         // released under it.
         let watcher = Watcher::new(&store.inner)?;
         self.adopt_orphans();
-        let beside = Beside::prepare(self, &inbox);
+        let beside = Beside::prepare(self, &inbox)?;
         match start::start(&self.command, &tenure, &store, Some(&inbox), &beside) {
             Ok(Some(started)) => {
                 (self.tell)(&Notice::Started { office: tenure.office(), pid: started.child.0.pid });

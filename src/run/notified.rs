@@ -71,7 +71,8 @@ impl Supervised<'_> {
                 row.writer_pid != Some(own) && !row.says_the_same(&nothing)
             };
             let promised = instances::by_id(connection, id)?.and_then(|it| it.heartbeat_every_ms);
-            Ok((row.as_ref().is_some_and(by_another), promised.is_some() && said.promised.is_none()))
+            let beats_itself = promised.is_some() && said.promised.is_none();
+            Ok((row.as_ref().is_some_and(by_another), beats_itself))
         })?;
         let mut update = StatusUpdate::new();
         if !speaks_itself {

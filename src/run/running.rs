@@ -46,6 +46,7 @@ impl Supervised<'_> {
                 self.hear_out(inbox, end);
                 match self.restart_asked_for() {
                     Some(restart) => {
+                        self.tell_end_before_restart(end);
                         self.life = Life::Between(Box::new(Pause {
                             ended: end,
                             restart,
@@ -254,6 +255,7 @@ impl Supervised<'_> {
                 if self.watcher.is_none() {
                     self.watcher = Watcher::new(&self.store.inner).ok();
                 }
+                self.look_for_signs_of_life();
                 self.look_for_requests();
                 self.look_at_older_lock();
             }

@@ -90,7 +90,8 @@ pub(super) fn start(
     let helper = helper.map_err(NotStarted::Error)?;
     let by = helper.as_ref().map(HelperProgram::command);
     let lock_path = lock_file.as_ref().map(LockFile::path);
-    let held = HeldCommand::spawn(by, command, &environment, lock_path)
+    let stderr = beside.stderr().map_err(NotStarted::Error)?;
+    let held = HeldCommand::spawn(by, command, &environment, lock_path, stderr)
         .map_err(|error| not_spawned(error, helper.as_ref()))?;
     // One that was killed is seen to have ended; another program would be taken for the command.
     if let Some(helper) = helper.filter(|helper| !held.has_answered() && !helper.is_ours()) {

@@ -10,6 +10,12 @@
 
 mod age;
 #[cfg(unix)]
+#[path = "aside_unix.rs"]
+pub(crate) mod aside;
+#[cfg(windows)]
+#[path = "aside_windows.rs"]
+pub(crate) mod aside;
+#[cfg(unix)]
 mod capture;
 mod described;
 #[cfg(unix)]

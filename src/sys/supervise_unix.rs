@@ -94,7 +94,8 @@ const NOT_LOCKED: u8 = 0;
 
 impl HeldCommand {
     /// Starts the trampoline for `argv`, by the program `helper`, and waits until it holds the lock
-    /// on the existing file `lock_file`, or cannot have it. Call it from a thread that lives as
+    /// on the existing file `lock_file`, or cannot have it; `stderr` is in the place of our own,
+    /// where that is not shared. Call it from a thread that lives as
     /// long as the command may: on Linux that is killed when the *thread* that forked it ends
     /// (`PR_SET_PDEATHSIG`, prctl(2)).
     pub(crate) fn spawn(
@@ -102,6 +103,7 @@ impl HeldCommand {
         argv: &[OsString],
         environment: &[(&str, OsString)],
         lock_file: Option<&Path>,
+        stderr: Option<io::PipeWriter>,
     ) -> io::Result<Self> {
         let mut helper = helper.ok_or(io::ErrorKind::InvalidInput)?;
         let (mut channel, theirs) = UnixStream::pair()?;
@@ -112,6 +114,9 @@ impl HeldCommand {
             .arg(lock_file.unwrap_or(Path::new("")))
             .args(argv)
             .envs(environment.iter().map(|(name, value)| (name, value)));
+        if let Some(stderr) = stderr {
+            helper.stderr(stderr);
+        }
         let inherited = std::os::fd::AsRawFd::as_raw_fd(&theirs);
         // Nobody but the trampoline inherits its end, whatever other threads start meanwhile: who
         // waits for the exec waits until all of them have closed it.

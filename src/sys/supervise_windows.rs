@@ -211,12 +211,17 @@ impl HeldCommand {
         argv: &[OsString],
         environment: &[(&str, OsString)],
         _lock_file: Option<&Path>,
+        stderr: Option<io::PipeWriter>,
     ) -> io::Result<Self> {
         let [program, rest @ ..] = argv else { return Err(io::ErrorKind::InvalidInput.into()) };
         let job = new_job()?;
         let leads_group = !a_person_may_type();
         let group = if leads_group { CREATE_NEW_PROCESS_GROUP } else { 0 };
-        let child = Command::new(program)
+        let mut command = Command::new(program);
+        if let Some(stderr) = stderr {
+            command.stderr(stderr);
+        }
+        let child = command
             .args(rest)
             .envs(environment.iter().map(|(name, value)| (name, value)))
             .creation_flags(CREATE_SUSPENDED | group)

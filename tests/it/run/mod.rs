@@ -7,6 +7,7 @@ mod library;
 mod manager;
 mod notify;
 mod once;
+mod options;
 mod reaped;
 mod signals;
 mod supervisors;
