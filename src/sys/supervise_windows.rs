@@ -609,12 +609,12 @@ mod tests {
         const INTERNAL_ERROR: i32 = 1359;
         const ATTEMPTS: usize = 5;
         for _ in 1..ATTEMPTS {
-            match HeldCommand::spawn(None, argv, environment, None) {
+            match HeldCommand::spawn(None, argv, environment, None, None) {
                 Err(error) if error.raw_os_error() == Some(INTERNAL_ERROR) => {}
                 spawned => return spawned.unwrap(),
             }
         }
-        HeldCommand::spawn(None, argv, environment, None).unwrap()
+        HeldCommand::spawn(None, argv, environment, None, None).unwrap()
     }
 
     #[test]
@@ -686,7 +686,7 @@ mod tests {
         let _turn = turn();
         let directory = tempfile::tempdir().unwrap();
         let code = |path: PathBuf| {
-            let error = HeldCommand::spawn(None, &[path.into()], &[], None).err().unwrap();
+            let error = HeldCommand::spawn(None, &[path.into()], &[], None, None).err().unwrap();
             ExecFailure(error).exit_code()
         };
         assert_eq!(code("no-such-program".into()), 127);
@@ -695,7 +695,7 @@ mod tests {
         std::fs::write(&text, "no program").unwrap();
         assert_eq!(code(text), 126);
         assert_eq!(code(directory.path().to_owned()), 126);
-        assert!(HeldCommand::spawn(None, &[], &[], None).is_err());
+        assert!(HeldCommand::spawn(None, &[], &[], None, None).is_err());
         assert_eq!(reap(), []);
     }
 
