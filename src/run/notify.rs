@@ -14,7 +14,7 @@ use crate::sys::notify::{self, NotifySocket};
 use crate::sys::{self, Pid};
 use crate::{environment, state};
 
-/// Where a program finds the socket of its manager (sd_notify(3)).
+/// Where a program finds the socket of its manager (`sd_notify(3)`).
 const NOTIFY_SOCKET: &str = "NOTIFY_SOCKET";
 
 /// How long the end of the command waits for what it said last, and the manager takes no more.

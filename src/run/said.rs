@@ -74,7 +74,7 @@ impl Said {
     }
 }
 
-/// What the manager expects of us (sd_watchdog_enabled(3)), and so of the command.
+/// What the manager expects of us (`sd_watchdog_enabled(3)`), and so of the command.
 fn watchdog() -> Option<Duration> {
     let is_ours = |pid: String| pid == std::process::id().to_string();
     let time = environment::text("WATCHDOG_USEC")?.parse().ok().map(Duration::from_micros);

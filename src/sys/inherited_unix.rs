@@ -23,8 +23,9 @@ const SETS_SIGNALS: u8 = 2;
 /// and which of them are to be ignored: the bits from 4 on, in this order.
 const CHANGED_BY_US: [i32; 4] = [libc::SIGPIPE, libc::SIGCHLD, libc::SIGTTIN, libc::SIGTTOU];
 
-/// Variables that name the process they are meant for (sd_listen_fds(3), sd_watchdog_enabled(3),
-/// systemd.exec(5)), and the one that says the same by the kernel's own number.
+/// Variables that name the process they are meant for (`sd_listen_fds(3)`,
+/// `sd_watchdog_enabled(3)`, systemd.exec(5)), and the one that says the same by the kernel's own
+/// number.
 const NAME_A_PROCESS: [(&str, Option<&str>); 3] = [
     ("LISTEN_PID", Some("LISTEN_PIDFDID")),
     ("WATCHDOG_PID", None),

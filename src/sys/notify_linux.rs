@@ -1,4 +1,4 @@
-//! The socket of a service manager (sd_notify(3)), and one of ours in its place.
+//! The socket of a service manager (`sd_notify(3)`), and one of ours in its place.
 //!
 //! Ours has an abstract address: it needs no directory, and goes with us. Anybody may write to
 //! that, so each message names its sender, by the kernel's word. What is passed on has us as its

@@ -17,7 +17,7 @@ pub(crate) struct Message {
 
 /// There is none.
 #[derive(Debug)]
-pub(crate) enum NotifySocket {}
+pub(crate) struct NotifySocket(Infallible);
 
 impl NotifySocket {
     /// There is none.
@@ -27,17 +27,17 @@ impl NotifySocket {
 
     /// Never asked.
     pub(crate) fn address(&self) -> OsString {
-        match *self {}
+        match self.0 {}
     }
 
     /// Never called.
     pub(crate) fn receive(&self) -> io::Result<Message> {
-        match *self {}
+        match self.0 {}
     }
 
     /// Never called.
     pub(crate) fn say_to_ourselves(&self) -> io::Result<()> {
-        match *self {}
+        match self.0 {}
     }
 }
 

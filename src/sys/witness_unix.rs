@@ -27,8 +27,8 @@ pub(crate) const VERB: &str = "__group-witness";
 /// How lists of processes show it.
 const NAME: &str = "group-witness";
 
-/// It answers at once, unless it was stopped, or killed.
-const ANSWERS_WITHIN: Duration = Duration::from_millis(100);
+/// It answers at once, unless it was stopped or killed, or the machine is very busy.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(1);
 
 /// More signals than there are are not pending.
 const SIGNALS_MAX: usize = 64;

@@ -86,7 +86,7 @@ fn a_command_dies_of_a_broken_pipe_as_without() {
     assert_eq!(answer.err.trim(), "141", "{answer:#?}");
 }
 
-/// FIELD-BUGS rows 113 and 114. Symptom: sd_listen_fds() and sd_watchdog_enabled() said 0 to a
+/// FIELD-BUGS rows 113 and 114. Symptom: `sd_listen_fds` and `sd_watchdog_enabled` said 0 to a
 /// gateway under `run`. Cause: the variables named the pid of the run. It holds because they name
 /// the command after the exec; one that names somebody else is left alone.
 #[test]

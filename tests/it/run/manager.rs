@@ -111,15 +111,6 @@ impl<'a> Manager<'a> {
         std::fs::read_to_string(self.sandbox.file(&format!("{name}.out"))).unwrap_or_default()
     }
 
-    /// Waits until a service has printed `words`, and gives all that it has.
-    #[track_caller]
-    pub fn wait_said(&self, name: &str, words: &str) -> String {
-        eventually(&format!("{words:?} of {name}"), LIMIT, || {
-            let said = self.said(name);
-            said.contains(words).then_some(said)
-        })
-    }
-
     /// One property of a service.
     pub fn property(&self, name: &str, property: &str) -> String {
         let answer = self.systemctl(["show", "--value", "-p", property, name]);
