@@ -79,7 +79,7 @@ fn read(answer: &str) -> Option<UnitKill> {
         return None;
     }
     let mode = value("KillMode")?;
-    let signal = |name: &str| value(name).and_then(|number| number.parse().ok());
+    let signal = |name: &str| value(name).and_then(|number| number.parse::<i32>().ok());
     let stop = signal("KillSignal").unwrap_or(supervise::TERMINATE);
     Some(UnitKill {
         to_all: mode == "control-group",

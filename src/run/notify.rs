@@ -59,7 +59,7 @@ impl Notification {
 
     fn hear(&mut self, line: &[u8]) {
         let line = String::from_utf8_lossy(line);
-        let time = |text: &str| text.parse().ok().map(Duration::from_micros);
+        let time = |text: &str| text.parse::<u64>().ok().map(Duration::from_micros);
         match line.split_once('=') {
             Some(("READY", "1")) => self.state = Some(state::RUNNING),
             Some(("STOPPING", "1")) => self.state = Some(state::DRAINING),

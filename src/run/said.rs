@@ -77,7 +77,7 @@ impl Said {
 /// What the manager expects of us (`sd_watchdog_enabled(3)`), and so of the command.
 fn watchdog() -> Option<Duration> {
     let is_ours = |pid: String| pid == std::process::id().to_string();
-    let time = environment::text("WATCHDOG_USEC")?.parse().ok().map(Duration::from_micros);
+    let time = environment::text("WATCHDOG_USEC")?.parse::<u64>().ok().map(Duration::from_micros);
     time.filter(|time| !time.is_zero())
         .filter(|_| environment::text("WATCHDOG_PID").is_none_or(is_ours))
 }

@@ -102,7 +102,7 @@ impl Witness {
 
 /// The whole life of that process.
 pub(crate) fn life(arguments: &[OsString]) -> i32 {
-    let parent = arguments.first().and_then(|pid| pid.to_str()?.parse().ok());
+    let parent = arguments.first().and_then(|pid| pid.to_str()?.parse::<u32>().ok());
     die_with_parent();
     if parent.is_none() || parent != Some(std::os::unix::process::parent_id()) {
         return 0;
