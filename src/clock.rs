@@ -147,6 +147,11 @@ impl Deadline {
         if other.remaining() < self.remaining() { other } else { self }
     }
 
+    /// Whichever passes last.
+    pub(crate) fn later(self, other: Self) -> Self {
+        if other.remaining() > self.remaining() { other } else { self }
+    }
+
     pub(crate) fn has_passed(&self) -> bool {
         self.remaining().is_zero()
     }

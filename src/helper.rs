@@ -20,7 +20,7 @@ use std::ffi::OsString;
 use crate::forensics::diagnostic;
 use crate::keeper::{life, words};
 use crate::process::helper;
-use crate::sys::{signals, supervise};
+use crate::sys::{signals, supervise, witness};
 
 pub use crate::process::helper::HelperProgram;
 
@@ -39,6 +39,7 @@ pub fn serve(arguments: &[OsString]) -> Option<i32> {
         words::VERB => life::first,
         words::VERB_OF_SECOND => life::second,
         diagnostic::VERB => diagnostic::life,
+        witness::VERB => witness::life,
         _ => return None,
     };
     signals::survive_file_size_limit();

@@ -30,6 +30,7 @@ pub(crate) mod shutdown;
 pub(crate) mod snapshot;
 mod survival;
 pub(crate) mod systemd;
+pub(crate) mod unit_kill;
 
 use std::fmt;
 

@@ -176,7 +176,7 @@ impl Run {
                 }
                 // As PID 1 we reap orphans meanwhile, too; nothing of ours runs yet.
                 Ok(RunEvent::ChildEnded) if self.extent == Extent::Whole => drop(supervise::reap()),
-                Ok(RunEvent::ChildEnded) | Err(_) => {}
+                Ok(_) | Err(_) => {}
             }
         }
         Ok(None)

@@ -5,26 +5,39 @@
 //! [helper](crate::helper) that becomes it. A thread that catches signals cancels the wait. What
 //! people should know is told by a [`Notice`]: nothing is printed here.
 
+pub(crate) mod beside;
 pub(crate) mod claim;
 pub(crate) mod descendant;
+pub(crate) mod delivery;
 pub(crate) mod end;
 pub(crate) mod exec;
 pub(crate) mod family;
 pub(crate) mod follow;
+pub(crate) mod forward;
 pub(crate) mod inbox;
 pub(crate) mod known;
 pub(crate) mod leaves;
+pub(crate) mod last_call;
 pub(crate) mod new_store;
 pub(crate) mod notice;
+pub(crate) mod notified;
+pub(crate) mod notify;
 pub(crate) mod older;
+pub(crate) mod on_end;
+pub(crate) mod pid_file;
 pub(crate) mod plan;
 pub(crate) mod requests;
 pub(crate) mod restart;
 pub(crate) mod running;
+pub(crate) mod said;
 pub(crate) mod start;
+pub(crate) mod stderr;
 pub(crate) mod supervised;
+pub(crate) mod suspension;
+pub(crate) mod unresponsive;
 
 pub use crate::office::backoff::Backoff;
+pub use crate::run::forward::Forward;
 pub use crate::run::known::{execute_again, words_known_to_older};
 pub use crate::run::notice::Notice;
 pub use crate::run::plan::{Finished, Run, RunOutcome};
@@ -33,6 +46,7 @@ pub use crate::sys::ChildEnd;
 use crate::patience::with_budget;
 use crate::process::exit_code::ExitCause;
 use crate::process::older::hold;
+use crate::run::beside::Beside;
 use crate::run::claim::Claimed;
 use crate::run::inbox::{Inbox, Signalled};
 use crate::run::plan::Extent;
@@ -40,7 +54,7 @@ use crate::run::start::NotStarted;
 use crate::run::supervised::{LOOK_BUDGET, Supervised};
 use crate::store::watcher::Watcher;
 use crate::sys::supervise;
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result, sys};
 
 impl Run {
     /// Claims, starts the command and stays with it until it has ended for good. The calling thread
@@ -55,7 +69,8 @@ impl Run {
     /// [`Unsupported`](ErrorKind::Unsupported) for [`Run::follow`] where orphans cannot be adopted
     /// (macOS, Windows); [`Busy`](ErrorKind::Busy) when
     /// there may be no more processes, threads or descriptors, or the backoff of a storm was
-    /// [cancelled](crate::ClaimOptions::cancel); and those of
+    /// [cancelled](crate::ClaimOptions::cancel); those of writing the
+    /// [pid file](Run::pid_file); and those of
     /// [`OpenOptions::open`](crate::OpenOptions::open) and
     /// [`Profile::claim_with`](crate::Profile::claim_with). Nothing is held then, and no command
     /// runs.
@@ -73,6 +88,9 @@ impl Run {
             && let Some(home) = &self.claim.legacy_home
         {
             hold::check_usable(home)?;
+        }
+        if self.extent == Extent::Whole {
+            sys::take_over_process();
         }
         let inbox = Inbox::open(self.extent)?;
         let store = self.store.open()?;
@@ -108,13 +126,15 @@ impl Run {
         // released under it.
         let watcher = Watcher::new(&store.inner)?;
         self.adopt_orphans();
-        match start::start(&self.command, &tenure, &store, Some(&inbox)) {
+        let beside = Beside::prepare(self, &inbox)?;
+        match start::start(&self.command, &tenure, &store, Some(&inbox), &beside) {
             Ok(Some(started)) => {
                 (self.tell)(&Notice::Started { office: tenure.office(), pid: started.child.0.pid });
                 self.warn_of_short_unit();
                 // A store that is lost is let go of as a whole.
                 drop(profile);
-                Supervised::new(self, store, watcher, tenure, hold, started).supervise(&inbox)
+                Supervised::new(self, store, watcher, tenure, hold, started, beside)
+                    .supervise(&inbox)
             }
             Ok(None) => {
                 let why = "the office was lost before the command started";

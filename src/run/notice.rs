@@ -60,6 +60,8 @@ pub enum Notice<'a> {
     HandedOver { office: &'a Office, pid: u32, before: u32 },
     /// The office was lost; `ending` is the command that is ended for it.
     Lost { office: &'a Office, why: &'a str, ending: Option<u32> },
+    /// Our supervisor has asked for an end, and the command has not ended in half of its time.
+    NotEnding { office: &'a Office, pid: u32, killed_in: Duration },
     /// The command had its time to stop.
     Killing,
     /// Something could not be found out or recorded; it is tried again, and told once.
@@ -154,6 +156,12 @@ impl fmt::Display for Notice<'_> {
                 write!(f, "{office} was lost: {why}")?;
                 ending.map_or(Ok(()), |pid| write!(f, "; ending the command (pid {pid})"))
             }
+            Self::NotEnding { office, pid, killed_in } => write!(
+                f,
+                "{office}: the command (pid {pid}) was asked to end and has not; it is killed in \
+                 {}",
+                length(millis(*killed_in))
+            ),
             Self::Killing => f.write_str("the stop budget is spent, killing the command"),
             Self::Doubt { what } => f.write_str(what),
             Self::NewStore { office, lost } => {

@@ -4,11 +4,13 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::process::exit_code::Supervisor;
 use crate::process::exit_code::{ExitCause, ExitCodes};
 use crate::process::helper::HelperProgram;
 use crate::run::leaves::Leaves;
+use crate::run::forward::Forward;
 use crate::run::notice::Notice;
 use crate::sys::supervise;
 use crate::{
@@ -72,6 +74,14 @@ pub struct Run {
     /// Whether a start waits where those before it failed.
     pub(super) backs_off: bool,
     pub(super) exit_codes: ExitCodes,
+    pub(super) forward: Forward,
+    pub(super) pid_file: Option<PathBuf>,
+    /// How many lines of the command's standard error are kept.
+    pub(super) kept_stderr: Option<usize>,
+    /// Who is told how the command ended.
+    pub(super) on_end: Option<Vec<OsString>>,
+    /// For how long a command may be unresponsive.
+    pub(super) restart_unresponsive: Option<Duration>,
     pub(super) extent: Extent,
     /// Whether this process becomes the command.
     pub(super) is_in_place: bool,
@@ -80,6 +90,9 @@ pub struct Run {
     pub(super) leaves: Leaves,
     pub(super) tell: Tell,
 }
+
+/// As many lines are kept at most.
+const KEPT_LINES_MAX: usize = 1_000;
 
 /// What this process is beside the run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,6 +128,11 @@ impl Run {
             respects_desired: false,
             backs_off: true,
             exit_codes: ExitCodes::of(Supervisor::of_this_process()),
+            forward: Forward::Auto,
+            pid_file: None,
+            kept_stderr: None,
+            on_end: None,
+            restart_unresponsive: None,
             extent: Extent::Part,
             is_in_place: false,
             follows: false,
@@ -161,6 +179,52 @@ impl Run {
     /// expects.
     pub fn exit_codes(mut self, codes: ExitCodes) -> Self {
         self.exit_codes = codes;
+        self
+    }
+
+    /// Which signals are passed on, in place of [`Forward::Auto`].
+    pub fn forward(mut self, forward: Forward) -> Self {
+        self.forward = forward;
+        self
+    }
+
+    /// Writes the pid of this process to a file before the command starts, and removes it after its
+    /// end. What is sent to that pid reaches the command.
+    pub fn pid_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.pid_file = Some(path.into());
+        self
+    }
+
+    /// Keeps the last lines, at most 1000, that the command writes to its standard error. They are
+    /// passed through as they come, and go on record with its end, as `detail`, without what looks
+    /// like a secret and 16 KiB at most. Its standard error is a pipe then, no terminal, and no
+    /// journal of its own.
+    pub fn keep_stderr(mut self, lines: usize) -> Self {
+        self.kept_stderr = Some(lines.min(KEPT_LINES_MAX));
+        self
+    }
+
+    /// Starts a program each time that the command has ended, with the account of it as a JSON
+    /// document on its standard input and in variables `INCUMBENT_END_*`. It is started aside, in a
+    /// session of its own, when the office is free or before the command is started again, and is
+    /// not waited for; only where it would end with this process (the first of a container, or the
+    /// main one of a systemd service) it has a second. What it prints goes nowhere.
+    ///
+    /// # JSON
+    /// An object with `profile`, `kind`, `instance`, `pid` (of the run), `ended_at`, `end_reason`,
+    /// `ended_by`, `exit_code`, `signal`, `detail`, `stderr`, `restarting` and `db`; null for what
+    /// is not known. Later versions may add others.
+    pub fn on_end(mut self, command: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
+        self.on_end = Some(command.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Starts the command again, by the rules of [`Profile::restart`], when it has been
+    /// unresponsive for this long: it promised a sign of life
+    /// ([`Tenure::heartbeat`](crate::Tenure::heartbeat)), and two in a row are missing. Zero: at
+    /// once. A command that promises nothing is left alone.
+    pub fn restart_unresponsive(mut self, after: Duration) -> Self {
+        self.restart_unresponsive = Some(after);
         self
     }
 

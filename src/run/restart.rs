@@ -15,6 +15,7 @@ use crate::owner::request::{Request, asked_to_end, request_to};
 use crate::patience::with_budget;
 use crate::records::markers::Marker;
 use crate::run::notice::Notice;
+use crate::run::said::Said;
 use crate::run::start::{NotStarted, Started, start};
 use crate::run::supervised::{Ending, LOOK_BUDGET, Life, Supervised, Why};
 use crate::sys::ExecFailure;
@@ -62,7 +63,7 @@ impl Supervised<'_> {
                 Ok(Some(_) | None) => {}
                 Err(error) => return Err(NotStarted::Error(error)),
             }
-            start(&self.run.command, &self.tenure, &self.store, None).map(Some)
+            start(&self.run.command, &self.tenure, &self.store, None, &self.beside).map(Some)
         });
         match started {
             Ok(Some(Some(Started { child, lock_file, leash, kin }))) => {
@@ -75,6 +76,7 @@ impl Supervised<'_> {
                     before: ended,
                 });
                 self.life = Life::Running(child);
+                self.beside.said = Said::new();
                 self.lock_file = lock_file;
                 self.ending = None;
                 self.asked = None;

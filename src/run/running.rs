@@ -32,6 +32,8 @@ impl Supervised<'_> {
             match inbox.received.recv_timeout(LOOK_EVERY) {
                 Ok(RunEvent::ChildEnded) | Err(RecvTimeoutError::Timeout) => {}
                 Ok(RunEvent::Signal(signal)) => self.forward(signal),
+                Ok(RunEvent::Suspended(caught)) => self.suspend(&caught),
+                Ok(RunEvent::Notified(said)) => self.heed(said),
                 // The signal thread never ends; if it did, we would still look.
                 Err(RecvTimeoutError::Disconnected) => std::thread::sleep(LOOK_EVERY),
             }
@@ -45,6 +47,7 @@ impl Supervised<'_> {
                 match restart {
                     Some(restart) => {
                         self.hear_now(inbox);
+                        self.tell_end_before_restart(end);
                         self.life = Life::Between(Box::new(Pause {
                             ended: end,
                             restart,
@@ -79,6 +82,8 @@ impl Supervised<'_> {
                 self.look_at_command_lock();
                 self.look();
             });
+            self.write_said();
+            self.look_at_last_call();
             if let Some(ending) = &mut self.ending
                 && !ending.killed
                 && ending.kill_at.has_passed()
@@ -143,15 +148,19 @@ impl Supervised<'_> {
             (Some(Ending { why: Why::End(_), .. }), _) => SIGNALLED_WITHIN,
             (Some(_), _) | (None, ChildEnd::Exited(_)) => Duration::ZERO,
         };
+        self.beside.hear_last_words();
         let until = Deadline::after(within);
         loop {
             let wait = if self.asked.is_some() { Duration::ZERO } else { until.remaining() };
             match inbox.received.recv_timeout(wait) {
                 Ok(RunEvent::Signal(signal)) => self.forward(signal),
-                Ok(RunEvent::ChildEnded) => {}
-                Err(_) => return,
+                Ok(RunEvent::Notified(said)) => self.heed(said),
+                Ok(RunEvent::ChildEnded | RunEvent::Suspended(_)) => {}
+                Err(_) => break,
             }
         }
+        self.beside.said.write_at_once();
+        self.write_said();
     }
 
     pub(super) fn forward(&mut self, signal: Signal) {
@@ -163,14 +172,16 @@ impl Supervised<'_> {
             // A request to reload takes nothing back.
             is_asked = !(signalled.may_mean_reload && self.is_asked_to_end());
             if is_asked {
-                self.asked = Some(AskedEnd {
-                    signal: signalled,
-                    until: Deadline::after(self.run.claim.stop_budget),
-                });
+                self.ask_to_end(signalled);
             }
             is_echo = self.is_echo(sender);
         }
-        if !from_terminal && !is_echo {
+        // An echo is asked about as well: it was told once, and is over.
+        let has_it = match self.child() {
+            Some(child) => self.beside.delivery.has_reached(child.0.pid, &signal.caught),
+            None => true,
+        };
+        if !has_it && !is_echo {
             let _ = self.signal(number);
         }
         if let Some(received) = signal.received {
@@ -255,6 +266,7 @@ impl Supervised<'_> {
                 if self.watcher.is_none() {
                     self.watcher = Watcher::new(&self.store.inner).ok();
                 }
+                self.look_for_signs_of_life();
                 self.look_for_requests();
                 self.look_at_older_lock();
             }

@@ -7,6 +7,7 @@ use crate::process::command_lock::LockFile;
 use crate::process::helper;
 use crate::process::helper::HelperProgram;
 use crate::records::{Command, CommandLock, End, EndReason, Identities};
+use crate::run::beside::Beside;
 use crate::run::inbox::{Inbox, Signalled};
 use crate::run::plan::{Finished, Run, RunOutcome};
 use crate::sys::supervise::{self, HeldCommand};
@@ -82,8 +83,10 @@ pub(super) fn start(
     tenure: &Tenure,
     store: &Store,
     inbox: Option<&Inbox>,
+    beside: &Beside,
 ) -> Result<Option<Started>, NotStarted> {
-    let environment = environment(tenure, store);
+    let mut environment = environment(tenure, store);
+    environment.extend(beside.environment());
     let anchor = store.inner.own_anchor();
     // Where it ends, a child that took its place is ours.
     if let Some(anchor) = anchor.as_deref().filter(|_| supervise::adopts_orphans()) {
@@ -95,7 +98,8 @@ pub(super) fn start(
     let helper = helper.map_err(NotStarted::Error)?;
     let by = helper.as_ref().map(HelperProgram::command);
     let lock_path = lock_file.as_ref().map(LockFile::path);
-    let held = HeldCommand::spawn(by, command, &environment, lock_path)
+    let stderr = beside.stderr().map_err(NotStarted::Error)?;
+    let held = HeldCommand::spawn(by, command, &environment, lock_path, stderr)
         .map_err(|error| not_spawned(error, helper.as_ref()))?;
     // One that was killed is seen to have ended; another program would be taken for the command.
     if let Some(helper) = helper.filter(|helper| !held.has_answered() && !helper.is_ours()) {

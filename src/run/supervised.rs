@@ -8,6 +8,7 @@ use crate::process::command_lock::LockFile;
 use crate::process::descendants::LeftOver;
 use crate::process::older::hold::Hold;
 use crate::records::markers::Marker;
+use crate::run::beside::Beside;
 use crate::run::inbox::Signalled;
 use crate::run::notice::Notice;
 use crate::run::plan::Run;
@@ -38,6 +39,7 @@ pub(super) struct Supervised<'a> {
     pub(super) life: Life,
     /// What the command locks, for as long as the row says that it does.
     pub(super) lock_file: Option<LockFile>,
+    pub(super) beside: Beside,
     pub(super) verify_at: Deadline,
     /// The last signal that asked to end; it counts for as long as a stop may take.
     pub(super) asked: Option<AskedEnd>,
@@ -94,6 +96,16 @@ pub(super) struct MainProcess {
 pub(super) struct AskedEnd {
     pub(super) signal: Signalled,
     pub(super) until: Deadline,
+    /// Where our supervisor asked, and may wait for ever.
+    pub(super) last_call: Option<LastCall>,
+}
+
+/// The command is killed when its time to stop is over; half of that before, it is said.
+pub(super) struct LastCall {
+    pub(super) tell_at: Deadline,
+    pub(super) kill_at: Deadline,
+    pub(super) is_told: bool,
+    pub(super) is_over: bool,
 }
 
 /// The command is being ended.
@@ -129,6 +141,7 @@ impl<'a> Supervised<'a> {
         tenure: Tenure,
         hold: Option<Hold>,
         started: Started,
+        beside: Beside,
     ) -> Self {
         if let Some(hold) = &hold {
             hold.say(state::RUNNING);
@@ -143,6 +156,7 @@ impl<'a> Supervised<'a> {
             hold,
             life: Life::Running(started.child),
             lock_file: started.lock_file,
+            beside,
             verify_at: Deadline::after(VERIFY_EVERY),
             asked: None,
             ending: None,

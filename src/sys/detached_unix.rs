@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use rustix::io::FdFlags;
 use signal_hook::consts::signal as number;
 
+use super::inherited;
 use super::signals::{self, Catcher};
 
 /// Starts a keeper: nothing of ours but a pipe for its report.
@@ -107,6 +108,8 @@ pub(crate) fn detach() -> io::Result<()> {
 
 fn make_nobodys(close_from_descriptor: RawFd) -> io::Result<()> {
     close_from(close_from_descriptor);
+    // Deaf to some, and to no others: whoever started us may block any of them.
+    inherited::block_nothing();
     for signal in [number::SIGHUP, number::SIGINT, number::SIGTERM, number::SIGQUIT] {
         ignore(signal);
     }
@@ -117,7 +120,7 @@ fn make_nobodys(close_from_descriptor: RawFd) -> io::Result<()> {
     }
 }
 
-fn close_from(first: RawFd) {
+pub(super) fn close_from(first: RawFd) {
     #[cfg(target_os = "linux")]
     {
         // SAFETY: called before this process opened anything above the standard descriptors, so

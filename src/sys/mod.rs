@@ -10,6 +10,12 @@
 
 mod age;
 #[cfg(unix)]
+#[path = "aside_unix.rs"]
+pub(crate) mod aside;
+#[cfg(windows)]
+#[path = "aside_windows.rs"]
+pub(crate) mod aside;
+#[cfg(unix)]
 mod capture;
 #[cfg(unix)]
 #[path = "children_unix.rs"]
@@ -49,6 +55,18 @@ pub(crate) mod handover;
 #[cfg(not(unix))]
 #[path = "handover_other.rs"]
 pub(crate) mod handover;
+#[cfg(unix)]
+#[path = "inherited_unix.rs"]
+mod inherited;
+#[cfg(windows)]
+#[path = "inherited_windows.rs"]
+mod inherited;
+#[cfg(unix)]
+#[path = "jobs_unix.rs"]
+pub(crate) mod jobs;
+#[cfg(windows)]
+#[path = "jobs_windows.rs"]
+pub(crate) mod jobs;
 #[cfg(target_os = "linux")]
 mod linux;
 mod lock_facts;
@@ -60,6 +78,12 @@ mod macos;
 #[path = "modes_unix.rs"]
 mod modes;
 mod no_room;
+#[cfg(target_os = "linux")]
+#[path = "notify_linux.rs"]
+pub(crate) mod notify;
+#[cfg(not(target_os = "linux"))]
+#[path = "notify_other.rs"]
+pub(crate) mod notify;
 #[cfg(target_os = "linux")]
 mod open_files;
 #[cfg(unix)]
@@ -104,6 +128,12 @@ pub(crate) mod wal_index;
 pub(crate) mod wal_index;
 #[cfg(windows)]
 mod windows;
+#[cfg(unix)]
+#[path = "witness_unix.rs"]
+pub(crate) mod witness;
+#[cfg(windows)]
+#[path = "witness_windows.rs"]
+pub(crate) mod witness;
 
 #[cfg(target_os = "linux")]
 use linux as os;
@@ -129,6 +159,7 @@ pub(crate) use files::{
     set_mode, set_mode_in,
 };
 pub(crate) use forked::close_inherited;
+pub(crate) use inherited::take_over_process;
 pub(crate) use lock_facts::{CommandLocks, ListedLock, Sharing};
 #[cfg(test)]
 pub(crate) use locks::SHOWS_OPENED_FILES;

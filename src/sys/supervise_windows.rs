@@ -211,12 +211,17 @@ impl HeldCommand {
         argv: &[OsString],
         environment: &[(&str, OsString)],
         _lock_file: Option<&Path>,
+        stderr: Option<io::PipeWriter>,
     ) -> io::Result<Self> {
         let [program, rest @ ..] = argv else { return Err(io::ErrorKind::InvalidInput.into()) };
         let job = new_job()?;
         let leads_group = !a_person_may_type();
         let group = if leads_group { CREATE_NEW_PROCESS_GROUP } else { 0 };
-        let child = Command::new(program)
+        let mut command = Command::new(program);
+        if let Some(stderr) = stderr {
+            command.stderr(stderr);
+        }
+        let child = command
             .args(rest)
             .envs(environment.iter().map(|(name, value)| (name, value)))
             .creation_flags(CREATE_SUSPENDED | group)
@@ -622,12 +627,12 @@ mod tests {
         const INTERNAL_ERROR: i32 = 1359;
         const ATTEMPTS: usize = 5;
         for _ in 1..ATTEMPTS {
-            match HeldCommand::spawn(None, argv, environment, None) {
+            match HeldCommand::spawn(None, argv, environment, None, None) {
                 Err(error) if error.raw_os_error() == Some(INTERNAL_ERROR) => {}
                 spawned => return spawned.unwrap(),
             }
         }
-        HeldCommand::spawn(None, argv, environment, None).unwrap()
+        HeldCommand::spawn(None, argv, environment, None, None).unwrap()
     }
 
     #[test]
@@ -699,7 +704,7 @@ mod tests {
         let _turn = turn();
         let directory = tempfile::tempdir().unwrap();
         let code = |path: PathBuf| {
-            let error = HeldCommand::spawn(None, &[path.into()], &[], None).err().unwrap();
+            let error = HeldCommand::spawn(None, &[path.into()], &[], None, None).err().unwrap();
             ExecFailure(error).exit_code()
         };
         assert_eq!(code("no-such-program".into()), 127);
@@ -708,7 +713,7 @@ mod tests {
         std::fs::write(&text, "no program").unwrap();
         assert_eq!(code(text), 126);
         assert_eq!(code(directory.path().to_owned()), 126);
-        assert!(HeldCommand::spawn(None, &[], &[], None).is_err());
+        assert!(HeldCommand::spawn(None, &[], &[], None, None).is_err());
         assert_eq!(reap(), []);
     }
 

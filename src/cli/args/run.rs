@@ -9,6 +9,7 @@ use clap::Args;
 use crate::Wait;
 use crate::cli::args::values;
 use crate::exit::{ExitCause, ExitRule, Supervisor};
+use crate::run::Forward;
 
 #[derive(Debug, Args)]
 #[allow(clippy::struct_excessive_bools, reason = "flags are independent of each other")]
@@ -73,6 +74,10 @@ pub(crate) struct Run {
         default_missing_value = ""
     )]
     pub(crate) leave: Vec<String>,
+    /// Which signals CMD gets from this process: auto (those that it did not get anyway, from a
+    /// terminal, a service manager or pm2), always or never
+    #[arg(long, value_name = "WHEN", default_value = "auto", value_parser = values::parse_forward)]
+    pub(crate) forward: Forward,
     /// Hold the gateway.lock of this directory as well, so that older programs respect this one
     #[arg(long, value_name = "DIR")]
     pub(crate) legacy_home: Option<PathBuf>,
@@ -92,8 +97,40 @@ pub(crate) struct Run {
     /// started this process]
     #[arg(long, value_name = "SUPERVISOR", value_parser = values::parse_supervisor)]
     pub(crate) supervisor: Option<Supervisor>,
-    /// The command and its arguments
-    #[arg(last = true, required = true, value_name = "CMD")]
+    /// Say nothing while CMD runs; why it was not started is said
+    #[arg(long)]
+    pub(crate) quiet: bool,
+    /// Write the pid of this process to FILE for as long as CMD runs; signals to it reach CMD
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pidfile: Option<PathBuf>,
+    /// Keep the last lines of CMD's standard error, which is a pipe then, and record them with its
+    /// end [without =LINES: 20, at most 1000]
+    #[arg(
+        long,
+        value_name = "LINES",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "20",
+        value_parser = values::parse_lines
+    )]
+    pub(crate) keep_stderr: Option<usize>,
+    /// Have a shell run LINE each time that CMD has ended: it is told how by JSON on standard input
+    /// and by INCUMBENT_END_*, and is not waited for
+    #[arg(long, value_name = "LINE")]
+    pub(crate) on_end: Option<OsString>,
+    /// Start CMD again when it is unresponsive: a heartbeat that it promised is overdue [=DUR: by
+    /// so long]
+    #[arg(
+        long,
+        value_name = "DUR",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "0",
+        value_parser = values::parse_duration
+    )]
+    pub(crate) restart_unresponsive: Option<Duration>,
+    /// The command and its arguments; options behind it are its own
+    #[arg(trailing_var_arg = true, required = true, value_name = "CMD")]
     pub(crate) command: Vec<OsString>,
 }
 

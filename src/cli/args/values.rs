@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::exit::{ExitCause, ExitRule, Supervisor};
 use crate::forensics::Span;
 use crate::marker::MarkerName;
+use crate::run::Forward;
 use crate::status::Desired;
 use crate::{ProfileName, Wait, span, sys};
 
@@ -98,6 +99,18 @@ pub(super) fn parse_exit_code(text: &str) -> Result<(ExitCause, ExitRule), Strin
 }
 
 pub(super) fn parse_supervisor(text: &str) -> Result<Supervisor, String> {
+    text.parse().map_err(|error| explain(&error))
+}
+
+pub(super) fn parse_lines(text: &str) -> Result<usize, String> {
+    const LINES_MAX: usize = 1_000;
+    match text.parse() {
+        Ok(lines) if (1..=LINES_MAX).contains(&lines) => Ok(lines),
+        Ok(_) | Err(_) => Err(format!("a whole number from 1 to {LINES_MAX}")),
+    }
+}
+
+pub(super) fn parse_forward(text: &str) -> Result<Forward, String> {
     text.parse().map_err(|error| explain(&error))
 }
 

@@ -6,7 +6,7 @@ pub(crate) mod insert;
 pub(crate) mod prune;
 pub(crate) mod row;
 
-pub(crate) use self::end::{End, EndReason, end, is_abnormal, last_word};
+pub(crate) use self::end::{End, EndReason, add_last_word, end, is_abnormal, last_word};
 pub(crate) use self::find::{
     all_live, by_id, history, last_ended, live, live_of_nonce, live_of_process, live_on,
     live_without_office, office_of, offices,
