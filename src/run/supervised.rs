@@ -10,6 +10,7 @@ use crate::run::inbox::Signalled;
 use crate::run::notice::Notice;
 use crate::run::plan::Run;
 use crate::run::start::{Child, Leash, Started};
+use crate::status::slept::Asleep;
 use crate::store::watcher::{Version, Watcher};
 use crate::sys::ChildEnd;
 use crate::{Error, Store, Tenure, state};
@@ -42,6 +43,7 @@ pub(super) struct Supervised<'a> {
     pub(super) ending: Option<Ending>,
     pub(super) doubt_told: bool,
     pub(super) unseen: Option<Unseen>,
+    pub(super) asleep: Asleep,
 }
 
 /// The command.
@@ -117,6 +119,7 @@ impl<'a> Supervised<'a> {
             hold.say(state::RUNNING);
         }
         Self {
+            asleep: Asleep::now(&store.inner),
             leash: started.leash,
             run,
             store,

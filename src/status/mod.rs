@@ -9,6 +9,7 @@ mod instance;
 pub(crate) mod platform;
 pub(crate) mod recorded;
 pub(crate) mod report;
+pub(crate) mod slept;
 mod stop_time;
 pub(crate) mod update;
 pub(crate) mod write;

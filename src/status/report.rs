@@ -246,8 +246,7 @@ impl Report {
         let said = runtime.as_ref().and_then(|runtime| runtime.state.clone());
         self.state = said.filter(|word| self.verdict != Verdict::Dead || state::is_final(word));
         if self.verdict != Verdict::Dead {
-            self.unresponsive_for =
-                runtime::unresponsive_for(record, runtime.as_ref(), inner.boot_time(), wall_ms);
+            self.unresponsive_for = runtime::unresponsive_for(inner, record, runtime.as_ref());
         }
         let spoken = runtime.iter().map(|runtime| runtime.updated_at_ms);
         let spoken = spoken.chain(platforms.iter().map(|platform| platform.updated_at_ms));
