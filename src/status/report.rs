@@ -55,11 +55,12 @@ const AHEAD_MAX_MS: i64 = 60_000;
 ///
 /// # JSON
 /// An object with `profile`, `kind`, `running`, `verdict`, `reason`, `flags` (a list of words),
-/// `pid`, `child_pid`, `instance`, `since`, `state`, `desired`, `evidence`, `busy`, `drainable`,
-/// `stale`, `unresponsive_ms`, `heartbeat_at`, `runtime`, `platforms` (by name), `serves`,
-/// `served_by`, `locks`, `markers`, `last_end`, `command`, `version`, `supervisor`, `party`,
-/// `stop_budget_ms` and `conflicts`. Times are RFC 3339, UTC, with milliseconds; what is not known
-/// is null. Later versions may add others. `incumbent status --json` shows it with more beside it.
+/// `pid`, `child_pid`, `instance`, `since`, `state`, `desired`, `evidence`, `ready`, `not_ready`
+/// (why it is not, in one word), `busy`, `drainable`, `stale`, `unresponsive_ms`, `heartbeat_at`,
+/// `runtime`, `platforms` (by name), `serves`, `served_by`, `locks`, `markers`, `last_end`,
+/// `command`, `version`, `supervisor`, `party`, `stop_budget_ms` and `conflicts`. Times are RFC
+/// 3339, UTC, with milliseconds; what is not known is null. Later versions may add others.
+/// `incumbent status --json` shows it with more beside it.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Report {
@@ -301,6 +302,8 @@ impl Report {
             "state": self.state,
             "desired": self.desired,
             "evidence": evidence,
+            "ready": self.not_ready().is_none(),
+            "not_ready": self.not_ready(),
             "busy": self.busy(),
             "drainable": self.drainable(),
             "stale": self.stale,
