@@ -46,9 +46,7 @@ pub(super) fn stop(global: &Global, arguments: &args::Stop) -> Outcome {
 fn stop_all(global: &Global, arguments: &args::Stop) -> Outcome {
     let (profile, kind) = named_in(global)?;
     let answers = match global.existing()? {
-        Some(store) => {
-            store.stop_all(profile.as_ref(), kind.as_ref(), &stop_options(arguments))?
-        }
+        Some(store) => store.stop_all(profile.as_ref(), kind.as_ref(), &stop_options(arguments))?,
         None => Vec::new(),
     };
     let all = answers.into_iter().map(|(office, report)| match report {

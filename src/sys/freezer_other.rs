@@ -3,6 +3,7 @@
 use super::Pid;
 
 /// A group that is frozen, and how a shell thaws it.
+#[allow(dead_code, reason = "only Linux has them")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Frozen {
     /// What to write.

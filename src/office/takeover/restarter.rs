@@ -13,8 +13,8 @@ use crate::sys::Pid;
 /// A wrapper script may stand between a supervisor and what it starts, or two.
 const GENERATIONS_MAX: usize = 3;
 
-/// A supervisor that may start a holder again. What it will do is asked by
-/// [`Restarter::starts_again`].
+/// A supervisor that may start a holder again. Whether it will is asked by
+/// [`StopReport::starts_again`](crate::stop::StopReport::starts_again).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Restarter {

@@ -261,14 +261,7 @@ impl Profile {
         };
         // Where nobody is on record, there is no end that could be taken for another one.
         let not_recorded = not_recorded.filter(|_| is_on_record);
-        Ok(StopReport {
-            outcome,
-            not_recorded,
-            not_desired,
-            ended_left_over,
-            was_run,
-            restarter,
-        })
+        Ok(StopReport { outcome, not_recorded, not_desired, ended_left_over, was_run, restarter })
     }
 }
 
