@@ -110,7 +110,12 @@ impl Profile {
                 let holder = Holder::of(&record, &office, &judged);
                 return Ok(Signalled::NotSent(Box::new(holder), why));
             }
-            Ruling::Alive(_) if record.is_run && judged.evidence.child != ChildState::Alive => {
+            // Never the `run` in its place: that would pass it on, or end by it.
+            Ruling::Alive(_)
+                if record.is_run
+                    && judged.evidence.is_here()
+                    && judged.evidence.child != ChildState::Alive =>
+            {
                 let why = "its command does not run just now".to_owned();
                 let holder = Holder::of(&record, &office, &judged);
                 return Ok(Signalled::NotSent(Box::new(holder), why));

@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use super::{Pid, procfs};
+use super::{Pid, note, procfs};
 
 /// Where version 2 is mounted: alone, and beside version 1.
 const UNIFIED: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
@@ -28,7 +28,7 @@ pub(crate) fn frozen(pid: Pid) -> Option<Frozen> {
     if !super::process_table_is_ours() {
         return None;
     }
-    let groups = std::fs::read(format!("/proc/{pid}/cgroup")).ok()?;
+    let groups = std::fs::read(format!("/proc/{pid}/cgroup")).map_err(note).ok()?;
     let path = |controllers: &[u8]| {
         let path = procfs::cgroup_path_of(&groups, controllers)?;
         // `/..` leads out of what our own cgroup namespace shows.
@@ -41,7 +41,8 @@ pub(crate) fn frozen(pid: Pid) -> Option<Frozen> {
 
 /// cgroup-v2, `cgroup.events`: frozen by itself, or by a group above it (Linux 5.2).
 fn frozen_v2(mount: &str, path: &str) -> Option<Frozen> {
-    let events = std::fs::read_to_string(format!("{mount}{path}/cgroup.events")).ok()?;
+    let events = format!("{mount}{path}/cgroup.events");
+    let events = std::fs::read_to_string(events).map_err(note).ok()?;
     if !events.lines().any(|line| line == "frozen 1") {
         return None;
     }
@@ -55,7 +56,8 @@ fn frozen_v2(mount: &str, path: &str) -> Option<Frozen> {
 
 /// cgroup-v1/freezer-subsystem: `freezer.state` of a group that one above it froze says so, too.
 fn frozen_v1(path: &str) -> Option<Frozen> {
-    let state = std::fs::read_to_string(format!("{FREEZER}{path}/freezer.state")).ok()?;
+    let state = format!("{FREEZER}{path}/freezer.state");
+    let state = std::fs::read_to_string(state).map_err(note).ok()?;
     if !matches!(state.trim(), "FROZEN" | "FREEZING") {
         return None;
     }
