@@ -21,12 +21,14 @@ mod nature;
 pub(crate) mod output;
 mod printable;
 mod run;
+mod signal;
 mod sql;
 mod status;
 mod status_set;
 mod stop;
 mod style;
 mod usage;
+mod wait;
 
 use std::ffi::OsString;
 
@@ -58,6 +60,7 @@ fn dispatch(cli: &Cli) -> i32 {
     let (name, outcome): (_, Outcome) = match &cli.verb {
         Verb::Run(arguments) => ("run", run::run(&cli.global, arguments)),
         Verb::Status(arguments) => ("status", status::status(&cli.global, arguments, format)),
+        Verb::Wait(arguments) => ("wait", wait::wait(&cli.global, arguments)),
         Verb::StatusSet(arguments) => {
             ("status-set", status_set::status_set(&cli.global, arguments))
         }
@@ -66,6 +69,7 @@ fn dispatch(cli: &Cli) -> i32 {
         Verb::Evict(arguments) => ("evict", evict::evict(&cli.global, arguments)),
         Verb::Stop(arguments) => ("stop", stop::stop(&cli.global, arguments)),
         Verb::Restart(arguments) => ("restart", stop::restart(&cli.global, arguments)),
+        Verb::Signal(arguments) => ("signal", signal::signal(&cli.global, arguments)),
         Verb::Desired { desired } => ("desired", stop::desired(&cli.global, *desired)),
         Verb::Marker(args::Marker::Write(arguments)) => {
             ("marker write", marker::write(&cli.global, arguments))

@@ -16,6 +16,7 @@ impl Verb {
     pub(crate) fn nature(&self) -> Nature {
         match self {
             Self::Status(_)
+            | Self::Wait(_)
             | Self::Desired { desired: None }
             | Self::Marker(Marker::Peek(_))
             | Self::Lock(Lock::Verify(_))
@@ -38,6 +39,7 @@ impl Verb {
             | Self::Evict(_)
             | Self::Stop(_)
             | Self::Restart(_)
+            | Self::Signal(_)
             | Self::Desired { desired: Some(_) }
             | Self::Marker(Marker::Write(_) | Marker::Consume(_) | Marker::Clear(_))
             | Self::Lock(Lock::Acquire(_) | Lock::Renew(_) | Lock::Release(_))

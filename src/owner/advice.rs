@@ -1,5 +1,6 @@
 //! What a person can do about a holder that is in the way.
 
+use crate::owner::frozen;
 use crate::owner::holder::{Holder, OlderLock};
 use crate::path_text::quoted;
 use crate::{LockName, Office, ProfileName, Reason, Verdict, Wanted, environment, sys};
@@ -14,6 +15,14 @@ impl Holder {
             return "release it where this process holds it, or wait until that is done".to_owned();
         }
         let pid = self.pid.map_or_else(|| "PID".to_owned(), |pid| pid.to_string());
+        if self.flags.frozen {
+            // Elsewhere its numbers are those of strangers.
+            let pids = [self.child_pid, self.pid].map(|pid| pid.filter(|_| !self.flags.elsewhere));
+            return format!(
+                "it is frozen, and sees what it is asked when it is thawed: {}",
+                frozen::how_to_thaw(pids, self.supervisor.as_deref())
+            );
+        }
         let (evict, wait) = match &self.wanted {
             Wanted::Office(Office { profile, kind }) => (
                 format!("incumbent evict --force --profile {profile} --kind {kind}"),

@@ -203,8 +203,8 @@ impl Holder {
             return Ok(());
         }
         let said = runtime::runtime(connection, record.id)?;
-        let (now, wall_ms) = (inner.boot_time(), inner.clock().wall_ms());
-        self.unresponsive_for = runtime::unresponsive_for(record, said.as_ref(), now, wall_ms);
+        let wall_ms = inner.clock().wall_ms();
+        self.unresponsive_for = runtime::unresponsive_for(inner, record, said.as_ref());
         if let Some(said) = said {
             let since_ms = said.state_since_ms.filter(|since_ms| *since_ms <= wall_ms);
             self.state_for = since_ms.map(|since_ms| of_millis(wall_ms - since_ms));

@@ -81,6 +81,9 @@ impl Supervised<'_> {
             with_budget(LOOK_BUDGET, || {
                 self.look_at_command_lock();
                 self.look();
+                if let Err(error) = self.asleep.look(&self.store.inner) {
+                    tracing::debug!(%error, "it is not on record that the machine slept");
+                }
             });
             self.write_said();
             self.look_at_last_call();

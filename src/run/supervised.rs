@@ -13,6 +13,7 @@ use crate::run::inbox::Signalled;
 use crate::run::notice::Notice;
 use crate::run::plan::Run;
 use crate::run::start::{Child, Leash, Started};
+use crate::status::slept::Asleep;
 use crate::store::watcher::{Version, Watcher};
 use crate::sys::{ChildEnd, Pid, StartTime};
 use crate::{Error, Store, Tenure, state};
@@ -54,6 +55,7 @@ pub(super) struct Supervised<'a> {
     pub(super) main: Option<MainProcess>,
     /// Commands that have ended, and are not collected before the row names who took their place.
     pub(super) uncollected: Vec<Pid>,
+    pub(super) asleep: Asleep,
 }
 
 /// The command.
@@ -147,6 +149,7 @@ impl<'a> Supervised<'a> {
             hold.say(state::RUNNING);
         }
         Self {
+            asleep: Asleep::now(&store.inner),
             leash: started.leash,
             run,
             store,

@@ -49,6 +49,12 @@ mod forked;
 #[cfg(windows)]
 #[path = "forked_windows.rs"]
 mod forked;
+#[cfg(target_os = "linux")]
+#[path = "freezer_linux.rs"]
+pub(crate) mod freezer;
+#[cfg(not(target_os = "linux"))]
+#[path = "freezer_other.rs"]
+pub(crate) mod freezer;
 #[cfg(unix)]
 #[path = "handover_unix.rs"]
 pub(crate) mod handover;
@@ -173,7 +179,7 @@ pub(crate) use locks::{command_lock, foreign_unlock, listed_lock, try_foreign_lo
 pub(crate) use locks::{hold_command_lock, owner_follows, say_that_we_follow};
 pub(crate) use machine::{HAS_PID_NAMESPACES, is_first_pid_namespace, is_private_group};
 pub use machine::{
-    STATE_DIRECTORY, boot_clock_ms, boot_id, effective_uid, host_id, pid_namespace,
+    STATE_DIRECTORY, asleep_ms, boot_clock_ms, boot_id, effective_uid, host_id, pid_namespace,
     process_table_is_ours, unmapped_uid,
 };
 pub(crate) use no_room::NoRoom;
@@ -183,7 +189,7 @@ pub use process::{
     ProcessHandle, command_line, descendants, process_facts, program_name, supervision,
 };
 pub(crate) use process::{
-    TableShows, children_of, environment_of, is_forked_copy, is_kernel_thread,
+    TableShows, children_of, directory_of, environment_of, is_forked_copy, is_kernel_thread,
     processes_of_session, processes_with_environment, session_of, table_shows,
 };
 pub use process_facts::{

@@ -94,12 +94,32 @@ impl ProcessHandle {
         self.0.ask_to_end()
     }
 
+    /// Sends it the signal of this number, one that has a name. `Unsupported` where there are no
+    /// signals (Windows).
+    ///
+    /// # Errors
+    /// As [`ProcessHandle::kill`]; `InvalidInput` for a number without a name.
+    pub fn send(&self, number: i32) -> io::Result<()> {
+        self.0.send(number)
+    }
+
     /// Lets it go on if it is stopped: SIGCONT. `Unsupported` where nothing is ever stopped.
     ///
     /// # Errors
     /// As [`ProcessHandle::kill`].
     pub fn resume(&self) -> io::Result<()> {
         self.0.resume()
+    }
+}
+
+/// The directory that `pid` works in, where that can be seen.
+pub(crate) fn directory_of(pid: Pid) -> Option<std::path::PathBuf> {
+    #[cfg(target_os = "linux")]
+    return os::directory_of(pid);
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = pid;
+        None
     }
 }
 

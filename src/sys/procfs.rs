@@ -16,7 +16,10 @@ pub use self::locks::{
     Flock, access_mode, flock_holder, holds_open_file_lock, record_lock_holder, record_lock_holders,
 };
 pub use self::mounts::{container_of_mounts, filesystem_of_mount, filesystem_of_path, hidepid};
-pub use self::stat::{Stat, offset_ticks, parse_boottime_offset_ns, parse_stat, parse_usage};
+pub use self::stat::{
+    Stat, offset_ticks, parse_boottime_offset_ns, parse_monotonic_offset_ns, parse_stat,
+    parse_usage,
+};
 
 /// What the crate uses of `/proc/<pid>/status` (`proc_pid_status(5)`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -258,6 +261,9 @@ mod tests {
         ] {
             assert_eq!(offset(malformed), None);
         }
+        let monotonic = parse_monotonic_offset_ns;
+        assert_eq!(monotonic(b"monotonic 3 5\nboottime 1 0\n"), Some(3_000_000_005));
+        assert_eq!(monotonic(b"boottime 1 0\n"), None);
     }
 
     #[test]

@@ -112,6 +112,11 @@ impl Proven {
         Ok(())
     }
 
+    /// Any signal that has a name.
+    pub(crate) fn send(&self, number: i32) -> io::Result<()> {
+        self.handle.send(number)
+    }
+
     /// SIGKILL, `TerminateProcess`. A process that has ended meanwhile is no error.
     pub(crate) fn kill(&self) -> io::Result<()> {
         match self.handle.kill() {

@@ -39,6 +39,7 @@ mod status;
 mod stop;
 mod store;
 mod trust;
+mod verbs;
 mod versions;
 
 use std::path::{Path, PathBuf};

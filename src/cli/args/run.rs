@@ -1,4 +1,4 @@
-//! The arguments of `run`, `stop` and `restart`.
+//! The arguments of `run`, `stop`, `restart` and `signal`.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -135,6 +135,7 @@ pub(crate) struct Run {
 }
 
 #[derive(Debug, Args)]
+#[allow(clippy::struct_excessive_bools, reason = "flags are independent of each other")]
 pub(crate) struct Stop {
     /// How long to wait [default: as long as the holder said it may take]
     #[arg(long, value_name = "DUR", value_parser = values::parse_duration)]
@@ -145,6 +146,9 @@ pub(crate) struct Stop {
     /// The profile is set to stay stopped (see `desired`)
     #[arg(long)]
     pub(crate) desired: bool,
+    /// Every office of the store, or those of --profile and --kind, at the same time
+    #[arg(long)]
+    pub(crate) all: bool,
     /// Why, for whoever reads the marker
     #[arg(long, value_name = "TEXT")]
     pub(crate) reason: Option<String>,
@@ -155,7 +159,17 @@ pub(crate) struct Restart {
     /// How long to wait [default: as long as the holder said it may take to stop, and 15s]
     #[arg(long, value_name = "DUR", value_parser = values::parse_duration)]
     pub(crate) timeout: Option<Duration>,
+    /// Every office of the store that is held, or those of --profile and --kind, at the same time
+    #[arg(long)]
+    pub(crate) all: bool,
     /// Why, for whoever reads the marker
     #[arg(long, value_name = "TEXT")]
     pub(crate) reason: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Signal {
+    /// HUP, USR1, USR2, ..., by name or by number; never one that ends or stops it: that is `stop`
+    #[arg(value_name = "NAME", value_parser = values::parse_signal)]
+    pub(crate) signal: i32,
 }

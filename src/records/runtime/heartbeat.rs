@@ -1,8 +1,10 @@
 //! Heartbeats, and whether one is overdue.
 //!
 //! They are counted on the boot clock and written from a thread of their own, so that neither a
-//! stepped clock nor a slow disk makes a gateway look dead to those who watch it. Two missing ones
-//! are reported, and that is all.
+//! stepped clock nor a slow disk makes a gateway look dead to those who watch it. Beside each
+//! stands for how long the machine had been suspended by then: nobody beats in a suspend, and a
+//! laptop that woke up has missed none (FIELD-BUGS row 128). Two missing ones are reported, and
+//! that is all.
 
 use std::time::Duration;
 
@@ -12,7 +14,7 @@ use crate::clock::of_millis;
 use crate::records::instances::Record;
 use crate::records::runtime::said::RuntimeStatus;
 use crate::records::runtime::write::Speaker;
-use crate::store::{BootTime, Tx};
+use crate::store::{Inner, Tx};
 use crate::{Error, InstanceId, Result};
 
 /// The shortest and the longest cadence of heartbeats: each is a write, and somebody watches for
@@ -20,6 +22,15 @@ use crate::{Error, InstanceId, Result};
 const HEARTBEAT_MIN: Duration = Duration::from_millis(10);
 
 const HEARTBEAT_MAX: Duration = Duration::from_hours(24);
+
+/// Whether a store has the column for that: one of an older version, which a status does not
+/// migrate, has none.
+pub(super) fn tells_of_sleep(connection: &Connection) -> Result<bool> {
+    const SQL: &str = "SELECT count(*) FROM pragma_table_info('runtime_status')
+                       WHERE name = 'heartbeat_asleep_ms'";
+    let count: i64 = connection.prepare_cached(SQL)?.query_row([], |row| row.get(0))?;
+    Ok(count > 0)
+}
 
 /// A cadence that somebody can be held to.
 pub(crate) fn check_cadence(cadence: Duration) -> Result<()> {
@@ -40,21 +51,35 @@ impl Speaker<'_> {
 
     /// Records a sign of life, and the time within which the next one is promised.
     pub(crate) fn beat(&self, tx: &Tx<'_>, every_ms: Option<i64>) -> Result<()> {
+        // By number: the older one leaves one of them out.
+        const SQL: &str = "INSERT INTO runtime_status (instance_id, heartbeat_boot_ms,
+                heartbeat_asleep_ms, writer, writer_pid, updated_at_ms)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+             ON CONFLICT DO UPDATE SET heartbeat_boot_ms = excluded.heartbeat_boot_ms,
+                heartbeat_asleep_ms = excluded.heartbeat_asleep_ms";
+        const BEFORE_SCHEMA_9: &str = "INSERT INTO runtime_status (instance_id, heartbeat_boot_ms,
+                writer, writer_pid, updated_at_ms)
+             VALUES (?1, ?2, ?4, ?5, ?6)
+             ON CONFLICT DO UPDATE SET heartbeat_boot_ms = excluded.heartbeat_boot_ms";
         tx.prepare_cached(
             "UPDATE instances SET heartbeat_at_ms = ?2,
                 heartbeat_every_ms = coalesce(?3, heartbeat_every_ms)
              WHERE id = ?1",
         )?
         .execute((self.id.0, tx.now_ms(), every_ms))?;
-        tx.prepare_cached(
-            "INSERT INTO runtime_status (instance_id, heartbeat_boot_ms, writer, writer_pid,
-                updated_at_ms)
-             VALUES (?1, ?2, ?3, ?4, ?5)
-             ON CONFLICT DO UPDATE SET heartbeat_boot_ms = excluded.heartbeat_boot_ms",
-        )?
-        .execute((
+        let mut statement = match tx.prepare_cached(SQL) {
+            Ok(statement) => statement,
+            Err(error) => {
+                if tells_of_sleep(tx)? {
+                    return Err(error.into());
+                }
+                tx.prepare_cached(BEFORE_SCHEMA_9)?
+            }
+        };
+        statement.execute((
             self.id.0,
             tx.boot_time().ms,
+            tx.store().clock().asleep_ms().max(0),
             self.writer,
             self.writer_pid,
             tx.now_ms(),
@@ -80,12 +105,12 @@ pub(crate) fn is_starting(connection: &Connection, id: InstanceId) -> Result<boo
 /// For how long the owner of `record` has been unresponsive: it missed two of the
 /// heartbeats that it promised.
 pub(crate) fn unresponsive_for(
+    inner: &Inner,
     record: &Record,
     runtime: Option<&RuntimeStatus>,
-    now: BootTime<'_>,
-    wall_ms: i64,
 ) -> Option<Duration> {
     let every_ms = record.heartbeat_every_ms?;
-    let silent_ms = crate::records::runtime::silent_ms(record, runtime, now, wall_ms)?;
+    let (now, asleep_ms) = (inner.boot_time(), inner.clock().asleep_ms());
+    let silent_ms = crate::records::runtime::silent_ms(record, runtime, now, asleep_ms)?;
     (silent_ms > every_ms.saturating_mul(2)).then(|| of_millis(silent_ms))
 }

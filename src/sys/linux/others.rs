@@ -71,6 +71,14 @@ pub fn processes_with_environment(word: &str) -> Vec<Pid> {
     other_processes().filter(has_it).collect()
 }
 
+/// `proc_pid_cwd(5)`.
+pub fn directory_of(pid: Pid) -> Option<std::path::PathBuf> {
+    if !process_table_is_ours() {
+        return None;
+    }
+    std::fs::read_link(format!("/proc/{pid}/cwd")).ok()
+}
+
 /// The name of a program, as the kernel keeps it: at most 15 bytes.
 pub fn program_name(pid: Pid) -> Option<String> {
     if !process_table_is_ours() {

@@ -412,6 +412,11 @@ impl ProcessHandle {
         self.signal(Signal::CONT)
     }
 
+    pub fn send(&self, number: i32) -> io::Result<()> {
+        // EINVAL: one without a name, which kill(2) knows and rustix does not.
+        self.signal(Signal::from_named_raw(number).ok_or(Errno::INVAL)?)
+    }
+
     pub(super) fn signal(&self, signal: Signal) -> io::Result<()> {
         match self {
             Self::Pidfd { pidfd, .. } => Ok(rustix::process::pidfd_send_signal(pidfd, signal)?),

@@ -115,11 +115,20 @@ pub fn parse_usage(bytes: &[u8]) -> Option<Usage> {
 /// The offset of `CLOCK_BOOTTIME` in nanoseconds from `/proc/<pid>/timens_offsets`
 /// (`time_namespaces(7)`, Linux 5.5). `None` when it does not say.
 pub fn parse_boottime_offset_ns(bytes: &[u8]) -> Option<i64> {
+    parse_offset_ns(bytes, b"boottime")
+}
+
+/// The same of `CLOCK_MONOTONIC`.
+pub fn parse_monotonic_offset_ns(bytes: &[u8]) -> Option<i64> {
+    parse_offset_ns(bytes, b"monotonic")
+}
+
+fn parse_offset_ns(bytes: &[u8], clock: &[u8]) -> Option<i64> {
     bytes.split(|&byte| byte == b'\n').find_map(|line| {
         let mut values = words(line);
-        // The clock by name; clock_gettime(2)'s number for it (7) is accepted for writing, and is
-        // not shown.
-        if values.next()? != b"boottime" {
+        // The clock by name; clock_gettime(2)'s number for it is accepted for writing, and is not
+        // shown.
+        if values.next()? != clock {
             return None;
         }
         let seconds: i64 = parse_number(values.next()?)?;
