@@ -22,6 +22,21 @@ pub(crate) enum Time {
     At { ms: i64 },
 }
 
+/// How a service manager learns that a command has started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StartType {
+    Simple,
+    Notify,
+}
+
+pub(super) fn parse_start_type(text: &str) -> Result<StartType, String> {
+    match text {
+        "simple" => Ok(StartType::Simple),
+        "notify" => Ok(StartType::Notify),
+        _ => Err("it is `simple` or `notify`".to_owned()),
+    }
+}
+
 pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     match span::parse(text) {
         Ok(Span::Finite(duration)) => Ok(duration),
@@ -99,6 +114,14 @@ pub(super) fn parse_exit_code(text: &str) -> Result<(ExitCause, ExitRule), Strin
 
 pub(super) fn parse_supervisor(text: &str) -> Result<Supervisor, String> {
     text.parse().map_err(|error| explain(&error))
+}
+
+/// One that reads a unit.
+pub(super) fn parse_unit_supervisor(text: &str) -> Result<Supervisor, String> {
+    match parse_supervisor(text)? {
+        Supervisor::None => Err("one of systemd, launchd, s6, docker".to_owned()),
+        supervisor => Ok(supervisor),
+    }
 }
 
 pub(super) fn parse_desired(text: &str) -> Result<Desired, String> {
