@@ -8,9 +8,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use super::files_of;
-use crate::support::{
-    BINARY, LIMIT, Process, Sandbox, UserManager, eventually, has, keys, skipped,
-};
+use crate::support::{BINARY, LIMIT, Process, Sandbox, UserManager, eventually, has, keys, skipped};
 
 /// What means something to a shell, to systemd, in XML, in JSON or in a Dockerfile.
 const NASTY: &[&str] = &[
