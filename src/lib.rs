@@ -50,7 +50,8 @@
 //! * [`keeper`] - records and locks for processes that do not link this crate; [`run`] supervises a
 //!   command in an office. Both, and the diagnostic, start [`helper`] processes.
 //! * [`process`] - whether a process lives that is on record nowhere, and ending it, proven;
-//!   [`query`] - read-only SQL; [`transfer`] - the files of an older program.
+//!   [`query`] - read-only SQL; [`transfer`] - the files of an older program; [`unit`] - what a
+//!   supervisor is told of a gateway.
 //! * [`EventStream`](status::EventStream) - every change of every process, as it is committed.
 //! * [`Error`] - "could not find out"; its [`ErrorKind`] says what to do next.
 //!
@@ -176,6 +177,7 @@ mod store;
 #[allow(unsafe_code, reason = "the home of unsafe code")]
 mod sys;
 pub mod transfer;
+pub mod unit;
 mod words;
 
 pub use crate::background::readiness::Readiness;

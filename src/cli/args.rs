@@ -7,6 +7,7 @@ pub(crate) mod lock;
 pub(crate) mod marker;
 pub(crate) mod run;
 pub(crate) mod status;
+pub(crate) mod unit;
 pub(crate) mod values;
 
 use std::path::PathBuf;
@@ -22,6 +23,7 @@ pub(super) use self::lock::{Lock, LockAcquire, LockRef, LockRelease, Unlock};
 pub(super) use self::marker::{Marker, MarkerClear, MarkerRead, MarkerWrite};
 pub(super) use self::run::{Restart, Run, Signal, Stop};
 pub(super) use self::status::{Status, StatusField, StatusSet, Wait};
+pub(super) use self::unit::Unit;
 pub(super) use self::values::{Cadence, Time};
 
 /// Who holds the office, is it really alive, and may I take it?
@@ -141,6 +143,8 @@ pub(crate) enum Verb {
     History,
     /// Tell what happened in the store: in all of it, unless --profile is given
     Events(Events),
+    /// Print a unit, a property list, a run script or the end of a Dockerfile for a command
+    Unit(Box<Unit>),
     /// Find out who stops a gateway, and whether it gets the time that it needs
     #[command(subcommand)]
     Forensics(Forensics),

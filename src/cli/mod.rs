@@ -27,6 +27,7 @@ mod status;
 mod status_set;
 mod stop;
 mod style;
+mod unit;
 mod usage;
 mod wait;
 
@@ -99,6 +100,7 @@ fn dispatch(cli: &Cli) -> i32 {
         Verb::Unlock(arguments) => ("unlock", locks::unlock(&cli.global, arguments)),
         Verb::History => ("history", history::history(&cli.global)),
         Verb::Events(arguments) => ("events", events::events(&cli.global, arguments, format)),
+        Verb::Unit(arguments) => ("unit", unit::unit(&cli.global, arguments)),
         Verb::Forensics(args::Forensics::Snapshot(arguments)) => {
             ("forensics snapshot", forensics::snapshot(&cli.global, arguments))
         }

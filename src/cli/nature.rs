@@ -23,6 +23,7 @@ impl Verb {
             | Self::Locks
             | Self::History
             | Self::Events(_)
+            | Self::Unit(_)
             // What it says is all that its caller keeps.
             | Self::Forensics(Forensics::Snapshot(_) | Forensics::Systemd(_))
             | Self::Doctor(Doctor { fix: false, .. } | Doctor { dry_run: true, .. })

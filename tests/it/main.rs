@@ -38,6 +38,7 @@ mod run;
 mod status;
 mod stop;
 mod store;
+mod supervisors;
 mod trust;
 mod verbs;
 mod versions;

@@ -23,6 +23,21 @@ pub(crate) enum Time {
     At { ms: i64 },
 }
 
+/// How a service manager learns that a command has started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StartType {
+    Simple,
+    Notify,
+}
+
+pub(super) fn parse_start_type(text: &str) -> Result<StartType, String> {
+    match text {
+        "simple" => Ok(StartType::Simple),
+        "notify" => Ok(StartType::Notify),
+        _ => Err("it is `simple` or `notify`".to_owned()),
+    }
+}
+
 pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     match span::parse(text) {
         Ok(Span::Finite(duration)) => Ok(duration),
@@ -112,6 +127,14 @@ pub(super) fn parse_lines(text: &str) -> Result<usize, String> {
 
 pub(super) fn parse_forward(text: &str) -> Result<Forward, String> {
     text.parse().map_err(|error| explain(&error))
+}
+
+/// One that reads a unit.
+pub(super) fn parse_unit_supervisor(text: &str) -> Result<Supervisor, String> {
+    match parse_supervisor(text)? {
+        Supervisor::None => Err("one of systemd, launchd, s6, docker".to_owned()),
+        supervisor => Ok(supervisor),
+    }
 }
 
 pub(super) fn parse_desired(text: &str) -> Result<Desired, String> {
