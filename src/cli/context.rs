@@ -27,12 +27,10 @@ impl Global {
             return ProfileName::new(name);
         }
         match environment::text(environment::PROFILE) {
-            Some(name) if !self.was_left_behind(&name) => {
-                ProfileName::new(name).map_err(|error| {
-                    let instead = "name another one";
-                    error.of_variable(environment::PROFILE, instead, Some("--profile NAME"))
-                })
-            }
+            Some(name) if !self.was_left_behind(&name) => ProfileName::new(name).map_err(|error| {
+                let instead = "name another one";
+                error.of_variable(environment::PROFILE, instead, Some("--profile NAME"))
+            }),
             Some(_) | None => Ok(ProfileName::default()),
         }
     }

@@ -45,8 +45,8 @@ impl UnitKill {
     /// Whether a signal that systemd sends was sent to every process of the service: the one that
     /// stops it, and those that come with it.
     pub(crate) fn signals_all(&self, signal: i32) -> bool {
-        let comes_with_it = signal == supervise::CONTINUE
-            || (self.hangs_up && signals::may_mean_reload(signal));
+        let comes_with_it =
+            signal == supervise::CONTINUE || (self.hangs_up && signals::may_mean_reload(signal));
         self.to_all && (self.signals.contains(&signal) || comes_with_it)
     }
 }

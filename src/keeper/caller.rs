@@ -106,10 +106,8 @@ pub(crate) fn parent_to_record() -> Result<sys::Pid> {
     let pid = parent()?;
     let program = sys::program_name(pid);
     let title = sys::command_line(pid).and_then(|words| words.into_iter().next());
-    let names: Vec<&str> = [program.as_deref(), title.as_deref().and_then(file_name)]
-        .into_iter()
-        .flatten()
-        .collect();
+    let names: Vec<&str> =
+        [program.as_deref(), title.as_deref().and_then(file_name)].into_iter().flatten().collect();
     let Some(why) = why_not(&names, sys::is_forked_copy(pid)) else { return Ok(pid) };
     let name = names.first().copied().unwrap_or("?");
     let what = match why {

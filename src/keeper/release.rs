@@ -10,9 +10,7 @@ use crate::owner::{OurRun, ending, judgement};
 use crate::records::{End, EndReason, Record, instances};
 use crate::store::Inner;
 use crate::sys::supervise;
-use crate::{
-    Error, ErrorKind, InstanceId, Office, ProfileName, Reason, Result, Store, owner, sys,
-};
+use crate::{Error, ErrorKind, InstanceId, Office, ProfileName, Reason, Result, Store, owner, sys};
 
 /// The live record of the `run` that this process was started by, if it was and the record is in
 /// this store.

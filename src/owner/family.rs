@@ -158,12 +158,10 @@ impl Kin {
         let of_this_run = format!("{any_run}{}", self.instance);
         let in_session = sys::processes_of_session(self.session)?;
         let owners: Vec<Pid> = in_session.iter().copied().filter(|pid| is_owner(*pid)).collect();
-        let below_owners: Vec<Pid> =
-            owners.iter().flat_map(|pid| sys::descendants(*pid)).collect();
+        let below_owners: Vec<Pid> = owners.iter().flat_map(|pid| sys::descendants(*pid)).collect();
         let descended = if own_session { Vec::new() } else { look.descended() };
-        let is_known_by_place = |pid: &Pid| {
-            (own_session || descended.contains(pid)) && !below_owners.contains(pid)
-        };
+        let is_known_by_place =
+            |pid: &Pid| (own_session || descended.contains(pid)) && !below_owners.contains(pid);
         // What says by its environment that it is of this run is so whoever its parent is by now:
         // the orphans of a container are adopted by its first process, which may be another run.
         let is_of_this_run = |pid: Pid| match sys::environment_of(pid) {
@@ -180,13 +178,10 @@ impl Kin {
         let is_candidate = |pid: &Pid| !owners.contains(pid) && !(look.is_spared)(*pid);
         let members = in_session.into_iter().filter(is_candidate).filter_map(|pid| {
             let ProcessFacts { existence, start_time, number, .. } = sys::process_facts(pid);
-            let may_be_of_it =
-                existence != Existence::Gone && start_time.is_none_or(is_not_older);
+            let may_be_of_it = existence != Existence::Gone && start_time.is_none_or(is_not_older);
             let is_of_it = may_be_of_it && is_of_this_run(pid);
-            is_of_it.then(|| Member {
-                pid,
-                proven: Proven::of(pid, start_time, number, look.trust),
-            })
+            is_of_it
+                .then(|| Member { pid, proven: Proven::of(pid, start_time, number, look.trust) })
         });
         Some(members.collect())
     }

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use crate::clock::{millis, of_millis, rfc3339};
 use crate::liveness::{Flags, Judgement};
-use crate::owner::our_run::OurRun;
 use crate::names::slot::Slot;
+use crate::owner::our_run::OurRun;
 use crate::process::command_line;
 use crate::process::command_line::redact;
 use crate::process::older::lock;

@@ -51,9 +51,8 @@ impl Delivery {
 
     fn watch_group(&mut self) {
         let helper = HelperProgram::find().map_err(|error| error.to_string());
-        let started = helper.and_then(|helper| {
-            Witness::start(helper.command()).map_err(|error| error.to_string())
-        });
+        let started = helper
+            .and_then(|helper| Witness::start(helper.command()).map_err(|error| error.to_string()));
         match started {
             Ok(witness) => self.witness = Some(witness),
             Err(why) => tracing::debug!(%why, "no witness of the process group"),

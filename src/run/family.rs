@@ -53,8 +53,7 @@ impl Supervised<'_> {
             Some(Ending { why: Why::End(marker) | Why::Restart(marker), .. }) => Some(marker),
             Some(_) | None => None,
         });
-        let askers =
-            asked_by.and_then(|marker| marker.by_pid).map_or_else(Vec::new, and_ancestors);
+        let askers = asked_by.and_then(|marker| marker.by_pid).map_or_else(Vec::new, and_ancestors);
         let own = std::process::id();
         let is_whole = self.run.extent == Extent::Whole;
         let look = Look {

@@ -7,8 +7,8 @@
 
 pub(crate) mod beside;
 pub(crate) mod claim;
-pub(crate) mod descendant;
 pub(crate) mod delivery;
+pub(crate) mod descendant;
 pub(crate) mod end;
 pub(crate) mod exec;
 pub(crate) mod family;
@@ -16,8 +16,8 @@ pub(crate) mod follow;
 pub(crate) mod forward;
 pub(crate) mod inbox;
 pub(crate) mod known;
-pub(crate) mod leaves;
 pub(crate) mod last_call;
+pub(crate) mod leaves;
 pub(crate) mod new_store;
 pub(crate) mod notice;
 pub(crate) mod notified;

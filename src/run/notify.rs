@@ -123,12 +123,7 @@ impl Proxy {
     }
 }
 
-fn serve(
-    socket: &NotifySocket,
-    manager: &OsStr,
-    tell: &impl Fn(Notification),
-    drain: &Sender<()>,
-) {
+fn serve(socket: &NotifySocket, manager: &OsStr, tell: &impl Fn(Notification), drain: &Sender<()>) {
     loop {
         let message = match socket.receive() {
             Ok(message) => message,

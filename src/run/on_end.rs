@@ -4,7 +4,6 @@
 //! holds nothing up, and nothing of it comes back. Where it would end with this process, because
 //! that is the first of a container or the main one of a service, it has a moment.
 
-use std::ffi::OsString;
 use std::io::{self, Seek, Write};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};

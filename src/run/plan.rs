@@ -9,8 +9,8 @@ use std::time::Duration;
 use crate::process::exit_code::Supervisor;
 use crate::process::exit_code::{ExitCause, ExitCodes};
 use crate::process::helper::HelperProgram;
-use crate::run::leaves::Leaves;
 use crate::run::forward::Forward;
+use crate::run::leaves::Leaves;
 use crate::run::notice::Notice;
 use crate::sys::supervise;
 use crate::{
@@ -348,8 +348,9 @@ impl Run {
         }
         if !supervise::HOLDS_BY_HELPER {
             let why = "a process cannot become another program here";
-            return Err(Error::new(ErrorKind::Unsupported, why)
-                .with_hint("run the command as a child"));
+            return Err(
+                Error::new(ErrorKind::Unsupported, why).with_hint("run the command as a child")
+            );
         }
         let what = if self.extent == Extent::Part {
             "a process that has a life of its own"

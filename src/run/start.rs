@@ -85,7 +85,7 @@ pub(super) fn start(
     inbox: Option<&Inbox>,
     beside: &Beside,
 ) -> Result<Option<Started>, NotStarted> {
-    let mut environment = environment(tenure, store);
+    let mut environment = Vec::from(environment(tenure, store));
     environment.extend(beside.environment());
     let anchor = store.inner.own_anchor();
     // Where it ends, a child that took its place is ours.

@@ -38,8 +38,7 @@ impl Supervised<'_> {
             let id = self.tenure.instance();
             let Some(record) = instances::by_id(connection, id)? else { return Ok(None) };
             let said = runtime::runtime(connection, id)?;
-            let (now, wall_ms) = (inner.boot_time(), inner.clock().wall_ms());
-            let silent = runtime::unresponsive_for(&record, said.as_ref(), now, wall_ms);
+            let silent = runtime::unresponsive_for(inner, &record, said.as_ref());
             let promised = of_millis(record.heartbeat_every_ms.unwrap_or(0)).saturating_mul(2);
             Ok(silent.map(|silent| (silent, silent.saturating_sub(promised))))
         })

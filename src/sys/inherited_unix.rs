@@ -26,11 +26,8 @@ const CHANGED_BY_US: [i32; 4] = [libc::SIGPIPE, libc::SIGCHLD, libc::SIGTTIN, li
 /// Variables that name the process they are meant for (`sd_listen_fds(3)`,
 /// `sd_watchdog_enabled(3)`, systemd.exec(5)), and the one that says the same by the kernel's own
 /// number.
-const NAME_A_PROCESS: [(&str, Option<&str>); 3] = [
-    ("LISTEN_PID", Some("LISTEN_PIDFDID")),
-    ("WATCHDOG_PID", None),
-    ("SYSTEMD_EXEC_PID", None),
-];
+const NAME_A_PROCESS: [(&str, Option<&str>); 3] =
+    [("LISTEN_PID", Some("LISTEN_PIDFDID")), ("WATCHDOG_PID", None), ("SYSTEMD_EXEC_PID", None)];
 
 static BROKEN_PIPE_CAME_IGNORED: AtomicBool = AtomicBool::new(false);
 

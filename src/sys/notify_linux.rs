@@ -174,9 +174,8 @@ pub(crate) fn notify(address: &OsStr, text: &[u8], descriptors: &[OwnedFd]) -> i
     }
     loop {
         // SAFETY: the header names what lives until here, and nothing of it is written to.
-        let sent = unsafe {
-            libc::sendmsg(socket.as_raw_fd(), &raw const header, libc::MSG_NOSIGNAL)
-        };
+        let sent =
+            unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const header, libc::MSG_NOSIGNAL) };
         if sent >= 0 {
             return Ok(());
         }

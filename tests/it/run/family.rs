@@ -24,9 +24,7 @@ fn next(run: &mut Process) -> Identity {
 #[track_caller]
 fn wait_left_session(process: Identity) {
     let session = || Stat::of(process.pid).map(|stat| stat.session);
-    eventually("it has left the session", LIMIT, || {
-        (session() == Some(process.pid)).then_some(())
-    });
+    eventually("it has left the session", LIMIT, || (session() == Some(process.pid)).then_some(()));
 }
 
 /// FIELD-BUGS row 127.

@@ -201,9 +201,7 @@ fn a_busy_store_does_not_lose_a_daemon() {
     assert_eq!(stat.state, 'Z');
     blocker.execute_batch("ROLLBACK").unwrap();
     sandbox.wait_followed(&run, daemon.pid);
-    eventually("the end of the start script", LIMIT, || {
-        Stat::of(before).is_none().then_some(())
-    });
+    eventually("the end of the start script", LIMIT, || Stat::of(before).is_none().then_some(()));
     run.signal(Signal::TERM);
     run.wait(LIMIT);
     assert!(daemon.is_gone());

@@ -55,15 +55,6 @@ fn systemd_stops_once() {
 }
 
 impl Sandbox {
-    /// A script that another process writes, see `fake_systemctl`.
-    fn script(&self, name: &str, text: &str) {
-        let file = self.file(name);
-        let write = format!("cat > '{0}' && chmod 755 '{0}'", file.display());
-        let mut writer = Process::start(self.shell(&write));
-        writer.write(&format!("#!/bin/sh\n{text}\n"));
-        writer.finish(LIMIT).assert_code(0);
-    }
-
     /// The service directory of runit and s6, with a `run` that counts.
     fn service(&self) {
         std::fs::create_dir_all(self.file("service")).unwrap();
@@ -74,7 +65,7 @@ impl Sandbox {
             counts.display(),
             out.display()
         );
-        self.script("service/run", &run);
+        self.write_script("service/run", format!("#!/bin/sh\n{run}\n"));
     }
 }
 

@@ -8,7 +8,9 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use super::files_of;
-use crate::support::{BINARY, LIMIT, Process, Sandbox, UserManager, eventually, has, keys, skipped};
+use crate::support::{
+    BINARY, LIMIT, Process, Sandbox, UserManager, eventually, has, keys, skipped,
+};
 
 /// What means something to a shell, to systemd, in XML, in JSON or in a Dockerfile.
 const NASTY: &[&str] = &[
@@ -76,9 +78,8 @@ mv "$0.words.new" "$0.words"
 /// What the listener was told after `--` and the program.
 #[track_caller]
 fn told(sandbox: &Sandbox) -> Vec<OsString> {
-    let words = eventually("the listener", LIMIT, || {
-        std::fs::read(sandbox.file("listener.words")).ok()
-    });
+    let words =
+        eventually("the listener", LIMIT, || std::fs::read(sandbox.file("listener.words")).ok());
     let words = words.strip_suffix(b"\0").unwrap().split(|byte| *byte == 0);
     let words: Vec<_> = words.map(|word| OsString::from_vec(word.to_vec())).collect();
     after_the_command(&words)
