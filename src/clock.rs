@@ -86,6 +86,7 @@ impl Clock for SystemClock {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
+#[allow(clippy::struct_field_names, reason = "each says its unit")]
 pub struct ManualClock {
     wall_ms: AtomicI64,
     boot_ms: AtomicI64,

@@ -89,16 +89,16 @@ impl Restarter {
 
 fn systemd(unit: &str, ended: Ended) -> Option<StartsAgain> {
     let unit = unit_name(unit).ok()?;
-    judge_setting(&unit, ended, restart_setting(&unit))
+    judge_setting(&unit, ended, restart_setting(&unit).as_ref())
 }
 
 /// `Restart=` of systemd.service(5).
 fn judge_setting(
     unit: &str,
     ended: Ended,
-    setting: Option<(Manager, String)>,
+    setting: Option<&(Manager, String)>,
 ) -> Option<StartsAgain> {
-    let user = match &setting {
+    let user = match setting {
         Some((Manager::User, _)) => "--user ",
         Some((Manager::System, _)) | None => "",
     };
@@ -108,14 +108,14 @@ fn judge_setting(
         because,
         stop_with: format!("systemctl {user}stop {}", quoted(unit)),
     };
-    let Some((_, setting)) = &setting else {
+    let Some((_, setting)) = setting else {
         return Some(starts(false, format!("{unit} may have a Restart= setting")));
     };
     let is_certain = match (setting.as_str(), ended) {
-        ("no" | "on-watchdog" | "", _) => return None,
+        // The latter look for a code other than 0, or a signal.
+        ("no" | "on-watchdog" | "", _)
+        | ("on-failure" | "on-abnormal" | "on-abort", Ended::Well) => return None,
         ("always", _) | ("on-success", Ended::Well) => true,
-        // It looks for a code other than 0, or a signal.
-        ("on-failure" | "on-abnormal" | "on-abort", Ended::Well) => return None,
         // By how it ended, or a word that is newer than this.
         (_, Ended::Well | Ended::Somehow) => false,
     };
@@ -130,7 +130,7 @@ mod tests {
     fn the_settings_of_systemd() {
         let certainty = |setting: &str, ended| {
             let setting = Some((Manager::System, setting.to_owned()));
-            judge_setting("gw.service", ended, setting).map(|it| it.is_certain)
+            judge_setting("gw.service", ended, setting.as_ref()).map(|it| it.is_certain)
         };
         for (setting, well, somehow) in [
             ("no", None, None),
@@ -146,7 +146,7 @@ mod tests {
             assert_eq!(certainty(setting, Ended::Somehow), somehow, "{setting}");
         }
         let user = Some((Manager::User, "always".to_owned()));
-        let said = judge_setting("gw@a.service", Ended::Well, user).unwrap();
+        let said = judge_setting("gw@a.service", Ended::Well, user.as_ref()).unwrap();
         assert_eq!(said.stop_with, "systemctl --user stop gw@a.service");
         assert_eq!(said.because, "gw@a.service has Restart=always");
         let unknown = judge_setting("gw.service", Ended::Well, None).unwrap();

@@ -67,9 +67,9 @@ pub(crate) fn keep_this_process(
     anchor.be_shared();
     let file = anchor.share().map_err(|error| failed(&error))?;
     let started = supervise::spawn_second_keeper(program.command(), &arguments, &file);
-    let mut starter = started.map_err(|error| failed(&error))?;
+    let mut forked = started.map_err(|error| failed(&error))?;
     // It goes on as a process of its own, and ends at once.
-    let ended = starter.wait().map_err(|error| failed(&error))?;
+    let ended = forked.wait().map_err(|error| failed(&error))?;
     if !ended.success() {
         return Err(no_report(&program));
     }

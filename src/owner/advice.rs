@@ -16,12 +16,7 @@ impl Holder {
         }
         let pid = self.pid.map_or_else(|| "PID".to_owned(), |pid| pid.to_string());
         if self.flags.frozen {
-            // Elsewhere its numbers are those of strangers.
-            let pids = [self.child_pid, self.pid].map(|pid| pid.filter(|_| !self.flags.elsewhere));
-            return format!(
-                "it is frozen, and sees what it is asked when it is thawed: {}",
-                frozen::how_to_thaw(pids, self.supervisor.as_deref())
-            );
+            return self.advice_on_frozen();
         }
         let (evict, wait) = match &self.wanted {
             Wanted::Office(Office { profile, kind }) => (
@@ -116,6 +111,15 @@ impl Holder {
                 }
             },
         }
+    }
+
+    fn advice_on_frozen(&self) -> String {
+        // Elsewhere its numbers are those of strangers.
+        let pids = [self.child_pid, self.pid].map(|pid| pid.filter(|_| !self.flags.elsewhere));
+        format!(
+            "it is frozen, and sees what it is asked when it is thawed: {}",
+            frozen::how_to_thaw(pids, self.supervisor.as_deref())
+        )
     }
 
     fn advice_on_late_end(&self, pid: &str) -> String {

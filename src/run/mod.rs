@@ -49,7 +49,7 @@ use crate::process::older::hold;
 use crate::run::beside::Beside;
 use crate::run::claim::Claimed;
 use crate::run::inbox::{Inbox, Signalled};
-use crate::run::plan::Extent;
+use crate::run::plan::{Extent, Form};
 use crate::run::start::NotStarted;
 use crate::run::supervised::{LOOK_BUDGET, Supervised};
 use crate::store::watcher::Watcher;
@@ -119,7 +119,7 @@ impl Run {
             return Ok(self.stays_stopped());
         }
         self.tell_whose_place_we_took(&tenure);
-        if self.is_in_place {
+        if self.form == Form::Command {
             return self.become_command(&store, tenure, &inbox);
         }
         // Everything that can fail comes before the command: once it runs, the office must not be

@@ -83,8 +83,7 @@ pub struct Run {
     /// For how long a command may be unresponsive.
     pub(super) restart_unresponsive: Option<Duration>,
     pub(super) extent: Extent,
-    /// Whether this process becomes the command.
-    pub(super) is_in_place: bool,
+    pub(super) form: Form,
     /// Whether it stays with what the command leaves behind.
     pub(super) follows: bool,
     pub(super) leaves: Leaves,
@@ -93,6 +92,15 @@ pub struct Run {
 
 /// As many lines are kept at most.
 const KEPT_LINES_MAX: usize = 1_000;
+
+/// What this process is while the command runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// The parent of the command.
+    Parent,
+    /// The command: it executes it.
+    Command,
+}
 
 /// What this process is beside the run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,7 +142,7 @@ impl Run {
             on_end: None,
             restart_unresponsive: None,
             extent: Extent::Part,
-            is_in_place: false,
+            form: Form::Parent,
             follows: false,
             leaves: Leaves::default(),
             tell: Arc::new(|_| ()),
@@ -247,7 +255,7 @@ impl Run {
     /// [`Run::follow`], [`Run::leave_family`], exit codes by cause; nor is the lock of an older
     /// program. Unix alone, with [`Run::as_whole_process`]; [`Run::run`] says so otherwise.
     pub fn in_place(mut self) -> Self {
-        self.is_in_place = true;
+        self.form = Form::Command;
         self
     }
 
@@ -343,7 +351,7 @@ impl Run {
 
     /// Says what a process that becomes another one cannot do.
     fn check_in_place(&self) -> Result<()> {
-        if !self.is_in_place {
+        if self.form == Form::Parent {
             return Ok(());
         }
         if !supervise::HOLDS_BY_HELPER {

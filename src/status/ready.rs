@@ -159,8 +159,12 @@ struct Waiting<'a> {
     /// Whoever held the office at an earlier look.
     seen: Option<InstanceId>,
     /// The last one on record when nobody held it.
-    last: Option<Option<InstanceId>>,
+    last: Option<LastOnRecord>,
 }
+
+/// `None`: there is no record.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct LastOnRecord(Option<InstanceId>);
 
 impl<'a> Waiting<'a> {
     fn new(office: &'a Office, options: &'a ReadyOptions) -> Self {
@@ -188,8 +192,9 @@ impl<'a> Waiting<'a> {
             return ControlFlow::Continue(report);
         }
         // One that came and went between two looks has ended as well.
-        let last = *self.last.get_or_insert(instance);
-        if self.seen.is_some() || last != instance {
+        let now = LastOnRecord(instance);
+        let last = *self.last.get_or_insert(now);
+        if self.seen.is_some() || last != now {
             return ControlFlow::Break(Awaited::Ended(report));
         }
         ControlFlow::Continue(report)

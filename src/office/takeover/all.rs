@@ -115,7 +115,7 @@ fn at_once<T: Send>(
     std::thread::scope(|threads| {
         let start = |_| {
             let name = "incumbent-all".to_owned();
-            std::thread::Builder::new().name(name).spawn_scoped(threads, &in_thread).ok()
+            std::thread::Builder::new().name(name).spawn_scoped(threads, in_thread).ok()
         };
         let started: Vec<_> = (0..offices.len().min(THREADS_MAX)).map_while(start).collect();
         if started.is_empty() {

@@ -70,11 +70,11 @@ impl Sandbox {
 }
 
 /// A supervisor that waits for ever, by its name: it sends TERM for a line that it reads.
-const WAITS_FOR_EVER: &str = r#"
+const WAITS_FOR_EVER: &str = r"
     my $child = fork;
     if (!$child) { exec @ARGV or die }
     $0 = 'runsv'; <STDIN>; kill 'TERM', $child; waitpid $child, 0;
-    exit($? & 127 ? 128 + ($? & 127) : $? >> 8);"#;
+    exit($? & 127 ? 128 + ($? & 127) : $? >> 8);";
 
 /// A command that ignores the request of a supervisor is killed when its time to stop is over, and
 /// that is said before. Whoever else asks is waited for, see `endings/survived.rs`.
