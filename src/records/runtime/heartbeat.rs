@@ -14,7 +14,7 @@ use crate::clock::of_millis;
 use crate::records::instances::Record;
 use crate::records::runtime::said::RuntimeStatus;
 use crate::records::runtime::write::Speaker;
-use crate::store::{Inner, Tx};
+use crate::store::{BootTime, Inner, Tx};
 use crate::{Error, InstanceId, Result};
 
 /// The shortest and the longest cadence of heartbeats: each is a write, and somebody watches for
@@ -111,6 +111,32 @@ pub(crate) fn unresponsive_for(
 ) -> Option<Duration> {
     let every_ms = record.heartbeat_every_ms?;
     let (now, asleep_ms) = (inner.boot_time(), inner.clock().asleep_ms());
-    let silent_ms = crate::records::runtime::silent_ms(record, runtime, now, asleep_ms)?;
+    let silent_ms = silent_ms(record, runtime, now, asleep_ms)?;
     (silent_ms > every_ms.saturating_mul(2)).then(|| of_millis(silent_ms))
+}
+
+/// How long ago the owner of `record` last gave a sign of life, in milliseconds, without what the
+/// machine was suspended for since (`asleep_ms`: since its start); `None` when it has promised
+/// none, or it cannot be told.
+fn silent_ms(
+    record: &Record,
+    runtime: Option<&RuntimeStatus>,
+    now: BootTime<'_>,
+    asleep_ms: i64,
+) -> Option<i64> {
+    record.heartbeat_every_ms?;
+    let same_boot = record.boot_id.is_some() && record.boot_id.as_deref() == now.boot_id;
+    let by_boot_clock = runtime.filter(|_| same_boot).and_then(|runtime| {
+        let at_ms = runtime.heartbeat_boot_ms.filter(|at_ms| *at_ms <= now.ms)?;
+        let since_ms = now.ms - at_ms;
+        let then_ms = runtime.heartbeat_asleep_ms.unwrap_or(asleep_ms);
+        Some(since_ms - asleep_ms.saturating_sub(then_ms).clamp(0, since_ms))
+    });
+    // Before the first one: since it began. A time that no clock shows yet is no sign of life.
+    by_boot_clock.or_else(|| {
+        let wall_ms = now.wall_ms;
+        let at_ms = record.heartbeat_at_ms.filter(|at_ms| (0..=wall_ms).contains(at_ms));
+        let since_ms = at_ms.unwrap_or(record.started_at_ms);
+        (0..=wall_ms).contains(&since_ms).then_some(wall_ms - since_ms)
+    })
 }

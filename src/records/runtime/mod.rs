@@ -15,8 +15,6 @@ use serde_json::Value;
 
 use crate::clock::rfc3339;
 use crate::environment::{Fault, planted};
-use crate::records::instances::Record;
-use crate::store::BootTime;
 use crate::{InstanceId, Office, ProfileName, Result, sys};
 
 pub(crate) use self::heartbeat::{check_cadence, is_starting, unresponsive_for};
@@ -232,30 +230,4 @@ pub(crate) fn platform_count(connection: &Connection, id: InstanceId) -> Result<
         .prepare_cached("SELECT count(*) FROM platform_status WHERE instance_id = ?1")?
         .query_row([id.0], |row| row.get(0))?;
     Ok(count)
-}
-
-/// How long ago the owner of `record` last gave a sign of life, in milliseconds, without what the
-/// machine was suspended for since (`asleep_ms`: since its start); `None` when it has promised
-/// none, or it cannot be told.
-pub(crate) fn silent_ms(
-    record: &Record,
-    runtime: Option<&RuntimeStatus>,
-    now: BootTime<'_>,
-    asleep_ms: i64,
-) -> Option<i64> {
-    record.heartbeat_every_ms?;
-    let same_boot = record.boot_id.is_some() && record.boot_id.as_deref() == now.boot_id;
-    let by_boot_clock = runtime.filter(|_| same_boot).and_then(|runtime| {
-        let at_ms = runtime.heartbeat_boot_ms.filter(|at_ms| *at_ms <= now.ms)?;
-        let since_ms = now.ms - at_ms;
-        let then_ms = runtime.heartbeat_asleep_ms.unwrap_or(asleep_ms);
-        Some(since_ms - asleep_ms.saturating_sub(then_ms).clamp(0, since_ms))
-    });
-    // Before the first one: since it began. A time that no clock shows yet is no sign of life.
-    by_boot_clock.or_else(|| {
-        let wall_ms = now.wall_ms;
-        let at_ms = record.heartbeat_at_ms.filter(|at_ms| (0..=wall_ms).contains(at_ms));
-        let since_ms = at_ms.unwrap_or(record.started_at_ms);
-        (0..=wall_ms).contains(&since_ms).then_some(wall_ms - since_ms)
-    })
 }
