@@ -23,15 +23,6 @@ const HEARTBEAT_MIN: Duration = Duration::from_millis(10);
 
 const HEARTBEAT_MAX: Duration = Duration::from_hours(24);
 
-/// Whether a store has the column for that: one of an older version, which a status does not
-/// migrate, has none.
-pub(super) fn tells_of_sleep(connection: &Connection) -> Result<bool> {
-    const SQL: &str = "SELECT count(*) FROM pragma_table_info('runtime_status')
-                       WHERE name = 'heartbeat_asleep_ms'";
-    let count: i64 = connection.prepare_cached(SQL)?.query_row([], |row| row.get(0))?;
-    Ok(count > 0)
-}
-
 /// A cadence that somebody can be held to.
 pub(crate) fn check_cadence(cadence: Duration) -> Result<()> {
     if (HEARTBEAT_MIN..=HEARTBEAT_MAX).contains(&cadence) {
@@ -70,7 +61,7 @@ impl Speaker<'_> {
         let mut statement = match tx.prepare_cached(SQL) {
             Ok(statement) => statement,
             Err(error) => {
-                if tells_of_sleep(tx)? {
+                if crate::records::runtime::tells_of_sleep(tx)? {
                     return Err(error.into());
                 }
                 tx.prepare_cached(BEFORE_SCHEMA_9)?

@@ -100,7 +100,7 @@ fn prepare<'c>(connection: &'c Connection, sql: &str) -> Result<CachedStatement<
         Ok(statement) => return Ok(statement),
         Err(error) => error,
     };
-    if heartbeat::tells_of_sleep(connection)? {
+    if tells_of_sleep(connection)? {
         return Err(refused.into());
     }
     Ok(connection.prepare_cached(&sql.replace(OF_SCHEMA_9, "NULL"))?)
@@ -230,4 +230,13 @@ pub(crate) fn platform_count(connection: &Connection, id: InstanceId) -> Result<
         .prepare_cached("SELECT count(*) FROM platform_status WHERE instance_id = ?1")?
         .query_row([id.0], |row| row.get(0))?;
     Ok(count)
+}
+
+/// Whether a store says how long the machine had been suspended at a heartbeat: one of an older version, which a status does not
+/// migrate, has none.
+fn tells_of_sleep(connection: &Connection) -> Result<bool> {
+    const SQL: &str = "SELECT count(*) FROM pragma_table_info('runtime_status')
+                       WHERE name = 'heartbeat_asleep_ms'";
+    let count: i64 = connection.prepare_cached(SQL)?.query_row([], |row| row.get(0))?;
+    Ok(count > 0)
 }
