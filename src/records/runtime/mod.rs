@@ -232,8 +232,8 @@ pub(crate) fn platform_count(connection: &Connection, id: InstanceId) -> Result<
     Ok(count)
 }
 
-/// Whether a store says how long the machine had been suspended at a heartbeat: one of an older version, which a status does not
-/// migrate, has none.
+/// Whether a store says how long the machine had been suspended at a heartbeat: one of an older
+/// version, which a status does not migrate, does not.
 fn tells_of_sleep(connection: &Connection) -> Result<bool> {
     const SQL: &str = "SELECT count(*) FROM pragma_table_info('runtime_status')
                        WHERE name = 'heartbeat_asleep_ms'";
