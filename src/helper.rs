@@ -52,8 +52,13 @@ mod tests {
 
     #[test]
     fn a_helper_is_known_by_its_verb() {
-        let served =
-            [supervise::TRAMPOLINE_VERB, words::VERB, words::VERB_OF_SECOND, diagnostic::VERB];
+        let served = [
+            supervise::TRAMPOLINE_VERB,
+            words::VERB,
+            words::VERB_OF_SECOND,
+            diagnostic::VERB,
+            witness::VERB,
+        ];
         assert_eq!(served, helper::VERBS);
     }
 }

@@ -3,7 +3,7 @@
 
 use std::process::Command;
 
-use crate::support::{BINARY, LIMIT, Process, STAY, Sandbox, has, skipped, works};
+use crate::support::{BINARY, LIMIT, Process, STAY, Sandbox, eventually, has, skipped, works};
 
 /// The verbs that make a record.
 const RECORDING: [&[&str]; 3] =
@@ -52,6 +52,9 @@ fn no_manager_is_recorded_unless_it_is_named() {
         manager.line();
         assert_eq!(sandbox.assert_status(0, "alive", "anchor_held")["pid"], manager.pid());
         manager.kill();
+        eventually("the record can be ended", LIMIT, || {
+            (sandbox.cli(["evict"]).code() == 0).then_some(())
+        });
     }
 }
 

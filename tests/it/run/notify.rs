@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use super::manager::Manager;
-use crate::support::{BINARY, LIMIT, Process, Sandbox, eventually, has, kill, skipped};
+use crate::support::{BINARY, LIMIT, Process, Sandbox, eventually, has, kill, skipped, works};
 
 /// Says to the manager what each line of its input says, with `|` for the end of a line.
 const SPEAKER: &str = r"
@@ -177,6 +177,11 @@ fn strangers_are_not_heard() {
     let Some(another_user) = crate::support::another_user() else {
         return skipped("needs to become another user");
     };
+    // The one that comes first on the path may be root's alone.
+    let python = "/usr/bin/python3";
+    if !works(&[another_user, &[python, "-c", ""]].concat()) {
+        return skipped("needs a python3 for everybody");
+    }
     let sandbox = Sandbox::new();
     let show = "echo $NOTIFY_SOCKET > address; exec \"$@\"";
     let Some((manager, mut run)) = sandbox.speaker(&["/bin/sh", "-c", show, "sh"]) else { return };
@@ -185,7 +190,7 @@ fn strangers_are_not_heard() {
 s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
 s.sendto(b'STATUS=a lie', '\\0' + sys.argv[1][1:])";
     let mut command = sandbox.within(another_user);
-    command.args(["python3", "-c", stranger, address.trim()]).current_dir("/");
+    command.args([python, "-c", stranger, address.trim()]).current_dir("/");
     Process::start(command).finish(LIMIT).assert_code(0);
     say(&mut run, "STATUS=true");
     assert_eq!(heard(&manager), "STATUS=true");
