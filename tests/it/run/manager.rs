@@ -102,7 +102,9 @@ impl<'a> Manager<'a> {
             run.arg(format!("-pStandard{stream}=file:{}", file.display()));
         }
         run.arg(format!("--setenv=INCUMBENT_DB={}", self.sandbox.db().display()));
-        run.args(settings.iter().map(|setting| format!("-p{setting}"))).arg("--").args(command);
+        run.args(settings.iter().map(|setting| format!("-p{setting}"))).arg("--");
+        // The manager expands variables in it (systemd.service(5)).
+        run.args(command.iter().map(|word| word.replace('$', "$$")));
         Process::start(run).finish(LIMIT)
     }
 
