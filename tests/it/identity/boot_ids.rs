@@ -2,17 +2,15 @@
 //! restart between them.
 
 use std::process::Command;
-use std::time::Duration;
 
-use rusqlite::Connection;
 use rustix::process::Signal;
 use serde_json::json;
 
 use super::doubt::{may_mount, views};
 use super::reboot::BYSTANDER;
 use crate::support::{
-    Identity, LIMIT, Process, Run, Sandbox, Stat, eventually, kill, skipped, wait_ended,
-    wait_stopped,
+    Identity, LIMIT, Process, Run, Sandbox, Stat, eventually, kill, skipped,
+    stop_between_transactions, wait_ended,
 };
 
 /// A service and a neighbour: how each sees `/proc`.
@@ -210,18 +208,7 @@ fn a_reservation_counts_between_neighbours_with_different_boot_ids() {
         eventually("the office is reserved", LIMIT, || {
             (sandbox.number("SELECT count(*) FROM reservations") > 0).then_some(())
         });
-        // Stopped within a transaction it would keep everybody out by that.
-        eventually("the taker is stopped between two transactions", LIMIT, || {
-            taker.signal(Signal::STOP);
-            wait_stopped(taker.pid());
-            let connection = Connection::open(sandbox.db()).unwrap();
-            connection.busy_timeout(Duration::from_millis(100)).unwrap();
-            let is_between = connection.execute_batch("BEGIN IMMEDIATE; ROLLBACK").is_ok();
-            if !is_between {
-                taker.signal(Signal::CONT);
-            }
-            is_between.then_some(())
-        });
+        stop_between_transactions(&sandbox, &[taker.pid()]);
         owner.process.say("end");
         assert!(wait_ended(owner.pid(), LIMIT));
         // Nobody holds it, and it is not to be had.

@@ -1,9 +1,13 @@
 //! A process that stands in the way of every other writer.
 
+use std::time::Duration;
+
 use rusqlite::Connection;
 use rustix::process::Signal;
 
-use super::{Process, Sandbox, order, plays, role_db, test_name, wait_stopped};
+use super::{
+    LIMIT, Process, Sandbox, eventually, kill_all, order, plays, role_db, test_name, wait_stopped,
+};
 
 /// The part of a process that holds the write lock.
 #[test]
@@ -30,4 +34,19 @@ pub fn stopped_writer(sandbox: &Sandbox) -> Process {
     writer.signal(Signal::STOP);
     wait_stopped(writer.pid());
     writer
+}
+
+/// Stops processes, none of them within a transaction: it would keep everybody out by that.
+pub fn stop_between_transactions(sandbox: &Sandbox, pids: &[u32]) {
+    eventually("they are stopped between two transactions", LIMIT, || {
+        kill_all(pids, Signal::STOP);
+        pids.iter().for_each(|pid| wait_stopped(*pid));
+        let connection = Connection::open(sandbox.db()).unwrap();
+        connection.busy_timeout(Duration::from_millis(100)).unwrap();
+        let is_between = connection.execute_batch("BEGIN IMMEDIATE; ROLLBACK").is_ok();
+        if !is_between {
+            kill_all(pids, Signal::CONT);
+        }
+        is_between.then_some(())
+    });
 }
