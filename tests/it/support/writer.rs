@@ -40,7 +40,9 @@ pub fn stopped_writer(sandbox: &Sandbox) -> Process {
 pub fn stop_between_transactions(sandbox: &Sandbox, pids: &[u32]) {
     eventually("they are stopped between two transactions", LIMIT, || {
         kill_all(pids, Signal::STOP);
-        pids.iter().for_each(|pid| wait_stopped(*pid));
+        for pid in pids {
+            wait_stopped(*pid);
+        }
         let connection = Connection::open(sandbox.db()).unwrap();
         connection.busy_timeout(Duration::from_millis(100)).unwrap();
         let is_between = connection.execute_batch("BEGIN IMMEDIATE; ROLLBACK").is_ok();
