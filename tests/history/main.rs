@@ -30,7 +30,7 @@ const TOLD: usize = 3;
 
 #[test]
 fn soak() {
-    // Not part of every build yet: the checker still rejects about one log of fifteen for something
+    // Not part of every build yet: the checker still rejects about one log of thirteen for something
     // that the contract allows, as a closer look says each time.
     let Ok(length) = std::env::var("INCUMBENT_SOAK") else {
         return support::skipped("needs INCUMBENT_SOAK, a length such as 60s");
