@@ -2,8 +2,10 @@
 //!
 //! Nothing that decides reads the wall clock: it steps. Leases, storms and reservations count
 //! milliseconds of the boot clock, which never steps and counts suspend, and store them together
-//! with the boot id; a time of another boot has passed. For the same reason nothing is forgotten by
-//! the wall clock: only newer rows push out history, contenders and events.
+//! with the boot id; a time of another boot has passed. Of a promise that somebody keeps by living
+//! (a heartbeat) the time that the machine was suspended is taken off: nobody could beat in it. For
+//! the same reason nothing is forgotten by the wall clock: only newer rows push out history,
+//! contenders and events.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -25,6 +27,12 @@ pub trait Clock: Send + Sync + std::fmt::Debug {
     /// Milliseconds since boot, on a clock that does not step and counts suspend; comparable within
     /// one boot.
     fn boot_ms(&self) -> i64;
+
+    /// For how many of the milliseconds of [`Clock::boot_ms`] the machine was suspended. 0, as it
+    /// is provided, where that is not known: then a suspend counts like any other time.
+    fn asleep_ms(&self) -> i64 {
+        0
+    }
 }
 
 /// The operating system's clocks.
@@ -38,6 +46,10 @@ impl Clock for SystemClock {
 
     fn boot_ms(&self) -> i64 {
         sys::boot_clock_ms()
+    }
+
+    fn asleep_ms(&self) -> i64 {
+        sys::asleep_ms()
     }
 }
 
@@ -53,6 +65,8 @@ impl Clock for SystemClock {
 /// assert_eq!((clock.wall_ms(), clock.boot_ms()), (1_007, 57));
 /// clock.step_wall_ms(-500);
 /// assert_eq!((clock.wall_ms(), clock.boot_ms()), (507, 57));
+/// clock.suspend(Duration::from_millis(3));
+/// assert_eq!((clock.wall_ms(), clock.boot_ms(), clock.asleep_ms()), (510, 60, 3));
 /// ```
 ///
 /// ```
@@ -72,16 +86,22 @@ impl Clock for SystemClock {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
+#[allow(clippy::struct_field_names, reason = "each says its unit")]
 pub struct ManualClock {
     wall_ms: AtomicI64,
     boot_ms: AtomicI64,
+    asleep_ms: AtomicI64,
 }
 
 impl ManualClock {
     /// Clocks that show these times.
     #[must_use]
     pub fn new(wall_ms: i64, boot_ms: i64) -> Self {
-        Self { wall_ms: AtomicI64::new(wall_ms), boot_ms: AtomicI64::new(boot_ms) }
+        Self {
+            wall_ms: AtomicI64::new(wall_ms),
+            boot_ms: AtomicI64::new(boot_ms),
+            asleep_ms: AtomicI64::new(0),
+        }
     }
 
     /// Lets time pass on both clocks.
@@ -89,6 +109,13 @@ impl ManualClock {
         let by_ms = i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
         self.wall_ms.fetch_add(by_ms, Ordering::Relaxed);
         self.boot_ms.fetch_add(by_ms, Ordering::Relaxed);
+    }
+
+    /// The same while the machine is suspended, and nobody runs.
+    pub fn suspend(&self, duration: Duration) {
+        self.advance(duration);
+        let by_ms = i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+        self.asleep_ms.fetch_add(by_ms, Ordering::Relaxed);
     }
 
     /// Steps the wall clock alone, as a person or NTP would.
@@ -104,6 +131,10 @@ impl Clock for ManualClock {
 
     fn boot_ms(&self) -> i64 {
         self.boot_ms.load(Ordering::Relaxed)
+    }
+
+    fn asleep_ms(&self) -> i64 {
+        self.asleep_ms.load(Ordering::Relaxed)
     }
 }
 
@@ -145,6 +176,11 @@ impl Deadline {
     /// Whichever passes first.
     pub(crate) fn earlier(self, other: Self) -> Self {
         if other.remaining() < self.remaining() { other } else { self }
+    }
+
+    /// Whichever passes last.
+    pub(crate) fn later(self, other: Self) -> Self {
+        if other.remaining() > self.remaining() { other } else { self }
     }
 
     pub(crate) fn has_passed(&self) -> bool {

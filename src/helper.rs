@@ -20,7 +20,7 @@ use std::ffi::OsString;
 use crate::forensics::diagnostic;
 use crate::keeper::{life, words};
 use crate::process::helper;
-use crate::sys::{signals, supervise};
+use crate::sys::{signals, supervise, witness};
 
 pub use crate::process::helper::HelperProgram;
 
@@ -39,8 +39,26 @@ pub fn serve(arguments: &[OsString]) -> Option<i32> {
         words::VERB => life::first,
         words::VERB_OF_SECOND => life::second,
         diagnostic::VERB => diagnostic::life,
+        witness::VERB => witness::life,
         _ => return None,
     };
     signals::survive_file_size_limit();
     Some(work(&arguments[2..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_helper_is_known_by_its_verb() {
+        let served = [
+            supervise::TRAMPOLINE_VERB,
+            words::VERB,
+            words::VERB_OF_SECOND,
+            diagnostic::VERB,
+            witness::VERB,
+        ];
+        assert_eq!(served, helper::VERBS);
+    }
 }

@@ -50,7 +50,8 @@
 //! * [`keeper`] - records and locks for processes that do not link this crate; [`run`] supervises a
 //!   command in an office. Both, and the diagnostic, start [`helper`] processes.
 //! * [`process`] - whether a process lives that is on record nowhere, and ending it, proven;
-//!   [`query`] - read-only SQL; [`transfer`] - the files of an older program.
+//!   [`query`] - read-only SQL; [`transfer`] - the files of an older program; [`unit`] - what a
+//!   supervisor is told of a gateway.
 //! * [`EventStream`](status::EventStream) - every change of every process, as it is committed.
 //! * [`Error`] - "could not find out"; its [`ErrorKind`] says what to do next.
 //!
@@ -72,7 +73,10 @@
 //! | two supervisors that replace each other settle after one swap | `stop::swap` |
 //! | a death during a takeover leaves one owner or none, and blocks nobody | `stop::swap` |
 //! | a restart is served once, and the office is never free meanwhile | `stop::restart` |
-//! | no process is signalled that is not proven to be the recorded one | `stop`, `stop::takeover` |
+//! | no process is signalled that is not proven to be the recorded one | `stop`, `verbs::signal` |
+//! | a wait for a gateway ends when it is ready, or when that one has ended | `verbs::wait` |
+//! | one that is frozen, or that its supervisor starts again, is said to be | `verbs` |
+//! | a machine that slept has missed no heartbeat | `status::set` |
 //! | an office that is handed over is never free, and never of two | `handover` |
 //! | the command of a `run` is not refused by it | `handover::in_run` |
 //! | the dead are never shown running, and nobody dies of an old status | `status` |
@@ -173,6 +177,7 @@ mod store;
 #[allow(unsafe_code, reason = "the home of unsafe code")]
 mod sys;
 pub mod transfer;
+pub mod unit;
 mod words;
 
 pub use crate::background::readiness::Readiness;
@@ -211,15 +216,19 @@ pub mod lock {
     pub use crate::scoped::unlock::{Unlocked, UnlockedLock};
 }
 
-/// The end of a holder: asking it to stop or to restart, taking its place, ending its record; and,
-/// on the other side, why one is being stopped.
+/// The end of a holder: asking it to stop or to restart, taking its place, ending its record, and
+/// whether a supervisor starts it again; a signal that is no request to end; and, on the other
+/// side, why one is being stopped.
 pub mod stop {
     pub use crate::claim::examine::Evicted;
     pub use crate::claim::sweep::Force;
+    pub use crate::forensics::starts_again::StartsAgain;
     pub use crate::marker::inquiry::{StopAnswer, StopCause, StopInquiry};
     pub use crate::office::evict::Eviction;
     pub use crate::office::options::Replace;
+    pub use crate::office::signal::Signalled;
     pub use crate::office::takeover::restart::{Restart, RestartOptions};
+    pub use crate::office::takeover::restarter::Restarter;
     pub use crate::office::takeover::stop::{StopOptions, StopOutcome, StopReport};
     pub use crate::office::tenure::Replaced;
     pub use crate::process::descendants::LeftOver;

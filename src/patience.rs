@@ -148,6 +148,11 @@ impl Cancel {
         }
     }
 
+    /// One for other threads: what cancels `self` cancels it, and it asks nobody.
+    pub(crate) fn for_other_threads(&self) -> Self {
+        Self { question: None, ..self.clone() }
+    }
+
     /// Ends every wait that has it, within 50 ms; a wait that begins later ends after its first
     /// try. The call answers as at the end of its time. Safe to call in any thread, any number of
     /// times.

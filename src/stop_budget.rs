@@ -112,9 +112,14 @@ impl StopPhases {
 
 /// The line of a unit file that gives at least `budget`, in whole seconds.
 pub(crate) fn unit_line(budget: Duration) -> String {
-    let begun = u64::from(budget.subsec_nanos() > 0);
-    let seconds = Duration::from_secs(budget.as_secs().saturating_add(begun));
+    let seconds = Duration::from_secs(whole_seconds(budget));
     format!("TimeoutStopSec={}", Span::Finite(seconds))
+}
+
+/// At least `budget`, for a supervisor that counts in whole seconds.
+pub(crate) fn whole_seconds(budget: Duration) -> u64 {
+    let begun = u64::from(budget.subsec_nanos() > 0);
+    budget.as_secs().saturating_add(begun)
 }
 
 /// A stop budget as it is published.

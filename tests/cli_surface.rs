@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// What the command line names of the library's inside, and why.
-const INSIDE: [(&str, &str); 17] = [
+const INSIDE: [(&str, &str); 18] = [
     // Words for people, in one place for both.
     ("clock", "times and lengths, as all texts of the library write them"),
     ("path_text", "paths that a shell or JSON could not take as they are"),
@@ -20,6 +20,7 @@ const INSIDE: [(&str, &str); 17] = [
     // The surroundings of a program that is not a library.
     ("environment", "the one place that reads variables"),
     ("sys", "names of signals, our user, whether anybody reads our output"),
+    ("keeper", "the profile that a run which is over left in our environment"),
     // A question answers in its time, opening included.
     ("patience", "`with_budget`, around a verb as a whole"),
     ("status", "`ANSWER_WITHIN`, that time"),
@@ -38,9 +39,9 @@ const INSIDE: [(&str, &str); 17] = [
 ];
 
 /// Functions that the standard library has as well.
-const STANDARD: [&str; 15] = [
+const STANDARD: [&str; 16] = [
     "command", "contains", "count", "first", "insert", "last", "lock", "next", "now_ms", "ok",
-    "parse", "push", "spawn", "take", "without",
+    "parse", "push", "spawn", "stderr", "take", "without",
 ];
 
 fn root() -> &'static Path {

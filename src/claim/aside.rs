@@ -194,8 +194,11 @@ fn stays_stopped(record: &Record) -> bool {
 
 /// What the owner of this row, which is `pid`, has started.
 pub(crate) fn started_by(record: &Record, pid: sys::Pid) -> Vec<LeftOver> {
+    /// Of a container: it adopts what others have started, and takes all along.
+    const FIRST: sys::Pid = 1;
     match record.child_pid {
         Some(command) if command != pid => LeftOver::started_by_run(pid, command),
+        Some(_) | None if pid == FIRST => Vec::new(),
         Some(_) | None => LeftOver::started_by(pid),
     }
 }

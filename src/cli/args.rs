@@ -7,6 +7,7 @@ pub(crate) mod lock;
 pub(crate) mod marker;
 pub(crate) mod run;
 pub(crate) mod status;
+pub(crate) mod unit;
 pub(crate) mod values;
 
 use std::path::PathBuf;
@@ -20,8 +21,9 @@ pub(super) use self::forensics::{
 };
 pub(super) use self::lock::{Lock, LockAcquire, LockRef, LockRelease, Unlock};
 pub(super) use self::marker::{Marker, MarkerClear, MarkerRead, MarkerWrite};
-pub(super) use self::run::{Restart, Run, Stop};
-pub(super) use self::status::{Status, StatusField, StatusSet};
+pub(super) use self::run::{Restart, Run, Signal, Stop};
+pub(super) use self::status::{Status, StatusField, StatusSet, Wait};
+pub(super) use self::unit::Unit;
 pub(super) use self::values::{Cadence, Time};
 
 /// Who holds the office, is it really alive, and may I take it?
@@ -57,6 +59,19 @@ supervisor_stop: it sent the signal; signalled: anybody else did.
 start_interrupted: a signal in state starting, but for a stop by systemd or launchd.
 refused: also when the office was lost.";
 
+/// How several answers are one exit code.
+const WORST_OF_ALL: &str = "\
+With --all the exit code is the worst of all offices, in this order, the worst first: 70 and 78 \
+it failed, 4 unknown, 1 not done, 75 not now, 3 not running, 0 done.";
+
+/// What `wait` waits for.
+const WAITED: &str = "\
+Exit codes: 0 it is ready, or says the state; 1 not in time; 3 the tenure that was seen has ended.
+
+Not ready are: starting, draining, degraded, stopped, startup_failed, as it says itself; and one \
+that is unresponsive, stopped by a signal, frozen, or between two commands. A gateway that says \
+nothing is ready as soon as it runs: have it say `starting` first, or wait with --state running.";
+
 /// What every verb understands.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Global {
@@ -88,6 +103,9 @@ pub(crate) enum Verb {
     Run(Run),
     /// Say whether the office's holder is running, and why we believe it
     Status(Status),
+    /// Wait until the office's holder is ready, or says a state; for somebody to claim it, too
+    #[command(after_help = WAITED)]
+    Wait(Wait),
     /// Say how the gateway is: shown by `status` next to what was observed. Only the office's
     /// holder may; inside a `run` that is the run
     StatusSet(Box<StatusSet>),
@@ -98,9 +116,13 @@ pub(crate) enum Verb {
     /// End the record of a dead holder; of a live or unknown one only with --force
     Evict(Evict),
     /// Stop whoever holds the office, so that nobody takes it for a crash
+    #[command(after_help = WORST_OF_ALL)]
     Stop(Stop),
     /// Have whoever holds the office start again
+    #[command(after_help = WORST_OF_ALL)]
     Restart(Restart),
+    /// Send a signal to the holder's command: to reload, to rotate its log, to dump its state
+    Signal(Signal),
     /// Show or set whether the profile should run; obeyed by `run --respect-desired`
     Desired {
         /// running or stopped
@@ -121,6 +143,8 @@ pub(crate) enum Verb {
     History,
     /// Tell what happened in the store: in all of it, unless --profile is given
     Events(Events),
+    /// Print a unit, a property list, a run script or the end of a Dockerfile for a command
+    Unit(Box<Unit>),
     /// Find out who stops a gateway, and whether it gets the time that it needs
     #[command(subcommand)]
     Forensics(Forensics),

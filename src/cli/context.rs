@@ -1,10 +1,14 @@
 //! From the global options to a store, a profile and an office.
 
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use crate::cli::args::Global;
 use crate::cli::output;
-use crate::{Error, Kind, Office, OpenOptions, Profile, ProfileName, Result, Store, environment};
+use crate::keeper::release::profile_left_behind;
+use crate::{
+    Error, Kind, Office, OpenOptions, Profile, ProfileName, Result, Store, environment, sys,
+};
 
 impl Global {
     pub(super) fn options(&self) -> OpenOptions {
@@ -23,11 +27,26 @@ impl Global {
             return ProfileName::new(name);
         }
         match environment::text(environment::PROFILE) {
-            Some(name) => ProfileName::new(name).map_err(|error| {
-                error.of_variable(environment::PROFILE, "name another one", Some("--profile NAME"))
+            Some(name) if !self.was_left_behind(&name) => ProfileName::new(name).map_err(|error| {
+                let instead = "name another one";
+                error.of_variable(environment::PROFILE, instead, Some("--profile NAME"))
             }),
-            None => Ok(ProfileName::default()),
+            Some(_) | None => Ok(ProfileName::default()),
         }
+    }
+
+    /// Whether this profile is in our environment because a `run` has left it there that is over,
+    /// and that we are not in. Only the store knows; inside of a `run` it is not asked.
+    fn was_left_behind(&self, profile: &str) -> bool {
+        static LEFT: OnceLock<Option<ProfileName>> = OnceLock::new();
+        let left = LEFT.get_or_init(|| {
+            let is_run = |pid| sys::program_name(pid).as_deref() == Some("incumbent");
+            if environment::value(environment::INSTANCE).is_none() || sys::is_below(is_run) {
+                return None;
+            }
+            profile_left_behind(&self.existing().ok()??)
+        });
+        left.as_ref().is_some_and(|left| left.as_str() == profile)
     }
 
     pub(super) fn kind(&self) -> Result<Kind> {
@@ -79,7 +98,7 @@ impl Global {
 
 /// Names this invocation in the history: who did it.
 pub(crate) fn by_us(verb: &str) -> String {
-    let uid = crate::sys::effective_uid().map_or_else(String::new, |uid| format!(", uid {uid}"));
+    let uid = sys::effective_uid().map_or_else(String::new, |uid| format!(", uid {uid}"));
     format!("incumbent {verb} (pid {}{uid})", std::process::id())
 }
 

@@ -21,12 +21,15 @@ mod nature;
 pub(crate) mod output;
 mod printable;
 mod run;
+mod signal;
 mod sql;
 mod status;
 mod status_set;
 mod stop;
 mod style;
+mod unit;
 mod usage;
+mod wait;
 
 use std::ffi::OsString;
 
@@ -58,6 +61,7 @@ fn dispatch(cli: &Cli) -> i32 {
     let (name, outcome): (_, Outcome) = match &cli.verb {
         Verb::Run(arguments) => ("run", run::run(&cli.global, arguments)),
         Verb::Status(arguments) => ("status", status::status(&cli.global, arguments, format)),
+        Verb::Wait(arguments) => ("wait", wait::wait(&cli.global, arguments)),
         Verb::StatusSet(arguments) => {
             ("status-set", status_set::status_set(&cli.global, arguments))
         }
@@ -66,6 +70,7 @@ fn dispatch(cli: &Cli) -> i32 {
         Verb::Evict(arguments) => ("evict", evict::evict(&cli.global, arguments)),
         Verb::Stop(arguments) => ("stop", stop::stop(&cli.global, arguments)),
         Verb::Restart(arguments) => ("restart", stop::restart(&cli.global, arguments)),
+        Verb::Signal(arguments) => ("signal", signal::signal(&cli.global, arguments)),
         Verb::Desired { desired } => ("desired", stop::desired(&cli.global, *desired)),
         Verb::Marker(args::Marker::Write(arguments)) => {
             ("marker write", marker::write(&cli.global, arguments))
@@ -95,6 +100,7 @@ fn dispatch(cli: &Cli) -> i32 {
         Verb::Unlock(arguments) => ("unlock", locks::unlock(&cli.global, arguments)),
         Verb::History => ("history", history::history(&cli.global)),
         Verb::Events(arguments) => ("events", events::events(&cli.global, arguments, format)),
+        Verb::Unit(arguments) => ("unit", unit::unit(&cli.global, arguments)),
         Verb::Forensics(args::Forensics::Snapshot(arguments)) => {
             ("forensics snapshot", forensics::snapshot(&cli.global, arguments))
         }

@@ -16,12 +16,14 @@ impl Verb {
     pub(crate) fn nature(&self) -> Nature {
         match self {
             Self::Status(_)
+            | Self::Wait(_)
             | Self::Desired { desired: None }
             | Self::Marker(Marker::Peek(_))
             | Self::Lock(Lock::Verify(_))
             | Self::Locks
             | Self::History
             | Self::Events(_)
+            | Self::Unit(_)
             // What it says is all that its caller keeps.
             | Self::Forensics(Forensics::Snapshot(_) | Forensics::Systemd(_))
             | Self::Doctor(Doctor { fix: false, .. } | Doctor { dry_run: true, .. })
@@ -38,6 +40,7 @@ impl Verb {
             | Self::Evict(_)
             | Self::Stop(_)
             | Self::Restart(_)
+            | Self::Signal(_)
             | Self::Desired { desired: Some(_) }
             | Self::Marker(Marker::Write(_) | Marker::Consume(_) | Marker::Clear(_))
             | Self::Lock(Lock::Acquire(_) | Lock::Renew(_) | Lock::Release(_))

@@ -11,12 +11,12 @@ use crate::cli::{args, identity, output};
 use crate::exit::{ExitCause, ExitCodes, ExitRule, Supervisor};
 use crate::run::{Finished, Notice, Run, RunOutcome};
 use crate::stop::Replace;
-use crate::{ClaimOptions, Error, ProfileName, run};
+use crate::{ClaimOptions, Error, ProfileName, run, sys};
 
 pub(super) fn run(global: &Global, arguments: &args::Run) -> Outcome {
     if arguments.command.first().is_none_or(|program| program.is_empty()) {
         return Err(Error::invalid("the command is empty")
-            .with_hint("name it after `--`, e.g. `incumbent run -- my-gateway --serve`"));
+            .with_hint("name it, e.g. `incumbent run my-gateway --serve`"));
     }
     let home = global.check()?;
     let mut options = ClaimOptions::new()
@@ -33,14 +33,19 @@ pub(super) fn run(global: &Global, arguments: &args::Run) -> Outcome {
         options.check()?;
         become_known(arguments, directory);
     }
-    let invocation = Invocation::of(global);
+    let (invocation, quiet) = (Invocation::of(global), arguments.quiet);
     let profile = global.profile_name()?;
     let mut run = Run::new(profile.clone(), &arguments.command)
         .store(global.options())
         .claim(options)
         .exit_codes(exit_codes(arguments))
+        .forward(arguments.forward)
         .as_whole_process()
-        .on_notice(move |notice| tell(&invocation, notice));
+        .on_notice(move |notice| {
+            if !quiet || matches!(notice, Notice::Started { .. }) {
+                tell(&invocation, notice);
+            }
+        });
     if let Some(home) = home {
         run = run.home(home);
     }
@@ -49,6 +54,27 @@ pub(super) fn run(global: &Global, arguments: &args::Run) -> Outcome {
     }
     if arguments.no_backoff {
         run = run.without_backoff();
+    }
+    if arguments.exec {
+        run = run.in_place();
+    }
+    if arguments.follow {
+        run = run.follow();
+    }
+    run = arguments.leave.iter().fold(run, |run, program| {
+        if program.is_empty() { run.leave_family() } else { run.leave_program(program) }
+    });
+    if let Some(file) = &arguments.pidfile {
+        run = run.pid_file(file);
+    }
+    if let Some(lines) = arguments.keep_stderr {
+        run = run.keep_stderr(lines);
+    }
+    if let Some(line) = &arguments.on_end {
+        run = run.on_end(sys::aside::shell_words(line));
+    }
+    if let Some(after) = arguments.restart_unresponsive {
+        run = run.restart_unresponsive(after);
     }
     let finished = run.run();
     output::finish_telling();
@@ -89,6 +115,7 @@ fn tell(invocation: &Invocation, notice: &Notice<'_>) {
     let option = match notice {
         Notice::Storm { .. } => " (`--no-backoff` starts at once)",
         Notice::LeftOver { .. } => " (`--reap` ends such processes)",
+        Notice::MayBeFollowed { .. } => " (`--follow` stays with a gateway among them)",
         _ => "",
     };
     let advice = match notice {
@@ -133,10 +160,18 @@ fn become_known(arguments: &args::Run, directory: &Path) {
     let home = std::fs::canonicalize(directory);
     let Some(known) = home.ok().and_then(|home| run::words_known_to_older(&home)) else { return };
     let words: Vec<OsString> = std::env::args_os().collect();
-    let Some(at) = words.iter().position(|word| word == "--") else { return };
+    // The command is what is last, with or without `--` before it.
+    let Some(at) = words.len().checked_sub(arguments.command.len()) else { return };
+    let (ours, command) = words.split_at(at);
+    let ours = ours.strip_suffix(&[OsString::from("--")]).unwrap_or(ours);
     let known_as = std::iter::once(OsString::from("--known-as")).chain(known);
-    let argv: Vec<OsString> =
-        words[..at].iter().cloned().chain(known_as).chain(words[at..].iter().cloned()).collect();
+    let argv: Vec<OsString> = ours
+        .iter()
+        .cloned()
+        .chain(known_as)
+        .chain(std::iter::once("--".into()))
+        .chain(command.iter().cloned())
+        .collect();
     let Err(error) = run::execute_again(&argv);
     tracing::debug!(%error, "later versions of the older gateway may not recognise this run");
 }

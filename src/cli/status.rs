@@ -2,7 +2,7 @@
 
 use crate::cli::advice::Invocation;
 use crate::cli::args::Global;
-use crate::cli::output::{Answer, Format, Outcome, Style, ago, exit};
+use crate::cli::output::{Answer, Complaint, Format, Outcome, Style, ago, exit};
 use crate::cli::{args, metrics, output};
 use crate::clock::{length, millis, rfc3339};
 use crate::patience::with_budget;
@@ -38,6 +38,7 @@ fn answer(global: &Global, arguments: &args::Status, format: Format) -> Outcome 
         Existing::Nothing => Report::never_claimed(office),
     };
     let code = match report.verdict {
+        Verdict::Alive if arguments.ready && report.not_ready().is_some() => exit::NO,
         Verdict::Alive => exit::OK,
         Verdict::Unknown => exit::UNKNOWN,
         Verdict::Dead => exit::NOT_RUNNING,
@@ -47,7 +48,10 @@ fn answer(global: &Global, arguments: &args::Status, format: Format) -> Outcome 
     } else {
         text(&report, &Invocation::of(global))
     };
-    Ok(Answer::new(code, text, json!(report)))
+    let complaint = report.not_ready().filter(|_| code == exit::NO);
+    let complaint =
+        complaint.map(|why| Complaint::new(format!("{} is not ready: {why}", report.office)));
+    Ok(Answer::new(code, text, json!(report)).complaining(complaint))
 }
 
 fn all(global: &Global, arguments: &args::Status) -> Outcome {
@@ -390,6 +394,9 @@ fn advice(report: &Report, invocation: &Invocation) -> Vec<(String, String)> {
             "try",
             format!("look where it was started; if it is gone for certain: {evict}"),
         ));
+    }
+    if let Some(thaw) = report.how_to_thaw() {
+        lines.push(line("try", format!("thaw it: {thaw}")));
     }
     if report.flags.stopped {
         let pid = report.pid.unwrap_or_default();

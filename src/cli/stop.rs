@@ -11,31 +11,134 @@ use crate::cli::output::{Answer, Complaint, Outcome, exit};
 use crate::cli::{args, output};
 use crate::clock::millis;
 use crate::status::Desired;
-use crate::stop::{Restart, RestartOptions, StopOptions, StopOutcome, StopReport};
-use crate::{Error, Existing, Holder, InstanceId, Office, Store, Verdict};
+use crate::stop::{Restart, RestartOptions, StartsAgain, StopOptions, StopOutcome, StopReport};
+use crate::{Error, Existing, Holder, InstanceId, Kind, Office, ProfileName, Verdict};
 
 pub(super) fn stop(global: &Global, arguments: &args::Stop) -> Outcome {
+    if arguments.all {
+        return stop_all(global, arguments);
+    }
     let office = global.office()?;
     let without_store = |outcome| StopReport {
         outcome,
         not_recorded: None,
         not_desired: None,
         ended_left_over: Vec::new(),
+        was_run: false,
+        restarter: None,
     };
     let report = match global.options().find()? {
-        Existing::Store(store) => stop_in(global, &store, &office, arguments)?,
+        Existing::Store(store) => {
+            global.profile(&store)?.stop(&office.kind, &stop_options(arguments))?
+        }
         // What is wished for has to be kept somewhere.
         Existing::LostOwner { .. } | Existing::Nothing if arguments.desired => {
-            stop_in(global, &global.options().open()?, &office, arguments)?
+            let store = global.options().open()?;
+            global.profile(&store)?.stop(&office.kind, &stop_options(arguments))?
         }
         Existing::LostOwner { pid, .. } => without_store(StopOutcome::of_lost_owner(&office, pid)),
         Existing::Nothing => without_store(StopOutcome::NotRunning),
     };
-    let Told { text, complaint, holder, code } = told(&office, &report.outcome, arguments);
+    let One { code, text, document, complaints } = stopped(&office, &report, arguments);
+    Ok(Answer::new(code, text, document).complaining(complaints))
+}
+
+fn stop_all(global: &Global, arguments: &args::Stop) -> Outcome {
+    let (profile, kind) = named_in(global)?;
+    let answers = match global.existing()? {
+        Some(store) => store.stop_all(profile.as_ref(), kind.as_ref(), &stop_options(arguments))?,
+        None => Vec::new(),
+    };
+    let all = answers.into_iter().map(|(office, report)| match report {
+        Ok(report) => stopped(&office, &report, arguments),
+        Err(error) => One::failed(&office, &error),
+    });
+    Ok(One::of_all(all.collect(), exit::OK))
+}
+
+/// The profile and the kind that `--all` is limited to.
+fn named_in(global: &Global) -> crate::Result<(Option<ProfileName>, Option<Kind>)> {
+    let profile = global.profile.as_deref().map(ProfileName::new).transpose()?;
+    let kind = global.kind.as_deref().map(Kind::new).transpose()?;
+    Ok((profile, kind))
+}
+
+/// What there is to say of one office.
+struct One {
+    code: i32,
+    text: String,
+    document: Value,
+    complaints: Vec<Complaint>,
+}
+
+impl One {
+    /// What could not be asked for.
+    fn failed(office: &Office, error: &Error) -> Self {
+        let mut document = output::error_document(error);
+        document["profile"] = json!(office.profile);
+        document["kind"] = json!(office.kind);
+        let mut complaint = Complaint::new(format!("{office}: {error}"));
+        if let Some(hint) = error.command_line_hint() {
+            complaint = complaint.advising(hint);
+        }
+        let (code, complaints) = (output::exit_code(error), vec![complaint]);
+        Self { code, text: String::new(), document, complaints }
+    }
+
+    /// What came of it, in a few words.
+    fn result(&self) -> String {
+        let (_, said) = self.text.trim_end().split_once(": ").unwrap_or_default();
+        let refused = match self.code {
+            exit::NO => "no: see below",
+            exit::UNKNOWN => "unknown",
+            exit::NOT_NOW => "not now",
+            _ => "failed",
+        };
+        if said.is_empty() { refused.to_owned() } else { said.to_owned() }
+    }
+
+    /// A table of all, or an array. `none` is the code where there is nobody.
+    fn of_all(all: Vec<Self>, none: i32) -> Answer {
+        /// The worst first, as the help says it.
+        const FROM_WORST: [i32; 7] = [
+            exit::FAILED,
+            exit::CONFIGURATION,
+            exit::UNKNOWN,
+            exit::NO,
+            exit::NOT_NOW,
+            exit::NOT_RUNNING,
+            exit::OK,
+        ];
+        if all.is_empty() {
+            return Answer::new(none, "nobody runs\n", json!([]));
+        }
+        let has = |code: &i32| all.iter().any(|one| one.code == *code);
+        // One that is not on the list is a fault of this very program.
+        let code = FROM_WORST.into_iter().find(has).unwrap_or(exit::FAILED);
+        let mut table = comfy_table::Table::new();
+        table.load_style(comfy_table::presets::NOTHING).set_header(["PROFILE", "KIND", "RESULT"]);
+        for one in &all {
+            let named = |name: &str| one.document[name].as_str().unwrap_or_default().to_owned();
+            table.add_row([named("profile"), named("kind"), output::one_line(&one.result())]);
+        }
+        let table = table.to_string();
+        let text: String = table.lines().map(|line| line.trim().to_owned() + "\n").collect();
+        let (mut documents, mut complaints) = (Vec::new(), Vec::new());
+        for one in all {
+            documents.push(one.document);
+            complaints.extend(one.complaints);
+        }
+        Answer::new(code, text, Value::Array(documents)).complaining(complaints)
+    }
+}
+
+fn stopped(office: &Office, report: &StopReport, arguments: &args::Stop) -> One {
+    let Told { text, complaint, holder, code } = told(office, &report.outcome, arguments);
     let code = match &report.not_desired {
         Some(error) if code == exit::OK => output::exit_code(error),
         Some(_) | None => code,
     };
+    let starts_again = report.starts_again();
     let (pid, instance, killed) = match &report.outcome {
         StopOutcome::Ended { instance, pid, killed, .. } => (*pid, Some(*instance), *killed),
         StopOutcome::StillRunning(holder, _) | StopOutcome::OfAnother(holder) => {
@@ -75,13 +178,29 @@ pub(super) fn stop(global: &Global, arguments: &args::Stop) -> Outcome {
         "not_desired": report.not_desired.as_ref().map(Error::to_string),
         "holder": holder,
         "retry_after_ms": holder.and_then(|holder| holder.retry_after).map(millis),
+        "starts_again": starts_again,
     });
     if !report.ended_left_over.is_empty() {
         document["ended_left_over"] = json!(report.ended_left_over);
     }
-    Ok(Answer::new(code, text, document)
-        .complaining(beside(&office, &report))
-        .complaining(complaint))
+    let mut complaints = beside(office, report);
+    complaints.extend(starts_again.map(|it| again(office, &it, arguments)));
+    complaints.extend(complaint);
+    One { code, text, document, complaints }
+}
+
+/// Nobody is to wonder why it is up again a second later (FIELD-BUGS row 123).
+fn again(office: &Office, starts: &StartsAgain, arguments: &args::Stop) -> Complaint {
+    let StartsAgain { by, is_certain, because, stop_with, .. } = starts;
+    let verb = if *is_certain { "will be" } else { "may be" };
+    let complaint = Complaint::new(format!("{office} {verb} started again by {by}: {because}"))
+        .advising(format!("`{stop_with}` stops it for good"));
+    if arguments.desired {
+        return complaint;
+    }
+    complaint.advising(
+        "`incumbent stop --desired`, where it is started with `incumbent run --respect-desired`",
+    )
 }
 
 /// What went wrong, or was done, beside what was asked for.
@@ -109,12 +228,7 @@ fn beside(office: &Office, report: &StopReport) -> Vec<Complaint> {
     complaints
 }
 
-fn stop_in(
-    global: &Global,
-    store: &Store,
-    office: &Office,
-    arguments: &args::Stop,
-) -> crate::Result<StopReport> {
+fn stop_options(arguments: &args::Stop) -> StopOptions {
     let mut options = StopOptions::new().by(by_us("stop"));
     if let Some(timeout) = arguments.timeout {
         options = options.timeout(timeout);
@@ -128,7 +242,7 @@ fn stop_in(
     if let Some(reason) = &arguments.reason {
         options = options.reason(reason.as_str());
     }
-    global.profile(store)?.stop(&office.kind, &options)
+    options
 }
 
 fn named(pid: Option<u32>) -> String {
@@ -201,7 +315,8 @@ fn told<'a>(office: &Office, outcome: &'a StopOutcome, arguments: &args::Stop) -
             refused(complaint, Some(holder), exit::UNKNOWN)
         }
         StopOutcome::StillRunning(holder, why) => {
-            let advice = if arguments.force || holder.cannot_be_signalled() {
+            let is_frozen = holder.flags.frozen;
+            let advice = if arguments.force || is_frozen || holder.cannot_be_signalled() {
                 holder.advice()
             } else {
                 "`incumbent stop --force` kills it; `incumbent stop --timeout DUR` waits longer"
@@ -218,7 +333,6 @@ fn told<'a>(office: &Office, outcome: &'a StopOutcome, arguments: &args::Stop) -
 }
 
 pub(super) fn restart(global: &Global, arguments: &args::Restart) -> Outcome {
-    let office = global.office()?;
     let mut options = RestartOptions::new().by(by_us("restart"));
     if let Some(timeout) = arguments.timeout {
         options = options.timeout(timeout);
@@ -226,14 +340,36 @@ pub(super) fn restart(global: &Global, arguments: &args::Restart) -> Outcome {
     if let Some(reason) = &arguments.reason {
         options = options.reason(reason.as_str());
     }
+    if arguments.all {
+        return restart_all(global, &options);
+    }
+    let office = global.office()?;
     let answer = match global.options().find()? {
         Existing::Store(store) => global.profile(&store)?.restart(&office.kind, &options)?,
         Existing::LostOwner { pid, .. } => Restart::of_lost_owner(&office, pid),
         Existing::Nothing => Restart::NotRunning,
     };
-    let Told { text, complaint, holder, code } = told_of_restart(&office, &answer);
-    let instance = if let Restart::Done(instance) = &answer { Some(*instance) } else { None };
-    let served_by = if let Restart::Served(by) = &answer { Some(document(by)) } else { None };
+    let One { code, text, document, complaints } = restarted(&office, &answer);
+    Ok(Answer::new(code, text, document).complaining(complaints))
+}
+
+fn restart_all(global: &Global, options: &RestartOptions) -> Outcome {
+    let (profile, kind) = named_in(global)?;
+    let answers = match global.existing()? {
+        Some(store) => store.restart_all(profile.as_ref(), kind.as_ref(), options)?,
+        None => Vec::new(),
+    };
+    let all = answers.into_iter().map(|(office, answer)| match answer {
+        Ok(answer) => restarted(&office, &answer),
+        Err(error) => One::failed(&office, &error),
+    });
+    Ok(One::of_all(all.collect(), exit::NOT_RUNNING))
+}
+
+fn restarted(office: &Office, answer: &Restart) -> One {
+    let Told { text, complaint, holder, code } = told_of_restart(office, answer);
+    let instance = if let Restart::Done(instance) = answer { Some(*instance) } else { None };
+    let served_by = if let Restart::Served(by) = answer { Some(document(by)) } else { None };
     let document = json!({
         "profile": office.profile.as_str(),
         "kind": office.kind.as_str(),
@@ -243,7 +379,7 @@ pub(super) fn restart(global: &Global, arguments: &args::Restart) -> Outcome {
         "holder": holder,
         "retry_after_ms": holder.and_then(|holder| holder.retry_after).map(millis),
     });
-    Ok(Answer::new(code, text, document).complaining(complaint))
+    One { code, text, document, complaints: complaint.into_iter().collect() }
 }
 
 fn told_of_restart<'a>(office: &Office, answer: &'a Restart) -> Told<'a> {

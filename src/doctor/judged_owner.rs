@@ -123,9 +123,7 @@ fn look_once(inner: &Inner, only: &Only) -> Result<Vec<JudgedOwner>> {
         let mut silences = Vec::new();
         for record in &records {
             let said = if has_runtime { runtime::runtime(connection, record.id)? } else { None };
-            let wall_ms = inner.clock().wall_ms();
-            let now = inner.boot_time();
-            silences.push(runtime::unresponsive_for(record, said.as_ref(), now, wall_ms));
+            silences.push(runtime::unresponsive_for(inner, record, said.as_ref()));
         }
         Ok((records, silences))
     })?;

@@ -7,6 +7,7 @@ use crate::Result;
 use crate::doctor::check::{Check, Observation, Opened, each_owner};
 use crate::doctor::judged_owner::{JudgedOwner, evict_verb};
 use crate::liveness::{Ruling, RunState, because_seen};
+use crate::owner::frozen;
 
 pub(super) const CHECKS: &[Check<Opened>] = &[
     Check { id: "stale_rows", silent: "nobody is on record who is dead", look: stale_rows },
@@ -15,7 +16,11 @@ pub(super) const CHECKS: &[Check<Opened>] = &[
         silent: "of everybody on record it can be told whether they live",
         look: unknown_holders,
     },
-    Check { id: "holders_stopped", silent: "no holder is stopped", look: holders_stopped },
+    Check {
+        id: "holders_stopped",
+        silent: "no holder is stopped or frozen",
+        look: holders_stopped,
+    },
     Check { id: "unresponsive", silent: "no holder has missed its heartbeats", look: unresponsive },
     Check {
         id: "leaked_anchors",
@@ -95,6 +100,19 @@ fn unknown_holders(opened: &Opened) -> Result<Vec<Observation>> {
 
 fn holders_stopped(opened: &Opened) -> Result<Vec<Observation>> {
     each_owner(opened, |owner| {
+        if owner.judged.flags.frozen {
+            let pids = [owner.record.child_pid, owner.record.pid];
+            // Elsewhere its numbers are those of strangers.
+            let pids = pids.map(|pid| pid.filter(|_| owner.pid_here().is_some()));
+            let text = format!(
+                "{} is held by {}, which is frozen by its control group: it answers nobody, and no \
+                 signal reaches it before it is thawed",
+                owner.name(),
+                owner.pid()
+            );
+            let thaw = frozen::how_to_thaw(pids, owner.record.supervisor.as_deref());
+            return Some(Observation::warning(text).remedy(format!("thaw it: {thaw}")));
+        }
         let pid = owner.pid_here()?;
         let is_stopped = owner.judged.evidence.process_state == RunState::Stopped;
         (is_stopped && !owner.is_dead()).then(|| {

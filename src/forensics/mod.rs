@@ -28,8 +28,10 @@ pub(crate) mod diagnostic;
 pub(crate) mod host;
 pub(crate) mod shutdown;
 pub(crate) mod snapshot;
+pub(crate) mod starts_again;
 mod survival;
 pub(crate) mod systemd;
+pub(crate) mod unit_kill;
 
 use std::fmt;
 

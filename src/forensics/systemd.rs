@@ -292,22 +292,56 @@ enum Asked {
     Nobody(String),
 }
 
+/// The `Restart=` of a unit, and whose it is; `None` where no manager says that it has it. Takes as
+/// long as the check.
+pub(super) fn restart_setting(unit: &str) -> Option<(Manager, String)> {
+    let until = Deadline::after(ASK_WITHIN);
+    for manager in [Manager::User, Manager::System] {
+        let within = match manager {
+            Manager::User => USER_MANAGER_WITHIN,
+            Manager::System => until.remaining(),
+        };
+        match show(manager, unit, ["LoadState", "Restart"], within) {
+            Ok(text) if value_of(&text, "LoadState") == Some("loaded") => {
+                return Some((manager, value_of(&text, "Restart")?.to_owned()));
+            }
+            Err(Asked::Nobody(_)) => return None,
+            Ok(_) | Err(_) => {}
+        }
+    }
+    None
+}
+
 fn ask_one(manager: Manager, unit: &str, within: Duration) -> Asked {
+    match show(manager, unit, ["LoadState", "TimeoutStopUSec"], within) {
+        Ok(text) => read_answer(&text),
+        Err(asked) => asked,
+    }
+}
+
+/// What a manager prints of these properties of a unit; else what came of asking it.
+fn show(
+    manager: Manager,
+    unit: &str,
+    properties: [&str; 2],
+    within: Duration,
+) -> Result<String, Asked> {
     let mut command = sys::program("systemctl");
     if manager == Manager::User {
         command.arg("--user");
     }
     command
-        .args(["show", unit, "--property=LoadState", "--property=TimeoutStopUSec"])
+        .args(["show", unit])
+        .args(properties.map(|property| format!("--property={property}")))
         .args(["--no-pager", "--no-ask-password"])
         .env("LC_ALL", "C")
         .env("SYSTEMD_COLORS", "0");
-    match sys::capture(&mut command, within, ANSWER_LENGTH_MAX) {
+    Err(match sys::capture(&mut command, within, ANSWER_LENGTH_MAX) {
         Ok(sys::Captured { status: Some(status), .. }) if !status.success() => {
             Asked::OwnsNot(format!("systemctl failed ({status})"))
         }
         // Where its status is lost, what it printed speaks for itself.
-        Ok(captured) => read_answer(&String::from_utf8_lossy(&captured.bytes)),
+        Ok(captured) => return Ok(String::from_utf8_lossy(&captured.bytes).into_owned()),
         Err(CaptureError::TimedOut) => {
             Asked::OwnsNot(format!("systemctl did not answer within {} ms", within.as_millis()))
         }
@@ -320,20 +354,22 @@ fn ask_one(manager: Manager, unit: &str, within: Duration) -> Asked {
         Err(CaptureError::Start(error)) => {
             Asked::Nobody(format!("systemctl cannot be started: {error}"))
         }
-    }
+    })
+}
+
+/// The value of one property.
+fn value_of<'a>(answer: &'a str, key: &str) -> Option<&'a str> {
+    answer.lines().find_map(|line| line.trim().strip_prefix(key)?.strip_prefix('='))
 }
 
 /// Reads the lines `LoadState=` and `TimeoutStopUSec=`, in whatever order.
 fn read_answer(answer: &str) -> Asked {
-    let value = |key: &str| {
-        answer.lines().find_map(|line| line.trim().strip_prefix(key)?.strip_prefix('='))
-    };
-    let load_state = value("LoadState");
+    let load_state = value_of(answer, "LoadState");
     // Of a unit that it does not know systemctl prints the defaults, and succeeds.
     if let Some(load_state) = load_state.filter(|state| *state != "loaded") {
         return Asked::OwnsNot(format!("the unit is {}", shortened(load_state)));
     }
-    let Some(timeout) = value("TimeoutStopUSec") else {
+    let Some(timeout) = value_of(answer, "TimeoutStopUSec") else {
         return Asked::OwnsNot("systemctl did not print TimeoutStopUSec".to_owned());
     };
     match (span::parse_usec(timeout), load_state) {

@@ -6,8 +6,9 @@
 
 use crate::claim::wait::{Attempt, Turn, WaitOptions, until_granted};
 use crate::claim::{ATTEMPTS, Claimant, Count, Lookups, changes_too_fast};
+use crate::keeper::caller::parent_to_record;
 use crate::keeper::record::{RecordedBy, attachment, note_grant};
-use crate::keeper::release::{current_run, parent};
+use crate::keeper::release::current_run;
 use crate::keeper::start::{Purpose, start};
 use crate::keeper::target::Target;
 use crate::owner::is_held;
@@ -101,13 +102,14 @@ impl Acquiring {
     /// was opened, or our parent.
     ///
     /// # Errors
-    /// [`NotRunning`](ErrorKind::NotRunning) if that process has ended.
+    /// [`NotRunning`](ErrorKind::NotRunning) if that process has ended, and those of
+    /// `parent_to_record`.
     pub(crate) fn new(store: &Store, profile: ProfileName, named: Option<Target>) -> Result<Self> {
         let target = match named {
             Some(target) => target,
             None => match current_run(store)? {
                 Some(run) => return Ok(Self::Run(Box::new(run))),
-                None => Target::prove(parent()?)?,
+                None => Target::prove(parent_to_record()?)?,
             },
         };
         let subject = Subject::process(target.pid, target.start_time, store.inner.observer());

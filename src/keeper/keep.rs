@@ -25,6 +25,7 @@ use crate::keeper::arrival::Arrival;
 use crate::keeper::kept::{KeptRow, StoreLook};
 use crate::keeper::pair::{KeeperEvent, KeeperInbox, Pair};
 use crate::keeper::target::Target;
+use crate::keeper::tenant;
 use crate::owner::{ending, is_held};
 use crate::process::Anchor;
 use crate::records::{End, EndReason, instances, locks, waiters};
@@ -92,6 +93,8 @@ pub(crate) struct Keeping {
     is_orphan: bool,
     /// A further anchor for that, where rows of the copy name ours.
     nameless: Option<Anchor>,
+    /// How long our process may take to stop, where it is not to act without its office.
+    ends_within: Option<Duration>,
 }
 
 impl Keeping {
@@ -102,7 +105,9 @@ impl Keeping {
         target: Target,
         words: Vec<OsString>,
     ) -> Self {
-        let pair = Pair::new(KeeperInbox::new(&target.handle), words);
+        let mut pair = Pair::new(KeeperInbox::new(&target.handle), words);
+        // Whoever stops the service that we were started in does not wait for us.
+        pair.follow(target.pid);
         // Before anybody hears of the record: its store, or one of us, may be gone a moment later.
         let mut keeping = Self::with(options, store, target, pair);
         keeping.complete_pair();
@@ -122,6 +127,7 @@ impl Keeping {
             since: 0,
             is_orphan: false,
             nameless: None,
+            ends_within: None,
         };
         keeping.watch();
         if let Ok(kept) = keeping.store.inner.read(|connection| keeping.rows(connection)) {
@@ -169,6 +175,12 @@ impl Keeping {
         Some(keeping)
     }
 
+    /// Ends the process with its office, within this time, and says how it ended.
+    pub(crate) fn ending_within(mut self, budget: Option<Duration>) -> Self {
+        self.ends_within = budget;
+        self
+    }
+
     /// Whether the store knows our anchor, and nobody needs it any more.
     fn has_ended_rows(&self) -> bool {
         let inner = &self.store.inner;
@@ -210,6 +222,11 @@ impl Keeping {
         loop {
             let event = self.pair.inbox.next(LOOK_EVERY);
             if self.target.handle.has_ended() {
+                if self.ends_within.is_some() {
+                    // Nobody is kept out while the kernel is asked.
+                    self.store.inner.unlock_anchor();
+                    tenant::record_end(&self.store.inner, &self.target, &self.kept);
+                }
                 return;
             }
             if event == Some(KeeperEvent::AskedToEnd) && self.ends_alone() {
@@ -237,8 +254,14 @@ impl Keeping {
             if let Err(error) = self.look() {
                 tracing::debug!(%error, "cannot look at the records");
                 self.seen = None;
-            } else if self.kept.is_empty() && !self.is_orphan && self.let_go() {
-                return;
+            } else if self.kept.is_empty() && !self.is_orphan {
+                // Whoever comes next is kept out until it has ended.
+                if let Some(budget) = self.ends_within {
+                    tenant::end(&self.target, budget);
+                }
+                if self.let_go() {
+                    return;
+                }
             } else {
                 self.complete_pair();
             }

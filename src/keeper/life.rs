@@ -13,7 +13,7 @@ use crate::keeper::keep::Keeping;
 use crate::keeper::pair::{KeeperInbox, Pair, wait_as_second};
 use crate::keeper::record::{self, RecordOutcome, RecordedBy};
 use crate::keeper::report::{KeeperReport, ToldError};
-use crate::keeper::words::Words;
+use crate::keeper::words::{NO_FIRST, Words};
 use crate::process::helper::exit;
 use crate::sys::{ProcessHandle, supervise};
 use crate::{Office, ProfileName, Result, sys};
@@ -56,6 +56,10 @@ pub(crate) fn first(arguments: &[OsString]) -> i32 {
 pub(crate) fn second(arguments: &[OsString]) -> i32 {
     abort_on_panic();
     let Some((words, Some(second))) = Words::parse(arguments) else { return exit::USAGE };
+    // Whoever started us becomes another program, which has not asked for a child.
+    if second.first == NO_FIRST && supervise::leave_starter().is_err() {
+        return exit::FAILED;
+    }
     words.start_helpers_alike();
     // From here on the lock is ours as well, and ends with us, however we end: it is never
     // unlocked.
@@ -76,8 +80,9 @@ pub(crate) fn second(arguments: &[OsString]) -> i32 {
     }
     let Ok(shared) = file.try_clone() else { return exit::FAILED };
     let pair = Pair::left_alone(inbox, words.to_arguments(), &second.anchor, shared);
-    if let Some(keeping) = Keeping::take_over(words.options(), target, pair, &second.anchor, file) {
-        keeping.keep();
+    let keeping = Keeping::take_over(words.options(), target, pair, &second.anchor, file);
+    if let Some(keeping) = keeping {
+        keeping.ending_within(words.ends_within).keep();
     }
     exit::OK
 }

@@ -55,6 +55,8 @@
 
 pub(crate) mod acquire;
 pub(crate) mod arrival;
+pub(crate) mod caller;
+pub(crate) mod exec;
 pub(crate) mod keep;
 pub(crate) mod kept;
 pub(crate) mod known;
@@ -69,6 +71,7 @@ pub(crate) mod report;
 pub(crate) mod speak;
 pub(crate) mod start;
 pub(crate) mod target;
+pub(crate) mod tenant;
 pub(crate) mod words;
 
 pub use crate::keeper::process::{

@@ -124,7 +124,7 @@ impl Pair {
             arguments,
             anchor: None,
             second: None,
-            follow_at: Deadline::after(FOLLOW_EVERY),
+            follow_at: Deadline::after(Duration::ZERO),
         }
     }
 

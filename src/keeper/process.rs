@@ -8,6 +8,7 @@ use crate::claim::examine::Evicted;
 use crate::claim::{ATTEMPTS, changes_too_fast};
 use crate::clock::{as_millis, as_rfc3339};
 use crate::keeper::acquire::{AcquireAnswer, Acquiring, LockWish, acquire};
+use crate::keeper::caller::parent_to_record;
 use crate::keeper::known::{Known, ask};
 use crate::keeper::locks::{LockQuestion, LockRow, release_all};
 use crate::keeper::record::{RecordOutcome, RecordedBy, record};
@@ -254,8 +255,9 @@ impl KeptProcess {
     /// [`NotRunning`](crate::ErrorKind::NotRunning) if it has ended,
     /// [`Permission`](crate::ErrorKind::Permission) if it is another user's,
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) where there is no
-    /// [program for a keeper](crate::helper::HelperProgram::find), and those of
-    /// [`Profile::claim_with`].
+    /// [program for a keeper](crate::helper::HelperProgram::find), and for a [`Whom::Caller`] whose
+    /// parent is a session or service manager (systemd, cron, sshd, tmux), or a launcher or a
+    /// subshell that ends at once; and those of [`Profile::claim_with`].
     pub fn claim(&self, profile: &Profile, kind: &Kind) -> Result<KeptClaim> {
         let office = profile.office(kind);
         let pid = match self.whom {
@@ -264,7 +266,7 @@ impl KeptProcess {
                 Some(run) if run.office().as_ref() == Some(&office) => {
                     return Ok(KeptClaim::already(&run));
                 }
-                run => run.and_then(|run| run.pid).map_or_else(parent, Ok)?,
+                run => run.and_then(|run| run.pid).map_or_else(parent_to_record, Ok)?,
             },
         };
         let target = Target::prove(pid)?;

@@ -2,19 +2,25 @@
 //!
 //! `release` inside a `run` is refused: the office is the run's, and ends with its command.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use crate::keeper::known::Known;
 use crate::liveness::{Boot, Relation, StartTimeMatch};
 use crate::owner::{OurRun, ending, judgement};
 use crate::records::{End, EndReason, Record, instances};
 use crate::store::Inner;
 use crate::sys::supervise;
-use crate::{Error, ErrorKind, InstanceId, Office, Reason, Result, Store, owner, sys};
+use crate::{Error, ErrorKind, InstanceId, Office, ProfileName, Reason, Result, Store, owner, sys};
 
 /// The live record of the `run` that this process was started by, if it was and the record is in
 /// this store.
 pub(crate) fn current_run(store: &Store) -> Result<Option<Record>> {
     let Some(run) = OurRun::of_environment()? else { return Ok(None) };
     match run.record(&store.inner)? {
+        Some(record) if OurRun::is_left_behind(&store.inner, &record) => {
+            tell_left_behind(store, &record);
+            Ok(None)
+        }
         Some(record) if !record.is_live() => Err(Error::new(
             ErrorKind::NotOwner,
             format!(
@@ -25,6 +31,32 @@ pub(crate) fn current_run(store: &Store) -> Result<Option<Record>> {
         .with_hint("nothing: the run ends its command, and its supervisor decides what is next")),
         record => Ok(record),
     }
+}
+
+/// The profile that a `run` which is over has left in our environment, although we are not in it.
+#[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "the library takes no profile there"))]
+pub(crate) fn profile_left_behind(store: &Store) -> Option<ProfileName> {
+    let run = OurRun::of_environment().ok()??;
+    let record = run.record(&store.inner).ok()??;
+    if !OurRun::is_left_behind(&store.inner, &record) {
+        return None;
+    }
+    tell_left_behind(store, &record);
+    record.profile
+}
+
+/// Once: each verb asks more than one time.
+fn tell_left_behind(store: &Store, record: &Record) {
+    static IS_TOLD: AtomicBool = AtomicBool::new(false);
+    if IS_TOLD.swap(true, Ordering::Relaxed) {
+        return;
+    }
+    let pid = record.pid.map_or_else(|| "?".to_owned(), |pid| pid.to_string());
+    store.inner.tell(&format!(
+        "incumbent: the environment is that of a run which is over (pid {pid}), and which this \
+         process is not in: INCUMBENT_INSTANCE is ignored, and its profile; `unset` the variables \
+         that begin with INCUMBENT_\n"
+    ));
 }
 
 /// Something about `pid` cannot be seen.

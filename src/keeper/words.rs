@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::keeper::target::Target;
 use crate::process::helper::HelperProgram;
@@ -13,6 +14,9 @@ pub(crate) const VERB: &str = "__keeper";
 
 /// That of the second one.
 pub(crate) const VERB_OF_SECOND: &str = "__keeper-second";
+
+/// In the place of the first one: there is none yet, and this one is to be it.
+pub(super) const NO_FIRST: sys::Pid = 0;
 
 /// The word for [`Durability::Full`].
 const FULL: &str = "full";
@@ -30,6 +34,8 @@ pub(crate) struct Words {
     pub(super) allowed_filesystems: Vec<String>,
     /// What survives a power loss of what it grants.
     pub(super) durability: Durability,
+    /// How long its process may take to stop, where it is ended when its office is lost.
+    pub(super) ends_within: Option<Duration>,
     /// What it was started with, where that may not be its own program.
     pub(super) helper: Option<ChosenHelper>,
 }
@@ -75,6 +81,9 @@ impl Words {
         if self.durability == Durability::Full {
             add("--durability", FULL.into());
         }
+        if let Some(budget) = self.ends_within {
+            add("--ends-within-ms", budget.as_millis().to_string().into());
+        }
         if let Some(ChosenHelper { program, starter }) = &self.helper {
             add("--starter", starter.to_string().into());
             add("--helper", program.path().into());
@@ -104,6 +113,9 @@ impl Words {
                 "--start-time-unit" => unit = Some(StartTimeUnit::parse(value.to_str()?)?),
                 "--allow-filesystem" => words.allowed_filesystems.push(text()?),
                 "--durability" if *value == *FULL => words.durability = Durability::Full,
+                "--ends-within-ms" => {
+                    words.ends_within = Some(Duration::from_millis(text()?.parse().ok()?));
+                }
                 "--starter" => starter = Some(text()?.parse().ok()?),
                 "--helper" => program = Some(HelperProgram::new(value)),
                 "--helper-argument" => program = Some(program.take()?.argument(value)),
@@ -181,6 +193,7 @@ mod tests {
             start_time: Some(StartTime { value: -1, unit: StartTimeUnit::Ticks }),
             allowed_filesystems: vec!["nfs".to_owned(), "9p".to_owned()],
             durability: Durability::Full,
+            ends_within: Some(Duration::from_millis(1_500)),
             helper: Some(ChosenHelper {
                 program: HelperProgram::new("/usr/bin/python3").argument("-m").argument("a b"),
                 starter: 7,
@@ -191,8 +204,15 @@ mod tests {
     #[test]
     fn a_keeper_reads_what_it_was_started_with() {
         let durability = Durability::Normal;
-        let bare =
-            Words { kind: None, home: None, start_time: None, helper: None, durability, ..words() };
+        let bare = Words {
+            kind: None,
+            home: None,
+            start_time: None,
+            ends_within: None,
+            helper: None,
+            durability,
+            ..words()
+        };
         for words in [words(), bare] {
             assert_eq!(Words::parse(&words.to_arguments()), Some((words, None)));
         }

@@ -55,6 +55,9 @@ pub enum UnknownReason {
 pub struct Flags {
     /// The process is stopped (job control); it keeps what it holds.
     pub stopped: bool,
+    /// Its control group is frozen (`docker pause`): it keeps what it holds, and sees a signal only
+    /// when it is thawed. Looked at where somebody asks, not for every verdict.
+    pub frozen: bool,
     /// The lease has run out while the anchor is held.
     pub lease_overdue: bool,
     /// The command line is not of the recorded kind: renamed or wrapped.
@@ -75,6 +78,7 @@ impl Flags {
     pub fn names(self) -> Vec<&'static str> {
         [
             (self.stopped, "stopped"),
+            (self.frozen, "frozen"),
             (self.lease_overdue, "lease_overdue"),
             (self.command_line_changed, "command_line_changed"),
             (self.elsewhere, "elsewhere"),

@@ -6,6 +6,7 @@ pub(crate) mod evict;
 pub(crate) mod handover;
 pub(crate) mod options;
 pub(crate) mod profile;
+pub(crate) mod signal;
 pub(crate) mod storm;
 pub(crate) mod takeover;
 pub(crate) mod tenure;

@@ -10,7 +10,7 @@ use crate::records::profiles::Desired;
 use crate::records::runtime::said::RuntimeStatus;
 use crate::records::{identities, profiles, runtime};
 use crate::status::history::Incarnation;
-use crate::status::{answer, history};
+use crate::status::{Awaited, ReadyOptions, answer, history, ready};
 use crate::sys::Shortage;
 use crate::{Error, Kind, Office, ProfileName, Report, Result, Store};
 
@@ -225,6 +225,41 @@ impl Profile {
     /// As [`Profile::status_of`].
     pub fn running_pid(&self, kind: &Kind) -> Result<Option<u32>> {
         answer::running_pid(&self.store.inner, &self.office(kind))
+    }
+
+    /// Waits until whoever holds the office of `kind` is ready ([`Report::not_ready`]), or says the
+    /// state that `options` names; for somebody to claim it, too. Within a few milliseconds of the
+    /// commit, and 250 ms of what nobody writes down. Reads only. Where the store may not be there
+    /// yet: [`OpenOptions::wait_ready`](crate::OpenOptions::wait_ready).
+    ///
+    /// A gateway that says nothing is ready as soon as it runs. One that takes its time says
+    /// `starting` first, or is waited for by a state.
+    ///
+    /// ```
+    /// # let directory = tempfile::tempdir()?;
+    /// # let store = incumbent::Store::open(directory.path().join("state.db"))?;
+    /// use incumbent::status::{Awaited, ReadyOptions, state};
+    /// use incumbent::{Claim, Kind, StatusUpdate};
+    ///
+    /// let (work, kind) = (store.profile("work")?, Kind::default());
+    /// let options = ReadyOptions::new().state(state::RUNNING);
+    /// let gateway = work.clone();
+    /// let gateway = std::thread::spawn(move || {
+    ///     let Claim::Granted(tenure) = gateway.claim()? else { panic!("nobody else runs here") };
+    ///     tenure.update_status(&StatusUpdate::new().state(state::RUNNING))?;
+    ///     Ok::<_, incumbent::Error>(tenure)
+    /// });
+    /// let answer = work.wait_ready(&kind, &options)?;
+    /// let Awaited::Reached(report) = answer else { panic!("it has no limit") };
+    /// assert!(report.running);
+    /// drop(gateway.join().unwrap()?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Profile::status_of`].
+    pub fn wait_ready(&self, kind: &Kind, options: &ReadyOptions) -> Result<Awaited> {
+        ready::wait_ready(&self.store.inner, &self.office(kind), options)
     }
 
     /// What the holder on record of the office of `kind` last said of itself, as it was written:

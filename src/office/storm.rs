@@ -20,7 +20,7 @@ const STARTS_MAX: usize = 5;
 const BACKOFF_FIRST_MS: i64 = 5_000;
 
 /// The longest: a person who repaired the cause waits no longer than this.
-const BACKOFF_MAX_MS: i64 = 300_000;
+pub(crate) const BACKOFF_MAX_MS: i64 = 300_000;
 
 /// As many as a storm needs to reach the longest backoff and stay there.
 const STARTS_CONSIDERED: usize = 64;

@@ -1,5 +1,6 @@
 //! What a person can do about a holder that is in the way.
 
+use crate::owner::frozen;
 use crate::owner::holder::{Holder, OlderLock};
 use crate::path_text::quoted;
 use crate::{LockName, Office, ProfileName, Reason, Verdict, Wanted, environment, sys};
@@ -14,6 +15,9 @@ impl Holder {
             return "release it where this process holds it, or wait until that is done".to_owned();
         }
         let pid = self.pid.map_or_else(|| "PID".to_owned(), |pid| pid.to_string());
+        if self.flags.frozen {
+            return self.advice_on_frozen();
+        }
         let (evict, wait) = match &self.wanted {
             Wanted::Office(Office { profile, kind }) => (
                 format!("incumbent evict --force --profile {profile} --kind {kind}"),
@@ -65,10 +69,7 @@ impl Holder {
                 "stop pid {pid} where and as whom it runs (another container or pid namespace, \
                  another user), then start again"
             ),
-            Reason::TimedOut => format!(
-                "look at what pid {pid} does: one that a kill does not end hangs in the kernel, or \
-                 is not who holds the lock"
-            ),
+            Reason::TimedOut => self.advice_on_late_end(&pid),
             Reason::OrphanedAnchor => format!(
                 "end the process that recorded itself as pid {pid} (in its own pid namespace), or \
                  wait until it notices that its store is gone; if you know that it is harmless, \
@@ -77,6 +78,11 @@ impl Holder {
             Reason::ChildLives => {
                 let child = self.child_pid.map_or_else(|| pid, |pid| pid.to_string());
                 format!("end pid {child} (`kill -KILL {child}`), then start again")
+            }
+            // To stop it, or to take its place, ends whoever asks; to wait for it never ends.
+            _ if self.is_our_run => {
+                "start the program itself, without another `run`: it is in that one already"
+                    .to_owned()
             }
             _ if self.verdict == Verdict::Unknown => {
                 format!("look whether it still runs; if you know that it does not, `{evict}`")
@@ -105,6 +111,27 @@ impl Holder {
                 }
             },
         }
+    }
+
+    fn advice_on_frozen(&self) -> String {
+        // Elsewhere its numbers are those of strangers.
+        let pids = [self.child_pid, self.pid].map(|pid| pid.filter(|_| !self.flags.elsewhere));
+        format!(
+            "it is frozen, and sees what it is asked when it is thawed: {}",
+            frozen::how_to_thaw(pids, self.supervisor.as_deref())
+        )
+    }
+
+    fn advice_on_late_end(&self, pid: &str) -> String {
+        if self.pid == Some(1) && !self.flags.elsewhere {
+            return "the first process of a container gets only signals that it has a handler for: \
+                    have it handle SIGTERM, or stop the container from outside"
+                .to_owned();
+        }
+        format!(
+            "look at what pid {pid} does: one that a kill does not end hangs in the kernel, or is \
+             not who holds the lock"
+        )
     }
 
     fn advice_on_older_lock(&self, lock: &OlderLock) -> String {

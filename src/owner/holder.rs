@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::clock::{millis, of_millis, rfc3339};
 use crate::liveness::{Flags, Judgement};
 use crate::names::slot::Slot;
+use crate::owner::our_run::OurRun;
 use crate::process::command_line;
 use crate::process::command_line::redact;
 use crate::process::older::lock;
@@ -106,6 +107,8 @@ pub struct Holder {
     pub(crate) older_lock: Option<OlderLock>,
     /// Whoever asks descends from it, and never signals it.
     pub(crate) is_our_ancestor: bool,
+    /// It is the `run` that whoever asks is in.
+    pub(crate) is_our_run: bool,
 }
 
 /// The lock of an older program that one of our own holds.
@@ -143,6 +146,7 @@ impl Holder {
             unresponsive_for: None,
             retry_after: None,
             is_our_ancestor: false,
+            is_our_run: record.is_run && OurRun::is(record),
             left: judged
                 .flags
                 .anchor_leaked
@@ -199,8 +203,8 @@ impl Holder {
             return Ok(());
         }
         let said = runtime::runtime(connection, record.id)?;
-        let (now, wall_ms) = (inner.boot_time(), inner.clock().wall_ms());
-        self.unresponsive_for = runtime::unresponsive_for(record, said.as_ref(), now, wall_ms);
+        let wall_ms = inner.clock().wall_ms();
+        self.unresponsive_for = runtime::unresponsive_for(inner, record, said.as_ref());
         if let Some(said) = said {
             let since_ms = said.state_since_ms.filter(|since_ms| *since_ms <= wall_ms);
             self.state_for = since_ms.map(|since_ms| of_millis(wall_ms - since_ms));
@@ -262,6 +266,7 @@ impl Holder {
             unresponsive_for: None,
             retry_after: None,
             is_our_ancestor: false,
+            is_our_run: false,
             left: None,
             older_lock: None,
         }
@@ -377,6 +382,9 @@ impl fmt::Display for Holder {
         write!(f, ", which {certainty}: {}", self.because())?;
         if let Some(lock) = older_lock {
             write!(f, " ({})", lock.path.display())?;
+        }
+        if self.is_our_run {
+            f.write_str("; this process is inside of that run")?;
         }
         // Of the other states it is no news.
         if let Some(word @ (state::STARTING | state::DRAINING)) = self.state.as_deref() {

@@ -4,6 +4,7 @@ use crate::liveness::{AnchorState, Evidence, Flags, Judgement, Lease, Presence, 
 use crate::owner::evidence::{
     LiveCommandLine, anchor_of, compare_command_line, hangs_on_init, has_left_its_lock, observe,
 };
+use crate::owner::frozen;
 use crate::process::anchor;
 use crate::process::anchor::lost;
 use crate::process::observer::FREE_TWICE_APART;
@@ -81,7 +82,7 @@ pub(crate) fn look(inner: &Inner, record: &Record, lease: Lease) -> Judgement {
     }
     let seen = judged.evidence;
     if !seen.is_here() || seen.process == Presence::Gone {
-        return judged;
+        return frozen::seen(inner, record, judged);
     }
     let command_line =
         compare_command_line(&LiveCommandLine::read(record), record, inner.matcher());
@@ -89,7 +90,7 @@ pub(crate) fn look(inner: &Inner, record: &Record, lease: Lease) -> Judgement {
     let leaked = judged.flags.anchor_leaked || again.flags.anchor_leaked;
     let release_pending = judged.flags.release_pending;
     let flags = Flags { anchor_leaked: leaked, release_pending, ..again.flags };
-    Judgement { flags, ..again }
+    frozen::seen(inner, record, Judgement { flags, ..again })
 }
 
 /// Whether the process of a record of this namespace is stopped by job control, and the command of

@@ -6,6 +6,7 @@ pub(crate) mod command_lock;
 pub(crate) mod ending;
 pub(crate) mod evidence;
 pub(crate) mod family;
+pub(crate) mod frozen;
 pub(crate) mod held_lock;
 pub(crate) mod holder;
 pub(crate) mod judge;

@@ -62,6 +62,21 @@ fn confirmed(
 }
 
 impl LeftOver {
+    /// A process of this namespace.
+    pub(crate) fn of_pid(pid: Pid) -> Self {
+        Self::described(pid, &sys::process_facts(pid))
+    }
+
+    fn described(pid: Pid, facts: &ProcessFacts) -> Self {
+        Self {
+            pid,
+            command: sys::command_line(pid)
+                .map(|words| command_line::display(&redact::redact(&words))),
+            start_time: facts.start_time,
+            number: facts.number,
+        }
+    }
+
     /// What a process of this namespace has started.
     pub(crate) fn started_by(pid: Pid) -> Vec<Self> {
         Self::of(pid, sys::descendants(pid))
@@ -78,13 +93,7 @@ impl LeftOver {
     fn of(pid: Pid, listed: Vec<Pid>) -> Vec<Self> {
         confirmed(pid, listed, sys::process_facts)
             .into_iter()
-            .map(|(child, facts)| Self {
-                pid: child,
-                command: sys::command_line(child)
-                    .map(|words| command_line::display(&redact::redact(&words))),
-                start_time: facts.start_time,
-                number: facts.number,
-            })
+            .map(|(child, facts)| Self::described(child, &facts))
             .collect()
     }
 

@@ -22,6 +22,10 @@ static CHOSEN: Mutex<Option<HelperProgram>> = Mutex::new(None);
 /// Whether this very program does the work.
 static SERVES: AtomicBool = AtomicBool::new(false);
 
+/// The hidden verbs of helpers: who shows one in its command line is a part of ours.
+pub(crate) const VERBS: [&str; 5] =
+    ["__trampoline", "__keeper", "__keeper-second", "__diagnostic", "__group-witness"];
+
 /// What to do where there is no such program.
 pub(crate) const HINT: &str = "begin `main` with `incumbent::helper::serve`, name a program with \
                                `HelperProgram`, or install `incumbent` (`cargo install \

@@ -73,6 +73,15 @@ pub(crate) fn time_of(connection: &Connection, id: i64) -> Result<Option<i64>> {
     Ok(at_ms)
 }
 
+/// What the newest event of this name says; `None` where none is kept.
+pub(crate) fn newest_detail(connection: &Connection, event: &str) -> Result<Option<Value>> {
+    let detail: Option<Option<String>> = connection
+        .prepare_cached("SELECT detail FROM events WHERE event = ?1 ORDER BY id DESC LIMIT 1")?
+        .query_row([event], |row| row.get(0))
+        .optional()?;
+    Ok(detail.flatten().and_then(|detail| serde_json::from_str(&detail).ok()))
+}
+
 /// The newest `count_max` events, of one profile or of all, oldest first.
 pub(crate) fn newest(
     connection: &Connection,

@@ -4,6 +4,7 @@ use crate::claim::examine::Evicted;
 use crate::claim::{ATTEMPTS, changes_too_fast};
 use crate::clock::Deadline;
 use crate::forensics::systemd;
+use crate::keeper::release::current_run;
 use crate::process::older::hold;
 use crate::process::older::hold::Hold;
 use crate::process::older::wire::HoldingRun;
@@ -66,6 +67,20 @@ impl Run {
             (Claim::Granted(tenure), None) => Claimed::Granted(tenure),
             (Claim::Held(holder), None) => Claimed::Held(holder),
         })
+    }
+
+    /// Whoever waits for the end of what it is in waits for its own.
+    pub(super) fn tell_of_own_run(&self, profile: &Profile) {
+        if !self.claim.wait.waits() && self.claim.replace.is_none() {
+            return;
+        }
+        let office = profile.office(&self.claim.kind);
+        if let Ok(Some(run)) = current_run(profile.store())
+            && run.office().as_ref() == Some(&office)
+            && let Some(pid) = run.pid
+        {
+            (self.tell)(&Notice::InOwnRun { office: &office, pid });
+        }
     }
 
     pub(super) fn is_to_stay_stopped(&self, profile: &Profile) -> Result<bool> {
@@ -161,7 +176,7 @@ impl Run {
                 }
                 // As PID 1 we reap orphans meanwhile, too; nothing of ours runs yet.
                 Ok(RunEvent::ChildEnded) if self.extent == Extent::Whole => drop(supervise::reap()),
-                Ok(RunEvent::ChildEnded) | Err(_) => {}
+                Ok(_) | Err(_) => {}
             }
         }
         Ok(None)

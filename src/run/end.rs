@@ -5,9 +5,10 @@ use crate::names::MarkerName;
 use crate::owner::autopsy;
 use crate::patience::with_budget;
 use crate::process::exit_code::ExitCause;
-use crate::records::{End, EndReason, runtime};
+use crate::records::{End, EndReason, Identities, instances, runtime};
 use crate::run::inbox::Signalled;
 use crate::run::notice::Notice;
+use crate::run::on_end::{Account, Next};
 use crate::run::plan::Run;
 use crate::run::supervised::{Ending, LOOK_BUDGET, Supervised, Unseen, Why};
 use crate::sys::{ChildEnd, signals};
@@ -26,8 +27,13 @@ impl Supervised<'_> {
         let asked = self.asked.as_ref().filter(|asked| asked.explains(end));
         let asked = asked.map(|asked| asked.signal.clone());
         let how = how_it_ended(end, asked.as_ref());
+        let stderr = self.last_words();
         if self.ending.as_ref().is_some_and(|ending| ending.why.is_lost()) {
+            let account = self.account(&how, stderr, Next::Nothing);
             drop(self.tenure);
+            if let Some(account) = account {
+                account.tell(self.run, &self.store.inner);
+            }
             return self.run.exit_codes.code(ExitCause::Refused, own, None);
         }
         // Lost in this very second: the end goes on record where others look. Not in a store that
@@ -38,7 +44,11 @@ impl Supervised<'_> {
                 self.tell_lost(&why);
             }
         }
+        self.record_last_words(stderr.as_deref());
         let cause = self.cause(&how, asked.as_ref());
+        let account = self.account(&how, stderr, Next::Nothing);
+        // Before the office: whoever has that next may write his own.
+        drop(self.beside.pid_file.take());
         match self.unseen.take() {
             Some(Unseen { error, .. }) => {
                 self.tenure.abandon();
@@ -46,7 +56,48 @@ impl Supervised<'_> {
             }
             None => self.run.report_release(self.tenure.end(&how)),
         }
+        if let Some(account) = account {
+            account.tell(self.run, &self.store.inner);
+        }
         self.run.exit_codes.code(cause, own, asked.map(|signal| signal.number))
+    }
+
+    /// The command has ended, and is started again.
+    pub(super) fn tell_end_before_restart(&self, end: ChildEnd) {
+        let asked = self.asked.as_ref().filter(|asked| asked.explains(end));
+        let how = how_it_ended(end, asked.map(|asked| &asked.signal));
+        let account = self.account(&how, self.last_words(), Next::Restart);
+        if let Some(account) = account {
+            account.tell(self.run, &self.store.inner);
+        }
+    }
+
+    /// What is told of an end, if somebody is told.
+    fn account(&self, how: &End, stderr: Option<String>, next: Next) -> Option<Account> {
+        self.run.on_end.as_ref()?;
+        let db = self.store.path().to_owned();
+        Some(Account::new(&self.tenure, db, how.clone(), stderr, next))
+    }
+
+    /// What the command last wrote to its standard error, without secrets.
+    fn last_words(&self) -> Option<String> {
+        let words = self.beside.stderr.as_ref()?.take()?;
+        Some(Identities::known_to(&self.store.inner).text(&words))
+    }
+
+    /// They go on record with the end.
+    fn record_last_words(&self, words: Option<&str>) {
+        let Some(words) = words else { return };
+        let row = &self.tenure.footing;
+        let noted = with_budget(LOOK_BUDGET, || {
+            row.inner.write(|tx| {
+                let word = format!("stderr: {words}");
+                instances::add_last_word(tx, row.instance, &row.nonce_hash, &word)
+            })
+        });
+        if let Err(error) = noted {
+            tracing::debug!(%error, "what the command wrote last is not on record");
+        }
     }
 
     /// Why the command ended: what the history will say of it. Where the store does not tell, what

@@ -4,6 +4,7 @@
 //! is collected, nobody can adopt any more (`office/handover/in_run.rs`), and whom the row names
 //! then is the command. It became our child with that, because the run adopts orphans.
 
+use crate::owner::family::Kin;
 use crate::patience::with_budget;
 use crate::run::notice::Notice;
 use crate::run::start::Child;
@@ -65,7 +66,7 @@ impl Supervised<'_> {
     }
 
     /// Whom the row names as the command in the place of `before`, which is collected.
-    fn successor_of(&self, before: Child) -> Result<Option<Child>> {
+    pub(super) fn successor_of(&self, before: Child) -> Result<Option<Child>> {
         if !supervise::adopts_orphans() {
             return Ok(None);
         }
@@ -78,8 +79,9 @@ impl Supervised<'_> {
         Ok(command.map(Child).filter(|now| of(now) != of(&before)))
     }
 
-    fn follow(&mut self, before: Child, successor: Child) {
+    pub(super) fn follow(&mut self, before: Child, successor: Child) {
         self.leash.pass_on(successor.0.pid);
+        self.knows_as_command(&successor);
         self.tell(&Notice::HandedOver {
             office: self.tenure.office(),
             pid: successor.0.pid,
@@ -88,8 +90,15 @@ impl Supervised<'_> {
         self.life = Life::Running(successor);
     }
 
+    /// What this one leaves behind is of the family as well. It has the environment that the first
+    /// one was given.
+    pub(super) fn knows_as_command(&mut self, successor: &Child) {
+        let instance = self.kin.last().map_or_else(|| self.tenure.instance(), Kin::instance);
+        self.kin.extend(Kin::of_command(instance, &successor.0));
+    }
+
     /// What was asked of the command before is asked of its successor.
-    fn ask_successor(&self) {
+    pub(super) fn ask_successor(&self) {
         let asked = self.asked.as_ref().filter(|asked| asked.stands());
         let signal = match &self.ending {
             Some(Ending { killed: true, .. }) => supervise::KILL,

@@ -1,6 +1,6 @@
 //! What a `run` is told while it waits: signals, and the end of a child.
 
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
@@ -9,9 +9,10 @@ use parking_lot::Mutex;
 use crate::forensics::Fact;
 use crate::forensics::snapshot::received;
 use crate::process::exit_code::{ExitCause, ExitCodes};
+use crate::run::notify::Notification;
 use crate::run::plan::Extent;
 use crate::sys::signals::Catcher;
-use crate::sys::{Caught, Received, Shortage, signals, supervise};
+use crate::sys::{Caught, Received, Shortage, jobs, signals, supervise};
 use crate::{Cancel, Error, Result, sys};
 
 /// Between two looks at what may have changed.
@@ -20,6 +21,8 @@ pub(super) const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// What reaches the run, from the thread that catches signals.
 pub(crate) struct Inbox {
     pub(super) received: Receiver<RunEvent>,
+    /// For what else the run hears of.
+    sender: Sender<RunEvent>,
     /// The wait for the office, which a signal ends: this thread waits itself, because there may be
     /// no other one (FIELD-BUGS row 111).
     waiting: Arc<Mutex<Option<Cancel>>>,
@@ -32,6 +35,7 @@ impl Inbox {
     pub(super) fn open(extent: Extent) -> Result<Self> {
         let is_whole = extent == Extent::Whole;
         let (sender, received) = mpsc::channel();
+        let of_inbox = sender.clone();
         let waiting = Arc::<Mutex<Option<Cancel>>>::default();
         let seen_waiting = Arc::clone(&waiting);
         let on_event = move |received: Received| {
@@ -61,7 +65,25 @@ impl Inbox {
         } else {
             Some(catcher)
         };
-        Ok(Self { received, waiting, _catcher: catcher })
+        Ok(Self { received, sender: of_inbox, waiting, _catcher: catcher })
+    }
+
+    /// For whoever else has something to tell.
+    pub(super) fn sender(&self) -> Sender<RunEvent> {
+        self.sender.clone()
+    }
+
+    /// Hears of Ctrl-Z from now on, which stops nobody then.
+    pub(super) fn hear_suspension(&self) -> Option<Catcher> {
+        let sender = self.sender.clone();
+        let on_suspension = move |caught| drop(sender.send(RunEvent::Suspended(caught)));
+        match jobs::catch_suspension(on_suspension) {
+            Ok(catcher) => Some(catcher),
+            Err(error) => {
+                tracing::debug!(%error, "a key at the terminal stops the run alone");
+                None
+            }
+        }
     }
 
     /// Waits by `wait`, which a signal that asks us to end cancels; that signal.
@@ -85,7 +107,7 @@ impl Inbox {
     pub(super) fn request_to_end(&self) -> Option<Signalled> {
         let signals = self.received.try_iter().filter_map(|event| match event {
             RunEvent::Signal(signal) => Signalled::of(&signal),
-            RunEvent::ChildEnded => None,
+            RunEvent::ChildEnded | RunEvent::Suspended(_) | RunEvent::Notified(_) => None,
         });
         signals.last()
     }
@@ -95,6 +117,10 @@ impl Inbox {
 pub(crate) enum RunEvent {
     ChildEnded,
     Signal(Signal),
+    /// Ctrl-Z.
+    Suspended(Caught),
+    /// The command told its service manager something.
+    Notified(Notification),
 }
 
 /// A signal, and who sent it: whoever only sends one has ended by the time anybody else looks. All

@@ -5,22 +5,39 @@
 //! [helper](crate::helper) that becomes it. A thread that catches signals cancels the wait. What
 //! people should know is told by a [`Notice`]: nothing is printed here.
 
+pub(crate) mod beside;
 pub(crate) mod claim;
+pub(crate) mod delivery;
+pub(crate) mod descendant;
 pub(crate) mod end;
+pub(crate) mod exec;
+pub(crate) mod family;
 pub(crate) mod follow;
+pub(crate) mod forward;
 pub(crate) mod inbox;
 pub(crate) mod known;
+pub(crate) mod last_call;
+pub(crate) mod leaves;
 pub(crate) mod new_store;
 pub(crate) mod notice;
+pub(crate) mod notified;
+pub(crate) mod notify;
 pub(crate) mod older;
+pub(crate) mod on_end;
+pub(crate) mod pid_file;
 pub(crate) mod plan;
 pub(crate) mod requests;
 pub(crate) mod restart;
 pub(crate) mod running;
+pub(crate) mod said;
 pub(crate) mod start;
+pub(crate) mod stderr;
 pub(crate) mod supervised;
+pub(crate) mod suspension;
+pub(crate) mod unresponsive;
 
 pub use crate::office::backoff::Backoff;
+pub use crate::run::forward::Forward;
 pub use crate::run::known::{execute_again, words_known_to_older};
 pub use crate::run::notice::Notice;
 pub use crate::run::plan::{Finished, Run, RunOutcome};
@@ -29,14 +46,15 @@ pub use crate::sys::ChildEnd;
 use crate::patience::with_budget;
 use crate::process::exit_code::ExitCause;
 use crate::process::older::hold;
+use crate::run::beside::Beside;
 use crate::run::claim::Claimed;
 use crate::run::inbox::{Inbox, Signalled};
-use crate::run::plan::Extent;
+use crate::run::plan::{Extent, Form};
 use crate::run::start::NotStarted;
 use crate::run::supervised::{LOOK_BUDGET, Supervised};
 use crate::store::watcher::Watcher;
 use crate::sys::supervise;
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result, sys};
 
 impl Run {
     /// Claims, starts the command and stays with it until it has ended for good. The calling thread
@@ -45,10 +63,14 @@ impl Run {
     /// example is at [`Run`].
     ///
     /// # Errors
-    /// [`InvalidInput`](ErrorKind::InvalidInput) for an empty command, or where there is no
-    /// [program for helpers](crate::helper::HelperProgram::find); [`Busy`](ErrorKind::Busy) when
+    /// [`InvalidInput`](ErrorKind::InvalidInput) for an empty command, for options that contradict
+    /// each other, or where there is no
+    /// [program for helpers](crate::helper::HelperProgram::find);
+    /// [`Unsupported`](ErrorKind::Unsupported) for [`Run::follow`] where orphans cannot be adopted
+    /// (macOS, Windows); [`Busy`](ErrorKind::Busy) when
     /// there may be no more processes, threads or descriptors, or the backoff of a storm was
-    /// [cancelled](crate::ClaimOptions::cancel); and those of
+    /// [cancelled](crate::ClaimOptions::cancel); those of writing the
+    /// [pid file](Run::pid_file); and those of
     /// [`OpenOptions::open`](crate::OpenOptions::open) and
     /// [`Profile::claim_with`](crate::Profile::claim_with). Nothing is held then, and no command
     /// runs.
@@ -67,6 +89,9 @@ impl Run {
         {
             hold::check_usable(home)?;
         }
+        if self.extent == Extent::Whole {
+            sys::take_over_process();
+        }
         let inbox = Inbox::open(self.extent)?;
         let store = self.store.open()?;
         let profile = self.profile(&store)?;
@@ -78,6 +103,7 @@ impl Run {
         {
             return Ok(self.not_started(&signalled));
         }
+        self.tell_of_own_run(&profile);
         let (tenure, hold) = match self.claim_with_older(&profile, &inbox)? {
             (Claimed::Granted(tenure), hold) => (tenure, hold),
             (Claimed::Held(holder), _) => {
@@ -93,17 +119,22 @@ impl Run {
             return Ok(self.stays_stopped());
         }
         self.tell_whose_place_we_took(&tenure);
+        if self.form == Form::Command {
+            return self.become_command(&store, tenure, &inbox);
+        }
         // Everything that can fail comes before the command: once it runs, the office must not be
         // released under it.
         let watcher = Watcher::new(&store.inner)?;
         self.adopt_orphans();
-        match start::start(&self.command, &tenure, &store, Some(&inbox)) {
+        let beside = Beside::prepare(self, &inbox)?;
+        match start::start(&self.command, &tenure, &store, Some(&inbox), &beside) {
             Ok(Some(started)) => {
                 (self.tell)(&Notice::Started { office: tenure.office(), pid: started.child.0.pid });
                 self.warn_of_short_unit();
                 // A store that is lost is let go of as a whole.
                 drop(profile);
-                Supervised::new(self, store, watcher, tenure, hold, started).supervise(&inbox)
+                Supervised::new(self, store, watcher, tenure, hold, started, beside)
+                    .supervise(&inbox)
             }
             Ok(None) => {
                 let why = "the office was lost before the command started";
@@ -137,7 +168,7 @@ impl Run {
     }
 
     /// A signal came before there was a command.
-    fn not_started(&self, signalled: &Signalled) -> Finished {
+    pub(super) fn not_started(&self, signalled: &Signalled) -> Finished {
         Finished::ended(signalled.exit_code(&self.exit_codes))
     }
 }

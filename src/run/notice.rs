@@ -19,6 +19,8 @@ use crate::{Error, Office};
 pub enum Notice<'a> {
     /// The command was started, for the first time. From now on nobody may be waited for.
     Started { office: &'a Office, pid: u32 },
+    /// This process is inside of the run that holds what it is about to wait for, or to take over.
+    InOwnRun { office: &'a Office, pid: u32 },
     /// So many starts of our party failed: the next one waits.
     Storm { starts: usize, wait: Duration },
     /// A holder was replaced.
@@ -41,10 +43,25 @@ pub enum Notice<'a> {
     Restarted { office: &'a Office, pid: u32, by: &'a str, before: ChildEnd },
     /// It could not be yet.
     RestartDelayed { error: &'a Error },
+    /// The command has ended, and what it had left in its session was ended as well.
+    FamilyEnded { office: &'a Office, command: u32, pids: &'a [u32] },
+    /// The same, but it was left alone, or could not be ended.
+    FamilyLives { office: &'a Office, command: u32, pids: &'a [u32] },
+    /// The command has ended, and this process, which had left its session, goes on.
+    LeftSession { office: &'a Office, command: u32, process: &'a LeftOver },
+    /// The command ended by itself with exit code 0 and left processes behind: it may have been a
+    /// start script, or have executed itself again. [`Run::follow`](crate::run::Run::follow) is for
+    /// such commands.
+    MayBeFollowed { office: &'a Office, command: u32 },
+    /// The command, which was pid `before`, has ended, and this process, which it had started, is
+    /// the command now.
+    Follows { office: &'a Office, process: &'a LeftOver, before: u32 },
     /// The command, which was pid `before` and has ended, had handed over to `pid`.
     HandedOver { office: &'a Office, pid: u32, before: u32 },
     /// The office was lost; `ending` is the command that is ended for it.
     Lost { office: &'a Office, why: &'a str, ending: Option<u32> },
+    /// Our supervisor has asked for an end, and the command has not ended in half of its time.
+    NotEnding { office: &'a Office, pid: u32, killed_in: Duration },
     /// The command had its time to stop.
     Killing,
     /// Something could not be found out or recorded; it is tried again, and told once.
@@ -126,6 +143,12 @@ impl fmt::Display for Notice<'_> {
             Self::RestartDelayed { error } => {
                 write!(f, "the command cannot be restarted yet: {error}")
             }
+            Self::FamilyEnded { .. }
+            | Self::FamilyLives { .. }
+            | Self::LeftSession { .. }
+            | Self::Follows { .. }
+            | Self::MayBeFollowed { .. }
+            | Self::InOwnRun { .. } => self.fmt_of_family(f),
             Self::HandedOver { office, pid, before } => {
                 write!(f, "{office}: the command (pid {before}) handed over to pid {pid}")
             }
@@ -133,6 +156,12 @@ impl fmt::Display for Notice<'_> {
                 write!(f, "{office} was lost: {why}")?;
                 ending.map_or(Ok(()), |pid| write!(f, "; ending the command (pid {pid})"))
             }
+            Self::NotEnding { office, pid, killed_in } => write!(
+                f,
+                "{office}: the command (pid {pid}) was asked to end and has not; it is killed in \
+                 {}",
+                length(millis(*killed_in))
+            ),
             Self::Killing => f.write_str("the stop budget is spent, killing the command"),
             Self::Doubt { what } => f.write_str(what),
             Self::NewStore { office, lost } => {
@@ -157,6 +186,52 @@ impl fmt::Display for Notice<'_> {
             ),
         }
     }
+}
+
+impl Notice<'_> {
+    /// What is told of those that a run is related to.
+    fn fmt_of_family(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::FamilyEnded { office, command, pids } => {
+                let whose = format!("which the command (pid {command}) had left behind");
+                write!(f, "{office}: ended {}, {whose}", named(pids))
+            }
+            Self::FamilyLives { office, command, pids } => {
+                let (who, run) = (named(pids), if pids.len() == 1 { "runs" } else { "run" });
+                let whose = format!("which the command (pid {command}) had started");
+                write!(f, "{office}: {who}, {whose}, still {run}")
+            }
+            Self::LeftSession { office, command, process } => write!(
+                f,
+                "{office}: pid {} ({}) left the session of the command (pid {command}), and is \
+                 left alone",
+                process.pid,
+                process.command.as_deref().unwrap_or("its command cannot be read")
+            ),
+            Self::Follows { office, process, before } => write!(
+                f,
+                "{office}: the command (pid {before}) has ended, and is followed by pid {} ({})",
+                process.pid,
+                process.command.as_deref().unwrap_or("its command cannot be read")
+            ),
+            Self::MayBeFollowed { office, command } => write!(
+                f,
+                "{office}: the command (pid {command}) ended with exit code 0, and left processes \
+                 behind"
+            ),
+            Self::InOwnRun { office, pid } => write!(
+                f,
+                "{office}: this process is inside of the run that holds it (pid {pid}), and ends \
+                 with that"
+            ),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn named(pids: &[u32]) -> String {
+    let pids: Vec<String> = pids.iter().map(u32::to_string).collect();
+    format!("pid {}", pids.join(", "))
 }
 
 fn process(pid: Option<Pid>) -> String {

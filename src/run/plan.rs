@@ -4,10 +4,13 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::process::exit_code::Supervisor;
 use crate::process::exit_code::{ExitCause, ExitCodes};
 use crate::process::helper::HelperProgram;
+use crate::run::forward::Forward;
+use crate::run::leaves::Leaves;
 use crate::run::notice::Notice;
 use crate::sys::supervise;
 use crate::{
@@ -19,7 +22,7 @@ use crate::{
 /// [`Run::run`] claims the office, with the locks of its [`ClaimOptions`], starts the command and
 /// stays with it: it forwards signals, ends the command when the office is lost, serves `stop`,
 /// `restart` and takeovers, and records how the command ended. On Linux the command does not
-/// outlive this process, however that ends.
+/// outlive this process, however that ends, and what it leaves in its session is ended with it.
 ///
 /// Signals that reach this process meanwhile are the command's: TERM, HUP, INT, QUIT, USR1, USR2,
 /// WINCH and CONT. Handlers that this process has for them are called as well.
@@ -71,8 +74,32 @@ pub struct Run {
     /// Whether a start waits where those before it failed.
     pub(super) backs_off: bool,
     pub(super) exit_codes: ExitCodes,
+    pub(super) forward: Forward,
+    pub(super) pid_file: Option<PathBuf>,
+    /// How many lines of the command's standard error are kept.
+    pub(super) kept_stderr: Option<usize>,
+    /// Who is told how the command ended.
+    pub(super) on_end: Option<Vec<OsString>>,
+    /// For how long a command may be unresponsive.
+    pub(super) restart_unresponsive: Option<Duration>,
     pub(super) extent: Extent,
+    pub(super) form: Form,
+    /// Whether it stays with what the command leaves behind.
+    pub(super) follows: bool,
+    pub(super) leaves: Leaves,
     pub(super) tell: Tell,
+}
+
+/// As many lines are kept at most.
+const KEPT_LINES_MAX: usize = 1_000;
+
+/// What this process is while the command runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// The parent of the command.
+    Parent,
+    /// The command: it executes it.
+    Command,
 }
 
 /// What this process is beside the run.
@@ -109,7 +136,15 @@ impl Run {
             respects_desired: false,
             backs_off: true,
             exit_codes: ExitCodes::of(Supervisor::of_this_process()),
+            forward: Forward::Auto,
+            pid_file: None,
+            kept_stderr: None,
+            on_end: None,
+            restart_unresponsive: None,
             extent: Extent::Part,
+            form: Form::Parent,
+            follows: false,
+            leaves: Leaves::default(),
             tell: Arc::new(|_| ()),
         }
     }
@@ -155,11 +190,101 @@ impl Run {
         self
     }
 
+    /// Which signals are passed on, in place of [`Forward::Auto`].
+    pub fn forward(mut self, forward: Forward) -> Self {
+        self.forward = forward;
+        self
+    }
+
+    /// Writes the pid of this process to a file before the command starts, and removes it after its
+    /// end. What is sent to that pid reaches the command.
+    pub fn pid_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.pid_file = Some(path.into());
+        self
+    }
+
+    /// Keeps the last lines, at most 1000, that the command writes to its standard error. They are
+    /// passed through as they come, and go on record with its end, as `detail`, without what looks
+    /// like a secret and 16 KiB at most. Its standard error is a pipe then, no terminal, and no
+    /// journal of its own.
+    pub fn keep_stderr(mut self, lines: usize) -> Self {
+        self.kept_stderr = Some(lines.min(KEPT_LINES_MAX));
+        self
+    }
+
+    /// Starts a program each time that the command has ended, with the account of it as a JSON
+    /// document on its standard input and in variables `INCUMBENT_END_*`. It is started aside, in a
+    /// session of its own, when the office is free or before the command is started again, and is
+    /// not waited for; only where it would end with this process (the first of a container, or the
+    /// main one of a systemd service) it has a second. What it prints goes nowhere.
+    ///
+    /// # JSON
+    /// An object with `profile`, `kind`, `instance`, `pid` (of the run), `ended_at`, `end_reason`,
+    /// `ended_by`, `exit_code`, `signal`, `detail`, `stderr`, `restarting` and `db`; null for what
+    /// is not known. Later versions may add others.
+    pub fn on_end(mut self, command: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
+        self.on_end = Some(command.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Starts the command again, by the rules of [`Profile::restart`], when it has been
+    /// unresponsive for this long: it promised a sign of life
+    /// ([`Tenure::heartbeat`](crate::Tenure::heartbeat)), and two in a row are missing. Zero: at
+    /// once. A command that promises nothing is left alone.
+    pub fn restart_unresponsive(mut self, after: Duration) -> Self {
+        self.restart_unresponsive = Some(after);
+        self
+    }
+
     /// This process does nothing else, and ends after this: all its children are collected, orphans
     /// too where it is the first of its container, and signals stay caught to its end. Without it
     /// only the command is collected, and the signals have their old effect afterwards.
     pub fn as_whole_process(mut self) -> Self {
         self.extent = Extent::Whole;
+        self
+    }
+
+    /// Becomes the command, in the place of this process, once the office is held: [`Run::run`]
+    /// returns only where that failed. For supervisors that start again by themselves, and wait for
+    /// this very pid (`Type=notify`, socket activation, a watchdog): between them and the command
+    /// there is nothing then.
+    ///
+    /// Two keepers hold the office until the process ends, and record how it ended where the kernel
+    /// tells (Linux 6.15). When the office is lost they end it: SIGTERM, its stop budget, SIGKILL.
+    /// A restart is the supervisor's affair. What takes a parent is not to be had with this:
+    /// [`Run::follow`], [`Run::leave_family`], exit codes by cause; nor is the lock of an older
+    /// program. Unix alone, with [`Run::as_whole_process`]; [`Run::run`] says so otherwise.
+    pub fn in_place(mut self) -> Self {
+        self.form = Form::Command;
+        self
+    }
+
+    /// Stays with what the command leaves behind: the office is held for as long as a process lives
+    /// that the command has started, whatever its session, and one of them is the command then. So
+    /// a server may execute itself again (gunicorn, nginx and unicorn do on SIGUSR2), and a start
+    /// script may leave a daemon. The exit code is that of the last one.
+    ///
+    /// Keepers, verbs of ours and what [`Run::leave_program`] names hold nothing. Linux alone, with
+    /// [`Run::as_whole_process`]; [`Run::run`] says so otherwise.
+    pub fn follow(mut self) -> Self {
+        self.follows = true;
+        self
+    }
+
+    /// Leaves alive what the command has left in its session. Without this it is ended when the
+    /// command has ended, by SIGTERM and after 5 s by SIGKILL, and told of by a
+    /// [`Notice`](crate::run::Notice). What left that session is never ended. Where there are no
+    /// sessions (Windows), or none can be looked for (macOS), nothing is.
+    pub fn leave_family(mut self) -> Self {
+        self.leaves.all = true;
+        self
+    }
+
+    /// Leaves alive the processes that run the program of this name (`ssh-agent`), which may be
+    /// that of a file which an interpreter runs. They are not told of, and a run that
+    /// [follows](Run::follow) its command does not stay for them.
+    pub fn leave_program(mut self, name: impl Into<String>) -> Self {
+        self.leaves.and(name.into());
         self
     }
 
@@ -219,7 +344,59 @@ impl Run {
         if supervise::HOLDS_BY_HELPER {
             HelperProgram::find()?.check_exists()?;
         }
+        self.check_leaves()?;
+        self.check_in_place()?;
         self.claim.check()
+    }
+
+    /// Says what a process that becomes another one cannot do.
+    fn check_in_place(&self) -> Result<()> {
+        if self.form == Form::Parent {
+            return Ok(());
+        }
+        if !supervise::HOLDS_BY_HELPER {
+            let why = "a process cannot become another program here";
+            return Err(
+                Error::new(ErrorKind::Unsupported, why).with_hint("run the command as a child")
+            );
+        }
+        let what = if self.extent == Extent::Part {
+            "a process that has a life of its own"
+        } else if self.follows || self.leaves.is_any() {
+            "a run that looks after what its command leaves behind"
+        } else if self.claim.legacy_home.is_some() {
+            "a run that holds the lock of an older program"
+        } else {
+            return Ok(());
+        };
+        Err(Error::invalid(format!("{what} does not become its command"))
+            .with_hint("run the command as a child"))
+    }
+
+    /// Says what cannot be meant by these.
+    pub(super) fn check_leaves(&self) -> Result<()> {
+        if !self.follows {
+            return Ok(());
+        }
+        if self.leaves.all {
+            return Err(Error::invalid(
+                "a run that follows what its command leaves behind cannot leave it alone",
+            )
+            .with_hints(
+                "name what is to be left (`Run::leave_program`)",
+                "name what is to be left (`--leave=PROGRAM`)",
+            ));
+        }
+        if !supervise::CAN_ADOPT_ORPHANS {
+            let why = "only on Linux a run can follow what its command leaves behind";
+            return Err(Error::new(ErrorKind::Unsupported, why)
+                .with_hint("have the command stay in the foreground"));
+        }
+        if self.extent == Extent::Part {
+            let why = "a run can follow its command only where it is all that its process does";
+            return Err(Error::invalid(why).with_hint("say so by `Run::as_whole_process`"));
+        }
+        Ok(())
     }
 
     /// The profile in `store`, the first one or one that took its place.

@@ -15,6 +15,7 @@ use crate::owner::request::{Request, asked_to_end, request_to};
 use crate::patience::with_budget;
 use crate::records::markers::Marker;
 use crate::run::notice::Notice;
+use crate::run::said::Said;
 use crate::run::start::{NotStarted, Started, start};
 use crate::run::supervised::{Ending, LOOK_BUDGET, Life, Supervised, Why};
 use crate::sys::ExecFailure;
@@ -51,7 +52,8 @@ impl Supervised<'_> {
         match with_budget(LOOK_BUDGET, || self.has_unseen_successor()) {
             // It is asked to end, and comes to be started again in its turn.
             Ok(true) => return Again::Later,
-            Ok(false) => {}
+            // Left until it was known that nobody among them is a successor.
+            Ok(false) => self.end_family(ended, Some(&restart)),
             Err(error) => return self.try_later(error),
         }
         let started = with_budget(LOOK_BUDGET, || {
@@ -61,11 +63,12 @@ impl Supervised<'_> {
                 Ok(Some(_) | None) => {}
                 Err(error) => return Err(NotStarted::Error(error)),
             }
-            start(&self.run.command, &self.tenure, &self.store, None).map(Some)
+            start(&self.run.command, &self.tenure, &self.store, None, &self.beside).map(Some)
         });
         match started {
-            Ok(Some(Some(Started { child, lock_file, leash }))) => {
+            Ok(Some(Some(Started { child, lock_file, leash, kin }))) => {
                 self.leash = leash;
+                self.kin = kin.into_iter().collect();
                 self.tell(&Notice::Restarted {
                     office: self.tenure.office(),
                     pid: child.0.pid,
@@ -73,6 +76,7 @@ impl Supervised<'_> {
                     before: ended,
                 });
                 self.life = Life::Running(child);
+                self.beside.said = Said::new();
                 self.lock_file = lock_file;
                 self.ending = None;
                 self.asked = None;

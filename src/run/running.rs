@@ -32,18 +32,22 @@ impl Supervised<'_> {
             match inbox.received.recv_timeout(LOOK_EVERY) {
                 Ok(RunEvent::ChildEnded) | Err(RecvTimeoutError::Timeout) => {}
                 Ok(RunEvent::Signal(signal)) => self.forward(signal),
+                Ok(RunEvent::Suspended(caught)) => self.suspend(&caught),
+                Ok(RunEvent::Notified(said)) => self.heed(said),
                 // The signal thread never ends; if it did, we would still look.
                 Err(RecvTimeoutError::Disconnected) => std::thread::sleep(LOOK_EVERY),
             }
-            if let Some(end) = self.command_end() {
-                self.leash.slip();
-                let Some(end) = self.go_on_with_successor(end) else { continue };
+            if let Some(end) = self.last_end() {
                 // A successor may have been collected as well.
                 self.leash.slip();
                 self.life = Life::Ended;
                 self.hear_out(inbox, end);
-                match self.restart_asked_for() {
+                let restart = self.restart_asked_for();
+                self.end_family(end, restart.as_ref());
+                match restart {
                     Some(restart) => {
+                        self.hear_now(inbox);
+                        self.tell_end_before_restart(end);
                         self.life = Life::Between(Box::new(Pause {
                             ended: end,
                             restart,
@@ -77,7 +81,12 @@ impl Supervised<'_> {
             with_budget(LOOK_BUDGET, || {
                 self.look_at_command_lock();
                 self.look();
+                if let Err(error) = self.asleep.look(&self.store.inner) {
+                    tracing::debug!(%error, "it is not on record that the machine slept");
+                }
             });
+            self.write_said();
+            self.look_at_last_call();
             if let Some(ending) = &mut self.ending
                 && !ending.killed
                 && ending.kill_at.has_passed()
@@ -87,6 +96,16 @@ impl Supervised<'_> {
                 let _ = self.signal(supervise::KILL);
             }
         }
+    }
+
+    /// How the command ended, if it has just now and nobody has taken its place.
+    fn last_end(&mut self) -> Option<ChildEnd> {
+        if self.stays_with_descendants() {
+            return self.end_without_descendants();
+        }
+        let ended = self.command_end()?;
+        self.leash.slip();
+        self.go_on_with_successor(ended)
     }
 
     /// How the command ended, if it has just now. Where all children are ours to collect, so are
@@ -132,18 +151,22 @@ impl Supervised<'_> {
             (Some(Ending { why: Why::End(_), .. }), _) => SIGNALLED_WITHIN,
             (Some(_), _) | (None, ChildEnd::Exited(_)) => Duration::ZERO,
         };
+        self.beside.hear_last_words();
         let until = Deadline::after(within);
         loop {
             let wait = if self.asked.is_some() { Duration::ZERO } else { until.remaining() };
             match inbox.received.recv_timeout(wait) {
                 Ok(RunEvent::Signal(signal)) => self.forward(signal),
-                Ok(RunEvent::ChildEnded) => {}
-                Err(_) => return,
+                Ok(RunEvent::Notified(said)) => self.heed(said),
+                Ok(RunEvent::ChildEnded | RunEvent::Suspended(_)) => {}
+                Err(_) => break,
             }
         }
+        self.beside.said.write_at_once();
+        self.write_said();
     }
 
-    fn forward(&mut self, signal: Signal) {
+    pub(super) fn forward(&mut self, signal: Signal) {
         let Caught { number, from_terminal, .. } = signal.caught;
         let (mut is_echo, mut is_asked) = (false, false);
         if let Some(signalled) = Signalled::of(&signal) {
@@ -152,14 +175,16 @@ impl Supervised<'_> {
             // A request to reload takes nothing back.
             is_asked = !(signalled.may_mean_reload && self.is_asked_to_end());
             if is_asked {
-                self.asked = Some(AskedEnd {
-                    signal: signalled,
-                    until: Deadline::after(self.run.claim.stop_budget),
-                });
+                self.ask_to_end(signalled);
             }
             is_echo = self.is_echo(sender);
         }
-        if !from_terminal && !is_echo {
+        // An echo is asked about as well: it was told once, and is over.
+        let has_it = match self.child() {
+            Some(child) => self.beside.delivery.has_reached(child.0.pid, &signal.caught),
+            None => true,
+        };
+        if !has_it && !is_echo {
             let _ = self.signal(number);
         }
         if let Some(received) = signal.received {
@@ -244,6 +269,7 @@ impl Supervised<'_> {
                 if self.watcher.is_none() {
                     self.watcher = Watcher::new(&self.store.inner).ok();
                 }
+                self.look_for_signs_of_life();
                 self.look_for_requests();
                 self.look_at_older_lock();
             }

@@ -2,10 +2,12 @@
 
 use std::ffi::OsString;
 
+use crate::owner::family::Kin;
 use crate::process::command_lock::LockFile;
 use crate::process::helper;
 use crate::process::helper::HelperProgram;
 use crate::records::{Command, CommandLock, End, EndReason, Identities};
+use crate::run::beside::Beside;
 use crate::run::inbox::{Inbox, Signalled};
 use crate::run::plan::{Finished, Run, RunOutcome};
 use crate::sys::supervise::{self, HeldCommand};
@@ -21,6 +23,8 @@ pub(crate) struct Started {
     pub(super) child: Child,
     pub(super) lock_file: Option<LockFile>,
     pub(super) leash: Leash,
+    /// By what its family is known, where it can be.
+    pub(super) kin: Option<Kin>,
 }
 
 /// Ends the command when it is dropped. A run whose thread panics, be it in what hears its notices,
@@ -55,6 +59,18 @@ pub(crate) enum NotStarted {
     Exec(ExecFailure),
 }
 
+/// What verbs called in the command act by.
+pub(super) fn environment(tenure: &Tenure, store: &Store) -> [(&'static str, OsString); 5] {
+    let office = tenure.office();
+    [
+        (environment::DB, store.path().into()),
+        (environment::PROFILE, office.profile.as_str().into()),
+        (environment::KIND, office.kind.as_str().into()),
+        (environment::INSTANCE, tenure.instance().to_string().into()),
+        (environment::TOKEN, tenure.nonce().to_hex().into()),
+    ]
+}
+
 /// Each waits as long as the store may be busy, 5 s: 20 s together at a first start. A later one
 /// has less, and is tried again as a whole.
 const TRIES_TO_RECORD: usize = 4;
@@ -67,15 +83,10 @@ pub(super) fn start(
     tenure: &Tenure,
     store: &Store,
     inbox: Option<&Inbox>,
+    beside: &Beside,
 ) -> Result<Option<Started>, NotStarted> {
-    let office = tenure.office();
-    let environment: [(&str, OsString); 5] = [
-        (environment::DB, store.path().into()),
-        (environment::PROFILE, office.profile.as_str().into()),
-        (environment::KIND, office.kind.as_str().into()),
-        (environment::INSTANCE, tenure.instance().to_string().into()),
-        (environment::TOKEN, tenure.nonce().to_hex().into()),
-    ];
+    let mut environment = Vec::from(environment(tenure, store));
+    environment.extend(beside.environment());
     let anchor = store.inner.own_anchor();
     // Where it ends, a child that took its place is ours.
     if let Some(anchor) = anchor.as_deref().filter(|_| supervise::adopts_orphans()) {
@@ -87,7 +98,8 @@ pub(super) fn start(
     let helper = helper.map_err(NotStarted::Error)?;
     let by = helper.as_ref().map(HelperProgram::command);
     let lock_path = lock_file.as_ref().map(LockFile::path);
-    let held = HeldCommand::spawn(by, command, &environment, lock_path)
+    let stderr = beside.stderr().map_err(NotStarted::Error)?;
+    let held = HeldCommand::spawn(by, command, &environment, lock_path, stderr)
         .map_err(|error| not_spawned(error, helper.as_ref()))?;
     // One that was killed is seen to have ended; another program would be taken for the command.
     if let Some(helper) = helper.filter(|helper| !held.has_answered() && !helper.is_ours()) {
@@ -124,8 +136,9 @@ pub(super) fn start(
             return Err(NotStarted::Error(error));
         }
     }
+    let kin = Kin::of_command(tenure.instance(), &child.0);
     held.release().map_err(not_started)?;
-    Ok(Some(Started { child, lock_file, leash: Leash(Some(child.0.pid)) }))
+    Ok(Some(Started { child, lock_file, leash: Leash(Some(child.0.pid)), kin }))
 }
 
 /// Where another program is the helper, it is that one which could not be executed, and not the

@@ -3,15 +3,19 @@
 use std::time::Duration;
 
 use crate::clock::Deadline;
+use crate::owner::family::Kin;
 use crate::process::command_lock::LockFile;
+use crate::process::descendants::LeftOver;
 use crate::process::older::hold::Hold;
 use crate::records::markers::Marker;
+use crate::run::beside::Beside;
 use crate::run::inbox::Signalled;
 use crate::run::notice::Notice;
 use crate::run::plan::Run;
 use crate::run::start::{Child, Leash, Started};
+use crate::status::slept::Asleep;
 use crate::store::watcher::{Version, Watcher};
-use crate::sys::ChildEnd;
+use crate::sys::{ChildEnd, Pid, StartTime};
 use crate::{Error, Store, Tenure, state};
 
 /// Between two full verifications; in between only what costs next to nothing is looked at.
@@ -36,12 +40,22 @@ pub(super) struct Supervised<'a> {
     pub(super) life: Life,
     /// What the command locks, for as long as the row says that it does.
     pub(super) lock_file: Option<LockFile>,
+    pub(super) beside: Beside,
     pub(super) verify_at: Deadline,
     /// The last signal that asked to end; it counts for as long as a stop may take.
     pub(super) asked: Option<AskedEnd>,
     pub(super) ending: Option<Ending>,
     pub(super) doubt_told: bool,
     pub(super) unseen: Option<Unseen>,
+    /// The command, and those whose place it took.
+    pub(super) kin: Vec<Kin>,
+    /// What commands have left outside of their sessions, and was told of.
+    pub(super) left_alone: Vec<LeftOver>,
+    /// Who takes the place of the command when that ends, by its own word.
+    pub(super) main: Option<MainProcess>,
+    /// Commands that have ended, and are not collected before the row names who took their place.
+    pub(super) uncollected: Vec<Pid>,
+    pub(super) asleep: Asleep,
 }
 
 /// The command.
@@ -73,10 +87,27 @@ pub(super) struct Unseen {
     pub(super) error: Error,
 }
 
+/// A process that says that it is the main one of the command, as long as it is the same.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct MainProcess {
+    pub(super) pid: Pid,
+    pub(super) start_time: StartTime,
+}
+
 /// A signal that asked to end.
 pub(super) struct AskedEnd {
     pub(super) signal: Signalled,
     pub(super) until: Deadline,
+    /// Where our supervisor asked, and may wait for ever.
+    pub(super) last_call: Option<LastCall>,
+}
+
+/// The command is killed when its time to stop is over; half of that before, it is said.
+pub(super) struct LastCall {
+    pub(super) tell_at: Deadline,
+    pub(super) kill_at: Deadline,
+    pub(super) is_told: bool,
+    pub(super) is_over: bool,
 }
 
 /// The command is being ended.
@@ -112,11 +143,13 @@ impl<'a> Supervised<'a> {
         tenure: Tenure,
         hold: Option<Hold>,
         started: Started,
+        beside: Beside,
     ) -> Self {
         if let Some(hold) = &hold {
             hold.say(state::RUNNING);
         }
         Self {
+            asleep: Asleep::now(&store.inner),
             leash: started.leash,
             run,
             store,
@@ -126,11 +159,16 @@ impl<'a> Supervised<'a> {
             hold,
             life: Life::Running(started.child),
             lock_file: started.lock_file,
+            beside,
             verify_at: Deadline::after(VERIFY_EVERY),
             asked: None,
             ending: None,
             doubt_told: false,
             unseen: None,
+            kin: started.kin.into_iter().collect(),
+            left_alone: Vec::new(),
+            main: None,
+            uncollected: Vec::new(),
         }
     }
 

@@ -7,8 +7,10 @@ pub(crate) mod field;
 pub(crate) mod history;
 mod instance;
 pub(crate) mod platform;
+pub(crate) mod ready;
 pub(crate) mod recorded;
 pub(crate) mod report;
+pub(crate) mod slept;
 mod stop_time;
 pub(crate) mod update;
 pub(crate) mod write;
@@ -22,6 +24,7 @@ pub use crate::status::field::Field;
 pub use crate::status::history::Incarnation;
 pub use crate::status::instance::{Fate, Instance, InstanceEnd};
 pub use crate::status::platform::PlatformUpdate;
+pub use crate::status::ready::{Awaited, ReadyOptions};
 pub use crate::status::report::LastEnd;
 
 /// The states of a gateway that others understand; any other word is as good, for people.

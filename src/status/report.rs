@@ -55,11 +55,12 @@ const AHEAD_MAX_MS: i64 = 60_000;
 ///
 /// # JSON
 /// An object with `profile`, `kind`, `running`, `verdict`, `reason`, `flags` (a list of words),
-/// `pid`, `child_pid`, `instance`, `since`, `state`, `desired`, `evidence`, `busy`, `drainable`,
-/// `stale`, `unresponsive_ms`, `heartbeat_at`, `runtime`, `platforms` (by name), `serves`,
-/// `served_by`, `locks`, `markers`, `last_end`, `command`, `version`, `supervisor`, `party`,
-/// `stop_budget_ms` and `conflicts`. Times are RFC 3339, UTC, with milliseconds; what is not known
-/// is null. Later versions may add others. `incumbent status --json` shows it with more beside it.
+/// `pid`, `child_pid`, `instance`, `since`, `state`, `desired`, `evidence`, `ready`, `not_ready`
+/// (why it is not, in one word), `busy`, `drainable`, `stale`, `unresponsive_ms`, `heartbeat_at`,
+/// `runtime`, `platforms` (by name), `serves`, `served_by`, `locks`, `markers`, `last_end`,
+/// `command`, `version`, `supervisor`, `party`, `stop_budget_ms` and `conflicts`. Times are RFC
+/// 3339, UTC, with milliseconds; what is not known is null. Later versions may add others.
+/// `incumbent status --json` shows it with more beside it.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Report {
@@ -246,8 +247,7 @@ impl Report {
         let said = runtime.as_ref().and_then(|runtime| runtime.state.clone());
         self.state = said.filter(|word| self.verdict != Verdict::Dead || state::is_final(word));
         if self.verdict != Verdict::Dead {
-            self.unresponsive_for =
-                runtime::unresponsive_for(record, runtime.as_ref(), inner.boot_time(), wall_ms);
+            self.unresponsive_for = runtime::unresponsive_for(inner, record, runtime.as_ref());
         }
         let spoken = runtime.iter().map(|runtime| runtime.updated_at_ms);
         let spoken = spoken.chain(platforms.iter().map(|platform| platform.updated_at_ms));
@@ -302,6 +302,8 @@ impl Report {
             "state": self.state,
             "desired": self.desired,
             "evidence": evidence,
+            "ready": self.not_ready().is_none(),
+            "not_ready": self.not_ready(),
             "busy": self.busy(),
             "drainable": self.drainable(),
             "stale": self.stale,

@@ -219,6 +219,11 @@ impl Inner {
         &*self.settings.matcher
     }
 
+    /// Tells whoever opened it a line for people.
+    pub(crate) fn tell(&self, line: &str) {
+        (self.settings.tell)(line);
+    }
+
     pub(crate) fn observer(&self) -> &Observer {
         self.observer.get_or_init(Observer::new)
     }
@@ -423,6 +428,11 @@ impl Inner {
     /// claims.
     pub(crate) fn held_identities(&self) -> HashSet<u64> {
         self.held.try_lock().map(|held| held.identities()).unwrap_or_default()
+    }
+
+    /// Unlocks the anchor although rows name it: whom it was held for has ended.
+    pub(crate) fn unlock_anchor(&self) {
+        drop(self.anchor.lock().take());
     }
 
     /// Goes on with an anchor that another process of ours held before, and that rows name.

@@ -29,7 +29,7 @@ struct Migration {
 
 /// Never change or remove an entry: stores in the field have applied it. Entry `i` leads to
 /// schema version `i + 1`.
-const MIGRATIONS: [Migration; 8] = [
+const MIGRATIONS: [Migration; 9] = [
     Migration { sql: include_str!("../../migrations/0001_offices.sql"), min_writer: 1 },
     Migration { sql: include_str!("../../migrations/0002_scoped_locks.sql"), min_writer: 1 },
     Migration { sql: include_str!("../../migrations/0003_markers.sql"), min_writer: 1 },
@@ -39,6 +39,7 @@ const MIGRATIONS: [Migration; 8] = [
     // A program of before would give away what a living command or a lost keeper still keeps.
     Migration { sql: include_str!("../../migrations/0007_identity.sql"), min_writer: 7 },
     Migration { sql: include_str!("../../migrations/0008_slots.sql"), min_writer: 7 },
+    Migration { sql: include_str!("../../migrations/0009_asleep.sql"), min_writer: 7 },
 ];
 
 /// The schema version this program writes.

@@ -186,7 +186,8 @@ impl OpenOptions {
     }
 
     /// Who is told, in lines for people, what an opening has changed in the place of the store (its
-    /// directory was open to others, and was closed), beside the log and the events.
+    /// directory was open to others, and was closed), beside the log and the events; and what of
+    /// the environment is ignored, because a `run` that is over has left it.
     #[must_use]
     pub fn tell(mut self, tell: fn(&str)) -> Self {
         self.settings.tell = tell;

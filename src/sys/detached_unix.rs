@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use rustix::io::FdFlags;
 use signal_hook::consts::signal as number;
 
+use super::inherited;
 use super::signals::{self, Catcher};
 
 /// Starts a keeper: nothing of ours but a pipe for its report.
@@ -46,6 +47,18 @@ pub(crate) fn spawn_second_keeper(
         .stderr(Stdio::null())
         .current_dir("/")
         .spawn()
+}
+
+/// Goes on as a child of this process, which ends: whoever started it has no child that it did not
+/// ask for. Call it first thing, while there is one thread.
+pub(crate) fn leave_starter() -> io::Result<()> {
+    // SAFETY: there is one thread, so nothing is locked for good in the child.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(()),
+        // SAFETY: it ends this process, and runs nothing of what is registered for that.
+        _ => unsafe { libc::_exit(0) },
+    }
 }
 
 /// Makes this process nobody's as [`detach`] does, but for the open file that it was started with.
@@ -95,6 +108,8 @@ pub(crate) fn detach() -> io::Result<()> {
 
 fn make_nobodys(close_from_descriptor: RawFd) -> io::Result<()> {
     close_from(close_from_descriptor);
+    // Deaf to some, and to no others: whoever started us may block any of them.
+    inherited::block_nothing();
     for signal in [number::SIGHUP, number::SIGINT, number::SIGTERM, number::SIGQUIT] {
         ignore(signal);
     }
@@ -105,7 +120,7 @@ fn make_nobodys(close_from_descriptor: RawFd) -> io::Result<()> {
     }
 }
 
-fn close_from(first: RawFd) {
+pub(super) fn close_from(first: RawFd) {
     #[cfg(target_os = "linux")]
     {
         // SAFETY: called before this process opened anything above the standard descriptors, so

@@ -45,6 +45,11 @@ pub(crate) fn spawn_keeper(mut helper: Command, arguments: &[OsString]) -> io::R
     })
 }
 
+/// A process cannot go on as another one.
+pub(crate) fn leave_starter() -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
 /// What was inherited is inheritable again, and a keeper lives for days: `$(incumbent claim)` would
 /// wait for it, because it would hold the pipe open. std passes its own three on explicitly.
 fn inherit_nothing() {

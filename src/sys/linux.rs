@@ -19,11 +19,12 @@ pub use self::files::{
 };
 pub(crate) use self::others::other_processes;
 pub use self::others::{
-    environment_of, processes_and_parents, processes_of_session, processes_with_environment,
-    program_name, session_of, supervision, table_shows,
+    directory_of, environment_of, processes_and_parents, processes_of_session,
+    processes_with_environment, program_name, session_of, supervision, table_shows,
 };
 pub use self::process::{
-    ProcessHandle, command_line, is_kernel_thread, process_facts, process_table_is_ours,
+    ProcessHandle, command_line, is_forked_copy, is_kernel_thread, process_facts,
+    process_table_is_ours,
 };
 pub use super::capture::capture;
 pub use super::modes::{
@@ -113,6 +114,31 @@ pub fn boot_clock_ms() -> i64 {
     let now_ns = i128::from(now.tv_sec) * 1_000_000_000 + i128::from(now.tv_nsec);
     let since_boot_ns = now_ns - i128::from(boottime_offset_ns().unwrap_or(0));
     i64::try_from(since_boot_ns / 1_000_000).unwrap_or(i64::MAX)
+}
+
+/// `CLOCK_BOOTTIME` less `CLOCK_MONOTONIC`, which stands still in suspend. A time namespace shifts
+/// each by an offset of its own; where those cannot be known, as if there were none.
+pub fn asleep_ms() -> i64 {
+    let now_ns = |clock| {
+        let now = clock_gettime(clock);
+        i128::from(now.tv_sec) * 1_000_000_000 + i128::from(now.tv_nsec)
+    };
+    let awake_ns = now_ns(ClockId::Monotonic);
+    let shift_ns = boottime_offset_ns().zip(monotonic_offset_ns());
+    let shift_ns = shift_ns.map_or(0, |(boot, monotonic)| i128::from(boot) - i128::from(monotonic));
+    let asleep_ns = now_ns(ClockId::Boottime) - awake_ns - shift_ns;
+    i64::try_from(asleep_ns / 1_000_000).unwrap_or(0).max(0)
+}
+
+/// By how much our time namespace shifts `CLOCK_MONOTONIC`. It is that of our children's as well
+/// where [`boottime_offset_ns`] is known. Asked only for heartbeats, so read each time.
+fn monotonic_offset_ns() -> Option<i64> {
+    match std::fs::read("/proc/self/timens_offsets") {
+        Ok(bytes) => procfs::parse_monotonic_offset_ns(&bytes),
+        // A kernel without time namespaces.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Some(0),
+        Err(_) => None,
+    }
 }
 
 /// machine-id(5): 32 hexadecimal digits. D-Bus' copy is older than systemd's and the same where

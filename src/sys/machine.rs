@@ -36,6 +36,12 @@ pub fn boot_clock_ms() -> i64 {
     os::boot_clock_ms()
 }
 
+/// For how many of those milliseconds the machine was suspended: Linux `CLOCK_BOOTTIME` less
+/// `CLOCK_MONOTONIC`. 0 where the platform does not say (Windows).
+pub fn asleep_ms() -> i64 {
+    os::asleep_ms()
+}
+
 /// The effective user id, where the platform has one.
 pub fn effective_uid() -> Option<u32> {
     os::effective_uid()

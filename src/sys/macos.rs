@@ -172,6 +172,15 @@ pub fn boot_clock_ms() -> i64 {
     now.tv_sec.saturating_mul(1000).saturating_add(now.tv_nsec / 1_000_000)
 }
 
+/// `CLOCK_UPTIME_RAW` is `mach_absolute_time`, and stands still in sleep.
+pub fn asleep_ms() -> i64 {
+    let mut awake = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: writes `awake`; cannot fail for a clock that every macOS since 10.12 has.
+    unsafe { libc::clock_gettime(libc::CLOCK_UPTIME_RAW, &raw mut awake) };
+    let awake_ms = awake.tv_sec.saturating_mul(1000).saturating_add(awake.tv_nsec / 1_000_000);
+    boot_clock_ms().saturating_sub(awake_ms).max(0)
+}
+
 /// See [`super::ProcessHandle`].
 #[derive(Debug)]
 pub struct ProcessHandle {
@@ -244,6 +253,10 @@ impl ProcessHandle {
 
     pub fn resume(&self) -> io::Result<()> {
         self.signal(Signal::CONT)
+    }
+
+    pub fn send(&self, number: i32) -> io::Result<()> {
+        self.signal(Signal::from_named_raw(number).ok_or(Errno::INVAL)?)
     }
 
     fn signal(&self, signal: Signal) -> io::Result<()> {

@@ -10,7 +10,16 @@
 
 mod age;
 #[cfg(unix)]
+#[path = "aside_unix.rs"]
+pub(crate) mod aside;
+#[cfg(windows)]
+#[path = "aside_windows.rs"]
+pub(crate) mod aside;
+#[cfg(unix)]
 mod capture;
+#[cfg(unix)]
+#[path = "children_unix.rs"]
+mod children;
 mod described;
 #[cfg(unix)]
 #[path = "detached_unix.rs"]
@@ -40,12 +49,30 @@ mod forked;
 #[cfg(windows)]
 #[path = "forked_windows.rs"]
 mod forked;
+#[cfg(target_os = "linux")]
+#[path = "freezer_linux.rs"]
+pub(crate) mod freezer;
+#[cfg(not(target_os = "linux"))]
+#[path = "freezer_other.rs"]
+pub(crate) mod freezer;
 #[cfg(unix)]
 #[path = "handover_unix.rs"]
 pub(crate) mod handover;
 #[cfg(not(unix))]
 #[path = "handover_other.rs"]
 pub(crate) mod handover;
+#[cfg(unix)]
+#[path = "inherited_unix.rs"]
+mod inherited;
+#[cfg(windows)]
+#[path = "inherited_windows.rs"]
+mod inherited;
+#[cfg(unix)]
+#[path = "jobs_unix.rs"]
+pub(crate) mod jobs;
+#[cfg(windows)]
+#[path = "jobs_windows.rs"]
+pub(crate) mod jobs;
 #[cfg(target_os = "linux")]
 mod linux;
 mod lock_facts;
@@ -57,6 +84,12 @@ mod macos;
 #[path = "modes_unix.rs"]
 mod modes;
 mod no_room;
+#[cfg(target_os = "linux")]
+#[path = "notify_linux.rs"]
+pub(crate) mod notify;
+#[cfg(not(target_os = "linux"))]
+#[path = "notify_other.rs"]
+pub(crate) mod notify;
 #[cfg(target_os = "linux")]
 mod open_files;
 #[cfg(unix)]
@@ -101,6 +134,12 @@ pub(crate) mod wal_index;
 pub(crate) mod wal_index;
 #[cfg(windows)]
 mod windows;
+#[cfg(unix)]
+#[path = "witness_unix.rs"]
+pub(crate) mod witness;
+#[cfg(windows)]
+#[path = "witness_windows.rs"]
+pub(crate) mod witness;
 
 #[cfg(target_os = "linux")]
 use linux as os;
@@ -126,6 +165,7 @@ pub(crate) use files::{
     set_mode, set_mode_in,
 };
 pub(crate) use forked::close_inherited;
+pub(crate) use inherited::take_over_process;
 pub(crate) use lock_facts::{CommandLocks, ListedLock, Sharing};
 #[cfg(test)]
 pub(crate) use locks::SHOWS_OPENED_FILES;
@@ -139,7 +179,7 @@ pub(crate) use locks::{command_lock, foreign_unlock, listed_lock, try_foreign_lo
 pub(crate) use locks::{hold_command_lock, owner_follows, say_that_we_follow};
 pub(crate) use machine::{HAS_PID_NAMESPACES, is_first_pid_namespace, is_private_group};
 pub use machine::{
-    STATE_DIRECTORY, boot_clock_ms, boot_id, effective_uid, host_id, pid_namespace,
+    STATE_DIRECTORY, asleep_ms, boot_clock_ms, boot_id, effective_uid, host_id, pid_namespace,
     process_table_is_ours, unmapped_uid,
 };
 pub(crate) use no_room::NoRoom;
@@ -149,14 +189,16 @@ pub use process::{
     ProcessHandle, command_line, descendants, process_facts, program_name, supervision,
 };
 pub(crate) use process::{
-    TableShows, environment_of, is_kernel_thread, processes_of_session, processes_with_environment,
-    session_of, table_shows,
+    TableShows, children_of, directory_of, environment_of, is_forked_copy, is_kernel_thread,
+    processes_of_session, processes_with_environment, session_of, table_shows,
 };
 pub use process_facts::{
     Existence, OpenProcessError, Pid, ProcessFacts, ProcessNumber, ProcessState, StartTime,
     StartTimeUnit, Supervision,
 };
 pub(crate) use programs::{program, program_places};
+#[cfg_attr(not(feature = "cli"), allow(unused_imports, reason = "the command line asks"))]
+pub(crate) use proven::is_below;
 pub(crate) use proven::{Proven, descends_from};
 pub use received::ChildEnd;
 pub use received::{CaptureError, Captured};

@@ -8,7 +8,7 @@ use super::ProcessRow;
 use super::process_facts::{
     OpenProcessError, Pid, ProcessFacts, ProcessNumber, StartTime, Supervision,
 };
-use super::{os, process_table_is_ours};
+use super::{ChildEnd, os, process_table_is_ours};
 
 /// Looks at `pid`. Existence is asked of the kernel (a pidfd, a process handle), the rest of the
 /// process table; when existence says `Gone` the rest is whatever was still readable (a zombie has
@@ -69,6 +69,15 @@ impl ProcessHandle {
         self.0.wait_ended(timeout)
     }
 
+    /// How it ended, once its parent has collected it, where the kernel tells whoever still has it
+    /// pinned (Linux 6.15).
+    pub(crate) fn end(&self) -> Option<ChildEnd> {
+        #[cfg(target_os = "linux")]
+        return self.0.end();
+        #[cfg(not(target_os = "linux"))]
+        None
+    }
+
     /// Ends it at once: SIGKILL, `TerminateProcess`.
     ///
     /// # Errors
@@ -85,12 +94,32 @@ impl ProcessHandle {
         self.0.ask_to_end()
     }
 
+    /// Sends it the signal of this number, one that has a name. `Unsupported` where there are no
+    /// signals (Windows).
+    ///
+    /// # Errors
+    /// As [`ProcessHandle::kill`]; `InvalidInput` for a number without a name.
+    pub fn send(&self, number: i32) -> io::Result<()> {
+        self.0.send(number)
+    }
+
     /// Lets it go on if it is stopped: SIGCONT. `Unsupported` where nothing is ever stopped.
     ///
     /// # Errors
     /// As [`ProcessHandle::kill`].
     pub fn resume(&self) -> io::Result<()> {
         self.0.resume()
+    }
+}
+
+/// The directory that `pid` works in, where that can be seen.
+pub(crate) fn directory_of(pid: Pid) -> Option<std::path::PathBuf> {
+    #[cfg(target_os = "linux")]
+    return os::directory_of(pid);
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = pid;
+        None
     }
 }
 
@@ -108,6 +137,12 @@ pub fn descendants(pid: Pid) -> Vec<Pid> {
         found.extend(children);
     }
     found.split_off(1)
+}
+
+/// The children of `pid` that can be seen now. Slow: it looks at every process.
+pub(crate) fn children_of(pid: Pid) -> Vec<Pid> {
+    let table = os::processes_and_parents().into_iter();
+    table.filter(|(_, parent)| *parent == pid).map(|(child, _)| child).collect()
 }
 
 /// How much of the process table of our own pid namespace can be looked through.
@@ -149,6 +184,17 @@ pub(crate) fn processes_of_session(session: Pid) -> Option<Vec<Pid>> {
 pub(crate) fn is_kernel_thread(pid: Pid) -> bool {
     #[cfg(target_os = "linux")]
     return os::is_kernel_thread(pid);
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = pid;
+        false
+    }
+}
+
+/// Whether `pid` was forked, and goes on with the program of its parent: a subshell, a worker.
+pub(crate) fn is_forked_copy(pid: Pid) -> bool {
+    #[cfg(target_os = "linux")]
+    return os::is_forked_copy(pid);
     #[cfg(not(target_os = "linux"))]
     {
         let _ = pid;

@@ -16,7 +16,10 @@ pub use self::locks::{
     Flock, access_mode, flock_holder, holds_open_file_lock, record_lock_holder, record_lock_holders,
 };
 pub use self::mounts::{container_of_mounts, filesystem_of_mount, filesystem_of_path, hidepid};
-pub use self::stat::{Stat, offset_ticks, parse_boottime_offset_ns, parse_stat, parse_usage};
+pub use self::stat::{
+    Stat, offset_ticks, parse_boottime_offset_ns, parse_monotonic_offset_ns, parse_stat,
+    parse_usage,
+};
 
 /// What the crate uses of `/proc/<pid>/status` (`proc_pid_status(5)`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -158,6 +161,7 @@ mod tests {
         state: b'S',
         parent: 1,
         is_kernel_thread: false,
+        is_forked_copy: false,
         start_time_ticks: 987_654,
     };
 
@@ -176,6 +180,17 @@ mod tests {
             parse_stat(fixture!("stat-parent-outside")),
             Some(Stat { parent: 0, ..SLEEPING })
         );
+    }
+
+    #[test]
+    fn flags_of_a_stat() {
+        let with = |flags: u64| {
+            let line = format!("7 (sh) S 1 7 7 0 -1 {flags} {} 9 0", "0 ".repeat(12).trim_end());
+            parse_stat(line.as_bytes()).map(|stat| (stat.is_kernel_thread, stat.is_forked_copy))
+        };
+        assert_eq!(with(0x40_0000), Some((false, false)));
+        assert_eq!(with(0x40_0040), Some((false, true)));
+        assert_eq!(with(0x20_8040), Some((true, true)));
     }
 
     #[test]
@@ -246,6 +261,9 @@ mod tests {
         ] {
             assert_eq!(offset(malformed), None);
         }
+        let monotonic = parse_monotonic_offset_ns;
+        assert_eq!(monotonic(b"monotonic 3 5\nboottime 1 0\n"), Some(3_000_000_005));
+        assert_eq!(monotonic(b"boottime 1 0\n"), None);
     }
 
     #[test]

@@ -1,18 +1,21 @@
 //! Signals, and only with proof: a pinned process whose start time is the recorded one.
 //!
 //! `Proven` is the only way to signal a process that is not our own child. The process is pinned
-//! first, and its number or start time compared then. Never init, ourselves or what we descend
-//! from. A `Trust` is needed as well. An anchor on record is looked for only under a name that an
-//! anchor can have.
+//! first, and its number or start time compared then. Never ourselves or what we descend from, nor
+//! init, unless that is an owner in a container. A `Trust` is needed as well. An anchor on record
+//! is looked for only under a name that an anchor can have.
 
 use std::io;
 use std::time::Duration;
 
 use super::{
     Looks, OpenProcessError, Pid, ProcessHandle, ProcessNumber, ProcessState, StartTime, Trust,
-    Unproven, process_facts,
+    Unproven, is_first_pid_namespace, pid_namespace, process_facts, process_table_is_ours,
 };
 use crate::environment::{Fault, planted};
+
+/// The first process of the machine, or of a container.
+const FIRST: Pid = 1;
 
 /// A process that is pinned, and proven to be the recorded one. The only way to signal a process
 /// that is not our own child.
@@ -32,9 +35,34 @@ impl Proven {
         number: Option<ProcessNumber>,
         trust: &Trust,
     ) -> Result<Self, Unproven> {
-        if pid <= 1 || i32::try_from(pid).is_err() {
+        if pid <= FIRST || i32::try_from(pid).is_err() {
             return Err(Unproven::Reserved);
         }
+        Self::pin(pid, start_time, number, trust)
+    }
+
+    /// The same for the owner on record, which may be the first process of a container that we were
+    /// put into from outside (`docker exec`, nsenter(1)): gateways often are. It gets what it has a
+    /// handler for, and takes the container along with its end. Whatever descends from it does not
+    /// signal it, nor does anybody the first process of the machine.
+    pub(crate) fn of_owner(
+        pid: Pid,
+        start_time: Option<StartTime>,
+        number: Option<ProcessNumber>,
+        trust: &Trust,
+    ) -> Result<Self, Unproven> {
+        if pid == FIRST && is_in_container() && !is_ancestor(pid) {
+            return Self::pin(pid, start_time, number, trust);
+        }
+        Self::of(pid, start_time, number, trust)
+    }
+
+    fn pin(
+        pid: Pid,
+        start_time: Option<StartTime>,
+        number: Option<ProcessNumber>,
+        trust: &Trust,
+    ) -> Result<Self, Unproven> {
         if pid == std::process::id() {
             return Err(Unproven::Ourselves);
         }
@@ -84,6 +112,11 @@ impl Proven {
         Ok(())
     }
 
+    /// Any signal that has a name.
+    pub(crate) fn send(&self, number: i32) -> io::Result<()> {
+        self.handle.send(number)
+    }
+
     /// SIGKILL, `TerminateProcess`. A process that has ended meanwhile is no error.
     pub(crate) fn kill(&self) -> io::Result<()> {
         match self.handle.kill() {
@@ -102,6 +135,13 @@ impl Proven {
     }
 }
 
+/// Whether our pid namespace, as we see it, is that of a container, which ends with its first
+/// process.
+fn is_in_container() -> bool {
+    // Whose ancestors cannot be seen may descend from it.
+    process_table_is_ours() && pid_namespace().is_some_and(|name| !is_first_pid_namespace(&name))
+}
+
 /// Whether `pid` is this process or one that it descends from.
 fn is_ancestor(pid: Pid) -> bool {
     ancestors().any(|ancestor| ancestor == pid)
@@ -115,10 +155,16 @@ fn ancestors() -> impl Iterator<Item = Pid> {
         .take(GENERATIONS_MAX)
 }
 
+/// Whether one of those that this process descends from, as far as can be seen, is such a one.
+#[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "the command line asks"))]
+pub(crate) fn is_below(is_it: impl Fn(Pid) -> bool) -> bool {
+    ancestors().skip(1).any(is_it)
+}
+
 /// Whether this process is one of `pids`, or descends from it; `None` where the chain of parents
-/// cannot be followed to its end, which is the first process.
+/// cannot be followed to its end: the first process, or one that was put into our pid namespace
+/// from outside, whose parent has no number here.
 pub(crate) fn descends_from(pids: &[Pid]) -> Option<bool> {
-    const FIRST: Pid = 1;
     let mut last = None;
     for pid in ancestors() {
         if pids.contains(&pid) {
@@ -126,7 +172,11 @@ pub(crate) fn descends_from(pids: &[Pid]) -> Option<bool> {
         }
         last = Some(pid);
     }
-    (last == Some(FIRST)).then_some(false)
+    let was_put_in = |pid| {
+        let facts = process_facts(pid);
+        facts.start_time.is_some() && facts.parent.is_none()
+    };
+    last.is_some_and(|pid| pid == FIRST || was_put_in(pid)).then_some(false)
 }
 
 #[cfg(test)]

@@ -18,15 +18,18 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use rustix::process::{Signal, WaitOptions};
+use rustix::process::Signal;
 use signal_hook::consts::signal as number;
 
+pub(crate) use super::children::{
+    has_ended_child, may_have_children, reap, reap_child, reap_up_to,
+};
 pub(crate) use super::detached::{
     catch_request_to_end, close_standard_output, detach, detach_with, follow_to_cgroup,
-    spawn_keeper, spawn_second_keeper,
+    leave_starter, spawn_keeper, spawn_second_keeper,
 };
 use super::signals::{self, Catcher, is_ignored};
-use super::{ChildEnd, ExecFailure, Received, StartTime};
+use super::{ExecFailure, Received, StartTime, inherited};
 
 /// Whether a command is held by a helper process, which becomes the command.
 pub(crate) const HOLDS_BY_HELPER: bool = true;
@@ -66,6 +69,7 @@ pub(crate) fn execute_again(argv: &[OsString]) -> io::Error {
     };
     let mut command = Command::new(program);
     command.arg0(name).args(arguments);
+    inherited::pass_on_broken_pipe(&mut command);
     super::handover::exec(command)
 }
 
@@ -93,7 +97,8 @@ const NOT_LOCKED: u8 = 0;
 
 impl HeldCommand {
     /// Starts the trampoline for `argv`, by the program `helper`, and waits until it holds the lock
-    /// on the existing file `lock_file`, or cannot have it. Call it from a thread that lives as
+    /// on the existing file `lock_file`, or cannot have it; `stderr` is in the place of our own,
+    /// where that is not shared. Call it from a thread that lives as
     /// long as the command may: on Linux that is killed when the *thread* that forked it ends
     /// (`PR_SET_PDEATHSIG`, prctl(2)).
     pub(crate) fn spawn(
@@ -101,6 +106,7 @@ impl HeldCommand {
         argv: &[OsString],
         environment: &[(&str, OsString)],
         lock_file: Option<&Path>,
+        stderr: Option<io::PipeWriter>,
     ) -> io::Result<Self> {
         let mut helper = helper.ok_or(io::ErrorKind::InvalidInput)?;
         let (mut channel, theirs) = UnixStream::pair()?;
@@ -111,6 +117,9 @@ impl HeldCommand {
             .arg(lock_file.unwrap_or(Path::new("")))
             .args(argv)
             .envs(environment.iter().map(|(name, value)| (name, value)));
+        if let Some(stderr) = stderr {
+            helper.stderr(stderr);
+        }
         let inherited = std::os::fd::AsRawFd::as_raw_fd(&theirs);
         // Nobody but the trampoline inherits its end, whatever other threads start meanwhile: who
         // waits for the exec waits until all of them have closed it.
@@ -160,7 +169,7 @@ impl HeldCommand {
     pub(crate) fn release(mut self) -> Result<(), ExecFailure> {
         let mut errno = [0; 4];
         // A write that fails means that the trampoline was killed: the reaping loop tells how.
-        if self.channel.write_all(&[1]).is_err() {
+        if self.channel.write_all(&[inherited::permission()]).is_err() {
             return Ok(());
         }
         // The channel closes with the exec.
@@ -212,7 +221,10 @@ pub(crate) fn trampoline(arguments: &[OsString]) -> i32 {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return NOBODY_WAITS,
         Err(error) => return give_up(&format!("cannot read from the pipe to its run: {error}")),
     }
-    let error = Command::new(program).args(rest).exec();
+    let mut command = Command::new(program);
+    command.args(rest);
+    inherited::pass_on(&mut command, parent, permission[0]);
+    let error = command.exec();
     let errno = error.raw_os_error().unwrap_or(0);
     let _ = channel.write_all(&errno.to_ne_bytes());
     ExecFailure(error).exit_code()
@@ -253,7 +265,7 @@ fn inherited(descriptor: RawFd) -> io::Result<UnixStream> {
 }
 
 #[cfg(target_os = "linux")]
-fn die_with_parent() {
+pub(super) fn die_with_parent() {
     if let Err(error) = rustix::process::set_parent_process_death_signal(Some(Signal::KILL)) {
         tracing::warn!(%error, "the command would outlive a killed run");
     }
@@ -262,7 +274,7 @@ fn die_with_parent() {
 /// macOS has no such thing: there a command can outlive a killed `run`, and the next claimant ends
 /// it: a command that lives counts, whatever became of its `run`.
 #[cfg(not(target_os = "linux"))]
-fn die_with_parent() {}
+pub(super) fn die_with_parent() {}
 
 /// From now on what our children leave behind is ours. It does not go to the programs that we
 /// execute, and ends with this process.
@@ -277,6 +289,9 @@ pub(crate) fn adopt_orphans() -> io::Result<()> {
 pub(crate) fn adopt_orphans() -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
+
+/// Whether a process can have that done at all.
+pub(crate) const CAN_ADOPT_ORPHANS: bool = cfg!(target_os = "linux");
 
 /// Whether what a child of ours leaves behind becomes our child.
 #[cfg(target_os = "linux")]
@@ -302,45 +317,6 @@ pub(crate) fn signal_child(pid: super::Pid, signal: i32) -> io::Result<()> {
 pub(crate) const TERMINATE: i32 = number::SIGTERM;
 pub(crate) const KILL: i32 = number::SIGKILL;
 pub(crate) const CONTINUE: i32 = number::SIGCONT;
-
-/// Collects every child that has ended, ours or, for PID 1, anybody's orphan.
-pub(crate) fn reap() -> Vec<(super::Pid, ChildEnd)> {
-    let mut ended = Vec::new();
-    loop {
-        match rustix::process::wait(WaitOptions::NOHANG) {
-            Ok(Some((pid, status))) => {
-                let pid = pid.as_raw_nonzero().get().unsigned_abs();
-                if let Some(code) = status.exit_status() {
-                    ended.push((pid, ChildEnd::Exited(code)));
-                } else if let Some(signal) = status.terminating_signal() {
-                    ended.push((pid, ChildEnd::Signalled(signal)));
-                }
-            }
-            Err(rustix::io::Errno::INTR) => {}
-            // ECHILD: no children left.
-            Ok(None) | Err(_) => return ended,
-        }
-    }
-}
-
-/// How the child `pid` ended, if it has. Others are left to whoever started them.
-pub(crate) fn reap_child(pid: super::Pid) -> Option<ChildEnd> {
-    /// Somebody else has collected it, and keeps to himself how it ended.
-    const COLLECTED_ELSEWHERE: ChildEnd = ChildEnd::Exited(255);
-
-    let child = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw)?;
-    loop {
-        match rustix::process::waitpid(Some(child), WaitOptions::NOHANG) {
-            Ok(Some((_, status))) => {
-                let signalled = || status.terminating_signal().map(ChildEnd::Signalled);
-                return status.exit_status().map(ChildEnd::Exited).or_else(signalled);
-            }
-            Err(rustix::io::Errno::INTR) => {}
-            Err(rustix::io::Errno::CHILD) => return Some(COLLECTED_ELSEWHERE),
-            Ok(None) | Err(_) => return None,
-        }
-    }
-}
 
 /// Ends our own child, and collects it.
 pub(crate) fn end_child(pid: super::Pid) {

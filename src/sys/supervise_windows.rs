@@ -42,7 +42,7 @@ use windows_sys::core::BOOL;
 
 pub(crate) use super::detached::{
     catch_request_to_end, close_standard_output, detach, detach_with, follow_to_cgroup,
-    spawn_keeper, spawn_second_keeper,
+    leave_starter, spawn_keeper, spawn_second_keeper,
 };
 use super::signals::{
     self, ABORT, ARITHMETIC, Catcher, ILLEGAL, INTERRUPT, SEGMENTATION, a_person_may_type,
@@ -211,12 +211,17 @@ impl HeldCommand {
         argv: &[OsString],
         environment: &[(&str, OsString)],
         _lock_file: Option<&Path>,
+        stderr: Option<io::PipeWriter>,
     ) -> io::Result<Self> {
         let [program, rest @ ..] = argv else { return Err(io::ErrorKind::InvalidInput.into()) };
         let job = new_job()?;
         let leads_group = !a_person_may_type();
         let group = if leads_group { CREATE_NEW_PROCESS_GROUP } else { 0 };
-        let child = Command::new(program)
+        let mut command = Command::new(program);
+        if let Some(stderr) = stderr {
+            command.stderr(stderr);
+        }
+        let child = command
             .args(rest)
             .envs(environment.iter().map(|(name, value)| (name, value)))
             .creation_flags(CREATE_SUSPENDED | group)
@@ -363,8 +368,26 @@ pub(crate) fn adopt_orphans() -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
+/// Whether a process can have that done at all.
+pub(crate) const CAN_ADOPT_ORPHANS: bool = false;
+
 /// Whether what a child of ours leaves behind becomes our child.
 pub(crate) fn adopts_orphans() -> bool {
+    false
+}
+
+/// Whether our child `last` has ended; there are no orphans to be collected before it.
+pub(crate) fn reap_up_to(last: Pid) -> bool {
+    has_ended_child(last)
+}
+
+/// Whether our child `pid` has ended and was not collected.
+pub(crate) fn has_ended_child(pid: Pid) -> bool {
+    started().iter().any(|command| command.pid == pid && command.end().is_some())
+}
+
+/// Whether there may be a child of ours: what a command leaves behind is nobody's.
+pub(crate) fn may_have_children() -> bool {
     false
 }
 
@@ -604,12 +627,12 @@ mod tests {
         const INTERNAL_ERROR: i32 = 1359;
         const ATTEMPTS: usize = 5;
         for _ in 1..ATTEMPTS {
-            match HeldCommand::spawn(None, argv, environment, None) {
+            match HeldCommand::spawn(None, argv, environment, None, None) {
                 Err(error) if error.raw_os_error() == Some(INTERNAL_ERROR) => {}
                 spawned => return spawned.unwrap(),
             }
         }
-        HeldCommand::spawn(None, argv, environment, None).unwrap()
+        HeldCommand::spawn(None, argv, environment, None, None).unwrap()
     }
 
     #[test]
@@ -681,7 +704,7 @@ mod tests {
         let _turn = turn();
         let directory = tempfile::tempdir().unwrap();
         let code = |path: PathBuf| {
-            let error = HeldCommand::spawn(None, &[path.into()], &[], None).err().unwrap();
+            let error = HeldCommand::spawn(None, &[path.into()], &[], None, None).err().unwrap();
             ExecFailure(error).exit_code()
         };
         assert_eq!(code("no-such-program".into()), 127);
@@ -690,7 +713,7 @@ mod tests {
         std::fs::write(&text, "no program").unwrap();
         assert_eq!(code(text), 126);
         assert_eq!(code(directory.path().to_owned()), 126);
-        assert!(HeldCommand::spawn(None, &[], &[], None).is_err());
+        assert!(HeldCommand::spawn(None, &[], &[], None, None).is_err());
         assert_eq!(reap(), []);
     }
 

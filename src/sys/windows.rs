@@ -231,6 +231,11 @@ pub fn boot_clock_ms() -> i64 {
     i64::try_from(now_ms).unwrap_or(i64::MAX)
 }
 
+/// Not asked for.
+pub fn asleep_ms() -> i64 {
+    0
+}
+
 pub fn effective_uid() -> Option<u32> {
     None
 }
@@ -286,6 +291,11 @@ impl ProcessHandle {
 
     #[expect(clippy::unused_self, reason = "the contract of all platforms")]
     pub fn resume(&self) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    #[expect(clippy::unused_self, reason = "the contract of all platforms")]
+    pub fn send(&self, _number: i32) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }
 

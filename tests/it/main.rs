@@ -38,7 +38,9 @@ mod run;
 mod status;
 mod stop;
 mod store;
+mod supervisors;
 mod trust;
+mod verbs;
 mod versions;
 
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! The arguments of `run`, `stop` and `restart`.
+//! The arguments of `run`, `stop`, `restart` and `signal`.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -9,6 +9,7 @@ use clap::Args;
 use crate::Wait;
 use crate::cli::args::values;
 use crate::exit::{ExitCause, ExitRule, Supervisor};
+use crate::run::Forward;
 
 #[derive(Debug, Args)]
 #[allow(clippy::struct_excessive_bools, reason = "flags are independent of each other")]
@@ -53,6 +54,30 @@ pub(crate) struct Run {
     /// Claim at once, also in a storm of restarts
     #[arg(long)]
     pub(crate) no_backoff: bool,
+    /// Become CMD once the office is held: same pid, nothing between CMD and its supervisor, which
+    /// restarts it; two keepers end CMD if the office is lost
+    #[arg(
+        long,
+        conflicts_with_all = ["follow", "leave", "legacy_home", "exit_code", "supervisor"]
+    )]
+    pub(crate) exec: bool,
+    /// Stay with what CMD leaves behind, for as long as any of it lives: a server that executes
+    /// itself again (SIGUSR2), a start script that leaves a daemon
+    #[arg(long)]
+    pub(crate) follow: bool,
+    /// Leave alive what CMD leaves behind; with =NAME only that program, also beside --follow
+    #[arg(
+        long,
+        value_name = "NAME",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = ""
+    )]
+    pub(crate) leave: Vec<String>,
+    /// Which signals CMD gets from this process: auto (those that it did not get anyway, from a
+    /// terminal, a service manager or pm2), always or never
+    #[arg(long, value_name = "WHEN", default_value = "auto", value_parser = values::parse_forward)]
+    pub(crate) forward: Forward,
     /// Hold the gateway.lock of this directory as well, so that older programs respect this one
     #[arg(long, value_name = "DIR")]
     pub(crate) legacy_home: Option<PathBuf>,
@@ -72,12 +97,45 @@ pub(crate) struct Run {
     /// started this process]
     #[arg(long, value_name = "SUPERVISOR", value_parser = values::parse_supervisor)]
     pub(crate) supervisor: Option<Supervisor>,
-    /// The command and its arguments
-    #[arg(last = true, required = true, value_name = "CMD")]
+    /// Say nothing while CMD runs; why it was not started is said
+    #[arg(long)]
+    pub(crate) quiet: bool,
+    /// Write the pid of this process to FILE for as long as CMD runs; signals to it reach CMD
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pidfile: Option<PathBuf>,
+    /// Keep the last lines of CMD's standard error, which is a pipe then, and record them with its
+    /// end [without =LINES: 20, at most 1000]
+    #[arg(
+        long,
+        value_name = "LINES",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "20",
+        value_parser = values::parse_lines
+    )]
+    pub(crate) keep_stderr: Option<usize>,
+    /// Have a shell run LINE each time that CMD has ended: it is told how by JSON on standard input
+    /// and by INCUMBENT_END_*, and is not waited for
+    #[arg(long, value_name = "LINE")]
+    pub(crate) on_end: Option<OsString>,
+    /// Start CMD again when it is unresponsive: a heartbeat that it promised is overdue [=DUR: by
+    /// so long]
+    #[arg(
+        long,
+        value_name = "DUR",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "0",
+        value_parser = values::parse_duration
+    )]
+    pub(crate) restart_unresponsive: Option<Duration>,
+    /// The command and its arguments; options behind it are its own
+    #[arg(trailing_var_arg = true, required = true, value_name = "CMD")]
     pub(crate) command: Vec<OsString>,
 }
 
 #[derive(Debug, Args)]
+#[allow(clippy::struct_excessive_bools, reason = "flags are independent of each other")]
 pub(crate) struct Stop {
     /// How long to wait [default: as long as the holder said it may take]
     #[arg(long, value_name = "DUR", value_parser = values::parse_duration)]
@@ -88,6 +146,9 @@ pub(crate) struct Stop {
     /// The profile is set to stay stopped (see `desired`)
     #[arg(long)]
     pub(crate) desired: bool,
+    /// Every office of the store, or those of --profile and --kind, at the same time
+    #[arg(long)]
+    pub(crate) all: bool,
     /// Why, for whoever reads the marker
     #[arg(long, value_name = "TEXT")]
     pub(crate) reason: Option<String>,
@@ -98,7 +159,17 @@ pub(crate) struct Restart {
     /// How long to wait [default: as long as the holder said it may take to stop, and 15s]
     #[arg(long, value_name = "DUR", value_parser = values::parse_duration)]
     pub(crate) timeout: Option<Duration>,
+    /// Every office of the store that is held, or those of --profile and --kind, at the same time
+    #[arg(long)]
+    pub(crate) all: bool,
     /// Why, for whoever reads the marker
     #[arg(long, value_name = "TEXT")]
     pub(crate) reason: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Signal {
+    /// HUP, USR1, USR2, ..., by name or by number; never one that ends or stops it: that is `stop`
+    #[arg(value_name = "NAME", value_parser = values::parse_signal)]
+    pub(crate) signal: i32,
 }

@@ -1,4 +1,6 @@
-//! The arguments of `status` and `status-set`.
+//! The arguments of `status`, `wait` and `status-set`.
+
+use std::time::Duration;
 
 use clap::Args;
 
@@ -14,6 +16,20 @@ pub(crate) struct Status {
     /// Print Prometheus' text format, e.g. for a node exporter's textfile directory
     #[arg(long)]
     pub(crate) metrics: bool,
+    /// Exit with 1 where it runs and is not ready: starting, draining, degraded, unresponsive,
+    /// frozen
+    #[arg(long, conflicts_with_all = ["all", "metrics"])]
+    pub(crate) ready: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Wait {
+    /// Wait until it says this state instead: running, stopped, or a word of its own
+    #[arg(long, value_name = "S")]
+    pub(crate) state: Option<String>,
+    /// How long to wait [default: without limit]
+    #[arg(long, value_name = "DUR", value_parser = values::parse_duration)]
+    pub(crate) timeout: Option<Duration>,
 }
 
 #[derive(Debug, Args)]

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::exit::{ExitCause, ExitRule, Supervisor};
 use crate::forensics::Span;
 use crate::marker::MarkerName;
+use crate::run::Forward;
 use crate::status::Desired;
 use crate::{ProfileName, Wait, span, sys};
 
@@ -20,6 +21,21 @@ pub(crate) enum Cadence {
 pub(crate) enum Time {
     Now,
     At { ms: i64 },
+}
+
+/// How a service manager learns that a command has started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StartType {
+    Simple,
+    Notify,
+}
+
+pub(super) fn parse_start_type(text: &str) -> Result<StartType, String> {
+    match text {
+        "simple" => Ok(StartType::Simple),
+        "notify" => Ok(StartType::Notify),
+        _ => Err("it is `simple` or `notify`".to_owned()),
+    }
 }
 
 pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
@@ -99,6 +115,26 @@ pub(super) fn parse_exit_code(text: &str) -> Result<(ExitCause, ExitRule), Strin
 
 pub(super) fn parse_supervisor(text: &str) -> Result<Supervisor, String> {
     text.parse().map_err(|error| explain(&error))
+}
+
+pub(super) fn parse_lines(text: &str) -> Result<usize, String> {
+    const LINES_MAX: usize = 1_000;
+    match text.parse() {
+        Ok(lines) if (1..=LINES_MAX).contains(&lines) => Ok(lines),
+        Ok(_) | Err(_) => Err(format!("a whole number from 1 to {LINES_MAX}")),
+    }
+}
+
+pub(super) fn parse_forward(text: &str) -> Result<Forward, String> {
+    text.parse().map_err(|error| explain(&error))
+}
+
+/// One that reads a unit.
+pub(super) fn parse_unit_supervisor(text: &str) -> Result<Supervisor, String> {
+    match parse_supervisor(text)? {
+        Supervisor::None => Err("one of systemd, launchd, s6, docker".to_owned()),
+        supervisor => Ok(supervisor),
+    }
 }
 
 pub(super) fn parse_desired(text: &str) -> Result<Desired, String> {

@@ -59,6 +59,12 @@ pub(super) fn clear_the_way(
                             return insert::refuse_candidate(tx, inner, candidate, count, beside)
                                 .map(OfficeWay::Not);
                         }
+                        // Elsewhere it takes the kernel's list of locks to tell: too long in here.
+                        let judged = if judged.evidence.is_here() {
+                            owner::frozen::seen(inner, &record, judged)
+                        } else {
+                            judged
+                        };
                         let mut holder = Box::new(Holder::of(&record, office, &judged));
                         holder.add_what_it_said(tx, inner, &record)?;
                         let watch = Some(Watch::of_instance(record));

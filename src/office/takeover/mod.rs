@@ -10,12 +10,14 @@
 //! counts while its writer lives and waits (`InProgress`): no second one comes in between, whatever
 //! it is for.
 
+mod all;
 pub(crate) mod carry_out;
 pub(crate) mod locks;
 pub(crate) mod pursuit;
 mod request_options;
 pub(crate) mod reserve;
 pub(crate) mod restart;
+pub(crate) mod restarter;
 pub(crate) mod stop;
 
 use std::sync::Arc;

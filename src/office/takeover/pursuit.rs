@@ -252,7 +252,7 @@ impl<'a> Pursuit<'a> {
 
 /// Whether another file stands in the place of the recorded anchor (FIELD-BUGS row 95). Where there
 /// is none, somebody removed it, and its owner makes it again.
-fn is_of_another_store(inner: &Inner, record: &Record) -> bool {
+pub(crate) fn is_of_another_store(inner: &Inner, record: &Record) -> bool {
     let Some((name, recorded)) = record.anchor.as_ref().zip(record.identity.anchor) else {
         return false;
     };

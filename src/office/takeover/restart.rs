@@ -31,7 +31,7 @@ const COMES_BACK_WITHIN: Duration = Duration::from_secs(10);
 /// How to have an office's holder start again, see [`Profile::restart`].
 #[derive(Clone, Debug, Default)]
 pub struct RestartOptions {
-    request: RequestOptions,
+    pub(super) request: RequestOptions,
 }
 
 impl RestartOptions {

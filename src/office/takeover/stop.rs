@@ -16,6 +16,7 @@ use crate::names::MarkerName;
 use crate::office::profile::Profile;
 use crate::office::takeover::pursuit::{Asking, Insistence, Pursued, Pursuit};
 use crate::office::takeover::request_options::{RequestOptions, request_setters};
+use crate::office::takeover::restarter::Restarter;
 use crate::office::takeover::{TakeoverTarget, holder_of, orphan_in, write_request};
 use crate::owner::{
     InProgress, LiveCommandLine, ending, judgement, look, needs_command_line, orphan,
@@ -37,8 +38,8 @@ use crate::{
 #[derive(Clone, Debug, Default)]
 pub struct StopOptions {
     kill: bool,
-    desired: bool,
-    request: RequestOptions,
+    pub(super) desired: bool,
+    pub(super) request: RequestOptions,
 }
 
 impl StopOptions {
@@ -131,6 +132,10 @@ pub struct StopReport {
     pub not_desired: Option<Error>,
     /// The pids of what a `run` that had been killed before had left in its session: ended.
     pub ended_left_over: Vec<Pid>,
+    /// Whether the holder was a `run`.
+    pub was_run: bool,
+    /// Who started it, and may start it again; see [`StopReport::starts_again`].
+    pub restarter: Option<Restarter>,
 }
 
 /// What is to be done.
@@ -187,6 +192,9 @@ impl Profile {
         let deadline = options.request.timeout.map(Deadline::after);
         let on_record = inner.read(|connection| owner::live(connection, &office))?;
         let is_on_record = on_record.is_some();
+        let was_run = on_record.as_ref().is_some_and(|record| record.is_run);
+        // While it lives: what has ended has no parents.
+        let restarter = on_record.as_ref().and_then(|record| Restarter::of(inner, record));
         let ended_left_over =
             on_record.map_or_else(Vec::new, |record| end_family(inner, &record, options));
         let command_line = inner.read(|connection| {
@@ -253,7 +261,7 @@ impl Profile {
         };
         // Where nobody is on record, there is no end that could be taken for another one.
         let not_recorded = not_recorded.filter(|_| is_on_record);
-        Ok(StopReport { outcome, not_recorded, not_desired, ended_left_over })
+        Ok(StopReport { outcome, not_recorded, not_desired, ended_left_over, was_run, restarter })
     }
 }
 
@@ -421,6 +429,7 @@ fn finish(
     };
     let (reason, why) = why;
     let judged = look(inner, record, Lease::None);
+    let why = if judged.flags.frozen { format!("{why}, because it is frozen") } else { why };
     let holder = Holder { reason, is_our_ancestor, ..Holder::of(record, office, &judged) };
     StopOutcome::StillRunning(Box::new(holder), why)
 }

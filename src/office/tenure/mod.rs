@@ -247,6 +247,13 @@ impl Tenure {
         })
     }
 
+    /// Records who has taken the place of the command of a `run`, which has ended. What was asked
+    /// for is still open. False when the office was lost.
+    pub(crate) fn follow_child(&self, command: &Command) -> Result<bool> {
+        let OwnedRow { inner, instance, .. } = &self.footing;
+        inner.write(|tx| instances::set_child(tx, *instance, &self.nonce, command))
+    }
+
     /// The command that the row names once every transaction that has begun is over; `None` where
     /// the office was lost.
     pub(crate) fn command_on_record(&self) -> Result<Option<Command>> {

@@ -73,9 +73,14 @@ pub(crate) enum HoldState {
 
 /// A command line as the older program may read it: without secrets, and in a form that it knows.
 pub(crate) fn command_words(command: &[OsString], secrets: &[&Secret]) -> Vec<String> {
+    recognised(shown_words(command, secrets))
+}
+
+/// A command line without secrets.
+pub(crate) fn shown_words(command: &[OsString], secrets: &[&Secret]) -> Vec<String> {
     let words: Vec<String> =
         command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
-    recognised(redact::redact(&mask::mask(&words, secrets)))
+    redact::redact(&mask::mask(&words, secrets))
 }
 
 impl Hold {

@@ -180,6 +180,22 @@ pub(crate) fn last_word(tx: &Tx<'_>, id: InstanceId, nonce_hash: &str, word: &st
     Ok(changed == 1)
 }
 
+/// The same beside what stands there already.
+pub(crate) fn add_last_word(
+    tx: &Tx<'_>,
+    id: InstanceId,
+    nonce_hash: &str,
+    word: &str,
+) -> Result<bool> {
+    let changed = tx
+        .prepare_cached(
+            "UPDATE instances SET detail = coalesce(detail || '; ', '') || ?3
+             WHERE id = ?1 AND nonce_hash = ?2 AND ended_at_ms IS NULL",
+        )?
+        .execute((id.0, nonce_hash, word))?;
+    Ok(changed == 1)
+}
+
 /// Writes that a row has ended, and nothing of what ends with it: that is `owner/ending.rs`'s.
 /// `None` when it has ended already or is not the one of `nonce_hash`.
 pub(crate) fn end(

@@ -6,7 +6,7 @@ pub(crate) mod insert;
 pub(crate) mod prune;
 pub(crate) mod row;
 
-pub(crate) use self::end::{End, EndReason, end, is_abnormal, last_word};
+pub(crate) use self::end::{End, EndReason, add_last_word, end, is_abnormal, last_word};
 pub(crate) use self::find::{
     all_live, by_id, history, last_ended, live, live_of_nonce, live_of_process, live_on,
     live_without_office, office_of, offices,
@@ -19,4 +19,6 @@ pub(crate) use self::prune::{prune_history, prune_without_office};
 pub(crate) use self::row::{
     Command, CommandLock, LockNow, Origin, Record, date_back, forget_notes_of_earlier, standing,
 };
-pub(crate) use self::row::{Keepers, keepers_end, lose_command_lock, set_keepers};
+pub(crate) use self::row::{
+    Keepers, keepers_end, leave_to_keepers, lose_command_lock, set_keepers,
+};

@@ -280,7 +280,7 @@ impl Record {
     /// The recorded process, pinned and proven.
     pub(crate) fn prove_process(&self, trust: &Trust) -> Result<Proven, Unproven> {
         let pid = self.pid.ok_or(Unproven::Unknown)?;
-        Proven::of(pid, self.start_time, self.identity.process, trust)
+        Proven::of_owner(pid, self.start_time, self.identity.process, trust)
     }
 
     /// The command of a `run`.
@@ -389,6 +389,23 @@ pub(crate) fn set_keepers(tx: &Tx<'_>, anchor: &str, keepers: &Keepers) -> Resul
         keepers.second.and_then(|(_, time)| value(time)),
     ))?;
     Ok(())
+}
+
+/// Makes the row of this process one that keepers hold for it, while it becomes the program with
+/// the words `argv`. False when it has ended.
+pub(crate) fn leave_to_keepers(
+    tx: &Tx<'_>,
+    id: InstanceId,
+    nonce: &Nonce,
+    argv: &[String],
+) -> Result<bool> {
+    let changed = tx
+        .prepare_cached(
+            "UPDATE instances SET origin = 'pid', argv = ?3
+             WHERE id = ?1 AND nonce_hash = ?2 AND ended_at_ms IS NULL",
+        )?
+        .execute((id.0, nonce.hash(), serde_json::to_string(argv).ok()))?;
+    Ok(changed == 1)
 }
 
 /// Records that the keepers on `anchor` end although their process lives on.

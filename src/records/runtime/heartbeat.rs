@@ -1,8 +1,10 @@
 //! Heartbeats, and whether one is overdue.
 //!
 //! They are counted on the boot clock and written from a thread of their own, so that neither a
-//! stepped clock nor a slow disk makes a gateway look dead to those who watch it. Two missing ones
-//! are reported, and that is all.
+//! stepped clock nor a slow disk makes a gateway look dead to those who watch it. Beside each
+//! stands for how long the machine had been suspended by then: nobody beats in a suspend, and a
+//! laptop that woke up has missed none (FIELD-BUGS row 128). Two missing ones are reported, and
+//! that is all.
 
 use std::time::Duration;
 
@@ -12,7 +14,7 @@ use crate::clock::of_millis;
 use crate::records::instances::Record;
 use crate::records::runtime::said::RuntimeStatus;
 use crate::records::runtime::write::Speaker;
-use crate::store::{BootTime, Tx};
+use crate::store::{BootTime, Inner, Tx};
 use crate::{Error, InstanceId, Result};
 
 /// The shortest and the longest cadence of heartbeats: each is a write, and somebody watches for
@@ -40,21 +42,35 @@ impl Speaker<'_> {
 
     /// Records a sign of life, and the time within which the next one is promised.
     pub(crate) fn beat(&self, tx: &Tx<'_>, every_ms: Option<i64>) -> Result<()> {
+        // By number: the older one leaves one of them out.
+        const SQL: &str = "INSERT INTO runtime_status (instance_id, heartbeat_boot_ms,
+                heartbeat_asleep_ms, writer, writer_pid, updated_at_ms)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+             ON CONFLICT DO UPDATE SET heartbeat_boot_ms = excluded.heartbeat_boot_ms,
+                heartbeat_asleep_ms = excluded.heartbeat_asleep_ms";
+        const BEFORE_SCHEMA_9: &str = "INSERT INTO runtime_status (instance_id, heartbeat_boot_ms,
+                writer, writer_pid, updated_at_ms)
+             VALUES (?1, ?2, ?4, ?5, ?6)
+             ON CONFLICT DO UPDATE SET heartbeat_boot_ms = excluded.heartbeat_boot_ms";
         tx.prepare_cached(
             "UPDATE instances SET heartbeat_at_ms = ?2,
                 heartbeat_every_ms = coalesce(?3, heartbeat_every_ms)
              WHERE id = ?1",
         )?
         .execute((self.id.0, tx.now_ms(), every_ms))?;
-        tx.prepare_cached(
-            "INSERT INTO runtime_status (instance_id, heartbeat_boot_ms, writer, writer_pid,
-                updated_at_ms)
-             VALUES (?1, ?2, ?3, ?4, ?5)
-             ON CONFLICT DO UPDATE SET heartbeat_boot_ms = excluded.heartbeat_boot_ms",
-        )?
-        .execute((
+        let mut statement = match tx.prepare_cached(SQL) {
+            Ok(statement) => statement,
+            Err(error) => {
+                if crate::records::runtime::tells_of_sleep(tx)? {
+                    return Err(error.into());
+                }
+                tx.prepare_cached(BEFORE_SCHEMA_9)?
+            }
+        };
+        statement.execute((
             self.id.0,
             tx.boot_time().ms,
+            tx.store().clock().asleep_ms().max(0),
             self.writer,
             self.writer_pid,
             tx.now_ms(),
@@ -80,12 +96,38 @@ pub(crate) fn is_starting(connection: &Connection, id: InstanceId) -> Result<boo
 /// For how long the owner of `record` has been unresponsive: it missed two of the
 /// heartbeats that it promised.
 pub(crate) fn unresponsive_for(
+    inner: &Inner,
+    record: &Record,
+    runtime: Option<&RuntimeStatus>,
+) -> Option<Duration> {
+    let every_ms = record.heartbeat_every_ms?;
+    let (now, asleep_ms) = (inner.boot_time(), inner.clock().asleep_ms());
+    let silent_ms = silent_ms(record, runtime, now, asleep_ms)?;
+    (silent_ms > every_ms.saturating_mul(2)).then(|| of_millis(silent_ms))
+}
+
+/// How long ago the owner of `record` last gave a sign of life, in milliseconds, without what the
+/// machine was suspended for since (`asleep_ms`: since its start); `None` when it has promised
+/// none, or it cannot be told.
+fn silent_ms(
     record: &Record,
     runtime: Option<&RuntimeStatus>,
     now: BootTime<'_>,
-    wall_ms: i64,
-) -> Option<Duration> {
-    let every_ms = record.heartbeat_every_ms?;
-    let silent_ms = crate::records::runtime::silent_ms(record, runtime, now, wall_ms)?;
-    (silent_ms > every_ms.saturating_mul(2)).then(|| of_millis(silent_ms))
+    asleep_ms: i64,
+) -> Option<i64> {
+    record.heartbeat_every_ms?;
+    let same_boot = record.boot_id.is_some() && record.boot_id.as_deref() == now.boot_id;
+    let by_boot_clock = runtime.filter(|_| same_boot).and_then(|runtime| {
+        let at_ms = runtime.heartbeat_boot_ms.filter(|at_ms| *at_ms <= now.ms)?;
+        let since_ms = now.ms - at_ms;
+        let then_ms = runtime.heartbeat_asleep_ms.unwrap_or(asleep_ms);
+        Some(since_ms - asleep_ms.saturating_sub(then_ms).clamp(0, since_ms))
+    });
+    // Before the first one: since it began. A time that no clock shows yet is no sign of life.
+    by_boot_clock.or_else(|| {
+        let wall_ms = now.wall_ms;
+        let at_ms = record.heartbeat_at_ms.filter(|at_ms| (0..=wall_ms).contains(at_ms));
+        let since_ms = at_ms.unwrap_or(record.started_at_ms);
+        (0..=wall_ms).contains(&since_ms).then_some(wall_ms - since_ms)
+    })
 }

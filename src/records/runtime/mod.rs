@@ -10,13 +10,11 @@ pub(crate) mod serves;
 pub(crate) mod write;
 
 use rusqlite::types::FromSql;
-use rusqlite::{Connection, OptionalExtension, Row};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, Row};
 use serde_json::Value;
 
 use crate::clock::rfc3339;
 use crate::environment::{Fault, planted};
-use crate::records::instances::Record;
-use crate::store::BootTime;
 use crate::{InstanceId, Office, ProfileName, Result, sys};
 
 pub(crate) use self::heartbeat::{check_cadence, is_starting, unresponsive_for};
@@ -89,7 +87,24 @@ impl Cells<'_> {
 }
 
 const RUNTIME_COLUMNS: &str = "state, state_since_at_ms, exit_reason, restart_requested,
-    active_agents, extra, heartbeat_boot_ms, writer, writer_pid, updated_at_ms";
+    active_agents, extra, heartbeat_boot_ms, heartbeat_asleep_ms, writer, writer_pid,
+    updated_at_ms";
+
+/// The one of them that schema 9 added.
+const OF_SCHEMA_9: &str = "heartbeat_asleep_ms";
+
+/// Prepares a statement that selects [`RUNTIME_COLUMNS`]. A store of an older version lacks one of
+/// them, which reads as absent there.
+fn prepare<'c>(connection: &'c Connection, sql: &str) -> Result<CachedStatement<'c>> {
+    let refused = match connection.prepare_cached(sql) {
+        Ok(statement) => return Ok(statement),
+        Err(error) => error,
+    };
+    if tells_of_sleep(connection)? {
+        return Err(refused.into());
+    }
+    Ok(connection.prepare_cached(&sql.replace(OF_SCHEMA_9, "NULL"))?)
+}
 
 const PLATFORM_COLUMNS: &str = "profile, platform, state, state_since_at_ms, error_code,
     error_message, needs_attention, retrying_since_at_ms, extra, writer, writer_pid, updated_at_ms";
@@ -106,6 +121,7 @@ impl RuntimeStatus {
             active_agents: cells.parse("active_agents", |count: i64| u64::try_from(count).ok()),
             extra: cells.json("extra"),
             heartbeat_boot_ms: cells.parse("heartbeat_boot_ms", |ms: i64| (ms >= 0).then_some(ms)),
+            heartbeat_asleep_ms: cells.parse(OF_SCHEMA_9, |ms: i64| (ms >= 0).then_some(ms)),
             writer: cells.text("writer"),
             writer_pid: cells.parse("writer_pid", |pid: i64| sys::Pid::try_from(pid).ok()),
             updated_at_ms: cells.time("updated_at_ms"),
@@ -152,8 +168,7 @@ pub(crate) fn runtime(connection: &Connection, id: InstanceId) -> Result<Option<
     let newest = "?1 ORDER BY updated_at_ms DESC LIMIT 1";
     let whose = if planted(Fault::StatusOfFormer) { newest } else { "instance_id = ?1" };
     let sql = format!("SELECT {RUNTIME_COLUMNS} FROM runtime_status WHERE {whose}");
-    let status = connection
-        .prepare_cached(&sql)?
+    let status = prepare(connection, &sql)?
         .query_row([id.0], |row| Ok(RuntimeStatus::from_row(row)))
         .optional()?;
     Ok(status)
@@ -167,8 +182,7 @@ pub(crate) fn of_office(connection: &Connection, office: &Office) -> Result<Opti
              (SELECT id FROM instances
               WHERE profile = ?1 AND kind = ?2 AND ended_at_ms IS NULL)"
     );
-    let status = connection
-        .prepare_cached(&sql)?
+    let status = prepare(connection, &sql)?
         .query_row((office.profile.as_str(), office.kind.as_str()), |row| {
             Ok(RuntimeStatus::from_row(row))
         })
@@ -218,24 +232,11 @@ pub(crate) fn platform_count(connection: &Connection, id: InstanceId) -> Result<
     Ok(count)
 }
 
-/// How long ago the owner of `record` last gave a sign of life, in milliseconds; `None` when it has
-/// promised none, or it cannot be told.
-pub(crate) fn silent_ms(
-    record: &Record,
-    runtime: Option<&RuntimeStatus>,
-    now: BootTime<'_>,
-    wall_ms: i64,
-) -> Option<i64> {
-    record.heartbeat_every_ms?;
-    let same_boot = record.boot_id.is_some() && record.boot_id.as_deref() == now.boot_id;
-    let by_boot_clock = runtime
-        .and_then(|runtime| runtime.heartbeat_boot_ms)
-        .filter(|at_ms| same_boot && *at_ms <= now.ms)
-        .map(|at_ms| now.ms - at_ms);
-    // Before the first one: since it began. A time that no clock shows yet is no sign of life.
-    by_boot_clock.or_else(|| {
-        let at_ms = record.heartbeat_at_ms.filter(|at_ms| (0..=wall_ms).contains(at_ms));
-        let since_ms = at_ms.unwrap_or(record.started_at_ms);
-        (0..=wall_ms).contains(&since_ms).then_some(wall_ms - since_ms)
-    })
+/// Whether a store says how long the machine had been suspended at a heartbeat: one of an older
+/// version, which a status does not migrate, does not.
+fn tells_of_sleep(connection: &Connection) -> Result<bool> {
+    const SQL: &str = "SELECT count(*) FROM pragma_table_info('runtime_status')
+                       WHERE name = 'heartbeat_asleep_ms'";
+    let count: i64 = connection.prepare_cached(SQL)?.query_row([], |row| row.get(0))?;
+    Ok(count > 0)
 }

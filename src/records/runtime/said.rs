@@ -44,6 +44,8 @@ pub struct RuntimeStatus {
     pub damaged: Vec<&'static str>,
     /// The last heartbeat, on the boot clock.
     pub(crate) heartbeat_boot_ms: Option<i64>,
+    /// For how much of that clock the machine had been suspended by then.
+    pub(crate) heartbeat_asleep_ms: Option<i64>,
 }
 
 impl RuntimeStatus {

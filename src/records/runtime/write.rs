@@ -74,6 +74,12 @@ impl Speaker<'_> {
             ":writer_pid": self.writer_pid,
             ":now": tx.now_ms(),
         })?;
+        if let Some(asleep_ms) = now.heartbeat_asleep_ms {
+            tx.prepare_cached(
+                "UPDATE runtime_status SET heartbeat_asleep_ms = ?2 WHERE instance_id = ?1",
+            )?
+            .execute((self.id.0, asleep_ms))?;
+        }
         if before.unwrap_or(&RuntimeStatus::default()).says_the_same(now) {
             return Ok(());
         }

@@ -14,7 +14,7 @@ pub fn processes_and_parents() -> Vec<(Pid, Pid)> {
     if !process_table_is_ours() {
         return Vec::new();
     }
-    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let entries = std::fs::read_dir("/proc").map_err(note).into_iter().flatten().flatten();
     entries
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
         .filter_map(|pid| Some((pid, read_stat(pid)?.parent)))
@@ -69,6 +69,14 @@ pub fn processes_with_environment(word: &str) -> Vec<Pid> {
         environment_of(*pid).is_some_and(|words| words.iter().any(|found| found == word))
     };
     other_processes().filter(has_it).collect()
+}
+
+/// `proc_pid_cwd(5)`.
+pub fn directory_of(pid: Pid) -> Option<std::path::PathBuf> {
+    if !process_table_is_ours() {
+        return None;
+    }
+    std::fs::read_link(format!("/proc/{pid}/cwd")).ok()
 }
 
 /// The name of a program, as the kernel keeps it: at most 15 bytes.

@@ -13,6 +13,8 @@ pub struct Stat {
     pub parent: u32,
     /// Field 9, the flag `PF_KTHREAD`: a thread of the kernel.
     pub is_kernel_thread: bool,
+    /// Field 9, the flag `PF_FORKNOEXEC`: it has executed no program since it was forked.
+    pub is_forked_copy: bool,
     /// Field 22: start time in ticks since boot, the reader's time namespace offset included
     /// (Linux 5.5 and later).
     pub start_time_ticks: i64,
@@ -26,6 +28,9 @@ pub(super) const START_TIME_TICKS_MAX: i64 = 922_337_203_685;
 
 /// `include/linux/sched.h`.
 pub(super) const PF_KTHREAD: u64 = 0x0020_0000;
+
+/// The same file.
+const PF_FORKNOEXEC: u64 = 0x0000_0040;
 
 /// Parses one `/proc/<pid>/stat`.
 ///
@@ -62,11 +67,13 @@ pub fn parse_stat(bytes: &[u8]) -> Option<Stat> {
     }
     let &[state] = state else { return None };
     let start_time_ticks = parse_number(start_time)?;
+    let flags = parse_number::<u64>(flags)?;
     (0..=START_TIME_TICKS_MAX).contains(&start_time_ticks).then_some(Stat {
         pid,
         state,
         parent: parse_pid_or_zero(parent)?,
-        is_kernel_thread: parse_number::<u64>(flags)? & PF_KTHREAD != 0,
+        is_kernel_thread: flags & PF_KTHREAD != 0,
+        is_forked_copy: flags & PF_FORKNOEXEC != 0,
         start_time_ticks,
     })
 }
@@ -108,11 +115,20 @@ pub fn parse_usage(bytes: &[u8]) -> Option<Usage> {
 /// The offset of `CLOCK_BOOTTIME` in nanoseconds from `/proc/<pid>/timens_offsets`
 /// (`time_namespaces(7)`, Linux 5.5). `None` when it does not say.
 pub fn parse_boottime_offset_ns(bytes: &[u8]) -> Option<i64> {
+    parse_offset_ns(bytes, b"boottime")
+}
+
+/// The same of `CLOCK_MONOTONIC`.
+pub fn parse_monotonic_offset_ns(bytes: &[u8]) -> Option<i64> {
+    parse_offset_ns(bytes, b"monotonic")
+}
+
+fn parse_offset_ns(bytes: &[u8], clock: &[u8]) -> Option<i64> {
     bytes.split(|&byte| byte == b'\n').find_map(|line| {
         let mut values = words(line);
-        // The clock by name; clock_gettime(2)'s number for it (7) is accepted for writing, and is
-        // not shown.
-        if values.next()? != b"boottime" {
+        // The clock by name; clock_gettime(2)'s number for it is accepted for writing, and is not
+        // shown.
+        if values.next()? != clock {
             return None;
         }
         let seconds: i64 = parse_number(values.next()?)?;

@@ -169,7 +169,7 @@ fn wrong_words_are_usage_errors_and_make_nothing() {
         (vec!["run"], "CMD"),
         (vec!["run", "--"], "CMD"),
         (vec!["run", "--", ""], "command"),
-        (vec!["run", "true"], "true"),
+        (vec!["run", "--nonsense", "true"], "--nonsense"),
         (vec!["run", "--stop-budget", "2h", "--", "true"], "7200 s"),
         (vec!["run", "--stop-budget", "soon", "--", "true"], "soon"),
         (vec!["run", "--stop-budget", "-1", "--", "true"], "-1"),

@@ -307,12 +307,13 @@ fn a_command_that_stays_after_it_handed_over_has_lost_everything() {
     sandbox.cli(START).assert_code(0);
 }
 
-/// Who dies while its successor is about to adopt ends the run, and the successor gets nothing.
+/// Who dies while its successor is about to adopt ends the run, and the successor gets nothing, if
+/// it is left alone at all.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_command_that_dies_before_it_is_followed_leaves_nothing() {
     let sandbox = Sandbox::new();
-    let mut run = sandbox.run_of_gateway(&[]);
+    let mut run = sandbox.run_of_gateway(&["--leave"]);
     let first = Owns::parse(&told(&mut run));
     run.say("hand over 60000 waits");
     let waits = told(&mut run);

@@ -1,6 +1,7 @@
 //! Records for processes that do not link the library: do the small processes that keep them hold
 //! and let go in time?
 
+mod caller;
 mod library;
 mod lost_store;
 mod pair;

@@ -3,6 +3,7 @@
 
 mod asked;
 mod desired;
+mod first_process;
 mod intents;
 mod owner;
 mod proof;

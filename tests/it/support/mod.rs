@@ -12,13 +12,18 @@ mod heed;
 mod namespace;
 pub mod older;
 mod pace;
+mod pm2;
 mod process;
 mod random;
 mod roles;
 mod schema;
 pub mod second_sqlite;
+mod service_directory;
+mod supervisord;
 mod time;
+mod tools;
 mod untouched;
+mod user_manager;
 mod writer;
 
 use std::collections::BTreeMap;
@@ -39,11 +44,16 @@ pub use files::*;
 pub use heed::{ignore_children, ignores_children};
 pub use namespace::*;
 pub use pace::*;
+pub use pm2::*;
 pub use process::*;
 pub use random::*;
 pub use roles::*;
+pub use service_directory::*;
+pub use supervisord::*;
 pub use time::*;
+pub use tools::*;
 pub use untouched::*;
+pub use user_manager::*;
 pub use writer::*;
 
 /// How long to wait for what ought to happen at once. Generous, because the machine may be busy

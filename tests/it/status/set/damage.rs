@@ -25,6 +25,7 @@ const CELLS: &[(&str, &str, &[&str])] = &[
     ("runtime_status", "active_agents", &["active_agents"]),
     ("runtime_status", "extra", &["extra"]),
     ("runtime_status", "heartbeat_boot_ms", &[]),
+    ("runtime_status", "heartbeat_asleep_ms", &[]),
     ("runtime_status", "writer", &["writer"]),
     ("runtime_status", "writer_pid", &["writer_pid"]),
     ("runtime_status", "updated_at_ms", &["updated_at"]),
@@ -45,7 +46,7 @@ fn bad_values(column: &str) -> &'static [&'static str] {
     match column {
         "restart_requested" | "needs_attention" => &["7", "-1"],
         "active_agents" => &["-3", "-9223372036854775808"],
-        "heartbeat_boot_ms" => &["-1"],
+        "heartbeat_boot_ms" | "heartbeat_asleep_ms" => &["-1"],
         "writer_pid" => &["-4", "99999999999"],
         "state_since_at_ms" | "retrying_since_at_ms" | "updated_at_ms" => {
             &["-1", "9223372036854775807", "253402300800000"]

@@ -81,6 +81,43 @@ fn beats_are_counted_by_a_clock_that_does_not_step() {
     assert_eq!(unresponsive(), None, "the dead promise nothing");
 }
 
+/// FIELD-BUGS row 128.
+///
+/// Symptom: a laptop woke up after eight hours, every gateway with a heartbeat was unresponsive for
+/// 8 h, and whoever watches that restarted healthy ones. Cause: heartbeats counted suspended time,
+/// in which nobody can beat. It holds because beside each beat stands how long the machine had been
+/// suspended by then.
+#[test]
+fn a_machine_that_slept_has_missed_no_beat() {
+    const NIGHT: Duration = Duration::from_hours(8);
+    let sandbox = Sandbox::new();
+    let (store, clock) = with_clock(&sandbox);
+    let tenure = tenure_of(&store, "default");
+    let promise = StatusUpdate::new().heartbeat_every(Duration::from_secs(30));
+    tenure.update_status(&promise).unwrap();
+    let unresponsive = || report_of(&store).unresponsive_for;
+    for night in 0..3 {
+        clock.suspend(NIGHT);
+        assert_eq!(unresponsive(), None, "night {night}");
+    }
+    // What it says beside that leaves the promise as it is.
+    tenure.update_status(&StatusUpdate::new().state("running")).unwrap();
+    clock.advance(Duration::from_mins(1));
+    assert_eq!(unresponsive(), None);
+    clock.advance(Duration::from_millis(1));
+    assert_eq!(unresponsive(), Some(Duration::from_millis(60_001)), "by day it counts");
+    clock.suspend(NIGHT);
+    assert_eq!(unresponsive(), Some(Duration::from_millis(60_001)));
+    tenure.update_status(&StatusUpdate::new().heartbeat()).unwrap();
+    assert_eq!(unresponsive(), None);
+    // As a program before schema 9 writes it: then a night is silence.
+    sandbox.forge("UPDATE runtime_status SET heartbeat_asleep_ms = NULL");
+    assert_eq!(unresponsive(), None);
+    clock.suspend(NIGHT);
+    assert_eq!(unresponsive(), Some(NIGHT));
+    tenure.release().unwrap();
+}
+
 /// A promise that is made with the claim counts from the claim on, by the same clock.
 #[test]
 fn a_promise_made_with_the_claim_counts_from_then_on() {

@@ -34,10 +34,11 @@ fn what_a_gateway_leaves_behind_is_named_and_reaped_only_when_asked_for() {
             (0..3).map(|_| Identity::of(run.process.line().parse().unwrap()).unwrap()).collect();
         (run, children)
     };
-    let (old, children) = leaving(&[], "a");
+    // Otherwise each run ends what is in its command's session (`run::family`).
+    let (old, children) = leaving(&["--leave"], "a");
     let keepers = sandbox.keepers();
     assert_eq!(keepers.len(), 1, "the test is about a keeper that lives");
-    let (new, others) = leaving(&["--replace"], "b");
+    let (new, others) = leaving(&["--replace", "--leave"], "b");
     let told = {
         let mut new = new;
         let mut told = Vec::new();
@@ -106,7 +107,7 @@ fn the_children_of_a_stranger_are_not_reaped() {
         sleep 1000 > /dev/null 2>&1 & echo $! > child
         echo $$
         while :; do sleep 0.05; done";
-    let old = Run::start(run_of(&sandbox, "a", &[], stays));
+    let old = Run::start(run_of(&sandbox, "a", &["--leave"], stays));
     // As if it were recorded elsewhere: its number means nothing here, and it obeys its marker.
     sandbox.forge("UPDATE instances SET pid_ns = '1' WHERE ended_at_ms IS NULL");
     let mut taker = taking_over(&sandbox, "b", &["--reap"]);

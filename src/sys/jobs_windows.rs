@@ -1,0 +1,31 @@
+//! A console in the place of job control: what is typed there reaches all that are attached to it.
+
+use std::io;
+
+use super::signals::Catcher;
+use super::{Caught, Pid};
+
+/// Whether a key of the console reaches `pid`, too.
+pub(crate) fn shares_our_group(_pid: Pid) -> bool {
+    true
+}
+
+/// There are no sessions of that kind.
+pub(crate) fn leads_session() -> bool {
+    false
+}
+
+/// Nothing is ever stopped here.
+pub(crate) fn signal_that_stops(_pid: Pid) -> i32 {
+    0
+}
+
+/// There is no Ctrl-Z.
+pub(crate) fn catch_suspension(
+    _on_suspension: impl FnMut(Caught) + Send + 'static,
+) -> io::Result<Catcher> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Nothing is ever stopped here.
+pub(crate) fn stop_ourselves() {}

@@ -1,0 +1,31 @@
+//! Programs that tests start and did not write: found, and scripts for them.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use super::{LIMIT, Process, Sandbox};
+
+/// A program that `.ci/tool` has installed into this clone, else one on the path.
+pub fn tool(name: &str) -> Option<PathBuf> {
+    let ours = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/bin").join(name);
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let others = std::env::split_paths(&path).map(|place| place.join(name));
+    std::iter::once(ours).chain(others).find(|it| it.exists())
+}
+
+impl Sandbox {
+    /// Makes an executable file of the sandbox. Another process writes it: if we had it open for
+    /// writing while a test beside us forks, executing it would fail (ETXTBSY).
+    pub fn write_script(&self, name: impl AsRef<OsStr>, contents: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.path().join(Path::new(name.as_ref()));
+        let mut plain = path.clone().into_os_string();
+        plain.push(".txt");
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&plain, contents).unwrap();
+        let mut copy = self.program("/bin/sh");
+        copy.args(["-c", "cat \"$0\" > \"$1\" && chmod 755 \"$1\""]).arg(&plain).arg(&path);
+        Process::start(copy).finish(LIMIT).assert_code(0);
+        std::fs::remove_file(plain).unwrap();
+        path
+    }
+}
