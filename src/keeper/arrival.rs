@@ -2,10 +2,11 @@
 
 use std::cell::Cell;
 
-use crate::claim::{Claimant, Count, Errand, Lookups};
+use crate::claim::{Attachment, Claimant, Count, Errand, Lookups};
 use crate::keeper::kept::KeptRow;
 use crate::keeper::record::{RecordedBy, attachment};
 use crate::keeper::target::Target;
+use crate::keeper::tenant::Tenant;
 use crate::liveness::Lease;
 use crate::names::Secret;
 use crate::office::claim::candidate::{Candidate, ClaimOutcome};
@@ -17,20 +18,25 @@ use crate::records::{LockRow, Origin, Record, instances, locks};
 use crate::scoped::acquire::{Acquired, LockSource, acquire_once};
 use crate::scoped::survey::LockClaim;
 use crate::store::{Inner, Tx, ourselves};
-use crate::{Error, ErrorKind, Holder, LockRequest, Office, Reason, Result};
+use crate::{Error, ErrorKind, Holder, LockRequest, Office, Reason, Result, stop_budget};
 
 /// One transaction in the new store: all that was kept, or nothing yet.
 pub(crate) struct Arrival<'a> {
     pub(super) target: &'a Target,
+    /// Where that acts only while it has its office.
+    pub(super) tenant: Option<&'a Tenant>,
     pub(super) aside: &'a Lookups,
     /// What has to be done first, outside of it.
     pub(super) errand: Cell<Option<Errand>>,
+    /// Whether somebody else has got what such a process cannot do without.
+    pub(super) is_refused: Cell<bool>,
 }
 
 impl Arrival<'_> {
     pub(super) fn arrive(&self, tx: &Tx<'_>, inner: &Inner, kept: &[KeptRow]) -> Result<()> {
         // That of an attempt that was rolled back does not count.
         self.errand.take();
+        self.is_refused.set(false);
         for kept in kept {
             match kept.find(tx)? {
                 Some(record) if !record.is_live() => {}
@@ -56,20 +62,55 @@ impl Arrival<'_> {
         Ok(())
     }
 
+    /// Claims the office again; that of a process which acts only while it has that, together with
+    /// its locks: all or none. Verbs that the process calls act for the new row, as for the old.
     fn claim(&self, tx: &Tx<'_>, inner: &Inner, kept: &KeptRow, office: &Office) -> Result<()> {
-        let mut subject =
-            Subject::process(self.target.pid, self.target.start_time, inner.observer());
-        // An identity may stand in it that was known when the row was made, and is not known to us.
-        subject.argv.clone_from(&kept.record.argv);
-        let candidate = Candidate::by_pid(office, None, &subject);
-        let Some(attachment) = attachment(tx, inner, &subject, RecordedBy::Keeper)? else {
-            return Ok(());
+        let tenant = self.tenant.filter(|tenant| tenant.instance == kept.record.id);
+        let locks = match tenant {
+            Some(tenant) => wanted_again(tx, inner, kept, tenant)?,
+            None => Vec::new(),
         };
+        let subject = self.subject(inner, kept);
+        let candidate = Candidate {
+            locks: &locks,
+            version: kept.record.version.as_deref(),
+            stop_budget_ms: kept.record.stop_budget_ms.unwrap_or(stop_budget::DEFAULT_MS),
+            ..Candidate::by_pid(office, None, &subject)
+        };
+        let attachment = match tenant {
+            // Not another pair's, which would not end the process.
+            Some(_) => Some(Attachment::Keeper {
+                pid: inner.observer().pid,
+                start_time: inner.observer().start_time,
+            }),
+            None => attachment(tx, inner, &subject, RecordedBy::Keeper)?,
+        };
+        let Some(attachment) = attachment else { return Ok(()) };
         match claim_once(tx, inner, &candidate, &attachment, self.aside, Count::No)? {
+            ClaimOutcome::Granted(granted) if tenant.is_some() => {
+                instances::go_on_in_place(tx, granted.row.instance, &kept.record)
+            }
             ClaimOutcome::Granted(_) | ClaimOutcome::AlreadyRecorded(_) => Ok(()),
-            ClaimOutcome::Held(obstacle) => give_up(&obstacle.holder),
+            ClaimOutcome::Held(obstacle) => {
+                give_up(&obstacle.holder)?;
+                self.is_refused.set(self.is_refused.get() || tenant.is_some());
+                Ok(())
+            }
             ClaimOutcome::Errand(errand) => Err(self.interrupted(errand)),
         }
+    }
+
+    /// The process, with the command line as it was recorded: an identity may stand in it that was
+    /// known when the row was made, and is not known to us.
+    fn subject(&self, inner: &Inner, kept: &KeptRow) -> Subject {
+        let Target { pid, start_time, .. } = *self.target;
+        let live = Subject::process(pid, start_time, inner.observer());
+        let mut subject = Subject::told(pid, start_time, live.uid, kept.record.argv.clone());
+        subject.number = live.number;
+        subject.party = live.party;
+        subject.supervisor = live.supervisor;
+        subject.memory = live.memory;
+        subject
     }
 
     /// Acquires the locks again that were not let go since.
@@ -85,15 +126,8 @@ impl Arrival<'_> {
             if !is_to_be_acquired(tx, inner, row)? {
                 continue;
             }
-            let request = LockRequest {
-                name: row.name.clone(),
-                identity: Secret::of(b""),
-                metadata: row.metadata.clone(),
-                ttl_ms: row.ttl_ms,
-                slots: row.slot.map(|slot| slot.of),
-            };
             let claim = LockClaim {
-                requests: &[request],
+                requests: &[request_of(row)],
                 claimant: Claimant { origin: Origin::Pid, subject: &subject },
                 profile: profile.as_ref(),
                 ours: owner.as_slice(),
@@ -109,7 +143,14 @@ impl Arrival<'_> {
             };
             match acquire_once(tx, inner, &claim, from.into(), None, self.aside, Count::No)? {
                 Acquired::Granted(granted, _) => owner = granted.first().map(|it| it.instance),
-                Acquired::Held(obstacle) => give_up(&obstacle.holder)?,
+                Acquired::Held(obstacle) => {
+                    give_up(&obstacle.holder)?;
+                    // Of the process itself, by now, it is no loss.
+                    let is_needed = self.tenant.is_some_and(|it| it.locks.contains(&row.fence));
+                    if is_needed && obstacle.holder.pid != Some(pid) {
+                        self.is_refused.set(true);
+                    }
+                }
                 Acquired::Errand(errand) => return Err(self.interrupted(errand)),
             }
         }
@@ -120,6 +161,32 @@ impl Arrival<'_> {
         self.errand.set(Some(errand));
         Error::internal("something has to be done before the records can be made again")
     }
+}
+
+fn request_of(row: &LockRow) -> LockRequest {
+    LockRequest {
+        name: row.name.clone(),
+        identity: Secret::of(b""),
+        metadata: row.metadata.clone(),
+        ttl_ms: row.ttl_ms,
+        slots: row.slot.map(|slot| slot.of),
+    }
+}
+
+/// The locks without which the office is not wanted, as far as they were not let go since.
+fn wanted_again(
+    tx: &Tx<'_>,
+    inner: &Inner,
+    kept: &KeptRow,
+    tenant: &Tenant,
+) -> Result<Vec<LockRequest>> {
+    let mut wanted = Vec::new();
+    for row in kept.locks.iter().filter(|row| tenant.locks.contains(&row.fence)) {
+        if is_to_be_acquired(tx, inner, row)? {
+            wanted.push(request_of(row));
+        }
+    }
+    Ok(wanted)
 }
 
 /// Whether a lock of the store before is still wanted here, and not there already.

@@ -26,9 +26,10 @@ use crate::keeper::kept::{KeptRow, StoreLook};
 use crate::keeper::pair::{KeeperEvent, KeeperInbox, Pair};
 use crate::keeper::target::Target;
 use crate::keeper::tenant;
-use crate::owner::{ending, is_held};
+use crate::keeper::tenant::{Ending, Standing, Tenant};
+use crate::keeper::unused::{UNUSED_FOR_MAX, end_unused};
 use crate::process::Anchor;
-use crate::records::{End, EndReason, instances, locks, waiters};
+use crate::records::{instances, locks};
 use crate::store::held::{Held, HeldOffice};
 use crate::store::watcher::{Version, Watcher};
 use crate::store::{AnchoredBy, Inner, OwnRow, ourselves};
@@ -37,41 +38,6 @@ use crate::{ErrorKind, Nonce, OpenOptions, Result, Store};
 
 /// How often a keeper looks whether its records have ended; the end of the process wakes it.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-
-/// How long a keeper keeps a row that no lock was taken from: the verb that wanted one is waiting
-/// for it, or was killed.
-const UNUSED_FOR_MAX: Duration = Duration::from_mins(1);
-
-/// Ends rows on our anchor that were made for locks, long ago, and have none. Not while somebody of
-/// that profile waits for one: it may be wanted for that.
-fn end_unused(inner: &Inner) -> Result<()> {
-    let Some(anchor) = inner.own_anchor() else { return Ok(()) };
-    let limit_ms = i64::try_from(UNUSED_FOR_MAX.as_millis()).unwrap_or(i64::MAX);
-    let unused = |connection: &Connection, now_ms: i64| {
-        let mut unused = Vec::new();
-        let before_ms = now_ms.saturating_sub(limit_ms);
-        for id in instances::without_purpose(connection, anchor.name(), before_ms)? {
-            let record = instances::by_id(connection, id)?;
-            let waiting = match record.and_then(|record| record.profile) {
-                Some(profile) => waiters::anchors(connection, &profile)?,
-                None => Vec::new(),
-            };
-            if !waiting.iter().any(|anchor| is_held(inner, anchor)) {
-                unused.push(id);
-            }
-        }
-        Ok(unused)
-    };
-    if inner.read(|connection| unused(connection, inner.clock().wall_ms()))?.is_empty() {
-        return Ok(());
-    }
-    inner.write(|tx| {
-        for id in unused(tx, tx.now_ms())? {
-            ending::end_other(tx, id, &End::new(EndReason::Released))?;
-        }
-        Ok(())
-    })
-}
 
 /// A keeper with its process.
 pub(crate) struct Keeping {
@@ -93,8 +59,10 @@ pub(crate) struct Keeping {
     is_orphan: bool,
     /// A further anchor for that, where rows of the copy name ours.
     nameless: Option<Anchor>,
-    /// How long our process may take to stop, where it is not to act without its office.
-    ends_within: Option<Duration>,
+    /// Where our process is not to act without its office.
+    tenant: Option<Tenant>,
+    /// It is being ended.
+    ending: Option<Ending>,
 }
 
 impl Keeping {
@@ -127,7 +95,8 @@ impl Keeping {
             since: 0,
             is_orphan: false,
             nameless: None,
-            ends_within: None,
+            tenant: None,
+            ending: None,
         };
         keeping.watch();
         if let Ok(kept) = keeping.store.inner.read(|connection| keeping.rows(connection)) {
@@ -175,9 +144,9 @@ impl Keeping {
         Some(keeping)
     }
 
-    /// Ends the process with its office, within this time, and says how it ended.
-    pub(crate) fn ending_within(mut self, budget: Option<Duration>) -> Self {
-        self.ends_within = budget;
+    /// Ends the process with its office, and says how it ended.
+    pub(crate) fn of_tenant(mut self, tenant: Option<Tenant>) -> Self {
+        self.tenant = tenant;
         self
     }
 
@@ -220,20 +189,27 @@ impl Keeping {
     pub(crate) fn keep(mut self) {
         let mut unused_until = Deadline::after(UNUSED_FOR_MAX);
         loop {
-            let event = self.pair.inbox.next(LOOK_EVERY);
+            let wait = self.ending.as_ref().map_or(LOOK_EVERY, |it| it.look_after(LOOK_EVERY));
+            let event = self.pair.inbox.next(wait);
             if self.target.handle.has_ended() {
-                if self.ends_within.is_some() {
+                if self.tenant.is_some() {
                     // Nobody is kept out while the kernel is asked.
                     self.store.inner.unlock_anchor();
                     tenant::record_end(&self.store.inner, &self.target, &self.kept);
                 }
                 return;
             }
-            if event == Some(KeeperEvent::AskedToEnd) && self.ends_alone() {
+            // Nobody else would end it.
+            let is_asked = event == Some(KeeperEvent::AskedToEnd) && self.ending.is_none();
+            if is_asked && self.ends_alone() {
                 return;
             }
             self.complete_pair();
             self.pair.follow(self.target.pid);
+            if let Some(ending) = &self.ending {
+                ending.go_on(&self.target);
+                continue;
+            }
             if self.is_orphan {
                 continue;
             }
@@ -251,20 +227,35 @@ impl Keeping {
             }
             self.seen = version;
             // A store that cannot be read, or is gone, ends no record: the process still lives.
-            if let Err(error) = self.look() {
+            if let Err(error) = self.look().and_then(|()| self.look_at_tenant()) {
                 tracing::debug!(%error, "cannot look at the records");
                 self.seen = None;
-            } else if self.kept.is_empty() && !self.is_orphan {
-                // Whoever comes next is kept out until it has ended.
-                if let Some(budget) = self.ends_within {
-                    tenant::end(&self.target, budget);
-                }
+            } else if self.kept.is_empty() && !self.is_orphan && self.ending.is_none() {
                 if self.let_go() {
                     return;
                 }
             } else {
                 self.complete_pair();
             }
+        }
+    }
+
+    /// Looks whether our process may go on, where it acts only while it has its office.
+    fn look_at_tenant(&mut self) -> Result<()> {
+        let Some(tenant) = &mut self.tenant else { return Ok(()) };
+        let (inner, target) = (&self.store.inner, &self.target);
+        let standing = inner.read(|file| tenant.standing(file, inner.observer(), target))?;
+        self.heed(standing);
+        Ok(())
+    }
+
+    fn heed(&mut self, standing: Standing) {
+        match (standing, &self.tenant) {
+            (Standing::NotOurs, _) => self.tenant = None,
+            (Standing::Lost, Some(tenant)) if self.ending.is_none() => {
+                self.ending = Some(Ending::begin(&self.target, tenant.budget));
+            }
+            (Standing::Held | Standing::NotOnRecord | Standing::Lost, _) => {}
         }
     }
 
@@ -373,6 +364,13 @@ impl Keeping {
     /// `last_grant` is in the file that was lost, as far as that is another one than the one there
     /// now.
     fn follow(&mut self, last_grant: Option<i64>) -> Result<()> {
+        if let (Some(watcher), Some(tenant)) = (&self.watcher, &mut self.tenant) {
+            let observer = self.store.inner.observer();
+            let told = watcher.with(|file| tenant.standing(file, observer, &self.target));
+            if let Ok(standing) = told {
+                self.heed(standing);
+            }
+        }
         if self.take_last_look() {
             self.grant_seen = last_grant.or(self.grant_seen);
             // It has told what it knows, and would stand in the way of the next store.
@@ -382,22 +380,54 @@ impl Keeping {
         let store = self.options.open()?;
         let mut aside = Lookups::default();
         for _ in 0..ATTEMPTS + self.kept.len() {
-            let errand = Cell::default();
-            let arrival = Arrival { target: &self.target, aside: &aside, errand };
+            let arrival = Arrival {
+                target: &self.target,
+                tenant: self.tenant.as_ref(),
+                aside: &aside,
+                errand: Cell::default(),
+                is_refused: Cell::default(),
+            };
             let arrived = store.inner.write(|tx| arrival.arrive(tx, &store.inner, &self.kept));
             if let Some(errand) = arrival.errand.take() {
                 aside.run(errand, Deadline::never(), store.inner.trust())?;
                 continue;
             }
             arrived?;
+            let is_refused = arrival.is_refused.get();
             // The lock goes with the handle before, unless a row relies on it now.
             self.store = store;
             self.seen = None;
             self.watch();
-            self.kept = self.store.inner.read(|connection| self.rows(connection))?;
+            let now = self.store.inner.read(|connection| self.rows(connection))?;
+            let before = std::mem::replace(&mut self.kept, now);
+            self.settle_tenant(&before, is_refused);
             return Ok(());
         }
         Err(changes_too_fast(&self.store.path().display()))
+    }
+
+    /// Our process goes on in this store, or has to end: not all was granted that it needs.
+    fn settle_tenant(&mut self, before: &[KeptRow], is_refused: bool) {
+        let Some(tenant) = &mut self.tenant else { return };
+        let before = before.iter().find(|it| it.record.id == tenant.instance);
+        let Some(before) = before else { return };
+        if is_refused {
+            let (inner, target) = (&self.store.inner, &self.target);
+            let goes_on = inner.read(|connection| {
+                tenant::goes_on_by_itself(connection, inner.observer(), target, &before.record)
+            });
+            // Two owners are worse than one that is ended in doubt.
+            let is_lost = !goes_on.unwrap_or(false);
+            self.heed(if is_lost { Standing::Lost } else { Standing::NotOurs });
+            return;
+        }
+        let is_it = |now: &&KeptRow| {
+            now.record.is_in_place() && now.record.office() == before.record.office()
+        };
+        if let Some(now) = self.kept.iter().find(is_it) {
+            tenant.go_on_as(before, now);
+            self.pair.pass_on(tenant);
+        }
     }
 
     /// What became of our rows before their store was gone, as far as its file still tells: we look

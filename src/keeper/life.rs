@@ -65,6 +65,12 @@ pub(crate) fn second(arguments: &[OsString]) -> i32 {
     // unlocked.
     let Ok(file) = supervise::detach_with(second.descriptor) else { return exit::FAILED };
     let Ok(target) = words.target() else { return exit::OK };
+    // Whose process that is has to be certain before it may be ended.
+    let tenant = match words.tenant.as_ref().map(|tenant| tenant.is(&target, words.start_time)) {
+        Some(Some(true)) => words.tenant.clone(),
+        Some(Some(false)) => return exit::OK,
+        Some(None) | None => None,
+    };
     let inbox = KeeperInbox::new(&target.handle);
     // It started us: if it has ended by now, somebody else is our parent.
     let is_parent = supervise::own_parent() == Some(second.first);
@@ -82,7 +88,7 @@ pub(crate) fn second(arguments: &[OsString]) -> i32 {
     let pair = Pair::left_alone(inbox, words.to_arguments(), &second.anchor, shared);
     let keeping = Keeping::take_over(words.options(), target, pair, &second.anchor, file);
     if let Some(keeping) = keeping {
-        keeping.ending_within(words.ends_within).keep();
+        keeping.of_tenant(tenant).keep();
     }
     exit::OK
 }

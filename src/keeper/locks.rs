@@ -142,7 +142,9 @@ fn release_some(
         Subjected::Run(run) => vec![(**run).clone()],
         Subjected::Process(pid) => {
             let facts = sys::process_facts(*pid);
-            let rows = instances::live_of_pid(tx, *pid, facts.start_time, inner.observer())?;
+            let mut rows = instances::live_of_pid(tx, *pid, facts.start_time, inner.observer())?;
+            // A command in the place of its `run` does not act without them.
+            rows.retain(|row| !row.is_in_place());
             if rows.is_empty() && facts.start_time.is_none() && facts.existence != Existence::Gone {
                 return Err(cannot_tell(*pid, "when it was started"));
             }
@@ -213,7 +215,7 @@ fn check(
         Subjected::Run(_) => {
             Some(format!("{name} is not held by the run we are in, but by {holder}"))
         }
-        Subjected::Process(_) if !record.is_pid => Some(format!(
+        Subjected::Process(_) if !record.is_pid || record.is_in_place() => Some(format!(
             "{name} is held by {holder}, which acquired it itself: only its owner acts for it"
         )),
         Subjected::Process(pid) if !is_about(inner, &record, *pid)? => {

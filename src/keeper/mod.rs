@@ -72,6 +72,7 @@ pub(crate) mod speak;
 pub(crate) mod start;
 pub(crate) mod target;
 pub(crate) mod tenant;
+pub(crate) mod unused;
 pub(crate) mod words;
 
 pub use crate::keeper::process::{

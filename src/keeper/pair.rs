@@ -20,7 +20,8 @@ use std::time::Duration;
 
 use crate::clock::Deadline;
 use crate::environment::{Fault, planted};
-use crate::keeper::words::VERB_OF_SECOND;
+use crate::keeper::tenant::Tenant;
+use crate::keeper::words::{VERB_OF_SECOND, Words};
 use crate::process::Anchor;
 use crate::process::helper::HelperProgram;
 use crate::records::instances;
@@ -157,6 +158,18 @@ impl Pair {
         }
         self.start_second();
         true
+    }
+
+    /// The second one is to know this of their process, too: where it does not, another one has to
+    /// be started.
+    pub(crate) fn pass_on(&mut self, tenant: &Tenant) {
+        let Some((mut words, None)) = Words::parse(&self.arguments) else { return };
+        words.tenant = Some(tenant.clone());
+        let arguments = words.to_arguments();
+        if arguments != self.arguments {
+            self.arguments = arguments;
+            self.end_second();
+        }
     }
 
     /// Sees to it that there are two while the store cannot be opened.

@@ -136,7 +136,8 @@ pub(crate) fn release_in(
             let why = format!("nobody holds {office}");
             return Ok(Known::ByLack(Err(NotYours { why, advice: None })));
         };
-        if !record.is_pid {
+        // Nor that of a command in the place of its `run`: it acts for as long as it lives.
+        if !record.is_pid || record.is_in_place() {
             return Ok(Known::Well(Err(NotYours {
                 why: format!(
                     "{office} was not claimed for another process: only its owner releases it"

@@ -78,7 +78,7 @@ fn speaker(store: &Store, office: &Office, pid: Option<sys::Pid>) -> Result<Reco
         Ok((candidates, None))
     })?;
     match (found, candidates.first()) {
-        (Some(record), _) if record.is_pid => Ok(record),
+        (Some(record), _) if record.is_pid && !record.is_in_place() => Ok(record),
         (Some(_), _) => Err(not_owner(format!(
             "pid {pid} holds {office} itself, and speaks for itself: a `run` by its command, a \
              program through the library"

@@ -45,7 +45,7 @@ pub(super) fn start(
         start_time: target.start_time,
         allowed_filesystems: store.inner.allowed_filesystems().to_vec(),
         durability: store.inner.durability(),
-        ends_within: None,
+        tenant: None,
         helper: program
             .was_chosen()
             .then(|| ChosenHelper { program: program.clone(), starter: std::process::id() }),

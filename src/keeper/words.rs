@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::keeper::target::Target;
+use crate::keeper::tenant::Tenant;
 use crate::process::helper::HelperProgram;
-use crate::sys::{StartTime, StartTimeUnit, supervise};
-use crate::{Durability, Error, ErrorKind, OpenOptions, Result, sys};
+use crate::sys::{ProcessNumber, StartTime, StartTimeUnit, supervise};
+use crate::{Durability, Error, ErrorKind, InstanceId, OpenOptions, Result, sys};
 
 /// The hidden verb of a keeper.
 pub(crate) const VERB: &str = "__keeper";
@@ -34,8 +35,8 @@ pub(crate) struct Words {
     pub(super) allowed_filesystems: Vec<String>,
     /// What survives a power loss of what it grants.
     pub(super) durability: Durability,
-    /// How long its process may take to stop, where it is ended when its office is lost.
-    pub(super) ends_within: Option<Duration>,
+    /// Of a process that acts only while it has its office.
+    pub(super) tenant: Option<Tenant>,
     /// What it was started with, where that may not be its own program.
     pub(super) helper: Option<ChosenHelper>,
 }
@@ -81,8 +82,15 @@ impl Words {
         if self.durability == Durability::Full {
             add("--durability", FULL.into());
         }
-        if let Some(budget) = self.ends_within {
+        if let Some(Tenant { instance, budget, locks, number }) = &self.tenant {
+            add("--ends-with", instance.as_i64().to_string().into());
             add("--ends-within-ms", budget.as_millis().to_string().into());
+            for fence in locks {
+                add("--ends-with-lock", fence.to_string().into());
+            }
+            if let Some(number) = number {
+                add("--process-number", number.0.to_string().into());
+            }
         }
         if let Some(ChosenHelper { program, starter }) = &self.helper {
             add("--starter", starter.to_string().into());
@@ -100,6 +108,8 @@ impl Words {
         let (mut start_time, mut unit) = (None, None);
         let (mut anchor, mut descriptor, mut first) = (None, None, None);
         let (mut starter, mut program) = (None, None);
+        let (mut ends_with, mut ends_within, mut number) = (None, None, None);
+        let mut locks = Vec::new();
         let (pairs, rest) = arguments.as_chunks::<2>();
         for [name, value] in pairs {
             let text = || value.to_str().map(str::to_owned);
@@ -113,9 +123,12 @@ impl Words {
                 "--start-time-unit" => unit = Some(StartTimeUnit::parse(value.to_str()?)?),
                 "--allow-filesystem" => words.allowed_filesystems.push(text()?),
                 "--durability" if *value == *FULL => words.durability = Durability::Full,
+                "--ends-with" => ends_with = InstanceId::from_i64(text()?.parse().ok()?).ok(),
                 "--ends-within-ms" => {
-                    words.ends_within = Some(Duration::from_millis(text()?.parse().ok()?));
+                    ends_within = Some(Duration::from_millis(text()?.parse().ok()?));
                 }
+                "--ends-with-lock" => locks.push(text()?.parse().ok()?),
+                "--process-number" => number = Some(ProcessNumber(text()?.parse().ok()?)),
                 "--starter" => starter = Some(text()?.parse().ok()?),
                 "--helper" => program = Some(HelperProgram::new(value)),
                 "--helper-argument" => program = Some(program.take()?.argument(value)),
@@ -126,6 +139,12 @@ impl Words {
             }
         }
         words.start_time = start_time.zip(unit).map(|(value, unit)| StartTime { value, unit });
+        words.tenant = ends_with.zip(ends_within).map(|(instance, budget)| Tenant {
+            instance,
+            budget,
+            locks,
+            number,
+        });
         words.helper =
             program.zip(starter).map(|(program, starter)| ChosenHelper { program, starter });
         if !rest.is_empty() || words.pid == 0 || words.db.as_os_str().is_empty() {
@@ -193,7 +212,12 @@ mod tests {
             start_time: Some(StartTime { value: -1, unit: StartTimeUnit::Ticks }),
             allowed_filesystems: vec!["nfs".to_owned(), "9p".to_owned()],
             durability: Durability::Full,
-            ends_within: Some(Duration::from_millis(1_500)),
+            tenant: Some(Tenant {
+                instance: InstanceId(1_790_000_000_000_000),
+                budget: Duration::from_millis(1_500),
+                locks: vec![1_790_000_000_000_001, 1_790_000_000_000_002],
+                number: Some(ProcessNumber(u64::MAX)),
+            }),
             helper: Some(ChosenHelper {
                 program: HelperProgram::new("/usr/bin/python3").argument("-m").argument("a b"),
                 starter: 7,
@@ -208,7 +232,7 @@ mod tests {
             kind: None,
             home: None,
             start_time: None,
-            ends_within: None,
+            tenant: None,
             helper: None,
             durability,
             ..words()

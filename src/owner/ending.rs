@@ -98,6 +98,23 @@ pub(crate) fn end_other(tx: &Tx<'_>, id: InstanceId, how: &End) -> Result<Option
     end(tx, id, None, how)
 }
 
+/// Ends the row of an owner that goes on under one of its own, which the caller inserts. Its locks
+/// are left to the caller: those that were not taken again follow ([`locks::follow`]).
+pub(crate) fn end_but_for_locks(
+    tx: &Tx<'_>,
+    id: InstanceId,
+    how: &End,
+) -> Result<Option<EndReason>> {
+    let Some(ended) = instances::end(tx, id, None, how)? else { return Ok(None) };
+    if markers::exists(tx)? {
+        markers::close_all_of(tx, id)?;
+    }
+    if let Some(office) = &ended.office {
+        record_end(tx, id, office, ended.pid, how)?;
+    }
+    Ok(Some(how.reason))
+}
+
 /// Ends the row of an owner that goes on under another one, which `insert` makes: everything that
 /// leans on the old row follows. Requests to the old one are over with it, as with every end. The
 /// new row.

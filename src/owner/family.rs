@@ -9,6 +9,13 @@
 //! another `run` (known by the anchor that it has open, whatever its program is called) with what
 //! is below it. What left the session is left alone.
 //!
+//! The number of a session belongs to it for as long as a process lives in it, and is free then.
+//! So it means the command's session while its leader is the command. Once that is gone, one
+//! process has to show that it is of this run: by its environment, by the file that the command
+//! locks, which whatever it starts inherits open, or by its descent. Then all are, because a
+//! session is entered by birth alone. Where nobody shows it, they may be strangers, who are not
+//! ended, or a gateway that has closed everything: a claim is refused beside them.
+//!
 //! A process that ends a dead record looks for its family first: claims by an errand, the verbs
 //! that end records by `claim::examine::judge_to_end`. A `run` looks when its command has ended
 //! (`run/family.rs`). Where the process table cannot be seen nobody can be looked for. There the
@@ -20,11 +27,13 @@ use std::time::Duration;
 
 use crate::clock::Deadline;
 use crate::process::anchor;
+use crate::process::command_lock;
 use crate::process::descendants::end_all;
 use crate::process::helper;
 use crate::records::{Command, Record};
 use crate::sys::{
-    Existence, Pid, ProcessFacts, ProcessNumber, ProcessState, Proven, StartTime, Trust, Unproven,
+    Existence, OpenedFile, Pid, ProcessFacts, ProcessNumber, ProcessState, Proven, StartTime,
+    Trust, Unproven,
 };
 use crate::{InstanceId, environment, sys};
 
@@ -63,6 +72,32 @@ pub(crate) struct Kin {
     start_time: StartTime,
     number: Option<ProcessNumber>,
     session: Pid,
+    /// Of the file that the command locks.
+    lock_inode: Option<u64>,
+}
+
+/// What the session of a command says of those who are in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Session {
+    /// The command shares it with others.
+    Shared,
+    /// The command leads it, and is there.
+    Own,
+    /// The command led it, and cannot be seen any more.
+    Leaderless,
+    /// Its number is another session's by now.
+    OfOthers,
+}
+
+/// Who is in it, but for ourselves.
+#[derive(Debug)]
+struct Inhabitants {
+    all: Vec<Pid>,
+    owners: Vec<Pid>,
+    /// Whoever is below an owner.
+    below_owners: Vec<Pid>,
+    /// Whoever is below an owner that was itself started in this run.
+    below_owners_of_this_run: Vec<Pid>,
 }
 
 /// How to look for a family.
@@ -85,6 +120,7 @@ impl Kin {
             start_time: record.child_start_time?,
             number: record.identity.child,
             session: record.identity.child_sid?,
+            lock_inode: record.identity.command_lock_inode,
         })
     }
 
@@ -96,6 +132,7 @@ impl Kin {
             start_time: command.start_time?,
             number: sys::process_facts(command.pid).number,
             session: sys::session_of(command.pid)?,
+            lock_inode: command.lock_inode,
         })
     }
 
@@ -108,30 +145,39 @@ impl Kin {
         self.instance
     }
 
-    /// Whether the session was the command's own; `None` where its number is another session's by
-    /// now. A number is not given out again while a process of that session lives.
-    fn has_own_session(&self) -> Option<bool> {
+    fn session_now(&self) -> Session {
         if self.pid != Some(self.session) {
-            return Some(false);
+            return Session::Shared;
         }
-        let leader = sys::process_facts(self.session);
-        let proven = || Proven::of(self.session, Some(self.start_time), self.number, &Trust::FULL);
-        let is_another =
-            leader.existence == Existence::Present && matches!(proven(), Err(Unproven::Gone));
-        (!is_another).then_some(true)
+        // One that has ended and was not collected shows both.
+        let ProcessFacts { start_time, number, .. } = sys::process_facts(self.session);
+        let is_the_command = match (number, self.number, start_time) {
+            (Some(live), Some(recorded), _) => live == recorded,
+            (.., Some(live)) if live.unit == self.start_time.unit => live == self.start_time,
+            _ => return Session::Leaderless,
+        };
+        if is_the_command { Session::Own } else { Session::OfOthers }
     }
 
     /// Ends those who can be ended, and adds what came of it to `remains`. False where nobody can
     /// be looked for.
     fn end_members(&self, look: &Look<'_>, remains: &mut Remains) -> bool {
         let mut living = Vec::new();
+        let mut ended_before = Vec::new();
         for _ in 0..LOOKS_MAX {
-            let Some(members) = self.members(look) else { return false };
+            let Some(Members { members, ended }) = self.members(look) else { return false };
             living = members.iter().filter_map(Member::refuses).collect();
             let proven: Vec<&Proven> =
                 members.iter().filter_map(|member| member.proven.as_ref().ok()).collect();
             if proven.is_empty() {
-                break;
+                // A look may come too early for what forks, and too late for what it was forked
+                // by. Who had ended by the look before is only still to be collected.
+                if ended.iter().all(|pid| ended_before.contains(pid)) {
+                    break;
+                }
+                ended_before = ended;
+                (look.collect)();
+                continue;
             }
             for process in &proven {
                 tracing::warn!(pid = process.pid(), "ending what a command left behind");
@@ -152,38 +198,87 @@ impl Kin {
         true
     }
 
-    fn members(&self, look: &Look<'_>) -> Option<Vec<Member>> {
-        let Some(own_session) = self.has_own_session() else { return Some(Vec::new()) };
+    /// Who is in the session; `None` where nobody can be looked for.
+    fn inhabitants(&self) -> Option<Inhabitants> {
+        let all = sys::processes_of_session(self.session)?;
+        let owners: Vec<Pid> = all.iter().copied().filter(|pid| is_owner(*pid)).collect();
+        let below = |owner: &Pid| sys::descendants(*owner);
+        let of_this_run = owners.iter().filter(|pid| carries(**pid, self.instance));
+        Some(Inhabitants {
+            below_owners: owners.iter().flat_map(below).collect(),
+            below_owners_of_this_run: of_this_run.flat_map(below).collect(),
+            all,
+            owners,
+        })
+    }
+
+    fn members(&self, look: &Look<'_>) -> Option<Members> {
+        let session = self.session_now();
+        if session == Session::OfOthers {
+            return Some(Members::default());
+        }
+        let Inhabitants { all, owners, below_owners, below_owners_of_this_run } =
+            self.inhabitants()?;
+        let descended = if session == Session::Own { Vec::new() } else { look.descended() };
+        let shows_it = |pid: &Pid| {
+            descended.contains(pid) || carries(*pid, self.instance) || self.has_lock_file(*pid)
+        };
+        let is_session_of_command = match session {
+            Session::Own => true,
+            Session::Shared | Session::OfOthers => false,
+            Session::Leaderless => all.iter().any(shows_it),
+        };
+        // Whatever the command has started would descend from us, where we adopt it.
+        let is_doubtful =
+            session == Session::Leaderless && !is_session_of_command && look.root.is_none();
         let any_run = format!("{}=", environment::INSTANCE);
         let of_this_run = format!("{any_run}{}", self.instance);
-        let in_session = sys::processes_of_session(self.session)?;
-        let owners: Vec<Pid> = in_session.iter().copied().filter(|pid| is_owner(*pid)).collect();
-        let below_owners: Vec<Pid> = owners.iter().flat_map(|pid| sys::descendants(*pid)).collect();
-        let descended = if own_session { Vec::new() } else { look.descended() };
-        let is_known_by_place =
-            |pid: &Pid| (own_session || descended.contains(pid)) && !below_owners.contains(pid);
+        let is_known_by_place = |pid: Pid| {
+            let is_in_place = is_session_of_command || is_doubtful || descended.contains(&pid);
+            is_in_place && !below_owners.contains(&pid)
+        };
         // What says by its environment that it is of this run is so whoever its parent is by now:
         // the orphans of a container are adopted by its first process, which may be another run.
+        // But what an owner of this run starts has the same environment, and is that one's.
         let is_of_this_run = |pid: Pid| match sys::environment_of(pid) {
-            Some(words) if words.contains(&of_this_run) => true,
+            Some(words) if words.contains(&of_this_run) => !below_owners_of_this_run.contains(&pid),
             Some(words) => {
                 let is_of_another = words.iter().any(|word| word.starts_with(&any_run));
-                !is_of_another && is_known_by_place(&pid)
+                !is_of_another && is_known_by_place(pid)
             }
-            None => is_known_by_place(&pid),
+            None => is_known_by_place(pid),
         };
         let command = self.start_time;
         let is_not_older =
             |start: StartTime| start.unit == command.unit && start.value >= command.value;
         let is_candidate = |pid: &Pid| !owners.contains(pid) && !(look.is_spared)(*pid);
-        let members = in_session.into_iter().filter(is_candidate).filter_map(|pid| {
+        let mut found = Members::default();
+        for pid in all.into_iter().filter(is_candidate) {
             let ProcessFacts { existence, start_time, number, .. } = sys::process_facts(pid);
-            let may_be_of_it = existence != Existence::Gone && start_time.is_none_or(is_not_older);
-            let is_of_it = may_be_of_it && is_of_this_run(pid);
-            is_of_it
-                .then(|| Member { pid, proven: Proven::of(pid, start_time, number, look.trust) })
-        });
-        Some(members.collect())
+            if existence == Existence::Gone {
+                found.ended.push(pid);
+            } else if start_time.is_none_or(is_not_older) && is_of_this_run(pid) {
+                let proven = Proven::of(pid, start_time, number, look.trust);
+                let proven = if is_doubtful { proven.and(Err(Unproven::Unknown)) } else { proven };
+                found.members.push(Member { pid, proven });
+            }
+        }
+        Some(found)
+    }
+
+    /// Whether a process has the file open that the command locks.
+    pub(crate) fn has_lock_file(&self, pid: Pid) -> bool {
+        let Some(inode) = self.lock_inode else { return false };
+        let is_called_so = |path: &Path| {
+            let name = path.file_name().and_then(|name| name.to_str());
+            let anchor = name.and_then(|name| name.strip_suffix(command_lock::SUFFIX));
+            anchor.is_some_and(|name| anchor::parse_name(name).is_some())
+        };
+        let is_it = |file: &OpenedFile| {
+            let key = || file.key().ok().flatten();
+            is_called_so(&file.path) && key().is_some_and(|key| key.inode == inode)
+        };
+        sys::files_opened_by(pid).is_some_and(|files| files.iter().any(is_it))
     }
 }
 
@@ -205,6 +300,9 @@ impl Look<'_> {
     fn outside(&self, instance: InstanceId, sessions: &[Pid]) -> Vec<Pid> {
         let of_this_run = format!("{}={instance}", environment::INSTANCE);
         let mut found = sys::processes_with_environment(&of_this_run);
+        let owners: Vec<Pid> = found.extract_if(.., |pid| is_owner(*pid)).collect();
+        let below_owners: Vec<Pid> = owners.iter().flat_map(|pid| sys::descendants(*pid)).collect();
+        found.retain(|pid| !below_owners.contains(pid));
         found.extend(self.descended());
         found.sort_unstable();
         found.dedup();
@@ -251,7 +349,7 @@ pub(crate) fn left_of(commands: &[Kin], look: &Look<'_>) -> Family {
     let Some(last) = commands.last() else { return Family::Seen(Remains::default()) };
     let mut remains = Remains::default();
     for kin in commands {
-        let Some(members) = kin.members(look) else { return Family::NotSeen };
+        let Some(Members { members, .. }) = kin.members(look) else { return Family::NotSeen };
         remains.living.extend(members.iter().filter_map(Member::lives));
     }
     remains.left_alone = look.outside(last.instance, &sessions(commands));
@@ -266,7 +364,7 @@ fn sessions(commands: &[Kin]) -> Vec<Pid> {
 pub(crate) fn living(record: &Record, subject: Option<Pid>, trust: &Trust) -> Family {
     let look = Look { is_spared: &|pid| Some(pid) == subject, trust, root: None, collect: &|| () };
     let Some(kin) = Kin::of_record(record) else { return Family::Seen(Remains::default()) };
-    let Some(members) = kin.members(&look) else { return Family::NotSeen };
+    let Some(Members { members, .. }) = kin.members(&look) else { return Family::NotSeen };
     let living = members.iter().filter_map(Member::lives).collect();
     Family::Seen(Remains { living, ..Remains::default() })
 }
@@ -287,6 +385,15 @@ fn wait_collected(processes: &[&Proven], collect: &dyn Fn()) {
     }
 }
 
+/// What one look has seen of a family.
+#[derive(Debug, Default)]
+struct Members {
+    members: Vec<Member>,
+    /// Those in the session that had ended, or did meanwhile.
+    ended: Vec<Pid>,
+}
+
+#[derive(Debug)]
 struct Member {
     pid: Pid,
     proven: Result<Proven, Unproven>,
@@ -316,6 +423,12 @@ impl Member {
             ) => Some(self.pid),
         }
     }
+}
+
+/// Whether the environment that a process was started with names this run.
+fn carries(pid: Pid, instance: InstanceId) -> bool {
+    let of_this_run = format!("{}={instance}", environment::INSTANCE);
+    sys::environment_of(pid).is_some_and(|words| words.contains(&of_this_run))
 }
 
 /// Whether a process is an owner itself, of this store or another (another `run`, a keeper, a

@@ -71,6 +71,11 @@ impl Beside {
         self.proxy.as_ref().map(Proxy::environment)
     }
 
+    /// Whether we stand between the command and its manager.
+    pub(super) fn hears_command(&self) -> bool {
+        self.proxy.is_some()
+    }
+
     /// Returns once all that the command said to its manager is in the inbox.
     pub(super) fn hear_last_words(&self) {
         if let Some(proxy) = &self.proxy {

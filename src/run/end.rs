@@ -81,8 +81,8 @@ impl Supervised<'_> {
 
     /// What the command last wrote to its standard error, without secrets.
     fn last_words(&self) -> Option<String> {
-        let words = self.beside.stderr.as_ref()?.take()?;
-        Some(Identities::known_to(&self.store.inner).text(&words))
+        let kept = self.beside.stderr.as_ref()?;
+        kept.take_with(|words| Identities::known_to(&self.store.inner).text(words))
     }
 
     /// They go on record with the end.

@@ -11,12 +11,15 @@
 
 use crate::owner::family;
 use crate::owner::family::{Family, Kin, Look, Remains};
+use crate::patience::with_budget;
 use crate::process::descendants::LeftOver;
+use crate::records::instances;
 use crate::records::markers::Marker;
 use crate::run::inbox::{Inbox, RunEvent};
 use crate::run::notice::Notice;
+use crate::run::on_end;
 use crate::run::plan::Extent;
-use crate::run::supervised::{Ending, Supervised, Why};
+use crate::run::supervised::{Ending, LOOK_BUDGET, Supervised, Why};
 use crate::sys;
 use crate::sys::{ChildEnd, Pid, Trust, supervise};
 
@@ -29,6 +32,7 @@ impl Supervised<'_> {
             return;
         }
         let commands = std::mem::take(&mut self.kin);
+        self.main = None;
         let is_whole = self.run.extent == Extent::Whole;
         if is_whole && supervise::adopts_orphans() && !supervise::may_have_children() {
             return;
@@ -53,11 +57,16 @@ impl Supervised<'_> {
             Some(Ending { why: Why::End(marker) | Why::Restart(marker), .. }) => Some(marker),
             Some(_) | None => None,
         });
-        let askers = asked_by.and_then(|marker| marker.by_pid).map_or_else(Vec::new, and_ancestors);
+        let asker = asked_by.and_then(|marker| self.asker(marker));
+        let askers = asker.map_or_else(Vec::new, and_ancestors);
         let own = std::process::id();
         let is_whole = self.run.extent == Extent::Whole;
         let look = Look {
-            is_spared: &|pid| askers.contains(&pid) || self.run.leaves.names(pid),
+            is_spared: &|pid| {
+                askers.contains(&pid)
+                    || self.run.leaves.names(pid)
+                    || on_end::is_beside_command(pid)
+            },
             trust: &Trust::FULL,
             root: Some(own).filter(|pid| is_whole && *pid != FIRST),
             collect: &|| {
@@ -71,6 +80,19 @@ impl Supervised<'_> {
         } else {
             family::end_of(commands, &look)
         }
+    }
+
+    /// Who wrote it. The number of one in another pid namespace is somebody else's here.
+    fn asker(&self, marker: &Marker) -> Option<Pid> {
+        let inner = &self.store.inner;
+        let requester = marker.requester.and_then(|id| {
+            let row = with_budget(LOOK_BUDGET, || {
+                inner.read(|connection| instances::by_id(connection, id))
+            });
+            row.ok().flatten()
+        });
+        let is_elsewhere = requester.is_some_and(|row| row.pid_ns != inner.observer().pid_ns);
+        marker.by_pid.filter(|_| !is_elsewhere)
     }
 
     fn tell_remains(&mut self, command: Pid, remains: &Remains) {

@@ -8,7 +8,7 @@ use crate::owner::family::Kin;
 use crate::patience::with_budget;
 use crate::run::notice::Notice;
 use crate::run::start::Child;
-use crate::run::supervised::{Ending, LOOK_BUDGET, Life, Supervised, Unseen};
+use crate::run::supervised::{AskedEnd, Ending, LOOK_BUDGET, LastCall, Life, Supervised, Unseen};
 use crate::sys::{ChildEnd, Pid, supervise};
 use crate::{ErrorKind, Result};
 
@@ -54,14 +54,23 @@ impl Supervised<'_> {
         None
     }
 
-    /// Looks again for a successor, where that could not be told before: whether there is one.
+    /// Looks again for a successor, where that could not be told before: whether there is one, and
+    /// it lives.
     pub(super) fn has_unseen_successor(&mut self) -> Result<bool> {
         let Some(Unseen { before, .. }) = self.unseen else { return Ok(false) };
         let successor = self.successor_of(before)?;
         self.unseen = None;
         let Some(successor) = successor else { return Ok(false) };
+        let pid = successor.0.pid;
+        let is_followed = self.child().is_some_and(|child| child.0.pid == pid);
+        // It became ours with the end of the one before, and may have ended meanwhile.
+        if !is_followed && supervise::reap_child(pid).is_some() {
+            return Ok(false);
+        }
         self.follow(before, successor);
-        self.ask_successor();
+        if !is_followed {
+            self.ask_successor();
+        }
         Ok(true)
     }
 
@@ -88,11 +97,14 @@ impl Supervised<'_> {
             before: before.0.pid,
         });
         self.life = Life::Running(successor);
+        // What the one before had promised went from the row with it.
+        self.beside.said.promised = None;
     }
 
     /// What this one leaves behind is of the family as well. It has the environment that the first
-    /// one was given.
+    /// one was given. The main process, where another one said so, may still be below it.
     pub(super) fn knows_as_command(&mut self, successor: &Child) {
+        self.main = self.main.filter(|main| main.pid != successor.0.pid);
         let instance = self.kin.last().map_or_else(|| self.tenure.instance(), Kin::instance);
         self.kin.extend(Kin::of_command(instance, &successor.0));
     }
@@ -104,6 +116,10 @@ impl Supervised<'_> {
             Some(Ending { killed: true, .. }) => supervise::KILL,
             Some(_) => supervise::TERMINATE,
             None => match asked {
+                // Their time is one for all of them, and over.
+                Some(AskedEnd { last_call: Some(LastCall { is_over: true, .. }), .. }) => {
+                    supervise::KILL
+                }
                 Some(asked) => asked.signal.number,
                 None => return,
             },

@@ -19,9 +19,9 @@ words! {
     #[non_exhaustive]
     pub enum Forward {
         /// Those that the command did not get as well, so that it gets each request once. What is
-        /// sent to the whole group of the run (by a terminal, by `kill %1`), to a systemd service
-        /// with `KillMode=control-group`, or by pm2 has reached it, unless it left that group or
-        /// service.
+        /// sent to the whole group of the run (by a terminal, by `kill %1`), by systemd to all
+        /// processes of a service (`KillMode=control-group`, `systemctl kill`), or by pm2 has
+        /// reached it, unless it left that group or service.
         Auto = "auto",
         /// All: for a supervisor that signals this process alone, if `Auto` does not see it.
         Always = "always",

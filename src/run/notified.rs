@@ -12,13 +12,20 @@ use crate::clock::Deadline;
 use crate::patience::with_budget;
 use crate::process::command_line::redact::redact_text;
 use crate::records::{instances, runtime};
-use crate::run::notify::Notification;
+use crate::run::notify::{self, Notification};
+use crate::run::start::Child;
 use crate::run::supervised::{LOOK_BUDGET, Supervised};
 use crate::status::field::Field;
 use crate::{ErrorKind, Result, StatusUpdate, stop_budget};
 
 impl Supervised<'_> {
     pub(super) fn heed(&mut self, said: Notification) {
+        if let Some(pid) = said.main_pid
+            && !self.name_main_process(pid)
+        {
+            tracing::debug!(pid, "what the command calls its main process is not of it");
+        }
+        self.name_speakers();
         if let Some(more) = said.extends {
             self.give_time(more);
         }
@@ -37,8 +44,17 @@ impl Supervised<'_> {
         }
     }
 
+    /// Whose word counts from now on; once the command has ended, its last ones do.
+    fn name_speakers(&self) {
+        if let Some(Child(command)) = self.child() {
+            let main = self.main.map(|main| main.pid);
+            notify::name_command(command.pid, command.start_time, main);
+        }
+    }
+
     /// Writes what was said, if it is time. What cannot be written now is tried again.
     pub(super) fn write_said(&mut self) {
+        self.name_speakers();
         if !self.beside.said.is_due() {
             return;
         }

@@ -2,7 +2,8 @@
 //!
 //! It is started aside when the end is on record and the office is free, and is not waited for: it
 //! holds nothing up, and nothing of it comes back. Where it would end with this process, because
-//! that is the first of a container or the main one of a service, it has a moment.
+//! that is the first of a container or the main one of a service, it has a moment. Where the
+//! command is started again it is a child of ours beside that one, and none of its family.
 
 use std::io::{self, Seek, Write};
 use std::path::PathBuf;
@@ -17,8 +18,8 @@ use crate::process::exit_code::Supervisor;
 use crate::records::{End, instances};
 use crate::run::plan::{Extent, Run};
 use crate::store::Inner;
-use crate::sys::{aside, supervise};
-use crate::{InstanceId, Office, Reason, Tenure, environment, path_text};
+use crate::sys::{Pid, aside, supervise};
+use crate::{InstanceId, Office, Reason, Tenure, environment, path_text, sys};
 
 /// How long a program may take that ends with us.
 const MOMENT: Duration = Duration::from_secs(1);
@@ -44,6 +45,24 @@ pub(super) enum Next {
     Nothing,
     /// The command is started again.
     Restart,
+}
+
+/// Whether `pid`, which was seen to be below us, was started by us beside the command (who is told
+/// of an end), or by such a one: it is no part of what the command has started.
+pub(super) fn is_beside_command(pid: Pid) -> bool {
+    let leads_to_it = |started: &Pid| *started == pid || sys::descendants(*started).contains(&pid);
+    aside::started().iter().any(leads_to_it) || has_account(pid)
+}
+
+/// What somebody who was told has started has the variables of that, also when he has ended. We may
+/// have them ourselves, from another run, and so may the command.
+fn has_account(pid: Pid) -> bool {
+    let Some((name, _)) = environment::OF_END.iter().find(|(_, field)| *field == "instance") else {
+        return false;
+    };
+    let (begin, own) = (format!("{name}="), environment::text(name).unwrap_or_default());
+    let is_of_this_run = |word: &String| word.strip_prefix(&begin).is_some_and(|it| it != own);
+    sys::environment_of(pid).is_some_and(|words| words.iter().any(is_of_this_run))
 }
 
 impl Account {

@@ -253,7 +253,8 @@ impl Run {
     /// tells (Linux 6.15). When the office is lost they end it: SIGTERM, its stop budget, SIGKILL.
     /// A restart is the supervisor's affair. What takes a parent is not to be had with this:
     /// [`Run::follow`], [`Run::leave_family`], exit codes by cause; nor is the lock of an older
-    /// program. Unix alone, with [`Run::as_whole_process`]; [`Run::run`] says so otherwise.
+    /// program. Not as the first process of a container, which its keepers could not end. Unix
+    /// alone, with [`Run::as_whole_process`]; [`Run::run`] says so otherwise.
     pub fn in_place(mut self) -> Self {
         self.form = Form::Command;
         self
@@ -360,12 +361,17 @@ impl Run {
                 Error::new(ErrorKind::Unsupported, why).with_hint("run the command as a child")
             );
         }
+        Self::check_is_not_first()?;
         let what = if self.extent == Extent::Part {
             "a process that has a life of its own"
         } else if self.follows || self.leaves.is_any() {
             "a run that looks after what its command leaves behind"
         } else if self.claim.legacy_home.is_some() {
             "a run that holds the lock of an older program"
+        } else if self.kept_stderr.is_some() || self.on_end.is_some() {
+            "a run that keeps or tells what came of its command"
+        } else if self.restart_unresponsive.is_some() || self.pid_file.is_some() {
+            "a run that stays beside its command"
         } else {
             return Ok(());
         };

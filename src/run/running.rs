@@ -37,7 +37,7 @@ impl Supervised<'_> {
                 // The signal thread never ends; if it did, we would still look.
                 Err(RecvTimeoutError::Disconnected) => std::thread::sleep(LOOK_EVERY),
             }
-            if let Some(end) = self.last_end() {
+            if let Some(end) = self.last_end(inbox) {
                 // A successor may have been collected as well.
                 self.leash.slip();
                 self.life = Life::Ended;
@@ -99,7 +99,10 @@ impl Supervised<'_> {
     }
 
     /// How the command ended, if it has just now and nobody has taken its place.
-    fn last_end(&mut self) -> Option<ChildEnd> {
+    fn last_end(&mut self, inbox: &Inbox) -> Option<ChildEnd> {
+        if !self.has_said_its_last(inbox) {
+            return None;
+        }
         if self.stays_with_descendants() {
             return self.end_without_descendants();
         }
@@ -182,7 +185,11 @@ impl Supervised<'_> {
         // An echo is asked about as well: it was told once, and is over.
         let has_it = match self.child() {
             Some(child) => self.beside.delivery.has_reached(child.0.pid, &signal.caught),
-            None => true,
+            // What the witness saw now explains no later signal.
+            None => {
+                self.beside.delivery.has_reached(std::process::id(), &signal.caught);
+                true
+            }
         };
         if !has_it && !is_echo {
             let _ = self.signal(number);

@@ -56,6 +56,8 @@ pub(super) struct Supervised<'a> {
     /// Commands that have ended, and are not collected before the row names who took their place.
     pub(super) uncollected: Vec<Pid>,
     pub(super) asleep: Asleep,
+    /// How it is listened for signs of life.
+    pub(super) attention: Attention,
 }
 
 /// The command.
@@ -92,6 +94,18 @@ pub(super) struct Unseen {
 pub(super) struct MainProcess {
     pub(super) pid: Pid,
     pub(super) start_time: StartTime,
+}
+
+/// How long the run has listened for signs of life of its command, on a clock that stands still
+/// while the machine is suspended.
+#[derive(Debug)]
+#[allow(clippy::struct_field_names, reason = "each says its unit")]
+pub(super) struct Attention {
+    /// Without a pause that is worth the name.
+    pub(super) since_ms: i64,
+    pub(super) looked_at_ms: i64,
+    /// When the command was first seen to be unresponsive, and was at every look since.
+    pub(super) seen_at_ms: Option<i64>,
 }
 
 /// A signal that asked to end.
@@ -150,6 +164,7 @@ impl<'a> Supervised<'a> {
         }
         Self {
             asleep: Asleep::now(&store.inner),
+            attention: Attention::now(&store.inner),
             leash: started.leash,
             run,
             store,

@@ -15,3 +15,8 @@ pub(crate) fn shell_words(line: &OsStr) -> [OsString; 3] {
 pub(crate) fn start(mut command: Command) -> io::Result<Child> {
     command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()
 }
+
+/// Nobody is taken for another's child here.
+pub(crate) fn started() -> Vec<super::Pid> {
+    Vec::new()
+}

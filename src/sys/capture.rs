@@ -54,7 +54,8 @@ enum Pipe {
 
 impl Program {
     fn start(command: &mut Command) -> io::Result<Self> {
-        let mut child = command.spawn()?;
+        // A child beside the command of a `run`, and no part of that.
+        let mut child = super::aside::remembered(|| command.spawn())?;
         let stdout =
             child.stdout.take().ok_or_else(|| io::Error::other("its output is no pipe"))?;
         // Ours alone: the program has the other end.

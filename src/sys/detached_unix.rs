@@ -100,6 +100,22 @@ pub(crate) fn follow_to_cgroup(pid: super::Pid) -> bool {
     }
 }
 
+/// What is meant for all processes of a service or of a terminal, and ends those that do not expect
+/// it: a keeper that it ended would let go of what it keeps. `abort` works all the same (abort(3)).
+const DEAF_TO: [i32; 11] = [
+    number::SIGHUP,
+    number::SIGINT,
+    number::SIGTERM,
+    number::SIGQUIT,
+    number::SIGABRT,
+    number::SIGUSR1,
+    number::SIGUSR2,
+    number::SIGPIPE,
+    number::SIGALRM,
+    number::SIGVTALRM,
+    number::SIGPROF,
+];
+
 /// Makes this process nobody's: a session of its own, no descriptors but the standard ones, deaf
 /// to the signals that terminals and supervisors send. Call it first thing, while nothing is open.
 pub(crate) fn detach() -> io::Result<()> {
@@ -110,7 +126,7 @@ fn make_nobodys(close_from_descriptor: RawFd) -> io::Result<()> {
     close_from(close_from_descriptor);
     // Deaf to some, and to no others: whoever started us may block any of them.
     inherited::block_nothing();
-    for signal in [number::SIGHUP, number::SIGINT, number::SIGTERM, number::SIGQUIT] {
+    for signal in DEAF_TO {
         ignore(signal);
     }
     // EPERM: a session leader already, which is as good.

@@ -6,10 +6,11 @@
 //! SIGPIPE was ignored can be seen before `main` alone: the standard library ignores it then, and
 //! has it back at its default in whatever it executes (row 118).
 
+use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use super::signals;
 use crate::environment;
@@ -80,6 +81,11 @@ pub(super) fn pass_on(command: &mut Command, run: i32, permission: u8) {
             }
         }
     }
+    leave_signals_to(command, permission);
+}
+
+/// Executed, `command` finds the signals as `permission` says that they came.
+fn leave_signals_to(command: &mut Command, permission: u8) {
     let last_act = move || {
         block_nothing();
         if permission & SETS_SIGNALS != 0 {
@@ -93,6 +99,62 @@ pub(super) fn pass_on(command: &mut Command, run: i32, permission: u8) {
     // SAFETY: sigaction(2) and sigprocmask(2) may be called there (signal-safety(7)); it allocates
     // nothing.
     unsafe { command.pre_exec(last_act) };
+}
+
+/// What asks this process to end from now on. In the moment in which it becomes another program
+/// none of its threads hears a signal any more.
+pub(crate) struct RequestsToEnd {
+    have_come: Arc<AtomicBool>,
+    signals: Vec<i32>,
+}
+
+impl RequestsToEnd {
+    /// Notes them beside whatever else hears them: call it where something does. What was ignored
+    /// as we started stays ignored.
+    pub(crate) fn note() -> io::Result<Self> {
+        const ASK_TO_END: [i32; 4] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT];
+        let signals = ASK_TO_END.into_iter().filter(|signal| !signals::is_ignored(*signal));
+        let noted = Self { have_come: Arc::default(), signals: signals.collect() };
+        for signal in &noted.signals {
+            signal_hook::flag::register(*signal, Arc::clone(&noted.have_come))?;
+        }
+        Ok(noted)
+    }
+
+    /// Whether one has come.
+    pub(crate) fn have_come(&self) -> bool {
+        self.have_come.load(Ordering::SeqCst)
+    }
+}
+
+/// Becomes the program `command`, which finds the signals as this process found them. Returns only
+/// why it could not, and then they are as before: `Interrupted` where one of `requests` has come. A
+/// later one acts on the program as if that had been started long ago.
+pub(crate) fn become_program(mut command: Command, requests: &RequestsToEnd) -> io::Error {
+    leave_signals_to(&mut command, permission());
+    let (have_come, signals) = (Arc::clone(&requests.have_come), requests.signals.clone());
+    let last_act = move || {
+        // First of all, and then the look: a signal that comes between the two ends us, as it would
+        // end the program. This is the main thread, which the kernel prefers (signal(7)): no
+        // handler of another one is still on its way.
+        for signal in &signals {
+            set(*signal, libc::SIG_DFL);
+        }
+        if have_come.load(Ordering::SeqCst) {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        Ok(())
+    };
+    // SAFETY: nothing is forked here: it runs in this very process, where it may do anything.
+    unsafe { command.pre_exec(last_act) };
+    let changed = requests.signals.iter().chain(&CHANGED_BY_US);
+    let before: Vec<_> = changed.map(|signal| (*signal, action(*signal))).collect();
+    let error = super::handover::exec(command);
+    for (signal, action) in &before {
+        // SAFETY: that is what the kernel said of this process.
+        unsafe { libc::sigaction(*signal, std::ptr::from_ref(action), std::ptr::null_mut()) };
+    }
+    error
 }
 
 /// Executed, `command` finds SIGPIPE as this process did. For a program that becomes itself again.
@@ -114,6 +176,16 @@ pub(super) fn block_nothing() {
         let mut nothing: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut nothing);
         libc::pthread_sigmask(libc::SIG_SETMASK, &raw const nothing, std::ptr::null_mut());
+    }
+}
+
+fn action(signal: i32) -> libc::sigaction {
+    // SAFETY: an all-zero sigaction is a valid value to be overwritten, and a null new one only
+    // asks.
+    unsafe {
+        let mut current: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(signal, std::ptr::null(), &raw mut current);
+        current
     }
 }
 

@@ -7,12 +7,31 @@ use signal_hook::consts::signal as number;
 use super::signals::{self, Catcher};
 use super::{Caught, Pid};
 
+/// More processes of one group are not between us and a shell.
+const GENERATIONS_MAX: usize = 64;
+
 /// Whether what is sent to our process group reaches `pid`, too; no for one that has ended.
 pub(crate) fn shares_our_group(pid: Pid) -> bool {
-    let Ok(pid) = libc::pid_t::try_from(pid) else { return false };
-    // SAFETY: both take numbers only; -1 is the group of nobody.
-    let (theirs, ours) = unsafe { (libc::getpgid(pid), libc::getpgid(0)) };
-    theirs == ours && theirs != -1
+    let theirs = libc::pid_t::try_from(pid).map_or(-1, group_of);
+    theirs == group_of(0) && theirs != -1
+}
+
+/// The group of `pid`, 0 for ours; -1 for one that has none.
+fn group_of(pid: libc::pid_t) -> libc::pid_t {
+    // SAFETY: takes a number only.
+    unsafe { libc::getpgid(pid) }
+}
+
+/// Whether our process group is the job of a shell, which can continue it: whoever started that is
+/// in another group of our session. Otherwise the group is orphaned, and the kernel drops what
+/// would stop it (setpgid(2)).
+pub(crate) fn is_of_a_shell() -> bool {
+    let parent = Some(std::os::unix::process::parent_id()).filter(|pid| *pid != 0);
+    let outside = std::iter::successors(parent, |pid| super::process_facts(*pid).parent)
+        .take(GENERATIONS_MAX)
+        .filter_map(|pid| libc::pid_t::try_from(pid).ok())
+        .find(|pid| group_of(*pid) != group_of(0));
+    outside.is_some_and(|pid| session_of(pid) == session_of(0))
 }
 
 /// The session of `pid`, 0 for ours; 0 for one whose leader has no pid here.
@@ -40,9 +59,18 @@ pub(crate) fn catch_suspension(
     signals::catch(&[number::SIGTSTP], on_suspension)
 }
 
-/// Stops this process until somebody lets it go on.
+/// Stops this process as the key would, until somebody lets it go on: a shell tells that from
+/// SIGSTOP.
 pub(crate) fn stop_ourselves() {
-    if let Err(error) = signal_hook::low_level::raise(number::SIGSTOP) {
-        tracing::debug!(%error, "not stopped");
+    // SAFETY: a struct of integers, for which zero is valid, and is the default action.
+    let (by_default, mut ours): (libc::sigaction, libc::sigaction) =
+        unsafe { (std::mem::zeroed(), std::mem::zeroed()) };
+    // SAFETY: the default action runs no code; what is set again is what was there; raise takes a
+    // number only.
+    unsafe {
+        if libc::sigaction(number::SIGTSTP, &raw const by_default, &raw mut ours) == 0 {
+            libc::raise(number::SIGTSTP);
+            libc::sigaction(number::SIGTSTP, &raw const ours, std::ptr::null_mut());
+        }
     }
 }

@@ -10,6 +10,11 @@ pub(crate) fn shares_our_group(_pid: Pid) -> bool {
     true
 }
 
+/// There are no jobs of that kind.
+pub(crate) fn is_of_a_shell() -> bool {
+    false
+}
+
 /// There are no sessions of that kind.
 pub(crate) fn leads_session() -> bool {
     false

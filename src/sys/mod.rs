@@ -165,7 +165,7 @@ pub(crate) use files::{
     set_mode, set_mode_in,
 };
 pub(crate) use forked::close_inherited;
-pub(crate) use inherited::take_over_process;
+pub(crate) use inherited::{RequestsToEnd, become_program, take_over_process};
 pub(crate) use lock_facts::{CommandLocks, ListedLock, Sharing};
 #[cfg(test)]
 pub(crate) use locks::SHOWS_OPENED_FILES;

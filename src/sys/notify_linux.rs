@@ -10,6 +10,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::Duration;
 
 use super::Pid;
 
@@ -119,13 +120,18 @@ impl NotifySocket {
         Ok(Message { text, descriptors, sender })
     }
 
-    /// A word to ourselves, which arrives after all that was said before.
-    pub(crate) fn say_to_ourselves(&self) -> io::Result<()> {
+    /// A word to ourselves, which arrives after all that was said before. Waits for room.
+    pub(crate) fn say_to_ourselves(&self, within: Duration) -> io::Result<()> {
         let address = SocketAddr::from_abstract_name(&self.name)?;
         let speaker = UnixDatagram::unbound()?;
-        // A full socket is not waited for.
-        speaker.set_nonblocking(true)?;
-        speaker.send_to_addr(b"\n", &address).map(drop)
+        speaker.set_write_timeout(Some(within))?;
+        loop {
+            match speaker.send_to_addr(b"\n", &address) {
+                // A signal, which are few.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                sent => return sent.map(drop),
+            }
+        }
     }
 }
 
@@ -192,6 +198,9 @@ mod tests {
 
     use super::*;
 
+    /// Of a machine that hangs.
+    const A_WHILE: Duration = Duration::from_mins(5);
+
     /// From a program through two sockets: the text, the open file and the sender.
     #[test]
     fn a_message_is_passed_on_with_its_files() {
@@ -212,8 +221,32 @@ mod tests {
         file.rewind().unwrap();
         file.read_to_string(&mut kept).unwrap();
         assert_eq!(kept, "kept");
-        ours.say_to_ourselves().unwrap();
+        ours.say_to_ourselves(A_WHILE).unwrap();
         assert_eq!(ours.receive().unwrap().text, b"\n");
+    }
+
+    /// Symptom: what a command said last was lost where the manager took its time. Cause: the word
+    /// after it was not said to a full socket. It is said once there is room.
+    #[test]
+    fn a_word_to_ourselves_waits_for_room() {
+        let ours = NotifySocket::open().unwrap();
+        let address = SocketAddr::from_abstract_name(&ours.name).unwrap();
+        // Each from another one, which has a limit of its own.
+        let is_taken = || {
+            let speaker = UnixDatagram::unbound().unwrap();
+            speaker.set_nonblocking(true).unwrap();
+            speaker.send_to_addr(b"WATCHDOG=1", &address).is_ok()
+        };
+        let said = std::iter::repeat_with(is_taken).take_while(|is_taken| *is_taken).count();
+        ours.say_to_ourselves(Duration::from_millis(1)).unwrap_err();
+        std::thread::scope(|scope| {
+            let speaks = scope.spawn(|| ours.say_to_ourselves(A_WHILE));
+            for _ in 0..said {
+                assert_eq!(ours.receive().unwrap().text, b"WATCHDOG=1");
+            }
+            assert_eq!(ours.receive().unwrap().text, b"\n");
+            speaks.join().unwrap().unwrap();
+        });
     }
 
     /// As many files as one message takes; one that is not there is an error, and no panic.

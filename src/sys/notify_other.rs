@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::ffi::{OsStr, OsString};
 use std::io;
+use std::time::Duration;
 
 use super::Pid;
 
@@ -36,7 +37,7 @@ impl NotifySocket {
     }
 
     /// Never called.
-    pub(crate) fn say_to_ourselves(&self) -> io::Result<()> {
+    pub(crate) fn say_to_ourselves(&self, _within: Duration) -> io::Result<()> {
         match self.0 {}
     }
 }

@@ -44,14 +44,15 @@ impl Proven {
     /// The same for the owner on record, which may be the first process of a container that we were
     /// put into from outside (`docker exec`, nsenter(1)): gateways often are. It gets what it has a
     /// handler for, and takes the container along with its end. Whatever descends from it does not
-    /// signal it, nor does anybody the first process of the machine.
+    /// signal it, nor what may do so, because its parents are hidden; nor does anybody the first
+    /// process of the machine.
     pub(crate) fn of_owner(
         pid: Pid,
         start_time: Option<StartTime>,
         number: Option<ProcessNumber>,
         trust: &Trust,
     ) -> Result<Self, Unproven> {
-        if pid == FIRST && is_in_container() && !is_ancestor(pid) {
+        if pid == FIRST && is_in_container() && descends_from(&[FIRST]) == Some(false) {
             return Self::pin(pid, start_time, number, trust);
         }
         Self::of(pid, start_time, number, trust)

@@ -1,10 +1,13 @@
-//! A witness of what is sent to a whole process group.
+//! A witness of what is sent to a whole process group, or to all processes of a service.
 //!
 //! A signal does not say whether it was sent to us or to our group (`kill %1`, `fg`, a terminal),
 //! and a command in that group must not get it twice. So a process that does nothing stays in the
 //! group, with every signal blocked: what is sent to all of them is pending there, before it
 //! reaches us, because the kernel begins with the youngest. It names the sender as well. It is
 //! called by no name of ours: whoever ends us by name does not mean the group.
+//!
+//! It is in our control group, too, where a service manager signals one process after the other:
+//! there it may be reached some time after us (`run/delivery.rs`).
 //!
 //! It is a program of its own ([`VERB`]), holds nothing that we hold, and ends with its line to us,
 //! and with us (`PR_SET_PDEATHSIG`; the thread that starts it has to live as long).

@@ -58,7 +58,10 @@ pub(crate) struct Run {
     /// restarts it; two keepers end CMD if the office is lost
     #[arg(
         long,
-        conflicts_with_all = ["follow", "leave", "legacy_home", "exit_code", "supervisor"]
+        conflicts_with_all = [
+            "follow", "leave", "legacy_home", "exit_code", "supervisor", "forward", "pidfile",
+            "keep_stderr", "on_end", "restart_unresponsive",
+        ]
     )]
     pub(crate) exec: bool,
     /// Stay with what CMD leaves behind, for as long as any of it lives: a server that executes

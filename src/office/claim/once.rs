@@ -7,12 +7,12 @@ use crate::office::claim::clear_the_way::OfficeWay;
 use crate::office::claim::{clear_the_way, insert};
 use crate::owner::{ending, judge};
 use crate::patience::Stopped;
-use crate::records::{End, EndReason, instances, profiles, starts};
+use crate::records::{End, EndReason, instances, locks, profiles, starts};
 use crate::scoped::survey::{LockClaim, Surveyed};
 use crate::scoped::{acquire, survey};
 use crate::store::held::Share;
 use crate::store::{Inner, Tx};
-use crate::{Holder, LockRequest, Result, Wanted};
+use crate::{Holder, LockRequest, Reason, Result, Wanted};
 
 /// The heart of every claim, inside one write transaction. Looks at everything before it ends
 /// anything: a refused claim changes nobody.
@@ -53,21 +53,29 @@ pub(crate) fn claim_once(
             return insert::refuse_candidate(tx, inner, candidate, count, obstacle);
         }
     };
-    let locks = candidate.locks.iter().map(LockRequest::share);
-    let wanted = locks.chain([Share::whole(Wanted::Office(office.clone()))]);
+    let shares = candidate.locks.iter().map(LockRequest::share);
+    let wanted = shares.chain([Share::whole(Wanted::Office(office.clone()))]);
     let sweep = sweep::sweep(tx, inner, &named, wanted)?;
     if let Some(orphan) = sweep.orphans.first() {
         let holder = Box::new(Holder::orphan(Wanted::Office(office.clone()), orphan.pid));
         let obstacle = Box::new(Obstacle { holder, watch: None });
         return insert::refuse_candidate(tx, inner, candidate, count, obstacle);
     }
+    // The command of a `run --exec` that claims by itself: nobody may get its locks in between.
+    let goes_on = over
+        .as_ref()
+        .filter(|(record, reason)| *reason == EndReason::ReExecuted && record.is_in_place())
+        .map(|(record, _)| record.id);
     let (evicted, after_abnormal_end) = match over {
         Some((record, reason)) => {
             let mut end = End::new(reason);
             if let EndReason::Dead(_) = reason {
                 end = end.detail(format!("found by pid {}", candidate.subject.pid));
             }
-            let recorded = ending::end_other(tx, record.id, &end)?;
+            let recorded = match goes_on {
+                Some(_) => ending::end_but_for_locks(tx, record.id, &end)?,
+                None => ending::end_other(tx, record.id, &end)?,
+            };
             let abnormal =
                 recorded.is_some_and(|reason| instances::is_abnormal(&reason.into(), None));
             (Some(Evicted::of(&record, reason, aside)), abnormal)
@@ -78,6 +86,9 @@ pub(crate) fn claim_once(
         insert::insert(tx, inner, candidate, attachment, evicted, after_abnormal_end)?;
     let owners = std::iter::repeat(granted.row.instance);
     granted.locks = acquire::take(tx, inner, &lock_claim, ways, owners, aside)?;
+    if let Some(before) = goes_on {
+        locks::follow(tx, before, granted.row.instance, Reason::ReExecuted)?;
+    }
     sweep::tidy(tx, inner, &sweep)?;
     if tx.prunes() {
         instances::prune_history(tx, office, |anchor| judge::is_held(inner, anchor))?;

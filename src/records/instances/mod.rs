@@ -20,5 +20,5 @@ pub(crate) use self::row::{
     Command, CommandLock, LockNow, Origin, Record, date_back, forget_notes_of_earlier, standing,
 };
 pub(crate) use self::row::{
-    Keepers, keepers_end, leave_to_keepers, lose_command_lock, set_keepers,
+    Keepers, go_on_in_place, keepers_end, leave_to_keepers, lose_command_lock, set_keepers,
 };

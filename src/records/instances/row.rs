@@ -178,6 +178,12 @@ impl Columns<'_> {
 }
 
 impl Record {
+    /// Whether it is that of a command in the place of its `run` (`run --exec`): keepers hold it,
+    /// and no verb releases it for the command.
+    pub(crate) fn is_in_place(&self) -> bool {
+        self.is_pid && self.identity.command_lock.is_some()
+    }
+
     /// Whether its end is not on record. Whether its owner lives is another question.
     pub(crate) fn is_live(&self) -> bool {
         self.ended_at_ms.is_none()
@@ -392,7 +398,8 @@ pub(crate) fn set_keepers(tx: &Tx<'_>, anchor: &str, keepers: &Keepers) -> Resul
 }
 
 /// Makes the row of this process one that keepers hold for it, while it becomes the program with
-/// the words `argv`. False when it has ended.
+/// the words `argv`. That it is a command, which never has a lock of its own, tells it from rows
+/// that verbs have made. False when it has ended.
 pub(crate) fn leave_to_keepers(
     tx: &Tx<'_>,
     id: InstanceId,
@@ -401,11 +408,22 @@ pub(crate) fn leave_to_keepers(
 ) -> Result<bool> {
     let changed = tx
         .prepare_cached(
-            "UPDATE instances SET origin = 'pid', argv = ?3
+            "UPDATE instances SET origin = 'pid', argv = ?3, command_lock = 'none'
              WHERE id = ?1 AND nonce_hash = ?2 AND ended_at_ms IS NULL",
         )?
         .execute((id.0, nonce.hash(), serde_json::to_string(argv).ok()))?;
     Ok(changed == 1)
+}
+
+/// Makes a row that keepers have inserted the one of such a command, which had `before` in another
+/// store: what proves it there proves it here.
+pub(crate) fn go_on_in_place(tx: &Tx<'_>, id: InstanceId, before: &Record) -> Result<()> {
+    tx.prepare_cached(
+        "UPDATE instances SET nonce_hash = ?2, command_lock = 'none'
+         WHERE id = ?1 AND ended_at_ms IS NULL",
+    )?
+    .execute((id.0, &before.nonce_hash))?;
+    Ok(())
 }
 
 /// Records that the keepers on `anchor` end although their process lives on.

@@ -3,7 +3,9 @@
 use rustix::process::Signal;
 
 use crate::store::damage::destroy_root_of;
-use crate::support::{Identity, LIMIT, Process, STAY, Sandbox, eventually, kill, wait_stopped};
+use crate::support::{
+    Identity, LIMIT, Process, STAY, Sandbox, eventually, exit_code, kill, kill_all, wait_stopped,
+};
 
 const TOKEN: &str = "123456:a-token-that-nobody-may-read";
 
@@ -20,6 +22,21 @@ impl Sandbox {
         let keepers = self.keepers();
         assert_eq!(keepers.len(), 1, "{keepers:?}");
         (shell, Identity::of(keepers[0]).unwrap())
+    }
+
+    /// A command in the place of its `run`, with a lock. Asked, it says whether it has that, by a
+    /// verb.
+    fn command_in_place(&self) -> Process {
+        let lock = format!("token={TOKEN}");
+        let script = format!(
+            "echo $$
+             while read -r asked; do incumbent lock verify token {TOKEN} > /dev/null; echo $?; done"
+        );
+        let words = ["run", "--no-backoff", "--exec", "--stop-budget", "7s", "--lock", &lock];
+        let shell = ["--", "/bin/sh", "-c", &script];
+        let mut process = Process::start(self.incumbent([&words[..], &shell].concat()));
+        assert_eq!(process.line(), process.pid().to_string());
+        process
     }
 
     fn lose_store(&self, loss: Loss) {
@@ -233,4 +250,60 @@ fn what_was_released_before_the_store_was_lost_is_not_recorded_again() {
     sandbox.cli(["lock", "release", "token", TOKEN, "--pid", &pid]).assert_code(0);
     keeper.wait_gone(LIMIT);
     owner.finish(LIMIT).assert_code(0);
+}
+
+/// Symptom: the store of a command in the place of its `run` was deleted. Its keepers claimed the
+/// office again, but not its lock, which another one took; and what verbs in the command act by was
+/// not known there. It holds because they claim all or none, with the same proof.
+#[test]
+fn a_command_in_place_goes_on_in_a_new_store() {
+    for loss in [Loss::Files, Loss::FilesAndAnchors, Loss::Directory] {
+        let what = format!("{loss:?}");
+        let sandbox = Sandbox::new();
+        let mut command = sandbox.command_in_place();
+        let pid = command.pid().to_string();
+        sandbox.lose_store(loss);
+        eventually(&format!("{what}: recorded again"), LIMIT, || {
+            sandbox.assert_refused(&what);
+            let (code, status) = sandbox.json(["status"]);
+            (code == 0 && status["reason"] == "anchor_held").then_some(())
+        });
+        assert_eq!(sandbox.status().1["pid"], command.pid(), "{what}");
+        command.say("?");
+        assert_eq!(command.line(), "0", "{what}: the lock, by the proof of before");
+        sandbox.cli(["release", "--pid", &pid]).assert_code(1);
+        let budget = "SELECT max(stop_budget_ms) FROM instances WHERE ended_at_ms IS NULL
+                      AND kind IS NOT NULL";
+        assert_eq!(sandbox.number(budget), 7_000, "{what}");
+        let leaked = format!("SELECT count(*) FROM instances WHERE argv LIKE '%{TOKEN}%'");
+        assert_eq!(sandbox.number(&leaked), 0, "{what}: the store has the identity of a lock");
+        // Each of the two knows of it.
+        let pair = sandbox.keeper_pair();
+        kill(pair[0], Signal::KILL);
+        eventually("another keeper", LIMIT, || {
+            let now = sandbox.keepers_on_record();
+            (now[0] == pair[1] && now[1] != 0).then_some(())
+        });
+        sandbox.cli(["unlock", "token", TOKEN, "--force"]).assert_code(0);
+        assert_eq!(exit_code(command.wait(LIMIT)), 128 + 15, "{what}");
+    }
+}
+
+/// Somebody else has its office by now: it does not act beside that one.
+#[test]
+fn a_command_in_place_ends_where_another_has_its_office_in_the_new_store() {
+    let sandbox = Sandbox::new();
+    let mut command = sandbox.command_in_place();
+    let pair = sandbox.keeper_pair();
+    kill_all(&pair, Signal::STOP);
+    pair.into_iter().for_each(wait_stopped);
+    sandbox.lose_store(Loss::Files);
+    sandbox.cli(["run", "--no-backoff", "--", "true"]).assert_code(75);
+    // A person says that the process is of no account.
+    sandbox.cli(["evict", "--force"]).assert_code(0);
+    let run = sandbox.hold(&[]);
+    kill_all(&pair, Signal::CONT);
+    assert_eq!(exit_code(command.wait(LIMIT)), 128 + 15);
+    assert_eq!(sandbox.assert_status(0, "alive", "anchor_held")["pid"], run.pid());
+    run.end().assert_code(0);
 }

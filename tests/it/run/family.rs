@@ -3,7 +3,9 @@
 
 use rustix::process::Signal;
 
-use crate::support::{Identity, LIMIT, Process, Sandbox, Stat, eventually, kill};
+use crate::support::{
+    BINARY, Identity, LIMIT, Process, START, Sandbox, Stat, eventually, has, kill, skipped,
+};
 
 /// Starts a helper, says its pid and its own, and stays until its standard input is closed.
 const WITH_HELPER: &str = "sleep 1000 > /dev/null 2>&1 & echo $!; echo $$; exec cat";
@@ -210,4 +212,83 @@ fn a_run_of_another_office_is_none_of_the_family() {
     let answer = run.finish(LIMIT).assert_code(0);
     assert_eq!(inner()["reason"], "anchor_held", "{answer:#?}");
     sandbox.cli(["--profile", "inner", "stop"]).assert_code(0);
+}
+
+/// Symptom: a start killed the daemon of a stranger. Cause: the command of a killed `run` had led a
+/// session whose number was free by then and another one's later, the leader of which had ended as
+/// well: a daemon forks twice. It holds because somebody in the session has to show that it is of
+/// this run. Who cannot be told from a gateway that shows nothing is not ended, and is named.
+#[test]
+fn a_session_number_that_was_used_again_is_a_strangers() {
+    if !has("setsid") {
+        return skipped("needs setsid");
+    }
+    let sandbox = Sandbox::new();
+    let gateway = "echo $$ > command.new; mv command.new command; exec sleep 1000";
+    let script = format!(
+        "setsid incumbent run --no-backoff -- sh -c '{gateway}' > /dev/null 2>&1 < /dev/null &
+        run=$!
+        until [ -s command ]; do sleep 0.02; done
+        command=$(cat command)
+        kill -KILL $run; wait $run
+        while kill -0 $command 2> /dev/null; do sleep 0.02; done
+        echo $((command - 1)) > /proc/sys/kernel/ns_last_pid
+        setsid sh -c 'sleep 1000 > /dev/null 2>&1 & echo $! > stranger' &
+        wait $!
+        stranger=$(cat stranger)
+        echo session $(($(cut -d ' ' -f 6 /proc/$stranger/stat) - command))
+        [ ! -e /proc/$command ] && echo without a leader
+        incumbent run --no-backoff -- true; echo start $?
+        kill -0 $stranger && echo lives
+        incumbent evict --force > /dev/null; echo evict $?
+        incumbent run --no-backoff -- true; echo start $?
+        kill -0 $stranger && echo lives"
+    );
+    let Some(answer) = sandbox.choosing_pids(&script) else { return };
+    let said = "session 0\nwithout a leader\nstart 75\nlives\nevict 0\nstart 0\nlives\n";
+    assert_eq!(answer.out, said, "{answer:#?}");
+}
+
+/// In the session of a command that has ended with its `run`, one that shows nothing of it but the
+/// file that the command locked: it is ended, too.
+#[test]
+fn one_without_environment_is_known_by_what_it_has_open() {
+    if !has("setsid") {
+        return skipped("needs setsid");
+    }
+    let sandbox = Sandbox::new();
+    let script = "env -i sleep 1000 > /dev/null 2>&1 & echo $!; wait";
+    let mut command = sandbox.program("setsid");
+    command.args([BINARY, "run", "--no-backoff", "--", "/bin/sh", "-c", script]);
+    let mut run = Process::start(command);
+    let helper = next(&mut run);
+    eventually("its environment is gone", LIMIT, || {
+        let environment = std::fs::read(format!("/proc/{}/environ", helper.pid));
+        environment.is_ok_and(|it| it.is_empty()).then_some(())
+    });
+    run.kill();
+    eventually("the run is dead", LIMIT, || (sandbox.status().0 == 3).then_some(()));
+    assert!(!helper.is_gone());
+    sandbox.cli(START).assert_code(0);
+    assert!(helper.is_gone(), "two at once");
+}
+
+/// Symptom: the workers of a gateway of another office, which the command had started, were killed
+/// with the family: they have inherited its environment. It holds because that one is known for an
+/// owner by the anchor that it has open, and what is below it is its own.
+#[test]
+fn what_another_owner_has_started_is_none_of_the_family() {
+    let sandbox = Sandbox::new();
+    let script = "
+        : > ab-1-cd.lock
+        /bin/sh -c 'exec 9< ab-1-cd.lock; sleep 1000 > /dev/null 9<&- & echo $!; echo $$
+            exec > /dev/null; wait' 2> /dev/null &
+        read -r line; exit 0";
+    let mut run = sandbox.begin_run(&[], script);
+    let (worker, owner) = (next(&mut run), next(&mut run));
+    let answer = run.finish(LIMIT).assert_code(0);
+    assert!(!owner.is_gone() && !worker.is_gone(), "{answer:#?}");
+    for process in [owner, worker] {
+        kill(process.pid, Signal::KILL);
+    }
 }

@@ -2,7 +2,7 @@
 //! start script that leaves a daemon.
 
 use std::io::{Read, Write};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -12,7 +12,8 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use crate::support::{
-    Identity, LIMIT, Process, START, Sandbox, Stat, eventually, kill, skipped, tool, wait_ended,
+    Identity, LIMIT, Process, START, Sandbox, Stat, eventually, has, kill, rounds, skipped, tool,
+    wait_ended,
 };
 
 impl Sandbox {
@@ -205,6 +206,173 @@ fn a_busy_store_does_not_lose_a_daemon() {
     run.signal(Signal::TERM);
     run.wait(LIMIT);
     assert!(daemon.is_gone());
+}
+
+/// Symptom: now and then a start script had left a daemon, and the run ended beside it. Cause: a
+/// daemon forks, and its parent ends; the run looked too early for the child and too late for the
+/// parent. Here each one forks the next one and ends, until it may settle.
+#[test]
+fn a_daemon_is_not_missed_between_two_forks() {
+    const GENERATIONS: u64 = 500;
+    let sandbox = Sandbox::new();
+    let walker = "
+        if [ -e settled ]; then echo $$; exec sleep 1000 > /dev/null 2>&1; fi
+        echo >> generations
+        /bin/sh walker.sh &
+        exit 0";
+    std::fs::write(sandbox.file("walker.sh"), walker).unwrap();
+    let mut run = sandbox.following(&[], "/bin/sh walker.sh & exit 0");
+    eventually("many generations", LIMIT, || {
+        assert!(!run.has_ended(), "the office is free, and a daemon lives");
+        let lines = std::fs::metadata(sandbox.file("generations")).ok()?.len();
+        (lines >= GENERATIONS).then_some(())
+    });
+    std::fs::write(sandbox.file("settled"), "").unwrap();
+    let daemon = next(&mut run);
+    sandbox.wait_followed(&run, daemon.pid);
+    run.signal(Signal::TERM);
+    run.wait(LIMIT);
+    assert!(daemon.is_gone());
+}
+
+/// Symptom: a store that was busy when the command ended was taken for one in which the command had
+/// named nobody, and the row named somebody else for good. Here the one who takes the place is
+/// about to commit that: what lives is followed meanwhile, and that one then.
+#[test]
+fn whom_the_command_named_is_followed_once_the_store_tells() {
+    let sandbox = Sandbox::new();
+    let script = "
+        /bin/sh -c 'sleep 1000 & wait' > /dev/null 2>&1 & echo $!
+        sleep 1000 > /dev/null 2>&1 & echo $!
+        read -r line; exit 0";
+    let mut run = sandbox.following(&[], script);
+    let (other, named) = (next(&mut run), next(&mut run));
+    let successor = rusqlite::Connection::open(sandbox.db()).unwrap();
+    successor.busy_timeout(LIMIT).unwrap();
+    successor.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let adopts = "UPDATE instances SET child_pid = ?1, child_start_time = ?2, \
+                      child_process_inode = NULL WHERE ended_at_ms IS NULL";
+    let row = (named.pid, i64::try_from(named.start_time).unwrap());
+    assert_eq!(successor.execute(adopts, row).unwrap(), 1);
+    run.say("end");
+    run.err_line_with(&format!("is followed by pid {}", other.pid));
+    successor.execute_batch("COMMIT").unwrap();
+    sandbox.wait_followed(&run, named.pid);
+    sandbox.cli(["stop"]).assert_code(0);
+    run.wait(LIMIT);
+    assert!(named.is_gone() && other.is_gone());
+}
+
+/// Gives a sign of life to its service manager, twenty times a second.
+const BEATING: &str = r"
+import os, socket, time
+name = os.environ['NOTIFY_SOCKET']
+s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+s.connect('\0' + name[1:] if name[0] == '@' else name)
+while True:
+    s.send(b'WATCHDOG=1')
+    time.sleep(0.05)
+";
+
+/// Symptom: after a daemon had taken the place of its start script, it was never found unresponsive
+/// again. Cause: the promise of a heartbeat goes from the row with the command before, and the run
+/// thought that it had made it.
+#[test]
+fn a_daemon_promises_its_heartbeat_anew() {
+    if !has("python3") {
+        return skipped("needs python3");
+    }
+    let sandbox = Sandbox::new();
+    std::fs::write(sandbox.file("daemon.py"), BEATING).unwrap();
+    let manager = UnixDatagram::bind(sandbox.file("notify")).unwrap();
+    std::thread::spawn(move || while manager.recv(&mut [0; 4_096]).is_ok() {});
+    let script = "
+        python3 daemon.py > /dev/null 2>&1 & echo $!
+        read -r line; exit 0";
+    let words = ["run", "--no-backoff", "--follow", "--", "/bin/sh", "-c", script];
+    let mut command = sandbox.incumbent(words);
+    command.env("NOTIFY_SOCKET", sandbox.file("notify")).env("WATCHDOG_USEC", "2000000");
+    command.env_remove("WATCHDOG_PID");
+    let mut run = Process::start(command);
+    let daemon = next(&mut run);
+    let is_promised = || {
+        let promised = "SELECT count(*) FROM instances \
+                        WHERE ended_at_ms IS NULL AND heartbeat_every_ms = 1000";
+        (sandbox.number(promised) == 1).then_some(())
+    };
+    eventually("a promise of the start script", LIMIT, is_promised);
+    run.say("end");
+    sandbox.wait_followed(&run, daemon.pid);
+    eventually("a promise of the daemon", LIMIT, is_promised);
+    run.signal(Signal::TERM);
+    run.wait(LIMIT);
+    assert!(daemon.is_gone());
+}
+
+/// Starts a daemon, calls it the main process to its service manager, says its pid, and ends when
+/// its input does, or at once.
+const NAMES_MAIN_PROCESS: &str = r"
+import os, socket, subprocess, sys
+null = subprocess.DEVNULL
+daemon = subprocess.Popen(['sleep', '1000'], stdin=null, stdout=null, stderr=null)
+name = os.environ['NOTIFY_SOCKET']
+s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+s.connect('\0' + name[1:] if name[0] == '@' else name)
+s.send(f'MAINPID={daemon.pid}\nSTATUS=named'.encode())
+print(daemon.pid, flush=True)
+if sys.argv[1] == 'waits':
+    sys.stdin.readline()
+os._exit(0)
+";
+
+impl Sandbox {
+    /// A run that does not follow, whose command names a daemon; `None`, said loudly, where there
+    /// is no Python.
+    fn naming_main_process(&self, how: &str) -> Option<(Process, Identity)> {
+        if !has("python3") {
+            skipped("needs python3");
+            return None;
+        }
+        std::fs::write(self.file("start.py"), NAMES_MAIN_PROCESS).unwrap();
+        let manager = UnixDatagram::bind(self.file("notify")).unwrap();
+        std::thread::spawn(move || while manager.recv(&mut [0; 4_096]).is_ok() {});
+        let mut command = self.incumbent(["run", "--no-backoff", "--", "python3", "start.py", how]);
+        command.env("NOTIFY_SOCKET", self.file("notify"));
+        let mut run = Process::start(command);
+        let daemon = next(&mut run);
+        Some((run, daemon))
+    }
+}
+
+/// `MAINPID=` of what the command has started: it takes the place of the command when that ends,
+/// also of one that is not followed otherwise.
+#[test]
+fn the_main_process_takes_the_place_of_the_command_that_names_it() {
+    let sandbox = Sandbox::new();
+    let Some((mut run, daemon)) = sandbox.naming_main_process("waits") else { return };
+    eventually("the run has heard it", LIMIT, || {
+        (sandbox.status().1["runtime"]["extra"]["status"] == "named").then_some(())
+    });
+    run.close_stdin();
+    sandbox.wait_followed(&run, daemon.pid);
+    sandbox.cli(START).assert_code(75);
+    sandbox.cli(["stop"]).assert_code(0);
+    run.wait(LIMIT);
+    assert!(daemon.is_gone());
+}
+
+/// Symptom: of a start script that named the main process and ended at once, the run ended beside
+/// it. Cause: it collected the command first, and read afterwards what that had said last.
+#[test]
+fn the_last_word_of_a_command_names_the_main_process() {
+    for _ in 0..rounds(10, 100) {
+        let sandbox = Sandbox::new();
+        let Some((mut run, daemon)) = sandbox.naming_main_process("ends") else { return };
+        sandbox.wait_followed(&run, daemon.pid);
+        run.signal(Signal::TERM);
+        run.wait(LIMIT);
+        assert!(daemon.is_gone());
+    }
 }
 
 /// What excludes each other is said before anything is done.

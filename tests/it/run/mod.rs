@@ -3,6 +3,9 @@
 
 mod command;
 mod exec;
+mod exec_signalled;
+mod exec_traced;
+mod extended;
 mod family;
 mod follow;
 mod inherited;
@@ -10,9 +13,16 @@ mod inside;
 mod library;
 mod manager;
 mod notify;
+mod npm;
 mod once;
 mod options;
 mod reaped;
+mod requests;
+mod shortage;
 mod signals;
+mod stderr;
 mod supervisors;
 mod terminals;
+mod tmux;
+mod unnoticed;
+mod upgraded;

@@ -197,6 +197,110 @@ s.sendto(b'STATUS=a lie', '\\0' + sys.argv[1][1:])";
     run.finish(LIMIT).assert_code(0);
 }
 
+/// The same of a process of our own user, which the command has not started.
+#[test]
+fn nobody_else_is_heard() {
+    let sandbox = Sandbox::new();
+    let show = "echo $NOTIFY_SOCKET > address; exec \"$@\"";
+    let Some((manager, mut run)) = sandbox.speaker(&["/bin/sh", "-c", show, "sh"]) else { return };
+    let address = std::fs::read_to_string(sandbox.file("address")).unwrap();
+    let mut stranger = sandbox.program("python3");
+    stranger.arg("speaker.py").env("NOTIFY_SOCKET", address.trim());
+    let mut stranger = Process::start(stranger);
+    stranger.line();
+    // It is there while it is looked at.
+    for line in ["READY=1|STATUS=a lie", "barrier"] {
+        say(&mut stranger, line);
+    }
+    say(&mut run, "STATUS=true");
+    assert_eq!(heard(&manager), "STATUS=true");
+    stranger.finish(LIMIT).assert_code(0);
+    run.finish(LIMIT).assert_code(0);
+}
+
+/// Symptom: a helper of the command before, which a restart leaves alone, said READY for the next
+/// one. It holds because it is older than that; what the command itself has started is heard.
+#[test]
+fn what_the_command_before_has_left_is_not_heard() {
+    const SCRIPT: &str = "
+        if [ ! -e late ]; then
+            setsid python3 late.py a-lie > /dev/null &
+        else
+            : > go; until [ -e spoken ]; do sleep 0.01; done; rm spoken
+            setsid python3 late.py true > /dev/null &
+            until [ -e spoken ]; do sleep 0.01; done
+        fi
+        until [ -e late ]; do sleep 0.01; done
+        exec python3 speaker.py";
+    /// Says it once it is told to, and ends when that was read.
+    const LATE: &str = "
+import os, sys, time
+exec(open('speaker.py').read().split('print', 1)[0])
+open('late', 'w')
+while not os.path.exists('go'):
+    time.sleep(0.01)
+say('STATUS=' + sys.argv[1])
+r, w = os.pipe()
+say('BARRIER=1', w)
+os.close(w)
+os.read(r, 1)
+open('spoken', 'w')";
+    if !has("setsid") {
+        return skipped("needs setsid");
+    }
+    let sandbox = Sandbox::new();
+    std::fs::write(sandbox.file("late.py"), LATE).unwrap();
+    std::fs::write(sandbox.file("script"), SCRIPT).unwrap();
+    let Some((manager, mut run)) = sandbox.speaker(&["/bin/sh", "script"]) else { return };
+    // The test reads what is said meanwhile: a barrier ends when it has been read.
+    let hears = std::thread::spawn(move || {
+        let mut all: Vec<String> = Vec::new();
+        while all.last().is_none_or(|last| last != "STATUS=end") {
+            all.push(heard(&manager));
+        }
+        all
+    });
+    sandbox.cli(["restart"]).assert_code(0);
+    run.line();
+    say(&mut run, "STATUS=end");
+    let mut all = hears.join().unwrap();
+    all.retain(|said| said != "BARRIER=1");
+    assert_eq!(all, ["STATUS=true", "STATUS=end"]);
+    run.finish(LIMIT).assert_code(0);
+}
+
+/// `MAINPID=`: whoever that names is the command when the one that says so has ended.
+#[test]
+fn the_main_process_that_the_command_names_is_followed() {
+    const NAMES: &str = "
+import os, signal, sys
+exec(open('speaker.py').read().split('print', 1)[0])
+print('first', flush=True)
+daemon = os.fork()
+if daemon == 0:
+    os.setsid()
+    while True: signal.pause()
+say('MAINPID=%d' % daemon)
+r, w = os.pipe()
+say('BARRIER=1', w)
+os.close(w)
+os.read(r, 1)
+print(daemon, flush=True)
+sys.stdin.readline()";
+    let sandbox = Sandbox::new();
+    std::fs::write(sandbox.file("names.py"), NAMES).unwrap();
+    let script = "exec python3 names.py";
+    let Some((manager, mut run)) = sandbox.speaker(&["/bin/sh", "-c", script]) else { return };
+    assert_eq!(heard(&manager), "BARRIER=1", "the run stays the main process");
+    let daemon: u32 = run.line().parse().unwrap();
+    run.say("end");
+    eventually("a daemon in the place of the command", LIMIT, || {
+        (sandbox.status().1["child_pid"] == daemon).then_some(())
+    });
+    run.signal(Signal::TERM);
+    run.finish(LIMIT).assert_code(143);
+}
+
 /// Without a manager there is nothing between it and the command, nor with one of another kind.
 #[test]
 fn no_socket_where_there_is_none() {
@@ -245,6 +349,42 @@ fn systemd_hears_the_gateway() {
         let is_next = sandbox.status().1["pid"] != status["pid"];
         (is_next && manager.property("gw", "ActiveState") == "active").then_some(())
     });
+}
+
+/// `NotifyAccess=`: what the command has started is heard where systemd would hear it without us.
+#[test]
+fn systemd_hears_whom_it_would_hear() {
+    const SPEAKS: &str = r"
+import os, socket, time
+name = os.environ['NOTIFY_SOCKET']
+s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+s.connect('\0' + name[1:] if name[0] == '@' else name)
+r, w = os.pipe()
+if os.fork() == 0:
+    s.send(b'ERRNO=5')
+    os.write(w, b'.')
+    time.sleep(1000)
+os.read(r, 1)
+s.send(b'STATUS=told')
+time.sleep(1000)
+";
+    let sandbox = Sandbox::new();
+    let Some(manager) = Manager::start(&sandbox) else { return };
+    if !has("python3") {
+        return skipped("needs python3");
+    }
+    let program = sandbox.file("speaks.py").display().to_string();
+    std::fs::write(&program, SPEAKS).unwrap();
+    for (access, status) in [("main", "0"), ("all", "5")] {
+        let setting = format!("NotifyAccess={access}");
+        let command = [BINARY, "run", "--no-backoff", "--", "python3", &program];
+        manager.start_unit(access, &[&setting], &command).assert_code(0);
+        eventually("its own word", LIMIT, || {
+            (manager.property(access, "StatusText") == "told").then_some(())
+        });
+        assert_eq!(manager.property(access, "StatusErrno"), status, "{access}");
+        manager.systemctl(["stop", access]).assert_code(0);
+    }
 }
 
 /// Socket activation: a connection is served, and one more after each kind of restart.

@@ -2,7 +2,10 @@
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
-use crate::support::{BINARY, LIMIT, Process, Sandbox, Stat, has, kill, rounds, skipped};
+use super::manager::Manager;
+use crate::support::{
+    BINARY, LIMIT, Process, Sandbox, Stat, eventually, has, kill, rounds, skipped,
+};
 
 /// Says its pid and each request that it gets, and how many there were when it is told to end, by
 /// SIGWINCH: that is the last of the numbers, so all that came before it was passed on before.
@@ -110,5 +113,83 @@ fn pm2_ends_a_tree_and_the_command_once() {
             assert_eq!(daemon.line(), "count 1", "{name}, treekill={treekill}");
             daemon.finish(LIMIT).assert_code(0);
         }
+    }
+}
+
+impl Manager<'_> {
+    /// Waits until the service `name` has printed a line with `words`; all that it printed.
+    #[track_caller]
+    fn wait_said(&self, name: &str, words: &str) -> String {
+        eventually(&format!("{words:?} of {name}"), LIMIT, || {
+            Some(self.said(name)).filter(|said| said.contains(words))
+        })
+    }
+
+    /// How often the command of the service `name` was asked, once it has said so.
+    #[track_caller]
+    fn count(&self, name: &str) -> String {
+        let said = self.wait_said(name, "got");
+        let shell: u32 = said.lines().find_map(|line| line.parse().ok()).unwrap();
+        kill(Stat::of(shell).expect("it counts").parent, Signal::WINCH);
+        let said = self.wait_said(name, "count ");
+        said.lines().find_map(|line| line.strip_prefix("count ")).unwrap().to_owned()
+    }
+}
+
+/// Symptoms: what `systemctl kill` sent to all processes of a service reached the command twice,
+/// and what it sent to the main one alone did not reach it. Cause: the run went by how the service
+/// is stopped (`KillMode=`), which says nothing of other signals. It holds because a witness says
+/// who got it.
+#[test]
+fn systemctl_kill_arrives_once() {
+    let sandbox = Sandbox::new();
+    let Some(manager) = Manager::start(&sandbox) else { return };
+    for round in 0..rounds(1, 20) {
+        for mode in ["control-group", "mixed"] {
+            for (whom, signal) in [
+                ("all", "HUP"),
+                ("all", "USR1"),
+                ("all", "TERM"),
+                ("main", "HUP"),
+                ("main", "USR1"),
+                ("main", "TERM"),
+            ] {
+                let name = format!("{mode}-{whom}-{signal}-{round}");
+                let kill_mode = format!("KillMode={mode}");
+                let command = [BINARY, "run", "--no-backoff", "--", "/bin/sh", "-c", COUNTS];
+                manager.start_unit(&name, &[&kill_mode], &command).assert_code(0);
+                manager.wait_said(&name, "\n");
+                let whom = format!("--kill-whom={whom}");
+                manager.systemctl(["kill", &whom, "-s", signal, &name]).assert_code(0);
+                assert_eq!(manager.count(&name), "1", "{name}");
+                // The office is free for the next one then.
+                eventually("the end of the service", LIMIT, || {
+                    let state = manager.property(&name, "ActiveState");
+                    matches!(&*state, "inactive" | "failed").then_some(())
+                });
+            }
+        }
+    }
+}
+
+/// A script of the service starts the run: systemd is not its parent, and signals it anyway.
+#[test]
+fn a_service_that_is_a_script_is_stopped_once() {
+    let sandbox = Sandbox::new();
+    let Some(manager) = Manager::start(&sandbox) else { return };
+    // It outlives the run: for what is left when it ends, systemd begins again.
+    let script = r#"trap : TERM; "$0" run --no-backoff -- /bin/sh -c "$1" & run=$!
+        while kill -0 $run 2> /dev/null; do wait $run; done; exit 0"#;
+    for round in 0..rounds(3, 20) {
+        let name = format!("script-{round}");
+        let command = ["/bin/sh", "-c", script, BINARY, COUNTS];
+        manager.start_unit(&name, &["TimeoutStopSec=120"], &command).assert_code(0);
+        manager.wait_said(&name, "\n");
+        manager.systemctl(["stop", "--no-block", &name]).assert_code(0);
+        assert_eq!(manager.count(&name), "1", "{name}");
+        eventually("the end of the service", LIMIT, || {
+            let state = manager.property(&name, "ActiveState");
+            matches!(&*state, "inactive" | "failed").then_some(())
+        });
     }
 }

@@ -1,9 +1,11 @@
 //! What a run does beside its command, where it is asked to.
 
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::support::{
-    BINARY, Identity, LIMIT, Process, Run, Sandbox, eventually, has, skipped, wait_ended,
+    BINARY, Identity, LIMIT, Process, Run, Sandbox, eventually, has, kill, skipped, wait_ended,
+    wait_for_looks, wait_stopped,
 };
 
 /// `--` is not needed: options before the command are ours, what comes behind it is its own.
@@ -229,8 +231,43 @@ fn who_is_told_holds_up_nobody() {
     assert!(!hook.is_gone());
     let run = sandbox.run_telling("exec /no/such/program", "exit 8");
     run.finish(LIMIT).assert_code(8);
-    crate::support::kill(pid, rustix::process::Signal::KILL);
+    kill(pid, Signal::KILL);
     assert!(wait_ended(pid, LIMIT));
+}
+
+/// Symptom: with `--follow` a slow program that was told of a restart became the command when the
+/// next one ended, and without it was named as what the command had left. Cause: it is a child of
+/// the run, and what it leaves as well. It holds because the run remembers whom it told, and they
+/// are known by their variables.
+#[test]
+fn who_is_told_of_a_restart_is_none_of_the_family() {
+    for option in [&["--follow"][..], &[]] {
+        let sandbox = Sandbox::new();
+        let line = "[ -e told.txt ] && exit
+            (sleep 1000 & echo $! > left.txt)
+            echo $$ > told.new; mv told.new told.txt; exec sleep 1000";
+        let begin = ["run", "--no-backoff", "--on-end", line];
+        let words = [&begin[..], option, &["--", "sh", "-c", "echo $$; exec cat"]].concat();
+        let mut run = Process::start(sandbox.incumbent(words));
+        run.line();
+        sandbox.cli(["restart"]).assert_code(0);
+        run.line();
+        let pid_in = |name: &str| {
+            eventually(name, LIMIT, || {
+                std::fs::read_to_string(sandbox.file(name)).ok()?.trim().parse::<u32>().ok()
+            })
+        };
+        let beside = ["told.txt", "left.txt"].map(pid_in);
+        let beside = beside.map(|pid| Identity::of(pid).expect("it goes on"));
+        let answer = run.finish(LIMIT).assert_code(0);
+        for process in beside {
+            assert!(!process.is_gone(), "{option:?}: {answer:#?}");
+            let named = format!("pid {} (", process.pid);
+            assert!(!answer.err.contains(&named), "{option:?}: {answer:#?}");
+            kill(process.pid, Signal::KILL);
+        }
+        assert!(!answer.err.contains("--follow"), "{option:?}: {answer:#?}");
+    }
 }
 
 /// A gateway that promised a sign of life and hangs is started again in the same office, and that
@@ -269,6 +306,39 @@ fn a_command_may_be_silent_for_as_long_as_it_is_allowed_to() {
         assert_eq!((markers, run.command.is_gone()), (0, false), "{option:?}");
         run.end().assert_code(0);
     }
+}
+
+/// Symptom: a healthy gateway was restarted after `docker pause`, or Ctrl-Z and `fg`. Cause: it had
+/// given no sign of life for as long, and the run looked before it could. It holds because the run
+/// counts only the silence that it has listened to: here both are stopped and go on.
+#[test]
+fn a_command_that_was_stopped_with_its_run_has_missed_nothing() {
+    let sandbox = Sandbox::new();
+    let script = "echo $$
+        while :; do incumbent status-set --heartbeat=3s > /dev/null; sleep 0.2; done";
+    let words = ["run", "--no-backoff", "--restart-unresponsive", "--", "sh", "-c", script];
+    let run = Run::start(sandbox.incumbent(words));
+    eventually("a promise", LIMIT, || {
+        let promised = "SELECT count(*) FROM instances WHERE heartbeat_every_ms = 3000";
+        (sandbox.number(promised) == 1).then_some(())
+    });
+    kill(run.command.pid, Signal::STOP);
+    kill(run.pid(), Signal::STOP);
+    wait_stopped(run.command.pid);
+    wait_stopped(run.pid());
+    eventually("a long silence", LIMIT, || {
+        sandbox.status().1["unresponsive_ms"].as_u64().filter(|ms| *ms > 7_000)
+    });
+    kill(run.pid(), Signal::CONT);
+    kill(run.command.pid, Signal::CONT);
+    eventually("a sign of life", LIMIT, || {
+        sandbox.status().1["unresponsive_ms"].is_null().then_some(())
+    });
+    wait_for_looks(&[run.pid()], 20);
+    let markers = sandbox.number("SELECT count(*) FROM markers");
+    assert_eq!((markers, run.command.is_gone()), (0, false));
+    sandbox.cli(["stop"]).assert_code(0);
+    run.process.finish(LIMIT);
 }
 
 /// A terminal is the command's as without us, unless its standard error is kept.

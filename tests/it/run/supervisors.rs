@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use super::manager::Manager;
 use super::once::COUNTS;
 use crate::support::{
-    BINARY, LIMIT, Process, Sandbox, Stat, eventually, has, kill, rounds, skipped, works,
+    BINARY, LIMIT, Process, Sandbox, Stat, eventually, has, kill, rounds, skipped, tool, works,
 };
 
 /// What a supervisor's command has printed: its pid first, see `COUNTS`.
@@ -143,9 +143,9 @@ fn s6_stops_once() {
 /// supervisord signals the process, or with `stopasgroup` its whole group.
 #[test]
 fn supervisord_stops_once() {
-    if !has("supervisord") {
-        return skipped("needs supervisord");
-    }
+    let Some(program) = tool("supervisord").filter(|_| has("setsid")) else {
+        return skipped("needs supervisord: `.ci/tool --install supervisord`");
+    };
     for _ in 0..rounds(2, 20) {
         for as_group in ["true", "false"] {
             let sandbox = Sandbox::new();
@@ -158,8 +158,8 @@ fn supervisord_stops_once() {
                  stdout_logfile={place}/out\n"
             );
             std::fs::write(sandbox.file("supervisord.conf"), configuration).unwrap();
-            let mut daemon = sandbox.within(&["setsid", "supervisord", "-c"]);
-            daemon.arg(sandbox.file("supervisord.conf"));
+            let mut daemon = sandbox.program("setsid");
+            daemon.arg(&program).arg("-c").arg(sandbox.file("supervisord.conf"));
             let mut daemon = Process::start(daemon);
             wait_for(&sandbox, "out", "\n");
             // As `supervisorctl shutdown` ends all programs.
@@ -173,14 +173,14 @@ fn supervisord_stops_once() {
 /// pm2 itself, see `once.rs` for one that is played.
 #[test]
 fn pm2_stops_once() {
-    if !has("pm2") || !works(&["node", "-e", "0", "--"]) {
-        return skipped("needs node and pm2");
-    }
+    let Some(program) = tool("pm2").filter(|_| works(&["node", "-e", "0", "--"])) else {
+        return skipped("needs node and pm2: `.ci/tool --install pm2`");
+    };
     let sandbox = Sandbox::new();
     std::fs::write(sandbox.file("counts.sh"), COUNTS).unwrap();
     let pm2 = |arguments: &[&str]| -> Command {
-        let mut command = sandbox.within(&["setsid", "-w", "pm2"]);
-        command.args(arguments).env("PM2_HOME", sandbox.file("pm2"));
+        let mut command = sandbox.within(&["setsid", "-w"]);
+        command.arg(&program).args(arguments).env("PM2_HOME", sandbox.file("pm2"));
         command
     };
     let out = sandbox.file("out").display().to_string();

@@ -4,7 +4,8 @@ use rustix::process::Signal;
 
 use super::once::COUNTS;
 use crate::support::{
-    BINARY, LIMIT, Process, Sandbox, Stat, eventually, has, kill, rounds, skipped, wait_stopped,
+    BINARY, LIMIT, Process, Sandbox, Stat, eventually, has, kill, rounds, skipped, wait_for_looks,
+    wait_stopped,
 };
 
 /// Commands that no key of the terminal reaches, each with the word after which it says its pid:
@@ -63,6 +64,10 @@ fn number_alone(terminal: &mut Process) -> u32 {
     }
 }
 
+fn parent_of(pid: u32) -> u32 {
+    Stat::of(pid).expect("it lives").parent
+}
+
 /// FIELD-BUGS row 116. Symptom: Ctrl-C and Ctrl-\ did nothing. Cause: the run took it that its
 /// command had got the key as well, which had left the terminal's group. It holds because the
 /// command is looked up in our group.
@@ -113,6 +118,54 @@ fn a_job_is_stopped_and_continued() {
         terminal.say("echo code $?");
         assert_eq!(number_after(&mut terminal, "code "), 130, "{program}");
         terminal.say("exit 0");
+        terminal.finish_with_stdin_open(LIMIT).assert_code(0);
+    }
+}
+
+/// Symptom: Ctrl-Z in a terminal without a shell (`ssh -t`, `xterm -e`) stopped the run for good.
+/// Cause: it stopped itself where the kernel stops nobody, because nobody would let it go on. It
+/// holds because the run looks for its shell first.
+#[test]
+fn nobody_is_stopped_where_there_is_no_shell() {
+    const IN_REACH: (&str, &str) = ("sh", "/bin/sh -c 'echo up $$; exec sleep 1000'");
+    let sandbox = Sandbox::new();
+    for (program, command) in OUT_OF_REACH.into_iter().chain([IN_REACH]) {
+        if !has(program) {
+            skipped(&format!("one of three commands needs {program}"));
+            continue;
+        }
+        let line = format!("exec '{BINARY}' run --no-backoff -- {command}");
+        let Some(mut terminal) = sandbox.terminal(&line) else { return };
+        let command = number_after(&mut terminal, "up ");
+        let run = u32::try_from(sandbox.status().1["pid"].as_u64().unwrap()).unwrap();
+        for _ in 0..3 {
+            terminal.write("\u{1a}");
+            // It has heard the key by then.
+            wait_for_looks(&[run], 3);
+            for pid in [run, command] {
+                assert_ne!(Stat::of(pid).map(|it| it.state), Some('T'), "{program}: {pid}");
+            }
+        }
+        terminal.write("\u{3}");
+        terminal.finish_with_stdin_open(LIMIT).assert_code(130);
+    }
+}
+
+/// Symptom: two fast Ctrl-C were three for the command. Cause: the witness in the group had seen
+/// one, because what is pending is pending once, so the other one was passed on.
+#[test]
+fn two_fast_keys_are_not_three() {
+    let sandbox = Sandbox::new();
+    std::fs::write(sandbox.file("counts.sh"), COUNTS).unwrap();
+    for _ in 0..rounds(5, 50) {
+        let line = format!("exec '{BINARY}' run --no-backoff -- /bin/sh counts.sh");
+        let Some(mut terminal) = sandbox.terminal(&line) else { return };
+        let shell = number_alone(&mut terminal);
+        terminal.write("\u{3}\u{3}");
+        terminal.line_with("got");
+        kill(parent_of(shell), Signal::WINCH);
+        let count = number_after(&mut terminal, "count ");
+        assert!((1..=2).contains(&count), "{count} for two keys");
         terminal.finish_with_stdin_open(LIMIT).assert_code(0);
     }
 }

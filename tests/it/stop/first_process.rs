@@ -1,7 +1,8 @@
 //! A gateway that is the first process of its container, as most are that run in one.
 
 use crate::support::{
-    Answer, BINARY, Container, LIMIT, Process, Sandbox, has, is_root, skipped, works,
+    Answer, BINARY, Container, LIMIT, Process, Sandbox, container, has, is_root,
+    nobody_with_hidepid, skipped, works,
 };
 
 impl Sandbox {
@@ -80,4 +81,53 @@ fn what_descends_from_it_does_not_signal_it() {
     let said = std::fs::read_to_string(sandbox.file("stop.txt")).unwrap();
     assert!(said.contains("cannot be signalled"), "{said}");
     container.kill();
+}
+
+/// Symptom: where the parents of a process are hidden (`hidepid`), what the gateway had started was
+/// not seen to descend from it, and ended what it depended on. It holds because only whoever is
+/// seen to come from outside may signal it.
+#[test]
+fn what_may_descend_from_it_does_not_signal_it() {
+    const AS_NOBODY: &str = "setpriv --reuid 65534 --regid 65534 --clear-groups";
+    if nobody_with_hidepid().is_none() {
+        return skipped("needs root, unshare, setpriv and leave to mount");
+    }
+    let sandbox = Sandbox::new();
+    sandbox.open_to_nobody();
+    // Its parent is root's, and hidden.
+    let stops = format!(
+        "while [ ! -e claimed ]; do sleep 0.02; done
+         {AS_NOBODY} ./incumbent stop --force --timeout 200ms 2> stop.txt; echo \"stop $?\""
+    );
+    let gateway = "
+        trap 'echo TERM' TERM
+        ./incumbent claim --pid 1 > /dev/null; echo \"claim $?\"; : > claimed
+        read -r end";
+    std::fs::write(sandbox.file("stops"), stops).unwrap();
+    std::fs::write(sandbox.file("gateway"), gateway).unwrap();
+    let script = format!(
+        "mount -t proc -o hidepid=2 proc /proc || exit
+         echo up
+         sh stops < /dev/null &
+         exec {AS_NOBODY} sh gateway"
+    );
+    let Some(mut container) = sandbox.first_process(&script) else { return };
+    assert_eq!(container.process.line(), "claim 0");
+    assert_eq!(container.process.line(), "stop 1");
+    let said = std::fs::read_to_string(sandbox.file("stop.txt")).unwrap();
+    assert!(said.contains("cannot be signalled"), "{said}");
+    container.kill();
+}
+
+/// Symptom: `run --exec` as the first process, and its office was lost. Its keepers, which nobody
+/// inside of a container lets end that, left, and it went on beside the next one. It holds because
+/// a process that they could not end does not become its command.
+#[test]
+fn the_first_process_does_not_become_its_command() {
+    let Some(words) = container() else { return skipped("needs a pid namespace") };
+    let sandbox = Sandbox::new();
+    let verb = ["run", "--no-backoff", "--exec", "--", "true"];
+    let answer = Process::start(sandbox.incumbent_under(words, &verb)).finish(LIMIT);
+    answer.assert_code(2).assert_complains(&["the first process of a container", "--exec"]);
+    assert_eq!(sandbox.status().0, 3);
 }

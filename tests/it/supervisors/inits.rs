@@ -15,10 +15,16 @@ const EARS: &str = "
     echo up
     while :; do wait $sleeper; done";
 
-/// dumb-init signals the whole session unless it is told not to.
+/// tini signals the group of its child where it is told to, dumb-init unless it is told not to: the
+/// command is in another one.
 #[test]
 fn a_stop_from_outside_comes_once_and_the_exit_code_goes_out() {
-    for init in [&["tini", "--"][..], &["dumb-init", "--single-child", "--"]] {
+    for init in [
+        &["tini", "--"][..],
+        &["tini", "-g", "--"],
+        &["dumb-init", "--single-child", "--"],
+        &["dumb-init", "--"],
+    ] {
         if !has(init[0]) {
             skipped(&format!("needs {}", init[0]));
             continue;

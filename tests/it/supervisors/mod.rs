@@ -5,6 +5,7 @@
 //! `.ci/run` installs them.
 
 mod inits;
+mod notify;
 mod pm2;
 mod printed;
 mod runit;

@@ -5,9 +5,19 @@ use serde_json::json;
 
 use crate::support::{BINARY, LIMIT, Pm2, Sandbox, kill};
 
-/// Without `treekill`, for which pm2 signals the command as well as the run.
+/// With `treekill`, its default, pm2 signals the command as well as the run, which then passes
+/// nothing on.
 #[test]
 fn an_app_is_started_again_unless_somebody_stops_it() {
+    started_again_unless_stopped(true);
+}
+
+#[test]
+fn an_app_that_is_signalled_alone_is_started_again_unless_somebody_stops_it() {
+    started_again_unless_stopped(false);
+}
+
+fn started_again_unless_stopped(treekill: bool) {
     let sandbox = Sandbox::new();
     let [shell, script, said] = sandbox.gateway_words();
     let app = json!({
@@ -18,7 +28,7 @@ fn an_app_is_started_again_unless_somebody_stops_it() {
         "exec_mode": "fork",
         "stop_exit_codes": [0],
         "kill_timeout": 90_000,
-        "treekill": false,
+        "treekill": treekill,
         "vizion": false,
     });
     let Some(pm2) = Pm2::start(&sandbox, &app) else { return };

@@ -6,6 +6,16 @@ use crate::support::{BINARY, LIMIT, Sandbox, Supervisord, kill};
 
 #[test]
 fn a_program_is_started_again_unless_somebody_stops_it() {
+    started_again_unless_stopped("false");
+}
+
+/// A stop is for the whole process group then, and one signal for the command.
+#[test]
+fn a_group_is_started_again_unless_somebody_stops_it() {
+    started_again_unless_stopped("true");
+}
+
+fn started_again_unless_stopped(stopasgroup: &str) {
     let sandbox = Sandbox::new();
     let gateway = sandbox.gateway_words().join(" ");
     let program = format!(
@@ -13,6 +23,7 @@ fn a_program_is_started_again_unless_somebody_stops_it() {
          startsecs = 0\n\
          autorestart = unexpected\n\
          exitcodes = 0\n\
+         stopasgroup = {stopasgroup}\n\
          stopwaitsecs = 90\n"
     );
     let Some(supervisord) = Supervisord::start(&sandbox, &program) else { return };

@@ -364,6 +364,13 @@ pub fn wait_ended(pid: u32, limit: Duration) -> bool {
     }
 }
 
+/// Whether the kernel tells how a process ended that somebody else has collected (Linux 6.15).
+pub fn kernel_tells_ends() -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split(['.', '-']).map_while(|number| number.parse::<u32>().ok());
+    (numbers.next(), numbers.next()) >= (Some(6), Some(15))
+}
+
 /// Waits until `pid` is stopped by a signal.
 #[track_caller]
 pub fn wait_stopped(pid: u32) {

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use super::{LIMIT, Process, Sandbox};
 
@@ -11,6 +12,19 @@ pub fn tool(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let others = std::env::split_paths(&path).map(|place| place.join(name));
     std::iter::once(ours).chain(others).find(|it| it.exists())
+}
+
+/// A Python that can import `module`: the one that `.ci/tool` installs into, else one of the
+/// machine's.
+pub fn python_with(module: &str) -> Option<PathBuf> {
+    let ours = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/venv/bin/python");
+    let others = ["python3", "/usr/bin/python3"].map(PathBuf::from);
+    let import = format!("import {module}");
+    let can = |python: &PathBuf| {
+        let probe = Command::new(python).args(["-c", &import]).output();
+        probe.is_ok_and(|probe| probe.status.success())
+    };
+    std::iter::once(ours).chain(others).find(can)
 }
 
 impl Sandbox {

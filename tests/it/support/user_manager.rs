@@ -35,6 +35,18 @@ impl<'a> UserManager<'a> {
     /// there can be none.
     #[track_caller]
     pub fn start(sandbox: &'a Sandbox) -> Option<Self> {
+        Self::start_in(sandbox, &HIERARCHIES)
+    }
+
+    /// The same where it can count and limit the tasks of a service (`TasksMax=`), if there is a
+    /// control group for that.
+    #[track_caller]
+    pub fn start_counting_tasks(sandbox: &'a Sandbox) -> Option<Self> {
+        Self::start_in(sandbox, &[&HIERARCHIES[..], &["/sys/fs/cgroup/pids"]].concat())
+    }
+
+    #[track_caller]
+    fn start_in(sandbox: &'a Sandbox, hierarchies: &[&str]) -> Option<Self> {
         let tools = ["systemctl", "setsid", "nsenter"];
         let is_possible = is_root()
             && Path::new(MANAGER).exists()
@@ -44,7 +56,7 @@ impl<'a> UserManager<'a> {
             skipped("needs root, systemd and mounts of its own");
             return None;
         }
-        let groups = new_groups(sandbox);
+        let groups = new_groups(sandbox, hierarchies);
         if groups.is_empty() {
             skipped("needs leave to make cgroups");
             return None;
@@ -158,10 +170,14 @@ fn in_environment(sandbox: &Sandbox, program: &str) -> Command {
     command
 }
 
-/// A cgroup in each hierarchy that systemd keeps: one with cgroup v2, up to two beside cgroup v1.
-fn new_groups(sandbox: &Sandbox) -> Vec<PathBuf> {
+/// Those that systemd keeps: one with cgroup v2, up to two beside cgroup v1.
+const HIERARCHIES: [&str; 3] =
+    ["/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd", "/sys/fs/cgroup"];
+
+/// A cgroup in each hierarchy that there is.
+fn new_groups(sandbox: &Sandbox, hierarchies: &[&str]) -> Vec<PathBuf> {
     let name = sandbox.path().file_name().unwrap();
-    ["/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd", "/sys/fs/cgroup"]
+    hierarchies
         .iter()
         .map(Path::new)
         .filter(|root| root.join("cgroup.procs").exists())

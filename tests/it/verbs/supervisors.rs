@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use crate::support::{BINARY, LIMIT, Process, Sandbox, eventually, has, kill, set_mode, skipped};
+use crate::support::{
+    BINARY, LIMIT, Process, Sandbox, eventually, has, kill, set_mode, skipped, tool,
+};
 
 /// The generation that runs now.
 fn running(sandbox: &Sandbox) -> i64 {
@@ -76,9 +78,9 @@ fn s6() {
 
 #[test]
 fn supervisord() {
-    if !has("supervisord") {
-        return skipped("needs supervisord");
-    }
+    let Some(program) = tool("supervisord") else {
+        return skipped("needs supervisord: `.ci/tool --install supervisord`");
+    };
     let sandbox = Sandbox::new();
     let configuration = format!(
         "[supervisord]\nnodaemon=true\nlogfile=/dev/null\nlogfile_maxbytes=0\npidfile={}\n\
@@ -87,7 +89,7 @@ fn supervisord() {
         sandbox.file("supervisord.pid").display()
     );
     write(&sandbox.file("supervisord.conf"), &configuration);
-    let mut command = sandbox.program("supervisord");
+    let mut command = sandbox.program(program);
     command.arg("-c").arg(sandbox.file("supervisord.conf"));
     let supervisor = Process::start(command);
     let words = ["supervisord", "autorestart=true", "`supervisorctl stop gw`"];
@@ -97,12 +99,12 @@ fn supervisord() {
 
 #[test]
 fn pm2() {
-    if !has("pm2") {
-        return skipped("needs pm2");
-    }
+    let Some(program) = tool("pm2").filter(|_| has("node")) else {
+        return skipped("needs node and pm2: `.ci/tool --install pm2`");
+    };
     let sandbox = Sandbox::new();
     let pm2 = |arguments: &[&str]| {
-        let mut command = sandbox.program("pm2");
+        let mut command = sandbox.program(&program);
         command.args(arguments).env("PM2_HOME", sandbox.file("pm2"));
         Process::start(command).finish(LIMIT)
     };
