@@ -10,8 +10,11 @@ use crate::cli::context::by_us;
 use crate::cli::output::{Answer, Complaint, Outcome, exit};
 use crate::cli::{args, output};
 use crate::clock::millis;
+use crate::forensics::starts_again::LeftTo;
 use crate::status::Desired;
-use crate::stop::{Restart, RestartOptions, StartsAgain, StopOptions, StopOutcome, StopReport};
+use crate::stop::{
+    LeftOver, Restart, RestartOptions, StartsAgain, StopOptions, StopOutcome, StopReport,
+};
 use crate::{Error, Existing, Holder, InstanceId, Kind, Office, ProfileName, Verdict};
 
 pub(super) fn stop(global: &Global, arguments: &args::Stop) -> Outcome {
@@ -24,6 +27,8 @@ pub(super) fn stop(global: &Global, arguments: &args::Stop) -> Outcome {
         not_recorded: None,
         not_desired: None,
         ended_left_over: Vec::new(),
+        reaped: Vec::new(),
+        left_over: Vec::new(),
         was_run: false,
         restarter: None,
     };
@@ -179,11 +184,14 @@ fn stopped(office: &Office, report: &StopReport, arguments: &args::Stop) -> One 
         "holder": holder,
         "retry_after_ms": holder.and_then(|holder| holder.retry_after).map(millis),
         "starts_again": starts_again,
+        "reaped": processes(&report.reaped),
+        "left_over": processes(&report.left_over),
     });
     if !report.ended_left_over.is_empty() {
         document["ended_left_over"] = json!(report.ended_left_over);
     }
     let mut complaints = beside(office, report);
+    complaints.extend(of_left_over(office, report, arguments));
     complaints.extend(starts_again.map(|it| again(office, &it, arguments)));
     complaints.extend(complaint);
     One { code, text, document, complaints }
@@ -228,6 +236,23 @@ fn beside(office: &Office, report: &StopReport) -> Vec<Complaint> {
     complaints
 }
 
+/// What the holder had started, and what became of that.
+fn of_left_over(office: &Office, report: &StopReport, arguments: &args::Stop) -> Vec<Complaint> {
+    let told = |process: &LeftOver| {
+        let command = process.command.as_deref().unwrap_or("its command cannot be read");
+        format!("pid {} ({command}), which the holder had started", process.pid)
+    };
+    let option = if arguments.reap { "" } else { " (`--reap` ends such processes)" };
+    let reaped = report.reaped.iter().map(|it| format!("{office}: ended {}", told(it)));
+    let left = report.left_over.iter();
+    let left = left.map(|it| format!("{office}: {}, still runs{option}", told(it)));
+    reaped.chain(left).map(Complaint::new).collect()
+}
+
+fn processes(all: &[LeftOver]) -> Value {
+    all.iter().map(|it| json!({"pid": it.pid, "command": it.command})).collect()
+}
+
 fn stop_options(arguments: &args::Stop) -> StopOptions {
     let mut options = StopOptions::new().by(by_us("stop"));
     if let Some(timeout) = arguments.timeout {
@@ -238,6 +263,9 @@ fn stop_options(arguments: &args::Stop) -> StopOptions {
     }
     if arguments.desired {
         options = options.desired_stopped();
+    }
+    if arguments.reap {
+        options = options.reap();
     }
     if let Some(reason) = &arguments.reason {
         options = options.reason(reason.as_str());
@@ -367,7 +395,8 @@ fn restart_all(global: &Global, options: &RestartOptions) -> Outcome {
 }
 
 fn restarted(office: &Office, answer: &Restart) -> One {
-    let Told { text, complaint, holder, code } = told_of_restart(office, answer);
+    let left_to = LeftTo::of(answer);
+    let Told { text, complaint, holder, code } = told_of_restart(office, answer, left_to.as_ref());
     let instance = if let Restart::Done(instance) = answer { Some(*instance) } else { None };
     let served_by = if let Restart::Served(by) = answer { Some(document(by)) } else { None };
     let document = json!({
@@ -378,11 +407,12 @@ fn restarted(office: &Office, answer: &Restart) -> One {
         "instance": instance.map(InstanceId::as_i64),
         "holder": holder,
         "retry_after_ms": holder.and_then(|holder| holder.retry_after).map(millis),
+        "left_to": left_to,
     });
     One { code, text, document, complaints: complaint.into_iter().collect() }
 }
 
-fn told_of_restart<'a>(office: &Office, answer: &'a Restart) -> Told<'a> {
+fn told_of_restart<'a>(office: &Office, answer: &'a Restart, left_to: Option<&LeftTo>) -> Told<'a> {
     let about = |holder: &Holder, what: &str| {
         Complaint::new(format!("{office}: {what} ({})", named(holder.pid)))
     };
@@ -413,6 +443,18 @@ fn told_of_restart<'a>(office: &Office, answer: &'a Restart) -> Told<'a> {
         Restart::Withdrawn(holder) => {
             let what = "the request was withdrawn, or a stop came in its place";
             let complaint = about(holder, what).advising("look at `incumbent events`");
+            Told::refusing(complaint, Some(holder), exit::NOT_NOW)
+        }
+        Restart::LeftToSupervisor { holder, .. } => {
+            let what = "it was started with `run --exec`, so only its supervisor can restart it";
+            let (by, advice) = match left_to {
+                Some(LeftTo { by, restart_with }) => {
+                    let command = restart_with.as_ref().map(|command| format!("`{command}`"));
+                    (by.as_str(), command.unwrap_or_else(|| format!("restart it by {by}")))
+                }
+                None => ("which is not known", "`incumbent stop`, and start it again".to_owned()),
+            };
+            let complaint = about(holder, &format!("{what}, {by}")).advising(advice);
             Told::refusing(complaint, Some(holder), exit::NOT_NOW)
         }
     }

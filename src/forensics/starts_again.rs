@@ -1,12 +1,25 @@
 //! Whether a supervisor starts a gateway again that somebody has just stopped, and what ends it for
 //! good.
 
+use std::io;
+use std::io::Read;
+use std::path::Path;
+
 use serde::Serialize;
 
 use crate::forensics::systemd::{Manager, restart_setting, unit_name};
+use crate::office::takeover::restart::Restart;
 use crate::office::takeover::restarter::Restarter;
 use crate::office::takeover::stop::{StopOutcome, StopReport};
 use crate::path_text::quoted;
+use crate::sys;
+
+/// A script that is longer than this has something in it that is not ours.
+const FINISH_LENGTH_MAX: u64 = 64 * 1024;
+
+/// The line of the `finish` script of `incumbent unit s6` by which it is known: after 0 and 78 it
+/// tells `s6-supervise` not to start the service again.
+const KEEPS_DOWN: &str = "0 | 78) exit 125 ;;";
 
 /// What becomes of a stopped gateway; see [`StopReport::starts_again`]. In JSON an object with
 /// these fields; later versions may add others.
@@ -37,7 +50,7 @@ impl StopReport {
     /// who would, or nothing has ended.
     ///
     /// Of a systemd service the manager is asked (`systemctl show`): that takes 2 s at most, and
-    /// never fails.
+    /// never fails. Of one of s6 the script `finish` is read.
     #[must_use]
     pub fn starts_again(&self) -> Option<StartsAgain> {
         let StopOutcome::Ended { killed, still_runs: false, .. } = self.outcome else {
@@ -48,43 +61,184 @@ impl StopReport {
     }
 }
 
+/// Who restarts a command that has no `run` beside it. In JSON an object with these fields.
+#[derive(Debug, Serialize)]
+pub(crate) struct LeftTo {
+    /// As in [`StartsAgain`].
+    pub(crate) by: String,
+    /// See [`Restarter::restart_with`].
+    pub(crate) restart_with: Option<String>,
+}
+
+impl LeftTo {
+    /// `None` where it is not known, or the answer is another one. Takes as long as that question.
+    pub(crate) fn of(answer: &Restart) -> Option<Self> {
+        let Restart::LeftToSupervisor { restarter, .. } = answer else { return None };
+        let restarter = restarter.as_ref()?;
+        Some(Self { by: restarter.by(), restart_with: restarter.restart_with() })
+    }
+}
+
 impl Restarter {
-    fn after(&self, ended: Ended) -> Option<StartsAgain> {
-        let always = |by: &str, because: &str, stop_with: String| {
-            let (by, because) = (by.to_owned(), because.to_owned());
-            Some(StartsAgain { by, is_certain: true, because, stop_with })
-        };
-        let named = |name: Option<String>| name.unwrap_or_else(|| "NAME".to_owned());
+    /// Its name, with that of its service where it is systemd, see [`StartsAgain::by`].
+    fn by(&self) -> String {
         match self {
-            Self::Systemd { unit } => systemd(unit, ended),
-            Self::Pm2 { name } => always(
-                "pm2",
-                "pm2 starts its applications again, however they end",
-                format!("pm2 stop {}", named(name.as_ref().map(quoted))),
-            ),
-            Self::Runit { directory } => always(
-                "runit",
-                "runsv starts its service again, however it ends",
-                format!("sv down {}", named(directory.as_ref().map(quoted))),
-            ),
-            Self::S6 { directory } => always(
-                "s6",
-                "s6-supervise starts its service again, however it ends",
-                format!("s6-svc -d {}", named(directory.as_ref().map(quoted))),
-            ),
-            Self::Supervisord { name } => Some(StartsAgain {
-                by: "supervisord".to_owned(),
-                is_certain: false,
-                because: match ended {
-                    Ended::Well => "supervisord does with autorestart=true".to_owned(),
-                    Ended::Somehow => {
-                        "supervisord does, unless it expects that exit code".to_owned()
-                    }
-                },
-                stop_with: format!("supervisorctl stop {}", named(name.as_ref().map(quoted))),
-            }),
+            Self::Systemd { unit } => format!("systemd:{unit}"),
+            Self::Pm2 { .. } => "pm2".to_owned(),
+            Self::Runit { .. } => "runit".to_owned(),
+            Self::S6 { .. } => "s6".to_owned(),
+            Self::Supervisord { .. } => "supervisord".to_owned(),
         }
     }
+
+    /// The command that has it start again what it supervises, for a shell; `None` where it is not
+    /// known by what name, or by which manager of systemd.
+    ///
+    /// Of a systemd service the managers are asked (`systemctl show`): that takes 2 s at most, and
+    /// never fails.
+    #[must_use]
+    pub fn restart_with(&self) -> Option<String> {
+        match self {
+            Self::Systemd { unit } => {
+                let unit = unit_name(unit).ok()?;
+                let (manager, _) = restart_setting(&unit)?;
+                Some(systemctl(Some(manager), "restart", &unit))
+            }
+            Self::Pm2 { name, .. } => {
+                name.as_ref().map(|name| format!("pm2 restart {}", quoted(name)))
+            }
+            Self::Runit { directory } => {
+                directory.as_ref().map(|directory| format!("sv restart {}", quoted(directory)))
+            }
+            Self::S6 { directory } => {
+                directory.as_ref().map(|directory| format!("s6-svc -r {}", quoted(directory)))
+            }
+            Self::Supervisord { name } => {
+                name.as_ref().map(|name| format!("supervisorctl restart {}", quoted(name)))
+            }
+        }
+    }
+
+    fn after(&self, ended: Ended) -> Option<StartsAgain> {
+        let named = |name: Option<String>| name.unwrap_or_else(|| "NAME".to_owned());
+        let (Again { is_certain, because }, stop_with) = match self {
+            Self::Systemd { unit } => return systemd(unit, ended),
+            Self::Pm2 { name, autorestart, stop_exit_codes } => (
+                judge_pm2(*autorestart, stop_exit_codes.as_deref(), ended)?,
+                format!("pm2 stop {}", named(name.as_ref().map(quoted))),
+            ),
+            Self::Runit { directory } => (
+                Again::certainly("runsv starts its service again, however it ends"),
+                format!("sv down {}", named(directory.as_ref().map(quoted))),
+            ),
+            Self::S6 { directory } => (
+                judge_finish(&finish_in(directory.as_deref()), ended)?,
+                format!("s6-svc -d {}", named(directory.as_ref().map(quoted))),
+            ),
+            Self::Supervisord { name } => (
+                Again::perhaps(match ended {
+                    Ended::Well => "supervisord does with autorestart=true",
+                    Ended::Somehow => "supervisord does, unless it expects that exit code",
+                }),
+                format!("supervisorctl stop {}", named(name.as_ref().map(quoted))),
+            ),
+        };
+        Some(StartsAgain { by: self.by(), is_certain, because: because.to_owned(), stop_with })
+    }
+}
+
+/// That a supervisor starts it again, and why.
+#[derive(Debug, PartialEq, Eq)]
+struct Again {
+    is_certain: bool,
+    because: &'static str,
+}
+
+impl Again {
+    fn certainly(because: &'static str) -> Self {
+        Self { is_certain: true, because }
+    }
+
+    fn perhaps(because: &'static str) -> Self {
+        Self { is_certain: false, because }
+    }
+}
+
+/// pm2 starts again what ends, unless it is told not to, by these settings of an application.
+fn judge_pm2(autorestart: Option<bool>, codes: Option<&[i32]>, ended: Ended) -> Option<Again> {
+    match (autorestart, codes, ended) {
+        (Some(false), _, _) => None,
+        (_, Some(codes), Ended::Well) if codes.contains(&0) => None,
+        (Some(true), Some([]), _) => {
+            Some(Again::certainly("pm2 starts its applications again, however they end"))
+        }
+        (Some(true), Some(_), Ended::Well) => {
+            Some(Again::certainly("pm2 does, and 0 is not among its stop_exit_codes"))
+        }
+        (Some(true), Some(_), Ended::Somehow) => {
+            Some(Again::perhaps("pm2 does, unless that is one of its stop_exit_codes"))
+        }
+        (None, _, _) | (Some(true), None, _) => {
+            Some(Again::perhaps("pm2 does, unless its stop_exit_codes or autorestart=false forbid"))
+        }
+    }
+}
+
+/// The script of an s6 service that says what follows an end.
+#[derive(Debug, PartialEq, Eq)]
+enum Finish {
+    /// There is none.
+    Missing,
+    /// The one that `incumbent unit s6` prints: 0 and 78 keep the service down.
+    Ours,
+    /// Another one, or nobody knows.
+    Other,
+}
+
+fn finish_in(directory: Option<&Path>) -> Finish {
+    let Some(directory) = directory else { return Finish::Other };
+    // It is somebody else's file: no link is followed, no FIFO waited for, and no more is read.
+    let script = sys::open_anchor_file(&directory.join("finish")).and_then(|file| {
+        let mut script = Vec::new();
+        file.take(FINISH_LENGTH_MAX).read_to_end(&mut script)?;
+        Ok(script)
+    });
+    match script {
+        Ok(script) => Finish::of(&String::from_utf8_lossy(&script)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Finish::Missing,
+        Err(_) => Finish::Other,
+    }
+}
+
+impl Finish {
+    fn of(script: &str) -> Self {
+        if script.lines().any(|line| line.trim() == KEEPS_DOWN) { Self::Ours } else { Self::Other }
+    }
+}
+
+/// `s6-supervise` starts again what ends, unless the script exits with 125.
+fn judge_finish(finish: &Finish, ended: Ended) -> Option<Again> {
+    match (finish, ended) {
+        (Finish::Ours, Ended::Well) => None,
+        (Finish::Missing, _) => {
+            Some(Again::certainly("s6-supervise starts its service again, however it ends"))
+        }
+        (Finish::Ours, Ended::Somehow) => {
+            Some(Again::perhaps("s6-supervise does, unless it has ended with 0 or 78"))
+        }
+        (Finish::Other, _) => {
+            Some(Again::perhaps("s6-supervise does, unless the service's finish exits with 125"))
+        }
+    }
+}
+
+/// A command for a manager of systemd.
+fn systemctl(manager: Option<Manager>, verb: &str, unit: &str) -> String {
+    let user = match manager {
+        Some(Manager::User) => "--user ",
+        Some(Manager::System) | None => "",
+    };
+    format!("systemctl {user}{verb} {}", quoted(unit))
 }
 
 fn systemd(unit: &str, ended: Ended) -> Option<StartsAgain> {
@@ -98,15 +252,11 @@ fn judge_setting(
     ended: Ended,
     setting: Option<&(Manager, String)>,
 ) -> Option<StartsAgain> {
-    let user = match setting {
-        Some((Manager::User, _)) => "--user ",
-        Some((Manager::System, _)) | None => "",
-    };
     let starts = |is_certain: bool, because: String| StartsAgain {
         by: format!("systemd:{unit}"),
         is_certain,
         because,
-        stop_with: format!("systemctl {user}stop {}", quoted(unit)),
+        stop_with: systemctl(setting.map(|(manager, _)| *manager), "stop", unit),
     };
     let Some((_, setting)) = setting else {
         return Some(starts(false, format!("{unit} may have a Restart= setting")));
@@ -158,8 +308,78 @@ mod tests {
         let of = |restarter: Restarter| restarter.after(Ended::Well).unwrap();
         let runit = Restarter::Runit { directory: Some("/etc/service/gw".into()) };
         assert_eq!(of(runit).stop_with, "sv down /etc/service/gw");
-        assert_eq!(of(Restarter::Pm2 { name: None }).stop_with, "pm2 stop NAME");
+        let unknown = Restarter::Pm2 { name: None, autorestart: None, stop_exit_codes: None };
+        assert_eq!(of(unknown.clone()).stop_with, "pm2 stop NAME");
+        assert_eq!(unknown.restart_with(), None);
         let odd = Restarter::Supervisord { name: Some("a b".to_owned()) };
         assert_eq!(of(odd).stop_with, "supervisorctl stop 'a b'");
+    }
+
+    #[test]
+    fn the_settings_of_pm2() {
+        let codes: [Option<&[i32]>; 4] = [None, Some(&[]), Some(&[0]), Some(&[7, 143])];
+        for (autorestart, well, somehow) in [
+            (None, [Some(false), Some(false), None, Some(false)], [Some(false); 4]),
+            (
+                Some(true),
+                [Some(false), Some(true), None, Some(true)],
+                [Some(false), Some(true), Some(false), Some(false)],
+            ),
+            (Some(false), [None; 4], [None; 4]),
+        ] {
+            let certainty = |ended| {
+                codes.map(|codes| judge_pm2(autorestart, codes, ended).map(|it| it.is_certain))
+            };
+            assert_eq!(certainty(Ended::Well), well, "{autorestart:?}");
+            assert_eq!(certainty(Ended::Somehow), somehow, "{autorestart:?}");
+        }
+    }
+
+    #[test]
+    fn the_scripts_of_s6() {
+        for (finish, well, somehow) in [
+            (Finish::Missing, Some(true), Some(true)),
+            (Finish::Ours, None, Some(false)),
+            (Finish::Other, Some(false), Some(false)),
+        ] {
+            let certainty = |ended| judge_finish(&finish, ended).map(|it| it.is_certain);
+            assert_eq!(certainty(Ended::Well), well, "{finish:?}");
+            assert_eq!(certainty(Ended::Somehow), somehow, "{finish:?}");
+        }
+        assert_eq!(Finish::of("#!/bin/sh\nexit 125\n"), Finish::Other);
+        assert_eq!(finish_in(None), Finish::Other);
+        let directory = tempfile::tempdir().unwrap();
+        assert_eq!(finish_in(Some(directory.path())), Finish::Missing);
+        std::fs::write(directory.path().join("finish"), format!("  {KEEPS_DOWN}\n")).unwrap();
+        assert_eq!(finish_in(Some(directory.path())), Finish::Ours);
+    }
+
+    #[test]
+    fn what_starts_it_again_now() {
+        let directory = Some(std::path::PathBuf::from("/etc/a service"));
+        for (restarter, expected) in [
+            (
+                Restarter::Pm2 {
+                    name: Some("gw".to_owned()),
+                    autorestart: Some(true),
+                    stop_exit_codes: None,
+                },
+                Some("pm2 restart gw"),
+            ),
+            (
+                Restarter::Runit { directory: directory.clone() },
+                Some("sv restart '/etc/a service'"),
+            ),
+            (Restarter::S6 { directory }, Some("s6-svc -r '/etc/a service'")),
+            (Restarter::S6 { directory: None }, None),
+            (
+                Restarter::Supervisord { name: Some("group:gw".to_owned()) },
+                Some("supervisorctl restart group:gw"),
+            ),
+            // It is no name of a unit, and nobody is asked.
+            (Restarter::Systemd { unit: "--all".to_owned() }, None),
+        ] {
+            assert_eq!(restarter.restart_with().as_deref(), expected, "{restarter:?}");
+        }
     }
 }

@@ -32,7 +32,7 @@ use crate::process::Anchor;
 use crate::records::{instances, locks};
 use crate::store::held::{Held, HeldOffice};
 use crate::store::watcher::{Version, Watcher};
-use crate::store::{AnchoredBy, Inner, OwnRow, ourselves};
+use crate::store::{AnchoredBy, OwnRow, ourselves};
 use crate::sys::supervise;
 use crate::{ErrorKind, Nonce, OpenOptions, Result, Store};
 

@@ -244,7 +244,8 @@ impl Replace {
         self
     }
 
-    /// Also ends the processes that the holder had started and that outlive it.
+    /// Also ends the processes that the holder had started and that outlive it; but not those that
+    /// hold an office of this store themselves, nor what they have started.
     #[must_use]
     pub fn reap(mut self) -> Self {
         self.reap = true;

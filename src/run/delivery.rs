@@ -76,7 +76,10 @@ impl Delivery {
             return;
         }
         let (tell, asked) = mpsc::channel();
-        let ask = move || drop(tell.send(UnitKill::of_own_unit()));
+        let ask = move || {
+            // Nobody listens any more: nobody needs it.
+            let _ = tell.send(UnitKill::of_own_unit());
+        };
         match std::thread::Builder::new().name("incumbent-unit".into()).spawn(ask) {
             Ok(_) => self.asked = Some(asked),
             Err(error) => tracing::debug!(%error, "systemd was not asked whom it signals"),

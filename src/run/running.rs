@@ -183,15 +183,11 @@ impl Supervised<'_> {
             is_echo = self.is_echo(sender);
         }
         // An echo is asked about as well: it was told once, and is over.
-        let has_it = match self.child() {
-            Some(child) => self.beside.delivery.has_reached(child.0.pid, &signal.caught),
-            // What the witness saw now explains no later signal.
-            None => {
-                self.beside.delivery.has_reached(std::process::id(), &signal.caught);
-                true
-            }
-        };
-        if !has_it && !is_echo {
+        let command = self.child().map(|child| child.0.pid);
+        // Without a command as well: what the witness saw now explains no later signal.
+        let whom = command.unwrap_or_else(std::process::id);
+        let has_it = self.beside.delivery.has_reached(whom, &signal.caught);
+        if command.is_some() && !has_it && !is_echo {
             let _ = self.signal(number);
         }
         if let Some(received) = signal.received {

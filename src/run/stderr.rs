@@ -109,6 +109,7 @@ struct Passage {
 }
 
 #[derive(Debug, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "they become true one after the other")]
 struct Flow {
     /// What the command wrote last.
     tail: VecDeque<u8>,

@@ -152,6 +152,9 @@ pub(crate) struct Stop {
     /// Every office of the store, or those of --profile and --kind, at the same time
     #[arg(long)]
     pub(crate) all: bool,
+    /// End what it had started and left behind, too
+    #[arg(long)]
+    pub(crate) reap: bool,
     /// Why, for whoever reads the marker
     #[arg(long, value_name = "TEXT")]
     pub(crate) reason: Option<String>,

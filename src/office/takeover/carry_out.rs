@@ -9,6 +9,7 @@ use crate::liveness::Lease;
 use crate::office::claim::candidate::Candidate;
 use crate::office::claim::{Claim, claim_reserved};
 use crate::office::options::{Replace, Succession};
+use crate::office::takeover::left_behind::LeftBehind;
 use crate::office::takeover::pursuit::{Asking, Insistence, Pursued, Pursuit};
 use crate::office::takeover::{Plan, TakeoverTarget};
 use crate::office::tenure::Replaced;
@@ -128,11 +129,12 @@ pub(super) fn bring_to_an_end(
             }
         }
     }
-    let mut left_over: Vec<LeftOver> = pursuits.into_iter().flat_map(Pursuit::left_over).collect();
+    let left_over = pursuits.into_iter().flat_map(Pursuit::left_over).collect();
+    let mut left_behind = LeftBehind::of(left_over);
     if replace.reap {
-        left_over = LeftOver::reap(left_over, inner.trust());
+        left_behind.reap(inner);
     }
-    Ok(Ok(Ended { killed: killed.contains(&true), left_over }))
+    Ok(Ok(Ended { killed: killed.contains(&true), left_over: left_behind.left }))
 }
 
 /// Whoever was to be replaced, and why it was not.

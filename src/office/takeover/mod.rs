@@ -12,6 +12,7 @@
 
 mod all;
 pub(crate) mod carry_out;
+mod left_behind;
 pub(crate) mod locks;
 pub(crate) mod pursuit;
 mod request_options;
@@ -19,6 +20,7 @@ pub(crate) mod reserve;
 pub(crate) mod restart;
 pub(crate) mod restarter;
 pub(crate) mod stop;
+mod stop_options;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -13,6 +13,7 @@ use crate::names::MarkerName;
 use crate::office::profile::Profile;
 use crate::office::takeover::holder_of;
 use crate::office::takeover::request_options::{RequestOptions, request_setters};
+use crate::office::takeover::restarter::Restarter;
 use crate::office::takeover::{orphan_in, write_request};
 use crate::owner::{InProgress, judgement, look};
 use crate::patience::PATIENCE_MIN;
@@ -64,6 +65,15 @@ pub enum Restart {
     NotServed(Box<Holder>),
     /// Somebody withdrew the request, or asked for an end instead.
     Withdrawn(Box<Holder>),
+    /// The holder is a command in the place of its `run`
+    /// ([`Run::in_place`](crate::run::Run::in_place)), which nobody is beside to start again but
+    /// its supervisor: nobody serves a request.
+    LeftToSupervisor {
+        /// The command.
+        holder: Box<Holder>,
+        /// The supervisor, where it is known; see [`Restarter::restart_with`].
+        restarter: Option<Restarter>,
+    },
 }
 
 impl Restart {
@@ -78,6 +88,7 @@ enum Prepared {
     NotRunning,
     Orphaned(Box<Holder>),
     InProgress(Box<Holder>),
+    InPlace(Box<Record>),
     Asked(Box<Record>, i64),
 }
 
@@ -86,6 +97,8 @@ impl Profile {
     /// stops its command by the rules of a stop and starts it again; any other owner finds the
     /// marker `restart`, and serves it itself: it consumes the marker, or ends and is started again
     /// by its supervisor. Nobody is signalled by this call, and the office stays the holder's.
+    ///
+    /// A command in the place of its `run` is not asked: the answer names its supervisor.
     ///
     /// A request that is open already is joined. It stands when this call waits no longer.
     ///
@@ -135,6 +148,7 @@ impl Profile {
             }
             Prepared::Orphaned(holder) => return Ok(Restart::Orphaned(holder)),
             Prepared::InProgress(holder) => return Ok(Restart::InProgress(holder)),
+            Prepared::InPlace(record) => return Ok(left_to_supervisor(inner, &office, &record)),
             Prepared::Asked(record, marker) => (record, marker),
         };
         let deadline = until.unwrap_or_else(|| Deadline::after(timeout(&record, options)));
@@ -190,6 +204,10 @@ fn prepare(
     if let Some(asked) = InProgress::of(tx, inner, record.id)? {
         return Ok(Prepared::InProgress(Box::new(asked.holder(&wanted))));
     }
+    // Its program knows nothing of us, and its keepers are not its parents.
+    if record.is_in_place() {
+        return Ok(Prepared::InPlace(Box::new(record)));
+    }
     // Only a `run` serves what somebody else has consumed.
     if let Some(open) = markers::unserved_restart(tx, inner.boot_time(), record.id)?
         && (record.is_run || markers::is_open(tx, open.id)?)
@@ -214,6 +232,12 @@ fn is_running(inner: &Inner, office: &Office) -> Result<bool> {
         let judged = judgement(inner, &record);
         !matches!(judged.ruling, Ruling::Dead(_))
     }))
+}
+
+fn left_to_supervisor(inner: &Inner, office: &Office, record: &Record) -> Restart {
+    let judged = look(inner, record, Lease::None);
+    let holder = Box::new(Holder::of(record, office, &judged));
+    Restart::LeftToSupervisor { holder, restarter: Restarter::of(inner, record) }
 }
 
 /// A `run` records that it serves the request before its command can be executed. Where that fails,
@@ -251,6 +275,8 @@ fn look_at(
         (Some(fate), _) if fate.served => Some(Restart::Done(record.id)),
         // The next generation: that is a restart, too, whoever brought it about.
         (_, Some(live)) if live.id > record.id => Some(Restart::Done(live.id)),
+        // It was about to become its command when it was asked: what it was asked dies with it.
+        (_, Some(live)) if live.is_in_place() => Some(left_to_supervisor(inner, office, &live)),
         (Some(fate), Some(live)) if live.id == record.id => match (fate.consumed, fate.closed) {
             (true, _) if !record.is_run => Some(Restart::Done(record.id)),
             (false, true) => Some(Restart::Withdrawn(holder())),

@@ -23,10 +23,14 @@ pub enum Restarter {
         /// The service.
         unit: String,
     },
-    /// pm2, under this name, where that is known.
+    /// pm2, under this name, where that is known; with the settings that it tells an application.
     Pm2 {
         /// The name of the application.
         name: Option<String>,
+        /// Whether it starts it again at all.
+        autorestart: Option<bool>,
+        /// The exit codes after which it does not.
+        stop_exit_codes: Option<Vec<i32>>,
     },
     /// runit: `runsv`, in this directory, where that is known.
     Runit {
@@ -48,17 +52,16 @@ pub enum Restarter {
 impl Restarter {
     /// Of a holder that lives here; `None` where nobody is known who would.
     pub(super) fn of(inner: &Inner, record: &Record) -> Option<Self> {
-        let by_parents = || {
-            let pid = record.pid.filter(|_| record.pid_ns == inner.observer().pid_ns)?;
-            let is_it = record.start_time.is_some()
-                && sys::process_facts(pid).start_time == record.start_time;
-            is_it.then(|| Self::of_process(pid)).flatten()
-        };
+        let pid = record.pid.filter(|_| record.pid_ns == inner.observer().pid_ns)?;
+        let start_time = record.start_time?;
+        if sys::process_facts(pid).start_time != Some(start_time) {
+            return None;
+        }
         let by_record = || {
             let unit = record.supervisor.as_deref()?.strip_prefix("systemd:")?;
-            Some(Self::Systemd { unit: unit.to_owned() })
+            is_of_systemd(pid).then(|| Self::Systemd { unit: unit.to_owned() })
         };
-        by_parents().or_else(by_record)
+        Self::of_process(pid).or_else(by_record)
     }
 
     /// The nearest one above `pid`. What stands between them is of its session: a shell that
@@ -93,7 +96,7 @@ impl Restarter {
             "runsv" => Some(Self::Runit { directory: None }),
             "s6-supervise" => Some(Self::S6 { directory: None }),
             _ if name.starts_with("PM2 ") && words.iter().any(|it| it.contains("God Daemon")) => {
-                Some(Self::Pm2 { name: None })
+                Some(Self::of_pm2(|_| None))
             }
             // Of an interpreter the program is its first argument, or that of `-m`.
             _ if name == "supervisord" || words.iter().take(3).any(is_supervisord) => {
@@ -112,7 +115,7 @@ impl Restarter {
         };
         match self {
             Self::Systemd { .. } => self,
-            Self::Pm2 { .. } => Self::Pm2 { name: variable("name") },
+            Self::Pm2 { .. } => Self::of_pm2(variable),
             Self::Runit { .. } => Self::Runit { directory: sys::directory_of(supervisor) },
             Self::S6 { .. } => Self::S6 { directory: sys::directory_of(supervisor) },
             Self::Supervisord { .. } => {
@@ -126,6 +129,39 @@ impl Restarter {
             }
         }
     }
+
+    /// In fork mode pm2 hands its settings to the application as variables, a list with commas.
+    fn of_pm2(variable: impl Fn(&str) -> Option<String>) -> Self {
+        let Some(name) = variable("name") else {
+            return Self::Pm2 { name: None, autorestart: None, stop_exit_codes: None };
+        };
+        let codes = variable("stop_exit_codes").filter(|it| it != "null").unwrap_or_default();
+        let codes = codes.split(',').map(str::trim).filter(|code| !code.is_empty());
+        Self::Pm2 {
+            name: Some(name),
+            autorestart: Some(variable("autorestart").as_deref() != Some("false")),
+            // One that is no number is pm2's own business.
+            stop_exit_codes: codes.map(|code| code.parse::<i32>().ok()).collect(),
+        }
+    }
+}
+
+/// Whether systemd has started `pid`, or a script around it. What cron or a terminal starts is in a
+/// service as well, whose manager does not start that again; but in a session of its own.
+fn is_of_systemd(pid: Pid) -> bool {
+    /// Its name may be hidden.
+    const FIRST: Pid = 1;
+    let session = sys::session_of(pid);
+    let parents = std::iter::successors(Some(pid), |pid| sys::process_facts(*pid).parent);
+    for parent in parents.skip(1).take(GENERATIONS_MAX) {
+        if parent == FIRST || sys::program_name(parent).as_deref() == Some("systemd") {
+            return true;
+        }
+        if session.is_none() || sys::session_of(parent) != session {
+            return false;
+        }
+    }
+    false
 }
 
 #[cfg(test)]
@@ -141,7 +177,7 @@ mod tests {
             (
                 "PM2 v5.4.2: God",
                 "PM2 v5.4.2: God Daemon (/root/.pm2)",
-                Some(Restarter::Pm2 { name: None }),
+                Some(Restarter::Pm2 { name: None, autorestart: None, stop_exit_codes: None }),
             ),
             (
                 "supervisord",
@@ -160,5 +196,26 @@ mod tests {
         ] {
             assert_eq!(Restarter::called(name, &words(line)), expected, "{line}");
         }
+    }
+
+    #[test]
+    fn what_pm2_tells_its_applications() {
+        for (told, autorestart, stop_exit_codes) in [
+            ("", true, Some(vec![])),
+            ("autorestart=true|stop_exit_codes=0", true, Some(vec![0])),
+            ("autorestart=false|stop_exit_codes=0, 143", false, Some(vec![0, 143])),
+            ("stop_exit_codes=null", true, Some(vec![])),
+            ("stop_exit_codes=SIGTERM", true, None),
+        ] {
+            let found = Restarter::of_pm2(|wanted| {
+                let mut variables = told.split('|').chain(["name=gw"]);
+                let value = variables.find_map(|it| it.strip_prefix(wanted)?.strip_prefix('='))?;
+                Some(value.to_owned())
+            });
+            let (name, autorestart) = (Some("gw".to_owned()), Some(autorestart));
+            assert_eq!(found, Restarter::Pm2 { name, autorestart, stop_exit_codes }, "{told}");
+        }
+        let untold = Restarter::Pm2 { name: None, autorestart: None, stop_exit_codes: None };
+        assert_eq!(Restarter::of_pm2(|_| None), untold);
     }
 }

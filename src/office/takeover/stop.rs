@@ -3,6 +3,8 @@
 //! A stop that times out leaves its marker until it expires: the owner may end a moment later, and
 //! it was asked to.
 
+pub use crate::office::takeover::stop_options::StopOptions;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,14 +16,15 @@ use crate::clock::{Deadline, millis};
 use crate::liveness::{Lease, Ruling};
 use crate::names::MarkerName;
 use crate::office::profile::Profile;
+use crate::office::takeover::left_behind::LeftBehind;
 use crate::office::takeover::pursuit::{Asking, Insistence, Pursued, Pursuit};
-use crate::office::takeover::request_options::{RequestOptions, request_setters};
 use crate::office::takeover::restarter::Restarter;
 use crate::office::takeover::{TakeoverTarget, holder_of, orphan_in, write_request};
 use crate::owner::{
     InProgress, LiveCommandLine, ending, judgement, look, needs_command_line, orphan,
 };
 use crate::patience::{PATIENCE_MIN, with_budget};
+use crate::process::descendants::LeftOver;
 use crate::records::profiles::Desired;
 use crate::records::profiles::{check_home, set_desired};
 use crate::records::reservations::{Purpose, Reservation};
@@ -30,42 +33,9 @@ use crate::status::answer;
 use crate::store::{Inner, Tx};
 use crate::sys::{Pid, Proven, Unproven};
 use crate::{
-    Cancel, Error, ErrorKind, Holder, InstanceId, Kind, Nonce, Office, Reason, Result, Wanted,
-    marker, owner, stop_budget, sys,
+    Error, ErrorKind, Holder, InstanceId, Kind, Nonce, Office, Reason, Result, Wanted, marker,
+    owner, stop_budget, sys,
 };
-
-/// How to stop an office's holder, see [`Profile::stop`].
-#[derive(Clone, Debug, Default)]
-pub struct StopOptions {
-    kill: bool,
-    pub(super) desired: bool,
-    pub(super) request: RequestOptions,
-}
-
-impl StopOptions {
-    /// Asks the holder to end, and waits for as long as it said it may take. If it goes on after
-    /// that, it is left alone.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Kills it when its time is over.
-    #[must_use]
-    pub fn kill(mut self) -> Self {
-        self.kill = true;
-        self
-    }
-
-    /// Also records that the profile is to stay stopped, for those who ask.
-    #[must_use]
-    pub fn desired_stopped(mut self) -> Self {
-        self.desired = true;
-        self
-    }
-}
-
-request_setters!(StopOptions);
 
 /// What came of [`Profile::stop`].
 #[derive(Debug)]
@@ -132,6 +102,10 @@ pub struct StopReport {
     pub not_desired: Option<Error>,
     /// The pids of what a `run` that had been killed before had left in its session: ended.
     pub ended_left_over: Vec<Pid>,
+    /// What the holder had started, and has left behind: ended, with [`StopOptions::reap`].
+    pub reaped: Vec<LeftOver>,
+    /// What it had started, and still runs.
+    pub left_over: Vec<LeftOver>,
     /// Whether the holder was a `run`.
     pub was_run: bool,
     /// Who started it, and may start it again; see [`StopReport::starts_again`].
@@ -236,6 +210,7 @@ impl Profile {
         let mut options = options.clone();
         options.request.timeout = deadline.map(|deadline| deadline.remaining());
         let options = &options;
+        let mut left = LeftBehind::default();
         let outcome = match prepared {
             Prepared::NotRunning => match answer::server_of(inner, &office) {
                 Some((by, report)) => {
@@ -250,18 +225,29 @@ impl Profile {
             Prepared::InProgress(holder) => StopOutcome::InProgress(holder),
             Prepared::Joined(record) => {
                 let asking = if not_recorded.is_some() { Asking::Ask } else { Asking::Asked };
-                finish(inner, &office, &record, options, asking)
+                finish(inner, &office, &record, options, asking, &mut left)
             }
             Prepared::Stop(record, instance, nonce) => {
                 let row = WaitingRow::new(inner, instance, nonce);
-                let outcome = finish(inner, &office, &record, options, Asking::Ask);
+                let outcome = finish(inner, &office, &record, options, Asking::Ask, &mut left);
                 with_budget(patience, || settle(inner, row, &record, &outcome, options));
                 but_for_family(inner, &office, outcome)?
             }
         };
         // Where nobody is on record, there is no end that could be taken for another one.
         let not_recorded = not_recorded.filter(|_| is_on_record);
-        Ok(StopReport { outcome, not_recorded, not_desired, ended_left_over, was_run, restarter })
+        left.let_end(inner);
+        let LeftBehind { reaped, left: left_over } = left;
+        Ok(StopReport {
+            outcome,
+            not_recorded,
+            not_desired,
+            ended_left_over,
+            reaped,
+            left_over,
+            was_run,
+            restarter,
+        })
     }
 }
 
@@ -393,12 +379,14 @@ fn living(
     Ok(Some(Prepared::Joined(Box::new(record))))
 }
 
+/// Asks the owner, waits, and escalates. Sees to what it had started, unless it goes on.
 fn finish(
     inner: &Inner,
     office: &Office,
     record: &Record,
     options: &StopOptions,
     asking: Asking,
+    left: &mut LeftBehind,
 ) -> StopOutcome {
     let wanted = Wanted::Office(office.clone());
     let target = TakeoverTarget { record: record.clone(), wanted, children: Some(Vec::new()) };
@@ -409,12 +397,15 @@ fn finish(
     let mut is_our_ancestor = false;
     let why = match pursuit.finish(insistence, &options.request.cancel) {
         Pursued::Over { killed } => {
-            return StopOutcome::Ended {
-                instance: record.id,
-                pid: record.pid,
-                killed,
-                still_runs: pursuit.goes_on(&options.request.cancel),
-            };
+            let still_runs = pursuit.goes_on(&options.request.cancel);
+            if !still_runs {
+                *left = LeftBehind::of(pursuit.left_over());
+                if options.reap {
+                    left.reap(inner);
+                }
+            }
+            let (instance, pid) = (record.id, record.pid);
+            return StopOutcome::Ended { instance, pid, killed, still_runs };
         }
         Pursued::TimedOut => (Reason::TimedOut, "it has not ended in its time".to_owned()),
         Pursued::Cancelled => (Reason::TimedOut, "nobody waited any longer".to_owned()),

@@ -36,7 +36,8 @@ fn a_stop_reaches_the_command_once_and_is_on_record_as_planned() {
             "profile": "default", "kind": "gateway", "stopped": true, "was_running": true,
             "pid": pid, "instance": instance, "killed": false, "still_runs": false,
             "served_by": null, "recorded": true, "not_recorded": null, "not_desired": null,
-            "holder": null, "retry_after_ms": null, "starts_again": null,
+            "holder": null, "retry_after_ms": null, "starts_again": null, "reaped": [],
+            "left_over": [],
         });
         assert_eq!(document, expected, "round {round}");
         let answer = run.ended().assert_code(0);

@@ -7,6 +7,7 @@ mod first_process;
 mod intents;
 mod owner;
 mod proof;
+mod reap;
 mod restart;
 mod supervisor;
 mod swap;

@@ -3,9 +3,12 @@
 mod all;
 mod drain;
 mod frozen;
+mod restart_exec;
 mod signal;
 mod supervisors;
 mod wait;
+
+use std::process::Command;
 
 use crate::support::{Run, Sandbox};
 
@@ -34,4 +37,22 @@ fn obey(run: &mut Run, line: &str) -> i32 {
 #[track_caller]
 fn say(run: &mut Run, state: &str) {
     assert_eq!(obey(run, &format!("incumbent status-set --state {state} > said")), 0);
+}
+
+/// The same command as a child of a program that is called `systemd`.
+fn below_systemd(sandbox: &Sandbox, command: &Command) -> Command {
+    let script = sandbox.write_script("manager/systemd", "#!/bin/sh\n\"$@\"\nexit $?\n");
+    let mut below = sandbox.program(script);
+    below.arg(command.get_program()).args(command.get_args());
+    below
+}
+
+/// The same command, which finds programs in `bin` of the sandbox first; see
+/// [`Sandbox::among_fakes`].
+fn with_fakes_first(sandbox: &Sandbox, mut command: Command) -> Command {
+    let mut path = sandbox.file("bin").into_os_string();
+    path.push(":");
+    path.push(std::env::var_os("PATH").unwrap_or_default());
+    command.env("PATH", path);
+    command
 }

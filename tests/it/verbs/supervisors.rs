@@ -8,8 +8,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
+use super::{below_systemd, with_fakes_first};
 use crate::support::{
-    BINARY, LIMIT, Process, Sandbox, eventually, has, kill, set_mode, skipped, tool,
+    BINARY, HOLDING, LIMIT, Pm2, Process, Run, Sandbox, ServiceDirectory, eventually, has, kill,
+    set_mode, skipped, tool,
 };
 
 /// The generation that runs now.
@@ -115,6 +117,53 @@ fn pm2() {
     pm2(&["kill"]);
 }
 
+/// Stops it, and is told of nobody who starts it again.
+#[track_caller]
+fn assert_stays_down(sandbox: &Sandbox) {
+    running(sandbox);
+    let (code, document) = sandbox.json(["stop"]);
+    assert_eq!((code, &document["starts_again"]), (0, &json!(null)), "{document:#}");
+}
+
+/// Symptom: "will be started again by s6", and it stayed down, by the very script that `unit s6`
+/// prints. It holds because the script is looked at: ours keeps down what was stopped, and another
+/// one may.
+#[test]
+fn s6_with_a_script_that_keeps_it_down() {
+    let sandbox = Sandbox::new();
+    service(&sandbox);
+    let printed = ["unit", "s6", "--name", "gw", "--file", "finish", "--", "sleep", "1000"];
+    sandbox.write_script("gw/finish", sandbox.cli(printed).assert_code(0).out);
+    let Some(s6) = ServiceDirectory::of_s6(&sandbox, "gw") else { return };
+    assert_stays_down(&sandbox);
+    s6.wait_for(&["s6-svstat", "-o", "up,wantedup"], "false false");
+
+    sandbox.write_script("gw/finish", "#!/bin/sh\nexit 125\n");
+    s6.ask(&["s6-svc", "-u"]).assert_code(0);
+    running(&sandbox);
+    let may = ["may be started again by s6", "finish exits with 125", "`s6-svc -d "];
+    sandbox.cli(["stop"]).assert_code(0).assert_complains(&may);
+    s6.wait_for(&["s6-svstat", "-o", "up,wantedup"], "false false");
+}
+
+/// The same of pm2, by the setting that `docs/supervisors.md` advises.
+#[test]
+fn pm2_with_exit_codes_that_keep_it_down() {
+    let sandbox = Sandbox::new();
+    let app = json!({
+        "name": "gw",
+        "script": BINARY,
+        "args": ["run", "--no-backoff", "--", "sleep", "1000"],
+        "interpreter": "none",
+        "exec_mode": "fork",
+        "stop_exit_codes": [0],
+        "vizion": false,
+    });
+    let Some(pm2) = Pm2::start(&sandbox, &app) else { return };
+    assert_stays_down(&sandbox);
+    pm2.wait_for("stopped");
+}
+
 /// The manager is asked for the unit on record; what it says is the word of its `systemctl`.
 #[test]
 fn systemd() {
@@ -133,15 +182,12 @@ fn systemd() {
         ("no", None),
     ] {
         std::fs::write(sandbox.file("setting"), setting).unwrap();
-        let run = sandbox.hold(&[]);
+        let run = [&["run", "--no-backoff"], HOLDING].concat();
+        let run = Run::start(below_systemd(&sandbox, &sandbox.incumbent(run)));
         let forged = "UPDATE instances SET supervisor = 'systemd:gw.service'
                       WHERE ended_at_ms IS NULL AND kind IS NOT NULL";
         assert_eq!(sandbox.forge(forged), 1);
-        let mut stop = sandbox.incumbent(["stop"]);
-        let mut path = sandbox.file("bin").into_os_string();
-        path.push(":");
-        path.push(std::env::var_os("PATH").unwrap_or_default());
-        stop.env("PATH", path);
+        let stop = with_fakes_first(&sandbox, sandbox.incumbent(["stop"]));
         let answer = Process::start(sandbox.among_fakes(stop)).finish(LIMIT).assert_code(0);
         match expected {
             Some(words) => {

@@ -36,7 +36,7 @@ fn starts(out: &str) -> usize {
 fn is_done(document: &Value, instance: &Value) {
     let expected = json!({
         "profile": "default", "kind": "gateway", "restarted": true, "instance": instance,
-        "served_by": null, "holder": null, "retry_after_ms": null,
+        "served_by": null, "holder": null, "retry_after_ms": null, "left_to": null,
     });
     assert_eq!(*document, expected);
 }
