@@ -18,7 +18,6 @@ use crate::patience::with_budget;
 use crate::process::command_lock::LockFile;
 use crate::process::descendants::LeftOver;
 use crate::records::{Command, CommandLock};
-use crate::run::follow::Collected;
 use crate::run::inbox::{Inbox, RunEvent};
 use crate::run::notice::Notice;
 use crate::run::on_end;
@@ -147,7 +146,7 @@ impl Supervised<'_> {
                     return end;
                 }
                 // Nobody can be named any more by now, and the store has more time to tell.
-                self.go_on_with_successor(Collected { command: end?, with_it: Vec::new() })
+                self.go_on_with_successor(end?)
             }
         }
     }

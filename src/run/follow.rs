@@ -9,22 +9,13 @@ use crate::patience::with_budget;
 use crate::run::notice::Notice;
 use crate::run::start::Child;
 use crate::run::supervised::{AskedEnd, Ending, LOOK_BUDGET, LastCall, Life, Supervised, Unseen};
-use crate::sys::{ChildEnd, Pid, supervise};
+use crate::sys::{ChildEnd, supervise};
 use crate::{ErrorKind, Result};
 
-/// What was collected at one time.
-pub(super) struct Collected {
-    /// How the command ended.
-    pub(super) command: ChildEnd,
-    /// All of it, where all children are ours.
-    pub(super) with_it: Vec<(Pid, ChildEnd)>,
-}
-
 impl Supervised<'_> {
-    /// The command has ended. `None`: another process has taken its place, and lives; else how the
-    /// last command ended.
-    pub(super) fn go_on_with_successor(&mut self, ended: Collected) -> Option<ChildEnd> {
-        let Collected { command: mut end, with_it } = ended;
+    /// The command has ended so, and was collected. `None`: another process has taken its place,
+    /// and lives; else how the last command ended.
+    pub(super) fn go_on_with_successor(&mut self, mut end: ChildEnd) -> Option<ChildEnd> {
         loop {
             let before = self.child()?;
             let successor = if self.restart_asked_for().is_some() {
@@ -43,9 +34,7 @@ impl Supervised<'_> {
             };
             self.follow(before, successor);
             // They may have ended one right after the other.
-            let pid = successor.0.pid;
-            let collected = with_it.iter().find(|it| it.0 == pid).map(|it| it.1);
-            match collected.or_else(|| supervise::reap_child(pid)) {
+            match supervise::reap_child(successor.0.pid) {
                 Some(ended) => end = ended,
                 None => break,
             }

@@ -31,7 +31,7 @@ impl Supervised<'_> {
         // What we kill for it still ends for it.
         let grace = if last_call.is_some() { stop_budget::KILL_GRACE } else { Duration::ZERO };
         let until = Deadline::after(budget.saturating_add(grace));
-        self.asked = Some(AskedEnd { signal, until, last_call });
+        self.asked = Some(AskedEnd { signal, until, is_withdrawn: false, last_call });
     }
 
     pub(super) fn look_at_last_call(&mut self) {

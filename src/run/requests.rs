@@ -60,8 +60,11 @@ impl Supervised<'_> {
     /// command is not killed for it. It may still follow; the marker says why until it expires.
     fn forget_request_to_end(&mut self) {
         let is_end = |ending: &mut Ending| matches!(ending.why, Why::End(_));
-        if let Some(Ending { why: Why::End(marker), .. }) = self.ending.take_if(is_end) {
-            self.asked.take_if(|asked| is_by(&marker, asked.signal.sender));
+        if let Some(Ending { why: Why::End(marker), .. }) = self.ending.take_if(is_end)
+            && let Some(asked) = &mut self.asked
+            && is_by(&marker, asked.signal.sender)
+        {
+            asked.is_withdrawn = true;
         }
     }
 }

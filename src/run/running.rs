@@ -10,7 +10,6 @@ use crate::forensics::shutdown::{Ends, Recorder};
 use crate::forensics::snapshot::Snapshot;
 use crate::patience::with_budget;
 use crate::records::{Command, CommandLock, shutdowns};
-use crate::run::follow::Collected;
 use crate::run::inbox::{Inbox, LOOK_EVERY, RunEvent, Signal, Signalled};
 use crate::run::notice::Notice;
 use crate::run::plan::{Extent, Finished};
@@ -113,17 +112,14 @@ impl Supervised<'_> {
 
     /// How the command ended, if it has just now. Where all children are ours to collect, so are
     /// orphans.
-    fn command_end(&self) -> Option<Collected> {
+    fn command_end(&self) -> Option<ChildEnd> {
         let collected = match self.run.extent {
             Extent::Whole => supervise::reap(),
             Extent::Part => Vec::new(),
         };
         let pid = self.child()?.0.pid;
-        let end = match self.run.extent {
-            Extent::Whole => collected.iter().find(|(ended, _)| *ended == pid).map(|it| it.1),
-            Extent::Part => supervise::reap_child(pid),
-        };
-        Some(Collected { command: end?, with_it: collected })
+        let end = collected.iter().find(|(ended, _)| *ended == pid).map(|it| it.1);
+        end.or_else(|| supervise::reap_child(pid))
     }
 
     /// The row says that the command holds its lock only while that is so: a claimant who cannot

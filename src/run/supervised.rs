@@ -112,6 +112,8 @@ pub(super) struct Attention {
 pub(super) struct AskedEnd {
     pub(super) signal: Signalled,
     pub(super) until: Deadline,
+    /// It is nobody's wish any more; the command has it, and may still follow.
+    pub(super) is_withdrawn: bool,
     /// Where our supervisor asked, and may wait for ever.
     pub(super) last_call: Option<LastCall>,
 }
@@ -207,12 +209,16 @@ impl<'a> Supervised<'a> {
 impl AskedEnd {
     /// Whether an end is still expected of it: not for ever, and not if it was a request to reload.
     pub(super) fn stands(&self) -> bool {
+        !self.is_withdrawn && self.may_be_followed()
+    }
+
+    fn may_be_followed(&self) -> bool {
         !self.signal.may_mean_reload && !self.until.has_passed()
     }
 
     pub(super) fn explains(&self, end: ChildEnd) -> bool {
         let is_it = end == ChildEnd::Signalled(self.signal.number);
-        self.stands() || (is_it && !self.until.has_passed())
+        self.may_be_followed() || (is_it && !self.until.has_passed())
     }
 }
 

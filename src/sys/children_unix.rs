@@ -1,11 +1,24 @@
 //! Children of a Unix process that have ended: collected, or looked at before that, while their pid
 //! is nobody else's (waitid(2), `WNOWAIT`).
 
+use std::collections::VecDeque;
 use std::io;
 
+use parking_lot::Mutex;
 use rustix::process::WaitOptions;
 
 use super::{ChildEnd, Pid};
+
+/// How children ended that were collected last. A successor may be ours to collect while the command
+/// before it still ends, thread by thread, and is known as the command only after that.
+static COLLECTED: Mutex<VecDeque<(Pid, ChildEnd)>> = Mutex::new(VecDeque::new());
+
+fn remember(pid: Pid, end: ChildEnd) {
+    const REMEMBERED_MAX: usize = 64;
+    let mut collected = COLLECTED.lock();
+    collected.truncate(REMEMBERED_MAX - 1);
+    collected.push_front((pid, end));
+}
 
 /// Collects every child that has ended, ours or, for PID 1, anybody's orphan.
 pub(crate) fn reap() -> Vec<(Pid, ChildEnd)> {
@@ -14,10 +27,10 @@ pub(crate) fn reap() -> Vec<(Pid, ChildEnd)> {
         match rustix::process::wait(WaitOptions::NOHANG) {
             Ok(Some((pid, status))) => {
                 let pid = pid.as_raw_nonzero().get().unsigned_abs();
-                if let Some(code) = status.exit_status() {
-                    ended.push((pid, ChildEnd::Exited(code)));
-                } else if let Some(signal) = status.terminating_signal() {
-                    ended.push((pid, ChildEnd::Signalled(signal)));
+                let signalled = || status.terminating_signal().map(ChildEnd::Signalled);
+                if let Some(end) = status.exit_status().map(ChildEnd::Exited).or_else(signalled) {
+                    remember(pid, end);
+                    ended.push((pid, end));
                 }
             }
             Err(rustix::io::Errno::INTR) => {}
@@ -27,7 +40,8 @@ pub(crate) fn reap() -> Vec<(Pid, ChildEnd)> {
     }
 }
 
-/// How the child `pid` ended, if it has. Others are left to whoever started them.
+/// How the child `pid` ended, if it has, also if it was collected with others just now. Others are
+/// left to whoever started them.
 pub(crate) fn reap_child(pid: Pid) -> Option<ChildEnd> {
     /// Somebody else has collected it, and keeps to himself how it ended.
     const COLLECTED_ELSEWHERE: ChildEnd = ChildEnd::Exited(255);
@@ -40,29 +54,37 @@ pub(crate) fn reap_child(pid: Pid) -> Option<ChildEnd> {
                 return status.exit_status().map(ChildEnd::Exited).or_else(signalled);
             }
             Err(rustix::io::Errno::INTR) => {}
-            Err(rustix::io::Errno::CHILD) => return Some(COLLECTED_ELSEWHERE),
+            Err(rustix::io::Errno::CHILD) => {
+                let collected = COLLECTED.lock();
+                let known = collected.iter().find(|known| known.0 == pid).map(|known| known.1);
+                return Some(known.unwrap_or(COLLECTED_ELSEWHERE));
+            }
             Ok(None) | Err(_) => return None,
         }
     }
 }
 
 /// Collects children that have ended until it meets `last`, and leaves that one as it is: what it
-/// had started is ours by then, and its pid is nobody else's yet. Whether it was met.
+/// had started is ours by then, and its pid is nobody else's yet. Whether that has ended.
 pub(crate) fn reap_up_to(last: Pid) -> bool {
     while let Ok(Some(pid)) = ended_child(libc::P_ALL, 0) {
         if pid == last {
             return true;
         }
-        if reap_child(pid).is_none() {
-            return false;
+        match reap_child(pid) {
+            Some(end) => remember(pid, end),
+            None => return false,
         }
     }
-    false
+    has_ended_child(last)
 }
 
-/// Whether our child `pid` has ended and was not collected.
+/// Whether our child `pid` has ended; also if it was collected.
 pub(crate) fn has_ended_child(pid: Pid) -> bool {
-    matches!(ended_child(libc::P_PID, pid), Ok(Some(_)))
+    match ended_child(libc::P_PID, pid) {
+        Ok(ended) => ended.is_some(),
+        Err(error) => error.raw_os_error() == Some(libc::ECHILD),
+    }
 }
 
 /// Whether there may be a child of ours, living or not.
