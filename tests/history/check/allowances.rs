@@ -15,7 +15,6 @@ pub enum Allowance {
     ReleaseLostWithTheWal,
     LostWithTheWal,
     RegisteredAgain,
-    MetItself,
     CommandBegunAnew,
     HistoryIsBounded,
     LeaseWithoutAnchor,
@@ -26,7 +25,7 @@ pub enum Allowance {
     StoodStill,
 }
 
-pub const ALLOWANCES: [Allowance; 20] = [
+pub const ALLOWANCES: [Allowance; 19] = [
     Allowance::EvictedUntilItLearns,
     Allowance::StoreLostUntilNoticed,
     Allowance::BackAgain,
@@ -38,7 +37,6 @@ pub const ALLOWANCES: [Allowance; 20] = [
     Allowance::ReleaseLostWithTheWal,
     Allowance::LostWithTheWal,
     Allowance::RegisteredAgain,
-    Allowance::MetItself,
     Allowance::CommandBegunAnew,
     Allowance::HistoryIsBounded,
     Allowance::LeaseWithoutAnchor,
@@ -103,12 +101,6 @@ impl Allowance {
                 "A mismatch takes the road of `StoreReplaced`: open again, register again with the \
                  same anchor and nonce. Others then meet a number that nobody was granted, of an \
                  owner from before the loss that may live still."
-            }
-            Self::MetItself => {
-                "Same pid and start time, the recorded anchor free: it gets its office back, the \
-                 old row ends `re_executed`. So ends what a process gave back when its store, or \
-                 the `-wal`, was gone, or could not be written (a full disk), and meets again when \
-                 it claims through a new handle."
             }
             Self::CommandBegunAnew => {
                 "A restart stops the command and starts it again within the same tenure; what the \
