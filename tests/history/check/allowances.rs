@@ -7,6 +7,7 @@ pub enum Allowance {
     EvictedUntilItLearns,
     StoreLostUntilNoticed,
     BackAgain,
+    PiecedTogether,
     Dying,
     HeirHasMarkers,
     ConsumedUnrecorded,
@@ -25,10 +26,11 @@ pub enum Allowance {
     StoodStill,
 }
 
-pub const ALLOWANCES: [Allowance; 19] = [
+pub const ALLOWANCES: [Allowance; 20] = [
     Allowance::EvictedUntilItLearns,
     Allowance::StoreLostUntilNoticed,
     Allowance::BackAgain,
+    Allowance::PiecedTogether,
     Allowance::Dying,
     Allowance::HeirHasMarkers,
     Allowance::ConsumedUnrecorded,
@@ -67,6 +69,10 @@ impl Allowance {
                  `-wal` was deleted nothing since the last checkpoint: what was acknowledged is \
                  gone, a marker may come again, a fence that was drawn by another clock may \
                  repeat. Each time between two losses is judged by itself."
+            }
+            Self::PiecedTogether => {
+                "Corrupt is a typed error, and what can be read of a damaged store is saved: in \
+                 one that was written over while it was in use, rows need not belong together."
             }
             Self::Dying => {
                 "Ownership ends with the process: the kernel closes the files of a dying process \

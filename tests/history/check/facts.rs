@@ -384,6 +384,7 @@ impl Call {
             | Self::Adopt { thing }
             | Self::Verify { thing, .. }
             | Self::Renew { thing, .. }
+            | Self::Lease { thing }
             | Self::Release { thing, .. }
             | Self::HandOver { thing, .. }
             | Self::ReExec { thing, .. }
@@ -391,12 +392,14 @@ impl Call {
             | Self::Restart { thing, .. }
             | Self::Evict { thing, .. }
             | Self::Status { thing }
-            | Self::Say { thing, .. } => Some(thing),
+            | Self::Say { thing, .. }
+            | Self::Forge { thing, .. } => Some(thing),
             Self::MarkerWrite { .. }
             | Self::MarkerPeek { .. }
             | Self::MarkerConsume { .. }
             | Self::MarkerClear { .. }
             | Self::Repair { .. }
+            | Self::Remains { .. }
             | Self::Other { .. } => None,
         }
     }

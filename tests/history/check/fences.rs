@@ -14,8 +14,8 @@ pub fn check(court: &mut Court<'_, '_>) {
     kept(court);
 }
 
-/// Between two losses of the store, or of its `-wal`, each grant is above all that were known before
-/// it was asked for.
+/// Between two losses of the store, or of its `-wal`, each grant is above all that were known
+/// before it was asked for.
 fn rising(court: &mut Court<'_, '_>) {
     let (facts, lives) = (court.facts, court.lives);
     for (thing, all) in &lives.of_thing {
