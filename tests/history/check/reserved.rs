@@ -63,8 +63,8 @@ fn nobody_between(court: &mut Court<'_, '_>, office: &Thing, of: Incarnation, li
          a takeover ended, and {whom}",
         other.incarnation
     );
-    let lines: [&[usize]; 4] = [&owner.lines, &takeover.lines, &other.lines, &[line]];
-    court.object(Rule::ReservationHolds, what, &lines);
+    let of_all: [&[usize]; 4] = [&owner.lines, &takeover.lines, &other.lines, &[line]];
+    court.object(Rule::ReservationHolds, what, &of_all);
 }
 
 /// The owner, and the takeover that ended it: the only call that may have done so, from when the

@@ -52,11 +52,8 @@ fn nobody_comes_between_an_owner_and_its_taker() {
     let refused = takeover(Some(2), held(2), |_| {});
     rejects(&refused, Rule::ReservationHolds, "and its taker, which was refused");
     // Of another one it says nothing.
-    let reserved = Answer::Held {
-        by: Some(7),
-        verdict: "alive".to_owned(),
-        reason: "reserved".to_owned(),
-    };
+    let reserved =
+        Answer::Held { by: Some(7), verdict: "alive".to_owned(), reason: "reserved".to_owned() };
     accepts(&takeover(Some(2), reserved, |_| {}));
 }
 
