@@ -8,8 +8,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod sources;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+
+use sources::{Source, sources, without_comments};
 
 /// What the command line names of the library's inside, and why.
 const INSIDE: [(&str, &str); 18] = [
@@ -44,34 +47,13 @@ const STANDARD: [&str; 16] = [
     "parse", "push", "spawn", "stderr", "take", "without",
 ];
 
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-fn files_below(directory: &Path, found: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(directory).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            files_below(&path, found);
-        } else if path.extension().is_some_and(|it| it == "rs") {
-            found.push(path);
-        }
-    }
-}
-
 /// The code of each file below `src/`, without comments and unit tests.
-fn sources() -> BTreeMap<String, String> {
-    let src = root().join("src");
-    let mut files = Vec::new();
-    files_below(&src, &mut files);
-    let read = |file: PathBuf| {
-        let text = std::fs::read_to_string(&file).unwrap();
-        let code = text.split("\nmod tests {").next().unwrap();
-        let code = code.lines().map(|line| line.split("//").next().unwrap().to_owned() + "\n");
-        let path = file.strip_prefix(&src).unwrap().to_str().unwrap().to_owned();
-        (path, code.collect())
+fn codes() -> BTreeMap<String, String> {
+    let code_of = |source: Source| {
+        let code = without_comments(source.code());
+        (source.path, code)
     };
-    files.into_iter().map(read).collect()
+    sources().into_iter().map(code_of).collect()
 }
 
 fn word(text: &str) -> &str {
@@ -169,7 +151,7 @@ fn calls(code: &str) -> BTreeSet<&str> {
 
 /// What the command line names of the library's inside, and where.
 fn inside() -> BTreeMap<String, BTreeSet<String>> {
-    let sources = sources();
+    let sources = codes();
     let code_of = |room: &str| {
         sources.get(&format!("{room}/mod.rs")).or_else(|| sources.get(&format!("{room}.rs")))
     };

@@ -4,8 +4,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod sources;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+
+use sources::{Source, root, sources, without_comments};
 
 /// The command line parses, asks and prints. What decides is not its to name.
 const NOT_FOR_CLI: [&str; 4] = ["records", "owner", "claim", "store"];
@@ -16,22 +19,10 @@ const WIDTH: usize = 100;
 /// Lines of code of a file, without its unit tests.
 const LENGTH: usize = 500;
 
-#[derive(Debug)]
-struct Source {
-    /// Below `src/`.
-    path: String,
-    text: String,
-}
-
 impl Source {
     fn room(&self) -> &str {
         let first = self.path.split('/').next().unwrap();
         first.strip_suffix(".rs").unwrap_or(first)
-    }
-
-    /// Without its unit tests.
-    fn code(&self) -> &str {
-        &self.text[..self.text.find("\nmod tests {").unwrap_or(self.text.len())]
     }
 
     /// What it names by `crate::NAME` or in `crate::{NAME, ...}`, with the number of the line.
@@ -55,10 +46,6 @@ impl Source {
     }
 }
 
-fn without_comments(code: &str) -> String {
-    code.lines().map(|line| line.split("//").next().unwrap().to_owned() + "\n").collect()
-}
-
 /// The entries of a list of imports that has begun.
 fn top_of(list: &str) -> impl Iterator<Item = &str> {
     let mut depth = 0;
@@ -80,33 +67,6 @@ fn top_of(list: &str) -> impl Iterator<Item = &str> {
         depth == 0 && c == ','
     };
     list[..end.unwrap_or(list.len())].split(at_comma).map(str::trim).filter(|it| !it.is_empty())
-}
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-fn files_below(directory: &Path, found: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(directory).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            files_below(&path, found);
-        } else if path.extension().is_some_and(|it| it == "rs") {
-            found.push(path);
-        }
-    }
-}
-
-fn sources() -> Vec<Source> {
-    let src = root().join("src");
-    let mut files = Vec::new();
-    files_below(&src, &mut files);
-    files.sort();
-    let read = |file: &PathBuf| Source {
-        path: file.strip_prefix(&src).unwrap().to_str().unwrap().to_owned(),
-        text: std::fs::read_to_string(file).unwrap(),
-    };
-    files.iter().map(read).collect()
 }
 
 /// The floor of each room: `| 8 | `records` | one sentence |`.

@@ -5,7 +5,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::path::{Path, PathBuf};
+mod sources;
+
+use sources::{root, sources};
 
 const TABLE: &str = "tests/planted.txt";
 const LIST: &str = "src/environment/fault.rs";
@@ -20,10 +22,6 @@ struct Row {
     /// The target of cargo that the test is in.
     target: String,
     test: String,
-}
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
 fn read(path: &str) -> String {
@@ -48,17 +46,6 @@ fn faults() -> Vec<String> {
     let list = text.split("\nfaults! {\n").nth(1).unwrap().split("\n}\n").next().unwrap();
     let names = list.lines().map(str::trim).filter(|line| !line.starts_with("///"));
     names.map(|name| name.strip_suffix(',').unwrap().to_owned()).collect()
-}
-
-fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(directory).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            sources(&path, found);
-        } else if path.extension().is_some_and(|it| it == "rs") {
-            found.push(path);
-        }
-    }
 }
 
 /// The faults that a text plants.
@@ -98,11 +85,8 @@ fn has_test(text: &str, name: &str) -> bool {
 fn each_fault_is_planted_once() {
     let faults = faults();
     assert!(faults.len() >= FAULTS_MIN, "{} faults, {FAULTS_MIN} are the least", faults.len());
-    let mut files = Vec::new();
-    sources(&root().join("src"), &mut files);
-    let texts: Vec<String> =
-        files.iter().map(|file| std::fs::read_to_string(file).unwrap()).collect();
-    let planted: Vec<&str> = texts.iter().flat_map(|text| planted_in(text)).collect();
+    let sources = sources();
+    let planted: Vec<&str> = sources.iter().flat_map(|it| planted_in(&it.text)).collect();
     let mut wrong = Vec::new();
     for fault in &faults {
         let times = planted.iter().filter(|it| *it == fault).count();

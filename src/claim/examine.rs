@@ -278,7 +278,8 @@ fn may_end_family(record: &Record, seen: &Evidence) -> bool {
 
 /// The process executed itself anew (same pid, same start time, its anchor released by the exec, or
 /// inherited), lost track of a grant that was committed all the same (the row names our very
-/// anchor), or meets itself in a copy of the store that was put in the place of the one it was in.
+/// anchor), or meets itself in a copy of the store that was put in the place of the one it was in:
+/// also where it has given everything back meanwhile, which looks like an exec.
 fn another_life_of_ours(
     inner: &Inner,
     claimant: Claimant<'_>,
@@ -301,7 +302,10 @@ fn another_life_of_ours(
         && judged.evidence.is_here()
         && start_time == StartTimeMatch::Equal
         && record.child_pid.is_none();
-    if names_our_anchor && !inner.held_before.is_nothing() {
+    // A release that was only not written yet has ended the row by now.
+    let was_given_back =
+        re_executed && record.anchor.as_deref().is_some_and(|anchor| inner.has_abandoned(anchor));
+    if was_given_back || (names_our_anchor && !inner.held_before.is_nothing()) {
         return Some(EndReason::StoreReplaced);
     }
     (names_our_anchor || re_executed).then_some(EndReason::ReExecuted)

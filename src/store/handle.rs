@@ -29,7 +29,7 @@ use crate::process::anchor::{Anchor, lost as anchor_lost};
 use crate::process::command_line::matcher::CommandLineMatcher;
 use crate::process::observer::SeenFree;
 use crate::process::{Observer, Subject, View};
-use crate::store::deferred::Deferred;
+use crate::store::deferred::{Abandoned, Pending};
 use crate::store::files::Files;
 use crate::store::ground::close;
 use crate::store::handle::settle::Orphaned;
@@ -43,7 +43,7 @@ use crate::store::pragmas::{Access, Durability};
 use crate::store::settings::Settings;
 use crate::store::transaction::{BootTime, Tx};
 use crate::store::{
-    gate, ground, location, migrate, overwritten, pool, pragmas, registry, transaction,
+    deferred, gate, ground, location, migrate, overwritten, pool, pragmas, registry, transaction,
 };
 use crate::sys::{FileId, Looks, Trust};
 use crate::{Error, ErrorKind, Result, patience, sys};
@@ -80,7 +80,8 @@ pub(crate) struct Inner {
     pub(super) handing_over: AtomicBool,
     /// This process was the command of a `run` when it began to hand over.
     pub(super) was_command: AtomicBool,
-    pub(crate) pending: Mutex<Vec<Arc<dyn Deferred>>>,
+    pub(crate) pending: Arc<Pending>,
+    pub(super) abandoned: Arc<Abandoned>,
     pub(crate) last_words: LastWords,
     /// Transactions of this handle, for what is done after some of them.
     pub(super) writes: AtomicU32,
@@ -97,6 +98,7 @@ impl Inner {
         &self.settings.allowed_filesystems.0
     }
 
+    /// While the registry is locked.
     pub(super) fn new(
         location: Location,
         file_id: FileId,
@@ -104,6 +106,7 @@ impl Inner {
         readers: pool::Strategy,
     ) -> Self {
         let owner = |path: &Path| sys::file_facts(path).ok().and_then(|facts| facts.owner);
+        let (pending, abandoned) = deferred::kept_for(&location.file);
         Self {
             trust: Trust::of_owners([owner(&location.directory), owner(&location.file)]),
             readers: Readers::new(readers),
@@ -129,7 +132,8 @@ impl Inner {
             held: Mutex::new(Held::default()),
             handing_over: AtomicBool::new(false),
             was_command: AtomicBool::new(false),
-            pending: Mutex::new(Vec::new()),
+            pending,
+            abandoned,
             last_words: LastWords::default(),
             writes: AtomicU32::new(0),
         }

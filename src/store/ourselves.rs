@@ -159,7 +159,28 @@ impl Inner {
     /// Lets the anchor go although a row still names it: the release could not be written, and
     /// nobody shall be kept out by that.
     fn abandon_anchor(&self) {
-        self.anchor.lock().take();
+        let anchor = self.anchor.lock().take();
+        if let Some(anchor) = &anchor {
+            self.note_abandoned(anchor);
+        }
+    }
+
+    /// Notes that `anchor` is let go although a row names it, or may come to name it again.
+    pub(super) fn note_abandoned(&self, anchor: &Anchor) {
+        /// More than one process loses in its life. Of one that is forgotten, the end is called
+        /// `re_executed`.
+        const NAMES_MAX: usize = 100;
+        let mut names = self.abandoned.lock();
+        if names.len() >= NAMES_MAX {
+            names.remove(0);
+        }
+        names.push(anchor.name().to_owned());
+    }
+
+    /// Whether this very program, which has executed nothing since, let that anchor go although a
+    /// row named it. No name comes twice.
+    pub(crate) fn has_abandoned(&self, anchor: &str) -> bool {
+        self.abandoned.lock().iter().any(|name| name == anchor)
     }
 
     /// Goes on with an anchor that the process before us left, unless there is one already; whether

@@ -118,6 +118,8 @@ pub enum Call {
     Verify { thing: Thing, incarnation: Incarnation },
     /// [`Call::Verify`], which also renews the lease.
     Renew { thing: Thing, incarnation: Incarnation },
+    /// How long the lease of a lock lasts still: its holder asks, after it was renewed.
+    Lease { thing: Thing },
     /// The owner gives it back, or drops its guard. Of an office, with all its locks.
     Release { thing: Thing, incarnation: Incarnation },
     /// The owner executes another program (`exec`), or gives all to a child of its own.
@@ -134,6 +136,8 @@ pub enum Call {
     Status { thing: Thing },
     /// The owner says something of itself, in a word that nobody has used before.
     Say { thing: Thing, incarnation: Incarnation, word: String },
+    /// Somebody says something of itself as that incarnation, with a token that is nobody's.
+    Forge { thing: Thing, incarnation: Incarnation, word: String },
     /// A message to one incarnation. `token`: its `--reason`, which nobody has used before.
     MarkerWrite { name: String, to: Incarnation, token: String, ttl_ms: Option<u64> },
     /// Is there one for `me`? `name`: only of that one.
@@ -145,6 +149,8 @@ pub enum Call {
     /// `doctor --fix`. `Yes`: it moved the store aside and began a new one, or may have; without
     /// an answer as well. That is a loss of the store, and is written down as one, too.
     Repair { store: String },
+    /// Which incarnations have locks on record although they have ended?
+    Remains { store: String },
     /// Anything else: the verb with its arguments. Nothing follows from its answer but that the
     /// call came back.
     Other { verb: String },
@@ -184,6 +190,10 @@ pub enum Answer {
     Marker { name: String, token: Option<String>, recorded: bool },
     /// To the same: there is none.
     NoMarker,
+    /// To `Lease`: of the holder with that fence. `remaining_ms`: `None` without a lease.
+    Leased { incarnation: Incarnation, fence: i64, remaining_ms: Option<u64> },
+    /// To `Remains`.
+    Remains { of: Vec<Incarnation> },
     /// To what has no other answer.
     Done,
     /// The end of a program of which nothing else is known. 128 + n after a signal.

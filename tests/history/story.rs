@@ -129,6 +129,7 @@ fn words(call: &Call) -> (&'static str, String) {
         Call::Adopt { .. } => ("adopt", String::new()),
         Call::Verify { incarnation, .. } => ("verify", format!(" for {incarnation}")),
         Call::Renew { incarnation, .. } => ("renew", format!(" for {incarnation}")),
+        Call::Lease { .. } => ("lease", String::new()),
         Call::Release { incarnation, .. } => ("release", format!(" for {incarnation}")),
         Call::HandOver { incarnation, exec, .. } => {
             let how = if *exec { "by exec" } else { "to a child" };
@@ -140,6 +141,9 @@ fn words(call: &Call) -> (&'static str, String) {
         Call::Evict { force, .. } => ("evict", by(*force).to_owned()),
         Call::Status { .. } => ("status", String::new()),
         Call::Say { incarnation, word, .. } => ("say", format!(" {word:?} for {incarnation}")),
+        Call::Forge { incarnation, word, .. } => {
+            ("say", format!(" {word:?} as {incarnation}, without its token"))
+        }
         Call::MarkerWrite { name, to, token, .. } => {
             ("marker write", format!(" {name} {token:?} to {to}"))
         }
@@ -147,6 +151,7 @@ fn words(call: &Call) -> (&'static str, String) {
         Call::MarkerConsume { me, .. } => ("marker consume", format!(" for {me}")),
         Call::MarkerClear { name, to } => ("marker clear", format!(" {name} to {to}")),
         Call::Repair { .. } => ("repair", String::new()),
+        Call::Remains { .. } => ("locks of the ended", String::new()),
         Call::Other { verb } => ("call", format!(": {verb}")),
     }
 }
@@ -206,6 +211,11 @@ fn of_answer(answer: &Answer) -> String {
             format!("marker {name} ({token}){recorded}")
         }
         Answer::NoMarker => "no marker".to_owned(),
+        Answer::Leased { incarnation, fence, remaining_ms } => {
+            let left = remaining_ms.map_or_else(|| "no lease".to_owned(), |ms| format!("{ms} ms"));
+            format!("{left}, of {incarnation} with fence {fence}")
+        }
+        Answer::Remains { of } => format!("of {of:?}"),
         Answer::Done => "done".to_owned(),
         Answer::Exit { code } => format!("exits with {code}"),
         Answer::Error { kind, text } => format!("error {kind}: {text}"),

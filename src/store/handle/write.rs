@@ -182,6 +182,9 @@ impl Inner {
         // store away keeps writers out, if he can. A look that fails takes nothing back: it is
         // committed.
         if let Ok(Some(how)) = self.files.how_lost(CompareBy::Path) {
+            if let Some(anchor) = &new_anchor {
+                self.note_abandoned(anchor);
+            }
             return Err(self.replaced(&how));
         }
         // Not before the commit: until then the rows name the anchor that we had.

@@ -7,6 +7,7 @@ pub enum Allowance {
     EvictedUntilItLearns,
     StoreLostUntilNoticed,
     BackAgain,
+    PiecedTogether,
     Dying,
     HeirHasMarkers,
     ConsumedUnrecorded,
@@ -15,7 +16,6 @@ pub enum Allowance {
     ReleaseLostWithTheWal,
     LostWithTheWal,
     RegisteredAgain,
-    MetItself,
     CommandBegunAnew,
     HistoryIsBounded,
     LeaseWithoutAnchor,
@@ -30,6 +30,7 @@ pub const ALLOWANCES: [Allowance; 20] = [
     Allowance::EvictedUntilItLearns,
     Allowance::StoreLostUntilNoticed,
     Allowance::BackAgain,
+    Allowance::PiecedTogether,
     Allowance::Dying,
     Allowance::HeirHasMarkers,
     Allowance::ConsumedUnrecorded,
@@ -38,7 +39,6 @@ pub const ALLOWANCES: [Allowance; 20] = [
     Allowance::ReleaseLostWithTheWal,
     Allowance::LostWithTheWal,
     Allowance::RegisteredAgain,
-    Allowance::MetItself,
     Allowance::CommandBegunAnew,
     Allowance::HistoryIsBounded,
     Allowance::LeaseWithoutAnchor,
@@ -69,6 +69,10 @@ impl Allowance {
                  `-wal` was deleted nothing since the last checkpoint: what was acknowledged is \
                  gone, a marker may come again, a fence that was drawn by another clock may \
                  repeat. Each time between two losses is judged by itself."
+            }
+            Self::PiecedTogether => {
+                "Corrupt is a typed error, and what can be read of a damaged store is saved: in \
+                 one that was written over while it was in use, rows need not belong together."
             }
             Self::Dying => {
                 "Ownership ends with the process: the kernel closes the files of a dying process \
@@ -103,12 +107,6 @@ impl Allowance {
                 "A mismatch takes the road of `StoreReplaced`: open again, register again with the \
                  same anchor and nonce. Others then meet a number that nobody was granted, of an \
                  owner from before the loss that may live still."
-            }
-            Self::MetItself => {
-                "Same pid and start time, the recorded anchor free: it gets its office back, the \
-                 old row ends `re_executed`. So ends what a process gave back when its store, or \
-                 the `-wal`, was gone, or could not be written (a full disk), and meets again when \
-                 it claims through a new handle."
             }
             Self::CommandBegunAnew => {
                 "A restart stops the command and starts it again within the same tenure; what the \

@@ -31,9 +31,6 @@ struct Grounds {
     executed: bool,
     store_lost: bool,
     wal_lost: bool,
-    /// Something was lost, or a release not written, and the same process was granted the same
-    /// later, as another one.
-    met_itself: bool,
     /// A process of the row was killed by SIGKILL, or may have been.
     killed: bool,
     /// Its `run`, or the process itself, was.
@@ -95,9 +92,7 @@ fn fits(reason: &str, it: Grounds) -> Fit {
         "planned_stop" => need(it.stop_asked, "nobody asked it to stop"),
         "taken_over" => need(it.replaced, "nobody asked to replace it"),
         "evicted" => need(it.evicted, "nobody evicted it"),
-        "re_executed" if it.executed => Fit::Well,
-        "re_executed" if it.met_itself => Fit::By(Allowance::MetItself),
-        "re_executed" => Fit::Not("it executed nothing"),
+        "re_executed" => need(it.executed, "it executed nothing"),
         "handed_over" => need(it.handed_over, "it handed nothing over"),
         "store_replaced" if it.wal_lost => Fit::By(Allowance::LostWithTheWal),
         "store_replaced" => need(it.store_lost, "its store was there all the time"),
@@ -155,13 +150,6 @@ impl Grounds {
         }
         it.store_lost = facts.loss(store, life.born, Ns::MAX).is_some();
         it.wal_lost = facts.wal_lost(store, life.born, Ns::MAX);
-        let is_not_written = it.released && !it.was_free;
-        it.met_itself = (it.store_lost || it.wal_lost || is_not_written)
-            && things.iter().flat_map(|thing| lives.about(thing)).any(|again| {
-                again.incarnation != row.incarnation
-                    && again.asked_from >= life.born
-                    && lives.life(again.incarnation).is_some_and(|other| is_one(life, other))
-            });
         for pid in life.owners.union(&life.commands) {
             it.by_hurts(facts, *pid, life);
         }
@@ -235,13 +223,6 @@ impl Grounds {
             }
         }
     }
-}
-
-/// Whether both may be of one process. In a namespace that hides its number nobody can tell.
-fn is_one(one: &Life<'_>, other: &Life<'_>) -> bool {
-    let is_hidden = one.owners.is_empty() && other.owners.is_empty();
-    one.owners.intersection(&other.owners).next().is_some()
-        || (is_hidden && one.namespace == other.namespace)
 }
 
 /// How its processes ended, and where the log says so.

@@ -90,6 +90,8 @@ pub struct Facts<'a> {
     signs: HashMap<Pid, Vec<Ns>>,
     /// Losses of each store; the values are indices of `hurts`.
     pub losses: HashMap<&'a str, Spans>,
+    /// The same, and those of its `-wal`: it may have forgotten what it had acknowledged.
+    pub lapses: HashMap<&'a str, Spans>,
     /// Signals, stops and mischief by process.
     pub hurts_of: HashMap<Pid, Vec<usize>>,
 }
@@ -111,6 +113,7 @@ impl<'a> Facts<'a> {
             evictions: HashMap::new(),
             signs: HashMap::new(),
             losses: HashMap::new(),
+            lapses: HashMap::new(),
             hurts_of: HashMap::new(),
         };
         let mut open = Open::default();
@@ -238,15 +241,21 @@ impl<'a> Facts<'a> {
             }
         }
         let mut losses: HashMap<&str, Vec<(Ns, Ns, usize)>> = HashMap::new();
+        let mut lapses: HashMap<&str, Vec<(Ns, Ns, usize)>> = HashMap::new();
         for (index, it) in self.hurts.iter().enumerate() {
+            let span = (it.begin, it.until, index);
             if let Hurt::StoreLost { store, .. } = it.hurt {
-                losses.entry(store).or_default().push((it.begin, it.until, index));
+                losses.entry(store).or_default().push(span);
+            }
+            if let Hurt::StoreLost { store, .. } | Hurt::WalLost { store } = it.hurt {
+                lapses.entry(store).or_default().push(span);
             }
             for pid in it.hurt.pids() {
                 self.hurts_of.entry(pid).or_default().push(index);
             }
         }
         self.losses = losses.into_iter().map(|(store, all)| (store, Spans::of(all))).collect();
+        self.lapses = lapses.into_iter().map(|(store, all)| (store, Spans::of(all))).collect();
     }
 
     /// Where nobody says that a `run` has died, its exit does.
@@ -307,7 +316,7 @@ impl<'a> Facts<'a> {
 
     /// Whether the store may have forgotten between the two what it had acknowledged.
     pub fn forgets(&self, store: &str, from: Ns, until: Ns) -> bool {
-        self.loss(store, from, until).is_some() || self.wal_lost(store, from, until)
+        self.lapses.get(store).is_some_and(|lapses| lapses.first(from, until).is_some())
     }
 
     pub fn calls_of(&self, incarnation: Incarnation) -> impl Iterator<Item = &Asked<'a>> {
@@ -375,6 +384,7 @@ impl Call {
             | Self::Adopt { thing }
             | Self::Verify { thing, .. }
             | Self::Renew { thing, .. }
+            | Self::Lease { thing }
             | Self::Release { thing, .. }
             | Self::HandOver { thing, .. }
             | Self::ReExec { thing, .. }
@@ -382,12 +392,14 @@ impl Call {
             | Self::Restart { thing, .. }
             | Self::Evict { thing, .. }
             | Self::Status { thing }
-            | Self::Say { thing, .. } => Some(thing),
+            | Self::Say { thing, .. }
+            | Self::Forge { thing, .. } => Some(thing),
             Self::MarkerWrite { .. }
             | Self::MarkerPeek { .. }
             | Self::MarkerConsume { .. }
             | Self::MarkerClear { .. }
             | Self::Repair { .. }
+            | Self::Remains { .. }
             | Self::Other { .. } => None,
         }
     }

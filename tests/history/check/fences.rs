@@ -14,8 +14,8 @@ pub fn check(court: &mut Court<'_, '_>) {
     kept(court);
 }
 
-/// Between two losses of the store, each grant is above all that were known before it was asked
-/// for.
+/// Between two losses of the store, or of its `-wal`, each grant is above all that were known
+/// before it was asked for.
 fn rising(court: &mut Court<'_, '_>) {
     let (facts, lives) = (court.facts, court.lives);
     for (thing, all) in &lives.of_thing {
@@ -69,10 +69,11 @@ fn rising(court: &mut Court<'_, '_>) {
     }
 }
 
-/// When the time between two losses of the store began that this grant falls into. `None`: the
-/// store was lost while it was granted, and nobody knows which one it was of.
+/// When the time between two losses of the store, or of its `-wal`, began that this grant falls
+/// into: with them go fences that were ahead of the clock. `None`: one was lost while it was
+/// granted, and nobody knows which time it is of.
 fn epoch(facts: &Facts<'_>, it: &Holding<'_>) -> Option<Ns> {
-    let Some(losses) = facts.losses.get(it.thing.store()) else { return Some(0) };
+    let Some(losses) = facts.lapses.get(it.thing.store()) else { return Some(0) };
     if losses.first(it.asked_from, it.sure_from).is_some() {
         return None;
     }

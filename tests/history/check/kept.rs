@@ -1,18 +1,25 @@
-//! What was acknowledged is there later: the word of an owner, the rows at the end. And nothing is
-//! held by the dead by then.
+//! What was acknowledged is there later: the word of an owner, a renewed lease, the rows at the
+//! end. And nothing is held by the dead by then, nor ever by an incarnation that has ended.
 
 use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
 
-use crate::log::{Answer, Call, Final, Incarnation, Ns, Thing, What};
+use crate::log::{Answer, Call, Final, Hurt, Incarnation, Ns, Thing, What};
 
-use super::facts::Asked;
-use super::{Allowance, Court, Rule, length};
+use super::facts::{Asked, Facts, Hurting};
+use super::lives::Holding;
+use super::{Allowance, Court, Rule, length, ns};
 
 /// As many ended incarnations of an office as are kept.
 const HISTORY: usize = 200;
 
+/// A lease is counted in whole milliseconds.
+const LEASE_OFF: Duration = Duration::from_millis(5);
+
 pub fn check(court: &mut Court<'_, '_>) {
     words(court);
+    leases(court);
+    remains(court);
     let records = court.facts.records;
     for (line, record) in records.iter().enumerate() {
         if let What::Final(last) = &record.what {
@@ -68,6 +75,88 @@ fn words(court: &mut Court<'_, '_>) {
         );
         court.object(Rule::Acknowledged, what, &[&newer.lines, &call.lines]);
     }
+}
+
+/// A lease that was renewed lasts from then on for as long as was asked for, and no longer.
+fn leases(court: &mut Court<'_, '_>) {
+    let (facts, lives) = (court.facts, court.lives);
+    for call in &facts.calls {
+        let (
+            Call::Lease { thing },
+            Some((end, Answer::Leased { incarnation, fence, remaining_ms: Some(ms) })),
+        ) = (call.call, call.end)
+        else {
+            continue;
+        };
+        let is_it = |it: &&Holding<'_>| it.thing == thing && it.fence == Some(*fence);
+        let Some(own) = lives.by(*incarnation).find(is_it) else { continue };
+        let Some(ttl_ns) = own.ttl_ns else { continue };
+        // It may have been renewed again meanwhile.
+        let is_renewal = |it: &&Asked<'_>| {
+            matches!((it.call, it.answer()), (Call::Renew { thing: of, .. }, Some(Answer::Yes))
+                if of == thing)
+                && it.begin >= own.sure_from
+                && it.until < call.begin
+        };
+        let Some(renewed) = facts.calls_of(*incarnation).filter(is_renewal).last() else {
+            continue;
+        };
+        let left = ms.saturating_mul(1_000_000);
+        let least = ttl_ns.saturating_sub(end - renewed.begin);
+        if left.saturating_add(ns(LEASE_OFF)) >= least
+            && left <= ttl_ns.saturating_add(ns(LEASE_OFF))
+        {
+            continue;
+        }
+        if facts.forgets(thing.store(), renewed.begin, end) {
+            court.allow(Allowance::BackAgain);
+            continue;
+        }
+        let what = format!(
+            "incarnation {incarnation} had renewed its lease of {} on {thing} {} before, and {} \
+             were left",
+            length(ttl_ns),
+            length(end - renewed.begin),
+            length(left),
+        );
+        court.object(Rule::Acknowledged, what, &[&renewed.lines, &call.lines]);
+    }
+}
+
+/// The locks of an incarnation end with it, in the same change.
+fn remains(court: &mut Court<'_, '_>) {
+    let facts = court.facts;
+    for call in &facts.calls {
+        let (Call::Remains { store }, Some(Answer::Remains { of })) = (call.call, call.answer())
+        else {
+            continue;
+        };
+        if of.is_empty() {
+            continue;
+        }
+        if is_pieced_together(facts, store, call) {
+            court.allow(Allowance::PiecedTogether);
+            continue;
+        }
+        let what = format!("locks are on record of incarnations that have ended: {of:?}");
+        court.object(Rule::NothingForTheDead, what, &[&call.lines]);
+    }
+}
+
+/// Whether the store was written over while it was in use, or repaired after that, and was not
+/// begun anew since.
+fn is_pieced_together(facts: &Facts<'_>, store: &str, call: &Asked<'_>) -> bool {
+    let of_store = |it: &Hurting<'_>, hows: &[&str]| {
+        matches!(it.hurt, Hurt::StoreLost { store: of, how }
+            if of == store && hows.iter().any(|word| how.starts_with(word)))
+    };
+    let begun_anew = facts.hurts.iter().filter(|it| it.until < call.begin);
+    let begun_anew = begun_anew.filter(|it| of_store(it, &["deleted"])).map(|it| it.begin).max();
+    facts.hurts.iter().any(|it| {
+        of_store(it, &["copied over", "repaired"])
+            && it.begin <= call.until
+            && begun_anew.is_none_or(|begun| it.until >= begun)
+    })
 }
 
 fn was_restarted(court: &Court<'_, '_>, office: &Thing, from: Ns, until: Ns) -> bool {

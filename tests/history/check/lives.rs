@@ -209,7 +209,7 @@ impl<'a> Lives<'a> {
         life.heir_of = life.heir_of.or(heir_of);
         // Its threads ask from one process; a second one with the same number is another life.
         let is_another = |pid: &Pid| !life.owners.is_empty() && !life.owners.contains(pid);
-        if kind == Kind::Library && life.kind == kind && owner.as_ref().is_some_and(is_another) {
+        if life.kind == kind && owner.as_ref().is_some_and(is_another) {
             life.is_ambiguous = true;
         }
         life.owners.extend(owner);

@@ -92,6 +92,11 @@ fn rightly(court: &mut Court<'_, '_>, written: &Written<'_, '_>, seen: &Seen<'_,
     if seen.me != written.to {
         if court.lives.descends(seen.me, written.to) {
             court.allow(Allowance::HeirHasMarkers);
+        // A process whose store was lost is on record again, under a number that was told nobody.
+        } else if court.lives.life(written.to).is_none()
+            && any_loss(court.facts, 0, seen.call.until)
+        {
+            court.allow(Allowance::BackAgain);
         } else {
             let what = format!(
                 "incarnation {} {verb} the marker {:?}, which was for incarnation {}",

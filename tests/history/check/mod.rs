@@ -14,9 +14,11 @@ mod kept;
 mod lives;
 mod markers;
 mod owners;
+mod reserved;
 pub mod scene;
 mod spans;
 mod tests;
+mod tokens;
 mod waits;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -53,6 +55,10 @@ pub enum Rule {
     EndsFit,
     /// Every wait kept its bound.
     WaitsAreBounded,
+    /// What is reserved for a takeover goes to nobody else.
+    ReservationHolds,
+    /// Nobody acts for an incarnation without its token.
+    TokenCounts,
 }
 
 /// One promise that was not kept.
@@ -105,6 +111,8 @@ pub fn judge(records: &[Record]) -> Judged {
     kept::check(&mut court);
     ends::check(&mut court);
     waits::check(&mut court);
+    reserved::check(&mut court);
+    tokens::check(&mut court);
     let mut judged = court.judged;
     let mut seen = BTreeSet::new();
     judged.violations.sort();

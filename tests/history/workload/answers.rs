@@ -36,7 +36,14 @@ pub fn of_verb(call: &Call, code: i32, document: &Value, complaint: &str) -> Ans
             | Call::Restart { .. },
             1,
         ) => Answer::No,
-        (Call::MarkerWrite { .. } | Call::MarkerClear { .. } | Call::Say { .. }, 0) => Answer::Done,
+        (
+            Call::MarkerWrite { .. }
+            | Call::MarkerClear { .. }
+            | Call::Say { .. }
+            | Call::Forge { .. },
+            0,
+        ) => Answer::Done,
+        (Call::Remains { .. }, 0) => Answer::Remains { of: ids(document) },
         (Call::Stop { .. } | Call::Restart { .. } | Call::Evict { .. }, 75) => {
             of_holder(&document["holder"])
         }
@@ -72,6 +79,11 @@ fn began_anew(document: &Value) -> bool {
     acts.flatten().any(|act| {
         act["outcome"] != "would" && word(&act["act"]).contains(" aside, save what can be read")
     })
+}
+
+/// Of rows that have one.
+fn ids(rows: &Value) -> Vec<i64> {
+    rows.as_array().into_iter().flatten().filter_map(|row| row["id"].as_i64()).collect()
 }
 
 fn word(value: &Value) -> String {

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::actors::Stage;
 use super::caller::{Asked, Caller};
+use super::operations::asks::remains;
 use super::operations::lock_words;
 use super::operations::stores::repair;
 use super::reaper::Sort;
@@ -24,6 +25,7 @@ pub fn look(stage: &Stage) -> Vec<Thing> {
     let caller = stage.caller();
     // A copy that was written over a store in use may have left one that has to be repaired.
     repair(caller, &office(0));
+    remains(caller);
     let was_lost = was_lost(&stage.world);
     let mut refused = Vec::new();
     for thing in (0..OFFICES.len()).map(office) {

@@ -97,8 +97,8 @@ impl Process {
             .spawn()
             .unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let stdin = child.stdin.take();
-        let out = Lines::of(child.stdout.take());
-        let err = Lines::of(child.stderr.take());
+        let out = Lines::of(child.id(), child.stdout.take());
+        let err = Lines::of(child.id(), child.stderr.take());
         Self { child, stdin, out, err, status: None }
     }
 
@@ -411,6 +411,7 @@ pub fn end_tagged(tag: &str, value: &Path) {
 
 /// Lines of a pipe, read as they come: a full pipe must not stop the process under test.
 struct Lines {
+    pid: u32,
     received: Receiver<Vec<u8>>,
     /// Those that were read so far.
     seen: Vec<String>,
@@ -418,7 +419,7 @@ struct Lines {
 
 impl Lines {
     /// Of no pipe at all: it has ended before it began.
-    fn of(pipe: Option<impl Read + Send + 'static>) -> Self {
+    fn of(pid: u32, pipe: Option<impl Read + Send + 'static>) -> Self {
         let (sender, received) = channel();
         std::thread::spawn(move || {
             let Some(pipe) = pipe else { return };
@@ -432,7 +433,7 @@ impl Lines {
                 }
             }
         });
-        Self { received, seen: Vec::new() }
+        Self { pid, received, seen: Vec::new() }
     }
 
     /// The next line; `None` at the end.
@@ -446,7 +447,8 @@ impl Lines {
             }
             Err(RecvTimeoutError::Disconnected) => None,
             Err(RecvTimeoutError::Timeout) => {
-                panic!("no line within {limit:?}; before: {:?}", self.seen)
+                let threads = threads_of(self.pid);
+                panic!("no line within {limit:?}; before: {:?}; threads: {threads:?}", self.seen)
             }
         }
     }
@@ -462,6 +464,19 @@ impl Lines {
             }
         }
     }
+}
+
+/// What each thread of a process does: its name, its state, and the call that it is in.
+fn threads_of(pid: u32) -> Vec<String> {
+    let entries = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let read = |path: std::path::PathBuf| std::fs::read_to_string(path).unwrap_or_default();
+    let of_thread = |entry: std::fs::DirEntry| {
+        let stat = read(entry.path().join("stat"));
+        let state = stat.rsplit(')').next().unwrap_or_default().trim_start().get(..1);
+        let (name, call) = (read(entry.path().join("comm")), read(entry.path().join("syscall")));
+        format!("{} {} {}", name.trim_end(), state.unwrap_or_default(), call.trim_end())
+    };
+    entries.map(of_thread).collect()
 }
 
 /// Waits until the main thread of each has gone to sleep so many times more: who sleeps between two

@@ -46,8 +46,8 @@ fn a_release_may_go_with_the_wal() {
     accepts_by(&scene, Allowance::ReleaseLostWithTheWal);
 }
 
-/// It gives it back, with this answer, and the same process or another one claims again.
-fn claims_again(is_lost: bool, answer: Answer, pid: u32) -> Scene {
+/// It gives it back, with this answer, claims again, and the first one ended for this reason.
+fn claims_again(is_lost: bool, answer: Answer, reason: &str) -> Scene {
     let mut scene = Scene::new();
     let owner = scene.at(0).claim("office", 10, 1);
     if is_lost {
@@ -55,20 +55,22 @@ fn claims_again(is_lost: bool, answer: Answer, pid: u32) -> Scene {
     }
     let call = Call::Release { thing: thing("office"), incarnation: owner.incarnation };
     scene.at(200).ask(owner.pid, call, answer);
-    let again = scene.at(300).claim("office", pid, 2);
+    let again = scene.at(300).claim("office", 10, 2);
     scene.at(400).release(again);
-    scene.at(500).last(&[(owner, "re_executed"), (again, "released")], &[]);
+    scene.at(500).last(&[(owner, reason), (again, "released")], &[]);
     scene
 }
 
+/// What a process gave back in a store that it had lost, or could not write, it meets again.
 #[test]
-fn who_lost_its_store_may_meet_itself() {
-    accepts_by(&claims_again(true, Answer::No, 10), Allowance::MetItself);
-    rejects(&claims_again(true, Answer::No, 11), Rule::EndsFit, "it executed nothing");
+fn who_meets_itself_executed_nothing() {
     let full = || Answer::Error { kind: "cannot_write".to_owned(), text: "full".to_owned() };
-    accepts_by(&claims_again(false, full(), 10), Allowance::MetItself);
-    rejects(&claims_again(false, full(), 11), Rule::EndsFit, "it executed nothing");
-    rejects(&claims_again(false, Answer::Yes, 10), Rule::EndsFit, "it executed nothing");
+    for (is_lost, answer) in [(true, Answer::No), (false, full()), (false, Answer::Yes)] {
+        let scene = claims_again(is_lost, answer, "re_executed");
+        rejects(&scene, Rule::EndsFit, "it executed nothing");
+    }
+    accepts_by(&claims_again(true, Answer::No, "store_replaced"), Allowance::LostWithTheWal);
+    accepts(&claims_again(false, full(), "released"));
 }
 
 #[test]

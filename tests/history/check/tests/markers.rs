@@ -82,6 +82,24 @@ fn a_restored_store_has_it_again() {
 }
 
 #[test]
+fn whoever_is_on_record_again_has_another_number() {
+    for is_lost in [true, false] {
+        let mut scene = Scene::new();
+        let owner = scene.at(0).claim("office", 10, 1);
+        if is_lost {
+            scene.at(1).store_lost(5);
+        }
+        scene.at(10).marker("m", 7);
+        scene.at(20).consume(owner, Some("m"));
+        if is_lost {
+            accepts_by(&scene, Allowance::BackAgain);
+        } else {
+            rejects(&scene, Rule::MarkersOnce, "which was for incarnation 7");
+        }
+    }
+}
+
+#[test]
 fn one_that_was_written_is_there() {
     let (mut scene, owner) = scene_with_marker();
     scene.at(20).consume(owner, None);

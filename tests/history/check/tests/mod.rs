@@ -3,9 +3,11 @@
 
 mod answers;
 mod ends;
+mod kept;
 mod markers;
 mod numbers;
 mod owners;
+mod reserved;
 mod waits;
 
 use std::collections::BTreeSet;

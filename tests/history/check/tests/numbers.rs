@@ -1,7 +1,7 @@
 //! The fences of a name rise with time.
 
 use super::{accepts, accepts_by, rejects};
-use crate::check::scene::{Scene, claim};
+use crate::check::scene::{Owner, Scene, claim};
 use crate::check::{Allowance, Rule};
 use crate::log::{Answer, Hurt};
 
@@ -47,10 +47,10 @@ fn calls_at_the_same_time_have_no_order() {
     accepts(&scene);
 }
 
-/// Grants in this order, with a loss of the store after the first.
-fn over_a_loss(numbers: [i64; 3]) -> Scene {
+/// Grants in this order, with a loss after the first.
+fn over_a_loss(hurt: Hurt, numbers: [i64; 3]) -> Scene {
     let mut scene = Scene::new();
-    scene.at(100).store_lost(110);
+    scene.at(100).fault(110, hurt);
     for (at, number) in [0, 200, 300].into_iter().zip(numbers) {
         let owner = scene.at(at).claim("office", 10, number);
         scene.at(at + 50).release(owner);
@@ -60,8 +60,31 @@ fn over_a_loss(numbers: [i64; 3]) -> Scene {
 
 #[test]
 fn a_store_that_is_back_knows_nothing_of_what_came_after_the_copy() {
-    accepts(&over_a_loss([5, 3, 4]));
-    rejects(&over_a_loss([5, 4, 3]), Rule::FencesRise, "incarnation 3 got 3");
+    let store = || "main".to_owned();
+    let losses: [fn(String) -> Hurt; 2] = [
+        |store| Hurt::StoreLost { store, how: "restored".to_owned() },
+        |store| Hurt::WalLost { store },
+    ];
+    for loss in losses {
+        accepts(&over_a_loss(loss(store()), [5, 3, 4]));
+        rejects(&over_a_loss(loss(store()), [5, 4, 3]), Rule::FencesRise, "incarnation 3 got 3");
+    }
+}
+
+/// A number that comes a second time after a loss is another life, of whatever kind.
+#[test]
+fn nothing_is_concluded_of_a_number_that_was_given_twice() {
+    let mut scene = Scene::new();
+    for (at, pid) in [(0, 17), (200, 18)] {
+        let run = scene.at(at).run("office", pid);
+        scene.at(at + 10).witness_in(run, "office", 5);
+        scene.at(at + 20).witness_out(run, "office", 5);
+        scene.at(at + 30).exits(run, 0);
+    }
+    scene.at(100).store_lost(110);
+    let owner = Owner { thing: "office", pid: 17, incarnation: 5 };
+    scene.at(500).ended(owner, "evicted");
+    accepts(&scene);
 }
 
 #[test]

@@ -9,9 +9,9 @@ use fastrand::Rng;
 
 use super::{TICK, heed_signals, in_ms, name_of_note, new_word};
 use crate::log::{Answer, Call, Thing, Wait};
-use crate::workload::caller::{Asked, Caller};
+use crate::workload::caller::{Asked, Caller, How};
 use crate::workload::draw::{chance, pause};
-use crate::workload::operations::any_wait;
+use crate::workload::operations::{another_date, any_wait};
 use crate::workload::reaper::Reaper;
 use crate::workload::witness::Witness;
 use crate::workload::world::{Part, World};
@@ -85,7 +85,15 @@ impl Kept<'_> {
         Some(Held { witness, incarnation })
     }
 
-    fn claim(&self, thing: &Thing) -> Asked {
+    /// Numbers and fences rise whatever the date is, and nothing else depends on it.
+    fn at_some_date(&mut self) -> How {
+        if !chance(&mut self.rng, 3) {
+            return How::default();
+        }
+        another_date(self.caller.world, &mut self.rng)
+    }
+
+    fn claim(&mut self, thing: &Thing) -> Asked {
         let call = Call::Claim {
             thing: thing.clone(),
             locks: Vec::new(),
@@ -93,7 +101,8 @@ impl Kept<'_> {
             replace: false,
             pid: self.pid(),
         };
-        self.caller.ask(call, thing, &["claim", "--pid", &self.me])
+        let how = self.at_some_date();
+        self.caller.ask_as(&how, call, thing, &["claim", "--pid", &self.me])
     }
 
     /// As others know it.
@@ -102,6 +111,7 @@ impl Kept<'_> {
     }
 
     fn lock(&mut self, thing: &Thing, scope: &str, identity: &str) -> Asked {
+        let how = self.at_some_date();
         let (wait, wait_option) = any_wait(&mut self.rng);
         let ttl_ms = chance(&mut self.rng, 3).then(|| self.rng.u64(300..2_000));
         let evict_stopped = chance(&mut self.rng, 10);
@@ -120,7 +130,7 @@ impl Kept<'_> {
             replace: false,
             pid: self.pid(),
         };
-        self.caller.ask(call, thing, &verb)
+        self.caller.ask_as(&how, call, thing, &verb)
     }
 
     /// Does something as the holder; whether that is lost.

@@ -87,7 +87,7 @@ fn in_ms(ms: u64) -> Instant {
 }
 
 /// A word that nobody has used before.
-fn new_word(rng: &mut fastrand::Rng) -> String {
+pub fn new_word(rng: &mut fastrand::Rng) -> String {
     format!("w{:x}", crate::log::now() ^ rng.u64(..))
 }
 

@@ -13,7 +13,7 @@ use incumbent::{Acquire, InstanceId, ScopedLock, Standing, StatusUpdate, Store, 
 
 use super::owner::{Owner, library_wait, request};
 use super::{TICK, name_of_note, new_word};
-use crate::log::{Answer, Call, Hurt, Op, Wait};
+use crate::log::{Answer, Call, Hurt, Op, Thing, Wait};
 use crate::support::forked;
 use crate::support::second_sqlite::SecondSqlite;
 use crate::workload::answers::{self, is_of_soak};
@@ -112,7 +112,7 @@ pub fn lock_for_a_while(owner: &Owner, store: &Store, tenure: Option<&Tenure>, r
         return;
     }
     if let Some((lock, op)) = acquire(owner, store, tenure, kind, rng) {
-        hold(owner, lock, op, kind, rng);
+        hold(owner, store, lock, op, kind, rng);
     }
     if !kind.exclusive {
         owner.busy.lock().remove(&at);
@@ -179,7 +179,7 @@ fn only_one(
     })
 }
 
-fn hold(owner: &Owner, lock: ScopedLock, op: Op, kind: LockKind, rng: &mut Rng) {
+fn hold(owner: &Owner, store: &Store, lock: ScopedLock, op: Op, kind: LockKind, rng: &mut Rng) {
     let (thing, incarnation) = (kind.thing(), lock.instance().as_i64());
     let mut witness = Witness::take(&owner.world, &thing, Some(incarnation), Some(op));
     let until = Instant::now() + millis(rng, 5, 400);
@@ -197,6 +197,9 @@ fn hold(owner: &Owner, lock: ScopedLock, op: Op, kind: LockKind, rng: &mut Rng) 
             if matches!(standing, Ok(Standing::Lost(_))) {
                 break;
             }
+            if renews {
+                ask_for_lease(owner, store, &thing, &lock);
+            }
         }
         std::thread::sleep(TICK);
     }
@@ -204,6 +207,23 @@ fn hold(owner: &Owner, lock: ScopedLock, op: Op, kind: LockKind, rng: &mut Rng) 
     let op = owner.begin(Call::Release { thing, incarnation });
     let released = lock.release();
     owner.end(op, answers::of_release(&released));
+}
+
+/// What others see of it. Of several holders the store shows one, which is not always us.
+fn ask_for_lease(owner: &Owner, store: &Store, thing: &Thing, lock: &ScopedLock) {
+    let op = owner.begin(Call::Lease { thing: thing.clone() });
+    let answer = match store.lock(lock.name()) {
+        Ok(Some(report)) => Answer::Leased {
+            incarnation: report.instance.as_i64(),
+            fence: report.fence,
+            remaining_ms: report
+                .lease_remaining
+                .map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX)),
+        },
+        Ok(None) => Answer::No,
+        Err(error) => answers::of_error(&error),
+    };
+    owner.end(op, answer);
 }
 
 fn ask(owner: &Owner, store: &Store) {

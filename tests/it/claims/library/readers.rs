@@ -66,6 +66,8 @@ fn role_of_many_threads() {
                         eprintln!("{:?}: {error} {:?}", error.kind(), error.hint());
                         failed.store(true, Ordering::Relaxed);
                     }
+                    // Whoever waits for us sees that it goes on.
+                    eprintln!("a round of thread {thread}");
                 }
             });
         }

@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use super::lockers::{LONG, LONG_WAIT, Library, Locker, Verbs};
-use super::notes::{Note, Notes, Saw, contradictions, now_ns};
+use super::notes::{Note, Notes, Saw, now_ns};
 use super::races::race_in_rounds;
 use super::{LOCKS, SCOPE, identity};
 use crate::support::{
@@ -49,7 +49,7 @@ fn role_of_a_contender() {
                 &Part::new(seat, seed),
             );
         }
-        ["race", seat] => race_in_rounds(seat),
+        ["race"] => race_in_rounds(),
         _ => panic!("no such role: {role}"),
     }
 }
@@ -179,6 +179,9 @@ impl Contender {
 /// row that is taken in the transaction that looks at its owner's anchor, and verified, renewed and
 /// released by its fence: whoever lost it can do none of that.
 ///
+/// That there are never two holders is proven from a history, by witnesses outside of the product
+/// (`tests/history`). Here it is the store's own account, and that so many contenders all get on.
+///
 /// `INCUMBENT_TEST_SEED` repeats the choices of a run, though not its races.
 #[test]
 fn forty_contenders_for_five_locks() {
@@ -201,7 +204,7 @@ fn forty_contenders_for_five_locks() {
     // On a busy machine it takes longer until everything has happened that is to be judged.
     let is_over = |killed: usize, seats: usize| {
         let elapsed = started.elapsed();
-        elapsed >= length && (elapsed > length * 6 || has_happened(&sandbox, killed, seats))
+        elapsed >= length && (elapsed > LIMIT || has_happened(&sandbox, killed, seats))
     };
     while !is_over(killed.len(), killed.len() + CONTENDERS) {
         for contender in &mut contenders {
@@ -271,7 +274,7 @@ fn forty_contenders_for_five_locks() {
         all.iter().flat_map(|(seat, _)| Notes::read(sandbox.path(), *seat)).collect();
     assert_enough_happened(&notes, seats - CONTENDERS / 2);
     let stops: HashMap<usize, Vec<(u64, u64)>> = all.into_iter().collect();
-    assert_one_holder_at_a_time(&notes, &stops);
+    assert_only_the_stopped_lost(&notes, &stops);
     assert_events_agree(&sandbox, &notes);
     assert_all_is_released(&sandbox);
 }
@@ -330,33 +333,11 @@ fn assert_enough_happened(notes: &[Note], killed: usize) {
     assert_within(LONG_WAIT, Duration::from_micros(*at(98)), "a long wait");
 }
 
-fn assert_one_holder_at_a_time(notes: &[Note], stops: &HashMap<usize, Vec<(u64, u64)>>) {
-    let found = contradictions(notes);
-    assert!(found.is_empty(), "{found:#?}");
-
-    let mut fences = HashSet::new();
-    for note in notes.iter().filter(|note| note.saw.is_grant()) {
-        assert!(fences.insert(note.fence), "granted twice: {note:?}");
-    }
+/// Nobody loses a lock but by being stopped, where somebody evicts.
+fn assert_only_the_stopped_lost(notes: &[Note], stops: &HashMap<usize, Vec<(u64, u64)>>) {
     let was_stopped = |note: &Note, since_ns: u64| {
         stops[&note.seat].iter().any(|(from, to)| *from <= note.ended_ns && since_ns <= *to)
     };
-    for lock in 0..LOCKS {
-        let mut grants: Vec<&Note> =
-            notes.iter().filter(|note| note.lock == lock && note.saw.is_grant()).collect();
-        grants.sort_by_key(|note| note.ended_ns);
-        let mut highest: Option<&Note> = None;
-        for note in grants {
-            // One that was stopped before it could look at the clock was evicted meanwhile.
-            if let Some(highest) = highest
-                && highest.fence > note.fence
-                && !was_stopped(note, note.began_ns)
-            {
-                panic!("a fence fell: {highest:?}, then {note:?}");
-            }
-            highest = highest.filter(|highest| highest.fence > note.fence).or(Some(note));
-        }
-    }
     let asked: HashMap<i64, u64> = notes
         .iter()
         .filter(|note| note.saw.is_grant())

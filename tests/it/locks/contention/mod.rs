@@ -1,5 +1,5 @@
-//! Many processes want the same few locks while they are killed, stopped and continued: there are
-//! never two holders, and nothing is left.
+//! Many processes want the same few locks while they are killed, stopped and continued: each gets
+//! its turn, nobody loses one for nothing, and nothing is left.
 
 mod contenders;
 mod lockers;

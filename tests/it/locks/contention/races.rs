@@ -1,14 +1,12 @@
 //! Races of threads, of scripts, and of verbs for one process.
 
 use std::collections::HashMap;
-use std::fs::File;
 
 use incumbent::lock::AcquireOptions;
 use incumbent::{Acquire, LockRequest, Released, Standing, Store};
 
 use super::contenders::{ROLE, STARVED};
 use super::lockers::LONG;
-use super::notes::{Note, Notes, Saw, contradictions, now_ns};
 use super::{SCOPE, identity};
 use crate::support::{
     Barrier, LIMIT, Process, Sandbox, eventually, order, role_db, rounds, tagged,
@@ -19,28 +17,23 @@ const RACE_THREADS: usize = 16;
 const RACE_PROCESSES: usize = 4;
 
 /// One lock, taken and let go; the answer is its fence.
-fn take_turn(store: &Store, notes: &Notes) -> i64 {
+fn take_turn(store: &Store) -> i64 {
     let request = LockRequest::new(SCOPE, identity(0)).unwrap();
-    let asked_ns = now_ns();
     let answer = store.acquire(&request, &AcquireOptions::new().wait(LONG)).unwrap();
     let Acquire::Granted(lock) = answer else { panic!("not within {STARVED:?}") };
     let fence = lock.fence();
-    notes.take(Saw::Granted, 0, fence, asked_ns);
-    let began_ns = now_ns();
     assert_eq!(lock.verify().unwrap(), Standing::Held);
-    notes.take(Saw::Held, 0, fence, began_ns);
     match lock.release().unwrap() {
         Released::Free | Released::StillShared => fence,
         other => panic!("{other:?}"),
     }
 }
 
-pub fn race_in_rounds(seat: &str) {
-    let notes = Notes::of(seat);
+pub fn race_in_rounds() {
     let store = Store::open(role_db()).unwrap();
     eprintln!("ready");
     while order().is_some() {
-        let fence = take_turn(&store, &notes);
+        let fence = take_turn(&store);
         eprintln!("had {fence}");
     }
 }
@@ -52,26 +45,19 @@ fn threads_of_a_process_share_a_lock_that_other_processes_wait_for() {
     let sandbox = Sandbox::new();
     let store = Store::open(sandbox.db()).unwrap();
     let mut processes: Vec<Process> =
-        (0..RACE_PROCESSES).map(|seat| sandbox.role(ROLE, &format!("race {seat}"))).collect();
+        (0..RACE_PROCESSES).map(|_| sandbox.role(ROLE, "race")).collect();
     for process in &mut processes {
         process.err_line_with("ready");
     }
-    let notes: Vec<Notes> = (0..RACE_THREADS)
-        .map(|thread| {
-            let path = Notes::path(sandbox.path(), RACE_PROCESSES + thread);
-            Notes { file: File::options().append(true).create(true).open(path).unwrap() }
-        })
-        .collect();
     let mut owners: HashMap<i64, usize> = HashMap::new();
     for round in 1..=rounds(200, 2_000) {
         let barrier = std::sync::Barrier::new(RACE_THREADS + 1);
         let of_threads: Vec<i64> = std::thread::scope(|scope| {
-            let threads: Vec<_> = notes
-                .iter()
-                .map(|notes| {
+            let threads: Vec<_> = (0..RACE_THREADS)
+                .map(|_| {
                     scope.spawn(|| {
                         barrier.wait();
-                        take_turn(&store, notes)
+                        take_turn(&store)
                     })
                 })
                 .collect();
@@ -96,11 +82,6 @@ fn threads_of_a_process_share_a_lock_that_other_processes_wait_for() {
     for process in processes {
         process.finish(LIMIT).assert_code(0);
     }
-    let notes: Vec<Note> = (0..RACE_PROCESSES + RACE_THREADS)
-        .flat_map(|seat| Notes::read(sandbox.path(), seat))
-        .collect();
-    let found = contradictions(&notes);
-    assert!(found.is_empty(), "{found:#?}");
     assert_eq!(sandbox.number("SELECT count(*) FROM waiters"), 0);
     assert_eq!(sandbox.number("SELECT count(*) FROM instances WHERE ended_at_ms IS NULL"), 0);
 }

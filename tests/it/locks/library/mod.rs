@@ -7,6 +7,7 @@ mod again;
 mod exclusive;
 mod fences;
 mod forks;
+mod given_back;
 mod growth;
 mod holders;
 mod leases;

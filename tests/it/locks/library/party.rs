@@ -90,6 +90,10 @@ impl Locker {
                 self.store = Some(options.open()?);
                 json!("opened")
             }
+            "close" => {
+                self.store = None;
+                json!("closed")
+            }
             "claim" => {
                 let profile = self.store().profile(order["profile"].as_str().unwrap())?;
                 let Claim::Granted(tenure) = profile.claim()? else { panic!("held") };
