@@ -6,6 +6,7 @@ mod args;
 pub(crate) mod claim;
 pub(crate) mod context;
 mod doctor;
+mod each;
 mod events;
 mod evict;
 mod forensics;
@@ -20,6 +21,7 @@ mod metrics;
 mod nature;
 pub(crate) mod output;
 mod printable;
+mod restart;
 mod run;
 mod signal;
 mod sql;
@@ -69,7 +71,7 @@ fn dispatch(cli: &Cli) -> i32 {
         Verb::Release(arguments) => ("release", claim::release(&cli.global, arguments)),
         Verb::Evict(arguments) => ("evict", evict::evict(&cli.global, arguments)),
         Verb::Stop(arguments) => ("stop", stop::stop(&cli.global, arguments)),
-        Verb::Restart(arguments) => ("restart", stop::restart(&cli.global, arguments)),
+        Verb::Restart(arguments) => ("restart", restart::restart(&cli.global, arguments)),
         Verb::Signal(arguments) => ("signal", signal::signal(&cli.global, arguments)),
         Verb::Desired { desired } => ("desired", stop::desired(&cli.global, *desired)),
         Verb::Marker(args::Marker::Write(arguments)) => {

@@ -8,7 +8,6 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::forensics::systemd::{Manager, restart_setting, unit_name};
-use crate::office::takeover::restart::Restart;
 use crate::office::takeover::restarter::Restarter;
 use crate::office::takeover::stop::{StopOutcome, StopReport};
 use crate::path_text::quoted;
@@ -61,27 +60,10 @@ impl StopReport {
     }
 }
 
-/// Who restarts a command that has no `run` beside it. In JSON an object with these fields.
-#[derive(Debug, Serialize)]
-pub(crate) struct LeftTo {
-    /// As in [`StartsAgain`].
-    pub(crate) by: String,
-    /// See [`Restarter::restart_with`].
-    pub(crate) restart_with: Option<String>,
-}
-
-impl LeftTo {
-    /// `None` where it is not known, or the answer is another one. Takes as long as that question.
-    pub(crate) fn of(answer: &Restart) -> Option<Self> {
-        let Restart::LeftToSupervisor { restarter, .. } = answer else { return None };
-        let restarter = restarter.as_ref()?;
-        Some(Self { by: restarter.by(), restart_with: restarter.restart_with() })
-    }
-}
-
 impl Restarter {
     /// Its name, with that of its service where it is systemd, see [`StartsAgain::by`].
-    fn by(&self) -> String {
+    #[must_use]
+    pub fn by(&self) -> String {
         match self {
             Self::Systemd { unit } => format!("systemd:{unit}"),
             Self::Pm2 { .. } => "pm2".to_owned(),

@@ -1,0 +1,129 @@
+//! `restart`.
+
+use serde::Serialize;
+use serde_json::json;
+
+use crate::cli::args;
+use crate::cli::args::Global;
+use crate::cli::context::by_us;
+use crate::cli::each::{One, Told, document, instead, named, named_in};
+use crate::cli::output::{Answer, Complaint, Outcome, exit};
+use crate::clock::millis;
+use crate::stop::{Restart, RestartOptions};
+use crate::{Existing, Holder, InstanceId, Office};
+
+pub(super) fn restart(global: &Global, arguments: &args::Restart) -> Outcome {
+    let mut options = RestartOptions::new().by(by_us("restart"));
+    if let Some(timeout) = arguments.timeout {
+        options = options.timeout(timeout);
+    }
+    if let Some(reason) = &arguments.reason {
+        options = options.reason(reason.as_str());
+    }
+    if arguments.all {
+        return restart_all(global, &options);
+    }
+    let office = global.office()?;
+    let answer = match global.options().find()? {
+        Existing::Store(store) => global.profile(&store)?.restart(&office.kind, &options)?,
+        Existing::LostOwner { pid, .. } => Restart::of_lost_owner(&office, pid),
+        Existing::Nothing => Restart::NotRunning,
+    };
+    let One { code, text, document, complaints } = restarted(&office, &answer);
+    Ok(Answer::new(code, text, document).complaining(complaints))
+}
+
+fn restart_all(global: &Global, options: &RestartOptions) -> Outcome {
+    let (profile, kind) = named_in(global)?;
+    let answers = match global.existing()? {
+        Some(store) => store.restart_all(profile.as_ref(), kind.as_ref(), options)?,
+        None => Vec::new(),
+    };
+    let all = answers.into_iter().map(|(office, answer)| match answer {
+        Ok(answer) => restarted(&office, &answer),
+        Err(error) => One::failed(&office, &error),
+    });
+    Ok(One::of_all(all.collect(), exit::NOT_RUNNING))
+}
+
+fn restarted(office: &Office, answer: &Restart) -> One {
+    let left_to = LeftTo::of(answer);
+    let Told { text, complaint, holder, code } = told_of_restart(office, answer, left_to.as_ref());
+    let instance = if let Restart::Done(instance) = answer { Some(*instance) } else { None };
+    let served_by = if let Restart::Served(by) = answer { Some(document(by)) } else { None };
+    let document = json!({
+        "profile": office.profile.as_str(),
+        "kind": office.kind.as_str(),
+        "served_by": served_by,
+        "restarted": code == exit::OK,
+        "instance": instance.map(InstanceId::as_i64),
+        "holder": holder,
+        "retry_after_ms": holder.and_then(|holder| holder.retry_after).map(millis),
+        "left_to": left_to,
+    });
+    One { code, text, document, complaints: complaint.into_iter().collect() }
+}
+
+/// Who restarts a command that has no `run` beside it. In JSON an object with these fields.
+#[derive(Debug, Serialize)]
+struct LeftTo {
+    by: String,
+    restart_with: Option<String>,
+}
+
+impl LeftTo {
+    /// `None` where it is not known, or the answer is another one. May ask systemd.
+    fn of(answer: &Restart) -> Option<Self> {
+        let Restart::LeftToSupervisor { restarter, .. } = answer else { return None };
+        let restarter = restarter.as_ref()?;
+        Some(Self { by: restarter.by(), restart_with: restarter.restart_with() })
+    }
+}
+
+fn told_of_restart<'a>(office: &Office, answer: &'a Restart, left_to: Option<&LeftTo>) -> Told<'a> {
+    let about = |holder: &Holder, what: &str| {
+        Complaint::new(format!("{office}: {what} ({})", named(holder.pid)))
+    };
+    match answer {
+        Restart::Done(_) => Told::saying(format!("{office}: restarted\n"), exit::OK),
+        Restart::NotRunning => Told::saying(format!("{office}: not running\n"), exit::NOT_RUNNING),
+        Restart::Orphaned(holder) => {
+            let what = format!("{holder}; its record is gone with its store, so it is not asked");
+            let complaint = Complaint::new(what).advising(holder.advice());
+            Told::refusing(complaint, Some(holder), exit::UNKNOWN)
+        }
+        Restart::Served(by) => {
+            let what = format!("{office} is served by {by}, together with other profiles");
+            Told::refusing(Complaint::new(what).advising(instead("restart", by)), None, exit::NO)
+        }
+        Restart::InProgress(holder) => {
+            let complaint = Complaint::new(holder.to_string()).advising(holder.advice());
+            Told::refusing(complaint, Some(holder), exit::NOT_NOW)
+        }
+        Restart::NotServed(holder) => {
+            let what = "not restarted in time; the request stands until it expires";
+            let complaint = about(holder, what).advising(
+                "wait longer (`--timeout DUR`), or `incumbent stop --force` and start it again; a \
+                 holder that is no `run` has to look for the marker `restart` itself",
+            );
+            Told::refusing(complaint, Some(holder), exit::NOT_NOW)
+        }
+        Restart::Withdrawn(holder) => {
+            let what = "the request was withdrawn, or a stop came in its place";
+            let complaint = about(holder, what).advising("look at `incumbent events`");
+            Told::refusing(complaint, Some(holder), exit::NOT_NOW)
+        }
+        Restart::LeftToSupervisor { holder, .. } => {
+            let what = "it was started with `run --exec`, so only its supervisor can restart it";
+            let (by, advice) = match left_to {
+                Some(LeftTo { by, restart_with }) => {
+                    let command = restart_with.as_ref().map(|command| format!("`{command}`"));
+                    (by.as_str(), command.unwrap_or_else(|| format!("restart it by {by}")))
+                }
+                None => ("which is not known", "`incumbent stop`, and start it again".to_owned()),
+            };
+            let complaint = about(holder, &format!("{what}, {by}")).advising(advice);
+            Told::refusing(complaint, Some(holder), exit::NOT_NOW)
+        }
+    }
+}
