@@ -50,7 +50,7 @@
 //! * [`keeper`] - records and locks for processes that do not link this crate; [`run`] supervises a
 //!   command in an office. Both, and the diagnostic, start [`helper`] processes.
 //! * [`process`] - whether a process lives that is on record nowhere, and ending it, proven;
-//!   [`query`] - read-only SQL; [`transfer`] - the files of an older program; [`unit`] - what a
+//!   [`query`] - read-only SQL; [`transfer`] - the files of an older program; [`mod@unit`] - what a
 //!   supervisor is told of a gateway.
 //! * [`EventStream`](status::EventStream) - every change of every process, as it is committed.
 //! * [`Error`] - "could not find out"; its [`ErrorKind`] says what to do next.

@@ -273,9 +273,9 @@ impl Run {
     }
 
     /// Leaves alive what the command has left in its session. Without this it is ended when the
-    /// command has ended, by SIGTERM and after 5 s by SIGKILL, and told of by a
-    /// [`Notice`](crate::run::Notice). What left that session is never ended. Where there are no
-    /// sessions (Windows), or none can be looked for (macOS), nothing is.
+    /// command has ended, by SIGTERM and after 5 s by SIGKILL, and told of by a [`Notice`]. What
+    /// left that session is never ended. Where there are no sessions (Windows), or none can be
+    /// looked for (macOS), nothing is.
     pub fn leave_family(mut self) -> Self {
         self.leaves.all = true;
         self

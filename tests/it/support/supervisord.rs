@@ -44,7 +44,7 @@ impl<'a> Supervisord<'a> {
         command.arg("-c").arg(sandbox.file("supervisord.conf"));
         let mut it = Self { sandbox, process: Process::start(command), supervisorctl };
         eventually("supervisord", LIMIT, || {
-            assert!(!it.process.has_ended(), "{:?}", it.process.err_line_with_or_end("rror"));
+            assert!(!it.process.has_ended(), "{:?}", it.process.err_line_with_or_end("Error"));
             it.ctl(&["pid"]).out.trim().parse::<u32>().ok()
         });
         Some(it)
