@@ -6,11 +6,16 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::io::IoSlice;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
+
+use rustix::io::retry_on_intr;
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg, sockopt};
 
 use super::Pid;
 
@@ -44,19 +49,8 @@ impl NotifySocket {
     pub(crate) fn open() -> io::Result<Self> {
         let name = format!("incumbent/notify/{:016x}", fastrand::u64(..)).into_bytes();
         let socket = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name)?)?;
-        let yes: libc::c_int = 1;
-        let size = libc::socklen_t::try_from(size_of_val(&yes)).map_err(io::Error::other)?;
-        // SAFETY: the socket is open, and `size` bytes are read of a number that has as many.
-        let set = unsafe {
-            libc::setsockopt(
-                socket.as_raw_fd(),
-                libc::SOL_SOCKET,
-                libc::SO_PASSCRED,
-                (&raw const yes).cast(),
-                size,
-            )
-        };
-        if set == 0 { Ok(Self { socket, name }) } else { Err(io::Error::last_os_error()) }
+        sockopt::set_socket_passcred(&socket, true)?;
+        Ok(Self { socket, name })
     }
 
     /// As `NOTIFY_SOCKET` names it.
@@ -64,7 +58,8 @@ impl NotifySocket {
         OsString::from_vec([b"@", &*self.name].concat())
     }
 
-    /// Waits for the next message.
+    /// Waits for the next message. rustix cannot read it: its pid of a sender is never 0, and a
+    /// process outside of our namespace has that.
     #[allow(clippy::cast_ptr_alignment, reason = "what is read need not be aligned")]
     pub(crate) fn receive(&self) -> io::Result<Message> {
         let mut text = vec![0_u8; TEXT_MAX];
@@ -151,45 +146,18 @@ fn manager(address: &OsStr) -> io::Result<SocketAddr> {
 
 /// Says `text` to the manager at `address`, with open files. It waits where that takes no more.
 pub(crate) fn notify(address: &OsStr, text: &[u8], descriptors: &[OwnedFd]) -> io::Result<()> {
-    if descriptors.len() > DESCRIPTORS_MAX {
-        return Err(io::ErrorKind::InvalidInput.into());
-    }
     // Each time: it may have been started again, with another socket at that path.
     let socket = UnixDatagram::unbound()?;
     socket.connect_addr(&manager(address)?)?;
-    let numbers: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
-    let size = libc::c_uint::try_from(size_of_val(&*numbers)).map_err(io::Error::other)?;
-    let mut control = [0_u64; CONTROL_WORDS];
-    let mut part = libc::iovec { iov_base: text.as_ptr().cast_mut().cast(), iov_len: text.len() };
-    // SAFETY: a struct of integers and pointers, for which zero is valid.
-    let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
-    header.msg_iov = &raw mut part;
-    header.msg_iovlen = 1;
-    if size > 0 {
-        header.msg_control = control.as_mut_ptr().cast();
-        // SAFETY: there is room for one item with as many numbers as were allowed above.
-        unsafe {
-            header.msg_controllen = libc::CMSG_SPACE(size) as _;
-            let item = libc::CMSG_FIRSTHDR(&raw const header);
-            (*item).cmsg_level = libc::SOL_SOCKET;
-            (*item).cmsg_type = libc::SCM_RIGHTS;
-            (*item).cmsg_len = libc::CMSG_LEN(size) as _;
-            let data = libc::CMSG_DATA(item);
-            std::ptr::copy_nonoverlapping(numbers.as_ptr().cast::<u8>(), data, size as usize);
-        }
+    let files: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
+    let mut room = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
+    let mut along = SendAncillaryBuffer::new(&mut room);
+    if !files.is_empty() && !along.push(SendAncillaryMessage::ScmRights(&files)) {
+        return Err(io::ErrorKind::InvalidInput.into());
     }
-    loop {
-        // SAFETY: the header names what lives until here, and nothing of it is written to.
-        let sent =
-            unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const header, libc::MSG_NOSIGNAL) };
-        if sent >= 0 {
-            return Ok(());
-        }
-        let error = io::Error::last_os_error();
-        if error.kind() != io::ErrorKind::Interrupted {
-            return Err(error);
-        }
-    }
+    let parts = [IoSlice::new(text)];
+    retry_on_intr(|| sendmsg(&socket, &parts, &mut along, SendFlags::NOSIGNAL))?;
+    Ok(())
 }
 
 #[cfg(test)]

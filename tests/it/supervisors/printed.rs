@@ -318,7 +318,7 @@ fn what_no_supervisor_knows_is_a_usage_error() {
         (&["systemd", "--name", "gw.timer"], &["no name of a systemd service"]),
         (&["systemd", "--stop-budget", "61min"], &["too long"]),
         (&["systemd", "--program", "./incumbent"], &["systemd does not start"]),
-        (&["systemd", "--run-option=--wiat"], &["--run-option", "--wiat"]),
+        (&["systemd", "--run-option=--waits"], &["--run-option", "--waits"]),
         (&["systemd", "--run-option=--stop-budget=1s"], &["--stop-budget", "multiple times"]),
     ] {
         let answer = sandbox.cli([&["unit"][..], options, &["--", "true"]].concat());
