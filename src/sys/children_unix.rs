@@ -9,8 +9,8 @@ use rustix::process::WaitOptions;
 
 use super::{ChildEnd, Pid};
 
-/// How children ended that were collected last. A successor may be ours to collect while the command
-/// before it still ends, thread by thread, and is known as the command only after that.
+/// How children ended that were collected last. A successor may be ours to collect while the
+/// command before it still ends, thread by thread, and is known as the command only after that.
 static COLLECTED: Mutex<VecDeque<(Pid, ChildEnd)>> = Mutex::new(VecDeque::new());
 
 fn remember(pid: Pid, end: ChildEnd) {

@@ -43,10 +43,12 @@ fn only_sqlite_opens_the_database() {
         }
         std::fs::remove_file(&trace).unwrap();
     };
+    let own_pid = std::process::id().to_string();
     for verb in [
         START,
         START,
-        &["claim", "--no-keeper"],
+        // The parent would be strace.
+        &["claim", "--no-keeper", "--pid", &own_pid],
         &["evict"],
         QUESTIONS[0],
         QUESTIONS[1],

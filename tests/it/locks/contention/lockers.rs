@@ -15,7 +15,7 @@ use crate::support::{BINARY, eventually};
 
 /// Far beyond any wait that is fair, on an idle machine: eight contenders share a lock, each holds
 /// it for some 10 ms, and a stopped one for at most half a second.
-pub const LONG_WAIT: Duration = Duration::from_secs(20);
+pub const LONG_WAIT: Duration = Duration::from_mins(1);
 
 /// A way to lock: through the library, or by the verbs of the program.
 pub trait Locker {
