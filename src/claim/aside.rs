@@ -136,10 +136,7 @@ impl Lookups {
                 self.stopped.push((record.id, in_time && stays_stopped(&record)));
             }
             Errand::ListChildren(record) => {
-                // If it is still the same process.
-                let owner = record.prove_process(trust);
-                let left = owner.map_or_else(|_| Vec::new(), |it| started_by(&record, it.pid()));
-                self.children.push((record.id, left));
+                self.children.push((record.id, started_by_owner(&record, trust)));
             }
         }
     }
@@ -190,6 +187,11 @@ fn stays_stopped(record: &Record) -> bool {
         std::thread::sleep(LOOK_EVERY.min(until.remaining()));
     }
     false
+}
+
+/// What the owner of this row has started, if it is still the same process.
+pub(crate) fn started_by_owner(record: &Record, trust: &Trust) -> Vec<LeftOver> {
+    record.prove_process(trust).map_or_else(|_| Vec::new(), |it| started_by(record, it.pid()))
 }
 
 /// What the owner of this row, which is `pid`, has started.

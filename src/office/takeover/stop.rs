@@ -8,7 +8,7 @@ pub use crate::office::takeover::stop_options::StopOptions;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::claim::aside::trust_in;
+use crate::claim::aside::{started_by_owner, trust_in};
 use crate::claim::sweep::Force;
 use crate::claim::waiting_row::{WaitingAs, WaitingRow};
 use crate::claim::{examine, judge_to_end, obstacle, ours};
@@ -169,6 +169,12 @@ impl Profile {
         let was_run = on_record.as_ref().is_some_and(|record| record.is_run);
         // While it lives: what has ended has no parents.
         let restarter = on_record.as_ref().and_then(|record| Restarter::of(inner, record));
+        // It may obey its marker, and be gone, before it is looked at again.
+        let started =
+            on_record.as_ref().map(|record| (record.id, started_by_owner(record, inner.trust())));
+        let started_by = |of: InstanceId| {
+            started.as_ref().filter(|(id, _)| *id == of).map_or_else(Vec::new, |it| it.1.clone())
+        };
         let ended_left_over =
             on_record.map_or_else(Vec::new, |record| end_family(inner, &record, options));
         let command_line = inner.read(|connection| {
@@ -225,11 +231,13 @@ impl Profile {
             Prepared::InProgress(holder) => StopOutcome::InProgress(holder),
             Prepared::Joined(record) => {
                 let asking = if not_recorded.is_some() { Asking::Ask } else { Asking::Asked };
-                finish(inner, &office, &record, options, asking, &mut left)
+                let started = started_by(record.id);
+                finish(inner, &office, &record, options, asking, started, &mut left)
             }
             Prepared::Stop(record, instance, nonce) => {
                 let row = WaitingRow::new(inner, instance, nonce);
-                let outcome = finish(inner, &office, &record, options, Asking::Ask, &mut left);
+                let (asking, started) = (Asking::Ask, started_by(record.id));
+                let outcome = finish(inner, &office, &record, options, asking, started, &mut left);
                 with_budget(patience, || settle(inner, row, &record, &outcome, options));
                 but_for_family(inner, &office, outcome)?
             }
@@ -386,10 +394,11 @@ fn finish(
     record: &Record,
     options: &StopOptions,
     asking: Asking,
+    started: Vec<LeftOver>,
     left: &mut LeftBehind,
 ) -> StopOutcome {
     let wanted = Wanted::Office(office.clone());
-    let target = TakeoverTarget { record: record.clone(), wanted, children: Some(Vec::new()) };
+    let target = TakeoverTarget { record: record.clone(), wanted, children: Some(started) };
     let budget = options.request.timeout.unwrap_or_else(|| target.budget());
     let (insistence, force) =
         if options.kill { (Insistence::Kill, Force::Yes) } else { (Insistence::Ask, Force::No) };
