@@ -206,7 +206,7 @@ struct Waiter {
 /// A holder that is waited for.
 struct Watched<'a> {
     record: &'a Record,
-    handle: Option<ProcessHandle>,
+    handle: Option<Arc<ProcessHandle>>,
     /// If it was held when the wait began.
     anchor: Option<&'a str>,
 }
@@ -317,7 +317,8 @@ impl Waiter {
             if look_at_locks.has_passed() {
                 // What another thread could not write down may be what we wait for.
                 self.inner.retry_pending();
-                if watched.iter().any(|it| it.has_let_go(&self.inner)) {
+                if let Some(ended) = watched.iter().find(|it| it.has_let_go(&self.inner)) {
+                    self.note_for_later(ended);
                     return Ok(Waited::Changed);
                 }
                 look_at_locks = Deadline::after(LOOK_AT_LOCKS_EVERY);
@@ -333,8 +334,16 @@ impl Waiter {
             }
             if let Some(ended) = watched.iter().find(|it| it.has_ended(&self.inner)) {
                 self.seen_ended.insert(ended.record.id);
+                self.note_for_later(ended);
                 return Ok(Waited::Changed);
             }
+        }
+    }
+
+    /// How it ended is known once its parent has collected it.
+    fn note_for_later(&self, ended: &Watched<'_>) {
+        if let Some(handle) = &ended.handle {
+            self.inner.witnessed.watch(ended.record.id, Arc::clone(handle));
         }
     }
 
@@ -360,13 +369,13 @@ impl Waiter {
     }
 
     /// The holder's process, pinned, if it can tell us more than the store does.
-    fn watchable(&self, record: &Record) -> Option<ProcessHandle> {
+    fn watchable(&self, record: &Record) -> Option<Arc<ProcessHandle>> {
         if !self.is_here(record) || self.seen_ended.contains(&record.id) {
             return None;
         }
         let handle = ProcessHandle::open(record.pid?).ok()?;
         (handle.start_time().is_some() && handle.start_time() == record.start_time)
-            .then_some(handle)
+            .then(|| Arc::new(handle))
     }
 
     /// Whether what is wanted is no longer held as it was. Other commits are told apart by a look

@@ -52,7 +52,7 @@ impl Supervised<'_> {
                     if command.lock == CommandLock::Held && !is_held {
                         command.lock = CommandLock::Lost;
                     }
-                    if !tenure.set_child(command)? {
+                    if !tenure.follow_child(command)? {
                         return Err(Error::internal("the office was lost again"));
                     }
                 }

@@ -29,6 +29,7 @@ pub(crate) mod transaction;
 pub(crate) mod turns;
 pub(crate) mod wal;
 pub(crate) mod watcher;
+mod witnessed;
 
 pub(crate) use crate::store::deferred::Deferred;
 pub(crate) use crate::store::handle::Inner;

@@ -25,6 +25,7 @@ use crate::owner::OurRun;
 use crate::owner::request::Request;
 use crate::process::command_lock;
 use crate::process::handover::Given;
+use crate::records::instances::Came;
 use crate::records::{Command, CommandLock, Record, instances};
 use crate::store::Inner;
 use crate::sys::handover::Inherited;
@@ -121,7 +122,7 @@ pub(super) fn take_place(
             lock: hold_command_lock(inner, &row),
             lock_inode: row.identity.command_lock_inode,
         };
-        Ok(if instances::set_child(tx, row.id, nonce, &command)? {
+        Ok(if instances::set_child(tx, row.id, nonce, &command, Came::Otherwise)? {
             Ok(())
         } else {
             Err(NotInherited::Lost)

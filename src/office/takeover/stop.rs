@@ -474,7 +474,7 @@ fn settle(
         if let (None, Ruling::Dead(reason)) = (now.ended_at_ms, judged.ruling) {
             ending::end_other(tx, record.id, &End::new(EndReason::Dead(reason)))?;
         }
-        Ok(())
+        ending::note_seen_ends(tx)
     });
     if let Err(error) = settled {
         tracing::warn!(%error, "the end of a stopped owner is left for the next claim to record");

@@ -17,6 +17,7 @@ use crate::claim::guard::watch;
 use crate::owner::ending;
 use crate::process::descendants::LeftOver;
 use crate::process::older::beside::{HeldBeside, LostLock};
+use crate::records::instances::Came;
 use crate::records::{Command, End, EndReason};
 use crate::records::{instances, markers as records_markers};
 use crate::scoped::{GrantedLock, guard};
@@ -235,9 +236,10 @@ impl Tenure {
     pub(crate) fn set_child(&self, command: &Command) -> Result<bool> {
         let OwnedRow { inner, instance, .. } = &self.footing;
         inner.write(|tx| {
-            if !instances::set_child(tx, *instance, &self.nonce, command)? {
+            if !instances::set_child(tx, *instance, &self.nonce, command, Came::Started)? {
                 return Ok(false);
             }
+            ending::note_seen_ends(tx)?;
             records_markers::serve_restarts(
                 tx,
                 *instance,
@@ -247,11 +249,14 @@ impl Tenure {
         })
     }
 
-    /// Records who has taken the place of the command of a `run`, which has ended. What was asked
-    /// for is still open. False when the office was lost.
+    /// Records who has taken the place of the command of a `run`, which has ended, or who was the
+    /// command in the store before. What was asked for is still open. False when the office was
+    /// lost.
     pub(crate) fn follow_child(&self, command: &Command) -> Result<bool> {
         let OwnedRow { inner, instance, .. } = &self.footing;
-        inner.write(|tx| instances::set_child(tx, *instance, &self.nonce, command))
+        inner.write(|tx| {
+            instances::set_child(tx, *instance, &self.nonce, command, Came::Otherwise)
+        })
     }
 
     /// The command that the row names once every transaction that has begun is over; `None` where
