@@ -3,6 +3,7 @@
 use crate::cli::args::Global;
 use crate::cli::output;
 use crate::cli::output::{Answer, Outcome, ago, exit, is_believed, until};
+use crate::cli::status::restarted;
 use crate::clock::{length, rfc3339};
 use crate::status::Incarnation;
 use crate::{Reason, sys};
@@ -36,17 +37,20 @@ fn held_for(started_ms: i64, ended_ms: i64) -> String {
 fn line(incarnation: &Incarnation) -> String {
     let pid = incarnation.pid.map_or_else(|| "pid ?".to_owned(), |pid| format!("pid {pid}"));
     let started = rfc3339(incarnation.started_at_ms).unwrap_or_default();
+    let again = incarnation.restarts.filter(|count| *count > 0).map(restarted);
+    let again = again.map(|again| format!(", {again}")).unwrap_or_default();
     let text = match (incarnation.ended_at_ms, &incarnation.end_reason) {
         (Some(ended_ms), Some(reason)) => format!(
-            "{started}  {pid} held it{}, {}: {}",
+            "{started}  {pid} held it{}{again}, {}: {}",
             held_for(incarnation.started_at_ms, ended_ms),
             until(&ago(ended_ms)),
             story(incarnation, reason)
         ),
         (None, Some(reason)) => {
-            format!("{started}  {pid} held it, and is dead: {}", story(incarnation, reason))
+            let story = story(incarnation, reason);
+            format!("{started}  {pid} held it{again}, and is dead: {story}")
         }
-        (_, None) => format!("{started}  {pid} holds it"),
+        (_, None) => format!("{started}  {pid} holds it{again}"),
     };
     output::one_line(&text) + "\n"
 }
@@ -55,6 +59,14 @@ fn line(incarnation: &Incarnation) -> String {
 fn story(incarnation: &Incarnation, reason: &Reason) -> String {
     let by = incarnation.ended_by.as_ref().map(|by| format!(" by {by}")).unwrap_or_default();
     let signal = incarnation.signal.map_or_else(|| "a signal".to_owned(), sys::signal_name);
+    let summary = incarnation.summary.as_deref().unwrap_or_default();
+    // Of one that was found dead the kernel told it to whoever watched.
+    let is_found_dead = matches!(
+        reason,
+        Reason::AnchorReleased | Reason::NoSuchProcess | Reason::Zombie | Reason::PidReused
+    );
+    let is_known = incarnation.exit_code.is_some() || incarnation.signal.is_some();
+    let is_by_kernel = is_found_dead && is_known;
     let mut told = match reason {
         Reason::Released => "it released the office".to_owned(),
         Reason::PlannedStop => format!("it was stopped on purpose{by}"),
@@ -63,17 +75,23 @@ fn story(incarnation: &Incarnation, reason: &Reason) -> String {
             Some(sender) => format!("{signal} from {sender} ended it"),
             None => format!("{signal} ended it"),
         },
-        Reason::Crashed => format!("its command crashed: {signal}"),
-        Reason::Exited => "its command ended by itself".to_owned(),
+        Reason::Crashed => format!("its command {summary}"),
+        Reason::Exited if incarnation.exit_code.unwrap_or(0) == 0 => {
+            "its command ended by itself".to_owned()
+        }
+        Reason::Exited => format!("its command {summary}"),
         Reason::Evicted => format!("its record was ended{by}"),
+        _ if is_by_kernel && summary.starts_with("killed") => format!("it was {summary}"),
+        _ if is_by_kernel => format!("it {summary}"),
         Reason::AnchorReleased => "it ended without a word: killed, or crashed".to_owned(),
         _ => format!("{}{by}", reason.because()),
     };
     let is_told = matches!(reason, Reason::Signalled | Reason::Crashed | Reason::OomSuspected);
-    if let Some(number) = incarnation.signal.filter(|_| !is_told) {
+    if let Some(number) = incarnation.signal.filter(|_| !is_told && !is_by_kernel) {
         told += &format!(", by {}", sys::signal_name(number));
     }
-    if let Some(code) = incarnation.exit_code {
+    let is_summed_up = told.ends_with(summary) && !summary.is_empty();
+    if let Some(code) = incarnation.exit_code.filter(|_| !is_summed_up) {
         told += &format!(", exit code {code}");
     }
     if let Some(detail) = &incarnation.detail {

@@ -1,6 +1,7 @@
 //! The command line: parses, asks the library, prints. Not part of the library's interface.
 
 mod advice;
+mod after_end;
 mod answer;
 mod args;
 pub(crate) mod claim;

@@ -3,13 +3,14 @@
 use crate::cli::advice::Invocation;
 use crate::cli::args::Global;
 use crate::cli::output::{Answer, Complaint, Format, Outcome, Style, ago, exit};
-use crate::cli::{args, metrics, output};
+use crate::cli::{after_end, args, metrics, output};
 use crate::clock::{length, millis, rfc3339};
 use crate::patience::with_budget;
 use crate::status::report::ANSWER_WITHIN;
 use crate::status::{Desired, PlatformStatus, state};
-use crate::{Error, Existing, Kind, ProfileName, Report, Verdict};
+use crate::{Error, Existing, Kind, ProfileName, Report, Result, Verdict};
 use serde_json::json;
+use std::path::Path;
 use std::time::Duration;
 
 /// Of platforms, locks and markers this many are shown: an answer fits on a screen.
@@ -28,8 +29,11 @@ fn answer(global: &Global, arguments: &args::Status, format: Format) -> Outcome 
         return Err(Error::invalid("`--metrics` cannot be combined with `--json`")
             .with_hint("leave out one of them"));
     }
+    if arguments.metrics {
+        return measured(global, arguments);
+    }
     if arguments.all {
-        return all(global, arguments);
+        return all(global);
     }
     let office = global.office()?;
     let report = match global.options().find()? {
@@ -43,27 +47,54 @@ fn answer(global: &Global, arguments: &args::Status, format: Format) -> Outcome 
         Verdict::Unknown => exit::UNKNOWN,
         Verdict::Dead => exit::NOT_RUNNING,
     };
-    let text = if arguments.metrics {
-        metrics::text(std::slice::from_ref(&report))
-    } else {
-        text(&report, &Invocation::of(global))
-    };
+    let db = global.options().resolved_path().ok();
+    let text = text(&report, &Invocation::of(global), db.as_deref());
     let complaint = report.not_ready().filter(|_| code == exit::NO);
     let complaint =
         complaint.map(|why| Complaint::new(format!("{} is not ready: {why}", report.office)));
     Ok(Answer::new(code, text, json!(report)).complaining(complaint))
 }
 
-fn all(global: &Global, arguments: &args::Status) -> Outcome {
+/// The profile and the kind that were named. What the environment says is about the caller's own
+/// gateway, and this is about all of them.
+fn named(global: &Global) -> Result<(Option<ProfileName>, Option<Kind>)> {
     let profile = global.profile.as_deref().map(ProfileName::new).transpose()?;
     let kind = global.kind.as_deref().map(Kind::new).transpose()?;
+    Ok((profile, kind))
+}
+
+/// Of all offices, unless one is named; that one also where it was never claimed: it is down.
+/// Whether gateways run is in the metrics, and not in the exit code.
+fn measured(global: &Global, arguments: &args::Status) -> Outcome {
+    let (profile, kind) = named(global)?;
+    let is_named = (profile.is_some() || kind.is_some()) && !arguments.all;
+    let (mut reports, mut counters, mut lost) = (Vec::new(), None, None);
+    match global.options().find()? {
+        Existing::Store(store) => {
+            reports = store.status_of_matching(profile.as_ref(), kind.as_ref())?;
+            counters = store.counters()?;
+        }
+        Existing::LostOwner { pid, .. } => lost = Some(pid),
+        Existing::Nothing => {}
+    }
+    if reports.is_empty() && is_named {
+        let report = Report::never_claimed(global.office()?);
+        reports.push(match lost {
+            Some(pid) => report.of_lost_owner(pid),
+            None => report,
+        });
+    }
+    let text = metrics::text(&reports, counters.as_ref());
+    Ok(Answer::new(exit::OK, text, json!(reports)))
+}
+
+fn all(global: &Global) -> Outcome {
+    let (profile, kind) = named(global)?;
     let reports = match global.existing()? {
         Some(store) => store.status_of_matching(profile.as_ref(), kind.as_ref())?,
         None => Vec::new(),
     };
-    let text = if arguments.metrics {
-        metrics::text(&reports)
-    } else if reports.is_empty() {
+    let text = if reports.is_empty() {
         let filtered = profile.is_some() || kind.is_some();
         let of_these = if filtered { " of these" } else { "" };
         format!("nobody has claimed anything{of_these} yet\n")
@@ -146,9 +177,14 @@ fn note(report: &Report) -> String {
             let end = report.last_end.as_ref();
             let when = end.and_then(|end| end.at_ms);
             let when = when.map_or_else(String::new, |at_ms| format!(", {}", ago(at_ms)));
-            let reason = end.map_or(&report.reason, |end| &end.reason);
-            notes.push(format!("{}{when}", reason.in_words()));
+            let what = end.map_or_else(|| report.reason.in_words(), |end| end.summary.clone());
+            notes.push(format!("{what}{when}"));
         }
+    }
+    if let Some(count) = report.restarts.filter(|count| *count > 0)
+        && report.verdict != Verdict::Dead
+    {
+        notes.push(restarted(count));
     }
     if let Some(desired) = report.desired
         && (desired == Desired::Running) != (report.verdict != Verdict::Dead)
@@ -156,6 +192,12 @@ fn note(report: &Report) -> String {
         notes.push(format!("should be {desired}"));
     }
     notes.join(", ")
+}
+
+/// How often a `run` has started its command again.
+pub(super) fn restarted(count: u32) -> String {
+    let times = if count == 1 { "once".to_owned() } else { format!("{count} times") };
+    format!("restarted {times}")
 }
 
 fn is_in_trouble(platform: &PlatformStatus) -> bool {
@@ -268,13 +310,21 @@ fn platform(platform: &PlatformStatus, is_alive: bool) -> (String, String) {
     ("platform".to_owned(), format!("{}: {}", platform.platform, facts.join("; ")))
 }
 
-fn text(report: &Report, invocation: &Invocation) -> String {
+/// What to do about a dead one comes right after the answer.
+fn text(report: &Report, invocation: &Invocation, db: Option<&Path>) -> String {
     let style = Style::of_stdout();
     let mut text = headline(report, style) + "\n";
-    for (label, value) in facts(report).into_iter().chain(advice(report, invocation)) {
+    let mut lines = facts(report);
+    if report.verdict == Verdict::Dead {
+        let next = invocation.complete(&after_end::what_to_do(report, db));
+        lines.insert(0, ("try".to_owned(), next));
+    }
+    for (label, value) in lines.into_iter().chain(advice(report, invocation)) {
         // Names of platforms are of any length, and what was written may be of many lines.
+        let value = output::one_line(&value);
+        // A command that was cut cannot be pasted.
+        let value = if label == "try" { value } else { shortened(&value) };
         let label = style.faint(&format!("{label:<10}"));
-        let value = shortened(&output::one_line(&value));
         text += format!("  {label} {value}").trim_end();
         text += "\n";
     }
@@ -318,7 +368,8 @@ fn headline(report: &Report, style: Style) -> String {
         Verdict::Dead => {
             let failed = report.state.as_deref() == Some(state::STARTUP_FAILED);
             let why = if failed { ", its last start failed" } else { "" };
-            format!("{}{office}: {}{why}", style.bad_mark(), style.bad("not running"))
+            let what = shortened(&output::one_line(&after_end::happened(report)));
+            format!("{}{office}: {}{why} ({what})", style.bad_mark(), style.bad("not running"))
         }
     }
 }
@@ -351,7 +402,12 @@ fn facts(report: &Report) -> Vec<(String, String)> {
         lines.push(line("command", command.clone()));
     }
     if let Some(child) = report.child_pid.filter(|_| !is_dead) {
-        lines.push(line("child", format!("pid {child}")));
+        let age = report.command_age.map(|age| format!("{} ago", span(age)));
+        let age = age.or_else(|| report.command_since_ms.map(ago));
+        let since = age.map(|age| format!(", {}", output::since(&age))).unwrap_or_default();
+        let again = report.restarts.filter(|count| *count > 0).map(restarted);
+        let again = again.map(|again| format!(", {again}")).unwrap_or_default();
+        lines.push(line("child", format!("pid {child}{since}{again}")));
     }
     lines.extend(said(report));
     if !is_dead {
@@ -373,9 +429,12 @@ fn facts(report: &Report) -> Vec<(String, String)> {
         lines.push(line("desired", desired.to_string()));
     }
     if let Some(end) = &report.last_end {
-        let by = end.by.as_ref().map(|by| format!(" by {by}")).unwrap_or_default();
-        let when = end.at_ms.map_or_else(|| "found now".to_owned(), ago);
-        lines.push(line("last end", format!("{}{by}, {when}", end.reason)));
+        let who = after_end::who_and_why(end);
+        let when = end.at_ms.map_or_else(|| "found just now".to_owned(), ago);
+        lines.push(line("last end", format!("{}{who}, {when} [{}]", end.summary, end.reason)));
+        if let Some(detail) = end.detail.as_ref().filter(|_| is_dead) {
+            lines.push(line("detail", detail.clone()));
+        }
     }
     lines
 }

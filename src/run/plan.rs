@@ -220,8 +220,8 @@ impl Run {
     ///
     /// # JSON
     /// An object with `profile`, `kind`, `instance`, `pid` (of the run), `ended_at`, `end_reason`,
-    /// `ended_by`, `exit_code`, `signal`, `detail`, `stderr`, `restarting` and `db`; null for what
-    /// is not known. Later versions may add others.
+    /// `ended_by`, `exit_code`, `signal`, `detail`, `summary` (the end in a few words), `stderr`,
+    /// `restarting` and `db`; null for what is not known. Later versions may add others.
     pub fn on_end(mut self, command: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
         self.on_end = Some(command.into_iter().map(Into::into).collect());
         self

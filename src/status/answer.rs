@@ -9,7 +9,7 @@ use crate::owner::{LiveCommandLine, judge_record, judgement, needs_command_line}
 use crate::records::profiles::profiles;
 use crate::records::{instances, runtime};
 use crate::status::recorded::{HolderLooks, OfficeSnapshot, Recorded};
-use crate::status::report::{LastEnd, Report};
+use crate::status::report::Report;
 use crate::status::{ended, recorded};
 use crate::store::Inner;
 use crate::{InstanceId, Kind, Office, ProfileName, Reason, Result, Verdict, owner, sys};
@@ -135,9 +135,7 @@ fn resolve_as(
         }
         let last_end = match judged.ruling {
             Ruling::Dead(reason) => {
-                let end = ended::unrecorded_end(inner, &record, reason)?;
-                let reason = end.reason.into();
-                Some(LastEnd { reason, by: end.by, at_ms: None })
+                Some(ended::not_recorded(ended::unrecorded_end(inner, &record, reason)?))
             }
             Ruling::Alive(_) | Ruling::Unknown(_) => {
                 known.last_ended.as_ref().and_then(ended::last_end)
@@ -147,8 +145,11 @@ fn resolve_as(
         let anchor_holders = leaked.map_or_else(Vec::new, |anchor| {
             sys::processes_with_open_file(&inner.location.anchors.join(anchor))
         });
+        let is_dead = matches!(judged.ruling, Ruling::Dead(_));
         let report = Report {
             age: crate::status::report::age(inner, &record, &judged.evidence),
+            command_age: crate::status::report::command_age(inner, &record, &judged.evidence),
+            refused: known.refused.filter(|_| is_dead),
             desired: known.desired,
             home: known.home,
             last_end,
@@ -161,13 +162,18 @@ fn resolve_as(
         return Ok(report.said(inner, &record, known.said));
     }
     let Some(ended) = known.last_ended else {
-        return Ok(Report { desired: known.desired, ..Report::never_claimed(office.clone()) });
+        return Ok(Report {
+            desired: known.desired,
+            refused: known.refused,
+            ..Report::never_claimed(office.clone())
+        });
     };
     let report = Report {
         reason: ended.end_reason.clone().unwrap_or(Reason::Other("".into())),
         desired: known.desired,
         home: known.home,
         last_end: ended::last_end(&ended),
+        refused: known.refused,
         ..Report::of(office, &ended)
     };
     Ok(report.said(inner, &ended, known.said))

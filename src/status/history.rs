@@ -7,6 +7,7 @@ use crate::liveness::{Lease, Ruling};
 use crate::owner::look;
 use crate::records::{Record, instances};
 use crate::status::ended;
+use crate::status::summary::summary;
 use crate::store::Inner;
 use crate::{InstanceId, Office, Reason, Result, sys};
 
@@ -43,6 +44,11 @@ pub struct Incarnation {
     pub signal: Option<i32>,
     /// Anything else, for people.
     pub detail: Option<String>,
+    /// The end in a few words, for people: `crashed: exit code 1`. `None` while it has not ended.
+    pub summary: Option<String>,
+    /// How often it, a `run`, has started its command again; `None` where it is no `run`, or that
+    /// is not known.
+    pub restarts: Option<u32>,
 }
 
 /// The incarnations of an office, newest first; what a dead one could not write is derived.
@@ -59,16 +65,21 @@ fn incarnations(inner: &Inner, office: &Office, records: Vec<Record>) -> Result<
     records
         .into_iter()
         .map(|record| {
+            let exit_code = record.exit_code.and_then(|code| i32::try_from(code).ok());
+            let signal = record.signal.and_then(|number| i32::try_from(number).ok());
+            let end_reason = record.end_reason.clone();
             let recorded = Incarnation {
+                summary: end_reason.as_ref().map(|reason| summary(reason, exit_code, signal)),
+                restarts: record.command_life.restarts,
                 instance: record.id,
                 office: office.clone(),
                 pid: record.pid,
                 started_at_ms: record.started_at_ms,
                 ended_at_ms: record.ended_at_ms,
-                end_reason: record.end_reason.clone(),
+                end_reason,
                 ended_by: record.ended_by.clone(),
-                exit_code: record.exit_code.and_then(|code| i32::try_from(code).ok()),
-                signal: record.signal.and_then(|number| i32::try_from(number).ok()),
+                exit_code,
+                signal,
                 detail: record.detail.clone(),
             };
             if !record.is_live() {
@@ -77,12 +88,14 @@ fn incarnations(inner: &Inner, office: &Office, records: Vec<Record>) -> Result<
             let Ruling::Dead(reason) = look(inner, &record, Lease::None).ruling else {
                 return Ok(recorded);
             };
-            let end = ended::unrecorded_end(inner, &record, reason)?;
+            let end = ended::not_recorded(ended::unrecorded_end(inner, &record, reason)?);
             Ok(Incarnation {
-                end_reason: Some(end.reason.into()),
+                end_reason: Some(end.reason),
                 ended_by: end.by,
+                exit_code: end.exit_code,
                 signal: end.signal,
                 detail: end.detail,
+                summary: Some(end.summary),
                 ..recorded
             })
         })

@@ -12,13 +12,16 @@ pub(crate) mod recorded;
 pub(crate) mod report;
 pub(crate) mod slept;
 mod stop_time;
+pub(crate) mod summary;
 pub(crate) mod update;
 pub(crate) mod write;
 
 pub use crate::records::conflicts::Conflict;
+pub use crate::records::counters::{Counters, EndCount};
 pub use crate::records::events::Event;
 pub use crate::records::profiles::Desired;
 pub use crate::records::runtime::said::{PlatformStatus, RuntimeStatus};
+pub use crate::records::starts::RefusedStart;
 pub use crate::status::events::EventStream;
 pub use crate::status::field::Field;
 pub use crate::status::history::Incarnation;
@@ -26,6 +29,7 @@ pub use crate::status::instance::{Fate, Instance, InstanceEnd};
 pub use crate::status::platform::PlatformUpdate;
 pub use crate::status::ready::{Awaited, ReadyOptions};
 pub use crate::status::report::LastEnd;
+pub use crate::status::summary::Manner;
 
 /// The states of a gateway that others understand; any other word is as good, for people.
 pub mod state {

@@ -15,7 +15,8 @@ use crate::records::conflicts::{Conflict, conflicts};
 use crate::records::instances::LockNow;
 use crate::records::markers::Marker;
 use crate::records::profiles::Desired;
-use crate::records::{Record, instances, markers, profiles, runtime};
+use crate::records::starts::RefusedStart;
+use crate::records::{Record, instances, markers, profiles, runtime, starts};
 use crate::status::report::Statement;
 use crate::store::Inner;
 use crate::{InstanceId, Office, ProfileName, Result, owner};
@@ -30,6 +31,8 @@ pub(crate) struct Recorded {
     pub(super) locks: Vec<HeldLock>,
     pub(super) markers: Vec<Marker>,
     pub(super) said: Statement,
+    /// The last start, if it was refused.
+    pub(super) refused: Option<RefusedStart>,
 }
 
 /// The holder of `office` as asked about for `profile`: its own, or one that it serves.
@@ -67,7 +70,8 @@ pub(super) fn recorded(
         },
         Some(_) | None => Statement::default(),
     };
-    Ok(Recorded { live, last_ended, desired, home, conflicts, locks, markers, said })
+    let refused = starts::last_refused(connection, office)?;
+    Ok(Recorded { live, last_ended, desired, home, conflicts, locks, markers, said, refused })
 }
 
 /// What one snapshot says of an office, and of those who serve its profile.

@@ -13,7 +13,8 @@ pub(crate) struct Status {
     /// Every office of the store, or those of --profile and --kind; exits with 0
     #[arg(long)]
     pub(crate) all: bool,
-    /// Print Prometheus' text format, e.g. for a node exporter's textfile directory
+    /// Print Prometheus' text format, e.g. for a node exporter's textfile directory: of every
+    /// office, unless --profile or --kind names some; exits with 0 whether or not they run
     #[arg(long)]
     pub(crate) metrics: bool,
     /// Exit with 1 where it runs and is not ready: starting, draining, degraded, unresponsive,

@@ -11,6 +11,7 @@ mod memory;
 mod panics;
 mod reading;
 mod storms;
+mod stories;
 mod survived;
 mod told;
 

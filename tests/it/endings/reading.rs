@@ -57,7 +57,7 @@ fn a_night_is_told_line_by_line() {
         (
             4,
             format!("pid {} held it for ", history[4]["pid"]),
-            "its command ended by itself, exit code 7 [exited]".to_owned(),
+            "its command crashed: exit code 7 [exited]".to_owned(),
         ),
     ];
     for (nth, who, story) in expected {
