@@ -50,7 +50,11 @@ fn line(incarnation: &Incarnation) -> String {
             let story = story(incarnation, reason);
             format!("{started}  {pid} held it{again}, and is dead: {story}")
         }
-        (_, None) => format!("{started}  {pid} holds it{again}"),
+        (_, None) => {
+            let since_ms = incarnation.command_since_ms.filter(|_| !again.is_empty());
+            let when = since_ms.map(|ms| format!(", {}", ago(ms))).unwrap_or_default();
+            format!("{started}  {pid} holds it{again}{when}")
+        }
     };
     output::one_line(&text) + "\n"
 }

@@ -133,6 +133,10 @@ fn of_offices(reports: &[Report]) -> Vec<Family> {
         "incumbent_gateway_start_time_seconds",
         "When the live holder got the office, in seconds since the epoch.",
     );
+    let mut command = Family::new(
+        "incumbent_gateway_command_start_time_seconds",
+        "When `incumbent run` started its command last, in seconds since the epoch.",
+    );
     let mut desired = Family::new(
         "incumbent_gateway_desired_running",
         "Whether an operator wants it to run; absent if nobody has said so.",
@@ -192,6 +196,9 @@ fn of_offices(reports: &[Report]) -> Vec<Family> {
         }
         // Of a profile that is served they are its server's.
         if report.served_by.is_none() {
+            if let Some(since_ms) = report.command_since_ms {
+                command.add(&[profile, kind], seconds(since_ms));
+            }
             #[allow(clippy::cast_precision_loss, reason = "a handful")]
             let (lock_count, marker_count) =
                 (report.locks.len() as f64, report.markers.len() as f64);
@@ -199,7 +206,7 @@ fn of_offices(reports: &[Report]) -> Vec<Family> {
             markers.add(&[profile, kind], marker_count);
         }
     }
-    vec![up, verdict, info, start, desired, locks, markers, last_end, exit_code]
+    vec![up, verdict, info, start, command, desired, locks, markers, last_end, exit_code]
 }
 
 /// What they said of themselves.

@@ -184,7 +184,8 @@ fn note(report: &Report) -> String {
     if let Some(count) = report.restarts.filter(|count| *count > 0)
         && report.verdict != Verdict::Dead
     {
-        notes.push(restarted(count));
+        let age = command_age(report).map(|age| format!(", {age}"));
+        notes.push(restarted(count) + &age.unwrap_or_default());
     }
     if let Some(desired) = report.desired
         && (desired == Desired::Running) != (report.verdict != Verdict::Dead)
@@ -341,6 +342,12 @@ fn age(report: &Report) -> Option<String> {
     age.or_else(|| report.since_ms.map(ago))
 }
 
+/// The same of the command of a `run`.
+fn command_age(report: &Report) -> Option<String> {
+    let age = report.command_age.map(|age| format!("{} ago", span(age)));
+    age.or_else(|| report.command_since_ms.map(ago))
+}
+
 /// The answer.
 fn headline(report: &Report, style: Style) -> String {
     let (office, pid) = (&report.office, pid(report));
@@ -402,9 +409,8 @@ fn facts(report: &Report) -> Vec<(String, String)> {
         lines.push(line("command", command.clone()));
     }
     if let Some(child) = report.child_pid.filter(|_| !is_dead) {
-        let age = report.command_age.map(|age| format!("{} ago", span(age)));
-        let age = age.or_else(|| report.command_since_ms.map(ago));
-        let since = age.map(|age| format!(", {}", output::since(&age))).unwrap_or_default();
+        let since = command_age(report).map(|age| format!(", {}", output::since(&age)));
+        let since = since.unwrap_or_default();
         let again = report.restarts.filter(|count| *count > 0).map(restarted);
         let again = again.map(|again| format!(", {again}")).unwrap_or_default();
         lines.push(line("child", format!("pid {child}{since}{again}")));

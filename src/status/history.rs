@@ -13,8 +13,8 @@ use crate::{InstanceId, Office, Reason, Result, sys};
 
 /// One incarnation of an office, as the history tells it; see
 /// [`Profile::history`](crate::Profile::history). In JSON an object with these fields, with
-/// `profile` and `kind` in place of the office, and the times as `started_at` and `ended_at` (RFC
-/// 3339, UTC, milliseconds); later versions may add others.
+/// `profile` and `kind` in place of the office, and the times as `started_at`, `ended_at` and
+/// `command_since` (RFC 3339, UTC, milliseconds); later versions may add others.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct Incarnation {
@@ -49,6 +49,9 @@ pub struct Incarnation {
     /// How often it, a `run`, has started its command again; `None` where it is no `run`, or that
     /// is not known.
     pub restarts: Option<u32>,
+    /// Since when its last command had been running: Unix milliseconds, wall time.
+    #[serde(rename = "command_since", serialize_with = "as_rfc3339")]
+    pub command_since_ms: Option<i64>,
 }
 
 /// The incarnations of an office, newest first; what a dead one could not write is derived.
@@ -71,6 +74,7 @@ fn incarnations(inner: &Inner, office: &Office, records: Vec<Record>) -> Result<
             let recorded = Incarnation {
                 summary: end_reason.as_ref().map(|reason| summary(reason, exit_code, signal)),
                 restarts: record.command_life.restarts,
+                command_since_ms: record.command_life.since_ms,
                 instance: record.id,
                 office: office.clone(),
                 pid: record.pid,

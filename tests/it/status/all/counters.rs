@@ -33,7 +33,9 @@ fn what_happens_is_counted() {
     let text = sandbox.cli(["status"]).assert_code(0).out;
     assert!(text.contains(", restarted once"), "{text}");
     let all = sandbox.cli(["status", "--all"]).assert_code(0).out;
-    assert!(all.contains("restarted once"), "{all}");
+    assert!(all.contains("restarted once, "), "{all}");
+    let text = sandbox.cli(["history"]).assert_code(0).out;
+    assert!(text.lines().next().unwrap().contains(" holds it, restarted once, "), "{text}");
     sandbox.cli(["run", "--no-backoff", "--replace", "--", "true"]).assert_code(0);
     drop(run.process.finish_with_stdin_open(LIMIT));
     let history = sandbox.history();

@@ -239,6 +239,7 @@ fn expected(reports: &[Value]) -> BTreeMap<Series, f64> {
         add("gateway_info", &facts, Some(1.0));
         add("gateway_start_time_seconds", &[], time(&report["since"]));
         if served_by.is_empty() {
+            add("gateway_command_start_time_seconds", &[], time(&report["command_since"]));
             for (name, key) in [("locks_held", "locks"), ("markers_open", "markers")] {
                 let count = report[key].as_array().unwrap().len();
                 let count = f64::from(u32::try_from(count).unwrap());
