@@ -230,13 +230,13 @@ impl Tenure {
         self.footing.inner.let_go_of_lost_store();
     }
 
-    /// Records the command that a `run` is about to let go; a restart that was asked for is served
-    /// by that. What the last command said of itself goes with it (a trigger of the schema). False
-    /// when the office was lost.
-    pub(crate) fn set_child(&self, command: &Command) -> Result<bool> {
+    /// Records the command that a `run` is about to let go, or goes on with in another store; a
+    /// restart that was asked for is served by that. What the last command said of itself goes with
+    /// it (a trigger of the schema). False when the office was lost.
+    pub(crate) fn set_child(&self, command: &Command, came: Came) -> Result<bool> {
         let OwnedRow { inner, instance, .. } = &self.footing;
         inner.write(|tx| {
-            if !instances::set_child(tx, *instance, &self.nonce, command, Came::Started)? {
+            if !instances::set_child(tx, *instance, &self.nonce, command, came)? {
                 return Ok(false);
             }
             ending::note_seen_ends(tx)?;
@@ -249,9 +249,8 @@ impl Tenure {
         })
     }
 
-    /// Records who has taken the place of the command of a `run`, which has ended, or who was the
-    /// command in the store before. What was asked for is still open. False when the office was
-    /// lost.
+    /// Records who has taken the place of the command of a `run`, which has ended. What was asked
+    /// for is still open. False when the office was lost.
     pub(crate) fn follow_child(&self, command: &Command) -> Result<bool> {
         let OwnedRow { inner, instance, .. } = &self.footing;
         inner.write(|tx| {
