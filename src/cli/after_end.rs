@@ -68,6 +68,10 @@ pub(super) fn what_to_do(report: &Report, db: Option<&Path>) -> String {
     }
     let Some(end) = &report.last_end else { return "start it: `incumbent run -- CMD`".to_owned() };
     let next = match end.manner() {
+        Manner::Crashed if matches!(end.exit_code, Some(126 | 127)) => {
+            "look at the path, the mode and the interpreter of the command, then start it again: \
+             `incumbent run -- CMD`"
+        }
         Manner::Crashed if has_last_words(end) => {
             "read what it wrote last, below, then start it again: `incumbent run -- CMD`"
         }

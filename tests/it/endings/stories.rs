@@ -68,6 +68,15 @@ fn an_exception_in_a_python_bot_is_a_crash() {
     assert!(status.lines().any(|line| line.trim_start().starts_with("detail ")), "{status}");
 }
 
+/// Symptom: a typo in the command looked like a gateway that had done its work: `exited`.
+#[test]
+fn a_command_that_is_not_there_is_a_crash() {
+    let sandbox = Sandbox::new();
+    sandbox.cli(["run", "--no-backoff", "--", "/no/such/gateway"]).assert_code(127);
+    let told = include_str!("../../fixtures/stories/no-such-command.txt");
+    assert_story(&sandbox.status_of_the_dead(), told, &[]);
+}
+
 /// The `run` collects its command, so it knows the signal.
 #[test]
 fn kill_9_of_the_command_is_told_with_its_signal() {
