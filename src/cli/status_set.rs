@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::cli::args::{Cadence, Global, StatusField, StatusSet, Time};
 use crate::cli::claim::whom;
-use crate::cli::context::by_us;
+use crate::cli::context::by_this_process;
 use crate::cli::lost_store;
 use crate::cli::output::{Answer, Outcome, exit};
 use crate::clock::{Clock, SystemClock};
@@ -54,7 +54,7 @@ fn update(arguments: &StatusSet, office: &Office) -> Result<StatusUpdate> {
     let agents = arguments.active_agents.map(|count| u64::try_from(count).unwrap_or(0));
     let serves = (!arguments.serves.is_empty()).then(|| arguments.serves.clone());
     let mut update = StatusUpdate::new()
-        .by(by_us("status-set"))
+        .by(by_this_process("status-set"))
         .state(field(arguments, StatusField::State, arguments.state.clone())?)
         .exit_reason(field(arguments, StatusField::ExitReason, arguments.exit_reason.clone())?)
         .restart_requested(field(

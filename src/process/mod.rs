@@ -8,6 +8,7 @@
 //! * [`ProcessRef`]: one process, named so that no later one is taken for it. It has a text, for a
 //!   table of the application's own.
 //! * [`terminate()`], [`terminate_tree`]: ends it, proven before each signal.
+//! * [`invoked_by`]: who runs this one.
 
 pub(crate) mod anchor;
 pub(crate) mod command_line;
@@ -17,6 +18,7 @@ pub(crate) mod descendants;
 pub(crate) mod exit_code;
 pub(crate) mod handover;
 pub(crate) mod helper;
+mod invoker;
 mod look;
 pub(crate) mod observer;
 pub(crate) mod older;
@@ -27,6 +29,7 @@ mod terminate;
 mod tree;
 
 pub use crate::process::descendants::LeftOver;
+pub use crate::process::invoker::invoked_by;
 pub use crate::process::look::{Fact, command_line, exists, start_time};
 pub use crate::process::reference::ProcessRef;
 pub use crate::process::terminate::{AfterBudget, Terminated, terminate};

@@ -74,3 +74,20 @@ pub(crate) fn stop_ourselves() {
         }
     }
 }
+
+/// The device of the terminal that one of our standard streams is; `None` where all are redirected.
+pub(crate) fn terminal() -> Option<String> {
+    /// `TTY_NAME_MAX` of Linux is 32.
+    const NAME_LENGTH_MAX: usize = 128;
+    (0..=2).find_map(|descriptor| {
+        let mut name = [0_u8; NAME_LENGTH_MAX];
+        // SAFETY: the buffer is as long as is said, and is written only.
+        let failed =
+            unsafe { libc::ttyname_r(descriptor, name.as_mut_ptr().cast(), NAME_LENGTH_MAX) };
+        if failed != 0 {
+            return None;
+        }
+        let name = std::ffi::CStr::from_bytes_until_nul(&name).ok()?;
+        Some(name.to_string_lossy().into_owned())
+    })
+}

@@ -34,3 +34,8 @@ pub(crate) fn catch_suspension(
 
 /// Nothing is ever stopped here.
 pub(crate) fn stop_ourselves() {}
+
+/// A console has no name.
+pub(crate) fn terminal() -> Option<String> {
+    None
+}
