@@ -5,6 +5,7 @@
 pub(crate) mod forensics;
 pub(crate) mod lock;
 pub(crate) mod marker;
+pub(crate) mod past;
 pub(crate) mod run;
 pub(crate) mod status;
 pub(crate) mod unit;
@@ -19,8 +20,9 @@ use crate::status::Desired;
 pub(super) use self::forensics::{
     Forensics, ForensicsDiagnose, ForensicsSnapshot, ForensicsSystemd,
 };
-pub(super) use self::lock::{Lock, LockAcquire, LockRef, LockRelease, Unlock};
+pub(super) use self::lock::{Lock, LockAcquire, LockRef, LockRelease, Locks, Unlock};
 pub(super) use self::marker::{Marker, MarkerClear, MarkerRead, MarkerWrite};
+pub(super) use self::past::{Events, History};
 pub(super) use self::run::{Restart, Run, Signal, Stop};
 pub(super) use self::status::{Status, StatusField, StatusSet, Wait};
 pub(super) use self::unit::Unit;
@@ -63,6 +65,10 @@ refused: also when the office was lost.";
 const WORST_OF_ALL: &str = "\
 With --all the exit code is the worst of all offices, in this order, the worst first: 70 and 78 \
 it failed, 4 unknown, 1 not done, 75 not now, 3 not running, 0 done.";
+
+/// How one lock is asked about.
+const ONE_LOCK: &str = "\
+Exit codes: 0; of one lock that is asked about: 0 held, 3 not held, 4 unknown.";
 
 /// What `wait` waits for.
 const WAITED: &str = "\
@@ -136,11 +142,12 @@ pub(crate) enum Verb {
     #[command(subcommand)]
     Lock(Lock),
     /// Say who holds which lock, whether it is alive, who waits and who was refused
-    Locks,
+    #[command(after_help = ONE_LOCK)]
+    Locks(Locks),
     /// Remove the lock of a dead holder; of a live or unknown one only with --force
     Unlock(Unlock),
     /// Tell who held the office, and how each of them ended
-    History,
+    History(History),
     /// Tell what happened in the store: in all of it, unless --profile is given
     Events(Events),
     /// Print a unit, a property list, a run script or the end of a Dockerfile for a command
@@ -191,13 +198,6 @@ pub(crate) struct Evict {
     /// Also when its holder lives or cannot be told dead; nothing is signalled
     #[arg(long)]
     pub(crate) force: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Events {
-    /// Go on printing events as they are committed
-    #[arg(long)]
-    pub(crate) follow: bool,
 }
 
 #[derive(Debug, Args)]

@@ -1,30 +1,50 @@
 //! `history`: who held the office, and how each of them ended.
 
+use crate::cli::args;
 use crate::cli::args::Global;
 use crate::cli::output;
 use crate::cli::output::{Answer, Outcome, ago, exit, is_believed, until};
 use crate::cli::status::restarted;
 use crate::clock::{length, rfc3339};
-use crate::status::Incarnation;
-use crate::{Reason, sys};
+use crate::status::{HistoryOptions, Incarnation};
+use crate::{Kind, ProfileName, Reason, sys};
 use serde_json::json;
 
-/// As many as the store keeps.
-const HISTORY_SHOWN: usize = 200;
-
-pub(super) fn history(global: &Global) -> Outcome {
-    let office = global.office()?;
+pub(super) fn history(global: &Global, arguments: &args::History) -> Outcome {
+    let options = HistoryOptions::new();
+    let (mut options, of_whom) = if arguments.all {
+        let profile = global.profile.as_deref().map(ProfileName::new).transpose()?;
+        let kind = global.kind.as_deref().map(Kind::new).transpose()?;
+        let options = profile.into_iter().fold(options, HistoryOptions::profile);
+        let options = kind.into_iter().fold(options, HistoryOptions::kind);
+        (options, "nobody has claimed anything".to_owned())
+    } else {
+        let office = global.office()?;
+        let nobody = format!("{office}: nobody has claimed it");
+        (options.profile(office.profile).kind(office.kind), nobody)
+    };
+    if let Some(since_ms) = arguments.since {
+        options = options.since_ms(since_ms);
+    }
+    if let Some(until_ms) = arguments.until {
+        options = options.until_ms(until_ms);
+    }
+    if let Some(count_max) = arguments.limit {
+        options = options.count_max(count_max);
+    }
     let incarnations = match global.existing()? {
-        Some(store) => store.profile(&office.profile)?.history(&office.kind, HISTORY_SHOWN)?,
+        Some(store) => store.history(&options)?,
         None => Vec::new(),
     };
-    let text = if incarnations.is_empty() {
-        format!("{office}: nobody has claimed it yet\n")
+    let is_narrowed = arguments.since.is_some() || arguments.until.is_some();
+    let text = if !incarnations.is_empty() {
+        incarnations.iter().map(|it| line(it, arguments.all)).collect()
+    } else if is_narrowed || arguments.limit == Some(0) {
+        "nothing of that is on record\n".to_owned()
     } else {
-        incarnations.iter().map(line).collect()
+        format!("{of_whom} yet\n")
     };
-    let document = json!(incarnations);
-    Ok(Answer::new(exit::OK, text, document))
+    Ok(Answer::new(exit::OK, text, json!(incarnations)))
 }
 
 /// Not where the clock was set in between.
@@ -34,26 +54,27 @@ fn held_for(started_ms: i64, ended_ms: i64) -> String {
     if is_known { format!(" for {}", length(for_ms)) } else { String::new() }
 }
 
-fn line(incarnation: &Incarnation) -> String {
+fn line(incarnation: &Incarnation, with_office: bool) -> String {
     let pid = incarnation.pid.map_or_else(|| "pid ?".to_owned(), |pid| format!("pid {pid}"));
+    let office = with_office.then(|| format!("{}: ", incarnation.office)).unwrap_or_default();
     let started = rfc3339(incarnation.started_at_ms).unwrap_or_default();
     let again = incarnation.restarts.filter(|count| *count > 0).map(restarted);
     let again = again.map(|again| format!(", {again}")).unwrap_or_default();
     let text = match (incarnation.ended_at_ms, &incarnation.end_reason) {
         (Some(ended_ms), Some(reason)) => format!(
-            "{started}  {pid} held it{}{again}, {}: {}",
+            "{started}  {office}{pid} held it{}{again}, {}: {}",
             held_for(incarnation.started_at_ms, ended_ms),
             until(&ago(ended_ms)),
             story(incarnation, reason)
         ),
         (None, Some(reason)) => {
             let story = story(incarnation, reason);
-            format!("{started}  {pid} held it{again}, and is dead: {story}")
+            format!("{started}  {office}{pid} held it{again}, and is dead: {story}")
         }
         (_, None) => {
             let since_ms = incarnation.command_since_ms.filter(|_| !again.is_empty());
             let when = since_ms.map(|ms| format!(", {}", ago(ms))).unwrap_or_default();
-            format!("{started}  {pid} holds it{again}{when}")
+            format!("{started}  {office}{pid} holds it{again}{when}")
         }
     };
     output::one_line(&text) + "\n"

@@ -99,9 +99,9 @@ fn dispatch(cli: &Cli) -> i32 {
         Verb::Lock(args::Lock::Release(arguments)) => {
             ("lock release", lock::release(&cli.global, arguments))
         }
-        Verb::Locks => ("locks", locks::locks(&cli.global)),
+        Verb::Locks(arguments) => ("locks", locks::locks(&cli.global, arguments)),
         Verb::Unlock(arguments) => ("unlock", locks::unlock(&cli.global, arguments)),
-        Verb::History => ("history", history::history(&cli.global)),
+        Verb::History(arguments) => ("history", history::history(&cli.global, arguments)),
         Verb::Events(arguments) => ("events", events::events(&cli.global, arguments, format)),
         Verb::Unit(arguments) => ("unit", unit::unit(&cli.global, arguments)),
         Verb::Forensics(args::Forensics::Snapshot(arguments)) => {

@@ -20,8 +20,8 @@ impl Verb {
             | Self::Desired { desired: None }
             | Self::Marker(Marker::Peek(_))
             | Self::Lock(Lock::Verify(_))
-            | Self::Locks
-            | Self::History
+            | Self::Locks(_)
+            | Self::History(_)
             | Self::Events(_)
             | Self::Unit(_)
             // What it says is all that its caller keeps.

@@ -123,6 +123,28 @@ pub(crate) struct LockRelease {
 }
 
 #[derive(Debug, Args)]
+#[command(override_usage = "incumbent locks [OPTIONS]
+       incumbent locks [OPTIONS] <SCOPE> [ID|--identity-env <VAR>|--hash <H>]")]
+pub(crate) struct Locks {
+    /// Only locks of this sort, e.g. telegram-bot-token
+    #[arg(value_name = "SCOPE")]
+    pub(crate) scope: Option<OsString>,
+    /// Only the lock of this identity; `-` reads it from standard input [an argument shows in `ps`]
+    #[arg(
+        value_name = "ID",
+        allow_negative_numbers = true,
+        conflicts_with_all = ["identity_env", "hash"]
+    )]
+    pub(crate) identity: Option<OsString>,
+    /// Only the lock of the identity in this environment variable
+    #[arg(long, value_name = "VAR", requires = "scope", conflicts_with = "hash")]
+    pub(crate) identity_env: Option<OsString>,
+    /// Only the lock of the identity with this hash, as `incumbent locks` shows it
+    #[arg(long, value_name = "H", requires = "scope")]
+    pub(crate) hash: Option<OsString>,
+}
+
+#[derive(Debug, Args)]
 #[command(
     override_usage = "incumbent unlock [OPTIONS] <SCOPE> <ID|--identity-env <VAR>|--hash <H>>
        incumbent unlock [OPTIONS] --stale"

@@ -180,22 +180,42 @@ pub(crate) fn live_of_nonce(connection: &Connection, nonce: &Nonce) -> Result<Op
     Ok(row)
 }
 
-/// The incarnations of an office, newest first.
-pub(crate) fn history(
-    connection: &Connection,
-    office: &Office,
-    count_max: usize,
-) -> Result<Vec<Record>> {
+/// Which incarnations are asked for; `None` is all of them. Times are Unix milliseconds.
+#[derive(Debug, Default)]
+pub(crate) struct PastSelection<'a> {
+    pub(crate) profile: Option<&'a ProfileName>,
+    pub(crate) kind: Option<&'a Kind>,
+    /// Who held an office at this time, or later.
+    pub(crate) since_ms: Option<i64>,
+    /// Who had it by this time.
+    pub(crate) until_ms: Option<i64>,
+    pub(crate) count_max: Option<usize>,
+}
+
+/// The incarnations that are asked for, newest first.
+pub(crate) fn history(connection: &Connection, which: &PastSelection<'_>) -> Result<Vec<Record>> {
+    // Of one office by its index.
+    let of_whom = if which.profile.is_some() && which.kind.is_some() {
+        "profile = ?1 AND kind = ?2"
+    } else {
+        "kind IS NOT NULL AND (?1 IS NULL OR profile = ?1) AND (?2 IS NULL OR kind = ?2)"
+    };
     let sql = format!(
-        "SELECT {COLUMNS} FROM instances WHERE profile = ?1 AND kind = ?2
-         ORDER BY id DESC LIMIT ?3"
+        "SELECT {COLUMNS} FROM instances
+         WHERE {of_whom}
+           AND (?3 IS NULL OR ended_at_ms IS NULL OR ended_at_ms >= ?3)
+           AND (?4 IS NULL OR started_at_ms <= ?4)
+         ORDER BY id DESC LIMIT ?5"
     );
+    let count_max = which.count_max.map_or(i64::MAX, |it| i64::try_from(it).unwrap_or(i64::MAX));
     let rows = prepare(connection, &sql)?
         .query_map(
             (
-                office.profile.as_str(),
-                office.kind.as_str(),
-                i64::try_from(count_max).unwrap_or(i64::MAX),
+                which.profile.map(ProfileName::as_str),
+                which.kind.map(Kind::as_str),
+                which.since_ms,
+                which.until_ms,
+                count_max,
             ),
             Record::from_row,
         )?
