@@ -11,6 +11,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::claim::Count;
 use crate::claim::obstacle::{Obstacle, Watch};
 use crate::claim::waiting_row::{WaitingAs, WaitingRow};
 use crate::clock::Deadline;
@@ -80,6 +81,8 @@ pub(crate) struct Turn {
     /// The waiter's own row, which ends when it becomes the owner.
     pub(crate) waiter: Option<InstanceId>,
     pub(crate) deadline: Deadline,
+    /// Whether to be refused counts: not for one that waits.
+    pub(crate) count: Count,
 }
 
 /// Attempts until granted, cancelled or out of time; `Err` of the inner result is who held it then.
@@ -96,8 +99,11 @@ pub(crate) fn until_granted<T>(
         // The deadline holds for the store's locks as well.
         let patience = options.wait.patience(deadline);
         let limit = if options.wait.waits() { deadline } else { Deadline::never() };
-        let turn =
-            Turn { waiter: waiter.as_ref().map(|waiter| waiter.row.instance), deadline: limit };
+        let turn = Turn {
+            waiter: waiter.as_ref().map(|waiter| waiter.row.instance),
+            deadline: limit,
+            count: if options.wait.waits() { Count::No } else { Count::Yes },
+        };
         let attempted = options.cancel.patiently(patience, budget, || attempt(&turn));
         let obstacle = match attempted {
             // What it came to says nothing then, unless it was granted.
@@ -143,7 +149,29 @@ pub(crate) fn until_granted<T>(
         match waiting.wait_for_change(obstacle.watch.as_ref(), options, lapses) {
             Ok(Waited::Changed) => last_holder = Some(obstacle.holder),
             Ok(Waited::ForNobody) => return Err(nobody_to_wait_for(options)),
-            Ok(Waited::DeadlinePassed | Waited::Cancelled) => return Ok(Err(obstacle.holder)),
+            Ok(Waited::Cancelled) => return Ok(Err(obstacle.holder)),
+            Ok(Waited::DeadlinePassed) => {
+                // From now on it is a refusal like any other: a supervisor that starts it again and
+                // again gets nowhere. Nobody waits longer for that.
+                let turn = Turn {
+                    waiter: Some(waiting.row.instance),
+                    deadline,
+                    count: Count::Yes,
+                };
+                let last = options.cancel.patiently(Duration::ZERO, budget, || attempt(&turn));
+                return Ok(match last {
+                    Ok(Attempt::Granted(granted)) => {
+                        waiting.row.has_ended = true;
+                        Ok(granted)
+                    }
+                    Ok(Attempt::Shared(shared)) => Ok(shared),
+                    Ok(Attempt::Held(obstacle)) => Err(obstacle.holder),
+                    Err(error) => {
+                        tracing::debug!(%error, "it is not on record that a wait was in vain");
+                        Err(obstacle.holder)
+                    }
+                });
+            }
             Err(error) if options.has_given_up(&error, deadline) => {
                 return Ok(Err(obstacle.holder));
             }

@@ -187,6 +187,9 @@ fn note(report: &Report) -> String {
         let age = command_age(report).map(|age| format!(", {age}"));
         notes.push(restarted(count) + &age.unwrap_or_default());
     }
+    if !report.waiters.is_empty() {
+        notes.push(format!("{} waiting", report.waiters.len()));
+    }
     if let Some(desired) = report.desired
         && (desired == Desired::Running) != (report.verdict != Verdict::Dead)
     {
@@ -425,6 +428,10 @@ fn facts(report: &Report) -> Vec<(String, String)> {
             line("asked", format!("{} by {}, {asked_at}", marker.name, marker.by))
         }));
     }
+    lines.extend(shown(&report.waiters, |waiter| {
+        let pid = waiter.pid.map_or_else(|| "pid unknown".to_owned(), |pid| format!("pid {pid}"));
+        line("waiting", format!("{pid}, {}", output::since(&ago(waiter.since_ms))))
+    }));
     if let Some(supervisor) = report.supervisor.as_deref().filter(|word| *word != "none") {
         lines.push(line("supervisor", supervisor.to_owned()));
     }

@@ -104,7 +104,12 @@ fn resolve_recorded(
             continue;
         }
         let is_alive = report.running;
-        let report = Report { office: office.clone(), served_by: Some(server), ..report };
+        let report = Report {
+            office: office.clone(),
+            served_by: Some(server),
+            waiters: own.waiters.clone(),
+            ..report
+        };
         if is_alive {
             return Ok(report);
         }
@@ -157,6 +162,7 @@ fn resolve_as(
             conflicts: known.conflicts,
             locks: known.locks,
             markers: known.markers,
+            waiters: known.waiters,
             ..Report::of(office, &record).judged(&judged)
         };
         return Ok(report.said(inner, &record, known.said));
@@ -165,6 +171,7 @@ fn resolve_as(
         return Ok(Report {
             desired: known.desired,
             refused: known.refused,
+            waiters: known.waiters,
             ..Report::never_claimed(office.clone())
         });
     };
@@ -174,6 +181,7 @@ fn resolve_as(
         home: known.home,
         last_end: ended::last_end(&ended),
         refused: known.refused,
+        waiters: known.waiters,
         ..Report::of(office, &ended)
     };
     Ok(report.said(inner, &ended, known.said))

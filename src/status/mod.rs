@@ -17,6 +17,7 @@ pub(crate) mod summary;
 pub(crate) mod update;
 pub(crate) mod write;
 
+pub use crate::owner::waiter::Waiter;
 pub use crate::records::conflicts::Conflict;
 pub use crate::records::counters::{Counters, EndCount};
 pub use crate::records::events::Event;

@@ -9,6 +9,7 @@ use rusqlite::Connection;
 use crate::liveness::{Judgement, Lease};
 use crate::owner::held_lock::HeldLock;
 use crate::owner::orphan::orphan;
+use crate::owner::waiter::{Waiter, waiting};
 use crate::owner::{held_lock, look};
 use crate::process::Orphan;
 use crate::records::conflicts::{Conflict, conflicts};
@@ -19,7 +20,7 @@ use crate::records::starts::RefusedStart;
 use crate::records::{Record, instances, markers, profiles, runtime, starts};
 use crate::status::report::Statement;
 use crate::store::Inner;
-use crate::{InstanceId, Office, ProfileName, Result, owner};
+use crate::{InstanceId, Office, ProfileName, Result, Wanted, owner};
 
 /// What one snapshot of the store says of an office.
 pub(crate) struct Recorded {
@@ -30,6 +31,7 @@ pub(crate) struct Recorded {
     pub(super) conflicts: Vec<Conflict>,
     pub(super) locks: Vec<HeldLock>,
     pub(super) markers: Vec<Marker>,
+    pub(super) waiters: Vec<Waiter>,
     pub(super) said: Statement,
     /// The last start, if it was refused.
     pub(super) refused: Option<RefusedStart>,
@@ -71,7 +73,19 @@ pub(super) fn recorded(
         Some(_) | None => Statement::default(),
     };
     let refused = starts::last_refused(connection, office)?;
-    Ok(Recorded { live, last_ended, desired, home, conflicts, locks, markers, said, refused })
+    let waiters = waiting(inner, connection, &Wanted::Office(office.clone()))?;
+    Ok(Recorded {
+        live,
+        last_ended,
+        desired,
+        home,
+        conflicts,
+        locks,
+        markers,
+        waiters,
+        said,
+        refused,
+    })
 }
 
 /// What one snapshot says of an office, and of those who serve its profile.

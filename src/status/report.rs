@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use crate::clock::{as_rfc3339, millis, of_millis, rfc3339};
 use crate::liveness::{Boot, Evidence, Flags, Judgement, Ruling, because_seen};
 use crate::owner::held_lock::HeldLock;
+use crate::owner::waiter::Waiter;
 use crate::process::command_line;
 use crate::records::conflicts::Conflict;
 use crate::records::markers::Marker;
@@ -61,8 +62,9 @@ const AHEAD_MAX_MS: i64 = 60_000;
 /// (why it is not, in one word), `busy`, `drainable`, `stale`, `unresponsive_ms`, `heartbeat_at`,
 /// `runtime`, `platforms` (by name), `serves`, `served_by`, `locks`, `markers`, `last_end`,
 /// `command`, `version`, `supervisor`, `party`, `stop_budget_ms`, `conflicts`, `restarts`,
-/// `command_since` and `refused`. Times are RFC 3339, UTC, with milliseconds; what is not known is
-/// null. Later versions may add others. `incumbent status --json` shows it with more beside it.
+/// `command_since`, `refused` and `waiters`. Times are RFC 3339, UTC, with milliseconds; what is
+/// not known is null. Later versions may add others. `incumbent status --json` shows it with more
+/// beside it.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Report {
@@ -148,6 +150,8 @@ pub struct Report {
     /// Of an office that nobody holds: the last start, if it was refused by somebody who is still
     /// on record.
     pub refused: Option<RefusedStart>,
+    /// Who waits for the office, the longest first.
+    pub waiters: Vec<Waiter>,
 }
 
 /// How an incarnation ended. In JSON an object with these fields, the time as `at` (RFC 3339, UTC,
@@ -225,6 +229,7 @@ impl Report {
             command_since_ms: None,
             command_age: None,
             refused: None,
+            waiters: Vec::new(),
         }
     }
 
@@ -365,6 +370,7 @@ impl Report {
             "restarts": self.restarts,
             "command_since": self.command_since_ms.and_then(rfc3339),
             "refused": self.refused,
+            "waiters": self.waiters,
         })
     }
 }
