@@ -233,8 +233,12 @@ pub(crate) struct Export {
 
 #[derive(Debug, Args)]
 pub(crate) struct Sql {
-    /// One SELECT
-    pub(crate) query: String,
+    /// A SELECT, or several, with comments; `-` reads it from standard input
+    #[arg(required_unless_present = "file", allow_hyphen_values = true)]
+    pub(crate) query: Option<String>,
+    /// Read it from this file
+    #[arg(long, value_name = "FILE", conflicts_with = "query")]
+    pub(crate) file: Option<PathBuf>,
     /// Print comma-separated values
     #[arg(long)]
     pub(crate) csv: bool,

@@ -26,6 +26,7 @@ mod restart;
 mod run;
 mod signal;
 mod sql;
+mod statements;
 mod status;
 mod status_set;
 mod stop;

@@ -8,7 +8,7 @@ use crate::clock::{length, millis, rfc3339};
 use crate::patience::with_budget;
 use crate::status::report::ANSWER_WITHIN;
 use crate::status::{Desired, PlatformStatus, state};
-use crate::{Error, Existing, Kind, ProfileName, Report, Result, Verdict};
+use crate::{Error, ErrorKind, Existing, Kind, ProfileName, Report, Result, Store, Verdict};
 use serde_json::json;
 use std::path::Path;
 use std::time::Duration;
@@ -33,13 +33,11 @@ fn answer(global: &Global, arguments: &args::Status, format: Format) -> Outcome 
         return measured(global, arguments);
     }
     if arguments.all {
-        return all(global);
+        return all(global, arguments);
     }
-    let office = global.office()?;
-    let report = match global.options().find()? {
-        Existing::Store(store) => store.profile(&office.profile)?.status_of(&office.kind)?,
-        Existing::LostOwner { pid, .. } => Report::never_claimed(office).of_lost_owner(pid),
-        Existing::Nothing => Report::never_claimed(office),
+    let report = match arguments.pid {
+        Some(pid) => of_process(global, pid)?,
+        None => of_office(global)?,
     };
     let code = match report.verdict {
         Verdict::Alive if arguments.ready && report.not_ready().is_some() => exit::NO,
@@ -55,6 +53,70 @@ fn answer(global: &Global, arguments: &args::Status, format: Format) -> Outcome 
     Ok(Answer::new(code, text, json!(report)).complaining(complaint))
 }
 
+fn of_office(global: &Global) -> Result<Report> {
+    let office = global.office()?;
+    Ok(match global.options().find()? {
+        Existing::Store(store) => store.profile(&office.profile)?.status_of(&office.kind)?,
+        Existing::LostOwner { pid, .. } => Report::never_claimed(office).of_lost_owner(pid),
+        Existing::Nothing => Report::never_claimed(office),
+    })
+}
+
+/// Of the one office that the process `pid` holds.
+fn of_process(global: &Global, pid: u32) -> Result<Report> {
+    let store = match global.options().find()? {
+        Existing::Store(store) => store,
+        Existing::LostOwner { pid: owner, .. } if owner.is_none_or(|owner| owner == pid) => {
+            return Ok(Report::never_claimed(global.office()?).of_lost_owner(Some(pid)));
+        }
+        Existing::LostOwner { .. } | Existing::Nothing => return Err(holds_nothing(pid, "")),
+    };
+    let mut reports = held_by(global, &store, pid)?;
+    if reports.len() > 1 {
+        let offices: Vec<String> = reports.iter().map(|it| it.office.to_string()).collect();
+        let message = format!("pid {pid} holds {} offices: {}", reports.len(), offices.join(", "));
+        return Err(Error::invalid(message)
+            .with_hint("name one by `--profile` and `--kind`, or ask about all with `--all`"));
+    }
+    match reports.pop() {
+        Some(report) => Ok(report),
+        None => Err(holds_nothing(pid, &last_held_by(&store, pid)?)),
+    }
+}
+
+fn holds_nothing(pid: u32, before: &str) -> Error {
+    Error::new(ErrorKind::NotRunning, format!("pid {pid} holds no office{before}"))
+        .with_hint("`incumbent status --all` shows who holds what")
+}
+
+/// What `pid` holds, of the profile and the kind that the arguments name.
+fn held_by(global: &Global, store: &Store, pid: u32) -> Result<Vec<Report>> {
+    let (profile, kind) = named(global)?;
+    let mut reports = store.status_of_process(pid)?;
+    reports.retain(|report| {
+        profile.as_ref().is_none_or(|name| *name == report.office.profile)
+            && kind.as_ref().is_none_or(|kind| *kind == report.office.kind)
+    });
+    Ok(reports)
+}
+
+/// What a process of this pid held last, as the end of a sentence: a person has the pid of a log.
+fn last_held_by(store: &Store, pid: u32) -> Result<String> {
+    const SQL: &str = "SELECT profile, kind, ended_at_ms FROM instances
+        WHERE (pid = ?1 OR child_pid = ?1) AND kind IS NOT NULL AND ended_at_ms IS NOT NULL
+        ORDER BY id DESC LIMIT 1";
+    let answer = store.query_with(SQL, &[i64::from(pid).into()])?;
+    Ok(match answer.rows.first().map(Vec::as_slice) {
+        Some([profile, kind, ended]) => format!(
+            "; one of that number held {}/{} {}",
+            profile.as_str().unwrap_or("?"),
+            kind.as_str().unwrap_or("?"),
+            output::until(&ended.as_i64().map_or_else(|| "?".to_owned(), ago))
+        ),
+        _ => String::new(),
+    })
+}
+
 /// The profile and the kind that were named. What the environment says is about the caller's own
 /// gateway, and this is about all of them.
 fn named(global: &Global) -> Result<(Option<ProfileName>, Option<Kind>)> {
@@ -67,17 +129,20 @@ fn named(global: &Global) -> Result<(Option<ProfileName>, Option<Kind>)> {
 /// Whether gateways run is in the metrics, and not in the exit code.
 fn measured(global: &Global, arguments: &args::Status) -> Outcome {
     let (profile, kind) = named(global)?;
-    let is_named = (profile.is_some() || kind.is_some()) && !arguments.all;
+    let names_office = (profile.is_some() || kind.is_some()) && !arguments.all;
     let (mut reports, mut counters, mut lost) = (Vec::new(), None, None);
     match global.options().find()? {
         Existing::Store(store) => {
-            reports = store.status_of_matching(profile.as_ref(), kind.as_ref())?;
+            reports = match arguments.pid {
+                Some(pid) => held_by(global, &store, pid)?,
+                None => store.status_of_matching(profile.as_ref(), kind.as_ref())?,
+            };
             counters = store.counters()?;
         }
         Existing::LostOwner { pid, .. } => lost = Some(pid),
         Existing::Nothing => {}
     }
-    if reports.is_empty() && is_named {
+    if reports.is_empty() && names_office && arguments.pid.is_none() {
         let report = Report::never_claimed(global.office()?);
         reports.push(match lost {
             Some(pid) => report.of_lost_owner(pid),
@@ -88,16 +153,21 @@ fn measured(global: &Global, arguments: &args::Status) -> Outcome {
     Ok(Answer::new(exit::OK, text, json!(reports)))
 }
 
-fn all(global: &Global) -> Outcome {
+fn all(global: &Global, arguments: &args::Status) -> Outcome {
     let (profile, kind) = named(global)?;
-    let reports = match global.existing()? {
-        Some(store) => store.status_of_matching(profile.as_ref(), kind.as_ref())?,
-        None => Vec::new(),
+    let reports = match (global.existing()?, arguments.pid) {
+        (Some(store), Some(pid)) => held_by(global, &store, pid)?,
+        (Some(store), None) => store.status_of_matching(profile.as_ref(), kind.as_ref())?,
+        (None, _) => Vec::new(),
     };
     let text = if reports.is_empty() {
-        let filtered = profile.is_some() || kind.is_some();
-        let of_these = if filtered { " of these" } else { "" };
-        format!("nobody has claimed anything{of_these} yet\n")
+        match arguments.pid {
+            Some(pid) => format!("pid {pid} holds no office\n"),
+            None if profile.is_some() || kind.is_some() => {
+                "nobody has claimed anything of these yet\n".to_owned()
+            }
+            None => "nobody has claimed anything yet\n".to_owned(),
+        }
     } else {
         table(&reports)
     };

@@ -136,6 +136,27 @@ impl Store {
         self.inner.read(counters::all)
     }
 
+    /// What is true of the offices that a process holds: by its pid in the caller's pid namespace,
+    /// itself or as the command of a [`Run`](crate::run::Run). Empty where it holds none. One that
+    /// has ended holds nothing, but is reported, as dead, for as long as nobody has recorded its
+    /// end. Reads only.
+    ///
+    /// ```
+    /// # let directory = tempfile::tempdir()?;
+    /// let store = incumbent::Store::open(directory.path().join("state.db"))?;
+    /// let _work = store.profile("work")?.claim()?;
+    /// let reports = store.status_of_process(std::process::id())?;
+    /// assert_eq!(reports.len(), 1);
+    /// assert_eq!(reports[0].office.to_string(), "work/gateway");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Profile::status_of`].
+    pub fn status_of_process(&self, pid: u32) -> Result<Vec<Report>> {
+        answer::report_of_process(&self.inner, pid)
+    }
+
     /// The profile `name`: a text, or a [`ProfileName`]. Nothing is written until something is
     /// claimed for it.
     ///

@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use crate::liveness::{Lease, Ruling};
 use crate::owner::{LiveCommandLine, judge_record, judgement, needs_command_line};
 use crate::records::profiles::profiles;
-use crate::records::{instances, runtime};
+use crate::records::{Record, instances, runtime};
 use crate::status::recorded::{HolderLooks, OfficeSnapshot, Recorded};
 use crate::status::report::Report;
 use crate::status::{ended, recorded};
@@ -61,6 +61,24 @@ pub(crate) fn report_all(
     let mut looks = HolderLooks::new(inner);
     let resolve = |(office, known)| resolve(&mut looks, &office, known);
     inner.with_clear_sight(|| known.into_iter().map(resolve).collect())
+}
+
+/// What is true of the offices that are on record for the process that has `pid` in our pid
+/// namespace, as its own or by the `run` whose command it is.
+pub(crate) fn report_of_process(inner: &Inner, pid: sys::Pid) -> Result<Vec<Report>> {
+    let start_time = sys::process_facts(pid).start_time;
+    let rows = ended::read(inner, |connection| {
+        instances::live_of_process(connection, pid, start_time, inner.observer())
+    })?;
+    let mut reports = Vec::new();
+    for office in rows.iter().filter_map(Record::office) {
+        let report = report(inner, &office)?;
+        // Somebody else may have it by now.
+        if [report.pid, report.child_pid].contains(&Some(pid)) {
+            reports.push(report);
+        }
+    }
+    Ok(reports)
 }
 
 /// What is true of an office, or whether an owner of a lost store may be at work in it.

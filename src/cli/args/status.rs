@@ -21,6 +21,9 @@ pub(crate) struct Status {
     /// frozen
     #[arg(long, conflicts_with_all = ["all", "metrics"])]
     pub(crate) ready: bool,
+    /// The office that this process holds, itself or as the command of a `run`
+    #[arg(long, value_name = "PID", allow_hyphen_values = true, value_parser = values::parse_pid)]
+    pub(crate) pid: Option<u32>,
 }
 
 #[derive(Debug, Args)]
