@@ -10,7 +10,8 @@ use crate::environment::{Fault, planted};
 use crate::path_text::quoted;
 
 /// Verbs about the store as a whole: a profile would only narrow what they look at.
-const OF_THE_STORE: [&str; 7] = ["doctor", "locks", "unlock", "sql", "path", "completions", "man"];
+const OF_THE_STORE: [&str; 8] =
+    ["doctor", "locks", "unlock", "backup", "sql", "path", "completions", "man"];
 
 /// What a command begins with: alone, and within another one.
 const BEGINNINGS: [&str; 2] = ["`incumbent ", "$(incumbent "];
@@ -43,6 +44,12 @@ impl Invocation {
             it.of_office.push(("--home", quoted(home)));
         }
         it
+    }
+
+    /// The same for advice about all offices of the store.
+    pub(super) fn of_all_offices(mut self) -> Self {
+        self.of_office.clear();
+        self
     }
 
     /// `advice` with these options in each command of ours. An option that a command has stays as

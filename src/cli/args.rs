@@ -162,6 +162,8 @@ pub(crate) enum Verb {
     /// Write the files that an older program's scripts read, once. The gateway.lock among them is
     /// not locked: what keeps an older program out is `run --legacy-home`
     Export(Export),
+    /// Copy the store to a new file, also while gateways run
+    Backup(Backup),
     /// Print the path of the store
     Path,
     /// Ask the store in SQL, read-only
@@ -229,6 +231,13 @@ pub(crate) struct Export {
     /// The directory to write the *.lock files to [default: gateway-locks in DIR]
     #[arg(long, value_name = "DIR")]
     pub(crate) lock_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Backup {
+    /// The file to make; one that exists is never overwritten
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
 }
 
 #[derive(Debug, Args)]

@@ -4,6 +4,7 @@ mod advice;
 mod after_end;
 mod answer;
 mod args;
+mod backup;
 pub(crate) mod claim;
 pub(crate) mod context;
 mod doctor;
@@ -22,6 +23,7 @@ mod metrics;
 mod nature;
 pub(crate) mod output;
 mod printable;
+mod process_status;
 mod restart;
 mod run;
 mod signal;
@@ -117,6 +119,7 @@ fn dispatch(cli: &Cli) -> i32 {
         Verb::Doctor(arguments) => ("doctor", doctor::doctor(&cli.global, arguments)),
         Verb::Import(arguments) => ("import", legacy::import(&cli.global, arguments)),
         Verb::Export(arguments) => ("export", legacy::export(&cli.global, arguments)),
+        Verb::Backup(arguments) => ("backup", backup::backup(&cli.global, arguments)),
         Verb::Path => ("path", path(&cli.global)),
         Verb::Sql(arguments) => ("sql", sql::sql(&cli.global, arguments, format)),
         Verb::Completions { shell } => ("completions", Ok(completions(*shell))),

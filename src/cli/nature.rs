@@ -47,7 +47,8 @@ impl Verb {
             | Self::Unlock(_)
             | Self::Forensics(Forensics::Diagnose(_))
             | Self::Doctor(Doctor { fix: true, dry_run: false })
-            | Self::Import(_) => Nature::Act,
+            | Self::Import(_)
+            | Self::Backup(_) => Nature::Act,
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Reads never write; every change goes through [`Inner::write`], one `BEGIN IMMEDIATE` that first
 //! checks that the file is still the store we opened.
 
+mod backup;
 pub(crate) mod busy;
 mod control;
 pub(crate) mod deferred;
