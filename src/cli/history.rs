@@ -122,5 +122,8 @@ fn story(incarnation: &Incarnation, reason: &Reason) -> String {
     if let Some(detail) = &incarnation.detail {
         told += &format!(" ({detail})");
     }
+    if let Some(bytes) = incarnation.memory_bytes {
+        told += &format!("; {} in memory at its last heartbeat", output::mebibytes(bytes));
+    }
     format!("{told} [{reason}]")
 }

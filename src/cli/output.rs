@@ -195,6 +195,12 @@ pub(crate) fn ago(at_ms: i64) -> String {
     }
 }
 
+/// `412 MiB`.
+pub(crate) fn mebibytes(bytes: u64) -> String {
+    const MIB: u64 = 1 << 20;
+    format!("{} MiB", bytes.saturating_add(MIB / 2) / MIB)
+}
+
 /// What [`ago`] says, after "since".
 pub(crate) fn since(ago: &str) -> String {
     format!("since {}", without_at(ago))

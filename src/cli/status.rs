@@ -278,6 +278,12 @@ fn said(report: &Report) -> Vec<(String, String)> {
         if !facts.is_empty() {
             lines.push(line("says", facts.join("; ")));
         }
+        if let Some(bytes) = said.memory_bytes {
+            let when = report.heartbeat_at_ms.map_or_else(String::new, |ms| {
+                format!(", at its last heartbeat, {}", ago(ms))
+            });
+            lines.push(line("memory", format!("{}{when}", output::mebibytes(bytes))));
+        }
         if let Some(reason) = &said.exit_reason {
             lines.push(line("exits", reason.clone()));
         }

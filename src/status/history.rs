@@ -6,7 +6,7 @@ use crate::clock::as_rfc3339;
 use crate::liveness::{Lease, Ruling};
 use crate::owner::look;
 use crate::records::instances::PastSelection;
-use crate::records::{Record, instances};
+use crate::records::{Record, instances, runtime};
 use crate::status::ended;
 use crate::status::past::HistoryOptions;
 use crate::status::summary::summary;
@@ -54,6 +54,9 @@ pub struct Incarnation {
     /// Since when its last command had been running: Unix milliseconds, wall time.
     #[serde(rename = "command_since", serialize_with = "as_rfc3339")]
     pub command_since_ms: Option<i64>,
+    /// What its process, or the command of a `run`, had in memory at its last heartbeat, in bytes;
+    /// `None` where it gave none.
+    pub memory_bytes: Option<u64>,
 }
 
 impl Store {
@@ -107,16 +110,24 @@ pub(crate) fn history(
 }
 
 fn told(inner: &Inner, which: &PastSelection<'_>) -> Result<Vec<Incarnation>> {
-    let records = inner.read(|connection| instances::history(connection, which))?;
-    inner.with_clear_sight(|| incarnations(inner, records))
+    let recorded = inner.read(|connection| {
+        let records = instances::history(connection, which)?;
+        let ids: Vec<InstanceId> = records.iter().map(|record| record.id).collect();
+        let memory = runtime::memory(connection, &ids)?;
+        Ok(records.into_iter().zip(memory).collect())
+    })?;
+    inner.with_clear_sight(|| incarnations(inner, recorded))
 }
 
-fn incarnations(inner: &Inner, records: Vec<Record>) -> Result<Vec<Incarnation>> {
-    records
+fn incarnations(
+    inner: &Inner,
+    recorded: Vec<(Record, Option<u64>)>,
+) -> Result<Vec<Incarnation>> {
+    recorded
         .into_iter()
         // Names that no program of ours writes are nobody's.
-        .filter_map(|record| record.office().map(|office| (office, record)))
-        .map(|(office, record)| {
+        .filter_map(|(record, memory)| record.office().map(|office| (office, record, memory)))
+        .map(|(office, record, memory_bytes)| {
             let exit_code = record.exit_code.and_then(|code| i32::try_from(code).ok());
             let signal = record.signal.and_then(|number| i32::try_from(number).ok());
             let end_reason = record.end_reason.clone();
@@ -134,6 +145,7 @@ fn incarnations(inner: &Inner, records: Vec<Record>) -> Result<Vec<Incarnation>>
                 exit_code,
                 signal,
                 detail: record.detail.clone(),
+                memory_bytes,
             };
             if !record.is_live() {
                 return Ok(recorded);

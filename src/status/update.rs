@@ -138,6 +138,11 @@ impl StatusUpdate {
             && self.extra.is_keep())
     }
 
+    /// Whether it is a sign of life.
+    pub(super) fn is_a_beat(&self) -> bool {
+        self.beats || matches!(self.heartbeat_every, Field::Set(_))
+    }
+
     /// Whether it says anything about the instance, and not only about platforms.
     pub(crate) fn is_about_instance(&self) -> bool {
         self.sets_runtime()

@@ -40,7 +40,7 @@ const MIGRATIONS: [Migration; 10] = [
     Migration { sql: include_str!("../../migrations/0007_identity.sql"), min_writer: 7 },
     Migration { sql: include_str!("../../migrations/0008_slots.sql"), min_writer: 7 },
     Migration { sql: include_str!("../../migrations/0009_asleep.sql"), min_writer: 7 },
-    Migration { sql: include_str!("../../migrations/0010_counters.sql"), min_writer: 7 },
+    Migration { sql: include_str!("../../migrations/0010_counters_memory.sql"), min_writer: 7 },
 ];
 
 /// The schema version this program writes.

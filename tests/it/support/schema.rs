@@ -12,7 +12,7 @@ const LATER: [(i64, &str); 9] = [
     (7, include_str!("../../../migrations/0007_identity.sql")),
     (8, include_str!("../../../migrations/0008_slots.sql")),
     (9, include_str!("../../../migrations/0009_asleep.sql")),
-    (10, include_str!("../../../migrations/0010_counters.sql")),
+    (10, include_str!("../../../migrations/0010_counters_memory.sql")),
 ];
 
 /// What a migration makes, by kind, what depends on the rest first.

@@ -1,13 +1,18 @@
--- 0010 counters: how often gateways started, were refused, ended and were restarted, since this store
--- was made. History and starts are pruned; a count is not, so a rate can be drawn from it.
+-- 0010 counters and memory: how often gateways started, were refused, ended and were restarted, since
+-- this store was made, and what each had in memory at its last heartbeat. History and starts are
+-- pruned; a count is not, so a rate can be drawn from it. After a kill for want of memory the last
+-- sample is the only witness.
 --
 -- Start with
 --     SELECT profile, reason, exit_code, count FROM counters WHERE name = 'ends' ORDER BY count DESC;
+--     SELECT i.profile, i.pid, i.end_reason, r.memory_bytes / 1048576 AS mib
+--     FROM instances AS i JOIN runtime_status AS r ON r.instance_id = i.id ORDER BY i.id DESC;
 --
--- The rows are written by triggers, so that programs of before this migration are counted, too.
+-- The counters are written by triggers, so that programs of before this migration are counted, too.
 --
 -- What older programs still see: everything of 0001 to 0009, unchanged, and they may go on writing. A
--- restart within an older `run` is not counted.
+-- restart within an older `run` is not counted, and a heartbeat of an older program leaves the memory
+-- as it is.
 
 CREATE TABLE counters (
     profile   TEXT NOT NULL,
@@ -27,6 +32,10 @@ ALTER TABLE instances ADD COLUMN restarts INTEGER CHECK (restarts >= 0);
 -- Since when the command of a `run` has been running: Unix milliseconds, and the boot clock.
 ALTER TABLE instances ADD COLUMN command_since_at_ms INTEGER;
 ALTER TABLE instances ADD COLUMN command_since_boot_ms INTEGER;
+
+-- The resident memory of the process, of the command where it is a `run`, in bytes. NULL: it gave no
+-- heartbeat, an older program wrote it, or it could not be seen.
+ALTER TABLE runtime_status ADD COLUMN memory_bytes INTEGER CHECK (memory_bytes >= 0);
 
 -- What the history still knows.
 INSERT INTO counters (profile, kind, name, count)
