@@ -57,7 +57,7 @@ Exit codes by cause    systemd, launchd, s6  docker            none
   refused              75                    75                75
   exited               CMD's                 CMD's             CMD's
 
-supervisor_stop: it sent the signal; signalled: anybody else did.
+supervisor_stop: it sent the signal, or Ctrl-C did; signalled: anybody else did.
 start_interrupted: a signal in state starting, but for a stop by systemd or launchd.
 refused: also when the office was lost.";
 
