@@ -26,6 +26,8 @@ mod printable;
 mod process_status;
 mod restart;
 mod run;
+#[cfg(test)]
+mod schema;
 mod signal;
 mod sql;
 mod statements;

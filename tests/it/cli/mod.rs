@@ -4,6 +4,7 @@ mod conditions;
 mod deadlines;
 mod help;
 mod printed;
+mod schemas;
 mod sql;
 mod terminal;
 mod usage;
