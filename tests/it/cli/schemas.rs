@@ -161,7 +161,7 @@ fn of_a_script(held: &mut Held<'_>, pid: &str, other: &str) {
     let platform = ["--platform", "p", "--platform-state", "fatal", "--error-code", "401"];
     held.says(0, 1, &[&set[..], &platform, &["--serves", "blue"]].concat());
     held.says(0, 1, &["status"]);
-    held.says(0, 1, &["--profile", "blue", "status"]);
+    held.says(0, 1, &["status", "--profile", "blue"]);
     held.says(0, 1, &["status", "--pid", pid]);
     let acquire = ["lock", "acquire", "token", "a", "--ttl", "1h", "--metadata", "{}", "--pid"];
     held.says(0, 2, &[&acquire[..], &[pid]].concat());
@@ -187,7 +187,10 @@ fn of_a_script(held: &mut Held<'_>, pid: &str, other: &str) {
     let diagnose = ["forensics", "diagnose", "--log", "log", "--timeout", "1s", "--pid", pid];
     held.says(0, 2, &diagnose);
     held.says(0, 1, &["export", "exported"]);
-    held.says(0, 1, &["--profile", "red", "import", "exported"]);
+    let old = held.sandbox.file("old");
+    std::fs::create_dir(&old).unwrap();
+    std::fs::write(old.join("gateway.pid"), "{\"pid\": 1}").unwrap();
+    held.says(0, 1, &["import", "old", "--profile", "red"]);
     held.says(75, 1, &["evict"]);
     held.says(0, 1, &["release", "--pid", pid]);
     held.says(1, 1, &["release", "--pid", pid]);
