@@ -2,8 +2,7 @@
 //!
 //! SQLite's backup API copies what one read transaction sees, so that writers go on meanwhile. The
 //! copy is made beside its name and gets that at last: whatever cuts it off, no half a copy is
-//! taken for a whole one. It is one file: the journal mode is turned back, or a reader of the copy
-//! would make two more.
+//! taken for a whole one.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -130,9 +129,9 @@ fn copy(source: &Connection, to: &Path) -> rusqlite::Result<()> {
         }
     }
     drop(backup);
-    // For the pages of a store in WAL mode that are read here: without a `-shm`.
+    // It is in WAL mode, as the store, so that it can be put in its place as it is; read here
+    // without a `-shm`, and its `-wal` goes with this connection.
     copy.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
-    copy.query_row("PRAGMA journal_mode = DELETE", [], |_| Ok(()))?;
     let found: String = copy.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
     if found != "ok" {
         let damaged = ffi::Error::new(ffi::SQLITE_CORRUPT);

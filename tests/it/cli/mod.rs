@@ -4,6 +4,7 @@ mod conditions;
 mod deadlines;
 mod help;
 mod printed;
+mod questions;
 mod schemas;
 mod sql;
 mod terminal;

@@ -269,3 +269,27 @@ fn a_script_beats_by_the_command_line() {
     assert_eq!((&status["unresponsive_ms"], &status["state"]), (&json!(null), &json!("running")));
     run.end().assert_code(0);
 }
+
+/// Symptom: a gateway was killed for want of memory, and nobody could say how much it had used. The
+/// last sample stays with its row.
+#[test]
+fn a_heartbeat_says_how_much_memory_it_has() {
+    let sandbox = Sandbox::new();
+    let mut run = obeying(&sandbox, &[]);
+    let memory = || sandbox.status().1["runtime"]["memory_bytes"].clone();
+    say(&sandbox, &mut run, &["--state", "running"]);
+    assert_eq!(memory(), json!(null), "no heartbeat was given");
+    say(&sandbox, &mut run, &["--heartbeat"]);
+    let sampled = memory().as_u64().expect("it was sampled");
+    // A shell's, and not that of a page or of the machine.
+    assert!((64 << 10..256 << 20).contains(&sampled), "{sampled}");
+    let text = sandbox.cli(["status"]).assert_code(0).out;
+    assert!(text.contains(" MiB, at its last heartbeat, "), "{text}");
+    say(&sandbox, &mut run, &["--state", "draining"]);
+    assert_eq!(memory(), json!(sampled), "a word is no heartbeat");
+    run.kill();
+    let end = sandbox.history().swap_remove(0);
+    assert_eq!(end["memory_bytes"], json!(sampled), "{end:#}");
+    let line = sandbox.cli(["history"]).assert_code(0).out;
+    assert!(line.contains(" MiB in memory at its last heartbeat"), "{line}");
+}
