@@ -262,3 +262,19 @@ fn who_had_it_stopped_is_on_record() {
     let writer = sandbox.status().1["runtime"]["writer"].as_str().unwrap().to_owned();
     assert!(!writer.contains("from pid"), "{writer}");
 }
+
+/// Symptom: a script that had claimed for itself ended as ever, and the history called it a crash.
+/// The two lines of the README say what it was.
+#[test]
+fn a_script_that_claims_as_the_readme_says_is_released() {
+    let sandbox = Sandbox::new();
+    let readme =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let lines: Vec<&str> = readme.lines().collect();
+    let claim = lines.iter().position(|line| *line == "incumbent claim --pid $$ || exit").unwrap();
+    let script = format!("{}\n{}\necho held\nexit 0\n", lines[claim], lines[claim + 1]);
+    std::fs::write(sandbox.file("gateway.sh"), script).unwrap();
+    let answer = Process::start(sandbox.shell("sh gateway.sh")).finish(LIMIT).assert_code(0);
+    assert!(answer.out.contains("held"), "{answer:#?}");
+    assert_eq!(sandbox.history()[0]["end_reason"], "released");
+}
