@@ -93,7 +93,7 @@ pub(super) fn parse_time(text: &str) -> Result<Time, String> {
             chrono::DateTime::parse_from_rfc3339(text).map_err(|_| refused())?.timestamp_millis()
         }
     };
-    if crate::clock::rfc3339(ms).is_none() {
+    if clock::rfc3339(ms).is_none() {
         return Err(refused());
     }
     Ok(Time::At { ms })
