@@ -103,8 +103,7 @@ pub(crate) fn by_us(verb: &str) -> String {
     named(verb, &who)
 }
 
-/// The same without who had it done: for what is said again and again, and where the identity of a
-/// lock may stand in the line of whoever calls.
+/// The same without who had it done: for what is said again and again.
 pub(crate) fn by_this_process(verb: &str) -> String {
     named(verb, "")
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::cli::args::Global;
 use crate::cli::claim::{anchoring, whom};
-use crate::cli::context::{by_this_process, by_us};
+use crate::cli::context::by_us;
 use crate::cli::locks::place;
 use crate::cli::output::{Answer, Complaint, Outcome, exit};
 use crate::cli::{args, identity, lost_store};
@@ -34,8 +34,8 @@ pub(crate) fn acquire(global: &Global, arguments: &args::LockAcquire) -> Outcome
     let store = global.options().open()?;
     let stopped = if arguments.evict_stopped { Stopped::Evict } else { Stopped::Respect };
     let options = AcquireOptions::new().stopped(stopped).wait(arguments.wait.unwrap_or_default());
-    let process =
-        store.kept(whom).anchoring(anchoring(arguments.no_keeper)).by(by_this_process("lock acquire"));
+    let process = store.kept(whom).anchoring(anchoring(arguments.no_keeper));
+    let process = process.by(by_us("lock acquire"));
     Ok(match process.acquire(&profile, &request, &options)? {
         Acquire::Granted(granted) => {
             Answer::new(exit::OK, granted_text(&granted), document(Ok(&granted)))
@@ -137,7 +137,7 @@ pub(super) fn release(global: &Global, arguments: &args::LockRelease) -> Outcome
     let scope = arguments.scope.as_deref().unwrap_or_default();
     let name = identity::name(scope, arguments.identity.as_ref(), arguments.identity_env.as_ref())?;
     let found = ask(global, arguments.pid, &name, |process| {
-        process.by(by_this_process("lock release")).release_lock(&name, arguments.fence)
+        process.by(by_us("lock release")).release_lock(&name, arguments.fence)
     })?;
     Ok(answer("released", found, |_| "released".to_owned()))
 }

@@ -1,20 +1,21 @@
 //! Who runs this program: what the history says of a person, or of a script, that asked for
 //! something.
 
-use crate::process::command_line;
-use crate::process::command_line::mask::Raw;
+use std::path::Path;
+
 use crate::sys::{details, jobs};
 use crate::{environment, sys};
 
-/// A longer command line is cut: it is for recognising a script.
+/// What is longer is cut: it is for recognising a script.
 const COMMAND_LENGTH_MAX: usize = 120;
 
 /// Who sudo and doas say that they act for.
 const ACT_FOR: [(&str, &str); 2] = [("sudo", "SUDO_USER"), ("doas", "DOAS_USER")];
 
-/// Who runs this process, in words for the history: its parent with that one's command line, the
-/// user behind `sudo`, its terminal, its systemd service. What is not known is left out, and what
-/// looks like a secret is redacted. For the `by` of a call that a person or a script asks for:
+/// Who runs this process, in words for the history: its parent with the program and the script of
+/// that, the user behind `sudo`, its terminal, its systemd service. What is not known is left out.
+/// No argument is shown: one may be a secret. For the `by` of a call that a person or a script asks
+/// for:
 ///
 /// ```
 /// let by = match incumbent::process::invoked_by() {
@@ -41,21 +42,25 @@ pub fn invoked_by() -> Option<String> {
 /// Not pid 1, which adopts orphans, nor a parent outside of our pid namespace.
 fn parent() -> Option<String> {
     let pid = details::own_parent().ok().filter(|pid| *pid > 1)?;
-    let arguments = sys::command_line(pid).filter(|arguments| !arguments.is_empty());
-    let command = arguments
-        .map(|arguments| command_line::display(&Raw::new(arguments).redacted(&[])))
-        .or_else(|| sys::program_name(pid));
-    Some(match command {
-        Some(command) => format!("from pid {pid}: {}", cut(&command)),
+    let is_file = |word: &str| Path::new(word).is_file();
+    let told = sys::command_line(pid).and_then(|arguments| told(&arguments, is_file));
+    Some(match told.or_else(|| sys::program_name(pid)) {
+        Some(told) => format!("from pid {pid}: {}", cut(&told)),
         None => format!("from pid {pid}"),
     })
 }
 
-fn cut(command: &str) -> String {
-    if command.len() <= COMMAND_LENGTH_MAX {
-        return command.to_owned();
+/// A program and its script. Nothing else of a command line: whoever calls us may have the identity
+/// of a lock in it, in whatever quotes.
+fn told(arguments: &[String], is_file: impl Fn(&str) -> bool) -> Option<String> {
+    let (program, rest) = arguments.split_first()?;
+    if program.is_empty() || program.contains(char::is_whitespace) {
+        return None;
     }
-    format!("{}...", &command[..command.floor_char_boundary(COMMAND_LENGTH_MAX)])
+    let script = rest.iter().find(|word| !word.starts_with('-')).filter(|word| is_file(word));
+    let is_all = arguments.len() == 1 + usize::from(script.is_some());
+    let words = [Some(program.as_str()), script.map(String::as_str), (!is_all).then_some("...")];
+    Some(words.into_iter().flatten().collect::<Vec<_>>().join(" "))
 }
 
 fn privileges() -> Option<String> {
@@ -72,6 +77,24 @@ fn service(pid: sys::Pid) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_a_command_line_the_script_is_told_and_no_argument() {
+        let is_file = |word: &str| word == "deploy.sh";
+        for (line, expected) in [
+            (&["bash", "deploy.sh"][..], Some("bash deploy.sh")),
+            (&["bash", "-eu", "deploy.sh", "secret"], Some("bash deploy.sh ...")),
+            (&["sh", "-c", "incumbent unlock account secret"], Some("sh ...")),
+            (&["tool", "secret", "deploy.sh"], Some("tool ...")),
+            (&["-bash"], Some("-bash")),
+            (&["sshd: alice@pts/3"], None),
+            (&[""], None),
+            (&[], None),
+        ] {
+            let line: Vec<String> = line.iter().map(|word| (*word).to_owned()).collect();
+            assert_eq!(told(&line, is_file).as_deref(), expected, "{line:?}");
+        }
+    }
 
     #[test]
     fn a_long_command_line_is_cut_between_two_characters() {

@@ -243,17 +243,19 @@ fn an_unknown_name_is_answered_by_the_known_ones() {
 fn who_had_it_stopped_is_on_record() {
     let sandbox = Sandbox::new();
     let run = sandbox.hold(&[]);
-    let mut deploy = sandbox.shell("incumbent stop; :");
-    deploy.env("SUDO_USER", "alice");
+    std::fs::write(sandbox.file("deploy.sh"), "incumbent stop\n:\n").unwrap();
+    let mut deploy = sandbox.program("/bin/sh");
+    deploy.args(["deploy.sh", "--password=hunter2x"]).env("SUDO_USER", "alice");
     let deploy = Process::start(deploy);
     let shell = deploy.pid();
     deploy.finish(LIMIT).assert_code(0);
     run.end();
     let by = sandbox.history()[0]["ended_by"].as_str().unwrap().to_owned();
-    let parent = format!("from pid {shell}: /bin/sh -c \"incumbent stop; :\"");
+    let parent = format!("from pid {shell}: /bin/sh deploy.sh ...");
     for words in ["incumbent stop (pid ", &parent, "sudo by alice"] {
         assert!(by.contains(words), "no {words:?} in {by}");
     }
+    assert!(!by.contains("hunter2x"), "{by}");
     // What comes with each heartbeat stays short.
     let script = bystander(&sandbox);
     let pid = script.pid().to_string();
