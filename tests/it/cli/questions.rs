@@ -97,7 +97,7 @@ fn events_of_a_name_and_of_a_time() {
     assert_eq!(of(&["--event", "office_claimed"]), night);
     assert_eq!(of(&["--event", "office_claimed", "--limit", "2"]), night[1..]);
     assert_eq!(of(&["--event", "office_ended", "--since", "2024-11-22 02:00"]), night[1..]);
-    assert_eq!(of(&["--event", "nothing_like_that"]), [0; 0]);
+    assert_eq!(of(&["--event", "nothing_like_that"]), [0_i64; 0]);
     let both = of(&["--event", "office_claimed", "--event", "office_ended"]);
     assert_eq!(both.len(), 2 * night.len(), "{both:?}");
 
