@@ -1,7 +1,6 @@
 //! A terminal between a person and the command: keys, jobs of a shell, `stty tostop`.
 
 use rustix::process::Signal;
-use serde_json::json;
 
 use super::once::COUNTS;
 use crate::support::{
@@ -88,27 +87,6 @@ fn keys_reach_a_command_that_left_the_group() {
             terminal.finish_with_stdin_open(LIMIT).assert_code(code);
         }
     }
-}
-
-/// Symptom: the history did not know who had ended it, and a person at the terminal was a stranger
-/// whose signal is a failure. The kernel sends it for a key, and that is what is told.
-#[test]
-fn a_key_is_told_as_what_it_is() {
-    let sandbox = Sandbox::new();
-    let command = "/bin/sh -c 'echo up $$; exec sleep 1000'";
-    let line = format!("exec '{BINARY}' run --no-backoff -- {command}");
-    let Some(mut terminal) = sandbox.terminal(&line) else { return };
-    number_after(&mut terminal, "up ");
-    terminal.write("\u{3}");
-    terminal.finish_with_stdin_open(LIMIT).assert_code(130);
-    let end = sandbox.history().swap_remove(0);
-    assert_eq!((&end["end_reason"], &end["signal"]), (&json!("signalled"), &json!(2)), "{end:#}");
-    let by = end["ended_by"].as_str().unwrap_or_default();
-    assert!(by.starts_with("a key at the terminal"), "{end:#}");
-    let text = sandbox.cli(["history"]).assert_code(0).out;
-    assert!(text.contains("SIGINT from a key at the terminal"), "{text}");
-    let cause = sandbox.json(["sql", "SELECT cause FROM shutdowns"]).1;
-    assert_eq!(cause[0]["cause"], "supervisor_stop", "{cause:#}");
 }
 
 /// Ctrl-Z stops both, `fg` continues both, and what is typed then arrives.
