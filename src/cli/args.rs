@@ -78,6 +78,12 @@ Not ready are: starting, draining, degraded, stopped, startup_failed, as it says
 that is unresponsive, stopped by a signal, frozen, or between two commands. A gateway that says \
 nothing is ready as soon as it runs: have it say `starting` first, or wait with --state running.";
 
+/// What a probe wants to know of `doctor`.
+const DOCTOR: &str = "\
+Exit codes: 0 nothing has to be done now; 1 a warning or an error has to be dealt with, or a \
+repair failed; 75 this process ran short of something, ask again. With --json all findings are \
+listed; their ids are stable.";
+
 /// What every verb understands.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Global {
@@ -156,6 +162,7 @@ pub(crate) enum Verb {
     #[command(subcommand)]
     Forensics(Forensics),
     /// Look for everything that keeps gateways from starting, or makes two of one
+    #[command(after_help = DOCTOR)]
     Doctor(Doctor),
     /// Take over what an older program left in its files
     Import(Import),
@@ -210,6 +217,9 @@ pub(crate) struct Doctor {
     /// Only say what --fix would do
     #[arg(long, requires = "fix")]
     pub(crate) dry_run: bool,
+    /// Also say what needs nothing, what is in order, and what cannot be seen from here
+    #[arg(long)]
+    pub(crate) verbose: bool,
 }
 
 #[derive(Debug, Args)]

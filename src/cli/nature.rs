@@ -46,7 +46,7 @@ impl Verb {
             | Self::Lock(Lock::Acquire(_) | Lock::Renew(_) | Lock::Release(_))
             | Self::Unlock(_)
             | Self::Forensics(Forensics::Diagnose(_))
-            | Self::Doctor(Doctor { fix: true, dry_run: false })
+            | Self::Doctor(Doctor { fix: true, dry_run: false, .. })
             | Self::Import(_)
             | Self::Backup(_) => Nature::Act,
         }

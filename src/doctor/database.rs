@@ -52,8 +52,8 @@ pub(super) fn empty(scene: &Scene) -> Option<Observation> {
             "{file} is empty, and anchors beside it tell that it once was a store"
         ))
         .remedy(
-            "restore it from a backup while no gateway runs; or nothing: the next start begins a \
-                 new store in it",
+            "restore it from a backup while no gateway runs, or start a gateway: that begins a new \
+             store in it",
         ),
     )
 }
@@ -266,7 +266,7 @@ fn integrity(opened: &Opened) -> Result<Vec<Observation>> {
             fix()
         )),
         Integrity::Dangling(tables) => Observation::warning(format!(
-            "rows belong to an incarnation that is gone: {}",
+            "rows belong to an incarnation that is not on record: {}",
             listed(&tables, 10, |(table, count)| format!(
                 "{} of {table}",
                 counted(*count, "row", "rows")
@@ -305,27 +305,25 @@ fn clock(opened: &Opened) -> Result<Vec<Observation>> {
     })?;
     let mut seen = Vec::new();
     if rows + events > 0 {
+        // Nobody is refused, and nothing is deleted, for what the clock says.
         seen.push(
-            Observation::warning(format!(
+            Observation::info(format!(
                 "{rows} incarnations and {events} events are from the future: the clock of this \
                  machine was ahead of {now}, or is behind now",
                 now = crate::clock::rfc3339(now_ms).unwrap_or_default()
             ))
-            .remedy(
-                "compare `date -u` with another clock; who lives and who may start is not \
-            decided by it",
-            ),
+            .remedy("compare `date -u` with another clock; the store does not depend on it"),
         );
     }
     let ahead_ms = (last_id / 1_000).saturating_sub(now_ms);
     if ahead_ms > IDS_AHEAD_MAX_MS {
         seen.push(
-            Observation::warning(format!(
-                "the last generation was drawn {} ahead of the clock: it was ahead when that was \
-                 drawn, or is behind now",
+            Observation::info(format!(
+                "the last generation was drawn {} ahead of the clock: the clock was ahead then, \
+                 or is behind now",
                 length(ahead_ms)
             ))
-            .remedy("compare `date -u` with another clock; generations still rise"),
+            .remedy("compare `date -u` with another clock; the store does not depend on it"),
         );
     }
     Ok(seen)

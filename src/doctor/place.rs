@@ -51,7 +51,7 @@ fn path(scene: &Scene) -> Result<Vec<Observation>> {
         }
         return Ok(vec![
             Observation::info(format!("there is no store at {} ({why})", path.display()))
-                .remedy("nothing: the first `incumbent run` or `claim` makes it"),
+                .remedy("nothing: the first `incumbent run -- CMD` or `incumbent claim` makes it"),
         ]);
     };
     let mut seen = untrusted(&location, &scene.command("doctor --fix"));
@@ -276,7 +276,7 @@ fn read_only(scene: &Scene, directory: &Path) -> Option<Observation> {
         ))
         .remedy(format!(
             "mount it read-write again, and look at the kernel's messages (`dmesg`) where nobody \
-             mounted it like that; or put the store elsewhere: `incumbent --db PATH` instead of {}",
+             mounted it like that; or put the store elsewhere (`--db PATH`), in place of {}",
             quoted(scene.file())
         ))
     })
@@ -346,9 +346,10 @@ fn free_space(scene: &Scene) -> Result<Vec<Observation>> {
     Ok(vec![match shortage(left) {
         Shortage::None => Observation::ok(text),
         Shortage::Soon => {
-            Observation::warning(text).remedy("make room: what cannot be written is not owned")
+            Observation::warning(text).remedy("free some disk space before it is full")
         }
-        Shortage::Now => Observation::error(text).remedy("make room: nobody can start without"),
+        Shortage::Now => Observation::error(text)
+            .remedy("free some disk space: nothing can be claimed until then"),
     }])
 }
 

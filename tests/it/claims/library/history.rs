@@ -52,7 +52,7 @@ fn a_pending_release_is_not_the_end_of_its_process() {
     }
     assert_eq!(ask(&mut owner, "pending"), "1");
     disk.shell("rm store/fill").assert_code(0);
-    let doctor = disk.cli(&["doctor"]);
+    let doctor = disk.cli(&["doctor", "--verbose"]);
     assert!(doctor.out.contains(goes_on), "{doctor:#?}");
     assert_eq!(ask(&mut owner, "status default"), "dead released");
     assert_eq!(ask(&mut owner, "pending"), "0");
