@@ -122,7 +122,7 @@ impl Error {
         let what = "call it in the command of a `run`, or claim the office for the process first";
         Self::new(ErrorKind::NotOwner, message).with_hints(
             format!("{what} (`KeptProcess::claim`)"),
-            format!("{what} (`incumbent claim --pid PID`)"),
+            format!("{what} (in a script: `incumbent claim --pid $$`)"),
         )
     }
 

@@ -196,7 +196,7 @@ impl Complaint {
 
     /// `incumbent: VERB: MESSAGE`, and what to do below it. Arguments that are wrong may say no
     /// verb.
-    fn tell(&self, invocation: &Invocation, verb: &str) {
+    pub(super) fn tell(&self, invocation: &Invocation, verb: &str) {
         let verb = if verb.is_empty() { String::new() } else { format!("{verb}: ") };
         output::tell_lines(&format!(
             "incumbent: {verb}{}\n{}",

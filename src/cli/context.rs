@@ -119,6 +119,6 @@ pub(super) fn no_store(global: &Global) -> Result<Error> {
     let path = options.resolved_path()?;
     let error = Error::invalid(format!("there is no store at {}", path.display()))
         .at(path)
-        .with_hint("it is made by the first `incumbent run` or `claim`");
+        .with_hint("it is made by the first `incumbent run -- CMD` or `incumbent claim`");
     Ok(options.of_path(error))
 }

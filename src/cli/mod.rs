@@ -20,6 +20,7 @@ mod locks;
 pub(crate) mod lost_store;
 mod marker;
 mod metrics;
+mod missing;
 mod nature;
 pub(crate) mod output;
 mod printable;
@@ -59,13 +60,14 @@ pub fn main(arguments: &[OsString]) -> i32 {
     }
     signals::survive_file_size_limit();
     match Cli::try_parse_from(arguments) {
-        Ok(cli) => dispatch(&cli),
+        Ok(cli) => dispatch(&cli, arguments),
         Err(error) => usage::show(error, arguments),
     }
 }
 
-fn dispatch(cli: &Cli) -> i32 {
+fn dispatch(cli: &Cli, arguments: &[OsString]) -> i32 {
     let format = if cli.global.json { Format::Json } else { Format::Text };
+    let misplaced = missing::store_at(cli);
     let (name, outcome): (_, Outcome) = match &cli.verb {
         Verb::Run(arguments) => ("run", run::run(&cli.global, arguments)),
         Verb::Status(arguments) => ("status", status::status(&cli.global, arguments, format)),
@@ -127,7 +129,11 @@ fn dispatch(cli: &Cli) -> i32 {
         Verb::Completions { shell } => ("completions", Ok(completions(*shell))),
         Verb::Man => ("man", man()),
     };
-    let invocation = Invocation::of(&cli.global);
+    let invocation = Invocation::of_call(&cli.global, &cli.verb, arguments);
+    // An error says what is wrong by itself.
+    if let Some(complaint) = misplaced.filter(|_| outcome.is_ok()) {
+        complaint.tell(&invocation, name);
+    }
     outcome.unwrap_or_else(|error| Answer::error(&invocation, &error)).deliver(
         format,
         &invocation,

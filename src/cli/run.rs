@@ -16,7 +16,7 @@ use crate::{ClaimOptions, Error, ProfileName, run, sys};
 pub(super) fn run(global: &Global, arguments: &args::Run) -> Outcome {
     if arguments.command.first().is_none_or(|program| program.is_empty()) {
         return Err(Error::invalid("the command is empty")
-            .with_hint("name it, e.g. `incumbent run my-gateway --serve`"));
+            .with_hint("name it: `incumbent run -- CMD`"));
     }
     let home = global.check()?;
     let mut options = ClaimOptions::new()

@@ -3,8 +3,11 @@
 //! `desired` and `stop --desired`, like `marker write`, make a store that is not there, and migrate
 //! none.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
+use crate::cli::advice::twice;
 use crate::cli::args::Global;
 use crate::cli::context::by_us;
 use crate::cli::each::{One, Told, document, instead, named, named_in};
@@ -129,7 +132,7 @@ fn again(office: &Office, starts: &StartsAgain, arguments: &args::Stop) -> Compl
         return complaint;
     }
     complaint.advising(
-        "`incumbent stop --desired`, where it is started with `incumbent run --respect-desired`",
+        "`incumbent stop --desired`, where it is started with the option `--respect-desired`",
     )
 }
 
@@ -231,14 +234,22 @@ fn told<'a>(office: &Office, outcome: &'a StopOutcome, arguments: &args::Stop) -
         }
         StopOutcome::StillRunning(holder, why) => {
             let is_frozen = holder.flags.frozen;
-            let advice = if arguments.force || is_frozen || holder.cannot_be_signalled() {
-                holder.advice()
-            } else {
-                "`incumbent stop --force` kills it; `incumbent stop --timeout DUR` waits longer"
-                    .to_owned()
-            };
             let what = format!("{office}: still running: {why} ({})", named(holder.pid));
-            refused(Complaint::new(what).advising(advice), Some(holder), exit::NO)
+            let complaint = Complaint::new(what);
+            let complaint = if arguments.force || is_frozen || holder.cannot_be_signalled() {
+                complaint.advising(holder.advice())
+            } else {
+                // The same options, or the answer with `--all` would be about all others as well.
+                let Office { profile, kind } = office;
+                let stop = format!("incumbent stop --profile {profile} --kind {kind}");
+                complaint
+                    .advising(format!(
+                        "`{stop} --timeout {}` waits longer",
+                        twice(arguments.timeout)
+                    ))
+                    .advising(format!("`{stop} --force` kills it after its time"))
+            };
+            refused(complaint, Some(holder), exit::NO)
         }
         StopOutcome::InProgress(holder) => {
             let complaint = Complaint::new(holder.to_string()).advising(holder.advice());

@@ -3,8 +3,10 @@
 use serde_json::json;
 
 use crate::cli::args;
+use crate::cli::advice::twice;
 use crate::cli::args::Global;
 use crate::cli::output::{Answer, Complaint, Outcome, exit};
+use crate::path_text::quoted;
 use crate::status::{Awaited, ReadyOptions};
 use crate::{Report, Verdict, Wait};
 
@@ -34,12 +36,21 @@ pub(super) fn wait(global: &Global, arguments: &args::Wait) -> Outcome {
     }
     let complaint = if code == exit::NO {
         Complaint::new(format!("{office}: not in time: nobody {wanted}; {}", how_it_is(&report)))
-            .advising("`incumbent status` says more; `incumbent wait --timeout DUR` waits longer")
+            .advising("`incumbent status` says more")
+            .advising(longer(arguments))
     } else {
         Complaint::new(format!("{office}: its holder has ended before it {wanted}"))
             .advising("`incumbent history` says how")
     };
     Ok(Answer::new(code, "", document).complaining(complaint))
+}
+
+/// The same wait, with more time.
+fn longer(arguments: &args::Wait) -> String {
+    let state = arguments.state.as_ref();
+    let state = state.map_or_else(String::new, |state| format!(" --state {}", quoted(state)));
+    let timeout = twice(arguments.timeout);
+    format!("`incumbent wait{state} --timeout {timeout}` waits longer")
 }
 
 /// Why it is not ready, or what it says in place of what was waited for.

@@ -92,7 +92,10 @@ fn sqlite_shell(_: &Scene) -> Result<Vec<Observation>> {
                 "the sqlite3 on the path has version {major}.{minor}.{patch}: what it writes while \
                  gateways run may damage the store (WAL reset)"
             ))
-            .remedy("only read with it: `sqlite3 -readonly`, or `incumbent sql`")
+            .remedy(
+                "only read with it: `sqlite3 -readonly`, or `incumbent sql 'SELECT * FROM \
+                 instances'`",
+            )
         }
         Some((major, minor, patch)) => Observation::ok(format!(
             "the sqlite3 on the path has version {major}.{minor}.{patch}, without known bugs that \
@@ -210,6 +213,18 @@ fn legacy_files(opened: &Opened) -> Result<Vec<Observation>> {
     Ok(seen)
 }
 
+/// How an older gateway is ended: with a record it is one like any other.
+fn import_and_stop(opened: &Opened, home: &Path, profile: Option<&ProfileName>) -> String {
+    let office = match profile {
+        Some(profile) => Office { profile: profile.clone(), ..Office::default() },
+        None => Office::default(),
+    };
+    let Office { profile, kind } = office;
+    let import = opened.scene.command(&format!("import {} --profile {profile}", quoted(home)));
+    let stop = opened.scene.command(&format!("stop --profile {profile} --kind {kind}"));
+    format!("{import} puts it on record, and then {stop} ends it")
+}
+
 /// The kernel's list says whether an older gateway lives; the words in the files say whom they are
 /// about. Nobody's lock is tried: that would keep the older program from starting.
 fn one_home(
@@ -235,8 +250,7 @@ fn one_home(
         if let Some(obstacle) = inner.read(ours)? {
             return Ok(vec![Observation::info(obstacle.holder.to_string())]);
         }
-        let option = profile.map_or_else(String::new, |profile| format!("--profile {profile} "));
-        let import = opened.scene.command(&format!("{option}import {}", quoted(home)));
+        let way_out = import_and_stop(opened, home, profile);
         return Ok(vec![
             Observation::error(format!(
                 "an older gateway, {}, holds {}{of}, and is not on record as a holder here: two \
@@ -244,9 +258,7 @@ fn one_home(
                 opened.process(pid),
                 lock.display()
             ))
-            .remedy(format!(
-                "{import} puts it on record; then `incumbent stop` ends it like any other"
-            )),
+            .remedy(way_out),
         ]);
     }
     let mut seen = Vec::new();
@@ -264,7 +276,10 @@ fn one_home(
                          two gateways may be at work",
                         opened.process(said.pid)
                     ))
-                    .remedy(format!("stop one of them (`kill {}` asks that one to end)", said.pid)),
+                    .remedy(format!(
+                        "stop one of them; of that one, {}",
+                        import_and_stop(opened, home, profile)
+                    )),
                     Ruling::Unknown(_) if state != AnchorState::Free => {
                         Observation::unknown(format!(
                             "{at}{of} names pid {}, and nobody can tell what that is",

@@ -142,7 +142,10 @@ pub(crate) fn release_in(
                 why: format!(
                     "{office} was not claimed for another process: only its owner releases it"
                 ),
-                advice: Some("`incumbent stop` asks it to end".to_owned()),
+                advice: Some(format!(
+                    "`incumbent stop --profile {} --kind {}` asks it to end",
+                    office.profile, office.kind
+                )),
             })));
         }
         if !is_about(&store.inner, &record, pid)? {
@@ -150,8 +153,9 @@ pub(crate) fn release_in(
             return Ok(Known::Well(Err(NotYours {
                 why: format!("{office} is not held by pid {pid}, but by pid {holder}"),
                 advice: Some(format!(
-                    "release it for pid {holder} (`incumbent release --pid {holder}`), if that one \
-                     is meant"
+                    "release it for pid {holder} (`incumbent release --profile {} --kind {} --pid \
+                     {holder}`), if that one is meant",
+                    office.profile, office.kind
                 )),
             })));
         }

@@ -19,14 +19,14 @@ impl Holder {
             return self.advice_on_frozen();
         }
         let (evict, wait) = match &self.wanted {
-            Wanted::Office(Office { profile, kind }) => (
+            Wanted::Office(office @ Office { profile, kind }) => (
                 format!("incumbent evict --force --profile {profile} --kind {kind}"),
-                "wait for it with `incumbent run --wait -- CMD`",
+                format!("wait for it with `incumbent run{} --wait -- CMD`", arguments(office)),
             ),
             Wanted::Lock(LockName { scope, identity_hash }) => (
                 format!("incumbent unlock {scope} --hash {identity_hash} --force"),
-                "use another identity, or wait for it (`incumbent run --wait`, `incumbent lock \
-                 acquire --wait`)",
+                "use another identity, or wait for it with `incumbent run --wait -- CMD`"
+                    .to_owned(),
             ),
         };
         if let Some(path) = &self.left {
@@ -50,10 +50,11 @@ impl Holder {
         }
         match &self.reason {
             Reason::OlderGateway => format!(
-                "two act for it: end pid {pid}, or the holder on record (`incumbent stop`), first"
+                "two gateways are running: stop pid {pid}, or the holder on record (`incumbent \
+                 stop`), first"
             ),
             Reason::Reserved => {
-                format!("wait until pid {pid} is done, or end it: its reservation ends with it")
+                format!("pid {pid} is about to take it, or to stop its holder: {wait}")
             }
             Reason::Superseded => {
                 "nothing, if that one is the gateway you want; else take its place anyway \
@@ -63,7 +64,7 @@ impl Holder {
             }
             Reason::CannotSignal if self.is_our_ancestor => format!(
                 "run this outside of it (another terminal, its supervisor), or have pid {pid} end \
-                 itself (it may look for its markers: `incumbent marker consume`)"
+                 itself, as the marker asks it to"
             ),
             Reason::CannotSignal => format!(
                 "stop pid {pid} where and as whom it runs (another container or pid namespace, \
@@ -90,10 +91,18 @@ impl Holder {
             _ if self.flags.elsewhere => format!(
                 "stop it where it runs, in another container, pid namespace or machine; or {wait}"
             ),
-            _ if self.flags.stopped => format!(
-                "it is stopped: continue it with `kill -CONT {pid}`, or end it with \
-                 `kill -KILL {pid}`"
-            ),
+            _ if self.flags.stopped => {
+                let end = match (&self.profile, &self.kind) {
+                    (Some(profile), Some(kind)) => format!(
+                        "`incumbent stop --force --timeout 10s --profile {profile} --kind {kind}`"
+                    ),
+                    _ => format!("`kill -KILL {pid}`"),
+                };
+                format!(
+                    "it is stopped by a signal: continue it with `kill -CONT {pid}`, or end it \
+                     with {end}"
+                )
+            }
             _ => match &self.wanted {
                 Wanted::Office(office) => format!(
                     "stop it first (`incumbent stop{0}`), take its place (`incumbent run{0} \

@@ -9,6 +9,7 @@
 //!   table of the application's own.
 //! * [`terminate()`], [`terminate_tree`]: ends it, proven before each signal.
 //! * [`invoked_by`]: who runs this one.
+//! * [`redact`]: what may be shown of a command line.
 
 pub(crate) mod anchor;
 pub(crate) mod command_line;
@@ -37,6 +38,7 @@ pub use crate::process::tree::{LookedAt, TerminatedTree, terminate_tree};
 pub use crate::sys::{Existence, StartTime, StartTimeUnit};
 
 pub use crate::process::command_line::matcher::{CommandLineMatcher, DefaultMatcher};
+pub use crate::process::command_line::redact::redact;
 
 pub(crate) use crate::process::anchor::Anchor;
 pub(crate) use crate::process::anchor::probing::Orphan;

@@ -176,8 +176,8 @@ pub(super) fn refusal(location: &Location, damage: &Damage) -> Error {
         )
         .at(file)
         .with_hint(
-            "nobody that can be seen from here has it open: the next start (`incumbent run`, or \
-             `claim`) goes on with what is there, and keeps the -wal aside",
+            "nobody that can be seen from here has it open: the next start (`incumbent run -- \
+             CMD`) goes on with what is there, and keeps the -wal aside",
         );
     };
     Error::new(

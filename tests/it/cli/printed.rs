@@ -235,7 +235,7 @@ fn advice_can_be_pasted() {
     let (code, document) =
         sandbox.json(["--db", sandbox.file("a b").to_str().unwrap(), "sql", "SELECT 1"]);
     let hint = document["error"]["hint"].as_str().unwrap();
-    assert!(code == 2 && hint.contains("/a b' run`"), "{document:#}");
+    assert!(code == 2 && hint.contains("/a b' run -- CMD`"), "{document:#}");
     assert!(hint.contains("`incumbent --db '"), "{document:#}");
 }
 
