@@ -176,7 +176,7 @@ pub(super) fn unlock(global: &Global, arguments: &args::Unlock) -> Outcome {
         );
         Complaint::new(holder.to_string())
             .advising(holder.advice())
-            .advising_also("incumbent unlock", force)
+            .advising_also(" unlock ", force)
     })))
 }
 

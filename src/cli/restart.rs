@@ -97,7 +97,6 @@ fn told_of_restart<'a>(
 ) -> Told<'a> {
     // In full: with `--all` the options of this call do not name the office.
     let Office { profile, kind } = office;
-    let of_office = format!("--profile {profile} --kind {kind}");
     let about = |holder: &Holder, what: &str| {
         Complaint::new(format!("{office}: {what} ({})", named(holder.pid)))
     };
@@ -119,14 +118,15 @@ fn told_of_restart<'a>(
         }
         Restart::NotServed(holder) => {
             let what = "not restarted in time; the request stands until it expires";
+            let longer = twice(timeout);
             let complaint = about(holder, what)
                 .advising(format!(
-                    "`incumbent restart {of_office} --timeout {}` waits longer",
-                    twice(timeout)
+                    "`incumbent restart --timeout {longer} --profile {profile} --kind {kind}` \
+                     waits longer"
                 ))
                 .advising(format!(
-                    "`incumbent stop {of_office}`, and start it again; a holder that is not a \
-                     `run` has to look for the marker `restart` itself"
+                    "`incumbent stop --profile {profile} --kind {kind}`, and start it again; a \
+                     holder that is not a `run` has to look for the marker `restart` itself"
                 ));
             Told::refusing(complaint, Some(holder), exit::NOT_NOW)
         }
@@ -143,8 +143,8 @@ fn told_of_restart<'a>(
                     (by.as_str(), command.unwrap_or_else(|| format!("restart it by {by}")))
                 }
                 None => {
-                    let stop = format!("`incumbent stop {of_office}`, and start it again");
-                    ("which is not known", stop)
+                    let stop = format!("`incumbent stop --profile {profile} --kind {kind}`");
+                    ("which is not known", stop + ", and start it again")
                 }
             };
             let complaint = about(holder, &format!("{what}, {by}")).advising(advice);

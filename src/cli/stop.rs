@@ -241,13 +241,16 @@ fn told<'a>(office: &Office, outcome: &'a StopOutcome, arguments: &args::Stop) -
             } else {
                 // The same options, or the answer with `--all` would be about all others as well.
                 let Office { profile, kind } = office;
-                let stop = format!("incumbent stop --profile {profile} --kind {kind}");
+                let longer = twice(arguments.timeout);
                 complaint
                     .advising(format!(
-                        "`{stop} --timeout {}` waits longer",
-                        twice(arguments.timeout)
+                        "`incumbent stop --timeout {longer} --profile {profile} --kind {kind}` \
+                         waits longer"
                     ))
-                    .advising(format!("`{stop} --force` kills it after its time"))
+                    .advising(format!(
+                        "`incumbent stop --force --profile {profile} --kind {kind}` kills it after \
+                         its time"
+                    ))
             };
             refused(complaint, Some(holder), exit::NO)
         }
