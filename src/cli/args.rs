@@ -103,6 +103,9 @@ pub(crate) struct Global {
     /// Print one JSON document (JSON Lines for streams)
     #[arg(long, global = true, help_heading = "Global options")]
     pub(crate) json: bool,
+    /// Say what is being waited for, not only on a terminal
+    #[arg(long, global = true, help_heading = "Global options")]
+    pub(crate) progress: bool,
     /// Trust the locks of a filesystem type that is refused otherwise, at your own risk
     #[arg(long, global = true, value_name = "TYPE", help_heading = "Global options")]
     pub(crate) allow_filesystem: Vec<String>,

@@ -30,12 +30,22 @@ pub(super) fn doctor(global: &Global, arguments: &args::Doctor) -> Outcome {
             return Ok(answer.complaining(complaint));
         }
         (true, true) => doctor::repair(&global.options(), &by_us("doctor"), Repair::DryRun),
-        (true, false) => fix(&global.options()),
+        (true, false) => {
+            let _progress = global.doing("doctor", repairing(global));
+            fix(&global.options())
+        }
     };
     let after = examine()?;
     let (code, complaint) = outcome(&acts, &after);
     let document = repaired(&before, &acts, &after);
     Ok(Answer::new(code, text(&acts, &after, extent), document).complaining(complaint))
+}
+
+/// A large store takes longer: all of it is read, and a damaged one is copied row by row.
+fn repairing(global: &Global) -> String {
+    let path = global.options().resolved_path().unwrap_or_default();
+    let size = std::fs::metadata(&path).map_or(0, |facts| facts.len());
+    format!("repairing {} ({} KiB)", path.display(), size / 1024)
 }
 
 /// Repairs; before a store is moved aside, whoever still works with it is named.

@@ -25,6 +25,7 @@ mod nature;
 pub(crate) mod output;
 mod printable;
 mod process_status;
+mod progress;
 mod restart;
 mod run;
 #[cfg(test)]
@@ -39,6 +40,7 @@ mod style;
 mod unit;
 mod usage;
 mod wait;
+mod waiting;
 
 use std::ffi::OsString;
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use crate::cli::printable;
+use crate::cli::{printable, progress};
 use crate::clock::{length, millis, rfc3339};
 use crate::environment::{Fault, planted};
 use crate::{Error, ErrorKind, clock, path_text};
@@ -114,8 +114,10 @@ pub(crate) fn never_wait() {
 
 /// The same for lines of ours.
 pub(crate) fn tell_lines(text: &str) {
-    // Nobody is left to be told that nobody reads it.
-    let _ = io::stderr().lock().write_all(printable::lines(text).as_bytes());
+    progress::beneath(|| {
+        // Nobody is left to be told that nobody reads it.
+        let _ = io::stderr().lock().write_all(printable::lines(text).as_bytes());
+    });
 }
 
 /// Written by a thread of its own, and dropped where that has too much to say already.

@@ -27,11 +27,13 @@ pub(super) fn restart(global: &Global, arguments: &args::Restart) -> Outcome {
         return restart_all(global, &options, arguments.timeout);
     }
     let office = global.office()?;
+    let progress = global.holder_is_to("restart", &office, "start again", arguments.timeout);
     let answer = match global.options().find()? {
         Existing::Store(store) => global.profile(&store)?.restart(&office.kind, &options)?,
         Existing::LostOwner { pid, .. } => Restart::of_lost_owner(&office, pid),
         Existing::Nothing => Restart::NotRunning,
     };
+    drop(progress);
     let One { code, text, document, complaints } =
         restarted(&office, &answer, arguments.timeout);
     Ok(Answer::new(code, text, document).complaining(complaints))
@@ -43,10 +45,12 @@ fn restart_all(
     timeout: Option<Duration>,
 ) -> Outcome {
     let (profile, kind) = named_in(global)?;
+    let progress = global.doing("restart", "waiting for the gateways to start again".to_owned());
     let answers = match global.existing()? {
         Some(store) => store.restart_all(profile.as_ref(), kind.as_ref(), options)?,
         None => Vec::new(),
     };
+    drop(progress);
     let all = answers.into_iter().map(|(office, answer)| match answer {
         Ok(answer) => restarted(&office, &answer, timeout),
         Err(error) => One::failed(&office, &error),

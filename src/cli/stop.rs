@@ -33,6 +33,7 @@ pub(super) fn stop(global: &Global, arguments: &args::Stop) -> Outcome {
         was_run: false,
         restarter: None,
     };
+    let progress = global.holder_is_to("stop", &office, "stop", arguments.timeout);
     let report = match global.options().find()? {
         Existing::Store(store) => {
             global.profile(&store)?.stop(&office.kind, &stop_options(arguments))?
@@ -45,16 +46,19 @@ pub(super) fn stop(global: &Global, arguments: &args::Stop) -> Outcome {
         Existing::LostOwner { pid, .. } => without_store(StopOutcome::of_lost_owner(&office, pid)),
         Existing::Nothing => without_store(StopOutcome::NotRunning),
     };
+    drop(progress);
     let One { code, text, document, complaints } = stopped(&office, &report, arguments);
     Ok(Answer::new(code, text, document).complaining(complaints))
 }
 
 fn stop_all(global: &Global, arguments: &args::Stop) -> Outcome {
     let (profile, kind) = named_in(global)?;
+    let progress = global.doing("stop", "waiting for the gateways to stop".to_owned());
     let answers = match global.existing()? {
         Some(store) => store.stop_all(profile.as_ref(), kind.as_ref(), &stop_options(arguments))?,
         None => Vec::new(),
     };
+    drop(progress);
     let all = answers.into_iter().map(|(office, report)| match report {
         Ok(report) => stopped(&office, &report, arguments),
         Err(error) => One::failed(&office, &error),

@@ -45,6 +45,12 @@ pub(crate) fn leads_session() -> bool {
     u32::try_from(session_of(0)) == Ok(std::process::id())
 }
 
+/// Whether the terminal that standard error is takes our words as those of the job in front.
+pub(crate) fn is_in_foreground() -> bool {
+    // SAFETY: both take numbers only; -1 is the group of nobody (tcgetpgrp(3)).
+    unsafe { libc::tcgetpgrp(libc::STDERR_FILENO) == libc::getpgrp() }
+}
+
 /// What stops `pid` as Ctrl-Z would. In a session of its own it is in an orphaned group, where the
 /// kernel drops SIGTSTP (setpgid(2)).
 pub(crate) fn signal_that_stops(pid: Pid) -> i32 {

@@ -20,6 +20,11 @@ pub(crate) fn leads_session() -> bool {
     false
 }
 
+/// There are no jobs behind others.
+pub(crate) fn is_in_foreground() -> bool {
+    true
+}
+
 /// Nothing is ever stopped here.
 pub(crate) fn signal_that_stops(_pid: Pid) -> i32 {
     0

@@ -4,6 +4,7 @@ mod conditions;
 mod deadlines;
 mod help;
 mod printed;
+mod progress;
 mod questions;
 mod schemas;
 mod sql;
