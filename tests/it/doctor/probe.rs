@@ -1,4 +1,4 @@
-//! `doctor` as a probe: 0 on every healthy store, whatever has happened to it, and what its ids are.
+//! `doctor` as a probe: 0 on every healthy store, whatever has happened to it; and its ids.
 
 use super::CHECKS;
 use crate::support::{LIMIT, Process, Sandbox};

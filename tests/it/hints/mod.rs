@@ -86,7 +86,7 @@ fn kind_of(command: &str) -> Option<String> {
     Some(verb.join(" "))
 }
 
-/// A text with the values that it is filled in with: `X` where a word is, nothing at the end of one.
+/// A text with something in the place of its values: `X` for a word, nothing at the end of one.
 fn filled_in(text: &str) -> String {
     let mut filled = String::new();
     let mut rest = text;
