@@ -31,7 +31,7 @@ pub(super) fn doctor(global: &Global, arguments: &args::Doctor) -> Outcome {
         }
         (true, true) => doctor::repair(&global.options(), &by_us("doctor"), Repair::DryRun),
         (true, false) => {
-            let _progress = global.doing("doctor", repairing(global));
+            let _progress = global.doing("doctor", repairing(global), None);
             fix(&global.options())
         }
     };

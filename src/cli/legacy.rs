@@ -19,7 +19,7 @@ pub(super) fn import(global: &Global, arguments: &args::Import) -> Outcome {
         files = files.lock_dir(directory)?;
     }
     let what = format!("importing {}", arguments.directory.display());
-    let progress = global.doing("import", what);
+    let progress = global.doing("import", what, None);
     let rows = if files.any() {
         global.options().open()?.import(&office, &files)?
     } else {

@@ -45,7 +45,8 @@ fn restart_all(
     timeout: Option<Duration>,
 ) -> Outcome {
     let (profile, kind) = named_in(global)?;
-    let progress = global.doing("restart", "waiting for the gateways to start again".to_owned());
+    let what = "waiting for the gateways to start again".to_owned();
+    let progress = global.doing("restart", what, timeout);
     let answers = match global.existing()? {
         Some(store) => store.restart_all(profile.as_ref(), kind.as_ref(), options)?,
         None => Vec::new(),

@@ -53,7 +53,8 @@ pub(super) fn stop(global: &Global, arguments: &args::Stop) -> Outcome {
 
 fn stop_all(global: &Global, arguments: &args::Stop) -> Outcome {
     let (profile, kind) = named_in(global)?;
-    let progress = global.doing("stop", "waiting for the gateways to stop".to_owned());
+    let what = "waiting for the gateways to stop".to_owned();
+    let progress = global.doing("stop", what, arguments.timeout);
     let answers = match global.existing()? {
         Some(store) => store.stop_all(profile.as_ref(), kind.as_ref(), &stop_options(arguments))?,
         None => Vec::new(),

@@ -19,15 +19,18 @@ pub(super) fn wait(global: &Global, arguments: &args::Wait) -> Outcome {
     if let Some(timeout) = arguments.timeout {
         options = options.wait(Wait::UpTo(timeout));
     }
+    let wanted = match &arguments.state {
+        Some(state) => format!("says {state}"),
+        None => "is ready".to_owned(),
+    };
+    let progress =
+        global.doing("wait", format!("waiting until {office} {wanted}"), arguments.timeout);
     let awaited = global.options().wait_ready(&office, &options)?;
+    drop(progress);
     let (code, word, report) = match awaited {
         Awaited::Reached(report) => (exit::OK, "reached", report),
         Awaited::NotInTime(report) => (exit::NO, "not_in_time", report),
         Awaited::Ended(report) => (exit::NOT_RUNNING, "ended", report),
-    };
-    let wanted = match &arguments.state {
-        Some(state) => format!("says {state}"),
-        None => "is ready".to_owned(),
     };
     let document = json!({"outcome": word, "status": report});
     if code == exit::OK {

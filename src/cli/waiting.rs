@@ -17,9 +17,14 @@ impl Global {
         if self.progress { Wanted::Everywhere } else { Wanted::OnTerminal }
     }
 
-    /// Of something that is not waited for, and that takes the time it takes.
-    pub(super) fn doing(&self, verb: &'static str, what: String) -> Progress {
-        let step = Step { what, at_most: None };
+    /// Of one thing, whatever becomes of it meanwhile.
+    pub(super) fn doing(
+        &self,
+        verb: &'static str,
+        what: String,
+        at_most: Option<Duration>,
+    ) -> Progress {
+        let step = Step { what, at_most };
         Progress::begin(self.wanted(), verb, move || Some(step.clone()))
     }
 

@@ -12,9 +12,9 @@ use crate::support::{
 #[test]
 pub(super) fn run() {
     let sandbox = Sandbox::new();
-    let ask = || sandbox.cli(["--db", "a place/x.db", "status"]).assert_code(3);
+    let ask = || sandbox.cli(["--db", "place/x.db", "status"]).assert_code(3);
     let told = ask();
-    assert!(told.err.contains("there is no store at a place/x.db"), "{told:#?}");
+    assert!(told.err.contains("there is no store at place/x.db"), "{told:#?}");
     let command = hint(&told, "run");
     let start = command.strip_suffix("-- CMD").unwrap().to_owned() + "-- true";
     paste(&sandbox, &start).assert_code(0);
@@ -25,7 +25,7 @@ pub(super) fn run() {
 #[test]
 pub(super) fn claim() {
     let sandbox = Sandbox::new();
-    let ask = || sandbox.cli(["--db", "a place/x.db", "--profile", "work", "history"]);
+    let ask = || sandbox.cli(["--db", "place/x.db", "--profile", "work", "history"]);
     let told = ask().assert_code(0);
     paste(&sandbox, &hint(&told, "claim")).assert_code(0);
     let told = ask().assert_code(0);
