@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use crate::cli::args;
 use crate::cli::advice::twice;
+use crate::cli::args;
 use crate::cli::args::Global;
 use crate::cli::output::{Answer, Complaint, Outcome, exit};
 use crate::path_text::quoted;
