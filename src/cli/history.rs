@@ -2,19 +2,19 @@
 
 use crate::cli::args;
 use crate::cli::args::Global;
+use crate::cli::each::named_in;
 use crate::cli::output;
 use crate::cli::output::{Answer, Outcome, ago, exit, is_believed, until};
 use crate::cli::status::restarted;
 use crate::clock::{length, rfc3339};
 use crate::status::{HistoryOptions, Incarnation};
-use crate::{Kind, ProfileName, Reason, sys};
+use crate::{Reason, sys};
 use serde_json::json;
 
 pub(super) fn history(global: &Global, arguments: &args::History) -> Outcome {
     let options = HistoryOptions::new();
     let (mut options, of_whom) = if arguments.all {
-        let profile = global.profile.as_deref().map(ProfileName::new).transpose()?;
-        let kind = global.kind.as_deref().map(Kind::new).transpose()?;
+        let (profile, kind) = named_in(global)?;
         let options = profile.into_iter().fold(options, HistoryOptions::profile);
         let options = kind.into_iter().fold(options, HistoryOptions::kind);
         (options, "nobody has claimed anything".to_owned())

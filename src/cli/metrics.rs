@@ -10,8 +10,15 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use serde_json::json;
+
+use crate::cli::args;
+use crate::cli::args::Global;
+use crate::cli::each::named_in;
+use crate::cli::output::{Answer, Outcome, exit};
+use crate::cli::process_status::held_by;
 use crate::status::{Counters, Desired, LastEnd};
-use crate::{Office, Report, Verdict};
+use crate::{Existing, Office, Report, Verdict};
 
 /// Metrics of one name, in the order in which they are printed.
 struct Family {
@@ -62,8 +69,36 @@ fn seconds(ms: i64) -> f64 {
     ms as f64 / 1_000.0
 }
 
+/// Of all offices, unless one is named; that one also where it was never claimed: it is down.
+/// Whether gateways run is in the metrics, and not in the exit code.
+pub(super) fn metrics(global: &Global, arguments: &args::Status) -> Outcome {
+    let (profile, kind) = named_in(global)?;
+    let names_office = (profile.is_some() || kind.is_some()) && !arguments.all;
+    let (mut reports, mut counters, mut lost) = (Vec::new(), None, None);
+    match global.options().find()? {
+        Existing::Store(store) => {
+            reports = match arguments.pid {
+                Some(pid) => held_by(global, &store, pid)?,
+                None => store.status_of_matching(profile.as_ref(), kind.as_ref())?,
+            };
+            counters = store.counters()?;
+        }
+        Existing::LostOwner { pid, .. } => lost = Some(pid),
+        Existing::Nothing => {}
+    }
+    if reports.is_empty() && names_office && arguments.pid.is_none() {
+        let report = Report::never_claimed(global.office()?);
+        reports.push(match lost {
+            Some(pid) => report.of_lost_owner(pid),
+            None => report,
+        });
+    }
+    let text = text(&reports, counters.as_ref());
+    Ok(Answer::new(exit::OK, text, json!(reports)))
+}
+
 /// All metrics of these offices; `counters` are those of the store.
-pub(super) fn text(reports: &[Report], counters: Option<&BTreeMap<Office, Counters>>) -> String {
+fn text(reports: &[Report], counters: Option<&BTreeMap<Office, Counters>>) -> String {
     let families = [
         of_offices(reports),
         of_what_they_said(reports),

@@ -35,11 +35,12 @@ fn looks_for_one(verb: &Verb) -> bool {
         | Verb::Desired { desired: None }
         | Verb::Marker(Marker::Peek(_) | Marker::Consume(_) | Marker::Clear(_))
         | Verb::Lock(Lock::Verify(_) | Lock::Renew(_) | Lock::Release(_))
-        | Verb::Locks
+        | Verb::Locks(_)
         | Verb::Unlock(_)
-        | Verb::History
+        | Verb::History(_)
         | Verb::Events(_)
         | Verb::Export(_)
+        | Verb::Backup(_)
         | Verb::Sql(_) => true,
     }
 }

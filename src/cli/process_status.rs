@@ -1,8 +1,9 @@
 //! `status --pid`: what a process holds.
 
 use crate::cli::args::Global;
+use crate::cli::each::named_in;
 use crate::cli::output::{ago, until};
-use crate::{Error, ErrorKind, Existing, Kind, ProfileName, Report, Result, Store};
+use crate::{Error, ErrorKind, Existing, Report, Result, Store};
 
 /// Of the one office that the process `pid` holds.
 pub(super) fn of_process(global: &Global, pid: u32) -> Result<Report> {
@@ -33,8 +34,7 @@ fn holds_nothing(pid: u32, before: &str) -> Error {
 
 /// What `pid` holds, of the profile and the kind that the arguments name.
 pub(super) fn held_by(global: &Global, store: &Store, pid: u32) -> Result<Vec<Report>> {
-    let profile = global.profile.as_deref().map(ProfileName::new).transpose()?;
-    let kind = global.kind.as_deref().map(Kind::new).transpose()?;
+    let (profile, kind) = named_in(global)?;
     let mut reports = store.status_of_process(pid)?;
     reports.retain(|report| {
         profile.as_ref().is_none_or(|name| *name == report.office.profile)

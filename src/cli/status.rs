@@ -2,6 +2,7 @@
 
 use crate::cli::advice::Invocation;
 use crate::cli::args::Global;
+use crate::cli::each::named_in;
 use crate::cli::output::{Answer, Complaint, Format, Outcome, Style, ago, exit};
 use crate::cli::process_status::{held_by, of_process};
 use crate::cli::{after_end, args, metrics, output};
@@ -9,7 +10,7 @@ use crate::clock::{length, millis, rfc3339};
 use crate::patience::with_budget;
 use crate::status::report::ANSWER_WITHIN;
 use crate::status::{Desired, PlatformStatus, state};
-use crate::{Error, Existing, Kind, ProfileName, Report, Result, Verdict};
+use crate::{Error, Existing, ProfileName, Report, Result, Verdict};
 use serde_json::json;
 use std::path::Path;
 use std::time::Duration;
@@ -31,7 +32,7 @@ fn answer(global: &Global, arguments: &args::Status, format: Format) -> Outcome 
             .with_hint("leave out one of them"));
     }
     if arguments.metrics {
-        return measured(global, arguments);
+        return metrics::metrics(global, arguments);
     }
     if arguments.all {
         return all(global, arguments);
@@ -63,44 +64,8 @@ fn of_office(global: &Global) -> Result<Report> {
     })
 }
 
-/// The profile and the kind that were named. What the environment says is about the caller's own
-/// gateway, and this is about all of them.
-fn named(global: &Global) -> Result<(Option<ProfileName>, Option<Kind>)> {
-    let profile = global.profile.as_deref().map(ProfileName::new).transpose()?;
-    let kind = global.kind.as_deref().map(Kind::new).transpose()?;
-    Ok((profile, kind))
-}
-
-/// Of all offices, unless one is named; that one also where it was never claimed: it is down.
-/// Whether gateways run is in the metrics, and not in the exit code.
-fn measured(global: &Global, arguments: &args::Status) -> Outcome {
-    let (profile, kind) = named(global)?;
-    let names_office = (profile.is_some() || kind.is_some()) && !arguments.all;
-    let (mut reports, mut counters, mut lost) = (Vec::new(), None, None);
-    match global.options().find()? {
-        Existing::Store(store) => {
-            reports = match arguments.pid {
-                Some(pid) => held_by(global, &store, pid)?,
-                None => store.status_of_matching(profile.as_ref(), kind.as_ref())?,
-            };
-            counters = store.counters()?;
-        }
-        Existing::LostOwner { pid, .. } => lost = Some(pid),
-        Existing::Nothing => {}
-    }
-    if reports.is_empty() && names_office && arguments.pid.is_none() {
-        let report = Report::never_claimed(global.office()?);
-        reports.push(match lost {
-            Some(pid) => report.of_lost_owner(pid),
-            None => report,
-        });
-    }
-    let text = metrics::text(&reports, counters.as_ref());
-    Ok(Answer::new(exit::OK, text, json!(reports)))
-}
-
 fn all(global: &Global, arguments: &args::Status) -> Outcome {
-    let (profile, kind) = named(global)?;
+    let (profile, kind) = named_in(global)?;
     let reports = match (global.existing()?, arguments.pid) {
         (Some(store), Some(pid)) => held_by(global, &store, pid)?,
         (Some(store), None) => store.status_of_matching(profile.as_ref(), kind.as_ref())?,

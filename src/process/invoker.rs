@@ -63,6 +63,13 @@ fn told(arguments: &[String], is_file: impl Fn(&str) -> bool) -> Option<String> 
     Some(words.into_iter().flatten().collect::<Vec<_>>().join(" "))
 }
 
+fn cut(text: &str) -> String {
+    if text.len() <= COMMAND_LENGTH_MAX {
+        return text.to_owned();
+    }
+    format!("{}...", &text[..text.floor_char_boundary(COMMAND_LENGTH_MAX)])
+}
+
 fn privileges() -> Option<String> {
     ACT_FOR.iter().find_map(|(program, variable)| {
         let user = environment::text(variable)?;
