@@ -122,6 +122,11 @@ document!(Eviction {
     "holder": Option<HolderDocument>,
 });
 
+document!(LeftOverProcess {
+    "pid": u32,
+    "command": Option<String>,
+});
+
 document!(Stopped {
     "profile": ProfileName,
     "kind": Kind,
@@ -138,7 +143,14 @@ document!(Stopped {
     "holder": Option<HolderDocument>,
     "retry_after_ms": Millis,
     "starts_again": Option<StartsAgain>,
+    "reaped": Vec<LeftOverProcess>,
+    "left_over": Vec<LeftOverProcess>,
     "ended_left_over?": Vec<u32>,
+});
+
+document!(Supervised {
+    "by": String,
+    "restart_with": Option<String>,
 });
 
 document!(Restarted {
@@ -149,6 +161,7 @@ document!(Restarted {
     "instance": Option<InstanceId>,
     "holder": Option<HolderDocument>,
     "retry_after_ms": Millis,
+    "left_to": Option<Supervised>,
 });
 
 document!(Signalled {

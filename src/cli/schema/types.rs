@@ -15,7 +15,7 @@ use crate::liveness::{
 };
 use crate::lock::{HeldLock, IdentityHash, LockReport, PreviousLock, Scope, Slot, UnlockedLock};
 use crate::marker::{Marker, MarkerName};
-use crate::status::{Conflict, Desired, Event, Incarnation, LastEnd, Waiter};
+use crate::status::{Conflict, Desired, Event, Incarnation, LastEnd, RefusedStart, Waiter};
 use crate::stop::{Evicted, StartsAgain};
 use crate::transfer::FileVerdict;
 use crate::{InstanceId, Kind, LockName, Office, ProfileName, Verdict};
@@ -214,6 +214,19 @@ object!(LastEnd {
     "reason": Reason = reason,
     "by": Option<String> = by,
     "at": MaybeTime = at_ms,
+    "exit_code": Option<i32> = exit_code,
+    "signal": Option<i32> = signal,
+    "detail": Option<String> = detail,
+    "summary": String = summary,
+});
+
+object!(RefusedStart {
+    "at": Time = at_ms,
+    "pid": Option<u32> = pid,
+    "reason": Reason = reason,
+    "lock": Option<LockName> = lock,
+    "holder": Option<Office> = holder,
+    "holder_pid": Option<u32> = holder_pid,
 });
 
 object!(Conflict {
@@ -299,6 +312,9 @@ object!(Incarnation {
     "exit_code": Option<i32> = exit_code,
     "signal": Option<i32> = signal,
     "detail": Option<String> = detail,
+    "summary": Option<String> = summary,
+    "restarts": Option<u32> = restarts,
+    "command_since": MaybeTime = command_since_ms,
     "memory_bytes": Option<u64> = memory_bytes,
 });
 
@@ -413,6 +429,9 @@ document!(StatusDocument {
     "party": Option<String>,
     "stop_budget_ms": Millis,
     "conflicts": Vec<Conflict>,
+    "restarts": Option<u32>,
+    "command_since": Time,
+    "refused": Option<RefusedStart>,
     "waiters": Vec<Waiter>,
 });
 
