@@ -4,6 +4,7 @@
 //! A kind is a verb with its options, as the source has it: `stop --force`. The source is read for
 //! them, so a kind without a test fails.
 
+mod after;
 mod doctor;
 mod holders;
 mod verbs;
@@ -32,6 +33,7 @@ const KINDS: &[(&str, fn())] = &[
     ("restart", doctor::restart),
     ("restart --timeout", verbs::restart_with_more_time),
     ("run", verbs::run),
+    ("run --keep-stderr", after::run_with_its_last_words),
     ("run --legacy-home", verbs::run_for_a_directory),
     ("run --replace", holders::run_replace),
     ("run --replace --force", holders::run_replace_by_force),
@@ -43,6 +45,7 @@ const KINDS: &[(&str, fn())] = &[
     ("status-set --clear", verbs::status_set_clear),
     ("status-set --serves", verbs::status_set_serves),
     ("stop", holders::stop),
+    ("stop --all", after::stop_of_all),
     ("stop --desired", verbs::stop_for_good),
     ("stop --force", verbs::stop_by_force),
     ("stop --force --timeout", holders::stop_of_one_that_is_stopped),
