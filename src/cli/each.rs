@@ -95,8 +95,8 @@ impl<'a> Told<'a> {
     }
 }
 
-/// The profile and the kind that `--all` is limited to: those of the arguments. What the environment
-/// says is about the caller's own gateway.
+/// The profile and the kind that `--all` is limited to: those of the arguments. What the
+/// environment says is about the caller's own gateway.
 pub(super) fn named_in(global: &Global) -> crate::Result<(Option<ProfileName>, Option<Kind>)> {
     let profile = global.profile.as_deref().map(ProfileName::new).transpose()?;
     let kind = global.kind.as_deref().map(Kind::new).transpose()?;
