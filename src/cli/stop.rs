@@ -3,8 +3,6 @@
 //! `desired` and `stop --desired`, like `marker write`, make a store that is not there, and migrate
 //! none.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 
 use crate::cli::advice::twice;
