@@ -16,8 +16,8 @@ use crate::path_text::quoted;
 use crate::process::redact;
 
 /// Verbs about the store as a whole: a profile would only narrow what they look at.
-const OF_THE_STORE: [&str; 8] =
-    ["doctor", "locks", "unlock", "backup", "sql", "path", "completions", "man"];
+const OF_THE_STORE: [&str; 9] =
+    ["doctor", "locks", "unlock", "backup", "sql", "path", "completions", "man", "help"];
 
 /// What a command begins with: alone, and within another one.
 const BEGINNINGS: [&str; 2] = ["`incumbent ", "$(incumbent "];

@@ -164,7 +164,8 @@ impl Complaint {
 
     /// Of a question whose answer is missing, or does not look whole.
     pub(crate) fn cut_off(error: &io::Error) -> Self {
-        Self::unwritable(error).advising("make room, or send it elsewhere, and ask again")
+        Self::unwritable(error)
+            .advising("free some disk space, or write it elsewhere, and ask again")
     }
 
     fn unwritable(error: &io::Error) -> Self {

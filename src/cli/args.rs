@@ -13,7 +13,7 @@ pub(crate) mod values;
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::status::Desired;
 
@@ -74,9 +74,10 @@ Exit codes: 0; of one lock that is asked about: 0 held, 3 not held, 4 unknown.";
 const WAITED: &str = "\
 Exit codes: 0 it is ready, or says the state; 1 not in time; 3 the tenure that was seen has ended.
 
-Not ready are: starting, draining, degraded, stopped, startup_failed, as it says itself; and one \
-that is unresponsive, stopped by a signal, frozen, or between two commands. A gateway that says \
-nothing is ready as soon as it runs: have it say `starting` first, or wait with --state running.";
+Not ready are: starting, draining, degraded, stopped, startup_failed, as it says itself; and a \
+gateway that is unresponsive, stopped by a signal, frozen, or between two commands. A gateway \
+that says nothing is ready as soon as it runs: have it say `starting` first, or wait with --state \
+running.";
 
 /// What a probe wants to know of `doctor`.
 const DOCTOR: &str = "\
@@ -121,8 +122,8 @@ pub(crate) enum Verb {
     /// Wait until the office's holder is ready, or says a state; for somebody to claim it, too
     #[command(after_help = WAITED)]
     Wait(Wait),
-    /// Say how the gateway is: shown by `status` next to what was observed. Only the office's
-    /// holder may; inside a `run` that is the run
+    /// Publish the gateway's own status. Only the office's holder may; inside a `run` that is the
+    /// run
     StatusSet(Box<StatusSet>),
     /// Claim the office for a process that does not link the library
     Claim(Claim),
@@ -130,10 +131,10 @@ pub(crate) enum Verb {
     Release(Release),
     /// End the record of a dead holder; of a live or unknown one only with --force
     Evict(Evict),
-    /// Stop whoever holds the office, so that nobody takes it for a crash
+    /// Stop the office's holder, recorded as a planned stop
     #[command(after_help = WORST_OF_ALL)]
     Stop(Stop),
-    /// Have whoever holds the office start again
+    /// Restart the office's holder
     #[command(after_help = WORST_OF_ALL)]
     Restart(Restart),
     /// Send a signal to the holder's command: to reload, to rotate its log, to dump its state
@@ -164,7 +165,7 @@ pub(crate) enum Verb {
     /// Find out who stops a gateway, and whether it gets the time that it needs
     #[command(subcommand)]
     Forensics(Forensics),
-    /// Look for everything that keeps gateways from starting, or makes two of one
+    /// Check for anything that blocks a start or lets two gateways run
     #[command(after_help = DOCTOR)]
     Doctor(Doctor),
     /// Take over what an older program left in its files
@@ -185,6 +186,17 @@ pub(crate) enum Verb {
     },
     /// Print the manual page
     Man,
+    /// Explain the words that this program uses in a sense of its own
+    Help {
+        /// What to explain
+        topic: Topic,
+    },
+}
+
+/// What can be explained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Topic {
+    Words,
 }
 
 #[derive(Debug, Args)]
@@ -207,7 +219,7 @@ pub(crate) struct Release {
 
 #[derive(Debug, Args)]
 pub(crate) struct Evict {
-    /// Also when its holder lives or cannot be told dead; nothing is signalled
+    /// Even if the holder is alive or unknown; no signal is sent
     #[arg(long)]
     pub(crate) force: bool,
 }
@@ -248,7 +260,7 @@ pub(crate) struct Export {
 
 #[derive(Debug, Args)]
 pub(crate) struct Backup {
-    /// The file to make; one that exists is never overwritten
+    /// The file to make; an existing one is never overwritten
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
 }

@@ -24,7 +24,8 @@ fn looks_for_one(verb: &Verb) -> bool {
         | Verb::Doctor(_)
         | Verb::Path
         | Verb::Completions { .. }
-        | Verb::Man => false,
+        | Verb::Man
+        | Verb::Help { .. } => false,
         Verb::Stop(stop) => !stop.desired,
         Verb::Status(_)
         | Verb::StatusSet(_)

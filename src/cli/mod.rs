@@ -41,6 +41,7 @@ mod unit;
 mod usage;
 mod wait;
 mod waiting;
+mod words;
 
 use std::ffi::OsString;
 
@@ -130,6 +131,7 @@ fn dispatch(cli: &Cli, arguments: &[OsString]) -> i32 {
         Verb::Sql(arguments) => ("sql", sql::sql(&cli.global, arguments, format)),
         Verb::Completions { shell } => ("completions", Ok(completions(*shell))),
         Verb::Man => ("man", man()),
+        Verb::Help { topic: args::Topic::Words } => ("help", Ok(words::words())),
     };
     let invocation = Invocation::of_call(&cli.global, &cli.verb, arguments);
     // An error says what is wrong by itself.

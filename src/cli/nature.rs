@@ -32,7 +32,8 @@ impl Verb {
             | Self::Path
             | Self::Sql(_)
             | Self::Completions { .. }
-            | Self::Man => Nature::Question,
+            | Self::Man
+            | Self::Help { .. } => Nature::Question,
             Self::Run(_)
             | Self::StatusSet(_)
             | Self::Claim(_)

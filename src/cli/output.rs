@@ -190,7 +190,7 @@ pub(crate) fn ago(at_ms: i64) -> String {
     let age_ms = now_ms.saturating_sub(at_ms);
     match rfc3339(at_ms) {
         Some(at) if is_believed(at_ms) && age_ms < 0 => {
-            format!("at {at}, which lies ahead of this clock")
+            format!("at {at} (in the future by this clock)")
         }
         Some(_) if is_believed(at_ms) => format!("{} ago", length(age_ms)),
         Some(_) | None => "at an unknown time".to_owned(),

@@ -213,7 +213,7 @@ fn said(report: &Report) -> Vec<(String, String)> {
     if let Some(silence) = report.unresponsive_for {
         lines.push(line(
             "hangs",
-            format!("it gave no sign of life for {}, and promised to", span(silence)),
+            format!("no heartbeat for {}", span(silence)),
         ));
     }
     if let Some(said) = &report.runtime {

@@ -46,10 +46,10 @@ fn update(arguments: &StatusSet, office: &Office) -> Result<StatusUpdate> {
         && arguments.platform.is_none()
     {
         return Err(Error::invalid(format!(
-            "of which platform is {} to be forgotten?",
+            "`--clear {}` needs `--platform`",
             field.as_str()
         ))
-        .with_hint("name it with `--platform P`"));
+        .with_hint("name the platform with `--platform P`"));
     }
     let agents = arguments.active_agents.map(|count| u64::try_from(count).unwrap_or(0));
     let serves = (!arguments.serves.is_empty()).then(|| arguments.serves.clone());
@@ -119,7 +119,7 @@ fn field<T>(arguments: &StatusSet, field: StatusField, value: Option<T>) -> Resu
 }
 
 fn set_and_forgotten(field: StatusField) -> Error {
-    Error::invalid(format!("{} cannot be set and forgotten at once", field.as_str()))
+    Error::invalid(format!("{} is both set and cleared", field.as_str()))
         .with_hint(format!("leave out either the option or `--clear {}`", field.as_str()))
 }
 

@@ -284,7 +284,7 @@ pub(super) fn desired(global: &Global, wanted: Option<Desired>) -> Outcome {
     };
     let text = match desired {
         Some(desired) => format!("{name}: {desired}\n"),
-        None => format!("{name}: nobody has said whether it should run\n"),
+        None => format!("{name}: no desired state is set\n"),
     };
     let document = json!({"profile": name, "desired": desired});
     Ok(Answer::new(exit::OK, text, document))

@@ -75,8 +75,8 @@ fn too_many_about_a_lock(error: &clap::Error, arguments: &[OsString]) -> Option<
     });
     (is_about_a_lock && error.kind() == ErrorKind::UnknownArgument).then(|| {
         Error::invalid("there is an argument too many (not shown: it may be a secret)").with_hint(
-            "quote an identity that has blanks in it, put `--` before one that begins with a \
-             dash, or use `--identity-env`",
+            "quote an identity with blanks, put `--` before an identity that begins with a dash, \
+             or use `--identity-env`",
         )
     })
 }

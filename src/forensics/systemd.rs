@@ -247,7 +247,7 @@ pub fn unit_name(name: &str) -> Fact<String> {
         || !name.bytes().all(is_allowed)
     {
         let shown = shortened(name);
-        return Err(Unavailable::new(format!("{shown} is no name of a systemd service")));
+        return Err(Unavailable::new(format!("{shown} is not the name of a systemd service")));
     }
     Ok(unit)
 }
@@ -377,11 +377,11 @@ fn read_answer(answer: &str) -> Asked {
         (Ok(Span::Finite(Duration::ZERO)), _) => Asked::Owns(Ok(Span::Infinite)),
         (Ok(timeout), _) => Asked::Owns(Ok(timeout)),
         (Err(_), Some(_)) => Asked::Owns(Err(Unavailable::new(format!(
-            "TimeoutStopUSec is {}, which is no time span",
+            "TimeoutStopUSec is {}, which is not a time span",
             shortened(timeout)
         )))),
         (Err(_), None) => {
-            Asked::OwnsNot(format!("TimeoutStopUSec is {}, no time span", shortened(timeout)))
+            Asked::OwnsNot(format!("TimeoutStopUSec is {}, not a time span", shortened(timeout)))
         }
     }
 }

@@ -147,7 +147,7 @@ fn checked_name(signal: i32) -> Result<String> {
     let name = sys::signal_name(signal);
     if !name.starts_with("SIG") {
         return Err(Error::invalid(format!("there is no signal {signal} here"))
-            .with_hint("name one that has a name: HUP, USR1, USR2, ..."));
+            .with_hint("use a signal that has a name: HUP, USR1, USR2, ..."));
     }
     if ENDS_OR_STOPS.contains(&name.as_str()) {
         return Err(Error::invalid(format!(

@@ -138,8 +138,8 @@ impl Holder {
                 .to_owned();
         }
         format!(
-            "look at what pid {pid} does: one that a kill does not end hangs in the kernel, or is \
-             not who holds the lock"
+            "look at what pid {pid} does: a process that SIGKILL does not end hangs in the kernel, \
+             or is not who holds the lock"
         )
     }
 

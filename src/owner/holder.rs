@@ -392,7 +392,7 @@ impl fmt::Display for Holder {
             write!(f, "; it has been {word}{}", length.unwrap_or_default())?;
         }
         if let Some(length) = self.unresponsive_for {
-            write!(f, "; it is unresponsive, without a sign of life for {} s", length.as_secs())?;
+            write!(f, "; it is unresponsive: no heartbeat for {} s", length.as_secs())?;
         }
         if self.others.is_empty() {
             return Ok(());

@@ -163,7 +163,7 @@ impl StatusUpdate {
         self.extra.check(|extra| field::check_extra("extra", extra))?;
         self.active_agents.check(|count| {
             i64::try_from(*count).map(|_| ()).map_err(|_| {
-                Error::invalid(format!("{count} active agents are too many to be true"))
+                Error::invalid(format!("{count} active agents is out of range"))
                     .with_hint("a whole number from 0 on")
             })
         })?;

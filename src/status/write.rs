@@ -62,7 +62,7 @@ fn memory_of(inner: &Inner, id: InstanceId) -> Option<u64> {
 }
 
 fn not_owner(why: &str) -> Error {
-    Error::new(ErrorKind::NotOwner, format!("only the holder of an office says how it is: {why}"))
+    Error::new(ErrorKind::NotOwner, format!("not the holder of the office: {why}"))
         .with_hint(
             "`incumbent status` says who holds it; claim it first (in a script: `incumbent claim \
              --pid $$`)",

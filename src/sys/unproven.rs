@@ -42,8 +42,8 @@ impl fmt::Display for Unproven {
                 f.write_str("it lives in another container, pid namespace or machine")
             }
             Self::Copied => f.write_str(
-                "its lock is not the file that is there: this store is a copy of the one that it \
-                 is in",
+                "its lock is another file than the one here: this store is a copy of the store \
+                 that it is in",
             ),
             Self::Unknown => {
                 f.write_str("its start time is not known, so that its pid may be another's by now")

@@ -72,7 +72,7 @@ pub(crate) struct LockAcquire {
     /// What others should be told about the holder; it is stored, so never a secret
     #[arg(long, value_name = "JSON")]
     pub(crate) metadata: Option<String>,
-    /// Take it from an owner that is stopped (found so twice, 200 ms apart)
+    /// Evict an owner that is stopped (SIGSTOP), checked twice 200 ms apart
     #[arg(long)]
     pub(crate) evict_stopped: bool,
 }
@@ -171,7 +171,7 @@ pub(crate) struct Unlock {
     /// Every lock whose holder is dead: a sweep before a start
     #[arg(long, conflicts_with_all = ["scope", "identity", "identity_env", "hash", "force"])]
     pub(crate) stale: bool,
-    /// Also when its holder lives or cannot be told dead; nothing is signalled
+    /// Even if the holder is alive or unknown; no signal is sent
     #[arg(long)]
     pub(crate) force: bool,
 }

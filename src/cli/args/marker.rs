@@ -9,7 +9,7 @@ use crate::marker::MarkerName;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Marker {
-    /// Leave a marker for a process: takeover, planned_stop, restart, or a word of your own
+    /// Leave a marker for a process: takeover, planned_stop, restart, or any other word
     Write(MarkerWrite),
     /// Show the marker that is open for a process, and leave it open
     Peek(MarkerRead),
@@ -31,7 +31,7 @@ pub(crate) struct MarkerWrite {
     /// stop budget of the process and 75s]
     #[arg(long, value_name = "DUR", value_parser = values::parse_duration)]
     pub(crate) ttl: Option<Duration>,
-    /// Why, for whoever reads it
+    /// Why; shown with the marker
     #[arg(long, value_name = "TEXT")]
     pub(crate) reason: Option<String>,
 }

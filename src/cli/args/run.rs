@@ -14,7 +14,8 @@ use crate::run::Forward;
 #[derive(Debug, Args)]
 #[allow(clippy::struct_excessive_bools, reason = "flags are independent of each other")]
 pub(crate) struct Run {
-    /// Hold this lock as well, or do not start CMD [the identity shows in `ps`: better --lock-env]
+    /// Also hold this lock; do not start CMD without it [the identity shows in `ps`: better
+    /// --lock-env]
     #[arg(long, value_name = "SCOPE=IDENTITY")]
     pub(crate) lock: Vec<OsString>,
     /// Hold the lock on the identity in this variable as well, or do not start CMD
@@ -36,13 +37,13 @@ pub(crate) struct Run {
     /// Take the office over from a live holder: ask it to end, give it its time, then kill it
     #[arg(long)]
     pub(crate) replace: bool,
-    /// Take it over also from one that took over from our own supervisor: a person decides
+    /// Also replace a holder that took over from this supervisor (for use by hand)
     #[arg(long, requires = "replace")]
     pub(crate) force: bool,
     /// End what the old holder had started and left behind, too
     #[arg(long, requires = "replace")]
     pub(crate) reap: bool,
-    /// Take it over also from another home, which the profile then leaves
+    /// Replace a holder that uses another home, and bind the profile to this one
     #[arg(long, requires = "replace")]
     pub(crate) cross_home: bool,
     /// Do not start a profile that is set to stay stopped (see `desired`)
@@ -51,7 +52,7 @@ pub(crate) struct Run {
     /// How long CMD may take to stop, at most 1h
     #[arg(long, value_name = "DUR", default_value = "90s", value_parser = values::parse_duration)]
     pub(crate) stop_budget: Duration,
-    /// Claim at once, also in a storm of restarts
+    /// Do not wait after repeated failed starts
     #[arg(long)]
     pub(crate) no_backoff: bool,
     /// Become CMD once the office is held: same pid, nothing between CMD and its supervisor, which
@@ -155,7 +156,7 @@ pub(crate) struct Stop {
     /// End what it had started and left behind, too
     #[arg(long)]
     pub(crate) reap: bool,
-    /// Why, for whoever reads the marker
+    /// Why; shown with the request
     #[arg(long, value_name = "TEXT")]
     pub(crate) reason: Option<String>,
 }
@@ -168,14 +169,14 @@ pub(crate) struct Restart {
     /// Every office of the store that is held, or those of --profile and --kind, at the same time
     #[arg(long)]
     pub(crate) all: bool,
-    /// Why, for whoever reads the marker
+    /// Why; shown with the request
     #[arg(long, value_name = "TEXT")]
     pub(crate) reason: Option<String>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Signal {
-    /// HUP, USR1, USR2, ..., by name or by number; never one that ends or stops it: that is `stop`
+    /// HUP, USR1, USR2, ..., by name or by number; to end it use `stop`
     #[arg(value_name = "NAME", value_parser = values::parse_signal)]
     pub(crate) signal: i32,
 }

@@ -41,7 +41,7 @@ pub(crate) struct StatusSet {
     /// The process that holds the office [default: the run we are in, else the parent process]
     #[arg(long, value_name = "PID", allow_hyphen_values = true, value_parser = values::parse_pid)]
     pub(crate) pid: Option<u32>,
-    /// starting, running, draining, degraded, stopped, startup_failed, or a word of your own
+    /// starting, running, draining, degraded, stopped, startup_failed, or any other word
     #[arg(long, value_name = "S")]
     pub(crate) state: Option<String>,
     /// Why it ends
@@ -70,7 +70,7 @@ pub(crate) struct StatusSet {
     /// The platform that the following options are about
     #[arg(long, value_name = "P")]
     pub(crate) platform: Option<String>,
-    /// connected, retrying, fatal, or a word of your own
+    /// connected, retrying, fatal, or any other word
     #[arg(long, value_name = "S", requires = "platform")]
     pub(crate) platform_state: Option<String>,
     /// Its last error, for programs

@@ -101,13 +101,13 @@ fn read_open(file: &File) -> io::Result<Vec<u8>> {
 pub(crate) fn parse(bytes: &[u8]) -> Result<Value, Unusable> {
     let corrupt = |why: &str| Unusable::Corrupt(why.to_owned());
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    let text = str::from_utf8(bytes).map_err(|_| corrupt("it is no UTF-8"))?;
+    let text = str::from_utf8(bytes).map_err(|_| corrupt("it is not UTF-8"))?;
     let text = text.trim();
     if text.is_empty() {
         return Err(corrupt("it is empty"));
     }
     serde_json::from_str(text).map_err(|error| {
-        if error.is_eof() { corrupt("its JSON is cut short") } else { corrupt("it is no JSON") }
+        if error.is_eof() { corrupt("its JSON is cut short") } else { corrupt("it is not JSON") }
     })
 }
 
@@ -115,7 +115,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Value, Unusable> {
 pub(crate) fn read_object(path: &Path) -> Result<Map<String, Value>, Unusable> {
     match parse(&read(path)?)? {
         Value::Object(object) => Ok(object),
-        _ => Err(Unusable::Corrupt("it is no JSON object".to_owned())),
+        _ => Err(Unusable::Corrupt("it is not a JSON object".to_owned())),
     }
 }
 

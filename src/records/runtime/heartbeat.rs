@@ -28,7 +28,7 @@ pub(crate) fn check_cadence(cadence: Duration) -> Result<()> {
     if (HEARTBEAT_MIN..=HEARTBEAT_MAX).contains(&cadence) {
         return Ok(());
     }
-    Err(Error::invalid(format!("no heart beats every {} ms", cadence.as_millis()))
+    Err(Error::invalid(format!("a heartbeat every {} ms is out of range", cadence.as_millis()))
         .with_hint("at least 10 ms, at most 24 h"))
 }
 

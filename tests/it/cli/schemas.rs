@@ -10,7 +10,7 @@ use super::every_verb;
 use crate::support::{LIMIT, Process, Sandbox, eventually, sleeper};
 
 /// What these print is for a shell, and for a reader of manuals.
-const WITHOUT_DOCUMENT: [&str; 2] = ["completions", "man"];
+const WITHOUT_DOCUMENT: [&str; 3] = ["completions", "man", "help"];
 
 fn place() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/schema")

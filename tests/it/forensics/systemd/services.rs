@@ -252,6 +252,6 @@ fn for_people() {
     assert!(answer.out.contains("  because  user manager: systemctl failed"), "{answer:#?}");
     for name in ["*.service", "-H", "--host=x", "a b", ""] {
         let unit = format!("--unit={name}");
-        sandbox.ask_text(&[&unit]).assert_code(2).assert_complains(&["no name of a systemd"]);
+        sandbox.ask_text(&[&unit]).assert_code(2).assert_complains(&["not the name of a systemd"]);
     }
 }

@@ -169,7 +169,7 @@ fn a_stuck_loop_is_reported_and_evicts_nobody() {
     assert_eq!(status["running"], true, "{status:#}");
     let text = sandbox.cli(["status"]).assert_code(0).out;
     assert!(text.starts_with("default/gateway: running"), "{text}");
-    assert!(text.contains("it gave no sign of life for "), "{text}");
+    assert!(text.contains("no heartbeat for "), "{text}");
     assert!(sandbox.cli(["status", "--all"]).out.contains("unresponsive for "));
     let script = bystander(&sandbox);
     let pid = script.pid().to_string();
@@ -182,7 +182,7 @@ fn a_stuck_loop_is_reported_and_evicts_nobody() {
         let answer = sandbox.cli(verb).assert_code(75);
         assert_within(Duration::from_secs(10), asked.elapsed(), &format!("{verb:?}"));
         let words =
-            [&format!("held by pid {}", gateway.pid()), "unresponsive", "sign of life for "];
+            [&format!("held by pid {}", gateway.pid()), "unresponsive", "no heartbeat for "];
         answer.assert_complains(&words.map(|word| word as &str));
         let (code, answer) = sandbox.json(verb);
         assert_eq!(code, 75, "{answer:#}");
