@@ -176,6 +176,8 @@ fn section(path: &str) -> Option<&'static str> {
     let room = path.split(['/', '.']).next().unwrap();
     match room {
         _ if path.starts_with("cli/schema") || path.ends_with("tests.rs") => None,
+        // All of it stands in the help.
+        _ if path == "cli/args.rs" => None,
         "lib" | "main" | "words" | "environment" => None,
         _ if path == "status/summary.rs" => Some(VERDICTS),
         "liveness" => Some(VERDICTS),
