@@ -152,6 +152,7 @@ impl Literal {
         let is_plain =
             |word: &&str| word.len() >= 3 && word.bytes().all(|it| it.is_ascii_lowercase());
         let is_sql = text.split_whitespace().next().is_some_and(|word| SQL.contains(&word))
+            || ["IS NULL", "ORDER BY", " > :"].iter().any(|word| text.contains(*word))
             || text.as_bytes().windows(2).any(|it| it[0] == b'?' && it[1].is_ascii_digit());
         let is_elsewhere = ["tracing::", "const SQL", "COLUMNS"]
             .iter()
@@ -167,7 +168,11 @@ impl Literal {
     /// Whether it says what to do.
     fn is_hint(&self) -> bool {
         const BY: [&str; 5] = ["hint(", "hints(", "advising(", "remedy(", "advice:"];
-        BY.iter().any(|word| statement(&self.before).contains(*word))
+        // With one of these behind it, it is the next message.
+        const NEXT: [&str; 3] = ["=>", "Error::", "::new("];
+        let is_next = |code: &str| NEXT.iter().any(|word| code.contains(*word));
+        let behind = BY.iter().filter_map(|word| statement(&self.before).rsplit_once(*word));
+        behind.map(|it| it.1).any(|code| !is_next(code))
     }
 }
 
