@@ -65,7 +65,7 @@ fn identity_in(variable: &OsStr) -> Result<Vec<u8>> {
                 `--identity-env BOT_TOKEN`";
     let Some(name) = variable.to_str().filter(|name| !name.is_empty() && is_name(name)) else {
         return Err(Error::invalid(
-            "this is not a valid variable name, and is not repeated: it may be the secret",
+            "not a valid variable name (not shown: it may be the secret itself)",
         )
         .with_hint(hint));
     };

@@ -57,9 +57,8 @@ impl Holder {
                 format!("pid {pid} is about to take it, or to stop its holder: {wait}")
             }
             Reason::Superseded => {
-                "nothing, if that one is the gateway you want; else take its place anyway \
-                (`incumbent run --replace --force -- CMD`), and see to it that only one supervisor \
-                starts it"
+                "nothing, if that gateway is the right one; otherwise take its place (`incumbent \
+                 run --replace --force -- CMD`), and let only one supervisor start it"
                     .to_owned()
             }
             Reason::CannotSignal if self.is_our_ancestor => format!(

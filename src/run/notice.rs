@@ -97,7 +97,7 @@ impl fmt::Display for Notice<'_> {
             }
             Self::Storm { starts, wait } => write!(
                 f,
-                "{starts} starts in a row failed: waiting {} before the next",
+                "{starts} failed starts in a row: waiting {} before the next",
                 length(millis(*wait))
             ),
             Self::TookOver { office, from } => {

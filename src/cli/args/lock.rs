@@ -69,7 +69,7 @@ pub(crate) struct LockAcquire {
         value_parser = values::parse_wait
     )]
     pub(crate) wait: Option<Wait>,
-    /// What others should be told about the holder; it is stored, so never a secret
+    /// Shown to others; stored in clear, never a secret
     #[arg(long, value_name = "JSON")]
     pub(crate) metadata: Option<String>,
     /// Evict an owner that is stopped (SIGSTOP), checked twice 200 ms apart

@@ -18,10 +18,10 @@ pub(crate) struct Run {
     /// --lock-env]
     #[arg(long, value_name = "SCOPE=IDENTITY")]
     pub(crate) lock: Vec<OsString>,
-    /// Hold the lock on the identity in this variable as well, or do not start CMD
+    /// Also hold the lock on the identity in this variable; do not start CMD without it
     #[arg(long, value_name = "SCOPE=VAR")]
     pub(crate) lock_env: Vec<OsString>,
-    /// What others should be told about the holder of these locks; it is stored, so never a secret
+    /// Shown to others with these locks; stored in clear, never a secret
     #[arg(long, value_name = "JSON")]
     pub(crate) metadata: Option<String>,
     /// Wait while another one holds the office or a lock [without =DUR: without limit]

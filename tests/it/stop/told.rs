@@ -36,7 +36,7 @@ fn an_owner_that_releases_and_lives_on_is_said_to_run() {
     let mut owner = Process::start(sandbox.shell(script));
     assert_eq!(owner.line(), "ready");
     let told = sandbox.cli(["stop"]).assert_code(0);
-    let words = format!("stopped: pid {} has released it; its process still runs", owner.pid());
+    let words = format!("stopped: pid {} released it and keeps running", owner.pid());
     assert!(told.out.contains(&words), "{told:#?}");
     assert!(!owner.has_ended());
     let (code, again) = sandbox.json(["stop"]);
